@@ -1,0 +1,38 @@
+//! Tells the program its version: `gt VERSION - COMMIT TARGET`, as `-version` prints it.
+
+use std::process::Command;
+use std::{env, path::Path};
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
+    let target = env::var("TARGET").unwrap_or_default();
+    let commit = commit().unwrap_or_else(|| "unknown".to_owned());
+    println!("cargo:rustc-env=GT_VERSION=gt {version} - {commit} {target}");
+}
+
+/// The short commit; `None` in a tree that is not a git checkout of this very crate (a tarball,
+/// or a copy that was unpacked inside somebody else's repository).
+fn commit() -> Option<String> {
+    if !Path::new(".git").exists() {
+        return None;
+    }
+    let commit = git(&["rev-parse", "--short=9", "HEAD"])?;
+    let reference = git(&["rev-parse", "--symbolic-full-name", "HEAD"])?;
+    // `--git-path` also finds them where `.git` is a file (a worktree, a submodule).
+    for name in ["HEAD", &reference, "packed-refs"] {
+        if let Some(path) = git(&["rev-parse", "--git-path", name]) {
+            // A path that does not exist would make cargo build again every time.
+            if Path::new(&path).exists() {
+                println!("cargo:rerun-if-changed={path}");
+            }
+        }
+    }
+    Some(commit)
+}
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !text.is_empty()).then_some(text)
+}

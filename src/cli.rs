@@ -1,0 +1,426 @@
+//! The command line: subcommand, flags in Go's style, groups of `-local`. Not what the options mean,
+//! see `config`.
+//!
+//! Flags are brought into argh's form (`-tlsAddr=443` → `--tls-addr 443`) and each is given to the
+//! options struct that has it. Everything is said in the form that users write.
+
+use std::env;
+use std::path::PathBuf;
+
+use argh::FromArgs;
+
+#[cfg(feature = "client")]
+use crate::config::client;
+use crate::config::file::Document;
+use crate::config::options::{meant, CommonOptions, Name};
+#[cfg(feature = "server")]
+use crate::config::server;
+use crate::config::{Error, Loaded, RoleName};
+
+/// What `-version` prints.
+pub const VERSION: &str = env!("GT_VERSION");
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Command {
+    /// Run these, in one process.
+    Run(Vec<Loaded>),
+    /// Print this to stdout and be done (`-h`, `-version`).
+    Print(String),
+    /// Send a signal to the gt that runs (`-s`).
+    Signal {
+        /// Which one.
+        signal: Signal,
+        /// Only to a gt of this role, if it was said.
+        role: Option<RoleName>,
+        /// Only to a gt with this `-config`, if it was said.
+        config: Option<PathBuf>,
+    },
+}
+
+/// What to tell the gt that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Read the configuration again.
+    Reload,
+    /// Make way for the program that is installed now, without losing a connection.
+    Restart,
+    /// Stop.
+    Stop,
+    /// Stop at once.
+    Kill,
+}
+
+/// Flags that are not options: no file can hold them.
+const CONFIG: Name = Name {
+    camel: "config",
+    kebab: "config",
+    kind: "string",
+    repeats: false,
+    help: "read this yaml file, or every yaml file in this directory",
+};
+const SIGNAL: Name = Name {
+    camel: "s",
+    kebab: "s",
+    kind: "string",
+    repeats: false,
+    help: "send a signal to the gt that runs: reload, restart, stop or kill",
+};
+const VERSION_FLAG: Name = Name {
+    camel: "version",
+    kebab: "version",
+    kind: "bool",
+    repeats: false,
+    help: "print the version of this program",
+};
+const HELP: Name = Name {
+    camel: "h",
+    kebab: "help",
+    kind: "bool",
+    repeats: false,
+    help: "print this",
+};
+
+/// The flags that may stand beside the `-config` of a directory, whose files have a role each.
+const WITH_DIRECTORY: [&str; 4] = ["config", "threads", "logLevel", "s"];
+
+/// A flag as it was given.
+#[derive(Clone, Debug)]
+struct Flag {
+    name: Name,
+    value: String,
+}
+
+/// Understands the command line; `argv[0]` is the program's name. Reads the files it names, so calling
+/// it again is a reload. Every error is the user's to fix, and means exit code 2.
+pub fn parse(argv: &[String]) -> Result<Command, Error> {
+    let (program, arguments) = argv
+        .split_first()
+        .map_or(("gt", argv), |(first, rest)| (first.as_str(), rest));
+    let (role, arguments) = role(program, arguments)?;
+    if argv.len() <= 1 && role.is_none() {
+        return Err(Error::new(usage(None)));
+    }
+    let flags = flags(arguments, role)?;
+    let last = |name: &str| {
+        flags
+            .iter()
+            .rev()
+            .find(|flag| flag.name.camel == name)
+            .map(|flag| flag.value.as_str())
+    };
+    let yes = |name: &str| last(name) == Some("true");
+    if yes("h") {
+        return Ok(Command::Print(usage(role)));
+    }
+    if yes("version") {
+        return Ok(Command::Print(format!("{VERSION}\n")));
+    }
+    let config = last("config")
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from);
+    if let Some(signal) = last("s").filter(|signal| !signal.is_empty()) {
+        return Ok(Command::Signal {
+            signal: read_signal(signal)?,
+            role,
+            config,
+        });
+    }
+    let mut loaded = Vec::new();
+    match config {
+        Some(path) => {
+            let wrong = flags
+                .iter()
+                .find(|flag| !WITH_DIRECTORY.contains(&flag.name.camel));
+            if let Some(flag) = wrong.filter(|_| path.is_dir()) {
+                return Err(Error::new(format!(
+                    "-{} cannot stand beside the -config of a directory: write it into the file it is meant for.",
+                    flag.name.camel
+                )));
+            }
+            for document in Document::open_all(&path)? {
+                let role = document.role(role)?;
+                loaded.push(load(role, &flags, Some(&document))?);
+            }
+        }
+        None => {
+            let role = role.or(RoleName::only()).ok_or_else(|| {
+                Error::new(
+                    "Say what to be: gt server, gt client, or gt -config with a file that says it.",
+                )
+            })?;
+            loaded.push(load(role, &flags, None)?);
+        }
+    }
+    Ok(Command::Run(loaded))
+}
+
+/// The role that the program's name or the first argument says, and the arguments after that.
+fn role<'a>(
+    program: &str,
+    arguments: &'a [String],
+) -> Result<(Option<RoleName>, &'a [String]), Error> {
+    let program = program.rsplit(['/', '\\']).next().unwrap_or(program);
+    let stem = program.strip_suffix(".exe").unwrap_or(program);
+    let by_name = word_at_end(stem);
+    let (by_word, rest) = match arguments.split_first() {
+        Some((first, rest)) if first == "server" => (Some(RoleName::Server), rest),
+        Some((first, rest)) if first == "client" => (Some(RoleName::Client), rest),
+        _ => (None, arguments),
+    };
+    if let (Some(name), Some(word)) = (by_name, by_word) {
+        if name != word {
+            return Err(Error::new(format!(
+                "{program} is a {name} by its name and cannot be a {word}."
+            )));
+        }
+    }
+    let role = by_word.or(by_name);
+    match role {
+        Some(role) if !role.built() => {
+            Err(Error::new(format!("This gt was built without the {role}.")))
+        }
+        role => Ok((role, rest)),
+    }
+}
+
+fn word_at_end(name: &str) -> Option<RoleName> {
+    if name.ends_with("server") {
+        Some(RoleName::Server)
+    } else if name.ends_with("client") {
+        Some(RoleName::Client)
+    } else {
+        None
+    }
+}
+
+fn read_signal(text: &str) -> Result<Signal, Error> {
+    Ok(match text {
+        "reload" => Signal::Reload,
+        "restart" => Signal::Restart,
+        "stop" => Signal::Stop,
+        "kill" => Signal::Kill,
+        _ => {
+            return Err(Error::new(format!(
+                "-s: \"{text}\" is not a signal: write reload, restart, stop or kill."
+            )))
+        }
+    })
+}
+
+/// All flags of a role; of both roles, each once, where it is not known yet.
+fn names(role: Option<RoleName>) -> Vec<Name> {
+    let mut names: Vec<Name> = Vec::new();
+    let of = |wanted: RoleName| role.is_none_or(|role| role == wanted);
+    #[cfg(feature = "server")]
+    if of(RoleName::Server) {
+        names.append(&mut server::names());
+    }
+    #[cfg(feature = "client")]
+    if of(RoleName::Client) {
+        names.append(&mut client::names());
+    }
+    names.extend([CONFIG, SIGNAL, VERSION_FLAG, HELP]);
+    names.sort_by_key(|name| name.camel);
+    names.dedup_by_key(|name| name.camel);
+    names
+}
+
+/// Go's rules: one dash or two, `-name value` or `-name=value`, a boolean takes its value by `=` alone.
+fn flags(arguments: &[String], role: Option<RoleName>) -> Result<Vec<Flag>, Error> {
+    let names = names(role);
+    let mut flags = Vec::new();
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let bare = argument
+            .strip_prefix("--")
+            .or(argument.strip_prefix('-'))
+            .unwrap_or("");
+        if bare.is_empty() {
+            return Err(Error::new(format!(
+                "\"{argument}\" is not a flag: flags begin with a dash, and a switch takes its value like -name=false."
+            )));
+        }
+        let (word, value) = match bare.split_once('=') {
+            Some((word, value)) => (word, Some(value.to_owned())),
+            None => (bare, None),
+        };
+        let Some(name) = names
+            .iter()
+            .find(|name| word == name.camel || word == name.kebab)
+        else {
+            let hint = match meant(word, names.iter().map(|name| name.camel)) {
+                Some(meant) => format!("did you mean -{meant}?"),
+                None => "-h lists all there are.".to_owned(),
+            };
+            let of = role
+                .map(|role| format!(" of the {role}"))
+                .unwrap_or_default();
+            return Err(Error::new(format!("-{word} is not a flag{of}: {hint}")));
+        };
+        let value = match value {
+            Some(value) => value,
+            None if name.kind == "bool" => "true".to_owned(),
+            None => arguments
+                .next()
+                .cloned()
+                .ok_or_else(|| Error::new(format!("-{} needs a value.", name.camel)))?,
+        };
+        flags.push(Flag {
+            name: name.clone(),
+            value,
+        });
+    }
+    Ok(flags)
+}
+
+/// Gives the flags to the role, once it is known.
+fn load(role: RoleName, flags: &[Flag], document: Option<&Document>) -> Result<Loaded, Error> {
+    let names = names(Some(role));
+    if let Some(flag) = flags
+        .iter()
+        .find(|flag| names.iter().all(|name| name.camel != flag.name.camel))
+    {
+        return Err(Error::new(format!(
+            "-{} is not a flag of the {role}.",
+            flag.name.camel
+        )));
+    }
+    let mut given: Vec<&'static str> = flags.iter().map(|flag| flag.name.camel).collect();
+    given.sort_unstable();
+    given.dedup();
+    let common = options::<CommonOptions>(flags)?;
+    match role {
+        #[cfg(feature = "server")]
+        RoleName::Server => server::load(
+            server::Flags {
+                common,
+                own: options(flags)?,
+                given,
+            },
+            document,
+        ),
+        #[cfg(feature = "client")]
+        RoleName::Client => {
+            let services = service_groups(flags)?;
+            client::load(
+                client::Flags {
+                    common,
+                    own: options(flags)?,
+                    services,
+                    given,
+                },
+                document,
+            )
+        }
+        #[cfg(not(all(feature = "server", feature = "client")))]
+        _ => Err(Error::new(format!("This gt was built without the {role}."))),
+    }
+}
+
+/// Reads those of the flags that `T` has, by argh.
+fn options<T>(flags: &[Flag]) -> Result<T, Error>
+where
+    T: FromArgs + argh::ArgsInfo + for<'de> serde::Deserialize<'de>,
+{
+    let names = crate::config::options::names::<T>();
+    let mut longs = Vec::new();
+    let mut mine: Vec<&Flag> = Vec::new();
+    for flag in flags
+        .iter()
+        .filter(|flag| names.iter().any(|name| name.camel == flag.name.camel))
+    {
+        if !flag.name.repeats {
+            mine.retain(|other| other.name.camel != flag.name.camel);
+        }
+        mine.push(flag);
+    }
+    longs.extend(mine.iter().map(|flag| format!("--{}", flag.name.kebab)));
+    let arguments: Vec<&str> = longs
+        .iter()
+        .zip(&mine)
+        .flat_map(|(long, flag)| [long.as_str(), flag.value.as_str()])
+        .collect();
+    T::from_args(&["gt"], &arguments).map_err(|early| {
+        // argh repeats the flag in its own form; only what comes after it is ours.
+        let message = longs.iter().zip(&mine).find_map(|(long, flag)| {
+            let lead = format!(
+                "Error parsing option '{long}' with value '{}': ",
+                flag.value
+            );
+            let rest = early.output.strip_prefix(&lead)?;
+            Some(format!("-{}: {}", flag.name.camel, rest.trim_end()))
+        });
+        Error::new(message.unwrap_or(early.output))
+    })
+}
+
+/// A group for each `-local`, with the flags up to the next. With one `-local` or none, all service
+/// flags are one group wherever they stand.
+#[cfg(feature = "client")]
+fn service_groups(flags: &[Flag]) -> Result<Vec<client::ServiceOptions>, Error> {
+    let names = client::service_names();
+    let mine: Vec<&Flag> = flags
+        .iter()
+        .filter(|flag| names.iter().any(|name| name.camel == flag.name.camel))
+        .collect();
+    let locals = mine
+        .iter()
+        .filter(|flag| flag.name.camel == "local")
+        .count();
+    let mut groups: Vec<Vec<Flag>> = Vec::new();
+    for flag in mine {
+        let begins = if locals > 1 {
+            flag.name.camel == "local"
+        } else {
+            groups.is_empty()
+        };
+        match groups.last_mut() {
+            _ if begins => groups.push(vec![flag.clone()]),
+            Some(group) => group.push(flag.clone()),
+            None => {
+                return Err(Error::new(format!(
+                    "-{} stands before the first -local: with several, the flags of a service stand after its -local.",
+                    flag.name.camel
+                )))
+            }
+        }
+    }
+    groups.iter().map(|group| options(group)).collect()
+}
+
+/// What `-h` prints.
+fn usage(role: Option<RoleName>) -> String {
+    let Some(role) = role.or(RoleName::only()) else {
+        return format!(
+            "{VERSION}\n\
+             Usage:\n  \
+             gt server [flags]      the public end; gt server -h lists its flags\n  \
+             gt client [flags]      the end behind NAT; gt client -h lists its flags\n  \
+             gt -config FILE        what the file says\n  \
+             gt -config DIRECTORY   what every yaml file in it says, in one process\n  \
+             gt -version            the version of this program\n"
+        );
+    };
+    let subcommand = if RoleName::only().is_some() {
+        String::new()
+    } else {
+        format!("{role} ")
+    };
+    let mut text = format!("{VERSION}\nUsage: gt {subcommand}[flags]\n");
+    for name in names(Some(role)) {
+        text.push_str("  -");
+        text.push_str(name.camel);
+        if name.kind != "bool" {
+            text.push(' ');
+            text.push_str(name.kind);
+        }
+        text.push_str("\n        ");
+        text.push_str(name.help);
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

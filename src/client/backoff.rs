@@ -1,0 +1,69 @@
+//! How long to wait before the next try.
+
+use std::hash::{BuildHasher, Hasher};
+use std::time::Duration;
+
+/// The delay doubles up to here.
+const MOST: Duration = Duration::from_secs(60);
+
+pub struct Backoff {
+    first: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    pub fn new(first: Duration) -> Self {
+        let first = first.max(Duration::from_millis(100));
+        Self { first, next: first }
+    }
+
+    /// After a success.
+    pub fn reset(&mut self) {
+        self.next = self.first;
+    }
+
+    /// The delay before the next try, spread by a quarter so that the clients of a server
+    /// that was away do not all come back at once.
+    pub fn delay(&mut self) -> Duration {
+        let delay = self.next;
+        self.next = delay.saturating_mul(2).min(MOST.max(self.first));
+        spread(delay)
+    }
+}
+
+/// Between three and five quarters of `delay`.
+fn spread(delay: Duration) -> Duration {
+    let hash = std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish();
+    let quarter = delay / 4;
+    // 0 to 255 of 256 parts of a half.
+    let part = (hash % 256) as u32;
+    (delay - quarter).saturating_add((quarter * 2 / 256).saturating_mul(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_a_minute_and_start_over_after_a_success() {
+        let mut backoff = Backoff::new(Duration::from_secs(5));
+        for seconds in [5, 10, 20, 40, 60, 60] {
+            let (delay, middle) = (backoff.delay(), Duration::from_secs(seconds));
+            assert!(
+                delay >= middle * 3 / 4 && delay <= middle * 5 / 4,
+                "{delay:?}"
+            );
+        }
+        backoff.reset();
+        assert!(backoff.delay() <= Duration::from_millis(6250));
+    }
+
+    #[test]
+    fn a_first_delay_above_a_minute_stays() {
+        let mut backoff = Backoff::new(Duration::from_secs(120));
+        backoff.delay();
+        assert!(backoff.delay() >= Duration::from_secs(90));
+    }
+}

@@ -1,0 +1,432 @@
+//! The answer to a request: what stands at its target, and what of it the client wants. Not the
+//! sending.
+
+use super::body::Body;
+use super::date::Moment;
+use super::head::{After, Method, Request};
+use super::listing::Listing;
+use super::range::Range;
+use super::root::{changed, Node, Root};
+use super::status::{self, Status};
+use super::target::{encode, query, Target};
+use super::types;
+use async_std::task::spawn_blocking;
+use log::warn;
+use rustix::io::Errno;
+use std::fs::{File, Metadata};
+use std::io::{self, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// An answer, ready to be sent.
+pub(super) struct Answer {
+    /// The head, with the whole body behind it where that is a few words.
+    pub(super) head: Vec<u8>,
+    pub(super) body: Body,
+    pub(super) after: After,
+}
+
+/// What was found at a target. Links are followed and files opened, on a blocking thread.
+enum Found {
+    File {
+        file: File,
+        metadata: Metadata,
+        content_type: &'static str,
+    },
+    /// A folder that was asked for without its slash.
+    Redirect,
+    /// The page about a folder; `None` where nobody wants to see it.
+    Listing(Option<Box<Listing>>),
+}
+
+impl Answer {
+    /// Finds the answer to a request.
+    pub(super) async fn find(root: &Root, request: &Request<'_>) -> Answer {
+        if request.method == Method::Other {
+            return Answer::status(status::NOT_ALLOWED, request);
+        }
+        let target = match Target::parse(request.target) {
+            Ok(target) => target,
+            Err(status) => return Answer::status(status, request),
+        };
+        let (root, whole) = (root.clone(), request.method == Method::Get);
+        let (target, found) = spawn_blocking(move || {
+            let found =
+                Found::look(&root, &target, whole).map_err(|error| explain(&error, &target));
+            (target, found)
+        })
+        .await;
+        match found {
+            Ok(Found::File {
+                file,
+                metadata,
+                content_type,
+            }) => Answer::file(file, target.path, &metadata, content_type, request),
+            Ok(Found::Redirect) => Answer::redirect(&target, request),
+            Ok(Found::Listing(listing)) => Answer::listing(listing, request),
+            Err(status) => Answer::status(status, request),
+        }
+    }
+
+    /// The answer to a head that made no sense. The connection ends with it.
+    pub(super) fn refusal(status: Status) -> Answer {
+        Head::new(status, After::Drain).error(status, true)
+    }
+
+    fn status(status: Status, request: &Request<'_>) -> Answer {
+        let mut head = Head::new(status, request.after);
+        if status == status::NOT_ALLOWED {
+            head.put("Allow", "GET, HEAD");
+        }
+        head.error(status, request.method != Method::Head)
+    }
+
+    /// To the same name with a slash, relative to the folder it is in: true behind any proxy, and
+    /// never another host, whatever the target began with.
+    fn redirect(target: &Target, request: &Request<'_>) -> Answer {
+        let mut location = String::new();
+        encode(target.last_name(), &mut location);
+        location.push('/');
+        location.push_str(query(request.target));
+        let mut head = Head::new(status::MOVED, request.after);
+        head.put("Location", location);
+        head.error(status::MOVED, request.method != Method::Head)
+    }
+
+    fn listing(listing: Option<Box<Listing>>, request: &Request<'_>) -> Answer {
+        // Without chunks the page ends where the connection does.
+        let after = match request.after {
+            After::Next | After::NextOld if !request.chunks => After::Close,
+            after => after,
+        };
+        let mut head = Head::new(status::OK, after);
+        head.put("Content-Type", "text/html; charset=utf-8");
+        head.put("Cache-Control", "no-cache");
+        head.put(
+            "Content-Security-Policy",
+            "default-src 'none'; style-src 'unsafe-inline'",
+        );
+        if request.chunks {
+            head.put("Transfer-Encoding", "chunked");
+        }
+        match listing {
+            Some(listing) => head.end(Body::Listing {
+                listing,
+                chunks: request.chunks,
+            }),
+            None => head.end(Body::Done),
+        }
+    }
+
+    fn file(
+        file: File,
+        path: Vec<u8>,
+        metadata: &Metadata,
+        content_type: &str,
+        request: &Request<'_>,
+    ) -> Answer {
+        let size = metadata.len();
+        let tag = Tag::of(metadata);
+        let (status, first, count) = match tag.check(request) {
+            Some(status) if status == status::NOT_MODIFIED => (status, 0, 0),
+            Some(status) => return Answer::status(status, request),
+            None => match tag.range(request, size) {
+                Range::Whole => (status::OK, 0, size),
+                Range::Part { first, last } => {
+                    // The last byte counts too.
+                    (
+                        status::PARTIAL,
+                        first,
+                        last.saturating_sub(first).saturating_add(1),
+                    )
+                }
+                Range::Outside => {
+                    let mut head = Head::new(status::OUTSIDE, request.after);
+                    head.put("Content-Range", format_args!("bytes */{size}"));
+                    return head.error(status::OUTSIDE, true);
+                }
+            },
+        };
+        let mut head = Head::new(status, request.after);
+        head.put("ETag", &tag.etag);
+        if let Some(date) = &tag.date {
+            head.put("Last-Modified", date);
+        }
+        if status == status::NOT_MODIFIED {
+            return head.end(Body::Done);
+        }
+        head.put("Content-Type", content_type);
+        head.put("Content-Length", count);
+        head.put("Accept-Ranges", "bytes");
+        if status == status::PARTIAL {
+            let last = first.saturating_add(count).saturating_sub(1);
+            head.put("Content-Range", format_args!("bytes {first}-{last}/{size}"));
+        }
+        match (request.method, count) {
+            (Method::Get, 1..) => head.end(Body::File {
+                file,
+                path,
+                at: first,
+                left: count,
+            }),
+            _ => head.end(Body::Done),
+        }
+    }
+}
+
+impl Found {
+    /// Opens what stands at a target. Blocks.
+    fn look(root: &Root, target: &Target, whole: bool) -> io::Result<Found> {
+        // Here alone an ENOENT means that the folder itself is gone, a disk unplugged.
+        let tree = root
+            .tree()
+            .map_err(|error| io::Error::other(RootGone(error)))?;
+        let path = target.path.as_slice();
+        let folder = match tree.open(path)? {
+            Node::File(..) if target.folder => return Err(Errno::NOTDIR.into()),
+            Node::File(file, metadata) => {
+                return Ok(Found::File {
+                    file,
+                    metadata,
+                    content_type: types::of(path),
+                })
+            }
+            Node::Folder(_) if !target.folder => return Ok(Found::Redirect),
+            Node::Folder(folder) => folder,
+        };
+        let index = match path {
+            b"" => b"index.html".to_vec(),
+            path => [path, b"/index.html"].concat(),
+        };
+        match tree.open(&index) {
+            Ok(Node::File(file, metadata)) => {
+                return Ok(Found::File {
+                    file,
+                    metadata,
+                    content_type: types::of(&index),
+                })
+            }
+            Ok(Node::Folder(_)) => {}
+            Err(error) if status_of(&error) == status::NOT_FOUND => {}
+            Err(error) => return Err(error),
+        }
+        if !whole {
+            return Ok(Found::Listing(None));
+        }
+        let listing = Listing::read(tree, folder, path.to_vec())?;
+        Ok(Found::Listing(Some(Box::new(listing))))
+    }
+}
+
+/// The shared folder itself could not be opened.
+#[derive(Debug)]
+struct RootGone(io::Error);
+
+impl std::fmt::Display for RootGone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the shared folder cannot be opened: {}", self.0)
+    }
+}
+
+impl std::error::Error for RootGone {}
+
+/// The status to give for an error of the disk; all but a missing file leave a line in the log.
+fn explain(error: &io::Error, target: &Target) -> Status {
+    let status = status_of(error);
+    if status != status::NOT_FOUND {
+        let path = target.path.escape_ascii();
+        warn!("cannot read what a visitor asked for path=\"/{path}\" error=\"{error}\"");
+    }
+    status
+}
+
+fn status_of(error: &io::Error) -> Status {
+    if error.get_ref().is_some_and(|inner| inner.is::<RootGone>()) {
+        return status::UNAVAILABLE;
+    }
+    match Errno::from_io_error(error) {
+        // XDEV and LOOP are links that lead out or in circles; INVAL and ILSEQ are names that a
+        // file system such as FAT cannot hold.
+        Some(
+            Errno::NOENT
+            | Errno::NOTDIR
+            | Errno::LOOP
+            | Errno::XDEV
+            | Errno::NAMETOOLONG
+            | Errno::INVAL
+            | Errno::ILSEQ
+            | Errno::NXIO
+            | Errno::NODEV,
+        ) => status::NOT_FOUND,
+        Some(Errno::ACCESS | Errno::PERM) => status::FORBIDDEN,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN) => status::UNAVAILABLE,
+        _ => status::DISK_ERROR,
+    }
+}
+
+/// What tells one state of a file from another.
+struct Tag {
+    etag: String,
+    changed: Option<Moment>,
+    /// `changed` as it is sent: not where it lies ahead of our clock, as it does on a router that
+    /// does not know the time yet (RFC 9110 section 8.8.2.1).
+    date: Option<String>,
+}
+
+impl Tag {
+    fn of(metadata: &Metadata) -> Tag {
+        let (seconds, nanoseconds) = changed(metadata);
+        let moment = Moment::from_unix(seconds);
+        let past = now().is_some_and(|now| seconds <= now);
+        Tag {
+            etag: format!("\"{:x}-{seconds:x}-{nanoseconds:x}\"", metadata.len()),
+            changed: moment,
+            date: moment.filter(|_| past).map(|moment| moment.to_string()),
+        }
+    }
+
+    /// The conditions of a request, in the order of RFC 9110 section 13.2.2: the status to answer
+    /// with instead of the file, if they say so.
+    fn check(&self, request: &Request<'_>) -> Option<Status> {
+        let since = |date: Option<&[u8]>| {
+            let date = Moment::parse(date?)?;
+            Some(self.changed? > date)
+        };
+        if !request.if_match.is_empty() {
+            if !self.is_among(&request.if_match, false) {
+                return Some(status::CONDITION_FAILED);
+            }
+        } else if since(request.if_unmodified_since) == Some(true) {
+            return Some(status::CONDITION_FAILED);
+        }
+        if !request.if_none_match.is_empty() {
+            return self
+                .is_among(&request.if_none_match, true)
+                .then_some(status::NOT_MODIFIED);
+        }
+        match since(request.if_modified_since) {
+            Some(false) => Some(status::NOT_MODIFIED),
+            _ => None,
+        }
+    }
+
+    /// The part a request wants; a range is for GET alone, and only of the file it knows.
+    fn range(&self, request: &Request<'_>, size: u64) -> Range {
+        let same = match request.if_range {
+            None => true,
+            Some(known) => {
+                let date = self.date.as_ref().map(String::as_bytes);
+                known == self.etag.as_bytes() || Some(known) == date
+            }
+        };
+        match request.range {
+            Some(range) if same && request.method == Method::Get => Range::parse(range, size),
+            _ => Range::Whole,
+        }
+    }
+
+    /// Is the tag in a list of tags, or does the list take any? Our tags hold no comma, so a list
+    /// can be cut at every one.
+    fn is_among(&self, lists: &[&[u8]], weak: bool) -> bool {
+        let mut tags = lists
+            .iter()
+            .flat_map(|list| list.split(|byte| *byte == b','));
+        tags.any(|tag| {
+            let tag = tag.trim_ascii();
+            let tag = if weak {
+                tag.strip_prefix(b"W/").unwrap_or(tag)
+            } else {
+                tag
+            };
+            tag == b"*" || tag == self.etag.as_bytes()
+        })
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> Option<i64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(now.as_secs()).ok()
+}
+
+/// The head of an answer, being written.
+struct Head {
+    bytes: Vec<u8>,
+    after: After,
+}
+
+impl Head {
+    fn new(status: Status, after: After) -> Head {
+        let mut head = Head {
+            bytes: Vec::with_capacity(512),
+            after,
+        };
+        head.write(format_args!(
+            "HTTP/1.1 {} {}\r\n",
+            status.code, status.reason
+        ));
+        if let Some(now) = now().and_then(Moment::from_unix) {
+            head.put("Date", now);
+        }
+        match after {
+            After::Next => {}
+            After::NextOld => head.put("Connection", "keep-alive"),
+            After::Close | After::Drain => head.put("Connection", "close"),
+        }
+        head.put("X-Content-Type-Options", "nosniff");
+        head
+    }
+
+    /// Adds a field. Its value must be free of line ends, as all are that are made here.
+    fn put(&mut self, name: &str, value: impl std::fmt::Display) {
+        self.write(format_args!("{name}: {value}\r\n"));
+    }
+
+    fn write(&mut self, text: std::fmt::Arguments<'_>) {
+        // Writing to a Vec cannot fail.
+        let _ = self.bytes.write_fmt(text);
+    }
+
+    fn end(mut self, body: Body) -> Answer {
+        self.bytes.extend_from_slice(b"\r\n");
+        Answer {
+            head: self.bytes,
+            body,
+            after: self.after,
+        }
+    }
+
+    /// Ends with a short body in words, or, for HEAD, with its length only.
+    fn error(mut self, status: Status, body: bool) -> Answer {
+        let text = format!("{} {}\n{}\n", status.code, status.reason, status.text);
+        self.put("Content-Type", "text/plain; charset=utf-8");
+        self.put("Content-Length", text.len());
+        let mut answer = self.end(Body::Done);
+        if body {
+            answer.head.extend_from_slice(text.as_bytes());
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_of_the_disk_has_its_status() {
+        for (errno, code) in [
+            (Errno::NOENT, 404),
+            (Errno::XDEV, 404),
+            (Errno::LOOP, 404),
+            (Errno::INVAL, 404),
+            (Errno::ACCESS, 403),
+            (Errno::PERM, 403),
+            (Errno::IO, 500),
+            (Errno::MFILE, 503),
+        ] {
+            assert_eq!(status_of(&errno.into()).code, code, "{errno:?}");
+        }
+        let gone = io::Error::other(RootGone(Errno::NOENT.into()));
+        assert_eq!(status_of(&gone).code, 503);
+    }
+}

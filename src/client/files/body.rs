@@ -1,0 +1,88 @@
+//! The body of an answer, read from the disk a piece at a time. Not the head, and no sockets.
+
+use super::listing::Listing;
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::FileExt;
+
+/// The most bytes of a file that are read, and held, at once.
+const PIECE: usize = 32 * 1024;
+
+/// What is still to be sent.
+pub(super) enum Body {
+    /// Nothing more.
+    Done,
+    /// `left` bytes of a file, from byte `at`. The path is for the log.
+    File {
+        file: File,
+        path: Vec<u8>,
+        at: u64,
+        left: u64,
+    },
+    /// A page, in the chunks of HTTP/1.1 or, if there are none, ended by the connection's end.
+    Listing { listing: Box<Listing>, chunks: bool },
+}
+
+impl Body {
+    /// Puts the next piece behind what is in `out`. Blocks. An error means that the body cannot
+    /// be had as announced: the connection must be cut, so that no one takes a part for all.
+    pub(super) fn read(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        let more = match self {
+            Body::Done => false,
+            Body::File {
+                file,
+                path,
+                at,
+                left,
+            } => {
+                let count = read_file(file, *at, *left, out).map_err(|error| {
+                    let path = path.escape_ascii();
+                    let text =
+                        format!("cannot send a file to its end path=\"/{path}\" error=\"{error}\"");
+                    io::Error::new(error.kind(), text)
+                })?;
+                *at = at.saturating_add(count);
+                *left = left.saturating_sub(count);
+                *left > 0
+            }
+            Body::Listing { listing, chunks } => {
+                let mut page = String::new();
+                let more = listing.write(&mut page);
+                if *chunks {
+                    write!(out, "{:x}\r\n", page.len())?;
+                }
+                out.extend_from_slice(page.as_bytes());
+                if *chunks {
+                    out.extend_from_slice(if more { b"\r\n" } else { b"\r\n0\r\n\r\n" });
+                }
+                more
+            }
+        };
+        if !more {
+            *self = Body::Done;
+        }
+        Ok(())
+    }
+}
+
+/// Reads up to `left` bytes; fewer than one is an error, unless none are left.
+fn read_file(file: &File, at: u64, left: u64, out: &mut Vec<u8>) -> io::Result<u64> {
+    let start = out.len();
+    let want = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+    out.resize(start.saturating_add(want), 0);
+    let read = loop {
+        match file.read_at(out.get_mut(start..).unwrap_or_default(), at) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            done => break done,
+        }
+    };
+    let count = *read.as_ref().unwrap_or(&0);
+    out.truncate(start.saturating_add(count));
+    match read? {
+        0 if want > 0 => Err(io::Error::new(
+            ErrorKind::UnexpectedEof,
+            "it became shorter while it was sent",
+        )),
+        count => Ok(u64::try_from(count).unwrap_or(left)),
+    }
+}

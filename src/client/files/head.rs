@@ -1,0 +1,287 @@
+//! The head of a request: where it ends and what it asks. Not how it is answered.
+
+use super::status::{self, Status};
+
+/// The longest head that is read, in bytes.
+pub(super) const HEAD_MAX: usize = 16 * 1024;
+
+/// More header fields than any browser and the proxies before it send together.
+const FIELDS_MAX: usize = 100;
+
+/// What may be done to a file here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Method {
+    Get,
+    Head,
+    Other,
+}
+
+/// What becomes of the connection after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// It stays for the next request.
+    Next,
+    /// It stays, and a client of HTTP/1.0 must be told so.
+    NextOld,
+    /// It is closed.
+    Close,
+    /// It is closed, but the client may be sending still, so it is heard out for a while: an
+    /// answer is lost when the other end sends into a closed connection.
+    Drain,
+}
+
+/// A request, as far as it matters to a file. The slices are header values.
+#[derive(Debug)]
+pub(super) struct Request<'a> {
+    pub(super) method: Method,
+    pub(super) target: &'a [u8],
+    /// HTTP/1.1 takes chunks; HTTP/1.0 does not.
+    pub(super) chunks: bool,
+    pub(super) after: After,
+    pub(super) if_match: Vec<&'a [u8]>,
+    pub(super) if_none_match: Vec<&'a [u8]>,
+    pub(super) if_modified_since: Option<&'a [u8]>,
+    pub(super) if_unmodified_since: Option<&'a [u8]>,
+    pub(super) if_range: Option<&'a [u8]>,
+    /// The `Range` field if there is exactly one.
+    pub(super) range: Option<&'a [u8]>,
+}
+
+/// Where the head at the beginning of `bytes` ends, behind its empty line. Looks for that from
+/// `from` on, where an earlier search of fewer bytes ended, less three.
+pub(super) fn end(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        let rest = bytes.get(at..)?;
+        at = at
+            .checked_add(rest.iter().position(|byte| *byte == b'\n')?)?
+            .checked_add(1)?;
+        match bytes.get(at..) {
+            Some([b'\n', ..]) => return at.checked_add(1),
+            Some([b'\r', b'\n', ..]) => return at.checked_add(2),
+            _ => {}
+        }
+    }
+}
+
+impl<'a> Request<'a> {
+    /// Reads a whole head, `bytes`, up to and with its empty line. An error is the answer to
+    /// give before the connection is closed.
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Request<'a>, Status> {
+        let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+        let mut head = httparse::Request::new(&mut fields);
+        match head.parse(bytes) {
+            Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
+            Ok(_) => return Err(status::BAD_REQUEST),
+            Err(httparse::Error::TooManyHeaders) => return Err(status::HEAD_TOO_LARGE),
+            Err(httparse::Error::Version) if names_a_version(bytes) => return Err(status::VERSION),
+            Err(_) => return Err(status::BAD_REQUEST),
+        }
+        let (Some(method), Some(target), Some(minor)) = (head.method, head.path, head.version)
+        else {
+            return Err(status::BAD_REQUEST);
+        };
+        let mut request = Request {
+            method: match method {
+                "GET" => Method::Get,
+                "HEAD" => Method::Head,
+                _ => Method::Other,
+            },
+            target: target.as_bytes(),
+            chunks: minor >= 1,
+            after: After::Next,
+            if_match: Vec::new(),
+            if_none_match: Vec::new(),
+            if_modified_since: None,
+            if_unmodified_since: None,
+            if_range: None,
+            range: None,
+        };
+        let (mut close, mut keep, mut body) = (false, false, method == "CONNECT");
+        let (mut hosts, mut ranges) = (0_usize, 0_usize);
+        for field in head.headers.iter() {
+            let (name, value) = (field.name, field.value.trim_ascii());
+            let is = |known: &str| name.eq_ignore_ascii_case(known);
+            if is("host") {
+                hosts = hosts.saturating_add(1);
+            } else if is("connection") {
+                let mut options = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+                close |= options
+                    .clone()
+                    .any(|option| option.eq_ignore_ascii_case(b"close"));
+                keep |= options.any(|option| option.eq_ignore_ascii_case(b"keep-alive"));
+            } else if is("content-length") {
+                if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+                    return Err(status::BAD_REQUEST);
+                }
+                body |= value.iter().any(|digit| *digit != b'0');
+            } else if is("transfer-encoding") {
+                body = true;
+            } else if is("if-match") {
+                request.if_match.push(value);
+            } else if is("if-none-match") {
+                request.if_none_match.push(value);
+            } else if is("if-modified-since") {
+                request.if_modified_since = Some(value);
+            } else if is("if-unmodified-since") {
+                request.if_unmodified_since = Some(value);
+            } else if is("if-range") {
+                request.if_range = Some(value);
+            } else if is("range") {
+                ranges = ranges.saturating_add(1);
+                request.range = Some(value).filter(|_| ranges == 1);
+            }
+        }
+        // RFC 9112 section 3.2.
+        if hosts > 1 || (hosts == 0 && minor >= 1) {
+            return Err(status::BAD_REQUEST);
+        }
+        request.after = match (body, close, minor) {
+            (true, _, _) => After::Drain,
+            (_, true, _) => After::Close,
+            (_, _, 0) if keep => After::NextOld,
+            (_, _, 0) => After::Close,
+            _ => After::Next,
+        };
+        Ok(request)
+    }
+}
+
+/// Does the first line end in a version of HTTP, if not in one that is known here?
+fn names_a_version(bytes: &[u8]) -> bool {
+    let line = bytes
+        .trim_ascii_start()
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    let word = line
+        .trim_ascii()
+        .rsplit(|byte| *byte == b' ')
+        .next()
+        .unwrap_or_default();
+    match word.strip_prefix(b"HTTP/") {
+        Some(version) => version
+            .iter()
+            .all(|byte| byte.is_ascii_digit() || *byte == b'.'),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(head: &str) -> Result<Request<'_>, u16> {
+        Request::parse(head.as_bytes()).map_err(|status| status.code)
+    }
+
+    fn after(head: &str) -> Result<After, u16> {
+        parse(head).map(|request| request.after)
+    }
+
+    #[test]
+    fn a_head_ends_behind_its_empty_line() {
+        assert_eq!(end(b"GET / HTTP/1.1\r\nA: b\r\n\r\nrest", 0), Some(24));
+        assert_eq!(end(b"GET / HTTP/1.0\n\nrest", 0), Some(16));
+        assert_eq!(end(b"GET / HTTP/1.1\r\nA: b\r\n", 0), None);
+        assert_eq!(end(b"", 0), None);
+        assert_eq!(end(b"abc", 9), None);
+    }
+
+    #[test]
+    fn a_head_that_came_in_pieces_is_found_by_looking_at_each_piece_once() {
+        for head in [
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.0\n\n",
+            "A\n\r\n",
+        ] {
+            let found = (1..=head.len()).find_map(|length| {
+                let from = (length - 1).saturating_sub(3);
+                end(&head.as_bytes()[..length], from).map(|end| (length, end))
+            });
+            assert_eq!(found, Some((head.len(), head.len())), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn the_connection_stays_as_each_version_has_it() {
+        assert_eq!(after("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(After::Next));
+        let close = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, CLOSE\r\n\r\n";
+        assert_eq!(after(close), Ok(After::Close));
+        assert_eq!(after("GET / HTTP/1.0\r\n\r\n"), Ok(After::Close));
+        let keep = "GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n";
+        assert_eq!(after(keep), Ok(After::NextOld));
+    }
+
+    #[test]
+    fn a_request_that_may_have_a_body_is_the_last_one() {
+        for field in ["Content-Length: 5", "Transfer-Encoding: chunked"] {
+            let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{field}\r\n\r\n");
+            assert_eq!(after(&head), Ok(After::Drain), "{field}");
+        }
+        let empty = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(after(empty), Ok(After::Next));
+        assert_eq!(
+            after("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n"),
+            Ok(After::Drain)
+        );
+    }
+
+    #[test]
+    fn a_head_that_breaks_the_rules_is_refused_with_the_right_code() {
+        for (head, code) in [
+            ("GET /\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", 400),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+                400,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0, 0\r\n\r\n",
+                400,
+            ),
+            ("GET / FTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\nmore", 400),
+            ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
+            ("PRI * HTTP/2.0\r\n\r\n", 505),
+            ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505),
+        ] {
+            assert_eq!(after(head), Err(code), "{head:?}");
+        }
+        let many = format!(
+            "GET / HTTP/1.1\r\n{}\r\n",
+            "A: b\r\n".repeat(FIELDS_MAX + 1)
+        );
+        assert_eq!(after(&many), Err(431));
+    }
+
+    #[test]
+    fn two_range_fields_are_as_good_as_none() {
+        let head = "GET / HTTP/1.0\r\nRange: bytes=0-1\r\nRange: bytes=2-3\r\n\r\n";
+        assert_eq!(
+            parse(head).map(|request| request.range.is_some()),
+            Ok(false)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_taken(bytes: Vec<u8>, from in 0_usize..64) {
+            let _ = Request::parse(&bytes);
+            if let Some(end) = end(&bytes, from) {
+                prop_assert!(end <= bytes.len());
+            }
+        }
+
+        #[test]
+        fn what_begins_like_a_request_is_taken(rest in "[ -~\r\n]{0,200}") {
+            for start in ["GET /a HTTP/1.1\r\nHost: x\r\n", "HEAD / HTTP/1.0\r\n", "GET "] {
+                let _ = Request::parse(format!("{start}{rest}\r\n\r\n").as_bytes());
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The built-in file service, `-local file:///path`: a folder as a small, read-only web server.
+//! Not a proxy, and nothing in it ever writes to the disk.
+//!
+//! A connection walks through `head` (what is asked), `target` (where), `root` (opening it, and
+//! nothing outside), `answer` (what of it is wanted) and `body` (reading it, piece by piece).
+//! Whatever touches the disk runs on a blocking thread.
+
+mod answer;
+mod body;
+mod date;
+mod head;
+mod listing;
+mod range;
+mod root;
+mod status;
+mod target;
+#[cfg(test)]
+mod tests;
+mod types;
+
+pub use root::Root;
+
+use answer::Answer;
+use async_std::task::spawn_blocking;
+use body::Body;
+use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use head::{After, Request, HEAD_MAX};
+use status::Status;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{ready, Poll};
+
+/// The most that is read from a connection at once, in bytes.
+const READ: usize = 2 * 1024;
+
+/// How much of what follows a last answer is read and dropped, in bytes.
+const DRAIN_MAX: usize = 256 * 1024;
+
+/// Serves the files below `root` to one connection, HTTP/1.1 or 1.0, until either end closes it.
+///
+/// There is no timeout: how long a connection may idle is the caller's to say, by dropping this
+/// future. An error means that the connection broke, or that a file could not be sent as
+/// announced; `conn` must then be cut, not ended in good order.
+pub async fn serve<C>(root: &Root, mut conn: C) -> io::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut inbox = Vec::new();
+    loop {
+        let (length, answer) = match next_head(&mut conn, &mut inbox).await? {
+            Next::End => return conn.close().await,
+            Next::Refused(status) => (inbox.len(), Answer::refusal(status)),
+            Next::Head(length) => match Request::parse(inbox.get(..length).unwrap_or_default()) {
+                Ok(request) => (length, Answer::find(root, &request).await),
+                Err(status) => (length, Answer::refusal(status)),
+            },
+        };
+        // Given back before the body takes its own memory, and before the connection idles.
+        inbox.drain(..length.min(inbox.len()));
+        inbox.shrink_to_fit();
+        let after = answer.after;
+        send(&mut conn, answer).await?;
+        match after {
+            After::Next | After::NextOld => {}
+            After::Close => return conn.close().await,
+            After::Drain => {
+                conn.close().await?;
+                return drain(&mut conn, &mut inbox).await;
+            }
+        }
+    }
+}
+
+/// What comes next on a connection.
+enum Next {
+    /// A whole head, of so many bytes.
+    Head(usize),
+    /// Something that can only be refused.
+    Refused(Status),
+    /// The client has left.
+    End,
+}
+
+async fn next_head<C>(conn: &mut C, inbox: &mut Vec<u8>) -> io::Result<Next>
+where
+    C: AsyncRead + Unpin,
+{
+    let mut searched = 0_usize;
+    loop {
+        // Empty lines before a request are to be ignored, RFC 9112 section 2.2.
+        let blank = inbox
+            .iter()
+            .take_while(|byte| matches!(byte, b'\r' | b'\n'))
+            .count();
+        if blank > 0 {
+            inbox.drain(..blank);
+            searched = 0;
+        }
+        match head::end(inbox, searched.saturating_sub(3)) {
+            Some(length) if length <= HEAD_MAX => return Ok(Next::Head(length)),
+            None if inbox.len() < HEAD_MAX => {}
+            _ => return Ok(Next::Refused(status::HEAD_TOO_LARGE)),
+        }
+        // No request begins like this, but a TLS handshake does: no use in waiting for its end.
+        if inbox.first().is_some_and(|byte| !byte.is_ascii_graphic()) {
+            return Ok(Next::Refused(status::BAD_REQUEST));
+        }
+        searched = inbox.len();
+        if inbox.is_empty() {
+            *inbox = Vec::new();
+        }
+        if read(conn, inbox).await? == 0 {
+            // A head that breaks off is still owed an answer.
+            return Ok(if inbox.is_empty() {
+                Next::End
+            } else {
+                Next::Refused(status::BAD_REQUEST)
+            });
+        }
+    }
+}
+
+/// Reads what there is behind what is in `inbox`, and says how much; 0 is the end. Waiting takes
+/// no memory: the buffer lives only while it is being filled.
+async fn read<C>(conn: &mut C, inbox: &mut Vec<u8>) -> io::Result<usize>
+where
+    C: AsyncRead + Unpin,
+{
+    poll_fn(|context| {
+        let mut buffer = [0; READ];
+        let count = ready!(Pin::new(&mut *conn).poll_read(context, &mut buffer))?;
+        inbox.extend_from_slice(buffer.get(..count).unwrap_or_default());
+        Poll::Ready(Ok(count))
+    })
+    .await
+}
+
+/// Sends an answer. The first piece of the body goes out together with the head.
+async fn send<C>(conn: &mut C, answer: Answer) -> io::Result<()>
+where
+    C: AsyncWrite + Unpin,
+{
+    let Answer {
+        head: mut piece,
+        mut body,
+        ..
+    } = answer;
+    loop {
+        if !matches!(body, Body::Done) {
+            let read;
+            (body, piece, read) = spawn_blocking(move || {
+                let read = body.read(&mut piece);
+                (body, piece, read)
+            })
+            .await;
+            if let Err(error) = read {
+                log::warn!("{error}");
+                return Err(error);
+            }
+        }
+        conn.write_all(&piece).await?;
+        piece.clear();
+        if matches!(body, Body::Done) {
+            return conn.flush().await;
+        }
+    }
+}
+
+/// Reads and drops what a client still sends, so that the answer it has not read yet is not lost
+/// to a reset. A client that goes on for long has chosen not to read it.
+async fn drain<C>(conn: &mut C, inbox: &mut Vec<u8>) -> io::Result<()>
+where
+    C: AsyncRead + Unpin,
+{
+    let mut left = DRAIN_MAX;
+    loop {
+        inbox.clear();
+        match read(conn, inbox).await {
+            Ok(1..) if left > 0 => left = left.saturating_sub(inbox.len()),
+            // The answer is out; how the client leaves is no one's concern.
+            _ => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What a `Range` header asks of a file (RFC 9110 section 14). Not how it is sent.
+
+/// The part of a file to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Range {
+    /// All of it: no single range in bytes was asked for, or it made no sense.
+    Whole,
+    /// From byte `first` to byte `last`, both included and inside the file.
+    Part { first: u64, last: u64 },
+    /// None of what was asked for lies inside the file: 416.
+    Outside,
+}
+
+impl Range {
+    /// Reads the header's value for a file of `size` bytes. Several ranges are answered with the
+    /// whole file, which a server is free to do.
+    pub(super) fn parse(value: &[u8], size: u64) -> Range {
+        let Some((unit, range)) = split(value, b'=') else {
+            return Range::Whole;
+        };
+        if !unit.eq_ignore_ascii_case(b"bytes") {
+            return Range::Whole;
+        }
+        let Some((first, last)) = split(range.trim_ascii(), b'-') else {
+            return Range::Whole;
+        };
+        match (first, last, number(first), number(last)) {
+            (b"", _, _, Some(0)) => Range::Outside,
+            // The last bytes of nothing are all there is of it.
+            (b"", _, _, Some(_)) if size == 0 => Range::Whole,
+            (b"", _, _, Some(count)) => Range::part(size.saturating_sub(count), u64::MAX, size),
+            (_, b"", Some(first), _) => Range::part(first, u64::MAX, size),
+            (_, _, Some(first), Some(last)) if first <= last => Range::part(first, last, size),
+            _ => Range::Whole,
+        }
+    }
+
+    fn part(first: u64, last: u64, size: u64) -> Range {
+        match size.checked_sub(1) {
+            Some(end) if first <= end => Range::Part {
+                first,
+                last: last.min(end),
+            },
+            _ => Range::Outside,
+        }
+    }
+}
+
+fn split(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let middle = text.iter().position(|byte| *byte == at)?;
+    Some((text.get(..middle)?, text.get(middle.checked_add(1)?..)?))
+}
+
+/// Digits only. A number too large for any file is as good as the largest.
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let more = |sum: u64, digit: &u8| {
+        sum.saturating_mul(10)
+            .saturating_add(u64::from(digit - b'0'))
+    };
+    Some(digits.iter().fold(0, more))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn part(first: u64, last: u64) -> Range {
+        Range::Part { first, last }
+    }
+
+    #[test]
+    fn closed_open_and_suffix_ranges_are_found() {
+        for (value, range) in [
+            ("bytes=0-0", part(0, 0)),
+            ("bytes=2-5", part(2, 5)),
+            ("bytes=2-", part(2, 9)),
+            ("bytes=2-99", part(2, 9)),
+            ("bytes=2-99999999999999999999999", part(2, 9)),
+            ("bytes=-3", part(7, 9)),
+            ("bytes=-99", part(0, 9)),
+            ("Bytes= 9-9 ", part(9, 9)),
+            ("bytes=10-", Range::Outside),
+            ("bytes=99999999999999999999999-", Range::Outside),
+            ("bytes=-0", Range::Outside),
+        ] {
+            assert_eq!(Range::parse(value.as_bytes(), 10), range, "{value}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_single_range_of_bytes_is_the_whole_file() {
+        for value in [
+            "",
+            "bytes",
+            "bytes=",
+            "bytes=-",
+            "bytes=5-2",
+            "bytes=a-b",
+            "bytes=+1-2",
+            "bytes=1-2-3",
+            "bytes=0-1,3-4",
+            "bytes=-1,0-",
+            "rows=0-1",
+            "bytes 0-1",
+            "bytes=1 -2",
+        ] {
+            assert_eq!(Range::parse(value.as_bytes(), 10), Range::Whole, "{value}");
+        }
+    }
+
+    #[test]
+    fn an_empty_file_has_no_part() {
+        assert_eq!(Range::parse(b"bytes=0-", 0), Range::Outside);
+        assert_eq!(Range::parse(b"bytes=0-0", 0), Range::Outside);
+        assert_eq!(Range::parse(b"bytes=-1", 0), Range::Whole);
+    }
+
+    /// The bytes a range selects, found by asking of each byte whether it is meant.
+    fn selected(first: Option<u64>, last: Option<u64>, size: u64) -> Vec<u64> {
+        let meant = |at: &u64| match (first, last) {
+            (Some(first), Some(last)) => first <= *at && *at <= last,
+            (Some(first), None) => first <= *at,
+            (None, Some(count)) => size - at <= count,
+            (None, None) => true,
+        };
+        (0..size).filter(meant).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_range_selects_the_bytes_it_names(
+            first in proptest::option::of(0_u64..40),
+            last in proptest::option::of(0_u64..40),
+            size in 0_u64..32,
+        ) {
+            let text = |bound: Option<u64>| bound.map(|n| n.to_string()).unwrap_or_default();
+            let value = format!("bytes={}-{}", text(first), text(last));
+            let nonsense = matches!((first, last), (Some(a), Some(b)) if a > b)
+                || (first, last) == (None, None);
+            let bytes = selected(first, last, size);
+            match Range::parse(value.as_bytes(), size) {
+                Range::Part { first, last } => {
+                    prop_assert!(!nonsense);
+                    prop_assert_eq!(bytes, (first..=last).collect::<Vec<_>>());
+                }
+                Range::Outside => prop_assert!(!nonsense && bytes.is_empty()),
+                Range::Whole => prop_assert!(nonsense || (size == 0 && first.is_none())),
+            }
+        }
+
+        #[test]
+        fn any_header_gives_a_part_inside_the_file(value: Vec<u8>, size: u64) {
+            let text = [b"bytes=", value.as_slice()].concat();
+            for value in [value.as_slice(), text.as_slice()] {
+                if let Range::Part { first, last } = Range::parse(value, size) {
+                    prop_assert!(first <= last && last < size);
+                }
+            }
+        }
+
+        #[test]
+        fn headers_near_the_grammar_give_a_part_inside_the_file(
+            value in "bytes=[0-9]{0,22} ?-[0-9]{0,22}",
+            size: u64,
+        ) {
+            if let Range::Part { first, last } = Range::parse(value.as_bytes(), size) {
+                prop_assert!(first <= last && last < size);
+            }
+        }
+    }
+}

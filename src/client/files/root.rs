@@ -1,0 +1,184 @@
+//! The shared folder, and opening what lies below it without ever leaving it. No HTTP here.
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{open, openat, openat2, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// How often the kernel may lose a race against someone who renames folders before we give up.
+const RACES: usize = 16;
+
+/// A folder that is shared. Cheap to clone.
+///
+/// It is kept by its path and opened anew for every request: a held descriptor would keep a USB
+/// disk from being unmounted, and would still show the empty mount point after one was plugged in.
+/// Within a request everything is opened relative to that one descriptor.
+#[derive(Clone, Debug)]
+pub struct Root {
+    path: Arc<Path>,
+    links: Links,
+}
+
+/// What becomes of a symbolic link below the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Links {
+    /// Followed if the kernel says that it stays below: `openat2`, Linux 5.6 on.
+    Beneath,
+    /// Never followed: the kernel cannot say.
+    Refused,
+}
+
+impl Root {
+    /// Checks that `path` is a folder, to share what is in it. Blocks for a moment. The error
+    /// names the path and what to do.
+    pub fn open(path: &Path) -> io::Result<Root> {
+        let explain = |error: io::Error| {
+            let hint = match Errno::from_io_error(&error) {
+                Some(Errno::NOENT) => "; create it, or correct the path after file://",
+                Some(Errno::NOTDIR) => "; give the folder that holds the file",
+                Some(Errno::ACCESS) => "; let the user that runs gt enter it",
+                _ => "",
+            };
+            let text = format!("cannot share the folder {}: {error}{hint}", path.display());
+            io::Error::new(error.kind(), text)
+        };
+        // Absolute, so that a later change of the working directory means nothing.
+        let absolute = std::path::absolute(path).map_err(explain)?;
+        let mut root = Root {
+            path: absolute.into(),
+            links: Links::Beneath,
+        };
+        let tree = root.tree().map_err(explain)?;
+        match tree.open_beneath(b".", OFlags::PATH) {
+            Ok(_) => {}
+            // An old kernel, or a sandbox that does not know the call.
+            Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => root.links = Links::Refused,
+            Err(error) => return Err(explain(error.into())),
+        }
+        Ok(root)
+    }
+
+    /// The folder as it is now. Blocks.
+    pub(super) fn tree(&self) -> io::Result<Tree> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let top = open(self.path.as_ref(), flags, Mode::empty())?;
+        Ok(Tree {
+            top,
+            links: self.links,
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_links(&mut self, links: Links) {
+        self.links = links;
+    }
+
+    #[cfg(test)]
+    pub(super) fn links(&self) -> Links {
+        self.links
+    }
+}
+
+/// The shared folder during one request. Paths are names joined by `/`, as `Target` makes them;
+/// an empty one is the folder itself. Every call blocks.
+pub(super) struct Tree {
+    top: OwnedFd,
+    links: Links,
+}
+
+/// Something that may be served, opened for reading.
+pub(super) enum Node {
+    File(File, Metadata),
+    Folder(OwnedFd),
+}
+
+impl Tree {
+    /// Opens a file or folder. Anything else is as good as not there.
+    pub(super) fn open(&self, path: &[u8]) -> io::Result<Node> {
+        // Looked at before it is opened for reading: the mere opening of a device can do things.
+        let seen = self.look(path)?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        if seen.is_dir() {
+            let folder = self.open_at(path, flags | OFlags::DIRECTORY)?;
+            return Ok(Node::Folder(folder));
+        }
+        let file = File::from(self.open_at(path, flags)?);
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(Errno::NOENT.into());
+        }
+        Ok(Node::File(file, metadata))
+    }
+
+    /// What stands at a path, links followed as far as they may be. Only ever a file or a folder.
+    pub(super) fn look(&self, path: &[u8]) -> io::Result<Metadata> {
+        let metadata = File::from(self.open_at(path, OFlags::PATH)?).metadata()?;
+        if !metadata.is_file() && !metadata.is_dir() {
+            return Err(Errno::NOENT.into());
+        }
+        Ok(metadata)
+    }
+
+    fn open_at(&self, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+        let path = if path.is_empty() { b"." } else { path };
+        let opened = match self.links {
+            Links::Beneath => self.open_beneath(path, flags),
+            Links::Refused => self.walk(path, flags),
+        };
+        Ok(opened?)
+    }
+
+    fn open_beneath(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let mut flags = flags | OFlags::CLOEXEC;
+        if !flags.contains(OFlags::PATH) {
+            // Unlike openat, openat2 does not set this by itself; beside PATH it refuses it.
+            flags |= OFlags::LARGEFILE;
+        }
+        for _ in 0..RACES {
+            match openat2(&self.top, path, flags, Mode::empty(), resolve) {
+                Err(Errno::AGAIN) => {}
+                done => return done,
+            }
+        }
+        Err(Errno::AGAIN)
+    }
+
+    /// Name by name, none of them a link. The names hold no `..`, so no step leads up.
+    fn walk(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        let step = |fd: BorrowedFd<'_>, name: &[u8], flags: OFlags| {
+            openat(
+                fd,
+                name,
+                flags | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+        };
+        let Some(slash) = path.iter().rposition(|byte| *byte == b'/') else {
+            return step(self.top.as_fd(), path, flags);
+        };
+        let (above, last) = path.split_at(slash);
+        let mut folder: Option<OwnedFd> = None;
+        for name in above.split(|byte| *byte == b'/') {
+            let fd = folder.as_ref().unwrap_or(&self.top).as_fd();
+            folder = Some(step(fd, name, OFlags::PATH | OFlags::DIRECTORY)?);
+        }
+        let fd = folder.as_ref().unwrap_or(&self.top).as_fd();
+        step(fd, last.get(1..).unwrap_or_default(), flags)
+    }
+}
+
+/// What a name in an open folder stands for, a link itself and not what it leads to. Blocks.
+pub(super) fn look_in(folder: &OwnedFd, name: &[u8]) -> io::Result<Metadata> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    File::from(openat(folder, name, flags, Mode::empty())?).metadata()
+}
+
+/// Seconds since 1970 of the last change, and the nanoseconds beside them.
+pub(super) fn changed(metadata: &Metadata) -> (i64, i64) {
+    (metadata.mtime(), metadata.mtime_nsec())
+}

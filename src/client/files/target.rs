@@ -1,0 +1,216 @@
+//! The target of a request, as names below the shared folder. Not what stands there.
+
+use super::status::{self, Status};
+use std::fmt::Write;
+
+/// Where a request points. No name in it is empty, begins with a dot, or holds a slash or a NUL:
+/// `..` and every hidden file are shut out here, in whatever way they were spelled.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    /// The names, joined by `/`; empty for the shared folder itself.
+    pub(super) path: Vec<u8>,
+    /// It ends in `/`: a folder is meant.
+    pub(super) folder: bool,
+}
+
+impl Target {
+    /// Reads a request target in origin form (`/a/b?query`) or absolute form
+    /// (`http://host/a/b`); `*` and `host:port` name no file, 400.
+    pub(super) fn parse(target: &[u8]) -> Result<Target, Status> {
+        let raw = before(origin_form(target)?, b'?');
+        let mut path = Vec::with_capacity(raw.len());
+        for raw in raw
+            .split(|byte| *byte == b'/')
+            .filter(|raw| !raw.is_empty())
+        {
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            let start = path.len();
+            decode(raw, &mut path)?;
+            let name = path.get(start..).unwrap_or_default();
+            if name.starts_with(b".") || name.iter().any(|byte| matches!(byte, b'/' | 0)) {
+                return Err(status::NOT_FOUND);
+            }
+        }
+        Ok(Target {
+            path,
+            folder: raw.ends_with(b"/"),
+        })
+    }
+
+    /// The last name, for a redirect relative to the request's own folder.
+    pub(super) fn last_name(&self) -> &[u8] {
+        self.path
+            .rsplit(|byte| *byte == b'/')
+            .next()
+            .unwrap_or_default()
+    }
+}
+
+/// The query of a target with its `?`, empty if there is none or if it is not plain ASCII.
+pub(super) fn query(target: &[u8]) -> &str {
+    let query = target.get(before(target, b'?').len()..).unwrap_or_default();
+    std::str::from_utf8(query)
+        .ok()
+        .filter(|query| query.bytes().all(|byte| byte.is_ascii_graphic()))
+        .unwrap_or_default()
+}
+
+/// Writes a name so that it is one plain segment of a link: no `/`, `\`, `:`, quote or space.
+pub(super) fn encode(name: &[u8], out: &mut String) {
+    for byte in name {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(*byte));
+            }
+            _ => {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+}
+
+fn origin_form(target: &[u8]) -> Result<&[u8], Status> {
+    if target.starts_with(b"/") {
+        return Ok(target);
+    }
+    for scheme in [b"http://".as_slice(), b"https://"] {
+        match target.split_at_checked(scheme.len()) {
+            Some((start, rest)) if start.eq_ignore_ascii_case(scheme) => {
+                let at = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
+                return match at.and_then(|at| rest.get(at..)) {
+                    Some(path) if path.starts_with(b"/") => Ok(path),
+                    _ => Ok(b"/"),
+                };
+            }
+            _ => {}
+        }
+    }
+    Err(status::BAD_REQUEST)
+}
+
+fn before(text: &[u8], stop: u8) -> &[u8] {
+    text.split(|byte| *byte == stop).next().unwrap_or_default()
+}
+
+fn decode(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Status> {
+    let mut bytes = raw.iter();
+    while let Some(byte) = bytes.next() {
+        let byte = match byte {
+            b'%' => match (digit(bytes.next()), digit(bytes.next())) {
+                (Some(high), Some(low)) => high << 4 | low,
+                _ => return Err(status::BAD_REQUEST),
+            },
+            byte => *byte,
+        };
+        out.push(byte);
+    }
+    Ok(())
+}
+
+fn digit(byte: Option<&u8>) -> Option<u8> {
+    let digit = char::from(*byte?).to_digit(16)?;
+    u8::try_from(digit).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn path(target: &str) -> Result<(String, bool), u16> {
+        let target = Target::parse(target.as_bytes()).map_err(|status| status.code)?;
+        Ok((target.path.escape_ascii().to_string(), target.folder))
+    }
+
+    #[test]
+    fn names_are_decoded_and_joined() {
+        for (target, names, folder) in [
+            ("/", "", true),
+            ("/a/b.txt", "a/b.txt", false),
+            ("/a%20b/%E4%BD%a0/", "a b/\\xe4\\xbd\\xa0", true),
+            ("//a///b", "a/b", false),
+            ("/a?b=/../c", "a", false),
+            ("/a%3Fb", "a?b", false),
+            ("/a\\..\\b", "a\\\\..\\\\b", false),
+            ("http://host", "", true),
+            ("HTTPS://host:1/a/?b", "a", true),
+            ("http://host?/a", "", true),
+        ] {
+            assert_eq!(path(target), Ok((names.to_string(), folder)), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_way_up_a_hidden_name_or_a_smuggled_slash_is_not_found() {
+        for target in [
+            "/..",
+            "/../a",
+            "/a/../../b",
+            "/%2e%2e/a",
+            "/.%2E/a",
+            "/.",
+            "/a/./b",
+            "/.git/config",
+            "/%2egit",
+            "/a%2fb",
+            "/a%2F..%2Fb",
+            "/%2f",
+            "/a%00",
+            "/a%00.txt",
+            "http://host/../a",
+        ] {
+            assert_eq!(path(target), Err(404), "{target}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_path_is_a_bad_request() {
+        for target in [
+            "",
+            "*",
+            "host:80",
+            "a/b",
+            "/%",
+            "/%2",
+            "/%zz",
+            "/%+1",
+            "ftp://host/a",
+        ] {
+            assert_eq!(path(target), Err(400), "{target}");
+        }
+    }
+
+    #[test]
+    fn only_a_plain_query_is_passed_on() {
+        assert_eq!(query(b"/a?b=c&d"), "?b=c&d");
+        assert_eq!(query(b"/a"), "");
+        assert_eq!(query(b"/a?\xff"), "");
+        assert_eq!(query(b"/a?b\r\nc"), "");
+    }
+
+    proptest! {
+        #[test]
+        fn an_encoded_name_is_one_segment_and_decodes_to_itself(name: Vec<u8>) {
+            let mut text = String::new();
+            encode(&name, &mut text);
+            prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%".contains(&b)));
+            let mut back = Vec::new();
+            prop_assert!(decode(text.as_bytes(), &mut back).is_ok());
+            prop_assert_eq!(back, name);
+        }
+
+        #[test]
+        fn no_target_yields_a_name_that_leads_up(target in "[/.%2eEfF5cC\\\\a\u{c0}?]{0,24}") {
+            if let Ok(Target { path, .. }) = Target::parse(target.as_bytes()) {
+                prop_assert!(!path.starts_with(b"/") && !path.contains(&0));
+                if !path.is_empty() {
+                    let mut names = path.split(|byte| *byte == b'/');
+                    prop_assert!(names.all(|name| !name.is_empty() && !name.starts_with(b".")));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The end behind NAT: keeps tunnels to its servers and connects each stream to a local
+//! service.
+
+mod backoff;
+pub mod files;
+mod host_header;
+mod pool;
+mod service;
+mod session;
+
+use crate::config::{self, Secret};
+use crate::net::tls::{self, Connector, Trust};
+use crate::net::Stop;
+use futures_lite::future;
+use pool::Pool;
+use service::Services;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A running client.
+pub struct Client {
+    me: Arc<Me>,
+    pools: Vec<Arc<Pool>>,
+}
+
+/// What every tunnel of a client needs.
+struct Me {
+    id: String,
+    secret: Secret,
+    connector: Option<Connector>,
+    remote_timeout: Duration,
+    reconnect_delay: Duration,
+    /// Most tunnels to one server.
+    connections: usize,
+    /// Tunnels to one server that are always there.
+    idle_connections: usize,
+    services: Mutex<Arc<Services>>,
+    stop: Stop,
+}
+
+impl Me {
+    fn lock_services(&self) -> MutexGuard<'_, Arc<Services>> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn services(&self) -> Arc<Services> {
+        self.lock_services().clone()
+    }
+}
+
+impl Client {
+    /// Begins to connect. The error says which file or folder cannot be used.
+    pub fn start(config: &config::Client) -> io::Result<Self> {
+        if config.remotes.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "there is no remote to connect to; set remote",
+            ));
+        }
+        let connector = if config.remotes.iter().any(|remote| remote.tls) {
+            Some(Connector::new(match &config.remote_cert {
+                _ if config.remote_cert_insecure => {
+                    log::warn!(
+                        "remoteCertInsecure is set: anybody between here and the server can \
+                         read and change everything; better set remoteCert to its certificate"
+                    );
+                    Trust::Nobody
+                }
+                Some(path) => Trust::File(path),
+                None => Trust::System,
+            })?)
+        } else {
+            None
+        };
+        let me = Arc::new(Me {
+            id: config.id.clone(),
+            secret: match &config.secret {
+                Some(secret) => secret.clone(),
+                None => made_up_secret()?,
+            },
+            connector,
+            remote_timeout: config.remote_timeout,
+            reconnect_delay: config.reconnect_delay,
+            connections: config.connections,
+            idle_connections: config.idle_connections.max(1),
+            services: Mutex::new(Arc::new(Services::new(&config.services)?)),
+            stop: Stop::default(),
+        });
+        let pools = config.remotes.iter().map(|remote| {
+            log::info!("remote url remote={remote} stun=");
+            Pool::start(me.clone(), remote.clone())
+        });
+        let pools = pools.collect();
+        Ok(Self { me, pools })
+    }
+
+    /// Changes the services on every live tunnel; what runs goes on. If a service cannot be
+    /// used, nothing changes.
+    pub fn reload(&self, config: &config::Client) -> io::Result<()> {
+        let services = Arc::new(Services::new(&config.services)?);
+        *self.me.lock_services() = services.clone();
+        for pool in &self.pools {
+            pool.offer(&services);
+        }
+        Ok(())
+    }
+
+    /// Opens no more tunnels, lets what runs finish for as long as `patience`, and returns
+    /// when it has, or then.
+    pub async fn stop(&self, patience: Duration) {
+        self.me.stop.say();
+        let deadline = Instant::now() + patience;
+        for pool in &self.pools {
+            pool.close();
+        }
+        let drained = async {
+            for pool in &self.pools {
+                pool.drained().await;
+            }
+        };
+        future::or(drained, async {
+            async_io::Timer::at(deadline).await;
+        })
+        .await;
+    }
+}
+
+/// For servers that take any client: 128 random bits in hexadecimal.
+fn made_up_secret() -> io::Result<Secret> {
+    let mut bytes = [0; 16];
+    tls::fill_random(&mut bytes)?;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Secret::new(hex))
+}

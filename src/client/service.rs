@@ -1,0 +1,178 @@
+//! The local services: what is offered to the server, and how a stream reaches one.
+
+use super::files::{self, Root};
+use super::host_header::{self, Scan};
+use super::Me;
+use crate::config::{Exposure, Local, Remote, Service};
+use crate::net::{self, Conn};
+use crate::tunnel::{Relay, Stream};
+use crate::wire::frame::Signal;
+use crate::wire::hello::{self, Offer};
+use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a service has to accept a connection if localTimeout does not say.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// The method of P2P signaling (WIRE.md, "P2P signaling").
+const P2P: &[u8] = b"XP ";
+const FORBIDDEN: &[u8] =
+    b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// All services of a client, in the order of their indexes.
+pub struct Services {
+    list: Vec<(Service, Target)>,
+}
+
+enum Target {
+    Tcp { host: String, port: u16 },
+    Files(Arc<Root>),
+}
+
+impl Services {
+    /// The error names the folder that cannot be served.
+    pub fn new(services: &[Service]) -> io::Result<Self> {
+        let list = services.iter().map(|service| {
+            let target = match &service.local {
+                Local::Tcp { host, port, .. } => Target::Tcp {
+                    host: host.clone(),
+                    port: *port,
+                },
+                Local::Files(path) => Target::Files(Arc::new(Root::open(path)?)),
+            };
+            Ok((service.clone(), target))
+        });
+        let list = list.collect::<io::Result<_>>()?;
+        Ok(Self { list })
+    }
+
+    fn offers(&self) -> Vec<Offer> {
+        let offers = self
+            .list
+            .iter()
+            .map(|(service, _)| match &service.exposure {
+                Exposure::Host { tls, prefix } => Offer::Host {
+                    tls: *tls,
+                    prefix: prefix.as_deref().map(Into::into),
+                },
+                Exposure::Tcp { port, random } => Offer::Tcp {
+                    random: *random,
+                    port: *port,
+                },
+            });
+        offers.collect()
+    }
+
+    /// The hello with these services.
+    pub fn hello(&self, me: &Me) -> Vec<u8> {
+        hello::encode(&me.id, me.secret.as_bytes(), &self.offers())
+    }
+
+    /// The services signal with these services.
+    pub fn change(&self, me: &Me) -> Vec<u8> {
+        let mut bytes = Signal::Services.encode().as_slice().to_vec();
+        hello::encode_registration(&mut bytes, &me.id, me.secret.as_bytes(), &self.offers());
+        bytes
+    }
+
+    /// The shortest silence any of them allows.
+    pub fn shortest_timeout(&self) -> Duration {
+        let limits = self.list.iter().filter_map(|(s, _)| s.local_timeout);
+        limits.min().unwrap_or(PATIENCE)
+    }
+
+    /// With a server on this machine the address of a service is known: says it, once.
+    pub fn say_where(&self, id: &str, remote: &Remote) {
+        static SAID: AtomicBool = AtomicBool::new(false);
+        let here = matches!(remote.host.as_str(), "localhost" | "127.0.0.1" | "::1");
+        if !here || SAID.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let scheme = if remote.tls { "https" } else { "http" };
+        for (service, _) in &self.list {
+            if let Exposure::Host { tls: false, prefix } = &service.exposure {
+                let prefix = prefix.as_deref().unwrap_or(id);
+                let url = format!("{scheme}://{prefix}.localhost:{}/", remote.port);
+                log::info!("{} is at {url} (curl {url})", service.local);
+            }
+        }
+    }
+}
+
+/// Connects one stream to its service, and carries it to its end.
+pub async fn serve(services: Arc<Services>, index: u16, stream: Stream) {
+    let Some((service, target)) = services.list.get(usize::from(index)) else {
+        return log::debug!("the server opened a stream to service {index}, which there is not");
+    };
+    stream.limit_idle(service.local_timeout);
+    // What it takes to connect is large; the relay after it is small and stays.
+    match Box::pin(connect(service, target, stream)).await {
+        Ok(Some((stream, conn))) => {
+            Relay::service(stream, conn).await;
+        }
+        Ok(None) => {}
+        Err(e) => log::warn!("service {}: {e}", service.local),
+    }
+}
+
+/// `None` if the stream has been served already.
+async fn connect(
+    service: &Service,
+    target: &Target,
+    mut stream: Stream,
+) -> io::Result<Option<(Stream, Arc<Conn>)>> {
+    let is_http = matches!(service.exposure, Exposure::Host { tls: false, .. });
+    if is_http && stream.starts_with(P2P).await {
+        stream.write_all(FORBIDDEN).await?;
+        return Ok(None);
+    }
+    match target {
+        Target::Files(root) => {
+            if let Err(e) = files::serve(root, stream).await {
+                log::debug!("{}: {e}", service.local);
+            }
+            Ok(None)
+        }
+        Target::Tcp { host, port } => {
+            let patience = service.local_timeout.unwrap_or(PATIENCE);
+            let conn = Conn::from(net::dial(host, *port, patience).await?);
+            if service.use_local_as_http_host {
+                let head = first_head(&mut stream, &local_host(service, host, *port)).await?;
+                conn.write_all(&head).await?;
+            }
+            Ok(Some((stream, Arc::new(conn))))
+        }
+    }
+}
+
+/// What the first request's Host line is rewritten to: as the user wrote it.
+fn local_host(service: &Service, host: &str, port: u16) -> String {
+    let text = service.local.to_string();
+    let authority = text.split_once("://").map(|(_, rest)| rest);
+    match authority {
+        Some(authority) => authority.trim_end_matches('/').to_owned(),
+        None => format!("{host}:{port}"),
+    }
+}
+
+/// Reads as far as the Host line of the first request, and rewrites it.
+async fn first_head(stream: &mut Stream, host: &str) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    loop {
+        match host_header::scan(&head) {
+            Scan::Host(range) => {
+                head.splice(range, host.bytes());
+                return Ok(head);
+            }
+            Scan::Nothing => return Ok(head),
+            Scan::More => {}
+        }
+        let mut piece = [0; 1024];
+        match stream.read(&mut piece).await? {
+            0 => return Ok(head),
+            n => head.extend_from_slice(piece.get(..n).unwrap_or_default()),
+        }
+    }
+}

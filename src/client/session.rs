@@ -1,0 +1,242 @@
+//! One tunnel's life on the client: connecting, hello, streams, signals, end.
+
+use super::pool::{Member, Pool};
+use super::service::{self, Services};
+use super::Me;
+use crate::config::Remote;
+use crate::net::{self, Conn};
+use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel};
+use crate::wire::frame::{Refusal, Signal};
+use async_io::Timer;
+use futures_lite::future;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Streams of one tunnel at a time; the server is told to look elsewhere for more.
+const STREAMS: usize = 16 * 1024;
+/// Pings without an answer before the tunnel is given up: more than this.
+const PINGS: u32 = 3;
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Why there is no tunnel.
+pub enum Failure {
+    Unreachable(io::Error),
+    Tls(io::Error),
+    /// The connection ended during the hello.
+    Ended(io::Error),
+    Silent(Duration),
+    Refused(Refusal),
+    /// The client is stopping.
+    Stopped,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(e) => write!(f, "cannot reach the server: {e}"),
+            Self::Tls(e) => write!(f, "cannot trust the server: {e}{}", hint(e)),
+            Self::Ended(e) => write!(f, "the server ended the hello: {e}"),
+            Self::Silent(patience) => {
+                write!(f, "the server did not answer the hello within {patience:?}")
+            }
+            Self::Refused(refusal) => {
+                write!(f, "the server refused: {refusal}")?;
+                match refusal {
+                    Refusal::BadCredentials => f.write_str("; check id and secret"),
+                    Refusal::PortNotOpened(_) => f.write_str(
+                        "; ask for another remoteTCPPort, or set remoteTCPRandom, or have \
+                         the server allow it",
+                    ),
+                    Refusal::HostConflict | Refusal::HostNotAllowed => {
+                        f.write_str("; choose another hostPrefix")
+                    }
+                    Refusal::OtherClientConnected => {
+                        f.write_str("; stop the other one or use another id")
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Self::Stopped => f.write_str("stopping"),
+        }
+    }
+}
+
+fn hint(e: &io::Error) -> &'static str {
+    let text = e.to_string();
+    if text.contains("UnknownIssuer") {
+        "; set remoteCert to the server's certificate or its authority"
+    } else if text.contains("NotValidYet") || text.contains("Expired") {
+        "; check the certificate, and the clock of this machine"
+    } else if text.contains("NotValidForName") {
+        "; the certificate is for another name than the one in remote"
+    } else {
+        ""
+    }
+}
+
+/// Connects, says hello, and waits until the server is ready. Returns the services it
+/// offered.
+pub async fn connect(
+    me: &Me,
+    remote: &Remote,
+    id: u32,
+) -> Result<(Inbox, Tunnel, Arc<Services>), Failure> {
+    let patience = me.remote_timeout;
+    let socket = net::dial(&remote.host, remote.port, patience)
+        .await
+        .map_err(Failure::Unreachable)?;
+    let conn = match &me.connector {
+        Some(connector) if remote.tls => {
+            let handshake = async {
+                let connecting = connector.connect(&remote.host, socket);
+                connecting.await.map_err(Failure::Tls)
+            };
+            future::or(handshake, silence(patience)).await?
+        }
+        _ => Conn::from(socket),
+    };
+    let services = me.services();
+    let shortest = services.shortest_timeout().min(patience / 2);
+    let policy = Policy::new(Peer::Server { streams: STREAMS }, shortest);
+    let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
+    tunnel.say(&services.hello(me));
+    future::or(wait_until_ready(&mut inbox, id), silence(patience)).await?;
+    Ok((inbox, tunnel, services))
+}
+
+async fn silence<T>(patience: Duration) -> Result<T, Failure> {
+    Timer::after(patience).await;
+    Err(Failure::Silent(patience))
+}
+
+async fn wait_until_ready(inbox: &mut Inbox, id: u32) -> Result<(), Failure> {
+    loop {
+        match inbox.next().await {
+            Event::Signal(Signal::Ready) => return Ok(()),
+            Event::Signal(Signal::Error(refusal)) => return Err(Failure::Refused(refusal)),
+            Event::Signal(Signal::PortOpened { port, .. }) => port_opened(port, id),
+            Event::End(Err(e)) => return Err(Failure::Ended(e)),
+            Event::End(Ok(())) => {
+                return Err(Failure::Ended(io::ErrorKind::ConnectionAborted.into()))
+            }
+            // A stream before ready is a mistake; dropping it closes it.
+            Event::Signal(_)
+            | Event::Ping
+            | Event::Close
+            | Event::Services(_)
+            | Event::Opened(..)
+            | Event::Tick => {}
+        }
+    }
+}
+
+fn port_opened(port: u16, id: u32) {
+    log::info!("receive server information: tcp port {port} opened successfully connID={id}");
+}
+
+pub struct Session {
+    pool: Arc<Pool>,
+    member: Arc<Member>,
+    services: Arc<Services>,
+    /// Since when there is no stream.
+    idle_since: Instant,
+    pings: u32,
+    last_ping: Instant,
+}
+
+impl Session {
+    pub fn new(pool: Arc<Pool>, member: Arc<Member>, services: Arc<Services>) -> Self {
+        let now = Instant::now();
+        Self {
+            pool,
+            member,
+            services,
+            idle_since: now,
+            pings: 0,
+            last_ping: now,
+        }
+    }
+
+    /// Serves the tunnel until it ends.
+    pub async fn run(mut self, mut inbox: Inbox) {
+        let id = self.member.id;
+        log::info!("tunnel started connID={id}");
+        self.services.say_where(&self.pool.me.id, &self.pool.remote);
+        let why = self.listen(&mut inbox).await;
+        self.pool.leave(&self.member);
+        self.member.leaving.say();
+        if self.pool.me.stop.is_said() {
+            log::info!("tunnel closed connID={id}");
+        } else {
+            log::warn!("tunnel closed connID={id}: {why}");
+        }
+        self.member.tunnel.finish();
+        let conn = inbox.conn().clone();
+        drop(inbox);
+        conn.linger(GOODBYE).await;
+    }
+
+    /// Acts on what the server says until the tunnel ends, and says why it did.
+    async fn listen(&mut self, inbox: &mut Inbox) -> String {
+        loop {
+            match inbox.next().await {
+                Event::Opened(stream, service) => {
+                    crate::spawn(service::serve(self.services.clone(), service, stream));
+                    self.pool.busier();
+                }
+                Event::Tick => {
+                    if let Some(why) = self.tick(inbox.silence()) {
+                        return why;
+                    }
+                }
+                Event::Signal(Signal::PortOpened { port, .. }) => {
+                    port_opened(port, self.member.id);
+                }
+                Event::Signal(Signal::Error(refusal)) => {
+                    return Failure::Refused(refusal).to_string();
+                }
+                Event::Signal(Signal::Reconnect) => {
+                    log::info!("the server asks for a new tunnel connID={}", self.member.id);
+                    self.member.leaving.say();
+                }
+                // It takes no more streams, so a replacement is due.
+                Event::Close => self.member.leaving.say(),
+                Event::Services(_) => {
+                    let offered = self.member.offered.lock();
+                    let next = offered.unwrap_or_else(PoisonError::into_inner).pop_front();
+                    if let Some(services) = next {
+                        self.services = services;
+                        log::info!("services changed connID={}", self.member.id);
+                    }
+                }
+                Event::End(Ok(())) => return "in good order".to_owned(),
+                Event::End(Err(e)) => return e.to_string(),
+                Event::Ping | Event::Signal(_) => {}
+            }
+        }
+    }
+
+    /// Pings a silent server, and closes a tunnel that is not needed any more.
+    fn tick(&mut self, silence: Duration) -> Option<String> {
+        let tunnel = &self.member.tunnel;
+        if tunnel.streams() > 0 {
+            self.idle_since = Instant::now();
+        } else if self.pool.can_spare(self.idle_since.elapsed()) {
+            tunnel.close();
+        }
+        let interval = self.pool.me.remote_timeout / 2;
+        if silence < interval {
+            self.pings = 0;
+        } else if self.pings == 0 || self.last_ping.elapsed() >= interval {
+            if self.pings > PINGS {
+                return Some(format!("the server has said nothing for {silence:?}"));
+            }
+            self.pings += 1;
+            self.last_ping = Instant::now();
+            tunnel.signal(Signal::Ping);
+        }
+        None
+    }
+}

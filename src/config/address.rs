@@ -1,0 +1,157 @@
+//! Addresses as people write them: where to listen, `host:port`. Not resolved, not connected to.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use super::value::{digits, Scalar};
+
+/// Where to listen: `80`, `:80`, `0.0.0.0:80`, `[::1]:80`, `host:80`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenAddr {
+    /// A name or an IP address without brackets; `None` means all addresses of the machine.
+    pub host: Option<String>,
+    /// 0 lets the system pick one.
+    pub port: u16,
+}
+
+impl fmt::Display for ListenAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Some(host) => write_host_port(f, host, self.port),
+            None => write!(f, ":{}", self.port),
+        }
+    }
+}
+
+impl Scalar for ListenAddr {
+    fn read(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!("\"{text}\" is not an address to listen on: write it like 80, :80, 0.0.0.0:80 or [::1]:80.")
+        };
+        if let Some(port) = read_port(text) {
+            return Ok(ListenAddr { host: None, port });
+        }
+        if let Some(port) = text.strip_prefix(':').and_then(read_port) {
+            return Ok(ListenAddr { host: None, port });
+        }
+        let (host, port) = host_port(text).ok_or_else(wrong)?;
+        let port = port.ok_or_else(wrong)?;
+        Ok(ListenAddr {
+            host: Some(host),
+            port,
+        })
+    }
+}
+
+/// Writes `host:port`, an IPv6 address in brackets.
+pub fn write_host_port(f: &mut fmt::Formatter<'_>, host: &str, port: u16) -> fmt::Result {
+    if host.contains(':') {
+        write!(f, "[{host}]:{port}")
+    } else {
+        write!(f, "{host}:{port}")
+    }
+}
+
+/// Splits `host`, `host:port`, `[ipv6]` or `[ipv6]:port`; `None` for anything else.
+pub fn host_port(text: &str) -> Option<(String, Option<u16>)> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']')?;
+            let (address, zone) = host.split_once('%').unwrap_or((host, "lo"));
+            address.parse::<Ipv6Addr>().ok()?;
+            if !is_host(zone) {
+                return None;
+            }
+            (
+                host,
+                if port.is_empty() {
+                    None
+                } else {
+                    Some(port.strip_prefix(':')?)
+                },
+            )
+        }
+        None => {
+            let (host, port) = match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            };
+            if !is_host(host) {
+                return None;
+            }
+            (host, port)
+        }
+    };
+    let port = match port {
+        Some(port) => Some(read_port(port)?),
+        None => None,
+    };
+    Some((host.to_owned(), port))
+}
+
+/// Characters that names and IPv4 addresses have; names in other scripts are the resolver's business.
+fn is_host(text: &str) -> bool {
+    let usual = |c: char| {
+        c.is_ascii_alphanumeric() || "-._".contains(c) || (!c.is_ascii() && c.is_alphanumeric())
+    };
+    !text.is_empty() && text.chars().all(usual)
+}
+
+fn read_port(text: &str) -> Option<u16> {
+    u16::try_from(digits(text)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_write_a_listen_address_is_read() {
+        for (text, host, port, shown) in [
+            ("80", None, 80, ":80"),
+            (":80", None, 80, ":80"),
+            ("0.0.0.0:80", Some("0.0.0.0"), 80, "0.0.0.0:80"),
+            ("[::1]:80", Some("::1"), 80, "[::1]:80"),
+            (
+                "[fe80::1%eth0]:80",
+                Some("fe80::1%eth0"),
+                80,
+                "[fe80::1%eth0]:80",
+            ),
+            ("host:80", Some("host"), 80, "host:80"),
+            ("0", None, 0, ":0"),
+        ] {
+            let address = ListenAddr::read(text).unwrap();
+            assert_eq!(
+                (address.host.as_deref(), address.port),
+                (host, port),
+                "{text}"
+            );
+            assert_eq!(address.to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn what_is_no_listen_address_is_told_what_is() {
+        assert_eq!(
+            ListenAddr::read("localhost").unwrap_err(),
+            "\"localhost\" is not an address to listen on: write it like 80, :80, 0.0.0.0:80 or [::1]:80."
+        );
+        for text in [
+            "65536",
+            ":",
+            "::1:80",
+            "[::1]",
+            "[::1]80",
+            "a b:80",
+            "h:",
+            "h:x",
+            "http://h:80",
+            "[h]:80",
+            "-1",
+            "h:+1",
+        ] {
+            assert!(ListenAddr::read(text).is_err(), "{text}");
+        }
+    }
+}

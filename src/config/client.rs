@@ -1,0 +1,353 @@
+//! The client's configuration: merged from flags and file, checked. Not the client.
+
+mod local;
+mod options;
+mod remote;
+mod service;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::address::ListenAddr;
+use super::file::{error, not_effective, Document};
+use super::logging::{Logging, Sentry};
+use super::options::{CommonOptions, Name};
+use super::value::{all, given, Scalar};
+use super::yaml::fields;
+use super::{check_length, Error, Loaded, Role, Secret};
+pub use local::{Local, Scheme};
+pub use options::{ClientOptions, ServiceOptions};
+pub use remote::Remote;
+use service::check_prefixes;
+pub use service::{Exposure, Service};
+
+/// Options that are read and checked, but nothing acts on them.
+const NOT_EFFECTIVE: &[&str] = &[
+    "remoteAPI",
+    "remoteSTUN",
+    "logFile",
+    "logFileMaxCount",
+    "logFileMaxSize",
+    "sentryDSN",
+    "sentryDebug",
+    "sentryEnvironment",
+    "sentryLevel",
+    "sentryRelease",
+    "sentrySampleRate",
+    "sentryServerName",
+    "tcpForwardAddr",
+    "tcpForwardConnections",
+    "tcpForwardHostPrefix",
+    "webrtcConnectionIdleTimeout",
+    "webrtcLogLevel",
+    "webrtcMaxPort",
+    "webrtcMinPort",
+];
+
+/// A client, ready to start.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// 1 to 200 bytes.
+    pub id: String,
+    /// 1 to 200 bytes; `None` means that one is to be made up.
+    pub secret: Option<Secret>,
+    /// The servers to be connected to, all at once; empty only where `remote_api` names one.
+    pub remotes: Vec<Remote>,
+    /// The URL that tells where the server is.
+    pub remote_api: Option<String>,
+    /// PEM; what to trust in a server, besides nothing else.
+    pub remote_cert: Option<PathBuf>,
+    /// Whether to trust any server.
+    pub remote_cert_insecure: bool,
+    /// The most tunnels to one server, 1 to 10.
+    pub connections: usize,
+    /// Idle tunnels to keep, 1 to `connections`.
+    pub idle_connections: usize,
+    /// How long a tunnel may be silent; never zero.
+    pub remote_timeout: Duration,
+    /// How long to wait before connecting again.
+    pub reconnect_delay: Duration,
+    /// In the order of their index: those of the flags, then those of the file.
+    pub services: Vec<Service>,
+    /// STUN servers, as they were given.
+    pub stun: Vec<String>,
+    /// Peer connections.
+    pub webrtc: WebRtc,
+    /// The local listener whose connections go to another client.
+    pub tcp_forward: Option<TcpForward>,
+    /// Where the log goes.
+    pub logging: Logging,
+    /// Where reports go.
+    pub sentry: Option<Sentry>,
+    /// Executor threads, 1 to 64.
+    pub threads: usize,
+}
+
+/// Peer connections.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WebRtc {
+    /// How long one may be idle.
+    pub idle_timeout: Duration,
+    /// What its own log lines need to be shown.
+    pub log_level: WebRtcLevel,
+    /// The lowest port to use; 0 means any.
+    pub min_port: u16,
+    /// The highest port to use, not below `min_port`; 0 means any.
+    pub max_port: u16,
+}
+
+/// WebRTC's names of log levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum WebRtcLevel {
+    Verbose,
+    Info,
+    Warning,
+    Error,
+}
+
+/// A local listener whose connections go to another client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TcpForward {
+    /// Where to listen.
+    pub addr: ListenAddr,
+    /// The other client's.
+    pub host_prefix: String,
+    /// Peer connections to it, 1 to 10.
+    pub connections: usize,
+}
+
+impl Scalar for WebRtcLevel {
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(match text.to_ascii_lowercase().as_str() {
+            "verbose" => WebRtcLevel::Verbose,
+            "info" => WebRtcLevel::Info,
+            "warning" => WebRtcLevel::Warning,
+            "error" => WebRtcLevel::Error,
+            _ => {
+                return Err(format!(
+                    "\"{text}\" is not a level of WebRTC: write verbose, info, warning or error."
+                ))
+            }
+        })
+    }
+}
+
+/// What the command line says.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// The options of both roles.
+    pub common: CommonOptions,
+    /// The client's own.
+    pub own: ClientOptions,
+    /// A group for each `-local`; or one group without `local`, for the service that the file's
+    /// `options:` hold.
+    pub services: Vec<ServiceOptions>,
+    /// The flags that were given, each once.
+    pub given: Vec<&'static str>,
+}
+
+/// A client's file.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ClientFile {
+    version: (),
+    r#type: (),
+    options: (),
+    services: Vec<ServiceOptions>,
+}
+
+/// The names of all its options.
+pub fn names() -> Vec<Name> {
+    let mut names = super::options::names::<ClientOptions>();
+    names.append(&mut service_names());
+    names.append(&mut super::options::names::<CommonOptions>());
+    names
+}
+
+/// The names of the options that belong to one service.
+pub fn service_names() -> Vec<Name> {
+    super::options::names::<ServiceOptions>()
+}
+
+/// Whether a client's `options:` may hold it.
+#[cfg(feature = "server")]
+pub(super) fn is_option(key: &str) -> bool {
+    option_fields().contains(&key)
+}
+
+fn option_fields() -> Vec<&'static str> {
+    [
+        fields::<ClientOptions>(),
+        fields::<ServiceOptions>(),
+        fields::<CommonOptions>(),
+    ]
+    .concat()
+}
+
+/// Merges flags and file, a flag over the file, and checks the outcome.
+pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> {
+    let mut warnings = not_effective(NOT_EFFECTIVE, &flags.given, document);
+    let mut file = ClientFile::default();
+    let mut options = ClientOptions::default();
+    let mut single = ServiceOptions::default();
+    let mut common = CommonOptions::default();
+    if let Some(document) = document {
+        let mut unknown;
+        (file, unknown) = document.read(&[])?;
+        let (unknown_own, unknown_single, unknown_common);
+        (options, unknown_own) = document.read(&["options"])?;
+        (single, unknown_single) = document.read(&["options"])?;
+        (common, unknown_common) = document.read(&["options"])?;
+        let nobodys = |key: &_| unknown_single.contains(key) && unknown_common.contains(key);
+        unknown.extend(unknown_own.into_iter().filter(nobodys));
+        warnings.extend(document.unknown(&unknown, &option_fields()));
+    }
+    let fail = |message: String| error(document, message);
+
+    let options = flags.own.or(options);
+    let common = flags.common.or(common);
+    let id = given(options.id)
+        .ok_or_else(|| fail("There is no id: say who this client is by id or -id.".to_owned()))?;
+    check_length(&format!("The id \"{id}\""), id.len()).map_err(fail)?;
+    let secret = given(options.secret);
+    if let Some(secret) = &secret {
+        check_length("The secret", secret.as_bytes().len()).map_err(fail)?;
+    }
+    let groups = service_groups(flags.services, single, file.services, document);
+    let services: Vec<Service> = groups
+        .into_iter()
+        .map(|(name, group)| Service::new(group, &name, &mut warnings).map_err(fail))
+        .collect::<Result<_, _>>()?;
+    check_prefixes(&id, &services).map_err(fail)?;
+
+    let connections = given(options.remote_connections).map_or(3, |number| number.0);
+    let idle = given(options.remote_idle_connections).map_or(1, |number| number.0.max(1));
+    if idle > connections {
+        return Err(fail(format!(
+            "remoteIdleConnections ({idle}) cannot be more than remoteConnections ({connections})."
+        )));
+    }
+    let client = Client {
+        id,
+        secret,
+        remotes: all(options.remote),
+        remote_api: given(options.remote_api),
+        remote_cert: given(options.remote_cert),
+        remote_cert_insecure: given(options.remote_cert_insecure).unwrap_or(false),
+        connections: small(connections),
+        idle_connections: small(idle),
+        remote_timeout: given(options.remote_timeout).unwrap_or(Duration::from_secs(45)),
+        reconnect_delay: given(options.reconnect_delay).unwrap_or(Duration::from_secs(5)),
+        services,
+        stun: all(options.remote_stun),
+        webrtc: WebRtc {
+            idle_timeout: given(options.webrtc_connection_idle_timeout)
+                .unwrap_or(Duration::from_secs(300)),
+            log_level: given(options.webrtc_log_level).unwrap_or(WebRtcLevel::Warning),
+            min_port: given(options.webrtc_min_port).unwrap_or(0),
+            max_port: given(options.webrtc_max_port).unwrap_or(0),
+        },
+        tcp_forward: match (
+            given(options.tcp_forward_addr),
+            given(options.tcp_forward_host_prefix),
+        ) {
+            (None, _) => None,
+            (Some(_), None) => {
+                let message = "tcpForwardAddr needs tcpForwardHostPrefix: the host prefix of the client to reach.";
+                return Err(fail(message.to_owned()));
+            }
+            (Some(addr), Some(host_prefix)) => Some(TcpForward {
+                addr,
+                host_prefix: host_prefix.0,
+                connections: small(
+                    given(options.tcp_forward_connections).map_or(3, |number| number.0),
+                ),
+            }),
+        },
+        logging: common.logging(),
+        sentry: common.sentry(),
+        threads: common.threads(),
+    };
+    check(&client).map_err(fail)?;
+    Ok(Loaded {
+        role: Role::Client(Box::new(client)),
+        source: document.map(|document| document.path.clone()),
+        warnings,
+    })
+}
+
+fn check(client: &Client) -> Result<(), String> {
+    if client.services.is_empty() && client.tcp_forward.is_none() {
+        return Err(
+            "There is no service: say what to serve, like -local http://127.0.0.1:80.".to_owned(),
+        );
+    }
+    if client.remotes.is_empty() && client.remote_api.is_none() {
+        return Err(
+            "There is no remote: say where the server is, like -remote tcp://example.com:80."
+                .to_owned(),
+        );
+    }
+    if client.remote_timeout.is_zero() {
+        return Err(
+            "remoteTimeout cannot be 0: a tunnel that died would never be noticed.".to_owned(),
+        );
+    }
+    let WebRtc {
+        min_port, max_port, ..
+    } = client.webrtc;
+    if max_port != 0 && min_port > max_port {
+        return Err(format!(
+            "webrtcMinPort ({min_port}) cannot be more than webrtcMaxPort ({max_port})."
+        ));
+    }
+    Ok(())
+}
+
+/// All services with a name for each, in the order of their index. A single service of the flags and
+/// the one in the file's `options:` are the same one, option by option.
+fn service_groups(
+    mut flags: Vec<ServiceOptions>,
+    single: ServiceOptions,
+    list: Vec<ServiceOptions>,
+    document: Option<&Document>,
+) -> Vec<(String, ServiceOptions)> {
+    let here = env::current_dir().unwrap_or_default();
+    let beside = document
+        .and_then(|document| document.path.parent())
+        .map_or(here.clone(), |directory| here.join(directory));
+    let resolve = |group: ServiceOptions, base: &Path| group.resolve(base);
+    let single = resolve(single, &beside);
+    let mut groups = Vec::new();
+    match (flags.pop(), flags.is_empty()) {
+        (None, _) if single == ServiceOptions::default() => (),
+        (None, _) => groups.push(("options".to_owned(), single)),
+        (Some(only), true) => {
+            groups.push((
+                "The service of the flags".to_owned(),
+                resolve(only, &here).or(single),
+            ));
+        }
+        (Some(last), false) => {
+            for (i, group) in flags.into_iter().chain([last]).enumerate() {
+                groups.push((
+                    format!("The service of -local number {}", i + 1),
+                    resolve(group, &here),
+                ));
+            }
+        }
+    }
+    for (i, group) in list.into_iter().enumerate() {
+        groups.push((format!("services[{i}]"), resolve(group, &beside)));
+    }
+    groups
+}
+
+/// For numbers that were checked to be small.
+fn small(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,83 @@
+//! Where a server is: `tcp://host:port`, `tls://host:port`. Not the way there.
+
+use std::fmt;
+
+use crate::config::address::{host_port, write_host_port};
+use crate::config::value::Scalar;
+
+/// A server to tunnel to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Remote {
+    /// Whether to speak TLS.
+    pub tls: bool,
+    /// A name or an IP address without brackets.
+    pub host: String,
+    /// Never 0.
+    pub port: u16,
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.tls { "tls://" } else { "tcp://" })?;
+        write_host_port(f, &self.host, self.port)
+    }
+}
+
+impl Scalar for Remote {
+    fn read(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!("\"{text}\" is not a server's address: write it like tcp://example.com:80 or tls://example.com:443.")
+        };
+        let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
+        let (tls, port) = match scheme.to_ascii_lowercase().as_str() {
+            "tcp" => (false, 80),
+            "tls" => (true, 443),
+            _ => return Err(wrong()),
+        };
+        let (host, given) = host_port(rest.strip_suffix('/').unwrap_or(rest)).ok_or_else(wrong)?;
+        match given.unwrap_or(port) {
+            0 => Err(wrong()),
+            port => Ok(Remote { tls, host, port }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_write_a_remote_is_read() {
+        for (text, shown) in [
+            ("tcp://id1.example.com:8080", "tcp://id1.example.com:8080"),
+            ("tls://id1.example.com", "tls://id1.example.com:443"),
+            ("TLS://id1.example.com/", "tls://id1.example.com:443"),
+            ("id1.example.com:7001", "tcp://id1.example.com:7001"),
+            ("id1.example.com", "tcp://id1.example.com:80"),
+            ("tcp://[::1]:7001", "tcp://[::1]:7001"),
+            ("[::1]", "tcp://[::1]:80"),
+        ] {
+            assert_eq!(Remote::read(text).unwrap().to_string(), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_remote_is_told_what_is() {
+        assert_eq!(
+            Remote::read("http://h").unwrap_err(),
+            "\"http://h\" is not a server's address: write it like tcp://example.com:80 or tls://example.com:443."
+        );
+        for text in [
+            "tcp://",
+            "tcp://h/path",
+            "tcp://h:0",
+            "tcp://h:99999",
+            "tcp://u@h",
+            "::1",
+            "tcp://h:",
+            "tcp://h?x",
+        ] {
+            assert!(Remote::read(text).is_err(), "{text}");
+        }
+    }
+}

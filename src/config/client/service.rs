@@ -1,0 +1,144 @@
+//! A service that the client offers: what it is here, how visitors reach it there. Not the carrying.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::local::{Local, Scheme};
+use super::options::ServiceOptions;
+use crate::config::check_length;
+use crate::config::value::{given, Scalar};
+
+/// One service; its place in the list is its index on the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Where visitors are taken to.
+    pub local: Local,
+    /// How visitors come.
+    pub exposure: Exposure,
+    /// How long a connection may be silent; `None` means any time.
+    pub local_timeout: Option<Duration>,
+    /// Whether the first request's Host header becomes that of `local`.
+    pub use_local_as_http_host: bool,
+}
+
+/// How visitors of a service come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exposure {
+    /// By name, on the server's own listeners.
+    Host {
+        /// By the server name in a TLS handshake, rather than by an HTTP header.
+        tls: bool,
+        /// `None` means the client's id.
+        prefix: Option<String>,
+    },
+    /// On a port of its own.
+    Tcp {
+        /// 0 means no particular one; `random` is set then.
+        port: u16,
+        /// Whether the server may pick another.
+        random: bool,
+    },
+}
+
+/// A host prefix: a label, or labels, of a host name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prefix(pub String);
+
+impl Scalar for Prefix {
+    fn read(text: &str) -> Result<Self, String> {
+        let foreign = |c: char| c.is_whitespace() || c.is_control() || c == '/' || c == ':';
+        if text.contains(foreign) {
+            return Err(format!(
+                "\"{}\" is not a host prefix: it cannot have spaces, control characters, / or : in it.",
+                text.escape_debug()
+            ));
+        }
+        check_length(&format!("The host prefix \"{text}\""), text.len())?;
+        Ok(Prefix(text.to_owned()))
+    }
+}
+
+impl ServiceOptions {
+    /// Makes `local` absolute that is meant from `base`.
+    pub(super) fn resolve(mut self, base: &Path) -> Self {
+        if let Some(local) = &mut self.local {
+            local.0 = local.0.take().map(|local| local.resolve(base));
+        }
+        self
+    }
+}
+
+impl Service {
+    /// Checks what belongs together. `name` says where the options come from.
+    pub(super) fn new(
+        options: ServiceOptions,
+        name: &str,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, String> {
+        let Some(local) = given(options.local) else {
+            return Err(format!(
+                "{name} has no local: say what it serves, like local: http://127.0.0.1:80 or -local http://127.0.0.1:80."
+            ));
+        };
+        let prefix = given(options.host_prefix).map(|prefix| prefix.0);
+        let port = given(options.remote_tcp_port).unwrap_or(0);
+        let random = given(options.remote_tcp_random);
+        let scheme = match &local {
+            Local::Tcp { scheme, .. } => *scheme,
+            Local::Files(_) => Scheme::Http,
+        };
+        let exposure = match (scheme, port, random.unwrap_or(false)) {
+            (Scheme::Http | Scheme::Https, 0, false) => Exposure::Host {
+                tls: scheme == Scheme::Https,
+                prefix,
+            },
+            (Scheme::Tcp, 0, false) if random.is_some() => {
+                return Err(format!(
+                    "{name} ({local}) has neither a remoteTCPPort nor remoteTCPRandom: give it one of them."
+                ));
+            }
+            (_, port, random) => {
+                if let Some(prefix) = prefix {
+                    warnings.push(format!(
+                        "{name} ({local}) is reached by a TCP port, so its hostPrefix {prefix} is ignored"
+                    ));
+                }
+                Exposure::Tcp {
+                    port,
+                    random: random || port == 0,
+                }
+            }
+        };
+        Ok(Service {
+            local,
+            exposure,
+            local_timeout: given(options.local_timeout).filter(|timeout| !timeout.is_zero()),
+            use_local_as_http_host: given(options.use_local_as_http_host).unwrap_or(false),
+        })
+    }
+}
+
+/// No two services may have one prefix, however it is written.
+pub(super) fn check_prefixes(id: &str, services: &[Service]) -> Result<(), String> {
+    let prefixes: Vec<(&str, &Local)> = services
+        .iter()
+        .filter_map(|service| match &service.exposure {
+            Exposure::Host { prefix, .. } => {
+                Some((prefix.as_deref().unwrap_or(id), &service.local))
+            }
+            Exposure::Tcp { .. } => None,
+        })
+        .collect();
+    for (i, (prefix, local)) in prefixes.iter().enumerate() {
+        let before = prefixes
+            .iter()
+            .take(i)
+            .find(|(other, _)| other.eq_ignore_ascii_case(prefix));
+        if let Some((_, other)) = before {
+            return Err(format!(
+                "The services {other} and {local} have the same host prefix \"{prefix}\": give each a hostPrefix of its own."
+            ));
+        }
+    }
+    Ok(())
+}

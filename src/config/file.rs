@@ -1,0 +1,220 @@
+//! A configuration file: where it is, which role it is for, what is wrong with it. Not its options.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::options::meant;
+use super::value::{given, Value};
+use super::yaml::{Tree, Unknown};
+#[cfg(all(feature = "server", feature = "client"))]
+use super::{client, server};
+use super::{Error, RoleName};
+
+/// A yaml file that was read, its keys not yet understood.
+#[derive(Debug)]
+pub struct Document {
+    /// As it was given, or as the directory was.
+    pub path: PathBuf,
+    tree: Tree,
+}
+
+/// The one key of every file that this module understands itself.
+#[derive(Deserialize)]
+struct Type {
+    r#type: Option<Value<RoleName>>,
+}
+
+impl Document {
+    /// Reads a file. The error says what cannot be read, or at which line it is not yaml.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let shown = path.display();
+        let bytes = fs::read(path)
+            .map_err(|error| Error(format!("The file {shown} cannot be read: {error}.")))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Error(format!("The file {shown} is not text in UTF-8.")))?;
+        Document::parse(path, text)
+    }
+
+    /// Takes a file's text.
+    pub fn parse(path: &Path, text: String) -> Result<Self, Error> {
+        let tree =
+            Tree::parse(text).map_err(|error| Error(format!("{}: {error}", path.display())))?;
+        Ok(Document {
+            path: path.to_owned(),
+            tree,
+        })
+    }
+
+    /// The file itself, or every `*.yaml` and `*.yml` in the directory, by name.
+    pub fn open_all(path: &Path) -> Result<Vec<Self>, Error> {
+        if !path.is_dir() {
+            return Ok(vec![Document::open(path)?]);
+        }
+        let failed = |error| {
+            Error(format!(
+                "The directory {} cannot be read: {error}.",
+                path.display()
+            ))
+        };
+        let mut files = Vec::new();
+        for entry in fs::read_dir(path).map_err(failed)? {
+            let file = entry.map_err(failed)?.path();
+            let yaml = file
+                .extension()
+                .is_some_and(|extension| extension == "yaml" || extension == "yml");
+            // Editors keep their own copies under hidden names.
+            let hidden = file
+                .file_name()
+                .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            if yaml && !hidden && file.is_file() {
+                files.push(file);
+            }
+        }
+        if files.is_empty() {
+            let shown = path.display();
+            return Err(Error(format!(
+                "The directory {shown} has no *.yaml or *.yml file in it."
+            )));
+        }
+        files.sort();
+        files.iter().map(|file| Document::open(file)).collect()
+    }
+
+    /// Whose file it is: `asked` says so, or its `type:`, or what its keys say.
+    pub fn role(&self, asked: Option<RoleName>) -> Result<RoleName, Error> {
+        let (Type { r#type }, _) = self.read(&[])?;
+        let role = match (asked, given(r#type)) {
+            (Some(asked), Some(says)) if asked != says => {
+                return Err(self.error(format_args!(
+                    "This is a {says}'s file (type: {says}), but gt was started as a {asked}."
+                )))
+            }
+            (Some(role), _) | (None, Some(role)) => role,
+            (None, None) => self.role_by_keys()?,
+        };
+        if role.built() {
+            Ok(role)
+        } else {
+            Err(self.error(format_args!(
+                "This is a {role}'s file, but this gt was built without the {role}."
+            )))
+        }
+    }
+
+    #[cfg(not(all(feature = "server", feature = "client")))]
+    fn role_by_keys(&self) -> Result<RoleName, Error> {
+        RoleName::only()
+            .ok_or_else(|| self.error(format_args!("This gt was built without a role.")))
+    }
+
+    #[cfg(all(feature = "server", feature = "client"))]
+    fn role_by_keys(&self) -> Result<RoleName, Error> {
+        let mut server = Vec::new();
+        let mut client = Vec::new();
+        for key in self.tree.keys(&[]) {
+            match key {
+                "users" | "tcp" | "tcpNumber" | "host" => server.push(key),
+                "services" => client.push(key),
+                _ => (),
+            }
+        }
+        for key in self.tree.keys(&["options"]) {
+            let (of_server, of_client) = (server::is_option(key), client::is_option(key));
+            if of_server && !of_client {
+                server.push(key);
+            } else if of_client && !of_server {
+                client.push(key);
+            }
+        }
+        let advice = "add \"type: server\" or \"type: client\" to it.";
+        match (server.first(), client.first()) {
+            (Some(_), None) => Ok(RoleName::Server),
+            (None, Some(_)) => Ok(RoleName::Client),
+            (Some(server), Some(client)) => Err(self.error(format_args!(
+                "This could be a server's file ({server}) or a client's ({client}): {advice}"
+            ))),
+            (None, None) => Err(self.error(format_args!(
+                "Nothing here says whether it is a server's file or a client's: {advice}"
+            ))),
+        }
+    }
+
+    /// Reads a section; see [`Tree::read`].
+    pub(super) fn read<'t, T: Deserialize<'t>>(
+        &'t self,
+        path: &[&str],
+    ) -> Result<(T, Vec<Unknown>), Error> {
+        self.tree
+            .read(path)
+            .map_err(|error| self.error(format_args!("{error}")))
+    }
+
+    /// The keys of a section.
+    pub(super) fn keys(&self, path: &[&str]) -> Vec<&str> {
+        self.tree.keys(path)
+    }
+
+    /// An error of this file.
+    pub(super) fn error(&self, message: fmt::Arguments<'_>) -> Error {
+        Error(format!("{}: {message}", self.path.display()))
+    }
+
+    /// A warning for each key that nobody knows. `options` are the names that `options:` may hold.
+    pub(super) fn unknown(&self, keys: &[Unknown], options: &[&str]) -> Vec<String> {
+        let warning = |key: &Unknown| {
+            let line = self
+                .tree
+                .line_of(key)
+                .map(|line| format!("line {line}: "))
+                .unwrap_or_default();
+            let meant = key
+                .path
+                .strip_prefix("options.")
+                .and_then(|key| meant(key, options.iter().copied()));
+            let hint = meant
+                .map(|meant| format!(" Was {meant} meant?"))
+                .unwrap_or_default();
+            format!(
+                "{}: {line}{} is not known here and is ignored.{hint}",
+                self.path.display(),
+                key.path
+            )
+        };
+        keys.iter().map(warning).collect()
+    }
+}
+
+/// An error of the file, if there is one, else of the command line.
+pub(super) fn error(document: Option<&Document>, message: impl fmt::Display) -> Error {
+    match document {
+        Some(document) => document.error(format_args!("{message}")),
+        None => Error(message.to_string()),
+    }
+}
+
+/// A warning for each option in `table` that a flag or the file sets.
+pub(super) fn not_effective(
+    table: &[&str],
+    flags: &[&str],
+    document: Option<&Document>,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let keys = document
+        .map(|document| document.keys(&["options"]))
+        .unwrap_or_default();
+    for name in table {
+        if flags.contains(name) {
+            warnings.push(format!("-{name} is not effective yet"));
+        }
+        if let Some(document) = document.filter(|_| keys.contains(name)) {
+            warnings.push(format!(
+                "{}: options.{name} is not effective yet",
+                document.path.display()
+            ));
+        }
+    }
+    warnings
+}

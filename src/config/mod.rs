@@ -1,0 +1,163 @@
+//! The configuration as plain data: read from flags and yaml, merged, checked. Nothing here listens,
+//! dials or logs; whoever gets a piece of it may rely on every check having been made.
+//!
+//! `value` reads words; `options` structs hold what one source says, all of it optional; `server` and
+//! `client` merge the sources (a flag over the file) and check; `yaml` and `file` are the file itself.
+
+mod address;
+#[cfg(feature = "client")]
+pub mod client;
+mod duration;
+pub mod file;
+mod logging;
+pub mod options;
+mod secret;
+#[cfg(feature = "server")]
+pub mod server;
+mod value;
+mod yaml;
+
+use std::fmt;
+use std::path::PathBuf;
+
+pub use address::ListenAddr;
+#[cfg(feature = "client")]
+pub use client::{
+    Client, Exposure, Local, Remote, Scheme, Service, TcpForward, WebRtc, WebRtcLevel,
+};
+pub use logging::{LogLevel, Logging, Sentry};
+pub use secret::Secret;
+#[cfg(feature = "server")]
+pub use server::{Api, HostRules, Limits, PortRange, Server, TcpRule, TlsVersion, User};
+use value::Scalar;
+
+/// Longest id, secret and host prefix in bytes, as the wire can carry them (WIRE.md, hello).
+pub const MAX_NAME: usize = 200;
+
+/// What one file, or the command line alone, says.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What to be, and how.
+    pub role: Role,
+    /// The file it came from, if any.
+    pub source: Option<PathBuf>,
+    /// Sentences for the log; none of them keeps anything from working as configured otherwise.
+    pub warnings: Vec<String>,
+}
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub enum Role {
+    /// The public end.
+    #[cfg(feature = "server")]
+    Server(Box<Server>),
+    /// The end behind NAT.
+    #[cfg(feature = "client")]
+    Client(Box<Client>),
+}
+
+impl Loaded {
+    /// Which of the two it is.
+    pub fn name(&self) -> RoleName {
+        match self.role {
+            #[cfg(feature = "server")]
+            Role::Server(_) => RoleName::Server,
+            #[cfg(feature = "client")]
+            Role::Client(_) => RoleName::Client,
+        }
+    }
+
+    /// Where its log goes.
+    pub fn logging(&self) -> &Logging {
+        match &self.role {
+            #[cfg(feature = "server")]
+            Role::Server(server) => &server.logging,
+            #[cfg(feature = "client")]
+            Role::Client(client) => &client.logging,
+        }
+    }
+
+    /// Executor threads, 1 to 64.
+    pub fn threads(&self) -> usize {
+        match &self.role {
+            #[cfg(feature = "server")]
+            Role::Server(server) => server.threads,
+            #[cfg(feature = "client")]
+            Role::Client(client) => client.threads,
+        }
+    }
+}
+
+/// A role by name, whether this program was built with it or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleName {
+    /// The public end.
+    Server,
+    /// The end behind NAT.
+    Client,
+}
+
+impl RoleName {
+    /// Whether this program was built with it.
+    pub const fn built(self) -> bool {
+        match self {
+            RoleName::Server => cfg!(feature = "server"),
+            RoleName::Client => cfg!(feature = "client"),
+        }
+    }
+
+    /// The only role this program was built with, if it is only one.
+    pub const fn only() -> Option<RoleName> {
+        match (RoleName::Server.built(), RoleName::Client.built()) {
+            (true, false) => Some(RoleName::Server),
+            (false, true) => Some(RoleName::Client),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for RoleName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RoleName::Server => "server",
+            RoleName::Client => "client",
+        })
+    }
+}
+
+impl Scalar for RoleName {
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "server" => Ok(RoleName::Server),
+            "client" => Ok(RoleName::Client),
+            _ => Err(format!("\"{text}\" is not a role: write server or client.")),
+        }
+    }
+}
+
+/// Why nothing can be started: sentences for the person who wrote the command line or the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error(String);
+
+impl Error {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Error(text.into())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Checks what the wire limits to [`MAX_NAME`] bytes; `what` begins the sentence.
+fn check_length(what: &str, bytes: usize) -> Result<(), String> {
+    match bytes {
+        0 => Err(format!("{what} is empty: it needs 1 to {MAX_NAME} bytes.")),
+        1..=MAX_NAME => Ok(()),
+        _ => Err(format!("{what} has {bytes} bytes: the most is {MAX_NAME}.")),
+    }
+}

@@ -1,0 +1,329 @@
+//! The server's configuration: merged from flags and file, checked. Not the server.
+
+mod limits;
+mod options;
+mod tls;
+mod users;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::address::ListenAddr;
+use super::file::{error, not_effective, Document};
+use super::logging::{Logging, Sentry};
+use super::options::{CommonOptions, Name};
+use super::value::{all, either, given, Value};
+use super::yaml::fields;
+use super::{Error, Loaded, Role};
+use limits::{HostEntry, PartLimits, TcpEntry};
+pub use limits::{HostRules, Limits, PortRange, TcpRule};
+pub use options::ServerOptions;
+use tls::TlsOption;
+pub use tls::TlsVersion;
+pub use users::User;
+use users::{UserEntry, Users};
+
+/// Options that are read and checked, but nothing acts on them.
+const NOT_EFFECTIVE: &[&str] = &[
+    "apiAddr",
+    "apiCertFile",
+    "apiKeyFile",
+    "apiTLSVersion",
+    "authAPI",
+    "logFile",
+    "logFileMaxCount",
+    "logFileMaxSize",
+    "reconnectTimes",
+    "reconnectDuration",
+    "sentryDSN",
+    "sentryDebug",
+    "sentryEnvironment",
+    "sentryLevel",
+    "sentryRelease",
+    "sentrySampleRate",
+    "sentryServerName",
+    "speed",
+    "stunAddr",
+    "timeoutOnUnidirectionalTraffic",
+];
+
+/// A server, ready to start.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// For visitors and tunnels in the clear.
+    pub addr: Option<ListenAddr>,
+    /// For visitors and tunnels over TLS; `cert_file` and `key_file` are set when this is.
+    pub tls_addr: Option<ListenAddr>,
+    /// For TLS visitors that are passed on as they come, by server name.
+    pub sni_addr: Option<ListenAddr>,
+    /// PEM, for `tls_addr`.
+    pub cert_file: Option<PathBuf>,
+    /// PEM, for `tls_addr`.
+    pub key_file: Option<PathBuf>,
+    /// The oldest TLS to speak on `tls_addr`.
+    pub tls_min: TlsVersion,
+    /// By id, each id once.
+    pub users: Vec<User>,
+    /// Whether clients that are not among `users` are let in.
+    pub allow_any_client: bool,
+    /// For clients that are not among `users`; those have their own, complete.
+    pub limits: Limits,
+    /// How long a tunnel may be silent; zero means any time.
+    pub timeout: Duration,
+    /// Whether traffic in one direction alone counts as silence.
+    pub timeout_on_unidirectional_traffic: bool,
+    /// The header that names the prefix, `Host` unless configured.
+    pub http_mux_header: String,
+    /// How often an address may fail to authenticate before it is refused.
+    pub reconnect_times: u32,
+    /// How long it is refused then.
+    pub reconnect_duration: Duration,
+    /// The URL to ask about users.
+    pub auth_api: Option<String>,
+    /// The status page.
+    pub api: Option<Api>,
+    /// The STUN service.
+    pub stun_addr: Option<ListenAddr>,
+    /// Where the log goes.
+    pub logging: Logging,
+    /// Where reports go.
+    pub sentry: Option<Sentry>,
+    /// Executor threads, 1 to 64.
+    pub threads: usize,
+}
+
+/// The status page's listener.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Api {
+    /// Where to listen.
+    pub addr: ListenAddr,
+    /// Certificate and key, PEM; `None` means plain HTTP.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// The oldest TLS to speak.
+    pub tls_min: TlsVersion,
+}
+
+/// What the command line says.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// The options of both roles.
+    pub common: CommonOptions,
+    /// The server's own.
+    pub own: ServerOptions,
+    /// The flags that were given, each once.
+    pub given: Vec<&'static str>,
+}
+
+/// A server's file.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct ServerFile {
+    version: (),
+    r#type: (),
+    options: (),
+    users: BTreeMap<String, UserEntry>,
+    tcp: Option<Vec<TcpEntry>>,
+    tcp_number: Option<Value<u32>>,
+    host: HostEntry,
+}
+
+/// The names of all its options.
+pub fn names() -> Vec<Name> {
+    let mut names = super::options::names::<ServerOptions>();
+    names.append(&mut super::options::names::<CommonOptions>());
+    names
+}
+
+/// Whether a server's `options:` may hold it.
+#[cfg(feature = "client")]
+pub(super) fn is_option(key: &str) -> bool {
+    fields::<ServerOptions>().contains(&key) || fields::<CommonOptions>().contains(&key)
+}
+
+/// Merges flags and file, a flag over the file, and checks the outcome.
+pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> {
+    let mut warnings = not_effective(NOT_EFFECTIVE, &flags.given, document);
+    let mut file = ServerFile::default();
+    let mut options = ServerOptions::default();
+    let mut common = CommonOptions::default();
+    if let Some(document) = document {
+        let mut unknown;
+        (file, unknown) = document.read(&[])?;
+        let read: (ServerOptions, _) = document.read(&["options"])?;
+        let read_common: (CommonOptions, _) = document.read(&["options"])?;
+        unknown.extend(read.1.into_iter().filter(|key| read_common.1.contains(key)));
+        let names = [fields::<ServerOptions>(), fields::<CommonOptions>()].concat();
+        warnings.extend(document.unknown(&unknown, &names));
+        (options, common) = (read.0, read_common.0);
+    }
+    let fail = |message: String| error(document, message);
+
+    let mut users = Users::default();
+    users.add_pairs(&flags.own).map_err(Error)?;
+    if let Some(path) = given(flags.own.users.clone().or(options.users.clone())) {
+        let document = Document::open(&path)?;
+        let (entries, unknown) = document.read(&[])?;
+        warnings.extend(document.unknown(&unknown, &[]));
+        users.add_entries(entries);
+    }
+    users.add_pairs(&options).map_err(fail)?;
+    warnings.extend(not_effective_speed(document, &file.users));
+    users.add_entries(file.users);
+
+    let (tcp, tcp_number) = tcp(&flags.own, &options, file.tcp, file.tcp_number).map_err(fail)?;
+    let options = flags.own.or(options);
+    let common = flags.common.or(common);
+    let global = PartLimits {
+        tcp,
+        tcp_number,
+        speed: given(options.speed),
+        connections: given(options.connections),
+        host: HostEntry {
+            number: options.host_number,
+            regex: Some(options.host_regex).filter(|list| !list.is_empty()),
+            with_id: options.host_with_id,
+        }
+        .or(file.host),
+    };
+    let users = users.finish(&global).map_err(fail)?;
+
+    let auth_api = given(options.auth_api);
+    let mut allow_any_client = given(options.allow_any_client).unwrap_or(false);
+    if !allow_any_client && users.is_empty() && auth_api.is_none() {
+        allow_any_client = true;
+        warnings.push("working on -allowAnyClient mode, because no user is configured".to_owned());
+    }
+    let tunnel_tls_min = tls_min("tlsVersion", options.tls_version, &mut warnings);
+    let api_tls_min = tls_min("apiTLSVersion", options.api_tls_version, &mut warnings);
+    let server = Server {
+        addr: options.addr.map_or(
+            Some(ListenAddr {
+                host: None,
+                port: 80,
+            }),
+            |addr| addr.0,
+        ),
+        tls_addr: given(options.tls_addr),
+        sni_addr: given(options.sni_addr),
+        cert_file: given(options.cert_file),
+        key_file: given(options.key_file),
+        tls_min: tunnel_tls_min,
+        users,
+        allow_any_client,
+        limits: global.resolve(),
+        timeout: given(options.timeout).unwrap_or(Duration::from_secs(90)),
+        timeout_on_unidirectional_traffic: given(options.timeout_on_unidirectional_traffic)
+            .unwrap_or(false),
+        http_mux_header: given(options.http_mux_header).map_or("Host".to_owned(), |name| name.0),
+        reconnect_times: given(options.reconnect_times).unwrap_or(3),
+        reconnect_duration: given(options.reconnect_duration).unwrap_or(Duration::from_secs(300)),
+        auth_api,
+        api: given(options.api_addr).map(|addr| Api {
+            addr,
+            tls: given(options.api_cert_file).zip(given(options.api_key_file)),
+            tls_min: api_tls_min,
+        }),
+        stun_addr: given(options.stun_addr),
+        logging: common.logging(),
+        sentry: common.sentry(),
+        threads: common.threads(),
+    };
+    check(&server).map_err(fail)?;
+    Ok(Loaded {
+        role: Role::Server(Box::new(server)),
+        source: document.map(|document| document.path.clone()),
+        warnings,
+    })
+}
+
+fn check(server: &Server) -> Result<(), String> {
+    let listeners = [
+        ("addr", &server.addr),
+        ("tlsAddr", &server.tls_addr),
+        ("sniAddr", &server.sni_addr),
+    ];
+    if listeners.iter().all(|(_, addr)| addr.is_none()) {
+        return Err("There is nothing to listen on: set addr, tlsAddr or sniAddr.".to_owned());
+    }
+    for (i, (name, addr)) in listeners.iter().enumerate() {
+        let Some(addr) = addr.as_ref().filter(|addr| addr.port != 0) else {
+            continue;
+        };
+        let same = listeners
+            .iter()
+            .skip(i.saturating_add(1))
+            .find(|(_, other)| other.as_ref() == Some(addr));
+        if let Some((other, _)) = same {
+            let hint = if *name == "addr" {
+                ", or addr \"\" to do without it"
+            } else {
+                ""
+            };
+            return Err(format!(
+                "{name} and {other} are both {addr}: give each its own port{hint}."
+            ));
+        }
+    }
+    if server.tls_addr.is_some() && (server.cert_file.is_none() || server.key_file.is_none()) {
+        return Err(
+            "tlsAddr needs certFile and keyFile: the certificate and its key, in PEM.".to_owned(),
+        );
+    }
+    Ok(())
+}
+
+/// The global TCP rules of the highest priority, and the number for rules that have none.
+fn tcp(
+    flags: &ServerOptions,
+    options: &ServerOptions,
+    list: Option<Vec<TcpEntry>>,
+    number: Option<Value<u32>>,
+) -> Result<(Option<Vec<TcpEntry>>, Option<u32>), String> {
+    for options in [flags, options] {
+        let ranges = all(options.tcp_range.clone());
+        if !ranges.is_empty() {
+            return TcpEntry::pair(all(options.tcp_number.clone()), ranges)
+                .map(|list| (Some(list), None));
+        }
+    }
+    let numbers = all(either(flags.tcp_number.clone(), options.tcp_number.clone()));
+    if numbers.len() > 1 || (!numbers.is_empty() && list.is_none()) {
+        return Err(
+            "tcpNumber needs a tcpRange to go with it, like -tcpNumber 1 -tcpRange 1024-65535."
+                .to_owned(),
+        );
+    }
+    Ok((list, numbers.first().copied().or(given(number))))
+}
+
+fn tls_min(
+    option: &str,
+    asked: Option<Value<TlsOption>>,
+    warnings: &mut Vec<String>,
+) -> TlsVersion {
+    match given(asked) {
+        Some(TlsOption::Tls11) => {
+            warnings.push(format!(
+                "{option} is tls1.1, which is broken and not spoken here; it means tls1.2"
+            ));
+            TlsVersion::Tls12
+        }
+        Some(TlsOption::Spoken(version)) => version,
+        None => TlsVersion::Tls12,
+    }
+}
+
+fn not_effective_speed(
+    document: Option<&Document>,
+    users: &BTreeMap<String, UserEntry>,
+) -> Option<String> {
+    let document = document.filter(|_| NOT_EFFECTIVE.contains(&"speed"))?;
+    let (id, _) = users.iter().find(|(_, user)| user.speed.is_some())?;
+    Some(format!(
+        "{}: users.{id}.speed is not effective yet",
+        document.path.display()
+    ))
+}

@@ -1,0 +1,96 @@
+//! The users that the configuration names, merged by id. Not how a client proves to be one.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::limits::{HostEntry, Limits, PartLimits, TcpEntry};
+use super::options::ServerOptions;
+use crate::config::value::{all, given, Value};
+use crate::config::{check_length, Secret};
+
+/// A client that may come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct User {
+    /// 1 to 200 bytes.
+    pub id: String,
+    /// 1 to 200 bytes.
+    pub secret: Secret,
+    /// Complete: the global ones stand where it has none of its own.
+    pub limits: Limits,
+}
+
+/// A user as yaml has it, under the id.
+#[derive(Deserialize, Clone, Debug, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UserEntry {
+    secret: Option<Value<Secret>>,
+    tcp: Option<Vec<TcpEntry>>,
+    tcp_number: Option<Value<u32>>,
+    pub speed: Option<Value<u64>>,
+    connections: Option<Value<u32>>,
+    host: HostEntry,
+}
+
+/// Users, the highest priority added first.
+#[derive(Default)]
+pub struct Users(BTreeMap<String, (Option<Secret>, PartLimits)>);
+
+impl Users {
+    /// The i-th `id` with the i-th `secret`.
+    pub fn add_pairs(&mut self, options: &ServerOptions) -> Result<(), String> {
+        let (ids, secrets) = (all(options.id.clone()), all(options.secret.clone()));
+        if ids.len() != secrets.len() {
+            return Err(format!(
+                "There are {} id and {} secret: the i-th secret belongs to the i-th id, so give as many of both.",
+                ids.len(),
+                secrets.len()
+            ));
+        }
+        for (id, secret) in ids.into_iter().zip(secrets) {
+            if self.0.contains_key(&id) {
+                return Err(format!("The id \"{id}\" is given twice."));
+            }
+            self.add(id, Some(secret), PartLimits::default());
+        }
+        Ok(())
+    }
+
+    /// Those of a file.
+    pub fn add_entries(&mut self, entries: BTreeMap<String, UserEntry>) {
+        for (id, entry) in entries {
+            let limits = PartLimits {
+                tcp: entry.tcp,
+                tcp_number: given(entry.tcp_number),
+                speed: given(entry.speed),
+                connections: given(entry.connections),
+                host: entry.host,
+            };
+            self.add(id, given(entry.secret), limits);
+        }
+    }
+
+    /// What is known of the id already stays.
+    fn add(&mut self, id: String, secret: Option<Secret>, limits: PartLimits) {
+        let (higher_secret, higher_limits) = self.0.remove(&id).unwrap_or_default();
+        self.0
+            .insert(id, (higher_secret.or(secret), higher_limits.or(limits)));
+    }
+
+    /// Checks them and completes their limits.
+    pub fn finish(self, global: &PartLimits) -> Result<Vec<User>, String> {
+        let finish = |(id, (secret, limits)): (String, (Option<Secret>, PartLimits))| {
+            check_length(&format!("The id \"{id}\""), id.len())?;
+            let Some(secret) = secret else {
+                return Err(format!("The user \"{id}\" has no secret."));
+            };
+            check_length(
+                &format!("The secret of the user \"{id}\""),
+                secret.as_bytes().len(),
+            )?;
+            let limits = limits.or(global.clone()).resolve();
+            Ok(User { id, secret, limits })
+        };
+        self.0.into_iter().map(finish).collect()
+    }
+}

@@ -1,0 +1,187 @@
+//! One value as people write it, on the command line or in a yaml file. Not what an option means.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::de::{self, Deserialize, Deserializer};
+
+/// A kind of value that is written as one word.
+pub trait Scalar: Sized {
+    /// Reads `text`, which is never empty. The error is a sentence that quotes the text and says
+    /// what would be right.
+    fn read(text: &str) -> Result<Self, String>;
+}
+
+/// A value that was given: empty text (`-addr ""`) is given too, and says "none".
+#[derive(Clone, Debug, PartialEq)]
+pub struct Value<T>(pub Option<T>);
+
+impl<T: Scalar> FromStr for Value<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Value(None));
+        }
+        T::read(text).map(|value| Value(Some(value)))
+    }
+}
+
+impl<'de, T: Scalar> Deserialize<'de> for Value<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader<T>(PhantomData<T>);
+        impl<T: Scalar> de::Visitor<'_> for Reader<T> {
+            type Value = Value<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a single value")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Reader(PhantomData))
+    }
+}
+
+/// What was given, if it was and is not empty.
+pub fn given<T>(value: Option<Value<T>>) -> Option<T> {
+    value.and_then(|value| value.0)
+}
+
+/// All that was given and is not empty.
+pub fn all<T>(values: Vec<Value<T>>) -> Vec<T> {
+    values.into_iter().filter_map(|value| value.0).collect()
+}
+
+/// The higher priority's list, or the lower one's where that has nothing.
+pub fn either<T>(higher: Vec<T>, lower: Vec<T>) -> Vec<T> {
+    if higher.is_empty() {
+        lower
+    } else {
+        higher
+    }
+}
+
+impl Scalar for String {
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(text.to_owned())
+    }
+}
+
+impl Scalar for PathBuf {
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(PathBuf::from(text))
+    }
+}
+
+impl Scalar for bool {
+    fn read(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "t" | "1" | "yes" | "y" | "on" => Ok(true),
+            "false" | "f" | "0" | "no" | "n" | "off" => Ok(false),
+            _ => Err(format!("\"{text}\" is neither true nor false.")),
+        }
+    }
+}
+
+impl Scalar for u16 {
+    fn read(text: &str) -> Result<Self, String> {
+        whole(text, u64::from(u16::MAX))
+    }
+}
+
+impl Scalar for u32 {
+    fn read(text: &str) -> Result<Self, String> {
+        whole(text, u64::from(u32::MAX))
+    }
+}
+
+impl Scalar for u64 {
+    fn read(text: &str) -> Result<Self, String> {
+        // Go's own limit for these; it also keeps sums of them from overflowing.
+        whole(text, i64::MAX.unsigned_abs())
+    }
+}
+
+fn whole<T: TryFrom<u64>>(text: &str, max: u64) -> Result<T, String> {
+    digits(text)
+        .filter(|number| *number <= max)
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| format!("\"{text}\" is not a whole number from 0 to {max}."))
+}
+
+/// Plain decimal digits: `FromStr` would also take a `+`.
+pub fn digits(text: &str) -> Option<u64> {
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+/// A whole number from `MIN` to `MAX`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Within<const MIN: u32, const MAX: u32>(pub u32);
+
+impl<const MIN: u32, const MAX: u32> Scalar for Within<MIN, MAX> {
+    fn read(text: &str) -> Result<Self, String> {
+        digits(text)
+            .and_then(|number| u32::try_from(number).ok())
+            .filter(|number| (MIN..=MAX).contains(number))
+            .map(Within)
+            .ok_or_else(|| format!("\"{text}\" is not a whole number from {MIN} to {MAX}."))
+    }
+}
+
+/// A part of a whole, 0.0 to 1.0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share(pub f32);
+
+impl Scalar for Share {
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse()
+            .ok()
+            .filter(|share| (0.0..=1.0).contains(share))
+            .map(Share)
+            .ok_or_else(|| format!("\"{text}\" is not a number from 0.0 to 1.0."))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_text_is_given_and_says_none() {
+        assert_eq!("".parse(), Ok(Value::<u16>(None)));
+        assert_eq!("7".parse(), Ok(Value(Some(7u16))));
+    }
+
+    #[test]
+    fn numbers_say_what_would_be_right() {
+        assert_eq!(
+            u16::read("65536").unwrap_err(),
+            "\"65536\" is not a whole number from 0 to 65535."
+        );
+        assert_eq!(
+            Within::<1, 10>::read("11").unwrap_err(),
+            "\"11\" is not a whole number from 1 to 10."
+        );
+        for text in ["-1", "+1", "1.0", "0x1", " 1", "99999999999999999999"] {
+            assert!(u64::read(text).is_err(), "{text}");
+        }
+        assert!(Share::read("NaN").is_err());
+        assert_eq!(Share::read("0.5"), Ok(Share(0.5)));
+    }
+
+    #[test]
+    fn booleans_are_forgiving() {
+        assert_eq!(bool::read("True"), Ok(true));
+        assert_eq!(bool::read("off"), Ok(false));
+        assert_eq!(
+            bool::read("maybe").unwrap_err(),
+            "\"maybe\" is neither true nor false."
+        );
+    }
+}

@@ -1,0 +1,39 @@
+//! A coarse clock in four bytes, for the activity of many streams. Not for waiting.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// Tenths of a second since the process first asked. Wraps after 13 years, which
+/// differences survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tick(u32);
+
+impl Tick {
+    pub fn now() -> Self {
+        static START: OnceLock<Instant> = OnceLock::new();
+        let tenths = START.get_or_init(Instant::now).elapsed().as_millis() / 100;
+        // Wrapping is meant.
+        Self(tenths as u32)
+    }
+
+    /// How long ago `self` was at `now`; zero if it was later.
+    pub fn until(self, now: Tick) -> Duration {
+        let tenths = now.0.wrapping_sub(self.0);
+        if tenths > u32::MAX / 2 {
+            return Duration::ZERO;
+        }
+        Duration::from_millis(u64::from(tenths) * 100)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_survive_the_wrap() {
+        let (before, after) = (Tick(u32::MAX - 4), Tick(5));
+        assert_eq!(before.until(after), Duration::from_secs(1));
+        assert_eq!(after.until(before), Duration::ZERO);
+    }
+}

@@ -1,0 +1,155 @@
+//! A connection, plain or TLS, that one reader and one writer share. What a byte meant
+//! before TLS or will mean after it is not its business.
+
+use super::Socket;
+use async_tls::TlsStream;
+use futures_lite::{AsyncRead, AsyncWrite};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+#[derive(Debug)]
+pub enum Conn {
+    Plain(Socket),
+    /// Both directions go through one TLS session, held only while one of them is polled.
+    Tls(Box<Mutex<TlsStream<Socket>>>),
+}
+
+impl From<Socket> for Conn {
+    fn from(socket: Socket) -> Self {
+        Self::Plain(socket)
+    }
+}
+
+impl From<TlsStream<Socket>> for Conn {
+    fn from(stream: TlsStream<Socket>) -> Self {
+        Self::Tls(Box::new(Mutex::new(stream)))
+    }
+}
+
+fn lock(tls: &Mutex<TlsStream<Socket>>) -> MutexGuard<'_, TlsStream<Socket>> {
+    tls.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Conn {
+    /// Reads what is there. 0 is the end of the stream, however a TLS peer ended it.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(socket) => socket.poll_read(cx, buf),
+            Self::Tls(tls) => match Pin::new(&mut *lock(tls)).poll_read(cx, buf) {
+                // Many peers do not say goodbye.
+                Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                    Poll::Ready(Ok(0))
+                }
+                other => other,
+            },
+        }
+    }
+
+    /// Ready when a read may find something. TLS cannot know before it has read.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(socket) => socket.poll_readable(cx),
+            Self::Tls(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Writes what fits now; `WouldBlock` if nothing does. Wakes nobody later: what does not
+    /// fit has to be brought by [`Conn::poll_write`], and TLS has to be flushed.
+    pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.try_write(buf),
+            Self::Tls(_) => match self.poll_write(&mut Context::from_waker(Waker::noop()), buf) {
+                Poll::Ready(result) => result,
+                Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+            },
+        }
+    }
+
+    pub fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(socket) => socket.poll_write(cx, buf),
+            Self::Tls(tls) => Pin::new(&mut *lock(tls)).poll_write(cx, buf),
+        }
+    }
+
+    /// Whether something that was written has still to be flushed.
+    pub fn holds_back(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => lock(tls).get_ref().1.wants_write(),
+        }
+    }
+
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Tls(tls) => Pin::new(&mut *lock(tls)).poll_flush(cx),
+        }
+    }
+
+    /// Sends the end of the stream behind all that was written; reading goes on.
+    pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(socket) => Poll::Ready(socket.shutdown_write()),
+            Self::Tls(tls) => Pin::new(&mut *lock(tls)).poll_close(cx),
+        }
+    }
+
+    /// Makes the close that follows a reset.
+    pub fn reset_on_close(&self) {
+        match self {
+            Self::Plain(socket) => socket.reset_on_close(),
+            Self::Tls(tls) => lock(tls).get_ref().0.reset_on_close(),
+        }
+    }
+
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Plain(socket) => socket.peer_addr(),
+            Self::Tls(tls) => lock(tls).get_ref().0.peer_addr(),
+        }
+    }
+
+    pub async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_read(cx, buf)).await
+    }
+
+    /// Writes and flushes all of `buf`.
+    pub async fn write_all(&self, mut buf: &[u8]) -> io::Result<()> {
+        while !buf.is_empty() {
+            let n = std::future::poll_fn(|cx| self.poll_write(cx, buf)).await?;
+            if n == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            buf = buf.get(n..).unwrap_or_default();
+        }
+        std::future::poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Sends the end of the stream, then reads until the peer has ended too, at most
+    /// `patience` long and 256 KiB. A close with bytes unread would reset the connection and
+    /// could take from the peer what it has not read yet.
+    pub async fn linger(&self, patience: std::time::Duration) {
+        let goodbye = async {
+            std::future::poll_fn(|cx| self.poll_shutdown(cx)).await?;
+            let mut left = 256 * 1024usize;
+            let mut scrap = [0; 512];
+            while left > 0 {
+                match self.read(&mut scrap).await? {
+                    0 => break,
+                    n => left = left.saturating_sub(n),
+                }
+            }
+            io::Result::Ok(())
+        };
+        let timeout = async {
+            async_io::Timer::after(patience).await;
+            Ok(())
+        };
+        // The peer gets what it can; there is nobody left to tell.
+        let _ = futures_lite::future::or(goodbye, timeout).await;
+    }
+}

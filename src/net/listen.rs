@@ -1,0 +1,94 @@
+//! Listening sockets.
+
+use super::Socket;
+use async_io::Async;
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::time::Duration;
+
+/// Connections the kernel may hold for us before we accept them.
+const QUEUE: i32 = 1024;
+/// A peer that vanished is found after this silence and a few probes.
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
+
+pub struct Listener {
+    io: Async<TcpListener>,
+    addr: SocketAddr,
+}
+
+/// Listens on `host:port`. Without a host on every address, IPv6 and IPv4, or IPv4 alone
+/// where there is no IPv6. Port 0 lets the system choose.
+pub fn listen(host: Option<&str>, port: u16) -> io::Result<Listener> {
+    match host {
+        Some(host) => {
+            let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+            for addr in (host, port).to_socket_addrs()? {
+                match bind(addr) {
+                    Ok(listener) => return Ok(listener),
+                    Err(e) => last = e,
+                }
+            }
+            Err(last)
+        }
+        None => match bind((Ipv6Addr::UNSPECIFIED, port).into()) {
+            Err(e) if no_ipv6(&e) => bind((Ipv4Addr::UNSPECIFIED, port).into()),
+            result => result,
+        },
+    }
+}
+
+/// The kernel has no IPv6, or has it switched off.
+fn no_ipv6(e: &io::Error) -> bool {
+    e.kind() == io::ErrorKind::AddrNotAvailable
+        || e.raw_os_error() == Some(97 /* EAFNOSUPPORT */)
+        || e.raw_os_error() == Some(124 /* EAFNOSUPPORT on MIPS */)
+}
+
+fn bind(addr: SocketAddr) -> io::Result<Listener> {
+    let socket = RawSocket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // What is accepted inherits these on Linux, which saves system calls per connection.
+    socket.set_tcp_nodelay(true)?;
+    SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    socket.bind(&addr.into())?;
+    socket.listen(QUEUE)?;
+    let io = Async::new(TcpListener::from(socket))?;
+    let addr = io.get_ref().local_addr()?;
+    Ok(Listener { io, addr })
+}
+
+impl Listener {
+    /// The address it is bound to.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The next connection. Errors of one connection are passed over; when the process or
+    /// the machine is short of something, it waits a moment instead of spinning.
+    pub async fn accept(&self) -> (Socket, SocketAddr) {
+        loop {
+            match self.io.accept().await {
+                Ok((stream, peer)) => return (Socket::new(stream), peer),
+                Err(e) if is_of_one_connection(&e) => {}
+                Err(e) => {
+                    log::warn!("accepting on {}: {e}; trying again", self.addr);
+                    async_io::Timer::after(Duration::from_millis(200)).await;
+                }
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}

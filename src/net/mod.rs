@@ -1,0 +1,16 @@
+//! Sockets: listening, dialling, TLS, and the one type the rest of the house reads and
+//! writes, [`Conn`]. Knows nothing of tunnels and their bytes.
+
+pub mod clock;
+mod conn;
+mod dial;
+mod listen;
+mod socket;
+mod stop;
+pub mod tls;
+
+pub use conn::Conn;
+pub use dial::dial;
+pub use listen::{listen, Listener};
+pub use socket::Socket;
+pub use stop::Stop;

@@ -1,0 +1,45 @@
+//! A word that is said once and heard by all who wait for it.
+
+use event_listener::Event;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+/// Clones are the same word.
+#[derive(Clone, Default)]
+pub struct Stop(Arc<Word>);
+
+#[derive(Default)]
+struct Word {
+    said: AtomicBool,
+    event: Event,
+}
+
+impl Stop {
+    pub fn say(&self) {
+        self.0.said.store(true, Ordering::SeqCst);
+        self.0.event.notify(usize::MAX);
+    }
+
+    pub fn is_said(&self) -> bool {
+        self.0.said.load(Ordering::SeqCst)
+    }
+
+    pub async fn heard(&self) {
+        loop {
+            let listener = self.0.event.listen();
+            if self.is_said() {
+                return;
+            }
+            listener.await;
+        }
+    }
+
+    /// Runs `task` until it ends or the word is said, whichever is first.
+    pub async fn or<T>(&self, task: impl std::future::Future<Output = T>) -> Option<T> {
+        futures_lite::future::or(async { Some(task.await) }, async {
+            self.heard().await;
+            None
+        })
+        .await
+    }
+}

@@ -1,0 +1,175 @@
+//! TLS, and nothing else of the house knows that it is rustls.
+//!
+//! The end whose processor has no AES instructions puts ChaCha20-Poly1305 first; servers
+//! follow the client's order, which is mostly the weaker machine's.
+
+use super::{Conn, Socket};
+use async_tls::pki_types::pem::PemObject;
+use async_tls::pki_types::{CertificateDer, PrivateKeyDer};
+use async_tls::rustls::crypto::{ring, CryptoProvider};
+use async_tls::rustls::{self, version, SupportedProtocolVersion};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+#[cfg(feature = "client")]
+mod verify;
+
+/// The lowest version a server accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MinVersion {
+    Tls12,
+    Tls13,
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    let mut provider = ring::default_provider();
+    if !has_aes_instructions() {
+        // A stable sort keeps the order among the rest.
+        provider.cipher_suites.sort_by_key(|suite| {
+            let name = format!("{:?}", suite.suite());
+            (!name.starts_with("TLS13"), !name.contains("CHACHA20"))
+        });
+    }
+    Arc::new(provider)
+}
+
+/// Fills with random bytes that are fit for secrets.
+pub fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
+    let random = ring::default_provider().secure_random;
+    random
+        .fill(bytes)
+        .map_err(|_| io::Error::other("the system has no random numbers"))
+}
+
+fn has_aes_instructions() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    return std::arch::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    false
+}
+
+fn invalid(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, message)
+}
+
+fn read_certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let shown = path.display();
+    let found: Vec<_> = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|e| invalid(format!("reading certificates from {shown}: {e}")))?;
+    if found.is_empty() {
+        return Err(invalid(format!(
+            "reading certificates from {shown}: there is no PEM certificate in it"
+        )));
+    }
+    Ok(found)
+}
+
+/// The server's side of TLS: certificate, key, lowest version.
+#[derive(Clone)]
+pub struct Acceptor(async_tls::TlsAcceptor);
+
+impl Acceptor {
+    /// Errors name the file and what is wrong with it.
+    pub fn new(cert_file: &Path, key_file: &Path, min: MinVersion) -> io::Result<Self> {
+        let certificates = read_certificates(cert_file)?;
+        let key = PrivateKeyDer::from_pem_file(key_file).map_err(|e| {
+            invalid(format!(
+                "reading the private key from {}: {e}",
+                key_file.display()
+            ))
+        })?;
+        let versions: &[&SupportedProtocolVersion] = match min {
+            MinVersion::Tls12 => &[&version::TLS13, &version::TLS12],
+            MinVersion::Tls13 => &[&version::TLS13],
+        };
+        let config = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)
+            .and_then(|builder| {
+                builder
+                    .with_no_client_auth()
+                    .with_single_cert(certificates, key)
+            })
+            .map_err(|e| {
+                invalid(format!(
+                    "using the certificate {} with the key {}: {e}",
+                    cert_file.display(),
+                    key_file.display()
+                ))
+            })?;
+        Ok(Self(Arc::new(config).into()))
+    }
+
+    pub async fn accept(&self, socket: Socket) -> io::Result<Conn> {
+        let stream = self.0.accept(socket).await?;
+        Ok(Conn::from(async_tls::TlsStream::from(stream)))
+    }
+}
+
+#[cfg(feature = "client")]
+pub use connector::Connector;
+
+#[cfg(feature = "client")]
+mod connector {
+    use super::*;
+    use async_tls::pki_types::ServerName;
+
+    /// Whom a client believes.
+    pub enum Trust<'a> {
+        /// The certificate authorities of the system.
+        System,
+        /// The certificates in a PEM file: authorities, or the server's own certificate.
+        File(&'a Path),
+        /// Anybody.
+        Nobody,
+    }
+
+    /// The client's side of TLS.
+    #[derive(Clone)]
+    pub struct Connector(async_tls::TlsConnector);
+
+    impl Connector {
+        /// Errors name the file and what is wrong with it.
+        pub fn new(trust: Trust<'_>) -> io::Result<Self> {
+            let provider = provider();
+            let verifier = match trust {
+                Trust::System => verify::authorities(system_certificates()?, &provider)?,
+                Trust::File(path) => verify::authorities(read_certificates(path)?, &provider)?,
+                Trust::Nobody => verify::anybody(&provider),
+            };
+            let config = rustls::ClientConfig::builder_with_provider(provider)
+                .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+                .map_err(|e| invalid(format!("setting up TLS: {e}")))?
+                .dangerous()
+                .with_custom_certificate_verifier(verifier)
+                .with_no_client_auth();
+            Ok(Self(Arc::new(config).into()))
+        }
+
+        /// `host` is whom the certificate must name.
+        pub async fn connect(&self, host: &str, socket: Socket) -> io::Result<Conn> {
+            let name = ServerName::try_from(host.to_owned())
+                .map_err(|_| invalid(format!("{host} is no name for a certificate")))?;
+            let stream = self.0.connect(name, socket).await?;
+            Ok(Conn::from(async_tls::TlsStream::from(stream)))
+        }
+    }
+
+    fn system_certificates() -> io::Result<Vec<CertificateDer<'static>>> {
+        let found = rustls_native_certs::load_native_certs();
+        if found.certs.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the system has no certificate authorities; install its package \
+                 (ca-certificates, on OpenWrt ca-bundle), or set remoteCert",
+            ));
+        }
+        Ok(found.certs)
+    }
+}
+
+#[cfg(feature = "client")]
+pub use connector::Trust;

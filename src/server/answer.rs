@@ -1,0 +1,96 @@
+//! What a visitor is told when nobody else will answer.
+
+use crate::net::Conn;
+use std::time::Duration;
+
+/// How long the visitor has to read it.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A fatal alert: unrecognized_name (RFC 6066, 3).
+const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 1, 0, 2, 2, 112];
+
+/// A small HTTP answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    BadRequest(&'static str),
+    NoSuchHost,
+    TimedOutReading,
+    HeadTooLong,
+    NotReached,
+    NoTunnel,
+    TimedOut,
+}
+
+impl Answer {
+    fn status(self) -> (&'static str, &'static str) {
+        match self {
+            Self::BadRequest(why) => ("400 Bad Request", why),
+            Self::NoSuchHost => ("404 Not Found", "there is no such host here"),
+            Self::TimedOutReading => ("408 Request Timeout", "the request did not come in time"),
+            Self::HeadTooLong => (
+                "431 Request Header Fields Too Large",
+                "the head of the request is longer than 16 KiB",
+            ),
+            Self::NotReached => ("502 Bad Gateway", "the service could not be reached"),
+            Self::NoTunnel => (
+                "503 Service Unavailable",
+                "the service is not connected at the moment",
+            ),
+            Self::TimedOut => ("504 Gateway Timeout", "the service did not answer in time"),
+        }
+    }
+
+    fn bytes(self) -> String {
+        let (status, text) = self.status();
+        format!(
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n{status}: {text}\n",
+            status.len() + text.len() + 3
+        )
+    }
+}
+
+/// Sends the answer and closes. A visitor that does not read it loses it.
+pub async fn http(conn: &Conn, answer: Answer) {
+    send(conn, answer.bytes().as_bytes()).await;
+}
+
+/// Tells a TLS visitor that there is no such host, and closes.
+pub async fn no_such_server_name(conn: &Conn) {
+    send(conn, UNRECOGNIZED_NAME).await;
+}
+
+async fn send(conn: &Conn, bytes: &[u8]) {
+    let sending = async { conn.write_all(bytes).await.is_ok() };
+    let timeout = async {
+        async_io::Timer::after(PATIENCE).await;
+        false
+    };
+    if futures_lite::future::or(sending, timeout).await {
+        conn.linger(PATIENCE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_of_an_answer_is_its_length() {
+        for answer in [
+            Answer::BadRequest("why"),
+            Answer::NoSuchHost,
+            Answer::TimedOutReading,
+            Answer::HeadTooLong,
+            Answer::NotReached,
+            Answer::NoTunnel,
+            Answer::TimedOut,
+        ] {
+            let bytes = answer.bytes();
+            let (head, body) = bytes.split_once("\r\n\r\n").unwrap();
+            assert!(
+                head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())),
+                "{bytes}"
+            );
+        }
+    }
+}

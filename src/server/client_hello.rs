@@ -1,0 +1,261 @@
+//! The server name in a TLS ClientHello (RFC 8446, 4.1.2; RFC 6066, 3). Nothing is
+//! decrypted, and what is forwarded is what came.
+
+/// Longest ClientHello that is read, with its record headers.
+pub const MAX: usize = 18 * 1024;
+
+const HANDSHAKE_RECORD: u8 = 22;
+const CLIENT_HELLO: u8 = 1;
+const SERVER_NAME: u16 = 0;
+const HOST_NAME: u8 = 0;
+/// RFC 8446, 5.1.
+const MAX_RECORD: usize = 1 << 14;
+
+/// What the bytes so far say.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The server name, in lower case.
+    Name(String),
+    /// Nothing yet: more bytes are needed.
+    More,
+    /// A ClientHello that names no server.
+    Nameless,
+    /// Not TLS.
+    Bad,
+}
+
+/// Looks into a connection that begins with `bytes`. The ClientHello may be spread over
+/// several records.
+pub fn server_name(bytes: &[u8]) -> Found {
+    match join_records(bytes) {
+        Ok((message, whole)) => match read_message(&message) {
+            Some(found) => found,
+            None if whole => Found::Bad,
+            None if bytes.len() >= MAX => Found::Bad,
+            None => Found::More,
+        },
+        Err(NotTls) => Found::Bad,
+    }
+}
+
+struct NotTls;
+
+/// The handshake bytes in the records so far; true if nothing can follow that would help.
+fn join_records(mut bytes: &[u8]) -> Result<(Vec<u8>, bool), NotTls> {
+    let mut message = Vec::new();
+    loop {
+        let (kind, rest) = match bytes {
+            [] => return Ok((message, false)),
+            [kind, rest @ ..] => (*kind, rest),
+        };
+        if kind != HANDSHAKE_RECORD || rest.first().is_some_and(|major| *major != 3) {
+            return Err(NotTls);
+        }
+        let Some(([_, _, high, low], rest)) = rest.split_first_chunk::<4>() else {
+            return Ok((message, false));
+        };
+        let len = usize::from(u16::from_be_bytes([*high, *low]));
+        if len == 0 || len > MAX_RECORD {
+            return Err(NotTls);
+        }
+        let Some((fragment, rest)) = rest.split_at_checked(len) else {
+            message.extend_from_slice(rest);
+            return Ok((message, false));
+        };
+        message.extend_from_slice(fragment);
+        // The first message is the ClientHello; whole it may be followed by anything.
+        if message_length(&message).is_some_and(|len| message.len() >= len) {
+            return Ok((message, true));
+        }
+        bytes = rest;
+    }
+}
+
+fn message_length(message: &[u8]) -> Option<usize> {
+    let [_, a, b, c, ..] = message else {
+        return None;
+    };
+    let len = u32::from_be_bytes([0, *a, *b, *c]);
+    usize::try_from(len).ok()?.checked_add(4)
+}
+
+/// `None` while the message is not whole.
+fn read_message(message: &[u8]) -> Option<Found> {
+    if *message.first()? != CLIENT_HELLO {
+        return Some(Found::Bad);
+    }
+    let len = message_length(message)?;
+    if len > MAX {
+        return Some(Found::Bad);
+    }
+    let body = message.get(4..len)?;
+    Some(match read_body(body) {
+        Some(Some(name)) => Found::Name(name.to_ascii_lowercase()),
+        Some(None) => Found::Nameless,
+        None => Found::Bad,
+    })
+}
+
+/// `None` if the body is malformed, `Some(None)` if it has no name.
+fn read_body(body: &[u8]) -> Option<Option<&str>> {
+    // Version and random.
+    let rest = body.get(34..)?;
+    let (_session, rest) = vector8(rest)?;
+    let (_suites, rest) = vector16(rest)?;
+    let (_compression, rest) = vector8(rest)?;
+    if rest.is_empty() {
+        return Some(None);
+    }
+    let (mut extensions, _) = vector16(rest)?;
+    while !extensions.is_empty() {
+        let (kind, rest) = u16_first(extensions)?;
+        let (content, rest) = vector16(rest)?;
+        if kind == SERVER_NAME {
+            let (mut names, _) = vector16(content)?;
+            while let Some((kind, rest)) = names.split_first() {
+                let (name, rest) = vector16(rest)?;
+                if *kind == HOST_NAME {
+                    return std::str::from_utf8(name).ok().map(Some);
+                }
+                names = rest;
+            }
+        }
+        extensions = rest;
+    }
+    Some(None)
+}
+
+fn u16_first(bytes: &[u8]) -> Option<(u16, &[u8])> {
+    let (first, rest) = bytes.split_first_chunk::<2>()?;
+    Some((u16::from_be_bytes(*first), rest))
+}
+
+fn vector8(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = bytes.split_first()?;
+    rest.split_at_checked(usize::from(*len))
+}
+
+fn vector16(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = u16_first(bytes)?;
+    rest.split_at_checked(usize::from(len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A ClientHello message with these extensions (type, content).
+    fn message(extensions: &[(u16, Vec<u8>)]) -> Vec<u8> {
+        let mut list = Vec::new();
+        for (kind, content) in extensions {
+            list.extend_from_slice(&kind.to_be_bytes());
+            list.extend_from_slice(&(content.len() as u16).to_be_bytes());
+            list.extend_from_slice(content);
+        }
+        let mut body = vec![3, 3];
+        body.extend_from_slice(&[7; 32]);
+        body.extend_from_slice(&[2, 0xAA, 0xBB]); // session
+        body.extend_from_slice(&[0, 2, 0x13, 0x01]); // suites
+        body.extend_from_slice(&[1, 0]); // compression
+        body.extend_from_slice(&(list.len() as u16).to_be_bytes());
+        body.extend_from_slice(&list);
+        let mut message = vec![CLIENT_HELLO, 0];
+        message.extend_from_slice(&(body.len() as u16).to_be_bytes());
+        message.extend_from_slice(&body);
+        message
+    }
+
+    fn name(host: &str) -> (u16, Vec<u8>) {
+        let mut content = ((host.len() + 3) as u16).to_be_bytes().to_vec();
+        content.push(HOST_NAME);
+        content.extend_from_slice(&(host.len() as u16).to_be_bytes());
+        content.extend_from_slice(host.as_bytes());
+        (SERVER_NAME, content)
+    }
+
+    fn records(message: &[u8], size: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        for fragment in message.chunks(size) {
+            out.extend_from_slice(&[HANDSHAKE_RECORD, 3, 1]);
+            out.extend_from_slice(&(fragment.len() as u16).to_be_bytes());
+            out.extend_from_slice(fragment);
+        }
+        out
+    }
+
+    #[test]
+    fn the_name_is_read_from_any_fragments_and_not_before_its_end() {
+        let message = message(&[
+            (43, vec![2, 3, 4]),
+            name("Id1.Example.com"),
+            (0xFF01, vec![0]),
+        ]);
+        for size in [1, 2, 5, 40, 1000] {
+            let bytes = records(&message, size);
+            for cut in 0..bytes.len() {
+                assert_eq!(
+                    server_name(&bytes[..cut]),
+                    Found::More,
+                    "{size} cut at {cut}"
+                );
+            }
+            assert_eq!(server_name(&bytes), Found::Name("id1.example.com".into()));
+            let longer = [&bytes[..], &[20, 3, 3, 0, 1, 1]].concat();
+            assert_eq!(server_name(&longer), Found::Name("id1.example.com".into()));
+        }
+    }
+
+    #[test]
+    fn a_hello_without_a_name_is_nameless() {
+        assert_eq!(server_name(&records(&message(&[]), 100)), Found::Nameless);
+        assert_eq!(
+            server_name(&records(&message(&[(16, vec![0, 0])]), 100)),
+            Found::Nameless
+        );
+    }
+
+    #[test]
+    fn what_is_not_a_client_hello_is_bad() {
+        for bytes in [
+            &b"GET / HTTP/1.1"[..],
+            &[22, 2, 0],
+            &[22, 3, 1, 0, 0],
+            &[22, 3, 1, 0xFF, 0xFF],
+            &[22, 3, 1, 0, 4, 2, 0, 0, 0],
+            &[22, 3, 1, 0, 4, 1, 0xFF, 0xFF, 0xFF],
+            &[22, 3, 1, 0, 6, 1, 0, 0, 2, 3, 3],
+        ] {
+            assert_eq!(server_name(bytes), Found::Bad, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_hello_that_never_ends_is_bad() {
+        let mut message = message(&[name("a.b")]);
+        message[1..4].copy_from_slice(&[0, 0x47, 0xF0]);
+        message.resize(0x47F0, 0);
+        let bytes = records(&message, 1000);
+        assert!(bytes.len() > MAX);
+        assert_eq!(server_name(&bytes[..MAX - 1]), Found::More);
+        assert_eq!(server_name(&bytes), Found::Bad);
+    }
+
+    proptest! {
+        #[test]
+        fn any_change_of_a_hello_is_read_without_harm(
+            at in 0usize..120, value in any::<u8>(), size in 1usize..80,
+        ) {
+            let mut bytes = records(&message(&[name("id1.example.com")]), size);
+            let at = at % bytes.len();
+            bytes[at] = value;
+            server_name(&bytes);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_harm(mut bytes in proptest::collection::vec(any::<u8>(), 3..200)) {
+            bytes[..2].copy_from_slice(&[HANDSHAKE_RECORD, 3]);
+            server_name(&bytes);
+        }
+    }
+}

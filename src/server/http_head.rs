@@ -1,0 +1,202 @@
+//! As much of an HTTP request as routing needs: one header of the first head. Bytes are
+//! only looked at; what is forwarded is what came.
+
+/// Longest head that is read.
+pub const MAX_HEAD: usize = 16 * 1024;
+
+/// What the bytes so far say.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found<'a> {
+    /// The value of the header.
+    Value(&'a str),
+    /// Nothing yet: more bytes are needed.
+    More,
+    /// The head is longer than [`MAX_HEAD`]: 431.
+    TooLong,
+    /// Not HTTP/1, or the header is missing: 400.
+    Bad(&'static str),
+}
+
+/// Looks for the header `name`, in any case, in a request that begins with `bytes`.
+pub fn find<'a>(bytes: &'a [u8], name: &str) -> Found<'a> {
+    let mut lines = Lines(bytes);
+    // RFC 9112, 2.2: empty lines before the request line are passed over.
+    let request = loop {
+        match lines.next() {
+            Some([]) => {}
+            other => break other,
+        }
+    };
+    let Some(request) = request else {
+        if !may_become_a_request(lines.0) {
+            return Found::Bad("not an HTTP request");
+        }
+        return more(bytes);
+    };
+    if !is_request_line(request) {
+        return Found::Bad("not an HTTP request line");
+    }
+    for line in lines {
+        if line.is_empty() {
+            return Found::Bad("the header that routes is missing");
+        }
+        let Some(colon) = line.iter().position(|b| *b == b':') else {
+            return Found::Bad("a header without a colon");
+        };
+        let (field, value) = line.split_at(colon);
+        if !field.iter().all(|b| is_token(*b)) || field.is_empty() {
+            return Found::Bad("a header with a bad name");
+        }
+        if field.eq_ignore_ascii_case(name.as_bytes()) {
+            return match std::str::from_utf8(value.get(1..).unwrap_or_default()) {
+                Ok(value) => Found::Value(value.trim_matches([' ', '\t'])),
+                Err(_) => Found::Bad("the header that routes is not text"),
+            };
+        }
+    }
+    more(bytes)
+}
+
+/// The host prefix a Host header asks for: its first label, without the port, in lower case.
+pub fn host_prefix(host: &str) -> String {
+    let host = match host.strip_prefix('[') {
+        // An IPv6 address has no labels.
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split([':', '.']).next().unwrap_or_default(),
+    };
+    host.to_ascii_lowercase()
+}
+
+fn more(bytes: &[u8]) -> Found<'_> {
+    if bytes.len() >= MAX_HEAD {
+        Found::TooLong
+    } else {
+        Found::More
+    }
+}
+
+/// Whole lines, without their ends (CRLF, or LF alone).
+struct Lines<'a>(&'a [u8]);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let end = self.0.iter().position(|b| *b == b'\n')?;
+        let (line, rest) = self.0.split_at(end);
+        self.0 = rest.get(1..).unwrap_or_default();
+        Some(line.strip_suffix(b"\r").unwrap_or(line))
+    }
+}
+
+/// RFC 9110, 5.6.2.
+fn is_token(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
+}
+
+/// Whether an unfinished first line begins as a method does.
+fn may_become_a_request(line: &[u8]) -> bool {
+    let mut method = line.iter().take_while(|b| **b != b' ' && **b != b'\r');
+    method.all(|b| is_token(*b))
+}
+
+fn is_request_line(line: &[u8]) -> bool {
+    let mut parts = line.split(|b| *b == b' ');
+    let (method, target, version) = (parts.next(), parts.next(), parts.next());
+    method.is_some_and(|m| !m.is_empty() && m.iter().all(|b| is_token(*b)))
+        && target.is_some_and(|t| !t.is_empty())
+        && version.is_some_and(|v| v.starts_with(b"HTTP/1."))
+        && parts.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_header_is_found_whatever_its_case_and_spaces() {
+        for head in [
+            "GET / HTTP/1.1\r\nHost: id1.example.com\r\n",
+            "GET / HTTP/1.1\r\nAccept: */*\r\nhOSt:\t id1.example.com \t\r\n\r\nbody",
+            "\r\nGET / HTTP/1.0\nhost:id1.example.com\n",
+        ] {
+            assert_eq!(
+                find(head.as_bytes(), "Host"),
+                Found::Value("id1.example.com")
+            );
+        }
+    }
+
+    #[test]
+    fn no_byte_before_the_end_of_the_line_decides() {
+        let head = b"POST /a HTTP/1.1\r\nX: y\r\nTarget: abc\r\n";
+        for cut in 0..head.len() {
+            assert_eq!(find(&head[..cut], "target"), Found::More, "cut at {cut}");
+        }
+        assert_eq!(find(head, "target"), Found::Value("abc"));
+    }
+
+    #[test]
+    fn what_is_not_http_is_bad_at_once() {
+        for bytes in [
+            &b"\x16\x03\x01"[..],
+            b"GET\0",
+            b"GET /\r\n",
+            b"GET / HTTP/2.0\r\n",
+            b"GET / / HTTP/1.1\r\n",
+            b" GET / HTTP/1.1\r\n",
+            b"GET / HTTP/1.1\r\nno colon\r\n",
+            b"GET / HTTP/1.1\r\n: x\r\n",
+            b"GET / HTTP/1.1\r\nHost : x\r\n",
+            b"GET / HTTP/1.1\r\nHost: \xFF\r\n",
+            b"GET / HTTP/1.1\r\nA: b\r\n\r\n",
+        ] {
+            assert!(matches!(find(bytes, "Host"), Found::Bad(_)), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_without_an_end_is_too_long() {
+        let mut head = b"GET / HTTP/1.1\r\nA: ".to_vec();
+        head.resize(MAX_HEAD - 1, b'a');
+        assert_eq!(find(&head, "Host"), Found::More);
+        head.push(b'a');
+        assert_eq!(find(&head, "Host"), Found::TooLong);
+    }
+
+    #[test]
+    fn the_prefix_is_the_first_label() {
+        for (host, prefix) in [
+            ("id1.example.com:8080", "id1"),
+            ("Demo.localhost", "demo"),
+            ("demo:8080", "demo"),
+            ("demo", "demo"),
+            ("127.0.0.1:80", "127"),
+            ("[::1]:8080", "::1"),
+            ("", ""),
+        ] {
+            assert_eq!(host_prefix(host), prefix, "{host}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            find(&bytes, "Host");
+            host_prefix(&String::from_utf8_lossy(&bytes));
+        }
+
+        #[test]
+        fn more_bytes_do_not_change_a_verdict(
+            tail in "[ -~\r\n]{0,120}", cut in 0usize..150,
+        ) {
+            let bytes = format!("GET / HTTP/1.1\r\n{tail}");
+            let cut = cut.min(bytes.len());
+            let early = find(&bytes.as_bytes()[..cut], "h");
+            if early != Found::More {
+                prop_assert_eq!(early, find(bytes.as_bytes(), "h"));
+            }
+        }
+    }
+}

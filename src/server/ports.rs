@@ -1,0 +1,286 @@
+//! TCP ports that clients ask for: which one, and whether they may have it.
+
+use crate::config::{Limits, TcpRule};
+use crate::net::{self, Listener, Stop};
+use crate::wire::frame::Refusal;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::Arc;
+
+/// Ports that are tried at random before all are tried in turn.
+const RANDOM_TRIES: u32 = 32;
+/// Most ports that are tried for one request: a scan must not hold up the others.
+const TRIES: u32 = 2048;
+
+/// An open port of one client. Dropping it closes the port.
+pub struct Port {
+    /// What the client asked for.
+    pub asked: Asked,
+    /// What it got.
+    pub port: u16,
+    /// Which rule it counts against.
+    rule: usize,
+    service: Arc<AtomicU16>,
+    stop: Stop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    pub random: bool,
+    pub port: u16,
+}
+
+/// What accepts the visitors of a port.
+pub struct Opened {
+    pub listener: Listener,
+    pub service: Arc<AtomicU16>,
+    pub stop: Stop,
+}
+
+/// How many ports a client has under each of its rules, and may have.
+pub struct Allowance<'a> {
+    rules: &'a [TcpRule],
+    used: Vec<u32>,
+    /// Over all rules; 0 is no limit.
+    total: u32,
+}
+
+impl<'a> Allowance<'a> {
+    pub fn new<'b>(limits: &'a Limits, mine: impl Iterator<Item = &'b Port>) -> Self {
+        let mut allowance = Self {
+            rules: &limits.tcp,
+            used: vec![0; limits.tcp.len()],
+            total: limits.tcp_total,
+        };
+        mine.for_each(|port| allowance.count(port.rule));
+        allowance
+    }
+
+    fn count(&mut self, rule: usize) {
+        if let Some(used) = self.used.get_mut(rule) {
+            *used = used.saturating_add(1);
+        }
+    }
+
+    /// The rules that allow another port.
+    fn with_room(&self) -> Vec<usize> {
+        let used = self.used.iter().fold(0u32, |sum, n| sum.saturating_add(*n));
+        if self.total > 0 && used >= self.total {
+            return Vec::new();
+        }
+        let rules = self.rules.iter().zip(&self.used).enumerate();
+        rules
+            .filter(|(_, (rule, used))| rule.number == 0 || **used < rule.number)
+            .map(|(at, _)| at)
+            .collect()
+    }
+}
+
+impl Port {
+    /// The index of the service it belongs to.
+    pub fn service(&self) -> u16 {
+        self.service.load(Ordering::Relaxed)
+    }
+
+    /// The index of the client's service may change with its list.
+    pub fn belongs_to(&self, service: u16) {
+        self.service.store(service, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.stop.say();
+    }
+}
+
+/// Opens a port for `service` and counts it.
+pub fn open(
+    allowance: &mut Allowance<'_>,
+    asked: Asked,
+    service: u16,
+) -> Result<(Port, Opened), Refusal> {
+    let (port, opened) = try_open(allowance, asked, service)?;
+    allowance.count(port.rule);
+    Ok((port, opened))
+}
+
+fn try_open(
+    allowance: &Allowance<'_>,
+    asked: Asked,
+    service: u16,
+) -> Result<(Port, Opened), Refusal> {
+    let rules = allowance.rules;
+    let contains = |rule: &usize| {
+        rules
+            .get(*rule)
+            .is_some_and(|rule| rule.range.contains(asked.port))
+    };
+    let open_one = |rule: usize, port: u16| {
+        let listener = net::listen(None, port).ok()?;
+        let stop = Stop::default();
+        let service = Arc::new(AtomicU16::new(service));
+        let opened = Opened {
+            listener,
+            service: service.clone(),
+            stop: stop.clone(),
+        };
+        let port = Port {
+            asked,
+            port,
+            rule,
+            service,
+            stop,
+        };
+        Some((port, opened))
+    };
+    let with_room = allowance.with_room();
+    if with_room.is_empty() && !rules.is_empty() {
+        return Err(Refusal::TooManyPorts);
+    }
+    if asked.port != 0 {
+        if let Some(rule) = with_room.iter().copied().find(contains) {
+            if let Some(opened) = open_one(rule, asked.port) {
+                return Ok(opened);
+            }
+        } else if !asked.random && (0..rules.len()).any(|rule| contains(&rule)) {
+            return Err(Refusal::TooManyPorts);
+        }
+    }
+    if asked.random {
+        for rule in with_room {
+            for port in candidates(rules, rule) {
+                if let Some(opened) = open_one(rule, port) {
+                    return Ok(opened);
+                }
+            }
+        }
+    }
+    Err(Refusal::PortNotOpened(service))
+}
+
+/// Ports of a rule's range in the order they are tried: some at random, then in turn from a
+/// random one on.
+fn candidates(rules: &[TcpRule], rule: usize) -> impl Iterator<Item = u16> {
+    let (first, len) = rules.get(rule).map_or((0, 0), |rule| {
+        let len = u32::from(rule.range.last).saturating_sub(u32::from(rule.range.first)) + 1;
+        (u32::from(rule.range.first), len)
+    });
+    let start = random();
+    (0..TRIES.min(len.saturating_add(RANDOM_TRIES))).filter_map(move |n| {
+        let offset = if n < RANDOM_TRIES {
+            random()
+        } else {
+            start.wrapping_add(n)
+        };
+        // Within the range by the modulus.
+        u16::try_from(first + offset.checked_rem(len)?).ok()
+    })
+}
+
+/// Enough for spreading ports; not for secrets.
+fn random() -> u32 {
+    let hash = std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish();
+    // The low half is as good as the high one.
+    hash as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PortRange;
+
+    fn rule(number: u32, first: u16, last: u16) -> TcpRule {
+        let range = PortRange { first, last };
+        TcpRule { number, range }
+    }
+
+    /// A port that is free now.
+    fn free_port() -> u16 {
+        let socket = std::net::TcpListener::bind("[::]:0").unwrap();
+        socket.local_addr().unwrap().port()
+    }
+
+    fn ask(port: u16, random: bool) -> Asked {
+        Asked { random, port }
+    }
+
+    fn limits(tcp: &[TcpRule], tcp_total: u32) -> Limits {
+        Limits {
+            tcp: tcp.to_vec(),
+            tcp_total,
+            speed: 0,
+            connections: 0,
+            hosts: crate::config::HostRules {
+                number: 1,
+                regex: Vec::new(),
+                with_id: false,
+            },
+        }
+    }
+
+    fn open_one(rules: &[TcpRule], asked: Asked, service: u16) -> Result<(Port, Opened), Refusal> {
+        let limits = limits(rules, 0);
+        open(
+            &mut Allowance::new(&limits, std::iter::empty()),
+            asked,
+            service,
+        )
+    }
+
+    #[test]
+    fn the_asked_port_is_opened_if_it_is_allowed_and_free() {
+        let port = free_port();
+        let limits = limits(&[rule(1, port, port)], 0);
+        let mut allowance = Allowance::new(&limits, std::iter::empty());
+        let (mine, opened) = open(&mut allowance, ask(port, false), 3).unwrap();
+        assert_eq!((mine.port, opened.listener.addr().port()), (port, port));
+        assert_eq!(opened.service.load(Ordering::Relaxed), 3);
+        let again = open_one(&[rule(0, port, port)], ask(port, false), 4);
+        assert_eq!(again.err(), Some(Refusal::PortNotOpened(4)), "it is in use");
+        let more = open(&mut allowance, ask(port, false), 4);
+        assert_eq!(more.err(), Some(Refusal::TooManyPorts));
+    }
+
+    #[test]
+    fn the_number_over_all_rules_is_kept() {
+        let limits = limits(&[rule(0, 20000, 40000), rule(0, 40001, 60000)], 2);
+        let mut allowance = Allowance::new(&limits, std::iter::empty());
+        let _first = open(&mut allowance, ask(0, true), 0).unwrap();
+        let _second = open(&mut allowance, ask(0, true), 1).unwrap();
+        let third = open(&mut allowance, ask(0, true), 2);
+        assert_eq!(third.err(), Some(Refusal::TooManyPorts));
+    }
+
+    #[test]
+    fn without_rules_or_outside_of_them_nothing_is_opened() {
+        let port = free_port();
+        assert_eq!(
+            open_one(&[], ask(port, true), 0).err(),
+            Some(Refusal::PortNotOpened(0))
+        );
+        assert_eq!(
+            open_one(&[rule(0, 1, 1)], ask(port, false), 1).err(),
+            Some(Refusal::PortNotOpened(1))
+        );
+    }
+
+    #[test]
+    fn another_port_of_the_range_does_if_the_client_says_so() {
+        let taken = std::net::TcpListener::bind("[::]:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let rules = [rule(0, 20000, 60000)];
+        let (mine, _opened) = open_one(&rules, ask(port, true), 0).unwrap();
+        assert!(mine.port != port && rules[0].range.contains(mine.port));
+    }
+
+    #[test]
+    fn every_port_of_a_small_range_is_tried() {
+        let rules = [rule(0, 100, 109)];
+        let tried: std::collections::HashSet<u16> = candidates(&rules, 0).collect();
+        assert_eq!(tried, (100..=109).collect());
+        assert_eq!(candidates(&[rule(0, 1, 65535)], 0).count(), TRIES as usize);
+    }
+}

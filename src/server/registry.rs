@@ -1,0 +1,426 @@
+//! Which client serves what: ids, host prefixes and ports, and the tunnels behind them. The
+//! only place that knows more than one connection.
+
+use super::ports::{self, Allowance, Asked, Opened, Port};
+use crate::config::Limits;
+use crate::tunnel::{Stream, Tunnel};
+use crate::wire::frame::{next_task, Refusal, Signal};
+use crate::wire::hello::Offer;
+use event_listener::{Event, EventListener};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A prefix that has lost its last tunnel is waited for so long after.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// Prefixes that are remembered at most.
+const MOST_REMEMBERED: usize = 4096;
+
+/// What a host prefix is matched with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// An HTTP header.
+    Http,
+    /// The server name of a TLS hello.
+    Tls,
+}
+
+/// What became of a visitor's wish.
+pub enum Opening {
+    Stream(Stream),
+    /// The client is known, but has no tunnel at this moment.
+    NotNow,
+    /// Nobody serves this, and nobody did lately.
+    Unknown,
+}
+
+#[derive(Default)]
+pub struct Registry {
+    inner: Mutex<Inner>,
+    /// Somebody has registered.
+    arrived: Event,
+    /// A tunnel has ended.
+    left: Event,
+}
+
+#[derive(Default)]
+struct Inner {
+    clients: HashMap<Box<str>, Client>,
+    hosts: Hosts,
+    remembered: HashMap<Key, Instant>,
+}
+
+type Hosts = HashMap<Key, Host>;
+
+/// A host prefix, in lower case, and what it is matched with.
+type Key = (Kind, Box<str>);
+
+#[derive(PartialEq, Eq)]
+struct Host {
+    client: Box<str>,
+    service: u16,
+}
+
+/// One id with at least one tunnel.
+struct Client {
+    offers: Vec<Offer>,
+    /// Counts the changes of the offers.
+    version: u32,
+    tunnels: Vec<Member>,
+    /// Tunnels of the registration before, and what they offered.
+    old: Option<Old>,
+    ports: Vec<Port>,
+    last_task: u32,
+}
+
+struct Member {
+    tunnel: Tunnel,
+    /// The version of the offers that its client's end has.
+    version: u32,
+}
+
+struct Old {
+    offers: Vec<Offer>,
+    tunnels: Vec<Tunnel>,
+}
+
+impl Registry {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a tunnel to the client's registration, or makes or replaces it, and tells the
+    /// client. The ports that were opened for it have to be served by the caller.
+    pub fn join(
+        &self,
+        id: &str,
+        limits: &Limits,
+        offers: Vec<Offer>,
+        tunnel: &Tunnel,
+    ) -> Result<Vec<Opened>, Refusal> {
+        let mut inner = self.lock();
+        let mut opened = Vec::new();
+        if let Some(client) = inner.clients.get_mut(id) {
+            if client.offers == offers {
+                let most = usize::try_from(limits.connections).unwrap_or(usize::MAX);
+                let open = client.tunnels.iter().filter(|m| m.tunnel.is_open());
+                if most > 0 && open.count() >= most {
+                    return Err(Refusal::TooManyConnections);
+                }
+            } else if client.old.as_ref().is_some_and(|old| old.offers == offers) {
+                return Err(Refusal::OtherClientConnected);
+            } else {
+                let before = inner.register(id, limits, offers, &mut opened)?;
+                inner.retire(id, before);
+            }
+        } else {
+            inner.register(id, limits, offers, &mut opened)?;
+        }
+        inner.welcome(id, tunnel, Signal::Ready);
+        drop(inner);
+        self.arrived.notify(usize::MAX);
+        Ok(opened)
+    }
+
+    /// Changes what the client offers, from one of its tunnels; running streams and the other
+    /// tunnels go on. Those get new streams again when they have brought the same change.
+    pub fn update(
+        &self,
+        id: &str,
+        limits: &Limits,
+        offers: Vec<Offer>,
+        tunnel: &Tunnel,
+    ) -> Result<Vec<Opened>, Refusal> {
+        let mut inner = self.lock();
+        let mut opened = Vec::new();
+        // A tunnel that was replaced has no say.
+        let Some(client) = inner.member(id, tunnel) else {
+            return Err(Refusal::OtherClientConnected);
+        };
+        if client.offers != offers {
+            inner.register(id, limits, offers, &mut opened)?;
+        }
+        if let Some(client) = inner.clients.get_mut(id) {
+            client.tunnels.retain(|member| !member.tunnel.is(tunnel));
+        }
+        inner.welcome(id, tunnel, Signal::Services);
+        drop(inner);
+        self.arrived.notify(usize::MAX);
+        Ok(opened)
+    }
+
+    /// Whether the tunnel belongs to the client's present registration.
+    pub fn counts(&self, id: &str, tunnel: &Tunnel) -> bool {
+        self.lock().member(id, tunnel).is_some()
+    }
+
+    /// A tunnel has ended. With the last one the registration ends.
+    pub fn leave(&self, id: &str, tunnel: &Tunnel) {
+        let mut inner = self.lock();
+        let Some(client) = inner.clients.get_mut(id) else {
+            return;
+        };
+        client.tunnels.retain(|member| !member.tunnel.is(tunnel));
+        if let Some(old) = &mut client.old {
+            old.tunnels.retain(|other| !other.is(tunnel));
+            if old.tunnels.is_empty() {
+                client.old = None;
+            }
+        }
+        if client.tunnels.is_empty() {
+            inner.clients.remove(id);
+            inner.forget_hosts(id);
+        }
+        drop(inner);
+        self.left.notify(usize::MAX);
+    }
+
+    /// A stream to whoever serves the prefix.
+    pub fn open_host(&self, kind: Kind, prefix: &str) -> Opening {
+        let mut inner = self.lock();
+        let key = (kind, Box::from(prefix));
+        match inner.hosts.get(&key) {
+            Some(host) => {
+                let (id, service) = (host.client.clone(), host.service);
+                inner.open(&id, service)
+            }
+            None => match inner.remembered.get(&key) {
+                Some(lost) if lost.elapsed() < REMEMBERED => Opening::NotNow,
+                _ => Opening::Unknown,
+            },
+        }
+    }
+
+    /// A stream to a client's service.
+    pub fn open(&self, id: &str, service: u16) -> Opening {
+        self.lock().open(id, service)
+    }
+
+    /// Hears of the next registration.
+    pub fn arrival(&self) -> EventListener {
+        self.arrived.listen()
+    }
+
+    /// Hears of the next tunnel that ends.
+    pub fn departure(&self) -> EventListener {
+        self.left.listen()
+    }
+
+    /// Every tunnel there is.
+    pub fn tunnels(&self) -> Vec<Tunnel> {
+        let inner = self.lock();
+        let clients = inner.clients.values();
+        clients
+            .flat_map(|client| {
+                let old = client.old.iter().flat_map(|old| old.tunnels.iter());
+                client.tunnels.iter().map(|m| &m.tunnel).chain(old).cloned()
+            })
+            .collect()
+    }
+}
+
+impl Inner {
+    fn member(&self, id: &str, tunnel: &Tunnel) -> Option<&Client> {
+        let client = self.clients.get(id)?;
+        let mut tunnels = client.tunnels.iter();
+        tunnels
+            .any(|member| member.tunnel.is(tunnel))
+            .then_some(client)
+    }
+
+    /// Makes `offers` what the client serves. Nothing has changed if it is refused. Returns
+    /// what it offered before.
+    fn register(
+        &mut self,
+        id: &str,
+        limits: &Limits,
+        offers: Vec<Offer>,
+        opened: &mut Vec<Opened>,
+    ) -> Result<Vec<Offer>, Refusal> {
+        let hosts = self.wanted_hosts(id, limits, &offers)?;
+        let client = self.clients.remove(id);
+        let before = client.as_ref().map_or(&[][..], |client| &client.ports);
+        let (kept, new) = match wanted_ports(limits, &offers, before) {
+            Ok(ports) => ports,
+            Err(refusal) => {
+                if let Some(client) = client {
+                    self.clients.insert(id.into(), client);
+                }
+                return Err(refusal);
+            }
+        };
+        let mut client = client.unwrap_or(Client {
+            offers: Vec::new(),
+            version: 0,
+            tunnels: Vec::new(),
+            old: None,
+            ports: Vec::new(),
+            last_task: 0,
+        });
+        let mut at = 0;
+        client.ports.retain(|port| {
+            let service = kept.iter().find(|(kept, _)| *kept == at);
+            at += 1;
+            service
+                .inspect(|(_, service)| port.belongs_to(*service))
+                .is_some()
+        });
+        for (port, socket) in new {
+            client.ports.push(port);
+            opened.push(socket);
+        }
+        client.version = client.version.wrapping_add(1);
+        let before = std::mem::replace(&mut client.offers, offers);
+        self.clients.insert(id.into(), client);
+        self.forget_hosts(id);
+        for (key, service) in hosts {
+            self.remembered.remove(&key);
+            let client = id.into();
+            self.hosts.insert(key, Host { client, service });
+        }
+        Ok(before)
+    }
+
+    /// The host prefixes of `offers`, if the client may have them.
+    fn wanted_hosts(
+        &self,
+        id: &str,
+        limits: &Limits,
+        offers: &[Offer],
+    ) -> Result<Vec<(Key, u16)>, Refusal> {
+        let rules = &limits.hosts;
+        let mut wanted: Vec<(Key, u16)> = Vec::new();
+        for (service, offer) in (0u16..).zip(offers) {
+            let Offer::Host { tls, prefix } = offer else {
+                continue;
+            };
+            let prefix = match prefix {
+                None => id.to_ascii_lowercase(),
+                Some(prefix) => {
+                    let allowed = rules.regex.iter().any(|regex| regex.is_match(prefix));
+                    if !allowed && !rules.regex.is_empty() {
+                        return Err(Refusal::HostNotAllowed);
+                    }
+                    let prefix = prefix.to_ascii_lowercase();
+                    if rules.with_id {
+                        format!("{}-{prefix}", id.to_ascii_lowercase())
+                    } else {
+                        prefix
+                    }
+                }
+            };
+            let kind = if *tls { Kind::Tls } else { Kind::Http };
+            let key: Key = (kind, prefix.into_boxed_str());
+            let taken = self.hosts.get(&key).is_some_and(|host| *host.client != *id);
+            if taken || wanted.iter().any(|(other, _)| *other == key) {
+                return Err(Refusal::HostConflict);
+            }
+            wanted.push((key, service));
+        }
+        let most = usize::try_from(rules.number).unwrap_or(usize::MAX);
+        if most > 0 && wanted.len() > most {
+            return Err(Refusal::TooManyHosts);
+        }
+        Ok(wanted)
+    }
+
+    /// The tunnels of the registration before drain.
+    fn retire(&mut self, id: &str, offers: Vec<Offer>) {
+        let Some(client) = self.clients.get_mut(id) else {
+            return;
+        };
+        let mut tunnels: Vec<Tunnel> = client.tunnels.drain(..).map(|m| m.tunnel).collect();
+        for tunnel in &tunnels {
+            tunnel.close();
+        }
+        if let Some(old) = client.old.take() {
+            tunnels.extend(old.tunnels);
+        }
+        client.old = Some(Old { offers, tunnels });
+    }
+
+    /// Tells the client of its ports, then `done`; from here on it may get streams.
+    fn welcome(&mut self, id: &str, tunnel: &Tunnel, done: Signal) {
+        let Some(client) = self.clients.get_mut(id) else {
+            return;
+        };
+        for port in &client.ports {
+            tunnel.signal(Signal::PortOpened {
+                service: port.service(),
+                port: port.port,
+            });
+        }
+        tunnel.signal(done);
+        client.tunnels.push(Member {
+            tunnel: tunnel.clone(),
+            version: client.version,
+        });
+    }
+
+    fn forget_hosts(&mut self, id: &str) {
+        let now = Instant::now();
+        let remembered = &mut self.remembered;
+        remembered.retain(|_, lost| now.duration_since(*lost) < REMEMBERED);
+        self.hosts.retain(|key, host| {
+            if *host.client != *id {
+                return true;
+            }
+            if remembered.len() < MOST_REMEMBERED {
+                remembered.insert(key.clone(), now);
+            }
+            false
+        });
+    }
+
+    fn open(&mut self, id: &str, service: u16) -> Opening {
+        let Some(client) = self.clients.get_mut(id) else {
+            return Opening::NotNow;
+        };
+        let current = client
+            .tunnels
+            .iter()
+            .filter(|m| m.version == client.version);
+        let loads = current.filter_map(|member| Some((member.tunnel.load()?, &member.tunnel)));
+        let Some((_, tunnel)) = loads.min_by_key(|(load, _)| *load) else {
+            return Opening::NotNow;
+        };
+        // After four thousand million tasks an old one may still be there.
+        for _ in 0..64 {
+            client.last_task = next_task(client.last_task);
+            if let Some(stream) = tunnel.open(client.last_task, service) {
+                return Opening::Stream(stream);
+            }
+        }
+        Opening::NotNow
+    }
+}
+
+/// Ports to keep (their place in `mine` and their new service), and ports that were opened.
+type Ports = (Vec<(usize, u16)>, Vec<(Port, Opened)>);
+
+fn wanted_ports(limits: &Limits, offers: &[Offer], mine: &[Port]) -> Result<Ports, Refusal> {
+    let mut kept: Vec<(usize, u16)> = Vec::new();
+    let mut missing = Vec::new();
+    for (service, offer) in (0u16..).zip(offers) {
+        let Offer::Tcp { random, port } = *offer else {
+            continue;
+        };
+        let asked = Asked { random, port };
+        let same = mine
+            .iter()
+            .enumerate()
+            .find(|(at, port)| port.asked == asked && !kept.iter().any(|(taken, _)| taken == at));
+        match same {
+            Some((at, _)) => kept.push((at, service)),
+            None => missing.push((asked, service)),
+        }
+    }
+    let kept_ports = kept.iter().filter_map(|(at, _)| mine.get(*at));
+    let mut allowance = Allowance::new(limits, kept_ports);
+    let mut new = Vec::new();
+    for (asked, service) in missing {
+        let (port, opened) = ports::open(&mut allowance, asked, service)?;
+        new.push((port, opened));
+    }
+    Ok((kept, new))
+}

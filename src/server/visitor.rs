@@ -1,0 +1,267 @@
+//! Whoever connects: reads just enough to know whether it is a tunnel or a visitor and where
+//! a visitor wants to go, and brings it there.
+
+use super::answer::{self, Answer};
+use super::client_hello;
+use super::http_head;
+use super::ports::Opened;
+use super::registry::{Kind, Opening};
+use super::{session, State};
+use crate::net::{Conn, Socket};
+use crate::tunnel::{with_scratch, Finish, Relay, Stream, Why};
+use crate::wire::{MAGIC, VERSION};
+use async_io::Timer;
+use futures_lite::{future, AsyncWriteExt};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::task::ready;
+use std::time::{Duration, Instant};
+
+/// How long a visitor has to say where it wants to go.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a visitor waits for a client that was here lately.
+const RETURN: Duration = Duration::from_secs(3);
+/// Bytes of the first read: an ordinary head, and no more.
+const FIRST: usize = 2048;
+
+/// What a listener is for, beside tunnels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    Http,
+    /// HTTP inside of TLS.
+    Https,
+    /// TLS that is passed on as it is.
+    Sni,
+}
+
+/// Serves one connection of a listener, whoever it is.
+pub async fn greet(state: Arc<State>, socket: Socket, peer: SocketAddr, door: Door) {
+    let conn = match (door, &state.acceptor) {
+        (Door::Https, Some(acceptor)) => {
+            // The handshake is large, and over soon.
+            let handshake = Box::pin(acceptor.accept(socket));
+            match within(PATIENCE, handshake).await {
+                Some(Ok(conn)) => conn,
+                Some(Err(e)) => return log::debug!("{peer}: TLS handshake: {e}"),
+                None => return log::debug!("{peer}: the TLS handshake took too long"),
+            }
+        }
+        _ => Conn::from(socket),
+    };
+    let conn = Arc::new(conn);
+    let mut visitor = Visitor {
+        state,
+        conn,
+        peer,
+        door,
+        head: Vec::new(),
+    };
+    match within(PATIENCE, visitor.find_way()).await {
+        Some(Way::Tunnel) => {
+            let already = visitor.head.split_off(2);
+            session::serve(visitor.state, visitor.conn, peer, already).await;
+        }
+        Some(Way::Host(kind, prefix)) => visitor.go(kind, &prefix).await,
+        Some(Way::Wrong(answer)) => {
+            log::debug!("{peer}: {answer:?}");
+            answer::http(&visitor.conn, answer).await;
+        }
+        Some(Way::Nameless) => answer::no_such_server_name(&visitor.conn).await,
+        Some(Way::Nowhere(why)) => log::debug!("{peer}: {why}"),
+        None if visitor.is_http() && !visitor.head.is_empty() => {
+            answer::http(&visitor.conn, Answer::TimedOutReading).await;
+        }
+        None => log::debug!("{peer}: it did not say what it wants"),
+    }
+}
+
+/// Accepts the visitors of a client's TCP port until the port is closed.
+pub async fn accept_port(state: Arc<State>, id: Box<str>, port: Opened) {
+    let accepting = async {
+        loop {
+            let (socket, peer) = port.listener.accept().await;
+            let service = port.service.load(Ordering::Relaxed);
+            let (state, id) = (state.clone(), id.clone());
+            crate::spawn(async move {
+                let open = || state.registry.open(&id, service);
+                match wait_for(&state, open).await {
+                    Opening::Stream(stream) => {
+                        // The service may be the one that speaks first.
+                        stream.announce();
+                        relay(&state, stream, Arc::new(socket.into()), false);
+                    }
+                    _ => log::debug!("{peer}: no tunnel of {id} for its TCP port"),
+                }
+            });
+        }
+    };
+    state.stop.or(port.stop.or::<()>(accepting)).await;
+}
+
+/// Where a connection wants to go.
+enum Way {
+    Tunnel,
+    Host(Kind, String),
+    /// An HTTP visitor that cannot be helped.
+    Wrong(Answer),
+    /// A TLS visitor that does not say where.
+    Nameless,
+    /// Nobody to answer.
+    Nowhere(&'static str),
+}
+
+struct Visitor {
+    state: Arc<State>,
+    conn: Arc<Conn>,
+    peer: SocketAddr,
+    door: Door,
+    /// What has been read.
+    head: Vec<u8>,
+}
+
+impl Visitor {
+    fn is_http(&self) -> bool {
+        self.door != Door::Sni
+    }
+
+    async fn find_way(&mut self) -> Way {
+        loop {
+            if let Some(way) = self.look() {
+                return way;
+            }
+            let most = if self.head.is_empty() {
+                FIRST
+            } else {
+                client_hello::MAX
+            };
+            match read_more(&self.conn, &mut self.head, most).await {
+                Ok(1..) => {}
+                Ok(0) if self.head.is_empty() => return Way::Nowhere("closed without a word"),
+                Ok(0) if self.is_http() => {
+                    return Way::Wrong(Answer::BadRequest("the request is cut short"))
+                }
+                _ => return Way::Nowhere("closed in the middle of its first words"),
+            }
+        }
+    }
+
+    /// What the bytes so far say; `None` while they do not.
+    fn look(&self) -> Option<Way> {
+        match self.head.as_slice() {
+            [] | [MAGIC] => return None,
+            [MAGIC, VERSION, ..] => return Some(Way::Tunnel),
+            [MAGIC, ..] => return Some(Way::Nowhere("a tunnel of an unknown version")),
+            _ => {}
+        }
+        if self.is_http() {
+            let name = &self.state.mux_header;
+            Some(match http_head::find(&self.head, name) {
+                http_head::Found::More => return None,
+                http_head::Found::Value(value) => {
+                    let prefix = if name.eq_ignore_ascii_case("host") {
+                        http_head::host_prefix(value)
+                    } else {
+                        value.to_ascii_lowercase()
+                    };
+                    Way::Host(Kind::Http, prefix)
+                }
+                http_head::Found::TooLong => Way::Wrong(Answer::HeadTooLong),
+                http_head::Found::Bad(why) => Way::Wrong(Answer::BadRequest(why)),
+            })
+        } else {
+            Some(match client_hello::server_name(&self.head) {
+                client_hello::Found::More => return None,
+                client_hello::Found::Name(name) => {
+                    Way::Host(Kind::Tls, http_head::host_prefix(&name))
+                }
+                client_hello::Found::Nameless => Way::Nameless,
+                client_hello::Found::Bad => Way::Nowhere("neither a tunnel nor TLS"),
+            })
+        }
+    }
+
+    /// Brings the visitor to its service.
+    async fn go(self, kind: Kind, prefix: &str) {
+        let open = || self.state.registry.open_host(kind, prefix);
+        match wait_for(&self.state, open).await {
+            Opening::Stream(mut stream) => {
+                stream.limit_idle(self.state.timeout);
+                // If it fails, the relay finds out why.
+                let _ = stream.write_all(&self.head).await;
+                relay(&self.state, stream, self.conn, self.door != Door::Sni);
+            }
+            missing => {
+                let answer = match missing {
+                    Opening::Unknown => Answer::NoSuchHost,
+                    _ => Answer::NoTunnel,
+                };
+                log::debug!("{}: {prefix}: {answer:?}", self.peer);
+                match kind {
+                    Kind::Http => answer::http(&self.conn, answer).await,
+                    Kind::Tls => answer::no_such_server_name(&self.conn).await,
+                }
+            }
+        }
+    }
+}
+
+/// Opens a stream, and gives a client that was here lately a moment to come back.
+async fn wait_for(state: &State, open: impl Fn() -> Opening) -> Opening {
+    let deadline = Instant::now() + RETURN;
+    loop {
+        let arrival = state.registry.arrival();
+        match open() {
+            Opening::NotNow => {}
+            decided => return decided,
+        }
+        let arrived = async {
+            arrival.await;
+            true
+        };
+        let timeout = async {
+            Timer::at(deadline).await;
+            false
+        };
+        if !future::or(arrived, timeout).await {
+            return Opening::NotNow;
+        }
+    }
+}
+
+/// Leaves the visitor to a task of its own, which is small: this one has done its work.
+fn relay(state: &State, stream: Stream, conn: Arc<Conn>, http: bool) {
+    stream.limit_idle(state.timeout);
+    let relay = Relay::visitor(stream, conn.clone(), http);
+    crate::spawn(async move {
+        let answer = match relay.await {
+            Finish::Done => return,
+            Finish::Unanswered(Why::TimedOut) => Answer::TimedOut,
+            Finish::Unanswered(_) => Answer::NotReached,
+        };
+        Box::pin(answer::http(&conn, answer)).await;
+    });
+}
+
+/// Appends what the connection has, until there are `most` bytes. 0 is its end.
+pub async fn read_more(conn: &Conn, bytes: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+    std::future::poll_fn(|cx| {
+        with_scratch(|scratch| {
+            let room = most.saturating_sub(bytes.len()).clamp(1, scratch.len());
+            let scratch = scratch.get_mut(..room).unwrap_or_default();
+            let n = ready!(conn.poll_read(cx, scratch))?;
+            bytes.extend_from_slice(scratch.get(..n).unwrap_or_default());
+            std::task::Poll::Ready(Ok(n))
+        })
+    })
+    .await
+}
+
+async fn within<T>(patience: Duration, task: impl std::future::Future<Output = T>) -> Option<T> {
+    future::or(async { Some(task.await) }, async {
+        Timer::after(patience).await;
+        None
+    })
+    .await
+}

@@ -1,0 +1,329 @@
+//! What a tunnel receives. Parses every frame of each read and hands payloads to their
+//! streams at once; what concerns the session comes out as [`Event`]s.
+
+use super::buffer::with_scratch;
+use super::closing::Closing;
+use super::stream::Entry;
+use super::{lock, Core, Peer, Policy, Stream, Tunnel, Why};
+use crate::net::clock::Tick;
+use crate::net::Conn;
+use crate::wire::frame::{self, Head, Signal, MAX_HEAD};
+use crate::wire::hello::{Hello, Reader};
+use async_io::Timer;
+use futures_lite::Stream as _;
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{ready, Context, Poll};
+use std::time::Duration;
+
+/// What the session has to act on.
+pub enum Event {
+    /// Anything but ping, close and services, which come as events of their own.
+    Signal(Signal),
+    Ping,
+    /// The peer has said close; the tunnel has already answered as it should.
+    Close,
+    /// The services signal; a client's carries its registration.
+    Services(Option<Hello>),
+    /// The peer has opened a stream to this service.
+    Opened(Stream, u16),
+    /// Time to look at deadlines; see [`Inbox::silence`].
+    Tick,
+    /// Nothing more comes. `Ok`: the peer or we have ended it in good order.
+    End(io::Result<()>),
+}
+
+/// Reads one tunnel. Polled by its session alone.
+pub struct Inbox {
+    tunnel: Tunnel,
+    conn: Arc<Conn>,
+    /// Bytes that were read before there was an inbox.
+    already: Vec<u8>,
+    reading: Reading,
+    events: VecDeque<Event>,
+    timer: Timer,
+    heard: Tick,
+    peer: Peer,
+    ended: Option<io::Result<()>>,
+}
+
+enum Reading {
+    /// The start of a head whose rest has not come.
+    Head(SmallVec<[u8; MAX_HEAD]>),
+    Payload {
+        task: u32,
+        left: u32,
+    },
+    Registration(Box<Reader>),
+}
+
+impl Inbox {
+    pub(super) fn new(tunnel: Tunnel, conn: Arc<Conn>, already: Vec<u8>, policy: &Policy) -> Self {
+        Self {
+            tunnel,
+            conn,
+            already,
+            reading: Reading::Head(SmallVec::new()),
+            events: VecDeque::new(),
+            timer: Timer::interval(policy.tick),
+            heard: Tick::now(),
+            peer: policy.peer,
+            ended: None,
+        }
+    }
+
+    /// The connection, for what comes after the tunnel.
+    pub fn conn(&self) -> &Arc<Conn> {
+        &self.conn
+    }
+
+    /// How long the peer has said nothing, while we listened.
+    pub fn silence(&self) -> Duration {
+        self.heard.until(Tick::now())
+    }
+
+    /// The next thing to act on. After [`Event::End`] it must not be asked again.
+    pub async fn next(&mut self) -> Event {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Some(event) = self.events.pop_front() {
+            return Poll::Ready(event);
+        }
+        if self.ended.is_none() {
+            if let Poll::Ready(Err(e)) = self.poll_fill(cx) {
+                self.ended = Some(Err(e));
+            }
+        }
+        if let Some(event) = self.events.pop_front() {
+            return Poll::Ready(event);
+        }
+        if let Some(result) = self.ended.take() {
+            lock(&self.tunnel.0).end(result.is_ok());
+            return Poll::Ready(Event::End(result));
+        }
+        ready!(Pin::new(&mut self.timer).poll_next(cx));
+        lock(&self.tunnel.0).sweep(Tick::now());
+        Poll::Ready(Event::Tick)
+    }
+
+    /// Reads until there is an event, or nothing to read.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.already.is_empty() {
+            let bytes = std::mem::take(&mut self.already);
+            self.take(&bytes)?;
+        }
+        // A peer that keeps sending lets others have their turn after a few reads.
+        for _ in 0..4 {
+            if !self.events.is_empty() || self.ended.is_some() {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_may_read(cx));
+            if self.ended.is_some() {
+                return Poll::Ready(Ok(()));
+            }
+            let read = with_scratch(|buf| {
+                let n = ready!(self.conn.poll_read(cx, buf))?;
+                Poll::Ready(match buf.get(..n) {
+                    Some(bytes @ [_, ..]) => self.take(bytes),
+                    _ => {
+                        self.ended = Some(self.end_of_conn());
+                        Ok(())
+                    }
+                })
+            });
+            match ready!(read) {
+                // The peer may reset instead of reading our last goodbye.
+                Err(e) if e.kind() != io::ErrorKind::InvalidData && self.is_closing() => {
+                    self.ended = Some(Ok(()));
+                }
+                result => result?,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Waits while a stream is full or the peer does not take our answers.
+    fn poll_may_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut core = lock(&self.tunnel.0);
+        if core.over {
+            self.ended = Some(Ok(()));
+            return Poll::Ready(());
+        }
+        match &core.inbox {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            _ => core.inbox = Some(cx.waker().clone()),
+        }
+        if core.full > 0 || core.outbox.is_flooded() {
+            // It is not the peer that is silent.
+            self.heard = Tick::now();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    fn is_closing(&self) -> bool {
+        lock(&self.tunnel.0).closing != Closing::Open
+    }
+
+    fn end_of_conn(&self) -> io::Result<()> {
+        if self.is_closing() {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the other end closed the connection",
+        ))
+    }
+
+    /// Works off what has been read.
+    fn take(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        self.heard = Tick::now();
+        let tunnel = self.tunnel.clone();
+        while !bytes.is_empty() && self.ended.is_none() {
+            let malformed = |e| io::Error::new(io::ErrorKind::InvalidData, e);
+            match &mut self.reading {
+                Reading::Payload { task, left } => {
+                    let n = bytes
+                        .len()
+                        .min(usize::try_from(*left).unwrap_or(usize::MAX));
+                    let (payload, rest) = bytes.split_at(n);
+                    lock(&tunnel.0).deliver(*task, payload, self.heard);
+                    bytes = rest;
+                    // At most what was left.
+                    *left -= n as u32;
+                    if *left == 0 {
+                        self.reading = Reading::Head(SmallVec::new());
+                    }
+                }
+                Reading::Registration(reader) => {
+                    let n = reader.feed(bytes).map_err(malformed)?;
+                    bytes = bytes.get(n..).unwrap_or_default();
+                    match std::mem::take(&mut **reader).finish() {
+                        Ok(hello) => {
+                            self.events.push_back(Event::Services(Some(hello)));
+                            self.reading = Reading::Head(SmallVec::new());
+                        }
+                        Err(unfinished) => **reader = unfinished,
+                    }
+                }
+                Reading::Head(begun) if begun.is_empty() => {
+                    match frame::parse(bytes).map_err(malformed)? {
+                        Some((head, n)) => {
+                            bytes = bytes.get(n..).unwrap_or_default();
+                            self.meet(head);
+                        }
+                        None => {
+                            begun.extend_from_slice(bytes);
+                            bytes = &[];
+                        }
+                    }
+                }
+                Reading::Head(begun) => {
+                    // The rest of a head that was cut by the end of a read.
+                    let before = begun.len();
+                    begun.extend(bytes.iter().copied().take(MAX_HEAD - before.min(MAX_HEAD)));
+                    match frame::parse(begun).map_err(malformed)? {
+                        Some((head, n)) => {
+                            bytes = bytes.get(n - before..).unwrap_or_default();
+                            begun.clear();
+                            self.meet(head);
+                        }
+                        None => bytes = &[],
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn meet(&mut self, head: Head) {
+        match head {
+            Head::Signal(signal) => self.hear(signal),
+            Head::Data { task, len } => self.expect(task, len),
+            Head::Close { task } => lock(&self.tunnel.0).closed_by_peer(task),
+            Head::ServicesData { task, service, len } => {
+                let most = match self.peer {
+                    Peer::Client => 0,
+                    Peer::Server { streams } => streams,
+                };
+                if lock(&self.tunnel.0).accept(task, most) {
+                    let stream = Stream::new(self.tunnel.clone(), task);
+                    self.events.push_back(Event::Opened(stream, service));
+                }
+                self.expect(task, len);
+            }
+        }
+    }
+
+    fn expect(&mut self, task: u32, left: u32) {
+        self.reading = if left > 0 {
+            Reading::Payload { task, left }
+        } else {
+            Reading::Head(SmallVec::new())
+        };
+    }
+
+    fn hear(&mut self, signal: Signal) {
+        let event = match signal {
+            // One answer is enough for all that came at once.
+            Signal::Ping if matches!(self.events.back(), Some(Event::Ping)) => return,
+            Signal::Ping => Event::Ping,
+            Signal::Close => {
+                self.tunnel.heard_close();
+                Event::Close
+            }
+            Signal::Services if self.peer == Peer::Client => {
+                self.reading = Reading::Registration(Box::default());
+                return;
+            }
+            Signal::Services => Event::Services(None),
+            other => Event::Signal(other),
+        };
+        self.events.push_back(event);
+    }
+}
+
+impl Drop for Inbox {
+    /// Without a reader there is no tunnel.
+    fn drop(&mut self) {
+        lock(&self.tunnel.0).end(false);
+    }
+}
+
+impl Core {
+    /// Payload for a stream. Bytes of a stream nobody knows are dropped.
+    fn deliver(&mut self, task: u32, payload: &[u8], now: Tick) {
+        let limit = self.backlog;
+        if let Some(entry) = self.streams.get_mut(&task) {
+            if entry.deliver(payload, now, limit) {
+                self.full += 1;
+            }
+        }
+    }
+
+    fn closed_by_peer(&mut self, task: u32) {
+        if let Some(entry) = self.streams.get_mut(&task) {
+            entry.end(Why::Closed);
+        }
+    }
+
+    /// A stream of the peer's begins; false if it is not new or there may be no more. The
+    /// peer is told of the latter.
+    fn accept(&mut self, task: u32, most: usize) -> bool {
+        if self.streams.contains_key(&task) {
+            return false;
+        }
+        if self.over || self.streams.len() >= most {
+            self.outbox.push(Head::Close { task }.encode().as_slice());
+            return false;
+        }
+        self.streams.insert(task, Entry::opened_by_peer());
+        true
+    }
+}

@@ -1,0 +1,287 @@
+//! One connection that carries many streams, whatever its ends are for.
+//!
+//! A [`Tunnel`] is the handle that streams and sessions share; its state stands behind one
+//! lock that is never held across an await. Two tasks drive it: the [`Inbox`], which its
+//! session polls, reads and hands payloads on, and a writer sends what the outbox gathers.
+//!
+//! GT/1 has no windows. A stream whose reader does not take its bytes gets a bounded
+//! backlog, and when one is full the inbox reads no more until it is not; a reader that
+//! takes nothing for [`STUCK`] while others wait is cut off.
+
+mod backlog;
+mod buffer;
+mod closing;
+mod inbox;
+mod outbox;
+mod relay;
+mod stream;
+
+pub(crate) use buffer::with_scratch;
+pub use inbox::{Event, Inbox};
+pub use relay::{Finish, Relay};
+pub use stream::{Stream, Why};
+
+use crate::net::clock::Tick;
+use crate::net::Conn;
+use crate::wire::frame::{Head, Signal};
+use closing::{Closing, Step};
+use outbox::{Outbox, Writer};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+use stream::Entry;
+
+/// A reader that has taken nothing for this long, with its backlog full and other streams
+/// behind it, is cut off.
+pub const STUCK: Duration = Duration::from_secs(10);
+
+/// What one tunnel may hold and how long it waits. Where wire versions or roles differ, they
+/// differ here.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// Bytes a stream may have waiting before the inbox stops reading. One more read, 64 KiB,
+    /// may come on top.
+    pub backlog: usize,
+    pub peer: Peer,
+    /// How often [`Event::Tick`] comes and deadlines are looked at.
+    pub tick: Duration,
+}
+
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// It opens no streams, and sends its registration behind a services signal.
+    Client,
+    /// It opens streams, so many at a time.
+    Server { streams: usize },
+}
+
+impl Policy {
+    /// `shortest` is the shortest time-out that is to be kept on this tunnel.
+    pub fn new(peer: Peer, shortest: Duration) -> Self {
+        Self {
+            backlog: 256 * 1024,
+            peer,
+            tick: (shortest / 8).clamp(Duration::from_millis(50), Duration::from_secs(5)),
+        }
+    }
+}
+
+/// A handle of one tunnel. Clones are the same tunnel.
+#[derive(Clone)]
+pub struct Tunnel(Arc<Shared>);
+
+struct Shared {
+    core: Mutex<Core>,
+}
+
+struct Core {
+    outbox: Outbox,
+    streams: HashMap<u32, Entry>,
+    closing: Closing,
+    /// See [`Policy::backlog`].
+    backlog: usize,
+    /// Streams whose backlog is full.
+    full: usize,
+    /// The inbox, while it must not read.
+    inbox: Option<Waker>,
+    over: bool,
+}
+
+fn lock(shared: &Shared) -> MutexGuard<'_, Core> {
+    // A panic elsewhere leaves the state whole: every change to it is one step.
+    shared.core.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Tunnel {
+    /// A tunnel over `conn`, whose reader has `already` taken some bytes. Its writer runs
+    /// until the tunnel ends; its session has to poll the inbox.
+    pub fn new(conn: Arc<Conn>, already: Vec<u8>, policy: Policy) -> (Self, Inbox) {
+        let shared = Arc::new(Shared {
+            core: Mutex::new(Core {
+                outbox: Outbox::default(),
+                streams: HashMap::new(),
+                closing: Closing::Open,
+                backlog: policy.backlog,
+                full: 0,
+                inbox: None,
+                over: false,
+            }),
+        });
+        crate::spawn(Writer::new(shared.clone(), conn.clone()));
+        let tunnel = Self(shared);
+        let inbox = Inbox::new(tunnel.clone(), conn, already, &policy);
+        (tunnel, inbox)
+    }
+
+    /// Opens a stream to the peer's service `service`; the peer learns of it with the first
+    /// bytes, or by [`Stream::announce`]. `None` if the tunnel takes no new streams or `task`
+    /// is in use.
+    pub fn open(&self, task: u32, service: u16) -> Option<Stream> {
+        let mut core = lock(&self.0);
+        if core.over || core.closing != Closing::Open || core.streams.contains_key(&task) {
+            return None;
+        }
+        core.streams.insert(task, Entry::opened_here(service));
+        Some(Stream::new(self.clone(), task))
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        lock(&self.0).outbox.push(signal.encode().as_slice());
+    }
+
+    /// Bytes that are neither a signal nor a task frame: a hello.
+    pub fn say(&self, bytes: &[u8]) {
+        lock(&self.0).outbox.push(bytes);
+    }
+
+    /// Begins the graceful end: no new streams; those that run may finish.
+    pub fn close(&self) {
+        let mut core = lock(&self.0);
+        let step = core.closing.ask();
+        core.take(step);
+    }
+
+    /// Sends what is there and ends, whatever still runs.
+    pub fn finish(&self) {
+        let mut core = lock(&self.0);
+        core.closing = Closing::Over;
+        core.outbox.finish();
+        core.cut_streams();
+    }
+
+    /// Streams that run.
+    pub fn streams(&self) -> usize {
+        lock(&self.0).streams.len()
+    }
+
+    /// How busy the tunnel is, to choose the least busy one; `None` if it takes no streams.
+    /// A tunnel that cannot read at the moment is busier than any that can.
+    pub fn load(&self) -> Option<usize> {
+        let core = lock(&self.0);
+        let open = !core.over && core.closing == Closing::Open;
+        open.then(|| core.streams.len() + if core.full > 0 { usize::MAX / 2 } else { 0 })
+    }
+
+    /// Whether it neither is closing nor has ended.
+    pub fn is_open(&self) -> bool {
+        self.load().is_some()
+    }
+
+    /// Same tunnel?
+    pub fn is(&self, other: &Tunnel) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    fn heard_close(&self) {
+        let mut core = lock(&self.0);
+        let streams = core.streams.len();
+        let step = core.closing.heard(streams);
+        core.take(step);
+    }
+}
+
+impl Shared {
+    /// The connection is gone, or its end has been sent (`orderly`).
+    fn end(&self, orderly: bool) {
+        lock(self).end(orderly);
+    }
+}
+
+impl Core {
+    fn take(&mut self, step: Step) {
+        let close = Signal::Close.encode();
+        let times = match step {
+            Step::Nothing => return,
+            Step::SayClose => 1,
+            Step::Finish => 2,
+            Step::SayAndFinish => 3,
+            Step::End => return self.end(true),
+        };
+        for _ in 0..times {
+            self.outbox.push(close.as_slice());
+        }
+        if step != Step::SayClose {
+            self.outbox.finish();
+        }
+    }
+
+    /// The end of everything. Streams learn that theirs was cut, unless the peer had closed
+    /// them; what they have received they still deliver.
+    fn end(&mut self, orderly: bool) {
+        self.over = true;
+        self.closing = Closing::Over;
+        if !orderly {
+            self.outbox.fail();
+        } else {
+            self.outbox.finish();
+        }
+        self.cut_streams();
+        self.wake_inbox();
+    }
+
+    fn cut_streams(&mut self) {
+        for entry in self.streams.values_mut() {
+            entry.end(Why::Lost);
+        }
+    }
+
+    fn wake_inbox(&mut self) {
+        if let Some(inbox) = self.inbox.take() {
+            inbox.wake();
+        }
+    }
+
+    /// Lets up to `n` of the streams that wait for room try again.
+    fn admit(&mut self, n: usize) {
+        let mut admitted = 0;
+        while admitted < n {
+            let Some(task) = self.outbox.waiting.pop_front() else {
+                break;
+            };
+            // It may have ended meanwhile.
+            if let Some(entry) = self.streams.get_mut(&task) {
+                entry.waits_for_room = false;
+                entry.wake();
+                admitted += 1;
+            }
+        }
+    }
+
+    fn remove(&mut self, task: u32) {
+        let Some(entry) = self.streams.remove(&task) else {
+            return;
+        };
+        if entry.full {
+            self.no_longer_full();
+        }
+        if entry.peer_waits_for_close() {
+            self.outbox.push(Head::Close { task }.encode().as_slice());
+        }
+        if self.streams.is_empty() {
+            self.streams.shrink_to(16);
+            let step = self.closing.idle();
+            self.take(step);
+        }
+    }
+
+    fn no_longer_full(&mut self) {
+        self.full = self.full.saturating_sub(1);
+        if self.full == 0 {
+            self.wake_inbox();
+        }
+    }
+
+    /// Looks at the deadlines of all streams.
+    fn sweep(&mut self, now: Tick) {
+        let others = self.streams.len() > 1;
+        for entry in self.streams.values_mut() {
+            if entry.is_idle(now) {
+                entry.end(Why::TimedOut);
+            } else if others && entry.is_stuck(now) {
+                entry.end(Why::Stuck);
+            }
+        }
+    }
+}

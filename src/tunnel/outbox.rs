@@ -1,0 +1,211 @@
+//! What a tunnel has to send. Streams append frames; one writer sends all that has gathered
+//! in one system call, and more gathers meanwhile.
+
+use super::buffer::{Buffer, ROOM};
+use super::{lock, Shared};
+use crate::net::Conn;
+use crate::wire::frame::{Head, MAX_HEAD};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{ready, Context, Poll, Waker};
+
+/// Most payload of one frame.
+const FRAME: usize = 32 * 1024;
+/// A frame is not begun for less room than this.
+const WORTHWHILE: usize = 4 * 1024;
+/// Frames that wait for no room (closes, signals) may take the outbox to here; above it the
+/// inbox reads no more, so that a peer cannot make us gather answers it does not read.
+pub(super) const FLOODED: usize = 4 * ROOM;
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    gathering: Buffer,
+    /// The writer, when it has nothing to send.
+    writer: Option<Waker>,
+    /// Streams that wait for room, first come first served.
+    pub waiting: VecDeque<u32>,
+    end: End,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum End {
+    #[default]
+    Open,
+    /// Send what is there, then shut the socket for writing.
+    Flush,
+    /// Nobody listens.
+    Broken,
+}
+
+impl Outbox {
+    /// Appends a frame without payload, whether or not there is room.
+    pub fn push(&mut self, frame: &[u8]) {
+        if self.end == End::Open {
+            self.gathering.push(frame);
+            self.wake_writer();
+        }
+    }
+
+    /// The room for one frame, `FRAME` at most; `None` if it is too little to begin one.
+    pub fn room(&self) -> io::Result<Option<usize>> {
+        if self.end != End::Open {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let room = ROOM.saturating_sub(self.gathering.len() + MAX_HEAD);
+        Ok((room >= WORTHWHILE).then_some(room.min(FRAME)))
+    }
+
+    /// Appends a frame whose payload, at most `room` bytes, `fill` puts in place; it says how
+    /// many there are. With none there is no frame.
+    pub fn fill(
+        &mut self,
+        room: usize,
+        head: impl FnOnce(u32) -> Head,
+        head_len: usize,
+        fill: impl FnOnce(&mut [u8]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let frame = self.gathering.room(head_len + room);
+        let Some((head_room, payload)) = frame.split_at_mut_checked(head_len) else {
+            return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+        };
+        let filled = fill(payload);
+        if let Poll::Ready(Ok(n @ 1..)) = filled {
+            // At most FRAME.
+            head_room.copy_from_slice(head(n as u32).encode().as_slice());
+            self.gathering.grow(head_len + n);
+            self.wake_writer();
+        } else {
+            // Gives the memory back if there was nothing before either.
+            self.gathering.consume(0);
+        }
+        filled
+    }
+
+    fn wake_writer(&mut self) {
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+    }
+
+    /// No more frames; what is there is still sent.
+    pub fn finish(&mut self) {
+        if self.end == End::Open {
+            self.end = End::Flush;
+        }
+        self.wake_writer();
+    }
+
+    /// Nothing can be sent any more.
+    pub fn fail(&mut self) {
+        self.end = End::Broken;
+        self.gathering = Buffer::default();
+        self.wake_writer();
+    }
+
+    pub fn is_flooded(&self) -> bool {
+        self.gathering.len() > FLOODED
+    }
+
+    /// Takes all that has gathered, or keeps the waker until there is something.
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Taken> {
+        if self.end == End::Broken {
+            return Poll::Ready(Taken::Broken);
+        }
+        if !self.gathering.is_empty() {
+            return Poll::Ready(Taken::Frames(std::mem::take(&mut self.gathering)));
+        }
+        if self.end == End::Flush {
+            return Poll::Ready(Taken::End);
+        }
+        match &self.writer {
+            Some(writer) if writer.will_wake(cx.waker()) => {}
+            _ => self.writer = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
+enum Taken {
+    Frames(Buffer),
+    End,
+    Broken,
+}
+
+/// The future that sends what the outbox gathers. Ends when the tunnel does.
+pub(super) struct Writer {
+    tunnel: Arc<Shared>,
+    conn: Arc<Conn>,
+    sending: Buffer,
+    step: Step,
+}
+
+enum Step {
+    Send,
+    /// TLS may hold back the last record.
+    Flush,
+    Shutdown,
+}
+
+impl Writer {
+    pub fn new(tunnel: Arc<Shared>, conn: Arc<Conn>) -> Self {
+        Self {
+            tunnel,
+            conn,
+            sending: Buffer::default(),
+            step: Step::Send,
+        }
+    }
+
+    /// `Ok`: all is sent and the end too.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match self.step {
+                Step::Send => {
+                    while !self.sending.is_empty() {
+                        let n = ready!(self.conn.poll_write(cx, self.sending.as_slice()))?;
+                        if n == 0 {
+                            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                        }
+                        self.sending.consume(n);
+                    }
+                    self.step = Step::Flush;
+                }
+                Step::Flush => {
+                    ready!(self.conn.poll_flush(cx))?;
+                    let mut core = lock(&self.tunnel);
+                    let was_flooded = core.outbox.is_flooded();
+                    let taken = core.outbox.poll_take(cx);
+                    // A stream that sends admits the next, so two are enough to keep the
+                    // outbox full. With nothing to send, those that were admitted may have
+                    // ended without a word, so all of them may try.
+                    core.admit(if taken.is_pending() { usize::MAX } else { 2 });
+                    match ready!(taken) {
+                        Taken::Frames(frames) => {
+                            self.sending = frames;
+                            self.step = Step::Send;
+                            if was_flooded {
+                                core.wake_inbox();
+                            }
+                        }
+                        Taken::End => self.step = Step::Shutdown,
+                        Taken::Broken => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                    }
+                }
+                Step::Shutdown => return self.conn.poll_shutdown(cx),
+            }
+        }
+    }
+}
+
+impl Future for Writer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let result = ready!(self.poll_send(cx));
+        self.tunnel.end(result.is_ok());
+        Poll::Ready(())
+    }
+}

@@ -1,0 +1,194 @@
+//! Moves bytes between a connection and a stream, both ways, until both have ended. The one
+//! place where that is done, for visitors and services alike.
+//!
+//! From the stream to the connection there is mostly nothing to do: the inbox writes
+//! straight into the connection, and the relay only brings what got stuck.
+
+use super::buffer::with_scratch;
+use super::{Stream, Why};
+use crate::net::Conn;
+use async_io::Timer;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{ready, Context, Poll};
+use std::time::Duration;
+
+/// Reads before others have their turn.
+const TURN: usize = 4;
+/// After the stream has ended: how long the connection's peer has for its own goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// A visitor that has ended its direction, in a wire that cannot say so, keeps the stream
+/// for this long after the last answer,
+const ANSWERED: Duration = Duration::from_secs(1);
+/// and this long for the first one.
+const UNANSWERED: Duration = Duration::from_secs(90);
+
+/// How it went.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// There is nobody to tell anything any more.
+    Done,
+    /// The stream ended for this reason before a byte of an answer had come; the connection
+    /// is still open.
+    Unanswered(Why),
+}
+
+/// Which end the connection belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Visitor,
+    /// A visitor that is owed an answer if none came.
+    Asking,
+    Service,
+}
+
+/// The future of one relay.
+pub struct Relay {
+    conn: Arc<Conn>,
+    side: Side,
+    state: State,
+    timer: Option<Timer>,
+}
+
+enum State {
+    Both(Stream),
+    /// The connection has ended its direction; answers may still come.
+    Answer(Stream),
+    /// The stream is done, all its bytes are written.
+    Shutdown,
+    /// Read and forget: a close with bytes unread would reset the connection.
+    Goodbye(usize),
+}
+
+enum Next {
+    Go(State),
+    Finish(Finish),
+}
+
+impl Relay {
+    /// For a visitor's connection. If it is `asking`, the relay stops before the goodbye when
+    /// no answer has come.
+    pub fn visitor(stream: Stream, conn: Arc<Conn>, asking: bool) -> Self {
+        let side = if asking { Side::Asking } else { Side::Visitor };
+        Self::new(stream, conn, side)
+    }
+
+    /// For the connection to a local service.
+    pub fn service(stream: Stream, conn: Arc<Conn>) -> Self {
+        Self::new(stream, conn, Side::Service)
+    }
+
+    fn new(stream: Stream, conn: Arc<Conn>, side: Side) -> Self {
+        stream.attach(conn.clone());
+        Self {
+            conn,
+            side,
+            state: State::Both(stream),
+            timer: None,
+        }
+    }
+
+    fn ended(&self, stream: &Stream, why: Why) -> Next {
+        if self.side == Side::Asking && why != Why::Refused && !stream.is_answered() {
+            return Next::Finish(Finish::Unanswered(why));
+        }
+        match why {
+            Why::Closed => Next::Go(State::Shutdown),
+            Why::Refused => Next::Finish(Finish::Done),
+            // Its peer must not take the cut for the end.
+            Why::Lost | Why::TimedOut | Why::Stuck => {
+                self.conn.reset_on_close();
+                Next::Finish(Finish::Done)
+            }
+        }
+    }
+
+    fn poll_state(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        match &mut self.state {
+            State::Both(stream) => {
+                if let Poll::Ready(why) = stream.poll_drain(cx, &self.conn) {
+                    let next = self.ended_in_state(why);
+                    return Poll::Ready(next);
+                }
+                for _ in 0..TURN {
+                    match ready!(stream.poll_send_from(cx, &self.conn)) {
+                        Ok(0) if self.side == Side::Service => {
+                            return Poll::Ready(Next::Finish(Finish::Done))
+                        }
+                        Ok(0) => {
+                            let State::Both(stream) =
+                                std::mem::replace(&mut self.state, State::Shutdown)
+                            else {
+                                return Poll::Ready(Next::Finish(Finish::Done));
+                            };
+                            return Poll::Ready(Next::Go(State::Answer(stream)));
+                        }
+                        Ok(_) => {}
+                        // The stream's end comes out of the next drain.
+                        Err(_) if stream.has_ended() => break,
+                        Err(_) => return Poll::Ready(Next::Finish(Finish::Done)),
+                    }
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            State::Answer(stream) => {
+                if let Poll::Ready(why) = stream.poll_drain(cx, &self.conn) {
+                    let next = self.ended_in_state(why);
+                    return Poll::Ready(next);
+                }
+                let timer = self.timer.get_or_insert_with(|| Timer::interval(ANSWERED));
+                while futures_lite::Stream::poll_next(Pin::new(&mut *timer), cx).is_ready() {
+                    let (heard, said) = stream.silence();
+                    // Shorter ago is later.
+                    let answered = heard <= said && stream.is_answered();
+                    if heard >= UNANSWERED || (answered && heard >= ANSWERED) {
+                        return Poll::Ready(Next::Finish(Finish::Done));
+                    }
+                }
+                Poll::Pending
+            }
+            State::Shutdown => {
+                let next = match ready!(self.conn.poll_shutdown(cx)) {
+                    Ok(()) => Next::Go(State::Goodbye(256 * 1024)),
+                    Err(_) => Next::Finish(Finish::Done),
+                };
+                self.timer = None;
+                Poll::Ready(next)
+            }
+            State::Goodbye(left) => {
+                loop {
+                    match with_scratch(|buf| self.conn.poll_read(cx, buf)) {
+                        Poll::Ready(Ok(n)) if n > 0 && n < *left => *left -= n,
+                        Poll::Ready(_) => return Poll::Ready(Next::Finish(Finish::Done)),
+                        Poll::Pending => break,
+                    }
+                }
+                let timer = self.timer.get_or_insert_with(|| Timer::after(GOODBYE));
+                ready!(Pin::new(timer).poll(cx));
+                Poll::Ready(Next::Finish(Finish::Done))
+            }
+        }
+    }
+
+    fn ended_in_state(&self, why: Why) -> Next {
+        match &self.state {
+            State::Both(stream) | State::Answer(stream) => self.ended(stream, why),
+            State::Shutdown | State::Goodbye(_) => Next::Finish(Finish::Done),
+        }
+    }
+}
+
+impl Future for Relay {
+    type Output = Finish;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finish> {
+        loop {
+            match ready!(self.poll_state(cx)) {
+                Next::Go(state) => self.state = state,
+                Next::Finish(finish) => return Poll::Ready(finish),
+            }
+        }
+    }
+}

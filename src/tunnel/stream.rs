@@ -1,0 +1,395 @@
+//! One stream of a tunnel, as its owner sees it ([`Stream`]) and as the tunnel does
+//! ([`Entry`]).
+
+use super::backlog::Backlog;
+use super::{lock, Core, Tunnel, STUCK};
+use crate::net::clock::Tick;
+use crate::net::Conn;
+use crate::wire::frame::Head;
+use futures_lite::{AsyncRead, AsyncWrite};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{ready, Context, Poll, Waker};
+use std::time::Duration;
+
+/// Why no more bytes come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The peer has closed the stream, behind all its bytes.
+    Closed,
+    /// The tunnel has ended before the stream did: bytes may be missing.
+    Lost,
+    /// Nothing has moved for the time allowed.
+    TimedOut,
+    /// The reader took nothing while others waited behind it.
+    Stuck,
+    /// The connection it was attached to takes no more bytes.
+    Refused,
+}
+
+/// The tunnel's side of a stream.
+pub(super) struct Entry {
+    /// Where payloads go without a detour, while nothing waits before them.
+    sink: Option<Arc<Conn>>,
+    backlog: Backlog,
+    /// The one task that owns the stream.
+    waker: Option<Waker>,
+    /// The service, until the peer knows it.
+    unannounced: Option<u16>,
+    ended: Option<Why>,
+    pub full: bool,
+    pub waits_for_room: bool,
+    answered: bool,
+    heard: Tick,
+    said: Tick,
+    /// The last time the backlog got shorter.
+    taken: Tick,
+    idle_limit: Option<Duration>,
+}
+
+impl Entry {
+    fn new(unannounced: Option<u16>) -> Self {
+        let now = Tick::now();
+        Self {
+            sink: None,
+            backlog: Backlog::default(),
+            waker: None,
+            unannounced,
+            ended: None,
+            full: false,
+            waits_for_room: false,
+            answered: false,
+            heard: now,
+            said: now,
+            taken: now,
+            idle_limit: None,
+        }
+    }
+
+    pub fn opened_here(service: u16) -> Self {
+        Self::new(Some(service))
+    }
+
+    pub fn opened_by_peer() -> Self {
+        Self::new(None)
+    }
+
+    pub fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// No more bytes come, for this reason. The first reason stays.
+    pub fn end(&mut self, why: Why) {
+        if self.ended.is_none() {
+            self.ended = Some(why);
+            self.wake();
+        }
+    }
+
+    /// Whether dropping the stream has to tell the peer.
+    pub fn peer_waits_for_close(&self) -> bool {
+        self.ended != Some(Why::Closed) && self.unannounced.is_none()
+    }
+
+    pub fn is_idle(&self, now: Tick) -> bool {
+        match self.idle_limit {
+            Some(limit) => self.heard.until(now) >= limit && self.said.until(now) >= limit,
+            None => false,
+        }
+    }
+
+    pub fn is_stuck(&self, now: Tick) -> bool {
+        self.full && self.taken.until(now) >= STUCK
+    }
+
+    /// Takes payload from the peer. True if its backlog has become full.
+    pub fn deliver(&mut self, mut bytes: &[u8], now: Tick, limit: usize) -> bool {
+        if self.ended.is_some() {
+            return false;
+        }
+        self.answered = true;
+        self.heard = now;
+        if self.backlog.is_empty() {
+            self.taken = now;
+            if let Some(sink) = &self.sink {
+                match sink.try_write(bytes) {
+                    Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => {
+                        self.end(Why::Refused);
+                        return false;
+                    }
+                }
+                if bytes.is_empty() {
+                    if sink.holds_back() {
+                        self.wake();
+                    }
+                    return false;
+                }
+            }
+        }
+        self.backlog.push(bytes);
+        self.wake();
+        let filled = !self.full && self.backlog.len() > limit;
+        self.full |= filled;
+        filled
+    }
+
+    fn keep_waker(&mut self, cx: &Context<'_>) {
+        match &self.waker {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            _ => self.waker = Some(cx.waker().clone()),
+        }
+    }
+}
+
+/// A stream, owned by one task: the only one that may poll it. Dropping it closes it.
+pub struct Stream {
+    tunnel: Tunnel,
+    task: u32,
+}
+
+impl Stream {
+    pub(super) fn new(tunnel: Tunnel, task: u32) -> Self {
+        Self { tunnel, task }
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut Core, u32) -> T) -> T {
+        f(&mut lock(&self.tunnel.0), self.task)
+    }
+
+    fn entry<T>(&self, f: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        self.with(|core, task| core.streams.get_mut(&task).map(f))
+    }
+
+    /// Tells the peer of the stream now, before there is a byte for it.
+    pub fn announce(&self) {
+        self.with(|core, task| {
+            let Some(entry) = core.streams.get_mut(&task) else {
+                return;
+            };
+            if let Some(service) = entry.unannounced.take() {
+                let len = 0;
+                let head = Head::ServicesData { task, service, len };
+                core.outbox.push(head.encode().as_slice());
+            }
+        });
+    }
+
+    /// From now on payloads go straight into `conn`, while it takes them.
+    pub fn attach(&self, conn: Arc<Conn>) {
+        self.entry(|entry| entry.sink = Some(conn));
+    }
+
+    /// Ends the stream with [`Why::TimedOut`] when neither direction has moved for `limit`.
+    pub fn limit_idle(&self, limit: Option<Duration>) {
+        self.entry(|entry| entry.idle_limit = limit);
+    }
+
+    /// Whether the first bytes are these; waits until it is certain. Takes none of them.
+    pub async fn starts_with(&self, start: &[u8]) -> bool {
+        let result = std::future::poll_fn(|cx| {
+            self.poll_backlog(Poll::Ready(false), |entry| {
+                entry.poll_starts_with(cx, start)
+            })
+        });
+        result.await
+    }
+
+    /// Whether the peer has sent anything.
+    pub fn is_answered(&self) -> bool {
+        self.entry(|entry| entry.answered).unwrap_or(false)
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.entry(|entry| entry.ended.is_some()).unwrap_or(true)
+    }
+
+    /// How long ago the peer last sent something, and the same for us.
+    pub(super) fn silence(&self) -> (Duration, Duration) {
+        let now = Tick::now();
+        self.entry(|entry| (entry.heard.until(now), entry.said.until(now)))
+            .unwrap_or_default()
+    }
+
+    /// Sends one frame with what `fill` puts into the outbox; 0 bytes send nothing. Waits
+    /// first for room.
+    fn poll_fill(
+        &self,
+        cx: &mut Context<'_>,
+        fill: impl FnOnce(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        self.with(|core, task| {
+            let Some(entry) = core.streams.get_mut(&task) else {
+                return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+            };
+            if entry.ended.is_some() {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            let Some(room) = core.outbox.room()? else {
+                entry.keep_waker(cx);
+                if !entry.waits_for_room {
+                    entry.waits_for_room = true;
+                    core.outbox.waiting.push_back(task);
+                }
+                return Poll::Pending;
+            };
+            let service = entry.unannounced;
+            let head = |len| match service {
+                Some(service) => Head::ServicesData { task, service, len },
+                None => Head::Data { task, len },
+            };
+            let head_len = if service.is_some() { 12 } else { 10 };
+            let n = ready!(core.outbox.fill(room, head, head_len, |buf| fill(cx, buf)))?;
+            if n > 0 {
+                entry.unannounced = None;
+                entry.said = Tick::now();
+                core.admit(1);
+            }
+            Poll::Ready(Ok(n))
+        })
+    }
+
+    /// Reads from `conn` straight into the tunnel: one frame. 0 is the end of `conn`.
+    pub(super) fn poll_send_from(
+        &self,
+        cx: &mut Context<'_>,
+        conn: &Conn,
+    ) -> Poll<io::Result<usize>> {
+        ready!(conn.poll_readable(cx))?;
+        self.poll_fill(cx, |cx, buf| conn.poll_read(cx, buf))
+    }
+
+    /// Brings what waits into `conn`. Ready when no more comes and all has been written.
+    pub(super) fn poll_drain(&self, cx: &mut Context<'_>, conn: &Conn) -> Poll<Why> {
+        self.poll_backlog(Poll::Ready(Why::Lost), |entry| entry.poll_drain(cx, conn))
+    }
+
+    /// Copies what waits. 0 is the end; anything but [`Why::Closed`] is an error.
+    fn poll_take(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.poll_backlog(Poll::Ready(Ok(0)), |entry| entry.poll_take(cx, buf))
+    }
+
+    /// Polls something that may shorten the backlog; `gone` if there is no stream any more.
+    fn poll_backlog<T>(&self, gone: Poll<T>, poll: impl FnOnce(&mut Entry) -> Poll<T>) -> Poll<T> {
+        self.with(|core, task| {
+            let Some(entry) = core.streams.get_mut(&task) else {
+                return gone;
+            };
+            let result = poll(entry);
+            if entry.full && entry.backlog.len() <= core.backlog / 2 {
+                entry.full = false;
+                core.no_longer_full();
+            }
+            result
+        })
+    }
+}
+
+impl Entry {
+    fn poll_drain(&mut self, cx: &mut Context<'_>, conn: &Conn) -> Poll<Why> {
+        while !self.backlog.is_empty() && !matches!(self.ended, Some(Why::TimedOut | Why::Stuck)) {
+            match conn.poll_write(cx, self.backlog.as_slice()) {
+                Poll::Ready(Ok(n @ 1..)) => self.take(n),
+                Poll::Ready(_) => return Poll::Ready(Why::Refused),
+                Poll::Pending => {
+                    self.keep_waker(cx);
+                    return Poll::Pending;
+                }
+            }
+        }
+        match (conn.poll_flush(cx), self.ended) {
+            (Poll::Ready(Err(_)), _) => Poll::Ready(Why::Refused),
+            (Poll::Ready(Ok(())), Some(why)) => Poll::Ready(why),
+            (Poll::Pending, Some(why @ (Why::TimedOut | Why::Stuck))) => Poll::Ready(why),
+            _ => {
+                self.keep_waker(cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    fn poll_take(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let waiting = self.backlog.as_slice();
+        if waiting.is_empty() {
+            return match self.ended {
+                Some(Why::Closed) => Poll::Ready(Ok(0)),
+                Some(Why::TimedOut) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                Some(_) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                None => {
+                    self.keep_waker(cx);
+                    Poll::Pending
+                }
+            };
+        }
+        let n = waiting.len().min(buf.len());
+        if let (Some(to), Some(from)) = (buf.get_mut(..n), waiting.get(..n)) {
+            to.copy_from_slice(from);
+        }
+        self.take(n);
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_starts_with(&mut self, cx: &mut Context<'_>, start: &[u8]) -> Poll<bool> {
+        let waiting = self.backlog.as_slice();
+        let begins = start.starts_with(waiting.get(..start.len()).unwrap_or(waiting));
+        if !begins || waiting.len() >= start.len() || self.ended.is_some() {
+            return Poll::Ready(begins && waiting.len() >= start.len());
+        }
+        self.keep_waker(cx);
+        Poll::Pending
+    }
+
+    fn take(&mut self, n: usize) {
+        self.backlog.consume(n);
+        self.taken = Tick::now();
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.with(Core::remove);
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_take(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stream {
+    /// What is written is on its way; there is nothing to flush.
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        self.poll_fill(cx, |_, room| {
+            let n = bytes.len().min(room.len());
+            if let (Some(to), Some(from)) = (room.get_mut(..n), bytes.get(..n)) {
+                to.copy_from_slice(from);
+            }
+            Poll::Ready(Ok(n))
+        })
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// GT/1 has no half-close: the stream closes when it is dropped.
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
