@@ -17,18 +17,17 @@ fn commit() -> Option<String> {
     if !Path::new(".git").exists() {
         return None;
     }
-    let commit = git(&["rev-parse", "--short=9", "HEAD"])?;
-    let reference = git(&["rev-parse", "--symbolic-full-name", "HEAD"])?;
-    // `--git-path` also finds them where `.git` is a file (a worktree, a submodule).
-    for name in ["HEAD", &reference, "packed-refs"] {
+    // `--git-path` also finds them where `.git` is a file (a worktree, a submodule). A path that
+    // does not exist would make cargo build again every time, so the branch is watched with its
+    // directory: before the first commit, or when git has packed it away, it has no file.
+    for name in ["HEAD", "refs/heads", "packed-refs"] {
         if let Some(path) = git(&["rev-parse", "--git-path", name]) {
-            // A path that does not exist would make cargo build again every time.
             if Path::new(&path).exists() {
                 println!("cargo:rerun-if-changed={path}");
             }
         }
     }
-    Some(commit)
+    git(&["rev-parse", "--short=9", "HEAD"])
 }
 
 fn git(arguments: &[&str]) -> Option<String> {

@@ -1,13 +1,13 @@
-//! The command line: subcommand, flags in Go's style, groups of `-local`. Not what the options mean,
-//! see `config`.
+//! The command line: subcommand, flags in Go's style, groups of `-local`. Not what the options
+//! mean, see `config`.
 //!
 //! Flags are brought into argh's form (`-tlsAddr=443` → `--tls-addr 443`) and each is given to the
 //! options struct that has it. Everything is said in the form that users write.
 
-use std::env;
 use std::path::PathBuf;
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgs};
+use serde::Deserialize;
 
 #[cfg(feature = "client")]
 use crate::config::client;
@@ -15,7 +15,8 @@ use crate::config::file::Document;
 use crate::config::options::{meant, CommonOptions, Name};
 #[cfg(feature = "server")]
 use crate::config::server;
-use crate::config::{Error, Loaded, RoleName};
+use crate::config::value::{given, Scalar, Value};
+use crate::config::{self, Error, Loaded, RoleName};
 
 /// What `-version` prints.
 pub const VERSION: &str = env!("GT_VERSION");
@@ -52,34 +53,37 @@ pub enum Signal {
 }
 
 /// Flags that are not options: no file can hold them.
-const CONFIG: Name = Name {
-    camel: "config",
-    kebab: "config",
-    kind: "string",
-    repeats: false,
-    help: "read this yaml file, or every yaml file in this directory",
-};
-const SIGNAL: Name = Name {
-    camel: "s",
-    kebab: "s",
-    kind: "string",
-    repeats: false,
-    help: "send a signal to the gt that runs: reload, restart, stop or kill",
-};
-const VERSION_FLAG: Name = Name {
-    camel: "version",
-    kebab: "version",
-    kind: "bool",
-    repeats: false,
-    help: "print the version of this program",
-};
-const HELP: Name = Name {
-    camel: "h",
-    kebab: "help",
-    kind: "bool",
-    repeats: false,
-    help: "print this",
-};
+#[derive(FromArgs, ArgsInfo, Deserialize)]
+struct ProgramFlags {
+    /// read this yaml file, or every yaml file in this directory
+    #[argh(option, arg_name = "string")]
+    config: Option<Value<PathBuf>>,
+    /// print this
+    #[argh(option, arg_name = "bool")]
+    h: Option<Value<bool>>,
+    /// send a signal to the gt that runs: reload, restart, stop or kill
+    #[argh(option, arg_name = "string")]
+    s: Option<Value<Signal>>,
+    /// print the version of this program
+    #[argh(option, arg_name = "bool")]
+    version: Option<Value<bool>>,
+}
+
+impl Scalar for Signal {
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "reload" => Signal::Reload,
+            "restart" => Signal::Restart,
+            "stop" => Signal::Stop,
+            "kill" => Signal::Kill,
+            _ => {
+                return Err(format!(
+                    "\"{text}\" is not a signal: write reload, restart, stop or kill."
+                ))
+            }
+        })
+    }
+}
 
 /// The flags that may stand beside the `-config` of a directory, whose files have a role each.
 const WITH_DIRECTORY: [&str; 4] = ["config", "threads", "logLevel", "s"];
@@ -91,37 +95,29 @@ struct Flag {
     value: String,
 }
 
-/// Understands the command line; `argv[0]` is the program's name. Reads the files it names, so calling
-/// it again is a reload. Every error is the user's to fix, and means exit code 2.
+/// Understands the command line; `argv[0]` is the program's name. Reads the files it names, so
+/// calling it again is a reload. Every error is the user's to fix, and means exit code 2.
 pub fn parse(argv: &[String]) -> Result<Command, Error> {
     let (program, arguments) = argv
         .split_first()
         .map_or(("gt", argv), |(first, rest)| (first.as_str(), rest));
     let (role, arguments) = role(program, arguments)?;
     if argv.len() <= 1 && role.is_none() {
-        return Err(Error::new(usage(None)));
+        return Err(Error::new(format!("Say what to do.\n\n{}", usage(None))));
     }
     let flags = flags(arguments, role)?;
-    let last = |name: &str| {
-        flags
-            .iter()
-            .rev()
-            .find(|flag| flag.name.camel == name)
-            .map(|flag| flag.value.as_str())
-    };
-    let yes = |name: &str| last(name) == Some("true");
-    if yes("h") {
+    let program: ProgramFlags = options(&flags)?;
+    if given(program.h).unwrap_or(false) {
         return Ok(Command::Print(usage(role)));
     }
-    if yes("version") {
+    if given(program.version).unwrap_or(false) {
         return Ok(Command::Print(format!("{VERSION}\n")));
     }
-    let config = last("config")
-        .filter(|path| !path.is_empty())
-        .map(PathBuf::from);
-    if let Some(signal) = last("s").filter(|signal| !signal.is_empty()) {
+    let config = given(program.config);
+    let role = role.or(RoleName::only());
+    if let Some(signal) = given(program.s) {
         return Ok(Command::Signal {
-            signal: read_signal(signal)?,
+            signal,
             role,
             config,
         });
@@ -134,7 +130,8 @@ pub fn parse(argv: &[String]) -> Result<Command, Error> {
                 .find(|flag| !WITH_DIRECTORY.contains(&flag.name.camel));
             if let Some(flag) = wrong.filter(|_| path.is_dir()) {
                 return Err(Error::new(format!(
-                    "-{} cannot stand beside the -config of a directory: write it into the file it is meant for.",
+                    "-{} cannot stand beside the -config of a directory: write it into the file \
+                         it is meant for.",
                     flag.name.camel
                 )));
             }
@@ -144,7 +141,7 @@ pub fn parse(argv: &[String]) -> Result<Command, Error> {
             }
         }
         None => {
-            let role = role.or(RoleName::only()).ok_or_else(|| {
+            let role = role.ok_or_else(|| {
                 Error::new(
                     "Say what to be: gt server, gt client, or gt -config with a file that says it.",
                 )
@@ -194,24 +191,10 @@ fn word_at_end(name: &str) -> Option<RoleName> {
     }
 }
 
-fn read_signal(text: &str) -> Result<Signal, Error> {
-    Ok(match text {
-        "reload" => Signal::Reload,
-        "restart" => Signal::Restart,
-        "stop" => Signal::Stop,
-        "kill" => Signal::Kill,
-        _ => {
-            return Err(Error::new(format!(
-                "-s: \"{text}\" is not a signal: write reload, restart, stop or kill."
-            )))
-        }
-    })
-}
-
 /// All flags of a role; of both roles, each once, where it is not known yet.
 fn names(role: Option<RoleName>) -> Vec<Name> {
     let mut names: Vec<Name> = Vec::new();
-    let of = |wanted: RoleName| role.is_none_or(|role| role == wanted);
+    let of = |wanted: RoleName| role.unwrap_or(wanted) == wanted;
     #[cfg(feature = "server")]
     if of(RoleName::Server) {
         names.append(&mut server::names());
@@ -220,13 +203,14 @@ fn names(role: Option<RoleName>) -> Vec<Name> {
     if of(RoleName::Client) {
         names.append(&mut client::names());
     }
-    names.extend([CONFIG, SIGNAL, VERSION_FLAG, HELP]);
+    names.append(&mut config::options::names::<ProgramFlags>());
     names.sort_by_key(|name| name.camel);
     names.dedup_by_key(|name| name.camel);
     names
 }
 
-/// Go's rules: one dash or two, `-name value` or `-name=value`, a boolean takes its value by `=` alone.
+/// Go's rules: one dash or two, `-name value` or `-name=value`, a boolean takes its value by `=`
+/// alone.
 fn flags(arguments: &[String], role: Option<RoleName>) -> Result<Vec<Flag>, Error> {
     let names = names(role);
     let mut flags = Vec::new();
@@ -238,13 +222,15 @@ fn flags(arguments: &[String], role: Option<RoleName>) -> Result<Vec<Flag>, Erro
             .unwrap_or("");
         if bare.is_empty() {
             return Err(Error::new(format!(
-                "\"{argument}\" is not a flag: flags begin with a dash, and a switch takes its value like -name=false."
+                "\"{argument}\" is not a flag: flags begin with a dash, and a switch takes its \
+                     value like -name=false."
             )));
         }
         let (word, value) = match bare.split_once('=') {
             Some((word, value)) => (word, Some(value.to_owned())),
             None => (bare, None),
         };
+        let word = if word == "help" { "h" } else { word };
         let Some(name) = names
             .iter()
             .find(|name| word == name.camel || word == name.kebab)
@@ -321,21 +307,20 @@ fn load(role: RoleName, flags: &[Flag], document: Option<&Document>) -> Result<L
 /// Reads those of the flags that `T` has, by argh.
 fn options<T>(flags: &[Flag]) -> Result<T, Error>
 where
-    T: FromArgs + argh::ArgsInfo + for<'de> serde::Deserialize<'de>,
+    T: FromArgs + ArgsInfo + for<'de> Deserialize<'de>,
 {
-    let names = crate::config::options::names::<T>();
-    let mut longs = Vec::new();
+    let names = config::options::names::<T>();
     let mut mine: Vec<&Flag> = Vec::new();
-    for flag in flags
-        .iter()
-        .filter(|flag| names.iter().any(|name| name.camel == flag.name.camel))
-    {
-        if !flag.name.repeats {
-            mine.retain(|other| other.name.camel != flag.name.camel);
+    for flag in flags {
+        match names.iter().find(|name| name.camel == flag.name.camel) {
+            Some(name) if !name.repeats => mine.retain(|other| other.name.camel != name.camel),
+            Some(_) => (),
+            None => continue,
         }
         mine.push(flag);
     }
-    longs.extend(mine.iter().map(|flag| format!("--{}", flag.name.kebab)));
+    let long = |flag: &&Flag| format!("--{}", flag.name.kebab);
+    let longs: Vec<String> = mine.iter().map(long).collect();
     let arguments: Vec<&str> = longs
         .iter()
         .zip(&mine)
@@ -380,7 +365,8 @@ fn service_groups(flags: &[Flag]) -> Result<Vec<client::ServiceOptions>, Error> 
             Some(group) => group.push(flag.clone()),
             None => {
                 return Err(Error::new(format!(
-                    "-{} stands before the first -local: with several, the flags of a service stand after its -local.",
+                    "-{} stands before the first -local: with several, the flags of a service \
+                         stand after its -local.",
                     flag.name.camel
                 )))
             }

@@ -26,7 +26,10 @@ impl fmt::Display for ListenAddr {
 impl Scalar for ListenAddr {
     fn read(text: &str) -> Result<Self, String> {
         let wrong = || {
-            format!("\"{text}\" is not an address to listen on: write it like 80, :80, 0.0.0.0:80 or [::1]:80.")
+            format!(
+                "\"{text}\" is not an address to listen on: write it like 80, :80, \
+                 0.0.0.0:80 or [::1]:80."
+            )
         };
         if let Some(port) = read_port(text) {
             return Ok(ListenAddr { host: None, port });
@@ -89,7 +92,8 @@ pub fn host_port(text: &str) -> Option<(String, Option<u16>)> {
     Some((host.to_owned(), port))
 }
 
-/// Characters that names and IPv4 addresses have; names in other scripts are the resolver's business.
+/// Characters that names and IPv4 addresses have; names in other scripts are the resolver's
+/// business.
 fn is_host(text: &str) -> bool {
     let usual = |c: char| {
         c.is_ascii_alphanumeric() || "-._".contains(c) || (!c.is_ascii() && c.is_alphanumeric())

@@ -257,7 +257,8 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         ) {
             (None, _) => None,
             (Some(_), None) => {
-                let message = "tcpForwardAddr needs tcpForwardHostPrefix: the host prefix of the client to reach.";
+                let message = "tcpForwardAddr needs tcpForwardHostPrefix: the host prefix of \
+                     the client to reach.";
                 return Err(fail(message.to_owned()));
             }
             (Some(addr), Some(host_prefix)) => Some(TcpForward {
@@ -308,8 +309,8 @@ fn check(client: &Client) -> Result<(), String> {
     Ok(())
 }
 
-/// All services with a name for each, in the order of their index. A single service of the flags and
-/// the one in the file's `options:` are the same one, option by option.
+/// All services with a name for each, in the order of their index. A single service of the flags
+/// and the one in the file's `options:` are the same one, option by option.
 fn service_groups(
     mut flags: Vec<ServiceOptions>,
     single: ServiceOptions,
@@ -325,7 +326,7 @@ fn service_groups(
     let mut groups = Vec::new();
     match (flags.pop(), flags.is_empty()) {
         (None, _) if single == ServiceOptions::default() => (),
-        (None, _) => groups.push(("options".to_owned(), single)),
+        (None, _) => groups.push(("The service in options".to_owned(), single)),
         (Some(only), true) => {
             groups.push((
                 "The service of the flags".to_owned(),

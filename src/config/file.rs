@@ -165,23 +165,18 @@ impl Document {
     /// A warning for each key that nobody knows. `options` are the names that `options:` may hold.
     pub(super) fn unknown(&self, keys: &[Unknown], options: &[&str]) -> Vec<String> {
         let warning = |key: &Unknown| {
-            let line = self
-                .tree
-                .line_of(key)
+            let (file, path) = (self.path.display(), &key.path);
+            let line = self.tree.line_of(key);
+            let line = line
                 .map(|line| format!("line {line}: "))
                 .unwrap_or_default();
-            let meant = key
-                .path
-                .strip_prefix("options.")
-                .and_then(|key| meant(key, options.iter().copied()));
-            let hint = meant
-                .map(|meant| format!(" Was {meant} meant?"))
-                .unwrap_or_default();
-            format!(
-                "{}: {line}{} is not known here and is ignored.{hint}",
-                self.path.display(),
-                key.path
-            )
+            let inside = path.strip_prefix("options.");
+            let hint = match meant(inside.unwrap_or(path), options.iter().copied()) {
+                Some(name) if inside.is_some() => format!("; the option is called {name}"),
+                Some(name) => format!("; {name} belongs under options"),
+                None => String::new(),
+            };
+            format!("{file}: {line}{path} is not known here and is ignored{hint}")
         };
         keys.iter().map(warning).collect()
     }

@@ -6,6 +6,7 @@ use log::LevelFilter;
 
 use super::options::CommonOptions;
 use super::value::{all, given, Scalar};
+use super::Secret;
 
 /// Where log lines go.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,8 +32,8 @@ impl Logging {
 /// Where and what to report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sentry {
-    /// The project's address at Sentry; it holds a key, so do not log it.
-    pub dsn: String,
+    /// The project's address at Sentry, a URL that holds a key.
+    pub dsn: Secret,
     /// Which levels are reported; `fatal` and `panic` are levels of their own here.
     pub levels: Vec<LogLevel>,
     /// The part of all events to report, 0.0 to 1.0.
@@ -88,7 +89,8 @@ impl Scalar for LogLevel {
             "disable" => LogLevel::Disable,
             _ => {
                 return Err(format!(
-                    "\"{text}\" is not a level: write trace, debug, info, warn, error, fatal, panic or disable."
+                    "\"{text}\" is not a level: write trace, debug, info, warn, error, fatal, \
+                         panic or disable."
                 ))
             }
         })
@@ -104,7 +106,8 @@ impl Scalar for SentryLevel {
         match LogLevel::read(text) {
             Ok(level) if level != LogLevel::Disable => Ok(SentryLevel(level)),
             _ => Err(format!(
-                "\"{text}\" is not a level for Sentry: write trace, debug, info, warn, error, fatal or panic."
+                "\"{text}\" is not a level for Sentry: write trace, debug, info, warn, error, \
+                     fatal or panic."
             )),
         }
     }

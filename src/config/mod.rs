@@ -1,8 +1,9 @@
-//! The configuration as plain data: read from flags and yaml, merged, checked. Nothing here listens,
-//! dials or logs; whoever gets a piece of it may rely on every check having been made.
+//! The configuration as plain data: read from flags and yaml, merged, checked. Nothing here
+//! listens, dials or logs; whoever gets a piece of it may rely on every check having been made.
 //!
-//! `value` reads words; `options` structs hold what one source says, all of it optional; `server` and
-//! `client` merge the sources (a flag over the file) and check; `yaml` and `file` are the file itself.
+//! `value` reads words; `options` structs hold what one source says, all of it optional; `server`
+//! and `client` merge the sources (a flag over the file) and check; `yaml` and `file` are the file
+//! itself.
 
 mod address;
 #[cfg(feature = "client")]
@@ -14,7 +15,7 @@ pub mod options;
 mod secret;
 #[cfg(feature = "server")]
 pub mod server;
-mod value;
+pub mod value;
 mod yaml;
 
 use std::fmt;
@@ -161,3 +162,6 @@ fn check_length(what: &str, bytes: usize) -> Result<(), String> {
         _ => Err(format!("{what} has {bytes} bytes: the most is {MAX_NAME}.")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,11 +12,11 @@ use serde::Deserialize;
 use super::logging::{LogLevel, SentryLevel};
 use super::value::{either, Share, Value, Within};
 use super::yaml::fields;
+use super::Secret;
 
 /// The options that both roles have.
 #[derive(FromArgs, ArgsInfo, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
-/// options of both roles
 pub struct CommonOptions {
     /// write the log to this file too
     #[argh(option, arg_name = "string")]
@@ -33,16 +33,16 @@ pub struct CommonOptions {
     /// report to Sentry under this DSN
     #[argh(option, arg_name = "string")]
     #[serde(rename = "sentryDSN")]
-    pub sentry_dsn: Option<Value<String>>,
+    pub sentry_dsn: Option<Value<Secret>>,
     /// print what the Sentry client does
     #[argh(option, arg_name = "bool")]
     pub sentry_debug: Option<Value<bool>>,
     /// the environment to tell Sentry
     #[argh(option, arg_name = "string")]
     pub sentry_environment: Option<Value<String>>,
-    /// a level to report to Sentry: trace, debug, info, warn, error, fatal or panic; may be given several times (default error, fatal and panic)
+    /// a level to report to Sentry: trace, debug, info, warn, error, fatal or panic; may be given
+    /// several times (default error, fatal and panic)
     #[argh(option, arg_name = "value")]
-    #[serde(default)]
     pub sentry_level: Vec<Value<SentryLevel>>,
     /// the release to tell Sentry (default: what -version prints)
     #[argh(option, arg_name = "string")]
@@ -53,7 +53,8 @@ pub struct CommonOptions {
     /// the server name to tell Sentry
     #[argh(option, arg_name = "string")]
     pub sentry_server_name: Option<Value<String>>,
-    /// run on so many threads, 1 to 64; more than one costs more than it gives on most machines (default 1)
+    /// run on so many threads, 1 to 64; more than one costs more than it gives on most machines
+    /// (default 1)
     #[argh(option, arg_name = "uint")]
     pub threads: Option<Value<Within<1, 64>>>,
 }

@@ -167,10 +167,13 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         let document = Document::open(&path)?;
         let (entries, unknown) = document.read(&[])?;
         warnings.extend(document.unknown(&unknown, &[]));
+        warnings.extend(not_effective_speed(&document, "", &entries));
         users.add_entries(entries);
     }
     users.add_pairs(&options).map_err(fail)?;
-    warnings.extend(not_effective_speed(document, &file.users));
+    if let Some(document) = document {
+        warnings.extend(not_effective_speed(document, "users.", &file.users));
+    }
     users.add_entries(file.users);
 
     let (tcp, tcp_number) = tcp(&flags.own, &options, file.tcp, file.tcp_number).map_err(fail)?;
@@ -232,6 +235,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         threads: common.threads(),
     };
     check(&server).map_err(fail)?;
+    warnings.extend(same_listeners(&server));
     Ok(Loaded {
         role: Role::Server(Box::new(server)),
         source: document.map(|document| document.path.clone()),
@@ -240,32 +244,8 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
 }
 
 fn check(server: &Server) -> Result<(), String> {
-    let listeners = [
-        ("addr", &server.addr),
-        ("tlsAddr", &server.tls_addr),
-        ("sniAddr", &server.sni_addr),
-    ];
-    if listeners.iter().all(|(_, addr)| addr.is_none()) {
+    if server.addr.is_none() && server.tls_addr.is_none() && server.sni_addr.is_none() {
         return Err("There is nothing to listen on: set addr, tlsAddr or sniAddr.".to_owned());
-    }
-    for (i, (name, addr)) in listeners.iter().enumerate() {
-        let Some(addr) = addr.as_ref().filter(|addr| addr.port != 0) else {
-            continue;
-        };
-        let same = listeners
-            .iter()
-            .skip(i.saturating_add(1))
-            .find(|(_, other)| other.as_ref() == Some(addr));
-        if let Some((other, _)) = same {
-            let hint = if *name == "addr" {
-                ", or addr \"\" to do without it"
-            } else {
-                ""
-            };
-            return Err(format!(
-                "{name} and {other} are both {addr}: give each its own port{hint}."
-            ));
-        }
     }
     if server.tls_addr.is_some() && (server.cert_file.is_none() || server.key_file.is_none()) {
         return Err(
@@ -273,6 +253,28 @@ fn check(server: &Server) -> Result<(), String> {
         );
     }
     Ok(())
+}
+
+/// Listeners that cannot both be had. The system has the last word: `:80` and `1.2.3.4:80` differ.
+fn same_listeners(server: &Server) -> Option<String> {
+    let listeners = [
+        ("addr", &server.addr),
+        ("tlsAddr", &server.tls_addr),
+        ("sniAddr", &server.sni_addr),
+    ];
+    let given = |(name, addr): (&'static str, &Option<ListenAddr>)| {
+        let addr = addr.clone().filter(|addr| addr.port != 0)?;
+        Some((name, addr))
+    };
+    let mut before: Vec<(&str, ListenAddr)> = Vec::new();
+    for (name, addr) in listeners.into_iter().filter_map(given) {
+        if let Some((other, _)) = before.iter().find(|(_, other)| *other == addr) {
+            let hint = "only one can have it; \"\" turns a listener off";
+            return Some(format!("{other} and {name} are both {addr}: {hint}"));
+        }
+        before.push((name, addr));
+    }
+    None
 }
 
 /// The global TCP rules of the highest priority, and the number for rules that have none.
@@ -316,14 +318,14 @@ fn tls_min(
     }
 }
 
+/// Users' speeds are not under `options:`; one warning speaks for all of them.
 fn not_effective_speed(
-    document: Option<&Document>,
+    document: &Document,
+    section: &str,
     users: &BTreeMap<String, UserEntry>,
 ) -> Option<String> {
-    let document = document.filter(|_| NOT_EFFECTIVE.contains(&"speed"))?;
     let (id, _) = users.iter().find(|(_, user)| user.speed.is_some())?;
-    Some(format!(
-        "{}: users.{id}.speed is not effective yet",
-        document.path.display()
-    ))
+    let file = document.path.display();
+    let table = NOT_EFFECTIVE.contains(&"speed");
+    table.then(|| format!("{file}: {section}{id}.speed is not effective yet"))
 }

@@ -151,6 +151,10 @@ fn sentence(error: &serde_yaml::Error) -> String {
             let text = text.replace(&format!(" at line {line} column {column}"), "");
             format!("line {line}: {text}.")
         }
+        // The one thing wrong with a file as a whole.
+        None if text.contains("more than one document") => {
+            "this is more than one document: only one is read, so take the line --- out.".to_owned()
+        }
         None => format!("{text}."),
     }
 }
@@ -175,7 +179,7 @@ impl<'de> Visitor<'de> for Shape {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value, a list or a section without a tag (`!name`)")
+        f.write_str("a value, a list or a section")
     }
 
     fn visit_unit<E>(self) -> Result<Node, E> {
@@ -218,6 +222,11 @@ impl<'de> Visitor<'de> for Shape {
 
     fn visit_str<E>(self, _: &str) -> Result<Node, E> {
         value()
+    }
+
+    fn visit_enum<A: de::EnumAccess<'de>>(self, _: A) -> Result<Node, A::Error> {
+        let message = "this has a tag (!name), and no option takes one";
+        Err(de::Error::custom(message))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
@@ -340,6 +349,10 @@ impl de::Error for Fault {
             mark: None,
             message: message.to_string(),
         }
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self::custom(format_args!("the key {field} is missing here."))
     }
 }
 

@@ -34,6 +34,11 @@ impl Buffer {
         self.memory.get(self.start..self.end).unwrap_or_default()
     }
 
+    #[cfg(test)]
+    pub fn capacity(&self) -> usize {
+        self.memory.capacity()
+    }
+
     /// The `n` bytes behind the end, which [`Buffer::grow`] makes part of it.
     pub fn room(&mut self, n: usize) -> &mut [u8] {
         let end = self.end.saturating_add(n);
@@ -115,7 +120,7 @@ mod tests {
         assert_eq!(buffer.as_slice(), b"llo!");
         buffer.consume(4);
         assert!(buffer.is_empty());
-        assert_eq!(buffer.memory.capacity(), 0);
+        assert_eq!(buffer.capacity(), 0);
     }
 
     #[test]

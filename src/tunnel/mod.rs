@@ -15,6 +15,8 @@ mod inbox;
 mod outbox;
 mod relay;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use buffer::with_scratch;
 pub use inbox::{Event, Inbox};

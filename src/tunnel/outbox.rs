@@ -105,6 +105,17 @@ impl Outbox {
         self.wake_writer();
     }
 
+    /// Bytes of memory held.
+    #[cfg(test)]
+    pub fn memory(&self) -> usize {
+        self.gathering.capacity()
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.gathering.len()
+    }
+
     pub fn is_flooded(&self) -> bool {
         self.gathering.len() > FLOODED
     }

@@ -21,8 +21,8 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// A visitor that has ended its direction, in a wire that cannot say so, keeps the stream
 /// for this long after the last answer,
 const ANSWERED: Duration = Duration::from_secs(1);
-/// and this long for the first one.
-const UNANSWERED: Duration = Duration::from_secs(90);
+/// and this long for an answer that is due.
+const UNANSWERED: Duration = Duration::from_secs(30);
 
 /// How it went.
 #[derive(Debug, PartialEq, Eq)]
@@ -140,10 +140,8 @@ impl Relay {
                 }
                 let timer = self.timer.get_or_insert_with(|| Timer::interval(ANSWERED));
                 while futures_lite::Stream::poll_next(Pin::new(&mut *timer), cx).is_ready() {
-                    let (heard, said) = stream.silence();
-                    // Shorter ago is later.
-                    let answered = heard <= said && stream.is_answered();
-                    if heard >= UNANSWERED || (answered && heard >= ANSWERED) {
+                    let (silence, owed) = stream.silence();
+                    if silence >= if owed { UNANSWERED } else { ANSWERED } {
                         return Poll::Ready(Next::Finish(Finish::Done));
                     }
                 }

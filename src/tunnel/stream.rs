@@ -40,7 +40,10 @@ pub(super) struct Entry {
     ended: Option<Why>,
     pub full: bool,
     pub waits_for_room: bool,
+    /// The peer has sent something.
     answered: bool,
+    /// We have sent something since.
+    owed: bool,
     heard: Tick,
     said: Tick,
     /// The last time the backlog got shorter.
@@ -60,6 +63,7 @@ impl Entry {
             full: false,
             waits_for_room: false,
             answered: false,
+            owed: false,
             heard: now,
             said: now,
             taken: now,
@@ -111,6 +115,7 @@ impl Entry {
             return false;
         }
         self.answered = true;
+        self.owed = false;
         self.heard = now;
         if self.backlog.is_empty() {
             self.taken = now;
@@ -165,6 +170,12 @@ impl Stream {
         self.with(|core, task| core.streams.get_mut(&task).map(f))
     }
 
+    /// Bytes that wait for this stream's reader.
+    #[cfg(test)]
+    pub(super) fn entry_backlog(&self) -> usize {
+        self.entry(|entry| entry.backlog.len()).unwrap_or_default()
+    }
+
     /// Tells the peer of the stream now, before there is a byte for it.
     pub fn announce(&self) {
         self.with(|core, task| {
@@ -208,10 +219,10 @@ impl Stream {
         self.entry(|entry| entry.ended.is_some()).unwrap_or(true)
     }
 
-    /// How long ago the peer last sent something, and the same for us.
-    pub(super) fn silence(&self) -> (Duration, Duration) {
+    /// How long the peer has sent nothing, and whether something of ours waits for an answer.
+    pub(super) fn silence(&self) -> (Duration, bool) {
         let now = Tick::now();
-        self.entry(|entry| (entry.heard.until(now), entry.said.until(now)))
+        self.entry(|entry| (entry.heard.until(now), entry.owed))
             .unwrap_or_default()
     }
 
@@ -246,6 +257,7 @@ impl Stream {
             let n = ready!(core.outbox.fill(room, head, head_len, |buf| fill(cx, buf)))?;
             if n > 0 {
                 entry.unannounced = None;
+                entry.owed = true;
                 entry.said = Tick::now();
                 core.admit(1);
             }

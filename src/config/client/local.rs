@@ -71,7 +71,10 @@ impl Local {
 impl Scalar for Local {
     fn read(text: &str) -> Result<Self, String> {
         let wrong = || {
-            format!("\"{text}\" is not a local service: write it like http://127.0.0.1:80, https://127.0.0.1:443, tcp://127.0.0.1:22 or file:///srv/www.")
+            format!(
+                "\"{text}\" is not a local service: write it like http://127.0.0.1:80, \
+                 https://127.0.0.1:443, tcp://127.0.0.1:22 or file:///srv/www."
+            )
         };
         let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
         let (scheme, default) = match scheme.to_ascii_lowercase().as_str() {
@@ -92,7 +95,8 @@ impl Scalar for Local {
     }
 }
 
-/// An absolute path, or one that says by `.` or `..` that it is not; a bare name would look like a host.
+/// An absolute path, or one that says by `.` or `..` that it is not; a bare name would look like a
+/// host.
 fn files(path: &str) -> Option<Local> {
     let clear = path.starts_with('/')
         || [".", ".."].contains(&path)

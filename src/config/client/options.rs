@@ -16,7 +16,6 @@ use crate::config::{ListenAddr, Secret};
 /// What there is once for a client, all of it optional; a description is what `-h` prints.
 #[derive(FromArgs, ArgsInfo, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
-/// options of the client
 pub struct ClientOptions {
     /// who this client is, and the host prefix of a service that has none of its own
     #[argh(option, arg_name = "string")]
@@ -24,7 +23,8 @@ pub struct ClientOptions {
     /// wait so long before connecting again (default 5s)
     #[argh(option, arg_name = "duration")]
     pub reconnect_delay: Option<Value<Duration>>,
-    /// the server, by tcp:// (port 80 unless given) or tls:// (port 443), tcp:// if neither; given several times, several servers at once
+    /// the server, by tcp:// (port 80 unless given) or tls:// (port 443), tcp:// if neither; given
+    /// several times, several servers at once
     #[argh(option, arg_name = "value")]
     pub remote: Vec<Value<Remote>>,
     /// ask this URL where the server is
@@ -76,16 +76,16 @@ pub struct ClientOptions {
     pub webrtc_min_port: Option<Value<u16>>,
 }
 
-/// What there is once for a service: the flags from one `-local` to the next, an entry of `services:`,
-/// or the one service that `options:` may hold.
+/// What there is once for a service: the flags from one `-local` to the next, an entry of
+/// `services:`, or the one service that `options:` may hold.
 #[derive(FromArgs, ArgsInfo, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
-/// options of one service
 pub struct ServiceOptions {
     /// visitors come under this host prefix (default: the id)
     #[argh(option, arg_name = "value")]
     pub host_prefix: Option<Value<Prefix>>,
-    /// the service: http://host:port, https://host:port, tcp://host:port or file:///directory; may be given several times, and the flags of a service stand between its -local and the next
+    /// the service: http://host:port, https://host:port, tcp://host:port or file:///directory; may
+    /// be given several times, and the flags of a service stand between its -local and the next
     #[argh(option, arg_name = "value")]
     pub local: Option<Value<Local>>,
     /// close a connection that was silent for so long (default: never)

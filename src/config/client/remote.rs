@@ -26,7 +26,10 @@ impl fmt::Display for Remote {
 impl Scalar for Remote {
     fn read(text: &str) -> Result<Self, String> {
         let wrong = || {
-            format!("\"{text}\" is not a server's address: write it like tcp://example.com:80 or tls://example.com:443.")
+            format!(
+                "\"{text}\" is not a server's address: write it like tcp://example.com:80 \
+                 or tls://example.com:443."
+            )
         };
         let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
         let (tls, port) = match scheme.to_ascii_lowercase().as_str() {

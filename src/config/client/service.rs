@@ -1,4 +1,5 @@
-//! A service that the client offers: what it is here, how visitors reach it there. Not the carrying.
+//! A service that the client offers: what it is here, how visitors reach it there. Not the
+//! carrying.
 
 use std::path::Path;
 use std::time::Duration;
@@ -49,7 +50,8 @@ impl Scalar for Prefix {
         let foreign = |c: char| c.is_whitespace() || c.is_control() || c == '/' || c == ':';
         if text.contains(foreign) {
             return Err(format!(
-                "\"{}\" is not a host prefix: it cannot have spaces, control characters, / or : in it.",
+                "\"{}\" is not a host prefix: it cannot have spaces, control characters, / or : \
+                     in it.",
                 text.escape_debug()
             ));
         }
@@ -77,7 +79,8 @@ impl Service {
     ) -> Result<Self, String> {
         let Some(local) = given(options.local) else {
             return Err(format!(
-                "{name} has no local: say what it serves, like local: http://127.0.0.1:80 or -local http://127.0.0.1:80."
+                "{name} has no local: say what it serves, like local: http://127.0.0.1:80 or \
+                     -local http://127.0.0.1:80."
             ));
         };
         let prefix = given(options.host_prefix).map(|prefix| prefix.0);
@@ -94,13 +97,15 @@ impl Service {
             },
             (Scheme::Tcp, 0, false) if random.is_some() => {
                 return Err(format!(
-                    "{name} ({local}) has neither a remoteTCPPort nor remoteTCPRandom: give it one of them."
+                    "{name} ({local}) has neither a remoteTCPPort nor remoteTCPRandom: give it \
+                         one of them."
                 ));
             }
             (_, port, random) => {
                 if let Some(prefix) = prefix {
                     warnings.push(format!(
-                        "{name} ({local}) is reached by a TCP port, so its hostPrefix {prefix} is ignored"
+                        "{name} ({local}) is reached by a TCP port, so its hostPrefix {prefix} \
+                             is ignored"
                     ));
                 }
                 Exposure::Tcp {
@@ -136,7 +141,8 @@ pub(super) fn check_prefixes(id: &str, services: &[Service]) -> Result<(), Strin
             .find(|(other, _)| other.eq_ignore_ascii_case(prefix));
         if let Some((_, other)) = before {
             return Err(format!(
-                "The services {other} and {local} have the same host prefix \"{prefix}\": give each a hostPrefix of its own."
+                "The services {other} and {local} have the same host prefix \"{prefix}\": give \
+                     each a hostPrefix of its own."
             ));
         }
     }

@@ -12,8 +12,8 @@ use crate::config::value::{all, digits, given, Scalar, Value};
 pub struct Limits {
     /// The ports it may open; none at all means that TCP forwarding is off.
     pub tcp: Vec<TcpRule>,
-    /// How many ports it may have open over all rules together; 0 means no such limit. Set where one
-    /// `tcpNumber` was given for several ranges.
+    /// How many ports it may have open over all rules together; 0 means no such limit. Set where
+    /// one `tcpNumber` was given for several ranges.
     pub tcp_total: u32,
     /// Bytes a second, each direction on its own; 0 means no limit.
     pub speed: u64,
@@ -88,7 +88,10 @@ impl Scalar for PortRange {
             .filter(|(first, last)| first <= last)
             .map(|(first, last)| PortRange { first, last })
             .ok_or_else(|| {
-                format!("\"{text}\" is not a range of ports: write it like 1024-65535, or 2222 for one port.")
+                format!(
+                    "\"{text}\" is not a range of ports: write it like 1024-65535, or 2222 \
+                     for one port."
+                )
             })
     }
 }
@@ -129,7 +132,8 @@ impl TcpEntry {
     pub fn pair(numbers: Vec<u32>, ranges: Vec<PortRange>) -> Result<Vec<Self>, String> {
         if !numbers.is_empty() && numbers.len() != ranges.len() {
             return Err(format!(
-                "There are {} tcpNumber and {} tcpRange: the i-th number goes with the i-th range, so give as many of both.",
+                "There are {} tcpNumber and {} tcpRange: the i-th number goes with the i-th \
+                     range, so give as many of both.",
                 numbers.len(),
                 ranges.len()
             ));

@@ -14,9 +14,9 @@ use crate::config::{ListenAddr, Secret};
 /// Everything here is optional; a description is what `-h` prints.
 #[derive(FromArgs, ArgsInfo, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
-/// options of the server
 pub struct ServerOptions {
-    /// listen here for visitors and tunnels: 80, :80, 0.0.0.0:80 or [::1]:80; "" for not at all (default 80)
+    /// listen here for visitors and tunnels: 80, :80, 0.0.0.0:80 or [::1]:80; "" for not at all
+    /// (default 80)
     #[argh(option, arg_name = "string")]
     pub addr: Option<Value<ListenAddr>>,
     /// let clients in that are not among the users

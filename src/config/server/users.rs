@@ -42,7 +42,8 @@ impl Users {
         let (ids, secrets) = (all(options.id.clone()), all(options.secret.clone()));
         if ids.len() != secrets.len() {
             return Err(format!(
-                "There are {} id and {} secret: the i-th secret belongs to the i-th id, so give as many of both.",
+                "There are {} id and {} secret: the i-th secret belongs to the i-th id, so give \
+                     as many of both.",
                 ids.len(),
                 secrets.len()
             ));

@@ -1,0 +1,818 @@
+//! The promises of the configuration file, the user's own examples among them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::file::Document;
+use super::*;
+
+fn document(text: &str) -> Document {
+    Document::parse(Path::new("gt.yaml"), text.to_owned()).unwrap()
+}
+
+fn broken(text: &str) -> String {
+    Document::parse(Path::new("gt.yaml"), text.to_owned())
+        .unwrap_err()
+        .to_string()
+}
+
+#[test]
+fn what_is_not_yaml_is_told_where() {
+    assert!(broken("options:\n  addr: [\n").starts_with("gt.yaml: line "));
+    assert!(broken("a: 1\na: 2\n").contains("the key \"a\" stands twice"));
+    assert_eq!(
+        broken("a: 1\noptions: !secret x"),
+        "gt.yaml: line 2: options: this has a tag (!name), and no option takes one."
+    );
+    assert_eq!(
+        broken("a: 1\n---\nb: 2"),
+        "gt.yaml: this is more than one document: only one is read, so take the line --- out."
+    );
+}
+
+#[cfg(all(feature = "server", feature = "client"))]
+#[test]
+fn a_file_says_by_its_type_or_its_keys_whose_it_is() {
+    let role = |text| document(text).role(None).map_err(|error| error.to_string());
+    assert_eq!(role("type: server"), Ok(RoleName::Server));
+    assert_eq!(
+        role("type: client\noptions: {addr: 80}"),
+        Ok(RoleName::Client)
+    );
+    assert_eq!(role("options: {addr: 80, id: x}"), Ok(RoleName::Server));
+    assert_eq!(role("users: {}"), Ok(RoleName::Server));
+    assert_eq!(role("options: {remote: h, id: x}"), Ok(RoleName::Client));
+    assert_eq!(role("options: {local: h}"), Ok(RoleName::Client));
+    assert_eq!(role("services: []"), Ok(RoleName::Client));
+    let advice = "add \"type: server\" or \"type: client\" to it.";
+    let nothing =
+        format!("gt.yaml: Nothing here says whether it is a server's file or a client's: {advice}");
+    for text in ["", "options: {id: x, secret: y, logLevel: info}"] {
+        assert_eq!(role(text), Err(nothing.clone()));
+    }
+    assert_eq!(
+        role("services: []\noptions: {tlsAddr: 1}"),
+        Err(format!(
+            "gt.yaml: This could be a server's file (tlsAddr) or a client's (services): {advice}"
+        ))
+    );
+    assert_eq!(
+        role("options: {}\ntype: proxy"),
+        Err("gt.yaml: line 2: type: \"proxy\" is not a role: write server or client.".to_owned())
+    );
+    assert_eq!(
+        document("type: client")
+            .role(Some(RoleName::Server))
+            .unwrap_err()
+            .to_string(),
+        "gt.yaml: This is a client's file (type: client), but gt was started as a server."
+    );
+}
+
+#[cfg(feature = "server")]
+mod server {
+    use super::*;
+    use crate::config::server::{load, Flags, ServerOptions};
+
+    fn loaded(text: &str) -> Loaded {
+        load(Flags::default(), Some(&document(text))).unwrap()
+    }
+
+    fn server(text: &str) -> Server {
+        with_flags(ServerOptions::default(), text)
+    }
+
+    fn with_flags(own: ServerOptions, text: &str) -> Server {
+        let flags = Flags {
+            own,
+            ..Flags::default()
+        };
+        match load(flags, Some(&document(text))).unwrap().role {
+            Role::Server(server) => *server,
+            #[cfg(feature = "client")]
+            role => panic!("{role:?}"),
+        }
+    }
+
+    fn error(text: &str) -> String {
+        load(Flags::default(), Some(&document(text)))
+            .unwrap_err()
+            .to_string()
+    }
+
+    fn user<'s>(server: &'s Server, id: &str) -> &'s User {
+        server.users.iter().find(|user| user.id == id).unwrap()
+    }
+
+    fn rules(limits: &Limits) -> Vec<(u32, u16, u16)> {
+        limits
+            .tcp
+            .iter()
+            .map(|rule| (rule.number, rule.range.first, rule.range.last))
+            .collect()
+    }
+
+    const SEED_USERS: &str = "\
+id3:
+  secret: secret3
+id1:
+  secret: secret1-overwrite
+";
+
+    /// `USERS` stands for the path of the users file.
+    const SEED_CONFIG: &str = "\
+version: 1.0
+users:
+  id1:
+    secret: secret1
+  id2:
+    secret: secret2
+options:
+  apiAddr: 1.2.3.4:1234
+  certFile: /path
+  host: 1.2.3.4
+  keyFile: /path
+  logFile: /path
+  logFileMaxCount: 1234
+  logFileMaxSize: 1234
+  logLevel: debug
+  addr: 1234
+  timeout: 1234m1234ms
+  tlsAddr: 1234
+  tlsVersion: tls1.3
+  users: USERS
+";
+
+    struct File(std::path::PathBuf);
+
+    impl File {
+        fn new(name: &str, text: &str) -> Self {
+            let name = format!("gt-config-{name}-{}.yaml", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::write(&path, text).unwrap();
+            File(path)
+        }
+
+        fn path(&self) -> &str {
+            self.0.to_str().unwrap()
+        }
+    }
+
+    impl Drop for File {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_seeds_files_of_the_server_work() {
+        let users = File::new("seed", SEED_USERS);
+        let text = SEED_CONFIG.replace("USERS", users.path());
+        let loaded = loaded(&text);
+        assert_eq!(
+            loaded.warnings,
+            [
+                "gt.yaml: options.apiAddr is not effective yet",
+                "gt.yaml: options.logFile is not effective yet",
+                "gt.yaml: options.logFileMaxCount is not effective yet",
+                "gt.yaml: options.logFileMaxSize is not effective yet",
+                "gt.yaml: line 10: options.host is not known here and is ignored",
+                "addr and tlsAddr are both :1234: only one can have it; \"\" turns a listener off",
+            ]
+        );
+        assert_eq!(loaded.logging().level, Some(log::LevelFilter::Debug));
+        let server = server(&text);
+        assert_eq!(server.addr.as_ref().unwrap().to_string(), ":1234");
+        assert_eq!(server.tls_addr.as_ref().unwrap().to_string(), ":1234");
+        assert_eq!(server.tls_min, TlsVersion::Tls13);
+        assert_eq!(server.timeout, Duration::from_millis(1234 * 60_000 + 1234));
+        assert_eq!(user(&server, "id1").secret.as_bytes(), b"secret1-overwrite");
+        assert_eq!(user(&server, "id2").secret.as_bytes(), b"secret2");
+        assert_eq!(user(&server, "id3").secret.as_bytes(), b"secret3");
+        assert!(!server.allow_any_client);
+    }
+
+    #[test]
+    fn the_seeds_tcp_files_work() {
+        let users = File::new(
+            "tcp",
+            "\
+id1:
+  secret: secret1
+  tcp:
+    - number: 65535
+      range: 1-65535
+id2:
+  secret: secret2
+",
+        );
+        let server_of_users = server(&format!("options: {{users: {}}}", users.path()));
+        assert_eq!(
+            rules(&user(&server_of_users, "id1").limits),
+            [(65535, 1, 65535)]
+        );
+        assert_eq!(rules(&user(&server_of_users, "id2").limits), []);
+
+        let server = server(
+            "\
+version: 1.0
+users:
+  id1:
+    secret: secret1
+    tcp:
+      - number: 65535
+        range: 1-65535
+  id2:
+    secret: secret2
+tcp:
+  - number: 1
+    range: 1024-65535
+options:
+  apiAddr: 1.2.3.4:1234
+  certFile: /path
+  host: 1.2.3.4
+  keyFile: /path
+  logFile: /path
+  logFileMaxCount: 1234
+  logFileMaxSize: 1234
+  logLevel: debug
+  addr: 1234
+  timeout: 1234m1234ms
+  tlsAddr: 1234
+  tlsVersion: tls1.3
+",
+        );
+        assert_eq!(rules(&user(&server, "id1").limits), [(65535, 1, 65535)]);
+        assert_eq!(rules(&user(&server, "id2").limits), [(1, 1024, 65535)]);
+    }
+
+    #[test]
+    fn defaults_are_the_seeds() {
+        let server = server("");
+        assert_eq!(
+            server.addr,
+            Some(ListenAddr {
+                host: None,
+                port: 80
+            })
+        );
+        assert_eq!((server.tls_addr, server.sni_addr), (None, None));
+        assert_eq!(server.tls_min, TlsVersion::Tls12);
+        assert_eq!(server.timeout, Duration::from_secs(90));
+        assert_eq!(server.http_mux_header, "Host");
+        assert_eq!(
+            (server.reconnect_times, server.reconnect_duration),
+            (3, Duration::from_secs(300))
+        );
+        assert_eq!(
+            (server.limits.connections, server.limits.hosts.number),
+            (10, 1)
+        );
+        assert_eq!((server.limits.speed, server.limits.tcp.len()), (0, 0));
+        assert_eq!(
+            (server.logging.max_count, server.logging.max_size),
+            (7, 536_870_912)
+        );
+        assert_eq!(
+            (server.logging.level(), server.threads),
+            (log::LevelFilter::Info, 1)
+        );
+        assert!(server.allow_any_client);
+    }
+
+    #[test]
+    fn scalars_keep_the_text_that_was_written() {
+        let server =
+            server("users: {012: {secret: 012345}, 1e3: {secret: 0x10}, yes: {secret: 1.10}}");
+        assert_eq!(user(&server, "012").secret.as_bytes(), b"012345");
+        assert_eq!(user(&server, "1e3").secret.as_bytes(), b"0x10");
+        assert_eq!(user(&server, "yes").secret.as_bytes(), b"1.10");
+        let listed = super::server::server("options: {id: 007, secret: 0x10}");
+        assert_eq!(
+            (
+                listed.users[0].id.as_str(),
+                listed.users[0].secret.as_bytes()
+            ),
+            ("007", &b"0x10"[..])
+        );
+    }
+
+    #[test]
+    fn a_number_may_be_quoted_and_a_list_may_be_one_value() {
+        let server = server(
+            "tcp: {number: '2', range: 2222}\nhost: {number: \"3\", regex: ^a$, withID: yes}\noptions: {addr: '81', speed: '7'}",
+        );
+        assert_eq!(rules(&server.limits), [(2, 2222, 2222)]);
+        assert_eq!(
+            (server.limits.hosts.number, server.limits.hosts.with_id),
+            (3, true)
+        );
+        assert_eq!(server.limits.hosts.regex.len(), 1);
+        assert_eq!((server.addr.unwrap().port, server.limits.speed), (81, 7));
+    }
+
+    #[test]
+    fn aliases_and_null_values_are_read_as_meant() {
+        let server = server(
+            "users:\n  a: &u {secret: s, connections: 2}\n  b: *u\noptions:\n  addr:\n  speed: ~\n",
+        );
+        assert_eq!(user(&server, "b").limits.connections, 2);
+        assert_eq!(server.addr.unwrap().port, 80);
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_file_line_key_and_what_is_right() {
+        for (text, wanted) in [
+            ("options:\n  timeout: 90", "line 2: options.timeout: \"90\" has no unit: write 90s for seconds, 90ms, 90m or 90h."),
+            ("options:\n  addr: [1, 2]", "line 2: options.addr: this is a list, but must be a single value."),
+            ("options: 80", "line 1: options: this is a single value, but must be a section of keys."),
+            ("users:\n  a:\n    secret: s\n    tcp:\n      - number: x\n        range: 1-2", "line 5: users.a.tcp[0].number: \"x\" is not a whole number from 0 to 4294967295."),
+            ("tcp:\n  - number: 1", "line 2: tcp[0]: the key range is missing here."),
+            ("tcp:\n  - range: 9-1", "line 2: tcp[0].range: \"9-1\" is not a range of ports: write it like 1024-65535, or 2222 for one port."),
+            ("tcp:\n  - range: 0-1", "line 2: tcp[0].range: \"0-1\" is not a range of ports: write it like 1024-65535, or 2222 for one port."),
+            ("options:\n  tlsVersion: ssl3", "line 2: options.tlsVersion: \"ssl3\" is not a TLS version: write tls1.2 or tls1.3."),
+            ("options: {threads: 65}", "line 1: options.threads: \"65\" is not a whole number from 1 to 64."),
+            ("options: {logLevel: loud}", "line 1: options.logLevel: \"loud\" is not a level: write trace, debug, info, warn, error, fatal, panic or disable."),
+            ("options: {httpMUXHeader: 'Host: '}", "line 1: options.httpMUXHeader: \"Host: \" is not the name of a header: write it like Host, without a colon."),
+        ] {
+            assert_eq!(error(text), format!("gt.yaml: {wanted}"));
+        }
+        assert!(error("host: {regex: '('}")
+            .starts_with("gt.yaml: line 1: host.regex: \"(\" is not a regular expression: "));
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_an_error() {
+        for (text, wanted) in [
+            ("options: {addr: ''}", "There is nothing to listen on: set addr, tlsAddr or sniAddr."),
+            ("options: {tlsAddr: 443, certFile: /c}", "tlsAddr needs certFile and keyFile: the certificate and its key, in PEM."),
+            ("users: {a: {}}", "The user \"a\" has no secret."),
+            ("users: {'': {secret: s}}", "The id \"\" is empty: it needs 1 to 200 bytes."),
+            ("options: {id: [a, b], secret: s}", "There are 2 id and 1 secret: the i-th secret belongs to the i-th id, so give as many of both."),
+            ("options: {tcpNumber: 1}", "tcpNumber needs a tcpRange to go with it, like -tcpNumber 1 -tcpRange 1024-65535."),
+            ("options: {tcpNumber: [1, 2], tcpRange: 1-2}", "There are 2 tcpNumber and 1 tcpRange: the i-th number goes with the i-th range, so give as many of both."),
+        ] {
+            assert_eq!(error(text), format!("gt.yaml: {wanted}"));
+        }
+        let id = "x".repeat(201);
+        assert_eq!(
+            error(&format!("users: {{{id}: {{secret: s}}}}")),
+            format!("gt.yaml: The id \"{id}\" has 201 bytes: the most is 200.")
+        );
+        assert_eq!(
+            error(&format!("users: {{a: {{secret: {id}}}}}")),
+            "gt.yaml: The secret of the user \"a\" has 201 bytes: the most is 200."
+        );
+        assert_eq!(
+            error("options: {users: /nonexistent/u}").split(':').next(),
+            Some("The file /nonexistent/u cannot be read")
+        );
+    }
+
+    #[test]
+    fn unknown_keys_are_a_warning_with_file_line_and_key() {
+        let loaded = loaded(
+            "tlsAddr: 1\nusers:\n  a:\n    secret: s\n    tpc: 1\nhost: {id: 1}\noptions:\n  tlsaddr: 2\n  local: x\n",
+        );
+        assert_eq!(
+            loaded.warnings,
+            [
+                "gt.yaml: line 1: tlsAddr is not known here and is ignored; tlsAddr belongs under options",
+                "gt.yaml: line 5: users.a.tpc is not known here and is ignored",
+                "gt.yaml: line 6: host.id is not known here and is ignored",
+                "gt.yaml: line 8: options.tlsaddr is not known here and is ignored; the option is called tlsAddr",
+                "gt.yaml: line 9: options.local is not known here and is ignored",
+            ]
+        );
+    }
+
+    #[test]
+    fn old_tls_means_the_oldest_that_is_spoken_with_a_warning() {
+        let loaded = loaded("options: {tlsVersion: tls1.1, id: a, secret: b}");
+        assert_eq!(
+            loaded.warnings,
+            ["tlsVersion is tls1.1, which is broken and not spoken here; it means tls1.2"]
+        );
+    }
+
+    #[test]
+    fn an_option_of_the_flags_stands_over_the_files() {
+        let own = ServerOptions {
+            addr: Some("81".parse().unwrap()),
+            tcp_range: vec!["5-6".parse().unwrap()],
+            host_number: Some("4".parse().unwrap()),
+            ..ServerOptions::default()
+        };
+        let server = with_flags(own, "options: {addr: 82, speed: 9}\ntcp: {number: 1, range: 7-8}\nhost: {number: 5, withID: true}");
+        assert_eq!((server.addr.unwrap().port, server.limits.speed), (81, 9));
+        assert_eq!(rules(&server.limits), [(0, 5, 6)]);
+        assert_eq!(
+            (server.limits.hosts.number, server.limits.hosts.with_id),
+            (4, true)
+        );
+        let off = ServerOptions {
+            addr: Some("".parse().unwrap()),
+            ..ServerOptions::default()
+        };
+        assert_eq!(
+            with_flags(off, "options: {addr: 82, sniAddr: 443}").addr,
+            None
+        );
+    }
+
+    #[test]
+    fn a_user_is_merged_from_all_sources_and_completed_by_the_global_limits() {
+        let users = File::new(
+            "merge",
+            "a: {secret: of-file, speed: 2, host: {number: 2}}\nb: {connections: 3}",
+        );
+        let own = ServerOptions {
+            id: vec!["a".parse().unwrap()],
+            secret: vec!["of-flags".parse().unwrap()],
+            ..ServerOptions::default()
+        };
+        let server = with_flags(
+            own,
+            &format!(
+                "users:\n  a: {{secret: x, speed: 1, connections: 1, host: {{withID: true}}}}\n  b: {{secret: of-config}}\noptions: {{users: {}, speed: 7}}",
+                users.path()
+            ),
+        );
+        let a = user(&server, "a");
+        assert_eq!(a.secret.as_bytes(), b"of-flags");
+        assert_eq!((a.limits.speed, a.limits.connections), (2, 1));
+        assert_eq!((a.limits.hosts.number, a.limits.hosts.with_id), (2, true));
+        let b = user(&server, "b");
+        assert_eq!(b.secret.as_bytes(), b"of-config");
+        assert_eq!((b.limits.speed, b.limits.connections), (7, 3));
+    }
+
+    #[test]
+    fn a_user_may_be_kept_from_tcp_that_others_have() {
+        let server =
+            server("users: {a: {secret: s, tcp: []}, b: {secret: s}}\ntcp: {number: 1, range: 5}");
+        assert_eq!(rules(&user(&server, "a").limits), []);
+        assert_eq!(rules(&user(&server, "b").limits), [(1, 5, 5)]);
+    }
+
+    #[test]
+    fn one_tcp_number_beside_a_list_of_ranges_counts_over_all_of_them() {
+        for text in [
+            "tcpNumber: 3\ntcp:\n  - range: 1-2\n  - range: 5-6",
+            "options: {tcpNumber: 3}\ntcp:\n  - range: 1-2\n  - range: 5-6",
+            "tcpNumber: 9\ntcp: {range: 1}\nusers: {a: {secret: s, tcpNumber: 3, tcp: [{range: 1-2}, {range: 5-6}]}}",
+        ] {
+            let server = server(text);
+            let limits = server.users.first().map_or(&server.limits, |user| &user.limits);
+            assert_eq!(rules(limits), [(3, 1, 2), (3, 5, 6)]);
+            assert_eq!(limits.tcp_total, 3);
+        }
+        let one = server("tcpNumber: 3\ntcp:\n  - range: 1-2");
+        assert_eq!(
+            (rules(&one.limits), one.limits.tcp_total),
+            (vec![(3, 1, 2)], 0)
+        );
+    }
+
+    #[test]
+    fn an_auth_api_is_a_source_of_users() {
+        assert!(!server("options: {authAPI: 'http://h/'}").allow_any_client);
+    }
+
+    #[test]
+    fn nothing_shows_a_secret() {
+        let loaded = loaded("users: {a: {secret: hush}}\noptions: {id: b, secret: hush, sentryDSN: 'https://hush@h/1'}");
+        assert!(!format!("{loaded:?}").contains("hush"));
+    }
+}
+
+#[cfg(feature = "client")]
+mod client {
+    use super::*;
+    use crate::config::client::{load, ClientOptions, Flags, ServiceOptions};
+
+    fn loaded(text: &str) -> Loaded {
+        load(Flags::default(), Some(&document(text))).unwrap()
+    }
+
+    fn client(text: &str) -> Client {
+        with_flags(Flags::default(), text)
+    }
+
+    fn with_flags(flags: Flags, text: &str) -> Client {
+        match load(flags, Some(&document(text))).unwrap().role {
+            Role::Client(client) => *client,
+            #[cfg(feature = "server")]
+            role => panic!("{role:?}"),
+        }
+    }
+
+    fn error(text: &str) -> String {
+        load(Flags::default(), Some(&document(text)))
+            .unwrap_err()
+            .to_string()
+    }
+
+    fn locals(client: &Client) -> Vec<String> {
+        client
+            .services
+            .iter()
+            .map(|service| service.local.to_string())
+            .collect()
+    }
+
+    fn host(prefix: Option<&str>) -> Exposure {
+        Exposure::Host {
+            tls: false,
+            prefix: prefix.map(str::to_owned),
+        }
+    }
+
+    const REST: &str = "options: {remote: h, id: i}\n";
+
+    #[test]
+    fn the_seeds_files_of_the_client_work() {
+        let c = client(
+            "\
+version: 1.0 # a reserved keyword, not used yet
+options:
+  local: http://127.0.0.1:80
+  remote: tcp://id1.example.com:8080
+  id: id1
+  secret: secret1
+",
+        );
+        assert_eq!(
+            (c.id.as_str(), c.secret.as_ref().unwrap().as_bytes()),
+            ("id1", &b"secret1"[..])
+        );
+        assert_eq!(locals(&c), ["http://127.0.0.1:80"]);
+
+        let text = "\
+services:
+  - local: http://127.0.0.1:80
+    useLocalAsHTTPHost: true
+    hostPrefix: 1
+  - local: http://127.0.0.1:8080
+    useLocalAsHTTPHost: true
+    hostPrefix: 2
+  - local: tcp://127.0.0.1:2222
+    remoteTCPPort: 2222
+  - local: tcp://127.0.0.1:2223
+    remoteTCPPort: 2223
+options:
+  remote: tcp://id1.example.com:8080
+  id: id1
+  secret: secret1
+";
+        assert!(loaded(text).warnings.is_empty());
+        let c = client(text);
+        let exposures: Vec<_> = c
+            .services
+            .iter()
+            .map(|service| service.exposure.clone())
+            .collect();
+        assert_eq!(
+            exposures,
+            [
+                host(Some("1")),
+                host(Some("2")),
+                Exposure::Tcp {
+                    port: 2222,
+                    random: false
+                },
+                Exposure::Tcp {
+                    port: 2223,
+                    random: false
+                }
+            ]
+        );
+        assert!(c.services[0].use_local_as_http_host && !c.services[2].use_local_as_http_host);
+        assert_eq!(c.services[0].local_timeout, None);
+    }
+
+    #[test]
+    fn defaults_are_the_seeds() {
+        let c = client(&format!("{REST}services: {{local: 'http://h'}}"));
+        assert_eq!((c.connections, c.idle_connections), (3, 1));
+        assert_eq!(
+            (c.remote_timeout, c.reconnect_delay),
+            (Duration::from_secs(45), Duration::from_secs(5))
+        );
+        assert_eq!(c.webrtc.idle_timeout, Duration::from_secs(300));
+        assert!(c.secret.is_none() && c.tcp_forward.is_none() && c.sentry.is_none());
+    }
+
+    #[test]
+    fn a_remote_may_be_several() {
+        let c = client("options: {remote: [h, 'tls://h'], id: i, local: 'http://h'}");
+        let remotes: Vec<_> = c.remotes.iter().map(ToString::to_string).collect();
+        assert_eq!(remotes, ["tcp://h:80", "tls://h:443"]);
+    }
+
+    #[test]
+    fn services_of_the_flags_come_before_those_of_the_file() {
+        let service = |local: &str, prefix: &str| ServiceOptions {
+            local: Some(local.parse().unwrap()),
+            host_prefix: Some(prefix.parse().unwrap()),
+            ..ServiceOptions::default()
+        };
+        let flags = Flags {
+            services: vec![service("http://f1", "1"), service("http://f2", "2")],
+            ..Flags::default()
+        };
+        let c = with_flags(
+            flags,
+            "options: {remote: h, id: i, local: 'http://o'}\nservices: [{local: 'http://s'}]",
+        );
+        assert_eq!(locals(&c), ["http://f1:80", "http://f2:80", "http://s:80"]);
+    }
+
+    #[test]
+    fn a_single_service_of_the_flags_is_merged_with_the_one_in_options() {
+        let text = "options: {remote: h, id: i, local: 'http://o', hostPrefix: p}";
+        let local = ServiceOptions {
+            local: Some("http://f".parse().unwrap()),
+            ..ServiceOptions::default()
+        };
+        let c = with_flags(
+            Flags {
+                services: vec![local],
+                ..Flags::default()
+            },
+            text,
+        );
+        assert_eq!(
+            (locals(&c), &c.services[0].exposure),
+            (vec!["http://f:80".to_owned()], &host(Some("p")))
+        );
+        let prefix = ServiceOptions {
+            host_prefix: Some("q".parse().unwrap()),
+            ..ServiceOptions::default()
+        };
+        let c = with_flags(
+            Flags {
+                services: vec![prefix],
+                ..Flags::default()
+            },
+            text,
+        );
+        assert_eq!(
+            (locals(&c), &c.services[0].exposure),
+            (vec!["http://o:80".to_owned()], &host(Some("q")))
+        );
+    }
+
+    #[test]
+    fn an_option_of_the_flags_stands_over_the_files() {
+        let own = ClientOptions {
+            id: Some("flag".parse().unwrap()),
+            ..ClientOptions::default()
+        };
+        let c = with_flags(
+            Flags {
+                own,
+                ..Flags::default()
+            },
+            "options: {remote: h, id: file, local: 'http://h', remoteTimeout: 1m}",
+        );
+        assert_eq!(
+            (c.id.as_str(), c.remote_timeout),
+            ("flag", Duration::from_secs(60))
+        );
+    }
+
+    #[test]
+    fn what_a_service_is_decides_how_visitors_come() {
+        for (service, wanted) in [
+            ("local: 'http://h'", host(None)),
+            (
+                "local: 'https://h'",
+                Exposure::Host {
+                    tls: true,
+                    prefix: None,
+                },
+            ),
+            ("local: 'file:///srv'", host(None)),
+            (
+                "local: 'http://h', remoteTCPPort: 0, remoteTCPRandom: false",
+                host(None),
+            ),
+            (
+                "local: 'http://h', remoteTCPPort: 5",
+                Exposure::Tcp {
+                    port: 5,
+                    random: false,
+                },
+            ),
+            (
+                "local: 'file:///srv', remoteTCPRandom: true",
+                Exposure::Tcp {
+                    port: 0,
+                    random: true,
+                },
+            ),
+            (
+                "local: 'tcp://h:1'",
+                Exposure::Tcp {
+                    port: 0,
+                    random: true,
+                },
+            ),
+            (
+                "local: 'tcp://h:1', remoteTCPPort: 5, remoteTCPRandom: true",
+                Exposure::Tcp {
+                    port: 5,
+                    random: true,
+                },
+            ),
+        ] {
+            let c = client(&format!("{REST}services: [{{{service}}}]"));
+            assert_eq!(c.services[0].exposure, wanted, "{service}");
+        }
+        let both = loaded(&format!(
+            "{REST}services: [{{local: 'tcp://h:1', hostPrefix: p}}]"
+        ));
+        assert_eq!(
+            both.warnings,
+            ["services[0] (tcp://h:1) is reached by a TCP port, so its hostPrefix p is ignored"]
+        );
+    }
+
+    #[test]
+    fn a_relative_directory_is_meant_from_the_files_own() {
+        let text = format!("{REST}services: {{local: 'file://./www'}}");
+        let document = Document::parse(Path::new("/etc/gt/gt.yaml"), text).unwrap();
+        match load(Flags::default(), Some(&document)).unwrap().role {
+            Role::Client(client) => assert_eq!(locals(&client), ["file:///etc/gt/www"]),
+            #[cfg(feature = "server")]
+            role => panic!("{role:?}"),
+        }
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_an_error() {
+        for (text, wanted) in [
+            ("options: {remote: h, id: i}", "There is no service: say what to serve, like -local http://127.0.0.1:80."),
+            ("options: {id: i, local: 'http://h'}", "There is no remote: say where the server is, like -remote tcp://example.com:80."),
+            ("options: {remote: h, local: 'http://h'}", "There is no id: say who this client is by id or -id."),
+            ("options: {remote: h, id: i, hostPrefix: p}", "The service in options has no local: say what it serves, like local: http://127.0.0.1:80 or -local http://127.0.0.1:80."),
+            ("options: {remote: h, id: i}\nservices: [{local: 'http://a'}, {local: 'https://b', hostPrefix: I}]", "The services http://a:80 and https://b:443 have the same host prefix \"I\": give each a hostPrefix of its own."),
+            ("options: {remote: h, id: i, local: 'http://h', remoteConnections: 2, remoteIdleConnections: 3}", "remoteIdleConnections (3) cannot be more than remoteConnections (2)."),
+            ("options: {remote: h, id: i, local: 'http://h', remoteTimeout: 0}", "remoteTimeout cannot be 0: a tunnel that died would never be noticed."),
+            ("options: {remote: h, id: i, tcpForwardAddr: 1}", "tcpForwardAddr needs tcpForwardHostPrefix: the host prefix of the client to reach."),
+            ("options: {remote: h, id: i, local: 'http://h', webrtcMinPort: 2, webrtcMaxPort: 1}", "webrtcMinPort (2) cannot be more than webrtcMaxPort (1)."),
+            ("options: {remote: h, id: i, local: 'tcp://h:1', remoteTCPRandom: false}", "The service in options (tcp://h:1) has neither a remoteTCPPort nor remoteTCPRandom: give it one of them."),
+        ] {
+            assert_eq!(error(text), format!("gt.yaml: {wanted}"));
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_file_line_key_and_what_is_right() {
+        for (text, wanted) in [
+            ("services:\n  - local: http://h\n    hostPrefix: a b", "line 3: services[0].hostPrefix: \"a b\" is not a host prefix: it cannot have spaces, control characters, / or : in it."),
+            ("options: {remoteConnections: 11}", "line 1: options.remoteConnections: \"11\" is not a whole number from 1 to 10."),
+            ("options: {remoteConnections: 0}", "line 1: options.remoteConnections: \"0\" is not a whole number from 1 to 10."),
+            ("services: [x]", "line 1: services[0]: this is a single value, but must be a section of keys."),
+            ("options: {remoteTCPPort: 65536}", "line 1: options.remoteTCPPort: \"65536\" is not a whole number from 0 to 65535."),
+        ] {
+            assert_eq!(error(text), format!("gt.yaml: {wanted}"));
+        }
+    }
+
+    #[test]
+    fn no_idle_connections_means_one() {
+        let c = client("options: {remote: h, id: i, local: 'http://h', remoteIdleConnections: 0}");
+        assert_eq!(c.idle_connections, 1);
+    }
+
+    #[test]
+    fn a_client_that_only_forwards_needs_no_service() {
+        let c =
+            client("options: {remote: h, id: i, tcpForwardAddr: 7000, tcpForwardHostPrefix: p}");
+        let forward = c.tcp_forward.unwrap();
+        assert_eq!(
+            (
+                forward.addr.port,
+                forward.host_prefix.as_str(),
+                forward.connections
+            ),
+            (7000, "p", 3)
+        );
+    }
+
+    #[test]
+    fn sections_of_the_server_are_not_known_to_the_client() {
+        let loaded = loaded(
+            "options: {remote: h, id: i, local: 'http://h', addr: 80}\nusers: {a: {secret: s}}",
+        );
+        assert_eq!(
+            loaded.warnings,
+            [
+                "gt.yaml: line 2: users is not known here and is ignored",
+                "gt.yaml: line 1: options.addr is not known here and is ignored",
+            ]
+        );
+    }
+}

@@ -1,0 +1,446 @@
+//! Two tunnels over loopback, one for each role, and a look inside.
+
+use super::*;
+use crate::net::{self, Socket};
+use async_io::{Async, Timer};
+use async_std::channel::{self, Receiver};
+use async_std::task;
+use futures_lite::{future, AsyncReadExt, AsyncWriteExt};
+use std::net::{TcpListener, TcpStream};
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// One end: the handle, and what its session would be told.
+struct End {
+    tunnel: Tunnel,
+    events: Receiver<Event>,
+}
+
+impl End {
+    /// An end whose inbox is polled by a task, as a session does.
+    fn new(socket: Socket, peer: Peer) -> Self {
+        let policy = Policy::new(peer, Duration::from_secs(1));
+        let (tunnel, mut inbox) = Tunnel::new(Arc::new(socket.into()), Vec::new(), policy);
+        let (sender, events) = channel::unbounded();
+        task::spawn(async move {
+            loop {
+                let event = inbox.next().await;
+                let last = matches!(event, Event::End(_));
+                if !matches!(event, Event::Tick) && sender.send(event).await.is_err() || last {
+                    return;
+                }
+            }
+        });
+        Self { tunnel, events }
+    }
+
+    async fn event(&self) -> Event {
+        within(self.events.recv())
+            .await
+            .expect("the session goes on")
+    }
+
+    async fn opened(&self) -> Stream {
+        match self.event().await {
+            Event::Opened(stream, 7) => stream,
+            _ => panic!("another event than the stream that was opened"),
+        }
+    }
+}
+
+async fn within<T>(task: impl std::future::Future<Output = T>) -> T {
+    future::or(async { Some(task.await) }, async {
+        Timer::after(LONG).await;
+        None
+    })
+    .await
+    .expect("it takes too long")
+}
+
+/// Waits for something that only time and other tasks bring about.
+async fn until(condition: impl Fn() -> bool) {
+    within(async {
+        while !condition() {
+            Timer::after(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+fn sockets() -> (Socket, Socket) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let here = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (there, _) = listener.accept().unwrap();
+    let socket = |stream| Socket::new(Async::new(stream).unwrap());
+    (socket(here), socket(there))
+}
+
+/// The server's end, which opens streams, and the client's.
+fn ends() -> (End, End) {
+    let (here, there) = sockets();
+    let client = Peer::Server { streams: 100 };
+    (End::new(here, Peer::Client), End::new(there, client))
+}
+
+/// A server's end whose peer is a bare connection.
+fn end_and_wire() -> (End, Arc<net::Conn>) {
+    let (here, there) = sockets();
+    (End::new(here, Peer::Client), Arc::new(there.into()))
+}
+
+async fn read_exact(conn: &net::Conn, n: usize) -> Vec<u8> {
+    let mut bytes = vec![0; n];
+    let mut at = 0;
+    while at < n {
+        let got = within(conn.read(&mut bytes[at..])).await.unwrap();
+        assert!(got > 0, "the connection ended after {at} of {n} bytes");
+        at += got;
+    }
+    bytes
+}
+
+/// Bytes that differ from place to place and from `seed` to `seed`.
+fn noise(seed: u32, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+#[test]
+fn bytes_of_many_streams_arrive_whole_both_ways() {
+    task::block_on(async {
+        let (server, client) = ends();
+        let lengths = [0, 1, 4095, 70_000, 1_000_000];
+        let senders = lengths.into_iter().zip(1u32..).map(|(len, id)| {
+            let mut stream = server.tunnel.open(id, 7).unwrap();
+            stream.announce();
+            task::spawn(async move {
+                stream.write_all(&noise(id, len)).await.unwrap();
+                let mut back = vec![0; len];
+                stream.read_exact(&mut back).await.unwrap();
+                assert!(back == noise(!id, len), "stream {id}");
+            })
+        });
+        let senders: Vec<_> = senders.collect();
+        for (len, id) in lengths.into_iter().zip(1u32..) {
+            let mut stream = client.opened().await;
+            task::spawn(async move {
+                let mut bytes = vec![0; len];
+                stream.read_exact(&mut bytes).await.unwrap();
+                assert!(bytes == noise(id, len), "stream {id}");
+                stream.write_all(&noise(!id, len)).await.unwrap();
+                // The other side ends it.
+                assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+            });
+        }
+        for sender in senders {
+            within(sender).await;
+        }
+        until(|| client.tunnel.streams() == 0).await;
+    });
+}
+
+#[test]
+fn the_end_of_a_stream_comes_behind_its_bytes() {
+    task::block_on(async {
+        let (server, client) = ends();
+        let mut stream = server.tunnel.open(1, 7).unwrap();
+        let bytes = noise(1, 200_000);
+        let (sent, all) = (bytes.clone(), bytes.len());
+        task::spawn(async move { stream.write_all(&sent).await.unwrap() });
+        let mut stream = client.opened().await;
+        // The reader is late; the stream has ended long before.
+        until(|| stream.has_ended()).await;
+        let mut got = Vec::new();
+        assert_eq!(within(stream.read_to_end(&mut got)).await.unwrap(), all);
+        assert!(got == bytes);
+    });
+}
+
+#[test]
+fn a_reader_that_waits_bounds_what_the_sender_can_push() {
+    task::block_on(async {
+        let (server, client) = ends();
+        let mut sender = server.tunnel.open(1, 7).unwrap();
+        let total = 64 * 1024 * 1024;
+        let pushed = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = pushed.clone();
+        let sending = task::spawn(async move {
+            let piece = noise(1, 32 * 1024);
+            while count.fetch_add(piece.len(), std::sync::atomic::Ordering::SeqCst) < total {
+                sender.write_all(&piece).await.unwrap();
+            }
+        });
+        let mut stream = client.opened().await;
+        let backlog = || stream.entry_backlog();
+        until(|| backlog() > 256 * 1024).await;
+        let limit = 256 * 1024 + buffer::ROOM;
+        assert!(backlog() <= limit, "{} bytes wait", backlog());
+        assert!(pushed.load(std::sync::atomic::Ordering::SeqCst) < total);
+        let mut got = 0;
+        let mut piece = vec![0; 100_000];
+        while got < total {
+            let n = within(stream.read(&mut piece)).await.unwrap();
+            let expected = noise(1, 32 * 1024);
+            let first = (got % expected.len()).min(expected.len());
+            assert_eq!(piece[0], expected[first], "at {got}");
+            got += n;
+            assert!(stream.entry_backlog() <= limit);
+        }
+        within(sending).await;
+    });
+}
+
+#[test]
+fn an_idle_tunnel_holds_no_buffer() {
+    task::block_on(async {
+        let (server, client) = ends();
+        let mut here = server.tunnel.open(1, 7).unwrap();
+        here.write_all(b"hello").await.unwrap();
+        let mut there = client.opened().await;
+        let mut bytes = [0; 5];
+        within(there.read_exact(&mut bytes)).await.unwrap();
+        there.write_all(&bytes).await.unwrap();
+        within(here.read_exact(&mut bytes)).await.unwrap();
+        until(|| {
+            let idle = |end: &End| lock(&end.tunnel.0).outbox.memory() == 0;
+            idle(&server) && idle(&client) && there.entry_backlog() == 0
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_stream_dropped_on_one_side_ends_on_the_other() {
+    task::block_on(async {
+        let (server, client) = ends();
+        let stream = server.tunnel.open(1, 7).unwrap();
+        stream.announce();
+        let mut there = client.opened().await;
+        drop(stream);
+        assert_eq!(within(there.read(&mut [0])).await.unwrap(), 0);
+        drop(there);
+        // Bytes for a stream that nobody knows any more do no harm.
+        let mut again = server.tunnel.open(2, 7).unwrap();
+        again.write_all(b"x").await.unwrap();
+        drop(client.opened().await);
+        until(|| again.has_ended()).await;
+        assert_eq!((server.tunnel.streams(), client.tunnel.streams()), (1, 0));
+    });
+}
+
+#[test]
+fn a_graceful_end_lets_streams_finish_and_takes_no_new_ones() {
+    task::block_on(async {
+        let (server, client) = ends();
+        let mut stream = server.tunnel.open(1, 7).unwrap();
+        stream.announce();
+        let mut there = client.opened().await;
+        client.tunnel.close();
+        assert!(matches!(server.event().await, Event::Close));
+        assert!(server.tunnel.open(2, 7).is_none());
+        stream.write_all(b"still here").await.unwrap();
+        let mut bytes = [0; 10];
+        within(there.read_exact(&mut bytes)).await.unwrap();
+        there.write_all(b"bye").await.unwrap();
+        drop(there);
+        let mut rest = String::new();
+        within(stream.read_to_string(&mut rest)).await.unwrap();
+        assert_eq!(rest, "bye");
+        drop(stream);
+        for end in [&server, &client] {
+            loop {
+                match end.event().await {
+                    Event::End(result) => break result.unwrap(),
+                    Event::Close => {}
+                    _ => panic!("nothing else was said"),
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn the_goodbye_is_one_close_then_two() {
+    task::block_on(async {
+        let (server, wire) = end_and_wire();
+        let close = Signal::Close.encode();
+        server.tunnel.close();
+        assert_eq!(read_exact(&wire, 4).await, close.as_slice());
+        wire.write_all(close.as_slice()).await.unwrap();
+        assert_eq!(read_exact(&wire, 8).await, close.as_slice().repeat(2));
+        assert_eq!(within(wire.read(&mut [0])).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_lost_tunnel_is_an_error_to_its_streams_and_not_an_end() {
+    task::block_on(async {
+        let (server, wire) = end_and_wire();
+        let mut stream = server.tunnel.open(1, 0).unwrap();
+        stream.announce();
+        read_exact(&wire, 12).await;
+        drop(wire);
+        let error = within(stream.read(&mut [0])).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        assert!(matches!(server.event().await, Event::End(Err(_))));
+    });
+}
+
+#[test]
+fn frames_are_understood_however_they_are_cut() {
+    task::block_on(async {
+        let (here, there) = sockets();
+        let client = End::new(here, Peer::Server { streams: 10 });
+        let wire: net::Conn = there.into();
+        let mut bytes = Vec::new();
+        let payload = noise(3, 1000);
+        for head in [
+            Head::ServicesData {
+                task: 1,
+                service: 7,
+                len: 1000,
+            },
+            Head::Data { task: 9, len: 1000 },
+            Head::Data { task: 1, len: 1000 },
+        ] {
+            bytes.extend_from_slice(head.encode().as_slice());
+            bytes.extend_from_slice(&payload);
+        }
+        bytes.extend_from_slice(Signal::Ready.encode().as_slice());
+        bytes.extend_from_slice(Head::Close { task: 1 }.encode().as_slice());
+        for piece in bytes.chunks(7) {
+            wire.write_all(piece).await.unwrap();
+        }
+        let mut stream = client.opened().await;
+        let mut got = Vec::new();
+        within(stream.read_to_end(&mut got)).await.unwrap();
+        assert!(got == payload.repeat(2));
+        assert!(matches!(client.event().await, Event::Signal(Signal::Ready)));
+    });
+}
+
+#[test]
+fn garbage_ends_the_tunnel_with_a_reason() {
+    task::block_on(async {
+        let (server, wire) = end_and_wire();
+        wire.write_all(&[0xFF, 0xFF, 0xFF, 0x00]).await.unwrap();
+        let Event::End(Err(e)) = server.event().await else {
+            panic!("it goes on");
+        };
+        assert!(e.to_string().contains("unknown signal"), "{e}");
+    });
+}
+
+#[test]
+fn more_streams_than_allowed_are_closed_at_once() {
+    task::block_on(async {
+        let (here, there) = sockets();
+        let client = End::new(here, Peer::Server { streams: 1 });
+        let wire: net::Conn = there.into();
+        for task in 1..=2 {
+            let (service, len) = (7, 0);
+            let head = Head::ServicesData { task, service, len };
+            wire.write_all(head.encode().as_slice()).await.unwrap();
+        }
+        let _first = client.opened().await;
+        let close = Head::Close { task: 2 };
+        assert_eq!(read_exact(&wire, 6).await, close.encode().as_slice());
+    });
+}
+
+#[test]
+fn a_peer_that_asks_and_does_not_read_is_not_read_any_more() {
+    task::block_on(async {
+        let (server, wire) = end_and_wire();
+        let tunnel = server.tunnel.clone();
+        let events = server.events.clone();
+        task::spawn(async move {
+            while let Ok(event) = events.recv().await {
+                // A long answer to each: 256 pings' worth.
+                if matches!(event, Event::Ping) {
+                    tunnel.say(&Signal::Ping.encode().as_slice().repeat(256));
+                }
+            }
+        });
+        let flood = Signal::Ping.encode().as_slice().repeat(4096);
+        let flooding = async {
+            // Until both kernels' buffers are full too.
+            loop {
+                wire.write_all(&flood).await.unwrap();
+            }
+        };
+        let waiting = until(|| lock(&server.tunnel.0).outbox.is_flooded());
+        future::or(flooding, waiting).await;
+        let most = outbox::FLOODED + 64 * 1024;
+        let held = lock(&server.tunnel.0).outbox.len();
+        assert!(held <= most, "{held} bytes");
+    });
+}
+
+#[test]
+fn a_visitor_that_has_ended_its_direction_still_gets_the_answer() {
+    task::block_on(async {
+        let (server, client) = ends();
+        let (visitor, accepted) = sockets();
+        let stream = server.tunnel.open(1, 7).unwrap();
+        let relay = task::spawn(Relay::visitor(stream, Arc::new(accepted.into()), true));
+        let visitor: net::Conn = visitor.into();
+        visitor.write_all(b"question").await.unwrap();
+        visitor_end(&visitor).await;
+        let mut there = client.opened().await;
+        let mut bytes = [0; 8];
+        within(there.read_exact(&mut bytes)).await.unwrap();
+        there.write_all(b"answer").await.unwrap();
+        drop(there);
+        assert_eq!(read_exact(&visitor, 6).await, b"answer");
+        assert_eq!(within(visitor.read(&mut [0])).await.unwrap(), 0);
+        assert_eq!(within(relay).await, Finish::Done);
+    });
+}
+
+async fn visitor_end(visitor: &net::Conn) {
+    std::future::poll_fn(|cx| visitor.poll_shutdown(cx))
+        .await
+        .unwrap();
+}
+
+#[test]
+fn a_visitor_whose_service_says_nothing_is_left_to_the_caller() {
+    task::block_on(async {
+        let (server, client) = ends();
+        let (_visitor, accepted) = sockets();
+        let stream = server.tunnel.open(1, 7).unwrap();
+        stream.announce();
+        drop(client.opened().await);
+        let relay = Relay::visitor(stream, Arc::new(accepted.into()), true);
+        assert_eq!(within(relay).await, Finish::Unanswered(Why::Closed));
+    });
+}
+
+#[test]
+fn a_silent_stream_ends_at_its_limit() {
+    task::block_on(async {
+        let (server, client) = ends();
+        let (_visitor, accepted) = sockets();
+        let stream = server.tunnel.open(1, 7).unwrap();
+        stream.announce();
+        stream.limit_idle(Some(Duration::from_millis(300)));
+        let _there = client.opened().await;
+        let relay = Relay::visitor(stream, Arc::new(accepted.into()), true);
+        assert_eq!(within(relay).await, Finish::Unanswered(Why::TimedOut));
+    });
+}
+
+#[test]
+fn a_relay_is_small() {
+    let size = std::mem::size_of::<Relay>();
+    assert!(size <= 96, "a relay takes {size} bytes");
+    let size = std::mem::size_of::<Entry>();
+    assert!(size <= 136, "a stream's entry takes {size} bytes");
+}
