@@ -2,7 +2,7 @@
 
 #[cfg(feature = "client")]
 use crate::client::Client;
-use crate::config::{Loaded, Role};
+use crate::config::Loaded;
 #[cfg(feature = "server")]
 use crate::server::Server;
 use async_std::channel::{self, Receiver};
@@ -81,16 +81,12 @@ impl Running {
     fn start(roles: &[Loaded]) -> io::Result<Self> {
         let mut running = Self::default();
         #[cfg(feature = "server")]
-        for loaded in roles {
-            if let Role::Server(config) = &loaded.role {
-                running.servers.push(Server::start(config)?);
-            }
+        for config in roles.iter().filter_map(|loaded| loaded.role.server()) {
+            running.servers.push(Server::start(config)?);
         }
         #[cfg(feature = "client")]
-        for loaded in roles {
-            if let Role::Client(config) = &loaded.role {
-                running.clients.push(Client::start(config)?);
-            }
+        for config in roles.iter().filter_map(|loaded| loaded.role.client()) {
+            running.clients.push(Client::start(config)?);
         }
         Ok(running)
     }
@@ -99,12 +95,8 @@ impl Running {
     fn reload(&self, roles: &[Loaded]) -> io::Result<()> {
         #[cfg(feature = "client")]
         {
-            let clients = roles.iter().filter_map(|loaded| match &loaded.role {
-                Role::Client(config) => Some(config),
-                #[cfg(feature = "server")]
-                Role::Server(_) => None,
-            });
-            for (client, config) in self.clients.iter().zip(clients) {
+            let configs = roles.iter().filter_map(|loaded| loaded.role.client());
+            for (client, config) in self.clients.iter().zip(configs) {
                 client.reload(config)?;
             }
         }

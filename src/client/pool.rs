@@ -158,7 +158,7 @@ impl Pool {
                 inner.refused = Some(Instant::now());
                 drop(inner);
                 match failure {
-                    Failure::Refused(Refusal::TooManyConnections) => log::info!(
+                    Failure::Refused(Refusal::TooManyConnections, _) => log::info!(
                         "the server allows no more tunnels; going on with those there are"
                     ),
                     failure => log::warn!("another tunnel: {failure}"),

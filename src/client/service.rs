@@ -3,7 +3,7 @@
 use super::files::{self, Root};
 use super::host_header::{self, Scan};
 use super::Me;
-use crate::config::{Exposure, Local, Remote, Service};
+use crate::config::{Exposure, Local, Remote, Scheme, Service};
 use crate::net::{self, Conn};
 use crate::tunnel::{Relay, Stream};
 use crate::wire::frame::Signal;
@@ -27,7 +27,11 @@ pub struct Services {
 }
 
 enum Target {
-    Tcp { host: String, port: u16 },
+    Tcp {
+        scheme: Scheme,
+        host: String,
+        port: u16,
+    },
     Files(Arc<Root>),
 }
 
@@ -36,7 +40,8 @@ impl Services {
     pub fn new(services: &[Service]) -> io::Result<Self> {
         let list = services.iter().map(|service| {
             let target = match &service.local {
-                Local::Tcp { host, port, .. } => Target::Tcp {
+                Local::Tcp { scheme, host, port } => Target::Tcp {
+                    scheme: *scheme,
                     host: host.clone(),
                     port: *port,
                 },
@@ -75,6 +80,17 @@ impl Services {
         let mut bytes = Signal::Services.encode().as_slice().to_vec();
         hello::encode_registration(&mut bytes, &me.id, me.secret.as_bytes(), &self.offers());
         bytes
+    }
+
+    /// A service in the user's words.
+    pub fn describe(&self, index: u16) -> String {
+        match self.list.get(usize::from(index)) {
+            Some((service, _)) => match &service.exposure {
+                Exposure::Tcp { port: 0, .. } | Exposure::Host { .. } => service.local.to_string(),
+                Exposure::Tcp { port, .. } => format!("{} (port {port})", service.local),
+            },
+            None => format!("service {index}"),
+        }
     }
 
     /// The shortest silence any of them allows.
@@ -135,11 +151,11 @@ async fn connect(
             }
             Ok(None)
         }
-        Target::Tcp { host, port } => {
+        Target::Tcp { scheme, host, port } => {
             let patience = service.local_timeout.unwrap_or(PATIENCE);
             let conn = Conn::from(net::dial(host, *port, patience).await?);
             if service.use_local_as_http_host {
-                let head = first_head(&mut stream, &local_host(service, host, *port)).await?;
+                let head = first_head(&mut stream, &local_host(*scheme, host, *port)).await?;
                 conn.write_all(&head).await?;
             }
             Ok(Some((stream, Arc::new(conn))))
@@ -147,13 +163,17 @@ async fn connect(
     }
 }
 
-/// What the first request's Host line is rewritten to: as the user wrote it.
-fn local_host(service: &Service, host: &str, port: u16) -> String {
-    let text = service.local.to_string();
-    let authority = text.split_once("://").map(|(_, rest)| rest);
-    match authority {
-        Some(authority) => authority.trim_end_matches('/').to_owned(),
-        None => format!("{host}:{port}"),
+/// What the first request's Host line is rewritten to: the local address, without the port
+/// that goes without saying.
+fn local_host(scheme: Scheme, host: &str, port: u16) -> String {
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    };
+    match (scheme, port) {
+        (Scheme::Http, 80) | (Scheme::Https, 443) => host,
+        _ => format!("{host}:{port}"),
     }
 }
 

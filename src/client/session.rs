@@ -27,7 +27,8 @@ pub enum Failure {
     /// The connection ended during the hello.
     Ended(io::Error),
     Silent(Duration),
-    Refused(Refusal),
+    /// By the server, for the client's id and, if it is about one, this service.
+    Refused(Refusal, String),
     /// The client is stopping.
     Stopped,
 }
@@ -41,8 +42,8 @@ impl fmt::Display for Failure {
             Self::Silent(patience) => {
                 write!(f, "the server did not answer the hello within {patience:?}")
             }
-            Self::Refused(refusal) => {
-                write!(f, "the server refused: {refusal}")?;
+            Self::Refused(refusal, whom) => {
+                write!(f, "the server refused {whom}: {refusal}")?;
                 match refusal {
                     Refusal::BadCredentials => f.write_str("; check id and secret"),
                     Refusal::PortNotOpened(_) => f.write_str(
@@ -102,7 +103,8 @@ pub async fn connect(
     let policy = Policy::new(Peer::Server { streams: STREAMS }, shortest);
     let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
     tunnel.say(&services.hello(me));
-    future::or(wait_until_ready(&mut inbox, id), silence(patience)).await?;
+    let ready = wait_until_ready(me, &services, &mut inbox, id);
+    future::or(ready, silence(patience)).await?;
     Ok((inbox, tunnel, services))
 }
 
@@ -111,11 +113,24 @@ async fn silence<T>(patience: Duration) -> Result<T, Failure> {
     Err(Failure::Silent(patience))
 }
 
-async fn wait_until_ready(inbox: &mut Inbox, id: u32) -> Result<(), Failure> {
+fn refused(me: &Me, services: &Services, refusal: Refusal) -> Failure {
+    let mut whom = me.id.clone();
+    if let Refusal::PortNotOpened(service) = refusal {
+        whom = format!("{whom}, {}", services.describe(service));
+    }
+    Failure::Refused(refusal, whom)
+}
+
+async fn wait_until_ready(
+    me: &Me,
+    services: &Services,
+    inbox: &mut Inbox,
+    id: u32,
+) -> Result<(), Failure> {
     loop {
         match inbox.next().await {
             Event::Signal(Signal::Ready) => return Ok(()),
-            Event::Signal(Signal::Error(refusal)) => return Err(Failure::Refused(refusal)),
+            Event::Signal(Signal::Error(refusal)) => return Err(refused(me, services, refusal)),
             Event::Signal(Signal::PortOpened { port, .. }) => port_opened(port, id),
             Event::End(Err(e)) => return Err(Failure::Ended(e)),
             Event::End(Ok(())) => {
@@ -195,7 +210,7 @@ impl Session {
                     port_opened(port, self.member.id);
                 }
                 Event::Signal(Signal::Error(refusal)) => {
-                    return Failure::Refused(refusal).to_string();
+                    return refused(&self.pool.me, &self.services, refusal).to_string();
                 }
                 Event::Signal(Signal::Reconnect) => {
                     log::info!("the server asks for a new tunnel connID={}", self.member.id);

@@ -57,6 +57,28 @@ pub enum Role {
     Client(Box<Client>),
 }
 
+impl Role {
+    /// The server's, if it is one; the same call in a build of one role and of both.
+    #[cfg(feature = "server")]
+    pub fn server(&self) -> Option<&Server> {
+        match self {
+            Role::Server(server) => Some(server),
+            #[cfg(feature = "client")]
+            Role::Client(_) => None,
+        }
+    }
+
+    /// The client's, if it is one.
+    #[cfg(feature = "client")]
+    pub fn client(&self) -> Option<&Client> {
+        match self {
+            Role::Client(client) => Some(client),
+            #[cfg(feature = "server")]
+            Role::Server(_) => None,
+        }
+    }
+}
+
 impl Loaded {
     /// Which of the two it is.
     pub fn name(&self) -> RoleName {

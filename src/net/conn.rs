@@ -1,7 +1,7 @@
 //! A connection, plain or TLS, that one reader and one writer share. What a byte meant
 //! before TLS or will mean after it is not its business.
 
-use super::Socket;
+use super::{with_scratch, Socket};
 use async_tls::TlsStream;
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::io;
@@ -136,9 +136,9 @@ impl Conn {
         let goodbye = async {
             std::future::poll_fn(|cx| self.poll_shutdown(cx)).await?;
             let mut left = 256 * 1024usize;
-            let mut scrap = [0; 512];
             while left > 0 {
-                match self.read(&mut scrap).await? {
+                let read = |cx: &mut Context<'_>| with_scratch(|buf| self.poll_read(cx, buf));
+                match std::future::poll_fn(read).await? {
                     0 => break,
                     n => left = left.saturating_sub(n),
                 }

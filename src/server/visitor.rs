@@ -7,8 +7,8 @@ use super::http_head;
 use super::ports::Opened;
 use super::registry::{Kind, Opening};
 use super::{session, State};
-use crate::net::{Conn, Socket};
-use crate::tunnel::{with_scratch, Finish, Relay, Stream, Why};
+use crate::net::{with_scratch, Conn, Socket};
+use crate::tunnel::{Finish, Relay, Stream, Why};
 use crate::wire::{MAGIC, VERSION};
 use async_io::Timer;
 use futures_lite::{future, AsyncWriteExt};
@@ -88,9 +88,10 @@ pub async fn accept_port(state: Arc<State>, id: Box<str>, port: Opened) {
                 let open = || state.registry.open(&id, service);
                 match wait_for(&state, open).await {
                     Opening::Stream(stream) => {
-                        // The service may be the one that speaks first.
+                        // The service may be the one that speaks first. There is no limit
+                        // to its silence: shells are left alone for hours.
                         stream.announce();
-                        relay(&state, stream, Arc::new(socket.into()), false);
+                        relay(stream, Arc::new(socket.into()), false);
                     }
                     _ => log::debug!("{peer}: no tunnel of {id} for its TCP port"),
                 }
@@ -190,7 +191,7 @@ impl Visitor {
                 stream.limit_idle(self.state.timeout);
                 // If it fails, the relay finds out why.
                 let _ = stream.write_all(&self.head).await;
-                relay(&self.state, stream, self.conn, self.door != Door::Sni);
+                relay(stream, self.conn, self.door != Door::Sni);
             }
             missing => {
                 let answer = match missing {
@@ -231,8 +232,7 @@ async fn wait_for(state: &State, open: impl Fn() -> Opening) -> Opening {
 }
 
 /// Leaves the visitor to a task of its own, which is small: this one has done its work.
-fn relay(state: &State, stream: Stream, conn: Arc<Conn>, http: bool) {
-    stream.limit_idle(state.timeout);
+fn relay(stream: Stream, conn: Arc<Conn>, http: bool) {
     let relay = Relay::visitor(stream, conn.clone(), http);
     crate::spawn(async move {
         let answer = match relay.await {

@@ -9,7 +9,6 @@ const SPARE: usize = 4;
 
 thread_local! {
     static SPARES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Bytes that are appended at the end and taken from the front. Its memory stays
@@ -90,20 +89,6 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         self.give_back();
     }
-}
-
-/// Lends the thread's buffer for one read that is used up at once.
-pub(crate) fn with_scratch<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
-    SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
-        Ok(mut scratch) => {
-            if scratch.is_empty() {
-                *scratch = vec![0; ROOM];
-            }
-            use_it(&mut scratch)
-        }
-        // Lent already, further up the stack.
-        Err(_) => use_it(&mut vec![0; ROOM]),
-    })
 }
 
 #[cfg(test)]

@@ -1,12 +1,11 @@
 //! What a tunnel receives. Parses every frame of each read and hands payloads to their
 //! streams at once; what concerns the session comes out as [`Event`]s.
 
-use super::buffer::with_scratch;
 use super::closing::Closing;
 use super::stream::Entry;
 use super::{lock, Core, Peer, Policy, Stream, Tunnel, Why};
 use crate::net::clock::Tick;
-use crate::net::Conn;
+use crate::net::{with_scratch, Conn};
 use crate::wire::frame::{self, Head, Signal, MAX_HEAD};
 use crate::wire::hello::{Hello, Reader};
 use async_io::Timer;

@@ -18,7 +18,6 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use buffer::with_scratch;
 pub use inbox::{Event, Inbox};
 pub use relay::{Finish, Relay};
 pub use stream::{Stream, Why};

@@ -4,9 +4,8 @@
 //! From the stream to the connection there is mostly nothing to do: the inbox writes
 //! straight into the connection, and the relay only brings what got stuck.
 
-use super::buffer::with_scratch;
 use super::{Stream, Why};
-use crate::net::Conn;
+use crate::net::{with_scratch, Conn};
 use async_io::Timer;
 use std::future::Future;
 use std::pin::Pin;
