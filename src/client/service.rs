@@ -111,7 +111,8 @@ impl Services {
             if let Exposure::Host { tls: false, prefix } = &service.exposure {
                 let prefix = prefix.as_deref().unwrap_or(id);
                 let url = format!("{scheme}://{prefix}.localhost:{}/", remote.port);
-                log::info!("{} is at {url} (curl {url})", service.local);
+                let local = &service.local;
+                log::info!("{local} is at {url} for a browser on this machine, or: curl {url}");
             }
         }
     }
