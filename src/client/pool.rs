@@ -5,11 +5,12 @@ use super::service::Services;
 use super::session::{self, Failure, Session};
 use super::Me;
 use crate::config::Remote;
-use crate::net::Stop;
 use crate::tunnel::Tunnel;
 use crate::wire::frame::Refusal;
 use async_io::Timer;
+use async_std::channel::{self, Receiver, Sender};
 use event_listener::Event;
+use log::Level;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,8 +34,9 @@ pub struct Pool {
 #[derive(Default)]
 struct Inner {
     members: Vec<Arc<Member>>,
-    /// Tries to connect that are under way beyond those that are always there.
+    /// A tunnel beyond those that are always there is being opened.
     growing: bool,
+    /// When the server last refused one.
     refused: Option<Instant>,
     last_id: u32,
 }
@@ -46,8 +48,21 @@ pub struct Member {
     pub tunnel: Tunnel,
     /// The services it was told, in order, which the server has not confirmed yet.
     pub offered: Mutex<VecDeque<Arc<Services>>>,
-    /// A replacement is wanted: the tunnel has ended or is about to.
-    pub leaving: Stop,
+    /// Takes the first reason why a replacement is due.
+    leaving: Sender<Leaving>,
+    /// It is always there, so nobody closes it for being idle.
+    kept: bool,
+}
+
+/// Why a tunnel is to be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaving {
+    /// The server is about to go away, and another one takes its place.
+    Asked,
+    /// The server wants it to end. It stops, or prefers another client with this id: coming
+    /// back at once would only start a fight.
+    Dismissed,
+    Lost,
 }
 
 impl Pool {
@@ -71,19 +86,23 @@ impl Pool {
     /// Keeps one tunnel until the client stops.
     async fn keep(self: Arc<Self>) {
         let mut backoff = Backoff::new(self.me.reconnect_delay);
+        let mut failing = false;
         while !self.me.stop.is_said() {
-            let delay = match self.connect().await {
+            let delay = match self.connect(true, failing).await {
                 Ok(leaving) => {
+                    failing = false;
                     let begun = Instant::now();
-                    leaving.heard().await;
-                    if begun.elapsed() >= BRIEF {
-                        backoff.reset();
-                        Duration::ZERO
-                    } else {
-                        backoff.delay()
+                    match leaving.recv().await {
+                        Ok(Leaving::Dismissed) => backoff.delay(),
+                        _ if begun.elapsed() < BRIEF => backoff.delay(),
+                        _ => {
+                            backoff.reset();
+                            Duration::ZERO
+                        }
                     }
                 }
                 Err(failure) => {
+                    failing = true;
                     let delay = backoff.delay();
                     if !self.me.stop.is_said() {
                         let seconds = delay.as_secs_f32();
@@ -98,25 +117,32 @@ impl Pool {
         }
     }
 
-    /// Opens one tunnel and leaves it to a task of its own. Returns what it says when it
-    /// wants to be replaced.
-    async fn connect(self: &Arc<Self>) -> Result<Stop, Failure> {
+    /// Opens one tunnel and leaves it to a task of its own. Returns what hears when it wants
+    /// to be replaced.
+    async fn connect(
+        self: &Arc<Self>,
+        kept: bool,
+        quietly: bool,
+    ) -> Result<Receiver<Leaving>, Failure> {
         let id = {
             let mut inner = self.lock();
             inner.last_id = inner.last_id.wrapping_add(1);
             inner.last_id
         };
-        log::info!("trying to connect to remote connID={id}");
+        let level = if quietly { Level::Debug } else { Level::Info };
+        log::log!(level, "trying to connect to remote connID={id}");
         let connecting = Box::pin(session::connect(&self.me, &self.remote, id));
         let Some(connected) = self.me.stop.or(connecting).await else {
             return Err(Failure::Stopped);
         };
         let (inbox, tunnel, services) = connected?;
+        let (leaving, heard) = channel::bounded(1);
         let member = Arc::new(Member {
             id,
             tunnel,
             offered: Mutex::default(),
-            leaving: Stop::default(),
+            leaving,
+            kept,
         });
         self.lock().members.push(member.clone());
         let now = self.me.services();
@@ -124,13 +150,12 @@ impl Pool {
             // They changed while it connected.
             member.offer(&self.me, &now);
         }
-        let leaving = member.leaving.clone();
         if self.me.stop.is_said() {
             member.tunnel.close();
         }
         let session = Session::new(self.clone(), member, services);
         crate::spawn(session.run(inbox));
-        Ok(leaving)
+        Ok(heard)
     }
 
     /// A stream has come: is it time for another tunnel?
@@ -151,7 +176,7 @@ impl Pool {
         drop(inner);
         let pool = self.clone();
         crate::spawn(async move {
-            let result = pool.connect().await;
+            let result = pool.connect(false, false).await;
             let mut inner = pool.lock();
             inner.growing = false;
             if let Err(failure) = result {
@@ -168,10 +193,8 @@ impl Pool {
     }
 
     /// Whether a tunnel that has had no stream for so long can go.
-    pub fn can_spare(&self, idle: Duration) -> bool {
-        let inner = self.lock();
-        let open = inner.members.iter().filter(|m| m.tunnel.is_open()).count();
-        open > self.me.idle_connections && idle >= SPARE
+    pub fn can_spare(&self, member: &Member, idle: Duration) -> bool {
+        !member.kept && idle >= SPARE
     }
 
     pub fn leave(&self, member: &Member) {
@@ -206,6 +229,11 @@ impl Pool {
 }
 
 impl Member {
+    /// A replacement is due; only the first reason counts.
+    pub fn leave(&self, why: Leaving) {
+        let _ = self.leaving.try_send(why);
+    }
+
     fn offer(&self, me: &Me, services: &Arc<Services>) {
         let mut offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
         offered.push_back(services.clone());

@@ -1,6 +1,6 @@
 //! One tunnel's life on the client: connecting, hello, streams, signals, end.
 
-use super::pool::{Member, Pool};
+use super::pool::{Leaving, Member, Pool};
 use super::service::{self, Services};
 use super::Me;
 use crate::config::Remote;
@@ -181,7 +181,7 @@ impl Session {
         self.services.say_where(&self.pool.me.id, &self.pool.remote);
         let why = self.listen(&mut inbox).await;
         self.pool.leave(&self.member);
-        self.member.leaving.say();
+        self.member.leave(Leaving::Lost);
         if self.pool.me.stop.is_said() {
             log::info!("tunnel closed connID={id}");
         } else {
@@ -214,10 +214,10 @@ impl Session {
                 }
                 Event::Signal(Signal::Reconnect) => {
                     log::info!("the server asks for a new tunnel connID={}", self.member.id);
-                    self.member.leaving.say();
+                    self.member.leave(Leaving::Asked);
                 }
-                // It takes no more streams, so a replacement is due.
-                Event::Close => self.member.leaving.say(),
+                // It takes no more streams.
+                Event::Close => self.member.leave(Leaving::Dismissed),
                 Event::Services(_) => {
                     let offered = self.member.offered.lock();
                     let next = offered.unwrap_or_else(PoisonError::into_inner).pop_front();
@@ -238,7 +238,7 @@ impl Session {
         let tunnel = &self.member.tunnel;
         if tunnel.streams() > 0 {
             self.idle_since = Instant::now();
-        } else if self.pool.can_spare(self.idle_since.elapsed()) {
+        } else if self.pool.can_spare(&self.member, self.idle_since.elapsed()) {
             tunnel.close();
         }
         let interval = self.pool.me.remote_timeout / 2;

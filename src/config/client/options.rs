@@ -88,7 +88,7 @@ pub struct ServiceOptions {
     /// be given several times, and the flags of a service stand between its -local and the next
     #[argh(option, arg_name = "value")]
     pub local: Option<Value<Local>>,
-    /// close a connection that was silent for so long (default: never)
+    /// close a connection to the service that was silent for so long (default: never), and wait so long for a new one (default 2m0s)
     #[argh(option, arg_name = "duration")]
     pub local_timeout: Option<Value<Duration>>,
     /// visitors come on this TCP port of the server

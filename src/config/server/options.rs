@@ -89,7 +89,7 @@ pub struct ServerOptions {
     /// a range of TCP ports that users may open, like 1024-65535; without one they may open none
     #[argh(option, arg_name = "value")]
     pub tcp_range: Vec<Value<PortRange>>,
-    /// close a tunnel that was silent for so long; 0 for never (default 90s)
+    /// close a tunnel, or a visitor's HTTP or TLS connection, that was silent for so long; 0 for never (default 90s)
     #[argh(option, arg_name = "duration")]
     pub timeout: Option<Value<Duration>>,
     /// count traffic in one direction alone as silence
