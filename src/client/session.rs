@@ -4,7 +4,7 @@ use super::pool::{Leaving, Member, Pool};
 use super::service::{self, Services};
 use super::Me;
 use crate::config::Remote;
-use crate::net::{self, Conn};
+use crate::net::{self, tls, Conn};
 use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel};
 use crate::wire::frame::{Refusal, Signal};
 use async_io::Timer;
@@ -37,7 +37,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable(e) => write!(f, "cannot reach the server: {e}"),
-            Self::Tls(e) => write!(f, "cannot trust the server: {e}{}", hint(e)),
+            Self::Tls(e) => write!(f, "cannot speak TLS with the server: {e}{}", tls::advice(e)),
             Self::Ended(e) => write!(f, "the server ended the hello: {e}"),
             Self::Silent(patience) => {
                 write!(f, "the server did not answer the hello within {patience:?}")
@@ -61,19 +61,6 @@ impl fmt::Display for Failure {
             }
             Self::Stopped => f.write_str("stopping"),
         }
-    }
-}
-
-fn hint(e: &io::Error) -> &'static str {
-    let text = e.to_string();
-    if text.contains("UnknownIssuer") {
-        "; set remoteCert to the server's certificate or its authority"
-    } else if text.contains("NotValidYet") || text.contains("Expired") {
-        "; check the certificate, and the clock of this machine"
-    } else if text.contains("NotValidForName") {
-        "; the certificate is for another name than the one in remote"
-    } else {
-        ""
     }
 }
 

@@ -2,11 +2,11 @@
 
 use super::{listen::KEEPALIVE, Socket};
 use async_io::{Async, Timer};
-use async_std::net::ToSocketAddrs;
+use async_std::task::spawn_blocking;
 use futures_lite::future;
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 /// Connects to the first address of `host` that answers, all within `patience`. The error
@@ -17,8 +17,8 @@ pub async fn dial(host: &str, port: u16, patience: Duration) -> io::Result<Socke
         if let Ok(ip) = host.parse::<IpAddr>() {
             return connect((ip, port).into()).await;
         }
-        let addrs = (host, port)
-            .to_socket_addrs()
+        let name = host.to_owned();
+        let addrs = spawn_blocking(move || (name, port).to_socket_addrs())
             .await
             .map_err(|e| io::Error::new(e.kind(), format!("looking up {host}: {e}")))?;
         let mut last = io::Error::new(

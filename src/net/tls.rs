@@ -110,9 +110,6 @@ impl Acceptor {
 }
 
 #[cfg(feature = "client")]
-pub use connector::Connector;
-
-#[cfg(feature = "client")]
 mod connector {
     use super::*;
     use async_tls::pki_types::ServerName;
@@ -158,6 +155,31 @@ mod connector {
         }
     }
 
+    /// What the user of a client can do about a handshake that failed.
+    pub fn advice(e: &io::Error) -> &'static str {
+        use rustls::CertificateError as Certificate;
+        let inner = e.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+        let Some(rustls::Error::InvalidCertificate(why)) = inner else {
+            return "";
+        };
+        match why {
+            Certificate::UnknownIssuer => {
+                "; set remoteCert to the server's certificate or its authority's"
+            }
+            Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
+                "; is the clock of this machine right?"
+            }
+            Certificate::Expired | Certificate::ExpiredContext { .. } => {
+                "; the server needs a new one, unless the clock of this machine is wrong"
+            }
+            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
+                "; use the name in remote that the certificate is for, or set remoteCert to \
+                 the certificate itself"
+            }
+            _ => "",
+        }
+    }
+
     fn system_certificates() -> io::Result<Vec<CertificateDer<'static>>> {
         let found = rustls_native_certs::load_native_certs();
         if found.certs.is_empty() {
@@ -172,4 +194,4 @@ mod connector {
 }
 
 #[cfg(feature = "client")]
-pub use connector::Trust;
+pub use connector::{advice, Connector, Trust};
