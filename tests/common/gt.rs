@@ -1,0 +1,123 @@
+//! The program under test, in either role.
+
+use super::process::{run, Process};
+use super::{eventually, scratch::Scratch, words};
+use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
+use std::process::{Command, Output};
+
+pub const GT: &str = env!("CARGO_BIN_EXE_gt");
+
+/// Runs `gt` with these words to its end.
+pub fn gt(line: &str) -> Output {
+    run(Command::new(GT).args(words(line)))
+}
+
+/// A running `gt`.
+pub struct Gt(Process);
+
+/// Starts `gt server` with these words.
+pub fn server(line: &str) -> Gt {
+    Gt::start("gt server", &["server"], line)
+}
+
+/// Starts `gt client` with these words.
+pub fn client(line: &str) -> Gt {
+    Gt::start("gt client", &["client"], line)
+}
+
+/// Starts `gt server` for the user every example has.
+pub fn server_of_id1(more: &str) -> Gt {
+    server(&format!("-addr 127.0.0.1:0 -id id1 -secret secret1 {more}"))
+}
+
+/// Starts `gt client` for the user every example has and waits until its tunnel is ready.
+pub fn client_of_id1(remote: SocketAddr, more: &str) -> Gt {
+    let mut client = client(&format!(
+        "-remote tcp://{remote} -id id1 -secret secret1 {more}"
+    ));
+    client.wait_for_tunnel();
+    client
+}
+
+impl Gt {
+    /// Starts `gt` with these words before and after each other.
+    pub fn start(name: &str, role: &[&str], line: &str) -> Gt {
+        let scratch = Scratch::new();
+        let mut command = Command::new(GT);
+        command
+            .args(role)
+            .args(words(line))
+            .current_dir(scratch.path());
+        Gt(Process::spawn(name, scratch, &mut command))
+    }
+
+    /// Where `-addr` listens.
+    pub fn addr(&mut self) -> SocketAddr {
+        self.listener("Listening addr=")
+    }
+
+    /// Where `-tlsAddr` listens.
+    pub fn tls_addr(&mut self) -> SocketAddr {
+        self.listener("Listening TLS addr=")
+    }
+
+    /// Where `-sniAddr` listens.
+    pub fn sni_addr(&mut self) -> SocketAddr {
+        self.listener("Listening sniAddr=")
+    }
+
+    fn listener(&mut self, announced: &str) -> SocketAddr {
+        const BOUND: &str = "acceptLoop started addr=";
+        self.wait_for(announced);
+        let what = format!("the server to say what {announced:?} was bound to");
+        let line = eventually(&what, || {
+            // The bound address follows the announcement; only whole lines count.
+            let lines = self.lines_with("");
+            let at = lines.iter().position(|line| line.contains(announced))?;
+            lines[at..]
+                .iter()
+                .find(|line| line.contains(BOUND))
+                .cloned()
+        });
+        let address = &line[line.find(BOUND).unwrap() + BOUND.len()..];
+        let address = address.split_whitespace().next().unwrap_or_default();
+        address
+            .parse()
+            .unwrap_or_else(|e| panic!("{line:?} should end in an address: {e}"))
+    }
+
+    pub fn wait_for_tunnel(&mut self) {
+        self.wait_for("tunnel started connID=");
+    }
+
+    /// The port that the server says it has opened for the `index`th TCP service.
+    pub fn wait_for_port(&mut self, index: usize) -> u16 {
+        const BEFORE: &str = "receive server information: tcp port ";
+        let lines = self.wait_for_lines(BEFORE, index + 1);
+        let line = &lines[index];
+        let rest = &line[line.find(BEFORE).unwrap() + BEFORE.len()..];
+        let (port, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+        assert!(rest.starts_with("opened successfully connID="), "{line}");
+        port.parse().unwrap_or_else(|e| panic!("{line}: {e}"))
+    }
+
+    /// Asks it to end, and waits for it.
+    pub fn stop(&mut self) -> Option<i32> {
+        self.signal("TERM");
+        self.exit().code()
+    }
+}
+
+impl Deref for Gt {
+    type Target = Process;
+    fn deref(&self) -> &Process {
+        &self.0
+    }
+}
+
+impl DerefMut for Gt {
+    fn deref_mut(&mut self) -> &mut Process {
+        &mut self.0
+    }
+}

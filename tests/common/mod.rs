@@ -1,0 +1,45 @@
+//! What the end-to-end tests share: programs that are started, waited for and stopped again,
+//! and the ends a tunnel is put between. There is no test in here.
+
+// Every test file compiles this module for itself and uses a part of it.
+#![allow(dead_code)]
+
+pub mod certs;
+pub mod curl;
+pub mod gt;
+pub mod hello;
+pub mod nginx;
+pub mod peer;
+pub mod ports;
+pub mod process;
+pub mod samples;
+pub mod scratch;
+pub mod service;
+pub mod smbd;
+pub mod sshd;
+pub mod visitor;
+pub mod websocket;
+
+use std::time::{Duration, Instant};
+
+/// How long anything that must happen may take before the test fails.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks `probe` until it has an answer; panics with `what` when patience is at its end.
+pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = probe() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "waited {PATIENCE:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A command line as one writes it: words between blanks, `""` for an empty one.
+pub fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace()
+        .map(|word| if word == "\"\"" { "" } else { word })
+        .collect()
+}

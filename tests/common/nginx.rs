@@ -1,0 +1,101 @@
+//! The real nginx as the service behind a tunnel, with a configuration of its own.
+
+use super::certs::Certs;
+use super::process::Process;
+use super::samples::random_file;
+use super::{eventually, ports::free_port, scratch::Scratch};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::Command;
+
+pub const INDEX: &str = "<h1>the page of nginx</h1>\n";
+
+pub struct Nginx {
+    pub http: SocketAddr,
+    /// Answers only when started with certificates.
+    pub https: SocketAddr,
+    process: Process,
+}
+
+/// Starts nginx with `/` (a page), `/host` (tells the Host it got), `/zipped/` (chunked answers),
+/// `/big` (100 MiB) and `/upload/NAME` (stores what is PUT).
+pub fn start(certs: Option<&Certs>) -> Nginx {
+    let scratch = Scratch::new();
+    let (http, https) = (free_port(), free_port());
+    let tls = certs.map_or(String::new(), |certs| {
+        format!(
+            "listen 127.0.0.1:{https} ssl; ssl_certificate {}; ssl_certificate_key {};",
+            certs.cert.display(),
+            certs.key.display()
+        )
+    });
+    let root = scratch.path().display();
+    let site = scratch.dir("site");
+    scratch.dir("stored");
+    scratch.file("site/index.html", INDEX);
+    scratch.file("site/lines", lines());
+    symlink(random_file(100), site.join("big")).expect("link the big file");
+    let config = format!(
+        r#"
+        daemon off;
+        master_process off;
+        pid nginx.pid;
+        error_log stderr;
+        events {{ worker_connections 2000; }}
+        http {{
+            access_log off;
+            client_body_temp_path temp-body;
+            proxy_temp_path temp-proxy;
+            fastcgi_temp_path temp-fastcgi;
+            uwsgi_temp_path temp-uwsgi;
+            scgi_temp_path temp-scgi;
+            client_max_body_size 0;
+            keepalive_requests 100000;
+            types {{ text/html html; }}
+            ssl_protocols TLSv1.2 TLSv1.3;
+            server {{
+                listen 127.0.0.1:{http};
+                {tls}
+                root {root}/site;
+                location /zipped/ {{
+                    alias {root}/site/;
+                    gzip on; gzip_types *; gzip_min_length 1;
+                }}
+                location /upload/ {{ alias {root}/stored/; dav_methods PUT; }}
+                location /host {{ return 200 "$http_host"; }}
+            }}
+        }}
+        "#
+    );
+    let path = scratch.file("nginx.conf", config);
+    let mut command = Command::new("nginx");
+    command.arg("-p").arg(scratch.path()).arg("-c").arg(path);
+    command.args(["-e", "stderr"]);
+    let mut process = Process::spawn("nginx", scratch, &mut command);
+    let addr = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    eventually("nginx to listen", || {
+        let ended = process.has_ended();
+        assert!(ended.is_none(), "nginx has ended: {}", process.log());
+        TcpStream::connect(addr(http)).ok()
+    });
+    Nginx {
+        http: addr(http),
+        https: addr(https),
+        process,
+    }
+}
+
+/// What `/lines` and `/zipped/lines` hold.
+pub fn lines() -> String {
+    (0..20_000)
+        .map(|n| format!("line {n} of a page that is long enough for many chunks\n"))
+        .collect()
+}
+
+impl Nginx {
+    /// Where `/upload/NAME` has been stored.
+    pub fn stored(&self, name: &str) -> PathBuf {
+        self.process.scratch().join("stored").join(name)
+    }
+}

@@ -1,0 +1,176 @@
+//! A program that runs beside the test: what it says goes to a file, it dies with its handle, and
+//! a failing test shows the end of what it said.
+
+use super::{eventually, scratch::Scratch};
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    scratch: Scratch,
+}
+
+impl Process {
+    /// Starts `command` with its standard output and error in one log file.
+    pub fn spawn(name: &str, scratch: Scratch, command: &mut Command) -> Process {
+        let log = scratch.join("output.log");
+        let file = File::create(&log).expect("create a log file");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("share the log file"))
+            .stderr(file)
+            .spawn()
+            .unwrap_or_else(|e| panic!("{}", cannot_start(command, &e)));
+        Process {
+            name: name.to_owned(),
+            child,
+            log,
+            scratch,
+        }
+    }
+
+    pub fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// All that it has said so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).expect("read the log")).into_owned()
+    }
+
+    /// The whole lines said so far that contain `text`.
+    pub fn lines_with(&self, text: &str) -> Vec<String> {
+        let log = self.log();
+        let whole = log.rfind('\n').map_or("", |end| &log[..end]);
+        whole
+            .lines()
+            .filter(|line| line.contains(text))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Waits for a line that contains `text`.
+    pub fn wait_for(&mut self, text: &str) -> String {
+        self.wait_for_lines(text, 1).remove(0)
+    }
+
+    /// Waits for `count` lines that contain `text`.
+    pub fn wait_for_lines(&mut self, text: &str, count: usize) -> Vec<String> {
+        let what = format!("{} to say {text:?} {count} times", self.name);
+        eventually(&what, || {
+            let ended = self.has_ended();
+            let lines = self.lines_with(text);
+            if lines.len() < count {
+                assert!(ended.is_none(), "{what}, but it has ended: {ended:?}");
+                return None;
+            }
+            Some(lines)
+        })
+    }
+
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("look after a child")
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn exit(&mut self) -> ExitStatus {
+        let what = format!("{} to end", self.name);
+        eventually(&what, || self.has_ended())
+    }
+
+    /// Sends a signal, `TERM` or `HUP` for example.
+    pub fn signal(&self, signal: &str) {
+        let kill = format!("kill -{signal} {}", self.child.id());
+        let status = Command::new("sh").args(["-c", &kill]).status();
+        assert!(status.expect("run sh").success(), "{kill}");
+    }
+
+    /// Ends it at once, as a power cut would, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// How many file descriptors it has open.
+    pub fn fds(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(path).expect("count descriptors").count()
+    }
+
+    /// Waits until it has no more than `count` descriptors open.
+    pub fn wait_for_fds(&self, count: usize) {
+        eventually(
+            &format!("{} to be back at {count} descriptors", self.name),
+            || (self.fds() <= count).then_some(()),
+        );
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines[lines.len().saturating_sub(60)..].join("\n");
+            eprintln!("---- the end of what {} said:\n{tail}\n----", self.name);
+        }
+    }
+}
+
+/// How long a program may run to its end: large files on a busy machine take their time.
+const RUN_LIMIT: Duration = Duration::from_secs(150);
+
+/// Runs a program to its end.
+pub fn run(command: &mut Command) -> Output {
+    let scratch = Scratch::new();
+    let (out, err) = (scratch.join("out"), scratch.join("err"));
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(File::create(&out).expect("create a file"))
+        .stderr(File::create(&err).expect("create a file"))
+        .spawn()
+        .unwrap_or_else(|e| panic!("{}", cannot_start(command, &e)));
+    let end = Instant::now() + RUN_LIMIT;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("look after a child") {
+            break status;
+        }
+        if Instant::now() > end {
+            let _ = child.kill();
+            panic!("waited {RUN_LIMIT:?} in vain: {command:?} to end");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    Output {
+        status,
+        stdout: std::fs::read(out).expect("read the output"),
+        stderr: std::fs::read(err).expect("read the errors"),
+    }
+}
+
+/// Runs a program to its end and takes nothing but success; answers its standard output.
+pub fn run_ok(command: &mut Command) -> String {
+    let output = run(command);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn cannot_start(command: &Command, e: &std::io::Error) -> String {
+    let program = command.get_program().to_string_lossy();
+    if e.kind() == ErrorKind::NotFound {
+        return format!("{program} is not installed; `tests/run` says which packages are missing");
+    }
+    format!("start {program}: {e}")
+}

@@ -1,0 +1,196 @@
+//! Small services behind a tunnel, each a few lines on threads. The real ones have files of
+//! their own: nginx, sshd, smbd, websocket.
+
+use super::visitor::{connect, set_limits};
+use socket2::{Domain, Socket, Type};
+use std::io::{BufRead, BufReader, Read, Result, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{channel, Receiver};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+/// A service that stops listening when it is dropped; its connections go on.
+pub struct Service {
+    pub addr: SocketAddr,
+    stop: Arc<AtomicBool>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl Service {
+    /// Runs `handle` on a thread for each connection; `port` 0 is any.
+    pub fn start(
+        port: u16,
+        handle: impl Fn(TcpStream) -> Result<()> + Send + Sync + 'static,
+    ) -> Service {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .unwrap_or_else(|e| panic!("listen on port {port}: {e}"));
+        let addr = listener.local_addr().expect("ask for the address");
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let handle = Arc::new(handle);
+        let accepting = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                let handle = handle.clone();
+                let stream = stream.expect("accept");
+                set_limits(&stream);
+                // How a connection ends is for the other end to judge.
+                std::thread::spawn(move || handle(stream));
+            }
+        });
+        Service {
+            addr,
+            stop,
+            accepting: Some(accepting),
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        // Wakes the loop up, which then leaves.
+        let _ = TcpStream::connect(self.addr);
+        if let Some(accepting) = self.accepting.take() {
+            let _ = accepting.join();
+        }
+    }
+}
+
+/// Sends back what comes.
+pub fn echo() -> Service {
+    Service::start(0, |mut stream| {
+        std::io::copy(&mut stream.try_clone()?, &mut stream)?;
+        Ok(())
+    })
+}
+
+/// Speaks first, then sends back what comes.
+pub fn banner(text: &'static str) -> Service {
+    Service::start(0, move |mut stream| {
+        stream.write_all(text.as_bytes())?;
+        std::io::copy(&mut stream.try_clone()?, &mut stream)?;
+        Ok(())
+    })
+}
+
+/// Sends `bytes` to whoever connects and ends its side.
+pub fn source(bytes: Arc<Vec<u8>>) -> Service {
+    Service::start(0, move |mut stream| {
+        stream.write_all(&bytes)?;
+        stream.shutdown(Shutdown::Write)?;
+        // To close with something unread would be a reset, which may overtake the bytes.
+        stream.read_to_end(&mut Vec::new())?;
+        Ok(())
+    })
+}
+
+/// Reads each connection to its end, then hands over what came. Each read is acknowledged with
+/// a byte: GT/1 has no half-close, and who gets no answer at all is waited for long.
+pub fn sink() -> (Service, Receiver<Vec<u8>>) {
+    let (report, reports) = channel();
+    let report = Mutex::new(report);
+    let service = Service::start(0, move |mut stream| {
+        let (mut bytes, mut buffer) = (Vec::new(), vec![0; 65536]);
+        loop {
+            match stream.read(&mut buffer)? {
+                0 => break,
+                n => bytes.extend_from_slice(&buffer[..n]),
+            }
+            let _ = stream.write_all(b".");
+        }
+        let _ = report.lock().unwrap().send(bytes);
+        Ok(())
+    });
+    (service, reports)
+}
+
+/// Answers every HTTP request (without a body) with `<name> <target> <host>`.
+pub fn http(port: u16, name: &'static str) -> Service {
+    Service::start(port, move |mut stream| {
+        let mut requests = BufReader::new(stream.try_clone()?);
+        loop {
+            let mut line = String::new();
+            if requests.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            let target = line.split(' ').nth(1).unwrap_or("?").to_owned();
+            let (mut host, mut close) = (String::new(), false);
+            loop {
+                line.clear();
+                requests.read_line(&mut line)?;
+                let lower = line.trim_end().to_ascii_lowercase();
+                if lower.is_empty() {
+                    break;
+                }
+                close |= lower == "connection: close";
+                if let Some(value) = lower.strip_prefix("host:") {
+                    host = value.trim().to_owned();
+                }
+            }
+            let body = format!("{name} {target} {host}");
+            let length = body.len();
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"
+            )?;
+            if close {
+                return Ok(());
+            }
+        }
+    })
+}
+
+/// Takes connections and says nothing until the visitor closes.
+pub fn silent() -> Service {
+    Service::start(0, |mut stream| {
+        stream.read_to_end(&mut Vec::new())?;
+        Ok(())
+    })
+}
+
+/// An address where a connect gets no answer, neither yes nor no, while this is held.
+pub struct Unanswering {
+    pub addr: SocketAddr,
+    _held: (Socket, Vec<Socket>),
+}
+
+pub fn unanswering() -> Unanswering {
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    listener.bind(&any.into()).expect("bind");
+    listener.listen(0).expect("listen");
+    let local = listener.local_addr().expect("ask for the address");
+    // The kernel drops what comes once the queue of the unaccepted is full.
+    let waiting = (0..4)
+        .map(|_| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            socket.set_nonblocking(true).expect("not wait");
+            let _ = socket.connect(&local);
+            socket
+        })
+        .collect();
+    Unanswering {
+        addr: local.as_socket().expect("an address"),
+        _held: (listener, waiting),
+    }
+}
+
+/// Checks that what `stream` reaches sends back what it gets.
+pub fn assert_echo(stream: &mut TcpStream, bytes: &[u8]) {
+    let mut writer = stream.try_clone().expect("clone a socket");
+    std::thread::scope(|scope| {
+        scope.spawn(move || writer.write_all(bytes).expect("send to the echo"));
+        let mut back = vec![0; bytes.len()];
+        stream.read_exact(&mut back).expect("read from the echo");
+        assert!(back == bytes, "the echo differs from what was sent");
+    });
+}
+
+/// Connects to `addr` and checks that an echo is there.
+pub fn assert_echo_at(addr: SocketAddr) {
+    assert_echo(&mut connect(addr), b"anyone there?");
+}

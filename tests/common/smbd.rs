@@ -1,0 +1,85 @@
+//! The real smbd as the service behind a tunnel, and the real smbclient to visit it.
+
+use super::process::Process;
+use super::{eventually, ports::free_port, process::run_ok, scratch::Scratch};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+
+pub struct Smbd {
+    pub addr: SocketAddr,
+    process: Process,
+}
+
+/// Starts smbd with a share, a password file and folders of its own. Only root can.
+pub fn start() -> Smbd {
+    let scratch = Scratch::new();
+    let port = free_port();
+    let root = scratch.path().display().to_string();
+    let folders: String = ["private", "lock", "state", "cache", "pid", "ncalrpc"]
+        .map(|name| {
+            scratch.dir(name);
+            let dir = if name == "ncalrpc" || name == "private" {
+                "dir"
+            } else {
+                "directory"
+            };
+            format!("{name} {dir} = {root}/{name}\n")
+        })
+        .concat();
+    scratch.dir("share");
+    let config = scratch.file(
+        "smb.conf",
+        format!(
+            "[global]\nserver role = standalone server\nsmb ports = {port}\n\
+             interfaces = 127.0.0.1\nbind interfaces only = yes\n{folders}\
+             passdb backend = tdbsam:{root}/private/passdb.tdb\nlog file = {root}/log\n\
+             load printers = no\ndisable spoolss = yes\nserver signing = mandatory\n\
+             [share]\npath = {root}/share\nread only = no\n"
+        ),
+    );
+    let mut add_user = Command::new("sh");
+    add_user.args([
+        "-c",
+        "printf 'pass\\npass\\n' | smbpasswd -c \"$0\" -s -a root",
+    ]);
+    run_ok(add_user.arg(&config));
+    let mut command = Command::new("smbd");
+    command.args(["-F", "--debug-stdout", "-s"]);
+    let mut process = Process::spawn("smbd", scratch, command.arg(&config));
+    let addr = SocketAddr::from(([127, 0, 0, 1], port));
+    eventually("smbd to listen", || {
+        let ended = process.has_ended();
+        assert!(ended.is_none(), "smbd has ended: {}", process.log());
+        TcpStream::connect(addr).ok()
+    });
+    Smbd { addr, process }
+}
+
+impl Smbd {
+    /// Runs smbclient's commands against the share at `port`; answers what it prints.
+    pub fn smbclient(&self, port: u16, commands: &str) -> String {
+        let mut smbclient = Command::new("smbclient");
+        smbclient
+            .arg("-s")
+            .arg(self.process.scratch().join("smb.conf"))
+            .args(["-p", &port.to_string(), "-U", "root%pass"])
+            .args(["//127.0.0.1/share", "-c", commands]);
+        run_ok(&mut smbclient)
+    }
+
+    /// A file of the share.
+    pub fn shared(&self, name: &str) -> PathBuf {
+        self.process.scratch().join("share").join(name)
+    }
+}
+
+impl Drop for Smbd {
+    fn drop(&mut self) {
+        // It has children of its own, which only it can end.
+        if self.process.has_ended().is_none() {
+            self.process.signal("TERM");
+            self.process.exit();
+        }
+    }
+}

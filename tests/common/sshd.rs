@@ -1,0 +1,91 @@
+//! The real sshd as the service behind a tunnel, and the real ssh and scp to visit it.
+
+use super::process::Process;
+use super::{eventually, ports::free_port, process::run_ok, scratch::Scratch, words};
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+
+pub struct Sshd {
+    pub addr: SocketAddr,
+    user: String,
+    process: Process,
+}
+
+/// Starts sshd with keys of its own for the user who runs the tests.
+pub fn start() -> Sshd {
+    let scratch = Scratch::new();
+    let port = free_port();
+    for key in ["host", "user"] {
+        let mut keygen = Command::new("ssh-keygen");
+        keygen.args(["-q", "-t", "ed25519", "-N", "", "-f", key]);
+        run_ok(keygen.current_dir(scratch.path()));
+    }
+    // sshd drops its privileges into this folder and does not start without it.
+    let _ = fs::create_dir_all("/run/sshd");
+    let root = scratch.path().display();
+    let config = scratch.file(
+        "sshd_config",
+        format!(
+            "ListenAddress 127.0.0.1:{port}\nHostKey {root}/host\nPidFile {root}/pid\n\
+             AuthorizedKeysFile {root}/user.pub\nStrictModes no\nUsePAM no\n\
+             PermitRootLogin prohibit-password\nPasswordAuthentication no\n\
+             Subsystem sftp internal-sftp\n"
+        ),
+    );
+    // sshd starts itself again for each connection and wants to be called by its full path.
+    let mut command = Command::new("/usr/sbin/sshd");
+    command.args(["-D", "-e", "-f"]).arg(config);
+    let mut process = Process::spawn("sshd", scratch, &mut command);
+    let addr = SocketAddr::from(([127, 0, 0, 1], port));
+    eventually("sshd to listen", || {
+        let ended = process.has_ended();
+        assert!(ended.is_none(), "sshd has ended: {}", process.log());
+        TcpStream::connect(addr).ok()
+    });
+    Sshd {
+        addr,
+        user: run_ok(Command::new("id").arg("-un")).trim().to_owned(),
+        process,
+    }
+}
+
+impl Sshd {
+    fn options(&self) -> String {
+        format!(
+            "-F none -i {} -o IdentitiesOnly=yes -o BatchMode=yes -o LogLevel=ERROR \
+             -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null",
+            self.process.scratch().join("user").display()
+        )
+    }
+
+    /// Runs a shell command by ssh to `port`; answers its standard output.
+    pub fn ssh(&self, port: u16, line: &str) -> String {
+        let mut ssh = Command::new("ssh");
+        ssh.args(words(&self.options()))
+            .args(["-p", &port.to_string()])
+            .arg(format!("{}@127.0.0.1", self.user))
+            .arg(line);
+        run_ok(&mut ssh)
+    }
+
+    /// Copies `from` here to `to` there by scp to `port`.
+    pub fn copy_to(&self, port: u16, from: &Path, to: &Path) {
+        let there = format!("{}@127.0.0.1:{}", self.user, to.display());
+        self.scp(port, &from.display().to_string(), &there);
+    }
+
+    /// Copies `from` there to `to` here by scp to `port`.
+    pub fn copy_from(&self, port: u16, from: &Path, to: &Path) {
+        let there = format!("{}@127.0.0.1:{}", self.user, from.display());
+        self.scp(port, &there, &to.display().to_string());
+    }
+
+    fn scp(&self, port: u16, from: &str, to: &str) {
+        let mut scp = Command::new("scp");
+        scp.args(words(&self.options()))
+            .args(["-P", &port.to_string(), from, to]);
+        run_ok(&mut scp);
+    }
+}

@@ -1,0 +1,44 @@
+//! A WebSocket server and client, the real ones of python3-websockets (`websocket.py`).
+
+use super::process::{run_ok, Process};
+use super::scratch::Scratch;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/websocket.py");
+
+pub struct WebSocketServer {
+    pub addr: SocketAddr,
+    _process: Process,
+}
+
+pub fn start() -> WebSocketServer {
+    let mut python = python();
+    let mut process = Process::spawn("websocket.py", Scratch::new(), python.arg("serve"));
+    let line = process.wait_for("listening on ");
+    let addr = line.trim_start_matches("listening on ").parse();
+    WebSocketServer {
+        addr: addr.expect("an address"),
+        _process: process,
+    }
+}
+
+/// Talks to the server at `addr` by `url`; fails unless every message comes back as it should.
+pub fn talk(url: &str, addr: SocketAddr, ca: Option<&Path>) -> String {
+    let mut python = python();
+    python
+        .args(["talk", url, "127.0.0.1"])
+        .arg(addr.port().to_string());
+    if let Some(ca) = ca {
+        python.arg(ca);
+    }
+    run_ok(&mut python)
+}
+
+fn python() -> Command {
+    // Debian's own, which is the one that python3-websockets is for.
+    let mut command = Command::new("/usr/bin/python3");
+    command.args(["-u", SCRIPT]);
+    command
+}

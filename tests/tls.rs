@@ -1,0 +1,344 @@
+//! TLS in front of a tunnel, around it and through it, with certificates of the real openssl.
+
+#![cfg(all(feature = "server", feature = "client"))]
+
+mod common;
+
+use common::certs::{self, Certs};
+use common::curl::{curl, Reply};
+use common::gt::{client, client_of_id1, server, server_of_id1, Gt};
+use common::hello::{client_hello, cutter, Cut};
+use common::nginx::{self, Nginx};
+use common::samples::{assert_same, random_file, Random};
+use common::scratch::Scratch;
+use common::service::{self, Service};
+use common::visitor::{connect, get, read_to_end};
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr};
+use std::path::Path;
+
+/// curl to `https://<name>/` at `addr`, trusting `ca`.
+fn https(name: &str, addr: SocketAddr, ca: &Path, more: &str) -> Reply {
+    let port = addr.port();
+    curl(&format!(
+        "{more} --cacert {} --resolve {name}:{port}:127.0.0.1 https://{name}:{port}/",
+        ca.display()
+    ))
+}
+
+/// A server that decrypts, and its client by the way of TLS.
+struct Decrypting {
+    certs: Certs,
+    addr: SocketAddr,
+    server: Gt,
+    _service: Service,
+    _client: Gt,
+}
+
+fn decrypting(more: &str) -> Decrypting {
+    let (certs, service) = (certs::make(), service::http(0, "here"));
+    let mut server = server(&format!(
+        "-addr \"\" -tlsAddr 127.0.0.1:0 {} -id id1 -secret secret1 {more}",
+        certs.flags()
+    ));
+    let addr = server.tls_addr();
+    let mut client = client(&format!(
+        "-local http://{} -remote tls://{addr} -remoteCert {} -id id1 -secret secret1",
+        service.addr,
+        certs.ca.display()
+    ));
+    client.wait_for_tunnel();
+    Decrypting {
+        certs,
+        addr,
+        server,
+        _service: service,
+        _client: client,
+    }
+}
+
+/// A server that decrypts nothing, with nginx behind its client.
+struct Untouched {
+    certs: Certs,
+    addr: SocketAddr,
+    _server: Gt,
+    _nginx: Nginx,
+    _client: Gt,
+}
+
+fn untouched() -> Untouched {
+    let certs = certs::make();
+    let nginx = nginx::start(Some(&certs));
+    let mut server = server("-addr \"\" -sniAddr 127.0.0.1:0 -id id1 -secret secret1");
+    let addr = server.sni_addr();
+    let client = client_of_id1(addr, &format!("-local https://{}", nginx.https));
+    Untouched {
+        certs,
+        addr,
+        _server: server,
+        _nginx: nginx,
+        _client: client,
+    }
+}
+
+const TLS_1_2: &str = "--tlsv1.2 --tls-max 1.2";
+const TLS_1_3: &str = "--tlsv1.3";
+
+#[test]
+fn a_visitor_is_decrypted_with_tls_1_2_and_1_3() {
+    let setup = decrypting("");
+    for version in [TLS_1_2, TLS_1_3] {
+        let reply = https("id1.example.com", setup.addr, &setup.certs.ca, version);
+        let expected = format!("here / id1.example.com:{}", setup.addr.port());
+        assert_eq!(reply.text(), expected, "{version}");
+    }
+}
+
+#[test]
+fn tls_1_3_as_the_lowest_version_refuses_1_2() {
+    let setup = decrypting("-tlsVersion tls1.3");
+    let reply = https("id1.example.com", setup.addr, &setup.certs.ca, TLS_1_2);
+    assert_eq!(reply.code, 35, "a failed handshake: {}", reply.errors);
+    let reply = https("id1.example.com", setup.addr, &setup.certs.ca, TLS_1_3);
+    assert!(reply.text().starts_with("here "));
+}
+
+#[test]
+fn tls_1_1_is_taken_for_1_2_with_a_warning() {
+    let mut setup = decrypting("-tlsVersion tls1.1");
+    let warning = setup.server.wait_for("tls1.1");
+    assert!(warning.contains(" WRN "), "{warning}");
+    let reply = https("id1.example.com", setup.addr, &setup.certs.ca, TLS_1_2);
+    assert!(reply.text().starts_with("here "));
+}
+
+#[test]
+fn many_bytes_arrive_unchanged_through_two_layers_of_tls() {
+    let (certs, nginx, scratch) = (certs::make(), nginx::start(None), Scratch::new());
+    let mut server = server(&format!(
+        "-addr \"\" -tlsAddr 127.0.0.1:0 {} -id id1 -secret secret1",
+        certs.flags()
+    ));
+    let addr = server.tls_addr();
+    let mut client = client(&format!(
+        "-local http://{} -remote tls://{addr} -remoteCert {} -id id1 -secret secret1",
+        nginx.http,
+        certs.ca.display()
+    ));
+    client.wait_for_tunnel();
+    let (sample, down, port) = (random_file(20), scratch.join("down"), addr.port());
+    let to = format!(
+        "--cacert {} --resolve id1.example.com:{port}:127.0.0.1 https://id1.example.com:{port}",
+        certs.ca.display()
+    );
+    let reply = curl(&format!("-T {} {to}/upload/up", sample.display()));
+    assert_eq!(reply.code, 0, "{}", reply.errors);
+    assert_same(&sample, &nginx.stored("up"));
+    std::fs::copy(&sample, nginx.stored("down")).expect("copy a sample");
+    let reply = curl(&format!("-o {} {to}/upload/down", down.display()));
+    assert_eq!(reply.code, 0, "{}", reply.errors);
+    assert_same(&sample, &down);
+}
+
+#[test]
+fn an_untouched_visitor_sees_the_certificate_of_the_service() {
+    let setup = untouched();
+    for version in [TLS_1_2, TLS_1_3] {
+        let reply = https("id1.example.com", setup.addr, &setup.certs.ca, version);
+        assert_eq!(reply.text(), nginx::INDEX, "{version}");
+    }
+}
+
+#[test]
+fn an_sni_name_that_nobody_has_is_closed() {
+    let setup = untouched();
+    let reply = https("id2.example.com", setup.addr, &setup.certs.ca, "");
+    assert_eq!(reply.code, 35, "a failed handshake: {}", reply.errors);
+    // And so is a hello without a name, which curl sends to a bare address.
+    let reply = curl(&format!("-k https://{}/", setup.addr));
+    assert_eq!(reply.code, 35, "a failed handshake: {}", reply.errors);
+}
+
+#[test]
+fn a_client_hello_in_pieces_finds_its_service() {
+    let setup = untouched();
+    for cut in [
+        Cut::Bytes,
+        Cut::Records(1),
+        Cut::Records(7),
+        Cut::Records(100),
+    ] {
+        let cutter = cutter(setup.addr, cut);
+        let reply = https("id1.example.com", cutter.addr, &setup.certs.ca, "");
+        assert_eq!(reply.text(), nginx::INDEX);
+    }
+}
+
+/// What a client says of a server with `server_flags` when it trusts what `client_flags` say.
+fn trusting(server_flags: &str, listen: &str, client_flags: &str) -> (Gt, Gt) {
+    let mut server = server(&format!(
+        "-addr \"\" -tlsAddr {listen} {server_flags} -id id1 -secret secret1"
+    ));
+    let client = client(&format!(
+        "-local http://127.0.0.1:80 -remote tls://{} -reconnectDelay 100ms {client_flags} \
+         -id id1 -secret secret1",
+        server.tls_addr()
+    ));
+    (server, client)
+}
+
+/// The client refuses the server's certificate: in one line a try, which says `why`, and it
+/// goes on trying.
+fn assert_refused(client: &mut Gt, why: &[&str]) {
+    let lines = client.wait_for_lines("certificate", 3);
+    for line in &lines {
+        for word in why {
+            assert!(line.contains(word), "{line:?} should say {word:?}");
+        }
+    }
+    let tries = client.lines_with("trying to connect").len();
+    let lines = client.lines_with("certificate").len();
+    assert!(
+        lines <= tries,
+        "{lines} lines for {tries} tries: {}",
+        client.log()
+    );
+    assert!(client.lines_with("tunnel started").is_empty());
+    assert!(client.has_ended().is_none(), "it should go on trying");
+}
+
+#[test]
+fn remote_cert_may_be_the_authority_or_the_certificate_itself() {
+    let certs = certs::make();
+    let ca = format!("-remoteCert {}", certs.ca.display());
+    trusting(&certs.flags(), "127.0.0.1:0", &ca)
+        .1
+        .wait_for_tunnel();
+    let itself = format!("-remoteCert {}", certs.cert.display());
+    trusting(&certs.flags(), "127.0.0.1:0", &itself)
+        .1
+        .wait_for_tunnel();
+    let self_signed = format!("-remoteCert {}", certs.self_signed.display());
+    trusting(&certs.self_signed_flags(), "127.0.0.1:0", &self_signed)
+        .1
+        .wait_for_tunnel();
+}
+
+#[test]
+fn a_certificate_of_an_unknown_authority_is_refused() {
+    let certs = certs::make();
+    let (_server, mut client) = trusting(&certs.flags(), "127.0.0.1:0", "");
+    assert_refused(&mut client, &["remoteCert"]);
+    let other = format!("-remoteCert {}", certs.other_ca.display());
+    let (_server, mut client) = trusting(&certs.flags(), "127.0.0.1:0", &other);
+    assert_refused(&mut client, &["remoteCert"]);
+}
+
+#[test]
+fn a_certificate_for_another_name_is_refused() {
+    let certs = certs::make();
+    let ca = format!("-remoteCert {}", certs.ca.display());
+    let (_server, mut client) = trusting(&certs.flags(), "127.0.0.2:0", &ca);
+    assert_refused(&mut client, &["127.0.0.2"]);
+}
+
+#[test]
+fn remote_cert_insecure_takes_any_certificate_and_warns() {
+    let certs = certs::make();
+    let flags = certs.self_signed_flags();
+    let (_server, mut client) = trusting(&flags, "127.0.0.2:0", "-remoteCertInsecure");
+    let warning = client.wait_for("remoteCertInsecure");
+    assert!(warning.contains(" WRN "), "{warning}");
+    client.wait_for_tunnel();
+}
+
+#[test]
+fn a_remote_cert_that_is_none_is_named_and_nothing_starts() {
+    let scratch = Scratch::new();
+    let file = scratch.file("no.crt", "good morning");
+    let missing = scratch.join("missing.crt");
+    for path in [&file, &missing] {
+        let output = common::gt::gt(&format!(
+            "client -local http://127.0.0.1 -remote tls://127.0.0.1 -remoteCert {} -id id1",
+            path.display()
+        ));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(&path.display().to_string()), "{said}");
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{said}");
+    }
+}
+
+#[test]
+fn garbage_on_the_tls_listener_is_closed_and_leaves_nothing_behind() {
+    let setup = decrypting("-timeout 2s");
+    let fds = setup.server.fds();
+    let mut random = Random::new(1);
+    let hello = client_hello("id1.example.com");
+    let mut bad = vec![
+        b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n".to_vec(),
+        b"\xF0\x01\x03id1\x07secret1\x00".to_vec(),
+        hello[..hello.len() / 2].to_vec(),
+        vec![0x16, 0x03, 0x01, 0xFF, 0xFF],
+    ];
+    bad.extend((0..20).map(|n| random.bytes(1 + n * 40)));
+    let visitors: Vec<_> = bad
+        .iter()
+        .map(|bytes| {
+            let mut visitor = connect(setup.addr);
+            visitor.write_all(bytes).expect("send");
+            visitor
+        })
+        .collect();
+    for (n, mut visitor) in visitors.into_iter().enumerate() {
+        if n % 2 == 0 {
+            // Half of them leave first, the other half wait for the server to close.
+            let _ = visitor.shutdown(Shutdown::Write);
+        }
+        read_to_end(&mut visitor);
+    }
+    setup.server.wait_for_fds(fds);
+    let reply = https("id1.example.com", setup.addr, &setup.certs.ca, "");
+    assert!(reply.text().starts_with("here "));
+}
+
+#[test]
+fn one_server_serves_plain_decrypted_and_untouched_at_once() {
+    let certs = certs::make();
+    let nginx = nginx::start(Some(&certs));
+    let mut server = server_of_id1(&format!(
+        "-tlsAddr 127.0.0.1:0 -sniAddr 127.0.0.1:0 -hostNumber 2 {}",
+        certs.flags()
+    ));
+    let (addr, tls_addr, sni_addr) = (server.addr(), server.tls_addr(), server.sni_addr());
+    // The tunnel comes by the listener of the untouched: each takes tunnels and visitors.
+    let _client = client_of_id1(
+        sni_addr,
+        &format!(
+            "-local http://{} -local https://{} -hostPrefix safe",
+            nginx.http, nginx.https
+        ),
+    );
+    assert_eq!(get(addr, "id1.example.com", "/").text(), nginx::INDEX);
+    for (name, at) in [
+        ("id1.example.com", tls_addr),
+        ("safe.example.com", sni_addr),
+    ] {
+        assert_eq!(
+            https(name, at, &certs.ca, "").text(),
+            nginx::INDEX,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_decrypted_visitor_who_cannot_be_served_gets_an_answer_too() {
+    let setup = decrypting("");
+    let port = setup.addr.port();
+    let reply = curl(&format!(
+        "-w %{{stderr}}%{{http_code}} --cacert {} --resolve nobody.example.com:{port}:127.0.0.1 \
+         https://nobody.example.com:{port}/",
+        setup.certs.ca.display()
+    ));
+    assert_eq!((reply.code, reply.errors.as_str()), (0, "404"));
+}
