@@ -27,7 +27,7 @@ fn a_server_that_was_gone_is_found_again() {
     assert_eq!(status(addr), 200);
     first.kill();
     // It is told once that the tunnel is gone, and tries without help.
-    client.wait_for_lines("trying to connect to remote", 3);
+    client.wait_for_lines("cannot reach the server", 2);
     let mut second = server(&flags);
     assert_eq!(second.addr(), addr);
     client.wait_for_lines("tunnel started", 2);
@@ -75,7 +75,8 @@ fn a_wrong_secret_is_one_line_a_try_and_a_longer_wait_each_time() {
     let mut server = server_of_id1("");
     let addr = server.addr();
     let mut client = client(&format!(
-        "-remote {addr} -id id1 -secret wrong -reconnectDelay 100ms -local http://127.0.0.1"
+        "-remote {addr} -id id1 -secret wrong -reconnectDelay 100ms -local http://127.0.0.1 \
+         -logLevel debug"
     ));
     let lines = client.wait_for_lines("invalid id and secret", 3);
     for line in &lines {
@@ -115,7 +116,7 @@ fn a_port_that_is_taken_ends_the_server_with_1_and_names_it() {
 fn a_name_that_does_not_resolve_is_one_line_a_try() {
     let mut client = client(
         "-remote tcp://no-such-host.invalid:80 -id id1 -secret secret1 -reconnectDelay 100ms \
-         -local http://127.0.0.1",
+         -local http://127.0.0.1 -logLevel debug",
     );
     client.wait_for_lines(" WRN ", 2);
     for line in client.lines_with(" WRN ") {

@@ -181,7 +181,7 @@ fn trusting(server_flags: &str, listen: &str, client_flags: &str) -> (Gt, Gt) {
     ));
     let client = client(&format!(
         "-local http://127.0.0.1:80 -remote tls://{} -reconnectDelay 100ms {client_flags} \
-         -id id1 -secret secret1",
+         -id id1 -secret secret1 -logLevel debug",
         server.tls_addr()
     ));
     (server, client)
