@@ -17,8 +17,6 @@ use std::time::{Duration, Instant};
 
 /// Another tunnel is opened when each one carries this many streams.
 const BUSY: usize = 3;
-/// A tunnel that was opened under load is closed after so long without a stream.
-const SPARE: Duration = Duration::from_secs(60);
 /// After the server has refused another tunnel, none is asked for so long.
 const REFUSED: Duration = Duration::from_secs(300);
 /// A tunnel that lasted less was no success.
@@ -51,7 +49,7 @@ pub struct Member {
     /// Takes the first reason why a replacement is due.
     leaving: Sender<Leaving>,
     /// It is always there, so nobody closes it for being idle.
-    kept: bool,
+    pub kept: bool,
 }
 
 /// Why a tunnel is to be replaced.
@@ -190,11 +188,6 @@ impl Pool {
                 }
             }
         });
-    }
-
-    /// Whether a tunnel that has had no stream for so long can go.
-    pub fn can_spare(&self, member: &Member, idle: Duration) -> bool {
-        !member.kept && idle >= SPARE
     }
 
     pub fn leave(&self, member: &Member) {

@@ -169,10 +169,9 @@ impl Session {
         let why = self.listen(&mut inbox).await;
         self.pool.leave(&self.member);
         self.member.leave(Leaving::Lost);
-        if self.pool.me.stop.is_said() {
-            log::info!("tunnel closed connID={id}");
-        } else {
-            log::warn!("tunnel closed connID={id}: {why}");
+        match why {
+            Ok(()) => log::info!("tunnel closed connID={id}"),
+            Err(why) => log::warn!("tunnel closed connID={id}: {why}"),
         }
         self.member.tunnel.finish();
         let conn = inbox.conn().clone();
@@ -180,8 +179,9 @@ impl Session {
         conn.linger(GOODBYE).await;
     }
 
-    /// Acts on what the server says until the tunnel ends, and says why it did.
-    async fn listen(&mut self, inbox: &mut Inbox) -> String {
+    /// Acts on what the server says until the tunnel ends. The error says why, unless it was
+    /// in good order.
+    async fn listen(&mut self, inbox: &mut Inbox) -> Result<(), String> {
         loop {
             match inbox.next().await {
                 Event::Opened(stream, service) => {
@@ -190,14 +190,14 @@ impl Session {
                 }
                 Event::Tick => {
                     if let Some(why) = self.tick(inbox.silence()) {
-                        return why;
+                        return Err(why);
                     }
                 }
                 Event::Signal(Signal::PortOpened { port, .. }) => {
                     port_opened(port, self.member.id);
                 }
                 Event::Signal(Signal::Error(refusal)) => {
-                    return refused(&self.pool.me, &self.services, refusal).to_string();
+                    return Err(refused(&self.pool.me, &self.services, refusal).to_string());
                 }
                 Event::Signal(Signal::Reconnect) => {
                     log::info!("the server asks for a new tunnel connID={}", self.member.id);
@@ -213,8 +213,7 @@ impl Session {
                         log::info!("services changed connID={}", self.member.id);
                     }
                 }
-                Event::End(Ok(())) => return "in good order".to_owned(),
-                Event::End(Err(e)) => return e.to_string(),
+                Event::End(result) => return result.map_err(|e| e.to_string()),
                 Event::Ping | Event::Signal(_) => {}
             }
         }
@@ -225,7 +224,8 @@ impl Session {
         let tunnel = &self.member.tunnel;
         if tunnel.streams() > 0 {
             self.idle_since = Instant::now();
-        } else if self.pool.can_spare(&self.member, self.idle_since.elapsed()) {
+        } else if !self.member.kept && self.idle_since.elapsed() >= self.pool.me.remote_timeout {
+            // It was opened under load.
             tunnel.close();
         }
         let interval = self.pool.me.remote_timeout / 2;

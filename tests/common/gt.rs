@@ -91,6 +91,28 @@ impl Gt {
         self.wait_for("tunnel started connID=");
     }
 
+    /// Waits until a client has failed to get a tunnel a few times, and checks that this is one
+    /// line a try which says all of `why`, with longer and longer waits, and that it goes on.
+    pub fn assert_keeps_failing(&mut self, why: &[&str]) {
+        const AGAIN: &str = " again in ";
+        let failures = self.wait_for_lines(AGAIN, 4);
+        let first_try = "trying to connect to remote connID=1";
+        let all = self.lines_with("");
+        let tried = all.iter().position(|line| line.contains(first_try));
+        let since = &all[tried.expect("a first try") + 1..];
+        for line in since {
+            for word in why.iter().chain([&AGAIN, &" WRN "]) {
+                assert!(line.contains(word), "{line:?} should say {word:?}");
+            }
+        }
+        let wait = |line: &str| -> f32 {
+            let seconds = line[line.find(AGAIN).unwrap() + AGAIN.len()..].trim_end_matches('s');
+            seconds.parse().unwrap_or_else(|e| panic!("{line}: {e}"))
+        };
+        assert!(wait(&failures[3]) > wait(&failures[0]), "{failures:?}");
+        assert!(self.has_ended().is_none(), "it should go on trying");
+    }
+
     /// The port that the server says it has opened for the `index`th TCP service.
     pub fn wait_for_port(&mut self, index: usize) -> u16 {
         const BEFORE: &str = "receive server information: tcp port ";
