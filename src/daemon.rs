@@ -7,6 +7,7 @@ use crate::config::Loaded;
 use crate::server::Server;
 use async_std::channel::{self, Receiver};
 use futures_lite::future;
+use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fmt;
@@ -43,6 +44,7 @@ pub fn run<E: fmt::Display>(
     if std::env::var_os("BLOCKING_MAX_THREADS").is_none() {
         std::env::set_var("BLOCKING_MAX_THREADS", BLOCKING_THREADS);
     }
+    raise_open_files();
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])
         .map_err(|e| Error(format!("waiting for signals: {e}")))?;
     let handle = signals.handle();
@@ -65,6 +67,18 @@ pub fn run<E: fmt::Display>(
     }
     let mut result = result.lock().unwrap_or_else(PoisonError::into_inner);
     std::mem::replace(&mut *result, Ok(()))
+}
+
+/// As many open files as the system lets us have: each visitor takes one at each end.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(e) = setrlimit(Resource::Nofile, raised) {
+        log::debug!("the limit of open files stays at {:?}: {e}", limit.current);
+    }
 }
 
 /// The roles that run.
@@ -96,8 +110,15 @@ impl Running {
         #[cfg(feature = "client")]
         {
             let configs = roles.iter().filter_map(|loaded| loaded.role.client());
-            for (client, config) in self.clients.iter().zip(configs) {
-                client.reload(config)?;
+            // All of them, before the first one changes.
+            let prepared: Vec<_> = configs.map(Client::prepare).collect::<io::Result<_>>()?;
+            if prepared.len() != self.clients.len() {
+                return Err(io::Error::other(
+                    "there are more or fewer clients than before; that takes a restart",
+                ));
+            }
+            for (client, services) in self.clients.iter().zip(prepared) {
+                client.reload(services);
             }
         }
         #[cfg(not(feature = "client"))]

@@ -17,6 +17,7 @@ use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::time::Duration;
 
 const ID_ALONE: [u8; 1] = [0x00];
 
@@ -53,6 +54,17 @@ fn visit(addr: SocketAddr, host: &str) -> TcpStream {
     let mut visitor = connect(addr);
     visitor.write_all(&request(host)).expect("send a request");
     visitor
+}
+
+/// A visitor who takes next to nothing into buffers of his own: it stays with the server.
+fn connect_narrow(addr: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("a socket");
+    socket.set_recv_buffer_size(16 << 10).expect("set a buffer");
+    socket.connect(&addr.into()).expect("connect");
+    let stream = TcpStream::from(socket);
+    common::visitor::set_limits(&stream);
+    stream
 }
 
 /// Takes the next task, which must carry `bytes` to `service`; answers its number.
@@ -246,9 +258,9 @@ fn bytes_of_a_task_that_nobody_knows_are_dropped() {
 #[test]
 fn a_visitor_who_stops_reading_loses_nothing() {
     let (_server, addr, mut peer) = with_port("");
-    let mut visitor = connect(addr);
+    let mut visitor = connect_narrow(addr);
     let (task, ..) = peer.task();
-    let bytes = Arc::new(Random::new(4).bytes(48 << 20));
+    let bytes = Arc::new(Random::new(4).bytes(24 << 20));
     let sent = Arc::new(AtomicUsize::new(0));
     let (mut writer, counter, source) = (peer.writer(), sent.clone(), bytes.clone());
     let sending = std::thread::spawn(move || {
@@ -261,7 +273,7 @@ fn a_visitor_who_stops_reading_loses_nothing() {
     // Nothing is read until the sender is held back, or has got rid of everything.
     let mut before = usize::MAX;
     common::eventually("the sender to be held back", || {
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(200));
         let now = sent.load(Ordering::SeqCst);
         let held = now > 0 && now == before;
         before = now;
@@ -276,14 +288,37 @@ fn a_visitor_who_stops_reading_loses_nothing() {
 }
 
 #[test]
+fn the_end_of_a_task_travels_behind_bytes_that_still_wait_for_the_visitor() {
+    let (_server, addr, mut peer) = with_port("");
+    let all = Random::new(9).bytes(16 << 20);
+    // How much the kernel takes is not known: more each time, until the server itself holds a
+    // part when it hears of the end, and then so much that it stops reading.
+    for amount in (1_000_000..all.len()).step_by(100_000) {
+        let mut visitor = connect_narrow(addr);
+        let (task, ..) = peer.task();
+        let (mut writer, bytes) = (peer.writer(), all[..amount].to_vec());
+        let sending = std::thread::spawn(move || {
+            let frames = [&data(task, &bytes)[..], &closed(task), &PING].concat();
+            writer.write_all(&frames).expect("send");
+        });
+        let stalled = peer.is_quiet_for(Duration::from_millis(500));
+        assert!(
+            read_to_end(&mut visitor) == all[..amount],
+            "{amount} bytes differ"
+        );
+        peer.expect(Frame::Ping);
+        sending.join().unwrap();
+        if stalled {
+            return;
+        }
+    }
+    panic!("the server never stopped reading");
+}
+
+#[test]
 fn a_slow_visitor_does_not_stall_the_others() {
     let (_server, addr, mut peer) = with_port("");
-    // He takes next to nothing into his own buffers, so that it stays with the server.
-    let slow = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    slow.set_recv_buffer_size(4096).expect("set a buffer");
-    slow.connect(&addr.into()).expect("connect");
-    let mut slow = TcpStream::from(slow);
-    common::visitor::set_limits(&slow);
+    let mut slow = connect_narrow(addr);
     let (slow_task, ..) = peer.task();
     let bytes = Random::new(5).bytes(100_000);
     peer.send(&data(slow_task, &bytes));

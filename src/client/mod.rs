@@ -13,7 +13,7 @@ use crate::net::tls::{self, Connector, Trust};
 use crate::net::Stop;
 use futures_lite::future;
 use pool::Pool;
-use service::Services;
+pub use service::Services;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -95,15 +95,19 @@ impl Client {
         Ok(Self { me, pools })
     }
 
-    /// Changes the services on every live tunnel; what runs goes on. If a service cannot be
-    /// used, nothing changes.
-    pub fn reload(&self, config: &config::Client) -> io::Result<()> {
-        let services = Arc::new(Services::new(&config.services)?);
+    /// What [`Client::reload`] needs of a new configuration. The error names the folder that
+    /// cannot be served.
+    pub fn prepare(config: &config::Client) -> io::Result<Services> {
+        Services::new(&config.services)
+    }
+
+    /// Changes the services on every live tunnel; what runs goes on.
+    pub fn reload(&self, services: Services) {
+        let services = Arc::new(services);
         *self.me.lock_services() = services.clone();
         for pool in &self.pools {
             pool.offer(&services);
         }
-        Ok(())
     }
 
     /// Opens no more tunnels, lets what runs finish for as long as `patience`, and returns

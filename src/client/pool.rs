@@ -20,7 +20,7 @@ const BUSY: usize = 3;
 /// After the server has refused another tunnel, none is asked for so long.
 const REFUSED: Duration = Duration::from_secs(300);
 /// A tunnel that lasted less was no success.
-const BRIEF: Duration = Duration::from_secs(5);
+const BRIEF: Duration = Duration::from_secs(1);
 
 pub struct Pool {
     pub me: Arc<Me>,
@@ -34,8 +34,8 @@ struct Inner {
     members: Vec<Arc<Member>>,
     /// A tunnel beyond those that are always there is being opened.
     growing: bool,
-    /// When the server last refused one.
-    refused: Option<Instant>,
+    /// No more tunnels before this.
+    grow_again: Option<Instant>,
     last_id: u32,
 }
 
@@ -162,7 +162,7 @@ impl Pool {
         if inner.growing || self.me.stop.is_said() {
             return;
         }
-        if inner.refused.is_some_and(|at| at.elapsed() < REFUSED) {
+        if inner.grow_again.is_some_and(|at| Instant::now() < at) {
             return;
         }
         let mut loads = inner.members.iter().filter_map(|m| m.tunnel.load());
@@ -178,7 +178,11 @@ impl Pool {
             let mut inner = pool.lock();
             inner.growing = false;
             if let Err(failure) = result {
-                inner.refused = Some(Instant::now());
+                let pause = match failure {
+                    Failure::Refused(..) => REFUSED,
+                    _ => pool.me.reconnect_delay,
+                };
+                inner.grow_again = Some(Instant::now() + pause);
                 drop(inner);
                 match failure {
                     Failure::Refused(Refusal::TooManyConnections, _) => log::info!(

@@ -8,14 +8,17 @@ use crate::net::{self, Conn};
 use crate::tunnel::{Relay, Stream};
 use crate::wire::frame::Signal;
 use crate::wire::hello::{self, Offer};
-use futures_lite::{AsyncReadExt, AsyncWriteExt};
+use futures_lite::{future, AsyncReadExt, AsyncWriteExt};
+use log::Level;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// How long a service has to accept a connection if localTimeout does not say.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Failures of services that come within this time of one that was reported are not.
+const QUIET: Duration = Duration::from_secs(5);
 /// The method of P2P signaling (WIRE.md, "P2P signaling").
 const P2P: &[u8] = b"XP ";
 const FORBIDDEN: &[u8] =
@@ -24,6 +27,8 @@ const FORBIDDEN: &[u8] =
 /// All services of a client, in the order of their indexes.
 pub struct Services {
     list: Vec<(Service, Target)>,
+    /// When one was last reported to fail.
+    failed: Mutex<Option<Instant>>,
 }
 
 enum Target {
@@ -50,7 +55,20 @@ impl Services {
             Ok((service.clone(), target))
         });
         let list = list.collect::<io::Result<_>>()?;
-        Ok(Self { list })
+        Ok(Self {
+            list,
+            failed: Mutex::default(),
+        })
+    }
+
+    /// A service that is down is said to be once in a while, not for each of its visitors.
+    fn level_of_failure(&self) -> Level {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.is_some_and(|at| at.elapsed() < QUIET) {
+            return Level::Debug;
+        }
+        *failed = Some(Instant::now());
+        Level::Warn
     }
 
     fn offers(&self) -> Vec<Offer> {
@@ -71,12 +89,12 @@ impl Services {
     }
 
     /// The hello with these services.
-    pub fn hello(&self, me: &Me) -> Vec<u8> {
+    pub(super) fn hello(&self, me: &Me) -> Vec<u8> {
         hello::encode(&me.id, me.secret.as_bytes(), &self.offers())
     }
 
     /// The services signal with these services.
-    pub fn change(&self, me: &Me) -> Vec<u8> {
+    pub(super) fn change(&self, me: &Me) -> Vec<u8> {
         let mut bytes = Signal::Services.encode().as_slice().to_vec();
         hello::encode_registration(&mut bytes, &me.id, me.secret.as_bytes(), &self.offers());
         bytes
@@ -123,14 +141,18 @@ pub async fn serve(services: Arc<Services>, index: u16, stream: Stream) {
     let Some((service, target)) = services.list.get(usize::from(index)) else {
         return log::debug!("the server opened a stream to service {index}, which there is not");
     };
-    stream.limit_idle(service.local_timeout);
+    stream.limit_idle(service.local_timeout, false);
     // What it takes to connect is large; the relay after it is small and stays.
     match Box::pin(connect(service, target, stream)).await {
         Ok(Some((stream, conn))) => {
             Relay::service(stream, conn).await;
         }
         Ok(None) => {}
-        Err(e) => log::warn!("service {}: {e}", service.local),
+        Err(e) => log::log!(
+            services.level_of_failure(),
+            "service {}: {e}",
+            service.local
+        ),
     }
 }
 
@@ -154,7 +176,15 @@ async fn connect(
         }
         Target::Tcp { scheme, host, port } => {
             let patience = service.local_timeout.unwrap_or(PATIENCE);
-            let conn = Conn::from(net::dial(host, *port, patience).await?);
+            let dialing = async { net::dial(host, *port, patience).await.map(Some) };
+            let given_up = async {
+                stream.is_over().await;
+                Ok(None)
+            };
+            let Some(socket) = future::or(dialing, given_up).await? else {
+                return Ok(None);
+            };
+            let conn = Conn::from(socket);
             if service.use_local_as_http_host {
                 let head = first_head(&mut stream, &local_host(*scheme, host, *port)).await?;
                 conn.write_all(&head).await?;

@@ -231,6 +231,11 @@ impl Session {
         let interval = self.pool.me.remote_timeout / 2;
         if silence < interval {
             self.pings = 0;
+            // A server that hears nothing, because all goes the other way, may give up.
+            if tunnel.sent() >= interval && self.last_ping.elapsed() >= interval {
+                self.last_ping = Instant::now();
+                tunnel.signal(Signal::Ping);
+            }
         } else if self.pings == 0 || self.last_ping.elapsed() >= interval {
             if self.pings > PINGS {
                 return Some(format!("the server has said nothing for {silence:?}"));

@@ -45,9 +45,7 @@ const NOT_EFFECTIVE: &[&str] = &[
     "sentryRelease",
     "sentrySampleRate",
     "sentryServerName",
-    "speed",
     "stunAddr",
-    "timeoutOnUnidirectionalTraffic",
 ];
 
 /// A server, ready to start.

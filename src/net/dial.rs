@@ -5,6 +5,7 @@ use async_io::{Async, Timer};
 use async_std::task::spawn_blocking;
 use futures_lite::future;
 use socket2::{SockRef, TcpKeepalive};
+use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -20,27 +21,31 @@ pub async fn dial(host: &str, port: u16, patience: Duration) -> io::Result<Socke
         let name = host.to_owned();
         let addrs = spawn_blocking(move || (name, port).to_socket_addrs())
             .await
+            .map(Vec::from_iter)
             .map_err(|e| io::Error::new(e.kind(), format!("looking up {host}: {e}")))?;
         let mut last = io::Error::new(
             io::ErrorKind::NotFound,
             format!("looking up {host}: no address"),
         );
+        // An address that swallows everything must not keep the others from being tried.
+        let share = patience / u32::try_from(addrs.len().clamp(1, 4)).unwrap_or(1);
         for addr in addrs {
-            match connect(addr).await {
+            match future::or(connect(addr), no_answer(addr, share)).await {
                 Ok(socket) => return Ok(socket),
                 Err(e) => last = e,
             }
         }
         Err(last)
     };
-    let timeout = async {
-        Timer::after(patience).await;
-        Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("connecting to {host}:{port}: no answer within {patience:?}"),
-        ))
-    };
-    future::or(connecting, timeout).await
+    future::or(connecting, no_answer(format!("{host}:{port}"), patience)).await
+}
+
+async fn no_answer(whom: impl Display, patience: Duration) -> io::Result<Socket> {
+    Timer::after(patience).await;
+    Err(io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("connecting to {whom}: no answer within {patience:?}"),
+    ))
 }
 
 async fn connect(addr: SocketAddr) -> io::Result<Socket> {

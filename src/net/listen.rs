@@ -67,15 +67,27 @@ impl Listener {
         self.addr
     }
 
+    /// Stops listening at once, whoever still waits for connections.
+    pub fn close(&self) {
+        // It may have been closed before.
+        let _ = SockRef::from(self.io.get_ref()).shutdown(std::net::Shutdown::Both);
+    }
+
     /// The next connection. Errors of one connection are passed over; when the process or
     /// the machine is short of something, it waits a moment instead of spinning.
     pub async fn accept(&self) -> (Socket, SocketAddr) {
+        let mut short = false;
         loop {
             match self.io.accept().await {
                 Ok((stream, peer)) => return (Socket::new(stream), peer),
                 Err(e) if is_of_one_connection(&e) => {}
                 Err(e) => {
-                    log::warn!("accepting on {}: {e}; trying again", self.addr);
+                    if !std::mem::replace(&mut short, true) {
+                        log::warn!(
+                            "accepting on {}: {e}; going on when there is room",
+                            self.addr
+                        );
+                    }
                     async_io::Timer::after(Duration::from_millis(200)).await;
                 }
             }

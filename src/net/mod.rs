@@ -1,6 +1,7 @@
 //! Sockets: listening, dialling, TLS, and the one type the rest of the house reads and
 //! writes, [`Conn`]. Knows nothing of tunnels and their bytes.
 
+mod bucket;
 pub mod clock;
 mod conn;
 mod dial;
@@ -10,6 +11,7 @@ mod socket;
 mod stop;
 pub mod tls;
 
+pub use bucket::Bucket;
 pub use conn::Conn;
 pub use dial::dial;
 pub use listen::{listen, Listener};

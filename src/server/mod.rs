@@ -7,6 +7,7 @@ mod http_head;
 mod ports;
 mod registry;
 mod session;
+mod speeds;
 mod users;
 mod visitor;
 
@@ -16,6 +17,7 @@ use crate::net::{self, Listener, Stop};
 use crate::wire::frame::Signal;
 use futures_lite::future;
 use registry::Registry;
+use speeds::Speeds;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,10 +33,13 @@ pub struct Server {
 struct State {
     registry: Registry,
     users: Arc<Users>,
+    speeds: Speeds,
     /// The header that routes.
     mux_header: String,
     /// Silence that ends a tunnel, or a visitor's connection.
     timeout: Option<Duration>,
+    /// One direction without traffic is silence enough.
+    unidirectional: bool,
     acceptor: Option<Acceptor>,
     stop: Stop,
 }
@@ -77,8 +82,10 @@ impl Server {
         let state = Arc::new(State {
             registry: Registry::default(),
             users: Arc::new(users),
+            speeds: Speeds::default(),
             mux_header: config.http_mux_header.clone(),
             timeout: Some(config.timeout).filter(|timeout| !timeout.is_zero()),
+            unidirectional: config.timeout_on_unidirectional_traffic,
             acceptor,
             stop: Stop::default(),
         });

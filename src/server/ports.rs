@@ -15,12 +15,13 @@ const TRIES: u32 = 2048;
 /// An open port of one client. Dropping it closes the port.
 pub struct Port {
     /// What the client asked for.
-    pub asked: Asked,
+    asked: Asked,
     /// What it got.
     pub port: u16,
     /// Which rule it counts against.
     rule: usize,
     service: Arc<AtomicU16>,
+    listener: Arc<Listener>,
     stop: Stop,
 }
 
@@ -32,7 +33,7 @@ pub struct Asked {
 
 /// What accepts the visitors of a port.
 pub struct Opened {
-    pub listener: Listener,
+    pub listener: Arc<Listener>,
     pub service: Arc<AtomicU16>,
     pub stop: Stop,
 }
@@ -82,8 +83,14 @@ impl Port {
         self.service.load(Ordering::Relaxed)
     }
 
-    /// The index of the client's service may change with its list.
-    pub fn belongs_to(&self, service: u16) {
+    /// Whether it is what the client asks for: in the same words, or by its number.
+    pub fn answers(&self, asked: Asked) -> bool {
+        self.asked == asked || self.port == asked.port
+    }
+
+    /// With a new list of the client's services it may belong to another one.
+    pub fn belongs_to(&mut self, asked: Asked, service: u16) {
+        self.asked = asked;
         self.service.store(service, Ordering::Relaxed);
     }
 }
@@ -91,6 +98,8 @@ impl Port {
 impl Drop for Port {
     fn drop(&mut self) {
         self.stop.say();
+        // Its client may ask for it again before that is heard.
+        self.listener.close();
     }
 }
 
@@ -117,11 +126,11 @@ fn try_open(
             .is_some_and(|rule| rule.range.contains(asked.port))
     };
     let open_one = |rule: usize, port: u16| {
-        let listener = net::listen(None, port).ok()?;
+        let listener = Arc::new(net::listen(None, port).ok()?);
         let stop = Stop::default();
         let service = Arc::new(AtomicU16::new(service));
         let opened = Opened {
-            listener,
+            listener: listener.clone(),
             service: service.clone(),
             stop: stop.clone(),
         };
@@ -130,6 +139,7 @@ fn try_open(
             port,
             rule,
             service,
+            listener,
             stop,
         };
         Some((port, opened))

@@ -149,9 +149,13 @@ impl Registry {
         Ok(opened)
     }
 
-    /// Whether the tunnel belongs to the client's present registration.
+    /// Whether the tunnel belongs to its client's registration, or still drains from the one
+    /// before.
     pub fn counts(&self, id: &str, tunnel: &Tunnel) -> bool {
-        self.lock().member(id, tunnel).is_some()
+        let inner = self.lock();
+        let old = inner.clients.get(id).and_then(|client| client.old.as_ref());
+        let drains = old.is_some_and(|old| old.tunnels.iter().any(|other| other.is(tunnel)));
+        drains || inner.member(id, tunnel).is_some()
     }
 
     /// A tunnel has ended. With the last one the registration ends.
@@ -168,7 +172,12 @@ impl Registry {
             }
         }
         if client.tunnels.is_empty() {
-            inner.clients.remove(id);
+            // What drains from the registration before is still remembered.
+            client.offers.clear();
+            client.ports.clear();
+            if client.old.is_none() {
+                inner.clients.remove(id);
+            }
             inner.forget_hosts(id);
         }
         drop(inner);
@@ -258,11 +267,10 @@ impl Inner {
             last_task: 0,
         });
         let mut at = 0;
-        client.ports.retain(|port| {
-            let service = kept.iter().find(|(kept, _)| *kept == at);
+        client.ports.retain_mut(|port| {
+            let keep = kept.iter().find(|(kept, ..)| *kept == at);
             at += 1;
-            service
-                .inspect(|(_, service)| port.belongs_to(*service))
+            keep.inspect(|(_, asked, service)| port.belongs_to(*asked, *service))
                 .is_some()
         });
         for (port, socket) in new {
@@ -329,6 +337,9 @@ impl Inner {
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
+        if client.tunnels.is_empty() {
+            return;
+        }
         let mut tunnels: Vec<Tunnel> = client.tunnels.drain(..).map(|m| m.tunnel).collect();
         for tunnel in &tunnels {
             tunnel.close();
@@ -395,11 +406,11 @@ impl Inner {
     }
 }
 
-/// Ports to keep (their place in `mine` and their new service), and ports that were opened.
-type Ports = (Vec<(usize, u16)>, Vec<(Port, Opened)>);
+/// Ports to keep (their place in `mine`, and what they are now), and ports that were opened.
+type Ports = (Vec<(usize, Asked, u16)>, Vec<(Port, Opened)>);
 
 fn wanted_ports(limits: &Limits, offers: &[Offer], mine: &[Port]) -> Result<Ports, Refusal> {
-    let mut kept: Vec<(usize, u16)> = Vec::new();
+    let mut kept: Vec<(usize, Asked, u16)> = Vec::new();
     let mut missing = Vec::new();
     for (service, offer) in (0u16..).zip(offers) {
         let Offer::Tcp { random, port } = *offer else {
@@ -409,13 +420,13 @@ fn wanted_ports(limits: &Limits, offers: &[Offer], mine: &[Port]) -> Result<Port
         let same = mine
             .iter()
             .enumerate()
-            .find(|(at, port)| port.asked == asked && !kept.iter().any(|(taken, _)| taken == at));
+            .find(|(at, port)| port.answers(asked) && !kept.iter().any(|(taken, ..)| taken == at));
         match same {
-            Some((at, _)) => kept.push((at, service)),
+            Some((at, _)) => kept.push((at, asked, service)),
             None => missing.push((asked, service)),
         }
     }
-    let kept_ports = kept.iter().filter_map(|(at, _)| mine.get(*at));
+    let kept_ports = kept.iter().filter_map(|(at, ..)| mine.get(*at));
     let mut allowance = Allowance::new(limits, kept_ports);
     let mut new = Vec::new();
     for (asked, service) in missing {

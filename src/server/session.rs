@@ -34,7 +34,11 @@ pub async fn serve(state: Arc<State>, conn: Arc<Conn>, peer: SocketAddr, already
         }
     };
     let shortest = state.timeout.unwrap_or(Duration::from_secs(60));
-    let (tunnel, inbox) = Tunnel::new(conn, already, Policy::new(Peer::Client, shortest));
+    let policy = Policy {
+        speed: state.speeds.of(&hello.id, admission.limits.speed),
+        ..Policy::new(Peer::Client, shortest)
+    };
+    let (tunnel, inbox) = Tunnel::new(conn, already, policy);
     let session = Session {
         state,
         peer,
@@ -153,11 +157,13 @@ impl Session {
                     }
                 }
                 Event::Tick => {
-                    if self
-                        .state
-                        .timeout
-                        .is_some_and(|most| inbox.silence() >= most)
-                    {
+                    // A client that only receives, as in an upload, has nothing to say.
+                    let silence = if self.state.unidirectional {
+                        inbox.silence()
+                    } else {
+                        inbox.silence().min(self.tunnel.sent())
+                    };
+                    if self.state.timeout.is_some_and(|most| silence >= most) {
                         return format!("nothing was heard for {:?}", inbox.silence());
                     }
                 }

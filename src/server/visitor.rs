@@ -188,7 +188,7 @@ impl Visitor {
         let open = || self.state.registry.open_host(kind, prefix);
         match wait_for(&self.state, open).await {
             Opening::Stream(mut stream) => {
-                stream.limit_idle(self.state.timeout);
+                stream.limit_idle(self.state.timeout, self.state.unidirectional);
                 // If it fails, the relay finds out why.
                 let _ = stream.write_all(&self.head).await;
                 relay(stream, self.conn, self.door != Door::Sni);

@@ -3,9 +3,10 @@
 
 use super::closing::Closing;
 use super::stream::Entry;
-use super::{lock, Core, Peer, Policy, Stream, Tunnel, Why};
+use super::throttle::Throttle;
+use super::{lock, Core, Peer, Stream, Tunnel, Why};
 use crate::net::clock::Tick;
-use crate::net::{with_scratch, Conn};
+use crate::net::{with_scratch, Bucket, Conn};
 use crate::wire::frame::{self, Head, Signal, MAX_HEAD};
 use crate::wire::hello::{Hello, Reader};
 use async_io::Timer;
@@ -35,6 +36,12 @@ pub enum Event {
     End(io::Result<()>),
 }
 
+/// Bytes that a limited tunnel asks for at a time.
+const MOST_AT_ONCE: usize = 64 * 1024;
+
+/// Events after which others have their turn, whatever the peer sends.
+const IN_A_ROW: u32 = 32;
+
 /// Reads one tunnel. Polled by its session alone.
 pub struct Inbox {
     tunnel: Tunnel,
@@ -46,6 +53,9 @@ pub struct Inbox {
     timer: Timer,
     heard: Tick,
     peer: Peer,
+    throttle: Option<Box<Throttle>>,
+    /// Events that came without a wait between them.
+    in_a_row: u32,
     ended: Option<io::Result<()>>,
 }
 
@@ -60,16 +70,25 @@ enum Reading {
 }
 
 impl Inbox {
-    pub(super) fn new(tunnel: Tunnel, conn: Arc<Conn>, already: Vec<u8>, policy: &Policy) -> Self {
+    pub(super) fn new(
+        tunnel: Tunnel,
+        conn: Arc<Conn>,
+        already: Vec<u8>,
+        peer: Peer,
+        tick: Duration,
+        limit: Option<Arc<Bucket>>,
+    ) -> Self {
         Self {
             tunnel,
             conn,
             already,
             reading: Reading::Head(SmallVec::new()),
             events: VecDeque::new(),
-            timer: Timer::interval(policy.tick),
+            timer: Timer::interval(tick),
             heard: Tick::now(),
-            peer: policy.peer,
+            peer,
+            throttle: limit.map(|bucket| Box::new(Throttle::new(bucket))),
+            in_a_row: 0,
             ended: None,
         }
     }
@@ -90,6 +109,21 @@ impl Inbox {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.in_a_row >= IN_A_ROW {
+            self.in_a_row = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let next = self.poll_event(cx);
+        self.in_a_row = if next.is_ready() {
+            self.in_a_row + 1
+        } else {
+            0
+        };
+        next
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         if let Some(event) = self.events.pop_front() {
             return Poll::Ready(event);
         }
@@ -125,8 +159,22 @@ impl Inbox {
             if self.ended.is_some() {
                 return Poll::Ready(Ok(()));
             }
+            let mut most = usize::MAX;
+            if let Some(throttle) = &mut self.throttle {
+                let Poll::Ready(granted) = throttle.poll_grant(cx, MOST_AT_ONCE) else {
+                    // It is not the peer that is silent.
+                    self.heard = Tick::now();
+                    return Poll::Pending;
+                };
+                most = granted;
+            }
             let read = with_scratch(|buf| {
+                let most = most.min(buf.len());
+                let buf = buf.get_mut(..most).unwrap_or_default();
                 let n = ready!(self.conn.poll_read(cx, buf))?;
+                if let Some(throttle) = &self.throttle {
+                    throttle.take(n);
+                }
                 Poll::Ready(match buf.get(..n) {
                     Some(bytes @ [_, ..]) => self.take(bytes),
                     _ => {
@@ -158,8 +206,8 @@ impl Inbox {
             Some(waker) if waker.will_wake(cx.waker()) => {}
             _ => core.inbox = Some(cx.waker().clone()),
         }
-        if core.full > 0 || core.outbox.is_flooded() {
-            // It is not the peer that is silent.
+        if core.is_stalled() || core.outbox.is_flooded() {
+            // It is not the peer that is silent; and a stall does not last, see STUCK.
             self.heard = Tick::now();
             return Poll::Pending;
         }
@@ -282,6 +330,8 @@ impl Inbox {
                 return;
             }
             Signal::Services => Event::Services(None),
+            // A client has no business with the others, and they do no harm.
+            _ if self.peer == Peer::Client => return,
             other => Event::Signal(other),
         };
         self.events.push_back(event);
@@ -298,17 +348,20 @@ impl Drop for Inbox {
 impl Core {
     /// Payload for a stream. Bytes of a stream nobody knows are dropped.
     fn deliver(&mut self, task: u32, payload: &[u8], now: Tick) {
-        let limit = self.backlog;
         if let Some(entry) = self.streams.get_mut(&task) {
-            if entry.deliver(payload, now, limit) {
-                self.full += 1;
-            }
+            let before = entry.waiting();
+            let filled = entry.deliver(payload, now, self.policy.backlog);
+            self.waiting += entry.waiting() - before;
+            self.full += usize::from(filled);
         }
     }
 
     fn closed_by_peer(&mut self, task: u32) {
         if let Some(entry) = self.streams.get_mut(&task) {
             entry.end(Why::Closed);
+            // What waits cannot grow any more: nobody has to wait for it.
+            let relieved = std::mem::take(&mut entry.full);
+            self.relieve(0, relieved);
         }
     }
 

@@ -17,13 +17,14 @@ mod relay;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod throttle;
 
 pub use inbox::{Event, Inbox};
 pub use relay::{Finish, Relay};
 pub use stream::{Stream, Why};
 
 use crate::net::clock::Tick;
-use crate::net::Conn;
+use crate::net::{Bucket, Conn};
 use crate::wire::frame::{Head, Signal};
 use closing::{Closing, Step};
 use outbox::{Outbox, Writer};
@@ -33,20 +34,33 @@ use std::task::Waker;
 use std::time::Duration;
 use stream::Entry;
 
-/// A reader that has taken nothing for this long, with its backlog full and other streams
-/// behind it, is cut off.
+/// A reader that makes the tunnel wait and has taken nothing for this long is cut off: when
+/// there are other streams behind it,
 pub const STUCK: Duration = Duration::from_secs(10);
+/// and when it is alone.
+pub const STUCK_ALONE: Duration = Duration::from_secs(90);
 
 /// What one tunnel may hold and how long it waits. Where wire versions or roles differ, they
 /// differ here.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct Policy {
     /// Bytes a stream may have waiting before the inbox stops reading. One more read, 64 KiB,
     /// may come on top.
     pub backlog: usize,
+    /// The same for all streams of the tunnel together.
+    pub backlogs: usize,
     pub peer: Peer,
     /// How often [`Event::Tick`] comes and deadlines are looked at.
     pub tick: Duration,
+    /// What the tunnel may send and receive in a second, shared with others or not.
+    pub speed: Option<Speed>,
+}
+
+/// A bucket for each direction.
+#[derive(Clone)]
+pub struct Speed {
+    pub send: Arc<Bucket>,
+    pub receive: Arc<Bucket>,
 }
 
 /// Who is at the other end.
@@ -63,8 +77,10 @@ impl Policy {
     pub fn new(peer: Peer, shortest: Duration) -> Self {
         Self {
             backlog: 256 * 1024,
+            backlogs: 4 * 1024 * 1024,
             peer,
             tick: (shortest / 8).clamp(Duration::from_millis(50), Duration::from_secs(5)),
+            speed: None,
         }
     }
 }
@@ -77,14 +93,23 @@ struct Shared {
     core: Mutex<Core>,
 }
 
+/// What of [`Policy`] is asked for again and again.
+struct Limits {
+    backlog: usize,
+    backlogs: usize,
+}
+
 struct Core {
     outbox: Outbox,
     streams: HashMap<u32, Entry>,
     closing: Closing,
-    /// See [`Policy::backlog`].
-    backlog: usize,
-    /// Streams whose backlog is full.
+    policy: Limits,
+    /// Streams whose backlog is full and may grow.
     full: usize,
+    /// Bytes in all backlogs.
+    waiting: usize,
+    /// When the writer last got rid of something.
+    sent: Tick,
     /// The inbox, while it must not read.
     inbox: Option<Waker>,
     over: bool,
@@ -104,15 +129,31 @@ impl Tunnel {
                 outbox: Outbox::default(),
                 streams: HashMap::new(),
                 closing: Closing::Open,
-                backlog: policy.backlog,
+                policy: Limits {
+                    backlog: policy.backlog,
+                    backlogs: policy.backlogs,
+                },
                 full: 0,
+                waiting: 0,
+                sent: Tick::now(),
                 inbox: None,
                 over: false,
             }),
         });
-        crate::spawn(Writer::new(shared.clone(), conn.clone()));
+        let (send, receive) = match policy.speed {
+            Some(speed) => (Some(speed.send), Some(speed.receive)),
+            None => (None, None),
+        };
+        crate::spawn(Writer::new(shared.clone(), conn.clone(), send));
         let tunnel = Self(shared);
-        let inbox = Inbox::new(tunnel.clone(), conn, already, &policy);
+        let inbox = Inbox::new(
+            tunnel.clone(),
+            conn,
+            already,
+            policy.peer,
+            policy.tick,
+            receive,
+        );
         (tunnel, inbox)
     }
 
@@ -162,12 +203,18 @@ impl Tunnel {
     pub fn load(&self) -> Option<usize> {
         let core = lock(&self.0);
         let open = !core.over && core.closing == Closing::Open;
-        open.then(|| core.streams.len() + if core.full > 0 { usize::MAX / 2 } else { 0 })
+        let stalled = if core.is_stalled() { usize::MAX / 2 } else { 0 };
+        open.then(|| core.streams.len() + stalled)
     }
 
     /// Whether it neither is closing nor has ended.
     pub fn is_open(&self) -> bool {
         self.load().is_some()
+    }
+
+    /// How long nothing of ours has left.
+    pub fn sent(&self) -> Duration {
+        lock(&self.0).sent.until(Tick::now())
     }
 
     /// Same tunnel?
@@ -224,8 +271,10 @@ impl Core {
 
     fn cut_streams(&mut self) {
         for entry in self.streams.values_mut() {
+            entry.full = false;
             entry.end(Why::Lost);
         }
+        self.full = 0;
     }
 
     fn wake_inbox(&mut self) {
@@ -254,9 +303,7 @@ impl Core {
         let Some(entry) = self.streams.remove(&task) else {
             return;
         };
-        if entry.full {
-            self.no_longer_full();
-        }
+        self.relieve(entry.waiting(), entry.full);
         if entry.peer_waits_for_close() {
             self.outbox.push(Head::Close { task }.encode().as_slice());
         }
@@ -267,21 +314,34 @@ impl Core {
         }
     }
 
-    fn no_longer_full(&mut self) {
-        self.full = self.full.saturating_sub(1);
-        if self.full == 0 {
+    /// The tunnel must not read.
+    fn is_stalled(&self) -> bool {
+        self.full > 0 || self.waiting > self.policy.backlogs
+    }
+
+    /// `taken` bytes have left a backlog, which is (`relieved`) not full any more.
+    fn relieve(&mut self, taken: usize, relieved: bool) {
+        let stalled = self.is_stalled();
+        self.waiting = self.waiting.saturating_sub(taken);
+        self.full = self.full.saturating_sub(usize::from(relieved));
+        if stalled && !self.is_stalled() {
             self.wake_inbox();
         }
     }
 
     /// Looks at the deadlines of all streams.
     fn sweep(&mut self, now: Tick) {
-        let others = self.streams.len() > 1;
+        let limit = if self.streams.len() > 1 {
+            STUCK
+        } else {
+            STUCK_ALONE
+        };
+        let crowded = self.waiting > self.policy.backlogs;
         for entry in self.streams.values_mut() {
-            if entry.is_idle(now) {
-                entry.end(Why::TimedOut);
-            } else if others && entry.is_stuck(now) {
+            if (entry.full || crowded) && entry.is_stuck(now, limit) {
                 entry.end(Why::Stuck);
+            } else if entry.is_idle(now) {
+                entry.end(Why::TimedOut);
             }
         }
     }

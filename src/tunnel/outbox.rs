@@ -2,8 +2,10 @@
 //! in one system call, and more gathers meanwhile.
 
 use super::buffer::{Buffer, ROOM};
+use super::throttle::Throttle;
 use super::{lock, Shared};
-use crate::net::Conn;
+use crate::net::clock::Tick;
+use crate::net::{Bucket, Conn};
 use crate::wire::frame::{Head, MAX_HEAD};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -25,6 +27,8 @@ pub(super) struct Outbox {
     gathering: Buffer,
     /// The writer, when it has nothing to send.
     writer: Option<Waker>,
+    /// The writer, when the connection takes nothing: only a failure wakes it.
+    blocked: Option<Waker>,
     /// Streams that wait for room, first come first served.
     pub waiting: VecDeque<u32>,
     end: End,
@@ -103,6 +107,9 @@ impl Outbox {
         self.end = End::Broken;
         self.gathering = Buffer::default();
         self.wake_writer();
+        if let Some(blocked) = self.blocked.take() {
+            blocked.wake();
+        }
     }
 
     /// Bytes of memory held.
@@ -151,6 +158,7 @@ pub(super) struct Writer {
     conn: Arc<Conn>,
     sending: Buffer,
     step: Step,
+    throttle: Option<Box<Throttle>>,
 }
 
 enum Step {
@@ -161,12 +169,13 @@ enum Step {
 }
 
 impl Writer {
-    pub fn new(tunnel: Arc<Shared>, conn: Arc<Conn>) -> Self {
+    pub fn new(tunnel: Arc<Shared>, conn: Arc<Conn>, limit: Option<Arc<Bucket>>) -> Self {
         Self {
             tunnel,
             conn,
             sending: Buffer::default(),
             step: Step::Send,
+            throttle: limit.map(|bucket| Box::new(Throttle::new(bucket))),
         }
     }
 
@@ -176,11 +185,19 @@ impl Writer {
             match self.step {
                 Step::Send => {
                     while !self.sending.is_empty() {
-                        let n = ready!(self.conn.poll_write(cx, self.sending.as_slice()))?;
+                        let mut bytes = self.sending.as_slice();
+                        if let Some(throttle) = &mut self.throttle {
+                            let granted = ready!(throttle.poll_grant(cx, bytes.len()));
+                            bytes = bytes.get(..granted).unwrap_or(bytes);
+                        }
+                        let n = ready!(self.conn.poll_write(cx, bytes))?;
                         if n == 0 {
                             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                         }
                         self.sending.consume(n);
+                        if let Some(throttle) = &self.throttle {
+                            throttle.take(n);
+                        }
                     }
                     self.step = Step::Flush;
                 }
@@ -197,6 +214,7 @@ impl Writer {
                         Taken::Frames(frames) => {
                             self.sending = frames;
                             self.step = Step::Send;
+                            core.sent = Tick::now();
                             if was_flooded {
                                 core.wake_inbox();
                             }
@@ -215,7 +233,19 @@ impl Future for Writer {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let result = ready!(self.poll_send(cx));
+        let polled = self.poll_send(cx);
+        let Poll::Ready(result) = polled else {
+            // The connection may never take anything again; then somebody has to say so.
+            let mut core = lock(&self.tunnel);
+            if core.outbox.end != End::Broken {
+                match &core.outbox.blocked {
+                    Some(waker) if waker.will_wake(cx.waker()) => {}
+                    _ => core.outbox.blocked = Some(cx.waker().clone()),
+                }
+                return Poll::Pending;
+            }
+            return Poll::Ready(());
+        };
         self.tunnel.end(result.is_ok());
         Poll::Ready(())
     }

@@ -17,9 +17,11 @@ use std::time::Duration;
 const TURN: usize = 4;
 /// After the stream has ended: how long the connection's peer has for its own goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// A connection that takes none of a stream's last bytes for this long is cut.
+const LAST_BYTES: Duration = Duration::from_secs(30);
 /// A visitor that has ended its direction, in a wire that cannot say so, keeps the stream
 /// for this long after the last answer,
-const ANSWERED: Duration = Duration::from_secs(1);
+const ANSWERED: Duration = Duration::from_secs(2);
 /// and this long for an answer that is due.
 const UNANSWERED: Duration = Duration::from_secs(30);
 
@@ -94,6 +96,8 @@ impl Relay {
         }
         match why {
             Why::Closed => Next::Go(State::Shutdown),
+            // What has been written may still be on its way.
+            Why::TimedOut if !stream.has_backlog() => Next::Go(State::Shutdown),
             Why::Refused => Next::Finish(Finish::Done),
             // Its peer must not take the cut for the end.
             Why::Lost | Why::TimedOut | Why::Stuck => {
@@ -109,6 +113,9 @@ impl Relay {
                 if let Poll::Ready(why) = stream.poll_drain(cx, &self.conn) {
                     let next = self.ended_in_state(why);
                     return Poll::Ready(next);
+                }
+                if stream.has_ended() {
+                    return Self::poll_patience(&mut self.timer, &self.conn, stream, cx);
                 }
                 for _ in 0..TURN {
                     match ready!(stream.poll_send_from(cx, &self.conn)) {
@@ -137,11 +144,18 @@ impl Relay {
                     let next = self.ended_in_state(why);
                     return Poll::Ready(next);
                 }
+                if stream.has_ended() {
+                    return Self::poll_patience(&mut self.timer, &self.conn, stream, cx);
+                }
                 let timer = self.timer.get_or_insert_with(|| Timer::interval(ANSWERED));
                 while futures_lite::Stream::poll_next(Pin::new(&mut *timer), cx).is_ready() {
+                    if stream.has_backlog() || self.conn.holds_back() {
+                        continue;
+                    }
                     let (silence, owed) = stream.silence();
                     if silence >= if owed { UNANSWERED } else { ANSWERED } {
-                        return Poll::Ready(Next::Finish(Finish::Done));
+                        let next = self.ended_in_state(Why::TimedOut);
+                        return Poll::Ready(next);
                     }
                 }
                 Poll::Pending
@@ -167,6 +181,23 @@ impl Relay {
                 Poll::Ready(Next::Finish(Finish::Done))
             }
         }
+    }
+
+    /// The stream is over but for what the connection has not taken yet: gives it a while.
+    fn poll_patience(
+        timer: &mut Option<Timer>,
+        conn: &Conn,
+        stream: &Stream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Next> {
+        let timer = timer.get_or_insert_with(|| Timer::interval(LAST_BYTES / 4));
+        while futures_lite::Stream::poll_next(Pin::new(&mut *timer), cx).is_ready() {
+            if stream.untaken() >= LAST_BYTES {
+                conn.reset_on_close();
+                return Poll::Ready(Next::Finish(Finish::Done));
+            }
+        }
+        Poll::Pending
     }
 
     fn ended_in_state(&self, why: Why) -> Next {

@@ -2,7 +2,7 @@
 //! ([`Entry`]).
 
 use super::backlog::Backlog;
-use super::{lock, Core, Tunnel, STUCK};
+use super::{lock, Core, Tunnel};
 use crate::net::clock::Tick;
 use crate::net::Conn;
 use crate::wire::frame::Head;
@@ -49,6 +49,8 @@ pub(super) struct Entry {
     /// The last time the backlog got shorter.
     taken: Tick,
     idle_limit: Option<Duration>,
+    /// Silence in one direction is enough.
+    any_direction: bool,
 }
 
 impl Entry {
@@ -68,6 +70,7 @@ impl Entry {
             said: now,
             taken: now,
             idle_limit: None,
+            any_direction: false,
         }
     }
 
@@ -85,12 +88,18 @@ impl Entry {
         }
     }
 
-    /// No more bytes come, for this reason. The first reason stays.
+    /// No more bytes come, for this reason. The first reason stays, unless what waits is not
+    /// to be waited for any more.
     pub fn end(&mut self, why: Why) {
-        if self.ended.is_none() {
+        if self.ended.is_none() || matches!(why, Why::Stuck | Why::TimedOut) {
             self.ended = Some(why);
             self.wake();
         }
+    }
+
+    /// Bytes that wait for the reader.
+    pub fn waiting(&self) -> usize {
+        self.backlog.len()
     }
 
     /// Whether dropping the stream has to tell the peer.
@@ -100,13 +109,24 @@ impl Entry {
 
     pub fn is_idle(&self, now: Tick) -> bool {
         match self.idle_limit {
-            Some(limit) => self.heard.until(now) >= limit && self.said.until(now) >= limit,
+            Some(limit) => {
+                let (heard, said) = (self.heard.until(now), self.said.until(now));
+                // Bytes that reach the reader are traffic too, even if they came long ago.
+                let heard = heard.min(self.taken.until(now));
+                let silence = if self.any_direction {
+                    heard.max(said)
+                } else {
+                    heard.min(said)
+                };
+                silence >= limit
+            }
             None => false,
         }
     }
 
-    pub fn is_stuck(&self, now: Tick) -> bool {
-        self.full && self.taken.until(now) >= STUCK
+    /// Bytes wait, and none has been taken for `limit`.
+    pub fn is_stuck(&self, now: Tick, limit: Duration) -> bool {
+        !self.backlog.is_empty() && self.taken.until(now) >= limit
     }
 
     /// Takes payload from the peer. True if its backlog has become full.
@@ -195,9 +215,13 @@ impl Stream {
         self.entry(|entry| entry.sink = Some(conn));
     }
 
-    /// Ends the stream with [`Why::TimedOut`] when neither direction has moved for `limit`.
-    pub fn limit_idle(&self, limit: Option<Duration>) {
-        self.entry(|entry| entry.idle_limit = limit);
+    /// Ends the stream with [`Why::TimedOut`] when nothing has moved for `limit`: in either
+    /// direction if `any`, else in both.
+    pub fn limit_idle(&self, limit: Option<Duration>, any: bool) {
+        self.entry(|entry| {
+            entry.idle_limit = limit;
+            entry.any_direction = any;
+        });
     }
 
     /// Whether the first bytes are these; waits until it is certain. Takes none of them.
@@ -219,11 +243,34 @@ impl Stream {
         self.entry(|entry| entry.ended.is_some()).unwrap_or(true)
     }
 
-    /// How long the peer has sent nothing, and whether something of ours waits for an answer.
+    /// Waits until no more bytes come and none wait.
+    pub async fn is_over(&self) {
+        let gone = Poll::Ready(());
+        let poll = |cx: &mut Context<'_>| self.poll_backlog(gone, |entry| entry.poll_over(cx));
+        std::future::poll_fn(poll).await;
+    }
+
+    /// How long nothing that waits has been taken.
+    pub(super) fn untaken(&self) -> Duration {
+        let now = Tick::now();
+        self.entry(|entry| entry.taken.until(now))
+            .unwrap_or(Duration::MAX)
+    }
+
+    /// Whether bytes wait.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.entry(|entry| !entry.backlog.is_empty())
+            .unwrap_or(false)
+    }
+
+    /// How long nothing has come or been taken, and whether something of ours waits for an answer.
     pub(super) fn silence(&self) -> (Duration, bool) {
         let now = Tick::now();
-        self.entry(|entry| (entry.heard.until(now), entry.owed))
-            .unwrap_or_default()
+        self.entry(|entry| {
+            let came = entry.heard.until(now).min(entry.taken.until(now));
+            (came, entry.owed)
+        })
+        .unwrap_or_default()
     }
 
     /// Sends one frame with what `fill` puts into the outbox; 0 bytes send nothing. Waits
@@ -291,11 +338,12 @@ impl Stream {
             let Some(entry) = core.streams.get_mut(&task) else {
                 return gone;
             };
+            let before = entry.waiting();
             let result = poll(entry);
-            if entry.full && entry.backlog.len() <= core.backlog / 2 {
-                entry.full = false;
-                core.no_longer_full();
-            }
+            let taken = before - entry.waiting();
+            let relieved = entry.full && entry.waiting() <= core.policy.backlog / 2;
+            entry.full &= !relieved;
+            core.relieve(taken, relieved);
             result
         })
     }
@@ -343,6 +391,14 @@ impl Entry {
         }
         self.take(n);
         Poll::Ready(Ok(n))
+    }
+
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ended.is_some() && self.backlog.is_empty() {
+            return Poll::Ready(());
+        }
+        self.keep_waker(cx);
+        Poll::Pending
     }
 
     fn poll_starts_with(&mut self, cx: &mut Context<'_>, start: &[u8]) -> Poll<bool> {

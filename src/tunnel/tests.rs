@@ -19,7 +19,10 @@ struct End {
 impl End {
     /// An end whose inbox is polled by a task, as a session does.
     fn new(socket: Socket, peer: Peer) -> Self {
-        let policy = Policy::new(peer, Duration::from_secs(1));
+        Self::with(socket, Policy::new(peer, Duration::from_secs(1)))
+    }
+
+    fn with(socket: Socket, policy: Policy) -> Self {
         let (tunnel, mut inbox) = Tunnel::new(Arc::new(socket.into()), Vec::new(), policy);
         let (sender, events) = channel::unbounded();
         task::spawn(async move {
@@ -430,10 +433,72 @@ fn a_silent_stream_ends_at_its_limit() {
         let (_visitor, accepted) = sockets();
         let stream = server.tunnel.open(1, 7).unwrap();
         stream.announce();
-        stream.limit_idle(Some(Duration::from_millis(300)));
+        stream.limit_idle(Some(Duration::from_millis(300)), false);
         let _there = client.opened().await;
         let relay = Relay::visitor(stream, Arc::new(accepted.into()), true);
         assert_eq!(within(relay).await, Finish::Unanswered(Why::TimedOut));
+    });
+}
+
+#[test]
+fn traffic_in_one_direction_is_silence_only_if_the_user_says_so() {
+    let limit = Duration::from_millis(300);
+    task::block_on(async {
+        let (server, client) = ends();
+        let [mut patient, mut strict] = [1, 2].map(|task| server.tunnel.open(task, 7).unwrap());
+        patient.limit_idle(Some(limit), false);
+        strict.limit_idle(Some(limit), true);
+        // The peer hears all the time and says nothing.
+        let begun = std::time::Instant::now();
+        within(async {
+            while !strict.has_ended() || begun.elapsed() < 3 * limit {
+                patient.write_all(b"x").await.unwrap();
+                let _ = strict.write_all(b"x").await;
+                Timer::after(limit / 10).await;
+            }
+        })
+        .await;
+        assert!(!patient.has_ended());
+        drop(client);
+    });
+}
+
+#[test]
+fn a_limited_tunnel_passes_what_its_buckets_allow_and_loses_nothing() {
+    task::block_on(async {
+        let (here, there) = sockets();
+        let bucket = || Arc::new(Bucket::new(2_000_000));
+        let speed = Speed {
+            send: bucket(),
+            receive: bucket(),
+        };
+        let policy = Policy {
+            speed: Some(speed),
+            ..Policy::new(Peer::Client, Duration::from_secs(1))
+        };
+        let server = End::with(here, policy);
+        let client = End::new(there, Peer::Server { streams: 1 });
+        let mut stream = server.tunnel.open(1, 7).unwrap();
+        stream.announce();
+        let len = 600_000;
+        let mut echo = client.opened().await;
+        let begun = std::time::Instant::now();
+        task::spawn(async move {
+            let mut bytes = vec![0; len];
+            echo.read_exact(&mut bytes).await.unwrap();
+            echo.write_all(&bytes).await.unwrap();
+            assert_eq!(echo.read(&mut [0]).await.unwrap(), 0);
+        });
+        stream.write_all(&noise(1, len)).await.unwrap();
+        let mut bytes = vec![0; len];
+        within(stream.read_exact(&mut bytes)).await.unwrap();
+        assert!(bytes == noise(1, len));
+        // 600 KB at 2 MB/s, there and back, less a burst of 100 ms each.
+        assert!(
+            begun.elapsed() >= Duration::from_millis(400),
+            "{:?}",
+            begun.elapsed()
+        );
     });
 }
 
@@ -443,4 +508,146 @@ fn a_relay_is_small() {
     assert!(size <= 96, "a relay takes {size} bytes");
     let size = std::mem::size_of::<Entry>();
     assert!(size <= 136, "a stream's entry takes {size} bytes");
+}
+
+#[test]
+fn a_full_stream_that_has_ended_stalls_nobody() {
+    task::block_on(async {
+        let (here, there) = sockets();
+        let client = End::new(here, Peer::Server { streams: 10 });
+        let wire: Arc<net::Conn> = Arc::new(there.into());
+        let mut bytes = Vec::new();
+        for task in 1..=2 {
+            let (service, len) = (7, 0);
+            let head = Head::ServicesData { task, service, len };
+            bytes.extend_from_slice(head.encode().as_slice());
+        }
+        // More than a backlog for the first, whose reader never comes, and its end.
+        let len = 400 * 1024;
+        bytes.extend_from_slice(Head::Data { task: 1, len }.encode().as_slice());
+        bytes.resize(bytes.len() + len as usize, 1);
+        bytes.extend_from_slice(Head::Close { task: 1 }.encode().as_slice());
+        let writing = wire.clone();
+        task::spawn(async move { writing.write_all(&bytes).await.unwrap() });
+        let (mut first, mut second) = (client.opened().await, client.opened().await);
+        until(|| first.entry_backlog() > 256 * 1024).await;
+        let mut got = vec![0; 200 * 1024];
+        within(first.read_exact(&mut got)).await.unwrap();
+        until(|| first.has_ended()).await;
+        // It is not read any further.
+        let head = Head::Data { task: 2, len: 5 };
+        wire.write_all(head.encode().as_slice()).await.unwrap();
+        wire.write_all(b"hello").await.unwrap();
+        let mut got = [0; 5];
+        within(second.read_exact(&mut got)).await.unwrap();
+        assert_eq!(&got, b"hello");
+    });
+}
+
+#[test]
+fn all_backlogs_together_are_bounded_and_who_is_stuck_makes_room() {
+    task::block_on(async {
+        let (here, there) = sockets();
+        let client = End::new(here, Peer::Server { streams: 100 });
+        let wire: Arc<net::Conn> = Arc::new(there.into());
+        let sending = wire.clone();
+        task::spawn(async move {
+            for task in 1..=40 {
+                let (service, len) = (7, 200 * 1024);
+                let head = Head::ServicesData { task, service, len };
+                sending.write_all(head.encode().as_slice()).await.unwrap();
+                sending.write_all(&vec![1; len as usize]).await.unwrap();
+            }
+        });
+        let mut streams = Vec::new();
+        until(|| lock(&client.tunnel.0).is_stalled()).await;
+        let held = lock(&client.tunnel.0).waiting;
+        assert!(held <= 4 * 1024 * 1024 + 64 * 1024, "{held} bytes wait");
+        // Those that do not read go, and in the end all have had their chance.
+        while streams.len() < 40 {
+            let mut stream = client.opened().await;
+            let mut first = [0; 1];
+            if streams.len() < 30 {
+                within(stream.read_exact(&mut first)).await.unwrap();
+                streams.push(None);
+            } else {
+                streams.push(Some(stream));
+            }
+        }
+        let waiting: usize = streams.iter().flatten().map(Stream::entry_backlog).sum();
+        until(|| lock(&client.tunnel.0).waiting >= waiting).await;
+    });
+}
+
+#[test]
+fn a_half_closed_visitor_that_reads_slowly_gets_every_byte() {
+    task::block_on(async {
+        let (server, client) = ends();
+        let (visitor, accepted) = sockets();
+        let stream = server.tunnel.open(1, 7).unwrap();
+        let relay = task::spawn(Relay::visitor(stream, Arc::new(accepted.into()), true));
+        let visitor: net::Conn = visitor.into();
+        visitor.write_all(b"question").await.unwrap();
+        visitor_end(&visitor).await;
+        let mut there = client.opened().await;
+        let answer = noise(5, 8 * 1024 * 1024);
+        let sent = answer.clone();
+        task::spawn(async move {
+            there.write_all(&sent).await.unwrap();
+        });
+        let mut got = 0;
+        let mut piece = vec![0; 1024 * 1024];
+        let mut pauses = 0;
+        while got < answer.len() {
+            if pauses < 2 && got > pauses * 2_000_000 {
+                // Longer than an answer is waited for when nothing is on its way.
+                Timer::after(Duration::from_millis(2500)).await;
+                pauses += 1;
+            }
+            let n = within(visitor.read(&mut piece)).await.unwrap();
+            assert!(n > 0, "the end after {got} bytes");
+            assert!(piece[..n] == answer[got..got + n], "at {got}");
+            got += n;
+        }
+        assert_eq!(within(relay).await, Finish::Done);
+    });
+}
+
+#[test]
+fn a_flood_of_pings_lets_others_have_their_turn() {
+    task::block_on(async {
+        let (here, there) = sockets();
+        let policy = Policy::new(Peer::Client, Duration::from_secs(60));
+        let (_tunnel, mut inbox) = Tunnel::new(Arc::new(here.into()), Vec::new(), policy);
+        let wire: net::Conn = there.into();
+        let close_then_ping = [
+            Signal::Ping.encode().as_slice(),
+            Head::Close { task: 1 }.encode().as_slice(),
+        ]
+        .concat();
+        task::spawn(
+            async move { while wire.write_all(&close_then_ping.repeat(64)).await.is_ok() {} },
+        );
+        // One poll of this future may not go on for ever.
+        let mut events = 0u32;
+        let mut polls = 0u32;
+        let mut flooded = Box::pin(async {
+            loop {
+                inbox.next().await;
+                events += 1;
+            }
+        });
+        std::future::poll_fn(|cx| {
+            assert!(std::future::Future::poll(flooded.as_mut(), cx).is_pending());
+            polls += 1;
+            if polls < 200 {
+                std::task::Poll::Pending
+            } else {
+                std::task::Poll::Ready(())
+            }
+        })
+        .await;
+        drop(flooded);
+        assert!(events <= polls * 40, "{events} events in {polls} polls");
+    });
 }

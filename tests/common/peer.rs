@@ -5,6 +5,7 @@ use super::visitor::{connect, read, set_limits};
 use super::{eventually, PATIENCE};
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 pub const PING: [u8; 4] = [0xFF, 0xFF, 0xFF, 0xFF];
 pub const CLOSE: [u8; 4] = [0xFF, 0xFF, 0xFF, 0xFE];
@@ -209,6 +210,17 @@ impl Peer {
     pub fn sync(&mut self) {
         self.send(&PING);
         self.expect(Frame::Ping);
+    }
+
+    /// Whether nothing comes for so long.
+    pub fn is_quiet_for(&mut self, time: Duration) -> bool {
+        assert!(self.input.buffer().is_empty(), "something has come already");
+        self.stream
+            .set_read_timeout(Some(time))
+            .expect("limit reads");
+        let quiet = self.stream.peek(&mut [0]).is_err();
+        set_limits(&self.stream);
+        quiet
     }
 
     /// The next task's number, service and first bytes.

@@ -1,0 +1,145 @@
+//! A token bucket: so many bytes a second, in small steps. Who shares one shares its rate.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The bucket holds what comes in this time: the longest burst.
+const BURST: Duration = Duration::from_millis(100);
+/// It is not worth moving less at a time, unless the bucket holds less.
+const STEP: u64 = 8 * 1024;
+
+/// Bytes are taken after they have moved; nobody may move more than was granted.
+pub struct Bucket(Mutex<Inner>);
+
+struct Inner {
+    /// Bytes a second.
+    rate: u64,
+    /// Bytes that may move now, in billionths, so that no rate loses its fractions.
+    tokens: u128,
+    at: Instant,
+}
+
+const NANO: u128 = 1_000_000_000;
+
+impl Bucket {
+    /// `rate` in bytes a second, at least 1.
+    pub fn new(rate: u64) -> Self {
+        let rate = rate.max(1);
+        Self(Mutex::new(Inner {
+            rate,
+            tokens: 0,
+            at: Instant::now(),
+        }))
+    }
+
+    pub fn set_rate(&self, rate: u64) {
+        let mut inner = self.lock();
+        inner.fill(Instant::now());
+        inner.rate = rate.max(1);
+    }
+
+    /// How many of `wanted` bytes may move now; or when to ask again.
+    pub fn grant(&self, wanted: usize) -> Result<usize, Instant> {
+        self.lock().grant(wanted, Instant::now())
+    }
+
+    /// Bytes have moved.
+    pub fn take(&self, n: usize) {
+        let mut inner = self.lock();
+        let spent = (n as u128) * NANO;
+        inner.tokens = inner.tokens.saturating_sub(spent);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// What it holds when it is full, in bytes.
+    fn most(&self) -> u64 {
+        let most = u128::from(self.rate) * BURST.as_nanos() / NANO;
+        // Less than the rate, which fits.
+        u64::try_from(most).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn fill(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.at);
+        let earned = u128::from(self.rate).saturating_mul(passed.as_nanos());
+        let most = u128::from(self.most()) * NANO;
+        self.tokens = self.tokens.saturating_add(earned).min(most);
+        self.at = now;
+    }
+
+    fn grant(&mut self, wanted: usize, now: Instant) -> Result<usize, Instant> {
+        self.fill(now);
+        let held = u64::try_from(self.tokens / NANO).unwrap_or(u64::MAX);
+        let wanted = u64::try_from(wanted).unwrap_or(u64::MAX);
+        let worthwhile = wanted.min(STEP).min(self.most()).max(1);
+        if held >= worthwhile {
+            return Ok(usize::try_from(held.min(wanted)).unwrap_or(usize::MAX));
+        }
+        let missing = (u128::from(worthwhile) * NANO).saturating_sub(self.tokens);
+        let nanos = missing.div_ceil(u128::from(self.rate));
+        let wait = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        // A moment more, so that the next time it is there.
+        Err(now + wait + Duration::from_micros(50))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Moves as much as is granted, on a clock of its own, and says how much that was.
+    fn moved_in(rate: u64, piece: usize, time: Duration) -> u128 {
+        let bucket = Bucket::new(rate);
+        let begin = bucket.lock().at;
+        let mut now = begin;
+        let mut moved = 0;
+        while now < begin + time {
+            let granted = bucket.lock().grant(piece, now);
+            match granted {
+                Ok(n) => {
+                    assert!(n > 0 && n <= piece);
+                    moved += n as u128;
+                    let mut inner = bucket.lock();
+                    inner.tokens -= (n as u128) * NANO;
+                }
+                Err(later) => {
+                    assert!(later > now && later - now <= Duration::from_secs(2));
+                    now = later;
+                }
+            }
+        }
+        moved
+    }
+
+    proptest! {
+        #[test]
+        fn the_rate_is_kept_whatever_the_pieces(
+            rate in 1u64..200_000_000, piece in 1usize..70_000,
+        ) {
+            let moved = moved_in(rate, piece.max(rate as usize / 10_000), Duration::from_secs(20));
+            let right = u128::from(rate) * 20;
+            prop_assert!(moved <= right + right / 100 + 1, "{moved} instead of {right}");
+            prop_assert!(moved >= right - right / 50 - 1, "{moved} instead of {right}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_used_is_there_for_a_tenth_of_a_second_only() {
+        let bucket = Bucket::new(1_000_000);
+        let later = bucket.lock().at + Duration::from_secs(60);
+        assert_eq!(bucket.lock().grant(usize::MAX, later), Ok(100_000));
+    }
+
+    #[test]
+    fn no_rate_is_too_large() {
+        let bucket = Bucket::new(u64::MAX);
+        let later = bucket.lock().at + Duration::from_secs(60);
+        assert!(bucket.lock().grant(65536, later).is_ok());
+        bucket.take(usize::MAX);
+    }
+}

@@ -1,0 +1,59 @@
+//! The speed each user has, over all of its tunnels.
+
+use crate::net::Bucket;
+use crate::tunnel::Speed;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Holds nothing of users that have no tunnel.
+#[derive(Default)]
+pub struct Speeds(Mutex<HashMap<Box<str>, Pair>>);
+
+type Pair = (Weak<Bucket>, Weak<Bucket>);
+
+impl Speeds {
+    /// What the tunnels of `id` share: `rate` bytes a second in each direction. 0 is no
+    /// limit. A new rate holds for the tunnels that are there, too.
+    pub fn of(&self, id: &str, rate: u64) -> Option<Speed> {
+        if rate == 0 {
+            return None;
+        }
+        let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((send, receive)) = users.get(id) {
+            if let (Some(send), Some(receive)) = (send.upgrade(), receive.upgrade()) {
+                send.set_rate(rate);
+                receive.set_rate(rate);
+                return Some(Speed { send, receive });
+            }
+        }
+        users.retain(|_, (send, _)| send.strong_count() > 0);
+        let (send, receive) = (Arc::new(Bucket::new(rate)), Arc::new(Bucket::new(rate)));
+        users.insert(id.into(), (Arc::downgrade(&send), Arc::downgrade(&receive)));
+        Some(Speed { send, receive })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tunnels_of_one_user_share_and_those_of_two_do_not() {
+        let speeds = Speeds::default();
+        assert!(speeds.of("id1", 0).is_none());
+        let one = speeds.of("id1", 1000).unwrap();
+        let again = speeds.of("id1", 1000).unwrap();
+        let other = speeds.of("id2", 1000).unwrap();
+        assert!(Arc::ptr_eq(&one.send, &again.send) && Arc::ptr_eq(&one.receive, &again.receive));
+        assert!(!Arc::ptr_eq(&one.send, &other.send) && !Arc::ptr_eq(&one.send, &one.receive));
+    }
+
+    #[test]
+    fn users_without_tunnels_are_forgotten() {
+        let speeds = Speeds::default();
+        for n in 0..1000 {
+            speeds.of(&n.to_string(), 1);
+        }
+        assert!(speeds.0.lock().unwrap().len() <= 1);
+    }
+}

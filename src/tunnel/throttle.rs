@@ -1,0 +1,39 @@
+//! One direction of one tunnel that waits for its bucket.
+
+use crate::net::Bucket;
+use async_io::Timer;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{ready, Context, Poll};
+
+pub(super) struct Throttle {
+    bucket: Arc<Bucket>,
+    /// Until when there is no use in asking.
+    wait: Option<Timer>,
+}
+
+impl Throttle {
+    pub fn new(bucket: Arc<Bucket>) -> Self {
+        Self { bucket, wait: None }
+    }
+
+    /// How many of `wanted` bytes may move now; at least one, once it is ready.
+    pub fn poll_grant(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<usize> {
+        loop {
+            if let Some(wait) = &mut self.wait {
+                ready!(Pin::new(wait).poll(cx));
+                self.wait = None;
+            }
+            match self.bucket.grant(wanted) {
+                Ok(n) => return Poll::Ready(n),
+                Err(later) => self.wait = Some(Timer::at(later)),
+            }
+        }
+    }
+
+    /// Bytes have moved.
+    pub fn take(&self, n: usize) {
+        self.bucket.take(n);
+    }
+}
