@@ -171,9 +171,15 @@ fn a_request_to_a_proxy_names_its_host_in_full() {
 }
 
 #[test]
-fn a_host_of_one_label_is_a_prefix_too() {
+fn a_host_in_any_case_and_of_one_label_is_a_prefix_too() {
     let setup = Setup::new();
-    for host in ["id1", "id1:8080", "id1.localhost:80", "Id1", "ID1.Example.com"] {
+    for host in [
+        "id1",
+        "id1:8080",
+        "id1.localhost:80",
+        "Id1",
+        "ID1.Example.com",
+    ] {
         let answer = get(setup.addr, host, "/host");
         assert_eq!((answer.status, answer.text()), (200, host.to_owned()));
     }

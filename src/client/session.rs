@@ -228,6 +228,10 @@ impl Session {
             // It was opened under load.
             tunnel.close();
         }
+        if !tunnel.is_open() {
+            // A server answers a ping on a tunnel that drains with close, which would end it.
+            return None;
+        }
         let interval = self.pool.me.remote_timeout / 2;
         if silence < interval {
             self.pings = 0;

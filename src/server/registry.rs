@@ -149,13 +149,9 @@ impl Registry {
         Ok(opened)
     }
 
-    /// Whether the tunnel belongs to its client's registration, or still drains from the one
-    /// before.
+    /// Whether the tunnel belongs to the client's present registration.
     pub fn counts(&self, id: &str, tunnel: &Tunnel) -> bool {
-        let inner = self.lock();
-        let old = inner.clients.get(id).and_then(|client| client.old.as_ref());
-        let drains = old.is_some_and(|old| old.tunnels.iter().any(|other| other.is(tunnel)));
-        drains || inner.member(id, tunnel).is_some()
+        self.lock().member(id, tunnel).is_some()
     }
 
     /// A tunnel has ended. With the last one the registration ends.
