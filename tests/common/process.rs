@@ -84,6 +84,10 @@ impl Process {
     }
 
     /// Sends a signal, `TERM` or `HUP` for example.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: &str) {
         let kill = format!("kill -{signal} {}", self.child.id());
         let status = Command::new("sh").args(["-c", &kill]).status();
