@@ -349,6 +349,9 @@ impl Core {
     /// Payload for a stream. Bytes of a stream nobody knows are dropped.
     fn deliver(&mut self, task: u32, payload: &[u8], now: Tick) {
         if let Some(entry) = self.streams.get_mut(&task) {
+            if !entry.has_ended() {
+                self.traffic.count_received(payload.len());
+            }
             let before = entry.waiting();
             let filled = entry.deliver(payload, now, self.policy.backlog);
             self.waiting += entry.waiting() - before;
@@ -376,6 +379,7 @@ impl Core {
             return false;
         }
         self.streams.insert(task, Entry::opened_by_peer());
+        self.traffic.count_stream();
         true
     }
 }

@@ -18,10 +18,12 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod throttle;
+mod traffic;
 
 pub use inbox::{Event, Inbox};
 pub use relay::{Finish, Relay};
 pub use stream::{Stream, Why};
+pub use traffic::Traffic;
 
 use crate::net::clock::Tick;
 use crate::net::{Bucket, Conn};
@@ -102,6 +104,7 @@ struct Limits {
 struct Core {
     outbox: Outbox,
     streams: HashMap<u32, Entry>,
+    traffic: Traffic,
     closing: Closing,
     policy: Limits,
     /// Streams whose backlog is full and may grow.
@@ -128,6 +131,7 @@ impl Tunnel {
             core: Mutex::new(Core {
                 outbox: Outbox::default(),
                 streams: HashMap::new(),
+                traffic: Traffic::default(),
                 closing: Closing::Open,
                 policy: Limits {
                     backlog: policy.backlog,
@@ -166,6 +170,7 @@ impl Tunnel {
             return None;
         }
         core.streams.insert(task, Entry::opened_here(service));
+        core.traffic.count_stream();
         Some(Stream::new(self.clone(), task))
     }
 
@@ -196,6 +201,11 @@ impl Tunnel {
     /// Streams that run.
     pub fn streams(&self) -> usize {
         lock(&self.0).streams.len()
+    }
+
+    /// What it has carried so far. A server's stays as it is after [`Tunnel::finish`].
+    pub fn traffic(&self) -> Traffic {
+        lock(&self.0).traffic
     }
 
     /// How busy the tunnel is, to choose the least busy one; `None` if it takes no streams.

@@ -102,6 +102,11 @@ impl Entry {
         self.backlog.len()
     }
 
+    /// Whether no more bytes come or go.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
     /// Whether dropping the stream has to tell the peer.
     pub fn peer_waits_for_close(&self) -> bool {
         self.ended != Some(Why::Closed) && self.unannounced.is_none()
@@ -240,7 +245,7 @@ impl Stream {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.entry(|entry| entry.ended.is_some()).unwrap_or(true)
+        self.entry(|entry| entry.has_ended()).unwrap_or(true)
     }
 
     /// Waits until no more bytes come and none wait.
@@ -284,7 +289,7 @@ impl Stream {
             let Some(entry) = core.streams.get_mut(&task) else {
                 return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
             };
-            if entry.ended.is_some() {
+            if entry.has_ended() {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
             let Some(room) = core.outbox.room()? else {
@@ -306,6 +311,7 @@ impl Stream {
                 entry.unannounced = None;
                 entry.owed = true;
                 entry.said = Tick::now();
+                core.traffic.count_sent(n);
                 core.admit(1);
             }
             Poll::Ready(Ok(n))
