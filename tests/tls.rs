@@ -312,6 +312,65 @@ fn one_server_serves_plain_decrypted_and_untouched_at_once() {
 }
 
 #[test]
+fn the_api_speaks_https_and_looks_at_a_decrypting_listener() {
+    let certs = certs::make();
+    let (cert, key) = (certs.cert.display(), certs.key.display());
+    for (version, refused) in [("tls1.2", None), ("tls1.3", Some(TLS_1_2))] {
+        let mut server = server(&format!(
+            "-addr \"\" -tlsAddr 127.0.0.1:0 {} -apiAddr 127.0.0.1:0 -apiCertFile {cert} \
+             -apiKeyFile {key} -apiTLSVersion {version}",
+            certs.flags()
+        ));
+        let api = server.api_addr();
+        let ask = |more: &str, path: &str| {
+            curl(&format!(
+                "{more} --cacert {} https://{api}{path}",
+                certs.ca.display()
+            ))
+        };
+        let status = ask("", "/status");
+        assert!(
+            status
+                .text()
+                .starts_with("{\"status\": \"ok\", \"version\": \"gt "),
+            "{}",
+            status.text()
+        );
+        assert_eq!(
+            ask("", "/clients").text(),
+            "{\"clients\": [], \"more\": 0}\n"
+        );
+        assert!(ask("", "/metrics").text().contains("\ngt_tunnels 0\n"));
+        assert!(ask("", "/").text().starts_with("404 "));
+        assert!(ask("-X POST", "/status").text().starts_with("405 "));
+        for version in [TLS_1_2, TLS_1_3] {
+            let expected = if refused == Some(version) { 35 } else { 0 };
+            assert_eq!(ask(version, "/clients").code, expected, "{version}");
+        }
+        // Neither does it speak without TLS, nor wait for those who do not.
+        let mut plain = connect(api);
+        plain
+            .write_all(b"GET /clients HTTP/1.1\r\n\r\n")
+            .expect("send");
+        assert!(!read_to_end(&mut plain).starts_with(b"HTTP"));
+    }
+}
+
+#[test]
+fn a_certificate_of_the_api_that_is_none_is_named_and_nothing_starts() {
+    let scratch = Scratch::new();
+    let file = scratch.file("no.crt", "good morning");
+    let output = common::gt::gt(&format!(
+        "server -addr 127.0.0.1:0 -apiAddr 127.0.0.1:0 -apiCertFile {0} -apiKeyFile {0}",
+        file.display()
+    ));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(&file.display().to_string()), "{said}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(!said.contains("Listening"), "{said}");
+}
+
+#[test]
 fn a_decrypted_visitor_who_cannot_be_served_gets_an_answer_too() {
     let setup = decrypting("");
     let port = setup.addr.port();

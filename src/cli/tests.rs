@@ -244,10 +244,25 @@ mod server {
         let loaded = loaded("linux-amd64-server -addr 8080 -apiAddr 8081");
         assert_eq!(
             loaded.warnings,
-            [
-                "-apiAddr is not effective yet",
-                "working on -allowAnyClient mode, because no user is configured"
-            ]
+            ["working on -allowAnyClient mode, because no user is configured"]
+        );
+        for half in [
+            "-apiCertFile a",
+            "-apiKeyFile a",
+            "-apiCertFile a -apiKeyFile=",
+        ] {
+            let line = format!("gt-server -id a -secret b -apiAddr 8081 {half}");
+            let loaded = self::loaded(&line);
+            assert_eq!(
+                loaded.warnings,
+                ["the API speaks plain HTTP: HTTPS needs both apiCertFile and apiKeyFile"],
+                "{half}"
+            );
+        }
+        let loaded = self::loaded("gt-server -id a -secret b -addr 80 -apiAddr :80");
+        assert_eq!(
+            loaded.warnings,
+            ["addr and apiAddr are both :80: only one can have it; \"\" turns a listener off"]
         );
     }
 }

@@ -28,10 +28,6 @@ use users::{UserEntry, Users};
 
 /// Options that are read and checked, but nothing acts on them.
 const NOT_EFFECTIVE: &[&str] = &[
-    "apiAddr",
-    "apiCertFile",
-    "apiKeyFile",
-    "apiTLSVersion",
     "authAPI",
     "logFile",
     "logFileMaxCount",
@@ -197,6 +193,12 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         allow_any_client = true;
         warnings.push("working on -allowAnyClient mode, because no user is configured".to_owned());
     }
+    let (api_cert, api_key) = (given(options.api_cert_file), given(options.api_key_file));
+    if api_cert.is_some() != api_key.is_some() {
+        warnings.push(
+            "the API speaks plain HTTP: HTTPS needs both apiCertFile and apiKeyFile".to_owned(),
+        );
+    }
     let tunnel_tls_min = tls_min("tlsVersion", options.tls_version, &mut warnings);
     let api_tls_min = tls_min("apiTLSVersion", options.api_tls_version, &mut warnings);
     let server = Server {
@@ -224,7 +226,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         auth_api,
         api: given(options.api_addr).map(|addr| Api {
             addr,
-            tls: given(options.api_cert_file).zip(given(options.api_key_file)),
+            tls: api_cert.zip(api_key),
             tls_min: api_tls_min,
         }),
         stun_addr: given(options.stun_addr),
@@ -255,10 +257,12 @@ fn check(server: &Server) -> Result<(), String> {
 
 /// Listeners that cannot both be had. The system has the last word: `:80` and `1.2.3.4:80` differ.
 fn same_listeners(server: &Server) -> Option<String> {
+    let api = server.api.as_ref().map(|api| api.addr.clone());
     let listeners = [
         ("addr", &server.addr),
         ("tlsAddr", &server.tls_addr),
         ("sniAddr", &server.sni_addr),
+        ("apiAddr", &api),
     ];
     let given = |(name, addr): (&'static str, &Option<ListenAddr>)| {
         let addr = addr.clone().filter(|addr| addr.port != 0)?;

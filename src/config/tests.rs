@@ -172,7 +172,6 @@ options:
         assert_eq!(
             loaded.warnings,
             [
-                "gt.yaml: options.apiAddr is not effective yet",
                 "gt.yaml: options.logFile is not effective yet",
                 "gt.yaml: options.logFileMaxCount is not effective yet",
                 "gt.yaml: options.logFileMaxSize is not effective yet",

@@ -5,12 +5,27 @@ use async_io::Async;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Connections the kernel may hold for us before we accept them.
 const QUEUE: i32 = 1024;
 /// A peer that vanished is found after this silence and a few probes.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Times that a connection could not be accepted for want of something.
+static FAILURES: Mutex<u64> = Mutex::new(0);
+
+/// How often this process could not accept a connection because it or the machine was short
+/// of something: mostly descriptors, see `ulimit -n`.
+pub fn accept_failures() -> u64 {
+    *FAILURES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn count_failure() {
+    let mut failures = FAILURES.lock().unwrap_or_else(PoisonError::into_inner);
+    *failures = failures.saturating_add(1);
+}
 
 pub struct Listener {
     io: Async<TcpListener>,
@@ -82,6 +97,7 @@ impl Listener {
                 Ok((stream, peer)) => return (Socket::new(stream), peer),
                 Err(e) if is_of_one_connection(&e) => {}
                 Err(e) => {
+                    count_failure();
                     if !std::mem::replace(&mut short, true) {
                         log::warn!(
                             "accepting on {}: {e}; going on when there is room",

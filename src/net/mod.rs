@@ -14,7 +14,7 @@ pub mod tls;
 pub use bucket::Bucket;
 pub use conn::Conn;
 pub use dial::dial;
-pub use listen::{listen, Listener};
+pub use listen::{accept_failures, listen, Listener};
 pub use scratch::with_scratch;
 pub use socket::Socket;
 pub use stop::Stop;

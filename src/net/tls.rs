@@ -12,7 +12,6 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-#[cfg(feature = "client")]
 mod verify;
 
 /// The lowest version a server accepts.
@@ -109,7 +108,6 @@ impl Acceptor {
     }
 }
 
-#[cfg(feature = "client")]
 mod connector {
     use super::*;
     use async_tls::pki_types::ServerName;
@@ -193,5 +191,4 @@ mod connector {
     }
 }
 
-#[cfg(feature = "client")]
 pub use connector::{advice, Connector, Trust};

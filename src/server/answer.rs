@@ -21,7 +21,20 @@ pub enum Answer {
 }
 
 impl Answer {
-    fn status(self) -> (&'static str, &'static str) {
+    /// One of each.
+    #[cfg(test)]
+    pub const ALL: [Self; 7] = [
+        Self::BadRequest("why"),
+        Self::NoSuchHost,
+        Self::TimedOutReading,
+        Self::HeadTooLong,
+        Self::NotReached,
+        Self::NoTunnel,
+        Self::TimedOut,
+    ];
+
+    /// The status line without its version, and what to say of it.
+    pub fn status(self) -> (&'static str, &'static str) {
         match self {
             Self::BadRequest(why) => ("400 Bad Request", why),
             Self::NoSuchHost => ("404 Not Found", "there is no such host here"),
@@ -76,15 +89,7 @@ mod tests {
 
     #[test]
     fn the_length_of_an_answer_is_its_length() {
-        for answer in [
-            Answer::BadRequest("why"),
-            Answer::NoSuchHost,
-            Answer::TimedOutReading,
-            Answer::HeadTooLong,
-            Answer::NotReached,
-            Answer::NoTunnel,
-            Answer::TimedOut,
-        ] {
+        for answer in Answer::ALL {
             let bytes = answer.bytes();
             let (head, body) = bytes.split_once("\r\n\r\n").unwrap();
             assert!(

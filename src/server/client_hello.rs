@@ -38,6 +38,33 @@ pub fn server_name(bytes: &[u8]) -> Found {
     }
 }
 
+/// The smallest ClientHello that asks for `name`, which must be shorter than 255 bytes. It is
+/// routed as any other; there is no handshake to be had with it.
+pub fn asking_for(name: &str) -> Vec<u8> {
+    let name = with_length(&[name.as_bytes()]);
+    let names = with_length(&[&[HOST_NAME], &name]);
+    let extension = [&SERVER_NAME.to_be_bytes()[..], &with_length(&[&names])].concat();
+    let body = [
+        &[3, 3][..],
+        &[0; 32],            // random
+        &[0],                // no session
+        &[0, 2, 0x13, 0x01], // TLS_AES_128_GCM_SHA256
+        &[1, 0],             // no compression
+        &with_length(&[&extension]),
+    ]
+    .concat();
+    let message = [&[CLIENT_HELLO, 0][..], &with_length(&[&body])].concat();
+    [&[HANDSHAKE_RECORD, 3, 1][..], &with_length(&[&message])].concat()
+}
+
+/// A vector with two bytes of length before it.
+fn with_length(parts: &[&[u8]]) -> Vec<u8> {
+    let content = parts.concat();
+    // A few hundred bytes at most.
+    let len = (content.len() as u16).to_be_bytes();
+    [&len[..], &content].concat()
+}
+
 struct NotTls;
 
 /// The handshake bytes in the records so far; true if nothing can follow that would help.
@@ -204,6 +231,15 @@ mod tests {
             let longer = [&bytes[..], &[20, 3, 3, 0, 1, 1]].concat();
             assert_eq!(server_name(&longer), Found::Name("id1.example.com".into()));
         }
+    }
+
+    #[test]
+    fn the_smallest_hello_asks_for_its_name() {
+        let hello = asking_for("id1.example.com");
+        for cut in 0..hello.len() {
+            assert_eq!(server_name(&hello[..cut]), Found::More, "cut at {cut}");
+        }
+        assert_eq!(server_name(&hello), Found::Name("id1.example.com".into()));
     }
 
     #[test]

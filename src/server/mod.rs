@@ -2,7 +2,10 @@
 //! visitor to the client that serves it.
 
 mod answer;
+mod api;
 mod client_hello;
+mod counters;
+mod guest;
 mod http_head;
 mod ports;
 mod registry;
@@ -15,7 +18,10 @@ use crate::config::{self, ListenAddr, TlsVersion};
 use crate::net::tls::{Acceptor, MinVersion};
 use crate::net::{self, Listener, Stop};
 use crate::wire::frame::Signal;
+use api::Api;
+use counters::Counters;
 use futures_lite::future;
+use guest::Guest;
 use registry::Registry;
 use speeds::Speeds;
 use std::io;
@@ -34,6 +40,9 @@ struct State {
     registry: Registry,
     users: Arc<Users>,
     speeds: Speeds,
+    guest: Guest,
+    counters: Counters,
+    started: Instant,
     /// The header that routes.
     mux_header: String,
     /// Silence that ends a tunnel, or a visitor's connection.
@@ -44,17 +53,32 @@ struct State {
     stop: Stop,
 }
 
+impl State {
+    fn new(config: &config::Server, acceptor: Option<Acceptor>) -> io::Result<Self> {
+        let users = Users::new(&config.users, config.allow_any_client, &config.limits);
+        Ok(Self {
+            registry: Registry::default(),
+            users: Arc::new(users),
+            speeds: Speeds::default(),
+            guest: Guest::new()?,
+            counters: Counters::default(),
+            started: Instant::now(),
+            mux_header: config.http_mux_header.clone(),
+            timeout: Some(config.timeout).filter(|timeout| !timeout.is_zero()),
+            unidirectional: config.timeout_on_unidirectional_traffic,
+            acceptor,
+            stop: Stop::default(),
+        })
+    }
+}
+
 impl Server {
     /// Opens every listener and serves. The error says which one failed and why; then none
     /// is left open.
     pub fn start(config: &config::Server) -> io::Result<Self> {
         let acceptor = match (&config.cert_file, &config.key_file) {
             (Some(cert), Some(key)) if config.tls_addr.is_some() => {
-                let min = match config.tls_min {
-                    TlsVersion::Tls12 => MinVersion::Tls12,
-                    TlsVersion::Tls13 => MinVersion::Tls13,
-                };
-                Some(Acceptor::new(cert, key, min)?)
+                Some(Acceptor::new(cert, key, min_version(config.tls_min))?)
             }
             _ => None,
         };
@@ -71,28 +95,42 @@ impl Server {
         let mut listeners = Vec::new();
         for (addr, door, key, line) in doors {
             if let Some(addr) = addr {
-                let listener = listen(addr).map_err(|e| {
-                    let hint = "is another program there, or is the port below 1024?";
-                    io::Error::new(e.kind(), format!("listening on {key} {addr}: {e} ({hint})"))
-                })?;
+                let listener = listen(key, addr)?;
                 listeners.push((listener, door, format!("{line}={addr}")));
             }
         }
-        let users = Users::new(&config.users, config.allow_any_client, &config.limits);
-        let state = Arc::new(State {
-            registry: Registry::default(),
-            users: Arc::new(users),
-            speeds: Speeds::default(),
-            mux_header: config.http_mux_header.clone(),
-            timeout: Some(config.timeout).filter(|timeout| !timeout.is_zero()),
-            unidirectional: config.timeout_on_unidirectional_traffic,
-            acceptor,
-            stop: Stop::default(),
-        });
+        let api = match &config.api {
+            Some(api) => {
+                let files = api.tls.as_ref();
+                let min = min_version(api.tls_min);
+                let acceptor = files.map(|(cert, key)| Acceptor::new(cert, key, min));
+                Some((
+                    listen("apiAddr", &api.addr)?,
+                    acceptor.transpose()?,
+                    &api.addr,
+                ))
+            }
+            None => None,
+        };
+        let state = Arc::new(State::new(config, acceptor)?);
+        let front = listeners.first();
+        let front = front.map(|(listener, door, _)| (listener.addr(), *door));
+        let api = match (api, front) {
+            (Some((listener, acceptor, addr)), Some(front)) => {
+                let api = Api::new(state.clone(), acceptor, front)?;
+                Some((listener, api, addr))
+            }
+            _ => None,
+        };
         for (listener, door, line) in listeners {
             log::info!("{line}");
             log::info!("acceptLoop started addr={}", listener.addr());
             crate::spawn(accept(state.clone(), listener, door));
+        }
+        if let Some((listener, api, addr)) = api {
+            log::info!("Listening apiAddr={addr}");
+            log::info!("acceptLoop started addr={}", listener.addr());
+            crate::spawn(api.accept(listener));
         }
         Ok(Self { state })
     }
@@ -129,8 +167,19 @@ impl Server {
     }
 }
 
-fn listen(addr: &ListenAddr) -> io::Result<Listener> {
-    net::listen(addr.host.as_deref(), addr.port)
+/// Listens on what the option `key` says.
+fn listen(key: &str, addr: &ListenAddr) -> io::Result<Listener> {
+    net::listen(addr.host.as_deref(), addr.port).map_err(|e| {
+        let hint = "is another program there, or is the port below 1024?";
+        io::Error::new(e.kind(), format!("listening on {key} {addr}: {e} ({hint})"))
+    })
+}
+
+fn min_version(min: TlsVersion) -> MinVersion {
+    match min {
+        TlsVersion::Tls12 => MinVersion::Tls12,
+        TlsVersion::Tls13 => MinVersion::Tls13,
+    }
 }
 
 async fn accept(state: Arc<State>, listener: Listener, door: Door) {

@@ -1,15 +1,18 @@
 //! Which client serves what: ids, host prefixes and ports, and the tunnels behind them. The
 //! only place that knows more than one connection.
 
+mod survey;
+
 use super::ports::{self, Allowance, Asked, Opened, Port};
 use crate::config::Limits;
-use crate::tunnel::{Stream, Tunnel};
+use crate::tunnel::{Stream, Traffic, Tunnel};
 use crate::wire::frame::{next_task, Refusal, Signal};
 use crate::wire::hello::Offer;
 use event_listener::{Event, EventListener};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+pub use survey::{Order, Seen, Sum};
 
 /// A prefix that has lost its last tunnel is waited for so long after.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -48,6 +51,8 @@ struct Inner {
     clients: HashMap<Box<str>, Client>,
     hosts: Hosts,
     remembered: HashMap<Key, Instant>,
+    /// What clients that have left have moved.
+    past: Traffic,
 }
 
 type Hosts = HashMap<Key, Host>;
@@ -71,6 +76,19 @@ struct Client {
     old: Option<Old>,
     ports: Vec<Port>,
     last_task: u32,
+    /// When its first tunnel came.
+    since: SystemTime,
+    /// What its tunnels that have ended have moved.
+    past: Traffic,
+    /// Whether surveys tell of it.
+    listed: bool,
+}
+
+impl Client {
+    fn all_tunnels(&self) -> impl Iterator<Item = &Tunnel> {
+        let old = self.old.iter().flat_map(|old| old.tunnels.iter());
+        self.tunnels.iter().map(|member| &member.tunnel).chain(old)
+    }
 }
 
 struct Member {
@@ -90,13 +108,15 @@ impl Registry {
     }
 
     /// Adds a tunnel to the client's registration, or makes or replaces it, and tells the
-    /// client. The ports that were opened for it have to be served by the caller.
+    /// client. The ports that were opened for it have to be served by the caller. A client
+    /// that is not `listed` is left out of surveys.
     pub fn join(
         &self,
         id: &str,
         limits: &Limits,
         offers: Vec<Offer>,
         tunnel: &Tunnel,
+        listed: bool,
     ) -> Result<Vec<Opened>, Refusal> {
         let mut inner = self.lock();
         let mut opened = Vec::new();
@@ -117,6 +137,9 @@ impl Registry {
             inner.register(id, limits, offers, &mut opened)?;
         }
         inner.welcome(id, tunnel, Signal::Ready);
+        if let Some(client) = inner.clients.get_mut(id) {
+            client.listed = listed;
+        }
         drop(inner);
         self.arrived.notify(usize::MAX);
         Ok(opened)
@@ -154,12 +177,13 @@ impl Registry {
         self.lock().member(id, tunnel).is_some()
     }
 
-    /// A tunnel has ended. With the last one the registration ends.
+    /// A tunnel has ended, and moves no more bytes. With the last one the registration ends.
     pub fn leave(&self, id: &str, tunnel: &Tunnel) {
         let mut inner = self.lock();
         let Some(client) = inner.clients.get_mut(id) else {
             return;
         };
+        client.past += tunnel.traffic();
         client.tunnels.retain(|member| !member.tunnel.is(tunnel));
         if let Some(old) = &mut client.old {
             old.tunnels.retain(|other| !other.is(tunnel));
@@ -171,10 +195,14 @@ impl Registry {
             // What drains from the registration before is still remembered.
             client.offers.clear();
             client.ports.clear();
+            let (listed, past) = (client.listed, client.past);
             if client.old.is_none() {
                 inner.clients.remove(id);
+                if listed {
+                    inner.past += past;
+                }
             }
-            inner.forget_hosts(id);
+            inner.forget_hosts(id, listed);
         }
         drop(inner);
         self.left.notify(usize::MAX);
@@ -214,13 +242,8 @@ impl Registry {
     /// Every tunnel there is.
     pub fn tunnels(&self) -> Vec<Tunnel> {
         let inner = self.lock();
-        let clients = inner.clients.values();
-        clients
-            .flat_map(|client| {
-                let old = client.old.iter().flat_map(|old| old.tunnels.iter());
-                client.tunnels.iter().map(|m| &m.tunnel).chain(old).cloned()
-            })
-            .collect()
+        let clients = inner.clients.values().flat_map(Client::all_tunnels);
+        clients.cloned().collect()
     }
 }
 
@@ -261,6 +284,9 @@ impl Inner {
             old: None,
             ports: Vec::new(),
             last_task: 0,
+            since: SystemTime::now(),
+            past: Traffic::default(),
+            listed: true,
         });
         let mut at = 0;
         client.ports.retain_mut(|port| {
@@ -276,7 +302,7 @@ impl Inner {
         client.version = client.version.wrapping_add(1);
         let before = std::mem::replace(&mut client.offers, offers);
         self.clients.insert(id.into(), client);
-        self.forget_hosts(id);
+        self.forget_hosts(id, true);
         for (key, service) in hosts {
             self.remembered.remove(&key);
             let client = id.into();
@@ -364,7 +390,8 @@ impl Inner {
         });
     }
 
-    fn forget_hosts(&mut self, id: &str) {
+    /// Takes the client's prefixes away, and may `remember` them for a while.
+    fn forget_hosts(&mut self, id: &str, remember: bool) {
         let now = Instant::now();
         let remembered = &mut self.remembered;
         remembered.retain(|_, lost| now.duration_since(*lost) < REMEMBERED);
@@ -372,7 +399,7 @@ impl Inner {
             if *host.client != *id {
                 return true;
             }
-            if remembered.len() < MOST_REMEMBERED {
+            if remember && remembered.len() < MOST_REMEMBERED {
                 remembered.insert(key.clone(), now);
             }
             false

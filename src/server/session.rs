@@ -1,5 +1,6 @@
 //! One tunnel's life on the server: hello, registration, signals, end.
 
+use super::guest::Who;
 use super::users::Admission;
 use super::{ports, visitor, State};
 use crate::net::Conn;
@@ -9,6 +10,7 @@ use crate::wire::hello::{Hello, Reader};
 use crate::wire::Malformed;
 use async_io::Timer;
 use futures_lite::future;
+use log::Level;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +29,12 @@ pub async fn serve(state: Arc<State>, conn: Arc<Conn>, peer: SocketAddr, already
     let (hello, admission, already) = match greeting {
         Ok(greeting) => greeting,
         Err(Rejected::Silent) => return log::debug!("{peer}: the hello of a tunnel did not come"),
+        Err(Rejected::TooLate) => {
+            return log::debug!("{peer}: the server's look at itself is over")
+        }
         Err(Rejected::Malformed(e)) => return log::debug!("{peer}: bad hello: {e}"),
         Err(Rejected::Refused(id, refusal)) => {
+            state.counters.refused(refusal);
             log::warn!("refused a client id={id} addr={peer}: {refusal}");
             return refuse(&conn, refusal).await;
         }
@@ -53,6 +59,8 @@ pub async fn serve(state: Arc<State>, conn: Arc<Conn>, peer: SocketAddr, already
 enum Rejected {
     /// It did not come in time, or not at all.
     Silent,
+    /// The server's own, whose look at itself is over.
+    TooLate,
     Malformed(Malformed),
     Refused(Box<str>, Refusal),
 }
@@ -76,7 +84,11 @@ async fn read_hello(
         bytes.drain(..used.min(bytes.len()));
         if admission.is_none() {
             if let Some(who) = reader.credentials() {
-                admission = state.users.admit(who.id, who.secret);
+                admission = match state.guest.meet(who.id, who.secret) {
+                    Who::Guest(admission) => Some(admission),
+                    Who::TooLate => return Err(Rejected::TooLate),
+                    Who::SomebodyElse => state.users.admit(who.id, who.secret),
+                };
                 if admission.is_none() {
                     let refusal = Refusal::BadCredentials;
                     return Err(Rejected::Refused(who.id.into(), refusal));
@@ -126,18 +138,22 @@ impl Session {
     async fn run(self, offers: Vec<crate::wire::hello::Offer>, mut inbox: Inbox) {
         let (id, peer) = (&self.id, self.peer);
         let registry = &self.state.registry;
-        match registry.join(id, &self.admission.limits, offers, &self.tunnel) {
+        let guest = self.admission.guest;
+        let level = if guest { Level::Debug } else { Level::Info };
+        match registry.join(id, &self.admission.limits, offers, &self.tunnel, !guest) {
             Ok(opened) => self.serve_ports(opened),
             Err(refusal) => {
+                self.state.counters.refused(refusal);
                 log::warn!("refused a tunnel id={id} addr={peer}: {refusal}");
                 self.tunnel.signal(Signal::Error(refusal));
                 return self.end(inbox).await;
             }
         }
-        log::info!("tunnel opened id={id} addr={peer}");
+        log::log!(level, "tunnel opened id={id} addr={peer}");
         let why = self.listen(&mut inbox).await;
+        self.tunnel.finish();
         registry.leave(id, &self.tunnel);
-        log::info!("tunnel closed id={id} addr={peer}: {why}");
+        log::log!(level, "tunnel closed id={id} addr={peer}: {why}");
         self.end(inbox).await;
     }
 
@@ -152,6 +168,7 @@ impl Session {
                 Event::Ping => self.tunnel.signal(Signal::Close),
                 Event::Services(Some(hello)) => {
                     if let Err(refusal) = self.change(hello) {
+                        self.state.counters.refused(refusal);
                         self.tunnel.signal(Signal::Error(refusal));
                         return format!("its new services were refused: {refusal}");
                     }

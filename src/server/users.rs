@@ -16,6 +16,8 @@ pub struct Users {
 /// A login that succeeded. An unknown id's secret holds while one of these is there.
 pub struct Admission {
     pub limits: Arc<Limits>,
+    /// It is the server's own look at itself, not a client.
+    pub guest: bool,
     claim: Option<(Arc<Users>, Box<str>)>,
 }
 
@@ -38,6 +40,7 @@ impl Users {
         if let Some((right, limits)) = self.known.get(id) {
             return (*right == Secret::new(secret)).then(|| Admission {
                 limits: limits.clone(),
+                guest: false,
                 claim: None,
             });
         }
@@ -51,11 +54,25 @@ impl Users {
         }
         *holders += 1;
         let claim = Some((self.clone(), id.into()));
-        Some(Admission { limits, claim })
+        Some(Admission {
+            limits,
+            guest: false,
+            claim,
+        })
     }
 
     fn claimed(&self) -> MutexGuard<'_, HashMap<Box<str>, (Secret, usize)>> {
         self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Admission {
+    pub fn of_guest(limits: Arc<Limits>) -> Self {
+        Self {
+            limits,
+            guest: true,
+            claim: None,
+        }
     }
 }
 

@@ -66,11 +66,13 @@ pub async fn greet(state: Arc<State>, socket: Socket, peer: SocketAddr, door: Do
         Some(Way::Host(kind, prefix)) => visitor.go(kind, &prefix).await,
         Some(Way::Wrong(answer)) => {
             log::debug!("{peer}: {answer:?}");
+            visitor.state.counters.unserved(answer);
             answer::http(&visitor.conn, answer).await;
         }
         Some(Way::Nameless) => answer::no_such_server_name(&visitor.conn).await,
         Some(Way::Nowhere(why)) => log::debug!("{peer}: {why}"),
         None if visitor.is_http() && !visitor.head.is_empty() => {
+            visitor.state.counters.unserved(Answer::TimedOutReading);
             answer::http(&visitor.conn, Answer::TimedOutReading).await;
         }
         None => log::debug!("{peer}: it did not say what it wants"),
@@ -91,9 +93,12 @@ pub async fn accept_port(state: Arc<State>, id: Box<str>, port: Opened) {
                         // The service may be the one that speaks first. There is no limit
                         // to its silence: shells are left alone for hours.
                         stream.announce();
-                        relay(stream, Arc::new(socket.into()), false);
+                        relay(state, stream, Arc::new(socket.into()), false);
                     }
-                    _ => log::debug!("{peer}: no tunnel of {id} for its TCP port"),
+                    _ => {
+                        state.counters.unserved(Answer::NoTunnel);
+                        log::debug!("{peer}: no tunnel of {id} for its TCP port");
+                    }
                 }
             });
         }
@@ -191,7 +196,8 @@ impl Visitor {
                 stream.limit_idle(self.state.timeout, self.state.unidirectional);
                 // If it fails, the relay finds out why.
                 let _ = stream.write_all(&self.head).await;
-                relay(stream, self.conn, self.door != Door::Sni);
+                let http = self.is_http();
+                relay(self.state, stream, self.conn, http);
             }
             missing => {
                 let answer = match missing {
@@ -199,6 +205,7 @@ impl Visitor {
                     _ => Answer::NoTunnel,
                 };
                 log::debug!("{}: {prefix}: {answer:?}", self.peer);
+                self.state.counters.unserved(answer);
                 match kind {
                     Kind::Http => answer::http(&self.conn, answer).await,
                     Kind::Tls => answer::no_such_server_name(&self.conn).await,
@@ -232,7 +239,7 @@ async fn wait_for(state: &State, open: impl Fn() -> Opening) -> Opening {
 }
 
 /// Leaves the visitor to a task of its own, which is small: this one has done its work.
-fn relay(stream: Stream, conn: Arc<Conn>, http: bool) {
+fn relay(state: Arc<State>, stream: Stream, conn: Arc<Conn>, http: bool) {
     let relay = Relay::visitor(stream, conn.clone(), http);
     crate::spawn(async move {
         let answer = match relay.await {
@@ -240,6 +247,7 @@ fn relay(stream: Stream, conn: Arc<Conn>, http: bool) {
             Finish::Unanswered(Why::TimedOut) => Answer::TimedOut,
             Finish::Unanswered(_) => Answer::NotReached,
         };
+        state.counters.unserved(answer);
         Box::pin(answer::http(&conn, answer)).await;
     });
 }
@@ -258,7 +266,11 @@ pub async fn read_more(conn: &Conn, bytes: &mut Vec<u8>, most: usize) -> io::Res
     .await
 }
 
-async fn within<T>(patience: Duration, task: impl std::future::Future<Output = T>) -> Option<T> {
+/// What `task` comes to, unless it takes longer than `patience`.
+pub async fn within<T>(
+    patience: Duration,
+    task: impl std::future::Future<Output = T>,
+) -> Option<T> {
     future::or(async { Some(task.await) }, async {
         Timer::after(patience).await;
         None

@@ -21,6 +21,14 @@ pub fn server(line: &str) -> Gt {
     Gt::start("gt server", &["server"], line)
 }
 
+/// Starts `gt server` with these words in a process that may have so many descriptors open.
+pub fn server_with_descriptors(most: usize, line: &str) -> Gt {
+    let mut command = Command::new("sh");
+    let limited = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
+    command.args(["-c", &limited, GT, "server"]);
+    Gt::spawn("gt server", command, line)
+}
+
 /// Starts `gt client` with these words.
 pub fn client(line: &str) -> Gt {
     Gt::start("gt client", &["client"], line)
@@ -43,12 +51,14 @@ pub fn client_of_id1(remote: SocketAddr, more: &str) -> Gt {
 impl Gt {
     /// Starts `gt` with these words before and after each other.
     pub fn start(name: &str, role: &[&str], line: &str) -> Gt {
-        let scratch = Scratch::new();
         let mut command = Command::new(GT);
-        command
-            .args(role)
-            .args(words(line))
-            .current_dir(scratch.path());
+        command.args(role);
+        Gt::spawn(name, command, line)
+    }
+
+    fn spawn(name: &str, mut command: Command, line: &str) -> Gt {
+        let scratch = Scratch::new();
+        command.args(words(line)).current_dir(scratch.path());
         Gt(Process::spawn(name, scratch, &mut command))
     }
 
@@ -60,6 +70,11 @@ impl Gt {
     /// Where `-tlsAddr` listens.
     pub fn tls_addr(&mut self) -> SocketAddr {
         self.listener("Listening TLS addr=")
+    }
+
+    /// Where `-apiAddr` listens.
+    pub fn api_addr(&mut self) -> SocketAddr {
+        self.listener("Listening apiAddr=")
     }
 
     /// Where `-sniAddr` listens.

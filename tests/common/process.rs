@@ -106,6 +106,18 @@ impl Process {
         std::fs::read_dir(path).expect("count descriptors").count()
     }
 
+    /// How many of its first `most` descriptors are free.
+    pub fn free_fds(&self, most: usize) -> usize {
+        let path = format!("/proc/{}/fd", self.child.id());
+        let used = std::fs::read_dir(path).expect("list descriptors");
+        let names = used.map(|entry| entry.expect("a descriptor").file_name());
+        let low = |name: &std::ffi::OsString| {
+            let number: usize = name.to_str()?.parse().ok()?;
+            (number < most).then_some(())
+        };
+        most - names.filter(|name| low(name).is_some()).count()
+    }
+
     /// Waits until it has no more than `count` descriptors open.
     pub fn wait_for_fds(&self, count: usize) {
         eventually(

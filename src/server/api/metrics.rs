@@ -1,0 +1,146 @@
+//! `/metrics`: numbers in Prometheus' text format, version 0.0.4.
+
+use crate::cli::VERSION;
+use crate::net;
+use crate::server::registry::{Order, Sum};
+use crate::server::State;
+use std::fmt::{self, Display, Formatter, Write};
+
+/// Clients with numbers of their own; the others have theirs in one sum.
+const MOST: usize = 100;
+
+pub fn page(state: &State) -> String {
+    let survey = state.registry.survey(MOST, Order::Busiest);
+    let counts = state.counters.now();
+    let mut page = Page::default();
+
+    page.family("gt_info", "gauge", "The program.");
+    page.sample(&[("version", VERSION)], 1);
+    page.family("gt_uptime_seconds", "gauge", "Since the server started.");
+    page.sample(&[], state.started.elapsed().as_secs());
+    page.family("gt_clients", "gauge", "Clients with a tunnel.");
+    page.sample(&[], survey.all.clients);
+    page.totals("gt", "", [(None, survey.all)].into_iter());
+    page.family(
+        "gt_refused_logins_total",
+        "counter",
+        "Tunnels that were refused, by GT/1 error code: 1 invalid id and secret, 2 TCP port \
+         not opened, 3 too many tunnels, 4 too many host prefixes, 5 host prefix taken, 6 host \
+         prefix not allowed, 7 another client has the id, 8 too many options, 9 too many TCP \
+         ports.",
+    );
+    for (code, count) in counts.refused() {
+        page.sample(&[("code", &code.to_string())], count);
+    }
+    page.family(
+        "gt_errors_total",
+        "counter",
+        "Visitors that were not served, by HTTP status (or what it would be), and connections \
+         that could not be accepted.",
+    );
+    for (kind, count) in counts.unserved() {
+        page.sample(&[("kind", kind)], count);
+    }
+    page.sample(&[("kind", "accept")], net::accept_failures());
+
+    let clients = survey.clients.iter();
+    let clients = clients.map(|seen| (Some(&*seen.id), seen.sum));
+    let rest = (survey.rest.clients > 0).then_some((Some(""), survey.rest));
+    let help = " The 100 busiest clients have their id here; the rest is under the empty one.";
+    page.totals("gt_client", help, clients.chain(rest));
+    page.text
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+    /// The name of the samples that follow.
+    name: String,
+}
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        name.clone_into(&mut self.name);
+        // Writing to a String does not fail.
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        let _ = writeln!(self.text, "{}{} {value}", self.name, Labels(labels));
+    }
+
+    /// The four numbers that clients have each and all together.
+    fn totals<'a>(
+        &mut self,
+        prefix: &str,
+        help: &str,
+        of: impl Iterator<Item = (Option<&'a str>, Sum)> + Clone,
+    ) {
+        let family = |page: &mut Self, name: &str, kind: &str, what: &str| {
+            page.family(&format!("{prefix}_{name}"), kind, &format!("{what}{help}"));
+        };
+        let labels = |id: Option<&'a str>| id.map(|id| ("id", id));
+        family(self, "tunnels", "gauge", "Tunnels that are open.");
+        for (id, sum) in of.clone() {
+            self.sample(labels(id).as_slice(), sum.tunnels);
+        }
+        family(self, "streams_open", "gauge", "Connections that are open.");
+        for (id, sum) in of.clone() {
+            self.sample(labels(id).as_slice(), sum.streams);
+        }
+        family(self, "streams_total", "counter", "Connections so far.");
+        for (id, sum) in of.clone() {
+            self.sample(labels(id).as_slice(), sum.traffic.streams);
+        }
+        family(
+            self,
+            "bytes_total",
+            "counter",
+            "Bytes so far; up is from clients to visitors, down is back.",
+        );
+        for (id, sum) in of {
+            for (direction, bytes) in [("up", sum.traffic.received), ("down", sum.traffic.sent)] {
+                let mut list = labels(id).into_iter().collect::<Vec<_>>();
+                list.push(("direction", direction));
+                self.sample(&list, bytes);
+            }
+        }
+    }
+}
+
+/// Shows labels in braces, if there are any.
+struct Labels<'a>(&'a [(&'a str, &'a str)]);
+
+impl Display for Labels<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut before = "{";
+        for (name, value) in self.0 {
+            write!(f, "{before}{name}=\"")?;
+            for c in value.chars() {
+                match c {
+                    '\\' | '"' => write!(f, "\\{c}")?,
+                    '\n' => f.write_str("\\n")?,
+                    c => f.write_char(c)?,
+                }
+            }
+            f.write_char('"')?;
+            before = ",";
+        }
+        f.write_str(if self.0.is_empty() { "" } else { "}" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped() {
+        let labels = [("id", "a\"b\\c\nd"), ("direction", "up")];
+        assert_eq!(
+            Labels(&labels).to_string(),
+            "{id=\"a\\\"b\\\\c\\nd\",direction=\"up\"}"
+        );
+        assert_eq!(Labels(&[]).to_string(), "");
+    }
+}

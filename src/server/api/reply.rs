@@ -1,0 +1,81 @@
+//! One answer of the API, and its bytes.
+
+use super::request::Wrong;
+
+#[derive(Debug)]
+pub struct Reply {
+    status: &'static str,
+    /// Header lines of this answer alone.
+    fields: &'static str,
+    body: String,
+}
+
+const TEXT: &str = "Content-Type: text/plain; charset=utf-8\r\n";
+const JSON: &str = "Content-Type: application/json\r\n";
+/// Version 0.0.4 of Prometheus' text format.
+const METRICS: &str = "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n";
+
+impl Reply {
+    pub fn json(ok: bool, body: String) -> Self {
+        let status = if ok {
+            "200 OK"
+        } else {
+            "503 Service Unavailable"
+        };
+        Self {
+            status,
+            fields: JSON,
+            body,
+        }
+    }
+
+    pub fn metrics(body: String) -> Self {
+        Self {
+            status: "200 OK",
+            fields: METRICS,
+            body,
+        }
+    }
+
+    /// `None` if there is nobody to tell.
+    pub fn wrong(wrong: Wrong) -> Option<Self> {
+        let (status, why) = match wrong {
+            Wrong::Gone => return None,
+            Wrong::Malformed => ("400 Bad Request", "this is no whole HTTP/1 request"),
+            Wrong::NoSuchPage => ("404 Not Found", "there are /status, /metrics and /clients"),
+            Wrong::NotGet => ("405 Method Not Allowed", "the API only answers GET"),
+            Wrong::TooLong => (
+                "431 Request Header Fields Too Large",
+                "the head of the request is longer than 8 KiB or 64 fields",
+            ),
+        };
+        Some(Self::error(status, why, wrong == Wrong::NotGet))
+    }
+
+    pub fn too_late() -> Self {
+        let why = "the request did not come in time";
+        Self::error("408 Request Timeout", why, false)
+    }
+
+    fn error(status: &'static str, why: &str, allow: bool) -> Self {
+        let allow_get = "Content-Type: text/plain; charset=utf-8\r\nAllow: GET\r\n";
+        Self {
+            status,
+            fields: if allow { allow_get } else { TEXT },
+            body: format!("{status}: {why}\n"),
+        }
+    }
+
+    pub fn bytes(&self) -> String {
+        let Self {
+            status,
+            fields,
+            body,
+        } = self;
+        let len = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\n{fields}Cache-Control: no-store\r\nContent-Length: {len}\r\n\
+             Connection: close\r\n\r\n{body}"
+        )
+    }
+}

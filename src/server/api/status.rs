@@ -1,0 +1,130 @@
+//! `/status`: whether the server works, as its last look at itself has it.
+
+use super::check::Front;
+use super::json::Text;
+use crate::cli::VERSION;
+use crate::server::State;
+use event_listener::Event;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a good look is good for, and a bad one.
+const GOOD: Duration = Duration::from_secs(15);
+const BAD: Duration = Duration::from_secs(2);
+
+/// What a look has come to: nothing wrong, or what.
+pub type Verdict = Result<(), Arc<str>>;
+
+pub struct Status {
+    state: Arc<State>,
+    front: Front,
+    known: Mutex<Known>,
+    /// A look has ended.
+    looked: Event,
+}
+
+#[derive(Default)]
+struct Known {
+    last: Option<(Instant, Verdict)>,
+    /// A look is on its way.
+    looking: bool,
+}
+
+impl Status {
+    pub fn new(state: Arc<State>, front: Front) -> Arc<Self> {
+        Arc::new(Self {
+            state,
+            front,
+            known: Mutex::default(),
+            looked: Event::new(),
+        })
+    }
+
+    /// The page, and whether it says that all is well.
+    pub async fn page(self: &Arc<Self>) -> (bool, String) {
+        let version = Text(VERSION);
+        match self.ask().await {
+            Ok(()) => {
+                let page = format!("{{\"status\": \"ok\", \"version\": {version}}}\n");
+                (true, page)
+            }
+            Err(reason) => {
+                let reason = Text(&reason);
+                let page = format!(
+                    "{{\"status\": \"failed\", \"reason\": {reason}, \"version\": {version}}}\n"
+                );
+                (false, page)
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The verdict of the last look, or of a new one if that was too long ago. There is one
+    /// look at a time.
+    async fn ask(self: &Arc<Self>) -> Verdict {
+        loop {
+            let looked = self.looked.listen();
+            if let Some(verdict) = self.known_or_look() {
+                return verdict;
+            }
+            looked.await;
+        }
+    }
+
+    fn known_or_look(self: &Arc<Self>) -> Option<Verdict> {
+        let mut known = self.lock();
+        match &known.last {
+            Some((at, verdict)) if !known.looking && is_fresh(at.elapsed(), verdict) => {
+                return Some(verdict.clone());
+            }
+            _ => {}
+        }
+        if !known.looking {
+            known.looking = true;
+            // In a task of its own: those who ask may go away.
+            crate::spawn(self.clone().look());
+        }
+        None
+    }
+
+    async fn look(self: Arc<Self>) {
+        let verdict = self.front.check(&self.state).await;
+        match &verdict {
+            Ok(()) => log::debug!("the server works, as a look at itself shows"),
+            Err(reason) => log::debug!("the server does not work: {reason}"),
+        }
+        let verdict = verdict.map_err(Arc::from);
+        let mut known = self.lock();
+        let before = known.last.as_ref().map(|(_, verdict)| verdict.is_ok());
+        match &verdict {
+            Ok(()) if before == Some(false) => log::info!("the status is ok again"),
+            Err(reason) if before != Some(false) => log::warn!("the status is failed: {reason}"),
+            _ => {}
+        }
+        known.last = Some((Instant::now(), verdict));
+        known.looking = false;
+        drop(known);
+        self.looked.notify(usize::MAX);
+    }
+}
+
+fn is_fresh(age: Duration, verdict: &Verdict) -> bool {
+    age < if verdict.is_ok() { GOOD } else { BAD }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_news_is_kept_for_less_time_than_good_news() {
+        let (good, bad) = (Ok(()), Err(Arc::from("why")));
+        assert!(is_fresh(GOOD - Duration::from_nanos(1), &good));
+        assert!(!is_fresh(GOOD, &good));
+        assert!(is_fresh(BAD - Duration::from_nanos(1), &bad));
+        assert!(!is_fresh(BAD, &bad));
+    }
+}

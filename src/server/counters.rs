@@ -1,0 +1,94 @@
+//! What has gone wrong so far, counted for the API. What went well is counted where it goes.
+
+use super::answer::Answer;
+use crate::wire::frame::Refusal;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The highest GT/1 error code a server gives.
+const CODES: usize = 9;
+
+/// Errors that visitors were told of, by the status they got or would have got in HTTP.
+const STATUSES: [&str; 7] = ["400", "404", "408", "431", "502", "503", "504"];
+
+#[derive(Default)]
+pub struct Counters(Mutex<Counts>);
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    refused: [u64; CODES],
+    unserved: [u64; STATUSES.len()],
+}
+
+impl Counters {
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client was refused.
+    pub fn refused(&self, refusal: Refusal) {
+        let at = usize::from(refusal.code()).wrapping_sub(1);
+        if let Some(count) = self.lock().refused.get_mut(at) {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// A visitor was not served.
+    pub fn unserved(&self, answer: Answer) {
+        let at = STATUSES
+            .iter()
+            .position(|status| answer.status().0.starts_with(status));
+        let mut counts = self.lock();
+        if let Some(count) = at.and_then(|at| counts.unserved.get_mut(at)) {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    pub fn now(&self) -> Counts {
+        *self.lock()
+    }
+}
+
+impl Counts {
+    /// GT/1 error codes, and how many clients were refused with each.
+    pub fn refused(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
+        (1..).zip(self.refused)
+    }
+
+    /// Statuses, and how many visitors got each.
+    pub fn unserved(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        STATUSES.into_iter().zip(self.unserved)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_and_every_answer_has_its_own_count() {
+        let counters = Counters::default();
+        for refusal in [
+            Refusal::BadCredentials,
+            Refusal::PortNotOpened(7),
+            Refusal::TooManyConnections,
+            Refusal::TooManyHosts,
+            Refusal::HostConflict,
+            Refusal::HostNotAllowed,
+            Refusal::OtherClientConnected,
+            Refusal::TooManyOptions,
+            Refusal::TooManyPorts,
+            Refusal::Other(0),
+            Refusal::Other(10),
+        ] {
+            counters.refused(refusal);
+        }
+        for answer in Answer::ALL {
+            counters.unserved(answer);
+        }
+        let counts = counters.now();
+        let refused: Vec<_> = counts.refused().collect();
+        assert_eq!(refused, (1..=9).map(|code| (code, 1)).collect::<Vec<_>>());
+        let unserved: Vec<_> = counts.unserved().collect();
+        assert_eq!(unserved, STATUSES.map(|status| (status, 1)));
+    }
+}
