@@ -15,6 +15,7 @@ pub mod options;
 mod secret;
 #[cfg(feature = "server")]
 pub mod server;
+mod url;
 pub mod value;
 mod yaml;
 
@@ -30,6 +31,7 @@ pub use logging::{LogLevel, Logging, Sentry};
 pub use secret::Secret;
 #[cfg(feature = "server")]
 pub use server::{Api, HostRules, Limits, PortRange, Server, TcpRule, TlsVersion, User};
+pub use url::Url;
 use value::Scalar;
 
 /// Longest id, secret and host prefix in bytes, as the wire can carry them (WIRE.md, hello).

@@ -5,6 +5,7 @@ mod bucket;
 pub mod clock;
 mod conn;
 mod dial;
+pub mod http;
 mod listen;
 mod scratch;
 mod socket;

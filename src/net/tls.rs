@@ -5,7 +5,7 @@
 
 use super::{Conn, Socket};
 use async_tls::pki_types::pem::PemObject;
-use async_tls::pki_types::{CertificateDer, PrivateKeyDer};
+use async_tls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use async_tls::rustls::crypto::{ring, CryptoProvider};
 use async_tls::rustls::{self, version, SupportedProtocolVersion};
 use std::io;
@@ -108,87 +108,80 @@ impl Acceptor {
     }
 }
 
-mod connector {
-    use super::*;
-    use async_tls::pki_types::ServerName;
+/// Whom a client believes.
+pub enum Trust<'a> {
+    /// The certificate authorities of the system.
+    System,
+    /// The certificates in a PEM file: authorities, or the server's own certificate.
+    File(&'a Path),
+    /// Anybody.
+    Nobody,
+}
 
-    /// Whom a client believes.
-    pub enum Trust<'a> {
-        /// The certificate authorities of the system.
-        System,
-        /// The certificates in a PEM file: authorities, or the server's own certificate.
-        File(&'a Path),
-        /// Anybody.
-        Nobody,
-    }
+/// The client's side of TLS.
+#[derive(Clone)]
+pub struct Connector(async_tls::TlsConnector);
 
-    /// The client's side of TLS.
-    #[derive(Clone)]
-    pub struct Connector(async_tls::TlsConnector);
-
-    impl Connector {
-        /// Errors name the file and what is wrong with it.
-        pub fn new(trust: Trust<'_>) -> io::Result<Self> {
-            let provider = provider();
-            let verifier = match trust {
-                Trust::System => verify::authorities(system_certificates()?, &provider)?,
-                Trust::File(path) => verify::authorities(read_certificates(path)?, &provider)?,
-                Trust::Nobody => verify::anybody(&provider),
-            };
-            let config = rustls::ClientConfig::builder_with_provider(provider)
-                .with_protocol_versions(&[&version::TLS13, &version::TLS12])
-                .map_err(|e| invalid(format!("setting up TLS: {e}")))?
-                .dangerous()
-                .with_custom_certificate_verifier(verifier)
-                .with_no_client_auth();
-            Ok(Self(Arc::new(config).into()))
-        }
-
-        /// `host` is whom the certificate must name.
-        pub async fn connect(&self, host: &str, socket: Socket) -> io::Result<Conn> {
-            let name = ServerName::try_from(host.to_owned())
-                .map_err(|_| invalid(format!("{host} is no name for a certificate")))?;
-            let stream = self.0.connect(name, socket).await?;
-            Ok(Conn::from(async_tls::TlsStream::from(stream)))
-        }
-    }
-
-    /// What the user of a client can do about a handshake that failed.
-    pub fn advice(e: &io::Error) -> &'static str {
-        use rustls::CertificateError as Certificate;
-        let inner = e.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
-        let Some(rustls::Error::InvalidCertificate(why)) = inner else {
-            return "";
+impl Connector {
+    /// Errors name the file and what is wrong with it.
+    pub fn new(trust: Trust<'_>) -> io::Result<Self> {
+        let provider = provider();
+        let verifier = match trust {
+            Trust::System => verify::authorities(system_certificates()?, &provider)?,
+            Trust::File(path) => verify::authorities(read_certificates(path)?, &provider)?,
+            Trust::Nobody => verify::anybody(&provider),
         };
-        match why {
-            Certificate::UnknownIssuer => {
-                "; set remoteCert to the server's certificate or its authority's"
-            }
-            Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
-                "; is the clock of this machine right?"
-            }
-            Certificate::Expired | Certificate::ExpiredContext { .. } => {
-                "; the server needs a new one, unless the clock of this machine is wrong"
-            }
-            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
-                "; use the name in remote that the certificate is for, or set remoteCert to \
-                 the certificate itself"
-            }
-            _ => "",
-        }
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+            .map_err(|e| invalid(format!("setting up TLS: {e}")))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        Ok(Self(Arc::new(config).into()))
     }
 
-    fn system_certificates() -> io::Result<Vec<CertificateDer<'static>>> {
-        let found = rustls_native_certs::load_native_certs();
-        if found.certs.is_empty() {
-            return Err(io::Error::new(
-                io::ErrorKind::NotFound,
-                "the system has no certificate authorities; install its package \
-                 (ca-certificates, on OpenWrt ca-bundle), or set remoteCert",
-            ));
-        }
-        Ok(found.certs)
+    /// `host` is whom the certificate must name.
+    pub async fn connect(&self, host: &str, socket: Socket) -> io::Result<Conn> {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| invalid(format!("{host} is no name for a certificate")))?;
+        let stream = self.0.connect(name, socket).await?;
+        Ok(Conn::from(async_tls::TlsStream::from(stream)))
     }
 }
 
-pub use connector::{advice, Connector, Trust};
+/// What the user of a client can do about a handshake that failed.
+pub fn advice(e: &io::Error) -> &'static str {
+    use rustls::CertificateError as Certificate;
+    let inner = e.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::InvalidCertificate(why)) = inner else {
+        return "";
+    };
+    match why {
+        Certificate::UnknownIssuer => {
+            "; set remoteCert to the server's certificate or its authority's"
+        }
+        Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
+            "; is the clock of this machine right?"
+        }
+        Certificate::Expired | Certificate::ExpiredContext { .. } => {
+            "; the server needs a new one, unless the clock of this machine is wrong"
+        }
+        Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
+            "; use the name in remote that the certificate is for, or set remoteCert to \
+             the certificate itself"
+        }
+        _ => "",
+    }
+}
+
+fn system_certificates() -> io::Result<Vec<CertificateDer<'static>>> {
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the system has no certificate authorities; install its package \
+             (ca-certificates, on OpenWrt ca-bundle)",
+        ));
+    }
+    Ok(found.certs)
+}

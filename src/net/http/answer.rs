@@ -1,0 +1,262 @@
+//! Reading one answer (RFC 9112), as long as it is small. Not what it means.
+
+use crate::net::{with_scratch, Conn};
+use std::io;
+use std::task::ready;
+
+/// Longest head, and longest list of trailers, in bytes.
+const MAX_HEAD: usize = 16 * 1024;
+/// Longest line with the size of a chunk, in bytes.
+const MAX_LINE: usize = 1024;
+/// Longest body, in bytes.
+pub(super) const MAX_BODY: usize = 64 * 1024;
+/// Header fields of a head, at most.
+const MAX_FIELDS: usize = 100;
+
+/// What an API has said.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// 200 to 999; interim answers are passed over.
+    pub status: u16,
+    /// At most 64 KiB.
+    pub body: Vec<u8>,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The connection ended before a byte of an answer came.
+    Dead(io::Error),
+    /// What came is no answer, or not a whole one, or too large.
+    Bad(io::Error),
+}
+
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Dead(e) | Failure::Bad(e) => e,
+        }
+    }
+}
+
+fn bad(what: &str) -> Failure {
+    Failure::Bad(io::Error::new(io::ErrorKind::InvalidData, what))
+}
+
+/// How long a body is.
+#[derive(Clone, Copy)]
+enum Framing {
+    Length(usize),
+    Chunked,
+    /// Up to the end of the connection.
+    ToEnd,
+}
+
+struct Head {
+    /// In bytes, with the empty line.
+    length: usize,
+    status: u16,
+    framing: Framing,
+    /// Whether another request may follow.
+    persistent: bool,
+}
+
+/// Reads an answer from its first byte on, and says whether the connection can be used again.
+pub(super) async fn read(conn: &Conn) -> Result<(Answer, bool), Failure> {
+    let mut reader = Reader {
+        conn,
+        held: Vec::new(),
+    };
+    let mut begun = false;
+    let head = loop {
+        match parse(&reader.held)? {
+            Some(head) if head.status == 101 => return Err(bad("it switches protocols")),
+            Some(head) if head.status < 200 => {
+                reader.skip(head.length);
+                continue;
+            }
+            Some(head) => break head,
+            None if reader.held.len() >= MAX_HEAD => return Err(bad("its head is too long")),
+            None => {}
+        }
+        match reader.more().await {
+            Ok(0) if begun => return Err(bad("the answer is cut short")),
+            Err(e) if begun => return Err(Failure::Bad(e)),
+            Ok(0) => return Err(Failure::Dead(io::ErrorKind::UnexpectedEof.into())),
+            Err(e) => return Err(Failure::Dead(e)),
+            Ok(_) => begun = true,
+        }
+    };
+    reader.skip(head.length);
+    let body = match head.framing {
+        Framing::Length(length) => reader.take(length).await?,
+        Framing::Chunked => reader.take_chunks().await?,
+        Framing::ToEnd => reader.take_to_end().await?,
+    };
+    let status = head.status;
+    // What nobody asked for would be taken for the next answer.
+    let reusable = head.persistent && reader.held.is_empty();
+    Ok((Answer { status, body }, reusable))
+}
+
+/// The head at the start of `bytes`; `None` while there is more to it.
+fn parse(bytes: &[u8]) -> Result<Option<Head>, Failure> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut head = httparse::Response::new(&mut fields);
+    let length = match head.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(e) => return Err(bad(&format!("this is not HTTP: {e}"))),
+    };
+    let (Some(status), Some(minor)) = (head.code, head.version) else {
+        return Ok(None);
+    };
+    let mut framing = Framing::ToEnd;
+    let mut persistent = minor >= 1;
+    for field in head.headers.iter() {
+        let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+        let text = || std::str::from_utf8(field.value).unwrap_or_default().trim();
+        if is("transfer-encoding") {
+            if !text().eq_ignore_ascii_case("chunked") {
+                return Err(bad("its transfer coding is unknown"));
+            }
+            framing = Framing::Chunked;
+        } else if is("content-length") {
+            let digits = text();
+            if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+                return Err(bad("its length is not a number"));
+            }
+            let length = digits.parse().unwrap_or(usize::MAX);
+            match framing {
+                Framing::ToEnd => framing = Framing::Length(length),
+                Framing::Length(other) if other == length => {}
+                Framing::Length(_) => return Err(bad("it has two lengths")),
+                // RFC 9112, 6.3: the coding counts, and the connection is not to be trusted.
+                Framing::Chunked => persistent = false,
+            }
+        } else if is("connection") {
+            let mut options = text().split(',');
+            persistent &= !options.any(|option| option.trim().eq_ignore_ascii_case("close"));
+        }
+    }
+    if status < 200 || matches!(status, 204 | 304) {
+        framing = Framing::Length(0);
+    }
+    Ok(Some(Head {
+        length,
+        status,
+        framing,
+        persistent: persistent && !matches!(framing, Framing::ToEnd),
+    }))
+}
+
+struct Reader<'a> {
+    conn: &'a Conn,
+    /// Read and not used yet.
+    held: Vec<u8>,
+}
+
+impl Reader<'_> {
+    /// Reads what is there. 0 is the end.
+    async fn more(&mut self) -> io::Result<usize> {
+        std::future::poll_fn(|cx| {
+            with_scratch(|scratch| {
+                let n = ready!(self.conn.poll_read(cx, scratch))?;
+                self.held
+                    .extend_from_slice(scratch.get(..n).unwrap_or_default());
+                std::task::Poll::Ready(Ok(n))
+            })
+        })
+        .await
+    }
+
+    async fn need_more(&mut self) -> Result<(), Failure> {
+        match self.more().await {
+            Ok(0) => Err(bad("the answer is cut short")),
+            Ok(_) => Ok(()),
+            Err(e) => Err(Failure::Bad(e)),
+        }
+    }
+
+    fn skip(&mut self, n: usize) {
+        self.held.drain(..n.min(self.held.len()));
+    }
+
+    async fn take(&mut self, n: usize) -> Result<Vec<u8>, Failure> {
+        if n > MAX_BODY {
+            return Err(too_large());
+        }
+        while self.held.len() < n {
+            self.need_more().await?;
+        }
+        Ok(self.held.drain(..n).collect())
+    }
+
+    async fn take_to_end(&mut self) -> Result<Vec<u8>, Failure> {
+        while self.held.len() <= MAX_BODY {
+            if self.more().await.map_err(Failure::Bad)? == 0 {
+                return Ok(std::mem::take(&mut self.held));
+            }
+        }
+        Err(too_large())
+    }
+
+    async fn take_chunks(&mut self) -> Result<Vec<u8>, Failure> {
+        let mut body = Vec::new();
+        loop {
+            let size = self.take_chunk_size().await?;
+            if size == 0 {
+                self.skip_trailers().await?;
+                return Ok(body);
+            }
+            if size > MAX_BODY - body.len() {
+                return Err(too_large());
+            }
+            body.append(&mut self.take(size).await?);
+            if self.take(2).await? != b"\r\n" {
+                return Err(bad("its chunks are malformed"));
+            }
+        }
+    }
+
+    async fn take_chunk_size(&mut self) -> Result<usize, Failure> {
+        loop {
+            // httparse takes no digit at all for zero.
+            if self.held.first().is_some_and(|b| !b.is_ascii_hexdigit()) {
+                return Err(bad("its chunks are malformed"));
+            }
+            match httparse::parse_chunk_size(&self.held) {
+                Ok(httparse::Status::Complete((line, size))) => {
+                    self.skip(line);
+                    return usize::try_from(size).map_err(|_| too_large());
+                }
+                Ok(httparse::Status::Partial) if self.held.len() < MAX_LINE => {
+                    self.need_more().await?;
+                }
+                _ => return Err(bad("its chunks are malformed")),
+            }
+        }
+    }
+
+    /// Everything up to an empty line.
+    async fn skip_trailers(&mut self) -> Result<(), Failure> {
+        loop {
+            if self.held.starts_with(b"\r\n") {
+                self.skip(2);
+                return Ok(());
+            }
+            if let Some(at) = self.held.windows(4).position(|four| four == b"\r\n\r\n") {
+                self.skip(at.saturating_add(4));
+                return Ok(());
+            }
+            if self.held.len() >= MAX_HEAD {
+                return Err(bad("its trailers are too long"));
+            }
+            self.need_more().await?;
+        }
+    }
+}
+
+fn too_large() -> Failure {
+    bad("the answer is larger than 64 KiB")
+}

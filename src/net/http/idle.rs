@@ -1,0 +1,72 @@
+//! Connections that wait for the next request. Whether one is still alive shows when it is
+//! used.
+
+use crate::net::Conn;
+use async_io::Timer;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// Connections that wait, at most.
+pub(super) const MOST: usize = 4;
+/// How long one waits before it is closed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+pub(super) struct Idle(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    /// With the time to close each, the oldest first.
+    conns: VecDeque<(Instant, Conn)>,
+    /// There is a task that closes them in time.
+    watched: bool,
+}
+
+impl Idle {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one that was used last.
+    pub(super) fn take(&self) -> Option<Conn> {
+        self.lock().conns.pop_back().map(|(_, conn)| conn)
+    }
+
+    pub(super) fn put(self: &Arc<Self>, conn: Conn) {
+        let mut inner = self.lock();
+        let end = Instant::now() + PATIENCE;
+        inner.conns.push_back((end, conn));
+        if inner.conns.len() > MOST {
+            inner.conns.pop_front();
+        }
+        if !std::mem::replace(&mut inner.watched, true) {
+            crate::spawn(watch(Arc::downgrade(self), end));
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.lock().conns.len()
+    }
+}
+
+/// Closes connections when they have waited long enough, until none is left.
+async fn watch(idle: Weak<Idle>, mut next: Instant) {
+    loop {
+        Timer::at(next).await;
+        let Some(idle) = idle.upgrade() else {
+            return;
+        };
+        let mut inner = idle.lock();
+        let now = Instant::now();
+        inner.conns.retain(|(end, _)| *end > now);
+        match inner.conns.front() {
+            Some((end, _)) => next = *end,
+            None => {
+                inner.watched = false;
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What gt asks over HTTP for itself: small requests to one API, and its answers. It follows
+//! no redirects, and visitors' traffic never comes here.
+
+mod answer;
+mod idle;
+#[cfg(test)]
+mod tests;
+
+pub use answer::Answer;
+
+use super::tls::{Connector, Trust};
+use super::{dial, Conn};
+use answer::Failure;
+use async_io::Timer;
+use futures_lite::future;
+use idle::Idle;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One API. Connections are kept for the next request for a while.
+pub struct Client {
+    connector: Option<Connector>,
+    host: String,
+    port: u16,
+    idle: Arc<Idle>,
+}
+
+/// A GET, or a POST if there is a body.
+pub struct Request<'a> {
+    /// Path and query, as they stand in the request line.
+    pub target: &'a str,
+    /// Beside those that every request has. Neither name nor value may hold a line's end.
+    pub headers: &'a [(&'a str, &'a str)],
+    pub json: Option<&'a [u8]>,
+}
+
+impl Client {
+    /// A client of the API at `host`, a name or an IP address without brackets; with `tls`
+    /// it must have a certificate that the system trusts. The error says that the system has
+    /// no certificate authorities.
+    pub fn new(tls: bool, host: &str, port: u16) -> io::Result<Self> {
+        let connector = if tls {
+            Some(Connector::new(Trust::System)?)
+        } else {
+            None
+        };
+        Ok(Self {
+            connector,
+            host: host.to_owned(),
+            port,
+            idle: Arc::default(),
+        })
+    }
+
+    /// Asks, and returns the answer whatever its status, all within `patience`. A request
+    /// that finds its kept connection dead is sent once more over a new one; so it must be
+    /// one that may come twice. Errors say what went wrong, but not with which API.
+    pub async fn send(&self, request: &Request<'_>, patience: Duration) -> io::Result<Answer> {
+        let asking = async {
+            let bytes = self.encode(request);
+            if let Some(conn) = self.idle.take() {
+                match self.exchange(conn, &bytes).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(Failure::Dead(_)) => {}
+                    Err(Failure::Bad(e)) => return Err(e),
+                }
+            }
+            let conn = self.connect(patience).await?;
+            self.exchange(conn, &bytes).await.map_err(Failure::into)
+        };
+        let timeout = async {
+            Timer::after(patience).await;
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no answer within {patience:?}"),
+            ))
+        };
+        future::or(asking, timeout).await
+    }
+
+    async fn connect(&self, patience: Duration) -> io::Result<Conn> {
+        let socket = dial(&self.host, self.port, patience).await?;
+        match &self.connector {
+            Some(connector) => connector
+                .connect(&self.host, socket)
+                .await
+                .map_err(|e| io::Error::new(e.kind(), format!("TLS with {}: {e}", self.host))),
+            None => Ok(socket.into()),
+        }
+    }
+
+    async fn exchange(&self, conn: Conn, request: &[u8]) -> Result<Answer, Failure> {
+        conn.write_all(request).await.map_err(Failure::Dead)?;
+        let (answer, reusable) = answer::read(&conn).await?;
+        if reusable {
+            self.idle.put(conn);
+        }
+        Ok(answer)
+    }
+
+    fn encode(&self, request: &Request<'_>) -> Vec<u8> {
+        let method = if request.json.is_some() {
+            "POST"
+        } else {
+            "GET"
+        };
+        let host = &self.host;
+        // A zone means something to this machine only (RFC 6874, 1).
+        let host = match host.split_once('%') {
+            Some((address, _)) => format!("[{address}]"),
+            None if host.contains(':') => format!("[{host}]"),
+            None => host.clone(),
+        };
+        let port = match (self.connector.is_some(), self.port) {
+            (false, 80) | (true, 443) => String::new(),
+            (_, port) => format!(":{port}"),
+        };
+        let mut head = format!(
+            "{method} {} HTTP/1.1\r\nHost: {host}{port}\r\nUser-Agent: gt/{}\r\n\
+             Accept: application/json\r\n",
+            request.target,
+            env!("CARGO_PKG_VERSION"),
+        );
+        for (name, value) in request.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if let Some(json) = request.json {
+            let length = json.len();
+            head.push_str(&format!(
+                "Content-Type: application/json\r\nContent-Length: {length}\r\n"
+            ));
+        }
+        head.push_str("\r\n");
+        let mut bytes = head.into_bytes();
+        bytes.extend_from_slice(request.json.unwrap_or_default());
+        bytes
+    }
+}

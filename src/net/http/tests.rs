@@ -1,0 +1,323 @@
+//! The client against a server that says what each test wants it to say, byte for byte.
+
+use super::*;
+use crate::net::http::answer::MAX_BODY;
+use async_std::task::block_on;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{channel, Receiver};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+
+/// What an API does with one connection: answers to its requests, in order, then the end.
+type Script = Vec<Vec<u8>>;
+
+/// A client, and where to hear which requests came, with the number of their connection.
+fn api(scripts: Vec<Script>) -> (Client, Receiver<(usize, String)>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (tell, heard) = channel();
+    std::thread::spawn(move || {
+        for (number, script) in scripts.into_iter().enumerate() {
+            let (stream, _) = listener.accept().unwrap();
+            let tell = tell.clone();
+            std::thread::spawn(move || {
+                let mut requests = BufReader::new(stream.try_clone().unwrap());
+                let mut stream = stream;
+                for answer in script {
+                    match read_request(&mut requests) {
+                        Some(request) => drop(tell.send((number, request))),
+                        None => return,
+                    }
+                    let _ = stream.write_all(&answer);
+                }
+            });
+        }
+    });
+    (Client::new(false, "127.0.0.1", port).unwrap(), heard)
+}
+
+fn read_request(stream: &mut BufReader<TcpStream>) -> Option<String> {
+    let mut request = String::new();
+    while !request.ends_with("\r\n\r\n") {
+        if stream.read_line(&mut request).unwrap() == 0 {
+            return None;
+        }
+    }
+    let length = request
+        .lines()
+        .find_map(|line| line.strip_prefix("Content-Length: "))
+        .map_or(0, |length| length.parse().unwrap());
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    Some(request + std::str::from_utf8(&body).unwrap())
+}
+
+fn get(client: &Client) -> io::Result<Answer> {
+    let request = Request {
+        target: "/a?b",
+        headers: &[],
+        json: None,
+    };
+    block_on(client.send(&request, PATIENCE))
+}
+
+/// What comes of one answer.
+fn said(answer: impl AsRef<[u8]>) -> io::Result<Answer> {
+    get(&api(vec![vec![answer.as_ref().to_vec()]]).0)
+}
+
+fn body(answer: &str) -> String {
+    String::from_utf8(said(answer).unwrap().body).unwrap()
+}
+
+fn error(answer: impl AsRef<[u8]>) -> String {
+    said(answer).unwrap_err().to_string()
+}
+
+fn hello(times: usize) -> Script {
+    vec![HELLO.into(); times]
+}
+
+#[test]
+fn a_request_is_these_bytes() {
+    let (client, heard) = api(vec![hello(2)]);
+    let port = client.port;
+    let common = format!(
+        "Host: 127.0.0.1:{port}\r\nUser-Agent: gt/{}\r\nAccept: application/json\r\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    get(&client).unwrap();
+    let request = Request {
+        target: "/",
+        headers: &[("Request-Id", "1f")],
+        json: Some(b"{}"),
+    };
+    assert_eq!(
+        block_on(client.send(&request, PATIENCE)).unwrap().body,
+        b"hello"
+    );
+    let get = format!("GET /a?b HTTP/1.1\r\n{common}\r\n");
+    let post = format!(
+        "POST / HTTP/1.1\r\n{common}Request-Id: 1f\r\nContent-Type: application/json\r\n\
+         Content-Length: 2\r\n\r\n{{}}"
+    );
+    assert_eq!(heard.recv().unwrap().1, get);
+    assert_eq!(heard.recv().unwrap().1, post);
+}
+
+#[test]
+fn bodies_come_by_length_in_chunks_or_up_to_the_end() {
+    for (head, rest) in [
+        ("Content-Length: 5", "hello"),
+        ("content-length:5\r\nContent-Length: 5", "hello"),
+        ("Transfer-Encoding: Chunked", "5\r\nhello\r\n0\r\n\r\n"),
+        (
+            "Transfer-Encoding: chunked",
+            "1;a=b\r\nh\r\n04 \r\nello\r\n0\r\nA: b\r\nC: d\r\n\r\n",
+        ),
+        ("Connection: close", "hello"),
+    ] {
+        assert_eq!(
+            body(&format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{rest}")),
+            "hello"
+        );
+    }
+    assert_eq!(body("HTTP/1.0 200\r\n\r\nhello"), "hello");
+    assert_eq!(body("HTTP/1.1 204 No Content\r\n\r\n"), "");
+}
+
+#[test]
+fn an_answer_may_come_byte_by_byte_and_behind_interim_ones() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_nodelay(true).unwrap();
+        let answer = "HTTP/1.1 103 Early\r\nA: b\r\n\r\nHTTP/1.1 404 No\r\n\
+             Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nA: b\r\n\r\n";
+        for byte in answer.bytes() {
+            stream.write_all(&[byte]).unwrap();
+        }
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let client = Client::new(false, "127.0.0.1", port).unwrap();
+    let answer = get(&client).unwrap();
+    assert_eq!((answer.status, &*answer.body), (404, &b"hello"[..]));
+    assert_eq!(client.idle.len(), 1);
+}
+
+#[test]
+fn a_connection_serves_many_requests() {
+    let (client, heard) = api(vec![hello(3)]);
+    for _ in 0..3 {
+        assert_eq!(get(&client).unwrap().body, b"hello");
+        assert_eq!(heard.recv().unwrap().0, 0);
+    }
+}
+
+#[test]
+fn a_connection_that_ends_or_holds_more_than_the_answer_is_not_kept() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nConnection: a, Close\r\nContent-Length: 5\r\n\r\nhello",
+        "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello!",
+        "HTTP/1.1 200 OK\r\n\r\nhello",
+    ] {
+        let (client, _) = api(vec![vec![answer.into()]]);
+        assert_eq!(get(&client).unwrap().body, b"hello");
+        assert_eq!(client.idle.len(), 0, "{answer}");
+    }
+}
+
+#[test]
+fn a_kept_connection_that_died_costs_nothing_but_a_new_one() {
+    let (client, heard) = api(vec![hello(1), hello(1)]);
+    assert_eq!(get(&client).unwrap().body, b"hello");
+    assert_eq!(client.idle.len(), 1);
+    assert_eq!(get(&client).unwrap().body, b"hello");
+    let (numbers, _): (Vec<usize>, Vec<String>) = heard.try_iter().unzip();
+    assert_eq!(numbers, [0, 1]);
+}
+
+#[test]
+fn a_new_connection_that_dies_is_not_tried_again() {
+    let (client, _) = api(vec![vec![Vec::new()], hello(1)]);
+    assert_eq!(
+        get(&client).unwrap_err().kind(),
+        io::ErrorKind::UnexpectedEof
+    );
+}
+
+#[test]
+fn four_connections_are_kept_and_no_more() {
+    let (client, _) = api(vec![hello(1); 6]);
+    block_on(async {
+        let conns = [(); 6].map(|()| client.connect(PATIENCE));
+        for conn in conns {
+            client.idle.put(conn.await.unwrap());
+        }
+    });
+    assert_eq!(client.idle.len(), idle::MOST);
+}
+
+#[test]
+fn an_answer_that_is_cut_short_is_an_error() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\n",
+    ] {
+        assert_eq!(error(answer), "the answer is cut short", "{answer}");
+    }
+}
+
+#[test]
+fn what_is_no_answer_is_an_error() {
+    for (answer, why) in [
+        ("SSH-2.0-x\r\n\r\n", "this is not HTTP"),
+        ("HTTP/1.1 101 Up\r\n\r\n", "switches protocols"),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+            "coding is unknown",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\n",
+            "not a number",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+            "two lengths",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\r\n",
+            "chunks are malformed",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nhello",
+            "chunks are malformed",
+        ),
+    ] {
+        let e = error(answer);
+        assert!(e.contains(why), "{answer}: {e}");
+    }
+}
+
+#[test]
+fn an_answer_of_64_kib_is_taken_and_a_larger_one_is_not() {
+    let chunked = |n: usize| {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let mut answer = head.as_bytes().to_vec();
+        for piece in vec![b'a'; n].chunks(1000) {
+            answer.extend(format!("{:x}\r\n", piece.len()).bytes());
+            answer.extend(piece);
+            answer.extend(b"\r\n");
+        }
+        answer.extend(b"0\r\n\r\n");
+        answer
+    };
+    let with = |head: &str, n: usize| {
+        let mut answer = format!("HTTP/1.1 200 OK\r\n{head}\r\n").into_bytes();
+        answer.resize(answer.len() + n, b'a');
+        answer
+    };
+    let length = |n: usize| with(&format!("Content-Length: {n}\r\n"), n);
+    let to_end = |n: usize| with("", n);
+    for answer in [chunked(MAX_BODY), length(MAX_BODY), to_end(MAX_BODY)] {
+        assert_eq!(said(answer).unwrap().body.len(), MAX_BODY);
+    }
+    let huge = with("Content-Length: 99999999999999999999999\r\n", 0);
+    for answer in [
+        chunked(MAX_BODY + 1),
+        length(MAX_BODY + 1),
+        to_end(MAX_BODY + 1),
+        huge,
+    ] {
+        assert_eq!(error(answer), "the answer is larger than 64 KiB");
+    }
+    let endless = vec![b'a'; 1 << 20];
+    let head = [b"HTTP/1.1 200 OK\r\nA: ", &endless[..]].concat();
+    assert_eq!(error(head), "its head is too long");
+    let trailers = [
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: ",
+        &endless[..],
+    ]
+    .concat();
+    assert_eq!(error(trailers), "its trailers are too long");
+}
+
+#[test]
+fn an_api_that_does_not_answer_is_given_up() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let client = Client::new(false, "127.0.0.1", listener.local_addr().unwrap().port()).unwrap();
+    let request = Request {
+        target: "/",
+        headers: &[],
+        json: None,
+    };
+    let short = Duration::from_millis(20);
+    let e = block_on(client.send(&request, short)).unwrap_err();
+    assert_eq!(e.to_string(), "no answer within 20ms");
+}
+
+#[test]
+fn the_host_line_names_the_host_as_a_url_would() {
+    for (host, port, line) in [
+        ("h", 80, "Host: h\r\n"),
+        ("h", 443, "Host: h:443\r\n"),
+        ("::1", 80, "Host: [::1]\r\n"),
+        ("fe80::1%eth0", 8080, "Host: [fe80::1]:8080\r\n"),
+    ] {
+        let client = Client::new(false, host, port).unwrap();
+        let bytes = client.encode(&Request {
+            target: "/",
+            headers: &[],
+            json: None,
+        });
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.contains(line), "{text}");
+    }
+}
