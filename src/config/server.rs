@@ -17,7 +17,7 @@ use super::logging::{Logging, Sentry};
 use super::options::{CommonOptions, Name};
 use super::value::{all, either, given, Value};
 use super::yaml::fields;
-use super::{Error, Loaded, Role};
+use super::{Error, Loaded, Role, Url};
 use limits::{HostEntry, PartLimits, TcpEntry};
 pub use limits::{HostRules, Limits, PortRange, TcpRule};
 pub use options::ServerOptions;
@@ -28,12 +28,9 @@ use users::{UserEntry, Users};
 
 /// Options that are read and checked, but nothing acts on them.
 const NOT_EFFECTIVE: &[&str] = &[
-    "authAPI",
     "logFile",
     "logFileMaxCount",
     "logFileMaxSize",
-    "reconnectTimes",
-    "reconnectDuration",
     "sentryDSN",
     "sentryDebug",
     "sentryEnvironment",
@@ -71,12 +68,12 @@ pub struct Server {
     pub timeout_on_unidirectional_traffic: bool,
     /// The header that names the prefix, `Host` unless configured.
     pub http_mux_header: String,
-    /// How often an address may fail to authenticate before it is refused.
+    /// How often an address may fail to authenticate before it is refused; 0 for any number.
     pub reconnect_times: u32,
     /// How long it is refused then.
     pub reconnect_duration: Duration,
     /// The URL to ask about users.
-    pub auth_api: Option<String>,
+    pub auth_api: Option<Url>,
     /// The status page.
     pub api: Option<Api>,
     /// The STUN service.

@@ -51,6 +51,11 @@ impl Guest {
         })
     }
 
+    /// Whether a tunnel that comes now may be the guest's.
+    pub fn is_expected(&self) -> bool {
+        self.lock().is_some()
+    }
+
     /// Lets the guest in, once.
     pub fn meet(&self, id: &str, secret: &[u8]) -> Who {
         if !id.starts_with(&self.start) {

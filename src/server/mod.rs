@@ -3,8 +3,10 @@
 
 mod answer;
 mod api;
+mod auth;
 mod client_hello;
 mod counters;
+mod guard;
 mod guest;
 mod http_head;
 mod ports;
@@ -19,15 +21,17 @@ use crate::net::tls::{Acceptor, MinVersion};
 use crate::net::{self, Listener, Stop};
 use crate::wire::frame::Signal;
 use api::Api;
+use auth::AuthApi;
 use counters::Counters;
 use futures_lite::future;
+use guard::Guard;
 use guest::Guest;
 use registry::Registry;
 use speeds::Speeds;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use users::Users;
+use users::{Strangers, Users};
 use visitor::Door;
 
 /// A running server.
@@ -40,6 +44,7 @@ struct State {
     registry: Registry,
     users: Arc<Users>,
     speeds: Speeds,
+    guard: Guard,
     guest: Guest,
     counters: Counters,
     started: Instant,
@@ -55,11 +60,17 @@ struct State {
 
 impl State {
     fn new(config: &config::Server, acceptor: Option<Acceptor>) -> io::Result<Self> {
-        let users = Users::new(&config.users, config.allow_any_client, &config.limits);
+        let strangers = match &config.auth_api {
+            Some(url) => Strangers::AskedAbout(Arc::new(AuthApi::new(url)?)),
+            None if config.allow_any_client => Strangers::Welcome,
+            None => Strangers::Refused,
+        };
+        let users = Users::new(&config.users, strangers, &config.limits);
         Ok(Self {
             registry: Registry::default(),
             users: Arc::new(users),
             speeds: Speeds::default(),
+            guard: Guard::new(config.reconnect_times, config.reconnect_duration),
             guest: Guest::new()?,
             counters: Counters::default(),
             started: Instant::now(),

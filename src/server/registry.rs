@@ -68,7 +68,7 @@ struct Host {
 
 /// One id with at least one tunnel.
 struct Client {
-    offers: Vec<Offer>,
+    offers: Vec<Option<Offer>>,
     /// Counts the changes of the offers.
     version: u32,
     tunnels: Vec<Member>,
@@ -98,7 +98,7 @@ struct Member {
 }
 
 struct Old {
-    offers: Vec<Offer>,
+    offers: Vec<Option<Offer>>,
     tunnels: Vec<Tunnel>,
 }
 
@@ -108,13 +108,14 @@ impl Registry {
     }
 
     /// Adds a tunnel to the client's registration, or makes or replaces it, and tells the
-    /// client. The ports that were opened for it have to be served by the caller. A client
-    /// that is not `listed` is left out of surveys.
+    /// client. An offer that is not granted is `None`: only its index counts. The ports that
+    /// were opened for it have to be served by the caller. A client that is not `listed` is
+    /// left out of surveys.
     pub fn join(
         &self,
         id: &str,
         limits: &Limits,
-        offers: Vec<Offer>,
+        offers: Vec<Option<Offer>>,
         tunnel: &Tunnel,
         listed: bool,
     ) -> Result<Vec<Opened>, Refusal> {
@@ -151,7 +152,7 @@ impl Registry {
         &self,
         id: &str,
         limits: &Limits,
-        offers: Vec<Offer>,
+        offers: Vec<Option<Offer>>,
         tunnel: &Tunnel,
     ) -> Result<Vec<Opened>, Refusal> {
         let mut inner = self.lock();
@@ -262,9 +263,9 @@ impl Inner {
         &mut self,
         id: &str,
         limits: &Limits,
-        offers: Vec<Offer>,
+        offers: Vec<Option<Offer>>,
         opened: &mut Vec<Opened>,
-    ) -> Result<Vec<Offer>, Refusal> {
+    ) -> Result<Vec<Option<Offer>>, Refusal> {
         let hosts = self.wanted_hosts(id, limits, &offers)?;
         let client = self.clients.remove(id);
         let before = client.as_ref().map_or(&[][..], |client| &client.ports);
@@ -316,12 +317,12 @@ impl Inner {
         &self,
         id: &str,
         limits: &Limits,
-        offers: &[Offer],
+        offers: &[Option<Offer>],
     ) -> Result<Vec<(Key, u16)>, Refusal> {
         let rules = &limits.hosts;
         let mut wanted: Vec<(Key, u16)> = Vec::new();
         for (service, offer) in (0u16..).zip(offers) {
-            let Offer::Host { tls, prefix } = offer else {
+            let Some(Offer::Host { tls, prefix }) = offer else {
                 continue;
             };
             let prefix = match prefix {
@@ -355,7 +356,7 @@ impl Inner {
     }
 
     /// The tunnels of the registration before drain.
-    fn retire(&mut self, id: &str, offers: Vec<Offer>) {
+    fn retire(&mut self, id: &str, offers: Vec<Option<Offer>>) {
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
@@ -432,11 +433,15 @@ impl Inner {
 /// Ports to keep (their place in `mine`, and what they are now), and ports that were opened.
 type Ports = (Vec<(usize, Asked, u16)>, Vec<(Port, Opened)>);
 
-fn wanted_ports(limits: &Limits, offers: &[Offer], mine: &[Port]) -> Result<Ports, Refusal> {
+fn wanted_ports(
+    limits: &Limits,
+    offers: &[Option<Offer>],
+    mine: &[Port],
+) -> Result<Ports, Refusal> {
     let mut kept: Vec<(usize, Asked, u16)> = Vec::new();
     let mut missing = Vec::new();
     for (service, offer) in (0u16..).zip(offers) {
-        let Offer::Tcp { random, port } = *offer else {
+        let Some(Offer::Tcp { random, port }) = *offer else {
             continue;
         };
         let asked = Asked { random, port };

@@ -1,14 +1,17 @@
 //! One tunnel's life on the server: hello, registration, signals, end.
 
+use super::auth::{AuthApi, Grant, Judgement};
 use super::guest::Who;
-use super::users::Admission;
+use super::users::{Admission, Verdict};
 use super::{ports, visitor, State};
+use crate::config::Limits;
 use crate::net::Conn;
 use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel};
 use crate::wire::frame::{Refusal, Signal};
-use crate::wire::hello::{Hello, Reader};
+use crate::wire::hello::{Hello, Offer, Reader};
 use crate::wire::Malformed;
 use async_io::Timer;
+use async_std::channel::{self, Receiver, Sender};
 use futures_lite::future;
 use log::Level;
 use std::net::SocketAddr;
@@ -19,41 +22,62 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(15);
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// Longest hello that is held before its credentials have been judged.
+const MAX_UNJUDGED: usize = 16 * 1024;
+/// Changes of services that wait for the authAPI, at most.
+const MAX_CHANGES: usize = 4;
+
 /// Serves a tunnel whose magic and version have been read; `already` is what came behind.
 pub async fn serve(state: Arc<State>, conn: Arc<Conn>, peer: SocketAddr, already: Vec<u8>) {
-    let timeout = async {
-        Timer::after(PATIENCE).await;
-        Err(Rejected::Silent)
-    };
-    let greeting = future::or(read_hello(&state, &conn, already), timeout).await;
-    let (hello, admission, already) = match greeting {
-        Ok(greeting) => greeting,
-        Err(Rejected::Silent) => return log::debug!("{peer}: the hello of a tunnel did not come"),
-        Err(Rejected::TooLate) => {
-            return log::debug!("{peer}: the server's look at itself is over")
+    match greet(&state, &conn, peer, already).await {
+        Ok(greeted) => {
+            state.guard.succeeded(peer.ip());
+            let shortest = state.timeout.unwrap_or(Duration::from_secs(60));
+            let policy = Policy {
+                speed: state.speeds.of(&greeted.id, greeted.admission.limits.speed),
+                ..Policy::new(Peer::Client, shortest)
+            };
+            let (tunnel, inbox) = Tunnel::new(conn, greeted.rest, policy);
+            let session = Session {
+                state,
+                peer,
+                id: greeted.id,
+                secret: greeted.secret,
+                limits: greeted.admission.limits.clone(),
+                tunnel,
+            };
+            let (admission, judge) = (greeted.admission, greeted.judge);
+            session.run(admission, judge, greeted.offers, inbox).await;
         }
-        Err(Rejected::Malformed(e)) => return log::debug!("{peer}: bad hello: {e}"),
+        Err(Rejected::Silent) => log::debug!("{peer}: the hello of a tunnel did not come"),
+        Err(Rejected::TooLate) => log::debug!("{peer}: the server's look at itself is over"),
+        Err(Rejected::Malformed(e)) => log::debug!("{peer}: bad hello: {e}"),
+        Err(Rejected::Unheard(why)) => {
+            state.counters.refused(Refusal::BadCredentials);
+            log::debug!("{peer}: a tunnel is refused: {why}");
+            refuse(&conn, Refusal::BadCredentials).await;
+        }
         Err(Rejected::Refused(id, refusal)) => {
             state.counters.refused(refusal);
             log::warn!("refused a client id={id} addr={peer}: {refusal}");
-            return refuse(&conn, refusal).await;
+            if refusal == Refusal::BadCredentials {
+                state.guard.failed(peer.ip());
+            }
+            refuse(&conn, refusal).await;
         }
-    };
-    let shortest = state.timeout.unwrap_or(Duration::from_secs(60));
-    let policy = Policy {
-        speed: state.speeds.of(&hello.id, admission.limits.speed),
-        ..Policy::new(Peer::Client, shortest)
-    };
-    let (tunnel, inbox) = Tunnel::new(conn, already, policy);
-    let session = Session {
-        state,
-        peer,
-        id: hello.id,
-        secret: hello.secret,
-        admission,
-        tunnel,
-    };
-    session.run(hello.offers, inbox).await;
+    }
+}
+
+/// A client that may come in.
+struct Greeted {
+    id: Box<str>,
+    secret: Box<[u8]>,
+    admission: Admission,
+    /// Who has admitted it if the configuration did not, and the prefixes it may have.
+    judge: Option<(Arc<AuthApi>, Grant)>,
+    offers: Vec<Option<Offer>>,
+    /// Bytes behind the hello.
+    rest: Vec<u8>,
 }
 
 enum Rejected {
@@ -63,44 +87,104 @@ enum Rejected {
     TooLate,
     Malformed(Malformed),
     Refused(Box<str>, Refusal),
+    /// As if it had bad credentials, whatever they are.
+    Unheard(&'static str),
 }
 
-/// Reads the hello and judges its credentials before the rest of it.
-async fn read_hello(
-    state: &Arc<State>,
+const BLOCKED: Rejected = Rejected::Unheard("its address failed to authenticate too often");
+
+async fn greet(
+    state: &State,
     conn: &Conn,
+    peer: SocketAddr,
+    already: Vec<u8>,
+) -> Result<Greeted, Rejected> {
+    // The server's own look at itself may come from the same address.
+    if state.guard.refuses(peer.ip()) && !state.guest.is_expected() {
+        return Err(BLOCKED);
+    }
+    let timeout = async {
+        Timer::after(PATIENCE).await;
+        Err(Rejected::Silent)
+    };
+    let (hello, verdict, rest) =
+        future::or(read_hello(state, conn, peer, already), timeout).await?;
+    let Hello { id, secret, offers } = hello;
+    let (admission, judge, offers) = match verdict {
+        Verdict::Admitted(admission) => (admission, None, all(offers)),
+        Verdict::Ask(api, limits) => {
+            let judging = Box::pin(api.judge(&id, &secret, &offers));
+            let judgement = judging.await;
+            if state.guard.refuses(peer.ip()) {
+                // Others that were judged meanwhile have failed: it is not told of a success.
+                return Err(BLOCKED);
+            }
+            match judgement {
+                Judgement::Granted(grant) => {
+                    let offers = grant.of(&id, offers);
+                    (Admission::new(limits), Some((api, grant)), offers)
+                }
+                Judgement::Denied => return Err(Rejected::Refused(id, Refusal::BadCredentials)),
+                Judgement::Failed => return Err(Rejected::Unheard("the authAPI has failed")),
+            }
+        }
+        Verdict::Refused => return Err(Rejected::Refused(id, Refusal::BadCredentials)),
+    };
+    Ok(Greeted {
+        id,
+        secret,
+        admission,
+        judge,
+        offers,
+        rest,
+    })
+}
+
+/// Reads the hello and judges its credentials before the rest of it, as far as that is
+/// possible without asking.
+async fn read_hello(
+    state: &State,
+    conn: &Conn,
+    peer: SocketAddr,
     mut bytes: Vec<u8>,
-) -> Result<(Hello, Admission, Vec<u8>), Rejected> {
+) -> Result<(Hello, Verdict, Vec<u8>), Rejected> {
     let mut reader = Reader::default();
-    let mut admission = None;
+    let mut verdict = None;
+    let mut length = 0usize;
     loop {
-        let used = reader.feed(&bytes).map_err(|e| match (&admission, e) {
+        let id = |reader: &Reader| reader.credentials().map_or("", |who| who.id).into();
+        let used = reader.feed(&bytes).map_err(|e| match (&verdict, e) {
             (Some(_), Malformed::TooManyOptions) => {
-                let id = reader.credentials().map_or("", |who| who.id);
-                Rejected::Refused(id.into(), Refusal::TooManyOptions)
+                Rejected::Refused(id(&reader), Refusal::TooManyOptions)
             }
             _ => Rejected::Malformed(e),
         })?;
         bytes.drain(..used.min(bytes.len()));
-        if admission.is_none() {
+        length = length.saturating_add(used);
+        if length > MAX_UNJUDGED && matches!(verdict, Some(Verdict::Ask(..))) {
+            return Err(Rejected::Refused(id(&reader), Refusal::TooManyOptions));
+        }
+        if verdict.is_none() {
             if let Some(who) = reader.credentials() {
-                admission = match state.guest.meet(who.id, who.secret) {
-                    Who::Guest(admission) => Some(admission),
+                let judged = match state.guest.meet(who.id, who.secret) {
+                    Who::Guest(admission) => Verdict::Admitted(admission),
                     Who::TooLate => return Err(Rejected::TooLate),
-                    Who::SomebodyElse => state.users.admit(who.id, who.secret),
+                    // Others that came with this one may have failed meanwhile.
+                    Who::SomebodyElse if state.guard.refuses(peer.ip()) => return Err(BLOCKED),
+                    Who::SomebodyElse => state.users.judge(who.id, who.secret),
                 };
-                if admission.is_none() {
-                    let refusal = Refusal::BadCredentials;
-                    return Err(Rejected::Refused(who.id.into(), refusal));
+                if matches!(judged, Verdict::Refused) {
+                    return Err(Rejected::Refused(who.id.into(), Refusal::BadCredentials));
                 }
+                verdict = Some(judged);
                 // There may be more of it already.
                 continue;
             }
         }
-        reader = match (reader.finish(), admission) {
-            (Ok(hello), Some(admission)) => return Ok((hello, admission, bytes)),
+        reader = match (reader.finish(), verdict) {
+            (Ok(hello), Some(verdict)) => return Ok((hello, verdict, bytes)),
             (Err(unfinished), judged) => {
-                admission = judged;
+                verdict = judged;
                 unfinished
             }
             (Ok(_), None) => return Err(Rejected::Silent),
@@ -110,6 +194,10 @@ async fn read_hello(
             _ => return Err(Rejected::Silent),
         }
     }
+}
+
+fn all(offers: Vec<Offer>) -> Vec<Option<Offer>> {
+    offers.into_iter().map(Some).collect()
 }
 
 async fn refuse(conn: &Conn, refusal: Refusal) {
@@ -130,19 +218,27 @@ struct Session {
     peer: SocketAddr,
     id: Box<str>,
     secret: Box<[u8]>,
-    admission: Admission,
+    limits: Arc<Limits>,
     tunnel: Tunnel,
 }
 
 impl Session {
-    async fn run(self, offers: Vec<crate::wire::hello::Offer>, mut inbox: Inbox) {
+    /// The admission holds until the tunnel does not count any more.
+    async fn run(
+        self,
+        admission: Admission,
+        judge: Option<(Arc<AuthApi>, Grant)>,
+        offers: Vec<Option<Offer>>,
+        mut inbox: Inbox,
+    ) {
         let (id, peer) = (&self.id, self.peer);
         let registry = &self.state.registry;
-        let guest = self.admission.guest;
+        let guest = admission.guest;
         let level = if guest { Level::Debug } else { Level::Info };
-        match registry.join(id, &self.admission.limits, offers, &self.tunnel, !guest) {
+        match registry.join(id, &self.limits, offers, &self.tunnel, !guest) {
             Ok(opened) => self.serve_ports(opened),
             Err(refusal) => {
+                drop(admission);
                 self.state.counters.refused(refusal);
                 log::warn!("refused a tunnel id={id} addr={peer}: {refusal}");
                 self.tunnel.signal(Signal::Error(refusal));
@@ -150,15 +246,24 @@ impl Session {
             }
         }
         log::log!(level, "tunnel opened id={id} addr={peer}");
-        let why = self.listen(&mut inbox).await;
+        let why = match judge {
+            None => self.listen(&mut inbox, None).await,
+            Some((api, grant)) => {
+                let (changes, queue) = channel::bounded(MAX_CHANGES);
+                let listening = self.listen(&mut inbox, Some(changes));
+                future::or(listening, self.judge_changes(&api, grant, queue)).await
+            }
+        };
         self.tunnel.finish();
         registry.leave(id, &self.tunnel);
+        drop(admission);
         log::log!(level, "tunnel closed id={id} addr={peer}: {why}");
         self.end(inbox).await;
     }
 
-    /// Acts on what the client says until the tunnel ends, and says why it did.
-    async fn listen(&self, inbox: &mut Inbox) -> String {
+    /// Acts on what the client says until the tunnel ends, and says why it did. Changes of
+    /// services go to `changes` if somebody has to be asked about them.
+    async fn listen(&self, inbox: &mut Inbox, changes: Option<Sender<Vec<Offer>>>) -> String {
         let registry = &self.state.registry;
         loop {
             match inbox.next().await {
@@ -167,10 +272,16 @@ impl Session {
                 }
                 Event::Ping => self.tunnel.signal(Signal::Close),
                 Event::Services(Some(hello)) => {
-                    if let Err(refusal) = self.change(hello) {
-                        self.state.counters.refused(refusal);
-                        self.tunnel.signal(Signal::Error(refusal));
-                        return format!("its new services were refused: {refusal}");
+                    let same = hello.id == self.id && hello.secret == self.secret;
+                    let done = match &changes {
+                        _ if !same => Err(Refusal::BadCredentials),
+                        None => self.change(all(hello.offers)),
+                        Some(changes) => changes
+                            .try_send(hello.offers)
+                            .map_err(|_| Refusal::TooManyOptions),
+                    };
+                    if let Err(refusal) = done {
+                        return self.refuse_change(refusal);
                     }
                 }
                 Event::Tick => {
@@ -192,17 +303,41 @@ impl Session {
         }
     }
 
-    /// The services signal: the same client with other services.
-    fn change(&self, hello: Hello) -> Result<(), Refusal> {
-        if hello.id != self.id || hello.secret != self.secret {
-            return Err(Refusal::BadCredentials);
+    /// Asks the API about changed services, one change after the other, while the tunnel
+    /// goes on. Says why if it is to end. If the API fails, what was granted stays granted:
+    /// what runs must not suffer.
+    async fn judge_changes(
+        &self,
+        api: &AuthApi,
+        mut grant: Grant,
+        queue: Receiver<Vec<Offer>>,
+    ) -> String {
+        while let Ok(offers) = queue.recv().await {
+            match Box::pin(api.judge(&self.id, &self.secret, &offers)).await {
+                Judgement::Granted(new) => grant = new,
+                Judgement::Denied => return self.refuse_change(Refusal::BadCredentials),
+                Judgement::Failed => {}
+            }
+            if let Err(refusal) = self.change(grant.of(&self.id, offers)) {
+                return self.refuse_change(refusal);
+            }
         }
+        future::pending().await
+    }
+
+    /// The services signal: the same client with other services.
+    fn change(&self, offers: Vec<Option<Offer>>) -> Result<(), Refusal> {
         let registry = &self.state.registry;
-        let opened =
-            registry.update(&self.id, &self.admission.limits, hello.offers, &self.tunnel)?;
+        let opened = registry.update(&self.id, &self.limits, offers, &self.tunnel)?;
         self.serve_ports(opened);
         log::info!("services changed id={} addr={}", self.id, self.peer);
         Ok(())
+    }
+
+    fn refuse_change(&self, refusal: Refusal) -> String {
+        self.state.counters.refused(refusal);
+        self.tunnel.signal(Signal::Error(refusal));
+        format!("its new services were refused: {refusal}")
     }
 
     fn serve_ports(&self, opened: Vec<ports::Opened>) {

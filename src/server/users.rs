@@ -1,16 +1,36 @@
 //! Who may connect, and what is allowed to whom.
 
+use super::auth::AuthApi;
 use crate::config::{Limits, Secret, User};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub struct Users {
     known: HashMap<Box<str>, (Secret, Arc<Limits>)>,
-    /// With allowAnyClient: what is allowed to those that are not known.
-    any: Option<Arc<Limits>>,
+    strangers: Strangers,
+    /// What is allowed to those that are not known.
+    limits: Arc<Limits>,
     /// With allowAnyClient: the secret that an unknown id came with first, and how many
     /// connections hold it.
     claimed: Mutex<HashMap<Box<str>, (Secret, usize)>>,
+}
+
+/// What becomes of those that are not known.
+pub enum Strangers {
+    Refused,
+    /// allowAnyClient.
+    Welcome,
+    /// The authAPI decides, also where any client is allowed: it is there to do so.
+    AskedAbout(Arc<AuthApi>),
+}
+
+/// What can be said about an id and a secret at once.
+pub enum Verdict {
+    Admitted(Admission),
+    /// They do not belong together.
+    Refused,
+    /// This one knows more. It admits with these limits.
+    Ask(Arc<AuthApi>, Arc<Limits>),
 }
 
 /// A login that succeeded. An unknown id's secret holds while one of these is there.
@@ -21,58 +41,72 @@ pub struct Admission {
     claim: Option<(Arc<Users>, Box<str>)>,
 }
 
-impl Users {
-    pub fn new(users: &[User], allow_any_client: bool, global: &Limits) -> Self {
-        let known = users.iter().map(|user| {
-            let limits = Arc::new(user.limits.clone());
-            (user.id.as_str().into(), (user.secret.clone(), limits))
-        });
+impl Admission {
+    /// Without a claim to the id.
+    pub fn new(limits: Arc<Limits>) -> Self {
         Self {
-            known: known.collect(),
-            any: allow_any_client.then(|| Arc::new(global.clone())),
-            claimed: Mutex::default(),
-        }
-    }
-
-    /// `None` if the id and the secret do not belong together. Secrets are compared in
-    /// constant time.
-    pub fn admit(self: &Arc<Self>, id: &str, secret: &[u8]) -> Option<Admission> {
-        if let Some((right, limits)) = self.known.get(id) {
-            return (*right == Secret::new(secret)).then(|| Admission {
-                limits: limits.clone(),
-                guest: false,
-                claim: None,
-            });
-        }
-        let limits = self.any.clone()?;
-        let mut claimed = self.claimed();
-        let (first, holders) = claimed
-            .entry(id.into())
-            .or_insert_with(|| (Secret::new(secret), 0));
-        if *first != Secret::new(secret) {
-            return None;
-        }
-        *holders += 1;
-        let claim = Some((self.clone(), id.into()));
-        Some(Admission {
             limits,
             guest: false,
-            claim,
-        })
+            claim: None,
+        }
     }
 
-    fn claimed(&self) -> MutexGuard<'_, HashMap<Box<str>, (Secret, usize)>> {
-        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Admission {
+    /// For the server's own look at itself.
     pub fn of_guest(limits: Arc<Limits>) -> Self {
         Self {
             limits,
             guest: true,
             claim: None,
         }
+    }
+}
+
+impl Users {
+    pub fn new(users: &[User], strangers: Strangers, global: &Limits) -> Self {
+        let known = users.iter().map(|user| {
+            let limits = Arc::new(user.limits.clone());
+            (user.id.as_str().into(), (user.secret.clone(), limits))
+        });
+        Self {
+            known: known.collect(),
+            strangers,
+            limits: Arc::new(global.clone()),
+            claimed: Mutex::default(),
+        }
+    }
+
+    /// An id that the configuration knows is decided by the secret it has there. Secrets are
+    /// compared in constant time.
+    pub fn judge(self: &Arc<Self>, id: &str, secret: &[u8]) -> Verdict {
+        if let Some((right, limits)) = self.known.get(id) {
+            return if *right == Secret::new(secret) {
+                Verdict::Admitted(Admission::new(limits.clone()))
+            } else {
+                Verdict::Refused
+            };
+        }
+        match &self.strangers {
+            Strangers::Refused => return Verdict::Refused,
+            Strangers::AskedAbout(api) => return Verdict::Ask(api.clone(), self.limits.clone()),
+            Strangers::Welcome => {}
+        }
+        let mut claimed = self.claimed();
+        let (first, holders) = claimed
+            .entry(id.into())
+            .or_insert_with(|| (Secret::new(secret), 0));
+        if *first != Secret::new(secret) {
+            return Verdict::Refused;
+        }
+        *holders += 1;
+        Verdict::Admitted(Admission {
+            limits: self.limits.clone(),
+            guest: false,
+            claim: Some((self.clone(), id.into())),
+        })
+    }
+
+    fn claimed(&self) -> MutexGuard<'_, HashMap<Box<str>, (Secret, usize)>> {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,36 +143,59 @@ mod tests {
         }
     }
 
-    fn users(any: bool) -> Arc<Users> {
+    fn users(strangers: Strangers) -> Arc<Users> {
         let known = User {
             id: "known".into(),
             secret: Secret::new("right"),
             limits: limits(),
         };
-        Arc::new(Users::new(&[known], any, &limits()))
+        Arc::new(Users::new(&[known], strangers, &limits()))
+    }
+
+    fn admit(users: &Arc<Users>, id: &str, secret: &str) -> Option<Admission> {
+        match users.judge(id, secret.as_bytes()) {
+            Verdict::Admitted(admission) => Some(admission),
+            Verdict::Refused => None,
+            Verdict::Ask(..) => panic!("nobody is to be asked about {id}"),
+        }
     }
 
     #[test]
     fn only_the_right_secret_is_admitted() {
-        let users = users(false);
-        assert!(users.admit("known", b"right").is_some());
-        assert!(users.admit("known", b"wrong").is_none());
-        assert!(users.admit("unknown", b"right").is_none());
+        let users = users(Strangers::Refused);
+        assert!(admit(&users, "known", "right").is_some());
+        assert!(admit(&users, "known", "wrong").is_none());
+        assert!(admit(&users, "unknown", "right").is_none());
     }
 
     #[test]
     fn the_first_secret_of_an_unknown_id_holds_until_its_last_connection_is_gone() {
-        let users = users(true);
-        let first = users.admit("unknown", b"one").unwrap();
-        assert!(users.admit("unknown", b"two").is_none());
-        let second = users.admit("unknown", b"one").unwrap();
+        let users = users(Strangers::Welcome);
+        let first = admit(&users, "unknown", "one").unwrap();
+        assert!(admit(&users, "unknown", "two").is_none());
+        let second = admit(&users, "unknown", "one").unwrap();
         drop(first);
-        assert!(users.admit("unknown", b"two").is_none());
+        assert!(admit(&users, "unknown", "two").is_none());
         drop(second);
-        assert!(users.admit("unknown", b"two").is_some());
+        assert!(admit(&users, "unknown", "two").is_some());
         assert!(
-            users.admit("known", b"two").is_none(),
+            admit(&users, "known", "two").is_none(),
             "known ids are not up for grabs"
         );
+    }
+
+    #[test]
+    fn the_api_is_asked_about_unknown_ids_alone() {
+        let url = crate::config::Url {
+            tls: false,
+            host: "localhost".into(),
+            port: 80,
+            target: "/".into(),
+        };
+        let api = Arc::new(AuthApi::new(&url).unwrap());
+        let users = users(Strangers::AskedAbout(api));
+        assert!(admit(&users, "known", "right").is_some());
+        assert!(admit(&users, "known", "wrong").is_none());
+        assert!(matches!(users.judge("unknown", b"s"), Verdict::Ask(..)));
     }
 }

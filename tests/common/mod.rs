@@ -4,6 +4,7 @@
 // Every test file compiles this module for itself and uses a part of it.
 #![allow(dead_code)]
 
+pub mod api;
 pub mod certs;
 pub mod curl;
 pub mod gt;

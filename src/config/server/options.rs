@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::limits::{Pattern, PortRange};
 use super::tls::TlsOption;
 use crate::config::value::{either, Scalar, Value};
-use crate::config::{ListenAddr, Secret};
+use crate::config::{ListenAddr, Secret, Url};
 
 /// Everything here is optional; a description is what `-h` prints.
 #[derive(FromArgs, ArgsInfo, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -38,7 +38,7 @@ pub struct ServerOptions {
     /// ask this URL about ids and secrets
     #[argh(option, arg_name = "string")]
     #[serde(rename = "authAPI")]
-    pub auth_api: Option<Value<String>>,
+    pub auth_api: Option<Value<Url>>,
     /// the certificate for -tlsAddr, a PEM file
     #[argh(option, arg_name = "string")]
     pub cert_file: Option<Value<PathBuf>>,
@@ -68,7 +68,7 @@ pub struct ServerOptions {
     /// refuse an address for so long after -reconnectTimes failures (default 5m0s)
     #[argh(option, arg_name = "duration")]
     pub reconnect_duration: Option<Value<Duration>>,
-    /// let an address fail to authenticate so often (default 3)
+    /// let an address fail to authenticate so often; 0 for any number (default 3)
     #[argh(option, arg_name = "uint")]
     pub reconnect_times: Option<Value<u32>>,
     /// a user's secret; the i-th belongs to the i-th -id

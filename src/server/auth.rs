@@ -1,0 +1,304 @@
+//! The authAPI: another program that knows who may connect and under which host prefixes
+//! (WIRE.md, "APIs it calls"). Whom the configuration knows is not asked about, see `users`.
+
+use crate::config::Url;
+use crate::net::http::{Client, Request};
+use crate::wire::hello::Offer;
+use async_io::Timer;
+use async_std::channel::{self, Receiver, Sender};
+use futures_lite::future;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long one question may take, with the wait for its turn.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Questions at a time; the others wait for their turn.
+const AT_ONCE: usize = 16;
+/// Failures are logged once in so long.
+const QUIET: Duration = Duration::from_secs(60);
+
+pub struct AuthApi {
+    url: Url,
+    http: Client,
+    /// See [`PATIENCE`].
+    patience: Duration,
+    /// Holds a word for each question that is being asked.
+    turns: (Sender<()>, Receiver<()>),
+    complaints: Mutex<Complaints>,
+}
+
+/// What the API says about an id and its secret.
+pub enum Judgement {
+    Granted(Grant),
+    Denied,
+    /// The API did not say; the log says why.
+    Failed,
+}
+
+/// The prefixes a client may have, for as long as its tunnel lives. The id is always one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Grant(BTreeSet<String>);
+
+impl Grant {
+    /// The offers in their places, without those whose prefix is not granted.
+    pub fn of(&self, id: &str, offers: Vec<Offer>) -> Vec<Option<Offer>> {
+        let refused = |offer: &Offer| {
+            let prefix = named_prefix(offer)?;
+            let granted =
+                prefix.eq_ignore_ascii_case(id) || self.0.contains(&prefix.to_ascii_lowercase());
+            (!granted).then(|| prefix.to_owned())
+        };
+        let without: Vec<String> = offers.iter().filter_map(refused).collect();
+        if !without.is_empty() {
+            log::warn!(
+                "authAPI does not grant these prefixes id={id}: {}",
+                without.join(", ")
+            );
+        }
+        let offers = offers.into_iter();
+        offers
+            .map(|offer| Some(offer).filter(|offer| refused(offer).is_none()))
+            .collect()
+    }
+}
+
+fn named_prefix(offer: &Offer) -> Option<&str> {
+    match offer {
+        Offer::Host { prefix, .. } => prefix.as_deref(),
+        Offer::Tcp { .. } => None,
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Question<'a> {
+    network_client_id: &'a str,
+    network_secret_key: &'a str,
+    applet_tokens: BTreeSet<&'a str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    result: bool,
+    #[serde(default)]
+    applet_tokens: Option<Vec<String>>,
+}
+
+impl AuthApi {
+    /// The error says what is missing for an `https://` URL.
+    pub fn new(url: &Url) -> io::Result<Self> {
+        let http = Client::new(url.tls, &url.host, url.port)
+            .map_err(|e| io::Error::new(e.kind(), format!("authAPI {url}: {e}")))?;
+        Ok(Self {
+            url: url.clone(),
+            http,
+            patience: PATIENCE,
+            turns: channel::bounded(AT_ONCE),
+            complaints: Mutex::default(),
+        })
+    }
+
+    /// Asks whether the client may connect and which of the prefixes it offers it may have.
+    pub async fn judge(&self, id: &str, secret: &[u8], offers: &[Offer]) -> Judgement {
+        // JSON is text, and so is every secret that the API knows.
+        let Ok(secret) = std::str::from_utf8(secret) else {
+            return Judgement::Denied;
+        };
+        let question = Question {
+            network_client_id: id,
+            network_secret_key: secret,
+            applet_tokens: offers.iter().filter_map(named_prefix).collect(),
+        };
+        let timeout = async {
+            Timer::after(self.patience).await;
+            let what = format!("no answer within {:?}", self.patience);
+            Err(io::Error::new(io::ErrorKind::TimedOut, what))
+        };
+        match future::or(Box::pin(self.ask(&question)), timeout).await {
+            Ok(judgement) => judgement,
+            Err(e) => {
+                let complaints = self.complaints.lock();
+                let mut complaints = complaints.unwrap_or_else(PoisonError::into_inner);
+                if let Some(others) = complaints.next(Instant::now()) {
+                    let others = match others {
+                        0 => String::new(),
+                        n => format!(", and {n} times more since the last such line"),
+                    };
+                    log::warn!(
+                        "authAPI {}: {e}; what only it can allow is refused to id={id}{others}",
+                        self.url
+                    );
+                }
+                Judgement::Failed
+            }
+        }
+    }
+
+    async fn ask(&self, question: &Question<'_>) -> io::Result<Judgement> {
+        let question = serde_json::to_vec(question)?;
+        let _turn = Turn::take(&self.turns).await;
+        let request = Request {
+            target: &self.url.target,
+            headers: &[],
+            json: Some(&question),
+        };
+        let answer = self.http.send(&request, self.patience).await?;
+        if answer.status != 200 {
+            let status = answer.status;
+            return Err(io::Error::other(format!(
+                "it answered with status {status}"
+            )));
+        }
+        judgement(&answer.body)
+    }
+}
+
+fn judgement(body: &[u8]) -> io::Result<Judgement> {
+    let answer: Answer = serde_json::from_slice(body)
+        .map_err(|e| io::Error::other(format!("its answer is not what it should be: {e}")))?;
+    if !answer.result {
+        return Ok(Judgement::Denied);
+    }
+    let prefixes = answer.applet_tokens.unwrap_or_default();
+    let prefixes = prefixes.iter().map(|prefix| prefix.to_ascii_lowercase());
+    Ok(Judgement::Granted(Grant(prefixes.collect())))
+}
+
+/// A place among those that may ask; the next one may when it is dropped.
+struct Turn<'a>(&'a Receiver<()>);
+
+impl<'a> Turn<'a> {
+    async fn take((take, give_back): &'a (Sender<()>, Receiver<()>)) -> Self {
+        // It cannot be closed: both ends stand in the same place.
+        let _ = take.send(()).await;
+        Turn(give_back)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.try_recv();
+    }
+}
+
+/// Failures, of which few are told.
+#[derive(Default)]
+struct Complaints {
+    told: Option<Instant>,
+    untold: u32,
+}
+
+impl Complaints {
+    /// If this failure is to be told, how many before it were not.
+    fn next(&mut self, now: Instant) -> Option<u32> {
+        let quiet = |told: Instant| now.saturating_duration_since(told) < QUIET;
+        if self.told.is_some_and(quiet) {
+            self.untold = self.untold.saturating_add(1);
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(prefix: Option<&str>) -> Offer {
+        Offer::Host {
+            tls: false,
+            prefix: prefix.map(Into::into),
+        }
+    }
+
+    fn granted(body: &str) -> Grant {
+        match judgement(body.as_bytes()) {
+            Ok(Judgement::Granted(grant)) => grant,
+            _ => panic!("{body} grants nothing"),
+        }
+    }
+
+    #[test]
+    fn offers_that_are_not_granted_leave_their_places_empty() {
+        let port = Offer::Tcp {
+            random: true,
+            port: 0,
+        };
+        let offers = vec![
+            host(Some("b")),
+            host(Some("A")),
+            host(None),
+            host(Some("ID1")),
+            port.clone(),
+        ];
+        let right = |a| {
+            vec![
+                None,
+                a,
+                Some(host(None)),
+                Some(host(Some("ID1"))),
+                Some(port.clone()),
+            ]
+        };
+        let some = granted(r#"{"result": true, "appletTokens": ["a", "other"]}"#);
+        assert_eq!(some.of("id1", offers.clone()), right(Some(host(Some("A")))));
+        for none in [
+            r#"{"result": true, "appletTokens": null, "more": [1]}"#,
+            r#"{"result": true}"#,
+        ] {
+            assert_eq!(granted(none).of("id1", offers.clone()), right(None));
+        }
+    }
+
+    #[test]
+    fn only_a_clear_answer_is_one() {
+        let denied = judgement(br#"{"result": false, "appletTokens": ["a"]}"#);
+        assert!(matches!(denied, Ok(Judgement::Denied)));
+        for body in ["", "{}", "true", r#"{"result": 1}"#, r#"{"result": true"#] {
+            assert!(judgement(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_api_that_does_not_answer_has_failed_and_so_have_those_that_wait_for_their_turn() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let mut api = AuthApi::new(&Url {
+            tls: false,
+            host: "127.0.0.1".into(),
+            port: listener.local_addr().unwrap().port(),
+            target: "/".into(),
+        })
+        .unwrap();
+        api.patience = Duration::from_millis(20);
+        let api = std::sync::Arc::new(api);
+        async_std::task::block_on(async {
+            let asked: Vec<_> = (0..AT_ONCE * 2)
+                .map(|_| {
+                    let api = api.clone();
+                    async_std::task::spawn(async move { api.judge("id1", b"s", &[]).await })
+                })
+                .collect();
+            for judgement in asked {
+                assert!(matches!(judgement.await, Judgement::Failed));
+            }
+        });
+        assert!(api.turns.1.is_empty(), "every turn was given back");
+    }
+
+    #[test]
+    fn one_failure_a_minute_is_told_and_the_rest_are_counted() {
+        let mut complaints = Complaints::default();
+        let start = Instant::now();
+        assert_eq!(complaints.next(start), Some(0));
+        for _ in 0..3 {
+            assert_eq!(complaints.next(start + QUIET / 2), None);
+        }
+        assert_eq!(complaints.next(start + QUIET), Some(3));
+        assert_eq!(complaints.next(start + QUIET * 2), Some(0));
+    }
+}

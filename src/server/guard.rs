@@ -1,0 +1,248 @@
+//! Addresses that failed to authenticate too often. Not who may connect: see `users`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Addresses that are remembered, at most.
+const MOST: usize = 10_000;
+
+/// Refuses the tunnels of an address for a while after it has failed more than so many times.
+/// Addresses that succeed are not held.
+pub struct Guard {
+    /// Failures that are allowed; 0 for any number.
+    times: u32,
+    /// How long an address is refused, and how long a failure counts.
+    duration: Duration,
+    table: Mutex<Table>,
+}
+
+impl Guard {
+    pub fn new(times: u32, duration: Duration) -> Self {
+        Self {
+            times,
+            duration,
+            table: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether tunnels from there are refused at this moment.
+    pub fn refuses(&self, ip: IpAddr) -> bool {
+        if self.times == 0 {
+            return false;
+        }
+        let failures = self.lock().failures(&network(ip), self.duration);
+        failures > self.times
+    }
+
+    /// A client there did not have the right id and secret.
+    pub fn failed(&self, ip: IpAddr) {
+        if self.times == 0 {
+            return;
+        }
+        let network = network(ip);
+        let mut table = self.lock();
+        if table.failures(&network, self.duration) > self.times {
+            // One that was under way when the address was refused makes that no longer.
+            return;
+        }
+        let failures = table.count(network, Instant::now(), self.duration);
+        drop(table);
+        if failures > self.times {
+            let net = if network.is_ipv6() { "/64" } else { "" };
+            log::warn!(
+                "{network}{net} has failed to authenticate {failures} times; its tunnels are \
+                 refused for {:?} (reconnectTimes, reconnectDuration)",
+                self.duration
+            );
+        }
+    }
+
+    /// A client there had the right ones.
+    pub fn succeeded(&self, ip: IpAddr) {
+        if self.times > 0 {
+            self.lock().forget(&network(ip));
+        }
+    }
+}
+
+/// What counts as one address: of IPv6 a /64, for that is what one customer gets.
+fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 => v4,
+    }
+}
+
+#[derive(Default)]
+struct Table {
+    entries: HashMap<IpAddr, Entry>,
+    /// The same addresses by their last failure.
+    order: BTreeMap<u64, IpAddr>,
+    /// The last number given in `order`.
+    last: u64,
+}
+
+struct Entry {
+    failures: u32,
+    /// When the last one was, and its number in `order`.
+    last: Instant,
+    place: u64,
+}
+
+impl Table {
+    fn failures(&self, network: &IpAddr, duration: Duration) -> u32 {
+        match self.entries.get(network) {
+            Some(entry) if entry.last.elapsed() < duration => entry.failures,
+            _ => 0,
+        }
+    }
+
+    /// Counts one more failure, and says how many there are now.
+    fn count(&mut self, network: IpAddr, now: Instant, duration: Duration) -> u32 {
+        let expired = |entry: &Entry| now.saturating_duration_since(entry.last) >= duration;
+        while let Some((_, oldest)) = self.order.first_key_value() {
+            let oldest = *oldest;
+            if !self.entries.get(&oldest).is_none_or(expired) {
+                break;
+            }
+            self.forget_oldest();
+        }
+        let before = self.forget(&network).map_or(0, |entry| entry.failures);
+        if self.entries.len() >= MOST {
+            self.forget_oldest();
+        }
+        let failures = before.saturating_add(1);
+        self.last = self.last.wrapping_add(1);
+        let place = self.last;
+        self.order.insert(place, network);
+        let last = now;
+        self.entries.insert(
+            network,
+            Entry {
+                failures,
+                last,
+                place,
+            },
+        );
+        failures
+    }
+
+    fn forget(&mut self, network: &IpAddr) -> Option<Entry> {
+        let entry = self.entries.remove(network)?;
+        self.order.remove(&entry.place);
+        Some(entry)
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, network)) = self.order.pop_first() {
+            self.entries.remove(&network);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn v4(number: u32) -> IpAddr {
+        std::net::Ipv4Addr::from(number).into()
+    }
+
+    #[test]
+    fn an_address_is_refused_after_more_failures_than_allowed() {
+        let guard = Guard::new(2, MINUTE);
+        for _ in 0..2 {
+            guard.failed(v4(1));
+            assert!(!guard.refuses(v4(1)));
+        }
+        guard.failed(v4(1));
+        assert!(guard.refuses(v4(1)));
+        assert!(!guard.refuses(v4(2)), "others are not");
+    }
+
+    #[test]
+    fn a_success_clears_the_count_and_leaves_nothing_behind() {
+        let guard = Guard::new(1, MINUTE);
+        guard.failed(v4(1));
+        guard.succeeded(v4(1));
+        guard.succeeded(v4(2));
+        guard.failed(v4(1));
+        assert!(!guard.refuses(v4(1)));
+        guard.succeeded(v4(1));
+        let table = guard.lock();
+        assert!(table.entries.is_empty() && table.order.is_empty());
+    }
+
+    #[test]
+    fn no_times_and_no_duration_refuse_nobody() {
+        for guard in [Guard::new(0, MINUTE), Guard::new(1, Duration::ZERO)] {
+            for _ in 0..9 {
+                guard.failed(v4(1));
+            }
+            assert!(!guard.refuses(v4(1)));
+            assert!(guard.lock().entries.len() <= 1);
+        }
+    }
+
+    #[test]
+    fn one_customer_is_one_address() {
+        let guard = Guard::new(1, MINUTE);
+        guard.failed(ip("2001:db8:1:2::1"));
+        guard.failed(ip("2001:db8:1:2:ffff::"));
+        assert!(guard.refuses(ip("2001:db8:1:2:3:4:5:6")));
+        assert!(!guard.refuses(ip("2001:db8:1:3::1")));
+        guard.failed(ip("192.0.2.1"));
+        guard.failed(ip("::ffff:192.0.2.1"));
+        assert!(guard.refuses(ip("192.0.2.1")));
+        assert!(!guard.refuses(ip("192.0.2.2")));
+        assert!(!guard.refuses(ip("::1")), "mapped addresses are no /64");
+    }
+
+    #[test]
+    fn a_failure_counts_for_the_duration_and_no_longer() {
+        let mut table = Table::default();
+        let start = Instant::now();
+        assert_eq!(table.count(v4(1), start, MINUTE), 1);
+        assert_eq!(table.count(v4(2), start + MINUTE / 2, MINUTE), 1);
+        assert_eq!(table.count(v4(1), start + MINUTE / 2, MINUTE), 2);
+        assert_eq!(table.count(v4(3), start + MINUTE * 3 / 2, MINUTE), 1);
+        assert_eq!(table.entries.len(), 1, "the others are forgotten");
+        assert_eq!(table.count(v4(1), start + MINUTE * 2, MINUTE), 1);
+    }
+
+    #[test]
+    fn ten_thousand_addresses_are_held_and_the_oldest_goes_first() {
+        let mut table = Table::default();
+        let now = Instant::now();
+        let most = u32::try_from(MOST).unwrap();
+        for number in 0..most {
+            table.count(v4(number), now, MINUTE);
+        }
+        // The first one is not the oldest any more.
+        assert_eq!(table.count(v4(0), now, MINUTE), 2);
+        for number in 0..5 {
+            table.count(v4(most + number), now, MINUTE);
+            assert_eq!((table.entries.len(), table.order.len()), (MOST, MOST));
+        }
+        for gone in 1..=5 {
+            assert_eq!(table.failures(&v4(gone), MINUTE), 0);
+        }
+        assert_eq!(table.failures(&v4(0), MINUTE), 2);
+        assert_eq!(table.failures(&v4(6), MINUTE), 1);
+    }
+}
