@@ -5,6 +5,7 @@ mod backoff;
 pub mod files;
 mod host_header;
 mod pool;
+mod remote_api;
 mod service;
 mod session;
 
@@ -12,10 +13,12 @@ use crate::config::{self, Secret};
 use crate::net::tls::{self, Connector, Trust};
 use crate::net::Stop;
 use futures_lite::future;
-use pool::Pool;
+use pool::{Pool, Source};
+use remote_api::RemoteApi;
 pub use service::Services;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A running client.
@@ -28,7 +31,7 @@ pub struct Client {
 struct Me {
     id: String,
     secret: Secret,
-    connector: Option<Connector>,
+    tls: Tls,
     remote_timeout: Duration,
     reconnect_delay: Duration,
     /// Most tunnels to one server.
@@ -49,37 +52,65 @@ impl Me {
     }
 }
 
+/// TLS to servers. Set up when it is first needed: a remoteAPI may name `tls://` servers, or
+/// none.
+struct Tls {
+    insecure: bool,
+    cert: Option<PathBuf>,
+    connector: OnceLock<Connector>,
+}
+
+impl Tls {
+    /// The error says which file cannot be used, or what the system lacks.
+    fn connector(&self) -> io::Result<&Connector> {
+        if let Some(connector) = self.connector.get() {
+            return Ok(connector);
+        }
+        let connector = match &self.cert {
+            _ if self.insecure => {
+                log::warn!(
+                    "remoteCertInsecure is set: anybody between here and the server can \
+                     read and change everything; better set remoteCert to its certificate"
+                );
+                Connector::new(Trust::Nobody)?
+            }
+            Some(path) => Connector::new(Trust::File(path))?,
+            None => Connector::new(Trust::System)
+                .map_err(|e| io::Error::new(e.kind(), format!("{e}, or set remoteCert")))?,
+        };
+        Ok(self.connector.get_or_init(|| connector))
+    }
+}
+
 impl Client {
     /// Begins to connect. The error says which file or folder cannot be used.
     pub fn start(config: &config::Client) -> io::Result<Self> {
-        if config.remotes.is_empty() {
+        let mut sources: Vec<Source> = config.remotes.iter().cloned().map(Source::Fixed).collect();
+        if let Some(url) = &config.remote_api {
+            sources.push(Source::Asked(RemoteApi::new(url)?));
+        }
+        if sources.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "there is no remote to connect to; set remote",
+                "there is no remote to connect to; set remote or remoteAPI",
             ));
         }
-        let connector = if config.remotes.iter().any(|remote| remote.tls) {
-            Some(Connector::new(match &config.remote_cert {
-                _ if config.remote_cert_insecure => {
-                    log::warn!(
-                        "remoteCertInsecure is set: anybody between here and the server can \
-                         read and change everything; better set remoteCert to its certificate"
-                    );
-                    Trust::Nobody
-                }
-                Some(path) => Trust::File(path),
-                None => Trust::System,
-            })?)
-        } else {
-            None
+        let tls = Tls {
+            insecure: config.remote_cert_insecure,
+            cert: config.remote_cert.clone(),
+            connector: OnceLock::new(),
         };
+        // A file that cannot be used is told now, not when the first tunnel needs it.
+        if config.remotes.iter().any(|remote| remote.tls) {
+            tls.connector()?;
+        }
         let me = Arc::new(Me {
             id: config.id.clone(),
             secret: match &config.secret {
                 Some(secret) => secret.clone(),
                 None => made_up_secret()?,
             },
-            connector,
+            tls,
             remote_timeout: config.remote_timeout,
             reconnect_delay: config.reconnect_delay,
             connections: config.connections,
@@ -87,9 +118,11 @@ impl Client {
             services: Mutex::new(Arc::new(Services::new(&config.services)?)),
             stop: Stop::default(),
         });
-        let pools = config.remotes.iter().map(|remote| {
-            log::info!("remote url remote={remote} stun=");
-            Pool::start(me.clone(), remote.clone())
+        let pools = sources.into_iter().map(|source| {
+            if let Source::Fixed(remote) = &source {
+                log::info!("remote url remote={remote} stun=");
+            }
+            Pool::start(me.clone(), source)
         });
         let pools = pools.collect();
         Ok(Self { me, pools })

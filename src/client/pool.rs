@@ -1,6 +1,7 @@
 //! The tunnels to one server: some that are always there, more under load.
 
 use super::backoff::Backoff;
+use super::remote_api::RemoteApi;
 use super::service::Services;
 use super::session::{self, Failure, Session};
 use super::Me;
@@ -12,6 +13,7 @@ use async_std::channel::{self, Receiver, Sender};
 use event_listener::Event;
 use log::Level;
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,9 +26,24 @@ const BRIEF: Duration = Duration::from_secs(1);
 
 pub struct Pool {
     pub me: Arc<Me>,
-    pub remote: Remote,
+    source: Source,
     inner: Mutex<Inner>,
     left: Event,
+}
+
+/// What says where the server is.
+pub enum Source {
+    Fixed(Remote),
+    Asked(RemoteApi),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(remote) => remote.fmt(f),
+            Self::Asked(api) => api.url.fmt(f),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -43,6 +60,8 @@ struct Inner {
 pub struct Member {
     /// For the log.
     pub id: u32,
+    /// Where it leads.
+    pub remote: Remote,
     pub tunnel: Tunnel,
     /// The services it was told, in order, which the server has not confirmed yet.
     pub offered: Mutex<VecDeque<Arc<Services>>>,
@@ -64,10 +83,10 @@ pub enum Leaving {
 }
 
 impl Pool {
-    pub fn start(me: Arc<Me>, remote: Remote) -> Arc<Self> {
+    pub fn start(me: Arc<Me>, source: Source) -> Arc<Self> {
         let pool = Arc::new(Self {
             me,
-            remote,
+            source,
             inner: Mutex::default(),
             left: Event::new(),
         });
@@ -104,7 +123,7 @@ impl Pool {
                     let delay = backoff.delay();
                     if !self.me.stop.is_said() {
                         let seconds = delay.as_secs_f32();
-                        log::warn!("{failure}; trying {} again in {seconds:.1}s", self.remote);
+                        log::warn!("{failure}; trying {} again in {seconds:.1}s", self.source);
                     }
                     delay
                 }
@@ -129,14 +148,19 @@ impl Pool {
         };
         let level = if quietly { Level::Debug } else { Level::Info };
         log::log!(level, "trying to connect to remote connID={id}");
-        let connecting = Box::pin(session::connect(&self.me, &self.remote, id));
+        let connecting = Box::pin(async {
+            let remote = self.remote(kept).await?;
+            let connected = session::connect(&self.me, &remote, id).await?;
+            Ok((remote, connected))
+        });
         let Some(connected) = self.me.stop.or(connecting).await else {
             return Err(Failure::Stopped);
         };
-        let (inbox, tunnel, services) = connected?;
+        let (remote, (inbox, tunnel, services)) = connected?;
         let (leaving, heard) = channel::bounded(1);
         let member = Arc::new(Member {
             id,
+            remote,
             tunnel,
             offered: Mutex::default(),
             leaving,
@@ -154,6 +178,21 @@ impl Pool {
         let session = Session::new(self.clone(), member, services);
         crate::spawn(session.run(inbox));
         Ok(heard)
+    }
+
+    /// Where to connect to. A tunnel that is opened because the others are busy goes where
+    /// those go.
+    async fn remote(&self, kept: bool) -> Result<Remote, Failure> {
+        match &self.source {
+            Source::Fixed(remote) => Ok(remote.clone()),
+            Source::Asked(api) => match api.known() {
+                Some(remote) if !kept => Ok(remote),
+                _ => api
+                    .ask(&self.me.id, self.me.remote_timeout)
+                    .await
+                    .map_err(Failure::Nowhere),
+            },
+        }
     }
 
     /// A stream has come: is it time for another tunnel?

@@ -22,6 +22,8 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Why there is no tunnel.
 pub enum Failure {
+    /// The remoteAPI does not say where the server is.
+    Nowhere(io::Error),
     Unreachable(io::Error),
     Tls(io::Error),
     /// The connection ended during the hello.
@@ -36,6 +38,7 @@ pub enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Nowhere(e) => write!(f, "cannot learn from remoteAPI where the server is: {e}"),
             Self::Unreachable(e) => write!(f, "cannot reach the server: {e}"),
             Self::Tls(e) => write!(f, "cannot speak TLS with the server: {e}{}", tls::advice(e)),
             Self::Ended(e) => write!(f, "the server ended the hello: {e}"),
@@ -75,15 +78,15 @@ pub async fn connect(
     let socket = net::dial(&remote.host, remote.port, patience)
         .await
         .map_err(Failure::Unreachable)?;
-    let conn = match &me.connector {
-        Some(connector) if remote.tls => {
-            let handshake = async {
-                let connecting = connector.connect(&remote.host, socket);
-                connecting.await.map_err(Failure::Tls)
-            };
-            future::or(handshake, silence(patience)).await?
-        }
-        _ => Conn::from(socket),
+    let conn = if remote.tls {
+        let handshake = async {
+            let connecting = me.tls.connector().map_err(Failure::Tls)?;
+            let connecting = connecting.connect(&remote.host, socket);
+            connecting.await.map_err(Failure::Tls)
+        };
+        future::or(handshake, silence(patience)).await?
+    } else {
+        Conn::from(socket)
     };
     let services = me.services();
     let shortest = services.shortest_timeout().min(patience / 2);
@@ -165,7 +168,8 @@ impl Session {
     pub async fn run(mut self, mut inbox: Inbox) {
         let id = self.member.id;
         log::info!("tunnel started connID={id}");
-        self.services.say_where(&self.pool.me.id, &self.pool.remote);
+        let remote = &self.member.remote;
+        self.services.say_where(&self.pool.me.id, remote);
         let why = self.listen(&mut inbox).await;
         self.pool.leave(&self.member);
         self.member.leave(Leaving::Lost);

@@ -17,7 +17,7 @@ use super::logging::{Logging, Sentry};
 use super::options::{CommonOptions, Name};
 use super::value::{all, given, Scalar};
 use super::yaml::fields;
-use super::{check_length, Error, Loaded, Role, Secret};
+use super::{check_length, Error, Loaded, Role, Secret, Url};
 pub use local::{Local, Scheme};
 pub use options::{ClientOptions, ServiceOptions};
 pub use remote::Remote;
@@ -26,7 +26,6 @@ pub use service::{Exposure, Service};
 
 /// Options that are read and checked, but nothing acts on them.
 const NOT_EFFECTIVE: &[&str] = &[
-    "remoteAPI",
     "remoteSTUN",
     "logFile",
     "logFileMaxCount",
@@ -57,7 +56,7 @@ pub struct Client {
     /// The servers to be connected to, all at once; empty only where `remote_api` names one.
     pub remotes: Vec<Remote>,
     /// The URL that tells where the server is.
-    pub remote_api: Option<String>,
+    pub remote_api: Option<Url>,
     /// PEM; what to trust in a server, besides nothing else.
     pub remote_cert: Option<PathBuf>,
     /// Whether to trust any server.

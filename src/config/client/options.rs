@@ -11,7 +11,7 @@ use super::remote::Remote;
 use super::service::Prefix;
 use super::WebRtcLevel;
 use crate::config::value::{either, Value, Within};
-use crate::config::{ListenAddr, Secret};
+use crate::config::{ListenAddr, Secret, Url};
 
 /// What there is once for a client, all of it optional; a description is what `-h` prints.
 #[derive(FromArgs, ArgsInfo, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -30,7 +30,7 @@ pub struct ClientOptions {
     /// ask this URL where the server is
     #[argh(option, arg_name = "string")]
     #[serde(rename = "remoteAPI")]
-    pub remote_api: Option<Value<String>>,
+    pub remote_api: Option<Value<Url>>,
     /// the certificate to trust in the server, a PEM file
     #[argh(option, arg_name = "string")]
     pub remote_cert: Option<Value<PathBuf>>,

@@ -1,6 +1,7 @@
 //! Where a server is: `tcp://host:port`, `tls://host:port`. Not the way there.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::config::address::{host_port, write_host_port};
 use crate::config::value::Scalar;
@@ -20,6 +21,15 @@ impl fmt::Display for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.tls { "tls://" } else { "tcp://" })?;
         write_host_port(f, &self.host, self.port)
+    }
+}
+
+impl FromStr for Remote {
+    type Err = String;
+
+    /// The error is a sentence that says how to write one.
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::read(text)
     }
 }
 

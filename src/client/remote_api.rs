@@ -1,0 +1,138 @@
+//! The remoteAPI: another program that knows where the server is (WIRE.md, "APIs it calls").
+
+use crate::config::{Remote, Url};
+use crate::net::http::{Client, Request};
+use crate::net::tls;
+use serde::Deserialize;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub struct RemoteApi {
+    pub url: Url,
+    http: Client,
+    /// What it has said last.
+    last: Mutex<Option<Whereabouts>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Whereabouts {
+    server: Remote,
+    stun: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    server_address: String,
+    #[serde(default)]
+    stun_address: Option<String>,
+}
+
+impl RemoteApi {
+    /// The error says what is missing for an `https://` URL.
+    pub fn new(url: &Url) -> io::Result<Self> {
+        let http = Client::new(url.tls, &url.host, url.port)
+            .map_err(|e| io::Error::new(e.kind(), format!("remoteAPI {url}: {e}")))?;
+        Ok(Self {
+            url: url.clone(),
+            http,
+            last: Mutex::default(),
+        })
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Whereabouts>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the server of the client `id` is now. The log tells when that has changed. Errors
+    /// say what went wrong, but not with which API.
+    pub async fn ask(&self, id: &str, patience: Duration) -> io::Result<Remote> {
+        let target = self.url.target_with("network_client_id", id);
+        let mut random = [0; 16];
+        tls::fill_random(&mut random)?;
+        let request_id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let request = Request {
+            target: &target,
+            headers: &[("Request-Id", &request_id)],
+            json: None,
+        };
+        let answer = self.http.send(&request, patience).await?;
+        if answer.status != 200 {
+            let status = answer.status;
+            return Err(io::Error::other(format!(
+                "it answered with status {status}"
+            )));
+        }
+        let now = whereabouts(&answer.body)?;
+        let server = now.server.clone();
+        let mut last = self.last();
+        if last.as_ref() != Some(&now) {
+            log::info!("remote url remote={server} stun={}", now.stun);
+            *last = Some(now);
+        }
+        Ok(server)
+    }
+
+    /// Where the server was when it was last asked about.
+    pub fn known(&self) -> Option<Remote> {
+        self.last().as_ref().map(|last| last.server.clone())
+    }
+}
+
+fn whereabouts(body: &[u8]) -> io::Result<Whereabouts> {
+    let answer: Answer = serde_json::from_slice(body)
+        .map_err(|e| io::Error::other(format!("its answer is not what it should be: {e}")))?;
+    let server = answer
+        .server_address
+        .parse()
+        .map_err(|e| io::Error::other(format!("its answer is not what it should be: {e}")))?;
+    let stun = answer.stun_address.unwrap_or_default();
+    Ok(Whereabouts { server, stun })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_names_the_server_as_remote_would() {
+        for (body, server, stun) in [
+            (
+                r#"{"serverAddress": "tls://s.example.com", "stunAddress": "stun:s:3478"}"#,
+                "tls://s.example.com:443",
+                "stun:s:3478",
+            ),
+            (
+                r#"{"serverAddress": "[::1]:7001", "x": {}}"#,
+                "tcp://[::1]:7001",
+                "",
+            ),
+            (
+                r#"{"stunAddress": null, "serverAddress": "s"}"#,
+                "tcp://s:80",
+                "",
+            ),
+        ] {
+            let now = whereabouts(body.as_bytes()).unwrap();
+            assert_eq!(
+                (now.server.to_string().as_str(), now.stun.as_str()),
+                (server, stun)
+            );
+        }
+    }
+
+    #[test]
+    fn what_names_no_server_is_an_error_that_says_so() {
+        for (body, why) in [
+            ("", "EOF"),
+            ("<html>", "expected value"),
+            (r#"{"stunAddress": "s"}"#, "serverAddress"),
+            (r#"{"serverAddress": ""}"#, "not a server's address"),
+            (r#"{"serverAddress": "http://s"}"#, "not a server's address"),
+        ] {
+            let e = whereabouts(body.as_bytes()).unwrap_err().to_string();
+            assert!(e.contains(why), "{body}: {e}");
+        }
+    }
+}
