@@ -186,8 +186,9 @@ fn a_configured_id_is_decided_by_its_secret_alone() {
 #[test]
 fn the_api_decides_about_unknown_ids_even_where_any_client_is_allowed() {
     let api = api::start(0, |_| judgement(false, &[]));
-    let (_server, addr) = asking(&api, "-allowAnyClient");
+    let (mut server, addr) = asking(&api, "-allowAnyClient");
     assert_refused(addr, &hello("id1", "s", &ID_ALONE), BAD_CREDENTIALS);
+    server.wait_for("allowAnyClient has no effect beside authAPI");
 }
 
 #[test]
@@ -397,4 +398,18 @@ fn an_address_that_fails_too_often_is_refused_for_a_while_but_its_visitors_are_s
     assert_eq!(server.lines_with("has failed to authenticate").len(), 1);
     let refused = server.lines_with("its address failed to authenticate too often");
     assert!(refused.len() >= 2 && refused.iter().all(|line| line.contains(" DBG ")));
+}
+
+#[test]
+fn an_unknown_id_that_anybody_can_make_up_does_not_clear_the_count() {
+    let mut server =
+        server("-addr 127.0.0.1:0 -id id1 -secret secret1 -allowAnyClient -reconnectTimes 1");
+    let addr = server.addr();
+    let wrong = hello("id1", "wrong", &ID_ALONE);
+    for id in ["made", "up"] {
+        assert_refused(addr, &wrong, BAD_CREDENTIALS);
+        Peer::client(addr, &hello(id, "s", &ID_ALONE)).frame();
+    }
+    server.wait_for("has failed to authenticate 2 times");
+    assert_refused(addr, &hello("id1", "secret1", &ID_ALONE), BAD_CREDENTIALS);
 }

@@ -4,11 +4,13 @@
 
 mod common;
 
+use common::api;
 use common::certs::{self, Certs};
 use common::curl::{curl, Reply};
 use common::gt::{client, client_of_id1, server, server_of_id1, Gt};
 use common::hello::{client_hello, cutter, Cut};
 use common::nginx::{self, Nginx};
+use common::peer::{hello, Frame, Peer};
 use common::samples::{assert_same, random_file, Random};
 use common::scratch::Scratch;
 use common::service::{self, Service};
@@ -380,4 +382,39 @@ fn a_decrypted_visitor_who_cannot_be_served_gets_an_answer_too() {
         setup.certs.ca.display()
     ));
     assert_eq!((reply.code, reply.errors.as_str()), (0, "404"));
+}
+
+#[test]
+fn apis_are_asked_over_https_if_the_system_trusts_them() {
+    let certs = certs::make();
+    let mut here = server("-addr 127.0.0.1:0 -id id1 -secret s");
+    let json = serde_json::json!({
+        "result": true,
+        "serverAddress": here.addr().to_string(),
+    });
+    let api = api::start(0, move |_| api::answer(200, &json.to_string()));
+    let mut front = server(&format!(
+        "-addr \"\" -tlsAddr 127.0.0.1:0 {} -id localhost -secret s",
+        certs.flags()
+    ));
+    let addr = front.tls_addr();
+    let mut behind = client(&format!(
+        "-local http://{} -remote tls://{addr} -remoteCert {} -id localhost -secret s",
+        api.addr,
+        certs.ca.display()
+    ));
+    behind.wait_for_tunnel();
+    let url = format!("https://localhost:{}/", addr.port());
+
+    let line = format!("server -addr 127.0.0.1:0 -authAPI {url}");
+    let id1 = hello("id1", "s", &[0x00]);
+    let mut trusts = Gt::trusting(&certs.ca, &line);
+    Peer::client(trusts.addr(), &id1).expect(Frame::Ready);
+    let mut distrusts = Gt::trusting(&certs.other_ca, &line);
+    Peer::client(distrusts.addr(), &id1).expect(Frame::Error(1));
+    distrusts.wait_for("TLS with localhost: invalid peer certificate");
+
+    let line = format!("client -local http://127.0.0.1:1 -id id1 -secret s -remoteAPI {url}");
+    Gt::trusting(&certs.ca, &line).wait_for_tunnel();
+    Gt::trusting(&certs.other_ca, &line).wait_for("TLS with localhost: invalid peer certificate");
 }

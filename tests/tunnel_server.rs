@@ -604,7 +604,7 @@ fn assert_refused(addr: SocketAddr, hello: &[u8], with: Frame) {
 
 #[test]
 fn error_1_answers_a_wrong_id_or_secret() {
-    let mut server = server_of_id1("");
+    let mut server = server_of_id1("-reconnectTimes 0");
     let addr = server.addr();
     for (id, secret) in [
         ("id1", "secret2"),

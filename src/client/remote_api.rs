@@ -83,10 +83,10 @@ impl RemoteApi {
 fn whereabouts(body: &[u8]) -> io::Result<Whereabouts> {
     let answer: Answer = serde_json::from_slice(body)
         .map_err(|e| io::Error::other(format!("its answer is not what it should be: {e}")))?;
-    let server = answer
-        .server_address
-        .parse()
-        .map_err(|e| io::Error::other(format!("its answer is not what it should be: {e}")))?;
+    let server = answer.server_address.parse().map_err(|e: String| {
+        let e = e.trim_end_matches('.');
+        io::Error::other(format!("its answer is not what it should be: {e}"))
+    })?;
     let stun = answer.stun_address.unwrap_or_default();
     Ok(Whereabouts { server, stun })
 }

@@ -196,6 +196,13 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
             "the API speaks plain HTTP: HTTPS needs both apiCertFile and apiKeyFile".to_owned(),
         );
     }
+    if allow_any_client && auth_api.is_some() {
+        warnings.push(
+            "allowAnyClient has no effect beside authAPI, which decides about every client that \
+             is not among the users"
+                .to_owned(),
+        );
+    }
     let tunnel_tls_min = tls_min("tlsVersion", options.tls_version, &mut warnings);
     let api_tls_min = tls_min("apiTLSVersion", options.api_tls_version, &mut warnings);
     let server = Server {

@@ -63,7 +63,7 @@ impl Guard {
         }
     }
 
-    /// A client there had the right ones.
+    /// A client there had the right ones, which were known before.
     pub fn succeeded(&self, ip: IpAddr) {
         if self.times > 0 {
             self.lock().forget(&network(ip));

@@ -31,7 +31,9 @@ const MAX_CHANGES: usize = 4;
 pub async fn serve(state: Arc<State>, conn: Arc<Conn>, peer: SocketAddr, already: Vec<u8>) {
     match greet(&state, &conn, peer, already).await {
         Ok(greeted) => {
-            state.guard.succeeded(peer.ip());
+            if greeted.admission.is_proof() {
+                state.guard.succeeded(peer.ip());
+            }
             let shortest = state.timeout.unwrap_or(Duration::from_secs(60));
             let policy = Policy {
                 speed: state.speeds.of(&greeted.id, greeted.admission.limits.speed),

@@ -59,6 +59,12 @@ impl Admission {
             claim: None,
         }
     }
+
+    /// Whether the client has shown that it knows a secret. A claim shows nothing: anybody
+    /// can come with a new id.
+    pub fn is_proof(&self) -> bool {
+        self.claim.is_none() && !self.guest
+    }
 }
 
 impl Users {

@@ -4,6 +4,7 @@ use super::process::{run, Process};
 use super::{eventually, scratch::Scratch, words};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
+use std::path::Path;
 use std::process::{Command, Output};
 
 pub const GT: &str = env!("CARGO_BIN_EXE_gt");
@@ -54,6 +55,13 @@ impl Gt {
         let mut command = Command::new(GT);
         command.args(role);
         Gt::spawn(name, command, line)
+    }
+
+    /// Starts `gt` in a system whose only certificate authority is `ca`.
+    pub fn trusting(ca: &Path, line: &str) -> Gt {
+        let mut command = Command::new(GT);
+        command.env("SSL_CERT_FILE", ca);
+        Gt::spawn("gt", command, line)
     }
 
     fn spawn(name: &str, mut command: Command, line: &str) -> Gt {

@@ -82,7 +82,11 @@ pub(super) async fn read(conn: &Conn) -> Result<(Answer, bool), Failure> {
         match reader.more().await {
             Ok(0) if begun => return Err(bad("the answer is cut short")),
             Err(e) if begun => return Err(Failure::Bad(e)),
-            Ok(0) => return Err(Failure::Dead(io::ErrorKind::UnexpectedEof.into())),
+            Ok(0) => {
+                let what = "it closed the connection without an answer";
+                let e = io::Error::new(io::ErrorKind::UnexpectedEof, what);
+                return Err(Failure::Dead(e));
+            }
             Err(e) => return Err(Failure::Dead(e)),
             Ok(_) => begun = true,
         }
