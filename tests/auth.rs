@@ -413,3 +413,17 @@ fn an_unknown_id_that_anybody_can_make_up_does_not_clear_the_count() {
     server.wait_for("has failed to authenticate 2 times");
     assert_refused(addr, &hello("id1", "secret1", &ID_ALONE), BAD_CREDENTIALS);
 }
+
+#[test]
+fn the_server_can_look_at_itself_from_an_address_that_is_refused() {
+    let mut server =
+        server("-addr 127.0.0.1:0 -id id1 -secret secret1 -apiAddr 127.0.0.1:0 -reconnectTimes 1");
+    let addr = server.addr();
+    for _ in 0..2 {
+        assert_refused(addr, &hello("id1", "wrong", &ID_ALONE), BAD_CREDENTIALS);
+    }
+    let status = get(server.api_addr(), "x", "/status");
+    assert_eq!(status.status, 200, "{}", status.text());
+    // And that is no way in for others.
+    assert_refused(addr, &hello("id1", "secret1", &ID_ALONE), BAD_CREDENTIALS);
+}
