@@ -15,6 +15,7 @@ use crate::config::file::Document;
 use crate::config::options::{meant, CommonOptions, Name};
 #[cfg(feature = "server")]
 use crate::config::server;
+use crate::config::shown;
 use crate::config::value::{given, Scalar, Value};
 use crate::config::{self, Error, Loaded, RoleName};
 
@@ -276,7 +277,8 @@ fn load(role: RoleName, flags: &[Flag], document: Option<&Document>) -> Result<L
     given.sort_unstable();
     given.dedup();
     let common = options::<CommonOptions>(flags)?;
-    match role {
+    let groups = service_groups(flags, role)?;
+    let mut loaded = match role {
         #[cfg(feature = "server")]
         RoleName::Server => server::load(
             server::Flags {
@@ -287,21 +289,40 @@ fn load(role: RoleName, flags: &[Flag], document: Option<&Document>) -> Result<L
             document,
         ),
         #[cfg(feature = "client")]
-        RoleName::Client => {
-            let services = service_groups(flags)?;
-            client::load(
-                client::Flags {
-                    common,
-                    own: options(flags)?,
-                    services,
-                    given,
-                },
-                document,
-            )
-        }
+        RoleName::Client => client::load(
+            client::Flags {
+                common,
+                own: options(flags)?,
+                services: groups
+                    .iter()
+                    .map(|group| options(group))
+                    .collect::<Result<_, _>>()?,
+                given,
+            },
+            document,
+        ),
         #[cfg(not(all(feature = "server", feature = "client")))]
         _ => Err(Error::new(format!("This gt was built without the {role}."))),
-    }
+    }?;
+    loaded.shown = shown::shown(
+        &names,
+        &pairs(flags.iter().filter(|flag| {
+            let in_group =
+                |group: &Vec<Flag>| group.iter().any(|f| f.name.camel == flag.name.camel);
+            groups.len() < 2 || !groups.iter().any(in_group)
+        })),
+        &match groups.len() {
+            0 | 1 => Vec::new(),
+            _ => groups.iter().map(pairs).collect(),
+        },
+        document,
+    );
+    Ok(loaded)
+}
+
+fn pairs<'f>(flags: impl IntoIterator<Item = &'f Flag>) -> Vec<shown::Given<'f>> {
+    let pair = |flag: &'f Flag| (flag.name.camel, flag.value.as_str());
+    flags.into_iter().map(pair).collect()
 }
 
 /// Reads those of the flags that `T` has, by argh.
@@ -341,10 +362,13 @@ where
 }
 
 /// A group for each `-local`, with the flags up to the next. With one `-local` or none, all service
-/// flags are one group wherever they stand.
-#[cfg(feature = "client")]
-fn service_groups(flags: &[Flag]) -> Result<Vec<client::ServiceOptions>, Error> {
-    let names = client::service_names();
+/// flags are one group wherever they stand. A server has none.
+fn service_groups(flags: &[Flag], role: RoleName) -> Result<Vec<Vec<Flag>>, Error> {
+    let names: Vec<Name> = match role {
+        #[cfg(feature = "client")]
+        RoleName::Client => client::service_names(),
+        _ => Vec::new(),
+    };
     let mine: Vec<&Flag> = flags
         .iter()
         .filter(|flag| names.iter().any(|name| name.camel == flag.name.camel))
@@ -372,7 +396,7 @@ fn service_groups(flags: &[Flag]) -> Result<Vec<client::ServiceOptions>, Error> 
             }
         }
     }
-    groups.iter().map(|group| options(group)).collect()
+    Ok(groups)
 }
 
 /// What `-h` prints.

@@ -3,6 +3,7 @@
 #[cfg(feature = "client")]
 use crate::client::Client;
 use crate::config::Loaded;
+use crate::logging;
 #[cfg(feature = "server")]
 use crate::server::Server;
 use async_std::channel::{self, Receiver};
@@ -32,18 +33,22 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// Tells the runtime what it reads from the environment. Before the runtime is first touched, and
+/// while there is one thread.
+pub fn prepare(roles: &[Loaded]) {
+    let threads = roles.iter().map(Loaded::threads).max().unwrap_or(1);
+    std::env::set_var("ASYNC_STD_THREAD_COUNT", threads.to_string());
+    if std::env::var_os("BLOCKING_MAX_THREADS").is_none() {
+        std::env::set_var("BLOCKING_MAX_THREADS", BLOCKING_THREADS);
+    }
+}
+
 /// Runs the roles until a signal ends the process. `again` reads the configuration once more,
 /// for a reload.
 pub fn run<E: fmt::Display>(
     roles: Vec<Loaded>,
     again: impl Fn() -> Result<Vec<Loaded>, E> + Send + 'static,
 ) -> Result<(), Error> {
-    let threads = roles.iter().map(Loaded::threads).max().unwrap_or(1);
-    // Before the runtime is first touched, and while there is one thread.
-    std::env::set_var("ASYNC_STD_THREAD_COUNT", threads.to_string());
-    if std::env::var_os("BLOCKING_MAX_THREADS").is_none() {
-        std::env::set_var("BLOCKING_MAX_THREADS", BLOCKING_THREADS);
-    }
     raise_open_files();
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])
         .map_err(|e| Error(format!("waiting for signals: {e}")))?;
@@ -145,9 +150,9 @@ async fn serve<E: fmt::Display>(
 ) -> Result<(), Error> {
     let running = Running::start(roles).map_err(|e| Error(e.to_string()))?;
     while let Ok(SIGHUP) = signals.recv().await {
-        let reloaded = again()
-            .map_err(|e| e.to_string())
-            .and_then(|roles| running.reload(&roles).map_err(|e| e.to_string()));
+        let reloaded = again().map_err(|e| e.to_string());
+        logging::reopen(reloaded.as_deref().ok());
+        let reloaded = reloaded.and_then(|roles| running.reload(&roles).map_err(|e| e.to_string()));
         match reloaded {
             Ok(()) => log::info!("reloaded"),
             Err(e) => log::error!("not reloaded, everything stays as it was: {e}"),

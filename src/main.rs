@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     let argv: Vec<String> = std::env::args_os()
         .map(|arg| arg.to_string_lossy().into_owned())
         .collect();
-    let roles = match cli::parse(&argv) {
+    let mut roles = match cli::parse(&argv) {
         Ok(Command::Run(roles)) => roles,
         Ok(Command::Print(text)) => {
             println!("{}", text.trim_end());
@@ -28,8 +28,17 @@ fn main() -> ExitCode {
             return ExitCode::from(BAD_USAGE);
         }
     };
-    if let Some(first) = roles.first() {
-        logging::start(first.logging());
+    daemon::prepare(&roles);
+    let _reports = match logging::start(&roles) {
+        Ok(guard) => guard,
+        Err(e) => {
+            eprintln!("gt: {e}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    for loaded in &mut roles {
+        let config = std::mem::take(&mut loaded.shown);
+        log::info!("{} config={config}", cli::VERSION);
     }
     for warning in roles.iter().flat_map(|loaded| &loaded.warnings) {
         log::warn!("{warning}");
@@ -41,7 +50,7 @@ fn main() -> ExitCode {
     match daemon::run(roles, again) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            log::error!("{e}");
+            log::error!(target: logging::FATAL, "{e}");
             ExitCode::from(FAILED)
         }
     }

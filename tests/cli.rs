@@ -186,7 +186,7 @@ fn an_unknown_key_is_a_warning_and_no_more() {
     );
     let mut server = server(&format!("-config {}", file.display()));
     for key in ["host", "adres"] {
-        let line = server.wait_for(key);
+        let line = server.wait_for(&format!("options.{key} "));
         assert!(
             line.contains(" WRN ") && line.contains("server.yaml"),
             "{line}"

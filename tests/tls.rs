@@ -108,7 +108,7 @@ fn tls_1_3_as_the_lowest_version_refuses_1_2() {
 #[test]
 fn tls_1_1_is_taken_for_1_2_with_a_warning() {
     let mut setup = decrypting("-tlsVersion tls1.1");
-    let warning = setup.server.wait_for("tls1.1");
+    let warning = setup.server.wait_for("is tls1.1");
     assert!(warning.contains(" WRN "), "{warning}");
     let reply = https("id1.example.com", setup.addr, &setup.certs.ca, TLS_1_2);
     assert!(reply.text().starts_with("here "));
@@ -229,7 +229,7 @@ fn remote_cert_insecure_takes_any_certificate_and_warns() {
     let certs = certs::make();
     let flags = certs.self_signed_flags();
     let (_server, mut client) = trusting(&flags, "127.0.0.2:0", "-remoteCertInsecure");
-    let warning = client.wait_for("remoteCertInsecure");
+    let warning = client.wait_for("remoteCertInsecure is set");
     assert!(warning.contains(" WRN "), "{warning}");
     client.wait_for_tunnel();
 }

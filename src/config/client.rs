@@ -27,16 +27,6 @@ pub use service::{Exposure, Service};
 /// Options that are read and checked, but nothing acts on them.
 const NOT_EFFECTIVE: &[&str] = &[
     "remoteSTUN",
-    "logFile",
-    "logFileMaxCount",
-    "logFileMaxSize",
-    "sentryDSN",
-    "sentryDebug",
-    "sentryEnvironment",
-    "sentryLevel",
-    "sentryRelease",
-    "sentrySampleRate",
-    "sentryServerName",
     "tcpForwardAddr",
     "tcpForwardConnections",
     "tcpForwardHostPrefix",
@@ -277,6 +267,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         role: Role::Client(Box::new(client)),
         source: document.map(|document| document.path.clone()),
         warnings,
+        shown: String::new(),
     })
 }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::options::meant;
 use super::value::{given, Value};
-use super::yaml::{Tree, Unknown};
+use super::yaml::{Node, Tree, Unknown};
 #[cfg(all(feature = "server", feature = "client"))]
 use super::{client, server};
 use super::{Error, RoleName};
@@ -150,6 +150,11 @@ impl Document {
         self.tree
             .read(path)
             .map_err(|error| self.error(format_args!("{error}")))
+    }
+
+    /// The value at a path.
+    pub(super) fn node(&self, path: &[&str]) -> Option<&Node> {
+        self.tree.node(path)
     }
 
     /// The keys of a section.

@@ -6,27 +6,79 @@ use log::LevelFilter;
 
 use super::options::CommonOptions;
 use super::value::{all, given, Scalar};
-use super::Secret;
+use super::{Loaded, Secret};
 
-/// Where log lines go.
-#[derive(Clone, Debug, PartialEq)]
+/// Where log lines go; `None` means that nothing was said, and the default stands.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Logging {
-    /// What was asked for: `disable` is `Off`, `fatal` and `panic` are `Error`; `None` means the
-    /// default, see [`Logging::level`].
-    pub level: Option<LevelFilter>,
-    /// `None` logs to stderr alone.
+    /// The lowest level that is logged.
+    pub level: Option<LogLevel>,
+    /// The file to log to instead of stderr.
     pub file: Option<PathBuf>,
-    /// Bytes at which the file is rotated.
-    pub max_size: u64,
-    /// Files to keep.
-    pub max_count: u32,
+    /// Bytes at which the file is rotated; 0 means any.
+    pub max_size: Option<u64>,
+    /// Files to keep, the one that is written to included; 0 means any number.
+    pub max_count: Option<u32>,
 }
 
 impl Logging {
     /// The level to use: `info` unless another was asked for.
-    pub fn level(&self) -> LevelFilter {
-        self.level.unwrap_or(LevelFilter::Info)
+    pub fn level(&self) -> LogLevel {
+        self.level.unwrap_or(LogLevel::Info)
     }
+
+    /// The size to use: 512 MiB unless another was asked for.
+    pub fn max_size(&self) -> u64 {
+        self.max_size.unwrap_or(536_870_912)
+    }
+
+    /// The number to use: 7 unless another was asked for.
+    pub fn max_count(&self) -> u32 {
+        self.max_count.unwrap_or(7)
+    }
+}
+
+/// What there is once in a process, while each of its roles may say something about it: the log and
+/// Sentry. Of each option the first that is set counts; the sentences warn of those that differ.
+pub fn common(roles: &[Loaded]) -> (Logging, Option<&Sentry>, Vec<String>) {
+    let mut warnings = Vec::new();
+    let mut logging = Logging::default();
+    let mut sentry: Option<&Sentry> = None;
+    for loaded in roles {
+        let mut told = |name: &str, heeded: bool| {
+            if !heeded {
+                let source = match &loaded.source {
+                    Some(file) => file.display().to_string(),
+                    None => format!("the {}", loaded.name()),
+                };
+                warnings.push(format!(
+                    "{source}: {name} is ignored: another role of this process has set it \
+                     otherwise, and there is but one log"
+                ));
+            }
+        };
+        let theirs = loaded.logging();
+        told("logLevel", first(&mut logging.level, &theirs.level));
+        told("logFile", first(&mut logging.file, &theirs.file));
+        told(
+            "logFileMaxSize",
+            first(&mut logging.max_size, &theirs.max_size),
+        );
+        told(
+            "logFileMaxCount",
+            first(&mut logging.max_count, &theirs.max_count),
+        );
+        told("sentryDSN", first(&mut sentry, &loaded.sentry()));
+    }
+    (logging, sentry, warnings)
+}
+
+/// Whether `theirs` is what counts then.
+fn first<T: Clone + PartialEq>(counts: &mut Option<T>, theirs: &Option<T>) -> bool {
+    if counts.is_none() {
+        counts.clone_from(theirs);
+    }
+    theirs.is_none() || counts == theirs
 }
 
 /// Where and what to report.
@@ -48,8 +100,8 @@ pub struct Sentry {
     pub debug: bool,
 }
 
-/// The levels as options name them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The levels as options name them, the most talkative first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum LogLevel {
     Trace,
@@ -113,20 +165,48 @@ impl Scalar for SentryLevel {
     }
 }
 
+/// The address of a project at Sentry, with the key in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dsn(pub Secret);
+
+impl Scalar for Dsn {
+    fn read(text: &str) -> Result<Self, String> {
+        let rest = text
+            .strip_prefix("https://")
+            .or(text.strip_prefix("http://"));
+        let parts = rest
+            .and_then(|rest| rest.split_once('@'))
+            .and_then(|(key, rest)| Some((key, rest.split_once('/')?)));
+        match parts {
+            Some((key, (host, project)))
+                if !key.is_empty() && !host.is_empty() && !project.is_empty() =>
+            {
+                Ok(Dsn(Secret::new(text)))
+            }
+            // Not quoted: there may be a key in it.
+            _ => Err(
+                "this is not the address of a project at Sentry: write it like \
+                 https://key@host/number."
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
 impl CommonOptions {
     pub(super) fn logging(&self) -> Logging {
         Logging {
-            level: given(self.log_level.clone()).map(LogLevel::filter),
+            level: given(self.log_level.clone()),
             file: given(self.log_file.clone()),
-            max_size: given(self.log_file_max_size.clone()).unwrap_or(536_870_912),
-            max_count: given(self.log_file_max_count.clone()).unwrap_or(7),
+            max_size: given(self.log_file_max_size.clone()),
+            max_count: given(self.log_file_max_count.clone()),
         }
     }
 
     pub(super) fn sentry(&self) -> Option<Sentry> {
         let levels = all(self.sentry_level.clone());
         Some(Sentry {
-            dsn: given(self.sentry_dsn.clone())?,
+            dsn: given(self.sentry_dsn.clone())?.0,
             levels: if levels.is_empty() {
                 vec![LogLevel::Error, LogLevel::Fatal, LogLevel::Panic]
             } else {

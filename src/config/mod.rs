@@ -15,6 +15,7 @@ pub mod options;
 mod secret;
 #[cfg(feature = "server")]
 pub mod server;
+pub(crate) mod shown;
 mod url;
 pub mod value;
 mod yaml;
@@ -27,7 +28,7 @@ pub use address::ListenAddr;
 pub use client::{
     Client, Exposure, Local, Remote, Scheme, Service, TcpForward, WebRtc, WebRtcLevel,
 };
-pub use logging::{LogLevel, Logging, Sentry};
+pub use logging::{common, LogLevel, Logging, Sentry};
 pub use secret::Secret;
 #[cfg(feature = "server")]
 pub use server::{Api, HostRules, Limits, PortRange, Server, TcpRule, TlsVersion, User};
@@ -46,6 +47,8 @@ pub struct Loaded {
     pub source: Option<PathBuf>,
     /// Sentences for the log; none of them keeps anything from working as configured otherwise.
     pub warnings: Vec<String>,
+    /// All options in one line for the log, without the secrets.
+    pub shown: String,
 }
 
 /// A checked configuration.
@@ -99,6 +102,16 @@ impl Loaded {
             Role::Server(server) => &server.logging,
             #[cfg(feature = "client")]
             Role::Client(client) => &client.logging,
+        }
+    }
+
+    /// Where its reports go.
+    pub fn sentry(&self) -> Option<&Sentry> {
+        match &self.role {
+            #[cfg(feature = "server")]
+            Role::Server(server) => server.sentry.as_ref(),
+            #[cfg(feature = "client")]
+            Role::Client(client) => client.sentry.as_ref(),
         }
     }
 

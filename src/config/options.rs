@@ -9,31 +9,30 @@ use std::path::PathBuf;
 use argh::{ArgsInfo, FlagInfoKind, FromArgs, Optionality};
 use serde::Deserialize;
 
-use super::logging::{LogLevel, SentryLevel};
+use super::logging::{Dsn, LogLevel, SentryLevel};
 use super::value::{either, Share, Value, Within};
 use super::yaml::fields;
-use super::Secret;
 
 /// The options that both roles have.
 #[derive(FromArgs, ArgsInfo, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CommonOptions {
-    /// write the log to this file too
+    /// write the log to this file, and not to stderr
     #[argh(option, arg_name = "string")]
     pub log_file: Option<Value<PathBuf>>,
-    /// keep at most so many log files (default 7)
+    /// keep at most so many log files, this one and older ones; 0 for any number (default 7)
     #[argh(option, arg_name = "uint")]
     pub log_file_max_count: Option<Value<u32>>,
-    /// begin a new log file at so many bytes (default 536870912)
+    /// begin a new log file before it has more than so many bytes; 0 for never (default 536870912)
     #[argh(option, arg_name = "uint")]
     pub log_file_max_size: Option<Value<u64>>,
     /// trace, debug, info, warn, error, fatal, panic or disable (default "info")
     #[argh(option, arg_name = "string")]
     pub log_level: Option<Value<LogLevel>>,
-    /// report to Sentry under this DSN
+    /// report errors to Sentry, at this address: https://key@host/number
     #[argh(option, arg_name = "string")]
     #[serde(rename = "sentryDSN")]
-    pub sentry_dsn: Option<Value<Secret>>,
+    pub sentry_dsn: Option<Value<Dsn>>,
     /// print what the Sentry client does
     #[argh(option, arg_name = "bool")]
     pub sentry_debug: Option<Value<bool>>,

@@ -27,19 +27,7 @@ pub use users::User;
 use users::{UserEntry, Users};
 
 /// Options that are read and checked, but nothing acts on them.
-const NOT_EFFECTIVE: &[&str] = &[
-    "logFile",
-    "logFileMaxCount",
-    "logFileMaxSize",
-    "sentryDSN",
-    "sentryDebug",
-    "sentryEnvironment",
-    "sentryLevel",
-    "sentryRelease",
-    "sentrySampleRate",
-    "sentryServerName",
-    "stunAddr",
-];
+const NOT_EFFECTIVE: &[&str] = &["stunAddr"];
 
 /// A server, ready to start.
 #[derive(Clone, Debug)]
@@ -244,6 +232,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         role: Role::Server(Box::new(server)),
         source: document.map(|document| document.path.clone()),
         warnings,
+        shown: String::new(),
     })
 }
 

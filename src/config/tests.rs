@@ -172,14 +172,11 @@ options:
         assert_eq!(
             loaded.warnings,
             [
-                "gt.yaml: options.logFile is not effective yet",
-                "gt.yaml: options.logFileMaxCount is not effective yet",
-                "gt.yaml: options.logFileMaxSize is not effective yet",
                 "gt.yaml: line 10: options.host is not known here and is ignored",
                 "addr and tlsAddr are both :1234: only one can have it; \"\" turns a listener off",
             ]
         );
-        assert_eq!(loaded.logging().level, Some(log::LevelFilter::Debug));
+        assert_eq!(loaded.logging().level, Some(LogLevel::Debug));
         let server = server(&text);
         assert_eq!(server.addr.as_ref().unwrap().to_string(), ":1234");
         assert_eq!(server.tls_addr.as_ref().unwrap().to_string(), ":1234");
@@ -269,12 +266,12 @@ options:
         );
         assert_eq!((server.limits.speed, server.limits.tcp.len()), (0, 0));
         assert_eq!(
-            (server.logging.max_count, server.logging.max_size),
+            (server.logging.max_count(), server.logging.max_size()),
             (7, 536_870_912)
         );
         assert_eq!(
             (server.logging.level(), server.threads),
-            (log::LevelFilter::Info, 1)
+            (LogLevel::Info, 1)
         );
         assert!(server.allow_any_client);
     }

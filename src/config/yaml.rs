@@ -19,11 +19,12 @@ type Mark = usize;
 #[derive(Debug)]
 pub struct Node {
     mark: Mark,
-    kind: Kind,
+    pub(super) kind: Kind,
 }
 
+/// What a value is.
 #[derive(Debug)]
-enum Kind {
+pub(super) enum Kind {
     Null,
     Text(String),
     List(Vec<Node>),
@@ -115,7 +116,8 @@ impl Tree {
         self.line(unknown.mark)
     }
 
-    fn node(&self, path: &[&str]) -> Option<&Node> {
+    /// The value at `path`, if there is one.
+    pub(super) fn node(&self, path: &[&str]) -> Option<&Node> {
         path.iter()
             .try_fold(&self.root, |node, key| match &node.kind {
                 Kind::Map(entries) => entries
@@ -139,6 +141,17 @@ impl Tree {
             .deserialize(serde_yaml::Deserializer::from_str(&self.text))
             .err()?;
         Some(error.location()?.line())
+    }
+}
+
+impl Node {
+    /// The text of a value, or the texts of a list.
+    pub(super) fn texts(&self) -> Vec<&str> {
+        match &self.kind {
+            Kind::Text(text) => vec![text],
+            Kind::List(nodes) => nodes.iter().flat_map(Node::texts).collect(),
+            Kind::Null | Kind::Map(_) => Vec::new(),
+        }
     }
 }
 

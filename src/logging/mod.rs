@@ -1,18 +1,119 @@
 //! The log: simplelog's writer, with lines in the shape that GT's users know: time, a level
-//! of three letters, the message.
+//! of three letters, the message. Each line goes to `output`, and to `sentry` if it is wanted there.
 
-use crate::config::Logging;
-use log::{Level, LevelFilter, Log, Metadata, Record};
-use simplelog::{ConfigBuilder, WriteLogger};
+mod file;
+mod output;
+#[path = "no_sentry.rs"]
+mod sentry;
+
+use self::sentry::Reporter;
+use crate::config::{self, Loaded, LogLevel};
+use log::{Level, Log, Metadata, Record};
+use output::Output;
+use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 use std::fmt::{self, Write};
-use std::io::Stderr;
+use std::panic::PanicHookInfo;
+use std::sync::{OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 use time::macros::format_description;
 
-/// Starts to log, to stderr. Only the first call has an effect.
-pub fn start(config: &Logging) {
-    let level = config.level.unwrap_or(LevelFilter::Info);
-    // The time is simplelog's; the rest of the line is ours.
-    let shape = ConfigBuilder::new()
+/// The target of an error that ends the process; the `log` crate has no level for it.
+pub const FATAL: &str = "gt::fatal";
+/// The target of a panic.
+const PANIC: &str = "gt::panic";
+/// How long the end of the process may wait for the last reports.
+const LAST_REPORTS: Duration = Duration::from_secs(2);
+
+static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+/// Why there can be no log: a sentence.
+#[derive(Debug)]
+pub struct Error(String);
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Error {}
+
+struct Logger {
+    writer: WriteLogger<Output>,
+    output: Output,
+    level: RwLock<LogLevel>,
+    reporter: Option<Reporter>,
+}
+
+/// Sees to it that the last reports are sent before the process ends.
+pub struct Guard(());
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(reporter) = LOGGER.get().and_then(|logger| logger.reporter.as_ref()) {
+            reporter.flush(LAST_REPORTS);
+        }
+    }
+}
+
+/// Starts to log, for all of these roles, and says what they cannot all have. Only the first call
+/// has an effect. The error says which file cannot be opened; a Sentry that cannot be used is a
+/// warning, since tunnels matter more.
+pub fn start(roles: &[Loaded]) -> Result<Guard, Error> {
+    let (config, sentry, mut warnings) = config::common(roles);
+    let output = Output::open(&config)?;
+    let reporter = match sentry.map(Reporter::start) {
+        Some(Err(e)) => {
+            warnings.push(format!("nothing is reported to Sentry: {e}"));
+            None
+        }
+        other => other.and_then(Result::ok),
+    };
+    let logger = Logger {
+        writer: *WriteLogger::new(LevelFilter::Trace, shape(), output.clone()),
+        output,
+        level: RwLock::new(config.level()),
+        reporter,
+    };
+    let logger = LOGGER.get_or_init(|| logger);
+    if log::set_logger(logger).is_ok() {
+        logger.set_level(config.level());
+        // A full disk is an error of a write; so should be a limit on the size of files (ulimit -f),
+        // whose signal would end the process.
+        let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Default::default());
+        let default = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            panicked(info);
+            if std::env::var_os("RUST_BACKTRACE").is_some() {
+                default(info);
+            }
+        }));
+    }
+    for warning in warnings {
+        log::warn!("{warning}");
+    }
+    Ok(Guard(()))
+}
+
+/// For SIGHUP: opens the log file again, which may have been renamed; if that fails, says so and
+/// goes on with the old one. `roles` are the new configuration, if there is a good one; of it the
+/// level counts, and all about the file.
+pub fn reopen(roles: Option<&[Loaded]>) {
+    let Some(logger) = LOGGER.get() else {
+        return;
+    };
+    let config = roles.map(|roles| config::common(roles).0);
+    if let Some(config) = &config {
+        logger.set_level(config.level());
+    }
+    if let Err(e) = logger.output.reopen(config.as_ref()) {
+        log::error!("{e} The log stays where it was.");
+    }
+}
+
+/// The time is simplelog's; the rest of the line is ours.
+fn shape() -> simplelog::Config {
+    ConfigBuilder::new()
         .set_time_format_custom(format_description!(
             "[weekday repr:short] [month repr:short] [day padding:space] \
              [hour]:[minute]:[second] UTC [year]"
@@ -21,46 +122,98 @@ pub fn start(config: &Logging) {
         .set_thread_level(LevelFilter::Off)
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
-        .build();
-    let logger = Shaped(*WriteLogger::new(level, shape, std::io::stderr()));
-    if log::set_boxed_logger(Box::new(logger)).is_ok() {
-        log::set_max_level(level);
+        .build()
+}
+
+fn panicked(info: &PanicHookInfo<'_>) {
+    let payload = info.payload();
+    let message = match (
+        payload.downcast_ref::<&str>(),
+        payload.downcast_ref::<String>(),
+    ) {
+        (Some(message), _) => message,
+        (None, Some(message)) => message.as_str(),
+        (None, None) => "it does not say why",
+    };
+    match info.location() {
+        Some(place) => log::error!(target: PANIC, "panicked at {place}: {message}"),
+        None => log::error!(target: PANIC, "panicked: {message}"),
     }
 }
 
-struct Shaped(WriteLogger<Stderr>);
+impl Logger {
+    fn set_level(&self, level: LogLevel) {
+        *self.level.write().unwrap_or_else(PoisonError::into_inner) = level;
+        let reported = self.reporter.as_ref().map(Reporter::lowest);
+        log::set_max_level(level.min(reported.unwrap_or(level)).filter());
+    }
 
-impl Log for Shaped {
-    /// Other crates' details are of no use to an operator.
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+    fn level(&self) -> LogLevel {
+        *self.level.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a record of this kind goes: the log, Sentry.
+    fn goes(&self, metadata: &Metadata<'_>) -> (bool, Option<&Reporter>) {
+        let level = level(metadata);
+        // Other crates' details are of no use to an operator, and what Sentry's own say must not
+        // be reported.
         let ours = metadata.target().starts_with("gt");
-        self.0.enabled(metadata) && (ours || metadata.level() <= Level::Warn)
+        let logged = level >= self.level() && (ours || level >= LogLevel::Warn);
+        let reporter = self.reporter.as_ref();
+        (logged, reporter.filter(|it| ours && it.wants(level)))
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        let (logged, reporter) = self.goes(metadata);
+        logged || reporter.is_some()
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.enabled(record.metadata()) {
-            return;
+        let level = level(record.metadata());
+        let (logged, reporter) = self.goes(record.metadata());
+        if logged {
+            // Made here and not by the writer, whose lock other lines wait for.
+            let line = format!("{} {}", short(level), OneLine(record.args()));
+            let mut shaped = Record::builder();
+            let shaped = shaped.level(record.level()).target(record.target());
+            self.writer
+                .log(&shaped.args(format_args!("{line}")).build());
+            // Who has started gt should not have to look for the reason of its end.
+            if level >= LogLevel::Fatal && self.output.is_file() {
+                eprintln!("gt: {}", OneLine(record.args()));
+            }
         }
-        let level = short(record.level());
-        let line = OneLine(record.args());
-        let mut shaped = Record::builder();
-        let shaped = shaped.level(record.level()).target(record.target());
-        self.0
-            .log(&shaped.args(format_args!("{level} {line}")).build());
+        if let Some(reporter) = reporter {
+            reporter.report(level, record.target(), record.args());
+        }
     }
 
-    fn flush(&self) {
-        self.0.flush();
+    fn flush(&self) {}
+}
+
+fn level(metadata: &Metadata<'_>) -> LogLevel {
+    match (metadata.level(), metadata.target()) {
+        (Level::Error, FATAL) => LogLevel::Fatal,
+        (Level::Error, PANIC) => LogLevel::Panic,
+        (Level::Error, _) => LogLevel::Error,
+        (Level::Warn, _) => LogLevel::Warn,
+        (Level::Info, _) => LogLevel::Info,
+        (Level::Debug, _) => LogLevel::Debug,
+        (Level::Trace, _) => LogLevel::Trace,
     }
 }
 
-fn short(level: Level) -> &'static str {
+fn short(level: LogLevel) -> &'static str {
     match level {
-        Level::Error => "ERR",
-        Level::Warn => "WRN",
-        Level::Info => "INF",
-        Level::Debug => "DBG",
-        Level::Trace => "TRC",
+        LogLevel::Panic | LogLevel::Disable => "PNC",
+        LogLevel::Fatal => "FTL",
+        LogLevel::Error => "ERR",
+        LogLevel::Warn => "WRN",
+        LogLevel::Info => "INF",
+        LogLevel::Debug => "DBG",
+        LogLevel::Trace => "TRC",
     }
 }
 
@@ -90,15 +243,4 @@ impl fmt::Display for OneLine<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_stays_on_its_line() {
-        let name = "a\nSat INF forged\u{1b}[2J é";
-        assert_eq!(
-            OneLine(&format_args!("id={name}")).to_string(),
-            "id=a\\nSat INF forged\\u{1b}[2J é"
-        );
-    }
-}
+mod tests;

@@ -1,0 +1,292 @@
+//! A configuration as one line for the log: every option with its value, none of the secrets. Made
+//! of what was written and of the options' names, so it knows no types.
+
+use super::file::Document;
+use super::options::Name;
+use super::value::Scalar;
+use super::yaml::{Kind, Node};
+
+/// Stands for a secret.
+const MASK: &str = "******";
+/// Options whose values are secrets.
+const SECRETS: [&str; 2] = ["secret", "sentryDSN"];
+/// Flags that ask for something once.
+const NO_OPTIONS: [&str; 3] = ["h", "s", "version"];
+/// Sections of a file besides `options`, and the keys in them that no option has.
+const SECTIONS: [&str; 5] = ["services", "tcp", "tcpNumber", "host", "users"];
+const KEYS: [&str; 4] = ["number", "range", "regex", "withID"];
+/// Bytes; a file may name thousands of users.
+const MOST: usize = 16 * 1024;
+
+/// A flag as it was given: name and value.
+pub type Given<'a> = (&'a str, &'a str);
+
+/// All of it: `names` are the role's options, `services` the groups of several `-local`, whose
+/// flags are not among `flags`.
+pub fn shown(
+    names: &[Name],
+    flags: &[Given<'_>],
+    services: &[Vec<Given<'_>>],
+    document: Option<&Document>,
+) -> String {
+    let mut json = Json(String::new());
+    json.open('{');
+    let section = |name: &str| document.and_then(|document| document.node(&[name]));
+    for name in names
+        .iter()
+        .filter(|name| !NO_OPTIONS.contains(&name.camel))
+    {
+        let of_flags: Vec<&str> = flags
+            .iter()
+            .filter(|(flag, _)| *flag == name.camel)
+            .map(|(_, value)| *value)
+            .collect();
+        let of_file = document.and_then(|document| document.node(&["options", name.camel]));
+        let of_file = of_file.map(Node::texts).unwrap_or_default();
+        let values = match (of_flags.is_empty(), name.camel) {
+            (false, _) => of_flags,
+            (true, "config") => Vec::new(),
+            (true, _) => of_file,
+        };
+        // A section of the same name would otherwise look like the same thing.
+        let key = match section(name.camel) {
+            Some(_) => format!("options.{}", name.camel),
+            None => name.camel.to_owned(),
+        };
+        json.key(&key);
+        json.option(name, &values);
+    }
+    if !services.is_empty() {
+        json.key("services");
+        json.open('[');
+        for service in services {
+            json.open('{');
+            for (name, value) in service {
+                json.key(name);
+                json.text(value);
+            }
+            json.close('}');
+        }
+        if let Some(Kind::List(nodes)) = section("services").map(|node| &node.kind) {
+            for node in nodes {
+                json.node(node, names);
+            }
+        }
+        json.close(']');
+    }
+    for name in SECTIONS {
+        match section(name) {
+            Some(node) if services.is_empty() || name != "services" => {
+                json.key(name);
+                if name == "users" {
+                    json.users(node, names);
+                } else {
+                    json.node(node, names);
+                }
+            }
+            _ => {}
+        }
+    }
+    json.close('}');
+    json.end()
+}
+
+/// What a user reads as JSON; no program does.
+struct Json(String);
+
+impl Json {
+    fn open(&mut self, bracket: char) {
+        self.separate();
+        self.0.push(bracket);
+    }
+
+    fn close(&mut self, bracket: char) {
+        self.0.push(bracket);
+    }
+
+    fn separate(&mut self) {
+        if !self.0.is_empty() && !self.0.ends_with(['{', '[', ':']) {
+            self.0.push(',');
+        }
+    }
+
+    fn key(&mut self, key: &str) {
+        self.quoted(key);
+        self.0.push(':');
+    }
+
+    fn quoted(&mut self, text: &str) {
+        self.separate();
+        self.0.push('"');
+        for c in text.chars() {
+            match c {
+                '"' | '\\' => self.0.extend(['\\', c]),
+                c if c.is_control() => self.0.extend(c.escape_default()),
+                c => self.0.push(c),
+            }
+        }
+        self.0.push('"');
+    }
+
+    /// A URL is shown without what may be a password in it.
+    fn text(&mut self, text: &str) {
+        let (scheme, rest) = match text.split_once("://") {
+            Some((scheme, rest)) if scheme != "file" => (scheme, rest),
+            _ => return self.quoted(text),
+        };
+        let (rest, query) = match rest.split_once('?') {
+            Some((rest, _)) => (rest, "?******"),
+            None => (rest, ""),
+        };
+        let (user, rest) = match rest.rsplit_once('@') {
+            Some((_, rest)) => ("******@", rest),
+            None => ("", rest),
+        };
+        self.quoted(&format!("{scheme}://{user}{rest}{query}"));
+    }
+
+    fn plain(&mut self, text: &str) {
+        self.separate();
+        self.0.push_str(text);
+    }
+
+    /// The values that were given, or the default, in the form of the option's kind.
+    fn option(&mut self, name: &Name, values: &[&str]) {
+        let secret = SECRETS.contains(&name.camel);
+        let shown = |value| {
+            if secret && !str::is_empty(value) {
+                MASK
+            } else {
+                value
+            }
+        };
+        if name.repeats && !values.is_empty() {
+            self.open('[');
+            for value in values {
+                self.text(shown(value));
+            }
+            return self.close(']');
+        }
+        let value = match values.last() {
+            Some(value) => shown(value),
+            None => default(name.help),
+        };
+        match name.kind {
+            "bool" => self.plain(match bool::read(value) {
+                Ok(true) => "true",
+                _ => "false",
+            }),
+            "uint" | "float" if value.is_empty() => self.plain("0"),
+            "uint" | "float" if value.parse::<f64>().is_ok() => self.plain(value),
+            "value" if value.is_empty() => self.plain("null"),
+            _ => self.text(value),
+        }
+    }
+
+    /// Of a section only what is known in it: what is not may be a secret under a wrong name.
+    fn node(&mut self, node: &Node, names: &[Name]) {
+        match &node.kind {
+            Kind::Null => self.plain("null"),
+            Kind::Text(text) => self.text(text),
+            Kind::List(nodes) => {
+                self.open('[');
+                for node in nodes {
+                    self.node(node, names);
+                }
+                self.close(']');
+            }
+            Kind::Map(entries) => {
+                self.open('{');
+                for (key, node) in entries {
+                    let key = key.as_str();
+                    let known = SECTIONS.contains(&key) || KEYS.contains(&key);
+                    if SECRETS.contains(&key) {
+                        self.key(key);
+                        self.quoted(MASK);
+                    } else if known || names.iter().any(|name| name.camel == key) {
+                        self.key(key);
+                        self.node(node, names);
+                    }
+                }
+                self.close('}');
+            }
+        }
+    }
+
+    fn users(&mut self, node: &Node, names: &[Name]) {
+        self.open('{');
+        if let Kind::Map(entries) = &node.kind {
+            for (id, node) in entries {
+                if self.0.len() > MOST {
+                    break;
+                }
+                self.key(id);
+                self.node(node, names);
+            }
+        }
+        self.close('}');
+    }
+
+    fn end(mut self) -> String {
+        if self.0.len() > MOST {
+            let end = (0..=MOST).rev().find(|at| self.0.is_char_boundary(*at));
+            self.0.truncate(end.unwrap_or(0));
+            self.0.push('…');
+        }
+        self.0
+    }
+}
+
+/// What the help of an option says is its default; nothing if that is no value, `(default: …)`.
+fn default(help: &str) -> &str {
+    let rest = help.split_once("(default").map_or("", |(_, rest)| rest);
+    let value = rest.split_once(')').map_or("", |(value, _)| value);
+    value.strip_prefix(' ').unwrap_or("").trim_matches('"')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_keeps_its_passwords_to_itself() {
+        for (url, text) in [
+            ("http://h:80/x", "http://h:80/x"),
+            ("https://u:p@h/x?token=p#p", "https://******@h/x?******"),
+            ("https://u:p/p@h/x", "https://******@h/x"),
+            ("file:///a@b?c", "file:///a@b?c"),
+            ("^a://\\d", "^a://\\\\d"),
+            ("say \"hi\"\n", "say \\\"hi\\\"\\n"),
+        ] {
+            let mut json = Json(String::new());
+            json.text(url);
+            assert_eq!(json.0, format!("\"{text}\""));
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_help() {
+        for (help, value) in [
+            ("so long (default 5m0s)", "5m0s"),
+            ("a header (default \"Host\")", "Host"),
+            ("a prefix (default: the id)", ""),
+            ("silence (default: never), and wait (default 2m0s)", ""),
+            ("a file", ""),
+        ] {
+            assert_eq!(default(help), value, "{help}");
+        }
+    }
+
+    #[test]
+    fn thousands_of_users_do_not_make_an_endless_line() {
+        let users: String = (0..5_000)
+            .map(|n| format!("  user{n}: {{secret: topsecret, pasword: topsecret}}\n"))
+            .collect();
+        let path = std::path::Path::new("gt.yaml");
+        let document = Document::parse(path, format!("users:\n{users}")).unwrap();
+        let line = shown(&[], &[], &[], Some(&document));
+        assert!(line.starts_with("{\"users\":{\"user0\":{\"secret\":\"******\"},"));
+        assert!((MOST..MOST + 100).contains(&line.len()), "{}", line.len());
+        assert!(line.ends_with('…') && !line.contains("topsecret"));
+    }
+}
