@@ -3,7 +3,7 @@
 
 mod file;
 mod output;
-#[path = "no_sentry.rs"]
+#[cfg_attr(not(feature = "sentry"), path = "no_sentry.rs")]
 mod sentry;
 
 use self::sentry::Reporter;

@@ -21,7 +21,7 @@ pub enum MinVersion {
     Tls13,
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     let mut provider = ring::default_provider();
     if !has_aes_instructions() {
         // A stable sort keeps the order among the rest.
@@ -174,7 +174,8 @@ pub fn advice(e: &io::Error) -> &'static str {
     }
 }
 
-fn system_certificates() -> io::Result<Vec<CertificateDer<'static>>> {
+/// The certificate authorities of the system.
+pub(crate) fn system_certificates() -> io::Result<Vec<CertificateDer<'static>>> {
     let found = rustls_native_certs::load_native_certs();
     if found.certs.is_empty() {
         return Err(io::Error::new(

@@ -15,6 +15,7 @@ pub mod ports;
 pub mod process;
 pub mod samples;
 pub mod scratch;
+pub mod sentry;
 pub mod service;
 pub mod smbd;
 pub mod sshd;

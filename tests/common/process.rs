@@ -118,6 +118,18 @@ impl Process {
         most - names.filter(|name| low(name).is_some()).count()
     }
 
+    /// The names of its threads.
+    pub fn threads(&self) -> Vec<String> {
+        let path = format!("/proc/{}/task", self.child.id());
+        let tasks = std::fs::read_dir(path).expect("list threads");
+        let name = |task: std::io::Result<std::fs::DirEntry>| {
+            let path = task.expect("a thread").path().join("comm");
+            // One that has just ended has no name.
+            std::fs::read_to_string(path).unwrap_or_default()
+        };
+        tasks.map(name).collect()
+    }
+
     /// Waits until it has no more than `count` descriptors open.
     pub fn wait_for_fds(&self, count: usize) {
         eventually(
