@@ -4,10 +4,10 @@
 use crate::client::Client;
 use crate::config::Loaded;
 use crate::logging;
+use crate::net::within;
 #[cfg(feature = "server")]
 use crate::server::Server;
 use async_std::channel::{self, Receiver};
-use futures_lite::future;
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -159,9 +159,6 @@ async fn serve<E: fmt::Display>(
         }
     }
     log::info!("stopping");
-    future::or(running.stop(), async {
-        async_io::Timer::after(PATIENCE * 2).await;
-    })
-    .await;
+    within(PATIENCE * 2, running.stop()).await;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! How long to wait before the next try.
 
-use std::hash::{BuildHasher, Hasher};
+use crate::net::random;
 use std::time::Duration;
 
 /// The delay doubles up to here.
@@ -33,12 +33,9 @@ impl Backoff {
 
 /// Between three and five quarters of `delay`.
 fn spread(delay: Duration) -> Duration {
-    let hash = std::collections::hash_map::RandomState::new()
-        .build_hasher()
-        .finish();
     let quarter = delay / 4;
     // 0 to 255 of 256 parts of a half.
-    let part = (hash % 256) as u32;
+    let part = random() % 256;
     (delay - quarter).saturating_add((quarter * 2 / 256).saturating_mul(part))
 }
 

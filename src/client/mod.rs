@@ -11,15 +11,14 @@ mod session;
 
 use crate::config::{self, Secret};
 use crate::net::tls::{self, Connector, Trust};
-use crate::net::Stop;
-use futures_lite::future;
+use crate::net::{within, Stop};
 use pool::{Pool, Source};
 use remote_api::RemoteApi;
 pub use service::Services;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A running client.
 pub struct Client {
@@ -147,7 +146,6 @@ impl Client {
     /// when it has, or then.
     pub async fn stop(&self, patience: Duration) {
         self.me.stop.say();
-        let deadline = Instant::now() + patience;
         for pool in &self.pools {
             pool.close();
         }
@@ -156,10 +154,7 @@ impl Client {
                 pool.drained().await;
             }
         };
-        future::or(drained, async {
-            async_io::Timer::at(deadline).await;
-        })
-        .await;
+        within(patience, drained).await;
     }
 }
 

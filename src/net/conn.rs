@@ -1,7 +1,7 @@
 //! A connection, plain or TLS, that one reader and one writer share. What a byte meant
 //! before TLS or will mean after it is not its business.
 
-use super::{with_scratch, Socket};
+use super::{with_scratch, within, Socket};
 use async_tls::TlsStream;
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::io;
@@ -145,11 +145,7 @@ impl Conn {
             }
             io::Result::Ok(())
         };
-        let timeout = async {
-            async_io::Timer::after(patience).await;
-            Ok(())
-        };
         // The peer gets what it can; there is nobody left to tell.
-        let _ = futures_lite::future::or(goodbye, timeout).await;
+        let _ = within(patience, goodbye).await;
     }
 }

@@ -1,6 +1,6 @@
 //! What a visitor is told when nobody else will answer.
 
-use crate::net::Conn;
+use crate::net::{within, Conn};
 use std::time::Duration;
 
 /// How long the visitor has to read it.
@@ -73,12 +73,7 @@ pub async fn no_such_server_name(conn: &Conn) {
 }
 
 async fn send(conn: &Conn, bytes: &[u8]) {
-    let sending = async { conn.write_all(bytes).await.is_ok() };
-    let timeout = async {
-        async_io::Timer::after(PATIENCE).await;
-        false
-    };
-    if futures_lite::future::or(sending, timeout).await {
+    if let Some(Ok(())) = within(PATIENCE, conn.write_all(bytes)).await {
         conn.linger(PATIENCE).await;
     }
 }

@@ -18,12 +18,11 @@ mod visitor;
 
 use crate::config::{self, ListenAddr, TlsVersion};
 use crate::net::tls::{Acceptor, MinVersion};
-use crate::net::{self, Listener, Stop};
+use crate::net::{self, within, Listener, Stop};
 use crate::wire::frame::Signal;
 use api::Api;
 use auth::AuthApi;
 use counters::Counters;
-use futures_lite::future;
 use guard::Guard;
 use guest::Guest;
 use registry::Registry;
@@ -150,7 +149,6 @@ impl Server {
     /// has, or then.
     pub async fn stop(&self, patience: Duration) {
         self.state.stop.say();
-        let deadline = Instant::now() + patience;
         for tunnel in self.state.registry.tunnels() {
             tunnel.close();
         }
@@ -163,10 +161,7 @@ impl Server {
                 departure.await;
             }
         };
-        future::or(drained, async {
-            async_io::Timer::at(deadline).await;
-        })
-        .await;
+        within(patience, drained).await;
     }
 
     /// Tells every client to open replacements for its tunnels: this server is about to go

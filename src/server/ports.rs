@@ -3,7 +3,6 @@
 use crate::config::{Limits, TcpRule};
 use crate::net::{self, Listener, Stop};
 use crate::wire::frame::Refusal;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::Arc;
 
@@ -176,25 +175,16 @@ fn candidates(rules: &[TcpRule], rule: usize) -> impl Iterator<Item = u16> {
         let len = u32::from(rule.range.last).saturating_sub(u32::from(rule.range.first)) + 1;
         (u32::from(rule.range.first), len)
     });
-    let start = random();
+    let start = net::random();
     (0..TRIES.min(len.saturating_add(RANDOM_TRIES))).filter_map(move |n| {
         let offset = if n < RANDOM_TRIES {
-            random()
+            net::random()
         } else {
             start.wrapping_add(n)
         };
         // Within the range by the modulus.
         u16::try_from(first + offset.checked_rem(len)?).ok()
     })
-}
-
-/// Enough for spreading ports; not for secrets.
-fn random() -> u32 {
-    let hash = std::collections::hash_map::RandomState::new()
-        .build_hasher()
-        .finish();
-    // The low half is as good as the high one.
-    hash as u32
 }
 
 #[cfg(test)]

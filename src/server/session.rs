@@ -5,12 +5,11 @@ use super::guest::Who;
 use super::users::{Admission, Verdict};
 use super::{ports, visitor, State};
 use crate::config::Limits;
-use crate::net::Conn;
+use crate::net::{within, Conn};
 use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel};
 use crate::wire::frame::{Refusal, Signal};
 use crate::wire::hello::{Hello, Offer, Reader};
 use crate::wire::Malformed;
-use async_io::Timer;
 use async_std::channel::{self, Receiver, Sender};
 use futures_lite::future;
 use log::Level;
@@ -105,12 +104,10 @@ async fn greet(
     if state.guard.refuses(peer.ip()) && !state.guest.is_expected() {
         return Err(BLOCKED);
     }
-    let timeout = async {
-        Timer::after(PATIENCE).await;
-        Err(Rejected::Silent)
-    };
-    let (hello, verdict, rest) =
-        future::or(read_hello(state, conn, peer, already), timeout).await?;
+    let reading = read_hello(state, conn, peer, already);
+    let (hello, verdict, rest) = within(PATIENCE, reading)
+        .await
+        .unwrap_or(Err(Rejected::Silent))?;
     let Hello { id, secret, offers } = hello;
     let (admission, judge, offers) = match verdict {
         Verdict::Admitted(admission) => (admission, None, all(offers)),
@@ -209,10 +206,7 @@ async fn refuse(conn: &Conn, refusal: Refusal) {
             conn.linger(GOODBYE).await;
         }
     };
-    future::or(telling, async {
-        Timer::after(PATIENCE).await;
-    })
-    .await;
+    within(PATIENCE, telling).await;
 }
 
 struct Session {
@@ -357,10 +351,7 @@ impl Session {
     async fn end(&self, mut inbox: Inbox) {
         self.tunnel.finish();
         let flushed = async { while !matches!(inbox.next().await, Event::End(_)) {} };
-        let timeout = async {
-            Timer::after(GOODBYE).await;
-        };
-        future::or(flushed, timeout).await;
+        within(GOODBYE, flushed).await;
         inbox.conn().linger(GOODBYE).await;
     }
 }

@@ -7,7 +7,7 @@ use super::http_head;
 use super::ports::Opened;
 use super::registry::{Kind, Opening};
 use super::{session, State};
-use crate::net::{with_scratch, Conn, Socket};
+use crate::net::{with_scratch, within, Conn, Socket};
 use crate::tunnel::{Finish, Relay, Stream, Why};
 use crate::wire::{MAGIC, VERSION};
 use async_io::Timer;
@@ -262,18 +262,6 @@ pub async fn read_more(conn: &Conn, bytes: &mut Vec<u8>, most: usize) -> io::Res
             bytes.extend_from_slice(scratch.get(..n).unwrap_or_default());
             std::task::Poll::Ready(Ok(n))
         })
-    })
-    .await
-}
-
-/// What `task` comes to, unless it takes longer than `patience`.
-pub async fn within<T>(
-    patience: Duration,
-    task: impl std::future::Future<Output = T>,
-) -> Option<T> {
-    future::or(async { Some(task.await) }, async {
-        Timer::after(patience).await;
-        None
     })
     .await
 }

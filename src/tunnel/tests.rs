@@ -522,19 +522,23 @@ fn a_full_stream_that_has_ended_stalls_nobody() {
             let head = Head::ServicesData { task, service, len };
             bytes.extend_from_slice(head.encode().as_slice());
         }
-        // More than a backlog for the first, whose reader never comes, and its end.
-        let len = 400 * 1024;
-        bytes.extend_from_slice(Head::Data { task: 1, len }.encode().as_slice());
-        bytes.resize(bytes.len() + len as usize, 1);
-        bytes.extend_from_slice(Head::Close { task: 1 }.encode().as_slice());
+        // Nearly a backlog for the first, whose reader never comes.
+        let data = |len: u32| {
+            let mut bytes = Head::Data { task: 1, len }.encode().as_slice().to_vec();
+            bytes.resize(bytes.len() + len as usize, 1);
+            bytes
+        };
+        bytes.extend(data(250 * 1024));
         let writing = wire.clone();
         task::spawn(async move { writing.write_all(&bytes).await.unwrap() });
-        let (mut first, mut second) = (client.opened().await, client.opened().await);
-        until(|| first.entry_backlog() > 256 * 1024).await;
-        let mut got = vec![0; 200 * 1024];
-        within(first.read_exact(&mut got)).await.unwrap();
+        let (first, mut second) = (client.opened().await, client.opened().await);
+        until(|| first.entry_backlog() == 250 * 1024).await;
+        // What fills it and its end come in one read.
+        let mut last = data(20 * 1024);
+        last.extend_from_slice(Head::Close { task: 1 }.encode().as_slice());
+        wire.write_all(&last).await.unwrap();
         until(|| first.has_ended()).await;
-        // It is not read any further.
+        assert_eq!(first.entry_backlog(), 270 * 1024);
         let head = Head::Data { task: 2, len: 5 };
         wire.write_all(head.encode().as_slice()).await.unwrap();
         wire.write_all(b"hello").await.unwrap();
@@ -574,8 +578,12 @@ fn all_backlogs_together_are_bounded_and_who_is_stuck_makes_room() {
                 streams.push(Some(stream));
             }
         }
-        let waiting: usize = streams.iter().flatten().map(Stream::entry_backlog).sum();
-        until(|| lock(&client.tunnel.0).waiting >= waiting).await;
+        // The count is what is there, to the byte.
+        until(|| {
+            let waiting: usize = streams.iter().flatten().map(Stream::entry_backlog).sum();
+            waiting == 10 * 200 * 1024 && lock(&client.tunnel.0).waiting == waiting
+        })
+        .await;
     });
 }
 

@@ -89,7 +89,7 @@ impl Front {
         let verdict = asking.await;
         tunnel.close();
         crate::spawn(async move {
-            visitor::within(GOODBYE, async {
+            net::within(GOODBYE, async {
                 while !matches!(inbox.next().await, Event::End(_)) {}
             })
             .await;

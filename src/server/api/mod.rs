@@ -9,10 +9,11 @@ mod reply;
 mod request;
 mod status;
 
-use super::visitor::{within, Door};
+use super::visitor::Door;
 use super::State;
 use crate::net::tls::Acceptor;
-use crate::net::{Conn, Listener, Socket};
+
+use crate::net::{within, Conn, Listener, Socket};
 use async_std::channel::{self, Receiver};
 use check::Front;
 use reply::Reply;

@@ -1,0 +1,9 @@
+//! Random numbers that are good enough to spread things. Not for secrets.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+
+pub fn random() -> u32 {
+    // The low half is as good as the high one.
+    RandomState::new().build_hasher().finish() as u32
+}
