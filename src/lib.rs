@@ -15,6 +15,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod daemon;
+pub mod handover;
 pub mod logging;
 pub mod net;
 #[cfg(feature = "server")]

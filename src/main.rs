@@ -1,7 +1,9 @@
 //! argv → roles → run → exit code, and nothing else.
 
 use gt::cli::{self, Command};
-use gt::{daemon, logging};
+use gt::daemon::{self, Origin};
+use gt::handover::{Heir, Legacy, Program, Word};
+use gt::logging;
 use std::process::ExitCode;
 
 /// Failed at run time.
@@ -10,6 +12,17 @@ const FAILED: u8 = 1;
 const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    let (heir, legacy) = match Heir::find() {
+        Ok(Some((heir, legacy))) => (Some(heir), legacy),
+        Ok(None) => (None, Legacy::default()),
+        Err(e) => {
+            return complain(
+                FAILED,
+                &format!("taking another process's place: {e}"),
+                None,
+            )
+        }
+    };
     let argv: Vec<String> = std::env::args_os()
         .map(|arg| arg.to_string_lossy().into_owned())
         .collect();
@@ -20,21 +33,22 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Ok(Command::Signal { .. }) => {
-            eprintln!("gt: -s is not effective yet; send the signal to the process with kill");
-            return ExitCode::from(FAILED);
+            let why = "-s is not effective yet; send the signal to the process with kill";
+            return complain(FAILED, why, None);
         }
+        Err(e) => return complain(BAD_USAGE, &e.to_string(), heir.as_ref()),
+    };
+    let program = match Program::this() {
+        Ok(program) => program,
         Err(e) => {
-            eprintln!("gt: {e}");
-            return ExitCode::from(BAD_USAGE);
+            let why = format!("finding out which program this is: {e}");
+            return complain(FAILED, &why, heir.as_ref());
         }
     };
     daemon::prepare(&roles);
     let _reports = match logging::start(&roles) {
         Ok(guard) => guard,
-        Err(e) => {
-            eprintln!("gt: {e}");
-            return ExitCode::from(FAILED);
-        }
+        Err(e) => return complain(FAILED, &e.to_string(), heir.as_ref()),
     };
     for loaded in &mut roles {
         let config = std::mem::take(&mut loaded.shown);
@@ -47,11 +61,25 @@ fn main() -> ExitCode {
         Command::Run(roles) => Ok::<_, gt::config::Error>(roles),
         _ => Ok(Vec::new()),
     };
-    match daemon::run(roles, again) {
+    let origin = Origin {
+        program,
+        heir,
+        legacy,
+    };
+    match daemon::run(roles, origin, again) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             log::error!(target: logging::FATAL, "{e}");
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// Says why nothing runs, also to the process whose place this one was to take.
+fn complain(code: u8, why: &str, heir: Option<&Heir>) -> ExitCode {
+    eprintln!("gt: {why}");
+    if let Some(heir) = heir {
+        heir.say(&Word::Failed(why.to_owned()));
+    }
+    ExitCode::from(code)
 }

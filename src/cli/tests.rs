@@ -305,7 +305,7 @@ mod client {
             "./release/linux-amd64-client -local http://127.0.0.1:80 \
              -remote tcp://id1.example.com:8080 -id id1 -secret secret1",
         );
-        assert_eq!(c.remotes[0].to_string(), "tcp://id1.example.com:8080");
+        assert_eq!(c.link.remotes[0].to_string(), "tcp://id1.example.com:8080");
         assert_eq!(
             c.services[0].exposure,
             Exposure::Host {
@@ -313,14 +313,14 @@ mod client {
                 prefix: None
             }
         );
-        assert_eq!((c.connections, c.idle_connections), (3, 1));
+        assert_eq!((c.link.connections, c.link.idle_connections), (3, 1));
 
         let c = client(
             "linux-amd64-client -local http://127.0.0.1 -remote tls://id1.example.com \
              -remoteCertInsecure -id id1 -secret secret1",
         );
-        assert_eq!(c.remotes[0].to_string(), "tls://id1.example.com:443");
-        assert!(c.remote_cert_insecure);
+        assert_eq!(c.link.remotes[0].to_string(), "tls://id1.example.com:443");
+        assert!(c.link.remote_cert_insecure);
 
         let c = client(
             "linux-amd64-client -local https://127.0.0.1 -remote tcp://id1.example.com:443 \
@@ -426,7 +426,9 @@ mod client {
             }
         );
         assert_eq!(
-            client(&format!("gt client {REST} -id j -local http://h")).id,
+            client(&format!("gt client {REST} -id j -local http://h"))
+                .link
+                .id,
             "j"
         );
     }
@@ -436,7 +438,7 @@ mod client {
         let c = client(&format!(
             "gt client {REST} -remote tls://other -local http://h"
         ));
-        let remotes: Vec<_> = c.remotes.iter().map(ToString::to_string).collect();
+        let remotes: Vec<_> = c.link.remotes.iter().map(ToString::to_string).collect();
         assert_eq!(remotes, ["tcp://h:80", "tls://other:443"]);
     }
 
@@ -488,7 +490,7 @@ mod both {
         let file = directory.file("c.yaml", "options: {remote: h, local: 'http://h'}");
         let loaded = loaded(&format!("gt -config {file} -id a -id b"));
         match loaded.role {
-            config::Role::Client(client) => assert_eq!(client.id, "b"),
+            config::Role::Client(client) => assert_eq!(client.link.id, "b"),
             role => panic!("{role:?}"),
         }
     }

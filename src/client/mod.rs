@@ -9,21 +9,96 @@ mod remote_api;
 mod service;
 mod session;
 
-use crate::config::{self, Secret};
+use crate::config::{self, Link, Secret};
+use crate::handover::{Legacy, Piece};
 use crate::net::tls::{self, Connector, Trust};
 use crate::net::{within, Stop};
+use async_io::Timer;
+use event_listener::Event;
+use futures_lite::future;
 use pool::{Pool, Source};
 use remote_api::RemoteApi;
-pub use service::Services;
+use service::Services;
 use std::io;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// A client that was refused, or that waits, tries again so long after its predecessor has begun
+/// to make way.
+const CHANGEOVER: Duration = Duration::from_millis(500);
+/// How long new tunnels may take before the old ones go anyway.
+const SETTLING: Duration = Duration::from_secs(10);
+/// How long what runs may take to finish on tunnels that were replaced.
+const DRAINING: Duration = Duration::from_secs(120);
+
 /// A running client.
+#[derive(Clone)]
 pub struct Client {
     me: Arc<Me>,
     pools: Vec<Arc<Pool>>,
+    /// As the configuration has it.
+    link: Link,
+    /// Those it has taken the place of, whose streams may still run.
+    before: Vec<Client>,
+}
+
+/// All that a client needs to start, or to go on in another way: files have been read, folders
+/// opened.
+pub struct Plan {
+    services: Services,
+    link: Link,
+    secret: Secret,
+    /// Where the servers are, unless only the services change.
+    sources: Option<Vec<Source>>,
+    /// For servers with TLS that are known now.
+    connector: Option<Connector>,
+}
+
+impl Plan {
+    /// How to become what `config` says, from a `running` client or from none. Nothing has
+    /// changed if it cannot be done; the error says which file or folder is the reason.
+    pub fn new(
+        config: &config::Client,
+        running: Option<&Client>,
+        legacy: &Legacy,
+    ) -> io::Result<Self> {
+        let link = &config.link;
+        let same = |client: &&Client| client.link == *link;
+        let sources = match running.filter(same) {
+            Some(_) => None,
+            None => Some(sources(link)?),
+        };
+        // One that was made up stays: the server may hold it against the id.
+        let made_up = |client: &&Client| client.link.id == link.id && client.link.secret.is_none();
+        let secret = match &link.secret {
+            Some(secret) => secret.clone(),
+            None => match running.filter(made_up) {
+                Some(client) => client.me.secret.clone(),
+                None => legacy.secret(&link.id).map_or_else(made_up_secret, Ok)?,
+            },
+        };
+        // A file that cannot be used is told now, not when the first tunnel needs it.
+        let connector = match link.remotes.iter().any(|remote| remote.tls) {
+            true => Some(connector(link)?),
+            false => None,
+        };
+        Ok(Self {
+            services: Services::new(&config.services)?,
+            link: link.clone(),
+            secret,
+            sources,
+            connector,
+        })
+    }
+}
+
+fn sources(link: &Link) -> io::Result<Vec<Source>> {
+    let fixed = link.remotes.iter().cloned().map(Source::Fixed);
+    let mut sources: Vec<Source> = fixed.collect();
+    if let Some(url) = &link.remote_api {
+        sources.push(Source::Asked(RemoteApi::new(url)?));
+    }
+    Ok(sources)
 }
 
 /// What every tunnel of a client needs.
@@ -39,6 +114,8 @@ struct Me {
     idle_connections: usize,
     services: Mutex<Arc<Services>>,
     stop: Stop,
+    /// Who waits before it tries again need not.
+    hurry: Event,
 }
 
 impl Me {
@@ -54,69 +131,62 @@ impl Me {
 /// TLS to servers. Set up when it is first needed: a remoteAPI may name `tls://` servers, or
 /// none.
 struct Tls {
-    insecure: bool,
-    cert: Option<PathBuf>,
-    connector: OnceLock<Connector>,
+    link: Link,
+    connector: Mutex<Option<Connector>>,
 }
 
 impl Tls {
+    fn lock(&self) -> MutexGuard<'_, Option<Connector>> {
+        self.connector
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The error says which file cannot be used, or what the system lacks.
-    fn connector(&self) -> io::Result<&Connector> {
-        if let Some(connector) = self.connector.get() {
-            return Ok(connector);
+    fn connector(&self) -> io::Result<Connector> {
+        if let Some(connector) = &*self.lock() {
+            return Ok(connector.clone());
         }
-        let connector = match &self.cert {
-            _ if self.insecure => {
-                log::warn!(
-                    "remoteCertInsecure is set: anybody between here and the server can \
-                     read and change everything; better set remoteCert to its certificate"
-                );
-                Connector::new(Trust::Nobody)?
-            }
-            Some(path) => Connector::new(Trust::File(path))?,
-            None => Connector::new(Trust::System)
-                .map_err(|e| io::Error::new(e.kind(), format!("{e}, or set remoteCert")))?,
-        };
-        Ok(self.connector.get_or_init(|| connector))
+        let connector = connector(&self.link)?;
+        Ok(self.lock().insert(connector).clone())
+    }
+}
+
+fn connector(link: &Link) -> io::Result<Connector> {
+    match &link.remote_cert {
+        _ if link.remote_cert_insecure => {
+            log::warn!(
+                "remoteCertInsecure is set: anybody between here and the server can read and \
+                 change everything; better set remoteCert to its certificate"
+            );
+            Connector::new(Trust::Nobody)
+        }
+        Some(path) => Connector::new(Trust::File(path)),
+        None => Connector::new(Trust::System)
+            .map_err(|e| io::Error::new(e.kind(), format!("{e}, or set remoteCert"))),
     }
 }
 
 impl Client {
-    /// Begins to connect. The error says which file or folder cannot be used.
-    pub fn start(config: &config::Client) -> io::Result<Self> {
-        let mut sources: Vec<Source> = config.remotes.iter().cloned().map(Source::Fixed).collect();
-        if let Some(url) = &config.remote_api {
-            sources.push(Source::Asked(RemoteApi::new(url)?));
-        }
-        if sources.is_empty() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "there is no remote to connect to; set remote or remoteAPI",
-            ));
-        }
-        let tls = Tls {
-            insecure: config.remote_cert_insecure,
-            cert: config.remote_cert.clone(),
-            connector: OnceLock::new(),
-        };
-        // A file that cannot be used is told now, not when the first tunnel needs it.
-        if config.remotes.iter().any(|remote| remote.tls) {
-            tls.connector()?;
-        }
+    /// Begins to connect.
+    pub fn start(plan: Plan) -> Self {
+        let Plan { link, .. } = plan;
         let me = Arc::new(Me {
-            id: config.id.clone(),
-            secret: match &config.secret {
-                Some(secret) => secret.clone(),
-                None => made_up_secret()?,
+            id: link.id.clone(),
+            secret: plan.secret,
+            tls: Tls {
+                link: link.clone(),
+                connector: Mutex::new(plan.connector),
             },
-            tls,
-            remote_timeout: config.remote_timeout,
-            reconnect_delay: config.reconnect_delay,
-            connections: config.connections,
-            idle_connections: config.idle_connections.max(1),
-            services: Mutex::new(Arc::new(Services::new(&config.services)?)),
+            remote_timeout: link.remote_timeout,
+            reconnect_delay: link.reconnect_delay,
+            connections: link.connections,
+            idle_connections: link.idle_connections.max(1),
+            services: Mutex::new(Arc::new(plan.services)),
             stop: Stop::default(),
+            hurry: Event::new(),
         });
+        let sources = plan.sources.unwrap_or_default();
         let pools = sources.into_iter().map(|source| {
             if let Source::Fixed(remote) = &source {
                 log::info!("remote url remote={remote} stun=");
@@ -124,37 +194,80 @@ impl Client {
             Pool::start(me.clone(), source)
         });
         let pools = pools.collect();
-        Ok(Self { me, pools })
+        Self {
+            me,
+            pools,
+            link,
+            before: Vec::new(),
+        }
     }
 
-    /// What [`Client::reload`] needs of a new configuration. The error names the folder that
-    /// cannot be served.
-    pub fn prepare(config: &config::Client) -> io::Result<Services> {
-        Services::new(&config.services)
-    }
-
-    /// Changes the services on every live tunnel; what runs goes on.
-    pub fn reload(&self, services: Services) {
-        let services = Arc::new(services);
+    /// Goes on with another configuration. Services change on every live tunnel; what asks for
+    /// other tunnels has them opened first, and then the old ones drain. What runs goes on.
+    pub fn change(&mut self, plan: Plan) {
+        if plan.sources.is_some() {
+            let mut before = std::mem::replace(self, Self::start(plan));
+            let mut older = std::mem::take(&mut before.before);
+            older.retain(|client| !client.has_drained());
+            self.before = older;
+            self.before.push(before.clone());
+            let new = self.clone();
+            crate::spawn(async move {
+                new.settle().await;
+                future::zip(before.stop(DRAINING), new.hurry()).await;
+            });
+            return;
+        }
+        *self.me.tls.lock() = plan.connector;
+        let services = Arc::new(plan.services);
         *self.me.lock_services() = services.clone();
         for pool in &self.pools {
             pool.offer(&services);
         }
     }
 
+    /// What a process that takes this one's place needs of it.
+    pub fn legacy(&self) -> Option<Piece> {
+        self.link.secret.is_none().then(|| Piece::Secret {
+            id: self.me.id.clone(),
+            secret: self.me.secret.as_bytes().to_vec(),
+        })
+    }
+
+    /// Waits until it has a tunnel to every server, or has tried, or that takes too long.
+    pub async fn settle(&self) {
+        let settled = async {
+            for pool in &self.pools {
+                pool.settled.heard().await;
+            }
+        };
+        within(SETTLING, settled).await;
+    }
+
+    /// Tries again what has failed, because what was in the way is about to go.
+    pub async fn hurry(&self) {
+        self.me.stop.or(Timer::after(CHANGEOVER)).await;
+        self.me.hurry.notify(usize::MAX);
+    }
+
     /// Opens no more tunnels, lets what runs finish for as long as `patience`, and returns
     /// when it has, or then.
     pub async fn stop(&self, patience: Duration) {
-        self.me.stop.say();
-        for pool in &self.pools {
-            pool.close();
-        }
+        let all = || self.before.iter().chain([self]);
+        let pools = || all().flat_map(|client| &client.pools);
+        all().for_each(|client| client.me.stop.say());
+        pools().for_each(|pool| pool.close());
         let drained = async {
-            for pool in &self.pools {
+            for pool in pools() {
                 pool.drained().await;
             }
         };
         within(patience, drained).await;
+        pools().for_each(|pool| pool.finish());
+    }
+
+    fn has_drained(&self) -> bool {
+        self.pools.iter().all(|pool| pool.has_drained())
     }
 }
 

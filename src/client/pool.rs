@@ -6,11 +6,13 @@ use super::service::Services;
 use super::session::{self, Failure, Session};
 use super::Me;
 use crate::config::Remote;
+use crate::net::Stop;
 use crate::tunnel::Tunnel;
 use crate::wire::frame::Refusal;
 use async_io::Timer;
 use async_std::channel::{self, Receiver, Sender};
 use event_listener::Event;
+use futures_lite::future;
 use log::Level;
 use std::collections::VecDeque;
 use std::fmt;
@@ -29,6 +31,8 @@ pub struct Pool {
     source: Source,
     inner: Mutex<Inner>,
     left: Event,
+    /// A first tunnel is there, or could not be had.
+    pub settled: Stop,
 }
 
 /// What says where the server is.
@@ -89,6 +93,7 @@ impl Pool {
             source,
             inner: Mutex::default(),
             left: Event::new(),
+            settled: Stop::default(),
         });
         for _ in 0..pool.me.idle_connections {
             crate::spawn(pool.clone().keep());
@@ -105,7 +110,9 @@ impl Pool {
         let mut backoff = Backoff::new(self.me.reconnect_delay);
         let mut failing = false;
         while !self.me.stop.is_said() {
-            let delay = match self.connect(true, failing).await {
+            let connected = self.connect(true, failing).await;
+            self.settled.say();
+            let delay = match connected {
                 Ok(leaving) => {
                     failing = false;
                     let begun = Instant::now();
@@ -129,7 +136,11 @@ impl Pool {
                 }
             };
             if !delay.is_zero() {
-                self.me.stop.or(Timer::after(delay)).await;
+                let hurry = self.me.hurry.listen();
+                let delayed = async {
+                    Timer::after(delay).await;
+                };
+                self.me.stop.or(future::or(hurry, delayed)).await;
             }
         }
     }
@@ -252,11 +263,22 @@ impl Pool {
         }
     }
 
+    /// Ends every tunnel, whatever still runs.
+    pub fn finish(&self) {
+        for member in &self.lock().members {
+            member.tunnel.finish();
+        }
+    }
+
+    pub fn has_drained(&self) -> bool {
+        self.lock().members.is_empty()
+    }
+
     /// Waits until there is no tunnel.
     pub async fn drained(&self) {
         loop {
             let left = self.left.listen();
-            if self.lock().members.is_empty() {
+            if self.has_drained() {
                 return;
             }
             left.await;

@@ -39,6 +39,27 @@ const NOT_EFFECTIVE: &[&str] = &[
 /// A client, ready to start.
 #[derive(Clone, Debug)]
 pub struct Client {
+    /// Who it is, and its way to the servers.
+    pub link: Link,
+    /// In the order of their index: those of the flags, then those of the file.
+    pub services: Vec<Service>,
+    /// STUN servers, as they were given.
+    pub stun: Vec<String>,
+    /// Peer connections.
+    pub webrtc: WebRtc,
+    /// The local listener whose connections go to another client.
+    pub tcp_forward: Option<TcpForward>,
+    /// Where the log goes.
+    pub logging: Logging,
+    /// Where reports go.
+    pub sentry: Option<Sentry>,
+    /// Executor threads, 1 to 64.
+    pub threads: usize,
+}
+
+/// Who a client is, and its way to the servers: what a tunnel cannot change once it is there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Link {
     /// 1 to 200 bytes.
     pub id: String,
     /// 1 to 200 bytes; `None` means that one is to be made up.
@@ -59,20 +80,6 @@ pub struct Client {
     pub remote_timeout: Duration,
     /// How long to wait before connecting again.
     pub reconnect_delay: Duration,
-    /// In the order of their index: those of the flags, then those of the file.
-    pub services: Vec<Service>,
-    /// STUN servers, as they were given.
-    pub stun: Vec<String>,
-    /// Peer connections.
-    pub webrtc: WebRtc,
-    /// The local listener whose connections go to another client.
-    pub tcp_forward: Option<TcpForward>,
-    /// Where the log goes.
-    pub logging: Logging,
-    /// Where reports go.
-    pub sentry: Option<Sentry>,
-    /// Executor threads, 1 to 64.
-    pub threads: usize,
 }
 
 /// Peer connections.
@@ -221,16 +228,18 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         )));
     }
     let client = Client {
-        id,
-        secret,
-        remotes: all(options.remote),
-        remote_api: given(options.remote_api),
-        remote_cert: given(options.remote_cert),
-        remote_cert_insecure: given(options.remote_cert_insecure).unwrap_or(false),
-        connections: small(connections),
-        idle_connections: small(idle),
-        remote_timeout: given(options.remote_timeout).unwrap_or(Duration::from_secs(45)),
-        reconnect_delay: given(options.reconnect_delay).unwrap_or(Duration::from_secs(5)),
+        link: Link {
+            id,
+            secret,
+            remotes: all(options.remote),
+            remote_api: given(options.remote_api),
+            remote_cert: given(options.remote_cert),
+            remote_cert_insecure: given(options.remote_cert_insecure).unwrap_or(false),
+            connections: small(connections),
+            idle_connections: small(idle),
+            remote_timeout: given(options.remote_timeout).unwrap_or(Duration::from_secs(45)),
+            reconnect_delay: given(options.reconnect_delay).unwrap_or(Duration::from_secs(5)),
+        },
         services,
         stun: all(options.remote_stun),
         webrtc: WebRtc {
@@ -277,13 +286,13 @@ fn check(client: &Client) -> Result<(), String> {
             "There is no service: say what to serve, like -local http://127.0.0.1:80.".to_owned(),
         );
     }
-    if client.remotes.is_empty() && client.remote_api.is_none() {
+    if client.link.remotes.is_empty() && client.link.remote_api.is_none() {
         return Err(
             "There is no remote: say where the server is, like -remote tcp://example.com:80."
                 .to_owned(),
         );
     }
-    if client.remote_timeout.is_zero() {
+    if client.link.remote_timeout.is_zero() {
         return Err(
             "remoteTimeout cannot be 0: a tunnel that died would never be noticed.".to_owned(),
         );

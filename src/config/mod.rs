@@ -26,7 +26,7 @@ use std::path::PathBuf;
 pub use address::ListenAddr;
 #[cfg(feature = "client")]
 pub use client::{
-    Client, Exposure, Local, Remote, Scheme, Service, TcpForward, WebRtc, WebRtcLevel,
+    Client, Exposure, Link, Local, Remote, Scheme, Service, TcpForward, WebRtc, WebRtcLevel,
 };
 pub use logging::{common, LogLevel, Logging, Sentry};
 pub use secret::Secret;

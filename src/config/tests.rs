@@ -539,7 +539,10 @@ options:
 ",
         );
         assert_eq!(
-            (c.id.as_str(), c.secret.as_ref().unwrap().as_bytes()),
+            (
+                c.link.id.as_str(),
+                c.link.secret.as_ref().unwrap().as_bytes()
+            ),
             ("id1", &b"secret1"[..])
         );
         assert_eq!(locals(&c), ["http://127.0.0.1:80"]);
@@ -590,19 +593,19 @@ options:
     #[test]
     fn defaults_are_the_seeds() {
         let c = client(&format!("{REST}services: {{local: 'http://h'}}"));
-        assert_eq!((c.connections, c.idle_connections), (3, 1));
+        assert_eq!((c.link.connections, c.link.idle_connections), (3, 1));
         assert_eq!(
-            (c.remote_timeout, c.reconnect_delay),
+            (c.link.remote_timeout, c.link.reconnect_delay),
             (Duration::from_secs(45), Duration::from_secs(5))
         );
         assert_eq!(c.webrtc.idle_timeout, Duration::from_secs(300));
-        assert!(c.secret.is_none() && c.tcp_forward.is_none() && c.sentry.is_none());
+        assert!(c.link.secret.is_none() && c.tcp_forward.is_none() && c.sentry.is_none());
     }
 
     #[test]
     fn a_remote_may_be_several() {
         let c = client("options: {remote: [h, 'tls://h'], id: i, local: 'http://h'}");
-        let remotes: Vec<_> = c.remotes.iter().map(ToString::to_string).collect();
+        let remotes: Vec<_> = c.link.remotes.iter().map(ToString::to_string).collect();
         assert_eq!(remotes, ["tcp://h:80", "tls://h:443"]);
     }
 
@@ -673,7 +676,7 @@ options:
             "options: {remote: h, id: file, local: 'http://h', remoteTimeout: 1m}",
         );
         assert_eq!(
-            (c.id.as_str(), c.remote_timeout),
+            (c.link.id.as_str(), c.link.remote_timeout),
             ("flag", Duration::from_secs(60))
         );
     }
@@ -780,7 +783,7 @@ options:
     #[test]
     fn no_idle_connections_means_one() {
         let c = client("options: {remote: h, id: i, local: 'http://h', remoteIdleConnections: 0}");
-        assert_eq!(c.idle_connections, 1);
+        assert_eq!(c.link.idle_connections, 1);
     }
 
     #[test]

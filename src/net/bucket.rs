@@ -1,5 +1,6 @@
 //! A token bucket: so many bytes a second, in small steps. Who shares one shares its rate.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,11 @@ const BURST: Duration = Duration::from_millis(100);
 const STEP: u64 = 8 * 1024;
 
 /// Bytes are taken after they have moved; nobody may move more than was granted.
-pub struct Bucket(Mutex<Inner>);
+pub struct Bucket {
+    /// There is a rate. Those without one must not cost those who ask a lock and a clock.
+    limited: AtomicBool,
+    inner: Mutex<Inner>,
+}
 
 struct Inner {
     /// Bytes a second.
@@ -22,36 +27,57 @@ struct Inner {
 const NANO: u128 = 1_000_000_000;
 
 impl Bucket {
-    /// `rate` in bytes a second, at least 1.
+    /// `rate` in bytes a second; 0 is no limit.
     pub fn new(rate: u64) -> Self {
-        let rate = rate.max(1);
-        Self(Mutex::new(Inner {
-            rate,
-            tokens: 0,
-            at: Instant::now(),
-        }))
+        Self {
+            limited: AtomicBool::new(rate > 0),
+            inner: Mutex::new(Inner {
+                rate: rate.max(1),
+                tokens: 0,
+                at: Instant::now(),
+            }),
+        }
     }
 
+    /// See [`Bucket::new`]. Who waits already asks again at the time that was said before.
     pub fn set_rate(&self, rate: u64) {
         let mut inner = self.lock();
-        inner.fill(Instant::now());
+        let now = Instant::now();
+        if self.is_limited() {
+            inner.fill(now);
+        } else {
+            (inner.tokens, inner.at) = (0, now);
+        }
         inner.rate = rate.max(1);
+        inner.tokens = inner.tokens.min(u128::from(inner.most()) * NANO);
+        self.limited.store(rate > 0, Ordering::Relaxed);
+    }
+
+    /// Whether there is a rate at all.
+    pub fn is_limited(&self) -> bool {
+        self.limited.load(Ordering::Relaxed)
     }
 
     /// How many of `wanted` bytes may move now; or when to ask again.
     pub fn grant(&self, wanted: usize) -> Result<usize, Instant> {
+        if !self.is_limited() {
+            return Ok(wanted);
+        }
         self.lock().grant(wanted, Instant::now())
     }
 
     /// Bytes have moved.
     pub fn take(&self, n: usize) {
+        if !self.is_limited() {
+            return;
+        }
         let mut inner = self.lock();
         let spent = (n as u128) * NANO;
         inner.tokens = inner.tokens.saturating_sub(spent);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,6 +5,7 @@ use async_io::Async;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -77,12 +78,27 @@ fn bind(addr: SocketAddr) -> io::Result<Listener> {
 }
 
 impl Listener {
+    /// A socket that another process listened on. The error says that it does not any more.
+    pub fn adopt(socket: OwnedFd) -> io::Result<Self> {
+        if !SockRef::from(&socket).is_listener()? {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        let io = Async::new(TcpListener::from(socket))?;
+        let addr = io.get_ref().local_addr()?;
+        Ok(Self { io, addr })
+    }
+
+    /// A second handle of the socket, to be given away.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.io.get_ref().as_fd().try_clone_to_owned()
+    }
+
     /// The address it is bound to.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Stops listening at once, whoever still waits for connections.
+    /// Stops listening at once, whoever still waits for connections or shares the socket.
     pub fn close(&self) {
         // It may have been closed before.
         let _ = SockRef::from(self.io.get_ref()).shutdown(std::net::Shutdown::Both);

@@ -20,6 +20,11 @@ impl Stop {
         self.0.event.notify(usize::MAX);
     }
 
+    /// Whether both are the same word.
+    pub fn is(&self, other: &Stop) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub fn is_said(&self) -> bool {
         self.0.said.load(Ordering::SeqCst)
     }

@@ -102,6 +102,11 @@ impl AuthApi {
         })
     }
 
+    /// Whether it is the API at `url`.
+    pub fn is_at(&self, url: &Url) -> bool {
+        self.url == *url
+    }
+
     /// Asks whether the client may connect and which of the prefixes it offers it may have.
     pub async fn judge(&self, id: &str, secret: &[u8], offers: &[Offer]) -> Judgement {
         // JSON is text, and so is every secret that the API knows.

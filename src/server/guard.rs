@@ -10,64 +10,57 @@ const MOST: usize = 10_000;
 
 /// Refuses the tunnels of an address for a while after it has failed more than so many times.
 /// Addresses that succeed are not held.
-pub struct Guard {
-    /// Failures that are allowed; 0 for any number.
-    times: u32,
-    /// How long an address is refused, and how long a failure counts.
-    duration: Duration,
-    table: Mutex<Table>,
-}
+pub struct Guard(Mutex<Table>);
 
 impl Guard {
+    /// An address may fail `times` times, 0 for any number. It is refused for the `duration`,
+    /// and that is how long a failure counts.
     pub fn new(times: u32, duration: Duration) -> Self {
-        Self {
+        Self(Mutex::new(Table {
             times,
             duration,
-            table: Mutex::default(),
-        }
+            ..Table::default()
+        }))
+    }
+
+    /// See [`Guard::new`]; failures are not forgotten.
+    pub fn set(&self, times: u32, duration: Duration) {
+        let mut table = self.lock();
+        (table.times, table.duration) = (times, duration);
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether tunnels from there are refused at this moment.
     pub fn refuses(&self, ip: IpAddr) -> bool {
-        if self.times == 0 {
-            return false;
-        }
-        let failures = self.lock().failures(&network(ip), self.duration);
-        failures > self.times
+        self.lock().refuses(&network(ip))
     }
 
     /// A client there did not have the right id and secret.
     pub fn failed(&self, ip: IpAddr) {
-        if self.times == 0 {
-            return;
-        }
         let network = network(ip);
         let mut table = self.lock();
-        if table.failures(&network, self.duration) > self.times {
-            // One that was under way when the address was refused makes that no longer.
+        // One that was under way when the address was refused makes that no longer.
+        if table.times == 0 || table.refuses(&network) {
             return;
         }
-        let failures = table.count(network, Instant::now(), self.duration);
-        drop(table);
-        if failures > self.times {
+        let failures = table.count(network, Instant::now());
+        if table.refuses(&network) {
+            let duration = table.duration;
+            drop(table);
             let net = if network.is_ipv6() { "/64" } else { "" };
             log::warn!(
                 "{network}{net} has failed to authenticate {failures} times; its tunnels are \
-                 refused for {:?} (reconnectTimes, reconnectDuration)",
-                self.duration
+                 refused for {duration:?} (reconnectTimes, reconnectDuration)"
             );
         }
     }
 
     /// A client there had the right ones, which were known before.
     pub fn succeeded(&self, ip: IpAddr) {
-        if self.times > 0 {
-            self.lock().forget(&network(ip));
-        }
+        self.lock().forget(&network(ip));
     }
 }
 
@@ -84,6 +77,8 @@ fn network(ip: IpAddr) -> IpAddr {
 
 #[derive(Default)]
 struct Table {
+    times: u32,
+    duration: Duration,
     entries: HashMap<IpAddr, Entry>,
     /// The same addresses by their last failure.
     order: BTreeMap<u64, IpAddr>,
@@ -99,15 +94,20 @@ struct Entry {
 }
 
 impl Table {
-    fn failures(&self, network: &IpAddr, duration: Duration) -> u32 {
+    fn failures(&self, network: &IpAddr) -> u32 {
         match self.entries.get(network) {
-            Some(entry) if entry.last.elapsed() < duration => entry.failures,
+            Some(entry) if entry.last.elapsed() < self.duration => entry.failures,
             _ => 0,
         }
     }
 
+    fn refuses(&self, network: &IpAddr) -> bool {
+        self.times > 0 && self.failures(network) > self.times
+    }
+
     /// Counts one more failure, and says how many there are now.
-    fn count(&mut self, network: IpAddr, now: Instant, duration: Duration) -> u32 {
+    fn count(&mut self, network: IpAddr, now: Instant) -> u32 {
+        let duration = self.duration;
         let expired = |entry: &Entry| now.saturating_duration_since(entry.last) >= duration;
         while let Some((_, oldest)) = self.order.first_key_value() {
             let oldest = *oldest;
@@ -155,6 +155,14 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
+    fn table() -> Table {
+        Table {
+            times: 1,
+            duration: MINUTE,
+            ..Table::default()
+        }
+    }
+
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
@@ -200,6 +208,18 @@ mod tests {
     }
 
     #[test]
+    fn new_limits_hold_for_failures_that_were_counted_before() {
+        let guard = Guard::new(1, MINUTE);
+        guard.failed(v4(1));
+        guard.failed(v4(1));
+        assert!(guard.refuses(v4(1)));
+        guard.set(2, MINUTE);
+        assert!(!guard.refuses(v4(1)));
+        guard.failed(v4(1));
+        assert!(guard.refuses(v4(1)));
+    }
+
+    #[test]
     fn one_customer_is_one_address() {
         let guard = Guard::new(1, MINUTE);
         guard.failed(ip("2001:db8:1:2::1"));
@@ -215,34 +235,34 @@ mod tests {
 
     #[test]
     fn a_failure_counts_for_the_duration_and_no_longer() {
-        let mut table = Table::default();
+        let mut table = table();
         let start = Instant::now();
-        assert_eq!(table.count(v4(1), start, MINUTE), 1);
-        assert_eq!(table.count(v4(2), start + MINUTE / 2, MINUTE), 1);
-        assert_eq!(table.count(v4(1), start + MINUTE / 2, MINUTE), 2);
-        assert_eq!(table.count(v4(3), start + MINUTE * 3 / 2, MINUTE), 1);
+        assert_eq!(table.count(v4(1), start), 1);
+        assert_eq!(table.count(v4(2), start + MINUTE / 2), 1);
+        assert_eq!(table.count(v4(1), start + MINUTE / 2), 2);
+        assert_eq!(table.count(v4(3), start + MINUTE * 3 / 2), 1);
         assert_eq!(table.entries.len(), 1, "the others are forgotten");
-        assert_eq!(table.count(v4(1), start + MINUTE * 2, MINUTE), 1);
+        assert_eq!(table.count(v4(1), start + MINUTE * 2), 1);
     }
 
     #[test]
     fn ten_thousand_addresses_are_held_and_the_oldest_goes_first() {
-        let mut table = Table::default();
+        let mut table = table();
         let now = Instant::now();
         let most = u32::try_from(MOST).unwrap();
         for number in 0..most {
-            table.count(v4(number), now, MINUTE);
+            table.count(v4(number), now);
         }
         // The first one is not the oldest any more.
-        assert_eq!(table.count(v4(0), now, MINUTE), 2);
+        assert_eq!(table.count(v4(0), now), 2);
         for number in 0..5 {
-            table.count(v4(most + number), now, MINUTE);
+            table.count(v4(most + number), now);
             assert_eq!((table.entries.len(), table.order.len()), (MOST, MOST));
         }
         for gone in 1..=5 {
-            assert_eq!(table.failures(&v4(gone), MINUTE), 0);
+            assert_eq!(table.failures(&v4(gone)), 0);
         }
-        assert_eq!(table.failures(&v4(0), MINUTE), 2);
-        assert_eq!(table.failures(&v4(6), MINUTE), 1);
+        assert_eq!(table.failures(&v4(0)), 2);
+        assert_eq!(table.failures(&v4(6)), 1);
     }
 }

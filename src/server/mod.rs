@@ -4,196 +4,231 @@
 mod answer;
 mod api;
 mod auth;
+mod claims;
 mod client_hello;
 mod counters;
+mod estate;
 mod guard;
 mod guest;
 mod http_head;
+mod listeners;
 mod ports;
 mod registry;
+mod rules;
 mod session;
 mod speeds;
 mod users;
 mod visitor;
 
-use crate::config::{self, ListenAddr, TlsVersion};
-use crate::net::tls::{Acceptor, MinVersion};
-use crate::net::{self, within, Listener, Stop};
+use crate::config;
+use crate::handover::{Legacy, Piece};
+use crate::net::tls::Acceptor;
+use crate::net::{within, Listener, Stop};
 use crate::wire::frame::Signal;
 use api::Api;
-use auth::AuthApi;
+use claims::Claims;
 use counters::Counters;
+use estate::Estate;
 use guard::Guard;
 use guest::Guest;
+use listeners::{Front, Listeners, Open, Planned, Purpose};
 use registry::Registry;
+use rules::{InForce, Rules};
 use speeds::Speeds;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use users::{Strangers, Users};
 use visitor::Door;
+
+/// Once clients have been asked to reconnect, they have so long to do it before their tunnels
+/// take no more streams.
+const CHANGEOVER: Duration = Duration::from_secs(3);
 
 /// A running server.
 pub struct Server {
     state: Arc<State>,
+    listeners: Listeners,
+}
+
+/// All that a server needs to start, or to go on in another way: listeners are open, files
+/// have been read.
+pub struct Plan {
+    rules: Rules,
+    claims: Arc<Claims>,
+    listeners: Vec<Planned>,
+    api: Option<ApiPlan>,
+    reconnect: (u32, Duration),
+    /// What clients had at a predecessor.
+    estate: Estate,
+}
+
+/// What the API needs, beside its listener.
+struct ApiPlan {
+    acceptor: Option<Acceptor>,
 }
 
 /// What every connection of a server needs.
 struct State {
     registry: Registry,
-    users: Arc<Users>,
+    rules: InForce,
+    claims: Arc<Claims>,
     speeds: Speeds,
     guard: Guard,
     guest: Guest,
     counters: Counters,
     started: Instant,
-    /// The header that routes.
-    mux_header: String,
-    /// Silence that ends a tunnel, or a visitor's connection.
-    timeout: Option<Duration>,
-    /// One direction without traffic is silence enough.
-    unidirectional: bool,
-    acceptor: Option<Acceptor>,
+    /// It accepts no more.
     stop: Stop,
 }
 
 impl State {
-    fn new(config: &config::Server, acceptor: Option<Acceptor>) -> io::Result<Self> {
-        let strangers = match &config.auth_api {
-            Some(url) => Strangers::AskedAbout(Arc::new(AuthApi::new(url)?)),
-            None if config.allow_any_client => Strangers::Welcome,
-            None => Strangers::Refused,
-        };
-        let users = Users::new(&config.users, strangers, &config.limits);
+    fn new(rules: Rules, claims: Arc<Claims>, guard: Guard) -> io::Result<Self> {
         Ok(Self {
             registry: Registry::default(),
-            users: Arc::new(users),
+            rules: InForce::new(rules),
+            claims,
             speeds: Speeds::default(),
-            guard: Guard::new(config.reconnect_times, config.reconnect_duration),
+            guard,
             guest: Guest::new()?,
             counters: Counters::default(),
             started: Instant::now(),
-            mux_header: config.http_mux_header.clone(),
-            timeout: Some(config.timeout).filter(|timeout| !timeout.is_zero()),
-            unidirectional: config.timeout_on_unidirectional_traffic,
-            acceptor,
             stop: Stop::default(),
         })
     }
 }
 
-impl Server {
-    /// Opens every listener and serves. The error says which one failed and why; then none
-    /// is left open.
-    pub fn start(config: &config::Server) -> io::Result<Self> {
-        let acceptor = match (&config.cert_file, &config.key_file) {
-            (Some(cert), Some(key)) if config.tls_addr.is_some() => {
-                Some(Acceptor::new(cert, key, min_version(config.tls_min))?)
-            }
-            _ => None,
-        };
-        let doors = [
-            (&config.addr, Door::Http, "addr", "Listening addr"),
-            (
-                &config.tls_addr,
-                Door::Https,
-                "tlsAddr",
-                "Listening TLS addr",
-            ),
-            (&config.sni_addr, Door::Sni, "sniAddr", "Listening sniAddr"),
-        ];
-        let mut listeners = Vec::new();
-        for (addr, door, key, line) in doors {
-            if let Some(addr) = addr {
-                let listener = listen(key, addr)?;
-                listeners.push((listener, door, format!("{line}={addr}")));
-            }
-        }
+impl Plan {
+    /// How to become what `config` says, from a `running` server or from none. Nothing has
+    /// changed if it cannot be done; the error says which listener or file is the reason.
+    pub fn new(
+        config: &config::Server,
+        running: Option<&Server>,
+        legacy: &mut Legacy,
+    ) -> io::Result<Self> {
+        let state = running.map(|server| &server.state);
+        let claims = state.map_or_else(Arc::default, |state| state.claims.clone());
+        let before = state.map(|state| state.rules.get());
+        let rules = Rules::new(config, &claims, before.as_deref())?;
         let api = match &config.api {
             Some(api) => {
                 let files = api.tls.as_ref();
-                let min = min_version(api.tls_min);
-                let acceptor = files.map(|(cert, key)| Acceptor::new(cert, key, min));
-                Some((
-                    listen("apiAddr", &api.addr)?,
-                    acceptor.transpose()?,
-                    &api.addr,
-                ))
+                let acceptor = files.map(|(cert, key)| rules::acceptor(cert, key, api.tls_min));
+                let acceptor = acceptor.transpose()?;
+                Some(ApiPlan { acceptor })
             }
             None => None,
         };
-        let state = Arc::new(State::new(config, acceptor)?);
-        let front = listeners.first();
-        let front = front.map(|(listener, door, _)| (listener.addr(), *door));
-        let api = match (api, front) {
-            (Some((listener, acceptor, addr)), Some(front)) => {
-                let api = Api::new(state.clone(), acceptor, front)?;
-                Some((listener, api, addr))
-            }
-            _ => None,
-        };
-        for (listener, door, line) in listeners {
-            log::info!("{line}");
-            log::info!("acceptLoop started addr={}", listener.addr());
-            crate::spawn(accept(state.clone(), listener, door));
+        let listeners = listeners::plan(config, running.map(|server| &server.listeners), legacy)?;
+        let estate = Estate::take(legacy, &listeners::name(&listeners));
+        Ok(Self {
+            rules,
+            claims,
+            listeners,
+            api,
+            reconnect: (config.reconnect_times, config.reconnect_duration),
+            estate,
+        })
+    }
+}
+
+impl Server {
+    /// Serves. The error says that the system has no random numbers.
+    pub fn start(plan: Plan) -> io::Result<Self> {
+        let (times, duration) = plan.reconnect;
+        let guard = Guard::new(times, duration);
+        let state = Arc::new(State::new(plan.rules, plan.claims, guard)?);
+        plan.estate.settle(&state);
+        let mut listeners = Listeners::default();
+        listeners.change(plan.listeners, |open, front| {
+            accept(&state, open, front, &plan.api)
+        });
+        Ok(Self { state, listeners })
+    }
+
+    /// Goes on with another configuration. Clients whose right to be here it ends lose their
+    /// tunnels; nothing else that runs is touched.
+    pub fn change(&mut self, plan: Plan) {
+        let state = &self.state;
+        let (times, duration) = plan.reconnect;
+        state.guard.set(times, duration);
+        state.rules.replace(plan.rules);
+        self.listeners.change(plan.listeners, |open, front| {
+            accept(state, open, front, &plan.api)
+        });
+    }
+
+    /// What a process that takes this one's place needs of it. The error says that there are
+    /// no descriptors left.
+    pub fn legacy(&self) -> io::Result<Vec<(Piece, Option<OwnedFd>)>> {
+        let mut pieces = self.listeners.share()?;
+        pieces.extend(estate::of(&self.state, &self.listeners.name())?);
+        Ok(pieces)
+    }
+
+    /// Another process accepts what comes from now on, and has all clients come there. What
+    /// runs may finish for as long as `patience`; returns when it has, or then.
+    pub async fn make_way(&self, patience: Duration) {
+        let state = &self.state;
+        state.stop.say();
+        state.registry.give_up_ports();
+        for tunnel in state.registry.tunnels() {
+            tunnel.signal(Signal::Reconnect);
         }
-        if let Some((listener, api, addr)) = api {
-            log::info!("Listening apiAddr={addr}");
-            log::info!("acceptLoop started addr={}", listener.addr());
-            crate::spawn(api.accept(listener));
-        }
-        Ok(Self { state })
+        // A tunnel that is closed at once would leave its client without any for a moment.
+        within(CHANGEOVER.min(patience), self.drained()).await;
+        self.close(patience.saturating_sub(CHANGEOVER)).await;
     }
 
     /// Accepts no more, lets what runs finish for as long as `patience`, and returns when it
     /// has, or then.
     pub async fn stop(&self, patience: Duration) {
         self.state.stop.say();
+        self.close(patience).await;
+    }
+
+    async fn close(&self, patience: Duration) {
         for tunnel in self.state.registry.tunnels() {
             tunnel.close();
         }
-        let drained = async {
-            loop {
-                let departure = self.state.registry.departure();
-                if self.state.registry.tunnels().is_empty() {
-                    return;
-                }
-                departure.await;
-            }
-        };
-        within(patience, drained).await;
+        within(patience, self.drained()).await;
+        for tunnel in self.state.registry.tunnels() {
+            tunnel.finish();
+        }
     }
 
-    /// Tells every client to open replacements for its tunnels: this server is about to go
-    /// away (WIRE.md, "Life of a tunnel", 8).
-    pub fn ask_to_reconnect(&self) {
-        for tunnel in self.state.registry.tunnels() {
-            tunnel.signal(Signal::Reconnect);
+    async fn drained(&self) {
+        loop {
+            let departure = self.state.registry.departure();
+            if self.state.registry.tunnels().is_empty() {
+                return;
+            }
+            departure.await;
         }
     }
 }
 
-/// Listens on what the option `key` says.
-fn listen(key: &str, addr: &ListenAddr) -> io::Result<Listener> {
-    net::listen(addr.host.as_deref(), addr.port).map_err(|e| {
-        let hint = "is another program there, or is the port below 1024?";
-        io::Error::new(e.kind(), format!("listening on {key} {addr}: {e} ({hint})"))
-    })
-}
-
-fn min_version(min: TlsVersion) -> MinVersion {
-    match min {
-        TlsVersion::Tls12 => MinVersion::Tls12,
-        TlsVersion::Tls13 => MinVersion::Tls13,
+/// Has somebody accept on the listener.
+fn accept(state: &Arc<State>, open: &Open, front: Front, api: &Option<ApiPlan>) {
+    let (listener, stop) = (open.listener.clone(), open.stop.clone());
+    match (open.purpose, api) {
+        (Purpose::Visitors(door), _) => {
+            crate::spawn(accept_visitors(state.clone(), listener, stop, door));
+        }
+        (Purpose::Api, Some(plan)) => match Api::new(state.clone(), plan.acceptor.clone(), front) {
+            Ok(api) => crate::spawn(api.accept(listener, stop)),
+            Err(e) => log::error!("the API cannot serve: {e}"),
+        },
+        (Purpose::Api, None) => {}
     }
 }
 
-async fn accept(state: Arc<State>, listener: Listener, door: Door) {
+async fn accept_visitors(state: Arc<State>, listener: Arc<Listener>, stop: Stop, door: Door) {
     let accepting = async {
         loop {
             let (socket, peer) = listener.accept().await;
             crate::spawn(visitor::greet(state.clone(), socket, peer, door));
         }
     };
-    state.stop.or::<()>(accepting).await;
+    state.stop.or(stop.or::<()>(accepting)).await;
 }

@@ -3,6 +3,8 @@
 use crate::config::{Limits, TcpRule};
 use crate::net::{self, Listener, Stop};
 use crate::wire::frame::Refusal;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::Arc;
 
@@ -17,11 +19,40 @@ pub struct Port {
     asked: Asked,
     /// What it got.
     pub port: u16,
-    /// Which rule it counts against.
-    rule: usize,
     service: Arc<AtomicU16>,
     listener: Arc<Listener>,
     stop: Stop,
+    /// Another process listens, too.
+    shared: bool,
+}
+
+/// A port as it is given to another process.
+pub struct Shared {
+    pub asked: Asked,
+    pub port: u16,
+    pub socket: OwnedFd,
+}
+
+/// A port that the client had when this process took another one's place.
+pub struct Inherited {
+    asked: Asked,
+    port: u16,
+    listener: Listener,
+}
+
+impl Inherited {
+    /// The client has `asked` for this one, perhaps for any, and got the `port`.
+    pub fn new(random: bool, asked: u16, port: u16, listener: Listener) -> Self {
+        let asked = Asked {
+            random,
+            port: asked,
+        };
+        Self {
+            asked,
+            port,
+            listener,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,14 +77,29 @@ pub struct Allowance<'a> {
 }
 
 impl<'a> Allowance<'a> {
-    pub fn new<'b>(limits: &'a Limits, mine: impl Iterator<Item = &'b Port>) -> Self {
-        let mut allowance = Self {
+    pub fn new(limits: &'a Limits) -> Self {
+        Self {
             rules: &limits.tcp,
             used: vec![0; limits.tcp.len()],
             total: limits.tcp_total,
-        };
-        mine.for_each(|port| allowance.count(port.rule));
-        allowance
+        }
+    }
+
+    /// Counts a port that is open. Whether it is allowed, beside those counted before.
+    pub fn admit(&mut self, port: u16) -> bool {
+        let rule = self.rule_for(port);
+        rule.inspect(|rule| self.count(*rule)).is_some()
+    }
+
+    /// A rule that allows this port beside those that are open.
+    fn rule_for(&self, port: u16) -> Option<usize> {
+        let mut rules = self.with_room().into_iter();
+        rules.find(|rule| self.contains(*rule, port))
+    }
+
+    fn contains(&self, rule: usize, port: u16) -> bool {
+        let rule = self.rules.get(rule);
+        rule.is_some_and(|rule| rule.range.contains(port))
     }
 
     fn count(&mut self, rule: usize) {
@@ -87,6 +133,20 @@ impl Port {
         self.asked == asked || self.port == asked.port
     }
 
+    /// The same port, for another process.
+    pub fn share(&self) -> io::Result<Shared> {
+        Ok(Shared {
+            asked: self.asked,
+            port: self.port,
+            socket: self.listener.share()?,
+        })
+    }
+
+    /// Leaves the port to the process that it is shared with.
+    pub fn give_up(mut self) {
+        self.shared = true;
+    }
+
     /// With a new list of the client's services it may belong to another one.
     pub fn belongs_to(&mut self, asked: Asked, service: u16) {
         self.asked = asked;
@@ -97,70 +157,75 @@ impl Port {
 impl Drop for Port {
     fn drop(&mut self) {
         self.stop.say();
-        // Its client may ask for it again before that is heard.
-        self.listener.close();
+        if !self.shared {
+            // Its client may ask for it again before that is heard.
+            self.listener.close();
+        }
     }
 }
 
-/// Opens a port for `service` and counts it.
+/// Opens a port for `service` and counts it. What the client has `inherited` is taken first.
 pub fn open(
     allowance: &mut Allowance<'_>,
+    inherited: &mut Vec<Inherited>,
     asked: Asked,
     service: u16,
 ) -> Result<(Port, Opened), Refusal> {
-    let (port, opened) = try_open(allowance, asked, service)?;
-    allowance.count(port.rule);
+    let (rule, port, listener) = try_open(allowance, inherited, asked, service)?;
+    allowance.count(rule);
+    let listener = Arc::new(listener);
+    let stop = Stop::default();
+    let service = Arc::new(AtomicU16::new(service));
+    let opened = Opened {
+        listener: listener.clone(),
+        service: service.clone(),
+        stop: stop.clone(),
+    };
+    let port = Port {
+        asked,
+        port,
+        service,
+        listener,
+        stop,
+        shared: false,
+    };
     Ok((port, opened))
 }
 
+/// The rule it falls under, the port and its listener.
 fn try_open(
     allowance: &Allowance<'_>,
+    inherited: &mut Vec<Inherited>,
     asked: Asked,
     service: u16,
-) -> Result<(Port, Opened), Refusal> {
+) -> Result<(usize, u16, Listener), Refusal> {
     let rules = allowance.rules;
-    let contains = |rule: &usize| {
-        rules
-            .get(*rule)
-            .is_some_and(|rule| rule.range.contains(asked.port))
-    };
-    let open_one = |rule: usize, port: u16| {
-        let listener = Arc::new(net::listen(None, port).ok()?);
-        let stop = Stop::default();
-        let service = Arc::new(AtomicU16::new(service));
-        let opened = Opened {
-            listener: listener.clone(),
-            service: service.clone(),
-            stop: stop.clone(),
-        };
-        let port = Port {
-            asked,
-            port,
-            rule,
-            service,
-            listener,
-            stop,
-        };
-        Some((port, opened))
-    };
     let with_room = allowance.with_room();
     if with_room.is_empty() && !rules.is_empty() {
         return Err(Refusal::TooManyPorts);
     }
+    let its = |port: &Inherited| port.asked == asked || port.port == asked.port;
+    if let Some(at) = inherited.iter().position(its) {
+        let Inherited { port, listener, .. } = inherited.swap_remove(at);
+        if let Some(rule) = allowance.rule_for(port) {
+            return Ok((rule, port, listener));
+        }
+    }
     if asked.port != 0 {
-        if let Some(rule) = with_room.iter().copied().find(contains) {
-            if let Some(opened) = open_one(rule, asked.port) {
-                return Ok(opened);
+        if let Some(rule) = allowance.rule_for(asked.port) {
+            if let Ok(listener) = net::listen(None, asked.port) {
+                return Ok((rule, asked.port, listener));
             }
-        } else if !asked.random && (0..rules.len()).any(|rule| contains(&rule)) {
+        } else if !asked.random && (0..rules.len()).any(|rule| allowance.contains(rule, asked.port))
+        {
             return Err(Refusal::TooManyPorts);
         }
     }
     if asked.random {
         for rule in with_room {
             for port in candidates(rules, rule) {
-                if let Some(opened) = open_one(rule, port) {
-                    return Ok(opened);
+                if let Ok(listener) = net::listen(None, port) {
+                    return Ok((rule, port, listener));
                 }
             }
         }
@@ -224,7 +289,8 @@ mod tests {
     fn open_one(rules: &[TcpRule], asked: Asked, service: u16) -> Result<(Port, Opened), Refusal> {
         let limits = limits(rules, 0);
         open(
-            &mut Allowance::new(&limits, std::iter::empty()),
+            &mut Allowance::new(&limits),
+            &mut Vec::new(),
             asked,
             service,
         )
@@ -234,23 +300,23 @@ mod tests {
     fn the_asked_port_is_opened_if_it_is_allowed_and_free() {
         let port = free_port();
         let limits = limits(&[rule(1, port, port)], 0);
-        let mut allowance = Allowance::new(&limits, std::iter::empty());
-        let (mine, opened) = open(&mut allowance, ask(port, false), 3).unwrap();
+        let mut allowance = Allowance::new(&limits);
+        let (mine, opened) = open(&mut allowance, &mut Vec::new(), ask(port, false), 3).unwrap();
         assert_eq!((mine.port, opened.listener.addr().port()), (port, port));
         assert_eq!(opened.service.load(Ordering::Relaxed), 3);
         let again = open_one(&[rule(0, port, port)], ask(port, false), 4);
         assert_eq!(again.err(), Some(Refusal::PortNotOpened(4)), "it is in use");
-        let more = open(&mut allowance, ask(port, false), 4);
+        let more = open(&mut allowance, &mut Vec::new(), ask(port, false), 4);
         assert_eq!(more.err(), Some(Refusal::TooManyPorts));
     }
 
     #[test]
     fn the_number_over_all_rules_is_kept() {
         let limits = limits(&[rule(0, 20000, 40000), rule(0, 40001, 60000)], 2);
-        let mut allowance = Allowance::new(&limits, std::iter::empty());
-        let _first = open(&mut allowance, ask(0, true), 0).unwrap();
-        let _second = open(&mut allowance, ask(0, true), 1).unwrap();
-        let third = open(&mut allowance, ask(0, true), 2);
+        let mut allowance = Allowance::new(&limits);
+        let _first = open(&mut allowance, &mut Vec::new(), ask(0, true), 0).unwrap();
+        let _second = open(&mut allowance, &mut Vec::new(), ask(0, true), 1).unwrap();
+        let third = open(&mut allowance, &mut Vec::new(), ask(0, true), 2);
         assert_eq!(third.err(), Some(Refusal::TooManyPorts));
     }
 
@@ -265,6 +331,41 @@ mod tests {
             open_one(&[rule(0, 1, 1)], ask(port, false), 1).err(),
             Some(Refusal::PortNotOpened(1))
         );
+    }
+
+    #[test]
+    fn an_inherited_port_is_taken_if_it_is_still_allowed() {
+        let inherit = || {
+            let listener = net::listen(None, 0).unwrap();
+            let port = listener.addr().port();
+            (port, Inherited::new(true, 0, port, listener))
+        };
+        let (port, one) = inherit();
+        let mut all = vec![one, inherit().1];
+        let limits = limits(&[rule(0, port, port)], 0);
+        let mut allowance = Allowance::new(&limits);
+        let (mine, _opened) = open(&mut allowance, &mut all, ask(0, true), 0).unwrap();
+        assert_eq!((mine.port, all.len()), (port, 1));
+        let other = open(&mut allowance, &mut all, ask(0, true), 1);
+        assert_eq!(
+            other.err(),
+            Some(Refusal::PortNotOpened(1)),
+            "outside of the rules"
+        );
+        assert!(all.is_empty(), "what is of no use is closed");
+    }
+
+    #[test]
+    fn a_port_that_was_given_up_is_not_closed_for_the_other_process() {
+        let (mine, _opened) = open_one(&[rule(0, 1, 65535)], ask(0, true), 0).unwrap();
+        let shared = mine.share().unwrap();
+        mine.give_up();
+        let listener = Listener::adopt(shared.socket).expect("it listens");
+        assert_eq!(listener.addr().port(), shared.port);
+        let (mine, _opened) = open_one(&[rule(0, 1, 65535)], ask(0, true), 0).unwrap();
+        let shared = mine.share().unwrap();
+        drop(mine);
+        assert!(Listener::adopt(shared.socket).is_err(), "it was closed");
     }
 
     #[test]

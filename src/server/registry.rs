@@ -3,13 +3,14 @@
 
 mod survey;
 
-use super::ports::{self, Allowance, Asked, Opened, Port};
+use super::ports::{self, Allowance, Asked, Inherited, Opened, Port, Shared};
 use crate::config::Limits;
 use crate::tunnel::{Stream, Traffic, Tunnel};
 use crate::wire::frame::{next_task, Refusal, Signal};
 use crate::wire::hello::Offer;
 use event_listener::{Event, EventListener};
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 pub use survey::{Order, Seen, Sum};
@@ -51,6 +52,8 @@ struct Inner {
     clients: HashMap<Box<str>, Client>,
     hosts: Hosts,
     remembered: HashMap<Key, Instant>,
+    /// Ports of clients that have not come back yet.
+    inherited: HashMap<Box<str>, Vec<Inherited>>,
     /// What clients that have left have moved.
     past: Traffic,
 }
@@ -58,7 +61,7 @@ struct Inner {
 type Hosts = HashMap<Key, Host>;
 
 /// A host prefix, in lower case, and what it is matched with.
-type Key = (Kind, Box<str>);
+pub type Key = (Kind, Box<str>);
 
 #[derive(PartialEq, Eq)]
 struct Host {
@@ -85,6 +88,11 @@ struct Client {
 }
 
 impl Client {
+    /// Whether streams to it can be opened.
+    fn is_served(&self) -> bool {
+        self.tunnels.iter().any(|member| member.tunnel.is_open())
+    }
+
     fn all_tunnels(&self) -> impl Iterator<Item = &Tunnel> {
         let old = self.old.iter().flat_map(|old| old.tunnels.iter());
         self.tunnels.iter().map(|member| &member.tunnel).chain(old)
@@ -171,6 +179,78 @@ impl Registry {
         drop(inner);
         self.arrived.notify(usize::MAX);
         Ok(opened)
+    }
+
+    /// What the client was granted is held against other limits. If they would not give it
+    /// that, its registration ends: its tunnels drain, and when it comes again it is told
+    /// why.
+    pub fn hold_against(&self, id: &str, limits: &Limits) -> Result<(), Refusal> {
+        let mut inner = self.lock();
+        let Some(client) = inner.clients.get(id) else {
+            return Ok(());
+        };
+        let mut allowance = Allowance::new(limits);
+        let ports = client.ports.iter().all(|port| allowance.admit(port.port));
+        let verdict = match inner.wanted_hosts(id, limits, &client.offers) {
+            Ok(hosts) if ports && inner.has(id, &hosts) => Ok(()),
+            // It goes by other names now.
+            Ok(_) if ports => Err(Refusal::HostNotAllowed),
+            Ok(_) => Err(Refusal::TooManyPorts),
+            Err(refusal) => Err(refusal),
+        };
+        if verdict.is_err() {
+            inner.dismiss(id);
+            return verdict;
+        }
+        let most = usize::try_from(limits.connections).unwrap_or(usize::MAX);
+        let tunnels = inner
+            .clients
+            .get(id)
+            .into_iter()
+            .flat_map(|client| &client.tunnels);
+        let open = tunnels.filter(|member| member.tunnel.is_open());
+        open.skip(if most > 0 { most } else { usize::MAX })
+            .for_each(|member| member.tunnel.close());
+        Ok(())
+    }
+
+    /// Every prefix that somebody serves.
+    pub fn hosts(&self) -> Vec<Key> {
+        self.lock().hosts.keys().cloned().collect()
+    }
+
+    /// Every port and whose it is, for another process.
+    pub fn shared_ports(&self) -> io::Result<Vec<(Box<str>, Shared)>> {
+        let inner = self.lock();
+        let ports = inner
+            .clients
+            .iter()
+            .flat_map(|(id, client)| client.ports.iter().map(|port| (id.clone(), port)));
+        ports.map(|(id, port)| Ok((id, port.share()?))).collect()
+    }
+
+    /// Leaves all ports to the process that they are shared with.
+    pub fn give_up_ports(&self) {
+        for client in self.lock().clients.values_mut() {
+            client.ports.drain(..).for_each(Port::give_up);
+        }
+    }
+
+    /// Clients that had these will be back soon.
+    pub fn expect(&self, hosts: Vec<Key>, ports: Vec<(Box<str>, Inherited)>) {
+        let mut inner = self.lock();
+        let now = Instant::now();
+        for host in hosts.into_iter().take(MOST_REMEMBERED) {
+            inner.remembered.insert(host, now);
+        }
+        for (id, port) in ports {
+            inner.inherited.entry(id).or_default().push(port);
+        }
+    }
+
+    /// Closes the ports of those that did not come back.
+    pub fn expect_no_more(&self) {
+        self.lock().inherited.clear();
     }
 
     /// Whether the tunnel belongs to the client's present registration.
@@ -269,7 +349,8 @@ impl Inner {
         let hosts = self.wanted_hosts(id, limits, &offers)?;
         let client = self.clients.remove(id);
         let before = client.as_ref().map_or(&[][..], |client| &client.ports);
-        let (kept, new) = match wanted_ports(limits, &offers, before) {
+        let inherited = self.inherited.remove(id).unwrap_or_default();
+        let (kept, new) = match wanted_ports(limits, &offers, before, inherited) {
             Ok(ports) => ports,
             Err(refusal) => {
                 if let Some(client) = client {
@@ -342,7 +423,11 @@ impl Inner {
             };
             let kind = if *tls { Kind::Tls } else { Kind::Http };
             let key: Key = (kind, prefix.into_boxed_str());
-            let taken = self.hosts.get(&key).is_some_and(|host| *host.client != *id);
+            let taken = self.hosts.get(&key).is_some_and(|host| {
+                // Who is about to leave, or is to, has no claim any more.
+                let owner = self.clients.get(&host.client);
+                *host.client != *id && owner.is_some_and(Client::is_served)
+            });
             if taken || wanted.iter().any(|(other, _)| *other == key) {
                 return Err(Refusal::HostConflict);
             }
@@ -353,6 +438,27 @@ impl Inner {
             return Err(Refusal::TooManyHosts);
         }
         Ok(wanted)
+    }
+
+    /// Whether the client has these prefixes and no others.
+    fn has(&self, id: &str, hosts: &[(Key, u16)]) -> bool {
+        let mine = self.hosts.values().filter(|host| *host.client == *id);
+        let has = |(key, _): &(Key, u16)| {
+            let host = self.hosts.get(key);
+            host.is_some_and(|host| *host.client == *id)
+        };
+        mine.count() == hosts.len() && hosts.iter().all(has)
+    }
+
+    /// The client's registration ends, as if its tunnels had; they drain.
+    fn dismiss(&mut self, id: &str) {
+        // What it offered does not matter any more: it may come with the same again.
+        self.retire(id, Vec::new());
+        if let Some(client) = self.clients.get_mut(id) {
+            client.offers.clear();
+            client.ports.clear();
+        }
+        self.forget_hosts(id, true);
     }
 
     /// The tunnels of the registration before drain.
@@ -437,6 +543,7 @@ fn wanted_ports(
     limits: &Limits,
     offers: &[Option<Offer>],
     mine: &[Port],
+    mut inherited: Vec<Inherited>,
 ) -> Result<Ports, Refusal> {
     let mut kept: Vec<(usize, Asked, u16)> = Vec::new();
     let mut missing = Vec::new();
@@ -454,11 +561,15 @@ fn wanted_ports(
             None => missing.push((asked, service)),
         }
     }
-    let kept_ports = kept.iter().filter_map(|(at, ..)| mine.get(*at));
-    let mut allowance = Allowance::new(limits, kept_ports);
+    let mut allowance = Allowance::new(limits);
+    for port in kept.iter().filter_map(|(at, ..)| mine.get(*at)) {
+        if !allowance.admit(port.port) {
+            return Err(Refusal::TooManyPorts);
+        }
+    }
     let mut new = Vec::new();
     for (asked, service) in missing {
-        let (port, opened) = ports::open(&mut allowance, asked, service)?;
+        let (port, opened) = ports::open(&mut allowance, &mut inherited, asked, service)?;
         new.push((port, opened));
     }
     Ok((kept, new))

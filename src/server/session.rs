@@ -2,6 +2,7 @@
 
 use super::auth::{AuthApi, Grant, Judgement};
 use super::guest::Who;
+use super::rules::Rules;
 use super::users::{Admission, Verdict};
 use super::{ports, visitor, State};
 use crate::config::Limits;
@@ -14,7 +15,7 @@ use async_std::channel::{self, Receiver, Sender};
 use futures_lite::future;
 use log::Level;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a client has for its hello, and for reading a refusal.
@@ -28,14 +29,16 @@ const MAX_CHANGES: usize = 4;
 
 /// Serves a tunnel whose magic and version have been read; `already` is what came behind.
 pub async fn serve(state: Arc<State>, conn: Arc<Conn>, peer: SocketAddr, already: Vec<u8>) {
-    match greet(&state, &conn, peer, already).await {
+    let rules = state.rules.get();
+    match greet(&state, &rules, &conn, peer, already).await {
         Ok(greeted) => {
             if greeted.admission.is_proof() {
                 state.guard.succeeded(peer.ip());
             }
-            let shortest = state.timeout.unwrap_or(Duration::from_secs(60));
+            let shortest = rules.timeout.unwrap_or(Duration::from_secs(60));
+            let speed = state.speeds.of(&greeted.id, greeted.admission.limits.speed);
             let policy = Policy {
-                speed: state.speeds.of(&greeted.id, greeted.admission.limits.speed),
+                speed: Some(speed),
                 ..Policy::new(Peer::Client, shortest)
             };
             let (tunnel, inbox) = Tunnel::new(conn, greeted.rest, policy);
@@ -44,11 +47,15 @@ pub async fn serve(state: Arc<State>, conn: Arc<Conn>, peer: SocketAddr, already
                 peer,
                 id: greeted.id,
                 secret: greeted.secret,
-                limits: greeted.admission.limits.clone(),
+                guest: greeted.admission.guest,
+                standing: Mutex::new(Standing {
+                    rules,
+                    admission: greeted.admission,
+                    judge: greeted.judge,
+                }),
                 tunnel,
             };
-            let (admission, judge) = (greeted.admission, greeted.judge);
-            session.run(admission, judge, greeted.offers, inbox).await;
+            session.run(greeted.offers, inbox).await;
         }
         Err(Rejected::Silent) => log::debug!("{peer}: the hello of a tunnel did not come"),
         Err(Rejected::TooLate) => log::debug!("{peer}: the server's look at itself is over"),
@@ -96,6 +103,7 @@ const BLOCKED: Rejected = Rejected::Unheard("its address failed to authenticate 
 
 async fn greet(
     state: &State,
+    rules: &Rules,
     conn: &Conn,
     peer: SocketAddr,
     already: Vec<u8>,
@@ -104,7 +112,7 @@ async fn greet(
     if state.guard.refuses(peer.ip()) && !state.guest.is_expected() {
         return Err(BLOCKED);
     }
-    let reading = read_hello(state, conn, peer, already);
+    let reading = read_hello(state, rules, conn, peer, already);
     let (hello, verdict, rest) = within(PATIENCE, reading)
         .await
         .unwrap_or(Err(Rejected::Silent))?;
@@ -143,6 +151,7 @@ async fn greet(
 /// possible without asking.
 async fn read_hello(
     state: &State,
+    rules: &Rules,
     conn: &Conn,
     peer: SocketAddr,
     mut bytes: Vec<u8>,
@@ -170,7 +179,7 @@ async fn read_hello(
                     Who::TooLate => return Err(Rejected::TooLate),
                     // Others that came with this one may have failed meanwhile.
                     Who::SomebodyElse if state.guard.refuses(peer.ip()) => return Err(BLOCKED),
-                    Who::SomebodyElse => state.users.judge(who.id, who.secret),
+                    Who::SomebodyElse => rules.users.judge(who.id, who.secret),
                 };
                 if matches!(judged, Verdict::Refused) {
                     return Err(Rejected::Refused(who.id.into(), Refusal::BadCredentials));
@@ -214,27 +223,38 @@ struct Session {
     peer: SocketAddr,
     id: Box<str>,
     secret: Box<[u8]>,
-    limits: Arc<Limits>,
+    /// It is the server itself.
+    guest: bool,
+    standing: Mutex<Standing>,
     tunnel: Tunnel,
 }
 
+/// What the client owes its tunnel to.
+struct Standing {
+    rules: Arc<Rules>,
+    admission: Admission,
+    /// Who has admitted it if the configuration did not, and the prefixes it may have.
+    judge: Option<(Arc<AuthApi>, Grant)>,
+}
+
 impl Session {
-    /// The admission holds until the tunnel does not count any more.
-    async fn run(
-        self,
-        admission: Admission,
-        judge: Option<(Arc<AuthApi>, Grant)>,
-        offers: Vec<Option<Offer>>,
-        mut inbox: Inbox,
-    ) {
-        let (id, peer) = (&self.id, self.peer);
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn limits(&self) -> Arc<Limits> {
+        self.standing().admission.limits.clone()
+    }
+
+    async fn run(self, offers: Vec<Option<Offer>>, mut inbox: Inbox) {
+        let (id, peer, guest) = (&self.id, self.peer, self.guest);
         let registry = &self.state.registry;
-        let guest = admission.guest;
         let level = if guest { Level::Debug } else { Level::Info };
-        match registry.join(id, &self.limits, offers, &self.tunnel, !guest) {
+        let limits = self.limits();
+        match registry.join(id, &limits, offers, &self.tunnel, !guest) {
             Ok(opened) => self.serve_ports(opened),
             Err(refusal) => {
-                drop(admission);
+                self.standing().admission.give_up();
                 self.state.counters.refused(refusal);
                 log::warn!("refused a tunnel id={id} addr={peer}: {refusal}");
                 self.tunnel.signal(Signal::Error(refusal));
@@ -242,19 +262,75 @@ impl Session {
             }
         }
         log::log!(level, "tunnel opened id={id} addr={peer}");
-        let why = match judge {
-            None => self.listen(&mut inbox, None).await,
-            Some((api, grant)) => {
-                let (changes, queue) = channel::bounded(MAX_CHANGES);
-                let listening = self.listen(&mut inbox, Some(changes));
-                future::or(listening, self.judge_changes(&api, grant, queue)).await
-            }
+        if self.state.stop.is_said() {
+            // It has said hello while this server began to go away.
+            self.tunnel.signal(Signal::Reconnect);
+            self.tunnel.close();
+        }
+        let judged = self.standing().judge.is_some();
+        let why = if judged {
+            let (changes, queue) = channel::bounded(MAX_CHANGES);
+            let listening = self.listen(&mut inbox, Some(changes));
+            let judging = self.judge_changes(queue);
+            future::or(listening, future::or(judging, self.follow_rules())).await
+        } else {
+            future::or(self.listen(&mut inbox, None), self.follow_rules()).await
         };
         self.tunnel.finish();
         registry.leave(id, &self.tunnel);
-        drop(admission);
+        self.standing().admission.give_up();
         log::log!(level, "tunnel closed id={id} addr={peer}: {why}");
         self.end(inbox).await;
+    }
+
+    /// Goes with the rules as they change. Says why if the tunnel is to end.
+    async fn follow_rules(&self) -> String {
+        if self.guest {
+            return future::pending().await;
+        }
+        loop {
+            let known = self.standing().rules.clone();
+            let rules = self.state.rules.other_than(&known).await;
+            drop(known);
+            if let Err(why) = self.submit_to(rules) {
+                self.state.counters.refused(Refusal::BadCredentials);
+                self.tunnel.signal(Signal::Error(Refusal::BadCredentials));
+                return why.to_owned();
+            }
+        }
+    }
+
+    /// The error says why the client may not be here any more.
+    fn submit_to(&self, rules: Arc<Rules>) -> Result<(), &'static str> {
+        let verdict = rules.users.judge(&self.id, &self.secret);
+        let mut standing = self.standing();
+        standing.rules = rules;
+        match verdict {
+            Verdict::Admitted(admission) => {
+                standing.admission = admission;
+                standing.judge = None;
+            }
+            Verdict::Ask(api, limits) => {
+                // What the API has granted it keeps as long as the tunnel lives.
+                let grant = standing.judge.take();
+                let (_, grant) = grant.ok_or("from now on the authAPI decides about it")?;
+                standing.judge = Some((api, grant));
+                standing.admission = Admission::new(limits);
+            }
+            Verdict::Refused => return Err("the new configuration does not let it in"),
+        }
+        let limits = standing.admission.limits.clone();
+        drop(standing);
+        self.state.speeds.of(&self.id, limits.speed);
+        let held = self.state.registry.hold_against(&self.id, &limits);
+        if let Err(refusal) = held {
+            log::warn!(
+                "the new configuration does not give id={} what it has, its tunnels drain: \
+                 {refusal}",
+                self.id
+            );
+        }
+        Ok(())
     }
 
     /// Acts on what the client says until the tunnel ends, and says why it did. Changes of
@@ -282,12 +358,16 @@ impl Session {
                 }
                 Event::Tick => {
                     // A client that only receives, as in an upload, has nothing to say.
-                    let silence = if self.state.unidirectional {
+                    let (unidirectional, timeout) = {
+                        let rules = &self.standing().rules;
+                        (rules.unidirectional, rules.timeout)
+                    };
+                    let silence = if unidirectional {
                         inbox.silence()
                     } else {
                         inbox.silence().min(self.tunnel.sent())
                     };
-                    if self.state.timeout.is_some_and(|most| silence >= most) {
+                    if timeout.is_some_and(|most| silence >= most) {
                         return format!("nothing was heard for {:?}", inbox.silence());
                     }
                 }
@@ -302,19 +382,28 @@ impl Session {
     /// Asks the API about changed services, one change after the other, while the tunnel
     /// goes on. Says why if it is to end. If the API fails, what was granted stays granted:
     /// what runs must not suffer.
-    async fn judge_changes(
-        &self,
-        api: &AuthApi,
-        mut grant: Grant,
-        queue: Receiver<Vec<Offer>>,
-    ) -> String {
+    async fn judge_changes(&self, queue: Receiver<Vec<Offer>>) -> String {
         while let Ok(offers) = queue.recv().await {
-            match Box::pin(api.judge(&self.id, &self.secret, &offers)).await {
-                Judgement::Granted(new) => grant = new,
-                Judgement::Denied => return self.refuse_change(Refusal::BadCredentials),
-                Judgement::Failed => {}
-            }
-            if let Err(refusal) = self.change(grant.of(&self.id, offers)) {
+            let api = self.standing().judge.as_ref().map(|(api, _)| api.clone());
+            let new = match &api {
+                Some(api) => match Box::pin(api.judge(&self.id, &self.secret, &offers)).await {
+                    Judgement::Granted(new) => Some(new),
+                    Judgement::Denied => return self.refuse_change(Refusal::BadCredentials),
+                    Judgement::Failed => None,
+                },
+                None => None,
+            };
+            let granted = match &mut self.standing().judge {
+                Some((_, grant)) => {
+                    if let Some(new) = new {
+                        *grant = new;
+                    }
+                    grant.of(&self.id, offers)
+                }
+                // Meanwhile the configuration knows it.
+                None => all(offers),
+            };
+            if let Err(refusal) = self.change(granted) {
                 return self.refuse_change(refusal);
             }
         }
@@ -324,7 +413,7 @@ impl Session {
     /// The services signal: the same client with other services.
     fn change(&self, offers: Vec<Option<Offer>>) -> Result<(), Refusal> {
         let registry = &self.state.registry;
-        let opened = registry.update(&self.id, &self.limits, offers, &self.tunnel)?;
+        let opened = registry.update(&self.id, &self.limits(), offers, &self.tunnel)?;
         self.serve_ports(opened);
         log::info!("services changed id={} addr={}", self.id, self.peer);
         Ok(())

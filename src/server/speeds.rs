@@ -14,22 +14,19 @@ type Pair = (Weak<Bucket>, Weak<Bucket>);
 impl Speeds {
     /// What the tunnels of `id` share: `rate` bytes a second in each direction. 0 is no
     /// limit. A new rate holds for the tunnels that are there, too.
-    pub fn of(&self, id: &str, rate: u64) -> Option<Speed> {
-        if rate == 0 {
-            return None;
-        }
+    pub fn of(&self, id: &str, rate: u64) -> Speed {
         let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((send, receive)) = users.get(id) {
             if let (Some(send), Some(receive)) = (send.upgrade(), receive.upgrade()) {
                 send.set_rate(rate);
                 receive.set_rate(rate);
-                return Some(Speed { send, receive });
+                return Speed { send, receive };
             }
         }
         users.retain(|_, (send, _)| send.strong_count() > 0);
         let (send, receive) = (Arc::new(Bucket::new(rate)), Arc::new(Bucket::new(rate)));
         users.insert(id.into(), (Arc::downgrade(&send), Arc::downgrade(&receive)));
-        Some(Speed { send, receive })
+        Speed { send, receive }
     }
 }
 
@@ -40,12 +37,23 @@ mod tests {
     #[test]
     fn tunnels_of_one_user_share_and_those_of_two_do_not() {
         let speeds = Speeds::default();
-        assert!(speeds.of("id1", 0).is_none());
-        let one = speeds.of("id1", 1000).unwrap();
-        let again = speeds.of("id1", 1000).unwrap();
-        let other = speeds.of("id2", 1000).unwrap();
+        let one = speeds.of("id1", 1000);
+        let again = speeds.of("id1", 1000);
+        let other = speeds.of("id2", 1000);
         assert!(Arc::ptr_eq(&one.send, &again.send) && Arc::ptr_eq(&one.receive, &again.receive));
         assert!(!Arc::ptr_eq(&one.send, &other.send) && !Arc::ptr_eq(&one.send, &one.receive));
+    }
+
+    #[test]
+    fn a_new_rate_holds_for_the_tunnels_that_are_there() {
+        let speeds = Speeds::default();
+        let live = speeds.of("id1", 0);
+        assert_eq!(live.send.grant(1 << 20), Ok(1 << 20));
+        speeds.of("id1", 1000);
+        assert!(live.send.is_limited() && live.receive.is_limited());
+        assert!(live.send.grant(1 << 20).is_err(), "nothing was saved up");
+        speeds.of("id1", 0);
+        assert_eq!(live.receive.grant(1 << 20), Ok(1 << 20));
     }
 
     #[test]

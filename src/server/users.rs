@@ -1,25 +1,23 @@
 //! Who may connect, and what is allowed to whom.
 
 use super::auth::AuthApi;
+use super::claims::{Claim, Claims};
 use crate::config::{Limits, Secret, User};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 pub struct Users {
     known: HashMap<Box<str>, (Secret, Arc<Limits>)>,
     strangers: Strangers,
     /// What is allowed to those that are not known.
     limits: Arc<Limits>,
-    /// With allowAnyClient: the secret that an unknown id came with first, and how many
-    /// connections hold it.
-    claimed: Mutex<HashMap<Box<str>, (Secret, usize)>>,
 }
 
 /// What becomes of those that are not known.
 pub enum Strangers {
     Refused,
     /// allowAnyClient.
-    Welcome,
+    Welcome(Arc<Claims>),
     /// The authAPI decides, also where any client is allowed: it is there to do so.
     AskedAbout(Arc<AuthApi>),
 }
@@ -33,12 +31,13 @@ pub enum Verdict {
     Ask(Arc<AuthApi>, Arc<Limits>),
 }
 
-/// A login that succeeded. An unknown id's secret holds while one of these is there.
+/// A login that succeeded.
 pub struct Admission {
     pub limits: Arc<Limits>,
     /// It is the server's own look at itself, not a client.
     pub guest: bool,
-    claim: Option<(Arc<Users>, Box<str>)>,
+    /// An unknown id's secret holds while this is there.
+    claim: Option<Claim>,
 }
 
 impl Admission {
@@ -60,6 +59,11 @@ impl Admission {
         }
     }
 
+    /// The tunnel does not count any more: its id may be somebody else's now.
+    pub fn give_up(&mut self) {
+        self.claim = None;
+    }
+
     /// Whether the client has shown that it knows a secret. A claim shows nothing: anybody
     /// can come with a new id.
     pub fn is_proof(&self) -> bool {
@@ -77,13 +81,20 @@ impl Users {
             known: known.collect(),
             strangers,
             limits: Arc::new(global.clone()),
-            claimed: Mutex::default(),
+        }
+    }
+
+    /// Who is asked about those that are not known, if anybody.
+    pub fn auth_api(&self) -> Option<&Arc<AuthApi>> {
+        match &self.strangers {
+            Strangers::AskedAbout(api) => Some(api),
+            Strangers::Refused | Strangers::Welcome(_) => None,
         }
     }
 
     /// An id that the configuration knows is decided by the secret it has there. Secrets are
     /// compared in constant time.
-    pub fn judge(self: &Arc<Self>, id: &str, secret: &[u8]) -> Verdict {
+    pub fn judge(&self, id: &str, secret: &[u8]) -> Verdict {
         if let Some((right, limits)) = self.known.get(id) {
             return if *right == Secret::new(secret) {
                 Verdict::Admitted(Admission::new(limits.clone()))
@@ -92,40 +103,16 @@ impl Users {
             };
         }
         match &self.strangers {
-            Strangers::Refused => return Verdict::Refused,
-            Strangers::AskedAbout(api) => return Verdict::Ask(api.clone(), self.limits.clone()),
-            Strangers::Welcome => {}
-        }
-        let mut claimed = self.claimed();
-        let (first, holders) = claimed
-            .entry(id.into())
-            .or_insert_with(|| (Secret::new(secret), 0));
-        if *first != Secret::new(secret) {
-            return Verdict::Refused;
-        }
-        *holders += 1;
-        Verdict::Admitted(Admission {
-            limits: self.limits.clone(),
-            guest: false,
-            claim: Some((self.clone(), id.into())),
-        })
-    }
-
-    fn claimed(&self) -> MutexGuard<'_, HashMap<Box<str>, (Secret, usize)>> {
-        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        if let Some((users, id)) = self.claim.take() {
-            let mut claimed = users.claimed();
-            if let Some((_, holders)) = claimed.get_mut(&id) {
-                *holders -= 1;
-                if *holders == 0 {
-                    claimed.remove(&id);
-                }
-            }
+            Strangers::Refused => Verdict::Refused,
+            Strangers::AskedAbout(api) => Verdict::Ask(api.clone(), self.limits.clone()),
+            Strangers::Welcome(claims) => match claims.claim(id, secret) {
+                None => Verdict::Refused,
+                claim => Verdict::Admitted(Admission {
+                    limits: self.limits.clone(),
+                    guest: false,
+                    claim,
+                }),
+            },
         }
     }
 }
@@ -149,16 +136,16 @@ mod tests {
         }
     }
 
-    fn users(strangers: Strangers) -> Arc<Users> {
+    fn users(strangers: Strangers) -> Users {
         let known = User {
             id: "known".into(),
             secret: Secret::new("right"),
             limits: limits(),
         };
-        Arc::new(Users::new(&[known], strangers, &limits()))
+        Users::new(&[known], strangers, &limits())
     }
 
-    fn admit(users: &Arc<Users>, id: &str, secret: &str) -> Option<Admission> {
+    fn admit(users: &Users, id: &str, secret: &str) -> Option<Admission> {
         match users.judge(id, secret.as_bytes()) {
             Verdict::Admitted(admission) => Some(admission),
             Verdict::Refused => None,
@@ -175,19 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_secret_of_an_unknown_id_holds_until_its_last_connection_is_gone() {
-        let users = users(Strangers::Welcome);
+    fn unknown_ids_are_whose_who_come_first_and_known_ones_are_not() {
+        let users = users(Strangers::Welcome(Arc::default()));
         let first = admit(&users, "unknown", "one").unwrap();
+        assert!(!first.is_proof());
         assert!(admit(&users, "unknown", "two").is_none());
-        let second = admit(&users, "unknown", "one").unwrap();
         drop(first);
-        assert!(admit(&users, "unknown", "two").is_none());
-        drop(second);
         assert!(admit(&users, "unknown", "two").is_some());
-        assert!(
-            admit(&users, "known", "two").is_none(),
-            "known ids are not up for grabs"
-        );
+        assert!(admit(&users, "known", "two").is_none());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::client_hello;
 use super::http_head;
 use super::ports::Opened;
 use super::registry::{Kind, Opening};
+use super::rules::Rules;
 use super::{session, State};
 use crate::net::{with_scratch, within, Conn, Socket};
 use crate::tunnel::{Finish, Relay, Stream, Why};
@@ -38,7 +39,8 @@ pub enum Door {
 
 /// Serves one connection of a listener, whoever it is.
 pub async fn greet(state: Arc<State>, socket: Socket, peer: SocketAddr, door: Door) {
-    let conn = match (door, &state.acceptor) {
+    let rules = state.rules.get();
+    let conn = match (door, &rules.acceptor) {
         (Door::Https, Some(acceptor)) => {
             // The handshake is large, and over soon.
             let handshake = Box::pin(acceptor.accept(socket));
@@ -53,6 +55,7 @@ pub async fn greet(state: Arc<State>, socket: Socket, peer: SocketAddr, door: Do
     let conn = Arc::new(conn);
     let mut visitor = Visitor {
         state,
+        rules,
         conn,
         peer,
         door,
@@ -120,6 +123,8 @@ enum Way {
 
 struct Visitor {
     state: Arc<State>,
+    /// Those it has come under.
+    rules: Arc<Rules>,
     conn: Arc<Conn>,
     peer: SocketAddr,
     door: Door,
@@ -162,7 +167,7 @@ impl Visitor {
             _ => {}
         }
         if self.is_http() {
-            let name = &self.state.mux_header;
+            let name = &self.rules.mux_header;
             Some(match http_head::find(&self.head, name) {
                 http_head::Found::More => return None,
                 http_head::Found::Value(value) => {
@@ -193,7 +198,7 @@ impl Visitor {
         let open = || self.state.registry.open_host(kind, prefix);
         match wait_for(&self.state, open).await {
             Opening::Stream(mut stream) => {
-                stream.limit_idle(self.state.timeout, self.state.unidirectional);
+                stream.limit_idle(self.rules.timeout, self.rules.unidirectional);
                 // If it fails, the relay finds out why.
                 let _ = stream.write_all(&self.head).await;
                 let http = self.is_http();

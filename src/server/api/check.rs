@@ -106,7 +106,7 @@ impl Front {
                 answer: back.into_bytes(),
             });
         }
-        let name = &state.mux_header;
+        let name = &state.rules.get().mux_header;
         let routing = if name.eq_ignore_ascii_case("host") {
             format!("{name}: {prefix}.status.invalid")
         } else {
@@ -216,7 +216,10 @@ async fn answer(mut stream: Stream, talk: Arc<Talk>) {
 mod tests {
     use super::*;
     use crate::cli::{self, Command};
-    use crate::server::accept;
+    use crate::net::Stop;
+    use crate::server::accept_visitors;
+    use crate::server::guard::Guard;
+    use crate::server::rules::Rules;
     use async_std::task;
 
     fn state() -> Arc<State> {
@@ -225,7 +228,10 @@ mod tests {
             panic!("a command line that runs");
         };
         let config = roles[0].role.server().unwrap();
-        Arc::new(State::new(config, None).unwrap())
+        let claims = Arc::default();
+        let rules = Rules::new(config, &claims, None).unwrap();
+        let guard = Guard::new(0, Duration::ZERO);
+        Arc::new(State::new(rules, claims, guard).unwrap())
     }
 
     fn listen() -> net::Listener {
@@ -237,7 +243,7 @@ mod tests {
         let listener = listen();
         let front = Front::new(listener.addr(), door).unwrap();
         let serving = async {
-            accept(there, listener, door).await;
+            accept_visitors(there, Arc::new(listener), Stop::default(), door).await;
             Err("it serves no more".to_owned())
         };
         future::or(front.check(here), serving).await

@@ -9,11 +9,10 @@ mod reply;
 mod request;
 mod status;
 
-use super::visitor::Door;
+use super::listeners;
 use super::State;
 use crate::net::tls::Acceptor;
-
-use crate::net::{within, Conn, Listener, Socket};
+use crate::net::{within, Conn, Listener, Socket, Stop};
 use async_std::channel::{self, Receiver};
 use check::Front;
 use reply::Reply;
@@ -44,7 +43,7 @@ impl Api {
     pub fn new(
         state: Arc<State>,
         acceptor: Option<Acceptor>,
-        (front, door): (SocketAddr, Door),
+        (front, door): listeners::Front,
     ) -> io::Result<Self> {
         let status = Status::new(state.clone(), Front::new(front, door)?);
         Ok(Self {
@@ -54,8 +53,8 @@ impl Api {
         })
     }
 
-    /// Serves the listener until the server stops.
-    pub async fn accept(self, listener: Listener) {
+    /// Serves the listener until it is told to stop, or the server is.
+    pub async fn accept(self, listener: Arc<Listener>, stop: Stop) {
         let api = Arc::new(self);
         let accepting = async {
             // What is in the channel are the connections there are.
@@ -65,7 +64,7 @@ impl Api {
                 crate::spawn(api.clone().serve(socket, peer, Place(end.clone())));
             }
         };
-        api.state.stop.or(accepting).await;
+        api.state.stop.or(stop.or(accepting)).await;
     }
 
     async fn serve(self: Arc<Self>, socket: Socket, peer: SocketAddr, _place: Place) {

@@ -1,0 +1,199 @@
+//! The roles that run in this process, each known by the file that it comes from.
+
+#[cfg(feature = "client")]
+use crate::client::{self, Client};
+use crate::config::Loaded;
+use crate::handover::{Heir, Legacy, Piece, Word};
+#[cfg(feature = "server")]
+use crate::server::{self, Server};
+use futures_lite::future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long what runs may take to finish once another process has taken this one's place, or
+/// the role is not wanted any more.
+const DRAINING: Duration = Duration::from_secs(120);
+
+type Source = Option<PathBuf>;
+
+/// In the order in which they were started.
+#[derive(Default)]
+pub struct Running {
+    #[cfg(feature = "server")]
+    servers: Vec<(Source, Server)>,
+    #[cfg(feature = "client")]
+    clients: Vec<(Source, Client)>,
+}
+
+/// What each role needs to start, or to go on.
+#[derive(Default)]
+struct Plans {
+    #[cfg(feature = "server")]
+    servers: Vec<(Source, server::Plan)>,
+    #[cfg(feature = "client")]
+    clients: Vec<(Source, client::Plan)>,
+}
+
+impl Running {
+    /// Starts them. Servers first: clients in the same process find them there.
+    pub fn start(roles: &[Loaded], legacy: &mut Legacy) -> io::Result<Self> {
+        let mut running = Self::default();
+        running.change(roles, legacy)?;
+        Ok(running)
+    }
+
+    /// Goes on with another configuration. If it cannot be done nothing has changed, and the
+    /// error says which file, folder or listener is the reason.
+    pub fn change(&mut self, roles: &[Loaded], legacy: &mut Legacy) -> io::Result<()> {
+        // All of them, before the first one changes.
+        let plans = self.plan(roles, legacy)?;
+        #[cfg(feature = "server")]
+        {
+            let mut before = std::mem::take(&mut self.servers);
+            for (source, plan) in plans.servers {
+                let server = match take(&mut before, &source) {
+                    Some(mut server) => {
+                        server.change(plan);
+                        server
+                    }
+                    None => Server::start(plan)?,
+                };
+                self.servers.push((source, server));
+            }
+            for (_, server) in before {
+                crate::spawn(async move { server.stop(DRAINING).await });
+            }
+        }
+        #[cfg(feature = "client")]
+        {
+            let mut before = std::mem::take(&mut self.clients);
+            for (source, plan) in plans.clients {
+                let client = match take(&mut before, &source) {
+                    Some(mut client) => {
+                        client.change(plan);
+                        client
+                    }
+                    None => Client::start(plan),
+                };
+                self.clients.push((source, client));
+            }
+            for (_, client) in before {
+                crate::spawn(async move { client.stop(DRAINING).await });
+            }
+        }
+        Ok(())
+    }
+
+    fn plan(&self, roles: &[Loaded], legacy: &mut Legacy) -> io::Result<Plans> {
+        let mut plans = Plans::default();
+        for loaded in roles {
+            let source = &loaded.source;
+            let in_file = |e: io::Error| match source {
+                Some(file) => io::Error::new(e.kind(), format!("{}: {e}", file.display())),
+                None => e,
+            };
+            #[cfg(feature = "server")]
+            if let Some(config) = loaded.role.server() {
+                let running = find(&self.servers, source);
+                let plan = server::Plan::new(config, running, legacy).map_err(in_file)?;
+                plans.servers.push((source.clone(), plan));
+            }
+            #[cfg(feature = "client")]
+            if let Some(config) = loaded.role.client() {
+                let running = find(&self.clients, source);
+                let plan = client::Plan::new(config, running, legacy).map_err(in_file)?;
+                plans.clients.push((source.clone(), plan));
+            }
+        }
+        Ok(plans)
+    }
+
+    /// What the process that takes this one's place is given.
+    pub fn legacy(&self) -> io::Result<Vec<(Piece, Option<OwnedFd>)>> {
+        let mut pieces = Vec::new();
+        #[cfg(feature = "server")]
+        for (_, server) in &self.servers {
+            pieces.extend(server.legacy()?);
+        }
+        #[cfg(feature = "client")]
+        for (_, client) in &self.clients {
+            pieces.extend(client.legacy().map(|piece| (piece, None)));
+        }
+        Ok(pieces)
+    }
+
+    /// Whether there is a role that others come to.
+    pub fn serves(&self) -> bool {
+        #[cfg(feature = "server")]
+        return !self.servers.is_empty();
+        #[cfg(not(feature = "server"))]
+        false
+    }
+
+    /// Tells the process whose place this one takes when it can go.
+    pub fn succeed(&self, heir: Heir) {
+        heir.say(&Word::Listening);
+        #[cfg(feature = "client")]
+        let clients: Vec<Client> = self.clients.iter().map(|(_, c)| c.clone()).collect();
+        crate::spawn(async move {
+            #[cfg(feature = "client")]
+            all(clients.iter().map(Client::settle)).await;
+            heir.say(&Word::Connected);
+            drop(heir);
+            // Who was refused because of the old process tries again.
+            #[cfg(feature = "client")]
+            all(clients.iter().map(Client::hurry)).await;
+        });
+    }
+
+    /// Another process accepts what comes from now on.
+    pub async fn servers_make_way(&self) {
+        #[cfg(feature = "server")]
+        all(self
+            .servers
+            .iter()
+            .map(|(_, server)| server.make_way(DRAINING)))
+        .await;
+    }
+
+    /// Another process has tunnels in place of these.
+    pub async fn clients_make_way(&self) {
+        #[cfg(feature = "client")]
+        all(self.clients.iter().map(|(_, client)| client.stop(DRAINING))).await;
+    }
+
+    /// Lets what runs finish for as long as `patience`.
+    pub async fn stop(&self, patience: Duration) {
+        #[cfg(feature = "client")]
+        all(self.clients.iter().map(|(_, client)| client.stop(patience))).await;
+        #[cfg(feature = "server")]
+        all(self.servers.iter().map(|(_, server)| server.stop(patience))).await;
+    }
+}
+
+fn find<'a, R>(running: &'a [(Source, R)], source: &Source) -> Option<&'a R> {
+    let role = running.iter().find(|(other, _)| other == source);
+    role.map(|(_, role)| role)
+}
+
+fn take<R>(running: &mut Vec<(Source, R)>, source: &Source) -> Option<R> {
+    let at = running.iter().position(|(other, _)| other == source)?;
+    Some(running.remove(at).1)
+}
+
+/// Waits for all of them, at the same time.
+async fn all<'a, F>(tasks: impl Iterator<Item = F>)
+where
+    F: std::future::Future<Output = ()> + Send + 'a,
+{
+    let mut together: std::pin::Pin<Box<dyn std::future::Future<Output = ()> + Send + 'a>> =
+        Box::pin(future::ready(()));
+    for task in tasks {
+        together = Box::pin(async {
+            future::zip(together, task).await;
+        });
+    }
+    together.await;
+}

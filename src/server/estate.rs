@@ -1,0 +1,104 @@
+//! What the clients of a server had when another process took its place, for as long as it
+//! takes them to come back: ports stay open for them, visitors wait, ids stay theirs.
+
+use super::ports::Inherited;
+use super::registry::Kind;
+use super::State;
+use crate::handover::{Legacy, Piece};
+use crate::net::Listener;
+use async_io::Timer;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Who has not come back by then has lost its ports, and its id.
+const KEPT: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+pub struct Estate {
+    ports: Vec<(Box<str>, Inherited)>,
+    hosts: Vec<(Kind, Box<str>)>,
+    claims: Vec<(String, Vec<u8>)>,
+}
+
+/// Everything of the kind that the server `name` has now.
+pub fn of(state: &State, name: &str) -> io::Result<Vec<(Piece, Option<OwnedFd>)>> {
+    let mut pieces = Vec::new();
+    for (id, port) in state.registry.shared_ports()? {
+        let server = name.to_owned();
+        let piece = Piece::Port {
+            server,
+            id: id.into(),
+            random: port.asked.random,
+            asked: port.asked.port,
+            port: port.port,
+        };
+        pieces.push((piece, Some(port.socket)));
+    }
+    for (kind, prefix) in state.registry.hosts() {
+        let server = name.to_owned();
+        let (tls, prefix) = (kind == Kind::Tls, prefix.into());
+        pieces.push((
+            Piece::Host {
+                server,
+                tls,
+                prefix,
+            },
+            None,
+        ));
+    }
+    for (id, secret) in state.claims.held() {
+        let server = name.to_owned();
+        let (id, secret) = (id.into(), secret.as_bytes().to_vec());
+        pieces.push((Piece::Claim { server, id, secret }, None));
+    }
+    Ok(pieces)
+}
+
+impl Estate {
+    /// Takes what the server `name` has left.
+    pub fn take(legacy: &mut Legacy, name: &str) -> Self {
+        let mut estate = Self::default();
+        for (piece, socket) in legacy.of_clients(name) {
+            match piece {
+                Piece::Port {
+                    id,
+                    random,
+                    asked,
+                    port,
+                    ..
+                } => {
+                    // One that was closed meanwhile is of no use.
+                    if let Some(Ok(listener)) = socket.map(Listener::adopt) {
+                        let port = Inherited::new(random, asked, port, listener);
+                        estate.ports.push((id.into(), port));
+                    }
+                }
+                Piece::Host { tls, prefix, .. } => {
+                    let kind = if tls { Kind::Tls } else { Kind::Http };
+                    estate.hosts.push((kind, prefix.into()));
+                }
+                Piece::Claim { id, secret, .. } => estate.claims.push((id, secret)),
+                Piece::Listener { .. } | Piece::Secret { .. } | Piece::End => {}
+            }
+        }
+        estate
+    }
+
+    /// Keeps it for those who come back.
+    pub fn settle(self, state: &Arc<State>) {
+        if self.ports.is_empty() && self.hosts.is_empty() && self.claims.is_empty() {
+            return;
+        }
+        state.registry.expect(self.hosts, self.ports);
+        let claim = |(id, secret): (String, Vec<u8>)| state.claims.claim(&id, &secret);
+        let claims: Vec<_> = self.claims.into_iter().filter_map(claim).collect();
+        let state = state.clone();
+        crate::spawn(async move {
+            state.stop.or(Timer::after(KEPT)).await;
+            state.registry.expect_no_more();
+            drop(claims);
+        });
+    }
+}
