@@ -2,10 +2,12 @@
 
 use super::Socket;
 use async_io::Async;
+use futures_lite::future;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +33,7 @@ fn count_failure() {
 pub struct Listener {
     io: Async<TcpListener>,
     addr: SocketAddr,
+    closed: AtomicBool,
 }
 
 /// Listens on `host:port`. Without a host on every address, IPv6 and IPv4, or IPv4 alone
@@ -73,8 +76,7 @@ fn bind(addr: SocketAddr) -> io::Result<Listener> {
     socket.bind(&addr.into())?;
     socket.listen(QUEUE)?;
     let io = Async::new(TcpListener::from(socket))?;
-    let addr = io.get_ref().local_addr()?;
-    Ok(Listener { io, addr })
+    Listener::new(io)
 }
 
 impl Listener {
@@ -83,9 +85,15 @@ impl Listener {
         if !SockRef::from(&socket).is_listener()? {
             return Err(io::ErrorKind::NotConnected.into());
         }
-        let io = Async::new(TcpListener::from(socket))?;
-        let addr = io.get_ref().local_addr()?;
-        Ok(Self { io, addr })
+        Self::new(Async::new(TcpListener::from(socket))?)
+    }
+
+    fn new(io: Async<TcpListener>) -> io::Result<Self> {
+        Ok(Self {
+            addr: io.get_ref().local_addr()?,
+            io,
+            closed: AtomicBool::new(false),
+        })
     }
 
     /// A second handle of the socket, to be given away.
@@ -100,18 +108,21 @@ impl Listener {
 
     /// Stops listening at once, whoever still waits for connections or shares the socket.
     pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
         // It may have been closed before.
         let _ = SockRef::from(self.io.get_ref()).shutdown(std::net::Shutdown::Both);
     }
 
     /// The next connection. Errors of one connection are passed over; when the process or
-    /// the machine is short of something, it waits a moment instead of spinning.
+    /// the machine is short of something, it waits a moment instead of spinning. There is none
+    /// once it is closed.
     pub async fn accept(&self) -> (Socket, SocketAddr) {
         let mut short = false;
         loop {
             match self.io.accept().await {
                 Ok((stream, peer)) => return (Socket::new(stream), peer),
                 Err(e) if is_of_one_connection(&e) => {}
+                Err(_) if self.closed.load(Ordering::SeqCst) => future::pending().await,
                 Err(e) => {
                     count_failure();
                     if !std::mem::replace(&mut short, true) {
