@@ -118,6 +118,8 @@ impl Pool {
                     let begun = Instant::now();
                     match leaving.recv().await {
                         Ok(Leaving::Dismissed) => backoff.delay(),
+                        // At once, but not for a server that goes on asking.
+                        Ok(Leaving::Asked) => BRIEF.saturating_sub(begun.elapsed()),
                         _ if begun.elapsed() < BRIEF => backoff.delay(),
                         _ => {
                             backoff.reset();

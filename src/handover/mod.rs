@@ -121,7 +121,9 @@ impl Successor {
     fn failed(&mut self, e: io::Error) -> io::Error {
         let why = match e.kind() {
             // One that ends by itself is given the time to do so.
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => match self.child.wait() {
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset => match self.child.wait() {
                 Ok(status) => format!("the new process has ended: {status}"),
                 Err(_) => e.to_string(),
             },

@@ -64,6 +64,18 @@ impl Gt {
         Gt::spawn("gt", command, line)
     }
 
+    /// Starts a copy of `gt`, in either role.
+    pub fn of_program(program: &Path, line: &str) -> Gt {
+        Gt::spawn("gt", Command::new(program), line)
+    }
+
+    /// Starts `gt server` with a supervisor that listens at `place`.
+    pub fn supervised(place: &Path, line: &str) -> Gt {
+        let mut command = Command::new(GT);
+        command.arg("server").env("NOTIFY_SOCKET", place);
+        Gt::spawn("gt server", command, line)
+    }
+
     fn spawn(name: &str, mut command: Command, line: &str) -> Gt {
         let scratch = Scratch::new();
         command.args(words(line)).current_dir(scratch.path());
@@ -147,6 +159,22 @@ impl Gt {
         port.parse().unwrap_or_else(|e| panic!("{line}: {e}"))
     }
 
+    /// Asks it to read its configuration again, and waits until it has.
+    pub fn reload(&mut self) {
+        let before = self.lines_with("reloaded").len();
+        self.signal("HUP");
+        self.wait_for_lines("reloaded", before + 1);
+    }
+
+    /// Asks it to make way for a new process, and waits until that one has taken over. What the
+    /// new one says goes to the same log.
+    pub fn restart(&mut self) -> Successor {
+        let before = self.lines_with(TAKES_OVER).len();
+        self.signal("QUIT");
+        let line = self.wait_for_lines(TAKES_OVER, before + 1).remove(before);
+        Successor::named_by(&line)
+    }
+
     /// Asks it to end, and waits for it.
     pub fn stop(&mut self) -> Option<i32> {
         self.signal("TERM");
@@ -164,5 +192,51 @@ impl Deref for Gt {
 impl DerefMut for Gt {
     fn deref_mut(&mut self) -> &mut Process {
         &mut self.0
+    }
+}
+
+/// A process that a `gt` has started in its own place. It ends with the test.
+pub struct Successor {
+    pub pid: u32,
+}
+
+/// What the old process says of the new one.
+const TAKES_OVER: &str = " takes over; ";
+
+impl Successor {
+    /// The one that this line of the log tells of.
+    pub fn named_by(line: &str) -> Successor {
+        let said = line.split(TAKES_OVER).next().unwrap_or_default();
+        let pid = said.rsplit(' ').next().unwrap_or_default();
+        Successor {
+            pid: pid.parse().unwrap_or_else(|e| panic!("{line}: {e}")),
+        }
+    }
+
+    /// Sends it a signal, by its number's name.
+    pub fn signal(&self, signal: &str) {
+        let kill = format!("kill -{signal} {}", self.pid);
+        let status = Command::new("sh").args(["-c", &kill]).status();
+        assert!(status.expect("run sh").success(), "{kill}");
+    }
+
+    fn runs(&self) -> bool {
+        // What has ended stays until its parent looks, and has no program any more.
+        let program = std::fs::read_link(format!("/proc/{}/exe", self.pid));
+        program.is_ok_and(|program| program.ends_with("gt"))
+    }
+
+    /// Waits until it has ended.
+    pub fn wait_for_end(&self) {
+        let what = format!("process {} to end", self.pid);
+        eventually(&what, || (!self.runs()).then_some(()));
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        if self.runs() {
+            self.signal("KILL");
+        }
     }
 }

@@ -1,0 +1,285 @@
+//! SIGQUIT puts a new process in the place of the old one, and nobody notices.
+
+#![cfg(all(feature = "server", feature = "client"))]
+
+mod common;
+
+use common::eventually;
+use common::gt::{client, client_of_id1, server, server_of_id1, Gt, GT};
+use common::peer::{hello, Frame, Peer};
+use common::scratch::Scratch;
+use common::service::{self, assert_echo};
+use common::visitor::{connect, get, read_to_end};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+
+/// Visitors that come one after the other, until this is dropped. Each must be served.
+struct Crowd {
+    stop: Arc<AtomicBool>,
+    served: Arc<AtomicUsize>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Crowd {
+    /// Each of four visitors at a time runs `visit`.
+    fn start(visit: impl Fn() + Send + Sync + 'static) -> Crowd {
+        let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let visit = Arc::new(visit);
+        let threads = (0..4).map(|_| {
+            let (stop, served, visit) = (stop.clone(), Arc::clone(&served), visit.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::SeqCst) {
+                    visit();
+                    AtomicUsize::fetch_add(&served, 1, Ordering::SeqCst);
+                }
+            })
+        });
+        let threads = threads.collect();
+        let crowd = Crowd {
+            stop,
+            served,
+            threads,
+        };
+        crowd.more();
+        crowd
+    }
+
+    /// Waits until twenty more have been served.
+    fn more(&self) {
+        let goal = self.served.load(Ordering::SeqCst) + 20;
+        eventually("visitors to be served", || {
+            assert!(
+                !self.threads.iter().any(|thread| thread.is_finished()),
+                "a visitor was not served"
+            );
+            (self.served.load(Ordering::SeqCst) >= goal).then_some(())
+        });
+    }
+
+    fn end(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        for thread in self.threads {
+            thread.join().expect("every visitor is served");
+        }
+    }
+}
+
+fn visits(addr: SocketAddr, host: &'static str, right: &'static str) -> impl Fn() + Send + Sync {
+    move || assert_eq!(get(addr, host, "/").text(), right)
+}
+
+#[test]
+fn a_server_restarts_and_no_visitor_notices() {
+    let (one, echo) = (service::http(0, "one"), service::echo());
+    let mut server = server_of_id1("-tcpNumber 1 -tcpRange 20000-60000");
+    let addr = server.addr();
+    let mut client = client_of_id1(
+        addr,
+        &format!(
+            "-local http://{} -hostPrefix one -local tcp://{} -remoteTCPRandom",
+            one.addr, echo.addr
+        ),
+    );
+    let port = client.wait_for_port(0);
+    let mut visitor = connect(([127, 0, 0, 1], port).into());
+    assert_echo(&mut visitor, b"before");
+    let crowd = Crowd::start(visits(addr, "one.a", "one / one.a"));
+
+    let new = server.restart();
+    crowd.more();
+    // The client has come back, and has the port it had, which never was closed.
+    client.wait_for("the server asks for a new tunnel");
+    assert_eq!(client.wait_for_port(1), port);
+    assert_echo(&mut connect(([127, 0, 0, 1], port).into()), b"new");
+    assert_echo(&mut visitor, b"still by the old way");
+    assert!(server.has_ended().is_none(), "it waits for what runs");
+
+    drop(visitor);
+    assert_eq!(server.exit().code(), Some(0));
+    crowd.more();
+
+    // The new one can do the same.
+    new.signal("QUIT");
+    let line = server.lines_with(" takes over; ").len();
+    assert_eq!(line, 1);
+    let lines = eventually("another process to take over", || {
+        let lines = server.lines_with(" takes over; ");
+        (lines.len() == 2).then_some(lines)
+    });
+    let newer = common::gt::Successor::named_by(&lines[1]);
+    crowd.more();
+    new.wait_for_end();
+    crowd.end();
+    newer.signal("TERM");
+    newer.wait_for_end();
+    client.wait_for("tunnel closed");
+}
+
+#[test]
+fn a_client_restarts_and_no_visitor_notices() {
+    let (one, echo) = (service::http(0, "one"), service::echo());
+    let port = common::ports::free_port();
+    // Any client may come, and only the first secret is right: this one is made up.
+    let mut server = server(&format!("-addr 127.0.0.1:0 -tcpNumber 1 -tcpRange {port}"));
+    let addr = server.addr();
+    let mut client = client(&format!(
+        "-remote tcp://{addr} -id id1 -local http://{} -local tcp://{} -remoteTCPPort {port}",
+        one.addr, echo.addr
+    ));
+    client.wait_for_tunnel();
+    let mut visitor = connect(([127, 0, 0, 1], port).into());
+    assert_echo(&mut visitor, b"before");
+    let crowd = Crowd::start(visits(addr, "id1.a", "one / id1.a"));
+
+    let new = client.restart();
+    crowd.more();
+    server.wait_for_lines("tunnel opened", 2);
+    assert_echo(&mut visitor, b"still by the old way");
+    drop(visitor);
+    assert_eq!(client.exit().code(), Some(0));
+    crowd.more();
+    crowd.end();
+    assert_eq!(server.lines_with("refused"), [""; 0]);
+    new.signal("TERM");
+    new.wait_for_end();
+}
+
+#[test]
+fn a_client_restarts_where_the_server_allows_one_tunnel() {
+    let one = service::http(0, "one");
+    let mut server = server_of_id1("-connections 1");
+    let addr = server.addr();
+    let local = format!("-remoteConnections 1 -local http://{}", one.addr);
+    let mut client = client_of_id1(addr, &local);
+    let crowd = Crowd::start(visits(addr, "id1.a", "one / id1.a"));
+    let _new = client.restart();
+    assert_eq!(client.exit().code(), Some(0));
+    crowd.more();
+    crowd.end();
+    server.wait_for("reached the max connections");
+}
+
+#[test]
+fn an_id_stays_whose_it_was_when_the_server_restarts() {
+    let mut server = server("-addr 127.0.0.1:0 -allowAnyClient");
+    let addr = server.addr();
+    let mut first = Peer::ready_client(addr, &hello("id1", "first", &[0]));
+    let _new = server.restart();
+    first.expect(Frame::Reconnect);
+    // The rightful owner has not come back yet.
+    let mut thief = Peer::client(addr, &hello("id1", "second", &[0]));
+    thief.expect(Frame::Error(1));
+    thief.expect_end();
+    let mut again = Peer::ready_client(addr, &hello("id1", "first", &[0]));
+    again.sync();
+}
+
+#[test]
+fn without_a_working_successor_everything_goes_on() {
+    let one = service::http(0, "one");
+    let scratch = Scratch::new();
+    let write = |more: &str| {
+        scratch.file(
+            "server.yaml",
+            format!(
+                "type: server\noptions:\n  addr: 127.0.0.1:0\n  id: id1\n  secret: secret1\n{more}"
+            ),
+        )
+    };
+    let file = write("");
+    let program = scratch.join("gt");
+    std::fs::copy(GT, &program).expect("copy the program");
+    let line = format!("-config {}", file.display());
+    let mut server = Gt::of_program(&program, &line);
+    let addr = server.addr();
+    let client = client_of_id1(addr, &format!("-local http://{}", one.addr));
+
+    let mut fails = |why: &str| {
+        let before = server.lines_with("not restarted").len();
+        server.signal("QUIT");
+        let line = server
+            .wait_for_lines("not restarted", before + 1)
+            .remove(before);
+        assert!(line.contains(" ERR ") && line.contains(why), "{line}");
+        assert_eq!(get(addr, "id1.a", "/").text(), "one / id1.a");
+        assert_eq!(client.lines_with("tunnel started").len(), 1);
+    };
+    write("  speed: fast\n");
+    fails("speed");
+    write("  apiAddr: 256.0.0.1:80\n");
+    fails("256.0.0.1");
+    write("");
+    // An installed program is replaced, and does not work.
+    let other = scratch.file("other", "#!/bin/sh\nexit 3\n");
+    make_executable(&other);
+    std::fs::rename(&other, &program).expect("replace the program");
+    fails("exit status: 3");
+    std::fs::remove_file(&program).expect("remove the program");
+    fails("gt: No such file");
+    // And one that does.
+    std::fs::copy(GT, &program).expect("copy the program");
+    let new = server.restart();
+    assert_eq!(server.exit().code(), Some(0));
+    assert_eq!(get(addr, "id1.a", "/").text(), "one / id1.a");
+    new.signal("TERM");
+    new.wait_for_end();
+}
+
+fn make_executable(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let all = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(path, all).expect("make it executable");
+}
+
+#[test]
+fn a_process_that_makes_way_can_be_told_to_end() {
+    let echo = service::echo();
+    let port = common::ports::free_port();
+    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
+    let addr = server.addr();
+    let local = format!("-local tcp://{} -remoteTCPPort {port}", echo.addr);
+    let mut client = client_of_id1(addr, &local);
+    let mut visitor = connect(([127, 0, 0, 1], port).into());
+    assert_echo(&mut visitor, b"before");
+    let _new = server.restart();
+    client.wait_for_lines("tunnel started", 2);
+    // A log file may be rotated meanwhile, and a second restart is none of its business.
+    server.signal("HUP");
+    server.signal("QUIT");
+    assert_echo(&mut visitor, b"still");
+    assert_eq!(server.stop(), Some(0));
+    assert_eq!(read_to_end(&mut visitor), b"");
+    assert_echo(
+        &mut connect(([127, 0, 0, 1], port).into()),
+        b"by the new one",
+    );
+    assert_eq!(server.lines_with(" takes over; ").len(), 1);
+}
+
+#[test]
+fn a_supervisor_hears_of_the_start_and_of_the_new_process() {
+    let scratch = Scratch::new();
+    let place = scratch.join("notify");
+    let supervisor = UnixDatagram::bind(&place).expect("listen as a supervisor");
+    supervisor
+        .set_read_timeout(Some(common::PATIENCE))
+        .expect("limit reads");
+    let next = || {
+        let mut bytes = [0; 512];
+        let n = supervisor.recv(&mut bytes).expect("a word");
+        String::from_utf8_lossy(&bytes[..n]).into_owned()
+    };
+    let line = "-addr 127.0.0.1:0 -id id1 -secret secret1";
+    let mut server = Gt::supervised(&place, line);
+    assert_eq!(next(), "READY=1\n");
+    let new = server.restart();
+    assert_eq!(next(), "READY=1\n");
+    assert_eq!(next(), format!("MAINPID={}\n", new.pid));
+    assert_eq!(server.exit().code(), Some(0));
+    new.signal("TERM");
+    assert_eq!(next(), "STOPPING=1\n");
+    new.wait_for_end();
+}
