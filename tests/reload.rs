@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::gt::{client, server_of_id1};
+use common::gt::{client, server, server_of_id1, Gt};
+use common::peer::{hello, port_option, Frame, PeerServer};
 use common::scratch::Scratch;
 use common::service::{self, assert_echo};
 use common::visitor::{connect, get};
@@ -74,4 +75,118 @@ fn a_client_reloads_its_services_and_no_connection_notices() {
     );
     assert_eq!(get(addr, "two.a", "/").text(), "two / two.a");
     assert_echo(&mut visitor, b"still");
+}
+
+/// A client with a file, and a server for it.
+struct Filed {
+    scratch: Scratch,
+    client: Gt,
+}
+
+impl Filed {
+    fn new(options: &str, services: &str) -> Filed {
+        let scratch = Scratch::new();
+        let file = scratch.file("client.yaml", text(options, services));
+        let mut client = client(&format!("-config {}", file.display()));
+        client.wait_for_tunnel();
+        Filed { scratch, client }
+    }
+
+    fn reload(&mut self, options: &str, services: &str) {
+        self.scratch.file("client.yaml", text(options, services));
+        self.client.reload();
+    }
+}
+
+fn text(options: &str, services: &str) -> String {
+    format!("options: {{{options}}}\nservices:\n{services}")
+}
+
+#[test]
+fn a_client_moves_to_another_server_and_what_runs_finishes_at_the_old_one() {
+    let port = free_port();
+    let (one, echo) = (service::http(0, "one"), service::echo());
+    let mut here = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
+    let mut there =
+        server("-addr 127.0.0.1:0 -id id2 -secret secret2 -tcpNumber 1 -tcpRange 1-65535");
+    let services = |port: u16| {
+        format!(
+            "  - local: http://{}\n  - local: tcp://{}\n    remoteTCPPort: {port}\n",
+            one.addr, echo.addr
+        )
+    };
+    let options = format!("remote: tcp://{}, id: id1, secret: secret1", here.addr());
+    let mut filed = Filed::new(&options, &services(port));
+    let mut visitor = connect(([127, 0, 0, 1], port).into());
+    assert_echo(&mut visitor, b"before");
+
+    let options = format!("remote: tcp://{}, id: id2, secret: secret2", there.addr());
+    filed.reload(&options, &services(free_port()));
+    there.wait_for("tunnel opened");
+    assert_eq!(get(there.addr(), "id2.a", "/").text(), "one / id2.a");
+    assert_echo(&mut visitor, b"after");
+    assert!(here.lines_with("tunnel closed").is_empty());
+    drop(visitor);
+    here.wait_for("tunnel closed");
+    assert_eq!(get(there.addr(), "id2.a", "/").text(), "one / id2.a");
+}
+
+#[test]
+fn a_client_changes_its_id_and_keeps_its_prefix() {
+    let one = service::http(0, "one");
+    let mut server = server("-addr 127.0.0.1:0 -id id1 -secret secret1 -id id2 -secret secret2");
+    let addr = server.addr();
+    let services = format!("  - local: http://{}\n    hostPrefix: mine\n", one.addr);
+    let options = |n: u32| format!("remote: tcp://{addr}, id: id{n}, secret: secret{n}");
+    let mut filed = Filed::new(&options(1), &services);
+    assert_eq!(get(addr, "mine.a", "/").text(), "one / mine.a");
+    filed.reload(&options(2), &services);
+    // The new tunnel is refused while the old one has the prefix; visitors wait that long.
+    server.wait_for("tunnel closed id=id1");
+    assert_eq!(get(addr, "mine.a", "/").text(), "one / mine.a");
+    server.wait_for("tunnel opened id=id2");
+}
+
+#[test]
+fn a_pool_changes_its_size_and_the_secret_that_was_made_up_stays() {
+    let one = service::http(0, "one");
+    let mut server = server("-addr 127.0.0.1:0 -allowAnyClient");
+    let addr = server.addr();
+    let services = format!("  - local: http://{}\n", one.addr);
+    let options =
+        |idle: u32| format!("remote: tcp://{addr}, id: id1, remoteIdleConnections: {idle}");
+    let mut filed = Filed::new(&options(1), &services);
+    filed.reload(&options(3), &services);
+    server.wait_for_lines("tunnel opened", 4);
+    server.wait_for_lines("tunnel closed", 1);
+    filed.reload(&options(1), &services);
+    server.wait_for_lines("tunnel opened", 5);
+    server.wait_for_lines("tunnel closed", 4);
+    assert_eq!(server.lines_with("refused"), [""; 0]);
+    assert_eq!(get(addr, "id1.a", "/").text(), "one / id1.a");
+}
+
+#[test]
+fn a_client_that_moves_is_stopped_with_all_it_has() {
+    let port = free_port();
+    let echo = service::echo();
+    let mut here = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
+    let there = PeerServer::start();
+    let services = format!(
+        "  - local: tcp://{}\n    remoteTCPPort: {port}\n",
+        echo.addr
+    );
+    let options = |addr: SocketAddr| format!("remote: tcp://{addr}, id: id1, secret: secret1");
+    let mut filed = Filed::new(&options(here.addr()), &services);
+    let mut visitor = connect(([127, 0, 0, 1], port).into());
+    assert_echo(&mut visitor, b"before");
+    filed.reload(&options(there.addr), &services);
+    let option = port_option(false, port);
+    let mut new = there.accept_ready(&hello("id1", "secret1", &option));
+    assert_echo(&mut visitor, b"after");
+    filed.client.signal("TERM");
+    new.expect(Frame::Close);
+    assert_echo(&mut visitor, b"it may finish");
+    drop((visitor, new));
+    assert_eq!(filed.client.exit().code(), Some(0));
 }

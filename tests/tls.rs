@@ -418,3 +418,56 @@ fn apis_are_asked_over_https_if_the_system_trusts_them() {
     Gt::trusting(&certs.ca, &line).wait_for_tunnel();
     Gt::trusting(&certs.other_ca, &line).wait_for("TLS with localhost: invalid peer certificate");
 }
+
+#[test]
+fn a_new_certificate_is_shown_to_new_connections() {
+    let (old, new) = (certs::make(), certs::make());
+    let scratch = Scratch::new();
+    let (cert, key) = (scratch.join("tls.crt"), scratch.join("tls.key"));
+    let install = |certs: &Certs| {
+        std::fs::copy(&certs.cert, &cert).expect("install the certificate");
+        std::fs::copy(&certs.key, &key).expect("install the key");
+    };
+    install(&old);
+    let files = format!("-certFile {} -keyFile {}", cert.display(), key.display());
+    let api = format!(
+        "-apiCertFile {} -apiKeyFile {}",
+        cert.display(),
+        key.display()
+    );
+    let mut server = server(&format!(
+        "-addr 127.0.0.1:0 -tlsAddr 127.0.0.1:0 -apiAddr 127.0.0.1:0 {files} {api} -id id1 -secret secret1"
+    ));
+    let places = [
+        (server.tls_addr(), "404"),
+        (server.api_addr(), "{\"status\": \"ok\""),
+    ];
+    let one = service::http(0, "one");
+    let tls = server.tls_addr();
+    let mut client = client(&format!(
+        "-remote tls://{tls} -remoteCert {} -id id1 -secret secret1 -local http://{}",
+        old.ca.display(),
+        one.addr
+    ));
+    client.wait_for_tunnel();
+    let shows = |certs: &Certs| {
+        for (addr, answer) in places {
+            let name = "localhost";
+            let reply = curl(&format!(
+                "--cacert {} --resolve {name}:{}:127.0.0.1 https://{name}:{}/status",
+                certs.ca.display(),
+                addr.port(),
+                addr.port()
+            ));
+            assert!(reply.text().starts_with(answer), "{addr}: {}", reply.text());
+        }
+    };
+    shows(&old);
+    install(&new);
+    server.reload();
+    shows(&new);
+    // A tunnel that was made with the old one stays.
+    let addr = server.addr();
+    assert_eq!(get(addr, "id1.a", "/").text(), "one / id1.a");
+    assert_eq!(client.lines_with("tunnel started").len(), 1);
+}
