@@ -18,6 +18,7 @@ use crate::config::server;
 use crate::config::shown;
 use crate::config::value::{given, Scalar, Value};
 use crate::config::{self, Error, Loaded, RoleName};
+use crate::signals::Wanted;
 
 /// What `-version` prints.
 pub const VERSION: &str = env!("GT_VERSION");
@@ -30,14 +31,18 @@ pub enum Command {
     /// Print this to stdout and be done (`-h`, `-version`).
     Print(String),
     /// Send a signal to the gt that runs (`-s`).
-    Signal {
-        /// Which one.
-        signal: Signal,
-        /// Only to a gt of this role, if it was said.
-        role: Option<RoleName>,
-        /// Only to a gt with this `-config`, if it was said.
-        config: Option<PathBuf>,
-    },
+    Signal(Wanted),
+}
+
+/// What a command line says, before any file is read.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// By the program's name, the first word, or the build.
+    pub role: Option<RoleName>,
+    /// `-config`.
+    pub config: Option<PathBuf>,
+    /// It only prints something or sends a signal.
+    pub runs_nothing: bool,
 }
 
 /// What to tell the gt that runs.
@@ -117,11 +122,11 @@ pub fn parse(argv: &[String]) -> Result<Command, Error> {
     let config = given(program.config);
     let role = role.or(RoleName::only());
     if let Some(signal) = given(program.s) {
-        return Ok(Command::Signal {
+        return Ok(Command::Signal(Wanted {
             signal,
             role,
             config,
-        });
+        }));
     }
     let mut loaded = Vec::new();
     match config {
@@ -151,6 +156,22 @@ pub fn parse(argv: &[String]) -> Result<Command, Error> {
         }
     }
     Ok(Command::Run(loaded))
+}
+
+/// What these words say of themselves; `argv[0]` is the program's name. The error is that of
+/// [`parse`].
+pub fn told(argv: &[String]) -> Result<Told, Error> {
+    let (program, arguments) = argv
+        .split_first()
+        .map_or(("gt", argv), |(first, rest)| (first.as_str(), rest));
+    let (role, arguments) = role(program, arguments)?;
+    let program: ProgramFlags = options(&flags(arguments, role)?)?;
+    let set = |switch: Option<Value<bool>>| given(switch).unwrap_or(false);
+    Ok(Told {
+        role: role.or(RoleName::only()),
+        runs_nothing: set(program.h) || set(program.version) || given(program.s).is_some(),
+        config: given(program.config),
+    })
 }
 
 /// The role that the program's name or the first argument says, and the arguments after that.

@@ -20,6 +20,7 @@ pub mod logging;
 pub mod net;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod signals;
 pub mod tunnel;
 pub mod wire;
 

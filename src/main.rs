@@ -3,7 +3,7 @@
 use gt::cli::{self, Command};
 use gt::daemon::{self, Origin};
 use gt::handover::{Heir, Legacy, Program, Word};
-use gt::logging;
+use gt::{logging, signals};
 use std::process::ExitCode;
 
 /// Failed at run time.
@@ -32,10 +32,13 @@ fn main() -> ExitCode {
             println!("{}", text.trim_end());
             return ExitCode::SUCCESS;
         }
-        Ok(Command::Signal { .. }) => {
-            let why = "-s is not effective yet; send the signal to the process with kill";
-            return complain(FAILED, why, None);
-        }
+        Ok(Command::Signal(wanted)) => match signals::send(&wanted) {
+            Ok(sent) => {
+                sent.iter().for_each(|line| println!("gt: {line}"));
+                return ExitCode::SUCCESS;
+            }
+            Err(why) => return complain(FAILED, &why, None),
+        },
         Err(e) => return complain(BAD_USAGE, &e.to_string(), heir.as_ref()),
     };
     let program = match Program::this() {

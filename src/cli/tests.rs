@@ -39,13 +39,11 @@ fn the_version_is_one_line() {
 
 #[test]
 fn signals_are_checked_and_handed_on() {
-    let Command::Signal { signal, config, .. } =
-        parse(&argv("gt -s reload -config /etc/gt.yaml")).unwrap()
-    else {
+    let Command::Signal(wanted) = parse(&argv("gt -s reload -config /etc/gt.yaml")).unwrap() else {
         panic!("no signal");
     };
     assert_eq!(
-        (signal, config),
+        (wanted.signal, wanted.config),
         (Signal::Reload, Some(PathBuf::from("/etc/gt.yaml")))
     );
     assert_eq!(
