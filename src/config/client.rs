@@ -211,7 +211,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
     check_length(&format!("The id \"{id}\""), id.len()).map_err(fail)?;
     let secret = given(options.secret);
     if let Some(secret) = &secret {
-        check_length("The secret", secret.as_bytes().len()).map_err(fail)?;
+        check_length(&format!("The secret of \"{id}\""), secret.as_bytes().len()).map_err(fail)?;
     }
     let groups = service_groups(flags.services, single, file.services, document);
     let services: Vec<Service> = groups

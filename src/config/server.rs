@@ -2,6 +2,7 @@
 
 mod limits;
 mod options;
+mod overlap;
 mod tls;
 mod users;
 
@@ -146,13 +147,9 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         let document = Document::open(&path)?;
         let (entries, unknown) = document.read(&[])?;
         warnings.extend(document.unknown(&unknown, &[]));
-        warnings.extend(not_effective_speed(&document, "", &entries));
         users.add_entries(entries);
     }
     users.add_pairs(&options).map_err(fail)?;
-    if let Some(document) = document {
-        warnings.extend(not_effective_speed(document, "users.", &file.users));
-    }
     users.add_entries(file.users);
 
     let (tcp, tcp_number) = tcp(&flags.own, &options, file.tcp, file.tcp_number).map_err(fail)?;
@@ -170,10 +167,11 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         }
         .or(file.host),
     };
-    let users = users.finish(&global).map_err(fail)?;
-
     let auth_api = given(options.auth_api);
     let mut allow_any_client = given(options.allow_any_client).unwrap_or(false);
+    warnings.extend(users.warn_of_global(&global, allow_any_client || auth_api.is_some()));
+    let users = users.finish(&global).map_err(fail)?;
+
     if !allow_any_client && users.is_empty() && auth_api.is_none() {
         allow_any_client = true;
         warnings.push("working on -allowAnyClient mode, because no user is configured".to_owned());
@@ -311,16 +309,4 @@ fn tls_min(
         Some(TlsOption::Spoken(version)) => version,
         None => TlsVersion::Tls12,
     }
-}
-
-/// Users' speeds are not under `options:`; one warning speaks for all of them.
-fn not_effective_speed(
-    document: &Document,
-    section: &str,
-    users: &BTreeMap<String, UserEntry>,
-) -> Option<String> {
-    let (id, _) = users.iter().find(|(_, user)| user.speed.is_some())?;
-    let file = document.path.display();
-    let table = NOT_EFFECTIVE.contains(&"speed");
-    table.then(|| format!("{file}: {section}{id}.speed is not effective yet"))
 }

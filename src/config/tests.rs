@@ -209,8 +209,7 @@ id2:
         );
         assert_eq!(rules(&user(&server_of_users, "id2").limits), []);
 
-        let server = server(
-            "\
+        let text = "\
 version: 1.0
 users:
   id1:
@@ -236,8 +235,13 @@ options:
   timeout: 1234m1234ms
   tlsAddr: 1234
   tlsVersion: tls1.3
-",
+";
+        assert_eq!(
+            loaded(text).warnings[1],
+            "the tcp range 1-65535 of the user \"id1\" overlaps the global 1024-65535: clients \
+             without a list of their own may take ports out of it, at random too"
         );
+        let server = server(text);
         assert_eq!(rules(&user(&server, "id1").limits), [(65535, 1, 65535)]);
         assert_eq!(rules(&user(&server, "id2").limits), [(1, 1024, 65535)]);
     }
@@ -449,6 +453,106 @@ options:
             server("users: {a: {secret: s, tcp: []}, b: {secret: s}}\ntcp: {number: 1, range: 5}");
         assert_eq!(rules(&user(&server, "a").limits), []);
         assert_eq!(rules(&user(&server, "b").limits), [(1, 5, 5)]);
+    }
+
+    #[test]
+    fn two_users_cannot_have_the_same_ports_for_their_own() {
+        let users = File::new(
+            "overlap",
+            "b: {secret: s, tcp: {range: 25000}}\nc: {secret: s, tcp: {range: 1}}",
+        );
+        let config = |range: &str| {
+            format!(
+                "users:\n  a: {{secret: s, tcp: [{{range: 1000-1010}}, {{range: {range}}}]}}\n  \
+                 c: {{secret: s, tcp: {{range: 1005}}}}\noptions: {{users: {}}}",
+                users.path()
+            )
+        };
+        // The users file stands over the config file: c's range in that one does not count.
+        for good in ["24000-24999", "25001", "1005-1010"] {
+            assert_eq!(server(&config(good)).users.len(), 3, "{good}");
+        }
+        assert_eq!(
+            error(&config("20000-25000")),
+            "gt.yaml: The users \"a\" and \"b\" have the same TCP ports for their own: 20000-25000 \
+             and 25000 overlap. Give each of them other ports, or leave both lists out and \
+             give all users the global tcp."
+        );
+    }
+
+    #[test]
+    fn a_users_ports_that_others_may_take_are_one_warning() {
+        let overlap = |warnings: Vec<String>| -> Vec<String> {
+            let about = |warning: &String| warning.contains("overlaps");
+            warnings.into_iter().filter(about).collect()
+        };
+        let with = |global: &str, more: &str| {
+            overlap(
+                loaded(&format!(
+                    "users:\n  a: {{secret: s, tcp: [{{range: 10-19}}, {{range: 40}}]}}\n  \
+                     b: {{secret: s, tcp: {{range: 20-29}}}}\n  \
+                     c: {{secret: s, tcp: [{{range: 30}}, {{range: 31}}]}}\n{more}\ntcp: {{range: {global}}}"
+                ))
+                .warnings,
+            )
+        };
+        let any = "options: {allowAnyClient: true}";
+        let warning = |own: &str, id: &str, global: &str, more: &str| {
+            format!(
+                "the tcp range {own} of the user \"{id}\" overlaps the global {global}: clients \
+                 without a list of their own may take ports out of it, at random too{more}"
+            )
+        };
+        assert_eq!(
+            with("29-35", any),
+            [warning(
+                "20-29",
+                "b",
+                "29-35",
+                "; so is it with 1 more user"
+            )]
+        );
+        assert_eq!(
+            with("1-65535", "options: {authAPI: 'http://h/'}"),
+            [warning(
+                "10-19",
+                "a",
+                "1-65535",
+                "; so is it with 2 more users"
+            )]
+        );
+        assert_eq!(
+            with("40", "  d: {secret: s}"),
+            [warning("40", "a", "40", "")]
+        );
+        assert_eq!(with("1-9", any), [""; 0]);
+        assert_eq!(with("1-65535", ""), [""; 0], "nobody is left to take them");
+    }
+
+    #[test]
+    fn an_empty_id_or_secret_is_not_passed_over() {
+        for (text, wanted) in [
+            (
+                "options: {id: [a, b], secret: ['', s]}",
+                "The secret of the user \"a\" is empty: it needs 1 to 200 bytes.",
+            ),
+            (
+                "options: {id: a, secret: ''}",
+                "The secret of the user \"a\" is empty: it needs 1 to 200 bytes.",
+            ),
+            (
+                "options: {id: ['', b], secret: [s, t]}",
+                "The id \"\" is empty: it needs 1 to 200 bytes.",
+            ),
+            (
+                "options: {id: [a, a], secret: [s, t]}",
+                "The id \"a\" is given twice.",
+            ),
+        ] {
+            assert_eq!(error(text), format!("gt.yaml: {wanted}"));
+        }
+        assert!(server("options: {id: '', secret: ''}").users.is_empty());
+        assert!(server("options: {id: ''}").users.is_empty());
     }
 
     #[test]
@@ -757,6 +861,7 @@ options:
             ("options: {remote: h, local: 'http://h'}", "There is no id: say who this client is by id or -id."),
             ("options: {remote: h, id: i, hostPrefix: p}", "The service in options has no local: say what it serves, like local: http://127.0.0.1:80 or -local http://127.0.0.1:80."),
             ("options: {remote: h, id: i}\nservices: [{local: 'http://a'}, {local: 'https://b', hostPrefix: I}]", "The services http://a:80 and https://b:443 have the same host prefix \"I\": give each a hostPrefix of its own."),
+            ("options: {remote: h, id: '', local: 'http://h'}", "There is no id: say who this client is by id or -id."),
             ("options: {remote: h, id: i, local: 'http://h', remoteConnections: 2, remoteIdleConnections: 3}", "remoteIdleConnections (3) cannot be more than remoteConnections (2)."),
             ("options: {remote: h, id: i, local: 'http://h', remoteTimeout: 0}", "remoteTimeout cannot be 0: a tunnel that died would never be noticed."),
             ("options: {remote: h, id: i, tcpForwardAddr: 1}", "tcpForwardAddr needs tcpForwardHostPrefix: the host prefix of the client to reach."),
@@ -764,6 +869,18 @@ options:
             ("options: {remote: h, id: i, local: 'tcp://h:1', remoteTCPRandom: false}", "The service in options (tcp://h:1) has neither a remoteTCPPort nor remoteTCPRandom: give it one of them."),
         ] {
             assert_eq!(error(text), format!("gt.yaml: {wanted}"));
+        }
+        let long = "x".repeat(201);
+        for (id, secret, what) in [
+            (&*long, "s", &*format!("id \"{long}\"")),
+            ("i", &*long, "secret of \"i\""),
+        ] {
+            assert_eq!(
+                error(&format!(
+                    "options: {{remote: h, local: 'http://h', id: {id}, secret: {secret}}}"
+                )),
+                format!("gt.yaml: The {what} has 201 bytes: the most is 200.")
+            );
         }
     }
 

@@ -45,6 +45,11 @@ impl PortRange {
     pub fn contains(&self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
     }
+
+    /// Whether the two have a port in common.
+    pub fn overlaps(&self, other: PortRange) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
 }
 
 /// Which host prefixes a client may have.
@@ -71,7 +76,10 @@ impl PartialEq for HostRules {
 
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.first, self.last)
+        match self {
+            PortRange { first, last } if first == last => first.fmt(f),
+            PortRange { first, last } => write!(f, "{first}-{last}"),
+        }
     }
 }
 
@@ -180,6 +188,11 @@ pub struct PartLimits {
 }
 
 impl PartLimits {
+    /// The ranges of its `tcp`.
+    pub fn ranges(&self) -> impl Iterator<Item = PortRange> + '_ {
+        self.tcp.iter().flatten().map(|entry| entry.range)
+    }
+
     /// This, and the lower priority's where this says nothing.
     pub fn or(self, lower: Self) -> Self {
         PartLimits {

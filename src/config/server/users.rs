@@ -6,7 +6,8 @@ use serde::Deserialize;
 
 use super::limits::{HostEntry, Limits, PartLimits, TcpEntry};
 use super::options::ServerOptions;
-use crate::config::value::{all, given, Value};
+use super::overlap::{self, Own};
+use crate::config::value::{given, Value};
 use crate::config::{check_length, Secret};
 
 /// A client that may come.
@@ -27,7 +28,7 @@ pub struct UserEntry {
     secret: Option<Value<Secret>>,
     tcp: Option<Vec<TcpEntry>>,
     tcp_number: Option<Value<u32>>,
-    pub speed: Option<Value<u64>>,
+    speed: Option<Value<u64>>,
     connections: Option<Value<u32>>,
     host: HostEntry,
 }
@@ -37,9 +38,13 @@ pub struct UserEntry {
 pub struct Users(BTreeMap<String, (Option<Secret>, PartLimits)>);
 
 impl Users {
-    /// The i-th `id` with the i-th `secret`.
+    /// The i-th `id` with the i-th `secret`. Where all of them are empty, none is given.
     pub fn add_pairs(&mut self, options: &ServerOptions) -> Result<(), String> {
-        let (ids, secrets) = (all(options.id.clone()), all(options.secret.clone()));
+        let (ids, secrets) = (&options.id, &options.secret);
+        let none = ids.iter().all(|id| id.0.is_none()) && secrets.iter().all(|it| it.0.is_none());
+        if none {
+            return Ok(());
+        }
         if ids.len() != secrets.len() {
             return Err(format!(
                 "There are {} id and {} secret: the i-th secret belongs to the i-th id, so give \
@@ -48,10 +53,13 @@ impl Users {
                 secrets.len()
             ));
         }
-        for (id, secret) in ids.into_iter().zip(secrets) {
+        for (id, secret) in ids.iter().zip(secrets) {
+            let id = id.0.clone().unwrap_or_default();
             if self.0.contains_key(&id) {
                 return Err(format!("The id \"{id}\" is given twice."));
             }
+            // An empty one is said to be so, and not passed over for the next.
+            let secret = secret.0.clone().unwrap_or_else(|| Secret::new(""));
             self.add(id, Some(secret), PartLimits::default());
         }
         Ok(())
@@ -78,8 +86,25 @@ impl Users {
             .insert(id, (higher_secret.or(secret), higher_limits.or(limits)));
     }
 
+    /// The ranges that users have for their own, by id.
+    fn ranges(&self) -> impl Iterator<Item = Own<'_>> {
+        let users = self.0.iter();
+        users.flat_map(|(id, (_, limits))| limits.ranges().map(move |range| (id.as_str(), range)))
+    }
+
+    /// A warning if users' own TCP ranges are among those that others may use, who are there:
+    /// `strangers`, or users without ranges.
+    pub fn warn_of_global(&self, global: &PartLimits, strangers: bool) -> Option<String> {
+        if !strangers && self.0.values().all(|(_, limits)| limits.tcp.is_some()) {
+            return None;
+        }
+        let global: Vec<_> = global.ranges().collect();
+        overlap::warn_of_global(self.ranges(), &global)
+    }
+
     /// Checks them and completes their limits.
     pub fn finish(self, global: &PartLimits) -> Result<Vec<User>, String> {
+        overlap::check_users(self.ranges())?;
         let finish = |(id, (secret, limits)): (String, (Option<Secret>, PartLimits))| {
             check_length(&format!("The id \"{id}\""), id.len())?;
             let Some(secret) = secret else {
