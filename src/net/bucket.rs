@@ -19,12 +19,13 @@ pub struct Bucket {
 struct Inner {
     /// Bytes a second.
     rate: u64,
-    /// Bytes that may move now, in billionths, so that no rate loses its fractions.
-    tokens: u128,
+    /// Bytes that may move now, in billionths, so that no rate loses its fractions. Less than
+    /// nothing after several threads have moved what each of them was granted.
+    tokens: i128,
     at: Instant,
 }
 
-const NANO: u128 = 1_000_000_000;
+const NANO: i128 = 1_000_000_000;
 
 impl Bucket {
     /// `rate` in bytes a second; 0 is no limit.
@@ -49,7 +50,7 @@ impl Bucket {
             (inner.tokens, inner.at) = (0, now);
         }
         inner.rate = rate.max(1);
-        inner.tokens = inner.tokens.min(u128::from(inner.most()) * NANO);
+        inner.tokens = inner.tokens.min(i128::from(inner.most()) * NANO);
         self.limited.store(rate > 0, Ordering::Relaxed);
     }
 
@@ -72,7 +73,8 @@ impl Bucket {
             return;
         }
         let mut inner = self.lock();
-        let spent = (n as u128) * NANO;
+        // No machine here has a `usize` longer than 64 bits.
+        let spent = (n as i128) * NANO;
         inner.tokens = inner.tokens.saturating_sub(spent);
     }
 
@@ -84,28 +86,30 @@ impl Bucket {
 impl Inner {
     /// What it holds when it is full, in bytes.
     fn most(&self) -> u64 {
-        let most = u128::from(self.rate) * BURST.as_nanos() / NANO;
+        let most = u128::from(self.rate) * BURST.as_nanos() / Duration::from_secs(1).as_nanos();
         // Less than the rate, which fits.
         u64::try_from(most).unwrap_or(u64::MAX).max(1)
     }
 
     fn fill(&mut self, now: Instant) {
-        let passed = now.saturating_duration_since(self.at);
-        let earned = u128::from(self.rate).saturating_mul(passed.as_nanos());
-        let most = u128::from(self.most()) * NANO;
+        let passed = now.saturating_duration_since(self.at).as_nanos();
+        let passed = i128::try_from(passed).unwrap_or(i128::MAX);
+        let earned = i128::from(self.rate).saturating_mul(passed);
+        let most = i128::from(self.most()) * NANO;
         self.tokens = self.tokens.saturating_add(earned).min(most);
         self.at = now;
     }
 
     fn grant(&mut self, wanted: usize, now: Instant) -> Result<usize, Instant> {
         self.fill(now);
-        let held = u64::try_from(self.tokens / NANO).unwrap_or(u64::MAX);
+        let held = u64::try_from((self.tokens / NANO).max(0)).unwrap_or(u64::MAX);
         let wanted = u64::try_from(wanted).unwrap_or(u64::MAX);
         let worthwhile = wanted.min(STEP).min(self.most()).max(1);
         if held >= worthwhile {
             return Ok(usize::try_from(held.min(wanted)).unwrap_or(usize::MAX));
         }
-        let missing = (u128::from(worthwhile) * NANO).saturating_sub(self.tokens);
+        let missing = (i128::from(worthwhile) * NANO).saturating_sub(self.tokens);
+        let missing = u128::try_from(missing).unwrap_or_default();
         let nanos = missing.div_ceil(u128::from(self.rate));
         let wait = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         // A moment more, so that the next time it is there.
@@ -131,7 +135,7 @@ mod tests {
                     assert!(n > 0 && n <= piece);
                     moved += n as u128;
                     let mut inner = bucket.lock();
-                    inner.tokens -= (n as u128) * NANO;
+                    inner.tokens -= (n as i128) * NANO;
                 }
                 Err(later) => {
                     assert!(later > now && later - now <= Duration::from_secs(2));
@@ -162,10 +166,27 @@ mod tests {
     }
 
     #[test]
+    fn what_several_have_moved_at_once_is_paid_back() {
+        let bucket = Bucket::new(1_000_000);
+        let full = bucket.lock().at + BURST;
+        // Three threads are granted all there is before one of them says that it has moved it.
+        for _ in 0..3 {
+            assert_eq!(bucket.lock().grant(usize::MAX, full), Ok(100_000));
+        }
+        (0..3).for_each(|_| bucket.take(100_000));
+        let again = bucket.lock().grant(1000, full).unwrap_err() - full;
+        let right = Duration::from_millis(201);
+        assert!(again >= right && again < right + BURST / 10, "{again:?}");
+    }
+
+    #[test]
     fn no_rate_is_too_large() {
         let bucket = Bucket::new(u64::MAX);
         let later = bucket.lock().at + Duration::from_secs(60);
         assert!(bucket.lock().grant(65536, later).is_ok());
         bucket.take(usize::MAX);
+        let bucket = Bucket::new(1);
+        (0..9).for_each(|_| bucket.take(usize::MAX));
+        assert!(bucket.lock().grant(1, later).is_err());
     }
 }
