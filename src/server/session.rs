@@ -357,6 +357,10 @@ impl Session {
                     }
                 }
                 Event::Tick => {
+                    // Its own pings wait behind all that it has sent: it would give up.
+                    if inbox.is_held_back() {
+                        self.tunnel.signal(Signal::Ping);
+                    }
                     // A client that only receives, as in an upload, has nothing to say.
                     let (unidirectional, timeout) = {
                         let rules = &self.standing().rules;

@@ -103,6 +103,11 @@ impl Inbox {
         self.heard.until(Tick::now())
     }
 
+    /// Whether what the peer says waits because of its speed.
+    pub fn is_held_back(&self) -> bool {
+        self.throttle.as_ref().is_some_and(|it| it.is_waiting())
+    }
+
     /// The next thing to act on. After [`Event::End`] it must not be asked again.
     pub async fn next(&mut self) -> Event {
         std::future::poll_fn(|cx| self.poll_next(cx)).await

@@ -32,6 +32,11 @@ impl Throttle {
         }
     }
 
+    /// Whether it is too early for more.
+    pub fn is_waiting(&self) -> bool {
+        self.wait.is_some()
+    }
+
     /// Bytes have moved.
     pub fn take(&self, n: usize) {
         self.bucket.take(n);
