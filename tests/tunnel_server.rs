@@ -373,6 +373,8 @@ fn the_ports_of_a_client_are_closed_when_its_last_tunnel_ends() {
     common::eventually("the port to be closed", || {
         TcpListener::bind(("0.0.0.0", addr.port())).ok()
     });
+    assert_eq!(server.stop(), Some(0));
+    assert_eq!(server.lines_with(" WRN "), [""; 0], "all of that is normal");
 }
 
 #[test]
