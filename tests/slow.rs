@@ -135,32 +135,14 @@ fn read_to_end_or_reset(stream: &mut std::net::TcpStream) -> usize {
 fn a_shell_may_be_left_alone_for_longer_than_the_timeout() {
     let echo = service::echo();
     let port = free_port();
-    let mut server = server_of_id1(&format!("-timeout 1s -tcpNumber 1 -tcpRange {port}"));
+    let mut server = server_of_id1(&format!("-timeout 3s -tcpNumber 1 -tcpRange {port}"));
     let local = format!(
-        "-remoteTimeout 1s -local tcp://{} -remoteTCPPort {port}",
+        "-remoteTimeout 2s -local tcp://{} -remoteTCPPort {port}",
         echo.addr
     );
     let _client = client_of_id1(server.addr(), &local);
     let mut visitor = connect(([127, 0, 0, 1], port).into());
     assert_echo(&mut visitor, b"before");
-    sleep(Duration::from_secs(3));
+    sleep(Duration::from_secs(5));
     assert_echo(&mut visitor, b"after");
-}
-
-#[test]
-fn local_timeout_ends_a_connection_that_is_silent_both_ways() {
-    let echo = service::echo();
-    let port = free_port();
-    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
-    let local = format!(
-        "-local tcp://{} -remoteTCPPort {port} -localTimeout 500ms",
-        echo.addr
-    );
-    let _client = client_of_id1(server.addr(), &local);
-    let mut visitor = connect(([127, 0, 0, 1], port).into());
-    for _ in 0..10 {
-        assert_echo(&mut visitor, b"still here");
-        sleep(Duration::from_millis(100));
-    }
-    assert_eq!(read_to_end(&mut visitor), b"");
 }

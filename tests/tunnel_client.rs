@@ -299,7 +299,7 @@ fn the_host_is_rewritten_though_it_comes_in_pieces() {
 #[test]
 fn a_quiet_tunnel_is_pinged_and_a_dead_one_replaced() {
     let service = service::echo();
-    let (server, _client, mut peer) = with_tunnel(&service, "-remoteTimeout 200ms");
+    let (server, _client, mut peer) = with_tunnel(&service, "-remoteTimeout 1s");
     for _ in 0..5 {
         peer.expect(Frame::Ping);
         peer.send(&PING);
