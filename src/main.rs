@@ -4,6 +4,7 @@ use gt::cli::{self, Command};
 use gt::daemon::{self, Origin};
 use gt::handover::{Heir, Legacy, Program, Word};
 use gt::{logging, signals};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 /// Failed at run time.
@@ -29,12 +30,15 @@ fn main() -> ExitCode {
     let mut roles = match cli::parse(&argv) {
         Ok(Command::Run(roles)) => roles,
         Ok(Command::Print(text)) => {
-            println!("{}", text.trim_end());
+            // Who reads only its beginning, as `head` does, has closed the pipe.
+            let _ = writeln!(io::stdout(), "{}", text.trim_end());
             return ExitCode::SUCCESS;
         }
         Ok(Command::Signal(wanted)) => match signals::send(&wanted) {
             Ok(sent) => {
-                sent.iter().for_each(|line| println!("gt: {line}"));
+                for line in sent {
+                    let _ = writeln!(io::stdout(), "gt: {line}");
+                }
                 return ExitCode::SUCCESS;
             }
             Err(why) => return complain(FAILED, &why, None),
@@ -80,7 +84,7 @@ fn main() -> ExitCode {
 
 /// Says why nothing runs, also to the process whose place this one was to take.
 fn complain(code: u8, why: &str, heir: Option<&Heir>) -> ExitCode {
-    eprintln!("gt: {why}");
+    let _ = writeln!(io::stderr(), "gt: {why}");
     if let Some(heir) = heir {
         heir.say(&Word::Failed(why.to_owned()));
     }

@@ -62,6 +62,16 @@ fn help_shows_every_flag_with_0() {
 }
 
 #[test]
+fn help_may_be_cut_short_by_its_reader() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(GT);
+    command.args(["server", "-h"]).stdout(writer);
+    let ended = command.status().expect("run gt");
+    assert_eq!(ended.code(), Some(0));
+}
+
+#[test]
 fn version_is_printed_with_0() {
     for line in [
         "-version",

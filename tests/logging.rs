@@ -5,7 +5,7 @@
 mod common;
 
 use common::gt::{client, client_of_id1, gt, server, server_of_id1, Gt, GT};
-use common::process::Process;
+use common::process::{run, Process};
 use common::scratch::Scratch;
 use common::visitor::{ask, get};
 use common::{eventually, ports::free_port, service};
@@ -90,6 +90,22 @@ fn who_has_started_gt_sees_why_it_ended_with_a_log_file_too() {
         last.contains(" FTL ") && last.contains(&taken.addr.to_string()),
         "{last}"
     );
+}
+
+#[test]
+fn a_stderr_that_takes_nothing_does_not_change_how_gt_ends() {
+    let scratch = Scratch::new();
+    let log = scratch.join("gt.log");
+    let taken = service::silent();
+    let line = format!(
+        "exec {GT} server -addr {} -logFile {} 2>/dev/full",
+        taken.addr,
+        log.display()
+    );
+    let output = run(Command::new("sh").args(["-c", &line]));
+    assert_eq!(output.status.code(), Some(1));
+    let text = read(&log);
+    assert!(text.contains(" FTL ") && !text.contains(" PNC "), "{text}");
 }
 
 #[test]

@@ -11,7 +11,8 @@ use crate::config::{self, Loaded, LogLevel};
 use log::{Level, Log, Metadata, Record};
 use output::Output;
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
-use std::fmt::{self, Write};
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
 use std::panic::PanicHookInfo;
 use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -182,7 +183,8 @@ impl Log for Logger {
                 .log(&shaped.args(format_args!("{line}")).build());
             // Who has started gt should not have to look for the reason of its end.
             if level >= LogLevel::Fatal && self.output.is_file() {
-                eprintln!("gt: {}", OneLine(record.args()));
+                // If it takes nothing, the log has it all the same.
+                let _ = writeln!(std::io::stderr(), "gt: {}", OneLine(record.args()));
             }
         }
         if let Some(reporter) = reporter {
