@@ -56,6 +56,22 @@ fn a_tunnel_comes_for_every_three_streams_and_goes_when_it_has_nothing_to_do() {
 }
 
 #[test]
+fn there_are_never_more_tunnels_than_the_user_wants() {
+    for most in [1, 2] {
+        let flags = format!("-remoteConnections {most}");
+        let (_server, client, _service, at) = setup("", &flags);
+        let mut visitors = Vec::new();
+        hold(&mut visitors, at, 12);
+        let tried = || client.lines_with("trying to connect").len();
+        eventually("all of them to be there", || {
+            (client.lines_with("tunnel started").len() == most).then_some(())
+        });
+        hold(&mut visitors, at, 24);
+        assert_eq!(tried(), most);
+    }
+}
+
+#[test]
 fn more_idle_tunnels_are_kept_if_the_user_wants_them() {
     let (server, mut client, _service, at) = setup("", "-remoteIdleConnections 2");
     client.wait_for_lines("tunnel started", 2);

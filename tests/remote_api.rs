@@ -135,6 +135,12 @@ fn an_api_that_fails_is_asked_again_and_the_log_says_why() {
 }
 
 #[test]
+fn an_api_that_keeps_failing_is_asked_less_and_less_often() {
+    let (api, _) = saying(answer(503, ""));
+    asking(&api, "-local http://127.0.0.1:1").assert_keeps_failing(&["status 503"]);
+}
+
+#[test]
 fn an_api_that_is_down_at_first_is_waited_for() {
     let port = common::ports::free_port();
     let server = PeerServer::start();

@@ -19,34 +19,59 @@ fn gt(line: &str) -> Output {
         .env("no_proxy", "*"))
 }
 
+/// Either role with something that ends it, and what that is.
+fn ending(taken: &service::Service) -> [(String, String); 2] {
+    let addr = taken.addr.to_string();
+    let server = format!("server -addr {addr} -id id1 -secret topsecret");
+    let client = "client -remote tls://h -remoteCert /missing.crt -local http://h -id id1 \
+                  -secret topsecret";
+    [(server, addr), (client.to_owned(), "/missing.crt".into())]
+}
+
 #[test]
 fn an_error_that_ends_gt_is_reported_before_it_ends() {
-    let sentry = sentry::start();
-    let taken = service::silent();
-    let output = gt(&format!(
-        "server -addr {} -id id1 -secret topsecret -sentryDSN {} -sentryEnvironment garden \
-         -sentryRelease gt@7 -sentryServerName gate",
-        taken.addr,
-        sentry.dsn()
-    ));
-    assert_eq!(output.status.code(), Some(1));
-    let requests = sentry.requests();
-    assert_eq!(requests.len(), 1, "{requests:?}");
-    let event = &requests[0];
-    assert!(event.starts_with("POST /api/42/envelope/ HTTP/1.1\r\n"));
-    for part in [
-        r#""level":"fatal""#,
-        r#""environment":"garden""#,
-        r#""release":"gt@7""#,
-        r#""server_name":"gate""#,
-        &taken.addr.to_string(),
-    ] {
-        assert!(event.contains(part), "{part} is not in {event}");
+    for (line, why) in ending(&service::silent()) {
+        let sentry = sentry::start();
+        let output = gt(&format!(
+            "{line} -sentryDSN {} -sentryEnvironment garden -sentryRelease gt@7 \
+             -sentryServerName gate",
+            sentry.dsn()
+        ));
+        assert_eq!(output.status.code(), Some(1));
+        let requests = sentry.requests();
+        assert_eq!(requests.len(), 1, "{requests:?}");
+        let event = &requests[0];
+        assert!(event.starts_with("POST /api/42/envelope/ HTTP/1.1\r\n"));
+        for part in [
+            r#""level":"fatal""#,
+            r#""environment":"garden""#,
+            r#""release":"gt@7""#,
+            r#""server_name":"gate""#,
+            &why,
+        ] {
+            assert!(event.contains(part), "{part} is not in {event}");
+        }
+        assert!(!event.contains("topsecret"), "{event}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(" FTL "), "{said}");
+        assert!(!said.contains("dsnkey"), "{said}");
+        assert!(!said.contains("[sentry]"), "nobody has asked: {said}");
     }
-    assert!(!event.contains("topsecret"), "{event}");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains(" FTL "), "{said}");
-    assert!(!said.contains("dsnkey"), "{said}");
+}
+
+#[test]
+fn with_sentry_debug_its_client_says_what_it_does() {
+    for (line, _) in ending(&service::silent()) {
+        let sentry = sentry::start();
+        let output = gt(&format!("{line} -sentryDebug -sentryDSN {}", sentry.dsn()));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let lines = said.lines().filter(|line| line.starts_with("[sentry] "));
+        assert!(lines.count() > 0, "{said}");
+        assert!(
+            !said.contains("dsnkey") && !said.contains("topsecret"),
+            "{said}"
+        );
+    }
 }
 
 #[test]
@@ -93,16 +118,30 @@ fn only_the_levels_that_are_asked_for_are_reported() {
 }
 
 #[test]
-fn a_sample_rate_of_0_reports_nothing() {
+fn a_server_reports_the_levels_that_are_asked_for() {
     let sentry = sentry::start();
-    let taken = service::silent();
-    let output = gt(&format!(
-        "server -addr {} -sentryDSN {} -sentrySampleRate 0",
-        taken.addr,
+    let mut server = server(&format!(
+        "-addr 127.0.0.1:0 -logLevel disable -sentryLevel warn -sentryDSN {}",
         sentry.dsn()
     ));
-    assert_eq!(output.status.code(), Some(1));
-    assert_eq!(sentry.connections(), 0);
+    let warning = sentry.wait_for("-allowAnyClient mode");
+    assert!(warning.contains(r#""level":"warning""#), "{warning}");
+    assert_eq!(server.stop(), Some(0));
+    let requests = sentry.requests();
+    assert_eq!(requests.len(), 1, "{requests:?}");
+}
+
+#[test]
+fn a_sample_rate_of_0_reports_nothing() {
+    for (line, _) in ending(&service::silent()) {
+        let sentry = sentry::start();
+        let output = gt(&format!(
+            "{line} -sentrySampleRate 0 -sentryDSN {}",
+            sentry.dsn()
+        ));
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(sentry.connections(), 0);
+    }
 }
 
 #[test]
