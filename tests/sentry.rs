@@ -7,9 +7,13 @@ mod common;
 use common::gt::{client, server, GT};
 use common::process::run;
 use common::scratch::Scratch;
+use common::service::{self, Service};
 use common::visitor::{ask, get};
-use common::{eventually, ports::free_port, sentry, service, words};
+use common::{eventually, ports::free_port, sentry, words};
+use std::io::Read;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 
 /// Runs `gt` with these words, and no proxy of the surroundings, to its end.
 fn gt(line: &str) -> Output {
@@ -169,7 +173,13 @@ fn without_a_dsn_nothing_of_it_runs() {
 
 #[test]
 fn a_sentry_that_hangs_holds_up_neither_visitors_nor_the_end() {
-    let hanging = service::silent();
+    let connections: Arc<AtomicUsize> = Arc::default();
+    let counted = connections.clone();
+    let hanging = Service::start(0, move |mut stream| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        stream.read_to_end(&mut Vec::new())?;
+        Ok(())
+    });
     let mut server = server(&format!(
         "-addr 127.0.0.1:0 -logLevel debug -sentryLevel debug -sentryDSN http://dsnkey@{}/1",
         hanging.addr
@@ -181,6 +191,8 @@ fn a_sentry_that_hangs_holds_up_neither_visitors_nor_the_end() {
     }
     assert_eq!(get(addr, "nobody.a", "/").status, 404);
     assert_eq!(server.stop(), Some(0));
+    // Not even the first report has been given up meanwhile, which takes 15 seconds.
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
 
 #[test]
