@@ -448,6 +448,32 @@ options:
     }
 
     #[test]
+    fn an_id_of_several_sources_has_the_secret_of_the_highest() {
+        let users = File::new("sources", "a: {secret: of-file}\nb: {secret: of-file}");
+        let own = ServerOptions {
+            id: vec!["a".parse().unwrap()],
+            secret: vec!["of-flags".parse().unwrap()],
+            ..ServerOptions::default()
+        };
+        let server = with_flags(
+            own,
+            &format!(
+                "users: {{c: {{secret: of-users, speed: 5}}}}\noptions: {{users: {}, \
+                 id: [a, b, c, d], secret: [of-options, of-options, of-options, of-options]}}",
+                users.path()
+            ),
+        );
+        let secret = |id| user(&server, id).secret.as_bytes();
+        assert_eq!(secret("a"), b"of-flags");
+        assert_eq!(secret("b"), b"of-file");
+        assert_eq!(
+            (secret("c"), secret("d")),
+            (&b"of-options"[..], &b"of-options"[..])
+        );
+        assert_eq!(user(&server, "c").limits.speed, 5);
+    }
+
+    #[test]
     fn a_user_may_be_kept_from_tcp_that_others_have() {
         let server =
             server("users: {a: {secret: s, tcp: []}, b: {secret: s}}\ntcp: {number: 1, range: 5}");

@@ -1,6 +1,6 @@
 //! The users that the configuration names, merged by id. Not how a client proves to be one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
@@ -53,9 +53,10 @@ impl Users {
                 secrets.len()
             ));
         }
+        let mut before = BTreeSet::new();
         for (id, secret) in ids.iter().zip(secrets) {
             let id = id.0.clone().unwrap_or_default();
-            if self.0.contains_key(&id) {
+            if !before.insert(id.clone()) {
                 return Err(format!("The id \"{id}\" is given twice."));
             }
             // An empty one is said to be so, and not passed over for the next.
