@@ -2,7 +2,7 @@
 
 use gt::cli::{self, Command};
 use gt::daemon::{self, Origin};
-use gt::handover::{Heir, Legacy, Program, Word};
+use gt::handover::{Heir, Legacy, Program};
 use gt::{logging, signals};
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -13,17 +13,19 @@ const FAILED: u8 = 1;
 const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    let signals = match daemon::expect_signals() {
+        Ok(signals) => signals,
+        Err(e) => return complain(FAILED, &format!("waiting for signals: {e}"), None),
+    };
     let (heir, legacy) = match Heir::find() {
         Ok(Some((heir, legacy))) => (Some(heir), legacy),
         Ok(None) => (None, Legacy::default()),
         Err(e) => {
-            return complain(
-                FAILED,
-                &format!("taking another process's place: {e}"),
-                None,
-            )
+            let why = format!("taking another process's place: {e}");
+            return complain(FAILED, &why, None);
         }
     };
+    let program = Program::this();
     let argv: Vec<String> = std::env::args_os()
         .map(|arg| arg.to_string_lossy().into_owned())
         .collect();
@@ -44,13 +46,6 @@ fn main() -> ExitCode {
             Err(why) => return complain(FAILED, &why, None),
         },
         Err(e) => return complain(BAD_USAGE, &e.to_string(), heir.as_ref()),
-    };
-    let program = match Program::this() {
-        Ok(program) => program,
-        Err(e) => {
-            let why = format!("finding out which program this is: {e}");
-            return complain(FAILED, &why, heir.as_ref());
-        }
     };
     daemon::prepare(&roles);
     let _reports = match logging::start(&roles) {
@@ -73,20 +68,21 @@ fn main() -> ExitCode {
         heir,
         legacy,
     };
-    match daemon::run(roles, origin, again) {
+    match daemon::run(roles, origin, signals, again) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            log::error!(target: logging::FATAL, "{e}");
+            if !e.is_told {
+                log::error!(target: logging::FATAL, "{e}");
+            }
             ExitCode::from(FAILED)
         }
     }
 }
 
-/// Says why nothing runs, also to the process whose place this one was to take.
+/// Says why nothing runs; the process whose place this one was to take does that for it.
 fn complain(code: u8, why: &str, heir: Option<&Heir>) -> ExitCode {
-    let _ = writeln!(io::stderr(), "gt: {why}");
-    if let Some(heir) = heir {
-        heir.say(&Word::Failed(why.to_owned()));
+    if !daemon::Error::tell(why.to_owned(), heir).is_told {
+        let _ = writeln!(io::stderr(), "gt: {why}");
     }
     ExitCode::from(code)
 }

@@ -12,7 +12,7 @@ mod session;
 use crate::config::{self, Link, Secret};
 use crate::handover::{Legacy, Piece};
 use crate::net::tls::{self, Connector, Trust};
-use crate::net::{within, Stop};
+use crate::net::{within, Stop, WaitGroup};
 use async_io::Timer;
 use event_listener::Event;
 use futures_lite::future;
@@ -20,6 +20,7 @@ use pool::{Pool, Source};
 use remote_api::RemoteApi;
 use service::Services;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -59,6 +60,7 @@ impl Plan {
     /// changed if it cannot be done; the error says which file or folder is the reason.
     pub fn new(
         config: &config::Client,
+        file: &Option<PathBuf>,
         running: Option<&Client>,
         legacy: &Legacy,
     ) -> io::Result<Self> {
@@ -74,7 +76,9 @@ impl Plan {
             Some(secret) => secret.clone(),
             None => match running.filter(made_up) {
                 Some(client) => client.me.secret.clone(),
-                None => legacy.secret(&link.id).map_or_else(made_up_secret, Ok)?,
+                None => legacy
+                    .secret(file, &link.id)
+                    .map_or_else(made_up_secret, Ok)?,
             },
         };
         // A file that cannot be used is told now, not when the first tunnel needs it.
@@ -116,6 +120,8 @@ struct Me {
     stop: Stop,
     /// Who waits before it tries again need not.
     hurry: Event,
+    /// Tunnels to their last word, and services that are brought what is theirs.
+    serving: WaitGroup,
 }
 
 impl Me {
@@ -185,6 +191,7 @@ impl Client {
             services: Mutex::new(Arc::new(plan.services)),
             stop: Stop::default(),
             hurry: Event::new(),
+            serving: WaitGroup::default(),
         });
         let sources = plan.sources.unwrap_or_default();
         let pools = sources.into_iter().map(|source| {
@@ -208,7 +215,7 @@ impl Client {
         if plan.sources.is_some() {
             let mut before = std::mem::replace(self, Self::start(plan));
             let mut older = std::mem::take(&mut before.before);
-            older.retain(|client| !client.has_drained());
+            older.retain(|client| !client.me.serving.is_idle());
             self.before = older;
             self.before.push(before.clone());
             let new = self.clone();
@@ -258,16 +265,12 @@ impl Client {
         all().for_each(|client| client.me.stop.say());
         pools().for_each(|pool| pool.close());
         let drained = async {
-            for pool in pools() {
-                pool.drained().await;
+            for client in all() {
+                client.me.serving.idle().await;
             }
         };
         within(patience, drained).await;
         pools().for_each(|pool| pool.finish());
-    }
-
-    fn has_drained(&self) -> bool {
-        self.pools.iter().all(|pool| pool.has_drained())
     }
 }
 

@@ -11,7 +11,6 @@ use crate::tunnel::Tunnel;
 use crate::wire::frame::Refusal;
 use async_io::Timer;
 use async_std::channel::{self, Receiver, Sender};
-use event_listener::Event;
 use futures_lite::future;
 use log::Level;
 use std::collections::VecDeque;
@@ -30,7 +29,6 @@ pub struct Pool {
     pub me: Arc<Me>,
     source: Source,
     inner: Mutex<Inner>,
-    left: Event,
     /// A first tunnel is there, or could not be had.
     pub settled: Stop,
 }
@@ -92,7 +90,6 @@ impl Pool {
             me,
             source,
             inner: Mutex::default(),
-            left: Event::new(),
             settled: Stop::default(),
         });
         for _ in 0..pool.me.idle_connections {
@@ -248,7 +245,6 @@ impl Pool {
 
     pub fn leave(&self, member: &Member) {
         self.lock().members.retain(|other| other.id != member.id);
-        self.left.notify(usize::MAX);
     }
 
     /// Tells the server of changed services, on every tunnel.
@@ -269,21 +265,6 @@ impl Pool {
     pub fn finish(&self) {
         for member in &self.lock().members {
             member.tunnel.finish();
-        }
-    }
-
-    pub fn has_drained(&self) -> bool {
-        self.lock().members.is_empty()
-    }
-
-    /// Waits until there is no tunnel.
-    pub async fn drained(&self) {
-        loop {
-            let left = self.left.listen();
-            if self.has_drained() {
-                return;
-            }
-            left.await;
         }
     }
 }

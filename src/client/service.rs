@@ -4,7 +4,7 @@ use super::files::{self, Root};
 use super::host_header::{self, Scan};
 use super::Me;
 use crate::config::{Exposure, Local, Remote, Scheme, Service};
-use crate::net::{self, Conn};
+use crate::net::{self, Conn, Working};
 use crate::tunnel::{Relay, Stream};
 use crate::wire::frame::Signal;
 use crate::wire::hello::{self, Offer};
@@ -137,7 +137,7 @@ impl Services {
 }
 
 /// Connects one stream to its service, and carries it to its end.
-pub async fn serve(services: Arc<Services>, index: u16, stream: Stream) {
+pub async fn serve(services: Arc<Services>, index: u16, stream: Stream, _serving: Working) {
     let Some((service, target)) = services.list.get(usize::from(index)) else {
         return log::debug!("the server opened a stream to service {index}, which there is not");
     };

@@ -4,7 +4,7 @@ use super::pool::{Leaving, Member, Pool};
 use super::service::{self, Services};
 use super::Me;
 use crate::config::Remote;
-use crate::net::{self, tls, Conn};
+use crate::net::{self, tls, Conn, Working};
 use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel};
 use crate::wire::frame::{Refusal, Signal};
 use async_io::Timer;
@@ -149,12 +149,14 @@ pub struct Session {
     idle_since: Instant,
     pings: u32,
     last_ping: Instant,
+    _serving: Working,
 }
 
 impl Session {
     pub fn new(pool: Arc<Pool>, member: Arc<Member>, services: Arc<Services>) -> Self {
         let now = Instant::now();
         Self {
+            _serving: pool.me.serving.begin(),
             pool,
             member,
             services,
@@ -189,7 +191,9 @@ impl Session {
         loop {
             match inbox.next().await {
                 Event::Opened(stream, service) => {
-                    crate::spawn(service::serve(self.services.clone(), service, stream));
+                    let serving = self.pool.me.serving.begin();
+                    let services = self.services.clone();
+                    crate::spawn(service::serve(services, service, stream, serving));
                     self.pool.busier();
                 }
                 Event::Tick => {

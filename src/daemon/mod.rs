@@ -8,7 +8,6 @@ use crate::handover::{Heir, Legacy, Program, Successor, Word};
 use crate::logging;
 use crate::net::within;
 use async_std::channel::{self, Receiver};
-use async_std::task::spawn_blocking;
 use futures_lite::future;
 use running::Running;
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
@@ -16,23 +15,33 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long running streams may take to finish once the process is to end.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a new process may take for each step of taking this one's place.
-const STEP: Duration = Duration::from_secs(15);
 /// Threads for name look-ups and files, at most.
 const BLOCKING_THREADS: &str = "8";
 
 /// What could not be done.
 #[derive(Debug)]
-pub struct Error(String);
+pub struct Error {
+    why: String,
+    /// The process whose place this one was to take knows, and says so.
+    pub is_told: bool,
+}
+
+impl Error {
+    /// Tells it to the process whose place this one was to take, if there is one.
+    pub fn tell(why: String, heir: Option<&Heir>) -> Self {
+        let told = heir.map(|heir| heir.say(&Word::Failed(why.clone())));
+        let is_told = matches!(told, Some(Ok(())));
+        Self { why, is_told }
+    }
+}
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.why)
     }
 }
 
@@ -61,23 +70,47 @@ pub struct Origin {
     pub legacy: Legacy,
 }
 
+/// What SIGHUP and SIGQUIT ask for waits from now on; without this they would end the process. To
+/// be called first of all: who signals all that run may mean one that has just begun.
+pub fn expect_signals() -> io::Result<Signals> {
+    Signals::new([SIGHUP, SIGQUIT])
+}
+
 /// Runs the roles until a signal ends the process. `again` reads the configuration once more,
 /// for a reload.
 pub fn run<E: fmt::Display>(
     roles: Vec<Loaded>,
     origin: Origin,
+    mut signals: Signals,
     again: impl Fn() -> Result<Vec<Loaded>, E> + Send + 'static,
 ) -> Result<(), Error> {
     raise_open_files();
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM])
-        .map_err(|e| Error(format!("waiting for signals: {e}")))?;
+    let Origin {
+        program,
+        heir,
+        mut legacy,
+    } = origin;
+    let running = match Running::start(&roles, &mut legacy) {
+        Ok(running) => running,
+        Err(e) => return Err(Error::tell(e.to_string(), heir.as_ref())),
+    };
+    // Before, these end the process, whatever it waits for: a name look-up may take long.
     let handle = signals.handle();
+    if let Err(e) = handle.add_signal(SIGINT).and(handle.add_signal(SIGTERM)) {
+        let why = format!("waiting for signals: {e}");
+        return Err(Error::tell(why, heir.as_ref()));
+    }
+    // What nobody has taken is closed.
+    drop(legacy);
+    supervisor::tell("READY=1\n");
+    if let Some(heir) = heir {
+        running.succeed(heir);
+    }
+    let constants = Constants::of(&roles);
+    drop(roles);
     let (sender, receiver) = channel::unbounded();
-    let result = Arc::new(Mutex::new(Ok(())));
-    let theirs = result.clone();
     crate::spawn(async move {
-        let ended = serve(roles, origin, &receiver, again).await;
-        *theirs.lock().unwrap_or_else(PoisonError::into_inner) = ended;
+        serve(running, &program, &constants, &receiver, again).await;
         handle.close();
     });
     let mut asked = false;
@@ -89,8 +122,7 @@ pub fn run<E: fmt::Display>(
         // It can only be full of signals that nobody waits for any more.
         let _ = sender.try_send(signal);
     }
-    let mut result = result.lock().unwrap_or_else(PoisonError::into_inner);
-    std::mem::replace(&mut *result, Ok(()))
+    Ok(())
 }
 
 fn ends(signal: i32) -> bool {
@@ -110,51 +142,51 @@ fn raise_open_files() {
 }
 
 async fn serve<E: fmt::Display>(
-    roles: Vec<Loaded>,
-    origin: Origin,
+    mut running: Running,
+    program: &Program,
+    constants: &Constants,
     signals: &Receiver<i32>,
     again: impl Fn() -> Result<Vec<Loaded>, E>,
-) -> Result<(), Error> {
-    let Origin {
-        program,
-        heir,
-        mut legacy,
-    } = origin;
-    let mut running = match Running::start(&roles, &mut legacy) {
-        Ok(running) => running,
-        Err(e) => {
-            if let Some(heir) = &heir {
-                heir.say(&Word::Failed(e.to_string()));
-            }
-            return Err(Error(e.to_string()));
-        }
-    };
-    // What nobody has taken is closed.
-    drop(legacy);
-    supervisor::tell("READY=1\n");
-    if let Some(heir) = heir {
-        running.succeed(heir);
-    }
-    let program = Arc::new(program);
-    let constants = Constants::of(&roles);
-    drop(roles);
+) {
     loop {
         match signals.recv().await {
-            Ok(SIGHUP) => reload(&mut running, &constants, again()),
-            Ok(SIGQUIT) => match hand_over(&running, program.clone()).await {
-                Ok(successor) => {
-                    make_way(&running, successor, signals).await;
-                    return Ok(());
+            Ok(SIGHUP) => reload(&mut running, constants, again()),
+            Ok(SIGQUIT) => {
+                let mut changed = false;
+                let interrupted = async {
+                    loop {
+                        match signals.recv().await {
+                            Ok(SIGHUP) => changed = true,
+                            Ok(SIGQUIT) => {}
+                            _ => return None,
+                        }
+                    }
+                };
+                let handed_over = async { Some(hand_over(&running, program).await) };
+                match future::or(handed_over, interrupted).await {
+                    Some(Ok(successor)) => {
+                        if changed {
+                            // It may have read its files before that.
+                            successor.reload();
+                        }
+                        return make_way(&running, successor, signals).await;
+                    }
+                    Some(Err(e)) => {
+                        log::error!("not restarted, everything goes on as it was: {e}");
+                        running.keep();
+                        if changed {
+                            reload(&mut running, constants, again());
+                        }
+                    }
+                    None => break,
                 }
-                Err(e) => log::error!("not restarted, everything goes on as it was: {e}"),
-            },
+            }
             _ => break,
         }
     }
     log::info!("stopping");
     supervisor::tell("STOPPING=1\n");
     within(PATIENCE * 2, running.stop(PATIENCE)).await;
-    Ok(())
 }
 
 /// What there is once in a process, and only a restart can change.
@@ -178,19 +210,18 @@ fn reload<E: fmt::Display>(
     constants: &Constants,
     again: Result<Vec<Loaded>, E>,
 ) {
-    let again = again.map_err(|e| e.to_string());
-    logging::reopen(again.as_deref().ok());
-    let reloaded = again.and_then(|roles| {
-        running
-            .change(&roles, &mut Legacy::default())
-            .map_err(|e| e.to_string())?;
+    let changed = again.map_err(|e| e.to_string()).and_then(|roles| {
+        let changed = running.change(&roles, &mut Legacy::default());
+        changed.map(|()| roles).map_err(|e| e.to_string())
+    });
+    logging::reopen(changed.as_deref().ok());
+    let reloaded = changed.map(|roles| {
         for warning in roles.iter().flat_map(|loaded| &loaded.warnings) {
             log::warn!("{warning}");
         }
         if Constants::of(&roles) != *constants {
             log::warn!("threads and the Sentry options stay as they were until a restart");
         }
-        Ok(())
     });
     match reloaded {
         Ok(()) => log::info!("reloaded"),
@@ -200,18 +231,15 @@ fn reload<E: fmt::Display>(
 
 /// Starts the program that is installed now and waits until it can take this one's place. If it
 /// cannot, it is gone, and the error says why.
-async fn hand_over(running: &Running, program: Arc<Program>) -> io::Result<Successor> {
-    let pieces = running.legacy()?;
-    let waits_for_clients = !running.serves();
-    let successor = spawn_blocking(move || {
-        let mut successor = Successor::start(&program, &pieces)?;
-        successor.hear(STEP)?;
-        if waits_for_clients {
-            successor.hear(STEP)?;
-        }
-        Ok::<_, io::Error>(successor)
-    });
-    let successor = successor.await?;
+async fn hand_over(running: &Running, program: &Program) -> io::Result<Successor> {
+    let mut successor = Successor::start(program)?;
+    successor.give(&running.legacy()).await?;
+    successor.hear().await?;
+    if !running.serves() {
+        // Nobody comes to it: it has to have its tunnels.
+        successor.hear().await?;
+    }
+    successor.takes_over();
     let pid = successor.pid();
     log::info!("process {pid} takes over; this one ends when what runs has finished");
     supervisor::tell(&format!("MAINPID={pid}\n"));
@@ -224,8 +252,8 @@ async fn make_way(running: &Running, mut successor: Successor, signals: &Receive
     let clients = async {
         if running.serves() {
             // Its clients come to its servers, or to others.
-            if let Err(e) = spawn_blocking(move || successor.hear(STEP)).await {
-                log::error!("the process that has taken over does not run: {e}");
+            if let Err(e) = successor.hear().await {
+                log::error!("the process that has taken over: {e}");
             }
         }
         running.clients_make_way().await;

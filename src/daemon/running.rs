@@ -3,12 +3,11 @@
 #[cfg(feature = "client")]
 use crate::client::{self, Client};
 use crate::config::Loaded;
-use crate::handover::{Heir, Legacy, Piece, Word};
+use crate::handover::{Given, Heir, Legacy, Piece, Word};
 #[cfg(feature = "server")]
 use crate::server::{self, Server};
 use futures_lite::future;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -54,7 +53,7 @@ impl Running {
             let mut before = std::mem::take(&mut self.servers);
             for (source, plan) in plans.servers {
                 let server = match take(&mut before, &source) {
-                    Some(mut server) => {
+                    Some(server) => {
                         server.change(plan);
                         server
                     }
@@ -97,13 +96,13 @@ impl Running {
             #[cfg(feature = "server")]
             if let Some(config) = loaded.role.server() {
                 let running = find(&self.servers, source);
-                let plan = server::Plan::new(config, running, legacy).map_err(in_file)?;
+                let plan = server::Plan::new(config, source, running, legacy).map_err(in_file)?;
                 plans.servers.push((source.clone(), plan));
             }
             #[cfg(feature = "client")]
             if let Some(config) = loaded.role.client() {
                 let running = find(&self.clients, source);
-                let plan = client::Plan::new(config, running, legacy).map_err(in_file)?;
+                let plan = client::Plan::new(config, source, running, legacy).map_err(in_file)?;
                 plans.clients.push((source.clone(), plan));
             }
         }
@@ -111,17 +110,25 @@ impl Running {
     }
 
     /// What the process that takes this one's place is given.
-    pub fn legacy(&self) -> io::Result<Vec<(Piece, Option<OwnedFd>)>> {
+    pub fn legacy(&self) -> Vec<Given> {
         let mut pieces = Vec::new();
         #[cfg(feature = "server")]
-        for (_, server) in &self.servers {
-            pieces.extend(server.legacy()?);
+        for (source, server) in &self.servers {
+            pieces.push((Piece::Role(source.clone()), None));
+            pieces.extend(server.legacy());
         }
         #[cfg(feature = "client")]
-        for (_, client) in &self.clients {
+        for (source, client) in &self.clients {
+            pieces.push((Piece::Role(source.clone()), None));
             pieces.extend(client.legacy().map(|piece| (piece, None)));
         }
-        Ok(pieces)
+        pieces
+    }
+
+    /// No process takes this one's place after all.
+    pub fn keep(&self) {
+        #[cfg(feature = "server")]
+        self.servers.iter().for_each(|(_, server)| server.keep());
     }
 
     /// Whether there is a role that others come to.
@@ -134,13 +141,18 @@ impl Running {
 
     /// Tells the process whose place this one takes when it can go.
     pub fn succeed(&self, heir: Heir) {
-        heir.say(&Word::Listening);
+        let say = |heir: &Heir, word| {
+            if let Err(e) = heir.say(&word) {
+                log::debug!("telling the old process: {e}");
+            }
+        };
+        say(&heir, Word::Listening);
         #[cfg(feature = "client")]
         let clients: Vec<Client> = self.clients.iter().map(|(_, c)| c.clone()).collect();
         crate::spawn(async move {
             #[cfg(feature = "client")]
             all(clients.iter().map(Client::settle)).await;
-            heir.say(&Word::Connected);
+            say(&heir, Word::Connected);
             drop(heir);
             // Who was refused because of the old process tries again.
             #[cfg(feature = "client")]
@@ -167,9 +179,14 @@ impl Running {
     /// Lets what runs finish for as long as `patience`.
     pub async fn stop(&self, patience: Duration) {
         #[cfg(feature = "client")]
-        all(self.clients.iter().map(|(_, client)| client.stop(patience))).await;
+        let clients = all(self.clients.iter().map(|(_, client)| client.stop(patience)));
+        #[cfg(not(feature = "client"))]
+        let clients = future::ready(());
         #[cfg(feature = "server")]
-        all(self.servers.iter().map(|(_, server)| server.stop(patience))).await;
+        let servers = all(self.servers.iter().map(|(_, server)| server.stop(patience)));
+        #[cfg(not(feature = "server"))]
+        let servers = future::ready(());
+        future::zip(clients, servers).await;
     }
 }
 

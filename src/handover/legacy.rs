@@ -1,84 +1,252 @@
 //! What a process leaves to the one that takes its place: its listening sockets, and what the
 //! new one cannot find out by itself.
 
+use super::packet::{Reader, Writer};
 #[cfg(feature = "server")]
 use crate::config::ListenAddr;
 use crate::config::Secret;
-#[cfg(feature = "server")]
 use crate::net::Listener;
-use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
 
-/// One thing that is left. Strings name a server by the address of its first listener, and a
-/// client by its id.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// One thing that is left.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
+    /// All up to the next of these belongs to the role that comes from this file.
+    Role(Option<PathBuf>),
     /// A server's listener, under the address that the configuration gives it. Comes with its
     /// socket.
     Listener { addr: String },
     /// A TCP port of a client, `asked` for by this number and perhaps any. Comes with its
     /// socket.
     Port {
-        server: String,
         id: String,
         random: bool,
         asked: u16,
         port: u16,
     },
     /// A prefix that a client serves: its visitors are to wait until it is back.
-    Host {
-        server: String,
-        tls: bool,
-        prefix: String,
-    },
+    Host { tls: bool, prefix: String },
     /// The secret that holds for an id where any client may come.
-    Claim {
-        server: String,
-        id: String,
-        secret: Vec<u8>,
-    },
+    Claim { id: String, secret: Vec<u8> },
     /// The secret that a client has made up for itself.
     Secret { id: String, secret: Vec<u8> },
     /// There is no more.
     End,
 }
 
+/// A piece on its way.
+pub type Given = (Piece, Option<Arc<Listener>>);
+
+impl Piece {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::End => Writer::new(0),
+            Self::Role(file) => Writer::new(1).path(file.as_deref()),
+            Self::Listener { addr } => Writer::new(2).bytes(addr.as_bytes()),
+            Self::Port {
+                id,
+                random,
+                asked,
+                port,
+            } => Writer::new(3)
+                .bytes(id.as_bytes())
+                .u16(u16::from(*random))
+                .u16(*asked)
+                .u16(*port),
+            Self::Host { tls, prefix } => {
+                Writer::new(4).u16(u16::from(*tls)).bytes(prefix.as_bytes())
+            }
+            Self::Claim { id, secret } => Writer::new(5).bytes(id.as_bytes()).bytes(secret),
+            Self::Secret { id, secret } => Writer::new(6).bytes(id.as_bytes()).bytes(secret),
+        }
+        .done()
+    }
+
+    /// `None` if it is of a kind that only another version of gt knows, or malformed.
+    pub(super) fn decode(packet: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(packet);
+        Some(match reader.u8()? {
+            0 => Self::End,
+            1 => Self::Role(reader.path()?),
+            2 => Self::Listener {
+                addr: reader.text()?,
+            },
+            3 => Self::Port {
+                id: reader.text()?,
+                random: reader.u16()? != 0,
+                asked: reader.u16()?,
+                port: reader.u16()?,
+            },
+            4 => Self::Host {
+                tls: reader.u16()? != 0,
+                prefix: reader.text()?,
+            },
+            5 => Self::Claim {
+                id: reader.text()?,
+                secret: reader.bytes()?.to_vec(),
+            },
+            6 => Self::Secret {
+                id: reader.text()?,
+                secret: reader.bytes()?.to_vec(),
+            },
+            _ => return None,
+        })
+    }
+}
+
 /// What is left and not yet taken.
 #[derive(Default)]
-pub struct Legacy(Vec<(Piece, Option<OwnedFd>)>);
+pub struct Legacy {
+    pieces: Vec<Received>,
+    /// Whose the next pieces are.
+    role: Option<PathBuf>,
+}
+
+struct Received {
+    /// The file of the role it belongs to.
+    role: Option<PathBuf>,
+    piece: Piece,
+    socket: Option<OwnedFd>,
+}
 
 impl Legacy {
     pub(super) fn add(&mut self, piece: Piece, socket: Option<OwnedFd>) {
-        self.0.push((piece, socket));
+        if let Piece::Role(file) = piece {
+            self.role = file;
+            return;
+        }
+        self.pieces.push(Received {
+            role: self.role.clone(),
+            piece,
+            socket,
+        });
     }
 
-    /// The secret that the client `id` has made up.
-    pub fn secret(&self, id: &str) -> Option<Secret> {
-        self.0.iter().find_map(|(piece, _)| match piece {
+    /// The secret that the client of this file and `id` has made up.
+    pub fn secret(&self, role: &Option<PathBuf>, id: &str) -> Option<Secret> {
+        let mut its = self.pieces.iter().filter(|received| received.role == *role);
+        its.find_map(|received| match &received.piece {
             Piece::Secret { id: other, secret } if other == id => Some(Secret::new(&secret[..])),
             _ => None,
         })
     }
 
-    /// The listener for this address, once. One that does not listen any more is of no use.
+    /// The listener for this address, once: that of this file's server, or another one's. One
+    /// that does not listen any more is of no use.
     #[cfg(feature = "server")]
-    pub fn listener(&mut self, wanted: &ListenAddr) -> Option<Listener> {
+    pub fn listener(&mut self, role: &Option<PathBuf>, wanted: &ListenAddr) -> Option<Listener> {
         let wanted = wanted.to_string();
-        let is_it = |piece: &Piece| matches!(piece, Piece::Listener { addr } if *addr == wanted);
-        let at = self.0.iter().position(|(piece, _)| is_it(piece))?;
-        let (_, socket) = self.0.swap_remove(at);
-        Listener::adopt(socket?).ok()
+        let is_it = |received: &Received| matches!(&received.piece, Piece::Listener { addr } if *addr == wanted);
+        let is_its = |received: &Received| received.role == *role && is_it(received);
+        let at = self.pieces.iter().position(is_its);
+        let at = at.or_else(|| self.pieces.iter().position(is_it))?;
+        Listener::adopt(self.pieces.remove(at).socket?).ok()
     }
 
-    /// All that a server's clients had there.
+    /// All that the clients of this file's server had there.
     #[cfg(feature = "server")]
-    pub fn of_clients(&mut self, server: &str) -> Vec<(Piece, Option<OwnedFd>)> {
-        let is_its = |piece: &Piece| match piece {
-            Piece::Port { server: of, .. }
-            | Piece::Host { server: of, .. }
-            | Piece::Claim { server: of, .. } => of == server,
-            Piece::Listener { .. } | Piece::Secret { .. } | Piece::End => false,
+    pub fn of_clients(&mut self, role: &Option<PathBuf>) -> Vec<(Piece, Option<OwnedFd>)> {
+        let theirs = |received: &mut Received| {
+            let is_listener = matches!(received.piece, Piece::Listener { .. });
+            received.role == *role && !is_listener
         };
-        self.0.extract_if(.., |(piece, _)| is_its(piece)).collect()
+        let theirs = self.pieces.extract_if(.., theirs);
+        theirs
+            .map(|received| (received.piece, received.socket))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    #[test]
+    fn every_piece_arrives_as_it_was() {
+        let odd = PathBuf::from(OsString::from_vec(vec![b'/', 0xFF, b'"', b'\n']));
+        let id = "\u{1}\"\\ü".repeat(40);
+        let secret = vec![0xFF; 200];
+        for piece in [
+            Piece::Role(None),
+            Piece::Role(Some(odd)),
+            Piece::Listener {
+                addr: "[::1]:80".to_owned(),
+            },
+            Piece::Port {
+                id: id.clone(),
+                random: true,
+                asked: 0,
+                port: 65535,
+            },
+            Piece::Host {
+                tls: true,
+                prefix: id.clone(),
+            },
+            Piece::Claim {
+                id: id.clone(),
+                secret: secret.clone(),
+            },
+            Piece::Secret { id, secret },
+            Piece::End,
+        ] {
+            let packet = piece.encode();
+            assert_eq!(Piece::decode(&packet), Some(piece.clone()));
+            let later = [&packet[..], b"what a later version adds"].concat();
+            assert_eq!(Piece::decode(&later), Some(piece));
+            for cut in 1..packet.len() {
+                assert_eq!(Piece::decode(&packet[..cut]), None);
+            }
+        }
+        assert_eq!(Piece::decode(&[99, 1]), None);
+        assert_eq!(Piece::decode(&[]), None);
+    }
+
+    #[test]
+    fn what_was_made_up_is_its_own_role_s() {
+        let mut legacy = Legacy::default();
+        let files = ["one.yaml", "two.yaml"].map(|file| Some(PathBuf::from(file)));
+        for file in &files {
+            legacy.add(Piece::Role(file.clone()), None);
+            let secret = format!("{file:?}").into_bytes();
+            let id = "id1".to_owned();
+            legacy.add(Piece::Secret { id, secret }, None);
+        }
+        for file in &files {
+            let secret = Some(Secret::new(format!("{file:?}")));
+            assert!(legacy.secret(file, "id1") == secret);
+            assert!(legacy.secret(file, "id2").is_none());
+        }
+        assert!(legacy.secret(&None, "id1").is_none());
+    }
+
+    #[cfg(feature = "server")]
+    #[test]
+    fn listeners_of_one_address_keep_their_order_and_their_server() {
+        let mut legacy = Legacy::default();
+        let addr = |file: &str| (Some(PathBuf::from(file)), ":0".to_owned());
+        let mut ports = Vec::new();
+        for (role, addr) in ["one", "one", "one", "two"].map(addr) {
+            let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            ports.push(socket.local_addr().unwrap());
+            legacy.add(Piece::Role(role), None);
+            legacy.add(Piece::Listener { addr }, Some(socket.into()));
+        }
+        let wanted = ListenAddr {
+            host: None,
+            port: 0,
+        };
+        let mut next = |file: &str| {
+            let listener = legacy.listener(&Some(PathBuf::from(file)), &wanted);
+            listener.map(|listener| listener.addr())
+        };
+        assert_eq!(next("two"), Some(ports[3]));
+        assert_eq!(next("one"), Some(ports[0]));
+        assert_eq!(next("one"), Some(ports[1]));
+        assert_eq!(next("renamed"), Some(ports[2]));
+        assert_eq!(next("one"), None);
     }
 }

@@ -2,46 +2,56 @@
 //! gives it its listening sockets, and makes way when it is ready. See `legacy` for what is
 //! given.
 //!
-//! They talk over a pair of sockets, the new process's standard input, in packets of JSON. A
-//! socket travels with the packet that says what it is for.
+//! They talk over a pair of sockets, the new process's standard input, in packets. A socket
+//! travels with the packet that says what it is for.
 
 mod legacy;
+mod packet;
 
-pub use legacy::{Legacy, Piece};
+pub use legacy::{Given, Legacy, Piece};
 
+use crate::net::within;
+use async_io::{Async, Timer};
+use packet::{Reader, Writer};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_timeout, Timeout};
 use rustix::net::{
     recvmsg, sendmsg, socketpair, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage,
     RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
-use serde::{Deserialize, Serialize};
+use rustix::process::{kill_process, Pid, Signal};
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 /// Says to a new process that its standard input is its predecessor.
 const VARIABLE: &str = "GT_TAKES_OVER";
-/// Longest packet; ids, prefixes and secrets have 200 bytes at most, and a byte of a secret takes
-/// four in JSON.
-const MAX_PACKET: usize = 4096;
+/// Longest packet: a path is the longest thing in one.
+const MAX_PACKET: usize = 8192;
+/// Longest reason that is told.
+const MAX_REASON: usize = 4096;
 /// The other process is on the same machine and has nothing else to do.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a new process may take for each step of taking this one's place.
+const STEP: Duration = Duration::from_secs(15);
+/// How long one that says no more may take to end.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// How to start this program again.
 pub struct Program {
-    /// The file as it was when this process began; another one may be there now.
-    file: PathBuf,
+    /// The file as it was when this process began; another one may be there now. Or why the
+    /// system does not tell.
+    file: io::Result<PathBuf>,
     argv: Vec<OsString>,
 }
 
 /// What the new process says to the old one.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Word {
     /// Its servers serve.
     Listening,
@@ -51,89 +61,166 @@ pub enum Word {
     Failed(String),
 }
 
-impl Program {
-    /// To be called when the process begins. The error says what the system does not tell.
-    pub fn this() -> io::Result<Self> {
-        Ok(Self {
-            file: std::env::current_exe()?,
-            argv: std::env::args_os().collect(),
+impl Word {
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Listening => Writer::new(0),
+            Self::Connected => Writer::new(1),
+            Self::Failed(why) => {
+                let why = why.as_bytes();
+                Writer::new(2).bytes(why.get(..MAX_REASON).unwrap_or(why))
+            }
+        }
+        .done()
+    }
+
+    /// `None` if it is one that only another version of gt knows, or malformed.
+    fn decode(packet: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(packet);
+        Some(match reader.u8()? {
+            0 => Self::Listening,
+            1 => Self::Connected,
+            2 => Self::Failed(String::from_utf8_lossy(reader.bytes()?).into_owned()),
+            _ => return None,
         })
     }
 }
 
-/// The process that takes this one's place.
+impl Program {
+    /// To be called when the process begins.
+    pub fn this() -> Self {
+        Self {
+            file: std::env::current_exe(),
+            argv: std::env::args_os().collect(),
+        }
+    }
+}
+
+/// The process that takes this one's place. Dropped before it does, it is ended.
 pub struct Successor {
     child: Child,
-    socket: OwnedFd,
+    socket: Async<OwnedFd>,
+    has_taken_over: bool,
 }
 
 impl Successor {
-    /// Starts it and gives it all pieces. Blocks.
-    pub fn start(program: &Program, pieces: &[(Piece, Option<OwnedFd>)]) -> io::Result<Self> {
+    pub fn start(program: &Program) -> io::Result<Self> {
+        let file = program.file.as_ref().map_err(|e| {
+            let why = format!("the system does not say which program this is: {e}");
+            io::Error::new(e.kind(), why)
+        })?;
         let (socket, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
             SocketFlags::CLOEXEC,
             None,
         )?;
-        set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
-        let mut command = Command::new(&program.file);
+        let socket = Async::new(socket)?;
+        let mut command = Command::new(file);
         let mut argv = program.argv.iter();
         if let Some(name) = argv.next() {
             command.arg0(name);
         }
         command.args(argv).env(VARIABLE, "1").stdin(theirs);
-        let child = command.spawn().map_err(|e| {
-            io::Error::new(
-                e.kind(),
-                format!("starting {}: {e}", program.file.display()),
-            )
-        })?;
-        drop(command);
-        let mut successor = Self { child, socket };
-        let end = (Piece::End, None);
-        for (piece, socket) in pieces.iter().chain([&end]) {
-            if let Err(e) = send(&successor.socket, piece, socket.as_ref()) {
-                return Err(successor.failed(e));
-            }
-        }
-        Ok(successor)
+        let child = command
+            .spawn()
+            .map_err(|e| io::Error::new(e.kind(), format!("starting {}: {e}", file.display())))?;
+        Ok(Self {
+            child,
+            socket,
+            has_taken_over: false,
+        })
     }
 
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its next word. The error says why there will be none; then it is gone. Blocks for as long
-    /// as `patience`.
-    pub fn hear(&mut self, patience: Duration) -> io::Result<Word> {
-        let heard = set_socket_timeout(&self.socket, Timeout::Recv, Some(patience))
-            .map_err(io::Error::from)
-            .and_then(|()| receive(&self.socket));
-        match heard {
-            Ok((Word::Failed(why), _)) => Err(self.failed(io::Error::other(why))),
-            Ok((word, _)) => Ok(word),
-            Err(e) => Err(self.failed(e)),
+    /// Gives it all of these. The error says why that cannot be.
+    pub async fn give(&mut self, pieces: &[Given]) -> io::Result<()> {
+        let giving = async {
+            for (piece, socket) in pieces {
+                let packet = piece.encode();
+                let socket = socket.as_ref().map(|socket| socket.as_fd());
+                let send = |to: &OwnedFd| send(to, &packet, socket);
+                self.socket.write_with(send).await?;
+            }
+            let end = Piece::End.encode();
+            self.socket.write_with(|to| send(to, &end, None)).await
+        };
+        let given = within(STEP, giving).await;
+        self.done(given).await
+    }
+
+    /// Its next word. The error says why there will be none.
+    pub async fn hear(&mut self) -> io::Result<Word> {
+        let listening = async {
+            loop {
+                let receive = |from: &OwnedFd| receive(from);
+                let (packet, _) = self.socket.read_with(receive).await?;
+                if let Some(word) = Word::decode(&packet) {
+                    return Ok(word);
+                }
+            }
+        };
+        let heard = within(STEP, listening).await;
+        match self.done(heard).await? {
+            Word::Failed(why) => Err(io::Error::other(why)),
+            word => Ok(word),
         }
     }
 
-    /// It has not come to anything, or cannot be relied on.
-    fn failed(&mut self, e: io::Error) -> io::Error {
-        let why = match e.kind() {
-            // One that ends by itself is given the time to do so.
-            io::ErrorKind::UnexpectedEof
-            | io::ErrorKind::BrokenPipe
-            | io::ErrorKind::ConnectionReset => match self.child.wait() {
-                Ok(status) => format!("the new process has ended: {status}"),
-                Err(_) => e.to_string(),
-            },
-            io::ErrorKind::WouldBlock => "the new process says nothing".to_owned(),
-            _ => e.to_string(),
+    /// From now on nothing ends it but itself.
+    pub fn takes_over(&mut self) {
+        self.has_taken_over = true;
+    }
+
+    /// Sends it SIGHUP.
+    pub fn reload(&self) {
+        // It may have ended.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::HUP);
+    }
+
+    /// What is to be said of a step that failed, or was not done in time (`None`).
+    async fn done<T>(&mut self, step: Option<io::Result<T>>) -> io::Result<T> {
+        let e = match step {
+            None => return Err(io::Error::other("the new process says nothing")),
+            Some(Ok(done)) => return Ok(done),
+            Some(Err(e)) => e,
         };
-        // It may have ended before.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        io::Error::other(why)
+        let is_gone = matches!(
+            e.kind(),
+            io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::ConnectionReset
+        );
+        if !is_gone {
+            return Err(e);
+        }
+        Err(io::Error::other(match within(GOODBYE, self.end()).await {
+            Some(status) => format!("the new process has ended: {status}"),
+            None => "the new process does not know how to take over".to_owned(),
+        }))
+    }
+
+    /// Waits until it has ended.
+    async fn end(&mut self) -> ExitStatus {
+        loop {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return status;
+            }
+            Timer::after(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        if !self.has_taken_over {
+            // It may have ended before.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
     }
 }
 
@@ -154,30 +241,29 @@ impl Heir {
         set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
         let mut legacy = Legacy::default();
         loop {
-            match receive(&socket)? {
-                (Piece::End, _) => return Ok(Some((Self(socket), legacy))),
-                (piece, socket) => legacy.add(piece, socket),
+            let (packet, given) = receive(&socket)?;
+            match Piece::decode(&packet) {
+                Some(Piece::End) => return Ok(Some((Self(socket), legacy))),
+                Some(piece) => legacy.add(piece, given),
+                None => {}
             }
         }
     }
 
-    /// Tells the old process, which may be gone.
-    pub fn say(&self, word: &Word) {
-        if let Err(e) = send(&self.0, word, None) {
-            log::debug!("telling the old process: {e}");
-        }
+    /// Tells the old process. The error says that it is gone.
+    pub fn say(&self, word: &Word) -> io::Result<()> {
+        send(&self.0, &word.encode(), None)
     }
 }
 
-fn send(to: &OwnedFd, what: &impl Serialize, socket: Option<&OwnedFd>) -> io::Result<()> {
-    let packet = serde_json::to_vec(what)?;
+fn send(to: &OwnedFd, packet: &[u8], socket: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let sockets: Vec<_> = socket.iter().map(|socket| socket.as_fd()).collect();
+    let sockets = socket.as_slice();
     if !sockets.is_empty() {
-        control.push(SendAncillaryMessage::ScmRights(&sockets));
+        control.push(SendAncillaryMessage::ScmRights(sockets));
     }
-    let bytes = [IoSlice::new(&packet)];
+    let bytes = [IoSlice::new(packet)];
     loop {
         match sendmsg(to, &bytes, &mut control, SendFlags::NOSIGNAL) {
             Err(Errno::INTR) => {}
@@ -186,7 +272,7 @@ fn send(to: &OwnedFd, what: &impl Serialize, socket: Option<&OwnedFd>) -> io::Re
     }
 }
 
-fn receive<T: for<'de> Deserialize<'de>>(from: &OwnedFd) -> io::Result<(T, Option<OwnedFd>)> {
+fn receive(from: &OwnedFd) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
     let mut packet = vec![0; MAX_PACKET];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -200,13 +286,13 @@ fn receive<T: for<'de> Deserialize<'de>>(from: &OwnedFd) -> io::Result<(T, Optio
     if received.bytes == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
+    packet.truncate(received.bytes);
     let mut sockets = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
         _ => None,
     });
     let socket = sockets.next();
-    let what = serde_json::from_slice(packet.get(..received.bytes).unwrap_or_default())?;
-    Ok((what, socket))
+    Ok((packet, socket))
 }
 
 #[cfg(test)]
@@ -225,23 +311,37 @@ mod tests {
         .unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let secret = Piece::Secret {
-            id: "id".repeat(100),
-            secret: vec![0xFF; 200],
-        };
-        send(&here, &secret, None).unwrap();
-        let door = Piece::Listener { addr: "80".into() };
-        send(&here, &door, Some(&listener.into())).unwrap();
-        drop(here);
-        let (piece, none) = receive::<Piece>(&there).unwrap();
-        assert!(matches!(piece, Piece::Secret { secret, .. } if secret == [0xFF; 200]));
-        assert!(none.is_none());
-        let (piece, socket) = receive::<Piece>(&there).unwrap();
-        assert!(matches!(piece, Piece::Listener { addr } if addr == "80"));
+        send(&here, b"secret", None).unwrap();
+        send(&here, b"door", Some(listener.as_fd())).unwrap();
+        drop((here, listener));
+        let (packet, none) = receive(&there).unwrap();
+        assert!(packet == b"secret" && none.is_none());
+        let (packet, socket) = receive(&there).unwrap();
+        assert_eq!(packet, b"door");
         let listener = TcpListener::from(socket.unwrap());
         TcpStream::connect(addr).unwrap();
         listener.accept().unwrap();
-        let end = receive::<Piece>(&there).map(drop).unwrap_err();
+        let end = receive(&there).map(drop).unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn words_are_understood_and_long_reasons_cut() {
+        let why = "ü".repeat(MAX_REASON);
+        for word in [
+            Word::Listening,
+            Word::Connected,
+            Word::Failed("no".to_owned()),
+        ] {
+            let packet = word.encode();
+            assert_eq!(Word::decode(&packet), Some(word));
+        }
+        let long = Word::Failed(why.clone()).encode();
+        assert!(long.len() <= MAX_PACKET);
+        match Word::decode(&long) {
+            Some(Word::Failed(cut)) => assert!(cut.len() == MAX_REASON && why.starts_with(&cut)),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(Word::decode(&[99]), None);
     }
 }

@@ -6,7 +6,7 @@ use futures_lite::future;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -96,11 +96,6 @@ impl Listener {
         })
     }
 
-    /// A second handle of the socket, to be given away.
-    pub fn share(&self) -> io::Result<OwnedFd> {
-        self.io.get_ref().as_fd().try_clone_to_owned()
-    }
-
     /// The address it is bound to.
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -135,6 +130,13 @@ impl Listener {
                 }
             }
         }
+    }
+}
+
+/// To be given to another process.
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
     }
 }
 

@@ -12,6 +12,7 @@ mod scratch;
 mod socket;
 mod stop;
 pub mod tls;
+mod wait_group;
 mod within;
 
 pub use bucket::Bucket;
@@ -22,4 +23,5 @@ pub use random::random;
 pub use scratch::with_scratch;
 pub use socket::Socket;
 pub use stop::Stop;
+pub use wait_group::{WaitGroup, Working};
 pub use within::within;

@@ -1,14 +1,13 @@
 //! What the clients of a server had when another process took its place, for as long as it
 //! takes them to come back: ports stay open for them, visitors wait, ids stay theirs.
 
-use super::ports::Inherited;
+use super::ports::{Asked, Shared};
 use super::registry::Kind;
 use super::State;
-use crate::handover::{Legacy, Piece};
+use crate::handover::{Given, Legacy, Piece};
 use crate::net::Listener;
 use async_io::Timer;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,70 +16,66 @@ const KEPT: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 pub struct Estate {
-    ports: Vec<(Box<str>, Inherited)>,
+    ports: Vec<(Box<str>, Shared)>,
     hosts: Vec<(Kind, Box<str>)>,
     claims: Vec<(String, Vec<u8>)>,
 }
 
-/// Everything of the kind that the server `name` has now.
-pub fn of(state: &State, name: &str) -> io::Result<Vec<(Piece, Option<OwnedFd>)>> {
+/// Everything of the kind that there is now.
+pub fn of(state: &State) -> Vec<Given> {
     let mut pieces = Vec::new();
-    for (id, port) in state.registry.shared_ports()? {
-        let server = name.to_owned();
+    for (id, port) in state.registry.share_ports() {
         let piece = Piece::Port {
-            server,
             id: id.into(),
             random: port.asked.random,
             asked: port.asked.port,
             port: port.port,
         };
-        pieces.push((piece, Some(port.socket)));
+        pieces.push((piece, Some(port.listener)));
     }
     for (kind, prefix) in state.registry.hosts() {
-        let server = name.to_owned();
         let (tls, prefix) = (kind == Kind::Tls, prefix.into());
-        pieces.push((
-            Piece::Host {
-                server,
-                tls,
-                prefix,
-            },
-            None,
-        ));
+        pieces.push((Piece::Host { tls, prefix }, None));
     }
     for (id, secret) in state.claims.held() {
-        let server = name.to_owned();
         let (id, secret) = (id.into(), secret.as_bytes().to_vec());
-        pieces.push((Piece::Claim { server, id, secret }, None));
+        pieces.push((Piece::Claim { id, secret }, None));
     }
-    Ok(pieces)
+    pieces
 }
 
 impl Estate {
-    /// Takes what the server `name` has left.
-    pub fn take(legacy: &mut Legacy, name: &str) -> Self {
+    /// Takes what the server of this file has left.
+    pub fn take(legacy: &mut Legacy, file: &Option<PathBuf>) -> Self {
         let mut estate = Self::default();
-        for (piece, socket) in legacy.of_clients(name) {
+        for (piece, socket) in legacy.of_clients(file) {
             match piece {
                 Piece::Port {
                     id,
                     random,
                     asked,
                     port,
-                    ..
                 } => {
                     // One that was closed meanwhile is of no use.
                     if let Some(Ok(listener)) = socket.map(Listener::adopt) {
-                        let port = Inherited::new(random, asked, port, listener);
+                        let asked = Asked {
+                            random,
+                            port: asked,
+                        };
+                        let port = Shared {
+                            asked,
+                            port,
+                            listener: Arc::new(listener),
+                        };
                         estate.ports.push((id.into(), port));
                     }
                 }
-                Piece::Host { tls, prefix, .. } => {
+                Piece::Host { tls, prefix } => {
                     let kind = if tls { Kind::Tls } else { Kind::Http };
                     estate.hosts.push((kind, prefix.into()));
                 }
-                Piece::Claim { id, secret, .. } => estate.claims.push((id, secret)),
-                Piece::Listener { .. } | Piece::Secret { .. } | Piece::End => {}
+                Piece::Claim { id, secret } => estate.claims.push((id, secret)),
+                Piece::Role(_) | Piece::Listener { .. } | Piece::Secret { .. } | Piece::End => {}
             }
         }
         estate

@@ -3,11 +3,11 @@
 
 use super::visitor::Door;
 use crate::config::{self, ListenAddr};
-use crate::handover::{Legacy, Piece};
+use crate::handover::{Given, Legacy, Piece};
 use crate::net::{self, Listener, Stop};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What a listener is for.
@@ -44,6 +44,7 @@ pub struct Listeners(Vec<Open>);
 /// which one failed and why; then none that is new is left open.
 pub fn plan(
     config: &config::Server,
+    file: &Option<PathBuf>,
     now: Option<&Listeners>,
     legacy: &mut Legacy,
 ) -> io::Result<Vec<Planned>> {
@@ -85,7 +86,7 @@ pub fn plan(
             Some(open) if open.purpose == purpose => (open.listener.clone(), open.stop.clone()),
             Some(open) => (open.listener.clone(), Stop::default()),
             None => {
-                let listener = match legacy.listener(addr) {
+                let listener = match legacy.listener(file, addr) {
                     Some(listener) => listener,
                     None => listen(key, addr)?,
                 };
@@ -109,8 +110,15 @@ pub fn plan(
 /// Listens on what the option `key` says.
 fn listen(key: &str, addr: &ListenAddr) -> io::Result<Listener> {
     net::listen(addr.host.as_deref(), addr.port).map_err(|e| {
-        let hint = "is another program there, or is the port below 1024?";
-        io::Error::new(e.kind(), format!("listening on {key} {addr}: {e} ({hint})"))
+        let hint = match e.kind() {
+            io::ErrorKind::AddrInUse => {
+                " (is another program there? If it is this one, under another address of the \
+                 same port, only a stop and a start can change that)"
+            }
+            io::ErrorKind::PermissionDenied => " (the port is below 1024: run it as root)",
+            _ => "",
+        };
+        io::Error::new(e.kind(), format!("listening on {key} {addr}: {e}{hint}"))
     })
 }
 
@@ -146,28 +154,14 @@ impl Listeners {
         }
     }
 
-    /// What tells this server from others.
-    pub fn name(&self) -> String {
-        named_by(self.0.first())
-    }
-
     /// For the process that takes this one's place.
-    pub fn share(&self) -> io::Result<Vec<(Piece, Option<OwnedFd>)>> {
+    pub fn share(&self) -> Vec<Given> {
         let share = |open: &Open| {
             let addr = open.addr.to_string();
-            Ok((Piece::Listener { addr }, Some(open.listener.share()?)))
+            (Piece::Listener { addr }, Some(open.listener.clone()))
         };
         self.0.iter().map(share).collect()
     }
-}
-
-/// See [`Listeners::name`].
-pub fn name(plan: &[Planned]) -> String {
-    named_by(plan.first().map(|planned| &planned.open))
-}
-
-fn named_by(first: Option<&Open>) -> String {
-    first.map_or_else(String::new, |open| open.addr.to_string())
 }
 
 /// The first listener for visitors: where it is bound, and who comes there.

@@ -21,9 +21,9 @@ mod users;
 mod visitor;
 
 use crate::config;
-use crate::handover::{Legacy, Piece};
+use crate::handover::{Given, Legacy};
 use crate::net::tls::Acceptor;
-use crate::net::{within, Listener, Stop};
+use crate::net::{within, Listener, Stop, WaitGroup};
 use crate::wire::frame::Signal;
 use api::Api;
 use claims::Claims;
@@ -36,19 +36,22 @@ use registry::Registry;
 use rules::{InForce, Rules};
 use speeds::Speeds;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use visitor::Door;
 
 /// Once clients have been asked to reconnect, they have so long to do it before their tunnels
 /// take no more streams.
 const CHANGEOVER: Duration = Duration::from_secs(3);
+/// Visitors that have come before may take so long beyond that to say where they want to go.
+const GREETING: Duration = Duration::from_secs(15);
 
 /// A running server.
 pub struct Server {
     state: Arc<State>,
-    listeners: Listeners,
+    /// None of them once it accepts no more.
+    listeners: Mutex<Listeners>,
 }
 
 /// All that a server needs to start, or to go on in another way: listeners are open, files
@@ -80,6 +83,10 @@ struct State {
     started: Instant,
     /// It accepts no more.
     stop: Stop,
+    /// Those who have not said yet where they want to go.
+    greeting: WaitGroup,
+    /// Tunnels to their last word, and visitors who are brought what is theirs.
+    serving: WaitGroup,
 }
 
 impl State {
@@ -94,6 +101,8 @@ impl State {
             counters: Counters::default(),
             started: Instant::now(),
             stop: Stop::default(),
+            greeting: WaitGroup::default(),
+            serving: WaitGroup::default(),
         })
     }
 }
@@ -103,6 +112,7 @@ impl Plan {
     /// changed if it cannot be done; the error says which listener or file is the reason.
     pub fn new(
         config: &config::Server,
+        file: &Option<PathBuf>,
         running: Option<&Server>,
         legacy: &mut Legacy,
     ) -> io::Result<Self> {
@@ -119,8 +129,9 @@ impl Plan {
             }
             None => None,
         };
-        let listeners = listeners::plan(config, running.map(|server| &server.listeners), legacy)?;
-        let estate = Estate::take(legacy, &listeners::name(&listeners));
+        let now = running.map(Server::listeners);
+        let listeners = listeners::plan(config, file, now.as_deref(), legacy)?;
+        let estate = Estate::take(legacy, file);
         Ok(Self {
             rules,
             claims,
@@ -143,67 +154,82 @@ impl Server {
         listeners.change(plan.listeners, |open, front| {
             accept(&state, open, front, &plan.api)
         });
+        let listeners = Mutex::new(listeners);
         Ok(Self { state, listeners })
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Listeners> {
+        self.listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes on with another configuration. Clients whose right to be here it ends lose their
     /// tunnels; nothing else that runs is touched.
-    pub fn change(&mut self, plan: Plan) {
+    pub fn change(&self, plan: Plan) {
         let state = &self.state;
         let (times, duration) = plan.reconnect;
         state.guard.set(times, duration);
         state.rules.replace(plan.rules);
-        self.listeners.change(plan.listeners, |open, front| {
+        self.listeners().change(plan.listeners, |open, front| {
             accept(state, open, front, &plan.api)
         });
     }
 
-    /// What a process that takes this one's place needs of it. The error says that there are
-    /// no descriptors left.
-    pub fn legacy(&self) -> io::Result<Vec<(Piece, Option<OwnedFd>)>> {
-        let mut pieces = self.listeners.share()?;
-        pieces.extend(estate::of(&self.state, &self.listeners.name())?);
-        Ok(pieces)
+    /// What a process that takes this one's place needs of it.
+    pub fn legacy(&self) -> Vec<Given> {
+        let mut pieces = self.listeners().share();
+        pieces.extend(estate::of(&self.state));
+        pieces
+    }
+
+    /// No process takes this one's place after all.
+    pub fn keep(&self) {
+        self.state.registry.keep_ports();
     }
 
     /// Another process accepts what comes from now on, and has all clients come there. What
     /// runs may finish for as long as `patience`; returns when it has, or then.
     pub async fn make_way(&self, patience: Duration) {
         let state = &self.state;
-        state.stop.say();
+        let deadline = Instant::now() + patience;
+        self.accept_no_more();
         state.registry.give_up_ports();
         for tunnel in state.registry.tunnels() {
             tunnel.signal(Signal::Reconnect);
         }
         // A tunnel that is closed at once would leave its client without any for a moment.
-        within(CHANGEOVER.min(patience), self.drained()).await;
-        self.close(patience.saturating_sub(CHANGEOVER)).await;
+        let idle = async {
+            state.greeting.idle().await;
+            state.serving.idle().await;
+        };
+        within(CHANGEOVER.min(patience), idle).await;
+        // Those who are here find their clients only here.
+        within(GREETING.min(patience), state.greeting.idle()).await;
+        self.close(deadline.saturating_duration_since(Instant::now()))
+            .await;
     }
 
     /// Accepts no more, lets what runs finish for as long as `patience`, and returns when it
     /// has, or then.
     pub async fn stop(&self, patience: Duration) {
-        self.state.stop.say();
+        self.accept_no_more();
         self.close(patience).await;
+    }
+
+    fn accept_no_more(&self) {
+        self.state.stop.say();
+        // Others may want to listen there, now or when another process does not any more.
+        *self.listeners() = Listeners::default();
     }
 
     async fn close(&self, patience: Duration) {
         for tunnel in self.state.registry.tunnels() {
             tunnel.close();
         }
-        within(patience, self.drained()).await;
+        within(patience, self.state.serving.idle()).await;
         for tunnel in self.state.registry.tunnels() {
             tunnel.finish();
-        }
-    }
-
-    async fn drained(&self) {
-        loop {
-            let departure = self.state.registry.departure();
-            if self.state.registry.tunnels().is_empty() {
-                return;
-            }
-            departure.await;
         }
     }
 }

@@ -3,8 +3,6 @@
 use crate::config::{Limits, TcpRule};
 use crate::net::{self, Listener, Stop};
 use crate::wire::frame::Refusal;
-use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::Arc;
 
@@ -22,37 +20,18 @@ pub struct Port {
     service: Arc<AtomicU16>,
     listener: Arc<Listener>,
     stop: Stop,
-    /// Another process listens, too.
+    /// Another process listens, too, or is to.
     shared: bool,
 }
 
-/// A port as it is given to another process.
+/// A port of a client as one process gives it to another.
+#[derive(Clone)]
 pub struct Shared {
+    /// What the client asked for.
     pub asked: Asked,
+    /// What it got.
     pub port: u16,
-    pub socket: OwnedFd,
-}
-
-/// A port that the client had when this process took another one's place.
-pub struct Inherited {
-    asked: Asked,
-    port: u16,
-    listener: Listener,
-}
-
-impl Inherited {
-    /// The client has `asked` for this one, perhaps for any, and got the `port`.
-    pub fn new(random: bool, asked: u16, port: u16, listener: Listener) -> Self {
-        let asked = Asked {
-            random,
-            port: asked,
-        };
-        Self {
-            asked,
-            port,
-            listener,
-        }
-    }
+    pub listener: Arc<Listener>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,18 +112,19 @@ impl Port {
         self.asked == asked || self.port == asked.port
     }
 
-    /// The same port, for another process.
-    pub fn share(&self) -> io::Result<Shared> {
-        Ok(Shared {
+    /// The same port, for another process. It is that one's even if it is dropped here.
+    pub fn share(&mut self) -> Shared {
+        self.shared = true;
+        Shared {
             asked: self.asked,
             port: self.port,
-            socket: self.listener.share()?,
-        })
+            listener: self.listener.clone(),
+        }
     }
 
-    /// Leaves the port to the process that it is shared with.
-    pub fn give_up(mut self) {
-        self.shared = true;
+    /// It was not shared after all.
+    pub fn keep(&mut self) {
+        self.shared = false;
     }
 
     /// With a new list of the client's services it may belong to another one.
@@ -167,13 +147,12 @@ impl Drop for Port {
 /// Opens a port for `service` and counts it. What the client has `inherited` is taken first.
 pub fn open(
     allowance: &mut Allowance<'_>,
-    inherited: &mut Vec<Inherited>,
+    inherited: &mut Vec<Shared>,
     asked: Asked,
     service: u16,
 ) -> Result<(Port, Opened), Refusal> {
     let (rule, port, listener) = try_open(allowance, inherited, asked, service)?;
     allowance.count(rule);
-    let listener = Arc::new(listener);
     let stop = Stop::default();
     let service = Arc::new(AtomicU16::new(service));
     let opened = Opened {
@@ -195,18 +174,18 @@ pub fn open(
 /// The rule it falls under, the port and its listener.
 fn try_open(
     allowance: &Allowance<'_>,
-    inherited: &mut Vec<Inherited>,
+    inherited: &mut Vec<Shared>,
     asked: Asked,
     service: u16,
-) -> Result<(usize, u16, Listener), Refusal> {
+) -> Result<(usize, u16, Arc<Listener>), Refusal> {
     let rules = allowance.rules;
     let with_room = allowance.with_room();
     if with_room.is_empty() && !rules.is_empty() {
         return Err(Refusal::TooManyPorts);
     }
-    let its = |port: &Inherited| port.asked == asked || port.port == asked.port;
+    let its = |port: &Shared| port.asked == asked || port.port == asked.port;
     if let Some(at) = inherited.iter().position(its) {
-        let Inherited { port, listener, .. } = inherited.swap_remove(at);
+        let Shared { port, listener, .. } = inherited.remove(at);
         if let Some(rule) = allowance.rule_for(port) {
             return Ok((rule, port, listener));
         }
@@ -214,7 +193,7 @@ fn try_open(
     if asked.port != 0 {
         if let Some(rule) = allowance.rule_for(asked.port) {
             if let Ok(listener) = net::listen(None, asked.port) {
-                return Ok((rule, asked.port, listener));
+                return Ok((rule, asked.port, Arc::new(listener)));
             }
         } else if !asked.random && (0..rules.len()).any(|rule| allowance.contains(rule, asked.port))
         {
@@ -225,7 +204,7 @@ fn try_open(
         for rule in with_room {
             for port in candidates(rules, rule) {
                 if let Ok(listener) = net::listen(None, port) {
-                    return Ok((rule, port, listener));
+                    return Ok((rule, port, Arc::new(listener)));
                 }
             }
         }
@@ -256,6 +235,7 @@ fn candidates(rules: &[TcpRule], rule: usize) -> impl Iterator<Item = u16> {
 mod tests {
     use super::*;
     use crate::config::PortRange;
+    use std::os::fd::AsFd;
 
     fn rule(number: u32, first: u16, last: u16) -> TcpRule {
         let range = PortRange { first, last };
@@ -338,7 +318,12 @@ mod tests {
         let inherit = || {
             let listener = net::listen(None, 0).unwrap();
             let port = listener.addr().port();
-            (port, Inherited::new(true, 0, port, listener))
+            let shared = Shared {
+                asked: ask(0, true),
+                port,
+                listener: Arc::new(listener),
+            };
+            (port, shared)
         };
         let (port, one) = inherit();
         let mut all = vec![one, inherit().1];
@@ -356,16 +341,21 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_was_given_up_is_not_closed_for_the_other_process() {
-        let (mine, _opened) = open_one(&[rule(0, 1, 65535)], ask(0, true), 0).unwrap();
-        let shared = mine.share().unwrap();
-        mine.give_up();
-        let listener = Listener::adopt(shared.socket).expect("it listens");
-        assert_eq!(listener.addr().port(), shared.port);
-        let (mine, _opened) = open_one(&[rule(0, 1, 65535)], ask(0, true), 0).unwrap();
-        let shared = mine.share().unwrap();
+    fn a_port_that_is_shared_is_not_closed_for_the_other_process() {
+        let other_process = |port: &mut Port| {
+            let socket = port.share().listener.as_fd().try_clone_to_owned();
+            socket.expect("a descriptor")
+        };
+        let (mut mine, opened) = open_one(&[rule(0, 1, 65535)], ask(0, true), 0).unwrap();
+        let (number, socket) = (mine.port, other_process(&mut mine));
+        drop((mine, opened));
+        let listener = Listener::adopt(socket).expect("it listens");
+        assert_eq!(listener.addr().port(), number);
+        let (mut mine, _opened) = open_one(&[rule(0, 1, 65535)], ask(0, true), 0).unwrap();
+        let socket = other_process(&mut mine);
+        mine.keep();
         drop(mine);
-        assert!(Listener::adopt(shared.socket).is_err(), "it was closed");
+        assert!(Listener::adopt(socket).is_err(), "it was closed");
     }
 
     #[test]

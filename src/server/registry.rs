@@ -3,14 +3,13 @@
 
 mod survey;
 
-use super::ports::{self, Allowance, Asked, Inherited, Opened, Port, Shared};
+use super::ports::{self, Allowance, Asked, Opened, Port, Shared};
 use crate::config::Limits;
 use crate::tunnel::{Stream, Traffic, Tunnel};
 use crate::wire::frame::{next_task, Refusal, Signal};
 use crate::wire::hello::Offer;
 use event_listener::{Event, EventListener};
 use std::collections::HashMap;
-use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 pub use survey::{Order, Seen, Sum};
@@ -43,8 +42,6 @@ pub struct Registry {
     inner: Mutex<Inner>,
     /// Somebody has registered.
     arrived: Event,
-    /// A tunnel has ended.
-    left: Event,
 }
 
 #[derive(Default)]
@@ -53,7 +50,7 @@ struct Inner {
     hosts: Hosts,
     remembered: HashMap<Key, Instant>,
     /// Ports of clients that have not come back yet.
-    inherited: HashMap<Box<str>, Vec<Inherited>>,
+    inherited: HashMap<Box<str>, Vec<Shared>>,
     /// What clients that have left have moved.
     past: Traffic,
 }
@@ -165,9 +162,10 @@ impl Registry {
     ) -> Result<Vec<Opened>, Refusal> {
         let mut inner = self.lock();
         let mut opened = Vec::new();
-        // A tunnel that was replaced has no say.
         let Some(client) = inner.member(id, tunnel) else {
-            return Err(Refusal::OtherClientConnected);
+            // A tunnel that was replaced has no say, but what runs on it may finish.
+            tunnel.signal(Signal::Services);
+            return Ok(opened);
         };
         if client.offers != offers {
             inner.register(id, limits, offers, &mut opened)?;
@@ -214,33 +212,52 @@ impl Registry {
         Ok(())
     }
 
-    /// Every prefix that somebody serves.
+    /// Every prefix that somebody serves, or did lately.
     pub fn hosts(&self) -> Vec<Key> {
-        self.lock().hosts.keys().cloned().collect()
+        let inner = self.lock();
+        let lately = inner.remembered.iter();
+        let lately = lately.filter(|(_, lost)| lost.elapsed() < REMEMBERED);
+        let all = inner.hosts.keys().chain(lately.map(|(key, _)| key));
+        all.cloned().collect()
     }
 
-    /// Every port and whose it is, for another process.
-    pub fn shared_ports(&self) -> io::Result<Vec<(Box<str>, Shared)>> {
-        let inner = self.lock();
-        let ports = inner
-            .clients
-            .iter()
-            .flat_map(|(id, client)| client.ports.iter().map(|port| (id.clone(), port)));
-        ports.map(|(id, port)| Ok((id, port.share()?))).collect()
+    /// Every port and whose it is, for another process; those of one client in the order of its
+    /// services.
+    pub fn share_ports(&self) -> Vec<(Box<str>, Shared)> {
+        let mut inner = self.lock();
+        let mut shared = Vec::new();
+        for (id, client) in &mut inner.clients {
+            client.ports.sort_by_key(Port::service);
+            let ports = client.ports.iter_mut().map(Port::share);
+            shared.extend(ports.map(|port| (id.clone(), port)));
+        }
+        for (id, ports) in &inner.inherited {
+            shared.extend(ports.iter().map(|port| (id.clone(), port.clone())));
+        }
+        shared
+    }
+
+    /// No other process has taken the ports.
+    pub fn keep_ports(&self) {
+        for client in self.lock().clients.values_mut() {
+            client.ports.iter_mut().for_each(Port::keep);
+        }
     }
 
     /// Leaves all ports to the process that they are shared with.
     pub fn give_up_ports(&self) {
-        for client in self.lock().clients.values_mut() {
-            client.ports.drain(..).for_each(Port::give_up);
+        let mut inner = self.lock();
+        inner.inherited.clear();
+        for client in inner.clients.values_mut() {
+            client.ports.clear();
         }
     }
 
     /// Clients that had these will be back soon.
-    pub fn expect(&self, hosts: Vec<Key>, ports: Vec<(Box<str>, Inherited)>) {
+    pub fn expect(&self, hosts: Vec<Key>, ports: Vec<(Box<str>, Shared)>) {
         let mut inner = self.lock();
         let now = Instant::now();
-        for host in hosts.into_iter().take(MOST_REMEMBERED) {
+        for host in hosts {
             inner.remembered.insert(host, now);
         }
         for (id, port) in ports {
@@ -285,8 +302,6 @@ impl Registry {
             }
             inner.forget_hosts(id, listed);
         }
-        drop(inner);
-        self.left.notify(usize::MAX);
     }
 
     /// A stream to whoever serves the prefix.
@@ -313,11 +328,6 @@ impl Registry {
     /// Hears of the next registration.
     pub fn arrival(&self) -> EventListener {
         self.arrived.listen()
-    }
-
-    /// Hears of the next tunnel that ends.
-    pub fn departure(&self) -> EventListener {
-        self.left.listen()
     }
 
     /// Every tunnel there is.
@@ -388,7 +398,11 @@ impl Inner {
         for (key, service) in hosts {
             self.remembered.remove(&key);
             let client = id.into();
-            self.hosts.insert(key, Host { client, service });
+            let host = Host { client, service };
+            if let Some(former) = self.hosts.insert(key, host) {
+                // When it comes again it has to ask for its prefixes anew.
+                self.dismiss(&former.client);
+            }
         }
         Ok(before)
     }
@@ -543,7 +557,7 @@ fn wanted_ports(
     limits: &Limits,
     offers: &[Option<Offer>],
     mine: &[Port],
-    mut inherited: Vec<Inherited>,
+    mut inherited: Vec<Shared>,
 ) -> Result<Ports, Refusal> {
     let mut kept: Vec<(usize, Asked, u16)> = Vec::new();
     let mut missing = Vec::new();

@@ -6,7 +6,7 @@ use super::rules::Rules;
 use super::users::{Admission, Verdict};
 use super::{ports, visitor, State};
 use crate::config::Limits;
-use crate::net::{within, Conn};
+use crate::net::{within, Conn, Working};
 use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel};
 use crate::wire::frame::{Refusal, Signal};
 use crate::wire::hello::{Hello, Offer, Reader};
@@ -28,9 +28,18 @@ const MAX_UNJUDGED: usize = 16 * 1024;
 const MAX_CHANGES: usize = 4;
 
 /// Serves a tunnel whose magic and version have been read; `already` is what came behind.
-pub async fn serve(state: Arc<State>, conn: Arc<Conn>, peer: SocketAddr, already: Vec<u8>) {
+pub async fn serve(
+    state: Arc<State>,
+    conn: Arc<Conn>,
+    peer: SocketAddr,
+    already: Vec<u8>,
+    greeting: Working,
+) {
     let rules = state.rules.get();
-    match greet(&state, &rules, &conn, peer, already).await {
+    let greeted = greet(&state, &rules, &conn, peer, already).await;
+    let _serving = state.serving.begin();
+    drop(greeting);
+    match greeted {
         Ok(greeted) => {
             if greeted.admission.is_proof() {
                 state.guard.succeeded(peer.ip());
@@ -250,6 +259,15 @@ impl Session {
         let (id, peer, guest) = (&self.id, self.peer, self.guest);
         let registry = &self.state.registry;
         let level = if guest { Level::Debug } else { Level::Info };
+        if self.state.stop.is_said() {
+            // It has said hello while this server began to go away. What it wants to register
+            // may be another process's by now.
+            log::debug!("{peer}: a tunnel of {id} comes too late");
+            self.tunnel.signal(Signal::Ready);
+            self.tunnel.signal(Signal::Reconnect);
+            self.tunnel.close();
+            return self.end(inbox).await;
+        }
         let limits = self.limits();
         match registry.join(id, &limits, offers, &self.tunnel, !guest) {
             Ok(opened) => self.serve_ports(opened),
@@ -262,11 +280,6 @@ impl Session {
             }
         }
         log::log!(level, "tunnel opened id={id} addr={peer}");
-        if self.state.stop.is_said() {
-            // It has said hello while this server began to go away.
-            self.tunnel.signal(Signal::Reconnect);
-            self.tunnel.close();
-        }
         let judged = self.standing().judge.is_some();
         let why = if judged {
             let (changes, queue) = channel::bounded(MAX_CHANGES);
@@ -416,6 +429,12 @@ impl Session {
 
     /// The services signal: the same client with other services.
     fn change(&self, offers: Vec<Option<Offer>>) -> Result<(), Refusal> {
+        if self.state.stop.is_said() {
+            // Its ports may be another process's by now, where it will say so again. Here it
+            // gets nothing new, and what it has must not suffer.
+            self.tunnel.signal(Signal::Services);
+            return Ok(());
+        }
         let registry = &self.state.registry;
         let opened = registry.update(&self.id, &self.limits(), offers, &self.tunnel)?;
         self.serve_ports(opened);

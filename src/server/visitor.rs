@@ -39,6 +39,7 @@ pub enum Door {
 
 /// Serves one connection of a listener, whoever it is.
 pub async fn greet(state: Arc<State>, socket: Socket, peer: SocketAddr, door: Door) {
+    let greeting = state.greeting.begin();
     let rules = state.rules.get();
     let conn = match (door, &rules.acceptor) {
         (Door::Https, Some(acceptor)) => {
@@ -64,7 +65,7 @@ pub async fn greet(state: Arc<State>, socket: Socket, peer: SocketAddr, door: Do
     match within(PATIENCE, visitor.find_way()).await {
         Some(Way::Tunnel) => {
             let already = visitor.head.split_off(2);
-            session::serve(visitor.state, visitor.conn, peer, already).await;
+            session::serve(visitor.state, visitor.conn, peer, already, greeting).await;
         }
         Some(Way::Host(kind, prefix)) => visitor.go(kind, &prefix).await,
         Some(Way::Wrong(answer)) => {
@@ -89,6 +90,7 @@ pub async fn accept_port(state: Arc<State>, id: Box<str>, port: Opened) {
             let (socket, peer) = port.listener.accept().await;
             let service = port.service.load(Ordering::Relaxed);
             let (state, id) = (state.clone(), id.clone());
+            let greeting = state.greeting.begin();
             crate::spawn(async move {
                 let open = || state.registry.open(&id, service);
                 match wait_for(&state, open).await {
@@ -103,6 +105,7 @@ pub async fn accept_port(state: Arc<State>, id: Box<str>, port: Opened) {
                         log::debug!("{peer}: no tunnel of {id} for its TCP port");
                     }
                 }
+                drop(greeting);
             });
         }
     };
@@ -246,7 +249,9 @@ async fn wait_for(state: &State, open: impl Fn() -> Opening) -> Opening {
 /// Leaves the visitor to a task of its own, which is small: this one has done its work.
 fn relay(state: Arc<State>, stream: Stream, conn: Arc<Conn>, http: bool) {
     let relay = Relay::visitor(stream, conn.clone(), http);
+    let serving = state.serving.begin();
     crate::spawn(async move {
+        let _serving = serving;
         let answer = match relay.await {
             Finish::Done => return,
             Finish::Unanswered(Why::TimedOut) => Answer::TimedOut,
