@@ -151,9 +151,10 @@ fn look_at(pid: u32, program: &Path, here: &Path) -> Option<Process> {
     if as_installed(fs::read_link(there.join("exe")).ok()?) != program {
         return None;
     }
-    // The same path in a container is another program.
-    let mounts = |of: &Path| fs::read_link(of.join("ns/mnt")).ok();
-    if mounts(&there)? != mounts(here)? {
+    // The same path in a container is another program. What systemd keeps from the rest of the
+    // disk has another view of it, but the same numbers of processes.
+    let numbers = |of: &Path| fs::read_link(of.join("ns/pid")).ok();
+    if numbers(&there)? != numbers(here)? {
         return None;
     }
     let words = fs::read(there.join("cmdline")).ok()?;

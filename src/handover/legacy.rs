@@ -108,6 +108,8 @@ struct Received {
     /// The file of the role it belongs to.
     role: Option<PathBuf>,
     piece: Piece,
+    /// Only servers have any; a client lets them go.
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
     socket: Option<OwnedFd>,
 }
 
