@@ -4,6 +4,8 @@
 //! Flags are brought into argh's form (`-tlsAddr=443` → `--tls-addr 443`) and each is given to the
 //! options struct that has it. Everything is said in the form that users write.
 
+mod told;
+
 use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
@@ -20,6 +22,8 @@ use crate::config::value::{given, Scalar, Value};
 use crate::config::{self, Error, Loaded, RoleName};
 use crate::signals::Wanted;
 
+pub use told::{told, Told};
+
 /// What `-version` prints.
 pub const VERSION: &str = env!("GT_VERSION");
 
@@ -32,17 +36,6 @@ pub enum Command {
     Print(String),
     /// Send a signal to the gt that runs (`-s`).
     Signal(Wanted),
-}
-
-/// What a command line says, before any file is read.
-#[derive(Debug, Default)]
-pub struct Told {
-    /// By the program's name, the first word, or the build.
-    pub role: Option<RoleName>,
-    /// `-config`.
-    pub config: Option<PathBuf>,
-    /// It only prints something or sends a signal.
-    pub runs_nothing: bool,
 }
 
 /// What to tell the gt that runs.
@@ -156,22 +149,6 @@ pub fn parse(argv: &[String]) -> Result<Command, Error> {
         }
     }
     Ok(Command::Run(loaded))
-}
-
-/// What these words say of themselves; `argv[0]` is the program's name. The error is that of
-/// [`parse`].
-pub fn told(argv: &[String]) -> Result<Told, Error> {
-    let (program, arguments) = argv
-        .split_first()
-        .map_or(("gt", argv), |(first, rest)| (first.as_str(), rest));
-    let (role, arguments) = role(program, arguments)?;
-    let program: ProgramFlags = options(&flags(arguments, role)?)?;
-    let set = |switch: Option<Value<bool>>| given(switch).unwrap_or(false);
-    Ok(Told {
-        role: role.or(RoleName::only()),
-        runs_nothing: set(program.h) || set(program.version) || given(program.s).is_some(),
-        config: given(program.config),
-    })
 }
 
 /// The role that the program's name or the first argument says, and the arguments after that.

@@ -164,8 +164,7 @@ fn look_at(pid: u32, program: &Path, here: &Path) -> Option<Process> {
         .collect();
     // There is a zero behind the last word, too.
     let words = words.split_last().map_or(&[][..], |(_, words)| words);
-    // One of another version may have been told in other words.
-    let told = cli::told(words).unwrap_or_default();
+    let told = cli::told(words);
     if told.runs_nothing {
         return None;
     }

@@ -1,0 +1,117 @@
+//! What the words of a process that runs say, before any file is read. Not whether they are right.
+
+use std::path::PathBuf;
+
+use super::{flags, options, role, ProgramFlags};
+use crate::config::value::{given, Value};
+use crate::config::RoleName;
+
+/// What a command line says of itself.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// By the program's name, the first word, or the build.
+    pub role: Option<RoleName>,
+    /// `-config`, as it was written.
+    pub config: Option<PathBuf>,
+    /// It only prints something or sends a signal.
+    pub runs_nothing: bool,
+}
+
+/// Understands these words as [`super::parse`] does; `argv[0]` is the program's name. A gt of
+/// another version may have flags that are unknown here: then its role is all that is known.
+pub fn told(argv: &[String]) -> Told {
+    let Some((program, arguments)) = argv.split_first() else {
+        // One that is just being started has no words yet.
+        return Told {
+            runs_nothing: true,
+            ..Told::default()
+        };
+    };
+    let Ok((role, rest)) = role(program, arguments) else {
+        return Told::default();
+    };
+    // Without a word it prints how it is used, in a build of one role, too.
+    let runs_nothing = arguments.is_empty() && role.is_none();
+    let told = Told {
+        role: role.or(RoleName::only()),
+        config: None,
+        runs_nothing,
+    };
+    let program = flags(rest, role).and_then(|flags| options::<ProgramFlags>(&flags));
+    let Ok(program) = program else {
+        return told;
+    };
+    let set = |switch: Option<Value<bool>>| given(switch).unwrap_or(false);
+    let prints = set(program.h) || set(program.version);
+    Told {
+        runs_nothing: runs_nothing || prints || given(program.s).is_some(),
+        config: given(program.config),
+        ..told
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(line: &str) -> Told {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        told(&words)
+    }
+
+    #[test]
+    fn what_prints_or_signals_runs_nothing() {
+        for line in [
+            "",
+            "gt",
+            "gt -h",
+            "gt --help",
+            "gt -version",
+            "gt -s stop",
+            "gt --s=reload -config x",
+        ] {
+            assert!(of(line).runs_nothing, "{line}");
+        }
+        for line in ["gt -config x", "gt -version=false -config x"] {
+            assert!(!of(line).runs_nothing, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_file_is_told_in_every_form_of_a_flag() {
+        for line in [
+            "gt -config x.yaml",
+            "gt -config=x.yaml",
+            "gt --config x.yaml",
+            "gt --config=x.yaml",
+            "gt -config y.yaml -config x.yaml",
+        ] {
+            assert_eq!(of(line).config, Some(PathBuf::from("x.yaml")), "{line}");
+        }
+        assert_eq!(of("gt").config, None);
+    }
+
+    #[cfg(all(feature = "server", feature = "client"))]
+    #[test]
+    fn the_role_is_told_by_name_or_word_and_in_spite_of_unknown_flags() {
+        for (line, role) in [
+            ("gt server -addr 80", Some(RoleName::Server)),
+            ("/usr/bin/gt client -id a", Some(RoleName::Client)),
+            ("/usr/bin/gt-server", Some(RoleName::Server)),
+            ("./gt-client -id a", Some(RoleName::Client)),
+            ("gt server -ofTomorrow 1", Some(RoleName::Server)),
+            ("gt-client -id", Some(RoleName::Client)),
+            ("gt -config server", None),
+            ("gt-server client", None),
+        ] {
+            let told = of(line);
+            assert_eq!((told.role, told.runs_nothing), (role, false), "{line}");
+        }
+    }
+
+    #[cfg(not(all(feature = "server", feature = "client")))]
+    #[test]
+    fn a_build_of_one_role_has_that_role() {
+        assert_eq!(of("gt -config x").role, RoleName::only());
+    }
+}
