@@ -36,15 +36,14 @@ fn main() -> ExitCode {
             let _ = writeln!(io::stdout(), "{}", text.trim_end());
             return ExitCode::SUCCESS;
         }
-        Ok(Command::Signal(wanted)) => match signals::send(&wanted) {
-            Ok(sent) => {
-                for line in sent {
-                    let _ = writeln!(io::stdout(), "gt: {line}");
-                }
-                return ExitCode::SUCCESS;
+        Ok(Command::Signal(wanted)) => {
+            let outcome = signals::send(&wanted);
+            for line in outcome.sent {
+                let _ = writeln!(io::stdout(), "gt: {line}");
             }
-            Err(why) => return complain(FAILED, &why, None),
-        },
+            let failures = outcome.failed.iter();
+            return failures.fold(ExitCode::SUCCESS, |_, why| complain(FAILED, why, None));
+        }
         Err(e) => return complain(BAD_USAGE, &e.to_string(), heir.as_ref()),
     };
     daemon::prepare(&roles);

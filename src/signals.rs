@@ -3,11 +3,12 @@
 use crate::cli::{self, Signal};
 use crate::config::file::Document;
 use crate::config::RoleName;
-use rustix::process::{kill_process, Pid};
+use rustix::process::{geteuid, kill_process, Pid};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What the kernel puts behind the name of a program that was replaced or removed.
@@ -23,15 +24,29 @@ pub struct Wanted {
     pub config: Option<PathBuf>,
 }
 
-/// Signals every running process of this program that is meant, and says which: a line each. The
-/// error says why there was none, or which one could not be signalled.
-pub fn send(wanted: &Wanted) -> Result<Vec<String>, String> {
-    let mut sent = Vec::new();
-    let mut failed = Vec::new();
-    let mut others = Vec::new();
-    let running = running().map_err(|e| format!("looking for the gt that runs in /proc: {e}"))?;
+/// What came of it, in lines for people.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Which processes were signalled.
+    pub sent: Vec<String>,
+    /// Which could not be, or why there was none. Empty if all that are meant were signalled.
+    pub failed: Vec<String>,
+}
+
+/// Signals every running process of this program that is meant.
+pub fn send(wanted: &Wanted) -> Outcome {
+    let mut outcome = Outcome::default();
+    let running = match Running::find() {
+        Ok(running) => running,
+        Err(e) => {
+            let why = format!("looking for the gt that runs in /proc: {e}");
+            outcome.failed.push(why);
+            return outcome;
+        }
+    };
     let config = wanted.config.as_deref().map(resolved);
-    for process in running {
+    let mut others = Vec::new();
+    for process in &running.ours {
         let pid = process.pid;
         if config.is_some() && process.config != config {
             others.push(pid.to_string());
@@ -44,7 +59,7 @@ pub fn send(wanted: &Wanted) -> Result<Vec<String>, String> {
                 continue;
             }
             Some(Err(e)) => {
-                failed.push(format!(
+                outcome.failed.push(format!(
                     "whether process {pid} is meant cannot be told: {e}"
                 ));
                 continue;
@@ -56,25 +71,23 @@ pub fn send(wanted: &Wanted) -> Result<Vec<String>, String> {
             continue;
         };
         match kill_process(target, number) {
-            Ok(()) => sent.push(format!("sent {name} to process {pid}")),
+            Ok(()) => outcome.sent.push(format!("sent {name} to process {pid}")),
             Err(e) if e == rustix::io::Errno::SRCH => {}
-            Err(e) => failed.push(format!(
+            Err(e) => outcome.failed.push(format!(
                 "process {pid} cannot be signalled: {}; try as root, or as the user it runs as",
                 io::Error::from(e)
             )),
         }
     }
-    if !failed.is_empty() {
-        sent.append(&mut failed);
-        return Err(sent.join("\n"));
+    if outcome.sent.is_empty() && outcome.failed.is_empty() {
+        outcome
+            .failed
+            .push(nobody(wanted, &others, &running.hidden));
     }
-    if sent.is_empty() {
-        return Err(nobody(wanted, &others));
-    }
-    Ok(sent)
+    outcome
 }
 
-fn nobody(wanted: &Wanted, others: &[String]) -> String {
+fn nobody(wanted: &Wanted, others: &[String], hidden: &[Hidden]) -> String {
     let role = wanted
         .role
         .map_or_else(|| "gt".to_owned(), |role| format!("gt {role}"));
@@ -86,7 +99,18 @@ fn nobody(wanted: &Wanted, others: &[String]) -> String {
         [] => String::new(),
         others => format!("; there is another gt: process {}", others.join(", ")),
     };
-    format!("no {role}{config} of this program runs{others}")
+    let me = geteuid().as_raw();
+    let hidden: String = hidden
+        .iter()
+        .map(|&Hidden { pid, user }| {
+            let who = match user {
+                user if user == me || user == 0 => "root",
+                _ => "root, or as that user",
+            };
+            format!("; process {pid} of user {user} seems to be a gt: try as {who}")
+        })
+        .collect();
+    format!("no {role}{config} of this program runs{others}{hidden}")
 }
 
 fn of(signal: Signal) -> (&'static str, rustix::process::Signal) {
@@ -127,57 +151,108 @@ impl Process {
     }
 }
 
-/// All processes of this program but this one, and but those that only send signals.
-fn running() -> io::Result<Vec<Process>> {
-    let program = as_installed(std::env::current_exe()?);
-    let here = Path::new("/proc/self");
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        if pid == std::process::id() {
-            continue;
-        }
-        // One that ends meanwhile, or that nobody may look at, is not ours to signal.
-        found.extend(look_at(pid, &program, here));
-    }
-    Ok(found)
+/// A process that is called like this program, and that this user may not look at: another user's,
+/// or one that has capabilities.
+struct Hidden {
+    pid: u32,
+    user: u32,
 }
 
-fn look_at(pid: u32, program: &Path, here: &Path) -> Option<Process> {
-    let there = PathBuf::from(format!("/proc/{pid}"));
-    if as_installed(fs::read_link(there.join("exe")).ok()?) != program {
-        return None;
+/// All processes of this program but this one, and but those that only send signals.
+#[derive(Default)]
+struct Running {
+    ours: Vec<Process>,
+    hidden: Vec<Hidden>,
+}
+
+impl Running {
+    fn find() -> io::Result<Self> {
+        let program = as_installed(std::env::current_exe()?);
+        let mut running = Self::default();
+        for entry in fs::read_dir("/proc")? {
+            let name = entry?.file_name();
+            let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            if pid == std::process::id() {
+                continue;
+            }
+            let there = PathBuf::from(format!("/proc/{pid}"));
+            // What cannot be read any more belongs to a process that has ended meanwhile.
+            match fs::read_link(there.join("exe")).map(as_installed) {
+                Ok(exe) if exe == program => {
+                    running.ours.extend(look_at(pid, &there));
+                }
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                    running.hidden.extend(guess_at(pid, &there, &program));
+                }
+                _ => {}
+            }
+        }
+        Ok(running)
     }
+}
+
+/// A process of this program, if it runs anything.
+fn look_at(pid: u32, there: &Path) -> Option<Process> {
     // The same path in a container is another program. What systemd keeps from the rest of the
     // disk has another view of it, but the same numbers of processes.
     let numbers = |of: &Path| fs::read_link(of.join("ns/pid")).ok();
-    if numbers(&there)? != numbers(here)? {
+    let here = numbers(Path::new("/proc/self"));
+    if here.is_some() && numbers(there)? != here? {
         return None;
     }
-    let words = fs::read(there.join("cmdline")).ok()?;
-    let words: Vec<String> = words
-        .split(|byte| *byte == 0)
-        .map(|word| String::from_utf8_lossy(word).into_owned())
-        .collect();
-    // There is a zero behind the last word, too.
-    let words = words.split_last().map_or(&[][..], |(_, words)| words);
-    let told = cli::told(words);
+    let told = cli::told(&words(there)?);
     if told.runs_nothing {
         return None;
     }
-    let cwd = fs::read_link(there.join("cwd")).ok();
-    let config = told.config.map(|config| {
-        let config = cwd.map_or(config.clone(), |cwd| cwd.join(config));
-        resolved(&config)
-    });
+    let config = match told.config {
+        Some(config) => Some(resolved(
+            &fs::read_link(there.join("cwd")).ok()?.join(config),
+        )),
+        None => None,
+    };
     Some(Process {
         pid,
         role: told.role,
         config,
     })
+}
+
+/// A process that may not be looked at, if it can be a gt. Everybody may read its words.
+fn guess_at(pid: u32, there: &Path, program: &Path) -> Option<Hidden> {
+    let words = words(there)?;
+    if !is_called(words.first()?, program) || cli::told(&words).runs_nothing {
+        return None;
+    }
+    let user = fs::metadata(there).ok()?.uid();
+    Some(Hidden { pid, user })
+}
+
+/// Whether one that was started by this name can be this program.
+fn is_called(name: &str, program: &Path) -> bool {
+    let name = Path::new(name);
+    if name.is_absolute() {
+        // /proc/self is another one for whoever looks: launchers start themselves by it.
+        return !name.starts_with("/proc") && resolved(name) == program;
+    }
+    name.file_name().is_some() && name.file_name() == program.file_name()
+}
+
+/// The command line of a process.
+fn words(there: &Path) -> Option<Vec<String>> {
+    let bytes = fs::read(there.join("cmdline")).ok()?;
+    // There is a zero behind each word, the last one, too.
+    let words = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+    if words.is_empty() {
+        return Some(Vec::new());
+    }
+    let words = words.split(|byte| *byte == 0);
+    Some(
+        words
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect(),
+    )
 }
 
 /// Where the program is, or was before another took its place.
@@ -188,29 +263,16 @@ fn as_installed(program: PathBuf) -> PathBuf {
     }
 }
 
-/// The same for every way to write it, as far as it exists.
+/// The same for every way to write it: without links as far as it exists, and as it was written
+/// beyond that.
 fn resolved(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let exists = |there: &Path| {
+        let rest = path.strip_prefix(there).ok()?;
+        Some(fs::canonicalize(there).ok()?.iter().chain(rest).collect())
+    };
+    path.ancestors().find_map(exists).unwrap_or(path)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_word_has_its_signal() {
-        let names = [Signal::Reload, Signal::Restart, Signal::Stop, Signal::Kill];
-        let numbers = names.map(|signal| of(signal).1.as_raw());
-        assert_eq!(numbers, [1, 3, 15, 9]);
-    }
-
-    #[test]
-    fn a_program_that_was_replaced_is_still_the_same() {
-        let as_installed = |path: &str| as_installed(path.into());
-        assert_eq!(
-            as_installed("/usr/bin/gt (deleted)"),
-            Path::new("/usr/bin/gt")
-        );
-        assert_eq!(as_installed("/usr/bin/gt"), Path::new("/usr/bin/gt"));
-    }
-}
+mod tests;

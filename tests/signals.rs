@@ -9,6 +9,8 @@ use common::gt::{Gt, GT};
 use common::process::run;
 use common::scratch::Scratch;
 use common::words;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -20,8 +22,12 @@ struct Copy {
 
 impl Copy {
     fn new() -> Copy {
+        Copy::called("gt")
+    }
+
+    fn called(name: &str) -> Copy {
         let scratch = Scratch::new();
-        let program = scratch.join("gt");
+        let program = scratch.join(name);
         std::fs::copy(GT, &program).expect("copy the program");
         Copy { scratch, program }
     }
@@ -58,14 +64,13 @@ impl Copy {
     }
 
     fn signal_in(&self, folder: &Path, line: &str) -> (Option<i32>, String, String) {
+        said(self.command(line).current_dir(folder))
+    }
+
+    fn command(&self, line: &str) -> Command {
         let mut command = Command::new(&self.program);
-        let output = run(command.args(words(line)).current_dir(folder));
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (
-            output.status.code(),
-            text(&output.stdout),
-            text(&output.stderr),
-        )
+        command.args(words(line));
+        command
     }
 
     /// Fails unless just this one was signalled.
@@ -73,6 +78,17 @@ impl Copy {
         let right = format!("gt: sent {name} to process {}\n", gt.pid());
         assert_eq!(self.signal(line), (Some(0), right, String::new()), "{line}");
     }
+}
+
+/// Exit code, output and errors.
+fn said(command: &mut Command) -> (Option<i32>, String, String) {
+    let output = run(command);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
 }
 
 #[test]
@@ -138,6 +154,34 @@ fn a_file_singles_one_out() {
 }
 
 #[test]
+fn a_file_is_looked_for_where_it_was_said() {
+    let copy = Copy::new();
+    let file = copy.file("gt.yaml");
+    // From the folder of its own in which the server runs.
+    let folder = copy.scratch.path().file_name().expect("a name");
+    let mut server = copy.start(&format!("-config ../{}/gt.yaml", folder.to_string_lossy()));
+    server.addr();
+    let elsewhere = copy.scratch.dir("elsewhere");
+    let (code, said, errors) = copy.signal_in(&elsewhere, "-s stop -config gt.yaml");
+    assert_eq!((code, said.as_str()), (Some(1), ""));
+    assert_eq!(
+        errors,
+        format!(
+            "gt: no gt with -config gt.yaml of this program runs; there is another gt: process {}\n",
+            server.pid()
+        )
+    );
+    // Also when there is no such file any more.
+    std::fs::remove_file(file).expect("remove the file");
+    let sent = format!("gt: sent SIGTERM to process {}\n", server.pid());
+    assert_eq!(
+        copy.signal_in(&elsewhere, "-s stop -config ../gt.yaml"),
+        (Some(0), sent, String::new())
+    );
+    assert_eq!(server.exit().code(), Some(0));
+}
+
+#[test]
 fn a_folder_with_both_roles_is_either() {
     let copy = Copy::new();
     let folder = copy.scratch.dir("both");
@@ -164,11 +208,45 @@ fn a_file_that_is_gone_leaves_its_process_alone() {
     std::fs::remove_file(file).expect("remove the file");
     let (code, said, errors) = copy.signal("server -s stop");
     assert_eq!((code, said.as_str()), (Some(1), ""));
-    let unsure = format!("whether process {} is meant cannot be told: ", server.pid());
-    assert!(errors.contains(&unsure), "{errors}");
+    let unsure = format!(
+        "gt: whether process {} is meant cannot be told: ",
+        server.pid()
+    );
+    assert!(errors.starts_with(&unsure), "{errors}");
+    assert!(server.has_ended().is_none());
+    // It keeps nothing from one that is known.
+    let mut known = copy.server("");
+    let (code, said, errors) = copy.signal("server -s stop");
+    let sent = format!("gt: sent SIGTERM to process {}\n", known.pid());
+    assert_eq!((code, said), (Some(1), sent));
+    assert!(errors.starts_with(&unsure), "{errors}");
+    assert_eq!(known.exit().code(), Some(0));
     assert!(server.has_ended().is_none());
     copy.signals("-s stop", "SIGTERM", &server);
     assert_eq!(server.exit().code(), Some(0));
+}
+
+#[test]
+fn a_gt_of_another_user_is_not_passed_over_in_silence() {
+    const NOBODY: u32 = 65534;
+    let me = std::fs::metadata("/proc/self").expect("who this is").uid();
+    if me != 0 {
+        eprintln!("not tested: only root can be another user");
+        return;
+    }
+    // Another user's are known by name, and any gt that runs meanwhile has that of the program.
+    let copy = Copy::called(&format!("gt-{}", std::process::id()));
+    let mut server = copy.server("");
+    let mut stop = copy.command("-s stop");
+    stop.uid(NOBODY).gid(NOBODY).current_dir("/");
+    let why = format!(
+        "gt: no gt of this program runs; process {} of user 0 seems to be a gt: try as root\n",
+        server.pid()
+    );
+    let (code, said, errors) = said(&mut stop);
+    assert_eq!((code, said.as_str()), (Some(1), ""));
+    assert_eq!(errors, why);
+    assert!(server.has_ended().is_none());
 }
 
 #[test]
