@@ -9,7 +9,7 @@ mod remote_api;
 mod service;
 mod session;
 
-use crate::config::{self, Link, Secret};
+use crate::config::{self, Link, Secret, Wire};
 use crate::handover::{Legacy, Piece};
 use crate::net::tls::{self, Connector, Trust};
 use crate::net::{within, Stop, WaitGroup};
@@ -110,6 +110,8 @@ struct Me {
     id: String,
     secret: Secret,
     tls: Tls,
+    /// What is spoken with servers.
+    wire: Wire,
     remote_timeout: Duration,
     reconnect_delay: Duration,
     /// Most tunnels to one server.
@@ -184,6 +186,7 @@ impl Client {
                 link: link.clone(),
                 connector: Mutex::new(plan.connector),
             },
+            wire: link.wire,
             remote_timeout: link.remote_timeout,
             reconnect_delay: link.reconnect_delay,
             connections: link.connections,

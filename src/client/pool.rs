@@ -5,10 +5,11 @@ use super::remote_api::RemoteApi;
 use super::service::Services;
 use super::session::{self, Failure, Session};
 use super::Me;
-use crate::config::Remote;
+use crate::config::{Remote, Wire};
 use crate::net::Stop;
-use crate::tunnel::Tunnel;
+use crate::tunnel::{Inbox, Tunnel};
 use crate::wire::frame::Refusal;
+use crate::wire::Version;
 use async_io::Timer;
 use async_std::channel::{self, Receiver, Sender};
 use futures_lite::future;
@@ -22,6 +23,8 @@ use std::time::{Duration, Instant};
 const BUSY: usize = 3;
 /// After the server has refused another tunnel, none is asked for so long.
 const REFUSED: Duration = Duration::from_secs(300);
+/// A server that does not speak GT/2 is not asked again for so long.
+const REMEMBERED: Duration = Duration::from_secs(3600);
 /// A tunnel that lasted less was no success.
 const BRIEF: Duration = Duration::from_secs(1);
 
@@ -53,6 +56,8 @@ struct Inner {
     members: Vec<Arc<Member>>,
     /// A tunnel beyond those that are always there is being opened.
     growing: bool,
+    /// A server that does not speak GT/2, and when that was found.
+    old: Option<(Remote, Instant)>,
     /// No more tunnels before this.
     grow_again: Option<Instant>,
     last_id: u32,
@@ -160,7 +165,7 @@ impl Pool {
         log::log!(level, "trying to connect to remote connID={id}");
         let connecting = Box::pin(async {
             let remote = self.remote(kept).await?;
-            let connected = session::connect(&self.me, &remote, id).await?;
+            let connected = self.connect_to(&remote, id).await?;
             Ok((remote, connected))
         });
         let Some(connected) = self.me.stop.or(connecting).await else {
@@ -188,6 +193,43 @@ impl Pool {
         let session = Session::new(self.clone(), member, services);
         crate::spawn(session.run(inbox));
         Ok(heard)
+    }
+
+    /// Connects in the version that the server speaks, as far as that is known. One that does
+    /// not answer GT/2 is asked in GT/1 at once.
+    async fn connect_to(
+        &self,
+        remote: &Remote,
+        id: u32,
+    ) -> Result<(Inbox, Tunnel, Arc<Services>), Failure> {
+        let me = &self.me;
+        let version = match me.wire {
+            Wire::One => Version::One,
+            Wire::Auto if self.is_old(remote) => Version::One,
+            Wire::Two | Wire::Auto => Version::Two,
+        };
+        let mut result = session::connect(me, remote, version, id).await;
+        let falls_back = me.wire == Wire::Auto && matches!(result, Err(Failure::NotSpoken));
+        if falls_back {
+            log::debug!("{remote} does not speak GT/2 connID={id}");
+            result = session::connect(me, remote, Version::One, id).await;
+        }
+        match result {
+            Ok(_) | Err(Failure::Refused(..)) if !falls_back => {}
+            Ok(_) | Err(Failure::Refused(..)) => {
+                self.lock().old = Some((remote.clone(), Instant::now()));
+            }
+            // Whoever comes back there may have learnt it.
+            Err(_) => self.lock().old = None,
+        }
+        result
+    }
+
+    /// Whether the server spoke GT/1 alone, not long ago.
+    fn is_old(&self, remote: &Remote) -> bool {
+        let inner = self.lock();
+        let old = inner.old.as_ref();
+        old.is_some_and(|(old, since)| old == remote && since.elapsed() < REMEMBERED)
     }
 
     /// Where to connect to. A tunnel that is opened because the others are busy goes where
@@ -278,6 +320,7 @@ impl Member {
     fn offer(&self, me: &Me, services: &Arc<Services>) {
         let mut offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
         offered.push_back(services.clone());
-        self.tunnel.say(&services.change(me));
+        let hello = services.hello(me);
+        self.tunnel.say(&hello.encode_change(self.tunnel.version()));
     }
 }

@@ -5,9 +5,9 @@ use super::host_header::{self, Scan};
 use super::Me;
 use crate::config::{Exposure, Local, Remote, Scheme, Service};
 use crate::net::{self, Conn, Working};
-use crate::tunnel::{Relay, Stream};
-use crate::wire::frame::Signal;
-use crate::wire::hello::{self, Offer};
+use crate::tunnel::{Relay, Stream, FIRST_WINDOW};
+use crate::wire::frame::Reason;
+use crate::wire::hello::{Hello, Offer};
 use futures_lite::{future, AsyncReadExt, AsyncWriteExt};
 use log::Level;
 use std::io;
@@ -88,16 +88,14 @@ impl Services {
         offers.collect()
     }
 
-    /// The hello with these services.
-    pub(super) fn hello(&self, me: &Me) -> Vec<u8> {
-        hello::encode(&me.id, me.secret.as_bytes(), &self.offers())
-    }
-
-    /// The services signal with these services.
-    pub(super) fn change(&self, me: &Me) -> Vec<u8> {
-        let mut bytes = Signal::Services.encode().as_slice().to_vec();
-        hello::encode_registration(&mut bytes, &me.id, me.secret.as_bytes(), &self.offers());
-        bytes
+    /// What says who the client is and that it has these services.
+    pub(super) fn hello(&self, me: &Me) -> Hello {
+        Hello {
+            id: me.id.as_str().into(),
+            secret: me.secret.as_bytes().into(),
+            offers: self.offers(),
+            window: FIRST_WINDOW,
+        }
     }
 
     /// A service in the user's words.
@@ -137,43 +135,54 @@ impl Services {
 }
 
 /// Connects one stream to its service, and carries it to its end.
-pub async fn serve(services: Arc<Services>, index: u16, stream: Stream, _serving: Working) {
+pub async fn serve(services: Arc<Services>, index: u16, mut stream: Stream, _serving: Working) {
     let Some((service, target)) = services.list.get(usize::from(index)) else {
+        stream.fail(Reason::UnknownService);
         return log::debug!("the server opened a stream to service {index}, which there is not");
     };
     stream.limit_idle(service.local_timeout, false);
     // What it takes to connect is large; the relay after it is small and stays.
-    match Box::pin(connect(service, target, stream)).await {
-        Ok(Some((stream, conn))) => {
+    match Box::pin(connect(service, target, &mut stream)).await {
+        Ok(Reached::Conn(conn)) => {
             Relay::service(stream, conn).await;
         }
-        Ok(None) => {}
-        Err(e) => log::log!(
-            services.level_of_failure(),
-            "service {}: {e}",
-            service.local
-        ),
+        Ok(Reached::Files(root)) => {
+            if let Err(e) = Box::pin(files::serve(root, stream)).await {
+                log::debug!("{}: {e}", service.local);
+            }
+        }
+        Ok(Reached::Nobody) => {}
+        Err(e) => {
+            stream.fail(match e.kind() {
+                io::ErrorKind::TimedOut => Reason::TimedOut,
+                _ => Reason::Unreachable,
+            });
+            let level = services.level_of_failure();
+            log::log!(level, "service {}: {e}", service.local);
+        }
     }
 }
 
-/// `None` if the stream has been served already.
-async fn connect(
+/// Who serves a stream.
+enum Reached<'a> {
+    Conn(Arc<Conn>),
+    Files(&'a Root),
+    /// It has been served already, or is over.
+    Nobody,
+}
+
+async fn connect<'a>(
     service: &Service,
-    target: &Target,
-    mut stream: Stream,
-) -> io::Result<Option<(Stream, Arc<Conn>)>> {
+    target: &'a Target,
+    stream: &mut Stream,
+) -> io::Result<Reached<'a>> {
     let is_http = matches!(service.exposure, Exposure::Host { tls: false, .. });
     if is_http && stream.starts_with(P2P).await {
         stream.write_all(FORBIDDEN).await?;
-        return Ok(None);
+        return Ok(Reached::Nobody);
     }
     match target {
-        Target::Files(root) => {
-            if let Err(e) = files::serve(root, stream).await {
-                log::debug!("{}: {e}", service.local);
-            }
-            Ok(None)
-        }
+        Target::Files(root) => Ok(Reached::Files(root)),
         Target::Tcp { scheme, host, port } => {
             let patience = service.local_timeout.unwrap_or(PATIENCE);
             let dialing = async { net::dial(host, *port, patience).await.map(Some) };
@@ -182,14 +191,14 @@ async fn connect(
                 Ok(None)
             };
             let Some(socket) = future::or(dialing, given_up).await? else {
-                return Ok(None);
+                return Ok(Reached::Nobody);
             };
             let conn = Conn::from(socket);
             if service.use_local_as_http_host {
-                let head = first_head(&mut stream, &local_host(*scheme, host, *port)).await?;
+                let head = first_head(stream, &local_host(*scheme, host, *port)).await?;
                 conn.write_all(&head).await?;
             }
-            Ok(Some((stream, Arc::new(conn))))
+            Ok(Reached::Conn(Arc::new(conn)))
         }
     }
 }

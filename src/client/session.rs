@@ -4,9 +4,10 @@ use super::pool::{Leaving, Member, Pool};
 use super::service::{self, Services};
 use super::Me;
 use crate::config::Remote;
-use crate::net::{self, tls, Conn, Working};
+use crate::net::{self, tls, within, Conn, Working};
 use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel};
 use crate::wire::frame::{Refusal, Signal};
+use crate::wire::{hello, Version};
 use async_io::Timer;
 use futures_lite::future;
 use std::fmt;
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// Streams of one tunnel at a time; the server is told to look elsewhere for more.
 const STREAMS: usize = 16 * 1024;
+/// How long a server has to answer the hello of GT/2 before it is taken for one of GT/1.
+const ANSWER: Duration = Duration::from_secs(5);
 /// Pings without an answer before the tunnel is given up: more than this.
 const PINGS: u32 = 3;
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -26,6 +29,8 @@ pub enum Failure {
     Nowhere(io::Error),
     Unreachable(io::Error),
     Tls(io::Error),
+    /// It does not speak this version of the wire.
+    NotSpoken,
     /// The connection ended during the hello.
     Ended(io::Error),
     Silent(Duration),
@@ -41,6 +46,9 @@ impl fmt::Display for Failure {
             Self::Nowhere(e) => write!(f, "cannot learn from remoteAPI where the server is: {e}"),
             Self::Unreachable(e) => write!(f, "cannot reach the server: {e}"),
             Self::Tls(e) => write!(f, "cannot speak TLS with the server: {e}{}", tls::advice(e)),
+            Self::NotSpoken => f.write_str(
+                "the server does not speak GT/2, and wire is 2; set it to auto, or to 1",
+            ),
             Self::Ended(e) => write!(f, "the server ended the hello: {e}"),
             Self::Silent(patience) => {
                 write!(f, "the server did not answer the hello within {patience:?}")
@@ -72,6 +80,7 @@ impl fmt::Display for Failure {
 pub async fn connect(
     me: &Me,
     remote: &Remote,
+    version: Version,
     id: u32,
 ) -> Result<(Inbox, Tunnel, Arc<Services>), Failure> {
     let patience = me.remote_timeout;
@@ -90,12 +99,39 @@ pub async fn connect(
     };
     let services = me.services();
     let shortest = services.shortest_timeout().min(patience / 2);
-    let policy = Policy::new(Peer::Server { streams: STREAMS }, shortest);
-    let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
-    tunnel.say(&services.hello(me));
+    let policy = Policy::new(version, Peer::Server { streams: STREAMS }, shortest);
+    let hello = services.hello(me).encode(version);
+    let already = match version {
+        Version::One => Vec::new(),
+        Version::Two => {
+            let asking = within(ANSWER.min(patience), ask(&conn, &hello));
+            asking.await.flatten().ok_or(Failure::NotSpoken)?
+        }
+    };
+    let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), already, policy);
+    if version == Version::One {
+        tunnel.say(&hello);
+    }
     let ready = wait_until_ready(me, &services, &mut inbox, id);
     future::or(ready, silence(patience)).await?;
     Ok((inbox, tunnel, services))
+}
+
+/// Says the hello of GT/2 and reads the answer. `None` if there is none, or another thing:
+/// servers of GT/1 close, or take it for a request that is no good. Else what came behind it.
+async fn ask(conn: &Conn, hello: &[u8]) -> Option<Vec<u8>> {
+    conn.write_all(hello).await.ok()?;
+    let mut bytes = Vec::new();
+    loop {
+        if let Some(length) = hello::answer_length(&bytes).ok()? {
+            return Some(bytes.split_off(length));
+        }
+        let mut piece = [0; 256];
+        match conn.read(&mut piece).await {
+            Ok(n @ 1..) => bytes.extend_from_slice(piece.get(..n)?),
+            _ => return None,
+        }
+    }
 }
 
 async fn silence<T>(patience: Duration) -> Result<T, Failure> {
@@ -246,7 +282,7 @@ impl Session {
             // A server that hears nothing, because all goes the other way, may give up.
             if tunnel.sent() >= interval && self.last_ping.elapsed() >= interval {
                 self.last_ping = Instant::now();
-                tunnel.signal(Signal::Ping);
+                tunnel.ping();
             }
         } else if self.pings == 0 || self.last_ping.elapsed() >= interval {
             if self.pings > PINGS {
@@ -254,7 +290,7 @@ impl Session {
             }
             self.pings += 1;
             self.last_ping = Instant::now();
-            tunnel.signal(Signal::Ping);
+            tunnel.ping();
         }
         None
     }

@@ -17,7 +17,7 @@ use super::logging::{Logging, Sentry};
 use super::options::{CommonOptions, Name};
 use super::value::{all, given, Scalar};
 use super::yaml::fields;
-use super::{check_length, Error, Loaded, Role, Secret, Url};
+use super::{check_length, Error, Loaded, Role, Secret, Url, Wire};
 pub use local::{Local, Scheme};
 pub use options::{ClientOptions, ServiceOptions};
 pub use remote::Remote;
@@ -80,6 +80,8 @@ pub struct Link {
     pub remote_timeout: Duration,
     /// How long to wait before connecting again.
     pub reconnect_delay: Duration,
+    /// What is spoken with servers.
+    pub wire: Wire,
 }
 
 /// Peer connections.
@@ -239,6 +241,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
             idle_connections: small(idle),
             remote_timeout: given(options.remote_timeout).unwrap_or(Duration::from_secs(45)),
             reconnect_delay: given(options.reconnect_delay).unwrap_or(Duration::from_secs(5)),
+            wire: common.wire(),
         },
         services,
         stun: all(options.remote_stun),

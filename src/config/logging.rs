@@ -6,7 +6,7 @@ use log::LevelFilter;
 
 use super::options::CommonOptions;
 use super::value::{all, given, Scalar};
-use super::{Loaded, Secret};
+use super::{Loaded, Secret, Wire};
 
 /// Where log lines go; `None` means that nothing was said, and the default stands.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -218,6 +218,10 @@ impl CommonOptions {
             server_name: given(self.sentry_server_name.clone()),
             debug: given(self.sentry_debug.clone()).unwrap_or(false),
         })
+    }
+
+    pub(super) fn wire(&self) -> Wire {
+        given(self.wire.clone()).unwrap_or_default()
     }
 
     pub(super) fn threads(&self) -> usize {

@@ -18,6 +18,7 @@ pub mod server;
 pub(crate) mod shown;
 mod url;
 pub mod value;
+mod wire;
 mod yaml;
 
 use std::fmt;
@@ -34,6 +35,7 @@ pub use secret::Secret;
 pub use server::{Api, HostRules, Limits, PortRange, Server, TcpRule, TlsVersion, User};
 pub use url::Url;
 use value::Scalar;
+pub use wire::Wire;
 
 /// Longest id, secret and host prefix in bytes, as the wire can carry them (WIRE.md, hello).
 pub const MAX_NAME: usize = 200;

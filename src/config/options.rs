@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::logging::{Dsn, LogLevel, SentryLevel};
 use super::value::{either, Share, Value, Within};
+use super::wire::Wire;
 use super::yaml::fields;
 
 /// The options that both roles have.
@@ -56,6 +57,10 @@ pub struct CommonOptions {
     /// (default 1)
     #[argh(option, arg_name = "uint")]
     pub threads: Option<Value<Within<1, 64>>>,
+    /// what tunnels speak: 1, 2 or auto, which is 2 where the other end can and 1 where not
+    /// (default "auto")
+    #[argh(option, arg_name = "string")]
+    pub wire: Option<Value<Wire>>,
 }
 
 impl CommonOptions {
@@ -74,6 +79,7 @@ impl CommonOptions {
             sentry_sample_rate: self.sentry_sample_rate.or(lower.sentry_sample_rate),
             sentry_server_name: self.sentry_server_name.or(lower.sentry_server_name),
             threads: self.threads.or(lower.threads),
+            wire: self.wire.or(lower.wire),
         }
     }
 }

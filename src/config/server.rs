@@ -18,7 +18,7 @@ use super::logging::{Logging, Sentry};
 use super::options::{CommonOptions, Name};
 use super::value::{all, either, given, Value};
 use super::yaml::fields;
-use super::{Error, Loaded, Role, Url};
+use super::{Error, Loaded, Role, Url, Wire};
 use limits::{HostEntry, PartLimits, TcpEntry};
 pub use limits::{HostRules, Limits, PortRange, TcpRule};
 pub use options::ServerOptions;
@@ -73,6 +73,8 @@ pub struct Server {
     pub sentry: Option<Sentry>,
     /// Executor threads, 1 to 64.
     pub threads: usize,
+    /// What tunnels may speak.
+    pub wire: Wire,
 }
 
 /// The status page's listener.
@@ -223,6 +225,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         logging: common.logging(),
         sentry: common.sentry(),
         threads: common.threads(),
+        wire: common.wire(),
     };
     check(&server).map_err(fail)?;
     warnings.extend(same_listeners(&server));

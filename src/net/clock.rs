@@ -26,6 +26,14 @@ impl Tick {
     }
 }
 
+/// Millionths of a second since the process first asked. Wraps after 71 minutes, so it is for
+/// short times between things that happen often.
+pub fn micros() -> u32 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    // Wrapping is meant.
+    START.get_or_init(Instant::now).elapsed().as_micros() as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

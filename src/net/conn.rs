@@ -106,6 +106,22 @@ impl Conn {
         }
     }
 
+    /// See [`Socket::limit_unsent`].
+    pub fn limit_unsent(&self, bytes: u32) {
+        match self {
+            Self::Plain(socket) => socket.limit_unsent(bytes),
+            Self::Tls(tls) => lock(tls).get_ref().0.limit_unsent(bytes),
+        }
+    }
+
+    /// See [`Socket::has_failed`].
+    pub fn has_failed(&self) -> bool {
+        match self {
+            Self::Plain(socket) => socket.has_failed(),
+            Self::Tls(tls) => lock(tls).get_ref().0.has_failed(),
+        }
+    }
+
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Plain(socket) => socket.peer_addr(),

@@ -91,6 +91,20 @@ impl Socket {
             socket2::SockRef::from(self.io.get_ref()).set_linger(Some(std::time::Duration::ZERO));
     }
 
+    /// Keeps what has not been sent yet out of the kernel, but for `bytes`: who decides what
+    /// is sent next decides late. Where the system cannot, it stays as it is.
+    pub fn limit_unsent(&self, bytes: u32) {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let _ = socket2::SockRef::from(self.io.get_ref()).set_tcp_notsent_lowat(bytes);
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let _ = bytes;
+    }
+
+    /// Whether the connection is known to be broken. It is known once.
+    pub fn has_failed(&self) -> bool {
+        !matches!(self.io.get_ref().take_error(), Ok(None))
+    }
+
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.io.get_ref().peer_addr()
     }

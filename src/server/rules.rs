@@ -4,7 +4,7 @@
 use super::auth::AuthApi;
 use super::claims::Claims;
 use super::users::{Strangers, Users};
-use crate::config::{self, TlsVersion};
+use crate::config::{self, TlsVersion, Wire};
 use crate::net::tls::{Acceptor, MinVersion};
 use event_listener::Event;
 use std::io;
@@ -14,6 +14,8 @@ use std::time::Duration;
 
 pub struct Rules {
     pub users: Users,
+    /// What tunnels may speak.
+    pub wire: Wire,
     /// The header that routes.
     pub mux_header: String,
     /// Silence that ends a tunnel, or a visitor's connection.
@@ -50,6 +52,7 @@ impl Rules {
         };
         Ok(Self {
             users: Users::new(&config.users, strangers, &config.limits),
+            wire: config.wire,
             mux_header: config.http_mux_header.clone(),
             timeout: Some(config.timeout).filter(|timeout| !timeout.is_zero()),
             unidirectional: config.timeout_on_unidirectional_traffic,

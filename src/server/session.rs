@@ -9,8 +9,8 @@ use crate::config::Limits;
 use crate::net::{within, Conn, Working};
 use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel};
 use crate::wire::frame::{Refusal, Signal};
-use crate::wire::hello::{Hello, Offer, Reader};
-use crate::wire::Malformed;
+use crate::wire::hello::{self, Hello, Offer, Reader};
+use crate::wire::{Malformed, Version};
 use async_std::channel::{self, Receiver, Sender};
 use futures_lite::future;
 use log::Level;
@@ -32,11 +32,12 @@ pub async fn serve(
     state: Arc<State>,
     conn: Arc<Conn>,
     peer: SocketAddr,
+    version: Version,
     already: Vec<u8>,
     greeting: Working,
 ) {
     let rules = state.rules.get();
-    let greeted = greet(&state, &rules, &conn, peer, already).await;
+    let greeted = greet(&state, &rules, &conn, peer, version, already).await;
     let _serving = state.serving.begin();
     drop(greeting);
     match greeted {
@@ -48,7 +49,8 @@ pub async fn serve(
             let speed = state.speeds.of(&greeted.id, greeted.admission.limits.speed);
             let policy = Policy {
                 speed: Some(speed),
-                ..Policy::new(Peer::Client, shortest)
+                credit: greeted.window,
+                ..Policy::new(version, Peer::Client, shortest)
             };
             let (tunnel, inbox) = Tunnel::new(conn, greeted.rest, policy);
             let session = Session {
@@ -72,7 +74,7 @@ pub async fn serve(
         Err(Rejected::Unheard(why)) => {
             state.counters.refused(Refusal::BadCredentials);
             log::debug!("{peer}: a tunnel is refused: {why}");
-            refuse(&conn, Refusal::BadCredentials).await;
+            refuse(&conn, version, Refusal::BadCredentials).await;
         }
         Err(Rejected::Refused(id, refusal)) => {
             state.counters.refused(refusal);
@@ -80,7 +82,7 @@ pub async fn serve(
             if refusal == Refusal::BadCredentials {
                 state.guard.failed(peer.ip());
             }
-            refuse(&conn, refusal).await;
+            refuse(&conn, version, refusal).await;
         }
     }
 }
@@ -93,6 +95,8 @@ struct Greeted {
     /// Who has admitted it if the configuration did not, and the prefixes it may have.
     judge: Option<(Arc<AuthApi>, Grant)>,
     offers: Vec<Option<Offer>>,
+    /// What may go on a new stream before the client gives credit.
+    window: u32,
     /// Bytes behind the hello.
     rest: Vec<u8>,
 }
@@ -115,17 +119,30 @@ async fn greet(
     rules: &Rules,
     conn: &Conn,
     peer: SocketAddr,
+    version: Version,
     already: Vec<u8>,
 ) -> Result<Greeted, Rejected> {
+    if version == Version::Two {
+        // Whatever comes of it, the client need not try GT/1.
+        match within(PATIENCE, conn.write_all(&hello::answer())).await {
+            Some(Ok(())) => {}
+            _ => return Err(Rejected::Silent),
+        }
+    }
     // The server's own look at itself may come from the same address.
     if state.guard.refuses(peer.ip()) && !state.guest.is_expected() {
         return Err(BLOCKED);
     }
-    let reading = read_hello(state, rules, conn, peer, already);
+    let reading = read_hello(state, rules, conn, peer, version, already);
     let (hello, verdict, rest) = within(PATIENCE, reading)
         .await
         .unwrap_or(Err(Rejected::Silent))?;
-    let Hello { id, secret, offers } = hello;
+    let Hello {
+        id,
+        secret,
+        offers,
+        window,
+    } = hello;
     let (admission, judge, offers) = match verdict {
         Verdict::Admitted(admission) => (admission, None, all(offers)),
         Verdict::Ask(api, limits) => {
@@ -152,6 +169,7 @@ async fn greet(
         admission,
         judge,
         offers,
+        window,
         rest,
     })
 }
@@ -163,9 +181,10 @@ async fn read_hello(
     rules: &Rules,
     conn: &Conn,
     peer: SocketAddr,
+    version: Version,
     mut bytes: Vec<u8>,
 ) -> Result<(Hello, Verdict, Vec<u8>), Rejected> {
-    let mut reader = Reader::default();
+    let mut reader = Reader::new(version);
     let mut verdict = None;
     let mut length = 0usize;
     loop {
@@ -217,8 +236,8 @@ fn all(offers: Vec<Offer>) -> Vec<Option<Offer>> {
     offers.into_iter().map(Some).collect()
 }
 
-async fn refuse(conn: &Conn, refusal: Refusal) {
-    let signal = Signal::Error(refusal).encode();
+async fn refuse(conn: &Conn, version: Version, refusal: Refusal) {
+    let signal = version.encode(Signal::Error(refusal));
     let telling = async {
         if conn.write_all(signal.as_slice()).await.is_ok() {
             conn.linger(GOODBYE).await;

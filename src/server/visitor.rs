@@ -10,7 +10,8 @@ use super::rules::Rules;
 use super::{session, State};
 use crate::net::{with_scratch, within, Conn, Socket};
 use crate::tunnel::{Finish, Relay, Stream, Why};
-use crate::wire::{MAGIC, VERSION};
+use crate::wire::frame::Reason;
+use crate::wire::{Version, MAGIC};
 use async_io::Timer;
 use futures_lite::{future, AsyncWriteExt};
 use std::io;
@@ -63,9 +64,17 @@ pub async fn greet(state: Arc<State>, socket: Socket, peer: SocketAddr, door: Do
         head: Vec::new(),
     };
     match within(PATIENCE, visitor.find_way()).await {
-        Some(Way::Tunnel) => {
+        Some(Way::Tunnel(version)) => {
             let already = visitor.head.split_off(2);
-            session::serve(visitor.state, visitor.conn, peer, already, greeting).await;
+            session::serve(
+                visitor.state,
+                visitor.conn,
+                peer,
+                version,
+                already,
+                greeting,
+            )
+            .await;
         }
         Some(Way::Host(kind, prefix)) => visitor.go(kind, &prefix).await,
         Some(Way::Wrong(answer)) => {
@@ -114,7 +123,7 @@ pub async fn accept_port(state: Arc<State>, id: Box<str>, port: Opened) {
 
 /// Where a connection wants to go.
 enum Way {
-    Tunnel,
+    Tunnel(Version),
     Host(Kind, String),
     /// An HTTP visitor that cannot be helped.
     Wrong(Answer),
@@ -165,8 +174,12 @@ impl Visitor {
     fn look(&self) -> Option<Way> {
         match self.head.as_slice() {
             [] | [MAGIC] => return None,
-            [MAGIC, VERSION, ..] => return Some(Way::Tunnel),
-            [MAGIC, ..] => return Some(Way::Nowhere("a tunnel of an unknown version")),
+            [MAGIC, version, ..] => {
+                let version = Version::of(*version);
+                let spoken = version.filter(|version| self.rules.wire.allows(*version));
+                let unknown = Way::Nowhere("a tunnel of a version that is not spoken here");
+                return Some(spoken.map_or(unknown, Way::Tunnel));
+            }
             _ => {}
         }
         if self.is_http() {
@@ -254,7 +267,7 @@ fn relay(state: Arc<State>, stream: Stream, conn: Arc<Conn>, http: bool) {
         let _serving = serving;
         let answer = match relay.await {
             Finish::Done => return,
-            Finish::Unanswered(Why::TimedOut) => Answer::TimedOut,
+            Finish::Unanswered(Why::TimedOut | Why::Reset(Reason::TimedOut)) => Answer::TimedOut,
             Finish::Unanswered(_) => Answer::NotReached,
         };
         state.counters.unserved(answer);

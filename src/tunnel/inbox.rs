@@ -7,8 +7,9 @@ use super::throttle::Throttle;
 use super::{lock, Core, Peer, Stream, Tunnel, Why};
 use crate::net::clock::Tick;
 use crate::net::{with_scratch, Bucket, Conn};
-use crate::wire::frame::{self, Head, Signal, MAX_HEAD};
+use crate::wire::frame::{Head, Reason, Signal, MAX_HEAD};
 use crate::wire::hello::{Hello, Reader};
+use crate::wire::{Malformed, Version};
 use async_io::Timer;
 use futures_lite::Stream as _;
 use smallvec::SmallVec;
@@ -17,12 +18,13 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{ready, Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the session has to act on.
 pub enum Event {
     /// Anything but ping, close and services, which come as events of their own.
     Signal(Signal),
+    /// GT/1's. Those of GT/2 have been answered.
     Ping,
     /// The peer has said close; the tunnel has already answered as it should.
     Close,
@@ -52,6 +54,7 @@ pub struct Inbox {
     events: VecDeque<Event>,
     timer: Timer,
     heard: Tick,
+    version: Version,
     peer: Peer,
     throttle: Option<Box<Throttle>>,
     /// Events that came without a wait between them.
@@ -66,7 +69,13 @@ enum Reading {
         task: u32,
         left: u32,
     },
-    Registration(Box<Reader>),
+    /// What is for a later version.
+    Skip(u32),
+    /// `left` bytes at most.
+    Registration {
+        reader: Box<Reader>,
+        left: u32,
+    },
 }
 
 impl Inbox {
@@ -74,7 +83,7 @@ impl Inbox {
         tunnel: Tunnel,
         conn: Arc<Conn>,
         already: Vec<u8>,
-        peer: Peer,
+        (version, peer): (Version, Peer),
         tick: Duration,
         limit: Option<Arc<Bucket>>,
     ) -> Self {
@@ -86,6 +95,7 @@ impl Inbox {
             events: VecDeque::new(),
             timer: Timer::interval(tick),
             heard: Tick::now(),
+            version,
             peer,
             throttle: limit.map(|bucket| Box::new(Throttle::new(bucket))),
             in_a_row: 0,
@@ -145,7 +155,10 @@ impl Inbox {
             return Poll::Ready(Event::End(result));
         }
         ready!(Pin::new(&mut self.timer).poll_next(cx));
-        lock(&self.tunnel.0).sweep(Tick::now());
+        let mut core = lock(&self.tunnel.0);
+        core.sweep(Tick::now());
+        core.measure();
+        drop(core);
         Poll::Ready(Event::Tick)
     }
 
@@ -238,25 +251,34 @@ impl Inbox {
         self.heard = Tick::now();
         let tunnel = self.tunnel.clone();
         while !bytes.is_empty() && self.ended.is_none() {
-            let malformed = |e| io::Error::new(io::ErrorKind::InvalidData, e);
             match &mut self.reading {
                 Reading::Payload { task, left } => {
-                    let n = bytes
-                        .len()
-                        .min(usize::try_from(*left).unwrap_or(usize::MAX));
-                    let (payload, rest) = bytes.split_at(n);
+                    let (payload, rest) = split(bytes, *left);
                     lock(&tunnel.0).deliver(*task, payload, self.heard);
                     bytes = rest;
                     // At most what was left.
-                    *left -= n as u32;
+                    *left -= payload.len() as u32;
                     if *left == 0 {
                         self.reading = Reading::Head(SmallVec::new());
                     }
                 }
-                Reading::Registration(reader) => {
-                    let n = reader.feed(bytes).map_err(malformed)?;
+                Reading::Skip(left) => {
+                    let (skipped, rest) = split(bytes, *left);
+                    bytes = rest;
+                    // At most what was left.
+                    *left -= skipped.len() as u32;
+                    if *left == 0 {
+                        self.reading = Reading::Head(SmallVec::new());
+                    }
+                }
+                Reading::Registration { reader, left } => {
+                    let (piece, _) = split(bytes, *left);
+                    let n = reader.feed(piece).map_err(malformed)?;
                     bytes = bytes.get(n..).unwrap_or_default();
-                    match std::mem::take(&mut **reader).finish() {
+                    // At most what was left.
+                    *left -= n as u32;
+                    let unread = Box::new(Reader::new(self.version));
+                    match std::mem::replace(reader, unread).finish() {
                         Ok(hello) => {
                             self.events.push_back(Event::Services(Some(hello)));
                             self.reading = Reading::Head(SmallVec::new());
@@ -265,10 +287,10 @@ impl Inbox {
                     }
                 }
                 Reading::Head(begun) if begun.is_empty() => {
-                    match frame::parse(bytes).map_err(malformed)? {
+                    match self.version.parse(bytes).map_err(malformed)? {
                         Some((head, n)) => {
                             bytes = bytes.get(n..).unwrap_or_default();
-                            self.meet(head);
+                            self.meet(head).map_err(malformed)?;
                         }
                         None => {
                             begun.extend_from_slice(bytes);
@@ -280,11 +302,11 @@ impl Inbox {
                     // The rest of a head that was cut by the end of a read.
                     let before = begun.len();
                     begun.extend(bytes.iter().copied().take(MAX_HEAD - before.min(MAX_HEAD)));
-                    match frame::parse(begun).map_err(malformed)? {
+                    match self.version.parse(begun).map_err(malformed)? {
                         Some((head, n)) => {
                             bytes = bytes.get(n - before..).unwrap_or_default();
                             begun.clear();
-                            self.meet(head);
+                            self.meet(head).map_err(malformed)?;
                         }
                         None => bytes = &[],
                     }
@@ -294,23 +316,54 @@ impl Inbox {
         Ok(())
     }
 
-    fn meet(&mut self, head: Head) {
+    fn meet(&mut self, head: Head) -> Result<(), Malformed> {
         match head {
             Head::Signal(signal) => self.hear(signal),
-            Head::Data { task, len } => self.expect(task, len),
-            Head::Close { task } => lock(&self.tunnel.0).closed_by_peer(task),
-            Head::ServicesData { task, service, len } => {
+            Head::Data { task, len } => {
+                lock(&self.tunnel.0).spend(task, len)?;
+                self.expect(task, len);
+            }
+            Head::Close { task } => lock(&self.tunnel.0).ended_by_peer(task, Why::Closed),
+            Head::Finish { task } => lock(&self.tunnel.0).ended_by_peer(task, Why::Finished),
+            Head::Reset { task, reason } => {
+                lock(&self.tunnel.0).ended_by_peer(task, Why::Reset(reason));
+            }
+            Head::Credit { task, bytes } => lock(&self.tunnel.0).credit(task, bytes)?,
+            Head::Ping(number) => lock(&self.tunnel.0).outbox.push(Head::Pong(number)),
+            Head::Pong(number) => {
+                let now = Instant::now();
+                lock(&self.tunnel.0).round_trip.pong(number, now);
+            }
+            Head::Open {
+                task,
+                service,
+                window,
+                len,
+            } => {
                 let most = match self.peer {
                     Peer::Client => 0,
                     Peer::Server { streams } => streams,
                 };
-                if lock(&self.tunnel.0).accept(task, most) {
+                let mut core = lock(&self.tunnel.0);
+                let accepted = core.accept(task, window, most);
+                core.spend(task, len)?;
+                drop(core);
+                if accepted {
                     let stream = Stream::new(self.tunnel.clone(), task);
                     self.events.push_back(Event::Opened(stream, service));
                 }
                 self.expect(task, len);
             }
+            Head::Registration { len } if self.peer == Peer::Client => {
+                let reader = Box::new(Reader::registration_of(len));
+                self.reading = Reading::Registration { reader, left: len };
+            }
+            Head::Registration { len } | Head::Skip { len } if len > 0 => {
+                self.reading = Reading::Skip(len);
+            }
+            Head::Registration { .. } | Head::Skip { .. } => {}
         }
+        Ok(())
     }
 
     fn expect(&mut self, task: u32, left: u32) {
@@ -331,7 +384,12 @@ impl Inbox {
                 Event::Close
             }
             Signal::Services if self.peer == Peer::Client => {
-                self.reading = Reading::Registration(Box::default());
+                // In GT/2 it comes as a registration.
+                if self.version == Version::One {
+                    let reader = Box::new(Reader::registration());
+                    let left = u32::MAX;
+                    self.reading = Reading::Registration { reader, left };
+                }
                 return;
             }
             Signal::Services => Event::Services(None),
@@ -341,6 +399,16 @@ impl Inbox {
         };
         self.events.push_back(event);
     }
+}
+
+fn malformed(e: Malformed) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, e)
+}
+
+/// The first `n` bytes, or all there are, and the rest.
+fn split(bytes: &[u8], n: u32) -> (&[u8], &[u8]) {
+    let n = usize::try_from(n).unwrap_or(usize::MAX);
+    bytes.split_at(n.min(bytes.len()))
 }
 
 impl Drop for Inbox {
@@ -354,19 +422,50 @@ impl Core {
     /// Payload for a stream. Bytes of a stream nobody knows are dropped.
     fn deliver(&mut self, task: u32, payload: &[u8], now: Tick) {
         if let Some(entry) = self.streams.get_mut(&task) {
-            if !entry.has_ended() {
+            if entry.expects_more() {
                 self.traffic.count_received(payload.len());
             }
             let before = entry.waiting();
             let filled = entry.deliver(payload, now, self.policy.backlog);
-            self.waiting += entry.waiting() - before;
+            let more = entry.waiting() - before;
+            self.waiting += more;
             self.full += usize::from(filled);
+            if self.budget.is_some() {
+                if more < payload.len() {
+                    self.give_credit(task, false);
+                }
+                if self.waiting > self.policy.backlogs {
+                    self.shed(now);
+                }
+            }
         }
     }
 
-    fn closed_by_peer(&mut self, task: u32) {
+    /// The peer sends `len` bytes of a stream. Those of one that nobody knows, as when it has
+    /// ended here a moment ago, are dropped when they come.
+    fn spend(&mut self, task: u32, len: u32) -> Result<(), Malformed> {
+        match (&self.budget, self.streams.get_mut(&task)) {
+            (Some(_), Some(entry)) if len > entry.window.left() => Err(Malformed::Overrun(task)),
+            (Some(_), Some(entry)) => {
+                entry.window.spend(len);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn credit(&mut self, task: u32, bytes: u32) -> Result<(), Malformed> {
+        let entry = self.streams.get_mut(&task);
+        if entry.is_none_or(|entry| entry.credit(bytes)) {
+            Ok(())
+        } else {
+            Err(Malformed::TooMuchCredit(task))
+        }
+    }
+
+    fn ended_by_peer(&mut self, task: u32, why: Why) {
         if let Some(entry) = self.streams.get_mut(&task) {
-            entry.end(Why::Closed);
+            entry.end(why);
             // What waits cannot grow any more: nobody has to wait for it.
             let relieved = std::mem::take(&mut entry.full);
             self.relieve(0, relieved);
@@ -375,15 +474,20 @@ impl Core {
 
     /// A stream of the peer's begins; false if it is not new or there may be no more. The
     /// peer is told of the latter.
-    fn accept(&mut self, task: u32, most: usize) -> bool {
+    fn accept(&mut self, task: u32, credit: u32, most: usize) -> bool {
         if self.streams.contains_key(&task) {
             return false;
         }
         if self.over || self.streams.len() >= most {
-            self.outbox.push(Head::Close { task }.encode().as_slice());
+            let reason = Reason::TooManyStreams;
+            self.outbox.push(Head::Reset { task, reason });
             return false;
         }
-        self.streams.insert(task, Entry::opened_by_peer());
+        let mut entry = Entry::opened_by_peer();
+        if let Some(budget) = &mut self.budget {
+            entry = entry.with_windows(credit, budget.window_of_peer());
+        }
+        self.streams.insert(task, entry);
         self.traffic.count_stream();
         true
     }

@@ -6,35 +6,44 @@
 //!
 //! GT/1 has no windows. A stream whose reader does not take its bytes gets a bounded
 //! backlog, and when one is full the inbox reads no more until it is not; a reader that
-//! takes nothing for [`STUCK`] while others wait is cut off.
+//! takes nothing for [`STUCK`] while others wait is cut off. In GT/2 the window of a stream
+//! bounds what waits for its reader, and the inbox always reads.
 
 mod backlog;
 mod buffer;
 mod closing;
 mod inbox;
 mod outbox;
+mod queue;
 mod relay;
+mod round_trip;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod throttle;
 mod traffic;
+mod window;
 
 pub use inbox::{Event, Inbox};
 pub use relay::{Finish, Relay};
 pub use stream::{Stream, Why};
 pub use traffic::Traffic;
+pub use window::{Growth, FIRST as FIRST_WINDOW};
 
-use crate::net::clock::Tick;
+use crate::net::clock::{self, Tick};
 use crate::net::{Bucket, Conn};
 use crate::wire::frame::{Head, Signal};
+use crate::wire::Version;
 use closing::{Closing, Step};
 use outbox::{Outbox, Writer};
+use queue::Turn;
+use round_trip::RoundTrip;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use stream::Entry;
+use window::Budget;
 
 /// A reader that makes the tunnel wait and has taken nothing for this long is cut off: when
 /// there are other streams behind it,
@@ -42,15 +51,26 @@ pub const STUCK: Duration = Duration::from_secs(10);
 /// and when it is alone.
 pub const STUCK_ALONE: Duration = Duration::from_secs(90);
 
+/// Bytes that the kernel may hold before it sends them, where streams have their turns.
+const UNSENT: u32 = 64 * 1024;
+/// The round-trip time that windows go by is at most so old.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// What one tunnel may hold and how long it waits. Where wire versions or roles differ, they
 /// differ here.
 #[derive(Clone)]
 pub struct Policy {
-    /// Bytes a stream may have waiting before the inbox stops reading. One more read, 64 KiB,
-    /// may come on top.
+    pub version: Version,
+    /// Bytes a stream may have waiting before the inbox of GT/1 stops reading. One more read,
+    /// 64 KiB, may come on top. In GT/2 its window says how many may come.
     pub backlog: usize,
-    /// The same for all streams of the tunnel together.
+    /// The same for all streams of the tunnel together. In GT/2 the inbox does not stop: who
+    /// has taken nothing for the longest time is cut off.
     pub backlogs: usize,
+    /// What windows may grow to.
+    pub growth: Growth,
+    /// What we may send on a stream of ours before the peer gives credit.
+    pub credit: u32,
     pub peer: Peer,
     /// How often [`Event::Tick`] comes and deadlines are looked at.
     pub tick: Duration,
@@ -76,10 +96,21 @@ pub enum Peer {
 
 impl Policy {
     /// `shortest` is the shortest time-out that is to be kept on this tunnel.
-    pub fn new(peer: Peer, shortest: Duration) -> Self {
+    pub fn new(version: Version, peer: Peer, shortest: Duration) -> Self {
+        let (backlog, backlogs) = match version {
+            Version::One => (256 * 1024, 4 * 1024 * 1024),
+            // Where all windows are full there is more than what they may grow by.
+            Version::Two => (usize::MAX, 8 * 1024 * 1024),
+        };
         Self {
-            backlog: 256 * 1024,
-            backlogs: 4 * 1024 * 1024,
+            version,
+            backlog,
+            backlogs,
+            growth: Growth {
+                most: 1024 * 1024,
+                reserve: 4 * 1024 * 1024,
+            },
+            credit: 0,
             peer,
             tick: (shortest / 8).clamp(Duration::from_millis(50), Duration::from_secs(5)),
             speed: None,
@@ -99,14 +130,21 @@ struct Shared {
 struct Limits {
     backlog: usize,
     backlogs: usize,
+    credit: u32,
 }
 
 struct Core {
+    version: Version,
     outbox: Outbox,
     streams: HashMap<u32, Entry>,
     traffic: Traffic,
     closing: Closing,
     policy: Limits,
+    /// Of the windows, where there are any.
+    budget: Option<Budget>,
+    round_trip: RoundTrip,
+    /// Bytes moved when it was last measured.
+    measured: u64,
     /// Streams whose backlog is full and may grow.
     full: usize,
     /// Bytes in all backlogs.
@@ -129,14 +167,19 @@ impl Tunnel {
     pub fn new(conn: Arc<Conn>, already: Vec<u8>, policy: Policy) -> (Self, Inbox) {
         let shared = Arc::new(Shared {
             core: Mutex::new(Core {
-                outbox: Outbox::default(),
+                version: policy.version,
+                outbox: Outbox::new(policy.version),
                 streams: HashMap::new(),
                 traffic: Traffic::default(),
                 closing: Closing::Open,
                 policy: Limits {
                     backlog: policy.backlog,
                     backlogs: policy.backlogs,
+                    credit: policy.credit,
                 },
+                budget: (policy.version == Version::Two).then(|| Budget::new(policy.growth)),
+                round_trip: RoundTrip::default(),
+                measured: 0,
                 full: 0,
                 waiting: 0,
                 sent: Tick::now(),
@@ -144,6 +187,9 @@ impl Tunnel {
                 over: false,
             }),
         });
+        if policy.version == Version::Two {
+            conn.limit_unsent(UNSENT);
+        }
         let (send, receive) = match policy.speed {
             Some(speed) => (Some(speed.send), Some(speed.receive)),
             None => (None, None),
@@ -154,7 +200,7 @@ impl Tunnel {
             tunnel.clone(),
             conn,
             already,
-            policy.peer,
+            (policy.version, policy.peer),
             policy.tick,
             receive,
         );
@@ -169,18 +215,38 @@ impl Tunnel {
         if core.over || core.closing != Closing::Open || core.streams.contains_key(&task) {
             return None;
         }
-        core.streams.insert(task, Entry::opened_here(service));
+        let mut entry = Entry::opened_here(service);
+        let credit = core.policy.credit;
+        if let Some(budget) = &mut core.budget {
+            entry = entry.with_windows(credit, budget.window());
+        }
+        core.streams.insert(task, entry);
         core.traffic.count_stream();
         Some(Stream::new(self.clone(), task))
     }
 
     pub fn signal(&self, signal: Signal) {
-        lock(&self.0).outbox.push(signal.encode().as_slice());
+        lock(&self.0).outbox.push(signal);
     }
 
-    /// Bytes that are neither a signal nor a task frame: a hello.
+    /// Bytes that are whole frames, or a hello.
     pub fn say(&self, bytes: &[u8]) {
-        lock(&self.0).outbox.push(bytes);
+        lock(&self.0).outbox.push_bytes(bytes);
+    }
+
+    pub fn version(&self) -> Version {
+        lock(&self.0).version
+    }
+
+    /// Asks the peer for a sign of life.
+    pub fn ping(&self) {
+        lock(&self.0).ping(Instant::now());
+    }
+
+    /// How long a frame takes to the peer and its answer back, smoothed; once it is known,
+    /// and never in GT/1.
+    pub fn round_trip(&self) -> Option<Duration> {
+        lock(&self.0).round_trip.get()
     }
 
     /// Begins the graceful end: no new streams; those that run may finish.
@@ -249,7 +315,6 @@ impl Shared {
 
 impl Core {
     fn take(&mut self, step: Step) {
-        let close = Signal::Close.encode();
         let times = match step {
             Step::Nothing => return,
             Step::SayClose => 1,
@@ -258,7 +323,7 @@ impl Core {
             Step::End => return self.end(true),
         };
         for _ in 0..times {
-            self.outbox.push(close.as_slice());
+            self.outbox.push(Signal::Close);
         }
         if step != Step::SayClose {
             self.outbox.finish();
@@ -297,15 +362,77 @@ impl Core {
     fn admit(&mut self, n: usize) {
         let mut admitted = 0;
         while admitted < n {
-            let Some(task) = self.outbox.waiting.pop_front() else {
+            let Some(task) = self.outbox.queue.pop() else {
                 break;
             };
             // It may have ended meanwhile.
             if let Some(entry) = self.streams.get_mut(&task) {
-                entry.waits_for_room = false;
+                entry.turn = Turn::Comes;
                 entry.wake();
                 admitted += 1;
             }
+        }
+    }
+
+    /// A stream whose turn it was, if it was, has sent nothing.
+    fn pass_on(&mut self, turn: Turn) {
+        if turn == Turn::Comes {
+            self.admit(1);
+        }
+    }
+
+    fn ping(&mut self, now: Instant) {
+        match self.version {
+            Version::One => self.outbox.push(Signal::Ping),
+            Version::Two => {
+                let number = self.round_trip.ping(now);
+                self.outbox.push(Head::Ping(number));
+            }
+        }
+    }
+
+    /// Asks how far away the peer is, if that is not known or bytes have moved since.
+    fn measure(&mut self) {
+        if self.version == Version::One {
+            return;
+        }
+        let (now, moved) = (Instant::now(), self.traffic.bytes());
+        let wanted = self.round_trip.get().is_none() || moved != self.measured;
+        if wanted && self.round_trip.is_due(now, FRESH) {
+            self.measured = moved;
+            self.ping(now);
+        }
+    }
+
+    /// Gives the peer credit for what a stream's reader has taken, if it is worth it.
+    fn give_credit(&mut self, task: u32, on_the_way: bool) {
+        let (Some(budget), Some(entry)) = (&mut self.budget, self.streams.get_mut(&task)) else {
+            return;
+        };
+        if !entry.expects_more() {
+            return;
+        }
+        let (waiting, trip) = (entry.waiting(), self.round_trip.least());
+        let credit = entry
+            .window
+            .grant(waiting, on_the_way, trip, clock::micros, budget);
+        if let Some(bytes) = credit {
+            self.outbox.push(Head::Credit { task, bytes });
+            if !on_the_way {
+                self.measure();
+            }
+        }
+    }
+
+    /// Too many bytes wait: who has taken nothing for the longest time loses all.
+    fn shed(&mut self, now: Tick) {
+        let waiting = self.streams.values_mut().filter_map(|entry| {
+            let key = (entry.waits_since(now)?, entry.waiting());
+            Some((key, entry))
+        });
+        if let Some((_, entry)) = waiting.max_by_key(|(key, _)| *key) {
+            entry.end(Why::Stuck);
+            self.waiting = self.waiting.saturating_sub(entry.discard());
         }
     }
 
@@ -314,9 +441,13 @@ impl Core {
             return;
         };
         self.relieve(entry.waiting(), entry.full);
-        if entry.peer_waits_for_close() {
-            self.outbox.push(Head::Close { task }.encode().as_slice());
+        if let Some(budget) = &mut self.budget {
+            budget.end(&entry.window);
         }
+        if let Some(goodbye) = entry.goodbye(task) {
+            self.outbox.push(goodbye);
+        }
+        self.pass_on(entry.turn);
         if self.streams.is_empty() {
             self.streams.shrink_to(16);
             let step = self.closing.idle();
@@ -326,7 +457,7 @@ impl Core {
 
     /// The tunnel must not read.
     fn is_stalled(&self) -> bool {
-        self.full > 0 || self.waiting > self.policy.backlogs
+        self.version == Version::One && (self.full > 0 || self.waiting > self.policy.backlogs)
     }
 
     /// `taken` bytes have left a backlog, which is (`relieved`) not full any more.
@@ -346,9 +477,11 @@ impl Core {
         } else {
             STUCK_ALONE
         };
-        let crowded = self.waiting > self.policy.backlogs;
+        let crowded = self.version == Version::One && self.waiting > self.policy.backlogs;
         for entry in self.streams.values_mut() {
-            if (entry.full || crowded) && entry.is_stuck(now, limit) {
+            if entry.has_lost_sink() {
+                entry.end(Why::Refused);
+            } else if (entry.full || crowded) && entry.is_stuck(now, limit) {
                 entry.end(Why::Stuck);
             } else if entry.is_idle(now) {
                 entry.end(Why::TimedOut);

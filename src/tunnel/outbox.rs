@@ -2,12 +2,13 @@
 //! in one system call, and more gathers meanwhile.
 
 use super::buffer::{Buffer, ROOM};
+use super::queue::Queue;
 use super::throttle::Throttle;
 use super::{lock, Shared};
 use crate::net::clock::Tick;
 use crate::net::{Bucket, Conn};
-use crate::wire::frame::{Head, MAX_HEAD};
-use std::collections::VecDeque;
+use crate::wire::frame::{Head, MAX_ENCODED};
+use crate::wire::Version;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -18,19 +19,25 @@ use std::task::{ready, Context, Poll, Waker};
 const FRAME: usize = 32 * 1024;
 /// A frame is not begun for less room than this.
 const WORTHWHILE: usize = 4 * 1024;
+/// Where streams have their turns: most payload of one frame while others wait,
+const TURN: usize = 16 * 1024;
+/// and what is kept free for streams that send little.
+const RESERVE: usize = 16 * 1024;
 /// Frames that wait for no room (closes, signals) may take the outbox to here; above it the
 /// inbox reads no more, so that a peer cannot make us gather answers it does not read.
 pub(super) const FLOODED: usize = 4 * ROOM;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outbox {
     gathering: Buffer,
+    version: Version,
     /// The writer, when it has nothing to send.
     writer: Option<Waker>,
     /// The writer, when the connection takes nothing: only a failure wakes it.
     blocked: Option<Waker>,
-    /// Streams that wait for room, first come first served.
-    pub waiting: VecDeque<u32>,
+    /// The connection did not take all of what the writer had last.
+    congested: bool,
+    pub queue: Queue,
     end: End,
 }
 
@@ -45,21 +52,54 @@ enum End {
 }
 
 impl Outbox {
+    pub fn new(version: Version) -> Self {
+        Self {
+            gathering: Buffer::default(),
+            version,
+            writer: None,
+            blocked: None,
+            congested: false,
+            queue: Queue::default(),
+            end: End::Open,
+        }
+    }
+
     /// Appends a frame without payload, whether or not there is room.
-    pub fn push(&mut self, frame: &[u8]) {
+    pub fn push(&mut self, head: impl Into<Head>) {
+        let head = self.version.encode(head);
+        self.push_bytes(head.as_slice());
+    }
+
+    /// The same for bytes that are whole frames, or a hello.
+    pub fn push_bytes(&mut self, frames: &[u8]) {
         if self.end == End::Open {
-            self.gathering.push(frame);
+            self.gathering.push(frames);
             self.wake_writer();
         }
     }
 
-    /// The room for one frame, `FRAME` at most; `None` if it is too little to begin one.
-    pub fn room(&self) -> io::Result<Option<usize>> {
+    /// The room for one frame of a stream that sends `much` or not; `None` if it is too little
+    /// to begin one.
+    pub fn room(&self, much: bool) -> io::Result<Option<usize>> {
         if self.end != End::Open {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let room = ROOM.saturating_sub(self.gathering.len() + MAX_HEAD);
-        Ok((room >= WORTHWHILE).then_some(room.min(FRAME)))
+        let (most, worthwhile, frame) = match (self.version, much) {
+            (Version::One, _) => (ROOM, WORTHWHILE, FRAME),
+            (Version::Two, false) => (ROOM, 1, TURN),
+            // What is in here already goes before what a keystroke will bring: on a
+            // connection that is slow to take it, that should be little.
+            (Version::Two, true) if self.congested => (TURN + WORTHWHILE, WORTHWHILE, TURN),
+            (Version::Two, true) if self.queue.is_empty() => (ROOM - RESERVE, WORTHWHILE, FRAME),
+            (Version::Two, true) => (ROOM - RESERVE, TURN, TURN),
+        };
+        let room = most.saturating_sub(self.gathering.len() + MAX_ENCODED);
+        Ok((room >= worthwhile).then_some(room.min(frame)))
+    }
+
+    /// Whether a stream that sends `much` or not has to wait for its turn, room or none.
+    pub fn is_queue(&self, much: bool) -> bool {
+        self.version == Version::Two && much && !self.queue.is_empty()
     }
 
     /// Appends a frame whose payload, at most `room` bytes, `fill` puts in place; it says how
@@ -67,10 +107,10 @@ impl Outbox {
     pub fn fill(
         &mut self,
         room: usize,
-        head: impl FnOnce(u32) -> Head,
-        head_len: usize,
+        head: impl Fn(u32) -> Head,
         fill: impl FnOnce(&mut [u8]) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
+        let head_len = self.version.encode(head(0)).as_slice().len();
         let frame = self.gathering.room(head_len + room);
         let Some((head_room, payload)) = frame.split_at_mut_checked(head_len) else {
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
@@ -78,7 +118,7 @@ impl Outbox {
         let filled = fill(payload);
         if let Poll::Ready(Ok(n @ 1..)) = filled {
             // At most FRAME.
-            head_room.copy_from_slice(head(n as u32).encode().as_slice());
+            head_room.copy_from_slice(self.version.encode(head(n as u32)).as_slice());
             self.gathering.grow(head_len + n);
             self.wake_writer();
         } else {
@@ -133,6 +173,7 @@ impl Outbox {
             return Poll::Ready(Taken::Broken);
         }
         if !self.gathering.is_empty() {
+            self.congested = false;
             return Poll::Ready(Taken::Frames(std::mem::take(&mut self.gathering)));
         }
         if self.end == End::Flush {
@@ -234,10 +275,12 @@ impl Future for Writer {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let polled = self.poll_send(cx);
+        let sending_is_over = self.sending.is_empty();
         let Poll::Ready(result) = polled else {
             // The connection may never take anything again; then somebody has to say so.
             let mut core = lock(&self.tunnel);
             if core.outbox.end != End::Broken {
+                core.outbox.congested = !sending_is_over;
                 match &core.outbox.blocked {
                     Some(waker) if waker.will_wake(cx.waker()) => {}
                     _ => core.outbox.blocked = Some(cx.waker().clone()),

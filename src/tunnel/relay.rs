@@ -6,6 +6,7 @@
 
 use super::{Stream, Why};
 use crate::net::{with_scratch, Conn};
+use crate::wire::frame::Reason;
 use async_io::Timer;
 use std::future::Future;
 use std::pin::Pin;
@@ -24,6 +25,9 @@ const LAST_BYTES: Duration = Duration::from_secs(30);
 const ANSWERED: Duration = Duration::from_secs(2);
 /// and this long for an answer that is due.
 const UNANSWERED: Duration = Duration::from_secs(30);
+/// In a wire that can say so, a visitor that has heard the service's end and says nothing any
+/// more keeps the stream for this long: many programs wait for others to close.
+const LAST_WORD: Duration = Duration::from_secs(600);
 
 /// How it went.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,12 +58,26 @@ pub struct Relay {
 
 enum State {
     Both(Stream),
-    /// The connection has ended its direction; answers may still come.
+    /// The connection has ended its direction, and the peer cannot be told; answers may still
+    /// come.
     Answer(Stream),
+    /// The connection has ended its direction, and the peer knows.
+    Receive(Stream),
+    /// The stream has ended the peer's direction; the connection is told.
+    Tell(Stream),
+    /// And knows.
+    Send(Stream),
     /// The stream is done, all its bytes are written.
     Shutdown,
     /// Read and forget: a close with bytes unread would reset the connection.
     Goodbye(usize),
+}
+
+enum Pumped {
+    /// The connection has ended its direction.
+    End,
+    /// Nothing more can be read or sent.
+    Broken,
 }
 
 enum Next {
@@ -91,53 +109,110 @@ impl Relay {
     }
 
     fn ended(&self, stream: &Stream, why: Why) -> Next {
-        if self.side == Side::Asking && why != Why::Refused && !stream.is_answered() {
+        let ask = self.side == Side::Asking && why != Why::Refused && !stream.is_answered();
+        if ask {
             return Next::Finish(Finish::Unanswered(why));
         }
         match why {
-            Why::Closed => Next::Go(State::Shutdown),
+            Why::Closed | Why::Finished => Next::Go(State::Shutdown),
             // What has been written may still be on its way.
             Why::TimedOut if !stream.has_backlog() => Next::Go(State::Shutdown),
-            Why::Refused => Next::Finish(Finish::Done),
+            Why::Refused => {
+                stream.is_refused();
+                Next::Finish(Finish::Done)
+            }
             // Its peer must not take the cut for the end.
-            Why::Lost | Why::TimedOut | Why::Stuck => {
+            Why::Lost | Why::TimedOut | Why::Stuck | Why::Reset(_) => {
                 self.conn.reset_on_close();
                 Next::Finish(Finish::Done)
             }
         }
     }
 
+    /// The stream, to go on with it in another state.
+    fn go(&mut self, on: impl FnOnce(Stream) -> State) -> Next {
+        match std::mem::replace(&mut self.state, State::Shutdown) {
+            State::Both(stream)
+            | State::Answer(stream)
+            | State::Receive(stream)
+            | State::Tell(stream)
+            | State::Send(stream) => Next::Go(on(stream)),
+            state @ (State::Shutdown | State::Goodbye(_)) => Next::Go(state),
+        }
+    }
+
+    /// Brings what the connection has into the stream, for a turn.
+    fn poll_pump(conn: &Conn, stream: &Stream, cx: &mut Context<'_>) -> Poll<Pumped> {
+        for _ in 0..TURN {
+            match ready!(stream.poll_send_from(cx, conn)) {
+                Ok(0) => return Poll::Ready(Pumped::End),
+                Ok(_) => {}
+                // The stream's end comes out of the next drain.
+                Err(_) if stream.has_ended() => break,
+                Err(_) => return Poll::Ready(Pumped::Broken),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     fn poll_state(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         match &mut self.state {
             State::Both(stream) => {
-                if let Poll::Ready(why) = stream.poll_drain(cx, &self.conn) {
-                    let next = self.ended_in_state(why);
-                    return Poll::Ready(next);
+                match stream.poll_drain(cx, &self.conn) {
+                    Poll::Ready(Why::Finished)
+                        if self.side != Side::Asking || stream.is_answered() =>
+                    {
+                        return Poll::Ready(self.go(State::Tell));
+                    }
+                    Poll::Ready(why) => return Poll::Ready(self.ended_in_state(why)),
+                    Poll::Pending => {}
                 }
                 if stream.has_ended() {
                     return Self::poll_patience(&mut self.timer, &self.conn, stream, cx);
                 }
-                for _ in 0..TURN {
-                    match ready!(stream.poll_send_from(cx, &self.conn)) {
-                        Ok(0) if self.side == Side::Service => {
-                            return Poll::Ready(Next::Finish(Finish::Done))
-                        }
-                        Ok(0) => {
-                            let State::Both(stream) =
-                                std::mem::replace(&mut self.state, State::Shutdown)
-                            else {
-                                return Poll::Ready(Next::Finish(Finish::Done));
-                            };
-                            return Poll::Ready(Next::Go(State::Answer(stream)));
-                        }
-                        Ok(_) => {}
-                        // The stream's end comes out of the next drain.
-                        Err(_) if stream.has_ended() => break,
-                        Err(_) => return Poll::Ready(Next::Finish(Finish::Done)),
+                Poll::Ready(match ready!(Self::poll_pump(&self.conn, stream, cx)) {
+                    Pumped::End if stream.finish() => self.go(State::Receive),
+                    Pumped::End if self.side == Side::Service => Next::Finish(Finish::Done),
+                    Pumped::End => self.go(State::Answer),
+                    Pumped::Broken => {
+                        stream.fail(Reason::Aborted);
+                        Next::Finish(Finish::Done)
                     }
+                })
+            }
+            State::Receive(stream) => {
+                if let Poll::Ready(why) = stream.poll_drain(cx, &self.conn) {
+                    return Poll::Ready(self.ended_in_state(why));
                 }
-                cx.waker().wake_by_ref();
+                if stream.has_ended() {
+                    return Self::poll_patience(&mut self.timer, &self.conn, stream, cx);
+                }
                 Poll::Pending
+            }
+            State::Tell(stream) => match ready!(self.conn.poll_shutdown(cx)) {
+                Ok(()) => {
+                    if self.side != Side::Service {
+                        stream.limit_idle_further(LAST_WORD);
+                    }
+                    Poll::Ready(self.go(State::Send))
+                }
+                Err(_) => {
+                    stream.fail(Reason::Aborted);
+                    Poll::Ready(Next::Finish(Finish::Done))
+                }
+            },
+            State::Send(stream) => {
+                if let Poll::Ready(why) = stream.poll_cut(cx) {
+                    return Poll::Ready(self.ended_in_state(why));
+                }
+                match ready!(Self::poll_pump(&self.conn, stream, cx)) {
+                    Pumped::End => {
+                        stream.finish();
+                    }
+                    Pumped::Broken => stream.fail(Reason::Aborted),
+                }
+                Poll::Ready(Next::Finish(Finish::Done))
             }
             State::Answer(stream) => {
                 if let Poll::Ready(why) = stream.poll_drain(cx, &self.conn) {
@@ -202,7 +277,11 @@ impl Relay {
 
     fn ended_in_state(&self, why: Why) -> Next {
         match &self.state {
-            State::Both(stream) | State::Answer(stream) => self.ended(stream, why),
+            State::Both(stream)
+            | State::Answer(stream)
+            | State::Receive(stream)
+            | State::Tell(stream)
+            | State::Send(stream) => self.ended(stream, why),
             State::Shutdown | State::Goodbye(_) => Next::Finish(Finish::Done),
         }
     }

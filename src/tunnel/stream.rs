@@ -2,10 +2,12 @@
 //! ([`Entry`]).
 
 use super::backlog::Backlog;
+use super::queue::Turn;
+use super::window::{Window, MAX_CREDIT};
 use super::{lock, Core, Tunnel};
 use crate::net::clock::Tick;
 use crate::net::Conn;
-use crate::wire::frame::Head;
+use crate::wire::frame::{Head, Reason};
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::io;
 use std::pin::Pin;
@@ -13,11 +15,22 @@ use std::sync::Arc;
 use std::task::{ready, Context, Poll, Waker};
 use std::time::Duration;
 
+/// A stream that sends frames of so many bytes sends much,
+const MUCH: usize = 4 * 1024;
+/// unless it has sent nothing for so long.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Credit in a wire that has none.
+const UNLIMITED: u32 = u32::MAX;
+
 /// Why no more bytes come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
+    /// The peer has ended its direction, behind all its bytes; ours goes on.
+    Finished,
     /// The peer has closed the stream, behind all its bytes.
     Closed,
+    /// The peer has cut the stream.
+    Reset(Reason),
     /// The tunnel has ended before the stream did: bytes may be missing.
     Lost,
     /// Nothing has moved for the time allowed.
@@ -38,8 +51,18 @@ pub(super) struct Entry {
     /// The service, until the peer knows it.
     unannounced: Option<u16>,
     ended: Option<Why>,
+    /// We have ended our direction.
+    finished: bool,
+    /// What the peer is told when the stream goes, if it is not the end in good order.
+    failure: Option<Reason>,
     pub full: bool,
-    pub waits_for_room: bool,
+    pub turn: Turn,
+    /// It has sent a large frame last.
+    much: bool,
+    /// Bytes that may be sent.
+    credit: u32,
+    /// Bytes that may come.
+    pub window: Window,
     /// The peer has sent something.
     answered: bool,
     /// We have sent something since.
@@ -62,8 +85,13 @@ impl Entry {
             waker: None,
             unannounced,
             ended: None,
+            finished: false,
+            failure: None,
             full: false,
-            waits_for_room: false,
+            turn: Turn::None,
+            much: false,
+            credit: UNLIMITED,
+            window: Window::default(),
             answered: false,
             owed: false,
             heard: now,
@@ -82,19 +110,44 @@ impl Entry {
         Self::new(None)
     }
 
+    /// `credit` bytes may be sent, and what `window` says may come.
+    pub fn with_windows(self, credit: u32, window: Window) -> Self {
+        let credit = credit.min(MAX_CREDIT);
+        Self {
+            credit,
+            window,
+            ..self
+        }
+    }
+
+    /// The peer gives credit; false if that is more than there can be.
+    pub fn credit(&mut self, bytes: u32) -> bool {
+        if self.credit == 0 {
+            self.wake();
+        }
+        self.credit = self.credit.saturating_add(bytes);
+        self.credit <= MAX_CREDIT
+    }
+
     pub fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
 
-    /// No more bytes come, for this reason. The first reason stays, unless what waits is not
-    /// to be waited for any more.
+    /// No more bytes come, for this reason. The first reason stays, unless it was but half an
+    /// end, or what waits is not to be waited for any more.
     pub fn end(&mut self, why: Why) {
-        if self.ended.is_none() || matches!(why, Why::Stuck | Why::TimedOut) {
+        let final_word = matches!(why, Why::Stuck | Why::TimedOut);
+        if final_word || matches!(self.ended, None | Some(Why::Finished)) {
             self.ended = Some(why);
             self.wake();
         }
+    }
+
+    /// Forgets what waits. Says how much that was.
+    pub fn discard(&mut self) -> usize {
+        std::mem::take(&mut self.backlog).len()
     }
 
     /// Bytes that wait for the reader.
@@ -102,14 +155,52 @@ impl Entry {
         self.backlog.len()
     }
 
-    /// Whether no more bytes come or go.
+    /// Whether no more bytes come or go, but for those that wait.
     pub fn has_ended(&self) -> bool {
-        self.ended.is_some()
+        self.cut().is_some()
     }
 
-    /// Whether dropping the stream has to tell the peer.
-    pub fn peer_waits_for_close(&self) -> bool {
-        self.ended != Some(Why::Closed) && self.unannounced.is_none()
+    /// Why both directions have ended, if they have.
+    fn cut(&self) -> Option<Why> {
+        self.ended.filter(|why| *why != Why::Finished)
+    }
+
+    /// Whether more bytes may come.
+    pub fn expects_more(&self) -> bool {
+        self.ended.is_none()
+    }
+
+    /// What the peer has to be told when the stream goes.
+    pub fn goodbye(&self, task: u32) -> Option<Head> {
+        if self.unannounced.is_some() {
+            return None;
+        }
+        let reason = match self.ended {
+            Some(Why::Closed | Why::Reset(_)) => return None,
+            Some(Why::Finished) if self.finished && self.failure.is_none() => return None,
+            Some(Why::TimedOut) => Some(Reason::TimedOut),
+            Some(Why::Stuck) => Some(Reason::Overloaded),
+            _ => self.failure,
+        };
+        Some(match reason {
+            Some(reason) => Head::Reset { task, reason },
+            None => Head::Close { task },
+        })
+    }
+
+    /// Whether the connection behind a stream that is half over has gone without a word.
+    pub fn has_lost_sink(&self) -> bool {
+        self.finished && self.sink.as_ref().is_some_and(|sink| sink.has_failed())
+    }
+
+    /// How long nothing that waits has been taken; `None` if nothing waits.
+    pub fn waits_since(&self, now: Tick) -> Option<Duration> {
+        (!self.backlog.is_empty()).then(|| self.taken.until(now))
+    }
+
+    /// Whether it has sent much, and lately.
+    fn sends_much(&self, now: Tick) -> bool {
+        self.much && self.said.until(now) < PAUSE
     }
 
     pub fn is_idle(&self, now: Tick) -> bool {
@@ -131,7 +222,7 @@ impl Entry {
 
     /// Bytes wait, and none has been taken for `limit`.
     pub fn is_stuck(&self, now: Tick, limit: Duration) -> bool {
-        !self.backlog.is_empty() && self.taken.until(now) >= limit
+        self.waits_since(now).is_some_and(|time| time >= limit)
     }
 
     /// Takes payload from the peer. True if its backlog has become full.
@@ -208,9 +299,45 @@ impl Stream {
                 return;
             };
             if let Some(service) = entry.unannounced.take() {
-                let len = 0;
-                let head = Head::ServicesData { task, service, len };
-                core.outbox.push(head.encode().as_slice());
+                core.outbox.push(Head::Open {
+                    task,
+                    service,
+                    window: entry.window.left(),
+                    len: 0,
+                });
+            }
+        });
+    }
+
+    /// Ends our direction, behind all that was sent; bytes may still come. False if the wire
+    /// cannot say so.
+    pub(super) fn finish(&self) -> bool {
+        if self.with(|core, _| core.budget.is_none()) {
+            return false;
+        }
+        self.announce();
+        self.with(|core, task| {
+            if let Some(entry) = core.streams.get_mut(&task) {
+                if !std::mem::replace(&mut entry.finished, true) && !entry.has_ended() {
+                    core.outbox.push(Head::Finish { task });
+                }
+            }
+        });
+        true
+    }
+
+    /// The peer is to learn this reason when the stream is dropped, and not that it ended in
+    /// good order; where the wire can say it.
+    pub fn fail(&self, reason: Reason) {
+        self.entry(|entry| entry.failure = Some(reason));
+    }
+
+    /// The connection behind it takes no more bytes.
+    pub(super) fn is_refused(&self) {
+        self.entry(|entry| {
+            // Who has ended its own direction before has seen all it wanted.
+            if !entry.finished {
+                entry.failure = Some(Reason::Aborted);
             }
         });
     }
@@ -226,6 +353,13 @@ impl Stream {
         self.entry(|entry| {
             entry.idle_limit = limit;
             entry.any_direction = any;
+        });
+    }
+
+    /// The same in both, if that is sooner than what was said before.
+    pub(super) fn limit_idle_further(&self, limit: Duration) {
+        self.entry(|entry| {
+            entry.idle_limit = Some(entry.idle_limit.map_or(limit, |before| before.min(limit)));
         });
     }
 
@@ -248,7 +382,7 @@ impl Stream {
         self.entry(|entry| entry.has_ended()).unwrap_or(true)
     }
 
-    /// Waits until no more bytes come and none wait.
+    /// Waits until no more bytes come or go and none wait.
     pub async fn is_over(&self) {
         let gone = Poll::Ready(());
         let poll = |cx: &mut Context<'_>| self.poll_backlog(gone, |entry| entry.poll_over(cx));
@@ -279,7 +413,7 @@ impl Stream {
     }
 
     /// Sends one frame with what `fill` puts into the outbox; 0 bytes send nothing. Waits
-    /// first for room.
+    /// first for credit and room.
     fn poll_fill(
         &self,
         cx: &mut Context<'_>,
@@ -289,31 +423,62 @@ impl Stream {
             let Some(entry) = core.streams.get_mut(&task) else {
                 return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
             };
-            if entry.has_ended() {
+            if entry.has_ended() || entry.finished {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
-            let Some(room) = core.outbox.room()? else {
+            let now = Tick::now();
+            let much = entry.sends_much(now);
+            let turn = entry.turn;
+            if entry.credit == 0 {
                 entry.keep_waker(cx);
-                if !entry.waits_for_room {
-                    entry.waits_for_room = true;
-                    core.outbox.waiting.push_back(task);
+                if turn == Turn::Comes {
+                    entry.turn = Turn::None;
+                    core.admit(1);
+                }
+                return Poll::Pending;
+            }
+            let must_wait = turn == Turn::Waits || turn == Turn::None && core.outbox.is_queue(much);
+            let room = if must_wait {
+                None
+            } else {
+                core.outbox.room(much)?
+            };
+            let Some(room) = room else {
+                entry.keep_waker(cx);
+                if turn != Turn::Waits {
+                    entry.turn = Turn::Waits;
+                    core.outbox.queue.push(task, much);
                 }
                 return Poll::Pending;
             };
-            let service = entry.unannounced;
+            entry.turn = Turn::None;
+            let room = room.min(usize::try_from(entry.credit).unwrap_or(usize::MAX));
+            let (service, window) = (entry.unannounced, entry.window.left());
             let head = |len| match service {
-                Some(service) => Head::ServicesData { task, service, len },
+                Some(service) => Head::Open {
+                    task,
+                    service,
+                    window,
+                    len,
+                },
                 None => Head::Data { task, len },
             };
-            let head_len = if service.is_some() { 12 } else { 10 };
-            let n = ready!(core.outbox.fill(room, head, head_len, |buf| fill(cx, buf)))?;
-            if n > 0 {
-                entry.unannounced = None;
-                entry.owed = true;
-                entry.said = Tick::now();
-                core.traffic.count_sent(n);
-                core.admit(1);
+            let filled = core.outbox.fill(room, head, |buf| fill(cx, buf));
+            let Poll::Ready(Ok(n @ 1..)) = filled else {
+                core.pass_on(turn);
+                return filled;
+            };
+            entry.unannounced = None;
+            entry.owed = true;
+            entry.said = now;
+            entry.much = n >= MUCH || n == room;
+            if entry.credit != UNLIMITED {
+                // Not more than the credit, which room was.
+                entry.credit = entry.credit.saturating_sub(n as u32);
             }
+            core.traffic.count_sent(n);
+            core.give_credit(task, true);
+            core.admit(1);
             Poll::Ready(Ok(n))
         })
     }
@@ -333,7 +498,19 @@ impl Stream {
         self.poll_backlog(Poll::Ready(Why::Lost), |entry| entry.poll_drain(cx, conn))
     }
 
-    /// Copies what waits. 0 is the end; anything but [`Why::Closed`] is an error.
+    /// Ready when both directions have ended.
+    pub(super) fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<Why> {
+        let poll = |entry: &mut Entry| match entry.cut() {
+            Some(why) => Poll::Ready(why),
+            None => {
+                entry.keep_waker(cx);
+                Poll::Pending
+            }
+        };
+        self.entry(poll).unwrap_or(Poll::Ready(Why::Lost))
+    }
+
+    /// Copies what waits. 0 is the end in good order; others are errors.
     fn poll_take(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         self.poll_backlog(Poll::Ready(Ok(0)), |entry| entry.poll_take(cx, buf))
     }
@@ -350,6 +527,9 @@ impl Stream {
             let relieved = entry.full && entry.waiting() <= core.policy.backlog / 2;
             entry.full &= !relieved;
             core.relieve(taken, relieved);
+            if taken > 0 {
+                core.give_credit(task, false);
+            }
             result
         })
     }
@@ -357,7 +537,8 @@ impl Stream {
 
 impl Entry {
     fn poll_drain(&mut self, cx: &mut Context<'_>, conn: &Conn) -> Poll<Why> {
-        while !self.backlog.is_empty() && !matches!(self.ended, Some(Why::TimedOut | Why::Stuck)) {
+        let at_once = matches!(self.ended, Some(Why::TimedOut | Why::Stuck | Why::Reset(_)));
+        while !self.backlog.is_empty() && !at_once {
             match conn.poll_write(cx, self.backlog.as_slice()) {
                 Poll::Ready(Ok(n @ 1..)) => self.take(n),
                 Poll::Ready(_) => return Poll::Ready(Why::Refused),
@@ -370,7 +551,7 @@ impl Entry {
         match (conn.poll_flush(cx), self.ended) {
             (Poll::Ready(Err(_)), _) => Poll::Ready(Why::Refused),
             (Poll::Ready(Ok(())), Some(why)) => Poll::Ready(why),
-            (Poll::Pending, Some(why @ (Why::TimedOut | Why::Stuck))) => Poll::Ready(why),
+            (Poll::Pending, Some(why)) if at_once => Poll::Ready(why),
             _ => {
                 self.keep_waker(cx);
                 Poll::Pending
@@ -382,7 +563,7 @@ impl Entry {
         let waiting = self.backlog.as_slice();
         if waiting.is_empty() {
             return match self.ended {
-                Some(Why::Closed) => Poll::Ready(Ok(0)),
+                Some(Why::Closed | Why::Finished) => Poll::Ready(Ok(0)),
                 Some(Why::TimedOut) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
                 Some(_) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
                 None => {
@@ -400,7 +581,7 @@ impl Entry {
     }
 
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.ended.is_some() && self.backlog.is_empty() {
+        if self.has_ended() && self.backlog.is_empty() {
             return Poll::Ready(());
         }
         self.keep_waker(cx);
@@ -462,8 +643,9 @@ impl AsyncWrite for Stream {
         Poll::Ready(Ok(()))
     }
 
-    /// GT/1 has no half-close: the stream closes when it is dropped.
+    /// GT/1 has no half-close: there the stream closes when it is dropped.
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.finish();
         Poll::Ready(Ok(()))
     }
 }

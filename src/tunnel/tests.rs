@@ -19,7 +19,10 @@ struct End {
 impl End {
     /// An end whose inbox is polled by a task, as a session does.
     fn new(socket: Socket, peer: Peer) -> Self {
-        Self::with(socket, Policy::new(peer, Duration::from_secs(1)))
+        Self::with(
+            socket,
+            Policy::new(Version::One, peer, Duration::from_secs(1)),
+        )
     }
 
     fn with(socket: Socket, policy: Policy) -> Self {
@@ -100,6 +103,17 @@ async fn read_exact(conn: &net::Conn, n: usize) -> Vec<u8> {
         at += got;
     }
     bytes
+}
+
+/// A stream's first frame.
+fn open_head(task: u32, service: u16, len: u32) -> Head {
+    let window = 0;
+    Head::Open {
+        task,
+        service,
+        window,
+        len,
+    }
 }
 
 /// Bytes that differ from place to place and from `seed` to `seed`.
@@ -272,7 +286,7 @@ fn a_graceful_end_lets_streams_finish_and_takes_no_new_ones() {
 fn the_goodbye_is_one_close_then_two() {
     task::block_on(async {
         let (server, wire) = end_and_wire();
-        let close = Signal::Close.encode();
+        let close = Version::One.encode(Signal::Close);
         server.tunnel.close();
         assert_eq!(read_exact(&wire, 4).await, close.as_slice());
         wire.write_all(close.as_slice()).await.unwrap();
@@ -304,19 +318,15 @@ fn frames_are_understood_however_they_are_cut() {
         let mut bytes = Vec::new();
         let payload = noise(3, 1000);
         for head in [
-            Head::ServicesData {
-                task: 1,
-                service: 7,
-                len: 1000,
-            },
+            open_head(1, 7, 1000),
             Head::Data { task: 9, len: 1000 },
             Head::Data { task: 1, len: 1000 },
         ] {
-            bytes.extend_from_slice(head.encode().as_slice());
+            bytes.extend_from_slice(Version::One.encode(head).as_slice());
             bytes.extend_from_slice(&payload);
         }
-        bytes.extend_from_slice(Signal::Ready.encode().as_slice());
-        bytes.extend_from_slice(Head::Close { task: 1 }.encode().as_slice());
+        bytes.extend_from_slice(Version::One.encode(Signal::Ready).as_slice());
+        bytes.extend_from_slice(Version::One.encode(Head::Close { task: 1 }).as_slice());
         for piece in bytes.chunks(7) {
             wire.write_all(piece).await.unwrap();
         }
@@ -348,12 +358,17 @@ fn more_streams_than_allowed_are_closed_at_once() {
         let wire: net::Conn = there.into();
         for task in 1..=2 {
             let (service, len) = (7, 0);
-            let head = Head::ServicesData { task, service, len };
-            wire.write_all(head.encode().as_slice()).await.unwrap();
+            let head = open_head(task, service, len);
+            wire.write_all(Version::One.encode(head).as_slice())
+                .await
+                .unwrap();
         }
         let _first = client.opened().await;
         let close = Head::Close { task: 2 };
-        assert_eq!(read_exact(&wire, 6).await, close.encode().as_slice());
+        assert_eq!(
+            read_exact(&wire, 6).await,
+            Version::One.encode(close).as_slice()
+        );
     });
 }
 
@@ -371,7 +386,7 @@ fn a_peer_that_asks_and_does_not_read_is_not_read_any_more() {
                 }
             }
         });
-        let flood = Signal::Ping.encode().as_slice().repeat(4096);
+        let flood = Version::One.encode(Signal::Ping).as_slice().repeat(4096);
         let flooding = async {
             // Until both kernels' buffers are full too.
             loop {
@@ -474,7 +489,7 @@ fn a_limited_tunnel_passes_what_its_buckets_allow_and_loses_nothing() {
         };
         let policy = Policy {
             speed: Some(speed),
-            ..Policy::new(Peer::Client, Duration::from_secs(1))
+            ..Policy::new(Version::One, Peer::Client, Duration::from_secs(1))
         };
         let server = End::with(here, policy);
         let client = End::new(there, Peer::Server { streams: 1 });
@@ -519,12 +534,15 @@ fn a_full_stream_that_has_ended_stalls_nobody() {
         let mut bytes = Vec::new();
         for task in 1..=2 {
             let (service, len) = (7, 0);
-            let head = Head::ServicesData { task, service, len };
-            bytes.extend_from_slice(head.encode().as_slice());
+            let head = open_head(task, service, len);
+            bytes.extend_from_slice(Version::One.encode(head).as_slice());
         }
         // Nearly a backlog for the first, whose reader never comes.
         let data = |len: u32| {
-            let mut bytes = Head::Data { task: 1, len }.encode().as_slice().to_vec();
+            let mut bytes = Version::One
+                .encode(Head::Data { task: 1, len })
+                .as_slice()
+                .to_vec();
             bytes.resize(bytes.len() + len as usize, 1);
             bytes
         };
@@ -535,12 +553,14 @@ fn a_full_stream_that_has_ended_stalls_nobody() {
         until(|| first.entry_backlog() == 250 * 1024).await;
         // What fills it and its end come in one read.
         let mut last = data(20 * 1024);
-        last.extend_from_slice(Head::Close { task: 1 }.encode().as_slice());
+        last.extend_from_slice(Version::One.encode(Head::Close { task: 1 }).as_slice());
         wire.write_all(&last).await.unwrap();
         until(|| first.has_ended()).await;
         assert_eq!(first.entry_backlog(), 270 * 1024);
         let head = Head::Data { task: 2, len: 5 };
-        wire.write_all(head.encode().as_slice()).await.unwrap();
+        wire.write_all(Version::One.encode(head).as_slice())
+            .await
+            .unwrap();
         wire.write_all(b"hello").await.unwrap();
         let mut got = [0; 5];
         within(second.read_exact(&mut got)).await.unwrap();
@@ -558,8 +578,11 @@ fn all_backlogs_together_are_bounded_and_who_is_stuck_makes_room() {
         task::spawn(async move {
             for task in 1..=40 {
                 let (service, len) = (7, 200 * 1024);
-                let head = Head::ServicesData { task, service, len };
-                sending.write_all(head.encode().as_slice()).await.unwrap();
+                let head = open_head(task, service, len);
+                sending
+                    .write_all(Version::One.encode(head).as_slice())
+                    .await
+                    .unwrap();
                 sending.write_all(&vec![1; len as usize]).await.unwrap();
             }
         });
@@ -625,12 +648,12 @@ fn a_half_closed_visitor_that_reads_slowly_gets_every_byte() {
 fn a_flood_of_pings_lets_others_have_their_turn() {
     task::block_on(async {
         let (here, there) = sockets();
-        let policy = Policy::new(Peer::Client, Duration::from_secs(60));
+        let policy = Policy::new(Version::One, Peer::Client, Duration::from_secs(60));
         let (_tunnel, mut inbox) = Tunnel::new(Arc::new(here.into()), Vec::new(), policy);
         let wire: net::Conn = there.into();
         let close_then_ping = [
-            Signal::Ping.encode().as_slice(),
-            Head::Close { task: 1 }.encode().as_slice(),
+            Version::One.encode(Signal::Ping).as_slice(),
+            Version::One.encode(Head::Close { task: 1 }).as_slice(),
         ]
         .concat();
         task::spawn(

@@ -8,7 +8,8 @@ use crate::server::visitor::{self, Door};
 use crate::server::{client_hello, State};
 use crate::tunnel::{Event, Inbox, Peer, Policy, Stream, Tunnel};
 use crate::wire::frame::Signal;
-use crate::wire::hello::{self, Offer};
+use crate::wire::hello::{Hello, Offer};
+use crate::wire::Version;
 use async_io::Timer;
 use futures_lite::{future, AsyncReadExt, AsyncWriteExt};
 use std::io;
@@ -70,16 +71,19 @@ impl Front {
         let talk = self.talk(state, &guest.id).map_err(no_random)?;
 
         let conn = by(deadline, "opening its own tunnel", self.connect()).await?;
-        let policy = Policy::new(Peer::Server { streams: 1 }, PATIENCE);
+        let peer = Peer::Server { streams: 1 };
+        let policy = Policy::new(Version::One, peer, PATIENCE);
         let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
-        tunnel.say(&hello::encode(
-            &guest.id,
-            guest.secret.as_bytes(),
-            &[Offer::Host {
+        let hello = Hello {
+            id: guest.id.as_str().into(),
+            secret: guest.secret.as_bytes().into(),
+            offers: vec![Offer::Host {
                 tls: self.door == Door::Sni,
                 prefix: None,
             }],
-        ));
+            window: 0,
+        };
+        tunnel.say(&hello.encode(Version::One));
         let talk = Arc::new(talk);
         let asking = async {
             by(deadline, "opening its own tunnel", ready(&mut inbox)).await?;
@@ -291,7 +295,7 @@ mod tests {
                 let front = Front::new(listener.addr(), Door::Http).unwrap();
                 let fake = async {
                     let tunnel = Conn::from(listener.accept().await.0);
-                    let ready = Signal::Ready.encode();
+                    let ready = Version::One.encode(Signal::Ready);
                     tunnel.write_all(ready.as_slice()).await.unwrap();
                     let visitor = Conn::from(listener.accept().await.0);
                     visitor.read(&mut [0; 1024]).await.unwrap();

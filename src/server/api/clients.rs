@@ -3,7 +3,7 @@
 use super::json::{List, Text};
 use crate::server::registry::{Order, Registry, Seen};
 use std::fmt::{self, Display, Formatter};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Clients that are described, the first ones by id.
 const MOST: usize = 1000;
@@ -33,7 +33,7 @@ impl Display for Object<'_> {
             f,
             "{{\"id\": {}, \"since\": {}, \"tunnels\": {}, \"prefixes\": {}, \
              \"tlsPrefixes\": {}, \"ports\": {}, \"streams\": {}, \"streamsTotal\": {}, \
-             \"bytesUp\": {}, \"bytesDown\": {}}}",
+             \"bytesUp\": {}, \"bytesDown\": {}, \"rtt\": {}}}",
             Text(id),
             since.as_secs(),
             sum.tunnels,
@@ -44,6 +44,19 @@ impl Display for Object<'_> {
             sum.traffic.streams,
             sum.traffic.received,
             sum.traffic.sent,
+            Millis(sum.round_trip),
         )
+    }
+}
+
+/// Thousandths of a second, or null.
+struct Millis(Option<Duration>);
+
+impl Display for Millis {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(time) => write!(f, "{:.3}", time.as_secs_f64() * 1000.0),
+            None => f.write_str("null"),
+        }
     }
 }

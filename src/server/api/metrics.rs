@@ -47,7 +47,18 @@ pub fn page(state: &State) -> String {
     let clients = clients.map(|seen| (Some(&*seen.id), seen.sum));
     let rest = (survey.rest.clients > 0).then_some((Some(""), survey.rest));
     let help = " The 100 busiest clients have their id here; the rest is under the empty one.";
-    page.totals("gt_client", help, clients.chain(rest));
+    page.totals("gt_client", help, clients.clone().chain(rest));
+    page.family(
+        "gt_client_rtt_seconds",
+        "gauge",
+        "Round-trip time to the client, the shortest of its tunnels; those that speak GT/1 alone \
+         have none.",
+    );
+    for (id, sum) in clients {
+        if let (Some(id), Some(time)) = (id, sum.round_trip) {
+            page.sample(&[("id", id)], format_args!("{:.6}", time.as_secs_f64()));
+        }
+    }
     page.text
 }
 

@@ -4,7 +4,7 @@ use super::{Client, Kind, Registry};
 use crate::tunnel::{Traffic, Tunnel};
 use std::collections::HashMap;
 use std::ops::AddAssign;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Which clients come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct Sum {
     pub streams: usize,
     /// Since the clients came.
     pub traffic: Traffic,
+    /// The shortest of those that are known.
+    pub round_trip: Option<Duration>,
 }
 
 impl Sum {
@@ -51,6 +53,7 @@ impl Sum {
         self.tunnels += 1;
         self.streams += tunnel.streams();
         self.traffic += tunnel.traffic();
+        self.round_trip = shorter(self.round_trip, tunnel.round_trip());
     }
 
     fn of(client: &Client) -> Self {
@@ -64,12 +67,17 @@ impl Sum {
     }
 }
 
+fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    one.into_iter().chain(other).min()
+}
+
 impl AddAssign for Sum {
     fn add_assign(&mut self, more: Self) {
         self.clients += more.clients;
         self.tunnels += more.tunnels;
         self.streams += more.streams;
         self.traffic += more.traffic;
+        self.round_trip = shorter(self.round_trip, more.round_trip);
     }
 }
 

@@ -1,0 +1,287 @@
+//! GT/1's frames (WIRE.md, "Frames").
+
+use crate::wire::frame::{Encoded, Head, Refusal, Signal, FIRST_RESERVED};
+use crate::wire::{u16_at, u32_at, Malformed};
+
+/// Longest head there is: services data.
+#[cfg(test)]
+const MAX_HEAD: usize = 12;
+
+const PING: u32 = 0xFFFF_FFFF;
+const CLOSE: u32 = 0xFFFF_FFFE;
+const READY: u32 = 0xFFFF_FFFD;
+const ERROR: u32 = 0xFFFF_FFFC;
+const INFO: u32 = 0xFFFF_FFFB;
+const SERVICES: u32 = 0xFFFF_FFFA;
+const RECONNECT: u32 = 0xFFFF_FFF9;
+
+const OP_DATA: u16 = 0;
+const OP_CLOSE: u16 = 1;
+const OP_SERVICES_DATA: u16 = 2;
+
+const INFO_PORT_OPENED: u16 = 1;
+
+/// Reads a head from the start of `bytes`. `None` while bytes are missing; else the head
+/// and its length, at most [`MAX_HEAD`].
+pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
+    let Some(first) = u32_at(bytes, 0) else {
+        return Ok(None);
+    };
+    if first >= FIRST_RESERVED {
+        return parse_signal(first, bytes);
+    }
+    let task = first;
+    let Some(op) = u16_at(bytes, 4) else {
+        return Ok(None);
+    };
+    let head = match op {
+        OP_DATA => u32_at(bytes, 6).map(|len| (Head::Data { task, len }, 10)),
+        OP_CLOSE => Some((Head::Close { task }, 6)),
+        OP_SERVICES_DATA => match (u16_at(bytes, 6), u32_at(bytes, 8)) {
+            (Some(service), Some(len)) => {
+                let window = 0;
+                let head = Head::Open {
+                    task,
+                    service,
+                    window,
+                    len,
+                };
+                Some((head, 12))
+            }
+            _ => None,
+        },
+        unknown => return Err(Malformed::UnknownOperation(unknown)),
+    };
+    Ok(head)
+}
+
+fn parse_signal(first: u32, bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
+    let plain = |signal| Some((signal, 4));
+    let found = match first {
+        PING => plain(Signal::Ping),
+        CLOSE => plain(Signal::Close),
+        READY => plain(Signal::Ready),
+        SERVICES => plain(Signal::Services),
+        RECONNECT => plain(Signal::Reconnect),
+        ERROR => match u16_at(bytes, 4) {
+            Some(2) => {
+                u16_at(bytes, 6).map(|service| (Signal::Error(Refusal::PortNotOpened(service)), 8))
+            }
+            Some(code) => Some((Signal::Error(Refusal::of(code)), 6)),
+            None => None,
+        },
+        INFO => match u16_at(bytes, 4) {
+            Some(INFO_PORT_OPENED) => match (u16_at(bytes, 6), u16_at(bytes, 8)) {
+                (Some(service), Some(port)) => Some((Signal::PortOpened { service, port }, 10)),
+                _ => None,
+            },
+            Some(code) => Some((Signal::OtherInfo(code), 6)),
+            None => None,
+        },
+        unknown => return Err(Malformed::UnknownSignal(unknown)),
+    };
+    Ok(found.map(|(signal, len)| (Head::Signal(signal), len)))
+}
+
+/// The bytes of a head; none of what GT/1 cannot say.
+pub fn encode(head: Head) -> Encoded {
+    let out = Encoded::new();
+    match head {
+        Head::Signal(signal) => encode_signal(signal),
+        Head::Open {
+            task, service, len, ..
+        } => out
+            .with(&task.to_be_bytes())
+            .with(&OP_SERVICES_DATA.to_be_bytes())
+            .with(&service.to_be_bytes())
+            .with(&len.to_be_bytes()),
+        Head::Data { task, len } => out
+            .with(&task.to_be_bytes())
+            .with(&OP_DATA.to_be_bytes())
+            .with(&len.to_be_bytes()),
+        Head::Close { task } | Head::Reset { task, .. } => {
+            out.with(&task.to_be_bytes()).with(&OP_CLOSE.to_be_bytes())
+        }
+        Head::Ping(_) | Head::Pong(_) => encode_signal(Signal::Ping),
+        Head::Finish { .. }
+        | Head::Credit { .. }
+        | Head::Registration { .. }
+        | Head::Skip { .. } => out,
+    }
+}
+
+fn encode_signal(signal: Signal) -> Encoded {
+    let out = Encoded::new();
+    match signal {
+        Signal::Ping => out.with(&PING.to_be_bytes()),
+        Signal::Close => out.with(&CLOSE.to_be_bytes()),
+        Signal::Ready => out.with(&READY.to_be_bytes()),
+        Signal::Services => out.with(&SERVICES.to_be_bytes()),
+        Signal::Reconnect => out.with(&RECONNECT.to_be_bytes()),
+        Signal::Error(refusal) => {
+            let out = out
+                .with(&ERROR.to_be_bytes())
+                .with(&refusal.code().to_be_bytes());
+            match refusal {
+                Refusal::PortNotOpened(service) => out.with(&service.to_be_bytes()),
+                _ => out,
+            }
+        }
+        Signal::PortOpened { service, port } => out
+            .with(&INFO.to_be_bytes())
+            .with(&INFO_PORT_OPENED.to_be_bytes())
+            .with(&service.to_be_bytes())
+            .with(&port.to_be_bytes()),
+        Signal::OtherInfo(code) => out.with(&INFO.to_be_bytes()).with(&code.to_be_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Every head there is, beside the bytes of WIRE.md's tables, written by hand.
+    const GOLDEN: &[(Head, &[u8])] = &[
+        (Head::Signal(Signal::Ping), &[0xFF, 0xFF, 0xFF, 0xFF]),
+        (Head::Signal(Signal::Close), &[0xFF, 0xFF, 0xFF, 0xFE]),
+        (Head::Signal(Signal::Ready), &[0xFF, 0xFF, 0xFF, 0xFD]),
+        (
+            Head::Signal(Signal::Error(Refusal::BadCredentials)),
+            &[0xFF, 0xFF, 0xFF, 0xFC, 0, 1],
+        ),
+        (
+            Head::Signal(Signal::Error(Refusal::PortNotOpened(0x0102))),
+            &[0xFF, 0xFF, 0xFF, 0xFC, 0, 2, 1, 2],
+        ),
+        (
+            Head::Signal(Signal::Error(Refusal::TooManyConnections)),
+            &[0xFF, 0xFF, 0xFF, 0xFC, 0, 3],
+        ),
+        (
+            Head::Signal(Signal::Error(Refusal::TooManyHosts)),
+            &[0xFF, 0xFF, 0xFF, 0xFC, 0, 4],
+        ),
+        (
+            Head::Signal(Signal::Error(Refusal::HostConflict)),
+            &[0xFF, 0xFF, 0xFF, 0xFC, 0, 5],
+        ),
+        (
+            Head::Signal(Signal::Error(Refusal::HostNotAllowed)),
+            &[0xFF, 0xFF, 0xFF, 0xFC, 0, 6],
+        ),
+        (
+            Head::Signal(Signal::Error(Refusal::OtherClientConnected)),
+            &[0xFF, 0xFF, 0xFF, 0xFC, 0, 7],
+        ),
+        (
+            Head::Signal(Signal::Error(Refusal::TooManyOptions)),
+            &[0xFF, 0xFF, 0xFF, 0xFC, 0, 8],
+        ),
+        (
+            Head::Signal(Signal::Error(Refusal::TooManyPorts)),
+            &[0xFF, 0xFF, 0xFF, 0xFC, 0, 9],
+        ),
+        (
+            Head::Signal(Signal::Error(Refusal::Other(10))),
+            &[0xFF, 0xFF, 0xFF, 0xFC, 0, 10],
+        ),
+        (
+            Head::Signal(Signal::PortOpened {
+                service: 3,
+                port: 2222,
+            }),
+            &[0xFF, 0xFF, 0xFF, 0xFB, 0, 1, 0, 3, 0x08, 0xAE],
+        ),
+        (
+            Head::Signal(Signal::OtherInfo(0)),
+            &[0xFF, 0xFF, 0xFF, 0xFB, 0, 0],
+        ),
+        (Head::Signal(Signal::Services), &[0xFF, 0xFF, 0xFF, 0xFA]),
+        (Head::Signal(Signal::Reconnect), &[0xFF, 0xFF, 0xFF, 0xF9]),
+        (
+            Head::Data { task: 1, len: 4096 },
+            &[0, 0, 0, 1, 0, 0, 0, 0, 0x10, 0],
+        ),
+        (Head::Close { task: 0x0102_0304 }, &[1, 2, 3, 4, 0, 1]),
+        (
+            Head::Open {
+                task: 7,
+                service: 1,
+                window: 0,
+                len: 0,
+            },
+            &[0, 0, 0, 7, 0, 2, 0, 1, 0, 0, 0, 0],
+        ),
+    ];
+
+    #[test]
+    fn every_head_is_the_bytes_of_the_wire_page() {
+        for (head, bytes) in GOLDEN {
+            assert_eq!(encode(*head).as_slice(), *bytes, "{head:?}");
+            assert_eq!(parse(bytes), Ok(Some((*head, bytes.len()))), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_is_not_read_before_its_last_byte() {
+        for (head, bytes) in GOLDEN {
+            for cut in 0..bytes.len() {
+                assert_eq!(parse(&bytes[..cut]), Ok(None), "{head:?} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_behind_a_head_are_left_alone() {
+        for (head, bytes) in GOLDEN {
+            let longer = [bytes, &[0xAA; 9][..]].concat();
+            assert_eq!(parse(&longer), Ok(Some((*head, bytes.len()))));
+        }
+    }
+
+    #[test]
+    fn unknown_signals_and_operations_are_named() {
+        assert_eq!(
+            parse(&0xFFFF_FFF8u32.to_be_bytes()),
+            Err(Malformed::UnknownSignal(0xFFFF_FFF8))
+        );
+        assert_eq!(
+            parse(&FIRST_RESERVED.to_be_bytes()),
+            Err(Malformed::UnknownSignal(FIRST_RESERVED))
+        );
+        assert_eq!(
+            parse(&[0, 0, 0, 1, 0, 3]),
+            Err(Malformed::UnknownOperation(3))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            task in 0..FIRST_RESERVED, service in any::<u16>(), len in any::<u32>(), op in 0..3u8,
+        ) {
+            let head = match op {
+                0 => Head::Data { task, len },
+                1 => Head::Close { task },
+                _ => Head::Open {
+                    task,
+                    service,
+                    window: 0,
+                    len,
+                },
+            };
+            let bytes = encode(head);
+            prop_assert_eq!(parse(bytes.as_slice()), Ok(Some((head, bytes.as_slice().len()))));
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            if let Ok(Some((head, used))) = parse(&bytes) {
+                prop_assert!(used <= bytes.len() && used <= MAX_HEAD);
+                let again = encode(head);
+                prop_assert_eq!(again.as_slice(), &bytes[..used]);
+            }
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! GT/1's hello (WIRE.md, "Hello"), and the list of services in it, which GT/2 has too.
+
+use crate::wire::hello::{Credentials, Hello, Offer, MAX_NAME, MAX_OPTIONS};
+use crate::wire::{Malformed, Version, MAGIC};
+
+const HTTP_ID: u8 = 0x00;
+const TCP: u8 = 0x01;
+const MORE: u8 = 0x02;
+const HTTP_PREFIX: u8 = 0x03;
+const TLS_ID: u8 = 0x04;
+const TLS_PREFIX: u8 = 0x05;
+
+/// The whole hello of a client.
+pub fn encode(id: &str, secret: &[u8], offers: &[Offer]) -> Vec<u8> {
+    let mut out = vec![MAGIC, Version::One.byte()];
+    encode_registration(&mut out, id, secret, offers);
+    out
+}
+
+/// The hello from idLen on: what follows a services signal (WIRE.md, "Life of a tunnel", 7).
+/// Names longer than [`MAX_NAME`] are cut; configuration refuses them earlier.
+pub fn encode_registration(out: &mut Vec<u8>, id: &str, secret: &[u8], offers: &[Offer]) {
+    name(out, id.as_bytes());
+    name(out, secret);
+    encode_offers(out, offers);
+}
+
+/// The services, from the first option on.
+pub fn encode_offers(out: &mut Vec<u8>, offers: &[Offer]) {
+    for (at, offer) in offers.iter().enumerate() {
+        if at + 1 < offers.len() {
+            out.push(MORE);
+        }
+        match offer {
+            Offer::Host { tls, prefix: None } => out.push(if *tls { TLS_ID } else { HTTP_ID }),
+            Offer::Host {
+                tls,
+                prefix: Some(prefix),
+            } => {
+                out.push(if *tls { TLS_PREFIX } else { HTTP_PREFIX });
+                name(out, prefix.as_bytes());
+            }
+            Offer::Tcp { random, port } => {
+                out.extend_from_slice(&[TCP, u8::from(*random)]);
+                out.extend_from_slice(&port.to_be_bytes());
+            }
+        }
+    }
+}
+
+fn name(out: &mut Vec<u8>, bytes: &[u8]) {
+    let bytes = cut(bytes);
+    // MAX_NAME fits a byte.
+    out.push(bytes.len() as u8);
+    out.extend_from_slice(bytes);
+}
+
+/// As much of a name as there is room for.
+pub fn cut(name: &[u8]) -> &[u8] {
+    name.get(..MAX_NAME).unwrap_or(name)
+}
+
+/// Id and secret at the start of `bytes`, which begin behind magic and version, and how
+/// many bytes they took. `None` while bytes are missing.
+fn credentials(bytes: &[u8]) -> Result<Option<(Credentials<'_>, usize)>, Malformed> {
+    let Some((id, rest)) = read_name(bytes)? else {
+        return Ok(None);
+    };
+    let id = std::str::from_utf8(id).map_err(|_| Malformed::NotText)?;
+    let Some((secret, rest)) = read_name(rest)? else {
+        return Ok(None);
+    };
+    Ok(Some((Credentials { id, secret }, bytes.len() - rest.len())))
+}
+
+/// A value and the bytes behind it; `None` while bytes are missing.
+pub type Read<'a, T> = Result<Option<(T, &'a [u8])>, Malformed>;
+
+fn read_name(bytes: &[u8]) -> Read<'_, &[u8]> {
+    let Some((&len, rest)) = bytes.split_first() else {
+        return Ok(None);
+    };
+    if len == 0 || usize::from(len) > MAX_NAME {
+        return Err(Malformed::NameLength(u32::from(len)));
+    }
+    Ok(rest.split_at_checked(usize::from(len)))
+}
+
+/// Reads a hello that comes in pieces, from idLen on. Holds at most one unfinished item of
+/// it beside what it has read.
+#[derive(Debug, Default)]
+pub struct Reader {
+    /// Bytes that are not a whole item yet.
+    held: Vec<u8>,
+    who: Option<(Box<str>, Box<[u8]>)>,
+    offers: Vec<Offer>,
+    complete: bool,
+}
+
+impl Reader {
+    /// Takes bytes and says how many: all of them, unless the hello ended among them. Stops
+    /// behind the credentials the first time, so that they can be judged.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+        self.held.extend_from_slice(bytes);
+        let mut used = 0;
+        if self.who.is_none() {
+            let Some((who, n)) = credentials(&self.held)? else {
+                return Ok(bytes.len());
+            };
+            self.who = Some((who.id.into(), who.secret.into()));
+            used = n;
+        } else {
+            while !self.complete {
+                let rest = self.held.get(used..).unwrap_or_default();
+                let Some(((offer, more), after)) = read_offer(rest)? else {
+                    break;
+                };
+                if self.offers.len() >= MAX_OPTIONS {
+                    return Err(Malformed::TooManyOptions);
+                }
+                self.offers.push(offer);
+                self.complete = !more;
+                used += rest.len() - after.len();
+            }
+            if !self.complete {
+                self.held.drain(..used);
+                return Ok(bytes.len());
+            }
+        }
+        // What was held before these bytes was unfinished, so what is left is of these.
+        let left = self.held.len() - used;
+        self.held = Vec::new();
+        Ok(bytes.len().saturating_sub(left))
+    }
+
+    /// Id and secret, once they have been read.
+    pub fn credentials(&self) -> Option<Credentials<'_>> {
+        let (id, secret) = self.who.as_ref()?;
+        Some(Credentials { id, secret })
+    }
+
+    /// The hello, once its last service has been read; else the reader again.
+    pub fn finish(self) -> Result<Hello, Self> {
+        match self {
+            Self {
+                who: Some((id, secret)),
+                offers,
+                complete: true,
+                ..
+            } => Ok(Hello {
+                id,
+                secret,
+                offers,
+                window: 0,
+            }),
+            unfinished => Err(unfinished),
+        }
+    }
+}
+
+/// One option, and whether another one follows.
+pub fn read_offer(bytes: &[u8]) -> Read<'_, (Offer, bool)> {
+    let (more, bytes) = match bytes.split_first() {
+        Some((&MORE, rest)) => (true, rest),
+        _ => (false, bytes),
+    };
+    let Some((&code, rest)) = bytes.split_first() else {
+        return Ok(None);
+    };
+    let tls = matches!(code, TLS_ID | TLS_PREFIX);
+    let found = match code {
+        HTTP_ID | TLS_ID => Some((Offer::Host { tls, prefix: None }, rest)),
+        HTTP_PREFIX | TLS_PREFIX => match read_name(rest)? {
+            Some((prefix, rest)) => {
+                let prefix = std::str::from_utf8(prefix).map_err(|_| Malformed::NotText)?;
+                let prefix = Some(prefix.into());
+                Some((Offer::Host { tls, prefix }, rest))
+            }
+            None => None,
+        },
+        TCP => match rest {
+            [random, high, low, rest @ ..] => {
+                let random = *random != 0;
+                let port = u16::from_be_bytes([*high, *low]);
+                Some((Offer::Tcp { random, port }, rest))
+            }
+            _ => None,
+        },
+        unknown => return Err(Malformed::UnknownOption(unknown)),
+    };
+    Ok(found.map(|(offer, rest)| ((offer, more), rest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Longest encoding of credentials.
+    const MAX_CREDENTIALS: usize = 2 * (1 + MAX_NAME);
+    use proptest::prelude::*;
+
+    /// Reads `bytes`, from idLen on, in pieces of `step`; what follows the hello is left over.
+    fn decode(bytes: &[u8], step: usize) -> Result<(Hello, usize), Malformed> {
+        let mut reader = Reader::default();
+        let mut used = 0;
+        loop {
+            let piece = &bytes[used..bytes.len().min(used + step)];
+            assert!(!piece.is_empty(), "the hello does not end");
+            used += reader.feed(piece)?;
+            reader = match reader.finish() {
+                Ok(hello) => return Ok((hello, used)),
+                Err(unfinished) => unfinished,
+            };
+        }
+    }
+
+    /// What a list of services is refused for.
+    fn refused(offers: &[u8]) -> Malformed {
+        decode(&[&[1, b'i', 1, b's'], offers].concat(), 1000).unwrap_err()
+    }
+
+    #[test]
+    fn the_example_of_the_wire_page_is_these_bytes() {
+        let offers = [
+            Offer::Tcp {
+                random: false,
+                port: 2222,
+            },
+            Offer::Host {
+                tls: false,
+                prefix: Some("1".into()),
+            },
+            Offer::Host {
+                tls: false,
+                prefix: Some("2".into()),
+            },
+        ];
+        let golden: &[u8] = &[
+            0xF0, 0x01, // magic, version
+            3, b'i', b'd', b'1', // id
+            7, b's', b'e', b'c', b'r', b'e', b't', b'1', // secret
+            0x02, 0x01, 0x00, 0x08, 0xAE, // more, tcp 2222
+            0x02, 0x03, 0x01, 0x31, // more, prefix "1"
+            0x03, 0x01, 0x32, // prefix "2"
+        ];
+        assert_eq!(encode("id1", b"secret1", &offers), golden);
+        let (hello, used) = decode(&golden[2..], 1).unwrap();
+        assert_eq!((&*hello.id, &*hello.secret), ("id1", &b"secret1"[..]));
+        assert_eq!(hello.offers, offers);
+        assert_eq!(used, golden.len() - 2);
+    }
+
+    #[test]
+    fn every_option_has_its_byte() {
+        for (offer, golden) in [
+            (
+                Offer::Host {
+                    tls: false,
+                    prefix: None,
+                },
+                &[0x00][..],
+            ),
+            (
+                Offer::Tcp {
+                    random: true,
+                    port: 1,
+                },
+                &[0x01, 0x01, 0x00, 0x01],
+            ),
+            (
+                Offer::Host {
+                    tls: true,
+                    prefix: None,
+                },
+                &[0x04],
+            ),
+            (
+                Offer::Host {
+                    tls: true,
+                    prefix: Some("ab".into()),
+                },
+                &[0x05, 0x02, b'a', b'b'],
+            ),
+        ] {
+            let mut bytes = Vec::new();
+            encode_registration(&mut bytes, "i", b"s", std::slice::from_ref(&offer));
+            assert_eq!(bytes[4..], *golden);
+            assert_eq!(decode(&bytes, 1).unwrap().0.offers, [offer]);
+        }
+    }
+
+    #[test]
+    fn names_of_no_or_too_many_bytes_are_refused() {
+        assert_eq!(credentials(&[0]), Err(Malformed::NameLength(0)));
+        assert_eq!(credentials(&[201]), Err(Malformed::NameLength(201)));
+        assert_eq!(credentials(&[1, b'i', 0]), Err(Malformed::NameLength(0)));
+        assert_eq!(
+            credentials(&[1, 0xFF, 1, b's']),
+            Err(Malformed::NotText),
+            "an id is text"
+        );
+        assert_eq!(refused(&[3, 255]), Malformed::NameLength(255));
+    }
+
+    #[test]
+    fn unknown_options_end_the_handshake() {
+        for code in [0x06u8, 0x40, 0x80, 0xC0, 0xFF] {
+            assert_eq!(refused(&[code]), Malformed::UnknownOption(code));
+        }
+        assert_eq!(refused(&[MORE, MORE]), Malformed::UnknownOption(MORE));
+    }
+
+    #[test]
+    fn the_option_after_the_last_allowed_one_is_refused() {
+        let before = [MORE, HTTP_ID].repeat(MAX_OPTIONS - 1);
+        let most = [&[1, b'i', 1, b's'], &before[..], &[HTTP_ID]].concat();
+        assert_eq!(decode(&most, 7).unwrap().0.offers.len(), MAX_OPTIONS);
+        let one_more = [&before[..], &[MORE, HTTP_ID, HTTP_ID]].concat();
+        assert_eq!(refused(&one_more), Malformed::TooManyOptions);
+    }
+
+    #[test]
+    fn credentials_can_be_judged_before_the_services_are_read() {
+        let bytes = encode(
+            "id",
+            b"secret",
+            &[Offer::Tcp {
+                random: true,
+                port: 0,
+            }],
+        );
+        let mut reader = Reader::default();
+        let used = reader.feed(&bytes[2..]).unwrap();
+        assert_eq!(used, 1 + 2 + 1 + 6);
+        assert_eq!(reader.credentials().unwrap().id, "id");
+        assert!(reader.finish().is_err());
+    }
+
+    fn any_offer() -> impl Strategy<Value = Offer> {
+        prop_oneof![
+            (any::<bool>(), proptest::option::of("[a-z0-9é]{1,60}")).prop_map(|(tls, prefix)| {
+                Offer::Host {
+                    tls,
+                    prefix: prefix.map(Into::into),
+                }
+            }),
+            (any::<bool>(), any::<u16>()).prop_map(|(random, port)| Offer::Tcp { random, port }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_in_pieces_of_any_size(
+            id in "\\PC{1,50}",
+            secret in proptest::collection::vec(any::<u8>(), 1..=MAX_NAME),
+            offers in proptest::collection::vec(any_offer(), 1..40),
+            step in 1usize..40,
+        ) {
+            let mut bytes = encode(&id, &secret, &offers);
+            prop_assert_eq!(&bytes[..2], &[0xF0, 0x01]);
+            let len = bytes.len() - 2;
+            bytes.extend_from_slice(&[0xAA; 50]);
+            let (hello, used) = decode(&bytes[2..], step).unwrap();
+            prop_assert_eq!((&*hello.id, &*hello.secret), (&*id, &*secret));
+            prop_assert_eq!((hello.offers, used), (offers, len));
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..900)) {
+            let mut reader = Reader::default();
+            let mut at = 0;
+            while at < bytes.len() {
+                let piece = &bytes[at..bytes.len().min(at + 9)];
+                let Ok(used) = reader.feed(piece) else { break };
+                prop_assert!(used <= piece.len() && reader.held.len() <= MAX_CREDENTIALS);
+                if reader.complete { break }
+                at += used;
+            }
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! GT/2's frames (docs/wire.md, "Frames"): a kind, a length, a stream, a payload.
+
+use crate::wire::frame::{Encoded, Head, Reason, Refusal, Signal};
+use crate::wire::hello::MAX_LENGTH;
+use crate::wire::{kind_and_length, u16_at, u32_at, Malformed};
+
+/// Kind, length and stream.
+const HEAD: usize = 8;
+/// Most that a frame without a payload of any length may have behind its head. What a later
+/// version puts behind the fields of this one is passed over.
+const MAX_CONTROL: u32 = 64;
+/// Longest head there is: such a frame whole.
+pub const MAX_HEAD: usize = HEAD + MAX_CONTROL as usize;
+
+const DATA: u8 = 0x01;
+const OPEN: u8 = 0x02;
+const FINISH: u8 = 0x03;
+const RESET: u8 = 0x04;
+const CREDIT: u8 = 0x05;
+const PING: u8 = 0x06;
+const PONG: u8 = 0x07;
+const CLOSE: u8 = 0x08;
+const READY: u8 = 0x09;
+const ERROR: u8 = 0x0A;
+const PORT_OPENED: u8 = 0x0B;
+const SERVICES: u8 = 0x0C;
+const RECONNECT: u8 = 0x0D;
+
+/// Kinds with this bit must be understood; others may be passed over.
+const CRITICAL: u8 = 0x80;
+
+/// Service and window, before the first bytes of a stream.
+const OPENING: u32 = 6;
+/// The reason that is none: the end in good order.
+const IN_GOOD_ORDER: u16 = 0;
+
+/// Reads a head from the start of `bytes`. `None` while bytes are missing; else the head
+/// and its length, at most [`MAX_HEAD`].
+pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
+    let (Some((kind, len)), Some(task)) = (kind_and_length(bytes), u32_at(bytes, 4)) else {
+        return Ok(None);
+    };
+    if matches!(kind, DATA..=CREDIT) && task == 0 {
+        return Err(Malformed::NoStream(kind));
+    }
+    let (head, used) = match kind {
+        DATA => return Ok(Some((Head::Data { task, len }, HEAD))),
+        OPEN => {
+            let len = len
+                .checked_sub(OPENING)
+                .ok_or(Malformed::FrameLength(kind))?;
+            let (Some(service), Some(window)) = (u16_at(bytes, 8), u32_at(bytes, 10)) else {
+                return Ok(None);
+            };
+            let head = Head::Open {
+                task,
+                service,
+                window,
+                len,
+            };
+            return Ok(Some((head, HEAD + 6)));
+        }
+        SERVICES if len > 0 => {
+            if len > MAX_LENGTH {
+                return Err(Malformed::HelloLength(len));
+            }
+            return Ok(Some((Head::Registration { len }, HEAD)));
+        }
+        FINISH | CLOSE | READY | SERVICES | RECONNECT => {
+            let head = match kind {
+                FINISH => Head::Finish { task },
+                CLOSE => Head::Signal(Signal::Close),
+                READY => Head::Signal(Signal::Ready),
+                SERVICES => Head::Signal(Signal::Services),
+                _ => Head::Signal(Signal::Reconnect),
+            };
+            (Some(head), 0)
+        }
+        RESET => {
+            let head = u16_at(bytes, HEAD).map(|code| match code {
+                IN_GOOD_ORDER => Head::Close { task },
+                code => {
+                    let reason = Reason::of(code);
+                    Head::Reset { task, reason }
+                }
+            });
+            (head, 2)
+        }
+        CREDIT => {
+            let bytes = u32_at(bytes, HEAD);
+            (bytes.map(|bytes| Head::Credit { task, bytes }), 4)
+        }
+        PING | PONG => {
+            let number = bytes.get(HEAD..).and_then(<[u8]>::first_chunk::<8>);
+            let number = number.map(|number| u64::from_be_bytes(*number));
+            let head = if kind == PING { Head::Ping } else { Head::Pong };
+            (number.map(head), 8)
+        }
+        ERROR => {
+            let refusal = match (u16_at(bytes, HEAD), u16_at(bytes, HEAD + 2)) {
+                (Some(2), Some(service)) if len >= 4 => Some(Refusal::PortNotOpened(service)),
+                (Some(2), _) if len >= 4 => None,
+                (code, _) => code.map(Refusal::of),
+            };
+            (refusal.map(|refusal| Signal::Error(refusal).into()), 2)
+        }
+        PORT_OPENED => {
+            let opened = u16_at(bytes, HEAD).zip(u16_at(bytes, HEAD + 2));
+            let head = opened.map(|(service, port)| Signal::PortOpened { service, port }.into());
+            (head, 4)
+        }
+        unknown if unknown & CRITICAL != 0 => return Err(Malformed::UnknownFrame(unknown)),
+        _ => return Ok(Some((Head::Skip { len }, HEAD))),
+    };
+    if !(used..=MAX_CONTROL).contains(&len) {
+        return Err(Malformed::FrameLength(kind));
+    }
+    // At most MAX_HEAD.
+    let whole = HEAD + len as usize;
+    Ok(head
+        .filter(|_| bytes.len() >= whole)
+        .map(|head| (head, whole)))
+}
+
+/// The bytes of a head; none of what GT/2 cannot say.
+pub fn encode(head: Head) -> Encoded {
+    let tunnel = |kind, payload: &[u8]| frame(kind, 0, payload);
+    match head {
+        Head::Data { task, len } => begin(DATA, len, task),
+        Head::Open {
+            task,
+            service,
+            window,
+            len,
+        } => begin(OPEN, len.saturating_add(OPENING), task)
+            .with(&service.to_be_bytes())
+            .with(&window.to_be_bytes()),
+        Head::Close { task } => frame(RESET, task, &IN_GOOD_ORDER.to_be_bytes()),
+        Head::Finish { task } => frame(FINISH, task, &[]),
+        Head::Reset { task, reason } => frame(RESET, task, &reason.code().to_be_bytes()),
+        Head::Credit { task, bytes } => frame(CREDIT, task, &bytes.to_be_bytes()),
+        Head::Ping(number) => tunnel(PING, &number.to_be_bytes()),
+        Head::Pong(number) => tunnel(PONG, &number.to_be_bytes()),
+        Head::Registration { len } => begin(SERVICES, len, 0),
+        Head::Signal(signal) => match signal {
+            Signal::Close => tunnel(CLOSE, &[]),
+            Signal::Ready => tunnel(READY, &[]),
+            Signal::Services => tunnel(SERVICES, &[]),
+            Signal::Reconnect => tunnel(RECONNECT, &[]),
+            Signal::Error(Refusal::PortNotOpened(service)) => begin(ERROR, 4, 0)
+                .with(&2u16.to_be_bytes())
+                .with(&service.to_be_bytes()),
+            Signal::Error(refusal) => tunnel(ERROR, &refusal.code().to_be_bytes()),
+            Signal::PortOpened { service, port } => begin(PORT_OPENED, 4, 0)
+                .with(&service.to_be_bytes())
+                .with(&port.to_be_bytes()),
+            Signal::Ping | Signal::OtherInfo(_) => Encoded::new(),
+        },
+        Head::Skip { .. } => Encoded::new(),
+    }
+}
+
+/// A head, for `len` bytes.
+fn begin(kind: u8, len: u32, task: u32) -> Encoded {
+    let [_, length @ ..] = len.to_be_bytes();
+    Encoded::new()
+        .with(&[kind])
+        .with(&length)
+        .with(&task.to_be_bytes())
+}
+
+/// A whole frame; its payload is a number.
+fn frame(kind: u8, task: u32, payload: &[u8]) -> Encoded {
+    // At most 8.
+    begin(kind, payload.len() as u32, task).with(payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::MAX_ENCODED;
+    use proptest::prelude::*;
+
+    fn any_head() -> impl Strategy<Value = Head> {
+        let stream = 1..=u32::MAX;
+        let len = 0..=0x00FF_FFFFu32;
+        prop_oneof![
+            (stream.clone(), len.clone()).prop_map(|(task, len)| Head::Data { task, len }),
+            (
+                stream.clone(),
+                any::<u16>(),
+                any::<u32>(),
+                0..=0x00FF_FFF9u32
+            )
+                .prop_map(|(task, service, window, len)| Head::Open {
+                    task,
+                    service,
+                    window,
+                    len
+                }),
+            stream.clone().prop_map(|task| Head::Close { task }),
+            stream.clone().prop_map(|task| Head::Finish { task }),
+            (stream.clone(), 1..=u16::MAX).prop_map(|(task, code)| Head::Reset {
+                task,
+                reason: Reason::of(code)
+            }),
+            (stream, any::<u32>()).prop_map(|(task, bytes)| Head::Credit { task, bytes }),
+            any::<u64>().prop_map(Head::Ping),
+            any::<u64>().prop_map(Head::Pong),
+            (1..=MAX_LENGTH).prop_map(|len| Head::Registration { len }),
+            prop_oneof![
+                Just(Signal::Close),
+                Just(Signal::Ready),
+                Just(Signal::Services),
+                Just(Signal::Reconnect),
+                any::<u16>().prop_map(|service| Signal::Error(Refusal::PortNotOpened(service))),
+                (3..=20u16).prop_map(|code| Signal::Error(Refusal::of(code))),
+                (any::<u16>(), any::<u16>())
+                    .prop_map(|(service, port)| Signal::PortOpened { service, port }),
+            ]
+            .prop_map(Head::Signal),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_and_not_before_its_last_byte(head in any_head()) {
+            let encoded = encode(head);
+            let bytes = encoded.as_slice();
+            prop_assert!(bytes.len() <= MAX_ENCODED);
+            prop_assert_eq!(parse(bytes), Ok(Some((head, bytes.len()))));
+            for cut in 0..bytes.len() {
+                prop_assert_eq!(parse(&bytes[..cut]), Ok(None), "cut at {}", cut);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_harm(
+            kind in any::<u8>(), len in 0..80u8,
+            bytes in proptest::collection::vec(any::<u8>(), 0..90),
+        ) {
+            let bytes = [&[kind, 0, 0, len], &bytes[..]].concat();
+            if let Ok(Some((_, used))) = parse(&bytes) {
+                prop_assert!(used <= bytes.len() && used <= MAX_HEAD);
+            }
+        }
+
+        #[test]
+        fn what_a_later_version_adds_to_a_frame_is_passed_over(
+            head in any_head(), more in proptest::collection::vec(any::<u8>(), 1..40),
+        ) {
+            let encoded = encode(head);
+            let [kind, _, _, len, rest @ ..] = encoded.as_slice() else { panic!("a head") };
+            // Where the length is not that of bytes to pass on.
+            let has_payload = matches!(*kind, DATA | OPEN | SERVICES);
+            // A second number makes another error of this one.
+            let is_error = *kind == ERROR && *len == 2 && encode(head).as_slice()[9] == 2;
+            if !has_payload && !is_error {
+                let len = len + u8::try_from(more.len()).unwrap();
+                let bytes = [&[*kind, 0, 0, len], rest, &more, &[0xAA; 5]].concat();
+                let whole = encoded.as_slice().len() + more.len();
+                prop_assert_eq!(parse(&bytes), Ok(Some((head, whole))));
+                prop_assert_eq!(parse(&bytes[..whole - 1]), Ok(None));
+            }
+        }
+    }
+
+    #[test]
+    fn frames_nobody_knows_are_passed_over_unless_they_are_critical() {
+        let unknown = |kind| [kind, 1, 2, 3, 0, 0, 0, 0];
+        for kind in [0x00, RECONNECT + 1, 0x7F] {
+            let head = Head::Skip { len: 0x01_0203 };
+            assert_eq!(parse(&unknown(kind)), Ok(Some((head, 8))));
+        }
+        for kind in [0x80, 0xFF] {
+            assert_eq!(parse(&unknown(kind)), Err(Malformed::UnknownFrame(kind)));
+        }
+    }
+
+    #[test]
+    fn wrong_lengths_and_missing_streams_are_named() {
+        for (kind, len) in [(FINISH, 65), (RESET, 1), (CREDIT, 3), (PING, 7), (OPEN, 5)] {
+            let bytes = [kind, 0, 0, len, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+            assert_eq!(parse(&bytes), Err(Malformed::FrameLength(kind)));
+        }
+        for kind in [DATA, OPEN, FINISH, RESET, CREDIT] {
+            let bytes = [kind, 0, 0, 8, 0, 0, 0, 0];
+            assert_eq!(parse(&bytes), Err(Malformed::NoStream(kind)));
+        }
+        let long = begin(SERVICES, MAX_LENGTH + 1, 0);
+        assert_eq!(
+            parse(long.as_slice()),
+            Err(Malformed::HelloLength(MAX_LENGTH + 1))
+        );
+    }
+}

@@ -1,0 +1,533 @@
+//! GT/2's hello (docs/wire.md, "Hello"): a length, capabilities, fields.
+
+use crate::wire::gt1::hello::{cut, encode_offers, read_offer};
+use crate::wire::hello::{Credentials, Hello, Offer, MAX_LENGTH, MAX_NAME, MAX_OPTIONS};
+use crate::wire::{kind_and_length, u32_at, Malformed, Version, MAGIC};
+
+/// What this end can do beyond the first edition of GT/2.
+const CAPABILITIES: u32 = 0;
+/// Longest answer of a server that is read, behind its length.
+const MAX_ANSWER: u32 = 4096;
+
+const FILLER: u8 = 0x00;
+const ID: u8 = 0x01;
+const SECRET: u8 = 0x02;
+const SERVICES: u8 = 0x03;
+const WINDOW: u8 = 0x04;
+
+/// The whole hello of a client. It ends as the head of an HTTP request does: a server of GT/1
+/// takes it for one, and must not wait for more.
+pub fn encode(hello: &Hello) -> Vec<u8> {
+    let mut fields = encode_registration(hello);
+    field(&mut fields, WINDOW, &hello.window.to_be_bytes());
+    field(&mut fields, FILLER, b"\r\n\r\n");
+    begin(&fields)
+}
+
+/// The fields that say who a client is and what it offers.
+pub fn encode_registration(hello: &Hello) -> Vec<u8> {
+    let mut out = Vec::new();
+    field(&mut out, ID, cut(hello.id.as_bytes()));
+    field(&mut out, SECRET, cut(&hello.secret));
+    let mut services = Vec::new();
+    encode_offers(&mut services, &hello.offers);
+    field(&mut out, SERVICES, &services);
+    out
+}
+
+/// What a server answers a hello, before it judges it.
+pub fn answer() -> Vec<u8> {
+    begin(&[])
+}
+
+fn begin(fields: &[u8]) -> Vec<u8> {
+    let mut out = vec![MAGIC, Version::Two.byte()];
+    // A server refuses what is longer than MAX_LENGTH.
+    out.extend_from_slice(&(fields.len() as u32).saturating_add(4).to_be_bytes());
+    out.extend_from_slice(&CAPABILITIES.to_be_bytes());
+    out.extend_from_slice(fields);
+    out
+}
+
+fn field(out: &mut Vec<u8>, kind: u8, value: &[u8]) {
+    let [_, length @ ..] = (value.len() as u32).to_be_bytes();
+    out.push(kind);
+    out.extend_from_slice(&length);
+    out.extend_from_slice(value);
+}
+
+/// How long the answer at the start of `bytes` is; `None` while bytes are missing. No field
+/// of it means anything yet.
+pub fn answer_length(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+    let start = [MAGIC, Version::Two.byte()];
+    let same = start.iter().zip(bytes).all(|(wanted, byte)| wanted == byte);
+    if !same {
+        return Err(Malformed::NotAnAnswer);
+    }
+    let Some(len) = u32_at(bytes, start.len()) else {
+        return Ok(None);
+    };
+    if !(4..=MAX_ANSWER).contains(&len) {
+        return Err(Malformed::HelloLength(len));
+    }
+    // At most MAX_ANSWER.
+    let whole = start.len() + 4 + len as usize;
+    Ok((bytes.len() >= whole).then_some(whole))
+}
+
+/// Reads a hello that comes in pieces, from its length on. Holds at most one unfinished item
+/// of it beside what it has read.
+#[derive(Debug)]
+pub struct Reader {
+    /// Bytes that are not a whole item yet.
+    held: Vec<u8>,
+    /// Bytes that come behind those, to the end of the hello.
+    left: u32,
+    stage: Stage,
+    id: Option<Box<str>>,
+    secret: Option<Box<[u8]>>,
+    offers: Vec<Offer>,
+    window: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Length and capabilities.
+    Begin,
+    /// Kind and length of a field.
+    Field,
+    /// A field that is read when it is whole.
+    Value(u8, usize),
+    /// So many bytes of the list of services, held or to come.
+    Services(usize),
+    /// So many bytes of a field nobody knows.
+    Skip(usize),
+    Complete,
+}
+
+impl Reader {
+    pub fn new() -> Self {
+        Self {
+            held: Vec::new(),
+            left: 8,
+            stage: Stage::Begin,
+            id: None,
+            secret: None,
+            offers: Vec::new(),
+            window: None,
+        }
+    }
+
+    /// For `len` bytes of fields alone.
+    pub fn registration(len: u32) -> Self {
+        Self {
+            left: len,
+            stage: Stage::Field,
+            ..Self::new()
+        }
+    }
+
+    /// See [`crate::wire::hello::Reader::feed`].
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
+        let mut rest = bytes;
+        loop {
+            match self.stage {
+                Stage::Begin => {
+                    if !self.hold(&mut rest, 8) {
+                        break;
+                    }
+                    let len = u32_at(&self.held, 0).unwrap_or_default();
+                    if !(4..=MAX_LENGTH).contains(&len) {
+                        return Err(Malformed::HelloLength(len));
+                    }
+                    self.held.clear();
+                    self.left = len - 4;
+                    self.stage = Stage::Field;
+                }
+                Stage::Field if self.left == 0 && self.held.is_empty() => {
+                    self.check_complete()?;
+                    self.held = Vec::new();
+                    self.stage = Stage::Complete;
+                }
+                Stage::Field => {
+                    // At most 4 are held.
+                    let most = self.left.saturating_add(self.held.len() as u32);
+                    if most < 4 {
+                        return Err(Malformed::HelloLength(most));
+                    }
+                    if !self.hold(&mut rest, 4) {
+                        break;
+                    }
+                    let (kind, len) = kind_and_length(&self.held).unwrap_or_default();
+                    self.held.clear();
+                    if len > self.left {
+                        return Err(Malformed::FieldLength(kind));
+                    }
+                    self.stage = self.field(kind, len)?;
+                }
+                Stage::Value(kind, len) => {
+                    if !self.hold(&mut rest, len) {
+                        break;
+                    }
+                    let value = std::mem::take(&mut self.held);
+                    self.stage = Stage::Field;
+                    match kind {
+                        ID => {
+                            let id = String::from_utf8(value).map_err(|_| Malformed::NotText)?;
+                            self.id = Some(id.into());
+                        }
+                        SECRET => self.secret = Some(value.into()),
+                        _ => self.window = u32_at(&value, 0),
+                    }
+                    let named = matches!(kind, ID | SECRET) && self.credentials().is_some();
+                    if named && self.offers.is_empty() {
+                        break;
+                    }
+                }
+                Stage::Services(len) => {
+                    let before = self.held.len();
+                    if rest.is_empty() && len > before {
+                        break;
+                    }
+                    let more = rest.len().min(len - before);
+                    let (now, after) = rest.split_at(more);
+                    self.held.extend_from_slice(now);
+                    self.count(more);
+                    rest = after;
+                    self.stage = self.services(len)?;
+                }
+                Stage::Skip(len) => {
+                    let now = rest.len().min(len);
+                    rest = rest.get(now..).unwrap_or_default();
+                    self.count(now);
+                    self.stage = match len - now {
+                        0 => Stage::Field,
+                        left => Stage::Skip(left),
+                    };
+                    if rest.is_empty() && self.stage != Stage::Field {
+                        break;
+                    }
+                }
+                Stage::Complete => break,
+            }
+        }
+        Ok(bytes.len() - rest.len())
+    }
+
+    /// Holds `n` bytes, as far as they have come.
+    fn hold(&mut self, rest: &mut &[u8], n: usize) -> bool {
+        let more = rest.len().min(n.saturating_sub(self.held.len()));
+        let (now, after) = rest.split_at(more);
+        self.held.extend_from_slice(now);
+        self.count(more);
+        *rest = after;
+        self.held.len() >= n
+    }
+
+    fn count(&mut self, n: usize) {
+        // Not more than was left.
+        self.left = self.left.saturating_sub(n as u32);
+    }
+
+    /// What a field with this head is read as.
+    fn field(&self, kind: u8, len: u32) -> Result<Stage, Malformed> {
+        // At most MAX_LENGTH.
+        let size = len as usize;
+        let again = match kind {
+            ID => self.id.is_some(),
+            SECRET => self.secret.is_some(),
+            SERVICES => !self.offers.is_empty() || self.credentials().is_none(),
+            WINDOW => self.window.is_some(),
+            _ => false,
+        };
+        match kind {
+            _ if again => Err(Malformed::FieldOrder(kind)),
+            ID | SECRET if !(1..=MAX_NAME).contains(&size) => Err(Malformed::NameLength(len)),
+            WINDOW if size != 4 => Err(Malformed::FieldLength(kind)),
+            ID | SECRET | WINDOW => Ok(Stage::Value(kind, size)),
+            SERVICES if size == 0 => Err(Malformed::ServicesLength),
+            SERVICES => Ok(Stage::Services(size)),
+            _ => Ok(Stage::Skip(size)),
+        }
+    }
+
+    /// Takes the options that are whole; `len` bytes of them are held or to come.
+    fn services(&mut self, len: usize) -> Result<Stage, Malformed> {
+        let mut used = 0;
+        loop {
+            let rest = self.held.get(used..).unwrap_or_default();
+            let Some(((offer, more), after)) = read_offer(rest)? else {
+                if rest.len() == len - used {
+                    // The field ends within an option.
+                    return Err(Malformed::ServicesLength);
+                }
+                break;
+            };
+            if self.offers.len() >= MAX_OPTIONS {
+                return Err(Malformed::TooManyOptions);
+            }
+            used += rest.len() - after.len();
+            self.offers.push(offer);
+            match (more, len - used) {
+                (true, 0) => return Err(Malformed::ServicesLength),
+                (true, _) => {}
+                (false, 0) => {
+                    self.held.clear();
+                    return Ok(Stage::Field);
+                }
+                (false, _) => return Err(Malformed::ServicesLength),
+            }
+        }
+        self.held.drain(..used);
+        Ok(Stage::Services(len - used))
+    }
+
+    fn check_complete(&self) -> Result<(), Malformed> {
+        let missing = [
+            (ID, self.id.is_none()),
+            (SECRET, self.secret.is_none()),
+            (SERVICES, self.offers.is_empty()),
+        ];
+        match missing.into_iter().find(|(_, missing)| *missing) {
+            Some((kind, _)) => Err(Malformed::FieldMissing(kind)),
+            None => Ok(()),
+        }
+    }
+
+    /// Id and secret, once they have been read.
+    pub fn credentials(&self) -> Option<Credentials<'_>> {
+        let (id, secret) = (self.id.as_deref()?, self.secret.as_deref()?);
+        Some(Credentials { id, secret })
+    }
+
+    /// The hello, once its last byte has been read; else the reader again.
+    pub fn finish(self) -> Result<Hello, Self> {
+        match self {
+            Self {
+                stage: Stage::Complete,
+                id: Some(id),
+                secret: Some(secret),
+                offers,
+                window,
+                ..
+            } => Ok(Hello {
+                id,
+                secret,
+                offers,
+                window: window.unwrap_or_default(),
+            }),
+            unfinished => Err(unfinished),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hello(offers: Vec<Offer>) -> Hello {
+        Hello {
+            id: "id1".into(),
+            secret: (*b"secret1").into(),
+            offers,
+            window: 32 * 1024,
+        }
+    }
+
+    fn id_alone() -> Vec<Offer> {
+        vec![Offer::Host {
+            tls: false,
+            prefix: None,
+        }]
+    }
+
+    /// Reads in pieces of `step`, from behind magic and version; says how much it took.
+    fn decode(mut reader: Reader, bytes: &[u8], step: usize) -> Result<(Hello, usize), Malformed> {
+        let mut used = 0;
+        loop {
+            let piece = &bytes[used..bytes.len().min(used + step)];
+            assert!(!piece.is_empty(), "the hello does not end");
+            used += reader.feed(piece)?;
+            assert!(reader.held.len() <= 2 * MAX_NAME, "it holds too much");
+            reader = match reader.finish() {
+                Ok(hello) => return Ok((hello, used)),
+                Err(unfinished) => unfinished,
+            };
+        }
+    }
+
+    /// What a hello with these fields is refused for.
+    fn refused(fields: &[(u8, &[u8])]) -> Malformed {
+        let mut bytes = Vec::new();
+        for (kind, value) in fields {
+            field(&mut bytes, *kind, value);
+        }
+        decode(Reader::new(), &begin(&bytes)[2..], 1000).unwrap_err()
+    }
+
+    const WHO: [(u8, &[u8]); 2] = [(ID, b"i"), (SECRET, b"s")];
+
+    #[test]
+    fn fields_and_capabilities_nobody_knows_are_passed_over() {
+        let mut fields = Vec::new();
+        field(&mut fields, 0x77, &[1; 300]);
+        fields.extend(encode_registration(&hello(id_alone())));
+        field(&mut fields, 0xFF, &[]);
+        let mut bytes = begin(&fields);
+        bytes[6..10].copy_from_slice(&[0xFF; 4]);
+        for step in [1, 7, 1000] {
+            let (read, used) = decode(Reader::new(), &bytes[2..], step).unwrap();
+            assert_eq!((&*read.id, read.window), ("id1", 0));
+            assert_eq!(used, bytes.len() - 2);
+        }
+    }
+
+    #[test]
+    fn a_hello_ends_like_the_head_of_a_request() {
+        assert!(encode(&hello(id_alone())).ends_with(b"\r\n\r\n"));
+    }
+
+    #[test]
+    fn credentials_can_be_judged_before_the_services_are_read() {
+        let bytes = encode(&hello(id_alone()));
+        let mut reader = Reader::new();
+        let used = reader.feed(&bytes[2..]).unwrap();
+        assert_eq!(used, 8 + 4 + 3 + 4 + 7);
+        assert_eq!(reader.credentials().unwrap().secret, b"secret1");
+        assert!(reader.finish().is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_hello_is_named() {
+        let [id, secret] = WHO;
+        let services: (u8, &[u8]) = (SERVICES, &[0x00]);
+        let long = [b'x'; MAX_NAME + 1];
+        for (fields, wanted) in [
+            (&[][..], Malformed::FieldMissing(ID)),
+            (&[id], Malformed::FieldMissing(SECRET)),
+            (
+                &[id, secret, (0x77, &[])],
+                Malformed::FieldMissing(SERVICES),
+            ),
+            (&[id, services], Malformed::FieldOrder(SERVICES)),
+            (&[id, id], Malformed::FieldOrder(ID)),
+            (
+                &[id, secret, services, services],
+                Malformed::FieldOrder(SERVICES),
+            ),
+            (&[(ID, &[])], Malformed::NameLength(0)),
+            (&[(SECRET, &long)], Malformed::NameLength(201)),
+            (&[(ID, &[0xFF])], Malformed::NotText),
+            (&[(WINDOW, &[0; 3])], Malformed::FieldLength(WINDOW)),
+            (&[id, secret, (SERVICES, &[])], Malformed::ServicesLength),
+            (
+                &[id, secret, (SERVICES, &[0x01, 0])],
+                Malformed::ServicesLength,
+            ),
+            (
+                &[id, secret, (SERVICES, &[0x00, 0x00])],
+                Malformed::ServicesLength,
+            ),
+            (
+                &[id, secret, (SERVICES, &[0x02, 0x00])],
+                Malformed::ServicesLength,
+            ),
+            (
+                &[id, secret, (SERVICES, &[0x06])],
+                Malformed::UnknownOption(0x06),
+            ),
+        ] {
+            assert_eq!(refused(fields), wanted, "{fields:?}");
+        }
+        let most = [[0x02, 0x00].repeat(MAX_OPTIONS), vec![0x00]].concat();
+        assert_eq!(
+            refused(&[id, secret, (SERVICES, &most)]),
+            Malformed::TooManyOptions
+        );
+    }
+
+    #[test]
+    fn lengths_are_judged_before_anything_is_held() {
+        for len in [0u32, 3, MAX_LENGTH + 1, u32::MAX] {
+            let bytes = [len.to_be_bytes(), [0; 4]].concat();
+            let refused = decode(Reader::new(), &bytes, 8);
+            assert_eq!(refused.unwrap_err(), Malformed::HelloLength(len));
+        }
+        // A field that says it is longer than the hello.
+        let bytes = [0, 0, 0, 9, 0, 0, 0, 0, ID, 0, 0, 2, 0];
+        let refused = decode(Reader::new(), &bytes, 13);
+        assert_eq!(refused.unwrap_err(), Malformed::FieldLength(ID));
+    }
+
+    #[test]
+    fn an_answer_is_known_by_its_first_bytes_and_passed_over_whole() {
+        let mut bytes = answer();
+        assert_eq!(bytes, [0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 0]);
+        bytes.extend([0xAA; 9]);
+        for cut in 0..10 {
+            assert_eq!(answer_length(&bytes[..cut]), Ok(None));
+        }
+        assert_eq!(answer_length(&bytes), Ok(Some(10)));
+        for other in [&b"HTTP/1.1 400"[..], &[0x15, 3, 1], &[0xF0, 1]] {
+            assert_eq!(answer_length(other), Err(Malformed::NotAnAnswer));
+        }
+        let long = [0xF0, 0x20, 0, 1, 0, 0];
+        assert_eq!(answer_length(&long), Err(Malformed::HelloLength(0x1_0000)));
+    }
+
+    fn any_offer() -> impl Strategy<Value = Offer> {
+        prop_oneof![
+            (any::<bool>(), proptest::option::of("[a-z0-9é]{1,60}")).prop_map(|(tls, prefix)| {
+                Offer::Host {
+                    tls,
+                    prefix: prefix.map(Into::into),
+                }
+            }),
+            (any::<bool>(), any::<u16>()).prop_map(|(random, port)| Offer::Tcp { random, port }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_in_pieces_of_any_size(
+            id in "\\PC{1,50}",
+            secret in proptest::collection::vec(any::<u8>(), 1..=MAX_NAME),
+            offers in proptest::collection::vec(any_offer(), 1..40),
+            window in any::<u32>(),
+            step in 1usize..40,
+        ) {
+            let hello = Hello { id: id.into(), secret: secret.into(), offers, window };
+            let mut bytes = encode(&hello);
+            let len = bytes.len() - 2;
+            bytes.extend_from_slice(&[0xAA; 50]);
+            let (read, used) = decode(Reader::new(), &bytes[2..], step).unwrap();
+            prop_assert_eq!(&read, &hello);
+            prop_assert_eq!(used, len);
+
+            let mut bytes = encode_registration(&hello);
+            let len = bytes.len();
+            bytes.extend_from_slice(&[0xAA; 50]);
+            let reader = Reader::registration(u32::try_from(len).unwrap());
+            let (read, used) = decode(reader, &bytes, step).unwrap();
+            prop_assert_eq!(read, Hello { window: 0, ..hello });
+            prop_assert_eq!(used, len);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_harm(
+            len in 0..600u16, bytes in proptest::collection::vec(any::<u8>(), 0..900),
+        ) {
+            let [high, low] = len.to_be_bytes();
+            let bytes = [&[0, 0, high, low], &bytes[..]].concat();
+            let mut reader = Reader::new();
+            let mut at = 0;
+            while at < bytes.len() && reader.stage != Stage::Complete {
+                let piece = &bytes[at..bytes.len().min(at + 9)];
+                let Ok(used) = reader.feed(piece) else { break };
+                prop_assert!(used <= piece.len() && reader.held.len() <= 2 * MAX_NAME);
+                at += used;
+            }
+        }
+    }
+}
