@@ -51,16 +51,30 @@ fn metric(api: SocketAddr, name: &str) -> u64 {
 
 /// `/clients` without the times, which are checked.
 fn clients(api: SocketAddr) -> String {
-    const SINCE: &str = "\"since\": ";
     let page = text(api, "/clients");
-    let mut parts = page.trim_end().split(SINCE);
+    let now = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
+    let shown = masked(page.trim_end(), "\"since\": ", "T", |since| {
+        let since: u64 = since.parse().expect("a time");
+        assert!((now - 100..=now).contains(&since), "{since} at {now}");
+    });
+    masked(&shown, "\"rtt\": ", "R", |millis| {
+        let millis: f64 = millis.parse().expect("a round-trip time");
+        assert!((0.0..60_000.0).contains(&millis), "{millis} ms");
+    })
+}
+
+/// The page with `mask` for every number behind `name`, each of which is checked.
+fn masked(page: &str, name: &str, mask: &str, check: impl Fn(&str)) -> String {
+    let mut parts = page.split(name);
     let mut shown = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let (since, rest) = part.split_once(',').expect("more behind a time");
-        let since: u64 = since.parse().expect("a time");
-        let now = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
-        assert!((now - 100..=now).contains(&since), "{since} at {now}");
-        shown += &format!("{SINCE}T,{rest}");
+        let end = part.find([',', '}']).expect("more behind a number");
+        let (number, rest) = part.split_at(end);
+        let known = number != "null";
+        if known {
+            check(number);
+        }
+        shown += &format!("{name}{}{rest}", if known { mask } else { number });
     }
     shown
 }
@@ -238,7 +252,7 @@ fn every_byte_of_a_transfer_is_counted_once() {
         format!(
             "{{\"clients\": [{{\"id\": \"id1\", \"since\": T, \"tunnels\": 1, \"prefixes\": [], \
              \"tlsPrefixes\": [], \"ports\": [{port}], \"streams\": 1, \"streamsTotal\": 1, \
-             \"bytesUp\": 250001, \"bytesDown\": 100003}}], \"more\": 0}}"
+             \"bytesUp\": 250001, \"bytesDown\": 100003, \"rtt\": null}}], \"more\": 0}}"
         )
     );
 
@@ -313,7 +327,7 @@ fn a_real_client_is_described_as_it_is() {
         "{{\"clients\": [{{\"id\": \"id1\", \"since\": T, \"tunnels\": 1, \
          \"prefixes\": [\"id1-one\", \"id1-two\"], \"tlsPrefixes\": [\"id1\"], \
          \"ports\": [{port}], \"streams\": 0, \"streamsTotal\": 1, \"bytesUp\": {}, \
-         \"bytesDown\": {}}}], \"more\": 0}}",
+         \"bytesDown\": {}, \"rtt\": R}}], \"more\": 0}}",
         answer.len(),
         asked.len()
     );

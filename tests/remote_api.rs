@@ -21,7 +21,7 @@ fn id1() -> Vec<u8> {
 fn asking(api: &Api, more: &str) -> Gt {
     let url = format!("http://{}/where?key=k1", api.addr);
     client(&format!(
-        "-remoteAPI {url} -id id&1 -secret secret1 -reconnectDelay 100ms {more}"
+        "-wire 1 -remoteAPI {url} -id id&1 -secret secret1 -reconnectDelay 100ms {more}"
     ))
 }
 
@@ -145,7 +145,7 @@ fn an_api_that_is_down_at_first_is_waited_for() {
     let port = common::ports::free_port();
     let server = PeerServer::start();
     let mut client = client(&format!(
-        "-remoteAPI http://127.0.0.1:{port} -id id&1 -secret secret1 -reconnectDelay 100ms \
+        "-wire 1 -remoteAPI http://127.0.0.1:{port} -id id&1 -secret secret1 -reconnectDelay 100ms \
          -local http://127.0.0.1:1"
     ));
     client.wait_for(&format!("connecting to 127.0.0.1:{port}: "));

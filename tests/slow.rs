@@ -96,7 +96,7 @@ fn a_visitor_that_does_not_read_its_last_bytes_costs_no_processor_time() {
 }
 
 #[test]
-fn a_visitor_that_does_not_read_holds_up_others_for_ten_seconds_at_most() {
+fn a_visitor_that_does_not_read_holds_up_others_of_gt_1_for_ten_seconds_at_most() {
     let source = service::source(Arc::new(vec![7; 64 * 1024 * 1024]));
     let page = service::http(0, "page");
     let mut server = server_of_id1("-hostNumber 2");
@@ -104,7 +104,8 @@ fn a_visitor_that_does_not_read_holds_up_others_for_ten_seconds_at_most() {
     let _client = client_of_id1(
         addr,
         &format!(
-            "-remoteConnections 1 -local http://{} -hostPrefix source -local http://{} -hostPrefix page",
+            "-wire 1 -remoteConnections 1 \
+             -local http://{} -hostPrefix source -local http://{} -hostPrefix page",
             source.addr, page.addr
         ),
     );

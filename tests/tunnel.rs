@@ -147,9 +147,9 @@ fn five_thousand_connections_leave_no_descriptors() {
 }
 
 #[test]
-fn a_reset_by_the_visitor_reaches_the_service_as_an_end() {
+fn a_reset_by_the_visitor_reaches_the_service_as_an_end_where_the_wire_has_no_reset() {
     let (service, reports) = service::sink();
-    let setup = to(&service, "");
+    let setup = to(&service, "-wire 1");
     let mut visitor = connect(setup.at);
     visitor.write_all(b"then gone").expect("send");
     // The acknowledgement says that it has arrived; from here on only the end is missing.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 fn with_tunnel(service: &Service, more: &str) -> (PeerServer, Gt, Peer) {
     let server = PeerServer::start();
     let client = client(&format!(
-        "-remote tcp://{} -id id1 -secret secret1 -reconnectDelay 10ms -local tcp://{} {more}",
+        "-wire 1 -remote tcp://{} -id id1 -secret secret1 -reconnectDelay 10ms -local tcp://{} {more}",
         server.addr, service.addr
     ));
     let peer = server.accept_ready(&tcp_hello());
@@ -35,7 +35,7 @@ fn tcp_hello() -> Vec<u8> {
 fn with_http(local: &str, more: &str) -> (PeerServer, Gt, Peer) {
     let server = PeerServer::start();
     let client = client(&format!(
-        "-remote tcp://{} -id id1 -secret secret1 -reconnectDelay 10ms -local http://{local} {more}",
+        "-wire 1 -remote tcp://{} -id id1 -secret secret1 -reconnectDelay 10ms -local http://{local} {more}",
         server.addr
     ));
     let peer = server.accept_ready(&hello("id1", "secret1", &[0x00]));
@@ -74,7 +74,7 @@ fn the_hello_says_the_services_in_their_order() {
     for (id, flags, services) in cases {
         let server = PeerServer::start();
         let mut client = client(&format!(
-            "-remote {} -id {id} -secret secret1 {flags}",
+            "-wire 1 -remote {} -id {id} -secret secret1 {flags}",
             server.addr
         ));
         let mut bytes = vec![0xF0, 0x01, u8::try_from(id.len()).unwrap()];
@@ -92,7 +92,7 @@ fn a_client_without_a_secret_makes_one_up() {
     let said = || {
         let server = PeerServer::start();
         let _client = client(&format!(
-            "-remote {} -id id1 -local http://127.0.0.1",
+            "-wire 1 -remote {} -id id1 -local http://127.0.0.1",
             server.addr
         ));
         let mut peer = server.accept();
@@ -108,7 +108,7 @@ fn a_client_without_a_secret_makes_one_up() {
 fn infos_may_come_in_pieces_before_ready() {
     let server = PeerServer::start();
     let mut client = client(&format!(
-        "-remote {} -id id1 -secret secret1 -local tcp://127.0.0.1:22",
+        "-wire 1 -remote {} -id id1 -secret secret1 -local tcp://127.0.0.1:22",
         server.addr
     ));
     let mut peer = server.accept();
@@ -415,7 +415,7 @@ fn every_error_is_one_clear_line_and_a_new_try() {
     ] {
         let server = PeerServer::start();
         let mut client = client(&format!(
-            "-remote {} -id id1 -secret secret1 -reconnectDelay 10ms -local http://127.0.0.1",
+            "-wire 1 -remote {} -id id1 -secret secret1 -reconnectDelay 10ms -local http://127.0.0.1",
             server.addr
         ));
         for _ in 0..2 {
@@ -436,7 +436,7 @@ fn every_error_is_one_clear_line_and_a_new_try() {
 fn error_2_names_the_port_that_could_not_be_opened() {
     let server = PeerServer::start();
     let mut client = client(&format!(
-        "-remote {} -id id1 -secret secret1 -reconnectDelay 10ms \
+        "-wire 1 -remote {} -id id1 -secret secret1 -reconnectDelay 10ms \
          -local http://127.0.0.1 -local tcp://127.0.0.1:22 -remoteTCPPort 2222",
         server.addr
     ));
@@ -468,7 +468,7 @@ fn idle_tunnels_are_kept_as_many_as_asked_for() {
     let service = service::echo();
     let server = PeerServer::start();
     let _client = client(&format!(
-        "-remote tcp://{} -id id1 -secret secret1 -local tcp://{} \
+        "-wire 1 -remote tcp://{} -id id1 -secret secret1 -local tcp://{} \
          -remoteConnections 3 -remoteIdleConnections 3",
         server.addr, service.addr
     ));
@@ -479,7 +479,7 @@ fn idle_tunnels_are_kept_as_many_as_asked_for() {
 fn several_remotes_have_a_tunnel_each() {
     let (one, two) = (PeerServer::start(), PeerServer::start());
     let _client = client(&format!(
-        "-remote {} -remote {} -id id1 -secret secret1 -local http://127.0.0.1 -hostPrefix x",
+        "-wire 1 -remote {} -remote {} -id id1 -secret secret1 -local http://127.0.0.1 -hostPrefix x",
         one.addr, two.addr
     ));
     let hello = hello("id1", "secret1", &prefix_option("x"));

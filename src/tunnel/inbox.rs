@@ -466,6 +466,7 @@ impl Core {
     fn ended_by_peer(&mut self, task: u32, why: Why) {
         if let Some(entry) = self.streams.get_mut(&task) {
             entry.end(why);
+            self.answered += usize::from(entry.becomes_answered());
             // What waits cannot grow any more: nobody has to wait for it.
             let relieved = std::mem::take(&mut entry.full);
             self.relieve(0, relieved);

@@ -145,6 +145,8 @@ struct Core {
     round_trip: RoundTrip,
     /// Bytes moved when it was last measured.
     measured: u64,
+    /// Streams that only wait for the last word of who asked.
+    answered: usize,
     /// Streams whose backlog is full and may grow.
     full: usize,
     /// Bytes in all backlogs.
@@ -180,6 +182,7 @@ impl Tunnel {
                 budget: (policy.version == Version::Two).then(|| Budget::new(policy.growth)),
                 round_trip: RoundTrip::default(),
                 measured: 0,
+                answered: 0,
                 full: 0,
                 waiting: 0,
                 sent: Tick::now(),
@@ -280,7 +283,7 @@ impl Tunnel {
         let core = lock(&self.0);
         let open = !core.over && core.closing == Closing::Open;
         let stalled = if core.is_stalled() { usize::MAX / 2 } else { 0 };
-        open.then(|| core.streams.len() + stalled)
+        open.then(|| core.streams.len().saturating_sub(core.answered) + stalled)
     }
 
     /// Whether it neither is closing nor has ended.
@@ -441,6 +444,7 @@ impl Core {
             return;
         };
         self.relieve(entry.waiting(), entry.full);
+        self.answered -= usize::from(entry.answered_whole);
         if let Some(budget) = &mut self.budget {
             budget.end(&entry.window);
         }

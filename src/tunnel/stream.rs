@@ -50,9 +50,12 @@ pub(super) struct Entry {
     waker: Option<Waker>,
     /// The service, until the peer knows it.
     unannounced: Option<u16>,
+    opened_here: bool,
     ended: Option<Why>,
     /// We have ended our direction.
     finished: bool,
+    /// The end that did not open it has said all it had to say.
+    pub answered_whole: bool,
     /// What the peer is told when the stream goes, if it is not the end in good order.
     failure: Option<Reason>,
     pub full: bool,
@@ -84,8 +87,10 @@ impl Entry {
             backlog: Backlog::default(),
             waker: None,
             unannounced,
+            opened_here: unannounced.is_some(),
             ended: None,
             finished: false,
+            answered_whole: false,
             failure: None,
             full: false,
             turn: Turn::None,
@@ -163,6 +168,16 @@ impl Entry {
     /// Why both directions have ended, if they have.
     fn cut(&self) -> Option<Why> {
         self.ended.filter(|why| *why != Why::Finished)
+    }
+
+    /// Whether only the last word of the end that opened it is missing, and that is new.
+    pub fn becomes_answered(&mut self) -> bool {
+        let whole = if self.opened_here {
+            self.ended == Some(Why::Finished)
+        } else {
+            self.finished
+        };
+        whole && !std::mem::replace(&mut self.answered_whole, true)
     }
 
     /// Whether more bytes may come.
@@ -321,6 +336,7 @@ impl Stream {
                 if !std::mem::replace(&mut entry.finished, true) && !entry.has_ended() {
                     core.outbox.push(Head::Finish { task });
                 }
+                core.answered += usize::from(entry.becomes_answered());
             }
         });
         true

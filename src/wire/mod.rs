@@ -8,6 +8,8 @@ pub mod frame;
 mod gt1;
 mod gt2;
 pub mod hello;
+#[cfg(test)]
+mod tests;
 
 /// First byte of every tunnel, on every listener.
 pub const MAGIC: u8 = 0xF0;

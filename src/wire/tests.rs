@@ -1,0 +1,149 @@
+//! The examples of docs/wire.md are what is written and read here.
+
+use super::frame::{Head, Signal};
+use super::hello::{answer, answer_length, Hello, Offer, Reader};
+use super::Version;
+
+const PAGE: &str = include_str!("../../docs/wire.md");
+
+/// The lines of the block with this name.
+fn block(name: &str) -> Vec<&'static str> {
+    let start = format!("```{name}\n");
+    let (_, rest) = PAGE.split_once(&start).expect("the block");
+    let (lines, _) = rest.split_once("```").expect("its end");
+    lines.lines().collect()
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let pairs = digits.chunks(2).map(|pair| {
+        let pair = std::str::from_utf8(pair).unwrap();
+        u8::from_str_radix(pair, 16).unwrap()
+    });
+    pairs.collect()
+}
+
+/// An example: the bytes of a head, how many follow it, and what it is in words.
+fn example(line: &str) -> (Vec<u8>, usize, &str) {
+    let words = line.find(|c: char| c.is_ascii_lowercase()).expect("words");
+    let (hex, words) = line.split_at(words);
+    let (head, payload) = hex.split_once('(').unwrap_or((hex, ""));
+    (bytes(head), bytes(payload).len(), words)
+}
+
+/// The page's words for a head.
+fn words(head: Head) -> String {
+    match head {
+        Head::Data { task, len } => format!("data stream={task} length={len}"),
+        Head::Open {
+            task,
+            service,
+            window,
+            len,
+        } => format!("open stream={task} service={service} window={window} length={len}"),
+        Head::Finish { task } => format!("finish stream={task}"),
+        Head::Close { task } => format!("close stream={task}"),
+        Head::Reset { task, reason } => format!("reset stream={task} reason={}", reason.code()),
+        Head::Credit { task, bytes } => format!("credit stream={task} bytes={bytes}"),
+        Head::Ping(number) => format!("ping number={number}"),
+        Head::Pong(number) => format!("pong number={number}"),
+        Head::Registration { len } => format!("registration length={len}"),
+        Head::Skip { len } => format!("skip length={len}"),
+        Head::Signal(signal) => match signal {
+            Signal::Close => "close".to_owned(),
+            Signal::Ready => "ready".to_owned(),
+            Signal::Services => "services".to_owned(),
+            Signal::Reconnect => "reconnect".to_owned(),
+            Signal::Error(super::frame::Refusal::PortNotOpened(service)) => {
+                format!("error code=2 service={service}")
+            }
+            Signal::Error(refusal) => format!("error code={}", refusal.code()),
+            Signal::PortOpened { service, port } => {
+                format!("port-opened service={service} port={port}")
+            }
+            Signal::Ping | Signal::OtherInfo(_) => panic!("GT/1 alone has it"),
+        },
+    }
+}
+
+/// How many bytes follow a head.
+fn following(head: Head) -> u32 {
+    match head {
+        Head::Data { len, .. }
+        | Head::Open { len, .. }
+        | Head::Registration { len }
+        | Head::Skip { len } => len,
+        _ => 0,
+    }
+}
+
+#[test]
+fn every_frame_of_the_page_is_what_it_says() {
+    let lines = block("frames");
+    for line in &lines {
+        let (head_bytes, payload, said) = example(line);
+        let (head, used) = Version::Two.parse(&head_bytes).unwrap().expect(line);
+        assert_eq!(
+            (words(head).as_str(), used),
+            (said, head_bytes.len()),
+            "{line}"
+        );
+        assert_eq!(following(head), u32::try_from(payload).unwrap(), "{line}");
+        assert_eq!(Version::Two.encode(head).as_slice(), head_bytes, "{line}");
+    }
+    assert_eq!(lines.len(), 17);
+}
+
+#[test]
+fn frames_of_later_versions_are_read_as_the_page_says() {
+    let lines = block("frames-of-later-versions");
+    for line in &lines {
+        let (head_bytes, payload, said) = example(line);
+        let (head, used) = Version::Two.parse(&head_bytes).unwrap().expect(line);
+        assert_eq!(
+            (words(head).as_str(), used),
+            (said, head_bytes.len()),
+            "{line}"
+        );
+        assert_eq!(following(head), u32::try_from(payload).unwrap(), "{line}");
+    }
+    assert_eq!(lines.len(), 3);
+}
+
+fn host(prefix: Option<&str>) -> Offer {
+    Offer::Host {
+        tls: false,
+        prefix: prefix.map(Into::into),
+    }
+}
+
+#[test]
+fn the_hellos_of_the_page_are_what_it_says() {
+    let port = Offer::Tcp {
+        random: false,
+        port: 2222,
+    };
+    for (name, offers) in [
+        ("client-hello", vec![host(None)]),
+        (
+            "client-hello-of-three",
+            vec![port, host(Some("1")), host(Some("2"))],
+        ),
+    ] {
+        let example = bytes(&block(name).concat());
+        let hello = Hello {
+            id: "id1".into(),
+            secret: (*b"secret1").into(),
+            offers,
+            window: 32768,
+        };
+        assert_eq!(hello.encode(Version::Two), example, "{name}");
+        let mut reader = Reader::new(Version::Two);
+        let credentials = reader.feed(&example[2..]).unwrap();
+        reader.feed(&example[2 + credentials..]).unwrap();
+        assert_eq!(reader.finish().unwrap(), hello, "{name}");
+    }
+    let example = bytes(&block("server-hello").concat());
+    assert_eq!(answer(), example);
+    assert_eq!(answer_length(&example), Ok(Some(example.len())));
+}
