@@ -2,12 +2,11 @@
 //! streams at once; what concerns the session comes out as [`Event`]s.
 
 use super::closing::Closing;
-use super::stream::Entry;
 use super::throttle::Throttle;
-use super::{lock, Core, Peer, Stream, Tunnel, Why};
+use super::{lock, Peer, Stream, Tunnel, Why};
 use crate::net::clock::Tick;
 use crate::net::{with_scratch, Bucket, Conn};
-use crate::wire::frame::{Head, Reason, Signal, MAX_HEAD};
+use crate::wire::frame::{Head, Signal, MAX_HEAD};
 use crate::wire::hello::{Hello, Reader};
 use crate::wire::{Malformed, Version};
 use async_io::Timer;
@@ -415,81 +414,5 @@ impl Drop for Inbox {
     /// Without a reader there is no tunnel.
     fn drop(&mut self) {
         lock(&self.tunnel.0).end(false);
-    }
-}
-
-impl Core {
-    /// Payload for a stream. Bytes of a stream nobody knows are dropped.
-    fn deliver(&mut self, task: u32, payload: &[u8], now: Tick) {
-        if let Some(entry) = self.streams.get_mut(&task) {
-            if entry.expects_more() {
-                self.traffic.count_received(payload.len());
-            }
-            let before = entry.waiting();
-            let filled = entry.deliver(payload, now, self.policy.backlog);
-            let more = entry.waiting() - before;
-            self.waiting += more;
-            self.full += usize::from(filled);
-            if self.budget.is_some() {
-                if more < payload.len() {
-                    self.give_credit(task, false);
-                }
-                if self.waiting > self.policy.backlogs {
-                    self.shed(now);
-                }
-            }
-        }
-    }
-
-    /// The peer sends `len` bytes of a stream. Those of one that nobody knows, as when it has
-    /// ended here a moment ago, are dropped when they come.
-    fn spend(&mut self, task: u32, len: u32) -> Result<(), Malformed> {
-        match (&self.budget, self.streams.get_mut(&task)) {
-            (Some(_), Some(entry)) if len > entry.window.left() => Err(Malformed::Overrun(task)),
-            (Some(_), Some(entry)) => {
-                entry.window.spend(len);
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn credit(&mut self, task: u32, bytes: u32) -> Result<(), Malformed> {
-        let entry = self.streams.get_mut(&task);
-        if entry.is_none_or(|entry| entry.credit(bytes)) {
-            Ok(())
-        } else {
-            Err(Malformed::TooMuchCredit(task))
-        }
-    }
-
-    fn ended_by_peer(&mut self, task: u32, why: Why) {
-        if let Some(entry) = self.streams.get_mut(&task) {
-            entry.end(why);
-            self.answered += usize::from(entry.becomes_answered());
-            // What waits cannot grow any more: nobody has to wait for it.
-            let relieved = std::mem::take(&mut entry.full);
-            self.relieve(0, relieved);
-        }
-    }
-
-    /// A stream of the peer's begins; false if it is not new or there may be no more. The
-    /// peer is told of the latter.
-    fn accept(&mut self, task: u32, credit: u32, most: usize) -> bool {
-        if self.streams.contains_key(&task) {
-            return false;
-        }
-        if self.over || self.streams.len() >= most {
-            let reason = Reason::TooManyStreams;
-            self.outbox.push(Head::Reset { task, reason });
-            return false;
-        }
-        let mut entry = Entry::opened_by_peer();
-        if let Some(budget) = &mut self.budget {
-            entry = entry.with_windows(credit, budget.window_of_peer());
-        }
-        self.streams.insert(task, entry);
-        self.traffic.count_stream();
-        true
     }
 }

@@ -12,6 +12,8 @@
 mod backlog;
 mod buffer;
 mod closing;
+mod core;
+mod entry;
 mod inbox;
 mod outbox;
 mod queue;
@@ -24,26 +26,23 @@ mod throttle;
 mod traffic;
 mod window;
 
+pub use entry::Why;
 pub use inbox::{Event, Inbox};
 pub use relay::{Finish, Relay};
-pub use stream::{Stream, Why};
+pub use stream::Stream;
 pub use traffic::Traffic;
 pub use window::{Growth, FIRST as FIRST_WINDOW};
 
-use crate::net::clock::{self, Tick};
+use self::core::Core;
+use crate::net::clock::Tick;
 use crate::net::{Bucket, Conn};
-use crate::wire::frame::{Head, Signal};
+use crate::wire::frame::Signal;
 use crate::wire::Version;
-use closing::{Closing, Step};
-use outbox::{Outbox, Writer};
-use queue::Turn;
-use round_trip::RoundTrip;
-use std::collections::HashMap;
+use closing::Closing;
+use entry::Entry;
+use outbox::Writer;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
 use std::time::{Duration, Instant};
-use stream::Entry;
-use window::Budget;
 
 /// A reader that makes the tunnel wait and has taken nothing for this long is cut off: when
 /// there are other streams behind it,
@@ -53,8 +52,6 @@ pub const STUCK_ALONE: Duration = Duration::from_secs(90);
 
 /// Bytes that the kernel may hold before it sends them, where streams have their turns.
 const UNSENT: u32 = 64 * 1024;
-/// The round-trip time that windows go by is at most so old.
-const FRESH: Duration = Duration::from_secs(1);
 
 /// What one tunnel may hold and how long it waits. Where wire versions or roles differ, they
 /// differ here.
@@ -126,38 +123,6 @@ struct Shared {
     core: Mutex<Core>,
 }
 
-/// What of [`Policy`] is asked for again and again.
-struct Limits {
-    backlog: usize,
-    backlogs: usize,
-    credit: u32,
-}
-
-struct Core {
-    version: Version,
-    outbox: Outbox,
-    streams: HashMap<u32, Entry>,
-    traffic: Traffic,
-    closing: Closing,
-    policy: Limits,
-    /// Of the windows, where there are any.
-    budget: Option<Budget>,
-    round_trip: RoundTrip,
-    /// Bytes moved when it was last measured.
-    measured: u64,
-    /// Streams that only wait for the last word of who asked.
-    answered: usize,
-    /// Streams whose backlog is full and may grow.
-    full: usize,
-    /// Bytes in all backlogs.
-    waiting: usize,
-    /// When the writer last got rid of something.
-    sent: Tick,
-    /// The inbox, while it must not read.
-    inbox: Option<Waker>,
-    over: bool,
-}
-
 fn lock(shared: &Shared) -> MutexGuard<'_, Core> {
     // A panic elsewhere leaves the state whole: every change to it is one step.
     shared.core.lock().unwrap_or_else(PoisonError::into_inner)
@@ -168,27 +133,7 @@ impl Tunnel {
     /// until the tunnel ends; its session has to poll the inbox.
     pub fn new(conn: Arc<Conn>, already: Vec<u8>, policy: Policy) -> (Self, Inbox) {
         let shared = Arc::new(Shared {
-            core: Mutex::new(Core {
-                version: policy.version,
-                outbox: Outbox::new(policy.version),
-                streams: HashMap::new(),
-                traffic: Traffic::default(),
-                closing: Closing::Open,
-                policy: Limits {
-                    backlog: policy.backlog,
-                    backlogs: policy.backlogs,
-                    credit: policy.credit,
-                },
-                budget: (policy.version == Version::Two).then(|| Budget::new(policy.growth)),
-                round_trip: RoundTrip::default(),
-                measured: 0,
-                answered: 0,
-                full: 0,
-                waiting: 0,
-                sent: Tick::now(),
-                inbox: None,
-                over: false,
-            }),
+            core: Mutex::new(Core::new(&policy)),
         });
         if policy.version == Version::Two {
             conn.limit_unsent(UNSENT);
@@ -313,183 +258,5 @@ impl Shared {
     /// The connection is gone, or its end has been sent (`orderly`).
     fn end(&self, orderly: bool) {
         lock(self).end(orderly);
-    }
-}
-
-impl Core {
-    fn take(&mut self, step: Step) {
-        let times = match step {
-            Step::Nothing => return,
-            Step::SayClose => 1,
-            Step::Finish => 2,
-            Step::SayAndFinish => 3,
-            Step::End => return self.end(true),
-        };
-        for _ in 0..times {
-            self.outbox.push(Signal::Close);
-        }
-        if step != Step::SayClose {
-            self.outbox.finish();
-        }
-    }
-
-    /// The end of everything. Streams learn that theirs was cut, unless the peer had closed
-    /// them; what they have received they still deliver.
-    fn end(&mut self, orderly: bool) {
-        self.over = true;
-        self.closing = Closing::Over;
-        if !orderly {
-            self.outbox.fail();
-        } else {
-            self.outbox.finish();
-        }
-        self.cut_streams();
-        self.wake_inbox();
-    }
-
-    fn cut_streams(&mut self) {
-        for entry in self.streams.values_mut() {
-            entry.full = false;
-            entry.end(Why::Lost);
-        }
-        self.full = 0;
-    }
-
-    fn wake_inbox(&mut self) {
-        if let Some(inbox) = self.inbox.take() {
-            inbox.wake();
-        }
-    }
-
-    /// Lets up to `n` of the streams that wait for room try again.
-    fn admit(&mut self, n: usize) {
-        let mut admitted = 0;
-        while admitted < n {
-            let Some(task) = self.outbox.queue.pop() else {
-                break;
-            };
-            // It may have ended meanwhile.
-            if let Some(entry) = self.streams.get_mut(&task) {
-                entry.turn = Turn::Comes;
-                entry.wake();
-                admitted += 1;
-            }
-        }
-    }
-
-    /// A stream whose turn it was, if it was, has sent nothing.
-    fn pass_on(&mut self, turn: Turn) {
-        if turn == Turn::Comes {
-            self.admit(1);
-        }
-    }
-
-    fn ping(&mut self, now: Instant) {
-        match self.version {
-            Version::One => self.outbox.push(Signal::Ping),
-            Version::Two => {
-                let number = self.round_trip.ping(now);
-                self.outbox.push(Head::Ping(number));
-            }
-        }
-    }
-
-    /// Asks how far away the peer is, if that is not known or bytes have moved since.
-    fn measure(&mut self) {
-        if self.version == Version::One {
-            return;
-        }
-        let (now, moved) = (Instant::now(), self.traffic.bytes());
-        let wanted = self.round_trip.get().is_none() || moved != self.measured;
-        if wanted && self.round_trip.is_due(now, FRESH) {
-            self.measured = moved;
-            self.ping(now);
-        }
-    }
-
-    /// Gives the peer credit for what a stream's reader has taken, if it is worth it.
-    fn give_credit(&mut self, task: u32, on_the_way: bool) {
-        let (Some(budget), Some(entry)) = (&mut self.budget, self.streams.get_mut(&task)) else {
-            return;
-        };
-        if !entry.expects_more() {
-            return;
-        }
-        let (waiting, trip) = (entry.waiting(), self.round_trip.least());
-        let credit = entry
-            .window
-            .grant(waiting, on_the_way, trip, clock::micros, budget);
-        if let Some(bytes) = credit {
-            self.outbox.push(Head::Credit { task, bytes });
-            if !on_the_way {
-                self.measure();
-            }
-        }
-    }
-
-    /// Too many bytes wait: who has taken nothing for the longest time loses all.
-    fn shed(&mut self, now: Tick) {
-        let waiting = self.streams.values_mut().filter_map(|entry| {
-            let key = (entry.waits_since(now)?, entry.waiting());
-            Some((key, entry))
-        });
-        if let Some((_, entry)) = waiting.max_by_key(|(key, _)| *key) {
-            entry.end(Why::Stuck);
-            self.waiting = self.waiting.saturating_sub(entry.discard());
-        }
-    }
-
-    fn remove(&mut self, task: u32) {
-        let Some(entry) = self.streams.remove(&task) else {
-            return;
-        };
-        self.relieve(entry.waiting(), entry.full);
-        self.answered -= usize::from(entry.answered_whole);
-        if let Some(budget) = &mut self.budget {
-            budget.end(&entry.window);
-        }
-        if let Some(goodbye) = entry.goodbye(task) {
-            self.outbox.push(goodbye);
-        }
-        self.pass_on(entry.turn);
-        if self.streams.is_empty() {
-            self.streams.shrink_to(16);
-            let step = self.closing.idle();
-            self.take(step);
-        }
-    }
-
-    /// The tunnel must not read.
-    fn is_stalled(&self) -> bool {
-        self.version == Version::One && (self.full > 0 || self.waiting > self.policy.backlogs)
-    }
-
-    /// `taken` bytes have left a backlog, which is (`relieved`) not full any more.
-    fn relieve(&mut self, taken: usize, relieved: bool) {
-        let stalled = self.is_stalled();
-        self.waiting = self.waiting.saturating_sub(taken);
-        self.full = self.full.saturating_sub(usize::from(relieved));
-        if stalled && !self.is_stalled() {
-            self.wake_inbox();
-        }
-    }
-
-    /// Looks at the deadlines of all streams.
-    fn sweep(&mut self, now: Tick) {
-        let limit = if self.streams.len() > 1 {
-            STUCK
-        } else {
-            STUCK_ALONE
-        };
-        let crowded = self.version == Version::One && self.waiting > self.policy.backlogs;
-        for entry in self.streams.values_mut() {
-            if entry.has_lost_sink() {
-                entry.end(Why::Refused);
-            } else if (entry.full || crowded) && entry.is_stuck(now, limit) {
-                entry.end(Why::Stuck);
-            } else if entry.is_idle(now) {
-                entry.end(Why::TimedOut);
-            }
-        }
     }
 }

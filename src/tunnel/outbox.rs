@@ -2,6 +2,7 @@
 //! in one system call, and more gathers meanwhile.
 
 use super::buffer::{Buffer, ROOM};
+use super::core::FEW;
 use super::queue::Queue;
 use super::throttle::Throttle;
 use super::{lock, Shared};
@@ -19,10 +20,12 @@ use std::task::{ready, Context, Poll, Waker};
 const FRAME: usize = 32 * 1024;
 /// A frame is not begun for less room than this.
 const WORTHWHILE: usize = 4 * 1024;
-/// Where streams have their turns: most payload of one frame while others wait,
+/// Where streams have their turns: most payload of one frame,
 const TURN: usize = 16 * 1024;
-/// and what is kept free for streams that send little.
+/// what is kept free for streams that send little,
 const RESERVE: usize = 16 * 1024;
+/// and most payload of one of their frames in there.
+const LITTLE: usize = 2 * 1024;
 /// Frames that wait for no room (closes, signals) may take the outbox to here; above it the
 /// inbox reads no more, so that a peer cannot make us gather answers it does not read.
 pub(super) const FLOODED: usize = 4 * ROOM;
@@ -36,7 +39,7 @@ pub(super) struct Outbox {
     /// The writer, when the connection takes nothing: only a failure wakes it.
     blocked: Option<Waker>,
     /// The connection did not take all of what the writer had last.
-    congested: bool,
+    pub congested: bool,
     pub queue: Queue,
     end: End,
 }
@@ -86,11 +89,12 @@ impl Outbox {
         }
         let (most, worthwhile, frame) = match (self.version, much) {
             (Version::One, _) => (ROOM, WORTHWHILE, FRAME),
-            (Version::Two, false) => (ROOM, 1, TURN),
+            (Version::Two, false) if self.gathering.len() < ROOM - RESERVE => (ROOM, 1, TURN),
+            // A stream that has just begun may turn out to send much.
+            (Version::Two, false) => (ROOM, 1, LITTLE),
             // What is in here already goes before what a keystroke will bring: on a
             // connection that is slow to take it, that should be little.
             (Version::Two, true) if self.congested => (TURN + WORTHWHILE, WORTHWHILE, TURN),
-            (Version::Two, true) if self.queue.is_empty() => (ROOM - RESERVE, WORTHWHILE, FRAME),
             (Version::Two, true) => (ROOM - RESERVE, TURN, TURN),
         };
         let room = most.saturating_sub(self.gathering.len() + MAX_ENCODED);
@@ -99,7 +103,8 @@ impl Outbox {
 
     /// Whether a stream that sends `much` or not has to wait for its turn, room or none.
     pub fn is_queue(&self, much: bool) -> bool {
-        self.version == Version::Two && much && !self.queue.is_empty()
+        // An idle writer admits nobody.
+        self.version == Version::Two && much && self.writer.is_none() && !self.queue.is_empty()
     }
 
     /// Appends a frame whose payload, at most `room` bytes, `fill` puts in place; it says how
@@ -168,7 +173,7 @@ impl Outbox {
     }
 
     /// Takes all that has gathered, or keeps the waker until there is something.
-    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Taken> {
+    pub fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Taken> {
         if self.end == End::Broken {
             return Poll::Ready(Taken::Broken);
         }
@@ -187,7 +192,7 @@ impl Outbox {
     }
 }
 
-enum Taken {
+pub(super) enum Taken {
     Frames(Buffer),
     End,
     Broken,
@@ -247,10 +252,10 @@ impl Writer {
                     let mut core = lock(&self.tunnel);
                     let was_flooded = core.outbox.is_flooded();
                     let taken = core.outbox.poll_take(cx);
-                    // A stream that sends admits the next, so two are enough to keep the
+                    // A stream that sends admits the next, so few are enough to keep the
                     // outbox full. With nothing to send, those that were admitted may have
                     // ended without a word, so all of them may try.
-                    core.admit(if taken.is_pending() { usize::MAX } else { 2 });
+                    core.admit(if taken.is_pending() { usize::MAX } else { FEW });
                     match ready!(taken) {
                         Taken::Frames(frames) => {
                             self.sending = frames;

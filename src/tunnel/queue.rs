@@ -9,9 +9,20 @@ const IN_A_ROW: u32 = 4;
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     /// First come, first served: who sends much has a frame's turn, then all others have theirs.
-    much: VecDeque<u32>,
-    little: VecDeque<u32>,
+    much: VecDeque<Place>,
+    little: VecDeque<Place>,
+    /// The number of the last that came.
+    last: u32,
     in_a_row: u32,
+    /// Streams whose turn it is.
+    coming: usize,
+}
+
+/// A stream that waits, and its number among all that have. Numbers wrap.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    number: u32,
+    task: u32,
 }
 
 /// Where a stream stands.
@@ -21,32 +32,66 @@ pub(super) enum Turn {
     #[default]
     None,
     Waits,
-    /// It may send its frame now, before those that wait.
-    Comes,
+    /// It may send its frame now, before those that wait; its number is this.
+    Comes(u32),
 }
 
 impl Queue {
+    /// Whether somebody waits, or is about to send.
     pub fn is_empty(&self) -> bool {
-        self.much.is_empty() && self.little.is_empty()
+        self.much.is_empty() && self.little.is_empty() && self.coming == 0
+    }
+
+    /// Streams whose turn it is.
+    pub fn coming(&self) -> usize {
+        self.coming
+    }
+
+    /// It is the turn of one that was popped.
+    pub fn begin(&mut self) {
+        self.coming += 1;
+    }
+
+    /// One has used its turn, or will not.
+    pub fn end(&mut self) {
+        self.coming = self.coming.saturating_sub(1);
     }
 
     pub fn push(&mut self, task: u32, much: bool) {
-        if much {
-            self.much.push_back(task);
-        } else {
-            self.little.push_back(task);
-        }
+        self.last = self.last.wrapping_add(1);
+        self.insert(task, much, self.last);
     }
 
-    pub fn pop(&mut self) -> Option<u32> {
-        if self.in_a_row < IN_A_ROW || self.much.is_empty() {
-            if let Some(task) = self.little.pop_front() {
+    /// Gives a stream whose turn it was its place back.
+    pub fn insert(&mut self, task: u32, much: bool, number: u32) {
+        let line = if much {
+            &mut self.much
+        } else {
+            &mut self.little
+        };
+        // It belongs to one end or very near it.
+        let earlier = |other: &Place| other.number.wrapping_sub(number) > u32::MAX / 2;
+        let at = match line.back() {
+            Some(last) if !earlier(last) => line.iter().take_while(|other| earlier(other)).count(),
+            _ => line.len(),
+        };
+        line.insert(at, Place { number, task });
+    }
+
+    /// Whose turn it is now.
+    pub fn pop(&mut self) -> Option<(u32, Turn)> {
+        let first = self.in_a_row < IN_A_ROW || self.much.is_empty();
+        let place = match first.then(|| self.little.pop_front()).flatten() {
+            Some(place) => {
                 self.in_a_row = self.in_a_row.saturating_add(1);
-                return Some(task);
+                place
             }
-        }
-        self.in_a_row = 0;
-        self.much.pop_front()
+            None => {
+                self.in_a_row = 0;
+                self.much.pop_front()?
+            }
+        };
+        Some((place.task, Turn::Comes(place.number)))
     }
 }
 
@@ -63,8 +108,28 @@ mod tests {
         for task in 10..20 {
             queue.push(task, false);
         }
-        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        let order: Vec<_> = std::iter::from_fn(|| Some(queue.pop()?.0)).collect();
         assert_eq!(order, [10, 11, 12, 13, 1, 14, 15, 16, 17, 2, 18, 19, 3]);
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn places_that_are_given_back_are_the_same() {
+        let mut queue = Queue {
+            last: u32::MAX - 2,
+            ..Queue::default()
+        };
+        for task in 1..=5 {
+            queue.push(task, true);
+        }
+        let turns = [(); 4].map(|()| queue.pop().unwrap());
+        for (task, turn) in [turns[2], turns[0], turns[3], turns[1]] {
+            let Turn::Comes(number) = turn else {
+                panic!("{turn:?}");
+            };
+            queue.insert(task, true, number);
+        }
+        let order: Vec<_> = std::iter::from_fn(|| Some(queue.pop()?.0)).collect();
+        assert_eq!(order, [1, 2, 3, 4, 5]);
     }
 }

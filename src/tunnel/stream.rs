@@ -1,10 +1,9 @@
-//! One stream of a tunnel, as its owner sees it ([`Stream`]) and as the tunnel does
-//! ([`Entry`]).
+//! One stream of a tunnel, as its owner sees it. As the tunnel sees it, it is an [`Entry`].
 
-use super::backlog::Backlog;
+use super::core::Core;
+use super::entry::{Entry, Why};
 use super::queue::Turn;
-use super::window::{Window, MAX_CREDIT};
-use super::{lock, Core, Tunnel};
+use super::{lock, Tunnel};
 use crate::net::clock::Tick;
 use crate::net::Conn;
 use crate::wire::frame::{Head, Reason};
@@ -12,275 +11,8 @@ use futures_lite::{AsyncRead, AsyncWrite};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{ready, Context, Poll, Waker};
+use std::task::{ready, Context, Poll};
 use std::time::Duration;
-
-/// A stream that sends frames of so many bytes sends much,
-const MUCH: usize = 4 * 1024;
-/// unless it has sent nothing for so long.
-const PAUSE: Duration = Duration::from_millis(200);
-/// Credit in a wire that has none.
-const UNLIMITED: u32 = u32::MAX;
-
-/// Why no more bytes come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// The peer has ended its direction, behind all its bytes; ours goes on.
-    Finished,
-    /// The peer has closed the stream, behind all its bytes.
-    Closed,
-    /// The peer has cut the stream.
-    Reset(Reason),
-    /// The tunnel has ended before the stream did: bytes may be missing.
-    Lost,
-    /// Nothing has moved for the time allowed.
-    TimedOut,
-    /// The reader took nothing while others waited behind it.
-    Stuck,
-    /// The connection it was attached to takes no more bytes.
-    Refused,
-}
-
-/// The tunnel's side of a stream.
-pub(super) struct Entry {
-    /// Where payloads go without a detour, while nothing waits before them.
-    sink: Option<Arc<Conn>>,
-    backlog: Backlog,
-    /// The one task that owns the stream.
-    waker: Option<Waker>,
-    /// The service, until the peer knows it.
-    unannounced: Option<u16>,
-    opened_here: bool,
-    ended: Option<Why>,
-    /// We have ended our direction.
-    finished: bool,
-    /// The end that did not open it has said all it had to say.
-    pub answered_whole: bool,
-    /// What the peer is told when the stream goes, if it is not the end in good order.
-    failure: Option<Reason>,
-    pub full: bool,
-    pub turn: Turn,
-    /// It has sent a large frame last.
-    much: bool,
-    /// Bytes that may be sent.
-    credit: u32,
-    /// Bytes that may come.
-    pub window: Window,
-    /// The peer has sent something.
-    answered: bool,
-    /// We have sent something since.
-    owed: bool,
-    heard: Tick,
-    said: Tick,
-    /// The last time the backlog got shorter.
-    taken: Tick,
-    idle_limit: Option<Duration>,
-    /// Silence in one direction is enough.
-    any_direction: bool,
-}
-
-impl Entry {
-    fn new(unannounced: Option<u16>) -> Self {
-        let now = Tick::now();
-        Self {
-            sink: None,
-            backlog: Backlog::default(),
-            waker: None,
-            unannounced,
-            opened_here: unannounced.is_some(),
-            ended: None,
-            finished: false,
-            answered_whole: false,
-            failure: None,
-            full: false,
-            turn: Turn::None,
-            much: false,
-            credit: UNLIMITED,
-            window: Window::default(),
-            answered: false,
-            owed: false,
-            heard: now,
-            said: now,
-            taken: now,
-            idle_limit: None,
-            any_direction: false,
-        }
-    }
-
-    pub fn opened_here(service: u16) -> Self {
-        Self::new(Some(service))
-    }
-
-    pub fn opened_by_peer() -> Self {
-        Self::new(None)
-    }
-
-    /// `credit` bytes may be sent, and what `window` says may come.
-    pub fn with_windows(self, credit: u32, window: Window) -> Self {
-        let credit = credit.min(MAX_CREDIT);
-        Self {
-            credit,
-            window,
-            ..self
-        }
-    }
-
-    /// The peer gives credit; false if that is more than there can be.
-    pub fn credit(&mut self, bytes: u32) -> bool {
-        if self.credit == 0 {
-            self.wake();
-        }
-        self.credit = self.credit.saturating_add(bytes);
-        self.credit <= MAX_CREDIT
-    }
-
-    pub fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-
-    /// No more bytes come, for this reason. The first reason stays, unless it was but half an
-    /// end, or what waits is not to be waited for any more.
-    pub fn end(&mut self, why: Why) {
-        let final_word = matches!(why, Why::Stuck | Why::TimedOut);
-        if final_word || matches!(self.ended, None | Some(Why::Finished)) {
-            self.ended = Some(why);
-            self.wake();
-        }
-    }
-
-    /// Forgets what waits. Says how much that was.
-    pub fn discard(&mut self) -> usize {
-        std::mem::take(&mut self.backlog).len()
-    }
-
-    /// Bytes that wait for the reader.
-    pub fn waiting(&self) -> usize {
-        self.backlog.len()
-    }
-
-    /// Whether no more bytes come or go, but for those that wait.
-    pub fn has_ended(&self) -> bool {
-        self.cut().is_some()
-    }
-
-    /// Why both directions have ended, if they have.
-    fn cut(&self) -> Option<Why> {
-        self.ended.filter(|why| *why != Why::Finished)
-    }
-
-    /// Whether only the last word of the end that opened it is missing, and that is new.
-    pub fn becomes_answered(&mut self) -> bool {
-        let whole = if self.opened_here {
-            self.ended == Some(Why::Finished)
-        } else {
-            self.finished
-        };
-        whole && !std::mem::replace(&mut self.answered_whole, true)
-    }
-
-    /// Whether more bytes may come.
-    pub fn expects_more(&self) -> bool {
-        self.ended.is_none()
-    }
-
-    /// What the peer has to be told when the stream goes.
-    pub fn goodbye(&self, task: u32) -> Option<Head> {
-        if self.unannounced.is_some() {
-            return None;
-        }
-        let reason = match self.ended {
-            Some(Why::Closed | Why::Reset(_)) => return None,
-            Some(Why::Finished) if self.finished && self.failure.is_none() => return None,
-            Some(Why::TimedOut) => Some(Reason::TimedOut),
-            Some(Why::Stuck) => Some(Reason::Overloaded),
-            _ => self.failure,
-        };
-        Some(match reason {
-            Some(reason) => Head::Reset { task, reason },
-            None => Head::Close { task },
-        })
-    }
-
-    /// Whether the connection behind a stream that is half over has gone without a word.
-    pub fn has_lost_sink(&self) -> bool {
-        self.finished && self.sink.as_ref().is_some_and(|sink| sink.has_failed())
-    }
-
-    /// How long nothing that waits has been taken; `None` if nothing waits.
-    pub fn waits_since(&self, now: Tick) -> Option<Duration> {
-        (!self.backlog.is_empty()).then(|| self.taken.until(now))
-    }
-
-    /// Whether it has sent much, and lately.
-    fn sends_much(&self, now: Tick) -> bool {
-        self.much && self.said.until(now) < PAUSE
-    }
-
-    pub fn is_idle(&self, now: Tick) -> bool {
-        match self.idle_limit {
-            Some(limit) => {
-                let (heard, said) = (self.heard.until(now), self.said.until(now));
-                // Bytes that reach the reader are traffic too, even if they came long ago.
-                let heard = heard.min(self.taken.until(now));
-                let silence = if self.any_direction {
-                    heard.max(said)
-                } else {
-                    heard.min(said)
-                };
-                silence >= limit
-            }
-            None => false,
-        }
-    }
-
-    /// Bytes wait, and none has been taken for `limit`.
-    pub fn is_stuck(&self, now: Tick, limit: Duration) -> bool {
-        self.waits_since(now).is_some_and(|time| time >= limit)
-    }
-
-    /// Takes payload from the peer. True if its backlog has become full.
-    pub fn deliver(&mut self, mut bytes: &[u8], now: Tick, limit: usize) -> bool {
-        if self.ended.is_some() {
-            return false;
-        }
-        self.answered = true;
-        self.owed = false;
-        self.heard = now;
-        if self.backlog.is_empty() {
-            self.taken = now;
-            if let Some(sink) = &self.sink {
-                match sink.try_write(bytes) {
-                    Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => {
-                        self.end(Why::Refused);
-                        return false;
-                    }
-                }
-                if bytes.is_empty() {
-                    if sink.holds_back() {
-                        self.wake();
-                    }
-                    return false;
-                }
-            }
-        }
-        self.backlog.push(bytes);
-        self.wake();
-        let filled = !self.full && self.backlog.len() > limit;
-        self.full |= filled;
-        filled
-    }
-
-    fn keep_waker(&mut self, cx: &Context<'_>) {
-        match &self.waker {
-            Some(waker) if waker.will_wake(cx.waker()) => {}
-            _ => self.waker = Some(cx.waker().clone()),
-        }
-    }
-}
 
 /// A stream, owned by one task: the only one that may poll it. Dropping it closes it.
 pub struct Stream {
@@ -297,7 +29,7 @@ impl Stream {
         f(&mut lock(&self.tunnel.0), self.task)
     }
 
-    fn entry<T>(&self, f: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+    pub(super) fn entry<T>(&self, f: impl FnOnce(&mut Entry) -> T) -> Option<T> {
         self.with(|core, task| core.streams.get_mut(&task).map(f))
     }
 
@@ -447,9 +179,9 @@ impl Stream {
             let turn = entry.turn;
             if entry.credit == 0 {
                 entry.keep_waker(cx);
-                if turn == Turn::Comes {
+                if matches!(turn, Turn::Comes(_)) {
                     entry.turn = Turn::None;
-                    core.admit(1);
+                    core.pass_on(turn);
                 }
                 return Poll::Pending;
             }
@@ -461,9 +193,14 @@ impl Stream {
             };
             let Some(room) = room else {
                 entry.keep_waker(cx);
-                if turn != Turn::Waits {
-                    entry.turn = Turn::Waits;
-                    core.outbox.queue.push(task, much);
+                entry.turn = Turn::Waits;
+                match turn {
+                    Turn::None => core.outbox.queue.push(task, much),
+                    Turn::Comes(number) => {
+                        core.outbox.queue.end();
+                        core.outbox.queue.insert(task, much, number);
+                    }
+                    Turn::Waits => {}
                 }
                 return Poll::Pending;
             };
@@ -484,17 +221,10 @@ impl Stream {
                 core.pass_on(turn);
                 return filled;
             };
-            entry.unannounced = None;
-            entry.owed = true;
-            entry.said = now;
-            entry.much = n >= MUCH || n == room;
-            if entry.credit != UNLIMITED {
-                // Not more than the credit, which room was.
-                entry.credit = entry.credit.saturating_sub(n as u32);
-            }
+            entry.sent(n, now);
             core.traffic.count_sent(n);
             core.give_credit(task, true);
-            core.admit(1);
+            core.pass_on(turn);
             Poll::Ready(Ok(n))
         })
     }
@@ -548,75 +278,6 @@ impl Stream {
             }
             result
         })
-    }
-}
-
-impl Entry {
-    fn poll_drain(&mut self, cx: &mut Context<'_>, conn: &Conn) -> Poll<Why> {
-        let at_once = matches!(self.ended, Some(Why::TimedOut | Why::Stuck | Why::Reset(_)));
-        while !self.backlog.is_empty() && !at_once {
-            match conn.poll_write(cx, self.backlog.as_slice()) {
-                Poll::Ready(Ok(n @ 1..)) => self.take(n),
-                Poll::Ready(_) => return Poll::Ready(Why::Refused),
-                Poll::Pending => {
-                    self.keep_waker(cx);
-                    return Poll::Pending;
-                }
-            }
-        }
-        match (conn.poll_flush(cx), self.ended) {
-            (Poll::Ready(Err(_)), _) => Poll::Ready(Why::Refused),
-            (Poll::Ready(Ok(())), Some(why)) => Poll::Ready(why),
-            (Poll::Pending, Some(why)) if at_once => Poll::Ready(why),
-            _ => {
-                self.keep_waker(cx);
-                Poll::Pending
-            }
-        }
-    }
-
-    fn poll_take(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let waiting = self.backlog.as_slice();
-        if waiting.is_empty() {
-            return match self.ended {
-                Some(Why::Closed | Why::Finished) => Poll::Ready(Ok(0)),
-                Some(Why::TimedOut) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-                Some(_) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-                None => {
-                    self.keep_waker(cx);
-                    Poll::Pending
-                }
-            };
-        }
-        let n = waiting.len().min(buf.len());
-        if let (Some(to), Some(from)) = (buf.get_mut(..n), waiting.get(..n)) {
-            to.copy_from_slice(from);
-        }
-        self.take(n);
-        Poll::Ready(Ok(n))
-    }
-
-    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.has_ended() && self.backlog.is_empty() {
-            return Poll::Ready(());
-        }
-        self.keep_waker(cx);
-        Poll::Pending
-    }
-
-    fn poll_starts_with(&mut self, cx: &mut Context<'_>, start: &[u8]) -> Poll<bool> {
-        let waiting = self.backlog.as_slice();
-        let begins = start.starts_with(waiting.get(..start.len()).unwrap_or(waiting));
-        if !begins || waiting.len() >= start.len() || self.ended.is_some() {
-            return Poll::Ready(begins && waiting.len() >= start.len());
-        }
-        self.keep_waker(cx);
-        Poll::Pending
-    }
-
-    fn take(&mut self, n: usize) {
-        self.backlog.consume(n);
-        self.taken = Tick::now();
     }
 }
 

@@ -1,7 +1,12 @@
 //! Two tunnels over loopback, one for each role, and a look inside.
 
+mod gt2;
+mod turns;
+
+use super::core::Core;
 use super::*;
 use crate::net::{self, Socket};
+use crate::wire::frame::Head;
 use async_io::{Async, Timer};
 use async_std::channel::{self, Receiver};
 use async_std::task;
@@ -63,6 +68,10 @@ async fn within<T>(task: impl std::future::Future<Output = T>) -> T {
     .expect("it takes too long")
 }
 
+fn inside(end: &End) -> MutexGuard<'_, Core> {
+    lock(&end.tunnel.0)
+}
+
 /// Waits for something that only time and other tasks bring about.
 async fn until(condition: impl Fn() -> bool) {
     within(async {
@@ -82,10 +91,30 @@ fn sockets() -> (Socket, Socket) {
 }
 
 /// The server's end, which opens streams, and the client's.
-fn ends() -> (End, End) {
+fn ends_of(version: Version) -> (End, End) {
     let (here, there) = sockets();
+    let policy = |peer| Policy {
+        credit: FIRST_WINDOW,
+        ..Policy::new(version, peer, Duration::from_secs(1))
+    };
     let client = Peer::Server { streams: 100 };
-    (End::new(here, Peer::Client), End::new(there, client))
+    (
+        End::with(here, policy(Peer::Client)),
+        End::with(there, policy(client)),
+    )
+}
+
+/// Those of GT/1.
+fn ends() -> (End, End) {
+    ends_of(Version::One)
+}
+
+/// A promise that both versions keep.
+fn both<F: std::future::Future<Output = ()>>(test: impl Fn(Version) -> F) {
+    for version in [Version::One, Version::Two] {
+        eprintln!("{version:?}");
+        task::block_on(test(version));
+    }
 }
 
 /// A server's end whose peer is a bare connection.
@@ -130,8 +159,8 @@ fn noise(seed: u32, len: usize) -> Vec<u8> {
 
 #[test]
 fn bytes_of_many_streams_arrive_whole_both_ways() {
-    task::block_on(async {
-        let (server, client) = ends();
+    both(|version| async move {
+        let (server, client) = ends_of(version);
         let lengths = [0, 1, 4095, 70_000, 1_000_000];
         let senders = lengths.into_iter().zip(1u32..).map(|(len, id)| {
             let mut stream = server.tunnel.open(id, 7).unwrap();
@@ -215,8 +244,8 @@ fn a_reader_that_waits_bounds_what_the_sender_can_push() {
 
 #[test]
 fn an_idle_tunnel_holds_no_buffer() {
-    task::block_on(async {
-        let (server, client) = ends();
+    both(|version| async move {
+        let (server, client) = ends_of(version);
         let mut here = server.tunnel.open(1, 7).unwrap();
         here.write_all(b"hello").await.unwrap();
         let mut there = client.opened().await;
@@ -225,7 +254,7 @@ fn an_idle_tunnel_holds_no_buffer() {
         there.write_all(&bytes).await.unwrap();
         within(here.read_exact(&mut bytes)).await.unwrap();
         until(|| {
-            let idle = |end: &End| lock(&end.tunnel.0).outbox.memory() == 0;
+            let idle = |end: &End| inside(end).outbox.memory() == 0;
             idle(&server) && idle(&client) && there.entry_backlog() == 0
         })
         .await;
@@ -234,8 +263,8 @@ fn an_idle_tunnel_holds_no_buffer() {
 
 #[test]
 fn a_stream_dropped_on_one_side_ends_on_the_other() {
-    task::block_on(async {
-        let (server, client) = ends();
+    both(|version| async move {
+        let (server, client) = ends_of(version);
         let stream = server.tunnel.open(1, 7).unwrap();
         stream.announce();
         let mut there = client.opened().await;
@@ -253,8 +282,8 @@ fn a_stream_dropped_on_one_side_ends_on_the_other() {
 
 #[test]
 fn a_graceful_end_lets_streams_finish_and_takes_no_new_ones() {
-    task::block_on(async {
-        let (server, client) = ends();
+    both(|version| async move {
+        let (server, client) = ends_of(version);
         let mut stream = server.tunnel.open(1, 7).unwrap();
         stream.announce();
         let mut there = client.opened().await;
@@ -393,18 +422,18 @@ fn a_peer_that_asks_and_does_not_read_is_not_read_any_more() {
                 wire.write_all(&flood).await.unwrap();
             }
         };
-        let waiting = until(|| lock(&server.tunnel.0).outbox.is_flooded());
+        let waiting = until(|| inside(&server).outbox.is_flooded());
         future::or(flooding, waiting).await;
         let most = outbox::FLOODED + 2 * 64 * 1024;
-        let held = lock(&server.tunnel.0).outbox.len();
+        let held = inside(&server).outbox.len();
         assert!(held <= most, "{held} bytes");
     });
 }
 
 #[test]
 fn a_visitor_that_has_ended_its_direction_still_gets_the_answer() {
-    task::block_on(async {
-        let (server, client) = ends();
+    both(|version| async move {
+        let (server, client) = ends_of(version);
         let (visitor, accepted) = sockets();
         let stream = server.tunnel.open(1, 7).unwrap();
         let relay = task::spawn(Relay::visitor(stream, Arc::new(accepted.into()), true));
@@ -430,8 +459,8 @@ async fn visitor_end(visitor: &net::Conn) {
 
 #[test]
 fn a_visitor_whose_service_says_nothing_is_left_to_the_caller() {
-    task::block_on(async {
-        let (server, client) = ends();
+    both(|version| async move {
+        let (server, client) = ends_of(version);
         let (_visitor, accepted) = sockets();
         let stream = server.tunnel.open(1, 7).unwrap();
         stream.announce();
@@ -443,8 +472,8 @@ fn a_visitor_whose_service_says_nothing_is_left_to_the_caller() {
 
 #[test]
 fn a_silent_stream_ends_at_its_limit() {
-    task::block_on(async {
-        let (server, client) = ends();
+    both(|version| async move {
+        let (server, client) = ends_of(version);
         let (_visitor, accepted) = sockets();
         let stream = server.tunnel.open(1, 7).unwrap();
         stream.announce();
@@ -458,8 +487,8 @@ fn a_silent_stream_ends_at_its_limit() {
 #[test]
 fn traffic_in_one_direction_is_silence_only_if_the_user_says_so() {
     let limit = Duration::from_millis(300);
-    task::block_on(async {
-        let (server, client) = ends();
+    both(|version| async move {
+        let (server, client) = ends_of(version);
         let [mut patient, mut strict] = [1, 2].map(|task| server.tunnel.open(task, 7).unwrap());
         patient.limit_idle(Some(limit), false);
         strict.limit_idle(Some(limit), true);
@@ -522,7 +551,7 @@ fn a_relay_is_small() {
     let size = std::mem::size_of::<Relay>();
     assert!(size <= 96, "a relay takes {size} bytes");
     let size = std::mem::size_of::<Entry>();
-    assert!(size <= 136, "a stream's entry takes {size} bytes");
+    assert!(size <= 192, "a stream's entry takes {size} bytes");
 }
 
 #[test]
@@ -587,8 +616,8 @@ fn all_backlogs_together_are_bounded_and_who_is_stuck_makes_room() {
             }
         });
         let mut streams = Vec::new();
-        until(|| lock(&client.tunnel.0).is_stalled()).await;
-        let held = lock(&client.tunnel.0).waiting;
+        until(|| inside(&client).is_stalled()).await;
+        let held = inside(&client).waiting;
         assert!(held <= 4 * 1024 * 1024 + 64 * 1024, "{held} bytes wait");
         // Those that do not read go, and in the end all have had their chance.
         while streams.len() < 40 {
@@ -604,7 +633,7 @@ fn all_backlogs_together_are_bounded_and_who_is_stuck_makes_room() {
         // The count is what is there, to the byte.
         until(|| {
             let waiting: usize = streams.iter().flatten().map(Stream::entry_backlog).sum();
-            waiting == 10 * 200 * 1024 && lock(&client.tunnel.0).waiting == waiting
+            waiting == 10 * 200 * 1024 && inside(&client).waiting == waiting
         })
         .await;
     });
@@ -612,8 +641,8 @@ fn all_backlogs_together_are_bounded_and_who_is_stuck_makes_room() {
 
 #[test]
 fn a_half_closed_visitor_that_reads_slowly_gets_every_byte() {
-    task::block_on(async {
-        let (server, client) = ends();
+    both(|version| async move {
+        let (server, client) = ends_of(version);
         let (visitor, accepted) = sockets();
         let stream = server.tunnel.open(1, 7).unwrap();
         let relay = task::spawn(Relay::visitor(stream, Arc::new(accepted.into()), true));

@@ -1,0 +1,328 @@
+//! The state of one tunnel, behind its lock: its streams, and what they share.
+
+use super::closing::{Closing, Step};
+use super::entry::{Entry, Why};
+use super::outbox::Outbox;
+use super::queue::Turn;
+use super::round_trip::RoundTrip;
+use super::window::Budget;
+use super::{Policy, Traffic, STUCK, STUCK_ALONE};
+use crate::net::clock::{self, Tick};
+use crate::wire::frame::{Head, Reason, Signal};
+use crate::wire::{Malformed, Version};
+use std::collections::HashMap;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+/// Streams whose turn it is at the same time, so that there is always one that sends.
+pub(super) const FEW: usize = 2;
+/// The round-trip time that windows go by is at most so old.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What of [`Policy`] is asked for again and again.
+pub(super) struct Limits {
+    pub backlog: usize,
+    pub backlogs: usize,
+    pub credit: u32,
+}
+
+pub(super) struct Core {
+    pub version: Version,
+    pub outbox: Outbox,
+    pub streams: HashMap<u32, Entry>,
+    pub traffic: Traffic,
+    pub closing: Closing,
+    pub policy: Limits,
+    /// Of the windows, where there are any.
+    pub budget: Option<Budget>,
+    pub round_trip: RoundTrip,
+    /// Bytes moved when it was last measured.
+    pub measured: u64,
+    /// Streams that only wait for the last word of who asked.
+    pub answered: usize,
+    /// Streams whose backlog is full and may grow.
+    pub full: usize,
+    /// Bytes in all backlogs.
+    pub waiting: usize,
+    /// When the writer last got rid of something.
+    pub sent: Tick,
+    /// The inbox, while it must not read.
+    pub inbox: Option<Waker>,
+    pub over: bool,
+}
+
+impl Core {
+    pub fn new(policy: &Policy) -> Self {
+        Self {
+            version: policy.version,
+            outbox: Outbox::new(policy.version),
+            streams: HashMap::new(),
+            traffic: Traffic::default(),
+            closing: Closing::Open,
+            policy: Limits {
+                backlog: policy.backlog,
+                backlogs: policy.backlogs,
+                credit: policy.credit,
+            },
+            budget: (policy.version == Version::Two).then(|| Budget::new(policy.growth)),
+            round_trip: RoundTrip::default(),
+            measured: 0,
+            answered: 0,
+            full: 0,
+            waiting: 0,
+            sent: Tick::now(),
+            inbox: None,
+            over: false,
+        }
+    }
+
+    pub fn take(&mut self, step: Step) {
+        let times = match step {
+            Step::Nothing => return,
+            Step::SayClose => 1,
+            Step::Finish => 2,
+            Step::SayAndFinish => 3,
+            Step::End => return self.end(true),
+        };
+        for _ in 0..times {
+            self.outbox.push(Signal::Close);
+        }
+        if step != Step::SayClose {
+            self.outbox.finish();
+        }
+    }
+
+    /// The end of everything. Streams learn that theirs was cut, unless the peer had closed
+    /// them; what they have received they still deliver.
+    pub fn end(&mut self, orderly: bool) {
+        self.over = true;
+        self.closing = Closing::Over;
+        if !orderly {
+            self.outbox.fail();
+        } else {
+            self.outbox.finish();
+        }
+        self.cut_streams();
+        self.wake_inbox();
+    }
+
+    pub fn cut_streams(&mut self) {
+        for entry in self.streams.values_mut() {
+            entry.full = false;
+            entry.end(Why::Lost);
+        }
+        self.full = 0;
+    }
+
+    pub fn wake_inbox(&mut self) {
+        if let Some(inbox) = self.inbox.take() {
+            inbox.wake();
+        }
+    }
+
+    /// Lets streams that wait for room try again, until it is the turn of `most`.
+    pub fn admit(&mut self, most: usize) {
+        while self.outbox.queue.coming() < most {
+            let Some((task, turn)) = self.outbox.queue.pop() else {
+                break;
+            };
+            // It may have ended meanwhile.
+            if let Some(entry) = self.streams.get_mut(&task) {
+                entry.turn = turn;
+                self.outbox.queue.begin();
+                entry.wake();
+            }
+        }
+    }
+
+    /// A stream whose turn it was, if it was, has used it or will not.
+    pub fn pass_on(&mut self, turn: Turn) {
+        if matches!(turn, Turn::Comes(_)) {
+            self.outbox.queue.end();
+            self.admit(FEW);
+        }
+    }
+
+    pub fn ping(&mut self, now: Instant) {
+        match self.version {
+            Version::One => self.outbox.push(Signal::Ping),
+            Version::Two => {
+                let number = self.round_trip.ping(now);
+                self.outbox.push(Head::Ping(number));
+            }
+        }
+    }
+
+    /// Asks how far away the peer is, if that is not known or bytes have moved since.
+    pub fn measure(&mut self) {
+        if self.version == Version::One {
+            return;
+        }
+        let (now, moved) = (Instant::now(), self.traffic.bytes());
+        let wanted = self.round_trip.get().is_none() || moved != self.measured;
+        if wanted && self.round_trip.is_due(now, FRESH) {
+            self.measured = moved;
+            self.ping(now);
+        }
+    }
+
+    /// Gives the peer credit for what a stream's reader has taken, if it is worth it.
+    pub fn give_credit(&mut self, task: u32, on_the_way: bool) {
+        let (Some(budget), Some(entry)) = (&mut self.budget, self.streams.get_mut(&task)) else {
+            return;
+        };
+        if !entry.expects_more() {
+            return;
+        }
+        let (waiting, trip) = (entry.waiting(), self.round_trip.least());
+        let credit = entry
+            .window
+            .grant(waiting, on_the_way, trip, clock::micros, budget);
+        if let Some(bytes) = credit {
+            self.outbox.push(Head::Credit { task, bytes });
+            if !on_the_way {
+                self.measure();
+            }
+        }
+    }
+
+    /// Too many bytes wait: who has taken nothing for the longest time loses all.
+    pub fn shed(&mut self, now: Tick) {
+        let waiting = self.streams.values_mut().filter_map(|entry| {
+            let key = (entry.waits_since(now)?, entry.waiting());
+            Some((key, entry))
+        });
+        if let Some((_, entry)) = waiting.max_by_key(|(key, _)| *key) {
+            entry.end(Why::Stuck);
+            self.waiting = self.waiting.saturating_sub(entry.discard());
+        }
+    }
+
+    pub fn remove(&mut self, task: u32) {
+        let Some(entry) = self.streams.remove(&task) else {
+            return;
+        };
+        self.relieve(entry.waiting(), entry.full);
+        self.answered -= usize::from(entry.answered_whole);
+        if let Some(budget) = &mut self.budget {
+            budget.end(&entry.window);
+        }
+        if let Some(goodbye) = entry.goodbye(task) {
+            self.outbox.push(goodbye);
+        }
+        self.pass_on(entry.turn);
+        if self.streams.is_empty() {
+            self.streams.shrink_to(16);
+            let step = self.closing.idle();
+            self.take(step);
+        }
+    }
+
+    /// The tunnel must not read.
+    pub fn is_stalled(&self) -> bool {
+        self.version == Version::One && (self.full > 0 || self.waiting > self.policy.backlogs)
+    }
+
+    /// `taken` bytes have left a backlog, which is (`relieved`) not full any more.
+    pub fn relieve(&mut self, taken: usize, relieved: bool) {
+        let stalled = self.is_stalled();
+        self.waiting = self.waiting.saturating_sub(taken);
+        self.full = self.full.saturating_sub(usize::from(relieved));
+        if stalled && !self.is_stalled() {
+            self.wake_inbox();
+        }
+    }
+
+    /// Looks at the deadlines of all streams.
+    pub fn sweep(&mut self, now: Tick) {
+        let limit = if self.streams.len() > 1 {
+            STUCK
+        } else {
+            STUCK_ALONE
+        };
+        let crowded = self.version == Version::One && self.waiting > self.policy.backlogs;
+        for entry in self.streams.values_mut() {
+            if entry.has_lost_sink() {
+                entry.end(Why::Refused);
+            } else if (entry.full || crowded) && entry.is_stuck(now, limit) {
+                entry.end(Why::Stuck);
+            } else if entry.is_idle(now) {
+                entry.end(Why::TimedOut);
+            }
+        }
+    }
+
+    /// Payload for a stream. Bytes of a stream nobody knows are dropped.
+    pub fn deliver(&mut self, task: u32, payload: &[u8], now: Tick) {
+        if let Some(entry) = self.streams.get_mut(&task) {
+            if entry.expects_more() {
+                self.traffic.count_received(payload.len());
+            }
+            let before = entry.waiting();
+            let filled = entry.deliver(payload, now, self.policy.backlog);
+            let more = entry.waiting() - before;
+            self.waiting += more;
+            self.full += usize::from(filled);
+            if self.budget.is_some() {
+                if more < payload.len() {
+                    self.give_credit(task, false);
+                }
+                if self.waiting > self.policy.backlogs {
+                    self.shed(now);
+                }
+            }
+        }
+    }
+
+    /// The peer sends `len` bytes of a stream. Those of one that nobody knows, as when it has
+    /// ended here a moment ago, are dropped when they come.
+    pub fn spend(&mut self, task: u32, len: u32) -> Result<(), Malformed> {
+        match (&self.budget, self.streams.get_mut(&task)) {
+            (Some(_), Some(entry)) if len > entry.window.left() => Err(Malformed::Overrun(task)),
+            (Some(_), Some(entry)) => {
+                entry.window.spend(len);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub fn credit(&mut self, task: u32, bytes: u32) -> Result<(), Malformed> {
+        let entry = self.streams.get_mut(&task);
+        if entry.is_none_or(|entry| entry.credit(bytes)) {
+            Ok(())
+        } else {
+            Err(Malformed::TooMuchCredit(task))
+        }
+    }
+
+    pub fn ended_by_peer(&mut self, task: u32, why: Why) {
+        if let Some(entry) = self.streams.get_mut(&task) {
+            entry.end(why);
+            self.answered += usize::from(entry.becomes_answered());
+            // What waits cannot grow any more: nobody has to wait for it.
+            let relieved = std::mem::take(&mut entry.full);
+            self.relieve(0, relieved);
+        }
+    }
+
+    /// A stream of the peer's begins; false if it is not new or there may be no more. The
+    /// peer is told of the latter.
+    pub fn accept(&mut self, task: u32, credit: u32, most: usize) -> bool {
+        if self.streams.contains_key(&task) {
+            return false;
+        }
+        if self.over || self.streams.len() >= most {
+            let reason = Reason::TooManyStreams;
+            self.outbox.push(Head::Reset { task, reason });
+            return false;
+        }
+        let mut entry = Entry::opened_by_peer();
+        if let Some(budget) = &mut self.budget {
+            entry = entry.with_windows(credit, budget.window_of_peer());
+        }
+        self.streams.insert(task, entry);
+        self.traffic.count_stream();
+        true
+    }
+}

@@ -1,0 +1,465 @@
+//! What GT/2 promises beyond GT/1.
+
+use super::*;
+use crate::wire::frame::Reason;
+
+/// Bytes of a whole frame.
+fn frame(head: impl Into<Head>, payload: &[u8]) -> Vec<u8> {
+    [Version::Two.encode(head).as_slice(), payload].concat()
+}
+
+/// An end whose peer is a bare connection; it may send 1000 bytes on streams of its own.
+fn end_and_wire_of(peer: Peer) -> (End, Arc<net::Conn>) {
+    let (here, there) = sockets();
+    let policy = Policy {
+        credit: 1000,
+        ..Policy::new(Version::Two, peer, Duration::from_secs(60))
+    };
+    (End::with(here, policy), Arc::new(there.into()))
+}
+
+const OF_CLIENT: Peer = Peer::Server { streams: 10 };
+
+fn data(task: u32, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).unwrap();
+    frame(Head::Data { task, len }, payload)
+}
+
+fn open(task: u32, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).unwrap();
+    let head = Head::Open {
+        task,
+        service: 7,
+        window: 1000,
+        len,
+    };
+    frame(head, payload)
+}
+
+/// Reads the next head and its payload, and passes pings over.
+async fn next_frame(conn: &net::Conn) -> (Head, Vec<u8>) {
+    loop {
+        let mut bytes = read_exact(conn, 8).await;
+        let head = loop {
+            match Version::Two.parse(&bytes).unwrap() {
+                Some((head, _)) => break head,
+                None => bytes.extend(read_exact(conn, 1).await),
+            }
+        };
+        let len = match head {
+            Head::Ping(_) => continue,
+            Head::Data { len, .. } | Head::Open { len, .. } => len,
+            _ => 0,
+        };
+        let payload = read_exact(conn, usize::try_from(len).unwrap()).await;
+        return (head, payload);
+    }
+}
+
+async fn expect_violation(end: &End, why: &str) {
+    let Event::End(Err(e)) = end.event().await else {
+        panic!("it goes on");
+    };
+    assert!(e.to_string().contains(why), "{e}");
+}
+
+#[test]
+fn a_reader_that_stops_costs_its_window_and_nobody_else_waits() {
+    task::block_on(async {
+        let (server, client) = ends_of(Version::Two);
+        let mut lazy = server.tunnel.open(1, 7).unwrap();
+        lazy.announce();
+        let mut lazy_there = client.opened().await;
+        task::spawn(async move {
+            // As much as it may: it waits for ever.
+            lazy_there
+                .write_all(&noise(1, 8 * 1024 * 1024))
+                .await
+                .unwrap();
+        });
+        until(|| lazy.entry_backlog() == 64 * 1024).await;
+        // Megabytes pass beside it.
+        let len = 4 * 1024 * 1024;
+        let mut quick = server.tunnel.open(2, 7).unwrap();
+        quick.announce();
+        let mut there = client.opened().await;
+        task::spawn(async move { there.write_all(&noise(2, len)).await.unwrap() });
+        let mut got = vec![0; len];
+        within(quick.read_exact(&mut got)).await.unwrap();
+        assert!(got == noise(2, len));
+        assert_eq!(lazy.entry_backlog(), 64 * 1024, "its window, to the byte");
+        assert_eq!(inside(&server).waiting, 64 * 1024);
+        // And when it reads again, all comes.
+        let mut got = vec![0; 8 * 1024 * 1024];
+        within(lazy.read_exact(&mut got)).await.unwrap();
+        assert!(got == noise(1, 8 * 1024 * 1024));
+    });
+}
+
+#[test]
+fn a_sender_stops_at_its_credit_and_goes_on_with_more() {
+    task::block_on(async {
+        let (server, wire) = end_and_wire_of(Peer::Client);
+        let mut stream = server.tunnel.open(1, 7).unwrap();
+        let sending = task::spawn(async move {
+            stream.write_all(&noise(1, 5000)).await.unwrap();
+            stream
+        });
+        let (head, mut got) = next_frame(&wire).await;
+        let window = 64 * 1024;
+        let (task, service, len) = (1, 7, 1000);
+        assert_eq!(
+            head,
+            Head::Open {
+                task,
+                service,
+                window,
+                len
+            }
+        );
+        // What comes next answers this: nothing was sent between.
+        wire.write_all(&frame(Head::Ping(9), b"")).await.unwrap();
+        assert_eq!(next_frame(&wire).await.0, Head::Pong(9));
+        for bytes in [1, 2000, 1999] {
+            wire.write_all(&frame(Head::Credit { task, bytes }, b""))
+                .await
+                .unwrap();
+            let (head, more) = next_frame(&wire).await;
+            assert_eq!(head, Head::Data { task, len: bytes });
+            got.extend(more);
+        }
+        assert!(got == noise(1, 5000));
+        drop(within(sending).await);
+        assert_eq!(next_frame(&wire).await.0, Head::Close { task });
+    });
+}
+
+#[test]
+fn credit_is_given_for_what_was_taken() {
+    task::block_on(async {
+        let (client, wire) = end_and_wire_of(OF_CLIENT);
+        let half = usize::try_from(FIRST_WINDOW / 2).unwrap();
+        wire.write_all(&open(1, &noise(1, half))).await.unwrap();
+        wire.write_all(&data(1, &noise(2, half))).await.unwrap();
+        let mut stream = client.opened().await;
+        until(|| stream.entry_backlog() == 2 * half).await;
+        let mut got = vec![0; half];
+        within(stream.read_exact(&mut got)).await.unwrap();
+        let (task, bytes) = (1, FIRST_WINDOW / 2);
+        assert_eq!(next_frame(&wire).await.0, Head::Credit { task, bytes });
+        // A little of it goes with the next answer.
+        let mut got = vec![0; half / 2];
+        within(stream.read_exact(&mut got)).await.unwrap();
+        stream.write_all(b"answer").await.unwrap();
+        assert_eq!(next_frame(&wire).await.1, b"answer");
+        let bytes = bytes / 2;
+        assert_eq!(next_frame(&wire).await.0, Head::Credit { task, bytes });
+    });
+}
+
+#[test]
+fn who_sends_more_than_its_credit_loses_the_tunnel() {
+    task::block_on(async {
+        let most = usize::try_from(FIRST_WINDOW).unwrap();
+        let (client, wire) = end_and_wire_of(OF_CLIENT);
+        wire.write_all(&open(1, &noise(1, most))).await.unwrap();
+        let stream = client.opened().await;
+        until(|| stream.entry_backlog() == most).await;
+        wire.write_all(&data(1, b"x")).await.unwrap();
+        expect_violation(&client, "more bytes for stream 1 than its window allows").await;
+
+        // The head alone is enough.
+        let (client, wire) = end_and_wire_of(OF_CLIENT);
+        let head = Head::Open {
+            task: 3,
+            service: 7,
+            window: 0,
+            len: FIRST_WINDOW + 1,
+        };
+        wire.write_all(&frame(head, b"")).await.unwrap();
+        expect_violation(&client, "more bytes for stream 3").await;
+    });
+}
+
+#[test]
+fn who_gives_more_credit_than_there_can_be_loses_the_tunnel() {
+    task::block_on(async {
+        let (client, wire) = end_and_wire_of(OF_CLIENT);
+        wire.write_all(&open(1, b"")).await.unwrap();
+        let _stream = client.opened().await;
+        for bytes in [(1 << 31) - 1 - 1000, 1] {
+            let credit = Head::Credit { task: 1, bytes };
+            wire.write_all(&frame(credit, b"")).await.unwrap();
+        }
+        expect_violation(&client, "more credit for stream 1").await;
+    });
+}
+
+#[test]
+fn frames_for_streams_nobody_knows_and_of_later_versions_do_no_harm() {
+    task::block_on(async {
+        let (client, wire) = end_and_wire_of(OF_CLIENT);
+        let task = 99;
+        let reason = Reason::Aborted;
+        let bytes = [
+            data(task, b"hello"),
+            frame(Head::Credit { task, bytes: 7 }, b""),
+            frame(Head::Finish { task }, b""),
+            frame(Head::Reset { task, reason }, b""),
+            [&[0x7F, 0, 0x80, 0, 0, 0, 0, 0][..], &[0xAA; 0x8000]].concat(),
+            frame(Head::Ping(5), b""),
+        ]
+        .concat();
+        for piece in bytes.chunks(1009) {
+            wire.write_all(piece).await.unwrap();
+        }
+        assert_eq!(next_frame(&wire).await.0, Head::Pong(5));
+        wire.write_all(&[0x80, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
+        expect_violation(&client, "unknown frame 0x80").await;
+    });
+}
+
+#[test]
+fn each_direction_ends_on_its_own() {
+    task::block_on(async {
+        let (server, client) = ends_of(Version::Two);
+        let mut stream = server.tunnel.open(1, 7).unwrap();
+        stream.write_all(b"question").await.unwrap();
+        stream.close().await.unwrap();
+        assert!(stream.write_all(b"more").await.is_err(), "it has ended");
+        let mut there = client.opened().await;
+        let mut question = Vec::new();
+        within(there.read_to_end(&mut question)).await.unwrap();
+        assert_eq!(question, b"question");
+        // Long after the end of the question.
+        let answer = noise(3, 300_000);
+        let sent = answer.clone();
+        task::spawn(async move {
+            there.write_all(&sent).await.unwrap();
+            there.close().await.unwrap();
+        });
+        let mut got = Vec::new();
+        within(stream.read_to_end(&mut got)).await.unwrap();
+        assert!(got == answer);
+        drop(stream);
+        until(|| server.tunnel.streams() + client.tunnel.streams() == 0).await;
+    });
+}
+
+#[test]
+fn a_stream_that_ended_both_ways_needs_no_goodbye() {
+    task::block_on(async {
+        let (client, wire) = end_and_wire_of(OF_CLIENT);
+        wire.write_all(&open(1, b"")).await.unwrap();
+        let task = 1;
+        wire.write_all(&frame(Head::Finish { task }, b""))
+            .await
+            .unwrap();
+        let mut stream = client.opened().await;
+        assert_eq!(within(stream.read(&mut [0])).await.unwrap(), 0);
+        stream.close().await.unwrap();
+        drop(stream);
+        assert_eq!(next_frame(&wire).await.0, Head::Finish { task });
+        wire.write_all(&frame(Head::Ping(1), b"")).await.unwrap();
+        assert_eq!(next_frame(&wire).await.0, Head::Pong(1));
+    });
+}
+
+#[test]
+fn a_reset_tells_why_and_reaches_who_reads_and_who_waits_for_credit() {
+    task::block_on(async {
+        let (client, wire) = end_and_wire_of(OF_CLIENT);
+        wire.write_all(&open(1, b"")).await.unwrap();
+        let mut stream = client.opened().await;
+        let writing = task::spawn(async move { stream.write_all(&noise(1, 9000)).await });
+        assert_eq!(next_frame(&wire).await.1.len(), 1000);
+        let (task, reason) = (1, Reason::Aborted);
+        let reset = frame(Head::Reset { task, reason }, b"");
+        wire.write_all(&reset).await.unwrap();
+        assert!(within(writing).await.is_err());
+
+        wire.write_all(&open(2, b"")).await.unwrap();
+        let stream = client.opened().await;
+        stream.fail(Reason::Unreachable);
+        drop(stream);
+        let (task, reason) = (2, Reason::Unreachable);
+        assert_eq!(next_frame(&wire).await.0, Head::Reset { task, reason });
+    });
+}
+
+#[test]
+fn more_streams_than_allowed_are_refused_with_the_reason() {
+    task::block_on(async {
+        let (client, wire) = end_and_wire_of(Peer::Server { streams: 1 });
+        for task in 1..=2 {
+            wire.write_all(&open(task, b"")).await.unwrap();
+        }
+        let _first = client.opened().await;
+        let (task, reason) = (2, Reason::TooManyStreams);
+        assert_eq!(next_frame(&wire).await.0, Head::Reset { task, reason });
+    });
+}
+
+/// A relay for a visitor who asks, the visitor, and the wire that the service is behind. The
+/// stream has been announced.
+async fn asking() -> (task::JoinHandle<Finish>, net::Conn, Arc<net::Conn>, End) {
+    let (server, wire) = end_and_wire_of(Peer::Client);
+    let (visitor, accepted) = sockets();
+    let stream = server.tunnel.open(1, 7).unwrap();
+    stream.announce();
+    next_frame(&wire).await;
+    let relay = task::spawn(Relay::visitor(stream, Arc::new(accepted.into()), true));
+    (relay, visitor.into(), wire, server)
+}
+
+#[test]
+fn a_reset_before_the_first_byte_is_left_to_the_caller() {
+    task::block_on(async {
+        for reason in [Reason::Unreachable, Reason::TimedOut, Reason::Other(77)] {
+            let (relay, _visitor, wire, _server) = asking().await;
+            let reset = frame(Head::Reset { task: 1, reason }, b"");
+            wire.write_all(&reset).await.unwrap();
+            let finish = Finish::Unanswered(Why::Reset(reason));
+            assert_eq!(within(relay).await, finish);
+        }
+        let (relay, _visitor, wire, _server) = asking().await;
+        wire.write_all(&frame(Head::Finish { task: 1 }, b""))
+            .await
+            .unwrap();
+        assert_eq!(within(relay).await, Finish::Unanswered(Why::Finished));
+    });
+}
+
+#[test]
+fn a_reset_after_the_first_byte_resets_the_visitor() {
+    task::block_on(async {
+        let (relay, visitor, wire, _server) = asking().await;
+        wire.write_all(&data(1, b"HTTP/1.1 200 OK")).await.unwrap();
+        read_exact(&visitor, 15).await;
+        let (task, reason) = (1, Reason::Aborted);
+        let reset = frame(Head::Reset { task, reason }, b"");
+        wire.write_all(&reset).await.unwrap();
+        let error = within(visitor.read(&mut [0])).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(within(relay).await, Finish::Done);
+    });
+}
+
+#[test]
+fn a_connection_that_is_reset_resets_the_stream() {
+    task::block_on(async {
+        let (_relay, visitor, wire, _server) = asking().await;
+        visitor.reset_on_close();
+        drop(visitor);
+        let (task, reason) = (1, Reason::Aborted);
+        assert_eq!(next_frame(&wire).await.0, Head::Reset { task, reason });
+    });
+}
+
+#[test]
+fn the_end_of_each_side_is_the_end_of_one_direction() {
+    task::block_on(async {
+        // The visitor first.
+        let (relay, visitor, wire, _server) = asking().await;
+        visitor.write_all(b"question").await.unwrap();
+        visitor_end(&visitor).await;
+        assert_eq!(next_frame(&wire).await.1, b"question");
+        assert_eq!(next_frame(&wire).await.0, Head::Finish { task: 1 });
+        let end = frame(Head::Finish { task: 1 }, b"");
+        wire.write_all(&[data(1, b"answer"), end.clone()].concat())
+            .await
+            .unwrap();
+        assert_eq!(read_exact(&visitor, 6).await, b"answer");
+        assert_eq!(within(visitor.read(&mut [0])).await.unwrap(), 0);
+        assert_eq!(within(relay).await, Finish::Done);
+
+        // The service first.
+        let (relay, visitor, wire, _server) = asking().await;
+        wire.write_all(&[data(1, b"banner"), end].concat())
+            .await
+            .unwrap();
+        assert_eq!(read_exact(&visitor, 6).await, b"banner");
+        assert_eq!(within(visitor.read(&mut [0])).await.unwrap(), 0);
+        visitor.write_all(b"and yet").await.unwrap();
+        assert_eq!(next_frame(&wire).await.1, b"and yet");
+        visitor_end(&visitor).await;
+        assert_eq!(next_frame(&wire).await.0, Head::Finish { task: 1 });
+        assert_eq!(within(relay).await, Finish::Done);
+    });
+}
+
+#[test]
+fn a_half_closed_visitor_that_has_gone_is_found_out() {
+    task::block_on(async {
+        let (server, client) = ends_of(Version::Two);
+        let (visitor, accepted) = sockets();
+        let stream = server.tunnel.open(1, 7).unwrap();
+        let relay = task::spawn(Relay::visitor(stream, Arc::new(accepted.into()), true));
+        let visitor: net::Conn = visitor.into();
+        visitor.write_all(b"question").await.unwrap();
+        visitor_end(&visitor).await;
+        let there = client.opened().await;
+        until(|| there.entry(|entry| !entry.expects_more()) == Some(true)).await;
+        visitor.reset_on_close();
+        drop(visitor);
+        // Nothing is sent to it that could fail.
+        assert_eq!(within(relay).await, Finish::Done);
+    });
+}
+
+#[test]
+fn too_many_bytes_that_wait_are_shed_from_the_reader_that_took_nothing_longest() {
+    task::block_on(async {
+        let (here, there) = sockets();
+        let policy = Policy {
+            backlogs: 100_000,
+            ..Policy::new(Version::Two, OF_CLIENT, Duration::from_secs(60))
+        };
+        let client = End::with(here, policy);
+        let wire: net::Conn = there.into();
+        let len = 30_000;
+        let mut streams = Vec::new();
+        for task in 1..=3 {
+            wire.write_all(&open(task, &noise(task, len)))
+                .await
+                .unwrap();
+            streams.push(client.opened().await);
+            until(|| streams[streams.len() - 1].entry_backlog() == len).await;
+            // Of the clock that says who waits how long.
+            Timer::after(Duration::from_millis(250)).await;
+        }
+        wire.write_all(&open(4, &noise(4, len))).await.unwrap();
+        let mut last = client.opened().await;
+        until(|| streams[0].has_ended()).await;
+        assert_eq!(inside(&client).waiting, 3 * len);
+        let mut got = vec![0; len];
+        within(last.read_exact(&mut got)).await.unwrap();
+        assert!(got == noise(4, len));
+        within(streams[1].read_exact(&mut got)).await.unwrap();
+        assert!(got == noise(2, len));
+        drop(streams);
+        let mut resets = Vec::new();
+        while resets.len() < 3 {
+            match next_frame(&wire).await.0 {
+                Head::Credit { .. } => {}
+                head => resets.push(head),
+            }
+        }
+        let (task, reason) = (1, Reason::Overloaded);
+        assert!(resets.contains(&Head::Reset { task, reason }), "{resets:?}");
+        assert!(resets.contains(&Head::Close { task: 2 }), "{resets:?}");
+    });
+}
+
+#[test]
+fn the_round_trip_is_measured_once_bytes_move() {
+    task::block_on(async {
+        let (server, client) = ends_of(Version::Two);
+        until(|| server.tunnel.round_trip().is_some() && client.tunnel.round_trip().is_some())
+            .await;
+        let (server, client) = ends_of(Version::One);
+        server.tunnel.ping();
+        assert!(matches!(client.event().await, Event::Ping));
+        assert_eq!(server.tunnel.round_trip(), None);
+    });
+}

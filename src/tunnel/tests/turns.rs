@@ -1,0 +1,157 @@
+//! Turns, by counts: streams are polled by hand, in an order that changes, and what the outbox
+//! has gathered is taken by hand. No clock and no task has a say.
+
+use super::*;
+use crate::tunnel::core::FEW;
+use crate::tunnel::outbox::Taken;
+use futures_lite::AsyncWrite;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+/// Streams of one tunnel that always have more to send.
+struct Crowd {
+    tunnel: Tunnel,
+    streams: Vec<Stream>,
+    state: u32,
+}
+
+impl Crowd {
+    fn new(streams: u32) -> Self {
+        let peer = Peer::Server { streams: 100 };
+        let policy = Policy::new(Version::Two, peer, Duration::from_secs(60));
+        let core = Mutex::new(Core::new(&policy));
+        let mut crowd = Self {
+            tunnel: Tunnel(Arc::new(Shared { core })),
+            streams: Vec::new(),
+            state: 1,
+        };
+        for task in 1..=streams {
+            let stream = crowd.open(task);
+            crowd.streams.push(stream);
+        }
+        // Until all of them have sent much.
+        for _ in 0..20 {
+            crowd.push();
+            crowd.take();
+        }
+        crowd
+    }
+
+    fn open(&self, task: u32) -> Stream {
+        assert!(lock(&self.tunnel.0).accept(task, u32::MAX, 100));
+        Stream::new(self.tunnel.clone(), task)
+    }
+
+    /// Every stream sends as much as it may, in any order and some more often than others.
+    fn push(&mut self) {
+        for _ in 0..4 * self.streams.len() {
+            self.state = self
+                .state
+                .wrapping_mul(1_664_525)
+                .wrapping_add(1_013_904_223);
+            let at = usize::try_from(self.state >> 16).unwrap() % self.streams.len();
+            for _ in 0..4 {
+                if send(&mut self.streams[at], &[7; 100_000]) == 0 {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The writer takes what there is. Says whose frames these were, and how long.
+    fn take(&mut self) -> Vec<(usize, usize)> {
+        let mut core = lock(&self.tunnel.0);
+        let taken = core
+            .outbox
+            .poll_take(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(Taken::Frames(frames)) = taken else {
+            panic!("there is nothing");
+        };
+        core.admit(FEW);
+        let mut bytes = frames.as_slice();
+        let mut turns = Vec::new();
+        while !bytes.is_empty() {
+            let (head, used) = Version::Two.parse(bytes).unwrap().unwrap();
+            let Head::Data { task, len } = head else {
+                panic!("{head:?}");
+            };
+            let len = usize::try_from(len).unwrap();
+            turns.push((usize::try_from(task).unwrap(), len));
+            bytes = &bytes[used + len..];
+        }
+        turns
+    }
+
+    fn len(&self) -> usize {
+        lock(&self.tunnel.0).outbox.len()
+    }
+
+    fn set_congested(&self, congested: bool) {
+        lock(&self.tunnel.0).outbox.congested = congested;
+    }
+}
+
+/// How many of the bytes are on their way.
+fn send(stream: &mut Stream, bytes: &[u8]) -> usize {
+    let mut cx = Context::from_waker(Waker::noop());
+    match Pin::new(stream).poll_write(&mut cx, bytes) {
+        Poll::Ready(sent) => sent.unwrap(),
+        Poll::Pending => 0,
+    }
+}
+
+#[test]
+fn bulk_streams_have_turns_of_equal_bytes() {
+    for congested in [false, true] {
+        let mut crowd = Crowd::new(8);
+        let mut bytes = [0; 9];
+        let (mut since, mut longest) = ([0; 9], 0);
+        for _ in 0..800 {
+            crowd.set_congested(congested);
+            crowd.push();
+            for (task, len) in crowd.take() {
+                bytes[task] += len;
+                for (other, since) in since.iter_mut().enumerate().skip(1) {
+                    *since = if other == task { 0 } else { *since + 1 };
+                    longest = longest.max(*since);
+                }
+            }
+        }
+        let all: usize = bytes.iter().sum();
+        for bytes in &bytes[1..] {
+            let share = bytes * 8 * 100 / all;
+            assert!((95..=105).contains(&share), "{share} % of its share");
+        }
+        // A round, and who came at the same time.
+        assert!(longest <= 10, "somebody waited for {longest} frames");
+    }
+}
+
+#[test]
+fn a_stream_that_sends_little_has_its_turn_before_those_that_send_much() {
+    let mut crowd = Crowd::new(8);
+    let mut keys = crowd.open(99);
+    for _ in 0..50 {
+        crowd.push();
+        // All of it has its turn already; the crowd waits behind it for more.
+        let before = crowd.len();
+        assert!(before <= 48 * 1024 + 100, "{before} bytes lie before it");
+        assert_eq!(send(&mut keys, b"key"), 3, "there is room at once");
+        crowd.push();
+        assert_eq!(crowd.take().last(), Some(&(99, 3)));
+    }
+}
+
+#[test]
+fn on_a_slow_connection_a_stream_that_sends_little_waits_for_one_frame() {
+    let mut crowd = Crowd::new(8);
+    let mut keys = crowd.open(99);
+    for _ in 0..50 {
+        crowd.set_congested(true);
+        crowd.push();
+        assert_eq!(send(&mut keys, b"key"), 3, "there is room at once");
+        let turns = crowd.take();
+        assert_eq!(turns.len(), 2, "{turns:?}");
+        assert_eq!((turns[0].1, turns[1]), (16 * 1024, (99, 3)));
+    }
+}
