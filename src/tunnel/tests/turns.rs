@@ -1,18 +1,32 @@
-//! Turns, by counts: streams are polled by hand, in an order that changes, and what the outbox
-//! has gathered is taken by hand. No clock and no task has a say.
+//! Turns, by counts: streams are polled by hand, in the order in which they were woken, and what
+//! the outbox has gathered is taken by hand. No clock and no task has a say.
 
 use super::*;
 use crate::tunnel::core::FEW;
 use crate::tunnel::outbox::Taken;
 use futures_lite::AsyncWrite;
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 /// Streams of one tunnel that always have more to send.
 struct Crowd {
     tunnel: Tunnel,
     streams: Vec<Stream>,
+    /// Those that are to run, first come, first served: as on gt's one thread.
+    woken: Arc<Mutex<VecDeque<usize>>>,
     state: u32,
+}
+
+struct Runner {
+    at: usize,
+    woken: Arc<Mutex<VecDeque<usize>>>,
+}
+
+impl Wake for Runner {
+    fn wake(self: Arc<Self>) {
+        self.woken.lock().unwrap().push_back(self.at);
+    }
 }
 
 impl Crowd {
@@ -23,10 +37,12 @@ impl Crowd {
         let mut crowd = Self {
             tunnel: Tunnel(Arc::new(Shared { core })),
             streams: Vec::new(),
+            woken: Arc::default(),
             state: 1,
         };
         for task in 1..=streams {
             let stream = crowd.open(task);
+            crowd.woken.lock().unwrap().push_back(crowd.streams.len());
             crowd.streams.push(stream);
         }
         // Until all of them have sent much.
@@ -42,18 +58,29 @@ impl Crowd {
         Stream::new(self.tunnel.clone(), task)
     }
 
-    /// Every stream sends as much as it may, in any order and some more often than others.
+    /// Runs who is woken, in the order of that, and now and then somebody who is not, until
+    /// nobody can send any more.
     fn push(&mut self) {
-        for _ in 0..4 * self.streams.len() {
+        for _ in 0..3 {
             self.state = self
                 .state
                 .wrapping_mul(1_664_525)
                 .wrapping_add(1_013_904_223);
             let at = usize::try_from(self.state >> 16).unwrap() % self.streams.len();
-            for _ in 0..4 {
-                if send(&mut self.streams[at], &[7; 100_000]) == 0 {
-                    break;
-                }
+            self.woken.lock().unwrap().push_back(at);
+        }
+        loop {
+            let next = self.woken.lock().unwrap().pop_front();
+            let Some(at) = next else {
+                return;
+            };
+            let woken = self.woken.clone();
+            let waker = Waker::from(Arc::new(Runner { at, woken }));
+            // As many frames as a relay sends before others run.
+            let sent =
+                (0..4).take_while(|_| send(&mut self.streams[at], &[7; 100_000], &waker) > 0);
+            if sent.count() == 4 {
+                waker.wake();
             }
         }
     }
@@ -92,8 +119,8 @@ impl Crowd {
 }
 
 /// How many of the bytes are on their way.
-fn send(stream: &mut Stream, bytes: &[u8]) -> usize {
-    let mut cx = Context::from_waker(Waker::noop());
+fn send(stream: &mut Stream, bytes: &[u8], waker: &Waker) -> usize {
+    let mut cx = Context::from_waker(waker);
     match Pin::new(stream).poll_write(&mut cx, bytes) {
         Poll::Ready(sent) => sent.unwrap(),
         Poll::Pending => 0,
@@ -136,7 +163,11 @@ fn a_stream_that_sends_little_has_its_turn_before_those_that_send_much() {
         // All of it has its turn already; the crowd waits behind it for more.
         let before = crowd.len();
         assert!(before <= 48 * 1024 + 100, "{before} bytes lie before it");
-        assert_eq!(send(&mut keys, b"key"), 3, "there is room at once");
+        assert_eq!(
+            send(&mut keys, b"key", Waker::noop()),
+            3,
+            "there is room at once"
+        );
         crowd.push();
         assert_eq!(crowd.take().last(), Some(&(99, 3)));
     }
@@ -149,7 +180,11 @@ fn on_a_slow_connection_a_stream_that_sends_little_waits_for_one_frame() {
     for _ in 0..50 {
         crowd.set_congested(true);
         crowd.push();
-        assert_eq!(send(&mut keys, b"key"), 3, "there is room at once");
+        assert_eq!(
+            send(&mut keys, b"key", Waker::noop()),
+            3,
+            "there is room at once"
+        );
         let turns = crowd.take();
         assert_eq!(turns.len(), 2, "{turns:?}");
         assert_eq!((turns[0].1, turns[1]), (16 * 1024, (99, 3)));
