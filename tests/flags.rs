@@ -52,7 +52,7 @@ fn not_effective(role: &str, line: &str) -> BTreeSet<String> {
 fn every_flag_has_its_effect_but_those_of_p2p() {
     let common = "-logFile /dev/null -logFileMaxCount 1 -logFileMaxSize 1 -logLevel warn \
         -sentryDSN http://k@h/1 -sentryDebug -sentryEnvironment e -sentryLevel warn \
-        -sentryRelease r -sentrySampleRate 0.5 -sentryServerName n -threads 2";
+        -sentryRelease r -sentrySampleRate 0.5 -sentryServerName n -threads 2 -wire 2";
     let server = "-addr 1 -allowAnyClient -apiAddr 2 -apiCertFile c -apiKeyFile k \
         -apiTLSVersion tls1.3 -authAPI http://h -certFile c -connections 1 -hostNumber 1 \
         -hostRegex a -hostWithID -httpMUXHeader A -id i -keyFile k -reconnectDuration 1s \

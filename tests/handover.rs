@@ -153,7 +153,7 @@ fn what_is_stuck_on_its_way_to_a_service_still_arrives() {
     });
     let echo = service::echo();
     let mut client = client(&format!(
-        "-remote tcp://{} -id id1 -secret secret1 -local tcp://{} -remoteTCPPort 1 \
+        "-wire 1 -remote tcp://{} -id id1 -secret secret1 -local tcp://{} -remoteTCPPort 1 \
          -local tcp://{} -remoteTCPPort 2",
         there.addr, slow.addr, echo.addr
     ));
@@ -326,7 +326,7 @@ fn both_roles_of_a_process_stop_at_the_same_time() {
     scratch.file(
         "client.yaml",
         format!(
-            "type: client\noptions:\n  remote: tcp://{}\n  id: id2\n  secret: secret2\nservices:\n  - local: tcp://{}\n    remoteTCPPort: 1\n",
+            "type: client\noptions:\n  wire: 1\n  remote: tcp://{}\n  id: id2\n  secret: secret2\nservices:\n  - local: tcp://{}\n    remoteTCPPort: 1\n",
             there.addr, echo.addr
         ),
     );

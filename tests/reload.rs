@@ -176,7 +176,8 @@ fn a_client_that_moves_is_stopped_with_all_it_has() {
         "  - local: tcp://{}\n    remoteTCPPort: {port}\n",
         echo.addr
     );
-    let options = |addr: SocketAddr| format!("remote: tcp://{addr}, id: id1, secret: secret1");
+    let options =
+        |addr: SocketAddr| format!("wire: 1, remote: tcp://{addr}, id: id1, secret: secret1");
     let mut filed = Filed::new(&options(here.addr()), &services);
     let mut visitor = connect(([127, 0, 0, 1], port).into());
     assert_echo(&mut visitor, b"before");

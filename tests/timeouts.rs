@@ -47,7 +47,7 @@ fn visit(addr: SocketAddr, peer: &mut Peer) -> (TcpStream, u32) {
 fn tunnel_to_client(service: &Service, flags: &str) -> (PeerServer, Gt, Peer) {
     let server = PeerServer::start();
     let client = client(&format!(
-        "-remote {} -id id1 -secret secret1 -local tcp://{} {flags}",
+        "-wire 1 -remote {} -id id1 -secret secret1 -local tcp://{} {flags}",
         server.addr, service.addr
     ));
     let peer = server.accept_ready(&hello("id1", "secret1", &port_option(true, 0)));

@@ -209,9 +209,7 @@ mod tests {
         let mut window = budget.window();
         stream(&mut window, &mut budget, 4 * RTT, 40);
         assert_eq!(window.size, 64 * 1024);
-        let mut now = 0;
-        for _ in 0..40 {
-            now += 1;
+        for now in 1..=40 {
             window.spend(window.left() / 2);
             window.grant(0, false, Duration::ZERO, || now, &mut budget);
         }
