@@ -278,6 +278,12 @@ fn the_roles_of_a_process_share_one_log() {
         !text.contains("logFile is ignored") && !text.contains(" INF "),
         "{text}"
     );
+    // At this level it does not say that it runs.
+    let addr = ([127, 0, 0, 1], port).into();
+    eventually("the server to listen", || {
+        std::net::TcpStream::connect(addr).ok()
+    });
+    assert_eq!(get(addr, "nobody.a", "/").status, 404);
     assert_eq!(both.stop(), Some(0));
     assert_eq!(both.log(), "");
 }

@@ -90,16 +90,15 @@ pub fn run<E: fmt::Display>(
         heir,
         mut legacy,
     } = origin;
-    let running = match Running::start(&roles, &mut legacy) {
-        Ok(running) => running,
-        Err(e) => return Err(Error::tell(e.to_string(), heir.as_ref())),
-    };
-    // Before, these end the process, whatever it waits for: a name look-up may take long.
+    let fail = |e: io::Error| Error::tell(e.to_string(), heir.as_ref());
+    let mut running = Running::default();
+    let plans = running.plan(&roles, &mut legacy).map_err(fail)?;
+    // Before, these end the process, whatever it waits for: a name look-up may take long. After,
+    // there is something to be ended in good order.
     let handle = signals.handle();
-    if let Err(e) = handle.add_signal(SIGINT).and(handle.add_signal(SIGTERM)) {
-        let why = format!("waiting for signals: {e}");
-        return Err(Error::tell(why, heir.as_ref()));
-    }
+    let heard = handle.add_signal(SIGINT).and(handle.add_signal(SIGTERM));
+    heard.map_err(fail)?;
+    running.change(plans).map_err(fail)?;
     // What nobody has taken is closed.
     drop(legacy);
     supervisor::tell("READY=1\n");
@@ -211,7 +210,8 @@ fn reload<E: fmt::Display>(
     again: Result<Vec<Loaded>, E>,
 ) {
     let changed = again.map_err(|e| e.to_string()).and_then(|roles| {
-        let changed = running.change(&roles, &mut Legacy::default());
+        let plans = running.plan(&roles, &mut Legacy::default());
+        let changed = plans.and_then(|plans| running.change(plans));
         changed.map(|()| roles).map_err(|e| e.to_string())
     });
     logging::reopen(changed.as_deref().ok());

@@ -28,7 +28,7 @@ pub struct Running {
 
 /// What each role needs to start, or to go on.
 #[derive(Default)]
-struct Plans {
+pub struct Plans {
     #[cfg(feature = "server")]
     servers: Vec<(Source, server::Plan)>,
     #[cfg(feature = "client")]
@@ -36,18 +36,10 @@ struct Plans {
 }
 
 impl Running {
-    /// Starts them. Servers first: clients in the same process find them there.
-    pub fn start(roles: &[Loaded], legacy: &mut Legacy) -> io::Result<Self> {
-        let mut running = Self::default();
-        running.change(roles, legacy)?;
-        Ok(running)
-    }
-
-    /// Goes on with another configuration. If it cannot be done nothing has changed, and the
-    /// error says which file, folder or listener is the reason.
-    pub fn change(&mut self, roles: &[Loaded], legacy: &mut Legacy) -> io::Result<()> {
-        // All of them, before the first one changes.
-        let plans = self.plan(roles, legacy)?;
+    /// Starts what is new, changes what runs, and ends what is not wanted any more. Servers
+    /// first: clients in the same process find them there. The error says that the system has
+    /// no random numbers.
+    pub fn change(&mut self, plans: Plans) -> io::Result<()> {
         #[cfg(feature = "server")]
         {
             let mut before = std::mem::take(&mut self.servers);
@@ -85,7 +77,9 @@ impl Running {
         Ok(())
     }
 
-    fn plan(&self, roles: &[Loaded], legacy: &mut Legacy) -> io::Result<Plans> {
+    /// How to become what the configuration says. Nothing has changed if that cannot be done;
+    /// the error says which file, folder or listener is the reason.
+    pub fn plan(&self, roles: &[Loaded], legacy: &mut Legacy) -> io::Result<Plans> {
         let mut plans = Plans::default();
         for loaded in roles {
             let source = &loaded.source;
