@@ -11,6 +11,7 @@ pub mod gt;
 pub mod hello;
 pub mod nginx;
 pub mod peer;
+pub mod peer2;
 pub mod ports;
 pub mod process;
 pub mod samples;

@@ -1,0 +1,206 @@
+//! The other end of a GT/2 tunnel, written by hand from docs/wire.md. It uses nothing of the
+//! crate's own `wire`, so that a mistake there cannot agree with itself.
+
+use super::peer::identity;
+use super::visitor::{connect, read};
+use std::io::{BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+/// What a server answers a hello.
+pub const ANSWER: [u8; 10] = [0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 0];
+
+/// What one end says to the other after the hello. Pings are answered and passed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    Data(u32, Vec<u8>),
+    /// Stream, service, window, first bytes.
+    Open(u32, u16, u32, Vec<u8>),
+    Finish(u32),
+    /// Stream and reason; 0 is the end in good order.
+    Reset(u32, u16),
+    Credit(u32, u32),
+    Pong(u64),
+    Close,
+    Ready,
+    Error(Vec<u8>),
+    PortOpened(u16, u16),
+    Services(Vec<u8>),
+    Reconnect,
+}
+
+/// A field of a hello.
+pub fn field(kind: u8, value: &[u8]) -> Vec<u8> {
+    let [_, length @ ..] = u32::try_from(value.len()).unwrap().to_be_bytes();
+    [&[kind], &length[..], value].concat()
+}
+
+/// The fields that say who a client is and what it offers.
+pub fn who(id: &str, secret: &str, services: &[u8]) -> Vec<u8> {
+    let fields = [
+        field(1, id.as_bytes()),
+        field(2, secret.as_bytes()),
+        field(3, services),
+    ];
+    fields.concat()
+}
+
+/// A hello with these fields.
+pub fn hello_with(fields: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
+    [&[0xF0, 0x20], &length[..], &[0; 4], fields].concat()
+}
+
+/// The hello of a client that gives `window` bytes of credit to a new stream.
+pub fn hello(id: &str, secret: &str, services: &[u8], window: u32) -> Vec<u8> {
+    let fields = [
+        who(id, secret, services),
+        field(4, &window.to_be_bytes()),
+        field(0, b"\r\n\r\n"),
+    ];
+    hello_with(&fields.concat())
+}
+
+/// GT/1's hello of the same client.
+pub fn old_hello(id: &str, secret: &str, services: &[u8]) -> Vec<u8> {
+    [&[0xF0, 0x01], &identity(id, secret, services)[..]].concat()
+}
+
+/// Any frame.
+pub fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let [_, length @ ..] = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&[kind], &length[..], &stream.to_be_bytes(), payload].concat()
+}
+
+pub fn data(stream: u32, bytes: &[u8]) -> Vec<u8> {
+    frame(1, stream, bytes)
+}
+
+pub fn open(stream: u32, service: u16, window: u32, bytes: &[u8]) -> Vec<u8> {
+    let payload = [&service.to_be_bytes()[..], &window.to_be_bytes(), bytes].concat();
+    frame(2, stream, &payload)
+}
+
+pub fn finish(stream: u32) -> Vec<u8> {
+    frame(3, stream, &[])
+}
+
+pub fn reset(stream: u32, reason: u16) -> Vec<u8> {
+    frame(4, stream, &reason.to_be_bytes())
+}
+
+pub fn credit(stream: u32, bytes: u32) -> Vec<u8> {
+    frame(5, stream, &bytes.to_be_bytes())
+}
+
+pub struct Peer {
+    stream: TcpStream,
+    input: BufReader<TcpStream>,
+}
+
+impl Peer {
+    pub fn new(stream: TcpStream) -> Peer {
+        let input = BufReader::new(stream.try_clone().expect("clone a socket"));
+        Peer { stream, input }
+    }
+
+    /// A client that says `hello` and is answered.
+    pub fn client(server: SocketAddr, hello: &[u8]) -> Peer {
+        let mut peer = Peer::new(connect(server));
+        peer.send(hello);
+        assert_eq!(peer.read(ANSWER.len()), ANSWER);
+        peer
+    }
+
+    /// A client whose hello is accepted; ports that are opened are passed over.
+    pub fn ready_client(server: SocketAddr, hello: &[u8]) -> Peer {
+        let mut peer = Peer::client(server, hello);
+        loop {
+            match peer.frame() {
+                Frame::Ready => return peer,
+                Frame::PortOpened(..) => {}
+                other => panic!("{other:?} instead of ready"),
+            }
+        }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("send to the tunnel");
+    }
+
+    pub fn read(&mut self, count: usize) -> Vec<u8> {
+        read(&mut self.input, count)
+    }
+
+    /// The next frame, or nothing at the end of the connection.
+    pub fn frame_or_end(&mut self) -> Option<Frame> {
+        loop {
+            let mut head = [0; 8];
+            match self.input.read_exact(&mut head) {
+                Ok(()) => {}
+                Err(e) if e.kind() == ErrorKind::UnexpectedEof => return None,
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => return None,
+                Err(e) => panic!("waited in vain for a frame: {e}"),
+            }
+            let [kind, a, b, c, stream @ ..] = head;
+            let length = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap();
+            let stream = u32::from_be_bytes(stream);
+            let payload = self.read(length);
+            let u16_at = |at: usize| u16::from_be_bytes(payload[at..at + 2].try_into().unwrap());
+            let u32_at = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
+            return Some(match (kind, length) {
+                (0x01, _) => Frame::Data(stream, payload),
+                (0x02, 6..) => Frame::Open(stream, u16_at(0), u32_at(2), payload[6..].to_vec()),
+                (0x03, 0) => Frame::Finish(stream),
+                (0x04, 2) => Frame::Reset(stream, u16_at(0)),
+                (0x05, 4) => Frame::Credit(stream, u32_at(0)),
+                (0x06, 8) => {
+                    // One that has gone meanwhile needs no answer.
+                    let _ = self.stream.write_all(&frame(0x07, 0, &payload));
+                    continue;
+                }
+                (0x07, 8) => Frame::Pong(u64::from_be_bytes(payload.try_into().unwrap())),
+                (0x08, 0) => Frame::Close,
+                (0x09, 0) => Frame::Ready,
+                (0x0A, 2 | 4) => Frame::Error(payload),
+                (0x0B, 4) => Frame::PortOpened(u16_at(0), u16_at(2)),
+                (0x0C, _) => Frame::Services(payload),
+                (0x0D, 0) => Frame::Reconnect,
+                _ => panic!("a frame {kind:#04x} of {length} bytes"),
+            });
+        }
+    }
+
+    pub fn frame(&mut self) -> Frame {
+        self.frame_or_end()
+            .expect("a frame, but the tunnel was closed")
+    }
+
+    pub fn expect(&mut self, frame: Frame) {
+        assert_eq!(self.frame(), frame);
+    }
+
+    pub fn expect_end(&mut self) {
+        assert_eq!(self.frame_or_end(), None, "after the end");
+    }
+
+    /// The next stream: number, window, first bytes. It is for service 0.
+    pub fn opened(&mut self) -> (u32, u32, Vec<u8>) {
+        match self.frame() {
+            Frame::Open(stream, 0, window, bytes) => (stream, window, bytes),
+            other => panic!("{other:?} instead of a stream"),
+        }
+    }
+
+    /// Gathers the data of `stream` until `count` bytes are there; credit is passed over.
+    pub fn gather(&mut self, stream: u32, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while bytes.len() < count {
+            match self.frame() {
+                Frame::Data(of, more) if of == stream => bytes.extend(more),
+                Frame::Credit(..) => {}
+                other => panic!("{other:?} after {} bytes of {stream}", bytes.len()),
+            }
+        }
+        bytes
+    }
+}
