@@ -150,7 +150,6 @@ fn a_server_of_gt_1_is_asked_in_gt_1_at_once_and_remembered() {
         let log = client.log();
         assert!(!log.contains("GT/"), "{log}");
         assert!(!log.contains(" again in "), "{log}");
-        client.stop();
     }
 }
 

@@ -195,7 +195,7 @@ fn remote_timeout_is_how_long_a_server_may_take_to_answer() {
         ),
     ] {
         let mut client = client(&format!(
-            "-remote {addr} -id id1 -secret secret1 -remoteTimeout 300ms -local http://[::1]:1"
+            "-wire 1 -remote {addr} -id id1 -secret secret1 -remoteTimeout 300ms -local http://[::1]:1"
         ));
         let line = client.wait_for(why);
         assert!(line.contains(" WRN "), "{line}");
