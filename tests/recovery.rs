@@ -55,6 +55,21 @@ fn a_client_may_start_before_its_server() {
 }
 
 #[test]
+fn a_reload_ends_the_wait_for_the_next_try() {
+    let port = free_port();
+    // Longer than any test waits.
+    let mut client = client(&format!(
+        "-remote 127.0.0.1:{port} -id id1 -secret secret1 -reconnectDelay 1h \
+         -local http://127.0.0.1:1"
+    ));
+    client.wait_for(" again in ");
+    let mut server = server(&format!("-addr 127.0.0.1:{port} -id id1 -secret secret1"));
+    server.addr();
+    client.reload();
+    client.wait_for_tunnel();
+}
+
+#[test]
 fn a_service_that_was_gone_is_found_again() {
     let port = free_port();
     let mut server = server_of_id1("");

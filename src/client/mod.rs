@@ -234,6 +234,8 @@ impl Client {
         for pool in &self.pools {
             pool.offer(&services);
         }
+        // Whoever reloads knows something new: the network is up, for example.
+        self.me.hurry.notify(usize::MAX);
     }
 
     /// What a process that takes this one's place needs of it.
