@@ -1,8 +1,8 @@
 //! A connection, plain or TLS, that one reader and one writer share. What a byte meant
 //! before TLS or will mean after it is not its business.
 
+use super::tls::Stream as TlsStream;
 use super::{with_scratch, within, Socket};
-use async_tls::TlsStream;
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 pub enum Conn {
     Plain(Socket),
     /// Both directions go through one TLS session, held only while one of them is polled.
-    Tls(Box<Mutex<TlsStream<Socket>>>),
+    Tls(Box<Mutex<TlsStream>>),
 }
 
 impl From<Socket> for Conn {
@@ -23,13 +23,13 @@ impl From<Socket> for Conn {
     }
 }
 
-impl From<TlsStream<Socket>> for Conn {
-    fn from(stream: TlsStream<Socket>) -> Self {
+impl From<TlsStream> for Conn {
+    fn from(stream: TlsStream) -> Self {
         Self::Tls(Box::new(Mutex::new(stream)))
     }
 }
 
-fn lock(tls: &Mutex<TlsStream<Socket>>) -> MutexGuard<'_, TlsStream<Socket>> {
+fn lock(tls: &Mutex<TlsStream>) -> MutexGuard<'_, TlsStream> {
     tls.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -5,30 +5,47 @@
 
 use super::{Conn, Socket};
 use async_tls::pki_types::pem::PemObject;
-use async_tls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use async_tls::pki_types::{CertificateDer, ServerName};
 use async_tls::rustls::crypto::{ring, CryptoProvider};
-use async_tls::rustls::{self, version, SupportedProtocolVersion};
+use async_tls::rustls::{self, version};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+#[cfg(feature = "server")]
+mod acceptor;
+#[cfg(not(feature = "server"))]
+mod no_keys;
 mod verify;
 
-/// The lowest version a server accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MinVersion {
-    Tls12,
-    Tls13,
-}
+#[cfg(feature = "server")]
+pub use acceptor::{Acceptor, MinVersion};
+
+/// A connection inside TLS. Without the server there is one kind, and the other's code is not in
+/// the program.
+#[cfg(feature = "server")]
+pub type Stream = async_tls::TlsStream<Socket>;
+#[cfg(not(feature = "server"))]
+pub type Stream = async_tls::client::TlsStream<Socket>;
 
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     let mut provider = ring::default_provider();
     if !has_aes_instructions() {
         // A stable sort keeps the order among the rest.
         provider.cipher_suites.sort_by_key(|suite| {
-            let name = format!("{:?}", suite.suite());
-            (!name.starts_with("TLS13"), !name.contains("CHACHA20"))
+            use rustls::CipherSuite as Suite;
+            let chacha = matches!(
+                suite.suite(),
+                Suite::TLS13_CHACHA20_POLY1305_SHA256
+                    | Suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+                    | Suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+            );
+            (suite.tls13().is_none(), !chacha)
         });
+    }
+    #[cfg(not(feature = "server"))]
+    {
+        provider.key_provider = &no_keys::NoKeys;
     }
     Arc::new(provider)
 }
@@ -65,47 +82,6 @@ fn read_certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
         )));
     }
     Ok(found)
-}
-
-/// The server's side of TLS: certificate, key, lowest version.
-#[derive(Clone)]
-pub struct Acceptor(async_tls::TlsAcceptor);
-
-impl Acceptor {
-    /// Errors name the file and what is wrong with it.
-    pub fn new(cert_file: &Path, key_file: &Path, min: MinVersion) -> io::Result<Self> {
-        let certificates = read_certificates(cert_file)?;
-        let key = PrivateKeyDer::from_pem_file(key_file).map_err(|e| {
-            invalid(format!(
-                "reading the private key from {}: {e}",
-                key_file.display()
-            ))
-        })?;
-        let versions: &[&SupportedProtocolVersion] = match min {
-            MinVersion::Tls12 => &[&version::TLS13, &version::TLS12],
-            MinVersion::Tls13 => &[&version::TLS13],
-        };
-        let config = rustls::ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(versions)
-            .and_then(|builder| {
-                builder
-                    .with_no_client_auth()
-                    .with_single_cert(certificates, key)
-            })
-            .map_err(|e| {
-                invalid(format!(
-                    "using the certificate {} with the key {}: {e}",
-                    cert_file.display(),
-                    key_file.display()
-                ))
-            })?;
-        Ok(Self(Arc::new(config).into()))
-    }
-
-    pub async fn accept(&self, socket: Socket) -> io::Result<Conn> {
-        let stream = self.0.accept(socket).await?;
-        Ok(Conn::from(async_tls::TlsStream::from(stream)))
-    }
 }
 
 /// Whom a client believes.
@@ -145,7 +121,7 @@ impl Connector {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| invalid(format!("{host} is no name for a certificate")))?;
         let stream = self.0.connect(name, socket).await?;
-        Ok(Conn::from(async_tls::TlsStream::from(stream)))
+        Ok(Conn::from(Stream::from(stream)))
     }
 }
 
