@@ -32,6 +32,8 @@ pub const VERSION: &str = env!("GT_VERSION");
 pub enum Command {
     /// Run these, in one process.
     Run(Vec<Loaded>),
+    /// Say whether these can run (`gt check`).
+    Check(Vec<Loaded>),
     /// Print this to stdout and be done (`-h`, `-version`).
     Print(String),
     /// Send a signal to the gt that runs (`-s`).
@@ -97,11 +99,28 @@ struct Flag {
 /// Understands the command line; `argv[0]` is the program's name. Reads the files it names, so
 /// calling it again is a reload. Every error is the user's to fix, and means exit code 2.
 pub fn parse(argv: &[String]) -> Result<Command, Error> {
+    let (program, check, arguments) = begin(argv);
+    match understand(program, arguments)? {
+        Command::Run(roles) if check => Ok(Command::Check(roles)),
+        command => Ok(command),
+    }
+}
+
+/// The program's name, whether it is only to check, and the words after that.
+fn begin(argv: &[String]) -> (&str, bool, &[String]) {
     let (program, arguments) = argv
         .split_first()
         .map_or(("gt", argv), |(first, rest)| (first.as_str(), rest));
+    match arguments.split_first() {
+        Some((first, rest)) if first == "check" => (program, true, rest),
+        _ => (program, false, arguments),
+    }
+}
+
+fn understand(program: &str, arguments: &[String]) -> Result<Command, Error> {
+    let nothing_said = arguments.is_empty();
     let (role, arguments) = role(program, arguments)?;
-    if argv.len() <= 1 && role.is_none() {
+    if nothing_said && role.is_none() {
         return Err(Error::new(format!("Say what to do.\n\n{}", usage(None))));
     }
     let flags = flags(arguments, role)?;
@@ -407,6 +426,7 @@ fn usage(role: Option<RoleName>) -> String {
              gt client [flags]      the end behind NAT; gt client -h lists its flags\n  \
              gt -config FILE        what the file says\n  \
              gt -config DIRECTORY   what every yaml file in it says, in one process\n  \
+             gt check -config FILE  whether that can run, and what is wrong with it if not\n  \
              gt -version            the version of this program\n"
         );
     };

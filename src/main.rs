@@ -1,6 +1,7 @@
 //! argv → roles → run → exit code, and nothing else.
 
 use gt::cli::{self, Command};
+use gt::config::Loaded;
 use gt::daemon::{self, Origin};
 use gt::handover::{Heir, Legacy, Program};
 use gt::{logging, signals};
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         .collect();
     let mut roles = match cli::parse(&argv) {
         Ok(Command::Run(roles)) => roles,
+        Ok(Command::Check(roles)) => return check(&roles),
         Ok(Command::Print(text)) => {
             // Who reads only its beginning, as `head` does, has closed the pipe.
             let _ = writeln!(io::stdout(), "{}", text.trim_end());
@@ -76,6 +78,28 @@ fn main() -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// Says what each role is, what to know about it, and what keeps it from running here and now.
+fn check(roles: &[Loaded]) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for loaded in roles {
+        for warning in &loaded.warnings {
+            eprintln!("gt: warning: {warning}");
+        }
+        if let Err(why) = daemon::check(loaded) {
+            code = complain(FAILED, &why.to_string(), None);
+        }
+        let source = loaded.source.as_ref();
+        let source = source.map_or("flags".into(), |file| file.to_string_lossy());
+        let ports = if loaded.low_ports() {
+            ", ports below 1024"
+        } else {
+            ""
+        };
+        let _ = writeln!(io::stdout(), "{source}: {}{ports}", loaded.name());
+    }
+    code
 }
 
 /// Says why nothing runs; the process whose place this one was to take does that for it.

@@ -53,6 +53,13 @@ fn signals_are_checked_and_handed_on() {
 }
 
 #[test]
+fn what_is_only_checked_does_not_run() {
+    let runs_nothing = |line| told(&argv(line)).unwrap().runs_nothing;
+    assert!(runs_nothing("gt check -config gt.yaml"));
+    assert!(!runs_nothing("gt -config check"));
+}
+
+#[test]
 fn nothing_at_all_is_told_how_it_is_used() {
     assert!(error("gt").contains("Usage:"));
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{flags, options, role, ProgramFlags};
+use super::{begin, flags, options, role, ProgramFlags};
 use crate::config::value::{given, Value};
 use crate::config::RoleName;
 
@@ -20,18 +20,19 @@ pub struct Told {
 /// Understands these words as [`super::parse`] does; `argv[0]` is the program's name. A gt of
 /// another version may have flags that are unknown here: then its role is all that is known.
 pub fn told(argv: &[String]) -> Told {
-    let Some((program, arguments)) = argv.split_first() else {
+    if argv.is_empty() {
         // One that is just being started has no words yet.
         return Told {
             runs_nothing: true,
             ..Told::default()
         };
-    };
+    }
+    let (program, check, arguments) = begin(argv);
     let Ok((role, rest)) = role(program, arguments) else {
         return Told::default();
     };
     // Without a word it prints how it is used, in a build of one role, too.
-    let runs_nothing = arguments.is_empty() && role.is_none();
+    let runs_nothing = check || arguments.is_empty() && role.is_none();
     let told = Told {
         role: role.or(RoleName::only()),
         config: None,
@@ -69,6 +70,7 @@ mod tests {
             "gt -version",
             "gt -s stop",
             "gt --s=reload -config x",
+            "gt check -config x",
         ] {
             assert!(of(line).runs_nothing, "{line}");
         }

@@ -5,6 +5,9 @@ use std::net::Ipv6Addr;
 
 use super::value::{digits, Scalar};
 
+/// Ports below it are for the system's administrator.
+pub const FIRST_FREE_PORT: u16 = 1024;
+
 /// Where to listen: `80`, `:80`, `0.0.0.0:80`, `[::1]:80`, `host:80`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenAddr {
@@ -12,6 +15,13 @@ pub struct ListenAddr {
     pub host: Option<String>,
     /// 0 lets the system pick one.
     pub port: u16,
+}
+
+impl ListenAddr {
+    /// Whether only the system's administrator may listen there.
+    pub fn is_low(&self) -> bool {
+        (1..FIRST_FREE_PORT).contains(&self.port)
+    }
 }
 
 impl fmt::Display for ListenAddr {

@@ -117,6 +117,16 @@ impl Loaded {
         }
     }
 
+    /// Whether it listens on ports below 1024, or clients may have it listen there.
+    pub fn low_ports(&self) -> bool {
+        match &self.role {
+            #[cfg(feature = "server")]
+            Role::Server(server) => server.low_ports(),
+            #[cfg(feature = "client")]
+            Role::Client(client) => client.tcp_forward.iter().any(|it| it.addr.is_low()),
+        }
+    }
+
     /// Executor threads, 1 to 64.
     pub fn threads(&self) -> usize {
         match &self.role {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::address::ListenAddr;
+use super::address::{ListenAddr, FIRST_FREE_PORT};
 use super::file::{error, not_effective, Document};
 use super::logging::{Logging, Sentry};
 use super::options::{CommonOptions, Name};
@@ -75,6 +75,18 @@ pub struct Server {
     pub threads: usize,
     /// What tunnels may speak.
     pub wire: Wire,
+}
+
+impl Server {
+    /// Whether it listens on ports below 1024, or clients may have it listen there.
+    pub fn low_ports(&self) -> bool {
+        let api = self.api.as_ref().map(|api| &api.addr);
+        let listeners = [&self.addr, &self.tls_addr, &self.sni_addr, &self.stun_addr];
+        let mut listeners = listeners.into_iter().flatten().chain(api);
+        let users = self.users.iter().map(|user| &user.limits);
+        let mut rules = users.chain([&self.limits]).flat_map(|limits| &limits.tcp);
+        listeners.any(ListenAddr::is_low) || rules.any(|rule| rule.range.first < FIRST_FREE_PORT)
+    }
 }
 
 /// The status page's listener.

@@ -56,6 +56,12 @@ pub fn prepare(roles: &[Loaded]) {
     }
 }
 
+/// Whether what a role needs of this machine is there: files and folders. The error names what
+/// cannot be used. Nothing is started, and addresses to listen on are not tried.
+pub fn check(loaded: &Loaded) -> Result<(), Error> {
+    running::check(loaded).map_err(|e| Error::tell(e.to_string(), None))
+}
+
 fn threads(roles: &[Loaded]) -> usize {
     roles.iter().map(Loaded::threads).max().unwrap_or(1)
 }

@@ -83,10 +83,7 @@ impl Running {
         let mut plans = Plans::default();
         for loaded in roles {
             let source = &loaded.source;
-            let in_file = |e: io::Error| match source {
-                Some(file) => io::Error::new(e.kind(), format!("{}: {e}", file.display())),
-                None => e,
-            };
+            let in_file = |e: io::Error| in_file(loaded, e);
             #[cfg(feature = "server")]
             if let Some(config) = loaded.role.server() {
                 let running = find(&self.servers, source);
@@ -181,6 +178,27 @@ impl Running {
         #[cfg(not(feature = "server"))]
         let servers = future::ready(());
         future::zip(clients, servers).await;
+    }
+}
+
+/// Whether the files and folders that a role names can be used.
+pub fn check(loaded: &Loaded) -> io::Result<()> {
+    #[cfg(feature = "server")]
+    if let Some(config) = loaded.role.server() {
+        server::check(config).map_err(|e| in_file(loaded, e))?;
+    }
+    #[cfg(feature = "client")]
+    if let Some(config) = loaded.role.client() {
+        client::Plan::new(config, &loaded.source, None, &Legacy::default())
+            .map_err(|e| in_file(loaded, e))?;
+    }
+    Ok(())
+}
+
+fn in_file(loaded: &Loaded, e: io::Error) -> io::Error {
+    match &loaded.source {
+        Some(file) => io::Error::new(e.kind(), format!("{}: {e}", file.display())),
+        None => e,
     }
 }
 

@@ -71,6 +71,24 @@ struct ApiPlan {
     acceptor: Option<Acceptor>,
 }
 
+impl ApiPlan {
+    /// The error names the file that cannot be used.
+    fn new(api: &config::Api) -> io::Result<Self> {
+        let files = api.tls.as_ref();
+        let acceptor = files.map(|(cert, key)| rules::acceptor(cert, key, api.tls_min));
+        Ok(Self {
+            acceptor: acceptor.transpose()?,
+        })
+    }
+}
+
+/// Whether the files that `config` names can be used. The error says which one cannot.
+pub fn check(config: &config::Server) -> io::Result<()> {
+    Rules::new(config, &Arc::default(), None)?;
+    config.api.as_ref().map(ApiPlan::new).transpose()?;
+    Ok(())
+}
+
 /// What every connection of a server needs.
 struct State {
     registry: Registry,
@@ -120,15 +138,7 @@ impl Plan {
         let claims = state.map_or_else(Arc::default, |state| state.claims.clone());
         let before = state.map(|state| state.rules.get());
         let rules = Rules::new(config, &claims, before.as_deref())?;
-        let api = match &config.api {
-            Some(api) => {
-                let files = api.tls.as_ref();
-                let acceptor = files.map(|(cert, key)| rules::acceptor(cert, key, api.tls_min));
-                let acceptor = acceptor.transpose()?;
-                Some(ApiPlan { acceptor })
-            }
-            None => None,
-        };
+        let api = config.api.as_ref().map(ApiPlan::new).transpose()?;
         let now = running.map(Server::listeners);
         let listeners = listeners::plan(config, file, now.as_deref(), legacy)?;
         let estate = Estate::take(legacy, file);
