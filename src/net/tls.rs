@@ -28,6 +28,7 @@ pub type Stream = async_tls::TlsStream<Socket>;
 #[cfg(not(feature = "server"))]
 pub type Stream = async_tls::client::TlsStream<Socket>;
 
+/// The only one who asks for ring's own, so that the compiler can see what of it is not used.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     let mut provider = ring::default_provider();
     if !has_aes_instructions() {
@@ -52,8 +53,8 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 
 /// Fills with random bytes that are fit for secrets.
 pub fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
-    let random = ring::default_provider().secure_random;
-    random
+    provider()
+        .secure_random
         .fill(bytes)
         .map_err(|_| io::Error::other("the system has no random numbers"))
 }

@@ -14,6 +14,7 @@ pub mod peer;
 pub mod peer2;
 pub mod ports;
 pub mod process;
+pub mod router;
 pub mod samples;
 pub mod scratch;
 pub mod sentry;

@@ -1,0 +1,157 @@
+//! A router's disk with gt's package on it, in a folder: its shell is busybox, and procd's helpers
+//! only write down how they are called.
+
+use super::gt::GT;
+use super::process::{run, Process};
+use super::scratch::Scratch;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+pub const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
+
+/// What the shell of a router has, as far as gt's scripts use it.
+const APPLETS: [&str; 8] = ["sh", "cat", "chgrp", "chmod", "grep", "head", "tail", "tr"];
+
+pub struct Router {
+    scratch: Scratch,
+}
+
+impl Router {
+    /// One that has just got the package with the gt under test, and whose user gt exists.
+    pub fn new() -> Router {
+        let router = Router {
+            scratch: Scratch::new(),
+        };
+        let ipk = make_ipk(&router.scratch);
+        let root = router.root();
+        fs::create_dir(&root).expect("make the root");
+        for archive in ["data", "control"] {
+            unpack_part(&ipk, archive, &root);
+        }
+        // The package has only a stand-in for it: packing a debug build takes long.
+        let program = router.path("usr/bin/gt");
+        fs::remove_file(&program).expect("gt is in the package");
+        fs::copy(GT, program).expect("copy gt");
+        router.add_busybox();
+        router.add_libraries_of(Path::new(GT));
+        for folder in ["tmp", "lib", "dev"] {
+            fs::create_dir_all(root.join(folder)).expect("make a folder");
+        }
+        // A file does for what is only written to.
+        router.write("dev/null", "");
+        let rc_common = Path::new(REPOSITORY).join("tests/common/router/rc.common");
+        fs::copy(rc_common, root.join("etc/rc.common")).expect("copy rc.common");
+        router.write(
+            "etc/passwd",
+            "root:x:0:0::/:/bin/sh\ngt:x:1000:1000::/:/bin/false\n",
+        );
+        router.write("etc/group", "root:x:0:\ngt:x:1000:\n");
+        router
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.scratch.join("root")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
+    }
+
+    /// Has the shell find `script` by this name.
+    pub fn add_program(&self, name: &str, script: &str) {
+        let path = self.path("bin").join(name);
+        let _ = fs::remove_file(&path);
+        fs::write(&path, script).expect("write a script");
+        run(Command::new("chmod").arg("755").arg(&path));
+    }
+
+    /// What `/etc/init.d/gt` with these words does: its output, and the calls it makes.
+    pub fn init(&self, words: &[&str]) -> (Output, Vec<String>) {
+        let _ = fs::remove_file(self.path("tmp/calls"));
+        let mut all = vec!["/bin/busybox", "ash", "/etc/rc.common", "/etc/init.d/gt"];
+        all.extend(words);
+        let output = run(&mut self.command(&all));
+        let calls = fs::read_to_string(self.path("tmp/calls")).unwrap_or_default();
+        (output, calls.lines().map(str::to_owned).collect())
+    }
+
+    /// Starts what procd was told to start.
+    pub fn spawn(&self, words: &[&str]) -> Process {
+        Process::spawn("gt", Scratch::new(), &mut self.command(words))
+    }
+
+    /// A command with this root. It needs to be root, or a system that lets users seem so.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let root = self.root();
+        let mut command = if rustix::process::geteuid().is_root() {
+            Command::new("chroot")
+        } else {
+            let mut command = Command::new("unshare");
+            command.args(["-r", "chroot"]);
+            command
+        };
+        command
+            .arg(root)
+            .args(words)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command
+    }
+
+    fn add_busybox(&self) {
+        let bin = self.path("bin");
+        fs::create_dir_all(&bin).expect("make /bin");
+        fs::copy("/bin/busybox", bin.join("busybox")).expect("copy busybox");
+        self.add_libraries_of(Path::new("/bin/busybox"));
+        for applet in APPLETS {
+            symlink("busybox", bin.join(applet)).expect("link an applet");
+        }
+    }
+
+    /// Copies what the system's loader needs to run `program`.
+    fn add_libraries_of(&self, program: &Path) {
+        let output = run(Command::new("ldd").arg(program));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        for library in said.split_whitespace().filter(|word| word.starts_with('/')) {
+            let place = self.path(&library[1..]);
+            fs::create_dir_all(place.parent().expect("a folder")).expect("make a folder");
+            fs::copy(library, place).expect("copy a library");
+        }
+    }
+}
+
+/// Makes the package of a gt with both roles.
+pub fn make_ipk(scratch: &Scratch) -> PathBuf {
+    let out = scratch.dir("out");
+    scratch.file("out/gt-full-x86_64", "the program\n");
+    let output = run(Command::new(Path::new(REPOSITORY).join("openwrt/ipk"))
+        .args(["full", "x86_64"])
+        .env("GT_OUT", &out)
+        .env("SOURCE_DATE_EPOCH", "1000000000"));
+    assert!(output.status.success(), "{output:?}");
+    let version = env!("CARGO_PKG_VERSION");
+    out.join(format!("gt_{version}-1_x86_64.ipk"))
+}
+
+/// Unpacks `control` or `data` of a package as opkg does; `control` goes where opkg keeps it.
+pub fn unpack_part(ipk: &Path, part: &str, root: &Path) {
+    let place = match part {
+        "control" => root.join("usr/lib/opkg/info"),
+        _ => root.to_owned(),
+    };
+    fs::create_dir_all(&place).expect("make a folder");
+    let unpack = format!(
+        "set -e; tar -xzOf '{}' ./{part}.tar.gz | tar -xzf - -C '{}'",
+        ipk.display(),
+        place.display()
+    );
+    let output = run(Command::new("sh").args(["-c", &unpack]));
+    assert!(output.status.success(), "{output:?}");
+}
