@@ -16,7 +16,7 @@ use common::service::{self, assert_echo};
 use common::visitor::{connect, get, read, read_answer, read_to_end};
 use common::{eventually, PATIENCE};
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 fn local(port: u16) -> SocketAddr {
@@ -93,20 +93,23 @@ fn who_has_said_half_of_it_when_the_server_restarts_is_served() {
     assert_eq!(server.exit().code(), Some(0));
 }
 
-/// Sends data of `task` until no more is taken, and then has `relief` take a little, so that some
-/// of it is stuck in the gt in between, and nothing before. Says how much there is. A gt that
-/// reads answers the `question`.
+/// Sends data of `task`, which `end` does not read, so that some of it is stuck in the gt in
+/// between and nothing before. Says how much `end` has still to get. A gt that goes on to read
+/// answers the `question`.
 fn stuff(
     peer: &mut Peer,
     task: u32,
     (question, answer): (&[u8], Frame),
-    mut relief: impl FnMut(usize),
+    end: &mut TcpStream,
 ) -> usize {
-    let block = vec![b'x'; 64 * 1024];
+    let socket = socket2::SockRef::from(&*end);
+    socket.set_recv_buffer_size(BLOCK).expect("a small buffer");
+    let block = data(task, &[b'x'; BLOCK]);
+    // All that the system takes, and a full backlog.
     let mut sent = 0;
     loop {
-        peer.send(&data(task, &block));
-        sent += block.len();
+        peer.send(&block);
+        sent += BLOCK;
         assert!(sent < 64 << 20, "it takes any number of bytes");
         peer.send(question);
         if peer.is_quiet_for(Duration::from_millis(500)) {
@@ -114,12 +117,25 @@ fn stuff(
         }
         peer.expect(answer.clone());
     }
-    while peer.is_quiet_for(Duration::from_millis(100)) {
-        relief(block.len());
+    let full = sent;
+    let mut more = |peer: &mut Peer, mut left: usize| {
+        while peer.is_quiet_for(Duration::from_millis(100)) {
+            left -= read(end, BLOCK).len();
+        }
+        peer.expect(answer.clone());
+        left
+    };
+    let mut left = more(peer, full);
+    // The same again, without the last of it: a backlog has room for four blocks.
+    while left < full - 3 * BLOCK {
+        peer.send(&block);
+        left += BLOCK;
     }
-    peer.expect(answer);
-    sent
+    peer.send(question);
+    more(peer, left)
 }
+
+const BLOCK: usize = 64 * 1024;
 
 #[test]
 fn what_is_stuck_on_its_way_to_a_visitor_still_arrives() {
@@ -129,9 +145,7 @@ fn what_is_stuck_on_its_way_to_a_visitor_still_arrives() {
     let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &port_option(false, port)));
     let mut visitor = connect(local(port));
     let (task, ..) = peer.task();
-    let mut taken = 0;
-    let take = |count| taken += read(&mut visitor, count).len();
-    let sent = stuff(&mut peer, task, (&PING, Frame::Ping), take);
+    let left = stuff(&mut peer, task, (&PING, Frame::Ping), &mut visitor);
     peer.send(&closed(task));
     let _new = server.restart();
     peer.expect(Frame::Reconnect);
@@ -139,7 +153,7 @@ fn what_is_stuck_on_its_way_to_a_visitor_still_arrives() {
     peer.send(&[CLOSE; 3].concat());
     peer.shutdown();
     server.wait_for("tunnel closed");
-    assert_eq!(taken + read_to_end(&mut visitor).len(), sent);
+    assert_eq!(read_to_end(&mut visitor).len(), left);
     assert_eq!(server.exit().code(), Some(0));
 }
 
@@ -162,17 +176,15 @@ fn what_is_stuck_on_its_way_to_a_service_still_arrives() {
     peer.send(&[first(1, 0, b""), first(2, 1, b"?")].concat());
     let mut service = service.recv_timeout(PATIENCE).expect("a connection");
     peer.expect(Frame::Data(2, b"?".to_vec()));
-    let mut taken = 0;
-    let take = |count| taken += read(&mut service, count).len();
     let echoed = Frame::Data(2, b"?".to_vec());
-    let sent = stuff(&mut peer, 1, (&data(2, b"?"), echoed), take);
+    let left = stuff(&mut peer, 1, (&data(2, b"?"), echoed), &mut service);
     peer.send(&[closed(1), closed(2)].concat());
     client.signal("TERM");
     while peer.frame() != Frame::Close {}
     peer.send(&[CLOSE; 3].concat());
     peer.shutdown();
     client.wait_for("tunnel closed");
-    assert_eq!(taken + read_to_end(&mut service).len(), sent);
+    assert_eq!(read_to_end(&mut service).len(), left);
     assert_eq!(client.exit().code(), Some(0));
 }
 

@@ -93,6 +93,7 @@ fn a_stop_is_heard_while_the_new_process_says_nothing() {
     assert!(!runs(pid), "it is ended");
     drop(gt.peer);
     assert_eq!(gt.server.exit().code(), Some(0));
+    assert_eq!(gt.server.lines_with("not restarted"), [""; 0]);
 }
 
 #[test]
