@@ -7,7 +7,7 @@ use super::queue::Turn;
 use super::round_trip::RoundTrip;
 use super::window::Budget;
 use super::{Policy, Traffic, STUCK, STUCK_ALONE};
-use crate::net::clock::{self, Tick};
+use crate::net::clock::Tick;
 use crate::wire::frame::{Head, Reason, Signal};
 use crate::wire::{Malformed, Version};
 use std::collections::HashMap;
@@ -167,22 +167,13 @@ impl Core {
     }
 
     /// Gives the peer credit for what a stream's reader has taken, if it is worth it.
-    pub fn give_credit(&mut self, task: u32, on_the_way: bool) {
+    pub fn give_credit(&mut self, task: u32) {
         let (Some(budget), Some(entry)) = (&mut self.budget, self.streams.get_mut(&task)) else {
             return;
         };
-        if !entry.expects_more() {
-            return;
-        }
-        let (waiting, trip) = (entry.waiting(), self.round_trip.least());
-        let credit = entry
-            .window
-            .grant(waiting, on_the_way, trip, clock::micros, budget);
-        if let Some(bytes) = credit {
+        if let Some(bytes) = entry.grant(false, self.round_trip.least(), budget) {
             self.outbox.push(Head::Credit { task, bytes });
-            if !on_the_way {
-                self.measure();
-            }
+            self.measure();
         }
     }
 
@@ -263,13 +254,19 @@ impl Core {
             let more = entry.waiting() - before;
             self.waiting += more;
             self.full += usize::from(filled);
-            if self.budget.is_some() {
-                if more < payload.len() {
-                    self.give_credit(task, false);
-                }
-                if self.waiting > self.policy.backlogs {
-                    self.shed(now);
-                }
+            let Some(budget) = &mut self.budget else {
+                return;
+            };
+            let credit = match more < payload.len() {
+                true => entry.grant(false, self.round_trip.least(), budget),
+                false => None,
+            };
+            if let Some(bytes) = credit {
+                self.outbox.push(Head::Credit { task, bytes });
+                self.measure();
+            }
+            if self.waiting > self.policy.backlogs {
+                self.shed(now);
             }
         }
     }

@@ -3,8 +3,8 @@
 
 use super::backlog::Backlog;
 use super::queue::Turn;
-use super::window::{Window, MAX_CREDIT};
-use crate::net::clock::Tick;
+use super::window::{Budget, Window, MAX_CREDIT};
+use crate::net::clock::{self, Tick};
 use crate::net::Conn;
 use crate::wire::frame::{Head, Reason};
 use std::io;
@@ -176,6 +176,16 @@ impl Entry {
             self.finished
         };
         whole && !std::mem::replace(&mut self.answered_whole, true)
+    }
+
+    /// Credit for the peer, see [`Window::grant`].
+    pub fn grant(&mut self, on_the_way: bool, trip: Duration, budget: &mut Budget) -> Option<u32> {
+        if !self.expects_more() {
+            return None;
+        }
+        let waiting = self.waiting();
+        self.window
+            .grant(waiting, on_the_way, trip, clock::micros, budget)
     }
 
     /// Whether more bytes may come.

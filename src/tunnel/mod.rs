@@ -144,6 +144,8 @@ impl Tunnel {
         };
         crate::spawn(Writer::new(shared.clone(), conn.clone(), send));
         let tunnel = Self(shared);
+        // While there is nothing on the way that would lengthen it.
+        lock(&tunnel.0).measure();
         let inbox = Inbox::new(
             tunnel.clone(),
             conn,

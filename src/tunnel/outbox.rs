@@ -95,6 +95,8 @@ impl Outbox {
             // What is in here already goes before what a keystroke will bring: on a
             // connection that is slow to take it, that should be little.
             (Version::Two, true) if self.congested => (TURN + WORTHWHILE, WORTHWHILE, TURN),
+            // Nobody else wants to send.
+            (Version::Two, true) if self.queue.is_empty() => (ROOM - RESERVE, WORTHWHILE, FRAME),
             (Version::Two, true) => (ROOM - RESERVE, TURN, TURN),
         };
         let room = most.saturating_sub(self.gathering.len() + MAX_ENCODED);

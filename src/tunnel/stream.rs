@@ -223,7 +223,11 @@ impl Stream {
             };
             entry.sent(n, now);
             core.traffic.count_sent(n);
-            core.give_credit(task, true);
+            if let Some(budget) = &mut core.budget {
+                if let Some(bytes) = entry.grant(true, core.round_trip.least(), budget) {
+                    core.outbox.push(Head::Credit { task, bytes });
+                }
+            }
             core.pass_on(turn);
             Poll::Ready(Ok(n))
         })
@@ -274,7 +278,7 @@ impl Stream {
             entry.full &= !relieved;
             core.relieve(taken, relieved);
             if taken > 0 {
-                core.give_credit(task, false);
+                core.give_credit(task);
             }
             result
         })

@@ -132,7 +132,7 @@ impl Window {
         now: impl FnOnce() -> u32,
         budget: &mut Budget,
     ) -> Option<u32> {
-        let worthwhile = self.size / if on_the_way { 8 } else { 2 };
+        let worthwhile = self.size / if on_the_way { 4 } else { 2 };
         let owed = self.owed(waiting);
         if owed < worthwhile.max(1) {
             return None;
@@ -247,7 +247,7 @@ mod tests {
     fn credit_goes_with_other_frames_sooner_than_alone() {
         let mut budget = Budget::new(GROWTH);
         let mut window = budget.window();
-        window.spend(8 * 1024);
+        window.spend(16 * 1024);
         assert_eq!(window.grant(0, false, RTT, || 0, &mut budget), None);
         assert_eq!(
             window.grant(1, true, RTT, || 0, &mut budget),
@@ -256,7 +256,7 @@ mod tests {
         );
         assert_eq!(
             window.grant(0, true, RTT, || 0, &mut budget),
-            Some(8 * 1024)
+            Some(16 * 1024)
         );
         assert_eq!(window.left(), 64 * 1024);
     }
