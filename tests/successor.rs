@@ -121,3 +121,18 @@ fn a_reload_that_comes_with_a_restart_is_not_lost() {
     let _new = common::gt::Successor::named_by(&line);
     gt.server.wait_for_lines("reloaded", 2);
 }
+
+#[test]
+fn one_that_is_signalled_before_it_knows_what_that_means_is_started_again() {
+    let mut gt = Installed::new();
+    gt.replace("[ -e $GO ] && exec $GT \"$@\"; : > $GO; kill -HUP $$");
+    let _new = gt.server.restart();
+    assert_eq!(gt.server.lines_with("not restarted"), [""; 0]);
+    // But not for ever.
+    let mut gt = Installed::new();
+    gt.replace("kill -HUP $$");
+    gt.server.signal("QUIT");
+    let line = gt.server.wait_for("not restarted");
+    assert!(line.contains("signal: 1"), "{line}");
+    gt.peer.sync();
+}

@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// How long running streams may take to finish once the process is to end.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a new process is started when signals that were meant for it, too, have ended it.
+const TRIES: u32 = 4;
 /// Threads for name look-ups and files, at most.
 const BLOCKING_THREADS: &str = "8";
 
@@ -167,7 +169,15 @@ async fn serve<E: fmt::Display>(
                         }
                     }
                 };
-                let handed_over = async { Some(hand_over(&running, program).await) };
+                let handed_over = async {
+                    for _ in 1..TRIES {
+                        match hand_over(&running, program).await {
+                            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                            result => return Some(result),
+                        }
+                    }
+                    Some(hand_over(&running, program).await)
+                };
                 match future::or(handed_over, interrupted).await {
                     Some(Ok(successor)) => {
                         if changed {

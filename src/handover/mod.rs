@@ -20,11 +20,12 @@ use rustix::net::{
     RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 use rustix::process::{kill_process, Pid, Signal};
+use signal_hook::consts::{SIGHUP, SIGQUIT};
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
@@ -181,7 +182,8 @@ impl Successor {
         let _ = kill_process(Pid::from_child(&self.child), Signal::HUP);
     }
 
-    /// What is to be said of a step that failed, or was not done in time (`None`).
+    /// What is to be said of a step that failed, or was not done in time (`None`). `Interrupted`
+    /// is who was signalled before it could know what that means.
     async fn done<T>(&mut self, step: Option<io::Result<T>>) -> io::Result<T> {
         let e = match step {
             None => return Err(io::Error::other("the new process says nothing")),
@@ -197,10 +199,16 @@ impl Successor {
         if !is_gone {
             return Err(e);
         }
-        Err(io::Error::other(match within(GOODBYE, self.end()).await {
-            Some(status) => format!("the new process has ended: {status}"),
-            None => "the new process does not know how to take over".to_owned(),
-        }))
+        let Some(status) = within(GOODBYE, self.end()).await else {
+            let why = "the new process does not know how to take over";
+            return Err(io::Error::other(why));
+        };
+        let kind = match status.signal() {
+            Some(SIGHUP | SIGQUIT) => io::ErrorKind::Interrupted,
+            _ => io::ErrorKind::Other,
+        };
+        let why = format!("the new process has ended: {status}");
+        Err(io::Error::new(kind, why))
     }
 
     /// Waits until it has ended.
