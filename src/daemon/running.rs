@@ -4,9 +4,11 @@
 use crate::client::{self, Client};
 use crate::config::Loaded;
 use crate::handover::{Given, Heir, Legacy, Piece, Word};
+use crate::net::{within, WaitGroup};
 #[cfg(feature = "server")]
 use crate::server::{self, Server};
 use futures_lite::future;
+use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +26,8 @@ pub struct Running {
     servers: Vec<(Source, Server)>,
     #[cfg(feature = "client")]
     clients: Vec<(Source, Client)>,
+    /// Roles that are not wanted any more, and end.
+    leaving: WaitGroup,
 }
 
 /// What each role needs to start, or to go on.
@@ -54,7 +58,7 @@ impl Running {
                 self.servers.push((source, server));
             }
             for (_, server) in before {
-                crate::spawn(async move { server.stop(DRAINING).await });
+                self.leave(async move { server.stop(DRAINING).await });
             }
         }
         #[cfg(feature = "client")]
@@ -71,10 +75,18 @@ impl Running {
                 self.clients.push((source, client));
             }
             for (_, client) in before {
-                crate::spawn(async move { client.stop(DRAINING).await });
+                self.leave(async move { client.stop(DRAINING).await });
             }
         }
         Ok(())
+    }
+
+    fn leave(&self, stopping: impl Future<Output = ()> + Send + 'static) {
+        let leaving = self.leaving.begin();
+        crate::spawn(async move {
+            stopping.await;
+            drop(leaving);
+        });
     }
 
     /// How to become what the configuration says. Nothing has changed if that cannot be done;
@@ -165,6 +177,7 @@ impl Running {
     pub async fn clients_make_way(&self) {
         #[cfg(feature = "client")]
         all(self.clients.iter().map(|(_, client)| client.stop(DRAINING))).await;
+        self.leaving.idle().await;
     }
 
     /// Lets what runs finish for as long as `patience`.
@@ -177,7 +190,8 @@ impl Running {
         let servers = all(self.servers.iter().map(|(_, server)| server.stop(patience)));
         #[cfg(not(feature = "server"))]
         let servers = future::ready(());
-        future::zip(clients, servers).await;
+        let leaving = within(patience, self.leaving.idle());
+        future::zip(future::zip(clients, servers), leaving).await;
     }
 }
 
@@ -215,9 +229,9 @@ fn take<R>(running: &mut Vec<(Source, R)>, source: &Source) -> Option<R> {
 /// Waits for all of them, at the same time.
 async fn all<'a, F>(tasks: impl Iterator<Item = F>)
 where
-    F: std::future::Future<Output = ()> + Send + 'a,
+    F: Future<Output = ()> + Send + 'a,
 {
-    let mut together: std::pin::Pin<Box<dyn std::future::Future<Output = ()> + Send + 'a>> =
+    let mut together: std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>> =
         Box::pin(future::ready(()));
     for task in tasks {
         together = Box::pin(async {
