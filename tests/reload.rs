@@ -191,3 +191,78 @@ fn a_client_that_moves_is_stopped_with_all_it_has() {
     drop((visitor, new));
     assert_eq!(filed.client.exit().code(), Some(0));
 }
+
+#[test]
+fn what_runs_finishes_when_the_server_refuses_new_services() {
+    let (port, other) = (
+        free_port(),
+        std::net::TcpListener::bind("[::]:0").expect("a port"),
+    );
+    let taken = other.local_addr().expect("its address").port();
+    let (one, echo) = (service::http(0, "one"), service::echo());
+    let mut server = server_of_id1("-tcpNumber 0 -tcpRange 1-65535");
+    let addr = server.addr();
+    let options = format!("remote: tcp://{addr}, id: id1, secret: secret1, reconnectDelay: 2m");
+    let services = |port: u16| {
+        format!(
+            "  - local: http://{}\n  - local: tcp://{}\n    remoteTCPPort: {port}\n",
+            one.addr, echo.addr
+        )
+    };
+    let mut filed = Filed::new(&options, &services(port));
+    let mut visitor = connect(([127, 0, 0, 1], port).into());
+    assert_echo(&mut visitor, b"before");
+    filed.reload(&options, &services(taken));
+    let line = filed.client.wait_for("failed to open the TCP port");
+    assert!(line.contains(&format!("(port {taken})")), "{line}");
+    server.wait_for("its new services were refused");
+    assert_echo(&mut visitor, b"after");
+    // When that is mended it need not wait for the time of its next try.
+    filed.reload(&options, &services(port));
+    server.wait_for_lines("tunnel opened", 2);
+    assert_echo(&mut visitor, b"still");
+    assert_eq!(get(addr, "id1.a", "/").text(), "one / id1.a");
+}
+
+#[test]
+fn files_of_a_directory_come_and_go() {
+    let (port, other_port) = (free_port(), free_port());
+    let echo = service::echo();
+    let mut here = server(&format!(
+        "-addr 127.0.0.1:0 -id id1 -secret s -id id2 -secret s -tcpNumber 0 -tcpRange {port} \
+         -tcpNumber 0 -tcpRange {other_port}"
+    ));
+    let addr = here.addr();
+    let scratch = Scratch::new();
+    let write = |id: &str, port: u16| {
+        scratch.file(
+            &format!("{id}.yaml"),
+            text(
+                &format!("remote: tcp://{addr}, id: {id}, secret: s"),
+                &format!(
+                    "  - local: tcp://{}\n    remoteTCPPort: {port}\n",
+                    echo.addr
+                ),
+            ),
+        )
+    };
+    let first = write("id1", port);
+    let mut client = client(&format!("-config {}", scratch.path().display()));
+    client.wait_for_tunnel();
+    let mut visitor = connect(([127, 0, 0, 1], port).into());
+    assert_echo(&mut visitor, b"before");
+    write("id2", other_port);
+    std::fs::remove_file(first).expect("remove a file");
+    client.reload();
+    here.wait_for("tunnel opened id=id2");
+    let other = ([127, 0, 0, 1], other_port).into();
+    assert_echo(&mut connect(other), b"the new one");
+    assert_echo(&mut visitor, b"the old one's visitor");
+    // Also those who are leaving may finish when the process ends.
+    client.signal("TERM");
+    here.wait_for("tunnel closed id=id2");
+    assert_echo(&mut visitor, b"still");
+    drop(visitor);
+    assert_eq!(client.exit().code(), Some(0));
+    here.wait_for("tunnel closed id=id1");
+}

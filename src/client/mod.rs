@@ -234,7 +234,8 @@ impl Client {
         for pool in &self.pools {
             pool.offer(&services);
         }
-        // Whoever reloads knows something new: the network is up, for example.
+        // Whoever reloads knows something new: the network is up, or services that were refused
+        // are others now.
         self.me.hurry.notify(usize::MAX);
     }
 

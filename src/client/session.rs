@@ -241,7 +241,15 @@ impl Session {
                     port_opened(port, self.member.id);
                 }
                 Event::Signal(Signal::Error(refusal)) => {
-                    return Err(refused(&self.pool.me, &self.services, refusal).to_string());
+                    let why = self.refused(refusal);
+                    let tunnel = &self.member.tunnel;
+                    if tunnel.streams() == 0 {
+                        return Err(why);
+                    }
+                    // Perhaps of new services: what runs may have time to finish.
+                    log::warn!("a tunnel drains connID={}: {why}", self.member.id);
+                    self.member.leave(Leaving::Lost);
+                    tunnel.close();
                 }
                 Event::Signal(Signal::Reconnect) => {
                     log::info!("the server asks for a new tunnel connID={}", self.member.id);
@@ -261,6 +269,14 @@ impl Session {
                 Event::Ping | Event::Signal(_) => {}
             }
         }
+    }
+
+    /// Why the server refuses the services that it was offered last, or this client.
+    fn refused(&self, refusal: Refusal) -> String {
+        let offered = self.member.offered.lock();
+        let offered = offered.unwrap_or_else(PoisonError::into_inner);
+        let services = offered.front().unwrap_or(&self.services);
+        refused(&self.pool.me, services, refusal).to_string()
     }
 
     /// Pings a silent server, and closes a tunnel that is not needed any more.

@@ -376,16 +376,13 @@ impl Session {
                 }
                 Event::Ping => self.tunnel.signal(Signal::Close),
                 Event::Services(Some(hello)) => {
-                    let same = hello.id == self.id && hello.secret == self.secret;
-                    let done = match &changes {
-                        _ if !same => Err(Refusal::BadCredentials),
+                    if hello.id != self.id || hello.secret != self.secret {
+                        return self.refuse_change(Refusal::BadCredentials);
+                    }
+                    match &changes {
                         None => self.change(all(hello.offers)),
-                        Some(changes) => changes
-                            .try_send(hello.offers)
-                            .map_err(|_| Refusal::TooManyOptions),
-                    };
-                    if let Err(refusal) = done {
-                        return self.refuse_change(refusal);
+                        Some(changes) if changes.try_send(hello.offers).is_ok() => {}
+                        Some(_) => return self.refuse_change(Refusal::TooManyOptions),
                     }
                 }
                 Event::Tick => {
@@ -439,26 +436,32 @@ impl Session {
                 // Meanwhile the configuration knows it.
                 None => all(offers),
             };
-            if let Err(refusal) = self.change(granted) {
-                return self.refuse_change(refusal);
-            }
+            self.change(granted);
         }
         future::pending().await
     }
 
-    /// The services signal: the same client with other services.
-    fn change(&self, offers: Vec<Option<Offer>>) -> Result<(), Refusal> {
+    /// The services signal: the same client with other services. If it cannot have them, the
+    /// tunnel ends, but not before what runs.
+    fn change(&self, offers: Vec<Option<Offer>>) {
+        let (id, peer) = (&self.id, self.peer);
         if self.state.stop.is_said() {
             // Its ports may be another process's by now, where it will say so again. Here it
             // gets nothing new, and what it has must not suffer.
-            self.tunnel.signal(Signal::Services);
-            return Ok(());
+            return self.tunnel.signal(Signal::Services);
         }
         let registry = &self.state.registry;
-        let opened = registry.update(&self.id, &self.limits(), offers, &self.tunnel)?;
-        self.serve_ports(opened);
-        log::info!("services changed id={} addr={}", self.id, self.peer);
-        Ok(())
+        match registry.update(id, &self.limits(), offers, &self.tunnel) {
+            Ok(opened) => {
+                self.serve_ports(opened);
+                log::info!("services changed id={id} addr={peer}");
+            }
+            Err(refusal) => {
+                let why = self.refuse_change(refusal);
+                log::warn!("a tunnel drains id={id} addr={peer}: {why}");
+                self.tunnel.close();
+            }
+        }
     }
 
     fn refuse_change(&self, refusal: Refusal) -> String {
