@@ -9,8 +9,11 @@ use futures_lite::{AsyncRead, AsyncWrite};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{ready, Context, Poll};
+
+/// What the kernel may gather before it sends.
+const SEGMENT: u32 = 64 * 1024;
 
 /// One reader and one writer may poll it at the same time, through a shared reference.
 #[derive(Debug)]
@@ -18,6 +21,11 @@ pub struct Socket {
     io: Async<TcpStream>,
     /// The last read emptied the receive queue.
     drained: AtomicBool,
+    /// Bytes that are written before it is asked again whether it takes more; 0 if it is not
+    /// asked before it refuses some.
+    burst: AtomicU32,
+    /// Bytes of the present burst that have been written.
+    written: AtomicU32,
 }
 
 impl Socket {
@@ -25,6 +33,8 @@ impl Socket {
         Self {
             io,
             drained: AtomicBool::new(false),
+            burst: AtomicU32::new(0),
+            written: AtomicU32::new(0),
         }
     }
 
@@ -66,14 +76,35 @@ impl Socket {
     }
 
     pub fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let burst = self.burst.load(Ordering::Relaxed);
         loop {
-            match self.try_write(buf) {
+            let written = self.written.load(Ordering::Relaxed);
+            let left = burst.saturating_sub(written) as usize;
+            if burst > 0 && left == 0 {
+                ready!(self.poll_writable(cx))?;
+                continue;
+            }
+            let most = if burst > 0 { left } else { usize::MAX };
+            match self.try_write(buf.get(..most).unwrap_or(buf)) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.io.poll_writable(cx))?;
+                    ready!(self.poll_writable(cx))?;
                 }
-                result => return Poll::Ready(result),
+                Ok(n) => {
+                    if burst > 0 {
+                        // At most what was left.
+                        self.written.store(written + n as u32, Ordering::Relaxed);
+                    }
+                    return Poll::Ready(Ok(n));
+                }
+                Err(e) => return Poll::Ready(Err(e)),
             }
         }
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.io.poll_writable(cx))?;
+        self.written.store(0, Ordering::Relaxed);
+        Poll::Ready(Ok(()))
     }
 
     /// Sends the end of the stream; reading goes on.
@@ -91,9 +122,15 @@ impl Socket {
             socket2::SockRef::from(self.io.get_ref()).set_linger(Some(std::time::Duration::ZERO));
     }
 
-    /// Keeps what has not been sent yet out of the kernel, but for `bytes`: who decides what
-    /// is sent next decides late. Where the system cannot, it stays as it is.
+    /// Keeps what has not been sent yet out of the kernel, but for about `bytes`: who decides
+    /// what is sent next decides late. Where the system cannot, it stays as it is.
+    ///
+    /// The kernel's own limit lets it fill a segment of up to 64 KiB, so below that it is given
+    /// `bytes` each time it says that it has room.
     pub fn limit_unsent(&self, bytes: u32) {
+        let burst = if bytes < SEGMENT { bytes } else { 0 };
+        self.burst.store(burst, Ordering::Relaxed);
+        self.written.store(0, Ordering::Relaxed);
         #[cfg(any(target_os = "linux", target_os = "android"))]
         let _ = socket2::SockRef::from(self.io.get_ref()).set_tcp_notsent_lowat(bytes);
         #[cfg(not(any(target_os = "linux", target_os = "android")))]

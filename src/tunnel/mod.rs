@@ -16,6 +16,7 @@ mod core;
 mod entry;
 mod inbox;
 mod outbox;
+mod pace;
 mod queue;
 mod relay;
 mod round_trip;
@@ -49,9 +50,6 @@ use std::time::{Duration, Instant};
 pub const STUCK: Duration = Duration::from_secs(10);
 /// and when it is alone.
 pub const STUCK_ALONE: Duration = Duration::from_secs(90);
-
-/// Bytes that the kernel may hold before it sends them, where streams have their turns.
-const UNSENT: u32 = 64 * 1024;
 
 /// What one tunnel may hold and how long it waits. Where wire versions or roles differ, they
 /// differ here.
@@ -135,14 +133,16 @@ impl Tunnel {
         let shared = Arc::new(Shared {
             core: Mutex::new(Core::new(&policy)),
         });
-        if policy.version == Version::Two {
-            conn.limit_unsent(UNSENT);
-        }
         let (send, receive) = match policy.speed {
             Some(speed) => (Some(speed.send), Some(speed.receive)),
             None => (None, None),
         };
-        crate::spawn(Writer::new(shared.clone(), conn.clone(), send));
+        crate::spawn(Writer::new(
+            shared.clone(),
+            conn.clone(),
+            policy.version,
+            send,
+        ));
         let tunnel = Self(shared);
         // While there is nothing on the way that would lengthen it.
         lock(&tunnel.0).measure();

@@ -3,6 +3,7 @@
 
 use super::buffer::{Buffer, ROOM};
 use super::core::FEW;
+use super::pace::{self, Pace};
 use super::queue::Queue;
 use super::throttle::Throttle;
 use super::{lock, Shared};
@@ -15,6 +16,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{ready, Context, Poll, Waker};
+use std::time::Instant;
 
 /// Most payload of one frame.
 const FRAME: usize = 32 * 1024;
@@ -40,6 +42,8 @@ pub(super) struct Outbox {
     blocked: Option<Waker>,
     /// The connection did not take all of what the writer had last.
     pub congested: bool,
+    /// Bytes that the connection gets at a time. At most [`pace::MOST`].
+    burst: u32,
     pub queue: Queue,
     end: End,
 }
@@ -62,6 +66,7 @@ impl Outbox {
             writer: None,
             blocked: None,
             congested: false,
+            burst: pace::MOST,
             queue: Queue::default(),
             end: End::Open,
         }
@@ -94,7 +99,10 @@ impl Outbox {
             (Version::Two, false) => (ROOM, 1, LITTLE),
             // What is in here already goes before what a keystroke will bring: on a
             // connection that is slow to take it, that should be little.
-            (Version::Two, true) if self.congested => (TURN + WORTHWHILE, WORTHWHILE, TURN),
+            (Version::Two, true) if self.congested => {
+                let turn = TURN.min(self.burst as usize);
+                (turn + WORTHWHILE, WORTHWHILE, turn)
+            }
             // Nobody else wants to send.
             (Version::Two, true) if self.queue.is_empty() => (ROOM - RESERVE, WORTHWHILE, FRAME),
             (Version::Two, true) => (ROOM - RESERVE, TURN, TURN),
@@ -207,6 +215,8 @@ pub(super) struct Writer {
     sending: Buffer,
     step: Step,
     throttle: Option<Box<Throttle>>,
+    /// Where streams have their turns.
+    pace: Option<Pace>,
 }
 
 enum Step {
@@ -217,8 +227,18 @@ enum Step {
 }
 
 impl Writer {
-    pub fn new(tunnel: Arc<Shared>, conn: Arc<Conn>, limit: Option<Arc<Bucket>>) -> Self {
+    pub fn new(
+        tunnel: Arc<Shared>,
+        conn: Arc<Conn>,
+        version: Version,
+        limit: Option<Arc<Bucket>>,
+    ) -> Self {
+        let pace = (version == Version::Two).then(Pace::new);
+        if pace.is_some() {
+            conn.limit_unsent(pace::MOST);
+        }
         Self {
+            pace,
             tunnel,
             conn,
             sending: Buffer::default(),
@@ -246,6 +266,12 @@ impl Writer {
                         if let Some(throttle) = &self.throttle {
                             throttle.take(n);
                         }
+                        if let Some(pace) = &mut self.pace {
+                            if pace.sent(n, Instant::now()) {
+                                self.conn.limit_unsent(pace.burst());
+                                lock(&self.tunnel).outbox.burst = pace.burst();
+                            }
+                        }
                     }
                     self.step = Step::Flush;
                 }
@@ -258,6 +284,12 @@ impl Writer {
                     // outbox full. With nothing to send, those that were admitted may have
                     // ended without a word, so all of them may try.
                     core.admit(if taken.is_pending() { usize::MAX } else { FEW });
+                    if let (Poll::Pending, Some(pace)) = (&taken, &mut self.pace) {
+                        if pace.idle(Instant::now()) {
+                            self.conn.limit_unsent(pace.burst());
+                            core.outbox.burst = pace.burst();
+                        }
+                    }
                     match ready!(taken) {
                         Taken::Frames(frames) => {
                             self.sending = frames;
