@@ -109,7 +109,11 @@ async fn serve(state: Arc<State>, open: Open) {
 
 /// Answers the next datagram, if it is to be; says what became of it.
 async fn answer_one(socket: &Datagrams, limit: &mut Limit) -> Datagram {
-    let look = |bytes: &[u8], from| (look_at(bytes, from, limit), from);
+    let look = |bytes: &[u8], from: SocketAddr| {
+        // To a socket for both, IPv4 comes in IPv6's clothes.
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        (look_at(bytes, from, limit), from)
+    };
     let ((answer, from), path) = socket.receive(look).await;
     let (bytes, datagram) = match answer {
         Ok((bytes, datagram)) => (bytes, datagram),
