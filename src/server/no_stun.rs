@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// There is never one.
 #[derive(Default)]
-pub struct Stun;
+pub struct Stun(());
 
 /// There is nothing to plan.
 pub struct Plan;

@@ -58,7 +58,7 @@ pub fn could_be_request(datagram: &[u8]) -> Result<(), &'static str> {
         return Err("it is no binding request");
     }
     let length = datagram.len().saturating_sub(MESSAGE_HEADER_SIZE);
-    if numbers.next().map(usize::from) != Some(length) || length % 4 != 0 {
+    if numbers.next().map(usize::from) != Some(length) || !length.is_multiple_of(4) {
         return Err("its length is not what it says");
     }
     Ok(())
