@@ -67,7 +67,7 @@ fn every_flag_has_its_effect_but_those_of_p2p() {
     let of_p2p = |names: &str| words(names).into_iter().map(str::to_owned).collect();
     assert_eq!(
         not_effective("server", &format!("{server} {common}")),
-        of_p2p("-stunAddr")
+        of_p2p("")
     );
     assert_eq!(
         not_effective("client", &format!("{client} {common}")),

@@ -196,25 +196,47 @@ pub(super) fn error(document: Option<&Document>, message: impl fmt::Display) -> 
 }
 
 /// A warning for each option in `table` that a flag or the file sets.
+#[cfg(feature = "client")]
 pub(super) fn not_effective(
     table: &[&str],
     flags: &[&str],
     document: Option<&Document>,
 ) -> Vec<String> {
-    let mut warnings = Vec::new();
+    let names = set(table, flags, document).into_iter();
+    names
+        .map(|name| format!("{name} is not effective yet"))
+        .collect()
+}
+
+/// The same for options that only P2P needs, in a gt that has none.
+#[cfg(feature = "server")]
+pub(super) fn without_p2p(
+    table: &[&str],
+    flags: &[&str],
+    document: Option<&Document>,
+) -> Vec<String> {
+    if cfg!(feature = "p2p") {
+        return Vec::new();
+    }
+    let names = set(table, flags, document).into_iter();
+    names
+        .map(|name| format!("{name} is set, but this gt was built without the feature p2p"))
+        .collect()
+}
+
+/// What a flag or the file sets, of the options in `table`, as it is called there.
+fn set(table: &[&str], flags: &[&str], document: Option<&Document>) -> Vec<String> {
+    let mut names = Vec::new();
     let keys = document
         .map(|document| document.keys(&["options"]))
         .unwrap_or_default();
     for name in table {
         if flags.contains(name) {
-            warnings.push(format!("-{name} is not effective yet"));
+            names.push(format!("-{name}"));
         }
         if let Some(document) = document.filter(|_| keys.contains(name)) {
-            warnings.push(format!(
-                "{}: options.{name} is not effective yet",
-                document.path.display()
-            ));
+            names.push(format!("{}: options.{name}", document.path.display()));
         }
     }
-    warnings
+    names
 }

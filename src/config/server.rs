@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::address::{ListenAddr, FIRST_FREE_PORT};
-use super::file::{error, not_effective, Document};
+use super::file::{error, without_p2p, Document};
 use super::logging::{Logging, Sentry};
 use super::options::{CommonOptions, Name};
 use super::value::{all, either, given, Value};
@@ -27,8 +27,8 @@ pub use tls::TlsVersion;
 pub use users::User;
 use users::{UserEntry, Users};
 
-/// Options that are read and checked, but nothing acts on them.
-const NOT_EFFECTIVE: &[&str] = &["stunAddr"];
+/// Options that have their effect only where there is P2P.
+const OF_P2P: &[&str] = &["stunAddr"];
 
 /// A server, ready to start.
 #[derive(Clone, Debug)]
@@ -139,7 +139,7 @@ pub(super) fn is_option(key: &str) -> bool {
 
 /// Merges flags and file, a flag over the file, and checks the outcome.
 pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> {
-    let mut warnings = not_effective(NOT_EFFECTIVE, &flags.given, document);
+    let mut warnings = without_p2p(OF_P2P, &flags.given, document);
     let mut file = ServerFile::default();
     let mut options = ServerOptions::default();
     let mut common = CommonOptions::default();

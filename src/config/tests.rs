@@ -395,6 +395,23 @@ options:
         );
     }
 
+    #[cfg(not(feature = "p2p"))]
+    #[test]
+    fn what_takes_p2p_is_a_warning_where_there_is_none() {
+        let why = "is set, but this gt was built without the feature p2p";
+        let loaded = loaded("options: {stunAddr: 3478, id: a, secret: b}");
+        assert_eq!(
+            loaded.warnings,
+            [format!("gt.yaml: options.stunAddr {why}")]
+        );
+        let flags = Flags {
+            given: vec!["stunAddr"],
+            ..Flags::default()
+        };
+        let loaded = load(flags, Some(&document("options: {id: a, secret: b}")));
+        assert_eq!(loaded.unwrap().warnings, [format!("-stunAddr {why}")]);
+    }
+
     #[test]
     fn an_option_of_the_flags_stands_over_the_files() {
         let own = ServerOptions {

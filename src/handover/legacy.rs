@@ -5,8 +5,11 @@ use super::packet::{Reader, Writer};
 #[cfg(feature = "server")]
 use crate::config::ListenAddr;
 use crate::config::Secret;
+#[cfg(all(feature = "server", feature = "p2p"))]
+use crate::net::Datagrams;
+#[cfg(feature = "server")]
 use crate::net::Listener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -32,12 +35,15 @@ pub enum Piece {
     Claim { id: String, secret: Vec<u8> },
     /// The secret that a client has made up for itself.
     Secret { id: String, secret: Vec<u8> },
+    /// A server's socket for STUN, under the address that the configuration gives it. Comes with
+    /// it.
+    Stun { addr: String },
     /// There is no more.
     End,
 }
 
 /// A piece on its way.
-pub type Given = (Piece, Option<Arc<Listener>>);
+pub type Given = (Piece, Option<Arc<dyn AsFd + Send + Sync>>);
 
 impl Piece {
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -60,6 +66,7 @@ impl Piece {
             }
             Self::Claim { id, secret } => Writer::new(5).bytes(id.as_bytes()).bytes(secret),
             Self::Secret { id, secret } => Writer::new(6).bytes(id.as_bytes()).bytes(secret),
+            Self::Stun { addr } => Writer::new(7).bytes(addr.as_bytes()),
         }
         .done()
     }
@@ -90,6 +97,9 @@ impl Piece {
             6 => Self::Secret {
                 id: reader.text()?,
                 secret: reader.bytes()?.to_vec(),
+            },
+            7 => Self::Stun {
+                addr: reader.text()?,
             },
             _ => return None,
         })
@@ -139,20 +149,32 @@ impl Legacy {
     /// that does not listen any more is of no use.
     #[cfg(feature = "server")]
     pub fn listener(&mut self, role: &Option<PathBuf>, wanted: &ListenAddr) -> Option<Listener> {
-        let wanted = wanted.to_string();
-        let is_it = |received: &Received| matches!(&received.piece, Piece::Listener { addr } if *addr == wanted);
+        let addr = wanted.to_string();
+        Listener::adopt(self.socket(role, &Piece::Listener { addr })?).ok()
+    }
+
+    /// The socket for STUN at this address, as [`Legacy::listener`] has it.
+    #[cfg(all(feature = "server", feature = "p2p"))]
+    pub fn stun(&mut self, role: &Option<PathBuf>, wanted: &ListenAddr) -> Option<Datagrams> {
+        let addr = wanted.to_string();
+        Datagrams::adopt(self.socket(role, &Piece::Stun { addr })?).ok()
+    }
+
+    #[cfg(feature = "server")]
+    fn socket(&mut self, role: &Option<PathBuf>, piece: &Piece) -> Option<OwnedFd> {
+        let is_it = |received: &Received| received.piece == *piece;
         let is_its = |received: &Received| received.role == *role && is_it(received);
         let at = self.pieces.iter().position(is_its);
         let at = at.or_else(|| self.pieces.iter().position(is_it))?;
-        Listener::adopt(self.pieces.remove(at).socket?).ok()
+        self.pieces.remove(at).socket
     }
 
     /// All that the clients of this file's server had there.
     #[cfg(feature = "server")]
     pub fn of_clients(&mut self, role: &Option<PathBuf>) -> Vec<(Piece, Option<OwnedFd>)> {
         let theirs = |received: &mut Received| {
-            let is_listener = matches!(received.piece, Piece::Listener { .. });
-            received.role == *role && !is_listener
+            let is_servers = matches!(received.piece, Piece::Listener { .. } | Piece::Stun { .. });
+            received.role == *role && !is_servers
         };
         let theirs = self.pieces.extract_if(.., theirs);
         theirs
@@ -193,6 +215,9 @@ mod tests {
                 secret: secret.clone(),
             },
             Piece::Secret { id, secret },
+            Piece::Stun {
+                addr: ":3478".to_owned(),
+            },
             Piece::End,
         ] {
             let packet = piece.encode();

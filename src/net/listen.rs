@@ -39,12 +39,21 @@ pub struct Listener {
 /// Listens on `host:port`. Without a host on every address, IPv6 and IPv4, or IPv4 alone
 /// where there is no IPv6. Port 0 lets the system choose.
 pub fn listen(host: Option<&str>, port: u16) -> io::Result<Listener> {
+    bind_first(host, port, bind)
+}
+
+/// Binds to the first address that `host:port` means and that there is.
+pub(super) fn bind_first<T>(
+    host: Option<&str>,
+    port: u16,
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
     match host {
         Some(host) => {
             let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
             for addr in (host, port).to_socket_addrs()? {
                 match bind(addr) {
-                    Ok(listener) => return Ok(listener),
+                    Ok(socket) => return Ok(socket),
                     Err(e) => last = e,
                 }
             }

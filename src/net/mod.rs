@@ -4,6 +4,8 @@
 mod bucket;
 pub mod clock;
 mod conn;
+#[cfg(all(feature = "server", feature = "p2p"))]
+mod datagrams;
 mod dial;
 pub mod http;
 mod listen;
@@ -17,6 +19,8 @@ mod within;
 
 pub use bucket::Bucket;
 pub use conn::Conn;
+#[cfg(all(feature = "server", feature = "p2p"))]
+pub use datagrams::Datagrams;
 pub use dial::dial;
 pub use listen::{accept_failures, listen, Listener};
 pub use random::random;

@@ -10,6 +10,24 @@ const CODES: usize = 9;
 /// Errors that visitors were told of, by the status they got or would have got in HTTP.
 const STATUSES: [&str; 7] = ["400", "404", "408", "431", "502", "503", "504"];
 
+/// What has become of a datagram that came for STUN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "p2p"), allow(dead_code))]
+pub enum Datagram {
+    Answered,
+    /// Answered with an error.
+    Refused,
+    /// No request that could be answered.
+    Ignored,
+    /// One of too many from there.
+    Limited,
+    /// Its answer could not be sent.
+    Unsent,
+}
+
+/// In the order of [`Datagram`].
+const DATAGRAMS: [&str; 5] = ["answered", "refused", "ignored", "limited", "unsent"];
+
 #[derive(Default)]
 pub struct Counters(Mutex<Counts>);
 
@@ -17,6 +35,7 @@ pub struct Counters(Mutex<Counts>);
 pub struct Counts {
     refused: [u64; CODES],
     unserved: [u64; STATUSES.len()],
+    datagrams: [u64; DATAGRAMS.len()],
 }
 
 impl Counters {
@@ -43,6 +62,14 @@ impl Counters {
         }
     }
 
+    /// A datagram came for STUN.
+    #[cfg_attr(not(feature = "p2p"), allow(dead_code))]
+    pub fn datagram(&self, datagram: Datagram) {
+        if let Some(count) = self.lock().datagrams.get_mut(datagram as usize) {
+            *count = count.saturating_add(1);
+        }
+    }
+
     pub fn now(&self) -> Counts {
         *self.lock()
     }
@@ -57,6 +84,11 @@ impl Counts {
     /// Statuses, and how many visitors got each.
     pub fn unserved(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         STATUSES.into_iter().zip(self.unserved)
+    }
+
+    /// What became of datagrams for STUN, and of how many.
+    pub fn datagrams(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        DATAGRAMS.into_iter().zip(self.datagrams)
     }
 }
 
@@ -85,7 +117,18 @@ mod tests {
         for answer in Answer::ALL {
             counters.unserved(answer);
         }
+        for datagram in [
+            Datagram::Unsent,
+            Datagram::Limited,
+            Datagram::Ignored,
+            Datagram::Refused,
+            Datagram::Answered,
+        ] {
+            counters.datagram(datagram);
+        }
         let counts = counters.now();
+        let datagrams: Vec<_> = counts.datagrams().collect();
+        assert_eq!(datagrams, DATAGRAMS.map(|name| (name, 1)));
         let refused: Vec<_> = counts.refused().collect();
         assert_eq!(refused, (1..=9).map(|code| (code, 1)).collect::<Vec<_>>());
         let unserved: Vec<_> = counts.unserved().collect();

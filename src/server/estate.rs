@@ -23,7 +23,7 @@ pub struct Estate {
 
 /// Everything of the kind that there is now.
 pub fn of(state: &State) -> Vec<Given> {
-    let mut pieces = Vec::new();
+    let mut pieces: Vec<Given> = Vec::new();
     for (id, port) in state.registry.share_ports() {
         let piece = Piece::Port {
             id: id.into(),
@@ -75,7 +75,11 @@ impl Estate {
                     estate.hosts.push((kind, prefix.into()));
                 }
                 Piece::Claim { id, secret } => estate.claims.push((id, secret)),
-                Piece::Role(_) | Piece::Listener { .. } | Piece::Secret { .. } | Piece::End => {}
+                Piece::Role(_)
+                | Piece::Listener { .. }
+                | Piece::Stun { .. }
+                | Piece::Secret { .. }
+                | Piece::End => {}
             }
         }
         estate

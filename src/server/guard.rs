@@ -65,7 +65,7 @@ impl Guard {
 }
 
 /// What counts as one address: of IPv6 a /64, for that is what one customer gets.
-fn network(ip: IpAddr) -> IpAddr {
+pub fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => {
             let [a, b, c, d, ..] = ip.segments();

@@ -109,17 +109,20 @@ pub fn plan(
 
 /// Listens on what the option `key` says.
 fn listen(key: &str, addr: &ListenAddr) -> io::Result<Listener> {
-    net::listen(addr.host.as_deref(), addr.port).map_err(|e| {
-        let hint = match e.kind() {
-            io::ErrorKind::AddrInUse => {
-                " (is another program there? If it is this one, under another address of the \
-                 same port, only a stop and a start can change that)"
-            }
-            io::ErrorKind::PermissionDenied => " (the port is below 1024: run it as root)",
-            _ => "",
-        };
-        io::Error::new(e.kind(), format!("listening on {key} {addr}: {e}{hint}"))
-    })
+    net::listen(addr.host.as_deref(), addr.port).map_err(|e| cannot(key, addr, &e))
+}
+
+/// Why nothing listens on what the option `key` says.
+pub fn cannot(key: &str, addr: &ListenAddr, e: &io::Error) -> io::Error {
+    let hint = match e.kind() {
+        io::ErrorKind::AddrInUse => {
+            " (is another program there? If it is this one, under another address of the \
+             same port, only a stop and a start can change that)"
+        }
+        io::ErrorKind::PermissionDenied => " (the port is below 1024: run it as root)",
+        _ => "",
+    };
+    io::Error::new(e.kind(), format!("listening on {key} {addr}: {e}{hint}"))
 }
 
 impl Listeners {
@@ -156,7 +159,7 @@ impl Listeners {
 
     /// For the process that takes this one's place.
     pub fn share(&self) -> Vec<Given> {
-        let share = |open: &Open| {
+        let share = |open: &Open| -> Given {
             let addr = open.addr.to_string();
             (Piece::Listener { addr }, Some(open.listener.clone()))
         };

@@ -17,6 +17,8 @@ mod registry;
 mod rules;
 mod session;
 mod speeds;
+#[cfg_attr(not(feature = "p2p"), path = "no_stun.rs")]
+mod stun;
 mod users;
 mod visitor;
 
@@ -39,6 +41,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use stun::Stun;
 use visitor::Door;
 
 /// Once clients have been asked to reconnect, they have so long to do it before their tunnels
@@ -52,6 +55,7 @@ pub struct Server {
     state: Arc<State>,
     /// None of them once it accepts no more.
     listeners: Mutex<Listeners>,
+    stun: Mutex<Stun>,
 }
 
 /// All that a server needs to start, or to go on in another way: listeners are open, files
@@ -60,6 +64,7 @@ pub struct Plan {
     rules: Rules,
     claims: Arc<Claims>,
     listeners: Vec<Planned>,
+    stun: stun::Plan,
     api: Option<ApiPlan>,
     reconnect: (u32, Duration),
     /// What clients had at a predecessor.
@@ -141,11 +146,14 @@ impl Plan {
         let api = config.api.as_ref().map(ApiPlan::new).transpose()?;
         let now = running.map(Server::listeners);
         let listeners = listeners::plan(config, file, now.as_deref(), legacy)?;
+        let stun = running.map(Server::stun);
+        let stun = stun::Plan::new(config, file, stun.as_deref(), legacy)?;
         let estate = Estate::take(legacy, file);
         Ok(Self {
             rules,
             claims,
             listeners,
+            stun,
             api,
             reconnect: (config.reconnect_times, config.reconnect_duration),
             estate,
@@ -164,14 +172,23 @@ impl Server {
         listeners.change(plan.listeners, |open, front| {
             accept(&state, open, front, &plan.api)
         });
-        let listeners = Mutex::new(listeners);
-        Ok(Self { state, listeners })
+        let mut stun = Stun::default();
+        stun.change(plan.stun, &state);
+        Ok(Self {
+            state,
+            listeners: Mutex::new(listeners),
+            stun: Mutex::new(stun),
+        })
     }
 
     fn listeners(&self) -> MutexGuard<'_, Listeners> {
         self.listeners
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stun(&self) -> MutexGuard<'_, Stun> {
+        self.stun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes on with another configuration. Clients whose right to be here it ends lose their
@@ -184,11 +201,13 @@ impl Server {
         self.listeners().change(plan.listeners, |open, front| {
             accept(state, open, front, &plan.api)
         });
+        self.stun().change(plan.stun, state);
     }
 
     /// What a process that takes this one's place needs of it.
     pub fn legacy(&self) -> Vec<Given> {
         let mut pieces = self.listeners().share();
+        pieces.extend(self.stun().share());
         pieces.extend(estate::of(&self.state));
         pieces
     }
@@ -231,6 +250,7 @@ impl Server {
         self.state.stop.say();
         // Others may want to listen there, now or when another process does not any more.
         *self.listeners() = Listeners::default();
+        *self.stun() = Stun::default();
     }
 
     async fn close(&self, patience: Duration) {

@@ -102,8 +102,16 @@ impl Gt {
         self.listener("Listening sniAddr=")
     }
 
+    /// Where `-stunAddr` listens.
+    pub fn stun_addr(&mut self) -> SocketAddr {
+        self.bound("Listening stunAddr=", "answering STUN started addr=")
+    }
+
     fn listener(&mut self, announced: &str) -> SocketAddr {
-        const BOUND: &str = "acceptLoop started addr=";
+        self.bound(announced, "acceptLoop started addr=")
+    }
+
+    fn bound(&mut self, announced: &str, bound: &str) -> SocketAddr {
         self.wait_for(announced);
         let what = format!("the server to say what {announced:?} was bound to");
         let line = eventually(&what, || {
@@ -112,10 +120,10 @@ impl Gt {
             let at = lines.iter().position(|line| line.contains(announced))?;
             lines[at..]
                 .iter()
-                .find(|line| line.contains(BOUND))
+                .find(|line| line.contains(bound))
                 .cloned()
         });
-        let address = &line[line.find(BOUND).unwrap() + BOUND.len()..];
+        let address = &line[line.find(bound).unwrap() + bound.len()..];
         let address = address.split_whitespace().next().unwrap_or_default();
         address
             .parse()

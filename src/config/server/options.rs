@@ -80,7 +80,7 @@ pub struct ServerOptions {
     /// at most so many bytes a second for one user, in each direction; 0 for any number (default 0)
     #[argh(option, arg_name = "uint")]
     pub speed: Option<Value<u64>>,
-    /// listen here for STUN: 3478, :3478 or 0.0.0.0:3478
+    /// listen here for STUN, which tells P2P clients their public address: 3478, :3478 or 0.0.0.0:3478
     #[argh(option, arg_name = "string")]
     pub stun_addr: Option<Value<ListenAddr>>,
     /// so many TCP ports for one user, out of the -tcpRange that goes with it; 0 for any number

@@ -43,6 +43,17 @@ pub fn page(state: &State) -> String {
     }
     page.sample(&[("kind", "accept")], net::accept_failures());
 
+    page.family(
+        "gt_stun_datagrams_total",
+        "counter",
+        "Datagrams that came to stunAddr, by what became of them: answered, refused (answered with \
+         an error), ignored (no binding request), limited (one of too many from an address), unsent \
+         (the answer could not be sent).",
+    );
+    for (result, count) in counts.datagrams() {
+        page.sample(&[("result", result)], count);
+    }
+
     let clients = survey.clients.iter();
     let clients = clients.map(|seen| (Some(&*seen.id), seen.sum));
     let rest = (survey.rest.clients > 0).then_some((Some(""), survey.rest));

@@ -1,0 +1,168 @@
+//! A UDP socket whose answers leave from the address that the question came to. A machine may have
+//! several, and who asked one of them does not take an answer from another.
+
+use super::listen::bind_first;
+use super::with_scratch;
+use async_io::{Async, Timer};
+use nix::errno::Errno;
+use nix::libc::{in6_pktinfo, in_pktinfo};
+use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo};
+use nix::sys::socket::{
+    recvmsg, sendmsg, setsockopt, ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage,
+};
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+pub struct Datagrams {
+    io: Async<UdpSocket>,
+    addr: SocketAddr,
+}
+
+/// Which ways a datagram has come.
+pub struct Path {
+    from: SockaddrStorage,
+    to: To,
+}
+
+/// Which address of this machine it came to.
+enum To {
+    V4(in_pktinfo),
+    V6(in6_pktinfo),
+    /// The system does not say.
+    Unknown,
+}
+
+impl Datagrams {
+    /// Binds to `host:port` as [`super::listen`] does.
+    pub fn bind(host: Option<&str>, port: u16) -> io::Result<Self> {
+        bind_first(host, port, |addr| {
+            let kind = (Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP));
+            let socket = RawSocket::new(kind.0, kind.1, kind.2)?;
+            if addr.is_ipv6() {
+                socket.set_only_v6(false)?;
+            }
+            socket.bind(&addr.into())?;
+            Self::new(socket.into())
+        })
+    }
+
+    /// A socket that another process was bound to. The error says that it is none.
+    pub fn adopt(socket: OwnedFd) -> io::Result<Self> {
+        if SockRef::from(&socket).r#type()? != Type::DGRAM {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Self::new(socket.into())
+    }
+
+    fn new(socket: UdpSocket) -> io::Result<Self> {
+        let addr = socket.local_addr()?;
+        if addr.is_ipv6() {
+            setsockopt(&socket, Ipv6RecvPacketInfo, &true)?;
+        } else {
+            setsockopt(&socket, Ipv4PacketInfo, &true)?;
+        }
+        let io = Async::new(socket)?;
+        Ok(Self { io, addr })
+    }
+
+    /// The address it is bound to.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Has `use_it` look at the next datagram and whom it is from.
+    pub async fn receive<T>(&self, mut use_it: impl FnMut(&[u8], SocketAddr) -> T) -> (T, Path) {
+        loop {
+            let received = self.io.read_with(|socket| {
+                with_scratch(|buffer| {
+                    let (count, path) = receive(socket, buffer)?;
+                    let bytes = buffer.get(..count).unwrap_or_default();
+                    Ok((use_it(bytes, path.from()?), path))
+                })
+            });
+            match received.await {
+                Ok(received) => return received,
+                Err(e) => {
+                    // Of a datagram that was sent before, or the machine is short of something.
+                    log::debug!("receiving on {}: {e}", self.addr);
+                    Timer::after(Duration::from_millis(10)).await;
+                }
+            }
+        }
+    }
+
+    /// Sends `bytes` back where the other came from, or nowhere if that would take waiting.
+    pub fn answer(&self, bytes: &[u8], path: &Path) -> io::Result<()> {
+        let message = match &path.to {
+            To::V4(info) => Some(ControlMessage::Ipv4PacketInfo(info)),
+            To::V6(info) => Some(ControlMessage::Ipv6PacketInfo(info)),
+            To::Unknown => None,
+        };
+        let (socket, parts) = (self.io.as_raw_fd(), [IoSlice::new(bytes)]);
+        let messages = message.as_slice();
+        loop {
+            match sendmsg(
+                socket,
+                &parts,
+                messages,
+                MsgFlags::empty(),
+                Some(&path.from),
+            ) {
+                Err(Errno::EINTR) => {}
+                sent => return sent.map(drop).map_err(io::Error::from),
+            }
+        }
+    }
+}
+
+impl Path {
+    fn from(&self) -> io::Result<SocketAddr> {
+        let v4 = self.from.as_sockaddr_in();
+        let v4 = v4.map(|addr| SocketAddr::V4((*addr).into()));
+        let v6 = self.from.as_sockaddr_in6();
+        let v6 = v6.map(|addr| SocketAddr::V6((*addr).into()));
+        v4.or(v6).ok_or(io::ErrorKind::InvalidData.into())
+    }
+}
+
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Path)> {
+    let mut space = nix::cmsg_space!(in6_pktinfo);
+    let mut parts = [IoSliceMut::new(buffer)];
+    let (fd, flags) = (socket.as_raw_fd(), MsgFlags::empty());
+    let received = loop {
+        match recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut space), flags) {
+            Err(Errno::EINTR) => {}
+            received => break received?,
+        }
+    };
+    let to = received.cmsgs().ok().and_then(|mut messages| {
+        messages.find_map(|message| match message {
+            ControlMessageOwned::Ipv4PacketInfo(mut info) => {
+                // Which way back is the routes' business.
+                info.ipi_ifindex = 0;
+                Some(To::V4(info))
+            }
+            ControlMessageOwned::Ipv6PacketInfo(mut info) => {
+                // The same, but an address of one link means nothing without it.
+                if !Ipv6Addr::from(info.ipi6_addr.s6_addr).is_unicast_link_local() {
+                    info.ipi6_ifindex = 0;
+                }
+                Some(To::V6(info))
+            }
+            _ => None,
+        })
+    });
+    let to = to.unwrap_or(To::Unknown);
+    let from = received.address.ok_or(io::ErrorKind::InvalidData)?;
+    Ok((received.bytes, Path { from, to }))
+}
+
+/// To be given to another process.
+impl AsFd for Datagrams {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
+    }
+}
