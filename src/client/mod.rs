@@ -4,6 +4,11 @@
 mod backoff;
 pub mod files;
 mod host_header;
+#[cfg(feature = "p2p")]
+mod p2p;
+#[cfg(not(feature = "p2p"))]
+#[path = "no_p2p.rs"]
+mod p2p;
 mod pool;
 mod remote_api;
 mod service;
@@ -16,6 +21,7 @@ use crate::net::{within, Stop, WaitGroup};
 use async_io::Timer;
 use event_listener::Event;
 use futures_lite::future;
+use p2p::P2p;
 use pool::{Pool, Source};
 use remote_api::RemoteApi;
 use service::Services;
@@ -53,6 +59,7 @@ pub struct Plan {
     sources: Option<Vec<Source>>,
     /// For servers with TLS that are known now.
     connector: Option<Connector>,
+    p2p: p2p::Options,
 }
 
 impl Plan {
@@ -92,6 +99,7 @@ impl Plan {
             secret,
             sources,
             connector,
+            p2p: p2p::Options::new(config),
         })
     }
 }
@@ -119,6 +127,7 @@ struct Me {
     /// Tunnels to one server that are always there.
     idle_connections: usize,
     services: Mutex<Arc<Services>>,
+    p2p: P2p,
     stop: Stop,
     /// Who waits before it tries again need not.
     hurry: Event,
@@ -192,6 +201,7 @@ impl Client {
             connections: link.connections,
             idle_connections: link.idle_connections.max(1),
             services: Mutex::new(Arc::new(plan.services)),
+            p2p: P2p::new(plan.p2p),
             stop: Stop::default(),
             hurry: Event::new(),
             serving: WaitGroup::default(),
@@ -229,6 +239,7 @@ impl Client {
             return;
         }
         *self.me.tls.lock() = plan.connector;
+        self.me.p2p.change(plan.p2p);
         let services = Arc::new(plan.services);
         *self.me.lock_services() = services.clone();
         for pool in &self.pools {
@@ -277,6 +288,7 @@ impl Client {
         };
         within(patience, drained).await;
         pools().for_each(|pool| pool.finish());
+        all().for_each(|client| client.me.p2p.close());
     }
 }
 

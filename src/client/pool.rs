@@ -239,10 +239,12 @@ impl Pool {
             Source::Fixed(remote) => Ok(remote.clone()),
             Source::Asked(api) => match api.known() {
                 Some(remote) if !kept => Ok(remote),
-                _ => api
-                    .ask(&self.me.id, self.me.remote_timeout)
-                    .await
-                    .map_err(Failure::Nowhere),
+                _ => {
+                    let asking = api.ask(&self.me.id, self.me.remote_timeout);
+                    let remote = asking.await.map_err(Failure::Nowhere)?;
+                    self.me.p2p.told(&api.stun());
+                    Ok(remote)
+                }
             },
         }
     }

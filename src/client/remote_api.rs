@@ -74,6 +74,13 @@ impl RemoteApi {
         Ok(server)
     }
 
+    /// The STUN server that it named then, or "".
+    pub fn stun(&self) -> String {
+        let last = self.last();
+        last.as_ref()
+            .map_or_else(String::new, |last| last.stun.clone())
+    }
+
     /// Where the server was when it was last asked about.
     pub fn known(&self) -> Option<Remote> {
         self.last().as_ref().map(|last| last.server.clone())

@@ -2,13 +2,13 @@
 
 use super::files::{self, Root};
 use super::host_header::{self, Scan};
-use super::Me;
+use super::{p2p, Me};
 use crate::config::{Exposure, Local, Remote, Scheme, Service};
 use crate::net::{self, Conn, Working};
 use crate::tunnel::{Relay, Stream, FIRST_WINDOW};
 use crate::wire::frame::Reason;
 use crate::wire::hello::{Hello, Offer};
-use futures_lite::{future, AsyncReadExt, AsyncWriteExt};
+use futures_lite::{future, AsyncRead, AsyncReadExt};
 use log::Level;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const QUIET: Duration = Duration::from_secs(5);
 /// The method of P2P signaling (WIRE.md, "P2P signaling").
 const P2P: &[u8] = b"XP ";
-const FORBIDDEN: &[u8] =
-    b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+/// And of the question whether a page may use it.
+const OPTIONS: &[u8] = b"OPTIONS ";
 
 /// All services of a client, in the order of their indexes.
 pub struct Services {
@@ -98,6 +98,30 @@ impl Services {
         }
     }
 
+    /// The index of the service that a data channel's label names: by its host prefix, as the
+    /// client or as the server has it, or by its TCP port; the first if it names none.
+    #[cfg(feature = "p2p")]
+    fn labelled(&self, label: &str, id: &str) -> Option<usize> {
+        let Some(wanted) = p2p::prefix_of(label) else {
+            return (!self.list.is_empty()).then_some(0);
+        };
+        self.list
+            .iter()
+            .position(|(service, _)| match &service.exposure {
+                Exposure::Host { prefix: None, .. } => wanted == id,
+                Exposure::Host {
+                    prefix: Some(prefix),
+                    ..
+                } => {
+                    let with_id = wanted
+                        .strip_prefix(id)
+                        .and_then(|rest| rest.strip_prefix('-'));
+                    wanted == prefix || with_id == Some(prefix)
+                }
+                Exposure::Tcp { port, .. } => wanted.parse() == Ok(*port),
+            })
+    }
+
     /// A service in the user's words.
     pub fn describe(&self, index: u16) -> String {
         match self.list.get(usize::from(index)) {
@@ -135,14 +159,26 @@ impl Services {
 }
 
 /// Connects one stream to its service, and carries it to its end.
-pub async fn serve(services: Arc<Services>, index: u16, mut stream: Stream, _serving: Working) {
+pub async fn serve(
+    me: Arc<Me>,
+    services: Arc<Services>,
+    index: u16,
+    mut stream: Stream,
+    _serving: Working,
+) {
     let Some((service, target)) = services.list.get(usize::from(index)) else {
         stream.fail(Reason::UnknownService);
         return log::debug!("the server opened a stream to service {index}, which there is not");
     };
     stream.limit_idle(service.local_timeout, false);
     // What it takes to connect is large; the relay after it is small and stays.
-    match Box::pin(connect(service, target, &mut stream)).await {
+    if is_http(service) && stream.starts_with(P2P).await {
+        if let Err(e) = Box::pin(p2p::answer(&me, stream)).await {
+            log::debug!("P2P signaling: {e}");
+        }
+        return;
+    }
+    match Box::pin(connect(&me, service, target, &mut stream)).await {
         Ok(Reached::Conn(conn)) => {
             Relay::service(stream, conn).await;
         }
@@ -171,15 +207,23 @@ enum Reached<'a> {
     Nobody,
 }
 
+fn is_http(service: &Service) -> bool {
+    matches!(service.exposure, Exposure::Host { tls: false, .. })
+}
+
 async fn connect<'a>(
+    me: &Arc<Me>,
     service: &Service,
     target: &'a Target,
     stream: &mut Stream,
 ) -> io::Result<Reached<'a>> {
-    let is_http = matches!(service.exposure, Exposure::Host { tls: false, .. });
-    if is_http && stream.starts_with(P2P).await {
-        stream.write_all(FORBIDDEN).await?;
-        return Ok(Reached::Nobody);
+    let mut head = Vec::new();
+    let is_files = matches!(target, Target::Files(_));
+    if !is_files && is_http(service) && stream.starts_with(OPTIONS).await {
+        match p2p::preflight(me, stream).await? {
+            Some(read) => head = read,
+            None => return Ok(Reached::Nobody),
+        }
     }
     match target {
         Target::Files(root) => Ok(Reached::Files(root)),
@@ -195,10 +239,53 @@ async fn connect<'a>(
             };
             let conn = Conn::from(socket);
             if service.use_local_as_http_host {
-                let head = first_head(stream, &local_host(*scheme, host, *port)).await?;
+                head = first_head(head, stream, &local_host(*scheme, host, *port)).await?;
+            }
+            if !head.is_empty() {
                 conn.write_all(&head).await?;
             }
             Ok(Reached::Conn(Arc::new(conn)))
+        }
+    }
+}
+
+/// Connects a data channel to the service that its label names, or to the first, and carries it
+/// to its end.
+#[cfg(feature = "p2p")]
+pub fn serve_channel(me: &Arc<Me>, label: &str, channel: p2p::Channel) {
+    let services = me.services();
+    let Some(index) = services.labelled(label, &me.id) else {
+        return log::debug!("a peer asks for a service that there is not: {label:?}");
+    };
+    let serving = me.serving.begin();
+    crate::spawn(async move {
+        let Some((service, target)) = services.list.get(index) else {
+            return;
+        };
+        if let Err(e) = Box::pin(carry(service, target, channel)).await {
+            let level = match e.kind() {
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Level::Debug,
+                _ => services.level_of_failure(),
+            };
+            log::log!(level, "service {}: {e}", service.local);
+        }
+        drop(serving);
+    });
+}
+
+#[cfg(feature = "p2p")]
+async fn carry(service: &Service, target: &Target, mut channel: p2p::Channel) -> io::Result<()> {
+    match target {
+        Target::Files(root) => files::serve(root, channel).await,
+        Target::Tcp { scheme, host, port } => {
+            let patience = service.local_timeout.unwrap_or(PATIENCE);
+            let conn = Conn::from(net::dial(host, *port, patience).await?);
+            if service.use_local_as_http_host {
+                let host = local_host(*scheme, host, *port);
+                let head = first_head(Vec::new(), &mut channel, &host).await?;
+                conn.write_all(&head).await?;
+            }
+            p2p::Carry::new(channel, Arc::new(conn)).await
         }
     }
 }
@@ -217,9 +304,13 @@ fn local_host(scheme: Scheme, host: &str, port: u16) -> String {
     }
 }
 
-/// Reads as far as the Host line of the first request, and rewrites it.
-async fn first_head(stream: &mut Stream, host: &str) -> io::Result<Vec<u8>> {
-    let mut head = Vec::new();
+/// Reads as far as the Host line of the first request, of which `head` has been read, and
+/// rewrites it.
+async fn first_head(
+    mut head: Vec<u8>,
+    stream: &mut (impl AsyncRead + Unpin),
+    host: &str,
+) -> io::Result<Vec<u8>> {
     loop {
         match host_header::scan(&head) {
             Scan::Host(range) => {

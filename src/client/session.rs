@@ -229,7 +229,8 @@ impl Session {
                 Event::Opened(stream, service) => {
                     let serving = self.pool.me.serving.begin();
                     let services = self.services.clone();
-                    crate::spawn(service::serve(services, service, stream, serving));
+                    let me = self.pool.me.clone();
+                    crate::spawn(service::serve(me, services, service, stream, serving));
                     self.pool.busier();
                 }
                 Event::Tick => {

@@ -24,17 +24,22 @@ pub use remote::Remote;
 use service::check_prefixes;
 pub use service::{Exposure, Service};
 
-/// Options that are read and checked, but nothing acts on them.
+/// Options that are read and checked, but that a build without P2P does not act on.
+#[cfg(not(feature = "p2p"))]
 const NOT_EFFECTIVE: &[&str] = &[
     "remoteSTUN",
     "tcpForwardAddr",
     "tcpForwardConnections",
+    "tcpForwardFallback",
     "tcpForwardHostPrefix",
+    "webrtcConnections",
     "webrtcConnectionIdleTimeout",
     "webrtcLogLevel",
     "webrtcMaxPort",
     "webrtcMinPort",
 ];
+#[cfg(feature = "p2p")]
+const NOT_EFFECTIVE: &[&str] = &[];
 
 /// A client, ready to start.
 #[derive(Clone, Debug)]
@@ -95,6 +100,8 @@ pub struct WebRtc {
     pub min_port: u16,
     /// The highest port to use, not below `min_port`; 0 means any.
     pub max_port: u16,
+    /// Peers at a time, 1 to 1000.
+    pub connections: usize,
 }
 
 /// WebRTC's names of log levels.
@@ -116,6 +123,8 @@ pub struct TcpForward {
     pub host_prefix: String,
     /// Peer connections to it, 1 to 10.
     pub connections: usize,
+    /// Whether connections go through the server while there is no direct way.
+    pub fallback: bool,
 }
 
 impl Scalar for WebRtcLevel {
@@ -251,6 +260,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
             log_level: given(options.webrtc_log_level).unwrap_or(WebRtcLevel::Warning),
             min_port: given(options.webrtc_min_port).unwrap_or(0),
             max_port: given(options.webrtc_max_port).unwrap_or(0),
+            connections: small(given(options.webrtc_connections).map_or(30, |number| number.0)),
         },
         tcp_forward: match (
             given(options.tcp_forward_addr),
@@ -268,6 +278,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
                 connections: small(
                     given(options.tcp_forward_connections).map_or(3, |number| number.0),
                 ),
+                fallback: given(options.tcp_forward_fallback).unwrap_or(true),
             }),
         },
         logging: common.logging(),

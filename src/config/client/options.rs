@@ -59,12 +59,18 @@ pub struct ClientOptions {
     /// so many peer connections for -tcpForwardAddr, 1 to 10 (default 3)
     #[argh(option, arg_name = "uint")]
     pub tcp_forward_connections: Option<Value<Within<1, 10>>>,
+    /// go through the server while there is no direct way, for -tcpForwardAddr (default true)
+    #[argh(option, arg_name = "bool")]
+    pub tcp_forward_fallback: Option<Value<bool>>,
     /// the other client's host prefix, for -tcpForwardAddr
     #[argh(option, arg_name = "string")]
     pub tcp_forward_host_prefix: Option<Value<Prefix>>,
     /// close a peer connection that was idle for so long (default 5m0s)
     #[argh(option, arg_name = "duration")]
     pub webrtc_connection_idle_timeout: Option<Value<Duration>>,
+    /// at most so many peers at a time, 1 to 1000 (default 30)
+    #[argh(option, arg_name = "uint")]
+    pub webrtc_connections: Option<Value<Within<1, 1000>>>,
     /// verbose, info, warning or error (default "warning")
     #[argh(option, arg_name = "string")]
     pub webrtc_log_level: Option<Value<WebRtcLevel>>,
@@ -126,12 +132,14 @@ impl ClientOptions {
             tcp_forward_connections: self
                 .tcp_forward_connections
                 .or(lower.tcp_forward_connections),
+            tcp_forward_fallback: self.tcp_forward_fallback.or(lower.tcp_forward_fallback),
             tcp_forward_host_prefix: self
                 .tcp_forward_host_prefix
                 .or(lower.tcp_forward_host_prefix),
             webrtc_connection_idle_timeout: self
                 .webrtc_connection_idle_timeout
                 .or(lower.webrtc_connection_idle_timeout),
+            webrtc_connections: self.webrtc_connections.or(lower.webrtc_connections),
             webrtc_log_level: self.webrtc_log_level.or(lower.webrtc_log_level),
             webrtc_max_port: self.webrtc_max_port.or(lower.webrtc_max_port),
             webrtc_min_port: self.webrtc_min_port.or(lower.webrtc_min_port),

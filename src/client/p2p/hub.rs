@@ -1,0 +1,290 @@
+//! Where all peers of a client meet: one UDP socket, who is behind which address, and what the
+//! world takes ours for.
+
+use super::identity::Identity;
+use super::link::Link;
+use super::socket::Socket;
+use super::{Error, Options};
+use crate::net::within;
+use async_io::Timer;
+use async_std::net::ToSocketAddrs;
+use event_listener::Event;
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
+use rtc_stun::attributes::ATTR_USERNAME;
+use rtc_stun::fingerprint::FINGERPRINT;
+use rtc_stun::message::{
+    Getter, Message, TransactionId, BINDING_REQUEST, BINDING_SUCCESS, CLASS_REQUEST,
+};
+use rtc_stun::textattrs::TextAttribute;
+use rtc_stun::xoraddr::XorMappedAddress;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What a STUN server has said is believed for so long: a NAT forgets.
+const FRESH: Duration = Duration::from_secs(15);
+/// How often a STUN server is asked, and how long each time.
+const ASKED: u32 = 3;
+const PATIENCE: Duration = Duration::from_millis(700);
+/// Addresses of this machine that are told.
+const HOSTS: usize = 12;
+
+pub struct Hub {
+    pub socket: Socket,
+    pub identity: Arc<Identity>,
+    inner: Mutex<Inner>,
+    answered: Event,
+}
+
+#[derive(Default)]
+struct Inner {
+    links: Vec<Link>,
+    /// Who a datagram was for last.
+    last: Option<(SocketAddr, Link)>,
+    /// What STUN servers were asked, and have answered.
+    questions: HashMap<[u8; 12], Option<SocketAddr>>,
+    reflexive: HashMap<String, (Instant, SocketAddr)>,
+}
+
+impl Hub {
+    /// The error says which port cannot be had.
+    pub fn start(identity: Arc<Identity>, options: &Options) -> Result<Arc<Self>, Error> {
+        let socket = Socket::bind(options.min_port, options.max_port)?;
+        log::debug!("peers come to UDP port {}", socket.port());
+        let hub = Arc::new(Self {
+            socket,
+            identity,
+            inner: Mutex::default(),
+            answered: Event::new(),
+        });
+        crate::spawn(hub.clone().listen());
+        Ok(hub)
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn add(&self, link: Link) {
+        self.inner().links.push(link);
+    }
+
+    pub fn remove(&self, link: &Link) {
+        let mut inner = self.inner();
+        inner.links.retain(|other| !other.is(link));
+        if inner.last.as_ref().is_some_and(|(_, last)| last.is(link)) {
+            inner.last = None;
+        }
+    }
+
+    pub fn peers(&self) -> usize {
+        self.inner().links.len()
+    }
+
+    /// Ends all peers.
+    pub fn close(&self) {
+        let links = self.inner().links.clone();
+        for link in links {
+            link.with(|peer| peer.close(Instant::now()));
+        }
+    }
+
+    /// Gives each datagram to whom it is for, for as long as somebody else has the hub.
+    async fn listen(self: Arc<Self>) {
+        let hub = Arc::downgrade(&self);
+        drop(self);
+        while let Some(hub) = hub.upgrade() {
+            let receiving = hub
+                .socket
+                .receive(|to, from, bytes| hub.dispatch(to, from, bytes));
+            match within(Duration::from_secs(60), receiving).await {
+                None | Some(Ok(())) => {}
+                Some(Err(e)) => {
+                    log::debug!("receiving from peers: {e}");
+                    Timer::after(Duration::from_millis(10)).await;
+                }
+            }
+        }
+    }
+
+    fn dispatch(&self, to: IpAddr, from: SocketAddr, bytes: &[u8]) {
+        let to = SocketAddr::new(to, self.socket.port());
+        let now = Instant::now();
+        let last = {
+            let inner = self.inner();
+            let last = inner.last.as_ref();
+            last.filter(|(addr, _)| *addr == from)
+                .map(|(_, link)| link.clone())
+        };
+        let is_stun = bytes.first().is_some_and(|first| *first < 4);
+        if !is_stun {
+            if let Some(link) = last {
+                link.with(|peer| peer.receive(to, from, bytes, now));
+                return;
+            }
+        }
+        let links = if is_stun {
+            self.candidates_of(from, bytes)
+        } else {
+            self.inner().links.clone()
+        };
+        for link in links {
+            if link.with(|peer| peer.receive(to, from, bytes, now)) {
+                self.inner().last = Some((from, link));
+                return;
+            }
+        }
+    }
+
+    /// Who a STUN message may be for.
+    fn candidates_of(&self, from: SocketAddr, bytes: &[u8]) -> Vec<Link> {
+        let mut message = Message::new();
+        message.raw = bytes.to_vec();
+        if message.decode().is_err() {
+            return Vec::new();
+        }
+        let mut inner = self.inner();
+        if message.typ.class == CLASS_REQUEST {
+            let Ok(username) = TextAttribute::get_from_as(&message, ATTR_USERNAME) else {
+                return Vec::new();
+            };
+            // "ours:theirs" (RFC 8445, section 7.2.2).
+            let ours = username.text.split(':').next().unwrap_or_default();
+            let link = inner.links.iter().find(|link| link.ufrag() == ours);
+            return link.cloned().into_iter().collect();
+        }
+        if let Some(answer) = inner.questions.get_mut(&message.transaction_id.0) {
+            let mut mapped = XorMappedAddress::default();
+            if message.typ == BINDING_SUCCESS && mapped.get_from(&message).is_ok() {
+                *answer = Some(SocketAddr::new(mapped.ip.to_canonical(), mapped.port));
+                self.answered.notify(usize::MAX);
+            }
+            return Vec::new();
+        }
+        let links = inner.links.clone();
+        drop(inner);
+        // Who has asked is the one that understands the answer.
+        let (mut at, others): (Vec<_>, Vec<_>) =
+            links.into_iter().partition(|link| link.lock().is_at(from));
+        at.extend(others);
+        at
+    }
+
+    /// The addresses of this machine, those that a peer elsewhere can reach first.
+    pub fn hosts(&self) -> Vec<SocketAddr> {
+        let Ok(interfaces) = getifaddrs() else {
+            return Vec::new();
+        };
+        let mut hosts = Vec::new();
+        let mut loopbacks = Vec::new();
+        for interface in interfaces {
+            if !interface.flags.contains(InterfaceFlags::IFF_UP) {
+                continue;
+            }
+            let Some(address) = interface.address else {
+                continue;
+            };
+            let v4 = address.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
+            let v6 = address.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip()));
+            let Some(ip) = v4.or(v6) else {
+                continue;
+            };
+            let usable = match ip {
+                IpAddr::V4(v4) => !v4.is_link_local(),
+                // Without its zone an address of one link means nothing.
+                IpAddr::V6(v6) => self.socket.is_v6() && !v6.is_unicast_link_local(),
+            };
+            let addr = SocketAddr::new(ip, self.socket.port());
+            if usable && ip.is_loopback() {
+                loopbacks.push(addr);
+            } else if usable && !hosts.contains(&addr) {
+                hosts.push(addr);
+            }
+        }
+        hosts.truncate(HOSTS);
+        hosts.extend(loopbacks.into_iter().take(2));
+        hosts
+    }
+
+    /// What `server` sees this socket as; `None` if it does not say.
+    pub async fn reflexive(&self, server: &str) -> Option<SocketAddr> {
+        if let Some((since, addr)) = self.inner().reflexive.get(server) {
+            if since.elapsed() < FRESH {
+                return Some(*addr);
+            }
+        }
+        let host = server.strip_prefix("stun:").unwrap_or(server);
+        let resolved: Vec<SocketAddr> = within(PATIENCE * ASKED, async {
+            let with_port = host.to_socket_addrs().await;
+            match with_port {
+                Ok(addrs) => addrs.collect(),
+                Err(_) => match (host, 3478).to_socket_addrs().await {
+                    Ok(addrs) => addrs.collect(),
+                    Err(e) => {
+                        log::debug!("remoteSTUN {server}: {e}");
+                        Vec::new()
+                    }
+                },
+            }
+        })
+        .await
+        .unwrap_or_default();
+        // What a NAT does is a matter of IPv4.
+        let server_addr = resolved
+            .iter()
+            .find(|addr| addr.is_ipv4())
+            .or(resolved.first())
+            .copied()?;
+        let (id, question) = question()?;
+        self.inner().questions.insert(id.0, None);
+        let mut answer = None;
+        for _ in 0..ASKED {
+            let mut queue = VecDeque::from([super::socket::Datagram {
+                to: server_addr,
+                bytes: bytes::BytesMut::from(&question[..]),
+            }]);
+            std::future::poll_fn(|cx| self.socket.poll_send(cx, &mut queue)).await;
+            answer = within(PATIENCE, self.answer_to(&id.0)).await;
+            if answer.is_some() {
+                break;
+            }
+        }
+        let mut inner = self.inner();
+        inner.questions.remove(&id.0);
+        match answer {
+            Some(addr) => {
+                inner
+                    .reflexive
+                    .insert(server.to_owned(), (Instant::now(), addr));
+            }
+            None => log::debug!("remoteSTUN {server} does not answer"),
+        }
+        answer
+    }
+
+    async fn answer_to(&self, id: &[u8; 12]) -> SocketAddr {
+        loop {
+            let answered = self.answered.listen();
+            if let Some(Some(addr)) = self.inner().questions.get(id) {
+                return *addr;
+            }
+            answered.await;
+        }
+    }
+}
+
+/// What a STUN server is asked: its number, and its bytes.
+fn question() -> Option<(TransactionId, Vec<u8>)> {
+    let id = TransactionId::new();
+    let mut question = Message::new();
+    question
+        .build(&[
+            Box::new(id),
+            Box::new(BINDING_REQUEST),
+            Box::new(FINGERPRINT),
+        ])
+        .ok()?;
+    Some((id, question.raw))
+}

@@ -1,0 +1,193 @@
+//! The handle of a peer, and the task that drives it: sends what it has to send after every
+//! event, and wakes when its time has come.
+
+use super::channel::Channel;
+use super::hub::Hub;
+use super::peer::{Opened, Peer, State};
+use async_io::Timer;
+use event_listener::Event;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// How long a peer may take to connect.
+pub const CONNECTING: Duration = Duration::from_secs(120);
+
+/// A peer that its task and its channels share. Clones are the same one.
+#[derive(Clone)]
+pub struct Link(Arc<Shared>);
+
+struct Shared {
+    ufrag: String,
+    peer: Mutex<Peer>,
+    driver: Mutex<Option<Waker>>,
+    /// Its state has changed.
+    changed: Event,
+}
+
+impl Link {
+    pub fn new(peer: Peer) -> Self {
+        Self(Arc::new(Shared {
+            ufrag: peer.ufrag().to_owned(),
+            peer: Mutex::new(peer),
+            driver: Mutex::default(),
+            changed: Event::new(),
+        }))
+    }
+
+    pub fn ufrag(&self) -> &str {
+        &self.0.ufrag
+    }
+
+    pub fn is(&self, other: &Link) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Peer> {
+        self.0.peer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something that has consequences.
+    pub fn with<T>(&self, event: impl FnOnce(&mut Peer) -> T) -> T {
+        let result = event(&mut self.lock());
+        self.wake();
+        result
+    }
+
+    fn wake(&self) {
+        let driver = self.0.driver.lock();
+        if let Some(driver) = driver.unwrap_or_else(PoisonError::into_inner).take() {
+            driver.wake();
+        }
+    }
+
+    /// Waits until it is connected; false if it never will be.
+    pub async fn connected(&self) -> bool {
+        loop {
+            let changed = self.0.changed.listen();
+            match self.lock().state() {
+                State::Connecting => {}
+                State::Connected => return true,
+                State::Over(_) => return false,
+            }
+            changed.await;
+        }
+    }
+
+    /// Opens a channel to the peer.
+    pub fn open(&self, label: &str) -> Option<Channel> {
+        let id = self.with(|peer| peer.open(label, Instant::now()))?;
+        Some(Channel::new(self.clone(), id))
+    }
+}
+
+/// The task of one peer. `accept` takes the channels that the peer opens.
+pub struct Driver<F> {
+    link: Link,
+    hub: Arc<Hub>,
+    accept: F,
+    timer: Timer,
+    /// When `timer` rings.
+    due: Option<Instant>,
+    begun: Instant,
+    idle: Duration,
+    state: State,
+}
+
+impl<F: FnMut(Channel, Opened) + Unpin> Driver<F> {
+    /// A peer without channels is given up after `idle`.
+    pub fn new(link: Link, hub: Arc<Hub>, idle: Duration, accept: F) -> Self {
+        Self {
+            link,
+            hub,
+            accept,
+            timer: Timer::never(),
+            due: None,
+            begun: Instant::now(),
+            idle,
+            state: State::Connecting,
+        }
+    }
+
+    /// Until when a peer may stay that does not connect, or has no channel.
+    fn patience(&self, peer: &Peer) -> Option<(Instant, &'static str)> {
+        match peer.state() {
+            State::Connecting => Some((self.begun + CONNECTING, "it did not connect in time")),
+            State::Connected if self.idle.is_zero() => None,
+            State::Connected => peer
+                .idle_since()
+                .map(|since| (since + self.idle, "it was idle")),
+            State::Over(_) => None,
+        }
+    }
+}
+
+impl<F: FnMut(Channel, Opened) + Unpin> Future for Driver<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        loop {
+            let now = Instant::now();
+            {
+                let driver = this.link.0.driver.lock();
+                *driver.unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+            }
+            let mut peer = this.link.lock();
+            if let Some((_, why)) = this.patience(&peer).filter(|(end, _)| *end <= now) {
+                log::debug!("a peer is given up: {why}");
+                peer.close(now);
+            }
+            peer.pump(now);
+            let is_sent = this.hub.socket.poll_send(cx, peer.out()).is_ready();
+            let mut opened = Vec::new();
+            while let Some(next) = peer.opened() {
+                opened.push(next);
+            }
+            if *peer.state() != this.state {
+                this.state = peer.state().clone();
+                match &this.state {
+                    State::Connecting => {}
+                    State::Connected => log::info!(
+                        "peer connected in {:.0?}, peers={}",
+                        this.begun.elapsed(),
+                        this.hub.peers()
+                    ),
+                    State::Over(why) => log::info!("peer gone: {why}"),
+                }
+                this.link.0.changed.notify(usize::MAX);
+            }
+            if matches!(this.state, State::Over(_)) {
+                drop(peer);
+                this.hub.remove(&this.link);
+                return Poll::Ready(());
+            }
+            let deadline = peer.deadline();
+            let patience = this.patience(&peer).map(|(end, _)| end);
+            drop(peer);
+            let is_more = !opened.is_empty();
+            for next in opened {
+                let channel = Channel::new(this.link.clone(), next.id);
+                (this.accept)(channel, next);
+            }
+            let due = [deadline, patience].into_iter().flatten().min();
+            if due != this.due {
+                this.due = due;
+                match due {
+                    Some(due) => this.timer.set_at(due),
+                    None => this.timer.set_after(Duration::from_secs(3600)),
+                }
+            }
+            // A full socket wakes us when it is not.
+            let rings = Pin::new(&mut this.timer).poll(cx).is_ready();
+            if rings {
+                this.due = None;
+            }
+            if !rings && !is_more || !is_sent {
+                return Poll::Pending;
+            }
+        }
+    }
+}

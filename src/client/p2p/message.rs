@@ -1,0 +1,236 @@
+//! Signaling's messages: `u16 length, JSON` (WIRE.md, "P2P signaling"), in a request's body with
+//! or without a layer of chunks of their own, and in an answer's without.
+
+use serde::Deserialize;
+use serde_json::{json, Value};
+
+/// Bytes of one message.
+const MOST: usize = 32 * 1024;
+
+/// What one end says to the other.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Message {
+    Offer(String),
+    Answer(String),
+    Candidate(String),
+}
+
+#[derive(Deserialize)]
+struct Fields {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    sdp: Option<String>,
+    candidate: Option<String>,
+}
+
+impl Message {
+    fn read(json: &[u8]) -> Option<Self> {
+        let fields: Fields = serde_json::from_slice(json).ok()?;
+        match (fields.kind.as_deref(), fields.sdp, fields.candidate) {
+            (Some("offer"), Some(sdp), _) => Some(Self::Offer(sdp)),
+            (Some("answer"), Some(sdp), _) => Some(Self::Answer(sdp)),
+            (_, _, Some(candidate)) => Some(Self::Candidate(candidate)),
+            _ => None,
+        }
+    }
+
+    /// As it is sent: with its length before it.
+    pub fn write(&self) -> Vec<u8> {
+        let json: Value = match self {
+            Self::Offer(sdp) => json!({"type": "offer", "sdp": sdp}),
+            Self::Answer(sdp) => json!({"type": "answer", "sdp": sdp}),
+            Self::Candidate(candidate) => {
+                json!({"candidate": candidate, "sdpMid": "0", "sdpMLineIndex": 0})
+            }
+        };
+        let json = json.to_string();
+        // Ours are a few KiB at most.
+        let length = u16::try_from(json.len()).unwrap_or(u16::MAX);
+        let mut bytes = length.to_be_bytes().to_vec();
+        bytes.extend_from_slice(json.as_bytes());
+        bytes
+    }
+}
+
+/// Takes messages out of a body as it comes.
+#[derive(Debug, Default)]
+pub struct Reader {
+    /// Bytes of messages.
+    bytes: Vec<u8>,
+    layer: Layer,
+}
+
+/// Whether there are chunks in the body.
+#[derive(Debug, Default)]
+enum Layer {
+    #[default]
+    Unknown,
+    None,
+    /// The head of a chunk, as far as it has come.
+    Head(Vec<u8>),
+    Data(usize),
+    /// The line's end behind one.
+    Tail,
+    End,
+}
+
+impl Reader {
+    /// Bytes of the body have come. False if they cannot be understood.
+    pub fn feed(&mut self, mut body: &[u8]) -> bool {
+        while let Some((first, rest)) = body.split_first() {
+            match &mut self.layer {
+                // A length begins below 0x30, a chunk with a digit.
+                Layer::Unknown if first.is_ascii_hexdigit() => self.layer = Layer::Head(Vec::new()),
+                Layer::Unknown => self.layer = Layer::None,
+                Layer::None => {
+                    self.bytes.extend_from_slice(body);
+                    body = &[];
+                }
+                Layer::Head(head) => {
+                    body = rest;
+                    head.push(*first);
+                    if *first == b'\n' {
+                        let Some(size) = chunk_size(head) else {
+                            return false;
+                        };
+                        self.layer = if size == 0 {
+                            Layer::End
+                        } else {
+                            Layer::Data(size)
+                        };
+                    } else if head.len() > 64 {
+                        return false;
+                    }
+                }
+                Layer::Data(left) => {
+                    let (data, rest) = body.split_at((*left).min(body.len()));
+                    self.bytes.extend_from_slice(data);
+                    *left -= data.len();
+                    body = rest;
+                    if *left == 0 {
+                        self.layer = Layer::Tail;
+                    }
+                }
+                Layer::Tail => {
+                    body = rest;
+                    match first {
+                        b'\r' => {}
+                        b'\n' => self.layer = Layer::Head(Vec::new()),
+                        _ => return false,
+                    }
+                }
+                Layer::End => return true,
+            }
+            if self.bytes.len() > 2 * MOST {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The next message that has come whole; `Err` if it is none.
+    pub fn next(&mut self) -> Option<Result<Message, ()>> {
+        loop {
+            let (length, rest) = self.bytes.split_first_chunk::<2>()?;
+            let length = usize::from(u16::from_be_bytes(*length));
+            if length > MOST {
+                return Some(Err(()));
+            }
+            let json = rest.get(..length)?;
+            let message = Message::read(json);
+            // The end of candidates is an empty one, or one that is null.
+            let is_end = message.is_none() && json.first() == Some(&b'{');
+            self.bytes.drain(..2 + length);
+            match message {
+                Some(message) => return Some(Ok(message)),
+                None if is_end => continue,
+                None => return Some(Err(())),
+            }
+        }
+    }
+}
+
+fn chunk_size(head: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(head).ok()?;
+    let size = text.split(';').next()?.trim();
+    usize::from_str_radix(size, 16)
+        .ok()
+        .filter(|size| *size <= MOST * 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(reader: &mut Reader) -> Vec<Message> {
+        std::iter::from_fn(|| reader.next())
+            .map(Result::unwrap)
+            .collect()
+    }
+
+    fn some() -> Vec<Message> {
+        vec![
+            Message::Offer("v=0\r\n".to_owned()),
+            Message::Candidate("candidate:1".to_owned()),
+            Message::Answer(String::new()),
+        ]
+    }
+
+    #[test]
+    fn messages_are_understood_however_they_are_cut_with_chunks_and_without() {
+        let plain: Vec<u8> = some().iter().flat_map(Message::write).collect();
+        let mut chunked = Vec::new();
+        for message in some() {
+            let bytes = message.write();
+            chunked.extend(format!("{:x}\r\n", bytes.len()).bytes());
+            chunked.extend(bytes);
+            chunked.extend(b"\r\n");
+        }
+        chunked.extend(b"0\r\n\r\n");
+        for body in [plain, chunked] {
+            for size in 1..=body.len() {
+                let mut reader = Reader::default();
+                let mut messages = Vec::new();
+                for piece in body.chunks(size) {
+                    assert!(reader.feed(piece));
+                    messages.extend(all(&mut reader));
+                }
+                assert_eq!(messages, some(), "in pieces of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_of_candidates_is_no_message_and_garbage_is_told() {
+        let mut reader = Reader::default();
+        assert!(reader.feed(b"\0\x02{}\0\x12{\"candidate\":null}\0\x03abc"));
+        assert_eq!(reader.next(), Some(Err(())));
+        assert!(!Reader::default().feed(b"1g\r\n"));
+        assert!(!Reader::default().feed(&[b'1'; 100]));
+        let mut reader = Reader::default();
+        assert!(reader.feed(b"3\r\nabc"));
+        assert!(!reader.feed(b"x"));
+    }
+
+    #[test]
+    fn what_is_never_a_message_is_not_gathered_for_ever() {
+        let mut reader = Reader::default();
+        let fed = (0..10_000)
+            .take_while(|_| reader.feed(&[0x2f; 1024]))
+            .count();
+        assert!(fed < 100, "{fed}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_is_no_reason_to_panic(pieces: Vec<Vec<u8>>) {
+            let mut reader = Reader::default();
+            for piece in pieces {
+                if !reader.feed(&piece) {
+                    break;
+                }
+                while let Some(Ok(_)) = reader.next() {}
+            }
+        }
+    }
+}

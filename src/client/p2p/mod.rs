@@ -1,0 +1,212 @@
+//! Ways to other ends that do not lead through the server. Signaling comes through the tunnel
+//! like any visitor; what follows goes over WebRTC's data channels, one for each connection.
+//!
+//! A [`peer`] is state alone, a [`link`] drives it, all of them share the socket of one [`hub`].
+
+mod channel;
+mod hub;
+mod identity;
+mod link;
+mod message;
+mod peer;
+mod sdp;
+mod signaling;
+mod socket;
+
+pub use channel::{Carry, Channel};
+pub use signaling::{answer, preflight};
+
+use super::Me;
+use crate::config::{Client as Config, WebRtc};
+use hub::Hub;
+use identity::Identity;
+use link::{Driver, Link};
+use peer::Peer;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Bytes of one message, as we send them: a browser takes that in one piece everywhere,
+const MAX_MESSAGE_OUT: usize = 16 * 1024;
+/// and as we take them.
+const MAX_MESSAGE_IN: u32 = 64 * 1024;
+/// What the label of a channel begins with that says which service it is for.
+const LABEL: &str = "gt:";
+
+/// What the user wants of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// STUN servers, `stun:host:port` or without `stun:` or port.
+    stun: Vec<String>,
+    min_port: u16,
+    max_port: u16,
+    /// A peer without channels is given up after this; zero is never.
+    idle: Duration,
+    /// Peers at a time.
+    most: usize,
+}
+
+impl Options {
+    pub fn new(config: &Config) -> Self {
+        let WebRtc {
+            idle_timeout,
+            min_port,
+            max_port,
+            connections,
+            ..
+        } = config.webrtc;
+        Self {
+            stun: config.stun.clone(),
+            min_port,
+            max_port,
+            idle: idle_timeout,
+            most: connections,
+        }
+    }
+}
+
+/// Why a peer cannot be had.
+#[derive(Debug)]
+pub struct Error {
+    what: String,
+    why: String,
+}
+
+impl Error {
+    fn new(what: impl Into<String>, why: impl fmt::Display) -> Self {
+        let (what, why) = (what.into(), why.to_string());
+        Self { what, why }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot have {}: {}", self.what, self.why)
+    }
+}
+
+/// The peers of a client.
+pub struct P2p(Mutex<Inner>);
+
+struct Inner {
+    options: Options,
+    /// A STUN server that the remoteAPI has named.
+    told: Option<String>,
+    /// There once a peer has been there.
+    hub: Option<Arc<Hub>>,
+    /// Peers that were offered to somebody, by number.
+    offered: HashMap<u32, Link>,
+}
+
+impl P2p {
+    pub fn new(options: Options) -> Self {
+        Self(Mutex::new(Inner {
+            options,
+            told: None,
+            hub: None,
+            offered: HashMap::new(),
+        }))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on with other options. Peers that are there stay.
+    pub fn change(&self, options: Options) {
+        let mut inner = self.inner();
+        let ports = |options: &Options| (options.min_port, options.max_port);
+        if ports(&inner.options) != ports(&options) {
+            inner.hub = None;
+        }
+        inner.options = options;
+    }
+
+    /// The remoteAPI has named a STUN server, or none.
+    pub fn told(&self, server: &str) {
+        self.inner().told = (!server.is_empty()).then(|| server.to_owned());
+    }
+
+    /// Ends all peers.
+    pub fn close(&self) {
+        let hub = self.inner().hub.clone();
+        if let Some(hub) = hub {
+            hub.close();
+        }
+    }
+
+    fn stun(&self) -> Vec<String> {
+        let inner = self.inner();
+        inner
+            .options
+            .stun
+            .iter()
+            .chain(&inner.told)
+            .cloned()
+            .collect()
+    }
+
+    fn idle(&self) -> Duration {
+        self.inner().options.idle
+    }
+
+    /// Whether there may be another peer.
+    fn has_room(&self) -> bool {
+        let inner = self.inner();
+        let peers = inner.hub.as_ref().map_or(0, |hub| hub.peers());
+        peers < inner.options.most
+    }
+
+    fn hub(&self) -> Result<Arc<Hub>, Error> {
+        let mut inner = self.inner();
+        if let Some(hub) = &inner.hub {
+            return Ok(hub.clone());
+        }
+        let hub = Hub::start(identity()?, &inner.options)?;
+        inner.hub = Some(hub.clone());
+        Ok(hub)
+    }
+}
+
+/// One for the whole process.
+fn identity() -> Result<Arc<Identity>, Error> {
+    static IDENTITY: OnceLock<Arc<Identity>> = OnceLock::new();
+    if let Some(identity) = IDENTITY.get() {
+        return Ok(identity.clone());
+    }
+    let identity = Arc::new(Identity::new()?);
+    Ok(IDENTITY.get_or_init(|| identity).clone())
+}
+
+/// A new peer with a task of its own, and how our addresses are told to it. `prepare` is done
+/// before its task runs.
+fn begin<T>(
+    me: &Arc<Me>,
+    offers: bool,
+    prepare: impl FnOnce(&mut Peer, &Identity) -> Result<T, Error>,
+) -> Result<(Link, Vec<String>, T), Error> {
+    let hub = me.p2p.hub()?;
+    let mut peer = Peer::new(&hub.identity, offers, Instant::now())?;
+    let hosts = hub.hosts();
+    let told = hosts
+        .into_iter()
+        .filter_map(|addr| peer.add_host(addr))
+        .collect();
+    let prepared = prepare(&mut peer, &hub.identity)?;
+    let link = Link::new(peer);
+    hub.add(link.clone());
+    let serving = me.clone();
+    let accept = move |channel: Channel, opened: peer::Opened| {
+        super::service::serve_channel(&serving, &opened.label, channel);
+    };
+    crate::spawn(Driver::new(link.clone(), hub, me.p2p.idle(), accept));
+    Ok((link, told, prepared))
+}
+
+/// The host prefix that a label names, if it names one.
+pub fn prefix_of(label: &str) -> Option<&str> {
+    label
+        .strip_prefix(LABEL)
+        .filter(|prefix| !prefix.is_empty())
+}

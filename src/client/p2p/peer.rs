@@ -1,0 +1,836 @@
+//! One peer: ICE finds a way to it, DTLS makes the way private, SCTP carries channels over it.
+//! State machines that are fed datagrams and the time; no socket, no clock and no task.
+
+use super::identity::{Identity, Side};
+use super::sdp::{self, Description};
+use super::socket::Datagram;
+use super::{Error, MAX_MESSAGE_IN, MAX_MESSAGE_OUT};
+use bytes::{Bytes, BytesMut};
+use rtc_datachannel::data_channel::{DataChannel, DataChannelConfig, DataChannelMessage};
+use rtc_dtls::config::HandshakeConfig;
+use rtc_dtls::endpoint::{Endpoint as Dtls, EndpointEvent};
+use rtc_ice::agent::agent_config::AgentConfig;
+use rtc_ice::agent::{Agent, Event as IceEvent};
+use rtc_ice::candidate::candidate_host::CandidateHostConfig;
+use rtc_ice::candidate::{unmarshal_candidate, CandidateConfig};
+use rtc_ice::state::ConnectionState;
+use rtc_sctp::{
+    Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint as Sctp, EndpointConfig,
+    Event as SctpEvent, Payload, PayloadProtocolIdentifier, ServerConfig, StreamEvent,
+    TransportConfig,
+};
+use rtc_shared::{TaggedBytesMut, TransportContext, TransportProtocol};
+use sansio::Protocol as _;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// Where DTLS and SCTP think the peer is. Where it really is, only ICE knows.
+const SOMEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1);
+/// Bytes that may be on their way to a peer of which nothing is known; it may have small buffers.
+const FIRST_WINDOW: usize = 64 * 1024;
+/// And to one that has shown that it keeps up.
+const MOST_WINDOW: usize = 1024 * 1024;
+/// Bytes of one channel that its peer has not acknowledged,
+const OUT: usize = 256 * 1024;
+/// and that have come and not been taken; more wait in SCTP's own buffer,
+const IN: usize = 192 * 1024;
+/// which has this many bytes for all channels together.
+const RECEIVE: u32 = 512 * 1024;
+/// Addresses of a peer that are tried.
+const REMOTE_CANDIDATES: usize = 32;
+/// Channels of a peer at a time.
+const CHANNELS: usize = 256;
+/// How often a peer that is there is looked after.
+const IDLE_TICK: Duration = Duration::from_secs(1);
+/// How often its consent is asked for (RFC 7675), and how long it may be silent.
+const CONSENT: Duration = Duration::from_secs(4);
+const SILENCE: Duration = Duration::from_secs(7);
+const FAILURE: Duration = Duration::from_secs(8);
+
+pub struct Peer {
+    agent: Agent,
+    state: State,
+    side: Option<Side>,
+    dtls: Option<Dtls>,
+    handshake: Option<Arc<HandshakeConfig>>,
+    sctp: Option<Sctp>,
+    association: Option<(AssociationHandle, Association)>,
+    /// Where the peer is: our address, and its own.
+    path: Option<SocketAddr>,
+    out: VecDeque<Datagram>,
+    channels: HashMap<u16, Channel>,
+    opened: VecDeque<Opened>,
+    next_id: u16,
+    ids: u16,
+    remote_candidates: usize,
+    /// Largest message that the peer takes.
+    max_message: usize,
+    window: usize,
+    /// Bytes of all channels that are not acknowledged, and that were since the window changed.
+    outstanding: usize,
+    acknowledged: usize,
+    losses: u64,
+    /// Channels that wait for room, first come, first served.
+    waiting: VecDeque<u16>,
+    last_tick: Option<Instant>,
+    /// Since when there is no channel.
+    idle_since: Instant,
+}
+
+/// How far a peer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// No way is known yet, or it is not private yet, or the association is being made.
+    Connecting,
+    Connected,
+    /// For this reason.
+    Over(&'static str),
+}
+
+/// A channel that the peer has opened.
+pub struct Opened {
+    pub id: u16,
+    pub label: String,
+}
+
+#[derive(Default)]
+struct Channel {
+    phase: Phase,
+    inbox: VecDeque<Bytes>,
+    /// Bytes in it.
+    waiting: usize,
+    /// Not acknowledged.
+    outstanding: usize,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    /// Who has opened it waits for the answer.
+    dialing: bool,
+    is_queued: bool,
+    /// Nobody reads and writes it any more.
+    is_dropped: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Open,
+    /// We have said all; what is on its way is waited for.
+    Draining,
+    /// We have said that it ends; the peer has not yet.
+    Closing,
+    /// The peer has ended it, or is gone.
+    Closed,
+}
+
+impl Peer {
+    /// A peer to be; the controlling end of ICE is the one that offers.
+    pub fn new(identity: &Identity, offers: bool, now: Instant) -> Result<Self, Error> {
+        let config = AgentConfig {
+            is_controlling: offers,
+            keepalive_interval: Some(CONSENT),
+            disconnected_timeout: Some(SILENCE),
+            failed_timeout: Some(FAILURE),
+            // The time to connect is limited elsewhere.
+            max_binding_requests: Some(40),
+            ..AgentConfig::default()
+        };
+        let agent = Agent::new(now, Arc::new(config), identity.provider.clone())
+            .map_err(|e| Error::new("ICE", e))?;
+        Ok(Self {
+            agent,
+            state: State::Connecting,
+            side: None,
+            dtls: None,
+            handshake: None,
+            sctp: None,
+            association: None,
+            path: None,
+            out: VecDeque::new(),
+            channels: HashMap::new(),
+            opened: VecDeque::new(),
+            next_id: 0,
+            ids: u16::MAX,
+            remote_candidates: 0,
+            max_message: MAX_MESSAGE_OUT,
+            window: FIRST_WINDOW,
+            outstanding: 0,
+            acknowledged: 0,
+            losses: 0,
+            waiting: VecDeque::new(),
+            last_tick: None,
+            idle_since: now,
+        })
+    }
+
+    /// Our ufrag, by which the peer's first datagrams are known to be for it.
+    pub fn ufrag(&self) -> &str {
+        &self.agent.get_local_credentials().ufrag
+    }
+
+    pub fn describe<T>(&self, identity: &Identity, write: impl FnOnce(&sdp::Local) -> T) -> T {
+        let credentials = self.agent.get_local_credentials();
+        write(&sdp::Local {
+            ufrag: &credentials.ufrag,
+            pwd: &credentials.pwd,
+            fingerprint: &identity.fingerprint,
+        })
+    }
+
+    /// An address of ours that the peer may reach. Returns how it is told.
+    pub fn add_host(&mut self, addr: SocketAddr) -> Option<String> {
+        let config = CandidateHostConfig {
+            base_config: candidate(addr),
+            ..CandidateHostConfig::default()
+        };
+        let candidate = config.new_candidate_host().ok()?;
+        let told = format!("candidate:{}", candidate.marshal());
+        let added = self.agent.add_local_candidate(candidate).ok()?;
+        added.then_some(told)
+    }
+
+    /// An address that the peer says it has. What is no use is left out.
+    pub fn add_remote(&mut self, candidate: &str) {
+        if self.remote_candidates >= REMOTE_CANDIDATES {
+            return;
+        }
+        let text = candidate.strip_prefix("candidate:").unwrap_or(candidate);
+        // Names of mDNS are somebody else's: their owners turn up by themselves.
+        let Ok(candidate) = unmarshal_candidate(text) else {
+            return log::trace!("a candidate of no use: {text}");
+        };
+        let ip = candidate.addr().ip();
+        let is_broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+        if ip.is_unspecified() || ip.is_multicast() || is_broadcast || candidate.port() == 0 {
+            return;
+        }
+        self.remote_candidates += 1;
+        let _ = self.agent.add_remote_candidate(candidate);
+    }
+
+    /// The peer has described itself: begins to look for it.
+    pub fn connect(
+        &mut self,
+        identity: &Identity,
+        peer: &Description,
+        side: Side,
+        now: Instant,
+    ) -> Result<(), Error> {
+        let handshake = Arc::new(identity.handshake(side, &peer.fingerprint)?);
+        let transport = TransportConfig::default()
+            .with_max_message_size(MAX_MESSAGE_IN)
+            .with_max_receive_buffer_size(RECEIVE);
+        let server = (side == Side::Server).then(|| handshake.clone());
+        self.dtls = Some(Dtls::new(SOMEWHERE, TransportProtocol::UDP, server));
+        let server = ServerConfig::new(transport);
+        self.sctp = Some(Sctp::new(
+            SOMEWHERE,
+            TransportProtocol::UDP,
+            Arc::new(EndpointConfig::new()),
+            (side == Side::Server).then(|| Arc::new(server)),
+        ));
+        self.handshake = Some(handshake);
+        self.side = Some(side);
+        // RFC 8832, section 6: the DTLS client has the even ones.
+        self.next_id = u16::from(side == Side::Server);
+        let max_message = usize::try_from(peer.max_message).unwrap_or(usize::MAX);
+        self.max_message = max_message.clamp(1, MAX_MESSAGE_OUT);
+        for candidate in &peer.candidates {
+            self.add_remote(candidate);
+        }
+        let is_controlling = self.agent.role();
+        self.agent
+            .start_connectivity_checks(now, is_controlling, peer.ufrag.clone(), peer.pwd.clone())
+            .map_err(|e| Error::new("ICE", e))
+    }
+
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Whether `addr` is one of the peer's.
+    pub fn is_at(&self, addr: SocketAddr) -> bool {
+        self.path == Some(addr)
+            || self
+                .agent
+                .get_remote_candidates()
+                .iter()
+                .any(|it| it.addr() == addr)
+    }
+
+    /// Takes a datagram that came from `from` to `to`. False if it is not this peer's.
+    pub fn receive(
+        &mut self,
+        to: SocketAddr,
+        from: SocketAddr,
+        bytes: &[u8],
+        now: Instant,
+    ) -> bool {
+        match bytes.first() {
+            // RFC 7983.
+            Some(0..=3) => {
+                let transport = TransportContext {
+                    local_addr: to,
+                    peer_addr: from,
+                    transport_protocol: TransportProtocol::UDP,
+                    ecn: None,
+                };
+                let message = BytesMut::from(bytes);
+                let message = TaggedBytesMut {
+                    now,
+                    transport,
+                    message,
+                };
+                self.agent.handle_read(message).is_ok()
+            }
+            Some(20..=63) if self.is_at(from) => {
+                let Some(dtls) = &mut self.dtls else {
+                    return true;
+                };
+                match dtls.read(now, SOMEWHERE, None, BytesMut::from(bytes)) {
+                    Ok(events) => events.into_iter().for_each(|event| self.hear(event, now)),
+                    // Anybody may have sent it, in an address that is not his.
+                    Err(e) => log::debug!("a datagram of a peer: {e}"),
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn hear(&mut self, event: EndpointEvent, now: Instant) {
+        match event {
+            EndpointEvent::HandshakeComplete if self.side == Some(Side::Client) => {
+                let transport = TransportConfig::default()
+                    .with_max_message_size(MAX_MESSAGE_IN)
+                    .with_max_receive_buffer_size(RECEIVE);
+                let config = ClientConfig::new(transport);
+                if let Some(sctp) = &mut self.sctp {
+                    match sctp.connect(now, config, SOMEWHERE) {
+                        Ok(association) => self.association = Some(association),
+                        Err(_) => self.end("no SCTP association can be made"),
+                    }
+                }
+            }
+            EndpointEvent::ApplicationData(bytes) => {
+                let Some(sctp) = &mut self.sctp else {
+                    return;
+                };
+                match sctp.handle(now, SOMEWHERE, None, bytes.freeze()) {
+                    Some((handle, DatagramEvent::NewAssociation(association))) => {
+                        if self.association.is_none() {
+                            self.association = Some((handle, association));
+                        }
+                    }
+                    Some((handle, DatagramEvent::AssociationEvent(event))) => {
+                        if let Some((ours, association)) = &mut self.association {
+                            if *ours == handle {
+                                association.handle_event(event);
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            EndpointEvent::PeerClosed => self.end("the peer has ended it"),
+            _ => {}
+        }
+    }
+
+    /// When [`Peer::pump`] is due although nothing happens.
+    pub fn deadline(&mut self) -> Option<Instant> {
+        let mut ice = self.agent.poll_timeout();
+        if self.state == State::Connected {
+            // ICE itself asks for five times a second.
+            let at_least = self.last_tick.map(|last| last + IDLE_TICK);
+            ice = ice.max(at_least);
+        }
+        let dtls = self
+            .dtls
+            .as_ref()
+            .and_then(|dtls| dtls.poll_timeout(&SOMEWHERE));
+        let association = self.association.as_ref();
+        let sctp = association.and_then(|(_, association)| association.poll_timeout());
+        [ice, dtls, sctp].into_iter().flatten().min()
+    }
+
+    /// Lets the time pass and all that has happened have its consequences.
+    pub fn pump(&mut self, now: Instant) {
+        if matches!(self.state, State::Over(_)) {
+            return;
+        }
+        if self.agent.poll_timeout().is_some_and(|at| at <= now) {
+            self.last_tick = Some(now);
+            let _ = self.agent.handle_timeout(now);
+        }
+        if let Some(dtls) = &mut self.dtls {
+            if dtls.poll_timeout(&SOMEWHERE).is_some_and(|at| at <= now)
+                && dtls.handle_timeout(SOMEWHERE, now).is_err()
+            {
+                self.end("the DTLS handshake has no answer");
+            }
+        }
+        if let Some((_, association)) = &mut self.association {
+            if association.poll_timeout().is_some_and(|at| at <= now) {
+                association.handle_timeout(now);
+            }
+        }
+        self.pump_ice(now);
+        self.pump_sctp(now);
+        self.close_drained(now);
+        self.send(now);
+    }
+
+    fn pump_ice(&mut self, now: Instant) {
+        while let Some(event) = self.agent.poll_event() {
+            match event.event {
+                IceEvent::ConnectionStateChange(ConnectionState::Failed) => {
+                    self.end("there is no way to the peer, or no more");
+                }
+                IceEvent::SelectedCandidatePairChange(_, remote) => {
+                    let is_first = self.path.is_none();
+                    self.path = Some(remote.addr());
+                    let config = self.handshake.clone();
+                    let is_client = self.side == Some(Side::Client);
+                    if let (true, true, Some(dtls), Some(config)) =
+                        (is_first, is_client, &mut self.dtls, config)
+                    {
+                        if dtls.connect(now, SOMEWHERE, config, None).is_err() {
+                            self.end("the DTLS handshake cannot begin");
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        while let Some(message) = self.agent.poll_write() {
+            self.out.push_back(Datagram {
+                to: message.transport.peer_addr,
+                bytes: message.message,
+            });
+        }
+    }
+
+    fn pump_sctp(&mut self, now: Instant) {
+        while let Some((_, association)) = &mut self.association {
+            let Some(event) = association.poll() else {
+                break;
+            };
+            match event {
+                SctpEvent::Connected => {
+                    if self.state == State::Connecting {
+                        self.state = State::Connected;
+                        self.idle_since = now;
+                        let most = association.negotiated_max_streams();
+                        self.ids = most.unwrap_or(self.ids);
+                    }
+                }
+                SctpEvent::HandshakeFailed { .. } => self.end("no SCTP association came about"),
+                // The peer has reset the channel, or the association is gone.
+                SctpEvent::AssociationLost { id, .. } => self.lost(id),
+                SctpEvent::Stream(StreamEvent::Readable { id }) => self.take_in(id, now),
+                SctpEvent::Stream(StreamEvent::BufferedAmountReleased { id, n_bytes }) => {
+                    self.released(id, n_bytes);
+                }
+                _ => {}
+            }
+        }
+        // It ends without a word of its own if the peer aborts it.
+        if let Some((_, association)) = &self.association {
+            if association.is_closed() && !association.is_handshaking() {
+                self.end("the peer has ended it");
+            }
+        }
+        if let (Some(sctp), Some((handle, association))) = (&mut self.sctp, &mut self.association) {
+            while let Some(event) = association.poll_endpoint_event() {
+                sctp.handle_event(*handle, event);
+            }
+        }
+    }
+
+    /// The bytes that go out now.
+    fn send(&mut self, now: Instant) {
+        let Some(dtls) = &mut self.dtls else {
+            return;
+        };
+        if let Some((_, association)) = &mut self.association {
+            while let Some(transmit) = association.poll_transmit(now) {
+                let Payload::RawEncode(packets) = transmit.message else {
+                    continue;
+                };
+                for packet in packets {
+                    let _ = dtls.write(now, SOMEWHERE, &packet);
+                }
+            }
+        }
+        let Some(to) = self.path else {
+            return;
+        };
+        while let Some(message) = dtls.poll_transmit() {
+            let bytes = message.message;
+            self.out.push_back(Datagram { to, bytes });
+        }
+    }
+
+    /// Datagrams to be sent.
+    pub fn out(&mut self) -> &mut VecDeque<Datagram> {
+        &mut self.out
+    }
+
+    /// The next channel that the peer has opened.
+    pub fn opened(&mut self) -> Option<Opened> {
+        self.opened.pop_front()
+    }
+
+    /// Since when no channel is there.
+    pub fn idle_since(&self) -> Option<Instant> {
+        self.channels.is_empty().then_some(self.idle_since)
+    }
+
+    pub fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Whether it has numbers for further channels.
+    pub fn has_ids(&self) -> bool {
+        self.next_id < self.ids
+    }
+
+    /// It is over; all channels learn of it.
+    pub fn end(&mut self, why: &'static str) {
+        if !matches!(self.state, State::Over(_)) {
+            self.state = State::Over(why);
+        }
+        for channel in self.channels.values_mut() {
+            channel.phase = Phase::Closed;
+            channel.wake();
+        }
+    }
+
+    /// Says goodbye: what is left to be said is in [`Peer::out`].
+    pub fn close(&mut self, now: Instant) {
+        if let Some((_, association)) = &mut self.association {
+            let _ = association.abort();
+        }
+        self.send(now);
+        if let (Some(dtls), Some(to)) = (&mut self.dtls, self.path) {
+            let _ = dtls.close(now);
+            while let Some(message) = dtls.poll_transmit() {
+                let bytes = message.message;
+                self.out.push_back(Datagram { to, bytes });
+            }
+        }
+        self.end("ended here");
+    }
+
+    /// Opens a channel to the peer.
+    pub fn open(&mut self, label: &str, now: Instant) -> Option<u16> {
+        if self.state != State::Connected || !self.has_ids() || self.channels.len() >= CHANNELS {
+            return None;
+        }
+        let (_, association) = self.association.as_mut()?;
+        // Numbers are not used again: a peer that runs out of them is replaced.
+        let id = self.next_id;
+        let config = DataChannelConfig {
+            label: label.to_owned(),
+            ..DataChannelConfig::default()
+        };
+        association
+            .open_stream(id, PayloadProtocolIdentifier::Binary)
+            .ok()?;
+        let mut dial = DataChannel::dial(config, 0, id).ok()?;
+        while let Some(message) = dial.poll_write() {
+            control(association, &message, now);
+        }
+        self.next_id = self.next_id.saturating_add(2);
+        let channel = Channel {
+            dialing: true,
+            ..Channel::default()
+        };
+        self.channels.insert(id, channel);
+        Some(id)
+    }
+
+    /// Takes what has come for a channel out of SCTP, as far as the channel may hold it.
+    fn take_in(&mut self, id: u16, now: Instant) {
+        loop {
+            let Some((_, association)) = &mut self.association else {
+                return;
+            };
+            if self
+                .channels
+                .get(&id)
+                .is_some_and(|channel| channel.waiting >= IN)
+            {
+                return;
+            }
+            let Ok(mut stream) = association.stream(id) else {
+                return;
+            };
+            let Ok(Some(message)) = stream.read_sctp() else {
+                return;
+            };
+            let is_control = message.ppi == PayloadProtocolIdentifier::Dcep;
+            let has_room = self.channels.len() < CHANNELS;
+            match self.channels.get_mut(&id) {
+                None if is_control && has_room => {
+                    let bytes = message.to_payload(4096).unwrap_or_default();
+                    let config = DataChannelConfig::default();
+                    let ppi = PayloadProtocolIdentifier::Dcep;
+                    let Ok(mut accepted) = DataChannel::accept(config, 0, id, ppi, &bytes) else {
+                        continue;
+                    };
+                    while let Some(message) = accepted.poll_write() {
+                        control(association, &message, now);
+                    }
+                    self.channels.insert(id, Channel::default());
+                    let label = accepted.config().label.clone();
+                    self.opened.push_back(Opened { id, label });
+                }
+                None => {
+                    // No channel, or too many.
+                    let _ = stream.close(now);
+                }
+                Some(channel) if is_control => {
+                    channel.dialing = false;
+                    channel.wake();
+                }
+                Some(channel) => {
+                    let is_empty = matches!(
+                        message.ppi,
+                        PayloadProtocolIdentifier::BinaryEmpty
+                            | PayloadProtocolIdentifier::StringEmpty
+                    );
+                    if is_empty || channel.is_dropped {
+                        continue;
+                    }
+                    let most = usize::try_from(MAX_MESSAGE_IN).unwrap_or(usize::MAX);
+                    let Ok(bytes) = message.to_payload(most) else {
+                        // It was told how much we take.
+                        let _ = stream.close(now);
+                        channel.phase = Phase::Closed;
+                        channel.wake();
+                        return;
+                    };
+                    channel.waiting += bytes.len();
+                    channel.inbox.push_back(bytes.freeze());
+                    if let Some(reader) = channel.reader.take() {
+                        reader.wake();
+                    }
+                }
+            }
+        }
+    }
+
+    fn lost(&mut self, id: u16) {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        self.outstanding = self.outstanding.saturating_sub(channel.outstanding);
+        channel.outstanding = 0;
+        channel.phase = Phase::Closed;
+        channel.wake();
+        self.forget(id);
+        self.admit();
+    }
+
+    /// Forgets a channel that nobody has any more.
+    fn forget(&mut self, id: u16) {
+        let over = |channel: &Channel| channel.is_dropped && channel.phase == Phase::Closed;
+        if self.channels.get(&id).is_some_and(over) {
+            self.channels.remove(&id);
+        }
+    }
+
+    fn released(&mut self, id: u16, bytes: usize) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            // Words of the channel's own beginning were not counted.
+            let bytes = bytes.min(channel.outstanding);
+            channel.outstanding -= bytes;
+            self.outstanding = self.outstanding.saturating_sub(bytes);
+            self.acknowledged = self.acknowledged.saturating_add(bytes);
+        }
+        let losses = self.association.as_ref().map_or(0, |(_, association)| {
+            let mut stats = association.stats();
+            stats.get_num_t3timeouts()
+        });
+        if losses != self.losses {
+            self.losses = losses;
+            (self.window, self.acknowledged) = (FIRST_WINDOW, 0);
+        } else if self.acknowledged >= self.window {
+            self.acknowledged = 0;
+            self.window = (self.window * 2).min(MOST_WINDOW);
+        }
+        self.admit();
+    }
+
+    /// Wakes those that wait, as far as there is room.
+    fn admit(&mut self) {
+        let mut room = self.window.saturating_sub(self.outstanding);
+        while room >= MAX_MESSAGE_OUT {
+            let Some(id) = self.waiting.pop_front() else {
+                return;
+            };
+            if let Some(channel) = self.channels.get_mut(&id) {
+                channel.is_queued = false;
+                if let Some(writer) = channel.writer.take() {
+                    writer.wake();
+                    room -= MAX_MESSAGE_OUT;
+                }
+            }
+        }
+    }
+
+    /// Ends channels of which all has been acknowledged.
+    fn close_drained(&mut self, now: Instant) {
+        let Some((_, association)) = &mut self.association else {
+            return;
+        };
+        let drained = |channel: &Channel| {
+            channel.phase == Phase::Draining && channel.outstanding == 0 && !channel.dialing
+        };
+        for (id, channel) in self.channels.iter_mut().filter(|(_, it)| drained(it)) {
+            channel.phase = Phase::Closing;
+            if let Ok(mut stream) = association.stream(*id) {
+                let _ = stream.close(now);
+            }
+        }
+    }
+
+    /// Takes bytes that have come on a channel: `Some(None)` is its end.
+    pub fn poll_read(
+        &mut self,
+        id: u16,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Poll<Option<Bytes>> {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return Poll::Ready(None);
+        };
+        if let Some(bytes) = channel.inbox.pop_front() {
+            channel.waiting = channel.waiting.saturating_sub(bytes.len());
+            if channel.waiting < IN / 2 {
+                self.take_in(id, now);
+            }
+            return Poll::Ready(Some(bytes));
+        }
+        if matches!(channel.phase, Phase::Closed | Phase::Closing) {
+            return Poll::Ready(None);
+        }
+        channel.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Gives back bytes that were not used up.
+    pub fn unread(&mut self, id: u16, bytes: Bytes) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.waiting += bytes.len();
+            channel.inbox.push_front(bytes);
+        }
+    }
+
+    /// How many bytes a channel may send now, at least one.
+    pub fn poll_room(&mut self, id: u16, cx: &mut Context<'_>) -> Poll<Option<usize>> {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return Poll::Ready(None);
+        };
+        if channel.phase != Phase::Open {
+            return Poll::Ready(None);
+        }
+        let ours = channel.outstanding + MAX_MESSAGE_OUT <= OUT;
+        let all = self.outstanding + MAX_MESSAGE_OUT <= self.window;
+        if ours && all && !channel.dialing {
+            return Poll::Ready(Some(self.max_message));
+        }
+        channel.writer = Some(cx.waker().clone());
+        if !channel.is_queued {
+            channel.is_queued = true;
+            self.waiting.push_back(id);
+        }
+        Poll::Pending
+    }
+
+    /// Sends a message of at most as many bytes as there was room for.
+    pub fn write(&mut self, id: u16, bytes: Bytes, now: Instant) -> bool {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return false;
+        };
+        let Some((_, association)) = &mut self.association else {
+            return false;
+        };
+        let Ok(mut stream) = association.stream(id) else {
+            return false;
+        };
+        let ppi = PayloadProtocolIdentifier::Binary;
+        match stream.write_chunk_with_ppi(now, &bytes, ppi) {
+            Ok(n) => {
+                channel.outstanding += n;
+                self.outstanding += n;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// All has been said on a channel: it ends when the peer has it.
+    pub fn finish(&mut self, id: u16) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            if channel.phase == Phase::Open {
+                channel.phase = Phase::Draining;
+            }
+        }
+    }
+
+    /// Whether the peer has ended a channel, or is gone.
+    pub fn is_closed(&self, id: u16) -> bool {
+        let channel = self.channels.get(&id);
+        channel.is_none_or(|channel| channel.phase == Phase::Closed)
+    }
+
+    /// Nobody reads or writes a channel any more.
+    pub fn drop_channel(&mut self, id: u16, now: Instant) {
+        self.finish(id);
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.is_dropped = true;
+            (channel.reader, channel.writer) = (None, None);
+            channel.inbox = VecDeque::new();
+            channel.waiting = 0;
+            // What still comes is read and forgotten, so that its end can come.
+            self.take_in(id, now);
+        }
+        self.forget(id);
+        if self.channels.is_empty() {
+            self.idle_since = now;
+        }
+    }
+}
+
+impl Channel {
+    fn wake(&mut self) {
+        for waker in [self.reader.take(), self.writer.take()]
+            .into_iter()
+            .flatten()
+        {
+            waker.wake();
+        }
+    }
+}
+
+/// A word about a channel itself.
+fn control(association: &mut Association, message: &DataChannelMessage, now: Instant) {
+    if let Ok(mut stream) = association.stream(message.stream_id) {
+        let _ = stream.write_with_ppi(now, &message.payload, message.ppi);
+    }
+}
+
+fn candidate(addr: SocketAddr) -> CandidateConfig {
+    CandidateConfig {
+        network: "udp".to_owned(),
+        address: addr.ip().to_string(),
+        port: addr.port(),
+        component: 1,
+        ..CandidateConfig::default()
+    }
+}

@@ -1,0 +1,301 @@
+//! Session descriptions (RFC 8866), as far as data channels need them (RFC 8841). Text to values
+//! and back; what they mean for a connection is [`super::peer`]'s affair.
+
+use super::identity::Side;
+use std::fmt::Write;
+
+/// Candidates that are taken out of one description.
+const CANDIDATES: usize = 32;
+/// Media of a description that are answered.
+const MEDIA: usize = 16;
+/// Length of a token that is repeated in the answer.
+const TOKEN: usize = 256;
+
+/// What one end says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    pub ufrag: String,
+    pub pwd: String,
+    /// SHA-256 of its certificate.
+    pub fingerprint: String,
+    pub setup: Setup,
+    /// Largest message it takes, in bytes.
+    pub max_message: u32,
+    pub candidates: Vec<String>,
+    media: Vec<Media>,
+}
+
+/// Who speaks first in DTLS (RFC 8842).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setup {
+    /// Either.
+    ActPass,
+    Active,
+    Passive,
+}
+
+/// One medium; the data channels are one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Media {
+    /// The rest of its line behind the port.
+    kind: String,
+    form: String,
+    mid: Option<String>,
+    is_data: bool,
+}
+
+impl Description {
+    /// Why it is of no use is said in a few words.
+    pub fn parse(sdp: &str) -> Result<Self, &'static str> {
+        let mut media: Vec<Media> = Vec::new();
+        let (mut ufrag, mut pwd, mut fingerprint) = (None, None, None);
+        let mut setup = Setup::ActPass;
+        // RFC 8841, section 6.1: what holds if nothing is said.
+        let mut max_message = 64 * 1024;
+        let mut candidates = Vec::new();
+        let mut data = None;
+        for line in sdp.lines() {
+            let line = line.trim_end();
+            if let Some(rest) = line.strip_prefix("m=") {
+                if media.len() == MEDIA || rest.len() > TOKEN {
+                    return Err("too many media");
+                }
+                let mut words = rest.splitn(3, ' ');
+                let (kind, port) = (words.next(), words.next());
+                let (Some(kind), Some(port), Some(form)) = (kind, port, words.next()) else {
+                    return Err("a malformed m= line");
+                };
+                let is_data = data.is_none() && kind == "application" && form.contains("SCTP");
+                if is_data && port != "0" {
+                    data = Some(media.len());
+                }
+                media.push(Media {
+                    kind: kind.to_owned(),
+                    form: form.to_owned(),
+                    mid: None,
+                    is_data: data == Some(media.len()),
+                });
+                continue;
+            }
+            let Some(attribute) = line.strip_prefix("a=") else {
+                continue;
+            };
+            let (name, value) = attribute.split_once(':').unwrap_or((attribute, ""));
+            if value.len() > TOKEN {
+                continue;
+            }
+            // What stands before the first medium holds for all; else only ours counts.
+            let ours = media.last().is_none_or(|media| media.is_data);
+            match name {
+                "mid" => {
+                    if let Some(last) = media.last_mut() {
+                        last.mid = Some(value.to_owned());
+                    }
+                }
+                // With bundled media they are the same everywhere.
+                "ice-ufrag" if ours || ufrag.is_none() => ufrag = Some(value.to_owned()),
+                "ice-pwd" if ours || pwd.is_none() => pwd = Some(value.to_owned()),
+                "fingerprint" if ours || fingerprint.is_none() => {
+                    if let Some((hash, value)) = value.split_once(' ') {
+                        if hash.eq_ignore_ascii_case("sha-256") {
+                            fingerprint = Some(value.trim().to_ascii_uppercase());
+                        }
+                    }
+                }
+                "setup" if ours => {
+                    setup = match value {
+                        "active" => Setup::Active,
+                        "passive" => Setup::Passive,
+                        _ => Setup::ActPass,
+                    }
+                }
+                "max-message-size" if ours => {
+                    // 0 is any size.
+                    let size = value.parse().unwrap_or(max_message);
+                    max_message = if size == 0 { u32::MAX } else { size };
+                }
+                "candidate" if ours && candidates.len() < CANDIDATES => {
+                    candidates.push(attribute.to_owned());
+                }
+                _ => {}
+            }
+        }
+        if data.is_none() {
+            return Err("no data channels in it");
+        }
+        let is_token = |text: &String| {
+            (4..=TOKEN).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        Ok(Self {
+            ufrag: ufrag.filter(is_token).ok_or("no ice-ufrag")?,
+            pwd: pwd.filter(is_token).ok_or("no ice-pwd")?,
+            fingerprint: fingerprint.ok_or("no SHA-256 fingerprint")?,
+            setup,
+            max_message,
+            candidates,
+            media,
+        })
+    }
+
+    /// What `ours` says to this offer: data channels, and no to all other media.
+    pub fn answer(&self, ours: &Local, side: Side) -> String {
+        let setup = match side {
+            Side::Client => "active",
+            Side::Server => "passive",
+        };
+        write(ours, setup, &self.media)
+    }
+
+    /// Which side we are on in answer to this offer.
+    pub fn side_of_answer(&self) -> Side {
+        match self.setup {
+            Setup::Active => Side::Server,
+            Setup::ActPass | Setup::Passive => Side::Client,
+        }
+    }
+
+    /// Which side we are on if this answers our offer.
+    pub fn side_of_offer(&self) -> Side {
+        match self.setup {
+            Setup::Passive => Side::Client,
+            Setup::ActPass | Setup::Active => Side::Server,
+        }
+    }
+}
+
+/// What we say of ourselves.
+pub struct Local<'a> {
+    pub ufrag: &'a str,
+    pub pwd: &'a str,
+    pub fingerprint: &'a str,
+}
+
+/// An offer of data channels.
+pub fn offer(ours: &Local) -> String {
+    let media = Media {
+        kind: "application".to_owned(),
+        form: "UDP/DTLS/SCTP webrtc-datachannel".to_owned(),
+        mid: Some("0".to_owned()),
+        is_data: true,
+    };
+    write(ours, "actpass", &[media])
+}
+
+fn write(ours: &Local, setup: &str, media: &[Media]) -> String {
+    let mut sdp = String::from("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n");
+    // Writing to a String does not fail.
+    if let Some(mid) = media
+        .iter()
+        .find(|it| it.is_data)
+        .and_then(|it| it.mid.as_ref())
+    {
+        let _ = write!(sdp, "a=group:BUNDLE {mid}\r\n");
+    }
+    for Media {
+        kind,
+        form,
+        mid,
+        is_data,
+    } in media
+    {
+        // Port 9 is a place to discard, as candidates say where to; 0 is a no.
+        let port = if *is_data { 9 } else { 0 };
+        let _ = write!(sdp, "m={kind} {port} {form}\r\nc=IN IP4 0.0.0.0\r\n");
+        if let Some(mid) = mid {
+            let _ = write!(sdp, "a=mid:{mid}\r\n");
+        }
+        if !is_data {
+            sdp.push_str("a=inactive\r\n");
+            continue;
+        }
+        let _ = write!(
+            sdp,
+            "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=ice-options:trickle\r\n\
+             a=fingerprint:sha-256 {}\r\na=setup:{setup}\r\n",
+            ours.ufrag, ours.pwd, ours.fingerprint
+        );
+        // The old way to write it says the port in the m= line.
+        match form.split_once("DTLS/SCTP ").map(|(_, port)| port) {
+            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                let _ = write!(sdp, "a=sctpmap:{port} webrtc-datachannel 65535\r\n");
+            }
+            _ => sdp.push_str("a=sctp-port:5000\r\n"),
+        }
+        let _ = write!(sdp, "a=max-message-size:{}\r\n", super::MAX_MESSAGE_IN);
+    }
+    sdp
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: Local = Local {
+        ufrag: "ufra",
+        pwd: "pwdpwdpwdpwdpwdpwdpwdpwd",
+        fingerprint: "AA:BB",
+    };
+
+    const OFFER: &str = "v=0\r\no=- 46117 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n\
+        a=group:BUNDLE 0 1\r\na=msid-semantic: WMS\r\n\
+        m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\na=ice-ufrag:abcd\r\na=ice-pwd:1234567890123456789012\r\n\
+        a=setup:actpass\r\na=fingerprint:sha-256 aa:cc\r\n\
+        m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\n\
+        a=candidate:1 1 udp 2113937151 192.0.2.1 50000 typ host\r\n\
+        a=ice-ufrag:abcd\r\na=ice-pwd:1234567890123456789012\r\na=setup:actpass\r\na=mid:1\r\n\
+        a=sctp-port:5000\r\na=max-message-size:262144\r\n";
+
+    #[test]
+    fn what_an_offer_says_is_understood_and_other_media_are_refused() {
+        let offer = Description::parse(OFFER).unwrap();
+        assert_eq!((&*offer.ufrag, &*offer.fingerprint), ("abcd", "AA:CC"));
+        assert_eq!(offer.max_message, 262_144);
+        assert_eq!(
+            offer.candidates,
+            ["candidate:1 1 udp 2113937151 192.0.2.1 50000 typ host"]
+        );
+        assert_eq!(offer.side_of_answer(), Side::Client);
+        let answer = offer.answer(&OURS, Side::Client);
+        assert!(
+            answer.contains("m=audio 0 UDP/TLS/RTP/SAVPF 111\r\n"),
+            "{answer}"
+        );
+        assert!(answer.contains("a=group:BUNDLE 1\r\n"), "{answer}");
+        let answer = Description::parse(&answer).unwrap();
+        assert_eq!(
+            (answer.setup, answer.side_of_offer()),
+            (Setup::Active, Side::Server)
+        );
+        assert_eq!(answer.fingerprint, "AA:BB");
+    }
+
+    #[test]
+    fn an_offer_of_ours_is_one_that_we_answer() {
+        let description = Description::parse(&offer(&OURS)).unwrap();
+        assert_eq!(description.setup, Setup::ActPass);
+        assert_eq!(description.pwd, OURS.pwd);
+    }
+
+    #[test]
+    fn what_is_no_offer_of_data_channels_is_told() {
+        for (cut, why) in [
+            ("m=application", "no data channels in it"),
+            ("a=fingerprint", "no SHA-256 fingerprint"),
+            ("a=ice-pwd", "no ice-pwd"),
+            ("a=ice-ufrag", "no ice-ufrag"),
+        ] {
+            let lines = OFFER.lines().filter(|line| !line.starts_with(cut));
+            let sdp: Vec<_> = lines.collect();
+            assert_eq!(Description::parse(&sdp.join("\r\n")), Err(why), "{cut}");
+        }
+        assert!(Description::parse("").is_err());
+        assert!(Description::parse("m=application").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_stands_there_is_no_reason_to_panic(text in "(m=|a=|v=|candidate:|[ -~\r\n]){0,200}") {
+            let _ = Description::parse(&text);
+        }
+    }
+}

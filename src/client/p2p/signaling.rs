@@ -1,0 +1,463 @@
+//! A visitor that wants to be a peer (WIRE.md, "P2P signaling"): its request, and what it is
+//! told. The stream is a visitor's like any other; nothing in it has been trusted yet.
+
+use super::link::{Link, CONNECTING};
+use super::message::{Message, Reader};
+use super::sdp::{self, Description};
+use super::{begin, Error, Me};
+use crate::net::{tls, within};
+use crate::tunnel::Stream;
+use futures_lite::future;
+use futures_lite::io::{split, ReadHalf, WriteHalf};
+use futures_lite::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The longest head of a request.
+const HEAD: usize = 16 * 1024;
+const FIELDS: usize = 64;
+/// How long a request may take to come, as far as its first message.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Pages from anywhere may ask; what they may then reach, they reach through the server anyway.
+const CORS: &str = "Access-Control-Allow-Origin: *\r\n";
+
+/// A request, as far as signaling goes.
+struct Request {
+    op: Op,
+    body: Body,
+    /// What of the body has come with the head.
+    rest: Vec<u8>,
+}
+
+enum Op {
+    Offer,
+    GetOffer,
+    Answer(Option<u32>),
+    Unknown,
+}
+
+/// What of the body is still to come.
+enum Body {
+    Length(u64),
+    Chunked(Chunks),
+    None,
+}
+
+enum Chunks {
+    Head(Vec<u8>),
+    Data(u64),
+    Tail,
+}
+
+/// Serves a stream that begins with `XP `.
+pub async fn answer(me: &Arc<Me>, mut stream: Stream) -> io::Result<()> {
+    if me.p2p.stun().is_empty() {
+        return refuse(
+            &mut stream,
+            "403 Forbidden",
+            "P2P is not on here: remoteSTUN is not set",
+        )
+        .await;
+    }
+    let reading = within(PATIENCE, read_head(&mut stream)).await;
+    let Some(request) = reading.transpose()?.flatten() else {
+        return refuse(&mut stream, "400 Bad Request", "this is no request").await;
+    };
+    let Some(request) = Request::parse(&request) else {
+        return refuse(&mut stream, "400 Bad Request", "this is no request").await;
+    };
+    if !matches!(request.op, Op::Answer(_)) && (!me.p2p.has_room() || me.stop.is_said()) {
+        return refuse(
+            &mut stream,
+            "503 Service Unavailable",
+            "there are too many peers",
+        )
+        .await;
+    }
+    match request.op {
+        Op::Offer => take_offer(me, stream, request).await,
+        Op::GetOffer => make_offer(me, stream).await,
+        Op::Answer(Some(number)) => take_answer(me, stream, request, number).await,
+        Op::Answer(None) | Op::Unknown => {
+            refuse(
+                &mut stream,
+                "400 Bad Request",
+                "no such WebRTC-OP, or no WebRTC-OP-ID",
+            )
+            .await
+        }
+    }
+}
+
+/// Serves a stream that begins with `OPTIONS ` if it asks whether it may say `XP`. Else returns
+/// what was read of it.
+pub async fn preflight(me: &Arc<Me>, stream: &mut Stream) -> io::Result<Option<Vec<u8>>> {
+    if me.p2p.stun().is_empty() {
+        return Ok(Some(Vec::new()));
+    }
+    let mut head = Vec::new();
+    within(PATIENCE, read_to_end_of_head(stream, &mut head))
+        .await
+        .transpose()?;
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS];
+    let mut parsed = httparse::Request::new(&mut fields);
+    let is_whole = parsed.parse(&head).is_ok_and(|status| status.is_complete());
+    let asks = is_whole
+        && parsed.headers.iter().any(|field| {
+            field
+                .name
+                .eq_ignore_ascii_case("Access-Control-Request-Method")
+                && field.value == b"XP"
+        });
+    if !asks {
+        return Ok(Some(head));
+    }
+    let answer = format!(
+        "HTTP/1.1 204 No Content\r\n{CORS}Access-Control-Allow-Methods: XP\r\n\
+         Access-Control-Allow-Headers: WebRTC-OP, WebRTC-OP-ID, Content-Type\r\n\
+         Access-Control-Allow-Private-Network: true\r\nAccess-Control-Max-Age: 600\r\n\
+         Connection: close\r\n\r\n"
+    );
+    stream.write_all(answer.as_bytes()).await?;
+    Ok(None)
+}
+
+async fn refuse(stream: &mut Stream, status: &str, why: &str) -> io::Result<()> {
+    let answer = format!(
+        "HTTP/1.1 {status}\r\n{CORS}Content-Type: text/plain\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{why}\n",
+        why.len() + 1
+    );
+    stream.write_all(answer.as_bytes()).await?;
+    stream.close().await
+}
+
+/// Reads as far as the end of the head, or as much as may be one.
+async fn read_to_end_of_head(
+    stream: &mut (impl AsyncRead + Unpin),
+    head: &mut Vec<u8>,
+) -> io::Result<()> {
+    let mut piece = [0; 1024];
+    loop {
+        let from = head.len().saturating_sub(3);
+        match stream.read(&mut piece).await? {
+            0 => return Ok(()),
+            n => head.extend_from_slice(piece.get(..n).unwrap_or_default()),
+        }
+        let new = head.get(from..).unwrap_or_default();
+        if new.windows(4).any(|four| four == b"\r\n\r\n") || head.len() > HEAD {
+            return Ok(());
+        }
+    }
+}
+
+async fn read_head(stream: &mut Stream) -> io::Result<Option<Vec<u8>>> {
+    let mut head = Vec::new();
+    read_to_end_of_head(stream, &mut head).await?;
+    Ok((!head.is_empty()).then_some(head))
+}
+
+impl Request {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut fields = [httparse::EMPTY_HEADER; FIELDS];
+        let mut parsed = httparse::Request::new(&mut fields);
+        let httparse::Status::Complete(length) = parsed.parse(bytes).ok()? else {
+            return None;
+        };
+        let field = |name: &str| {
+            let mut fields = parsed.headers.iter();
+            let field = fields.find(|field| field.name.eq_ignore_ascii_case(name))?;
+            std::str::from_utf8(field.value).ok().map(str::trim)
+        };
+        let op = match field("WebRTC-OP") {
+            None => Op::Offer,
+            Some("get-offer") => Op::GetOffer,
+            Some("resp-answer") => Op::Answer(field("WebRTC-OP-ID").and_then(|id| id.parse().ok())),
+            Some(_) => Op::Unknown,
+        };
+        let chunked =
+            field("Transfer-Encoding").is_some_and(|it| it.eq_ignore_ascii_case("chunked"));
+        let body = match field("Content-Length") {
+            _ if chunked => Body::Chunked(Chunks::Head(Vec::new())),
+            Some(length) => Body::Length(length.parse().ok()?),
+            None => Body::None,
+        };
+        let rest = bytes.get(length..).unwrap_or_default().to_vec();
+        Some(Self { op, body, rest })
+    }
+
+    /// The next messages of the body; `None` at its end. The error is one of whoever sends it.
+    async fn next(
+        &mut self,
+        stream: &mut (impl AsyncRead + Unpin),
+        reader: &mut Reader,
+    ) -> io::Result<Option<Message>> {
+        loop {
+            match reader.next() {
+                Some(Ok(message)) => return Ok(Some(message)),
+                Some(Err(())) => return Err(io::ErrorKind::InvalidData.into()),
+                None => {}
+            }
+            if self.rest.is_empty() {
+                if matches!(self.body, Body::None | Body::Length(0)) {
+                    return Ok(None);
+                }
+                let mut piece = [0; 2048];
+                match stream.read(&mut piece).await? {
+                    0 => return Ok(None),
+                    n => self
+                        .rest
+                        .extend_from_slice(piece.get(..n).unwrap_or_default()),
+                }
+            }
+            let rest = std::mem::take(&mut self.rest);
+            if !self.body.take(&rest, reader) {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+    }
+}
+
+impl Body {
+    /// Bytes of it have come. False if they make no sense.
+    fn take(&mut self, mut bytes: &[u8], reader: &mut Reader) -> bool {
+        while let Some((first, rest)) = bytes.split_first() {
+            match self {
+                Self::None => return true,
+                Self::Length(left) | Self::Chunked(Chunks::Data(left)) => {
+                    let n = usize::try_from(*left)
+                        .unwrap_or(usize::MAX)
+                        .min(bytes.len());
+                    let (data, rest) = bytes.split_at(n);
+                    // A slice's length.
+                    *left -= n as u64;
+                    bytes = rest;
+                    if !reader.feed(data) {
+                        return false;
+                    }
+                    match self {
+                        Self::Chunked(Chunks::Data(0)) => *self = Self::Chunked(Chunks::Tail),
+                        Self::Length(0) => return true,
+                        _ => {}
+                    }
+                }
+                Self::Chunked(Chunks::Head(head)) => {
+                    bytes = rest;
+                    head.push(*first);
+                    if *first != b'\n' {
+                        if head.len() > 64 {
+                            return false;
+                        }
+                        continue;
+                    }
+                    let text = std::str::from_utf8(head).unwrap_or_default();
+                    let size = text.split(';').next().unwrap_or_default().trim();
+                    match u64::from_str_radix(size, 16) {
+                        Ok(0) => *self = Self::None,
+                        Ok(size) => *self = Self::Chunked(Chunks::Data(size)),
+                        Err(_) => return false,
+                    }
+                }
+                Self::Chunked(Chunks::Tail) => {
+                    bytes = rest;
+                    if *first == b'\n' {
+                        *self = Self::Chunked(Chunks::Head(Vec::new()));
+                    }
+                }
+            }
+        }
+        true
+    }
+}
+
+async fn begin_answer(writer: &mut WriteHalf<Stream>) -> io::Result<()> {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\n{CORS}Content-Type: application/octet-stream\r\n\
+         Cache-Control: no-store\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    );
+    writer.write_all(head.as_bytes()).await
+}
+
+async fn say(writer: &mut WriteHalf<Stream>, bytes: &[u8]) -> io::Result<()> {
+    let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
+    chunk.extend_from_slice(bytes);
+    chunk.extend_from_slice(b"\r\n");
+    writer.write_all(&chunk).await
+}
+
+/// Tells the addresses of this machine and those that the world sees, as they become known.
+async fn say_candidates(
+    me: &Arc<Me>,
+    writer: &mut WriteHalf<Stream>,
+    hosts: Vec<String>,
+) -> io::Result<()> {
+    for host in hosts {
+        say(writer, &Message::Candidate(host).write()).await?;
+    }
+    let Ok(hub) = me.p2p.hub() else {
+        return Ok(());
+    };
+    let mut told = Vec::new();
+    for server in me.p2p.stun() {
+        let Some(addr) = hub.reflexive(&server).await else {
+            continue;
+        };
+        // Where there is no NAT it is an address of this machine.
+        if told.contains(&addr) || hub.hosts().contains(&addr) {
+            continue;
+        }
+        told.push(addr);
+        let number = told.len();
+        // RFC 8445, section 5.1.2: the type's preference, then the address's, then the component.
+        let priority = (100u32 << 24) | (65_535 << 8) | 255;
+        let candidate = format!(
+            "candidate:s{number} 1 udp {priority} {} {} typ srflx raddr 0.0.0.0 rport 0",
+            addr.ip(),
+            addr.port()
+        );
+        say(writer, &Message::Candidate(candidate).write()).await?;
+    }
+    Ok(())
+}
+
+/// Takes the candidates that still come, until the body ends or makes no sense.
+async fn take_candidates(
+    link: &Link,
+    request: &mut Request,
+    stream: &mut ReadHalf<Stream>,
+    reader: &mut Reader,
+) {
+    while let Ok(Some(message)) = request.next(stream, reader).await {
+        if let Message::Candidate(candidate) = message {
+            link.with(|peer| peer.add_remote(&candidate));
+        }
+    }
+}
+
+async fn first_message(
+    request: &mut Request,
+    stream: &mut Stream,
+    reader: &mut Reader,
+) -> Option<Message> {
+    within(PATIENCE, request.next(stream, reader)).await?.ok()?
+}
+
+async fn take_offer(me: &Arc<Me>, mut stream: Stream, mut request: Request) -> io::Result<()> {
+    let mut reader = Reader::default();
+    let first = first_message(&mut request, &mut stream, &mut reader).await;
+    let Some(Message::Offer(offer)) = first else {
+        return refuse(&mut stream, "400 Bad Request", "this is no offer").await;
+    };
+    let offer = match Description::parse(&offer) {
+        Ok(offer) => offer,
+        Err(why) => return refuse(&mut stream, "400 Bad Request", why).await,
+    };
+    let begun = begin(me, false, |peer, identity| {
+        let side = offer.side_of_answer();
+        let answer = peer.describe(identity, |ours| offer.answer(ours, side));
+        peer.connect(identity, &offer, side, Instant::now())?;
+        Ok(answer)
+    });
+    let (link, hosts, answer) = match begun {
+        Ok(begun) => begun,
+        Err(e) => return failed(&mut stream, &e).await,
+    };
+    let (mut receiving, mut sending) = split(stream);
+    let answering = async {
+        begin_answer(&mut sending).await?;
+        say(&mut sending, &Message::Answer(answer).write()).await?;
+        say_candidates(me, &mut sending, hosts).await?;
+        sending.write_all(b"0\r\n\r\n").await?;
+        sending.close().await
+    };
+    let hearing = async {
+        let more = take_candidates(&link, &mut request, &mut receiving, &mut reader);
+        let settled = async {
+            link.connected().await;
+        };
+        within(CONNECTING, future::or(more, settled)).await;
+    };
+    future::zip(answering, hearing).await.0
+}
+
+async fn make_offer(me: &Arc<Me>, mut stream: Stream) -> io::Result<()> {
+    let begun = begin(me, true, |peer, identity| {
+        Ok(peer.describe(identity, sdp::offer))
+    });
+    let (link, hosts, offer) = match begun {
+        Ok(begun) => begun,
+        Err(e) => return failed(&mut stream, &e).await,
+    };
+    let mut number = [0; 4];
+    if tls::fill_random(&mut number).is_err() {
+        link.with(|peer| peer.end("there are no random numbers"));
+        return Ok(());
+    }
+    let number = u32::from_ne_bytes(number);
+    {
+        let mut inner = me.p2p.inner();
+        let waits = |link: &Link| *link.lock().state() == super::peer::State::Connecting;
+        inner.offered.retain(|_, link| waits(link));
+        inner.offered.insert(number, link);
+    }
+    let (_, mut sending) = split(stream);
+    begin_answer(&mut sending).await?;
+    say(&mut sending, &Message::Offer(offer).write()).await?;
+    say_candidates(me, &mut sending, hosts).await?;
+    say(&mut sending, format!("{{\"id\":{number}}}").as_bytes()).await?;
+    sending.write_all(b"0\r\n\r\n").await?;
+    sending.close().await
+}
+
+async fn take_answer(
+    me: &Arc<Me>,
+    mut stream: Stream,
+    mut request: Request,
+    number: u32,
+) -> io::Result<()> {
+    let mut reader = Reader::default();
+    let first = first_message(&mut request, &mut stream, &mut reader).await;
+    let Some(Message::Answer(answer)) = first else {
+        return refuse(&mut stream, "400 Bad Request", "this is no answer").await;
+    };
+    let answer = match Description::parse(&answer) {
+        Ok(answer) => answer,
+        Err(why) => return refuse(&mut stream, "400 Bad Request", why).await,
+    };
+    let link = me.p2p.inner().offered.remove(&number);
+    let Some(link) = link else {
+        return refuse(
+            &mut stream,
+            "404 Not Found",
+            "there is no such offer, or no more",
+        )
+        .await;
+    };
+    let identity = me.p2p.hub().map(|hub| hub.identity.clone());
+    let connecting = identity.and_then(|identity| {
+        link.with(|peer| peer.connect(&identity, &answer, answer.side_of_offer(), Instant::now()))
+    });
+    if let Err(e) = connecting {
+        return failed(&mut stream, &e).await;
+    }
+    let (mut receiving, mut sending) = split(stream);
+    let more = take_candidates(&link, &mut request, &mut receiving, &mut reader);
+    let settled = async {
+        link.connected().await;
+    };
+    within(CONNECTING, future::or(more, settled)).await;
+    let head = format!("HTTP/1.1 200 OK\r\n{CORS}Content-Length: 0\r\nConnection: close\r\n\r\n");
+    sending.write_all(head.as_bytes()).await?;
+    sending.close().await
+}
+
+async fn failed(stream: &mut Stream, e: &Error) -> io::Result<()> {
+    log::warn!("P2P: {e}");
+    refuse(
+        stream,
+        "503 Service Unavailable",
+        "no peer can be had; the log says why",
+    )
+    .await
+}

@@ -1,0 +1,244 @@
+//! The UDP socket that all peers of a client share. Datagrams of one size to one peer go in one
+//! system call, and come in one, where the kernel can.
+
+use super::Error;
+use crate::net::with_scratch;
+use async_io::Async;
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, UdpGroSegment};
+use nix::sys::socket::{
+    recvmsg, sendmsg, setsockopt, ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage,
+};
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+/// Bytes that the kernel is asked to keep for us; a burst that has no room is lost.
+const BUFFER: usize = 1024 * 1024;
+/// Datagrams in one system call.
+const SEGMENTS: usize = 60;
+/// And bytes, which is less than one UDP datagram may have.
+const BYTES: usize = 60_000;
+
+#[derive(Debug)]
+pub struct Socket {
+    io: Async<UdpSocket>,
+    port: u16,
+    is_v6: bool,
+    /// The kernel cuts what it is given into datagrams.
+    segments: AtomicBool,
+}
+
+/// A datagram on its way out.
+#[derive(Debug)]
+pub struct Datagram {
+    pub to: SocketAddr,
+    pub bytes: bytes::BytesMut,
+}
+
+impl Socket {
+    /// Binds to the first free port of a range, or to any if it is 0 to 0.
+    pub fn bind(min_port: u16, max_port: u16) -> Result<Self, Error> {
+        let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+        for port in min_port..=max_port.max(min_port) {
+            match Self::bind_to(port) {
+                Ok(socket) => return Ok(socket),
+                Err(e) => last = e,
+            }
+        }
+        let what = match (min_port, max_port) {
+            (0, 0) => "a UDP port for peers".to_owned(),
+            _ => format!("a UDP port from webrtcMinPort {min_port} to webrtcMaxPort {max_port}"),
+        };
+        Err(Error::new(what, last))
+    }
+
+    fn bind_to(port: u16) -> io::Result<Self> {
+        let (socket, is_v6) = match Self::raw(Ipv6Addr::UNSPECIFIED.into(), port) {
+            Ok(socket) => (socket, true),
+            Err(_) => (Self::raw(Ipv4Addr::UNSPECIFIED.into(), port)?, false),
+        };
+        // The kernel may give less.
+        let _ = socket.set_recv_buffer_size(BUFFER);
+        let _ = socket.set_send_buffer_size(BUFFER);
+        let socket = UdpSocket::from(socket);
+        if is_v6 {
+            setsockopt(&socket, Ipv6RecvPacketInfo, &true)?;
+        } else {
+            setsockopt(&socket, Ipv4PacketInfo, &true)?;
+        }
+        let segments = setsockopt(&socket, UdpGroSegment, &true).is_ok();
+        Ok(Self {
+            port: socket.local_addr()?.port(),
+            io: Async::new(socket)?,
+            is_v6,
+            segments: AtomicBool::new(segments),
+        })
+    }
+
+    fn raw(ip: IpAddr, port: u16) -> io::Result<RawSocket> {
+        let addr = SocketAddr::new(ip, port);
+        let socket = RawSocket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.bind(&addr.into())?;
+        Ok(socket)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether it reaches addresses of IPv6.
+    pub fn is_v6(&self) -> bool {
+        self.is_v6
+    }
+
+    /// Waits for datagrams and gives each to `take`: the address it came to, where it is from,
+    /// and its bytes.
+    pub async fn receive(&self, mut take: impl FnMut(IpAddr, SocketAddr, &[u8])) -> io::Result<()> {
+        let receive =
+            |socket: &UdpSocket| with_scratch(|buffer| receive(socket, buffer, &mut take));
+        self.io.read_with(receive).await
+    }
+
+    /// Sends from the front of `queue` as much as the kernel takes now; pending if that is not
+    /// all. Datagrams that cannot be sent at all are dropped: they may as well get lost later.
+    pub fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        queue: &mut std::collections::VecDeque<Datagram>,
+    ) -> Poll<()> {
+        while let Some(first) = queue.front() {
+            let (to, size) = (first.to, first.bytes.len());
+            let mut parts: smallvec::SmallVec<[IoSlice<'_>; SEGMENTS]> = smallvec::SmallVec::new();
+            let mut bytes = 0;
+            let most = if self.segments.load(Ordering::Relaxed) {
+                SEGMENTS
+            } else {
+                1
+            };
+            for datagram in queue.iter().take(most) {
+                let len = datagram.bytes.len();
+                if datagram.to != to || len > size || bytes + len > BYTES {
+                    break;
+                }
+                parts.push(IoSlice::new(&datagram.bytes));
+                bytes += len;
+                // A shorter one ends the row.
+                if len < size {
+                    break;
+                }
+            }
+            let count = parts.len().max(1);
+            match self.send(to, size, &parts) {
+                Err(Errno::EAGAIN) => {
+                    drop(parts);
+                    match self.io.poll_writable(cx) {
+                        Poll::Ready(Ok(())) => continue,
+                        Poll::Ready(Err(_)) => return Poll::Ready(()),
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EIO | Errno::EINVAL | Errno::EMSGSIZE | Errno::EOPNOTSUPP)
+                    if count > 1 =>
+                {
+                    // Not every device can.
+                    self.segments.store(false, Ordering::Relaxed);
+                    continue;
+                }
+                Err(e) => log::trace!("sending a datagram to {to}: {e}"),
+                Ok(()) => {}
+            }
+            drop(parts);
+            queue.drain(..count);
+        }
+        Poll::Ready(())
+    }
+
+    fn send(&self, to: SocketAddr, size: usize, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
+        let to = match to {
+            SocketAddr::V4(v4) if self.is_v6 => {
+                SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
+            }
+            to => to,
+        };
+        // At most BYTES.
+        let size = size as u16;
+        let segments = ControlMessage::UdpGsoSegments(&size);
+        let control = if parts.len() > 1 {
+            std::slice::from_ref(&segments)
+        } else {
+            &[]
+        };
+        let to = SockaddrStorage::from(to);
+        sendmsg(
+            self.io.as_raw_fd(),
+            parts,
+            control,
+            MsgFlags::empty(),
+            Some(&to),
+        )
+        .map(drop)
+    }
+}
+
+fn receive(
+    socket: &UdpSocket,
+    buffer: &mut [u8],
+    take: &mut impl FnMut(IpAddr, SocketAddr, &[u8]),
+) -> io::Result<()> {
+    let mut space = nix::cmsg_space!(nix::libc::in6_pktinfo, nix::libc::in_pktinfo, i32);
+    let (count, from, to, size) = {
+        let mut parts = [IoSliceMut::new(buffer)];
+        let fd = socket.as_raw_fd();
+        let received = loop {
+            let flags = MsgFlags::empty();
+            match recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut space), flags) {
+                Err(Errno::EINTR) => {}
+                received => break received?,
+            }
+        };
+        let (mut to, mut size) = (None, None);
+        for message in received.cmsgs()? {
+            match message {
+                ControlMessageOwned::Ipv4PacketInfo(info) => {
+                    let bytes = info.ipi_addr.s_addr.to_ne_bytes();
+                    to = Some(IpAddr::from(bytes));
+                }
+                ControlMessageOwned::Ipv6PacketInfo(info) => {
+                    to = Some(IpAddr::from(info.ipi6_addr.s6_addr).to_canonical());
+                }
+                ControlMessageOwned::UdpGroSegments(segment) => {
+                    size = usize::try_from(segment).ok()
+                }
+                _ => {}
+            }
+        }
+        let from = received.address;
+        let from = from.and_then(|from| {
+            let v4 = from
+                .as_sockaddr_in()
+                .map(|addr| SocketAddr::V4((*addr).into()));
+            v4.or_else(|| {
+                from.as_sockaddr_in6()
+                    .map(|addr| SocketAddr::V6((*addr).into()))
+            })
+        });
+        (received.bytes, from, to, size)
+    };
+    let (Some(from), Some(to)) = (from, to) else {
+        return Ok(());
+    };
+    let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+    let bytes = buffer.get(..count).unwrap_or_default();
+    for datagram in bytes.chunks(size.filter(|size| *size > 0).unwrap_or(count.max(1))) {
+        take(to, from, datagram);
+    }
+    Ok(())
+}
