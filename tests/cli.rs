@@ -16,8 +16,8 @@ const CLIENT_FLAGS: &str = "config hostPrefix id local localTimeout logFile logF
     remoteConnections remoteIdleConnections remoteSTUN remoteTCPPort remoteTCPRandom \
     remoteTimeout s secret sentryDSN sentryDebug sentryEnvironment sentryLevel sentryRelease \
     sentrySampleRate sentryServerName tcpForwardAddr tcpForwardConnections \
-    tcpForwardHostPrefix useLocalAsHTTPHost version webrtcConnectionIdleTimeout \
-    webrtcLogLevel webrtcMaxPort webrtcMinPort";
+    tcpForwardFallback tcpForwardHostPrefix useLocalAsHTTPHost version \
+    webrtcConnectionIdleTimeout webrtcConnections webrtcLogLevel webrtcMaxPort webrtcMinPort";
 
 const SERVER_FLAGS: &str = "addr allowAnyClient apiAddr apiCertFile apiKeyFile apiTLSVersion \
     authAPI certFile config connections hostNumber hostRegex hostWithID httpMUXHeader id \

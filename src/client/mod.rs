@@ -15,7 +15,7 @@ mod service;
 mod session;
 
 use crate::config::{self, Link, Secret, Wire};
-use crate::handover::{Legacy, Piece};
+use crate::handover::{Given, Legacy, Piece};
 use crate::net::tls::{self, Connector, Trust};
 use crate::net::{within, Stop, WaitGroup};
 use async_io::Timer;
@@ -43,6 +43,7 @@ const DRAINING: Duration = Duration::from_secs(120);
 pub struct Client {
     me: Arc<Me>,
     pools: Vec<Arc<Pool>>,
+    forward: Option<p2p::Forward>,
     /// As the configuration has it.
     link: Link,
     /// Those it has taken the place of, whose streams may still run.
@@ -60,12 +61,28 @@ pub struct Plan {
     /// For servers with TLS that are known now.
     connector: Option<Connector>,
     p2p: p2p::Options,
+    forward: Option<p2p::PlannedForward>,
 }
 
 impl Plan {
     /// How to become what `config` says, from a `running` client or from none. Nothing has
     /// changed if it cannot be done; the error says which file or folder is the reason.
     pub fn new(
+        config: &config::Client,
+        file: &Option<PathBuf>,
+        running: Option<&Client>,
+        legacy: &mut Legacy,
+    ) -> io::Result<Self> {
+        let mut plan = Self::without_listener(config, file, running, legacy)?;
+        if let Some(forward) = &config.tcp_forward {
+            let running = running.and_then(|client| client.forward.as_ref());
+            let planned = p2p::PlannedForward::new(forward, running, file, legacy)?;
+            plan.forward = Some(planned);
+        }
+        Ok(plan)
+    }
+
+    fn without_listener(
         config: &config::Client,
         file: &Option<PathBuf>,
         running: Option<&Client>,
@@ -100,6 +117,7 @@ impl Plan {
             sources,
             connector,
             p2p: p2p::Options::new(config),
+            forward: None,
         })
     }
 }
@@ -111,6 +129,11 @@ fn sources(link: &Link) -> io::Result<Vec<Source>> {
         sources.push(Source::Asked(RemoteApi::new(url)?));
     }
     Ok(sources)
+}
+
+/// Says whether a client could start, but for where it listens.
+pub fn check(config: &config::Client, file: &Option<PathBuf>) -> io::Result<()> {
+    Plan::without_listener(config, file, None, &Legacy::default()).map(drop)
 }
 
 /// What every tunnel of a client needs.
@@ -213,10 +236,13 @@ impl Client {
             }
             Pool::start(me.clone(), source)
         });
-        let pools = pools.collect();
+        let pools: Vec<_> = pools.collect();
+        let start = |planned| p2p::Forward::start(me.clone(), pools.clone(), planned);
+        let forward = plan.forward.map(start);
         Self {
             me,
             pools,
+            forward,
             link,
             before: Vec::new(),
         }
@@ -226,6 +252,9 @@ impl Client {
     /// other tunnels has them opened first, and then the old ones drain. What runs goes on.
     pub fn change(&mut self, plan: Plan) {
         if plan.sources.is_some() {
+            if let Some(forward) = self.forward.take() {
+                forward.stop();
+            }
             let mut before = std::mem::replace(self, Self::start(plan));
             let mut older = std::mem::take(&mut before.before);
             older.retain(|client| !client.me.serving.is_idle());
@@ -240,10 +269,24 @@ impl Client {
         }
         *self.me.tls.lock() = plan.connector;
         self.me.p2p.change(plan.p2p);
+        let goes_on = match (&plan.forward, &self.forward) {
+            (Some(planned), Some(running)) => planned.is(running),
+            (None, None) => true,
+            _ => false,
+        };
+        if !goes_on {
+            if let Some(before) = self.forward.take() {
+                before.stop();
+            }
+            let (me, pools) = (&self.me, &self.pools);
+            let start = |planned| p2p::Forward::start(me.clone(), pools.clone(), planned);
+            self.forward = plan.forward.map(start);
+        }
         let services = Arc::new(plan.services);
         *self.me.lock_services() = services.clone();
         for pool in &self.pools {
             pool.offer(&services);
+            pool.clone().keep_tunnels();
         }
         // Whoever reloads knows something new: the network is up, or services that were refused
         // are others now.
@@ -251,11 +294,14 @@ impl Client {
     }
 
     /// What a process that takes this one's place needs of it.
-    pub fn legacy(&self) -> Option<Piece> {
-        self.link.secret.is_none().then(|| Piece::Secret {
+    pub fn legacy(&self) -> Vec<Given> {
+        let secret = self.link.secret.is_none().then(|| Piece::Secret {
             id: self.me.id.clone(),
             secret: self.me.secret.as_bytes().to_vec(),
-        })
+        });
+        let secret = secret.map(|piece| (piece, None));
+        let listener = self.forward.as_ref().map(p2p::Forward::share);
+        secret.into_iter().chain(listener).collect()
     }
 
     /// Waits until it has a tunnel to every server, or has tried, or that takes too long.

@@ -1,10 +1,13 @@
 //! Stands where P2P does in a build without it. That it has none is said by `config`.
 
 use super::Me;
-use crate::config;
+use super::Pool;
+use crate::config::{self, TcpForward};
+use crate::handover::{Given, Legacy};
 use crate::tunnel::Stream;
 use futures_lite::AsyncWriteExt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 const FORBIDDEN: &[u8] =
@@ -39,4 +42,41 @@ pub async fn answer(_: &Arc<Me>, mut stream: Stream) -> io::Result<()> {
 
 pub async fn preflight(_: &Arc<Me>, _: &mut Stream) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(Vec::new()))
+}
+
+/// Never there.
+#[derive(Clone)]
+pub enum Forward {}
+
+impl Forward {
+    pub fn start(_: Arc<Me>, _: Vec<Arc<Pool>>, planned: PlannedForward) -> Self {
+        match planned {}
+    }
+
+    pub fn stop(&self) {
+        match *self {}
+    }
+
+    pub fn share(&self) -> Given {
+        match *self {}
+    }
+}
+
+pub enum PlannedForward {}
+
+impl PlannedForward {
+    pub fn new(
+        _: &TcpForward,
+        _: Option<&Forward>,
+        _: &Option<PathBuf>,
+        _: &mut Legacy,
+    ) -> io::Result<Self> {
+        Err(io::Error::other(
+            "tcpForwardAddr needs P2P, which this gt was built without",
+        ))
+    }
+
+    pub fn is(&self, _: &Forward) -> bool {
+        match *self {}
+    }
 }

@@ -54,6 +54,8 @@ impl fmt::Display for Source {
 #[derive(Default)]
 struct Inner {
     members: Vec<Arc<Member>>,
+    /// Some are always there.
+    keeping: bool,
     /// A tunnel beyond those that are always there is being opened.
     growing: bool,
     /// A server that does not speak GT/2, and when that was found.
@@ -97,10 +99,22 @@ impl Pool {
             inner: Mutex::default(),
             settled: Stop::default(),
         });
-        for _ in 0..pool.me.idle_connections {
-            crate::spawn(pool.clone().keep());
-        }
+        pool.clone().keep_tunnels();
         pool
+    }
+
+    /// Begins to keep tunnels, if there is anything to serve and it has not begun before.
+    pub fn keep_tunnels(self: Arc<Self>) {
+        if self.me.services().is_empty() {
+            // There is nobody to come for; a tunnel would be a registration of nothing.
+            self.settled.say();
+            return;
+        }
+        if !std::mem::replace(&mut self.lock().keeping, true) {
+            for _ in 0..self.me.idle_connections {
+                crate::spawn(self.clone().keep());
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -230,6 +244,12 @@ impl Pool {
         let inner = self.lock();
         let old = inner.old.as_ref();
         old.is_some_and(|(old, since)| old == remote && since.elapsed() < REMEMBERED)
+    }
+
+    /// Where the server is, if that can be found out.
+    #[cfg(feature = "p2p")]
+    pub async fn place(&self) -> Option<Remote> {
+        self.remote(false).await.ok()
     }
 
     /// Where to connect to. A tunnel that is opened because the others are busy goes where

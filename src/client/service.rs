@@ -8,6 +8,8 @@ use crate::net::{self, Conn, Working};
 use crate::tunnel::{Relay, Stream, FIRST_WINDOW};
 use crate::wire::frame::Reason;
 use crate::wire::hello::{Hello, Offer};
+#[cfg(feature = "p2p")]
+use futures_lite::AsyncWriteExt;
 use futures_lite::{future, AsyncRead, AsyncReadExt};
 use log::Level;
 use std::io;
@@ -59,6 +61,10 @@ impl Services {
             list,
             failed: Mutex::default(),
         })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
     }
 
     /// A service that is down is said to be once in a while, not for each of its visitors.
@@ -271,6 +277,43 @@ pub fn serve_channel(me: &Arc<Me>, label: &str, channel: p2p::Channel) {
         }
         drop(serving);
     });
+}
+
+/// Connects a stream to the service that `label` names, says `head` to its other end, brings the
+/// service what has come already, and carries it to its end.
+#[cfg(feature = "p2p")]
+pub async fn relay(
+    me: &Arc<Me>,
+    label: &str,
+    mut stream: Stream,
+    head: &[u8],
+    already: &[u8],
+) -> io::Result<()> {
+    let services = me.services();
+    let found = services.labelled(label, &me.id);
+    let Some((service, target)) = found.and_then(|index| services.list.get(index)) else {
+        stream.fail(Reason::UnknownService);
+        return Ok(());
+    };
+    let Target::Tcp { host, port, .. } = target else {
+        stream.write_all(head).await?;
+        let Target::Files(root) = target else {
+            return Ok(());
+        };
+        return files::serve(root, stream).await;
+    };
+    let patience = service.local_timeout.unwrap_or(PATIENCE);
+    let conn = match net::dial(host, *port, patience).await {
+        Ok(socket) => Conn::from(socket),
+        Err(e) => {
+            stream.fail(Reason::Unreachable);
+            return Err(e);
+        }
+    };
+    stream.write_all(head).await?;
+    conn.write_all(already).await?;
+    Relay::service(stream, Arc::new(conn)).await;
+    Ok(())
 }
 
 #[cfg(feature = "p2p")]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::address::ListenAddr;
-use super::file::{error, not_effective, Document};
+use super::file::{error, without_p2p, Document};
 use super::logging::{Logging, Sentry};
 use super::options::{CommonOptions, Name};
 use super::value::{all, given, Scalar};
@@ -24,22 +24,19 @@ pub use remote::Remote;
 use service::check_prefixes;
 pub use service::{Exposure, Service};
 
-/// Options that are read and checked, but that a build without P2P does not act on.
-#[cfg(not(feature = "p2p"))]
-const NOT_EFFECTIVE: &[&str] = &[
+/// Options that have their effect only where there is P2P.
+const OF_P2P: &[&str] = &[
     "remoteSTUN",
     "tcpForwardAddr",
     "tcpForwardConnections",
     "tcpForwardFallback",
     "tcpForwardHostPrefix",
-    "webrtcConnections",
     "webrtcConnectionIdleTimeout",
+    "webrtcConnections",
     "webrtcLogLevel",
     "webrtcMaxPort",
     "webrtcMinPort",
 ];
-#[cfg(feature = "p2p")]
-const NOT_EFFECTIVE: &[&str] = &[];
 
 /// A client, ready to start.
 #[derive(Clone, Debug)]
@@ -197,7 +194,7 @@ fn option_fields() -> Vec<&'static str> {
 
 /// Merges flags and file, a flag over the file, and checks the outcome.
 pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> {
-    let mut warnings = not_effective(NOT_EFFECTIVE, &flags.given, document);
+    let mut warnings = without_p2p(OF_P2P, &flags.given, document);
     let mut file = ClientFile::default();
     let mut options = ClientOptions::default();
     let mut single = ServiceOptions::default();

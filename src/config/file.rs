@@ -195,21 +195,9 @@ pub(super) fn error(document: Option<&Document>, message: impl fmt::Display) -> 
     }
 }
 
-/// A warning for each option in `table` that a flag or the file sets.
-#[cfg(feature = "client")]
-pub(super) fn not_effective(
-    table: &[&str],
-    flags: &[&str],
-    document: Option<&Document>,
-) -> Vec<String> {
-    let names = set(table, flags, document).into_iter();
-    names
-        .map(|name| format!("{name} is not effective yet"))
-        .collect()
-}
-
-/// The same for options that only P2P needs, in a gt that has none.
-#[cfg(feature = "server")]
+/// A warning for each option in `table` that a flag or the file sets, if this gt has no P2P, which
+/// they are for.
+#[cfg(any(feature = "server", feature = "client"))]
 pub(super) fn without_p2p(
     table: &[&str],
     flags: &[&str],

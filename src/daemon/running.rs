@@ -123,7 +123,7 @@ impl Running {
         #[cfg(feature = "client")]
         for (source, client) in &self.clients {
             pieces.push((Piece::Role(source.clone()), None));
-            pieces.extend(client.legacy().map(|piece| (piece, None)));
+            pieces.extend(client.legacy());
         }
         pieces
     }
@@ -203,8 +203,7 @@ pub fn check(loaded: &Loaded) -> io::Result<()> {
     }
     #[cfg(feature = "client")]
     if let Some(config) = loaded.role.client() {
-        client::Plan::new(config, &loaded.source, None, &Legacy::default())
-            .map_err(|e| in_file(loaded, e))?;
+        client::check(config, &loaded.source).map_err(|e| in_file(loaded, e))?;
     }
     Ok(())
 }

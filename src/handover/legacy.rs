@@ -2,12 +2,12 @@
 //! new one cannot find out by itself.
 
 use super::packet::{Reader, Writer};
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "p2p"))]
 use crate::config::ListenAddr;
 use crate::config::Secret;
 #[cfg(all(feature = "server", feature = "p2p"))]
 use crate::net::Datagrams;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "p2p"))]
 use crate::net::Listener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -147,7 +147,7 @@ impl Legacy {
 
     /// The listener for this address, once: that of this file's server, or another one's. One
     /// that does not listen any more is of no use.
-    #[cfg(feature = "server")]
+    #[cfg(any(feature = "server", feature = "p2p"))]
     pub fn listener(&mut self, role: &Option<PathBuf>, wanted: &ListenAddr) -> Option<Listener> {
         let addr = wanted.to_string();
         Listener::adopt(self.socket(role, &Piece::Listener { addr })?).ok()
@@ -160,7 +160,7 @@ impl Legacy {
         Datagrams::adopt(self.socket(role, &Piece::Stun { addr })?).ok()
     }
 
-    #[cfg(feature = "server")]
+    #[cfg(any(feature = "server", feature = "p2p"))]
     fn socket(&mut self, role: &Option<PathBuf>, piece: &Piece) -> Option<OwnedFd> {
         let is_it = |received: &Received| received.piece == *piece;
         let is_its = |received: &Received| received.role == *role && is_it(received);

@@ -26,6 +26,18 @@ const PANIC: &str = "gt::panic";
 const LAST_REPORTS: Duration = Duration::from_secs(2);
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
+/// What of the words of the crates for WebRTC is logged, if the log's level lets it through.
+static PEERS: RwLock<log::LevelFilter> = RwLock::new(log::LevelFilter::Error);
+
+fn peers() -> log::LevelFilter {
+    *PEERS.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has the crates for WebRTC say so much. They warn of what any stranger can send them.
+#[cfg(feature = "p2p")]
+pub fn let_peers_say(most: log::LevelFilter) {
+    *PEERS.write().unwrap_or_else(PoisonError::into_inner) = most;
+}
 
 /// Why there can be no log: a sentence.
 #[derive(Debug)]
@@ -159,7 +171,11 @@ impl Logger {
         // Other crates' details are of no use to an operator, and what Sentry's own say must not
         // be reported.
         let ours = metadata.target().starts_with("gt");
-        let logged = level >= self.level() && (ours || level >= LogLevel::Warn);
+        let told = match metadata.target().starts_with("rtc_") {
+            true => metadata.level() <= peers(),
+            false => ours || level >= LogLevel::Warn,
+        };
+        let logged = level >= self.level() && told;
         let reporter = self.reporter.as_ref();
         (logged, reporter.filter(|it| ours && it.wants(level)))
     }

@@ -371,7 +371,10 @@ mod tests {
     fn every_port_of_a_small_range_is_tried() {
         let rules = [rule(0, 100, 109)];
         let tried: std::collections::HashSet<u16> = candidates(&rules, 0).collect();
-        assert_eq!(tried, (100..=109).collect());
+        assert_eq!(
+            tried,
+            (100..=109).collect::<std::collections::HashSet<u16>>()
+        );
         assert_eq!(candidates(&[rule(0, 1, 65535)], 0).count(), TRIES as usize);
     }
 }

@@ -97,6 +97,11 @@ impl Gt {
         self.listener("Listening apiAddr=")
     }
 
+    /// Where `-tcpForwardAddr` listens.
+    pub fn forward_addr(&mut self) -> SocketAddr {
+        self.listener("Listening tcpForwardAddr=")
+    }
+
     /// Where `-sniAddr` listens.
     pub fn sni_addr(&mut self) -> SocketAddr {
         self.listener("Listening sniAddr=")

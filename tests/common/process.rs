@@ -83,11 +83,20 @@ impl Process {
         eventually(&what, || self.has_ended())
     }
 
-    /// Sends a signal, `TERM` or `HUP` for example.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
+    /// Memory of its own, in KiB: not what it shares with the file of its program.
+    pub fn anonymous_kib(&self) -> usize {
+        let rollup = format!("/proc/{}/smaps_rollup", self.pid());
+        let rollup = std::fs::read_to_string(&rollup).unwrap_or_else(|e| panic!("{rollup}: {e}"));
+        let line = rollup.lines().find(|line| line.starts_with("Anonymous:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+        kib.unwrap_or_else(|| panic!("no Anonymous: in {rollup}"))
+    }
+
+    /// Sends a signal, `TERM` or `HUP` for example.
     pub fn signal(&self, signal: &str) {
         let kill = format!("kill -{signal} {}", self.child.id());
         let status = Command::new("sh").args(["-c", &kill]).status();

@@ -128,7 +128,8 @@ impl Hub {
         let links = if is_stun {
             self.candidates_of(from, bytes)
         } else {
-            self.inner().links.clone()
+            // The newest is the one that is there.
+            self.inner().links.iter().rev().cloned().collect()
         };
         for link in links {
             if link.with(|peer| peer.receive(to, from, bytes, now)) {

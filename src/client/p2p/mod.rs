@@ -4,6 +4,7 @@
 //! A [`peer`] is state alone, a [`link`] drives it, all of them share the socket of one [`hub`].
 
 mod channel;
+mod forward;
 mod hub;
 mod identity;
 mod link;
@@ -14,10 +15,12 @@ mod signaling;
 mod socket;
 
 pub use channel::{Carry, Channel};
+pub use forward::{Forward, Planned as PlannedForward};
 pub use signaling::{answer, preflight};
 
 use super::Me;
-use crate::config::{Client as Config, WebRtc};
+use crate::config::{Client as Config, WebRtc, WebRtcLevel};
+use crate::logging;
 use hub::Hub;
 use identity::Identity;
 use link::{Driver, Link};
@@ -45,6 +48,7 @@ pub struct Options {
     idle: Duration,
     /// Peers at a time.
     most: usize,
+    log_level: WebRtcLevel,
 }
 
 impl Options {
@@ -54,7 +58,7 @@ impl Options {
             min_port,
             max_port,
             connections,
-            ..
+            log_level,
         } = config.webrtc;
         Self {
             stun: config.stun.clone(),
@@ -62,6 +66,7 @@ impl Options {
             max_port,
             idle: idle_timeout,
             most: connections,
+            log_level,
         }
     }
 }
@@ -79,6 +84,8 @@ impl Error {
         Self { what, why }
     }
 }
+
+impl std::error::Error for Error {}
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,8 +106,19 @@ struct Inner {
     offered: HashMap<u32, Link>,
 }
 
+/// How much the crates may say: what they call an error is a warning in WebRTC's own words.
+fn heed(level: WebRtcLevel) {
+    logging::let_peers_say(match level {
+        WebRtcLevel::Verbose => log::LevelFilter::Trace,
+        WebRtcLevel::Info => log::LevelFilter::Warn,
+        WebRtcLevel::Warning => log::LevelFilter::Error,
+        WebRtcLevel::Error => log::LevelFilter::Off,
+    });
+}
+
 impl P2p {
     pub fn new(options: Options) -> Self {
+        heed(options.log_level);
         Self(Mutex::new(Inner {
             options,
             told: None,
@@ -116,6 +134,7 @@ impl P2p {
     /// Goes on with other options. Peers that are there stay.
     pub fn change(&self, options: Options) {
         let mut inner = self.inner();
+        heed(options.log_level);
         let ports = |options: &Options| (options.min_port, options.max_port);
         if ports(&inner.options) != ports(&options) {
             inner.hub = None;
@@ -167,6 +186,12 @@ impl P2p {
         inner.hub = Some(hub.clone());
         Ok(hub)
     }
+
+    /// A hub for one peer alone, which goes with it. Two of one end that reach the same address
+    /// from the same address could not be told apart there.
+    fn hub_of_one(&self) -> Result<Arc<Hub>, Error> {
+        Hub::start(identity()?, &self.inner().options)
+    }
 }
 
 /// One for the whole process.
@@ -183,10 +208,10 @@ fn identity() -> Result<Arc<Identity>, Error> {
 /// before its task runs.
 fn begin<T>(
     me: &Arc<Me>,
+    hub: Arc<Hub>,
     offers: bool,
     prepare: impl FnOnce(&mut Peer, &Identity) -> Result<T, Error>,
 ) -> Result<(Link, Vec<String>, T), Error> {
-    let hub = me.p2p.hub()?;
     let mut peer = Peer::new(&hub.identity, offers, Instant::now())?;
     let hosts = hub.hosts();
     let told = hosts

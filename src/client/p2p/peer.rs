@@ -783,12 +783,6 @@ impl Peer {
         }
     }
 
-    /// Whether the peer has ended a channel, or is gone.
-    pub fn is_closed(&self, id: u16) -> bool {
-        let channel = self.channels.get(&id);
-        channel.is_none_or(|channel| channel.phase == Phase::Closed)
-    }
-
     /// Nobody reads or writes a channel any more.
     pub fn drop_channel(&mut self, id: u16, now: Instant) {
         self.finish(id);

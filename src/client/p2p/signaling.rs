@@ -1,16 +1,18 @@
 //! A visitor that wants to be a peer (WIRE.md, "P2P signaling"): its request, and what it is
 //! told. The stream is a visitor's like any other; nothing in it has been trusted yet.
 
+use super::hub::Hub;
 use super::link::{Link, CONNECTING};
 use super::message::{Message, Reader};
 use super::sdp::{self, Description};
 use super::{begin, Error, Me};
-use crate::net::{tls, within};
+use crate::net::{tls, within, Conn};
 use crate::tunnel::Stream;
 use futures_lite::future;
 use futures_lite::io::{split, ReadHalf, WriteHalf};
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +36,9 @@ enum Op {
     Offer,
     GetOffer,
     Answer(Option<u32>),
+    /// To be carried as it is, by an end that has found no direct way to the service of this
+    /// label.
+    Relay(String),
     Unknown,
 }
 
@@ -67,7 +72,7 @@ pub async fn answer(me: &Arc<Me>, mut stream: Stream) -> io::Result<()> {
     let Some(request) = Request::parse(&request) else {
         return refuse(&mut stream, "400 Bad Request", "this is no request").await;
     };
-    if !matches!(request.op, Op::Answer(_)) && (!me.p2p.has_room() || me.stop.is_said()) {
+    if matches!(request.op, Op::Offer | Op::GetOffer) && (!me.p2p.has_room() || me.stop.is_said()) {
         return refuse(
             &mut stream,
             "503 Service Unavailable",
@@ -79,6 +84,10 @@ pub async fn answer(me: &Arc<Me>, mut stream: Stream) -> io::Result<()> {
         Op::Offer => take_offer(me, stream, request).await,
         Op::GetOffer => make_offer(me, stream).await,
         Op::Answer(Some(number)) => take_answer(me, stream, request, number).await,
+        Op::Relay(label) => {
+            let head = format!("HTTP/1.1 200 OK\r\n{CORS}Connection: close\r\n\r\n");
+            crate::client::service::relay(me, &label, stream, head.as_bytes(), &request.rest).await
+        }
         Op::Answer(None) | Op::Unknown => {
             refuse(
                 &mut stream,
@@ -174,6 +183,7 @@ impl Request {
             None => Op::Offer,
             Some("get-offer") => Op::GetOffer,
             Some("resp-answer") => Op::Answer(field("WebRTC-OP-ID").and_then(|id| id.parse().ok())),
+            Some("relay") => Op::Relay(field("WebRTC-Label").unwrap_or_default().to_owned()),
             Some(_) => Op::Unknown,
         };
         let chunked =
@@ -205,6 +215,74 @@ impl Request {
                 }
                 let mut piece = [0; 2048];
                 match stream.read(&mut piece).await? {
+                    0 => return Ok(None),
+                    n => self
+                        .rest
+                        .extend_from_slice(piece.get(..n).unwrap_or_default()),
+                }
+            }
+            let rest = std::mem::take(&mut self.rest);
+            if !self.body.take(&rest, reader) {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+    }
+}
+
+/// What another client says to a request of ours, as far as its head.
+pub struct Answer {
+    pub status: u16,
+    body: Body,
+    /// What has come behind the head.
+    pub rest: Vec<u8>,
+}
+
+impl Answer {
+    pub async fn read(conn: &Conn) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        loop {
+            let mut piece = [0; 1024];
+            let n = conn.read(&mut piece).await?;
+            bytes.extend_from_slice(piece.get(..n).unwrap_or_default());
+            let mut fields = [httparse::EMPTY_HEADER; FIELDS];
+            let mut parsed = httparse::Response::new(&mut fields);
+            let status = parsed.parse(&bytes).map_err(io::Error::other)?;
+            if let httparse::Status::Complete(length) = status {
+                let chunked = parsed.headers.iter().any(|field| {
+                    field.name.eq_ignore_ascii_case("Transfer-Encoding")
+                        && field.value.eq_ignore_ascii_case(b"chunked")
+                });
+                let body = match chunked {
+                    true => Body::Chunked(Chunks::Head(Vec::new())),
+                    // To the end of the connection.
+                    false => Body::Length(u64::MAX),
+                };
+                return Ok(Self {
+                    status: parsed.code.unwrap_or_default(),
+                    body,
+                    rest: bytes.split_off(length),
+                });
+            }
+            if n == 0 || bytes.len() > HEAD {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    /// The next message; `None` at the end.
+    pub async fn next(&mut self, conn: &Conn, reader: &mut Reader) -> io::Result<Option<Message>> {
+        loop {
+            match reader.next() {
+                Some(Ok(message)) => return Ok(Some(message)),
+                Some(Err(())) => return Err(io::ErrorKind::InvalidData.into()),
+                None => {}
+            }
+            if self.rest.is_empty() {
+                if matches!(self.body, Body::None) {
+                    return Ok(None);
+                }
+                let mut piece = [0; 2048];
+                match conn.read(&mut piece).await? {
                     0 => return Ok(None),
                     n => self
                         .rest
@@ -286,36 +364,44 @@ async fn say(writer: &mut WriteHalf<Stream>, bytes: &[u8]) -> io::Result<()> {
     writer.write_all(&chunk).await
 }
 
-/// Tells the addresses of this machine and those that the world sees, as they become known.
+/// What is sent behind the last candidate.
+pub const CANDIDATES_END: &[u8] = b"0\r\n\r\n";
+
+/// The candidates of what the world sees as our address, as STUN servers say.
+pub async fn reflexive(me: &Arc<Me>, hub: &Hub) -> Vec<String> {
+    let mut told: Vec<SocketAddr> = Vec::new();
+    for server in me.p2p.stun() {
+        let Some(addr) = hub.reflexive(&server).await else {
+            continue;
+        };
+        // Where there is no NAT it is an address of this machine.
+        if !told.contains(&addr) && !hub.hosts().contains(&addr) {
+            told.push(addr);
+        }
+    }
+    let candidates = told.into_iter().enumerate().map(|(number, addr)| {
+        // RFC 8445, section 5.1.2: the type's preference, then the address's, then the component.
+        let priority = (100u32 << 24) | (65_535 << 8) | 255;
+        format!(
+            "candidate:s{number} 1 udp {priority} {} {} typ srflx raddr 0.0.0.0 rport 0",
+            addr.ip(),
+            addr.port()
+        )
+    });
+    candidates.collect()
+}
+
+/// Tells the addresses of this machine, and then those that the world sees.
 async fn say_candidates(
     me: &Arc<Me>,
+    hub: &Hub,
     writer: &mut WriteHalf<Stream>,
     hosts: Vec<String>,
 ) -> io::Result<()> {
     for host in hosts {
         say(writer, &Message::Candidate(host).write()).await?;
     }
-    let Ok(hub) = me.p2p.hub() else {
-        return Ok(());
-    };
-    let mut told = Vec::new();
-    for server in me.p2p.stun() {
-        let Some(addr) = hub.reflexive(&server).await else {
-            continue;
-        };
-        // Where there is no NAT it is an address of this machine.
-        if told.contains(&addr) || hub.hosts().contains(&addr) {
-            continue;
-        }
-        told.push(addr);
-        let number = told.len();
-        // RFC 8445, section 5.1.2: the type's preference, then the address's, then the component.
-        let priority = (100u32 << 24) | (65_535 << 8) | 255;
-        let candidate = format!(
-            "candidate:s{number} 1 udp {priority} {} {} typ srflx raddr 0.0.0.0 rport 0",
-            addr.ip(),
-            addr.port()
-        );
+    for candidate in reflexive(me, hub).await {
         say(writer, &Message::Candidate(candidate).write()).await?;
     }
     Ok(())
@@ -353,7 +439,11 @@ async fn take_offer(me: &Arc<Me>, mut stream: Stream, mut request: Request) -> i
         Ok(offer) => offer,
         Err(why) => return refuse(&mut stream, "400 Bad Request", why).await,
     };
-    let begun = begin(me, false, |peer, identity| {
+    let hub = match me.p2p.hub() {
+        Ok(hub) => hub,
+        Err(e) => return failed(&mut stream, &e).await,
+    };
+    let begun = begin(me, hub.clone(), false, |peer, identity| {
         let side = offer.side_of_answer();
         let answer = peer.describe(identity, |ours| offer.answer(ours, side));
         peer.connect(identity, &offer, side, Instant::now())?;
@@ -367,8 +457,8 @@ async fn take_offer(me: &Arc<Me>, mut stream: Stream, mut request: Request) -> i
     let answering = async {
         begin_answer(&mut sending).await?;
         say(&mut sending, &Message::Answer(answer).write()).await?;
-        say_candidates(me, &mut sending, hosts).await?;
-        sending.write_all(b"0\r\n\r\n").await?;
+        say_candidates(me, &hub, &mut sending, hosts).await?;
+        sending.write_all(CANDIDATES_END).await?;
         sending.close().await
     };
     let hearing = async {
@@ -382,7 +472,11 @@ async fn take_offer(me: &Arc<Me>, mut stream: Stream, mut request: Request) -> i
 }
 
 async fn make_offer(me: &Arc<Me>, mut stream: Stream) -> io::Result<()> {
-    let begun = begin(me, true, |peer, identity| {
+    let hub = match me.p2p.hub() {
+        Ok(hub) => hub,
+        Err(e) => return failed(&mut stream, &e).await,
+    };
+    let begun = begin(me, hub.clone(), true, |peer, identity| {
         Ok(peer.describe(identity, sdp::offer))
     });
     let (link, hosts, offer) = match begun {
@@ -404,9 +498,9 @@ async fn make_offer(me: &Arc<Me>, mut stream: Stream) -> io::Result<()> {
     let (_, mut sending) = split(stream);
     begin_answer(&mut sending).await?;
     say(&mut sending, &Message::Offer(offer).write()).await?;
-    say_candidates(me, &mut sending, hosts).await?;
+    say_candidates(me, &hub, &mut sending, hosts).await?;
     say(&mut sending, format!("{{\"id\":{number}}}").as_bytes()).await?;
-    sending.write_all(b"0\r\n\r\n").await?;
+    sending.write_all(CANDIDATES_END).await?;
     sending.close().await
 }
 
