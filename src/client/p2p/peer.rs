@@ -39,6 +39,15 @@ const OUT: usize = 256 * 1024;
 const IN: usize = 192 * 1024;
 /// which has this many bytes for all channels together.
 const RECEIVE: u32 = 512 * 1024;
+/// Between two ends of gt each says how much it has taken, so that a channel whose reader stops
+/// does not fill that buffer: the protocol that a channel is opened with,
+const CREDITED: &str = "gt-credit";
+/// how many bytes may be on their way or wait,
+const WINDOW: usize = 256 * 1024;
+/// after how many it is said,
+const CREDIT: usize = 64 * 1024;
+/// and how many may be sent before the first word of it, by who knows that it comes.
+const UNKNOWN: usize = 64 * 1024;
 /// Addresses of a peer that are tried.
 const REMOTE_CANDIDATES: usize = 32;
 /// Channels of a peer at a time.
@@ -111,6 +120,16 @@ struct Channel {
     is_queued: bool,
     /// Nobody reads and writes it any more.
     is_dropped: bool,
+    credits: Option<Credits>,
+}
+
+/// Of a channel between two ends of gt.
+#[derive(Default)]
+struct Credits {
+    /// What may be sent; `None` until the other end has shown that it knows of credit.
+    left: Option<usize>,
+    /// What was taken and not said yet, less what was given back.
+    owed: i64,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -535,6 +554,7 @@ impl Peer {
         let id = self.next_id;
         let config = DataChannelConfig {
             label: label.to_owned(),
+            protocol: CREDITED.to_owned(),
             ..DataChannelConfig::default()
         };
         association
@@ -547,6 +567,7 @@ impl Peer {
         self.next_id = self.next_id.saturating_add(2);
         let channel = Channel {
             dialing: true,
+            credits: Some(Credits::default()),
             ..Channel::default()
         };
         self.channels.insert(id, channel);
@@ -559,11 +580,7 @@ impl Peer {
             let Some((_, association)) = &mut self.association else {
                 return;
             };
-            if self
-                .channels
-                .get(&id)
-                .is_some_and(|channel| channel.waiting >= IN)
-            {
+            if self.channels.get(&id).is_some_and(Channel::is_full) {
                 return;
             }
             let Ok(mut stream) = association.stream(id) else {
@@ -585,7 +602,15 @@ impl Peer {
                     while let Some(message) = accepted.poll_write() {
                         control(association, &message, now);
                     }
-                    self.channels.insert(id, Channel::default());
+                    let mut channel = Channel::default();
+                    if accepted.config().protocol == CREDITED {
+                        channel.credits = Some(Credits {
+                            left: Some(UNKNOWN),
+                            owed: 0,
+                        });
+                        say_credit(association, id, WINDOW, now);
+                    }
+                    self.channels.insert(id, channel);
                     let label = accepted.config().label.clone();
                     self.opened.push_back(Opened { id, label });
                 }
@@ -596,6 +621,26 @@ impl Peer {
                 Some(channel) if is_control => {
                     channel.dialing = false;
                     channel.wake();
+                }
+                Some(channel)
+                    if message.ppi == PayloadProtocolIdentifier::String
+                        && channel.credits.is_some() =>
+                {
+                    let bytes = message.to_payload(16).unwrap_or_default();
+                    let more = std::str::from_utf8(&bytes).ok();
+                    let more = more.and_then(|text| text.parse::<u32>().ok());
+                    let more = usize::try_from(more.unwrap_or(0)).unwrap_or(0);
+                    if let Some(credits) = &mut channel.credits {
+                        // Who has dialled answers the first word with its own.
+                        if credits.left.is_none() {
+                            say_credit(association, id, WINDOW, now);
+                        }
+                        let left = credits.left.unwrap_or(0);
+                        credits.left = Some(left.saturating_add(more).min(1 << 24));
+                    }
+                    if let Some(writer) = channel.writer.take() {
+                        writer.wake();
+                    }
                 }
                 Some(channel) => {
                     let is_empty = matches!(
@@ -711,7 +756,9 @@ impl Peer {
         };
         if let Some(bytes) = channel.inbox.pop_front() {
             channel.waiting = channel.waiting.saturating_sub(bytes.len());
-            if channel.waiting < IN / 2 {
+            let is_low = channel.waiting < IN / 2;
+            self.taken(id, bytes.len(), now);
+            if is_low {
                 self.take_in(id, now);
             }
             return Poll::Ready(Some(bytes));
@@ -723,10 +770,33 @@ impl Peer {
         Poll::Pending
     }
 
+    /// Bytes of a channel have been taken: the peer may send as many.
+    fn taken(&mut self, id: u16, bytes: usize, now: Instant) {
+        let (Some(channel), Some((_, association))) =
+            (self.channels.get_mut(&id), &mut self.association)
+        else {
+            return;
+        };
+        if let Some(credits) = &mut channel.credits {
+            // A message's length.
+            credits.owed += bytes as i64;
+            if let Some(owed) = usize::try_from(credits.owed)
+                .ok()
+                .filter(|owed| *owed >= CREDIT)
+            {
+                say_credit(association, id, owed, now);
+                credits.owed = 0;
+            }
+        }
+    }
+
     /// Gives back bytes that were not used up.
     pub fn unread(&mut self, id: u16, bytes: Bytes) {
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.waiting += bytes.len();
+            if let Some(credits) = &mut channel.credits {
+                credits.owed -= bytes.len() as i64;
+            }
             channel.inbox.push_front(bytes);
         }
     }
@@ -739,10 +809,16 @@ impl Peer {
         if channel.phase != Phase::Open {
             return Poll::Ready(None);
         }
+        let credit = channel.credits.as_ref().and_then(|credits| credits.left);
+        let credit = credit.unwrap_or(usize::MAX);
+        if credit == 0 {
+            channel.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         let ours = channel.outstanding + MAX_MESSAGE_OUT <= OUT;
         let all = self.outstanding + MAX_MESSAGE_OUT <= self.window;
         if ours && all && !channel.dialing {
-            return Poll::Ready(Some(self.max_message));
+            return Poll::Ready(Some(self.max_message.min(credit)));
         }
         channel.writer = Some(cx.waker().clone());
         if !channel.is_queued {
@@ -768,6 +844,10 @@ impl Peer {
             Ok(n) => {
                 channel.outstanding += n;
                 self.outstanding += n;
+                let credits = channel.credits.as_mut();
+                if let Some(left) = credits.and_then(|credits| credits.left.as_mut()) {
+                    *left = left.saturating_sub(n);
+                }
                 true
             }
             Err(_) => false,
@@ -802,6 +882,15 @@ impl Peer {
 }
 
 impl Channel {
+    /// Whether what else comes has to wait in SCTP's buffer.
+    fn is_full(&self) -> bool {
+        match self.credits {
+            // Who keeps to it never sends more.
+            Some(_) => self.waiting > WINDOW,
+            None => self.waiting >= IN,
+        }
+    }
+
     fn wake(&mut self) {
         for waker in [self.reader.take(), self.writer.take()]
             .into_iter()
@@ -809,6 +898,14 @@ impl Channel {
         {
             waker.wake();
         }
+    }
+}
+
+/// Lets the peer send so many bytes more on a channel.
+fn say_credit(association: &mut Association, id: u16, bytes: usize, now: Instant) {
+    if let Ok(mut stream) = association.stream(id) {
+        let text = bytes.to_string();
+        let _ = stream.write_with_ppi(now, text.as_bytes(), PayloadProtocolIdentifier::String);
     }
 }
 
