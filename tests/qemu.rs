@@ -14,8 +14,8 @@ use common::ports::free_port;
 use common::samples::{assert_same, random_file, Random};
 use common::scratch::Scratch;
 use common::service::{self, assert_echo};
-use common::visitor::{connect, get, read_to_end};
-use std::net::SocketAddr;
+use common::visitor::{connect, get, read, read_to_end, set_limits};
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 /// Has the client of the small router as it is sold; the rest is one program with both roles.
@@ -109,6 +109,24 @@ fn carries_http_inside_tls(ends: &Ends) {
         assert_eq!(reply.text(), nginx::INDEX, "{version}");
     }
     assert_carries_20_mib(&nginx, &name, &url);
+}
+
+/// What the processor can do quickest is what the client asks for first.
+fn asks_for_chacha_first(ends: &Ends) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let line = format!(
+        "-remote tls://{} -remoteCertInsecure -id id1 -local http://127.0.0.1:80",
+        listener.local_addr().expect("ask for the address")
+    );
+    let _client = Gt::spawn("gt client", ends.client.client(), &line);
+    let (mut stream, _) = listener.accept().expect("accept");
+    set_limits(&stream);
+    // The heads of the record and of the ClientHello, its version, its random number.
+    read(&mut stream, 5 + 4 + 2 + 32);
+    let session = read(&mut stream, 1)[0];
+    read(&mut stream, usize::from(session) + 2);
+    let chacha20_poly1305_sha256 = [0x13, 0x03];
+    assert_eq!(read(&mut stream, 2), chacha20_poly1305_sha256);
 }
 
 /// A client that trusts somebody else says so and goes on trying.
@@ -286,6 +304,8 @@ all_promises! {
     a_server_on_armv7: ARMV7, HERE;
     a_server_on_aarch64: AARCH64, HERE;
 }
+promises!(a_client_on_mipsel_without_aes: HERE, MIPSEL; asks_for_chacha_first);
+promises!(a_client_on_armv7_without_aes: HERE, ARMV7; asks_for_chacha_first);
 // Big-endian.
 promises!(a_client_on_mips: HERE, MIPS;
     carries_http carries_http_inside_tls carries_tcp timers_ring costs_nothing_while_idle);
