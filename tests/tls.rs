@@ -7,7 +7,7 @@ mod common;
 use common::api;
 use common::certs::{self, Certs};
 use common::curl::{curl, Reply};
-use common::gt::{client, client_of_id1, server, server_of_id1, Gt};
+use common::gt::{client, client_of_id1, server, server_of_id1, Gt, GT};
 use common::hello::{client_hello, cutter, Cut};
 use common::nginx::{self, Nginx};
 use common::peer::{hello, Frame, Peer};
@@ -18,6 +18,7 @@ use common::visitor::{connect, get, read_to_end};
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
+use std::process::Command;
 
 /// curl to `https://<name>/` at `addr`, trusting `ca`.
 fn https(name: &str, addr: SocketAddr, ca: &Path, more: &str) -> Reply {
@@ -222,6 +223,27 @@ fn a_certificate_for_another_name_is_refused() {
     let ca = format!("-remoteCert {}", certs.ca.display());
     let (_server, mut client) = trusting(&certs.flags(), "127.0.0.2:0", &ca);
     client.assert_keeps_failing(&["certificate", "127.0.0.2"]);
+}
+
+#[test]
+fn a_clock_of_1970_is_said_to_be_wrong() {
+    let certs = certs::make();
+    let mut server = server(&format!(
+        "-addr \"\" -tlsAddr 127.0.0.1:0 {} -id id1 -secret secret1",
+        certs.flags()
+    ));
+    let mut command = Command::new("faketime");
+    // Its other clock, which timers go by, is not touched.
+    command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    command.args(["-f", "@1970-01-01 00:10:00", GT, "client"]);
+    let line = format!(
+        "-local http://127.0.0.1:80 -remote tls://{} -reconnectDelay 100ms -remoteCert {} \
+         -id id1 -secret secret1",
+        server.tls_addr(),
+        certs.ca.display()
+    );
+    let mut client = Gt::spawn("gt client", command, &line);
+    client.assert_keeps_failing(&["the clock of this machine is wrong"]);
 }
 
 #[test]

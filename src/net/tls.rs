@@ -7,10 +7,11 @@ use super::{Conn, Socket};
 use async_tls::pki_types::pem::PemObject;
 use async_tls::pki_types::{CertificateDer, ServerName};
 use async_tls::rustls::crypto::{ring, CryptoProvider};
-use async_tls::rustls::{self, version};
+use async_tls::rustls::{self, version, SupportedCipherSuite};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[cfg(feature = "server")]
 mod acceptor;
@@ -32,23 +33,27 @@ pub type Stream = async_tls::client::TlsStream<Socket>;
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     let mut provider = ring::default_provider();
     if !has_aes_instructions() {
-        // A stable sort keeps the order among the rest.
-        provider.cipher_suites.sort_by_key(|suite| {
-            use rustls::CipherSuite as Suite;
-            let chacha = matches!(
-                suite.suite(),
-                Suite::TLS13_CHACHA20_POLY1305_SHA256
-                    | Suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
-                    | Suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
-            );
-            (suite.tls13().is_none(), !chacha)
-        });
+        put_chacha_first(&mut provider.cipher_suites);
     }
     #[cfg(not(feature = "server"))]
     {
         provider.key_provider = &no_keys::NoKeys;
     }
     Arc::new(provider)
+}
+
+fn put_chacha_first(suites: &mut [SupportedCipherSuite]) {
+    // A stable sort keeps the order among the rest.
+    suites.sort_by_key(|suite| {
+        use rustls::CipherSuite as Suite;
+        let chacha = matches!(
+            suite.suite(),
+            Suite::TLS13_CHACHA20_POLY1305_SHA256
+                | Suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+                | Suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+        );
+        (suite.tls13().is_none(), !chacha)
+    });
 }
 
 /// Fills with random bytes that are fit for secrets.
@@ -138,7 +143,11 @@ pub fn advice(e: &io::Error) -> &'static str {
             "; set remoteCert to the server's certificate or its authority's"
         }
         Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
-            "; is the clock of this machine right?"
+            if clock_is_unset() {
+                "; the clock of this machine is wrong, and has to be set first"
+            } else {
+                "; is the clock of this machine right?"
+            }
         }
         Certificate::Expired | Certificate::ExpiredContext { .. } => {
             "; the server needs a new one, unless the clock of this machine is wrong"
@@ -149,6 +158,14 @@ pub fn advice(e: &io::Error) -> &'static str {
         }
         _ => "",
     }
+}
+
+/// Whether it is a time that has been over since before this program was made. Routers have no
+/// battery: until the network tells them, it is 1970 or the year of their firmware.
+fn clock_is_unset() -> bool {
+    const BEGIN_OF_2025: Duration = Duration::from_secs(1_735_689_600);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(true, |now| now < BEGIN_OF_2025)
 }
 
 /// The certificate authorities of the system.
@@ -162,4 +179,31 @@ pub(crate) fn system_certificates() -> io::Result<Vec<CertificateDer<'static>>> 
         ));
     }
     Ok(found.certs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_aes_instructions_chacha_comes_first_in_each_version() {
+        let mut suites = ring::default_provider().cipher_suites;
+        let all = suites.len();
+        put_chacha_first(&mut suites);
+        let names: Vec<String> = suites
+            .iter()
+            .map(|suite| format!("{:?}", suite.suite()))
+            .collect();
+        let of = |version: &str| -> Vec<bool> {
+            let these = names.iter().filter(|name| name.starts_with(version));
+            these.map(|name| name.contains("CHACHA20")).collect()
+        };
+        assert_eq!(of("TLS13_"), [true, false, false], "{names:?}");
+        assert_eq!(
+            of("TLS_"),
+            [true, true, false, false, false, false],
+            "{names:?}"
+        );
+        assert!(names[0].starts_with("TLS13_") && names.len() == all);
+    }
 }

@@ -76,7 +76,8 @@ impl Gt {
         Gt::spawn("gt server", command, line)
     }
 
-    fn spawn(name: &str, mut command: Command, line: &str) -> Gt {
+    /// Starts what `command` runs, with these words after its own.
+    pub fn spawn(name: &str, mut command: Command, line: &str) -> Gt {
         let scratch = Scratch::new();
         command.args(words(line)).current_dir(scratch.path());
         Gt(Process::spawn(name, scratch, &mut command))

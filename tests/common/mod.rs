@@ -9,6 +9,7 @@ pub mod certs;
 pub mod curl;
 pub mod gt;
 pub mod hello;
+pub mod machine;
 pub mod nginx;
 pub mod peer;
 pub mod peer2;

@@ -96,6 +96,24 @@ impl Process {
         kib.unwrap_or_else(|| panic!("no Anonymous: in {rollup}"))
     }
 
+    /// How long it has been at work on a processor, in hundredths of a second.
+    pub fn work(&self) -> u64 {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(path).expect("read what it has used");
+        // The name, which may hold anything, ends with the last bracket.
+        let (_, numbers) = stat.rsplit_once(") ").expect("a name in brackets");
+        let number = |at| {
+            numbers
+                .split(' ')
+                .nth(at)
+                .and_then(|n: &str| n.parse::<u64>().ok())
+        };
+        number(11)
+            .zip(number(12))
+            .map(|(user, system)| user + system)
+            .expect("two numbers")
+    }
+
     /// Sends a signal, `TERM` or `HUP` for example.
     pub fn signal(&self, signal: &str) {
         let kill = format!("kill -{signal} {}", self.child.id());

@@ -1,0 +1,55 @@
+//! Where a gt runs: on this machine's processor, or on a router's, which is qemu with what
+//! openwrt/build has made.
+
+use super::gt::GT;
+use super::router::REPOSITORY;
+use std::path::Path;
+use std::process::Command;
+
+pub struct Machine {
+    /// qemu's program, and OpenWrt's name of the processor.
+    router: Option<(&'static str, &'static str)>,
+    /// The profile of openwrt/build that has the client.
+    client: &'static str,
+}
+
+/// This machine, and the gt of all the other tests.
+pub const HERE: Machine = Machine {
+    router: None,
+    client: "",
+};
+
+impl Machine {
+    /// A router whose server is the profile `full`.
+    pub const fn router(qemu: &'static str, target: &'static str, client: &'static str) -> Machine {
+        Machine {
+            router: Some((qemu, target)),
+            client,
+        }
+    }
+
+    pub fn server(&self) -> Command {
+        self.command("full", "server")
+    }
+
+    pub fn client(&self) -> Command {
+        self.command(self.client, "client")
+    }
+
+    fn command(&self, profile: &str, role: &str) -> Command {
+        let Some((qemu, target)) = self.router else {
+            let mut command = Command::new(GT);
+            command.arg(role);
+            return command;
+        };
+        let program = Path::new(REPOSITORY).join(format!("openwrt/out/gt-{profile}-{target}"));
+        assert!(
+            program.exists(),
+            "there is no {}; make it by: openwrt/build {target} {profile}",
+            program.display()
+        );
+        let mut command = Command::new(qemu);
+        command.arg(program).arg(role);
+        command
+    }
+}
