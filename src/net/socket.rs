@@ -2,29 +2,42 @@
 //!
 //! Waiting for data by reading costs two reads that find nothing. So a read that came back
 //! short is taken for what it says, that the socket is empty, and the next one first waits
-//! to be told of more.
+//! to be told of more. The same goes for writes that did not fit.
 
-use async_io::Async;
+use super::reactor::{Left, Source, Way};
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{ready, Context, Poll};
 
 /// One reader and one writer may poll it at the same time, through a shared reference.
 #[derive(Debug)]
-pub struct Socket {
-    io: Async<TcpStream>,
-    /// The last read emptied the receive queue.
-    drained: AtomicBool,
+pub struct Socket(Source<TcpStream>);
+
+fn left(done: usize, of: usize) -> Left {
+    if done < of {
+        Left::Nothing
+    } else {
+        Left::More
+    }
 }
 
 impl Socket {
-    pub fn new(io: Async<TcpStream>) -> Self {
-        Self {
-            io,
-            drained: AtomicBool::new(false),
+    /// A connected socket that does not block, and that has likely been `sent` something.
+    pub fn new(stream: TcpStream, sent: bool) -> io::Result<Self> {
+        let ready = [Way::Write, Way::Read];
+        let ready = ready.get(..1 + usize::from(sent)).unwrap_or_default();
+        Source::new(stream, ready).map(Self)
+    }
+
+    /// The same for one that is to be connected, once it is.
+    pub async fn connecting(stream: TcpStream) -> io::Result<Self> {
+        let source = Source::new(stream, &[])?;
+        std::future::poll_fn(|cx| source.poll_ready(Way::Write, cx)).await?;
+        match source.get_ref().take_error()? {
+            Some(e) => Err(e),
+            None => Ok(Self(source)),
         }
     }
 
@@ -32,33 +45,28 @@ impl Socket {
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.poll_readable(cx))?;
-            match self.io.get_ref().read(buf) {
-                Ok(n) => {
-                    self.drained.store(n < buf.len(), Ordering::Relaxed);
-                    return Poll::Ready(Ok(n));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.drained.store(true, Ordering::Relaxed);
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Poll::Ready(Err(e)),
+            let read = self.0.attempt(Way::Read, |mut stream| {
+                stream.read(buf).map(|n| (n, left(n, buf.len())))
+            });
+            match read {
+                Err(e) if is_passing(&e) => {}
+                result => return Poll::Ready(result),
             }
         }
     }
 
     /// Ready when a read is likely to find something.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.drained.load(Ordering::Relaxed) {
-            ready!(self.io.poll_readable(cx))?;
-            self.drained.store(false, Ordering::Relaxed);
-        }
-        Poll::Ready(Ok(()))
+        self.0.poll_ready(Way::Read, cx)
     }
 
     /// Writes what fits now; `WouldBlock` if nothing does. Arms nothing.
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         loop {
-            match self.io.get_ref().write(buf) {
+            let written = self.0.attempt(Way::Write, |mut stream| {
+                stream.write(buf).map(|n| (n, left(n, buf.len())))
+            });
+            match written {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }
@@ -69,7 +77,7 @@ impl Socket {
         loop {
             match self.try_write(buf) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.io.poll_writable(cx))?;
+                    ready!(self.0.poll_ready(Way::Write, cx))?;
                 }
                 result => return Poll::Ready(result),
             }
@@ -78,7 +86,7 @@ impl Socket {
 
     /// Sends the end of the stream; reading goes on.
     pub fn shutdown_write(&self) -> io::Result<()> {
-        match self.io.get_ref().shutdown(Shutdown::Write) {
+        match self.0.get_ref().shutdown(Shutdown::Write) {
             Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
             result => result,
         }
@@ -88,26 +96,34 @@ impl Socket {
     pub fn reset_on_close(&self) {
         // A socket that is gone already needs no reset.
         let _ =
-            socket2::SockRef::from(self.io.get_ref()).set_linger(Some(std::time::Duration::ZERO));
+            socket2::SockRef::from(self.0.get_ref()).set_linger(Some(std::time::Duration::ZERO));
     }
 
     /// Keeps what has not been sent yet out of the kernel, but for `bytes`: who decides what
     /// is sent next decides late. Where the system cannot, it stays as it is.
     pub fn limit_unsent(&self, bytes: u32) {
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        let _ = socket2::SockRef::from(self.io.get_ref()).set_tcp_notsent_lowat(bytes);
+        let _ = socket2::SockRef::from(self.0.get_ref()).set_tcp_notsent_lowat(bytes);
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         let _ = bytes;
     }
 
     /// Whether the connection is known to be broken. It is known once.
     pub fn has_failed(&self) -> bool {
-        !matches!(self.io.get_ref().take_error(), Ok(None))
+        !matches!(self.0.get_ref().take_error(), Ok(None))
     }
 
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.io.get_ref().peer_addr()
+        self.0.get_ref().peer_addr()
     }
+}
+
+/// Nothing was there, or a signal came between.
+fn is_passing(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }
 
 impl AsyncRead for Socket {

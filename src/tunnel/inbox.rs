@@ -189,7 +189,7 @@ impl Inbox {
                 let most = most.min(buf.len());
                 let buf = buf.get_mut(..most).unwrap_or_default();
                 let n = ready!(self.conn.poll_read(cx, buf))?;
-                if let Some(throttle) = &self.throttle {
+                if let Some(throttle) = &mut self.throttle {
                     throttle.take(n);
                 }
                 Poll::Ready(match buf.get(..n) {
