@@ -6,7 +6,7 @@
 
 use super::reactor::{Left, Source, Way};
 use futures_lite::{AsyncRead, AsyncWrite};
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::pin::Pin;
 use std::task::{ready, Context, Poll};
@@ -65,6 +65,20 @@ impl Socket {
         loop {
             let written = self.0.attempt(Way::Write, |mut stream| {
                 stream.write(buf).map(|n| (n, left(n, buf.len())))
+            });
+            match written {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// The same for pieces that follow each other.
+    pub fn try_write_pieces(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let all = pieces.iter().map(|piece| piece.len()).sum();
+        loop {
+            let written = self.0.attempt(Way::Write, |mut stream| {
+                stream.write_vectored(pieces).map(|n| (n, left(n, all)))
             });
             match written {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
