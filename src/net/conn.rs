@@ -4,7 +4,7 @@
 use super::tls::Stream as TlsStream;
 use super::{with_scratch, within, Socket};
 use futures_lite::{AsyncRead, AsyncWrite};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -65,6 +65,15 @@ impl Conn {
                 Poll::Ready(result) => result,
                 Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
             },
+        }
+    }
+
+    /// The same for pieces that follow each other, or for some of them.
+    pub fn try_write_pieces(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match (self, pieces) {
+            (Self::Plain(socket), [_, _, ..]) => socket.try_write_pieces(pieces),
+            (_, [first, ..]) => self.try_write(first),
+            (_, []) => Ok(0),
         }
     }
 

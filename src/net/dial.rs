@@ -1,13 +1,13 @@
 //! Connecting to a host by name or address.
 
-use super::{listen::KEEPALIVE, Socket};
-use async_io::{Async, Timer};
-use async_std::task::spawn_blocking;
+use super::{blocking, listen::KEEPALIVE, Socket};
+use async_io::Timer;
 use futures_lite::future;
-use socket2::{SockRef, TcpKeepalive};
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket as RawSocket, TcpKeepalive, Type};
 use std::fmt::Display;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 /// Connects to the first address of `host` that answers, all within `patience`. The error
@@ -19,7 +19,7 @@ pub async fn dial(host: &str, port: u16, patience: Duration) -> io::Result<Socke
             return connect((ip, port).into()).await;
         }
         let name = host.to_owned();
-        let addrs = spawn_blocking(move || (name, port).to_socket_addrs())
+        let addrs = blocking(move || (name, port).to_socket_addrs())
             .await
             .map(Vec::from_iter)
             .map_err(|e| io::Error::new(e.kind(), format!("looking up {host}: {e}")))?;
@@ -50,10 +50,24 @@ async fn no_answer(whom: impl Display, patience: Duration) -> io::Result<Socket>
 
 async fn connect(addr: SocketAddr) -> io::Result<Socket> {
     let named = |e: io::Error| io::Error::new(e.kind(), format!("connecting to {addr}: {e}"));
-    let io = Async::<TcpStream>::connect(addr).await.map_err(named)?;
-    io.get_ref().set_nodelay(true).map_err(named)?;
-    SockRef::from(io.get_ref())
-        .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))
-        .map_err(named)?;
-    Ok(Socket::new(io))
+    begin(addr).await.map_err(named)
+}
+
+async fn begin(addr: SocketAddr) -> io::Result<Socket> {
+    let domain = Domain::for_address(addr);
+    let raw = RawSocket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    raw.set_tcp_nodelay(true)?;
+    if !addr.ip().is_loopback() {
+        // This machine does not vanish.
+        raw.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+    }
+    match rustix::net::connect(&raw, &addr) {
+        Ok(()) | Err(Errno::INPROGRESS) => {}
+        Err(e) => return Err(e.into()),
+    }
+    // To this machine it is done by now.
+    match raw.peer_addr() {
+        Ok(_) => Socket::new(raw.into(), false),
+        Err(_) => Socket::connecting(raw.into()).await,
+    }
 }

@@ -1,14 +1,16 @@
 //! Listening sockets.
 
+use super::reactor::{Left, Source, Way};
 use super::Socket;
-use async_io::Async;
 use futures_lite::future;
+use rustix::net::{acceptfrom_with, SocketFlags};
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
 /// Connections the kernel may hold for us before we accept them.
@@ -31,7 +33,7 @@ fn count_failure() {
 }
 
 pub struct Listener {
-    io: Async<TcpListener>,
+    io: Source<TcpListener>,
     addr: SocketAddr,
     closed: AtomicBool,
 }
@@ -84,8 +86,7 @@ fn bind(addr: SocketAddr) -> io::Result<Listener> {
     SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
     socket.bind(&addr.into())?;
     socket.listen(QUEUE)?;
-    let io = Async::new(TcpListener::from(socket))?;
-    Listener::new(io)
+    Listener::new(socket.into())
 }
 
 impl Listener {
@@ -94,13 +95,14 @@ impl Listener {
         if !SockRef::from(&socket).is_listener()? {
             return Err(io::ErrorKind::NotConnected.into());
         }
-        Self::new(Async::new(TcpListener::from(socket))?)
+        Self::new(socket.into())
     }
 
-    fn new(io: Async<TcpListener>) -> io::Result<Self> {
+    fn new(listener: TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
         Ok(Self {
-            addr: io.get_ref().local_addr()?,
-            io,
+            addr: listener.local_addr()?,
+            io: Source::new(listener, &[Way::Read])?,
             closed: AtomicBool::new(false),
         })
     }
@@ -117,14 +119,36 @@ impl Listener {
         let _ = SockRef::from(self.io.get_ref()).shutdown(std::net::Shutdown::Both);
     }
 
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, SocketAddr)>> {
+        // What this inherits from the listener does not include that.
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        loop {
+            ready!(self.io.poll_ready(Way::Read, cx))?;
+            let accepted = self.io.attempt(Way::Read, |listener| {
+                Ok((acceptfrom_with(listener, flags)?, Left::More))
+            });
+            match accepted {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Poll::Ready(Err(e)),
+                Ok((stream, peer)) => {
+                    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+                    let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
+                    // Most have sent their first words by now.
+                    let socket = Socket::new(stream.into(), true)?;
+                    return Poll::Ready(Ok((socket, peer)));
+                }
+            }
+        }
+    }
+
     /// The next connection. Errors of one connection are passed over; when the process or
     /// the machine is short of something, it waits a moment instead of spinning. There is none
     /// once it is closed.
     pub async fn accept(&self) -> (Socket, SocketAddr) {
         let mut short = false;
         loop {
-            match self.io.accept().await {
-                Ok((stream, peer)) => return (Socket::new(stream), peer),
+            match std::future::poll_fn(|cx| self.poll_accept(cx)).await {
+                Ok(accepted) => return accepted,
                 Err(e) if is_of_one_connection(&e) => {}
                 Err(_) if self.closed.load(Ordering::SeqCst) => future::pending().await,
                 Err(e) => {
@@ -142,10 +166,17 @@ impl Listener {
     }
 }
 
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Another process may have it, too.
+        self.io.withdraw();
+    }
+}
+
 /// To be given to another process.
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.io.as_fd()
+        self.io.get_ref().as_fd()
     }
 }
 

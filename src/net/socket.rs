@@ -2,25 +2,21 @@
 //!
 //! Waiting for data by reading costs two reads that find nothing. So a read that came back
 //! short is taken for what it says, that the socket is empty, and the next one first waits
-//! to be told of more.
+//! to be told of more. The same goes for writes that did not fit.
 
-use async_io::Async;
+use super::reactor::{Left, Source, Way};
 use futures_lite::{AsyncRead, AsyncWrite};
-use std::io::{self, Read, Write};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{ready, Context, Poll};
-
-/// What the kernel may gather before it sends.
-const SEGMENT: u32 = 64 * 1024;
 
 /// One reader and one writer may poll it at the same time, through a shared reference.
 #[derive(Debug)]
 pub struct Socket {
-    io: Async<TcpStream>,
-    /// The last read emptied the receive queue.
-    drained: AtomicBool,
+    source: Source<TcpStream>,
     /// Bytes that are written before it is asked again whether it takes more; 0 if it is not
     /// asked before it refuses some.
     burst: AtomicU32,
@@ -28,13 +24,40 @@ pub struct Socket {
     written: AtomicU32,
 }
 
+/// What the kernel may gather before it sends.
+const SEGMENT: u32 = 64 * 1024;
+
+fn left(done: usize, of: usize) -> Left {
+    if done < of {
+        Left::Nothing
+    } else {
+        Left::More
+    }
+}
+
 impl Socket {
-    pub fn new(io: Async<TcpStream>) -> Self {
+    fn with(source: Source<TcpStream>) -> Self {
         Self {
-            io,
-            drained: AtomicBool::new(false),
+            source,
             burst: AtomicU32::new(0),
             written: AtomicU32::new(0),
+        }
+    }
+
+    /// A connected socket that does not block, and that has likely been `sent` something.
+    pub fn new(stream: TcpStream, sent: bool) -> io::Result<Self> {
+        let ready = [Way::Write, Way::Read];
+        let ready = ready.get(..1 + usize::from(sent)).unwrap_or_default();
+        Source::new(stream, ready).map(Self::with)
+    }
+
+    /// The same for one that is to be connected, once it is.
+    pub async fn connecting(stream: TcpStream) -> io::Result<Self> {
+        let source = Source::new(stream, &[])?;
+        std::future::poll_fn(|cx| source.poll_ready(Way::Write, cx)).await?;
+        match source.get_ref().take_error()? {
+            Some(e) => Err(e),
+            None => Ok(Self::with(source)),
         }
     }
 
@@ -42,33 +65,42 @@ impl Socket {
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.poll_readable(cx))?;
-            match self.io.get_ref().read(buf) {
-                Ok(n) => {
-                    self.drained.store(n < buf.len(), Ordering::Relaxed);
-                    return Poll::Ready(Ok(n));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.drained.store(true, Ordering::Relaxed);
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Poll::Ready(Err(e)),
+            let read = self.source.attempt(Way::Read, |mut stream| {
+                stream.read(buf).map(|n| (n, left(n, buf.len())))
+            });
+            match read {
+                Err(e) if is_passing(&e) => {}
+                result => return Poll::Ready(result),
             }
         }
     }
 
     /// Ready when a read is likely to find something.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.drained.load(Ordering::Relaxed) {
-            ready!(self.io.poll_readable(cx))?;
-            self.drained.store(false, Ordering::Relaxed);
-        }
-        Poll::Ready(Ok(()))
+        self.source.poll_ready(Way::Read, cx)
     }
 
     /// Writes what fits now; `WouldBlock` if nothing does. Arms nothing.
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         loop {
-            match self.io.get_ref().write(buf) {
+            let written = self.source.attempt(Way::Write, |mut stream| {
+                stream.write(buf).map(|n| (n, left(n, buf.len())))
+            });
+            match written {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// The same for pieces that follow each other.
+    pub fn try_write_pieces(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let all = pieces.iter().map(|piece| piece.len()).sum();
+        loop {
+            let written = self.source.attempt(Way::Write, |mut stream| {
+                stream.write_vectored(pieces).map(|n| (n, left(n, all)))
+            });
+            match written {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }
@@ -79,37 +111,47 @@ impl Socket {
         let burst = self.burst.load(Ordering::Relaxed);
         loop {
             let written = self.written.load(Ordering::Relaxed);
-            let left = burst.saturating_sub(written) as usize;
-            if burst > 0 && left == 0 {
-                ready!(self.poll_writable(cx))?;
-                continue;
-            }
-            let most = if burst > 0 { left } else { usize::MAX };
-            match self.try_write(buf.get(..most).unwrap_or(buf)) {
+            let left = usize::try_from(burst.saturating_sub(written)).unwrap_or(usize::MAX);
+            let result = match burst {
+                0 => self.try_write(buf),
+                _ if left == 0 => match self.ask_for_room() {
+                    Ok(()) => continue,
+                    Err(e) => Err(e),
+                },
+                _ => self.try_write(buf.get(..left).unwrap_or(buf)),
+            };
+            match result {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.poll_writable(cx))?;
+                    ready!(self.source.poll_ready(Way::Write, cx))?;
                 }
-                Ok(n) => {
-                    if burst > 0 {
-                        // At most what was left.
-                        self.written.store(written + n as u32, Ordering::Relaxed);
-                    }
+                Ok(n) if burst > 0 => {
+                    // At most what was left.
+                    self.written.store(written + n as u32, Ordering::Relaxed);
                     return Poll::Ready(Ok(n));
                 }
-                Err(e) => return Poll::Ready(Err(e)),
+                result => return Poll::Ready(result),
             }
         }
     }
 
-    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.io.poll_writable(cx))?;
-        self.written.store(0, Ordering::Relaxed);
-        Poll::Ready(Ok(()))
+    /// Whether the kernel says that it has room for another burst. If not, it will say when.
+    fn ask_for_room(&self) -> io::Result<()> {
+        self.source.attempt(Way::Write, |stream| {
+            let mut asked = [PollFd::new(stream, PollFlags::OUT)];
+            match poll(&mut asked, Some(&Timespec::default())) {
+                Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
+                Ok(_) => {
+                    self.written.store(0, Ordering::Relaxed);
+                    Ok(((), Left::More))
+                }
+                Err(e) => Err(e.into()),
+            }
+        })
     }
 
     /// Sends the end of the stream; reading goes on.
     pub fn shutdown_write(&self) -> io::Result<()> {
-        match self.io.get_ref().shutdown(Shutdown::Write) {
+        match self.source.get_ref().shutdown(Shutdown::Write) {
             Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
             result => result,
         }
@@ -118,8 +160,8 @@ impl Socket {
     /// Makes the close that follows a reset, so that the peer sees that its stream was cut.
     pub fn reset_on_close(&self) {
         // A socket that is gone already needs no reset.
-        let _ =
-            socket2::SockRef::from(self.io.get_ref()).set_linger(Some(std::time::Duration::ZERO));
+        let _ = socket2::SockRef::from(self.source.get_ref())
+            .set_linger(Some(std::time::Duration::ZERO));
     }
 
     /// Keeps what has not been sent yet out of the kernel, but for about `bytes`: who decides
@@ -132,19 +174,27 @@ impl Socket {
         self.burst.store(burst, Ordering::Relaxed);
         self.written.store(0, Ordering::Relaxed);
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        let _ = socket2::SockRef::from(self.io.get_ref()).set_tcp_notsent_lowat(bytes);
+        let _ = socket2::SockRef::from(self.source.get_ref()).set_tcp_notsent_lowat(bytes);
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         let _ = bytes;
     }
 
     /// Whether the connection is known to be broken. It is known once.
     pub fn has_failed(&self) -> bool {
-        !matches!(self.io.get_ref().take_error(), Ok(None))
+        !matches!(self.source.get_ref().take_error(), Ok(None))
     }
 
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.io.get_ref().peer_addr()
+        self.source.get_ref().peer_addr()
     }
+}
+
+/// Nothing was there, or a signal came between.
+fn is_passing(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }
 
 impl AsyncRead for Socket {

@@ -11,6 +11,7 @@ use crate::net::clock::Tick;
 use crate::wire::frame::{Head, Reason, Signal};
 use crate::wire::{Malformed, Version};
 use std::collections::HashMap;
+use std::io::IoSlice;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -243,21 +244,22 @@ impl Core {
         }
     }
 
-    /// Payload for a stream. Bytes of a stream nobody knows are dropped.
-    pub fn deliver(&mut self, task: u32, payload: &[u8], now: Tick) {
+    /// Payload for a stream, in pieces. Bytes of a stream nobody knows are dropped.
+    pub fn deliver(&mut self, task: u32, pieces: &mut [IoSlice<'_>], now: Tick) {
         if let Some(entry) = self.streams.get_mut(&task) {
+            let all: usize = pieces.iter().map(|piece| piece.len()).sum();
             if entry.expects_more() {
-                self.traffic.count_received(payload.len());
+                self.traffic.count_received(all);
             }
             let before = entry.waiting();
-            let filled = entry.deliver(payload, now, self.policy.backlog);
+            let filled = entry.deliver(pieces, now, self.policy.backlog);
             let more = entry.waiting() - before;
             self.waiting += more;
             self.full += usize::from(filled);
             let Some(budget) = &mut self.budget else {
                 return;
             };
-            let credit = match more < payload.len() {
+            let credit = match more < all {
                 true => entry.grant(false, self.round_trip.least(), budget),
                 false => None,
             };

@@ -7,7 +7,7 @@ use super::window::{Budget, Window, MAX_CREDIT};
 use crate::net::clock::{self, Tick};
 use crate::net::Conn;
 use crate::wire::frame::{Head, Reason};
-use std::io;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -274,7 +274,7 @@ impl Entry {
     }
 
     /// Takes payload from the peer. True if its backlog has become full.
-    pub fn deliver(&mut self, mut bytes: &[u8], now: Tick, limit: usize) -> bool {
+    pub fn deliver(&mut self, mut pieces: &mut [IoSlice<'_>], now: Tick, limit: usize) -> bool {
         if self.ended.is_some() {
             return false;
         }
@@ -284,15 +284,18 @@ impl Entry {
         if self.backlog.is_empty() {
             self.taken = now;
             if let Some(sink) = &self.sink {
-                match sink.try_write(bytes) {
-                    Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => {
-                        self.end(Why::Refused);
-                        return false;
+                while !pieces.is_empty() {
+                    match sink.try_write_pieces(pieces) {
+                        Ok(0) => break,
+                        Ok(n) => IoSlice::advance_slices(&mut pieces, n),
+                        Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                        Err(_) => {
+                            self.end(Why::Refused);
+                            return false;
+                        }
                     }
                 }
-                if bytes.is_empty() {
+                if pieces.is_empty() {
                     if sink.holds_back() {
                         self.wake();
                     }
@@ -300,7 +303,9 @@ impl Entry {
                 }
             }
         }
-        self.backlog.push(bytes);
+        for piece in pieces {
+            self.backlog.push(piece);
+        }
         self.wake();
         let filled = !self.full && self.backlog.len() > limit;
         self.full |= filled;

@@ -13,7 +13,7 @@ use async_io::Timer;
 use futures_lite::Stream as _;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{ready, Context, Poll};
@@ -42,6 +42,10 @@ const MOST_AT_ONCE: usize = 64 * 1024;
 
 /// Events after which others have their turn, whatever the peer sends.
 const IN_A_ROW: u32 = 32;
+
+/// Payloads of a stream that are handed on together: more than one read brings of a stream that
+/// sends much.
+const PIECES: usize = 6;
 
 /// Reads one tunnel. Polled by its session alone.
 pub struct Inbox {
@@ -189,7 +193,7 @@ impl Inbox {
                 let most = most.min(buf.len());
                 let buf = buf.get_mut(..most).unwrap_or_default();
                 let n = ready!(self.conn.poll_read(cx, buf))?;
-                if let Some(throttle) = &self.throttle {
+                if let Some(throttle) = &mut self.throttle {
                     throttle.take(n);
                 }
                 Poll::Ready(match buf.get(..n) {
@@ -246,14 +250,27 @@ impl Inbox {
     }
 
     /// Works off what has been read.
-    fn take(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.heard = Tick::now();
-        let tunnel = self.tunnel.clone();
+        let mut gathered = Gathered::default();
+        let result = self.take_into(&mut gathered, bytes);
+        gathered.deliver(&self.tunnel, self.heard);
+        result
+    }
+
+    fn take_into<'a>(
+        &mut self,
+        gathered: &mut Gathered<'a>,
+        mut bytes: &'a [u8],
+    ) -> io::Result<()> {
         while !bytes.is_empty() && self.ended.is_none() {
             match &mut self.reading {
                 Reading::Payload { task, left } => {
                     let (payload, rest) = split(bytes, *left);
-                    lock(&tunnel.0).deliver(*task, payload, self.heard);
+                    if gathered.is_full() {
+                        gathered.deliver(&self.tunnel, self.heard);
+                    }
+                    gathered.push(*task, payload);
                     bytes = rest;
                     // At most what was left.
                     *left -= payload.len() as u32;
@@ -289,6 +306,9 @@ impl Inbox {
                     match self.version.parse(bytes).map_err(malformed)? {
                         Some((head, n)) => {
                             bytes = bytes.get(n..).unwrap_or_default();
+                            if !gathered.goes_on_with(&head) {
+                                gathered.deliver(&self.tunnel, self.heard);
+                            }
                             self.meet(head).map_err(malformed)?;
                         }
                         None => {
@@ -305,6 +325,7 @@ impl Inbox {
                         Some((head, n)) => {
                             bytes = bytes.get(n - before..).unwrap_or_default();
                             begun.clear();
+                            // It was at the start of what was read.
                             self.meet(head).map_err(malformed)?;
                         }
                         None => bytes = &[],
@@ -397,6 +418,36 @@ impl Inbox {
             other => Event::Signal(other),
         };
         self.events.push_back(event);
+    }
+}
+
+/// Payloads of one stream that came in one read, to be handed on in one call.
+#[derive(Default)]
+struct Gathered<'a> {
+    task: u32,
+    pieces: SmallVec<[IoSlice<'a>; PIECES]>,
+}
+
+impl<'a> Gathered<'a> {
+    fn is_full(&self) -> bool {
+        self.pieces.len() >= PIECES
+    }
+
+    /// Whether what comes behind this head may be added.
+    fn goes_on_with(&self, head: &Head) -> bool {
+        matches!(head, Head::Data { task, .. } if *task == self.task)
+    }
+
+    fn push(&mut self, task: u32, payload: &'a [u8]) {
+        self.task = task;
+        self.pieces.push(IoSlice::new(payload));
+    }
+
+    fn deliver(&mut self, tunnel: &Tunnel, now: Tick) {
+        if !self.pieces.is_empty() {
+            lock(&tunnel.0).deliver(self.task, &mut self.pieces, now);
+            self.pieces.clear();
+        }
     }
 }
 

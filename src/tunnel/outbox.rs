@@ -263,7 +263,7 @@ impl Writer {
                             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                         }
                         self.sending.consume(n);
-                        if let Some(throttle) = &self.throttle {
+                        if let Some(throttle) = &mut self.throttle {
                             throttle.take(n);
                         }
                         if let Some(pace) = &mut self.pace {

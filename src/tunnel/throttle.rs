@@ -6,16 +6,27 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{ready, Context, Poll};
+use std::time::Duration;
 
 pub(super) struct Throttle {
     bucket: Arc<Bucket>,
     /// Until when there is no use in asking.
     wait: Option<Timer>,
+    /// Bytes have moved since it last waited.
+    served: bool,
 }
+
+/// Whoever has just moved something asks so much later than those who share the bucket and have
+/// not: else it could always be first.
+const AFTER_YOU: Duration = Duration::from_millis(1);
 
 impl Throttle {
     pub fn new(bucket: Arc<Bucket>) -> Self {
-        Self { bucket, wait: None }
+        Self {
+            bucket,
+            wait: None,
+            served: false,
+        }
     }
 
     /// How many of `wanted` bytes may move now; at least one, once it is ready.
@@ -27,6 +38,9 @@ impl Throttle {
             }
             match self.bucket.grant(wanted) {
                 Ok(n) => return Poll::Ready(n),
+                Err(later) if std::mem::take(&mut self.served) => {
+                    self.wait = Some(Timer::at(later + AFTER_YOU));
+                }
                 Err(later) => self.wait = Some(Timer::at(later)),
             }
         }
@@ -38,7 +52,8 @@ impl Throttle {
     }
 
     /// Bytes have moved.
-    pub fn take(&self, n: usize) {
+    pub fn take(&mut self, n: usize) {
+        self.served = true;
         self.bucket.take(n);
     }
 }

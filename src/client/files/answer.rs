@@ -10,7 +10,7 @@ use super::root::{changed, Node, Root};
 use super::status::{self, Status};
 use super::target::{encode, query, Target};
 use super::types;
-use async_std::task::spawn_blocking;
+use crate::net::blocking;
 use log::warn;
 use rustix::io::Errno;
 use std::fs::{File, Metadata};
@@ -49,7 +49,7 @@ impl Answer {
             Err(status) => return Answer::status(status, request),
         };
         let (root, whole) = (root.clone(), request.method == Method::Get);
-        let (target, found) = spawn_blocking(move || {
+        let (target, found) = blocking(move || {
             let found =
                 Found::look(&root, &target, whole).map_err(|error| explain(&error, &target));
             (target, found)

@@ -20,8 +20,8 @@ mod types;
 
 pub use root::Root;
 
+use crate::net::blocking;
 use answer::Answer;
-use async_std::task::spawn_blocking;
 use body::Body;
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use head::{After, Request, HEAD_MAX};
@@ -149,7 +149,7 @@ where
     loop {
         if !matches!(body, Body::Done) {
             let read;
-            (body, piece, read) = spawn_blocking(move || {
+            (body, piece, read) = blocking(move || {
                 let read = body.read(&mut piece);
                 (body, piece, read)
             })

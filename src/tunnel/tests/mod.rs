@@ -7,7 +7,7 @@ use super::core::Core;
 use super::*;
 use crate::net::{self, Socket};
 use crate::wire::frame::Head;
-use async_io::{Async, Timer};
+use async_io::Timer;
 use async_std::channel::{self, Receiver};
 use async_std::task;
 use futures_lite::{future, AsyncReadExt, AsyncWriteExt};
@@ -86,7 +86,10 @@ fn sockets() -> (Socket, Socket) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let here = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (there, _) = listener.accept().unwrap();
-    let socket = |stream| Socket::new(Async::new(stream).unwrap());
+    let socket = |stream: TcpStream| {
+        stream.set_nonblocking(true).unwrap();
+        Socket::new(stream, false).unwrap()
+    };
     (socket(here), socket(there))
 }
 

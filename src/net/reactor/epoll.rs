@@ -1,0 +1,357 @@
+//! The reactor of Linux: one edge-triggered epoll, and one task of the runtime that asks it.
+//!
+//! While sockets are busy, that task asks each time when all others have had their turn, and with
+//! nothing else to do it waits in epoll itself, so that a turn is one system call. That
+//! keeps the executor's thread, so it is for [`SLICE`] at most: timers and what other threads
+//! have done wait for it. When nothing comes in that time, it leaves the waiting to the runtime.
+
+use super::{Left, Outcome, Way};
+use async_io::Async;
+use rustix::event::{epoll, Timespec};
+use slab::Slab;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// How long the executor's thread waits here at a time.
+const SLICE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 1_000_000,
+};
+const NO_TIME: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+/// Events taken at a time.
+const EVENTS: usize = 128;
+/// How often others go first before sockets are asked for again.
+const PASSES: u32 = 4;
+
+const READ: u8 = 1;
+const WRITE: u8 = 2;
+/// The peer has ended its direction, or the connection has failed. Nothing more will be told, so a
+/// read that has taken all there was has still to see the end.
+const ENDED: u8 = 4;
+
+/// Turns that tasks have had.
+static RAN: AtomicU32 = AtomicU32::new(0);
+/// Tasks that wait for another thread.
+static ELSEWHERE: AtomicU32 = AtomicU32::new(0);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that holds it can fail halfway.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Reactor {
+    /// The runtime sees when it has events.
+    epoll: Async<OwnedFd>,
+    states: Mutex<Slab<Arc<State>>>,
+}
+
+#[derive(Default)]
+struct State {
+    ready: AtomicU8,
+    wakers: Mutex<Wakers>,
+}
+
+#[derive(Default)]
+struct Wakers {
+    read: Option<Waker>,
+    write: Option<Waker>,
+}
+
+impl Reactor {
+    fn get() -> io::Result<&'static Self> {
+        static REACTOR: OnceLock<Reactor> = OnceLock::new();
+        static BEGUN: Mutex<()> = Mutex::new(());
+        if let Some(reactor) = REACTOR.get() {
+            return Ok(reactor);
+        }
+        let _begun = lock(&BEGUN);
+        if let Some(reactor) = REACTOR.get() {
+            return Ok(reactor);
+        }
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let reactor = Reactor {
+            epoll: Async::new_nonblocking(epoll)?,
+            states: Mutex::default(),
+        };
+        let reactor = REACTOR.get_or_init(|| reactor);
+        async_std::task::spawn(Asking::new(reactor));
+        Ok(reactor)
+    }
+
+    /// Takes events and wakes who waits for them. Says how many there were.
+    fn ask(&self, timeout: &Timespec) -> usize {
+        let mut room = [MaybeUninit::uninit(); EVENTS];
+        let Ok((events, _)) = epoll::wait(&self.epoll, &mut room, Some(timeout)) else {
+            // Interrupted; it is asked again.
+            return 0;
+        };
+        for event in events.iter() {
+            let (flags, key) = (event.flags, event.data.u64());
+            let key = usize::try_from(key).unwrap_or(usize::MAX);
+            let state = lock(&self.states).get(key).cloned();
+            // It may be closed already.
+            if let Some(state) = state {
+                state.tell(flags);
+            }
+        }
+        events.len()
+    }
+}
+
+impl State {
+    fn tell(&self, flags: epoll::EventFlags) {
+        use epoll::EventFlags as Flags;
+        let mut ready = 0;
+        if flags.intersects(Flags::IN | Flags::RDHUP | Flags::HUP | Flags::ERR) {
+            ready |= READ;
+        }
+        if flags.intersects(Flags::RDHUP | Flags::HUP | Flags::ERR) {
+            ready |= ENDED;
+        }
+        if flags.intersects(Flags::OUT | Flags::HUP | Flags::ERR) {
+            ready |= WRITE;
+        }
+        self.ready.fetch_or(ready, Ordering::SeqCst);
+        let mut wakers = lock(&self.wakers);
+        let reader = wakers.read.take_if(|_| ready & READ != 0);
+        let writer = wakers.write.take_if(|_| ready & WRITE != 0);
+        drop(wakers);
+        for waker in [reader, writer].into_iter().flatten() {
+            waker.wake();
+        }
+    }
+}
+
+/// The task that asks.
+struct Asking {
+    reactor: &'static Reactor,
+    /// The turns that tasks had had when it last looked.
+    ran: u32,
+    /// How often others have gone first since it last asked.
+    passes: u32,
+    /// There were events then.
+    busy: bool,
+}
+
+impl Asking {
+    fn new(reactor: &'static Reactor) -> Self {
+        Self {
+            reactor,
+            ran: 0,
+            passes: 0,
+            busy: false,
+        }
+    }
+}
+
+impl Future for Asking {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let ran = RAN.load(Ordering::Relaxed);
+        // The queue of tasks is first come, first served: if none of them has run since the
+        // last time, none is ready.
+        let others_run = std::mem::replace(&mut this.ran, ran) != ran;
+        if others_run && this.passes < PASSES {
+            this.passes += 1;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        // Events that no task of ours has run for are for somebody else, who needs the thread.
+        let in_vain = this.busy && !others_run && this.passes == 0;
+        this.passes = 0;
+        if !in_vain {
+            let may_wait = !others_run && ELSEWHERE.load(Ordering::Relaxed) == 0;
+            let timeout = if may_wait { &SLICE } else { &NO_TIME };
+            this.busy = this.reactor.ask(timeout) > 0;
+            if this.busy || others_run {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+        loop {
+            match this.reactor.epoll.poll_readable(cx) {
+                // It may be what the runtime saw before.
+                Poll::Ready(_) if this.reactor.ask(&NO_TIME) > 0 => {
+                    this.busy = true;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(e)) => {
+                    log::error!("waiting for sockets: {e}");
+                    return Poll::Ready(());
+                }
+                Poll::Pending => {
+                    this.busy = false;
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+/// A socket, or what else epoll knows, that does not block. For each way one task may wait at a
+/// time.
+pub struct Source<T: AsFd> {
+    state: Arc<State>,
+    key: usize,
+    io: T,
+}
+
+impl<T: AsFd> Source<T> {
+    /// `ready` for nothing at first, or for what is likely to succeed at once.
+    pub fn new(io: T, ready: &[Way]) -> io::Result<Self> {
+        let reactor = Reactor::get()?;
+        let state = Arc::new(State::default());
+        for way in ready {
+            state.ready.fetch_or(way.bit(), Ordering::SeqCst);
+        }
+        let key = lock(&reactor.states).insert(state.clone());
+        let source = Self { state, key, io };
+        use epoll::EventFlags as Flags;
+        let flags = Flags::IN | Flags::OUT | Flags::RDHUP | Flags::ET;
+        let data = epoll::EventData::new_u64(key as u64);
+        epoll::add(&reactor.epoll, &source.io, data, flags)?;
+        Ok(source)
+    }
+
+    pub fn get_ref(&self) -> &T {
+        &self.io
+    }
+
+    /// Ends what is told of it. Closing it is enough unless another process has it, too.
+    pub fn withdraw(&self) {
+        if let Ok(reactor) = Reactor::get() {
+            // It may be closed.
+            let _ = epoll::delete(&reactor.epoll, &self.io);
+        }
+    }
+
+    /// Ready when a call is likely not to block.
+    pub fn poll_ready(&self, way: Way, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_ready = || self.state.ready.load(Ordering::SeqCst) & way.bit() != 0;
+        if is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut wakers = lock(&self.state.wakers);
+        let waker = match way {
+            Way::Read => &mut wakers.read,
+            Way::Write => &mut wakers.write,
+        };
+        let replaced = match waker {
+            Some(waker) if waker.will_wake(cx.waker()) => None,
+            _ => waker.replace(cx.waker().clone()),
+        };
+        drop(wakers);
+        // Another task waits no more, or asks again.
+        if let Some(replaced) = replaced {
+            replaced.wake();
+        }
+        // It may have been told of between the two.
+        if is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Pending
+    }
+
+    /// Makes a call if it is likely not to block; `WouldBlock` if it is not, or does.
+    pub fn attempt<R>(&self, way: Way, call: impl FnOnce(&T) -> Outcome<R>) -> io::Result<R> {
+        let mask = match way {
+            Way::Read => READ | ENDED,
+            Way::Write => WRITE,
+        };
+        let was = self.state.ready.fetch_and(!mask, Ordering::SeqCst) & mask;
+        if was & way.bit() == 0 {
+            self.state.ready.fetch_or(was, Ordering::SeqCst);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let outcome = call(&self.io);
+        let (again, result) = match outcome {
+            Ok((result, Left::More)) => (was, Ok(result)),
+            Ok((result, Left::Nothing)) if was & ENDED != 0 => (was, Ok(result)),
+            Ok((result, Left::Nothing)) => (0, Ok(result)),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => (0, Err(e)),
+            Err(e) => (was, Err(e)),
+        };
+        self.state.ready.fetch_or(again, Ordering::SeqCst);
+        result
+    }
+}
+
+impl Way {
+    fn bit(self) -> u8 {
+        match self {
+            Self::Read => READ,
+            Self::Write => WRITE,
+        }
+    }
+}
+
+impl<T: AsFd + fmt::Debug> fmt::Debug for Source<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.io.fmt(f)
+    }
+}
+
+impl<T: AsFd> Drop for Source<T> {
+    /// The kernel forgets it with its last descriptor.
+    fn drop(&mut self) {
+        if let Ok(reactor) = Reactor::get() {
+            let state = lock(&reactor.states).try_remove(self.key);
+            drop(state);
+        }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A task whose turns are counted.
+    pub struct Ran<F> {
+        #[pin]
+        task: F,
+    }
+}
+
+impl<F> Ran<F> {
+    pub fn new(task: F) -> Self {
+        Self { task }
+    }
+}
+
+impl<F: Future> Future for Ran<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        // Wrapping is meant; a turn that is not seen costs a millisecond.
+        RAN.fetch_add(1, Ordering::Relaxed);
+        self.project().task.poll(cx)
+    }
+}
+
+/// While there is one of these, a task waits for another thread, and what that does must be
+/// seen at once.
+pub struct Elsewhere(());
+
+impl Elsewhere {
+    pub fn begin() -> Self {
+        ELSEWHERE.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        ELSEWHERE.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,89 @@
+//! The same where there is no epoll: the runtime's reactor.
+
+use super::{Left, Outcome, Way};
+use async_io::Async;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{ready, Context, Poll};
+
+pub struct Source<T: AsFd> {
+    io: Async<T>,
+    readable: AtomicBool,
+    writable: AtomicBool,
+}
+
+impl<T: AsFd> Source<T> {
+    /// `ready` for nothing at first, or for what is likely to succeed at once.
+    pub fn new(io: T, ready: &[Way]) -> io::Result<Self> {
+        Ok(Self {
+            io: Async::new_nonblocking(io)?,
+            readable: AtomicBool::new(ready.contains(&Way::Read)),
+            writable: AtomicBool::new(ready.contains(&Way::Write)),
+        })
+    }
+
+    pub fn get_ref(&self) -> &T {
+        self.io.get_ref()
+    }
+
+    /// Closing it is enough here.
+    pub fn withdraw(&self) {}
+
+    fn flag(&self, way: Way) -> &AtomicBool {
+        match way {
+            Way::Read => &self.readable,
+            Way::Write => &self.writable,
+        }
+    }
+
+    /// Ready when a call is likely not to block.
+    pub fn poll_ready(&self, way: Way, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.flag(way).load(Ordering::SeqCst) {
+            ready!(match way {
+                Way::Read => self.io.poll_readable(cx),
+                Way::Write => self.io.poll_writable(cx),
+            })?;
+            self.flag(way).store(true, Ordering::SeqCst);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Makes a call; nobody is told of what would not block before there is somebody who waits.
+    pub fn attempt<R>(&self, way: Way, call: impl FnOnce(&T) -> Outcome<R>) -> io::Result<R> {
+        let outcome = call(self.get_ref());
+        let more = match &outcome {
+            Ok((_, left)) => *left == Left::More,
+            Err(e) => e.kind() != io::ErrorKind::WouldBlock,
+        };
+        self.flag(way).store(more, Ordering::SeqCst);
+        outcome.map(|(result, _)| result)
+    }
+}
+
+impl<T: AsFd + fmt::Debug> fmt::Debug for Source<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get_ref().fmt(f)
+    }
+}
+
+/// A task; its turns need not be counted here.
+pub struct Ran;
+
+impl Ran {
+    #[allow(clippy::new_ret_no_self)]
+    pub fn new<F: Future>(task: F) -> F {
+        task
+    }
+}
+
+/// Nothing has to be known of it here.
+pub struct Elsewhere(());
+
+impl Elsewhere {
+    pub fn begin() -> Self {
+        Self(())
+    }
+}

@@ -1,0 +1,137 @@
+//! What gt costs, in system calls: they are most of its time, and their number, unlike the time
+//! they take, is the same on every machine.
+//!
+//! A machine that is busy with other things adds calls and takes none away: where gt finds
+//! nothing to do for a moment, it goes to sleep and has to be woken. So of a few tries the best one
+//! counts. The bounds are half as much again as what is needed.
+
+#![cfg(all(feature = "server", feature = "client"))]
+
+mod common;
+
+use common::gt::{client_of_id1, server_of_id1, Gt};
+use common::process::Process;
+use common::scratch::Scratch;
+use common::service::{assert_echo, assert_echo_at, echo, Service};
+use common::visitor::connect;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::process::Command;
+
+const TRIES: u32 = 5;
+
+/// A server and a client with one TCP service that echoes.
+struct Tunnel {
+    server: Gt,
+    client: Gt,
+    port: SocketAddr,
+    _service: Service,
+}
+
+impl Tunnel {
+    fn start() -> Self {
+        let service = echo();
+        let mut server = server_of_id1("-tcpNumber 1 -tcpRange 1024-65535");
+        let mut client = client_of_id1(
+            server.addr(),
+            &format!("-local tcp://{} -remoteTCPRandom", service.addr),
+        );
+        let port = ([127, 0, 0, 1], client.wait_for_port(0)).into();
+        assert_echo_at(port);
+        Self {
+            server,
+            client,
+            port,
+            _service: service,
+        }
+    }
+
+    /// The calls of server and client together, by name, while `work` is done.
+    fn calls(&self, work: impl FnOnce()) -> HashMap<String, u32> {
+        let scratch = Scratch::new();
+        let out = scratch.join("calls");
+        let mut command = Command::new("strace");
+        command
+            .args(["-f", "-c", "-U", "calls,name", "-o"])
+            .arg(&out);
+        for gt in [&self.server, &self.client] {
+            command.args(["-p", &gt.pid().to_string()]);
+        }
+        let mut strace = Process::spawn("strace", scratch, &mut command);
+        strace.wait_for_lines(" attached", 2);
+        work();
+        strace.signal("INT");
+        strace.exit();
+        let table = std::fs::read_to_string(out).expect("read what strace counted");
+        table
+            .lines()
+            .filter_map(|line| {
+                let (calls, name) = line.trim().split_once(' ')?;
+                Some((name.trim().to_owned(), calls.parse().ok()?))
+            })
+            .collect()
+    }
+
+    /// Fails if `work` takes more calls than `most` for each of `times` in every try.
+    fn assert_cheap(&self, times: u32, most: f32, work: impl Fn()) {
+        let mut tries = Vec::new();
+        for _ in 0..TRIES {
+            let calls = self.calls(&work);
+            let each = calls["total"] as f32 / times as f32;
+            if each <= most {
+                return;
+            }
+            tries.push((each, calls));
+        }
+        panic!("more than {most} system calls each time: {tries:#?}");
+    }
+}
+
+fn ask(visitor: &mut std::net::TcpStream, times: u32) {
+    for _ in 0..times {
+        assert_echo(visitor, &[7; 100]);
+    }
+}
+
+#[test]
+fn a_request_and_its_answer_are_read_once_and_written_once_at_each_end() {
+    const TIMES: u32 = 500;
+    let tunnel = Tunnel::start();
+    let mut visitor = connect(tunnel.port);
+    ask(&mut visitor, 1);
+    let calls = tunnel.calls(|| ask(&mut visitor, TIMES));
+    // Two ends, two directions, and a few pings.
+    for name in ["recvfrom", "sendto"] {
+        let calls = calls[name];
+        assert!(calls >= 4 * TIMES, "{calls} calls of {name} were counted");
+        assert!(calls <= 4 * TIMES + TIMES / 4, "{calls} calls of {name}");
+    }
+}
+
+#[test]
+fn a_lone_visitor_costs_little_more_than_reading_and_writing() {
+    let tunnel = Tunnel::start();
+    tunnel.assert_cheap(500, 20.0, || ask(&mut connect(tunnel.port), 500));
+}
+
+#[test]
+fn visitors_at_the_same_time_share_the_waiting() {
+    let tunnel = Tunnel::start();
+    tunnel.assert_cheap(8 * 200, 12.0, || {
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| ask(&mut connect(tunnel.port), 200));
+            }
+        });
+    });
+}
+
+#[test]
+fn a_new_connection_costs_little_more_than_opening_and_closing_it() {
+    let tunnel = Tunnel::start();
+    tunnel.assert_cheap(200, 60.0, || {
+        for _ in 0..200 {
+            assert_echo_at(tunnel.port);
+        }
+    });
+}
