@@ -338,10 +338,10 @@ impl Peer {
                     return;
                 };
                 match sctp.handle(now, SOMEWHERE, None, bytes.freeze()) {
-                    Some((handle, DatagramEvent::NewAssociation(association))) => {
-                        if self.association.is_none() {
-                            self.association = Some((handle, association));
-                        }
+                    Some((handle, DatagramEvent::NewAssociation(association)))
+                        if self.association.is_none() =>
+                    {
+                        self.association = Some((handle, association));
                     }
                     Some((handle, DatagramEvent::AssociationEvent(event))) => {
                         if let Some((ours, association)) = &mut self.association {
@@ -438,13 +438,11 @@ impl Peer {
                 break;
             };
             match event {
-                SctpEvent::Connected => {
-                    if self.state == State::Connecting {
-                        self.state = State::Connected;
-                        self.idle_since = now;
-                        let most = association.negotiated_max_streams();
-                        self.ids = most.unwrap_or(self.ids);
-                    }
+                SctpEvent::Connected if self.state == State::Connecting => {
+                    self.state = State::Connected;
+                    self.idle_since = now;
+                    let most = association.negotiated_max_streams();
+                    self.ids = most.unwrap_or(self.ids);
                 }
                 SctpEvent::HandshakeFailed { .. } => self.end("no SCTP association came about"),
                 // The peer has reset the channel, or the association is gone.
