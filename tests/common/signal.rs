@@ -57,7 +57,9 @@ impl Signal {
             Layer::Plain => message,
             Layer::Chunks => chunk(&message),
         };
-        self.stream.write_all(&chunk(&body)).expect("send a message");
+        self.stream
+            .write_all(&chunk(&body))
+            .expect("send a message");
     }
 
     /// Ends the body.

@@ -6,9 +6,9 @@ use super::{eventually, PATIENCE};
 use bytes::BytesMut;
 use serde_json::{json, Value};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::runtime::Runtime;
-use webrtc::data_channel::{DataChannel, DataChannelEvent};
+use webrtc::data_channel::{DataChannel, DataChannelEvent, RTCDataChannelState};
 use webrtc::peer_connection::{
     PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCIceCandidateInit,
     RTCSessionDescription,
@@ -43,6 +43,8 @@ impl PeerConnectionEventHandler for NotTold {}
 /// A data channel of it.
 pub struct Channel {
     inner: Arc<dyn DataChannel>,
+    /// What has come and was not asked for yet.
+    rest: Mutex<Vec<u8>>,
     runtime: Arc<Runtime>,
 }
 
@@ -134,14 +136,13 @@ impl Peer {
         let offer = signal.next().expect("an offer");
         assert_eq!(offer["type"], "offer", "{offer}");
         let sdp = offer["sdp"].as_str().expect("an sdp").to_owned();
-        let answer = self.runtime().block_on(async {
+        self.runtime().block_on(async {
             let offer = RTCSessionDescription::offer(sdp).expect("an offer");
             let connection = &self.connection;
             connection.set_remote_description(offer).await.expect("it");
             let answer = connection.create_answer(None).await.expect("an answer");
             connection.set_local_description(answer).await.expect("it");
         });
-        let () = answer;
         let answer = self.local();
         let number = self.take_candidates(&mut signal).expect("a number");
         let lines = format!("WebRTC-OP: resp-answer\r\nWebRTC-OP-ID: {number}\r\n");
@@ -187,16 +188,27 @@ impl Peer {
             }
             let text = message["candidate"].as_str();
             let candidate = text.unwrap_or_else(|| panic!("no candidate: {message}"));
-            let init = RTCIceCandidateInit {
-                candidate: candidate.to_owned(),
-                sdp_mid: message["sdpMid"].as_str().map(str::to_owned),
-                sdp_mline_index: Some(0),
-                ..RTCIceCandidateInit::default()
-            };
-            // It may not care for addresses of other families.
-            let _ = self.runtime().block_on(self.connection.add_ice_candidate(init));
+            self.take_candidate(candidate);
         }
         number
+    }
+
+    pub fn take_candidate(&self, candidate: &str) {
+        let init = RTCIceCandidateInit {
+            candidate: candidate.to_owned(),
+            sdp_mid: Some("0".to_owned()),
+            sdp_mline_index: Some(0),
+            ..RTCIceCandidateInit::default()
+        };
+        // It may not care for addresses of other families.
+        let added = self.connection.add_ice_candidate(init);
+        let _ = self.runtime().block_on(added);
+    }
+
+    /// A description of a peer that has something to say.
+    pub fn offer_with_channel(&self) -> String {
+        let _channel = self.channel("");
+        self.offer()
     }
 
     /// A channel that opens once the peer is connected.
@@ -205,6 +217,7 @@ impl Peer {
         let inner = self.runtime().block_on(created).expect("create a channel");
         Channel {
             inner,
+            rest: Mutex::default(),
             runtime: self.runtime().clone(),
         }
     }
@@ -239,6 +252,11 @@ impl Channel {
         event.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain for a channel"))
     }
 
+    pub fn is_open(&self) -> bool {
+        let state = self.runtime.block_on(self.inner.ready_state());
+        state.is_ok_and(|state| state == RTCDataChannelState::Open)
+    }
+
     pub fn wait_open(&self) {
         match self.event() {
             Some(DataChannelEvent::OnOpen) => {}
@@ -261,6 +279,20 @@ impl Channel {
         }
     }
 
+    /// Sends one message, however long it takes until there is room.
+    pub fn send_patiently(&self, message: &[u8]) {
+        let sent = self.runtime.block_on(self.inner.send(message.into()));
+        sent.expect("send");
+    }
+
+    /// Waits until the other end has acknowledged all.
+    pub fn wait_sent(&self) {
+        eventually("all to be acknowledged", || {
+            let left = self.runtime.block_on(self.inner.outstanding_bytes());
+            (left.expect("ask how much is left") == 0).then_some(())
+        });
+    }
+
     /// The next message; none at the channel's end.
     pub fn next(&self) -> Option<Vec<u8>> {
         loop {
@@ -277,20 +309,22 @@ impl Channel {
 
     /// Reads so many bytes.
     pub fn read(&self, count: usize) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        while bytes.len() < count {
+        let mut rest = self.rest.lock().unwrap();
+        while rest.len() < count {
             match self.next() {
-                Some(more) => bytes.extend(more),
-                None => panic!("the channel has ended after {} bytes", bytes.len()),
+                Some(more) => rest.extend(more),
+                None => panic!("the channel has ended after {} bytes", rest.len()),
             }
         }
-        assert_eq!(bytes.len(), count, "more than was asked for");
-        bytes
+        let more = rest.split_off(count);
+        std::mem::replace(&mut rest, more)
     }
 
     /// Reads as far as the end.
     pub fn read_to_end(&self) -> Vec<u8> {
-        std::iter::from_fn(|| self.next()).flatten().collect()
+        let mut bytes = std::mem::take(&mut *self.rest.lock().unwrap());
+        bytes.extend(std::iter::from_fn(|| self.next()).flatten());
+        bytes
     }
 
     pub fn close(&self) {
