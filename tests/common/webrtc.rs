@@ -258,9 +258,12 @@ impl Channel {
     }
 
     pub fn wait_open(&self) {
-        match self.event() {
-            Some(DataChannelEvent::OnOpen) => {}
-            other => panic!("a channel should open: {other:?}"),
+        loop {
+            match self.event() {
+                Some(DataChannelEvent::OnOpen) => return,
+                Some(DataChannelEvent::OnBufferedAmountLow) => {}
+                other => panic!("a channel should open: {other:?}"),
+            }
         }
     }
 

@@ -559,11 +559,9 @@ impl Peer {
             let Some((_, association)) = &mut self.association else {
                 return;
             };
-            if self
-                .channels
-                .get(&id)
-                .is_some_and(|channel| channel.waiting >= IN)
-            {
+            // The peer may use the number again before whoever had the last channel has let go.
+            let waits = |channel: &Channel| channel.waiting >= IN || channel.phase == Phase::Closed;
+            if self.channels.get(&id).is_some_and(waits) {
                 return;
             }
             let Ok(mut stream) = association.stream(id) else {
@@ -610,7 +608,7 @@ impl Peer {
                     let Ok(bytes) = message.to_payload(most) else {
                         // It was told how much we take.
                         let _ = stream.close(now);
-                        channel.phase = Phase::Closed;
+                        channel.phase = Phase::Closing;
                         channel.wake();
                         return;
                     };
@@ -801,6 +799,8 @@ impl Peer {
             self.take_in(id, now);
         }
         self.forget(id);
+        // The next one of this number may be there already.
+        self.take_in(id, now);
         if self.channels.is_empty() {
             self.idle_since = now;
         }
@@ -834,3 +834,6 @@ fn candidate(addr: SocketAddr) -> CandidateConfig {
         ..CandidateConfig::default()
     }
 }
+
+#[cfg(test)]
+mod tests;
