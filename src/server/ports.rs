@@ -235,6 +235,7 @@ fn candidates(rules: &[TcpRule], rule: usize) -> impl Iterator<Item = u16> {
 mod tests {
     use super::*;
     use crate::config::PortRange;
+    use std::collections::BTreeSet;
     use std::os::fd::AsFd;
 
     fn rule(number: u32, first: u16, last: u16) -> TcpRule {
@@ -370,11 +371,9 @@ mod tests {
     #[test]
     fn every_port_of_a_small_range_is_tried() {
         let rules = [rule(0, 100, 109)];
-        let tried: std::collections::HashSet<u16> = candidates(&rules, 0).collect();
-        assert_eq!(
-            tried,
-            (100..=109).collect::<std::collections::HashSet<u16>>()
-        );
+        let tried: BTreeSet<u16> = candidates(&rules, 0).collect();
+        let all: BTreeSet<u16> = (100..=109).collect();
+        assert_eq!(tried, all);
         assert_eq!(candidates(&[rule(0, 1, 65535)], 0).count(), TRIES as usize);
     }
 }

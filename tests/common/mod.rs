@@ -20,9 +20,13 @@ pub mod samples;
 pub mod scratch;
 pub mod sentry;
 pub mod service;
+#[cfg(feature = "p2p")]
+pub mod signal;
 pub mod smbd;
 pub mod sshd;
 pub mod visitor;
+#[cfg(feature = "p2p")]
+pub mod webrtc;
 pub mod websocket;
 
 use std::time::{Duration, Instant};

@@ -133,6 +133,15 @@ impl Process {
         std::fs::read_dir(path).expect("count descriptors").count()
     }
 
+    /// Memory that it has, in KiB.
+    pub fn rss(&self) -> usize {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("read a status");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+        kib.unwrap_or_else(|| panic!("no VmRSS in {status}"))
+    }
+
     /// How many of its first `most` descriptors are free.
     pub fn free_fds(&self, most: usize) -> usize {
         let path = format!("/proc/{}/fd", self.child.id());

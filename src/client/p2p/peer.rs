@@ -544,6 +544,10 @@ impl Peer {
 
     /// Opens a channel to the peer.
     pub fn open(&mut self, label: &str, now: Instant) -> Option<u16> {
+        self.open_as(label, CREDITED, now)
+    }
+
+    fn open_as(&mut self, label: &str, protocol: &str, now: Instant) -> Option<u16> {
         if self.state != State::Connected || !self.has_ids() || self.channels.len() >= CHANNELS {
             return None;
         }
@@ -552,7 +556,7 @@ impl Peer {
         let id = self.next_id;
         let config = DataChannelConfig {
             label: label.to_owned(),
-            protocol: CREDITED.to_owned(),
+            protocol: protocol.to_owned(),
             ..DataChannelConfig::default()
         };
         association
@@ -565,7 +569,7 @@ impl Peer {
         self.next_id = self.next_id.saturating_add(2);
         let channel = Channel {
             dialing: true,
-            credits: Some(Credits::default()),
+            credits: (protocol == CREDITED).then(Credits::default),
             ..Channel::default()
         };
         self.channels.insert(id, channel);
@@ -578,7 +582,9 @@ impl Peer {
             let Some((_, association)) = &mut self.association else {
                 return;
             };
-            if self.channels.get(&id).is_some_and(Channel::is_full) {
+            // The peer may use the number again before whoever had the last channel has let go.
+            let waits = |channel: &Channel| channel.is_full() || channel.phase == Phase::Closed;
+            if self.channels.get(&id).is_some_and(waits) {
                 return;
             }
             let Ok(mut stream) = association.stream(id) else {
@@ -653,7 +659,7 @@ impl Peer {
                     let Ok(bytes) = message.to_payload(most) else {
                         // It was told how much we take.
                         let _ = stream.close(now);
-                        channel.phase = Phase::Closed;
+                        channel.phase = Phase::Closing;
                         channel.wake();
                         return;
                     };
@@ -861,6 +867,13 @@ impl Peer {
         }
     }
 
+    /// Whether the peer has ended a channel, or is gone.
+    #[cfg(test)]
+    fn is_closed(&self, id: u16) -> bool {
+        let channel = self.channels.get(&id);
+        channel.is_none_or(|channel| channel.phase == Phase::Closed)
+    }
+
     /// Nobody reads or writes a channel any more.
     pub fn drop_channel(&mut self, id: u16, now: Instant) {
         self.finish(id);
@@ -873,6 +886,8 @@ impl Peer {
             self.take_in(id, now);
         }
         self.forget(id);
+        // The next one of this number may be there already.
+        self.take_in(id, now);
         if self.channels.is_empty() {
             self.idle_since = now;
         }
@@ -923,3 +938,6 @@ fn candidate(addr: SocketAddr) -> CandidateConfig {
         ..CandidateConfig::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

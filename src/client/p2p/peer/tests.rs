@@ -1,0 +1,424 @@
+//! Two peers joined by queues in memory, with a clock that runs as fast as they work.
+
+use super::*;
+use futures_lite::future::poll_once;
+use std::future::poll_fn;
+
+const KIB: usize = 1024;
+/// How long a datagram is on its way.
+const WAY: Duration = Duration::from_millis(10);
+/// Where the offering end is, and the other.
+const PLACES: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 1000),
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 2000),
+];
+/// The ends' indices.
+const OFFERS: usize = 0;
+const ANSWERS: usize = 1;
+
+struct Pair {
+    ends: [Peer; 2],
+    now: Instant,
+    /// Datagrams on their way: when they arrive, at whom.
+    way: VecDeque<(Instant, usize, BytesMut)>,
+    /// Of ten thousand datagrams so many get lost,
+    loss: u32,
+    /// by this.
+    seed: u32,
+}
+
+/// Asks once, as a task that is not there to be woken.
+fn ask<T>(probe: impl FnMut(&mut Context<'_>) -> Poll<T> + Unpin) -> Option<T> {
+    futures_lite::future::block_on(poll_once(poll_fn(probe)))
+}
+
+impl Pair {
+    /// Two that know each other, with the answer as `change` makes it.
+    fn new(change: impl FnOnce(&mut Description)) -> Pair {
+        let now = Instant::now();
+        let identities = [Identity::new().unwrap(), Identity::new().unwrap()];
+        let mut ends = [true, false].map(|offers| {
+            let identity = &identities[usize::from(!offers)];
+            Peer::new(identity, offers, now).unwrap()
+        });
+        let told: Vec<String> = (0..2)
+            .map(|end| ends[end].add_host(PLACES[end]).unwrap())
+            .collect();
+        let offer = ends[OFFERS].describe(&identities[OFFERS], sdp::offer);
+        let offer = Description::parse(&offer).unwrap();
+        let side = offer.side_of_answer();
+        let answer = ends[ANSWERS].describe(&identities[ANSWERS], |ours| offer.answer(ours, side));
+        let mut answer = Description::parse(&answer).unwrap();
+        change(&mut answer);
+        let [a, b] = &mut ends;
+        b.connect(&identities[ANSWERS], &offer, side, now).unwrap();
+        b.add_remote(&told[OFFERS]);
+        let side = answer.side_of_offer();
+        a.connect(&identities[OFFERS], &answer, side, now).unwrap();
+        a.add_remote(&told[ANSWERS]);
+        Pair {
+            ends,
+            now,
+            way: VecDeque::new(),
+            loss: 0,
+            seed: 1,
+        }
+    }
+
+    fn connected() -> Pair {
+        let mut pair = Pair::new(|_| {});
+        let connected = |pair: &mut Pair| {
+            let is = |end: &Peer| *end.state() == State::Connected;
+            pair.ends.iter().all(is)
+        };
+        assert!(pair.run(Duration::from_secs(10), connected));
+        pair
+    }
+
+    fn is_lost(&mut self) -> bool {
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 17;
+        self.seed ^= self.seed << 5;
+        self.seed % 10_000 < self.loss
+    }
+
+    /// Lets everything happen that is due, and then the time pass until something is.
+    fn step(&mut self) {
+        for end in 0..2 {
+            self.ends[end].pump(self.now);
+            while let Some(datagram) = self.ends[end].out().pop_front() {
+                let arrives = datagram.to == PLACES[1 - end] && !self.is_lost();
+                if arrives {
+                    let at = self.now + WAY;
+                    self.way.push_back((at, 1 - end, datagram.bytes));
+                }
+            }
+        }
+        let arrival = self.way.front().map(|(at, ..)| *at);
+        // As its task does, nobody asks one that is over.
+        let [a, b] = self.ends.each_mut().map(|end| match end.state() {
+            State::Over(_) => None,
+            _ => end.deadline(),
+        });
+        let due = [arrival, a, b];
+        // Nothing is where both are over.
+        let later = self.now + Duration::from_secs(1);
+        let next = due.into_iter().flatten().min().unwrap_or(later);
+        // What is due now and was not done has a moment to come.
+        self.now = next.max(self.now + Duration::from_micros(10));
+        while self.way.front().is_some_and(|(at, ..)| *at <= self.now) {
+            let Some((_, end, bytes)) = self.way.pop_front() else {
+                break;
+            };
+            let (to, from) = (PLACES[end], PLACES[1 - end]);
+            self.ends[end].receive(to, from, &bytes, self.now);
+        }
+    }
+
+    /// Goes on until `done` says so, after every step; false if that takes longer than `limit`.
+    fn run(&mut self, limit: Duration, mut done: impl FnMut(&mut Pair) -> bool) -> bool {
+        let end = self.now + limit;
+        while self.now < end {
+            if done(self) {
+                return true;
+            }
+            self.step();
+        }
+        false
+    }
+
+    /// Lets so much time pass.
+    fn rest(&mut self, time: Duration) {
+        self.run(time, |_| false);
+    }
+
+    /// Opens a channel from one end; the other takes it.
+    fn open(&mut self, end: usize) -> u16 {
+        self.open_as(end, CREDITED)
+    }
+
+    fn open_as(&mut self, end: usize, protocol: &str) -> u16 {
+        let id = self.ends[end].open_as("label", protocol, self.now);
+        let id = id.expect("a channel");
+        let mut opened = None;
+        let taken = self.run(Duration::from_secs(60), |pair| {
+            opened = opened.take().or(pair.ends[1 - end].opened());
+            // Whoever opened it has heard of that.
+            opened.is_some() && !pair.ends[end].channels[&id].dialing
+        });
+        assert!(taken, "channel {id} did not arrive");
+        let opened = opened.expect("one that was opened");
+        assert_eq!((opened.id, &*opened.label), (id, "label"));
+        id
+    }
+
+    /// Writes as much as there is room for; returns how much of it that is.
+    fn write(&mut self, end: usize, id: u16, mut bytes: &[u8]) -> usize {
+        let all = bytes.len();
+        while !bytes.is_empty() {
+            let peer = &mut self.ends[end];
+            let Some(room) = ask(|cx| peer.poll_room(id, cx)) else {
+                break;
+            };
+            let room = room.expect("an open channel").min(bytes.len());
+            let (piece, rest) = bytes.split_at(room);
+            assert!(self.ends[end].write(id, Bytes::copy_from_slice(piece), self.now));
+            bytes = rest;
+        }
+        all - bytes.len()
+    }
+
+    /// Reads what has come; true at the channel's end.
+    fn read(&mut self, end: usize, id: u16, to: &mut Vec<u8>) -> bool {
+        let (peer, now) = (&mut self.ends[end], self.now);
+        while let Some(read) = ask(|cx| peer.poll_read(id, cx, now)) {
+            match read {
+                Some(bytes) => to.extend_from_slice(&bytes),
+                None => return true,
+            }
+        }
+        false
+    }
+
+    /// Sends bytes both ways at once, and checks that they arrive as they were.
+    fn exchange(&mut self, id: u16, count: usize) {
+        let sent = [numbers(count, 3), numbers(count, 5)];
+        let mut at = [0; 2];
+        let mut got = [Vec::new(), Vec::new()];
+        let done = self.run(Duration::from_secs(900), |pair| {
+            for end in 0..2 {
+                at[end] += pair.write(end, id, &sent[end][at[end]..]);
+                assert!(!pair.read(end, id, &mut got[end]), "it has ended");
+            }
+            got[0].len() >= count && got[1].len() >= count
+        });
+        assert!(done, "{:?} of {count} bytes", got.map(|got| got.len()));
+        assert!(got[1] == sent[0] && got[0] == sent[1], "the bytes differ");
+    }
+}
+
+/// Bytes in which a piece that is lost, doubled or moved is seen.
+fn numbers(count: usize, step: u32) -> Vec<u8> {
+    let numbers = (0..).map(|n: u32| n.wrapping_mul(step).to_be_bytes());
+    numbers.flatten().take(count).collect()
+}
+
+#[test]
+fn two_peers_connect_and_carry_bytes_both_ways_at_once() {
+    let mut pair = Pair::connected();
+    for end in [OFFERS, ANSWERS, OFFERS] {
+        let id = pair.open(end);
+        pair.exchange(id, 1024 * KIB);
+    }
+}
+
+#[test]
+fn a_way_that_loses_datagrams_still_delivers_everything_in_order() {
+    for seed in 1..=4 {
+        let mut pair = Pair::connected();
+        (pair.seed, pair.loss) = (seed, 50);
+        let id = pair.open(OFFERS);
+        pair.exchange(id, 512 * KIB);
+    }
+}
+
+#[test]
+fn datagrams_that_are_lost_do_not_keep_peers_from_connecting() {
+    for seed in 1..=20 {
+        let mut pair = Pair::new(|_| {});
+        (pair.seed, pair.loss) = (seed, 50);
+        let connected = pair.run(Duration::from_secs(120), |pair| {
+            let is = |end: &Peer| *end.state() == State::Connected;
+            pair.ends.iter().all(is)
+        });
+        let states = pair.ends.each_ref().map(Peer::state);
+        assert!(connected, "seed {seed}: {states:?}");
+    }
+}
+
+#[test]
+fn what_was_written_before_the_end_arrives_before_the_end() {
+    for loss in [0, 100] {
+        let mut pair = Pair::connected();
+        let id = pair.open(OFFERS);
+        pair.loss = loss;
+        for (end, id) in [(OFFERS, id), (ANSWERS, pair.open(ANSWERS))] {
+            let bytes = numbers(100 * KIB, 7);
+            let (mut at, mut got) = (0, Vec::new());
+            let ended = pair.run(Duration::from_secs(600), |pair| {
+                at += pair.write_unless_done(end, id, &bytes, at);
+                pair.read(1 - end, id, &mut got)
+            });
+            assert!(ended, "{} bytes and no end", got.len());
+            assert!(got == bytes, "{} bytes came", got.len());
+            for end in 0..2 {
+                pair.ends[end].drop_channel(id, pair.now);
+            }
+            let forgotten = |pair: &mut Pair| {
+                let has = |end: &Peer| end.channels.contains_key(&id);
+                !pair.ends.iter().any(has)
+            };
+            assert!(pair.run(Duration::from_secs(60), forgotten));
+        }
+    }
+}
+
+impl Pair {
+    /// Writes on from `at`, and says that this is all when it is.
+    fn write_unless_done(&mut self, end: usize, id: u16, bytes: &[u8], at: usize) -> usize {
+        if at == bytes.len() {
+            return 0;
+        }
+        let n = self.write(end, id, &bytes[at..]);
+        if at + n == bytes.len() {
+            self.ends[end].finish(id);
+        }
+        n
+    }
+}
+
+/// Over a channel of this protocol.
+fn nobody_reads(protocol: &str, share: usize, most: usize) {
+    let mut pair = Pair::connected();
+    let id = pair.open_as(OFFERS, protocol);
+    let bytes = numbers(4096 * KIB, 9);
+    let mut at = 0;
+    pair.run(Duration::from_secs(20), |pair| {
+        at += pair.write(OFFERS, id, &bytes[at..]);
+        let out = pair.ends[OFFERS].channels[&id].outstanding;
+        assert!(out <= OUT, "{out} bytes are not acknowledged");
+        let waiting = pair.ends[ANSWERS].channels[&id].waiting;
+        assert!(waiting <= share, "{waiting} bytes wait");
+        false
+    });
+    assert!((IN..=most).contains(&at), "{at} bytes were taken");
+    // All of it comes when somebody reads.
+    let mut got = Vec::new();
+    let done = pair.run(Duration::from_secs(600), |pair| {
+        at += pair.write_unless_done(OFFERS, id, &bytes, at);
+        pair.read(ANSWERS, id, &mut got)
+    });
+    assert!(done, "{} bytes came", got.len());
+    assert!(got == bytes, "{} bytes came", got.len());
+}
+
+#[test]
+fn a_channel_that_nobody_reads_holds_its_share_and_no_more() {
+    let share = IN + MAX_MESSAGE_OUT;
+    nobody_reads("", share, OUT + share + RECEIVE as usize);
+}
+
+#[test]
+fn a_channel_with_credit_that_nobody_reads_holds_its_window() {
+    nobody_reads(CREDITED, WINDOW, WINDOW);
+}
+
+#[test]
+fn little_is_on_its_way_to_a_peer_until_it_has_shown_that_it_keeps_up() {
+    let mut pair = Pair::connected();
+    let id = pair.open(OFFERS);
+    assert_eq!(pair.ends[OFFERS].window, FIRST_WINDOW);
+    let bytes = numbers(6 * 1024 * KIB, 11);
+    let first = pair.write(OFFERS, id, &bytes);
+    assert_eq!(first, FIRST_WINDOW);
+    let (mut at, mut got) = (first, Vec::new());
+    let done = pair.run(Duration::from_secs(600), |pair| {
+        at += pair.write(OFFERS, id, &bytes[at..]);
+        let peer = &pair.ends[OFFERS];
+        assert!(peer.outstanding <= peer.window, "{}", peer.outstanding);
+        pair.read(ANSWERS, id, &mut got);
+        got.len() == bytes.len()
+    });
+    assert!(done && got == bytes, "{} bytes came", got.len());
+    assert_eq!(
+        (pair.ends[OFFERS].window, pair.ends[OFFERS].losses),
+        (MOST_WINDOW, 0)
+    );
+}
+
+#[test]
+fn the_next_channel_of_a_number_waits_until_the_last_one_has_been_let_go() {
+    let mut pair = Pair::connected();
+    let id = pair.open(OFFERS);
+    pair.exchange(id, KIB);
+    pair.ends[OFFERS].drop_channel(id, pair.now);
+    let ended = |pair: &mut Pair| {
+        let gone = !pair.ends[OFFERS].channels.contains_key(&id);
+        gone && pair.ends[ANSWERS].is_closed(id)
+    };
+    assert!(pair.run(Duration::from_secs(60), ended));
+    // As other implementations do.
+    pair.ends[OFFERS].next_id = id;
+    assert_eq!(pair.ends[OFFERS].open("again", pair.now), Some(id));
+    pair.rest(Duration::from_secs(1));
+    assert!(pair.ends[ANSWERS].opened().is_none(), "the last is there");
+    assert!(pair.read(ANSWERS, id, &mut Vec::new()));
+    pair.ends[ANSWERS].drop_channel(id, pair.now);
+    let opened = pair.ends[ANSWERS].opened().expect("the next one");
+    assert_eq!((opened.id, &*opened.label), (id, "again"));
+    pair.exchange(id, 100 * KIB);
+}
+
+#[test]
+fn who_is_not_who_the_description_says_never_connects() {
+    let mut pair = Pair::new(|answer| answer.fingerprint = "00".to_owned());
+    let connected = pair.run(Duration::from_secs(130), |pair| {
+        *pair.ends[OFFERS].state() == State::Connected
+    });
+    assert!(!connected);
+    assert_ne!(*pair.ends[ANSWERS].state(), State::Connected);
+}
+
+#[test]
+fn a_peer_that_falls_silent_is_over_and_its_channels_end() {
+    let mut pair = Pair::connected();
+    let id = pair.open(OFFERS);
+    pair.exchange(id, KIB);
+    pair.loss = 10_000;
+    let over = pair.run(Duration::from_secs(60), |pair| {
+        let is = |end: &Peer| matches!(end.state(), State::Over(_));
+        pair.ends.iter().all(is)
+    });
+    assert!(over);
+    for end in 0..2 {
+        assert!(pair.read(end, id, &mut Vec::new()), "it should end");
+        assert!(ask(|cx| pair.ends[end].poll_room(id, cx)).is_some_and(|it| it.is_none()));
+    }
+}
+
+#[test]
+fn a_peer_that_says_goodbye_is_over_at_the_other_end() {
+    let mut pair = Pair::connected();
+    pair.ends[OFFERS].close(pair.now);
+    while let Some(datagram) = pair.ends[OFFERS].out().pop_front() {
+        pair.way.push_back((pair.now, ANSWERS, datagram.bytes));
+    }
+    let over = pair.run(Duration::from_secs(2), |pair| {
+        matches!(pair.ends[ANSWERS].state(), State::Over(_))
+    });
+    assert!(over);
+}
+
+#[test]
+fn of_many_candidates_a_few_are_tried() {
+    let mut pair = Pair::new(|_| {});
+    for port in 1..10_000 {
+        let line = format!("candidate:{port} 1 udp 1 192.0.2.7 {port} typ host");
+        pair.ends[OFFERS].add_remote(&line);
+    }
+    let tried = pair.ends[OFFERS].agent.get_remote_candidates().len();
+    assert!(tried <= REMOTE_CANDIDATES, "{tried}");
+}
+
+#[test]
+fn a_peer_opens_so_many_channels_and_no_more() {
+    let mut pair = Pair::connected();
+    for _ in 0..CHANNELS {
+        let opened = pair.ends[OFFERS].open("", pair.now);
+        assert!(opened.is_some());
+    }
+    assert_eq!(pair.ends[OFFERS].open("", pair.now), None);
+    pair.rest(Duration::from_secs(5));
+    let opened = std::iter::from_fn(|| pair.ends[ANSWERS].opened()).count();
+    assert_eq!(opened, CHANNELS);
+}
