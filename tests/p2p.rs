@@ -259,7 +259,7 @@ fn peers_come_to_a_port_of_the_range_and_a_range_that_is_taken_is_told() {
         "-webrtcMinPort {port} -webrtcMaxPort {port} -local http://{}",
         echo.addr
     );
-    let mut ends = ends(&options);
+    let ends = ends(&options);
     for _ in 0..2 {
         let peer = Peer::new();
         let channel = peer.channel("");
