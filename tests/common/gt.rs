@@ -76,6 +76,13 @@ impl Gt {
         Gt::spawn("gt server", command, line)
     }
 
+    /// Starts `gt` with these words in a network namespace.
+    pub fn within(namespace: &str, line: &str) -> Gt {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace, GT]);
+        Gt::spawn("gt", command, line)
+    }
+
     /// Starts what `command` runs, with these words after its own.
     pub fn spawn(name: &str, mut command: Command, line: &str) -> Gt {
         let scratch = Scratch::new();

@@ -5,13 +5,16 @@ use super::signal::{candidate, Layer, Signal};
 use super::{eventually, PATIENCE};
 use bytes::BytesMut;
 use serde_json::{json, Value};
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Runtime;
 use webrtc::data_channel::{DataChannel, DataChannelEvent, RTCDataChannelState};
 use webrtc::peer_connection::{
-    PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCIceCandidateInit,
-    RTCSessionDescription,
+    PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
+    RTCIceCandidateInit, RTCIceGatheringState, RTCIceServer, RTCSessionDescription,
 };
 
 /// Bytes of one message that all peers take.
@@ -32,13 +35,29 @@ pub const PLAIN: How = How {
 
 pub struct Peer {
     connection: Arc<dyn PeerConnection>,
+    gathered: Gathered,
     runtime: Option<Arc<Runtime>>,
 }
 
-/// Everything is asked for.
-struct NotTold;
+/// Whether all addresses are known.
+#[derive(Clone, Default)]
+struct Gathered(Arc<AtomicBool>);
 
-impl PeerConnectionEventHandler for NotTold {}
+impl PeerConnectionEventHandler for Gathered {
+    fn on_ice_gathering_state_change<'a, 'b>(
+        &'a self,
+        state: RTCIceGatheringState,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'b>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        if state == RTCIceGatheringState::Complete {
+            self.0.store(true, Ordering::SeqCst);
+        }
+        Box::pin(async {})
+    }
+}
 
 /// A data channel of it.
 pub struct Channel {
@@ -51,19 +70,35 @@ pub struct Channel {
 impl Peer {
     /// A peer that nobody knows yet, at an address of this machine.
     pub fn new() -> Peer {
-        Peer::at("127.0.0.1:0")
+        Peer::at("127.0.0.1:0", Vec::new())
     }
 
-    pub fn at(addr: &str) -> Peer {
+    /// A peer at this address of a machine behind a NAT, which asks a STUN server what the world
+    /// takes it for.
+    pub fn behind(addr: &str, stun: &str) -> Peer {
+        let server = RTCIceServer {
+            urls: vec![stun.to_owned()],
+            ..RTCIceServer::default()
+        };
+        Peer::at(addr, vec![server])
+    }
+
+    fn at(addr: &str, stun: Vec<RTCIceServer>) -> Peer {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .expect("start a runtime");
+        let gathered = Gathered::default();
         let connection = runtime.block_on(async {
             PeerConnectionBuilder::new()
                 .with_udp_addrs(vec![addr.to_owned()])
-                .with_handler(Arc::new(NotTold))
+                .with_configuration(
+                    RTCConfigurationBuilder::new()
+                        .with_ice_servers(stun)
+                        .build(),
+                )
+                .with_handler(Arc::new(gathered.clone()))
                 .with_data_channel_send_buffer_limit(512 * 1024)
                 .build()
                 .await
@@ -71,6 +106,7 @@ impl Peer {
         });
         Peer {
             connection: Arc::new(connection),
+            gathered,
             runtime: Some(Arc::new(runtime)),
         }
     }
@@ -166,7 +202,8 @@ impl Peer {
         eventually("a peer to know its addresses", || {
             let description = self.runtime().block_on(self.connection.local_description());
             let sdp = description?.sdp;
-            sdp.contains("a=candidate:").then_some(sdp)
+            let is_all = self.gathered.0.load(Ordering::SeqCst);
+            (is_all && sdp.contains("a=candidate:")).then_some(sdp)
         })
     }
 

@@ -1,0 +1,117 @@
+//! A small internet in network namespaces: a place in the middle where everybody can be reached,
+//! and two homes, each behind a router that translates addresses. Needs root, ip and nft.
+
+use super::process::{run, run_ok};
+use std::process::Command;
+
+/// Where the middle is reached from everywhere.
+pub const MIDDLE: &str = "203.0.113.1";
+
+/// What a router does to UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nat {
+    /// Answers come in from where something was sent to, and from nowhere else.
+    PortRestricted,
+    /// Whatever comes to the address comes in.
+    FullCone,
+    /// Another port for every destination.
+    Symmetric,
+    /// Nothing gets through.
+    Blocked,
+}
+
+/// Dropping it takes it down again.
+pub struct Internet {
+    name: String,
+}
+
+/// Why there can be none here, if there can be none.
+pub fn missing() -> Option<String> {
+    let probe = "ip netns add gt-probe-$$ && ip netns exec gt-probe-$$ nft list tables; \
+                 code=$?; ip netns del gt-probe-$$; exit $code";
+    let output = run(Command::new("sh").args(["-c", probe]));
+    let said = String::from_utf8_lossy(&output.stderr);
+    (!output.status.success()).then(|| format!("no namespaces with nft: {}", said.trim()))
+}
+
+impl Internet {
+    /// The first home behind `a`, the second behind `b`.
+    pub fn new(a: Nat, b: Nat) -> Internet {
+        let name = format!("gt{}", std::process::id());
+        let internet = Internet { name };
+        internet.shell("ip netns add $N-middle; ip -n $N-middle link set lo up");
+        internet.home('a', 113, a);
+        internet.home('b', 114, b);
+        let forward = "ip netns exec $N-middle sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'";
+        internet.shell(forward);
+        internet
+    }
+
+    fn home(&self, home: char, net: u8, nat: Nat) {
+        let id = std::process::id();
+        self.shell(&format!(
+            "R=$N-router-{home}; H=$N-home-{home}
+             ip netns add $R; ip netns add $H
+             ip -n $R link set lo up; ip -n $H link set lo up
+             ip -n $R link add wan type veth peer name m{home}{id}
+             ip -n $R link set m{home}{id} netns $N-middle name to-{home}
+             ip -n $R link add lan type veth peer name eth0
+             ip -n $R link set eth0 netns $H
+             ip -n $N-middle addr add 203.0.{net}.1/24 dev to-{home}
+             ip -n $N-middle link set to-{home} up
+             ip -n $R addr add 203.0.{net}.2/24 dev wan; ip -n $R link set wan up
+             ip -n $R addr add 10.{net}.0.1/24 dev lan; ip -n $R link set lan up
+             ip -n $H addr add 10.{net}.0.2/24 dev eth0; ip -n $H link set eth0 up
+             ip -n $R route add default via 203.0.{net}.1
+             ip -n $H route add default via 10.{net}.0.1
+             ip netns exec $R sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'"
+        ));
+        let how = if nat == Nat::Symmetric {
+            "masquerade fully-random"
+        } else {
+            "masquerade"
+        };
+        let mut rules = format!(
+            "add table ip nat
+             add chain ip nat post {{ type nat hook postrouting priority 100; }}
+             add rule ip nat post oifname wan {how}
+             add chain ip nat pre {{ type nat hook prerouting priority -100; }}
+             add table ip filter
+             add chain ip filter forward {{ type filter hook forward priority 0; }}
+             add chain ip filter input {{ type filter hook input priority 0; }}\n"
+        );
+        rules += &match nat {
+            Nat::FullCone => {
+                format!("add rule ip nat pre iifname wan meta l4proto udp dnat to 10.{net}.0.2\n")
+            }
+            Nat::Blocked => "add rule ip filter forward meta l4proto udp drop\n".to_owned(),
+            // What nobody has asked for is dropped without a word, and remembered by nobody.
+            Nat::PortRestricted | Nat::Symmetric => {
+                "add chain ip filter raw { type filter hook prerouting priority -150; }
+                 add rule ip filter raw iifname wan ct state new meta l4proto udp drop\n"
+                    .to_owned()
+            }
+        };
+        self.shell(&format!("ip netns exec $N-router-{home} nft '{rules}'"));
+    }
+
+    fn shell(&self, script: &str) {
+        let script = format!("set -e; N={}; {script}", self.name);
+        run_ok(Command::new("sh").args(["-c", &script]));
+    }
+
+    /// The namespace of a `place`: `middle`, `home-a`, `home-b`.
+    pub fn place(&self, place: &str) -> String {
+        format!("{}-{place}", self.name)
+    }
+}
+
+impl Drop for Internet {
+    fn drop(&mut self) {
+        for place in ["middle", "router-a", "router-b", "home-a", "home-b"] {
+            let _ = Command::new("ip")
+                .args(["netns", "del", &self.place(place)])
+                .status();
+        }
+    }
+}

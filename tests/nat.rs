@@ -1,0 +1,133 @@
+//! Peers behind routers that translate addresses: which find a way to each other, and that the
+//! server's way is there where none does.
+#![cfg(feature = "p2p")]
+
+mod common;
+
+use common::gt::Gt;
+use common::nat::{missing, Internet, Nat, MIDDLE};
+use common::process::{run, Process};
+use common::scratch::Scratch;
+use common::webrtc::{Peer, PLAIN};
+use common::{eventually_within, PATIENCE};
+use std::process::Command;
+
+const HOST: &str = "id1.example.com";
+const TEXT: &str = "what is at home";
+const REQUEST: &[u8] = b"GET /it.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+
+/// The peer in the second home: this very program, in a namespace, with this test alone.
+#[test]
+#[ignore = "run by the others"]
+fn other_end() {
+    let peer = Peer::behind("10.114.0.2:0", &format!("stun:{MIDDLE}:3478"));
+    let channel = peer.channel("");
+    let server = format!("{MIDDLE}:8080").parse().expect("an address");
+    assert_eq!(peer.offer_to(server, HOST, PLAIN, |offer| offer), 200);
+    println!("the offer is taken");
+    channel.wait_open();
+    channel.send(REQUEST);
+    let answer = channel.read_to_end();
+    assert!(answer.ends_with(TEXT.as_bytes()));
+    println!("all is there");
+}
+
+struct Ends {
+    // Dropped in this order.
+    other: Process,
+    client: Gt,
+    _server: Gt,
+    internet: Internet,
+}
+
+/// A client behind `a` and a peer behind `b`; none where that cannot be had.
+fn ends(a: Nat, b: Nat) -> Option<Ends> {
+    if let Some(why) = missing() {
+        eprintln!("skipped: {why}");
+        return None;
+    }
+    let internet = Internet::new(a, b);
+    let home = Scratch::new();
+    home.file("it.txt", TEXT);
+    let mut server = Gt::within(
+        &internet.place("middle"),
+        "server -addr 0.0.0.0:8080 -stunAddr 0.0.0.0:3478 -id id1 -secret secret1",
+    );
+    server.addr();
+    server.stun_addr();
+    let mut client = Gt::within(
+        &internet.place("home-a"),
+        &format!(
+            "client -remote tcp://{MIDDLE}:8080 -remoteSTUN stun:{MIDDLE}:3478 -id id1 \
+             -secret secret1 -logLevel debug -local file://{}",
+            home.path().display()
+        ),
+    );
+    client.wait_for_tunnel();
+    let mut command = Command::new("ip");
+    let program = std::env::current_exe().expect("this program");
+    command.args(["netns", "exec", &internet.place("home-b")]);
+    command.arg(program);
+    command.args(["--exact", "other_end", "--ignored", "--nocapture"]);
+    let other = Process::spawn("the other end", home, &mut command);
+    Some(Ends {
+        other,
+        client,
+        _server: server,
+        internet,
+    })
+}
+
+fn assert_direct(a: Nat, b: Nat) {
+    let Some(mut ends) = ends(a, b) else {
+        return;
+    };
+    ends.client.wait_for("peer connected");
+    assert!(ends.other.exit().success());
+    assert_eq!(ends.other.lines_with("all is there").len(), 1);
+}
+
+fn assert_relayed(a: Nat, b: Nat) {
+    let Some(mut ends) = ends(a, b) else {
+        return;
+    };
+    ends.other.wait_for("the offer is taken");
+    // To find out that there is no way takes 20 s and more.
+    eventually_within(3 * PATIENCE, "the search for a way to end", || {
+        let gone = ends.client.lines_with("peer gone: ");
+        (!gone.is_empty()).then_some(())
+    });
+    assert_eq!(ends.client.lines_with("peer connected").len(), 0);
+    let mut visitor = Command::new("ip");
+    visitor.args([
+        "netns",
+        "exec",
+        &ends.internet.place("home-b"),
+        "curl",
+        "-s",
+    ]);
+    visitor.args(["-H", &format!("Host: {HOST}")]);
+    let output = run(visitor.arg(format!("http://{MIDDLE}:8080/it.txt")));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), TEXT);
+}
+
+#[test]
+fn two_behind_port_restricted_routers_reach_each_other() {
+    assert_direct(Nat::PortRestricted, Nat::PortRestricted);
+}
+
+#[test]
+fn one_behind_a_full_cone_is_reached_from_everywhere() {
+    assert_direct(Nat::FullCone, Nat::PortRestricted);
+    assert_direct(Nat::FullCone, Nat::Symmetric);
+}
+
+#[test]
+fn where_udp_is_blocked_the_servers_way_is_there() {
+    assert_relayed(Nat::PortRestricted, Nat::Blocked);
+}
+
+#[test]
+fn between_symmetric_routers_the_servers_way_is_there() {
+    assert_relayed(Nat::Symmetric, Nat::Symmetric);
+}
