@@ -44,11 +44,6 @@ impl Ends {
         Peer::connect(self.addr, HOST, label, PLAIN)
     }
 
-    /// Sends a request with this body as it is.
-    fn raw(&self, body: &[u8]) -> u16 {
-        Signal::start(self.addr, HOST, "", Layer::Plain).send_raw(body)
-    }
-
     /// Waits until a peer is given up, for the `count`th time.
     fn wait_gone(&self, count: usize) {
         // Handshakes and searches take their time to fail, 20 s and more.
