@@ -456,3 +456,42 @@ fn a_service_that_does_not_read_makes_the_client_hold_little() {
     let got = reports.recv_timeout(PATIENCE).expect("all of it");
     assert_same(&got, &bytes);
 }
+
+/// What a page's question whether it may use a method gets.
+fn asked(addr: std::net::SocketAddr, method: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!(
+        "OPTIONS / HTTP/1.1\r\nHost: id1.localhost\r\nOrigin: http://elsewhere\r\n\
+         Access-Control-Request-Method: {method}\r\nConnection: close\r\n\r\n"
+    );
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    std::io::Read::read_to_end(&mut stream, &mut answer).unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn a_page_of_any_origin_may_ask_and_other_questions_are_for_the_service() {
+    let service = common::service::http(0, "service");
+    let folder = common::scratch::Scratch::new();
+    let locals = [
+        (format!("http://{}", service.addr), "service / "),
+        (format!("file://{}", folder.path().display()), "405"),
+    ];
+    for (local, others) in locals {
+        let mut server = common::gt::server_of_id1("");
+        let options = format!("-local {local} -remoteSTUN stun:127.0.0.1:9");
+        let _client = common::gt::client_of_id1(server.addr(), &options);
+        let answer = asked(server.addr(), "XP");
+        assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
+        for line in [
+            "Access-Control-Allow-Origin: *\r\n",
+            "Access-Control-Allow-Methods: XP\r\n",
+        ] {
+            assert!(answer.contains(line), "{answer}");
+        }
+        let answer = asked(server.addr(), "PUT");
+        assert!(answer.contains(others), "{answer}");
+    }
+}

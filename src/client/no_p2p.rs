@@ -40,7 +40,11 @@ pub async fn answer(_: &Arc<Me>, mut stream: Stream) -> io::Result<()> {
     stream.write_all(FORBIDDEN).await
 }
 
-pub async fn preflight(_: &Arc<Me>, _: &mut Stream) -> io::Result<Option<Vec<u8>>> {
+pub fn is_on(_: &Me) -> bool {
+    false
+}
+
+pub async fn preflight(_: &mut Stream) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(Vec::new()))
 }
 

@@ -8,9 +8,7 @@ use crate::net::{self, Conn, Working};
 use crate::tunnel::{Relay, Stream, FIRST_WINDOW};
 use crate::wire::frame::Reason;
 use crate::wire::hello::{Hello, Offer};
-#[cfg(feature = "p2p")]
-use futures_lite::AsyncWriteExt;
-use futures_lite::{future, AsyncRead, AsyncReadExt};
+use futures_lite::{future, AsyncRead, AsyncReadExt, AsyncWriteExt};
 use log::Level;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +23,8 @@ const QUIET: Duration = Duration::from_secs(5);
 const P2P: &[u8] = b"XP ";
 /// And of the question whether a page may use it.
 const OPTIONS: &[u8] = b"OPTIONS ";
+const ONLY_FILES: &[u8] = b"HTTP/1.1 405 Method Not Allowed\r\nAllow: GET, HEAD\r\n\
+    Content-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// All services of a client, in the order of their indexes.
 pub struct Services {
@@ -224,9 +224,12 @@ async fn connect<'a>(
     stream: &mut Stream,
 ) -> io::Result<Reached<'a>> {
     let mut head = Vec::new();
-    let is_files = matches!(target, Target::Files(_));
-    if !is_files && is_http(service) && stream.starts_with(OPTIONS).await {
-        match p2p::preflight(me, stream).await? {
+    if is_http(service) && p2p::is_on(me) && stream.starts_with(OPTIONS).await {
+        match p2p::preflight(stream).await? {
+            Some(_) if matches!(target, Target::Files(_)) => {
+                stream.write_all(ONLY_FILES).await?;
+                return Ok(Reached::Nobody);
+            }
             Some(read) => head = read,
             None => return Ok(Reached::Nobody),
         }

@@ -16,7 +16,7 @@ mod socket;
 
 pub use channel::{Carry, Channel};
 pub use forward::{Forward, Planned as PlannedForward};
-pub use signaling::{answer, preflight};
+pub use signaling::{answer, is_on, preflight};
 
 use super::Me;
 use crate::config::{Client as Config, WebRtc, WebRtcLevel};

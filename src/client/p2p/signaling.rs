@@ -57,7 +57,7 @@ enum Chunks {
 
 /// Serves a stream that begins with `XP `.
 pub async fn answer(me: &Arc<Me>, mut stream: Stream) -> io::Result<()> {
-    if me.p2p.stun().is_empty() {
+    if !is_on(me) {
         return refuse(
             &mut stream,
             "403 Forbidden",
@@ -99,12 +99,14 @@ pub async fn answer(me: &Arc<Me>, mut stream: Stream) -> io::Result<()> {
     }
 }
 
+/// Whether the user wants peers.
+pub fn is_on(me: &Me) -> bool {
+    !me.p2p.stun().is_empty()
+}
+
 /// Serves a stream that begins with `OPTIONS ` if it asks whether it may say `XP`. Else returns
 /// what was read of it.
-pub async fn preflight(me: &Arc<Me>, stream: &mut Stream) -> io::Result<Option<Vec<u8>>> {
-    if me.p2p.stun().is_empty() {
-        return Ok(Some(Vec::new()));
-    }
+pub async fn preflight(stream: &mut Stream) -> io::Result<Option<Vec<u8>>> {
     let mut head = Vec::new();
     within(PATIENCE, read_to_end_of_head(stream, &mut head))
         .await
