@@ -213,6 +213,7 @@ fn reloads(ends: &Ends) {
 
     write_client("two", two.addr);
     client.reload();
+    client.wait_for("services changed");
     assert_eq!(get(addr, "two.a", "/").text(), "two / two.a");
     assert_echo(&mut visitor, b"between");
 
