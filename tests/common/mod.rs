@@ -6,6 +6,8 @@
 
 pub mod api;
 pub mod certs;
+#[cfg(feature = "p2p")]
+pub mod chromium;
 pub mod curl;
 pub mod gt;
 pub mod hello;

@@ -10,6 +10,7 @@ mod identity;
 mod link;
 mod message;
 mod peer;
+mod resets;
 mod sdp;
 mod signaling;
 mod socket;

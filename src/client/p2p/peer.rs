@@ -2,6 +2,7 @@
 //! State machines that are fed datagrams and the time; no socket, no clock and no task.
 
 use super::identity::{Identity, Side};
+use super::resets::{Outgoing, Resets};
 use super::sdp::{self, Description};
 use super::socket::Datagram;
 use super::{Error, MAX_MESSAGE_IN, MAX_MESSAGE_OUT};
@@ -67,6 +68,7 @@ pub struct Peer {
     handshake: Option<Arc<HandshakeConfig>>,
     sctp: Option<Sctp>,
     association: Option<(AssociationHandle, Association)>,
+    resets: Resets,
     /// Where the peer is: our address, and its own.
     path: Option<SocketAddr>,
     out: VecDeque<Datagram>,
@@ -166,6 +168,7 @@ impl Peer {
             handshake: None,
             sctp: None,
             association: None,
+            resets: Resets::default(),
             path: None,
             out: VecDeque::new(),
             channels: HashMap::new(),
@@ -333,27 +336,32 @@ impl Peer {
                     }
                 }
             }
-            EndpointEvent::ApplicationData(bytes) => {
-                let Some(sctp) = &mut self.sctp else {
-                    return;
-                };
-                match sctp.handle(now, SOMEWHERE, None, bytes.freeze()) {
-                    Some((handle, DatagramEvent::NewAssociation(association)))
-                        if self.association.is_none() =>
-                    {
-                        self.association = Some((handle, association));
-                    }
-                    Some((handle, DatagramEvent::AssociationEvent(event))) => {
-                        if let Some((ours, association)) = &mut self.association {
-                            if *ours == handle {
-                                association.handle_event(event);
-                            }
-                        }
-                    }
-                    _ => {}
-                }
+            EndpointEvent::ApplicationData(bytes) if self.resets.incoming(&bytes) => {
+                self.deliver(bytes.freeze(), now);
             }
             EndpointEvent::PeerClosed => self.end("the peer has ended it"),
+            _ => {}
+        }
+    }
+
+    /// Gives a packet to SCTP.
+    fn deliver(&mut self, packet: Bytes, now: Instant) {
+        let Some(sctp) = &mut self.sctp else {
+            return;
+        };
+        match sctp.handle(now, SOMEWHERE, None, packet) {
+            Some((handle, DatagramEvent::NewAssociation(association)))
+                if self.association.is_none() =>
+            {
+                self.association = Some((handle, association));
+            }
+            Some((handle, DatagramEvent::AssociationEvent(event))) => {
+                if let Some((ours, association)) = &mut self.association {
+                    if *ours == handle {
+                        association.handle_event(event);
+                    }
+                }
+            }
             _ => {}
         }
     }
@@ -372,7 +380,8 @@ impl Peer {
             .and_then(|dtls| dtls.poll_timeout(&SOMEWHERE));
         let association = self.association.as_ref();
         let sctp = association.and_then(|(_, association)| association.poll_timeout());
-        [ice, dtls, sctp].into_iter().flatten().min()
+        let resets = self.resets.deadline();
+        [ice, dtls, sctp, resets].into_iter().flatten().min()
     }
 
     /// Lets the time pass and all that has happened have its consequences.
@@ -398,7 +407,7 @@ impl Peer {
         }
         self.pump_ice(now);
         self.pump_sctp(now);
-        self.close_drained(now);
+        self.close_drained();
         self.send(now);
     }
 
@@ -472,14 +481,23 @@ impl Peer {
         let Some(dtls) = &mut self.dtls else {
             return;
         };
+        let mut responses = Vec::new();
         if let Some((_, association)) = &mut self.association {
             while let Some(transmit) = association.poll_transmit(now) {
                 let Payload::RawEncode(packets) = transmit.message else {
                     continue;
                 };
                 for packet in packets {
-                    let _ = dtls.write(now, SOMEWHERE, &packet);
+                    match self.resets.outgoing(&packet) {
+                        Outgoing::Pass => {
+                            let _ = dtls.write(now, SOMEWHERE, &packet);
+                        }
+                        Outgoing::Answered(response) => responses.push(response),
+                    }
                 }
+            }
+            while let Some(packet) = self.resets.release(now) {
+                let _ = dtls.write(now, SOMEWHERE, &packet);
             }
         }
         let Some(to) = self.path else {
@@ -488,6 +506,12 @@ impl Peer {
         while let Some(message) = dtls.poll_transmit() {
             let bytes = message.message;
             self.out.push_back(Datagram { to, bytes });
+        }
+        for response in responses {
+            self.deliver(response, now);
+        }
+        if self.resets.is_too_much() {
+            self.end("the peer answers no resets");
         }
     }
 
@@ -564,7 +588,7 @@ impl Peer {
             .ok()?;
         let mut dial = DataChannel::dial(config, 0, id).ok()?;
         while let Some(message) = dial.poll_write() {
-            control(association, &message, now);
+            control(association, &mut self.resets, &message, now);
         }
         self.next_id = self.next_id.saturating_add(2);
         let channel = Channel {
@@ -583,7 +607,12 @@ impl Peer {
                 return;
             };
             // The peer may use the number again before whoever had the last channel has let go.
-            let waits = |channel: &Channel| channel.is_full() || channel.phase == Phase::Closed;
+            let waits = |channel: &Channel| match channel.phase {
+                Phase::Open | Phase::Draining => channel.is_full(),
+                // What still comes is forgotten.
+                Phase::Closing => false,
+                Phase::Closed => true,
+            };
             if self.channels.get(&id).is_some_and(waits) {
                 return;
             }
@@ -604,7 +633,7 @@ impl Peer {
                         continue;
                     };
                     while let Some(message) = accepted.poll_write() {
-                        control(association, &message, now);
+                        control(association, &mut self.resets, &message, now);
                     }
                     let mut channel = Channel::default();
                     if accepted.config().protocol == CREDITED {
@@ -612,7 +641,7 @@ impl Peer {
                             left: Some(UNKNOWN),
                             owed: 0,
                         });
-                        say_credit(association, id, WINDOW, now);
+                        say_credit(association, &mut self.resets, id, WINDOW, now);
                     }
                     self.channels.insert(id, channel);
                     let label = accepted.config().label.clone();
@@ -620,7 +649,7 @@ impl Peer {
                 }
                 None => {
                     // No channel, or too many.
-                    let _ = stream.close(now);
+                    self.resets.end(id);
                 }
                 Some(channel) if is_control => {
                     channel.dialing = false;
@@ -637,7 +666,7 @@ impl Peer {
                     if let Some(credits) = &mut channel.credits {
                         // Who has dialled answers the first word with its own.
                         if credits.left.is_none() {
-                            say_credit(association, id, WINDOW, now);
+                            say_credit(association, &mut self.resets, id, WINDOW, now);
                         }
                         let left = credits.left.unwrap_or(0);
                         credits.left = Some(left.saturating_add(more).min(1 << 24));
@@ -652,13 +681,13 @@ impl Peer {
                         PayloadProtocolIdentifier::BinaryEmpty
                             | PayloadProtocolIdentifier::StringEmpty
                     );
-                    if is_empty || channel.is_dropped {
+                    if is_empty || channel.is_dropped || channel.phase == Phase::Closing {
                         continue;
                     }
                     let most = usize::try_from(MAX_MESSAGE_IN).unwrap_or(usize::MAX);
                     let Ok(bytes) = message.to_payload(most) else {
                         // It was told how much we take.
-                        let _ = stream.close(now);
+                        self.resets.end(id);
                         channel.phase = Phase::Closing;
                         channel.wake();
                         return;
@@ -674,6 +703,7 @@ impl Peer {
     }
 
     fn lost(&mut self, id: u16) {
+        self.resets.ended(id);
         let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
@@ -733,18 +763,13 @@ impl Peer {
     }
 
     /// Ends channels of which all has been acknowledged.
-    fn close_drained(&mut self, now: Instant) {
-        let Some((_, association)) = &mut self.association else {
-            return;
-        };
+    fn close_drained(&mut self) {
         let drained = |channel: &Channel| {
             channel.phase == Phase::Draining && channel.outstanding == 0 && !channel.dialing
         };
         for (id, channel) in self.channels.iter_mut().filter(|(_, it)| drained(it)) {
             channel.phase = Phase::Closing;
-            if let Ok(mut stream) = association.stream(*id) {
-                let _ = stream.close(now);
-            }
+            self.resets.end(*id);
         }
     }
 
@@ -788,7 +813,7 @@ impl Peer {
                 .ok()
                 .filter(|owed| *owed >= CREDIT)
             {
-                say_credit(association, id, owed, now);
+                say_credit(association, &mut self.resets, id, owed, now);
                 credits.owed = 0;
             }
         }
@@ -846,6 +871,7 @@ impl Peer {
         let ppi = PayloadProtocolIdentifier::Binary;
         match stream.write_chunk_with_ppi(now, &bytes, ppi) {
             Ok(n) => {
+                self.resets.written(id);
                 channel.outstanding += n;
                 self.outstanding += n;
                 let credits = channel.credits.as_mut();
@@ -915,17 +941,34 @@ impl Channel {
 }
 
 /// Lets the peer send so many bytes more on a channel.
-fn say_credit(association: &mut Association, id: u16, bytes: usize, now: Instant) {
+fn say_credit(
+    association: &mut Association,
+    resets: &mut Resets,
+    id: u16,
+    bytes: usize,
+    now: Instant,
+) {
     if let Ok(mut stream) = association.stream(id) {
         let text = bytes.to_string();
-        let _ = stream.write_with_ppi(now, text.as_bytes(), PayloadProtocolIdentifier::String);
+        let ppi = PayloadProtocolIdentifier::String;
+        if stream.write_with_ppi(now, text.as_bytes(), ppi).is_ok() {
+            resets.written(id);
+        }
     }
 }
 
 /// A word about a channel itself.
-fn control(association: &mut Association, message: &DataChannelMessage, now: Instant) {
+fn control(
+    association: &mut Association,
+    resets: &mut Resets,
+    message: &DataChannelMessage,
+    now: Instant,
+) {
     if let Ok(mut stream) = association.stream(message.stream_id) {
-        let _ = stream.write_with_ppi(now, &message.payload, message.ppi);
+        let written = stream.write_with_ppi(now, &message.payload, message.ppi);
+        if written.is_ok() {
+            resets.written(message.stream_id);
+        }
     }
 }
 

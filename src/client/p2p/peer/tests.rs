@@ -422,3 +422,40 @@ fn a_peer_opens_so_many_channels_and_no_more() {
     let opened = std::iter::from_fn(|| pair.ends[ANSWERS].opened()).count();
     assert_eq!(opened, CHANNELS);
 }
+
+#[test]
+fn channels_that_both_ends_end_with_bytes_on_their_way_are_all_forgotten() {
+    for seed in 1..=4 {
+        let mut pair = Pair::connected();
+        (pair.seed, pair.loss) = (seed, 200);
+        for _ in 0..3 {
+            let ids: Vec<u16> = (0..24).map(|n| pair.open(n % 2)).collect();
+            for id in &ids {
+                let bytes = numbers(64 * KIB, 7);
+                for end in 0..2 {
+                    pair.write(end, *id, &bytes);
+                }
+            }
+            // Some of it arrives. The first end waits for nothing.
+            pair.rest(3 * WAY);
+            for (number, id) in ids.iter().enumerate() {
+                pair.ends[number % 2].drop_channel(*id, pair.now);
+            }
+            // And the other lets go of what has ended.
+            let forgotten = pair.run(Duration::from_secs(120), |pair| {
+                for end in 0..2 {
+                    for id in &ids {
+                        let ended = pair.read(end, *id, &mut Vec::new());
+                        if ended && pair.ends[end].is_closed(*id) {
+                            pair.ends[end].drop_channel(*id, pair.now);
+                        }
+                    }
+                }
+                let left = |end: &Peer| end.channels() + end.resets.waiting();
+                pair.ends.iter().map(left).sum::<usize>() == 0
+            });
+            let left = pair.ends.each_ref().map(Peer::channels);
+            assert!(forgotten, "seed {seed}: {left:?} channels are left");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+use super::*;
+
+const TO: [u8; 8] = *b"to there";
+const FROM: [u8; 8] = *b"from the";
+/// The first DATA, just before numbers begin again.
+const FIRST: u32 = u32::MAX - 1;
+
+fn packet(head: [u8; 8], chunks: &[(u8, u8, Vec<u8>)]) -> Vec<u8> {
+    let mut packet = [&head[..], &[0; 4]].concat();
+    for (kind, flags, value) in chunks {
+        let length = u16::try_from(value.len() + 4).unwrap();
+        packet.extend([*kind, *flags]);
+        packet.extend(length.to_be_bytes());
+        packet.extend(value);
+        packet.resize(packet.len().next_multiple_of(4), 0);
+    }
+    packet
+}
+
+/// DATA with an odd number of bytes.
+fn data(number: u32, stream: u16, flags: u8) -> (u8, u8, Vec<u8>) {
+    let mut value = number.to_be_bytes().to_vec();
+    value.extend(stream.to_be_bytes());
+    value.extend([0; 7]);
+    (DATA, flags, value)
+}
+
+fn sack(number: u32) -> Vec<u8> {
+    let mut value = number.to_be_bytes().to_vec();
+    value.extend([0; 8]);
+    packet(FROM, &[(SACK, 0, value)])
+}
+
+fn request(head: [u8; 8], number: u32, last: u32, streams: &[u16]) -> Vec<u8> {
+    let mut value = Vec::new();
+    for number in [number, 0, last] {
+        value.extend(number.to_be_bytes());
+    }
+    value.extend(streams.iter().flat_map(|stream| stream.to_be_bytes()));
+    reconfig(&head, REQUEST, &value).to_vec()
+}
+
+fn response(head: [u8; 8], number: u32, result: u32) -> Vec<u8> {
+    let value = [number.to_be_bytes(), result.to_be_bytes()].concat();
+    reconfig(&head, RESPONSE, &value).to_vec()
+}
+
+/// What a request says: its number, the last DATA, and the streams.
+fn said(packet: &[u8]) -> (u32, u32, Vec<u16>) {
+    assert_eq!(packet[..8], TO);
+    let mut zeroed = packet.to_vec();
+    zeroed[8..12].fill(0);
+    assert_eq!(packet[8..12], crc32c::crc32c(&zeroed).to_le_bytes());
+    let mut all = chunks(packet);
+    let chunk = all.next().unwrap();
+    assert_eq!(chunk.kind, RECONFIG);
+    assert!(all.next().is_none());
+    let (kind, value) = parameter(chunk.value).unwrap();
+    assert_eq!(kind, REQUEST);
+    let number = |at| u32_at(value, at).unwrap();
+    let (streams, rest) = value[12..].as_chunks();
+    assert!(rest.is_empty());
+    let streams = streams.iter().map(|pair| u16::from_be_bytes(*pair));
+    (number(0), number(8), streams.collect())
+}
+
+/// With these many whole messages sent on streams 0, 1, 2, … one after the other, and
+/// acknowledged if `acknowledged`.
+fn started(streams: u16, acknowledged: bool) -> Resets {
+    let mut resets = Resets::default();
+    for stream in 0..streams {
+        resets.written(stream);
+        let number = FIRST.wrapping_add(stream.into());
+        let sent = packet(TO, &[data(number, stream, 3)]);
+        assert_eq!(resets.outgoing(&sent), Outgoing::Pass);
+    }
+    let last = FIRST.wrapping_add(streams.into()).wrapping_sub(1);
+    resets.incoming(&sack(if acknowledged {
+        last
+    } else {
+        last.wrapping_sub(1)
+    }));
+    resets
+}
+
+#[test]
+fn resets_go_one_after_the_other_and_those_that_wait_together() {
+    let now = Instant::now();
+    let mut resets = started(4, true);
+    let last = FIRST.wrapping_add(3);
+    resets.end(1);
+    let first = resets.release(now).unwrap();
+    assert_eq!(said(&first), (FIRST, last, vec![1]));
+    // One that the peer has ended.
+    resets.end(0);
+    resets.ended(2);
+    resets.end(3);
+    resets.end(3);
+    assert_eq!(resets.release(now), None);
+    // Nobody answers it.
+    assert_eq!(resets.deadline(), Some(now + AGAIN));
+    assert_eq!(resets.release(now + AGAIN), Some(first));
+    // Somebody answers another one.
+    assert!(resets.incoming(&response(FROM, FIRST + 1, PERFORMED)));
+    assert_eq!(resets.release(now + AGAIN), None);
+    assert!(resets.incoming(&response(FROM, FIRST, PERFORMED)));
+    let second = resets.release(now).unwrap();
+    assert_eq!(said(&second), (FIRST + 1, last, vec![0, 2, 3]));
+    assert!(resets.incoming(&response(FROM, FIRST + 1, PERFORMED)));
+    assert_eq!(resets.release(now), None);
+    assert_eq!(resets.deadline(), None);
+}
+
+#[test]
+fn a_reset_waits_for_all_of_its_stream_to_be_sent_and_acknowledged() {
+    let now = Instant::now();
+    let mut resets = started(2, false);
+    resets.written(1);
+    resets.written(1);
+    resets.end(1);
+    resets.end(0);
+    // The other stream has nothing to be sent, but something to be acknowledged.
+    assert_eq!(resets.release(now), None);
+    // One whole message, and the beginning of another, and what was sent before once more.
+    let pieces = [
+        data(0, 1, 3),
+        data(1, 1, 2),
+        data(FIRST + 1, 1, 3),
+        data(0, 1, 3),
+    ];
+    assert_eq!(resets.outgoing(&packet(TO, &pieces)), Outgoing::Pass);
+    resets.incoming(&sack(FIRST + 1));
+    let first = resets.release(now).unwrap();
+    assert_eq!(said(&first), (FIRST, FIRST + 1, vec![0]));
+    resets.incoming(&response(FROM, FIRST, PERFORMED));
+    assert_eq!(resets.release(now), None);
+    // The end of it.
+    let end = packet(TO, &[data(2, 1, 1)]);
+    assert_eq!(resets.outgoing(&end), Outgoing::Pass);
+    assert_eq!(resets.release(now), None);
+    resets.incoming(&sack(1));
+    // What others send does not make it wait longer.
+    let more = packet(TO, &[data(3, 7, 3)]);
+    assert_eq!(resets.outgoing(&more), Outgoing::Pass);
+    assert_eq!(resets.release(now), None);
+    // An old one, which comes late.
+    resets.incoming(&sack(0));
+    assert_eq!(resets.release(now), None);
+    resets.incoming(&sack(2));
+    assert_eq!(said(&resets.release(now).unwrap()), (FIRST + 1, 2, vec![1]));
+}
+
+#[test]
+fn a_stream_that_both_have_ended_is_not_reset_twice_but_its_next_channel_is() {
+    let now = Instant::now();
+    let mut resets = started(2, true);
+    let last = FIRST + 1;
+    resets.end(1);
+    resets.release(now).unwrap();
+    resets.incoming(&response(FROM, FIRST, PERFORMED));
+    resets.ended(1);
+    assert_eq!(resets.release(now), None);
+    // Another channel of that number, which the peer ends.
+    resets.ended(1);
+    assert_eq!(
+        said(&resets.release(now).unwrap()),
+        (FIRST + 1, last, vec![1])
+    );
+}
+
+#[test]
+fn what_sctp_asks_for_itself_does_not_go_and_sctp_has_its_answer() {
+    let mut resets = started(2, true);
+    let asked = request(TO, 77, 0, &[1]);
+    let answer = response(FROM, 77, PERFORMED);
+    assert_eq!(resets.outgoing(&asked), Outgoing::Answered(answer.into()));
+    assert_eq!(resets.release(Instant::now()), None);
+    // What it answers goes.
+    let answer = response(TO, 78, PERFORMED);
+    assert_eq!(resets.outgoing(&answer), Outgoing::Pass);
+}
+
+#[test]
+fn a_peer_that_answers_nothing_or_asks_for_too_much_has_its_bounds() {
+    let mut resets = started(1, true);
+    for stream in 0..=u16::try_from(WAITING).unwrap() {
+        assert!(!resets.is_too_much());
+        resets.ended(stream);
+    }
+    assert!(resets.is_too_much());
+
+    let most = u32::try_from(DEFERRED).unwrap();
+    for number in 0..most {
+        assert!(resets.incoming(&request(FROM, number, 1 << 30, &[1])));
+        let answer = response(TO, number, IN_PROGRESS);
+        assert_eq!(resets.outgoing(&answer), Outgoing::Pass);
+    }
+    assert!(!resets.incoming(&request(FROM, most, 1 << 30, &[1])));
+    // One it has asked for is looked at again.
+    assert!(resets.incoming(&request(FROM, 3, 1 << 30, &[1])));
+    resets.outgoing(&response(TO, 3, PERFORMED));
+    assert!(resets.incoming(&request(FROM, most, 1 << 30, &[1])));
+    assert!(resets.deferred.len() <= DEFERRED);
+}
+
+#[test]
+fn what_is_no_packet_is_none_of_its_business() {
+    let whole = [
+        packet(TO, &[data(FIRST, 1, 3), data(FIRST + 1, 1, 3)]),
+        sack(FIRST),
+        request(FROM, 1, 2, &[3, 4, 5]),
+        response(FROM, 1, PERFORMED),
+    ];
+    for packet in &whole {
+        for end in 0..packet.len() {
+            for at in 8..end {
+                let mut packet = packet[..end].to_vec();
+                for byte in [0, 1, 3, 130, 255] {
+                    packet[at] = byte;
+                    let mut resets = started(2, true);
+                    let _ = resets.outgoing(&packet);
+                    resets.incoming(&packet);
+                    resets.release(Instant::now());
+                }
+            }
+        }
+    }
+}

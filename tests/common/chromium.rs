@@ -1,0 +1,116 @@
+//! A headless Chromium, driven through WebDriver (W3C) by chromedriver.
+
+use super::process::Process;
+use super::{eventually, ports::free_port, scratch::Scratch, PATIENCE};
+use serde_json::{json, Value};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Command;
+
+pub struct Chromium {
+    driver: SocketAddr,
+    session: String,
+    _process: Process,
+}
+
+impl Chromium {
+    pub fn start() -> Chromium {
+        let port = free_port();
+        let scratch = Scratch::new();
+        let mut command = Command::new("chromedriver");
+        command.arg(format!("--port={port}"));
+        // Its profile and its crash reports go with the test.
+        command.env("TMPDIR", scratch.path());
+        command.env("HOME", scratch.path());
+        let profile = scratch.dir("profile");
+        let mut process = Process::spawn("chromedriver", scratch, &mut command);
+        let driver = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        eventually("chromedriver to listen", || {
+            let ended = process.has_ended();
+            assert!(ended.is_none(), "chromedriver: {}", process.log());
+            TcpStream::connect(driver).ok()
+        });
+        let mut chromium = Chromium {
+            driver,
+            session: String::new(),
+            _process: process,
+        };
+        let wanted = json!({"capabilities": {"alwaysMatch": {
+            // A page may log an error and go on; the test looks at what it does.
+            "unhandledPromptBehavior": "dismiss",
+            "goog:chromeOptions": {"args": [
+                "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                "--no-first-run", format!("--user-data-dir={}", profile.display()),
+            ]},
+        }}});
+        let session = chromium.call("POST", "/session", &wanted);
+        let id = session["sessionId"].as_str().expect("a session");
+        chromium.session = id.to_owned();
+        let limits = json!({"script": 2 * PATIENCE.as_millis() as u64});
+        chromium.command("timeouts", &limits);
+        chromium
+    }
+
+    pub fn open(&self, url: &str) {
+        self.command("url", &json!({ "url": url }));
+    }
+
+    /// Runs the body of an async function in the page and answers what it returns; what it
+    /// throws fails the test.
+    pub fn run(&self, script: &str, args: Value) -> Value {
+        let script = format!(
+            "const done = arguments[arguments.length - 1];
+             (async args => {{ {script} }})([...arguments].slice(0, -1)).then(
+                 value => done({{ value }}), e => done({{ error: String(e) }}));"
+        );
+        let answer = self.command("execute/async", &json!({"script": script, "args": args}));
+        let error = &answer["error"];
+        assert!(error.is_null(), "the page: {error}");
+        answer["value"].clone()
+    }
+
+    fn command(&self, name: &str, body: &Value) -> Value {
+        self.call("POST", &format!("/session/{}/{name}", self.session), body)
+    }
+
+    fn call(&self, method: &str, path: &str, body: &Value) -> Value {
+        let body = body.to_string();
+        let mut stream = TcpStream::connect(self.driver).expect("connect to chromedriver");
+        let limit = Some(4 * PATIENCE);
+        stream.set_read_timeout(limit).expect("set a limit");
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .expect("ask chromedriver");
+        // The driver keeps the connection, whatever it is asked.
+        let mut answer = BufReader::new(stream);
+        let (mut line, mut length) = (String::new(), 0);
+        while line != "\r\n" {
+            line.clear();
+            answer.read_line(&mut line).expect("hear chromedriver");
+            let lower = line.to_ascii_lowercase();
+            if let Some(value) = lower.strip_prefix("content-length:") {
+                length = value.trim().parse().expect("a length");
+            }
+        }
+        let mut json = vec![0; length];
+        answer.read_exact(&mut json).expect("hear chromedriver");
+        let answer: Value = serde_json::from_slice(&json).expect("an answer in JSON");
+        let value = &answer["value"];
+        assert!(value["error"].is_null(), "{path}: {value}");
+        value.clone()
+    }
+}
+
+impl Drop for Chromium {
+    fn drop(&mut self) {
+        // Killing the driver alone would leave the browser, which goes when asked.
+        if !self.session.is_empty() && TcpStream::connect(self.driver).is_ok() {
+            let session = format!("/session/{}", std::mem::take(&mut self.session));
+            self.call("DELETE", &session, &json!({}));
+        }
+    }
+}
