@@ -131,3 +131,59 @@ fn where_udp_is_blocked_the_servers_way_is_there() {
 fn between_symmetric_routers_the_servers_way_is_there() {
     assert_relayed(Nat::Symmetric, Nat::Symmetric);
 }
+
+/// A client behind `b` that forwards to the one behind `a`, and what it says.
+fn forwarded(a: Nat, b: Nat) -> Option<(Gt, [Gt; 2], Internet)> {
+    if let Some(why) = missing() {
+        eprintln!("skipped: {why}");
+        return None;
+    }
+    let internet = Internet::new(a, b);
+    let home = Scratch::new();
+    home.file("it.txt", TEXT);
+    let mut server = Gt::within(
+        &internet.place("middle"),
+        "server -addr 0.0.0.0:8080 -stunAddr 0.0.0.0:3478 -id id1 -secret secret1 \
+         -id id2 -secret secret2",
+    );
+    server.addr();
+    server.stun_addr();
+    let client = |home: &str, line: String| {
+        let stun = format!("-remote tcp://{MIDDLE}:8080 -remoteSTUN stun:{MIDDLE}:3478");
+        Gt::within(&internet.place(home), &format!("client {stun} {line}"))
+    };
+    let local = home.path().display();
+    let mut serving = client(
+        "home-a",
+        format!("-id id1 -secret secret1 -local file://{local}"),
+    );
+    serving.wait_for_tunnel();
+    let mut forwarding = client(
+        "home-b",
+        "-id id2 -secret secret2 -tcpForwardAddr 127.0.0.1:8000 -tcpForwardHostPrefix id1".into(),
+    );
+    forwarding.forward_addr();
+    let mut visitor = Command::new("ip");
+    let place = internet.place("home-b");
+    visitor.args(["netns", "exec", &place, "curl", "-sS"]);
+    let output = run(visitor.arg("http://127.0.0.1:8000/it.txt"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), TEXT, "{said}");
+    Some((forwarding, [server, serving], internet))
+}
+
+#[test]
+fn a_client_behind_one_router_forwards_to_one_behind_another_directly() {
+    if let Some((mut forwarding, ..)) = forwarded(Nat::PortRestricted, Nat::PortRestricted) {
+        forwarding.wait_for("peer connected");
+        assert!(forwarding.lines_with("no direct way").is_empty());
+    }
+}
+
+#[test]
+fn a_client_whose_router_blocks_udp_forwards_through_the_server() {
+    if let Some((mut forwarding, ..)) = forwarded(Nat::PortRestricted, Nat::Blocked) {
+        forwarding.wait_for("no direct way to id1 came up");
+        assert!(forwarding.lines_with("peer connected").is_empty());
+    }
+}

@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::eventually_within;
 use common::gt::{client_of_id1, server_of_id1, Gt};
 use common::service::{http, Service};
 use common::signal::{candidate, chunk, message, Layer, Signal};
@@ -11,6 +12,7 @@ use common::webrtc::{Channel, Peer, PLAIN};
 use serde_json::{json, Value};
 use std::io::Write;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 const HOST: &str = "id1.example.com";
 
@@ -188,4 +190,26 @@ fn offers_that_nobody_follows_up_take_their_places_and_no_more() {
     assert!(more < 8 * 1024, "{more} KiB more for eight peers");
     let answer = get(ends.addr, HOST, "/");
     assert_eq!(answer.text(), format!("it / {HOST}"));
+}
+
+#[test]
+fn a_peer_that_is_nowhere_is_given_up_within_two_minutes() {
+    let ends = ends("");
+    let sdp = Peer::new().offer_with_channel();
+    let nowhere: Vec<&str> = sdp
+        .lines()
+        .filter(|line| !line.starts_with("a=candidate"))
+        .collect();
+    let mut signal = Signal::start(ends.addr, HOST, "", Layer::Plain);
+    signal.say(&offer(&(nowhere.join("\r\n") + "\r\n")));
+    let begin = Instant::now();
+    signal.finish();
+    assert_eq!(signal.status(), 200);
+    let given_up = "peer gone: ";
+    eventually_within(Duration::from_secs(150), given_up, || {
+        ends.client.lines_with(given_up).pop()
+    });
+    // WIRE.md, "P2P signaling": 120 s to connect.
+    assert!(begin.elapsed() < Duration::from_secs(125));
+    ends.assert_well();
 }

@@ -34,9 +34,31 @@ pub fn micros() -> u32 {
     START.get_or_init(Instant::now).elapsed().as_micros() as u32
 }
 
+/// The first moment after `now` of those that are whole steps after the process first asked. Many
+/// that wait in the same steps wake the process once.
+#[cfg(feature = "p2p")]
+pub fn next_step(now: Instant, step: Duration) -> Instant {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let since = now.saturating_duration_since(*START.get_or_init(Instant::now));
+    let over = since.as_nanos().checked_rem(step.as_nanos()).unwrap_or(0);
+    now + step.saturating_sub(Duration::from_nanos(u64::try_from(over).unwrap_or(0)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "p2p")]
+    #[test]
+    fn steps_are_those_of_all_and_always_to_come() {
+        const STEP: Duration = Duration::from_secs(2);
+        let first = next_step(Instant::now(), STEP);
+        assert_eq!(next_step(first, STEP), first + STEP);
+        for millis in [0, 1, 999, 1999] {
+            let now = first + Duration::from_millis(millis);
+            assert_eq!(next_step(now, STEP), first + STEP);
+        }
+    }
 
     #[test]
     fn differences_survive_the_wrap() {

@@ -6,6 +6,7 @@ use super::resets::{Outgoing, Resets};
 use super::sdp::{self, Description};
 use super::socket::Datagram;
 use super::{Error, MAX_MESSAGE_IN, MAX_MESSAGE_OUT};
+use crate::net::clock::next_step;
 use bytes::{Bytes, BytesMut};
 use rtc_datachannel::data_channel::{DataChannel, DataChannelConfig, DataChannelMessage};
 use rtc_dtls::config::HandshakeConfig;
@@ -53,8 +54,8 @@ const UNKNOWN: usize = 64 * 1024;
 const REMOTE_CANDIDATES: usize = 32;
 /// Channels of a peer at a time.
 const CHANNELS: usize = 256;
-/// How often a peer that is there is looked after.
-const IDLE_TICK: Duration = Duration::from_secs(1);
+/// How often a peer that is there is looked after, at the same time as all others.
+const IDLE_TICK: Duration = Duration::from_secs(2);
 /// How often its consent is asked for (RFC 7675), and how long it may be silent.
 const CONSENT: Duration = Duration::from_secs(4);
 const SILENCE: Duration = Duration::from_secs(7);
@@ -371,7 +372,7 @@ impl Peer {
         let mut ice = self.agent.poll_timeout();
         if self.state == State::Connected {
             // ICE itself asks for five times a second.
-            let at_least = self.last_tick.map(|last| last + IDLE_TICK);
+            let at_least = self.last_tick.map(|last| next_step(last, IDLE_TICK));
             ice = ice.max(at_least);
         }
         let dtls = self
