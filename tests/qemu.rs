@@ -20,6 +20,7 @@ use std::time::Duration;
 
 /// Has the client of the small router as it is sold; the rest is one program with both roles.
 const MIPSEL: Machine = Machine::router("qemu-mipsel-static", "mipsel_24kc", "client");
+const MIPSEL_PEER: Machine = Machine::router("qemu-mipsel-static", "mipsel_24kc", "full");
 const MIPS: Machine = Machine::router("qemu-mips-static", "mips_24kc", "full");
 const ARMV7: Machine = Machine::router("qemu-arm-static", "arm_cortex-a7", "full");
 const AARCH64: Machine = Machine::router("qemu-aarch64-static", "aarch64_generic", "full");
@@ -256,6 +257,33 @@ fn timers_ring(ends: &Ends) {
     assert!(server.has_ended().is_none());
 }
 
+/// Data channels, with the forwarding end where the server is.
+#[cfg(feature = "p2p")]
+fn carries_p2p(ends: &Ends) {
+    let (sample, home, got) = (random_file(5), Scratch::new(), Scratch::new());
+    std::fs::copy(&sample, home.join("sample")).expect("copy a sample");
+    let line = "-addr 127.0.0.1:0 -stunAddr 127.0.0.1:0 -id id2 -secret secret2";
+    let mut server = ends.start_server_of_id1(line);
+    let (addr, stun) = (server.addr(), server.stun_addr());
+    let mut serving = ends.start_client_of_id1(
+        &format!("tcp://{addr}"),
+        &format!(
+            "-local file://{} -remoteSTUN stun:{stun}",
+            home.path().display()
+        ),
+    );
+    let line = format!(
+        "-remote tcp://{addr} -id id2 -secret secret2 -remoteSTUN stun:{stun} \
+         -tcpForwardAddr 127.0.0.1:0 -tcpForwardHostPrefix id1 -tcpForwardFallback=false"
+    );
+    let mut forwarding = Gt::spawn("gt client", ends.server.client(), &line);
+    let (place, down) = (forwarding.forward_addr(), got.join("down"));
+    let reply = curl(&format!("-o {} http://{place}/sample", down.display()));
+    assert_eq!(reply.code, 0, "{}", reply.errors);
+    assert_same(&sample, &down);
+    serving.wait_for("peer connected");
+}
+
 /// Threads that wait do only that.
 fn costs_nothing_while_idle(ends: &Ends) {
     let scratch = Scratch::new();
@@ -313,3 +341,12 @@ promises!(a_client_on_mips: HERE, MIPS;
     carries_http carries_http_inside_tls carries_tcp timers_ring costs_nothing_while_idle);
 promises!(a_server_on_mips: MIPS, HERE;
     carries_http carries_http_inside_tls carries_tcp timers_ring costs_nothing_while_idle);
+// Not on big-endian MIPS: there, qemu 7.2 has getifaddrs() of any program wait for ever.
+#[cfg(feature = "p2p")]
+promises!(a_peer_on_mipsel: HERE, MIPSEL_PEER; carries_p2p);
+#[cfg(feature = "p2p")]
+promises!(a_peer_on_armv7: HERE, ARMV7; carries_p2p);
+#[cfg(feature = "p2p")]
+promises!(a_peer_on_aarch64: HERE, AARCH64; carries_p2p);
+#[cfg(feature = "p2p")]
+promises!(a_forwarding_end_on_mipsel: MIPSEL_PEER, HERE; carries_p2p);
