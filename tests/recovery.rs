@@ -4,12 +4,16 @@
 
 mod common;
 
-use common::gt::{client, client_of_id1, gt, server, server_of_id1};
+use common::gt::{client, client_of_id1, gt, server, server_of_id1, Gt};
+use common::nat::{missing, Internet, Nat, MIDDLE};
 use common::ports::free_port;
+use common::process::run_ok;
+use common::scratch::Scratch;
 use common::visitor::{connect, get, read};
 use common::{eventually, service};
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
 
 /// What the visitors of `id1` get at `addr`.
 fn status(addr: SocketAddr) -> u16 {
@@ -158,4 +162,46 @@ fn two_clients_with_one_id_and_the_same_services_share_the_work() {
     assert_eq!(status(addr), 200);
     one.kill();
     assert_eq!(status(addr), 200);
+}
+
+/// A router that starts long before its way to the internet is there, name server and all.
+#[test]
+fn a_wan_that_comes_up_late_is_found_at_once_when_the_client_is_told() {
+    if let Some(why) = missing() {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let internet = Internet::new(Nat::PortRestricted, Nat::PortRestricted);
+    let wan = |change: &str| {
+        let router = internet.place("router-a");
+        run_ok(Command::new("ip").args(["-n", &router, "link", "set", "wan", change]));
+    };
+    wan("down");
+    let service = Scratch::new();
+    service.file("page", "here");
+    let mut client = Gt::within(
+        &internet.place("home-a"),
+        &format!(
+            "client -remote tcp://{MIDDLE}:8080 -id id1 -secret secret1 -reconnectDelay 10m \
+             -local file://{}",
+            service.path().display()
+        ),
+    );
+    // It says what is wrong and when it tries again, and waits.
+    let line = client.wait_for(" again in ");
+    assert!(line.contains(MIDDLE), "{line}");
+    wan("up");
+    let gateway = format!(
+        "ip -n {} route add default via 203.0.113.1",
+        internet.place("router-a")
+    );
+    run_ok(Command::new("sh").args(["-c", &gateway]));
+    let mut server = Gt::within(
+        &internet.place("middle"),
+        "server -addr 0.0.0.0:8080 -id id1 -secret secret1",
+    );
+    server.addr();
+    // As /etc/init.d/gt does then.
+    client.signal("HUP");
+    client.wait_for_tunnel();
 }

@@ -12,7 +12,6 @@ pub mod curl;
 pub mod gt;
 pub mod hello;
 pub mod machine;
-#[cfg(feature = "p2p")]
 pub mod nat;
 pub mod nginx;
 pub mod peer;
