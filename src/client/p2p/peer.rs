@@ -242,12 +242,9 @@ impl Peer {
         now: Instant,
     ) -> Result<(), Error> {
         let handshake = Arc::new(identity.handshake(side, &peer.fingerprint)?);
-        let transport = TransportConfig::default()
-            .with_max_message_size(MAX_MESSAGE_IN)
-            .with_max_receive_buffer_size(RECEIVE);
         let server = (side == Side::Server).then(|| handshake.clone());
         self.dtls = Some(Dtls::new(SOMEWHERE, TransportProtocol::UDP, server));
-        let server = ServerConfig::new(transport);
+        let server = ServerConfig::new(transport());
         self.sctp = Some(Sctp::new(
             SOMEWHERE,
             TransportProtocol::UDP,
@@ -326,10 +323,7 @@ impl Peer {
     fn hear(&mut self, event: EndpointEvent, now: Instant) {
         match event {
             EndpointEvent::HandshakeComplete if self.side == Some(Side::Client) => {
-                let transport = TransportConfig::default()
-                    .with_max_message_size(MAX_MESSAGE_IN)
-                    .with_max_receive_buffer_size(RECEIVE);
-                let config = ClientConfig::new(transport);
+                let config = ClientConfig::new(transport());
                 if let Some(sctp) = &mut self.sctp {
                     match sctp.connect(now, config, SOMEWHERE) {
                         Ok(association) => self.association = Some(association),
@@ -939,6 +933,13 @@ impl Channel {
             waker.wake();
         }
     }
+}
+
+/// What an association takes.
+fn transport() -> TransportConfig {
+    TransportConfig::default()
+        .with_max_message_size(MAX_MESSAGE_IN)
+        .with_max_receive_buffer_size(RECEIVE)
 }
 
 /// Lets the peer send so many bytes more on a channel.
