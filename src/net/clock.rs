@@ -39,7 +39,7 @@ pub fn micros() -> u32 {
 #[cfg(feature = "p2p")]
 pub fn next_step(now: Instant, step: Duration) -> Instant {
     static START: OnceLock<Instant> = OnceLock::new();
-    let since = now.saturating_duration_since(*START.get_or_init(Instant::now));
+    let since = now.saturating_duration_since(*START.get_or_init(|| now));
     let over = since.as_nanos().checked_rem(step.as_nanos()).unwrap_or(0);
     now + step.saturating_sub(Duration::from_nanos(u64::try_from(over).unwrap_or(0)))
 }
@@ -52,7 +52,9 @@ mod tests {
     #[test]
     fn steps_are_those_of_all_and_always_to_come() {
         const STEP: Duration = Duration::from_secs(2);
-        let first = next_step(Instant::now(), STEP);
+        // Later than what any test beside this one calls now.
+        let late = Instant::now() + Duration::from_secs(86_400);
+        let first = next_step(late, STEP);
         assert_eq!(next_step(first, STEP), first + STEP);
         for millis in [0, 1, 999, 1999] {
             let now = first + Duration::from_millis(millis);
