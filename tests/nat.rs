@@ -40,30 +40,52 @@ struct Ends {
     internet: Internet,
 }
 
-/// A client behind `a` and a peer behind `b`; none where that cannot be had.
-fn ends(a: Nat, b: Nat) -> Option<Ends> {
+/// Two homes behind `a` and `b`; none where they cannot be had.
+fn internet(a: Nat, b: Nat) -> Option<Internet> {
     if let Some(why) = missing() {
         eprintln!("skipped: {why}");
         return None;
     }
-    let internet = Internet::new(a, b);
-    let home = Scratch::new();
+    Some(Internet::new(a, b))
+}
+
+/// A server in the middle, and a client in the first home that serves the files of `home`.
+fn start(internet: &Internet, home: &Scratch) -> (Gt, Gt) {
     home.file("it.txt", TEXT);
     let mut server = Gt::within(
         &internet.place("middle"),
-        "server -addr 0.0.0.0:8080 -stunAddr 0.0.0.0:3478 -id id1 -secret secret1",
+        "server -addr 0.0.0.0:8080 -stunAddr 0.0.0.0:3478 -id id1 -secret secret1 \
+         -id id2 -secret secret2",
     );
     server.addr();
     server.stun_addr();
-    let mut client = Gt::within(
-        &internet.place("home-a"),
-        &format!(
-            "client -remote tcp://{MIDDLE}:8080 -remoteSTUN stun:{MIDDLE}:3478 -id id1 \
-             -secret secret1 -logLevel debug -local file://{}",
-            home.path().display()
-        ),
-    );
+    let local = home.path().display();
+    let line = format!("-id id1 -secret secret1 -logLevel debug -local file://{local}");
+    let mut client = start_client(internet, "home-a", &line);
     client.wait_for_tunnel();
+    (server, client)
+}
+
+fn start_client(internet: &Internet, home: &str, line: &str) -> Gt {
+    let ways = format!("-remote tcp://{MIDDLE}:8080 -remoteSTUN stun:{MIDDLE}:3478");
+    Gt::within(&internet.place(home), &format!("client {ways} {line}"))
+}
+
+/// Whoever visits from the second home gets the file.
+fn assert_served(internet: &Internet, curl: &[&str]) {
+    let mut visitor = Command::new("ip");
+    let place = internet.place("home-b");
+    visitor.args(["netns", "exec", &place, "curl", "-sS"]);
+    let output = run(visitor.args(curl));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), TEXT, "{said}");
+}
+
+/// A client behind `a` and a peer behind `b`.
+fn ends(a: Nat, b: Nat) -> Option<Ends> {
+    let internet = internet(a, b)?;
+    let home = Scratch::new();
+    let (server, client) = start(&internet, &home);
     let mut command = Command::new("ip");
     let program = std::env::current_exe().expect("this program");
     command.args(["netns", "exec", &internet.place("home-b")]);
@@ -98,17 +120,8 @@ fn assert_relayed(a: Nat, b: Nat) {
         (!gone.is_empty()).then_some(())
     });
     assert_eq!(ends.client.lines_with("peer connected").len(), 0);
-    let mut visitor = Command::new("ip");
-    visitor.args([
-        "netns",
-        "exec",
-        &ends.internet.place("home-b"),
-        "curl",
-        "-s",
-    ]);
-    visitor.args(["-H", &format!("Host: {HOST}")]);
-    let output = run(visitor.arg(format!("http://{MIDDLE}:8080/it.txt")));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), TEXT);
+    let url = format!("http://{MIDDLE}:8080/it.txt");
+    assert_served(&ends.internet, &["-H", &format!("Host: {HOST}"), &url]);
 }
 
 #[test]
@@ -132,44 +145,16 @@ fn between_symmetric_routers_the_servers_way_is_there() {
     assert_relayed(Nat::Symmetric, Nat::Symmetric);
 }
 
-/// A client behind `b` that forwards to the one behind `a`, and what it says.
-fn forwarded(a: Nat, b: Nat) -> Option<(Gt, [Gt; 2], Internet)> {
-    if let Some(why) = missing() {
-        eprintln!("skipped: {why}");
-        return None;
-    }
-    let internet = Internet::new(a, b);
+/// A client behind `b` that forwards to the one behind `a`, when it has done so.
+fn forwarded(a: Nat, b: Nat) -> Option<(Gt, (Gt, Gt), Internet)> {
+    let internet = internet(a, b)?;
     let home = Scratch::new();
-    home.file("it.txt", TEXT);
-    let mut server = Gt::within(
-        &internet.place("middle"),
-        "server -addr 0.0.0.0:8080 -stunAddr 0.0.0.0:3478 -id id1 -secret secret1 \
-         -id id2 -secret secret2",
-    );
-    server.addr();
-    server.stun_addr();
-    let client = |home: &str, line: String| {
-        let stun = format!("-remote tcp://{MIDDLE}:8080 -remoteSTUN stun:{MIDDLE}:3478");
-        Gt::within(&internet.place(home), &format!("client {stun} {line}"))
-    };
-    let local = home.path().display();
-    let mut serving = client(
-        "home-a",
-        format!("-id id1 -secret secret1 -local file://{local}"),
-    );
-    serving.wait_for_tunnel();
-    let mut forwarding = client(
-        "home-b",
-        "-id id2 -secret secret2 -tcpForwardAddr 127.0.0.1:8000 -tcpForwardHostPrefix id1".into(),
-    );
+    let others = start(&internet, &home);
+    let line = "-id id2 -secret secret2 -tcpForwardAddr 127.0.0.1:8000 -tcpForwardHostPrefix id1";
+    let mut forwarding = start_client(&internet, "home-b", line);
     forwarding.forward_addr();
-    let mut visitor = Command::new("ip");
-    let place = internet.place("home-b");
-    visitor.args(["netns", "exec", &place, "curl", "-sS"]);
-    let output = run(visitor.arg("http://127.0.0.1:8000/it.txt"));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(String::from_utf8_lossy(&output.stdout), TEXT, "{said}");
-    Some((forwarding, [server, serving], internet))
+    assert_served(&internet, &["http://127.0.0.1:8000/it.txt"]);
+    Some((forwarding, others, internet))
 }
 
 #[test]

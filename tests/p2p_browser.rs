@@ -24,21 +24,20 @@ struct Ends {
     client: Gt,
     _server: Gt,
     addr: SocketAddr,
-    stun: SocketAddr,
-    services: String,
+    /// What the client is started with.
+    line: String,
 }
 
 impl Ends {
     fn start(services: &str) -> Ends {
         let mut server = server_of_id1("-stunAddr 127.0.0.1:0 -hostNumber 2");
         let (addr, stun) = (server.addr(), server.stun_addr());
-        let more = format!("-remoteSTUN stun:{stun} -logLevel debug {services}");
+        let line = format!("-remoteSTUN stun:{stun} -logLevel debug {services}");
         Ends {
-            client: client_of_id1(addr, &more),
+            client: client_of_id1(addr, &line),
             _server: server,
             addr,
-            stun,
-            services: services.to_owned(),
+            line,
         }
     }
 
@@ -57,8 +56,7 @@ impl Ends {
 
     fn restart_client(&mut self) {
         self.client.kill();
-        let more = format!("-remoteSTUN stun:{} -logLevel debug", self.stun);
-        self.client = client_of_id1(self.addr, &format!("{more} {}", self.services));
+        self.client = client_of_id1(self.addr, &self.line);
     }
 }
 

@@ -1,9 +1,10 @@
 //! A headless Chromium, driven through WebDriver (W3C) by chromedriver.
 
 use super::process::Process;
+use super::visitor::{connect, read_answer};
 use super::{eventually, ports::free_port, scratch::Scratch, PATIENCE};
 use serde_json::{json, Value};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
 
@@ -36,7 +37,7 @@ impl Chromium {
             _process: process,
         };
         let wanted = json!({"capabilities": {"alwaysMatch": {
-            // A page may log an error and go on; the test looks at what it does.
+            // No dialog of a page holds up a test.
             "unhandledPromptBehavior": "dismiss",
             "goog:chromeOptions": {"args": [
                 "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
@@ -75,7 +76,8 @@ impl Chromium {
 
     fn call(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = body.to_string();
-        let mut stream = TcpStream::connect(self.driver).expect("connect to chromedriver");
+        let mut stream = connect(self.driver);
+        // Scripts take their time.
         let limit = Some(4 * PATIENCE);
         stream.set_read_timeout(limit).expect("set a limit");
         write!(
@@ -86,19 +88,8 @@ impl Chromium {
         )
         .expect("ask chromedriver");
         // The driver keeps the connection, whatever it is asked.
-        let mut answer = BufReader::new(stream);
-        let (mut line, mut length) = (String::new(), 0);
-        while line != "\r\n" {
-            line.clear();
-            answer.read_line(&mut line).expect("hear chromedriver");
-            let lower = line.to_ascii_lowercase();
-            if let Some(value) = lower.strip_prefix("content-length:") {
-                length = value.trim().parse().expect("a length");
-            }
-        }
-        let mut json = vec![0; length];
-        answer.read_exact(&mut json).expect("hear chromedriver");
-        let answer: Value = serde_json::from_slice(&json).expect("an answer in JSON");
+        let answer = read_answer(&mut stream);
+        let answer: Value = serde_json::from_slice(&answer.body).expect("an answer in JSON");
         let value = &answer["value"];
         assert!(value["error"].is_null(), "{path}: {value}");
         value.clone()

@@ -9,6 +9,7 @@
 //! way to the peer, and said from here, one at a time, each when all of its streams has been sent
 //! and acknowledged.
 
+use crate::wire::{u16_at, u32_at};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -316,16 +317,6 @@ fn reconfig(head: &[u8; 8], kind: u16, value: &[u8]) -> Bytes {
         place.copy_from_slice(&sum);
     }
     packet.freeze()
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    let bytes = bytes.get(at..)?.first_chunk()?;
-    Some(u16::from_be_bytes(*bytes))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    let bytes = bytes.get(at..)?.first_chunk()?;
-    Some(u32::from_be_bytes(*bytes))
 }
 
 /// Whether a number comes after another one, in numbers that begin again (RFC 1982).
