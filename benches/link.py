@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """Two hosts and the link between them, as network namespaces, for measurements.
 
-    benches/link.py [--delay MS] [--rate MBIT] [--queue KIB] [--loss PERCENT] [--seed N] NAME
+    benches/link.py [--delay MS] [--rate MBIT] [--queue KIB] [--codel] [--loss PERCENT] [--seed N] NAME
 
 makes the namespaces NAME-a (10.77.0.1) and NAME-b (10.77.0.2), prints "ready", and carries packets
 between them until its standard input ends. Each direction delays by MS, passes MBIT a second, drops
-what a queue of KIB has no room for, and loses PERCENT of the packets. Where there is neither delay
-nor loss the kernel carries the packets; else this program does, some 10 000 a second. Needs root,
-and /dev/net/tun for the latter.
+what a queue of KIB has no room for, with --codel also what waited too long in it, and loses PERCENT
+of the packets. Where there is none of delay, CoDel and loss the kernel carries the packets; else
+this program does, some 10 000 a second. Needs root, and /dev/net/tun for the latter.
 """
 import argparse
+import collections
 import ctypes
 import fcntl
 import heapq
@@ -61,6 +62,41 @@ def kernel_link(names, options):
                             "limit", f"{int(options.queue * 1024)}"], check=True)
 
 
+class CoDel:
+    """When to drop what has waited, as RFC 8289 section 5 has it; OpenWrt's queues do so."""
+
+    TARGET, INTERVAL = 0.005, 0.100
+
+    def __init__(self):
+        self.above_at = self.drop_at = 0.0
+        self.dropping = False
+        self.count = self.last_count = 0
+
+    def drops(self, now, waited, more):
+        """Whether what leaves the queue at `now`, having waited so long, with more behind it or not, is dropped."""
+        if waited < self.TARGET or not more:
+            self.above_at = 0.0
+            self.dropping = False
+            return False
+        if not self.above_at:
+            self.above_at = now + self.INTERVAL
+            return False
+        if self.dropping:
+            if now < self.drop_at:
+                return False
+            self.count += 1
+        elif now < self.above_at:
+            return False
+        else:
+            self.dropping = True
+            since = self.count - self.last_count
+            self.count = since if since > 1 and now - self.drop_at < 16 * self.INTERVAL else 1
+            self.last_count = self.count
+            self.drop_at = now
+        self.drop_at += self.INTERVAL / self.count**0.5
+        return True
+
+
 class Direction:
     def __init__(self, source, target, options, dice):
         self.source, self.target, self.dice = source, target, dice
@@ -68,7 +104,10 @@ class Direction:
         self.second_per_byte = 8 / (options.rate * 1e6) if options.rate else 0
         self.room = options.queue * 1024
         self.loss = options.loss / 100
+        self.codel = CoDel() if options.codel else None
         self.free_at = 0.0
+        self.queue = collections.deque()
+        self.queued = 0
         self.on_the_way = []
         self.number = self.dropped = 0
 
@@ -78,11 +117,23 @@ class Direction:
                 packet = os.read(self.source, 65536)
             except BlockingIOError:
                 return
-            queued = max(0.0, self.free_at - now)
-            if self.second_per_byte and queued / self.second_per_byte > self.room:
+            if self.second_per_byte and self.queued > self.room:
                 self.dropped += 1
                 continue
-            self.free_at = max(now, self.free_at) + len(packet) * self.second_per_byte
+            if not self.queue:
+                self.free_at = max(now, self.free_at)
+            self.queue.append((packet, now))
+            self.queued += len(packet)
+
+    def send(self, now):
+        while self.queue and self.free_at <= now:
+            packet, since = self.queue.popleft()
+            self.queued -= len(packet)
+            waited = self.free_at - since
+            if self.codel and self.codel.drops(self.free_at, waited, bool(self.queue)):
+                self.dropped += 1
+                continue
+            self.free_at += len(packet) * self.second_per_byte
             if self.loss and self.dice.random() < self.loss:
                 self.dropped += 1
                 continue
@@ -98,7 +149,10 @@ class Direction:
                 self.dropped += 1
 
     def due(self):
-        return self.on_the_way[0][0] if self.on_the_way else None
+        dues = [self.free_at] if self.queue else []
+        if self.on_the_way:
+            dues.append(self.on_the_way[0][0])
+        return min(dues, default=None)
 
 
 def main():
@@ -107,13 +161,14 @@ def main():
     parser.add_argument("--delay", type=float, default=0)
     parser.add_argument("--rate", type=float, default=0)
     parser.add_argument("--queue", type=float, default=64)
+    parser.add_argument("--codel", action="store_true", help="drop by waiting time, as OpenWrt does")
     parser.add_argument("--loss", type=float, default=0)
     parser.add_argument("--congestion", default="cubic", help="what TCP goes by")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     names = [f"{options.name}-a", f"{options.name}-b"]
     try:
-        by_kernel = not options.delay and not options.loss
+        by_kernel = not (options.delay or options.loss or options.codel)
         if by_kernel:
             kernel_link(names, options)
         else:
@@ -143,6 +198,7 @@ def main():
             now = time.monotonic()
             for direction in directions:
                 direction.take(now)
+                direction.send(now)
                 direction.deliver(now)
     finally:
         for name in names:
