@@ -1,10 +1,11 @@
 //! Who this process is to its peers: one self-signed certificate, made when it is first needed.
 
-use super::Error;
+use super::crypto::{Key, Ring};
+use super::{certificate, Error};
 use ring::digest;
 use rtc_dtls::config::{ClientAuthType, ConfigBuilder, HandshakeConfig};
 use rtc_dtls::crypto::Certificate;
-use rtc_dtls::crypto_provider::{default_provider, RTCCryptoProvider};
+use rtc_dtls::crypto_provider::RTCCryptoProvider;
 use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use std::sync::Arc;
 
@@ -25,15 +26,16 @@ pub enum Side {
 
 impl Identity {
     pub fn new() -> Result<Self, Error> {
-        let provider = default_provider().map_err(|e| Error::new("cryptography", e))?;
-        let certificate =
-            Certificate::generate_self_signed(vec!["gt".to_owned()], provider.crypto())
-                .map_err(|e| Error::new("a certificate", e))?;
-        let der = certificate.certificate.first();
-        let fingerprint = fingerprint(der.map(|der| &**der).unwrap_or_default());
+        let key = Key::new().map_err(|e| Error::new("a key", e))?;
+        let mut serial = [0; 16];
+        rand::fill(&mut serial);
+        let der = certificate::self_signed(&key, serial);
+        let der = der.map_err(|e| Error::new("a certificate", e))?;
+        let fingerprint = fingerprint(&der);
+        let certificate = Certificate::from_signing_key(vec![der.into()], Arc::new(key));
         Ok(Self {
             certificate,
-            provider,
+            provider: Arc::new(Ring),
             fingerprint,
         })
     }

@@ -3,7 +3,9 @@
 //!
 //! A [`peer`] is state alone, a [`link`] drives it, all of them share the socket of one [`hub`].
 
+mod certificate;
 mod channel;
+mod crypto;
 mod forward;
 mod hub;
 mod identity;

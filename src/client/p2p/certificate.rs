@@ -1,0 +1,129 @@
+//! The certificate that an end of WebRTC shows: self-signed, and the same for everybody but for
+//! its key and its number. Peers go by its fingerprint alone (RFC 8827, section 6.5).
+
+use super::crypto::Key;
+use rtc_dtls::crypto_provider::{CryptoError, SignatureScheme, SigningKey};
+
+/// The tags of DER that it takes (X.690).
+const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
+const UTF8_STRING: u8 = 0x0c;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
+const VERSION: u8 = 0xa0;
+
+/// Names of algorithms, whole: id-ecPublicKey, prime256v1, ecdsa-with-SHA256, and that of a common
+/// name.
+const EC_PUBLIC_KEY: &[u8] = &[0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+const PRIME256V1: &[u8] = &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+const ECDSA_WITH_SHA256: &[u8] = &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
+const COMMON_NAME: &[u8] = &[0x06, 3, 0x55, 4, 3];
+
+/// X.509 version 3 (RFC 5280, section 4.1). It is good at any time: a router's clock may be at
+/// 1970.
+pub fn self_signed(key: &Key, serial: [u8; 16]) -> Result<Vec<u8>, CryptoError> {
+    // A positive number, and not one byte shorter when it happens to be small.
+    let mut number = serial;
+    number[0] = number[0] & 0x7f | 0x40;
+    let algorithm = tlv(SEQUENCE, &[ECDSA_WITH_SHA256]);
+    let name = tlv(UTF8_STRING, &[b"gt"]);
+    let name = tlv(SEQUENCE, &[COMMON_NAME, &name]);
+    let name = tlv(SEQUENCE, &[&tlv(SET, &[&name])]);
+    let validity = tlv(
+        SEQUENCE,
+        &[
+            &tlv(UTC_TIME, &[b"700101000000Z"]),
+            // No end (RFC 5280, section 4.1.2.5).
+            &tlv(GENERALIZED_TIME, &[b"99991231235959Z"]),
+        ],
+    );
+    let public = tlv(
+        SEQUENCE,
+        &[
+            &tlv(SEQUENCE, &[EC_PUBLIC_KEY, PRIME256V1]),
+            &tlv(BIT_STRING, &[&[0], key.public_key().bytes]),
+        ],
+    );
+    let signed = tlv(
+        SEQUENCE,
+        &[
+            &tlv(VERSION, &[&tlv(INTEGER, &[&[2]])]),
+            &tlv(INTEGER, &[&number]),
+            &algorithm,
+            &name,
+            &validity,
+            &name,
+            &public,
+        ],
+    );
+    let signature = key.sign(SignatureScheme::EcdsaP256Sha256, &signed)?;
+    let signature = tlv(BIT_STRING, &[&[0], &signature]);
+    Ok(tlv(SEQUENCE, &[&signed, &algorithm, &signature]))
+}
+
+/// A tag, the length and what it is of (X.690, section 8.1). All that is written here is a few
+/// hundred bytes long.
+fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let value = parts.concat();
+    let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
+    let [high, low] = length.to_be_bytes();
+    let mut bytes = match (high, low) {
+        (0, 0..=0x7f) => vec![tag, low],
+        (0, _) => vec![tag, 0x81, low],
+        _ => vec![tag, 0x82, high, low],
+    };
+    bytes.extend_from_slice(&value);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_tls::rustls::pki_types::CertificateDer;
+    use async_tls::rustls::server::ParsedCertificate;
+    use rtc_dtls::crypto_provider::RTCCrypto;
+
+    #[test]
+    fn it_is_what_others_read() {
+        let key = Key::new().unwrap();
+        for serial in [[0; 16], [0xff; 16]] {
+            let der = self_signed(&key, serial).unwrap();
+            ParsedCertificate::try_from(&CertificateDer::from(der.clone())).unwrap();
+            // Its parts, by their lengths: what is signed, by what, the signature.
+            assert_eq!(der[..2], [SEQUENCE, 0x82]);
+            let signed = &der[4..];
+            let length = match signed[1] {
+                0x81 => 3 + usize::from(signed[2]),
+                0x82 => 4 + usize::from(signed[2]) * 256 + usize::from(signed[3]),
+                short => panic!("a length of {short}"),
+            };
+            let (signed, rest) = signed.split_at(length);
+            let (algorithm, signature) = rest.split_at(12);
+            assert_eq!(algorithm, tlv(SEQUENCE, &[ECDSA_WITH_SHA256]));
+            assert_eq!((signature[0], signature[2]), (BIT_STRING, 0));
+            super::super::crypto::Ring
+                .verify_signature(
+                    SignatureScheme::EcdsaP256Sha256,
+                    key.public_key(),
+                    signed,
+                    &signature[3..],
+                )
+                .unwrap();
+        }
+    }
+
+    #[test]
+    fn lengths_have_the_shortest_form() {
+        for (length, head) in [
+            (0, vec![4, 0]),
+            (127, vec![4, 127]),
+            (128, vec![4, 0x81, 128]),
+            (255, vec![4, 0x81, 255]),
+            (256, vec![4, 0x82, 1, 0]),
+        ] {
+            assert_eq!(tlv(4, &[&vec![7; length]])[..head.len()], head);
+        }
+    }
+}
