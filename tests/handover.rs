@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::gt::{client, client_of_id1, server, server_of_id1, Gt};
+use common::gt::{client, client_of_id1, server, server_of_id1, Gt, Successor};
 use common::peer::{
     closed, data, first, hello, identity, port_option, prefix_option, Frame, Peer, PeerServer,
     CLOSE, PING, SERVICES,
@@ -305,7 +305,8 @@ fn who_has_not_come_back_yet_is_waited_for_after_another_restart() {
     let new = server.restart();
     first.expect(Frame::Reconnect);
     new.signal("QUIT");
-    server.wait_for_lines(" takes over; ", 2);
+    // Ends with the test.
+    let _newest = Successor::named_by(&server.wait_for_lines(" takes over; ", 2)[1]);
     new.wait_for_end();
     let waiting = std::thread::spawn(move || get(addr, "name.a", "/").status);
     let _visitor = connect(local(port));
