@@ -8,6 +8,9 @@
 //! and has the peer's reset wait for that. So it is never asked: its own requests are taken off the
 //! way to the peer, and said from here, one at a time, each when all of its streams has been sent
 //! and acknowledged.
+//!
+//! What is seen here is also how far a peer skips what it has given up (RFC 3758): our SCTP takes
+//! a step for each number, and a peer could have it take two thousand million.
 
 use crate::wire::{u16_at, u32_at};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -18,6 +21,7 @@ use std::time::{Duration, Instant};
 const DATA: u8 = 0;
 const SACK: u8 = 3;
 const RECONFIG: u8 = 130;
+const FORWARD_TSN: u8 = 192;
 /// the flag of a message's last piece,
 const LAST_PIECE: u8 = 1;
 /// and parameters (RFC 6525, section 4).
@@ -34,6 +38,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const WAITING: usize = 512;
 /// Requests of the peer that may be in progress.
 const DEFERRED: usize = 32;
+/// DATA that a peer may skip at a time: more than it could have on the way.
+const SKIPPED: u32 = 16 * 1024;
 
 #[derive(Default)]
 pub struct Resets {
@@ -42,6 +48,8 @@ pub struct Resets {
     /// The highest number of DATA that was sent, and that the peer has with all before it.
     sent: Option<u32>,
     acknowledged: Option<u32>,
+    /// Where SCTP has said that it has all of the peer's DATA up to.
+    received: Option<u32>,
     waiting: Vec<u16>,
     request: Option<Request>,
     /// The next request's number.
@@ -110,6 +118,7 @@ impl Resets {
         for chunk in chunks(packet) {
             match chunk.kind {
                 DATA => self.count(&chunk),
+                SACK => self.received = u32_at(chunk.value, 0).or(self.received),
                 RECONFIG => match parameter(chunk.value) {
                     Some((REQUEST, value)) => return self.answer(value),
                     Some((RESPONSE, value)) => self.answered(value),
@@ -171,6 +180,7 @@ impl Resets {
                     let is_new = |number| self.acknowledged.is_none_or(|it| is_after(number, it));
                     self.acknowledged = number.filter(|n| is_new(*n)).or(self.acknowledged);
                 }
+                FORWARD_TSN if self.skips_too_much(chunk.value) => return false,
                 RECONFIG => {
                     // There may be a second one.
                     let mut rest = chunk.value;
@@ -186,6 +196,16 @@ impl Resets {
             }
         }
         true
+    }
+
+    /// Before anything was received there is nothing to skip; a peer that thinks so says it again.
+    fn skips_too_much(&self, value: &[u8]) -> bool {
+        let Some(number) = u32_at(value, 0) else {
+            return false;
+        };
+        self.received.is_none_or(|received| {
+            is_after(number, received) && number.wrapping_sub(received) > SKIPPED
+        })
     }
 
     fn hear(&mut self, kind: u16, value: &[u8]) -> bool {

@@ -226,3 +226,27 @@ fn what_is_no_packet_is_none_of_its_business() {
         }
     }
 }
+
+#[test]
+fn a_peer_skips_no_more_than_it_could_have_on_the_way() {
+    let forward = |number: u32| packet(FROM, &[(FORWARD_TSN, 0, number.to_be_bytes().to_vec())]);
+    let mut resets = Resets::default();
+    assert!(!resets.incoming(&forward(1)), "nothing was received");
+    let mut value = FIRST.to_be_bytes().to_vec();
+    value.extend([0; 8]);
+    resets.outgoing(&packet(TO, &[(SACK, 0, value)]));
+    for (ahead, passes) in [
+        (1, true),
+        (SKIPPED, true),
+        (SKIPPED + 1, false),
+        ((1 << 31) - 1, false),
+        // What is behind is said to SCTP, which answers it.
+        (0, true),
+        (u32::MAX, true),
+    ] {
+        let packet = forward(FIRST.wrapping_add(ahead));
+        assert_eq!(resets.incoming(&packet), passes, "{ahead}");
+    }
+    let cut = packet(FROM, &[(FORWARD_TSN, 0, vec![0; 3])]);
+    assert!(resets.incoming(&cut), "SCTP takes it for what it is");
+}
