@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 /// Longest head that is looked through.
-const MAX: usize = 16 * 1024;
+pub const MAX: usize = 16 * 1024;
 
 /// What the bytes so far say.
 #[derive(Debug, PartialEq, Eq)]

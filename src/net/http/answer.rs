@@ -1,15 +1,15 @@
 //! Reading one answer (RFC 9112), as long as it is small. Not what it means.
 
-use crate::net::{with_scratch, Conn};
+use crate::net::with_scratch;
 use std::io;
-use std::task::ready;
+use std::task::{ready, Context, Poll};
 
 /// Longest head, and longest list of trailers, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 /// Longest line with the size of a chunk, in bytes.
 const MAX_LINE: usize = 1024;
 /// Longest body, in bytes.
-pub(super) const MAX_BODY: usize = 64 * 1024;
+pub const MAX_BODY: usize = 64 * 1024;
 /// Header fields of a head, at most.
 const MAX_FIELDS: usize = 100;
 
@@ -24,7 +24,7 @@ pub struct Answer {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub enum Failure {
     /// The connection ended before a byte of an answer came.
     Dead(io::Error),
     /// What came is no answer, or not a whole one, or too large.
@@ -61,10 +61,14 @@ struct Head {
     persistent: bool,
 }
 
-/// Reads an answer from its first byte on, and says whether the connection can be used again.
-pub(super) async fn read(conn: &Conn) -> Result<(Answer, bool), Failure> {
+/// Reads an answer from its first byte on, and says whether the connection that `poll_read` reads
+/// can be used again.
+pub async fn read<P>(poll_read: P) -> Result<(Answer, bool), Failure>
+where
+    P: FnMut(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>>,
+{
     let mut reader = Reader {
-        conn,
+        poll_read,
         held: Vec::new(),
     };
     let mut begun = false;
@@ -154,21 +158,24 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Failure> {
     }))
 }
 
-struct Reader<'a> {
-    conn: &'a Conn,
+struct Reader<P> {
+    poll_read: P,
     /// Read and not used yet.
     held: Vec<u8>,
 }
 
-impl Reader<'_> {
+impl<P> Reader<P>
+where
+    P: FnMut(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>>,
+{
     /// Reads what is there. 0 is the end.
     async fn more(&mut self) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
             with_scratch(|scratch| {
-                let n = ready!(self.conn.poll_read(cx, scratch))?;
+                let n = ready!((self.poll_read)(cx, scratch))?;
                 self.held
                     .extend_from_slice(scratch.get(..n).unwrap_or_default());
-                std::task::Poll::Ready(Ok(n))
+                Poll::Ready(Ok(n))
             })
         })
         .await
