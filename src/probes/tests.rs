@@ -9,6 +9,8 @@ use std::fs;
 use std::path::Path;
 
 const CASES: u32 = 10_000;
+/// Longer samples are for themselves: they show bounds, and their variants are the same again.
+const LONG: usize = 800;
 
 /// The files of a target's corpus, in an order that does not change.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
@@ -95,8 +97,9 @@ fn any_input(samples: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn run(target: &str, probe: fn(&[u8])) {
-    let samples = corpus(target);
+    let mut samples = corpus(target);
     samples.iter().for_each(|sample| probe(sample));
+    samples.retain(|sample| sample.len() <= LONG);
     let config = ProptestConfig {
         cases: CASES,
         rng_seed: RngSeed::Fixed(1),

@@ -74,6 +74,7 @@ where
     let mut begun = false;
     let head = loop {
         match parse(&reader.held)? {
+            Some(head) if head.length > MAX_HEAD => return Err(bad("its head is too long")),
             Some(head) if head.status == 101 => return Err(bad("it switches protocols")),
             Some(head) if head.status < 200 => {
                 reader.skip(head.length);
@@ -237,7 +238,7 @@ where
                 return Err(bad("its chunks are malformed"));
             }
             match httparse::parse_chunk_size(&self.held) {
-                Ok(httparse::Status::Complete((line, size))) => {
+                Ok(httparse::Status::Complete((line, size))) if line <= MAX_LINE => {
                     self.skip(line);
                     return usize::try_from(size).map_err(|_| too_large());
                 }
@@ -256,14 +257,15 @@ where
                 self.skip(2);
                 return Ok(());
             }
-            if let Some(at) = self.held.windows(4).position(|four| four == b"\r\n\r\n") {
-                self.skip(at.saturating_add(4));
-                return Ok(());
+            let at = self.held.windows(4).position(|four| four == b"\r\n\r\n");
+            match at.map(|at| at.saturating_add(4)) {
+                Some(end) if end <= MAX_HEAD => {
+                    self.skip(end);
+                    return Ok(());
+                }
+                None if self.held.len() < MAX_HEAD => self.need_more().await?,
+                _ => return Err(bad("its trailers are too long")),
             }
-            if self.held.len() >= MAX_HEAD {
-                return Err(bad("its trailers are too long"));
-            }
-            self.need_more().await?;
         }
     }
 }
