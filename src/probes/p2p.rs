@@ -154,7 +154,7 @@ pub fn resets(data: &[u8]) {
         };
         let value = only_parameter(&packet, REQUEST);
         let streams = value.len().checked_sub(12).expect("three numbers");
-        assert!((2..=2048).contains(&streams) && streams % 2 == 0);
+        assert!((2..=2048).contains(&streams) && streams.is_multiple_of(2));
         assert!(resets.release(now).is_none(), "once at a time");
         assert!(resets.deadline().is_some_and(|again| again > now));
         // One at a time, until it is answered.
