@@ -84,9 +84,11 @@ enum Pace {
 }
 
 impl Pace {
-    /// The two that have to come to the same as [`Pace::Whole`].
-    fn split(data: &[u8]) -> [Pace; 2] {
-        [Pace::Bytes, Pace::Pieces(seed(data) | 1)]
+    /// Those that have to come to the same as [`Pace::Whole`]. Byte by byte only what is short:
+    /// most readers begin anew with every byte.
+    fn split(data: &[u8]) -> impl Iterator<Item = Pace> {
+        let bytes = (data.len() <= 256).then_some(Pace::Bytes);
+        [Pace::Pieces(seed(data) | 1)].into_iter().chain(bytes)
     }
 
     /// The most that comes next.

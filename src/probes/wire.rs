@@ -15,10 +15,9 @@ pub fn gt2_frames(data: &[u8]) {
     frames(Version::Two, data);
 }
 
-/// Hello and registration of GT/1, behind magic and version.
+/// Hello of GT/1, behind magic and version; a registration is read the same.
 pub fn gt1_hello(data: &[u8]) {
     hello(Version::One, || Reader::new(Version::One), data);
-    hello(Version::One, Reader::registration, data);
 }
 
 /// Hello and registration of GT/2, behind magic and version; and a server's answer.
