@@ -91,7 +91,7 @@ const WITH_DIRECTORY: [&str; 4] = ["config", "threads", "logLevel", "s"];
 
 /// A flag as it was given.
 #[derive(Clone, Debug)]
-struct Flag {
+pub(crate) struct Flag {
     name: Name,
     value: String,
 }
@@ -279,7 +279,11 @@ fn flags(arguments: &[String], role: Option<RoleName>) -> Result<Vec<Flag>, Erro
 }
 
 /// Gives the flags to the role, once it is known.
-fn load(role: RoleName, flags: &[Flag], document: Option<&Document>) -> Result<Loaded, Error> {
+pub(crate) fn load(
+    role: RoleName,
+    flags: &[Flag],
+    document: Option<&Document>,
+) -> Result<Loaded, Error> {
     let names = names(Some(role));
     if let Some(flag) = flags
         .iter()

@@ -18,6 +18,8 @@ pub mod daemon;
 pub mod handover;
 pub mod logging;
 pub mod net;
+#[cfg(any(test, fuzzing))]
+pub mod probes;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod signals;

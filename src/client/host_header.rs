@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 /// Longest head that is looked through.
-const MAX: usize = 16 * 1024;
+pub const MAX: usize = 16 * 1024;
 
 /// What the bytes so far say.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,17 +23,17 @@ pub fn scan(bytes: &[u8]) -> Scan {
     loop {
         let rest = bytes.get(at..).unwrap_or_default();
         let Some(end) = rest.iter().position(|b| *b == b'\n') else {
-            // A line of text goes on; anything else is not HTTP.
-            let is_text = rest
-                .iter()
-                .all(|b| *b == b'\t' || *b == b'\r' || *b >= b' ');
-            return if is_text && bytes.len() < MAX {
+            return if is_text(rest) && bytes.len() < MAX {
                 Scan::More
             } else {
                 Scan::Nothing
             };
         };
         let line = rest.get(..end).unwrap_or_default();
+        // Nor would it be waited for the end of such a line.
+        if !is_text(line) {
+            return Scan::Nothing;
+        }
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if first && !line.is_empty() {
             let is_http = line.rsplit(|b| *b == b' ').next();
@@ -57,6 +57,12 @@ pub fn scan(bytes: &[u8]) -> Scan {
         }
         at += end + 1;
     }
+}
+
+/// Whether it may be a line of HTTP, or the beginning of one.
+fn is_text(line: &[u8]) -> bool {
+    line.iter()
+        .all(|b| *b == b'\t' || *b == b'\r' || *b >= b' ')
 }
 
 #[cfg(test)]
@@ -87,6 +93,14 @@ mod tests {
         let head = b"GET / HTTP/1.1\r\nA: b\r\nHost: c\r\n";
         for cut in 0..head.len() {
             assert_eq!(scan(&head[..cut]), Scan::More, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_no_text_decides_the_same_before_its_end_and_behind_it() {
+        let head = b"GET / HTTP/1.1\r\nA: \x01\r\nHost: c\r\n";
+        for cut in 20..=head.len() {
+            assert_eq!(scan(&head[..cut]), Scan::Nothing, "cut at {cut}");
         }
     }
 

@@ -3,9 +3,9 @@
 
 mod backoff;
 pub mod files;
-mod host_header;
+pub(crate) mod host_header;
 #[cfg(feature = "p2p")]
-mod p2p;
+pub(crate) mod p2p;
 #[cfg(not(feature = "p2p"))]
 #[path = "no_p2p.rs"]
 mod p2p;
@@ -137,7 +137,7 @@ pub fn check(config: &config::Client, file: &Option<PathBuf>) -> io::Result<()> 
 }
 
 /// What every tunnel of a client needs.
-struct Me {
+pub(crate) struct Me {
     id: String,
     secret: Secret,
     tls: Tls,

@@ -153,7 +153,7 @@ impl Document {
     }
 
     /// The value at a path.
-    pub(super) fn node(&self, path: &[&str]) -> Option<&Node> {
+    pub(crate) fn node(&self, path: &[&str]) -> Option<&Node> {
         self.tree.node(path)
     }
 

@@ -19,7 +19,7 @@ pub(crate) mod shown;
 mod url;
 pub mod value;
 mod wire;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::fmt;
 use std::path::PathBuf;

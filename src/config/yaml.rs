@@ -117,7 +117,7 @@ impl Tree {
     }
 
     /// The value at `path`, if there is one.
-    pub(super) fn node(&self, path: &[&str]) -> Option<&Node> {
+    pub(crate) fn node(&self, path: &[&str]) -> Option<&Node> {
         path.iter()
             .try_fold(&self.root, |node, key| match &node.kind {
                 Kind::Map(entries) => entries
@@ -146,7 +146,7 @@ impl Tree {
 
 impl Node {
     /// The text of a value, or the texts of a list.
-    pub(super) fn texts(&self) -> Vec<&str> {
+    pub(crate) fn texts(&self) -> Vec<&str> {
         match &self.kind {
             Kind::Text(text) => vec![text],
             Kind::List(nodes) => nodes.iter().flat_map(Node::texts).collect(),

@@ -2,15 +2,15 @@
 //! visitor to the client that serves it.
 
 mod answer;
-mod api;
+pub(crate) mod api;
 mod auth;
 mod claims;
-mod client_hello;
+pub(crate) mod client_hello;
 mod counters;
 mod estate;
 mod guard;
 mod guest;
-mod http_head;
+pub(crate) mod http_head;
 mod listeners;
 mod ports;
 mod registry;
@@ -18,7 +18,7 @@ mod rules;
 mod session;
 mod speeds;
 #[cfg_attr(not(feature = "p2p"), path = "no_stun.rs")]
-mod stun;
+pub(crate) mod stun;
 mod users;
 mod visitor;
 
@@ -95,7 +95,7 @@ pub fn check(config: &config::Server) -> io::Result<()> {
 }
 
 /// What every connection of a server needs.
-struct State {
+pub(crate) struct State {
     registry: Registry,
     rules: InForce,
     claims: Arc<Claims>,

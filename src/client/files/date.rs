@@ -10,7 +10,7 @@ const MONTHS: [&str; 12] = [
 /// A second of UTC in the years 0 to 9999. The fields stand in the order that makes the
 /// derived comparison chronological.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Moment {
+pub(crate) struct Moment {
     year: u16,
     /// 0 is January.
     month: u8,
@@ -25,7 +25,7 @@ pub(super) struct Moment {
 
 impl Moment {
     /// From seconds since 1970; `None` outside the years 0 to 9999.
-    pub(super) fn from_unix(seconds: i64) -> Option<Moment> {
+    pub(crate) fn from_unix(seconds: i64) -> Option<Moment> {
         // Years are counted from 1 March of year 0, so that a leap day is the last day of one.
         const DAYS_BEFORE_1970: i64 = 719_468;
         let days = seconds.div_euclid(86_400).checked_add(DAYS_BEFORE_1970)?;
@@ -51,7 +51,7 @@ impl Moment {
     /// Reads the one form of RFC 9110 section 5.6.7 that is still sent,
     /// `Sun, 06 Nov 1994 08:49:37 GMT`. A date that is not understood only costs its sender a
     /// full answer, so the two obsolete forms are left out.
-    pub(super) fn parse(text: &[u8]) -> Option<Moment> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Moment> {
         let text = std::str::from_utf8(text).ok()?;
         let (weekday, rest) = text.split_once(", ")?;
         let mut words = rest.split(' ');
@@ -78,7 +78,7 @@ impl Moment {
     }
 
     /// `2024-05-01 13:37`
-    pub(super) fn short(&self) -> impl fmt::Display + '_ {
+    pub(crate) fn short(&self) -> impl fmt::Display + '_ {
         struct Short<'a>(&'a Moment);
         impl fmt::Display for Short<'_> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

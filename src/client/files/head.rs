@@ -3,14 +3,14 @@
 use super::status::{self, Status};
 
 /// The longest head that is read, in bytes.
-pub(super) const HEAD_MAX: usize = 16 * 1024;
+pub(crate) const HEAD_MAX: usize = 16 * 1024;
 
 /// More header fields than any browser and the proxies before it send together.
 const FIELDS_MAX: usize = 100;
 
 /// What may be done to a file here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Method {
+pub(crate) enum Method {
     Get,
     Head,
     Other,
@@ -18,7 +18,7 @@ pub(super) enum Method {
 
 /// What becomes of the connection after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum After {
+pub(crate) enum After {
     /// It stays for the next request.
     Next,
     /// It stays, and a client of HTTP/1.0 must be told so.
@@ -32,24 +32,24 @@ pub(super) enum After {
 
 /// A request, as far as it matters to a file. The slices are header values.
 #[derive(Debug)]
-pub(super) struct Request<'a> {
-    pub(super) method: Method,
-    pub(super) target: &'a [u8],
+pub(crate) struct Request<'a> {
+    pub(crate) method: Method,
+    pub(crate) target: &'a [u8],
     /// HTTP/1.1 takes chunks; HTTP/1.0 does not.
-    pub(super) chunks: bool,
-    pub(super) after: After,
-    pub(super) if_match: Vec<&'a [u8]>,
-    pub(super) if_none_match: Vec<&'a [u8]>,
-    pub(super) if_modified_since: Option<&'a [u8]>,
-    pub(super) if_unmodified_since: Option<&'a [u8]>,
-    pub(super) if_range: Option<&'a [u8]>,
+    pub(crate) chunks: bool,
+    pub(crate) after: After,
+    pub(crate) if_match: Vec<&'a [u8]>,
+    pub(crate) if_none_match: Vec<&'a [u8]>,
+    pub(crate) if_modified_since: Option<&'a [u8]>,
+    pub(crate) if_unmodified_since: Option<&'a [u8]>,
+    pub(crate) if_range: Option<&'a [u8]>,
     /// The `Range` field if there is exactly one.
-    pub(super) range: Option<&'a [u8]>,
+    pub(crate) range: Option<&'a [u8]>,
 }
 
 /// Where the head at the beginning of `bytes` ends, behind its empty line. Looks for that from
 /// `from` on, where an earlier search of fewer bytes ended, less three.
-pub(super) fn end(bytes: &[u8], from: usize) -> Option<usize> {
+pub(crate) fn end(bytes: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     loop {
         let rest = bytes.get(at..)?;
@@ -67,7 +67,7 @@ pub(super) fn end(bytes: &[u8], from: usize) -> Option<usize> {
 impl<'a> Request<'a> {
     /// Reads a whole head, `bytes`, up to and with its empty line. An error is the answer to
     /// give before the connection is closed.
-    pub(super) fn parse(bytes: &'a [u8]) -> Result<Request<'a>, Status> {
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Request<'a>, Status> {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
         let mut head = httparse::Request::new(&mut fields);
         match head.parse(bytes) {

@@ -7,13 +7,13 @@
 
 mod answer;
 mod body;
-mod date;
-mod head;
+pub(crate) mod date;
+pub(crate) mod head;
 mod listing;
-mod range;
+pub(crate) mod range;
 mod root;
 mod status;
-mod target;
+pub(crate) mod target;
 #[cfg(test)]
 mod tests;
 mod types;

@@ -2,7 +2,7 @@
 
 /// The part of a file to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Range {
+pub(crate) enum Range {
     /// All of it: no single range in bytes was asked for, or it made no sense.
     Whole,
     /// From byte `first` to byte `last`, both included and inside the file.
@@ -14,7 +14,7 @@ pub(super) enum Range {
 impl Range {
     /// Reads the header's value for a file of `size` bytes. Several ranges are answered with the
     /// whole file, which a server is free to do.
-    pub(super) fn parse(value: &[u8], size: u64) -> Range {
+    pub(crate) fn parse(value: &[u8], size: u64) -> Range {
         let Some((unit, range)) = split(value, b'=') else {
             return Range::Whole;
         };

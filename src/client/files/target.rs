@@ -6,17 +6,17 @@ use std::fmt::Write;
 /// Where a request points. No name in it is empty, begins with a dot, or holds a slash or a NUL:
 /// `..` and every hidden file are shut out here, in whatever way they were spelled.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// The names, joined by `/`; empty for the shared folder itself.
-    pub(super) path: Vec<u8>,
+    pub(crate) path: Vec<u8>,
     /// It ends in `/`: a folder is meant.
-    pub(super) folder: bool,
+    pub(crate) folder: bool,
 }
 
 impl Target {
     /// Reads a request target in origin form (`/a/b?query`) or absolute form
     /// (`http://host/a/b`); `*` and `host:port` name no file, 400.
-    pub(super) fn parse(target: &[u8]) -> Result<Target, Status> {
+    pub(crate) fn parse(target: &[u8]) -> Result<Target, Status> {
         let raw = before(origin_form(target)?, b'?');
         let mut path = Vec::with_capacity(raw.len());
         for raw in raw
@@ -40,7 +40,7 @@ impl Target {
     }
 
     /// The last name, for a redirect relative to the request's own folder.
-    pub(super) fn last_name(&self) -> &[u8] {
+    pub(crate) fn last_name(&self) -> &[u8] {
         self.path
             .rsplit(|byte| *byte == b'/')
             .next()
@@ -49,7 +49,7 @@ impl Target {
 }
 
 /// The query of a target with its `?`, empty if there is none or if it is not plain ASCII.
-pub(super) fn query(target: &[u8]) -> &str {
+pub(crate) fn query(target: &[u8]) -> &str {
     let query = target.get(before(target, b'?').len()..).unwrap_or_default();
     std::str::from_utf8(query)
         .ok()
@@ -58,7 +58,7 @@ pub(super) fn query(target: &[u8]) -> &str {
 }
 
 /// Writes a name so that it is one plain segment of a link: no `/`, `\`, `:`, quote or space.
-pub(super) fn encode(name: &[u8], out: &mut String) {
+pub(crate) fn encode(name: &[u8], out: &mut String) {
     for byte in name {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{json, Value};
 
 /// Bytes of one message.
-const MOST: usize = 32 * 1024;
+pub const MOST: usize = 32 * 1024;
 
 /// What one end says to the other.
 #[derive(Debug, PartialEq, Eq)]

@@ -8,13 +8,13 @@ mod channel;
 mod crypto;
 mod forward;
 mod hub;
-mod identity;
+pub(crate) mod identity;
 mod link;
-mod message;
+pub(crate) mod message;
 mod peer;
-mod resets;
-mod sdp;
-mod signaling;
+pub(crate) mod resets;
+pub(crate) mod sdp;
+pub(crate) mod signaling;
 mod socket;
 
 pub use channel::{Carry, Channel};

@@ -20,13 +20,13 @@ use std::time::{Duration, Instant};
 /// Chunks (RFC 9260, section 3.2; RFC 6525, section 3.1),
 const DATA: u8 = 0;
 const SACK: u8 = 3;
-const RECONFIG: u8 = 130;
+pub const RECONFIG: u8 = 130;
 const FORWARD_TSN: u8 = 192;
 /// the flag of a message's last piece,
 const LAST_PIECE: u8 = 1;
 /// and parameters (RFC 6525, section 4).
-const REQUEST: u16 = 13;
-const RESPONSE: u16 = 16;
+pub const REQUEST: u16 = 13;
+pub const RESPONSE: u16 = 16;
 /// Results of a reset (RFC 6525, section 4.4).
 const PERFORMED: u32 = 1;
 const IN_PROGRESS: u32 = 6;
@@ -297,13 +297,13 @@ impl Resets {
     }
 }
 
-struct Chunk<'a> {
-    kind: u8,
+pub struct Chunk<'a> {
+    pub kind: u8,
     flags: u8,
-    value: &'a [u8],
+    pub value: &'a [u8],
 }
 
-fn chunks(packet: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
+pub fn chunks(packet: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
     let mut rest = packet.get(HEADER..).unwrap_or_default();
     std::iter::from_fn(move || {
         let (&[kind, flags, a, b], _) = rest.split_first_chunk()?;
@@ -315,7 +315,7 @@ fn chunks(packet: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
 }
 
 /// The kind and value of the first parameter.
-fn parameter(value: &[u8]) -> Option<(u16, &[u8])> {
+pub fn parameter(value: &[u8]) -> Option<(u16, &[u8])> {
     let (kind, length) = (u16_at(value, 0)?, u16_at(value, 2)?);
     Some((kind, value.get(4..usize::from(length))?))
 }

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const CORS: &str = "Access-Control-Allow-Origin: *\r\n";
 
 /// A request, as far as signaling goes.
-struct Request {
+pub struct Request {
     op: Op,
     body: Body,
     /// What of the body has come with the head.
@@ -145,7 +145,7 @@ async fn refuse(stream: &mut Stream, status: &str, why: &str) -> io::Result<()> 
 }
 
 /// Reads as far as the end of the head, or as much as may be one.
-async fn read_to_end_of_head(
+pub async fn read_to_end_of_head(
     stream: &mut (impl AsyncRead + Unpin),
     head: &mut Vec<u8>,
 ) -> io::Result<()> {
@@ -170,7 +170,7 @@ async fn read_head(stream: &mut Stream) -> io::Result<Option<Vec<u8>>> {
 }
 
 impl Request {
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS];
         let mut parsed = httparse::Request::new(&mut fields);
         let httparse::Status::Complete(length) = parsed.parse(bytes).ok()? else {
@@ -200,7 +200,7 @@ impl Request {
     }
 
     /// The next messages of the body; `None` at its end. The error is one of whoever sends it.
-    async fn next(
+    pub async fn next(
         &mut self,
         stream: &mut (impl AsyncRead + Unpin),
         reader: &mut Reader,

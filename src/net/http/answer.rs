@@ -1,15 +1,15 @@
 //! Reading one answer (RFC 9112), as long as it is small. Not what it means.
 
-use crate::net::{with_scratch, Conn};
+use crate::net::with_scratch;
 use std::io;
-use std::task::ready;
+use std::task::{ready, Context, Poll};
 
 /// Longest head, and longest list of trailers, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 /// Longest line with the size of a chunk, in bytes.
 const MAX_LINE: usize = 1024;
 /// Longest body, in bytes.
-pub(super) const MAX_BODY: usize = 64 * 1024;
+pub const MAX_BODY: usize = 64 * 1024;
 /// Header fields of a head, at most.
 const MAX_FIELDS: usize = 100;
 
@@ -24,7 +24,7 @@ pub struct Answer {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub enum Failure {
     /// The connection ended before a byte of an answer came.
     Dead(io::Error),
     /// What came is no answer, or not a whole one, or too large.
@@ -61,15 +61,20 @@ struct Head {
     persistent: bool,
 }
 
-/// Reads an answer from its first byte on, and says whether the connection can be used again.
-pub(super) async fn read(conn: &Conn) -> Result<(Answer, bool), Failure> {
+/// Reads an answer from its first byte on, and says whether the connection that `poll_read` reads
+/// can be used again.
+pub async fn read<P>(poll_read: P) -> Result<(Answer, bool), Failure>
+where
+    P: FnMut(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>>,
+{
     let mut reader = Reader {
-        conn,
+        poll_read,
         held: Vec::new(),
     };
     let mut begun = false;
     let head = loop {
         match parse(&reader.held)? {
+            Some(head) if head.length > MAX_HEAD => return Err(bad("its head is too long")),
             Some(head) if head.status == 101 => return Err(bad("it switches protocols")),
             Some(head) if head.status < 200 => {
                 reader.skip(head.length);
@@ -154,21 +159,24 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Failure> {
     }))
 }
 
-struct Reader<'a> {
-    conn: &'a Conn,
+struct Reader<P> {
+    poll_read: P,
     /// Read and not used yet.
     held: Vec<u8>,
 }
 
-impl Reader<'_> {
+impl<P> Reader<P>
+where
+    P: FnMut(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>>,
+{
     /// Reads what is there. 0 is the end.
     async fn more(&mut self) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
             with_scratch(|scratch| {
-                let n = ready!(self.conn.poll_read(cx, scratch))?;
+                let n = ready!((self.poll_read)(cx, scratch))?;
                 self.held
                     .extend_from_slice(scratch.get(..n).unwrap_or_default());
-                std::task::Poll::Ready(Ok(n))
+                Poll::Ready(Ok(n))
             })
         })
         .await
@@ -230,7 +238,7 @@ impl Reader<'_> {
                 return Err(bad("its chunks are malformed"));
             }
             match httparse::parse_chunk_size(&self.held) {
-                Ok(httparse::Status::Complete((line, size))) => {
+                Ok(httparse::Status::Complete((line, size))) if line <= MAX_LINE => {
                     self.skip(line);
                     return usize::try_from(size).map_err(|_| too_large());
                 }
@@ -249,14 +257,15 @@ impl Reader<'_> {
                 self.skip(2);
                 return Ok(());
             }
-            if let Some(at) = self.held.windows(4).position(|four| four == b"\r\n\r\n") {
-                self.skip(at.saturating_add(4));
-                return Ok(());
+            let at = self.held.windows(4).position(|four| four == b"\r\n\r\n");
+            match at.map(|at| at.saturating_add(4)) {
+                Some(end) if end <= MAX_HEAD => {
+                    self.skip(end);
+                    return Ok(());
+                }
+                None if self.held.len() < MAX_HEAD => self.need_more().await?,
+                _ => return Err(bad("its trailers are too long")),
             }
-            if self.held.len() >= MAX_HEAD {
-                return Err(bad("its trailers are too long"));
-            }
-            self.need_more().await?;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What gt asks over HTTP for itself: small requests to one API, and its answers. It follows
 //! no redirects, and visitors' traffic never comes here.
 
-mod answer;
+pub(crate) mod answer;
 mod idle;
 #[cfg(test)]
 mod tests;
@@ -92,7 +92,7 @@ impl Client {
 
     async fn exchange(&self, conn: Conn, request: &[u8]) -> Result<Answer, Failure> {
         conn.write_all(request).await.map_err(Failure::Dead)?;
-        let (answer, reusable) = answer::read(&conn).await?;
+        let (answer, reusable) = answer::read(|cx, buffer| conn.poll_read(cx, buffer)).await?;
         if reusable {
             self.idle.put(conn);
         }

@@ -290,6 +290,19 @@ fn an_answer_of_64_kib_is_taken_and_a_larger_one_is_not() {
 }
 
 #[test]
+fn what_is_too_long_is_so_even_where_its_end_has_come_with_it() {
+    // All of it is less than one read brings.
+    let long = "a".repeat(20_000);
+    let head = format!("HTTP/1.1 200 OK\r\nA: {long}\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(error(head), "its head is too long");
+    let chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let trailers = format!("{chunks}0\r\nA: {long}\r\n\r\n");
+    assert_eq!(error(trailers), "its trailers are too long");
+    let line = format!("{chunks}1;{}\r\na\r\n0\r\n\r\n", &long[..2000]);
+    assert_eq!(error(line), "its chunks are malformed");
+}
+
+#[test]
 fn an_api_that_does_not_answer_is_given_up() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let client = Client::new(false, "127.0.0.1", listener.local_addr().unwrap().port()).unwrap();

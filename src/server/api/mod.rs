@@ -6,7 +6,7 @@ mod clients;
 mod json;
 mod metrics;
 mod reply;
-mod request;
+pub(crate) mod request;
 mod status;
 
 use super::listeners;

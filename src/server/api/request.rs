@@ -5,7 +5,7 @@ use crate::server::visitor;
 use httparse::{Error, Status};
 
 /// Longest head that is read.
-const MAX_HEAD: usize = 8 * 1024;
+pub const MAX_HEAD: usize = 8 * 1024;
 const MAX_FIELDS: usize = 64;
 
 /// What the API has.
@@ -43,7 +43,7 @@ pub async fn read(conn: &Conn) -> Result<Page, Wrong> {
 }
 
 /// `None` while there is no whole head.
-fn parse(head: &[u8]) -> Option<Result<Page, Wrong>> {
+pub fn parse(head: &[u8]) -> Option<Result<Page, Wrong>> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut fields);
     Some(match request.parse(head) {

@@ -1,7 +1,7 @@
 //! The STUN server: tells who asks which address a datagram of theirs came from, so that peers
 //! behind NAT can find each other. Over UDP alone, for that is what they ask about.
 
-mod answer;
+pub(crate) mod answer;
 mod limit;
 
 use super::counters::Datagram;

@@ -1,0 +1,135 @@
+//! What a visitor asks of a client's services.
+
+use super::{assert_settled, cuts, seed};
+use crate::client::files::date::Moment;
+use crate::client::files::head::{end, Request, HEAD_MAX};
+use crate::client::files::range::Range;
+use crate::client::files::target::{encode, query, Target};
+use crate::client::host_header::{scan, Scan, MAX};
+use crate::config::value::Scalar;
+use crate::config::{Local, Remote};
+use std::path::{Component, Path};
+
+/// The head of a request whose Host line is to be rewritten.
+pub fn host_header(data: &[u8]) {
+    let short = &data[..data.len().min(MAX - 1)];
+    assert_settled(short, |bytes| match scan(bytes) {
+        Scan::More => None,
+        verdict => Some(verdict),
+    });
+    match scan(data) {
+        Scan::Host(place) => {
+            let value = data.get(place.clone()).expect("a place inside");
+            assert!(!value.contains(&b'\n'));
+            let line = data[..place.start].rsplit(|byte| *byte == b'\n').next();
+            let name = line.and_then(|line| line.first_chunk::<5>());
+            assert!(name.is_some_and(|name| name.eq_ignore_ascii_case(b"host:")));
+        }
+        Scan::More => assert!(data.len() < MAX),
+        Scan::Nothing => {}
+    }
+}
+
+/// A request to the file service, and each of what it is made of.
+pub fn files(data: &[u8]) {
+    target(data);
+    range(data, data);
+    moment(data);
+
+    let whole = end(data, 0);
+    // As a reader looks for it, while bytes come.
+    let mut searched = 0;
+    let found = cuts(data).find_map(|cut| {
+        let found = end(&data[..cut], searched);
+        searched = cut.saturating_sub(3);
+        found
+    });
+    assert_eq!(found, whole);
+    let Some(length) = whole.filter(|length| *length <= HEAD_MAX) else {
+        return;
+    };
+    let Ok(request) = Request::parse(&data[..length]) else {
+        return;
+    };
+    target(request.target);
+    if let Some(value) = request.range {
+        range(value, data);
+    }
+    let dates = [request.if_modified_since, request.if_unmodified_since];
+    dates.into_iter().flatten().for_each(moment);
+}
+
+/// Values that say where a service is, and where a server.
+pub fn locals(data: &[u8]) {
+    let text = &String::from_utf8_lossy(data);
+    for text in [text.to_string(), format!("file://{text}")] {
+        let Ok(local) = Local::read(&text) else {
+            continue;
+        };
+        match &local {
+            Local::Tcp { port, .. } => assert_ne!(*port, 0),
+            Local::Files(path) => {
+                let path = path.as_os_str().as_encoded_bytes();
+                assert!(path.starts_with(b"/") || path.starts_with(b"."));
+                assert!(!path.contains(&0));
+            }
+        }
+        assert_eq!(Local::read(&local.to_string()), Ok(local));
+    }
+    if let Ok(remote) = Remote::read(text) {
+        assert_ne!(remote.port, 0);
+        assert_eq!(Remote::read(&remote.to_string()), Ok(remote));
+    }
+}
+
+/// A target stays inside of the folder that is shared, and shows nothing that is hidden.
+fn target(bytes: &[u8]) {
+    let plain = query(bytes);
+    assert!(plain.is_empty() || plain.starts_with('?'));
+    assert!(plain.bytes().all(|byte| byte.is_ascii_graphic()));
+    let Ok(target) = Target::parse(bytes) else {
+        return;
+    };
+    let path = &target.path;
+    assert!(path.len() <= bytes.len() && !path.contains(&0));
+    if !path.is_empty() {
+        let mut names = path.split(|byte| *byte == b'/');
+        assert!(names.all(|name| !name.is_empty() && !name.starts_with(b".")));
+    }
+    if let Ok(text) = std::str::from_utf8(path) {
+        let root = Path::new("/srv/www");
+        let inside = root.join(text);
+        assert!(inside.starts_with(root));
+        let mut rest = Path::new(text).components();
+        assert!(rest.all(|part| matches!(part, Component::Normal(_))));
+    }
+    // A link to it leads to it, and holds nothing that a header or a page could take for its own.
+    let mut link = String::new();
+    for name in path.split(|byte| *byte == b'/') {
+        link.push('/');
+        encode(name, &mut link);
+    }
+    assert!(link
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"-._~%/".contains(&b)));
+    if !path.is_empty() {
+        let again = Target::parse(link.as_bytes()).map(|it| it.path);
+        assert_eq!(again.as_ref(), Ok(path));
+    }
+}
+
+/// A part is one of the file's, whatever its size.
+fn range(value: &[u8], data: &[u8]) {
+    for size in [0, 1, 10, seed(data), u64::MAX] {
+        if let Range::Part { first, last } = Range::parse(value, size) {
+            assert!(first <= last && last < size);
+        }
+    }
+}
+
+/// A date is read as it is written.
+fn moment(text: &[u8]) {
+    if let Some(moment) = Moment::parse(text) {
+        assert_eq!(Moment::parse(moment.to_string().as_bytes()), Some(moment));
+    }
+}

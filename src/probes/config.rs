@@ -1,0 +1,149 @@
+//! The configuration: files, flags, values.
+
+use crate::cli::{self, Command};
+use crate::config::file::Document;
+use crate::config::value::Scalar;
+use crate::config::yaml::Tree;
+use crate::config::{ListenAddr, Loaded, Url};
+use std::path::Path;
+use std::time::Duration;
+
+/// The longest line of all options, with room for the sign that there is more.
+const SHOWN: usize = 16 * 1024 + 4;
+
+/// A configuration file.
+pub fn yaml(data: &[u8]) {
+    let text = String::from_utf8_lossy(data).into_owned();
+    let start: String = text.chars().take(40).collect();
+    assert_text_is_kept(&start);
+
+    // What breaks a line in yaml 1.1.
+    let breaks = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
+    // The end of the file is on a line of its own.
+    let lines = text.matches(breaks).count() + 2;
+    let document = match Document::parse(Path::new("gt.yaml"), text) {
+        Ok(document) => document,
+        Err(error) => return assert_line(&error.to_string(), lines),
+    };
+    let Ok(role) = document.role(None) else {
+        return;
+    };
+    // It names another file, which would be opened.
+    if document.node(&["options", "users"]).is_some() {
+        return;
+    }
+    match cli::load(role, &[], Some(&document)) {
+        Ok(loaded) => {
+            assert_loaded(&loaded);
+            assert!(loaded.source.is_some());
+            let warnings = loaded.warnings.iter();
+            warnings.for_each(|warning| assert_line(warning, lines));
+        }
+        Err(error) => assert_line(&error.to_string(), lines),
+    }
+}
+
+/// The words behind the program's name, one a line.
+pub fn flags(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let words = text.split('\n').map(str::to_owned);
+    let argv: Vec<String> = ["gt".to_owned()].into_iter().chain(words).collect();
+    // These name files, which would be opened.
+    let opens = |word: &String| {
+        let name = word.trim_start_matches('-');
+        name.starts_with("config") || name.starts_with("users")
+    };
+    if argv.iter().any(opens) {
+        return;
+    }
+    let usual = 64 * 1024;
+    match cli::parse(&argv) {
+        Ok(Command::Run(roles) | Command::Check(roles)) => {
+            for loaded in roles {
+                assert_loaded(&loaded);
+                assert_secrets_are_kept(&argv, &loaded);
+            }
+        }
+        Ok(Command::Print(text)) => assert!(text.len() < usual),
+        Ok(Command::Signal(_)) => {}
+        Err(error) => assert!(error.to_string().len() < usual + 16 * data.len()),
+    }
+}
+
+/// Values that are addresses, and a duration.
+pub fn urls(data: &[u8]) {
+    let text = &String::from_utf8_lossy(data);
+    if let Ok(url) = Url::read(text) {
+        assert!(url.port != 0 && url.target.starts_with('/'));
+        assert!(url.target.bytes().all(|byte| byte.is_ascii_graphic()));
+        let shown = url.to_string();
+        let (origin, _) = shown.split_at(shown.len() - shown_target(&url).len());
+        assert_eq!(
+            Url::read(&format!("{origin}{}", url.target)),
+            Ok(url.clone())
+        );
+        let more = url.target_with("id", text);
+        assert!(more.starts_with(&url.target));
+        assert!(more.bytes().all(|byte| byte.is_ascii_graphic()));
+    }
+    if let Ok(addr) = ListenAddr::read(text) {
+        assert_eq!(ListenAddr::read(&addr.to_string()), Ok(addr));
+    }
+    if let Ok(duration) = Duration::read(text) {
+        // Everything adds it to the time that it is.
+        assert!(duration.as_nanos() <= i64::MAX.unsigned_abs().into());
+    }
+}
+
+/// A URL's target as its `Display` has it.
+fn shown_target(url: &Url) -> String {
+    match url.target.split_once('?') {
+        Some((path, _)) => format!("{path}?******"),
+        None => url.target.clone(),
+    }
+}
+
+/// Any text can be written as a value, and is what is read.
+fn assert_text_is_kept(text: &str) {
+    let quoted: String = text
+        .chars()
+        .map(|c| match c {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | ' ' | ':' | '#' | '-' | '{' | '}' => c.to_string(),
+            c => format!("\\U{:08X}", u32::from(c)),
+        })
+        .collect();
+    let tree = Tree::parse(format!("k: \"{quoted}\"")).expect("yaml");
+    let node = tree.node(&["k"]).expect("the value");
+    assert_eq!(node.texts(), [text]);
+}
+
+/// Where a sentence names a line, there is such a line.
+fn assert_line(sentence: &str, lines: usize) {
+    let rest = sentence.strip_prefix("gt.yaml: line ");
+    let Some((line, _)) = rest.and_then(|rest| rest.split_once(':')) else {
+        return;
+    };
+    let line: usize = line.parse().expect("a number");
+    assert!((1..=lines).contains(&line), "{sentence} of {lines} lines");
+}
+
+fn assert_loaded(loaded: &Loaded) {
+    assert!((1..=64).contains(&loaded.threads()));
+    assert!(loaded.shown.len() < SHOWN);
+    assert!(loaded.shown.starts_with('{'));
+}
+
+/// What only a secret says does not show.
+fn assert_secrets_are_kept(argv: &[String], loaded: &Loaded) {
+    for at in 1..argv.len() {
+        let (before, secret) = match argv[at].split_once('=') {
+            Some((name, value)) => (name, value),
+            None => (argv[at - 1].as_str(), argv[at].as_str()),
+        };
+        let elsewhere = |(other, word): (usize, &String)| other != at && word.contains(secret);
+        if before == "-secret" && secret.len() > 12 && !argv.iter().enumerate().any(elsewhere) {
+            let all = format!("{loaded:?} {}", loaded.shown);
+            assert!(!all.contains(secret), "{all}");
+        }
+    }
+}

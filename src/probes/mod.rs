@@ -1,0 +1,137 @@
+//! What decodes bytes of strangers, entry by entry, with what has to be true of the outcome. For the
+//! tests beside it and for the targets in `tests/fuzz` alone: no gt that is installed has it.
+//!
+//! An entry takes any bytes and panics where something that was promised is not so. Most hold a
+//! reader to this: however its bytes are cut, the outcome is the same.
+
+#[cfg(feature = "client")]
+mod client;
+mod config;
+mod net;
+#[cfg(all(feature = "client", feature = "p2p"))]
+mod p2p;
+#[cfg(feature = "server")]
+mod server;
+#[cfg(all(feature = "server", feature = "p2p"))]
+mod stun;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+#[cfg(feature = "client")]
+pub use client::{files, host_header, locals};
+pub use config::{flags, urls, yaml};
+pub use net::http_answer;
+#[cfg(all(feature = "client", feature = "p2p"))]
+pub use p2p::{resets, signaling};
+#[cfg(feature = "server")]
+pub use server::{client_hello, http_head};
+#[cfg(all(feature = "server", feature = "p2p"))]
+pub use stun::stun;
+pub use wire::{gt1_frames, gt1_hello, gt2_frames, gt2_hello};
+
+use futures_lite::AsyncRead;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// About so many beginnings of an input are looked at; all of a short one. Which of a longer one is
+/// another for each input.
+const CUTS: usize = 16;
+
+/// A number that an input gives, the same every time.
+fn seed(data: &[u8]) -> u64 {
+    // FNV-1a.
+    data.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3)
+    })
+}
+
+/// Lengths to cut an input at, up to all of it.
+fn cuts(data: &[u8]) -> impl Iterator<Item = usize> {
+    let (length, step) = (data.len(), data.len() / CUTS + 1);
+    let first = usize::try_from(seed(data) % step as u64).unwrap_or_default();
+    (first..length).step_by(step).chain([length])
+}
+
+/// Fails unless more bytes leave a verdict as it is: `judge` says nothing until it has one.
+fn assert_settled<'a, T: PartialEq + std::fmt::Debug>(
+    data: &'a [u8],
+    judge: impl Fn(&'a [u8]) -> Option<T>,
+) {
+    let mut before: Option<(usize, T)> = None;
+    for cut in cuts(data) {
+        let verdict = judge(&data[..cut]);
+        match (&before, verdict) {
+            (Some((at, before)), verdict) => {
+                assert_eq!(Some(before), verdict.as_ref(), "after {at} bytes and {cut}");
+            }
+            (None, Some(verdict)) => before = Some((cut, verdict)),
+            (None, None) => {}
+        }
+    }
+}
+
+/// How an input comes.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    /// All there is room for.
+    Whole,
+    /// One byte after the other.
+    Bytes,
+    /// In pieces of 1 to 24 bytes that this number gives.
+    Pieces(u64),
+}
+
+impl Pace {
+    /// Those that have to come to the same as [`Pace::Whole`]. Byte by byte only what is short:
+    /// most readers begin anew with every byte.
+    fn split(data: &[u8]) -> impl Iterator<Item = Pace> {
+        let bytes = (data.len() <= 256).then_some(Pace::Bytes);
+        [Pace::Pieces(seed(data) | 1)].into_iter().chain(bytes)
+    }
+
+    /// The most that comes next.
+    fn next(&mut self) -> usize {
+        match self {
+            Pace::Whole => usize::MAX,
+            Pace::Bytes => 1,
+            Pace::Pieces(state) => {
+                *state ^= *state << 13;
+                *state ^= *state >> 7;
+                *state ^= *state << 17;
+                usize::try_from(*state % 24 + 1).unwrap_or(1)
+            }
+        }
+    }
+}
+
+/// An input as a stream that ends behind it. It never has anybody wait.
+struct Source<'a> {
+    left: &'a [u8],
+    pace: Pace,
+}
+
+impl<'a> Source<'a> {
+    fn new(left: &'a [u8], pace: Pace) -> Self {
+        Self { left, pace }
+    }
+
+    fn take(&mut self, buffer: &mut [u8]) -> usize {
+        let count = self.pace.next().min(self.left.len()).min(buffer.len());
+        let (now, left) = self.left.split_at(count);
+        buffer[..count].copy_from_slice(now);
+        self.left = left;
+        count
+    }
+}
+
+impl AsyncRead for Source<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(self.take(buffer)))
+    }
+}

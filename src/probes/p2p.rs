@@ -1,0 +1,180 @@
+//! What a peer says that wants to be one, and what it sends then.
+
+use super::{Pace, Source};
+use crate::client::p2p::identity::Side;
+use crate::client::p2p::message::{Message, Reader, MOST};
+use crate::client::p2p::resets::{chunks, parameter, Outgoing, Resets};
+use crate::client::p2p::resets::{RECONFIG, REQUEST, RESPONSE};
+use crate::client::p2p::sdp::{Description, Local};
+use crate::client::p2p::signaling::{read_to_end_of_head, Request};
+use crate::wire::u32_at;
+use futures_lite::future::block_on;
+use std::time::{Duration, Instant};
+
+/// What stands behind the `XP ` of a request to a client; and a body, and a description alone.
+pub fn signaling(data: &[u8]) {
+    // Longer ones may have a reader hold too much, or not, by how they come.
+    if data.len() > MOST {
+        return;
+    }
+    let request = [b"XP ", data].concat();
+    same(data, |pace| whole_request(&request, pace));
+    same(data, |pace| body(data, pace));
+    describe(&String::from_utf8_lossy(data));
+}
+
+/// The messages that were understood, and whether it went wrong behind them.
+type Heard = (Vec<Message>, bool);
+
+fn same(data: &[u8], hear: impl Fn(Pace) -> Heard) {
+    let (messages, wrong) = hear(Pace::Whole);
+    for pace in Pace::split(data) {
+        let (more, also_wrong) = hear(pace);
+        // What comes in one piece with an error is not heard.
+        assert!(more.starts_with(&messages), "{pace:?}");
+        assert_eq!(also_wrong, wrong, "{pace:?}");
+        assert!(wrong || more == messages, "{pace:?}");
+    }
+    for message in messages {
+        match &message {
+            Message::Offer(sdp) | Message::Answer(sdp) => describe(sdp),
+            Message::Candidate(_) => {}
+        }
+        let bytes = message.write();
+        if bytes.len() <= MOST {
+            let mut reader = Reader::default();
+            assert!(reader.feed(&bytes));
+            assert_eq!(reader.next(), Some(Ok(message)));
+            assert_eq!(reader.next(), None);
+        }
+    }
+}
+
+fn whole_request(bytes: &[u8], pace: Pace) -> Heard {
+    let mut source = Source::new(bytes, pace);
+    let mut messages = Vec::new();
+    let hearing = async {
+        let mut head = Vec::new();
+        read_to_end_of_head(&mut source, &mut head).await.ok()?;
+        let mut request = Request::parse(&head)?;
+        let mut reader = Reader::default();
+        while let Some(message) = request.next(&mut source, &mut reader).await.ok()? {
+            messages.push(message);
+        }
+        Some(())
+    };
+    let wrong = block_on(hearing).is_none();
+    (messages, wrong)
+}
+
+fn body(bytes: &[u8], pace: Pace) -> Heard {
+    let mut source = Source::new(bytes, pace);
+    let mut reader = Reader::default();
+    let mut messages = Vec::new();
+    let mut piece = [0; 2048];
+    loop {
+        let count = source.take(&mut piece);
+        if count == 0 {
+            return (messages, false);
+        }
+        if !reader.feed(&piece[..count]) {
+            return (messages, true);
+        }
+        while let Some(next) = reader.next() {
+            match next {
+                Ok(message) => messages.push(message),
+                Err(()) => return (messages, true),
+            }
+        }
+    }
+}
+
+/// The answer to a description is one itself, of us alone, and no longer than a message may be.
+fn describe(sdp: &str) {
+    let Ok(theirs) = Description::parse(sdp) else {
+        return;
+    };
+    assert!(theirs.candidates.len() <= 32);
+    let ours = Local {
+        ufrag: "ours",
+        pwd: "ours-and-longer",
+        fingerprint: "AA:BB",
+    };
+    for side in [Side::Client, Side::Server] {
+        let answer = theirs.answer(&ours, side);
+        assert!(answer.len() < MOST / 2);
+        let said = Description::parse(&answer).expect("a description");
+        assert_eq!(
+            (&*said.ufrag, &*said.pwd, &*said.fingerprint),
+            (ours.ufrag, ours.pwd, ours.fingerprint)
+        );
+        assert!(said.candidates.is_empty());
+    }
+}
+
+/// A peer's packets and ours, as a script: each step is a kind and a byte, with a packet of so many
+/// bytes behind it where it is one.
+pub fn resets(data: &[u8]) {
+    let packet_length = data.len();
+    let length: usize = chunks(data).map(|chunk| chunk.value.len() + 4).sum();
+    assert!(length <= packet_length.saturating_sub(12) || length == 0);
+
+    let mut resets = Resets::default();
+    let mut now = Instant::now();
+    // What was asked last, while nothing can have answered it.
+    let mut asked: Option<Vec<u8>> = None;
+    let mut rest = data;
+    while let [kind, byte, after @ ..] = rest {
+        rest = after;
+        let stream = u16::from(*byte);
+        let (packet, behind) = after.split_at(after.len().min(usize::from(*byte)));
+        match kind % 6 {
+            0 => resets.written(stream),
+            1 => resets.end(stream),
+            2 => resets.ended(stream),
+            3 => {
+                rest = behind;
+                if let Outgoing::Answered(answer) = resets.outgoing(packet) {
+                    assert_eq!(only_parameter(&answer, RESPONSE).len(), 8);
+                }
+            }
+            4 => {
+                rest = behind;
+                resets.incoming(packet);
+                asked = None;
+            }
+            _ => now += Duration::from_millis(u64::from(*byte) * 16),
+        }
+        // Then the peer is given up.
+        if resets.is_too_much() {
+            return;
+        }
+        let Some(packet) = resets.release(now) else {
+            continue;
+        };
+        let value = only_parameter(&packet, REQUEST);
+        let streams = value.len().checked_sub(12).expect("three numbers");
+        assert!((2..=2048).contains(&streams) && streams.is_multiple_of(2));
+        assert!(resets.release(now).is_none(), "once at a time");
+        assert!(resets.deadline().is_some_and(|again| again > now));
+        // One at a time, until it is answered.
+        let packet = packet.to_vec();
+        assert_eq!(*asked.get_or_insert_with(|| packet.clone()), packet);
+    }
+}
+
+/// The value of the one parameter in a packet of ours, which has to be of this kind.
+fn only_parameter(packet: &[u8], wanted: u16) -> &[u8] {
+    assert!(packet.len().is_multiple_of(4));
+    let mut zeroed = packet.to_vec();
+    zeroed[8..12].fill(0);
+    assert_eq!(packet[8..12], crc32c::crc32c(&zeroed).to_le_bytes());
+    let mut all = chunks(packet);
+    let chunk = all.next().expect("a chunk");
+    assert!(all.next().is_none());
+    assert_eq!(chunk.kind, RECONFIG);
+    let (kind, value) = parameter(chunk.value).expect("a parameter");
+    assert_eq!(kind, wanted);
+    assert!(u32_at(value, 0).is_some());
+    value
+}

@@ -1,0 +1,78 @@
+//! How a visitor begins.
+
+use super::{assert_settled, seed};
+use crate::server::api::request;
+use crate::server::client_hello::{asking_for, server_name, Found as Name, MAX};
+use crate::server::http_head::{find, host_prefix, Found, MAX_HEAD};
+
+/// The head of a visitor's request, and of one to the API.
+pub fn http_head(data: &[u8]) {
+    // At the limit a verdict is due, whatever may come.
+    let short = &data[..data.len().min(MAX_HEAD - 1)];
+    for name in ["Host", "x"] {
+        assert_settled(short, |bytes| match find(bytes, name) {
+            Found::More => None,
+            // The sentence is for a person; a line that is whole may have a better one.
+            Found::Bad(_) => Some(Found::Bad("")),
+            verdict => Some(verdict),
+        });
+        let found = find(data, name);
+        match found {
+            Found::Value(value) => {
+                let value_of = |text: &str| text.trim_matches([' ', '\t']).len();
+                assert_eq!(value_of(value), value.len());
+                assert!(!value.contains('\n') && value.len() < data.len());
+                let prefix = host_prefix(value);
+                assert!(prefix.len() <= value.len());
+                // Another case asks for the same.
+                assert_eq!(prefix, host_prefix(&value.to_ascii_uppercase()));
+            }
+            Found::More => assert!(data.len() < MAX_HEAD),
+            Found::TooLong => assert!(data.len() >= MAX_HEAD),
+            Found::Bad(_) => {}
+        }
+    }
+    let short = &data[..data.len().min(request::MAX_HEAD - 1)];
+    assert_settled(short, request::parse);
+    if data.len() >= request::MAX_HEAD {
+        assert!(request::parse(data).is_some());
+    }
+}
+
+/// A TLS connection's first bytes.
+pub fn client_hello(data: &[u8]) {
+    let short = &data[..data.len().min(MAX - 1)];
+    assert_settled(short, |bytes| match server_name(bytes) {
+        Name::More => None,
+        verdict => Some(verdict),
+    });
+    match server_name(data) {
+        Name::Name(name) => {
+            assert!(name.len() < data.len());
+            assert_eq!(name, name.to_ascii_lowercase());
+            if name.len() < 255 {
+                let hello = asking_for(&name);
+                assert_eq!(server_name(&hello), Name::Name(name));
+            }
+        }
+        Name::More => assert!(data.len() < MAX),
+        Name::Nameless | Name::Bad => {}
+    }
+    // The same bytes as one message, in records of another size.
+    if data.len() < MAX / 2 {
+        let size = usize::try_from(seed(data) % 64).unwrap_or_default() + 1;
+        let in_records = |size: usize| {
+            let pieces = data.chunks(size).flat_map(|piece| {
+                let length = u16::try_from(piece.len()).unwrap_or_default();
+                let head = [22, 3, 1].into_iter().chain(length.to_be_bytes());
+                head.chain(piece.iter().copied())
+            });
+            pieces.collect::<Vec<u8>>()
+        };
+        let one = server_name(&in_records(usize::MAX));
+        let many = in_records(size);
+        if many.len() < MAX {
+            assert_eq!(server_name(&many), one, "in records of {size}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The probes without a fuzzer: what is kept of every target's corpus, and ten thousand inputs that
+//! are the same every time.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{select, Index};
+use proptest::test_runner::{RngSeed, TestRunner};
+use std::fs;
+use std::path::Path;
+
+const CASES: u32 = 10_000;
+/// Longer samples are for themselves: they show bounds, and their variants are the same again.
+const LONG: usize = 800;
+
+/// The files of a target's corpus, in an order that does not change.
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fuzz/corpus")
+        .join(target);
+    let entries = fs::read_dir(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "{path:?} is empty");
+    paths.iter().map(|path| fs::read(path).unwrap()).collect()
+}
+
+/// One thing done to an input.
+#[derive(Clone, Debug)]
+enum Change {
+    Set(Index, u8),
+    Flip(Index, u8),
+    Insert(Index, Vec<u8>),
+    Remove(Index, usize),
+    /// A piece of it stands at another place too.
+    Copy(Index, Index, usize),
+}
+
+impl Change {
+    fn apply(self, input: &mut Vec<u8>) {
+        if input.is_empty() {
+            return;
+        }
+        let at = |index: Index| index.index(input.len());
+        match self {
+            Change::Set(index, byte) => {
+                let at = at(index);
+                input[at] = byte;
+            }
+            Change::Flip(index, bit) => {
+                let at = at(index);
+                input[at] ^= 1 << bit;
+            }
+            Change::Insert(index, bytes) => {
+                let at = at(index);
+                input.splice(at..at, bytes);
+            }
+            Change::Remove(index, count) => {
+                let at = at(index);
+                input.drain(at..input.len().min(at + count));
+            }
+            Change::Copy(from, to, count) => {
+                let (from, to) = (at(from), at(to));
+                let piece = input[from..input.len().min(from + count)].to_vec();
+                input.splice(to..to, piece);
+            }
+        }
+    }
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    // What begins, ends or bounds something in one of the formats.
+    let byte = prop_oneof![
+        any::<u8>(),
+        select(&b"\0\x01\x02\x03\x7F\x80\xFF\r\n \t:/%.-_=;,\"'{}[]!&*?#@09aZ"[..]),
+    ];
+    let index = any::<Index>;
+    prop_oneof![
+        (index(), byte.clone()).prop_map(|(at, byte)| Change::Set(at, byte)),
+        (index(), 0..8u8).prop_map(|(at, bit)| Change::Flip(at, bit)),
+        (index(), vec(byte, 1..4)).prop_map(|(at, bytes)| Change::Insert(at, bytes)),
+        (index(), 1..9usize).prop_map(|(at, count)| Change::Remove(at, count)),
+        (index(), index(), 1..40usize).prop_map(|(from, to, n)| Change::Copy(from, to, n)),
+    ]
+}
+
+fn any_input(samples: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    let changed = (select(samples), vec(any_change(), 1..6)).prop_map(|(mut input, changes)| {
+        changes
+            .into_iter()
+            .for_each(|change| change.apply(&mut input));
+        input
+    });
+    prop_oneof![
+        4 => changed,
+        1 => vec(any::<u8>(), 0..80),
+    ]
+}
+
+fn run(target: &str, probe: fn(&[u8])) {
+    let mut samples = corpus(target);
+    samples.iter().for_each(|sample| probe(sample));
+    samples.retain(|sample| sample.len() <= LONG);
+    let config = ProptestConfig {
+        cases: CASES,
+        rng_seed: RngSeed::Fixed(1),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let tested = TestRunner::new(config).run(&any_input(samples), |input| {
+        probe(&input);
+        Ok(())
+    });
+    if let Err(error) = tested {
+        panic!("{error}");
+    }
+}
+
+macro_rules! hold {
+    ($($probe:ident)*) => {
+        $(
+            #[test]
+            fn $probe() {
+                crate::probes::tests::run(stringify!($probe), crate::probes::$probe);
+            }
+        )*
+    };
+}
+
+mod promises_of_every_gt {
+    hold!(flags gt1_frames gt1_hello gt2_frames gt2_hello http_answer urls yaml);
+}
+
+#[cfg(feature = "client")]
+mod promises_of_the_client {
+    hold!(files host_header locals);
+}
+
+#[cfg(all(feature = "client", feature = "p2p"))]
+mod promises_of_peers {
+    hold!(resets signaling);
+}
+
+#[cfg(feature = "server")]
+mod promises_of_the_server {
+    hold!(client_hello http_head);
+}
+
+#[cfg(all(feature = "server", feature = "p2p"))]
+mod promises_of_the_stun_server {
+    hold!(stun);
+}

@@ -1,0 +1,166 @@
+//! Frames and hellos of both versions.
+
+use super::{cuts, Pace};
+use crate::wire::frame::{Head, Signal, MAX_ENCODED, MAX_HEAD};
+use crate::wire::hello::{answer_length, Hello, Reader, MAX_LENGTH, MAX_NAME, MAX_OPTIONS};
+use crate::wire::{Malformed, Version};
+
+/// Frames of GT/1, one behind the other.
+pub fn gt1_frames(data: &[u8]) {
+    frames(Version::One, data);
+}
+
+/// Frames of GT/2, one behind the other.
+pub fn gt2_frames(data: &[u8]) {
+    frames(Version::Two, data);
+}
+
+/// Hello of GT/1, behind magic and version; a registration is read the same.
+pub fn gt1_hello(data: &[u8]) {
+    hello(Version::One, || Reader::new(Version::One), data);
+}
+
+/// Hello and registration of GT/2, behind magic and version; and a server's answer.
+pub fn gt2_hello(data: &[u8]) {
+    hello(Version::Two, || Reader::new(Version::Two), data);
+    if let Ok(len) = u32::try_from(data.len()) {
+        hello(Version::Two, || Reader::registration_of(len), data);
+    }
+    super::assert_settled(data, |bytes| answer_length(bytes).transpose());
+    if let Ok(Some(length)) = answer_length(data) {
+        assert!(length <= data.len());
+    }
+}
+
+fn frames(version: Version, data: &[u8]) {
+    let mut rest = data;
+    while let Some((head, used)) = frame(version, rest) {
+        let payload = match head {
+            Head::Open { len, .. }
+            | Head::Data { len, .. }
+            | Head::Registration { len }
+            | Head::Skip { len } => len,
+            _ => 0,
+        };
+        rest = &rest[used..];
+        let payload = usize::try_from(payload).unwrap_or(usize::MAX);
+        rest = rest.get(payload..).unwrap_or_default();
+    }
+}
+
+/// The head at the start of `bytes`, if there is one, and its length.
+fn frame(version: Version, bytes: &[u8]) -> Option<(Head, usize)> {
+    let whole = version.parse(bytes);
+    // A head is there as soon as its last byte is, and not before; an error may be there earlier.
+    let last = bytes.len().min(MAX_HEAD);
+    let early = (0..last).map(|cut| (cut, version.parse(&bytes[..cut])));
+    for (cut, early) in early {
+        match (early, whole) {
+            (Ok(None), Ok(Some((_, used)))) => assert!(cut < used, "{cut} of {used}"),
+            (Ok(None), _) => {}
+            (early, whole) => assert_eq!(early, whole, "after {cut} bytes"),
+        }
+    }
+    let (head, used) = whole.ok()??;
+    assert!((1..=last).contains(&used));
+    let encoded = version.encode(head);
+    let encoded = encoded.as_slice();
+    assert!(encoded.len() <= MAX_ENCODED);
+    match head {
+        // It stands for what is not known here.
+        Head::Skip { .. } => assert!(encoded.is_empty()),
+        _ => assert_eq!(version.parse(encoded), Ok(Some((head, encoded.len())))),
+    }
+    Some((head, used))
+}
+
+/// What a reader has made of its bytes.
+#[derive(Debug, PartialEq, Eq)]
+struct Outcome {
+    /// Where the credentials end, and what they are.
+    credentials: Option<(usize, String, Vec<u8>)>,
+    /// The hello and its length; nothing while bytes are missing.
+    hello: Result<Option<(Hello, usize)>, Malformed>,
+}
+
+fn hello(version: Version, reader: impl Fn() -> Reader, data: &[u8]) {
+    let whole = read(reader(), data, Pace::Whole);
+    for pace in Pace::split(data) {
+        assert_eq!(read(reader(), data, pace), whole, "{pace:?}");
+    }
+    for cut in cuts(data) {
+        let early = read(reader(), &data[..cut], Pace::Whole);
+        match &early.hello {
+            Ok(None) => {}
+            _ => assert_eq!(early, whole, "cut at {cut}"),
+        }
+    }
+    if let Ok(Some((hello, used))) = whole.hello {
+        assert!(used <= data.len());
+        check(version, &hello);
+    }
+}
+
+fn read(mut reader: Reader, data: &[u8], mut pace: Pace) -> Outcome {
+    let mut outcome = Outcome {
+        credentials: None,
+        hello: Ok(None),
+    };
+    let mut used = 0;
+    // A reader may stop once without a byte: behind the credentials.
+    let mut stops = 0;
+    while used < data.len() && stops < 2 {
+        let piece = &data[used..used.saturating_add(pace.next()).min(data.len())];
+        let count = match reader.feed(piece) {
+            Ok(count) => count,
+            Err(malformed) => {
+                outcome.hello = Err(malformed);
+                return outcome;
+            }
+        };
+        assert!(count <= piece.len());
+        stops = if count == 0 { stops + 1 } else { 0 };
+        used += count;
+        if let (None, Some(who)) = (&outcome.credentials, reader.credentials()) {
+            outcome.credentials = Some((used, who.id.to_owned(), who.secret.to_vec()));
+        }
+        reader = match reader.finish() {
+            Ok(hello) => {
+                outcome.hello = Ok(Some((hello, used)));
+                return outcome;
+            }
+            Err(reader) => reader,
+        };
+    }
+    assert_eq!(used, data.len(), "it takes no more, and has not ended");
+    outcome
+}
+
+/// Its bounds, and that it is read as it is written.
+fn check(version: Version, hello: &Hello) {
+    assert!((1..=MAX_NAME).contains(&hello.id.len()));
+    assert!((1..=MAX_NAME).contains(&hello.secret.len()));
+    assert!((1..=MAX_OPTIONS).contains(&hello.offers.len()));
+
+    let bytes = hello.encode(version);
+    assert!(bytes.len() <= MAX_LENGTH as usize);
+    let again = read(Reader::new(version), &bytes[2..], Pace::Whole);
+    assert_eq!(again.hello, Ok(Some((hello.clone(), bytes.len() - 2))));
+
+    let bytes = hello.encode_change(version);
+    let (head, used) = version
+        .parse(&bytes)
+        .expect("a head")
+        .expect("a whole head");
+    let reader = match head {
+        Head::Signal(Signal::Services) => Reader::registration(),
+        Head::Registration { len } => Reader::registration_of(len),
+        head => panic!("{head:?} does not begin a registration"),
+    };
+    let change = Hello {
+        window: 0,
+        ..hello.clone()
+    };
+    let again = read(reader, &bytes[used..], Pace::Whole);
+    assert_eq!(again.hello, Ok(Some((change, bytes.len() - used))));
+}
