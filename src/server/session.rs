@@ -6,7 +6,7 @@ use super::rules::Rules;
 use super::users::{Admission, Verdict};
 use super::{ports, visitor, State};
 use crate::config::Limits;
-use crate::net::{within, Conn, Working};
+use crate::net::{until, within, Conn, Working};
 use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel};
 use crate::wire::frame::{Refusal, Signal};
 use crate::wire::hello::{self, Hello, Offer, Reader};
@@ -16,9 +16,9 @@ use futures_lite::future;
 use log::Level;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How long a client has for its hello, and for reading a refusal.
+/// How long a client has for reading a refusal.
 const PATIENCE: Duration = Duration::from_secs(15);
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -27,17 +27,28 @@ const MAX_UNJUDGED: usize = 16 * 1024;
 /// Changes of services that wait for the authAPI, at most.
 const MAX_CHANGES: usize = 4;
 
-/// Serves a tunnel whose magic and version have been read; `already` is what came behind.
-pub async fn serve(
-    state: Arc<State>,
-    conn: Arc<Conn>,
-    peer: SocketAddr,
-    version: Version,
-    already: Vec<u8>,
-    greeting: Working,
-) {
+/// A tunnel whose magic and version have been read.
+pub struct Arrival {
+    pub conn: Arc<Conn>,
+    pub peer: SocketAddr,
+    pub version: Version,
+    /// What came behind them.
+    pub already: Vec<u8>,
+    /// When its hello must have come.
+    pub deadline: Instant,
+}
+
+/// Serves a tunnel.
+pub async fn serve(state: Arc<State>, mut arrival: Arrival, greeting: Working) {
     let rules = state.rules.get();
-    let greeted = greet(&state, &rules, &conn, peer, version, already).await;
+    // What it takes to judge is large; and who is not let in needs nothing else.
+    let greeted = Box::pin(greet(&state, &rules, &mut arrival)).await;
+    let Arrival {
+        conn,
+        peer,
+        version,
+        ..
+    } = arrival;
     let _serving = state.serving.begin();
     drop(greeting);
     match greeted {
@@ -66,7 +77,7 @@ pub async fn serve(
                 }),
                 tunnel,
             };
-            session.run(greeted.offers, inbox).await;
+            Box::pin(session.run(greeted.offers, inbox)).await;
         }
         Err(Rejected::Silent) => log::debug!("{peer}: the hello of a tunnel did not come"),
         Err(Rejected::TooLate) => log::debug!("{peer}: the server's look at itself is over"),
@@ -117,14 +128,12 @@ const BLOCKED: Rejected = Rejected::Unheard("its address failed to authenticate 
 async fn greet(
     state: &State,
     rules: &Rules,
-    conn: &Conn,
-    peer: SocketAddr,
-    version: Version,
-    already: Vec<u8>,
+    arrival: &mut Arrival,
 ) -> Result<Greeted, Rejected> {
-    if version == Version::Two {
+    let (conn, peer, deadline) = (&arrival.conn, arrival.peer, arrival.deadline);
+    if arrival.version == Version::Two {
         // Whatever comes of it, the client need not try GT/1.
-        match within(PATIENCE, conn.write_all(&hello::answer())).await {
+        match until(deadline, conn.write_all(&hello::answer())).await {
             Some(Ok(())) => {}
             _ => return Err(Rejected::Silent),
         }
@@ -133,8 +142,9 @@ async fn greet(
     if state.guard.refuses(peer.ip()) && !state.guest.is_expected() {
         return Err(BLOCKED);
     }
-    let reading = read_hello(state, rules, conn, peer, version, already);
-    let (hello, verdict, rest) = within(PATIENCE, reading)
+    let already = std::mem::take(&mut arrival.already);
+    let reading = read_hello(state, rules, conn, peer, arrival.version, already);
+    let (hello, verdict, rest) = until(deadline, reading)
         .await
         .unwrap_or(Err(Rejected::Silent))?;
     let Hello {

@@ -8,7 +8,7 @@ use super::ports::Opened;
 use super::registry::{Kind, Opening};
 use super::rules::Rules;
 use super::{session, State};
-use crate::net::{with_scratch, within, Conn, Socket};
+use crate::net::{tls, until, with_scratch, Conn, Socket, Working};
 use crate::tunnel::{Finish, Relay, Stream, Why};
 use crate::wire::frame::Reason;
 use crate::wire::{Version, MAGIC};
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::task::ready;
 use std::time::{Duration, Instant};
 
-/// How long a visitor has to say where it wants to go.
+/// How long a visitor has to say where it wants to go, and a client to say who it is.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a visitor waits for a client that was here lately.
 const RETURN: Duration = Duration::from_secs(3);
@@ -39,14 +39,20 @@ pub enum Door {
 }
 
 /// Serves one connection of a listener, whoever it is.
+///
+/// Whoever has not said what he wants has this future and one deadline, and no more: what comes
+/// after that is large, and made when it comes.
 pub async fn greet(state: Arc<State>, socket: Socket, peer: SocketAddr, door: Door) {
     let greeting = state.greeting.begin();
+    let deadline = Instant::now() + PATIENCE;
     let rules = state.rules.get();
     let conn = match (door, &rules.acceptor) {
         (Door::Https, Some(acceptor)) => {
-            // The handshake is large, and over soon.
-            let handshake = Box::pin(acceptor.accept(socket));
-            match within(PATIENCE, handshake).await {
+            let handshake = async {
+                tls::client_hello(&socket).await?;
+                Box::pin(acceptor.accept(socket)).await
+            };
+            match until(deadline, handshake).await {
                 Some(Ok(conn)) => conn,
                 Some(Err(e)) => return log::debug!("{peer}: TLS handshake: {e}"),
                 None => return log::debug!("{peer}: the TLS handshake took too long"),
@@ -54,42 +60,16 @@ pub async fn greet(state: Arc<State>, socket: Socket, peer: SocketAddr, door: Do
         }
         _ => Conn::from(socket),
     };
-    let conn = Arc::new(conn);
     let mut visitor = Visitor {
         state,
         rules,
-        conn,
+        conn: Arc::new(conn),
         peer,
         door,
         head: Vec::new(),
     };
-    match within(PATIENCE, visitor.find_way()).await {
-        Some(Way::Tunnel(version)) => {
-            let already = visitor.head.split_off(2);
-            session::serve(
-                visitor.state,
-                visitor.conn,
-                peer,
-                version,
-                already,
-                greeting,
-            )
-            .await;
-        }
-        Some(Way::Host(kind, prefix)) => visitor.go(kind, &prefix).await,
-        Some(Way::Wrong(answer)) => {
-            log::debug!("{peer}: {answer:?}");
-            visitor.state.counters.unserved(answer);
-            answer::http(&visitor.conn, answer).await;
-        }
-        Some(Way::Nameless) => answer::no_such_server_name(&visitor.conn).await,
-        Some(Way::Nowhere(why)) => log::debug!("{peer}: {why}"),
-        None if visitor.is_http() && !visitor.head.is_empty() => {
-            visitor.state.counters.unserved(Answer::TimedOutReading);
-            answer::http(&visitor.conn, Answer::TimedOutReading).await;
-        }
-        None => log::debug!("{peer}: it did not say what it wants"),
-    }
+    let way = until(deadline, visitor.find_way()).await;
+    Box::pin(visitor.take(way, deadline, greeting)).await;
 }
 
 /// Accepts the visitors of a client's TCP port until the port is closed.
@@ -206,6 +186,37 @@ impl Visitor {
                 client_hello::Found::Nameless => Way::Nameless,
                 client_hello::Found::Bad => Way::Nowhere("neither a tunnel nor TLS"),
             })
+        }
+    }
+
+    /// Goes the way it wants, or says why there is none.
+    async fn take(self, way: Option<Way>, deadline: Instant, greeting: Working) {
+        let peer = self.peer;
+        match way {
+            Some(Way::Tunnel(version)) => {
+                let already = self.head.get(2..).unwrap_or_default().to_vec();
+                let arrival = session::Arrival {
+                    conn: self.conn,
+                    peer,
+                    version,
+                    already,
+                    deadline,
+                };
+                session::serve(self.state, arrival, greeting).await;
+            }
+            Some(Way::Host(kind, prefix)) => self.go(kind, &prefix).await,
+            Some(Way::Wrong(answer)) => {
+                log::debug!("{peer}: {answer:?}");
+                self.state.counters.unserved(answer);
+                answer::http(&self.conn, answer).await;
+            }
+            Some(Way::Nameless) => answer::no_such_server_name(&self.conn).await,
+            Some(Way::Nowhere(why)) => log::debug!("{peer}: {why}"),
+            None if self.is_http() && !self.head.is_empty() => {
+                self.state.counters.unserved(Answer::TimedOutReading);
+                answer::http(&self.conn, Answer::TimedOutReading).await;
+            }
+            None => log::debug!("{peer}: it did not say what it wants"),
         }
     }
 
