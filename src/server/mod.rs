@@ -283,7 +283,13 @@ async fn accept_visitors(state: Arc<State>, listener: Arc<Listener>, stop: Stop,
     let accepting = async {
         loop {
             let (socket, peer) = listener.accept().await;
-            crate::spawn(visitor::greet(state.clone(), socket, peer, door));
+            let state = state.clone();
+            match state.rules.get().acceptor.clone() {
+                Some(acceptor) if door == Door::Https => {
+                    crate::spawn(visitor::greet_tls(state, socket, peer, acceptor));
+                }
+                _ => crate::spawn(visitor::greet(state, socket, peer, door)),
+            }
         }
     };
     state.stop.or(stop.or::<()>(accepting)).await;

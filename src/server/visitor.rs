@@ -7,13 +7,16 @@ use super::http_head;
 use super::ports::Opened;
 use super::registry::{Kind, Opening};
 use super::rules::Rules;
-use super::{session, State};
-use crate::net::{tls, until, with_scratch, Conn, Socket, Working};
+use super::session::{self, Arrival};
+use super::State;
+use crate::net::tls::{self, Acceptor};
+use crate::net::{until, with_scratch, Conn, Socket, Working};
 use crate::tunnel::{Finish, Relay, Stream, Why};
 use crate::wire::frame::Reason;
 use crate::wire::{Version, MAGIC};
 use async_io::Timer;
 use futures_lite::{future, AsyncWriteExt};
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -39,37 +42,27 @@ pub enum Door {
 }
 
 /// Serves one connection of a listener, whoever it is.
-///
-/// Whoever has not said what he wants has this future and one deadline, and no more: what comes
-/// after that is large, and made when it comes.
-pub async fn greet(state: Arc<State>, socket: Socket, peer: SocketAddr, door: Door) {
-    let greeting = state.greeting.begin();
-    let deadline = Instant::now() + PATIENCE;
-    let rules = state.rules.get();
-    let conn = match (door, &rules.acceptor) {
-        (Door::Https, Some(acceptor)) => {
-            let handshake = async {
-                tls::client_hello(&socket).await?;
-                Box::pin(acceptor.accept(socket)).await
-            };
-            match until(deadline, handshake).await {
-                Some(Ok(conn)) => conn,
-                Some(Err(e)) => return log::debug!("{peer}: TLS handshake: {e}"),
-                None => return log::debug!("{peer}: the TLS handshake took too long"),
-            }
-        }
-        _ => Conn::from(socket),
+pub fn greet(
+    state: Arc<State>,
+    socket: Socket,
+    peer: SocketAddr,
+    door: Door,
+) -> impl Future<Output = ()> {
+    Caller::new(state, peer, door).serve(Arc::new(Conn::from(socket)))
+}
+
+/// The same inside of TLS.
+pub async fn greet_tls(state: Arc<State>, socket: Socket, peer: SocketAddr, acceptor: Acceptor) {
+    let caller = Caller::new(state, peer, Door::Https);
+    let handshake = async {
+        tls::client_hello(&socket).await?;
+        Box::pin(acceptor.accept(socket)).await
     };
-    let mut visitor = Visitor {
-        state,
-        rules,
-        conn: Arc::new(conn),
-        peer,
-        door,
-        head: Vec::new(),
-    };
-    let way = until(deadline, visitor.find_way()).await;
-    Box::pin(visitor.take(way, deadline, greeting)).await;
+    match until(caller.deadline, handshake).await {
+        Some(Ok(conn)) => Box::pin(caller.serve(Arc::new(conn))).await,
+        Some(Err(e)) => log::debug!("{peer}: TLS handshake: {e}"),
+        None => log::debug!("{peer}: the TLS handshake took too long"),
+    }
 }
 
 /// Accepts the visitors of a client's TCP port until the port is closed.
@@ -104,6 +97,11 @@ pub async fn accept_port(state: Arc<State>, id: Box<str>, port: Opened) {
 /// Where a connection wants to go.
 enum Way {
     Tunnel(Version),
+    Visitor(Visit),
+}
+
+/// What becomes of a visitor.
+enum Visit {
     Host(Kind, String),
     /// An HTTP visitor that cannot be helped.
     Wrong(Answer),
@@ -113,23 +111,59 @@ enum Way {
     Nowhere(&'static str),
 }
 
-struct Visitor {
-    state: Arc<State>,
+/// Whoever has connected, until he has said what he wants and who he is. That and one deadline
+/// are all that is held of him: what comes after it is large, and made when it comes.
+pub struct Caller {
+    pub state: Arc<State>,
     /// Those it has come under.
-    rules: Arc<Rules>,
-    conn: Arc<Conn>,
-    peer: SocketAddr,
+    pub rules: Arc<Rules>,
+    pub peer: SocketAddr,
+    pub deadline: Instant,
+    /// What has been read and not been used.
+    pub head: Vec<u8>,
+    pub greeting: Working,
     door: Door,
-    /// What has been read.
-    head: Vec<u8>,
 }
 
-impl Visitor {
+impl Caller {
+    fn new(state: Arc<State>, peer: SocketAddr, door: Door) -> Self {
+        Self {
+            rules: state.rules.get(),
+            greeting: state.greeting.begin(),
+            state,
+            peer,
+            deadline: Instant::now() + PATIENCE,
+            head: Vec::new(),
+            door,
+        }
+    }
+
+    /// Not an `async fn`: that would hold all it is given twice.
+    fn serve(mut self, conn: Arc<Conn>) -> impl Future<Output = ()> {
+        async move {
+            let visit = match until(self.deadline, self.find_way(&conn)).await {
+                Some(Way::Tunnel(version)) => {
+                    self.head.drain(..2);
+                    let mut arrival = Box::new(Arrival::new(version));
+                    let met = until(self.deadline, arrival.meet(&mut self, &conn)).await;
+                    drop(arrival);
+                    return Box::pin(session::serve(self, conn, version, met)).await;
+                }
+                Some(Way::Visitor(visit)) => visit,
+                None if self.is_http() && !self.head.is_empty() => {
+                    Visit::Wrong(Answer::TimedOutReading)
+                }
+                None => Visit::Nowhere("it did not say what it wants"),
+            };
+            Box::pin(self.visit(conn, visit)).await;
+        }
+    }
+
     fn is_http(&self) -> bool {
         self.door != Door::Sni
     }
 
-    async fn find_way(&mut self) -> Way {
+    async fn find_way(&mut self, conn: &Conn) -> Way {
         loop {
             if let Some(way) = self.look() {
                 return way;
@@ -139,14 +173,15 @@ impl Visitor {
             } else {
                 client_hello::MAX
             };
-            match read_more(&self.conn, &mut self.head, most).await {
-                Ok(1..) => {}
-                Ok(0) if self.head.is_empty() => return Way::Nowhere("closed without a word"),
+            let nowhere = match read_more(conn, &mut self.head, most).await {
+                Ok(1..) => continue,
+                Ok(0) if self.head.is_empty() => Visit::Nowhere("closed without a word"),
                 Ok(0) if self.is_http() => {
-                    return Way::Wrong(Answer::BadRequest("the request is cut short"))
+                    Visit::Wrong(Answer::BadRequest("the request is cut short"))
                 }
-                _ => return Way::Nowhere("closed in the middle of its first words"),
-            }
+                _ => Visit::Nowhere("closed in the middle of its first words"),
+            };
+            return Way::Visitor(nowhere);
         }
     }
 
@@ -157,14 +192,14 @@ impl Visitor {
             [MAGIC, version, ..] => {
                 let version = Version::of(*version);
                 let spoken = version.filter(|version| self.rules.wire.allows(*version));
-                let unknown = Way::Nowhere("a tunnel of a version that is not spoken here");
-                return Some(spoken.map_or(unknown, Way::Tunnel));
+                let unknown = Visit::Nowhere("a tunnel of a version that is not spoken here");
+                return Some(spoken.map_or(Way::Visitor(unknown), Way::Tunnel));
             }
             _ => {}
         }
-        if self.is_http() {
+        let visit = if self.is_http() {
             let name = &self.rules.mux_header;
-            Some(match http_head::find(&self.head, name) {
+            match http_head::find(&self.head, name) {
                 http_head::Found::More => return None,
                 http_head::Found::Value(value) => {
                     let prefix = if name.eq_ignore_ascii_case("host") {
@@ -172,56 +207,41 @@ impl Visitor {
                     } else {
                         value.to_ascii_lowercase()
                     };
-                    Way::Host(Kind::Http, prefix)
+                    Visit::Host(Kind::Http, prefix)
                 }
-                http_head::Found::TooLong => Way::Wrong(Answer::HeadTooLong),
-                http_head::Found::Bad(why) => Way::Wrong(Answer::BadRequest(why)),
-            })
+                http_head::Found::TooLong => Visit::Wrong(Answer::HeadTooLong),
+                http_head::Found::Bad(why) => Visit::Wrong(Answer::BadRequest(why)),
+            }
         } else {
-            Some(match client_hello::server_name(&self.head) {
+            match client_hello::server_name(&self.head) {
                 client_hello::Found::More => return None,
                 client_hello::Found::Name(name) => {
-                    Way::Host(Kind::Tls, http_head::host_prefix(&name))
+                    Visit::Host(Kind::Tls, http_head::host_prefix(&name))
                 }
-                client_hello::Found::Nameless => Way::Nameless,
-                client_hello::Found::Bad => Way::Nowhere("neither a tunnel nor TLS"),
-            })
-        }
+                client_hello::Found::Nameless => Visit::Nameless,
+                client_hello::Found::Bad => Visit::Nowhere("neither a tunnel nor TLS"),
+            }
+        };
+        Some(Way::Visitor(visit))
     }
 
-    /// Goes the way it wants, or says why there is none.
-    async fn take(self, way: Option<Way>, deadline: Instant, greeting: Working) {
+    /// Brings the visitor where it wants to go, or tells it why not.
+    async fn visit(self, conn: Arc<Conn>, visit: Visit) {
         let peer = self.peer;
-        match way {
-            Some(Way::Tunnel(version)) => {
-                let already = self.head.get(2..).unwrap_or_default().to_vec();
-                let arrival = session::Arrival {
-                    conn: self.conn,
-                    peer,
-                    version,
-                    already,
-                    deadline,
-                };
-                session::serve(self.state, arrival, greeting).await;
-            }
-            Some(Way::Host(kind, prefix)) => self.go(kind, &prefix).await,
-            Some(Way::Wrong(answer)) => {
+        match visit {
+            Visit::Host(kind, prefix) => self.go(conn, kind, &prefix).await,
+            Visit::Wrong(answer) => {
                 log::debug!("{peer}: {answer:?}");
                 self.state.counters.unserved(answer);
-                answer::http(&self.conn, answer).await;
+                answer::http(&conn, answer).await;
             }
-            Some(Way::Nameless) => answer::no_such_server_name(&self.conn).await,
-            Some(Way::Nowhere(why)) => log::debug!("{peer}: {why}"),
-            None if self.is_http() && !self.head.is_empty() => {
-                self.state.counters.unserved(Answer::TimedOutReading);
-                answer::http(&self.conn, Answer::TimedOutReading).await;
-            }
-            None => log::debug!("{peer}: it did not say what it wants"),
+            Visit::Nameless => answer::no_such_server_name(&conn).await,
+            Visit::Nowhere(why) => log::debug!("{peer}: {why}"),
         }
     }
 
     /// Brings the visitor to its service.
-    async fn go(self, kind: Kind, prefix: &str) {
+    async fn go(self, conn: Arc<Conn>, kind: Kind, prefix: &str) {
         let open = || self.state.registry.open_host(kind, prefix);
         match wait_for(&self.state, open).await {
             Opening::Stream(mut stream) => {
@@ -229,7 +249,7 @@ impl Visitor {
                 // If it fails, the relay finds out why.
                 let _ = stream.write_all(&self.head).await;
                 let http = self.is_http();
-                relay(self.state, stream, self.conn, http);
+                relay(self.state, stream, conn, http);
             }
             missing => {
                 let answer = match missing {
@@ -239,8 +259,8 @@ impl Visitor {
                 log::debug!("{}: {prefix}: {answer:?}", self.peer);
                 self.state.counters.unserved(answer);
                 match kind {
-                    Kind::Http => answer::http(&self.conn, answer).await,
-                    Kind::Tls => answer::no_such_server_name(&self.conn).await,
+                    Kind::Http => answer::http(&conn, answer).await,
+                    Kind::Tls => answer::no_such_server_name(&conn).await,
                 }
             }
         }
