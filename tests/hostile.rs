@@ -13,5 +13,7 @@ mod hostile {
     pub mod crowd;
     pub mod stage;
 
+    mod many;
     mod slow;
+    mod tunnel;
 }

@@ -50,6 +50,7 @@ pub async fn serve(caller: Caller, conn: Arc<Conn>, version: Version, met: Optio
         peer,
         head: rest,
         greeting,
+        place: _place,
         ..
     } = caller;
     let met = met.unwrap_or(Err(Rejected::Silent));
@@ -185,6 +186,10 @@ impl Arrival {
                 return Err(Rejected::Refused(id(), Refusal::TooManyOptions));
             }
             caller.head.drain(..used.min(caller.head.len()));
+            if caller.head.is_empty() {
+                // The reader holds what is not whole.
+                caller.head = Vec::new();
+            }
             if let (None, Some(who)) = (&self.verdict, who) {
                 let judged = match state.guest.meet(who.id, who.secret) {
                     Who::Guest(admission) => Verdict::Admitted(admission),

@@ -4,6 +4,7 @@
 use super::answer::{self, Answer};
 use super::client_hello;
 use super::http_head;
+use super::places::Place;
 use super::ports::Opened;
 use super::registry::{Kind, Opening};
 use super::rules::Rules;
@@ -47,13 +48,20 @@ pub fn greet(
     socket: Socket,
     peer: SocketAddr,
     door: Door,
+    place: Place,
 ) -> impl Future<Output = ()> {
-    Caller::new(state, peer, door).serve(Arc::new(Conn::from(socket)))
+    Caller::new(state, peer, door, place).serve(Arc::new(Conn::from(socket)))
 }
 
 /// The same inside of TLS.
-pub async fn greet_tls(state: Arc<State>, socket: Socket, peer: SocketAddr, acceptor: Acceptor) {
-    let caller = Caller::new(state, peer, Door::Https);
+pub async fn greet_tls(
+    state: Arc<State>,
+    socket: Socket,
+    peer: SocketAddr,
+    acceptor: Acceptor,
+    place: Place,
+) {
+    let caller = Caller::new(state, peer, Door::Https, place);
     let handshake = async {
         tls::client_hello(&socket).await?;
         Box::pin(acceptor.accept(socket)).await
@@ -70,6 +78,9 @@ pub async fn accept_port(state: Arc<State>, id: Box<str>, port: Opened) {
     let accepting = async {
         loop {
             let (socket, peer) = port.listener.accept().await;
+            let Some(place) = state.places.take(peer.ip()) else {
+                continue;
+            };
             let service = port.service.load(Ordering::Relaxed);
             let (state, id) = (state.clone(), id.clone());
             let greeting = state.greeting.begin();
@@ -80,7 +91,7 @@ pub async fn accept_port(state: Arc<State>, id: Box<str>, port: Opened) {
                         // The service may be the one that speaks first. There is no limit
                         // to its silence: shells are left alone for hours.
                         stream.announce();
-                        relay(state, stream, Arc::new(socket.into()), false);
+                        relay(state, stream, Arc::new(socket.into()), false, place);
                     }
                     _ => {
                         state.counters.unserved(Answer::NoTunnel);
@@ -122,11 +133,12 @@ pub struct Caller {
     /// What has been read and not been used.
     pub head: Vec<u8>,
     pub greeting: Working,
+    pub place: Place,
     door: Door,
 }
 
 impl Caller {
-    fn new(state: Arc<State>, peer: SocketAddr, door: Door) -> Self {
+    fn new(state: Arc<State>, peer: SocketAddr, door: Door, place: Place) -> Self {
         Self {
             rules: state.rules.get(),
             greeting: state.greeting.begin(),
@@ -134,6 +146,7 @@ impl Caller {
             peer,
             deadline: Instant::now() + PATIENCE,
             head: Vec::new(),
+            place,
             door,
         }
     }
@@ -249,7 +262,7 @@ impl Caller {
                 // If it fails, the relay finds out why.
                 let _ = stream.write_all(&self.head).await;
                 let http = self.is_http();
-                relay(self.state, stream, conn, http);
+                relay(self.state, stream, conn, http, self.place);
             }
             missing => {
                 let answer = match missing {
@@ -291,11 +304,11 @@ async fn wait_for(state: &State, open: impl Fn() -> Opening) -> Opening {
 }
 
 /// Leaves the visitor to a task of its own, which is small: this one has done its work.
-fn relay(state: Arc<State>, stream: Stream, conn: Arc<Conn>, http: bool) {
+fn relay(state: Arc<State>, stream: Stream, conn: Arc<Conn>, http: bool, place: Place) {
     let relay = Relay::visitor(stream, conn.clone(), http);
     let serving = state.serving.begin();
     crate::spawn(async move {
-        let _serving = serving;
+        let _held = (serving, place);
         let answer = match relay.await {
             Finish::Done => return,
             Finish::Unanswered(Why::TimedOut | Why::Reset(Reason::TimedOut)) => Answer::TimedOut,

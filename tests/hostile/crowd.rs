@@ -17,7 +17,9 @@ pub fn raise_descriptors() -> usize {
         maximum: limit.maximum,
     };
     setrlimit(Resource::Nofile, raised).expect("raise the limit of descriptors");
-    limit.maximum.map_or(usize::MAX, |most| usize::try_from(most).unwrap())
+    limit
+        .maximum
+        .map_or(usize::MAX, |most| usize::try_from(most).unwrap())
 }
 
 /// A loopback address of an attacker, `127.0.0.2` and on.
@@ -36,7 +38,9 @@ pub fn connect_from(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream
 /// Resets the connection, instead of closing it.
 pub fn cut(stream: TcpStream) {
     let socket = Socket::from(stream);
-    socket.set_linger(Some(Duration::ZERO)).expect("choose a reset");
+    socket
+        .set_linger(Some(Duration::ZERO))
+        .expect("choose a reset");
 }
 
 pub struct Crowd(Vec<TcpStream>);

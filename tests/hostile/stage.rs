@@ -2,11 +2,11 @@
 
 use super::bound::Memory;
 use crate::common::certs::{self, Certs};
+use crate::common::eventually;
 use crate::common::gt::{client, server, Gt};
 use crate::common::ports::free_port;
 use crate::common::service::{self, Service};
 use crate::common::visitor::get;
-use crate::common::eventually;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 

@@ -69,10 +69,8 @@ pub async fn client_hello(socket: &Socket) -> io::Result<()> {
         // it, with what had come before the socket was waited for.
         same > 1 || holds_record(there)
     };
-    std::future::poll_fn(|cx| {
-        with_scratch(|scratch| socket.poll_peek(cx, scratch, &mut is_enough))
-    })
-    .await
+    std::future::poll_fn(|cx| with_scratch(|scratch| socket.poll_peek(cx, scratch, &mut is_enough)))
+        .await
 }
 
 /// Whether a whole record is there, or something that is none (RFC 8446, 5.1).
