@@ -13,7 +13,9 @@ mod hostile {
     pub mod crowd;
     pub mod stage;
 
+    mod client;
     mod many;
     mod slow;
     mod tunnel;
+    mod visitors;
 }

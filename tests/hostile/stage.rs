@@ -7,12 +7,13 @@ use crate::common::gt::{client, server, Gt};
 use crate::common::ports::free_port;
 use crate::common::service::{self, Service};
 use crate::common::visitor::get;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// What an attack may leave behind in the memory of either end: what its allocator keeps for the
 /// next time.
-pub const LEFT_KIB: usize = 6 * 1024;
+pub const LEFT_KIB: usize = 5 * 1024;
 
 pub struct Stage {
     pub server: Gt,
@@ -21,9 +22,13 @@ pub struct Stage {
     pub tls: SocketAddr,
     pub sni: SocketAddr,
     pub api: SocketAddr,
-    /// The TCP port of the client's echo.
+    /// The TCP ports of the client's services: one that echoes,
     pub port: SocketAddr,
-    _services: [Service; 3],
+    /// one that never stops sending,
+    pub endless: SocketAddr,
+    /// and one that never says anything.
+    pub silent: SocketAddr,
+    _services: [Service; 5],
     _certs: Certs,
     pids: [u32; 2],
     /// Descriptors of both when nothing happens.
@@ -35,16 +40,20 @@ impl Stage {
     /// With these words more for the server and for the client, whose id is `id1`. The attacker
     /// may be a client `id2`.
     pub fn set(for_server: &str, for_client: &str) -> Stage {
-        let port = free_port();
+        let ports = [free_port(), free_port(), free_port()];
         let certs = certs::make();
         let services = [
             service::http(0, "here"),
             service::echo(),
             Service::start(0, |_| Ok(())),
+            Service::start(0, |mut stream| loop {
+                stream.write_all(&[7; 16384])?;
+            }),
+            service::silent(),
         ];
         let mut server = server(&format!(
             "-addr 127.0.0.1:0 -tlsAddr 127.0.0.1:0 -sniAddr 127.0.0.1:0 -apiAddr 127.0.0.1:0 {} \
-             -id id1 -secret secret1 -id id2 -secret secret2 -hostNumber 3 -tcpNumber 2 \
+             -id id1 -secret secret1 -id id2 -secret secret2 -hostNumber 3 -tcpNumber 5 \
              -tcpRange 1024-65535 -reconnectTimes 0 {for_server}",
             certs.flags()
         ));
@@ -52,12 +61,20 @@ impl Stage {
         let (sni, api) = (server.sni_addr(), server.api_addr());
         let mut client = client(&format!(
             "-remote {addr} -id id1 -secret secret1 -reconnectDelay 10ms {for_client} \
-             -local http://{} -local tcp://{} -remoteTCPPort {port} \
-             -local https://{} -hostPrefix safe",
-            services[0].addr, services[1].addr, services[2].addr
+             -local http://{} -local tcp://{} -remoteTCPPort {} \
+             -local https://{} -hostPrefix safe \
+             -local tcp://{} -remoteTCPPort {} -local tcp://{} -remoteTCPPort {}",
+            services[0].addr,
+            services[1].addr,
+            ports[0],
+            services[2].addr,
+            services[3].addr,
+            ports[1],
+            services[4].addr,
+            ports[2],
         ));
         client.wait_for_tunnel();
-        let port = ([127, 0, 0, 1], port).into();
+        let [port, endless, silent] = ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         // Once before it is measured: some things are made at their first use.
         for _ in 0..20 {
             visit(addr);
@@ -74,6 +91,8 @@ impl Stage {
             sni,
             api,
             port,
+            endless,
+            silent,
             _services: services,
             _certs: certs,
             pids,
@@ -119,8 +138,18 @@ impl Stage {
         self.server.fds().saturating_sub(self.fds[0])
     }
 
+    /// The same of the client.
+    pub fn client_fds(&self) -> usize {
+        self.client.fds().saturating_sub(self.fds[1])
+    }
+
     /// After an attack all is as it was: the same processes serve, and hold nothing.
     pub fn assert_unharmed(&mut self) {
+        self.assert_unharmed_but(LEFT_KIB);
+    }
+
+    /// The same where so many KiB may be left.
+    pub fn assert_unharmed_but(&mut self, kib: usize) {
         self.visit();
         service::assert_echo_at(self.port);
         assert_eq!(self.server.has_ended().or(self.client.has_ended()), None);
@@ -131,7 +160,7 @@ impl Stage {
         self.client.wait_for_fds(self.fds[1] + more);
         eventually("the memory to fall back", || {
             let left = self.server_kib().0.max(self.client_kib().0);
-            (left <= LEFT_KIB).then_some(())
+            (left <= kib).then_some(())
         });
         let log = self.server.log() + &self.client.log();
         assert!(!log.contains("panicked"), "{log}");
