@@ -100,7 +100,6 @@ impl Stage {
 
 #[test]
 fn violations_of_a_server_end_its_tunnel_and_the_client_comes_again() {
-    let (mut stage, memory) = Stage::set("-wire 2");
     let overrun = usize::try_from(WINDOW).unwrap() + 1;
     let violations = [
         ("a kind that must be known", frame(0x81, 1, &[])),
@@ -122,21 +121,22 @@ fn violations_of_a_server_end_its_tunnel_and_the_client_comes_again() {
             [open(1, 0, 1000, b"x"), credit(1, u32::MAX)].concat(),
         ),
     ];
-    for (name, bytes) in &violations {
+    // A client waits longer and longer for a server whose tunnels do not last: after a few it is
+    // another's turn.
+    for few in violations.chunks(3) {
+        let (mut stage, memory) = Stage::set("-wire 2");
+        for (name, bytes) in few {
+            let mut tunnel = stage.tunnel();
+            // It may be closed while it still speaks.
+            let _ = tunnel.writer().write_all(bytes);
+            while tunnel.frame_or_end().is_some() {}
+            let attack = format!("a violation of a server, {name}");
+            note(&attack, "the tunnel ends", "it has ended");
+        }
         let mut tunnel = stage.tunnel();
-        // It may be closed while it still speaks.
-        let _ = tunnel.writer().write_all(bytes);
-        while tunnel.frame_or_end().is_some() {}
-        note(
-            "a violation of a server",
-            "the tunnel ends",
-            format!("{name}: it has ended"),
-        );
+        stage.assert_serves(&mut tunnel);
+        stage.assert_unharmed(&memory, "violations of a server", LIES_KIB);
     }
-    let mut tunnel = stage.tunnel();
-    stage.assert_serves(&mut tunnel);
-    let attack = format!("{} violations of a server", violations.len());
-    stage.assert_unharmed(&memory, &attack, LIES_KIB);
 }
 
 #[test]

@@ -67,12 +67,7 @@ fn ten_thousand_who_say_nothing_are_gone_after_the_deadline() {
     let more = memory
         .growth(&stage.server)
         .saturating_sub(each * most / 1024);
-    assert_at_most(
-        &format!("{attack}: a second time"),
-        AGAIN_KIB,
-        more,
-        "KiB",
-    );
+    assert_at_most(&format!("{attack}: a second time"), AGAIN_KIB, more, "KiB");
     again.cut();
     stage.assert_unharmed_but(SILENT * SILENT_BYTES / 1024);
 }

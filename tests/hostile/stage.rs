@@ -9,6 +9,8 @@ use crate::common::service::{self, Service};
 use crate::common::visitor::get;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What an attack may leave behind in the memory of either end: what its allocator keeps for the
@@ -26,6 +28,8 @@ pub struct Stage {
     pub port: SocketAddr,
     /// one that never stops sending,
     pub endless: SocketAddr,
+    /// (it has sent so many bytes)
+    pub sent: Arc<AtomicUsize>,
     /// and one that never says anything.
     pub silent: SocketAddr,
     _services: [Service; 5],
@@ -42,12 +46,15 @@ impl Stage {
     pub fn set(for_server: &str, for_client: &str) -> Stage {
         let ports = [free_port(), free_port(), free_port()];
         let certs = certs::make();
+        let sent = Arc::new(AtomicUsize::new(0));
+        let counter = sent.clone();
         let services = [
             service::http(0, "here"),
             service::echo(),
             Service::start(0, |_| Ok(())),
-            Service::start(0, |mut stream| loop {
+            Service::start(0, move |mut stream| loop {
                 stream.write_all(&[7; 16384])?;
+                counter.fetch_add(16384, Ordering::Relaxed);
             }),
             service::silent(),
         ];
@@ -92,6 +99,7 @@ impl Stage {
             api,
             port,
             endless,
+            sent,
             silent,
             _services: services,
             _certs: certs,

@@ -8,6 +8,7 @@ use crate::common::hello::client_hello;
 use socket2::{Domain, Socket, Type};
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Visitors of a service that never stops sending, who read nothing.
@@ -39,14 +40,14 @@ fn visitors_never_read(wire: &str) {
     let visitors: Vec<_> = (0..UNREADING)
         .map(|_| connect_narrow(stage.endless))
         .collect();
-    // Until no more comes, or somebody has been cut off.
-    let mut before = (stage.server_kib().0, Instant::now());
-    eventually("what waits to grow no more", || {
-        let now = stage.server_kib().0;
-        if now.abs_diff(before.0) > 64 {
+    // Until all buffers on the way are full.
+    let mut before = (0, Instant::now());
+    eventually("the service to be stopped", || {
+        let now = stage.sent.load(Ordering::Relaxed);
+        if now != before.0 {
             before = (now, Instant::now());
         }
-        (before.1.elapsed() > Duration::from_secs(1)).then_some(())
+        (now > 0 && before.1.elapsed() > Duration::from_secs(1)).then_some(())
     });
     let mut visits: Vec<_> = (0..5).map(|_| stage.visit()).collect();
     visits.sort();
