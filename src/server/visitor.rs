@@ -151,7 +151,8 @@ impl Caller {
         }
     }
 
-    /// Not an `async fn`: that would hold all it is given twice.
+    // An `async fn` would hold all it is given twice.
+    #[allow(clippy::manual_async_fn)]
     fn serve(mut self, conn: Arc<Conn>) -> impl Future<Output = ()> {
         async move {
             let visit = match until(self.deadline, self.find_way(&conn)).await {
