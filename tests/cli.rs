@@ -19,12 +19,13 @@ const CLIENT_FLAGS: &str = "config hostPrefix id local localTimeout logFile logF
     tcpForwardFallback tcpForwardHostPrefix useLocalAsHTTPHost version \
     webrtcConnectionIdleTimeout webrtcConnections webrtcLogLevel webrtcMaxPort webrtcMinPort";
 
-const SERVER_FLAGS: &str = "addr allowAnyClient apiAddr apiCertFile apiKeyFile apiTLSVersion \
+const SERVER_FLAGS: &str =
+    "addr addressConnections allowAnyClient apiAddr apiCertFile apiKeyFile apiTLSVersion \
     authAPI certFile config connections hostNumber hostRegex hostWithID httpMUXHeader id \
     keyFile logFile logFileMaxCount logFileMaxSize logLevel reconnectDuration reconnectTimes \
     secret sentryDSN sentryDebug sentryEnvironment sentryLevel sentryRelease \
     sentrySampleRate sentryServerName sniAddr speed stunAddr tcpNumber tcpRange timeout \
-    timeoutOnUnidirectionalTraffic tlsAddr tlsVersion users version";
+    timeoutOnUnidirectionalTraffic tlsAddr tlsVersion totalConnections users version";
 
 /// Runs `gt` with these words; it must end with `code`. Answers all that it says.
 fn says(line: &str, code: i32) -> String {

@@ -61,6 +61,10 @@ pub struct Server {
     pub reconnect_times: u32,
     /// How long it is refused then.
     pub reconnect_duration: Duration,
+    /// Most connections of one address at a time; 0 for any number.
+    pub address_connections: u32,
+    /// Most connections of all at a time; 0 for any number.
+    pub total_connections: u32,
     /// The URL to ask about users.
     pub auth_api: Option<Url>,
     /// The status page.
@@ -227,6 +231,8 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         http_mux_header: given(options.http_mux_header).map_or("Host".to_owned(), |name| name.0),
         reconnect_times: given(options.reconnect_times).unwrap_or(3),
         reconnect_duration: given(options.reconnect_duration).unwrap_or(Duration::from_secs(300)),
+        address_connections: given(options.address_connections).unwrap_or(0),
+        total_connections: given(options.total_connections).unwrap_or(0),
         auth_api,
         api: given(options.api_addr).map(|addr| Api {
             addr,

@@ -31,4 +31,4 @@ pub use scratch::with_scratch;
 pub use socket::Socket;
 pub use stop::Stop;
 pub use wait_group::{WaitGroup, Working};
-pub use within::within;
+pub use within::{until, within};

@@ -80,6 +80,31 @@ impl Socket {
         self.source.poll_ready(Way::Read, cx)
     }
 
+    /// Ready when what is there, and stays there, `is_enough`. Asks again when there is more, or
+    /// the end.
+    #[cfg(feature = "server")]
+    pub fn poll_peek(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+        is_enough: &mut impl FnMut(&[u8]) -> bool,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_readable(cx))?;
+            let peeked = self.source.attempt(Way::Read, |stream| {
+                let n = stream.peek(buf)?;
+                let enough = is_enough(buf.get(..n).unwrap_or_default());
+                Ok((enough, if enough { Left::More } else { Left::Nothing }))
+            });
+            match peeked {
+                Ok(false) => {}
+                Ok(true) => return Poll::Ready(Ok(())),
+                Err(e) if is_passing(&e) => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+    }
+
     /// Writes what fits now; `WouldBlock` if nothing does. Arms nothing.
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         loop {

@@ -1,15 +1,42 @@
 //! A task that is given so much time and no more.
 
 use async_io::Timer;
-use futures_lite::future;
+use pin_project_lite::pin_project;
 use std::future::Future;
-use std::time::Duration;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 /// What `task` returns, or `None` if it has not ended in time; then it is dropped.
-pub async fn within<T>(patience: Duration, task: impl Future<Output = T>) -> Option<T> {
-    future::or(async { Some(task.await) }, async {
-        Timer::after(patience).await;
-        None
-    })
-    .await
+pub fn within<T: Future>(patience: Duration, task: T) -> Within<T> {
+    let timer = Timer::after(patience);
+    Within { task, timer }
+}
+
+/// The same for a deadline that several tasks share.
+pub fn until<T: Future>(deadline: Instant, task: T) -> Within<T> {
+    let timer = Timer::at(deadline);
+    Within { task, timer }
+}
+
+pin_project! {
+    /// A type of its own, since an async block would hold the task twice: as what it has been
+    /// given, and as what it waits for.
+    pub struct Within<T> {
+        #[pin]
+        task: T,
+        timer: Timer,
+    }
+}
+
+impl<T: Future> Future for Within<T> {
+    type Output = Option<T::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let within = self.project();
+        if let Poll::Ready(result) = within.task.poll(cx) {
+            return Poll::Ready(Some(result));
+        }
+        Pin::new(within.timer).poll(cx).map(|_| None)
+    }
 }

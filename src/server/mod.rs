@@ -12,6 +12,7 @@ mod guard;
 mod guest;
 pub(crate) mod http_head;
 mod listeners;
+mod places;
 mod ports;
 mod registry;
 mod rules;
@@ -34,6 +35,7 @@ use estate::Estate;
 use guard::Guard;
 use guest::Guest;
 use listeners::{Front, Listeners, Open, Planned, Purpose};
+use places::Places;
 use registry::Registry;
 use rules::{InForce, Rules};
 use speeds::Speeds;
@@ -67,6 +69,8 @@ pub struct Plan {
     stun: stun::Plan,
     api: Option<ApiPlan>,
     reconnect: (u32, Duration),
+    /// Most connections of one address, and of all.
+    places: (u32, u32),
     /// What clients had at a predecessor.
     estate: Estate,
 }
@@ -101,6 +105,7 @@ pub(crate) struct State {
     claims: Arc<Claims>,
     speeds: Speeds,
     guard: Guard,
+    places: Places,
     guest: Guest,
     counters: Counters,
     started: Instant,
@@ -120,6 +125,7 @@ impl State {
             claims,
             speeds: Speeds::default(),
             guard,
+            places: Places::default(),
             guest: Guest::new()?,
             counters: Counters::default(),
             started: Instant::now(),
@@ -156,6 +162,7 @@ impl Plan {
             stun,
             api,
             reconnect: (config.reconnect_times, config.reconnect_duration),
+            places: (config.address_connections, config.total_connections),
             estate,
         })
     }
@@ -167,6 +174,7 @@ impl Server {
         let (times, duration) = plan.reconnect;
         let guard = Guard::new(times, duration);
         let state = Arc::new(State::new(plan.rules, plan.claims, guard)?);
+        state.places.set(plan.places.0, plan.places.1);
         plan.estate.settle(&state);
         let mut listeners = Listeners::default();
         listeners.change(plan.listeners, |open, front| {
@@ -197,6 +205,7 @@ impl Server {
         let state = &self.state;
         let (times, duration) = plan.reconnect;
         state.guard.set(times, duration);
+        state.places.set(plan.places.0, plan.places.1);
         state.rules.replace(plan.rules);
         self.listeners().change(plan.listeners, |open, front| {
             accept(state, open, front, &plan.api)
@@ -283,7 +292,16 @@ async fn accept_visitors(state: Arc<State>, listener: Arc<Listener>, stop: Stop,
     let accepting = async {
         loop {
             let (socket, peer) = listener.accept().await;
-            crate::spawn(visitor::greet(state.clone(), socket, peer, door));
+            let Some(place) = state.places.take(peer.ip()) else {
+                continue;
+            };
+            let state = state.clone();
+            match state.rules.get().acceptor.clone() {
+                Some(acceptor) if door == Door::Https => {
+                    crate::spawn(visitor::greet_tls(state, socket, peer, acceptor, place));
+                }
+                _ => crate::spawn(visitor::greet(state, socket, peer, door, place)),
+            }
         }
     };
     state.stop.or(stop.or::<()>(accepting)).await;

@@ -4,9 +4,10 @@ use super::auth::{AuthApi, Grant, Judgement};
 use super::guest::Who;
 use super::rules::Rules;
 use super::users::{Admission, Verdict};
-use super::{ports, visitor, State};
+use super::visitor::{self, Caller};
+use super::{ports, State};
 use crate::config::Limits;
-use crate::net::{within, Conn, Working};
+use crate::net::{within, Conn};
 use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel};
 use crate::wire::frame::{Refusal, Signal};
 use crate::wire::hello::{self, Hello, Offer, Reader};
@@ -18,7 +19,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long a client has for its hello, and for reading a refusal.
+/// How long a client has for reading a refusal.
 const PATIENCE: Duration = Duration::from_secs(15);
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -27,17 +28,36 @@ const MAX_UNJUDGED: usize = 16 * 1024;
 /// Changes of services that wait for the authAPI, at most.
 const MAX_CHANGES: usize = 4;
 
-/// Serves a tunnel whose magic and version have been read; `already` is what came behind.
-pub async fn serve(
-    state: Arc<State>,
-    conn: Arc<Conn>,
-    peer: SocketAddr,
+/// A tunnel whose magic and version have been read, and whose hello is being read.
+pub struct Arrival {
     version: Version,
-    already: Vec<u8>,
-    greeting: Working,
-) {
-    let rules = state.rules.get();
-    let greeted = greet(&state, &rules, &conn, peer, version, already).await;
+    reader: Option<Reader>,
+    /// Bytes that have been used.
+    length: usize,
+    /// What has been found about its credentials.
+    verdict: Option<Verdict>,
+}
+
+/// A hello, and what is to be thought of it as far as that is known without asking.
+pub type Met = Result<(Hello, Verdict), Rejected>;
+
+/// Lets a client in and serves its tunnel, or tells it why not. There is nothing that it has
+/// `met` if the time is over.
+pub async fn serve(caller: Caller, conn: Arc<Conn>, version: Version, met: Option<Met>) {
+    let Caller {
+        state,
+        rules,
+        peer,
+        head: rest,
+        greeting,
+        place: _place,
+        ..
+    } = caller;
+    let met = met.unwrap_or(Err(Rejected::Silent));
+    let greeted = match met {
+        Ok((hello, verdict)) => admit(&state, peer, hello, verdict).await,
+        Err(rejected) => Err(rejected),
+    };
     let _serving = state.serving.begin();
     drop(greeting);
     match greeted {
@@ -52,7 +72,7 @@ pub async fn serve(
                 credit: greeted.window,
                 ..Policy::new(version, Peer::Client, shortest)
             };
-            let (tunnel, inbox) = Tunnel::new(conn, greeted.rest, policy);
+            let (tunnel, inbox) = Tunnel::new(conn, rest, policy);
             let session = Session {
                 state,
                 peer,
@@ -97,11 +117,9 @@ struct Greeted {
     offers: Vec<Option<Offer>>,
     /// What may go on a new stream before the client gives credit.
     window: u32,
-    /// Bytes behind the hello.
-    rest: Vec<u8>,
 }
 
-enum Rejected {
+pub enum Rejected {
     /// It did not come in time, or not at all.
     Silent,
     /// The server's own, whose look at itself is over.
@@ -114,29 +132,101 @@ enum Rejected {
 
 const BLOCKED: Rejected = Rejected::Unheard("its address failed to authenticate too often");
 
-async fn greet(
-    state: &State,
-    rules: &Rules,
-    conn: &Conn,
-    peer: SocketAddr,
-    version: Version,
-    already: Vec<u8>,
-) -> Result<Greeted, Rejected> {
-    if version == Version::Two {
-        // Whatever comes of it, the client need not try GT/1.
-        match within(PATIENCE, conn.write_all(&hello::answer())).await {
-            Some(Ok(())) => {}
-            _ => return Err(Rejected::Silent),
+impl Arrival {
+    pub fn new(version: Version) -> Self {
+        Self {
+            version,
+            reader: Some(Reader::new(version)),
+            length: 0,
+            verdict: None,
         }
     }
-    // The server's own look at itself may come from the same address.
-    if state.guard.refuses(peer.ip()) && !state.guest.is_expected() {
-        return Err(BLOCKED);
+
+    /// Reads the hello, and judges its credentials as far as that is possible without asking.
+    pub async fn meet(&mut self, caller: &mut Caller, conn: &Conn) -> Met {
+        if self.version == Version::Two {
+            // Whatever comes of it, the client need not try GT/1.
+            let answered = conn.write_all(&hello::answer()).await;
+            answered.map_err(|_| Rejected::Silent)?;
+        }
+        let state = &caller.state;
+        // The server's own look at itself may come from the same address.
+        if state.guard.refuses(caller.peer.ip()) && !state.guest.is_expected() {
+            return Err(BLOCKED);
+        }
+        loop {
+            if let Some(met) = self.step(caller)? {
+                return Ok(met);
+            }
+            match visitor::read_more(conn, &mut caller.head, 1024).await {
+                Ok(1..) => {}
+                _ => return Err(Rejected::Silent),
+            }
+        }
     }
-    let reading = read_hello(state, rules, conn, peer, version, already);
-    let (hello, verdict, rest) = within(PATIENCE, reading)
-        .await
-        .unwrap_or(Err(Rejected::Silent))?;
+
+    /// Uses what has been read. The credentials are judged before the rest is held.
+    fn step(&mut self, caller: &mut Caller) -> Result<Option<(Hello, Verdict)>, Rejected> {
+        let (state, rules, peer) = (&caller.state, &caller.rules, caller.peer);
+        loop {
+            let Some(reader) = &mut self.reader else {
+                return Err(Rejected::Silent);
+            };
+            let fed = reader.feed(&caller.head);
+            let who = reader.credentials();
+            let id = || who.map_or("", |who| who.id).into();
+            let used = fed.map_err(|e| match (&self.verdict, e) {
+                (Some(_), Malformed::TooManyOptions) => {
+                    Rejected::Refused(id(), Refusal::TooManyOptions)
+                }
+                _ => Rejected::Malformed(e),
+            })?;
+            self.length = self.length.saturating_add(used);
+            if self.length > MAX_UNJUDGED && matches!(self.verdict, Some(Verdict::Ask(..))) {
+                return Err(Rejected::Refused(id(), Refusal::TooManyOptions));
+            }
+            caller.head.drain(..used.min(caller.head.len()));
+            if caller.head.is_empty() {
+                // The reader holds what is not whole.
+                caller.head = Vec::new();
+            }
+            if let (None, Some(who)) = (&self.verdict, who) {
+                let judged = match state.guest.meet(who.id, who.secret) {
+                    Who::Guest(admission) => Verdict::Admitted(admission),
+                    Who::TooLate => return Err(Rejected::TooLate),
+                    // Others that came with this one may have failed meanwhile.
+                    Who::SomebodyElse if state.guard.refuses(peer.ip()) => {
+                        return Err(BLOCKED);
+                    }
+                    Who::SomebodyElse => rules.users.judge(who.id, who.secret),
+                };
+                if matches!(judged, Verdict::Refused) {
+                    return Err(Rejected::Refused(who.id.into(), Refusal::BadCredentials));
+                }
+                self.verdict = Some(judged);
+                // There may be more of it already.
+                continue;
+            }
+            match self.reader.take().map(Reader::finish) {
+                Some(Ok(hello)) => {
+                    let verdict = self.verdict.take().ok_or(Rejected::Silent)?;
+                    return Ok(Some((hello, verdict)));
+                }
+                Some(Err(unfinished)) => self.reader = Some(unfinished),
+                None => {}
+            }
+            return Ok(None);
+        }
+    }
+}
+
+/// Asks about the credentials where that is needed.
+async fn admit(
+    state: &State,
+    peer: SocketAddr,
+    hello: Hello,
+    verdict: Verdict,
+) -> Result<Greeted, Rejected> {
     let Hello {
         id,
         secret,
@@ -170,66 +260,7 @@ async fn greet(
         judge,
         offers,
         window,
-        rest,
     })
-}
-
-/// Reads the hello and judges its credentials before the rest of it, as far as that is
-/// possible without asking.
-async fn read_hello(
-    state: &State,
-    rules: &Rules,
-    conn: &Conn,
-    peer: SocketAddr,
-    version: Version,
-    mut bytes: Vec<u8>,
-) -> Result<(Hello, Verdict, Vec<u8>), Rejected> {
-    let mut reader = Reader::new(version);
-    let mut verdict = None;
-    let mut length = 0usize;
-    loop {
-        let id = |reader: &Reader| reader.credentials().map_or("", |who| who.id).into();
-        let used = reader.feed(&bytes).map_err(|e| match (&verdict, e) {
-            (Some(_), Malformed::TooManyOptions) => {
-                Rejected::Refused(id(&reader), Refusal::TooManyOptions)
-            }
-            _ => Rejected::Malformed(e),
-        })?;
-        bytes.drain(..used.min(bytes.len()));
-        length = length.saturating_add(used);
-        if length > MAX_UNJUDGED && matches!(verdict, Some(Verdict::Ask(..))) {
-            return Err(Rejected::Refused(id(&reader), Refusal::TooManyOptions));
-        }
-        if verdict.is_none() {
-            if let Some(who) = reader.credentials() {
-                let judged = match state.guest.meet(who.id, who.secret) {
-                    Who::Guest(admission) => Verdict::Admitted(admission),
-                    Who::TooLate => return Err(Rejected::TooLate),
-                    // Others that came with this one may have failed meanwhile.
-                    Who::SomebodyElse if state.guard.refuses(peer.ip()) => return Err(BLOCKED),
-                    Who::SomebodyElse => rules.users.judge(who.id, who.secret),
-                };
-                if matches!(judged, Verdict::Refused) {
-                    return Err(Rejected::Refused(who.id.into(), Refusal::BadCredentials));
-                }
-                verdict = Some(judged);
-                // There may be more of it already.
-                continue;
-            }
-        }
-        reader = match (reader.finish(), verdict) {
-            (Ok(hello), Some(verdict)) => return Ok((hello, verdict, bytes)),
-            (Err(unfinished), judged) => {
-                verdict = judged;
-                unfinished
-            }
-            (Ok(_), None) => return Err(Rejected::Silent),
-        };
-        match visitor::read_more(conn, &mut bytes, 1024).await {
-            Ok(1..) => {}
-            _ => return Err(Rejected::Silent),
-        }
-    }
 }
 
 fn all(offers: Vec<Offer>) -> Vec<Option<Offer>> {

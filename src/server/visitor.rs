@@ -4,16 +4,20 @@
 use super::answer::{self, Answer};
 use super::client_hello;
 use super::http_head;
+use super::places::Place;
 use super::ports::Opened;
 use super::registry::{Kind, Opening};
 use super::rules::Rules;
-use super::{session, State};
-use crate::net::{with_scratch, within, Conn, Socket};
+use super::session::{self, Arrival};
+use super::State;
+use crate::net::tls::{self, Acceptor};
+use crate::net::{until, with_scratch, Conn, Socket, Working};
 use crate::tunnel::{Finish, Relay, Stream, Why};
 use crate::wire::frame::Reason;
 use crate::wire::{Version, MAGIC};
 use async_io::Timer;
 use futures_lite::{future, AsyncWriteExt};
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -21,7 +25,7 @@ use std::sync::Arc;
 use std::task::ready;
 use std::time::{Duration, Instant};
 
-/// How long a visitor has to say where it wants to go.
+/// How long a visitor has to say where it wants to go, and a client to say who it is.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a visitor waits for a client that was here lately.
 const RETURN: Duration = Duration::from_secs(3);
@@ -39,56 +43,33 @@ pub enum Door {
 }
 
 /// Serves one connection of a listener, whoever it is.
-pub async fn greet(state: Arc<State>, socket: Socket, peer: SocketAddr, door: Door) {
-    let greeting = state.greeting.begin();
-    let rules = state.rules.get();
-    let conn = match (door, &rules.acceptor) {
-        (Door::Https, Some(acceptor)) => {
-            // The handshake is large, and over soon.
-            let handshake = Box::pin(acceptor.accept(socket));
-            match within(PATIENCE, handshake).await {
-                Some(Ok(conn)) => conn,
-                Some(Err(e)) => return log::debug!("{peer}: TLS handshake: {e}"),
-                None => return log::debug!("{peer}: the TLS handshake took too long"),
-            }
-        }
-        _ => Conn::from(socket),
+pub fn greet(
+    state: Arc<State>,
+    socket: Socket,
+    peer: SocketAddr,
+    door: Door,
+    place: Place,
+) -> impl Future<Output = ()> {
+    Caller::new(state, peer, door, place).serve(Arc::new(Conn::from(socket)))
+}
+
+/// The same inside of TLS.
+pub async fn greet_tls(
+    state: Arc<State>,
+    socket: Socket,
+    peer: SocketAddr,
+    acceptor: Acceptor,
+    place: Place,
+) {
+    let caller = Caller::new(state, peer, Door::Https, place);
+    let handshake = async {
+        tls::client_hello(&socket).await?;
+        Box::pin(acceptor.accept(socket)).await
     };
-    let conn = Arc::new(conn);
-    let mut visitor = Visitor {
-        state,
-        rules,
-        conn,
-        peer,
-        door,
-        head: Vec::new(),
-    };
-    match within(PATIENCE, visitor.find_way()).await {
-        Some(Way::Tunnel(version)) => {
-            let already = visitor.head.split_off(2);
-            session::serve(
-                visitor.state,
-                visitor.conn,
-                peer,
-                version,
-                already,
-                greeting,
-            )
-            .await;
-        }
-        Some(Way::Host(kind, prefix)) => visitor.go(kind, &prefix).await,
-        Some(Way::Wrong(answer)) => {
-            log::debug!("{peer}: {answer:?}");
-            visitor.state.counters.unserved(answer);
-            answer::http(&visitor.conn, answer).await;
-        }
-        Some(Way::Nameless) => answer::no_such_server_name(&visitor.conn).await,
-        Some(Way::Nowhere(why)) => log::debug!("{peer}: {why}"),
-        None if visitor.is_http() && !visitor.head.is_empty() => {
-            visitor.state.counters.unserved(Answer::TimedOutReading);
-            answer::http(&visitor.conn, Answer::TimedOutReading).await;
-        }
-        None => log::debug!("{peer}: it did not say what it wants"),
+    match until(caller.deadline, handshake).await {
+        Some(Ok(conn)) => Box::pin(caller.serve(Arc::new(conn))).await,
+        Some(Err(e)) => log::debug!("{peer}: TLS handshake: {e}"),
+        None => log::debug!("{peer}: the TLS handshake took too long"),
     }
 }
 
@@ -97,6 +78,9 @@ pub async fn accept_port(state: Arc<State>, id: Box<str>, port: Opened) {
     let accepting = async {
         loop {
             let (socket, peer) = port.listener.accept().await;
+            let Some(place) = state.places.take(peer.ip()) else {
+                continue;
+            };
             let service = port.service.load(Ordering::Relaxed);
             let (state, id) = (state.clone(), id.clone());
             let greeting = state.greeting.begin();
@@ -107,7 +91,7 @@ pub async fn accept_port(state: Arc<State>, id: Box<str>, port: Opened) {
                         // The service may be the one that speaks first. There is no limit
                         // to its silence: shells are left alone for hours.
                         stream.announce();
-                        relay(state, stream, Arc::new(socket.into()), false);
+                        relay(state, stream, Arc::new(socket.into()), false, place);
                     }
                     _ => {
                         state.counters.unserved(Answer::NoTunnel);
@@ -124,6 +108,11 @@ pub async fn accept_port(state: Arc<State>, id: Box<str>, port: Opened) {
 /// Where a connection wants to go.
 enum Way {
     Tunnel(Version),
+    Visitor(Visit),
+}
+
+/// What becomes of a visitor.
+enum Visit {
     Host(Kind, String),
     /// An HTTP visitor that cannot be helped.
     Wrong(Answer),
@@ -133,23 +122,62 @@ enum Way {
     Nowhere(&'static str),
 }
 
-struct Visitor {
-    state: Arc<State>,
+/// Whoever has connected, until he has said what he wants and who he is. That and one deadline
+/// are all that is held of him: what comes after it is large, and made when it comes.
+pub struct Caller {
+    pub state: Arc<State>,
     /// Those it has come under.
-    rules: Arc<Rules>,
-    conn: Arc<Conn>,
-    peer: SocketAddr,
+    pub rules: Arc<Rules>,
+    pub peer: SocketAddr,
+    pub deadline: Instant,
+    /// What has been read and not been used.
+    pub head: Vec<u8>,
+    pub greeting: Working,
+    pub place: Place,
     door: Door,
-    /// What has been read.
-    head: Vec<u8>,
 }
 
-impl Visitor {
+impl Caller {
+    fn new(state: Arc<State>, peer: SocketAddr, door: Door, place: Place) -> Self {
+        Self {
+            rules: state.rules.get(),
+            greeting: state.greeting.begin(),
+            state,
+            peer,
+            deadline: Instant::now() + PATIENCE,
+            head: Vec::new(),
+            place,
+            door,
+        }
+    }
+
+    // An `async fn` would hold all it is given twice.
+    #[allow(clippy::manual_async_fn)]
+    fn serve(mut self, conn: Arc<Conn>) -> impl Future<Output = ()> {
+        async move {
+            let visit = match until(self.deadline, self.find_way(&conn)).await {
+                Some(Way::Tunnel(version)) => {
+                    self.head.drain(..2);
+                    let mut arrival = Box::new(Arrival::new(version));
+                    let met = until(self.deadline, arrival.meet(&mut self, &conn)).await;
+                    drop(arrival);
+                    return Box::pin(session::serve(self, conn, version, met)).await;
+                }
+                Some(Way::Visitor(visit)) => visit,
+                None if self.is_http() && !self.head.is_empty() => {
+                    Visit::Wrong(Answer::TimedOutReading)
+                }
+                None => Visit::Nowhere("it did not say what it wants"),
+            };
+            Box::pin(self.visit(conn, visit)).await;
+        }
+    }
+
     fn is_http(&self) -> bool {
         self.door != Door::Sni
     }
 
-    async fn find_way(&mut self) -> Way {
+    async fn find_way(&mut self, conn: &Conn) -> Way {
         loop {
             if let Some(way) = self.look() {
                 return way;
@@ -159,14 +187,15 @@ impl Visitor {
             } else {
                 client_hello::MAX
             };
-            match read_more(&self.conn, &mut self.head, most).await {
-                Ok(1..) => {}
-                Ok(0) if self.head.is_empty() => return Way::Nowhere("closed without a word"),
+            let nowhere = match read_more(conn, &mut self.head, most).await {
+                Ok(1..) => continue,
+                Ok(0) if self.head.is_empty() => Visit::Nowhere("closed without a word"),
                 Ok(0) if self.is_http() => {
-                    return Way::Wrong(Answer::BadRequest("the request is cut short"))
+                    Visit::Wrong(Answer::BadRequest("the request is cut short"))
                 }
-                _ => return Way::Nowhere("closed in the middle of its first words"),
-            }
+                _ => Visit::Nowhere("closed in the middle of its first words"),
+            };
+            return Way::Visitor(nowhere);
         }
     }
 
@@ -177,14 +206,14 @@ impl Visitor {
             [MAGIC, version, ..] => {
                 let version = Version::of(*version);
                 let spoken = version.filter(|version| self.rules.wire.allows(*version));
-                let unknown = Way::Nowhere("a tunnel of a version that is not spoken here");
-                return Some(spoken.map_or(unknown, Way::Tunnel));
+                let unknown = Visit::Nowhere("a tunnel of a version that is not spoken here");
+                return Some(spoken.map_or(Way::Visitor(unknown), Way::Tunnel));
             }
             _ => {}
         }
-        if self.is_http() {
+        let visit = if self.is_http() {
             let name = &self.rules.mux_header;
-            Some(match http_head::find(&self.head, name) {
+            match http_head::find(&self.head, name) {
                 http_head::Found::More => return None,
                 http_head::Found::Value(value) => {
                     let prefix = if name.eq_ignore_ascii_case("host") {
@@ -192,25 +221,41 @@ impl Visitor {
                     } else {
                         value.to_ascii_lowercase()
                     };
-                    Way::Host(Kind::Http, prefix)
+                    Visit::Host(Kind::Http, prefix)
                 }
-                http_head::Found::TooLong => Way::Wrong(Answer::HeadTooLong),
-                http_head::Found::Bad(why) => Way::Wrong(Answer::BadRequest(why)),
-            })
+                http_head::Found::TooLong => Visit::Wrong(Answer::HeadTooLong),
+                http_head::Found::Bad(why) => Visit::Wrong(Answer::BadRequest(why)),
+            }
         } else {
-            Some(match client_hello::server_name(&self.head) {
+            match client_hello::server_name(&self.head) {
                 client_hello::Found::More => return None,
                 client_hello::Found::Name(name) => {
-                    Way::Host(Kind::Tls, http_head::host_prefix(&name))
+                    Visit::Host(Kind::Tls, http_head::host_prefix(&name))
                 }
-                client_hello::Found::Nameless => Way::Nameless,
-                client_hello::Found::Bad => Way::Nowhere("neither a tunnel nor TLS"),
-            })
+                client_hello::Found::Nameless => Visit::Nameless,
+                client_hello::Found::Bad => Visit::Nowhere("neither a tunnel nor TLS"),
+            }
+        };
+        Some(Way::Visitor(visit))
+    }
+
+    /// Brings the visitor where it wants to go, or tells it why not.
+    async fn visit(self, conn: Arc<Conn>, visit: Visit) {
+        let peer = self.peer;
+        match visit {
+            Visit::Host(kind, prefix) => self.go(conn, kind, &prefix).await,
+            Visit::Wrong(answer) => {
+                log::debug!("{peer}: {answer:?}");
+                self.state.counters.unserved(answer);
+                answer::http(&conn, answer).await;
+            }
+            Visit::Nameless => answer::no_such_server_name(&conn).await,
+            Visit::Nowhere(why) => log::debug!("{peer}: {why}"),
         }
     }
 
     /// Brings the visitor to its service.
-    async fn go(self, kind: Kind, prefix: &str) {
+    async fn go(self, conn: Arc<Conn>, kind: Kind, prefix: &str) {
         let open = || self.state.registry.open_host(kind, prefix);
         match wait_for(&self.state, open).await {
             Opening::Stream(mut stream) => {
@@ -218,7 +263,7 @@ impl Visitor {
                 // If it fails, the relay finds out why.
                 let _ = stream.write_all(&self.head).await;
                 let http = self.is_http();
-                relay(self.state, stream, self.conn, http);
+                relay(self.state, stream, conn, http, self.place);
             }
             missing => {
                 let answer = match missing {
@@ -228,8 +273,8 @@ impl Visitor {
                 log::debug!("{}: {prefix}: {answer:?}", self.peer);
                 self.state.counters.unserved(answer);
                 match kind {
-                    Kind::Http => answer::http(&self.conn, answer).await,
-                    Kind::Tls => answer::no_such_server_name(&self.conn).await,
+                    Kind::Http => answer::http(&conn, answer).await,
+                    Kind::Tls => answer::no_such_server_name(&conn).await,
                 }
             }
         }
@@ -260,11 +305,11 @@ async fn wait_for(state: &State, open: impl Fn() -> Opening) -> Opening {
 }
 
 /// Leaves the visitor to a task of its own, which is small: this one has done its work.
-fn relay(state: Arc<State>, stream: Stream, conn: Arc<Conn>, http: bool) {
+fn relay(state: Arc<State>, stream: Stream, conn: Arc<Conn>, http: bool, place: Place) {
     let relay = Relay::visitor(stream, conn.clone(), http);
     let serving = state.serving.begin();
     crate::spawn(async move {
-        let _serving = serving;
+        let _held = (serving, place);
         let answer = match relay.await {
             Finish::Done => return,
             Finish::Unanswered(Why::TimedOut | Why::Reset(Reason::TimedOut)) => Answer::TimedOut,

@@ -338,6 +338,12 @@ impl Inbox {
 
     fn meet(&mut self, head: Head) -> Result<(), Malformed> {
         match head {
+            // A client's has fields, and is a registration.
+            Head::Signal(Signal::Services)
+                if self.version == Version::Two && self.peer == Peer::Client =>
+            {
+                return Err(Malformed::HelloLength(0));
+            }
             Head::Signal(signal) => self.hear(signal),
             Head::Data { task, len } => {
                 lock(&self.tunnel.0).spend(task, len)?;
@@ -404,12 +410,9 @@ impl Inbox {
                 Event::Close
             }
             Signal::Services if self.peer == Peer::Client => {
-                // In GT/2 it comes as a registration.
-                if self.version == Version::One {
-                    let reader = Box::new(Reader::registration());
-                    let left = u32::MAX;
-                    self.reading = Reading::Registration { reader, left };
-                }
+                let reader = Box::new(Reader::registration());
+                let left = u32::MAX;
+                self.reading = Reading::Registration { reader, left };
                 return;
             }
             Signal::Services => Event::Services(None),

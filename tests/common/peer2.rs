@@ -131,6 +131,11 @@ impl Peer {
         read(&mut self.input, count)
     }
 
+    /// A second handle to write with.
+    pub fn writer(&self) -> TcpStream {
+        self.stream.try_clone().expect("clone a socket")
+    }
+
     /// The next frame, or nothing at the end of the connection.
     pub fn frame_or_end(&mut self) -> Option<Frame> {
         loop {

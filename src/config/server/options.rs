@@ -19,6 +19,10 @@ pub struct ServerOptions {
     /// (default 80)
     #[argh(option, arg_name = "string")]
     pub addr: Option<Value<ListenAddr>>,
+    /// at most so many connections of one address at a time, of visitors and tunnels; 0 for any
+    /// number (default 0)
+    #[argh(option, arg_name = "uint")]
+    pub address_connections: Option<Value<u32>>,
     /// let clients in that are not among the users
     #[argh(option, arg_name = "bool")]
     pub allow_any_client: Option<Value<bool>>,
@@ -101,6 +105,9 @@ pub struct ServerOptions {
     /// the oldest TLS to speak on -tlsAddr: tls1.2 or tls1.3 (default "tls1.2")
     #[argh(option, arg_name = "string")]
     pub tls_version: Option<Value<TlsOption>>,
+    /// at most so many connections at a time, of visitors and tunnels; 0 for any number (default 0)
+    #[argh(option, arg_name = "uint")]
+    pub total_connections: Option<Value<u32>>,
     /// a yaml file of users, by id
     #[argh(option, arg_name = "string")]
     pub users: Option<Value<PathBuf>>,
@@ -111,6 +118,7 @@ impl ServerOptions {
     pub fn or(self, lower: Self) -> Self {
         ServerOptions {
             addr: self.addr.or(lower.addr),
+            address_connections: self.address_connections.or(lower.address_connections),
             allow_any_client: self.allow_any_client.or(lower.allow_any_client),
             api_addr: self.api_addr.or(lower.api_addr),
             api_cert_file: self.api_cert_file.or(lower.api_cert_file),
@@ -139,6 +147,7 @@ impl ServerOptions {
                 .or(lower.timeout_on_unidirectional_traffic),
             tls_addr: self.tls_addr.or(lower.tls_addr),
             tls_version: self.tls_version.or(lower.tls_version),
+            total_connections: self.total_connections.or(lower.total_connections),
             users: self.users.or(lower.users),
         }
     }

@@ -1,6 +1,7 @@
 //! The server's side of TLS: certificate, key, lowest version.
 
 use super::{invalid, provider, read_certificates, Conn, Socket, Stream};
+use crate::net::with_scratch;
 use async_tls::pki_types::pem::PemObject;
 use async_tls::pki_types::PrivateKeyDer;
 use async_tls::rustls::{self, version, SupportedProtocolVersion};
@@ -53,5 +54,55 @@ impl Acceptor {
     pub async fn accept(&self, socket: Socket) -> io::Result<Conn> {
         let stream = self.0.accept(socket).await?;
         Ok(Conn::from(Stream::from(stream)))
+    }
+}
+
+/// Waits until the client's first record has come, and leaves it in the socket: until then TLS
+/// needs no memory here. Whoever does not speak TLS is not waited for.
+pub async fn client_hello(socket: &Socket) -> io::Result<()> {
+    // How many bytes there were, and how often no more.
+    let (mut before, mut same) = (0, 0);
+    let mut is_enough = |there: &[u8]| {
+        same = if there.len() == before { same + 1 } else { 0 };
+        before = there.len();
+        // The end shows by being told of more where there is none. That may happen once without
+        // it, with what had come before the socket was waited for.
+        same > 1 || holds_record(there)
+    };
+    std::future::poll_fn(|cx| with_scratch(|scratch| socket.poll_peek(cx, scratch, &mut is_enough)))
+        .await
+}
+
+/// Whether a whole record is there, or something that is none (RFC 8446, 5.1).
+fn holds_record(bytes: &[u8]) -> bool {
+    const HANDSHAKE: u8 = 22;
+    match bytes {
+        [HANDSHAKE, _, _, high, low, rest @ ..] => {
+            let length = usize::from(u16::from_be_bytes([*high, *low]));
+            rest.len() >= length.min(MAX_RECORD)
+        }
+        [] | [HANDSHAKE] | [HANDSHAKE, _] | [HANDSHAKE, _, _] | [HANDSHAKE, _, _, _] => false,
+        _ => true,
+    }
+}
+
+/// Longest record whose end is waited for.
+const MAX_RECORD: usize = 1 << 14;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_waited_for_and_what_is_none_is_not() {
+        let record = [22, 3, 1, 0, 3, 1, 2, 3];
+        for cut in 0..record.len() {
+            assert!(!holds_record(&record[..cut]), "cut at {cut}");
+        }
+        assert!(holds_record(&record));
+        assert!(holds_record(&[22, 3, 1, 0, 1, 1, 9, 9]));
+        assert!(holds_record(b"GET"));
+        let too_long = [&[22, 3, 1, 0xFF, 0xFF][..], &[0; MAX_RECORD]].concat();
+        assert!(holds_record(&too_long));
     }
 }

@@ -1,0 +1,238 @@
+//! A server that means harm, and a live client.
+
+use super::bound::{assert_at_most, note, Memory};
+use crate::common::gt::{client, Gt};
+use crate::common::peer::{self, PeerServer};
+use crate::common::peer2::{
+    credit, data, finish, frame, hello, old_hello, open, reset, Frame, Peer, ANSWER,
+};
+use crate::common::service::{self, Service};
+use std::io::Write;
+use std::time::Duration;
+
+/// What violations may cost the client at a time.
+const LIES_KIB: usize = 2 * 1024;
+/// What floods may: a stream costs it one kilobyte and the answers to a flood wait outside.
+const FLOOD_KIB: usize = 6 * 1024;
+/// Streams of a flood: to a service there is not, and to one there is.
+const OPENS: usize = 50_000;
+const SERVED: usize = 3_000;
+/// Descriptors that it may have more after all that.
+const FDS: usize = 2;
+
+const WINDOW: u32 = 32768;
+
+struct Stage {
+    server: PeerServer,
+    client: Gt,
+    _echo: Service,
+    hello: Vec<u8>,
+    fds: usize,
+}
+
+impl Stage {
+    fn set(wire: &str) -> (Stage, Memory) {
+        let echo = service::echo();
+        let server = PeerServer::start();
+        let client = client(&format!(
+            "-remote tcp://{} -id id1 -secret secret1 -reconnectDelay 10ms -remoteTimeout 120s \
+             -remoteConnections 1 -local tcp://{} -remoteTCPRandom {wire}",
+            server.addr, echo.addr
+        ));
+        let mut stage = Stage {
+            server,
+            client,
+            _echo: echo,
+            hello: hello("id1", "secret1", &peer::port_option(true, 0), WINDOW),
+            fds: 0,
+        };
+        // Once before it is measured.
+        if wire == "-wire 2" {
+            let mut tunnel = stage.tunnel();
+            stage.assert_serves(&mut tunnel);
+        } else {
+            drop(stage.old_tunnel());
+        }
+        stage.fds = stage.client.fds();
+        let memory = Memory::since_now(&stage.client);
+        (stage, memory)
+    }
+
+    /// The client's next tunnel.
+    fn tunnel(&self) -> Peer {
+        let mut peer = Peer::new(self.server.accept().writer());
+        assert_eq!(peer.read(self.hello.len()), self.hello);
+        peer.send(&[&ANSWER[..], &frame(9, 0, b"")].concat());
+        peer
+    }
+
+    fn old_tunnel(&self) -> peer::Peer {
+        let hello = old_hello("id1", "secret1", &peer::port_option(true, 0));
+        self.server.accept_ready(&hello)
+    }
+
+    /// A stream is carried to the service and back.
+    fn assert_serves(&self, tunnel: &mut Peer) {
+        const STREAM: u32 = 0x7000_0001;
+        tunnel.send(&[open(STREAM, 0, 1000, b"hello"), finish(STREAM)].concat());
+        let mut came = Vec::new();
+        loop {
+            match tunnel.frame() {
+                Frame::Data(STREAM, bytes) => came.extend(bytes),
+                Frame::Finish(STREAM) => break,
+                // Of what was before.
+                Frame::Finish(_) | Frame::Reset(..) | Frame::Credit(..) | Frame::Data(..) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(came, b"hello");
+    }
+
+    fn assert_unharmed(&mut self, memory: &Memory, attack: &str, kib: usize) {
+        let peak = memory.peak(&self.client);
+        assert_at_most(&format!("{attack}: client"), kib, peak, "KiB");
+        assert_eq!(self.client.has_ended(), None);
+        self.client.wait_for_fds(self.fds + FDS);
+        let log = self.client.log();
+        assert!(!log.contains("panicked"), "{log}");
+    }
+}
+
+#[test]
+fn violations_of_a_server_end_its_tunnel_and_the_client_comes_again() {
+    let overrun = usize::try_from(WINDOW).unwrap() + 1;
+    let violations = [
+        ("a kind that must be known", frame(0x81, 1, &[])),
+        ("data of stream 0", data(0, b"x")),
+        ("a stream 0", open(0, 0, 1000, b"x")),
+        ("a stream without a window", frame(2, 1, &[0, 0])),
+        ("an end with a book", frame(3, 1, &[7; 65])),
+        ("an error of a byte", frame(0x0A, 0, &[1])),
+        (
+            "first bytes beyond the window",
+            open(1, 0, 1000, &vec![7; overrun]),
+        ),
+        (
+            "a window overrun",
+            [open(1, 0, 0, b""), data(1, &vec![7; overrun])].concat(),
+        ),
+        (
+            "too much credit",
+            [open(1, 0, 1000, b"x"), credit(1, u32::MAX)].concat(),
+        ),
+    ];
+    // A client waits longer and longer for a server whose tunnels do not last: after a few it is
+    // another's turn.
+    for few in violations.chunks(3) {
+        let (mut stage, memory) = Stage::set("-wire 2");
+        for (name, bytes) in few {
+            let mut tunnel = stage.tunnel();
+            // It may be closed while it still speaks.
+            let _ = tunnel.writer().write_all(bytes);
+            while tunnel.frame_or_end().is_some() {}
+            let attack = format!("a violation of a server, {name}");
+            note(&attack, "the tunnel ends", "it has ended");
+        }
+        let mut tunnel = stage.tunnel();
+        stage.assert_serves(&mut tunnel);
+        stage.assert_unharmed(&memory, "violations of a server", LIES_KIB);
+    }
+}
+
+#[test]
+fn violations_of_a_server_of_gt_1_end_its_tunnel_and_the_client_comes_again() {
+    let (mut stage, memory) = Stage::set("-wire 1");
+    let violations = [
+        ("an operation nobody knows", vec![0, 0, 0, 1, 0, 3]),
+        (
+            "a signal nobody knows",
+            0xFFFF_F448u32.to_be_bytes().to_vec(),
+        ),
+    ];
+    for (name, bytes) in &violations {
+        let mut tunnel = stage.old_tunnel();
+        tunnel.send(bytes);
+        while tunnel.frame_or_end().is_some() {}
+        note(
+            "a violation of a server of GT/1",
+            "the tunnel ends",
+            format!("{name}: it has ended"),
+        );
+    }
+    let mut tunnel = stage.old_tunnel();
+    // Nobody's bytes, and a frame of 4 GiB of them.
+    tunnel.send(&[peer::data(9, &[7; 9000]), peer::closed(9)].concat());
+    tunnel.send(&peer::first(1, 0, b"hello"));
+    assert_eq!(tunnel.gather(1, 5), b"hello");
+    tunnel.send(&peer::closed(1));
+    tunnel.send(&peer::data_head(9, 0xFFFF_FFFF));
+    tunnel.send(&vec![7; 8 << 20]);
+    stage.assert_unharmed(
+        &memory,
+        "violations of a server of GT/1, and 4 GiB for nobody",
+        LIES_KIB,
+    );
+}
+
+#[test]
+fn floods_of_a_server_are_bounded() {
+    let (mut stage, memory) = Stage::set("-wire 2");
+    let mut tunnel = stage.tunnel();
+    let answers = std::thread::scope(|scope| {
+        let mut writer = tunnel.writer();
+        scope.spawn(move || {
+            writer
+                .set_write_timeout(Some(Duration::from_secs(30)))
+                .expect("limit writes");
+            for number in 0..OPENS {
+                let stream = u32::try_from(number).unwrap() + 1;
+                writer
+                    .write_all(&open(stream, 77, 1000, b"x"))
+                    .expect("send");
+            }
+            for number in 0..SERVED {
+                let stream = u32::try_from(OPENS + number).unwrap() + 1;
+                let both = [open(stream, 0, 1000, b"x"), reset(stream, 1)].concat();
+                writer.write_all(&both).expect("send");
+            }
+            writer
+                .write_all(&frame(6, 0, &7u64.to_be_bytes()))
+                .expect("send");
+        });
+        let mut answers = 0;
+        loop {
+            match tunnel.frame() {
+                Frame::Pong(7) => break answers,
+                // There is no such service, or there are too many streams.
+                Frame::Reset(stream, 4 | 5) if stream <= OPENS as u32 => answers += 1,
+                _ => {}
+            }
+        }
+    });
+    assert_at_most(
+        "streams to a service there is not, answered",
+        OPENS,
+        answers,
+        "",
+    );
+    stage.assert_serves(&mut tunnel);
+    let attack = format!("{OPENS} streams to no service, {SERVED} opened and reset");
+    stage.assert_unharmed(&memory, &attack, FLOOD_KIB);
+
+    // Answers nobody reads: the client does not gather them.
+    let mut writer = tunnel.writer();
+    writer
+        .set_write_timeout(Some(Duration::from_millis(500)))
+        .expect("limit writes");
+    let ping = frame(6, 0, &7u64.to_be_bytes()).repeat(4096);
+    let mut sent = 0;
+    // Until it takes no more.
+    while sent < 256 << 20 {
+        match writer.write(&ping) {
+            Ok(n) => sent += n,
+            Err(_) => break,
+        }
+    }
+    assert!(sent < 256 << 20, "it takes pings for ever");
+    stage.assert_unharmed(&memory, "pings until no more are taken", FLOOD_KIB);
+}

@@ -1,0 +1,166 @@
+//! Peers that say nothing, or a byte now and then.
+
+use super::bound::{assert_at_most, note, Memory};
+use super::crowd::Crowd;
+use super::stage::Stage;
+use crate::common::eventually_within;
+use crate::common::hello::client_hello;
+use crate::common::{peer, peer2};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// Slow peers of one listener, at once.
+const SLOW: usize = 1000;
+/// What all of them may cost the server.
+const SLOW_KIB: usize = 2 * 1024;
+/// How often each says a byte meanwhile.
+const BYTES: usize = 8;
+
+/// Connections that have not said who they are.
+const UNKNOWN: usize = 5000;
+/// What each of them may cost the server.
+const UNKNOWN_BYTES: usize = 1024;
+
+/// How long the server waits for somebody who does not say what he wants, and what a busy machine
+/// may add.
+const DEADLINE: Duration = Duration::from_secs(15 + 8);
+
+/// When slow peers say their second byte.
+const LATE: Duration = Duration::from_secs(13);
+
+/// How many listeners there are.
+const LISTENERS: usize = 7;
+
+/// The beginnings of what a listener may be told, and where.
+fn beginnings(stage: &Stage) -> Vec<(&'static str, SocketAddr, Vec<u8>)> {
+    let request = b"GET / HTTP/1.1\r\nX-Slow: yes".to_vec();
+    let hello = client_hello("safe.example.com");
+    let one = peer::hello("id2", "secret2", &[0]);
+    let two = peer2::hello("id2", "secret2", &[0], 1000);
+    vec![
+        ("HTTP", stage.addr, request.clone()),
+        ("TLS", stage.tls, hello.clone()),
+        ("SNI", stage.sni, hello),
+        ("tunnel, GT/1", stage.addr, one),
+        ("tunnel, GT/2", stage.addr, two),
+        ("API", stage.api, request),
+        ("TCP port", stage.port, b"a byte now and then".to_vec()),
+    ]
+}
+
+#[test]
+fn slow_peers_of_every_listener_cost_little_and_delay_nobody() {
+    for number in 0..LISTENERS {
+        // A new server each time: what one attack has used is there for the next.
+        let mut stage = Stage::set("", "");
+        let (name, at, beginning) = beginnings(&stage).swap_remove(number);
+        let memory = Memory::since_now(&stage.server);
+        let mut crowd = Crowd::gather(at, SLOW);
+        let (mut most, mut kib, mut visits) = (0, 0, Vec::new());
+        for byte in beginning.chunks(1).take(BYTES) {
+            crowd.say(byte);
+            visits.push(stage.visit());
+            most = most.max(stage.server_fds());
+            kib = kib.max(memory.growth(&stage.server));
+        }
+        let attack = format!("{SLOW} slow peers, {name}");
+        assert_at_most(&format!("{attack}: server"), SLOW_KIB, kib, "KiB");
+        // The API lets a few in at a time.
+        let wanted = if at == stage.api { 32 } else { SLOW };
+        assert!(most >= wanted, "{attack}: {most} at once");
+        visits.sort();
+        note(
+            &format!("{attack}: a visitor meanwhile"),
+            "answered",
+            format!(
+                "{} times, the slowest {:?}",
+                visits.len(),
+                visits[visits.len() - 1]
+            ),
+        );
+        crowd.cut();
+        stage.assert_unharmed();
+    }
+}
+
+#[test]
+fn slow_peers_are_gone_after_one_deadline_whatever_they_say() {
+    const EACH: usize = 20;
+    let mut stage = Stage::set("", "");
+    let mut crowds: Vec<_> = beginnings(&stage)
+        .into_iter()
+        // Visitors of a TCP port may be silent for as long as they like.
+        .filter(|(_, at, _)| *at != stage.port)
+        .map(|(name, at, beginning)| (name, beginning, 0, Crowd::gather(at, EACH), Instant::now()))
+        .collect();
+    let mut gone = Vec::new();
+    eventually_within(DEADLINE * 4, "slow peers to be gone", || {
+        crowds.retain_mut(|(name, beginning, said, crowd, begun)| {
+            // The last byte never comes, and the first ones late: no word begins a new deadline.
+            let silent = if *said == 1 { LATE } else { Duration::ZERO };
+            let often = Duration::from_millis(200) * u32::try_from(*said).unwrap();
+            if *said < beginning.len() - 1 && begun.elapsed() > silent + often {
+                crowd.say(&beginning[*said..=*said]);
+                *said += 1;
+            }
+            if crowd.open() > 0 {
+                return true;
+            }
+            gone.push((*name, begun.elapsed()));
+            false
+        });
+        crowds.is_empty().then_some(())
+    });
+    for (name, after) in gone {
+        assert_at_most(
+            &format!("slow peers are gone, {name}"),
+            DEADLINE.as_secs_f32(),
+            after.as_secs_f32(),
+            "s",
+        );
+    }
+    stage.assert_unharmed();
+}
+
+#[test]
+fn who_has_not_said_who_he_is_costs_less_than_a_kibibyte() {
+    let one = peer::hello("id2", "secret2", &[0]);
+    let two = peer2::hello("id2", "secret2", &[0], 1000);
+    type Listener = fn(&Stage) -> SocketAddr;
+    let attacks: [(&str, Listener, &[u8]); 5] = [
+        ("nothing", |stage| stage.addr, &[]),
+        ("nothing to TLS", |stage| stage.tls, &[]),
+        (
+            "half a hello of GT/1",
+            |stage| stage.addr,
+            &one[..one.len() / 2],
+        ),
+        (
+            "half a hello of GT/2",
+            |stage| stage.addr,
+            &two[..two.len() / 2],
+        ),
+        (
+            "half a record to TLS",
+            |stage| stage.tls,
+            &client_hello("safe.a")[..40],
+        ),
+    ];
+    for (name, at, bytes) in attacks {
+        // A new server each time: what one attack has used is there for the next.
+        let mut stage = Stage::set("", "");
+        let at = at(&stage);
+        let memory = Memory::since_now(&stage.server);
+        let mut crowd = Crowd::gather(at, UNKNOWN);
+        crowd.say(bytes);
+        eventually_within(crate::common::PATIENCE, "all to be accepted", || {
+            (stage.server_fds() >= UNKNOWN).then_some(())
+        });
+        stage.visit();
+        let each = memory.growth(&stage.server) * 1024 / UNKNOWN;
+        let attack = format!("{UNKNOWN} peers that say {name}: server, each");
+        assert_at_most(&attack, UNKNOWN_BYTES, each, "bytes");
+        crowd.cut();
+        stage.assert_unharmed();
+    }
+}

@@ -1,0 +1,165 @@
+//! Visitors, and services, that do not do their part.
+
+use super::bound::{assert_at_most, note};
+use super::crowd::{address, connect_from, cut, Crowd};
+use super::stage::Stage;
+use crate::common::eventually;
+use crate::common::gt::client;
+use crate::common::hello::client_hello;
+use crate::common::service;
+use crate::common::visitor::get;
+use socket2::{Domain, Socket, Type};
+use std::cell::OnceCell;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// Visitors of a service that never stops sending, who read nothing.
+const UNREADING: usize = 40;
+/// What may wait for them at the server: 8 MiB of a tunnel in GT/2, 4 MiB of each of three in GT/1;
+/// and what holds bytes has room for more.
+const WAITING_KIB: usize = 16 * 1024;
+/// What they may cost the client: it does not take from the service what does not go on.
+const STOPPED_KIB: usize = 3 * 1024;
+
+/// Visitors of a service that never answers, and what they may cost either end.
+const UNANSWERED: usize = 1000;
+const UNANSWERED_KIB: usize = 3 * 1024;
+
+/// Visitors who connect and reset, and what they may cost either end at a time.
+const RESETS: usize = 4000;
+const RESETS_KIB: usize = 4 * 1024;
+
+/// A visitor whose own system takes next to nothing for it.
+fn connect_narrow(to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("set a buffer");
+    socket.connect(&to.into()).expect("connect");
+    socket.into()
+}
+
+fn visitors_never_read(wire: &str, of: &str, visit: impl Fn(&Stage) -> Duration) {
+    let mut stage = Stage::set("", wire);
+    let visitors: Vec<_> = (0..UNREADING)
+        .map(|_| connect_narrow(stage.endless))
+        .collect();
+    // Until all buffers on the way are full: those of the systems take megabytes for each.
+    let mut before = (0, Instant::now());
+    eventually("the service to be stopped", || {
+        let now = stage.carried();
+        if now != before.0 {
+            before = (now, Instant::now());
+        }
+        (now > 0 && before.1.elapsed() > Duration::from_secs(1)).then_some(())
+    });
+    let mut visits: Vec<_> = (0..5).map(|_| visit(&stage)).collect();
+    visits.sort();
+    let attack = format!("{UNREADING} visitors that never read, {wire}");
+    note(
+        &format!("{attack}: a visitor {of} meanwhile"),
+        "answered",
+        format!("{} times, the slowest {:?}", visits.len(), visits[4]),
+    );
+    let peaks = [stage.server_kib().1, stage.client_kib().1];
+    assert_at_most(&format!("{attack}: server"), WAITING_KIB, peaks[0], "KiB");
+    assert_at_most(&format!("{attack}: client"), STOPPED_KIB, peaks[1], "KiB");
+    visitors.into_iter().for_each(cut);
+    stage.assert_unharmed_but(WAITING_KIB);
+}
+
+#[test]
+fn visitors_that_never_read_are_held_within_bounds() {
+    visitors_never_read("-wire 2", "of the same client", Stage::visit);
+}
+
+/// Without windows those who share its tunnels wait for who does not read, until it is cut off, and
+/// then for the next one. Others do not.
+#[test]
+fn visitors_that_never_read_hurt_no_other_client_in_gt_1() {
+    let page = service::http(0, "there");
+    let other = OnceCell::new();
+    visitors_never_read("-wire 1", "of another client", |stage| {
+        other.get_or_init(|| {
+            let mut other = client(&format!(
+                "-remote {} -id id2 -secret secret2 -wire 1 -local http://{}",
+                stage.addr, page.addr
+            ));
+            other.wait_for_tunnel();
+            other
+        });
+        let begun = Instant::now();
+        assert_eq!(get(stage.addr, "id2.a", "/").text(), "there / id2.a");
+        begun.elapsed()
+    });
+}
+
+#[test]
+fn services_that_never_answer_cost_little() {
+    let mut stage = Stage::set("", "");
+    let mut crowd = Crowd::gather(stage.silent, UNANSWERED);
+    crowd.say(b"anybody there?");
+    eventually("all to reach the service", || {
+        let fds = [stage.server_fds(), stage.client_fds()];
+        fds.iter().all(|fds| *fds >= UNANSWERED).then_some(())
+    });
+    let visit = stage.visit();
+    let attack = format!("{UNANSWERED} visitors without an answer");
+    note(
+        &format!("{attack}: another visitor"),
+        "answered",
+        format!("{visit:?}"),
+    );
+    let peaks = [stage.server_kib().1, stage.client_kib().1];
+    assert_at_most(
+        &format!("{attack}: server"),
+        UNANSWERED_KIB,
+        peaks[0],
+        "KiB",
+    );
+    assert_at_most(
+        &format!("{attack}: client"),
+        UNANSWERED_KIB,
+        peaks[1],
+        "KiB",
+    );
+    assert_eq!(crowd.open(), UNANSWERED, "they may wait");
+    crowd.cut();
+    stage.assert_unharmed();
+}
+
+#[test]
+fn visitors_that_connect_and_reset_cost_little() {
+    let mut stage = Stage::set("", "");
+    let request = b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n".to_vec();
+    let attacks = [
+        ("TCP port", stage.port, b"x".to_vec()),
+        ("HTTP", stage.addr, request),
+        ("SNI", stage.sni, client_hello("safe.a")),
+        ("TLS", stage.tls, client_hello("safe.a")),
+    ];
+    let each = RESETS / attacks.len();
+    for (name, at, bytes) in attacks {
+        let mut visits = Vec::new();
+        for number in 0..each {
+            let mut visitor = connect_from(address(number % 8), at).expect("connect");
+            if number % 2 == 0 {
+                let _ = visitor.write_all(&bytes);
+            }
+            cut(visitor);
+            if number % 100 == 0 {
+                visits.push(stage.visit());
+            }
+        }
+        let attack = format!("{each} visitors that connect and reset, {name}");
+        let peaks = [stage.server_kib().1, stage.client_kib().1];
+        assert_at_most(&format!("{attack}: server"), RESETS_KIB, peaks[0], "KiB");
+        assert_at_most(&format!("{attack}: client"), RESETS_KIB, peaks[1], "KiB");
+        visits.sort();
+        note(
+            &format!("{attack}: a visitor meanwhile"),
+            "answered",
+            format!("{} times, the slowest {:?}", visits.len(), visits.last()),
+        );
+        stage.assert_unharmed();
+    }
+}
