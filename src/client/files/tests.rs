@@ -52,7 +52,7 @@ impl Share {
     }
 
     fn root(&self) -> Root {
-        Root::open(&self.path("")).unwrap()
+        Root::open(&self.path(""), false).unwrap()
     }
 
     /// The root as this kernel opens it, and as an old one does.
@@ -925,6 +925,32 @@ fn links_that_stay_inside_work_where_the_kernel_can_tell() {
 }
 
 #[test]
+fn links_lead_anywhere_where_that_is_wanted_and_nothing_else_does() {
+    let share = share_of_links();
+    let root = Root::open(&share.path(""), true).unwrap();
+    for target in [
+        "/out",
+        "/a/out",
+        "/out-absolute",
+        "/chain",
+        "/up/secret.txt",
+        "/a/in",
+    ] {
+        assert_eq!(get(&root, target).code, 200, "{target}");
+    }
+    assert!(links(get(&root, "/").text()).contains(&"out-folder/"));
+    for target in [
+        "/loop",
+        "/dangling",
+        "/../secret.txt",
+        "/%2e%2e/secret.txt",
+        "/a%2f../c.txt",
+    ] {
+        assert_eq!(get(&root, target).code, 404, "{target}");
+    }
+}
+
+#[test]
 fn pipes_and_sockets_are_not_there() {
     let share = Share::with(&[("a", b"")]);
     let pipe = share.path("pipe");
@@ -954,7 +980,7 @@ fn a_root_that_is_no_folder_is_an_error_that_names_it() {
     let share = Share::with(&[("a", b"hello")]);
     for (name, hint) in [("a", "folder that holds the file"), ("none", "create it")] {
         let path = share.path(name);
-        let error = Root::open(&path).unwrap_err().to_string();
+        let error = Root::open(&path, false).unwrap_err().to_string();
         assert!(
             error.contains(path.to_str().unwrap()) && error.contains(hint),
             "{error}"

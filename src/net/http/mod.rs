@@ -18,6 +18,17 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What an API has answered is not what was expected. What it is instead is not said: it may have
+/// a secret in it.
+pub fn not_understood(e: &serde_json::Error) -> io::Error {
+    let kind = match e.classify() {
+        serde_json::error::Category::Data => "not what it should be",
+        _ => "not JSON",
+    };
+    let (line, column) = (e.line(), e.column());
+    io::Error::other(format!("its answer is {kind}: line {line} column {column}"))
+}
+
 /// One API. Connections are kept for the next request for a while.
 pub struct Client {
     connector: Option<Connector>,
