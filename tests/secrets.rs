@@ -2,7 +2,7 @@
 //! by the API, not by the check of a configuration or by what is wrong with one, and not in what the
 //! system shows of a process.
 
-#![cfg(all(feature = "server", feature = "client"))]
+#![cfg(all(feature = "server", feature = "client", feature = "sentry"))]
 
 mod common;
 
