@@ -87,7 +87,7 @@ impl Scalar for Signal {
 }
 
 /// The flags that may stand beside the `-config` of a directory, whose files have a role each.
-const WITH_DIRECTORY: [&str; 4] = ["config", "threads", "logLevel", "s"];
+const WITH_DIRECTORY: [&str; 6] = ["config", "threads", "logLevel", "s", "user", "group"];
 
 /// A flag as it was given.
 #[derive(Clone, Debug)]
@@ -239,8 +239,15 @@ fn flags(arguments: &[String], role: Option<RoleName>) -> Result<Vec<Flag>, Erro
             .or(argument.strip_prefix('-'))
             .unwrap_or("");
         if bare.is_empty() {
+            // It may be the rest of a secret with a blank in it.
+            let shown = match flags.last() {
+                Some(Flag { name, .. }) if shown::is_secret(name) => {
+                    format!("What stands behind the value of -{}", name.camel)
+                }
+                _ => format!("\"{argument}\""),
+            };
             return Err(Error::new(format!(
-                "\"{argument}\" is not a flag: flags begin with a dash, and a switch takes its \
+                "{shown} is not a flag: flags begin with a dash, and a switch takes its \
                      value like -name=false."
             )));
         }

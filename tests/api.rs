@@ -427,9 +427,14 @@ fn every_line_of_the_metrics_belongs_to_the_family_before_it() {
 
 #[test]
 fn an_id_may_have_any_character_and_no_page_breaks() {
-    let mut server = server(&format!("-addr 127.0.0.1:0 {API}"));
+    // It can be no host prefix then, but there are other services.
+    let port = free_port();
+    let mut server = server(&format!(
+        "-addr 127.0.0.1:0 {API} -tcpNumber 1 -tcpRange {port}-{port}"
+    ));
     let (addr, api) = (server.addr(), server.api_addr());
-    let _peer = Peer::ready_client(addr, &hello("a\"b\\c\nd\t\u{e9}", "top", &ID_ALONE));
+    let id = "a\"b\\c\nd\t\u{e9}";
+    let _peer = Peer::ready_client(addr, &hello(id, "top", &port_option(false, port)));
     let page = clients(api);
     let start = "{\"clients\": [{\"id\": \"a\\\"b\\\\c\\u000ad\\u0009\u{e9}\", \"since\": T, ";
     assert!(page.starts_with(start), "{page}");

@@ -11,21 +11,22 @@ use common::service;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-const CLIENT_FLAGS: &str = "config hostPrefix id local localTimeout logFile logFileMaxCount \
+const CLIENT_FLAGS: &str =
+    "config followLinksOutside group hostPrefix id local localTimeout logFile logFileMaxCount \
     logFileMaxSize logLevel reconnectDelay remote remoteAPI remoteCert remoteCertInsecure \
     remoteConnections remoteIdleConnections remoteSTUN remoteTCPPort remoteTCPRandom \
     remoteTimeout s secret sentryDSN sentryDebug sentryEnvironment sentryLevel sentryRelease \
     sentrySampleRate sentryServerName tcpForwardAddr tcpForwardConnections \
-    tcpForwardFallback tcpForwardHostPrefix useLocalAsHTTPHost version \
+    tcpForwardFallback tcpForwardHostPrefix user useLocalAsHTTPHost version \
     webrtcConnectionIdleTimeout webrtcConnections webrtcLogLevel webrtcMaxPort webrtcMinPort";
 
 const SERVER_FLAGS: &str =
     "addr addressConnections allowAnyClient apiAddr apiCertFile apiKeyFile apiTLSVersion \
-    authAPI certFile config connections hostNumber hostRegex hostWithID httpMUXHeader id \
+    authAPI certFile config connections group hostNumber hostRegex hostWithID httpMUXHeader id \
     keyFile logFile logFileMaxCount logFileMaxSize logLevel reconnectDuration reconnectTimes \
     secret sentryDSN sentryDebug sentryEnvironment sentryLevel sentryRelease \
     sentrySampleRate sentryServerName sniAddr speed stunAddr tcpNumber tcpRange timeout \
-    timeoutOnUnidirectionalTraffic tlsAddr tlsVersion totalConnections users version";
+    timeoutOnUnidirectionalTraffic tlsAddr tlsVersion totalConnections user users version";
 
 /// Runs `gt` with these words; it must end with `code`. Answers all that it says.
 fn says(line: &str, code: i32) -> String {

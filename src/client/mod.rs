@@ -297,7 +297,7 @@ impl Client {
     pub fn legacy(&self) -> Vec<Given> {
         let secret = self.link.secret.is_none().then(|| Piece::Secret {
             id: self.me.id.clone(),
-            secret: self.me.secret.as_bytes().to_vec(),
+            secret: self.me.secret.clone(),
         });
         let secret = secret.map(|piece| (piece, None));
         let listener = self.forward.as_ref().map(p2p::Forward::share);

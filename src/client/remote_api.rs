@@ -1,7 +1,7 @@
 //! The remoteAPI: another program that knows where the server is (WIRE.md, "APIs it calls").
 
 use crate::config::{Remote, Url};
-use crate::net::http::{Client, Request};
+use crate::net::http::{self, Client, Request};
 use crate::net::tls;
 use serde::Deserialize;
 use std::io;
@@ -88,8 +88,7 @@ impl RemoteApi {
 }
 
 fn whereabouts(body: &[u8]) -> io::Result<Whereabouts> {
-    let answer: Answer = serde_json::from_slice(body)
-        .map_err(|e| io::Error::other(format!("its answer is not what it should be: {e}")))?;
+    let answer: Answer = serde_json::from_slice(body).map_err(|e| http::not_understood(&e))?;
     let server = answer.server_address.parse().map_err(|e: String| {
         let e = e.trim_end_matches('.');
         io::Error::other(format!("its answer is not what it should be: {e}"))

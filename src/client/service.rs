@@ -52,7 +52,10 @@ impl Services {
                     host: host.clone(),
                     port: *port,
                 },
-                Local::Files(path) => Target::Files(Arc::new(Root::open(path)?)),
+                Local::Files(path) => {
+                    let root = Root::open(path, service.follow_links_outside)?;
+                    Target::Files(Arc::new(root))
+                }
             };
             Ok((service.clone(), target))
         });
@@ -350,25 +353,29 @@ fn local_host(scheme: Scheme, host: &str, port: u16) -> String {
     }
 }
 
-/// Reads as far as the Host line of the first request, of which `head` has been read, and
-/// rewrites it.
+/// Reads the head of the first request, of which `head` has been read, and whatever came with it,
+/// and has it name `host`.
 async fn first_head(
     mut head: Vec<u8>,
     stream: &mut (impl AsyncRead + Unpin),
     host: &str,
 ) -> io::Result<Vec<u8>> {
+    let mut ended = false;
     loop {
-        match host_header::scan(&head) {
-            Scan::Host(range) => {
-                head.splice(range, host.bytes());
+        match host_header::scan(&head, ended) {
+            Scan::Hosts(places) => {
+                host_header::rewrite(&mut head, &places, host);
                 return Ok(head);
             }
-            Scan::Nothing => return Ok(head),
+            Scan::Bad(why) => {
+                let why = format!("a visitor's head cannot be rewritten: {why}");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
             Scan::More => {}
         }
         let mut piece = [0; 1024];
         match stream.read(&mut piece).await? {
-            0 => return Ok(head),
+            0 => ended = true,
             n => head.extend_from_slice(piece.get(..n).unwrap_or_default()),
         }
     }

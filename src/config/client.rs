@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::address::ListenAddr;
 use super::file::{error, without_p2p, Document};
-use super::logging::{Logging, Sentry};
+use super::logging::{Account, Logging, Sentry};
 use super::options::{CommonOptions, Name};
 use super::value::{all, given, Scalar};
 use super::yaml::fields;
@@ -55,6 +55,8 @@ pub struct Client {
     pub logging: Logging,
     /// Where reports go.
     pub sentry: Option<Sentry>,
+    /// Whom to become.
+    pub account: Account,
     /// Executor threads, 1 to 64.
     pub threads: usize,
 }
@@ -280,6 +282,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         },
         logging: common.logging(),
         sentry: common.sentry(),
+        account: common.account(),
         threads: common.threads(),
     };
     check(&client).map_err(fail)?;

@@ -44,6 +44,7 @@ pub fn common(roles: &[Loaded]) -> (Logging, Option<&Sentry>, Vec<String>) {
     let mut warnings = Vec::new();
     let mut logging = Logging::default();
     let mut sentry: Option<&Sentry> = None;
+    let mut user: Option<String> = None;
     for loaded in roles {
         let mut told = |name: &str, heeded: bool| {
             if !heeded {
@@ -53,7 +54,7 @@ pub fn common(roles: &[Loaded]) -> (Logging, Option<&Sentry>, Vec<String>) {
                 };
                 warnings.push(format!(
                     "{source}: {name} is ignored: another role of this process has set it \
-                     otherwise, and there is but one log"
+                     otherwise, and there is but one for all"
                 ));
             }
         };
@@ -69,6 +70,7 @@ pub fn common(roles: &[Loaded]) -> (Logging, Option<&Sentry>, Vec<String>) {
             first(&mut logging.max_count, &theirs.max_count),
         );
         told("sentryDSN", first(&mut sentry, &loaded.sentry()));
+        told("user", first(&mut user, &loaded.account().user));
     }
     (logging, sentry, warnings)
 }
@@ -79,6 +81,24 @@ fn first<T: Clone + PartialEq>(counts: &mut Option<T>, theirs: &Option<T>) -> bo
         counts.clone_from(theirs);
     }
     theirs.is_none() || counts == theirs
+}
+
+/// Whom a process is to become once it has what takes root.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Account {
+    /// By name or number.
+    pub user: Option<String>,
+    /// The same; `None` means the user's own.
+    pub group: Option<String>,
+}
+
+/// The user, and its group, that counts for a process: that of the first role that names one.
+pub fn account(roles: &[Loaded]) -> (Option<&str>, Option<&str>) {
+    let mut accounts = roles.iter().map(Loaded::account);
+    let first = accounts.find(|account| account.user.is_some());
+    first.map_or((None, None), |account| {
+        (account.user.as_deref(), account.group.as_deref())
+    })
 }
 
 /// Where and what to report.
@@ -218,6 +238,13 @@ impl CommonOptions {
             server_name: given(self.sentry_server_name.clone()),
             debug: given(self.sentry_debug.clone()).unwrap_or(false),
         })
+    }
+
+    pub(super) fn account(&self) -> Account {
+        Account {
+            user: given(self.user.clone()),
+            group: given(self.group.clone()),
+        }
     }
 
     pub(super) fn wire(&self) -> Wire {

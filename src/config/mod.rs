@@ -29,7 +29,7 @@ pub use address::ListenAddr;
 pub use client::{
     Client, Exposure, Link, Local, Remote, Scheme, Service, TcpForward, WebRtc, WebRtcLevel,
 };
-pub use logging::{common, LogLevel, Logging, Sentry};
+pub use logging::{account, common, Account, LogLevel, Logging, Sentry};
 pub use secret::Secret;
 #[cfg(feature = "server")]
 pub use server::{Api, HostRules, Limits, PortRange, Server, TcpRule, TlsVersion, User};
@@ -127,6 +127,16 @@ impl Loaded {
         }
     }
 
+    /// Whom to become.
+    pub fn account(&self) -> &Account {
+        match &self.role {
+            #[cfg(feature = "server")]
+            Role::Server(server) => &server.account,
+            #[cfg(feature = "client")]
+            Role::Client(client) => &client.account,
+        }
+    }
+
     /// Executor threads, 1 to 64.
     pub fn threads(&self) -> usize {
         match &self.role {
@@ -202,6 +212,20 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Whether `text` may be a host prefix: it can stand in a host name as a URL has it (RFC 3986, 3.2.2;
+/// letters of other scripts are taken too), and nothing in it ends a header, a name or a tag.
+pub(crate) fn is_host_prefix(text: &str) -> bool {
+    let usual = |c: char| match c.is_ascii() {
+        true => c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=".contains(c),
+        false => !c.is_whitespace() && !c.is_control(),
+    };
+    !text.is_empty() && text.chars().all(usual)
+}
+
+/// What an error says of a text that is no host prefix.
+#[cfg(feature = "client")]
+const PREFIX_RULE: &str = "it can have letters, digits and -._~!$&'()*+,;= in it, and nothing else";
 
 /// Checks what the wire limits to [`MAX_NAME`] bytes; `what` begins the sentence.
 fn check_length(what: &str, bytes: usize) -> Result<(), String> {

@@ -18,6 +18,9 @@ use super::yaml::fields;
 #[derive(FromArgs, ArgsInfo, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CommonOptions {
+    /// with -user, become a member of this group (default: the user's own)
+    #[argh(option, arg_name = "string")]
+    pub group: Option<Value<String>>,
     /// write the log to this file, and not to stderr
     #[argh(option, arg_name = "string")]
     pub log_file: Option<Value<PathBuf>>,
@@ -57,6 +60,10 @@ pub struct CommonOptions {
     /// (default 1)
     #[argh(option, arg_name = "uint")]
     pub threads: Option<Value<Within<1, 64>>>,
+    /// become this user once all listens, so start as root; what is read again later, and what is
+    /// opened later, has to be allowed to it
+    #[argh(option, arg_name = "string")]
+    pub user: Option<Value<String>>,
     /// what tunnels speak: 1, 2 or auto, which is 2 where the other end can and 1 where not
     /// (default "auto")
     #[argh(option, arg_name = "string")]
@@ -67,6 +74,7 @@ impl CommonOptions {
     /// These, and those of the lower priority where these are not given.
     pub fn or(self, lower: Self) -> Self {
         CommonOptions {
+            group: self.group.or(lower.group),
             log_file: self.log_file.or(lower.log_file),
             log_file_max_count: self.log_file_max_count.or(lower.log_file_max_count),
             log_file_max_size: self.log_file_max_size.or(lower.log_file_max_size),
@@ -79,6 +87,7 @@ impl CommonOptions {
             sentry_sample_rate: self.sentry_sample_rate.or(lower.sentry_sample_rate),
             sentry_server_name: self.sentry_server_name.or(lower.sentry_server_name),
             threads: self.threads.or(lower.threads),
+            user: self.user.or(lower.user),
             wire: self.wire.or(lower.wire),
         }
     }

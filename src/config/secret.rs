@@ -50,6 +50,28 @@ impl fmt::Display for Secret {
     }
 }
 
+/// The text of a URL, or of what was meant to be one, without what may be a password or a key in it:
+/// all before an `@`, and the query. A path of `file://` has neither.
+pub(super) fn veiled(text: &str) -> String {
+    const VEIL: &str = "******";
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("file") => return text.to_owned(),
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), text),
+    };
+    let (rest, query) = match rest.split_once('?') {
+        Some((rest, query)) => (rest, Some(query)),
+        None => (rest, None),
+    };
+    let end = if query.is_some() { "?******" } else { "" };
+    match rest.rsplit_once('@') {
+        Some((_, rest)) => format!("{scheme}{VEIL}@{rest}{end}"),
+        // The question mark may be one of a password.
+        None if query.is_some_and(|query| query.contains('@')) => format!("{scheme}{VEIL}{end}"),
+        None => format!("{scheme}{rest}{end}"),
+    }
+}
+
 impl Scalar for Secret {
     fn read(text: &str) -> Result<Self, String> {
         Ok(Secret::new(text))
@@ -65,6 +87,22 @@ mod tests {
         let secret = Secret::new("hush");
         assert_eq!(format!("{secret} {secret:?}"), "****** ******");
         assert_eq!(secret.as_bytes(), b"hush");
+    }
+
+    #[test]
+    fn a_url_keeps_its_passwords_to_itself() {
+        for (url, text) in [
+            ("http://h:80/x", "http://h:80/x"),
+            ("https://u:p@h/x?token=p#p", "https://******@h/x?******"),
+            ("https://u:p/p@h/x", "https://******@h/x"),
+            ("https://u:p@p@h/x", "https://******@h/x"),
+            ("https://u:p?p@h/x", "https://******?******"),
+            ("u:p@h", "******@h"),
+            ("h:80", "h:80"),
+            ("file:///a@b?c", "file:///a@b?c"),
+        ] {
+            assert_eq!(veiled(url), text);
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::address::{ListenAddr, FIRST_FREE_PORT};
 use super::file::{error, without_p2p, Document};
-use super::logging::{Logging, Sentry};
+use super::logging::{Account, Logging, Sentry};
 use super::options::{CommonOptions, Name};
 use super::value::{all, either, given, Value};
 use super::yaml::fields;
@@ -75,6 +75,8 @@ pub struct Server {
     pub logging: Logging,
     /// Where reports go.
     pub sentry: Option<Sentry>,
+    /// Whom to become.
+    pub account: Account,
     /// Executor threads, 1 to 64.
     pub threads: usize,
     /// What tunnels may speak.
@@ -87,9 +89,14 @@ impl Server {
         let api = self.api.as_ref().map(|api| &api.addr);
         let listeners = [&self.addr, &self.tls_addr, &self.sni_addr, &self.stun_addr];
         let mut listeners = listeners.into_iter().flatten().chain(api);
+        listeners.any(ListenAddr::is_low) || self.low_client_ports()
+    }
+
+    /// Whether clients may have it listen on ports below 1024.
+    fn low_client_ports(&self) -> bool {
         let users = self.users.iter().map(|user| &user.limits);
         let mut rules = users.chain([&self.limits]).flat_map(|limits| &limits.tcp);
-        listeners.any(ListenAddr::is_low) || rules.any(|rule| rule.range.first < FIRST_FREE_PORT)
+        rules.any(|rule| rule.range.first < FIRST_FREE_PORT)
     }
 }
 
@@ -242,11 +249,18 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         stun_addr: given(options.stun_addr),
         logging: common.logging(),
         sentry: common.sentry(),
+        account: common.account(),
         threads: common.threads(),
         wire: common.wire(),
     };
     check(&server).map_err(fail)?;
     warnings.extend(same_listeners(&server));
+    if server.account.user.is_some() && server.low_client_ports() {
+        warnings.push(
+            "clients may have TCP ports below 1024, which cannot be opened once gt is another user"
+                .to_owned(),
+        );
+    }
     Ok(Loaded {
         role: Role::Server(Box::new(server)),
         source: document.map(|document| document.path.clone()),

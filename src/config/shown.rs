@@ -3,6 +3,7 @@
 
 use super::file::Document;
 use super::options::Name;
+use super::secret::veiled;
 use super::value::Scalar;
 use super::yaml::{Kind, Node};
 
@@ -17,6 +18,11 @@ const SECTIONS: [&str; 5] = ["services", "tcp", "tcpNumber", "host", "users"];
 const KEYS: [&str; 4] = ["number", "range", "regex", "withID"];
 /// Bytes; a file may name thousands of users.
 const MOST: usize = 16 * 1024;
+
+/// Whether the option's value is a secret.
+pub fn is_secret(name: &Name) -> bool {
+    SECRETS.contains(&name.camel)
+}
 
 /// A flag as it was given: name and value.
 pub type Given<'a> = (&'a str, &'a str);
@@ -130,19 +136,10 @@ impl Json {
 
     /// A URL is shown without what may be a password in it.
     fn text(&mut self, text: &str) {
-        let (scheme, rest) = match text.split_once("://") {
-            Some((scheme, rest)) if scheme != "file" => (scheme, rest),
-            _ => return self.quoted(text),
-        };
-        let (rest, query) = match rest.split_once('?') {
-            Some((rest, _)) => (rest, "?******"),
-            None => (rest, ""),
-        };
-        let (user, rest) = match rest.rsplit_once('@') {
-            Some((_, rest)) => ("******@", rest),
-            None => ("", rest),
-        };
-        self.quoted(&format!("{scheme}://{user}{rest}{query}"));
+        match text.contains("://") {
+            true => self.quoted(&veiled(text)),
+            false => self.quoted(text),
+        }
     }
 
     fn plain(&mut self, text: &str) {
@@ -152,7 +149,7 @@ impl Json {
 
     /// The values that were given, or the default, in the form of the option's kind.
     fn option(&mut self, name: &Name, values: &[&str]) {
-        let secret = SECRETS.contains(&name.camel);
+        let secret = is_secret(name);
         let shown = |value| {
             if secret && !str::is_empty(value) {
                 MASK

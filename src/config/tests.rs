@@ -930,7 +930,7 @@ options:
     #[test]
     fn a_wrong_value_is_named_with_file_line_key_and_what_is_right() {
         for (text, wanted) in [
-            ("services:\n  - local: http://h\n    hostPrefix: a b", "line 3: services[0].hostPrefix: \"a b\" is not a host prefix: it cannot have spaces, control characters, / or : in it."),
+            ("services:\n  - local: http://h\n    hostPrefix: a b", "line 3: services[0].hostPrefix: \"a b\" is not a host prefix: it can have letters, digits and -._~!$&'()*+,;= in it, and nothing else."),
             ("options: {remoteConnections: 11}", "line 1: options.remoteConnections: \"11\" is not a whole number from 1 to 10."),
             ("options: {remoteConnections: 0}", "line 1: options.remoteConnections: \"0\" is not a whole number from 1 to 10."),
             ("services: [x]", "line 1: services[0]: this is a single value, but must be a section of keys."),

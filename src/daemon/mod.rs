@@ -1,5 +1,6 @@
 //! The process: starts the roles, waits for signals, and ends them in good order.
 
+mod account;
 mod running;
 mod supervisor;
 
@@ -7,6 +8,7 @@ use crate::config::{self, Loaded, Sentry};
 use crate::handover::{Heir, Legacy, Program, Successor, Word};
 use crate::logging;
 use crate::net::within;
+use account::Account;
 use async_std::channel::{self, Receiver};
 use futures_lite::future;
 use running::Running;
@@ -14,6 +16,7 @@ use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::time::Duration;
 
@@ -61,7 +64,9 @@ pub fn prepare(roles: &[Loaded]) {
 /// Whether what a role needs of this machine is there: files and folders. The error names what
 /// cannot be used. Nothing is started, and addresses to listen on are not tried.
 pub fn check(loaded: &Loaded) -> Result<(), Error> {
-    running::check(loaded).map_err(|e| Error::tell(e.to_string(), None))
+    let there = running::check(loaded);
+    let there = there.and(Account::of(std::slice::from_ref(loaded)).map(drop));
+    there.map_err(|e| Error::tell(e.to_string(), None))
 }
 
 fn threads(roles: &[Loaded]) -> usize {
@@ -101,6 +106,8 @@ pub fn run<E: fmt::Display>(
     let fail = |e: io::Error| Error::tell(e.to_string(), heir.as_ref());
     let mut running = Running::default();
     let plans = running.plan(&roles, &mut legacy).map_err(fail)?;
+    // All listens, and nobody has been served yet.
+    become_user(&roles).map_err(fail)?;
     // Before, these end the process, whatever it waits for: a name look-up may take long. After,
     // there is something to be ended in good order.
     let handle = signals.handle();
@@ -128,6 +135,28 @@ pub fn run<E: fmt::Display>(
         }
         // It can only be full of signals that nobody waits for any more.
         let _ = sender.try_send(signal);
+    }
+    Ok(())
+}
+
+/// Becomes the user that the roles name, if they do. What that one may not read is told now, and not
+/// only when somebody wants it to be read again.
+fn become_user(roles: &[Loaded]) -> io::Result<()> {
+    let Some(account) = Account::of(roles)? else {
+        return Ok(());
+    };
+    if !account.take()? {
+        return Ok(());
+    }
+    for loaded in roles {
+        let readable = loaded.source.as_ref().map(|file| match File::open(file) {
+            Ok(_) => Ok(()),
+            Err(e) => Err(io::Error::new(e.kind(), format!("{}: {e}", file.display()))),
+        });
+        let readable = readable.unwrap_or(Ok(()));
+        if let Err(e) = readable.and_then(|()| running::check(loaded)) {
+            log::warn!("this user can neither reload nor restart gt: {e}");
+        }
     }
     Ok(())
 }
@@ -209,13 +238,16 @@ async fn serve<E: fmt::Display>(
 struct Constants {
     threads: usize,
     sentry: Option<Sentry>,
+    account: (Option<String>, Option<String>),
 }
 
 impl Constants {
     fn of(roles: &[Loaded]) -> Self {
+        let (user, group) = config::account(roles);
         Self {
             threads: threads(roles),
             sentry: config::common(roles).1.cloned(),
+            account: (user.map(str::to_owned), group.map(str::to_owned)),
         }
     }
 }
@@ -236,7 +268,9 @@ fn reload<E: fmt::Display>(
             log::warn!("{warning}");
         }
         if Constants::of(&roles) != *constants {
-            log::warn!("threads and the Sentry options stay as they were until a restart");
+            log::warn!(
+                "threads, the user and the Sentry options stay as they were until a restart"
+            );
         }
     });
     match reloaded {

@@ -32,9 +32,9 @@ pub enum Piece {
     /// A prefix that a client serves: its visitors are to wait until it is back.
     Host { tls: bool, prefix: String },
     /// The secret that holds for an id where any client may come.
-    Claim { id: String, secret: Vec<u8> },
+    Claim { id: String, secret: Secret },
     /// The secret that a client has made up for itself.
-    Secret { id: String, secret: Vec<u8> },
+    Secret { id: String, secret: Secret },
     /// A server's socket for STUN, under the address that the configuration gives it. Comes with
     /// it.
     Stun { addr: String },
@@ -64,8 +64,12 @@ impl Piece {
             Self::Host { tls, prefix } => {
                 Writer::new(4).u16(u16::from(*tls)).bytes(prefix.as_bytes())
             }
-            Self::Claim { id, secret } => Writer::new(5).bytes(id.as_bytes()).bytes(secret),
-            Self::Secret { id, secret } => Writer::new(6).bytes(id.as_bytes()).bytes(secret),
+            Self::Claim { id, secret } => {
+                Writer::new(5).bytes(id.as_bytes()).bytes(secret.as_bytes())
+            }
+            Self::Secret { id, secret } => {
+                Writer::new(6).bytes(id.as_bytes()).bytes(secret.as_bytes())
+            }
             Self::Stun { addr } => Writer::new(7).bytes(addr.as_bytes()),
         }
         .done()
@@ -92,11 +96,11 @@ impl Piece {
             },
             5 => Self::Claim {
                 id: reader.text()?,
-                secret: reader.bytes()?.to_vec(),
+                secret: Secret::new(reader.bytes()?),
             },
             6 => Self::Secret {
                 id: reader.text()?,
-                secret: reader.bytes()?.to_vec(),
+                secret: Secret::new(reader.bytes()?),
             },
             7 => Self::Stun {
                 addr: reader.text()?,
@@ -140,7 +144,7 @@ impl Legacy {
     pub fn secret(&self, role: &Option<PathBuf>, id: &str) -> Option<Secret> {
         let mut its = self.pieces.iter().filter(|received| received.role == *role);
         its.find_map(|received| match &received.piece {
-            Piece::Secret { id: other, secret } if other == id => Some(Secret::new(&secret[..])),
+            Piece::Secret { id: other, secret } if other == id => Some(secret.clone()),
             _ => None,
         })
     }
@@ -193,7 +197,7 @@ mod tests {
     fn every_piece_arrives_as_it_was() {
         let odd = PathBuf::from(OsString::from_vec(vec![b'/', 0xFF, b'"', b'\n']));
         let id = "\u{1}\"\\ü".repeat(40);
-        let secret = vec![0xFF; 200];
+        let secret = Secret::new(vec![0xFF; 200]);
         for piece in [
             Piece::Role(None),
             Piece::Role(Some(odd)),
@@ -238,7 +242,7 @@ mod tests {
         let files = ["one.yaml", "two.yaml"].map(|file| Some(PathBuf::from(file)));
         for file in &files {
             legacy.add(Piece::Role(file.clone()), None);
-            let secret = format!("{file:?}").into_bytes();
+            let secret = Secret::new(format!("{file:?}"));
             let id = "id1".to_owned();
             legacy.add(Piece::Secret { id, secret }, None);
         }

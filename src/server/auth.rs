@@ -2,7 +2,7 @@
 //! (WIRE.md, "APIs it calls"). Whom the configuration knows is not asked about, see `users`.
 
 use crate::config::Url;
-use crate::net::http::{Client, Request};
+use crate::net::http::{self, Client, Request};
 use crate::wire::hello::Offer;
 use async_io::Timer;
 use async_std::channel::{self, Receiver, Sender};
@@ -163,8 +163,7 @@ impl AuthApi {
 }
 
 fn judgement(body: &[u8]) -> io::Result<Judgement> {
-    let answer: Answer = serde_json::from_slice(body)
-        .map_err(|e| io::Error::other(format!("its answer is not what it should be: {e}")))?;
+    let answer: Answer = serde_json::from_slice(body).map_err(|e| http::not_understood(&e))?;
     if !answer.result {
         return Ok(Judgement::Denied);
     }

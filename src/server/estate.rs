@@ -4,6 +4,7 @@
 use super::ports::{Asked, Shared};
 use super::registry::Kind;
 use super::State;
+use crate::config::Secret;
 use crate::handover::{Given, Legacy, Piece};
 use crate::net::Listener;
 use async_io::Timer;
@@ -18,7 +19,7 @@ const KEPT: Duration = Duration::from_secs(60);
 pub struct Estate {
     ports: Vec<(Box<str>, Shared)>,
     hosts: Vec<(Kind, Box<str>)>,
-    claims: Vec<(String, Vec<u8>)>,
+    claims: Vec<(String, Secret)>,
 }
 
 /// Everything of the kind that there is now.
@@ -38,7 +39,7 @@ pub fn of(state: &State) -> Vec<Given> {
         pieces.push((Piece::Host { tls, prefix }, None));
     }
     for (id, secret) in state.claims.held() {
-        let (id, secret) = (id.into(), secret.as_bytes().to_vec());
+        let id = id.into();
         pieces.push((Piece::Claim { id, secret }, None));
     }
     pieces
@@ -91,7 +92,7 @@ impl Estate {
             return;
         }
         state.registry.expect(self.hosts, self.ports);
-        let claim = |(id, secret): (String, Vec<u8>)| state.claims.claim(&id, &secret);
+        let claim = |(id, secret): (String, Secret)| state.claims.claim(&id, secret.as_bytes());
         let claims: Vec<_> = self.claims.into_iter().filter_map(claim).collect();
         let state = state.clone();
         crate::spawn(async move {

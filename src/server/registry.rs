@@ -4,7 +4,7 @@
 mod survey;
 
 use super::ports::{self, Allowance, Asked, Opened, Port, Shared};
-use crate::config::Limits;
+use crate::config::{is_host_prefix, Limits};
 use crate::tunnel::{Stream, Traffic, Tunnel};
 use crate::wire::frame::{next_task, Refusal, Signal};
 use crate::wire::hello::Offer;
@@ -435,6 +435,10 @@ impl Inner {
                     }
                 }
             };
+            // No visitor can ask for any other, and pages and logs show them.
+            if !is_host_prefix(&prefix) {
+                return Err(Refusal::HostNotAllowed);
+            }
             let kind = if *tls { Kind::Tls } else { Kind::Http };
             let key: Key = (kind, prefix.into_boxed_str());
             let taken = self.hosts.get(&key).is_some_and(|host| {

@@ -6,6 +6,7 @@
 pub use super::gt2::hello::{answer, answer_length};
 use super::{gt1, gt2, Malformed, Version};
 use crate::wire::frame::{Head, Signal};
+use std::fmt;
 
 /// Longest id, secret or prefix, in bytes.
 pub const MAX_NAME: usize = 200;
@@ -14,8 +15,8 @@ pub const MAX_OPTIONS: usize = 600;
 /// Longest hello of GT/2 behind its length: all services with the longest names fit.
 pub const MAX_LENGTH: u32 = 128 * 1024;
 
-/// Id and secret, as they stand in the peer's bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Id and secret, as they stand in the peer's bytes. Shows itself without the secret.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Credentials<'a> {
     pub id: &'a str,
     pub secret: &'a [u8],
@@ -30,8 +31,8 @@ pub enum Offer {
     Tcp { random: bool, port: u16 },
 }
 
-/// A whole hello, without magic and version.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A whole hello, without magic and version. Shows itself without the secret.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Hello {
     pub id: Box<str>,
     pub secret: Box<[u8]>,
@@ -39,6 +40,21 @@ pub struct Hello {
     /// Bytes that each new stream may bring the client before it gives credit; nothing in
     /// GT/1.
     pub window: u32,
+}
+
+impl fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Credentials");
+        shown.field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Hello {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Hello");
+        shown.field("id", &self.id).field("offers", &self.offers);
+        shown.field("window", &self.window).finish_non_exhaustive()
+    }
 }
 
 impl Hello {
@@ -74,11 +90,17 @@ impl Hello {
     }
 }
 
-/// Reads a hello that comes in pieces, from behind magic and version.
-#[derive(Debug)]
+/// Reads a hello that comes in pieces, from behind magic and version. Shows itself without what it
+/// has read, which may be a secret.
 pub enum Reader {
     One(gt1::hello::Reader),
     Two(gt2::hello::Reader),
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").finish_non_exhaustive()
+    }
 }
 
 impl Reader {

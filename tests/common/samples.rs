@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// Numbers that look random (xorshift64*).
 pub struct Random(u64);
@@ -40,6 +41,9 @@ impl Random {
 pub fn random_file(mebibytes: usize) -> PathBuf {
     let shared = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let path = shared.join(format!("random-{mebibytes}MiB"));
+    // Tests may be threads of one process.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     if !path.exists() {
         // Made beside and renamed, so that a test that runs now never sees half of it.
         let draft = shared.join(format!("draft-{mebibytes}-{}", std::process::id()));

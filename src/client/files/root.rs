@@ -30,12 +30,14 @@ pub(super) enum Links {
     Beneath,
     /// Never followed: the kernel cannot say.
     Refused,
+    /// Followed wherever they lead: followLinksOutside.
+    Anywhere,
 }
 
 impl Root {
     /// Checks that `path` is a folder, to share what is in it. Blocks for a moment. The error
-    /// names the path and what to do.
-    pub fn open(path: &Path) -> io::Result<Root> {
+    /// names the path and what to do. `outside` says that links may lead out of it.
+    pub fn open(path: &Path, outside: bool) -> io::Result<Root> {
         let explain = |error: io::Error| {
             let hint = match Errno::from_io_error(&error) {
                 Some(Errno::NOENT) => "; create it, or correct the path after file://",
@@ -53,6 +55,10 @@ impl Root {
             links: Links::Beneath,
         };
         let tree = root.tree().map_err(explain)?;
+        if outside {
+            root.links = Links::Anywhere;
+            return Ok(root);
+        }
         match tree.open_beneath(b".", OFlags::PATH) {
             Ok(_) => {}
             // An old kernel, or a sandbox that does not know the call.
@@ -128,6 +134,7 @@ impl Tree {
         let opened = match self.links {
             Links::Beneath => self.open_beneath(path, flags),
             Links::Refused => self.walk(path, flags),
+            Links::Anywhere => openat(&self.top, path, flags | OFlags::CLOEXEC, Mode::empty()),
         };
         Ok(opened?)
     }

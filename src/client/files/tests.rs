@@ -1,19 +1,19 @@
 //! What a client of the file service may count on, asked over a real socket.
 
-use super::root::{Links, Root};
+use super::root::{Links, Node, Root};
 use super::{listing, serve};
 use async_std::os::unix::net::UnixStream;
 use async_std::task::{block_on, spawn};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use proptest::prelude::*;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::net::Shutdown;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const SECRET: &[u8] = b"nobody may read this";
 
@@ -52,7 +52,7 @@ impl Share {
     }
 
     fn root(&self) -> Root {
-        Root::open(&self.path("")).unwrap()
+        Root::open(&self.path(""), false).unwrap()
     }
 
     /// The root as this kernel opens it, and as an old one does.
@@ -925,6 +925,82 @@ fn links_that_stay_inside_work_where_the_kernel_can_tell() {
 }
 
 #[test]
+fn links_lead_anywhere_where_that_is_wanted_and_nothing_else_does() {
+    let share = share_of_links();
+    let root = Root::open(&share.path(""), true).unwrap();
+    for target in [
+        "/out",
+        "/a/out",
+        "/out-absolute",
+        "/chain",
+        "/up/secret.txt",
+        "/a/in",
+    ] {
+        assert_eq!(get(&root, target).code, 200, "{target}");
+    }
+    assert!(links(get(&root, "/").text()).contains(&"out-folder/"));
+    for target in [
+        "/loop",
+        "/dangling",
+        "/../secret.txt",
+        "/%2e%2e/secret.txt",
+        "/a%2f../c.txt",
+    ] {
+        assert_eq!(get(&root, target).code, 404, "{target}");
+    }
+}
+
+#[test]
+fn a_folder_that_becomes_a_link_meanwhile_leads_nowhere_on_any_kernel() {
+    use rustix::fs::{renameat_with, RenameFlags, CWD};
+    let share = Share::with(&[("place/secret.txt", b"fine")]);
+    symlink("../private", share.path("spare")).unwrap();
+    let (place, spare) = (share.path("place"), share.path("spare"));
+    let (done, end) = (
+        AtomicBool::new(false),
+        Instant::now() + Duration::from_secs(30),
+    );
+    let look = |root: &Root| {
+        let node = root.tree().unwrap().open(b"place/secret.txt");
+        let Ok(Node::File(mut file, _)) = node else {
+            return None;
+        };
+        let mut bytes = Vec::new();
+        Read::read_to_end(&mut file, &mut bytes).unwrap();
+        Some(bytes)
+    };
+    std::thread::scope(|scope| {
+        let exchanging = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) && Instant::now() < end {
+                renameat_with(CWD, &place, CWD, &spare, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        for root in share.roots() {
+            let (mut opened, mut refused, mut led_out) = (0, 0, false);
+            while (opened < 100 || refused < 100) && !led_out && Instant::now() < end {
+                match look(&root) {
+                    Some(bytes) => {
+                        opened += 1;
+                        led_out |= bytes != b"fine";
+                    }
+                    None => refused += 1,
+                }
+            }
+            if root.links() == Links::Refused || led_out {
+                done.store(true, Ordering::Relaxed);
+            }
+            let links = root.links();
+            assert!(!led_out, "it has led out with {links:?}");
+            assert!(
+                opened >= 100 && refused >= 100,
+                "one of the two never came with {links:?}"
+            );
+        }
+        exchanging.join().unwrap();
+    });
+}
+
+#[test]
 fn pipes_and_sockets_are_not_there() {
     let share = Share::with(&[("a", b"")]);
     let pipe = share.path("pipe");
@@ -954,7 +1030,7 @@ fn a_root_that_is_no_folder_is_an_error_that_names_it() {
     let share = Share::with(&[("a", b"hello")]);
     for (name, hint) in [("a", "folder that holds the file"), ("none", "create it")] {
         let path = share.path(name);
-        let error = Root::open(&path).unwrap_err().to_string();
+        let error = Root::open(&path, false).unwrap_err().to_string();
         assert!(
             error.contains(path.to_str().unwrap()) && error.contains(hint),
             "{error}"

@@ -87,6 +87,10 @@ pub struct ClientOptions {
 #[derive(FromArgs, ArgsInfo, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServiceOptions {
+    /// of a file:///directory, follow symbolic links that lead out of it; visitors can then read all
+    /// that they lead to
+    #[argh(option, arg_name = "bool")]
+    pub follow_links_outside: Option<Value<bool>>,
     /// visitors come under this host prefix (default: the id)
     #[argh(option, arg_name = "value")]
     pub host_prefix: Option<Value<Prefix>>,
@@ -151,6 +155,7 @@ impl ServiceOptions {
     /// These, and those of the lower priority where these are not given.
     pub fn or(self, lower: Self) -> Self {
         ServiceOptions {
+            follow_links_outside: self.follow_links_outside.or(lower.follow_links_outside),
             host_prefix: self.host_prefix.or(lower.host_prefix),
             local: self.local.or(lower.local),
             local_timeout: self.local_timeout.or(lower.local_timeout),

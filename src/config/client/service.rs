@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::local::{Local, Scheme};
 use super::options::ServiceOptions;
-use crate::config::check_length;
 use crate::config::value::{given, Scalar};
+use crate::config::{check_length, is_host_prefix, PREFIX_RULE};
 
 /// One service; its place in the list is its index on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Service {
     pub local_timeout: Option<Duration>,
     /// Whether the first request's Host header becomes that of `local`.
     pub use_local_as_http_host: bool,
+    /// Whether links in a directory that we serve may lead out of it.
+    pub follow_links_outside: bool,
 }
 
 /// How visitors of a service come.
@@ -47,11 +49,9 @@ pub struct Prefix(pub String);
 
 impl Scalar for Prefix {
     fn read(text: &str) -> Result<Self, String> {
-        let foreign = |c: char| c.is_whitespace() || c.is_control() || c == '/' || c == ':';
-        if text.contains(foreign) {
+        if !is_host_prefix(text) {
             return Err(format!(
-                "\"{}\" is not a host prefix: it cannot have spaces, control characters, / or : \
-                     in it.",
+                "\"{}\" is not a host prefix: {PREFIX_RULE}.",
                 text.escape_debug()
             ));
         }
@@ -119,12 +119,23 @@ impl Service {
             exposure,
             local_timeout: given(options.local_timeout).filter(|timeout| !timeout.is_zero()),
             use_local_as_http_host: given(options.use_local_as_http_host).unwrap_or(false),
+            follow_links_outside: given(options.follow_links_outside).unwrap_or(false),
         })
     }
 }
 
-/// No two services may have one prefix, however it is written.
+/// No two services may have one prefix, however it is written, and an id that is one has to be fit
+/// for it.
 pub(super) fn check_prefixes(id: &str, services: &[Service]) -> Result<(), String> {
+    let bare = |service: &&Service| matches!(service.exposure, Exposure::Host { prefix: None, .. });
+    if let Some(service) = services.iter().find(bare).filter(|_| !is_host_prefix(id)) {
+        return Err(format!(
+            "The id \"{}\" is not a host prefix, and {} has no other: {PREFIX_RULE}. Give the \
+             service a hostPrefix.",
+            id.escape_debug(),
+            service.local
+        ));
+    }
     let prefixes: Vec<(&str, &Local)> = services
         .iter()
         .filter_map(|service| match &service.exposure {

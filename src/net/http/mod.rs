@@ -18,6 +18,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What an API has answered is not what was expected. A value of the wrong kind is not shown: it may
+/// be a secret.
+pub fn not_understood(e: &serde_json::Error) -> io::Error {
+    let (text, line, column) = (e.to_string(), e.line(), e.column());
+    let quotes = e.is_data() && text.starts_with("invalid");
+    let why = match quotes {
+        true => format!("a value of the wrong kind at line {line} column {column}"),
+        false => text,
+    };
+    io::Error::other(format!("its answer is not what it should be: {why}"))
+}
+
 /// One API. Connections are kept for the next request for a while.
 pub struct Client {
     connector: Option<Connector>,

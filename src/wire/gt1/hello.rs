@@ -88,7 +88,7 @@ fn read_name(bytes: &[u8]) -> Read<'_, &[u8]> {
 
 /// Reads a hello that comes in pieces, from idLen on. Holds at most one unfinished item of
 /// it beside what it has read.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Reader {
     /// Bytes that are not a whole item yet.
     held: Vec<u8>,

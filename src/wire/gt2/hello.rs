@@ -77,7 +77,6 @@ pub fn answer_length(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
 
 /// Reads a hello that comes in pieces, from its length on. Holds at most one unfinished item
 /// of it beside what it has read.
-#[derive(Debug)]
 pub struct Reader {
     /// Bytes that are not a whole item yet.
     held: Vec<u8>,

@@ -1,0 +1,117 @@
+//! The user that the process becomes once it has what only root may have: the listeners, and what it
+//! has read. Not the choice of what it keeps.
+
+use crate::config::{self, Loaded};
+use nix::unistd::{getegid, geteuid, initgroups, setgid, setgroups, setuid, Gid, Group, Uid, User};
+use std::ffi::CString;
+use std::io;
+
+/// A user of this machine and its group.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Account {
+    /// As the configuration has it.
+    name: String,
+    uid: Uid,
+    gid: Gid,
+    /// Whether the machine knows the user by a name, and so the other groups it belongs to.
+    is_named: bool,
+}
+
+impl Account {
+    /// The one that the roles name, if they do. The error says that there is no such user or group.
+    pub fn of(roles: &[Loaded]) -> io::Result<Option<Self>> {
+        let (user, group) = config::account(roles);
+        match (user, group) {
+            (Some(user), group) => Self::find(user, group).map(Some),
+            (None, _) => Ok(None),
+        }
+    }
+
+    fn find(name: &str, group: Option<&str>) -> io::Result<Self> {
+        let none = |what: &str, name: &str| {
+            let text = format!("{what}: this machine has no \"{name}\"");
+            io::Error::new(io::ErrorKind::NotFound, text)
+        };
+        let number = name.parse().ok().map(Uid::from_raw);
+        let user = match number {
+            Some(uid) => User::from_uid(uid)?,
+            None => User::from_name(name)?,
+        };
+        let uid = number.or(user.as_ref().map(|user| user.uid));
+        let uid = uid.ok_or_else(|| none("user", name))?;
+        let gid = match group {
+            Some(group) => match group.parse() {
+                Ok(gid) => Gid::from_raw(gid),
+                Err(_) => {
+                    Group::from_name(group)?
+                        .ok_or_else(|| none("group", group))?
+                        .gid
+                }
+            },
+            None => match &user {
+                Some(user) => user.gid,
+                None => Gid::from_raw(uid.as_raw()),
+            },
+        };
+        Ok(Self {
+            name: user.as_ref().map_or(name, |user| &user.name).to_owned(),
+            uid,
+            gid,
+            is_named: user.is_some(),
+        })
+    }
+
+    /// Becomes that user for good, in all threads: the C library sees to these. Says whether it was
+    /// another one before. The error says that this takes root.
+    pub fn take(&self) -> io::Result<bool> {
+        if (geteuid(), getegid()) == (self.uid, self.gid) {
+            // It has taken the place of a process that was it already.
+            return Ok(false);
+        }
+        let explain = |e: nix::Error| {
+            let hint = match geteuid().is_root() {
+                true => "",
+                false => " (only root can become another user)",
+            };
+            let text = format!("becoming the user {}: {e}{hint}", self.name);
+            io::Error::new(io::Error::from(e).kind(), text)
+        };
+        let groups = match CString::new(self.name.as_str()) {
+            Ok(name) if self.is_named => initgroups(&name, self.gid),
+            _ => setgroups(&[self.gid]),
+        };
+        groups.map_err(explain)?;
+        setgid(self.gid).map_err(explain)?;
+        setuid(self.uid).map_err(explain)?;
+        if !self.uid.is_root() && setuid(Uid::from_raw(0)).is_ok() {
+            let text = format!("becoming the user {}: root can be had again", self.name);
+            return Err(io::Error::other(text));
+        }
+        log::info!("is the user {} from now on", self.name);
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_and_groups_are_found_by_name_and_number() {
+        let root = Account::find("root", None).unwrap();
+        assert_eq!((root.uid.as_raw(), root.gid.as_raw()), (0, 0));
+        assert_eq!(Account::find("0", Some("0")).unwrap(), root);
+        let nobody = Account::find("54321", None).unwrap();
+        assert_eq!((nobody.uid.as_raw(), nobody.gid.as_raw()), (54321, 54321));
+        assert!(!nobody.is_named && root.is_named);
+        let why = |user, group| Account::find(user, group).unwrap_err().to_string();
+        assert_eq!(
+            why("no such", None),
+            "user: this machine has no \"no such\""
+        );
+        assert_eq!(
+            why("root", Some("none:")),
+            "group: this machine has no \"none:\""
+        );
+    }
+}
