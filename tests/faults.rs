@@ -203,9 +203,9 @@ struct Rig {
 }
 
 const BAD: Badness = Badness {
-    breaks: 3,
-    swallows: 30,
-    most: 32 << 20,
+    breaks: 2,
+    swallows: 20,
+    most: 16 << 20,
 };
 
 impl Rig {
@@ -283,6 +283,7 @@ impl Rig {
 
     /// Kills one end and starts it again.
     fn kill(&self, the_server: bool) {
+        // What it takes to come back is another question than what a bad line does.
         self.tunnels.be_calm(true);
         self.down.store(true, SeqCst);
         if the_server {
@@ -311,7 +312,6 @@ impl Rig {
             (there == [Ended::Whole, Ended::Whole]).then_some(())
         });
         self.down.store(false, SeqCst);
-        self.tunnels.be_calm(false);
     }
 }
 
@@ -319,6 +319,7 @@ fn suffer(wire: u8) {
     let wanted = std::env::var("GT_TRANSFERS").map(|count| count.parse());
     let wanted: usize = wanted.unwrap_or(Ok(250)).expect("GT_TRANSFERS is a number");
     let rig = Rig::start(wire, u64::from(wire), "100ms");
+    rig.tunnels.be_calm(false);
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let tally = Mutex::new(BTreeMap::<String, usize>::new());
     let mistakes = Mutex::new(Vec::new());
@@ -366,6 +367,7 @@ fn suffer(wire: u8) {
             killed[usize::from(the_server)] += 1;
             rig.kill(the_server);
             rig.come_back();
+            rig.tunnels.be_calm(false);
         }
     });
     let (tally, mistakes) = (tally.into_inner().unwrap(), mistakes.into_inner().unwrap());
@@ -417,7 +419,6 @@ fn a_kill_costs_one_wait(wire: u8) {
     const DELAY: f32 = 2.0;
     let rig = Rig::start(wire, 0, "2s");
     for the_server in [true, false, true, true] {
-        rig.tunnels.be_calm(true);
         // One that is lost at once is no success: it makes the next wait longer.
         let (tries, begun) = (rig.tunnels.accepted(), Instant::now());
         eventually("the tunnel to last", || {

@@ -74,9 +74,8 @@ impl Faults {
                 }
                 let near = near.expect("accept");
                 let number = shared.accepted.fetch_add(1, Ordering::SeqCst);
-                let calm = shared.calm.load(Ordering::SeqCst);
                 let line = shared.clone();
-                std::thread::spawn(move || line.carry(near, number, calm));
+                std::thread::spawn(move || line.carry(near, number));
             }
         });
         Faults {
@@ -99,7 +98,7 @@ impl Faults {
             .map(|count| count.load(Ordering::SeqCst))
     }
 
-    /// Whether connections that come from now on are to last as long as their ends want.
+    /// Whether connections are to last as long as their ends want, for now.
     pub fn be_calm(&self, calm: bool) {
         self.line.calm.store(calm, Ordering::SeqCst);
     }
@@ -119,7 +118,7 @@ impl Drop for Faults {
 }
 
 impl Line {
-    fn carry(&self, near: TcpStream, number: usize, calm: bool) {
+    fn carry(&self, near: TcpStream, number: usize) {
         let Ok(far) = TcpStream::connect_timeout(&self.to, Duration::from_secs(5)) else {
             // As if nobody listened here either.
             return reset(&near);
@@ -137,7 +136,7 @@ impl Line {
         for _ in 0..8 {
             random.number();
         }
-        let mut hit = |one_of: usize| one_of > 0 && !calm && random.below(one_of) == 0;
+        let mut hit = |one_of: usize| one_of > 0 && random.below(one_of) == 0;
         let (breaks, swallows) = (hit(self.badness.breaks), hit(self.badness.swallows));
         let fate = match (swallows, breaks) {
             (true, _) => Some(Fate::Swallow),
@@ -162,7 +161,7 @@ impl Line {
     }
 
     /// Passes on what comes from one end to the other.
-    fn pass(&self, from: &TcpStream, to: &TcpStream, fate: Option<(Fate, u64)>, seed: u64) {
+    fn pass(&self, from: &TcpStream, to: &TcpStream, mut fate: Option<(Fate, u64)>, seed: u64) {
         let mut random = Random::new(seed);
         let (mut from_end, mut to_end) = (from, to);
         let mut passed = 0;
@@ -182,10 +181,14 @@ impl Line {
             };
             std::thread::sleep(Duration::from_millis(pause as u64));
             while piece > 0 {
-                let left = fate.map_or(u64::MAX, |(_, at)| at - passed);
-                if let (0, Some((fate, _))) = (left, fate) {
-                    return self.meet(fate, from, to);
+                if let Some((fate, at)) = &mut fate {
+                    if *at == passed && !self.calm.load(Ordering::SeqCst) {
+                        return self.meet(*fate, from, to);
+                    }
+                    // It is put off.
+                    *at = (*at).max(passed + 1);
                 }
+                let left = fate.map_or(u64::MAX, |(_, at)| at - passed);
                 let most = piece.min(usize::try_from(left).unwrap_or(usize::MAX));
                 match from_end.read(&mut buffer[..most]) {
                     Ok(0) => {
