@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 const MOST: usize = 4 << 20;
 /// Transfers at a time.
 const VISITORS: usize = 8;
+/// The server's.
+const TIMEOUT: Duration = Duration::from_secs(6);
 /// A transfer that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -205,7 +207,7 @@ struct Rig {
 const BAD: Badness = Badness {
     breaks: 2,
     swallows: 20,
-    most: 16 << 20,
+    most: 8 << 20,
 };
 
 impl Rig {
@@ -216,9 +218,15 @@ impl Rig {
         let tunnels = Faults::start(host, seed, BAD);
         tunnels.be_calm(true);
         let services = Faults::start(archive.addr, seed + 1, BAD);
+        // In GT/1 a server cannot ask a client to which it sends whether it is still there.
+        let unidirectional = match wire {
+            1 => "-timeoutOnUnidirectionalTraffic",
+            _ => "",
+        };
         let for_server = format!(
-            "-addr {host} -id id1 -secret secret1 -hostNumber 2 -timeout 6s \
+            "-addr {host} -id id1 -secret secret1 -hostNumber 2 -timeout {}s {unidirectional} \
              -tcpNumber 1 -tcpRange {}",
+            TIMEOUT.as_secs(),
             port.port()
         );
         let for_client = format!(
@@ -259,16 +267,18 @@ impl Rig {
             Way::BadService => (self.host, "far"),
         };
         let (kills, down) = (self.kills.load(SeqCst), self.down.load(SeqCst));
+        let begun = Instant::now();
         let ended = transfer.run(to, prefix);
+        let timed_out = begun.elapsed() >= TIMEOUT;
         let killed = self.kills.load(SeqCst) > kills;
         let visible = match &ended {
             Ended::Whole | Ended::Broken | Ended::Told(502..=504) => true,
             // A new server has never heard of the client.
             Ended::Told(404) => killed || down,
             Ended::Told(_) => way == Way::BadVisitor,
-            // The length says so. But a tunnel that is lost is no end to anybody: only who has
-            // an end of his own may see one, and who had no answer at all on a plain port.
-            Ended::Short => killed || way != Way::Host,
+            // The length says so. But a tunnel that is lost is no end to anybody: only who had an
+            // end or a timeout of his own may see one, and who got no answer on a plain port.
+            Ended::Short => killed || timed_out || way != Way::Host,
             Ended::Wrong(_) | Ended::Hung => false,
         };
         if visible {
@@ -317,7 +327,7 @@ impl Rig {
 
 fn suffer(wire: u8) {
     let wanted = std::env::var("GT_TRANSFERS").map(|count| count.parse());
-    let wanted: usize = wanted.unwrap_or(Ok(250)).expect("GT_TRANSFERS is a number");
+    let wanted: usize = wanted.unwrap_or(Ok(500)).expect("GT_TRANSFERS is a number");
     let rig = Rig::start(wire, u64::from(wire), "100ms");
     rig.tunnels.be_calm(false);
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -356,7 +366,7 @@ fn suffer(wire: u8) {
         }
         let mut random = Random::new(u64::from(wire) + 100);
         loop {
-            let goal = done.load(SeqCst) + 10 + random.below(80);
+            let goal = done.load(SeqCst) + 5 + random.below(40);
             if goal >= wanted {
                 return;
             }
