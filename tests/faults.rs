@@ -210,6 +210,9 @@ const BAD: Badness = Badness {
     most: 8 << 20,
 };
 
+/// Nobody can tell a visitor anything whose own line has swallowed it.
+const TELLING: Badness = Badness { swallows: 0, ..BAD };
+
 impl Rig {
     fn start(wire: u8, seed: u64, delay: &str) -> Rig {
         let archive = archive();
@@ -246,7 +249,7 @@ impl Rig {
             host,
             port,
             tunnels,
-            visitors: Faults::start(host, seed + 2, BAD),
+            visitors: Faults::start(host, seed + 2, TELLING),
             _services: services,
             _archive: archive,
             down: AtomicBool::new(false),
