@@ -272,7 +272,9 @@ impl Rig {
         let (kills, down) = (self.kills.load(SeqCst), self.down.load(SeqCst));
         let begun = Instant::now();
         let ended = transfer.run(to, prefix);
-        let timed_out = begun.elapsed() >= TIMEOUT;
+        let took = begun.elapsed();
+        // The server measures in tenths of a second.
+        let timed_out = took + Duration::from_millis(200) >= TIMEOUT;
         let killed = self.kills.load(SeqCst) > kills;
         let visible = match &ended {
             Ended::Whole | Ended::Broken | Ended::Told(502..=504) => true,
@@ -289,7 +291,7 @@ impl Rig {
         }
         let direction = if transfer.upload { "up" } else { "down" };
         Err(format!(
-            "transfer {number}, {} bytes {direction} by {way:?}: {ended:?}",
+            "transfer {number}, {} bytes {direction} by {way:?}: {ended:?} after {took:?}",
             transfer.count
         ))
     }
