@@ -85,8 +85,10 @@ enum Ended {
     Told(u16),
     /// By a reset, or there was no connection.
     Broken,
-    /// By an end before its length was reached.
+    /// By an end in the middle of an answer.
     Short,
+    /// By an end without a word.
+    Silent,
     Wrong(String),
     Hung,
 }
@@ -135,6 +137,7 @@ impl Transfer {
         let (mut answer, mut piece) = (Vec::new(), vec![0; 65536]);
         loop {
             match stream.read(&mut piece) {
+                Ok(0) if answer.is_empty() => return Ended::Silent,
                 Ok(0) => return Ended::Short,
                 Ok(n) => answer.extend_from_slice(&piece[..n]),
                 Err(e) if waited(&e) => return Ended::Hung,
@@ -282,8 +285,10 @@ impl Rig {
             Ended::Told(404) => killed || down,
             Ended::Told(_) => way == Way::BadVisitor,
             // The length says so. But a tunnel that is lost is no end to anybody: only who had an
-            // end or a timeout of his own may see one, and who got no answer on a plain port.
-            Ended::Short => killed || timed_out || way != Way::Host,
+            // end or a timeout of his own may see one.
+            Ended::Short => killed || timed_out || !matches!(way, Way::Host | Way::Port),
+            // HTTP has answers for that.
+            Ended::Silent => killed || timed_out || way != Way::Host,
             Ended::Wrong(_) | Ended::Hung => false,
         };
         if visible {

@@ -182,11 +182,13 @@ impl Line {
             std::thread::sleep(Duration::from_millis(pause as u64));
             while piece > 0 {
                 if let Some((fate, at)) = &mut fate {
-                    if *at == passed && !self.calm.load(Ordering::SeqCst) {
-                        return self.meet(*fate, from, to);
+                    if *at == passed {
+                        if !self.calm.load(Ordering::SeqCst) {
+                            return self.meet(*fate, from, to);
+                        }
+                        // It is put off.
+                        *at += buffer.len() as u64;
                     }
-                    // It is put off.
-                    *at = (*at).max(passed + 1);
                 }
                 let left = fate.map_or(u64::MAX, |(_, at)| at - passed);
                 let most = piece.min(usize::try_from(left).unwrap_or(usize::MAX));
