@@ -277,3 +277,14 @@ fn a_tunnel_ends_by_one_close_and_then_two() {
     }
     peer.expect_end();
 }
+
+#[test]
+fn a_client_that_answers_no_ping_is_gone_however_many_visitors_come() {
+    let (server, addr, _peer) = with_tunnel("-timeout 1s");
+    common::eventually("the tunnel to end", || {
+        let request = b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
+        connect(addr).write_all(request).expect("send a request");
+        let over = server.lines_with("nothing was heard for");
+        (!over.is_empty()).then_some(())
+    });
+}

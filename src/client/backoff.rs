@@ -22,8 +22,8 @@ impl Backoff {
         self.next = self.first;
     }
 
-    /// The delay before the next try, spread by a quarter so that the clients of a server
-    /// that was away do not all come back at once.
+    /// The delay before the next try, spread so that the clients of a server that was away do not
+    /// all come back at once, and never longer than said.
     pub fn delay(&mut self) -> Duration {
         let delay = self.next;
         self.next = delay.saturating_mul(2).min(MOST.max(self.first));
@@ -31,12 +31,12 @@ impl Backoff {
     }
 }
 
-/// Between three and five quarters of `delay`.
+/// Between a half and the whole of `delay`.
 fn spread(delay: Duration) -> Duration {
-    let quarter = delay / 4;
+    let half = delay / 2;
     // 0 to 255 of 256 parts of a half.
     let part = random() % 256;
-    (delay - quarter).saturating_add((quarter * 2 / 256).saturating_mul(part))
+    half.saturating_add((half / 256).saturating_mul(part))
 }
 
 #[cfg(test)]
@@ -47,20 +47,18 @@ mod tests {
     fn delays_double_up_to_a_minute_and_start_over_after_a_success() {
         let mut backoff = Backoff::new(Duration::from_secs(5));
         for seconds in [5, 10, 20, 40, 60, 60] {
-            let (delay, middle) = (backoff.delay(), Duration::from_secs(seconds));
-            assert!(
-                delay >= middle * 3 / 4 && delay <= middle * 5 / 4,
-                "{delay:?}"
-            );
+            let (delay, most) = (backoff.delay(), Duration::from_secs(seconds));
+            assert!(delay >= most / 2 && delay <= most, "{delay:?}");
         }
         backoff.reset();
-        assert!(backoff.delay() <= Duration::from_millis(6250));
+        assert!(backoff.delay() <= Duration::from_secs(5));
     }
 
     #[test]
     fn a_first_delay_above_a_minute_stays() {
         let mut backoff = Backoff::new(Duration::from_secs(120));
         backoff.delay();
-        assert!(backoff.delay() >= Duration::from_secs(90));
+        assert!(backoff.delay() >= Duration::from_secs(60));
+        assert!(backoff.delay() >= Duration::from_secs(60));
     }
 }

@@ -22,6 +22,8 @@ use std::time::Duration;
 /// How long a client has for reading a refusal.
 const PATIENCE: Duration = Duration::from_secs(15);
 const GOODBYE: Duration = Duration::from_secs(1);
+/// Timeouts that a client of GT/2 may let pass without a word while it is sent something.
+const UNANSWERED: u32 = 3;
 
 /// Longest hello that is held before its credentials have been judged.
 const MAX_UNJUDGED: usize = 16 * 1024;
@@ -421,17 +423,7 @@ impl Session {
                     if inbox.is_held_back() {
                         self.tunnel.signal(Signal::Ping);
                     }
-                    // A client that only receives, as in an upload, has nothing to say.
-                    let (unidirectional, timeout) = {
-                        let rules = &self.standing().rules;
-                        (rules.unidirectional, rules.timeout)
-                    };
-                    let silence = if unidirectional {
-                        inbox.silence()
-                    } else {
-                        inbox.silence().min(self.tunnel.sent())
-                    };
-                    if timeout.is_some_and(|most| silence >= most) {
+                    if self.is_dead(inbox.silence()) {
                         return format!("nothing was heard for {:?}", inbox.silence());
                     }
                 }
@@ -441,6 +433,25 @@ impl Session {
                 Event::Close | Event::Signal(_) | Event::Services(None) | Event::Opened(..) => {}
             }
         }
+    }
+
+    /// Whether a client that has said nothing for so long is taken for gone.
+    fn is_dead(&self, silence: Duration) -> bool {
+        let (unidirectional, timeout) = {
+            let rules = &self.standing().rules;
+            (rules.unidirectional, rules.timeout)
+        };
+        let Some(timeout) = timeout else {
+            return false;
+        };
+        // A client that only receives, as in an upload, has nothing to say. But one of GT/2
+        // answers the pings that go with what is sent: visitors must not be sent for ever to one
+        // that is not there.
+        let answers = self.tunnel.version() == Version::Two;
+        let both = silence.min(self.tunnel.sent());
+        both >= timeout
+            || unidirectional && silence >= timeout
+            || answers && silence >= timeout.saturating_mul(UNANSWERED)
     }
 
     /// Asks the API about changed services, one change after the other, while the tunnel

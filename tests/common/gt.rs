@@ -24,10 +24,19 @@ pub fn server(line: &str) -> Gt {
 
 /// Starts `gt server` with these words in a process that may have so many descriptors open.
 pub fn server_with_descriptors(most: usize, line: &str) -> Gt {
+    with_descriptors(most, "server", line)
+}
+
+/// The same for `gt client`.
+pub fn client_with_descriptors(most: usize, line: &str) -> Gt {
+    with_descriptors(most, "client", line)
+}
+
+fn with_descriptors(most: usize, role: &str, line: &str) -> Gt {
     let mut command = Command::new("sh");
     let limited = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
-    command.args(["-c", &limited, GT, "server"]);
-    Gt::spawn("gt server", command, line)
+    command.args(["-c", &limited, GT, role]);
+    Gt::spawn(&format!("gt {role}"), command, line)
 }
 
 /// Starts `gt client` with these words.

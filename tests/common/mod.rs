@@ -9,6 +9,7 @@ pub mod certs;
 #[cfg(feature = "p2p")]
 pub mod chromium;
 pub mod curl;
+pub mod faults;
 pub mod gt;
 pub mod hello;
 pub mod machine;
