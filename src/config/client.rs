@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::account::Account;
 use super::address::ListenAddr;
 use super::file::{error, without_p2p, Document};
-use super::logging::{Account, Logging, Sentry};
+use super::logging::{Logging, Sentry};
 use super::options::{CommonOptions, Name};
 use super::value::{all, given, Scalar};
 use super::yaml::fields;

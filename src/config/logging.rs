@@ -83,24 +83,6 @@ fn first<T: Clone + PartialEq>(counts: &mut Option<T>, theirs: &Option<T>) -> bo
     theirs.is_none() || counts == theirs
 }
 
-/// Whom a process is to become once it has what takes root.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Account {
-    /// By name or number.
-    pub user: Option<String>,
-    /// The same; `None` means the user's own.
-    pub group: Option<String>,
-}
-
-/// The user, and its group, that counts for a process: that of the first role that names one.
-pub fn account(roles: &[Loaded]) -> (Option<&str>, Option<&str>) {
-    let mut accounts = roles.iter().map(Loaded::account);
-    let first = accounts.find(|account| account.user.is_some());
-    first.map_or((None, None), |account| {
-        (account.user.as_deref(), account.group.as_deref())
-    })
-}
-
 /// Where and what to report.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sentry {
@@ -238,13 +220,6 @@ impl CommonOptions {
             server_name: given(self.sentry_server_name.clone()),
             debug: given(self.sentry_debug.clone()).unwrap_or(false),
         })
-    }
-
-    pub(super) fn account(&self) -> Account {
-        Account {
-            user: given(self.user.clone()),
-            group: given(self.group.clone()),
-        }
     }
 
     pub(super) fn wire(&self) -> Wire {

@@ -5,6 +5,7 @@
 //! and `client` merge the sources (a flag over the file) and check; `yaml` and `file` are the file
 //! itself.
 
+mod account;
 mod address;
 #[cfg(feature = "client")]
 pub mod client;
@@ -24,12 +25,13 @@ pub(crate) mod yaml;
 use std::fmt;
 use std::path::PathBuf;
 
+pub use account::{account, Account};
 pub use address::ListenAddr;
 #[cfg(feature = "client")]
 pub use client::{
     Client, Exposure, Link, Local, Remote, Scheme, Service, TcpForward, WebRtc, WebRtcLevel,
 };
-pub use logging::{account, common, Account, LogLevel, Logging, Sentry};
+pub use logging::{common, LogLevel, Logging, Sentry};
 pub use secret::Secret;
 #[cfg(feature = "server")]
 pub use server::{Api, HostRules, Limits, PortRange, Server, TcpRule, TlsVersion, User};

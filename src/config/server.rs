@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::account::Account;
 use super::address::{ListenAddr, FIRST_FREE_PORT};
 use super::file::{error, without_p2p, Document};
-use super::logging::{Account, Logging, Sentry};
+use super::logging::{Logging, Sentry};
 use super::options::{CommonOptions, Name};
 use super::value::{all, either, given, Value};
 use super::yaml::fields;

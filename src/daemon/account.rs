@@ -20,11 +20,12 @@ pub struct Account {
 impl Account {
     /// The one that the roles name, if they do. The error says that there is no such user or group.
     pub fn of(roles: &[Loaded]) -> io::Result<Option<Self>> {
-        let (user, group) = config::account(roles);
-        match (user, group) {
-            (Some(user), group) => Self::find(user, group).map(Some),
-            (None, _) => Ok(None),
-        }
+        let Some(account) = config::account(roles) else {
+            return Ok(None);
+        };
+        let user = account.user.as_deref();
+        let found = user.map(|user| Self::find(user, account.group.as_deref()));
+        found.transpose()
     }
 
     fn find(name: &str, group: Option<&str>) -> io::Result<Self> {

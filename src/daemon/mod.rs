@@ -238,16 +238,15 @@ async fn serve<E: fmt::Display>(
 struct Constants {
     threads: usize,
     sentry: Option<Sentry>,
-    account: (Option<String>, Option<String>),
+    account: Option<config::Account>,
 }
 
 impl Constants {
     fn of(roles: &[Loaded]) -> Self {
-        let (user, group) = config::account(roles);
         Self {
             threads: threads(roles),
             sentry: config::common(roles).1.cloned(),
-            account: (user.map(str::to_owned), group.map(str::to_owned)),
+            account: config::account(roles).cloned(),
         }
     }
 }

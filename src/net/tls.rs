@@ -20,7 +20,7 @@ mod no_keys;
 mod verify;
 
 #[cfg(feature = "server")]
-pub use acceptor::{client_hello, Acceptor, MinVersion};
+pub use acceptor::{client_hello, Acceptor, MinVersion, HANDSHAKE_RECORD, MAX_RECORD};
 
 /// A connection inside TLS. Without the server there is one kind, and the other's code is not in
 /// the program.

@@ -1,15 +1,14 @@
 //! The server name in a TLS ClientHello (RFC 8446, 4.1.2; RFC 6066, 3). Nothing is
 //! decrypted, and what is forwarded is what came.
 
+use crate::net::tls::{HANDSHAKE_RECORD, MAX_RECORD};
+
 /// Longest ClientHello that is read, with its record headers.
 pub const MAX: usize = 18 * 1024;
 
-const HANDSHAKE_RECORD: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 const HOST_NAME: u8 = 0;
-/// RFC 8446, 5.1.
-const MAX_RECORD: usize = 1 << 14;
 
 /// What the bytes so far say.
 #[derive(Debug, PartialEq, Eq)]

@@ -57,6 +57,10 @@ impl Acceptor {
     }
 }
 
+/// The type of the records that a handshake comes in, and the most that one carries (RFC 8446, 5.1).
+pub const HANDSHAKE_RECORD: u8 = 22;
+pub const MAX_RECORD: usize = 1 << 14;
+
 /// Waits until the client's first record has come, and leaves it in the socket: until then TLS
 /// needs no memory here. Whoever does not speak TLS is not waited for.
 pub async fn client_hello(socket: &Socket) -> io::Result<()> {
@@ -75,19 +79,19 @@ pub async fn client_hello(socket: &Socket) -> io::Result<()> {
 
 /// Whether a whole record is there, or something that is none (RFC 8446, 5.1).
 fn holds_record(bytes: &[u8]) -> bool {
-    const HANDSHAKE: u8 = 22;
     match bytes {
-        [HANDSHAKE, _, _, high, low, rest @ ..] => {
+        [HANDSHAKE_RECORD, _, _, high, low, rest @ ..] => {
             let length = usize::from(u16::from_be_bytes([*high, *low]));
             rest.len() >= length.min(MAX_RECORD)
         }
-        [] | [HANDSHAKE] | [HANDSHAKE, _] | [HANDSHAKE, _, _] | [HANDSHAKE, _, _, _] => false,
+        []
+        | [HANDSHAKE_RECORD]
+        | [HANDSHAKE_RECORD, _]
+        | [HANDSHAKE_RECORD, _, _]
+        | [HANDSHAKE_RECORD, _, _, _] => false,
         _ => true,
     }
 }
-
-/// Longest record whose end is waited for.
-const MAX_RECORD: usize = 1 << 14;
 
 #[cfg(test)]
 mod tests {
