@@ -226,6 +226,8 @@ impl Session {
     async fn listen(&mut self, inbox: &mut Inbox) -> Result<(), String> {
         loop {
             match inbox.next().await {
+                // One read may bring thousands that are over already: no task is made for these.
+                Event::Opened(stream, _) if stream.is_reset() => {}
                 Event::Opened(stream, service) => {
                     let serving = self.pool.me.serving.begin();
                     let services = self.services.clone();

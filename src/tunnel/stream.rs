@@ -126,6 +126,12 @@ impl Stream {
         self.entry(|entry| entry.answered).unwrap_or(false)
     }
 
+    /// Whether the peer has reset it: what waits is not wanted any more.
+    pub fn is_reset(&self) -> bool {
+        let cut = self.entry(|entry| entry.cut()).flatten();
+        matches!(cut, Some(Why::Reset(_)))
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.entry(|entry| entry.has_ended()).unwrap_or(true)
     }
