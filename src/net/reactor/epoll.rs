@@ -88,28 +88,43 @@ impl Reactor {
         Ok(reactor)
     }
 
-    /// Takes events and wakes who waits for them. Says how many there were.
-    fn ask(&self, timeout: &Timespec) -> usize {
+    /// Takes events and wakes who waits for them.
+    fn ask(&self, timeout: &Timespec) -> Answer {
         let mut room = [MaybeUninit::uninit(); EVENTS];
         let Ok((events, _)) = epoll::wait(&self.epoll, &mut room, Some(timeout)) else {
             // Interrupted; it is asked again.
-            return 0;
+            return Answer::Nothing;
+        };
+        let mut answer = match events {
+            [] => Answer::Nothing,
+            _ => Answer::Events,
         };
         for event in events.iter() {
             let (flags, key) = (event.flags, event.data.u64());
             let key = usize::try_from(key).unwrap_or(usize::MAX);
             let state = lock(&self.states).get(key).cloned();
             // It may be closed already.
-            if let Some(state) = state {
-                state.tell(flags);
+            if state.is_some_and(|state| state.tell(flags)) {
+                answer = Answer::Woken;
             }
         }
-        events.len()
+        answer
     }
 }
 
+/// What asking has brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Nothing,
+    /// Events, but nobody waited for them yet.
+    Events,
+    /// Somebody has been woken.
+    Woken,
+}
+
 impl State {
-    fn tell(&self, flags: epoll::EventFlags) {
+    /// True if somebody has waited for it.
+    fn tell(&self, flags: epoll::EventFlags) -> bool {
         use epoll::EventFlags as Flags;
         let mut ready = 0;
         if flags.intersects(Flags::IN | Flags::RDHUP | Flags::HUP | Flags::ERR) {
@@ -126,9 +141,11 @@ impl State {
         let reader = wakers.read.take_if(|_| ready & READ != 0);
         let writer = wakers.write.take_if(|_| ready & WRITE != 0);
         drop(wakers);
+        let woken = reader.is_some() || writer.is_some();
         for waker in [reader, writer].into_iter().flatten() {
             waker.wake();
         }
+        woken
     }
 }
 
@@ -139,8 +156,8 @@ struct Asking {
     ran: u32,
     /// How often others have gone first since it last asked.
     passes: u32,
-    /// There were events then.
-    busy: bool,
+    /// Somebody was woken then.
+    woke: bool,
 }
 
 impl Asking {
@@ -149,7 +166,7 @@ impl Asking {
             reactor,
             ran: 0,
             passes: 0,
-            busy: false,
+            woke: false,
         }
     }
 }
@@ -168,33 +185,36 @@ impl Future for Asking {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        // Events that no task of ours has run for are for somebody else, who needs the thread.
-        let in_vain = this.busy && !others_run && this.passes == 0;
+        // Who was woken and is no task of ours needs the thread.
+        let in_vain = this.woke && !others_run && this.passes == 0;
         this.passes = 0;
         if !in_vain {
             let may_wait = !others_run && ELSEWHERE.load(Ordering::Relaxed) == 0;
             let timeout = if may_wait { &SLICE } else { &NO_TIME };
-            this.busy = this.reactor.ask(timeout) > 0;
-            if this.busy || others_run {
+            let answer = this.reactor.ask(timeout);
+            this.woke = answer == Answer::Woken;
+            if answer != Answer::Nothing || others_run {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
         }
         loop {
             match this.reactor.epoll.poll_readable(cx) {
-                // It may be what the runtime saw before.
-                Poll::Ready(_) if this.reactor.ask(&NO_TIME) > 0 => {
-                    this.busy = true;
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Ok(())) => match this.reactor.ask(&NO_TIME) {
+                    // It was what the runtime saw before.
+                    Answer::Nothing => {}
+                    answer => {
+                        this.woke = answer == Answer::Woken;
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                },
                 Poll::Ready(Err(e)) => {
                     log::error!("waiting for sockets: {e}");
                     return Poll::Ready(());
                 }
                 Poll::Pending => {
-                    this.busy = false;
+                    this.woke = false;
                     return Poll::Pending;
                 }
             }
