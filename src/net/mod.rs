@@ -28,6 +28,8 @@ pub use random::random;
 pub use reactor::blocking;
 pub(crate) use reactor::Ran;
 pub use scratch::with_scratch;
+#[cfg(test)]
+pub use scratch::READ;
 pub use socket::Socket;
 pub use stop::Stop;
 pub use wait_group::{WaitGroup, Working};

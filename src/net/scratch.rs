@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 
-/// Bytes it has room for: as much as one read brings at most.
-const ROOM: usize = 64 * 1024;
+/// Most that one read brings, in bytes.
+pub const READ: usize = 128 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -14,11 +14,11 @@ pub fn with_scratch<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
     SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
         Ok(mut scratch) => {
             if scratch.is_empty() {
-                *scratch = vec![0; ROOM];
+                *scratch = vec![0; READ];
             }
             use_it(&mut scratch)
         }
         // Lent already, further up the stack.
-        Err(_) => use_it(&mut vec![0; ROOM]),
+        Err(_) => use_it(&mut vec![0; READ]),
     })
 }

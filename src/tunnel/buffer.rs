@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 /// Room that a fresh buffer has. Two of these are the most a busy tunnel holds.
-pub(super) const ROOM: usize = 64 * 1024;
+pub(super) const ROOM: usize = 128 * 1024;
 /// Buffers a thread keeps for the next tunnel that gets busy.
 const SPARE: usize = 4;
 

@@ -57,7 +57,7 @@ pub const STUCK_ALONE: Duration = Duration::from_secs(90);
 pub struct Policy {
     pub version: Version,
     /// Bytes a stream may have waiting before the inbox of GT/1 stops reading. One more read,
-    /// 64 KiB, may come on top. In GT/2 its window says how many may come.
+    /// 128 KiB, may come on top. In GT/2 its window says how many may come.
     pub backlog: usize,
     /// The same for all streams of the tunnel together. In GT/2 the inbox does not stop: who
     /// has taken nothing for the longest time is cut off.

@@ -19,7 +19,7 @@ use std::task::{ready, Context, Poll, Waker};
 use std::time::Instant;
 
 /// Most payload of one frame.
-const FRAME: usize = 32 * 1024;
+const FRAME: usize = 64 * 1024;
 /// A frame is not begun for less room than this.
 const WORTHWHILE: usize = 4 * 1024;
 /// Where streams have their turns: most payload of one frame,
@@ -30,7 +30,7 @@ const RESERVE: usize = 16 * 1024;
 const LITTLE: usize = 2 * 1024;
 /// Frames that wait for no room (closes, signals) may take the outbox to here; above it the
 /// inbox reads no more, so that a peer cannot make us gather answers it does not read.
-pub(super) const FLOODED: usize = 4 * ROOM;
+pub(super) const FLOODED: usize = 2 * ROOM;
 
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -42,7 +42,7 @@ pub(super) struct Outbox {
     blocked: Option<Waker>,
     /// The connection did not take all of what the writer had last.
     pub congested: bool,
-    /// Bytes that the connection gets at a time. At most [`pace::MOST`].
+    /// Bytes that the connection gets at a time.
     burst: u32,
     pub queue: Queue,
     end: End,
@@ -66,7 +66,7 @@ impl Outbox {
             writer: None,
             blocked: None,
             congested: false,
-            burst: pace::MOST,
+            burst: pace::FIRST,
             queue: Queue::default(),
             end: End::Open,
         }
@@ -103,9 +103,15 @@ impl Outbox {
                 let turn = TURN.min(self.burst as usize);
                 (turn + WORTHWHILE, WORTHWHILE, turn)
             }
-            // Nobody else wants to send.
-            (Version::Two, true) if self.queue.is_empty() => (ROOM - RESERVE, WORTHWHILE, FRAME),
-            (Version::Two, true) => (ROOM - RESERVE, TURN, TURN),
+            (Version::Two, true) => {
+                // Where the connection may turn out to be slow, not more than a few turns.
+                let most = (self.burst as usize).clamp(4 * TURN, ROOM - RESERVE);
+                match self.queue.is_empty() {
+                    // Nobody else wants to send.
+                    true => (most, WORTHWHILE, FRAME),
+                    false => (most, TURN, TURN),
+                }
+            }
         };
         let room = most.saturating_sub(self.gathering.len() + MAX_ENCODED);
         Ok((room >= worthwhile).then_some(room.min(frame)))
@@ -235,7 +241,7 @@ impl Writer {
     ) -> Self {
         let pace = (version == Version::Two).then(Pace::new);
         if pace.is_some() {
-            conn.limit_unsent(pace::MOST);
+            conn.limit_unsent(pace::FIRST);
         }
         Self {
             pace,

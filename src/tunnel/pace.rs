@@ -6,9 +6,11 @@
 
 use std::time::{Duration, Instant};
 
-/// Bytes at a time: what any connection gets,
-pub(super) const MOST: u32 = 64 * 1024;
-/// and the least, on slow ones.
+/// Bytes at a time: where the rate is not known,
+pub(super) const FIRST: u32 = 64 * 1024;
+/// on the fastest connections,
+const MOST: u32 = 128 * 1024;
+/// and on slow ones.
 const LEAST: u32 = 8 * 1024;
 /// The rate is that of so long a time during which there always was something to send.
 const WINDOW: Duration = Duration::from_millis(50);
@@ -26,7 +28,7 @@ pub(super) struct Pace {
 impl Pace {
     pub fn new() -> Self {
         Self {
-            burst: MOST,
+            burst: FIRST,
             since: None,
             sent: 0,
         }
@@ -64,7 +66,7 @@ impl Pace {
         // Perhaps it could take more. Not so often that a short pause makes it forget.
         let long = since.is_some_and(|since| now.saturating_duration_since(since) >= WINDOW / 2);
         let burst = match long {
-            true => self.burst.saturating_mul(2).min(MOST),
+            true => self.burst.saturating_mul(2).min(FIRST.max(self.burst)),
             false => self.burst,
         };
         std::mem::replace(&mut self.burst, burst) != burst
@@ -89,7 +91,7 @@ mod tests {
     fn a_slow_connection_gets_a_millisecond_at_a_time_and_a_fast_one_all() {
         for piece in [1000, 8192, 20_000] {
             let (mut pace, mut now) = (Pace::new(), Instant::now());
-            assert_eq!(pace.burst(), MOST);
+            assert_eq!(pace.burst(), FIRST);
             let burst = burst_at(&mut pace, &mut now, 12_500_000, piece);
             assert!((12_000..13_000).contains(&burst), "{piece}: {burst}");
             assert_eq!(burst_at(&mut pace, &mut now, 100_000, piece), LEAST);
@@ -106,7 +108,7 @@ mod tests {
         pace.sent(1, now);
         assert!(!pace.idle(now + Duration::from_millis(1)));
         assert_eq!(pace.burst(), LEAST);
-        for burst in [2 * LEAST, 4 * LEAST, MOST] {
+        for burst in [2 * LEAST, 4 * LEAST, FIRST] {
             pace.sent(1, now);
             assert!(pace.idle(now + WINDOW - Duration::from_millis(1)));
             assert_eq!(pace.burst(), burst);

@@ -18,6 +18,11 @@ const FIRSTS: [(u32, usize); 2] = [(64 * 1024, 2 * 1024 * 1024), (16 * 1024, 4 *
 /// And then.
 const LEAST: u32 = 4 * 1024;
 
+/// Round trips that are shorter count for as much: a window that lasts for less than two of these
+/// makes both ends sleep and wake again and again, and what it may grow to is on its way for no
+/// longer.
+const SHORT: Duration = Duration::from_millis(1);
+
 /// What the windows of one tunnel may grow to.
 #[derive(Debug, Clone, Copy)]
 pub struct Growth {
@@ -144,7 +149,8 @@ impl Window {
         } else if self.used >= self.size {
             let now = now();
             let passed = Duration::from_micros(u64::from(now.wrapping_sub(self.since)));
-            self.adjust(passed <= round_trip * 2, budget);
+            let known = !round_trip.is_zero();
+            self.adjust(known && passed <= round_trip.max(SHORT) * 2, budget);
             (self.used, self.since) = (0, now);
         }
         // The size may have changed.
@@ -214,6 +220,19 @@ mod tests {
             window.grant(0, false, Duration::ZERO, || now, &mut budget);
         }
         assert_eq!(window.size, 64 * 1024);
+    }
+
+    #[test]
+    fn a_window_that_lasts_for_a_moment_grows_however_near_the_peer_is() {
+        let mut budget = Budget::new(GROWTH);
+        let mut window = budget.window();
+        for (step, size) in [(SHORT * 3, 64 * 1024), (SHORT, 128 * 1024)] {
+            for now in [0, 1].map(|half| half * u32::try_from(step.as_micros()).unwrap()) {
+                window.spend(window.left() / 2);
+                window.grant(0, false, RTT / 1000, || now, &mut budget);
+            }
+            assert_eq!(window.size, size);
+        }
     }
 
     #[test]

@@ -228,7 +228,7 @@ fn a_reader_that_waits_bounds_what_the_sender_can_push() {
         let mut stream = client.opened().await;
         let backlog = || stream.entry_backlog();
         until(|| backlog() > 256 * 1024).await;
-        let limit = 256 * 1024 + buffer::ROOM;
+        let limit = 256 * 1024 + net::READ;
         assert!(backlog() <= limit, "{} bytes wait", backlog());
         assert!(pushed.load(std::sync::atomic::Ordering::SeqCst) < total);
         let mut got = 0;
@@ -621,7 +621,7 @@ fn all_backlogs_together_are_bounded_and_who_is_stuck_makes_room() {
         let mut streams = Vec::new();
         until(|| inside(&client).is_stalled()).await;
         let held = inside(&client).waiting;
-        assert!(held <= 4 * 1024 * 1024 + 64 * 1024, "{held} bytes wait");
+        assert!(held <= 4 * 1024 * 1024 + net::READ, "{held} bytes wait");
         // Those that do not read go, and in the end all have had their chance.
         while streams.len() < 40 {
             let mut stream = client.opened().await;
