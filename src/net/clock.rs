@@ -11,9 +11,13 @@ pub struct Tick(u32);
 impl Tick {
     pub fn now() -> Self {
         static START: OnceLock<Instant> = OnceLock::new();
-        let tenths = START.get_or_init(Instant::now).elapsed().as_millis() / 100;
-        // Wrapping is meant.
-        Self(tenths as u32)
+        let since = START.get_or_init(Instant::now).elapsed();
+        // Wrapping is meant. No number here is longer than 64 bits: those are slow to divide.
+        Self(
+            (since.as_secs() as u32)
+                .wrapping_mul(10)
+                .wrapping_add(since.subsec_millis() / 100),
+        )
     }
 
     /// How long ago `self` was at `now`; zero if it was later.
@@ -30,8 +34,11 @@ impl Tick {
 /// short times between things that happen often.
 pub fn micros() -> u32 {
     static START: OnceLock<Instant> = OnceLock::new();
+    let since = START.get_or_init(Instant::now).elapsed();
     // Wrapping is meant.
-    START.get_or_init(Instant::now).elapsed().as_micros() as u32
+    (since.as_secs() as u32)
+        .wrapping_mul(1_000_000)
+        .wrapping_add(since.subsec_micros())
 }
 
 /// The first moment after `now` of those that are whole steps after the process first asked. Many

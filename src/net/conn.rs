@@ -68,10 +68,12 @@ impl Conn {
         }
     }
 
-    /// The same for pieces that follow each other, or for some of them.
-    pub fn try_write_pieces(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    /// The same for pieces that follow each other, or for some of them; `last` if the end of the
+    /// stream follows at once.
+    pub fn try_write_pieces(&self, pieces: &[IoSlice<'_>], last: bool) -> io::Result<usize> {
         match (self, pieces) {
-            (Self::Plain(socket), [_, _, ..]) => socket.try_write_pieces(pieces),
+            (Self::Plain(socket), [_, _, ..]) => socket.try_write_pieces(pieces, last),
+            (Self::Plain(socket), [_]) if last => socket.try_write_pieces(pieces, last),
             (_, [first, ..]) => self.try_write(first),
             (_, []) => Ok(0),
         }
@@ -105,6 +107,12 @@ impl Conn {
             Self::Plain(socket) => Poll::Ready(socket.shutdown_write()),
             Self::Tls(tls) => Pin::new(&mut *lock(tls)).poll_close(cx),
         }
+    }
+
+    /// Whether the peer of a connection that is closed sees the end of the stream in good order,
+    /// if there is nothing of its own left to read.
+    pub fn ends_by_close(&self) -> bool {
+        matches!(self, Self::Plain(_))
     }
 
     /// Makes the close that follows a reset.

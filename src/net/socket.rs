@@ -118,12 +118,17 @@ impl Socket {
         }
     }
 
-    /// The same for pieces that follow each other.
-    pub fn try_write_pieces(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    /// The same for pieces that follow each other. If the end of the stream follows them at once,
+    /// as `last` says, the system may wait for it, and send both in one packet.
+    pub fn try_write_pieces(&self, pieces: &[IoSlice<'_>], last: bool) -> io::Result<usize> {
         let all = pieces.iter().map(|piece| piece.len()).sum();
         loop {
             let written = self.source.attempt(Way::Write, |mut stream| {
-                stream.write_vectored(pieces).map(|n| (n, left(n, all)))
+                let written = match last {
+                    true => write_and_hold(stream, pieces),
+                    false => stream.write_vectored(pieces),
+                };
+                written.map(|n| (n, left(n, all)))
             });
             match written {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -212,6 +217,21 @@ impl Socket {
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.source.get_ref().peer_addr()
     }
+}
+
+/// Writes what the system need not send before more comes.
+fn write_and_hold(stream: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+    use rustix::net::{sendmsg, SendAncillaryBuffer, SendFlags};
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let flags = SendFlags::NOSIGNAL | SendFlags::MORE;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let flags = SendFlags::NOSIGNAL;
+    Ok(sendmsg(
+        stream,
+        pieces,
+        &mut SendAncillaryBuffer::default(),
+        flags,
+    )?)
 }
 
 /// Nothing was there, or a signal came between.

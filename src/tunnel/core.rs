@@ -244,15 +244,16 @@ impl Core {
         }
     }
 
-    /// Payload for a stream, in pieces. Bytes of a stream nobody knows are dropped.
-    pub fn deliver(&mut self, task: u32, pieces: &mut [IoSlice<'_>], now: Tick) {
+    /// Payload for a stream, in pieces, with its end right behind if it is the `last`. Bytes of a
+    /// stream nobody knows are dropped.
+    pub fn deliver(&mut self, task: u32, pieces: &mut [IoSlice<'_>], last: bool, now: Tick) {
         if let Some(entry) = self.streams.get_mut(&task) {
             let all: usize = pieces.iter().map(|piece| piece.len()).sum();
             if entry.expects_more() {
                 self.traffic.count_received(all);
             }
             let before = entry.waiting();
-            let filled = entry.deliver(pieces, now, self.policy.backlog);
+            let filled = entry.deliver(pieces, last, now, self.policy.backlog);
             let more = entry.waiting() - before;
             self.waiting += more;
             self.full += usize::from(filled);

@@ -273,8 +273,15 @@ impl Entry {
         self.waits_since(now).is_some_and(|time| time >= limit)
     }
 
-    /// Takes payload from the peer. True if its backlog has become full.
-    pub fn deliver(&mut self, mut pieces: &mut [IoSlice<'_>], now: Tick, limit: usize) -> bool {
+    /// Takes payload from the peer; its end is right behind it if it is the `last`. True if its
+    /// backlog has become full.
+    pub fn deliver(
+        &mut self,
+        mut pieces: &mut [IoSlice<'_>],
+        last: bool,
+        now: Tick,
+        limit: usize,
+    ) -> bool {
         if self.ended.is_some() {
             return false;
         }
@@ -285,7 +292,7 @@ impl Entry {
             self.taken = now;
             if let Some(sink) = &self.sink {
                 while !pieces.is_empty() {
-                    match sink.try_write_pieces(pieces) {
+                    match sink.try_write_pieces(pieces, last) {
                         Ok(0) => break,
                         Ok(n) => IoSlice::advance_slices(&mut pieces, n),
                         Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,

@@ -254,7 +254,7 @@ impl Inbox {
         self.heard = Tick::now();
         let mut gathered = Gathered::default();
         let result = self.take_into(&mut gathered, bytes);
-        gathered.deliver(&self.tunnel, self.heard);
+        gathered.deliver(&self.tunnel, false, self.heard);
         result
     }
 
@@ -268,7 +268,7 @@ impl Inbox {
                 Reading::Payload { task, left } => {
                     let (payload, rest) = split(bytes, *left);
                     if gathered.is_full() {
-                        gathered.deliver(&self.tunnel, self.heard);
+                        gathered.deliver(&self.tunnel, false, self.heard);
                     }
                     gathered.push(*task, payload);
                     bytes = rest;
@@ -307,7 +307,8 @@ impl Inbox {
                         Some((head, n)) => {
                             bytes = bytes.get(n..).unwrap_or_default();
                             if !gathered.goes_on_with(&head) {
-                                gathered.deliver(&self.tunnel, self.heard);
+                                let last = gathered.ends_with(&head);
+                                gathered.deliver(&self.tunnel, last, self.heard);
                             }
                             self.meet(head).map_err(malformed)?;
                         }
@@ -441,14 +442,19 @@ impl<'a> Gathered<'a> {
         matches!(head, Head::Data { task, .. } if *task == self.task)
     }
 
+    /// Whether this head says that nothing comes behind it.
+    fn ends_with(&self, head: &Head) -> bool {
+        matches!(head, Head::Finish { task } | Head::Close { task } if *task == self.task)
+    }
+
     fn push(&mut self, task: u32, payload: &'a [u8]) {
         self.task = task;
         self.pieces.push(IoSlice::new(payload));
     }
 
-    fn deliver(&mut self, tunnel: &Tunnel, now: Tick) {
+    fn deliver(&mut self, tunnel: &Tunnel, last: bool, now: Tick) {
         if !self.pieces.is_empty() {
-            lock(&tunnel.0).deliver(self.task, &mut self.pieces, now);
+            lock(&tunnel.0).deliver(self.task, &mut self.pieces, last, now);
             self.pieces.clear();
         }
     }

@@ -18,12 +18,12 @@ use std::sync::Arc;
 use std::task::{ready, Context, Poll, Waker};
 use std::time::Instant;
 
-/// Most payload of one frame.
-const FRAME: usize = 64 * 1024;
 /// A frame is not begun for less room than this.
 const WORTHWHILE: usize = 4 * 1024;
 /// Where streams have their turns: most payload of one frame,
 const TURN: usize = 16 * 1024;
+/// what is gathered of them,
+const SHARED: usize = 3 * TURN;
 /// what is kept free for streams that send little,
 const RESERVE: usize = 16 * 1024;
 /// and most payload of one of their frames in there.
@@ -93,7 +93,8 @@ impl Outbox {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let (most, worthwhile, frame) = match (self.version, much) {
-            (Version::One, _) => (ROOM, WORTHWHILE, FRAME),
+            (Version::One, _) if self.congested => (ROOM / 2, WORTHWHILE, 2 * TURN),
+            (Version::One, _) => (ROOM, WORTHWHILE, ROOM),
             (Version::Two, false) if self.gathering.len() < ROOM - RESERVE => (ROOM, 1, TURN),
             // A stream that has just begun may turn out to send much.
             (Version::Two, false) => (ROOM, 1, LITTLE),
@@ -103,15 +104,12 @@ impl Outbox {
                 let turn = TURN.min(self.burst as usize);
                 (turn + WORTHWHILE, WORTHWHILE, turn)
             }
-            (Version::Two, true) => {
-                // Where the connection may turn out to be slow, not more than a few turns.
-                let most = (self.burst as usize).clamp(4 * TURN, ROOM - RESERVE);
-                match self.queue.is_empty() {
-                    // Nobody else wants to send.
-                    true => (most, WORTHWHILE, FRAME),
-                    false => (most, TURN, TURN),
-                }
+            // Nobody else wants to send, and the connection is not known to be slow.
+            (Version::Two, true) if self.queue.is_empty() && self.burst >= pace::FIRST => {
+                (ROOM - RESERVE, WORTHWHILE, ROOM)
             }
+            (Version::Two, true) if self.queue.is_empty() => (SHARED, WORTHWHILE, ROOM),
+            (Version::Two, true) => (SHARED, TURN, TURN),
         };
         let room = most.saturating_sub(self.gathering.len() + MAX_ENCODED);
         Ok((room >= worthwhile).then_some(room.min(frame)))
@@ -138,7 +136,7 @@ impl Outbox {
         };
         let filled = fill(payload);
         if let Poll::Ready(Ok(n @ 1..)) = filled {
-            // At most FRAME.
+            // At most ROOM.
             head_room.copy_from_slice(self.version.encode(head(n as u32)).as_slice());
             self.gathering.grow(head_len + n);
             self.wake_writer();

@@ -53,6 +53,8 @@ pub struct Relay {
     conn: Arc<Conn>,
     side: Side,
     state: State,
+    /// The connection has ended its direction, and all of that has been read.
+    heard_end: bool,
     timer: Option<Timer>,
 }
 
@@ -104,6 +106,7 @@ impl Relay {
             conn,
             side,
             state: State::Both(stream),
+            heard_end: false,
             timer: None,
         }
     }
@@ -171,7 +174,9 @@ impl Relay {
                 if stream.has_ended() {
                     return Self::poll_patience(&mut self.timer, &self.conn, stream, cx);
                 }
-                Poll::Ready(match ready!(Self::poll_pump(&self.conn, stream, cx)) {
+                let pumped = ready!(Self::poll_pump(&self.conn, stream, cx));
+                self.heard_end = matches!(pumped, Pumped::End);
+                Poll::Ready(match pumped {
                     Pumped::End if stream.finish() => self.go(State::Receive),
                     Pumped::End if self.side == Side::Service => Next::Finish(Finish::Done),
                     Pumped::End => self.go(State::Answer),
@@ -235,8 +240,13 @@ impl Relay {
                 }
                 Poll::Pending
             }
+            // The close says it.
+            State::Shutdown if self.heard_end && self.conn.ends_by_close() => {
+                Poll::Ready(Next::Finish(Finish::Done))
+            }
             State::Shutdown => {
                 let next = match ready!(self.conn.poll_shutdown(cx)) {
+                    Ok(()) if self.heard_end => Next::Finish(Finish::Done),
                     Ok(()) => Next::Go(State::Goodbye(256 * 1024)),
                     Err(_) => Next::Finish(Finish::Done),
                 };
