@@ -375,3 +375,24 @@ impl Drop for Elsewhere {
         ELSEWHERE.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use epoll::EventFlags as Flags;
+
+    #[test]
+    fn only_who_waits_is_woken_and_nothing_is_forgotten() {
+        let state = State::default();
+        let ready = || state.ready.load(Ordering::SeqCst);
+        assert!(!state.tell(Flags::IN | Flags::OUT), "nobody waits");
+        assert_eq!(ready(), READ | WRITE);
+        lock(&state.wakers).read = Some(Waker::noop().clone());
+        assert!(!state.tell(Flags::OUT), "it waits for something else");
+        assert!(state.tell(Flags::IN));
+        assert!(!state.tell(Flags::IN), "it has been woken");
+        lock(&state.wakers).write = Some(Waker::noop().clone());
+        assert!(state.tell(Flags::HUP));
+        assert_eq!(ready(), READ | WRITE | ENDED);
+    }
+}
