@@ -1,0 +1,127 @@
+//! What gt allocates, counted in this process, which is both of its ends: nothing of its own for a
+//! request on a connection that is there, and little for a new one.
+
+#![cfg(all(feature = "server", feature = "client"))]
+
+mod common;
+
+use common::ports::free_port;
+use common::service::{assert_echo, assert_echo_at, Service};
+use common::visitor::connect;
+use gt::cli::{self, Command};
+use gt::client::{self, Client};
+use gt::config::Loaded;
+use gt::handover::Legacy;
+use gt::server::{self, Server};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicU32 = AtomicU32::new(0);
+
+// SAFETY: all of it is the system's own allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        System.alloc(layout)
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        System.dealloc(memory, layout);
+    }
+
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        System.realloc(memory, layout, size)
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn role(words: &str) -> Loaded {
+    let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
+    match cli::parse(&words) {
+        Ok(Command::Run(mut roles)) => roles.remove(0),
+        _ => panic!("these are the flags of one role: {words:?}"),
+    }
+}
+
+/// Allocations while `work` is done, for each of `times`: the fewest of a few tries, since a machine
+/// that is busy adds some, and takes none away.
+fn fewest(times: u32, work: impl Fn()) -> f32 {
+    let tries = (0..5).map(|_| {
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        work();
+        ALLOCATIONS.load(Ordering::Relaxed) - before
+    });
+    tries.min().expect("there are tries") as f32 / times as f32
+}
+
+#[test]
+fn a_request_allocates_nothing_of_its_own_and_a_new_connection_little() {
+    for wire in ["1", "2"] {
+        // Neither it nor the visitor allocates for a request.
+        let echo = Service::start(0, |mut stream: TcpStream| {
+            let mut buf = [0; 1024];
+            loop {
+                match stream.read(&mut buf)? {
+                    0 => return Ok(()),
+                    n => stream.write_all(&buf[..n])?,
+                }
+            }
+        });
+        let (control, port) = (free_port(), free_port());
+        let user = format!("-id id1 -secret secret1 -wire {wire}");
+        let server = role(&format!(
+            "gt server -addr 127.0.0.1:{control} {user} -tcpNumber 1 -tcpRange 1024-65535"
+        ));
+        let client = role(&format!(
+            "gt client -remote tcp://127.0.0.1:{control} {user} -local tcp://{} -remoteTCPPort {port}",
+            echo.addr
+        ));
+        gt::daemon::prepare(&[server.clone(), client.clone()]);
+        let legacy = &mut Legacy::default();
+        let plan = server::Plan::new(server.role.server().unwrap(), &None, None, legacy);
+        let server = Server::start(plan.expect("listen")).expect("start");
+        let plan = client::Plan::new(client.role.client().unwrap(), &None, None, legacy);
+        let client = Client::start(plan.expect("plan a client"));
+
+        let port = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let patience = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(port).is_err() {
+            assert!(Instant::now() < patience, "the port is not served");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_echo_at(port);
+        let mut visitor = connect(port);
+        let request = |visitor: &mut TcpStream| {
+            let mut answer = [0; 100];
+            visitor.write_all(&[7; 100]).expect("write");
+            visitor.read_exact(&mut answer).expect("read");
+        };
+        let visitor = std::cell::RefCell::new(&mut visitor);
+        let each = fewest(1000, || {
+            (0..1000).for_each(|_| request(&mut visitor.borrow_mut()));
+        });
+        println!("GT/{wire}: {each} allocations for a request");
+        // The runtime's queue of tasks takes a block for every 31 turns; a request has 16.
+        assert!(each <= 0.75, "{each} allocations for a request");
+
+        let each = fewest(100, || {
+            (0..100).for_each(|_| request(&mut TcpStream::connect(port).expect("connect")));
+        });
+        println!("GT/{wire}: {each} allocations for a connection");
+        assert!(each <= 30.0, "{each} allocations for a connection");
+        assert_echo(&mut visitor.borrow_mut(), b"and it goes on");
+
+        async_std::task::block_on(async {
+            client.stop(Duration::from_secs(1)).await;
+            server.stop(Duration::from_secs(1)).await;
+        });
+    }
+}
