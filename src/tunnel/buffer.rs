@@ -2,13 +2,52 @@
 
 use std::cell::RefCell;
 
-/// Room that a fresh buffer has. Two of these are the most a busy tunnel holds.
+/// Room for payload. Two of these are the most a busy tunnel holds.
 pub(super) const ROOM: usize = 128 * 1024;
-/// Buffers a thread keeps for the next tunnel that gets busy.
+/// Room for a few heads: a tunnel that only says hello, or answers a ping, needs no more.
+const SMALL: usize = 4 * 1024;
+/// Buffers of each size a thread keeps for the next tunnel that needs one.
 const SPARE: usize = 4;
 
+/// Those that nobody has, of both sizes.
+struct Spares {
+    small: Vec<Vec<u8>>,
+    large: Vec<Vec<u8>>,
+}
+
 thread_local! {
-    static SPARES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static SPARES: RefCell<Spares> = const {
+        RefCell::new(Spares { small: Vec::new(), large: Vec::new() })
+    };
+}
+
+impl Spares {
+    /// Those of one size, if it is one that is kept.
+    fn of(&mut self, size: usize) -> Option<&mut Vec<Vec<u8>>> {
+        match size {
+            SMALL => Some(&mut self.small),
+            ROOM => Some(&mut self.large),
+            _ => None,
+        }
+    }
+}
+
+fn lend(size: usize) -> Vec<u8> {
+    let spare = SPARES.with_borrow_mut(|spares| spares.of(size)?.pop());
+    spare.unwrap_or_else(|| vec![0; size])
+}
+
+fn give_back(memory: Vec<u8>) {
+    // At the end of a thread there is no list any more.
+    let _ = SPARES.try_with(|spares| {
+        let Ok(mut spares) = spares.try_borrow_mut() else {
+            return;
+        };
+        match spares.of(memory.len()) {
+            Some(kept) if kept.len() < SPARE => kept.push(memory),
+            _ => {}
+        }
+    });
 }
 
 /// Bytes that are appended at the end and taken from the front. Its memory stays
@@ -41,15 +80,23 @@ impl Buffer {
     /// The `n` bytes behind the end, which [`Buffer::grow`] makes part of it.
     pub fn room(&mut self, n: usize) -> &mut [u8] {
         let end = self.end.saturating_add(n);
-        if self.memory.is_empty() {
-            self.memory = SPARES
-                .with_borrow_mut(Vec::pop)
-                .unwrap_or_else(|| vec![0; ROOM]);
-        }
         if self.memory.len() < end {
-            self.memory.resize(end, 0);
+            self.enlarge(end);
         }
         self.memory.get_mut(self.end..end).unwrap_or_default()
+    }
+
+    fn enlarge(&mut self, size: usize) {
+        let size = match size {
+            ..=SMALL => SMALL,
+            ..=ROOM => ROOM,
+            more => return self.memory.resize(more, 0),
+        };
+        let mut memory = lend(size);
+        if let (Some(to), Some(from)) = (memory.get_mut(..self.end), self.memory.get(..self.end)) {
+            to.copy_from_slice(from);
+        }
+        give_back(std::mem::replace(&mut self.memory, memory));
     }
 
     pub fn grow(&mut self, n: usize) {
@@ -71,17 +118,7 @@ impl Buffer {
 
     fn give_back(&mut self) {
         (self.start, self.end) = (0, 0);
-        let memory = std::mem::take(&mut self.memory);
-        if memory.len() == ROOM {
-            // At the end of a thread there is no list any more.
-            let _ = SPARES.try_with(|spares| {
-                if let Ok(mut spares) = spares.try_borrow_mut() {
-                    if spares.len() < SPARE {
-                        spares.push(memory);
-                    }
-                }
-            });
-        }
+        give_back(std::mem::take(&mut self.memory));
     }
 }
 
@@ -109,11 +146,19 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_usual_room_fits() {
+    fn it_is_as_large_as_what_is_in_it_needs() {
         let mut buffer = Buffer::default();
-        let long = vec![7; 3 * ROOM];
-        buffer.push(&long);
-        assert_eq!(buffer.as_slice(), long);
+        let bytes: Vec<u8> = (0..=250).cycle().take(3 * ROOM).collect();
+        let mut at = 0;
+        for (len, capacity) in [(10, SMALL), (SMALL, SMALL), (SMALL + 1, ROOM), (ROOM, ROOM)] {
+            buffer.push(&bytes[at..len]);
+            at = len;
+            assert_eq!(buffer.capacity(), capacity, "with {len} bytes");
+            assert_eq!(buffer.as_slice(), &bytes[..len]);
+        }
+        buffer.consume(100);
+        buffer.push(&bytes[at..]);
+        assert_eq!(buffer.as_slice(), &bytes[100..]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -32,6 +32,11 @@ const NO_TIME: Timespec = Timespec {
 const EVENTS: usize = 128;
 /// How often others go first before sockets are asked for again.
 const PASSES: u32 = 4;
+
+/// What epoll always tells of.
+const TOLD: epoll::EventFlags = epoll::EventFlags::IN
+    .union(epoll::EventFlags::RDHUP)
+    .union(epoll::EventFlags::ET);
 
 const READ: u8 = 1;
 const WRITE: u8 = 2;
@@ -58,6 +63,8 @@ struct Reactor {
 #[derive(Default)]
 struct State {
     ready: AtomicU8,
+    /// Epoll tells of room for writing, too.
+    tells_of_room: AtomicBool,
     wakers: Mutex<Wakers>,
 }
 
@@ -240,11 +247,12 @@ impl<T: AsFd> Source<T> {
         }
         let key = lock(&reactor.states).insert(state.clone());
         let source = Self { state, key, io };
-        use epoll::EventFlags as Flags;
-        let flags = Flags::IN | Flags::OUT | Flags::RDHUP | Flags::ET;
-        let data = epoll::EventData::new_u64(key as u64);
-        epoll::add(&reactor.epoll, &source.io, data, flags)?;
+        epoll::add(&reactor.epoll, &source.io, source.data(), TOLD)?;
         Ok(source)
+    }
+
+    fn data(&self) -> epoll::EventData {
+        epoll::EventData::new_u64(self.key as u64)
     }
 
     pub fn get_ref(&self) -> &T {
@@ -282,6 +290,11 @@ impl<T: AsFd> Source<T> {
         // It may have been told of between the two.
         if is_ready() {
             return Poll::Ready(Ok(()));
+        }
+        // Most sockets never lack room, and for those that are new it would be told of at once.
+        if way == Way::Write && !self.state.tells_of_room.swap(true, Ordering::SeqCst) {
+            let flags = TOLD | epoll::EventFlags::OUT;
+            epoll::modify(&Reactor::get()?.epoll, &self.io, self.data(), flags)?;
         }
         Poll::Pending
     }
