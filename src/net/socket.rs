@@ -7,6 +7,7 @@
 use super::reactor::{Left, Source, Way};
 use futures_lite::{AsyncRead, AsyncWrite};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::net::{sendmsg, SendAncillaryBuffer, SendFlags};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::pin::Pin;
@@ -221,17 +222,11 @@ impl Socket {
 
 /// Writes what the system need not send before more comes.
 fn write_and_hold(stream: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-    use rustix::net::{sendmsg, SendAncillaryBuffer, SendFlags};
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let flags = SendFlags::NOSIGNAL | SendFlags::MORE;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
     let flags = SendFlags::NOSIGNAL;
-    Ok(sendmsg(
-        stream,
-        pieces,
-        &mut SendAncillaryBuffer::default(),
-        flags,
-    )?)
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let flags = flags | SendFlags::MORE;
+    let nothing_else = &mut SendAncillaryBuffer::default();
+    Ok(sendmsg(stream, pieces, nothing_else, flags)?)
 }
 
 /// Nothing was there, or a signal came between.
