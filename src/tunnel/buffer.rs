@@ -87,10 +87,8 @@ impl Buffer {
     }
 
     fn enlarge(&mut self, size: usize) {
-        let size = match size {
-            ..=SMALL => SMALL,
-            ..=ROOM => ROOM,
-            more => return self.memory.resize(more, 0),
+        let Some(size) = [SMALL, ROOM].into_iter().find(|fits| size <= *fits) else {
+            return self.memory.resize(size, 0);
         };
         let mut memory = lend(size);
         if let (Some(to), Some(from)) = (memory.get_mut(..self.end), self.memory.get(..self.end)) {
