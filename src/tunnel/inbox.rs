@@ -37,7 +37,8 @@ pub enum Event {
     End(io::Result<()>),
 }
 
-/// Bytes that a limited tunnel asks for at a time.
+/// Bytes that are asked for at a time where the tunnel is limited, or the peer may be opening
+/// streams: all that a read opens begins at the same time.
 const MOST_AT_ONCE: usize = 64 * 1024;
 
 /// Events after which others have their turn, whatever the peer sends.
@@ -55,6 +56,8 @@ pub struct Inbox {
     already: Vec<u8>,
     reading: Reading,
     events: VecDeque<Event>,
+    /// The last read was long and brought payload alone.
+    bulk: bool,
     timer: Timer,
     heard: Tick,
     version: Version,
@@ -96,6 +99,7 @@ impl Inbox {
             already,
             reading: Reading::Head(SmallVec::new()),
             events: VecDeque::new(),
+            bulk: false,
             timer: Timer::interval(tick),
             heard: Tick::now(),
             version,
@@ -180,14 +184,14 @@ impl Inbox {
             if self.ended.is_some() {
                 return Poll::Ready(Ok(()));
             }
-            let mut most = usize::MAX;
+            let mut most = if self.bulk { usize::MAX } else { MOST_AT_ONCE };
             if let Some(throttle) = &mut self.throttle {
                 let Poll::Ready(granted) = throttle.poll_grant(cx, MOST_AT_ONCE) else {
                     // It is not the peer that is silent.
                     self.heard = Tick::now();
                     return Poll::Pending;
                 };
-                most = granted;
+                most = most.min(granted);
             }
             let read = with_scratch(|buf| {
                 let most = most.min(buf.len());
@@ -255,6 +259,7 @@ impl Inbox {
         let mut gathered = Gathered::default();
         let result = self.take_into(&mut gathered, bytes);
         gathered.deliver(&self.tunnel, false, self.heard);
+        self.bulk = bytes.len() >= MOST_AT_ONCE / 2 && self.events.is_empty();
         result
     }
 
