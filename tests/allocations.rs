@@ -6,8 +6,9 @@
 mod common;
 
 use common::ports::free_port;
-use common::service::{assert_echo, assert_echo_at, Service};
+use common::service::{assert_echo, assert_echo_at, echo};
 use common::visitor::connect;
+use common::{eventually, words};
 use gt::cli::{self, Command};
 use gt::client::{self, Client};
 use gt::config::Loaded;
@@ -17,7 +18,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 struct Counting;
 
@@ -43,11 +44,11 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn role(words: &str) -> Loaded {
-    let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
-    match cli::parse(&words) {
+fn role(line: &str) -> Loaded {
+    let argv: Vec<String> = words(line).into_iter().map(str::to_owned).collect();
+    match cli::parse(&argv) {
         Ok(Command::Run(mut roles)) => roles.remove(0),
-        _ => panic!("these are the flags of one role: {words:?}"),
+        _ => panic!("these are the flags of one role: {line}"),
     }
 }
 
@@ -65,16 +66,7 @@ fn fewest(times: u32, work: impl Fn()) -> f32 {
 #[test]
 fn a_request_allocates_nothing_of_its_own_and_a_new_connection_little() {
     for wire in ["1", "2"] {
-        // Neither it nor the visitor allocates for a request.
-        let echo = Service::start(0, |mut stream: TcpStream| {
-            let mut buf = [0; 1024];
-            loop {
-                match stream.read(&mut buf)? {
-                    0 => return Ok(()),
-                    n => stream.write_all(&buf[..n])?,
-                }
-            }
-        });
+        let echo = echo();
         let (control, port) = (free_port(), free_port());
         let user = format!("-id id1 -secret secret1 -wire {wire}");
         let server = role(&format!(
@@ -92,32 +84,28 @@ fn a_request_allocates_nothing_of_its_own_and_a_new_connection_little() {
         let client = Client::start(plan.expect("plan a client"));
 
         let port = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let patience = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(port).is_err() {
-            assert!(Instant::now() < patience, "the port is not served");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        eventually("the port to be served", || TcpStream::connect(port).ok());
         assert_echo_at(port);
         let mut visitor = connect(port);
-        let request = |visitor: &mut TcpStream| {
+        // Neither it nor the service allocates.
+        let request = |mut visitor: &TcpStream| {
             let mut answer = [0; 100];
             visitor.write_all(&[7; 100]).expect("write");
             visitor.read_exact(&mut answer).expect("read");
         };
-        let visitor = std::cell::RefCell::new(&mut visitor);
         let each = fewest(1000, || {
-            (0..1000).for_each(|_| request(&mut visitor.borrow_mut()));
+            (0..1000).for_each(|_| request(&visitor));
         });
         println!("GT/{wire}: {each} allocations for a request");
         // The runtime's queue of tasks takes a block for every 31 turns; a request has 16.
         assert!(each <= 0.75, "{each} allocations for a request");
 
         let each = fewest(100, || {
-            (0..100).for_each(|_| request(&mut TcpStream::connect(port).expect("connect")));
+            (0..100).for_each(|_| request(&TcpStream::connect(port).expect("connect")));
         });
         println!("GT/{wire}: {each} allocations for a connection");
         assert!(each <= 30.0, "{each} allocations for a connection");
-        assert_echo(&mut visitor.borrow_mut(), b"and it goes on");
+        assert_echo(&mut visitor, b"and it goes on");
 
         async_std::task::block_on(async {
             client.stop(Duration::from_secs(1)).await;

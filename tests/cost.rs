@@ -102,7 +102,6 @@ impl Tunnel {
     }
 }
 
-/// One MiB.
 const MIB: usize = 1024 * 1024;
 
 /// Takes what comes until the other end has no more; says how much that was.

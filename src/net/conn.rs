@@ -72,8 +72,9 @@ impl Conn {
     /// stream follows at once.
     pub fn try_write_pieces(&self, pieces: &[IoSlice<'_>], last: bool) -> io::Result<usize> {
         match (self, pieces) {
-            (Self::Plain(socket), [_, _, ..]) => socket.try_write_pieces(pieces, last),
-            (Self::Plain(socket), [_]) if last => socket.try_write_pieces(pieces, last),
+            (Self::Plain(socket), [_, rest @ ..]) if last || !rest.is_empty() => {
+                socket.try_write_pieces(pieces, last)
+            }
             (_, [first, ..]) => self.try_write(first),
             (_, []) => Ok(0),
         }

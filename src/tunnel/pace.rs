@@ -66,7 +66,7 @@ impl Pace {
         // Perhaps it could take more. Not so often that a short pause makes it forget.
         let long = since.is_some_and(|since| now.saturating_duration_since(since) >= WINDOW / 2);
         let burst = match long {
-            true => self.burst.saturating_mul(2).min(FIRST.max(self.burst)),
+            true => self.burst.saturating_mul(2).min(FIRST).max(self.burst),
             false => self.burst,
         };
         std::mem::replace(&mut self.burst, burst) != burst

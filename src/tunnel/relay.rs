@@ -53,8 +53,6 @@ pub struct Relay {
     conn: Arc<Conn>,
     side: Side,
     state: State,
-    /// The connection has ended its direction, and all of that has been read.
-    heard_end: bool,
     timer: Option<Timer>,
 }
 
@@ -69,8 +67,11 @@ enum State {
     Tell(Stream),
     /// And knows.
     Send(Stream),
-    /// The stream is done, all its bytes are written.
-    Shutdown,
+    /// The stream is done, all its bytes are written; the connection may have ended its direction,
+    /// and all of that been read.
+    Shutdown {
+        heard_end: bool,
+    },
     /// Read and forget: a close with bytes unread would reset the connection.
     Goodbye(usize),
 }
@@ -106,7 +107,6 @@ impl Relay {
             conn,
             side,
             state: State::Both(stream),
-            heard_end: false,
             timer: None,
         }
     }
@@ -117,9 +117,9 @@ impl Relay {
             return Next::Finish(Finish::Unanswered(why));
         }
         match why {
-            Why::Closed | Why::Finished => Next::Go(State::Shutdown),
+            Why::Closed | Why::Finished => Next::Go(self.shutdown()),
             // What has been written may still be on its way.
-            Why::TimedOut if !stream.has_backlog() => Next::Go(State::Shutdown),
+            Why::TimedOut if !stream.has_backlog() => Next::Go(self.shutdown()),
             Why::Refused => {
                 stream.is_refused();
                 Next::Finish(Finish::Done)
@@ -132,15 +132,21 @@ impl Relay {
         }
     }
 
+    fn shutdown(&self) -> State {
+        let heard_end = matches!(self.state, State::Answer(_) | State::Receive(_));
+        State::Shutdown { heard_end }
+    }
+
     /// The stream, to go on with it in another state.
     fn go(&mut self, on: impl FnOnce(Stream) -> State) -> Next {
-        match std::mem::replace(&mut self.state, State::Shutdown) {
+        let shutdown = self.shutdown();
+        match std::mem::replace(&mut self.state, shutdown) {
             State::Both(stream)
             | State::Answer(stream)
             | State::Receive(stream)
             | State::Tell(stream)
             | State::Send(stream) => Next::Go(on(stream)),
-            state @ (State::Shutdown | State::Goodbye(_)) => Next::Go(state),
+            state @ (State::Shutdown { .. } | State::Goodbye(_)) => Next::Go(state),
         }
     }
 
@@ -174,9 +180,7 @@ impl Relay {
                 if stream.has_ended() {
                     return Self::poll_patience(&mut self.timer, &self.conn, stream, cx);
                 }
-                let pumped = ready!(Self::poll_pump(&self.conn, stream, cx));
-                self.heard_end = matches!(pumped, Pumped::End);
-                Poll::Ready(match pumped {
+                Poll::Ready(match ready!(Self::poll_pump(&self.conn, stream, cx)) {
                     Pumped::End if stream.finish() => self.go(State::Receive),
                     Pumped::End if self.side == Side::Service => Next::Finish(Finish::Done),
                     Pumped::End => self.go(State::Answer),
@@ -241,12 +245,13 @@ impl Relay {
                 Poll::Pending
             }
             // The close says it.
-            State::Shutdown if self.heard_end && self.conn.ends_by_close() => {
+            State::Shutdown { heard_end: true } if self.conn.ends_by_close() => {
                 Poll::Ready(Next::Finish(Finish::Done))
             }
-            State::Shutdown => {
+            State::Shutdown { heard_end } => {
+                let heard_end = *heard_end;
                 let next = match ready!(self.conn.poll_shutdown(cx)) {
-                    Ok(()) if self.heard_end => Next::Finish(Finish::Done),
+                    Ok(()) if heard_end => Next::Finish(Finish::Done),
                     Ok(()) => Next::Go(State::Goodbye(256 * 1024)),
                     Err(_) => Next::Finish(Finish::Done),
                 };
@@ -292,7 +297,7 @@ impl Relay {
             | State::Receive(stream)
             | State::Tell(stream)
             | State::Send(stream) => self.ended(stream, why),
-            State::Shutdown | State::Goodbye(_) => Next::Finish(Finish::Done),
+            State::Shutdown { .. } | State::Goodbye(_) => Next::Finish(Finish::Done),
         }
     }
 }

@@ -29,7 +29,8 @@ impl Throttle {
         }
     }
 
-    /// How many of `wanted` bytes may move now; at least one, once it is ready.
+    /// How many of `wanted` bytes may move now; at least one, once it is ready. Without a rate any
+    /// number may.
     pub fn poll_grant(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<usize> {
         loop {
             if let Some(wait) = &mut self.wait {
