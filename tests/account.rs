@@ -4,12 +4,14 @@
 
 mod common;
 
-use common::gt::{client_of_id1, gt, Gt, GT};
+use common::gt::{client_of_id1, gt, Gt};
+use common::program::install_gt;
 use common::scratch::Scratch;
 use common::service;
 use common::visitor::get;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A user and a group that no machine has by name.
 const USER: &str = "54321";
@@ -29,9 +31,15 @@ fn is_refused() -> bool {
 
 /// A port that only root may have.
 fn low_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 200;
+    const COUNT: u32 = 1024 - FIRST;
     let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    let first = 200 + u16::try_from(std::process::id() % 700).expect("a small number");
-    let mut ports = (first..1024).chain(200..first);
+    let mut ports = (0..COUNT).map(|_| {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let offset = std::process::id().wrapping_mul(64).wrapping_add(step) % COUNT;
+        u16::try_from(FIRST + offset).expect("below 1024")
+    });
     ports.find(free).expect("a free port below 1024")
 }
 
@@ -74,7 +82,7 @@ fn a_server_listens_as_root_and_serves_as_another_user() {
     let (scratch, port) = (Scratch::new(), low_port());
     // Where the tests are built, that user may have no right to go.
     let program = scratch.join("gt");
-    std::fs::copy(GT, &program).expect("copy the program");
+    install_gt(&program);
     let config = scratch.file(
         "server.yaml",
         format!(

@@ -18,6 +18,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -42,8 +43,11 @@ struct NameServer {
 impl NameServer {
     /// None if the system does not let it be one.
     fn start() -> Option<NameServer> {
+        // Each has an address of its own: tests may run at the same time.
+        static NEXT: AtomicU8 = AtomicU8::new(53);
         let [.., high, low] = std::process::id().to_be_bytes();
-        let ip = Ipv4Addr::new(127, 53, high, low.clamp(1, 254));
+        let net = NEXT.fetch_add(1, Ordering::Relaxed);
+        let ip = Ipv4Addr::new(127, net, high, low.clamp(1, 254));
         let probe = run(Command::new("unshare").args(["-m", "true"]));
         let socket = match UdpSocket::bind((ip, 53)) {
             Ok(socket) if probe.status.success() => socket,

@@ -5,14 +5,14 @@
 mod common;
 
 use common::eventually;
-use common::gt::{client, client_of_id1, server, server_of_id1, Gt, GT};
+use common::gt::{client, client_of_id1, server, server_of_id1, Gt};
 use common::peer::{hello, Frame, Peer};
+use common::program::{install_gt, install_script};
 use common::scratch::Scratch;
 use common::service::{self, assert_echo};
 use common::visitor::{connect, get, read_to_end};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 
@@ -189,7 +189,7 @@ fn without_a_working_successor_everything_goes_on() {
     };
     let file = write("");
     let program = scratch.join("gt");
-    std::fs::copy(GT, &program).expect("copy the program");
+    install_gt(&program);
     let line = format!("-config {}", file.display());
     let mut server = Gt::of_program(&program, &line);
     let addr = server.addr();
@@ -211,25 +211,19 @@ fn without_a_working_successor_everything_goes_on() {
     fails("256.0.0.1");
     write("");
     // An installed program is replaced, and does not work.
-    let other = scratch.file("other", "#!/bin/sh\nexit 3\n");
-    make_executable(&other);
+    let other = scratch.join("other");
+    install_script(&other, "#!/bin/sh\nexit 3\n");
     std::fs::rename(&other, &program).expect("replace the program");
     fails("exit status: 3");
     std::fs::remove_file(&program).expect("remove the program");
     fails("gt: No such file");
     // And one that does.
-    std::fs::copy(GT, &program).expect("copy the program");
+    install_gt(&program);
     let new = server.restart();
     assert_eq!(server.exit().code(), Some(0));
     assert_eq!(get(addr, "id1.a", "/").text(), "one / id1.a");
     new.signal("TERM");
     new.wait_for_end();
-}
-
-fn make_executable(path: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    let all = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(path, all).expect("make it executable");
 }
 
 #[test]

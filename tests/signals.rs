@@ -5,10 +5,11 @@
 
 mod common;
 
-use common::gt::{Gt, GT};
+use common::gt::Gt;
 use common::process::run;
+use common::program::install_gt;
 use common::scratch::Scratch;
-use common::words;
+use common::{unique, words};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ impl Copy {
     fn called(name: &str) -> Copy {
         let scratch = Scratch::new();
         let program = scratch.join(name);
-        std::fs::copy(GT, &program).expect("copy the program");
+        install_gt(&program);
         Copy { scratch, program }
     }
 
@@ -235,7 +236,7 @@ fn a_gt_of_another_user_is_not_passed_over_in_silence() {
         return;
     }
     // Another user's are known by name, and any gt that runs meanwhile has that of the program.
-    let copy = Copy::called(&format!("gt-{}", std::process::id()));
+    let copy = Copy::called(&format!("gt-{}", unique()));
     let mut server = copy.server("");
     let mut stop = copy.command("-s stop");
     stop.uid(NOBODY).gid(NOBODY).current_dir("/");
@@ -275,7 +276,7 @@ fn an_upgrade_finds_what_runs_and_has_it_restarted() {
     let copy = Copy::new();
     let server = copy.server("");
     let new = copy.scratch.join("new");
-    std::fs::copy(GT, &new).expect("copy the program");
+    install_gt(&new);
     std::fs::rename(&new, &copy.program).expect("replace the program");
     copy.signals("-s restart", "SIGQUIT", &server);
     let mut server = server;

@@ -7,9 +7,9 @@ mod common;
 use common::eventually;
 use common::gt::{Gt, GT};
 use common::peer::{hello, Peer};
+use common::program::{install_gt, install_script};
 use common::scratch::Scratch;
 use std::net::SocketAddr;
-use std::path::Path;
 
 /// A server that runs from a copy of gt, which may be replaced.
 struct Installed {
@@ -22,7 +22,7 @@ impl Installed {
     fn new() -> Installed {
         let scratch = Scratch::new();
         let program = scratch.join("gt");
-        std::fs::copy(GT, &program).expect("copy the program");
+        install_gt(&program);
         let file = scratch.file("server.yaml", config(1));
         let mut server = Gt::of_program(&program, &format!("-config {}", file.display()));
         let addr: SocketAddr = server.addr();
@@ -41,8 +41,8 @@ impl Installed {
             pid = self.scratch.join("pid").display(),
             go = self.scratch.join("go").display(),
         );
-        let new = self.scratch.file("new", script);
-        make_executable(&new);
+        let new = self.scratch.join("new");
+        install_script(&new, &script);
         std::fs::rename(new, self.scratch.join("gt")).expect("replace the program");
     }
 
@@ -57,12 +57,6 @@ impl Installed {
 
 fn config(idle: u32) -> String {
     format!("type: server\noptions: {{addr: '127.0.0.1:0', id: id1, secret: secret1, reconnectTimes: {idle}}}\n")
-}
-
-fn make_executable(path: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    let all = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(path, all).expect("make it executable");
 }
 
 fn runs(pid: u32) -> bool {

@@ -19,6 +19,7 @@ pub mod peer;
 pub mod peer2;
 pub mod ports;
 pub mod process;
+pub mod program;
 pub mod router;
 pub mod samples;
 pub mod scratch;
@@ -33,10 +34,19 @@ pub mod visitor;
 pub mod webrtc;
 pub mod websocket;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long anything that must happen may take before the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A name that nothing else has which the tests make at the same time: tests may be processes, and
+/// threads of one process. At most 12 letters.
+pub fn unique() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{:x}-{number:x}", std::process::id())
+}
 
 /// Asks `probe` until it has an answer; panics with `what` when patience is at its end.
 pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {

@@ -2,6 +2,7 @@
 //! and two homes, each behind a router that translates addresses. Needs root, ip and nft.
 
 use super::process::{run, run_ok};
+use super::unique;
 use std::process::Command;
 
 /// Where the middle is reached from everywhere.
@@ -37,7 +38,7 @@ pub fn missing() -> Option<String> {
 impl Internet {
     /// The first home behind `a`, the second behind `b`.
     pub fn new(a: Nat, b: Nat) -> Internet {
-        let name = format!("gt{}", std::process::id());
+        let name = format!("gt{}", unique());
         let internet = Internet { name };
         internet.shell("ip netns add $N-middle; ip -n $N-middle link set lo up");
         internet.home('a', 113, a);
@@ -48,7 +49,8 @@ impl Internet {
     }
 
     fn home(&self, home: char, net: u8, nat: Nat) {
-        let id = std::process::id();
+        // A name of an interface has at most 15 letters.
+        let id = unique();
         self.shell(&format!(
             "R=$N-router-{home}; H=$N-home-{home}
              ip netns add $R; ip netns add $H

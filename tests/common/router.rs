@@ -3,6 +3,7 @@
 
 use super::gt::GT;
 use super::process::{run, Process};
+use super::program::{install, install_gt};
 use super::scratch::Scratch;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -33,7 +34,7 @@ impl Router {
         // The package has only a stand-in for it: packing a debug build takes long.
         let program = router.path("usr/bin/gt");
         fs::remove_file(&program).expect("gt is in the package");
-        fs::copy(GT, program).expect("copy gt");
+        install_gt(&program);
         router.add_busybox();
         router.add_libraries_of(Path::new(GT));
         for folder in ["tmp", "lib", "dev"] {
@@ -64,20 +65,33 @@ impl Router {
         fs::write(&path, text).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
     }
 
-    /// Has the shell find `script` by this name.
-    pub fn add_program(&self, name: &str, script: &str) {
-        let path = self.path("bin").join(name);
-        let _ = fs::remove_file(&path);
-        fs::write(&path, script).expect("write a script");
-        run(Command::new("chmod").arg("755").arg(&path));
-    }
-
     /// What `/etc/init.d/gt` with these words does: its output, and the calls it makes.
     pub fn init(&self, words: &[&str]) -> (Output, Vec<String>) {
-        let _ = fs::remove_file(self.path("tmp/calls"));
+        self.run_init(self.command(&Self::init_line(words)))
+    }
+
+    /// The same where nothing in `/etc` can be changed.
+    pub fn init_with_read_only_etc(&self, words: &[&str]) -> (Output, Vec<String>) {
+        let script = "mount --bind \"$0/etc\" \"$0/etc\" && \
+                      mount -o remount,ro,bind \"$0/etc\" && exec chroot \"$0\" \"$@\"";
+        let mut command = Command::new("unshare");
+        command.arg("-m");
+        if !rustix::process::geteuid().is_root() {
+            command.arg("-r");
+        }
+        command.args(["sh", "-c", script]).arg(self.root());
+        self.run_init(Self::with_environment(command, &Self::init_line(words)))
+    }
+
+    fn init_line<'a>(words: &[&'a str]) -> Vec<&'a str> {
         let mut all = vec!["/bin/busybox", "ash", "/etc/rc.common", "/etc/init.d/gt"];
         all.extend(words);
-        let output = run(&mut self.command(&all));
+        all
+    }
+
+    fn run_init(&self, mut command: Command) -> (Output, Vec<String>) {
+        let _ = fs::remove_file(self.path("tmp/calls"));
+        let output = run(&mut command);
         let calls = fs::read_to_string(self.path("tmp/calls")).unwrap_or_default();
         (output, calls.lines().map(str::to_owned).collect())
     }
@@ -97,8 +111,12 @@ impl Router {
             command.args(["-r", "chroot"]);
             command
         };
+        command.arg(root);
+        Self::with_environment(command, words)
+    }
+
+    fn with_environment(mut command: Command, words: &[&str]) -> Command {
         command
-            .arg(root)
             .args(words)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
@@ -108,7 +126,7 @@ impl Router {
     fn add_busybox(&self) {
         let bin = self.path("bin");
         fs::create_dir_all(&bin).expect("make /bin");
-        fs::copy("/bin/busybox", bin.join("busybox")).expect("copy busybox");
+        install("/bin/busybox", &bin.join("busybox"));
         self.add_libraries_of(Path::new("/bin/busybox"));
         for applet in APPLETS {
             symlink("busybox", bin.join(applet)).expect("link an applet");

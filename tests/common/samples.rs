@@ -1,6 +1,7 @@
 //! Bytes to carry: random to look at, the same in every run; large files are made once.
 
 use super::process::run_ok;
+use super::unique;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -46,7 +47,7 @@ pub fn random_file(mebibytes: usize) -> PathBuf {
     let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     if !path.exists() {
         // Made beside and renamed, so that a test that runs now never sees half of it.
-        let draft = shared.join(format!("draft-{mebibytes}-{}", std::process::id()));
+        let draft = shared.join(format!("draft-{mebibytes}-{}", unique()));
         let mut file = BufWriter::new(File::create(&draft).expect("create a sample"));
         let mut random = Random::new(mebibytes as u64);
         for _ in 0..mebibytes {

@@ -1,19 +1,14 @@
 //! A folder of a test's own, gone when the test is. Not for what tests share: see `samples`.
 
+use super::unique;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 pub struct Scratch(PathBuf);
 
 impl Scratch {
     pub fn new() -> Scratch {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "gt-test-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name = format!("gt-test-{}", unique());
         let path = std::env::temp_dir().join(name);
         // A leftover of an earlier process with the same number.
         let _ = fs::remove_dir_all(&path);
