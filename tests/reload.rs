@@ -5,7 +5,9 @@
 mod common;
 
 use common::gt::{client, server, server_of_id1, Gt};
-use common::peer::{hello, port_option, Frame, PeerServer};
+use common::peer::{
+    first, hello, identity, port_option, prefix_option, Frame, PeerServer, SERVICES,
+};
 use common::scratch::Scratch;
 use common::service::{self, assert_echo};
 use common::visitor::{connect, get};
@@ -190,6 +192,39 @@ fn a_client_that_moves_is_stopped_with_all_it_has() {
     assert_echo(&mut visitor, b"it may finish");
     drop((visitor, new));
     assert_eq!(filed.client.exit().code(), Some(0));
+}
+
+#[test]
+fn a_server_hears_only_of_changes_that_it_can_see() {
+    let there = PeerServer::start();
+    let (one, two) = (service::banner("one"), service::banner("two"));
+    let options = format!(
+        "wire: 1, remote: tcp://{}, id: id1, secret: secret1",
+        there.addr
+    );
+    let service =
+        |at: SocketAddr, port: u16| format!("  - local: tcp://{at}\n    remoteTCPPort: {port}\n");
+    let scratch = Scratch::new();
+    let write = |services: String| scratch.file("client.yaml", text(&options, &services));
+    let file = write(service(one.addr, 1));
+    let mut client = client(&format!("-config {}", file.display()));
+    let mut peer = there.accept_ready(&hello("id1", "secret1", &port_option(false, 1)));
+    client.wait_for_tunnel();
+
+    client.reload();
+    peer.send(&first(1, 0, b""));
+    peer.expect(Frame::Data(1, b"one".to_vec()));
+    // Another local service under the same index.
+    write(service(two.addr, 1));
+    client.reload();
+    peer.send(&first(2, 0, b""));
+    peer.expect(Frame::Data(2, b"two".to_vec()));
+
+    write(service(two.addr, 1) + "  - local: http://127.0.0.1:1\n    hostPrefix: more\n");
+    client.reload();
+    let more = [&[2], &port_option(false, 1)[..], &prefix_option("more")].concat();
+    let change = [&SERVICES[..], &identity("id1", "secret1", &more)].concat();
+    assert_eq!(peer.read(change.len()), change);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod backoff;
 pub mod files;
 pub(crate) mod host_header;
+mod offered;
 #[cfg(feature = "p2p")]
 pub(crate) mod p2p;
 #[cfg(not(feature = "p2p"))]

@@ -1,6 +1,7 @@
 //! The tunnels to one server: some that are always there, more under load.
 
 use super::backoff::Backoff;
+use super::offered::Offered;
 use super::remote_api::RemoteApi;
 use super::service::Services;
 use super::session::{self, Failure, Session};
@@ -14,7 +15,6 @@ use async_io::Timer;
 use async_std::channel::{self, Receiver, Sender};
 use futures_lite::future;
 use log::Level;
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -72,8 +72,8 @@ pub struct Member {
     /// Where it leads.
     pub remote: Remote,
     pub tunnel: Tunnel,
-    /// The services it was told, in order, which the server has not confirmed yet.
-    pub offered: Mutex<VecDeque<Arc<Services>>>,
+    /// The services that its streams are for.
+    offered: Mutex<Offered>,
     /// Takes the first reason why a replacement is due.
     leaving: Sender<Leaving>,
     /// It is always there, so nobody closes it for being idle.
@@ -191,20 +191,17 @@ impl Pool {
             id,
             remote,
             tunnel,
-            offered: Mutex::default(),
+            offered: Mutex::new(Offered::new(services)),
             leaving,
             kept,
         });
         self.lock().members.push(member.clone());
-        let now = self.me.services();
-        if !Arc::ptr_eq(&now, &services) {
-            // They changed while it connected.
-            member.offer(&self.me, &now);
-        }
+        // They may have changed while it connected.
+        member.offer(&self.me, &self.me.services());
         if self.me.stop.is_said() {
             member.tunnel.close();
         }
-        let session = Session::new(self.clone(), member, services);
+        let session = Session::new(self.clone(), member);
         crate::spawn(session.run(inbox));
         Ok(heard)
     }
@@ -311,7 +308,7 @@ impl Pool {
         self.lock().members.retain(|other| other.id != member.id);
     }
 
-    /// Tells the server of changed services, on every tunnel.
+    /// Goes on with these services, on every tunnel.
     pub fn offer(&self, services: &Arc<Services>) {
         for member in &self.lock().members {
             member.offer(&self.me, services);
@@ -339,10 +336,16 @@ impl Member {
         let _ = self.leaving.try_send(why);
     }
 
+    pub fn offered(&self) -> MutexGuard<'_, Offered> {
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on with these services, and tells the server if it would see a difference.
     fn offer(&self, me: &Me, services: &Arc<Services>) {
-        let mut offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
-        offered.push_back(services.clone());
-        let hello = services.hello(me);
-        self.tunnel.say(&hello.encode_change(self.tunnel.version()));
+        let mut offered = self.offered();
+        if offered.change(services.clone()) {
+            let hello = services.hello(me);
+            self.tunnel.say(&hello.encode_change(self.tunnel.version()));
+        }
     }
 }

@@ -80,7 +80,8 @@ impl Services {
         Level::Warn
     }
 
-    fn offers(&self) -> Vec<Offer> {
+    /// The services as the server sees them.
+    pub fn offers(&self) -> Vec<Offer> {
         let offers = self
             .list
             .iter()

@@ -12,7 +12,7 @@ use async_io::Timer;
 use futures_lite::future;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Streams of one tunnel at a time; the server is told to look elsewhere for more.
@@ -180,7 +180,6 @@ fn port_opened(port: u16, id: u32) {
 pub struct Session {
     pool: Arc<Pool>,
     member: Arc<Member>,
-    services: Arc<Services>,
     /// Since when there is no stream.
     idle_since: Instant,
     pings: u32,
@@ -189,13 +188,12 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(pool: Arc<Pool>, member: Arc<Member>, services: Arc<Services>) -> Self {
+    pub fn new(pool: Arc<Pool>, member: Arc<Member>) -> Self {
         let now = Instant::now();
         Self {
             _serving: pool.me.serving.begin(),
             pool,
             member,
-            services,
             idle_since: now,
             pings: 0,
             last_ping: now,
@@ -207,7 +205,8 @@ impl Session {
         let id = self.member.id;
         log::info!("tunnel started connID={id}");
         let remote = &self.member.remote;
-        self.services.say_where(&self.pool.me.id, remote);
+        let services = self.member.offered().current().clone();
+        services.say_where(&self.pool.me.id, remote);
         let why = self.listen(&mut inbox).await;
         self.pool.leave(&self.member);
         self.member.leave(Leaving::Lost);
@@ -230,7 +229,7 @@ impl Session {
                 Event::Opened(stream, _) if stream.is_reset() => {}
                 Event::Opened(stream, service) => {
                     let serving = self.pool.me.serving.begin();
-                    let services = self.services.clone();
+                    let services = self.member.offered().current().clone();
                     let me = self.pool.me.clone();
                     crate::spawn(service::serve(me, services, service, stream, serving));
                     self.pool.busier();
@@ -261,10 +260,7 @@ impl Session {
                 // It takes no more streams.
                 Event::Close => self.member.leave(Leaving::Dismissed),
                 Event::Services(_) => {
-                    let offered = self.member.offered.lock();
-                    let next = offered.unwrap_or_else(PoisonError::into_inner).pop_front();
-                    if let Some(services) = next {
-                        self.services = services;
+                    if self.member.offered().confirm() {
                         log::info!("services changed connID={}", self.member.id);
                     }
                 }
@@ -276,10 +272,8 @@ impl Session {
 
     /// Why the server refuses the services that it was offered last, or this client.
     fn refused(&self, refusal: Refusal) -> String {
-        let offered = self.member.offered.lock();
-        let offered = offered.unwrap_or_else(PoisonError::into_inner);
-        let services = offered.front().unwrap_or(&self.services);
-        refused(&self.pool.me, services, refusal).to_string()
+        let services = self.member.offered().next().clone();
+        refused(&self.pool.me, &services, refusal).to_string()
     }
 
     /// Pings a silent server, and closes a tunnel that is not needed any more.
