@@ -17,7 +17,7 @@ use super::file::{error, without_p2p, Document};
 use super::logging::{Logging, Sentry};
 use super::options::{CommonOptions, Name};
 use super::value::{all, given, Scalar};
-use super::yaml::fields;
+use super::yaml::{fields, unknown_to_all};
 use super::{check_length, Error, Loaded, Role, Secret, Url, Wire};
 pub use local::{Local, Scheme};
 pub use options::{ClientOptions, ServiceOptions};
@@ -209,8 +209,8 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         (options, unknown_own) = document.read(&["options"])?;
         (single, unknown_single) = document.read(&["options"])?;
         (common, unknown_common) = document.read(&["options"])?;
-        let nobodys = |key: &_| unknown_single.contains(key) && unknown_common.contains(key);
-        unknown.extend(unknown_own.into_iter().filter(nobodys));
+        let unknown_options = unknown_to_all([unknown_own, unknown_single, unknown_common]);
+        unknown.extend(unknown_options);
         warnings.extend(document.unknown(&unknown, &option_fields()));
     }
     let fail = |message: String| error(document, message);

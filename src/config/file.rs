@@ -21,6 +21,9 @@ pub struct Document {
     tree: Tree,
 }
 
+/// How many unknown keys of one file are warned of one by one.
+const MOST_UNKNOWN: usize = 20;
+
 /// The one key of every file that this module understands itself.
 #[derive(Deserialize)]
 struct Type {
@@ -167,11 +170,13 @@ impl Document {
         Error(format!("{}: {message}", self.path.display()))
     }
 
-    /// A warning for each key that nobody knows. `options` are the names that `options:` may hold.
+    /// A warning for each key that nobody knows, up to [`MOST_UNKNOWN`] of them. `options` are the
+    /// names that `options:` may hold.
     pub(super) fn unknown(&self, keys: &[Unknown], options: &[&str]) -> Vec<String> {
-        let warning = |key: &Unknown| {
-            let (file, path) = (self.path.display(), &key.path);
-            let line = self.tree.line_of(key);
+        let (told, more) = keys.split_at(keys.len().min(MOST_UNKNOWN));
+        let file = self.path.display();
+        let warning = |(key, line): (&Unknown, Option<usize>)| {
+            let path = &key.path;
             let line = line
                 .map(|line| format!("line {line}: "))
                 .unwrap_or_default();
@@ -183,7 +188,18 @@ impl Document {
             };
             format!("{file}: {line}{path} is not known here and is ignored{hint}")
         };
-        keys.iter().map(warning).collect()
+        if told.is_empty() {
+            return Vec::new();
+        }
+        let lines = self.tree.lines_of(told);
+        let mut warnings: Vec<String> = told.iter().zip(lines).map(warning).collect();
+        if !more.is_empty() {
+            let count = more.len();
+            warnings.push(format!(
+                "{file}: {count} more keys are not known and are ignored"
+            ));
+        }
+        warnings
     }
 }
 

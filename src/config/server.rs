@@ -18,7 +18,7 @@ use super::file::{error, without_p2p, Document};
 use super::logging::{Logging, Sentry};
 use super::options::{CommonOptions, Name};
 use super::value::{all, either, given, Value};
-use super::yaml::fields;
+use super::yaml::{fields, unknown_to_all};
 use super::{Error, Loaded, Role, Url, Wire};
 use limits::{HostEntry, PartLimits, TcpEntry};
 pub use limits::{HostRules, Limits, PortRange, TcpRule};
@@ -160,7 +160,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         (file, unknown) = document.read(&[])?;
         let read: (ServerOptions, _) = document.read(&["options"])?;
         let read_common: (CommonOptions, _) = document.read(&["options"])?;
-        unknown.extend(read.1.into_iter().filter(|key| read_common.1.contains(key)));
+        unknown.extend(unknown_to_all([read.1, read_common.1]));
         let names = [fields::<ServerOptions>(), fields::<CommonOptions>()].concat();
         warnings.extend(document.unknown(&unknown, &names));
         (options, common) = (read.0, read_common.0);

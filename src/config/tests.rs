@@ -321,6 +321,68 @@ options:
     }
 
     #[test]
+    fn merge_keys_bring_the_keys_of_other_sections() {
+        let text = "\
+users:
+  a: &base {secret: s, connections: 2, speed: 1, host: &host {number: 3}}
+  b:
+    <<: *base
+    secret: t
+  c:
+    speed: 7
+    <<: [{connections: 4}, *base]
+    host: {<<: *host, withID: true}
+options:
+  <<: {addr: 81, speed: 9}
+";
+        let loaded = loaded(text);
+        assert_eq!(loaded.warnings, [""; 0]);
+        let server = server(text);
+        let of = |id: &str| {
+            let User { secret, limits, .. } = user(&server, id);
+            let (secret, hosts) = (secret.as_bytes(), &limits.hosts);
+            (
+                secret,
+                limits.connections,
+                limits.speed,
+                hosts.number,
+                hosts.with_id,
+            )
+        };
+        assert_eq!(of("b"), (&b"t"[..], 2, 1, 3, false));
+        assert_eq!(of("c"), (&b"s"[..], 4, 7, 3, true));
+        assert_eq!((server.addr.unwrap().port, server.limits.speed), (81, 9));
+        for text in [
+            "a: 1\noptions:\n  <<: 80",
+            "\noptions:\n  <<: [{}, [{}]]",
+            "\nusers:\n  <<:",
+        ] {
+            assert_eq!(
+                broken(text),
+                "gt.yaml: line 3: the merge key << takes a section or a list of sections, like \
+                 <<: *name where another section is marked &name."
+            );
+        }
+    }
+
+    #[test]
+    fn many_unknown_keys_are_summed_up() {
+        let users: String = (0..30)
+            .map(|n| format!("  user{n}: {{secret: s, sped: 1}}\n"))
+            .collect();
+        let warnings = loaded(&format!("users:\n{users}")).warnings;
+        assert_eq!(
+            warnings.first().unwrap(),
+            "gt.yaml: line 2: users.user0.sped is not known here and is ignored"
+        );
+        assert_eq!(warnings.len(), 21);
+        assert_eq!(
+            warnings.last().unwrap(),
+            "gt.yaml: 10 more keys are not known and are ignored"
+        );
+    }
+
+    #[test]
     fn a_wrong_value_is_named_with_file_line_key_and_what_is_right() {
         for (text, wanted) in [
             ("options:\n  timeout: 90", "line 2: options.timeout: \"90\" has no unit: write 90s for seconds, 90ms, 90m or 90h."),

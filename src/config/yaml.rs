@@ -3,9 +3,11 @@
 //!
 //! `secret: 012345` must stay `012345` and `remote:` may be one value or a list. serde_yaml gives
 //! either the shape (and then `0x10` is 16) or the text (and then the shape must be known), so the
-//! file is gone through twice: once for the shape, once for the text.
+//! file is gone through twice: once for the shape, once for the text. All of it takes a time that
+//! is linear in the size of the file: a server may have tens of thousands of users.
 
 use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use serde::de::{
@@ -14,6 +16,9 @@ use serde::de::{
 
 /// A place in a file, counted in nodes.
 type Mark = usize;
+
+/// The key that brings the keys of other sections into its own (<https://yaml.org/type/merge.html>).
+const MERGE: &str = "<<";
 
 /// One yaml value.
 #[derive(Debug)]
@@ -39,6 +44,17 @@ pub struct Unknown {
     mark: Mark,
 }
 
+/// The keys that none of several readings of one section has asked for.
+pub fn unknown_to_all<const N: usize>(readings: [Vec<Unknown>; N]) -> Vec<Unknown> {
+    let mut counts: HashMap<Mark, usize> = HashMap::new();
+    for key in readings.iter().flatten() {
+        *counts.entry(key.mark).or_default() += 1;
+    }
+    let mut keys: Vec<Unknown> = readings.into_iter().next().unwrap_or_default();
+    keys.retain(|key| counts.get(&key.mark) == Some(&N));
+    keys
+}
+
 /// What is wrong with a file, and where.
 #[derive(Debug)]
 pub struct Fault {
@@ -57,16 +73,11 @@ pub struct Tree {
 impl Tree {
     /// Takes a file's text. The error is `line N: what is wrong`.
     pub fn parse(text: String) -> Result<Self, String> {
-        let mut root: Node = serde_yaml::from_str(&text).map_err(|error| sentence(&error))?;
-        let mut count = 0;
-        let seed = Refill {
-            node: &mut root,
-            count: &mut count,
-            stop: None,
-        };
-        seed.deserialize(serde_yaml::Deserializer::from_str(&text))
-            .map_err(|error| sentence(&error))?;
-        Ok(Tree { text, root })
+        let mut root = walk(&text, &mut Task::Fill).map_err(|error| sentence(&error))?;
+        match root.merge() {
+            Ok(()) => Ok(Tree { text, root }),
+            Err(Fault { mark, message, .. }) => Err(at_line(line(&text, mark), &message)),
+        }
     }
 
     /// The keys of the section at `path`, in order; none if there is no such section.
@@ -101,19 +112,28 @@ impl Tree {
                 mark,
                 message,
             }) => {
-                let line = mark.and_then(|mark| self.line(mark));
-                let line = line
-                    .map(|line| format!("line {line}: "))
-                    .unwrap_or_default();
                 let path = if path.is_empty() { path } else { path + ": " };
-                Err(format!("{line}{path}{message}"))
+                let message = format!("{path}{message}");
+                Err(at_line(line(&self.text, mark), &message))
             }
         }
     }
 
-    /// The line an unknown key's value begins on.
-    pub fn line_of(&self, unknown: &Unknown) -> Option<usize> {
-        self.line(unknown.mark)
+    /// The lines that unknown keys stand on, in their order. Reads the file once for all of them.
+    pub fn lines_of(&self, unknown: &[Unknown]) -> Vec<Option<usize>> {
+        let mut task = Task::FindLines {
+            wanted: unknown.iter().map(|key| key.mark).collect(),
+            found: HashMap::new(),
+        };
+        // It was read before, so there is nothing wrong with it.
+        let _ = walk(&self.text, &mut task);
+        match task {
+            Task::FindLines { found, .. } => {
+                let line = |key: &Unknown| found.get(&key.mark).copied();
+                unknown.iter().map(line).collect()
+            }
+            Task::Fill | Task::StopAt(_) => Vec::new(),
+        }
     }
 
     /// The value at `path`, if there is one.
@@ -127,21 +147,21 @@ impl Tree {
                 _ => None,
             })
     }
+}
 
-    /// serde_yaml tells a place only in an error, so this reads up to there and fails.
-    fn line(&self, mark: Mark) -> Option<usize> {
-        let mut root: Node = serde_yaml::from_str(&self.text).ok()?;
-        let mut count = 0;
-        let seed = Refill {
-            node: &mut root,
-            count: &mut count,
-            stop: Some(mark),
-        };
-        let error = seed
-            .deserialize(serde_yaml::Deserializer::from_str(&self.text))
-            .err()?;
-        Some(error.location()?.line())
+/// A message with the line it is about, if that is known, in front.
+fn at_line(line: Option<usize>, message: &str) -> String {
+    match line {
+        Some(line) => format!("line {line}: {message}"),
+        None => message.to_owned(),
     }
+}
+
+/// The line that a value begins on. serde_yaml tells a place only in an error, so this reads up to
+/// there and fails.
+fn line(text: &str, mark: Option<Mark>) -> Option<usize> {
+    let error = walk(text, &mut Task::StopAt(mark?)).err()?;
+    Some(error.location()?.line())
 }
 
 impl Node {
@@ -152,6 +172,47 @@ impl Node {
             Kind::List(nodes) => nodes.iter().flat_map(Node::texts).collect(),
             Kind::Null | Kind::Map(_) => Vec::new(),
         }
+    }
+
+    /// Replaces merge keys by what they bring, here and further in. A section's own keys win over
+    /// those it merges, and earlier merged sections over later ones.
+    fn merge(&mut self) -> Result<(), Fault> {
+        match &mut self.kind {
+            Kind::Null | Kind::Text(_) => {}
+            Kind::List(nodes) => nodes.iter_mut().try_for_each(Node::merge)?,
+            Kind::Map(entries) => {
+                entries.iter_mut().try_for_each(|(_, node)| node.merge())?;
+                if let Some(at) = entries.iter().position(|(key, _)| key == MERGE) {
+                    let (_, merged) = entries.remove(at);
+                    let merged = merged.into_sections()?;
+                    let mut known: HashSet<String> =
+                        entries.iter().map(|(key, _)| key.clone()).collect();
+                    let new = merged.filter(|(key, _)| known.insert(key.clone()));
+                    entries.extend(new);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries of the section, or of the list of sections, that is the value of a merge key.
+    fn into_sections(self) -> Result<impl Iterator<Item = (String, Node)>, Fault> {
+        let sections = match self.kind {
+            Kind::List(nodes) => nodes,
+            _ => vec![self],
+        };
+        let entries = |node: Node| match node.kind {
+            Kind::Map(entries) => Ok(entries),
+            _ => Err(Fault {
+                path: String::new(),
+                mark: Some(node.mark),
+                message: "the merge key << takes a section or a list of sections, like <<: *name \
+                          where another section is marked &name."
+                    .to_owned(),
+            }),
+        };
+        let sections: Result<Vec<_>, Fault> = sections.into_iter().map(entries).collect();
+        Ok(sections?.into_iter().flatten())
     }
 }
 
@@ -256,12 +317,15 @@ impl<'de> Visitor<'de> for Shape {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
         let mut entries: Vec<(String, Node)> = Vec::new();
         while let Some(key) = access.next_key::<String>()? {
-            if entries.iter().any(|(other, _)| *other == key) {
-                return Err(de::Error::custom(format!(
-                    "the key \"{key}\" stands twice in one section"
-                )));
-            }
             entries.push((key, access.next_value()?));
+        }
+        // Sorted, since a section may have tens of thousands of keys.
+        let mut keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
+        keys.sort_unstable();
+        if let Some([key, _]) = keys.windows(2).find(|pair| pair.first() == pair.last()) {
+            return Err(de::Error::custom(format!(
+                "the key \"{key}\" stands twice in one section"
+            )));
         }
         Ok(Node {
             mark: 0,
@@ -270,20 +334,48 @@ impl<'de> Visitor<'de> for Shape {
     }
 }
 
-/// The second time through: each value's text, as it was written. Fails at the node `stop`.
-struct Refill<'a> {
-    node: &'a mut Node,
-    count: &'a mut Mark,
-    stop: Option<Mark>,
+/// What the second time through is for.
+enum Task {
+    /// Each value's text, as it was written.
+    Fill,
+    /// Fails at this node.
+    StopAt(Mark),
+    /// The lines that the keys of these nodes stand on.
+    FindLines {
+        wanted: HashSet<Mark>,
+        found: HashMap<Mark, usize>,
+    },
 }
 
-impl<'de> DeserializeSeed<'de> for Refill<'_> {
+/// Goes through a file twice: for the shape of its tree, which is returned, and for the task.
+fn walk(text: &str, task: &mut Task) -> Result<Node, serde_yaml::Error> {
+    #[cfg(test)]
+    tests::WALKS.with(|walks| walks.set(walks.get() + 1));
+    let mut root: Node = serde_yaml::from_str(text)?;
+    let walk = Walk {
+        node: &mut root,
+        count: &mut 0,
+        task,
+    };
+    walk.deserialize(serde_yaml::Deserializer::from_str(text))?;
+    Ok(root)
+}
+
+/// A node, on the second time through.
+struct Walk<'a> {
+    node: &'a mut Node,
+    /// The nodes that come before it.
+    count: &'a mut Mark,
+    task: &'a mut Task,
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         self.node.mark = *self.count;
         *self.count = self.count.saturating_add(1);
-        if self.stop == Some(self.node.mark) {
+        if matches!(self.task, Task::StopAt(mark) if *mark == self.node.mark) {
             return deserializer.deserialize_any(Stop);
         }
         match self.node.kind {
@@ -295,7 +387,7 @@ impl<'de> DeserializeSeed<'de> for Refill<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Refill<'_> {
+impl<'de> Visitor<'de> for Walk<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -303,17 +395,19 @@ impl<'de> Visitor<'de> for Refill<'_> {
     }
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.node.kind = Kind::Text(text.to_owned());
+        if matches!(self.task, Task::Fill) {
+            self.node.kind = Kind::Text(text.to_owned());
+        }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
         if let Kind::List(nodes) = &mut self.node.kind {
             for node in nodes {
-                access.next_element_seed(Refill {
+                access.next_element_seed(Walk {
                     node,
                     count: self.count,
-                    stop: self.stop,
+                    task: self.task,
                 })?;
             }
         }
@@ -324,15 +418,44 @@ impl<'de> Visitor<'de> for Refill<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
         if let Kind::Map(entries) = &mut self.node.kind {
             for (_, node) in entries {
-                access.next_key::<IgnoredAny>()?;
-                access.next_value_seed(Refill {
+                match self.task {
+                    Task::FindLines { wanted, found } if wanted.contains(self.count) => {
+                        let line = access.next_key_seed(Line)?.flatten();
+                        found.extend(line.map(|line| (*self.count, line)));
+                    }
+                    _ => {
+                        access.next_key::<IgnoredAny>()?;
+                    }
+                }
+                access.next_value_seed(Walk {
                     node,
                     count: self.count,
-                    stop: self.stop,
+                    task: self.task,
                 })?;
             }
         }
         access.next_key::<IgnoredAny>().map(|_| ())
+    }
+}
+
+/// Reads past a key and returns its line. serde_yaml has gone past the key by the time it makes the
+/// error, so the reading can go on; the line is in the error's text.
+struct Line;
+
+impl<'de> DeserializeSeed<'de> for Line {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        let Err(error) = deserializer.deserialize_str(Stop) else {
+            return Ok(None);
+        };
+        let text = error.to_string();
+        let line = text.rsplit_once(" at line ").and_then(|(_, rest)| {
+            let (line, _) = rest.split_once(' ')?;
+            line.parse().ok()
+        });
+        // The very beginning of a file is left out of the text.
+        Ok(Some(line.unwrap_or(1)))
     }
 }
 
@@ -605,5 +728,42 @@ impl<'de> Deserializer<'de> for Ask<'_> {
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
         unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+    use std::cell::Cell;
+    use std::collections::BTreeMap;
+
+    thread_local! {
+        /// How often this thread has gone through a file.
+        pub static WALKS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// A user with one key that is known.
+    #[derive(Deserialize)]
+    struct Entry {
+        #[allow(dead_code)]
+        secret: (),
+    }
+
+    #[test]
+    fn the_lines_of_any_number_of_unknown_keys_take_one_more_reading() {
+        for users in [1, 1_000] {
+            let text: String = (0..users)
+                .map(|n| format!("user{n}:\n  secret: s\n  # speed\n  sped:\n    - 1\n"))
+                .collect();
+            let before = WALKS.get();
+            let tree = Tree::parse(text).unwrap();
+            let (entries, unknown): (BTreeMap<String, Entry>, _) = tree.read(&[]).unwrap();
+            assert_eq!((entries.len(), unknown.len()), (users, users));
+            let lines = tree.lines_of(&unknown);
+            assert_eq!(WALKS.get() - before, 2, "{users} users");
+            let expected: Vec<_> = (0..users).map(|n| Some(5 * n + 4)).collect();
+            assert_eq!(lines, expected);
+        }
     }
 }
