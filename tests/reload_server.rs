@@ -115,16 +115,14 @@ fn a_bad_file_changes_nothing() {
     let mut peer = Peer::ready_client(filed.addr, &hello("id1", "secret1", &[0]));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = taken.local_addr().unwrap();
-    let fine = "options:\n  addr: 127.0.0.1:0\n";
+    let fine = format!("{good}options:\n  addr: 127.0.0.1:0\n");
     let twice = format!("{fine}  apiAddr: {taken}\n");
+    let no_files = format!("{fine}  tlsAddr: 127.0.0.1:0\n  certFile: /none\n  keyFile: /none\n");
     for (text, why) in [
         ("users:\n  id1: {secrt: x}\n", "id1"),
         ("options: [", "server.yaml"),
         (twice.as_str(), "apiAddr"),
-        (
-            "options:\n  addr: 127.0.0.1:0\n  tlsAddr: 127.0.0.1:0\n  certFile: /none\n  keyFile: /none\n",
-            "/none",
-        ),
+        (no_files.as_str(), "/none"),
     ] {
         write(&filed.scratch, text);
         let before = filed.server.lines_with(" ERR ").len();
@@ -211,6 +209,54 @@ fn what_new_limits_would_not_give_is_taken_back() {
     let elsewhere = hello("id1", "secret1", &port_option(false, other));
     Peer::client(addr, &elsewhere).expect(Frame::PortOpened(0, other));
     std::net::TcpListener::bind(("0.0.0.0", one)).expect("the old port is closed");
+}
+
+#[test]
+fn a_reload_to_no_users_at_all_is_refused() {
+    let scratch = Scratch::new();
+    let users = |text: &str| scratch.file("users.yaml", text);
+    let file = users("id1: {secret: secret1}\n");
+    let mut filed = Filed::new(&format!(
+        "options:\n  addr: 127.0.0.1:0\n  reconnectTimes: 0\n  users: {}\n",
+        file.display()
+    ));
+    let mut first = Peer::ready_client(filed.addr, &hello("id1", "secret1", &[0]));
+    for empty in ["", "{}\n", "~\n", "# id1: {secret: secret1}\n"] {
+        users(empty);
+        filed.server.signal("HUP");
+        filed
+            .server
+            .wait_for("not reloaded, everything stays as it was: ");
+        first.sync();
+        Peer::client(filed.addr, &hello("id2", "secret2", &[0])).expect(Frame::Error(1));
+        Peer::ready_client(filed.addr, &hello("id1", "secret1", &[0])).sync();
+    }
+    // Nothing about users any more would be everybody.
+    write(&filed.scratch, "options:\n  addr: 127.0.0.1:0\n");
+    filed.server.signal("HUP");
+    filed
+        .server
+        .wait_for("is the users file empty or half-written?");
+    first.sync();
+    filed.reload("options:\n  addr: 127.0.0.1:0\n  allowAnyClient: true\n");
+    Peer::ready_client(filed.addr, &hello("id2", "secret2", &[0])).sync();
+}
+
+#[test]
+fn an_empty_users_file_lets_nobody_in() {
+    let scratch = Scratch::new();
+    let users = scratch.file("users.yaml", "# nobody yet\n");
+    let mut filed = Filed::new(&format!(
+        "options:\n  addr: 127.0.0.1:0\n  users: {}\n",
+        users.display()
+    ));
+    filed.server.wait_for("no client can connect");
+    Peer::client(filed.addr, &hello("id1", "secret1", &[0])).expect(Frame::Error(1));
+    // The rest of such a configuration can still change.
+    filed.server.reload();
+    scratch.file("users.yaml", "id1: {secret: secret1}\n");
+    filed.server.reload();
+    Peer::ready_client(filed.addr, &hello("id1", "secret1", &[0])).sync();
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The promises of the command line, the user's own examples among them.
 
 use super::*;
+#[cfg(feature = "server")]
+use crate::config::AnyClient;
 
 fn argv(line: &str) -> Vec<String> {
     let word = |word: &str| {
@@ -178,7 +180,7 @@ mod server {
             server("gt-server server -addr 8080").addr.unwrap().port,
             8080
         );
-        assert!(server("gt-server").allow_any_client);
+        assert_eq!(server("gt-server").any_client, AnyClient::AllowedByDefault);
     }
 
     #[test]
@@ -190,7 +192,7 @@ mod server {
             (s.users[0].id.as_str(), s.users[0].secret.as_bytes()),
             ("id1", &b"secret1"[..])
         );
-        assert!(!s.allow_any_client);
+        assert_eq!(s.any_client, AnyClient::Refused);
 
         let s = server(
             "linux-amd64-server -addr \"\" -tlsAddr 443 -certFile /root/openssl_crt/tls.crt \

@@ -48,8 +48,8 @@ pub struct Server {
     pub tls_min: TlsVersion,
     /// By id, each id once.
     pub users: Vec<User>,
-    /// Whether clients that are not among `users` are let in.
-    pub allow_any_client: bool,
+    /// What happens to clients that are not among `users`, unless an authAPI decides.
+    pub any_client: AnyClient,
     /// For clients that are not among `users`; those have their own, complete.
     pub limits: Limits,
     /// How long a tunnel may be silent; zero means any time.
@@ -101,6 +101,17 @@ impl Server {
     }
 }
 
+/// Whether a client that is not among the configured users may connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnyClient {
+    /// It is refused.
+    Refused,
+    /// `allowAnyClient` is set.
+    Allowed,
+    /// It may, because nothing in the configuration is about users.
+    AllowedByDefault,
+}
+
 /// The status page's listener.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Api {
@@ -130,7 +141,7 @@ struct ServerFile {
     version: (),
     r#type: (),
     options: (),
-    users: BTreeMap<String, UserEntry>,
+    users: Option<BTreeMap<String, UserEntry>>,
     tcp: Option<Vec<TcpEntry>>,
     tcp_number: Option<Value<u32>>,
     host: HostEntry,
@@ -168,15 +179,22 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
     let fail = |message: String| error(document, message);
 
     let mut users = Users::default();
+    // Each of these says that not everybody may connect, even if it turns out to be empty: a users
+    // file may be half-written, a variable of a start script unset.
+    let mut users_are_configured = document.is_some_and(|it| it.node(&["users"]).is_some());
+    for options in [&flags.own, &options] {
+        users_are_configured |= !options.id.is_empty() || !options.secret.is_empty();
+    }
     users.add_pairs(&flags.own).map_err(Error)?;
     if let Some(path) = given(flags.own.users.clone().or(options.users.clone())) {
+        users_are_configured = true;
         let document = Document::open(&path)?;
         let (entries, unknown) = document.read(&[])?;
         warnings.extend(document.unknown(&unknown, &[]));
         users.add_entries(entries);
     }
     users.add_pairs(&options).map_err(fail)?;
-    users.add_entries(file.users);
+    users.add_entries(file.users.unwrap_or_default());
 
     let (tcp, tcp_number) = tcp(&flags.own, &options, file.tcp, file.tcp_number).map_err(fail)?;
     let options = flags.own.or(options);
@@ -194,13 +212,26 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         .or(file.host),
     };
     let auth_api = given(options.auth_api);
-    let mut allow_any_client = given(options.allow_any_client).unwrap_or(false);
+    let allow_any_client = given(options.allow_any_client).unwrap_or(false);
     warnings.extend(users.warn_of_global(&global, allow_any_client || auth_api.is_some()));
     let users = users.finish(&global).map_err(fail)?;
 
-    if !allow_any_client && users.is_empty() && auth_api.is_none() {
-        allow_any_client = true;
-        warnings.push("working on -allowAnyClient mode, because no user is configured".to_owned());
+    let nobody = users.is_empty() && auth_api.is_none();
+    let any_client = match allow_any_client {
+        true => AnyClient::Allowed,
+        false if nobody && !users_are_configured => {
+            warnings
+                .push("working on -allowAnyClient mode, because no user is configured".to_owned());
+            AnyClient::AllowedByDefault
+        }
+        false => AnyClient::Refused,
+    };
+    if nobody && any_client == AnyClient::Refused {
+        warnings.push(
+            "no client can connect: users are configured, but there is not one in the \
+             configuration or the users file; add one, or set allowAnyClient"
+                .to_owned(),
+        );
     }
     let (api_cert, api_key) = (given(options.api_cert_file), given(options.api_key_file));
     if api_cert.is_some() != api_key.is_some() {
@@ -231,7 +262,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         key_file: given(options.key_file),
         tls_min: tunnel_tls_min,
         users,
-        allow_any_client,
+        any_client,
         limits: global.resolve(),
         timeout: given(options.timeout).unwrap_or(Duration::from_secs(90)),
         timeout_on_unidirectional_traffic: given(options.timeout_on_unidirectional_traffic)

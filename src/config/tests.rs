@@ -185,7 +185,7 @@ options:
         assert_eq!(user(&server, "id1").secret.as_bytes(), b"secret1-overwrite");
         assert_eq!(user(&server, "id2").secret.as_bytes(), b"secret2");
         assert_eq!(user(&server, "id3").secret.as_bytes(), b"secret3");
-        assert!(!server.allow_any_client);
+        assert_eq!(server.any_client, AnyClient::Refused);
     }
 
     #[test]
@@ -277,7 +277,7 @@ options:
             (server.logging.level(), server.threads),
             (LogLevel::Info, 1)
         );
-        assert!(server.allow_any_client);
+        assert_eq!(server.any_client, AnyClient::AllowedByDefault);
     }
 
     #[test]
@@ -661,6 +661,58 @@ options:
     }
 
     #[test]
+    fn users_that_are_configured_but_empty_let_nobody_in() {
+        const NOBODY: &str =
+            "no client can connect: users are configured, but there is not one in \
+                              the configuration or the users file; add one, or set allowAnyClient";
+        for text in [
+            "users:",
+            "users: ~",
+            "users: {}",
+            "users: # none yet",
+            "options: {id: '', secret: ''}",
+            "options: {secret: ''}",
+        ] {
+            let loaded = loaded(text);
+            assert_eq!(
+                loaded.role.server().unwrap().any_client,
+                AnyClient::Refused,
+                "{text}"
+            );
+            assert_eq!(loaded.warnings, [NOBODY], "{text}");
+        }
+        for (n, users) in ["", "\n", "~", "{}", "---\n", "# none yet\n", "\u{feff}"]
+            .iter()
+            .enumerate()
+        {
+            let file = File::new(&format!("empty-{n}"), users);
+            let loaded = loaded(&format!("options: {{users: {}}}", file.path()));
+            let server = loaded.role.server().unwrap();
+            assert!(server.users.is_empty(), "{users:?}");
+            assert_eq!(server.any_client, AnyClient::Refused, "{users:?}");
+            assert_eq!(loaded.warnings, [NOBODY], "{users:?}");
+        }
+        let by_flags = Flags {
+            own: ServerOptions {
+                id: vec![value::Value(None)],
+                secret: vec![value::Value(None)],
+                ..ServerOptions::default()
+            },
+            ..Flags::default()
+        };
+        let loaded = load(by_flags, None).unwrap();
+        assert_eq!(loaded.role.server().unwrap().any_client, AnyClient::Refused);
+        assert_eq!(
+            server("users: {}\noptions: {allowAnyClient: true}").any_client,
+            AnyClient::Allowed
+        );
+        assert_eq!(
+            server("options: {users: ''}").any_client,
+            AnyClient::AllowedByDefault
+        );
+    }
+
+    #[test]
     fn one_tcp_number_beside_a_list_of_ranges_counts_over_all_of_them() {
         for text in [
             "tcpNumber: 3\ntcp:\n  - range: 1-2\n  - range: 5-6",
@@ -681,7 +733,10 @@ options:
 
     #[test]
     fn an_auth_api_is_a_source_of_users() {
-        assert!(!server("options: {authAPI: 'http://h/'}").allow_any_client);
+        assert_eq!(
+            server("options: {authAPI: 'http://h/'}").any_client,
+            AnyClient::Refused
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use super::auth::AuthApi;
 use super::claims::Claims;
 use super::users::{Strangers, Users};
-use crate::config::{self, TlsVersion, Wire};
+use crate::config::{self, AnyClient, TlsVersion, Wire};
 use crate::net::tls::{Acceptor, MinVersion};
 use event_listener::Event;
 use std::io;
@@ -34,6 +34,9 @@ impl Rules {
         claims: &Arc<Claims>,
         before: Option<&Rules>,
     ) -> io::Result<Self> {
+        if let Some(before) = before {
+            before.users.check_successor(config)?;
+        }
         let acceptor = match (&config.cert_file, &config.key_file) {
             (Some(cert), Some(key)) if config.tls_addr.is_some() => {
                 Some(acceptor(cert, key, config.tls_min)?)
@@ -47,8 +50,12 @@ impl Rules {
                     _ => Arc::new(AuthApi::new(url)?),
                 })
             }
-            None if config.allow_any_client => Strangers::Welcome(claims.clone()),
-            None => Strangers::Refused,
+            None => match config.any_client {
+                AnyClient::Refused => Strangers::Refused,
+                AnyClient::Allowed | AnyClient::AllowedByDefault => {
+                    Strangers::Welcome(claims.clone())
+                }
+            },
         };
         Ok(Self {
             users: Users::new(&config.users, strangers, &config.limits),

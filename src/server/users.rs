@@ -2,8 +2,9 @@
 
 use super::auth::AuthApi;
 use super::claims::{Claim, Claims};
-use crate::config::{Limits, Secret, User};
+use crate::config::{self, AnyClient, Limits, Secret, User};
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 pub struct Users {
@@ -90,6 +91,30 @@ impl Users {
             Strangers::AskedAbout(api) => Some(api),
             Strangers::Refused | Strangers::Welcome(_) => None,
         }
+    }
+
+    /// Fails if a reload would leave the server without any user, which an empty or half-written
+    /// users file does. Only `allowAnyClient` or an authAPI says that this is meant.
+    pub fn check_successor(&self, config: &config::Server) -> io::Result<()> {
+        let has_users = !config.users.is_empty() || config.auth_api.is_some();
+        if has_users || config.any_client == AnyClient::Allowed {
+            return Ok(());
+        }
+        let unchanged = self.known.is_empty()
+            && match self.strangers {
+                Strangers::Refused => config.any_client == AnyClient::Refused,
+                Strangers::Welcome(_) => config.any_client == AnyClient::AllowedByDefault,
+                Strangers::AskedAbout(_) => false,
+            };
+        if unchanged {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the new configuration has no users, which would let in everybody or nobody: is the \
+             users file empty or half-written? If this is meant, set allowAnyClient, or stop and \
+             start gt",
+        ))
     }
 
     /// An id that the configuration knows is decided by the secret it has there. Secrets are
