@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::eventually;
 use common::gt::{server, server_of_id1, Gt};
 use common::hello::{client_hello, record};
 use common::peer::{
@@ -17,7 +18,7 @@ use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const ID_ALONE: [u8; 1] = [0x00];
 
@@ -560,6 +561,73 @@ fn a_reload_changes_the_services_and_no_task() {
         }
     }
     peer.sync();
+}
+
+/// Sends `visitor`'s bytes until the server takes no more: its outbox for the tunnel is full.
+fn flood(visitor: &TcpStream) {
+    visitor.set_nonblocking(true).expect("not wait");
+    let mut refused_since = None::<Instant>;
+    eventually("the tunnel to be full", || {
+        while let Ok(1..) = (&*visitor).write(&[7; 64 * 1024]) {
+            refused_since = None;
+        }
+        let since = *refused_since.get_or_insert_with(Instant::now);
+        (since.elapsed() > Duration::from_millis(300)).then_some(())
+    });
+}
+
+#[test]
+fn a_request_that_waits_while_the_services_change_reaches_its_own_service() {
+    let mut server = server_of_id1("-hostNumber 2 -apiAddr 127.0.0.1:0");
+    let (addr, api) = (server.addr(), server.api_addr());
+    let in_order = |one, other| [&[2], &prefix_option(one)[..], &prefix_option(other)].concat();
+    let hello = hello("id1", "secret1", &in_order("a", "b"));
+    let mut peer = Peer::ready_client(addr, &hello);
+    let upload = visit(addr, "a.x");
+    flood(&upload);
+    let _waiting = visit(addr, "b.x");
+    eventually("its stream", || {
+        let page = get(api, "localhost", "/clients").text();
+        page.contains("\"streams\": 2").then_some(())
+    });
+
+    let swapped = identity("id1", "secret1", &in_order("b", "a"));
+    peer.send(&[&SERVICES[..], &swapped].concat());
+    drop(upload);
+    let (mut changed, mut services) = (false, Vec::new());
+    while services.len() < 2 {
+        match peer.frame() {
+            Frame::Services => changed = true,
+            Frame::First(_, service, bytes) => {
+                let to_b = bytes.windows(3).any(|some| some == b"b.x");
+                services.push((to_b, changed, service));
+            }
+            Frame::Data(..) | Frame::Closed(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(services, [(false, false, 0), (true, true, 0)]);
+}
+
+#[test]
+fn a_visitor_of_a_port_that_waits_for_its_client_reaches_the_service_the_port_has_then() {
+    let (mut server, addr, mut before) = with_port("");
+    let _running = connect(addr);
+    let (task, ..) = before.task();
+    before.send(&CLOSE);
+    before.expect(Frame::Close);
+    let mut waiting = connect(addr);
+    waiting.write_all(b"hello").expect("the port is open");
+    let services = [
+        &[2],
+        &prefix_option("a")[..],
+        &port_option(false, addr.port()),
+    ];
+    let hello = hello("id1", "secret1", &services.concat());
+    let mut after = Peer::ready_client(server.addr(), &hello);
+    let (_, service, _) = after.task();
+    assert_eq!(service, 1);
+    before.send(&closed(task));
 }
 
 #[test]

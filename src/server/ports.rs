@@ -3,7 +3,6 @@
 use crate::config::{Limits, TcpRule};
 use crate::net::{self, Listener, Stop};
 use crate::wire::frame::Refusal;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::Arc;
 
 /// Ports that are tried at random before all are tried in turn.
@@ -17,7 +16,7 @@ pub struct Port {
     asked: Asked,
     /// What it got.
     pub port: u16,
-    service: Arc<AtomicU16>,
+    service: u16,
     listener: Arc<Listener>,
     stop: Stop,
     /// Another process listens, too, or is to.
@@ -42,8 +41,8 @@ pub struct Asked {
 
 /// What accepts the visitors of a port.
 pub struct Opened {
+    pub port: u16,
     pub listener: Arc<Listener>,
-    pub service: Arc<AtomicU16>,
     pub stop: Stop,
 }
 
@@ -104,7 +103,7 @@ impl<'a> Allowance<'a> {
 impl Port {
     /// The index of the service it belongs to.
     pub fn service(&self) -> u16 {
-        self.service.load(Ordering::Relaxed)
+        self.service
     }
 
     /// Whether it is what the client asks for: in the same words, or by its number.
@@ -130,7 +129,7 @@ impl Port {
     /// With a new list of the client's services it may belong to another one.
     pub fn belongs_to(&mut self, asked: Asked, service: u16) {
         self.asked = asked;
-        self.service.store(service, Ordering::Relaxed);
+        self.service = service;
     }
 }
 
@@ -154,10 +153,9 @@ pub fn open(
     let (rule, port, listener) = try_open(allowance, inherited, asked, service)?;
     allowance.count(rule);
     let stop = Stop::default();
-    let service = Arc::new(AtomicU16::new(service));
     let opened = Opened {
+        port,
         listener: listener.clone(),
-        service: service.clone(),
         stop: stop.clone(),
     };
     let port = Port {
@@ -284,7 +282,7 @@ mod tests {
         let mut allowance = Allowance::new(&limits);
         let (mine, opened) = open(&mut allowance, &mut Vec::new(), ask(port, false), 3).unwrap();
         assert_eq!((mine.port, opened.listener.addr().port()), (port, port));
-        assert_eq!(opened.service.load(Ordering::Relaxed), 3);
+        assert_eq!((mine.service(), opened.port), (3, port));
         let again = open_one(&[rule(0, port, port)], ask(port, false), 4);
         assert_eq!(again.err(), Some(Refusal::PortNotOpened(4)), "it is in use");
         let more = open(&mut allowance, &mut Vec::new(), ask(port, false), 4);

@@ -320,9 +320,29 @@ impl Registry {
         }
     }
 
-    /// A stream to a client's service.
-    pub fn open(&self, id: &str, service: u16) -> Opening {
-        self.lock().open(id, service)
+    /// Opens a stream to the service that a client's TCP port belongs to now: the client may have
+    /// changed its services since the visitor connected.
+    pub fn open_port(&self, id: &str, port: u16) -> Opening {
+        let mut inner = self.lock();
+        let client = inner.clients.get(id);
+        let mut ports = client.into_iter().flat_map(|client| &client.ports);
+        match ports.find(|other| other.port == port).map(Port::service) {
+            Some(service) => inner.open(id, service),
+            None => Opening::NotNow,
+        }
+    }
+
+    /// Opens no more streams on a tunnel whose client has changed its services, while the
+    /// registration stays as it is: an index would mean another service to that client.
+    pub fn set_aside(&self, id: &str, tunnel: &Tunnel) {
+        let mut inner = self.lock();
+        let Some(client) = inner.clients.get_mut(id) else {
+            return;
+        };
+        let mut members = client.tunnels.iter_mut();
+        if let Some(member) = members.find(|member| member.tunnel.is(tunnel)) {
+            member.version = client.version.wrapping_sub(1);
+        }
     }
 
     /// Hears of the next registration.

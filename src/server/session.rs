@@ -490,6 +490,7 @@ impl Session {
         if self.state.stop.is_said() {
             // Its ports may be another process's by now, where it will say so again. Here it
             // gets nothing new, and what it has must not suffer.
+            self.state.registry.set_aside(id, &self.tunnel);
             return self.tunnel.signal(Signal::Services);
         }
         let registry = &self.state.registry;

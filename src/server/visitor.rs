@@ -20,7 +20,6 @@ use futures_lite::{future, AsyncWriteExt};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::task::ready;
 use std::time::{Duration, Instant};
@@ -81,21 +80,22 @@ pub async fn accept_port(state: Arc<State>, id: Box<str>, port: Opened) {
             let Some(place) = state.places.take(peer.ip()) else {
                 continue;
             };
-            let service = port.service.load(Ordering::Relaxed);
-            let (state, id) = (state.clone(), id.clone());
+            let (state, id, port) = (state.clone(), id.clone(), port.port);
             let greeting = state.greeting.begin();
             crate::spawn(async move {
-                let open = || state.registry.open(&id, service);
-                match wait_for(&state, open).await {
-                    Opening::Stream(stream) => {
-                        // The service may be the one that speaks first. There is no limit
-                        // to its silence: shells are left alone for hours.
-                        stream.announce();
-                        relay(state, stream, Arc::new(socket.into()), false, place);
-                    }
-                    _ => {
+                let open = || state.registry.open_port(&id, port);
+                loop {
+                    let Opening::Stream(stream) = wait_for(&state, open).await else {
                         state.counters.unserved(Answer::NoTunnel);
                         log::debug!("{peer}: no tunnel of {id} for its TCP port");
+                        break;
+                    };
+                    // The service may be the one that speaks first. There is no limit
+                    // to its silence: shells are left alone for hours.
+                    stream.announce();
+                    if !stream.is_outdated() {
+                        relay(state, stream, Arc::new(socket.into()), false, place);
+                        break;
                     }
                 }
                 drop(greeting);
@@ -257,26 +257,29 @@ impl Caller {
     /// Brings the visitor to its service.
     async fn go(self, conn: Arc<Conn>, kind: Kind, prefix: &str) {
         let open = || self.state.registry.open_host(kind, prefix);
-        match wait_for(&self.state, open).await {
-            Opening::Stream(mut stream) => {
-                stream.limit_idle(self.rules.timeout, self.rules.unidirectional);
-                // If it fails, the relay finds out why.
-                let _ = stream.write_all(&self.head).await;
-                let http = self.is_http();
-                relay(self.state, stream, conn, http, self.place);
-            }
-            missing => {
-                let answer = match missing {
-                    Opening::Unknown => Answer::NoSuchHost,
-                    _ => Answer::NoTunnel,
-                };
-                log::debug!("{}: {prefix}: {answer:?}", self.peer);
-                self.state.counters.unserved(answer);
-                match kind {
-                    Kind::Http => answer::http(&conn, answer).await,
-                    Kind::Tls => answer::no_such_server_name(&conn).await,
+        let missing = loop {
+            match wait_for(&self.state, open).await {
+                Opening::Stream(mut stream) => {
+                    stream.limit_idle(self.rules.timeout, self.rules.unidirectional);
+                    // If it fails, the relay finds out why.
+                    let _ = stream.write_all(&self.head).await;
+                    if !stream.is_outdated() {
+                        let http = self.is_http();
+                        return relay(self.state, stream, conn, http, self.place);
+                    }
                 }
+                missing => break missing,
             }
+        };
+        let answer = match missing {
+            Opening::Unknown => Answer::NoSuchHost,
+            _ => Answer::NoTunnel,
+        };
+        log::debug!("{}: {prefix}: {answer:?}", self.peer);
+        self.state.counters.unserved(answer);
+        match kind {
+            Kind::Http => answer::http(&conn, answer).await,
+            Kind::Tls => answer::no_such_server_name(&conn).await,
         }
     }
 }

@@ -115,6 +115,14 @@ impl Core {
         self.full = 0;
     }
 
+    /// Ends the streams that the peer has not been told of.
+    pub fn outdate_unannounced(&mut self) {
+        let streams = self.streams.values_mut();
+        streams
+            .filter(|entry| entry.unannounced.is_some())
+            .for_each(|entry| entry.end(Why::Outdated));
+    }
+
     pub fn wake_inbox(&mut self) {
         if let Some(inbox) = self.inbox.take() {
             inbox.wake();

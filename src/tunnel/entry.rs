@@ -34,6 +34,9 @@ pub enum Why {
     Stuck,
     /// The connection it was attached to takes no more bytes.
     Refused,
+    /// The peer has changed its services before it was told of the stream, and the index of the
+    /// stream's service may mean another one now.
+    Outdated,
 }
 
 /// The tunnel's side of a stream.

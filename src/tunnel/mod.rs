@@ -175,8 +175,14 @@ impl Tunnel {
         Some(Stream::new(self.clone(), task))
     }
 
+    /// Sends a signal. With [`Signal::Services`] the peer's services get new indexes: streams it
+    /// has not been told of end with [`Why::Outdated`].
     pub fn signal(&self, signal: Signal) {
-        lock(&self.0).outbox.push(signal);
+        let mut core = lock(&self.0);
+        if signal == Signal::Services {
+            core.outdate_unannounced();
+        }
+        core.outbox.push(signal);
     }
 
     /// Bytes that are whole frames, or a hello.

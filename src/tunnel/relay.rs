@@ -125,7 +125,7 @@ impl Relay {
                 Next::Finish(Finish::Done)
             }
             // Its peer must not take the cut for the end.
-            Why::Lost | Why::TimedOut | Why::Stuck | Why::Reset(_) => {
+            Why::Lost | Why::TimedOut | Why::Stuck | Why::Reset(_) | Why::Outdated => {
                 self.conn.reset_on_close();
                 Next::Finish(Finish::Done)
             }

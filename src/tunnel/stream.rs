@@ -42,7 +42,8 @@ impl Stream {
     /// Tells the peer of the stream now, before there is a byte for it.
     pub fn announce(&self) {
         self.with(|core, task| {
-            let Some(entry) = core.streams.get_mut(&task) else {
+            let entry = core.streams.get_mut(&task);
+            let Some(entry) = entry.filter(|entry| !entry.has_ended()) else {
                 return;
             };
             if let Some(service) = entry.unannounced.take() {
@@ -130,6 +131,13 @@ impl Stream {
     pub fn is_reset(&self) -> bool {
         let cut = self.entry(|entry| entry.cut()).flatten();
         matches!(cut, Some(Why::Reset(_)))
+    }
+
+    /// Whether the peer changed its services before it was told of the stream, and so never will
+    /// be: the service has to be looked up again.
+    pub fn is_outdated(&self) -> bool {
+        let cut = self.entry(|entry| entry.cut()).flatten();
+        cut == Some(Why::Outdated)
     }
 
     pub(super) fn has_ended(&self) -> bool {
