@@ -12,6 +12,7 @@ pub(crate) mod identity;
 mod link;
 pub(crate) mod message;
 mod peer;
+pub(crate) mod records;
 pub(crate) mod resets;
 pub(crate) mod sdp;
 pub(crate) mod signaling;

@@ -2,6 +2,7 @@
 //! State machines that are fed datagrams and the time; no socket, no clock and no task.
 
 use super::identity::{Identity, Side};
+use super::records::Records;
 use super::resets::{Outgoing, Resets};
 use super::sdp::{self, Description};
 use super::socket::Datagram;
@@ -14,6 +15,7 @@ use rtc_dtls::endpoint::{Endpoint as Dtls, EndpointEvent};
 use rtc_ice::agent::agent_config::AgentConfig;
 use rtc_ice::agent::{Agent, Event as IceEvent};
 use rtc_ice::candidate::candidate_host::CandidateHostConfig;
+use rtc_ice::candidate::candidate_pair::CandidatePairState;
 use rtc_ice::candidate::{unmarshal_candidate, CandidateConfig};
 use rtc_ice::state::ConnectionState;
 use rtc_sctp::{
@@ -50,6 +52,11 @@ const WINDOW: usize = 256 * 1024;
 const CREDIT: usize = 64 * 1024;
 /// and how many may be sent before the first word of it, by who knows that it comes.
 const UNKNOWN: usize = 64 * 1024;
+/// The type of a STUN message that answers a connectivity check (RFC 8489, section 5).
+const BINDING_SUCCESS: [u8; 2] = [1, 1];
+/// Maximum length of a DTLS datagram that is kept until its sender has answered a check; a
+/// ClientHello is far shorter.
+const EARLY: usize = 1500;
 /// Addresses of a peer that are tried.
 const REMOTE_CANDIDATES: usize = 32;
 /// Channels of a peer at a time.
@@ -69,7 +76,13 @@ pub struct Peer {
     handshake: Option<Arc<HandshakeConfig>>,
     sctp: Option<Sctp>,
     association: Option<(AssociationHandle, Association)>,
+    records: Records,
     resets: Resets,
+    /// Addresses of the peer that have answered a connectivity check. DTLS comes from no other.
+    answered: Vec<SocketAddr>,
+    /// The last DTLS datagram of a candidate that has answered no check yet, which may be about to.
+    /// Without it the handshake would wait for its repetition.
+    early: Option<(SocketAddr, BytesMut)>,
     /// Where the peer is: our address, and its own.
     path: Option<SocketAddr>,
     out: VecDeque<Datagram>,
@@ -169,7 +182,10 @@ impl Peer {
             handshake: None,
             sctp: None,
             association: None,
+            records: Records::default(),
             resets: Resets::default(),
+            answered: Vec::new(),
+            early: None,
             path: None,
             out: VecDeque::new(),
             channels: HashMap::new(),
@@ -224,6 +240,10 @@ impl Peer {
         let Ok(candidate) = unmarshal_candidate(text) else {
             return log::trace!("a candidate of no use: {text}");
         };
+        // rtc-ice 0.21 subtracts the component from 256 (RFC 8445, section 5.1.2.1).
+        if !(1..=256).contains(&candidate.component()) {
+            return;
+        }
         let ip = candidate.addr().ip();
         let is_broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
         if ip.is_unspecified() || ip.is_multicast() || is_broadcast || candidate.port() == 0 {
@@ -303,26 +323,73 @@ impl Peer {
                     transport,
                     message,
                 };
-                self.agent.handle_read(message).is_ok()
-            }
-            Some(20..=63) if self.is_at(from) => {
-                let Some(dtls) = &mut self.dtls else {
-                    return true;
-                };
-                match dtls.read(now, SOMEWHERE, None, BytesMut::from(bytes)) {
-                    Ok(events) => events.into_iter().for_each(|event| self.hear(event, now)),
-                    // Anybody may have sent it, in an address that is not his.
-                    Err(e) => log::debug!("a datagram of a peer: {e}"),
+                let is_taken = self.agent.handle_read(message).is_ok();
+                if is_taken && bytes.starts_with(&BINDING_SUCCESS) {
+                    self.note_answer(from, now);
                 }
+                is_taken
+            }
+            Some(20..=63) if self.answered.contains(&from) => {
+                self.receive_records(bytes, now);
                 true
+            }
+            Some(20..=63) => {
+                if bytes.len() <= EARLY && self.is_at(from) {
+                    self.early = Some((from, BytesMut::from(bytes)));
+                }
+                false
             }
             _ => false,
         }
     }
 
+    /// Notes that `from` has answered a connectivity check, if it has.
+    fn note_answer(&mut self, from: SocketAddr, now: Instant) {
+        if self.answered.contains(&from) {
+            return;
+        }
+        let candidates = self.agent.get_remote_candidates().iter();
+        let ids: Vec<&str> = candidates
+            .filter(|candidate| candidate.addr() == from)
+            .map(|candidate| candidate.id())
+            .collect();
+        let pairs = self.agent.get_candidate_pairs_stats(now);
+        let has_answered = pairs.iter().any(|pair| {
+            pair.state == CandidatePairState::Succeeded
+                && ids.contains(&pair.remote_candidate_id.as_str())
+        });
+        if has_answered {
+            self.answered.push(from);
+            if let Some((_, bytes)) = self.early.take_if(|(addr, _)| *addr == from) {
+                self.receive_records(&bytes, now);
+            }
+        }
+    }
+
+    /// Gives DTLS the records of a datagram that it may have.
+    fn receive_records(&mut self, datagram: &[u8], now: Instant) {
+        let Some(dtls) = &mut self.dtls else {
+            return;
+        };
+        let records = self.records.admit(datagram);
+        if records.is_empty() {
+            return;
+        }
+        match dtls.read(now, SOMEWHERE, None, records) {
+            Ok(events) => events.into_iter().for_each(|event| self.hear(event, now)),
+            // Anybody may have sent it, in an address that is not his.
+            Err(e) => log::debug!("a datagram of a peer: {e}"),
+        }
+    }
+
     fn hear(&mut self, event: EndpointEvent, now: Instant) {
         match event {
-            EndpointEvent::HandshakeComplete if self.side == Some(Side::Client) => {
+            EndpointEvent::HandshakeComplete => {
+                self.records.establish();
+                // The DTLS client opens the association.
+                if self.side != Some(Side::Client) {
+                    return;
+                }
                 let config = ClientConfig::new(transport());
                 if let Some(sctp) = &mut self.sctp {
                     match sctp.connect(now, config, SOMEWHERE) {

@@ -459,3 +459,82 @@ fn channels_that_both_ends_end_with_bytes_on_their_way_are_all_forgotten() {
         }
     }
 }
+
+/// A record with handshake fragments of one byte at these offsets of message 0. Each of them holds
+/// its byte if `has_bytes` says so.
+fn chain(sequence: u32, offsets: std::ops::Range<u32>, has_bytes: bool) -> Vec<u8> {
+    let mut body = Vec::new();
+    for offset in offsets {
+        body.extend([1, 0, 16, 0, 0, 0, 0]);
+        body.extend(&offset.to_be_bytes()[2..]);
+        body.extend([0, 0, 1]);
+        if has_bytes {
+            body.push(0);
+        }
+    }
+    let length = u16::try_from(body.len()).unwrap();
+    let mut record = vec![22, 0xFE, 0xFD, 0, 0, 0, 0];
+    record.extend(sequence.to_be_bytes());
+    record.extend(length.to_be_bytes());
+    record.extend(body);
+    record
+}
+
+#[test]
+fn handshake_fragments_that_chain_neither_end_the_process_nor_keep_the_peer_from_connecting() {
+    let mut pair = Pair::new(|_| {});
+    let mut sequence = 1000;
+    let mut offset = 1;
+    let connected = |pair: &mut Pair| {
+        for end in 0..2 {
+            let (to, from) = (PLACES[end], PLACES[1 - end]);
+            for _ in 0..20 {
+                let record = chain(sequence, offset..offset + 100, false);
+                pair.ends[end].receive(to, from, &record, pair.now);
+                sequence += 1;
+            }
+        }
+        offset += 2000;
+        let is = |end: &Peer| *end.state() == State::Connected;
+        pair.ends.iter().all(is)
+    };
+    assert!(pair.run(Duration::from_secs(10), connected));
+    // The one that all the others wait for.
+    for end in 0..2 {
+        let (to, from) = (PLACES[end], PLACES[1 - end]);
+        pair.ends[end].receive(to, from, &chain(sequence, 0..1, false), pair.now);
+    }
+    let id = pair.open(OFFERS);
+    pair.exchange(id, 100 * KIB);
+}
+
+#[test]
+fn dtls_is_taken_only_from_an_address_that_has_answered_a_check() {
+    let mut pair = Pair::new(|_| {});
+    let other = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3)), 3000);
+    let candidate = "candidate:1 1 udp 2113937151 10.0.0.3 3000 typ host";
+    pair.ends[ANSWERS].add_remote(candidate);
+    let hello = chain(0, 0..1, true);
+    let take = |pair: &mut Pair, from| {
+        let now = pair.now;
+        pair.ends[ANSWERS].receive(PLACES[ANSWERS], from, &hello, now)
+    };
+    assert!(!take(&mut pair, PLACES[OFFERS]));
+    assert!(!take(&mut pair, other));
+    pair.rest(Duration::from_secs(1));
+    assert!(take(&mut pair, PLACES[OFFERS]));
+    assert!(!take(&mut pair, other));
+}
+
+#[test]
+fn a_candidate_with_a_component_that_cannot_be_is_left_out() {
+    let mut pair = Pair::new(|_| {});
+    let end = &mut pair.ends[ANSWERS];
+    let before = end.agent.get_remote_candidates().len();
+    for component in [0, 257, 65535] {
+        end.add_remote(&format!(
+            "candidate:1 {component} udp 0 10.0.0.4 4000 typ host"
+        ));
+    }
+    assert_eq!(end.agent.get_remote_candidates().len(), before);
+}
