@@ -288,3 +288,42 @@ fn a_client_that_answers_no_ping_is_gone_however_many_visitors_come() {
         (!over.is_empty()).then_some(())
     });
 }
+
+#[test]
+fn visitors_wait_for_a_tunnel_that_answers_not_for_one_that_does_not() {
+    let (_server, addr, _mute) = with_tunnel("");
+    let mut alive = Peer::ready_client(addr, &id1());
+    let (arrived, arrivals) = std::sync::mpsc::channel();
+    std::thread::spawn(move || loop {
+        match alive.frame_or_end() {
+            Some(Frame::Open(..)) if arrived.send(()).is_ok() => {}
+            Some(_) => {}
+            None => return,
+        }
+    });
+    // The busier this tunnel gets, the more the other one would get if it were not avoided.
+    let mut visitors = Vec::new();
+    let mut in_a_row = 0;
+    common::eventually("five visitors in a row to reach the same tunnel", || {
+        let mut visitor = connect(addr);
+        let request = b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
+        visitor.write_all(request).expect("send a request");
+        visitors.push(visitor);
+        let came = arrivals.recv_timeout(std::time::Duration::from_millis(500));
+        in_a_row = if came.is_ok() { in_a_row + 1 } else { 0 };
+        (in_a_row == 5).then_some(())
+    });
+}
+
+#[test]
+fn visitors_of_a_black_hole_are_answered_long_before_the_timeout() {
+    let (server, addr, _peer) = with_tunnel("-timeout 1h");
+    common::eventually("the tunnel to end", || {
+        let request = b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
+        connect(addr).write_all(request).expect("send a request");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let over = server.lines_with("while visitors wait");
+        (!over.is_empty()).then_some(())
+    });
+    assert_eq!(common::visitor::get(addr, "id1.a", "/").status, 503);
+}

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::gt::{client, server_of_id1, Gt};
+use common::gt::{client, client_of_id1, server_of_id1, Gt};
 use common::peer::{data, first, hello, port_option, Frame, Peer, PeerServer, PING};
 use common::ports::free_port;
 use common::service::{self, Service};
@@ -228,5 +228,19 @@ fn remote_timeout_leaves_a_server_alone_that_answers_late() {
         peer.expect(Frame::Ping);
         peer.send(&PING);
     }
+    assert_eq!(client.lines_with("tunnel closed").len(), 0);
+}
+
+#[test]
+fn a_timeout_shorter_than_the_clients_pings_leaves_idle_connections_alone() {
+    let port = free_port();
+    let echo = service::echo();
+    let mut server = server_of_id1(&format!("-tcpRange {port} -timeout 1s"));
+    let local = format!("-local tcp://{} -remoteTCPPort {port}", echo.addr);
+    let client = client_of_id1(server.addr(), &local);
+    let mut visitor = connect(([127, 0, 0, 1], port).into());
+    service::assert_echo(&mut visitor, b"before");
+    go_on_for(Duration::from_secs(4), || ());
+    service::assert_echo(&mut visitor, b"after");
     assert_eq!(client.lines_with("tunnel closed").len(), 0);
 }

@@ -10,8 +10,12 @@ pub struct Tick(u32);
 
 impl Tick {
     pub fn now() -> Self {
+        Self::at(Instant::now())
+    }
+
+    pub fn at(now: Instant) -> Self {
         static START: OnceLock<Instant> = OnceLock::new();
-        let since = START.get_or_init(Instant::now).elapsed();
+        let since = now.saturating_duration_since(*START.get_or_init(|| now));
         // Wrapping is meant. No number here is longer than 64 bits: those are slow to divide.
         Self(
             (since.as_secs() as u32)

@@ -2,7 +2,7 @@
 //! before TLS or will mean after it is not its business.
 
 use super::tls::Stream as TlsStream;
-use super::{with_scratch, within, Socket};
+use super::{with_scratch, within, Delivery, Socket};
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -137,6 +137,22 @@ impl Conn {
         match self {
             Self::Plain(socket) => socket.has_failed(),
             Self::Tls(tls) => lock(tls).get_ref().0.has_failed(),
+        }
+    }
+
+    /// See [`Socket::delivery`].
+    pub fn delivery(&self) -> Option<Delivery> {
+        match self {
+            Self::Plain(socket) => socket.delivery(),
+            Self::Tls(tls) => lock(tls).get_ref().0.delivery(),
+        }
+    }
+
+    /// See [`Socket::probe`].
+    pub fn probe(&self, often: bool) {
+        match self {
+            Self::Plain(socket) => socket.probe(often),
+            Self::Tls(tls) => lock(tls).get_ref().0.probe(often),
         }
     }
 

@@ -6,6 +6,7 @@ pub mod clock;
 mod conn;
 #[cfg(all(feature = "server", feature = "p2p"))]
 mod datagrams;
+mod delivery;
 mod dial;
 pub mod http;
 mod listen;
@@ -22,6 +23,7 @@ pub use bucket::Bucket;
 pub use conn::Conn;
 #[cfg(all(feature = "server", feature = "p2p"))]
 pub use datagrams::Datagrams;
+pub use delivery::Delivery;
 pub use dial::dial;
 pub use listen::{accept_failures, listen, Listener};
 pub use random::random;

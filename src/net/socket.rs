@@ -4,15 +4,19 @@
 //! short is taken for what it says, that the socket is empty, and the next one first waits
 //! to be told of more. The same goes for writes that did not fit.
 
+use super::delivery::{self, Delivery};
+use super::listen::KEEPALIVE;
 use super::reactor::{Left, Source, Way};
 use futures_lite::{AsyncRead, AsyncWrite};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::net::{sendmsg, SendAncillaryBuffer, SendFlags};
+use socket2::TcpKeepalive;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{ready, Context, Poll};
+use std::time::Duration;
 
 /// One reader and one writer may poll it at the same time, through a shared reference.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ pub struct Socket {
 
 /// What the kernel may gather before it sends.
 const SEGMENT: u32 = 64 * 1024;
+/// The time between the kernel's probes of a silent peer, Linux's default.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(75);
 
 fn left(done: usize, of: usize) -> Left {
     if done < of {
@@ -191,8 +197,7 @@ impl Socket {
     /// Makes the close that follows a reset, so that the peer sees that its stream was cut.
     pub fn reset_on_close(&self) {
         // A socket that is gone already needs no reset.
-        let _ = socket2::SockRef::from(self.source.get_ref())
-            .set_linger(Some(std::time::Duration::ZERO));
+        let _ = socket2::SockRef::from(self.source.get_ref()).set_linger(Some(Duration::ZERO));
     }
 
     /// Keeps what has not been sent yet out of the kernel, but for about `bytes`: who decides
@@ -217,6 +222,25 @@ impl Socket {
 
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.source.get_ref().peer_addr()
+    }
+
+    /// What the kernel knows of the delivery of what was written, where it can be asked.
+    pub fn delivery(&self) -> Option<Delivery> {
+        delivery::of(self.source.get_ref())
+    }
+
+    /// Has the kernel ask an idle peer for a sign of life every second, or (not `often`) as
+    /// seldom as usual.
+    pub fn probe(&self, often: bool) {
+        let keepalive = if often {
+            let second = Duration::from_secs(1);
+            TcpKeepalive::new().with_time(second).with_interval(second)
+        } else {
+            let usual = TcpKeepalive::new().with_time(KEEPALIVE);
+            usual.with_interval(KEEPALIVE_INTERVAL)
+        };
+        // Where it cannot be had, a lost connection is found later.
+        let _ = socket2::SockRef::from(self.source.get_ref()).set_tcp_keepalive(&keepalive);
     }
 }
 

@@ -559,7 +559,10 @@ impl Inner {
             .tunnels
             .iter()
             .filter(|m| m.version == client.version);
-        let loads = current.filter_map(|member| Some((member.tunnel.load()?, &member.tunnel)));
+        let loads = current.filter_map(|member| {
+            let tunnel = &member.tunnel;
+            Some(((tunnel.is_doubtful(), tunnel.load()?), tunnel))
+        });
         let Some((_, tunnel)) = loads.min_by_key(|(load, _)| *load) else {
             return Opening::NotNow;
         };

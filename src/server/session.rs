@@ -17,13 +17,16 @@ use futures_lite::future;
 use log::Level;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a client has for reading a refusal.
 const PATIENCE: Duration = Duration::from_secs(15);
 const GOODBYE: Duration = Duration::from_secs(1);
-/// Timeouts that a client of GT/2 may let pass without a word while it is sent something.
-const UNANSWERED: u32 = 3;
+/// A client of GT/2 that was silent for this part of the timeout is asked for a sign of life.
+const PINGS: u32 = 3;
+/// A visitor that begins while its client is silent waits this long for a sign of life before
+/// the tunnel is taken for dead. The limit is 10 s, and it is looked at every half second.
+const BLACK_HOLE: Duration = Duration::from_secs(8);
 
 /// Longest hello that is held before its credentials have been judged.
 const MAX_UNJUDGED: usize = 16 * 1024;
@@ -402,6 +405,7 @@ impl Session {
     /// services go to `changes` if somebody has to be asked about them.
     async fn listen(&self, inbox: &mut Inbox, changes: Option<Sender<Vec<Offer>>>) -> String {
         let registry = &self.state.registry;
+        let mut pinged = Instant::now();
         loop {
             match inbox.next().await {
                 Event::Ping if registry.counts(&self.id, &self.tunnel) => {
@@ -423,8 +427,8 @@ impl Session {
                     if inbox.is_held_back() {
                         self.tunnel.signal(Signal::Ping);
                     }
-                    if self.is_dead(inbox.silence()) {
-                        return format!("nothing was heard for {:?}", inbox.silence());
+                    if let Some(why) = self.is_dead(inbox.silence(), &mut pinged) {
+                        return why;
                     }
                 }
                 Event::End(Ok(())) => return "in good order".to_owned(),
@@ -435,23 +439,38 @@ impl Session {
         }
     }
 
-    /// Whether a client that has said nothing for so long is taken for gone.
-    fn is_dead(&self, silence: Duration) -> bool {
+    /// Says why a client that has been silent for this long is taken for gone, if it is; asks
+    /// it for a sign of life before.
+    fn is_dead(&self, silence: Duration, pinged: &mut Instant) -> Option<String> {
         let (unidirectional, timeout) = {
             let rules = &self.standing().rules;
             (rules.unidirectional, rules.timeout)
         };
-        let Some(timeout) = timeout else {
-            return false;
+        let timeout = timeout?;
+        let tunnel = &self.tunnel;
+        let answers = tunnel.version() == Version::Two;
+        // A client of GT/1 that only receives, as in an upload, has nothing to say. One of GT/2
+        // answers pings.
+        let silent = answers || unidirectional;
+        let since = if silent {
+            silence
+        } else {
+            silence.min(tunnel.sent())
         };
-        // A client that only receives, as in an upload, has nothing to say. But one of GT/2
-        // answers the pings that go with what is sent: visitors must not be sent for ever to one
-        // that is not there.
-        let answers = self.tunnel.version() == Version::Two;
-        let both = silence.min(self.tunnel.sent());
-        both >= timeout
-            || unidirectional && silence >= timeout
-            || answers && silence >= timeout.saturating_mul(UNANSWERED)
+        if since >= timeout {
+            return Some(format!("nothing was heard for {silence:?}"));
+        }
+        if tunnel.is_black_hole(BLACK_HOLE) {
+            return Some(format!(
+                "nothing was heard for {silence:?} while visitors wait"
+            ));
+        }
+        let pause = timeout / PINGS;
+        if answers && silence >= pause && pinged.elapsed() >= pause {
+            *pinged = Instant::now();
+            tunnel.ping();
+        }
+        None
     }
 
     /// Asks the API about changed services, one change after the other, while the tunnel

@@ -2,6 +2,7 @@
 
 use super::closing::{Closing, Step};
 use super::entry::{Entry, Why};
+use super::liveness::Liveness;
 use super::outbox::Outbox;
 use super::queue::Turn;
 use super::round_trip::RoundTrip;
@@ -37,6 +38,7 @@ pub(super) struct Core {
     /// Of the windows, where there are any.
     pub budget: Option<Budget>,
     pub round_trip: RoundTrip,
+    pub liveness: Liveness,
     /// Bytes moved when it was last measured.
     pub measured: u64,
     /// Streams that only wait for the last word of who asked.
@@ -67,6 +69,7 @@ impl Core {
             },
             budget: (policy.version == Version::Two).then(|| Budget::new(policy.growth)),
             round_trip: RoundTrip::default(),
+            liveness: Liveness::new(Instant::now()),
             measured: 0,
             answered: 0,
             full: 0,
@@ -158,7 +161,21 @@ impl Core {
             Version::Two => {
                 let number = self.round_trip.ping(now);
                 self.outbox.push(Head::Ping(number));
+                self.liveness.asked(now);
             }
+        }
+    }
+
+    /// A stream of ours begins. A peer that was silent is asked for a sign of life: in GT/2 by
+    /// a ping; in GT/1 its kernel has to acknowledge the stream's first bytes.
+    pub fn begin_stream(&mut self) {
+        let now = Instant::now();
+        if self.liveness.begin_stream(now) {
+            if self.version == Version::Two {
+                self.ping(now);
+            }
+            // It looks at the time more often until there is an answer.
+            self.wake_inbox();
         }
     }
 

@@ -5,7 +5,7 @@ use super::closing::Closing;
 use super::throttle::Throttle;
 use super::{lock, Peer, Stream, Tunnel, Why};
 use crate::net::clock::Tick;
-use crate::net::{with_scratch, Bucket, Conn};
+use crate::net::{with_scratch, Bucket, Conn, Delivery};
 use crate::wire::frame::{Head, Signal, MAX_HEAD};
 use crate::wire::hello::{Hello, Reader};
 use crate::wire::{Malformed, Version};
@@ -44,6 +44,9 @@ const MOST_AT_ONCE: usize = 64 * 1024;
 /// Events after which others have their turn, whatever the peer sends.
 const IN_A_ROW: u32 = 32;
 
+/// How often deadlines are looked at while a sign of life is waited for, at least.
+const WATCH: Duration = Duration::from_millis(500);
+
 /// Payloads of a stream that are handed on together: more than one read brings of a stream that
 /// sends much.
 const PIECES: usize = 6;
@@ -59,7 +62,13 @@ pub struct Inbox {
     /// The last read was long and brought payload alone.
     bulk: bool,
     timer: Timer,
+    /// How often it comes, usually.
+    tick: Duration,
+    /// It comes more often, until the peer gives a sign of life.
+    watching: bool,
     heard: Tick,
+    /// When bytes came that [`Core`](super::core::Core) has not been told of.
+    news: Option<Instant>,
     version: Version,
     peer: Peer,
     throttle: Option<Box<Throttle>>,
@@ -101,7 +110,10 @@ impl Inbox {
             events: VecDeque::new(),
             bulk: false,
             timer: Timer::interval(tick),
+            tick,
+            watching: false,
             heard: Tick::now(),
+            news: None,
             version,
             peer,
             throttle: limit.map(|bucket| Box::new(Throttle::new(bucket))),
@@ -166,6 +178,10 @@ impl Inbox {
         core.sweep(Tick::now());
         core.measure();
         drop(core);
+        if self.watching && self.version == Version::One {
+            let lost = self.conn.delivery() == Some(Delivery::Lost);
+            lock(&self.tunnel.0).liveness.set_lost(lost);
+        }
         Poll::Ready(Event::Tick)
     }
 
@@ -189,6 +205,7 @@ impl Inbox {
                 let Poll::Ready(granted) = throttle.poll_grant(cx, MOST_AT_ONCE) else {
                     // It is not the peer that is silent.
                     self.heard = Tick::now();
+                    lock(&self.tunnel.0).liveness.stalls();
                     return Poll::Pending;
                 };
                 most = most.min(granted);
@@ -234,7 +251,19 @@ impl Inbox {
         if core.is_stalled() || core.outbox.is_flooded() {
             // It is not the peer that is silent; and a stall does not last, see STUCK.
             self.heard = Tick::now();
+            core.liveness.stalls();
             return Poll::Pending;
+        }
+        core.liveness.listens();
+        if let Some(at) = self.news.take() {
+            core.liveness.heard(at);
+        }
+        let watched = core.liveness.is_watched();
+        drop(core);
+        if watched != self.watching {
+            self.watching = watched;
+            let watch = if watched { WATCH } else { self.tick };
+            self.timer.set_interval(watch.min(self.tick));
         }
         Poll::Ready(())
     }
@@ -255,7 +284,9 @@ impl Inbox {
 
     /// Works off what has been read.
     fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.heard = Tick::now();
+        let now = Instant::now();
+        self.heard = Tick::at(now);
+        self.news = Some(now);
         let mut gathered = Gathered::default();
         let result = self.take_into(&mut gathered, bytes);
         gathered.deliver(&self.tunnel, false, self.heard);

@@ -15,6 +15,7 @@ mod closing;
 mod core;
 mod entry;
 mod inbox;
+mod liveness;
 mod outbox;
 mod pace;
 mod queue;
@@ -36,13 +37,14 @@ pub use window::{Growth, FIRST as FIRST_WINDOW};
 
 use self::core::Core;
 use crate::net::clock::Tick;
-use crate::net::{Bucket, Conn};
+use crate::net::{Bucket, Conn, Delivery};
 use crate::wire::frame::Signal;
 use crate::wire::Version;
+use async_io::Timer;
 use closing::Closing;
 use entry::Entry;
 use outbox::Writer;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// A reader that makes the tunnel wait and has taken nothing for this long is cut off: when
@@ -119,6 +121,9 @@ pub struct Tunnel(Arc<Shared>);
 
 struct Shared {
     core: Mutex<Core>,
+    /// Whose state the kernel is asked for. A handle of a tunnel that has ended keeps no
+    /// socket open.
+    conn: Weak<Conn>,
 }
 
 fn lock(shared: &Shared) -> MutexGuard<'_, Core> {
@@ -132,6 +137,7 @@ impl Tunnel {
     pub fn new(conn: Arc<Conn>, already: Vec<u8>, policy: Policy) -> (Self, Inbox) {
         let shared = Arc::new(Shared {
             core: Mutex::new(Core::new(&policy)),
+            conn: Arc::downgrade(&conn),
         });
         let (send, receive) = match policy.speed {
             Some(speed) => (Some(speed.send), Some(speed.receive)),
@@ -172,6 +178,7 @@ impl Tunnel {
         }
         core.streams.insert(task, entry);
         core.traffic.count_stream();
+        core.begin_stream();
         Some(Stream::new(self.clone(), task))
     }
 
@@ -237,6 +244,70 @@ impl Tunnel {
         let open = !core.over && core.closing == Closing::Open;
         let stalled = if core.is_stalled() { usize::MAX / 2 } else { 0 };
         open.then(|| core.streams.len().saturating_sub(core.answered) + stalled)
+    }
+
+    /// Whether new streams are better off in another tunnel: the peer is late with a sign of
+    /// life, or the kernel knows that bytes do not reach it.
+    pub fn is_doubtful(&self) -> bool {
+        let core = lock(&self.0);
+        let liveness = &core.liveness;
+        match core.version {
+            Version::One => liveness.is_lost(),
+            Version::Two => liveness.is_late(core.round_trip.get(), Instant::now()),
+        }
+    }
+
+    /// Whether a stream has begun while the peer was silent and has waited for a sign of life
+    /// for `patience`, in vain.
+    pub fn is_black_hole(&self, patience: Duration) -> bool {
+        let waited = lock(&self.0).liveness.watched(Instant::now());
+        waited.is_some_and(|time| time >= patience) && self.is_silent()
+    }
+
+    /// Asks the peer for a sign of life and waits for it. False if there was none in time: over
+    /// GT/2, where programs answer, nothing came; over GT/1, where they do not, its kernel does
+    /// not answer either. One that takes what is sent is alive, however slowly it does.
+    pub async fn is_alive(&self, patience: Duration) -> bool {
+        const STEP: Duration = Duration::from_millis(50);
+        let begun = Instant::now();
+        {
+            let mut core = lock(&self.0);
+            match core.version {
+                Version::One => core.liveness.asked(begun),
+                Version::Two => core.ping(begun),
+            }
+        }
+        self.probe(true);
+        while self.owes_answer() && begun.elapsed() < patience {
+            Timer::after(STEP).await;
+        }
+        let silent = self.owes_answer() && self.is_silent();
+        self.probe(false);
+        !silent && !lock(&self.0).over
+    }
+
+    /// Whether the peer has left a question for a sign of life unanswered.
+    fn owes_answer(&self) -> bool {
+        let core = lock(&self.0);
+        !core.over && core.liveness.unanswered(Instant::now()).is_some()
+    }
+
+    /// Has the kernel look often whether an idle peer of GT/1 is there.
+    fn probe(&self, often: bool) {
+        let conn = self.0.conn.upgrade();
+        if let Some(conn) = conn.filter(|_| self.version() == Version::One) {
+            conn.probe(often);
+        }
+    }
+
+    /// Whether a peer that has not answered for a while is taken for gone.
+    fn is_silent(&self) -> bool {
+        let delivery = self.0.conn.upgrade().and_then(|conn| conn.delivery());
+        match delivery {
+            Some(Delivery::Lost) => true,
+            Some(Delivery::Moving | Delivery::Blocked) => false,
+            Some(Delivery::Acknowledged) | None => self.version() == Version::Two,
+        }
     }
 
     /// Whether it neither is closing nor has ended.

@@ -35,7 +35,10 @@ impl Crowd {
         let policy = Policy::new(Version::Two, peer, Duration::from_secs(60));
         let core = Mutex::new(Core::new(&policy));
         let mut crowd = Self {
-            tunnel: Tunnel(Arc::new(Shared { core })),
+            tunnel: Tunnel(Arc::new(Shared {
+                core,
+                conn: Weak::new(),
+            })),
             streams: Vec::new(),
             woken: Arc::default(),
             state: 1,
