@@ -11,7 +11,7 @@ use common::visitor::{connect, get};
 use common::webrtc::{Channel, Peer, PLAIN};
 use serde_json::{json, Value};
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 const HOST: &str = "id1.example.com";
@@ -153,6 +153,7 @@ fn ten_thousand_candidates_cost_little_and_most_of_them_are_not_tried() {
     signal.say(&offer(&sdp));
     assert_eq!(signal.status(), 200);
     peer.take_answer(&signal.next().expect("an answer"));
+    let told: Vec<Value> = std::iter::from_fn(|| signal.next()).collect();
     for number in 0..10_000 {
         let port = 10_000 + number;
         let line = format!("candidate:{number} 1 udp 1 127.8.8.8 {port} typ host");
@@ -165,7 +166,10 @@ fn ten_thousand_candidates_cost_little_and_most_of_them_are_not_tried() {
     let more = ends.client.rss().saturating_sub(before);
     assert!(more < 4 * 1024, "{more} KiB more for many candidates");
     drop(signal);
-    // Its own addresses came first.
+    // It is on the client's machine, so that it has to begin.
+    for candidate in told {
+        peer.take_candidate(candidate["candidate"].as_str().expect("a candidate"));
+    }
     channel.wait_open();
     assert_served(&channel);
     ends.assert_well();
@@ -193,15 +197,22 @@ fn offers_that_nobody_follows_up_take_their_places_and_no_more() {
 }
 
 #[test]
-fn a_peer_that_is_nowhere_is_given_up_within_two_minutes() {
+fn a_peer_that_is_nowhere_is_given_up_within_two_minutes_and_nobody_is_bothered() {
     let ends = ends("");
     let sdp = Peer::new().offer_with_channel();
     let nowhere: Vec<&str> = sdp
         .lines()
         .filter(|line| !line.starts_with("a=candidate"))
         .collect();
+    // It says that it is where other programs of this machine are.
+    let others = [(); 8].map(|()| UdpSocket::bind("127.0.0.1:0").expect("a socket"));
+    let named = others.iter().map(|socket| {
+        let port = socket.local_addr().expect("an address").port();
+        format!("a=candidate:1 1 udp 1 127.0.0.1 {port} typ host\r\n")
+    });
+    let named: String = named.collect();
     let mut signal = Signal::start(ends.addr, HOST, "", Layer::Plain);
-    signal.say(&offer(&(nowhere.join("\r\n") + "\r\n")));
+    signal.say(&offer(&(nowhere.join("\r\n") + "\r\n" + &named)));
     let begin = Instant::now();
     signal.finish();
     assert_eq!(signal.status(), 200);
@@ -211,5 +222,10 @@ fn a_peer_that_is_nowhere_is_given_up_within_two_minutes() {
     });
     // WIRE.md, "P2P signaling": 120 s to connect.
     assert!(begin.elapsed() < Duration::from_secs(125));
+    for socket in others {
+        socket.set_nonblocking(true).expect("no blocking");
+        let got = socket.recv(&mut [0; 512]);
+        assert!(got.is_err(), "{got:?} bytes came for another program");
+    }
     ends.assert_well();
 }

@@ -1,6 +1,7 @@
 //! A local port whose connections go to another client: through data channels, spread over a few
 //! peers, or through the server while there is no direct way.
 
+use super::checks::Role;
 use super::hub::Hub;
 use super::link::Link;
 use super::message::{Message, Reader};
@@ -256,7 +257,7 @@ impl Way {
     /// Offers to be a peer, by way of the server, and waits until that has come about.
     async fn connect(&self) -> io::Result<Link> {
         let hub = self.me.p2p.hub_of_one().map_err(io::Error::other)?;
-        let begun = begin(&self.me, hub.clone(), true, |peer, identity| {
+        let begun = begin(&self.me, hub.clone(), Role::Dials, |peer, identity| {
             Ok(peer.describe(identity, sdp::offer))
         });
         let (link, hosts, offer) = begun.map_err(io::Error::other)?;
@@ -318,7 +319,9 @@ impl Way {
                     link.with(|peer| peer.connect(&hub.identity, &description, side, now))
                         .map_err(io::Error::other)?;
                 }
-                Message::Candidate(candidate) => link.with(|peer| peer.add_remote(&candidate)),
+                Message::Candidate(candidate) => {
+                    link.with(|peer| peer.add_remote(&candidate, Instant::now()));
+                }
                 Message::Offer(_) => return Err(io::Error::other("it answered with an offer")),
             }
         }

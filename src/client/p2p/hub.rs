@@ -96,9 +96,7 @@ impl Hub {
         let hub = Arc::downgrade(&self);
         drop(self);
         while let Some(hub) = hub.upgrade() {
-            let receiving = hub
-                .socket
-                .receive(|to, from, bytes| hub.dispatch(to, from, bytes));
+            let receiving = hub.socket.receive(|from, bytes| hub.dispatch(from, bytes));
             match within(Duration::from_secs(60), receiving).await {
                 None | Some(Ok(())) => {}
                 Some(Err(e)) => {
@@ -109,8 +107,7 @@ impl Hub {
         }
     }
 
-    fn dispatch(&self, to: IpAddr, from: SocketAddr, bytes: &[u8]) {
-        let to = SocketAddr::new(to, self.socket.port());
+    fn dispatch(&self, from: SocketAddr, bytes: &[u8]) {
         let now = Instant::now();
         let last = {
             let inner = self.inner();
@@ -121,7 +118,7 @@ impl Hub {
         let is_stun = bytes.first().is_some_and(|first| *first < 4);
         if !is_stun {
             if let Some(link) = last {
-                link.with(|peer| peer.receive(to, from, bytes, now));
+                link.with(|peer| peer.receive(from, bytes, now));
                 return;
             }
         }
@@ -132,7 +129,7 @@ impl Hub {
             self.inner().links.iter().rev().cloned().collect()
         };
         for link in links {
-            if link.with(|peer| peer.receive(to, from, bytes, now)) {
+            if link.with(|peer| peer.receive(from, bytes, now)) {
                 self.inner().last = Some((from, link));
                 return;
             }
@@ -175,28 +172,15 @@ impl Hub {
 
     /// The addresses of this machine, those that a peer elsewhere can reach first.
     pub fn hosts(&self) -> Vec<SocketAddr> {
-        let Ok(interfaces) = getifaddrs() else {
-            return Vec::new();
-        };
         let mut hosts = Vec::new();
         let mut loopbacks = Vec::new();
-        for interface in interfaces {
-            if !interface.flags.contains(InterfaceFlags::IFF_UP) {
-                continue;
-            }
-            let Some(address) = interface.address else {
-                continue;
-            };
-            let v4 = address.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
-            let v6 = address.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip()));
-            let Some(ip) = v4.or(v6) else {
-                continue;
-            };
-            let usable = match ip {
-                IpAddr::V4(v4) => !v4.is_link_local(),
-                // Without its zone an address of one link means nothing.
-                IpAddr::V6(v6) => self.socket.is_v6() && !v6.is_unicast_link_local(),
-            };
+        for (ip, is_up) in addresses() {
+            let usable = is_up
+                && match ip {
+                    IpAddr::V4(v4) => !v4.is_link_local(),
+                    // Without its zone an address of one link means nothing.
+                    IpAddr::V6(v6) => self.socket.is_v6() && !v6.is_unicast_link_local(),
+                };
             let addr = SocketAddr::new(ip, self.socket.port());
             if usable && ip.is_loopback() {
                 loopbacks.push(addr);
@@ -274,6 +258,24 @@ impl Hub {
             answered.await;
         }
     }
+}
+
+/// The addresses of all interfaces, and whether they are up.
+fn addresses() -> Vec<(IpAddr, bool)> {
+    let interfaces = getifaddrs().into_iter().flatten();
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
+        let v6 = address.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip()));
+        let is_up = interface.flags.contains(InterfaceFlags::IFF_UP);
+        Some((v4.or(v6)?, is_up))
+    });
+    addresses.collect()
+}
+
+/// The addresses of this machine, whether or not they are of use now.
+pub fn own_addresses() -> Vec<IpAddr> {
+    addresses().into_iter().map(|(ip, _)| ip).collect()
 }
 
 /// What a STUN server is asked: its number, and its bytes.

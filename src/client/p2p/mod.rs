@@ -5,6 +5,7 @@
 
 mod certificate;
 mod channel;
+mod checks;
 mod crypto;
 mod forward;
 mod hub;
@@ -25,6 +26,7 @@ pub use signaling::{answer, is_on, preflight};
 use super::Me;
 use crate::config::{Client as Config, WebRtc, WebRtcLevel};
 use crate::logging;
+use checks::{Budget, Checks, Role};
 use hub::Hub;
 use identity::Identity;
 use link::{Driver, Link};
@@ -98,7 +100,10 @@ impl fmt::Display for Error {
 }
 
 /// The peers of a client.
-pub struct P2p(Mutex<Inner>);
+pub struct P2p {
+    checks: Arc<Budget>,
+    inner: Mutex<Inner>,
+}
 
 struct Inner {
     options: Options,
@@ -123,16 +128,19 @@ fn heed(level: WebRtcLevel) {
 impl P2p {
     pub fn new(options: Options) -> Self {
         heed(options.log_level);
-        Self(Mutex::new(Inner {
-            options,
-            told: None,
-            hub: None,
-            offered: HashMap::new(),
-        }))
+        Self {
+            checks: Arc::default(),
+            inner: Mutex::new(Inner {
+                options,
+                told: None,
+                hub: None,
+                offered: HashMap::new(),
+            }),
+        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes on with other options. Peers that are there stay.
@@ -213,15 +221,13 @@ fn identity() -> Result<Arc<Identity>, Error> {
 fn begin<T>(
     me: &Arc<Me>,
     hub: Arc<Hub>,
-    offers: bool,
+    role: Role,
     prepare: impl FnOnce(&mut Peer, &Identity) -> Result<T, Error>,
 ) -> Result<(Link, Vec<String>, T), Error> {
-    let mut peer = Peer::new(&hub.identity, offers, Instant::now())?;
+    let checks = Checks::new(me.p2p.checks.clone(), role, hub::own_addresses());
+    let mut peer = Peer::new(&hub.identity, checks, Instant::now())?;
     let hosts = hub.hosts();
-    let told = hosts
-        .into_iter()
-        .filter_map(|addr| peer.add_host(addr))
-        .collect();
+    let told = hosts.into_iter().filter_map(peer::candidate).collect();
     let prepared = prepare(&mut peer, &hub.identity)?;
     let link = Link::new(peer);
     hub.add(link.clone());

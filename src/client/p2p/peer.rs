@@ -1,6 +1,7 @@
 //! One peer: ICE finds a way to it, DTLS makes the way private, SCTP carries channels over it.
 //! State machines that are fed datagrams and the time; no socket, no clock and no task.
 
+use super::checks::Checks;
 use super::identity::{Identity, Side};
 use super::records::Records;
 use super::resets::{Outgoing, Resets};
@@ -15,8 +16,7 @@ use rtc_dtls::endpoint::{Endpoint as Dtls, EndpointEvent};
 use rtc_ice::agent::agent_config::AgentConfig;
 use rtc_ice::agent::{Agent, Event as IceEvent};
 use rtc_ice::candidate::candidate_host::CandidateHostConfig;
-use rtc_ice::candidate::candidate_pair::CandidatePairState;
-use rtc_ice::candidate::{unmarshal_candidate, CandidateConfig};
+use rtc_ice::candidate::{unmarshal_candidate, Candidate, CandidateConfig};
 use rtc_ice::state::ConnectionState;
 use rtc_sctp::{
     Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint as Sctp, EndpointConfig,
@@ -26,13 +26,22 @@ use rtc_sctp::{
 use rtc_shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use sansio::Protocol as _;
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// Where DTLS and SCTP think the peer is. Where it really is, only ICE knows.
 const SOMEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1);
+/// The local candidates of ICE, one for each family: all addresses of this machine are those of
+/// one socket, so that a pair of candidates for each of them would be the same check many times.
+const HERE: [SocketAddr; 2] = [
+    SOMEWHERE,
+    SocketAddr::new(
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+        1,
+    ),
+];
 /// Bytes that may be on their way to a peer of which nothing is known; it may have small buffers.
 const FIRST_WINDOW: usize = 64 * 1024;
 /// And to one that has shown that it keeps up.
@@ -52,13 +61,9 @@ const WINDOW: usize = 256 * 1024;
 const CREDIT: usize = 64 * 1024;
 /// and how many may be sent before the first word of it, by who knows that it comes.
 const UNKNOWN: usize = 64 * 1024;
-/// The type of a STUN message that answers a connectivity check (RFC 8489, section 5).
-const BINDING_SUCCESS: [u8; 2] = [1, 1];
 /// Maximum length of a DTLS datagram that is kept until its sender has answered a check; a
 /// ClientHello is far shorter.
 const EARLY: usize = 1500;
-/// Addresses of a peer that are tried.
-const REMOTE_CANDIDATES: usize = 32;
 /// Channels of a peer at a time.
 const CHANNELS: usize = 256;
 /// How often a peer that is there is looked after, at the same time as all others.
@@ -70,6 +75,7 @@ const FAILURE: Duration = Duration::from_secs(8);
 
 pub struct Peer {
     agent: Agent,
+    checks: Checks,
     state: State,
     side: Option<Side>,
     dtls: Option<Dtls>,
@@ -78,8 +84,6 @@ pub struct Peer {
     association: Option<(AssociationHandle, Association)>,
     records: Records,
     resets: Resets,
-    /// Addresses of the peer that have answered a connectivity check. DTLS comes from no other.
-    answered: Vec<SocketAddr>,
     /// The last DTLS datagram of a candidate that has answered no check yet, which may be about to.
     /// Without it the handshake would wait for its repetition.
     early: Option<(SocketAddr, BytesMut)>,
@@ -90,7 +94,6 @@ pub struct Peer {
     opened: VecDeque<Opened>,
     next_id: u16,
     ids: u16,
-    remote_candidates: usize,
     /// Largest message that the peer takes.
     max_message: usize,
     window: usize,
@@ -162,20 +165,25 @@ enum Phase {
 
 impl Peer {
     /// A peer to be; the controlling end of ICE is the one that offers.
-    pub fn new(identity: &Identity, offers: bool, now: Instant) -> Result<Self, Error> {
+    pub fn new(identity: &Identity, checks: Checks, now: Instant) -> Result<Self, Error> {
         let config = AgentConfig {
-            is_controlling: offers,
+            is_controlling: checks.role().offers(),
             keepalive_interval: Some(CONSENT),
             disconnected_timeout: Some(SILENCE),
             failed_timeout: Some(FAILURE),
-            // The time to connect is limited elsewhere.
-            max_binding_requests: Some(40),
+            // Those that leave are limited in front of it.
+            max_binding_requests: Some(u16::MAX - 1),
             ..AgentConfig::default()
         };
-        let agent = Agent::new(now, Arc::new(config), identity.provider.clone())
-            .map_err(|e| Error::new("ICE", e))?;
+        let agent = Agent::new(now, Arc::new(config), identity.provider.clone());
+        let mut agent = agent.map_err(|e| Error::new("ICE", e))?;
+        for here in HERE {
+            let here = host(here).and_then(|host| agent.add_local_candidate(host));
+            here.map_err(|e| Error::new("ICE", e))?;
+        }
         Ok(Self {
             agent,
+            checks,
             state: State::Connecting,
             side: None,
             dtls: None,
@@ -184,7 +192,6 @@ impl Peer {
             association: None,
             records: Records::default(),
             resets: Resets::default(),
-            answered: Vec::new(),
             early: None,
             path: None,
             out: VecDeque::new(),
@@ -192,7 +199,6 @@ impl Peer {
             opened: VecDeque::new(),
             next_id: 0,
             ids: u16::MAX,
-            remote_candidates: 0,
             max_message: MAX_MESSAGE_OUT,
             window: FIRST_WINDOW,
             outstanding: 0,
@@ -218,39 +224,19 @@ impl Peer {
         })
     }
 
-    /// An address of ours that the peer may reach. Returns how it is told.
-    pub fn add_host(&mut self, addr: SocketAddr) -> Option<String> {
-        let config = CandidateHostConfig {
-            base_config: candidate(addr),
-            ..CandidateHostConfig::default()
-        };
-        let candidate = config.new_candidate_host().ok()?;
-        let told = format!("candidate:{}", candidate.marshal());
-        let added = self.agent.add_local_candidate(candidate).ok()?;
-        added.then_some(told)
-    }
-
     /// An address that the peer says it has. What is no use is left out.
-    pub fn add_remote(&mut self, candidate: &str) {
-        if self.remote_candidates >= REMOTE_CANDIDATES {
-            return;
-        }
+    pub fn add_remote(&mut self, candidate: &str, now: Instant) {
         let text = candidate.strip_prefix("candidate:").unwrap_or(candidate);
         // Names of mDNS are somebody else's: their owners turn up by themselves.
         let Ok(candidate) = unmarshal_candidate(text) else {
             return log::trace!("a candidate of no use: {text}");
         };
-        // rtc-ice 0.21 subtracts the component from 256 (RFC 8445, section 5.1.2.1).
-        if !(1..=256).contains(&candidate.component()) {
-            return;
+        match self.checks.learn(&candidate, now) {
+            true => {
+                let _ = self.agent.add_remote_candidate(candidate);
+            }
+            false => log::trace!("a candidate that is not checked: {text}"),
         }
-        let ip = candidate.addr().ip();
-        let is_broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-        if ip.is_unspecified() || ip.is_multicast() || is_broadcast || candidate.port() == 0 {
-            return;
-        }
-        self.remote_candidates += 1;
-        let _ = self.agent.add_remote_candidate(candidate);
     }
 
     /// The peer has described itself: begins to look for it.
@@ -278,7 +264,7 @@ impl Peer {
         let max_message = usize::try_from(peer.max_message).unwrap_or(usize::MAX);
         self.max_message = max_message.clamp(1, MAX_MESSAGE_OUT);
         for candidate in &peer.candidates {
-            self.add_remote(candidate);
+            self.add_remote(candidate, now);
         }
         let is_controlling = self.agent.role();
         self.agent
@@ -292,44 +278,15 @@ impl Peer {
 
     /// Whether `addr` is one of the peer's.
     pub fn is_at(&self, addr: SocketAddr) -> bool {
-        self.path == Some(addr)
-            || self
-                .agent
-                .get_remote_candidates()
-                .iter()
-                .any(|it| it.addr() == addr)
+        self.path == Some(addr) || self.checks.knows(addr)
     }
 
-    /// Takes a datagram that came from `from` to `to`. False if it is not this peer's.
-    pub fn receive(
-        &mut self,
-        to: SocketAddr,
-        from: SocketAddr,
-        bytes: &[u8],
-        now: Instant,
-    ) -> bool {
+    /// Takes a datagram that came from `from`. False if it is not this peer's.
+    pub fn receive(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) -> bool {
         match bytes.first() {
             // RFC 7983.
-            Some(0..=3) => {
-                let transport = TransportContext {
-                    local_addr: to,
-                    peer_addr: from,
-                    transport_protocol: TransportProtocol::UDP,
-                    ecn: None,
-                };
-                let message = BytesMut::from(bytes);
-                let message = TaggedBytesMut {
-                    now,
-                    transport,
-                    message,
-                };
-                let is_taken = self.agent.handle_read(message).is_ok();
-                if is_taken && bytes.starts_with(&BINDING_SUCCESS) {
-                    self.note_answer(from, now);
-                }
-                is_taken
-            }
-            Some(20..=63) if self.answered.contains(&from) => {
+            Some(0..=3) => self.receive_stun(from, bytes, now),
+            Some(20..=63) if self.checks.has_answered(from) => {
                 self.receive_records(bytes, now);
                 true
             }
@@ -343,26 +300,51 @@ impl Peer {
         }
     }
 
-    /// Notes that `from` has answered a connectivity check, if it has.
-    fn note_answer(&mut self, from: SocketAddr, now: Instant) {
-        if self.answered.contains(&from) {
-            return;
+    fn receive_stun(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) -> bool {
+        let Some(inbound) = self.checks.admit(from, bytes, now) else {
+            return false;
+        };
+        let [v4, v6] = HERE;
+        let transport = TransportContext {
+            local_addr: if from.is_ipv4() { v4 } else { v6 },
+            peer_addr: from,
+            transport_protocol: TransportProtocol::UDP,
+            ecn: None,
+        };
+        let message = TaggedBytesMut {
+            now,
+            transport,
+            message: BytesMut::from(bytes),
+        };
+        let is_peers = self.agent.handle_read(message).is_ok();
+        if is_peers {
+            self.checks.accept(from, inbound, now);
         }
-        let candidates = self.agent.get_remote_candidates().iter();
-        let ids: Vec<&str> = candidates
-            .filter(|candidate| candidate.addr() == from)
-            .map(|candidate| candidate.id())
-            .collect();
-        let pairs = self.agent.get_candidate_pairs_stats(now);
-        let has_answered = pairs.iter().any(|pair| {
-            pair.state == CandidatePairState::Succeeded
-                && ids.contains(&pair.remote_candidate_id.as_str())
-        });
-        if has_answered {
-            self.answered.push(from);
+        self.send_stun(now);
+        if self.checks.has_answered(from) {
             if let Some((_, bytes)) = self.early.take_if(|(addr, _)| *addr == from) {
                 self.receive_records(&bytes, now);
             }
+        }
+        is_peers
+    }
+
+    /// Sends what ICE has written, as far as it may leave.
+    fn send_stun(&mut self, now: Instant) {
+        while let Some(message) = self.agent.poll_write() {
+            let (to, bytes) = (message.transport.peer_addr, message.message);
+            if self.checks.leaves(to, &bytes, now) {
+                self.out.push_back(Datagram { to, bytes });
+            }
+        }
+    }
+
+    /// When ICE is to be told the time.
+    fn ice_due(&mut self) -> Option<Instant> {
+        let due = self.agent.poll_timeout()?;
+        match (self.path, self.checks.next_round()) {
+            (None, Some(round)) => Some(round.max(due)),
+            _ => Some(due),
         }
     }
 
@@ -430,7 +412,7 @@ impl Peer {
 
     /// When [`Peer::pump`] is due although nothing happens.
     pub fn deadline(&mut self) -> Option<Instant> {
-        let mut ice = self.agent.poll_timeout();
+        let mut ice = self.ice_due();
         if self.state == State::Connected {
             // ICE itself asks for five times a second.
             let at_least = self.last_tick.map(|last| next_step(last, IDLE_TICK));
@@ -451,8 +433,9 @@ impl Peer {
         if matches!(self.state, State::Over(_)) {
             return;
         }
-        if self.agent.poll_timeout().is_some_and(|at| at <= now) {
+        if self.ice_due().is_some_and(|at| at <= now) {
             self.last_tick = Some(now);
+            self.checks.round(now);
             let _ = self.agent.handle_timeout(now);
         }
         if let Some(dtls) = &mut self.dtls {
@@ -495,12 +478,7 @@ impl Peer {
                 _ => {}
             }
         }
-        while let Some(message) = self.agent.poll_write() {
-            self.out.push_back(Datagram {
-                to: message.transport.peer_addr,
-                bytes: message.message,
-            });
-        }
+        self.send_stun(now);
     }
 
     fn pump_sctp(&mut self, now: Instant) {
@@ -1041,14 +1019,24 @@ fn control(
     }
 }
 
-fn candidate(addr: SocketAddr) -> CandidateConfig {
-    CandidateConfig {
-        network: "udp".to_owned(),
-        address: addr.ip().to_string(),
-        port: addr.port(),
-        component: 1,
-        ..CandidateConfig::default()
-    }
+fn host(addr: SocketAddr) -> Result<Candidate, rtc_shared::error::Error> {
+    let config = CandidateHostConfig {
+        base_config: CandidateConfig {
+            network: "udp".to_owned(),
+            address: addr.ip().to_string(),
+            port: addr.port(),
+            component: 1,
+            ..CandidateConfig::default()
+        },
+        ..CandidateHostConfig::default()
+    };
+    config.new_candidate_host()
+}
+
+/// How an address of this machine is told to a peer.
+pub fn candidate(addr: SocketAddr) -> Option<String> {
+    let host = host(addr).ok()?;
+    Some(format!("candidate:{}", host.marshal()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A visitor that wants to be a peer (WIRE.md, "P2P signaling"): its request, and what it is
 //! told. The stream is a visitor's like any other; nothing in it has been trusted yet.
 
+use super::checks::Role;
 use super::hub::Hub;
 use super::link::{Link, CONNECTING};
 use super::message::{Message, Reader};
@@ -418,7 +419,7 @@ async fn take_candidates(
 ) {
     while let Ok(Some(message)) = request.next(stream, reader).await {
         if let Message::Candidate(candidate) = message {
-            link.with(|peer| peer.add_remote(&candidate));
+            link.with(|peer| peer.add_remote(&candidate, Instant::now()));
         }
     }
 }
@@ -445,7 +446,7 @@ async fn take_offer(me: &Arc<Me>, mut stream: Stream, mut request: Request) -> i
         Ok(hub) => hub,
         Err(e) => return failed(&mut stream, &e).await,
     };
-    let begun = begin(me, hub.clone(), false, |peer, identity| {
+    let begun = begin(me, hub.clone(), Role::Answers, |peer, identity| {
         let side = offer.side_of_answer();
         let answer = peer.describe(identity, |ours| offer.answer(ours, side));
         peer.connect(identity, &offer, side, Instant::now())?;
@@ -478,7 +479,7 @@ async fn make_offer(me: &Arc<Me>, mut stream: Stream) -> io::Result<()> {
         Ok(hub) => hub,
         Err(e) => return failed(&mut stream, &e).await,
     };
-    let begun = begin(me, hub.clone(), true, |peer, identity| {
+    let begun = begin(me, hub.clone(), Role::Offers, |peer, identity| {
         Ok(peer.describe(identity, sdp::offer))
     });
     let (link, hosts, offer) = match begun {

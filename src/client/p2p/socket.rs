@@ -5,7 +5,7 @@ use super::Error;
 use crate::net::with_scratch;
 use async_io::Async;
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, UdpGroSegment};
+use nix::sys::socket::sockopt::UdpGroSegment;
 use nix::sys::socket::{
     recvmsg, sendmsg, setsockopt, ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage,
 };
@@ -65,11 +65,6 @@ impl Socket {
         let _ = socket.set_recv_buffer_size(BUFFER);
         let _ = socket.set_send_buffer_size(BUFFER);
         let socket = UdpSocket::from(socket);
-        if is_v6 {
-            setsockopt(&socket, Ipv6RecvPacketInfo, &true)?;
-        } else {
-            setsockopt(&socket, Ipv4PacketInfo, &true)?;
-        }
         let segments = setsockopt(&socket, UdpGroSegment, &true).is_ok();
         Ok(Self {
             port: socket.local_addr()?.port(),
@@ -98,9 +93,8 @@ impl Socket {
         self.is_v6
     }
 
-    /// Waits for datagrams and gives each to `take`: the address it came to, where it is from,
-    /// and its bytes.
-    pub async fn receive(&self, mut take: impl FnMut(IpAddr, SocketAddr, &[u8])) -> io::Result<()> {
+    /// Waits for datagrams and gives each to `take`: where it is from, and its bytes.
+    pub async fn receive(&self, mut take: impl FnMut(SocketAddr, &[u8])) -> io::Result<()> {
         let receive =
             |socket: &UdpSocket| with_scratch(|buffer| receive(socket, buffer, &mut take));
         self.io.read_with(receive).await
@@ -191,10 +185,10 @@ impl Socket {
 fn receive(
     socket: &UdpSocket,
     buffer: &mut [u8],
-    take: &mut impl FnMut(IpAddr, SocketAddr, &[u8]),
+    take: &mut impl FnMut(SocketAddr, &[u8]),
 ) -> io::Result<()> {
-    let mut space = nix::cmsg_space!(nix::libc::in6_pktinfo, nix::libc::in_pktinfo, i32);
-    let (count, from, to, size) = {
+    let mut space = nix::cmsg_space!(i32);
+    let (count, from, size) = {
         let mut parts = [IoSliceMut::new(buffer)];
         let fd = socket.as_raw_fd();
         let received = loop {
@@ -204,20 +198,10 @@ fn receive(
                 received => break received?,
             }
         };
-        let (mut to, mut size) = (None, None);
+        let mut size = None;
         for message in received.cmsgs()? {
-            match message {
-                ControlMessageOwned::Ipv4PacketInfo(info) => {
-                    let bytes = info.ipi_addr.s_addr.to_ne_bytes();
-                    to = Some(IpAddr::from(bytes));
-                }
-                ControlMessageOwned::Ipv6PacketInfo(info) => {
-                    to = Some(IpAddr::from(info.ipi6_addr.s6_addr).to_canonical());
-                }
-                ControlMessageOwned::UdpGroSegments(segment) => {
-                    size = usize::try_from(segment).ok()
-                }
-                _ => {}
+            if let ControlMessageOwned::UdpGroSegments(segment) = message {
+                size = usize::try_from(segment).ok();
             }
         }
         let from = received.address;
@@ -230,15 +214,15 @@ fn receive(
                     .map(|addr| SocketAddr::V6((*addr).into()))
             })
         });
-        (received.bytes, from, to, size)
+        (received.bytes, from, size)
     };
-    let (Some(from), Some(to)) = (from, to) else {
+    let Some(from) = from else {
         return Ok(());
     };
     let from = SocketAddr::new(from.ip().to_canonical(), from.port());
     let bytes = buffer.get(..count).unwrap_or_default();
     for datagram in bytes.chunks(size.filter(|size| *size > 0).unwrap_or(count.max(1))) {
-        take(to, from, datagram);
+        take(from, datagram);
     }
     Ok(())
 }

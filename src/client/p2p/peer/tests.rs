@@ -1,5 +1,6 @@
 //! Two peers joined by queues in memory, with a clock that runs as fast as they work.
 
+use super::super::checks::{Role, REMOTES};
 use super::*;
 use futures_lite::future::poll_once;
 use std::future::poll_fn;
@@ -39,11 +40,11 @@ impl Pair {
         let identities = [Identity::new().unwrap(), Identity::new().unwrap()];
         let mut ends = [true, false].map(|offers| {
             let identity = &identities[usize::from(!offers)];
-            Peer::new(identity, offers, now).unwrap()
+            let role = if offers { Role::Offers } else { Role::Answers };
+            let checks = Checks::new(Arc::default(), role, Vec::new());
+            Peer::new(identity, checks, now).unwrap()
         });
-        let told: Vec<String> = (0..2)
-            .map(|end| ends[end].add_host(PLACES[end]).unwrap())
-            .collect();
+        let told = PLACES.map(|place| candidate(place).unwrap());
         let offer = ends[OFFERS].describe(&identities[OFFERS], sdp::offer);
         let offer = Description::parse(&offer).unwrap();
         let side = offer.side_of_answer();
@@ -52,10 +53,10 @@ impl Pair {
         change(&mut answer);
         let [a, b] = &mut ends;
         b.connect(&identities[ANSWERS], &offer, side, now).unwrap();
-        b.add_remote(&told[OFFERS]);
+        b.add_remote(&told[OFFERS], now);
         let side = answer.side_of_offer();
         a.connect(&identities[OFFERS], &answer, side, now).unwrap();
-        a.add_remote(&told[ANSWERS]);
+        a.add_remote(&told[ANSWERS], now);
         Pair {
             ends,
             now,
@@ -110,8 +111,7 @@ impl Pair {
             let Some((_, end, bytes)) = self.way.pop_front() else {
                 break;
             };
-            let (to, from) = (PLACES[end], PLACES[1 - end]);
-            self.ends[end].receive(to, from, &bytes, self.now);
+            self.ends[end].receive(PLACES[1 - end], &bytes, self.now);
         }
     }
 
@@ -402,12 +402,66 @@ fn a_peer_that_says_goodbye_is_over_at_the_other_end() {
 #[test]
 fn of_many_candidates_a_few_are_tried() {
     let mut pair = Pair::new(|_| {});
-    for port in 1..10_000 {
-        let line = format!("candidate:{port} 1 udp 1 192.0.2.7 {port} typ host");
-        pair.ends[OFFERS].add_remote(&line);
+    for number in 1..10_000u32 {
+        let [_, _, high, low] = number.to_be_bytes();
+        let line = format!("candidate:1 1 udp 1 192.0.{high}.{low} 7 typ host");
+        pair.ends[OFFERS].add_remote(&line, pair.now);
     }
     let tried = pair.ends[OFFERS].agent.get_remote_candidates().len();
-    assert!(tried <= REMOTE_CANDIDATES, "{tried}");
+    assert!((10..=REMOTES).contains(&tried), "{tried}");
+}
+
+/// Lets the answering end alone do what is due, and returns where its datagrams went.
+fn sent_in(pair: &mut Pair, time: Duration) -> Vec<SocketAddr> {
+    let peer = &mut pair.ends[ANSWERS];
+    let (mut now, end) = (pair.now, pair.now + time);
+    let mut sent = Vec::new();
+    while now < end {
+        peer.pump(now);
+        sent.extend(peer.out().drain(..).map(|datagram| datagram.to));
+        let due = peer.deadline().unwrap_or(end);
+        now = due.max(now + Duration::from_micros(10));
+    }
+    sent
+}
+
+#[test]
+fn valid_checks_from_many_sources_make_few_candidates_and_little_is_sent() {
+    let mut pair = Pair::new(|_| {});
+    pair.ends[OFFERS].pump(pair.now);
+    let check = pair.ends[OFFERS].out().pop_front().expect("a check");
+    let mut taken = 0;
+    for number in 0..1500 {
+        let from = SocketAddr::from(([198, 51, 100, 1], 10_000 + number));
+        // As fast as the rate allows, so that the number of sources is what is bounded.
+        let now = pair.now + Duration::from_millis(30) * u32::from(number);
+        taken += usize::from(pair.ends[ANSWERS].receive(from, &check.bytes, now));
+    }
+    let candidates = pair.ends[ANSWERS].agent.get_remote_candidates().len();
+    assert_eq!((taken, candidates), (REMOTES - 1, REMOTES));
+    // An answer for each check that was taken, and checks.
+    let sent = sent_in(&mut pair, Duration::from_secs(60)).len();
+    assert!(sent <= taken + REMOTES * 20, "{sent} datagrams");
+}
+
+#[test]
+fn addresses_that_a_visitor_names_get_few_checks_and_none_twice_at_once() {
+    let mut pair = Pair::new(|_| {});
+    for number in 0..32 {
+        let line = format!(
+            "candidate:1 1 udp 1 198.51.100.1 {} typ host",
+            5000 + number
+        );
+        pair.ends[ANSWERS].add_remote(&line, pair.now);
+    }
+    let sent = sent_in(&mut pair, Duration::from_secs(60));
+    let at_it = |to: &&SocketAddr| to.ip() != PLACES[OFFERS].ip();
+    let count = sent.iter().filter(at_it).count();
+    assert!((8..=64).contains(&count), "{count} checks at one host");
+    for to in &sent {
+        let checks = sent.iter().filter(|other| *other == to).count();
+        assert!(checks <= 8, "{checks} checks to {to}");
+    }
 }
 
 #[test]
@@ -487,10 +541,10 @@ fn handshake_fragments_that_chain_neither_end_the_process_nor_keep_the_peer_from
     let mut offset = 1;
     let connected = |pair: &mut Pair| {
         for end in 0..2 {
-            let (to, from) = (PLACES[end], PLACES[1 - end]);
+            let from = PLACES[1 - end];
             for _ in 0..20 {
                 let record = chain(sequence, offset..offset + 100, false);
-                pair.ends[end].receive(to, from, &record, pair.now);
+                pair.ends[end].receive(from, &record, pair.now);
                 sequence += 1;
             }
         }
@@ -501,8 +555,8 @@ fn handshake_fragments_that_chain_neither_end_the_process_nor_keep_the_peer_from
     assert!(pair.run(Duration::from_secs(10), connected));
     // The one that all the others wait for.
     for end in 0..2 {
-        let (to, from) = (PLACES[end], PLACES[1 - end]);
-        pair.ends[end].receive(to, from, &chain(sequence, 0..1, false), pair.now);
+        let from = PLACES[1 - end];
+        pair.ends[end].receive(from, &chain(sequence, 0..1, false), pair.now);
     }
     let id = pair.open(OFFERS);
     pair.exchange(id, 100 * KIB);
@@ -513,11 +567,11 @@ fn dtls_is_taken_only_from_an_address_that_has_answered_a_check() {
     let mut pair = Pair::new(|_| {});
     let other = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3)), 3000);
     let candidate = "candidate:1 1 udp 2113937151 10.0.0.3 3000 typ host";
-    pair.ends[ANSWERS].add_remote(candidate);
+    pair.ends[ANSWERS].add_remote(candidate, pair.now);
     let hello = chain(0, 0..1, true);
     let take = |pair: &mut Pair, from| {
         let now = pair.now;
-        pair.ends[ANSWERS].receive(PLACES[ANSWERS], from, &hello, now)
+        pair.ends[ANSWERS].receive(from, &hello, now)
     };
     assert!(!take(&mut pair, PLACES[OFFERS]));
     assert!(!take(&mut pair, other));
@@ -529,12 +583,11 @@ fn dtls_is_taken_only_from_an_address_that_has_answered_a_check() {
 #[test]
 fn a_candidate_with_a_component_that_cannot_be_is_left_out() {
     let mut pair = Pair::new(|_| {});
-    let end = &mut pair.ends[ANSWERS];
+    let (end, now) = (&mut pair.ends[ANSWERS], pair.now);
     let before = end.agent.get_remote_candidates().len();
     for component in [0, 257, 65535] {
-        end.add_remote(&format!(
-            "candidate:1 {component} udp 0 10.0.0.4 4000 typ host"
-        ));
+        let line = format!("candidate:1 {component} udp 0 10.0.0.4 4000 typ host");
+        end.add_remote(&line, now);
     }
     assert_eq!(end.agent.get_remote_candidates().len(), before);
 }
