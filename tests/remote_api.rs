@@ -39,6 +39,21 @@ fn saying(first: Vec<u8>) -> (Api, Arc<Mutex<Vec<u8>>>) {
     (api, say)
 }
 
+#[cfg(feature = "p2p")]
+#[test]
+fn the_log_names_the_stun_servers_of_the_configuration() {
+    let here = PeerServer::start();
+    let stun = "-remoteSTUN stun:stun.example.com:3478 -local http://127.0.0.1:1";
+    let remote = here.addr;
+    let line = format!("-remote tcp://{remote} -id id1 -secret secret1 {stun}");
+    let mut fixed_client = client(&line);
+    let fixed = format!("remote url remote=tcp://{remote} stun=stun:stun.example.com:3478");
+    fixed_client.wait_for(&fixed);
+    let (api, _) = saying(at(remote));
+    let mut client = asking(&api, stun);
+    client.wait_for(&fixed);
+}
+
 #[test]
 fn the_api_is_asked_before_each_connection() {
     let (here, there) = (PeerServer::start(), PeerServer::start());

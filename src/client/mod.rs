@@ -233,7 +233,7 @@ impl Client {
         let sources = plan.sources.unwrap_or_default();
         let pools = sources.into_iter().map(|source| {
             if let Source::Fixed(remote) = &source {
-                log::info!("remote url remote={remote} stun=");
+                log::info!("remote url remote={remote} stun={}", me.p2p.servers(""));
             }
             Pool::start(me.clone(), source)
         });

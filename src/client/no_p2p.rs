@@ -33,6 +33,11 @@ impl P2p {
 
     pub fn told(&self, _: &str) {}
 
+    /// See `p2p`.
+    pub fn servers(&self, told: &str) -> String {
+        told.to_owned()
+    }
+
     pub fn close(&self) {}
 }
 

@@ -258,8 +258,13 @@ impl Pool {
                 Some(remote) if !kept => Ok(remote),
                 _ => {
                     let asking = api.ask(&self.me.id, self.me.remote_timeout);
-                    let remote = asking.await.map_err(Failure::Nowhere)?;
-                    self.me.p2p.told(&api.stun());
+                    let (remote, is_news) = asking.await.map_err(Failure::Nowhere)?;
+                    let told = api.stun();
+                    self.me.p2p.told(&told);
+                    if is_news {
+                        let stun = self.me.p2p.servers(&told);
+                        log::info!("remote url remote={remote} stun={stun}");
+                    }
                     Ok(remote)
                 }
             },

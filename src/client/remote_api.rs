@@ -45,9 +45,9 @@ impl RemoteApi {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where the server of the client `id` is now. The log tells when that has changed. Errors
-    /// say what went wrong, but not with which API.
-    pub async fn ask(&self, id: &str, patience: Duration) -> io::Result<Remote> {
+    /// Where the server of the client `id` is now, and whether the answer is another one than the
+    /// last time. Errors say what went wrong, but not with which API.
+    pub async fn ask(&self, id: &str, patience: Duration) -> io::Result<(Remote, bool)> {
         let target = self.url.target_with("network_client_id", id);
         let mut random = [0; 16];
         tls::fill_random(&mut random)?;
@@ -67,11 +67,9 @@ impl RemoteApi {
         let now = whereabouts(&answer.body)?;
         let server = now.server.clone();
         let mut last = self.last();
-        if last.as_ref() != Some(&now) {
-            log::info!("remote url remote={server} stun={}", now.stun);
-            *last = Some(now);
-        }
-        Ok(server)
+        let is_news = last.as_ref() != Some(&now);
+        *last = Some(now);
+        Ok((server, is_news))
     }
 
     /// The STUN server that it named then, or "".

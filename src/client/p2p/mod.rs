@@ -167,6 +167,13 @@ impl P2p {
         }
     }
 
+    /// The STUN servers of the configuration and the one that a remoteAPI has `told`, for the log.
+    pub fn servers(&self, told: &str) -> String {
+        let mut servers = self.inner().options.stun.clone();
+        servers.extend((!told.is_empty()).then(|| told.to_owned()));
+        servers.join(",")
+    }
+
     fn stun(&self) -> Vec<String> {
         let inner = self.inner();
         inner
