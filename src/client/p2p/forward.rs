@@ -7,7 +7,7 @@ use super::link::Link;
 use super::message::{Message, Reader};
 use super::peer::State;
 use super::sdp::{self, Description};
-use super::signaling::{reflexive, Answer, CANDIDATES_END};
+use super::signaling::{chunk, reflexive, Answer, RELAY};
 use super::{begin, Carry, Channel, LABEL};
 use crate::client::pool::Pool;
 use crate::client::Me;
@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 const DIRECT: Duration = Duration::from_secs(10);
 /// After none came up, connections do not wait for one for so long.
 const PAUSE: Duration = Duration::from_secs(30);
+/// The end of a request's body: of the messages' own chunks, and of HTTP's.
+const REQUEST_END: &[u8] = b"5\r\n0\r\n\r\n\r\n0\r\n\r\n";
 /// How long the server may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -277,7 +279,7 @@ impl Way {
             for candidate in reflexive(&self.me, &hub).await {
                 say(&conn, Message::Candidate(candidate)).await?;
             }
-            conn.write_all(CANDIDATES_END).await
+            conn.write_all(REQUEST_END).await
         };
         let hearing = self.hear(&conn, &hub, &link);
         let talking = async {
@@ -310,9 +312,11 @@ impl Way {
             return Err(io::Error::other(format!("it said {status}{hint}")));
         }
         let mut reader = Reader::default();
+        let mut is_answered = false;
         while let Some(message) = answer.next(conn, &mut reader).await? {
             match message {
                 Message::Answer(sdp) => {
+                    is_answered = true;
                     let description = Description::parse(&sdp).map_err(io::Error::other)?;
                     let side = description.side_of_offer();
                     let now = Instant::now();
@@ -325,7 +329,10 @@ impl Way {
                 Message::Offer(_) => return Err(io::Error::other("it answered with an offer")),
             }
         }
-        Ok(())
+        match is_answered {
+            true => Ok(()),
+            false => Err(io::Error::other("its answer is an empty page")),
+        }
     }
 
     /// Connects to the server as a visitor of the other client. Returns its name there, too.
@@ -357,7 +364,7 @@ impl Way {
     async fn relay(&self, local: &Arc<Conn>) -> io::Result<()> {
         let (conn, host) = self.visit().await?;
         let request = format!(
-            "XP / HTTP/1.1\r\nHost: {host}\r\nWebRTC-OP: relay\r\n\
+            "XP / HTTP/1.1\r\nHost: {host}\r\n{RELAY}\r\n\
              WebRTC-Label: {LABEL}{}\r\n\r\n",
             self.config.host_prefix
         );
@@ -367,6 +374,13 @@ impl Way {
         if answer.status != 200 {
             let status = answer.status;
             return Err(io::Error::other(format!("the other client said {status}")));
+        }
+        // A client that knows nothing of relays answers 200 and an empty page.
+        if !answer.relays {
+            return Err(io::Error::other(format!(
+                "the other client cannot relay: its answer does not repeat \"{RELAY}\" (it is an \
+                 original GT or an older gt; update it, or set tcpForwardFallback to false)"
+            )));
         }
         local.write_all(&answer.rest).await?;
         let (there, back) = future::zip(pump(local, &conn), pump(&conn, local)).await;
@@ -385,12 +399,10 @@ impl Drop for Undecided {
     }
 }
 
+/// Sends a message of a request's body. It is framed twice: the original's clients read messages
+/// only in chunks of their own inside the body, and answer an empty 200 to any other request.
 async fn say(conn: &Conn, message: Message) -> io::Result<()> {
-    let bytes = message.write();
-    let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
-    chunk.extend_from_slice(&bytes);
-    chunk.extend_from_slice(b"\r\n");
-    conn.write_all(&chunk).await
+    conn.write_all(&chunk(&chunk(&message.write()))).await
 }
 
 /// Moves bytes one way until its end, and the end too.

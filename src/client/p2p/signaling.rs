@@ -25,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Pages from anywhere may ask; what they may then reach, they reach through the server anyway.
 const CORS: &str = "Access-Control-Allow-Origin: *\r\n";
 
+/// The header that asks a client to relay a connection, and that its answer repeats.
+pub const RELAY: &str = "WebRTC-OP: relay";
+
 /// A request, as far as signaling goes.
 pub struct Request {
     op: Op,
@@ -86,7 +89,7 @@ pub async fn answer(me: &Arc<Me>, mut stream: Stream) -> io::Result<()> {
         Op::GetOffer => make_offer(me, stream).await,
         Op::Answer(Some(number)) => take_answer(me, stream, request, number).await,
         Op::Relay(label) => {
-            let head = format!("HTTP/1.1 200 OK\r\n{CORS}Connection: close\r\n\r\n");
+            let head = format!("HTTP/1.1 200 OK\r\n{CORS}{RELAY}\r\nConnection: close\r\n\r\n");
             crate::client::service::relay(me, &label, stream, head.as_bytes(), &request.rest).await
         }
         Op::Answer(None) | Op::Unknown => {
@@ -235,6 +238,8 @@ impl Request {
 /// What another client says to a request of ours, as far as its head.
 pub struct Answer {
     pub status: u16,
+    /// Whether it says that what follows is the connection that was to be relayed.
+    pub relays: bool,
     body: Body,
     /// What has come behind the head.
     pub rest: Vec<u8>,
@@ -251,10 +256,14 @@ impl Answer {
             let mut parsed = httparse::Response::new(&mut fields);
             let status = parsed.parse(&bytes).map_err(io::Error::other)?;
             if let httparse::Status::Complete(length) = status {
-                let chunked = parsed.headers.iter().any(|field| {
-                    field.name.eq_ignore_ascii_case("Transfer-Encoding")
-                        && field.value.eq_ignore_ascii_case(b"chunked")
-                });
+                let has = |name: &str, value: &str| {
+                    parsed.headers.iter().any(|field| {
+                        field.name.eq_ignore_ascii_case(name)
+                            && field.value.eq_ignore_ascii_case(value.as_bytes())
+                    })
+                };
+                let chunked = has("Transfer-Encoding", "chunked");
+                let relays = has("WebRTC-OP", "relay");
                 let body = match chunked {
                     true => Body::Chunked(Chunks::Head(Vec::new())),
                     // To the end of the connection.
@@ -262,6 +271,7 @@ impl Answer {
                 };
                 return Ok(Self {
                     status: parsed.code.unwrap_or_default(),
+                    relays,
                     body,
                     rest: bytes.split_off(length),
                 });
@@ -361,14 +371,19 @@ async fn begin_answer(writer: &mut WriteHalf<Stream>) -> io::Result<()> {
 }
 
 async fn say(writer: &mut WriteHalf<Stream>, bytes: &[u8]) -> io::Result<()> {
+    writer.write_all(&chunk(bytes)).await
+}
+
+/// A chunk of HTTP's chunked coding.
+pub fn chunk(bytes: &[u8]) -> Vec<u8> {
     let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
     chunk.extend_from_slice(bytes);
     chunk.extend_from_slice(b"\r\n");
-    writer.write_all(&chunk).await
+    chunk
 }
 
 /// What is sent behind the last candidate.
-pub const CANDIDATES_END: &[u8] = b"0\r\n\r\n";
+const CANDIDATES_END: &[u8] = b"0\r\n\r\n";
 
 /// The candidates of what the world sees as our address, as STUN servers say.
 pub async fn reflexive(me: &Arc<Me>, hub: &Hub) -> Vec<String> {
