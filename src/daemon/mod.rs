@@ -7,17 +7,19 @@ mod supervisor;
 use crate::config::{self, Loaded, Sentry};
 use crate::handover::{Heir, Legacy, Program, Successor, Word};
 use crate::logging;
-use crate::net::within;
+use crate::net::{blocking, within};
 use account::Account;
 use async_std::channel::{self, Receiver};
 use futures_lite::future;
-use running::Running;
+use running::{Plans, Running};
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::fmt;
 use std::fs::File;
+use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long running streams may take to finish once the process is to end.
@@ -95,7 +97,7 @@ pub fn run<E: fmt::Display>(
     roles: Vec<Loaded>,
     origin: Origin,
     mut signals: Signals,
-    again: impl Fn() -> Result<Vec<Loaded>, E> + Send + 'static,
+    again: impl Fn() -> Result<Vec<Loaded>, E> + Send + Sync + 'static,
 ) -> Result<(), Error> {
     raise_open_files();
     let Origin {
@@ -123,6 +125,7 @@ pub fn run<E: fmt::Display>(
     let constants = Constants::of(&roles);
     drop(roles);
     let (sender, receiver) = channel::unbounded();
+    let again = Arc::new(move || again().map_err(|e| e.to_string()));
     crate::spawn(async move {
         serve(running, &program, &constants, &receiver, again).await;
         handle.close();
@@ -177,39 +180,46 @@ fn raise_open_files() {
     }
 }
 
-async fn serve<E: fmt::Display>(
+/// Reads the configuration once more. The error says what is wrong with it.
+trait Again: Fn() -> Result<Vec<Loaded>, String> + Send + Sync + 'static {}
+
+impl<F: Fn() -> Result<Vec<Loaded>, String> + Send + Sync + 'static> Again for F {}
+
+async fn serve(
     mut running: Running,
     program: &Program,
     constants: &Constants,
     signals: &Receiver<i32>,
-    again: impl Fn() -> Result<Vec<Loaded>, E>,
+    again: Arc<impl Again>,
 ) {
+    // Signals that have come while another one was acted on, each once.
+    let mut waiting = Vec::new();
     loop {
-        match signals.recv().await {
-            Ok(SIGHUP) => reload(&mut running, constants, again()),
-            Ok(SIGQUIT) => {
-                let mut changed = false;
-                let interrupted = async {
-                    loop {
-                        match signals.recv().await {
-                            Ok(SIGHUP) => changed = true,
-                            Ok(SIGQUIT) => {}
-                            _ => return None,
-                        }
-                    }
-                };
+        let signal = match waiting.is_empty() {
+            true => signals.recv().await.ok(),
+            false => Some(waiting.remove(0)),
+        };
+        match signal {
+            Some(SIGHUP) => {
+                let planned = plan(&running, &again);
+                match unless_told_to_end(planned, signals, &mut waiting).await {
+                    Some(planned) => reload(&mut running, constants, planned),
+                    None => break,
+                }
+            }
+            Some(SIGQUIT) => {
                 let handed_over = async {
                     for _ in 1..TRIES {
                         match hand_over(&running, program).await {
                             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                            result => return Some(result),
+                            result => return result,
                         }
                     }
-                    Some(hand_over(&running, program).await)
+                    hand_over(&running, program).await
                 };
-                match future::or(handed_over, interrupted).await {
+                match unless_told_to_end(handed_over, signals, &mut waiting).await {
                     Some(Ok(successor)) => {
-                        if changed {
+                        if waiting.contains(&SIGHUP) {
                             // It may have read its files before that.
                             successor.reload();
                         }
@@ -218,9 +228,7 @@ async fn serve<E: fmt::Display>(
                     Some(Err(e)) => {
                         log::error!("not restarted, everything goes on as it was: {e}");
                         running.keep();
-                        if changed {
-                            reload(&mut running, constants, again());
-                        }
+                        waiting.retain(|signal| *signal != SIGQUIT);
                     }
                     None => break,
                 }
@@ -231,6 +239,25 @@ async fn serve<E: fmt::Display>(
     log::info!("stopping");
     supervisor::tell("STOPPING=1\n");
     within(PATIENCE * 2, running.stop(PATIENCE)).await;
+}
+
+/// Waits for the work while other signals are put aside; `None` if one of them ends the process.
+async fn unless_told_to_end<T>(
+    work: impl Future<Output = T>,
+    signals: &Receiver<i32>,
+    waiting: &mut Vec<i32>,
+) -> Option<T> {
+    let told_to_end = async {
+        loop {
+            match signals.recv().await {
+                Ok(signal) if ends(signal) => return None,
+                Ok(signal) if !waiting.contains(&signal) => waiting.push(signal),
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+    };
+    future::or(async { Some(work.await) }, told_to_end).await
 }
 
 /// What there is once in a process, and only a restart can change.
@@ -251,14 +278,24 @@ impl Constants {
     }
 }
 
-fn reload<E: fmt::Display>(
-    running: &mut Running,
-    constants: &Constants,
-    again: Result<Vec<Loaded>, E>,
-) {
-    let changed = again.map_err(|e| e.to_string()).and_then(|roles| {
+/// A configuration that was read again, and how to become what it says.
+type Planned = Result<(Vec<Loaded>, Plans), String>;
+
+/// Reads the configuration and the files it names, opens listeners, and looks up names. All of that
+/// may take long, so it is done on another thread than that of the executor.
+async fn plan(running: &Running, again: &Arc<impl Again>) -> Planned {
+    let (running, again) = (running.clone(), again.clone());
+    blocking(move || {
+        let roles = again()?;
         let plans = running.plan(&roles, &mut Legacy::default());
-        let changed = plans.and_then(|plans| running.change(plans));
+        plans.map(|plans| (roles, plans)).map_err(|e| e.to_string())
+    })
+    .await
+}
+
+fn reload(running: &mut Running, constants: &Constants, planned: Planned) {
+    let changed = planned.and_then(|(roles, plans)| {
+        let changed = running.change(plans);
         changed.map(|()| roles).map_err(|e| e.to_string())
     });
     logging::reopen(changed.as_deref().ok());
@@ -271,6 +308,8 @@ fn reload<E: fmt::Display>(
                 "threads, the user and the Sentry options stay as they were until a restart"
             );
         }
+        // Tens of thousands of users take a while to be freed, too.
+        crate::spawn(blocking(move || drop(roles)));
     });
     match reloaded {
         Ok(()) => log::info!("reloaded"),

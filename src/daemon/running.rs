@@ -11,6 +11,8 @@ use futures_lite::future;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
+#[cfg(feature = "server")]
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long what runs may take to finish once another process has taken this one's place, or
@@ -19,11 +21,11 @@ const DRAINING: Duration = Duration::from_secs(120);
 
 type Source = Option<PathBuf>;
 
-/// In the order in which they were started.
-#[derive(Default)]
+/// In the order in which they were started. A clone knows the same roles.
+#[derive(Clone, Default)]
 pub struct Running {
     #[cfg(feature = "server")]
-    servers: Vec<(Source, Server)>,
+    servers: Vec<(Source, Arc<Server>)>,
     #[cfg(feature = "client")]
     clients: Vec<(Source, Client)>,
     /// Roles that are not wanted any more, and end.
@@ -53,7 +55,7 @@ impl Running {
                         server.change(plan);
                         server
                     }
-                    None => Server::start(plan)?,
+                    None => Arc::new(Server::start(plan)?),
                 };
                 self.servers.push((source, server));
             }
@@ -98,7 +100,7 @@ impl Running {
             let in_file = |e: io::Error| in_file(loaded, e);
             #[cfg(feature = "server")]
             if let Some(config) = loaded.role.server() {
-                let running = find(&self.servers, source);
+                let running = find(&self.servers, source).map(Arc::as_ref);
                 let plan = server::Plan::new(config, source, running, legacy).map_err(in_file)?;
                 plans.servers.push((source.clone(), plan));
             }

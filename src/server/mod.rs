@@ -209,6 +209,8 @@ impl Server {
         state.rules.replace(plan.rules);
         self.listeners().change(plan.listeners, |open, front| {
             accept(state, open, front, &plan.api)
+        let announced = state.clone();
+        crate::spawn(async move { announced.rules.announce().await });
         });
         self.stun().change(plan.stun, state);
     }

@@ -6,11 +6,17 @@ use super::claims::Claims;
 use super::users::{Strangers, Users};
 use crate::config::{self, AnyClient, TlsVersion, Wire};
 use crate::net::tls::{Acceptor, MinVersion};
-use event_listener::Event;
+use async_io::Timer;
+use event_listener::{Event, IntoNotification};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// How many tunnels get other rules at once, and the pause before the next ones: 10 000 tunnels have
+/// them within half a second, and hold up visitors for less than a millisecond at a time.
+const AT_ONCE: usize = 32;
+const BETWEEN: Duration = Duration::from_millis(1);
 
 pub struct Rules {
     pub users: Users,
@@ -101,7 +107,17 @@ impl InForce {
 
     pub fn replace(&self, rules: Rules) {
         *self.lock() = Arc::new(rules);
-        self.changed.notify(usize::MAX);
+    }
+
+    /// Has all that wait for other rules see that there are some. To apply them takes each of them a
+    /// moment, and there may be thousands, so others have their turn in between.
+    pub async fn announce(&self) {
+        let mut left = self.changed.total_listeners();
+        while left > 0 {
+            self.changed.notify(AT_ONCE.additional());
+            left = left.saturating_sub(AT_ONCE);
+            Timer::after(BETWEEN).await;
+        }
     }
 
     /// Waits until the rules are others than `known`, and returns them.
@@ -113,6 +129,65 @@ impl InForce {
                 return rules;
             }
             changed.await;
+        }
+    }
+}
+
+#[cfg(test)]
+impl Rules {
+    /// The rules of a server without users.
+    pub fn of_nobody() -> Self {
+        let limits = config::Limits::of_one_prefix();
+        Self {
+            users: Users::new(&[], Strangers::Refused, &limits),
+            wire: Wire::default(),
+            mux_header: "Host".to_owned(),
+            timeout: None,
+            unidirectional: false,
+            acceptor: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future::{block_on, poll_once};
+    use std::future::Future;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn thousands_of_tunnels_hear_of_new_rules_a_few_at_a_time() {
+        const TUNNELS: usize = 200;
+        let in_force = InForce::new(Rules::of_nobody());
+        let known = in_force.get();
+        let woken = Arc::new(Count::default());
+        let waker = Waker::from(woken.clone());
+        let mut context = Context::from_waker(&waker);
+        let mut waiting: Vec<_> = (0..TUNNELS)
+            .map(|_| Box::pin(in_force.other_than(&known)))
+            .collect();
+        for tunnel in &mut waiting {
+            assert!(tunnel.as_mut().poll(&mut context).is_pending());
+        }
+        in_force.replace(Rules::of_nobody());
+        let mut announcing = Box::pin(in_force.announce());
+        assert!(block_on(poll_once(&mut announcing)).is_none());
+        assert_eq!(woken.0.load(Ordering::SeqCst), AT_ONCE);
+        block_on(announcing);
+        assert_eq!(woken.0.load(Ordering::SeqCst), TUNNELS);
+        for tunnel in &mut waiting {
+            assert!(matches!(tunnel.as_mut().poll(&mut context), Poll::Ready(_)));
         }
     }
 }

@@ -145,29 +145,14 @@ impl Users {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::HostRules;
-
-    fn limits() -> Limits {
-        Limits {
-            tcp: Vec::new(),
-            tcp_total: 0,
-            speed: 0,
-            connections: 0,
-            hosts: HostRules {
-                number: 1,
-                regex: Vec::new(),
-                with_id: false,
-            },
-        }
-    }
 
     fn users(strangers: Strangers) -> Users {
         let known = User {
             id: "known".into(),
             secret: Secret::new("right"),
-            limits: limits(),
+            limits: Limits::of_one_prefix(),
         };
-        Users::new(&[known], strangers, &limits())
+        Users::new(&[known], strangers, &Limits::of_one_prefix())
     }
 
     fn admit(users: &Users, id: &str, secret: &str) -> Option<Admission> {

@@ -23,6 +23,24 @@ pub struct Limits {
     pub hosts: HostRules,
 }
 
+#[cfg(test)]
+impl Limits {
+    /// One prefix of any name, and no other limits or ports.
+    pub fn of_one_prefix() -> Self {
+        Self {
+            tcp: Vec::new(),
+            tcp_total: 0,
+            speed: 0,
+            connections: 0,
+            hosts: HostRules {
+                number: 1,
+                regex: Vec::new(),
+                with_id: false,
+            },
+        }
+    }
+}
+
 /// At most `number` ports out of `range` at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpRule {
