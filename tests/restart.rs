@@ -5,7 +5,7 @@
 mod common;
 
 use common::eventually;
-use common::gt::{client, client_of_id1, server, server_of_id1, Gt};
+use common::gt::{client, client_of_id1, server, server_of_id1, Gt, Successor, GT};
 use common::peer::{hello, Frame, Peer};
 use common::program::{install_gt, install_script};
 use common::scratch::Scratch;
@@ -13,6 +13,7 @@ use common::service::{self, assert_echo};
 use common::visitor::{connect, get, read_to_end};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 
@@ -274,4 +275,30 @@ fn a_supervisor_hears_of_the_start_and_of_the_new_process() {
     new.signal("TERM");
     assert_eq!(next(), "STOPPING=1\n");
     new.wait_for_end();
+}
+
+#[test]
+fn the_first_process_of_a_container_says_why_it_is_not_restarted() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not tested: a namespace of processes takes root");
+        return;
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child", GT, "server"]);
+    let line = "-addr 127.0.0.1:0 -id id1 -secret secret1";
+    let mut server = Gt::spawn("gt server", command, line);
+    let addr = server.addr();
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
+    let children = format!("/proc/{0}/task/{0}/children", server.pid());
+    let children = std::fs::read_to_string(children).expect("the child of unshare");
+    let inside = Successor {
+        pid: children.trim().parse().expect("one child"),
+    };
+    inside.signal("QUIT");
+    server.wait_for(" ERR not restarted: this is process 1, ");
+    inside.signal("HUP");
+    server.wait_for("reloaded");
+    peer.sync();
+    inside.signal("TERM");
+    assert_eq!(server.exit().code(), Some(0));
 }

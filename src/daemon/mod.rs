@@ -207,6 +207,10 @@ async fn serve(
                     None => break,
                 }
             }
+            Some(SIGQUIT) if std::process::id() == 1 => log::error!(
+                "not restarted: this is process 1, and its container or namespace ends with it. \
+                 Stop and start it instead, or run gt under an init (docker run --init)"
+            ),
             Some(SIGQUIT) => {
                 let handed_over = async {
                     for _ in 1..TRIES {
