@@ -48,7 +48,9 @@ fn main() -> ExitCode {
         }
         Err(e) => return complain(BAD_USAGE, &e.to_string(), heir.as_ref()),
     };
-    daemon::prepare(&roles);
+    if let Err(e) = daemon::prepare(&roles) {
+        return complain(FAILED, &e.to_string(), heir.as_ref());
+    }
     let _reports = match logging::start(&roles) {
         Ok(guard) => guard,
         Err(e) => return complain(FAILED, &e.to_string(), heir.as_ref()),

@@ -76,7 +76,7 @@ fn a_request_allocates_nothing_of_its_own_and_a_new_connection_little() {
             "gt client -remote tcp://127.0.0.1:{control} {user} -local tcp://{} -remoteTCPPort {port}",
             echo.addr
         ));
-        gt::daemon::prepare(&[server.clone(), client.clone()]);
+        gt::daemon::prepare(&[server.clone(), client.clone()]).expect("open files");
         let legacy = &mut Legacy::default();
         let plan = server::Plan::new(server.role.server().unwrap(), &None, None, legacy);
         let server = Server::start(plan.expect("listen")).expect("start");

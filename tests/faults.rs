@@ -499,7 +499,7 @@ fn a_server_without_descriptors_asks_for_some_five_times_a_second_and_no_more() 
     let page = eventually("the API to be served again", || {
         let mut stream = TcpStream::connect(api).ok()?;
         set_limits(&stream);
-        let request = "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         stream.write_all(request.as_bytes()).ok()?;
         let page = String::from_utf8(read_to_end(&mut stream)).expect("text");
         page.contains("gt_errors_total").then_some(page)
@@ -552,4 +552,23 @@ fn a_client_without_descriptors_says_so_and_goes_on_when_it_has_some() {
     });
     assert_eq!(client.lines_with("tunnel started").len(), 1);
     assert!(client.has_ended().is_none());
+}
+
+#[test]
+fn too_few_descriptors_are_an_error_and_not_a_panic() {
+    for most in [8, 12, 31] {
+        for mut gt in [
+            server_with_descriptors(most, "-addr 127.0.0.1:0 -apiAddr 127.0.0.1:0"),
+            client_with_descriptors(
+                most,
+                "-remote 127.0.0.1:1 -id id1 -local http://127.0.0.1:1 -logFile gt.log",
+            ),
+        ] {
+            assert_eq!(gt.exit().code(), Some(1));
+            let log = gt.log();
+            let why = format!("gt: this process may have {most} open files, and gt needs 32");
+            assert!(log.starts_with(&why), "{log}");
+            assert_eq!(log.lines().count(), 1, "{log}");
+        }
+    }
 }

@@ -26,6 +26,9 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a new process is started when signals that were meant for it, too, have ended it.
 const TRIES: u32 = 4;
+/// Open files that gt needs before there is a connection: the runtime, the log and listeners take
+/// about 20, reading certificates and looking up names a few more.
+const FEWEST_FILES: u64 = 32;
 /// Threads for name look-ups and files, at most.
 const BLOCKING_THREADS: &str = "8";
 
@@ -54,13 +57,23 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Tells the runtime what it reads from the environment. Before the runtime is first touched, and
-/// while there is one thread.
-pub fn prepare(roles: &[Loaded]) {
+/// Gets what the runtime needs: as many open files as possible, and what it reads from the
+/// environment. Before the runtime is first touched, and while there is one thread. The error says
+/// that there may be too few open files.
+pub fn prepare(roles: &[Loaded]) -> Result<(), Error> {
+    let most = raise_open_files();
+    if let Some(most) = most.filter(|most| *most < FEWEST_FILES) {
+        let why = format!(
+            "this process may have {most} open files, and gt needs {FEWEST_FILES} and one for each \
+             connection: raise the limit, with \"ulimit -n\" or LimitNOFILE= of systemd"
+        );
+        return Err(Error::tell(why, None));
+    }
     std::env::set_var("ASYNC_STD_THREAD_COUNT", threads(roles).to_string());
     if std::env::var_os("BLOCKING_MAX_THREADS").is_none() {
         std::env::set_var("BLOCKING_MAX_THREADS", BLOCKING_THREADS);
     }
+    Ok(())
 }
 
 /// Whether what a role needs of this machine is there: files and folders. The error names what
@@ -99,7 +112,6 @@ pub fn run<E: fmt::Display>(
     mut signals: Signals,
     again: impl Fn() -> Result<Vec<Loaded>, E> + Send + Sync + 'static,
 ) -> Result<(), Error> {
-    raise_open_files();
     let Origin {
         program,
         heir,
@@ -168,15 +180,17 @@ fn ends(signal: i32) -> bool {
     signal == SIGINT || signal == SIGTERM
 }
 
-/// As many open files as the system lets us have: each visitor takes one at each end.
-fn raise_open_files() {
+/// As many open files as the system lets us have: each visitor takes one at each end. Returns how
+/// many that are; `None` means no limit.
+fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         ..limit
     };
-    if let Err(e) = setrlimit(Resource::Nofile, raised) {
-        log::debug!("the limit of open files stays at {:?}: {e}", limit.current);
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
     }
 }
 
