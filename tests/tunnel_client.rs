@@ -117,7 +117,9 @@ fn infos_may_come_in_pieces_before_ready() {
     for byte in info {
         peer.send(&[byte]);
     }
-    client.wait_for("receive server information: tcp port 2222 opened successfully connID=1");
+    client.wait_for(
+        "receive server information: tcp port 2222 opened successfully connID=1 tcp port=2222",
+    );
     client.wait_for("tunnel started connID=1");
 }
 

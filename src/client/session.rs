@@ -174,7 +174,10 @@ async fn wait_until_ready(
 }
 
 fn port_opened(port: u16, id: u32) {
-    log::info!("receive server information: tcp port {port} opened successfully connID={id}");
+    // Scripts for version 2 of the original look for the key `tcp port`.
+    log::info!(
+        "receive server information: tcp port {port} opened successfully connID={id} tcp port={port}"
+    );
 }
 
 pub struct Session {

@@ -347,8 +347,8 @@ fn tcp(
     for options in [flags, options] {
         let ranges = all(options.tcp_range.clone());
         if !ranges.is_empty() {
-            return TcpEntry::pair(all(options.tcp_number.clone()), ranges)
-                .map(|list| (Some(list), None));
+            let (list, number) = TcpEntry::pair(all(options.tcp_number.clone()), ranges)?;
+            return Ok((Some(list), number));
         }
     }
     let numbers = all(either(flags.tcp_number.clone(), options.tcp_number.clone()));

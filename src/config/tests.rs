@@ -412,7 +412,7 @@ options:
             ("users: {'': {secret: s}}", "The id \"\" is empty: it needs 1 to 200 bytes."),
             ("options: {id: [a, b], secret: s}", "There are 2 id and 1 secret: the i-th secret belongs to the i-th id, so give as many of both."),
             ("options: {tcpNumber: 1}", "tcpNumber needs a tcpRange to go with it, like -tcpNumber 1 -tcpRange 1024-65535."),
-            ("options: {tcpNumber: [1, 2], tcpRange: 1-2}", "There are 2 tcpNumber and 1 tcpRange: the i-th number goes with the i-th range, so give as many of both."),
+            ("options: {tcpNumber: [1, 2], tcpRange: 1-2}", "There are 2 tcpNumber and 1 tcpRange: give one tcpNumber for all ranges together, or one for each of them, in their order."),
         ] {
             assert_eq!(error(text), format!("gt.yaml: {wanted}"));
         }
@@ -727,6 +727,9 @@ options:
         let one = server("tcpNumber: 3\ntcp:\n  - range: 1-2");
         assert_eq!(
             (rules(&one.limits), one.limits.tcp_total),
+            "options: {tcpNumber: 3, tcpRange: [1-2, 5-6]}",
+            "options: {tcpNumber: 3, tcpRange: [1-2, 5-6]}\nusers: {a: {secret: s}}",
+            "options: {tcpNumber: 9, tcpRange: [1-2, 5-6]}\nusers: {a: {secret: s, tcpNumber: 3}}",
             (vec![(3, 1, 2)], 0)
         );
     }
@@ -734,6 +737,9 @@ options:
     #[test]
     fn an_auth_api_is_a_source_of_users() {
         assert_eq!(
+        let unlimited = server("options: {tcpRange: [1-2, 5-6]}").limits;
+        assert_eq!(rules(&unlimited), [(0, 1, 2), (0, 5, 6)]);
+        assert_eq!(unlimited.tcp_total, 0);
             server("options: {authAPI: 'http://h/'}").any_client,
             AnyClient::Refused
         );

@@ -154,22 +154,35 @@ fn range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PortRange, D::Err
 }
 
 impl TcpEntry {
-    /// The i-th number goes with the i-th range; no number at all means no limit.
-    pub fn pair(numbers: Vec<u32>, ranges: Vec<PortRange>) -> Result<Vec<Self>, String> {
-        if !numbers.is_empty() && numbers.len() != ranges.len() {
-            return Err(format!(
-                "There are {} tcpNumber and {} tcpRange: the i-th number goes with the i-th \
-                     range, so give as many of both.",
-                numbers.len(),
-                ranges.len()
-            ));
-        }
+    /// The list of `-tcpRange` and the number for all of it together. The i-th number goes with the
+    /// i-th range, one number beside several ranges is the number of ports out of all of them, and
+    /// no number at all means no limit.
+    pub fn pair(
+        numbers: Vec<u32>,
+        ranges: Vec<PortRange>,
+    ) -> Result<(Vec<Self>, Option<u32>), String> {
+        let together = match numbers.as_slice() {
+            [number] if ranges.len() > 1 => Some(*number),
+            [] => Some(0),
+            _ if numbers.len() == ranges.len() => None,
+            _ => {
+                return Err(format!(
+                    "There are {} tcpNumber and {} tcpRange: give one tcpNumber for all ranges \
+                     together, or one for each of them, in their order.",
+                    numbers.len(),
+                    ranges.len()
+                ))
+            }
+        };
         let mut numbers = numbers.into_iter();
         let entry = |range| TcpEntry {
-            number: Some(Value(Some(numbers.next().unwrap_or(0)))),
+            number: match together {
+                Some(_) => None,
+                None => numbers.next().map(|number| Value(Some(number))),
+            },
             range,
         };
-        Ok(ranges.into_iter().map(entry).collect())
+        Ok((ranges.into_iter().map(entry).collect(), together))
     }
 }
 

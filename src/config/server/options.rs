@@ -87,7 +87,8 @@ pub struct ServerOptions {
     /// listen here for STUN, which tells P2P clients their public address: 3478, :3478 or 0.0.0.0:3478
     #[argh(option, arg_name = "string")]
     pub stun_addr: Option<Value<ListenAddr>>,
-    /// so many TCP ports for one user, out of the -tcpRange that goes with it; 0 for any number
+    /// at most so many TCP ports for one user, out of the -tcpRange that goes with it, or out of all of them
+    /// together if given once; 0 for any number
     #[argh(option, arg_name = "value")]
     pub tcp_number: Vec<Value<u32>>,
     /// a range of TCP ports that users may open, like 1024-65535; without one they may open none
