@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::foreign::{self, Content};
 use super::options::meant;
 use super::value::{given, Value};
 use super::yaml::{Node, Tree, Unknown};
@@ -32,29 +33,43 @@ struct Type {
 
 impl Document {
     /// Reads a file. The error says what cannot be read, or at which line it is not yaml.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: &Path, content: Content) -> Result<Self, Error> {
         let shown = path.display();
         let bytes = fs::read(path)
             .map_err(|error| Error(format!("The file {shown} cannot be read: {error}.")))?;
         let text = String::from_utf8(bytes)
             .map_err(|_| Error(format!("The file {shown} is not text in UTF-8.")))?;
-        Document::parse(path, text)
+        Document::parse(path, text, content)
     }
 
     /// Takes a file's text.
-    pub fn parse(path: &Path, text: String) -> Result<Self, Error> {
-        let tree =
-            Tree::parse(text).map_err(|error| Error(format!("{}: {error}", path.display())))?;
-        Ok(Document {
-            path: path.to_owned(),
-            tree,
-        })
+    pub fn parse(path: &Path, text: String, content: Content) -> Result<Self, Error> {
+        let fail = |why| Error(format!("{}: {why}", path.display()));
+        let tree = match Tree::parse(text) {
+            Ok(tree) => tree,
+            Err((text, error)) => {
+                let why = foreign::not_yaml(&text, content);
+                return Err(fail(why.unwrap_or(error)));
+            }
+        };
+        // A TOML file may be one long value of yaml.
+        let why = match tree.has_keys() {
+            true => None,
+            false => foreign::not_yaml(tree.text(), content),
+        };
+        match why {
+            Some(why) => Err(fail(why)),
+            None => Ok(Document {
+                path: path.to_owned(),
+                tree,
+            }),
+        }
     }
 
     /// The file itself, or every `*.yaml` and `*.yml` in the directory, by name.
     pub fn open_all(path: &Path) -> Result<Vec<Self>, Error> {
         if !path.is_dir() {
-            return Ok(vec![Document::open(path)?]);
+            return Ok(vec![Document::open(path, Content::Configuration)?]);
         }
         let failed = |error| {
             Error(format!(
@@ -83,11 +98,15 @@ impl Document {
             )));
         }
         files.sort();
-        files.iter().map(|file| Document::open(file)).collect()
+        let open = |file: &PathBuf| Document::open(file, Content::Configuration);
+        files.iter().map(open).collect()
     }
 
     /// Whose file it is: `asked` says so, or its `type:`, or what its keys say.
     pub fn role(&self, asked: Option<RoleName>) -> Result<RoleName, Error> {
+        if let Some(why) = foreign::frp(&self.keys(&[]), self.tree.text()) {
+            return Err(self.error(format_args!("{why}")));
+        }
         let (Type { r#type }, _) = self.read(&[])?;
         let role = match (asked, given(r#type)) {
             (Some(asked), Some(says)) if asked != says => {

@@ -11,6 +11,7 @@ mod address;
 pub mod client;
 mod duration;
 pub mod file;
+pub(crate) mod foreign;
 mod logging;
 pub mod options;
 mod secret;

@@ -15,6 +15,7 @@ use serde::Deserialize;
 use super::account::Account;
 use super::address::{ListenAddr, FIRST_FREE_PORT};
 use super::file::{error, without_p2p, Document};
+use super::foreign::Content;
 use super::logging::{Logging, Sentry};
 use super::options::{CommonOptions, Name};
 use super::value::{all, either, given, Value};
@@ -188,7 +189,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
     users.add_pairs(&flags.own).map_err(Error)?;
     if let Some(path) = given(flags.own.users.clone().or(options.users.clone())) {
         users_are_configured = true;
-        let document = Document::open(&path)?;
+        let document = Document::open(&path, Content::Users)?;
         let (entries, unknown) = document.read(&[])?;
         warnings.extend(document.unknown(&unknown, &[]));
         users.add_entries(entries);

@@ -244,6 +244,7 @@ fn default(help: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::foreign::Content;
 
     #[test]
     fn a_url_keeps_its_passwords_to_itself() {
@@ -280,7 +281,8 @@ mod tests {
             .map(|n| format!("  user{n}: {{secret: topsecret, pasword: topsecret}}\n"))
             .collect();
         let path = std::path::Path::new("gt.yaml");
-        let document = Document::parse(path, format!("users:\n{users}")).unwrap();
+        let document =
+            Document::parse(path, format!("users:\n{users}"), Content::Configuration).unwrap();
         let line = shown(&[], &[], &[], Some(&document));
         assert!(line.starts_with("{\"users\":{\"user0\":{\"secret\":\"******\"},"));
         assert!((MOST..MOST + 100).contains(&line.len()), "{}", line.len());

@@ -4,16 +4,26 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::file::Document;
+use super::foreign::Content;
 use super::*;
 
 fn document(text: &str) -> Document {
-    Document::parse(Path::new("gt.yaml"), text.to_owned()).unwrap()
+    Document::parse(
+        Path::new("gt.yaml"),
+        text.to_owned(),
+        Content::Configuration,
+    )
+    .unwrap()
 }
 
 fn broken(text: &str) -> String {
-    Document::parse(Path::new("gt.yaml"), text.to_owned())
-        .unwrap_err()
-        .to_string()
+    Document::parse(
+        Path::new("gt.yaml"),
+        text.to_owned(),
+        Content::Configuration,
+    )
+    .unwrap_err()
+    .to_string()
 }
 
 #[test]
@@ -717,6 +727,9 @@ options:
         for text in [
             "tcpNumber: 3\ntcp:\n  - range: 1-2\n  - range: 5-6",
             "options: {tcpNumber: 3}\ntcp:\n  - range: 1-2\n  - range: 5-6",
+            "options: {tcpNumber: 3, tcpRange: [1-2, 5-6]}",
+            "options: {tcpNumber: 3, tcpRange: [1-2, 5-6]}\nusers: {a: {secret: s}}",
+            "options: {tcpNumber: 9, tcpRange: [1-2, 5-6]}\nusers: {a: {secret: s, tcpNumber: 3}}",
             "tcpNumber: 9\ntcp: {range: 1}\nusers: {a: {secret: s, tcpNumber: 3, tcp: [{range: 1-2}, {range: 5-6}]}}",
         ] {
             let server = server(text);
@@ -724,12 +737,12 @@ options:
             assert_eq!(rules(limits), [(3, 1, 2), (3, 5, 6)]);
             assert_eq!(limits.tcp_total, 3);
         }
+        let unlimited = server("options: {tcpRange: [1-2, 5-6]}").limits;
+        assert_eq!(rules(&unlimited), [(0, 1, 2), (0, 5, 6)]);
+        assert_eq!(unlimited.tcp_total, 0);
         let one = server("tcpNumber: 3\ntcp:\n  - range: 1-2");
         assert_eq!(
             (rules(&one.limits), one.limits.tcp_total),
-            "options: {tcpNumber: 3, tcpRange: [1-2, 5-6]}",
-            "options: {tcpNumber: 3, tcpRange: [1-2, 5-6]}\nusers: {a: {secret: s}}",
-            "options: {tcpNumber: 9, tcpRange: [1-2, 5-6]}\nusers: {a: {secret: s, tcpNumber: 3}}",
             (vec![(3, 1, 2)], 0)
         );
     }
@@ -737,9 +750,6 @@ options:
     #[test]
     fn an_auth_api_is_a_source_of_users() {
         assert_eq!(
-        let unlimited = server("options: {tcpRange: [1-2, 5-6]}").limits;
-        assert_eq!(rules(&unlimited), [(0, 1, 2), (0, 5, 6)]);
-        assert_eq!(unlimited.tcp_total, 0);
             server("options: {authAPI: 'http://h/'}").any_client,
             AnyClient::Refused
         );
@@ -1011,7 +1021,8 @@ options:
     #[test]
     fn a_relative_directory_is_meant_from_the_files_own() {
         let text = format!("{REST}services: {{local: 'file://./www'}}");
-        let document = Document::parse(Path::new("/etc/gt/gt.yaml"), text).unwrap();
+        let document =
+            Document::parse(Path::new("/etc/gt/gt.yaml"), text, Content::Configuration).unwrap();
         match load(Flags::default(), Some(&document)).unwrap().role {
             Role::Client(client) => assert_eq!(locals(&client), ["file:///etc/gt/www"]),
             #[cfg(feature = "server")]

@@ -71,13 +71,29 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Takes a file's text. The error is `line N: what is wrong`.
-    pub fn parse(text: String) -> Result<Self, String> {
-        let mut root = walk(&text, &mut Task::Fill).map_err(|error| sentence(&error))?;
+    /// Takes a file's text. The error is the text again and `line N: what is wrong`.
+    pub fn parse(text: String) -> Result<Self, (String, String)> {
+        let mut root = match walk(&text, &mut Task::Fill) {
+            Ok(root) => root,
+            Err(error) => return Err((text, sentence(&error))),
+        };
         match root.merge() {
             Ok(()) => Ok(Tree { text, root }),
-            Err(Fault { mark, message, .. }) => Err(at_line(line(&text, mark), &message)),
+            Err(Fault { mark, message, .. }) => {
+                let message = at_line(line(&text, mark), &message);
+                Err((text, message))
+            }
         }
+    }
+
+    /// The text it was made of.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it is a section of keys, as it has to be, or empty.
+    pub fn has_keys(&self) -> bool {
+        matches!(self.root.kind, Kind::Map(_) | Kind::Null)
     }
 
     /// The keys of the section at `path`, in order; none if there is no such section.

@@ -2,6 +2,7 @@
 
 use crate::cli::{self, Command};
 use crate::config::file::Document;
+use crate::config::foreign::Content;
 use crate::config::value::Scalar;
 use crate::config::yaml::Tree;
 use crate::config::{ListenAddr, Loaded, Url};
@@ -21,7 +22,7 @@ pub fn yaml(data: &[u8]) {
     let breaks = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
     // The end of the file is on a line of its own.
     let lines = text.matches(breaks).count() + 2;
-    let document = match Document::parse(Path::new("gt.yaml"), text) {
+    let document = match Document::parse(Path::new("gt.yaml"), text, Content::Configuration) {
         Ok(document) => document,
         Err(error) => return assert_line(&error.to_string(), lines),
     };
