@@ -5,6 +5,7 @@
 //! options struct that has it. Everything is said in the form that users write.
 
 mod told;
+mod word;
 
 use std::path::PathBuf;
 
@@ -23,6 +24,7 @@ use crate::config::{self, Error, Loaded, RoleName};
 use crate::signals::Wanted;
 
 pub use told::{told, Told};
+use word::{nearest, word, Word};
 
 /// What `-version` prints.
 pub const VERSION: &str = env!("GT_VERSION");
@@ -122,6 +124,11 @@ fn understand(program: &str, arguments: &[String]) -> Result<Command, Error> {
     let (role, arguments) = role(program, arguments)?;
     if nothing_said && role.is_none() {
         return Err(Error::new(format!("Say what to do.\n\n{}", usage(None))));
+    }
+    match word(arguments, role)? {
+        Some(Word::Help(role)) => return Ok(Command::Print(usage(role))),
+        Some(Word::Version) => return Ok(Command::Print(format!("{VERSION}\n"))),
+        None => {}
     }
     let flags = flags(arguments, role)?;
     let program: ProgramFlags = options(&flags)?;
@@ -260,7 +267,8 @@ fn flags(arguments: &[String], role: Option<RoleName>) -> Result<Vec<Flag>, Erro
             .iter()
             .find(|name| word == name.camel || word == name.kebab)
         else {
-            let hint = match meant(word, names.iter().map(|name| name.camel)) {
+            let known = names.iter().map(|name| name.camel);
+            let hint = match meant(word, known.clone()).or_else(|| nearest(word, known)) {
                 Some(meant) => format!("did you mean -{meant}?"),
                 None => "-h lists all there are.".to_owned(),
             };
@@ -438,7 +446,9 @@ fn usage(role: Option<RoleName>) -> String {
              gt -config FILE        what the file says\n  \
              gt -config DIRECTORY   what every yaml file in it says, in one process\n  \
              gt check -config FILE  whether that can run, and what is wrong with it if not\n  \
-             gt -version            the version of this program\n"
+             gt -s SIGNAL           reload, restart, stop or kill the gt that runs\n  \
+             gt help [ROLE]         this, or the flags of the server or the client\n  \
+             gt version             the version of this program\n"
         );
     };
     let subcommand = if RoleName::only().is_some() {

@@ -67,6 +67,47 @@ fn nothing_at_all_is_told_how_it_is_used() {
 }
 
 #[test]
+fn help_and_version_are_words_too() {
+    for line in ["gt help", "gt help help"] {
+        assert_eq!(printed(line), printed("gt -h"), "{line}");
+    }
+    for line in ["gt version", "gt version now"] {
+        assert_eq!(printed(line), printed("gt -version"), "{line}");
+    }
+    #[cfg(all(feature = "server", feature = "client"))]
+    for line in [
+        "gt help client",
+        "gt client help",
+        "gt-client help",
+        "gt client -h",
+    ] {
+        assert_eq!(printed(line), printed("gt client -help"), "{line}");
+    }
+}
+
+#[test]
+fn a_mistyped_command_is_answered_with_the_right_one() {
+    for (line, meant) in [
+        ("gt sever -addr 80", "gt server"),
+        ("gt Client", "gt client"),
+        ("gt chekc -config x", "gt check"),
+        ("gt verson", "gt version"),
+        ("gt reload", "gt -s reload"),
+        ("gt gt.yaml", "gt -config gt.yaml"),
+    ] {
+        let error = error(line);
+        assert!(
+            error.contains(&format!("did you mean {meant}")),
+            "{line}: {error}"
+        );
+    }
+    assert_eq!(
+        error("gt frobnicate"),
+        "\"frobnicate\" is not a command of gt: gt help lists the commands."
+    );
+}
+
+#[test]
 fn what_is_not_a_flag_is_told_so() {
     assert!(error("gt -version now").starts_with("\"now\" is not a flag"));
     assert!(error("gt -- -version").starts_with("\"--\" is not a flag"));

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{begin, flags, options, role, ProgramFlags};
+use super::{begin, flags, options, role, word, ProgramFlags};
 use crate::config::value::{given, Value};
 use crate::config::RoleName;
 
@@ -32,7 +32,8 @@ pub fn told(argv: &[String]) -> Told {
         return Told::default();
     };
     // Without a word it prints how it is used, in a build of one role, too.
-    let runs_nothing = check || arguments.is_empty() && role.is_none();
+    let nothing_said = arguments.is_empty() && role.is_none();
+    let runs_nothing = check || nothing_said || !matches!(word(rest, role), Ok(None));
     let told = Told {
         role: role.or(RoleName::only()),
         config: None,
@@ -71,6 +72,10 @@ mod tests {
             "gt -s stop",
             "gt --s=reload -config x",
             "gt check -config x",
+            "gt help",
+            "gt help server",
+            "gt version",
+            "gt sever -addr 80",
         ] {
             assert!(of(line).runs_nothing, "{line}");
         }

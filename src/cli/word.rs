@@ -1,0 +1,125 @@
+//! A first argument that is a word and not a flag: `gt help`, `gt version`, or a mistake. Not the
+//! roles and `check`, which flags come after.
+
+use std::path::Path;
+
+use crate::config::{Error, RoleName};
+
+/// What the word asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Word {
+    /// How gt is used, or one role of it.
+    Help(Option<RoleName>),
+    /// Which version this is.
+    Version,
+}
+
+/// Reads the word that the arguments begin with, if they do. `role` is known by what came before.
+/// The error says what was probably meant.
+pub fn word(arguments: &[String], role: Option<RoleName>) -> Result<Option<Word>, Error> {
+    let Some((first, rest)) = arguments.split_first() else {
+        return Ok(None);
+    };
+    let of = match rest.first().map(String::as_str) {
+        Some("server") => Some(RoleName::Server),
+        Some("client") => Some(RoleName::Client),
+        _ => role,
+    };
+    match first.as_str() {
+        "help" => match of {
+            Some(role) if !role.built() => {
+                Err(Error::new(format!("This gt was built without the {role}.")))
+            }
+            of => Ok(Some(Word::Help(of))),
+        },
+        "version" => Ok(Some(Word::Version)),
+        flag if flag.is_empty() || flag.starts_with('-') => Ok(None),
+        word => Err(Error::new(format!(
+            "\"{word}\" is not a command of gt{}",
+            hint(word)
+        ))),
+    }
+}
+
+/// The rest of a sentence about a word that gt does not know.
+fn hint(word: &str) -> String {
+    let extension = Path::new(word).extension().and_then(|it| it.to_str());
+    if matches!(extension, Some("yaml" | "yml")) {
+        return format!(": did you mean gt -config {word}?");
+    }
+    let signals = ["reload", "restart", "stop", "kill"];
+    let commands = ["server", "client", "check", "help", "version"];
+    match nearest(word, commands.iter().chain(&signals).copied()) {
+        Some(signal) if signals.contains(&signal) => format!(
+            ": did you mean gt -s {signal}, which signals the gt that runs? gt help lists the \
+             commands."
+        ),
+        Some(command) => format!(": did you mean gt {command}? gt help lists the commands."),
+        None => ": gt help lists the commands.".to_owned(),
+    }
+}
+
+/// The name that was probably meant by a word that differs from it in a few letters.
+pub fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    const LONGEST: usize = 40;
+    let most = (word.len() + 1) / 3;
+    names
+        .filter(|_| word.len() <= LONGEST)
+        .map(|name| (distance(word, name), name))
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, _)| *distance <= most.min(2))
+        .map(|(_, name)| name)
+}
+
+/// How many letters have to be put in, left out or changed, whatever their case.
+fn distance(one: &str, other: &str) -> usize {
+    let lower = |byte: u8| byte.to_ascii_lowercase();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.bytes().enumerate() {
+        let mut before = i + 1;
+        let mut next = vec![before];
+        for ((b, diagonal), above) in other.bytes().zip(&row).zip(row.iter().skip(1)) {
+            let change = diagonal + usize::from(lower(a) != lower(b));
+            before = change.min(above + 1).min(before + 1);
+            next.push(before);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_distance_counts_letters() {
+        for (one, other, count) in [
+            ("", "", 0),
+            ("abc", "ABC", 0),
+            ("", "abc", 3),
+            ("abc", "", 3),
+            ("sever", "server", 1),
+            ("srever", "server", 2),
+            ("kitten", "sitting", 3),
+        ] {
+            assert_eq!(distance(one, other), count, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_name_is_one_that_can_be_meant() {
+        let names = ["server", "client", "stop"];
+        for (word, name) in [
+            ("sever", Some("server")),
+            ("clinet", Some("client")),
+            ("stopp", Some("stop")),
+            ("step", Some("stop")),
+            ("st", None),
+            ("run", None),
+            ("s", None),
+        ] {
+            assert_eq!(nearest(word, names.into_iter()), name, "{word}");
+        }
+    }
+}
