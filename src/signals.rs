@@ -141,6 +141,14 @@ impl Process {
         let Some(config) = &self.config else {
             return Err("it does not say its role".to_owned());
         };
+        // A pipe would have this process wait for its writer, or take what another one is to read.
+        let is_readable = fs::metadata(config).is_ok_and(|it| it.is_file() || it.is_dir());
+        if !is_readable {
+            let shown = config.display();
+            return Err(format!(
+                "{shown}, its -config, is not a file or a directory"
+            ));
+        }
         let documents = Document::open_all(config).map_err(|e| e.to_string())?;
         for document in documents {
             if document.role(None).map_err(|e| e.to_string())? == role {

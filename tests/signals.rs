@@ -228,6 +228,28 @@ fn a_file_that_is_gone_leaves_its_process_alone() {
 }
 
 #[test]
+fn a_pipe_is_not_read_to_find_out_a_role() {
+    let copy = Copy::new();
+    let pipe = copy.scratch.join("gt.yaml");
+    let made = run(Command::new("mkfifo").arg(&pipe));
+    assert!(made.status.success(), "{made:?}");
+    let mut server = copy.start(&format!("-config {}", pipe.display()));
+    let text = "type: server\noptions: {addr: '127.0.0.1:0', id: id1, secret: secret1}\n";
+    std::fs::write(&pipe, text).expect("write into the pipe");
+    server.addr();
+    let (code, said, errors) = copy.signal("server -s stop");
+    assert_eq!((code, said.as_str()), (Some(1), ""));
+    assert!(
+        errors.ends_with("its -config, is not a file or a directory\n"),
+        "{errors}"
+    );
+    assert!(server.has_ended().is_none());
+    // By its name it is found without being read.
+    copy.signals("-s stop -config gt.yaml", "SIGTERM", &server);
+    assert_eq!(server.exit().code(), Some(0));
+}
+
+#[test]
 fn a_gt_of_another_user_is_not_passed_over_in_silence() {
     const NOBODY: u32 = 65534;
     let me = std::fs::metadata("/proc/self").expect("who this is").uid();
