@@ -12,6 +12,8 @@ use event_listener::{Event, EventListener};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+#[cfg(test)]
+pub use survey::READ_HERE;
 pub use survey::{Order, Seen, Sum};
 
 /// A prefix that has lost its last tunnel is waited for so long after.

@@ -8,8 +8,10 @@ use std::time::{Duration, UNIX_EPOCH};
 /// Clients that are described, the first ones by id.
 const MOST: usize = 1000;
 
+/// Not for the executor's thread, see [`Registry::survey`].
 pub fn page(registry: &Registry) -> String {
-    let survey = registry.survey(MOST, Order::ById);
+    let mut survey = registry.survey(MOST, Order::ById);
+    registry.describe(&mut survey.clients);
     let clients = List(survey.clients.iter().map(Object));
     let more = survey.rest.clients;
     format!("{{\"clients\": {clients}, \"more\": {more}}}\n")

@@ -9,6 +9,7 @@ use std::fmt::{self, Display, Formatter, Write};
 /// Clients with numbers of their own; the others have theirs in one sum.
 const MOST: usize = 100;
 
+/// Not for the executor's thread, see `Registry::survey`.
 pub fn page(state: &State) -> String {
     let survey = state.registry.survey(MOST, Order::Busiest);
     let counts = state.counters.now();

@@ -12,7 +12,7 @@ mod status;
 use super::listeners;
 use super::State;
 use crate::net::tls::Acceptor;
-use crate::net::{within, Conn, Listener, Socket, Stop};
+use crate::net::{blocking, within, Conn, Listener, Socket, Stop};
 use async_std::channel::{self, Receiver};
 use check::Front;
 use reply::Reply;
@@ -100,8 +100,14 @@ impl Api {
                 let (ok, page) = self.status.page().await;
                 Reply::json(ok, page)
             }
-            Page::Metrics => Reply::metrics(metrics::page(&self.state)),
-            Page::Clients => Reply::json(true, clients::page(&self.state.registry)),
+            Page::Metrics => {
+                let state = self.state.clone();
+                Reply::metrics(blocking(move || metrics::page(&state)).await)
+            }
+            Page::Clients => {
+                let state = self.state.clone();
+                Reply::json(true, blocking(move || clients::page(&state.registry)).await)
+            }
         }
     }
 }
@@ -113,5 +119,60 @@ impl Drop for Place {
     fn drop(&mut self) {
         // There is one message for each place.
         let _ = self.0.try_recv();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+    use crate::server::guard::Guard;
+    use crate::server::registry::READ_HERE;
+    use crate::server::rules::Rules;
+    use crate::server::visitor::Door;
+    use crate::tunnel::{Peer, Policy, Tunnel};
+    use crate::wire::hello::Offer;
+    use crate::wire::Version;
+    use async_std::task;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn pages_about_thousands_of_clients_leave_the_executors_thread_to_others() {
+        const CLIENTS: usize = 3_000;
+        let guard = Guard::new(0, Duration::ZERO);
+        let state = Arc::new(State::new(Rules::of_nobody(), Arc::default(), guard).unwrap());
+        let front = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = front.local_addr().unwrap();
+        let socket = TcpStream::connect(addr).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let conn = Conn::from(Socket::new(socket, false).unwrap());
+        let policy = Policy::new(Version::One, Peer::Client, Duration::from_secs(60));
+        let (tunnel, _inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
+        let limits = Limits::of_one_prefix();
+        for n in 0..CLIENTS {
+            let offer = Offer::Host {
+                tls: false,
+                prefix: None,
+            };
+            let registry = &state.registry;
+            let joined =
+                registry.join(&format!("id{n}"), &limits, vec![Some(offer)], &tunnel, true);
+            assert!(joined.is_ok());
+        }
+        let api = Api::new(state, None, Hosts::default(), (addr, Door::Http)).unwrap();
+        let metrics = task::block_on(api.page(Page::Metrics)).bytes();
+        assert!(
+            metrics.contains(&format!("\ngt_clients {CLIENTS}\n")),
+            "{metrics}"
+        );
+        let clients = task::block_on(api.page(Page::Clients)).bytes();
+        assert!(clients.contains("{\"id\": \"id0\""), "{clients}");
+        assert!(clients.contains("\"prefixes\": [\"id0\"]"), "{clients}");
+        let more = CLIENTS - 1_000;
+        assert!(
+            clients.ends_with(&format!("\"more\": {more}}}\n")),
+            "{clients}"
+        );
+        assert_eq!(READ_HERE.get(), 0);
     }
 }

@@ -1,4 +1,5 @@
-//! What the registry holds at one moment, for the API to tell.
+//! What the registry holds at one moment, for the API to tell. With thousands of clients that takes
+//! milliseconds, so the registry is locked only to copy what it knows, and the rest is done after.
 
 use super::{Client, Kind, Registry};
 use crate::tunnel::{Traffic, Tunnel};
@@ -49,21 +50,20 @@ pub struct Sum {
 }
 
 impl Sum {
+    /// A client without its tunnels.
+    fn of(past: Traffic) -> Self {
+        Self {
+            clients: 1,
+            traffic: past,
+            ..Self::default()
+        }
+    }
+
     fn tunnel(&mut self, tunnel: &Tunnel) {
         self.tunnels += 1;
         self.streams += tunnel.streams();
         self.traffic += tunnel.traffic();
         self.round_trip = shorter(self.round_trip, tunnel.round_trip());
-    }
-
-    fn of(client: &Client) -> Self {
-        let mut sum = Self {
-            clients: 1,
-            traffic: client.past,
-            ..Self::default()
-        };
-        client.all_tunnels().for_each(|tunnel| sum.tunnel(tunnel));
-        sum
     }
 }
 
@@ -81,41 +81,64 @@ impl AddAssign for Sum {
     }
 }
 
+/// What the registry knows of its clients, copied.
+#[derive(Default)]
+struct Copied {
+    /// Those that are listed.
+    clients: Vec<Seen>,
+    /// All their tunnels, with the place of the client.
+    tunnels: Vec<(usize, Tunnel)>,
+    /// What clients that have left have moved.
+    past: Traffic,
+}
+
 impl Registry {
-    /// Describes `most` clients and sums up the others.
+    /// Describes `most` clients and sums up the others. Blocks while others use the registry or a
+    /// tunnel, and takes its time: not for the executor's thread.
     pub fn survey(&self, most: usize, order: Order) -> Survey {
-        let inner = self.lock();
-        let listed = inner.clients.iter().filter(|(_, client)| client.listed);
-        let mut found: Vec<_> = listed
-            .map(|(id, client)| (id, client, Sum::of(client)))
-            .collect();
+        let Copied {
+            mut clients,
+            tunnels,
+            past,
+        } = self.copy();
+        for (at, tunnel) in &tunnels {
+            #[cfg(test)]
+            READ_HERE.with(|count| count.set(count.get() + 1));
+            if let Some(seen) = clients.get_mut(*at) {
+                seen.sum.tunnel(tunnel);
+            }
+        }
+        drop(tunnels);
         match order {
-            Order::ById => found.sort_unstable_by_key(|(id, ..)| *id),
-            Order::Busiest => found.sort_unstable_by(|(a, _, one), (b, _, other)| {
-                let bytes = other.traffic.bytes().cmp(&one.traffic.bytes());
-                bytes.then_with(|| a.cmp(b))
+            Order::ById => clients.sort_unstable_by(|a, b| a.id.cmp(&b.id)),
+            Order::Busiest => clients.sort_unstable_by(|one, other| {
+                let bytes = |seen: &Seen| seen.sum.traffic.bytes();
+                let busier = bytes(other).cmp(&bytes(one));
+                busier.then_with(|| one.id.cmp(&other.id))
             }),
         }
-        let (shown, others) = found.split_at(most.min(found.len()));
+        let others = clients.split_off(most.min(clients.len()));
         let mut rest = Sum::default();
-        others.iter().for_each(|(.., sum)| rest += *sum);
+        others.iter().for_each(|seen| rest += seen.sum);
         let mut all = rest;
-        shown.iter().for_each(|(.., sum)| all += *sum);
-        all.traffic += inner.past;
+        clients.iter().for_each(|seen| all += seen.sum);
+        all.traffic += past;
+        Survey { clients, rest, all }
+    }
 
-        let mut clients: Vec<Seen> = shown
+    /// Finds the host prefixes and the ports of clients that were surveyed.
+    pub fn describe(&self, clients: &mut [Seen]) {
+        let places: HashMap<Box<str>, usize> = clients
             .iter()
-            .map(|(id, client, sum)| Seen {
-                id: (*id).clone(),
-                since: client.since,
-                sum: *sum,
-                http: Vec::new(),
-                tls: Vec::new(),
-                ports: client.ports.iter().map(|port| port.port).collect(),
-            })
+            .zip(0..)
+            .map(|(seen, at)| (seen.id.clone(), at))
             .collect();
-        let places = clients.iter().zip(0usize..);
-        let places: HashMap<_, _> = places.map(|(seen, at)| (seen.id.clone(), at)).collect();
+        let inner = self.lock();
+        for seen in clients.iter_mut() {
+            if let Some(client) = inner.clients.get(&seen.id) {
+                seen.ports = client.ports.iter().map(|port| port.port).collect();
+            }
+        }
         for ((kind, prefix), host) in &inner.hosts {
             let seen = places.get(&host.client).and_then(|at| clients.get_mut(*at));
             match (seen, kind) {
@@ -125,11 +148,49 @@ impl Registry {
             }
         }
         drop(inner);
-        for seen in &mut clients {
+        for seen in clients {
             seen.http.sort_unstable();
             seen.tls.sort_unstable();
             seen.ports.sort_unstable();
         }
-        Survey { clients, rest, all }
     }
+
+    /// Locks no tunnel. What these have moved is read later, and stays readable when they end: no
+    /// byte is counted twice or not at all.
+    fn copy(&self) -> Copied {
+        let inner = self.lock();
+        let count = inner.clients.len();
+        let mut copied = Copied {
+            clients: Vec::with_capacity(count),
+            tunnels: Vec::with_capacity(count),
+            past: inner.past,
+        };
+        for (id, client) in inner.clients.iter().filter(|(_, client)| client.listed) {
+            let at = copied.clients.len();
+            let tunnels = client.all_tunnels().map(|tunnel| (at, tunnel.clone()));
+            copied.tunnels.extend(tunnels);
+            copied.clients.push(Seen::of(id, client));
+        }
+        copied
+    }
+}
+
+impl Seen {
+    /// Without its tunnels, prefixes and ports.
+    fn of(id: &str, client: &Client) -> Self {
+        Self {
+            id: id.into(),
+            since: client.since,
+            sum: Sum::of(client.past),
+            http: Vec::new(),
+            tls: Vec::new(),
+            ports: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many tunnels this thread has read for surveys.
+    pub static READ_HERE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
