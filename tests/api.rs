@@ -27,7 +27,7 @@ fn setup(more: &str) -> (Gt, SocketAddr, SocketAddr) {
 }
 
 fn page(api: SocketAddr, path: &str) -> Answer {
-    get(api, "any.host", path)
+    get(api, "localhost", path)
 }
 
 /// A page that must be there.
@@ -511,9 +511,38 @@ fn what_is_not_there_is_404_and_what_is_not_get_is_405() {
             answer.head
         );
     }
-    for path in ["/status?a=b", "http://any.host/metrics", "/clients"] {
+    for path in ["/status?a=b", "http://localhost/metrics", "/clients"] {
         text(api, path);
     }
+}
+
+#[test]
+fn a_name_that_the_api_is_not_known_by_is_421() {
+    let (_server, _, api) = setup("-apiHosts gt.example.com -apiHosts gt");
+    let port = api.port();
+    for host in [
+        "127.0.0.1",
+        "[::1]:1",
+        "localhost",
+        "gt.example.com",
+        &format!("GT:{port}"),
+    ] {
+        assert_eq!(get(api, host, "/clients").status, 200, "{host}");
+    }
+    for host in [
+        "rebound.example.com",
+        "example.com",
+        "gt.example.com.evil",
+        "127.0.0.1.evil",
+    ] {
+        for path in ["/clients", "/none"] {
+            let answer = get(api, host, path);
+            assert_eq!(answer.status, 421, "{host}");
+            assert!(answer.text().contains("apiHosts"), "{}", answer.text());
+        }
+    }
+    // Programs may leave it out; browsers do not.
+    assert_eq!(ask(api, "GET /clients HTTP/1.0\r\n\r\n").status, 200);
 }
 
 #[test]
@@ -548,7 +577,7 @@ fn half_a_request_and_what_is_none_is_told_so() {
 fn a_request_may_come_in_single_bytes() {
     let (_server, _, api) = setup("");
     let mut stream = connect(api);
-    for byte in b"GET /status HTTP/1.1\r\nHost: a\r\n\r\n" {
+    for byte in b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n" {
         stream.write_all(&[*byte]).expect("send");
     }
     assert!(read_to_end(&mut stream).ends_with(ok().as_bytes()));

@@ -422,7 +422,7 @@ fn the_server_can_look_at_itself_from_an_address_that_is_refused() {
     for _ in 0..2 {
         assert_refused(addr, &hello("id1", "wrong", &ID_ALONE), BAD_CREDENTIALS);
     }
-    let status = get(server.api_addr(), "x", "/status");
+    let status = get(server.api_addr(), "localhost", "/status");
     assert_eq!(status.status, 200, "{}", status.text());
     // And that is no way in for others.
     assert_refused(addr, &hello("id1", "secret1", &ID_ALONE), BAD_CREDENTIALS);

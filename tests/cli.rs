@@ -21,7 +21,7 @@ const CLIENT_FLAGS: &str =
     webrtcConnectionIdleTimeout webrtcConnections webrtcLogLevel webrtcMaxPort webrtcMinPort";
 
 const SERVER_FLAGS: &str =
-    "addr addressConnections allowAnyClient apiAddr apiCertFile apiKeyFile apiTLSVersion \
+    "addr addressConnections allowAnyClient apiAddr apiCertFile apiHosts apiKeyFile apiTLSVersion \
     authAPI certFile config connections group hostNumber hostRegex hostWithID httpMUXHeader id \
     keyFile logFile logFileMaxCount logFileMaxSize logLevel reconnectDuration reconnectTimes \
     secret sentryDSN sentryDebug sentryEnvironment sentryLevel sentryRelease \

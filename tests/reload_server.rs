@@ -158,14 +158,14 @@ fn listeners_move_and_what_runs_stays() {
         .write_all(b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n")
         .expect("a request");
     peer.task();
-    assert_eq!(get(local(api), "x", "/status").status, 200);
+    assert_eq!(get(local(api), "localhost", "/status").status, 200);
 
     // The two swap places: the sockets are the same.
     filed.reload(&format!(
         "users:\n  id1: {{secret: secret1}}\noptions:\n  addr: 127.0.0.1:{api}\n  apiAddr: 127.0.0.1:{port}\n"
     ));
     common::eventually("the API at its new place", || {
-        (get(local(port), "x", "/status").status == 200).then_some(())
+        (get(local(port), "localhost", "/status").status == 200).then_some(())
     });
     assert_eq!(get(local(api), "nobody.a", "/status").status, 404);
 }

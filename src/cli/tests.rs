@@ -190,7 +190,7 @@ mod server {
     #[test]
     fn help_lists_every_flag_of_the_server() {
         let help = printed("gt server -h");
-        for flag in "addr addressConnections allowAnyClient apiAddr apiCertFile apiKeyFile apiTLSVersion authAPI certFile \
+        for flag in "addr addressConnections allowAnyClient apiAddr apiCertFile apiHosts apiKeyFile apiTLSVersion authAPI certFile \
             config connections hostNumber hostRegex hostWithID httpMUXHeader id keyFile logFile \
             logFileMaxCount logFileMaxSize logLevel reconnectDuration reconnectTimes secret sentryDSN \
             sentryDebug sentryEnvironment sentryLevel sentryRelease sentrySampleRate sentryServerName \

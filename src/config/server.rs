@@ -122,6 +122,8 @@ pub struct Api {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// The oldest TLS to speak.
     pub tls_min: TlsVersion,
+    /// The host names that requests may be for, besides IP addresses and localhost.
+    pub hosts: Vec<String>,
 }
 
 /// What the command line says.
@@ -278,6 +280,10 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
             addr,
             tls: api_cert.zip(api_key),
             tls_min: api_tls_min,
+            hosts: all(options.api_hosts)
+                .into_iter()
+                .map(|host| host.0)
+                .collect(),
         }),
         stun_addr: given(options.stun_addr),
         logging: common.logging(),

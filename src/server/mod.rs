@@ -28,7 +28,7 @@ use crate::handover::{Given, Legacy};
 use crate::net::tls::Acceptor;
 use crate::net::{within, Listener, Stop, WaitGroup};
 use crate::wire::frame::Signal;
-use api::Api;
+use api::{Api, Hosts};
 use claims::Claims;
 use counters::Counters;
 use estate::Estate;
@@ -78,6 +78,7 @@ pub struct Plan {
 /// What the API needs, beside its listener.
 struct ApiPlan {
     acceptor: Option<Acceptor>,
+    hosts: Hosts,
 }
 
 impl ApiPlan {
@@ -87,6 +88,7 @@ impl ApiPlan {
         let acceptor = files.map(|(cert, key)| rules::acceptor(cert, key, api.tls_min));
         Ok(Self {
             acceptor: acceptor.transpose()?,
+            hosts: Hosts::new(&api.hosts),
         })
     }
 }
@@ -207,10 +209,10 @@ impl Server {
         state.guard.set(times, duration);
         state.places.set(plan.places.0, plan.places.1);
         state.rules.replace(plan.rules);
-        self.listeners().change(plan.listeners, |open, front| {
-            accept(state, open, front, &plan.api)
         let announced = state.clone();
         crate::spawn(async move { announced.rules.announce().await });
+        self.listeners().change(plan.listeners, |open, front| {
+            accept(state, open, front, &plan.api)
         });
         self.stun().change(plan.stun, state);
     }
@@ -282,10 +284,13 @@ fn accept(state: &Arc<State>, open: &Open, front: Front, api: &Option<ApiPlan>) 
         (Purpose::Visitors(door), _) => {
             crate::spawn(accept_visitors(state.clone(), listener, stop, door));
         }
-        (Purpose::Api, Some(plan)) => match Api::new(state.clone(), plan.acceptor.clone(), front) {
-            Ok(api) => crate::spawn(api.accept(listener, stop)),
-            Err(e) => log::error!("the API cannot serve: {e}"),
-        },
+        (Purpose::Api, Some(plan)) => {
+            let (acceptor, hosts) = (plan.acceptor.clone(), plan.hosts.clone());
+            match Api::new(state.clone(), acceptor, hosts, front) {
+                Ok(api) => crate::spawn(api.accept(listener, stop)),
+                Err(e) => log::error!("the API cannot serve: {e}"),
+            }
+        }
         (Purpose::Api, None) => {}
     }
 }

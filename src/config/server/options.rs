@@ -32,6 +32,10 @@ pub struct ServerOptions {
     /// the API's certificate, a PEM file; with -apiKeyFile the API speaks HTTPS
     #[argh(option, arg_name = "string")]
     pub api_cert_file: Option<Value<PathBuf>>,
+    /// a host name that requests to the API may be for, besides IP addresses and localhost; may be
+    /// given several times
+    #[argh(option, arg_name = "value")]
+    pub api_hosts: Vec<Value<HostName>>,
     /// the API's key, a PEM file
     #[argh(option, arg_name = "string")]
     pub api_key_file: Option<Value<PathBuf>>,
@@ -123,6 +127,7 @@ impl ServerOptions {
             allow_any_client: self.allow_any_client.or(lower.allow_any_client),
             api_addr: self.api_addr.or(lower.api_addr),
             api_cert_file: self.api_cert_file.or(lower.api_cert_file),
+            api_hosts: either(self.api_hosts, lower.api_hosts),
             api_key_file: self.api_key_file.or(lower.api_key_file),
             api_tls_version: self.api_tls_version.or(lower.api_tls_version),
             auth_api: self.auth_api.or(lower.auth_api),
@@ -166,6 +171,24 @@ impl Scalar for HeaderName {
         } else {
             Err(format!(
                 "\"{text}\" is not the name of a header: write it like Host, without a colon."
+            ))
+        }
+    }
+}
+
+/// The name of a host as a URL has it (RFC 3986, section 3.2.2), without a port.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostName(pub String);
+
+impl Scalar for HostName {
+    fn read(text: &str) -> Result<Self, String> {
+        let usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        if text.bytes().all(usual) {
+            Ok(HostName(text.strip_suffix('.').unwrap_or(text).to_owned()))
+        } else {
+            Err(format!(
+                "\"{text}\" is not the name of a host: write it like gt.example.com, without a \
+                 scheme or a port."
             ))
         }
     }

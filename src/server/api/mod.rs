@@ -16,6 +16,7 @@ use crate::net::{blocking, within, Conn, Listener, Socket, Stop};
 use async_std::channel::{self, Receiver};
 use check::Front;
 use reply::Reply;
+pub use request::Hosts;
 use request::Page;
 use status::Status;
 use std::io;
@@ -36,6 +37,7 @@ pub struct Api {
     state: Arc<State>,
     status: Arc<Status>,
     acceptor: Option<Acceptor>,
+    hosts: Hosts,
 }
 
 impl Api {
@@ -43,6 +45,7 @@ impl Api {
     pub fn new(
         state: Arc<State>,
         acceptor: Option<Acceptor>,
+        hosts: Hosts,
         (front, door): listeners::Front,
     ) -> io::Result<Self> {
         let status = Status::new(state.clone(), Front::new(front, door)?);
@@ -50,6 +53,7 @@ impl Api {
             state,
             status,
             acceptor,
+            hosts,
         })
     }
 
@@ -81,7 +85,7 @@ impl Api {
             Some(acceptor) => acceptor.accept(socket).await?,
             None => Conn::from(socket),
         };
-        let reply = match within(ASKING, request::read(&conn)).await {
+        let reply = match within(ASKING, request::read(&conn, &self.hosts)).await {
             Some(Ok(page)) => self.page(page).await,
             Some(Err(wrong)) => match Reply::wrong(wrong) {
                 Some(reply) => reply,

@@ -44,6 +44,11 @@ impl Reply {
             Wrong::Malformed => ("400 Bad Request", "this is no whole HTTP/1 request"),
             Wrong::NoSuchPage => ("404 Not Found", "there are /status, /metrics and /clients"),
             Wrong::NotGet => ("405 Method Not Allowed", "the API only answers GET"),
+            Wrong::OtherHost => (
+                "421 Misdirected Request",
+                "ask for an IP address or localhost; other host names of this API have to be in \
+                 the server's option apiHosts",
+            ),
             Wrong::TooLong => (
                 "431 Request Header Fields Too Large",
                 "the head of the request is longer than 8 KiB or 64 fields",

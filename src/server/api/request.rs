@@ -1,8 +1,10 @@
-//! What is asked of the API: one request, of which only the first line matters.
+//! What is asked of the API: one request, of which the first line and the host matter.
 
 use crate::net::Conn;
 use crate::server::visitor;
 use httparse::{Error, Status};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 /// Longest head that is read.
 pub const MAX_HEAD: usize = 8 * 1024;
@@ -25,13 +27,48 @@ pub enum Wrong {
     NoSuchPage,
     NotGet,
     TooLong,
+    /// It is for a host that this API is not known as.
+    OtherHost,
+}
+
+/// The names that requests to the API may be for, besides IP addresses and `localhost`. A web page
+/// can have its own name resolve to the API's address (DNS rebinding) and would be let read what the
+/// API says, but it cannot have its visitors' browsers ask for another name than its own.
+#[derive(Debug, Clone, Default)]
+pub struct Hosts(Arc<[String]>);
+
+impl Hosts {
+    pub fn new(names: &[String]) -> Self {
+        Self(names.into())
+    }
+
+    /// Whether a request may be for this: a host and perhaps a port (RFC 9110, section 7.2). An empty
+    /// one is what a request for no host has.
+    fn allow(&self, authority: &str) -> bool {
+        if let Some(rest) = authority.strip_prefix('[') {
+            let split = rest.split_once(']');
+            return split.is_some_and(|(addr, port)| {
+                let is_port = port.is_empty() || port.starts_with(':');
+                is_port && addr.parse::<Ipv6Addr>().is_ok()
+            });
+        }
+        if authority.is_empty() {
+            return true;
+        }
+        let host = authority
+            .split_once(':')
+            .map_or(authority, |(host, _)| host);
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let is = |name: &str| name.eq_ignore_ascii_case(host);
+        host.parse::<IpAddr>().is_ok() || is("localhost") || self.0.iter().any(|name| is(name))
+    }
 }
 
 /// Reads one request.
-pub async fn read(conn: &Conn) -> Result<Page, Wrong> {
+pub async fn read(conn: &Conn, hosts: &Hosts) -> Result<Page, Wrong> {
     let mut head = Vec::new();
     loop {
-        if let Some(asked) = parse(&head) {
+        if let Some(asked) = parse(&head, hosts) {
             return asked;
         }
         match visitor::read_more(conn, &mut head, MAX_HEAD).await {
@@ -43,27 +80,43 @@ pub async fn read(conn: &Conn) -> Result<Page, Wrong> {
 }
 
 /// `None` while there is no whole head.
-pub fn parse(head: &[u8]) -> Option<Result<Page, Wrong>> {
+pub fn parse(head: &[u8], hosts: &Hosts) -> Option<Result<Page, Wrong>> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut fields);
     Some(match request.parse(head) {
         Ok(Status::Partial) if head.len() < MAX_HEAD => return None,
         Ok(Status::Partial) | Err(Error::TooManyHeaders) => Err(Wrong::TooLong),
         Err(_) => Err(Wrong::Malformed),
-        Ok(Status::Complete(_)) => match (page(request.path.unwrap_or_default()), request.method) {
-            (None, _) => Err(Wrong::NoSuchPage),
-            (Some(page), Some("GET")) => Ok(page),
-            (Some(_), _) => Err(Wrong::NotGet),
-        },
+        Ok(Status::Complete(_)) => {
+            let (authority, path) = split(request.path.unwrap_or_default());
+            let fields = request.headers.iter();
+            let mut named = fields.filter(|field| field.name.eq_ignore_ascii_case("host"));
+            let allowed = authority.is_none_or(|authority| hosts.allow(authority))
+                && named
+                    .all(|field| std::str::from_utf8(field.value).is_ok_and(|it| hosts.allow(it)));
+            match (page(path), request.method) {
+                _ if !allowed => Err(Wrong::OtherHost),
+                (None, _) => Err(Wrong::NoSuchPage),
+                (Some(page), Some("GET")) => Ok(page),
+                (Some(_), _) => Err(Wrong::NotGet),
+            }
+        }
     })
 }
 
-fn page(target: &str) -> Option<Page> {
-    // RFC 9112, 3.2.2: a server takes the form for proxies too.
-    let path = match target.split_once("://") {
-        Some((_, rest)) => rest.get(rest.find('/')?..)?,
-        None => target,
-    };
+/// The host that a target names, if it does, and its path. RFC 9112, section 3.2.2: a server takes
+/// the form for proxies too.
+fn split(target: &str) -> (Option<&str>, &str) {
+    match target.split_once("://") {
+        Some((_, rest)) => {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            (Some(authority), path)
+        }
+        None => (None, target),
+    }
+}
+
+fn page(path: &str) -> Option<Page> {
     match path.split('?').next()? {
         "/status" => Some(Page::Status),
         "/metrics" => Some(Page::Metrics),
@@ -77,8 +130,59 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn parse(head: &[u8]) -> Option<Result<Page, Wrong>> {
+        super::parse(head, &Hosts::new(&["a".to_owned()]))
+    }
+
     fn parse_line(line: &str) -> Option<Result<Page, Wrong>> {
         parse(format!("{line}\r\nHost: a\r\n\r\n").as_bytes())
+    }
+
+    #[test]
+    fn only_addresses_and_known_names_are_answered() {
+        let asked =
+            |fields: &str| parse(format!("GET /status HTTP/1.1\r\n{fields}\r\n").as_bytes());
+        for host in [
+            "127.0.0.1",
+            "192.0.2.1:8081",
+            "[::1]",
+            "[2001:db8::1]:8081",
+            "localhost",
+            "LocalHost.:8081",
+            "A:80",
+            "a.",
+            "",
+        ] {
+            let fields = format!("hOST: {host}\r\n");
+            assert_eq!(asked(&fields), Some(Ok(Page::Status)), "{host}");
+        }
+        for host in [
+            "b",
+            "a.b",
+            "localhost.b",
+            "127.0.0.1.b",
+            "127.0.0.1@b",
+            "[::1].b:80",
+            "[a]",
+            "::b",
+            "\u{e4}",
+        ] {
+            let fields = format!("Host: {host}\r\n");
+            assert_eq!(asked(&fields), Some(Err(Wrong::OtherHost)), "{host}");
+        }
+        assert_eq!(
+            asked(""),
+            Some(Ok(Page::Status)),
+            "no browser leaves it out"
+        );
+        let both = "Host: a\r\nHost: b\r\n";
+        assert_eq!(asked(both), Some(Err(Wrong::OtherHost)));
+        for (line, expected) in [
+            ("GET http://b/status HTTP/1.1", Err(Wrong::OtherHost)),
+            ("GET /none HTTP/1.0", Err(Wrong::NoSuchPage)),
+        ] {
+            assert_eq!(parse_line(line), Some(expected), "{line}");
+        }
     }
 
     #[test]
