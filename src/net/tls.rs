@@ -4,7 +4,6 @@
 //! follow the client's order, which is mostly the weaker machine's.
 
 use super::{Conn, Socket};
-use async_tls::pki_types::pem::PemObject;
 use async_tls::pki_types::{CertificateDer, ServerName};
 use async_tls::rustls::crypto::{ring, CryptoProvider};
 use async_tls::rustls::{self, version, SupportedCipherSuite};
@@ -17,6 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 mod acceptor;
 #[cfg(not(feature = "server"))]
 mod no_keys;
+mod pem;
 mod verify;
 
 #[cfg(feature = "server")]
@@ -77,19 +77,6 @@ fn invalid(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
-fn read_certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let shown = path.display();
-    let found: Vec<_> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|e| invalid(format!("reading certificates from {shown}: {e}")))?;
-    if found.is_empty() {
-        return Err(invalid(format!(
-            "reading certificates from {shown}: there is no PEM certificate in it"
-        )));
-    }
-    Ok(found)
-}
-
 /// Whom a client believes.
 pub enum Trust<'a> {
     /// The certificate authorities of the system.
@@ -110,7 +97,7 @@ impl Connector {
         let provider = provider();
         let verifier = match trust {
             Trust::System => verify::authorities(system_certificates()?, &provider)?,
-            Trust::File(path) => verify::authorities(read_certificates(path)?, &provider)?,
+            Trust::File(path) => verify::these(pem::certificates(path)?, &provider)?,
             Trust::Nobody => verify::anybody(&provider),
         };
         let config = rustls::ClientConfig::builder_with_provider(provider)
@@ -131,6 +118,8 @@ impl Connector {
     }
 }
 
+const UNKNOWN: &str = "; set remoteCert to the server's certificate or its authority's";
+
 /// What the user of a client can do about a handshake that failed.
 pub fn advice(e: &io::Error) -> &'static str {
     use rustls::CertificateError as Certificate;
@@ -139,8 +128,14 @@ pub fn advice(e: &io::Error) -> &'static str {
         return "";
     };
     match why {
-        Certificate::UnknownIssuer => {
-            "; set remoteCert to the server's certificate or its authority's"
+        Certificate::UnknownIssuer => UNKNOWN,
+        // A self-signed certificate that is also an authority, as openssl makes it, or one of
+        // version 1.
+        Certificate::Other(_) => UNKNOWN,
+        Certificate::UnsupportedSignatureAlgorithmContext { .. }
+        | Certificate::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "; it is signed in a way that this gt does not know, such as with a key on P-521; \
+             set remoteCert to the certificate itself"
         }
         Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
             if clock_is_unset() {

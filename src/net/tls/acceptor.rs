@@ -1,10 +1,11 @@
 //! The server's side of TLS: certificate, key, lowest version.
 
-use super::{invalid, provider, read_certificates, Conn, Socket, Stream};
+use super::verify::version1_key;
+use super::{invalid, pem, provider, Conn, Socket, Stream};
 use crate::net::with_scratch;
-use async_tls::pki_types::pem::PemObject;
 use async_tls::pki_types::PrivateKeyDer;
-use async_tls::rustls::{self, version, SupportedProtocolVersion};
+use async_tls::rustls::sign::{CertifiedKey, SingleCertAndKey};
+use async_tls::rustls::{self, version, InconsistentKeys, SupportedProtocolVersion};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,13 +24,9 @@ pub struct Acceptor(async_tls::TlsAcceptor);
 impl Acceptor {
     /// Errors name the file and what is wrong with it.
     pub fn new(cert_file: &Path, key_file: &Path, min: MinVersion) -> io::Result<Self> {
-        let certificates = read_certificates(cert_file)?;
-        let key = PrivateKeyDer::from_pem_file(key_file).map_err(|e| {
-            invalid(format!(
-                "reading the private key from {}: {e}",
-                key_file.display()
-            ))
-        })?;
+        let certificates = pem::certificates(cert_file)?;
+        let key = pem::private_key(key_file)?;
+        let advice = key_advice(&key);
         let versions: &[&SupportedProtocolVersion] = match min {
             MinVersion::Tls12 => &[&version::TLS13, &version::TLS12],
             MinVersion::Tls13 => &[&version::TLS13],
@@ -37,13 +34,23 @@ impl Acceptor {
         let config = rustls::ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
             .and_then(|builder| {
-                builder
-                    .with_no_client_auth()
-                    .with_single_cert(certificates, key)
+                let builder = builder.with_no_client_auth();
+                match certificates.first().and_then(version1_key) {
+                    // rustls compares certificate and key only where it can read the former.
+                    Some(public) => {
+                        let private = provider().key_provider.load_private_key(key)?;
+                        if private.public_key().is_some_and(|key| key != public) {
+                            return Err(InconsistentKeys::KeyMismatch.into());
+                        }
+                        let both = CertifiedKey::new(certificates, private);
+                        Ok(builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(both))))
+                    }
+                    None => builder.with_single_cert(certificates, key),
+                }
             })
             .map_err(|e| {
                 invalid(format!(
-                    "using the certificate {} with the key {}: {e}",
+                    "using the certificate {} with the key {}: {e}{advice}",
                     cert_file.display(),
                     key_file.display()
                 ))
@@ -54,6 +61,24 @@ impl Acceptor {
     pub async fn accept(&self, socket: Socket) -> io::Result<Conn> {
         let stream = self.0.accept(socket).await?;
         Ok(Conn::from(Stream::from(stream)))
+    }
+}
+
+/// What can be done about a key that rustls does not take.
+fn key_advice(key: &PrivateKeyDer<'_>) -> &'static str {
+    // The object identifiers of the curves, as DER has them.
+    const P521: [u8; 7] = [6, 5, 0x2B, 0x81, 4, 0, 0x23];
+    const SECP256K1: [u8; 7] = [6, 5, 0x2B, 0x81, 4, 0, 0x0A];
+    let names = |curve: &[u8]| {
+        key.secret_der()
+            .windows(curve.len())
+            .any(|part| part == curve)
+    };
+    if names(&P521) || names(&SECP256K1) {
+        "; gt has no use for a key on this curve, make one on another: openssl genpkey -algorithm EC \
+         -pkeyopt ec_paramgen_curve:P-256 -out key.pem"
+    } else {
+        ""
     }
 }
 

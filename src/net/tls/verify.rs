@@ -1,10 +1,13 @@
 //! Which server certificates a client accepts.
 
 use super::{invalid, rustls};
-use async_tls::pki_types::{CertificateDer, ServerName, UnixTime};
+use async_tls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{verify_tls12_signature, verify_tls13_signature, CryptoProvider};
+use rustls::crypto::{
+    verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key,
+    CryptoProvider,
+};
 use rustls::server::ParsedCertificate;
 use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use std::io;
@@ -36,24 +39,35 @@ pub(super) fn anybody(provider: &Arc<CryptoProvider>) -> Arc<dyn ServerCertVerif
     })
 }
 
-/// Accepts what `certificates` vouch for. Those that cannot be read are passed over: system
-/// stores have some.
+/// Accepts what the authorities of a system vouch for. Those that cannot be read are passed over:
+/// system stores have some.
 pub(super) fn authorities(
+    authorities: Vec<CertificateDer<'static>>,
+    provider: &Arc<CryptoProvider>,
+) -> io::Result<Arc<dyn ServerCertVerifier>> {
+    known(Vec::new(), &authorities, provider)
+}
+
+/// Accepts these very certificates, whatever they say, and what they vouch for.
+pub(super) fn these(
     certificates: Vec<CertificateDer<'static>>,
     provider: &Arc<CryptoProvider>,
 ) -> io::Result<Arc<dyn ServerCertVerifier>> {
+    let authorities = certificates.clone();
+    known(certificates, &authorities, provider)
+}
+
+fn known(
+    exact: Vec<CertificateDer<'static>>,
+    authorities: &[CertificateDer<'static>],
+    provider: &Arc<CryptoProvider>,
+) -> io::Result<Arc<dyn ServerCertVerifier>> {
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(certificates.iter().cloned());
+    roots.add_parsable_certificates(authorities.iter().cloned());
     if roots.is_empty() {
         let why = "using the trusted certificates: none of them can be read";
         return Err(invalid(why.to_owned()));
     }
-    // A store of the system is authorities only, and large.
-    let exact = if certificates.len() <= 16 {
-        certificates
-    } else {
-        Vec::new()
-    };
     Ok(Arc::new(Verifier {
         provider: provider.clone(),
         accepts: Accepts::Known { exact, roots },
@@ -108,7 +122,10 @@ impl ServerCertVerifier for Verifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
+        match version1_key(cert) {
+            Some(key) => verify_tls13_signature_with_raw_key(message, &key, dss, algorithms),
+            None => verify_tls13_signature(message, cert, dss, algorithms),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -116,4 +133,50 @@ impl ServerCertVerifier for Verifier {
             .signature_verification_algorithms
             .supported_schemes()
     }
+}
+
+/// The public key of a certificate of X.509 version 1, which rustls reads for nothing but its name and
+/// key; `None` for one of another version. Scripts that sign with `openssl x509 -req` make these.
+pub(super) fn version1_key(cert: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
+    // Certificate and what is signed of it are sequences; a serial number, an integer, comes first
+    // only where there is no version (RFC 5280, section 4.1).
+    let (0x30, rest) = element(cert.as_ref())? else {
+        return None;
+    };
+    let (0x30, rest) = element(rest)? else {
+        return None;
+    };
+    let (0x02, _) = element(rest)? else {
+        return None;
+    };
+    let mut roots = RootCertStore::empty();
+    roots.add(cert.clone().into_owned()).ok()?;
+    let key = &roots.roots.first()?.subject_public_key_info;
+    Some(sequence(key).into())
+}
+
+/// The tag of the DER element that `der` begins with, and what follows its length.
+fn element(der: &[u8]) -> Option<(u8, &[u8])> {
+    let (tag, rest) = der.split_first()?;
+    let (length, rest) = rest.split_first()?;
+    let more = match length {
+        0x81..=0x84 => usize::from(length & 0x7F),
+        _ => 0,
+    };
+    Some((*tag, rest.get(more..)?))
+}
+
+/// `content` as a DER sequence.
+fn sequence(content: &[u8]) -> Vec<u8> {
+    let length = content.len().to_be_bytes();
+    let leading = length.iter().take_while(|byte| **byte == 0).count();
+    let length = length.get(leading..).unwrap_or_default();
+    let mut der = vec![0x30];
+    if content.len() > 0x7F {
+        // At most eight bytes.
+        der.push(0x80 | u8::try_from(length.len()).unwrap_or_default());
+    }
+    der.extend_from_slice(length);
+    der.extend_from_slice(content);
+    der
 }

@@ -1,0 +1,210 @@
+//! Certificates and private keys in PEM files. Not their checking.
+//!
+//! An error says what the file is instead, and the command that converts it.
+
+use super::invalid;
+use async_tls::pki_types::pem::PemObject;
+use async_tls::pki_types::CertificateDer;
+use std::io;
+use std::path::Path;
+
+/// What a program that edits text on Windows puts before it.
+const UTF8_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// What a file is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Certificate,
+    #[cfg_attr(not(feature = "server"), allow(dead_code))]
+    Key,
+}
+
+/// Reads every certificate in the file.
+pub(super) fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let text = read(path, Wanted::Certificate)?;
+    let found: Vec<_> = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<_, _>>()
+        .map_err(|e| not_usable(path, Wanted::Certificate, &text, &e.to_string()))?;
+    if found.is_empty() {
+        let why = "there is no PEM certificate in it";
+        return Err(not_usable(path, Wanted::Certificate, &text, why));
+    }
+    Ok(found)
+}
+
+/// Reads the first private key in the file.
+#[cfg(feature = "server")]
+pub(super) fn private_key(path: &Path) -> io::Result<async_tls::pki_types::PrivateKeyDer<'static>> {
+    use async_tls::pki_types::{pem, PrivateKeyDer};
+    let text = read(path, Wanted::Key)?;
+    if contains(&text, "Proc-Type: 4,ENCRYPTED") {
+        return Err(not_usable(path, Wanted::Key, &text, "it is encrypted"));
+    }
+    PrivateKeyDer::from_pem_slice(&text).map_err(|e| match e {
+        pem::Error::NoItemsFound => {
+            not_usable(path, Wanted::Key, &text, "there is no PEM key in it")
+        }
+        e => not_usable(path, Wanted::Key, &text, &e.to_string()),
+    })
+}
+
+fn read(path: &Path, wanted: Wanted) -> io::Result<Vec<u8>> {
+    let mut text = std::fs::read(path)
+        .map_err(|e| io::Error::new(e.kind(), reading(path, wanted, &e.to_string())))?;
+    if text.starts_with(UTF8_MARK) {
+        text.drain(..UTF8_MARK.len());
+    }
+    Ok(text)
+}
+
+fn reading(path: &Path, wanted: Wanted, why: &str) -> String {
+    let what = match wanted {
+        Wanted::Certificate => "certificates",
+        Wanted::Key => "the private key",
+    };
+    format!("reading {what} from {}: {why}", path.display())
+}
+
+fn not_usable(path: &Path, wanted: Wanted, text: &[u8], why: &str) -> io::Error {
+    let advice = advice(wanted, text).replace("FILE", &path.display().to_string());
+    let advice = if advice.is_empty() {
+        advice
+    } else {
+        format!("; {advice}")
+    };
+    invalid(format!("{}{advice}", reading(path, wanted, why)))
+}
+
+fn contains(text: &[u8], words: &str) -> bool {
+    text.windows(words.len())
+        .any(|part| part == words.as_bytes())
+}
+
+/// What can be done about a file that is not what is wanted. `FILE` stands for its name. Empty if
+/// nothing is known of it.
+fn advice(wanted: Wanted, text: &[u8]) -> &'static str {
+    // Labels of RFC 7468 and of OpenSSL, in the order in which they are looked for.
+    const LABELS: [(&str, &str); 9] = [
+        (
+            "BEGIN ENCRYPTED PRIVATE KEY",
+            "gt cannot ask for a password: openssl pkey -in FILE -out plain.pem",
+        ),
+        (
+            "Proc-Type: 4,ENCRYPTED",
+            "gt cannot ask for a password: openssl pkey -in FILE -out plain.pem",
+        ),
+        (
+            "BEGIN OPENSSH PRIVATE KEY",
+            "it is a key for SSH; make one for TLS: openssl genpkey -algorithm EC -pkeyopt \
+             ec_paramgen_curve:P-256 -out key.pem",
+        ),
+        (
+            "BEGIN DSA PRIVATE KEY",
+            "TLS has no use for DSA any more; make another: openssl genpkey -algorithm EC \
+             -pkeyopt ec_paramgen_curve:P-256 -out key.pem",
+        ),
+        (
+            "BEGIN TRUSTED CERTIFICATE",
+            "convert it: openssl x509 -in FILE -out cert.pem",
+        ),
+        (
+            "BEGIN PKCS7",
+            "convert it: openssl pkcs7 -print_certs -in FILE -out cert.pem",
+        ),
+        (
+            "CERTIFICATE REQUEST",
+            "it is a request that an authority has to sign first",
+        ),
+        ("BEGIN PUBLIC KEY", "it is a public key"),
+        (
+            "PRIVATE KEY",
+            "it is a private key; the certificate is another file",
+        ),
+    ];
+    let is_key = wanted == Wanted::Key;
+    match text {
+        [] => return "it is empty",
+        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => {
+            return "it is UTF-16: iconv -f UTF-16 -t ASCII FILE >converted.pem"
+        }
+        // PKCS #12: a sequence that begins with version 3 (RFC 7292, section 4).
+        [0x30, 0x82, _, _, 2, 1, 3, ..] | [0x30, 0x80, 2, 1, 3, ..] => {
+            return "it is PKCS #12: openssl pkcs12 -in FILE -nodes -out converted.pem"
+        }
+        // A sequence, and no text that begins with a zero.
+        [0x30, rest @ ..] if !rest.iter().take(32).all(|byte| is_text(*byte)) => {
+            return if is_key {
+                "it is DER: openssl pkey -inform der -in FILE -out key.pem"
+            } else {
+                "it is DER: openssl x509 -inform der -in FILE -out cert.pem"
+            }
+        }
+        _ => {}
+    }
+    let known = LABELS.iter().find(|(label, _)| contains(text, label));
+    match known {
+        Some((_, advice)) => advice,
+        None if is_key && contains(text, "BEGIN CERTIFICATE") => {
+            "it is a certificate; the key is another file"
+        }
+        None => "",
+    }
+}
+
+fn is_text(byte: u8) -> bool {
+    byte.is_ascii_graphic() || byte.is_ascii_whitespace()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_no_pem_certificate_is_told_what_it_is() {
+        for (text, word) in [
+            (&b""[..], "empty"),
+            (b"\xFF\xFE-\0-\0", "iconv"),
+            (&[0x30, 0x82, 4, 0, 2, 1, 3, 0x30], "openssl pkcs12"),
+            (
+                &[0x30, 0x82, 4, 0, 0x30, 0x82, 3],
+                "openssl x509 -inform der",
+            ),
+            (
+                b"-----BEGIN TRUSTED CERTIFICATE-----",
+                "openssl x509 -in FILE",
+            ),
+            (b"-----BEGIN PKCS7-----", "openssl pkcs7"),
+            (
+                b"-----BEGIN CERTIFICATE REQUEST-----",
+                "authority has to sign",
+            ),
+            (b"-----BEGIN RSA PRIVATE KEY-----", "another file"),
+        ] {
+            let advice = advice(Wanted::Certificate, text);
+            assert!(advice.contains(word), "{:?}: {advice}", text.escape_ascii());
+        }
+        assert_eq!(advice(Wanted::Certificate, b"something else"), "");
+    }
+
+    #[test]
+    fn a_file_that_is_no_pem_key_is_told_what_it_is() {
+        for (text, word) in [
+            (
+                &b"-----BEGIN ENCRYPTED PRIVATE KEY-----"[..],
+                "openssl pkey -in",
+            ),
+            (b"Proc-Type: 4,ENCRYPTED", "openssl pkey -in"),
+            (b"-----BEGIN OPENSSH PRIVATE KEY-----", "SSH"),
+            (b"-----BEGIN DSA PRIVATE KEY-----", "DSA"),
+            (b"-----BEGIN CERTIFICATE-----", "another file"),
+            (b"-----BEGIN PUBLIC KEY-----", "public key"),
+            (
+                &[0x30, 0x82, 4, 0, 2, 1, 0, 0x30],
+                "openssl pkey -inform der",
+            ),
+        ] {
+            let advice = advice(Wanted::Key, text);
+            assert!(advice.contains(word), "{:?}: {advice}", text.escape_ascii());
+        }
+    }
+}
