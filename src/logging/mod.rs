@@ -5,6 +5,7 @@ mod file;
 mod output;
 #[cfg_attr(not(feature = "sentry"), path = "no_sentry.rs")]
 mod sentry;
+mod throttle;
 
 use self::sentry::Reporter;
 use crate::config::{self, Loaded, LogLevel};
@@ -17,6 +18,8 @@ use std::panic::PanicHookInfo;
 use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 use time::macros::format_description;
+
+pub use throttle::{held_back, LogThrottle};
 
 /// The target of an error that ends the process; the `log` crate has no level for it.
 pub const FATAL: &str = "gt::fatal";

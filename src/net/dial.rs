@@ -1,51 +1,118 @@
 //! Connecting to a host by name or address.
 
-use super::{blocking, listen::KEEPALIVE, Socket};
+use super::{listen::KEEPALIVE, resolve, Socket};
 use async_io::Timer;
 use futures_lite::future;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket as RawSocket, TcpKeepalive, Type};
 use std::fmt::Display;
+use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
-/// Connects to the first address of `host` that answers, all within `patience`. The error
-/// names what failed: the look-up, or the last address tried.
-pub async fn dial(host: &str, port: u16, patience: Duration) -> io::Result<Socket> {
+/// The pause before the next address of a name is tried beside those that have not answered
+/// (RFC 8305, section 5, connection attempt delay).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// Addresses of one name that are tried.
+const MAX_ADDRESSES: usize = 16;
+
+/// Connects to `host`, all within `timeout`. Where it is a name with several addresses, they are
+/// tried beside each other (RFC 8305). The error names what failed: the look-up, or the last
+/// address tried.
+pub async fn dial(host: &str, port: u16, timeout: Duration) -> io::Result<Socket> {
     let connecting = async {
         // A literal address needs no thread for the resolver.
         if let Ok(ip) = host.parse::<IpAddr>() {
             return connect((ip, port).into()).await;
         }
-        let name = host.to_owned();
-        let addrs = blocking(move || (name, port).to_socket_addrs())
-            .await
-            .map(Vec::from_iter)
-            .map_err(|e| io::Error::new(e.kind(), format!("looking up {host}: {e}")))?;
-        let mut last = io::Error::new(
-            io::ErrorKind::NotFound,
-            format!("looking up {host}: no address"),
-        );
-        // An address that swallows everything must not keep the others from being tried.
-        let share = patience / u32::try_from(addrs.len().clamp(1, 4)).unwrap_or(1);
-        for addr in addrs {
-            match future::or(connect(addr), no_answer(addr, share)).await {
-                Ok(socket) => return Ok(socket),
-                Err(e) => last = e,
-            }
+        let found = resolve::look_up(host).await?;
+        let addresses = by_turns(&found.addresses);
+        let addresses = addresses.into_iter().map(|ip| (ip, port).into());
+        let connected = connect_first(addresses.collect()).await;
+        match &found.stale {
+            Some(why) => connected.map_err(|e| {
+                let why = format!("looking up {host}: {why}; its last known address: {e}");
+                io::Error::new(e.kind(), why)
+            }),
+            None => connected,
         }
-        Err(last)
     };
-    future::or(connecting, no_answer(format!("{host}:{port}"), patience)).await
+    future::or(connecting, no_answer(format!("{host}:{port}"), timeout)).await
 }
 
-async fn no_answer(whom: impl Display, patience: Duration) -> io::Result<Socket> {
-    Timer::after(patience).await;
+async fn no_answer(whom: impl Display, timeout: Duration) -> io::Result<Socket> {
+    Timer::after(timeout).await;
     Err(io::Error::new(
         io::ErrorKind::TimedOut,
-        format!("connecting to {whom}: no answer within {patience:?}"),
+        format!("connecting to {whom}: no answer within {timeout:?}"),
     ))
+}
+
+/// IPv6 and IPv4 by turns, beginning with the kind that the system puts first, so that a network
+/// without one of them costs one delay (RFC 8305, section 4).
+fn by_turns(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let first = addresses.first().is_some_and(IpAddr::is_ipv6);
+    let of_kind = |kind: bool| addresses.iter().filter(move |ip| ip.is_ipv6() == kind);
+    let (mut one, mut other) = (of_kind(first), of_kind(!first));
+    let mut mixed = Vec::new();
+    while mixed.len() < MAX_ADDRESSES {
+        let pair = [one.next(), other.next()];
+        if pair == [None, None] {
+            break;
+        }
+        mixed.extend(pair.into_iter().flatten());
+    }
+    mixed.truncate(MAX_ADDRESSES);
+    mixed
+}
+
+type Attempt = Pin<Box<dyn Future<Output = io::Result<Socket>> + Send>>;
+
+/// Connects to the first address that answers. The next one is tried when one has failed, and after
+/// [`ATTEMPT_DELAY`] beside those that have not answered. The error is the last one.
+async fn connect_first(addresses: Vec<SocketAddr>) -> io::Result<Socket> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "no address to connect to");
+    let mut addresses = addresses.into_iter();
+    let mut attempts: Vec<Attempt> = Vec::new();
+    let mut delay = Timer::never();
+    let mut is_due = true;
+    std::future::poll_fn(move |cx| loop {
+        let mut at = 0;
+        while let Some(attempt) = attempts.get_mut(at) {
+            match attempt.as_mut().poll(cx) {
+                Poll::Ready(Ok(socket)) => return Poll::Ready(Ok(socket)),
+                Poll::Ready(Err(e)) => {
+                    last = e;
+                    drop(attempts.swap_remove(at));
+                    is_due = true;
+                }
+                Poll::Pending => at += 1,
+            }
+        }
+        if !is_due && Pin::new(&mut delay).poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let Some(address) = addresses.next() else {
+            // All are under way or have failed.
+            delay = Timer::never();
+            is_due = false;
+            if attempts.is_empty() {
+                let last = std::mem::replace(&mut last, io::ErrorKind::Other.into());
+                return Poll::Ready(Err(last));
+            }
+            return Poll::Pending;
+        };
+        attempts.push(Box::pin(connect(address)));
+        is_due = false;
+        delay = match addresses.len() {
+            0 => Timer::never(),
+            _ => Timer::after(ATTEMPT_DELAY),
+        };
+    })
+    .await
 }
 
 async fn connect(addr: SocketAddr) -> io::Result<Socket> {
@@ -69,5 +136,86 @@ async fn begin(addr: SocketAddr) -> io::Result<Socket> {
     match raw.peer_addr() {
         Ok(_) => Socket::new(raw.into(), false),
         Err(_) => Socket::connecting(raw.into()).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_std::task::block_on;
+    use std::net::{TcpListener, TcpStream};
+
+    /// An address that never answers: its queue is full, so that the kernel drops what comes.
+    struct BlackHole {
+        address: SocketAddr,
+        _listener: RawSocket,
+        _queue: Vec<RawSocket>,
+    }
+
+    impl BlackHole {
+        fn new() -> Self {
+            let listener = RawSocket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+            listener.bind(&any.into()).unwrap();
+            listener.listen(0).unwrap();
+            let address = listener.local_addr().unwrap().as_socket().unwrap();
+            let connect = |_| {
+                let socket = RawSocket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                socket.set_nonblocking(true).unwrap();
+                let _ = socket.connect(&address.into());
+                socket
+            };
+            let queue: Vec<_> = (0..8).map(connect).collect();
+            assert!(queue.iter().any(|socket| socket.peer_addr().is_err()));
+            Self {
+                address,
+                _listener: listener,
+                _queue: queue,
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_that_swallows_everything_does_not_keep_the_next_from_being_tried() {
+        let (hole, more) = (BlackHole::new(), BlackHole::new());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let good = listener.local_addr().unwrap();
+        // There is no other limit here: without the next attempt this test would not end.
+        block_on(connect_first(vec![hole.address, more.address, good])).unwrap();
+        listener.accept().unwrap();
+    }
+
+    #[test]
+    fn an_address_that_refuses_makes_the_next_one_due_and_the_last_error_counts() {
+        let refusing = || {
+            TcpListener::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap()
+        };
+        let (one, other) = (refusing(), refusing());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let good = listener.local_addr().unwrap();
+        block_on(connect_first(vec![one, good])).unwrap();
+        let error = block_on(connect_first(vec![one, other])).err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(error.to_string().contains(&other.to_string()), "{error}");
+        assert!(block_on(connect_first(Vec::new())).is_err());
+        drop(TcpStream::connect(good));
+    }
+
+    #[test]
+    fn kinds_of_addresses_take_turns() {
+        let six = |n: u16| IpAddr::from([0x2001, 0xDB8, 0, 0, 0, 0, 0, n]);
+        let four = |n: u8| IpAddr::from([192, 0, 2, n]);
+        let system = [six(1), six(2), six(3), four(1)];
+        assert_eq!(by_turns(&system), [six(1), four(1), six(2), six(3)]);
+        assert_eq!(
+            by_turns(&[four(1), four(2), six(1)]),
+            [four(1), six(1), four(2)]
+        );
+        assert!(by_turns(&[]).is_empty());
+        let many: Vec<IpAddr> = (0..99).map(four).collect();
+        assert_eq!(by_turns(&many).len(), MAX_ADDRESSES);
     }
 }

@@ -12,7 +12,9 @@ pub mod http;
 mod listen;
 mod random;
 mod reactor;
+mod resolve;
 mod scratch;
+mod shared_threads;
 mod socket;
 mod stop;
 pub mod tls;
@@ -32,6 +34,8 @@ pub(crate) use reactor::Ran;
 pub use scratch::with_scratch;
 #[cfg(test)]
 pub use scratch::READ;
+#[cfg(feature = "client")]
+pub use shared_threads::DISK;
 pub use socket::Socket;
 pub use stop::Stop;
 pub use wait_group::{WaitGroup, Working};

@@ -2,6 +2,7 @@
 //! (WIRE.md, "APIs it calls"). Whom the configuration knows is not asked about, see `users`.
 
 use crate::config::Url;
+use crate::logging::{held_back, LogThrottle};
 use crate::net::http::{self, Client, Request};
 use crate::wire::hello::Offer;
 use async_io::Timer;
@@ -10,15 +11,12 @@ use futures_lite::future;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long one question may take, with the wait for its turn.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Questions at a time; the others wait for their turn.
 const AT_ONCE: usize = 16;
-/// Failures are logged once in so long.
-const QUIET: Duration = Duration::from_secs(60);
 
 pub struct AuthApi {
     url: Url,
@@ -27,7 +25,8 @@ pub struct AuthApi {
     patience: Duration,
     /// Holds a word for each question that is being asked.
     turns: (Sender<()>, Receiver<()>),
-    complaints: Mutex<Complaints>,
+    /// For the log.
+    failures: LogThrottle,
 }
 
 /// What the API says about an id and its secret.
@@ -98,7 +97,7 @@ impl AuthApi {
             http,
             patience: PATIENCE,
             turns: channel::bounded(AT_ONCE),
-            complaints: Mutex::default(),
+            failures: LogThrottle::new(),
         })
     }
 
@@ -126,16 +125,11 @@ impl AuthApi {
         match future::or(Box::pin(self.ask(&question)), timeout).await {
             Ok(judgement) => judgement,
             Err(e) => {
-                let complaints = self.complaints.lock();
-                let mut complaints = complaints.unwrap_or_else(PoisonError::into_inner);
-                if let Some(others) = complaints.next(Instant::now()) {
-                    let others = match others {
-                        0 => String::new(),
-                        n => format!(", and {n} times more since the last such line"),
-                    };
+                if let Some(others) = self.failures.allow() {
                     log::warn!(
-                        "authAPI {}: {e}; what only it can allow is refused to id={id}{others}",
-                        self.url
+                        "authAPI {}: {e}; what only it can allow is refused to id={id}{}",
+                        self.url,
+                        held_back(others)
                     );
                 }
                 Judgement::Failed
@@ -186,26 +180,6 @@ impl<'a> Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let _ = self.0.try_recv();
-    }
-}
-
-/// Failures, of which few are told.
-#[derive(Default)]
-struct Complaints {
-    told: Option<Instant>,
-    untold: u32,
-}
-
-impl Complaints {
-    /// If this failure is to be told, how many before it were not.
-    fn next(&mut self, now: Instant) -> Option<u32> {
-        let quiet = |told: Instant| now.saturating_duration_since(told) < QUIET;
-        if self.told.is_some_and(quiet) {
-            self.untold = self.untold.saturating_add(1);
-            return None;
-        }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.untold))
     }
 }
 
@@ -292,17 +266,5 @@ mod tests {
             }
         });
         assert!(api.turns.1.is_empty(), "every turn was given back");
-    }
-
-    #[test]
-    fn one_failure_a_minute_is_told_and_the_rest_are_counted() {
-        let mut complaints = Complaints::default();
-        let start = Instant::now();
-        assert_eq!(complaints.next(start), Some(0));
-        for _ in 0..3 {
-            assert_eq!(complaints.next(start + QUIET / 2), None);
-        }
-        assert_eq!(complaints.next(start + QUIET), Some(3));
-        assert_eq!(complaints.next(start + QUIET * 2), Some(0));
     }
 }

@@ -10,7 +10,8 @@ use super::root::{changed, Node, Root};
 use super::status::{self, Status};
 use super::target::{encode, query, Target};
 use super::types;
-use crate::net::blocking;
+use crate::logging::{held_back, LogThrottle};
+use crate::net::DISK;
 use log::warn;
 use rustix::io::Errno;
 use std::fs::{File, Metadata};
@@ -49,12 +50,12 @@ impl Answer {
             Err(status) => return Answer::status(status, request),
         };
         let (root, whole) = (root.clone(), request.method == Method::Get);
-        let (target, found) = blocking(move || {
+        let looking = DISK.run(move || {
             let found =
                 Found::look(&root, &target, whole).map_err(|error| explain(&error, &target));
             (target, found)
-        })
-        .await;
+        });
+        let (target, found) = looking.await;
         match found {
             Ok(Found::File {
                 file,
@@ -233,8 +234,15 @@ impl std::error::Error for RootGone {}
 fn explain(error: &io::Error, target: &Target) -> Status {
     let status = status_of(error);
     if status != status::NOT_FOUND {
-        let path = target.path.escape_ascii();
-        warn!("cannot read what a visitor asked for path=\"/{path}\" error=\"{error}\"");
+        // Any visitor can ask for it as often as it likes.
+        static LINES: LogThrottle = LogThrottle::new();
+        if let Some(others) = LINES.allow() {
+            let path = target.path.escape_ascii();
+            let others = held_back(others);
+            warn!(
+                "cannot read what a visitor asked for path=\"/{path}\" error=\"{error}\"{others}"
+            );
+        }
     }
     status
 }

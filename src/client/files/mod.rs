@@ -20,7 +20,8 @@ mod types;
 
 pub use root::Root;
 
-use crate::net::blocking;
+use crate::logging::{held_back, LogThrottle};
+use crate::net::DISK;
 use answer::Answer;
 use body::Body;
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -149,13 +150,16 @@ where
     loop {
         if !matches!(body, Body::Done) {
             let read;
-            (body, piece, read) = blocking(move || {
+            let reading = DISK.run(move || {
                 let read = body.read(&mut piece);
                 (body, piece, read)
-            })
-            .await;
+            });
+            (body, piece, read) = reading.await;
             if let Err(error) = read {
-                log::warn!("{error}");
+                static LINES: LogThrottle = LogThrottle::new();
+                if let Some(others) = LINES.allow() {
+                    log::warn!("{error}{}", held_back(others));
+                }
                 return Err(error);
             }
         }

@@ -1,0 +1,68 @@
+//! A limit for log lines that a peer can cause as often as it likes.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Lines of one kind that come within this time of one that was written are only counted.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Lets one line through each minute, and counts the others.
+#[derive(Default)]
+pub struct LogThrottle(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    written: Option<Instant>,
+    held_back: u32,
+}
+
+impl LogThrottle {
+    pub const fn new() -> Self {
+        Self(Mutex::new(State {
+            written: None,
+            held_back: 0,
+        }))
+    }
+
+    /// Whether a line may be written now; if so, how many were held back since the one before.
+    pub fn allow(&self) -> Option<u32> {
+        self.allow_at(Instant::now())
+    }
+
+    fn allow_at(&self, now: Instant) -> Option<u32> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let quiet = |written: Instant| now.saturating_duration_since(written) < QUIET;
+        if state.written.is_some_and(quiet) {
+            state.held_back = state.held_back.saturating_add(1);
+            return None;
+        }
+        state.written = Some(now);
+        Some(std::mem::take(&mut state.held_back))
+    }
+}
+
+/// The end of a log line before which as many others were held back; empty for none.
+pub fn held_back(lines: u32) -> String {
+    match lines {
+        0 => String::new(),
+        1 => " (and one more like it since)".to_owned(),
+        _ => format!(" (and {lines} more like it since)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_a_minute_tells_of_the_others() {
+        let throttle = LogThrottle::new();
+        let start = Instant::now();
+        let at = |seconds| throttle.allow_at(start + Duration::from_secs(seconds));
+        assert_eq!(at(0), Some(0));
+        assert_eq!((at(1), at(59)), (None, None));
+        assert_eq!(at(60), Some(2));
+        assert_eq!(at(61), None);
+        assert_eq!(at(200), Some(1));
+    }
+}

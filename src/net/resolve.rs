@@ -1,0 +1,242 @@
+//! Name look-ups: at most one at a time for each name, and the last known addresses where the
+//! system gives no answer. No sockets.
+
+use super::shared_threads::NAMES;
+use event_listener::{Event, EventListener};
+use futures_lite::future;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Names whose addresses are remembered.
+const MAX_NAMES: usize = 256;
+/// How long the system may take before the last known addresses are used instead (RFC 8767,
+/// section 5, client response timer).
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(1800);
+
+/// The addresses of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    /// In the system's order, at least one.
+    pub addresses: Vec<IpAddr>,
+    /// Why they are those of an earlier look-up, if they are.
+    pub stale: Option<String>,
+}
+
+/// A failed look-up. Not an [`io::Error`], since all who wait hear of it.
+#[derive(Debug, Clone)]
+struct Failure {
+    kind: io::ErrorKind,
+    why: String,
+}
+
+impl Failure {
+    fn of(e: &io::Error) -> Self {
+        Self {
+            kind: e.kind(),
+            why: e.to_string(),
+        }
+    }
+
+    /// Whether the system has said that there is no such name: then its last known addresses are
+    /// wrong. The system's only sign of that is its text: glibc's, another one of glibc's, musl's.
+    fn is_final(&self) -> bool {
+        [
+            "Name or service not known",
+            "No address associated",
+            "Name does not resolve",
+        ]
+        .iter()
+        .any(|text| self.why.contains(text))
+    }
+}
+
+#[derive(Default)]
+struct Name {
+    state: Mutex<NameState>,
+    /// A look-up has ended.
+    answered: Event,
+}
+
+#[derive(Default)]
+struct NameState {
+    /// A look-up is under way.
+    looking: bool,
+    /// What the last one has brought.
+    last: Option<Result<Vec<IpAddr>, Failure>>,
+    /// What the last successful one has brought.
+    known: Vec<IpAddr>,
+}
+
+impl Name {
+    fn lock(&self) -> MutexGuard<'_, NameState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+static NAMES_KNOWN: Mutex<BTreeMap<String, Arc<Name>>> = Mutex::new(BTreeMap::new());
+
+fn name(host: &str) -> Arc<Name> {
+    let mut names = NAMES_KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(name) = names.get(host) {
+        return name.clone();
+    }
+    if names.len() >= MAX_NAMES {
+        names.retain(|_, name| name.lock().looking);
+    }
+    names.entry(host.to_owned()).or_default().clone()
+}
+
+/// Looks up `host`. Where the system fails, or takes long, its last known addresses are the answer.
+/// The error names the host.
+pub(super) async fn look_up(host: &str) -> io::Result<Found> {
+    let asked = host.to_owned();
+    look_up_with(&name(host), move || {
+        Ok((asked, 0)
+            .to_socket_addrs()?
+            .map(|addr| addr.ip())
+            .collect())
+    })
+    .await
+    .map_err(|e| io::Error::new(e.kind, format!("looking up {host}: {}", e.why)))
+}
+
+async fn look_up_with(
+    name: &Arc<Name>,
+    ask: impl FnOnce() -> io::Result<Vec<IpAddr>> + Send + 'static,
+) -> Result<Found, Failure> {
+    let (answered, is_known) = begin(name, ask);
+    let answer = async {
+        answered.await;
+        true
+    };
+    let waits = async {
+        async_io::Timer::after(ANSWER_TIMEOUT).await;
+        false
+    };
+    let has_answer = if is_known {
+        future::or(answer, waits).await
+    } else {
+        answer.await
+    };
+    let state = name.lock();
+    let stale = |why: String| Found {
+        addresses: state.known.clone(),
+        stale: Some(why),
+    };
+    match &state.last {
+        _ if !has_answer => Ok(stale(format!("no answer within {ANSWER_TIMEOUT:?}"))),
+        Some(Ok(addresses)) => Ok(Found {
+            addresses: addresses.clone(),
+            stale: None,
+        }),
+        Some(Err(e)) if e.is_final() || state.known.is_empty() => Err(e.clone()),
+        Some(Err(e)) => Ok(stale(e.why.clone())),
+        // The last look-up's task has ended without an answer.
+        None => Err(Failure {
+            kind: io::ErrorKind::Interrupted,
+            why: "the look-up was given up".to_owned(),
+        }),
+    }
+}
+
+/// Begins a look-up unless one is under way. Returns what hears of its end, and whether there are
+/// addresses of an earlier one.
+fn begin(
+    name: &Arc<Name>,
+    ask: impl FnOnce() -> io::Result<Vec<IpAddr>> + Send + 'static,
+) -> (EventListener, bool) {
+    let mut state = name.lock();
+    let answered = name.answered.listen();
+    let is_known = !state.known.is_empty();
+    if !std::mem::replace(&mut state.looking, true) {
+        let name = name.clone();
+        // A task of its own: who asks may give up, and others wait for the same answer.
+        crate::spawn(async move {
+            let asked = NAMES.run(ask).await;
+            let answer = match asked {
+                Ok(addresses) if addresses.is_empty() => Err(Failure {
+                    kind: io::ErrorKind::NotFound,
+                    why: "no address".to_owned(),
+                }),
+                answer => answer.map_err(|e| Failure::of(&e)),
+            };
+            let mut state = name.lock();
+            if let Ok(addresses) = &answer {
+                state.known.clone_from(addresses);
+            }
+            state.last = Some(answer);
+            state.looking = false;
+            drop(state);
+            name.answered.notify(usize::MAX);
+        });
+    }
+    (answered, is_known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_std::task::block_on;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    fn failing(text: &'static str) -> impl FnOnce() -> io::Result<Vec<IpAddr>> {
+        move || Err(io::Error::other(text))
+    }
+
+    #[test]
+    fn where_the_system_fails_the_last_known_addresses_are_used() {
+        let name = Arc::default();
+        let ask = |answer: io::Result<Vec<IpAddr>>| {
+            block_on(look_up_with(&name, move || answer)).map_err(|e| e.why)
+        };
+        let temporary = || io::Error::other("Temporary failure in name resolution");
+        assert!(ask(Err(temporary())).unwrap_err().starts_with("Temporary"));
+        let found = ask(Ok(vec![ONE])).unwrap();
+        assert_eq!((found.addresses, found.stale), (vec![ONE], None));
+        let found = ask(Err(temporary())).unwrap();
+        assert_eq!(found.addresses, [ONE]);
+        assert!(found.stale.unwrap().starts_with("Temporary"));
+        // There is no such name any more.
+        let gone = ask(Err(io::Error::other("Name or service not known")));
+        assert!(gone.unwrap_err().contains("not known"));
+        assert_eq!(ask(Ok(Vec::new())).unwrap().addresses, [ONE], "no answer");
+    }
+
+    #[test]
+    fn a_system_that_says_nothing_is_not_waited_for_where_addresses_are_known() {
+        let name = Arc::default();
+        block_on(look_up_with(&name, || Ok(vec![ONE]))).unwrap();
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let found = block_on(look_up_with(&name, move || {
+            let _ = held.recv();
+            Err(io::Error::other("late"))
+        }));
+        let found = found.unwrap();
+        assert_eq!(found.addresses, [ONE]);
+        assert!(found.stale.unwrap().starts_with("no answer"));
+        drop(hold);
+    }
+
+    #[test]
+    fn a_name_is_looked_up_once_for_all_who_ask_at_the_same_time() {
+        static ASKED: AtomicU32 = AtomicU32::new(0);
+        let name = Arc::default();
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let first = begin(&name, move || {
+            ASKED.fetch_add(1, Ordering::Relaxed);
+            let _ = gone.recv();
+            Ok(vec![ONE])
+        });
+        let second = begin(&name, failing("nobody should ask twice"));
+        drop(go);
+        block_on(first.0);
+        block_on(second.0);
+        assert_eq!(ASKED.load(Ordering::Relaxed), 1);
+        assert_eq!(name.lock().known, [ONE]);
+    }
+}
