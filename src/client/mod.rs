@@ -14,6 +14,7 @@ mod pool;
 mod remote_api;
 mod service;
 mod session;
+mod stranger;
 
 use crate::config::{self, Link, Secret, Wire};
 use crate::handover::{Given, Legacy, Piece};

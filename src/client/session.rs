@@ -2,6 +2,7 @@
 
 use super::pool::{Leaving, Member, Pool};
 use super::service::{self, Services};
+use super::stranger::Stranger;
 use super::Me;
 use crate::config::Remote;
 use crate::net::{self, tls, within, Conn, Working};
@@ -31,6 +32,8 @@ pub enum Failure {
     Tls(io::Error),
     /// It does not speak this version of the wire.
     NotSpoken,
+    /// It is no gt server.
+    Stranger(Stranger),
     /// The connection ended during the hello.
     Ended(io::Error),
     Silent(Duration),
@@ -49,6 +52,7 @@ impl fmt::Display for Failure {
             Self::NotSpoken => f.write_str(
                 "the server does not speak GT/2, and wire is 2; set it to auto, or to 1",
             ),
+            Self::Stranger(stranger) => write!(f, "there is no gt server: {stranger}"),
             Self::Ended(e) => write!(f, "the server ended the hello: {e}"),
             Self::Silent(patience) => {
                 write!(f, "the server did not answer the hello within {patience:?}")
@@ -102,36 +106,71 @@ pub async fn connect(
     let policy = Policy::new(version, Peer::Server { streams: STREAMS }, shortest);
     let hello = services.hello(me).encode(version);
     let already = match version {
-        Version::One => Vec::new(),
+        Version::One => future::or(say(&conn, &hello), silence(patience)).await?,
         Version::Two => {
             let asking = within(ANSWER.min(patience), ask(&conn, &hello));
-            asking.await.flatten().ok_or(Failure::NotSpoken)?
+            asking.await.unwrap_or(Err(Failure::NotSpoken))?
         }
     };
     let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), already, policy);
-    if version == Version::One {
-        tunnel.say(&hello);
-    }
     let ready = wait_until_ready(me, &services, &mut inbox, id);
     future::or(ready, silence(patience)).await?;
     Ok((inbox, tunnel, services))
 }
 
-/// Says the hello of GT/2 and reads the answer. `None` if there is none, or another thing:
-/// servers of GT/1 close, or take it for a request that is no good. Else what came behind it.
-async fn ask(conn: &Conn, hello: &[u8]) -> Option<Vec<u8>> {
-    conn.write_all(hello).await.ok()?;
+/// Says the hello of GT/2 and reads the answer; returns what came behind it. The error tells of a
+/// stranger only where no server of GT/1 answers so: these close, or take the hello for a bad HTTP
+/// request.
+async fn ask(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, Failure> {
+    let not_spoken = |_| Failure::NotSpoken;
+    conn.write_all(hello).await.map_err(not_spoken)?;
     let mut bytes = Vec::new();
     loop {
-        if let Some(length) = hello::answer_length(&bytes).ok()? {
-            return Some(bytes.split_off(length));
+        match hello::answer_length(&bytes) {
+            Ok(Some(length)) => return Ok(bytes.split_off(length)),
+            Ok(None) => {}
+            Err(_) => {
+                return Err(match Stranger::of(&bytes) {
+                    Some(stranger @ (Stranger::Ssh(_) | Stranger::Tls)) => {
+                        Failure::Stranger(stranger)
+                    }
+                    _ => Failure::NotSpoken,
+                })
+            }
         }
-        let mut piece = [0; 256];
-        match conn.read(&mut piece).await {
-            Ok(n @ 1..) => bytes.extend_from_slice(piece.get(..n)?),
-            _ => return None,
+        if read_some(conn, &mut bytes).await.map_err(not_spoken)? == 0 {
+            return Err(Failure::NotSpoken);
         }
     }
+}
+
+/// Says the hello of GT/1 and reads the first words of the answer, which it returns. The error tells
+/// of a stranger.
+async fn say(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, Failure> {
+    conn.write_all(hello).await.map_err(Failure::Ended)?;
+    let mut bytes = Vec::new();
+    read_some(conn, &mut bytes).await.map_err(Failure::Ended)?;
+    if !bytes.is_empty() {
+        // A stranger that begins a line need not end it.
+        let line = async {
+            while !Stranger::is_whole(&bytes)
+                && matches!(read_some(conn, &mut bytes).await, Ok(1..))
+            {}
+        };
+        within(GOODBYE, line).await;
+    }
+    match Stranger::of(&bytes) {
+        Some(stranger) => Err(Failure::Stranger(stranger)),
+        None => Ok(bytes),
+    }
+}
+
+/// Reads what there is; 0 is the end.
+async fn read_some(conn: &Conn, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    let mut piece = [0; 256];
+    let n = conn.read(&mut piece).await?;
+    bytes.extend_from_slice(piece.get(..n).unwrap_or_default());
+    Ok(n)
 }
 
 async fn silence<T>(patience: Duration) -> Result<T, Failure> {

@@ -124,8 +124,12 @@ const UNKNOWN: &str = "; set remoteCert to the server's certificate or its autho
 pub fn advice(e: &io::Error) -> &'static str {
     use rustls::CertificateError as Certificate;
     let inner = e.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
-    let Some(rustls::Error::InvalidCertificate(why)) = inner else {
-        return "";
+    let why = match inner {
+        Some(rustls::Error::InvalidCertificate(why)) => why,
+        Some(rustls::Error::InvalidMessage(_)) => {
+            return "; no TLS is spoken there: use another port, or tcp:// in place of tls://"
+        }
+        _ => return "",
     };
     match why {
         Certificate::UnknownIssuer => UNKNOWN,

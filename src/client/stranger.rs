@@ -1,0 +1,93 @@
+//! What answers at an address where no gt server does, as far as its first bytes tell. No sockets.
+
+use std::fmt;
+
+/// A program that speaks another protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stranger {
+    /// Its status line.
+    Http(String),
+    /// Its identification string (RFC 4253, section 4.2).
+    Ssh(String),
+    Tls,
+    /// Its first bytes, escaped.
+    Unknown(String),
+}
+
+/// Bytes of a first line that are shown.
+const SHOWN: usize = 60;
+/// The most bytes that are needed to tell who it is.
+pub const ENOUGH: usize = 255;
+
+impl Stranger {
+    /// Who begins with these bytes. `None` if it may be a server of gt's, whose first words in GT/1
+    /// are signals.
+    pub fn of(first: &[u8]) -> Option<Self> {
+        Some(match first {
+            [] | [0xFF, ..] => return None,
+            [b'H', b'T', b'T', b'P', b'/', ..] => Self::Http(line(first)),
+            [b'S', b'S', b'H', b'-', ..] => Self::Ssh(line(first)),
+            // An alert or a part of a handshake, of SSL 3 or a version of TLS (RFC 8446, section 5.1).
+            [21 | 22, 3, 0..=4, ..] => Self::Tls,
+            _ => Self::Unknown(line(first)),
+        })
+    }
+
+    /// Whether more bytes would tell more.
+    pub fn is_whole(first: &[u8]) -> bool {
+        matches!(first, [0xFF, ..]) || first.len() >= ENOUGH || first.contains(&b'\n')
+    }
+}
+
+/// The first line, without what has no business in a log.
+fn line(bytes: &[u8]) -> String {
+    let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next();
+    let line = line.unwrap_or_default();
+    let shown = line.get(..SHOWN).unwrap_or(line);
+    shown.escape_ascii().to_string()
+}
+
+impl fmt::Display for Stranger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const ADVICE: &str = "use the address and port at which the gt server listens";
+        match self {
+            Self::Http(line) => write!(f, "a web server answers there ({line}); {ADVICE}"),
+            Self::Ssh(line) => write!(f, "an SSH server answers there ({line}); {ADVICE}"),
+            Self::Tls => f.write_str("TLS is spoken there; use tls:// instead of tcp:// in remote"),
+            Self::Unknown(line) => {
+                write!(f, "another program answers there ({line:?}); {ADVICE}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_is_known_by_its_first_words() {
+        let told = |bytes: &[u8]| Stranger::of(bytes).map(|stranger| stranger.to_string());
+        let said = |bytes: &[u8]| told(bytes).unwrap_or_default();
+        assert!(
+            said(b"HTTP/1.1 400 Bad Request\r\nServer: x").contains("(HTTP/1.1 400 Bad Request)")
+        );
+        assert!(said(b"SSH-2.0-OpenSSH_9.2p1\r\n").contains("(SSH-2.0-OpenSSH_9.2p1)"));
+        assert!(said(&[21, 3, 3, 0, 2, 2, 70]).contains("tls://"));
+        let mail = said(b"220 mail \x1B[2J ESMTP\r\n");
+        assert!(
+            mail.contains("220 mail") && !mail.contains('\x1B'),
+            "{mail}"
+        );
+        assert!(said(&[b'x'; 4096]).len() < 200);
+        assert_eq!((told(b""), told(&[0xFF, 0xFF, 0xFF, 0xFD])), (None, None));
+    }
+
+    #[test]
+    fn reading_goes_on_for_a_line_and_not_for_ever() {
+        assert!(!Stranger::is_whole(b"HTTP/1.1 4"));
+        assert!(Stranger::is_whole(b"HTTP/1.1 400\r\n"));
+        assert!(Stranger::is_whole(&[0xFF]));
+        assert!(Stranger::is_whole(&[b'x'; ENOUGH]));
+    }
+}
