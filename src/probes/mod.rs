@@ -7,9 +7,13 @@
 #[cfg(feature = "client")]
 mod client;
 mod config;
+#[cfg(all(feature = "client", feature = "p2p"))]
+mod dtls;
 mod net;
 #[cfg(all(feature = "client", feature = "p2p"))]
 mod p2p;
+#[cfg(all(feature = "client", feature = "p2p"))]
+mod sctp;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(all(feature = "server", feature = "p2p"))]
@@ -21,9 +25,13 @@ mod wire;
 #[cfg(feature = "client")]
 pub use client::{files, host_header, locals};
 pub use config::{flags, urls, yaml};
+#[cfg(all(feature = "client", feature = "p2p"))]
+pub use dtls::{dtls_records, handshake_fragments};
 pub use net::http_answer;
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use p2p::{resets, signaling};
+#[cfg(all(feature = "client", feature = "p2p"))]
+pub use sctp::sctp_chunks;
 #[cfg(feature = "server")]
 pub use server::{client_hello, http_head};
 #[cfg(all(feature = "server", feature = "p2p"))]

@@ -3,6 +3,7 @@
 
 use super::checks::Checks;
 use super::identity::{Identity, Side};
+use super::packets::Packets;
 use super::records::Records;
 use super::resets::{Outgoing, Resets};
 use super::sdp::{self, Description};
@@ -51,7 +52,7 @@ const OUT: usize = 256 * 1024;
 /// and that have come and not been taken; more wait in SCTP's own buffer,
 const IN: usize = 192 * 1024;
 /// which has this many bytes for all channels together.
-const RECEIVE: u32 = 512 * 1024;
+pub(crate) const RECEIVE: u32 = 512 * 1024;
 /// Between two ends of gt each says how much it has taken, so that a channel whose reader stops
 /// does not fill that buffer: the protocol that a channel is opened with,
 const CREDITED: &str = "gt-credit";
@@ -66,6 +67,9 @@ const UNKNOWN: usize = 64 * 1024;
 const EARLY: usize = 1500;
 /// Channels of a peer at a time.
 const CHANNELS: usize = 256;
+/// Maximum number of SCTP streams that a peer may use: those of its channels, and those that are
+/// being reset. SCTP looks at all of them for every chunk.
+const STREAMS: usize = 1024;
 /// How often a peer that is there is looked after, at the same time as all others.
 const IDLE_TICK: Duration = Duration::from_secs(2);
 /// How often its consent is asked for (RFC 7675), and how long it may be silent.
@@ -83,6 +87,7 @@ pub struct Peer {
     sctp: Option<Sctp>,
     association: Option<(AssociationHandle, Association)>,
     records: Records,
+    packets: Packets,
     resets: Resets,
     /// The last DTLS datagram of a candidate that has answered no check yet, which may be about to.
     /// Without it the handshake would wait for its repetition.
@@ -191,6 +196,7 @@ impl Peer {
             sctp: None,
             association: None,
             records: Records::default(),
+            packets: Packets::default(),
             resets: Resets::default(),
             early: None,
             path: None,
@@ -380,7 +386,9 @@ impl Peer {
                     }
                 }
             }
-            EndpointEvent::ApplicationData(bytes) if self.resets.incoming(&bytes) => {
+            EndpointEvent::ApplicationData(bytes)
+                if self.packets.admit(&bytes) && self.resets.incoming(&bytes) =>
+            {
                 self.deliver(bytes.freeze(), now);
             }
             EndpointEvent::PeerClosed => self.end("the peer has ended it"),
@@ -497,6 +505,13 @@ impl Peer {
                 // The peer has reset the channel, or the association is gone.
                 SctpEvent::AssociationLost { id, .. } => self.lost(id),
                 SctpEvent::Stream(StreamEvent::Readable { id }) => self.take_in(id, now),
+                SctpEvent::Stream(StreamEvent::Opened { .. }) => {
+                    // Streams are known by their first message; SCTP's own list only grows.
+                    while association.accept_stream().is_some() {}
+                    if association.stream_ids().len() > STREAMS {
+                        self.end("the peer uses too many streams");
+                    }
+                }
                 SctpEvent::Stream(StreamEvent::BufferedAmountReleased { id, n_bytes }) => {
                     self.released(id, n_bytes);
                 }
@@ -528,6 +543,7 @@ impl Peer {
                     continue;
                 };
                 for packet in packets {
+                    self.packets.sent(&packet, RECEIVE);
                     match self.resets.outgoing(&packet) {
                         Outgoing::Pass => {
                             let _ = dtls.write(now, SOMEWHERE, &packet);
@@ -662,14 +678,13 @@ impl Peer {
             let Ok(Some(message)) = stream.read_sctp() else {
                 return;
             };
+            self.packets.read(message.chunks.len());
             let is_control = message.ppi == PayloadProtocolIdentifier::Dcep;
             let has_room = self.channels.len() < CHANNELS;
             match self.channels.get_mut(&id) {
                 None if is_control && has_room => {
                     let bytes = message.to_payload(4096).unwrap_or_default();
-                    let config = DataChannelConfig::default();
-                    let ppi = PayloadProtocolIdentifier::Dcep;
-                    let Ok(mut accepted) = DataChannel::accept(config, 0, id, ppi, &bytes) else {
+                    let Some(mut accepted) = accept(id, &bytes) else {
                         continue;
                     };
                     while let Some(message) = accepted.poll_write() {
@@ -981,10 +996,21 @@ impl Channel {
 }
 
 /// What an association takes.
-fn transport() -> TransportConfig {
+pub(crate) fn transport() -> TransportConfig {
     TransportConfig::default()
         .with_max_message_size(MAX_MESSAGE_IN)
         .with_max_receive_buffer_size(RECEIVE)
+}
+
+/// The channel that a peer opens with a message. Only DATA_CHANNEL_OPEN (RFC 8832, section 8.2.1)
+/// is parsed: rtc-datachannel 0.21 panics at others that are too short.
+pub(crate) fn accept(id: u16, message: &[u8]) -> Option<DataChannel> {
+    const OPEN: u8 = 3;
+    if message.first() != Some(&OPEN) {
+        return None;
+    }
+    let config = DataChannelConfig::default();
+    DataChannel::accept(config, 0, id, PayloadProtocolIdentifier::Dcep, message).ok()
 }
 
 /// Lets the peer send so many bytes more on a channel.

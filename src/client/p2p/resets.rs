@@ -18,10 +18,10 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// Chunks (RFC 9260, section 3.2; RFC 6525, section 3.1),
-const DATA: u8 = 0;
-const SACK: u8 = 3;
+pub const DATA: u8 = 0;
+pub const SACK: u8 = 3;
 pub const RECONFIG: u8 = 130;
-const FORWARD_TSN: u8 = 192;
+pub const FORWARD_TSN: u8 = 192;
 /// the flag of a message's last piece,
 const LAST_PIECE: u8 = 1;
 /// and parameters (RFC 6525, section 4).

@@ -591,3 +591,24 @@ fn a_candidate_with_a_component_that_cannot_be_is_left_out() {
     }
     assert_eq!(end.agent.get_remote_candidates().len(), before);
 }
+
+#[test]
+fn messages_about_a_channel_that_are_none_end_nothing() {
+    let mut pair = Pair::connected();
+    let id = pair.open(OFFERS);
+    let now = pair.now;
+    let ppi = PayloadProtocolIdentifier::Dcep;
+    // Every type, whole and cut short.
+    for (stream, kind) in (id + 2..).step_by(2).zip(0..6) {
+        let end = &mut pair.ends[OFFERS];
+        let (_, association) = end.association.as_mut().unwrap();
+        association.open_stream(stream, ppi).unwrap();
+        let mut stream = association.stream(stream).unwrap();
+        for length in [1, 2, 5] {
+            let message = vec![kind; length];
+            stream.write_with_ppi(now, &message, ppi).unwrap();
+        }
+    }
+    pair.exchange(id, 10 * KIB);
+    assert_eq!(*pair.ends[ANSWERS].state(), State::Connected);
+}

@@ -1,0 +1,227 @@
+//! The filter between a peer's SCTP packets and the SCTP library: which packets it may see. It
+//! looks at chunk headers and numbers; what becomes of streams is the business of `resets.rs`.
+//!
+//! rtc-sctp 0.21 trusts its peer. It panics at an error cause that is longer than its chunk; it
+//! looks for the next chunk behind what it has understood of one, so that a chunk can hide another;
+//! it takes a step for each number in each gap block of a SACK, as often as the blocks repeat it; it
+//! bounds the bytes it holds for a peer, but neither the number of chunks they come in (each takes
+//! about 400 bytes besides, and some are searched for one by one) nor chunks without any; and
+//! it remembers every INIT as an association of its own.
+
+use super::resets::{chunks, Chunk, DATA, FORWARD_TSN, RECONFIG, REQUEST, RESPONSE, SACK};
+use crate::wire::{u16_at, u32_at};
+
+/// Chunk types (RFC 9260, section 3.2).
+const INIT: u8 = 1;
+const INIT_ACK: u8 = 2;
+const HEARTBEAT: u8 = 4;
+const ABORT: u8 = 6;
+const SHUTDOWN: u8 = 7;
+const SHUTDOWN_ACK: u8 = 8;
+const ERROR: u8 = 9;
+const COOKIE_ECHO: u8 = 10;
+const COOKIE_ACK: u8 = 11;
+const SHUTDOWN_COMPLETE: u8 = 14;
+/// Parameters that rtc-sctp takes to be shorter than they are, unless they have these lengths.
+const FORWARD_TSN_SUPPORTED: u16 = 0xC000;
+const REQUESTED_HMAC: u16 = 0x8004;
+/// Bytes of a packet's header, and of a chunk's.
+const PACKET_HEADER: usize = 12;
+const CHUNK_HEADER: usize = 4;
+/// Maximum length of a packet. Peers of WebRTC send 1,300 bytes at most.
+const PACKET_LENGTH: usize = 2048;
+/// Maximum number of packets with an INIT. A peer repeats it 8 times.
+const INITS: u32 = 16;
+/// Number of received chunks from which SCTP gets no new ones until some have been read. The
+/// receive buffer holds 450 chunks of full size.
+const HELD: u32 = 2048;
+/// Maximum number of received chunks if the further ones fill gaps between others: without them,
+/// what is there could not be read.
+const HELD_WITH_GAPS: u32 = 2 * HELD;
+
+#[derive(Debug, Default)]
+pub struct Packets {
+    inits: u32,
+    sack: Option<Sack>,
+    /// Chunks that SCTP has let go, as a number that compares with [`Sack::accepted`].
+    released: u32,
+}
+
+/// What SCTP has told the peer that it has.
+#[derive(Debug, Clone, Copy)]
+struct Sack {
+    /// The number of the last chunk without a gap before it.
+    cumulative: u32,
+    /// The highest number that SCTP has.
+    highest: u32,
+    /// Where `cumulative` would be if all the chunks that SCTP has came without a gap.
+    accepted: u32,
+}
+
+impl Packets {
+    /// Whether SCTP may have a packet of the peer.
+    pub fn admit(&mut self, packet: &[u8]) -> bool {
+        if packet.len() > PACKET_LENGTH {
+            return false;
+        }
+        let mut length = PACKET_HEADER;
+        for chunk in chunks(packet) {
+            if !self.admits(&chunk) {
+                return false;
+            }
+            length = (length + CHUNK_HEADER + chunk.value.len()).next_multiple_of(4);
+        }
+        // Something follows that is no chunk. The last one may go without its padding.
+        packet.len() <= length
+    }
+
+    fn admits(&mut self, chunk: &Chunk<'_>) -> bool {
+        let is_whole = understood(chunk).is_some_and(|length| {
+            length.next_multiple_of(4) == chunk.value.len().next_multiple_of(4)
+        });
+        is_whole && self.has_room_for_chunk(chunk)
+    }
+
+    fn has_room_for_chunk(&mut self, chunk: &Chunk<'_>) -> bool {
+        match chunk.kind {
+            DATA => {
+                let (tsn, has_bytes) = (u32_at(chunk.value, 0), chunk.value.len() > 12);
+                has_bytes && tsn.is_some_and(|tsn| self.has_room_for(tsn))
+            }
+            INIT if self.inits >= INITS => false,
+            INIT => {
+                self.inits += 1;
+                true
+            }
+            SACK => has_gaps_in_order(chunk.value),
+            _ => true,
+        }
+    }
+
+    fn has_room_for(&self, tsn: u32) -> bool {
+        let Some(sack) = self.sack else {
+            return true;
+        };
+        let fills_gap =
+            tsn.wrapping_sub(sack.cumulative) <= sack.highest.wrapping_sub(sack.cumulative);
+        let most = if fills_gap { HELD_WITH_GAPS } else { HELD };
+        let held = sack.accepted.wrapping_sub(self.released);
+        // What was read and not acknowledged yet makes it less than none.
+        held < most || held > u32::MAX / 2
+    }
+
+    /// Looks at a packet that SCTP sends, whose receive buffer is empty if it offers `buffer` bytes.
+    pub fn sent(&mut self, packet: &[u8], buffer: u32) {
+        for chunk in chunks(packet).filter(|chunk| chunk.kind == SACK) {
+            let (Some(cumulative), Some(window)) = (u32_at(chunk.value, 0), u32_at(chunk.value, 4))
+            else {
+                continue;
+            };
+            let mut sack = Sack {
+                cumulative,
+                highest: cumulative,
+                accepted: cumulative,
+            };
+            for (start, end) in gaps(chunk.value) {
+                let count = u32::from(end)
+                    .wrapping_sub(u32::from(start))
+                    .wrapping_add(1);
+                sack.accepted = sack.accepted.wrapping_add(count);
+                sack.highest = cumulative.wrapping_add(u32::from(end));
+            }
+            // Once nothing is held, chunks that were dropped with their stream are, too.
+            if window >= buffer || self.sack.is_none() {
+                self.released = sack.accepted;
+            }
+            self.sack = Some(sack);
+        }
+    }
+
+    /// A message of this many chunks has been read out of SCTP.
+    pub fn read(&mut self, chunks: usize) {
+        let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
+        self.released = self.released.wrapping_add(chunks);
+    }
+}
+
+/// The first and the last of each gap block of a SACK, counted from its cumulative number.
+fn gaps(sack: &[u8]) -> impl Iterator<Item = (u16, u16)> + '_ {
+    let count = usize::from(u16_at(sack, 8).unwrap_or(0));
+    (0..count).map_while(|index| {
+        let at = 12 + 4 * index;
+        Some((u16_at(sack, at)?, u16_at(sack, at + 2)?))
+    })
+}
+
+/// Whether the blocks come one after the other (RFC 9260, section 3.3.4), so that SCTP takes no
+/// more steps than it has chunks on the way.
+fn has_gaps_in_order(sack: &[u8]) -> bool {
+    let mut last = 0;
+    gaps(sack).all(|(start, end)| {
+        let is_next = last < start && start <= end;
+        last = end;
+        is_next
+    })
+}
+
+/// How many bytes of a chunk's value rtc-sctp understands; `None` if it refuses the packet, or would
+/// have to panic.
+fn understood(chunk: &Chunk<'_>) -> Option<usize> {
+    let value = chunk.value;
+    match chunk.kind {
+        DATA | COOKIE_ECHO | FORWARD_TSN => Some(value.len()),
+        INIT | INIT_ACK => {
+            let (mut at, mut length) = (16, 16);
+            // It does not look at the last four bytes.
+            while at + 4 < value.len() {
+                length = at + parameter_length(value, at)?;
+                at = length.next_multiple_of(4);
+            }
+            Some(length)
+        }
+        SACK => {
+            let (gaps, duplicates) = (u16_at(value, 8)?, u16_at(value, 10)?);
+            Some(12 + 4 * (usize::from(gaps) + usize::from(duplicates)))
+        }
+        HEARTBEAT => parameter_length(value, 0),
+        RECONFIG => {
+            let first = parameter_length(value, 0)?;
+            let second = first.next_multiple_of(4);
+            if second >= value.len() {
+                return Some(first);
+            }
+            Some(second + parameter_length(value, second)?)
+        }
+        ABORT | ERROR => {
+            let mut at = 0;
+            // It takes causes to have no padding.
+            while at + 4 <= value.len() {
+                let length = usize::from(u16_at(value, at + 2)?);
+                value
+                    .get(at..at + length)
+                    .filter(|cause| cause.len() >= 4)?;
+                at += length;
+            }
+            Some(at)
+        }
+        SHUTDOWN => Some(4),
+        SHUTDOWN_ACK | SHUTDOWN_COMPLETE | COOKIE_ACK => Some(0),
+        _ => None,
+    }
+}
+
+/// The length of a parameter, header included, if rtc-sctp takes it for as long as it is.
+fn parameter_length(value: &[u8], at: usize) -> Option<usize> {
+    let (kind, length) = (u16_at(value, at)?, usize::from(u16_at(value, at + 2)?));
+    value.get(at..at + length)?;
+    let is_fine = match kind {
+        FORWARD_TSN_SUPPORTED => length == 4,
+        REQUESTED_HMAC | REQUEST => length.is_multiple_of(2),
+        RESPONSE => length == 12,
+        _ => true,
+    };
+    (is_fine && length >= 4).then_some(length)
+}
+
+#[cfg(test)]
+mod tests;
