@@ -278,6 +278,20 @@ fn a_supervisor_hears_of_the_start_and_of_the_new_process() {
 }
 
 #[test]
+fn a_restart_to_no_users_at_all_is_refused() {
+    let scratch = Scratch::new();
+    let users = scratch.file("users.yaml", "id1: {secret: secret1}\n");
+    let mut server = server(&format!("-addr 127.0.0.1:0 -users {}", users.display()));
+    let addr = server.addr();
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
+    scratch.file("users.yaml", "# id1: {secret: secret1}\n");
+    server.signal("QUIT");
+    server.wait_for("is the users file empty or half-written?");
+    peer.sync();
+    Peer::ready_client(addr, &hello("id1", "secret1", &[0])).sync();
+}
+
+#[test]
 fn the_first_process_of_a_container_says_why_it_is_not_restarted() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("not tested: a namespace of processes takes root");

@@ -86,9 +86,14 @@ impl Estate {
         estate
     }
 
+    /// Whether no client is expected back.
+    pub fn is_empty(&self) -> bool {
+        self.ports.is_empty() && self.hosts.is_empty() && self.claims.is_empty()
+    }
+
     /// Keeps it for those who come back.
     pub fn settle(self, state: &Arc<State>) {
-        if self.ports.is_empty() && self.hosts.is_empty() && self.claims.is_empty() {
+        if self.is_empty() {
             return;
         }
         state.registry.expect(self.hosts, self.ports);

@@ -157,6 +157,9 @@ impl Plan {
         let stun = running.map(Server::stun);
         let stun = stun::Plan::new(config, file, stun.as_deref(), legacy)?;
         let estate = Estate::take(legacy, file);
+        if !estate.is_empty() {
+            users::check_heir(config)?;
+        }
         Ok(Self {
             rules,
             claims,

@@ -96,8 +96,7 @@ impl Users {
     /// Fails if a reload would leave the server without any user, which an empty or half-written
     /// users file does. Only `allowAnyClient` or an authAPI says that this is meant.
     pub fn check_successor(&self, config: &config::Server) -> io::Result<()> {
-        let has_users = !config.users.is_empty() || config.auth_api.is_some();
-        if has_users || config.any_client == AnyClient::Allowed {
+        if says_who_may_connect(config) {
             return Ok(());
         }
         let unchanged = self.known.is_empty()
@@ -109,12 +108,7 @@ impl Users {
         if unchanged {
             return Ok(());
         }
-        Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the new configuration has no users, which would let in everybody or nobody: is the \
-             users file empty or half-written? If this is meant, set allowAnyClient, or stop and \
-             start gt",
-        ))
+        Err(no_users_any_more())
     }
 
     /// An id that the configuration knows is decided by the secret it has there. Secrets are
@@ -140,6 +134,28 @@ impl Users {
             },
         }
     }
+}
+
+/// Fails if a restart would leave clients outside that are expected back, because the configuration
+/// has no users any more.
+pub fn check_heir(config: &config::Server) -> io::Result<()> {
+    match config.any_client {
+        AnyClient::Refused if !says_who_may_connect(config) => Err(no_users_any_more()),
+        _ => Ok(()),
+    }
+}
+
+fn says_who_may_connect(config: &config::Server) -> bool {
+    let any = config.any_client == AnyClient::Allowed;
+    any || !config.users.is_empty() || config.auth_api.is_some()
+}
+
+fn no_users_any_more() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the new configuration has no users, which would let in everybody or nobody: is the users \
+         file empty or half-written? If this is meant, set allowAnyClient, or stop and start gt",
+    )
 }
 
 #[cfg(test)]
