@@ -8,12 +8,15 @@ mod common;
 use common::gt::{client_of_id1, server, Gt};
 use common::peer::{hello, port_option, prefix_option, Frame, Peer};
 use common::ports::free_port;
+use common::process::run;
 use common::scratch::Scratch;
 use common::service::{self, assert_echo};
 use common::visitor::{connect, get, read_answer, read_to_end};
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// A server with a file.
 struct Filed {
@@ -240,6 +243,47 @@ fn a_reload_to_no_users_at_all_is_refused() {
     first.sync();
     filed.reload("options:\n  addr: 127.0.0.1:0\n  allowAnyClient: true\n");
     Peer::ready_client(filed.addr, &hello("id2", "secret2", &[0])).sync();
+}
+
+#[test]
+fn while_files_are_read_visitors_and_tunnels_are_served() {
+    let scratch = Scratch::new();
+    let pipe = scratch.join("server.yaml");
+    let made = run(Command::new("mkfifo").arg(&pipe));
+    assert!(made.status.success(), "{made:?}");
+    let text = |timeout: u32| {
+        format!(
+            "type: server\nusers:\n  id1: {{secret: secret1}}\n\
+             options: {{addr: 127.0.0.1:0, timeout: {timeout}s}}\n"
+        )
+    };
+    let mut server = Gt::start("gt", &[], &format!("-config {}", pipe.display()));
+    std::fs::write(&pipe, text(60)).expect("write into the pipe");
+    let addr = server.addr();
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
+    // Opens the pipe once gt reads it. Until something is written it is like a disk that hangs.
+    let open = || {
+        let flags = rustix::fs::OFlags::NONBLOCK.bits();
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).custom_flags(flags.cast_signed());
+        common::eventually("the file to be read", || options.open(&pipe).ok())
+    };
+    server.signal("HUP");
+    let mut writer = open();
+    peer.sync();
+    assert_eq!(get(addr, "nobody.a", "/").status, 404);
+    Peer::ready_client(addr, &hello("id1", "secret1", &[0])).sync();
+    writer
+        .write_all(text(61).as_bytes())
+        .expect("write into the pipe");
+    drop(writer);
+    server.wait_for("reloaded");
+    peer.sync();
+    // Nor does what hangs keep it from ending.
+    server.signal("HUP");
+    let _writer = open();
+    server.signal("TERM");
+    assert_eq!(server.exit().code(), Some(0));
 }
 
 #[test]
