@@ -308,15 +308,15 @@ fn a_hello_that_is_too_long_to_ask_about_is_refused() {
     let (api, _) = granting(&[]);
     let (_server, addr) = asking(&api, "-id id1 -secret secret1 -hostNumber 0");
     let long = |n: usize| {
-        let prefixes = (0..n).map(|n| prefix_option(&format!("{n:0200}")));
+        let prefixes = (0..n).map(|n| prefix_option(&format!("{n:063}")));
         let prefixes: Vec<Vec<u8>> = prefixes.collect();
         let prefixes: Vec<&[u8]> = prefixes.iter().map(Vec::as_slice).collect();
         services(&prefixes)
     };
-    assert_refused(addr, &hello("id2", "s", &long(90)), Frame::Error(8));
+    assert_refused(addr, &hello("id2", "s", &long(255)), Frame::Error(8));
     assert_eq!(api.more_requests(), 0);
-    Peer::ready_client(addr, &hello("id2", "s", &long(75)));
-    Peer::ready_client(addr, &hello("id1", "secret1", &long(90)));
+    Peer::ready_client(addr, &hello("id2", "s", &long(235)));
+    Peer::ready_client(addr, &hello("id1", "secret1", &long(255)));
 }
 
 #[test]

@@ -300,6 +300,37 @@ fn a_client_that_stays_away_gets_the_visitor_503() {
 }
 
 #[test]
+fn a_user_that_has_not_come_yet_gets_the_visitor_503() {
+    let scratch = Scratch::new();
+    let users = "{id1: {secret: s}, Id2: {secret: s}, id3: {secret: s, host: {withID: true}}}";
+    let users = scratch.file("users.yaml", users);
+    let mut server = server(&format!("-addr 127.0.0.1:0 -users {}", users.display()));
+    let addr = server.addr();
+    for host in ["id1.a", "id2.a", "id3.a", "id3-shop.a"] {
+        assert_eq!(get(addr, host, "/").status, 503, "{host}");
+    }
+    for host in ["id4.a", "id1-shop.a", "id.a", "a.id1"] {
+        assert_eq!(get(addr, host, "/").status, 404, "{host}");
+    }
+}
+
+#[test]
+fn a_name_of_another_script_is_reached_as_browsers_write_it() {
+    let service = service::http(0, "here");
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let local = format!("-local http://{} -hostPrefix Müller", service.addr);
+    let mut client = client_of_id1(addr, &local);
+    for host in ["xn--mller-kva.a", "XN--MLLER-KVA.a", "müller.a"] {
+        assert_eq!(get(addr, host, "/").status, 200, "{host}");
+    }
+    client.wait_for(&format!(
+        "is at http://xn--mller-kva.localhost:{}/",
+        addr.port()
+    ));
+}
+
+#[test]
 fn a_client_that_comes_back_soon_costs_no_request() {
     let mut server = server_of_id1("");
     let (addr, service) = (server.addr(), service::http(0, "here"));
@@ -325,7 +356,7 @@ fn services_are_told_apart_by_their_prefixes() {
     client.wait_for_tunnel();
     assert_eq!(get(addr, "one.a", "/").text(), "one / one.a");
     assert_eq!(get(addr, "two.a", "/").text(), "two / two.a");
-    assert_eq!(get(addr, "id1.a", "/").status, 404);
+    assert_eq!(get(addr, "three.a", "/").status, 404);
 }
 
 #[test]

@@ -6,7 +6,8 @@ mod common;
 
 use common::eventually;
 use common::gt::{client, client_of_id1, server, server_of_id1, Gt, Successor, GT};
-use common::peer::{hello, Frame, Peer};
+use common::peer::{hello, port_option, prefix_option, Frame, Peer};
+use common::ports::free_port;
 use common::program::{install_gt, install_script};
 use common::scratch::Scratch;
 use common::service::{self, assert_echo};
@@ -115,6 +116,48 @@ fn a_server_restarts_and_no_visitor_notices() {
     newer.signal("TERM");
     newer.wait_for_end();
     client.wait_for("tunnel closed");
+}
+
+#[test]
+fn what_a_client_had_before_a_restart_is_no_other_client_s_after_it() {
+    let port = free_port();
+    let mut server = server_of_id1(&format!(
+        "-id id2 -secret secret2 -hostNumber 2 -tcpNumber 1 -tcpRange {port}"
+    ));
+    let addr = server.addr();
+    let services = [
+        &[0x02][..],
+        &prefix_option("web"),
+        &port_option(false, port),
+    ]
+    .concat();
+    let first = hello("id1", "secret1", &services);
+    let _before = Peer::ready_client(addr, &first);
+    // This one's tunnel is lost before the restart.
+    let away = hello("id2", "secret2", &prefix_option("away"));
+    Peer::ready_client(addr, &away).shutdown();
+    server.wait_for("tunnel closed id=id2");
+
+    let _new = server.restart();
+    let refused = |id: &str, secret: &str, services: &[u8], with: Frame| {
+        let mut peer = Peer::client(addr, &hello(id, secret, services));
+        peer.expect(with);
+        peer.expect_end();
+    };
+    refused("id2", "secret2", &prefix_option("web"), Frame::Error(5));
+    refused(
+        "id2",
+        "secret2",
+        &port_option(false, port),
+        Frame::PortError(0),
+    );
+    refused("id2", "secret2", &port_option(true, 0), Frame::PortError(0));
+    refused("id1", "secret1", &prefix_option("away"), Frame::Error(5));
+
+    let mut back = Peer::client(addr, &first);
+    back.expect(Frame::PortOpened(1, port));
+    back.expect(Frame::Ready);
+    Peer::ready_client(addr, &away);
 }
 
 #[test]

@@ -739,10 +739,122 @@ fn error_5_answers_a_prefix_that_another_client_has() {
     let first = Peer::ready_client(addr, &hello("id1", "secret1", &services));
     let second = hello("id2", "secret2", &services);
     assert_refused(addr, &second, Frame::Error(5));
+    server.wait_for("id=id2 cannot have the host prefix \"web\": another client has it");
+    // Tunnels get lost, and clients stop for a moment: the prefix is kept for its id.
     first.shutdown();
-    common::eventually("the prefix to be free again", || {
-        (Peer::client(addr, &second).frame() == Frame::Ready).then_some(())
+    server.wait_for("tunnel closed id=id1");
+    assert_refused(addr, &second, Frame::Error(5));
+    let mut first = Peer::ready_client(addr, &hello("id1", "secret1", &services));
+    first.send(&CLOSE);
+    while first.frame_or_end().is_some() {}
+    server.wait_for_lines("tunnel closed id=id1", 2);
+    assert_refused(addr, &second, Frame::Error(5));
+    // What its client does not ask for when it is back is free.
+    let mut first = Peer::ready_client(addr, &id1());
+    Peer::ready_client(addr, &second);
+    first.sync();
+}
+
+#[test]
+fn the_id_of_a_user_is_no_other_client_s_prefix() {
+    let mut server = server_of_id1("-id Id2 -secret secret2 -hostNumber 0 -allowAnyClient");
+    let addr = server.addr();
+    for prefix in ["id1", "ID1"] {
+        for option in [0x03, 0x05] {
+            let mut services = prefix_option(prefix);
+            services[0] = option;
+            for (id, secret) in [("Id2", "secret2"), ("stranger", "s")] {
+                assert_refused(addr, &hello(id, secret, &services), Frame::Error(5));
+            }
+        }
+    }
+    // A stranger whose id is written in another way.
+    assert_refused(addr, &hello("ID1", "s", &ID_ALONE), Frame::Error(5));
+    assert_refused(addr, &hello("id2", "s", &ID_ALONE), Frame::Error(5));
+    let all = [&[0x02][..], &ID_ALONE, &prefix_option("own")].concat();
+    Peer::ready_client(addr, &hello("Id2", "secret2", &all));
+    Peer::ready_client(addr, &hello("id1", "secret1", &prefix_option("ID1")));
+}
+
+#[test]
+fn the_ports_of_a_client_that_is_away_are_no_other_client_s() {
+    let port = free_port();
+    let mut server = server_of_id1(&format!(
+        "-id id2 -secret secret2 -tcpNumber 1 -tcpRange {port}-{port}"
+    ));
+    let addr = server.addr();
+    let first = hello("id1", "secret1", &port_option(true, 0));
+    Peer::ready_client(addr, &first).shutdown();
+    server.wait_for("tunnel closed id=id1");
+    common::eventually("the port to be closed", || {
+        TcpListener::bind(("0.0.0.0", port)).ok()
     });
+    for other in [port_option(false, port), port_option(true, 0)] {
+        let hello = hello("id2", "secret2", &other);
+        assert_refused(addr, &hello, Frame::PortError(0));
+    }
+    let mut back = Peer::client(addr, &first);
+    back.expect(Frame::PortOpened(0, port));
+    back.expect(Frame::Ready);
+}
+
+#[test]
+fn one_name_for_http_and_tls_is_one_prefix() {
+    let mut server = server("-addr 127.0.0.1:0 -sniAddr 127.0.0.1:0 -id id1 -secret secret1");
+    let (addr, sni) = (server.addr(), server.sni_addr());
+    let mut tls = prefix_option("web");
+    tls[0] = 0x05;
+    let services = [&[0x02][..], &prefix_option("web"), &tls].concat();
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &services));
+    let _visitor = visit(addr, "web.a");
+    take(&mut peer, 0, &request("web.a"));
+    let whole = client_hello("web.a");
+    let mut visitor = connect(sni);
+    visitor.write_all(&whole).expect("send");
+    take(&mut peer, 1, &whole);
+}
+
+#[test]
+fn prefixes_that_no_visitor_can_ask_for_are_refused() {
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    for (prefix, why) in [
+        ("a.b", "it has a dot in it"),
+        (&*"x".repeat(64), "the most is 63"),
+        ("a b", "it has ' ' in it"),
+    ] {
+        let hello = hello("id1", "secret1", &prefix_option(prefix));
+        assert_refused(addr, &hello, Frame::Error(6));
+        let line = server.wait_for(&format!("cannot have the host prefix {prefix:?}: "));
+        assert!(line.contains(why), "{line}");
+    }
+    // With another header, its whole value is the prefix.
+    let mut by_header =
+        common::gt::server("-addr 127.0.0.1:0 -httpMUXHeader X-Device -id id1 -secret secret1");
+    let hello = hello("id1", "secret1", &prefix_option("a.b"));
+    Peer::ready_client(by_header.addr(), &hello);
+}
+
+#[test]
+fn a_prefix_with_its_id_is_a_label_too() {
+    let mut server = server_of_id1("-hostWithID");
+    let addr = server.addr();
+    let with = |length: usize| hello("id1", "secret1", &prefix_option(&"x".repeat(length)));
+    assert_refused(addr, &with(60), Frame::Error(6));
+    Peer::ready_client(addr, &with(59));
+}
+
+#[test]
+fn the_name_of_another_script_that_an_older_client_offers_is_published_as_browsers_write_it() {
+    let (mut server, regex) = (
+        server_of_id1("-hostRegex ^xn--[a-z0-9-]+$"),
+        "xn--mller-kva",
+    );
+    let addr = server.addr();
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &prefix_option("müller")));
+    let host = format!("{regex}.a");
+    let _visitor = visit(addr, &host);
+    take(&mut peer, 0, &request(&host));
 }
 
 #[test]

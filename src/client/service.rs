@@ -3,6 +3,7 @@
 use super::files::{self, Root};
 use super::host_header::{self, Scan};
 use super::{p2p, Me};
+use crate::config::label::ascii;
 use crate::config::{Exposure, Local, Remote, Scheme, Service};
 use crate::net::{self, Conn, Working};
 use crate::tunnel::{Relay, Stream, FIRST_WINDOW};
@@ -10,6 +11,7 @@ use crate::wire::frame::Reason;
 use crate::wire::hello::{Hello, Offer};
 use futures_lite::{future, AsyncRead, AsyncReadExt, AsyncWriteExt};
 use log::Level;
+use std::borrow::Cow;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -115,19 +117,15 @@ impl Services {
         let Some(wanted) = p2p::prefix_of(label) else {
             return (!self.list.is_empty()).then_some(0);
         };
+        let name = ascii(wanted);
         self.list
             .iter()
             .position(|(service, _)| match &service.exposure {
-                Exposure::Host { prefix: None, .. } => wanted == id,
+                Exposure::Host { prefix: None, .. } => name == ascii(id),
                 Exposure::Host {
                     prefix: Some(prefix),
                     ..
-                } => {
-                    let with_id = wanted
-                        .strip_prefix(id)
-                        .and_then(|rest| rest.strip_prefix('-'));
-                    wanted == prefix || with_id == Some(prefix)
-                }
+                } => name == *prefix || name == ascii(&format!("{id}-{prefix}")),
                 Exposure::Tcp { port, .. } => wanted.parse() == Ok(*port),
             })
     }
@@ -159,7 +157,7 @@ impl Services {
         let scheme = if remote.tls { "https" } else { "http" };
         for (service, _) in &self.list {
             if let Exposure::Host { tls: false, prefix } = &service.exposure {
-                let prefix = prefix.as_deref().unwrap_or(id);
+                let prefix = prefix.as_deref().map_or_else(|| ascii(id), Cow::from);
                 let url = format!("{scheme}://{prefix}.localhost:{}/", remote.port);
                 let local = &service.local;
                 log::info!("{local} is at {url} for a browser on this machine, or: curl {url}");

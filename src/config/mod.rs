@@ -12,6 +12,7 @@ pub mod client;
 mod duration;
 pub mod file;
 pub(crate) mod foreign;
+pub(crate) mod label;
 mod logging;
 pub mod options;
 mod secret;
@@ -215,20 +216,6 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
-
-/// Whether `text` may be a host prefix: it can stand in a host name as a URL has it (RFC 3986, 3.2.2;
-/// letters of other scripts are taken too), and nothing in it ends a header, a name or a tag.
-pub(crate) fn is_host_prefix(text: &str) -> bool {
-    let usual = |c: char| match c.is_ascii() {
-        true => c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=".contains(c),
-        false => !c.is_whitespace() && !c.is_control(),
-    };
-    !text.is_empty() && text.chars().all(usual)
-}
-
-/// What an error says of a text that is no host prefix.
-#[cfg(feature = "client")]
-const PREFIX_RULE: &str = "it can have letters, digits and -._~!$&'()*+,;= in it, and nothing else";
 
 /// Checks what the wire limits to [`MAX_NAME`] bytes; `what` begins the sentence.
 fn check_length(what: &str, bytes: usize) -> Result<(), String> {

@@ -1037,7 +1037,7 @@ options:
             ("options: {id: i, local: 'http://h'}", "There is no remote: say where the server is, like -remote tcp://example.com:80."),
             ("options: {remote: h, local: 'http://h'}", "There is no id: say who this client is by id or -id."),
             ("options: {remote: h, id: i, hostPrefix: p}", "The service in options has no local: say what it serves, like local: http://127.0.0.1:80 or -local http://127.0.0.1:80."),
-            ("options: {remote: h, id: i}\nservices: [{local: 'http://a'}, {local: 'https://b', hostPrefix: I}]", "The services http://a:80 and https://b:443 have the same host prefix \"I\": give each a hostPrefix of its own."),
+            ("options: {remote: h, id: i}\nservices: [{local: 'http://a'}, {local: 'http://b', hostPrefix: I}]", "The services http://a:80 and http://b:80 have the same host prefix \"i\": give each a hostPrefix of its own."),
             ("options: {remote: h, id: '', local: 'http://h'}", "There is no id: say who this client is by id or -id."),
             ("options: {remote: h, id: i, local: 'http://h', remoteConnections: 2, remoteIdleConnections: 3}", "remoteIdleConnections (3) cannot be more than remoteConnections (2)."),
             ("options: {remote: h, id: i, local: 'http://h', remoteTimeout: 0}", "remoteTimeout cannot be 0: a tunnel that died would never be noticed."),
@@ -1062,9 +1062,53 @@ options:
     }
 
     #[test]
+    fn a_prefix_is_a_label_that_visitors_can_ask_for() {
+        let prefix = |hosts: &str| {
+            let text = format!("options: {{remote: h, id: i, local: 'http://h', {hosts}}}");
+            let client = client(&text);
+            let [service] = &client.services[..] else {
+                panic!("{:?}", client.services)
+            };
+            service.exposure.clone()
+        };
+        assert_eq!(prefix("hostPrefix: müller"), host(Some("xn--mller-kva")));
+        assert_eq!(prefix("hostPrefix: Web-1"), host(Some("web-1")));
+        let long = "x".repeat(64);
+        for (wrong, why) in [
+            ("a.b", "it has a dot in it, and visitors are told apart by the first label of a host name alone"),
+            (&*long, "it has 64 bytes as host names carry it, and the most is 63"),
+        ] {
+            let text = format!("options: {{remote: h, id: i, local: 'http://h', hostPrefix: {wrong}}}");
+            assert_eq!(
+                error(&text),
+                format!("gt.yaml: line 1: options.hostPrefix: \"{wrong}\" is not a host prefix: {why}.")
+            );
+            assert_eq!(
+                error(&format!("options: {{remote: h, id: {wrong}, local: 'http://h'}}")),
+                format!("gt.yaml: The id \"{wrong}\" is not a host prefix, and http://h:80 has no other: {why}. Give the service a hostPrefix.")
+            );
+        }
+        // Ports have no names.
+        client(&format!(
+            "options: {{remote: h, id: {long}, local: 'tcp://h:1'}}"
+        ));
+    }
+
+    #[test]
+    fn http_and_tls_of_one_name_are_two_services() {
+        for prefix in ["", ", hostPrefix: web"] {
+            let text = format!(
+                "options: {{remote: h, id: i}}\n\
+                 services: [{{local: 'http://a'{prefix}}}, {{local: 'https://a'{prefix}}}]"
+            );
+            assert_eq!(client(&text).services.len(), 2);
+        }
+    }
+
+    #[test]
     fn a_wrong_value_is_named_with_file_line_key_and_what_is_right() {
         for (text, wanted) in [
-            ("services:\n  - local: http://h\n    hostPrefix: a b", "line 3: services[0].hostPrefix: \"a b\" is not a host prefix: it can have letters, digits and -._~!$&'()*+,;= in it, and nothing else."),
+            ("services:\n  - local: http://h\n    hostPrefix: a b", "line 3: services[0].hostPrefix: \"a b\" is not a host prefix: it has ' ' in it: it can have letters, digits and -_~!$&'()*+,;= in it, and nothing else."),
             ("options: {remoteConnections: 11}", "line 1: options.remoteConnections: \"11\" is not a whole number from 1 to 10."),
             ("options: {remoteConnections: 0}", "line 1: options.remoteConnections: \"0\" is not a whole number from 1 to 10."),
             ("services: [x]", "line 1: services[0]: this is a single value, but must be a section of keys."),

@@ -22,15 +22,20 @@ pub enum Piece {
     /// socket.
     Listener { addr: String },
     /// A TCP port of a client, `asked` for by this number and perhaps any. Comes with its
-    /// socket.
+    /// socket, or without one if the client is away and only its number is kept.
     Port {
         id: String,
         random: bool,
         asked: u16,
         port: u16,
     },
-    /// A prefix that a client serves: its visitors are to wait until it is back.
-    Host { tls: bool, prefix: String },
+    /// A prefix that a client serves: it is kept for its id, and visitors wait until the client is
+    /// back. Versions before the id was handed over do not say whose it is.
+    Host {
+        tls: bool,
+        prefix: String,
+        id: Option<String>,
+    },
     /// The secret that holds for an id where any client may come.
     Claim { id: String, secret: Secret },
     /// The secret that a client has made up for itself.
@@ -61,8 +66,12 @@ impl Piece {
                 .u16(u16::from(*random))
                 .u16(*asked)
                 .u16(*port),
-            Self::Host { tls, prefix } => {
-                Writer::new(4).u16(u16::from(*tls)).bytes(prefix.as_bytes())
+            Self::Host { tls, prefix, id } => {
+                let host = Writer::new(4).u16(u16::from(*tls)).bytes(prefix.as_bytes());
+                match id {
+                    Some(id) => host.bytes(id.as_bytes()),
+                    None => host,
+                }
             }
             Self::Claim { id, secret } => {
                 Writer::new(5).bytes(id.as_bytes()).bytes(secret.as_bytes())
@@ -93,6 +102,10 @@ impl Piece {
             4 => Self::Host {
                 tls: reader.u16()? != 0,
                 prefix: reader.text()?,
+                id: match reader.is_empty() {
+                    true => None,
+                    false => Some(reader.text()?),
+                },
             },
             5 => Self::Claim {
                 id: reader.text()?,
@@ -212,7 +225,8 @@ mod tests {
             },
             Piece::Host {
                 tls: true,
-                prefix: id.clone(),
+                prefix: "web".to_owned(),
+                id: Some(id.clone()),
             },
             Piece::Claim {
                 id: id.clone(),
@@ -227,11 +241,23 @@ mod tests {
             let packet = piece.encode();
             assert_eq!(Piece::decode(&packet), Some(piece.clone()));
             let later = [&packet[..], b"what a later version adds"].concat();
-            assert_eq!(Piece::decode(&later), Some(piece));
-            for cut in 1..packet.len() {
+            assert_eq!(Piece::decode(&later), Some(piece.clone()));
+            // Where an older version's piece of the kind ends.
+            let old = match piece {
+                Piece::Host { .. } => [&[4, 0, 1, 0, 3], &b"web"[..]].concat().len(),
+                _ => 0,
+            };
+            for cut in (1..packet.len()).filter(|cut| *cut != old) {
                 assert_eq!(Piece::decode(&packet[..cut]), None);
             }
         }
+        let of_an_older_version = [&[4, 0, 1, 0, 3], &b"web"[..]].concat();
+        let host = Piece::Host {
+            tls: true,
+            prefix: "web".to_owned(),
+            id: None,
+        };
+        assert_eq!(Piece::decode(&of_an_older_version), Some(host));
         assert_eq!(Piece::decode(&[99, 1]), None);
         assert_eq!(Piece::decode(&[]), None);
     }

@@ -43,6 +43,11 @@ impl<'a> Reader<'a> {
         Self(packet)
     }
 
+    /// Whether all of it has been read: what only later versions write is missing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn u8(&mut self) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;

@@ -1,6 +1,7 @@
 //! The authAPI: another program that knows who may connect and under which host prefixes
 //! (WIRE.md, "APIs it calls"). Whom the configuration knows is not asked about, see `users`.
 
+use crate::config::label::ascii;
 use crate::config::Url;
 use crate::logging::{held_back, LogThrottle};
 use crate::net::http::{self, Client, Request};
@@ -46,8 +47,7 @@ impl Grant {
     pub fn of(&self, id: &str, offers: Vec<Offer>) -> Vec<Option<Offer>> {
         let refused = |offer: &Offer| {
             let prefix = named_prefix(offer)?;
-            let granted =
-                prefix.eq_ignore_ascii_case(id) || self.0.contains(&prefix.to_ascii_lowercase());
+            let granted = ascii(prefix) == ascii(id) || self.0.contains(ascii(prefix).as_ref());
             (!granted).then(|| prefix.to_owned())
         };
         let without: Vec<String> = offers.iter().filter_map(refused).collect();
@@ -162,7 +162,7 @@ fn judgement(body: &[u8]) -> io::Result<Judgement> {
         return Ok(Judgement::Denied);
     }
     let prefixes = answer.applet_tokens.unwrap_or_default();
-    let prefixes = prefixes.iter().map(|prefix| prefix.to_ascii_lowercase());
+    let prefixes = prefixes.iter().map(|prefix| ascii(prefix).into_owned());
     Ok(Judgement::Granted(Grant(prefixes.collect())))
 }
 

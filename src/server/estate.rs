@@ -2,7 +2,7 @@
 //! takes them to come back: ports stay open for them, visitors wait, ids stay theirs.
 
 use super::ports::{Asked, Shared};
-use super::registry::Kind;
+use super::registry::{Key, Kind};
 use super::State;
 use crate::config::Secret;
 use crate::handover::{Given, Legacy, Piece};
@@ -18,7 +18,7 @@ const KEPT: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub struct Estate {
     ports: Vec<(Box<str>, Shared)>,
-    hosts: Vec<(Kind, Box<str>)>,
+    hosts: Vec<(Key, Option<Box<str>>)>,
     claims: Vec<(String, Secret)>,
 }
 
@@ -32,11 +32,16 @@ pub fn of(state: &State) -> Vec<Given> {
             asked: port.asked.port,
             port: port.port,
         };
-        pieces.push((piece, Some(port.listener)));
+        let socket = port.listener.map(|listener| listener as _);
+        pieces.push((piece, socket));
     }
-    for (kind, prefix) in state.registry.hosts() {
-        let (tls, prefix) = (kind == Kind::Tls, prefix.into());
-        pieces.push((Piece::Host { tls, prefix }, None));
+    for ((kind, prefix), id) in state.registry.hosts() {
+        let piece = Piece::Host {
+            tls: kind == Kind::Tls,
+            prefix: prefix.into(),
+            id: id.map(Into::into),
+        };
+        pieces.push((piece, None));
     }
     for (id, secret) in state.claims.held() {
         let id = id.into();
@@ -57,23 +62,23 @@ impl Estate {
                     asked,
                     port,
                 } => {
-                    // One that was closed meanwhile is of no use.
-                    if let Some(Ok(listener)) = socket.map(Listener::adopt) {
-                        let asked = Asked {
-                            random,
-                            port: asked,
-                        };
-                        let port = Shared {
-                            asked,
-                            port,
-                            listener: Arc::new(listener),
-                        };
-                        estate.ports.push((id.into(), port));
-                    }
+                    // Of one that was closed meanwhile the number is left.
+                    let listener = socket.and_then(|socket| Listener::adopt(socket).ok());
+                    let asked = Asked {
+                        random,
+                        port: asked,
+                    };
+                    let port = Shared {
+                        asked,
+                        port,
+                        listener: listener.map(Arc::new),
+                    };
+                    estate.ports.push((id.into(), port));
                 }
-                Piece::Host { tls, prefix } => {
+                Piece::Host { tls, prefix, id } => {
                     let kind = if tls { Kind::Tls } else { Kind::Http };
-                    estate.hosts.push((kind, prefix.into()));
+                    let id = id.map(Into::into);
+                    estate.hosts.push(((kind, prefix.into()), id));
                 }
                 Piece::Claim { id, secret } => estate.claims.push((id, secret)),
                 Piece::Role(_)

@@ -1,6 +1,8 @@
 //! As much of an HTTP request as routing needs: one header of the first head. Bytes are
 //! only looked at; what is forwarded is what came.
 
+use crate::config::label::ascii;
+
 /// Longest head that is read.
 pub const MAX_HEAD: usize = 16 * 1024;
 
@@ -57,14 +59,15 @@ pub fn find<'a>(bytes: &'a [u8], name: &str) -> Found<'a> {
     more(bytes)
 }
 
-/// The host prefix a Host header asks for: its first label, without the port, in lower case.
+/// The host prefix a Host header asks for: its first label, without the port, as prefixes are
+/// compared.
 pub fn host_prefix(host: &str) -> String {
     let host = match host.strip_prefix('[') {
         // An IPv6 address has no labels.
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split([':', '.']).next().unwrap_or_default(),
     };
-    host.to_ascii_lowercase()
+    ascii(host).into_owned()
 }
 
 fn more(bytes: &[u8]) -> Found<'_> {

@@ -3,6 +3,8 @@
 use crate::config::{Limits, TcpRule};
 use crate::net::{self, Listener, Stop};
 use crate::wire::frame::Refusal;
+use std::collections::HashSet;
+use std::io;
 use std::sync::Arc;
 
 /// Ports that are tried at random before all are tried in turn.
@@ -23,14 +25,16 @@ pub struct Port {
     shared: bool,
 }
 
-/// A port of a client as one process gives it to another.
+/// A port of a client as one process gives it to another, or as it is kept for a client that is
+/// away.
 #[derive(Clone)]
 pub struct Shared {
     /// What the client asked for.
     pub asked: Asked,
     /// What it got.
     pub port: u16,
-    pub listener: Arc<Listener>,
+    /// `None` where the number alone is kept.
+    pub listener: Option<Arc<Listener>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +56,8 @@ pub struct Allowance<'a> {
     used: Vec<u32>,
     /// Over all rules; 0 is no limit.
     total: u32,
+    /// Ports that are kept for other clients.
+    others: HashSet<u16>,
 }
 
 impl<'a> Allowance<'a> {
@@ -60,7 +66,13 @@ impl<'a> Allowance<'a> {
             rules: &limits.tcp,
             used: vec![0; limits.tcp.len()],
             total: limits.tcp_total,
+            others: HashSet::new(),
         }
+    }
+
+    /// Without the ports that are kept for other clients.
+    pub fn without(self, others: HashSet<u16>) -> Self {
+        Self { others, ..self }
     }
 
     /// Counts a port that is open. Whether it is allowed, beside those counted before.
@@ -73,6 +85,15 @@ impl<'a> Allowance<'a> {
     fn rule_for(&self, port: u16) -> Option<usize> {
         let mut rules = self.with_room().into_iter();
         rules.find(|rule| self.contains(*rule, port))
+    }
+
+    /// Listens on a port, unless it is kept for another client.
+    fn listen(&self, port: u16) -> io::Result<Arc<Listener>> {
+        if self.others.contains(&port) {
+            let why = "it is kept for another client that may be back soon";
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, why));
+        }
+        net::listen(None, port).map(Arc::new)
     }
 
     fn contains(&self, rule: usize, port: u16) -> bool {
@@ -115,9 +136,17 @@ impl Port {
     pub fn share(&mut self) -> Shared {
         self.shared = true;
         Shared {
+            listener: Some(self.listener.clone()),
+            ..self.number()
+        }
+    }
+
+    /// Its number, to be kept for its client when it is closed.
+    pub fn number(&self) -> Shared {
+        Shared {
             asked: self.asked,
             port: self.port,
-            listener: self.listener.clone(),
+            listener: None,
         }
     }
 
@@ -185,13 +214,16 @@ fn try_open(
     if let Some(at) = inherited.iter().position(its) {
         let Shared { port, listener, .. } = inherited.remove(at);
         if let Some(rule) = allowance.rule_for(port) {
-            return Ok((rule, port, listener));
+            let listener = listener.map_or_else(|| allowance.listen(port), Ok);
+            if let Ok(listener) = listener {
+                return Ok((rule, port, listener));
+            }
         }
     }
     if asked.port != 0 {
         if let Some(rule) = allowance.rule_for(asked.port) {
-            if let Ok(listener) = net::listen(None, asked.port) {
-                return Ok((rule, asked.port, Arc::new(listener)));
+            if let Ok(listener) = allowance.listen(asked.port) {
+                return Ok((rule, asked.port, listener));
             }
         } else if !asked.random && (0..rules.len()).any(|rule| allowance.contains(rule, asked.port))
         {
@@ -201,8 +233,8 @@ fn try_open(
     if asked.random {
         for rule in with_room {
             for port in candidates(rules, rule) {
-                if let Ok(listener) = net::listen(None, port) {
-                    return Ok((rule, port, Arc::new(listener)));
+                if let Ok(listener) = allowance.listen(port) {
+                    return Ok((rule, port, listener));
                 }
             }
         }
@@ -320,7 +352,7 @@ mod tests {
             let shared = Shared {
                 asked: ask(0, true),
                 port,
-                listener: Arc::new(listener),
+                listener: Some(Arc::new(listener)),
             };
             (port, shared)
         };
@@ -340,9 +372,30 @@ mod tests {
     }
 
     #[test]
+    fn a_port_is_kept_from_others_and_given_back_to_its_client() {
+        let port = free_port();
+        let limits = limits(&[rule(0, port, port)], 0);
+        let others = || HashSet::from([port]);
+        for asked in [ask(port, false), ask(port, true), ask(0, true)] {
+            let mut allowance = Allowance::new(&limits).without(others());
+            let refused = open(&mut allowance, &mut Vec::new(), asked, 2);
+            assert_eq!(refused.err(), Some(Refusal::PortNotOpened(2)), "{asked:?}");
+        }
+        let mut kept = vec![Shared {
+            asked: ask(0, true),
+            port,
+            listener: None,
+        }];
+        let mut allowance = Allowance::new(&limits);
+        let (mine, opened) = open(&mut allowance, &mut kept, ask(0, true), 0).unwrap();
+        assert_eq!((mine.port, opened.listener.addr().port()), (port, port));
+    }
+
+    #[test]
     fn a_port_that_is_shared_is_not_closed_for_the_other_process() {
         let other_process = |port: &mut Port| {
-            let socket = port.share().listener.as_fd().try_clone_to_owned();
+            let listener = port.share().listener.expect("a listener");
+            let socket = listener.as_fd().try_clone_to_owned();
             socket.expect("a descriptor")
         };
         let (mut mine, opened) = open_one(&[rule(0, 1, 65535)], ask(0, true), 0).unwrap();

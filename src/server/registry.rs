@@ -1,25 +1,26 @@
 //! Which client serves what: ids, host prefixes and ports, and the tunnels behind them. The
 //! only place that knows more than one connection.
 
+mod kept;
 mod survey;
 
 use super::ports::{self, Allowance, Asked, Opened, Port, Shared};
-use crate::config::{is_host_prefix, Limits};
+use super::rules::Rules;
+use crate::config::label::{ascii, label, value};
+use crate::config::Limits;
 use crate::tunnel::{Stream, Traffic, Tunnel};
 use crate::wire::frame::{next_task, Refusal, Signal};
 use crate::wire::hello::Offer;
 use event_listener::{Event, EventListener};
-use std::collections::HashMap;
+use kept::{Hold, Kept};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 #[cfg(test)]
 pub use survey::READ_HERE;
 pub use survey::{Order, Seen, Sum};
-
-/// A prefix that has lost its last tunnel is waited for so long after.
-const REMEMBERED: Duration = Duration::from_secs(60);
-/// Prefixes that are remembered at most.
-const MOST_REMEMBERED: usize = 4096;
 
 /// What a host prefix is matched with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,6 +29,26 @@ pub enum Kind {
     Http,
     /// The server name of a TLS hello.
     Tls,
+}
+
+/// A client whose login has succeeded, and what it may have.
+pub struct Login<'a> {
+    pub id: &'a str,
+    pub limits: &'a Limits,
+    /// Which names are whose, and how visitors ask for them.
+    pub rules: &'a Rules,
+    pub trust: Trust,
+}
+
+/// How a client has shown that its id is its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// It is the server itself. Surveys do not tell of it, and nothing is kept for it.
+    Own,
+    /// It has not: its id was free (allowAnyClient).
+    Stranger,
+    /// By a secret that the configuration or the authAPI knows.
+    Known,
 }
 
 /// What became of a visitor's wish.
@@ -50,9 +71,8 @@ pub struct Registry {
 struct Inner {
     clients: HashMap<Box<str>, Client>,
     hosts: Hosts,
-    remembered: HashMap<Key, Instant>,
-    /// Ports of clients that have not come back yet.
-    inherited: HashMap<Box<str>, Vec<Shared>>,
+    /// What clients had that are away.
+    kept: Kept,
     /// What clients that have left have moved.
     past: Traffic,
 }
@@ -82,14 +102,13 @@ struct Client {
     since: SystemTime,
     /// What its tunnels that have ended have moved.
     past: Traffic,
-    /// Whether surveys tell of it.
-    listed: bool,
+    trust: Trust,
 }
 
 impl Client {
-    /// Whether streams to it can be opened.
-    fn is_served(&self) -> bool {
-        self.tunnels.iter().any(|member| member.tunnel.is_open())
+    /// Whether surveys tell of it.
+    fn is_listed(&self) -> bool {
+        self.trust != Trust::Own
     }
 
     fn all_tunnels(&self) -> impl Iterator<Item = &Tunnel> {
@@ -116,16 +135,14 @@ impl Registry {
 
     /// Adds a tunnel to the client's registration, or makes or replaces it, and tells the
     /// client. An offer that is not granted is `None`: only its index counts. The ports that
-    /// were opened for it have to be served by the caller. A client that is not `listed` is
-    /// left out of surveys.
+    /// were opened for it have to be served by the caller.
     pub fn join(
         &self,
-        id: &str,
-        limits: &Limits,
+        login: &Login<'_>,
         offers: Vec<Option<Offer>>,
         tunnel: &Tunnel,
-        listed: bool,
     ) -> Result<Vec<Opened>, Refusal> {
+        let Login { id, limits, .. } = *login;
         let mut inner = self.lock();
         let mut opened = Vec::new();
         if let Some(client) = inner.clients.get_mut(id) {
@@ -138,15 +155,15 @@ impl Registry {
             } else if client.old.as_ref().is_some_and(|old| old.offers == offers) {
                 return Err(Refusal::OtherClientConnected);
             } else {
-                let before = inner.register(id, limits, offers, &mut opened)?;
+                let before = inner.register(login, offers, &mut opened)?;
                 inner.retire(id, before);
             }
         } else {
-            inner.register(id, limits, offers, &mut opened)?;
+            inner.register(login, offers, &mut opened)?;
         }
         inner.welcome(id, tunnel, Signal::Ready);
         if let Some(client) = inner.clients.get_mut(id) {
-            client.listed = listed;
+            client.trust = login.trust;
         }
         drop(inner);
         self.arrived.notify(usize::MAX);
@@ -157,11 +174,11 @@ impl Registry {
     /// tunnels go on. Those get new streams again when they have brought the same change.
     pub fn update(
         &self,
-        id: &str,
-        limits: &Limits,
+        login: &Login<'_>,
         offers: Vec<Option<Offer>>,
         tunnel: &Tunnel,
     ) -> Result<Vec<Opened>, Refusal> {
+        let id = login.id;
         let mut inner = self.lock();
         let mut opened = Vec::new();
         let Some(client) = inner.member(id, tunnel) else {
@@ -170,7 +187,7 @@ impl Registry {
             return Ok(opened);
         };
         if client.offers != offers {
-            inner.register(id, limits, offers, &mut opened)?;
+            inner.register(login, offers, &mut opened)?;
         }
         if let Some(client) = inner.clients.get_mut(id) {
             client.tunnels.retain(|member| !member.tunnel.is(tunnel));
@@ -184,14 +201,15 @@ impl Registry {
     /// What the client was granted is held against other limits. If they would not give it
     /// that, its registration ends: its tunnels drain, and when it comes again it is told
     /// why.
-    pub fn hold_against(&self, id: &str, limits: &Limits) -> Result<(), Refusal> {
+    pub fn hold_against(&self, login: &Login<'_>) -> Result<(), Refusal> {
+        let Login { id, limits, .. } = *login;
         let mut inner = self.lock();
         let Some(client) = inner.clients.get(id) else {
             return Ok(());
         };
         let mut allowance = Allowance::new(limits);
         let ports = client.ports.iter().all(|port| allowance.admit(port.port));
-        let verdict = match inner.wanted_hosts(id, limits, &client.offers) {
+        let verdict = match inner.wanted_hosts(login, &client.offers) {
             Ok(hosts) if ports && inner.has(id, &hosts) => Ok(()),
             // It goes by other names now.
             Ok(_) if ports => Err(Refusal::HostNotAllowed),
@@ -214,13 +232,14 @@ impl Registry {
         Ok(())
     }
 
-    /// Every prefix that somebody serves, or did lately.
-    pub fn hosts(&self) -> Vec<Key> {
+    /// Every prefix that a client has or that is kept for one, and whose it is if that is known.
+    pub fn hosts(&self) -> Vec<(Key, Option<Box<str>>)> {
         let inner = self.lock();
-        let lately = inner.remembered.iter();
-        let lately = lately.filter(|(_, lost)| lost.elapsed() < REMEMBERED);
-        let all = inner.hosts.keys().chain(lately.map(|(key, _)| key));
-        all.cloned().collect()
+        let served = inner.hosts.iter();
+        let served = served.map(|(key, host)| (key.clone(), Some(host.client.clone())));
+        let kept = inner.kept.hosts(Instant::now());
+        let kept = kept.map(|(key, id)| (key.clone(), id.map(Into::into)));
+        served.chain(kept).collect()
     }
 
     /// Every port and whose it is, for another process; those of one client in the order of its
@@ -233,9 +252,8 @@ impl Registry {
             let ports = client.ports.iter_mut().map(Port::share);
             shared.extend(ports.map(|port| (id.clone(), port)));
         }
-        for (id, ports) in &inner.inherited {
-            shared.extend(ports.iter().map(|port| (id.clone(), port.clone())));
-        }
+        let kept = inner.kept.ports(Instant::now());
+        shared.extend(kept.map(|(id, port)| (id.into(), port.clone())));
         shared
     }
 
@@ -249,27 +267,27 @@ impl Registry {
     /// Leaves all ports to the process that they are shared with.
     pub fn give_up_ports(&self) {
         let mut inner = self.lock();
-        inner.inherited.clear();
+        inner.kept.close_ports();
         for client in inner.clients.values_mut() {
             client.ports.clear();
         }
     }
 
     /// Clients that had these will be back soon.
-    pub fn expect(&self, hosts: Vec<Key>, ports: Vec<(Box<str>, Shared)>) {
+    pub fn expect(&self, hosts: Vec<(Key, Option<Box<str>>)>, ports: Vec<(Box<str>, Shared)>) {
         let mut inner = self.lock();
         let now = Instant::now();
-        for host in hosts {
-            inner.remembered.insert(host, now);
+        for (key, id) in hosts {
+            inner.kept.expect_host(key, id, now);
         }
         for (id, port) in ports {
-            inner.inherited.entry(id).or_default().push(port);
+            inner.kept.keep_port(&id, port, now);
         }
     }
 
     /// Closes the ports of those that did not come back.
     pub fn expect_no_more(&self) {
-        self.lock().inherited.clear();
+        self.lock().kept.close_ports();
     }
 
     /// Whether the tunnel belongs to the client's present registration.
@@ -293,16 +311,14 @@ impl Registry {
         }
         if client.tunnels.is_empty() {
             // What drains from the registration before is still remembered.
-            client.offers.clear();
-            client.ports.clear();
-            let (listed, past) = (client.listed, client.past);
-            if client.old.is_none() {
+            let (listed, past, is_gone) = (client.is_listed(), client.past, client.old.is_none());
+            inner.keep(id);
+            if is_gone {
                 inner.clients.remove(id);
                 if listed {
                     inner.past += past;
                 }
             }
-            inner.forget_hosts(id, listed);
         }
     }
 
@@ -315,10 +331,8 @@ impl Registry {
                 let (id, service) = (host.client.clone(), host.service);
                 inner.open(&id, service)
             }
-            None => match inner.remembered.get(&key) {
-                Some(lost) if lost.elapsed() < REMEMBERED => Opening::NotNow,
-                _ => Opening::Unknown,
-            },
+            None if inner.kept.is_host(&key, Instant::now()) => Opening::NotNow,
+            None => Opening::Unknown,
         }
     }
 
@@ -373,16 +387,17 @@ impl Inner {
     /// what it offered before.
     fn register(
         &mut self,
-        id: &str,
-        limits: &Limits,
+        login: &Login<'_>,
         offers: Vec<Option<Offer>>,
         opened: &mut Vec<Opened>,
     ) -> Result<Vec<Option<Offer>>, Refusal> {
-        let hosts = self.wanted_hosts(id, limits, &offers)?;
+        let (id, now) = (login.id, Instant::now());
+        let hosts = self.wanted_hosts(login, &offers)?;
+        let inherited = self.kept.ports_of(id, now);
+        let allowance = Allowance::new(login.limits).without(self.kept.others_ports(id, now));
         let client = self.clients.remove(id);
         let before = client.as_ref().map_or(&[][..], |client| &client.ports);
-        let inherited = self.inherited.remove(id).unwrap_or_default();
-        let (kept, new) = match wanted_ports(limits, &offers, before, inherited) {
+        let (kept, new) = match wanted_ports(allowance, &offers, before, inherited) {
             Ok(ports) => ports,
             Err(refusal) => {
                 if let Some(client) = client {
@@ -400,7 +415,7 @@ impl Inner {
             last_task: 0,
             since: SystemTime::now(),
             past: Traffic::default(),
-            listed: true,
+            trust: login.trust,
         });
         let mut at = 0;
         client.ports.retain_mut(|port| {
@@ -416,15 +431,18 @@ impl Inner {
         client.version = client.version.wrapping_add(1);
         let before = std::mem::replace(&mut client.offers, offers);
         self.clients.insert(id.into(), client);
-        self.forget_hosts(id, true);
+        self.kept.release(id);
+        // What it does not ask for any more is free at once: what is kept for it has to stay
+        // within its limits.
+        let former: Vec<Key> = self.take_hosts(id);
+        let is_again = |key: &Key| hosts.iter().any(|(again, _)| again == key);
+        let given_up = former.into_iter().filter(|key| !is_again(key)).collect();
+        self.kept
+            .keep_hosts((id, login.trust), given_up, Hold::GivenUp, now);
         for (key, service) in hosts {
-            self.remembered.remove(&key);
+            self.kept.release_host(&key);
             let client = id.into();
-            let host = Host { client, service };
-            if let Some(former) = self.hosts.insert(key, host) {
-                // When it comes again it has to ask for its prefixes anew.
-                self.dismiss(&former.client);
-            }
+            self.hosts.insert(key, Host { client, service });
         }
         Ok(before)
     }
@@ -432,49 +450,74 @@ impl Inner {
     /// The host prefixes of `offers`, if the client may have them.
     fn wanted_hosts(
         &self,
-        id: &str,
-        limits: &Limits,
+        login: &Login<'_>,
         offers: &[Option<Offer>],
     ) -> Result<Vec<(Key, u16)>, Refusal> {
-        let rules = &limits.hosts;
+        let (id, rules, users) = (login.id, &login.limits.hosts, &login.rules.users);
+        let now = Instant::now();
+        let refuse = |prefix: &str, refusal, why: &dyn Display| {
+            log::warn!("id={id} cannot have the host prefix {prefix:?}: {why}");
+            Err(refusal)
+        };
         let mut wanted: Vec<(Key, u16)> = Vec::new();
         for (service, offer) in (0u16..).zip(offers) {
             let Some(Offer::Host { tls, prefix }) = offer else {
                 continue;
             };
-            let prefix = match prefix {
-                None => id.to_ascii_lowercase(),
+            let kind = if *tls { Kind::Tls } else { Kind::Http };
+            let name = match prefix {
+                None => Cow::from(id),
                 Some(prefix) => {
-                    let allowed = rules.regex.iter().any(|regex| regex.is_match(prefix));
+                    // The form in which it is published, but for capitals.
+                    let asked = match prefix.is_ascii() {
+                        true => Cow::from(&**prefix),
+                        false => ascii(prefix),
+                    };
+                    let allowed = rules.regex.iter().any(|regex| regex.is_match(&asked));
                     if !allowed && !rules.regex.is_empty() {
-                        return Err(Refusal::HostNotAllowed);
+                        let why = &"it matches no hostRegex";
+                        return refuse(prefix, Refusal::HostNotAllowed, why);
                     }
-                    let prefix = prefix.to_ascii_lowercase();
-                    if rules.with_id {
-                        format!("{}-{prefix}", id.to_ascii_lowercase())
-                    } else {
-                        prefix
+                    match rules.with_id {
+                        true => format!("{id}-{prefix}").into(),
+                        false => Cow::from(&**prefix),
                     }
                 }
             };
             // No visitor can ask for any other, and pages and logs show them.
-            if !is_host_prefix(&prefix) {
-                return Err(Refusal::HostNotAllowed);
+            let published = match kind {
+                Kind::Http if !login.rules.routes_by_host() => value(&name),
+                Kind::Http | Kind::Tls => label(&name),
+            };
+            let key: Key = match published {
+                Ok(prefix) => (kind, prefix.into_boxed_str()),
+                Err(why) => return refuse(&name, Refusal::HostNotAllowed, &why),
+            };
+            if users.reserves(&key.1, id) {
+                let why = &"it is kept for the user whose id it begins with";
+                return refuse(&name, Refusal::HostConflict, why);
             }
-            let kind = if *tls { Kind::Tls } else { Kind::Http };
-            let key: Key = (kind, prefix.into_boxed_str());
-            let taken = self.hosts.get(&key).is_some_and(|host| {
-                // Who is about to leave, or is to, has no claim any more.
-                let owner = self.clients.get(&host.client);
-                *host.client != *id && owner.is_some_and(Client::is_served)
-            });
-            if taken || wanted.iter().any(|(other, _)| *other == key) {
-                return Err(Refusal::HostConflict);
+            let taken = match self.hosts.get(&key) {
+                Some(host) => *host.client != *id,
+                None => self.kept.other_owner(&key, id, now).is_some_and(|other| {
+                    // A user that the configuration names only now finds its id free.
+                    !users.owns(&key.1, id) || users.owns(&key.1, other)
+                }),
+            };
+            if taken {
+                let why = &"another client has it, or had it within the last minute";
+                return refuse(&name, Refusal::HostConflict, why);
+            }
+            if wanted.iter().any(|(other, _)| *other == key) {
+                let why = &"two services of the client ask for it";
+                return refuse(&name, Refusal::HostConflict, why);
             }
             wanted.push((key, service));
         }
         let most = usize::try_from(rules.number).unwrap_or(usize::MAX);
-        if most > 0 && wanted.len() > most {
+        // One name for HTTP and TLS is one.
+        let names: HashSet<&str> = wanted.iter().map(|((_, name), _)| &**name).collect();
+        if most > 0 && names.len() > most {
             return Err(Refusal::TooManyHosts);
         }
         Ok(wanted)
@@ -494,11 +537,7 @@ impl Inner {
     fn dismiss(&mut self, id: &str) {
         // What it offered does not matter any more: it may come with the same again.
         self.retire(id, Vec::new());
-        if let Some(client) = self.clients.get_mut(id) {
-            client.offers.clear();
-            client.ports.clear();
-        }
-        self.forget_hosts(id, true);
+        self.keep(id);
     }
 
     /// The tunnels of the registration before drain.
@@ -537,20 +576,27 @@ impl Inner {
         });
     }
 
-    /// Takes the client's prefixes away, and may `remember` them for a while.
-    fn forget_hosts(&mut self, id: &str, remember: bool) {
+    /// The client's registration has ended: its prefixes and ports are taken away, and kept for
+    /// its id.
+    fn keep(&mut self, id: &str) {
         let now = Instant::now();
-        let remembered = &mut self.remembered;
-        remembered.retain(|_, lost| now.duration_since(*lost) < REMEMBERED);
-        self.hosts.retain(|key, host| {
-            if *host.client != *id {
-                return true;
-            }
-            if remember && remembered.len() < MOST_REMEMBERED {
-                remembered.insert(key.clone(), now);
-            }
-            false
-        });
+        let Some(client) = self.clients.get_mut(id) else {
+            return;
+        };
+        client.offers.clear();
+        client.ports.sort_by_key(Port::service);
+        for port in client.ports.drain(..) {
+            self.kept.keep_port(id, port.number(), now);
+        }
+        let client = (id, client.trust);
+        let hosts = self.take_hosts(id);
+        self.kept.keep_hosts(client, hosts, Hold::Claimed, now);
+    }
+
+    /// Takes the client's prefixes away.
+    fn take_hosts(&mut self, id: &str) -> Vec<Key> {
+        let its = self.hosts.extract_if(|_, host| *host.client == *id);
+        its.map(|(key, _)| key).collect()
     }
 
     fn open(&mut self, id: &str, service: u16) -> Opening {
@@ -583,7 +629,7 @@ impl Inner {
 type Ports = (Vec<(usize, Asked, u16)>, Vec<(Port, Opened)>);
 
 fn wanted_ports(
-    limits: &Limits,
+    mut allowance: Allowance<'_>,
     offers: &[Option<Offer>],
     mine: &[Port],
     mut inherited: Vec<Shared>,
@@ -604,7 +650,6 @@ fn wanted_ports(
             None => missing.push((asked, service)),
         }
     }
-    let mut allowance = Allowance::new(limits);
     for port in kept.iter().filter_map(|(at, ..)| mine.get(*at)) {
         if !allowance.admit(port.port) {
             return Err(Refusal::TooManyPorts);

@@ -74,6 +74,14 @@ impl Rules {
     }
 }
 
+impl Rules {
+    /// Whether HTTP visitors are routed by the first label of their Host header, and not by the
+    /// whole value of another header.
+    pub fn routes_by_host(&self) -> bool {
+        self.mux_header.eq_ignore_ascii_case("host")
+    }
+}
+
 /// The error says what is wrong with which file.
 pub fn acceptor(cert: &Path, key: &Path, min: TlsVersion) -> io::Result<Acceptor> {
     let min = match min {

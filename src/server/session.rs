@@ -2,11 +2,11 @@
 
 use super::auth::{AuthApi, Grant, Judgement};
 use super::guest::Who;
+use super::registry::{Login, Trust};
 use super::rules::Rules;
 use super::users::{Admission, Verdict};
 use super::visitor::{self, Caller};
 use super::{ports, State};
-use crate::config::Limits;
 use crate::net::{within, Conn};
 use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel};
 use crate::wire::frame::{Refusal, Signal};
@@ -67,7 +67,7 @@ pub async fn serve(caller: Caller, conn: Arc<Conn>, version: Version, met: Optio
     drop(greeting);
     match greeted {
         Ok(greeted) => {
-            if greeted.admission.is_proof() {
+            if greeted.admission.trust() == Trust::Known {
                 state.guard.succeeded(peer.ip());
             }
             let shortest = rules.timeout.unwrap_or(Duration::from_secs(60));
@@ -306,8 +306,20 @@ impl Session {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn limits(&self) -> Arc<Limits> {
-        self.standing().admission.limits.clone()
+    /// Calls `act` with what the client may have now.
+    fn as_login<T>(&self, act: impl FnOnce(&Login<'_>) -> T) -> T {
+        let (rules, limits, trust) = {
+            let standing = self.standing();
+            let admission = &standing.admission;
+            let limits = admission.limits.clone();
+            (standing.rules.clone(), limits, admission.trust())
+        };
+        act(&Login {
+            id: &self.id,
+            limits: &limits,
+            rules: &rules,
+            trust,
+        })
     }
 
     async fn run(self, offers: Vec<Option<Offer>>, mut inbox: Inbox) {
@@ -323,8 +335,8 @@ impl Session {
             self.tunnel.close();
             return self.end(inbox).await;
         }
-        let limits = self.limits();
-        match registry.join(id, &limits, offers, &self.tunnel, !guest) {
+        let joined = self.as_login(|login| registry.join(login, offers, &self.tunnel));
+        match joined {
             Ok(opened) => self.serve_ports(opened),
             Err(refusal) => {
                 self.standing().admission.give_up();
@@ -387,10 +399,10 @@ impl Session {
             }
             Verdict::Refused => return Err("the new configuration does not let it in"),
         }
-        let limits = standing.admission.limits.clone();
+        let speed = standing.admission.limits.speed;
         drop(standing);
-        self.state.speeds.of(&self.id, limits.speed);
-        let held = self.state.registry.hold_against(&self.id, &limits);
+        self.state.speeds.of(&self.id, speed);
+        let held = self.as_login(|login| self.state.registry.hold_against(login));
         if let Err(refusal) = held {
             log::warn!(
                 "the new configuration does not give id={} what it has, its tunnels drain: \
@@ -513,7 +525,8 @@ impl Session {
             return self.tunnel.signal(Signal::Services);
         }
         let registry = &self.state.registry;
-        match registry.update(id, &self.limits(), offers, &self.tunnel) {
+        let updated = self.as_login(|login| registry.update(login, offers, &self.tunnel));
+        match updated {
             Ok(opened) => {
                 self.serve_ports(opened);
                 log::info!("services changed id={id} addr={peer}");

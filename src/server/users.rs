@@ -2,6 +2,8 @@
 
 use super::auth::AuthApi;
 use super::claims::{Claim, Claims};
+use super::registry::Trust;
+use crate::config::label::ascii;
 use crate::config::{self, AnyClient, Limits, Secret, User};
 use std::collections::HashMap;
 use std::io;
@@ -9,6 +11,8 @@ use std::sync::Arc;
 
 pub struct Users {
     known: HashMap<Box<str>, (Secret, Arc<Limits>)>,
+    /// The host prefixes of known ids that are written in another way, such as in capitals.
+    prefixes: HashMap<Box<str>, Arc<Limits>>,
     strangers: Strangers,
     /// What is allowed to those that are not known.
     limits: Arc<Limits>,
@@ -65,24 +69,73 @@ impl Admission {
         self.claim = None;
     }
 
-    /// Whether the client has shown that it knows a secret. A claim shows nothing: anybody
-    /// can come with a new id.
-    pub fn is_proof(&self) -> bool {
-        self.claim.is_none() && !self.guest
+    /// How the client has shown that its id is its own. A claim shows nothing: anybody can come
+    /// with a new id.
+    pub fn trust(&self) -> Trust {
+        match (self.guest, &self.claim) {
+            (true, _) => Trust::Own,
+            (false, Some(_)) => Trust::Stranger,
+            (false, None) => Trust::Known,
+        }
     }
 }
 
 impl Users {
     pub fn new(users: &[User], strangers: Strangers, global: &Limits) -> Self {
+        let mut prefixes = HashMap::new();
         let known = users.iter().map(|user| {
             let limits = Arc::new(user.limits.clone());
+            let prefix = ascii(&user.id);
+            if prefix != user.id {
+                prefixes.insert(prefix.into(), limits.clone());
+            }
             (user.id.as_str().into(), (user.secret.clone(), limits))
         });
         Self {
             known: known.collect(),
+            prefixes,
             strangers,
             limits: Arc::new(global.clone()),
         }
+    }
+
+    /// Whether a host prefix, as it is published, is a known user's by the configuration alone: it
+    /// is the id, or begins with it where prefixes are given the id.
+    pub fn expects(&self, prefix: &str) -> bool {
+        self.limits_of(prefix).is_some() || self.has_namespace(prefix)
+    }
+
+    /// Whether the prefix is the known user's of this id, because it is the id.
+    pub fn owns(&self, prefix: &str, id: &str) -> bool {
+        self.known.contains_key(id) && ascii(id) == prefix
+    }
+
+    /// Whether such a prefix is another user's than that of this id, known or not.
+    pub fn reserves(&self, prefix: &str, id: &str) -> bool {
+        if self.limits_of(prefix).is_some() {
+            return !self.owns(prefix, id);
+        }
+        let own = self
+            .known
+            .get(id)
+            .filter(|(_, limits)| limits.hosts.with_id);
+        let rest = own.and_then(|_| prefix.strip_prefix(ascii(id).as_ref()));
+        self.has_namespace(prefix) && !rest.is_some_and(|rest| rest.starts_with('-'))
+    }
+
+    /// The limits of the known user whose id is this prefix.
+    fn limits_of(&self, prefix: &str) -> Option<&Arc<Limits>> {
+        let known = self.known.get(prefix).map(|(_, limits)| limits);
+        known.or_else(|| self.prefixes.get(prefix))
+    }
+
+    /// Whether it begins with the id of a known user whose prefixes are given the id.
+    fn has_namespace(&self, prefix: &str) -> bool {
+        let ids = prefix
+            .match_indices('-')
+            .filter_map(|(at, _)| prefix.get(..at));
+        let mut limits = ids.filter_map(|id| self.limits_of(id));
+        limits.any(|limits| limits.hosts.with_id)
     }
 
     /// Who is asked about those that are not known, if anybody.
@@ -191,11 +244,60 @@ mod tests {
     fn unknown_ids_are_whose_who_come_first_and_known_ones_are_not() {
         let users = users(Strangers::Welcome(Arc::default()));
         let first = admit(&users, "unknown", "one").unwrap();
-        assert!(!first.is_proof());
+        assert_eq!(first.trust(), Trust::Stranger);
         assert!(admit(&users, "unknown", "two").is_none());
         drop(first);
         assert!(admit(&users, "unknown", "two").is_some());
         assert!(admit(&users, "known", "two").is_none());
+    }
+
+    #[test]
+    fn a_known_id_is_the_prefix_of_its_user_alone() {
+        let user = |id: &str, with_id| {
+            let mut limits = Limits::of_one_prefix();
+            limits.hosts.with_id = with_id;
+            User {
+                id: id.into(),
+                secret: Secret::new("s"),
+                limits,
+            }
+        };
+        let list = [
+            user("plain", false),
+            user("Müller", false),
+            user("with", true),
+            user("with-more", true),
+        ];
+        let users = Users::new(&list, Strangers::Refused, &Limits::of_one_prefix());
+        for (prefix, owner) in [
+            ("plain", "plain"),
+            ("xn--mller-kva", "Müller"),
+            ("with", "with"),
+            ("with-shop", "with"),
+            ("with-more", "with-more"),
+        ] {
+            assert!(users.expects(prefix), "{prefix}");
+            for id in [
+                "plain",
+                "Plain",
+                "Müller",
+                "müller",
+                "with",
+                "with-more",
+                "other",
+            ] {
+                assert_eq!(users.reserves(prefix, id), id != owner, "{prefix} for {id}");
+                assert_eq!(users.owns(prefix, id), id == owner && prefix != "with-shop");
+            }
+        }
+        for free in ["shop", "plain-shop", "xn--mller-kva-shop", "wit", ""] {
+            assert!(!users.expects(free), "{free}");
+            assert!(!users.reserves(free, "other"), "{free}");
+        }
+        // Where ids are not free of '-', both may have such a name.
+        for id in ["with", "with-more"] {
+            assert!(!users.reserves("with-more-shop", id));
+        }
     }
 
     #[test]

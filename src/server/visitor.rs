@@ -10,6 +10,7 @@ use super::registry::{Kind, Opening};
 use super::rules::Rules;
 use super::session::{self, Arrival};
 use super::State;
+use crate::config::label::ascii;
 use crate::net::tls::{self, Acceptor};
 use crate::net::{until, with_scratch, Conn, Socket, Working};
 use crate::tunnel::{Finish, Relay, Stream, Why};
@@ -212,14 +213,12 @@ impl Caller {
             _ => {}
         }
         let visit = if self.is_http() {
-            let name = &self.rules.mux_header;
-            match http_head::find(&self.head, name) {
+            match http_head::find(&self.head, &self.rules.mux_header) {
                 http_head::Found::More => return None,
                 http_head::Found::Value(value) => {
-                    let prefix = if name.eq_ignore_ascii_case("host") {
-                        http_head::host_prefix(value)
-                    } else {
-                        value.to_ascii_lowercase()
+                    let prefix = match self.rules.routes_by_host() {
+                        true => http_head::host_prefix(value),
+                        false => ascii(value).into_owned(),
                     };
                     Visit::Host(Kind::Http, prefix)
                 }
@@ -272,7 +271,7 @@ impl Caller {
             }
         };
         let answer = match missing {
-            Opening::Unknown => Answer::NoSuchHost,
+            Opening::Unknown if !self.rules.users.expects(prefix) => Answer::NoSuchHost,
             _ => Answer::NoTunnel,
         };
         log::debug!("{}: {prefix}: {answer:?}", self.peer);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::local::{Local, Scheme};
 use super::options::ServiceOptions;
+use crate::config::label::label;
 use crate::config::value::{given, Scalar};
-use crate::config::{check_length, is_host_prefix, PREFIX_RULE};
 
 /// One service; its place in the list is its index on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub enum Exposure {
     Host {
         /// By the server name in a TLS handshake, rather than by an HTTP header.
         tls: bool,
-        /// `None` means the client's id.
+        /// As it is published: see [`label`]. `None` means the client's id.
         prefix: Option<String>,
     },
     /// On a port of its own.
@@ -43,20 +43,14 @@ pub enum Exposure {
     },
 }
 
-/// A host prefix: a label, or labels, of a host name.
+/// A host prefix, as it is published: see [`label`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prefix(pub String);
 
 impl Scalar for Prefix {
     fn read(text: &str) -> Result<Self, String> {
-        if !is_host_prefix(text) {
-            return Err(format!(
-                "\"{}\" is not a host prefix: {PREFIX_RULE}.",
-                text.escape_debug()
-            ));
-        }
-        check_length(&format!("The host prefix \"{text}\""), text.len())?;
-        Ok(Prefix(text.to_owned()))
+        let wrong = |why| format!("\"{}\" is not a host prefix: {why}.", text.escape_debug());
+        label(text).map(Prefix).map_err(wrong)
     }
 }
 
@@ -124,38 +118,34 @@ impl Service {
     }
 }
 
-/// No two services may have one prefix, however it is written, and an id that is one has to be fit
-/// for it.
+/// No two services of one kind may have one prefix, and an id that is one has to be fit for it.
 pub(super) fn check_prefixes(id: &str, services: &[Service]) -> Result<(), String> {
-    let bare = |service: &&Service| matches!(service.exposure, Exposure::Host { prefix: None, .. });
-    if let Some(service) = services.iter().find(bare).filter(|_| !is_host_prefix(id)) {
-        return Err(format!(
-            "The id \"{}\" is not a host prefix, and {} has no other: {PREFIX_RULE}. Give the \
-             service a hostPrefix.",
-            id.escape_debug(),
-            service.local
-        ));
-    }
-    let prefixes: Vec<(&str, &Local)> = services
-        .iter()
-        .filter_map(|service| match &service.exposure {
-            Exposure::Host { prefix, .. } => {
-                Some((prefix.as_deref().unwrap_or(id), &service.local))
+    let own = label(id);
+    let mut before: Vec<(bool, &str, &Local)> = Vec::new();
+    for service in services {
+        let local = &service.local;
+        let Exposure::Host { tls, prefix } = &service.exposure else {
+            continue;
+        };
+        let prefix = match (prefix, &own) {
+            (Some(prefix), _) => prefix,
+            (None, Ok(own)) => own,
+            (None, Err(why)) => {
+                return Err(format!(
+                    "The id \"{}\" is not a host prefix, and {local} has no other: {why}. Give the \
+                     service a hostPrefix.",
+                    id.escape_debug()
+                ));
             }
-            Exposure::Tcp { .. } => None,
-        })
-        .collect();
-    for (i, (prefix, local)) in prefixes.iter().enumerate() {
-        let before = prefixes
-            .iter()
-            .take(i)
-            .find(|(other, _)| other.eq_ignore_ascii_case(prefix));
-        if let Some((_, other)) = before {
+        };
+        let same = |(kind, other, _): &&(bool, &str, _)| (kind, *other) == (tls, prefix.as_str());
+        if let Some((.., other)) = before.iter().find(same) {
             return Err(format!(
                 "The services {other} and {local} have the same host prefix \"{prefix}\": give \
                      each a hostPrefix of its own."
             ));
         }
+        before.push((*tls, prefix, local));
     }
     Ok(())
 }

@@ -131,7 +131,7 @@ mod tests {
     use super::*;
     use crate::config::Limits;
     use crate::server::guard::Guard;
-    use crate::server::registry::READ_HERE;
+    use crate::server::registry::{Login, Trust, READ_HERE};
     use crate::server::rules::Rules;
     use crate::server::visitor::Door;
     use crate::tunnel::{Peer, Policy, Tunnel};
@@ -158,9 +158,13 @@ mod tests {
                 tls: false,
                 prefix: None,
             };
-            let registry = &state.registry;
-            let joined =
-                registry.join(&format!("id{n}"), &limits, vec![Some(offer)], &tunnel, true);
+            let login = Login {
+                id: &format!("id{n}"),
+                limits: &limits,
+                rules: &state.rules.get(),
+                trust: Trust::Known,
+            };
+            let joined = state.registry.join(&login, vec![Some(offer)], &tunnel);
             assert!(joined.is_ok());
         }
         let api = Api::new(state, None, Hosts::default(), (addr, Door::Http)).unwrap();

@@ -165,7 +165,11 @@ impl Registry {
             tunnels: Vec::with_capacity(count),
             past: inner.past,
         };
-        for (id, client) in inner.clients.iter().filter(|(_, client)| client.listed) {
+        for (id, client) in inner
+            .clients
+            .iter()
+            .filter(|(_, client)| client.is_listed())
+        {
             let at = copied.clients.len();
             let tunnels = client.all_tunnels().map(|tunnel| (at, tunnel.clone()));
             copied.tunnels.extend(tunnels);

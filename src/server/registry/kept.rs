@@ -1,0 +1,323 @@
+//! What clients had when their last tunnel ended or another process took over: it is kept for
+//! their ids for a while, and nobody else gets it. Not what they have now.
+
+use super::{Key, Trust};
+use crate::server::ports::Shared;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+/// How long host prefixes and TCP ports are kept.
+const KEPT: Duration = Duration::from_secs(60);
+/// Prefixes that are kept for strangers at most: for all of them, and for one id. What is kept for
+/// known clients is bounded by their limits.
+const MOST_OF_STRANGERS: usize = 4096;
+const MOST_OF_ONE_STRANGER: usize = 64;
+
+#[derive(Default)]
+pub struct Kept {
+    hosts: HashMap<Key, Host>,
+    /// By the id that had them, in the order of its services.
+    ports: HashMap<Box<str>, Vec<(Shared, Instant)>>,
+}
+
+struct Host {
+    /// `None` if an older version of gt has handed the prefix over, which does not say whose it
+    /// was.
+    id: Option<Box<str>>,
+    hold: Hold,
+    until: Instant,
+    stranger: bool,
+}
+
+/// What it means for others that a prefix is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Its client alone may have it.
+    Claimed,
+    /// Its client has given it up. Visitors wait for the client that takes it.
+    GivenUp,
+}
+
+impl Host {
+    /// The only id that may have the prefix.
+    fn owner(&self) -> Option<&str> {
+        match self.hold {
+            Hold::Claimed => self.id.as_deref(),
+            Hold::GivenUp => None,
+        }
+    }
+}
+
+impl Kept {
+    /// Keeps prefixes that the client had. A stranger's are forgotten, and not another client's,
+    /// where there are too many.
+    pub fn keep_hosts(
+        &mut self,
+        (id, trust): (&str, Trust),
+        keys: Vec<Key>,
+        hold: Hold,
+        now: Instant,
+    ) {
+        self.forget_expired(now);
+        let stranger = match trust {
+            Trust::Own => return,
+            Trust::Stranger => true,
+            Trust::Known => false,
+        };
+        let room = if stranger {
+            let (mut all, mut its) = (0, 0);
+            for host in self.hosts.values().filter(|host| host.stranger) {
+                all += 1;
+                its += usize::from(host.id.as_deref() == Some(id));
+            }
+            MOST_OF_STRANGERS
+                .saturating_sub(all)
+                .min(MOST_OF_ONE_STRANGER.saturating_sub(its))
+        } else {
+            usize::MAX
+        };
+        for key in keys.into_iter().take(room) {
+            let host = Host {
+                id: Some(id.into()),
+                hold,
+                until: now + KEPT,
+                stranger,
+            };
+            self.hosts.insert(key, host);
+        }
+    }
+
+    /// Keeps a prefix that another process has handed over, for its `id` if that is known.
+    pub fn expect_host(&mut self, key: Key, id: Option<Box<str>>, now: Instant) {
+        let host = Host {
+            id,
+            hold: Hold::Claimed,
+            until: now + KEPT,
+            stranger: false,
+        };
+        self.hosts.insert(key, host);
+    }
+
+    /// Keeps a port for the client that had it.
+    pub fn keep_port(&mut self, id: &str, port: Shared, now: Instant) {
+        let ports = self.ports.entry(id.into()).or_default();
+        ports.push((port, now + KEPT));
+    }
+
+    /// Whether a client that had this prefix may be back soon.
+    pub fn is_host(&self, key: &Key, now: Instant) -> bool {
+        self.hosts.get(key).is_some_and(|host| now < host.until)
+    }
+
+    /// The id that the prefix is kept for, if it is another one than this.
+    pub fn other_owner(&self, key: &Key, id: &str, now: Instant) -> Option<&str> {
+        let host = self.hosts.get(key).filter(|host| now < host.until);
+        host.and_then(Host::owner).filter(|owner| *owner != id)
+    }
+
+    /// The ports that are kept for other ids than this one.
+    pub fn others_ports(&self, id: &str, now: Instant) -> HashSet<u16> {
+        let others = self.ports.iter().filter(|(owner, _)| ***owner != *id);
+        let ports = others.flat_map(|(_, ports)| ports);
+        let kept = ports.filter(|(_, until)| now < *until);
+        kept.map(|(port, _)| port.port).collect()
+    }
+
+    /// The ports that are kept for this id.
+    pub fn ports_of(&self, id: &str, now: Instant) -> Vec<Shared> {
+        let ports = self.ports.get(id).into_iter().flatten();
+        let kept = ports.filter(|(_, until)| now < *until);
+        kept.map(|(port, _)| port.clone()).collect()
+    }
+
+    /// The client has registered: what was kept for it is its own again, or given up.
+    pub fn release(&mut self, id: &str) {
+        self.hosts.retain(|_, host| host.id.as_deref() != Some(id));
+        self.ports.remove(id);
+    }
+
+    /// The client that has this prefix now was not known to have had it.
+    pub fn release_host(&mut self, key: &Key) {
+        self.hosts.remove(key);
+    }
+
+    /// Closes the ports of clients that did not come back to this process.
+    pub fn close_ports(&mut self) {
+        self.ports.retain(|_, ports| {
+            ports.retain(|(port, _)| port.listener.is_none());
+            !ports.is_empty()
+        });
+    }
+
+    /// Every prefix that is kept, and for which id.
+    pub fn hosts(&self, now: Instant) -> impl Iterator<Item = (&Key, Option<&str>)> {
+        let kept = self.hosts.iter().filter(move |(_, host)| now < host.until);
+        kept.map(|(key, host)| (key, host.owner()))
+    }
+
+    /// Every port that is kept, and for which id.
+    pub fn ports(&self, now: Instant) -> impl Iterator<Item = (&str, &Shared)> {
+        let ports = self.ports.iter();
+        let ports = ports.flat_map(|(id, ports)| ports.iter().map(move |port| (&**id, port)));
+        let kept = ports.filter(move |(_, (_, until))| now < *until);
+        kept.map(|(id, (port, _))| (id, port))
+    }
+
+    fn forget_expired(&mut self, now: Instant) {
+        self.hosts.retain(|_, host| now < host.until);
+        self.ports.retain(|_, ports| {
+            ports.retain(|(_, until)| now < *until);
+            !ports.is_empty()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::ports::Asked;
+    use crate::server::registry::Kind;
+
+    fn key(name: &str) -> Key {
+        (Kind::Http, name.into())
+    }
+
+    fn names(range: std::ops::Range<usize>) -> Vec<Key> {
+        range.map(|n| key(&format!("p{n}"))).collect()
+    }
+
+    fn port(port: u16) -> Shared {
+        let asked = Asked {
+            random: true,
+            port: 0,
+        };
+        Shared {
+            asked,
+            port,
+            listener: None,
+        }
+    }
+
+    #[test]
+    fn a_prefix_and_a_port_are_kept_for_their_id_for_a_minute() {
+        let (mut kept, start) = (Kept::default(), Instant::now());
+        kept.keep_hosts(
+            ("id1", Trust::Known),
+            vec![key("web")],
+            Hold::Claimed,
+            start,
+        );
+        kept.keep_port("id1", port(2222), start);
+        let just = start + KEPT - Duration::from_millis(1);
+        assert!(kept.is_host(&key("web"), just));
+        assert!(kept.other_owner(&key("web"), "id2", just).is_some());
+        assert!(kept.other_owner(&key("web"), "id1", just).is_none());
+        assert!(
+            !kept.is_host(&(Kind::Tls, "web".into()), just),
+            "another kind"
+        );
+        assert!(kept.others_ports("id2", just).contains(&2222));
+        assert!(kept.others_ports("id1", just).is_empty());
+        assert_eq!(kept.ports_of("id1", just).len(), 1);
+        let over = start + KEPT;
+        assert!(!kept.is_host(&key("web"), over));
+        assert!(kept.other_owner(&key("web"), "id2", over).is_none());
+        assert!(kept.others_ports("id2", over).is_empty());
+        assert!(kept.ports_of("id1", over).is_empty());
+        assert_eq!((kept.hosts(over).count(), kept.ports(over).count()), (0, 0));
+        kept.keep_hosts(("id2", Trust::Known), Vec::new(), Hold::Claimed, over);
+        assert!(
+            kept.hosts.is_empty() && kept.ports.is_empty(),
+            "nothing is left of it"
+        );
+    }
+
+    #[test]
+    fn a_client_that_is_back_leaves_what_it_does_not_ask_for() {
+        let (mut kept, now) = (Kept::default(), Instant::now());
+        kept.keep_hosts(("id1", Trust::Known), names(0..2), Hold::Claimed, now);
+        kept.keep_hosts(
+            ("id2", Trust::Known),
+            vec![key("other")],
+            Hold::Claimed,
+            now,
+        );
+        kept.keep_port("id1", port(2222), now);
+        kept.release("id1");
+        assert_eq!(kept.hosts(now).count(), 1);
+        assert_eq!(kept.ports(now).count(), 0);
+    }
+
+    #[test]
+    fn a_prefix_that_was_given_up_is_free_and_waited_for() {
+        let (mut kept, now) = (Kept::default(), Instant::now());
+        kept.keep_hosts(("id1", Trust::Known), vec![key("web")], Hold::GivenUp, now);
+        assert!(kept.is_host(&key("web"), now));
+        assert!(kept.other_owner(&key("web"), "id2", now).is_none());
+        assert_eq!(kept.hosts(now).next(), Some((&key("web"), None)));
+        kept.release("id1");
+        assert_eq!(
+            kept.hosts(now).count(),
+            0,
+            "that was one registration earlier"
+        );
+    }
+
+    #[test]
+    fn strangers_cannot_flush_what_is_kept_for_others() {
+        let (mut kept, now) = (Kept::default(), Instant::now());
+        kept.keep_hosts(
+            ("user", Trust::Known),
+            vec![key("user")],
+            Hold::Claimed,
+            now,
+        );
+        kept.keep_hosts(
+            ("first", Trust::Stranger),
+            vec![key("first")],
+            Hold::Claimed,
+            now,
+        );
+        kept.keep_hosts(
+            ("greedy", Trust::Stranger),
+            names(0..600),
+            Hold::Claimed,
+            now,
+        );
+        let of_greedy = kept.hosts(now).filter(|(_, id)| *id == Some("greedy"));
+        assert_eq!(of_greedy.count(), MOST_OF_ONE_STRANGER);
+        for n in 0..100 {
+            let keys = names(n * 600..n * 600 + 600);
+            kept.keep_hosts(
+                (&format!("more{n}"), Trust::Stranger),
+                keys,
+                Hold::Claimed,
+                now,
+            );
+        }
+        assert_eq!(kept.hosts(now).count(), MOST_OF_STRANGERS + 1);
+        for name in ["user", "first"] {
+            assert!(
+                kept.other_owner(&key(name), "greedy", now).is_some(),
+                "{name}"
+            );
+        }
+        kept.keep_hosts(
+            ("late", Trust::Known),
+            vec![key("late")],
+            Hold::Claimed,
+            now,
+        );
+        assert!(kept.other_owner(&key("late"), "greedy", now).is_some());
+    }
+
+    #[test]
+    fn a_prefix_that_was_handed_over_without_an_id_is_expected_and_free() {
+        let (mut kept, now) = (Kept::default(), Instant::now());
+        kept.expect_host(key("old"), None, now);
+        kept.expect_host(key("new"), Some("id1".into()), now);
+        assert!(kept.is_host(&key("old"), now) && kept.is_host(&key("new"), now));
+        assert!(kept.other_owner(&key("old"), "id2", now).is_none());
+        assert!(kept.other_owner(&key("new"), "id2", now).is_some());
+    }
+}
