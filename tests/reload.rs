@@ -136,9 +136,15 @@ fn a_client_moves_to_another_server_and_what_runs_finishes_at_the_old_one() {
 #[test]
 fn a_client_changes_its_id_and_keeps_its_prefix() {
     let one = service::http(0, "one");
-    let mut server = server("-addr 127.0.0.1:0 -id id1 -secret secret1 -id id2 -secret secret2");
+    let port = free_port();
+    let mut server = server(&format!(
+        "-addr 127.0.0.1:0 -id id1 -secret secret1 -id id2 -secret secret2 -tcpNumber 1 -tcpRange {port}"
+    ));
     let addr = server.addr();
-    let services = format!("  - local: http://{}\n    hostPrefix: mine\n", one.addr);
+    let services = format!(
+        "  - local: http://{one}\n    hostPrefix: mine\n  - local: tcp://{one}\n    remoteTCPPort: {port}\n",
+        one = one.addr
+    );
     let options = |n: u32| format!("remote: tcp://{addr}, id: id{n}, secret: secret{n}");
     let mut filed = Filed::new(&options(1), &services);
     assert_eq!(get(addr, "mine.a", "/").text(), "one / mine.a");
@@ -147,6 +153,10 @@ fn a_client_changes_its_id_and_keeps_its_prefix() {
     server.wait_for("tunnel closed id=id1");
     assert_eq!(get(addr, "mine.a", "/").text(), "one / mine.a");
     server.wait_for("tunnel opened id=id2");
+    assert_eq!(
+        get(([127, 0, 0, 1], port).into(), "any", "/").text(),
+        "one / any"
+    );
 }
 
 #[test]

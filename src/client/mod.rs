@@ -16,6 +16,7 @@ mod service;
 mod session;
 mod stranger;
 
+use crate::config::label::label;
 use crate::config::{self, Link, Secret, Wire};
 use crate::handover::{Given, Legacy, Piece};
 use crate::net::tls::{self, Connector, Trust};
@@ -265,6 +266,9 @@ impl Client {
             let new = self.clone();
             crate::spawn(async move {
                 new.settle().await;
+                if before.link.id != new.link.id {
+                    before.give_up();
+                }
                 future::zip(before.stop(DRAINING), new.hurry()).await;
             });
             return;
@@ -320,6 +324,14 @@ impl Client {
     pub async fn hurry(&self) {
         self.me.stop.or(Timer::after(CHANGEOVER)).await;
         self.me.hurry.notify(usize::MAX);
+    }
+
+    /// Has servers keep no prefixes and ports for this client's id: another id will ask for them.
+    fn give_up(&self) {
+        // One whose id is no prefix cannot say so, and they are kept for a minute.
+        if label(&self.link.id).is_ok() {
+            self.pools.iter().for_each(|pool| pool.give_up());
+        }
     }
 
     /// Opens no more tunnels, lets what runs finish for as long as `patience`, and returns

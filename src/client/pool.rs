@@ -10,6 +10,7 @@ use crate::config::{Remote, Wire};
 use crate::net::Stop;
 use crate::tunnel::{Inbox, Tunnel};
 use crate::wire::frame::Refusal;
+use crate::wire::hello::{Hello, Offer};
 use crate::wire::Version;
 use async_io::Timer;
 use async_std::channel::{self, Receiver, Sender};
@@ -317,6 +318,22 @@ impl Pool {
     pub fn offer(&self, services: &Arc<Services>) {
         for member in &self.lock().members {
             member.offer(&self.me, services);
+        }
+    }
+
+    /// Registers the client's id as its only prefix, on every tunnel, in place of its services.
+    /// Their streams go on; no new ones are to come after this.
+    pub fn give_up(&self) {
+        let hello = Hello {
+            offers: vec![Offer::Host {
+                tls: false,
+                prefix: None,
+            }],
+            ..self.me.services().hello(&self.me)
+        };
+        for member in &self.lock().members {
+            let tunnel = &member.tunnel;
+            tunnel.say(&hello.encode_change(tunnel.version()));
         }
     }
 
