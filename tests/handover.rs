@@ -10,6 +10,7 @@ use common::peer::{
     closed, data, first, hello, identity, port_option, prefix_option, Frame, Peer, PeerServer,
     CLOSE, PING, SERVICES,
 };
+use common::peer2;
 use common::ports::free_port;
 use common::scratch::Scratch;
 use common::service::{self, assert_echo};
@@ -68,6 +69,35 @@ fn random_ports_stay_those_of_their_services() {
 fn who_has_said_half_of_it_when_the_server_restarts_is_served() {
     let mut server = server_of_id1("");
     let addr = server.addr();
+    let services = peer2::hello("id1", "secret1", &[0], 65536);
+    let mut peer = peer2::Peer::ready_client(addr, &services);
+    let mut visitor = connect(addr);
+    visitor
+        .write_all(b"GET / HTTP/1.1\r\n")
+        .expect("half a request");
+    // It is in the hands of the old process.
+    peer.send(&peer2::frame(6, 0, &[0; 8]));
+    peer.expect(peer2::Frame::Pong(0));
+    let _new = server.restart();
+    peer.expect(peer2::Frame::Reconnect);
+    // After three seconds tunnels are closed that nobody needs.
+    std::thread::sleep(Duration::from_secs(4));
+    visitor
+        .write_all(b"Host: id1.a\r\n\r\n")
+        .expect("the other half");
+    let (stream, ..) = peer.opened();
+    peer.expect(peer2::Frame::Close);
+    let answer = b"HTTP/1.1 204 Fine\r\nContent-Length: 0\r\n\r\n";
+    peer.send(&peer2::data(stream, answer));
+    assert_eq!(read_answer(&mut visitor).status, 204);
+    drop((peer, visitor));
+    assert_eq!(server.exit().code(), Some(0));
+}
+
+#[test]
+fn who_has_said_half_of_it_follows_a_tunnel_that_moves() {
+    let mut server = server_of_id1("");
+    let addr = server.addr();
     let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
     let mut visitor = connect(addr);
     visitor
@@ -76,21 +106,17 @@ fn who_has_said_half_of_it_when_the_server_restarts_is_served() {
     // It is in the hands of the old process.
     peer.sync();
     let _new = server.restart();
-    peer.expect(Frame::Reconnect);
-    // After three seconds tunnels are closed that nobody needs.
-    assert!(peer.is_quiet_for(Duration::from_secs(4)));
+    server.wait_for("tunnel taken over");
     visitor
         .write_all(b"Host: id1.a\r\n\r\n")
         .expect("the other half");
-    let (task, ..) = peer.task();
-    peer.expect(Frame::Close);
-    peer.send(&data(
-        task,
-        b"HTTP/1.1 204 Fine\r\nContent-Length: 0\r\n\r\n",
-    ));
+    let (task, _, head) = peer.task();
+    assert_eq!(head, b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n");
+    let answer = b"HTTP/1.1 204 Fine\r\nContent-Length: 0\r\n\r\n";
+    peer.send(&data(task, answer));
     assert_eq!(read_answer(&mut visitor).status, 204);
-    drop((peer, visitor));
     assert_eq!(server.exit().code(), Some(0));
+    peer.sync();
 }
 
 /// Sends data of `task`, which `end` does not read, so that some of it is stuck in the gt in
@@ -148,9 +174,10 @@ fn what_is_stuck_on_its_way_to_a_visitor_still_arrives() {
     let left = stuff(&mut peer, task, (&PING, Frame::Ping), &mut visitor);
     peer.send(&closed(task));
     let _new = server.restart();
-    peer.expect(Frame::Reconnect);
+    // The stream keeps the tunnel where it is.
+    peer.send(&CLOSE);
     peer.expect(Frame::Close);
-    peer.send(&[CLOSE; 3].concat());
+    peer.send(&[CLOSE; 2].concat());
     peer.shutdown();
     server.wait_for("tunnel closed");
     assert_eq!(read_to_end(&mut visitor).len(), left);
@@ -189,7 +216,7 @@ fn what_is_stuck_on_its_way_to_a_service_still_arrives() {
 }
 
 #[test]
-fn a_tunnel_that_comes_too_late_is_sent_to_the_new_process() {
+fn a_tunnel_that_comes_too_late_is_brought_to_the_new_process() {
     let port = free_port();
     let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
     let addr = server.addr();
@@ -200,13 +227,13 @@ fn a_tunnel_that_comes_too_late_is_sent_to_the_new_process() {
     // It is in the hands of the old process.
     first.sync();
     let _new = server.restart();
-    first.expect(Frame::Reconnect);
-    drop(first);
+    server.wait_for("tunnel taken over");
     late.send(rest);
+    late.expect(Frame::PortOpened(0, port));
     late.expect(Frame::Ready);
-    late.expect(Frame::Reconnect);
-    late.expect(Frame::Close);
-    Peer::client(addr, &hello).expect(Frame::PortOpened(0, port));
+    assert_eq!(server.exit().code(), Some(0));
+    first.sync();
+    late.sync();
     assert_eq!(server.lines_with("refused"), [""; 0]);
 }
 
@@ -222,12 +249,27 @@ fn a_client_that_reloads_while_its_server_makes_way_loses_nothing() {
     let (task, ..) = peer.task();
     peer.gather(task, 5);
     let _new = server.restart();
-    peer.expect(Frame::Reconnect);
     let more = [&[2], &services[..], &prefix_option("more")].concat();
     peer.send(&[&SERVICES[..], &identity("id1", "secret1", &more)].concat());
+    peer.expect(Frame::PortOpened(0, port));
     peer.expect(Frame::Services);
     visitor.write_all(b"more").expect("it goes on");
     assert_eq!(peer.gather(task, 4), b"more");
+    // The new process knows of what it offers now.
+    let asking = std::thread::spawn(move || get(addr, "more.a", "/").status);
+    let (other, service, _) = peer.task();
+    assert_eq!(service, 1);
+    peer.send(&data(other, b"HTTP/1.1 204 Fine\r\n\r\n"));
+    peer.send(&[closed(other), closed(task)].concat());
+    assert_eq!(asking.join().expect("an answer"), 204);
+    // And so it does when the tunnel has moved.
+    server.wait_for("tunnel taken over");
+    let asking = std::thread::spawn(move || get(addr, "more.a", "/").status);
+    let (last, service, _) = peer.task();
+    assert!(service == 1 && last > other);
+    peer.send(&data(last, b"HTTP/1.1 204 Fine\r\n\r\n"));
+    peer.send(&closed(last));
+    assert_eq!(asking.join().expect("an answer"), 204);
 }
 
 #[test]
@@ -298,10 +340,11 @@ fn who_has_not_come_back_yet_is_waited_for_after_another_restart() {
     ));
     let addr = server.addr();
     let services = [&[2], &port_option(false, port)[..], &prefix_option("name")].concat();
+    let mut first =
+        peer2::Peer::ready_client(addr, &peer2::hello("id1", "secret1", &services, 65536));
     let services = hello("id1", "secret1", &services);
-    let mut first = Peer::ready_client(addr, &services);
     let new = server.restart();
-    first.expect(Frame::Reconnect);
+    first.expect(peer2::Frame::Reconnect);
     new.signal("QUIT");
     // Ends with the test.
     let _newest = Successor::named_by(&server.wait_for_lines(" takes over; ", 2)[1]);

@@ -1,6 +1,8 @@
 //! The process: starts the roles, waits for signals, and ends them in good order.
 
 mod account;
+#[cfg(feature = "server")]
+mod exchange;
 mod running;
 mod supervisor;
 
@@ -354,7 +356,10 @@ async fn hand_over(running: &Running, program: &Program) -> io::Result<Successor
 
 /// Lets what runs finish, unless a signal says that it may not.
 async fn make_way(running: &Running, mut successor: Successor, signals: &Receiver<i32>) {
-    let servers = running.servers_make_way();
+    #[cfg(feature = "server")]
+    let servers = running.servers_make_way(successor.link());
+    #[cfg(not(feature = "server"))]
+    let servers = future::ready(());
     let clients = async {
         if running.serves() {
             // Its clients come to its servers, or to others.

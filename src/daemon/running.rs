@@ -1,9 +1,13 @@
 //! The roles that run in this process, each known by the file that it comes from.
 
+#[cfg(feature = "server")]
+use super::exchange;
 #[cfg(feature = "client")]
 use crate::client::{self, Client};
 use crate::config::Loaded;
 use crate::handover::{Given, Heir, Legacy, Piece, Word};
+#[cfg(feature = "server")]
+use crate::handover::{Incoming, Link};
 use crate::net::{within, WaitGroup};
 #[cfg(feature = "server")]
 use crate::server::{self, Server};
@@ -19,7 +23,7 @@ use std::time::Duration;
 /// the role is not wanted any more.
 const DRAINING: Duration = Duration::from_secs(120);
 
-type Source = Option<PathBuf>;
+pub type Source = Option<PathBuf>;
 
 /// In the order in which they were started. A clone knows the same roles.
 #[derive(Clone, Default)]
@@ -151,7 +155,16 @@ impl Running {
                 log::debug!("telling the old process: {e}");
             }
         };
-        say(&heir, Word::Listening);
+        #[cfg(feature = "server")]
+        let listening = match exchange::with_parent(&self.servers) {
+            Some(link) => heir.say_listening(&link),
+            None => heir.say(&Word::Listening),
+        };
+        #[cfg(not(feature = "server"))]
+        let listening = heir.say(&Word::Listening);
+        if let Err(e) = listening {
+            log::debug!("telling the old process: {e}");
+        }
         #[cfg(feature = "client")]
         let clients: Vec<Client> = self.clients.iter().map(|(_, c)| c.clone()).collect();
         crate::spawn(async move {
@@ -166,13 +179,9 @@ impl Running {
     }
 
     /// Another process accepts what comes from now on.
-    pub async fn servers_make_way(&self) {
-        #[cfg(feature = "server")]
-        all(self
-            .servers
-            .iter()
-            .map(|(_, server)| server.make_way(DRAINING)))
-        .await;
+    #[cfg(feature = "server")]
+    pub async fn servers_make_way(&self, link: Option<(Link, Incoming)>) {
+        exchange::with_child(&self.servers, link, DRAINING).await;
     }
 
     /// Another process has tunnels in place of these.
@@ -228,7 +237,7 @@ fn take<R>(running: &mut Vec<(Source, R)>, source: &Source) -> Option<R> {
 }
 
 /// Waits for all of them, at the same time.
-async fn all<'a, F>(tasks: impl Iterator<Item = F>)
+pub async fn all<'a, F>(tasks: impl Iterator<Item = F>)
 where
     F: Future<Output = ()> + Send + 'a,
 {

@@ -4,11 +4,22 @@
 //!
 //! They talk over a pair of sockets, the new process's standard input, in packets. A socket
 //! travels with the packet that says what it is for.
+//!
+//! Servers go on talking while the old one drains, over a [`Link`]: the new process sends its end
+//! of it with [`Word::Listening`]. Versions before the link drop it, or send none.
 
 mod legacy;
+#[cfg(feature = "server")]
+mod link;
+#[cfg(feature = "server")]
+mod message;
 mod packet;
 
 pub use legacy::{Given, Legacy, Piece};
+#[cfg(feature = "server")]
+pub use link::{Incoming, Link};
+#[cfg(feature = "server")]
+pub use message::{Destination, Host, Message, MovedTunnel};
 
 use crate::net::within;
 use async_io::{Async, Timer};
@@ -102,6 +113,9 @@ pub struct Successor {
     child: Child,
     socket: Async<OwnedFd>,
     has_taken_over: bool,
+    /// This process's end of a link, if it has sent one.
+    #[cfg(feature = "server")]
+    link: Option<OwnedFd>,
 }
 
 impl Successor {
@@ -130,6 +144,8 @@ impl Successor {
             child,
             socket,
             has_taken_over: false,
+            #[cfg(feature = "server")]
+            link: None,
         })
     }
 
@@ -158,22 +174,34 @@ impl Successor {
         let listening = async {
             loop {
                 let receive = |from: &OwnedFd| receive(from);
-                let (packet, _) = self.socket.read_with(receive).await?;
+                let (packet, socket) = self.socket.read_with(receive).await?;
                 if let Some(word) = Word::decode(&packet) {
-                    return Ok(word);
+                    return Ok((word, socket));
                 }
             }
         };
         let heard = within(STEP, listening).await;
         match self.done(heard).await? {
-            Word::Failed(why) => Err(io::Error::other(why)),
-            word => Ok(word),
+            (Word::Failed(why), _) => Err(io::Error::other(why)),
+            #[cfg(feature = "server")]
+            (Word::Listening, socket) => {
+                self.link = socket;
+                Ok(Word::Listening)
+            }
+            (word, _) => Ok(word),
         }
     }
 
     /// From now on nothing ends it but itself.
     pub fn takes_over(&mut self) {
         self.has_taken_over = true;
+    }
+
+    /// What its servers and those of this process go on talking over, once; `None` if it is of a
+    /// version that cannot.
+    #[cfg(feature = "server")]
+    pub fn link(&mut self) -> Option<(Link, Incoming)> {
+        Link::new(self.link.take()?).ok()
     }
 
     /// Sends it SIGHUP.
@@ -261,6 +289,12 @@ impl Heir {
     /// Tells the old process. The error says that it is gone.
     pub fn say(&self, word: &Word) -> io::Result<()> {
         send(&self.0, &word.encode(), None)
+    }
+
+    /// Tells the old process that the servers serve, and gives it its end of a link.
+    #[cfg(feature = "server")]
+    pub fn say_listening(&self, link: &OwnedFd) -> io::Result<()> {
+        send(&self.0, &Word::Listening.encode(), Some(link.as_fd()))
     }
 }
 

@@ -18,6 +18,19 @@ impl Writer {
         self
     }
 
+    #[cfg(feature = "server")]
+    pub fn u32(mut self, number: u32) -> Self {
+        self.0.extend(number.to_be_bytes());
+        self
+    }
+
+    /// Bytes that nothing follows, however many there are.
+    #[cfg(feature = "server")]
+    pub fn rest(mut self, bytes: &[u8]) -> Self {
+        self.0.extend(bytes);
+        self
+    }
+
     /// Of more than 65535 bytes the first ones.
     pub fn bytes(self, bytes: &[u8]) -> Self {
         let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
@@ -58,6 +71,19 @@ impl<'a> Reader<'a> {
         let (first, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(u16::from_be_bytes(*first))
+    }
+
+    #[cfg(feature = "server")]
+    pub fn u32(&mut self) -> Option<u32> {
+        let (first, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u32::from_be_bytes(*first))
+    }
+
+    /// All that is left.
+    #[cfg(feature = "server")]
+    pub fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
     }
 
     pub fn bytes(&mut self) -> Option<&'a [u8]> {

@@ -1,6 +1,8 @@
 //! Sockets: listening, dialling, TLS, and the one type the rest of the house reads and
 //! writes, [`Conn`]. Knows nothing of tunnels and their bytes.
 
+#[cfg(feature = "server")]
+pub mod bridge;
 mod bucket;
 pub mod clock;
 mod conn;

@@ -13,6 +13,8 @@ use rustix::net::{sendmsg, SendAncillaryBuffer, SendFlags};
 use socket2::TcpKeepalive;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+#[cfg(feature = "server")]
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{ready, Context, Poll};
@@ -66,6 +68,22 @@ impl Socket {
             Some(e) => Err(e),
             None => Ok(Self::with(source)),
         }
+    }
+
+    /// A connected socket that another process has given away.
+    #[cfg(feature = "server")]
+    pub fn adopt(socket: OwnedFd) -> io::Result<Self> {
+        let stream = TcpStream::from(socket);
+        stream.set_nonblocking(true)?;
+        Self::new(stream, true)
+    }
+
+    /// The socket, to be given to another process. It must not be used here any more: the
+    /// connection lasts when this is dropped.
+    #[cfg(feature = "server")]
+    pub fn give_away(&self) -> io::Result<OwnedFd> {
+        self.source.withdraw();
+        self.source.get_ref().as_fd().try_clone_to_owned()
     }
 
     /// Reads what is there. 0 is the end of the stream.

@@ -20,14 +20,16 @@ mod session;
 mod speeds;
 #[cfg_attr(not(feature = "p2p"), path = "no_stun.rs")]
 pub(crate) mod stun;
+mod transfer;
 mod users;
 mod visitor;
 
 use crate::config;
-use crate::handover::{Given, Legacy};
+use crate::handover::{Given, Legacy, Link};
 use crate::net::tls::Acceptor;
-use crate::net::{within, Listener, Stop, WaitGroup};
+use crate::net::{until, within, Listener, Stop, WaitGroup};
 use crate::wire::frame::Signal;
+use crate::wire::Version;
 use api::{Api, Hosts};
 use claims::Claims;
 use counters::Counters;
@@ -44,6 +46,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use stun::Stun;
+use transfer::Transfer;
+pub use transfer::{Recipient, Sender};
 use visitor::Door;
 
 /// Once clients have been asked to reconnect, they have so long to do it before their tunnels
@@ -51,6 +55,12 @@ use visitor::Door;
 const CHANGEOVER: Duration = Duration::from_secs(3);
 /// Visitors that have come before may take so long beyond that to say where they want to go.
 const GREETING: Duration = Duration::from_secs(15);
+
+/// Before what still runs is cut, visitors of clients whose tunnels stay wait so long in the other
+/// process, which is a little less than they do wait: without new ones, tunnels may become free.
+const LAST_STREAMS: Duration = Duration::from_secs(8);
+/// How long tunnels whose last streams were cut may take to move to the other process.
+const MOVING: Duration = Duration::from_secs(2);
 
 /// A running server.
 pub struct Server {
@@ -110,6 +120,7 @@ pub(crate) struct State {
     places: Places,
     guest: Guest,
     counters: Counters,
+    transfer: Transfer,
     started: Instant,
     /// It accepts no more.
     stop: Stop,
@@ -130,6 +141,7 @@ impl State {
             places: Places::default(),
             guest: Guest::new()?,
             counters: Counters::default(),
+            transfer: Transfer::default(),
             started: Instant::now(),
             stop: Stop::default(),
             greeting: WaitGroup::default(),
@@ -233,15 +245,41 @@ impl Server {
         self.state.registry.keep_ports();
     }
 
-    /// Another process accepts what comes from now on, and has all clients come there. What
-    /// runs may finish for as long as `patience`; returns when it has, or then.
-    pub async fn make_way(&self, patience: Duration) {
+    /// What takes the messages of other processes.
+    pub fn recipient(&self) -> Recipient {
+        Recipient::new(self.state.clone())
+    }
+
+    /// The process at the other end of the link makes way for this one.
+    pub fn follow(&self, parent: Link) {
+        self.state.transfer.set_parent(parent);
+    }
+
+    /// Another process accepts what comes from now on, and has all clients come there: those that
+    /// can be asked to. The tunnels of the others go there over the link. What runs may finish for
+    /// as long as `patience`; returns when it has, or then.
+    pub async fn make_way(&self, patience: Duration, child: Option<Link>) {
         let state = &self.state;
         let deadline = Instant::now() + patience;
+        let has_link = child.is_some();
+        if let Some(child) = child {
+            state.transfer.set_child(child);
+        }
         self.accept_no_more();
-        state.registry.give_up_ports();
+        match has_link {
+            true => state.registry.give_up_ports_but_of_those_that_stay(),
+            false => state.registry.give_up_ports(),
+        }
+        for id in state.registry.held() {
+            state.announce(&id).await;
+        }
         for tunnel in state.registry.tunnels() {
-            tunnel.signal(Signal::Reconnect);
+            match tunnel.version() {
+                Version::Two => tunnel.signal(Signal::Reconnect),
+                // No version of the original takes that in its stride.
+                Version::One if has_link => {}
+                Version::One => tunnel.close(),
+            }
         }
         // A tunnel that is closed at once would leave its client without any for a moment.
         let idle = async {
@@ -251,14 +289,62 @@ impl Server {
         within(CHANGEOVER.min(patience), idle).await;
         // Those who are here find their clients only here.
         within(GREETING.min(patience), state.greeting.idle()).await;
+        if has_link {
+            self.wait_for_those_that_stay(deadline).await;
+        }
         self.close(deadline.saturating_duration_since(Instant::now()))
             .await;
+    }
+
+    /// Waits until the tunnels that stay have moved to the other process or ended, here and in the
+    /// process before this one, or until the deadline is near. Then they lose their streams.
+    async fn wait_for_those_that_stay(&self, deadline: Instant) {
+        let state = &self.state;
+        let stay = || {
+            let tunnels = state.registry.tunnels().into_iter();
+            tunnels.filter(|tunnel| tunnel.version() == Version::One)
+        };
+        for tunnel in state.registry.tunnels() {
+            if tunnel.version() == Version::Two {
+                tunnel.close();
+            }
+        }
+        let gone = || async {
+            state.transfer.parent_end().await;
+            state.serving.idle().await;
+        };
+        let let_go = deadline.checked_sub(LAST_STREAMS).unwrap_or(deadline);
+        if until(let_go, gone()).await.is_some() {
+            return;
+        }
+        state.let_go().await;
+        if until(deadline, gone()).await.is_none() {
+            stay().for_each(|tunnel| tunnel.cut_streams());
+            within(MOVING, gone()).await;
+        }
+    }
+
+    /// Waits until this server, which makes way, has nothing more to say to the other process: no
+    /// tunnel stays here, or in the process before this one, and no visitor has to be brought
+    /// anywhere.
+    pub async fn moved(&self) {
+        let state = &self.state;
+        state.stop.heard().await;
+        state.transfer.parent_end().await;
+        state.registry.nothing_stays().await;
+        state.greeting.idle().await;
+    }
+
+    /// Waits until no visitor is left that has not been brought anywhere.
+    pub async fn greeted(&self, patience: Duration) {
+        within(patience, self.state.greeting.idle()).await;
     }
 
     /// Accepts no more, lets what runs finish for as long as `patience`, and returns when it
     /// has, or then.
     pub async fn stop(&self, patience: Duration) {
         self.accept_no_more();
+        self.state.registry.give_up_ports();
         self.close(patience).await;
     }
 

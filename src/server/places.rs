@@ -35,6 +35,13 @@ struct Table {
     said: Option<Instant>,
 }
 
+impl Place {
+    /// For a connection that another process of gt has let in.
+    pub fn uncounted() -> Self {
+        Self { _taken: None }
+    }
+}
+
 impl Places {
     /// At most so many of one address and of all, 0 for any number. Those that came while there
     /// was no limit are not counted.

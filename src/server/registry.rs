@@ -1,7 +1,9 @@
 //! Which client serves what: ids, host prefixes and ports, and the tunnels behind them. The
 //! only place that knows more than one connection.
 
+mod held;
 mod kept;
+mod parting;
 mod survey;
 
 use super::ports::{self, Allowance, Asked, Opened, Port, Shared};
@@ -12,15 +14,25 @@ use crate::tunnel::{Stream, Traffic, Tunnel};
 use crate::wire::frame::{next_task, Refusal, Signal};
 use crate::wire::hello::Offer;
 use event_listener::{Event, EventListener};
+use held::Held;
 use kept::{Hold, Kept};
+pub use parting::Registration;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 #[cfg(test)]
 pub use survey::READ_HERE;
 pub use survey::{Order, Seen, Sum};
+
+/// How long a visitor waits for a client that was here lately,
+const RETURN: Duration = Duration::from_secs(3);
+/// and for one that lost its tunnels by a restart: originals come back after reconnectDelay, which
+/// is 5 s.
+const RESTARTED: Duration = Duration::from_secs(10);
+/// For how long after a restart clients come back.
+const RETURNING: Duration = Duration::from_secs(60);
 
 /// What a host prefix is matched with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,6 +68,11 @@ pub enum Opening {
     Stream(Stream),
     /// The client is known, but has no tunnel at this moment.
     NotNow,
+    /// Its tunnels are in the process before this one.
+    Held,
+    /// Its tunnels wait for their last streams to end, and will not be here then, or take new ones
+    /// again.
+    Pausing,
     /// Nobody serves this, and nobody did lately.
     Unknown,
 }
@@ -73,6 +90,10 @@ struct Inner {
     hosts: Hosts,
     /// What clients had that are away.
     kept: Kept,
+    /// Clients whose tunnels are in the process before this one.
+    held: Held,
+    /// Until then clients may come back that have lost their tunnels by a restart.
+    restarted: Option<Instant>,
     /// What clients that have left have moved.
     past: Traffic,
 }
@@ -142,29 +163,9 @@ impl Registry {
         offers: Vec<Option<Offer>>,
         tunnel: &Tunnel,
     ) -> Result<Vec<Opened>, Refusal> {
-        let Login { id, limits, .. } = *login;
         let mut inner = self.lock();
-        let mut opened = Vec::new();
-        if let Some(client) = inner.clients.get_mut(id) {
-            if client.offers == offers {
-                let most = usize::try_from(limits.connections).unwrap_or(usize::MAX);
-                let open = client.tunnels.iter().filter(|m| m.tunnel.is_open());
-                if most > 0 && open.count() >= most {
-                    return Err(Refusal::TooManyConnections);
-                }
-            } else if client.old.as_ref().is_some_and(|old| old.offers == offers) {
-                return Err(Refusal::OtherClientConnected);
-            } else {
-                let before = inner.register(login, offers, &mut opened)?;
-                inner.retire(id, before);
-            }
-        } else {
-            inner.register(login, offers, &mut opened)?;
-        }
-        inner.welcome(id, tunnel, Signal::Ready);
-        if let Some(client) = inner.clients.get_mut(id) {
-            client.trust = login.trust;
-        }
+        let opened = inner.admit(login, offers)?;
+        inner.welcome(login.id, tunnel, Signal::Ready);
         drop(inner);
         self.arrived.notify(usize::MAX);
         Ok(opened)
@@ -239,7 +240,9 @@ impl Registry {
         let served = served.map(|(key, host)| (key.clone(), Some(host.client.clone())));
         let kept = inner.kept.hosts(Instant::now());
         let kept = kept.map(|(key, id)| (key.clone(), id.map(Into::into)));
-        served.chain(kept).collect()
+        let held = inner.held.hosts();
+        let held = held.map(|(key, id)| (key.clone(), Some(id.into())));
+        served.chain(kept).chain(held).collect()
     }
 
     /// Every port and whose it is, for another process; those of one client in the order of its
@@ -277,11 +280,27 @@ impl Registry {
     pub fn expect(&self, hosts: Vec<(Key, Option<Box<str>>)>, ports: Vec<(Box<str>, Shared)>) {
         let mut inner = self.lock();
         let now = Instant::now();
+        if !hosts.is_empty() {
+            inner.restarted = Some(now + RETURNING);
+        }
         for (key, id) in hosts {
             inner.kept.expect_host(key, id, now);
         }
         for (id, port) in ports {
             inner.kept.keep_port(&id, port, now);
+        }
+    }
+
+    /// Closes the ports of a client that did not come back.
+    pub fn expect_no_more_of(&self, id: &str) {
+        self.lock().kept.close_ports_of(id);
+    }
+
+    /// How long a visitor waits for a client that was here lately.
+    pub fn patience(&self) -> Duration {
+        match self.lock().restarted {
+            Some(until) if Instant::now() < until => RESTARTED,
+            _ => RETURN,
         }
     }
 
@@ -297,6 +316,11 @@ impl Registry {
 
     /// A tunnel has ended, and moves no more bytes. With the last one the registration ends.
     pub fn leave(&self, id: &str, tunnel: &Tunnel) {
+        self.remove(id, tunnel);
+        self.changed();
+    }
+
+    fn remove(&self, id: &str, tunnel: &Tunnel) {
         let mut inner = self.lock();
         let Some(client) = inner.clients.get_mut(id) else {
             return;
@@ -331,6 +355,7 @@ impl Registry {
                 let (id, service) = (host.client.clone(), host.service);
                 inner.open(&id, service)
             }
+            None if inner.held.owner(&key).is_some() => Opening::Held,
             None if inner.kept.is_host(&key, Instant::now()) => Opening::NotNow,
             None => Opening::Unknown,
         }
@@ -344,7 +369,7 @@ impl Registry {
         let mut ports = client.into_iter().flat_map(|client| &client.ports);
         match ports.find(|other| other.port == port).map(Port::service) {
             Some(service) => inner.open(id, service),
-            None => Opening::NotNow,
+            None => inner.not_now(id),
         }
     }
 
@@ -361,7 +386,12 @@ impl Registry {
         }
     }
 
-    /// Hears of the next registration.
+    /// Tunnels take streams again, or do not any more.
+    pub fn changed(&self) {
+        self.arrived.notify(usize::MAX);
+    }
+
+    /// Hears of the next registration, and of other changes of where visitors can be brought.
     pub fn arrival(&self) -> EventListener {
         self.arrived.listen()
     }
@@ -381,6 +411,39 @@ impl Inner {
         tunnels
             .any(|member| member.tunnel.is(tunnel))
             .then_some(client)
+    }
+
+    /// Makes or replaces a client's registration, or finds that it has room for another tunnel.
+    fn admit(
+        &mut self,
+        login: &Login<'_>,
+        offers: Vec<Option<Offer>>,
+    ) -> Result<Vec<Opened>, Refusal> {
+        let Login { id, limits, .. } = *login;
+        let mut opened = Vec::new();
+        match self.clients.get(id) {
+            Some(client) if client.offers == offers => {
+                let most = usize::try_from(limits.connections).unwrap_or(usize::MAX);
+                let open = client.tunnels.iter().filter(|m| m.tunnel.is_open());
+                if most > 0 && open.count() >= most {
+                    return Err(Refusal::TooManyConnections);
+                }
+            }
+            Some(client) if client.old.as_ref().is_some_and(|old| old.offers == offers) => {
+                return Err(Refusal::OtherClientConnected);
+            }
+            Some(_) => {
+                let before = self.register(login, offers, &mut opened)?;
+                self.retire(id, before);
+            }
+            None => {
+                self.register(login, offers, &mut opened)?;
+            }
+        }
+        if let Some(client) = self.clients.get_mut(id) {
+            client.trust = login.trust;
+        }
+        Ok(opened)
     }
 
     /// Makes `offers` what the client serves. Nothing has changed if it is refused. Returns
@@ -497,13 +560,15 @@ impl Inner {
                 let why = &"it is kept for the user whose id it begins with";
                 return refuse(&name, Refusal::HostConflict, why);
             }
-            let taken = match self.hosts.get(&key) {
-                Some(host) => *host.client != *id,
-                None => self.kept.other_owner(&key, id, now).is_some_and(|other| {
-                    // A user that the configuration names only now finds its id free.
-                    !users.owns(&key.1, id) || users.owns(&key.1, other)
-                }),
-            };
+            let held = self.held.owner(&key).is_some_and(|owner| owner != id);
+            let taken = held
+                || match self.hosts.get(&key) {
+                    Some(host) => *host.client != *id,
+                    None => self.kept.other_owner(&key, id, now).is_some_and(|other| {
+                        // A user that the configuration names only now finds its id free.
+                        !users.owns(&key.1, id) || users.owns(&key.1, other)
+                    }),
+                };
             if taken {
                 let why = &"another client has it, or had it within the last minute";
                 return refuse(&name, Refusal::HostConflict, why);
@@ -599,9 +664,18 @@ impl Inner {
         its.map(|(key, _)| key).collect()
     }
 
+    /// What becomes of the visitors of a client that has no tunnel here.
+    fn not_now(&self, id: &str) -> Opening {
+        match self.held.has(id) {
+            true => Opening::Held,
+            false => Opening::NotNow,
+        }
+    }
+
     fn open(&mut self, id: &str, service: u16) -> Opening {
+        let absent = self.not_now(id);
         let Some(client) = self.clients.get_mut(id) else {
-            return Opening::NotNow;
+            return absent;
         };
         let current = client
             .tunnels
@@ -612,7 +686,9 @@ impl Inner {
             Some(((tunnel.is_doubtful(), tunnel.load()?), tunnel))
         });
         let Some((_, tunnel)) = loads.min_by_key(|(load, _)| *load) else {
-            return Opening::NotNow;
+            let mut tunnels = client.tunnels.iter();
+            let pausing = tunnels.any(|member| member.tunnel.is_parked());
+            return if pausing { Opening::Pausing } else { absent };
         };
         // After four thousand million tasks an old one may still be there.
         for _ in 0..64 {

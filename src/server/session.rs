@@ -2,20 +2,24 @@
 
 use super::auth::{AuthApi, Grant, Judgement};
 use super::guest::Who;
-use super::registry::{Login, Trust};
+use super::registry::{Login, Registration, Trust};
 use super::rules::Rules;
 use super::users::{Admission, Verdict};
 use super::visitor::{self, Caller};
 use super::{ports, State};
-use crate::net::{within, Conn};
+use crate::handover::{Message, MovedTunnel};
+use crate::net::{within, Conn, Socket, Working};
 use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel};
 use crate::wire::frame::{Refusal, Signal};
 use crate::wire::hello::{self, Hello, Offer, Reader};
 use crate::wire::{Malformed, Version};
+use async_io::Timer;
 use async_std::channel::{self, Receiver, Sender};
 use futures_lite::future;
 use log::Level;
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,7 +68,94 @@ pub async fn serve(caller: Caller, conn: Arc<Conn>, version: Version, met: Optio
         Err(rejected) => Err(rejected),
     };
     let _serving = state.serving.begin();
-    drop(greeting);
+    let connection = Connection {
+        conn,
+        peer,
+        version,
+        rest,
+        origin: Origin::Client,
+        greeting,
+    };
+    begin(state, rules, connection, greeted).await;
+}
+
+/// Goes on with a tunnel that another process has served.
+pub async fn adopt(state: Arc<State>, moved: MovedTunnel, socket: Socket) {
+    let (_serving, greeting) = (state.serving.begin(), state.greeting.begin());
+    let (Some(hello), Ok(peer)) = (read_registration(&moved.hello), socket.peer_addr()) else {
+        return log::warn!("a tunnel of another process is of no use, it is closed");
+    };
+    let _place = state.places.take(peer.ip());
+    let rules = state.rules.get();
+    let verdict = rules.users.judge(&hello.id, &hello.secret);
+    let greeted = admit(&state, peer, hello, verdict).await;
+    let connection = Connection {
+        conn: Arc::new(socket.into()),
+        peer,
+        version: Version::One,
+        rest: moved.unread,
+        origin: match moved.is_ready {
+            true => Origin::Process {
+                last_task: moved.last_task,
+            },
+            false => Origin::Client,
+        },
+        greeting,
+    };
+    begin(state, rules, connection, greeted).await;
+}
+
+fn read_registration(bytes: &[u8]) -> Option<Hello> {
+    let (mut reader, mut used) = (Reader::registration(), 0);
+    loop {
+        // It stops behind the credentials once.
+        let n = reader.feed(bytes.get(used..)?).ok()?;
+        used += n;
+        match reader.finish() {
+            Ok(hello) => return Some(hello),
+            Err(_) if n == 0 => return None,
+            Err(unfinished) => reader = unfinished,
+        }
+    }
+}
+
+/// A connection whose client has said hello.
+struct Connection {
+    conn: Arc<Conn>,
+    peer: SocketAddr,
+    version: Version,
+    /// What has been read behind the hello.
+    rest: Vec<u8>,
+    origin: Origin,
+    /// Until it is known where the tunnel is served.
+    greeting: Working,
+}
+
+/// Where a tunnel comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Its client waits to be told that it is ready.
+    Client,
+    /// Another process has served it; this was its last stream's id.
+    Process { last_task: u32 },
+}
+
+/// Serves the tunnel of a client that may come in, or tells it why it may not.
+async fn begin(
+    state: Arc<State>,
+    rules: Arc<Rules>,
+    connection: Connection,
+    greeted: Result<Greeted, Rejected>,
+) {
+    let Connection {
+        conn,
+        peer,
+        version,
+        rest,
+        origin,
+        greeting,
+    } = connection;
+    let greeting = greeted.is_ok().then_some(greeting);
     match greeted {
         Ok(greeted) => {
             if greeted.admission.trust() == Trust::Known {
@@ -88,10 +179,12 @@ pub async fn serve(caller: Caller, conn: Arc<Conn>, version: Version, met: Optio
                     rules,
                     admission: greeted.admission,
                     judge: greeted.judge,
+                    asked: greeted.asked,
+                    judging: 0,
                 }),
                 tunnel,
             };
-            session.run(greeted.offers, inbox).await;
+            session.run(greeted.offers, inbox, origin, greeting).await;
         }
         Err(Rejected::Silent) => log::debug!("{peer}: the hello of a tunnel did not come"),
         Err(Rejected::TooLate) => log::debug!("{peer}: the server's look at itself is over"),
@@ -120,6 +213,8 @@ struct Greeted {
     /// Who has admitted it if the configuration did not, and the prefixes it may have.
     judge: Option<(Arc<AuthApi>, Grant)>,
     offers: Vec<Option<Offer>>,
+    /// All that it asked for, where that had to be judged.
+    asked: Vec<Offer>,
     /// What may go on a new stream before the client gives credit.
     window: u32,
 }
@@ -238,6 +333,7 @@ async fn admit(
         offers,
         window,
     } = hello;
+    let mut asked = Vec::new();
     let (admission, judge, offers) = match verdict {
         Verdict::Admitted(admission) => (admission, None, all(offers)),
         Verdict::Ask(api, limits) => {
@@ -249,6 +345,7 @@ async fn admit(
             }
             match judgement {
                 Judgement::Granted(grant) => {
+                    asked = offers.clone();
                     let offers = grant.of(&id, offers);
                     (Admission::new(limits), Some((api, grant)), offers)
                 }
@@ -264,6 +361,7 @@ async fn admit(
         admission,
         judge,
         offers,
+        asked,
         window,
     })
 }
@@ -299,7 +397,36 @@ struct Standing {
     admission: Admission,
     /// Who has admitted it if the configuration did not, and the prefixes it may have.
     judge: Option<(Arc<AuthApi>, Grant)>,
+    /// All that it asked for, where that had to be judged.
+    asked: Vec<Offer>,
+    /// Changes of what it asks for that are being judged.
+    judging: usize,
 }
+
+/// Why a tunnel is not served here any more.
+enum End {
+    /// It has ended: why.
+    Ended(String),
+    /// It goes on in another process.
+    Moves(MovedTunnel, OwnedFd),
+}
+
+/// What has become of a tunnel that was to leave this process.
+enum Left {
+    Moves(MovedTunnel, OwnedFd),
+    /// It ends here, and its client comes back to the newer process.
+    Closes,
+    /// It is in the middle of something.
+    Stays,
+}
+
+/// Visitors that have ended their direction keep their streams for a little less than this after
+/// the last answer.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
+/// If they keep them for longer, so long other visitors are served before the next try.
+const NEXT_TRY: Duration = Duration::from_secs(10);
+/// How long it takes until a frame that has begun is whole.
+const PAUSE: Duration = Duration::from_millis(20);
 
 impl Session {
     fn standing(&self) -> MutexGuard<'_, Standing> {
@@ -322,20 +449,28 @@ impl Session {
         })
     }
 
-    async fn run(self, offers: Vec<Option<Offer>>, mut inbox: Inbox) {
+    async fn run(
+        self,
+        offers: Vec<Option<Offer>>,
+        mut inbox: Inbox,
+        origin: Origin,
+        greeting: Option<Working>,
+    ) {
         let (id, peer, guest) = (&self.id, self.peer, self.guest);
         let registry = &self.state.registry;
         let level = if guest { Level::Debug } else { Level::Info };
         if self.state.stop.is_said() {
-            // It has said hello while this server began to go away. What it wants to register
-            // may be another process's by now.
-            log::debug!("{peer}: a tunnel of {id} comes too late");
-            self.tunnel.signal(Signal::Ready);
-            self.tunnel.signal(Signal::Reconnect);
-            self.tunnel.close();
-            return self.end(inbox).await;
+            self.come_too_late(offers, inbox, origin).await;
+            return drop(greeting);
         }
-        let joined = self.as_login(|login| registry.join(login, offers, &self.tunnel));
+        drop(greeting);
+        let joined = self.as_login(|login| match origin {
+            Origin::Client => registry.join(login, offers, &self.tunnel),
+            Origin::Process { last_task } => {
+                let registration = Registration { offers, last_task };
+                registry.adopt(login, registration, &self.tunnel)
+            }
+        });
         match joined {
             Ok(opened) => self.serve_ports(opened),
             Err(refusal) => {
@@ -346,21 +481,125 @@ impl Session {
                 return self.end(inbox).await;
             }
         }
-        log::log!(level, "tunnel opened id={id} addr={peer}");
+        match origin {
+            Origin::Client => log::log!(level, "tunnel opened id={id} addr={peer}"),
+            Origin::Process { .. } => log::info!("tunnel taken over id={id} addr={peer}"),
+        }
         let judged = self.standing().judge.is_some();
-        let why = if judged {
+        let end = if judged {
             let (changes, queue) = channel::bounded(MAX_CHANGES);
             let listening = self.listen(&mut inbox, Some(changes));
-            let judging = self.judge_changes(queue);
-            future::or(listening, future::or(judging, self.follow_rules())).await
+            let ending = future::or(self.judge_changes(queue), self.follow_rules());
+            future::or(listening, async { End::Ended(ending.await) }).await
         } else {
-            future::or(self.listen(&mut inbox, None), self.follow_rules()).await
+            let listening = self.listen(&mut inbox, None);
+            let ending = self.follow_rules();
+            future::or(listening, async { End::Ended(ending.await) }).await
         };
-        self.tunnel.finish();
+        let why = match end {
+            End::Ended(why) => {
+                self.tunnel.finish();
+                Some(why)
+            }
+            End::Moves(moved, socket) => {
+                self.send_away(moved, socket).await;
+                None
+            }
+        };
         registry.leave(id, &self.tunnel);
+        self.state.settle(id).await;
         self.standing().admission.give_up();
-        log::log!(level, "tunnel closed id={id} addr={peer}: {why}");
+        match why {
+            Some(why) => {
+                log::log!(level, "tunnel closed id={id} addr={peer}: {why}");
+                self.end(inbox).await;
+            }
+            None => log::info!("tunnel goes on in another process id={id} addr={peer}"),
+        }
+    }
+
+    /// Sees off a client that has said hello while this server began to make way. What it wants to
+    /// register may be another process's by now.
+    async fn come_too_late(&self, offers: Vec<Option<Offer>>, mut inbox: Inbox, origin: Origin) {
+        log::debug!("{}: a tunnel of {} comes too late", self.peer, self.id);
+        let of_original = self.tunnel.version() == Version::One && !self.guest;
+        if of_original && self.state.transfer.child().is_some() {
+            future::poll_once(self.tunnel.park()).await;
+            // Its writer has first to find that there is nothing to send.
+            for _ in 0..10 {
+                let registration = Registration {
+                    offers: offers.clone(),
+                    last_task: 0,
+                };
+                match self.take_tunnel(&mut inbox, registration, origin) {
+                    Some(Ok((moved, socket))) => return self.send_away(moved, socket).await,
+                    Some(Err(_)) => return,
+                    None if inbox.is_movable() => Timer::after(PAUSE).await,
+                    None => break,
+                };
+            }
+        }
+        if origin == Origin::Client {
+            self.tunnel.signal(Signal::Ready);
+        }
+        if self.tunnel.version() == Version::Two {
+            self.tunnel.signal(Signal::Reconnect);
+        }
+        self.tunnel.close();
         self.end(inbox).await;
+    }
+
+    /// Gives the tunnel to the newer process.
+    async fn send_away(&self, moved: MovedTunnel, socket: OwnedFd) {
+        let Some(child) = self.state.transfer.child() else {
+            return log::warn!("a tunnel of {} is lost, the new process is gone", self.id);
+        };
+        self.state.give_ports(&child, &self.id).await;
+        if child
+            .send(&Message::Tunnel(moved), Some(socket))
+            .await
+            .is_err()
+        {
+            log::warn!("a tunnel of {} is lost, the new process is gone", self.id);
+        }
+    }
+
+    /// Takes the tunnel out of this process, if it can be done now.
+    fn take_tunnel(
+        &self,
+        inbox: &mut Inbox,
+        registration: Registration,
+        origin: Origin,
+    ) -> Option<io::Result<(MovedTunnel, OwnedFd)>> {
+        let Registration { offers, last_task } = registration;
+        let offers = {
+            let standing = self.standing();
+            match standing.judge {
+                Some(_) => standing.asked.clone(),
+                None => offers.into_iter().collect::<Option<_>>()?,
+            }
+        };
+        let taken = inbox.take_conn()?;
+        let hello = Hello {
+            id: self.id.clone(),
+            secret: self.secret.clone(),
+            offers,
+            window: 0,
+        };
+        let (is_ready, last_task) = match origin {
+            Origin::Client => (false, 0),
+            Origin::Process { last_task: first } => (true, first.max(last_task)),
+        };
+        let moved = |(socket, unread)| {
+            let moved = MovedTunnel {
+                is_ready,
+                last_task,
+                unread,
+                hello: hello.encode_registration(),
+            };
+            (moved, socket)
+        };
+        Some(taken.map(moved))
     }
 
     /// Goes with the rules as they change. Says why if the tunnel is to end.
@@ -413,25 +652,52 @@ impl Session {
         Ok(())
     }
 
-    /// Acts on what the client says until the tunnel ends, and says why it did. Changes of
+    /// Acts on what the client says until the tunnel ends, or leaves this process. Changes of
     /// services go to `changes` if somebody has to be asked about them.
-    async fn listen(&self, inbox: &mut Inbox, changes: Option<Sender<Vec<Offer>>>) -> String {
+    async fn listen(&self, inbox: &mut Inbox, changes: Option<Sender<Vec<Offer>>>) -> End {
         let registry = &self.state.registry;
         let mut pinged = Instant::now();
+        // Only clients that cannot be asked to come back have to be taken there.
+        let stays = self.tunnel.version() == Version::One && !self.guest;
+        let mut leaving = stays.then(|| Box::pin(self.may_leave(Duration::ZERO)));
         loop {
-            match inbox.next().await {
+            let event = {
+                let leaving = async {
+                    match &mut leaving {
+                        Some(leaving) => leaving.await,
+                        None => future::pending().await,
+                    }
+                    None
+                };
+                let next = async { Some(inbox.next().await) };
+                future::or(next, leaving).await
+            };
+            let Some(event) = event else {
+                match self.leave(inbox).await {
+                    Left::Moves(moved, socket) => return End::Moves(moved, socket),
+                    Left::Closes => {
+                        registry.changed();
+                        leaving = None;
+                    }
+                    Left::Stays => leaving = Some(Box::pin(self.may_leave(PAUSE))),
+                }
+                continue;
+            };
+            match event {
                 Event::Ping if registry.counts(&self.id, &self.tunnel) => {
                     self.tunnel.signal(Signal::Ping);
                 }
                 Event::Ping => self.tunnel.signal(Signal::Close),
                 Event::Services(Some(hello)) => {
                     if hello.id != self.id || hello.secret != self.secret {
-                        return self.refuse_change(Refusal::BadCredentials);
+                        return End::Ended(self.refuse_change(Refusal::BadCredentials));
                     }
                     match &changes {
-                        None => self.change(all(hello.offers)),
-                        Some(changes) if changes.try_send(hello.offers).is_ok() => {}
-                        Some(_) => return self.refuse_change(Refusal::TooManyOptions),
+                        None => self.change(all(hello.offers)).await,
+                        Some(changes) if changes.try_send(hello.offers).is_ok() => {
+                            self.standing().judging += 1;
+                        }
+                        Some(_) => return End::Ended(self.refuse_change(Refusal::TooManyOptions)),
                     }
                 }
                 Event::Tick => {
@@ -440,14 +706,74 @@ impl Session {
                         self.tunnel.signal(Signal::Ping);
                     }
                     if let Some(why) = self.is_dead(inbox.silence(), &mut pinged) {
-                        return why;
+                        return End::Ended(why);
                     }
                 }
-                Event::End(Ok(())) => return "in good order".to_owned(),
-                Event::End(Err(e)) => return e.to_string(),
+                Event::End(Ok(())) => return End::Ended("in good order".to_owned()),
+                Event::End(Err(e)) => return End::Ended(e.to_string()),
+                // It takes no more visitors.
+                Event::Close => self.state.settle(&self.id).await,
                 // A client has no business with the other signals, and they do no harm.
-                Event::Close | Event::Signal(_) | Event::Services(None) | Event::Opened(..) => {}
+                Event::Signal(_) | Event::Services(None) | Event::Opened(..) => {}
             }
+        }
+    }
+
+    /// Waits until another process has taken over, and no stream needs this tunnel here. Until
+    /// then that process brings the client's visitors here.
+    async fn may_leave(&self, pause: Duration) {
+        self.state.stop.heard().await;
+        if self.state.transfer.child().is_none() {
+            return future::pending().await;
+        }
+        if !pause.is_zero() {
+            Timer::after(pause).await;
+        }
+        let registry = &self.state.registry;
+        let parked = future::poll_once(self.tunnel.park()).await;
+        if parked.is_none() || !pause.is_zero() {
+            self.state.announce(&self.id).await;
+        }
+        loop {
+            self.tunnel.park().await;
+            if within(LAST_ANSWERS, self.tunnel.unused()).await.is_some() {
+                return;
+            }
+            // A visitor that has ended its direction still gets much.
+            self.tunnel.unpark();
+            registry.changed();
+            future::or(self.tunnel.unused(), async {
+                Timer::after(NEXT_TRY).await;
+            })
+            .await;
+        }
+    }
+
+    /// Takes the tunnel to the newer process, or closes it if that cannot be done, so that its
+    /// client comes there.
+    async fn leave(&self, inbox: &mut Inbox) -> Left {
+        if !inbox.is_movable() {
+            self.tunnel.close();
+            self.state.settle(&self.id).await;
+            return Left::Closes;
+        }
+        // While its services change, nobody knows what it offers.
+        let judging = self.standing().judging > 0;
+        let registration = self.state.registry.registration(&self.id, &self.tunnel);
+        let Some(registration) = registration.filter(|_| !judging) else {
+            self.tunnel.unpark();
+            self.state.registry.changed();
+            return Left::Stays;
+        };
+        let ready = Origin::Process { last_task: 0 };
+        match self.take_tunnel(inbox, registration, ready) {
+            Some(Ok((moved, socket))) => Left::Moves(moved, socket),
+            Some(Err(e)) => {
+                log::warn!("a tunnel of {} cannot be moved: {e}", self.id);
+                self.tunnel.finish();
+                Left::Closes
+            }
+            None => Left::Stays,
         }
     }
 
@@ -499,26 +825,34 @@ impl Session {
                 },
                 None => None,
             };
-            let granted = match &mut self.standing().judge {
-                Some((_, grant)) => {
-                    if let Some(new) = new {
-                        *grant = new;
+            let granted = {
+                let mut standing = self.standing();
+                standing.asked = offers.clone();
+                match &mut standing.judge {
+                    Some((_, grant)) => {
+                        if let Some(new) = new {
+                            *grant = new;
+                        }
+                        grant.of(&self.id, offers)
                     }
-                    grant.of(&self.id, offers)
+                    // Meanwhile the configuration knows it.
+                    None => all(offers),
                 }
-                // Meanwhile the configuration knows it.
-                None => all(offers),
             };
-            self.change(granted);
+            self.change(granted).await;
+            let mut standing = self.standing();
+            standing.judging = standing.judging.saturating_sub(1);
         }
         future::pending().await
     }
 
     /// The services signal: the same client with other services. If it cannot have them, the
     /// tunnel ends, but not before what runs.
-    fn change(&self, offers: Vec<Option<Offer>>) {
+    async fn change(&self, offers: Vec<Option<Offer>>) {
         let (id, peer) = (&self.id, self.peer);
-        if self.state.stop.is_said() {
+        let goes_on =
+            self.tunnel.version() == Version::One && self.state.transfer.child().is_some();
+        if self.state.stop.is_said() && !goes_on {
             // Its ports may be another process's by now, where it will say so again. Here it
             // gets nothing new, and what it has must not suffer.
             self.state.registry.set_aside(id, &self.tunnel);
@@ -530,6 +864,7 @@ impl Session {
             Ok(opened) => {
                 self.serve_ports(opened);
                 log::info!("services changed id={id} addr={peer}");
+                self.state.announce_again(id).await;
             }
             Err(refusal) => {
                 let why = self.refuse_change(refusal);

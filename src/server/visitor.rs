@@ -9,8 +9,10 @@ use super::ports::Opened;
 use super::registry::{Kind, Opening};
 use super::rules::Rules;
 use super::session::{self, Arrival};
+use super::transfer::{self, Sender};
 use super::State;
 use crate::config::label::ascii;
+use crate::handover::{Destination, Host, Link};
 use crate::net::tls::{self, Acceptor};
 use crate::net::{until, with_scratch, Conn, Socket, Working};
 use crate::tunnel::{Finish, Relay, Stream, Why};
@@ -27,8 +29,6 @@ use std::time::{Duration, Instant};
 
 /// How long a visitor has to say where it wants to go, and a client to say who it is.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long a visitor waits for a client that was here lately.
-const RETURN: Duration = Duration::from_secs(3);
 /// Bytes of the first read: an ordinary head, and no more.
 const FIRST: usize = 2048;
 
@@ -84,26 +84,77 @@ pub async fn accept_port(state: Arc<State>, id: Box<str>, port: Opened) {
             let (state, id, port) = (state.clone(), id.clone(), port.port);
             let greeting = state.greeting.begin();
             crate::spawn(async move {
-                let open = || state.registry.open_port(&id, port);
-                loop {
-                    let Opening::Stream(stream) = wait_for(&state, open).await else {
-                        state.counters.unserved(Answer::NoTunnel);
-                        log::debug!("{peer}: no tunnel of {id} for its TCP port");
-                        break;
-                    };
-                    // The service may be the one that speaks first. There is no limit
-                    // to its silence: shells are left alone for hours.
-                    stream.announce();
-                    if !stream.is_outdated() {
-                        relay(state, stream, Arc::new(socket.into()), false, place);
-                        break;
-                    }
-                }
+                serve_port(&state, &id, port, socket, None, place).await;
                 drop(greeting);
             });
         }
     };
-    state.stop.or(port.stop.or::<()>(accepting)).await;
+    port.stop.or::<()>(accepting).await;
+}
+
+/// Brings a visitor of a client's TCP port to its service.
+async fn serve_port(
+    state: &Arc<State>,
+    id: &str,
+    port: u16,
+    socket: Socket,
+    from: Option<Sender>,
+    mut place: Place,
+) {
+    let mut conn = Arc::new(Conn::from(socket));
+    let open = || state.registry.open_port(id, port);
+    loop {
+        match find_route(state, from, open).await {
+            Route::Stream(stream) => {
+                // The service may be the one that speaks first. There is no limit to its
+                // silence: shells are left alone for hours.
+                stream.announce();
+                if stream.is_outdated() {
+                    continue;
+                }
+                return relay(state.clone(), stream, conn, false, place);
+            }
+            Route::Process(link) => {
+                let id = id.to_owned();
+                let to = Destination::Port { id, port };
+                match state.bring(&link, to, &[], conn, place).await {
+                    Err(Some(back)) => (conn, place) = back,
+                    Ok(()) | Err(None) => return,
+                }
+            }
+            Route::Nowhere(_) => {
+                state.counters.unserved(Answer::NoTunnel);
+                return log::debug!("no tunnel of {id} for a visitor of its TCP port {port}");
+            }
+        }
+    }
+}
+
+/// Goes on with a visitor that another process has met.
+pub async fn resume(
+    state: Arc<State>,
+    socket: Socket,
+    to: Destination,
+    head: Vec<u8>,
+    from: Sender,
+) {
+    // Where it comes from is known to the log alone.
+    let unknown = || (std::net::Ipv4Addr::UNSPECIFIED, 0).into();
+    let peer = socket.peer_addr().unwrap_or_else(|_| unknown());
+    let place = Place::uncounted();
+    match to {
+        Destination::Host(host) => {
+            let door = if host.tls { Door::Sni } else { Door::Http };
+            let (kind, prefix) = transfer::key(&host);
+            let mut caller = Caller::new(state, peer, door, place);
+            caller.head = head;
+            caller.from = Some(from);
+            caller.go(Arc::new(socket.into()), kind, &prefix).await;
+        }
+        Destination::Port { id, port } => {
+            serve_port(&state, &id, port, socket, Some(from), place).await;
+        }
+    }
 }
 
 /// Where a connection wants to go.
@@ -136,6 +187,8 @@ pub struct Caller {
     pub greeting: Working,
     pub place: Place,
     door: Door,
+    /// The process that has met it, if that was another one.
+    from: Option<Sender>,
 }
 
 impl Caller {
@@ -149,6 +202,7 @@ impl Caller {
             head: Vec::new(),
             place,
             door,
+            from: None,
         }
     }
 
@@ -254,54 +308,96 @@ impl Caller {
     }
 
     /// Brings the visitor to its service.
-    async fn go(self, conn: Arc<Conn>, kind: Kind, prefix: &str) {
+    async fn go(mut self, mut conn: Arc<Conn>, kind: Kind, prefix: &str) {
         let open = || self.state.registry.open_host(kind, prefix);
-        let missing = loop {
-            match wait_for(&self.state, open).await {
-                Opening::Stream(mut stream) => {
+        loop {
+            match find_route(&self.state, self.from, open).await {
+                Route::Stream(mut stream) => {
                     stream.limit_idle(self.rules.timeout, self.rules.unidirectional);
                     // If it fails, the relay finds out why.
                     let _ = stream.write_all(&self.head).await;
-                    if !stream.is_outdated() {
-                        let http = self.is_http();
-                        return relay(self.state, stream, conn, http, self.place);
+                    if stream.is_outdated() {
+                        continue;
+                    }
+                    let http = self.is_http();
+                    return relay(self.state, stream, conn, http, self.place);
+                }
+                Route::Process(link) => {
+                    let host = Host {
+                        tls: kind == Kind::Tls,
+                        prefix: prefix.to_owned(),
+                    };
+                    let to = Destination::Host(host);
+                    let (head, place) = (&self.head, self.place);
+                    match self.state.bring(&link, to, head, conn, place).await {
+                        Err(Some(back)) => (conn, self.place) = back,
+                        Ok(()) | Err(None) => return,
                     }
                 }
-                missing => break missing,
+                Route::Nowhere(missing) => {
+                    let answer = match missing {
+                        Opening::Unknown if !self.rules.users.expects(prefix) => Answer::NoSuchHost,
+                        _ => Answer::NoTunnel,
+                    };
+                    log::debug!("{}: {prefix}: {answer:?}", self.peer);
+                    self.state.counters.unserved(answer);
+                    return match kind {
+                        Kind::Http => answer::http(&conn, answer).await,
+                        Kind::Tls => answer::no_such_server_name(&conn).await,
+                    };
+                }
             }
-        };
-        let answer = match missing {
-            Opening::Unknown if !self.rules.users.expects(prefix) => Answer::NoSuchHost,
-            _ => Answer::NoTunnel,
-        };
-        log::debug!("{}: {prefix}: {answer:?}", self.peer);
-        self.state.counters.unserved(answer);
-        match kind {
-            Kind::Http => answer::http(&conn, answer).await,
-            Kind::Tls => answer::no_such_server_name(&conn).await,
         }
     }
 }
 
-/// Opens a stream, and gives a client that was here lately a moment to come back.
-async fn wait_for(state: &State, open: impl Fn() -> Opening) -> Opening {
-    let deadline = Instant::now() + RETURN;
+/// Where a visitor can be brought.
+enum Route {
+    Stream(Stream),
+    /// Another process has its client's tunnels, or may get them.
+    Process(Link),
+    Nowhere(Opening),
+}
+
+/// Opens a stream, or finds the process that may, and gives a client that was here lately a moment
+/// to come back. The visitor has come `from` another process, or to this one.
+async fn find_route(state: &State, from: Option<Sender>, open: impl Fn() -> Opening) -> Route {
+    let begun = Instant::now();
     loop {
         let arrival = state.registry.arrival();
-        match open() {
-            Opening::NotNow => {}
-            decided => return decided,
-        }
+        let opening = open();
+        let parent = match &opening {
+            Opening::Stream(_) => None,
+            // What comes from there does not go there again.
+            Opening::Held if from != Some(Sender::Parent) => state.transfer.parent(),
+            _ => None,
+        };
+        let opening = match (opening, parent.or_else(|| state.transfer.child())) {
+            (Opening::Stream(stream), _) => return Route::Stream(stream),
+            (opening @ Opening::Pausing, _) => opening,
+            (_, Some(link)) => return Route::Process(link),
+            (opening @ Opening::Unknown, None) => return Route::Nowhere(opening),
+            (opening, None) => opening,
+        };
         let arrived = async {
             arrival.await;
             true
         };
+        // Then there may be another process.
+        let making_way = async {
+            match state.stop.is_said() {
+                true => future::pending().await,
+                false => state.stop.heard().await,
+            }
+            true
+        };
         let timeout = async {
-            Timer::at(deadline).await;
+            Timer::at(begun + state.registry.patience()).await;
             false
         };
-        if !future::or(arrived, timeout).await {
-            return Opening::NotNow;
+        if !future::or(future::or(arrived, making_way), timeout).await {
+            let child = state.transfer.child();
+            return child.map_or(Route::Nowhere(opening), Route::Process);
         }
     }
 }

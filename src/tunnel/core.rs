@@ -28,6 +28,16 @@ pub(super) struct Limits {
     pub credit: u32,
 }
 
+/// Whether a tunnel takes new streams, or has to be without any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "server"), allow(dead_code))]
+pub(super) enum Parking {
+    None,
+    /// It takes none once its last visitor has ended.
+    Due,
+    Parked,
+}
+
 pub(super) struct Core {
     pub version: Version,
     pub outbox: Outbox,
@@ -43,6 +53,8 @@ pub(super) struct Core {
     pub measured: u64,
     /// Streams that only wait for the last word of who asked.
     pub answered: usize,
+    /// Streams of visitors that have ended their direction in a wire that cannot say so.
+    pub ending: usize,
     /// Streams whose backlog is full and may grow.
     pub full: usize,
     /// Bytes in all backlogs.
@@ -51,6 +63,9 @@ pub(super) struct Core {
     pub sent: Tick,
     /// The inbox, while it must not read.
     pub inbox: Option<Waker>,
+    pub parking: Parking,
+    /// What waits until the tunnel is parked.
+    pub parker: Option<Waker>,
     pub over: bool,
 }
 
@@ -72,10 +87,13 @@ impl Core {
             liveness: Liveness::new(Instant::now()),
             measured: 0,
             answered: 0,
+            ending: 0,
             full: 0,
             waiting: 0,
             sent: Tick::now(),
             inbox: None,
+            parking: Parking::None,
+            parker: None,
             over: false,
         }
     }
@@ -124,6 +142,32 @@ impl Core {
         streams
             .filter(|entry| entry.unannounced.is_some())
             .for_each(|entry| entry.end(Why::Outdated));
+    }
+
+    /// A stream's visitor has ended its direction.
+    pub fn ends(&mut self, task: u32) {
+        if let Some(entry) = self.streams.get_mut(&task) {
+            self.ending += usize::from(!std::mem::replace(&mut entry.ending, true));
+            self.park_if_due();
+        }
+    }
+
+    /// Takes no more streams if that is due: before the next visitor comes.
+    pub fn park_if_due(&mut self) {
+        if self.ending < self.streams.len() {
+            return;
+        }
+        if self.parking == Parking::Due {
+            self.parking = Parking::Parked;
+        }
+        if let Some(parker) = self.parker.take() {
+            parker.wake();
+        }
+    }
+
+    /// Whether streams may be opened here.
+    pub fn takes_streams(&self) -> bool {
+        !self.over && self.closing == Closing::Open && self.parking != Parking::Parked
     }
 
     pub fn wake_inbox(&mut self) {
@@ -221,6 +265,7 @@ impl Core {
         };
         self.relieve(entry.waiting(), entry.full);
         self.answered -= usize::from(entry.answered_whole);
+        self.ending -= usize::from(entry.ending);
         if let Some(budget) = &mut self.budget {
             budget.end(&entry.window);
         }
@@ -228,6 +273,7 @@ impl Core {
             self.outbox.push(goodbye);
         }
         self.pass_on(entry.turn);
+        self.park_if_due();
         if self.streams.is_empty() {
             self.streams.shrink_to(16);
             let step = self.closing.idle();

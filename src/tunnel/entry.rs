@@ -54,6 +54,8 @@ pub(super) struct Entry {
     pub finished: bool,
     /// The end that did not open it has said all it had to say.
     pub answered_whole: bool,
+    /// Its visitor has ended its direction, and the peer cannot be told.
+    pub ending: bool,
     /// What the peer is told when the stream goes, if it is not the end in good order.
     pub failure: Option<Reason>,
     pub full: bool,
@@ -91,6 +93,7 @@ impl Entry {
             ended: None,
             finished: false,
             answered_whole: false,
+            ending: false,
             failure: None,
             full: false,
             turn: Turn::None,

@@ -127,6 +127,23 @@ impl Inbox {
         &self.conn
     }
 
+    /// What has been read and not been used, if that is less than a frame.
+    #[cfg(feature = "server")]
+    pub(super) fn unread(&self) -> Option<Vec<u8>> {
+        let between_frames = self.events.is_empty() && self.ended.is_none();
+        match &self.reading {
+            Reading::Head(begun) if between_frames => {
+                Some([begun.as_slice(), self.already.as_slice()].concat())
+            }
+            _ => None,
+        }
+    }
+
+    #[cfg(feature = "server")]
+    pub(super) fn tunnel(&self) -> &Tunnel {
+        &self.tunnel
+    }
+
     /// How long the peer has said nothing, while we listened.
     pub fn silence(&self) -> Duration {
         self.heard.until(Tick::now())

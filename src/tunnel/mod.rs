@@ -16,6 +16,8 @@ mod core;
 mod entry;
 mod inbox;
 mod liveness;
+#[cfg(feature = "server")]
+mod moving;
 mod outbox;
 mod pace;
 mod queue;
@@ -168,7 +170,7 @@ impl Tunnel {
     /// is in use.
     pub fn open(&self, task: u32, service: u16) -> Option<Stream> {
         let mut core = lock(&self.0);
-        if core.over || core.closing != Closing::Open || core.streams.contains_key(&task) {
+        if !core.takes_streams() || core.streams.contains_key(&task) {
             return None;
         }
         let mut entry = Entry::opened_here(service);
@@ -241,7 +243,7 @@ impl Tunnel {
     /// A tunnel that cannot read at the moment is busier than any that can.
     pub fn load(&self) -> Option<usize> {
         let core = lock(&self.0);
-        let open = !core.over && core.closing == Closing::Open;
+        let open = core.takes_streams();
         let stalled = if core.is_stalled() { usize::MAX / 2 } else { 0 };
         open.then(|| core.streams.len().saturating_sub(core.answered) + stalled)
     }

@@ -147,6 +147,12 @@ impl Outbox {
         filled
     }
 
+    /// Whether all has been given to the connection.
+    #[cfg(feature = "server")]
+    pub fn is_idle(&self) -> bool {
+        self.gathering.is_empty() && self.writer.is_some()
+    }
+
     fn wake_writer(&mut self) {
         if let Some(writer) = self.writer.take() {
             writer.wake();

@@ -183,7 +183,10 @@ impl Relay {
                 Poll::Ready(match ready!(Self::poll_pump(&self.conn, stream, cx)) {
                     Pumped::End if stream.finish() => self.go(State::Receive),
                     Pumped::End if self.side == Side::Service => Next::Finish(Finish::Done),
-                    Pumped::End => self.go(State::Answer),
+                    Pumped::End => {
+                        stream.ends();
+                        self.go(State::Answer)
+                    }
                     Pumped::Broken => {
                         stream.fail(Reason::Aborted);
                         Next::Finish(Finish::Done)

@@ -57,6 +57,11 @@ impl Stream {
         });
     }
 
+    /// Notes that our direction has ended, in a wire that cannot say so.
+    pub(super) fn ends(&self) {
+        self.with(Core::ends);
+    }
+
     /// Ends our direction, behind all that was sent; bytes may still come. False if the wire
     /// cannot say so.
     pub(super) fn finish(&self) -> bool {

@@ -66,6 +66,14 @@ impl Hello {
         }
     }
 
+    /// What stands behind magic and version in GT/1, for [`Reader::registration`].
+    #[cfg(feature = "server")]
+    pub fn encode_registration(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        gt1::hello::encode_registration(&mut out, &self.id, &self.secret, &self.offers);
+        out
+    }
+
     /// What a client says when its services have changed: the services signal with all that
     /// belongs to it.
     pub fn encode_change(&self, version: Version) -> Vec<u8> {

@@ -8,6 +8,7 @@ pub mod api;
 pub mod certs;
 #[cfg(feature = "p2p")]
 pub mod chromium;
+pub mod crowd;
 pub mod curl;
 pub mod faults;
 pub mod gt;
@@ -15,6 +16,7 @@ pub mod hello;
 pub mod machine;
 pub mod nat;
 pub mod nginx;
+pub mod original;
 pub mod peer;
 pub mod peer2;
 pub mod ports;

@@ -149,6 +149,13 @@ impl Kept {
         });
     }
 
+    /// Closes the ports of a client that did not come back.
+    pub fn close_ports_of(&mut self, id: &str) {
+        if let Some(ports) = self.ports.get_mut(id) {
+            ports.retain(|(port, _)| port.listener.is_none());
+        }
+    }
+
     /// Every prefix that is kept, and for which id.
     pub fn hosts(&self, now: Instant) -> impl Iterator<Item = (&Key, Option<&str>)> {
         let kept = self.hosts.iter().filter(move |(_, host)| now < host.until);

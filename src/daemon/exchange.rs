@@ -1,0 +1,102 @@
+//! The link between the servers of this process and those of the one before or after it: who reads
+//! it, and when it ends. What the servers say over it, see `server::transfer`.
+
+use super::running::{all, Source};
+use crate::handover::{Incoming, Link, Message};
+use crate::net::{within, Stop};
+use crate::server::{Recipient, Sender, Server};
+use futures_lite::future;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the other process may take for the end of the link.
+const GOODBYE: Duration = Duration::from_secs(10);
+
+/// Has the servers talk with the process whose place this one takes. Returns that one's end of
+/// their link.
+pub fn with_parent(servers: &[(Source, Arc<Server>)]) -> Option<OwnedFd> {
+    if servers.is_empty() {
+        return None;
+    }
+    let pair = Link::pair();
+    let link = pair.and_then(|(near, far)| Ok((Link::new(near)?, far)));
+    let ((link, incoming), far) = match link {
+        Ok(link) => link,
+        Err(e) => {
+            log::warn!("the old process keeps its tunnels to itself: {e}");
+            return None;
+        }
+    };
+    for (source, server) in servers {
+        server.follow(link.of_role(source));
+    }
+    let recipients = recipients(servers);
+    crate::spawn(async move {
+        read(&recipients, incoming, Sender::Parent).await;
+        for (_, recipient) in recipients {
+            recipient.lose_parent();
+        }
+    });
+    Some(far)
+}
+
+/// Has the servers make way for those of another process, and returns when what runs here has
+/// ended, or after as long as `patience`.
+pub async fn with_child(
+    servers: &[(Source, Arc<Server>)],
+    link: Option<(Link, Incoming)>,
+    patience: Duration,
+) {
+    let Some((link, incoming)) = link else {
+        all(servers
+            .iter()
+            .map(|(_, server)| server.make_way(patience, None)))
+        .await;
+        return;
+    };
+    let (recipients, ended) = (recipients(servers), Stop::default());
+    let reading = ended.clone();
+    crate::spawn(async move {
+        read(&recipients, incoming, Sender::Child).await;
+        reading.say();
+    });
+    let making_way = all(servers.iter().map(|(source, server)| {
+        let link = link.of_role(source);
+        server.make_way(patience, Some(link))
+    }));
+    let talking = async {
+        within(
+            patience,
+            all(servers.iter().map(|(_, server)| server.moved())),
+        )
+        .await;
+        // What the other process has sent before it hears of this still comes, and goes back.
+        for (source, _) in servers {
+            let _ = link.of_role(source).send(&Message::Done, None).await;
+        }
+        within(GOODBYE, ended.heard()).await;
+        all(servers.iter().map(|(_, server)| server.greeted(GOODBYE))).await;
+        link.close();
+        link.flush(GOODBYE).await;
+    };
+    future::zip(making_way, talking).await;
+}
+
+fn recipients(servers: &[(Source, Arc<Server>)]) -> Vec<(Source, Recipient)> {
+    let servers = servers.iter();
+    servers
+        .map(|(source, server)| (source.clone(), server.recipient()))
+        .collect()
+}
+
+/// Gives each message to the server that it is for, until the other process ends the link.
+async fn read(recipients: &[(Source, Recipient)], mut incoming: Incoming, from: Sender) {
+    while let Some((role, message, socket)) = incoming.next().await {
+        let mut recipients = recipients.iter();
+        // A server that the other process does not have loses what was meant for it.
+        if let Some((_, recipient)) = recipients.find(|(source, _)| *source == role) {
+            recipient.hear(from, message, socket).await;
+        }
+    }
+}

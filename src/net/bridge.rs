@@ -1,0 +1,112 @@
+//! A TCP connection within this machine. One end can be given to another process, and the other
+//! carries what a connection says that cannot be given away itself, as one with TLS.
+
+use super::{within, Conn, Socket, Stop};
+use async_io::Timer;
+use futures_lite::future;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// Bytes that are carried at a time.
+const PIECE: usize = 16 * 1024;
+/// An end that takes nothing for this long is cut.
+const STUCK: Duration = Duration::from_secs(90);
+/// When one direction has ended, the other one may go on for this long.
+const GOODBYE: Duration = Duration::from_secs(30);
+
+/// Both ends of a new connection.
+pub fn bridge() -> io::Result<(Conn, OwnedFd)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    let (far, peer) = listener.accept()?;
+    if peer != near.local_addr()? {
+        // Another program was quicker.
+        return Err(io::ErrorKind::ConnectionAborted.into());
+    }
+    near.set_nodelay(true)?;
+    far.set_nodelay(true)?;
+    Ok((Conn::from(Socket::adopt(near.into())?), far.into()))
+}
+
+/// Carries what each of the two says to the other one, until both have ended. When one of them
+/// fails, so does the other.
+pub async fn carry(one: &Conn, other: &Conn) {
+    let one_way_over = Stop::default();
+    let carry_one_way = |from, to| {
+        let over = &one_way_over;
+        async move {
+            carry_one_way(from, to).await?;
+            over.say();
+            io::Result::Ok(())
+        }
+    };
+    let both = future::try_zip(carry_one_way(one, other), carry_one_way(other, one));
+    let carrying = async { both.await.map(drop) };
+    let leaving = async {
+        one_way_over.heard().await;
+        Timer::after(GOODBYE).await;
+        Ok(())
+    };
+    if future::or(carrying, leaving).await.is_err() {
+        one.reset_on_close();
+        other.reset_on_close();
+    }
+}
+
+async fn carry_one_way(from: &Conn, to: &Conn) -> io::Result<()> {
+    let mut piece = vec![0; PIECE];
+    loop {
+        let n = from.read(&mut piece).await?;
+        if n == 0 {
+            return std::future::poll_fn(|cx| to.poll_shutdown(cx)).await;
+        }
+        let writing = to.write_all(piece.get(..n).unwrap_or_default());
+        let written = within(STUCK, writing).await;
+        written.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::Shutdown;
+
+    #[test]
+    fn bytes_and_ends_go_both_ways_and_failures_too() {
+        async_std::task::block_on(async {
+            let (near, far) = bridge().unwrap();
+            let (conn, visitor) = bridge().unwrap();
+            let carrying = async_std::task::spawn(async move { carry(&conn, &near).await });
+            let (mut far, mut visitor) = (TcpStream::from(far), TcpStream::from(visitor));
+            let sent: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
+            let expected = sent.clone();
+            let asking = async_std::task::spawn_blocking(move || {
+                visitor.write_all(&sent).unwrap();
+                visitor.shutdown(Shutdown::Write).unwrap();
+                let mut answer = Vec::new();
+                visitor.read_to_end(&mut answer).unwrap();
+                answer
+            });
+            async_std::task::spawn_blocking(move || {
+                let mut request = Vec::new();
+                far.read_to_end(&mut request).unwrap();
+                assert!(request == expected);
+                far.write_all(b"fine").unwrap();
+            })
+            .await;
+            assert_eq!(asking.await, b"fine");
+            carrying.await;
+
+            let (near, far) = bridge().unwrap();
+            let (conn, visitor) = bridge().unwrap();
+            let carrying = async_std::task::spawn(async move { carry(&conn, &near).await });
+            Conn::from(Socket::adopt(far).unwrap()).reset_on_close();
+            carrying.await;
+            let cut = TcpStream::from(visitor).read(&mut [0]).unwrap_err();
+            assert_eq!(cut.kind(), io::ErrorKind::ConnectionReset);
+        });
+    }
+}
