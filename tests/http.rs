@@ -221,13 +221,84 @@ fn a_head_in_single_bytes_finds_its_service() {
 }
 
 #[test]
-fn the_first_host_alone_becomes_the_local_one() {
+fn every_host_of_a_connection_becomes_the_local_one() {
     let setup = Setup::with("", "-useLocalAsHTTPHost");
     let mut visitor = connect(setup.addr);
-    for expected in [setup.nginx.http.to_string(), "id1.a".to_owned()] {
-        write!(visitor, "GET /host HTTP/1.1\r\nHost: id1.a\r\n\r\n").expect("send");
-        assert_eq!(read_answer(&mut visitor).text(), expected);
+    // One after the other, and all at once; some with a body that looks like a request.
+    let body = "GET /host HTTP/1.1\r\nHost: body\r\n\r\n";
+    let bare = "GET /host HTTP/1.1\r\nHost: id1.a\r\n\r\n".to_owned();
+    let sized = format!(
+        "POST /host HTTP/1.1\r\nHost: b\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let chunked = format!(
+        "POST /host HTTP/1.1\r\nHost: c\r\nTransfer-Encoding: chunked\r\n\r\n\
+         {:x}\r\n{body}\r\n0\r\n\r\n",
+        body.len()
+    );
+    let requests = [bare, sized, chunked];
+    for request in &requests {
+        visitor.write_all(request.as_bytes()).expect("send");
+        assert_eq!(
+            read_answer(&mut visitor).text(),
+            setup.nginx.http.to_string()
+        );
     }
+    let many = requests.concat().repeat(30);
+    visitor.write_all(many.as_bytes()).expect("send");
+    let mut answers = BufReader::new(visitor);
+    for _ in 0..90 {
+        assert_eq!(
+            read_answer(&mut answers).text(),
+            setup.nginx.http.to_string()
+        );
+    }
+}
+
+#[test]
+fn the_host_is_rewritten_on_a_tcp_port_too() {
+    let nginx = nginx::start(None);
+    let mut server = server_of_id1("-tcpNumber 1 -tcpRange 1024-65535");
+    let local = format!("-local tcp://{} -remoteTCPRandom", nginx.http);
+    let mut client = client_of_id1(server.addr(), &format!("{local} -useLocalAsHTTPHost"));
+    let addr = SocketAddr::from(([127, 0, 0, 1], client.wait_for_port(0)));
+    let mut visitor = connect(addr);
+    for _ in 0..2 {
+        write!(visitor, "GET /host HTTP/1.1\r\nHost: evil\r\n\r\n").expect("send");
+        assert_eq!(read_answer(&mut visitor).text(), nginx.http.to_string());
+    }
+    for (head, status) in [
+        ("GET /host HTTP/1.1\r\nHost: evil\n\r\n".to_owned(), 400),
+        (
+            format!("GET / HTTP/1.1\r\nX: {}\r\n", "x".repeat(33 << 10)),
+            431,
+        ),
+    ] {
+        assert_eq!(ask(addr, &head).status, status);
+    }
+}
+
+#[test]
+fn bodies_are_unchanged_where_the_host_is_rewritten() {
+    let setup = Setup::with("", "-useLocalAsHTTPHost");
+    let (sample, scratch) = (random_file(20), Scratch::new());
+    let (up, down) = (setup.url("/upload/up"), scratch.join("down"));
+    for (number, more) in ["", "-H Transfer-Encoding:chunked", "-H Expect:100-continue"]
+        .iter()
+        .enumerate()
+    {
+        let reply = curl(&format!(
+            "-X PUT {more} -T {} {up}{number}",
+            sample.display()
+        ));
+        assert_eq!(reply.text(), "");
+        assert_same(&sample, &setup.nginx.stored(&format!("up{number}")));
+    }
+    let reply = curl(&format!("-o {} {up}0", down.display()));
+    assert_eq!(reply.code, 0, "{}", reply.errors);
+    assert_same(&sample, &down);
+    let reply = curl(&format!("--compressed {}", setup.url("/zipped/lines")));
+    assert!(reply.text() == nginx::lines(), "the lines differ");
 }
 
 #[test]

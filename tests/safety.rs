@@ -298,9 +298,6 @@ fn a_service_is_never_told_another_host_than_its_own() {
     let _client = client_of_id1(addr, &more);
     for head in [
         "GET / HTTP/1.1\r\nHost: id1.a\r\nHost: evil\r\nhost:evil\r\n",
-        "GET / HTTP/1.1\r\nHost: id1.a\r\n evil\r\n\tevil\r\n",
-        "GET / HTTP/1.1\r\nHost: id1.a\r\nX: y\r\n Host: evil\r\n",
-        "GET / HTTP/1.1\r\nHost: id1.a\r\nHost : evil\r\n",
         "GET http://evil/ HTTP/1.1\r\nHost: id1.a\r\n",
         "GET http://u:p@evil:1?x HTTP/1.1\r\nHost: id1.a\r\n",
     ] {
@@ -318,9 +315,15 @@ fn a_service_is_never_told_another_host_than_its_own() {
         "GET / HTTP/1.1\r\nHost: id1.a\rHost: evil\r\n",
         "GET / HTTP/1.1\r\nHost: id1.a\r\nX: y\rHost: evil\r\n",
         "GET / HTTP/1.1\r\nHost: id1.a\r\nX: y\0\r\n",
+        "GET / HTTP/1.1\r\nHost: id1.a\r\n evil\r\n\tevil\r\n",
+        "GET / HTTP/1.1\r\nHost: id1.a\r\nX: y\r\n Host: evil\r\n",
+        "GET / HTTP/1.1\r\nHost: id1.a\r\nHost : evil\r\n",
+        "GET /\u{1} HTTP/1.1\r\nHost: id1.a\r\n",
+        "GET / HTTP/1.1\r\nHost: id1.a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n",
     ] {
         let status = ask(addr, &format!("{head}\r\n")).status;
-        assert!(matches!(status, 404 | 502), "{status} for {head:?}");
+        // The first one has no host before its lines are read as they should be.
+        assert!(matches!(status, 400 | 404), "{status} for {head:?}");
     }
     assert_eq!(get(addr, "id1.a", "/last").status, 200);
     let last = heads.recv_timeout(common::PATIENCE).expect("a head");

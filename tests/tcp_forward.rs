@@ -155,6 +155,39 @@ fn without_a_direct_way_connections_go_through_the_server_half_closes_and_all() 
     assert_eq!(got, b"through the server");
 }
 
+/// Asks twice over one connection, and checks that the service hears its own name both times.
+fn assert_rewritten(stream: &mut TcpStream, local: &str) {
+    for target in ["/1", "/2"] {
+        write!(stream, "GET {target} HTTP/1.1\r\nHost: evil\r\n\r\n").unwrap();
+        let answer = common::visitor::read_answer(stream);
+        assert_eq!(answer.text(), format!("here {target} {local}"));
+    }
+}
+
+#[test]
+fn every_request_is_rewritten_directly_and_through_the_server() {
+    let service = service::http(0, "here");
+    let local = service.addr.to_string();
+    let mut ends = Ends::start(&format!("http://{local} -useLocalAsHTTPHost"), true, "");
+    assert_rewritten(&mut ends.visit(), &local);
+    ends.forwarding.wait_for("peer connected");
+    drop(ends);
+
+    let mut ends = Ends::start(&format!("http://{local} -useLocalAsHTTPHost"), true, "");
+    // Peers of which no datagram is left, as above.
+    ends.serving.signal("STOP");
+    let mut stream = ends.visit();
+    ends.forwarding.wait_for("no direct way to id1 came up");
+    ends.serving.signal("CONT");
+    assert_rewritten(&mut stream, &local);
+    // What cannot be followed is refused there, too.
+    stream
+        .write_all(b"GET /\x01 HTTP/1.1\r\nHost: evil\r\n\r\n")
+        .unwrap();
+    let answer = common::visitor::read_to_end(&mut stream);
+    assert!(answer.starts_with(b"HTTP/1.1 400 "), "{answer:?}");
+}
+
 #[test]
 fn without_fallback_a_connection_without_a_direct_way_is_reset() {
     let echo = service::echo();

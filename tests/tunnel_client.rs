@@ -299,6 +299,31 @@ fn the_host_is_rewritten_though_it_comes_in_pieces() {
 }
 
 #[test]
+fn a_request_that_cannot_be_followed_gets_400_or_431_behind_the_answers_before_it() {
+    let service = service::http(0, "here");
+    let local = service.addr.to_string();
+    let (_server, _client, mut peer) = with_http(&local, "-useLocalAsHTTPHost");
+    let long = format!("GET / HTTP/1.1\r\nX: {}\r\n", "x".repeat(33 * 1024));
+    let cases = [
+        ("GET / HTTP/1.1\nHost: evil\n\n", "400 Bad Request"),
+        (&long, "431 Request Header Fields Too Large"),
+    ];
+    for (task, (head, status)) in (1..).zip(cases) {
+        let good = "GET /good HTTP/1.1\r\nHost: id1.a\r\n\r\n";
+        peer.send(&first(task, 0, format!("{good}{good}{head}").as_bytes()));
+        let came = peer.gather_to_close(task);
+        let came = String::from_utf8_lossy(&came);
+        let answers: Vec<&str> = came.split("HTTP/1.1 ").collect();
+        let body = format!("here /good {local}");
+        let ["", one, two, last] = answers[..] else {
+            panic!("{came}");
+        };
+        assert!(one.ends_with(&body) && two.ends_with(&body), "{came}");
+        assert!(last.starts_with(status), "{came}");
+    }
+}
+
+#[test]
 fn a_quiet_tunnel_is_pinged_and_a_dead_one_replaced() {
     let service = service::echo();
     let (server, _client, mut peer) = with_tunnel(&service, "-remoteTimeout 1s");

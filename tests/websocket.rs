@@ -18,6 +18,17 @@ fn websocket_messages_of_every_size_come_back() {
 }
 
 #[test]
+fn websocket_messages_come_back_where_the_host_is_rewritten() {
+    let service = websocket::start();
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let local = format!("-useLocalAsHTTPHost -local http://{}", service.addr);
+    let _client = client_of_id1(addr, &local);
+    let url = format!("ws://id1.example.com:{}/", addr.port());
+    assert_eq!(websocket::talk(&url, addr, None), "all came back\n");
+}
+
+#[test]
 fn websocket_over_tls_is_decrypted_at_the_server() {
     let (certs, service) = (certs::make(), websocket::start());
     let mut server = server(&format!(

@@ -3,7 +3,7 @@
 
 mod backoff;
 pub mod files;
-pub(crate) mod host_header;
+pub(crate) mod local_host;
 mod offered;
 #[cfg(feature = "p2p")]
 pub(crate) mod p2p;

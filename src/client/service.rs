@@ -1,15 +1,15 @@
 //! The local services: what is offered to the server, and how a stream reaches one.
 
 use super::files::{self, Root};
-use super::host_header::{self, Scan};
+use super::local_host::{LocalHost, Rewriting};
 use super::{p2p, Me};
 use crate::config::label::ascii;
 use crate::config::{Exposure, Local, Remote, Scheme, Service};
-use crate::net::{self, Conn, Working};
+use crate::net::{self, Conn, Socket, Working};
 use crate::tunnel::{Relay, Stream, FIRST_WINDOW};
 use crate::wire::frame::Reason;
 use crate::wire::hello::{Hello, Offer};
-use futures_lite::{future, AsyncRead, AsyncReadExt, AsyncWriteExt};
+use futures_lite::{future, AsyncWriteExt};
 use log::Level;
 use std::borrow::Cow;
 use std::io;
@@ -248,13 +248,7 @@ async fn connect<'a>(
             let Some(socket) = future::or(dialing, given_up).await? else {
                 return Ok(Reached::Nobody);
             };
-            let conn = Conn::from(socket);
-            if service.use_local_as_http_host {
-                head = first_head(head, stream, &local_host(*scheme, host, *port)).await?;
-            }
-            if !head.is_empty() {
-                conn.write_all(&head).await?;
-            }
+            let conn = reach(service, *scheme, host, *port, socket, head).await?;
             Ok(Reached::Conn(Arc::new(conn)))
         }
     }
@@ -300,7 +294,7 @@ pub async fn relay(
         stream.fail(Reason::UnknownService);
         return Ok(());
     };
-    let Target::Tcp { host, port, .. } = target else {
+    let Target::Tcp { scheme, host, port } = target else {
         stream.write_all(head).await?;
         let Target::Files(root) = target else {
             return Ok(());
@@ -308,37 +302,54 @@ pub async fn relay(
         return files::serve(root, stream).await;
     };
     let patience = service.local_timeout.unwrap_or(PATIENCE);
-    let conn = match net::dial(host, *port, patience).await {
-        Ok(socket) => Conn::from(socket),
+    let socket = match net::dial(host, *port, patience).await {
+        Ok(socket) => socket,
         Err(e) => {
             stream.fail(Reason::Unreachable);
             return Err(e);
         }
     };
     stream.write_all(head).await?;
-    conn.write_all(already).await?;
+    let conn = reach(service, *scheme, host, *port, socket, already.to_vec()).await?;
     Relay::service(stream, Arc::new(conn)).await;
     Ok(())
 }
 
 #[cfg(feature = "p2p")]
-async fn carry(service: &Service, target: &Target, mut channel: p2p::Channel) -> io::Result<()> {
+async fn carry(service: &Service, target: &Target, channel: p2p::Channel) -> io::Result<()> {
     match target {
         Target::Files(root) => files::serve(root, channel).await,
         Target::Tcp { scheme, host, port } => {
             let patience = service.local_timeout.unwrap_or(PATIENCE);
-            let conn = Conn::from(net::dial(host, *port, patience).await?);
-            if service.use_local_as_http_host {
-                let host = local_host(*scheme, host, *port);
-                let head = first_head(Vec::new(), &mut channel, &host).await?;
-                conn.write_all(&head).await?;
-            }
+            let socket = net::dial(host, *port, patience).await?;
+            let conn = reach(service, *scheme, host, *port, socket, Vec::new()).await?;
             p2p::Carry::new(channel, Arc::new(conn)).await
         }
     }
 }
 
-/// What the first request's Host line is rewritten to: the local address, without the port
+/// The connection to a service that has accepted it, with what has `come` of its visitor already.
+async fn reach(
+    service: &Service,
+    scheme: Scheme,
+    host: &str,
+    port: u16,
+    socket: Socket,
+    come: Vec<u8>,
+) -> io::Result<Conn> {
+    // Nothing can be changed within TLS, which is passed on as it is.
+    if service.use_local_as_http_host && scheme != Scheme::Https {
+        let rule = LocalHost(local_host(scheme, host, port));
+        return Ok(Rewriting::start(socket, rule, come));
+    }
+    let conn = Conn::from(socket);
+    if !come.is_empty() {
+        conn.write_all(&come).await?;
+    }
+    Ok(conn)
+}
+
+/// What requests name as their host with useLocalAsHTTPHost: the local address, without the port
 /// that goes without saying.
 fn local_host(scheme: Scheme, host: &str, port: u16) -> String {
     let host = if host.contains(':') {
@@ -349,33 +360,5 @@ fn local_host(scheme: Scheme, host: &str, port: u16) -> String {
     match (scheme, port) {
         (Scheme::Http, 80) | (Scheme::Https, 443) => host,
         _ => format!("{host}:{port}"),
-    }
-}
-
-/// Reads the head of the first request, of which `head` has been read, and whatever came with it,
-/// and has it name `host`.
-async fn first_head(
-    mut head: Vec<u8>,
-    stream: &mut (impl AsyncRead + Unpin),
-    host: &str,
-) -> io::Result<Vec<u8>> {
-    let mut ended = false;
-    loop {
-        match host_header::scan(&head, ended) {
-            Scan::Hosts(places) => {
-                host_header::rewrite(&mut head, &places, host);
-                return Ok(head);
-            }
-            Scan::Bad(why) => {
-                let why = format!("a visitor's head cannot be rewritten: {why}");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-            }
-            Scan::More => {}
-        }
-        let mut piece = [0; 1024];
-        match stream.read(&mut piece).await? {
-            0 => ended = true,
-            n => head.extend_from_slice(piece.get(..n).unwrap_or_default()),
-        }
     }
 }

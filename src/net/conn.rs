@@ -1,9 +1,10 @@
-//! A connection, plain or TLS, that one reader and one writer share. What a byte meant
-//! before TLS or will mean after it is not its business.
+//! A connection, plain, TLS or with a [`Layer`] on it, that one reader and one writer share. What a
+//! byte meant before TLS or will mean after it is not its business.
 
 use super::tls::Stream as TlsStream;
 use super::{with_scratch, within, Delivery, Socket};
 use futures_lite::{AsyncRead, AsyncWrite};
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -15,6 +16,25 @@ pub enum Conn {
     Plain(Socket),
     /// Both directions go through one TLS session, held only while one of them is polled.
     Tls(Box<Mutex<TlsStream>>),
+    Layered(Box<dyn Layer>),
+}
+
+/// Something that may change what goes through a connection. Its methods are those of [`Conn`].
+pub trait Layer: fmt::Debug + Send + Sync {
+    /// The connection below it.
+    fn below(&self) -> &Conn;
+
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>>;
+
+    fn holds_back(&self) -> bool;
+
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
 impl From<Socket> for Conn {
@@ -26,6 +46,12 @@ impl From<Socket> for Conn {
 impl From<TlsStream> for Conn {
     fn from(stream: TlsStream) -> Self {
         Self::Tls(Box::new(Mutex::new(stream)))
+    }
+}
+
+impl From<Box<dyn Layer>> for Conn {
+    fn from(layer: Box<dyn Layer>) -> Self {
+        Self::Layered(layer)
     }
 }
 
@@ -45,6 +71,7 @@ impl Conn {
                 }
                 other => other,
             },
+            Self::Layered(layer) => layer.poll_read(cx, buf),
         }
     }
 
@@ -53,6 +80,7 @@ impl Conn {
         match self {
             Self::Plain(socket) => socket.poll_readable(cx),
             Self::Tls(_) => Poll::Ready(Ok(())),
+            Self::Layered(layer) => layer.poll_readable(cx),
         }
     }
 
@@ -61,10 +89,12 @@ impl Conn {
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.try_write(buf),
-            Self::Tls(_) => match self.poll_write(&mut Context::from_waker(Waker::noop()), buf) {
-                Poll::Ready(result) => result,
-                Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-            },
+            Self::Tls(_) | Self::Layered(_) => {
+                match self.poll_write(&mut Context::from_waker(Waker::noop()), buf) {
+                    Poll::Ready(result) => result,
+                    Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+                }
+            }
         }
     }
 
@@ -84,6 +114,7 @@ impl Conn {
         match self {
             Self::Plain(socket) => socket.poll_write(cx, buf),
             Self::Tls(tls) => Pin::new(&mut *lock(tls)).poll_write(cx, buf),
+            Self::Layered(layer) => layer.poll_write(cx, buf),
         }
     }
 
@@ -92,6 +123,7 @@ impl Conn {
         match self {
             Self::Plain(_) => false,
             Self::Tls(tls) => lock(tls).get_ref().1.wants_write(),
+            Self::Layered(layer) => layer.holds_back(),
         }
     }
 
@@ -99,6 +131,7 @@ impl Conn {
         match self {
             Self::Plain(_) => Poll::Ready(Ok(())),
             Self::Tls(tls) => Pin::new(&mut *lock(tls)).poll_flush(cx),
+            Self::Layered(layer) => layer.poll_flush(cx),
         }
     }
 
@@ -107,6 +140,7 @@ impl Conn {
         match self {
             Self::Plain(socket) => Poll::Ready(socket.shutdown_write()),
             Self::Tls(tls) => Pin::new(&mut *lock(tls)).poll_close(cx),
+            Self::Layered(layer) => layer.poll_shutdown(cx),
         }
     }
 
@@ -121,6 +155,7 @@ impl Conn {
         match self {
             Self::Plain(socket) => socket.reset_on_close(),
             Self::Tls(tls) => lock(tls).get_ref().0.reset_on_close(),
+            Self::Layered(layer) => layer.below().reset_on_close(),
         }
     }
 
@@ -129,6 +164,7 @@ impl Conn {
         match self {
             Self::Plain(socket) => socket.limit_unsent(bytes),
             Self::Tls(tls) => lock(tls).get_ref().0.limit_unsent(bytes),
+            Self::Layered(layer) => layer.below().limit_unsent(bytes),
         }
     }
 
@@ -137,6 +173,7 @@ impl Conn {
         match self {
             Self::Plain(socket) => socket.has_failed(),
             Self::Tls(tls) => lock(tls).get_ref().0.has_failed(),
+            Self::Layered(layer) => layer.below().has_failed(),
         }
     }
 
@@ -145,6 +182,7 @@ impl Conn {
         match self {
             Self::Plain(socket) => socket.delivery(),
             Self::Tls(tls) => lock(tls).get_ref().0.delivery(),
+            Self::Layered(layer) => layer.below().delivery(),
         }
     }
 
@@ -153,6 +191,7 @@ impl Conn {
         match self {
             Self::Plain(socket) => socket.probe(often),
             Self::Tls(tls) => lock(tls).get_ref().0.probe(often),
+            Self::Layered(layer) => layer.below().probe(often),
         }
     }
 
@@ -160,6 +199,7 @@ impl Conn {
         match self {
             Self::Plain(socket) => socket.peer_addr(),
             Self::Tls(tls) => lock(tls).get_ref().0.peer_addr(),
+            Self::Layered(layer) => layer.below().peer_addr(),
         }
     }
 

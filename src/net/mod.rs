@@ -10,6 +10,7 @@ mod conn;
 mod datagrams;
 mod delivery;
 mod dial;
+pub mod follow;
 pub mod http;
 mod listen;
 mod random;
@@ -24,7 +25,7 @@ mod wait_group;
 mod within;
 
 pub use bucket::Bucket;
-pub use conn::Conn;
+pub use conn::{Conn, Layer};
 #[cfg(all(feature = "server", feature = "p2p"))]
 pub use datagrams::Datagrams;
 pub use delivery::Delivery;

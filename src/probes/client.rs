@@ -1,42 +1,13 @@
 //! What a visitor asks of a client's services.
 
-use super::{assert_settled, cuts, seed};
+use super::{cuts, seed};
 use crate::client::files::date::Moment;
 use crate::client::files::head::{end, Request, HEAD_MAX};
 use crate::client::files::range::Range;
 use crate::client::files::target::{encode, query, Target};
-use crate::client::host_header::{rewrite, scan, Scan, MAX};
 use crate::config::value::Scalar;
 use crate::config::{Local, Remote};
 use std::path::{Component, Path};
-
-/// The head of a request whose host is to be another one.
-pub fn host_header(data: &[u8]) {
-    let short = &data[..data.len().min(MAX - 1)];
-    assert_settled(short, |bytes| match scan(bytes, false) {
-        Scan::More => None,
-        verdict => Some(verdict),
-    });
-    for ended in [false, true] {
-        match scan(data, ended) {
-            Scan::Hosts(places) => {
-                let ends = places.iter().map(|place| place.end);
-                let starts = places.iter().map(|place| place.start);
-                assert!(starts.skip(1).zip(ends).all(|(start, end)| start >= end));
-                // What was rewritten names this host, as often as before, and no other.
-                let mut head = data.to_vec();
-                rewrite(&mut head, &places, "x.y:1");
-                let Scan::Hosts(again) = scan(&head, ended) else {
-                    panic!("it was complete");
-                };
-                assert_eq!(again.len(), places.len());
-                assert!(again.into_iter().all(|place| head[place] == *b"x.y:1"));
-            }
-            Scan::More => assert!(data.len() < MAX && !ended),
-            Scan::Bad(_) => {}
-        }
-    }
-}
 
 /// A request to the file service, and each of what it is made of.
 pub fn files(data: &[u8]) {

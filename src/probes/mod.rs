@@ -23,11 +23,11 @@ mod tests;
 mod wire;
 
 #[cfg(feature = "client")]
-pub use client::{files, host_header, locals};
+pub use client::{files, locals};
 pub use config::{flags, urls, yaml};
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use dtls::{dtls_records, handshake_fragments};
-pub use net::http_answer;
+pub use net::{http_answer, http_requests};
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use p2p::{resets, signaling};
 #[cfg(all(feature = "client", feature = "p2p"))]

@@ -1,6 +1,7 @@
-//! What gt asks over HTTP for itself.
+//! HTTP: what gt asks for itself, and visitors' requests that it follows.
 
 use super::{Pace, Source};
+use crate::net::follow::{Asks, Edits, Head, Refusal, Requests, Rule, Step, Verdict, MAX_HEAD};
 use crate::net::http::answer::{read, Answer, MAX_BODY};
 use futures_lite::future::block_on;
 use std::task::Poll;
@@ -21,4 +22,180 @@ fn answer(data: &[u8], pace: Pace) -> Option<Answer> {
     let mut source = Source::new(data, pace);
     let reading = read(|_, buffer| Poll::Ready(Ok(source.take(buffer))));
     block_on(reading).ok().map(|(answer, _)| answer)
+}
+
+/// Requests that follow each other on one connection.
+pub fn http_requests(data: &[u8]) {
+    let whole = follow(data, Pace::Whole);
+    for pace in Pace::split(data) {
+        assert_eq!(follow(data, pace), whole, "{pace:?}");
+    }
+    for message in &whole.messages {
+        compare_with_httparse(data, message);
+    }
+    // What goes to the service is followed as what came, and has nothing left to change.
+    if whole.refused.is_none() && whole.sent.len() < MAX_HEAD {
+        let again = follow(&whole.sent, Pace::Whole);
+        assert_eq!(again.sent, whole.sent);
+        assert_eq!(again.messages.len(), whole.messages.len());
+    }
+}
+
+/// What following an input has come to.
+#[derive(Debug, Default, PartialEq)]
+struct Followed {
+    /// What goes to the service.
+    sent: Vec<u8>,
+    messages: Vec<Message>,
+    refused: Option<Refusal>,
+}
+
+/// One request; offsets in the input.
+#[derive(Debug, PartialEq)]
+struct Message {
+    begin: usize,
+    head_end: usize,
+    /// Where the body ends, if it does.
+    end: Option<usize>,
+    asks: Asks,
+}
+
+/// Names one host in every request.
+struct OneHost;
+
+impl Rule for OneHost {
+    fn decide(&self, head: &Head<'_>) -> Verdict {
+        let mut edits = Edits::default();
+        for field in head.fields().filter(|field| field.is("host")) {
+            edits.set(&field, "x.y:1");
+        }
+        if let Some(part) = head.authority() {
+            edits.set_target(head, part, "x.y:1");
+        }
+        Verdict::Forward(edits)
+    }
+}
+
+fn follow(data: &[u8], mut pace: Pace) -> Followed {
+    let (mut requests, mut followed) = (Requests::default(), Followed::default());
+    let (mut at, mut begin) = (0, 0);
+    while at < data.len() {
+        let come = at + pace.next().min(data.len() - at);
+        while at < come {
+            match requests.take(&data[at..come], &OneHost) {
+                Step::Pass(n) => {
+                    assert!((1..=come - at).contains(&n));
+                    followed.sent.extend_from_slice(&data[at..at + n]);
+                    at += n;
+                }
+                Step::Keep(n) => {
+                    assert!((1..=come - at).contains(&n));
+                    at += n;
+                }
+                Step::Send {
+                    taken,
+                    bytes,
+                    begins,
+                } => {
+                    assert!((1..=come - at).contains(&taken));
+                    at += taken;
+                    followed.sent.extend_from_slice(&bytes);
+                    if let Some(asks) = begins {
+                        let is_blank = |b: &&u8| matches!(b, b'\r' | b'\n');
+                        begin += data[begin..].iter().take_while(is_blank).count();
+                        followed.messages.push(Message {
+                            begin,
+                            head_end: at,
+                            end: None,
+                            asks,
+                        });
+                    }
+                }
+                // The service decides by the request's number.
+                Step::Wait => requests.switch(followed.messages.len() % 2 == 0),
+                Step::Refuse(refusal, _) => {
+                    assert!(requests.is_refused());
+                    followed.refused = Some(refusal);
+                    return followed;
+                }
+            }
+            if requests.is_between() {
+                if let Some(last) = followed.messages.last_mut() {
+                    last.end.get_or_insert(at);
+                }
+                begin = at;
+            }
+        }
+    }
+    followed
+}
+
+/// Another parser finds the same boundaries, wherever it takes the request at all.
+fn compare_with_httparse(data: &[u8], message: &Message) {
+    let mut fields = [httparse::EMPTY_HEADER; 128];
+    let mut request = httparse::Request::new(&mut fields);
+    let length = match request.parse(&data[message.begin..]) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => panic!("httparse wants more: {message:?}"),
+        // It takes fewer characters in targets and in the names of fields.
+        Err(_) => return,
+    };
+    assert_eq!(message.begin + length, message.head_end);
+    assert_eq!(request.method == Some("HEAD"), message.asks == Asks::Head);
+    let field = |name: &str| {
+        let mut fields = request.headers.iter();
+        fields.find(|field| field.name.eq_ignore_ascii_case(name))
+    };
+    let mut at = message.head_end;
+    let text = |value: &[u8]| String::from_utf8_lossy(value).trim().to_owned();
+    if field("transfer-encoding").is_some() {
+        loop {
+            let Ok(httparse::Status::Complete((line, size))) =
+                httparse::parse_chunk_size(&data[at..])
+            else {
+                assert_eq!(message.end, None);
+                return;
+            };
+            at += line;
+            if size == 0 {
+                break;
+            }
+            let Some(end) = usize::try_from(size)
+                .ok()
+                .and_then(|size| at.checked_add(size))
+            else {
+                assert_eq!(message.end, None);
+                return;
+            };
+            if data.get(end..end.saturating_add(2)) != Some(b"\r\n") {
+                assert_eq!(message.end, None);
+                return;
+            }
+            at = end + 2;
+        }
+        let trailers = &data[at..];
+        if trailers.starts_with(b"\r\n") {
+            at += 2;
+        } else if let Some(end) = trailers.windows(4).position(|four| four == b"\r\n\r\n") {
+            at += end + 4;
+        } else {
+            assert_eq!(message.end, None);
+            return;
+        }
+    } else if let Some(length) = field("content-length") {
+        let length: u64 = text(length.value).parse().unwrap();
+        match usize::try_from(length)
+            .ok()
+            .and_then(|length| at.checked_add(length))
+        {
+            Some(end) if end <= data.len() => at = end,
+            _ => {
+                assert_eq!(message.end, None);
+                return;
+            }
+        }
+    }
+    if let Some(end) = message.end {
+        assert_eq!(end, at);
+    }
 }

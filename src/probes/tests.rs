@@ -127,12 +127,12 @@ macro_rules! hold {
 }
 
 mod promises_of_every_gt {
-    hold!(flags gt1_frames gt1_hello gt2_frames gt2_hello http_answer urls yaml);
+    hold!(flags gt1_frames gt1_hello gt2_frames gt2_hello http_answer http_requests urls yaml);
 }
 
 #[cfg(feature = "client")]
 mod promises_of_the_client {
-    hold!(files host_header locals);
+    hold!(files locals);
 }
 
 #[cfg(all(feature = "client", feature = "p2p"))]

@@ -109,7 +109,7 @@ pub struct ServiceOptions {
     #[argh(option, arg_name = "bool")]
     #[serde(rename = "remoteTCPRandom")]
     pub remote_tcp_random: Option<Value<bool>>,
-    /// put the host of -local into the Host header of requests
+    /// put the host of -local into the Host header of every request; visitors must speak HTTP/1
     #[argh(option, arg_name = "bool")]
     #[serde(rename = "useLocalAsHTTPHost")]
     pub use_local_as_http_host: Option<Value<bool>>,

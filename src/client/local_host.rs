@@ -1,0 +1,281 @@
+//! A connection to a service whose visitors are told apart by no other host than its own
+//! (useLocalAsHTTPHost): every request names the local host, however many there are in a connection.
+//! What cannot be followed for certain is answered 400 or 431, and the connection is closed.
+
+use crate::net::follow::{Edits, Exchange, Head, Rule, Step, Verdict};
+use crate::net::{Conn, Layer, Socket};
+use std::fmt;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{ready, Context, Poll, Waker};
+
+/// Most bytes of a visitor that are taken at a time.
+const PIECE: usize = 16 * 1024;
+/// Bytes of a refused visitor that are read and forgotten. To close with bytes unread would reset the
+/// connection, and the visitor could lose the answer.
+const FORGOTTEN: usize = 256 * 1024;
+
+/// Puts the local host where a request names one.
+pub struct LocalHost(pub String);
+
+impl Rule for LocalHost {
+    fn decide(&self, head: &Head<'_>) -> Verdict {
+        let mut edits = Edits::default();
+        for field in head.fields().filter(|field| field.is("host")) {
+            edits.set(&field, &self.0);
+        }
+        let all = 0..head.target().len();
+        let in_target = match head.method() {
+            b"CONNECT" => Some(all),
+            _ => head.authority(),
+        };
+        if let Some(part) = in_target {
+            edits.set_target(head, part, &self.0);
+        }
+        Verdict::Forward(edits)
+    }
+}
+
+/// The connection to the service. What is written comes from the visitor, what is read goes to it.
+pub struct Rewriting {
+    conn: Conn,
+    rule: Box<dyn Rule>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    exchange: Exchange,
+    /// Bytes of the visitor that have been read and not been looked at.
+    early: Vec<u8>,
+    /// Bytes that the service has not taken yet.
+    out: Vec<u8>,
+    /// The service's direction ends behind `out`.
+    hangs_up: bool,
+    /// Bytes of an answer of our own that the visitor has not been given yet.
+    answer: Vec<u8>,
+    /// Nothing more is read behind `answer`.
+    over: bool,
+    forgotten: usize,
+    /// Who writes and waits for the service's answer, and who reads.
+    writer: Option<Waker>,
+    reader: Option<Waker>,
+}
+
+impl Rewriting {
+    /// `early` is what has been read of the visitor already.
+    pub fn start(socket: Socket, rule: impl Rule + 'static, early: Vec<u8>) -> Conn {
+        let layer: Box<dyn Layer> = Box::new(Self {
+            conn: Conn::from(socket),
+            rule: Box::new(rule),
+            inner: Mutex::new(Inner {
+                exchange: Exchange::default(),
+                early,
+                out: Vec::new(),
+                hangs_up: false,
+                answer: Vec::new(),
+                over: false,
+                forgotten: 0,
+                writer: None,
+                reader: None,
+            }),
+        });
+        Conn::from(layer)
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Rewriting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rewriting")
+            .field("conn", &self.conn)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// Brings the service what it has not taken yet.
+    fn poll_out(&mut self, cx: &mut Context<'_>, conn: &Conn) -> Poll<io::Result<()>> {
+        let mut sent = 0;
+        let result = loop {
+            let left = self.out.get(sent..).unwrap_or_default();
+            if left.is_empty() {
+                break Poll::Ready(Ok(()));
+            }
+            match conn.poll_write(cx, left) {
+                Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => sent = sent.saturating_add(n),
+                Poll::Ready(Err(e)) => break Poll::Ready(Err(e)),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
+        self.out.drain(..sent.min(self.out.len()));
+        if self.out.is_empty() {
+            self.out = Vec::new();
+            if std::mem::take(&mut self.hangs_up) {
+                return conn.poll_shutdown(cx);
+            }
+        }
+        result
+    }
+
+    /// The same, behind what had been read before.
+    fn poll_push(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: &Conn,
+        rule: &dyn Rule,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_out(cx, conn))?;
+            if self.early.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut early = std::mem::take(&mut self.early);
+            let taken = self.poll_take(cx, conn, rule, &early);
+            if let Poll::Ready(Ok(n)) = &taken {
+                early.drain(..(*n).min(early.len()));
+            }
+            self.early = early;
+            ready!(taken)?;
+        }
+    }
+
+    /// Takes some of the visitor's bytes, while nothing waits before them.
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: &Conn,
+        rule: &dyn Rule,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let bytes = bytes.get(..PIECE).unwrap_or(bytes);
+        if self.exchange.is_refused() {
+            self.forgotten = self.forgotten.saturating_add(bytes.len());
+            if self.forgotten > FORGOTTEN {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        match self.exchange.request(bytes, rule) {
+            Step::Pass(n) => {
+                let piece = bytes.get(..n).unwrap_or_default();
+                let written = match conn.poll_write(cx, piece) {
+                    Poll::Ready(result) => result?,
+                    Poll::Pending => 0,
+                };
+                let rest = piece.get(written..).unwrap_or_default();
+                self.out.extend_from_slice(rest);
+                Poll::Ready(Ok(n))
+            }
+            Step::Keep(n) => Poll::Ready(Ok(n)),
+            Step::Send { taken, bytes, .. } => {
+                self.out = bytes;
+                match self.poll_out(cx, conn) {
+                    Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
+                    _ => Poll::Ready(Ok(taken)),
+                }
+            }
+            Step::Wait => {
+                keep(&mut self.writer, cx);
+                Poll::Pending
+            }
+            Step::Refuse(refusal, _) => {
+                log::debug!("a visitor's request was refused: {}", refusal.why);
+                self.hangs_up = self.exchange.has_broken_off();
+                self.wake_reader();
+                Poll::Ready(Ok(bytes.len()))
+            }
+        }
+    }
+
+    fn wake_reader(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
+    /// An answer of our own goes behind those of the service.
+    fn take_answer(&mut self) {
+        if let Some(answer) = self.exchange.take_answer() {
+            self.answer = answer.into_bytes();
+            self.over = true;
+        }
+    }
+
+    /// Whether a read finds something that the service has not sent.
+    fn has_own(&self) -> bool {
+        self.over || self.exchange.is_answer_due()
+    }
+}
+
+fn keep(place: &mut Option<Waker>, cx: &Context<'_>) {
+    match place {
+        Some(waker) if waker.will_wake(cx.waker()) => {}
+        _ => *place = Some(cx.waker().clone()),
+    }
+}
+
+impl Layer for Rewriting {
+    fn below(&self) -> &Conn {
+        &self.conn
+    }
+
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut inner = self.inner();
+        inner.take_answer();
+        if inner.over {
+            let n = inner.answer.len().min(buf.len());
+            if let (Some(to), Some(from)) = (buf.get_mut(..n), inner.answer.get(..n)) {
+                to.copy_from_slice(from);
+            }
+            inner.answer.drain(..n);
+            return Poll::Ready(Ok(n));
+        }
+        keep(&mut inner.reader, cx);
+        let n = ready!(self.conn.poll_read(cx, buf))?;
+        if inner.exchange.response(buf.get(..n).unwrap_or_default()) {
+            if let Some(writer) = inner.writer.take() {
+                writer.wake();
+            }
+        }
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.inner();
+        if inner.has_own() {
+            return Poll::Ready(Ok(()));
+        }
+        keep(&mut inner.reader, cx);
+        self.conn.poll_readable(cx)
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let mut inner = self.inner();
+        ready!(inner.poll_push(cx, &self.conn, &*self.rule))?;
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        inner.poll_take(cx, &self.conn, &*self.rule, buf)
+    }
+
+    fn holds_back(&self) -> bool {
+        let inner = self.inner();
+        !inner.out.is_empty() || !inner.early.is_empty() || inner.hangs_up
+    }
+
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner().poll_push(cx, &self.conn, &*self.rule)
+    }
+
+    fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.inner();
+        ready!(inner.poll_push(cx, &self.conn, &*self.rule))?;
+        inner.exchange.end();
+        inner.wake_reader();
+        self.conn.poll_shutdown(cx)
+    }
+}

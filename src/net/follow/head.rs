@@ -1,0 +1,238 @@
+//! The head of one request, and changes to it.
+
+use super::Refusal;
+use std::ops::Range;
+
+/// Most header fields of a request.
+const MAX_FIELDS: usize = 128;
+
+/// A whole head that has one reading: method, target, version and fields.
+#[derive(Debug)]
+pub struct Head<'a> {
+    bytes: &'a [u8],
+    method: Range<usize>,
+    target: Range<usize>,
+    fields: Vec<Place>,
+}
+
+/// Where a field stands in a head.
+#[derive(Debug)]
+struct Place {
+    name: Range<usize>,
+    value: Range<usize>,
+    /// With its CRLF.
+    line: Range<usize>,
+}
+
+/// One header field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field<'a> {
+    pub name: &'a [u8],
+    /// Without the blanks around it.
+    pub value: &'a [u8],
+    at: Range<usize>,
+    line: Range<usize>,
+}
+
+impl Field<'_> {
+    pub fn is(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name.as_bytes())
+    }
+}
+
+impl<'a> Head<'a> {
+    /// Reads `bytes`: whole lines that end with CRLF, the last one empty.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Refusal> {
+        let mut lines = Lines { bytes, at: 0 };
+        let first = lines.next().unwrap_or_default();
+        let (method, target) = request_line(bytes.get(first.clone()).unwrap_or_default())?;
+        let fields = fields(bytes, lines)?;
+        Ok(Self {
+            bytes,
+            method,
+            target,
+            fields,
+        })
+    }
+
+    pub fn method(&self) -> &'a [u8] {
+        self.bytes.get(self.method.clone()).unwrap_or_default()
+    }
+
+    pub fn target(&self) -> &'a [u8] {
+        self.bytes.get(self.target.clone()).unwrap_or_default()
+    }
+
+    /// Whether the version is HTTP/1.0.
+    pub fn is_http_1_0(&self) -> bool {
+        let version = self.bytes.get(self.target.end..);
+        version.is_some_and(|rest| rest.starts_with(b" HTTP/1.0"))
+    }
+
+    pub fn fields(&self) -> impl Iterator<Item = Field<'a>> + '_ {
+        let bytes = self.bytes;
+        self.fields.iter().map(move |place| place.field(bytes))
+    }
+
+    /// The host in a target such as `http://host/path`, as a range of the target.
+    pub fn authority(&self) -> Option<Range<usize>> {
+        let target = self.target();
+        let in_scheme = |b: &u8| b.is_ascii_alphanumeric() || b"+-.".contains(b);
+        let scheme = target.iter().position(|b| !in_scheme(b))?;
+        let rest = target.get(scheme..)?.strip_prefix(b"://")?;
+        let end = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#'));
+        let start = scheme.saturating_add(3);
+        Some(start..start.saturating_add(end.unwrap_or(rest.len())))
+    }
+}
+
+/// Refuses trailers that could change how the request is read, if they were taken for fields of its
+/// head (RFC 9110, section 6.5.1).
+pub fn check_trailers(bytes: &[u8]) -> Result<(), Refusal> {
+    let places = fields(bytes, Lines { bytes, at: 0 })?;
+    for place in places {
+        let field = place.field(bytes);
+        let framing = ["host", "content-length", "transfer-encoding"];
+        if framing.iter().any(|name| field.is(name)) {
+            return Err(Refusal::bad_request("a trailer that must be in the head"));
+        }
+    }
+    Ok(())
+}
+
+impl Place {
+    fn field<'a>(&self, bytes: &'a [u8]) -> Field<'a> {
+        Field {
+            name: bytes.get(self.name.clone()).unwrap_or_default(),
+            value: bytes.get(self.value.clone()).unwrap_or_default(),
+            at: self.value.clone(),
+            line: self.line.clone(),
+        }
+    }
+}
+
+/// The lines of a section without their ends, up to the empty one.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Iterator for Lines<'_> {
+    type Item = Range<usize>;
+
+    fn next(&mut self) -> Option<Range<usize>> {
+        let rest = self.bytes.get(self.at..)?;
+        let length = rest.iter().position(|b| *b == b'\r')?;
+        let line = self.at..self.at.saturating_add(length);
+        self.at = line.end.saturating_add(2);
+        (length > 0).then_some(line)
+    }
+}
+
+/// Where the method and the target stand in a request line without its end.
+pub fn request_line(line: &[u8]) -> Result<(Range<usize>, Range<usize>), Refusal> {
+    let bad = Refusal::bad_request("not an HTTP/1 request line");
+    let mut blanks = line.iter().enumerate().filter(|(_, b)| **b == b' ');
+    let (Some((first, _)), Some((second, _)), None) = (blanks.next(), blanks.next(), blanks.next())
+    else {
+        return Err(bad);
+    };
+    let target = first.saturating_add(1)..second;
+    let method = line.get(..first).unwrap_or_default();
+    let version = line.get(second.saturating_add(1)..).unwrap_or_default();
+    let is_sound = !method.is_empty()
+        && method.iter().all(|b| is_token(*b))
+        && !target.is_empty()
+        && !line.contains(&b'\t')
+        && matches!(version, b"HTTP/1.1" | b"HTTP/1.0");
+    match is_sound {
+        true => Ok((0..first, target)),
+        false => Err(bad),
+    }
+}
+
+fn fields(bytes: &[u8], lines: Lines<'_>) -> Result<Vec<Place>, Refusal> {
+    let mut fields = Vec::new();
+    for line in lines {
+        if fields.len() >= MAX_FIELDS {
+            let why = "the request has more than 128 header fields";
+            return Err(Refusal::head_too_large(why));
+        }
+        let text = bytes.get(line.clone()).unwrap_or_default();
+        let colon = text.iter().position(|b| *b == b':');
+        let Some(colon) = colon.filter(|colon| *colon > 0) else {
+            return Err(Refusal::bad_request("a header field without a name"));
+        };
+        let (name, rest) = text.split_at(colon);
+        // Also where the line continues the one before.
+        if name.iter().any(|b| !b.is_ascii_graphic()) {
+            return Err(Refusal::bad_request(
+                "a blank or a bad character in a header's name",
+            ));
+        }
+        let value = rest.get(1..).unwrap_or_default();
+        let lead = value.iter().take_while(|b| is_blank(b)).count();
+        let trail = value.iter().rev().take_while(|b| is_blank(b)).count();
+        let start = line.start.saturating_add(colon).saturating_add(1 + lead);
+        fields.push(Place {
+            name: line.start..line.start.saturating_add(colon),
+            value: start..line.end.saturating_sub(trail).max(start),
+            line: line.start..line.end.saturating_add(2),
+        });
+    }
+    Ok(fields)
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_token(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
+}
+
+fn is_blank(b: &u8) -> bool {
+    matches!(b, b' ' | b'\t')
+}
+
+/// Changes to a head. Where two overlap, the one that begins first counts.
+#[derive(Debug, Default)]
+pub struct Edits(Vec<(Range<usize>, Vec<u8>)>);
+
+impl Edits {
+    /// Gives a field another value.
+    pub fn set(&mut self, field: &Field<'_>, value: &str) {
+        self.0.push((field.at.clone(), value.into()));
+    }
+
+    pub fn remove(&mut self, field: &Field<'_>) {
+        self.0.push((field.line.clone(), Vec::new()));
+    }
+
+    /// Adds a field behind all others.
+    pub fn add(&mut self, head: &Head<'_>, name: &str, value: &str) {
+        let end = head.bytes.len().saturating_sub(2);
+        self.0
+            .push((end..end, format!("{name}: {value}\r\n").into_bytes()));
+    }
+
+    /// Replaces a part of the target.
+    pub fn set_target(&mut self, head: &Head<'_>, part: Range<usize>, by: &str) {
+        let start = head.target.start;
+        let part = start.saturating_add(part.start)..start.saturating_add(part.end);
+        self.0.push((part, by.into()));
+    }
+
+    /// The head with these changes.
+    pub fn apply(mut self, head: &Head<'_>) -> Vec<u8> {
+        self.0.sort_by_key(|(range, _)| range.start);
+        let mut changed = Vec::with_capacity(head.bytes.len());
+        let mut at = 0;
+        for (range, by) in self.0 {
+            if let Some(before) = head.bytes.get(at..range.start) {
+                changed.extend_from_slice(before);
+                changed.extend_from_slice(&by);
+                at = range.end;
+            }
+        }
+        changed.extend_from_slice(head.bytes.get(at..).unwrap_or_default());
+        changed
+    }
+}

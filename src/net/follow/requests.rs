@@ -1,0 +1,334 @@
+//! The visitor's direction: one request after the other.
+
+use super::chunks::{within, Chunks};
+use super::head::{check_trailers, request_line, Edits, Head};
+use super::section::{Complete, Section};
+use super::{is_head_request, Refusal};
+
+/// Decides about each request.
+pub trait Rule: Send + Sync {
+    fn decide(&self, head: &Head<'_>) -> Verdict;
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It goes to the service with its head changed.
+    Forward(Edits),
+    /// It is answered in place of the service, and the connection is closed.
+    Refuse(Refusal),
+}
+
+/// What the answer to a request depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asks {
+    Ordinary,
+    /// HEAD: its answer has no body.
+    Head,
+    /// To go on with another protocol after 101.
+    Upgrade,
+    /// To go on with any bytes after 2xx.
+    Connect,
+}
+
+/// What is to be done with the next bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// So many of them, at least one, go to the service as they are.
+    Pass(usize),
+    /// So many of them have been taken; nothing goes to the service yet.
+    Keep(usize),
+    /// So many have been taken; other bytes go to the service, with which a request may begin.
+    Send {
+        taken: usize,
+        bytes: Vec<u8>,
+        begins: Option<Asks>,
+    },
+    /// None of them is taken before the service has answered more.
+    Wait,
+    /// None of them goes to the service, now or later. True if the request is a HEAD.
+    Refuse(Refusal, bool),
+}
+
+/// Where the next byte belongs.
+#[derive(Debug)]
+enum State {
+    Head(Section),
+    Length(u64),
+    Chunked(Chunks),
+    Trailers(Section),
+    /// Behind a request to switch, until it is known what follows.
+    Switching,
+    /// Another protocol than HTTP/1.
+    Opaque,
+    Refused,
+}
+
+/// How a request to switch to another protocol stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Switch {
+    NotAsked,
+    Asked,
+    Granted,
+}
+
+/// A body's length.
+enum Body {
+    Length(u64),
+    Chunked,
+}
+
+#[derive(Debug)]
+pub struct Requests {
+    state: State,
+    switch: Switch,
+    begun: bool,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self {
+            state: State::Head(Section::default()),
+            switch: Switch::NotAsked,
+            begun: false,
+        }
+    }
+}
+
+impl Requests {
+    /// Takes no more requests.
+    pub fn refused() -> Self {
+        Self {
+            state: State::Refused,
+            switch: Switch::NotAsked,
+            begun: false,
+        }
+    }
+
+    pub fn is_refused(&self) -> bool {
+        matches!(self.state, State::Refused)
+    }
+
+    /// Whether a whole head has been taken.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    pub fn is_switching(&self) -> bool {
+        matches!(self.state, State::Switching)
+    }
+
+    /// Whether the next byte begins a request.
+    pub fn is_between(&self) -> bool {
+        matches!(&self.state, State::Head(head) if head.is_empty())
+    }
+
+    /// Whether a head is incomplete.
+    pub fn is_in_head(&self) -> bool {
+        matches!(&self.state, State::Head(head) if !head.is_empty())
+    }
+
+    /// Whether a request has begun whose body is incomplete.
+    pub fn is_in_body(&self) -> bool {
+        let (State::Length(_) | State::Chunked(_) | State::Trailers(_)) = self.state else {
+            return false;
+        };
+        true
+    }
+
+    /// The service has decided about a switch.
+    pub fn switch(&mut self, granted: bool) {
+        self.switch = match granted {
+            true => Switch::Granted,
+            false => Switch::NotAsked,
+        };
+        if matches!(self.state, State::Switching) {
+            self.state = self.behind_body();
+        }
+    }
+
+    /// Takes the next bytes, of which there is at least one.
+    pub fn take(&mut self, bytes: &[u8], rule: &dyn Rule) -> Step {
+        match self.step(bytes, rule) {
+            Ok(step) => step,
+            Err((refusal, to_head)) => {
+                *self = Self::refused();
+                Step::Refuse(refusal, to_head)
+            }
+        }
+    }
+
+    fn step(&mut self, bytes: &[u8], rule: &dyn Rule) -> Result<Step, (Refusal, bool)> {
+        match &mut self.state {
+            State::Opaque => Ok(Step::Pass(bytes.len())),
+            State::Switching => Ok(Step::Wait),
+            State::Refused => Ok(Step::Keep(bytes.len())),
+            State::Length(left) => {
+                let (n, rest) = within(*left, bytes.len());
+                *left = rest;
+                if rest == 0 {
+                    self.state = self.behind_body();
+                }
+                Ok(Step::Pass(n))
+            }
+            State::Chunked(chunks) => {
+                let bad = |why| (Refusal::bad_request(why), false);
+                let n = chunks.take(bytes).map_err(bad)?;
+                if *chunks == Chunks::Last {
+                    self.state = State::Trailers(Section::default());
+                }
+                Ok(Step::Pass(n))
+            }
+            State::Trailers(section) => {
+                for (at, byte) in bytes.iter().enumerate() {
+                    let complete = section.push(*byte).map_err(|e| (e, false))?;
+                    if complete == Complete::All {
+                        check_trailers(section.bytes()).map_err(|e| (e, false))?;
+                        let send = Step::Send {
+                            taken: at.saturating_add(1),
+                            bytes: section.bytes().to_vec(),
+                            begins: None,
+                        };
+                        self.state = self.behind_body();
+                        return Ok(send);
+                    }
+                }
+                Ok(Step::Keep(bytes.len()))
+            }
+            State::Head(section) => {
+                for (at, byte) in bytes.iter().enumerate() {
+                    let pushed = section.push(*byte);
+                    let refused = |e| (e, is_head_request(section.bytes()));
+                    match pushed.map_err(refused)? {
+                        Complete::Nothing => {}
+                        // An empty line before the request (RFC 9112, section 2.2).
+                        Complete::All if section.bytes().len() == 2 => {
+                            *section = Section::default();
+                        }
+                        Complete::Line => check_first_line(section.bytes()).map_err(refused)?,
+                        Complete::All => {
+                            let (bytes, asks, body) =
+                                decide(section.bytes(), rule).map_err(refused)?;
+                            self.begin(asks, &body);
+                            return Ok(Step::Send {
+                                taken: at.saturating_add(1),
+                                bytes,
+                                begins: Some(asks),
+                            });
+                        }
+                    }
+                }
+                Ok(Step::Keep(bytes.len()))
+            }
+        }
+    }
+
+    fn begin(&mut self, asks: Asks, body: &Body) {
+        self.begun = true;
+        self.switch = match asks {
+            Asks::Upgrade | Asks::Connect => Switch::Asked,
+            Asks::Ordinary | Asks::Head => Switch::NotAsked,
+        };
+        self.state = match body {
+            Body::Length(0) => self.behind_body(),
+            Body::Length(length) => State::Length(*length),
+            Body::Chunked => State::Chunked(Chunks::new()),
+        };
+    }
+
+    fn behind_body(&self) -> State {
+        match self.switch {
+            Switch::NotAsked => State::Head(Section::default()),
+            Switch::Asked => State::Switching,
+            Switch::Granted => State::Opaque,
+        }
+    }
+}
+
+/// Fails as soon as the first line shows that this is no request.
+fn check_first_line(head: &[u8]) -> Result<(), Refusal> {
+    let mut ends = head.iter().enumerate().filter(|(_, b)| **b == b'\n');
+    match (ends.next(), ends.next()) {
+        (Some((end, _)), None) => {
+            let line = head.get(..end.saturating_sub(1)).unwrap_or_default();
+            request_line(line).map(|_| ())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What goes to the service in place of a whole head, and what follows it.
+fn decide(bytes: &[u8], rule: &dyn Rule) -> Result<(Vec<u8>, Asks, Body), Refusal> {
+    let head = Head::parse(bytes)?;
+    let body = body(&head)?;
+    let mut edits = match rule.decide(&head) {
+        Verdict::Forward(edits) => edits,
+        Verdict::Refuse(refusal) => return Err(refusal),
+    };
+    let mut asks = match head.method() {
+        b"HEAD" => Asks::Head,
+        b"CONNECT" => Asks::Connect,
+        _ => Asks::Ordinary,
+    };
+    let upgrades = || head.fields().filter(|field| field.is("upgrade"));
+    if upgrades().next().is_some() {
+        // Requests could not be followed in another version of HTTP, or within TLS.
+        let hides = upgrades().any(|field| offers_http(field.value));
+        if asks == Asks::Ordinary && !hides {
+            asks = Asks::Upgrade;
+        } else {
+            upgrades().for_each(|field| edits.remove(&field));
+        }
+    }
+    if asks == Asks::Connect && !matches!(body, Body::Length(0)) {
+        return Err(Refusal::bad_request("CONNECT with a body"));
+    }
+    Ok((edits.apply(&head), asks, body))
+}
+
+/// Whether an Upgrade field names HTTP/2 or TLS.
+fn offers_http(value: &[u8]) -> bool {
+    value.split(|b| *b == b',').any(|protocol| {
+        let name = protocol.split(|b| *b == b'/').next().unwrap_or_default();
+        let name = name.trim_ascii();
+        let known: [&[u8]; 4] = [b"h2c", b"h2", b"http", b"tls"];
+        known.iter().any(|known| name.eq_ignore_ascii_case(known))
+    })
+}
+
+/// The length of a request's body (RFC 9112, section 6).
+fn body(head: &Head<'_>) -> Result<Body, Refusal> {
+    let mut length = None;
+    let mut chunked = false;
+    for field in head.fields() {
+        if field.is("content-length") {
+            let digits = std::str::from_utf8(field.value).unwrap_or_default();
+            let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+            let number = digits.parse::<u64>().ok().filter(|_| is_number);
+            let Some(number) = number else {
+                return Err(Refusal::bad_request("a Content-Length that is no number"));
+            };
+            if length.is_some_and(|other| other != number) {
+                return Err(Refusal::bad_request("two values of Content-Length"));
+            }
+            length = Some(number);
+        } else if field.is("transfer-encoding") {
+            if chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Refusal::bad_request(
+                    "a Transfer-Encoding other than chunked",
+                ));
+            }
+            chunked = true;
+        }
+    }
+    match (length, chunked) {
+        (Some(_), true) => Err(Refusal::bad_request(
+            "both Content-Length and Transfer-Encoding",
+        )),
+        (None, true) if head.is_http_1_0() => {
+            Err(Refusal::bad_request("Transfer-Encoding in HTTP/1.0"))
+        }
+        (None, true) => Ok(Body::Chunked),
+        (length, false) => Ok(Body::Length(length.unwrap_or(0))),
+    }
+}

@@ -1,0 +1,212 @@
+//! The service's direction: which answer belongs to which request, and where it ends. What comes is
+//! passed on in any case, so an answer that makes no sense is not refused: from there on it is not
+//! known where others begin.
+
+use super::chunks::{within, Chunks};
+use super::requests::Asks;
+use std::collections::VecDeque;
+
+/// Longest head of an answer that is understood.
+const MAX_HEAD: usize = 64 * 1024;
+const MAX_FIELDS: usize = 128;
+
+/// Where the next byte belongs.
+#[derive(Debug)]
+enum State {
+    /// The bytes of a head so far.
+    Head(Vec<u8>),
+    Length(u64),
+    Chunked(Chunks),
+    /// Trailers; the number of bytes of their present line, without its end.
+    Trailers(usize),
+    /// The connection's end ends it, or it is not known what does.
+    Unbounded,
+}
+
+#[derive(Debug)]
+pub struct Responses {
+    state: State,
+    /// Requests without a whole answer, the oldest first.
+    waiting: VecDeque<Asks>,
+}
+
+impl Default for Responses {
+    fn default() -> Self {
+        Self {
+            state: State::Head(Vec::new()),
+            waiting: VecDeque::new(),
+        }
+    }
+}
+
+/// An answer's head.
+struct Head {
+    status: u16,
+    body: State,
+}
+
+impl Responses {
+    /// Requests that have no whole answer yet.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// A request goes to the service.
+    pub fn expect(&mut self, asks: Asks) {
+        if !matches!(self.state, State::Unbounded) {
+            self.waiting.push_back(asks);
+        }
+    }
+
+    /// The newest request is never completed. False if its answer has begun already.
+    pub fn withdraw(&mut self) -> bool {
+        let begun = match &self.state {
+            State::Head(head) => !head.is_empty(),
+            State::Unbounded => return false,
+            State::Length(_) | State::Chunked(_) | State::Trailers(_) => true,
+        };
+        if begun && self.waiting.len() < 2 {
+            return false;
+        }
+        self.waiting.pop_back();
+        true
+    }
+
+    /// Whether it is not known where the next answer begins.
+    pub fn is_unbounded(&self) -> bool {
+        matches!(self.state, State::Unbounded)
+    }
+
+    /// Whether every request has a whole answer.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && matches!(&self.state, State::Head(head) if head.is_empty())
+    }
+
+    /// Takes the next bytes. Says whether the service switches to another protocol, once that is
+    /// asked for and decided.
+    pub fn take(&mut self, bytes: &[u8]) -> Option<bool> {
+        let (mut rest, mut decided) = (bytes, None);
+        while let Some(first) = rest.first() {
+            let n = match &mut self.state {
+                State::Unbounded => break,
+                State::Length(left) => {
+                    let (n, after) = within(*left, rest.len());
+                    *left = after;
+                    if after == 0 {
+                        self.complete();
+                    }
+                    n
+                }
+                State::Chunked(chunks) => match chunks.take(rest) {
+                    Ok(n) => {
+                        if *chunks == Chunks::Last {
+                            self.state = State::Trailers(0);
+                        }
+                        n
+                    }
+                    Err(_) => {
+                        self.lose_track();
+                        break;
+                    }
+                },
+                State::Trailers(line) => {
+                    match first {
+                        b'\n' if *line == 0 => self.complete(),
+                        b'\n' => *line = 0,
+                        b'\r' => {}
+                        _ => *line = line.saturating_add(1),
+                    }
+                    1
+                }
+                State::Head(head) => {
+                    if self.waiting.is_empty() || head.len() >= MAX_HEAD {
+                        self.lose_track();
+                        break;
+                    }
+                    head.push(*first);
+                    if head.ends_with(b"\n\r\n") || head.ends_with(b"\n\n") {
+                        decided = self.begin().or(decided);
+                    }
+                    1
+                }
+            };
+            rest = rest.get(n..).unwrap_or_default();
+        }
+        decided
+    }
+
+    fn lose_track(&mut self) {
+        self.state = State::Unbounded;
+        self.waiting.clear();
+    }
+
+    fn complete(&mut self) {
+        self.waiting.pop_front();
+        self.state = State::Head(Vec::new());
+    }
+
+    /// A head is complete.
+    fn begin(&mut self) -> Option<bool> {
+        let State::Head(bytes) = &self.state else {
+            return None;
+        };
+        let (Some(head), Some(asks)) = (parse(bytes), self.waiting.front().copied()) else {
+            self.lose_track();
+            return None;
+        };
+        match (asks, head.status) {
+            (Asks::Upgrade, 101) | (Asks::Connect, 200..=299) => {
+                self.lose_track();
+                return Some(true);
+            }
+            (_, 101) => {
+                self.lose_track();
+                return None;
+            }
+            (_, 100..=199) => {
+                self.state = State::Head(Vec::new());
+                return None;
+            }
+            (Asks::Head, _) | (_, 204 | 304) => self.complete(),
+            _ => match head.body {
+                State::Length(0) => self.complete(),
+                State::Unbounded => self.lose_track(),
+                body => self.state = body,
+            },
+        }
+        matches!(asks, Asks::Upgrade | Asks::Connect).then_some(false)
+    }
+}
+
+/// The status of an answer, and how its body ends (RFC 9112, section 6.3).
+fn parse(bytes: &[u8]) -> Option<Head> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut head = httparse::Response::new(&mut fields);
+    if !head.parse(bytes).ok()?.is_complete() {
+        return None;
+    }
+    let mut body = State::Unbounded;
+    for field in head.headers.iter() {
+        let text = std::str::from_utf8(field.value).unwrap_or_default().trim();
+        if field.name.eq_ignore_ascii_case("transfer-encoding") {
+            let last = text.rsplit(',').next().unwrap_or_default().trim();
+            if !last.eq_ignore_ascii_case("chunked") {
+                body = State::Unbounded;
+                break;
+            }
+            body = State::Chunked(Chunks::new());
+        } else if field.name.eq_ignore_ascii_case("content-length") {
+            let is_number = text.bytes().all(|b| b.is_ascii_digit());
+            let length = text.parse().ok().filter(|_| is_number)?;
+            match body {
+                State::Chunked(_) => {}
+                State::Length(other) if other != length => return None,
+                _ => body = State::Length(length),
+            }
+        }
+    }
+    Some(Head {
+        status: head.code?,
+        body,
+    })
+}
