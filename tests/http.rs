@@ -302,6 +302,51 @@ fn bodies_are_unchanged_where_the_host_is_rewritten() {
 }
 
 #[test]
+fn the_limit_of_a_head_is_the_same_however_it_is_cut() {
+    let (service, mut server) = (service::http(0, "here"), server_of_id1(""));
+    let addr = server.addr();
+    let _client = client_of_id1(addr, &format!("-local http://{}", service.addr));
+    for (length, status) in [(16_384, 200), (16_385, 431), (16_900, 431)] {
+        for host_first in [true, false] {
+            let host = "Host: id1.a\r\n";
+            let (first, last) = if host_first { (host, "") } else { ("", host) };
+            let begin = format!("GET / HTTP/1.1\r\nConnection: close\r\n{first}X: ");
+            let end = format!("\r\n{last}\r\n");
+            let filler = "x".repeat(length - begin.len() - end.len());
+            let head = format!("{begin}{filler}{end}");
+            for piece in [length, 16_370, 1000] {
+                let mut visitor = connect(addr);
+                for bytes in head.as_bytes().chunks(piece) {
+                    // The answer may have come already.
+                    let _ = visitor.write_all(bytes);
+                }
+                let answer = read_to_end(&mut visitor);
+                let begins = format!("HTTP/1.1 {status} ");
+                assert!(answer.starts_with(begins.as_bytes()), "{length} by {piece}");
+            }
+        }
+    }
+}
+
+#[test]
+fn unusual_names_of_headers_are_for_the_service_to_judge() {
+    let (service, mut server) = (service::http(0, "here"), server_of_id1(""));
+    let addr = server.addr();
+    let _client = client_of_id1(addr, &format!("-local http://{}", service.addr));
+    for line in [
+        "X[1]: y",
+        "M\u{FC}ller: y",
+        "A (b): c",
+        "\"q\": r",
+        "A: b\r\n c",
+    ] {
+        let request =
+            format!("GET / HTTP/1.1\r\n{line}\r\nHost: id1.a\r\nConnection: close\r\n\r\n");
+        assert_eq!(ask(addr, &request).text(), "here / id1.a", "{line:?}");
+    }
+}
+
+#[test]
 fn a_head_that_is_none_gets_400() {
     let setup = Setup::new();
     for head in [

@@ -1,15 +1,15 @@
-//! As much of an HTTP request as routing needs: one header of the first head. Bytes are
-//! only looked at; what is forwarded is what came.
+//! As much of an HTTP request as routing needs: one header of the first head. Bytes are only
+//! looked at.
 
 use crate::config::label::ascii;
 
-/// Longest head that is read.
+/// Longest head that is read, in bytes with its empty line.
 pub const MAX_HEAD: usize = 16 * 1024;
 
 /// What the bytes so far say.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found<'a> {
-    /// The value of the header.
+    /// The value of the header, once the head is whole.
     Value(&'a str),
     /// Nothing yet: more bytes are needed.
     More,
@@ -19,17 +19,12 @@ pub enum Found<'a> {
     Bad(&'static str),
 }
 
-/// Looks for the header `name`, in any case, in a request that begins with `bytes`.
+/// Looks for the header `name`, in any case, in a request that begins with `bytes`. The verdict
+/// does not depend on how many bytes come at a time: nothing behind the longest head is looked at.
 pub fn find<'a>(bytes: &'a [u8], name: &str) -> Found<'a> {
+    let bytes = bytes.get(..MAX_HEAD).unwrap_or(bytes);
     let mut lines = Lines(bytes);
-    // RFC 9112, 2.2: empty lines before the request line are passed over.
-    let request = loop {
-        match lines.next() {
-            Some([]) => {}
-            other => break other,
-        }
-    };
-    let Some(request) = request else {
+    let Some(request) = first_line(&mut lines) else {
         if !may_become_a_request(lines.0) {
             return Found::Bad("not an HTTP request");
         }
@@ -38,25 +33,44 @@ pub fn find<'a>(bytes: &'a [u8], name: &str) -> Found<'a> {
     if !is_request_line(request) {
         return Found::Bad("not an HTTP request line");
     }
+    let mut found = None;
     for line in lines {
-        if line.is_empty() {
-            return Found::Bad("the header that routes is missing");
+        match (line.is_empty(), found) {
+            (true, Some(value)) => return Found::Value(value),
+            (true, None) => return Found::Bad("the header that routes is missing"),
+            // What else the head holds is for the service to judge.
+            (false, Some(_)) => continue,
+            (false, None) => {}
         }
+        // Continues the line before (RFC 9112, section 5.2), unless some would read it as the host.
+        let continues = line.first().is_some_and(is_blank);
         let Some(colon) = line.iter().position(|b| *b == b':') else {
+            if continues {
+                continue;
+            }
             return Found::Bad("a header without a colon");
         };
         let (field, value) = line.split_at(colon);
-        if !field.iter().all(|b| is_token(*b)) || field.is_empty() {
+        let names_host = field.trim_ascii().eq_ignore_ascii_case(name.as_bytes());
+        if field.is_empty() || field.iter().any(|b| is_control(*b)) {
             return Found::Bad("a header with a bad name");
         }
-        if field.eq_ignore_ascii_case(name.as_bytes()) {
-            return match std::str::from_utf8(value.get(1..).unwrap_or_default()) {
-                Ok(value) => Found::Value(value.trim_matches([' ', '\t'])),
-                Err(_) => Found::Bad("the header that routes is not text"),
-            };
+        if names_host && field.iter().any(is_blank) {
+            return Found::Bad("a blank beside the name of the header that routes");
+        }
+        if names_host {
+            match std::str::from_utf8(value.get(1..).unwrap_or_default()) {
+                Ok(value) => found = Some(value.trim_matches([' ', '\t'])),
+                Err(_) => return Found::Bad("the header that routes is not text"),
+            }
         }
     }
     more(bytes)
+}
+
+/// The request line. RFC 9112, section 2.2: empty lines before it are passed over.
+fn first_line<'a>(lines: &mut Lines<'a>) -> Option<&'a [u8]> {
+    lines.find(|line| !line.is_empty())
 }
 
 /// The host prefix a Host header asks for: its first label, without the port, as prefixes are
@@ -97,6 +111,14 @@ fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
 
+fn is_blank(b: &u8) -> bool {
+    matches!(b, b' ' | b'\t')
+}
+
+fn is_control(b: u8) -> bool {
+    b.is_ascii_control() && b != b'\t'
+}
+
 /// Whether an unfinished first line begins as a method does.
 fn may_become_a_request(line: &[u8]) -> bool {
     let mut method = line.iter().take_while(|b| **b != b' ' && **b != b'\r');
@@ -120,9 +142,11 @@ mod tests {
     #[test]
     fn the_header_is_found_whatever_its_case_and_spaces() {
         for head in [
-            "GET / HTTP/1.1\r\nHost: id1.example.com\r\n",
+            "GET / HTTP/1.1\r\nHost: id1.example.com\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: id1.example.com\r\nHost: x\r\nno colon\r\n: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nX[1]: y\r\nM\u{FC} (a b): c\r\n d\r\nHost: id1.example.com\r\n\r\n",
             "GET / HTTP/1.1\r\nAccept: */*\r\nhOSt:\t id1.example.com \t\r\n\r\nbody",
-            "\r\nGET / HTTP/1.0\nhost:id1.example.com\n",
+            "\r\nGET / HTTP/1.0\nhost:id1.example.com\n\n",
         ] {
             assert_eq!(
                 find(head.as_bytes(), "Host"),
@@ -132,8 +156,8 @@ mod tests {
     }
 
     #[test]
-    fn no_byte_before_the_end_of_the_line_decides() {
-        let head = b"POST /a HTTP/1.1\r\nX: y\r\nTarget: abc\r\n";
+    fn no_byte_before_the_end_of_the_head_decides() {
+        let head = b"POST /a HTTP/1.1\r\nX: y\r\nTarget: abc\r\nZ: y\r\n\r\n";
         for cut in 0..head.len() {
             assert_eq!(find(&head[..cut], "target"), Found::More, "cut at {cut}");
         }
@@ -152,6 +176,8 @@ mod tests {
             b"GET / HTTP/1.1\r\nno colon\r\n",
             b"GET / HTTP/1.1\r\n: x\r\n",
             b"GET / HTTP/1.1\r\nHost : x\r\n",
+            b"GET / HTTP/1.1\r\nX: y\r\n Host: x\r\n",
+            b"GET / HTTP/1.1\r\nX\0: y\r\n",
             b"GET / HTTP/1.1\r\nHost: \xFF\r\n",
             b"GET / HTTP/1.1\r\nA: b\r\n\r\n",
         ] {
@@ -166,6 +192,35 @@ mod tests {
         assert_eq!(find(&head, "Host"), Found::More);
         head.push(b'a');
         assert_eq!(find(&head, "Host"), Found::TooLong);
+    }
+
+    #[test]
+    fn the_limit_is_the_same_however_a_head_is_cut() {
+        for length in MAX_HEAD - 2..MAX_HEAD + 700 {
+            for host in ["Host: a\r\n", ""] {
+                let mut head = format!("GET / HTTP/1.1\r\n{host}X: ").into_bytes();
+                let tail = match host {
+                    "" => "\r\nHost: a\r\n\r\n",
+                    _ => "\r\n\r\n",
+                };
+                head.resize(length - tail.len(), b'x');
+                head.extend_from_slice(tail.as_bytes());
+                head.extend_from_slice(&[b'b'; 100]);
+                let expected = match length <= MAX_HEAD {
+                    true => Found::Value("a"),
+                    false => Found::TooLong,
+                };
+                // The first bytes that decide, and all that may come with them.
+                for cut in [length.min(MAX_HEAD), length, length + 100] {
+                    assert_eq!(
+                        find(&head[..cut], "Host"),
+                        expected,
+                        "{length} cut at {cut}"
+                    );
+                }
+                assert_eq!(find(&head[..length.min(MAX_HEAD) - 1], "Host"), Found::More);
+            }
+        }
     }
 
     #[test]
