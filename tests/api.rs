@@ -505,6 +505,7 @@ fn what_is_not_there_is_404_and_what_is_not_get_is_405() {
     for method in ["POST", "HEAD", "PUT", "DELETE", "XP"] {
         let answer = ask(api, &format!("{method} /status HTTP/1.1\r\n\r\n"));
         assert_eq!(answer.status, 405, "{method}");
+        assert_eq!(answer.body.is_empty(), method == "HEAD", "{method}");
         assert!(
             answer.head.contains("\r\nAllow: GET\r\n"),
             "{}",

@@ -347,6 +347,24 @@ fn unusual_names_of_headers_are_for_the_service_to_judge() {
 }
 
 #[test]
+fn answers_to_head_have_no_body() {
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let local = format!("-local http://127.0.0.1:{}", free_port());
+    let _client = client_of_id1(addr, &local);
+    for (request, status) in [
+        ("HEAD / HTTP/1.1\r\nHost: id2.a\r\n\r\n", 404),
+        ("\r\nHEAD / HTTP/1.1\r\nHost: id1.a\r\n\r\n", 502),
+        ("HEAD / HTTP/1.1\r\n\r\n", 400),
+    ] {
+        let answer = ask(addr, request);
+        assert_eq!((answer.status, answer.text().as_str()), (status, ""));
+        let length = answer.head.contains("\r\nContent-Length: ");
+        assert!(length, "{}", answer.head);
+    }
+}
+
+#[test]
 fn a_head_that_is_none_gets_400() {
     let setup = Setup::new();
     for head in [

@@ -14,7 +14,7 @@ use common::peer::{hello, Frame, Peer};
 use common::samples::{assert_same, random_file, Random};
 use common::scratch::Scratch;
 use common::service::{self, Service};
-use common::visitor::{connect, get, read_to_end};
+use common::visitor::{ask, connect, get, read_to_end};
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
@@ -86,6 +86,27 @@ fn untouched() -> Untouched {
 
 const TLS_1_2: &str = "--tlsv1.2 --tls-max 1.2";
 const TLS_1_3: &str = "--tlsv1.3";
+
+#[test]
+fn plain_http_on_a_tls_port_is_told_so() {
+    let setup = decrypting("");
+    for (request, body) in [
+        ("GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n", true),
+        ("POST / HTTP/1.1\r\n", true),
+        ("HEAD / HTTP/1.1\r\n", false),
+    ] {
+        let answer = ask(setup.addr, request);
+        assert_eq!(answer.status, 400, "{request:?}");
+        let says = answer
+            .text()
+            .contains("plain HTTP request was sent to HTTPS port");
+        assert_eq!(says, body, "{}", answer.text());
+    }
+    // What is neither gets TLS's own answer.
+    let mut other = connect(setup.addr);
+    other.write_all(&[0xF0, 1, 2, 3, 4, 5]).expect("send");
+    assert_eq!(read_to_end(&mut other).first(), Some(&21));
+}
 
 #[test]
 fn a_visitor_is_decrypted_with_tls_1_2_and_1_3() {
@@ -376,7 +397,7 @@ fn the_api_speaks_https_and_looks_at_a_decrypting_listener() {
         plain
             .write_all(b"GET /clients HTTP/1.1\r\n\r\n")
             .expect("send");
-        assert!(!read_to_end(&mut plain).starts_with(b"HTTP"));
+        assert!(read_to_end(&mut plain).starts_with(b"HTTP/1.1 400 "));
     }
 }
 

@@ -20,7 +20,9 @@ mod pem;
 mod verify;
 
 #[cfg(feature = "server")]
-pub use acceptor::{client_hello, Acceptor, MinVersion, HANDSHAKE_RECORD, MAX_RECORD};
+pub use acceptor::{
+    client_hello, is_plain_http, Acceptor, MinVersion, HANDSHAKE_RECORD, MAX_RECORD,
+};
 
 /// A connection inside TLS. Without the server there is one kind, and the other's code is not in
 /// the program.

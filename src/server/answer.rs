@@ -1,5 +1,6 @@
 //! What a visitor is told when nobody else will answer.
 
+use crate::net::follow::Refusal;
 use crate::net::{within, Conn};
 use std::time::Duration;
 
@@ -52,19 +53,25 @@ impl Answer {
         }
     }
 
-    fn bytes(self) -> String {
-        let (status, text) = self.status();
-        format!(
-            "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\
-             Connection: close\r\n\r\n{status}: {text}\n",
-            status.len() + text.len() + 3
-        )
+    fn bytes(self, to_head: bool) -> String {
+        let (status, why) = self.status();
+        Refusal { status, why }.page(to_head)
     }
 }
 
-/// Sends the answer and closes. A visitor that does not read it loses it.
-pub async fn http(conn: &Conn, answer: Answer) {
-    send(conn, answer.bytes().as_bytes()).await;
+impl From<Refusal> for Answer {
+    fn from(refusal: Refusal) -> Self {
+        match refusal.is_head_too_large() {
+            true => Self::HeadTooLong,
+            false => Self::BadRequest(refusal.why),
+        }
+    }
+}
+
+/// Sends the answer and closes. A visitor that does not read it loses it. The answer to a HEAD has
+/// no body.
+pub async fn http(conn: &Conn, answer: Answer, to_head: bool) {
+    send(conn, answer.bytes(to_head).as_bytes()).await;
 }
 
 /// Tells a TLS visitor that there is no such host, and closes.
@@ -85,8 +92,9 @@ mod tests {
     #[test]
     fn the_length_of_an_answer_is_its_length() {
         for answer in Answer::ALL {
-            let bytes = answer.bytes();
+            let bytes = answer.bytes(false);
             let (head, body) = bytes.split_once("\r\n\r\n").unwrap();
+            assert_eq!(answer.bytes(true), format!("{head}\r\n\r\n"));
             assert!(
                 head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())),
                 "{bytes}"

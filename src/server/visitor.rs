@@ -13,6 +13,7 @@ use super::transfer::{self, Sender};
 use super::State;
 use crate::config::label::ascii;
 use crate::handover::{Destination, Host, Link};
+use crate::net::follow::is_head_request;
 use crate::net::tls::{self, Acceptor};
 use crate::net::{until, with_scratch, Conn, Socket, Working};
 use crate::tunnel::{Finish, Relay, Stream, Why};
@@ -61,13 +62,19 @@ pub async fn greet_tls(
     acceptor: Acceptor,
     place: Place,
 ) {
-    let caller = Caller::new(state, peer, Door::Https, place);
+    let mut caller = Caller::new(state, peer, Door::Https, place);
+    let deadline = caller.deadline;
     let handshake = async {
-        tls::client_hello(&socket).await?;
-        Box::pin(acceptor.accept(socket)).await
+        let first = tls::client_hello(&socket).await?;
+        if tls::is_plain_http(first) {
+            Box::pin(caller.answer_plain(Conn::from(socket))).await;
+            return Ok(None);
+        }
+        Box::pin(acceptor.accept(socket)).await.map(Some)
     };
-    match until(caller.deadline, handshake).await {
-        Some(Ok(conn)) => Box::pin(caller.serve(Arc::new(conn))).await,
+    match until(deadline, handshake).await {
+        Some(Ok(Some(conn))) => Box::pin(caller.serve(Arc::new(conn))).await,
+        Some(Ok(None)) => {}
         Some(Err(e)) => log::debug!("{peer}: TLS handshake: {e}"),
         None => log::debug!("{peer}: the TLS handshake took too long"),
     }
@@ -112,7 +119,7 @@ async fn serve_port(
                 if stream.is_outdated() {
                     continue;
                 }
-                return relay(state.clone(), stream, conn, false, place);
+                return relay(state.clone(), stream, conn, Owed::Nothing, place);
             }
             Route::Process(link) => {
                 let id = id.to_owned();
@@ -228,6 +235,20 @@ impl Caller {
         }
     }
 
+    /// Tells a visitor that speaks HTTP without TLS where that is expected.
+    async fn answer_plain(&mut self, conn: Conn) {
+        if read_plain_request(&conn, &mut self.head).await.is_ok() {
+            self.answer(&conn, Answer::BadRequest(PLAIN_HTTP)).await;
+        }
+    }
+
+    /// Answers in place of a service.
+    async fn answer(&self, conn: &Conn, answer: Answer) {
+        log::debug!("{}: {answer:?}", self.peer);
+        self.state.counters.unserved(answer);
+        answer::http(conn, answer, is_head_request(&self.head)).await;
+    }
+
     fn is_http(&self) -> bool {
         self.door != Door::Sni
     }
@@ -297,11 +318,7 @@ impl Caller {
         let peer = self.peer;
         match visit {
             Visit::Host(kind, prefix) => self.go(conn, kind, &prefix).await,
-            Visit::Wrong(answer) => {
-                log::debug!("{peer}: {answer:?}");
-                self.state.counters.unserved(answer);
-                answer::http(&conn, answer).await;
-            }
+            Visit::Wrong(answer) => self.answer(&conn, answer).await,
             Visit::Nameless => answer::no_such_server_name(&conn).await,
             Visit::Nowhere(why) => log::debug!("{peer}: {why}"),
         }
@@ -309,6 +326,11 @@ impl Caller {
 
     /// Brings the visitor to its service.
     async fn go(mut self, mut conn: Arc<Conn>, kind: Kind, prefix: &str) {
+        let owed = match (self.is_http(), is_head_request(&self.head)) {
+            (false, _) => Owed::Nothing,
+            (true, false) => Owed::Page,
+            (true, true) => Owed::Head,
+        };
         let open = || self.state.registry.open_host(kind, prefix);
         loop {
             match find_route(&self.state, self.from, open).await {
@@ -319,8 +341,7 @@ impl Caller {
                     if stream.is_outdated() {
                         continue;
                     }
-                    let http = self.is_http();
-                    return relay(self.state, stream, conn, http, self.place);
+                    return relay(self.state, stream, conn, owed, self.place);
                 }
                 Route::Process(link) => {
                     let host = Host {
@@ -342,7 +363,7 @@ impl Caller {
                     log::debug!("{}: {prefix}: {answer:?}", self.peer);
                     self.state.counters.unserved(answer);
                     return match kind {
-                        Kind::Http => answer::http(&conn, answer).await,
+                        Kind::Http => answer::http(&conn, answer, owed == Owed::Head).await,
                         Kind::Tls => answer::no_such_server_name(&conn).await,
                     };
                 }
@@ -402,9 +423,18 @@ async fn find_route(state: &State, from: Option<Sender>, open: impl Fn() -> Open
     }
 }
 
+/// What a visitor is told if its service does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owed {
+    Nothing,
+    Page,
+    /// An answer to HEAD, which has no body.
+    Head,
+}
+
 /// Leaves the visitor to a task of its own, which is small: this one has done its work.
-fn relay(state: Arc<State>, stream: Stream, conn: Arc<Conn>, http: bool, place: Place) {
-    let relay = Relay::visitor(stream, conn.clone(), http);
+fn relay(state: Arc<State>, stream: Stream, conn: Arc<Conn>, owed: Owed, place: Place) {
+    let relay = Relay::visitor(stream, conn.clone(), owed != Owed::Nothing);
     let serving = state.serving.begin();
     crate::spawn(async move {
         let _held = (serving, place);
@@ -414,8 +444,21 @@ fn relay(state: Arc<State>, stream: Stream, conn: Arc<Conn>, http: bool, place: 
             Finish::Unanswered(_) => Answer::NotReached,
         };
         state.counters.unserved(answer);
-        Box::pin(answer::http(&conn, answer)).await;
+        Box::pin(answer::http(&conn, answer, owed == Owed::Head)).await;
     });
+}
+
+/// What a visitor is told that speaks HTTP where TLS is expected.
+pub const PLAIN_HTTP: &str = "The plain HTTP request was sent to HTTPS port; use https://";
+
+/// Reads what may be a request without TLS as far as its first line. The error is that nothing came.
+pub async fn read_plain_request(conn: &Conn, bytes: &mut Vec<u8>) -> io::Result<()> {
+    while !bytes.contains(&b'\n') && bytes.len() < FIRST {
+        if read_more(conn, bytes, FIRST).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Appends what the connection has, until there are `most` bytes. 0 is its end.

@@ -87,19 +87,29 @@ pub const HANDSHAKE_RECORD: u8 = 22;
 pub const MAX_RECORD: usize = 1 << 14;
 
 /// Waits until the client's first record has come, and leaves it in the socket: until then TLS
-/// needs no memory here. Whoever does not speak TLS is not waited for.
-pub async fn client_hello(socket: &Socket) -> io::Result<()> {
+/// needs no memory here. Does not wait for more of what is not TLS. Returns the first byte.
+pub async fn client_hello(socket: &Socket) -> io::Result<Option<u8>> {
     // How many bytes there were, and how often no more.
     let (mut before, mut same) = (0, 0);
+    let mut first = None;
     let mut is_enough = |there: &[u8]| {
+        first = there.first().copied();
         same = if there.len() == before { same + 1 } else { 0 };
         before = there.len();
         // The end shows by being told of more where there is none. That may happen once without
         // it, with what had come before the socket was waited for.
         same > 1 || holds_record(there)
     };
-    std::future::poll_fn(|cx| with_scratch(|scratch| socket.poll_peek(cx, scratch, &mut is_enough)))
-        .await
+    std::future::poll_fn(|cx| {
+        with_scratch(|scratch| socket.poll_peek(cx, scratch, &mut is_enough))
+    })
+    .await?;
+    Ok(first)
+}
+
+/// Whether a connection that begins with this byte speaks HTTP and not TLS: a method is a word.
+pub fn is_plain_http(first: Option<u8>) -> bool {
+    first.is_some_and(|byte| byte.is_ascii_alphabetic())
 }
 
 /// Whether a whole record is there, or something that is none (RFC 8446, 5.1).

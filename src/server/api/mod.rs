@@ -11,13 +11,14 @@ mod status;
 
 use super::listeners;
 use super::State;
-use crate::net::tls::Acceptor;
+use crate::net::follow::is_head_request;
+use crate::net::tls::{self, Acceptor};
 use crate::net::{blocking, within, Conn, Listener, Socket, Stop};
 use async_std::channel::{self, Receiver};
 use check::Front;
 use reply::Reply;
 pub use request::Hosts;
-use request::Page;
+use request::{Page, Wrong};
 use status::Status;
 use std::io;
 use std::net::SocketAddr;
@@ -81,11 +82,21 @@ impl Api {
 
     /// One request and its answer.
     async fn exchange(&self, socket: Socket) -> io::Result<()> {
-        let conn = match &self.acceptor {
-            Some(acceptor) => acceptor.accept(socket).await?,
-            None => Conn::from(socket),
+        let (conn, plain) = match &self.acceptor {
+            Some(acceptor) => {
+                let first = tls::client_hello(&socket).await?;
+                match tls::is_plain_http(first) {
+                    true => (Conn::from(socket), true),
+                    false => (acceptor.accept(socket).await?, false),
+                }
+            }
+            None => (Conn::from(socket), false),
         };
-        let reply = match within(ASKING, request::read(&conn, &self.hosts)).await {
+        let mut head = Vec::new();
+        let asked = within(ASKING, request::read(&conn, &self.hosts, &mut head)).await;
+        let reply = match asked {
+            Some(Err(Wrong::Gone)) => return Ok(()),
+            Some(_) if plain => Reply::plain_http(),
             Some(Ok(page)) => self.page(page).await,
             Some(Err(wrong)) => match Reply::wrong(wrong) {
                 Some(reply) => reply,
@@ -93,7 +104,8 @@ impl Api {
             },
             None => Reply::too_late(),
         };
-        conn.write_all(reply.bytes().as_bytes()).await?;
+        let page = reply.bytes(is_head_request(&head));
+        conn.write_all(page.as_bytes()).await?;
         conn.linger(GOODBYE).await;
         Ok(())
     }
@@ -168,12 +180,12 @@ mod tests {
             assert!(joined.is_ok());
         }
         let api = Api::new(state, None, Hosts::default(), (addr, Door::Http)).unwrap();
-        let metrics = task::block_on(api.page(Page::Metrics)).bytes();
+        let metrics = task::block_on(api.page(Page::Metrics)).bytes(false);
         assert!(
             metrics.contains(&format!("\ngt_clients {CLIENTS}\n")),
             "{metrics}"
         );
-        let clients = task::block_on(api.page(Page::Clients)).bytes();
+        let clients = task::block_on(api.page(Page::Clients)).bytes(false);
         assert!(clients.contains("{\"id\": \"id0\""), "{clients}");
         assert!(clients.contains("\"prefixes\": [\"id0\"]"), "{clients}");
         let more = CLIENTS - 1_000;

@@ -1,6 +1,7 @@
 //! One answer of the API, and its bytes.
 
 use super::request::Wrong;
+use crate::server::visitor::PLAIN_HTTP;
 
 #[derive(Debug)]
 pub struct Reply {
@@ -57,6 +58,11 @@ impl Reply {
         Some(Self::error(status, why, wrong == Wrong::NotGet))
     }
 
+    /// For a request without TLS where that is expected.
+    pub fn plain_http() -> Self {
+        Self::error("400 Bad Request", PLAIN_HTTP, false)
+    }
+
     pub fn too_late() -> Self {
         let why = "the request did not come in time";
         Self::error("408 Request Timeout", why, false)
@@ -71,13 +77,15 @@ impl Reply {
         }
     }
 
-    pub fn bytes(&self) -> String {
+    /// The answer's bytes. An answer to HEAD has no body.
+    pub fn bytes(&self, to_head: bool) -> String {
         let Self {
             status,
             fields,
             body,
         } = self;
         let len = body.len();
+        let body = if to_head { "" } else { body };
         format!(
             "HTTP/1.1 {status}\r\n{fields}Cache-Control: no-store\r\nContent-Length: {len}\r\n\
              Connection: close\r\n\r\n{body}"

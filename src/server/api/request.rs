@@ -64,14 +64,13 @@ impl Hosts {
     }
 }
 
-/// Reads one request.
-pub async fn read(conn: &Conn, hosts: &Hosts) -> Result<Page, Wrong> {
-    let mut head = Vec::new();
+/// Reads one request, its bytes into `head`.
+pub async fn read(conn: &Conn, hosts: &Hosts, head: &mut Vec<u8>) -> Result<Page, Wrong> {
     loop {
-        if let Some(asked) = parse(&head, hosts) {
+        if let Some(asked) = parse(head, hosts) {
             return asked;
         }
-        match visitor::read_more(conn, &mut head, MAX_HEAD).await {
+        match visitor::read_more(conn, head, MAX_HEAD).await {
             Ok(1..) => {}
             Ok(0) if !head.is_empty() => return Err(Wrong::Malformed),
             _ => return Err(Wrong::Gone),
