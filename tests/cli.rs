@@ -22,7 +22,7 @@ const CLIENT_FLAGS: &str =
 
 const SERVER_FLAGS: &str =
     "addr addressConnections allowAnyClient apiAddr apiCertFile apiHosts apiKeyFile apiTLSVersion \
-    authAPI certFile config connections group hostNumber hostRegex hostWithID httpMUXHeader id \
+    authAPI certFile config connections frontProxies group hostNumber hostRegex hostWithID httpMUXHeader id \
     keyFile logFile logFileMaxCount logFileMaxSize logLevel reconnectDuration reconnectTimes \
     secret sentryDSN sentryDebug sentryEnvironment sentryLevel sentryRelease \
     sentrySampleRate sentryServerName sniAddr speed stunAddr tcpNumber tcpRange timeout \

@@ -191,7 +191,7 @@ mod server {
     fn help_lists_every_flag_of_the_server() {
         let help = printed("gt server -h");
         for flag in "addr addressConnections allowAnyClient apiAddr apiCertFile apiHosts apiKeyFile apiTLSVersion authAPI certFile \
-            config connections hostNumber hostRegex hostWithID httpMUXHeader id keyFile logFile \
+            config connections frontProxies hostNumber hostRegex hostWithID httpMUXHeader id keyFile logFile \
             logFileMaxCount logFileMaxSize logLevel reconnectDuration reconnectTimes secret sentryDSN \
             sentryDebug sentryEnvironment sentryLevel sentryRelease sentrySampleRate sentryServerName \
             sniAddr speed stunAddr tcpNumber tcpRange timeout timeoutOnUnidirectionalTraffic tlsAddr \

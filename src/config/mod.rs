@@ -36,7 +36,9 @@ pub use client::{
 pub use logging::{common, LogLevel, Logging, Sentry};
 pub use secret::Secret;
 #[cfg(feature = "server")]
-pub use server::{AnyClient, Api, HostRules, Limits, PortRange, Server, TcpRule, TlsVersion, User};
+pub use server::{
+    AnyClient, Api, HostRules, Limits, Network, PortRange, Server, TcpRule, TlsVersion, User,
+};
 pub use url::Url;
 use value::Scalar;
 pub use wire::Wire;

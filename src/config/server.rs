@@ -1,6 +1,7 @@
 //! The server's configuration: merged from flags and file, checked. Not the server.
 
 mod limits;
+mod networks;
 mod options;
 mod overlap;
 mod tls;
@@ -23,6 +24,7 @@ use super::yaml::{fields, unknown_to_all};
 use super::{Error, Loaded, Role, Url, Wire};
 use limits::{HostEntry, PartLimits, TcpEntry};
 pub use limits::{HostRules, Limits, PortRange, TcpRule};
+pub use networks::Network;
 pub use options::ServerOptions;
 use tls::TlsOption;
 pub use tls::TlsVersion;
@@ -59,6 +61,8 @@ pub struct Server {
     pub timeout_on_unidirectional_traffic: bool,
     /// The header that names the prefix, `Host` unless configured.
     pub http_mux_header: String,
+    /// Whose connections carry one request each.
+    pub front_proxies: Vec<Network>,
     /// How often an address may fail to authenticate before it is refused; 0 for any number.
     pub reconnect_times: u32,
     /// How long it is refused then.
@@ -271,6 +275,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         timeout_on_unidirectional_traffic: given(options.timeout_on_unidirectional_traffic)
             .unwrap_or(false),
         http_mux_header: given(options.http_mux_header).map_or("Host".to_owned(), |name| name.0),
+        front_proxies: all(options.front_proxies),
         reconnect_times: given(options.reconnect_times).unwrap_or(3),
         reconnect_duration: given(options.reconnect_duration).unwrap_or(Duration::from_secs(300)),
         address_connections: given(options.address_connections).unwrap_or(0),

@@ -1,5 +1,5 @@
-//! As much of an HTTP request as routing needs: one header of the first head. Bytes are only
-//! looked at.
+//! As much of an HTTP request as routing needs: one header of the first head, and whether a proxy
+//! has sent it. Bytes are only looked at.
 
 use crate::config::label::ascii;
 
@@ -66,6 +66,23 @@ pub fn find<'a>(bytes: &'a [u8], name: &str) -> Found<'a> {
         }
     }
     more(bytes)
+}
+
+/// Whether a whole head shows that a proxy has sent it: a visitor's own program sends none of these.
+pub fn shows_proxy(head: &[u8]) -> bool {
+    let mut lines = Lines(head);
+    first_line(&mut lines);
+    lines.take_while(|line| !line.is_empty()).any(|line| {
+        let name = line.split(|b| *b == b':').next().unwrap_or_default();
+        let name = name.trim_ascii();
+        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        let forwarded = b"x-forwarded-";
+        let begins = name.get(..forwarded.len());
+        is(b"via")
+            || is(b"forwarded")
+            || is(b"x-real-ip")
+            || begins.is_some_and(|begins| begins.eq_ignore_ascii_case(forwarded))
+    })
 }
 
 /// The request line. RFC 9112, section 2.2: empty lines before it are passed over.
@@ -220,6 +237,31 @@ mod tests {
                 }
                 assert_eq!(find(&head[..length.min(MAX_HEAD) - 1], "Host"), Found::More);
             }
+        }
+    }
+
+    #[test]
+    fn a_proxy_shows_by_its_headers() {
+        for line in [
+            "Via: 1.1 a",
+            "FORWARDED: for=1.2.3.4",
+            "X-Forwarded-For: a",
+            "x-forwarded-proto:https",
+            "X-Real-IP: 1.2.3.4",
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n");
+            assert!(shows_proxy(head.as_bytes()), "{line}");
+            let behind = format!("GET / HTTP/1.1\r\nHost: a\r\n\r\n{line}\r\n\r\n");
+            assert!(!shows_proxy(behind.as_bytes()), "{line}");
+        }
+        for line in [
+            "X-Forwarded: a",
+            "Viaduct: a",
+            "Accept: via",
+            "X-Real-IPs: a",
+        ] {
+            let head = format!("GET /via HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n");
+            assert!(!shows_proxy(head.as_bytes()), "{line}");
         }
     }
 

@@ -12,6 +12,7 @@ mod guard;
 mod guest;
 pub(crate) mod http_head;
 mod listeners;
+mod one_request;
 mod places;
 mod ports;
 mod registry;

@@ -4,7 +4,7 @@
 use super::auth::AuthApi;
 use super::claims::Claims;
 use super::users::{Strangers, Users};
-use crate::config::{self, AnyClient, TlsVersion, Wire};
+use crate::config::{self, AnyClient, Network, TlsVersion, Wire};
 use crate::net::tls::{Acceptor, MinVersion};
 use async_io::Timer;
 use event_listener::{Event, IntoNotification};
@@ -24,6 +24,8 @@ pub struct Rules {
     pub wire: Wire,
     /// The header that routes.
     pub mux_header: String,
+    /// Proxies whose connections carry one request each.
+    pub front_proxies: Vec<Network>,
     /// Silence that ends a tunnel, or a visitor's connection.
     pub timeout: Option<Duration>,
     /// One direction without traffic is silence enough.
@@ -67,6 +69,7 @@ impl Rules {
             users: Users::new(&config.users, strangers, &config.limits),
             wire: config.wire,
             mux_header: config.http_mux_header.clone(),
+            front_proxies: config.front_proxies.clone(),
             timeout: Some(config.timeout).filter(|timeout| !timeout.is_zero()),
             unidirectional: config.timeout_on_unidirectional_traffic,
             acceptor,
@@ -150,6 +153,7 @@ impl Rules {
             users: Users::new(&[], Strangers::Refused, &limits),
             wire: Wire::default(),
             mux_header: "Host".to_owned(),
+            front_proxies: Vec::new(),
             timeout: None,
             unidirectional: false,
             acceptor: None,

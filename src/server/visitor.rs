@@ -4,6 +4,7 @@
 use super::answer::{self, Answer};
 use super::client_hello;
 use super::http_head;
+use super::one_request::OneRequest;
 use super::places::Place;
 use super::ports::Opened;
 use super::registry::{Kind, Opening};
@@ -324,6 +325,14 @@ impl Caller {
         }
     }
 
+    /// Whether the connection may go on with requests for other hosts.
+    fn is_shared(&self) -> bool {
+        let addr = self.peer.ip();
+        let mut proxies = self.rules.front_proxies.iter();
+        self.is_http()
+            && (proxies.any(|proxies| proxies.contains(addr)) || http_head::shows_proxy(&self.head))
+    }
+
     /// Brings the visitor to its service.
     async fn go(mut self, mut conn: Arc<Conn>, kind: Kind, prefix: &str) {
         let owed = match (self.is_http(), is_head_request(&self.head)) {
@@ -331,6 +340,12 @@ impl Caller {
             (true, false) => Owed::Page,
             (true, true) => Owed::Head,
         };
+        if self.is_shared() {
+            match OneRequest::start(conn.clone(), &self.head) {
+                Ok((first, one)) => (self.head, conn) = (first, one),
+                Err(refusal) => return self.answer(&conn, Answer::from(refusal)).await,
+            }
+        }
         let open = || self.state.registry.open_host(kind, prefix);
         loop {
             match find_route(&self.state, self.from, open).await {

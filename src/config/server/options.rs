@@ -7,6 +7,7 @@ use argh::{ArgsInfo, FromArgs};
 use serde::Deserialize;
 
 use super::limits::{Pattern, PortRange};
+use super::networks::Network;
 use super::tls::TlsOption;
 use crate::config::value::{either, Scalar, Value};
 use crate::config::{ListenAddr, Secret, Url};
@@ -53,6 +54,10 @@ pub struct ServerOptions {
     /// at most so many tunnels of one client; 0 for any number (default 10)
     #[argh(option, arg_name = "uint")]
     pub connections: Option<Value<u32>>,
+    /// a proxy in front that may send several visitors' requests over one connection, like 10.0.0.0/8
+    /// or 192.0.2.1: each of its connections carries one request; may be given several times
+    #[argh(option, arg_name = "value")]
+    pub front_proxies: Vec<Value<Network>>,
     /// at most so many host prefixes of one client; 0 for any number (default 1)
     #[argh(option, arg_name = "uint")]
     pub host_number: Option<Value<u32>>,
@@ -133,6 +138,7 @@ impl ServerOptions {
             auth_api: self.auth_api.or(lower.auth_api),
             cert_file: self.cert_file.or(lower.cert_file),
             connections: self.connections.or(lower.connections),
+            front_proxies: either(self.front_proxies, lower.front_proxies),
             host_number: self.host_number.or(lower.host_number),
             host_regex: either(self.host_regex, lower.host_regex),
             host_with_id: self.host_with_id.or(lower.host_with_id),

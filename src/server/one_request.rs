@@ -1,0 +1,205 @@
+//! A visitor's connection that carries one request, for proxies: those send the requests of several
+//! visitors over one connection, also for hosts of different clients, while gt routes a connection
+//! by its first request. The service is asked to close behind its answer, and nothing behind the
+//! first request reaches it, be it asked for or not.
+
+use crate::net::follow::{Edits, Exchange, Head, Refusal, Rule, Step, Verdict};
+use crate::net::{with_scratch, Conn, Layer};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{ready, Context, Poll, Waker};
+
+/// Most bytes of a visitor that are taken at a time.
+const PIECE: usize = 16 * 1024;
+
+/// Has the service close the connection behind its answer, unless it is asked to switch to another
+/// protocol.
+struct CloseBehind;
+
+impl Rule for CloseBehind {
+    fn decide(&self, head: &Head<'_>) -> Verdict {
+        let mut edits = Edits::default();
+        if !head.fields().any(|field| field.is("upgrade")) {
+            let connection = head.fields().filter(|field| field.is("connection"));
+            connection.for_each(|field| edits.remove(&field));
+            edits.add(head, "Connection", "close");
+        }
+        Verdict::Forward(edits)
+    }
+}
+
+/// The connection to the visitor. What is read of it ends with its first request.
+#[derive(Debug)]
+pub struct OneRequest {
+    conn: Arc<Conn>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    exchange: Exchange,
+    /// Bytes for the service that have not been read yet.
+    out: Vec<u8>,
+    /// Bytes that are looked at once the service has decided about a switch.
+    early: Vec<u8>,
+    /// Waits for the service.
+    reader: Option<Waker>,
+}
+
+/// What of the visitor may go to the service.
+enum Gate {
+    Open,
+    /// Nothing before the service has answered.
+    Waits,
+    /// Nothing more: what comes is forgotten.
+    Shut,
+}
+
+impl OneRequest {
+    /// `begin` is what has been read of the connection, a whole head at least. Returns what goes to
+    /// the service in its place, and the connection to go on with. The error is what to answer.
+    pub fn start(conn: Arc<Conn>, begin: &[u8]) -> Result<(Vec<u8>, Arc<Conn>), Refusal> {
+        let mut inner = Inner::default();
+        inner.take(begin)?;
+        let first = std::mem::take(&mut inner.out);
+        let inner = Mutex::new(inner);
+        let layer: Box<dyn Layer> = Box::new(Self { conn, inner });
+        Ok((first, Arc::new(Conn::from(layer))))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Before the first request has begun, the next byte begins it.
+    fn gate(&self) -> Gate {
+        if self.exchange.has_begun() && self.exchange.is_between() {
+            Gate::Shut
+        } else if self.exchange.is_switching() {
+            Gate::Waits
+        } else {
+            Gate::Open
+        }
+    }
+
+    /// Sorts the visitor's next bytes.
+    fn take(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
+        while !bytes.is_empty() {
+            match self.gate() {
+                Gate::Open => {}
+                Gate::Waits => {
+                    self.early.extend_from_slice(bytes);
+                    return Ok(());
+                }
+                Gate::Shut => return Ok(()),
+            }
+            let taken = match self.exchange.request(bytes, &CloseBehind) {
+                Step::Pass(n) => {
+                    let piece = bytes.get(..n).unwrap_or_default();
+                    self.out.extend_from_slice(piece);
+                    n
+                }
+                Step::Keep(n) => n,
+                Step::Send {
+                    taken, bytes: head, ..
+                } => {
+                    self.out.extend_from_slice(&head);
+                    taken
+                }
+                Step::Wait => 0,
+                Step::Refuse(refusal, _) => return Err(refusal),
+            };
+            bytes = bytes.get(taken..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    fn keep_reader(&mut self, cx: &Context<'_>) {
+        self.reader = Some(cx.waker().clone());
+    }
+}
+
+impl Layer for OneRequest {
+    fn below(&self) -> &Conn {
+        &self.conn
+    }
+
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut inner = self.inner();
+        loop {
+            let n = inner.out.len().min(buf.len());
+            if n > 0 {
+                if let (Some(to), Some(from)) = (buf.get_mut(..n), inner.out.get(..n)) {
+                    to.copy_from_slice(from);
+                }
+                inner.out.drain(..n);
+                return Poll::Ready(Ok(n));
+            }
+            inner.keep_reader(cx);
+            match inner.gate() {
+                Gate::Waits => return Poll::Pending,
+                // The answer is whole: a service that keeps the connection all the same is told.
+                Gate::Shut if inner.exchange.is_idle() => return Poll::Ready(Ok(0)),
+                Gate::Shut | Gate::Open => {}
+            }
+            let mut come = std::mem::take(&mut inner.early);
+            if come.is_empty() {
+                let read = with_scratch(|scratch| {
+                    let scratch = scratch.get_mut(..PIECE).unwrap_or_default();
+                    let n = ready!(self.conn.poll_read(cx, scratch))?;
+                    come.extend_from_slice(scratch.get(..n).unwrap_or_default());
+                    Poll::Ready(io::Result::Ok(n))
+                });
+                if ready!(read)? == 0 {
+                    return Poll::Ready(Ok(0));
+                }
+            }
+            if let Err(refusal) = inner.take(&come) {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, refusal.why)));
+            }
+        }
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.inner();
+        inner.keep_reader(cx);
+        let ready = match inner.gate() {
+            Gate::Waits => false,
+            Gate::Shut => inner.exchange.is_idle(),
+            Gate::Open => !inner.early.is_empty(),
+        };
+        if ready || !inner.out.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        match inner.gate() {
+            Gate::Waits => Poll::Pending,
+            Gate::Shut | Gate::Open => self.conn.poll_readable(cx),
+        }
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let n = ready!(self.conn.poll_write(cx, buf))?;
+        let mut inner = self.inner();
+        let decided = inner.exchange.response(buf.get(..n).unwrap_or_default());
+        if decided || inner.exchange.is_idle() {
+            if let Some(reader) = inner.reader.take() {
+                reader.wake();
+            }
+        }
+        Poll::Ready(Ok(n))
+    }
+
+    fn holds_back(&self) -> bool {
+        self.conn.holds_back()
+    }
+
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.conn.poll_flush(cx)
+    }
+
+    fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.conn.poll_shutdown(cx)
+    }
+}
