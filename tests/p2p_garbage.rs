@@ -3,12 +3,12 @@
 
 mod common;
 
-use common::eventually_within;
 use common::gt::{client_of_id1, server_of_id1, Gt};
 use common::service::{http, Service};
 use common::signal::{candidate, chunk, message, Layer, Signal};
 use common::visitor::{connect, get};
 use common::webrtc::{Channel, Peer, PLAIN};
+use common::{eventually, eventually_within};
 use serde_json::{json, Value};
 use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
@@ -176,24 +176,75 @@ fn ten_thousand_candidates_cost_little_and_most_of_them_are_not_tried() {
 }
 
 #[test]
-fn offers_that_nobody_follows_up_take_their_places_and_no_more() {
+fn offers_without_a_peer_behind_them_hold_few_places_and_make_room() {
     let ends = ends("-webrtcConnections 8");
+    let (_peer, channel) = Peer::connect(ends.addr, HOST, "", PLAIN);
     let before = ends.client.rss();
-    let mut statuses = Vec::new();
-    for _ in 0..20 {
-        let sdp = Peer::new().offer_with_channel();
-        let mut signal = Signal::start(ends.addr, HOST, "", Layer::Plain);
-        signal.say(&offer(&sdp));
+    for number in 0..40 {
+        let (lines, sdp) = match number % 2 {
+            0 => ("", Some(Peer::new().offer_with_channel())),
+            _ => ("WebRTC-OP: get-offer\r\n", None),
+        };
+        let mut signal = Signal::start(ends.addr, HOST, lines, Layer::Plain);
+        if let Some(sdp) = sdp {
+            signal.say(&offer(&sdp));
+        }
         signal.finish();
-        statuses.push(signal.status());
+        assert_eq!(signal.status(), 200, "offer {number}");
         // The peer vanishes before it knows the answer.
     }
-    assert_eq!(statuses[..8], [200; 8]);
-    assert_eq!(statuses[8..], [503; 12]);
     let more = ends.client.rss().saturating_sub(before);
     assert!(more < 8 * 1024, "{more} KiB more for eight peers");
-    let answer = get(ends.addr, HOST, "/");
-    assert_eq!(answer.text(), format!("it / {HOST}"));
+    // Of those that did not connect the oldest have gone, and no other.
+    let gone = ends
+        .client
+        .lines_with("peer gone: it did not connect, and another came");
+    assert_eq!(gone.len(), 40 - 7);
+    ends.assert_well();
+    assert_served(&channel);
+}
+
+#[test]
+fn requests_whose_offers_have_not_come_count_as_peers() {
+    let ends = ends("-webrtcConnections 2");
+    let start = |_| Signal::start(ends.addr, HOST, "", Layer::Plain);
+    let waiting: Vec<Signal> = (0..20).map(start).collect();
+    let is_refused = |signal: &&Signal| {
+        signal.stream.set_nonblocking(true).expect("no blocking");
+        let peeked = signal.stream.peek(&mut [0]);
+        signal.stream.set_nonblocking(false).expect("blocking");
+        peeked.is_ok_and(|n| n == 1)
+    };
+    eventually("all but two to be refused", || {
+        (waiting.iter().filter(is_refused).count() == 18).then_some(())
+    });
+    let (refused, held): (Vec<Signal>, _) =
+        waiting.into_iter().partition(|signal| is_refused(&signal));
+    for mut signal in refused {
+        assert_eq!(signal.status(), 503);
+    }
+    for mut signal in held {
+        signal.say(&offer(&Peer::new().offer_with_channel()));
+        assert_eq!(signal.status(), 200);
+    }
+    ends.assert_well();
+}
+
+#[test]
+fn an_offer_that_nobody_answers_is_given_up_soon() {
+    let ends = ends("");
+    let lines = "WebRTC-OP: get-offer\r\n";
+    let begin = Instant::now();
+    assert_eq!(ends.raw(lines, b"0\r\n\r\n"), 200);
+    let given_up = "a peer is given up: it did not answer the offer in time";
+    eventually_within(Duration::from_secs(60), given_up, || {
+        ends.client.lines_with(given_up).pop()
+    });
+    assert!(
+        begin.elapsed() >= Duration::from_secs(15),
+        "that is too soon"
+    );
+    ends.assert_well();
 }
 
 #[test]

@@ -259,9 +259,13 @@ impl Way {
     /// Offers to be a peer, by way of the server, and waits until that has come about.
     async fn connect(&self) -> io::Result<Link> {
         let hub = self.me.p2p.hub_of_one().map_err(io::Error::other)?;
-        let begun = begin(&self.me, hub.clone(), Role::Dials, |peer, identity| {
-            Ok(peer.describe(identity, sdp::offer))
-        });
+        let begun = begin(
+            &self.me,
+            hub.clone(),
+            Role::Dials,
+            None,
+            |peer, identity| Ok(peer.describe(identity, sdp::offer)),
+        );
         let (link, hosts, offer) = begun.map_err(io::Error::other)?;
         // Whoever stops waiting gives the peer up.
         let mut undecided = Undecided(Some(link.clone()));

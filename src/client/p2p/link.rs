@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// How long a peer may take to connect.
 pub const CONNECTING: Duration = Duration::from_secs(120);
+/// How long a peer may take to answer an offer, which a STUN server's silence is part of.
+const ANSWERING: Duration = Duration::from_secs(20);
 
 /// A peer that its task and its channels share. Clones are the same one.
 #[derive(Clone)]
@@ -114,6 +116,10 @@ impl<F: FnMut(Channel, Opened) + Unpin> Driver<F> {
     /// Until when a peer may stay that does not connect, or has no channel.
     fn patience(&self, peer: &Peer) -> Option<(Instant, &'static str)> {
         match peer.state() {
+            State::Connecting if !peer.is_described() => Some((
+                self.begun + ANSWERING,
+                "it did not answer the offer in time",
+            )),
             State::Connecting => Some((self.begun + CONNECTING, "it did not connect in time")),
             State::Connected if self.idle.is_zero() => None,
             State::Connected => peer

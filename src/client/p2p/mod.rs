@@ -10,6 +10,7 @@ mod crypto;
 mod forward;
 mod hub;
 pub(crate) mod identity;
+mod limit;
 mod link;
 pub(crate) mod message;
 pub(crate) mod packets;
@@ -30,6 +31,7 @@ use crate::logging;
 use checks::{Budget, Checks, Role};
 use hub::Hub;
 use identity::Identity;
+use limit::{PeerLimit, Permit};
 use link::{Driver, Link};
 use peer::Peer;
 use std::collections::HashMap;
@@ -103,6 +105,7 @@ impl fmt::Display for Error {
 /// The peers of a client.
 pub struct P2p {
     checks: Arc<Budget>,
+    limit: PeerLimit,
     inner: Mutex<Inner>,
 }
 
@@ -131,6 +134,7 @@ impl P2p {
         heed(options.log_level);
         Self {
             checks: Arc::default(),
+            limit: PeerLimit::default(),
             inner: Mutex::new(Inner {
                 options,
                 told: None,
@@ -190,11 +194,10 @@ impl P2p {
         self.inner().options.idle
     }
 
-    /// Whether there may be another peer.
-    fn has_room(&self) -> bool {
-        let inner = self.inner();
-        let peers = inner.hub.as_ref().map_or(0, |hub| hub.peers());
-        peers < inner.options.most
+    /// The right to another peer, if there may be one.
+    fn reserve(&self) -> Option<Permit> {
+        let most = self.inner().options.most;
+        self.limit.acquire(most)
     }
 
     fn hub(&self) -> Result<Arc<Hub>, Error> {
@@ -225,11 +228,12 @@ fn identity() -> Result<Arc<Identity>, Error> {
 }
 
 /// A new peer with a task of its own, and how our addresses are told to it. `prepare` is done
-/// before its task runs.
+/// before its task runs, and `permit` is given back when that ends.
 fn begin<T>(
     me: &Arc<Me>,
     hub: Arc<Hub>,
     role: Role,
+    permit: Option<Permit>,
     prepare: impl FnOnce(&mut Peer, &Identity) -> Result<T, Error>,
 ) -> Result<(Link, Vec<String>, T), Error> {
     let checks = Checks::new(me.p2p.checks.clone(), role, hub::own_addresses());
@@ -239,11 +243,18 @@ fn begin<T>(
     let prepared = prepare(&mut peer, &hub.identity)?;
     let link = Link::new(peer);
     hub.add(link.clone());
+    if let Some(permit) = &permit {
+        permit.hold(&link);
+    }
     let serving = me.clone();
     let accept = move |channel: Channel, opened: peer::Opened| {
         super::service::serve_channel(&serving, &opened.label, channel);
     };
-    crate::spawn(Driver::new(link.clone(), hub, me.p2p.idle(), accept));
+    let driver = Driver::new(link.clone(), hub, me.p2p.idle(), accept);
+    crate::spawn(async move {
+        driver.await;
+        drop(permit);
+    });
     Ok((link, told, prepared))
 }
 

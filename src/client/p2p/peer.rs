@@ -278,6 +278,11 @@ impl Peer {
             .map_err(|e| Error::new("ICE", e))
     }
 
+    /// Whether the peer has described itself.
+    pub fn is_described(&self) -> bool {
+        self.side.is_some()
+    }
+
     pub fn state(&self) -> &State {
         &self.state
     }

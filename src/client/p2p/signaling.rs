@@ -3,6 +3,7 @@
 
 use super::checks::Role;
 use super::hub::Hub;
+use super::limit::Permit;
 use super::link::{Link, CONNECTING};
 use super::message::{Message, Reader};
 use super::sdp::{self, Description};
@@ -76,17 +77,16 @@ pub async fn answer(me: &Arc<Me>, mut stream: Stream) -> io::Result<()> {
     let Some(request) = Request::parse(&request) else {
         return refuse(&mut stream, "400 Bad Request", "this is no request").await;
     };
-    if matches!(request.op, Op::Offer | Op::GetOffer) && (!me.p2p.has_room() || me.stop.is_said()) {
-        return refuse(
-            &mut stream,
-            "503 Service Unavailable",
-            "there are too many peers",
-        )
-        .await;
-    }
     match request.op {
-        Op::Offer => take_offer(me, stream, request).await,
-        Op::GetOffer => make_offer(me, stream).await,
+        Op::Offer | Op::GetOffer if me.stop.is_said() => too_many(&mut stream).await,
+        Op::Offer => match me.p2p.reserve() {
+            Some(permit) => take_offer(me, stream, request, permit).await,
+            None => too_many(&mut stream).await,
+        },
+        Op::GetOffer => match me.p2p.reserve() {
+            Some(permit) => make_offer(me, stream, permit).await,
+            None => too_many(&mut stream).await,
+        },
         Op::Answer(Some(number)) => take_answer(me, stream, request, number).await,
         Op::Relay(label) => {
             let head = format!("HTTP/1.1 200 OK\r\n{CORS}{RELAY}\r\nConnection: close\r\n\r\n");
@@ -136,6 +136,11 @@ pub async fn preflight(stream: &mut Stream) -> io::Result<Option<Vec<u8>>> {
     );
     stream.write_all(answer.as_bytes()).await?;
     Ok(None)
+}
+
+async fn too_many(stream: &mut Stream) -> io::Result<()> {
+    let why = "there are too many peers";
+    refuse(stream, "503 Service Unavailable", why).await
 }
 
 async fn refuse(stream: &mut Stream, status: &str, why: &str) -> io::Result<()> {
@@ -447,9 +452,21 @@ async fn first_message(
     within(PATIENCE, request.next(stream, reader)).await?.ok()?
 }
 
-async fn take_offer(me: &Arc<Me>, mut stream: Stream, mut request: Request) -> io::Result<()> {
+async fn take_offer(
+    me: &Arc<Me>,
+    mut stream: Stream,
+    mut request: Request,
+    permit: Permit,
+) -> io::Result<()> {
     let mut reader = Reader::default();
-    let first = first_message(&mut request, &mut stream, &mut reader).await;
+    let reading = async { Some(first_message(&mut request, &mut stream, &mut reader).await) };
+    let revoked = async {
+        permit.revoked().await;
+        None
+    };
+    let Some(first) = future::or(reading, revoked).await else {
+        return too_many(&mut stream).await;
+    };
     let Some(Message::Offer(offer)) = first else {
         return refuse(&mut stream, "400 Bad Request", "this is no offer").await;
     };
@@ -461,12 +478,18 @@ async fn take_offer(me: &Arc<Me>, mut stream: Stream, mut request: Request) -> i
         Ok(hub) => hub,
         Err(e) => return failed(&mut stream, &e).await,
     };
-    let begun = begin(me, hub.clone(), Role::Answers, |peer, identity| {
-        let side = offer.side_of_answer();
-        let answer = peer.describe(identity, |ours| offer.answer(ours, side));
-        peer.connect(identity, &offer, side, Instant::now())?;
-        Ok(answer)
-    });
+    let begun = begin(
+        me,
+        hub.clone(),
+        Role::Answers,
+        Some(permit),
+        |peer, identity| {
+            let side = offer.side_of_answer();
+            let answer = peer.describe(identity, |ours| offer.answer(ours, side));
+            peer.connect(identity, &offer, side, Instant::now())?;
+            Ok(answer)
+        },
+    );
     let (link, hosts, answer) = match begun {
         Ok(begun) => begun,
         Err(e) => return failed(&mut stream, &e).await,
@@ -489,14 +512,18 @@ async fn take_offer(me: &Arc<Me>, mut stream: Stream, mut request: Request) -> i
     future::zip(answering, hearing).await.0
 }
 
-async fn make_offer(me: &Arc<Me>, mut stream: Stream) -> io::Result<()> {
+async fn make_offer(me: &Arc<Me>, mut stream: Stream, permit: Permit) -> io::Result<()> {
     let hub = match me.p2p.hub() {
         Ok(hub) => hub,
         Err(e) => return failed(&mut stream, &e).await,
     };
-    let begun = begin(me, hub.clone(), Role::Offers, |peer, identity| {
-        Ok(peer.describe(identity, sdp::offer))
-    });
+    let begun = begin(
+        me,
+        hub.clone(),
+        Role::Offers,
+        Some(permit),
+        |peer, identity| Ok(peer.describe(identity, sdp::offer)),
+    );
     let (link, hosts, offer) = match begun {
         Ok(begun) => begun,
         Err(e) => return failed(&mut stream, &e).await,
