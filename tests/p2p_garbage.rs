@@ -4,7 +4,7 @@
 mod common;
 
 use common::gt::{client_of_id1, server_of_id1, Gt};
-use common::service::{http, Service};
+use common::service::{http, unanswering, Service};
 use common::signal::{candidate, chunk, message, Layer, Signal};
 use common::visitor::{connect, get};
 use common::webrtc::{Channel, Peer, PLAIN};
@@ -279,4 +279,30 @@ fn a_peer_that_is_nowhere_is_given_up_within_two_minutes_and_nobody_is_bothered(
         assert!(got.is_err(), "{got:?} bytes came for another program");
     }
     ends.assert_well();
+}
+
+#[test]
+fn channels_that_a_service_does_not_read_hold_little_in_all() {
+    // The client still waits for the service to accept.
+    let service = unanswering();
+    let mut server = server_of_id1("-stunAddr 127.0.0.1:0");
+    let (addr, stun) = (server.addr(), server.stun_addr());
+    let local = service.addr;
+    let line = format!("-remoteSTUN stun:{stun} -logLevel debug -local http://{local}");
+    let client = client_of_id1(addr, &line);
+    let (peer, first) = Peer::connect(addr, HOST, "", PLAIN);
+    let before = client.anonymous_kib();
+    let mut channels = vec![first];
+    for _ in 0..100 {
+        let channel = peer.open("");
+        channel.send(&[7; 180 * 1024]);
+        channel.wait_sent();
+        channels.push(channel);
+        let more = client.anonymous_kib().saturating_sub(before);
+        let count = channels.len();
+        assert!(more < 14 * 1024, "{more} KiB more for {count} channels");
+    }
+    eventually("channels to be cut", || {
+        (client.lines_with("a channel is cut").len() > 30).then_some(())
+    });
 }

@@ -321,7 +321,8 @@ async fn carry(service: &Service, target: &Target, channel: p2p::Channel) -> io:
         Target::Files(root) => files::serve(root, channel).await,
         Target::Tcp { scheme, host, port } => {
             let patience = service.local_timeout.unwrap_or(PATIENCE);
-            let socket = net::dial(host, *port, patience).await?;
+            let dialing = net::dial(host, *port, patience);
+            let socket = channel.unless_cut(dialing).await?;
             let conn = reach(service, *scheme, host, *port, socket, Vec::new()).await?;
             p2p::Carry::new(channel, Arc::new(conn)).await
         }

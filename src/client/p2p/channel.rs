@@ -3,9 +3,9 @@
 use super::link::Link;
 use super::MAX_MESSAGE_OUT;
 use crate::net::{with_scratch, Conn};
-use bytes::Bytes;
-use futures_lite::{AsyncRead, AsyncWrite};
-use std::future::Future;
+use bytes::{Bytes, BytesMut};
+use futures_lite::{future, AsyncRead, AsyncWrite};
+use std::future::{poll_fn, Future};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,12 +23,12 @@ impl Channel {
         Self { link, id }
     }
 
-    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<BytesMut>> {
         self.link
             .with(|peer| peer.poll_read(self.id, cx, Instant::now()))
     }
 
-    fn give_back(&self, bytes: Bytes) {
+    fn give_back(&self, bytes: BytesMut) {
         self.link.lock().unread(self.id, bytes);
     }
 
@@ -44,6 +44,20 @@ impl Channel {
             .with(|peer| peer.write(self.id, bytes, Instant::now()));
         sent.then_some(())
             .ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// Waits until bytes that were to come are lost.
+    fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.link.lock().poll_cut(self.id, cx)
+    }
+
+    /// Does something for the channel, unless bytes that were to come are lost meanwhile.
+    pub async fn unless_cut<T>(&self, task: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        let cut = async {
+            poll_fn(|cx| self.poll_cut(cx)).await;
+            Err(io::ErrorKind::ConnectionReset.into())
+        };
+        future::or(task, cut).await
     }
 
     fn finish(&self) {
@@ -116,7 +130,7 @@ pub struct Carry {
     channel: Channel,
     conn: Arc<Conn>,
     /// What the connection has not taken yet.
-    stuck: Bytes,
+    stuck: BytesMut,
     state: State,
 }
 
@@ -134,7 +148,7 @@ impl Carry {
         Self {
             channel,
             conn,
-            stuck: Bytes::new(),
+            stuck: BytesMut::new(),
             state: State::Both,
         }
     }
@@ -145,6 +159,9 @@ impl Carry {
             if self.stuck.is_empty() {
                 match self.channel.poll_take(cx) {
                     Poll::Ready(Some(bytes)) => self.stuck = bytes,
+                    Poll::Ready(None) if self.channel.link.lock().is_cut(self.channel.id) => {
+                        return Poll::Ready(self.cut());
+                    }
                     Poll::Ready(None) => return Poll::Ready(Ok(())),
                     Poll::Pending => {
                         ready!(self.conn.poll_flush(cx))?;
@@ -153,13 +170,22 @@ impl Carry {
                 }
             }
             while !self.stuck.is_empty() {
-                let n = ready!(self.conn.poll_write(cx, &self.stuck))?;
+                let Poll::Ready(n) = self.conn.poll_write(cx, &self.stuck)? else {
+                    ready!(self.channel.poll_cut(cx));
+                    return Poll::Ready(self.cut());
+                };
                 if n == 0 {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
                 drop(self.stuck.split_to(n));
             }
         }
+    }
+
+    /// The connection misses bytes: it must not look as if it had ended well.
+    fn cut(&self) -> io::Result<()> {
+        self.conn.reset_on_close();
+        Err(io::ErrorKind::ConnectionReset.into())
     }
 
     /// From the connection to the channel, for a turn. Ready when the connection has ended.

@@ -6,7 +6,7 @@ use super::hub::Hub;
 use super::peer::{Opened, Peer, State};
 use async_io::Timer;
 use event_listener::Event;
-use std::future::Future;
+use std::future::{poll_fn, Future};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -78,6 +78,25 @@ impl Link {
         }
     }
 
+    /// Waits until the readers of a peer that is over have what is held for them, or lose it.
+    pub async fn drained(&self) {
+        poll_fn(|cx| {
+            self.set_driver(cx.waker());
+            let mut peer = self.lock();
+            peer.memory().set_driver(cx.waker());
+            match peer.is_drained() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
+    fn set_driver(&self, waker: &Waker) {
+        let driver = self.0.driver.lock();
+        *driver.unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+    }
+
     /// Opens a channel to the peer.
     pub fn open(&self, label: &str) -> Option<Channel> {
         let id = self.with(|peer| peer.open(label, Instant::now()))?;
@@ -137,15 +156,13 @@ impl<F: FnMut(Channel, Opened) + Unpin> Future for Driver<F> {
         let this = &mut *self;
         loop {
             let now = Instant::now();
-            {
-                let driver = this.link.0.driver.lock();
-                *driver.unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
-            }
+            this.link.set_driver(cx.waker());
             let mut peer = this.link.lock();
             if let Some((_, why)) = this.patience(&peer).filter(|(end, _)| *end <= now) {
                 log::debug!("a peer is given up: {why}");
                 peer.close(now);
             }
+            peer.memory().set_driver(cx.waker());
             peer.pump(now);
             let is_sent = this.hub.socket.poll_send(cx, peer.out()).is_ready();
             let mut opened = Vec::new();

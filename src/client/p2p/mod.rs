@@ -12,6 +12,7 @@ mod hub;
 pub(crate) mod identity;
 mod limit;
 mod link;
+mod memory;
 pub(crate) mod message;
 pub(crate) mod packets;
 pub(crate) mod peer;
@@ -33,6 +34,7 @@ use hub::Hub;
 use identity::Identity;
 use limit::{PeerLimit, Permit};
 use link::{Driver, Link};
+use memory::{Memory, Share};
 use peer::Peer;
 use std::collections::HashMap;
 use std::fmt;
@@ -106,6 +108,7 @@ impl fmt::Display for Error {
 pub struct P2p {
     checks: Arc<Budget>,
     limit: PeerLimit,
+    memory: Arc<Memory>,
     inner: Mutex<Inner>,
 }
 
@@ -135,6 +138,7 @@ impl P2p {
         Self {
             checks: Arc::default(),
             limit: PeerLimit::default(),
+            memory: Arc::default(),
             inner: Mutex::new(Inner {
                 options,
                 told: None,
@@ -237,7 +241,8 @@ fn begin<T>(
     prepare: impl FnOnce(&mut Peer, &Identity) -> Result<T, Error>,
 ) -> Result<(Link, Vec<String>, T), Error> {
     let checks = Checks::new(me.p2p.checks.clone(), role, hub::own_addresses());
-    let mut peer = Peer::new(&hub.identity, checks, Instant::now())?;
+    let memory = Share::new(me.p2p.memory.clone());
+    let mut peer = Peer::new(&hub.identity, checks, memory, Instant::now())?;
     let hosts = hub.hosts();
     let told = hosts.into_iter().filter_map(peer::candidate).collect();
     let prepared = prepare(&mut peer, &hub.identity)?;
@@ -251,9 +256,11 @@ fn begin<T>(
         super::service::serve_channel(&serving, &opened.label, channel);
     };
     let driver = Driver::new(link.clone(), hub, me.p2p.idle(), accept);
+    let over = link.clone();
     crate::spawn(async move {
         driver.await;
         drop(permit);
+        over.drained().await;
     });
     Ok((link, told, prepared))
 }

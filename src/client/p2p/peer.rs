@@ -3,6 +3,7 @@
 
 use super::checks::Checks;
 use super::identity::{Identity, Side};
+use super::memory::Share;
 use super::packets::Packets;
 use super::records::Records;
 use super::resets::{Outgoing, Resets};
@@ -65,6 +66,8 @@ const UNKNOWN: usize = 64 * 1024;
 /// Maximum length of a DTLS datagram that is kept until its sender has answered a check; a
 /// ClientHello is far shorter.
 const EARLY: usize = 1500;
+/// Messages are joined up to this length, so that small ones take little more than their bytes.
+const JOINED: usize = 4 * 1024;
 /// Channels of a peer at a time.
 const CHANNELS: usize = 256;
 /// Maximum number of SCTP streams that a peer may use: those of its channels, and those that are
@@ -95,6 +98,8 @@ pub struct Peer {
     /// Where the peer is: our address, and its own.
     path: Option<SocketAddr>,
     out: VecDeque<Datagram>,
+    /// What is held for the readers of all channels.
+    memory: Share,
     channels: HashMap<u16, Channel>,
     opened: VecDeque<Opened>,
     next_id: u16,
@@ -132,9 +137,17 @@ pub struct Opened {
 #[derive(Default)]
 struct Channel {
     phase: Phase,
-    inbox: VecDeque<Bytes>,
+    inbox: VecDeque<BytesMut>,
     /// Bytes in it.
     waiting: usize,
+    /// Bytes that the reader was given last, and holds.
+    reading: usize,
+    /// Since when the reader has taken nothing although something waits.
+    stalled: Option<Instant>,
+    /// Waits for the channel to be cut.
+    watcher: Option<Waker>,
+    /// What was held for the reader is lost: too much was held in all channels.
+    is_cut: bool,
     /// Not acknowledged.
     outstanding: usize,
     reader: Option<Waker>,
@@ -170,7 +183,12 @@ enum Phase {
 
 impl Peer {
     /// A peer to be; the controlling end of ICE is the one that offers.
-    pub fn new(identity: &Identity, checks: Checks, now: Instant) -> Result<Self, Error> {
+    pub fn new(
+        identity: &Identity,
+        checks: Checks,
+        memory: Share,
+        now: Instant,
+    ) -> Result<Self, Error> {
         let config = AgentConfig {
             is_controlling: checks.role().offers(),
             keepalive_interval: Some(CONSENT),
@@ -201,6 +219,7 @@ impl Peer {
             early: None,
             path: None,
             out: VecDeque::new(),
+            memory,
             channels: HashMap::new(),
             opened: VecDeque::new(),
             next_id: 0,
@@ -465,6 +484,7 @@ impl Peer {
         }
         self.pump_ice(now);
         self.pump_sctp(now);
+        self.shed();
         self.close_drained();
         self.send(now);
     }
@@ -753,13 +773,46 @@ impl Peer {
                         return;
                     };
                     channel.waiting += bytes.len();
-                    channel.inbox.push_back(bytes.freeze());
+                    self.memory.add(bytes.len());
+                    channel.stalled.get_or_insert(now);
+                    match channel.inbox.back_mut() {
+                        Some(last) if last.len() + bytes.len() <= JOINED => {
+                            last.extend_from_slice(&bytes);
+                        }
+                        _ => channel.inbox.push_back(bytes),
+                    }
                     if let Some(reader) = channel.reader.take() {
                         reader.wake();
                     }
                 }
             }
         }
+    }
+
+    /// Gives up channels whose readers take nothing, the longest first, while all peers together
+    /// hold too much and this one the most.
+    fn shed(&mut self) {
+        while self.memory.is_too_much() {
+            let stalled = self.channels.iter_mut();
+            let stalled = stalled.filter(|(_, channel)| channel.held() > 0);
+            let Some((id, channel)) = stalled.min_by_key(|(_, channel)| channel.stalled) else {
+                return;
+            };
+            log::debug!("a channel is cut: peers hold too much, and its reader takes nothing");
+            self.memory.sub(channel.let_go());
+            channel.is_cut = true;
+            if channel.phase != Phase::Closed {
+                channel.phase = Phase::Closing;
+                self.resets.end(*id);
+            }
+            channel.wake();
+        }
+    }
+
+    /// Whether nothing is held for readers, after what must be given up.
+    pub fn is_drained(&mut self) -> bool {
+        self.shed();
+        self.channels.values().all(|channel| channel.held() == 0)
     }
 
     fn lost(&mut self, id: u16) {
@@ -839,12 +892,16 @@ impl Peer {
         id: u16,
         cx: &mut Context<'_>,
         now: Instant,
-    ) -> Poll<Option<Bytes>> {
+    ) -> Poll<Option<BytesMut>> {
         let Some(channel) = self.channels.get_mut(&id) else {
             return Poll::Ready(None);
         };
+        // Whoever asks for more has done with the last.
+        self.memory.sub(std::mem::take(&mut channel.reading));
+        channel.stalled = (!channel.inbox.is_empty()).then_some(now);
         if let Some(bytes) = channel.inbox.pop_front() {
             channel.waiting = channel.waiting.saturating_sub(bytes.len());
+            channel.reading = bytes.len();
             let is_low = channel.waiting < IN / 2;
             self.taken(id, bytes.len(), now);
             if is_low {
@@ -879,10 +936,33 @@ impl Peer {
         }
     }
 
+    /// Waits until what was held for the reader of a channel is lost.
+    pub fn poll_cut(&mut self, id: u16, cx: &mut Context<'_>) -> Poll<()> {
+        match self.channels.get_mut(&id) {
+            Some(channel) if !channel.is_cut => {
+                channel.watcher = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// Whether what was held for the reader of a channel is lost.
+    pub fn is_cut(&self, id: u16) -> bool {
+        let channel = self.channels.get(&id);
+        channel.is_some_and(|channel| channel.is_cut)
+    }
+
+    pub fn memory(&self) -> &Share {
+        &self.memory
+    }
+
     /// Gives back bytes that were not used up.
-    pub fn unread(&mut self, id: u16, bytes: Bytes) {
-        if let Some(channel) = self.channels.get_mut(&id) {
+    pub fn unread(&mut self, id: u16, bytes: BytesMut) {
+        let channel = self.channels.get_mut(&id);
+        if let Some(channel) = channel.filter(|channel| !channel.is_cut) {
             channel.waiting += bytes.len();
+            channel.reading = channel.reading.saturating_sub(bytes.len());
             if let Some(credits) = &mut channel.credits {
                 credits.owed -= bytes.len() as i64;
             }
@@ -965,9 +1045,8 @@ impl Peer {
         self.finish(id);
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.is_dropped = true;
-            (channel.reader, channel.writer) = (None, None);
-            channel.inbox = VecDeque::new();
-            channel.waiting = 0;
+            (channel.reader, channel.writer, channel.watcher) = (None, None, None);
+            self.memory.sub(channel.let_go());
             // What still comes is read and forgotten, so that its end can come.
             self.take_in(id, now);
         }
@@ -990,13 +1069,25 @@ impl Channel {
         }
     }
 
+    /// Bytes that are held for the reader.
+    fn held(&self) -> usize {
+        self.waiting + self.reading
+    }
+
+    /// Drops what is held; returns how much that was.
+    fn let_go(&mut self) -> usize {
+        let held = self.held();
+        self.inbox = VecDeque::new();
+        (self.waiting, self.reading, self.stalled) = (0, 0, None);
+        held
+    }
+
     fn wake(&mut self) {
-        for waker in [self.reader.take(), self.writer.take()]
+        let wakers = [&mut self.reader, &mut self.writer, &mut self.watcher];
+        wakers
             .into_iter()
-            .flatten()
-        {
-            waker.wake();
-        }
+            .filter_map(Option::take)
+            .for_each(Waker::wake);
     }
 }
 

@@ -1,11 +1,14 @@
 //! Two peers joined by queues in memory, with a clock that runs as fast as they work.
 
 use super::super::checks::{Role, REMOTES};
+use super::super::memory::Memory;
 use super::*;
 use futures_lite::future::poll_once;
 use std::future::poll_fn;
 
 const KIB: usize = 1024;
+/// What both ends together may hold for readers.
+const MEMORY: usize = 1024 * KIB;
 /// How long a datagram is on its way.
 const WAY: Duration = Duration::from_millis(10);
 /// Where the offering end is, and the other.
@@ -36,13 +39,15 @@ fn ask<T>(probe: impl FnMut(&mut Context<'_>) -> Poll<T> + Unpin) -> Option<T> {
 impl Pair {
     /// Two that know each other, with the answer as `change` makes it.
     fn new(change: impl FnOnce(&mut Description)) -> Pair {
+        let memory = Arc::new(Memory::new(MEMORY));
         let now = Instant::now();
         let identities = [Identity::new().unwrap(), Identity::new().unwrap()];
         let mut ends = [true, false].map(|offers| {
             let identity = &identities[usize::from(!offers)];
             let role = if offers { Role::Offers } else { Role::Answers };
             let checks = Checks::new(Arc::default(), role, Vec::new());
-            Peer::new(identity, checks, now).unwrap()
+            let memory = Share::new(memory.clone());
+            Peer::new(identity, checks, memory, now).unwrap()
         });
         let told = PLACES.map(|place| candidate(place).unwrap());
         let offer = ends[OFFERS].describe(&identities[OFFERS], sdp::offer);
@@ -311,6 +316,84 @@ fn a_channel_that_nobody_reads_holds_its_share_and_no_more() {
 #[test]
 fn a_channel_with_credit_that_nobody_reads_holds_its_window() {
     nobody_reads(CREDITED, WINDOW, WINDOW);
+}
+
+/// Many channels that nobody reads, and one whose reader goes on.
+fn readers_stop(protocol: &str) {
+    let mut pair = Pair::connected();
+    let stopped: Vec<u16> = (0..16).map(|_| pair.open_as(OFFERS, protocol)).collect();
+    let used = pair.open_as(OFFERS, protocol);
+    let bytes = numbers(IN, 3);
+    let mut at = vec![0; stopped.len()];
+    let (mut written, mut got) = (0, Vec::new());
+    let done = pair.run(Duration::from_secs(600), |pair| {
+        for (id, at) in stopped.iter().zip(&mut at) {
+            if *at < bytes.len() && pair.ends[OFFERS].channels[id].phase == Phase::Open {
+                *at += pair.write(OFFERS, *id, &bytes[*at..]);
+            }
+        }
+        if at.iter().sum::<usize>() > written {
+            written += pair.write(OFFERS, used, &bytes[..KIB]);
+        }
+        assert!(
+            !pair.read(ANSWERS, used, &mut got),
+            "the one that is read has ended"
+        );
+        let all = pair.ends[ANSWERS].channels.values();
+        let held: usize = all.map(Channel::held).sum();
+        // What one turn brings comes before something else is given up.
+        assert!(held <= MEMORY + RECEIVE as usize, "{held} bytes are held");
+        let cut = stopped.iter().filter(|id| pair.ends[ANSWERS].is_cut(**id));
+        let is_over =
+            |(id, at): (&u16, &usize)| *at == bytes.len() || pair.ends[ANSWERS].is_cut(*id);
+        cut.count() >= 8 && stopped.iter().zip(&at).all(is_over)
+    });
+    assert!(done, "{at:?}");
+    // What is on its way arrives.
+    pair.rest(Duration::from_secs(30));
+    let cut = stopped.iter().map(|id| pair.ends[ANSWERS].is_cut(*id));
+    let cut: Vec<bool> = cut.collect();
+    // Who is not cut loses nothing.
+    for (id, is_cut) in stopped.iter().zip(cut) {
+        let mut got = Vec::new();
+        let ended = pair.read(ANSWERS, *id, &mut got);
+        assert_eq!((ended, got.is_empty()), (is_cut, is_cut), "channel {id}");
+        assert!(is_cut || got == bytes, "{} bytes came", got.len());
+    }
+    assert!(!pair.read(ANSWERS, used, &mut got));
+    pair.exchange(used, 100 * KIB);
+    for id in stopped.iter().chain([&used]) {
+        pair.ends[ANSWERS].drop_channel(*id, pair.now);
+    }
+    assert!(pair.ends[ANSWERS].is_drained());
+}
+
+#[test]
+fn readers_that_stop_lose_their_channels_when_all_peers_hold_too_much() {
+    readers_stop("");
+    readers_stop(CREDITED);
+}
+
+#[test]
+fn small_messages_take_little_more_than_their_bytes() {
+    let mut pair = Pair::connected();
+    let id = pair.open_as(OFFERS, "");
+    let bytes = numbers(8 * KIB, 3);
+    for byte in bytes.chunks(1) {
+        assert_eq!(pair.write(OFFERS, id, byte), 1);
+        pair.step();
+    }
+    pair.rest(Duration::from_secs(10));
+    let inbox = &pair.ends[ANSWERS].channels[&id].inbox;
+    assert_eq!(inbox.iter().map(BytesMut::len).sum::<usize>(), bytes.len());
+    assert!(
+        inbox.len() <= 2 + bytes.len() / JOINED,
+        "{} pieces",
+        inbox.len()
+    );
+    let mut got = Vec::new();
+    assert!(!pair.read(ANSWERS, id, &mut got));
+    assert!(got == bytes);
 }
 
 #[test]

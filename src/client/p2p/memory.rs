@@ -1,0 +1,168 @@
+//! What the channels of all peers hold for readers that do not take it: one bound for the process.
+//! The peer that holds the most gives up, as in a tunnel (docs/wire.md) a stream does.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+/// Bytes that all channels together may hold.
+const MOST: usize = 8 * 1024 * 1024;
+
+/// The memory that peers share.
+pub struct Memory {
+    most: usize,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    held: usize,
+    next: u64,
+    holders: HashMap<u64, Holder>,
+}
+
+/// What one peer holds.
+#[derive(Default)]
+struct Holder {
+    held: usize,
+    /// Wakes the peer's task.
+    driver: Option<Waker>,
+}
+
+/// A peer's part of the memory, which is given back when it is dropped.
+pub struct Share {
+    memory: Arc<Memory>,
+    number: u64,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new(MOST)
+    }
+}
+
+impl Memory {
+    pub fn new(most: usize) -> Self {
+        Self {
+            most,
+            table: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        self.lock().held
+    }
+}
+
+impl Share {
+    pub fn new(memory: Arc<Memory>) -> Self {
+        let mut table = memory.lock();
+        let number = table.next;
+        table.next = table.next.wrapping_add(1);
+        table.holders.insert(number, Holder::default());
+        drop(table);
+        Self { memory, number }
+    }
+
+    /// `driver` is to run when this peer must give up memory.
+    pub fn set_driver(&self, driver: &Waker) {
+        let mut table = self.memory.lock();
+        if let Some(holder) = table.holders.get_mut(&self.number) {
+            let known = holder.driver.as_ref();
+            if !known.is_some_and(|known| known.will_wake(driver)) {
+                holder.driver = Some(driver.clone());
+            }
+        }
+    }
+
+    /// The peer holds more bytes.
+    pub fn add(&self, bytes: usize) {
+        self.change(|held| held.saturating_add(bytes));
+    }
+
+    /// The peer holds fewer bytes.
+    pub fn sub(&self, bytes: usize) {
+        self.change(|held| held.saturating_sub(bytes));
+    }
+
+    fn change(&self, change: impl FnOnce(usize) -> usize) {
+        let mut table = self.memory.lock();
+        if let Some(holder) = table.holders.get_mut(&self.number) {
+            let before = holder.held;
+            holder.held = change(before);
+            let after = holder.held;
+            table.held = table.held.saturating_sub(before).saturating_add(after);
+        }
+    }
+
+    /// Whether this peer is to give up some of what it holds. If that is for another peer to do,
+    /// wakes that one.
+    pub fn is_too_much(&self) -> bool {
+        let driver = {
+            let mut table = self.memory.lock();
+            if table.held <= self.memory.most {
+                return false;
+            }
+            let largest = table.holders.iter_mut().max_by_key(|(_, it)| it.held);
+            match largest {
+                Some((number, _)) if *number == self.number => return true,
+                Some((_, holder)) => holder.driver.take(),
+                None => None,
+            }
+        };
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+        false
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.change(|_| 0);
+        self.memory.lock().holders.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn the_peer_that_holds_the_most_is_the_one_to_give_up() {
+        let memory = Arc::new(Memory::new(100));
+        let [large, small] = [(); 2].map(|()| Share::new(memory.clone()));
+        let wakes = Arc::<Wakes>::default();
+        large.set_driver(&wakes.clone().into());
+        large.add(70);
+        small.add(30);
+        assert!(!large.is_too_much() && !small.is_too_much());
+        small.add(1);
+        assert!(!small.is_too_much());
+        assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
+        assert!(large.is_too_much());
+        large.sub(50);
+        assert!(!large.is_too_much());
+        small.add(100);
+        assert!(small.is_too_much());
+        drop(small);
+        assert_eq!(memory.held(), 20);
+        assert!(!large.is_too_much());
+    }
+}
