@@ -2,6 +2,7 @@
 //! only place that knows more than one connection.
 
 mod held;
+mod hosts;
 mod kept;
 mod parting;
 mod survey;
@@ -15,6 +16,9 @@ use crate::wire::frame::{next_task, Refusal, Signal};
 use crate::wire::hello::Offer;
 use event_listener::{Event, EventListener};
 use held::Held;
+use hosts::Hosts;
+#[cfg(test)]
+pub use hosts::SCANS;
 use kept::{Hold, Kept};
 pub use parting::Registration;
 use std::borrow::Cow;
@@ -97,8 +101,6 @@ struct Inner {
     /// What clients that have left have moved.
     past: Traffic,
 }
-
-type Hosts = HashMap<Key, Host>;
 
 /// A host prefix, in lower case, and what it is matched with.
 pub type Key = (Kind, Box<str>);
@@ -497,7 +499,7 @@ impl Inner {
         self.kept.release(id);
         // What it does not ask for any more is free at once: what is kept for it has to stay
         // within its limits.
-        let former: Vec<Key> = self.take_hosts(id);
+        let former: Vec<Key> = self.hosts.take(id);
         let is_again = |key: &Key| hosts.iter().any(|(again, _)| again == key);
         let given_up = former.into_iter().filter(|key| !is_again(key)).collect();
         self.kept
@@ -590,12 +592,8 @@ impl Inner {
 
     /// Whether the client has these prefixes and no others.
     fn has(&self, id: &str, hosts: &[(Key, u16)]) -> bool {
-        let mine = self.hosts.values().filter(|host| *host.client == *id);
-        let has = |(key, _): &(Key, u16)| {
-            let host = self.hosts.get(key);
-            host.is_some_and(|host| *host.client == *id)
-        };
-        mine.count() == hosts.len() && hosts.iter().all(has)
+        let mine = self.hosts.of(id);
+        mine.len() == hosts.len() && hosts.iter().all(|(key, _)| mine.contains(key))
     }
 
     /// The client's registration ends, as if its tunnels had; they drain.
@@ -654,14 +652,8 @@ impl Inner {
             self.kept.keep_port(id, port.number(), now);
         }
         let client = (id, client.trust);
-        let hosts = self.take_hosts(id);
+        let hosts = self.hosts.take(id);
         self.kept.keep_hosts(client, hosts, Hold::Claimed, now);
-    }
-
-    /// Takes the client's prefixes away.
-    fn take_hosts(&mut self, id: &str) -> Vec<Key> {
-        let its = self.hosts.extract_if(|_, host| *host.client == *id);
-        its.map(|(key, _)| key).collect()
     }
 
     /// What becomes of the visitors of a client that has no tunnel here.

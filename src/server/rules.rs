@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How many tunnels get other rules at once, and the pause before the next ones: 10 000 tunnels have
-/// them within half a second, and hold up visitors for less than a millisecond at a time.
-const AT_ONCE: usize = 32;
+/// them within a second, and hold up visitors for less than a millisecond at a time.
+const AT_ONCE: usize = 16;
 const BETWEEN: Duration = Duration::from_millis(1);
 
 pub struct Rules {

@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use crate::config::Limits;
     use crate::server::guard::Guard;
-    use crate::server::registry::{Login, Trust, READ_HERE};
+    use crate::server::registry::{Login, Trust, READ_HERE, SCANS};
     use crate::server::rules::Rules;
     use crate::server::visitor::Door;
     use crate::tunnel::{Peer, Policy, Tunnel};
@@ -178,6 +178,8 @@ mod tests {
             };
             let joined = state.registry.join(&login, vec![Some(offer)], &tunnel);
             assert!(joined.is_ok());
+            // As a reload does.
+            assert!(state.registry.hold_against(&login).is_ok());
         }
         let api = Api::new(state, None, Hosts::default(), (addr, Door::Http)).unwrap();
         let metrics = task::block_on(api.page(Page::Metrics)).bytes(false);
@@ -194,5 +196,13 @@ mod tests {
             "{clients}"
         );
         assert_eq!(READ_HERE.get(), 0);
+        for n in 0..CLIENTS {
+            api.state.registry.leave(&format!("id{n}"), &tunnel);
+        }
+        assert_eq!(
+            SCANS.get(),
+            0,
+            "each client costs the same, however many there are"
+        );
     }
 }

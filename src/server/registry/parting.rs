@@ -87,9 +87,7 @@ impl Registry {
     /// The prefixes of a client, here or in the older process.
     pub fn hosts_of(&self, id: &str) -> Vec<Key> {
         let inner = self.lock();
-        let here = inner.hosts.iter();
-        let here = here.filter(|(_, host)| *host.client == *id);
-        let here = here.map(|(key, _)| key);
+        let here = inner.hosts.of(id).iter();
         let held = inner.held.hosts_of(id).iter();
         here.chain(held).cloned().collect()
     }

@@ -3,7 +3,6 @@
 
 use super::{Client, Kind, Registry};
 use crate::tunnel::{Traffic, Tunnel};
-use std::collections::HashMap;
 use std::ops::AddAssign;
 use std::time::{Duration, SystemTime};
 
@@ -128,23 +127,16 @@ impl Registry {
 
     /// Finds the host prefixes and the ports of clients that were surveyed.
     pub fn describe(&self, clients: &mut [Seen]) {
-        let places: HashMap<Box<str>, usize> = clients
-            .iter()
-            .zip(0..)
-            .map(|(seen, at)| (seen.id.clone(), at))
-            .collect();
         let inner = self.lock();
         for seen in clients.iter_mut() {
             if let Some(client) = inner.clients.get(&seen.id) {
                 seen.ports = client.ports.iter().map(|port| port.port).collect();
             }
-        }
-        for ((kind, prefix), host) in &inner.hosts {
-            let seen = places.get(&host.client).and_then(|at| clients.get_mut(*at));
-            match (seen, kind) {
-                (Some(seen), Kind::Http) => seen.http.push(prefix.clone()),
-                (Some(seen), Kind::Tls) => seen.tls.push(prefix.clone()),
-                (None, _) => {}
+            for (kind, prefix) in inner.hosts.of(&seen.id) {
+                match kind {
+                    Kind::Http => seen.http.push(prefix.clone()),
+                    Kind::Tls => seen.tls.push(prefix.clone()),
+                }
             }
         }
         drop(inner);

@@ -1,0 +1,92 @@
+//! The host prefixes that clients have now, by prefix and by client. Not which of them a client may
+//! have.
+
+use super::{Host, Key};
+use std::collections::HashMap;
+
+#[derive(Default)]
+pub struct Hosts {
+    by_key: HashMap<Key, Host>,
+    /// With thousands of clients, looking through all prefixes for those of one takes too long.
+    by_client: HashMap<Box<str>, Vec<Key>>,
+}
+
+impl Hosts {
+    pub fn get(&self, key: &Key) -> Option<&Host> {
+        self.by_key.get(key)
+    }
+
+    /// All prefixes: not for what each of thousands of clients does.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Host)> {
+        #[cfg(test)]
+        SCANS.with(|scans| scans.set(scans.get() + 1));
+        self.by_key.iter()
+    }
+
+    /// The prefixes of one client.
+    pub fn of(&self, client: &str) -> &[Key] {
+        self.by_client.get(client).map_or(&[], Vec::as_slice)
+    }
+
+    /// Gives the prefix to the host's client, whoever had it before.
+    pub fn insert(&mut self, key: Key, host: Host) {
+        let client = host.client.clone();
+        if let Some(before) = self.by_key.insert(key.clone(), host) {
+            if let Some(keys) = self.by_client.get_mut(&before.client) {
+                keys.retain(|other| *other != key);
+            }
+        }
+        self.by_client.entry(client).or_default().push(key);
+    }
+
+    /// Takes all prefixes of one client away.
+    pub fn take(&mut self, client: &str) -> Vec<Key> {
+        let keys = self.by_client.remove(client).unwrap_or_default();
+        for key in &keys {
+            self.by_key.remove(key);
+        }
+        keys
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has gone through all prefixes.
+    pub static SCANS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Kind;
+    use super::*;
+
+    fn key(prefix: &str) -> Key {
+        (Kind::Http, prefix.into())
+    }
+
+    #[test]
+    fn the_prefixes_of_a_client_are_those_it_was_given_last() {
+        let mut hosts = Hosts::default();
+        for (service, (client, prefix)) in
+            (0..).zip([("one", "a"), ("one", "b"), ("two", "c"), ("two", "a")])
+        {
+            let client = client.into();
+            hosts.insert(key(prefix), Host { client, service });
+        }
+        assert_eq!(hosts.of("one"), [key("b")]);
+        assert_eq!(hosts.of("two"), [key("c"), key("a")]);
+        assert!(hosts.of("three").is_empty());
+        let host = hosts.get(&key("a")).unwrap();
+        assert_eq!((&*host.client, host.service), ("two", 3));
+        assert_eq!(hosts.iter().count(), 3);
+        assert_eq!(hosts.take("two"), [key("c"), key("a")]);
+        assert!(hosts.take("two").is_empty() && hosts.get(&key("a")).is_none());
+        assert_eq!(hosts.iter().count(), 1);
+        // The same again does not count twice.
+        for _ in 0..2 {
+            let (client, service) = ("one".into(), 0);
+            hosts.insert(key("b"), Host { client, service });
+        }
+        assert_eq!(hosts.of("one"), [key("b")]);
+    }
+}
