@@ -11,6 +11,7 @@ use common::gt::{server, Gt};
 use common::peer::{
     data, hello, identity, port_option, prefix_option, Frame, Peer, CLOSE, READY, SERVICES,
 };
+use common::peer2;
 use common::ports::free_port;
 use common::samples::Random;
 use common::scratch::Scratch;
@@ -398,6 +399,38 @@ fn an_address_that_fails_too_often_is_refused_for_a_while_but_its_visitors_are_s
     assert_eq!(server.lines_with("has failed to authenticate").len(), 1);
     let refused = server.lines_with("its address failed to authenticate too often");
     assert!(refused.len() >= 2 && refused.iter().all(|line| line.contains(" DBG ")));
+}
+
+#[cfg(feature = "client")]
+#[test]
+fn a_client_of_an_address_that_is_locked_out_says_so_and_for_how_long() {
+    let mut server =
+        server("-addr 127.0.0.1:0 -id id1 -secret secret1 -reconnectTimes 1 -reconnectDuration 1h");
+    let addr = server.addr();
+    let wrong = hello("id1", "wrong", &ID_ALONE);
+    for _ in 0..2 {
+        assert_refused(addr, &wrong, BAD_CREDENTIALS);
+    }
+    server.wait_for("has failed to authenticate 2 times");
+    let mut peer = peer2::Peer::client(addr, &peer2::hello("id1", "secret1", &ID_ALONE, 0));
+    let peer2::Frame::Error(payload) = peer.frame() else {
+        panic!("it was let in");
+    };
+    assert_eq!(payload[..2], [0, 1]);
+    let seconds = u32::from_be_bytes(payload[2..].try_into().unwrap());
+    assert!((3500..=3600).contains(&seconds), "{seconds}");
+
+    let client = |wire: u8| {
+        common::gt::client(&format!(
+            "-remote tcp://{addr} -id id1 -secret secret1 -local http://127.0.0.1:1 -wire {wire}"
+        ))
+    };
+    let line = client(2).wait_for("the server refused id1: ");
+    let said = "too many failed logins from this address, which is locked out for 3";
+    assert!(line.contains(said), "{line}");
+    // GT/1 has no words for it.
+    let line = client(1).wait_for("the server refused id1: ");
+    assert!(line.contains("locked out after failed logins"), "{line}");
 }
 
 #[test]

@@ -60,14 +60,19 @@ impl fmt::Display for Failure {
             Self::Refused(refusal, whom) => {
                 write!(f, "the server refused {whom}: {refusal}")?;
                 match refusal {
-                    Refusal::BadCredentials => f.write_str("; check id and secret"),
+                    Refusal::BadCredentials => f.write_str(
+                        "; check id and secret (some servers also say this to an address that \
+                         they have locked out after failed logins)",
+                    ),
+                    Refusal::LockedOut(_) => f.write_str("; check id and secret meanwhile"),
                     Refusal::PortNotOpened(_) => f.write_str(
                         "; ask for another remoteTCPPort, or set remoteTCPRandom, or have \
                          the server allow it",
                     ),
-                    Refusal::HostConflict | Refusal::HostNotAllowed => {
-                        f.write_str("; choose another hostPrefix")
-                    }
+                    Refusal::HostConflict => f.write_str(
+                        "; choose another hostPrefix, or wait a minute if that client has gone",
+                    ),
+                    Refusal::HostNotAllowed => f.write_str("; choose another hostPrefix"),
                     Refusal::OtherClientConnected => {
                         f.write_str("; stop the other one or use another id")
                     }

@@ -33,9 +33,9 @@ impl Guard {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether tunnels from there are refused at this moment.
-    pub fn refuses(&self, ip: IpAddr) -> bool {
-        self.lock().refuses(&network(ip))
+    /// How long tunnels from there are refused from now on, if they are.
+    pub fn lockout(&self, ip: IpAddr) -> Option<Duration> {
+        self.lock().lockout(&network(ip), Instant::now())
     }
 
     /// A client there did not have the right id and secret.
@@ -94,15 +94,19 @@ struct Entry {
 }
 
 impl Table {
-    fn failures(&self, network: &IpAddr) -> u32 {
-        match self.entries.get(network) {
-            Some(entry) if entry.last.elapsed() < self.duration => entry.failures,
-            _ => 0,
+    /// The time left, if the network has failed too often.
+    fn lockout(&self, network: &IpAddr, now: Instant) -> Option<Duration> {
+        let entry = self.entries.get(network)?;
+        if self.times == 0 || entry.failures <= self.times {
+            return None;
         }
+        let elapsed = now.saturating_duration_since(entry.last);
+        let left = self.duration.checked_sub(elapsed)?;
+        Some(left).filter(|left| !left.is_zero())
     }
 
     fn refuses(&self, network: &IpAddr) -> bool {
-        self.times > 0 && self.failures(network) > self.times
+        self.lockout(network, Instant::now()).is_some()
     }
 
     /// Counts one more failure, and says how many there are now.
@@ -163,6 +167,10 @@ mod tests {
         }
     }
 
+    fn is_refused(guard: &Guard, ip: IpAddr) -> bool {
+        guard.lockout(ip).is_some()
+    }
+
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
@@ -176,11 +184,11 @@ mod tests {
         let guard = Guard::new(2, MINUTE);
         for _ in 0..2 {
             guard.failed(v4(1));
-            assert!(!guard.refuses(v4(1)));
+            assert!(!is_refused(&guard, v4(1)));
         }
         guard.failed(v4(1));
-        assert!(guard.refuses(v4(1)));
-        assert!(!guard.refuses(v4(2)), "others are not");
+        assert!(is_refused(&guard, v4(1)));
+        assert!(!is_refused(&guard, v4(2)), "others are not");
     }
 
     #[test]
@@ -190,7 +198,7 @@ mod tests {
         guard.succeeded(v4(1));
         guard.succeeded(v4(2));
         guard.failed(v4(1));
-        assert!(!guard.refuses(v4(1)));
+        assert!(!is_refused(&guard, v4(1)));
         guard.succeeded(v4(1));
         let table = guard.lock();
         assert!(table.entries.is_empty() && table.order.is_empty());
@@ -202,7 +210,7 @@ mod tests {
             for _ in 0..9 {
                 guard.failed(v4(1));
             }
-            assert!(!guard.refuses(v4(1)));
+            assert!(!is_refused(&guard, v4(1)));
             assert!(guard.lock().entries.len() <= 1);
         }
     }
@@ -212,11 +220,11 @@ mod tests {
         let guard = Guard::new(1, MINUTE);
         guard.failed(v4(1));
         guard.failed(v4(1));
-        assert!(guard.refuses(v4(1)));
+        assert!(is_refused(&guard, v4(1)));
         guard.set(2, MINUTE);
-        assert!(!guard.refuses(v4(1)));
+        assert!(!is_refused(&guard, v4(1)));
         guard.failed(v4(1));
-        assert!(guard.refuses(v4(1)));
+        assert!(is_refused(&guard, v4(1)));
     }
 
     #[test]
@@ -224,13 +232,16 @@ mod tests {
         let guard = Guard::new(1, MINUTE);
         guard.failed(ip("2001:db8:1:2::1"));
         guard.failed(ip("2001:db8:1:2:ffff::"));
-        assert!(guard.refuses(ip("2001:db8:1:2:3:4:5:6")));
-        assert!(!guard.refuses(ip("2001:db8:1:3::1")));
+        assert!(is_refused(&guard, ip("2001:db8:1:2:3:4:5:6")));
+        assert!(!is_refused(&guard, ip("2001:db8:1:3::1")));
         guard.failed(ip("192.0.2.1"));
         guard.failed(ip("::ffff:192.0.2.1"));
-        assert!(guard.refuses(ip("192.0.2.1")));
-        assert!(!guard.refuses(ip("192.0.2.2")));
-        assert!(!guard.refuses(ip("::1")), "mapped addresses are no /64");
+        assert!(is_refused(&guard, ip("192.0.2.1")));
+        assert!(!is_refused(&guard, ip("192.0.2.2")));
+        assert!(
+            !is_refused(&guard, ip("::1")),
+            "mapped addresses are no /64"
+        );
     }
 
     #[test]
@@ -246,7 +257,26 @@ mod tests {
     }
 
     #[test]
+    fn the_time_of_a_lockout_runs_down_from_the_last_failure() {
+        let mut table = table();
+        let start = Instant::now();
+        table.count(v4(1), start);
+        assert_eq!(table.lockout(&v4(1), start), None);
+        table.count(v4(1), start + MINUTE / 2);
+        let left = |after| table.lockout(&v4(1), start + after);
+        assert_eq!(left(MINUTE / 2), Some(MINUTE));
+        assert_eq!(left(MINUTE), Some(MINUTE / 2));
+        assert_eq!(left(MINUTE * 3 / 2), None);
+    }
+
+    #[test]
     fn ten_thousand_addresses_are_held_and_the_oldest_goes_first() {
+        let failures = |table: &Table, number| {
+            table
+                .entries
+                .get(&v4(number))
+                .map_or(0, |entry| entry.failures)
+        };
         let mut table = table();
         let now = Instant::now();
         let most = u32::try_from(MOST).unwrap();
@@ -260,9 +290,9 @@ mod tests {
             assert_eq!((table.entries.len(), table.order.len()), (MOST, MOST));
         }
         for gone in 1..=5 {
-            assert_eq!(table.failures(&v4(gone)), 0);
+            assert_eq!(failures(&table, gone), 0);
         }
-        assert_eq!(table.failures(&v4(0)), 2);
-        assert_eq!(table.failures(&v4(6)), 1);
+        assert_eq!(failures(&table, 0), 2);
+        assert_eq!(failures(&table, 6), 1);
     }
 }

@@ -194,6 +194,18 @@ async fn begin(
             log::debug!("{peer}: a tunnel is refused: {why}");
             refuse(&conn, version, Refusal::BadCredentials).await;
         }
+        Err(Rejected::LockedOut(left)) => {
+            let whole = left.as_secs();
+            let seconds = whole.saturating_add(u64::from(left.subsec_nanos() > 0));
+            let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+            let refusal = Refusal::LockedOut(seconds);
+            state.counters.refused(refusal);
+            log::debug!(
+                "{peer}: a tunnel is refused: its address failed to authenticate too often, \
+                 {seconds} s left"
+            );
+            refuse(&conn, version, refusal).await;
+        }
         Err(Rejected::Refused(id, refusal)) => {
             state.counters.refused(refusal);
             log::warn!("refused a client id={id} addr={peer}: {refusal}");
@@ -228,9 +240,9 @@ pub enum Rejected {
     Refused(Box<str>, Refusal),
     /// As if it had bad credentials, whatever they are.
     Unheard(&'static str),
+    /// Its address has failed to authenticate too often, and is refused for so long.
+    LockedOut(Duration),
 }
-
-const BLOCKED: Rejected = Rejected::Unheard("its address failed to authenticate too often");
 
 impl Arrival {
     pub fn new(version: Version) -> Self {
@@ -251,8 +263,9 @@ impl Arrival {
         }
         let state = &caller.state;
         // The server's own look at itself may come from the same address.
-        if state.guard.refuses(caller.peer.ip()) && !state.guest.is_expected() {
-            return Err(BLOCKED);
+        let lockout = state.guard.lockout(caller.peer.ip());
+        if let Some(left) = lockout.filter(|_| !state.guest.is_expected()) {
+            return Err(Rejected::LockedOut(left));
         }
         loop {
             if let Some(met) = self.step(caller)? {
@@ -295,10 +308,10 @@ impl Arrival {
                     Who::Guest(admission) => Verdict::Admitted(admission),
                     Who::TooLate => return Err(Rejected::TooLate),
                     // Others that came with this one may have failed meanwhile.
-                    Who::SomebodyElse if state.guard.refuses(peer.ip()) => {
-                        return Err(BLOCKED);
-                    }
-                    Who::SomebodyElse => rules.users.judge(who.id, who.secret),
+                    Who::SomebodyElse => match state.guard.lockout(peer.ip()) {
+                        Some(left) => return Err(Rejected::LockedOut(left)),
+                        None => rules.users.judge(who.id, who.secret),
+                    },
                 };
                 if matches!(judged, Verdict::Refused) {
                     return Err(Rejected::Refused(who.id.into(), Refusal::BadCredentials));
@@ -339,9 +352,9 @@ async fn admit(
         Verdict::Ask(api, limits) => {
             let judging = Box::pin(api.judge(&id, &secret, &offers));
             let judgement = judging.await;
-            if state.guard.refuses(peer.ip()) {
+            if let Some(left) = state.guard.lockout(peer.ip()) {
                 // Others that were judged meanwhile have failed: it is not told of a success.
-                return Err(BLOCKED);
+                return Err(Rejected::LockedOut(left));
             }
             match judgement {
                 Judgement::Granted(grant) => {

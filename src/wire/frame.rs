@@ -17,6 +17,9 @@ pub const MAX_ENCODED: usize = 16;
 pub enum Refusal {
     /// Code 1.
     BadCredentials,
+    /// Code 1: the address has failed to log in too often, and is refused for this many seconds
+    /// more, whatever its secret. GT/1 says the code alone.
+    LockedOut(u32),
     /// Code 2, with the index of the service that wanted the port.
     PortNotOpened(u16),
     /// Code 3.
@@ -57,7 +60,7 @@ impl Refusal {
     /// The code on the wire.
     pub fn code(self) -> u16 {
         match self {
-            Self::BadCredentials => 1,
+            Self::BadCredentials | Self::LockedOut(_) => 1,
             Self::PortNotOpened(_) => 2,
             Self::TooManyConnections => 3,
             Self::TooManyHosts => 4,
@@ -75,6 +78,10 @@ impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::BadCredentials => f.write_str("invalid id and secret"),
+            Self::LockedOut(seconds) => write!(
+                f,
+                "too many failed logins from this address, which is locked out for {seconds} s more"
+            ),
             Self::PortNotOpened(service) => {
                 write!(f, "failed to open the TCP port of service {service}")
             }

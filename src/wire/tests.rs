@@ -57,6 +57,9 @@ fn words(head: Head) -> String {
             Signal::Error(super::frame::Refusal::PortNotOpened(service)) => {
                 format!("error code=2 service={service}")
             }
+            Signal::Error(super::frame::Refusal::LockedOut(seconds)) => {
+                format!("error code=1 seconds={seconds}")
+            }
             Signal::Error(refusal) => format!("error code={}", refusal.code()),
             Signal::PortOpened { service, port } => {
                 format!("port-opened service={service} port={port}")
@@ -91,7 +94,7 @@ fn every_frame_of_the_page_is_what_it_says() {
         assert_eq!(following(head), u32::try_from(payload).unwrap(), "{line}");
         assert_eq!(Version::Two.encode(head).as_slice(), head_bytes, "{line}");
     }
-    assert_eq!(lines.len(), 17);
+    assert_eq!(lines.len(), 18);
 }
 
 #[test]

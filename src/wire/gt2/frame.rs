@@ -98,6 +98,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
         }
         ERROR => {
             let refusal = match (u16_at(bytes, HEAD), u16_at(bytes, HEAD + 2)) {
+                (Some(1), _) if len >= 6 => u32_at(bytes, HEAD + 2).map(Refusal::LockedOut),
                 (Some(2), Some(service)) if len >= 4 => Some(Refusal::PortNotOpened(service)),
                 (Some(2), _) if len >= 4 => None,
                 (code, _) => code.map(Refusal::of),
@@ -150,6 +151,9 @@ pub fn encode(head: Head) -> Encoded {
             Signal::Error(Refusal::PortNotOpened(service)) => begin(ERROR, 4, 0)
                 .with(&2u16.to_be_bytes())
                 .with(&service.to_be_bytes()),
+            Signal::Error(Refusal::LockedOut(seconds)) => begin(ERROR, 6, 0)
+                .with(&1u16.to_be_bytes())
+                .with(&seconds.to_be_bytes()),
             Signal::Error(refusal) => tunnel(ERROR, &refusal.code().to_be_bytes()),
             Signal::PortOpened { service, port } => begin(PORT_OPENED, 4, 0)
                 .with(&service.to_be_bytes())
@@ -214,6 +218,7 @@ mod tests {
                 Just(Signal::Services),
                 Just(Signal::Reconnect),
                 any::<u16>().prop_map(|service| Signal::Error(Refusal::PortNotOpened(service))),
+                any::<u32>().prop_map(|seconds| Signal::Error(Refusal::LockedOut(seconds))),
                 (3..=20u16).prop_map(|code| Signal::Error(Refusal::of(code))),
                 (any::<u16>(), any::<u16>())
                     .prop_map(|(service, port)| Signal::PortOpened { service, port }),
