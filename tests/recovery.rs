@@ -201,3 +201,32 @@ fn a_wan_that_comes_up_late_is_found_at_once_when_the_client_is_told() {
     client.signal("HUP");
     client.wait_for_tunnel();
 }
+
+#[test]
+fn clients_that_share_an_id_and_no_services_are_told_to_stop_it() {
+    let service = service::http(0, "here");
+    for wire in [1, 2] {
+        let mut server = server_of_id1("");
+        let addr = server.addr();
+        let start = |prefix: &str| {
+            let local = format!("-local http://{} -hostPrefix {prefix}", service.addr);
+            client_of_id1(addr, &format!("{local} -reconnectDelay 100ms -wire {wire}"))
+        };
+        let (mut one, mut two) = (start("one"), start("two"));
+        let line = server.wait_for("two clients with id=id1 and different services replace");
+        assert_eq!(line.matches(" at 127.0.0.1:").count(), 2, "{line}");
+        for client in [&mut one, &mut two] {
+            let line = client.wait_for("another client with id=id1 and different services");
+            let server = format!("the server's {addr}");
+            assert!(line.contains(" WRN ") && line.contains(&server), "{line}");
+            assert!(
+                line.contains("this client's address is 127.0.0.1:"),
+                "{line}"
+            );
+        }
+        // Once a minute at most, however often it happens.
+        one.wait_for_lines("tunnel started", 4);
+        assert_eq!(server.lines_with("replace each other").len(), 1);
+        assert_eq!(one.lines_with("takes turns with it").len(), 1);
+    }
+}

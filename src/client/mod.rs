@@ -12,6 +12,7 @@ pub(crate) mod p2p;
 mod p2p;
 mod pool;
 mod remote_api;
+mod rivalry;
 mod service;
 mod session;
 mod stranger;

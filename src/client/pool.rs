@@ -3,11 +3,12 @@
 use super::backoff::Backoff;
 use super::offered::Offered;
 use super::remote_api::RemoteApi;
+use super::rivalry::Rivalry;
 use super::service::Services;
 use super::session::{self, Failure, Session};
 use super::Me;
 use crate::config::{Remote, Wire};
-use crate::net::Stop;
+use crate::net::{Conn, Stop};
 use crate::tunnel::{Inbox, Tunnel};
 use crate::wire::frame::Refusal;
 use crate::wire::hello::{Hello, Offer};
@@ -17,6 +18,8 @@ use async_std::channel::{self, Receiver, Sender};
 use futures_lite::future;
 use log::Level;
 use std::fmt;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,6 +67,7 @@ struct Inner {
     /// No more tunnels before this.
     grow_again: Option<Instant>,
     last_id: u32,
+    rivalry: Rivalry,
 }
 
 /// One tunnel of the pool.
@@ -167,6 +171,22 @@ impl Pool {
     /// Opens one tunnel and leaves it to a task of its own. Returns what hears when it wants
     /// to be replaced.
     async fn connect(
+        self: &Arc<Self>,
+        kept: bool,
+        quietly: bool,
+    ) -> Result<Receiver<Leaving>, Failure> {
+        let connected = self.open(kept, quietly).await;
+        let rivalry = &mut self.lock().rivalry;
+        match &connected {
+            Ok(_) => rivalry.connected(),
+            // The other one is still there.
+            Err(Failure::Refused(Refusal::OtherClientConnected, _)) => {}
+            Err(_) => rivalry.failed(),
+        }
+        connected
+    }
+
+    async fn open(
         self: &Arc<Self>,
         kept: bool,
         quietly: bool,
@@ -310,6 +330,25 @@ impl Pool {
         });
     }
 
+    /// The server has closed a tunnel that is to be there, at this end of the connection.
+    pub fn dismissed(&self, member: &Member, conn: &Conn) {
+        if self.me.stop.is_said() || !self.lock().rivalry.dismissed(Instant::now()) {
+            return;
+        }
+        let addr = |addr: io::Result<SocketAddr>| {
+            addr.map_or_else(|_| "unknown".to_owned(), |addr| addr.to_string())
+        };
+        log::warn!(
+            "the server {} has closed the tunnels of this client again after it had let it in: \
+             another client with id={} and different services probably takes turns with it; give \
+             each an id of its own (this client's address is {}, the server's {})",
+            member.remote,
+            self.me.id,
+            addr(conn.local_addr()),
+            addr(conn.peer_addr())
+        );
+    }
+
     pub fn leave(&self, member: &Member) {
         self.lock().members.retain(|other| other.id != member.id);
     }
@@ -353,9 +392,9 @@ impl Pool {
 }
 
 impl Member {
-    /// A replacement is due; only the first reason counts.
-    pub fn leave(&self, why: Leaving) {
-        let _ = self.leaving.try_send(why);
+    /// A replacement is due; only the first reason counts. Returns whether this is it.
+    pub fn leave(&self, why: Leaving) -> bool {
+        self.leaving.try_send(why).is_ok()
     }
 
     pub fn offered(&self) -> MutexGuard<'_, Offered> {

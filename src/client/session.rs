@@ -305,7 +305,11 @@ impl Session {
                     self.member.leave(Leaving::Asked);
                 }
                 // It takes no more streams.
-                Event::Close => self.member.leave(Leaving::Dismissed),
+                Event::Close => {
+                    if self.member.leave(Leaving::Dismissed) && self.member.kept {
+                        self.pool.dismissed(&self.member, inbox.conn());
+                    }
+                }
                 Event::Services(_) => {
                     if self.member.offered().confirm() {
                         log::info!("services changed connID={}", self.member.id);

@@ -195,6 +195,14 @@ impl Conn {
         }
     }
 
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Plain(socket) => socket.local_addr(),
+            Self::Tls(tls) => lock(tls).get_ref().0.local_addr(),
+            Self::Layered(layer) => layer.below().local_addr(),
+        }
+    }
+
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Plain(socket) => socket.peer_addr(),

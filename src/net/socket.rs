@@ -238,6 +238,10 @@ impl Socket {
         !matches!(self.source.get_ref().take_error(), Ok(None))
     }
 
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.source.get_ref().local_addr()
+    }
+
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.source.get_ref().peer_addr()
     }

@@ -1,6 +1,7 @@
 //! Which client serves what: ids, host prefixes and ports, and the tunnels behind them. The
 //! only place that knows more than one connection.
 
+mod contest;
 mod held;
 mod hosts;
 mod kept;
@@ -14,6 +15,7 @@ use crate::config::Limits;
 use crate::tunnel::{Stream, Traffic, Tunnel};
 use crate::wire::frame::{next_task, Refusal, Signal};
 use crate::wire::hello::Offer;
+use contest::Contest;
 use event_listener::{Event, EventListener};
 use held::Held;
 use hosts::Hosts;
@@ -24,6 +26,7 @@ pub use parting::Registration;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 #[cfg(test)]
@@ -54,6 +57,8 @@ pub struct Login<'a> {
     /// Which names are whose, and how visitors ask for them.
     pub rules: &'a Rules,
     pub trust: Trust,
+    /// Where its tunnel comes from.
+    pub peer: SocketAddr,
 }
 
 /// How a client has shown that its id is its own.
@@ -126,6 +131,9 @@ struct Client {
     /// What its tunnels that have ended have moved.
     past: Traffic,
     trust: Trust,
+    /// Where its last tunnel came from.
+    peer: SocketAddr,
+    contest: Contest,
 }
 
 impl Client {
@@ -406,6 +414,15 @@ impl Registry {
     }
 }
 
+fn warn_of_contest(login: &Login<'_>, other: SocketAddr) {
+    log::warn!(
+        "two clients with id={} and different services replace each other, one at {} and one at \
+         {other}: give each an id of its own",
+        login.id,
+        login.peer
+    );
+}
+
 impl Inner {
     fn member(&self, id: &str, tunnel: &Tunnel) -> Option<&Client> {
         let client = self.clients.get(id)?;
@@ -423,7 +440,7 @@ impl Inner {
     ) -> Result<Vec<Opened>, Refusal> {
         let Login { id, limits, .. } = *login;
         let mut opened = Vec::new();
-        match self.clients.get(id) {
+        match self.clients.get_mut(id) {
             Some(client) if client.offers == offers => {
                 let most = usize::try_from(limits.connections).unwrap_or(usize::MAX);
                 let open = client.tunnels.iter().filter(|m| m.tunnel.is_open());
@@ -432,10 +449,19 @@ impl Inner {
                 }
             }
             Some(client) if client.old.as_ref().is_some_and(|old| old.offers == offers) => {
+                if client.contest.refused(Instant::now()) {
+                    warn_of_contest(login, client.peer);
+                }
                 return Err(Refusal::OtherClientConnected);
             }
             Some(_) => {
                 let before = self.register(login, offers, &mut opened)?;
+                if let Some(client) = self.clients.get_mut(id) {
+                    let offers = &client.offers;
+                    if client.contest.replaced(&before, offers, Instant::now()) {
+                        warn_of_contest(login, client.peer);
+                    }
+                }
                 self.retire(id, before);
             }
             None => {
@@ -444,6 +470,7 @@ impl Inner {
         }
         if let Some(client) = self.clients.get_mut(id) {
             client.trust = login.trust;
+            client.peer = login.peer;
         }
         Ok(opened)
     }
@@ -481,6 +508,8 @@ impl Inner {
             since: SystemTime::now(),
             past: Traffic::default(),
             trust: login.trust,
+            peer: login.peer,
+            contest: Contest::default(),
         });
         let mut at = 0;
         client.ports.retain_mut(|port| {

@@ -459,6 +459,7 @@ impl Session {
             limits: &limits,
             rules: &rules,
             trust,
+            peer: self.peer,
         })
     }
 

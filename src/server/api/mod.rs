@@ -175,6 +175,7 @@ mod tests {
                 limits: &limits,
                 rules: &state.rules.get(),
                 trust: Trust::Known,
+                peer: addr,
             };
             let joined = state.registry.join(&login, vec![Some(offer)], &tunnel);
             assert!(joined.is_ok());
