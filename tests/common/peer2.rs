@@ -166,7 +166,7 @@ impl Peer {
                 (0x07, 8) => Frame::Pong(u64::from_be_bytes(payload.try_into().unwrap())),
                 (0x08, 0) => Frame::Close,
                 (0x09, 0) => Frame::Ready,
-                (0x0A, 2 | 4) => Frame::Error(payload),
+                (0x0A, 2 | 4 | 6) => Frame::Error(payload),
                 (0x0B, 4) => Frame::PortOpened(u16_at(0), u16_at(2)),
                 (0x0C, _) => Frame::Services(payload),
                 (0x0D, 0) => Frame::Reconnect,
