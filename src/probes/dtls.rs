@@ -17,7 +17,8 @@ const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192,
 const RECORDS: usize = 256;
 const BYTES: usize = 64 * 1024;
 
-static IDENTITY: LazyLock<Identity> = LazyLock::new(|| Identity::new().expect("an identity"));
+pub(super) static IDENTITY: LazyLock<Identity> =
+    LazyLock::new(|| Identity::new().expect("an identity"));
 
 /// One end of a connection, as [`crate::client::p2p`] has it: a filter, and DTLS behind it.
 struct End {

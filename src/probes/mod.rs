@@ -9,6 +9,8 @@ mod client;
 mod config;
 #[cfg(all(feature = "client", feature = "p2p"))]
 mod dtls;
+#[cfg(all(feature = "client", feature = "p2p"))]
+mod ice;
 mod net;
 #[cfg(all(feature = "client", feature = "p2p"))]
 mod p2p;
@@ -27,6 +29,8 @@ pub use client::{files, locals};
 pub use config::{flags, urls, yaml};
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use dtls::{dtls_records, handshake_fragments};
+#[cfg(all(feature = "client", feature = "p2p"))]
+pub use ice::ice_stun;
 pub use net::{http_answer, http_requests};
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use p2p::{resets, signaling};

@@ -5,14 +5,14 @@
 
 mod certificate;
 mod channel;
-mod checks;
+pub(crate) mod checks;
 mod crypto;
 mod forward;
 mod hub;
 pub(crate) mod identity;
 mod limit;
 mod link;
-mod memory;
+pub(crate) mod memory;
 pub(crate) mod message;
 pub(crate) mod packets;
 pub(crate) mod peer;
