@@ -117,8 +117,7 @@ impl Hub {
         };
         let is_stun = bytes.first().is_some_and(|first| *first < 4);
         if !is_stun {
-            if let Some(link) = last {
-                link.with(|peer| peer.receive(from, bytes, now));
+            if last.is_some_and(|link| link.receive(from, bytes, now)) {
                 return;
             }
         }
@@ -129,7 +128,7 @@ impl Hub {
             self.inner().links.iter().rev().cloned().collect()
         };
         for link in links {
-            if link.with(|peer| peer.receive(from, bytes, now)) {
+            if link.receive(from, bytes, now) {
                 self.inner().last = Some((from, link));
                 return;
             }

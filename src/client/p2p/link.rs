@@ -7,6 +7,8 @@ use super::peer::{Opened, Peer, State};
 use async_io::Timer;
 use event_listener::Event;
 use std::future::{poll_fn, Future};
+use std::net::SocketAddr;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -56,6 +58,20 @@ impl Link {
         let result = event(&mut self.lock());
         self.wake();
         result
+    }
+
+    /// Gives the peer a datagram; false if it is not this peer's. A panic in one of the libraries
+    /// ends this peer alone: the task that calls this receives for all peers.
+    pub fn receive(&self, from: SocketAddr, bytes: &[u8], now: Instant) -> bool {
+        self.contain(|peer| peer.receive(from, bytes, now))
+    }
+
+    fn contain(&self, event: impl FnOnce(&mut Peer) -> bool) -> bool {
+        let is_taken = catch_unwind(AssertUnwindSafe(|| self.with(event)));
+        is_taken.unwrap_or_else(|_| {
+            self.with(|peer| peer.end("a bug, which the log shows"));
+            true
+        })
     }
 
     fn wake(&self) {
@@ -149,6 +165,15 @@ impl<F: FnMut(Channel, Opened) + Unpin> Driver<F> {
     }
 }
 
+/// A peer goes with its task, also when that ends by a panic.
+impl<F> Drop for Driver<F> {
+    fn drop(&mut self) {
+        self.link.lock().end("its task is gone");
+        self.hub.remove(&self.link);
+        self.link.0.changed.notify(usize::MAX);
+    }
+}
+
 impl<F: FnMut(Channel, Opened) + Unpin> Future for Driver<F> {
     type Output = ();
 
@@ -214,3 +239,6 @@ impl<F: FnMut(Channel, Opened) + Unpin> Future for Driver<F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
