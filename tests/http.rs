@@ -12,7 +12,7 @@ use common::scratch::Scratch;
 use common::visitor::{ask, connect, get, read_answer, read_to_end};
 use common::{ports::free_port, service};
 use std::io::{BufReader, Write};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 
 struct Setup {
     nginx: Nginx,
@@ -276,6 +276,23 @@ fn the_host_is_rewritten_on_a_tcp_port_too() {
     ] {
         assert_eq!(ask(addr, &head).status, status);
     }
+}
+
+#[test]
+fn a_visitor_that_half_closes_gets_its_answers_where_the_host_is_rewritten() {
+    let setup = Setup::with("", "-useLocalAsHTTPHost");
+    let mut visitor = connect(setup.addr);
+    write!(
+        visitor,
+        "GET /host HTTP/1.1\r\nHost: id1.a\r\n\r\nGET / HTTP/1.1\r\nHost: id1.a\r\n"
+    )
+    .expect("send");
+    visitor.shutdown(Shutdown::Write).expect("shut down");
+    let answer = read_answer(&mut visitor);
+    assert_eq!(answer.text(), setup.nginx.http.to_string());
+    // The second request has no end.
+    let rest = read_to_end(&mut visitor);
+    assert!(rest.starts_with(b"HTTP/1.1 400 "), "{rest:?}");
 }
 
 #[test]
