@@ -13,6 +13,7 @@ use common::gt::{client, server, server_of_id1, Gt, Successor};
 use common::original::Original;
 use common::peer::{data, hello, port_option, Frame, Peer, PING};
 use common::ports::free_port;
+use common::scratch::Scratch;
 use common::service::Service;
 use common::visitor::{connect, get, read_answer, read_to_end};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -264,4 +265,28 @@ fn visitors_wait_for_an_original_when_the_old_process_is_killed() {
     assert_eq!(get(addr, "id1.a", "/1").status, 200);
     eventually("another tunnel", || (original.tunnels() == 2).then_some(()));
     original.assert_understood_all();
+}
+
+#[test]
+fn a_client_that_the_new_configuration_does_not_let_in_gets_no_new_visitors() {
+    let service = bodies();
+    let scratch = Scratch::new();
+    let write = |users: &str| {
+        let text = format!("users:\n{users}options:\n  addr: 127.0.0.1:0\n");
+        scratch.file("server.yaml", text)
+    };
+    let other = "  id2: {secret: secret2}\n";
+    let file = write(&format!("  id1: {{secret: secret1}}\n{other}"));
+    let mut server = server(&format!("-config {}", file.display()));
+    let addr = server.addr();
+    let original = Original::start(addr, hello("id1", "secret1", &[0]), service.addr);
+    server.wait_for("tunnel opened");
+    let mut held = connect(addr);
+    download(&mut held, 1000, "");
+    write(other);
+    let _new = server.restart();
+    server.wait_for("does not let id=id1 in");
+    assert_ne!(get(addr, "id1.a", "/1").status, 200);
+    download(&mut held, 1000, "");
+    assert_eq!(original.tunnels(), 1, "what runs may finish");
 }

@@ -13,8 +13,9 @@ pub enum Message {
     Holds {
         id: String,
         hosts: Vec<Host>,
-        /// The secret that holds for the id where any client may come.
-        claim: Option<Secret>,
+        /// The secret that the client has come with, to be judged by the process that has taken
+        /// over.
+        secret: Secret,
     },
     /// No tunnel of this id that can serve visitors is left in the process that drains.
     Released { id: String },
@@ -95,10 +96,10 @@ impl Message {
         let start = |kind| Writer::new(kind).path(role.as_deref());
         match self {
             Self::Done => start(0),
-            Self::Holds { id, hosts, claim } => {
+            Self::Holds { id, hosts, secret } => {
                 let count = u16::try_from(hosts.len()).unwrap_or(u16::MAX);
-                let claim = claim.as_ref().map_or(&[][..], Secret::as_bytes);
-                let writer = start(1).bytes(id.as_bytes()).bytes(claim).u16(count);
+                let writer = start(1).bytes(id.as_bytes()).bytes(secret.as_bytes());
+                let writer = writer.u16(count);
                 let hosts = hosts.iter().take(usize::from(count));
                 hosts.fold(writer, |writer, host| host.encode(writer))
             }
@@ -137,11 +138,10 @@ impl Message {
             0 => Self::Done,
             1 => {
                 let id = reader.text()?;
-                let claim = Some(reader.bytes()?).filter(|secret| !secret.is_empty());
-                let claim = claim.map(Secret::new);
+                let secret = Secret::new(reader.bytes()?);
                 let hosts = (0..reader.u16()?).map(|_| Host::decode(&mut reader));
                 let hosts = hosts.collect::<Option<_>>()?;
-                Self::Holds { id, hosts, claim }
+                Self::Holds { id, hosts, secret }
             }
             2 => Self::Released { id: reader.text()? },
             3 => Self::Port {
@@ -190,12 +190,12 @@ mod tests {
             Message::Holds {
                 id: id.clone(),
                 hosts: vec![host(true), host(false)],
-                claim: Some(Secret::new("secret")),
+                secret: Secret::new("secret"),
             },
             Message::Holds {
                 id: id.clone(),
                 hosts: Vec::new(),
-                claim: None,
+                secret: Secret::new(vec![0xFF; 200]),
             },
             Message::Released { id: id.clone() },
             Message::Port {

@@ -32,11 +32,6 @@ impl Claims {
         })
     }
 
-    /// The secret that holds for an id, if any.
-    pub fn secret_of(&self, id: &str) -> Option<Secret> {
-        self.lock().get(id).map(|(secret, _)| secret.clone())
-    }
-
     /// All ids that are held, with their secrets.
     pub fn held(&self) -> Vec<(Box<str>, Secret)> {
         let claims = self.lock();

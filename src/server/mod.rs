@@ -271,8 +271,8 @@ impl Server {
             true => state.registry.give_up_ports_but_of_those_that_stay(),
             false => state.registry.give_up_ports(),
         }
-        for id in state.registry.held() {
-            state.announce(&id).await;
+        for (id, secret) in state.registry.held() {
+            state.announce(&id, secret).await;
         }
         for tunnel in state.registry.tunnels() {
             match tunnel.version() {

@@ -18,6 +18,7 @@ use crate::wire::hello::Offer;
 use contest::Contest;
 use event_listener::{Event, EventListener};
 use held::Held;
+pub use held::Right;
 use hosts::Hosts;
 #[cfg(test)]
 pub use hosts::SCANS;

@@ -7,6 +7,7 @@ use super::rules::Rules;
 use super::users::{Admission, Verdict};
 use super::visitor::{self, Caller};
 use super::{ports, State};
+use crate::config::Secret;
 use crate::handover::{Message, MovedTunnel};
 use crate::net::{within, Conn, Socket, Working};
 use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel};
@@ -746,7 +747,9 @@ impl Session {
         let registry = &self.state.registry;
         let parked = future::poll_once(self.tunnel.park()).await;
         if parked.is_none() || !pause.is_zero() {
-            self.state.announce(&self.id).await;
+            self.state
+                .announce(&self.id, Secret::new(&*self.secret))
+                .await;
         }
         loop {
             self.tunnel.park().await;
@@ -878,7 +881,9 @@ impl Session {
             Ok(opened) => {
                 self.serve_ports(opened);
                 log::info!("services changed id={id} addr={peer}");
-                self.state.announce_again(id).await;
+                self.state
+                    .announce_again(id, Secret::new(&*self.secret))
+                    .await;
             }
             Err(refusal) => {
                 let why = self.refuse_change(refusal);

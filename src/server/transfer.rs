@@ -10,8 +10,10 @@
 
 use super::places::Place;
 use super::ports::{Asked, Shared};
-use super::registry::{Key, Kind};
+use super::registry::{Key, Kind, Right};
+use super::users::Verdict;
 use super::{session, visitor, State};
+use crate::config::Secret;
 use crate::handover::{Destination, Host, Link, Message};
 use crate::net::{bridge, Conn, Listener, Socket, Stop};
 use async_io::Timer;
@@ -110,7 +112,7 @@ impl Transfer {
 
 impl State {
     /// Has the child bring visitors of this id here.
-    pub async fn announce(&self, id: &str) {
+    pub async fn announce(&self, id: &str, secret: Secret) {
         let Some(child) = self.transfer.child() else {
             return;
         };
@@ -125,16 +127,16 @@ impl State {
         let holds = Message::Holds {
             id: id.to_owned(),
             hosts: hosts.collect(),
-            claim: self.claims.secret_of(id),
+            secret,
         };
         // If it is gone, there is nobody to tell.
         let _ = child.send(&holds, None).await;
     }
 
     /// The same for an id that has other host prefixes now.
-    pub async fn announce_again(&self, id: &str) {
+    pub async fn announce_again(&self, id: &str, secret: Secret) {
         if self.transfer.revoke(id) {
-            self.announce(id).await;
+            self.announce(id, secret).await;
         }
     }
 
@@ -248,16 +250,25 @@ impl Recipient {
             }
             // The other ones come from the older process.
             (_, Sender::Child) => {}
-            (Message::Holds { id, hosts, claim }, _) => {
-                let claim = claim.and_then(|secret| state.claims.claim(&id, secret.as_bytes()));
+            (Message::Holds { id, hosts, secret }, _) => {
+                let rules = state.rules.get();
+                let admission = match rules.users.judge(&id, secret.as_bytes()) {
+                    Verdict::Admitted(admission) => Some(admission),
+                    Verdict::Ask(..) => None,
+                    Verdict::Refused => {
+                        log::warn!("the new configuration does not let id={id} in: its visitors are not served");
+                        return;
+                    }
+                };
                 let hosts = hosts.into_iter().map(|host| key(&host)).collect();
-                state.registry.hold(&id, hosts, claim);
+                let right = Right::new(secret.clone(), admission);
+                state.registry.hold(&id, hosts, right);
                 state.transfer.revoke(&id);
-                state.announce(&id).await;
+                state.announce(&id, secret).await;
             }
             (Message::Released { id }, _) => {
-                let claim = state.registry.release(&id);
-                self.keep(move || drop(claim));
+                let right = state.registry.release(&id);
+                self.keep(move || drop(right));
                 state.settle(&id).await;
             }
             (message @ (Message::Port { .. } | Message::Tunnel(_)), _) if newer.is_some() => {
@@ -315,8 +326,8 @@ impl Recipient {
         let held = state.registry.release_all();
         state.lose_parent();
         crate::spawn(async move {
-            for (id, claim) in held {
-                Recipient(state.clone()).keep(move || drop(claim));
+            for (id, right) in held {
+                Recipient(state.clone()).keep(move || drop(right));
                 state.settle(&id).await;
             }
         });

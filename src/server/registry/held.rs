@@ -2,7 +2,8 @@
 //! clients that have tunnels here.
 
 use super::Key;
-use crate::server::claims::Claim;
+use crate::config::Secret;
+use crate::server::users::Admission;
 use std::collections::HashMap;
 
 #[derive(Default)]
@@ -11,31 +12,47 @@ pub struct Held {
     hosts: HashMap<Key, Box<str>>,
 }
 
+/// How a client has shown that it may come in. If that is a claim to its id, it lasts as long as
+/// this.
+pub struct Right {
+    secret: Secret,
+    _admission: Option<Admission>,
+}
+
+impl Right {
+    /// There is no `admission` if the authAPI decides about the client.
+    pub fn new(secret: Secret, admission: Option<Admission>) -> Self {
+        Self {
+            secret,
+            _admission: admission,
+        }
+    }
+}
+
 struct Client {
     hosts: Vec<Key>,
-    claim: Option<Claim>,
+    right: Right,
 }
 
 impl Held {
-    /// Notes a client, or what has changed of it. Its claim lasts until it is released.
-    pub fn hold(&mut self, id: &str, hosts: Vec<Key>, claim: Option<Claim>) {
-        let before = self.release(id);
+    /// Notes a client, or what has changed of it.
+    pub fn hold(&mut self, id: &str, hosts: Vec<Key>, right: Right) {
+        self.release(id);
         for host in &hosts {
             self.hosts.insert(host.clone(), id.into());
         }
-        let claim = claim.or(before.and_then(|(_, claim)| claim));
-        self.ids.insert(id.into(), Client { hosts, claim });
+        self.ids.insert(id.into(), Client { hosts, right });
     }
 
-    /// Forgets a client. Returns its prefixes and its claim.
-    pub fn release(&mut self, id: &str) -> Option<(Vec<Key>, Option<Claim>)> {
-        let Client { hosts, claim } = self.ids.remove(id)?;
+    /// Forgets a client. Returns its prefixes and its right.
+    pub fn release(&mut self, id: &str) -> Option<(Vec<Key>, Right)> {
+        let Client { hosts, right } = self.ids.remove(id)?;
         for host in &hosts {
             if self.owner(host) == Some(id) {
                 self.hosts.remove(host);
             }
         }
-        Some((hosts, claim))
+        Some((hosts, right))
     }
 
     pub fn has(&self, id: &str) -> bool {
@@ -56,8 +73,12 @@ impl Held {
         self.hosts.iter().map(|(host, id)| (host, &**id))
     }
 
-    pub fn ids(&self) -> Vec<Box<str>> {
-        self.ids.keys().cloned().collect()
+    /// Every client, with its secret.
+    pub fn clients(&self) -> Vec<(Box<str>, Secret)> {
+        let clients = self.ids.iter();
+        clients
+            .map(|(id, client)| (id.clone(), client.right.secret.clone()))
+            .collect()
     }
 }
 
@@ -69,11 +90,12 @@ mod tests {
     #[test]
     fn a_prefix_is_its_client_s_until_that_is_released_or_has_others() {
         let key = |name: &str| (Kind::Http, Box::from(name));
+        let right = || Right::new(Secret::new("secret"), None);
         let mut held = Held::default();
-        held.hold("id1", vec![key("a"), key("b")], None);
-        held.hold("id2", vec![key("c")], None);
+        held.hold("id1", vec![key("a"), key("b")], right());
+        held.hold("id2", vec![key("c")], right());
         assert_eq!(held.owner(&key("a")), Some("id1"));
-        held.hold("id1", vec![key("b"), key("d")], None);
+        held.hold("id1", vec![key("b"), key("d")], right());
         assert!(held.owner(&key("a")).is_none() && held.owner(&key("d")) == Some("id1"));
         assert_eq!(held.hosts_of("id1"), [key("b"), key("d")]);
         held.release("id1");

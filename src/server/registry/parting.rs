@@ -1,7 +1,8 @@
 //! What of the registry goes to another process with a client's tunnels, and comes from there.
 
+use super::held::Right;
 use super::{Client, Key, Login, Member, Registry, Shared, RETURNING};
-use crate::server::claims::Claim;
+use crate::config::Secret;
 use crate::server::ports::{Opened, Port};
 use crate::tunnel::Tunnel;
 use crate::wire::frame::Refusal;
@@ -26,15 +27,15 @@ impl Client {
 
 impl Registry {
     /// The older process serves the visitors of this client.
-    pub fn hold(&self, id: &str, hosts: Vec<Key>, claim: Option<Claim>) {
-        self.lock().held.hold(id, hosts, claim);
+    pub fn hold(&self, id: &str, hosts: Vec<Key>, right: Right) {
+        self.lock().held.hold(id, hosts, right);
         self.arrived.notify(usize::MAX);
     }
 
-    /// The older process does not any more: the client is waited for. Returns its claim.
-    pub fn release(&self, id: &str) -> Option<Claim> {
+    /// The older process does not any more: the client is waited for. Returns its right.
+    pub fn release(&self, id: &str) -> Option<Right> {
         let mut inner = self.lock();
-        let (hosts, claim) = inner.held.release(id)?;
+        let (hosts, right) = inner.held.release(id)?;
         let now = Instant::now();
         inner.restarted = Some(now + RETURNING);
         for host in hosts {
@@ -42,17 +43,18 @@ impl Registry {
         }
         drop(inner);
         self.arrived.notify(usize::MAX);
-        claim
+        Some(right)
     }
 
     /// The same for all of them.
-    pub fn release_all(&self) -> Vec<(Box<str>, Option<Claim>)> {
-        let ids = self.lock().held.ids().into_iter();
-        ids.map(|id| {
-            let claim = self.release(&id);
-            (id, claim)
-        })
-        .collect()
+    pub fn release_all(&self) -> Vec<(Box<str>, Right)> {
+        let clients = self.held().into_iter();
+        clients
+            .filter_map(|(id, _)| {
+                let right = self.release(&id)?;
+                Some((id, right))
+            })
+            .collect()
     }
 
     /// Whether a tunnel of this client that cannot be asked to come back serves visitors, here or
@@ -79,9 +81,9 @@ impl Registry {
         }
     }
 
-    /// The clients that the older process serves.
-    pub fn held(&self) -> Vec<Box<str>> {
-        self.lock().held.ids()
+    /// The clients that the older process serves, with their secrets.
+    pub fn held(&self) -> Vec<(Box<str>, Secret)> {
+        self.lock().held.clients()
     }
 
     /// The prefixes of a client, here or in the older process.
