@@ -199,6 +199,8 @@ fn bulk_moves_in_large_pieces() {
     tunnel.assert_few(SIZE as u32, most, || {
         assert_eq!(take_all(&mut connect(tunnel.port)), SIZE * MIB);
     });
+    // The next one waits until it is alone.
+    drop(tunnel);
     let up = Service::start(0, |mut stream| {
         let all = take_all(&mut stream);
         stream.write_all(&all.to_string().into_bytes())
