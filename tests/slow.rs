@@ -4,12 +4,15 @@
 
 mod common;
 
+use common::certs;
 use common::eventually;
-use common::gt::{client_of_id1, server_of_id1};
+use common::gt::{client, client_of_id1, server, server_of_id1};
 use common::ports::free_port;
 use common::service::{self, assert_echo, Service};
 use common::visitor::{connect, get, read, read_to_end};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -146,4 +149,104 @@ fn a_shell_may_be_left_alone_for_longer_than_the_timeout() {
     assert_echo(&mut visitor, b"before");
     sleep(Duration::from_secs(5));
     assert_echo(&mut visitor, b"after");
+}
+
+/// Answers `GET /N` with N bytes.
+fn of_any_length() -> Service {
+    Service::start(0, |stream| {
+        let mut line = String::new();
+        let mut input = BufReader::new(stream);
+        input.read_line(&mut line)?;
+        let length = line.split(['/', ' ']).nth(2).unwrap_or_default();
+        let length = length.parse().map_err(std::io::Error::other)?;
+        input.get_mut().write_all(&vec![7; length])?;
+        input.get_mut().shutdown(std::net::Shutdown::Write)?;
+        std::io::copy(&mut input, &mut std::io::sink()).map(drop)
+    })
+}
+
+/// A visitor over TLS, with a narrow connection, that asks for `length` bytes and then reads
+/// nothing.
+fn lazy_over_tls(addr: SocketAddr, length: usize) -> Child {
+    let way = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let at = way.local_addr().unwrap().to_string();
+    let visitor = Command::new("openssl")
+        .args(["s_client", "-quiet", "-connect", &at])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("openssl");
+    let mut input = visitor.stdin.as_ref().expect("a pipe");
+    write!(
+        input,
+        "GET /{length} HTTP/1.1\r\nHost: id1.example.com\r\n\r\n"
+    )
+    .expect("ask");
+    let (near, _) = way.accept().expect("a visitor");
+    let far = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    far.set_recv_buffer_size(4 << 10).unwrap();
+    // The system gives a connection with short segments small buffers.
+    far.set_tcp_mss(1000).unwrap();
+    far.connect(&addr.into()).expect("connect");
+    let far = TcpStream::from(far);
+    let (mut from, mut to) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+    std::thread::spawn(move || {
+        // Its end must not be an end for the server.
+        let _ = std::io::copy(&mut from, &mut to);
+        std::thread::park();
+    });
+    // The server's part of the handshake.
+    std::thread::spawn(move || std::io::copy(&mut far.take(3 << 10), &mut &near));
+    visitor
+}
+
+#[test]
+fn visitors_over_tls_that_stop_reading_are_closed_after_the_timeout() {
+    let (certs, service) = (certs::make(), of_any_length());
+    for wire in [1, 2] {
+        let mut server = server(&format!(
+            "-addr 127.0.0.1:0 -tlsAddr 127.0.0.1:0 {} -id id1 -secret secret1 -timeout 2s \
+             -apiAddr 127.0.0.1:0",
+            certs.flags()
+        ));
+        let (addr, api) = (server.addr(), server.api_addr());
+        let mut client = client(&format!(
+            "-wire {wire} -remote tcp://{addr} -id id1 -secret secret1 -remoteTimeout 2s -remoteConnections 1 \
+             -local http://{}",
+            service.addr
+        ));
+        client.wait_for_tunnel();
+        let before = server.fds();
+        let addr = server.tls_addr();
+        // For some of them TLS holds the last bytes back, for some the tunnel does.
+        let lengths = (1..=20).map(|n| n * 8 * 1024);
+        let visitors: Vec<_> = lengths.map(|length| lazy_over_tls(addr, length)).collect();
+        eventually("all to be served", || {
+            let page = get(api, "localhost", "/clients").text();
+            page.contains("\"streamsTotal\": 20,").then_some(())
+        });
+        server.wait_for_fds(before);
+        for mut visitor in visitors {
+            visitor.kill().expect("kill");
+            visitor.wait().expect("wait");
+        }
+    }
+}
+
+#[test]
+fn a_visitor_that_is_cut_by_the_end_of_the_server_is_reset() {
+    let source = service::source(Arc::new(vec![7; 16 << 20]));
+    for wire in [1, 2] {
+        let mut server = server_of_id1("");
+        let addr = server.addr();
+        let _client = client_of_id1(addr, &format!("-wire {wire} -local http://{}", source.addr));
+        let mut visitor = connect(addr);
+        write!(visitor, "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").unwrap();
+        read(&mut visitor, 1);
+        assert_eq!(server.stop(), Some(0));
+        let ended = visitor.read_to_end(&mut Vec::new());
+        let error = ended.expect_err("a part that looks like all").kind();
+        assert_eq!(error, std::io::ErrorKind::ConnectionReset, "GT/{wire}");
+    }
 }

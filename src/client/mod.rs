@@ -42,6 +42,9 @@ const SETTLING: Duration = Duration::from_secs(10);
 /// How long what runs may take to finish on tunnels that were replaced.
 const DRAINING: Duration = Duration::from_secs(120);
 
+/// How long what did not finish in time may take to be cut.
+const CUTTING: Duration = Duration::from_secs(1);
+
 /// A running client.
 #[derive(Clone)]
 pub struct Client {
@@ -342,13 +345,15 @@ impl Client {
         let pools = || all().flat_map(|client| &client.pools);
         all().for_each(|client| client.me.stop.say());
         pools().for_each(|pool| pool.close());
-        let drained = async {
+        let drained = || async {
             for client in all() {
                 client.me.serving.idle().await;
             }
         };
-        within(patience, drained).await;
+        within(patience, drained()).await;
         pools().for_each(|pool| pool.finish());
+        // What is cut is to be seen as cut, which the end of the process would not say.
+        within(CUTTING, drained()).await;
         all().for_each(|client| client.me.p2p.close());
     }
 }

@@ -6,7 +6,7 @@ use super::stranger::Stranger;
 use super::Me;
 use crate::config::Remote;
 use crate::net::{self, tls, within, Conn, Working};
-use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel};
+use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel, DELIVERY};
 use crate::wire::frame::{Refusal, Signal};
 use crate::wire::{hello, Version};
 use async_io::Timer;
@@ -22,6 +22,7 @@ const STREAMS: usize = 16 * 1024;
 const ANSWER: Duration = Duration::from_secs(5);
 /// Pings without an answer before the tunnel is given up: more than this.
 const PINGS: u32 = 3;
+/// How long a tunnel that failed may take to tell the server so.
 const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Why there is no tunnel.
@@ -255,6 +256,7 @@ impl Session {
         let services = self.member.offered().current().clone();
         services.say_where(&self.pool.me.id, remote);
         let why = self.listen(&mut inbox).await;
+        let orderly = why.is_ok();
         self.pool.leave(&self.member);
         self.member.leave(Leaving::Lost);
         match why {
@@ -264,7 +266,11 @@ impl Session {
         self.member.tunnel.finish();
         let conn = inbox.conn().clone();
         drop(inbox);
-        conn.linger(GOODBYE).await;
+        if orderly {
+            conn.linger_for(DELIVERY, usize::MAX).await;
+        } else {
+            conn.linger(GOODBYE).await;
+        }
     }
 
     /// Acts on what the server says until the tunnel ends. The error says why, unless it was

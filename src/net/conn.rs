@@ -159,6 +159,15 @@ impl Conn {
         }
     }
 
+    /// Undoes [`Conn::reset_on_close`].
+    pub fn end_on_close(&self) {
+        match self {
+            Self::Plain(socket) => socket.end_on_close(),
+            Self::Tls(tls) => lock(tls).get_ref().0.end_on_close(),
+            Self::Layered(layer) => layer.below().end_on_close(),
+        }
+    }
+
     /// See [`Socket::limit_unsent`].
     pub fn limit_unsent(&self, bytes: u32) {
         match self {
@@ -231,9 +240,14 @@ impl Conn {
     /// `patience` long and 256 KiB. A close with bytes unread would reset the connection and
     /// could take from the peer what it has not read yet.
     pub async fn linger(&self, patience: std::time::Duration) {
+        self.linger_for(patience, 256 * 1024).await;
+    }
+
+    /// [`Conn::linger`] with another bound on the bytes that are read.
+    pub async fn linger_for(&self, patience: std::time::Duration, most: usize) {
         let goodbye = async {
             std::future::poll_fn(|cx| self.poll_shutdown(cx)).await?;
-            let mut left = 256 * 1024usize;
+            let mut left = most;
             while left > 0 {
                 let read = |cx: &mut Context<'_>| with_scratch(|buf| self.poll_read(cx, buf));
                 match std::future::poll_fn(read).await? {

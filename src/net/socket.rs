@@ -214,8 +214,17 @@ impl Socket {
 
     /// Makes the close that follows a reset, so that the peer sees that its stream was cut.
     pub fn reset_on_close(&self) {
-        // A socket that is gone already needs no reset.
-        let _ = socket2::SockRef::from(self.source.get_ref()).set_linger(Some(Duration::ZERO));
+        self.linger_on_close(Some(Duration::ZERO));
+    }
+
+    /// Undoes [`Socket::reset_on_close`].
+    pub fn end_on_close(&self) {
+        self.linger_on_close(None);
+    }
+
+    fn linger_on_close(&self, time: Option<Duration>) {
+        // A socket that is gone already needs neither.
+        let _ = socket2::SockRef::from(self.source.get_ref()).set_linger(time);
     }
 
     /// Keeps what has not been sent yet out of the kernel, but for about `bytes`: who decides

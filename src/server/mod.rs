@@ -62,6 +62,8 @@ const GREETING: Duration = Duration::from_secs(15);
 const LAST_STREAMS: Duration = Duration::from_secs(8);
 /// How long tunnels whose last streams were cut may take to move to the other process.
 const MOVING: Duration = Duration::from_secs(2);
+/// How long what did not finish in time may take to be cut.
+const CUTTING: Duration = Duration::from_secs(1);
 
 /// A running server.
 pub struct Server {
@@ -364,6 +366,8 @@ impl Server {
         for tunnel in self.state.registry.tunnels() {
             tunnel.finish();
         }
+        // What is cut is to be seen as cut, which the end of the process would not say.
+        within(CUTTING, self.state.serving.idle()).await;
     }
 }
 

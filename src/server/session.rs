@@ -10,7 +10,7 @@ use super::{ports, State};
 use crate::config::Secret;
 use crate::handover::{Message, MovedTunnel};
 use crate::net::{within, Conn, Socket, Working};
-use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel};
+use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel, DELIVERY};
 use crate::wire::frame::{Refusal, Signal};
 use crate::wire::hello::{self, Hello, Offer, Reader};
 use crate::wire::{Malformed, Version};
@@ -32,6 +32,9 @@ const PINGS: u32 = 3;
 /// A visitor that begins while its client is silent waits this long for a sign of life before
 /// the tunnel is taken for dead. The limit is 10 s, and it is looked at every half second.
 const BLACK_HOLE: Duration = Duration::from_secs(8);
+
+/// Why a tunnel has ended that both sides wanted to end.
+const IN_GOOD_ORDER: &str = "in good order";
 
 /// Longest hello that is held before its credentials have been judged.
 const MAX_UNJUDGED: usize = 16 * 1024;
@@ -493,7 +496,7 @@ impl Session {
                 self.state.counters.refused(refusal);
                 log::warn!("refused a tunnel id={id} addr={peer}: {refusal}");
                 self.tunnel.signal(Signal::Error(refusal));
-                return self.end(inbox).await;
+                return self.end(inbox, false).await;
             }
         }
         match origin {
@@ -527,7 +530,7 @@ impl Session {
         match why {
             Some(why) => {
                 log::log!(level, "tunnel closed id={id} addr={peer}: {why}");
-                self.end(inbox).await;
+                self.end(inbox, why == IN_GOOD_ORDER).await;
             }
             None => log::info!("tunnel goes on in another process id={id} addr={peer}"),
         }
@@ -561,7 +564,7 @@ impl Session {
             self.tunnel.signal(Signal::Reconnect);
         }
         self.tunnel.close();
-        self.end(inbox).await;
+        self.end(inbox, false).await;
     }
 
     /// Gives the tunnel to the newer process.
@@ -724,7 +727,7 @@ impl Session {
                         return End::Ended(why);
                     }
                 }
-                Event::End(Ok(())) => return End::Ended("in good order".to_owned()),
+                Event::End(Ok(())) => return End::Ended(IN_GOOD_ORDER.to_owned()),
                 Event::End(Err(e)) => return End::Ended(e.to_string()),
                 // It takes no more visitors.
                 Event::Close => self.state.settle(&self.id).await,
@@ -910,11 +913,16 @@ impl Session {
         }
     }
 
-    /// Sends what is left to say and lets the client read it.
-    async fn end(&self, mut inbox: Inbox) {
+    /// Sends what is left to say and lets the client read it: all of it, if the tunnel has ended
+    /// in good order.
+    async fn end(&self, mut inbox: Inbox, orderly: bool) {
         self.tunnel.finish();
         let flushed = async { while !matches!(inbox.next().await, Event::End(_)) {} };
         within(GOODBYE, flushed).await;
-        inbox.conn().linger(GOODBYE).await;
+        if orderly {
+            inbox.conn().linger_for(DELIVERY, usize::MAX).await;
+        } else {
+            inbox.conn().linger(GOODBYE).await;
+        }
     }
 }

@@ -129,10 +129,7 @@ impl Core {
     }
 
     pub fn cut_streams(&mut self) {
-        for entry in self.streams.values_mut() {
-            entry.full = false;
-            entry.end(Why::Lost);
-        }
+        self.streams.values_mut().for_each(Entry::lose);
         self.full = 0;
     }
 

@@ -154,6 +154,18 @@ impl Entry {
         }
     }
 
+    /// The tunnel has ended. A peer that had ended its direction has sent all there was to send:
+    /// its bytes are not cut.
+    pub fn lose(&mut self) {
+        self.full = false;
+        self.end(match self.ended {
+            Some(Why::Finished) => Why::Closed,
+            _ => Why::Lost,
+        });
+        // Its owner has to look after itself from now on.
+        self.wake();
+    }
+
     /// Forgets what waits. Says how much that was.
     pub fn discard(&mut self) -> usize {
         std::mem::take(&mut self.backlog).len()

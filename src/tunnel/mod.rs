@@ -55,6 +55,10 @@ pub const STUCK: Duration = Duration::from_secs(10);
 /// and when it is alone.
 pub const STUCK_ALONE: Duration = Duration::from_secs(90);
 
+/// How long a tunnel that has ended in good order waits for its peer to end the connection: what
+/// was sent may still be on its way, and a close before the peer has it all would reset it.
+pub const DELIVERY: Duration = Duration::from_secs(120);
+
 /// What one tunnel may hold and how long it waits. Where wire versions or roles differ, they
 /// differ here.
 #[derive(Clone)]

@@ -4,7 +4,7 @@
 //! From the stream to the connection there is mostly nothing to do: the inbox writes
 //! straight into the connection, and the relay only brings what got stuck.
 
-use super::{Stream, Why};
+use super::{Stream, Why, STUCK_ALONE};
 use crate::net::{with_scratch, Conn};
 use crate::wire::frame::Reason;
 use async_io::Timer;
@@ -18,7 +18,8 @@ use std::time::Duration;
 const TURN: usize = 4;
 /// After the stream has ended: how long the connection's peer has for its own goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
-/// A connection that takes none of a stream's last bytes for this long is cut.
+/// A connection that takes nothing of what is left for it for this long is cut: a stream's last
+/// bytes, or the end itself.
 const LAST_BYTES: Duration = Duration::from_secs(30);
 /// A visitor that has ended its direction, in a wire that cannot say so, keeps the stream
 /// for this long after the last answer,
@@ -67,10 +68,16 @@ enum State {
     Tell(Stream),
     /// And knows.
     Send(Stream),
+    /// The stream has ended, and the connection has not taken all of it yet.
+    Rest {
+        stream: Stream,
+        heard_end: bool,
+    },
     /// The stream is done, all its bytes are written; the connection may have ended its direction,
     /// and all of that been read.
     Shutdown {
         heard_end: bool,
+        patience: Duration,
     },
     /// Read and forget: a close with bytes unread would reset the connection.
     Goodbye(usize),
@@ -112,14 +119,17 @@ impl Relay {
     }
 
     fn ended(&self, stream: &Stream, why: Why) -> Next {
+        if matches!(self.state, State::Rest { .. }) {
+            self.conn.end_on_close();
+        }
         let ask = self.side == Side::Asking && why != Why::Refused && !stream.is_answered();
         if ask {
             return Next::Finish(Finish::Unanswered(why));
         }
         match why {
-            Why::Closed | Why::Finished => Next::Go(self.shutdown()),
+            Why::Closed | Why::Finished => Next::Go(self.shutdown(stream)),
             // What has been written may still be on its way.
-            Why::TimedOut if !stream.has_backlog() => Next::Go(self.shutdown()),
+            Why::TimedOut if !stream.has_backlog() => Next::Go(self.shutdown(stream)),
             Why::Refused => {
                 stream.is_refused();
                 Next::Finish(Finish::Done)
@@ -132,20 +142,41 @@ impl Relay {
         }
     }
 
-    fn shutdown(&self) -> State {
-        let heard_end = matches!(self.state, State::Answer(_) | State::Receive(_));
-        State::Shutdown { heard_end }
+    /// Whether the connection has ended its direction, and all of that has been read.
+    fn has_heard_end(&self) -> bool {
+        match self.state {
+            State::Answer(_) | State::Receive(_) => true,
+            State::Rest { heard_end, .. } => heard_end,
+            _ => false,
+        }
+    }
+
+    fn shutdown(&self, stream: &Stream) -> State {
+        State::Shutdown {
+            heard_end: self.has_heard_end(),
+            patience: stream
+                .idle_limit()
+                .map_or(LAST_BYTES, |limit| limit.min(LAST_BYTES)),
+        }
+    }
+
+    /// The stream has ended; what is left of it waits for the connection.
+    fn rest(&mut self) -> Next {
+        // If this process ends first, the peer must not take a part for all.
+        self.conn.reset_on_close();
+        let heard_end = self.has_heard_end();
+        self.go(|stream| State::Rest { stream, heard_end })
     }
 
     /// The stream, to go on with it in another state.
     fn go(&mut self, on: impl FnOnce(Stream) -> State) -> Next {
-        let shutdown = self.shutdown();
-        match std::mem::replace(&mut self.state, shutdown) {
+        match std::mem::replace(&mut self.state, State::Goodbye(0)) {
             State::Both(stream)
             | State::Answer(stream)
             | State::Receive(stream)
             | State::Tell(stream)
-            | State::Send(stream) => Next::Go(on(stream)),
+            | State::Send(stream)
+            | State::Rest { stream, .. } => Next::Go(on(stream)),
             state @ (State::Shutdown { .. } | State::Goodbye(_)) => Next::Go(state),
         }
     }
@@ -178,7 +209,7 @@ impl Relay {
                     Poll::Pending => {}
                 }
                 if stream.has_ended() {
-                    return Self::poll_patience(&mut self.timer, &self.conn, stream, cx);
+                    return Poll::Ready(self.rest());
                 }
                 Poll::Ready(match ready!(Self::poll_pump(&self.conn, stream, cx)) {
                     Pumped::End if stream.finish() => self.go(State::Receive),
@@ -198,22 +229,30 @@ impl Relay {
                     return Poll::Ready(self.ended_in_state(why));
                 }
                 if stream.has_ended() {
-                    return Self::poll_patience(&mut self.timer, &self.conn, stream, cx);
+                    return Poll::Ready(self.rest());
                 }
                 Poll::Pending
             }
-            State::Tell(stream) => match ready!(self.conn.poll_shutdown(cx)) {
-                Ok(()) => {
-                    if self.side != Side::Service {
-                        stream.limit_idle_further(LAST_WORD);
+            State::Tell(stream) => {
+                if let Poll::Ready(why) = stream.poll_cut(cx) {
+                    return Poll::Ready(self.ended_in_state(why));
+                }
+                match self.conn.poll_shutdown(cx) {
+                    Poll::Ready(Ok(())) => {
+                        if self.side != Side::Service {
+                            stream.limit_idle_further(LAST_WORD);
+                        }
+                        return Poll::Ready(self.go(State::Send));
                     }
-                    Poll::Ready(self.go(State::Send))
+                    Poll::Ready(Err(_)) => {}
+                    Poll::Pending => {
+                        ready!(poll_stalled(&mut self.timer, LAST_BYTES, cx));
+                        self.conn.reset_on_close();
+                    }
                 }
-                Err(_) => {
-                    stream.fail(Reason::Aborted);
-                    Poll::Ready(Next::Finish(Finish::Done))
-                }
-            },
+                stream.fail(Reason::Aborted);
+                Poll::Ready(Next::Finish(Finish::Done))
+            }
             State::Send(stream) => {
                 if let Poll::Ready(why) = stream.poll_cut(cx) {
                     return Poll::Ready(self.ended_in_state(why));
@@ -232,11 +271,14 @@ impl Relay {
                     return Poll::Ready(next);
                 }
                 if stream.has_ended() {
-                    return Self::poll_patience(&mut self.timer, &self.conn, stream, cx);
+                    return Poll::Ready(self.rest());
                 }
                 let timer = self.timer.get_or_insert_with(|| Timer::interval(ANSWERED));
                 while futures_lite::Stream::poll_next(Pin::new(&mut *timer), cx).is_ready() {
                     if stream.has_backlog() || self.conn.holds_back() {
+                        if stream.untaken() >= STUCK_ALONE {
+                            return Poll::Ready(self.ended_in_state(Why::TimedOut));
+                        }
                         continue;
                     }
                     let (silence, owed) = stream.silence();
@@ -247,20 +289,30 @@ impl Relay {
                 }
                 Poll::Pending
             }
-            // The close says it.
-            State::Shutdown { heard_end: true } if self.conn.ends_by_close() => {
+            State::Rest { stream, .. } => {
+                if let Poll::Ready(why) = stream.poll_drain(cx, &self.conn) {
+                    return Poll::Ready(self.ended_in_state(why));
+                }
+                ready!(poll_stalled(&mut self.timer, LAST_BYTES, cx));
                 Poll::Ready(Next::Finish(Finish::Done))
             }
-            State::Shutdown { heard_end } => {
-                let heard_end = *heard_end;
-                let next = match ready!(self.conn.poll_shutdown(cx)) {
-                    Ok(()) if heard_end => Next::Finish(Finish::Done),
-                    Ok(()) => Next::Go(State::Goodbye(256 * 1024)),
-                    Err(_) => Next::Finish(Finish::Done),
-                };
-                self.timer = None;
-                Poll::Ready(next)
-            }
+            // The close says it.
+            State::Shutdown {
+                heard_end: true, ..
+            } if self.conn.ends_by_close() => Poll::Ready(Next::Finish(Finish::Done)),
+            State::Shutdown {
+                heard_end,
+                patience,
+            } => Poll::Ready(match self.conn.poll_shutdown(cx) {
+                Poll::Ready(Ok(())) if *heard_end => Next::Finish(Finish::Done),
+                Poll::Ready(Ok(())) => Next::Go(State::Goodbye(256 * 1024)),
+                Poll::Ready(Err(_)) => Next::Finish(Finish::Done),
+                Poll::Pending => {
+                    ready!(poll_stalled(&mut self.timer, *patience, cx));
+                    self.conn.reset_on_close();
+                    Next::Finish(Finish::Done)
+                }
+            }),
             State::Goodbye(left) => {
                 loop {
                     match with_scratch(|buf| self.conn.poll_read(cx, buf)) {
@@ -276,30 +328,14 @@ impl Relay {
         }
     }
 
-    /// The stream is over but for what the connection has not taken yet: gives it a while.
-    fn poll_patience(
-        timer: &mut Option<Timer>,
-        conn: &Conn,
-        stream: &Stream,
-        cx: &mut Context<'_>,
-    ) -> Poll<Next> {
-        let timer = timer.get_or_insert_with(|| Timer::interval(LAST_BYTES / 4));
-        while futures_lite::Stream::poll_next(Pin::new(&mut *timer), cx).is_ready() {
-            if stream.untaken() >= LAST_BYTES {
-                conn.reset_on_close();
-                return Poll::Ready(Next::Finish(Finish::Done));
-            }
-        }
-        Poll::Pending
-    }
-
     fn ended_in_state(&self, why: Why) -> Next {
         match &self.state {
             State::Both(stream)
             | State::Answer(stream)
             | State::Receive(stream)
             | State::Tell(stream)
-            | State::Send(stream) => self.ended(stream, why),
+            | State::Send(stream)
+            | State::Rest { stream, .. } => self.ended(stream, why),
             State::Shutdown { .. } | State::Goodbye(_) => Next::Finish(Finish::Done),
         }
     }
@@ -311,9 +347,27 @@ impl Future for Relay {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finish> {
         loop {
             match ready!(self.poll_state(cx)) {
-                Next::Go(state) => self.state = state,
+                Next::Go(state) => {
+                    self.state = state;
+                    // Each state has a deadline of its own.
+                    self.timer = None;
+                }
                 Next::Finish(finish) => return Poll::Ready(finish),
             }
         }
     }
+}
+
+/// Ready when nothing but this has woken the relay for `patience`. Where only the connection can,
+/// that is how long it has taken nothing.
+fn poll_stalled(timer: &mut Option<Timer>, patience: Duration, cx: &mut Context<'_>) -> Poll<()> {
+    let fired = timer
+        .as_mut()
+        .is_some_and(|timer| Pin::new(timer).poll(cx).is_ready());
+    if fired {
+        return Poll::Ready(());
+    }
+    Pin::new(timer.insert(Timer::after(patience)))
+        .poll(cx)
+        .map(drop)
 }

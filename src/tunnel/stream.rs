@@ -117,6 +117,11 @@ impl Stream {
         });
     }
 
+    /// How long nothing may move before the stream ends.
+    pub(super) fn idle_limit(&self) -> Option<Duration> {
+        self.entry(|entry| entry.idle_limit).flatten()
+    }
+
     /// Whether the first bytes are these; waits until it is certain. Takes none of them.
     pub async fn starts_with(&self, start: &[u8]) -> bool {
         let result = std::future::poll_fn(|cx| {
