@@ -8,6 +8,7 @@ use common::certs;
 use common::eventually;
 use common::gt::{client, client_of_id1, server, server_of_id1};
 use common::ports::free_port;
+use common::scratch::Scratch;
 use common::service::{self, assert_echo, Service};
 use common::visitor::{connect, get, read, read_to_end};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -249,4 +250,23 @@ fn a_visitor_that_is_cut_by_the_end_of_the_server_is_reset() {
         let error = ended.expect_err("a part that looks like all").kind();
         assert_eq!(error, std::io::ErrorKind::ConnectionReset, "GT/{wire}");
     }
+}
+
+#[test]
+fn a_visitor_of_a_file_that_shrinks_while_it_is_sent_is_reset() {
+    let folder = Scratch::new();
+    let path = folder.file("large", "");
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_len(256 << 20).expect("a large file");
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let local = format!("-local file://{}", folder.path().display());
+    let _client = client_of_id1(addr, &local);
+    let mut visitor = connect(addr);
+    write!(visitor, "GET /large HTTP/1.1\r\nHost: id1.a\r\n\r\n").unwrap();
+    read(&mut visitor, 1);
+    file.set_len(1000).expect("a smaller file");
+    let ended = visitor.read_to_end(&mut Vec::new());
+    let error = ended.expect_err("a part that looks like all").kind();
+    assert_eq!(error, std::io::ErrorKind::ConnectionReset);
 }

@@ -191,7 +191,9 @@ pub async fn serve(
             Relay::service(stream, conn).await;
         }
         Ok(Reached::Files(root)) => {
-            if let Err(e) = Box::pin(files::serve(root, stream)).await {
+            if let Err(e) = Box::pin(files::serve(root, &mut stream)).await {
+                // A part of a file must not look like all of it.
+                stream.fail(Reason::Aborted);
                 log::debug!("{}: {e}", service.local);
             }
         }
@@ -299,7 +301,8 @@ pub async fn relay(
         let Target::Files(root) = target else {
             return Ok(());
         };
-        return files::serve(root, stream).await;
+        let served = files::serve(root, &mut stream).await;
+        return served.inspect_err(|_| stream.fail(Reason::Aborted));
     };
     let patience = service.local_timeout.unwrap_or(PATIENCE);
     let socket = match net::dial(host, *port, patience).await {
