@@ -208,6 +208,22 @@ fn a_stream_has_the_credit_of_the_hello_and_what_it_is_given() {
 }
 
 #[test]
+fn a_client_that_gives_no_credit_at_first_hears_of_the_stream() {
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE, 0));
+    let mut visitor = connect(addr);
+    let request = b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
+    visitor.write_all(request).expect("send a request");
+    let (stream, _, bytes) = peer.opened();
+    assert_eq!(bytes, b"");
+    peer.send(&credit(stream, 1000));
+    assert_eq!(peer.gather(stream, request.len()), request);
+    peer.send(&[data(stream, b"hello"), finish(stream)].concat());
+    assert_eq!(read(&mut visitor, 5), b"hello");
+}
+
+#[test]
 fn credit_comes_back_and_who_sends_more_than_it_has_loses_the_tunnel() {
     let (mut server, at, mut peer) = with_port(WINDOW);
     let mut visitor = connect(at);

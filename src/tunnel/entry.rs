@@ -138,6 +138,17 @@ impl Entry {
         self.credit <= MAX_CREDIT
     }
 
+    /// What tells the peer of the stream before there is a byte for it, unless it knows.
+    pub fn announcement(&mut self, task: u32) -> Option<Head> {
+        let service = self.unannounced.take()?;
+        Some(Head::Open {
+            task,
+            service,
+            window: self.window.left(),
+            len: 0,
+        })
+    }
+
     pub fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();

@@ -46,13 +46,8 @@ impl Stream {
             let Some(entry) = entry.filter(|entry| !entry.has_ended()) else {
                 return;
             };
-            if let Some(service) = entry.unannounced.take() {
-                core.outbox.push(Head::Open {
-                    task,
-                    service,
-                    window: entry.window.left(),
-                    len: 0,
-                });
+            if let Some(head) = entry.announcement(task) {
+                core.outbox.push(head);
             }
         });
     }
@@ -203,6 +198,10 @@ impl Stream {
             let turn = entry.turn;
             if entry.credit == 0 {
                 entry.keep_waker(cx);
+                // The peer gives credit only to what it knows.
+                if let Some(head) = entry.announcement(task) {
+                    core.outbox.push(head);
+                }
                 if matches!(turn, Turn::Comes(_)) {
                     entry.turn = Turn::None;
                     core.pass_on(turn);
