@@ -126,3 +126,66 @@ fn a_client_that_is_held_back_hears_that_the_server_lives() {
         peer.expect(Frame::Ping);
     }
 }
+
+/// The next frame but pings, read as an original client does: under one deadline, behind which it
+/// gives the tunnel up. All of a frame is there when it begins, however busy the machine is.
+fn frame_in_time(peer: &mut Peer) -> Frame {
+    loop {
+        peer.wait_for_bytes();
+        let begun = Instant::now();
+        let frame = peer.frame();
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(1), "{took:?} for a frame");
+        if frame != Frame::Ping {
+            return frame;
+        }
+    }
+}
+
+#[test]
+fn a_frame_of_gt_1_is_not_begun_before_all_of_it_may_go() {
+    let mut server = server("-addr 127.0.0.1:0 -id id1 -secret s -speed 1024 -timeout 60s");
+    let addr = server.addr();
+    let mut peer = Peer::ready_client(addr, &hello("id1", "s", &[0]));
+    for round in 0..2 {
+        let mut visitor = connect(addr);
+        let body = Random::new(round).bytes(4096);
+        let head = "POST / HTTP/1.1\r\nHost: id1.a\r\nContent-Length: 4096\r\n\r\n";
+        let asked = [head.as_bytes(), &body].concat();
+        visitor.write_all(&asked).expect("ask");
+        let (mut task, mut came) = (0, Vec::new());
+        let begun = Instant::now();
+        while came.len() < asked.len() {
+            match frame_in_time(&mut peer) {
+                Frame::First(first, 0, bytes) => (task, came) = (first, bytes),
+                Frame::Data(of, bytes) if of == task => came.extend(bytes),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(came == asked, "other bytes");
+        assert!(
+            begun.elapsed() >= Duration::from_secs(3),
+            "{:?}",
+            begun.elapsed()
+        );
+
+        let answer = [
+            b"HTTP/1.1 200 Fine\r\nContent-Length: 4096\r\n\r\n",
+            &body[..],
+        ]
+        .concat();
+        for piece in answer.chunks(4096) {
+            peer.send(&data(task, piece));
+        }
+        let begun = Instant::now();
+        assert!(read(&mut visitor, answer.len()) == answer, "other bytes");
+        assert!(
+            begun.elapsed() >= Duration::from_secs(3),
+            "{:?}",
+            begun.elapsed()
+        );
+        drop(visitor);
+        assert_eq!(frame_in_time(&mut peer), Frame::Closed(task));
+    }
+    assert!(server.lines_with("tunnel closed").is_empty());
+}

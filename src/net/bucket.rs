@@ -59,6 +59,16 @@ impl Bucket {
         self.limited.load(Ordering::Relaxed)
     }
 
+    /// The number of bytes that a grant is sure to cover if they are asked for; `None` without a
+    /// rate.
+    pub fn piece(&self) -> Option<usize> {
+        if !self.is_limited() {
+            return None;
+        }
+        let piece = self.lock().most().min(STEP);
+        Some(usize::try_from(piece).unwrap_or(usize::MAX))
+    }
+
     /// How many of `wanted` bytes may move now; or when to ask again.
     pub fn grant(&self, wanted: usize) -> Result<usize, Instant> {
         if !self.is_limited() {

@@ -73,7 +73,10 @@ impl Core {
     pub fn new(policy: &Policy) -> Self {
         Self {
             version: policy.version,
-            outbox: Outbox::new(policy.version),
+            outbox: Outbox::new(
+                policy.version,
+                policy.speed.as_ref().map(|speed| speed.send.clone()),
+            ),
             streams: HashMap::new(),
             traffic: Traffic::default(),
             closing: Closing::Open,

@@ -20,6 +20,11 @@ use std::time::Instant;
 
 /// A frame is not begun for less room than this.
 const WORTHWHILE: usize = 4 * 1024;
+/// The longest payload of a frame of GT/1 on a connection that is not known to be fast. Some peers
+/// give up when a frame takes long, however much of it they have got.
+const GT1_FRAME: usize = 32 * 1024;
+/// The shortest frame that a speed limit asks for.
+const LEAST: usize = 64;
 /// Where streams have their turns: most payload of one frame,
 const TURN: usize = 16 * 1024;
 /// what is gathered of them,
@@ -32,7 +37,6 @@ const LITTLE: usize = 2 * 1024;
 /// inbox reads no more, so that a peer cannot make us gather answers it does not read.
 pub(super) const FLOODED: usize = 2 * ROOM;
 
-#[derive(Debug)]
 pub(super) struct Outbox {
     gathering: Buffer,
     version: Version,
@@ -42,8 +46,10 @@ pub(super) struct Outbox {
     blocked: Option<Waker>,
     /// The connection did not take all of what the writer had last.
     pub congested: bool,
-    /// Bytes that the connection gets at a time.
+    /// Bytes that the connection takes in about a millisecond, see [`Pace`].
     burst: u32,
+    /// The speed limit, where a frame must not be begun before all of it may go.
+    limit: Option<Arc<Bucket>>,
     pub queue: Queue,
     end: End,
 }
@@ -59,8 +65,9 @@ enum End {
 }
 
 impl Outbox {
-    pub fn new(version: Version) -> Self {
+    pub fn new(version: Version, limit: Option<Arc<Bucket>>) -> Self {
         Self {
+            limit: limit.filter(|_| version == Version::One),
             gathering: Buffer::default(),
             version,
             writer: None,
@@ -93,8 +100,11 @@ impl Outbox {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let (most, worthwhile, frame) = match (self.version, much) {
-            (Version::One, _) if self.congested => (ROOM / 2, WORTHWHILE, 2 * TURN),
-            (Version::One, _) => (ROOM, WORTHWHILE, ROOM),
+            (Version::One, _) => {
+                let frame = self.gt1_frame();
+                let most = if self.congested { ROOM / 2 } else { ROOM };
+                (most, WORTHWHILE.min(frame), frame)
+            }
             (Version::Two, false) if self.gathering.len() < ROOM - RESERVE => (ROOM, 1, TURN),
             // A stream that has just begun may turn out to send much.
             (Version::Two, false) => (ROOM, 1, LITTLE),
@@ -113,6 +123,19 @@ impl Outbox {
         };
         let room = most.saturating_sub(self.gathering.len() + MAX_ENCODED);
         Ok((room >= worthwhile).then_some(room.min(frame)))
+    }
+
+    /// The longest payload of a frame of GT/1: what the connection takes, or the speed limit lets
+    /// go, at once.
+    fn gt1_frame(&self) -> usize {
+        let taken = match self.burst {
+            fast if fast > pace::FIRST => ROOM,
+            burst => GT1_FRAME.min(usize::try_from(burst).unwrap_or(GT1_FRAME)),
+        };
+        match self.limit.as_ref().and_then(|limit| limit.piece()) {
+            Some(piece) => taken.min(piece.max(LEAST) - MAX_ENCODED),
+            None => taken,
+        }
     }
 
     /// Whether a stream that sends `much` or not has to wait for its turn, room or none.
@@ -225,8 +248,10 @@ pub(super) struct Writer {
     sending: Buffer,
     step: Step,
     throttle: Option<Box<Throttle>>,
-    /// Where streams have their turns.
-    pace: Option<Pace>,
+    /// Bytes that the throttle has let through and that have not been sent.
+    granted: usize,
+    pace: Pace,
+    version: Version,
 }
 
 enum Step {
@@ -243,17 +268,24 @@ impl Writer {
         version: Version,
         limit: Option<Arc<Bucket>>,
     ) -> Self {
-        let pace = (version == Version::Two).then(Pace::new);
-        if pace.is_some() {
-            conn.limit_unsent(pace::FIRST);
-        }
-        Self {
-            pace,
+        let writer = Self {
+            pace: Pace::new(),
+            version,
             tunnel,
             conn,
             sending: Buffer::default(),
             step: Step::Send,
             throttle: limit.map(|bucket| Box::new(Throttle::new(bucket))),
+            granted: 0,
+        };
+        writer.keep_pace();
+        writer
+    }
+
+    /// Where streams have their turns, what the kernel holds should be little.
+    fn keep_pace(&self) {
+        if self.version == Version::Two {
+            self.conn.limit_unsent(self.pace.burst());
         }
     }
 
@@ -265,22 +297,25 @@ impl Writer {
                     while !self.sending.is_empty() {
                         let mut bytes = self.sending.as_slice();
                         if let Some(throttle) = &mut self.throttle {
-                            let granted = ready!(throttle.poll_grant(cx, bytes.len()));
-                            bytes = bytes.get(..granted).unwrap_or(bytes);
+                            if self.granted == 0 {
+                                let granted = ready!(throttle.poll_grant(cx, bytes.len()));
+                                self.granted = match self.version {
+                                    Version::One => whole_frames(bytes, granted),
+                                    Version::Two => granted.min(bytes.len()),
+                                };
+                                throttle.take(self.granted);
+                            }
+                            bytes = bytes.get(..self.granted).unwrap_or(bytes);
                         }
                         let n = ready!(self.conn.poll_write(cx, bytes))?;
                         if n == 0 {
                             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                         }
                         self.sending.consume(n);
-                        if let Some(throttle) = &mut self.throttle {
-                            throttle.take(n);
-                        }
-                        if let Some(pace) = &mut self.pace {
-                            if pace.sent(n, Instant::now()) {
-                                self.conn.limit_unsent(pace.burst());
-                                lock(&self.tunnel).outbox.burst = pace.burst();
-                            }
+                        self.granted = self.granted.saturating_sub(n);
+                        if self.pace.sent(n, Instant::now()) {
+                            self.keep_pace();
+                            lock(&self.tunnel).outbox.burst = self.pace.burst();
                         }
                     }
                     self.step = Step::Flush;
@@ -294,10 +329,10 @@ impl Writer {
                     // outbox full. With nothing to send, those that were admitted may have
                     // ended without a word, so all of them may try.
                     core.admit(if taken.is_pending() { usize::MAX } else { FEW });
-                    if let (Poll::Pending, Some(pace)) = (&taken, &mut self.pace) {
-                        if pace.idle(Instant::now()) {
-                            self.conn.limit_unsent(pace.burst());
-                            core.outbox.burst = pace.burst();
+                    if taken.is_pending() && self.pace.idle(Instant::now()) {
+                        core.outbox.burst = self.pace.burst();
+                        if self.version == Version::Two {
+                            self.conn.limit_unsent(self.pace.burst());
                         }
                     }
                     match ready!(taken) {
@@ -315,6 +350,35 @@ impl Writer {
                 }
                 Step::Shutdown => return self.conn.poll_shutdown(cx),
             }
+        }
+    }
+}
+
+/// The length of the frames of GT/1 at the start of `bytes` that are whole within `most` bytes; of
+/// the first one if none is.
+fn whole_frames(bytes: &[u8], most: usize) -> usize {
+    if most >= bytes.len() {
+        return bytes.len();
+    }
+    let mut whole = 0usize;
+    loop {
+        let rest = bytes.get(whole..).unwrap_or_default();
+        let Ok(Some((head, used))) = Version::One.parse(rest) else {
+            // Not frames: there is nothing to be kept together.
+            return if whole > 0 { whole } else { bytes.len() };
+        };
+        let payload = match head {
+            Head::Data { len, .. } | Head::Open { len, .. } => len,
+            _ => 0,
+        };
+        let payload = usize::try_from(payload).unwrap_or(usize::MAX);
+        let next = whole.saturating_add(used).saturating_add(payload);
+        if whole > 0 && next > most {
+            return whole;
+        }
+        whole = next.min(bytes.len());
+        if whole >= most {
+            return whole;
         }
     }
 }

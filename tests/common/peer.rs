@@ -3,7 +3,7 @@
 
 use super::visitor::{connect, read, set_limits};
 use super::{eventually, PATIENCE};
-use std::io::{BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -195,6 +195,12 @@ impl Peer {
                 }
             }
         })
+    }
+
+    /// Waits until a frame has begun, and takes nothing of it.
+    pub fn wait_for_bytes(&mut self) {
+        let begun = self.input.fill_buf().expect("a frame");
+        assert!(!begun.is_empty(), "the tunnel was closed");
     }
 
     pub fn expect(&mut self, frame: Frame) {
