@@ -11,6 +11,7 @@ use common::peer::{
     CLOSE, PING, SERVICES,
 };
 use common::peer2;
+use common::peer2;
 use common::ports::free_port;
 use common::scratch::Scratch;
 use common::service::{self, assert_echo};
@@ -235,6 +236,22 @@ fn a_tunnel_that_comes_too_late_is_brought_to_the_new_process() {
     first.sync();
     late.sync();
     assert_eq!(server.lines_with("refused"), [""; 0]);
+}
+
+#[test]
+fn a_tunnel_that_comes_too_late_is_not_told_that_another_s_prefix_is_its_own() {
+    let mut server = server_of_id1("-id id2 -secret secret2");
+    let addr = server.addr();
+    let mine = prefix_option("web");
+    let mut first = Peer::ready_client(addr, &hello("id1", "secret1", &mine));
+    let theirs = peer2::hello("id2", "secret2", &mine, 0);
+    let (half, rest) = theirs.split_at(4);
+    // The old process answers it, so it has it.
+    let mut late = peer2::Peer::client(addr, half);
+    first.sync();
+    let _new = server.restart();
+    late.send(rest);
+    assert_eq!(late.frame(), peer2::Frame::Error(vec![0, 5]));
 }
 
 #[test]

@@ -182,6 +182,11 @@ impl Registry {
         Ok(opened)
     }
 
+    /// Whether the client could have the host prefixes of its offers. Nothing changes.
+    pub fn check_hosts(&self, login: &Login<'_>, offers: &[Option<Offer>]) -> Result<(), Refusal> {
+        self.lock().wanted_hosts(login, offers).map(drop)
+    }
+
     /// Changes what the client offers, from one of its tunnels; running streams and the other
     /// tunnels go on. Those get new streams again when they have brought the same change.
     pub fn update(

@@ -540,6 +540,13 @@ impl Session {
     /// register may be another process's by now.
     async fn come_too_late(&self, offers: Vec<Option<Offer>>, mut inbox: Inbox, origin: Origin) {
         log::debug!("{}: a tunnel of {} comes too late", self.peer, self.id);
+        let checked = self.as_login(|login| self.state.registry.check_hosts(login, &offers));
+        if let Err(refusal) = checked {
+            // It is not told that it is ready under names that are another client's.
+            self.state.counters.refused(refusal);
+            self.tunnel.signal(Signal::Error(refusal));
+            return self.end(inbox, false).await;
+        }
         let of_original = self.tunnel.version() == Version::One && !self.guest;
         if of_original && self.state.transfer.child().is_some() {
             future::poll_once(self.tunnel.park()).await;
