@@ -11,7 +11,6 @@ use common::peer::{
     CLOSE, PING, SERVICES,
 };
 use common::peer2;
-use common::peer2;
 use common::ports::free_port;
 use common::scratch::Scratch;
 use common::service::{self, assert_echo};

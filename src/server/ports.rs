@@ -3,7 +3,6 @@
 use crate::config::{Limits, TcpRule};
 use crate::net::{self, Listener, Stop};
 use crate::wire::frame::Refusal;
-use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
@@ -56,8 +55,8 @@ pub struct Allowance<'a> {
     used: Vec<u32>,
     /// Over all rules; 0 is no limit.
     total: u32,
-    /// Ports that are kept for other clients.
-    others: HashSet<u16>,
+    /// Whether a port is kept for another client.
+    is_others: &'a dyn Fn(u16) -> bool,
 }
 
 impl<'a> Allowance<'a> {
@@ -66,13 +65,13 @@ impl<'a> Allowance<'a> {
             rules: &limits.tcp,
             used: vec![0; limits.tcp.len()],
             total: limits.tcp_total,
-            others: HashSet::new(),
+            is_others: &|_| false,
         }
     }
 
     /// Without the ports that are kept for other clients.
-    pub fn without(self, others: HashSet<u16>) -> Self {
-        Self { others, ..self }
+    pub fn without(self, is_others: &'a dyn Fn(u16) -> bool) -> Self {
+        Self { is_others, ..self }
     }
 
     /// Counts a port that is open. Whether it is allowed, beside those counted before.
@@ -89,7 +88,7 @@ impl<'a> Allowance<'a> {
 
     /// Listens on a port, unless it is kept for another client.
     fn listen(&self, port: u16) -> io::Result<Arc<Listener>> {
-        if self.others.contains(&port) {
+        if (self.is_others)(port) {
             let why = "it is kept for another client that may be back soon";
             return Err(io::Error::new(io::ErrorKind::AddrInUse, why));
         }
@@ -375,9 +374,9 @@ mod tests {
     fn a_port_is_kept_from_others_and_given_back_to_its_client() {
         let port = free_port();
         let limits = limits(&[rule(0, port, port)], 0);
-        let others = || HashSet::from([port]);
+        let is_others = |number| number == port;
         for asked in [ask(port, false), ask(port, true), ask(0, true)] {
-            let mut allowance = Allowance::new(&limits).without(others());
+            let mut allowance = Allowance::new(&limits).without(&is_others);
             let refused = open(&mut allowance, &mut Vec::new(), asked, 2);
             assert_eq!(refused.err(), Some(Refusal::PortNotOpened(2)), "{asked:?}");
         }

@@ -492,7 +492,8 @@ impl Inner {
         let (id, now) = (login.id, Instant::now());
         let hosts = self.wanted_hosts(login, &offers)?;
         let inherited = self.kept.ports_of(id, now);
-        let allowance = Allowance::new(login.limits).without(self.kept.others_ports(id, now));
+        let is_others = |port| self.kept.is_others_port(port, id, now);
+        let allowance = Allowance::new(login.limits).without(&is_others);
         let client = self.clients.remove(id);
         let before = client.as_ref().map_or(&[][..], |client| &client.ports);
         let (kept, new) = match wanted_ports(allowance, &offers, before, inherited) {

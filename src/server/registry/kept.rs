@@ -3,11 +3,13 @@
 
 use super::{Key, Trust};
 use crate::server::ports::Shared;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// How long host prefixes and TCP ports are kept.
 const KEPT: Duration = Duration::from_secs(60);
+/// What has expired is forgotten this often at most: it takes a look at all.
+const SWEEP: Duration = Duration::from_secs(1);
 /// Prefixes that are kept for strangers at most: for all of them, and for one id. What is kept for
 /// known clients is bounded by their limits.
 const MOST_OF_STRANGERS: usize = 4096;
@@ -16,8 +18,14 @@ const MOST_OF_ONE_STRANGER: usize = 64;
 #[derive(Default)]
 pub struct Kept {
     hosts: HashMap<Key, Host>,
+    /// The prefixes that an id has had. They may not be kept any more.
+    keys: HashMap<Box<str>, Vec<Key>>,
     /// By the id that had them, in the order of its services.
     ports: HashMap<Box<str>, Vec<(Shared, Instant)>>,
+    /// Whose a port was last. It may not be kept any more.
+    owners: HashMap<u16, Box<str>>,
+    /// When what has expired was forgotten last.
+    swept: Option<Instant>,
 }
 
 struct Host {
@@ -64,19 +72,16 @@ impl Kept {
             Trust::Stranger => true,
             Trust::Known => false,
         };
-        let room = if stranger {
-            let (mut all, mut its) = (0, 0);
-            for host in self.hosts.values().filter(|host| host.stranger) {
-                all += 1;
-                its += usize::from(host.id.as_deref() == Some(id));
-            }
-            MOST_OF_STRANGERS
-                .saturating_sub(all)
-                .min(MOST_OF_ONE_STRANGER.saturating_sub(its))
-        } else {
-            usize::MAX
-        };
+        let mut room = usize::MAX;
+        if stranger {
+            let kept = self.hosts.values().filter(|host| now < host.until);
+            let all = kept.filter(|host| host.stranger).count();
+            let its = self.keys.get(id).map_or(0, Vec::len);
+            room = MOST_OF_STRANGERS.saturating_sub(all);
+            room = room.min(MOST_OF_ONE_STRANGER.saturating_sub(its));
+        }
         for key in keys.into_iter().take(room) {
+            self.note_key(id, &key);
             let host = Host {
                 id: Some(id.into()),
                 hold,
@@ -89,6 +94,9 @@ impl Kept {
 
     /// Keeps a prefix that another process has handed over, for its `id` if that is known.
     pub fn expect_host(&mut self, key: Key, id: Option<Box<str>>, now: Instant) {
+        if let Some(id) = &id {
+            self.note_key(id, &key);
+        }
         let host = Host {
             id,
             hold: Hold::Claimed,
@@ -98,8 +106,18 @@ impl Kept {
         self.hosts.insert(key, host);
     }
 
+    fn note_key(&mut self, id: &str, key: &Key) {
+        match self.keys.get_mut(id) {
+            Some(keys) => keys.push(key.clone()),
+            None => {
+                self.keys.insert(id.into(), vec![key.clone()]);
+            }
+        }
+    }
+
     /// Keeps a port for the client that had it.
     pub fn keep_port(&mut self, id: &str, port: Shared, now: Instant) {
+        self.owners.insert(port.port, id.into());
         let ports = self.ports.entry(id.into()).or_default();
         ports.push((port, now + KEPT));
     }
@@ -115,12 +133,12 @@ impl Kept {
         host.and_then(Host::owner).filter(|owner| *owner != id)
     }
 
-    /// The ports that are kept for other ids than this one.
-    pub fn others_ports(&self, id: &str, now: Instant) -> HashSet<u16> {
-        let others = self.ports.iter().filter(|(owner, _)| ***owner != *id);
-        let ports = others.flat_map(|(_, ports)| ports);
-        let kept = ports.filter(|(_, until)| now < *until);
-        kept.map(|(port, _)| port.port).collect()
+    /// Whether a port is kept for another id than this one.
+    pub fn is_others_port(&self, number: u16, id: &str, now: Instant) -> bool {
+        let owner = self.owners.get(&number).filter(|owner| ***owner != *id);
+        let ports = owner.and_then(|owner| self.ports.get(owner));
+        let is_it = |(port, until): &(Shared, Instant)| port.port == number && now < *until;
+        ports.is_some_and(|ports| ports.iter().any(is_it))
     }
 
     /// The ports that are kept for this id.
@@ -132,7 +150,12 @@ impl Kept {
 
     /// The client has registered: what was kept for it is its own again, or given up.
     pub fn release(&mut self, id: &str) {
-        self.hosts.retain(|_, host| host.id.as_deref() != Some(id));
+        for key in self.keys.remove(id).unwrap_or_default() {
+            let host = self.hosts.get(&key);
+            if host.is_some_and(|host| host.id.as_deref() == Some(id)) {
+                self.hosts.remove(&key);
+            }
+        }
         self.ports.remove(id);
     }
 
@@ -171,10 +194,28 @@ impl Kept {
     }
 
     fn forget_expired(&mut self, now: Instant) {
+        let is_early = |swept: Instant| now.saturating_duration_since(swept) < SWEEP;
+        if self.swept.is_some_and(is_early) {
+            return;
+        }
+        self.swept = Some(now);
         self.hosts.retain(|_, host| now < host.until);
+        let hosts = &self.hosts;
+        self.keys.retain(|id, keys| {
+            keys.retain(|key| {
+                let host = hosts.get(key);
+                host.is_some_and(|host| host.id.as_deref() == Some(id))
+            });
+            !keys.is_empty()
+        });
         self.ports.retain(|_, ports| {
             ports.retain(|(_, until)| now < *until);
             !ports.is_empty()
+        });
+        let ports = &self.ports;
+        self.owners.retain(|number, owner| {
+            let mut its = ports.get(owner).into_iter().flatten();
+            its.any(|(port, _)| port.port == *number)
         });
     }
 }
@@ -223,16 +264,17 @@ mod tests {
             !kept.is_host(&(Kind::Tls, "web".into()), just),
             "another kind"
         );
-        assert!(kept.others_ports("id2", just).contains(&2222));
-        assert!(kept.others_ports("id1", just).is_empty());
+        assert!(kept.is_others_port(2222, "id2", just));
+        assert!(!kept.is_others_port(2222, "id1", just));
         assert_eq!(kept.ports_of("id1", just).len(), 1);
         let over = start + KEPT;
         assert!(!kept.is_host(&key("web"), over));
         assert!(kept.other_owner(&key("web"), "id2", over).is_none());
-        assert!(kept.others_ports("id2", over).is_empty());
+        assert!(!kept.is_others_port(2222, "id2", over));
         assert!(kept.ports_of("id1", over).is_empty());
         assert_eq!((kept.hosts(over).count(), kept.ports(over).count()), (0, 0));
         kept.keep_hosts(("id2", Trust::Known), Vec::new(), Hold::Claimed, over);
+        assert!(kept.keys.is_empty() && kept.owners.is_empty());
         assert!(
             kept.hosts.is_empty() && kept.ports.is_empty(),
             "nothing is left of it"
