@@ -272,3 +272,21 @@ fn a_reader_that_stops_holds_its_own_connection_alone() {
     drop(stopped);
     another.read_exact(&mut taken).unwrap();
 }
+
+/// A visitor need not wait for the answer to its request for a relay.
+#[test]
+fn what_comes_with_the_request_for_a_relay_reaches_a_file_service() {
+    let folder = Scratch::new();
+    folder.file("page", "here");
+    let mut server = server("-addr 127.0.0.1:0 -id id1 -secret secret1 -stunAddr 127.0.0.1:0");
+    let stun = server.stun_addr();
+    let local = folder.path().display();
+    let line = format!("-local file://{local} -remoteSTUN stun:{stun}");
+    let _client = client_of_id1(server.addr(), &line);
+    let mut visitor = common::visitor::connect(server.addr());
+    let both = "XP / HTTP/1.1\r\nHost: id1.example.com\r\nWebRTC-OP: relay\r\n\
+                WebRTC-Label: gt:id1\r\n\r\nGET /page HTTP/1.0\r\n\r\n";
+    visitor.write_all(both.as_bytes()).expect("send");
+    let answer = common::visitor::read_to_end(&mut visitor);
+    assert!(answer.ends_with(b"here"), "{}", answer.escape_ascii());
+}

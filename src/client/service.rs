@@ -301,7 +301,7 @@ pub async fn relay(
         let Target::Files(root) = target else {
             return Ok(());
         };
-        let served = files::serve(root, &mut stream).await;
+        let served = files::serve_after(root, &mut stream, already.to_vec()).await;
         return served.inspect_err(|_| stream.fail(Reason::Aborted));
     };
     let patience = service.local_timeout.unwrap_or(PATIENCE);

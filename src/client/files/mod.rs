@@ -43,11 +43,18 @@ const DRAIN_MAX: usize = 256 * 1024;
 /// There is no timeout: how long a connection may idle is the caller's to say, by dropping this
 /// future. An error means that the connection broke, or that a file could not be sent as
 /// announced; `conn` must then be cut, not ended in good order.
-pub async fn serve<C>(root: &Root, mut conn: C) -> io::Result<()>
+pub async fn serve<C>(root: &Root, conn: C) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut inbox = Vec::new();
+    serve_after(root, conn, Vec::new()).await
+}
+
+/// As [`serve`], where `inbox` has been read of the connection before.
+pub async fn serve_after<C>(root: &Root, mut conn: C, mut inbox: Vec<u8>) -> io::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
     loop {
         let (length, answer) = match next_head(&mut conn, &mut inbox).await? {
             Next::End => return conn.close().await,
