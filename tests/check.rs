@@ -66,6 +66,18 @@ fn a_mistake_is_named_with_2() {
             "remoteTimeout",
         ),
         ("options: [\n", "client.yaml"),
+        (
+            "options: {id: id1, remote: h}\nservices: [\
+             {local: 'tcp://a:1', remoteTCPPort: 22}, {local: 'tcp://b:2', remoteTCPPort: 22}]",
+            "The services tcp://a:1 and tcp://b:2 have the same remoteTCPPort 22",
+        ),
+        (
+            &format!(
+                "options: {{id: id1, remote: h}}\nservices:\n{}",
+                "- {local: 'tcp://a:1', remoteTCPRandom: true}\n".repeat(601)
+            ),
+            "There are 601 services; a server takes at most 600",
+        ),
     ] {
         let file = scratch.file("client.yaml", text);
         let (code, said, why) = check(&file);

@@ -22,7 +22,7 @@ use super::{check_length, Error, Loaded, Role, Secret, Url, Wire};
 pub use local::{Local, Scheme};
 pub use options::{ClientOptions, ServiceOptions};
 pub use remote::Remote;
-use service::check_prefixes;
+use service::{check_ports, check_prefixes};
 pub use service::{Exposure, Service};
 
 /// Options that have their effect only where there is P2P.
@@ -229,6 +229,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         .into_iter()
         .map(|(name, group)| Service::new(group, &name, &mut warnings).map_err(fail))
         .collect::<Result<_, _>>()?;
+    check_ports(&services).map_err(fail)?;
     check_prefixes(&id, &services).map_err(fail)?;
 
     let connections = given(options.remote_connections).map_or(3, |number| number.0);

@@ -1,6 +1,7 @@
 //! A service that the client offers: what it is here, how visitors reach it there. Not the
 //! carrying.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use super::local::{Local, Scheme};
 use super::options::ServiceOptions;
 use crate::config::label::label;
 use crate::config::value::{given, Scalar};
+use crate::wire::hello::MAX_OPTIONS;
 
 /// One service; its place in the list is its index on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +118,35 @@ impl Service {
             follow_links_outside: given(options.follow_links_outside).unwrap_or(false),
         })
     }
+}
+
+/// A server takes so many services of one client, and opens a port once.
+pub(super) fn check_ports(services: &[Service]) -> Result<(), String> {
+    if services.len() > MAX_OPTIONS {
+        return Err(format!(
+            "There are {} services; a server takes at most {MAX_OPTIONS} from one client. Divide \
+             them between clients with different ids.",
+            services.len()
+        ));
+    }
+    let mut ports: HashMap<u16, &Local> = HashMap::new();
+    for service in services {
+        let Exposure::Tcp {
+            port: port @ 1..,
+            random: false,
+        } = service.exposure
+        else {
+            continue;
+        };
+        if let Some(other) = ports.insert(port, &service.local) {
+            return Err(format!(
+                "The services {other} and {} have the same remoteTCPPort {port}: give each a port \
+                 of its own, or remoteTCPRandom.",
+                service.local
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// No two services of one kind may have one prefix, and an id that is one has to be fit for it.
