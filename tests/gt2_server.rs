@@ -343,3 +343,119 @@ fn visitors_of_a_black_hole_are_answered_long_before_the_timeout() {
     });
     assert_eq!(common::visitor::get(addr, "id1.a", "/").status, 503);
 }
+
+/// A client of `services` that has said hello over GT/2 and reads until its tunnel is ready.
+fn told_at_start(addr: SocketAddr, services: &[u8]) -> (Peer, Vec<Frame>) {
+    let mut peer = Peer::client(addr, &hello("id1", "secret1", services, WINDOW));
+    let mut told = Vec::new();
+    loop {
+        match peer.frame() {
+            Frame::Ready => return (peer, told),
+            frame => told.push(frame),
+        }
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_takes_no_other_service_down_and_is_opened_when_it_is_free() {
+    let (free, taken, outside) = (free_port(), free_port(), free_port());
+    let holder = std::net::TcpListener::bind(("0.0.0.0", taken)).expect("hold a port");
+    let mut server = server_of_id1(&format!(
+        "-tcpNumber 1 -tcpRange {free} -tcpNumber 1 -tcpRange {taken} -timeout 10s"
+    ));
+    let addr = server.addr();
+    let services = [
+        &[0x02][..],
+        &ID_ALONE,
+        &[0x02],
+        &peer::port_option(false, taken),
+        &[0x02],
+        &peer::port_option(false, outside),
+        &peer::port_option(false, free),
+    ];
+    let services = services.concat();
+    let (mut peer, told) = told_at_start(addr, &services);
+    let expected = [
+        Frame::PortOpened(3, free),
+        Frame::PortUnavailable(1, 1),
+        Frame::PortUnavailable(2, 2),
+    ];
+    assert_eq!(told, expected);
+    let line = server.wait_for(&format!("cannot open TCP port {taken} "));
+    assert!(line.contains("in use") && line.contains("id=id1"), "{line}");
+    let line = server.wait_for(&format!("cannot open TCP port {outside} "));
+    assert!(line.contains("tcpRange"), "{line}");
+    let (mut visitor, stream) = visit(addr, &mut peer);
+    peer.send(&[data(stream, b"here"), finish(stream)].concat());
+    assert_eq!(read_to_end(&mut visitor), b"here");
+    // Another tunnel of the same client hears the same.
+    let (_second, told) = told_at_start(addr, &services);
+    assert_eq!(told, expected);
+
+    drop(holder);
+    loop {
+        match peer.frame() {
+            Frame::PortOpened(1, port) => break assert_eq!(port, taken),
+            Frame::Reset(of, _) | Frame::Finish(of) if of == stream => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let _visitor = connect(([127, 0, 0, 1], taken).into());
+    server.wait_for(&format!("Listening TCP id=id1 addr=[::]:{taken}"));
+}
+
+#[test]
+fn a_client_of_which_nothing_can_be_published_is_refused() {
+    let taken = free_port();
+    let _held = std::net::TcpListener::bind(("0.0.0.0", taken)).expect("hold a port");
+    let mut server = server_of_id1(&format!("-tcpRange {taken}"));
+    let services = peer::port_option(false, taken);
+    let hello = hello("id1", "secret1", &services, WINDOW);
+    let mut peer = Peer::client(server.addr(), &hello);
+    peer.expect(Frame::Error(vec![0, 2, 0, 0]));
+    peer.expect_end();
+    let line = server.wait_for(&format!("cannot open TCP port {taken} "));
+    assert!(line.contains("in use"), "{line}");
+}
+
+#[test]
+fn a_change_of_services_keeps_those_that_can_be_published() {
+    let taken = free_port();
+    let _held = std::net::TcpListener::bind(("0.0.0.0", taken)).expect("hold a port");
+    let mut server = server_of_id1(&format!("-tcpRange {taken}"));
+    let addr = server.addr();
+    let mut peer = Peer::ready_client(addr, &id1());
+    let services = [&[0x02][..], &ID_ALONE, &peer::port_option(false, taken)].concat();
+    peer.send(&frame(0x0C, 0, &who("id1", "secret1", &services)));
+    peer.expect(Frame::PortUnavailable(1, 1));
+    peer.expect(Frame::Services(Vec::new()));
+    visit(addr, &mut peer);
+}
+
+#[test]
+fn a_tunnel_that_gives_no_sign_of_life_makes_way_for_one_of_its_client() {
+    let mut server = server_of_id1("-connections 1 -timeout 1h");
+    let addr = server.addr();
+    let _mute = Peer::ready_client(addr, &id1());
+    let mut back = Peer::ready_client(addr, &id1());
+    server.wait_for("it gave no sign of life when its client came back");
+    let (_visitor, _) = visit(addr, &mut back);
+    // This one answers.
+    let answering = std::thread::spawn(move || back.frame_or_end());
+    let mut more = Peer::client(addr, &id1());
+    more.expect(Frame::Error(vec![0, 3]));
+    more.expect_end();
+    server.kill();
+    assert_eq!(answering.join().expect("it has answered"), None);
+}
+
+#[test]
+fn an_old_registration_that_gives_no_sign_of_life_makes_way() {
+    let mut server = server_of_id1("-timeout 1h");
+    let addr = server.addr();
+    let mut mute = Peer::ready_client(addr, &id1());
+    let (_visitor, _) = visit(addr, &mut mute);
+    let other = hello("id1", "secret1", &peer::prefix_option("other"), WINDOW);
+    let _other = Peer::ready_client(addr, &other);
+    Peer::ready_client(addr, &id1());
+}

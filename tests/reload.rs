@@ -239,34 +239,59 @@ fn a_server_hears_only_of_changes_that_it_can_see() {
 
 #[test]
 fn what_runs_finishes_when_the_server_refuses_new_services() {
-    let (port, other) = (
-        free_port(),
-        std::net::TcpListener::bind("[::]:0").expect("a port"),
-    );
-    let taken = other.local_addr().expect("its address").port();
+    let port = free_port();
     let (one, echo) = (service::http(0, "one"), service::echo());
     let mut server = server_of_id1("-tcpNumber 0 -tcpRange 1-65535");
     let addr = server.addr();
     let options = format!("remote: tcp://{addr}, id: id1, secret: secret1, reconnectDelay: 2m");
+    let services = format!(
+        "  - local: http://{}\n  - local: tcp://{}\n    remoteTCPPort: {port}\n",
+        one.addr, echo.addr
+    );
+    let mut filed = Filed::new(&options, &services);
+    let mut visitor = connect(([127, 0, 0, 1], port).into());
+    assert_echo(&mut visitor, b"before");
+    let too_many = format!(
+        "{services}  - local: http://{}\n    hostPrefix: more\n",
+        one.addr
+    );
+    filed.reload(&options, &too_many);
+    filed.client.wait_for("host number is limited");
+    server.wait_for("its new services were refused");
+    assert_echo(&mut visitor, b"after");
+    // When that is mended it need not wait for the time of its next try.
+    filed.reload(&options, &services);
+    server.wait_for_lines("tunnel opened", 2);
+    assert_echo(&mut visitor, b"still");
+    assert_eq!(get(addr, "id1.a", "/").text(), "one / id1.a");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_and_opened_when_it_is_free() {
+    let holder = std::net::TcpListener::bind("[::]:0").expect("a port");
+    let taken = holder.local_addr().expect("its address").port();
+    let (one, echo) = (service::http(0, "one"), service::echo());
+    let mut server = server_of_id1("-tcpNumber 0 -tcpRange 1-65535 -timeout 8s");
+    let addr = server.addr();
+    let options = format!("remote: tcp://{addr}, id: id1, secret: secret1");
     let services = |port: u16| {
         format!(
             "  - local: http://{}\n  - local: tcp://{}\n    remoteTCPPort: {port}\n",
             one.addr, echo.addr
         )
     };
-    let mut filed = Filed::new(&options, &services(port));
-    let mut visitor = connect(([127, 0, 0, 1], port).into());
-    assert_echo(&mut visitor, b"before");
+    let mut filed = Filed::new(&options, &services(free_port()));
     filed.reload(&options, &services(taken));
-    let line = filed.client.wait_for("failed to open the TCP port");
-    assert!(line.contains(&format!("(port {taken})")), "{line}");
-    server.wait_for("its new services were refused");
-    assert_echo(&mut visitor, b"after");
-    // When that is mended it need not wait for the time of its next try.
-    filed.reload(&options, &services(port));
-    server.wait_for_lines("tunnel opened", 2);
-    assert_echo(&mut visitor, b"still");
+    let named = format!("(port {taken}): the port is in use on the server");
+    let line = filed.client.wait_for(&named);
+    assert!(line.contains(" WRN "), "{line}");
     assert_eq!(get(addr, "id1.a", "/").text(), "one / id1.a");
+    drop(holder);
+    filed
+        .client
+        .wait_for(&format!("{taken} opened successfully"));
+    assert_echo(&mut connect(([127, 0, 0, 1], taken).into()), b"open");
+    assert_eq!(filed.client.lines_with("tunnel started").len(), 1);
 }
 
 #[test]

@@ -696,13 +696,23 @@ fn error_2_names_the_service_whose_port_is_not_to_be_had() {
     ));
     let addr = server.addr();
     for bad in [taken, 1] {
-        let services = [&[0x02][..], &ID_ALONE, &port_option(false, bad)].concat();
+        let services = [
+            [&[0x02][..], &port_option(false, bad)].concat(),
+            port_option(false, bad),
+        ];
         assert_refused(
             addr,
-            &hello("id1", "secret1", &services),
-            Frame::PortError(1),
+            &hello("id1", "secret1", &services.concat()),
+            Frame::PortError(0),
         );
     }
+    // What else the client has is published; GT/1 has no word for the rest.
+    let services = [&[0x02][..], &ID_ALONE, &port_option(false, taken)].concat();
+    let mut peer = Peer::client(addr, &hello("id1", "secret1", &services));
+    peer.expect(Frame::Ready);
+    let _visitor = visit(addr, "id1.a");
+    take(&mut peer, 0, &request("id1.a"));
+    peer.shutdown();
     // With leave to choose, the server chooses.
     let services = port_option(true, taken);
     let mut peer = Peer::client(addr, &hello("id1", "secret1", &services));
@@ -976,4 +986,47 @@ fn a_signal_that_is_none_ends_its_tunnel_alone() {
         }
     }
     good.sync();
+}
+
+#[test]
+fn tunnels_that_drain_are_as_many_as_a_client_may_have() {
+    let mut server = server_of_id1("-connections 1 -timeout 1h");
+    let addr = server.addr();
+    let mut peers = Vec::new();
+    let mut visitors = Vec::new();
+    for number in 0..8 {
+        let prefix = format!("p{number}");
+        let services = prefix_option(&prefix);
+        let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &services));
+        visitors.push(visit(addr, &prefix));
+        take(&mut peer, 0, &request(&prefix));
+        peers.push(peer);
+    }
+    // The last two are left: the one that counts, and one that drains with its visitor.
+    server.wait_for_lines("tunnel closed", 6);
+    let (last, draining) = (peers.pop(), peers.pop());
+    let (mut last, mut draining) = (last.expect("a peer"), draining.expect("a peer"));
+    last.sync();
+    draining.expect(Frame::Close);
+    draining.send(&[data(1, b"x"), closed(1)].concat());
+    for mut peer in peers {
+        while peer.frame_or_end().is_some() {}
+    }
+    assert_eq!(server.lines_with("tunnel closed").len(), 6);
+}
+
+#[test]
+fn a_replaced_tunnel_without_tasks_ends_though_its_client_pings() {
+    let mut server = server_of_id1("-timeout 8s");
+    let addr = server.addr();
+    let old = Peer::ready_client(addr, &id1());
+    let other = hello("id1", "secret1", &prefix_option("other"));
+    let mut new = Peer::ready_client(addr, &other);
+    common::eventually("the old tunnel to end", || {
+        new.sync();
+        let _ = old.writer().write_all(&PING);
+        std::thread::sleep(Duration::from_millis(200));
+        let over = server.lines_with("tunnel closed");
+        (!over.is_empty()).then_some(())
+    });
 }

@@ -7,7 +7,7 @@ use super::Me;
 use crate::config::Remote;
 use crate::net::{self, tls, within, Conn, Working};
 use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel, DELIVERY};
-use crate::wire::frame::{Refusal, Signal};
+use crate::wire::frame::{PortCause, Refusal, Signal};
 use crate::wire::{hello, Version};
 use async_io::Timer;
 use futures_lite::future;
@@ -203,6 +203,9 @@ async fn wait_until_ready(
             Event::Signal(Signal::Ready) => return Ok(()),
             Event::Signal(Signal::Error(refusal)) => return Err(refused(me, services, refusal)),
             Event::Signal(Signal::PortOpened { port, .. }) => port_opened(port, id),
+            Event::Signal(Signal::PortUnavailable { service, cause }) => {
+                port_unavailable(services, service, cause, id);
+            }
             Event::End(Err(e)) => return Err(Failure::Ended(e)),
             Event::End(Ok(())) => {
                 return Err(Failure::Ended(io::ErrorKind::ConnectionAborted.into()))
@@ -222,6 +225,14 @@ fn port_opened(port: u16, id: u32) {
     // Scripts for version 2 of the original look for the key `tcp port`.
     log::info!(
         "receive server information: tcp port {port} opened successfully connID={id} tcp port={port}"
+    );
+}
+
+fn port_unavailable(services: &Services, service: u16, cause: PortCause, id: u32) {
+    let service = services.describe(service);
+    log::warn!(
+        "the server cannot open the TCP port of {service}: {cause}; it publishes the other \
+         services and goes on trying connID={id}"
     );
 }
 
@@ -294,6 +305,10 @@ impl Session {
                 }
                 Event::Signal(Signal::PortOpened { port, .. }) => {
                     port_opened(port, self.member.id);
+                }
+                Event::Signal(Signal::PortUnavailable { service, cause }) => {
+                    let services = self.member.offered().next().clone();
+                    port_unavailable(&services, service, cause, self.member.id);
                 }
                 Event::Signal(Signal::Error(refusal)) => {
                     let why = self.refused(refusal);

@@ -2,14 +2,14 @@
 
 use crate::config::{Limits, TcpRule};
 use crate::net::{self, Listener, Stop};
-use crate::wire::frame::Refusal;
+use crate::wire::frame::PortCause;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-/// Ports that are tried at random before all are tried in turn.
-const RANDOM_TRIES: u32 = 32;
-/// Most ports that are tried for one request: a scan must not hold up the others.
-const TRIES: u32 = 2048;
+/// Most ports that are tried for one registration beside those that are asked for by number: the
+/// registry is locked meanwhile. Where they do not suffice, the search goes on later.
+pub const TRIES: u32 = 64;
 
 /// An open port of one client. Dropping it closes the port.
 pub struct Port {
@@ -47,6 +47,41 @@ pub struct Opened {
     pub port: u16,
     pub listener: Arc<Listener>,
     pub stop: Stop,
+}
+
+/// Why a port was not opened.
+#[derive(Debug)]
+pub enum Failure {
+    /// The client has as many as it may have.
+    TooMany,
+    /// It is outside of the client's ranges.
+    NotAllowed,
+    /// The client leaves the choice to the server, and all that were tried are in use.
+    NoneFree,
+    System(io::Error),
+}
+
+impl Failure {
+    /// What a client is told of it.
+    pub fn cause(&self) -> PortCause {
+        match self {
+            Self::NotAllowed => PortCause::NotAllowed,
+            Self::NoneFree => PortCause::NoneFree,
+            Self::System(e) if e.kind() == io::ErrorKind::AddrInUse => PortCause::InUse,
+            Self::TooMany | Self::System(_) => PortCause::Other(0),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooMany => f.write_str("the client has as many ports as tcpNumber allows"),
+            Self::NotAllowed => f.write_str("it is in none of the client's ranges (tcpRange)"),
+            Self::NoneFree => f.write_str("no port that was tried is free (tcpRange)"),
+            Self::System(e) => e.fmt(f),
+        }
+    }
 }
 
 /// How many ports a client has under each of its rules, and may have.
@@ -177,8 +212,9 @@ pub fn open(
     inherited: &mut Vec<Shared>,
     asked: Asked,
     service: u16,
-) -> Result<(Port, Opened), Refusal> {
-    let (rule, port, listener) = try_open(allowance, inherited, asked, service)?;
+    tries: &mut u32,
+) -> Result<(Port, Opened), Failure> {
+    let (rule, port, listener) = try_open(allowance, inherited, asked, tries)?;
     allowance.count(rule);
     let stop = Stop::default();
     let opened = Opened {
@@ -202,12 +238,16 @@ fn try_open(
     allowance: &Allowance<'_>,
     inherited: &mut Vec<Shared>,
     asked: Asked,
-    service: u16,
-) -> Result<(usize, u16, Arc<Listener>), Refusal> {
+    tries: &mut u32,
+) -> Result<(usize, u16, Arc<Listener>), Failure> {
     let rules = allowance.rules;
     let with_room = allowance.with_room();
-    if with_room.is_empty() && !rules.is_empty() {
-        return Err(Refusal::TooManyPorts);
+    let in_range = (0..rules.len()).any(|rule| allowance.contains(rule, asked.port));
+    if rules.is_empty() || !asked.random && !in_range {
+        return Err(Failure::NotAllowed);
+    }
+    if with_room.is_empty() {
+        return Err(Failure::TooMany);
     }
     let its = |port: &Shared| port.asked == asked || port.port == asked.port;
     if let Some(at) = inherited.iter().position(its) {
@@ -219,38 +259,52 @@ fn try_open(
             }
         }
     }
-    if asked.port != 0 {
-        if let Some(rule) = allowance.rule_for(asked.port) {
-            if let Ok(listener) = allowance.listen(asked.port) {
-                return Ok((rule, asked.port, listener));
+    let rule = allowance.rule_for(asked.port).filter(|_| asked.port != 0);
+    if let Some(rule) = rule {
+        match allowance.listen(asked.port) {
+            Ok(listener) => return Ok((rule, asked.port, listener)),
+            Err(e) if !asked.random => return Err(Failure::System(e)),
+            Err(_) => {}
+        }
+    } else if !asked.random {
+        return Err(Failure::TooMany);
+    }
+    for rule in with_room {
+        for port in candidates(rules, rule) {
+            if *tries == 0 {
+                return Err(Failure::NoneFree);
             }
-        } else if !asked.random && (0..rules.len()).any(|rule| allowance.contains(rule, asked.port))
-        {
-            return Err(Refusal::TooManyPorts);
+            *tries -= 1;
+            match allowance.listen(port) {
+                Ok(listener) => return Ok((rule, port, listener)),
+                Err(e) if is_of_port(&e) => {}
+                // Another port would not help.
+                Err(e) => return Err(Failure::System(e)),
+            }
         }
     }
-    if asked.random {
-        for rule in with_room {
-            for port in candidates(rules, rule) {
-                if let Ok(listener) = allowance.listen(port) {
-                    return Ok((rule, port, listener));
-                }
-            }
-        }
-    }
-    Err(Refusal::PortNotOpened(service))
+    Err(Failure::NoneFree)
 }
 
-/// Ports of a rule's range in the order they are tried: some at random, then in turn from a
-/// random one on.
+/// Whether another port might be opened where this one was not.
+fn is_of_port(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
+    )
+}
+
+/// Ports of a rule's range in the order they are tried: of a small one all in turn, from a random
+/// one on; of a large one some at random before that.
 fn candidates(rules: &[TcpRule], rule: usize) -> impl Iterator<Item = u16> {
     let (first, len) = rules.get(rule).map_or((0, 0), |rule| {
         let len = u32::from(rule.range.last).saturating_sub(u32::from(rule.range.first)) + 1;
         (u32::from(rule.range.first), len)
     });
     let start = net::random();
-    (0..TRIES.min(len.saturating_add(RANDOM_TRIES))).filter_map(move |n| {
-        let offset = if n < RANDOM_TRIES {
+    let at_random = if len > TRIES { TRIES / 2 } else { 0 };
+    (0..TRIES.min(len)).filter_map(move |n| {
+        let offset = if n < at_random {
             net::random()
         } else {
             start.wrapping_add(n)
@@ -262,6 +316,7 @@ fn candidates(rules: &[TcpRule], rule: usize) -> impl Iterator<Item = u16> {
 
 #[cfg(test)]
 mod tests {
+    use super::Failure::{NoneFree, NotAllowed, System, TooMany};
     use super::*;
     use crate::config::PortRange;
     use std::collections::BTreeSet;
@@ -296,7 +351,16 @@ mod tests {
         }
     }
 
-    fn open_one(rules: &[TcpRule], asked: Asked, service: u16) -> Result<(Port, Opened), Refusal> {
+    fn open(
+        allowance: &mut Allowance<'_>,
+        inherited: &mut Vec<Shared>,
+        asked: Asked,
+        service: u16,
+    ) -> Result<(Port, Opened), Failure> {
+        super::open(allowance, inherited, asked, service, &mut TRIES.clone())
+    }
+
+    fn open_one(rules: &[TcpRule], asked: Asked, service: u16) -> Result<(Port, Opened), Failure> {
         let limits = limits(rules, 0);
         open(
             &mut Allowance::new(&limits),
@@ -315,9 +379,11 @@ mod tests {
         assert_eq!((mine.port, opened.listener.addr().port()), (port, port));
         assert_eq!((mine.service(), opened.port), (3, port));
         let again = open_one(&[rule(0, port, port)], ask(port, false), 4);
-        assert_eq!(again.err(), Some(Refusal::PortNotOpened(4)), "it is in use");
+        let again = again.err().expect("it is in use");
+        assert!(matches!(again, System(_)), "{again}");
+        assert_eq!(again.cause(), PortCause::InUse);
         let more = open(&mut allowance, &mut Vec::new(), ask(port, false), 4);
-        assert_eq!(more.err(), Some(Refusal::TooManyPorts));
+        assert!(matches!(more.err(), Some(TooMany)));
     }
 
     #[test]
@@ -327,20 +393,16 @@ mod tests {
         let _first = open(&mut allowance, &mut Vec::new(), ask(0, true), 0).unwrap();
         let _second = open(&mut allowance, &mut Vec::new(), ask(0, true), 1).unwrap();
         let third = open(&mut allowance, &mut Vec::new(), ask(0, true), 2);
-        assert_eq!(third.err(), Some(Refusal::TooManyPorts));
+        assert!(matches!(third.err(), Some(TooMany)));
     }
 
     #[test]
     fn without_rules_or_outside_of_them_nothing_is_opened() {
         let port = free_port();
-        assert_eq!(
-            open_one(&[], ask(port, true), 0).err(),
-            Some(Refusal::PortNotOpened(0))
-        );
-        assert_eq!(
-            open_one(&[rule(0, 1, 1)], ask(port, false), 1).err(),
-            Some(Refusal::PortNotOpened(1))
-        );
+        let failed = open_one(&[], ask(port, true), 0).err();
+        assert!(matches!(failed, Some(NotAllowed)), "{failed:?}");
+        let failed = open_one(&[rule(0, 1, 1)], ask(port, false), 1).err();
+        assert!(matches!(failed, Some(NotAllowed)), "{failed:?}");
     }
 
     #[test]
@@ -362,11 +424,8 @@ mod tests {
         let (mine, _opened) = open(&mut allowance, &mut all, ask(0, true), 0).unwrap();
         assert_eq!((mine.port, all.len()), (port, 1));
         let other = open(&mut allowance, &mut all, ask(0, true), 1);
-        assert_eq!(
-            other.err(),
-            Some(Refusal::PortNotOpened(1)),
-            "outside of the rules"
-        );
+        let other = other.err().expect("it is outside of the rules");
+        assert!(matches!(other, NoneFree), "{other}");
         assert!(all.is_empty(), "what is of no use is closed");
     }
 
@@ -378,7 +437,7 @@ mod tests {
         for asked in [ask(port, false), ask(port, true), ask(0, true)] {
             let mut allowance = Allowance::new(&limits).without(&is_others);
             let refused = open(&mut allowance, &mut Vec::new(), asked, 2);
-            assert_eq!(refused.err(), Some(Refusal::PortNotOpened(2)), "{asked:?}");
+            assert!(refused.is_err(), "{asked:?}");
         }
         let mut kept = vec![Shared {
             asked: ask(0, true),

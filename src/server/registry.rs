@@ -8,13 +8,14 @@ mod kept;
 mod parting;
 mod survey;
 
-use super::ports::{self, Allowance, Asked, Opened, Port, Shared};
+use super::ports::{self, Allowance, Asked, Failure, Opened, Port, Shared};
 use super::rules::Rules;
 use crate::config::label::{ascii, label, value};
 use crate::config::Limits;
 use crate::tunnel::{Stream, Traffic, Tunnel};
-use crate::wire::frame::{next_task, Refusal, Signal};
+use crate::wire::frame::{next_task, PortCause, Refusal, Signal};
 use crate::wire::hello::Offer;
+use crate::wire::Version;
 use contest::Contest;
 use event_listener::{Event, EventListener};
 use held::Held;
@@ -23,6 +24,7 @@ use hosts::Hosts;
 #[cfg(test)]
 pub use hosts::SCANS;
 use kept::{Hold, Kept};
+use log::Level;
 pub use parting::Registration;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -41,6 +43,9 @@ const RETURN: Duration = Duration::from_secs(3);
 const RESTARTED: Duration = Duration::from_secs(10);
 /// For how long after a restart clients come back.
 const RETURNING: Duration = Duration::from_secs(60);
+
+/// A port that could not be opened is tried again after this time.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// What a host prefix is matched with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -126,6 +131,10 @@ struct Client {
     /// Tunnels of the registration before, and what they offered.
     old: Option<Old>,
     ports: Vec<Port>,
+    /// Services whose ports could not be opened.
+    missing: Vec<Missing>,
+    /// When that is tried again.
+    retry_at: Instant,
     last_task: u32,
     /// When its first tunnel came.
     since: SystemTime,
@@ -143,10 +152,36 @@ impl Client {
         self.trust != Trust::Own
     }
 
+    /// Tunnels that get streams.
+    fn open_tunnels(&self) -> impl Iterator<Item = &Tunnel> {
+        let tunnels = self.tunnels.iter().map(|member| &member.tunnel);
+        tunnels.filter(|tunnel| tunnel.is_open())
+    }
+
+    /// Tells its tunnels of a port that has been opened after they were ready. Over GT/1 a server
+    /// says so before that or not at all.
+    fn announce(&self, port: &Port) {
+        let members = self.tunnels.iter();
+        for member in members.filter(|member| member.version == self.version) {
+            if member.tunnel.version() == Version::Two {
+                member.tunnel.signal(Signal::PortOpened {
+                    service: port.service(),
+                    port: port.port,
+                });
+            }
+        }
+    }
+
     fn all_tunnels(&self) -> impl Iterator<Item = &Tunnel> {
         let old = self.old.iter().flat_map(|old| old.tunnels.iter());
         self.tunnels.iter().map(|member| &member.tunnel).chain(old)
     }
+}
+
+struct Missing {
+    asked: Asked,
+    service: u16,
+    cause: PortCause,
 }
 
 struct Member {
@@ -177,6 +212,7 @@ impl Registry {
         let mut inner = self.lock();
         let opened = inner.admit(login, offers)?;
         inner.welcome(login.id, tunnel, Signal::Ready);
+        inner.limit_draining(login);
         drop(inner);
         self.arrived.notify(usize::MAX);
         Ok(opened)
@@ -185,6 +221,67 @@ impl Registry {
     /// Whether the client could have the host prefixes of its offers. Nothing changes.
     pub fn check_hosts(&self, login: &Login<'_>, offers: &[Option<Offer>]) -> Result<(), Refusal> {
         self.lock().wanted_hosts(login, offers).map(drop)
+    }
+
+    /// The tunnels that were in the way of another one of the same client.
+    pub fn rivals(&self, id: &str, refusal: Refusal) -> Vec<Tunnel> {
+        let inner = self.lock();
+        let Some(client) = inner.clients.get(id) else {
+            return Vec::new();
+        };
+        match (&client.old, refusal) {
+            (Some(old), Refusal::OtherClientConnected) => old.tunnels.clone(),
+            (_, Refusal::TooManyConnections) => client.open_tunnels().cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether ports of the client could not be opened and the caller should try again now.
+    pub fn is_retry_due(&self, id: &str) -> bool {
+        let mut inner = self.lock();
+        let client = inner.clients.get_mut(id);
+        let Some(client) = client.filter(|client| !client.missing.is_empty()) else {
+            return false;
+        };
+        let now = Instant::now();
+        let due = client.retry_at <= now;
+        if due {
+            client.retry_at = now + RETRY;
+        }
+        due
+    }
+
+    /// Tries again to open the ports that could not be opened before, and tells the client's
+    /// tunnels of those that are open now. They have to be served by the caller.
+    pub fn retry_ports(&self, login: &Login<'_>) -> Vec<Opened> {
+        let (id, now) = (login.id, Instant::now());
+        let mut inner = self.lock();
+        let Inner { clients, kept, .. } = &mut *inner;
+        let is_others = |port| kept.is_others_port(port, id, now);
+        let mut allowance = Allowance::new(login.limits).without(&is_others);
+        let mut opened = Vec::new();
+        let Some(client) = clients.get_mut(id) else {
+            return opened;
+        };
+        for port in &client.ports {
+            allowance.admit(port.port);
+        }
+        let mut tries = ports::TRIES;
+        for missing in std::mem::take(&mut client.missing) {
+            let Missing { asked, service, .. } = missing;
+            match ports::open(&mut allowance, &mut Vec::new(), asked, service, &mut tries) {
+                Ok((port, socket)) => {
+                    client.announce(&port);
+                    client.ports.push(port);
+                    opened.push(socket);
+                }
+                Err(failure) => {
+                    log_failure(Level::Debug, id, asked, service, &failure);
+                    client.missing.push(missing);
+                }
+            }
+        }
+        opened
     }
 
     /// Changes what the client offers, from one of its tunnels; running streams and the other
@@ -237,15 +334,9 @@ impl Registry {
             inner.dismiss(id);
             return verdict;
         }
-        let most = usize::try_from(limits.connections).unwrap_or(usize::MAX);
-        let tunnels = inner
-            .clients
-            .get(id)
-            .into_iter()
-            .flat_map(|client| &client.tunnels);
-        let open = tunnels.filter(|member| member.tunnel.is_open());
-        open.skip(if most > 0 { most } else { usize::MAX })
-            .for_each(|member| member.tunnel.close());
+        let client = inner.clients.get(id).into_iter();
+        let open = client.flat_map(Client::open_tunnels);
+        open.skip(most_tunnels(limits)).for_each(Tunnel::close);
         Ok(())
     }
 
@@ -341,6 +432,9 @@ impl Registry {
         let Some(client) = inner.clients.get_mut(id) else {
             return;
         };
+        if !client.all_tunnels().any(|other| other.is(tunnel)) {
+            return;
+        }
         client.past += tunnel.traffic();
         client.tunnels.retain(|member| !member.tunnel.is(tunnel));
         if let Some(old) = &mut client.old {
@@ -448,9 +542,7 @@ impl Inner {
         let mut opened = Vec::new();
         match self.clients.get_mut(id) {
             Some(client) if client.offers == offers => {
-                let most = usize::try_from(limits.connections).unwrap_or(usize::MAX);
-                let open = client.tunnels.iter().filter(|m| m.tunnel.is_open());
-                if most > 0 && open.count() >= most {
+                if client.open_tunnels().count() >= most_tunnels(limits) {
                     return Err(Refusal::TooManyConnections);
                 }
             }
@@ -481,8 +573,26 @@ impl Inner {
         Ok(opened)
     }
 
-    /// Makes `offers` what the client serves. Nothing has changed if it is refused. Returns
-    /// what it offered before.
+    /// Beside the client's tunnels, as many may drain as it may have open. Those beyond end: first
+    /// the ones without streams, then the oldest.
+    fn limit_draining(&mut self, login: &Login<'_>) {
+        let Some(client) = self.clients.get(login.id) else {
+            return;
+        };
+        let tunnels = client.all_tunnels();
+        // One that is parked is about to go to another process.
+        let drains = |t: &&Tunnel| !t.is_open() && !t.is_over() && !t.is_parked();
+        let mut draining: Vec<_> = tunnels.filter(drains).collect();
+        // The newest come first, and stay there.
+        draining.sort_by_key(|tunnel| tunnel.streams() == 0);
+        for tunnel in draining.into_iter().skip(most_tunnels(login.limits)) {
+            tunnel.abort("its client has as many others that drain as it may have (connections)");
+        }
+    }
+
+    /// Makes `offers` what the client serves. Ports that cannot be opened are left out, unless
+    /// nothing would be left. Nothing has changed if it is refused. Returns what it offered
+    /// before.
     fn register(
         &mut self,
         login: &Login<'_>,
@@ -496,7 +606,16 @@ impl Inner {
         let allowance = Allowance::new(login.limits).without(&is_others);
         let client = self.clients.remove(id);
         let before = client.as_ref().map_or(&[][..], |client| &client.ports);
-        let (kept, new) = match wanted_ports(allowance, &offers, before, inherited) {
+        let wanted = wanted_ports(id, allowance, &offers, before, inherited);
+        let nothing = |ports: &Ports| {
+            let missing = ports.missing.first().map(|missing| missing.service);
+            missing.filter(|_| hosts.is_empty() && ports.kept.is_empty() && ports.new.is_empty())
+        };
+        let wanted = wanted.and_then(|ports| match nothing(&ports) {
+            Some(service) => Err(Refusal::PortNotOpened(service)),
+            None => Ok(ports),
+        });
+        let Ports { kept, new, missing } = match wanted {
             Ok(ports) => ports,
             Err(refusal) => {
                 if let Some(client) = client {
@@ -511,6 +630,8 @@ impl Inner {
             tunnels: Vec::new(),
             old: None,
             ports: Vec::new(),
+            missing: Vec::new(),
+            retry_at: now,
             last_task: 0,
             since: SystemTime::now(),
             past: Traffic::default(),
@@ -529,6 +650,8 @@ impl Inner {
             client.ports.push(port);
             opened.push(socket);
         }
+        client.missing = missing;
+        client.retry_at = now + RETRY;
         client.version = client.version.wrapping_add(1);
         let before = std::mem::replace(&mut client.offers, offers);
         self.clients.insert(id.into(), client);
@@ -668,6 +791,10 @@ impl Inner {
                 port: port.port,
             });
         }
+        for Missing { service, cause, .. } in &client.missing {
+            let (service, cause) = (*service, *cause);
+            tunnel.signal(Signal::PortUnavailable { service, cause });
+        }
         tunnel.signal(done);
         client.tunnels.push(Member {
             tunnel: tunnel.clone(),
@@ -683,6 +810,7 @@ impl Inner {
             return;
         };
         client.offers.clear();
+        client.missing.clear();
         client.ports.sort_by_key(Port::service);
         for port in client.ports.drain(..) {
             self.kept.keep_port(id, port.number(), now);
@@ -729,17 +857,26 @@ impl Inner {
     }
 }
 
-/// Ports to keep (their place in `mine`, and what they are now), and ports that were opened.
-type Ports = (Vec<(usize, Asked, u16)>, Vec<(Port, Opened)>);
+/// What becomes of the ports that a client asks for.
+struct Ports {
+    /// Those it has: their place among them, and what they are now.
+    kept: Vec<(usize, Asked, u16)>,
+    new: Vec<(Port, Opened)>,
+    /// Those that could not be opened.
+    missing: Vec<Missing>,
+}
 
+/// Opens the ports that the client does not have. It is an error only if there are more than it may
+/// have.
 fn wanted_ports(
+    id: &str,
     mut allowance: Allowance<'_>,
     offers: &[Option<Offer>],
     mine: &[Port],
     mut inherited: Vec<Shared>,
 ) -> Result<Ports, Refusal> {
     let mut kept: Vec<(usize, Asked, u16)> = Vec::new();
-    let mut missing = Vec::new();
+    let mut wanted = Vec::new();
     for (service, offer) in (0u16..).zip(offers) {
         let Some(Offer::Tcp { random, port }) = *offer else {
             continue;
@@ -751,7 +888,7 @@ fn wanted_ports(
             .find(|(at, port)| port.answers(asked) && !kept.iter().any(|(taken, ..)| taken == at));
         match same {
             Some((at, _)) => kept.push((at, asked, service)),
-            None => missing.push((asked, service)),
+            None => wanted.push((asked, service)),
         }
     }
     for port in kept.iter().filter_map(|(at, ..)| mine.get(*at)) {
@@ -759,10 +896,38 @@ fn wanted_ports(
             return Err(Refusal::TooManyPorts);
         }
     }
-    let mut new = Vec::new();
-    for (asked, service) in missing {
-        let (port, opened) = ports::open(&mut allowance, &mut inherited, asked, service)?;
-        new.push((port, opened));
+    let (mut new, mut missing, mut tries) = (Vec::new(), Vec::new(), ports::TRIES);
+    for (asked, service) in wanted {
+        match ports::open(&mut allowance, &mut inherited, asked, service, &mut tries) {
+            Ok(opened) => new.push(opened),
+            Err(failure) => {
+                log_failure(Level::Warn, id, asked, service, &failure);
+                if let Failure::TooMany = failure {
+                    return Err(Refusal::TooManyPorts);
+                }
+                missing.push(Missing {
+                    asked,
+                    service,
+                    cause: failure.cause(),
+                });
+            }
+        }
     }
-    Ok((kept, new))
+    Ok(Ports { kept, new, missing })
+}
+
+fn log_failure(level: Level, id: &str, asked: Asked, service: u16, failure: &Failure) {
+    let port = asked.port;
+    log::log!(
+        level,
+        "cannot open TCP port {port} for service {service} id={id}: {failure}"
+    );
+}
+
+/// How many tunnels a client may have open.
+fn most_tunnels(limits: &Limits) -> usize {
+    match limits.connections {
+        0 => usize::MAX,
+        most => usize::try_from(most).unwrap_or(usize::MAX),
+    }
 }

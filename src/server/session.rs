@@ -10,7 +10,7 @@ use super::{ports, State};
 use crate::config::Secret;
 use crate::handover::{Message, MovedTunnel};
 use crate::net::{within, Conn, Socket, Working};
-use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel, DELIVERY};
+use crate::tunnel::{self, Event, Inbox, Peer, Policy, Tunnel, DELIVERY};
 use crate::wire::frame::{Refusal, Signal};
 use crate::wire::hello::{self, Hello, Offer, Reader};
 use crate::wire::{Malformed, Version};
@@ -35,6 +35,11 @@ const BLACK_HOLE: Duration = Duration::from_secs(8);
 
 /// Why a tunnel has ended that both sides wanted to end.
 const IN_GOOD_ORDER: &str = "in good order";
+/// How long the tunnels of a client may take to answer when another one would be too many.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+/// A tunnel that takes no more streams and has none is ended after this time if its client does
+/// not end it.
+const DRAINED: Duration = Duration::from_secs(5);
 
 /// Longest hello that is held before its credentials have been judged.
 const MAX_UNJUDGED: usize = 16 * 1024;
@@ -482,13 +487,13 @@ impl Session {
             return drop(greeting);
         }
         drop(greeting);
-        let joined = self.as_login(|login| match origin {
-            Origin::Client => registry.join(login, offers, &self.tunnel),
+        let joined = match origin {
+            Origin::Client => Box::pin(self.join(offers)).await,
             Origin::Process { last_task } => {
                 let registration = Registration { offers, last_task };
-                registry.adopt(login, registration, &self.tunnel)
+                self.as_login(|login| registry.adopt(login, registration, &self.tunnel))
             }
-        });
+        };
         match joined {
             Ok(opened) => self.serve_ports(opened),
             Err(refusal) => {
@@ -572,6 +577,29 @@ impl Session {
         }
         self.tunnel.close();
         self.end(inbox, false).await;
+    }
+
+    /// Registers the tunnel. If others of its client are in its way, these have to answer first,
+    /// and those that do not are replaced: the client is back before the server has noticed that
+    /// it was gone.
+    async fn join(&self, offers: Vec<Option<Offer>>) -> Result<Vec<ports::Opened>, Refusal> {
+        let (id, registry) = (&self.id, &self.state.registry);
+        let join = |offers| self.as_login(|login| registry.join(login, offers, &self.tunnel));
+        let refusal = match join(offers.clone()) {
+            Err(refusal @ (Refusal::TooManyConnections | Refusal::OtherClientConnected)) => refusal,
+            decided => return decided,
+        };
+        let gone = tunnel::without_life(registry.rivals(id, refusal), SIGN_OF_LIFE).await;
+        if gone.is_empty() || self.state.stop.is_said() {
+            return Err(refusal);
+        }
+        for tunnel in &gone {
+            tunnel.abort("it gave no sign of life when its client came back");
+            if refusal == Refusal::OtherClientConnected {
+                registry.leave(id, tunnel);
+            }
+        }
+        join(offers)
     }
 
     /// Gives the tunnel to the newer process.
@@ -682,6 +710,7 @@ impl Session {
     async fn listen(&self, inbox: &mut Inbox, changes: Option<Sender<Vec<Offer>>>) -> End {
         let registry = &self.state.registry;
         let mut pinged = Instant::now();
+        let mut drained = None;
         // Only clients that cannot be asked to come back have to be taken there.
         let stays = self.tunnel.version() == Version::One && !self.guest;
         let mut leaving = stays.then(|| Box::pin(self.may_leave(Duration::ZERO)));
@@ -732,6 +761,16 @@ impl Session {
                     }
                     if let Some(why) = self.is_dead(inbox.silence(), &mut pinged) {
                         return End::Ended(why);
+                    }
+                    let stopped = self.state.stop.is_said();
+                    if self.tunnel.is_open() || self.tunnel.streams() > 0 || stopped {
+                        drained = None;
+                    } else if drained.get_or_insert_with(Instant::now).elapsed() >= DRAINED {
+                        let why = "it has no streams, and its client does not close it";
+                        return End::Ended(why.to_owned());
+                    }
+                    if !stopped && registry.is_retry_due(&self.id) {
+                        self.serve_ports(self.as_login(|login| registry.retry_ports(login)));
                     }
                 }
                 Event::End(Ok(())) => return End::Ended(IN_GOOD_ORDER.to_owned()),

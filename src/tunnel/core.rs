@@ -67,6 +67,8 @@ pub(super) struct Core {
     /// What waits until the tunnel is parked.
     pub parker: Option<Waker>,
     pub over: bool,
+    /// Why it was ended before its time, if it was.
+    pub aborted: Option<&'static str>,
 }
 
 impl Core {
@@ -98,6 +100,7 @@ impl Core {
             parking: Parking::None,
             parker: None,
             over: false,
+            aborted: None,
         }
     }
 

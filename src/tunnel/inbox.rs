@@ -196,8 +196,14 @@ impl Inbox {
         core.measure();
         drop(core);
         if self.watching && self.version == Version::One {
-            let lost = self.conn.delivery() == Some(Delivery::Lost);
-            lock(&self.tunnel.0).liveness.set_lost(lost);
+            let delivery = self.conn.delivery();
+            let mut core = lock(&self.tunnel.0);
+            match delivery {
+                Some(Delivery::Lost) => core.liveness.set_lost(true),
+                // What the stream began with has arrived.
+                Some(Delivery::Acknowledged) => core.liveness.answered(),
+                _ => core.liveness.set_lost(false),
+            }
         }
         Poll::Ready(Event::Tick)
     }
@@ -258,7 +264,10 @@ impl Inbox {
     fn poll_may_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut core = lock(&self.tunnel.0);
         if core.over {
-            self.ended = Some(Ok(()));
+            self.ended = Some(match core.aborted {
+                Some(why) => Err(io::Error::other(why)),
+                None => Ok(()),
+            });
             return Poll::Ready(());
         }
         match &core.inbox {

@@ -45,6 +45,11 @@ impl Liveness {
     /// Bytes have come.
     pub fn heard(&mut self, now: Instant) {
         self.heard = now;
+        self.answered();
+    }
+
+    /// The peer has given a sign of life.
+    pub fn answered(&mut self) {
         self.asked = None;
         self.watched = None;
         self.lost = false;

@@ -270,26 +270,16 @@ impl Tunnel {
         waited.is_some_and(|time| time >= patience) && self.is_silent()
     }
 
-    /// Asks the peer for a sign of life and waits for it. False if there was none in time: over
-    /// GT/2, where programs answer, nothing came; over GT/1, where they do not, its kernel does
-    /// not answer either. One that takes what is sent is alive, however slowly it does.
-    pub async fn is_alive(&self, patience: Duration) -> bool {
-        const STEP: Duration = Duration::from_millis(50);
-        let begun = Instant::now();
-        {
-            let mut core = lock(&self.0);
-            match core.version {
-                Version::One => core.liveness.asked(begun),
-                Version::Two => core.ping(begun),
-            }
+    /// Asks the peer for a sign of life: a program of GT/2 answers, and of GT/1 the kernel does.
+    fn ask(&self) {
+        let mut core = lock(&self.0);
+        let now = Instant::now();
+        match core.version {
+            Version::One => core.liveness.asked(now),
+            Version::Two => core.ping(now),
         }
+        drop(core);
         self.probe(true);
-        while self.owes_answer() && begun.elapsed() < patience {
-            Timer::after(STEP).await;
-        }
-        let silent = self.owes_answer() && self.is_silent();
-        self.probe(false);
-        !silent && !lock(&self.0).over
     }
 
     /// Whether the peer has left a question for a sign of life unanswered.
@@ -316,6 +306,20 @@ impl Tunnel {
         }
     }
 
+    /// Ends at once, whatever still runs, and has its session say `why`.
+    pub fn abort(&self, why: &'static str) {
+        let mut core = lock(&self.0);
+        if !core.over {
+            core.aborted = Some(why);
+            core.end(false);
+        }
+    }
+
+    /// Whether nothing comes or goes any more.
+    pub fn is_over(&self) -> bool {
+        lock(&self.0).over
+    }
+
     /// Whether it neither is closing nor has ended.
     pub fn is_open(&self) -> bool {
         self.load().is_some()
@@ -337,6 +341,25 @@ impl Tunnel {
         let step = core.closing.heard(streams);
         core.take(step);
     }
+}
+
+/// Asks the peers of these tunnels for a sign of life, and returns those that have given none
+/// within `patience`: over GT/2, where programs answer, nothing came; over GT/1, where they do
+/// not, the peer's kernel does not answer either. A peer that takes what is sent is alive,
+/// however slow it is.
+pub async fn without_life(mut tunnels: Vec<Tunnel>, patience: Duration) -> Vec<Tunnel> {
+    const STEP: Duration = Duration::from_millis(50);
+    let begun = Instant::now();
+    tunnels.iter().for_each(Tunnel::ask);
+    while begun.elapsed() < patience && tunnels.iter().any(Tunnel::owes_answer) {
+        Timer::after(STEP).await;
+    }
+    tunnels.retain(|tunnel| {
+        let gone = tunnel.owes_answer() && tunnel.is_silent();
+        tunnel.probe(false);
+        gone
+    });
+    tunnels
 }
 
 impl Shared {

@@ -101,6 +101,52 @@ impl std::fmt::Display for Refusal {
     }
 }
 
+/// Why a server has not opened a TCP port while it publishes the client's other services. `u16`
+/// on the wire of GT/2; GT/1 cannot say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortCause {
+    /// Code 1: something else has it.
+    InUse,
+    /// Code 2: it is outside of the client's ranges.
+    NotAllowed,
+    /// Code 3: every port of the client's ranges is in use.
+    NoneFree,
+    /// 0, or a code of a later peer.
+    Other(u16),
+}
+
+impl PortCause {
+    pub(super) fn of(code: u16) -> Self {
+        match code {
+            1 => Self::InUse,
+            2 => Self::NotAllowed,
+            3 => Self::NoneFree,
+            code => Self::Other(code),
+        }
+    }
+
+    /// The code on the wire.
+    pub fn code(self) -> u16 {
+        match self {
+            Self::InUse => 1,
+            Self::NotAllowed => 2,
+            Self::NoneFree => 3,
+            Self::Other(code) => code,
+        }
+    }
+}
+
+impl std::fmt::Display for PortCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::InUse => "the port is in use on the server",
+            Self::NotAllowed => "the server does not allow this port",
+            Self::NoneFree => "no port that the server allows is free",
+            Self::Other(_) => "see the server's log",
+        })
+    }
+}
+
 /// Why a stream ends before its time, or never began. `u16` on the wire of GT/2; GT/1 cannot
 /// say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,6 +207,12 @@ pub enum Signal {
     PortOpened {
         service: u16,
         port: u16,
+    },
+    /// GT/2's: the server could not open the port of the service with this index. It publishes
+    /// the others and tries again by itself.
+    PortUnavailable {
+        service: u16,
+        cause: PortCause,
     },
     /// An info of a later peer, which must not end the tunnel.
     OtherInfo(u16),
@@ -299,6 +351,7 @@ mod tests {
         for code in 1..=10 {
             assert_eq!(Refusal::of(code).code(), code);
             assert_eq!(Reason::of(code).code(), code);
+            assert_eq!(PortCause::of(code).code(), code);
         }
     }
 }

@@ -64,6 +64,9 @@ fn words(head: Head) -> String {
             Signal::PortOpened { service, port } => {
                 format!("port-opened service={service} port={port}")
             }
+            Signal::PortUnavailable { service, cause } => {
+                format!("port-unavailable service={service} cause={}", cause.code())
+            }
             Signal::Ping | Signal::OtherInfo(_) => panic!("GT/1 alone has it"),
         },
     }

@@ -24,6 +24,8 @@ pub enum Frame {
     Ready,
     Error(Vec<u8>),
     PortOpened(u16, u16),
+    /// Service and cause.
+    PortUnavailable(u16, u16),
     Services(Vec<u8>),
     Reconnect,
 }
@@ -168,6 +170,7 @@ impl Peer {
                 (0x09, 0) => Frame::Ready,
                 (0x0A, 2 | 4 | 6) => Frame::Error(payload),
                 (0x0B, 4) => Frame::PortOpened(u16_at(0), u16_at(2)),
+                (0x0E, 4) => Frame::PortUnavailable(u16_at(0), u16_at(2)),
                 (0x0C, _) => Frame::Services(payload),
                 (0x0D, 0) => Frame::Reconnect,
                 _ => panic!("a frame {kind:#04x} of {length} bytes"),

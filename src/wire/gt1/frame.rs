@@ -132,6 +132,7 @@ fn encode_signal(signal: Signal) -> Encoded {
             .with(&INFO_PORT_OPENED.to_be_bytes())
             .with(&service.to_be_bytes())
             .with(&port.to_be_bytes()),
+        Signal::PortUnavailable { .. } => out,
         Signal::OtherInfo(code) => out.with(&INFO.to_be_bytes()).with(&code.to_be_bytes()),
     }
 }

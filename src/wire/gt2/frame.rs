@@ -1,6 +1,6 @@
 //! GT/2's frames (docs/wire.md, "Frames"): a kind, a length, a stream, a payload.
 
-use crate::wire::frame::{Encoded, Head, Reason, Refusal, Signal};
+use crate::wire::frame::{Encoded, Head, PortCause, Reason, Refusal, Signal};
 use crate::wire::hello::MAX_LENGTH;
 use crate::wire::{kind_and_length, u16_at, u32_at, Malformed};
 
@@ -25,6 +25,7 @@ const ERROR: u8 = 0x0A;
 const PORT_OPENED: u8 = 0x0B;
 const SERVICES: u8 = 0x0C;
 const RECONNECT: u8 = 0x0D;
+const PORT_UNAVAILABLE: u8 = 0x0E;
 
 /// Kinds with this bit must be understood; others may be passed over.
 const CRITICAL: u8 = 0x80;
@@ -110,6 +111,14 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
             let head = opened.map(|(service, port)| Signal::PortOpened { service, port }.into());
             (head, 4)
         }
+        PORT_UNAVAILABLE => {
+            let said = u16_at(bytes, HEAD).zip(u16_at(bytes, HEAD + 2));
+            let head = said.map(|(service, code)| {
+                let cause = PortCause::of(code);
+                Signal::PortUnavailable { service, cause }.into()
+            });
+            (head, 4)
+        }
         unknown if unknown & CRITICAL != 0 => return Err(Malformed::UnknownFrame(unknown)),
         _ => return Ok(Some((Head::Skip { len }, HEAD))),
     };
@@ -158,6 +167,9 @@ pub fn encode(head: Head) -> Encoded {
             Signal::PortOpened { service, port } => begin(PORT_OPENED, 4, 0)
                 .with(&service.to_be_bytes())
                 .with(&port.to_be_bytes()),
+            Signal::PortUnavailable { service, cause } => begin(PORT_UNAVAILABLE, 4, 0)
+                .with(&service.to_be_bytes())
+                .with(&cause.code().to_be_bytes()),
             Signal::Ping | Signal::OtherInfo(_) => Encoded::new(),
         },
         Head::Skip { .. } => Encoded::new(),
@@ -222,6 +234,10 @@ mod tests {
                 (3..=20u16).prop_map(|code| Signal::Error(Refusal::of(code))),
                 (any::<u16>(), any::<u16>())
                     .prop_map(|(service, port)| Signal::PortOpened { service, port }),
+                (any::<u16>(), any::<u16>()).prop_map(|(service, code)| {
+                    let cause = PortCause::of(code);
+                    Signal::PortUnavailable { service, cause }
+                }),
             ]
             .prop_map(Head::Signal),
         ]
