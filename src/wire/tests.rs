@@ -97,7 +97,7 @@ fn every_frame_of_the_page_is_what_it_says() {
         assert_eq!(following(head), u32::try_from(payload).unwrap(), "{line}");
         assert_eq!(Version::Two.encode(head).as_slice(), head_bytes, "{line}");
     }
-    assert_eq!(lines.len(), 18);
+    assert_eq!(lines.len(), 19);
 }
 
 #[test]

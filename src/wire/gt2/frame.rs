@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn frames_nobody_knows_are_passed_over_unless_they_are_critical() {
         let unknown = |kind| [kind, 1, 2, 3, 0, 0, 0, 0];
-        for kind in [0x00, RECONNECT + 1, 0x7F] {
+        for kind in [0x00, PORT_UNAVAILABLE + 1, 0x7F] {
             let head = Head::Skip { len: 0x01_0203 };
             assert_eq!(parse(&unknown(kind)), Ok(Some((head, 8))));
         }
