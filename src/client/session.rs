@@ -126,7 +126,7 @@ pub async fn connect(
 
 /// Says the hello of GT/2 and reads the answer; returns what came behind it. The error tells of a
 /// stranger only where no server of GT/1 answers so: these close, or take the hello for a bad HTTP
-/// request.
+/// request or bad TLS.
 async fn ask(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, Failure> {
     let not_spoken = |_| Failure::NotSpoken;
     conn.write_all(hello).await.map_err(not_spoken)?;
@@ -137,9 +137,7 @@ async fn ask(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, Failure> {
             Ok(None) => {}
             Err(_) => {
                 return Err(match Stranger::of(&bytes) {
-                    Some(stranger @ (Stranger::Ssh(_) | Stranger::Tls)) => {
-                        Failure::Stranger(stranger)
-                    }
+                    Some(stranger @ Stranger::Ssh(_)) => Failure::Stranger(stranger),
                     _ => Failure::NotSpoken,
                 })
             }
