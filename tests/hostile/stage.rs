@@ -146,7 +146,7 @@ impl Stage {
     /// Bytes that the tunnels of the client have carried to visitors.
     pub fn carried(&self) -> u64 {
         const BEFORE: &str = "\"bytesUp\": ";
-        let page = get(self.api, "api", "/clients").text();
+        let page = get(self.api, "localhost", "/clients").text();
         let (_, after) = page.split_once(BEFORE).expect("a client");
         let digits = after.split(|c: char| !c.is_ascii_digit()).next();
         digits.unwrap_or_default().parse().expect("a number")
