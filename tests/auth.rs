@@ -11,7 +11,6 @@ use common::gt::{server, Gt};
 use common::peer::{
     data, hello, identity, port_option, prefix_option, Frame, Peer, CLOSE, READY, SERVICES,
 };
-use common::peer2;
 use common::ports::free_port;
 use common::samples::Random;
 use common::scratch::Scratch;
@@ -412,8 +411,9 @@ fn a_client_of_an_address_that_is_locked_out_says_so_and_for_how_long() {
         assert_refused(addr, &wrong, BAD_CREDENTIALS);
     }
     server.wait_for("has failed to authenticate 2 times");
-    let mut peer = peer2::Peer::client(addr, &peer2::hello("id1", "secret1", &ID_ALONE, 0));
-    let peer2::Frame::Error(payload) = peer.frame() else {
+    let mut peer =
+        common::peer2::Peer::client(addr, &common::peer2::hello("id1", "secret1", &ID_ALONE, 0));
+    let common::peer2::Frame::Error(payload) = peer.frame() else {
         panic!("it was let in");
     };
     assert_eq!(payload[..2], [0, 1]);

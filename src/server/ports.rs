@@ -7,9 +7,11 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-/// Most ports that are tried for one registration beside those that are asked for by number: the
-/// registry is locked meanwhile. Where they do not suffice, the search goes on later.
+/// Most ports that are tried for one registration beside those that are asked for by number. Where
+/// they do not suffice, the search goes on later.
 pub const TRIES: u32 = 64;
+/// Most ports that are tried while the registry is locked; see [`open_early`].
+pub const TRIES_LOCKED: u32 = 8;
 
 /// An open port of one client. Dropping it closes the port.
 pub struct Port {
@@ -36,6 +38,13 @@ pub struct Shared {
     pub listener: Option<Arc<Listener>>,
 }
 
+impl Shared {
+    /// Whether it is what the client asks for: in the same words, or by its number.
+    fn answers(&self, asked: Asked) -> bool {
+        self.asked == asked || self.port == asked.port
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asked {
     pub random: bool,
@@ -58,6 +67,8 @@ pub enum Failure {
     NotAllowed,
     /// The client leaves the choice to the server, and all that were tried are in use.
     NoneFree,
+    /// It could not be opened before the registry was locked, and there are too many like it.
+    Later,
     System(io::Error),
 }
 
@@ -67,6 +78,7 @@ impl Failure {
         match self {
             Self::NotAllowed => PortCause::NotAllowed,
             Self::NoneFree => PortCause::NoneFree,
+            Self::Later => PortCause::InUse,
             Self::System(e) if e.kind() == io::ErrorKind::AddrInUse => PortCause::InUse,
             Self::TooMany | Self::System(_) => PortCause::Other(0),
         }
@@ -79,6 +91,7 @@ impl fmt::Display for Failure {
             Self::TooMany => f.write_str("the client has as many ports as tcpNumber allows"),
             Self::NotAllowed => f.write_str("it is in none of the client's ranges (tcpRange)"),
             Self::NoneFree => f.write_str("no port that was tried is free (tcpRange)"),
+            Self::Later => f.write_str("it seems to be in use, as many others; it is tried again"),
             Self::System(e) => e.fmt(f),
         }
     }
@@ -121,8 +134,9 @@ impl<'a> Allowance<'a> {
         rules.find(|rule| self.contains(*rule, port))
     }
 
-    /// Listens on a port, unless it is kept for another client.
-    fn listen(&self, port: u16) -> io::Result<Arc<Listener>> {
+    /// Listens on a port, unless it is kept for another client, or there are no `tries` left.
+    fn try_listen(&self, port: u16, tries: &mut u32) -> io::Result<Arc<Listener>> {
+        *tries = tries.checked_sub(1).ok_or(io::ErrorKind::AddrInUse)?;
         if (self.is_others)(port) {
             let why = "it is kept for another client that may be back soon";
             return Err(io::Error::new(io::ErrorKind::AddrInUse, why));
@@ -206,6 +220,31 @@ impl Drop for Port {
     }
 }
 
+/// Opens the `wanted` ports of a client as far as they can be had, before the registry is locked: there
+/// may be hundreds. What is `kept` for the client is tried first. Those that turn out not to be the
+/// client's are closed with the list.
+pub fn open_early(limits: &Limits, wanted: &[Asked], mut kept: Vec<Shared>) -> Vec<Shared> {
+    let mut allowance = Allowance::new(limits);
+    let mut tries = TRIES.saturating_add(u32::try_from(wanted.len()).unwrap_or(u32::MAX));
+    let mut early = Vec::new();
+    for asked in wanted {
+        let is_open = |port: &Shared| port.answers(*asked) && port.listener.is_some();
+        if let Some(at) = kept.iter().position(is_open) {
+            kept.remove(at);
+            continue;
+        }
+        if let Ok((rule, port, listener)) = try_open(&allowance, &mut kept, *asked, &mut tries) {
+            allowance.count(rule);
+            early.push(Shared {
+                asked: *asked,
+                port,
+                listener: Some(listener),
+            });
+        }
+    }
+    early
+}
+
 /// Opens a port for `service` and counts it. What the client has `inherited` is taken first.
 pub fn open(
     allowance: &mut Allowance<'_>,
@@ -249,11 +288,10 @@ fn try_open(
     if with_room.is_empty() {
         return Err(Failure::TooMany);
     }
-    let its = |port: &Shared| port.asked == asked || port.port == asked.port;
-    if let Some(at) = inherited.iter().position(its) {
+    while let Some(at) = inherited.iter().position(|port| port.answers(asked)) {
         let Shared { port, listener, .. } = inherited.remove(at);
         if let Some(rule) = allowance.rule_for(port) {
-            let listener = listener.map_or_else(|| allowance.listen(port), Ok);
+            let listener = listener.map_or_else(|| allowance.try_listen(port, tries), Ok);
             if let Ok(listener) = listener {
                 return Ok((rule, port, listener));
             }
@@ -261,7 +299,10 @@ fn try_open(
     }
     let rule = allowance.rule_for(asked.port).filter(|_| asked.port != 0);
     if let Some(rule) = rule {
-        match allowance.listen(asked.port) {
+        if *tries == 0 {
+            return Err(Failure::Later);
+        }
+        match allowance.try_listen(asked.port, tries) {
             Ok(listener) => return Ok((rule, asked.port, listener)),
             Err(e) if !asked.random => return Err(Failure::System(e)),
             Err(_) => {}
@@ -274,8 +315,7 @@ fn try_open(
             if *tries == 0 {
                 return Err(Failure::NoneFree);
             }
-            *tries -= 1;
-            match allowance.listen(port) {
+            match allowance.try_listen(port, tries) {
                 Ok(listener) => return Ok((rule, port, listener)),
                 Err(e) if is_of_port(&e) => {}
                 // Another port would not help.
@@ -475,6 +515,23 @@ mod tests {
         let rules = [rule(0, 20000, 60000)];
         let (mine, _opened) = open_one(&rules, ask(port, true), 0).unwrap();
         assert!(mine.port != port && rules[0].range.contains(mine.port));
+    }
+
+    #[test]
+    fn ports_that_were_opened_early_take_no_try_while_the_registry_is_locked() {
+        let limits = limits(&[rule(0, 1024, 65535)], 0);
+        let wanted = [ask(free_port(), false), ask(0, true), ask(0, true)];
+        let mut early = open_early(&limits, &wanted, Vec::new());
+        assert_eq!(early.len(), 3);
+        let mut allowance = Allowance::new(&limits);
+        let mut open = Vec::new();
+        for (service, asked) in (0..).zip(wanted) {
+            open.push(super::open(&mut allowance, &mut early, asked, service, &mut 0).unwrap());
+        }
+        assert!(early.is_empty());
+        let asked = ask(free_port(), false);
+        let locked = super::open(&mut allowance, &mut early, asked, 3, &mut 0);
+        assert!(matches!(locked, Err(Failure::Later)));
     }
 
     #[test]

@@ -209,13 +209,34 @@ impl Registry {
         offers: Vec<Option<Offer>>,
         tunnel: &Tunnel,
     ) -> Result<Vec<Opened>, Refusal> {
+        let early = self.open_early(login, &offers);
         let mut inner = self.lock();
-        let opened = inner.admit(login, offers)?;
+        let opened = inner.admit(login, offers, early)?;
         inner.welcome(login.id, tunnel, Signal::Ready);
         inner.limit_draining(login);
         drop(inner);
         self.arrived.notify(usize::MAX);
         Ok(opened)
+    }
+
+    /// Opens ports that the client's offers ask for and that it does not have, while the registry
+    /// is not locked.
+    fn open_early(&self, login: &Login<'_>, offers: &[Option<Offer>]) -> Vec<Shared> {
+        let is_tcp = |offer: &Option<Offer>| matches!(offer, Some(Offer::Tcp { .. }));
+        if !offers.iter().any(is_tcp) {
+            return Vec::new();
+        }
+        let inner = self.lock();
+        let client = inner.clients.get(login.id);
+        if client.is_some_and(|client| client.offers == offers) {
+            return Vec::new();
+        }
+        let mine = client.map_or(&[][..], |client| &client.ports);
+        let (_, wanted) = sort_ports(offers, mine);
+        let kept = inner.kept.ports_of(login.id, Instant::now());
+        drop(inner);
+        let wanted: Vec<Asked> = wanted.into_iter().map(|(asked, _)| asked).collect();
+        ports::open_early(login.limits, &wanted, kept)
     }
 
     /// Whether the client could have the host prefixes of its offers. Nothing changes.
@@ -255,7 +276,14 @@ impl Registry {
     /// tunnels of those that are open now. They have to be served by the caller.
     pub fn retry_ports(&self, login: &Login<'_>) -> Vec<Opened> {
         let (id, now) = (login.id, Instant::now());
+        let inner = self.lock();
+        let client = inner.clients.get(id);
+        let missing = client.into_iter().flat_map(|client| &client.missing);
+        let missing: Vec<Asked> = missing.map(|missing| missing.asked).collect();
+        drop(inner);
+        let mut early = ports::open_early(login.limits, &missing, Vec::new());
         let mut inner = self.lock();
+        early.retain(|port| !inner.kept.is_others_port(port.port, id, now));
         let Inner { clients, kept, .. } = &mut *inner;
         let is_others = |port| kept.is_others_port(port, id, now);
         let mut allowance = Allowance::new(login.limits).without(&is_others);
@@ -266,10 +294,10 @@ impl Registry {
         for port in &client.ports {
             allowance.admit(port.port);
         }
-        let mut tries = ports::TRIES;
+        let mut tries = ports::TRIES_LOCKED;
         for missing in std::mem::take(&mut client.missing) {
             let Missing { asked, service, .. } = missing;
-            match ports::open(&mut allowance, &mut Vec::new(), asked, service, &mut tries) {
+            match ports::open(&mut allowance, &mut early, asked, service, &mut tries) {
                 Ok((port, socket)) => {
                     client.announce(&port);
                     client.ports.push(port);
@@ -293,6 +321,7 @@ impl Registry {
         tunnel: &Tunnel,
     ) -> Result<Vec<Opened>, Refusal> {
         let id = login.id;
+        let early = self.open_early(login, &offers);
         let mut inner = self.lock();
         let mut opened = Vec::new();
         let Some(client) = inner.member(id, tunnel) else {
@@ -301,7 +330,7 @@ impl Registry {
             return Ok(opened);
         };
         if client.offers != offers {
-            inner.register(login, offers, &mut opened)?;
+            inner.register(login, offers, early, &mut opened)?;
         }
         if let Some(client) = inner.clients.get_mut(id) {
             client.tunnels.retain(|member| !member.tunnel.is(tunnel));
@@ -537,6 +566,7 @@ impl Inner {
         &mut self,
         login: &Login<'_>,
         offers: Vec<Option<Offer>>,
+        early: Vec<Shared>,
     ) -> Result<Vec<Opened>, Refusal> {
         let Login { id, limits, .. } = *login;
         let mut opened = Vec::new();
@@ -553,7 +583,7 @@ impl Inner {
                 return Err(Refusal::OtherClientConnected);
             }
             Some(_) => {
-                let before = self.register(login, offers, &mut opened)?;
+                let before = self.register(login, offers, early, &mut opened)?;
                 if let Some(client) = self.clients.get_mut(id) {
                     let offers = &client.offers;
                     if client.contest.replaced(&before, offers, Instant::now()) {
@@ -563,7 +593,7 @@ impl Inner {
                 self.retire(id, before);
             }
             None => {
-                self.register(login, offers, &mut opened)?;
+                self.register(login, offers, early, &mut opened)?;
             }
         }
         if let Some(client) = self.clients.get_mut(id) {
@@ -597,11 +627,17 @@ impl Inner {
         &mut self,
         login: &Login<'_>,
         offers: Vec<Option<Offer>>,
+        mut early: Vec<Shared>,
         opened: &mut Vec<Opened>,
     ) -> Result<Vec<Option<Offer>>, Refusal> {
         let (id, now) = (login.id, Instant::now());
         let hosts = self.wanted_hosts(login, &offers)?;
-        let inherited = self.kept.ports_of(id, now);
+        let mut inherited = self.kept.ports_of(id, now);
+        // A number that is kept may be open by now.
+        inherited
+            .retain(|port| port.listener.is_some() || early.iter().all(|e| e.port != port.port));
+        early.retain(|port| !self.kept.is_others_port(port.port, id, now));
+        inherited.extend(early);
         let is_others = |port| self.kept.is_others_port(port, id, now);
         let allowance = Allowance::new(login.limits).without(&is_others);
         let client = self.clients.remove(id);
@@ -857,25 +893,22 @@ impl Inner {
     }
 }
 
+/// A port that a client has: its place among them, what it asks for now, and for which service.
+type KeptPort = (usize, Asked, u16);
+/// A port that a client asks for, and for which service.
+type WantedPort = (Asked, u16);
+
 /// What becomes of the ports that a client asks for.
 struct Ports {
-    /// Those it has: their place among them, and what they are now.
-    kept: Vec<(usize, Asked, u16)>,
+    kept: Vec<KeptPort>,
     new: Vec<(Port, Opened)>,
     /// Those that could not be opened.
     missing: Vec<Missing>,
 }
 
-/// Opens the ports that the client does not have. It is an error only if there are more than it may
-/// have.
-fn wanted_ports(
-    id: &str,
-    mut allowance: Allowance<'_>,
-    offers: &[Option<Offer>],
-    mine: &[Port],
-    mut inherited: Vec<Shared>,
-) -> Result<Ports, Refusal> {
-    let mut kept: Vec<(usize, Asked, u16)> = Vec::new();
+/// Which of the ports that a client has answer its offers, and which others it asks for.
+fn sort_ports(offers: &[Option<Offer>], mine: &[Port]) -> (Vec<KeptPort>, Vec<WantedPort>) {
+    let mut kept: Vec<KeptPort> = Vec::new();
     let mut wanted = Vec::new();
     for (service, offer) in (0u16..).zip(offers) {
         let Some(Offer::Tcp { random, port }) = *offer else {
@@ -891,12 +924,25 @@ fn wanted_ports(
             None => wanted.push((asked, service)),
         }
     }
+    (kept, wanted)
+}
+
+/// Opens the ports that the client does not have. It is an error only if there are more than it may
+/// have.
+fn wanted_ports(
+    id: &str,
+    mut allowance: Allowance<'_>,
+    offers: &[Option<Offer>],
+    mine: &[Port],
+    mut inherited: Vec<Shared>,
+) -> Result<Ports, Refusal> {
+    let (kept, wanted) = sort_ports(offers, mine);
     for port in kept.iter().filter_map(|(at, ..)| mine.get(*at)) {
         if !allowance.admit(port.port) {
             return Err(Refusal::TooManyPorts);
         }
     }
-    let (mut new, mut missing, mut tries) = (Vec::new(), Vec::new(), ports::TRIES);
+    let (mut new, mut missing, mut tries) = (Vec::new(), Vec::new(), ports::TRIES_LOCKED);
     for (asked, service) in wanted {
         match ports::open(&mut allowance, &mut inherited, asked, service, &mut tries) {
             Ok(opened) => new.push(opened),

@@ -116,10 +116,8 @@ impl Hub {
                 .map(|(_, link)| link.clone())
         };
         let is_stun = bytes.first().is_some_and(|first| *first < 4);
-        if !is_stun {
-            if last.is_some_and(|link| link.receive(from, bytes, now)) {
-                return;
-            }
+        if !is_stun && last.is_some_and(|link| link.receive(from, bytes, now)) {
+            return;
         }
         let links = if is_stun {
             self.candidates_of(from, bytes)

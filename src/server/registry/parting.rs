@@ -140,12 +140,13 @@ impl Registry {
         tunnel: &Tunnel,
     ) -> Result<Vec<Opened>, Refusal> {
         let Registration { offers, last_task } = registration;
+        let early = self.open_early(login, &offers);
         let mut inner = self.lock();
         let other = inner.clients.get(login.id);
         if other.is_some_and(|client| client.offers != offers && !client.tunnels.is_empty()) {
             return Err(Refusal::OtherClientConnected);
         }
-        let opened = inner.admit(login, offers)?;
+        let opened = inner.admit(login, offers, early)?;
         if let Some(client) = inner.clients.get_mut(login.id) {
             // No stream's id may be one that the client has just heard.
             client.last_task = client.last_task.max(last_task);
