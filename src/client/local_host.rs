@@ -21,7 +21,12 @@ pub struct LocalHost(pub String);
 impl Rule for LocalHost {
     fn decide(&self, head: &Head<'_>) -> Verdict {
         let mut edits = Edits::default();
-        for field in head.fields().filter(|field| field.is("host")) {
+        let mut hosts = head.fields().filter(|field| field.is("host")).peekable();
+        if hosts.peek().is_none() {
+            // Without one, which HTTP/1.0 allows, the service would choose among its hosts.
+            edits.add(head, "Host", &self.0);
+        }
+        for field in hosts {
             edits.set(&field, &self.0);
         }
         let all = 0..head.target().len();

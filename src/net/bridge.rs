@@ -7,13 +7,16 @@ use futures_lite::future;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Bytes that are carried at a time.
 const PIECE: usize = 16 * 1024;
+/// Pieces after which other tasks have their turn.
+const PIECES_IN_A_ROW: u32 = 4;
 /// An end that takes nothing for this long is cut.
 const STUCK: Duration = Duration::from_secs(90);
-/// When one direction has ended, the other one may go on for this long.
+/// When one direction has ended, the other one may pause for this long.
 const GOODBYE: Duration = Duration::from_secs(30);
 
 /// Both ends of a new connection.
@@ -34,10 +37,12 @@ pub fn bridge() -> io::Result<(Conn, OwnedFd)> {
 /// fails, so does the other.
 pub async fn carry(one: &Conn, other: &Conn) {
     let one_way_over = Stop::default();
+    // Pieces that have moved; it may begin again.
+    let moved = AtomicU32::new(0);
     let carry_one_way = |from, to| {
-        let over = &one_way_over;
+        let (over, moved) = (&one_way_over, &moved);
         async move {
-            carry_one_way(from, to).await?;
+            carry_one_way(from, to, moved).await?;
             over.say();
             io::Result::Ok(())
         }
@@ -46,8 +51,13 @@ pub async fn carry(one: &Conn, other: &Conn) {
     let carrying = async { both.await.map(drop) };
     let leaving = async {
         one_way_over.heard().await;
-        Timer::after(GOODBYE).await;
-        Ok(())
+        loop {
+            let before = moved.load(Ordering::Relaxed);
+            Timer::after(GOODBYE).await;
+            if moved.load(Ordering::Relaxed) == before {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
     };
     if future::or(carrying, leaving).await.is_err() {
         one.reset_on_close();
@@ -55,7 +65,7 @@ pub async fn carry(one: &Conn, other: &Conn) {
     }
 }
 
-async fn carry_one_way(from: &Conn, to: &Conn) -> io::Result<()> {
+async fn carry_one_way(from: &Conn, to: &Conn, moved: &AtomicU32) -> io::Result<()> {
     let mut piece = vec![0; PIECE];
     loop {
         let n = from.read(&mut piece).await?;
@@ -65,6 +75,13 @@ async fn carry_one_way(from: &Conn, to: &Conn) -> io::Result<()> {
         let writing = to.write_all(piece.get(..n).unwrap_or_default());
         let written = within(STUCK, writing).await;
         written.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
+        if moved
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(PIECES_IN_A_ROW)
+        {
+            // Where both ends are always ready, others have their turn all the same.
+            future::yield_now().await;
+        }
     }
 }
 

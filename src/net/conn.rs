@@ -3,13 +3,16 @@
 
 use super::tls::Stream as TlsStream;
 use super::{with_scratch, within, Delivery, Socket};
-use futures_lite::{AsyncRead, AsyncWrite};
+use futures_lite::{future, AsyncRead, AsyncWrite};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+
+/// Reads of what nobody wants any more, after which other tasks have their turn.
+const READS_IN_A_ROW: u32 = 4;
 
 #[derive(Debug)]
 pub enum Conn {
@@ -248,7 +251,13 @@ impl Conn {
         let goodbye = async {
             std::future::poll_fn(|cx| self.poll_shutdown(cx)).await?;
             let mut left = most;
+            let mut reads = 0u32;
             while left > 0 {
+                reads = reads.wrapping_add(1);
+                if reads.is_multiple_of(READS_IN_A_ROW) {
+                    // A peer that floods must not keep others, and the timer, from their turn.
+                    future::yield_now().await;
+                }
                 let read = |cx: &mut Context<'_>| with_scratch(|buf| self.poll_read(cx, buf));
                 match std::future::poll_fn(read).await? {
                     0 => break,

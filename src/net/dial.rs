@@ -29,8 +29,8 @@ pub async fn dial(host: &str, port: u16, timeout: Duration) -> io::Result<Socket
             return connect((ip, port).into()).await;
         }
         let found = resolve::look_up(host).await?;
-        let addresses = by_turns(&found.addresses);
-        let addresses = addresses.into_iter().map(|ip| (ip, port).into());
+        let addresses = by_turns(&found.addresses).into_iter();
+        let addresses = addresses.map(|addr| resolve::with_port(addr, port));
         let connected = connect_first(addresses.collect()).await;
         match &found.stale {
             Some(why) => connected.map_err(|e| {
@@ -53,9 +53,9 @@ async fn no_answer(whom: impl Display, timeout: Duration) -> io::Result<Socket> 
 
 /// IPv6 and IPv4 by turns, beginning with the kind that the system puts first, so that a network
 /// without one of them costs one delay (RFC 8305, section 4).
-fn by_turns(addresses: &[IpAddr]) -> Vec<IpAddr> {
-    let first = addresses.first().is_some_and(IpAddr::is_ipv6);
-    let of_kind = |kind: bool| addresses.iter().filter(move |ip| ip.is_ipv6() == kind);
+fn by_turns(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let first = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let of_kind = |kind: bool| addresses.iter().filter(move |addr| addr.is_ipv6() == kind);
     let (mut one, mut other) = (of_kind(first), of_kind(!first));
     let mut mixed = Vec::new();
     while mixed.len() < MAX_ADDRESSES {
@@ -206,8 +206,8 @@ mod tests {
 
     #[test]
     fn kinds_of_addresses_take_turns() {
-        let six = |n: u16| IpAddr::from([0x2001, 0xDB8, 0, 0, 0, 0, 0, n]);
-        let four = |n: u8| IpAddr::from([192, 0, 2, n]);
+        let six = |n: u16| SocketAddr::from(([0x2001, 0xDB8, 0, 0, 0, 0, 0, n], 0));
+        let four = |n: u8| SocketAddr::from(([192, 0, 2, n], 0));
         let system = [six(1), six(2), six(3), four(1)];
         assert_eq!(by_turns(&system), [six(1), four(1), six(2), six(3)]);
         assert_eq!(
@@ -215,7 +215,7 @@ mod tests {
             [four(1), six(1), four(2)]
         );
         assert!(by_turns(&[]).is_empty());
-        let many: Vec<IpAddr> = (0..99).map(four).collect();
+        let many: Vec<SocketAddr> = (0..99).map(four).collect();
         assert_eq!(by_turns(&many).len(), MAX_ADDRESSES);
     }
 }

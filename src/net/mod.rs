@@ -34,6 +34,8 @@ pub use listen::{accept_failures, listen, Listener};
 pub use random::random;
 pub use reactor::blocking;
 pub(crate) use reactor::Ran;
+#[cfg(feature = "p2p")]
+pub use resolve::addresses;
 pub use scratch::with_scratch;
 #[cfg(test)]
 pub use scratch::READ;

@@ -6,7 +6,7 @@ use event_listener::{Event, EventListener};
 use futures_lite::future;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(1800);
 /// The addresses of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
-    /// In the system's order, at least one.
-    pub addresses: Vec<IpAddr>,
+    /// In the system's order, at least one; without ports, and with the zones of IPv6.
+    pub addresses: Vec<SocketAddr>,
     /// Why they are those of an earlier look-up, if they are.
     pub stale: Option<String>,
 }
@@ -65,9 +65,9 @@ struct NameState {
     /// A look-up is under way.
     looking: bool,
     /// What the last one has brought.
-    last: Option<Result<Vec<IpAddr>, Failure>>,
+    last: Option<Result<Vec<SocketAddr>, Failure>>,
     /// What the last successful one has brought.
-    known: Vec<IpAddr>,
+    known: Vec<SocketAddr>,
 }
 
 impl Name {
@@ -94,10 +94,7 @@ fn name(host: &str) -> Arc<Name> {
 pub(super) async fn look_up(host: &str) -> io::Result<Found> {
     let asked = host.to_owned();
     look_up_with(&name(host), move || {
-        Ok((asked, 0)
-            .to_socket_addrs()?
-            .map(|addr| addr.ip())
-            .collect())
+        Ok((asked, 0).to_socket_addrs()?.collect())
     })
     .await
     .map_err(|e| io::Error::new(e.kind, format!("looking up {host}: {}", e.why)))
@@ -105,7 +102,7 @@ pub(super) async fn look_up(host: &str) -> io::Result<Found> {
 
 async fn look_up_with(
     name: &Arc<Name>,
-    ask: impl FnOnce() -> io::Result<Vec<IpAddr>> + Send + 'static,
+    ask: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
 ) -> Result<Found, Failure> {
     let (answered, is_known) = begin(name, ask);
     let answer = async {
@@ -146,7 +143,7 @@ async fn look_up_with(
 /// addresses of an earlier one.
 fn begin(
     name: &Arc<Name>,
-    ask: impl FnOnce() -> io::Result<Vec<IpAddr>> + Send + 'static,
+    ask: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
 ) -> (EventListener, bool) {
     let mut state = name.lock();
     let answered = name.answered.listen();
@@ -176,22 +173,41 @@ fn begin(
     (answered, is_known)
 }
 
+/// Every address of `host` with `port`, an address itself being its own. The error names the host.
+#[cfg(feature = "p2p")]
+pub async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(ip) = host.parse::<std::net::IpAddr>() {
+        return Ok(vec![(ip, port).into()]);
+    }
+    let found = look_up(host).await?;
+    let addresses = found.addresses.into_iter();
+    Ok(addresses.map(|addr| with_port(addr, port)).collect())
+}
+
+/// The address with another port; an IPv6 zone stays.
+pub(super) fn with_port(mut addr: SocketAddr, port: u16) -> SocketAddr {
+    addr.set_port(port);
+    addr
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use async_std::task::block_on;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    const ONE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    use std::net::IpAddr;
 
-    fn failing(text: &'static str) -> impl FnOnce() -> io::Result<Vec<IpAddr>> {
+    const ONE: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), 0);
+
+    fn failing(text: &'static str) -> impl FnOnce() -> io::Result<Vec<SocketAddr>> {
         move || Err(io::Error::other(text))
     }
 
     #[test]
     fn where_the_system_fails_the_last_known_addresses_are_used() {
         let name = Arc::default();
-        let ask = |answer: io::Result<Vec<IpAddr>>| {
+        let ask = |answer: io::Result<Vec<SocketAddr>>| {
             block_on(look_up_with(&name, move || answer)).map_err(|e| e.why)
         };
         let temporary = || io::Error::other("Temporary failure in name resolution");

@@ -260,7 +260,10 @@ impl Recipient {
                         return;
                     }
                 };
-                let hosts = hosts.into_iter().map(|host| key(&host)).collect();
+                // A name that has become a user's is not another client's any more.
+                let is_its = |key: &Key| !rules.users.reserves(&key.1, &id);
+                let hosts = hosts.into_iter().map(|host| key(&host));
+                let hosts = hosts.filter(is_its).collect();
                 let right = Right::new(secret.clone(), admission);
                 state.registry.hold(&id, hosts, right);
                 state.transfer.revoke(&id);

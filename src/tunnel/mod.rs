@@ -302,7 +302,11 @@ impl Tunnel {
         match delivery {
             Some(Delivery::Lost) => true,
             Some(Delivery::Moving | Delivery::Blocked) => false,
-            Some(Delivery::Acknowledged) | None => self.version() == Version::Two,
+            // A question that waits behind a speed limit has not been asked.
+            Some(Delivery::Acknowledged) | None => {
+                let core = lock(&self.0);
+                core.version == Version::Two && core.outbox.is_idle()
+            }
         }
     }
 

@@ -171,7 +171,6 @@ impl Outbox {
     }
 
     /// Whether all has been given to the connection.
-    #[cfg(feature = "server")]
     pub fn is_idle(&self) -> bool {
         self.gathering.is_empty() && self.writer.is_some()
     }

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 pub const REMOTES: usize = 32;
 /// Addresses that the peer may name. The rest is for those that checks come from.
 const NAMED: usize = 24;
+/// The port of multicast DNS: rtc-ice 0.21 takes what comes from there without asking for the password.
+const MDNS: u16 = 5353;
 /// Ports of one address that the peer may name, so that one host is not many targets.
 const NAMED_OF_HOST: usize = 8;
 /// Pauses between the checks of an address that does not answer; it gets one check more than
@@ -220,7 +222,7 @@ impl Checks {
         let takes = candidate.network_type().is_udp()
             // rtc-ice 0.21 subtracts the component from 256 (RFC 8445, section 5.1.2.1).
             && (1..=256).contains(&candidate.component())
-            && addr.port() != 0
+            && !matches!(addr.port(), 0 | MDNS)
             && self.is_target(addr)
             && !self.knows(addr)
             && self.remotes.len() < REMOTES
@@ -255,6 +257,9 @@ impl Checks {
     /// Whether ICE may see a STUN message, and as what.
     pub fn admit(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) -> Option<Inbound> {
         let (kind, transaction) = head(bytes)?;
+        if from.port() == MDNS {
+            return None;
+        }
         match kind {
             REQUEST => {
                 let has_room = self.remotes.len() < REMOTES || self.knows(from);

@@ -5,9 +5,8 @@ use super::identity::Identity;
 use super::link::Link;
 use super::socket::Socket;
 use super::{Error, Options};
-use crate::net::within;
+use crate::net::{self, within};
 use async_io::Timer;
-use async_std::net::ToSocketAddrs;
 use event_listener::Event;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
@@ -198,21 +197,16 @@ impl Hub {
             }
         }
         let host = server.strip_prefix("stun:").unwrap_or(server);
-        let resolved: Vec<SocketAddr> = within(PATIENCE * ASKED, async {
-            let with_port = host.to_socket_addrs().await;
-            match with_port {
-                Ok(addrs) => addrs.collect(),
-                Err(_) => match (host, 3478).to_socket_addrs().await {
-                    Ok(addrs) => addrs.collect(),
-                    Err(e) => {
-                        log::debug!("remoteSTUN {server}: {e}");
-                        Vec::new()
-                    }
-                },
+        let (host, port) = host_and_port(host);
+        let resolving = within(PATIENCE * ASKED, net::addresses(host, port));
+        let resolved = match resolving.await {
+            Some(Ok(addresses)) => addresses,
+            Some(Err(e)) => {
+                log::debug!("remoteSTUN {server}: {e}");
+                return None;
             }
-        })
-        .await
-        .unwrap_or_default();
+            None => return None,
+        };
         // What a NAT does is a matter of IPv4.
         let server_addr = resolved
             .iter()
@@ -287,4 +281,35 @@ fn question() -> Option<(TransactionId, Vec<u8>)> {
         ])
         .ok()?;
     Some((id, question.raw))
+}
+/// The parts of `host`, `host:port`, `address`, `address:port` or `[address]:port`; 3478 is STUN's port.
+fn host_and_port(server: &str) -> (&str, u16) {
+    const STUN: u16 = 3478;
+    let is_host = |host: &str| !host.contains(':') || host.ends_with(']');
+    let parts = server.rsplit_once(':').filter(|(host, _)| is_host(host));
+    let parts = parts.and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    let (host, port) = parts.unwrap_or((server, STUN));
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    (bare.unwrap_or(host), port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host_and_port;
+
+    #[test]
+    fn a_stun_server_is_a_host_and_perhaps_a_port() {
+        for (server, parts) in [
+            ("stun.example.com", ("stun.example.com", 3478)),
+            ("stun.example.com:19302", ("stun.example.com", 19302)),
+            ("192.0.2.1:1", ("192.0.2.1", 1)),
+            ("[2001:db8::1]:5", ("2001:db8::1", 5)),
+            ("[2001:db8::1]", ("2001:db8::1", 3478)),
+            ("2001:db8::1", ("2001:db8::1", 3478)),
+        ] {
+            assert_eq!(host_and_port(server), parts, "{server}");
+        }
+    }
 }

@@ -19,6 +19,7 @@ use rtc_ice::agent::agent_config::AgentConfig;
 use rtc_ice::agent::{Agent, Event as IceEvent};
 use rtc_ice::candidate::candidate_host::CandidateHostConfig;
 use rtc_ice::candidate::{unmarshal_candidate, Candidate, CandidateConfig};
+use rtc_ice::mdns::MulticastDnsMode;
 use rtc_ice::state::ConnectionState;
 use rtc_sctp::{
     Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint as Sctp, EndpointConfig,
@@ -194,6 +195,8 @@ impl Peer {
             keepalive_interval: Some(CONSENT),
             disconnected_timeout: Some(SILENCE),
             failed_timeout: Some(FAILURE),
+            // Names that end in .local are passed over, and what would answer them is not trusted.
+            multicast_dns_mode: MulticastDnsMode::Disabled,
             // Those that leave are limited in front of it.
             max_binding_requests: Some(u16::MAX - 1),
             ..AgentConfig::default()

@@ -4,7 +4,7 @@ use super::Refusal;
 use std::ops::Range;
 
 /// Most header fields of a request.
-const MAX_FIELDS: usize = 128;
+pub const MAX_FIELDS: usize = 128;
 
 /// A whole head that has one reading: method, target, version and fields.
 #[derive(Debug)]

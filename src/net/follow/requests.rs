@@ -1,7 +1,7 @@
 //! The visitor's direction: one request after the other.
 
 use super::chunks::{within, Chunks};
-use super::head::{check_trailers, request_line, Edits, Head};
+use super::head::{check_trailers, request_line, Edits, Head, MAX_FIELDS};
 use super::section::{Complete, Section};
 use super::{is_head_request, Refusal};
 
@@ -205,7 +205,15 @@ impl Requests {
                         Complete::All if section.bytes().len() == 2 => {
                             *section = Section::default();
                         }
-                        Complete::Line => check_first_line(section.bytes()).map_err(refused)?,
+                        Complete::Line if section.lines() == 1 => {
+                            check_first_line(section.bytes()).map_err(refused)?;
+                        }
+                        // Behind the first line; more than can be parsed are not waited for.
+                        Complete::Line if section.lines() > MAX_FIELDS.saturating_add(1) => {
+                            let why = "the request has too many header fields";
+                            return Err(refused(Refusal::head_too_large(why)));
+                        }
+                        Complete::Line => {}
                         Complete::All => {
                             let (bytes, asks, body) =
                                 decide(section.bytes(), rule).map_err(refused)?;
@@ -245,16 +253,10 @@ impl Requests {
     }
 }
 
-/// Fails as soon as the first line shows that this is no request.
+/// Fails if the first line, with its end, shows that this is no request.
 fn check_first_line(head: &[u8]) -> Result<(), Refusal> {
-    let mut ends = head.iter().enumerate().filter(|(_, b)| **b == b'\n');
-    match (ends.next(), ends.next()) {
-        (Some((end, _)), None) => {
-            let line = head.get(..end.saturating_sub(1)).unwrap_or_default();
-            request_line(line).map(|_| ())
-        }
-        _ => Ok(()),
-    }
+    let line = head.strip_suffix(b"\r\n").unwrap_or(head);
+    request_line(line).map(|_| ())
 }
 
 /// What goes to the service in place of a whole head, and what follows it.

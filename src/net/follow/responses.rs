@@ -154,8 +154,15 @@ impl Responses {
             self.lose_track();
             return None;
         };
+        // An answer to CONNECT with a length is an ordinary one, as of a server that takes every method
+        // for the same: a tunnel's has none (RFC 9110, section 9.3.6).
+        let has_length = !matches!(head.body, State::Unbounded);
         match (asks, head.status) {
-            (Asks::Upgrade, 101) | (Asks::Connect, 200..=299) => {
+            (Asks::Upgrade, 101) => {
+                self.lose_track();
+                return Some(true);
+            }
+            (Asks::Connect, 200..=299) if !has_length => {
                 self.lose_track();
                 return Some(true);
             }

@@ -11,6 +11,8 @@ pub struct Section {
     bytes: Vec<u8>,
     /// Where the present line begins.
     line: usize,
+    /// Lines that are complete.
+    lines: usize,
 }
 
 /// What a byte has completed.
@@ -28,6 +30,11 @@ impl Section {
 
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// How many lines are complete.
+    pub fn lines(&self) -> usize {
+        self.lines
     }
 
     /// Takes the next byte. Every line ends with CRLF: a CR or LF by itself ends a line for some
@@ -51,6 +58,7 @@ impl Section {
         }
         let length = self.bytes.len().saturating_sub(self.line);
         self.line = self.bytes.len();
+        self.lines = self.lines.saturating_add(1);
         Ok(match length {
             2 => Complete::All,
             _ => Complete::Line,

@@ -213,7 +213,8 @@ fn another_protocol_begins_only_once_the_service_switches() {
     for (request, answer, switches) in [
         (upgrade, switching, true),
         (upgrade, ok, false),
-        (connect, ok, true),
+        (connect, "HTTP/1.1 200 OK\r\n\r\n", true),
+        (connect, ok, false),
         (
             connect,
             "HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n",

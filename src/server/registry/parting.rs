@@ -27,8 +27,17 @@ impl Client {
 
 impl Registry {
     /// The older process serves the visitors of this client.
-    pub fn hold(&self, id: &str, hosts: Vec<Key>, right: Right) {
-        self.lock().held.hold(id, hosts, right);
+    pub fn hold(&self, id: &str, mut hosts: Vec<Key>, right: Right) {
+        let mut inner = self.lock();
+        let now = Instant::now();
+        // The older process does not know who has come here since: nothing is taken from those.
+        hosts.retain(|key| {
+            let host = inner.hosts.get(key);
+            let is_others = host.is_some_and(|host| *host.client != *id);
+            !is_others && inner.kept.other_owner(key, id, now).is_none()
+        });
+        inner.held.hold(id, hosts, right);
+        drop(inner);
         self.arrived.notify(usize::MAX);
     }
 
