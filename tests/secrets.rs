@@ -158,10 +158,8 @@ fn no_secret_leaves_a_process_that_runs() {
         ),
     ] {
         assert_ne!(bad, good);
-        let before = server.lines_with("not reloaded").len();
         std::fs::write(&config, bad).expect("write a file");
-        server.signal("HUP");
-        server.wait_for_lines("not reloaded", before + 1);
+        server.reload_in_vain();
     }
     std::fs::write(&config, &good).expect("write a file");
     server.reload();

@@ -191,18 +191,26 @@ impl Gt {
 
     /// Asks it to read its configuration again, and waits until it has.
     pub fn reload(&mut self) {
-        let before = self.lines_with("reloaded").len();
-        self.signal("HUP");
-        self.wait_for_lines("reloaded", before + 1);
+        self.signal_for("HUP", " INF reloaded");
+    }
+
+    /// Asks it to read a configuration that it cannot use, and waits for the line that says why
+    /// nothing has changed.
+    pub fn reload_in_vain(&mut self) -> String {
+        self.signal_for("HUP", " ERR not reloaded, everything stays as it was: ")
     }
 
     /// Asks it to make way for a new process, and waits until that one has taken over. What the
     /// new one says goes to the same log.
     pub fn restart(&mut self) -> Successor {
-        let before = self.lines_with(TAKES_OVER).len();
-        self.signal("QUIT");
-        let line = self.wait_for_lines(TAKES_OVER, before + 1).remove(before);
-        Successor::named_by(&line)
+        Successor::named_by(&self.signal_for("QUIT", TAKES_OVER))
+    }
+
+    /// Sends a signal and waits for a line with `text` that it had not said before.
+    fn signal_for(&mut self, signal: &str, text: &str) -> String {
+        let before = self.lines_with(text).len();
+        self.signal(signal);
+        self.wait_for_lines(text, before + 1).remove(before)
     }
 
     /// Asks it to end, and waits for it.
