@@ -284,3 +284,39 @@ impl Layer for Rewriting {
         self.conn.poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::follow::Requests;
+
+    #[test]
+    fn every_request_names_the_local_host_those_without_one_too() {
+        for (request, becomes) in [
+            (
+                "GET / HTTP/1.0\r\n\r\n",
+                "GET / HTTP/1.0\r\nHost: local:1\r\n\r\n",
+            ),
+            (
+                "GET http://a/b HTTP/1.1\r\nAccept: */*\r\n\r\n",
+                "GET http://local:1/b HTTP/1.1\r\nAccept: */*\r\nHost: local:1\r\n\r\n",
+            ),
+            (
+                "CONNECT a:2 HTTP/1.1\r\n\r\n",
+                "CONNECT local:1 HTTP/1.1\r\nHost: local:1\r\n\r\n",
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n",
+                "GET / HTTP/1.1\r\nHost: local:1\r\nhost: local:1\r\n\r\n",
+            ),
+        ] {
+            let rule = LocalHost("local:1".to_owned());
+            let step = Requests::default().take(request.as_bytes(), &rule);
+            let Step::Send { taken, bytes, .. } = step else {
+                panic!("{request:?}: {step:?}");
+            };
+            assert_eq!(taken, request.len());
+            assert_eq!(String::from_utf8(bytes).unwrap(), becomes);
+        }
+    }
+}

@@ -4,6 +4,7 @@
 use super::{within, Conn, Socket, Stop};
 use async_io::Timer;
 use futures_lite::future;
+use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -36,6 +37,12 @@ pub fn bridge() -> io::Result<(Conn, OwnedFd)> {
 /// Carries what each of the two says to the other one, until both have ended. When one of them
 /// fails, so does the other.
 pub async fn carry(one: &Conn, other: &Conn) {
+    carry_with(one, other, || Timer::after(GOODBYE)).await;
+}
+
+/// [`carry`]; when one direction has ended, the other one is cut if it brings nothing during one
+/// `pause`.
+async fn carry_with<P: Future>(one: &Conn, other: &Conn, pause: impl Fn() -> P) {
     let one_way_over = Stop::default();
     // Pieces that have moved; it may begin again.
     let moved = AtomicU32::new(0);
@@ -53,7 +60,7 @@ pub async fn carry(one: &Conn, other: &Conn) {
         one_way_over.heard().await;
         loop {
             let before = moved.load(Ordering::Relaxed);
-            Timer::after(GOODBYE).await;
+            pause().await;
             if moved.load(Ordering::Relaxed) == before {
                 return Err(io::ErrorKind::TimedOut.into());
             }
@@ -88,8 +95,11 @@ async fn carry_one_way(from: &Conn, to: &Conn, moved: &AtomicU32) -> io::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::conn::tests::Flood;
+    use async_std::channel;
     use std::io::{Read, Write};
     use std::net::Shutdown;
+    use std::pin::pin;
 
     #[test]
     fn bytes_and_ends_go_both_ways_and_failures_too() {
@@ -124,6 +134,65 @@ mod tests {
             carrying.await;
             let cut = TcpStream::from(visitor).read(&mut [0]).unwrap_err();
             assert_eq!(cut.kind(), io::ErrorKind::ConnectionReset);
+        });
+    }
+
+    #[test]
+    fn the_direction_that_is_left_goes_on_until_it_pauses_and_is_reset() {
+        async_std::task::block_on(async {
+            let (near, far) = bridge().unwrap();
+            let (conn, visitor) = bridge().unwrap();
+            let [far, visitor] = [far, visitor].map(|end| Conn::from(Socket::adopt(end).unwrap()));
+            // Each pause lasts until the test drops its end.
+            let (begin, pauses) = channel::unbounded();
+            let pause = move || {
+                let (end, ended) = channel::bounded::<()>(1);
+                begin.try_send(end).unwrap();
+                async move { ended.recv().await }
+            };
+            let carrying =
+                async_std::task::spawn(async move { carry_with(&conn, &near, pause).await });
+            std::future::poll_fn(|cx| visitor.poll_shutdown(cx))
+                .await
+                .unwrap();
+            assert_eq!(far.read(&mut [0]).await.unwrap(), 0);
+            for n in 0..5 {
+                let end = pauses.recv().await.unwrap();
+                far.write_all(&[n]).await.unwrap();
+                let mut byte = [9];
+                assert_eq!(
+                    visitor.read(&mut byte).await.unwrap(),
+                    1,
+                    "after {n} pauses"
+                );
+                assert_eq!(byte, [n]);
+                drop(end);
+            }
+            drop(pauses.recv().await.unwrap());
+            carrying.await;
+            // An end in good order would tell the visitor that it has all there is.
+            let cut = visitor.read(&mut [0]).await.unwrap_err();
+            assert_eq!(cut.kind(), io::ErrorKind::ConnectionReset);
+        });
+    }
+
+    #[test]
+    fn ends_that_are_always_ready_leave_others_their_turn() {
+        async_std::task::block_on(async {
+            let (one, other) = (Flood::new(100), Flood::new(100));
+            let reads = || one.reads() + other.reads();
+            let (one_end, other_end) = (one.conn(), other.conn());
+            let mut carrying = pin!(carry(&one_end, &other_end));
+            loop {
+                let before = reads();
+                let over = future::poll_once(&mut carrying).await.is_some();
+                let in_a_row = reads() - before;
+                assert!(in_a_row <= 2 * PIECES_IN_A_ROW, "{in_a_row} pieces");
+                if over {
+                    break;
+                }
+            }
+            assert_eq!(reads(), 2 * 101, "the pieces and both ends");
         });
     }
 }

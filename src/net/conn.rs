@@ -270,3 +270,100 @@ impl Conn {
         let _ = within(patience, goodbye).await;
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// A peer that always has something to read and takes all that is written, up to its end.
+    #[derive(Debug, Clone)]
+    pub struct Flood {
+        below: Arc<Conn>,
+        reads: Arc<AtomicU32>,
+        most: u32,
+    }
+
+    impl Flood {
+        /// It ends behind `most` reads.
+        pub fn new(most: u32) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let socket = Socket::adopt(stream.into()).unwrap();
+            Self {
+                below: Arc::new(Conn::from(socket)),
+                reads: Arc::default(),
+                most,
+            }
+        }
+
+        pub fn conn(&self) -> Conn {
+            let layer: Box<dyn Layer> = Box::new(self.clone());
+            Conn::from(layer)
+        }
+
+        /// How often it has been read, its end among them.
+        pub fn reads(&self) -> u32 {
+            self.reads.load(Ordering::Relaxed)
+        }
+    }
+
+    impl Layer for Flood {
+        fn below(&self) -> &Conn {
+            &self.below
+        }
+
+        fn poll_read(&self, _: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+            let before = self.reads.fetch_add(1, Ordering::Relaxed);
+            let n = if before < self.most { buf.len() } else { 0 };
+            Poll::Ready(Ok(n))
+        }
+
+        fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_write(&self, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn holds_back(&self) -> bool {
+            false
+        }
+
+        fn poll_flush(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_flood_that_is_forgotten_leaves_others_and_the_timer_their_turn() {
+        async_std::task::block_on(async {
+            let flood = Flood::new(100);
+            let conn = flood.conn();
+            let mut lingering = pin!(conn.linger_for(Duration::from_secs(600), usize::MAX));
+            loop {
+                let before = flood.reads();
+                let over = future::poll_once(&mut lingering).await.is_some();
+                let in_a_row = flood.reads() - before;
+                assert!(in_a_row <= READS_IN_A_ROW, "{in_a_row} reads");
+                if over {
+                    break;
+                }
+            }
+            assert_eq!(flood.reads(), 101, "up to its end");
+
+            let flood = Flood::new(1_000_000);
+            flood.conn().linger_for(Duration::ZERO, usize::MAX).await;
+            assert!(flood.reads() <= READS_IN_A_ROW, "{} reads", flood.reads());
+        });
+    }
+}

@@ -1,5 +1,6 @@
 //! Whole exchanges, and requests that must not get through.
 
+use super::head::MAX_FIELDS;
 use super::*;
 
 /// Names one host in every request.
@@ -143,6 +144,35 @@ fn what_two_readers_could_read_differently_is_refused() {
         assert_eq!(ask(&mut exchange, head.as_bytes()).0, "", "{head:?}");
         assert!(exchange.is_refused(), "{head:?}");
         assert_eq!(refusal(&mut exchange), status, "{head:?}");
+    }
+}
+
+/// How many bytes of a request are taken in pieces, and whether it is refused and how.
+fn taken_of(request: &str, piece: usize) -> (usize, Option<&'static str>) {
+    let (mut requests, mut taken) = (Requests::default(), 0);
+    for bytes in request.as_bytes().chunks(piece) {
+        taken += bytes.len();
+        if let Step::Refuse(refusal, _) = requests.take(bytes, &OneHost) {
+            return (taken, Some(refusal.status));
+        }
+    }
+    assert_eq!(requests.has_begun(), request.ends_with("\r\n\r\n"));
+    (taken, None)
+}
+
+#[test]
+fn a_head_is_refused_at_its_129th_field_however_it_is_cut() {
+    let begin = format!("\r\nGET / HTTP/1.1\r\n{}", "X: y\r\n".repeat(MAX_FIELDS));
+    let longest = format!("{begin}\r\n");
+    let begun = format!("{begin}X: y\r");
+    let too_long = format!("{begun}\nX: y\r\nX");
+    let status = "431 Request Header Fields Too Large";
+    for piece in [1, 7, too_long.len()] {
+        assert_eq!(taken_of(&longest, piece), (longest.len(), None), "{piece}");
+        assert_eq!(taken_of(&begun, piece), (begun.len(), None), "{piece}");
+        // With the piece in which the field ends, whatever follows.
+        let end = (begun.len() + 1).next_multiple_of(piece);
+        assert_eq!(taken_of(&too_long, piece), (end, Some(status)), "{piece}");
     }
 }
 

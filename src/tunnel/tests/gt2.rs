@@ -463,3 +463,31 @@ fn the_round_trip_is_measured_once_bytes_move() {
         assert_eq!(server.tunnel.round_trip(), None);
     });
 }
+
+#[test]
+fn a_peer_is_not_silent_while_the_ping_waits_behind_a_speed_limit() {
+    task::block_on(async {
+        let send = Arc::new(Bucket::new(1));
+        // Nothing may go for more than a day.
+        send.take(100_000);
+        let receive = Arc::new(Bucket::new(0));
+        let policy = Policy {
+            speed: Some(Speed { send, receive }),
+            ..Policy::new(Version::Two, Peer::Client, Duration::from_secs(60))
+        };
+        let (here, _there) = sockets();
+        let limited = End::with(here, policy);
+        // The ping that measures the way waits in the writer, the next one behind it.
+        until(|| inside(&limited).outbox.len() == 0).await;
+        assert!(!limited.tunnel.is_silent());
+        limited.tunnel.ping();
+        assert!(limited.tunnel.owes_answer() && !limited.tunnel.is_silent());
+        let tunnels = vec![limited.tunnel.clone()];
+        assert!(without_life(tunnels, Duration::ZERO).await.is_empty());
+
+        // A ping that has left, and is not answered, is another matter.
+        let (server, _there) = end_and_wire_of(Peer::Client);
+        server.tunnel.ping();
+        until(|| server.tunnel.owes_answer() && server.tunnel.is_silent()).await;
+    });
+}
