@@ -33,7 +33,7 @@ pub use dial::dial;
 pub use listen::{accept_failures, listen, Listener};
 pub use random::random;
 pub use reactor::blocking;
-pub(crate) use reactor::Ran;
+pub(crate) use reactor::{spawn, Ran};
 #[cfg(feature = "p2p")]
 pub use resolve::addresses;
 pub use scratch::with_scratch;

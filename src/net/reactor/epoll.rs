@@ -91,7 +91,7 @@ impl Reactor {
             states: Mutex::default(),
         };
         let reactor = REACTOR.get_or_init(|| reactor);
-        async_std::task::spawn(Asking::new(reactor));
+        super::spawn(Box::pin(Asking::new(reactor)));
         Ok(reactor)
     }
 

@@ -18,7 +18,10 @@ pub use epoll::{Elsewhere, Ran, Source};
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub use portable::{Elsewhere, Ran, Source};
 
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a socket can be ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +42,31 @@ pub enum Left {
 /// What a call on a non-blocking socket has brought.
 pub type Outcome<T> = io::Result<(T, Left)>;
 
+/// Runs a task on the executor. All tasks have one type: the executor's code for a task, half a
+/// kibibyte or more, would otherwise be in the program once for each kind of them.
+pub fn spawn(task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+    async_std::task::spawn(task);
+}
+
 /// Runs what blocks on a thread for that, and lets the reactor know that a task waits for more
 /// than sockets.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let outcome = Arc::new(Mutex::new(None));
+    let place = outcome.clone();
+    let work = move || {
+        let value = work();
+        *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+    };
+    on_thread(Box::new(work)).await;
+    let value = outcome
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    value.unwrap_or_else(|| unreachable!("work that has ended leaves its outcome"))
+}
+
+/// Like [`blocking`], of one type for all work, for the sake of the program's size.
+async fn on_thread(work: Box<dyn FnOnce() + Send>) {
     let _elsewhere = Elsewhere::begin();
-    async_std::task::spawn_blocking(work).await
+    async_std::task::spawn_blocking(work).await;
 }
