@@ -9,7 +9,7 @@ mod word;
 
 use std::path::PathBuf;
 
-use argh::{ArgsInfo, FromArgs};
+use argh::{ArgsInfo, EarlyExit, FromArgs};
 use serde::Deserialize;
 
 #[cfg(feature = "client")]
@@ -366,26 +366,44 @@ fn options<T>(flags: &[Flag]) -> Result<T, Error>
 where
     T: FromArgs + ArgsInfo + for<'de> Deserialize<'de>,
 {
-    let names = config::options::names::<T>();
-    let mut mine: Vec<&Flag> = Vec::new();
-    for flag in flags {
-        match names.iter().find(|name| name.camel == flag.name.camel) {
-            Some(name) if !name.repeats => mine.retain(|other| other.name.camel != name.camel),
-            Some(_) => (),
-            None => continue,
+    let mine = Mine::of(flags, &config::options::names::<T>());
+    T::from_args(&["gt"], &mine.arguments()).map_err(|early| mine.explain(early))
+}
+
+/// The flags that one options struct has. Knows nothing of its type, of which there are several.
+struct Mine<'f> {
+    flags: Vec<&'f Flag>,
+    /// Their names as argh wants them: `--tls-addr`.
+    longs: Vec<String>,
+}
+
+impl<'f> Mine<'f> {
+    fn of(all: &'f [Flag], names: &[Name]) -> Self {
+        let mut flags: Vec<&Flag> = Vec::new();
+        for flag in all {
+            match names.iter().find(|name| name.camel == flag.name.camel) {
+                Some(name) if !name.repeats => flags.retain(|other| other.name.camel != name.camel),
+                Some(_) => (),
+                None => continue,
+            }
+            flags.push(flag);
         }
-        mine.push(flag);
+        let long = |flag: &&Flag| format!("--{}", flag.name.kebab);
+        let longs = flags.iter().map(long).collect();
+        Mine { flags, longs }
     }
-    let long = |flag: &&Flag| format!("--{}", flag.name.kebab);
-    let longs: Vec<String> = mine.iter().map(long).collect();
-    let arguments: Vec<&str> = longs
-        .iter()
-        .zip(&mine)
-        .flat_map(|(long, flag)| [long.as_str(), flag.value.as_str()])
-        .collect();
-    T::from_args(&["gt"], &arguments).map_err(|early| {
+
+    fn arguments(&self) -> Vec<&str> {
+        self.longs
+            .iter()
+            .zip(&self.flags)
+            .flat_map(|(long, flag)| [long.as_str(), flag.value.as_str()])
+            .collect()
+    }
+
+    fn explain(&self, early: EarlyExit) -> Error {
         // argh repeats the flag in its own form; only what comes after it is ours.
-        let message = longs.iter().zip(&mine).find_map(|(long, flag)| {
+        let message = self.longs.iter().zip(&self.flags).find_map(|(long, flag)| {
             let lead = format!(
                 "Error parsing option '{long}' with value '{}': ",
                 flag.value
@@ -394,7 +412,7 @@ where
             Some(format!("-{}: {}", flag.name.camel, rest.trim_end()))
         });
         Error::new(message.unwrap_or(early.output))
-    })
+    }
 }
 
 /// A group for each `-local`, with the flags up to the next. With one `-local` or none, all service

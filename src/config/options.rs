@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use argh::{ArgsInfo, FlagInfoKind, FromArgs, Optionality};
+use argh::{ArgsInfo, FlagInfo, FlagInfoKind, FromArgs, Optionality};
 use serde::Deserialize;
 
 use super::logging::{Dsn, LogLevel, SentryLevel};
@@ -110,7 +110,10 @@ pub struct Name {
 
 /// The names of all options in `T`.
 pub fn names<T: ArgsInfo + for<'de> Deserialize<'de>>() -> Vec<Name> {
-    let flags = T::get_args_info().flags;
+    names_of(T::get_args_info().flags, fields::<T>())
+}
+
+fn names_of(flags: &[FlagInfo<'static>], fields: &[&'static str]) -> Vec<Name> {
     let find = |camel: &&'static str| {
         let kebab = kebab(camel);
         let flag = flags
@@ -127,7 +130,7 @@ pub fn names<T: ArgsInfo + for<'de> Deserialize<'de>>() -> Vec<Name> {
             help: flag.description,
         })
     };
-    fields::<T>().iter().filter_map(find).collect()
+    fields.iter().filter_map(find).collect()
 }
 
 /// `remoteTCPPort` → `remote-tcp-port`: a capital begins a word unless the word is all capitals.

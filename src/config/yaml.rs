@@ -7,7 +7,6 @@
 //! is linear in the size of the file: a server may have tens of thousands of users.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use serde::de::{
@@ -46,18 +45,29 @@ pub struct Unknown {
 
 /// The keys that none of several readings of one section has asked for.
 pub fn unknown_to_all<const N: usize>(readings: [Vec<Unknown>; N]) -> Vec<Unknown> {
-    let mut counts: HashMap<Mark, usize> = HashMap::new();
-    for key in readings.iter().flatten() {
-        *counts.entry(key.mark).or_default() += 1;
-    }
+    let marks: [Vec<Mark>; N] = readings.each_ref().map(|keys| marks(keys));
     let mut keys: Vec<Unknown> = readings.into_iter().next().unwrap_or_default();
-    keys.retain(|key| counts.get(&key.mark) == Some(&N));
+    keys.retain(|key| {
+        marks
+            .iter()
+            .all(|marks| marks.binary_search(&key.mark).is_ok())
+    });
     keys
 }
 
-/// What is wrong with a file, and where.
+/// Where the keys stand, in order.
+fn marks(keys: &[Unknown]) -> Vec<Mark> {
+    let mut marks: Vec<Mark> = keys.iter().map(|key| key.mark).collect();
+    marks.sort_unstable();
+    marks
+}
+
+/// What is wrong with a file, and where. Small, since every value that is read might be one.
 #[derive(Debug)]
-pub struct Fault {
+pub struct Fault(Box<Wrong>);
+
+#[derive(Debug)]
+struct Wrong {
     path: String,
     mark: Option<Mark>,
     message: String,
@@ -79,8 +89,8 @@ impl Tree {
         };
         match root.merge() {
             Ok(()) => Ok(Tree { text, root }),
-            Err(Fault { mark, message, .. }) => {
-                let message = at_line(line(&text, mark), &message);
+            Err(Fault(wrong)) => {
+                let message = at_line(line(&text, wrong.mark), &wrong.message);
                 Err((text, message))
             }
         }
@@ -116,21 +126,20 @@ impl Tree {
         };
         let node = self.node(path).unwrap_or(&nothing);
         let unknown = RefCell::new(Vec::new());
+        let path = path.join(".");
         let at = At {
             node,
-            path: path.join("."),
+            of: None,
+            step: Step::Key(&path),
             unknown: &unknown,
         };
         match T::deserialize(at) {
             Ok(value) => Ok((value, unknown.into_inner())),
-            Err(Fault {
-                path,
-                mark,
-                message,
-            }) => {
-                let path = if path.is_empty() { path } else { path + ": " };
-                let message = format!("{path}{message}");
-                Err(at_line(line(&self.text, mark), &message))
+            Err(Fault(wrong)) => {
+                let Wrong { path, message, .. } = &*wrong;
+                let colon = if path.is_empty() { "" } else { ": " };
+                let message = format!("{path}{colon}{message}");
+                Err(at_line(line(&self.text, wrong.mark), &message))
             }
         }
     }
@@ -138,14 +147,17 @@ impl Tree {
     /// The lines that unknown keys stand on, in their order. Reads the file once for all of them.
     pub fn lines_of(&self, unknown: &[Unknown]) -> Vec<Option<usize>> {
         let mut task = Task::FindLines {
-            wanted: unknown.iter().map(|key| key.mark).collect(),
-            found: HashMap::new(),
+            wanted: marks(unknown),
+            found: Vec::new(),
         };
         // It was read before, so there is nothing wrong with it.
         let _ = walk(&self.text, &mut task);
         match task {
             Task::FindLines { found, .. } => {
-                let line = |key: &Unknown| found.get(&key.mark).copied();
+                let line = |key: &Unknown| {
+                    let at = found.binary_search_by_key(&key.mark, |(mark, _)| *mark);
+                    found.get(at.ok()?).map(|(_, line)| *line)
+                };
                 unknown.iter().map(line).collect()
             }
             Task::Fill | Task::StopAt(_) => Vec::new(),
@@ -200,36 +212,60 @@ impl Node {
                 entries.iter_mut().try_for_each(|(_, node)| node.merge())?;
                 if let Some(at) = entries.iter().position(|(key, _)| key == MERGE) {
                     let (_, merged) = entries.remove(at);
-                    let merged = merged.into_sections()?;
-                    let mut known: HashSet<String> =
-                        entries.iter().map(|(key, _)| key.clone()).collect();
-                    let new = merged.filter(|(key, _)| known.insert(key.clone()));
-                    entries.extend(new);
+                    merged.into_sections(entries)?;
+                    let mut repeated = repeated(entries).into_iter().peekable();
+                    let mut at = 0usize;
+                    entries.retain(|_| {
+                        let here = at;
+                        at = at.saturating_add(1);
+                        repeated.next_if_eq(&here).is_none()
+                    });
                 }
             }
         }
         Ok(())
     }
 
-    /// The entries of the section, or of the list of sections, that is the value of a merge key.
-    fn into_sections(self) -> Result<impl Iterator<Item = (String, Node)>, Fault> {
+    /// Appends the entries of the section, or of the list of sections, that is the value of a merge
+    /// key.
+    fn into_sections(self, entries: &mut Vec<(String, Node)>) -> Result<(), Fault> {
         let sections = match self.kind {
             Kind::List(nodes) => nodes,
             _ => vec![self],
         };
-        let entries = |node: Node| match node.kind {
-            Kind::Map(entries) => Ok(entries),
-            _ => Err(Fault {
-                path: String::new(),
-                mark: Some(node.mark),
-                message: "the merge key << takes a section or a list of sections, like <<: *name \
-                          where another section is marked &name."
-                    .to_owned(),
-            }),
-        };
-        let sections: Result<Vec<_>, Fault> = sections.into_iter().map(entries).collect();
-        Ok(sections?.into_iter().flatten())
+        for node in sections {
+            let Kind::Map(merged) = node.kind else {
+                let mut fault: Fault = de::Error::custom(
+                    "the merge key << takes a section or a list of sections, like <<: *name where \
+                     another section is marked &name.",
+                );
+                fault.0.mark = Some(node.mark);
+                return Err(fault);
+            };
+            entries.extend(merged);
+        }
+        Ok(())
     }
+}
+
+/// The places, in order, of entries whose key an entry before them has. Sorts, since a section may
+/// have tens of thousands of keys.
+fn repeated(entries: &[(String, Node)]) -> Vec<usize> {
+    let mut keys: Vec<(&str, usize)> = entries
+        .iter()
+        .enumerate()
+        .map(|(at, (key, _))| (key.as_str(), at))
+        .collect();
+    keys.sort_unstable();
+    let mut places = Vec::new();
+    let mut before = None;
+    for (key, at) in keys {
+        if before.replace(key) == Some(key) {
+            places.push(at);
+        }
+    }
+    places.sort_unstable();
+    places
 }
 
 /// serde_yaml's message, the line in front.
@@ -335,10 +371,8 @@ impl<'de> Visitor<'de> for Shape {
         while let Some(key) = access.next_key::<String>()? {
             entries.push((key, access.next_value()?));
         }
-        // Sorted, since a section may have tens of thousands of keys.
-        let mut keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
-        keys.sort_unstable();
-        if let Some([key, _]) = keys.windows(2).find(|pair| pair.first() == pair.last()) {
+        let repeated = repeated(&entries).into_iter().next();
+        if let Some((key, _)) = repeated.and_then(|at| entries.get(at)) {
             return Err(de::Error::custom(format!(
                 "the key \"{key}\" stands twice in one section"
             )));
@@ -356,10 +390,10 @@ enum Task {
     Fill,
     /// Fails at this node.
     StopAt(Mark),
-    /// The lines that the keys of these nodes stand on.
+    /// The lines that the keys of these nodes stand on. Both lists are in order.
     FindLines {
-        wanted: HashSet<Mark>,
-        found: HashMap<Mark, usize>,
+        wanted: Vec<Mark>,
+        found: Vec<(Mark, usize)>,
     },
 }
 
@@ -392,7 +426,7 @@ impl<'de> DeserializeSeed<'de> for Walk<'_> {
         self.node.mark = *self.count;
         *self.count = self.count.saturating_add(1);
         if matches!(self.task, Task::StopAt(mark) if *mark == self.node.mark) {
-            return deserializer.deserialize_any(Stop);
+            return deserializer.deserialize_str(Stop);
         }
         match self.node.kind {
             Kind::Null => deserializer.deserialize_ignored_any(IgnoredAny).map(|_| ()),
@@ -435,7 +469,9 @@ impl<'de> Visitor<'de> for Walk<'_> {
         if let Kind::Map(entries) = &mut self.node.kind {
             for (_, node) in entries {
                 match self.task {
-                    Task::FindLines { wanted, found } if wanted.contains(self.count) => {
+                    Task::FindLines { wanted, found }
+                        if wanted.binary_search(self.count).is_ok() =>
+                    {
                         let line = access.next_key_seed(Line)?.flatten();
                         found.extend(line.map(|line| (*self.count, line)));
                     }
@@ -488,7 +524,7 @@ impl Visitor<'_> for Stop {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
     }
 }
 
@@ -496,11 +532,11 @@ impl std::error::Error for Fault {}
 
 impl de::Error for Fault {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Fault {
+        Fault(Box::new(Wrong {
             path: String::new(),
             mark: None,
             message: message.to_string(),
-        }
+        }))
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -508,58 +544,80 @@ impl de::Error for Fault {
     }
 }
 
-/// A node on its way into a typed section.
-#[derive(Clone)]
+/// A node on its way into a typed section. Made for every value, so it holds what a path is made of,
+/// and not the path; and there is one reader for each type of option, so what is the same for all of
+/// them is kept out of line.
+#[derive(Clone, Copy)]
 struct At<'a> {
     node: &'a Node,
-    path: String,
+    /// The list or the section that it is in.
+    of: Option<&'a At<'a>>,
+    step: Step<'a>,
     unknown: &'a RefCell<Vec<Unknown>>,
 }
 
-impl<'a> At<'a> {
-    fn key(&self, key: &str, node: &'a Node) -> Self {
-        let path = if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        };
-        At {
-            node,
-            path,
-            unknown: self.unknown,
-        }
-    }
+/// Where a node is in that one.
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Key(&'a str),
+    Index(usize),
+    /// It stands for a list of one.
+    Only,
+}
 
-    fn index(&self, index: usize, node: &'a Node) -> Self {
-        At {
-            node,
-            path: format!("{}[{index}]", self.path),
-            unknown: self.unknown,
+impl<'a> At<'a> {
+    fn path(&self) -> String {
+        let mut path = self.of.map(At::path).unwrap_or_default();
+        match self.step {
+            Step::Key(key) => {
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                path.push_str(key);
+            }
+            Step::Index(index) => path.push_str(&format!("[{index}]")),
+            Step::Only => {}
         }
+        path
     }
 
     /// Names the place, unless a place further in is named already.
-    fn named<T>(self, result: Result<T, Fault>) -> Result<T, Fault> {
-        result.map_err(|fault| match fault.mark {
-            Some(_) => fault,
-            None => Fault {
-                path: self.path,
-                mark: Some(self.node.mark),
-                ..fault
-            },
-        })
+    #[inline(never)]
+    fn named(&self, mut fault: Fault) -> Fault {
+        if fault.0.mark.is_none() {
+            fault.0.path = self.path();
+            fault.0.mark = Some(self.node.mark);
+        }
+        fault
     }
 
-    fn wrong<T>(self, wanted: &str) -> Result<T, Fault> {
+    #[inline(never)]
+    fn wrong(&self, wanted: &str) -> Fault {
         let found = match self.node.kind {
             Kind::Null => "nothing",
             Kind::Text(_) => "a single value",
             Kind::List(_) => "a list",
             Kind::Map(_) => "a section of keys",
         };
-        self.named(Err(de::Error::custom(format!(
-            "this is {found}, but must be {wanted}."
-        ))))
+        let message = format!("this is {found}, but must be {wanted}.");
+        self.named(de::Error::custom(message))
+    }
+
+    #[inline(never)]
+    fn text(&self) -> Result<&'a str, Fault> {
+        match &self.node.kind {
+            Kind::Text(text) => Ok(text),
+            _ => Err(self.wrong("a single value")),
+        }
+    }
+
+    #[inline(never)]
+    fn entries(&self) -> Result<&'a [(String, Node)], Fault> {
+        match &self.node.kind {
+            Kind::Null => Ok(&[]),
+            Kind::Map(entries) => Ok(entries),
+            _ => Err(self.wrong("a section of keys")),
+        }
     }
 }
 
@@ -576,13 +634,8 @@ impl<'de, 'a> Deserializer<'de> for At<'a> {
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        match &self.node.kind {
-            Kind::Text(text) => {
-                let result = visitor.visit_str(text);
-                self.named(result)
-            }
-            _ => self.wrong("a single value"),
-        }
+        let result = visitor.visit_str(self.text()?);
+        result.map_err(|fault| self.named(fault))
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
@@ -594,37 +647,25 @@ impl<'de, 'a> Deserializer<'de> for At<'a> {
 
     /// One value is a list of one.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        match &self.node.kind {
-            Kind::Null => visitor.visit_seq(Elements {
-                of: &self,
-                nodes: [].iter(),
-                next: None,
-            }),
-            Kind::List(nodes) => visitor.visit_seq(Elements {
-                of: &self,
-                nodes: nodes.iter(),
-                next: Some(0),
-            }),
-            _ => visitor.visit_seq(Elements {
-                of: &self,
-                nodes: std::slice::from_ref(self.node).iter(),
-                next: None,
-            }),
-        }
+        let (nodes, next) = match &self.node.kind {
+            Kind::Null => (&[][..], None),
+            Kind::List(nodes) => (&nodes[..], Some(0)),
+            _ => (std::slice::from_ref(self.node), None),
+        };
+        visitor.visit_seq(Elements {
+            of: &self,
+            nodes: nodes.iter(),
+            next,
+        })
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        let entries: &[(String, Node)] = match &self.node.kind {
-            Kind::Null => &[],
-            Kind::Map(entries) => entries,
-            _ => return self.wrong("a section of keys"),
-        };
         let result = visitor.visit_map(Entries {
             of: &self,
-            entries: entries.iter(),
+            entries: self.entries()?.iter(),
             value: None,
         });
-        self.named(result)
+        result.map_err(|fault| self.named(fault))
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -645,7 +686,7 @@ impl<'de, 'a> Deserializer<'de> for At<'a> {
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         self.unknown.borrow_mut().push(Unknown {
             mark: self.node.mark,
-            path: self.path,
+            path: self.path(),
         });
         visitor.visit_unit()
     }
@@ -656,61 +697,85 @@ impl<'de, 'a> Deserializer<'de> for At<'a> {
     }
 }
 
-struct Elements<'a, 'b> {
-    of: &'b At<'a>,
+struct Elements<'a> {
+    of: &'a At<'a>,
     nodes: std::slice::Iter<'a, Node>,
     /// `None` where the value stands for a list of one and has no index.
     next: Option<usize>,
 }
 
-impl<'de> SeqAccess<'de> for Elements<'_, '_> {
+impl<'a> Elements<'a> {
+    #[inline(never)]
+    fn next(&mut self) -> Option<At<'a>> {
+        let node = self.nodes.next()?;
+        let step = self.next.map_or(Step::Only, Step::Index);
+        self.next = self.next.map(|index| index.saturating_add(1));
+        Some(At {
+            node,
+            of: Some(self.of),
+            step,
+            unknown: self.of.unknown,
+        })
+    }
+}
+
+impl<'de> SeqAccess<'de> for Elements<'_> {
     type Error = Fault;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(
         &mut self,
         seed: T,
     ) -> Result<Option<T::Value>, Fault> {
-        let Some(node) = self.nodes.next() else {
-            return Ok(None);
-        };
-        let at = match self.next {
-            Some(index) => self.of.index(index, node),
-            None => At {
-                node,
-                ..self.of.clone()
-            },
-        };
-        self.next = self.next.map(|index| index.saturating_add(1));
-        seed.deserialize(at).map(Some)
+        match self.next() {
+            Some(at) => seed.deserialize(at).map(Some),
+            None => Ok(None),
+        }
     }
 }
 
-struct Entries<'a, 'b> {
-    of: &'b At<'a>,
+struct Entries<'a> {
+    of: &'a At<'a>,
     entries: std::slice::Iter<'a, (String, Node)>,
-    value: Option<(&'a str, &'a Node)>,
+    value: Option<At<'a>>,
 }
 
-impl<'de> MapAccess<'de> for Entries<'_, '_> {
+impl<'a> Entries<'a> {
+    /// The next key; its value is to be taken then.
+    #[inline(never)]
+    fn next(&mut self) -> Option<&'a str> {
+        let (key, node) = self.entries.next()?;
+        self.value = Some(At {
+            node,
+            of: Some(self.of),
+            step: Step::Key(key),
+            unknown: self.of.unknown,
+        });
+        Some(key)
+    }
+
+    #[inline(never)]
+    fn value(&mut self) -> Result<At<'a>, Fault> {
+        let early = || de::Error::custom("a value was asked for before its key.");
+        self.value.take().ok_or_else(early)
+    }
+}
+
+impl<'de> MapAccess<'de> for Entries<'_> {
     type Error = Fault;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, Fault> {
-        let Some((key, node)) = self.entries.next() else {
+        let Some(key) = self.next() else {
             return Ok(None);
         };
-        self.value = Some((key, node));
         seed.deserialize(de::value::StrDeserializer::<Fault>::new(key))
             .map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
-        match self.value.take() {
-            Some((key, node)) => seed.deserialize(self.of.key(key, node)),
-            None => Err(de::Error::custom("a value was asked for before its key.")),
-        }
+        seed.deserialize(self.value()?)
     }
 }
 
