@@ -14,13 +14,12 @@ use crate::wire::frame::Refusal;
 use crate::wire::hello::{Hello, Offer};
 use crate::wire::Version;
 use async_io::Timer;
-use async_std::channel::{self, Receiver, Sender};
 use futures_lite::future;
 use log::Level;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Another tunnel is opened when each one carries this many streams.
@@ -79,8 +78,10 @@ pub struct Member {
     pub tunnel: Tunnel,
     /// The services that its streams are for.
     offered: Mutex<Offered>,
-    /// Takes the first reason why a replacement is due.
-    leaving: Sender<Leaving>,
+    /// The first reason why a replacement is due.
+    leaving: OnceLock<Leaving>,
+    /// There is one.
+    has_left: Stop,
     /// It is always there, so nobody closes it for being idle.
     pub kept: bool,
 }
@@ -134,15 +135,15 @@ impl Pool {
             let connected = self.connect(true, failing).await;
             self.settled.say();
             let delay = match connected {
-                Ok(leaving) => {
+                Ok(member) => {
                     failing = false;
                     let begun = Instant::now();
-                    match leaving.recv().await {
-                        Ok(Leaving::Dismissed) => backoff.delay(),
+                    match member.left().await {
+                        Leaving::Dismissed => backoff.delay(),
                         // At once, but not for a server that goes on asking.
-                        Ok(Leaving::Asked) => BRIEF.saturating_sub(begun.elapsed()),
-                        _ if begun.elapsed() < BRIEF => backoff.delay(),
-                        _ => {
+                        Leaving::Asked => BRIEF.saturating_sub(begun.elapsed()),
+                        Leaving::Lost if begun.elapsed() < BRIEF => backoff.delay(),
+                        Leaving::Lost => {
                             backoff.reset();
                             Duration::ZERO
                         }
@@ -152,7 +153,7 @@ impl Pool {
                     failing = true;
                     let delay = backoff.delay();
                     if !self.me.stop.is_said() {
-                        let seconds = delay.as_secs_f32();
+                        let seconds = delay.as_secs_f64();
                         log::warn!("{failure}; trying {} again in {seconds:.1}s", self.source);
                     }
                     delay
@@ -168,13 +169,8 @@ impl Pool {
         }
     }
 
-    /// Opens one tunnel and leaves it to a task of its own. Returns what hears when it wants
-    /// to be replaced.
-    async fn connect(
-        self: &Arc<Self>,
-        kept: bool,
-        quietly: bool,
-    ) -> Result<Receiver<Leaving>, Failure> {
+    /// Opens one tunnel and leaves it to a task of its own.
+    async fn connect(self: &Arc<Self>, kept: bool, quietly: bool) -> Result<Arc<Member>, Failure> {
         let connected = self.open(kept, quietly).await;
         let rivalry = &mut self.lock().rivalry;
         match &connected {
@@ -186,11 +182,7 @@ impl Pool {
         connected
     }
 
-    async fn open(
-        self: &Arc<Self>,
-        kept: bool,
-        quietly: bool,
-    ) -> Result<Receiver<Leaving>, Failure> {
+    async fn open(self: &Arc<Self>, kept: bool, quietly: bool) -> Result<Arc<Member>, Failure> {
         let id = {
             let mut inner = self.lock();
             inner.last_id = inner.last_id.wrapping_add(1);
@@ -207,13 +199,13 @@ impl Pool {
             return Err(Failure::Stopped);
         };
         let (remote, (inbox, tunnel, services)) = connected?;
-        let (leaving, heard) = channel::bounded(1);
         let member = Arc::new(Member {
             id,
             remote,
             tunnel,
             offered: Mutex::new(Offered::new(services)),
-            leaving,
+            leaving: OnceLock::new(),
+            has_left: Stop::default(),
             kept,
         });
         self.lock().members.push(member.clone());
@@ -222,9 +214,9 @@ impl Pool {
         if self.me.stop.is_said() {
             member.tunnel.close();
         }
-        let session = Session::new(self.clone(), member);
+        let session = Session::new(self.clone(), member.clone());
         crate::spawn(session.run(inbox));
-        Ok(heard)
+        Ok(member)
     }
 
     /// Connects in the version that the server speaks, as far as that is known. One that does
@@ -394,7 +386,15 @@ impl Pool {
 impl Member {
     /// A replacement is due; only the first reason counts. Returns whether this is it.
     pub fn leave(&self, why: Leaving) -> bool {
-        self.leaving.try_send(why).is_ok()
+        let is_first = self.leaving.set(why).is_ok();
+        self.has_left.say();
+        is_first
+    }
+
+    /// Waits until a replacement is due.
+    async fn left(&self) -> Leaving {
+        self.has_left.heard().await;
+        self.leaving.get().copied().unwrap_or(Leaving::Lost)
     }
 
     pub fn offered(&self) -> MutexGuard<'_, Offered> {

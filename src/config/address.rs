@@ -105,10 +105,36 @@ pub fn host_port(text: &str) -> Option<(String, Option<u16>)> {
 /// Characters that names and IPv4 addresses have; names in other scripts are the resolver's
 /// business.
 fn is_host(text: &str) -> bool {
-    let usual = |c: char| {
-        c.is_ascii_alphanumeric() || "-._".contains(c) || (!c.is_ascii() && c.is_alphanumeric())
+    let usual = |c: char| match c.is_ascii() {
+        true => c.is_ascii_alphanumeric() || "-._".contains(c),
+        false => !is_punctuation(c),
     };
     !text.is_empty() && text.chars().all(usual)
+}
+
+/// Whether a character outside ASCII is punctuation, a space or a symbol, by the blocks that have
+/// little else. The standard library's tables of letters would add 3 KB to the program.
+fn is_punctuation(c: char) -> bool {
+    matches!(
+        c,
+        '\u{80}'..='\u{a9}'
+            | '\u{ab}'..='\u{b4}'
+            | '\u{b6}'..='\u{b9}'
+            | '\u{bb}'..='\u{bf}'
+            | '×'
+            | '÷'
+            | '\u{2000}'..='\u{206f}'
+            | '\u{20a0}'..='\u{20cf}'
+            | '\u{2190}'..='\u{2bff}'
+            | '\u{3000}'..='\u{3004}'
+            | '\u{3008}'..='\u{3020}'
+            | '\u{fe10}'..='\u{fe6f}'
+            | '\u{feff}'..='\u{ff0f}'
+            | '\u{ff1a}'..='\u{ff20}'
+            | '\u{ff3b}'..='\u{ff40}'
+            | '\u{ff5b}'..='\u{ff65}'
+            | '\u{fff0}'..='\u{ffff}'
+    )
 }
 
 fn read_port(text: &str) -> Option<u16> {
@@ -142,6 +168,24 @@ mod tests {
                 "{text}"
             );
             assert_eq!(address.to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn hosts_in_other_scripts_are_letters_and_no_punctuation() {
+        for text in [
+            "müller.example",
+            "ÅÉ",
+            "почта",
+            "例え.テスト",
+            "한국",
+            "ªµº",
+        ] {
+            assert!(is_host(text), "{text}");
+        }
+        for c in "\u{a0}¡«·»×–“”…€→★\u{3000}、。「」：（）｡\u{feff}\u{fffd}".chars()
+        {
+            assert!(!c.is_alphanumeric() && !is_host(&format!("a{c}b")), "{c:?}");
         }
     }
 

@@ -97,7 +97,7 @@ impl Document {
                 "The directory {shown} has no *.yaml or *.yml file in it."
             )));
         }
-        files.sort();
+        files.sort_unstable();
         let open = |file: &PathBuf| Document::open(file, Content::Configuration);
         files.iter().map(open).collect()
     }

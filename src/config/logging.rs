@@ -91,7 +91,7 @@ pub struct Sentry {
     /// Which levels are reported; `fatal` and `panic` are levels of their own here.
     pub levels: Vec<LogLevel>,
     /// The part of all events to report, 0.0 to 1.0.
-    pub sample_rate: f32,
+    pub sample_rate: f64,
     /// Sent along with each event; `None` means the program's version.
     pub release: Option<String>,
     /// Sent along with each event.

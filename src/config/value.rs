@@ -136,7 +136,7 @@ impl<const MIN: u32, const MAX: u32> Scalar for Within<MIN, MAX> {
 
 /// A part of a whole, 0.0 to 1.0.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Share(pub f32);
+pub struct Share(pub f64);
 
 impl Scalar for Share {
     fn read(text: &str) -> Result<Self, String> {

@@ -70,12 +70,14 @@ impl Account {
             return Ok(false);
         }
         let explain = |e: nix::Error| {
+            // Its own text would bring nix's table of all errors; the C library has one, too.
+            let e = io::Error::from(e);
             let hint = match geteuid().is_root() {
                 true => "",
                 false => " (only root can become another user)",
             };
             let text = format!("becoming the user {}: {e}{hint}", self.name);
-            io::Error::new(io::Error::from(e).kind(), text)
+            io::Error::new(e.kind(), text)
         };
         let groups = match CString::new(self.name.as_str()) {
             Ok(name) if self.is_named => initgroups(&name, self.gid),

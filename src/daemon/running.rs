@@ -12,11 +12,13 @@ use crate::net::{within, WaitGroup};
 #[cfg(feature = "server")]
 use crate::server::{self, Server};
 use futures_lite::future;
-use std::future::Future;
+use std::future::{poll_fn, Future};
 use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 #[cfg(feature = "server")]
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 /// How long what runs may take to finish once another process has taken this one's place, or
@@ -236,17 +238,19 @@ fn take<R>(running: &mut Vec<(Source, R)>, source: &Source) -> Option<R> {
     Some(running.remove(at).1)
 }
 
+type Task<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
 /// Waits for all of them, at the same time.
-pub async fn all<'a, F>(tasks: impl Iterator<Item = F>)
+pub fn all<'a, F>(tasks: impl Iterator<Item = F>) -> Task<'a>
 where
     F: Future<Output = ()> + Send + 'a,
 {
-    let mut together: std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>> =
-        Box::pin(future::ready(()));
-    for task in tasks {
-        together = Box::pin(async {
-            future::zip(together, task).await;
-        });
-    }
-    together.await;
+    let mut tasks: Vec<Task<'a>> = tasks.map(|task| Box::pin(task) as Task<'a>).collect();
+    Box::pin(poll_fn(move |cx| {
+        tasks.retain_mut(|task| task.as_mut().poll(cx).is_pending());
+        match tasks.is_empty() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }))
 }

@@ -34,7 +34,7 @@ impl Reporter {
             )?;
         let agent = agent(dsn.scheme() == Scheme::Https)?;
         let mut options = ClientOptions::new()
-            .sample_rate(config.sample_rate)
+            .sample_rate(config.sample_rate as f32)
             .debug(config.debug)
             .transport(Ureq(agent))
             .release(match &config.release {

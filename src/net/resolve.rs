@@ -4,7 +4,6 @@
 use super::shared_threads::NAMES;
 use event_listener::{Event, EventListener};
 use futures_lite::future;
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -76,17 +75,20 @@ impl Name {
     }
 }
 
-static NAMES_KNOWN: Mutex<BTreeMap<String, Arc<Name>>> = Mutex::new(BTreeMap::new());
+/// A list: there are few, and most programs have one.
+static NAMES_KNOWN: Mutex<Vec<(String, Arc<Name>)>> = Mutex::new(Vec::new());
 
 fn name(host: &str) -> Arc<Name> {
     let mut names = NAMES_KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(name) = names.get(host) {
+    if let Some((_, name)) = names.iter().find(|(known, _)| known == host) {
         return name.clone();
     }
     if names.len() >= MAX_NAMES {
-        names.retain(|_, name| name.lock().looking);
+        names.retain(|(_, name)| name.lock().looking);
     }
-    names.entry(host.to_owned()).or_default().clone()
+    let name = Arc::<Name>::default();
+    names.push((host.to_owned(), name.clone()));
+    name
 }
 
 /// Looks up `host`. Where the system fails, or takes long, its last known addresses are the answer.

@@ -1,7 +1,6 @@
 //! A service that the client offers: what it is here, how visitors reach it there. Not the
 //! carrying.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -129,7 +128,7 @@ pub(super) fn check_ports(services: &[Service]) -> Result<(), String> {
             services.len()
         ));
     }
-    let mut ports: HashMap<u16, &Local> = HashMap::new();
+    let mut ports: Vec<(u16, &Local)> = Vec::new();
     for service in services {
         let Exposure::Tcp {
             port: port @ 1..,
@@ -138,13 +137,14 @@ pub(super) fn check_ports(services: &[Service]) -> Result<(), String> {
         else {
             continue;
         };
-        if let Some(other) = ports.insert(port, &service.local) {
+        if let Some((_, other)) = ports.iter().find(|(taken, _)| *taken == port) {
             return Err(format!(
                 "The services {other} and {} have the same remoteTCPPort {port}: give each a port \
                  of its own, or remoteTCPRandom.",
                 service.local
             ));
         }
+        ports.push((port, &service.local));
     }
     Ok(())
 }

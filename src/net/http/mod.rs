@@ -71,15 +71,18 @@ impl Client {
     pub async fn send(&self, request: &Request<'_>, patience: Duration) -> io::Result<Answer> {
         let asking = async {
             let bytes = self.encode(request);
-            if let Some(conn) = self.idle.take() {
+            let mut kept = self.idle.take();
+            loop {
+                let was_kept = kept.is_some();
+                let conn = match kept.take() {
+                    Some(conn) => conn,
+                    None => self.connect(patience).await?,
+                };
                 match self.exchange(conn, &bytes).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(Failure::Dead(_)) => {}
-                    Err(Failure::Bad(e)) => return Err(e),
+                    Err(Failure::Dead(_)) if was_kept => {}
+                    answer => return answer.map_err(Failure::into),
                 }
             }
-            let conn = self.connect(patience).await?;
-            self.exchange(conn, &bytes).await.map_err(Failure::into)
         };
         let timeout = async {
             Timer::after(patience).await;
