@@ -12,10 +12,11 @@ use common::eventually;
 use common::gt::{client, server, server_of_id1, Gt, Successor};
 use common::original::Original;
 use common::peer::{data, hello, port_option, Frame, Peer, PING};
+use common::peer2;
 use common::ports::free_port;
 use common::scratch::Scratch;
 use common::service::Service;
-use common::visitor::{connect, get, read_answer, read_to_end};
+use common::visitor::{connect, get, read, read_answer, read_to_end};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -200,6 +201,42 @@ fn a_tunnel_without_streams_moves_in_the_middle_of_a_frame() {
     write!(connect(addr), "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").expect("ask");
     let (next, service, _) = peer.task();
     assert!(service == 1 && next > task, "{next}");
+}
+
+#[test]
+fn a_port_stays_open_in_the_old_process_when_another_tunnel_of_its_client_ends_in_the_new_one() {
+    let port = free_port();
+    let mut server = server_of_id1(&format!(
+        "-id id2 -secret secret2 -tcpNumber 1 -tcpRange {port}"
+    ));
+    let addr = server.addr();
+    let other = peer2::hello("id2", "secret2", &[0], 0);
+    let mut other = peer2::Peer::ready_client(addr, &other);
+    let services = hello("id1", "secret1", &port_option(false, port));
+    let mut old = Peer::ready_client(addr, &services);
+    let held = connect(local(port));
+    let (before, ..) = old.task();
+    let _new = server.restart();
+    // From here on the old process takes no tunnels.
+    other.expect(peer2::Frame::Reconnect);
+    let mut another = Peer::client(addr, &services);
+    another.expect(Frame::PortOpened(0, port));
+    another.expect(Frame::Ready);
+    another.shutdown();
+    server.wait_for("tunnel closed");
+    // Both processes had the port, and now the old one alone accepts.
+    let visitor = connect(local(port));
+    let (task, ..) = old.task();
+    old.send(&data(task, b"hello"));
+    read(&mut &visitor, 5);
+    // The new one has the port again when the tunnel is there.
+    drop((visitor, held));
+    let mut ended = [old.frame(), old.frame()];
+    ended.sort_by_key(|frame| *frame == Frame::Closed(task));
+    assert_eq!(ended, [Frame::Closed(before), Frame::Closed(task)]);
+    server.wait_for("tunnel taken over");
+    let _visitor = connect(local(port));
+    old.task();
 }
 
 #[test]

@@ -72,6 +72,7 @@ impl Estate {
                         asked,
                         port,
                         listener: listener.map(Arc::new),
+                        older: None,
                     };
                     estate.ports.push((id.into(), port));
                 }
@@ -97,9 +98,13 @@ impl Estate {
     }
 
     /// Keeps it for those who come back.
-    pub fn settle(self, state: &Arc<State>) {
+    pub fn settle(mut self, state: &Arc<State>) {
         if self.is_empty() {
             return;
+        }
+        // The older process goes on accepting on the ports of clients whose tunnels stay there.
+        for (_, port) in &mut self.ports {
+            port.older = Some(state.transfer.parent_gone());
         }
         state.registry.expect(self.hosts, self.ports);
         let claim = |(id, secret): (String, Secret)| state.claims.claim(&id, secret.as_bytes());

@@ -22,8 +22,10 @@ pub struct Port {
     service: u16,
     listener: Arc<Listener>,
     stop: Stop,
-    /// Another process listens, too, or is to.
+    /// A newer process accepts on the listener, too, or is about to.
     shared: bool,
+    /// See [`Shared::older`].
+    older: Option<Stop>,
 }
 
 /// A port of a client as one process gives it to another, or as it is kept for a client that is
@@ -36,6 +38,9 @@ pub struct Shared {
     pub port: u16,
     /// `None` where the number alone is kept.
     pub listener: Option<Arc<Listener>>,
+    /// Triggered when the older process that may accept on the listener, too, is gone. `None` where
+    /// this process has opened the listener, or has been left it.
+    pub older: Option<Stop>,
 }
 
 impl Shared {
@@ -185,6 +190,7 @@ impl Port {
         self.shared = true;
         Shared {
             listener: Some(self.listener.clone()),
+            older: self.older.clone(),
             ..self.number()
         }
     }
@@ -195,6 +201,7 @@ impl Port {
             asked: self.asked,
             port: self.port,
             listener: None,
+            older: None,
         }
     }
 
@@ -213,7 +220,9 @@ impl Port {
 impl Drop for Port {
     fn drop(&mut self) {
         self.stop.say();
-        if !self.shared {
+        let has_older = self.older.as_ref().is_some_and(|gone| !gone.is_said());
+        // Shutting a socket down ends it in every process that has it.
+        if !self.shared && !has_older {
             // Its client may ask for it again before that is heard.
             self.listener.close();
         }
@@ -233,12 +242,13 @@ pub fn open_early(limits: &Limits, wanted: &[Asked], mut kept: Vec<Shared>) -> V
             kept.remove(at);
             continue;
         }
-        if let Ok((rule, port, listener)) = try_open(&allowance, &mut kept, *asked, &mut tries) {
-            allowance.count(rule);
+        if let Ok(found) = try_open(&allowance, &mut kept, *asked, &mut tries) {
+            allowance.count(found.rule);
             early.push(Shared {
                 asked: *asked,
-                port,
-                listener: Some(listener),
+                port: found.port,
+                listener: Some(found.listener),
+                older: found.older,
             });
         }
     }
@@ -253,7 +263,12 @@ pub fn open(
     service: u16,
     tries: &mut u32,
 ) -> Result<(Port, Opened), Failure> {
-    let (rule, port, listener) = try_open(allowance, inherited, asked, tries)?;
+    let Found {
+        rule,
+        port,
+        listener,
+        older,
+    } = try_open(allowance, inherited, asked, tries)?;
     allowance.count(rule);
     let stop = Stop::default();
     let opened = Opened {
@@ -268,18 +283,34 @@ pub fn open(
         listener,
         stop,
         shared: false,
+        older,
     };
     Ok((port, opened))
 }
 
-/// The rule it falls under, the port and its listener.
+/// A listener for a port that a client may have.
+struct Found {
+    /// The rule it falls under.
+    rule: usize,
+    port: u16,
+    listener: Arc<Listener>,
+    /// See [`Shared::older`].
+    older: Option<Stop>,
+}
+
 fn try_open(
     allowance: &Allowance<'_>,
     inherited: &mut Vec<Shared>,
     asked: Asked,
     tries: &mut u32,
-) -> Result<(usize, u16, Arc<Listener>), Failure> {
+) -> Result<Found, Failure> {
     let rules = allowance.rules;
+    let found = |rule, port, listener, older| Found {
+        rule,
+        port,
+        listener,
+        older,
+    };
     let with_room = allowance.with_room();
     let in_range = (0..rules.len()).any(|rule| allowance.contains(rule, asked.port));
     if rules.is_empty() || !asked.random && !in_range {
@@ -289,11 +320,16 @@ fn try_open(
         return Err(Failure::TooMany);
     }
     while let Some(at) = inherited.iter().position(|port| port.answers(asked)) {
-        let Shared { port, listener, .. } = inherited.remove(at);
+        let Shared {
+            port,
+            listener,
+            older,
+            ..
+        } = inherited.remove(at);
         if let Some(rule) = allowance.rule_for(port) {
             let listener = listener.map_or_else(|| allowance.try_listen(port, tries), Ok);
             if let Ok(listener) = listener {
-                return Ok((rule, port, listener));
+                return Ok(found(rule, port, listener, older));
             }
         }
     }
@@ -303,7 +339,7 @@ fn try_open(
             return Err(Failure::Later);
         }
         match allowance.try_listen(asked.port, tries) {
-            Ok(listener) => return Ok((rule, asked.port, listener)),
+            Ok(listener) => return Ok(found(rule, asked.port, listener, None)),
             Err(e) if !asked.random => return Err(Failure::System(e)),
             Err(_) => {}
         }
@@ -316,7 +352,7 @@ fn try_open(
                 return Err(Failure::NoneFree);
             }
             match allowance.try_listen(port, tries) {
-                Ok(listener) => return Ok((rule, port, listener)),
+                Ok(listener) => return Ok(found(rule, port, listener, None)),
                 Err(e) if is_of_port(&e) => {}
                 // Another port would not help.
                 Err(e) => return Err(Failure::System(e)),
@@ -360,7 +396,7 @@ mod tests {
     use super::*;
     use crate::config::PortRange;
     use std::collections::BTreeSet;
-    use std::os::fd::AsFd;
+    use std::os::fd::{AsFd, OwnedFd};
 
     fn rule(number: u32, first: u16, last: u16) -> TcpRule {
         let range = PortRange { first, last };
@@ -454,6 +490,7 @@ mod tests {
                 asked: ask(0, true),
                 port,
                 listener: Some(Arc::new(listener)),
+                older: None,
             };
             (port, shared)
         };
@@ -483,6 +520,7 @@ mod tests {
             asked: ask(0, true),
             port,
             listener: None,
+            older: None,
         }];
         let mut allowance = Allowance::new(&limits);
         let (mine, opened) = open(&mut allowance, &mut kept, ask(0, true), 0).unwrap();
@@ -505,6 +543,40 @@ mod tests {
         let socket = other_process(&mut mine);
         mine.keep();
         drop(mine);
+        assert!(Listener::adopt(socket).is_err(), "it was closed");
+    }
+
+    #[test]
+    fn a_port_that_an_older_process_has_is_not_closed_for_it_before_that_is_gone() {
+        let rules = [rule(0, 1, 65535)];
+        let limits = limits(&rules, 0);
+        let gone = Stop::default();
+        let inherit = |of_other_process: OwnedFd| {
+            let listener = Listener::adopt(of_other_process).expect("it listens");
+            let mut kept = vec![Shared {
+                asked: ask(0, true),
+                port: listener.addr().port(),
+                listener: Some(Arc::new(listener)),
+                older: Some(gone.clone()),
+            }];
+            let mut allowance = Allowance::new(&limits);
+            let (mine, _) = open(&mut allowance, &mut kept, ask(0, true), 0).unwrap();
+            mine
+        };
+        let theirs = net::listen(None, 0).expect("listen");
+        let socket = || theirs.as_fd().try_clone_to_owned().expect("a descriptor");
+        drop(inherit(socket()));
+        assert!(Listener::adopt(socket()).is_ok(), "the older one accepts");
+        let mine = inherit(socket());
+        gone.say();
+        drop(mine);
+        assert!(Listener::adopt(socket()).is_err(), "it was closed");
+        // What was opened early is this process's alone.
+        let mut early = open_early(&limits, &[ask(0, true)], Vec::new());
+        let opened = early[0].listener.clone().expect("a listener");
+        let socket = opened.as_fd().try_clone_to_owned().expect("a descriptor");
+        let mut allowance = Allowance::new(&limits);
+        drop(open(&mut allowance, &mut early, ask(0, true), 0).unwrap());
         assert!(Listener::adopt(socket).is_err(), "it was closed");
     }
 

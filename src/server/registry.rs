@@ -280,10 +280,11 @@ impl Registry {
         let client = inner.clients.get(id);
         let missing = client.into_iter().flat_map(|client| &client.missing);
         let missing: Vec<Asked> = missing.map(|missing| missing.asked).collect();
+        let kept = inner.kept.ports_of(id, now);
         drop(inner);
-        let mut early = ports::open_early(login.limits, &missing, Vec::new());
+        let early = ports::open_early(login.limits, &missing, kept);
         let mut inner = self.lock();
-        early.retain(|port| !inner.kept.is_others_port(port.port, id, now));
+        let mut inherited = inner.inherited_ports(id, early, now);
         let Inner { clients, kept, .. } = &mut *inner;
         let is_others = |port| kept.is_others_port(port, id, now);
         let mut allowance = Allowance::new(login.limits).without(&is_others);
@@ -297,7 +298,7 @@ impl Registry {
         let mut tries = ports::TRIES_LOCKED;
         for missing in std::mem::take(&mut client.missing) {
             let Missing { asked, service, .. } = missing;
-            match ports::open(&mut allowance, &mut early, asked, service, &mut tries) {
+            match ports::open(&mut allowance, &mut inherited, asked, service, &mut tries) {
                 Ok((port, socket)) => {
                     client.announce(&port);
                     client.ports.push(port);
@@ -308,6 +309,9 @@ impl Registry {
                     client.missing.push(missing);
                 }
             }
+        }
+        for port in &opened {
+            inner.kept.release_port(id, port.port);
         }
         opened
     }
@@ -427,9 +431,9 @@ impl Registry {
         }
     }
 
-    /// Closes the ports of a client that did not come back.
+    /// Closes the ports of a client that did not come back in time.
     pub fn expect_no_more_of(&self, id: &str) {
-        self.lock().kept.close_ports_of(id);
+        self.lock().kept.close_expired_ports_of(id, Instant::now());
     }
 
     /// How long a visitor waits for a client that was here lately.
@@ -440,9 +444,9 @@ impl Registry {
         }
     }
 
-    /// Closes the ports of those that did not come back.
+    /// Closes the ports of those that did not come back in time.
     pub fn expect_no_more(&self) {
-        self.lock().kept.close_ports();
+        self.lock().kept.close_expired_ports(Instant::now());
     }
 
     /// Whether the tunnel belongs to the client's present registration.
@@ -620,6 +624,18 @@ impl Inner {
         }
     }
 
+    /// The ports that are kept for the client, and those that were opened `early` for it and are not
+    /// another client's by now.
+    fn inherited_ports(&self, id: &str, mut early: Vec<Shared>, now: Instant) -> Vec<Shared> {
+        let mut inherited = self.kept.ports_of(id, now);
+        // A number that is kept may be open by now.
+        inherited
+            .retain(|port| port.listener.is_some() || early.iter().all(|e| e.port != port.port));
+        early.retain(|port| !self.kept.is_others_port(port.port, id, now));
+        inherited.extend(early);
+        inherited
+    }
+
     /// Makes `offers` what the client serves. Ports that cannot be opened are left out, unless
     /// nothing would be left. Nothing has changed if it is refused. Returns what it offered
     /// before.
@@ -627,17 +643,12 @@ impl Inner {
         &mut self,
         login: &Login<'_>,
         offers: Vec<Option<Offer>>,
-        mut early: Vec<Shared>,
+        early: Vec<Shared>,
         opened: &mut Vec<Opened>,
     ) -> Result<Vec<Option<Offer>>, Refusal> {
         let (id, now) = (login.id, Instant::now());
         let hosts = self.wanted_hosts(login, &offers)?;
-        let mut inherited = self.kept.ports_of(id, now);
-        // A number that is kept may be open by now.
-        inherited
-            .retain(|port| port.listener.is_some() || early.iter().all(|e| e.port != port.port));
-        early.retain(|port| !self.kept.is_others_port(port.port, id, now));
-        inherited.extend(early);
+        let inherited = self.inherited_ports(id, early, now);
         let is_others = |port| self.kept.is_others_port(port, id, now);
         let allowance = Allowance::new(login.limits).without(&is_others);
         let client = self.clients.remove(id);

@@ -78,6 +78,11 @@ impl Transfer {
         link.filter(Link::is_open)
     }
 
+    /// Triggered when the older process has nothing left that could serve visitors, or is gone.
+    pub fn parent_gone(&self) -> Stop {
+        self.parent_gone.clone()
+    }
+
     /// Waits until there is no older process.
     pub async fn parent_end(&self) {
         if self.parent().is_some() {
@@ -279,6 +284,8 @@ impl Recipient {
                     let _ = newer.send(&message, socket).await;
                 }
             }
+            // Nobody comes here for it any more.
+            (Message::Port { .. }, _) if state.stop.is_said() => {}
             (
                 Message::Port {
                     id,
@@ -299,6 +306,8 @@ impl Recipient {
                     },
                     port,
                     listener: Some(Arc::new(listener)),
+                    // It accepts on it no more.
+                    older: None,
                 };
                 state.registry.expect_port(&id, shared);
                 let state = state.clone();

@@ -164,7 +164,7 @@ impl Kept {
         self.hosts.remove(key);
     }
 
-    /// Closes the ports of clients that did not come back to this process.
+    /// Closes all ports, and keeps the numbers of those that were closed before.
     pub fn close_ports(&mut self) {
         self.ports.retain(|_, ports| {
             ports.retain(|(port, _)| port.listener.is_none());
@@ -172,10 +172,25 @@ impl Kept {
         });
     }
 
-    /// Closes the ports of a client that did not come back.
-    pub fn close_ports_of(&mut self, id: &str) {
+    /// Closes the ports whose clients did not come back in time.
+    pub fn close_expired_ports(&mut self, now: Instant) {
+        self.ports.retain(|_, ports| {
+            ports.retain(|port| is_in_time(port, now));
+            !ports.is_empty()
+        });
+    }
+
+    /// The same for the ports of one client.
+    pub fn close_expired_ports_of(&mut self, id: &str, now: Instant) {
         if let Some(ports) = self.ports.get_mut(id) {
-            ports.retain(|(port, _)| port.listener.is_none());
+            ports.retain(|port| is_in_time(port, now));
+        }
+    }
+
+    /// The client has this port again.
+    pub fn release_port(&mut self, id: &str, number: u16) {
+        if let Some(ports) = self.ports.get_mut(id) {
+            ports.retain(|(port, _)| port.port != number);
         }
     }
 
@@ -208,10 +223,7 @@ impl Kept {
             });
             !keys.is_empty()
         });
-        self.ports.retain(|_, ports| {
-            ports.retain(|(_, until)| now < *until);
-            !ports.is_empty()
-        });
+        self.close_expired_ports(now);
         let ports = &self.ports;
         self.owners.retain(|number, owner| {
             let mut its = ports.get(owner).into_iter().flatten();
@@ -220,11 +232,17 @@ impl Kept {
     }
 }
 
+fn is_in_time((_, until): &(Shared, Instant), now: Instant) -> bool {
+    now < *until
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net;
     use crate::server::ports::Asked;
     use crate::server::registry::Kind;
+    use std::sync::Arc;
 
     fn key(name: &str) -> Key {
         (Kind::Http, name.into())
@@ -243,6 +261,7 @@ mod tests {
             asked,
             port,
             listener: None,
+            older: None,
         }
     }
 
@@ -279,6 +298,36 @@ mod tests {
             kept.hosts.is_empty() && kept.ports.is_empty(),
             "nothing is left of it"
         );
+    }
+
+    #[test]
+    fn a_port_that_comes_late_in_a_restart_stays_open_for_its_own_minute() {
+        let (mut kept, start) = (Kept::default(), Instant::now());
+        let late = start + KEPT - Duration::from_millis(1);
+        let open = |number| Shared {
+            listener: Some(Arc::new(net::listen(None, 0).expect("listen"))),
+            ..port(number)
+        };
+        for (id, number, now) in [
+            ("id1", 1, start),
+            ("id1", 2, late),
+            ("id2", 3, start),
+            ("id2", 4, late),
+        ] {
+            kept.keep_port(id, open(number), now);
+        }
+        let numbers = |kept: &Kept, id: &str| {
+            let ports = kept.ports_of(id, start);
+            ports.iter().map(|port| port.port).collect::<Vec<_>>()
+        };
+        kept.close_expired_ports_of("id1", start + KEPT);
+        assert_eq!(numbers(&kept, "id1"), [2]);
+        assert_eq!(numbers(&kept, "id2"), [3, 4]);
+        kept.close_expired_ports(start + KEPT);
+        assert_eq!(numbers(&kept, "id1"), [2]);
+        assert_eq!(numbers(&kept, "id2"), [4]);
+        kept.close_expired_ports(late + KEPT);
+        assert!(kept.ports.is_empty(), "nothing is left open");
     }
 
     #[test]

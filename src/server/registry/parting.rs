@@ -172,10 +172,14 @@ impl Registry {
     /// A port of a client that comes soon, unless it is here.
     pub fn expect_port(&self, id: &str, port: Shared) {
         let mut inner = self.lock();
-        let client = inner.clients.get(id);
-        let has = client.is_some_and(|client| client.ports.iter().any(|its| its.port == port.port));
-        if !has {
-            inner.kept.keep_port(id, port, Instant::now());
+        let now = Instant::now();
+        if let Some(client) = inner.clients.get_mut(id) {
+            if client.ports.iter().any(|its| its.port == port.port) {
+                return;
+            }
+            // It may be the one that could not be opened because the older process had it.
+            client.retry_at = now;
         }
+        inner.kept.keep_port(id, port, now);
     }
 }
