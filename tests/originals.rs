@@ -11,12 +11,12 @@ use common::curl::curl;
 use common::eventually;
 use common::gt::{client, server, server_of_id1, Gt, Successor};
 use common::original::Original;
-use common::peer::{data, hello, port_option, Frame, Peer, PING};
+use common::peer::{closed, data, hello, port_option, Frame, Peer, PING};
 use common::peer2;
 use common::ports::free_port;
 use common::scratch::Scratch;
 use common::service::Service;
-use common::visitor::{connect, get, read, read_answer, read_to_end};
+use common::visitor::{connect, connect_from, get, read, read_answer, read_to_end};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -237,6 +237,62 @@ fn a_port_stays_open_in_the_old_process_when_another_tunnel_of_its_client_ends_i
     server.wait_for("tunnel taken over");
     let _visitor = connect(local(port));
     old.task();
+}
+
+#[test]
+fn visitors_that_the_new_process_brings_to_the_old_one_have_no_more_places_there_than_others() {
+    let mut server = server_of_id1("-addressConnections 2");
+    let addr = server.addr();
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
+    let visit = || {
+        let mut visitor = connect_from([127, 0, 0, 2].into(), addr);
+        write!(visitor, "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").expect("ask");
+        visitor
+    };
+    let _first = visit();
+    peer.task();
+    let _new = server.restart();
+    let _second = visit();
+    peer.task();
+    assert_eq!(read_to_end(&mut visit()), b"");
+    // Those of other addresses have theirs.
+    let mut other = connect(addr);
+    write!(other, "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").expect("ask");
+    peer.task();
+}
+
+#[test]
+fn what_a_visitor_over_tls_says_is_believed_by_its_own_address_in_the_old_process() {
+    let certs = certs::make();
+    let mut server = server(&format!(
+        "-addr 127.0.0.1:0 -tlsAddr 127.0.0.1:0 -frontProxies 127.0.0.1 -id id1 -secret secret1 {}",
+        certs.flags()
+    ));
+    let (addr, port) = (server.addr(), server.tls_addr().port());
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
+    let mut held = connect(addr);
+    write!(held, "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").expect("ask");
+    peer.task();
+    let _new = server.restart();
+    // The session of TLS stays in the new process, which reaches the old one from 127.0.0.1.
+    for (from, is_proxy) in [("127.0.0.2", false), ("127.0.0.1", true)] {
+        let line = format!(
+            "--interface {from} --cacert {} --resolve id1.example.com:{port}:127.0.0.1 \
+             https://id1.example.com:{port}/",
+            certs.ca.display(),
+        );
+        let asking = std::thread::spawn(move || curl(&line));
+        let (task, _, head) = peer.task();
+        let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+        assert_eq!(head.contains("connection: close"), is_proxy, "{head}");
+        peer.send(&data(
+            task,
+            b"HTTP/1.1 204 Fine\r\nConnection: close\r\n\r\n",
+        ));
+        peer.send(&closed(task));
+        let reply = asking.join().expect("a reply");
+        assert_eq!(reply.code, 0, "{}", reply.errors);
+    }
 }
 
 #[test]

@@ -178,6 +178,7 @@ mod tests {
                     tls: true,
                     prefix: "web".to_owned(),
                 }),
+                peer: listener.local_addr().unwrap(),
                 head: vec![b'x'; 100_000],
             };
             let sending = {

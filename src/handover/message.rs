@@ -3,6 +3,7 @@
 
 use super::packet::{Reader, Writer};
 use crate::config::Secret;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// One message. Where it says so, it comes with a socket.
@@ -31,6 +32,8 @@ pub enum Message {
     /// A visitor, to be brought where it wants to go. Comes with its socket.
     Visitor {
         to: Destination,
+        /// Its address. That of the socket may be this machine's own: see `net::bridge`.
+        peer: SocketAddr,
         /// What has been read from it.
         head: Vec<u8>,
     },
@@ -119,10 +122,11 @@ impl Message {
                 .u32(tunnel.last_task)
                 .bytes(&tunnel.unread)
                 .rest(&tunnel.hello),
-            Self::Visitor { to, head } => match to {
+            Self::Visitor { to, peer, head } => match to {
                 Destination::Host(host) => host.encode(start(5)),
                 Destination::Port { id, port } => start(6).bytes(id.as_bytes()).u16(*port),
             }
+            .bytes(peer.to_string().as_bytes())
             .rest(head),
         }
         .done()
@@ -158,6 +162,7 @@ impl Message {
             }),
             5 => Self::Visitor {
                 to: Destination::Host(Host::decode(&mut reader)?),
+                peer: reader.text()?.parse().ok()?,
                 head: reader.rest().to_vec(),
             },
             6 => Self::Visitor {
@@ -165,6 +170,7 @@ impl Message {
                     id: reader.text()?,
                     port: reader.u16()?,
                 },
+                peer: reader.text()?.parse().ok()?,
                 head: reader.rest().to_vec(),
             },
             _ => return None,
@@ -212,10 +218,12 @@ mod tests {
             }),
             Message::Visitor {
                 to: Destination::Host(host(false)),
+                peer: "192.0.2.1:65535".parse().unwrap(),
                 head: vec![b'x'; 70_000],
             },
             Message::Visitor {
                 to: Destination::Port { id, port: 22 },
+                peer: "[fe80::1%3]:1".parse().unwrap(),
                 head: Vec::new(),
             },
         ] {

@@ -1,5 +1,8 @@
 //! How many connections there may be at a time, of one address and of all. Not how many tunnels a
 //! client may have: see `registry`.
+//!
+//! After a restart each process counts the connections that it holds. A visitor that one gives to the
+//! other has a place there from then on, whichever has accepted it.
 
 use super::guard::network;
 use std::collections::HashMap;
@@ -33,13 +36,6 @@ struct Table {
     by_network: HashMap<IpAddr, u32>,
     /// When it was last logged that there was none.
     said: Option<Instant>,
-}
-
-impl Place {
-    /// For a connection that another process of gt has let in.
-    pub fn uncounted() -> Self {
-        Self { _taken: None }
-    }
 }
 
 impl Places {

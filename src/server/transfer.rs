@@ -14,7 +14,7 @@ use super::registry::{Key, Kind, Right};
 use super::users::Verdict;
 use super::{session, visitor, State};
 use crate::config::Secret;
-use crate::handover::{Destination, Host, Link, Message};
+use crate::handover::{Host, Link, Message};
 use crate::net::{bridge, Conn, Listener, Socket, Stop};
 use async_io::Timer;
 use std::collections::HashSet;
@@ -193,18 +193,15 @@ impl State {
         self.transfer.parent_gone.say();
     }
 
-    /// Gives a visitor to another process. If that one is gone, gives the connection back; `None`
-    /// if it is lost.
+    /// Gives the visitor that the message tells of to another process. If that one is gone, gives
+    /// the connection back; `None` if it is lost.
     pub async fn bring(
         &self,
         link: &Link,
-        to: Destination,
-        head: &[u8],
+        message: Message,
         conn: Arc<Conn>,
         place: Place,
     ) -> Result<(), Option<(Arc<Conn>, Place)>> {
-        let head = head.to_vec();
-        let message = Message::Visitor { to, head };
         if let Conn::Plain(socket) = &*conn {
             let socket = socket.give_away().map_err(|_| None)?;
             return match link.send(&message, Some(socket)).await {
@@ -243,12 +240,16 @@ impl Recipient {
         let state = &self.0;
         let newer = state.transfer.child();
         match (message, from) {
-            (Message::Visitor { to, head }, from) => {
+            (Message::Visitor { to, peer, head }, from) => {
                 let socket = socket.and_then(|socket| Socket::adopt(socket).ok());
-                if let Some(socket) = socket {
+                // Each process counts the connections that it holds: that is where descriptors and
+                // memory are, and where a visitor of this client was counted before the restart.
+                let place = state.places.take(peer.ip());
+                if let (Some(socket), Some(place)) = (socket, place) {
+                    let moved = visitor::Moved { socket, peer, head };
                     let (state, greeting) = (state.clone(), state.greeting.begin());
                     crate::spawn(async move {
-                        visitor::resume(state, socket, to, head, from).await;
+                        visitor::resume(state, moved, to, from, place).await;
                         drop(greeting);
                     });
                 }

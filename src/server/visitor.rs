@@ -13,7 +13,7 @@ use super::session::{self, Arrival};
 use super::transfer::{self, Sender};
 use super::State;
 use crate::config::label::ascii;
-use crate::handover::{Destination, Host, Link};
+use crate::handover::{Destination, Host, Link, Message};
 use crate::net::follow::is_head_request;
 use crate::net::tls::{self, Acceptor};
 use crate::net::{until, with_scratch, Conn, Socket, Working};
@@ -92,7 +92,7 @@ pub async fn accept_port(state: Arc<State>, id: Box<str>, port: Opened) {
             let (state, id, port) = (state.clone(), id.clone(), port.port);
             let greeting = state.greeting.begin();
             crate::spawn(async move {
-                serve_port(&state, &id, port, socket, None, place).await;
+                serve_port(&state, (&id, port), socket, (peer, None), place).await;
                 drop(greeting);
             });
         }
@@ -103,10 +103,9 @@ pub async fn accept_port(state: Arc<State>, id: Box<str>, port: Opened) {
 /// Brings a visitor of a client's TCP port to its service.
 async fn serve_port(
     state: &Arc<State>,
-    id: &str,
-    port: u16,
+    (id, port): (&str, u16),
     socket: Socket,
-    from: Option<Sender>,
+    (peer, from): (SocketAddr, Option<Sender>),
     mut place: Place,
 ) {
     let mut conn = Arc::new(Conn::from(socket));
@@ -124,8 +123,12 @@ async fn serve_port(
             }
             Route::Process(link) => {
                 let id = id.to_owned();
-                let to = Destination::Port { id, port };
-                match state.bring(&link, to, &[], conn, place).await {
+                let visitor = Message::Visitor {
+                    to: Destination::Port { id, port },
+                    peer,
+                    head: Vec::new(),
+                };
+                match state.bring(&link, visitor, conn, place).await {
                     Err(Some(back)) => (conn, place) = back,
                     Ok(()) | Err(None) => return,
                 }
@@ -138,18 +141,25 @@ async fn serve_port(
     }
 }
 
-/// Goes on with a visitor that another process has met.
+/// A visitor that another process has met.
+pub struct Moved {
+    /// Its own, or that of a bridge to it.
+    pub socket: Socket,
+    /// Its address, whatever that of the socket is.
+    pub peer: SocketAddr,
+    /// What has been read from it.
+    pub head: Vec<u8>,
+}
+
+/// Goes on with a visitor that comes `from` another process.
 pub async fn resume(
     state: Arc<State>,
-    socket: Socket,
+    visitor: Moved,
     to: Destination,
-    head: Vec<u8>,
     from: Sender,
+    place: Place,
 ) {
-    // Where it comes from is known to the log alone.
-    let unknown = || (std::net::Ipv4Addr::UNSPECIFIED, 0).into();
-    let peer = socket.peer_addr().unwrap_or_else(|_| unknown());
-    let place = Place::uncounted();
+    let Moved { socket, peer, head } = visitor;
     match to {
         Destination::Host(host) => {
             let door = if host.tls { Door::Sni } else { Door::Http };
@@ -160,7 +170,7 @@ pub async fn resume(
             caller.go(Arc::new(socket.into()), kind, &prefix).await;
         }
         Destination::Port { id, port } => {
-            serve_port(&state, &id, port, socket, Some(from), place).await;
+            serve_port(&state, (&id, port), socket, (peer, Some(from)), place).await;
         }
     }
 }
@@ -363,9 +373,12 @@ impl Caller {
                         tls: kind == Kind::Tls,
                         prefix: prefix.to_owned(),
                     };
-                    let to = Destination::Host(host);
-                    let (head, place) = (&self.head, self.place);
-                    match self.state.bring(&link, to, head, conn, place).await {
+                    let visitor = Message::Visitor {
+                        to: Destination::Host(host),
+                        peer: self.peer,
+                        head: self.head.clone(),
+                    };
+                    match self.state.bring(&link, visitor, conn, self.place).await {
                         Err(Some(back)) => (conn, self.place) = back,
                         Ok(()) | Err(None) => return,
                     }

@@ -1,13 +1,26 @@
 //! A visitor on a bare socket, for what curl is too polite to do.
 
 use super::PATIENCE;
+use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 /// Connects, with limits on every wait.
 pub fn connect(addr: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&addr, PATIENCE)
         .unwrap_or_else(|e| panic!("connect to {addr}: {e}"));
+    set_limits(&stream);
+    stream
+}
+
+/// Connects from an address of this machine.
+pub fn connect_from(from: Ipv4Addr, addr: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let bound = socket.bind(&SocketAddr::from((from, 0)).into());
+    bound.unwrap_or_else(|e| panic!("bind to {from}: {e}"));
+    let connected = socket.connect_timeout(&addr.into(), PATIENCE);
+    connected.unwrap_or_else(|e| panic!("connect from {from} to {addr}: {e}"));
+    let stream = TcpStream::from(socket);
     set_limits(&stream);
     stream
 }
