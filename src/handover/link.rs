@@ -105,6 +105,33 @@ impl Link {
     }
 }
 
+#[cfg(test)]
+impl Link {
+    /// A link whose messages stay in its queue until they are taken there.
+    pub fn unread() -> (Self, Unread) {
+        let (queue, outgoing) = channel::bounded(QUEUE);
+        let link = Self {
+            role: None,
+            queue,
+            flushed: Stop::default(),
+        };
+        (link, Unread(outgoing))
+    }
+}
+
+/// The queue of a link that nothing reads.
+#[cfg(test)]
+pub struct Unread(Receiver<Outgoing>);
+
+#[cfg(test)]
+impl Unread {
+    /// The next message; `None` if there is none now.
+    pub fn next(&self) -> Option<Message> {
+        let (message, _) = self.0.try_recv().ok()?;
+        Message::decode(&message).map(|(_, message)| message)
+    }
+}
+
 async fn send_all(to: &Async<OwnedFd>, outgoing: &Receiver<Outgoing>) -> io::Result<()> {
     while let Ok((message, socket)) = outgoing.recv().await {
         let mut pieces = message.chunks(PIECE).peekable();

@@ -8,7 +8,7 @@ use super::users::{Admission, Verdict};
 use super::visitor::{self, Caller};
 use super::{ports, State};
 use crate::config::Secret;
-use crate::handover::{Message, MovedTunnel};
+use crate::handover::MovedTunnel;
 use crate::net::{within, Conn, Socket, Working};
 use crate::tunnel::{self, Event, Inbox, Peer, Policy, Tunnel, DELIVERY};
 use crate::wire::frame::{Refusal, Signal};
@@ -604,15 +604,7 @@ impl Session {
 
     /// Gives the tunnel to the newer process.
     async fn send_away(&self, moved: MovedTunnel, socket: OwnedFd) {
-        let Some(child) = self.state.transfer.child() else {
-            return log::warn!("a tunnel of {} is lost, the new process is gone", self.id);
-        };
-        self.state.give_ports(&child, &self.id).await;
-        if child
-            .send(&Message::Tunnel(moved), Some(socket))
-            .await
-            .is_err()
-        {
+        if !self.state.give_tunnel(&self.id, moved, socket).await {
             log::warn!("a tunnel of {} is lost, the new process is gone", self.id);
         }
     }

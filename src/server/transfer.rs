@@ -14,7 +14,7 @@ use super::registry::{Key, Kind, Right};
 use super::users::Verdict;
 use super::{session, visitor, State};
 use crate::config::Secret;
-use crate::handover::{Host, Link, Message};
+use crate::handover::{Host, Link, Message, MovedTunnel};
 use crate::net::{bridge, Conn, Listener, Socket, Stop};
 use async_io::Timer;
 use std::collections::HashSet;
@@ -31,14 +31,19 @@ pub struct Transfer {
     /// The older process, while it has tunnels.
     parent: Mutex<Option<Link>>,
     parent_gone: Stop,
-    child: Mutex<Option<Child>>,
+    /// The newer process, to which this one makes way.
+    child: Mutex<Option<Link>>,
+    /// Locked until what was decided is in the queue to the child, where it may have to wait for
+    /// room: what is decided later must not overtake it.
+    announced: async_lock::Mutex<Announced>,
 }
 
-/// The newer process, to which this one makes way.
-struct Child {
-    link: Link,
-    /// The ids whose visitors it brings here. `None` once it is to bring no more.
-    announced: Option<HashSet<Box<str>>>,
+/// The clients whose visitors the child brings here.
+#[derive(Default)]
+struct Announced {
+    ids: HashSet<Box<str>>,
+    /// There will be no more of them.
+    is_over: bool,
 }
 
 /// The process that a message comes from.
@@ -62,8 +67,7 @@ impl Transfer {
     }
 
     pub fn set_child(&self, link: Link) {
-        let announced = Some(HashSet::new());
-        *lock(&self.child) = Some(Child { link, announced });
+        *lock(&self.child) = Some(link);
     }
 
     /// The older process, if there is one that visitors can be brought to.
@@ -73,9 +77,7 @@ impl Transfer {
 
     /// The newer process, if there is one.
     pub fn child(&self) -> Option<Link> {
-        let child = lock(&self.child);
-        let link = child.as_ref().map(|child| child.link.clone());
-        link.filter(Link::is_open)
+        lock(&self.child).clone().filter(Link::is_open)
     }
 
     /// Triggered when the older process has nothing left that could serve visitors, or is gone.
@@ -89,39 +91,38 @@ impl Transfer {
             self.parent_gone.heard().await;
         }
     }
-
-    /// Notes that the child is to bring visitors of this id here. False if it knows, or is to
-    /// bring none.
-    fn announce(&self, id: &str) -> bool {
-        let mut child = lock(&self.child);
-        let announced = child.as_mut().and_then(|child| child.announced.as_mut());
-        announced.is_some_and(|announced| announced.insert(id.into()))
-    }
-
-    /// Notes that the child is not to bring visitors of this id here any more. False if it never
-    /// was.
-    fn revoke(&self, id: &str) -> bool {
-        let mut child = lock(&self.child);
-        let announced = child.as_mut().and_then(|child| child.announced.as_mut());
-        announced.is_some_and(|announced| announced.remove(id))
-    }
-
-    /// Notes that the child is to bring no visitors from now on. Returns the ids whose visitors it
-    /// did.
-    fn revoke_all(&self) -> HashSet<Box<str>> {
-        let mut child = lock(&self.child);
-        let announced = child.as_mut().and_then(|child| child.announced.take());
-        announced.unwrap_or_default()
-    }
 }
 
 impl State {
-    /// Has the child bring visitors of this id here.
+    /// Has the child bring visitors of this id here, if it does not yet.
     pub async fn announce(&self, id: &str, secret: Secret) {
-        let Some(child) = self.transfer.child() else {
-            return;
-        };
-        if !self.transfer.announce(id) {
+        if let Some(child) = self.transfer.child() {
+            let mut announced = self.transfer.announced.lock().await;
+            self.tell_of(&child, &mut announced, id, secret).await;
+        }
+    }
+
+    /// The same for an id that has other host prefixes now than the child may know of.
+    pub async fn announce_anew(&self, id: &str, secret: Secret) {
+        if let Some(child) = self.transfer.child() {
+            let mut announced = self.transfer.announced.lock().await;
+            announced.ids.remove(id);
+            self.tell_of(&child, &mut announced, id, secret).await;
+        }
+    }
+
+    /// The same, if the child brings visitors of this id here at all.
+    pub async fn announce_again(&self, id: &str, secret: Secret) {
+        if let Some(child) = self.transfer.child() {
+            let mut announced = self.transfer.announced.lock().await;
+            if announced.ids.remove(id) {
+                self.tell_of(&child, &mut announced, id, secret).await;
+            }
+        }
+    }
+
+    async fn tell_of(&self, child: &Link, announced: &mut Announced, id: &str, secret: Secret) {
+        if announced.is_over || !announced.ids.insert(id.into()) {
             return;
         }
         let hosts = self.registry.hosts_of(id).into_iter();
@@ -138,39 +139,49 @@ impl State {
         let _ = child.send(&holds, None).await;
     }
 
-    /// The same for an id that has other host prefixes now.
-    pub async fn announce_again(&self, id: &str, secret: Secret) {
-        if self.transfer.revoke(id) {
-            self.announce(id, secret).await;
-        }
-    }
-
     /// Tells the child when no tunnel of this id is left here that could serve visitors.
     pub async fn settle(&self, id: &str) {
-        if !self.registry.stays(id) && self.transfer.revoke(id) {
-            self.release(id).await;
+        if let Some(child) = self.transfer.child() {
+            let mut announced = self.transfer.announced.lock().await;
+            if !self.registry.stays(id) && announced.ids.remove(id) {
+                self.release(&child, id).await;
+            }
         }
     }
 
     /// Has the child bring no more visitors: they wait there.
     pub async fn let_go(&self) {
-        for id in self.transfer.revoke_all() {
-            self.release(&id).await;
+        if let Some(child) = self.transfer.child() {
+            let mut announced = self.transfer.announced.lock().await;
+            announced.is_over = true;
+            for id in std::mem::take(&mut announced.ids) {
+                self.release(&child, &id).await;
+            }
         }
     }
 
-    async fn release(&self, id: &str) {
-        let Some(child) = self.transfer.child() else {
-            return;
-        };
-        self.give_ports(&child, id).await;
+    async fn release(&self, child: &Link, id: &str) {
+        self.give_ports(child, id).await;
         let _ = child
             .send(&Message::Released { id: id.to_owned() }, None)
             .await;
     }
 
+    /// Gives the tunnel of a client to the child, and the client's TCP ports. False if it is lost,
+    /// because there is no child any more.
+    pub async fn give_tunnel(&self, id: &str, tunnel: MovedTunnel, socket: OwnedFd) -> bool {
+        let Some(child) = self.transfer.child() else {
+            return false;
+        };
+        // Other tunnels of the client must not get there before its ports.
+        let _in_order = self.transfer.announced.lock().await;
+        self.give_ports(&child, id).await;
+        let sent = child.send(&Message::Tunnel(tunnel), Some(socket)).await;
+        sent.is_ok()
+    }
+
     /// Leaves the TCP ports of a client to the child.
-    pub async fn give_ports(&self, child: &Link, id: &str) {
+    async fn give_ports(&self, child: &Link, id: &str) {
         for shared in self.registry.take_ports(id) {
             let port = Message::Port {
                 id: id.to_owned(),
@@ -272,8 +283,7 @@ impl Recipient {
                 let hosts = hosts.filter(is_its).collect();
                 let right = Right::new(secret.clone(), admission);
                 state.registry.hold(&id, hosts, right);
-                state.transfer.revoke(&id);
-                state.announce(&id, secret).await;
+                state.announce_anew(&id, secret).await;
             }
             (Message::Released { id }, _) => {
                 let right = state.registry.release(&id);
@@ -351,4 +361,98 @@ impl Recipient {
 pub fn key(host: &Host) -> Key {
     let kind = if host.tls { Kind::Tls } else { Kind::Http };
     (kind, host.prefix.as_str().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Limits, PortRange, TcpRule};
+    use crate::server::guard::Guard;
+    use crate::server::registry::{Login, Trust};
+    use crate::server::rules::Rules;
+    use crate::tunnel::{Peer, Policy, Tunnel};
+    use crate::wire::hello::Offer;
+    use crate::wire::Version;
+    use futures_lite::future::{poll_once, zip};
+
+    #[test]
+    fn a_port_gets_to_the_child_before_every_tunnel_of_its_client() {
+        async_std::task::block_on(async {
+            let guard = Guard::new(0, Duration::ZERO);
+            let state = State::new(Rules::of_nobody(), Arc::default(), guard).unwrap();
+            let (conn, far) = bridge::bridge().expect("a connection");
+            let policy = Policy::new(Version::One, Peer::Client, Duration::from_secs(60));
+            let (tunnel, _inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
+            let range = PortRange {
+                first: 1024,
+                last: 65535,
+            };
+            let limits = Limits {
+                tcp: vec![TcpRule { number: 0, range }],
+                ..Limits::of_one_prefix()
+            };
+            let login = Login {
+                id: "id1",
+                limits: &limits,
+                rules: &Rules::of_nobody(),
+                trust: Trust::Known,
+                peer: ([192, 0, 2, 1], 1).into(),
+            };
+            let port = Offer::Tcp {
+                random: true,
+                port: 0,
+            };
+            let joined = state.registry.join(&login, vec![Some(port)], &tunnel);
+            assert!(joined.is_ok());
+            let (link, queue) = Link::unread();
+            state.transfer.set_child(link.clone());
+            while poll_once(link.send(&Message::Done, None)).await.is_some() {}
+            let moved = MovedTunnel {
+                is_ready: true,
+                last_task: 0,
+                unread: Vec::new(),
+                hello: Vec::new(),
+            };
+            let socket = || far.try_clone().expect("a descriptor");
+            let mut first = Box::pin(state.give_tunnel("id1", moved.clone(), socket()));
+            assert!(poll_once(&mut first).await.is_none(), "no room");
+            let mut second = Box::pin(state.give_tunnel("id1", moved, socket()));
+            for _ in 0..3 {
+                queue.next();
+            }
+            assert!(poll_once(&mut second).await.is_none());
+            assert_eq!(zip(first, second).await, (true, true));
+            let told = std::iter::from_fn(|| queue.next());
+            let told: Vec<_> = told.filter(|message| *message != Message::Done).collect();
+            let [Message::Port { .. }, Message::Tunnel(_), Message::Tunnel(_)] = &told[..] else {
+                panic!("{told:?}");
+            };
+        });
+    }
+
+    #[test]
+    fn what_is_told_of_a_client_arrives_in_the_order_of_what_became_of_it() {
+        async_std::task::block_on(async {
+            let guard = Guard::new(0, Duration::ZERO);
+            let state = State::new(Rules::of_nobody(), Arc::default(), guard).unwrap();
+            let (link, queue) = Link::unread();
+            state.transfer.set_child(link.clone());
+            while poll_once(link.send(&Message::Done, None)).await.is_some() {}
+            let mut announcing = Box::pin(state.announce("id1", Secret::new("secret")));
+            assert!(poll_once(&mut announcing).await.is_none(), "no room");
+            let mut settling = Box::pin(state.settle("id1"));
+            assert!(poll_once(&mut settling).await.is_none());
+            queue.next();
+            queue.next();
+            // There is room for both, and the one that came last has its turn first.
+            assert!(poll_once(&mut settling).await.is_none());
+            zip(announcing, settling).await;
+            let told = std::iter::from_fn(|| queue.next());
+            let told: Vec<_> = told.filter(|message| *message != Message::Done).collect();
+            assert!(
+                matches!(&told[..], [Message::Holds { .. }, Message::Released { .. }]),
+                "{told:?}"
+            );
+        });
+    }
 }
