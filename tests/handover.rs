@@ -258,23 +258,25 @@ fn a_client_that_reloads_while_its_server_makes_way_loses_nothing() {
     let port = free_port();
     let mut server = server_of_id1(&format!("-hostNumber 2 -tcpNumber 1 -tcpRange {port}"));
     let addr = server.addr();
-    let services = port_option(false, port);
+    let (port_of, more) = (port_option(false, port), prefix_option("more"));
+    let services = [&[2], &port_of[..], &more].concat();
     let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &services));
     let mut visitor = connect(local(port));
     visitor.write_all(b"hello").expect("the port is open");
     let (task, ..) = peer.task();
     peer.gather(task, 5);
     let _new = server.restart();
-    let more = [&[2], &services[..], &prefix_option("more")].concat();
-    peer.send(&[&SERVICES[..], &identity("id1", "secret1", &more)].concat());
-    peer.expect(Frame::PortOpened(0, port));
+    // The same in another order.
+    let services = [&[2], &more[..], &port_of].concat();
+    peer.send(&[&SERVICES[..], &identity("id1", "secret1", &services)].concat());
+    peer.expect(Frame::PortOpened(1, port));
     peer.expect(Frame::Services);
     visitor.write_all(b"more").expect("it goes on");
     assert_eq!(peer.gather(task, 4), b"more");
     // The new process knows of what it offers now.
     let asking = std::thread::spawn(move || get(addr, "more.a", "/").status);
     let (other, service, _) = peer.task();
-    assert_eq!(service, 1);
+    assert_eq!(service, 0);
     peer.send(&data(other, b"HTTP/1.1 204 Fine\r\n\r\n"));
     peer.send(&[closed(other), closed(task)].concat());
     assert_eq!(asking.join().expect("an answer"), 204);
@@ -282,9 +284,61 @@ fn a_client_that_reloads_while_its_server_makes_way_loses_nothing() {
     server.wait_for("tunnel taken over");
     let asking = std::thread::spawn(move || get(addr, "more.a", "/").status);
     let (last, service, _) = peer.task();
-    assert!(service == 1 && last > other);
+    assert!(service == 0 && last > other);
     peer.send(&data(last, b"HTTP/1.1 204 Fine\r\n\r\n"));
     peer.send(&closed(last));
+    assert_eq!(asking.join().expect("an answer"), 204);
+}
+
+#[test]
+fn a_client_that_asks_for_more_while_its_server_makes_way_gets_it_from_the_new_process() {
+    let port = free_port();
+    let mut server = server_of_id1(&format!(
+        "-id id2 -secret secret2 -tcpNumber 1 -tcpRange {port}"
+    ));
+    let addr = server.addr();
+    let mut other = peer2::Peer::ready_client(addr, &peer2::hello("id2", "secret2", &[0], 0));
+    let services = port_option(false, port);
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &services));
+    let mut visitor = connect(local(port));
+    visitor.write_all(b"hello").expect("the port is open");
+    let (task, ..) = peer.task();
+    peer.gather(task, 5);
+    let mut late = connect(addr);
+    late.write_all(b"GET / HTTP/1.1\r\n")
+        .expect("half a request");
+    // It is in the hands of the old process.
+    peer.sync();
+    let _new = server.restart();
+    // From here on the old process takes no tunnels.
+    other.expect(peer2::Frame::Reconnect);
+    // Nor does it know of those that the new one has.
+    let taken = hello("id2", "secret2", &prefix_option("taken"));
+    let mut other = Peer::ready_client(addr, &taken);
+    let and = |prefix| [&[2], &services[..], &prefix_option(prefix)].concat();
+    peer.send(&[&SERVICES[..], &identity("id1", "secret1", &and("taken"))].concat());
+    peer.expect(Frame::Services);
+    peer.expect(Frame::Close);
+    visitor.write_all(b"more").expect("it goes on");
+    assert_eq!(peer.gather(task, 4), b"more");
+    late.write_all(b"Host: taken.a\r\n\r\n")
+        .expect("the other half");
+    let (asked, ..) = other.task();
+    other.send(&data(
+        asked,
+        b"HTTP/1.1 204 Fine\r\nContent-Length: 0\r\n\r\n",
+    ));
+    assert_eq!(read_answer(&mut late).status, 204);
+    // The client comes back to the new process.
+    let with = |prefix| Peer::client(addr, &hello("id1", "secret1", &and(prefix)));
+    with("taken").expect(Frame::Error(5));
+    let mut again = with("free");
+    again.expect(Frame::PortOpened(0, port));
+    again.expect(Frame::Ready);
+    let asking = std::thread::spawn(move || get(addr, "free.a", "/").status);
+    let (asked, ..) = again.task();
+    again.send(&data(asked, b"HTTP/1.1 204 Fine\r\n\r\n"));
+    again.send(&closed(asked));
     assert_eq!(asking.join().expect("an answer"), 204);
 }
 

@@ -342,6 +342,43 @@ fn a_tunnel_over_tls_is_closed_when_it_is_free_and_visitors_wait_for_its_client(
 }
 
 #[test]
+fn a_client_that_gets_another_service_while_its_server_makes_way_comes_to_the_new_process() {
+    let service = bodies();
+    let mut server = server_of_id1("-hostNumber 2");
+    let addr = server.addr();
+    let scratch = Scratch::new();
+    let write = |prefixes: &[&str]| {
+        let services = prefixes.iter().map(|prefix| {
+            let local = service.addr;
+            format!("  - {{local: 'http://{local}', hostPrefix: {prefix}}}\n")
+        });
+        let services: String = services.collect();
+        let text = format!(
+            "options: {{remote: 'tcp://{addr}', id: id1, secret: secret1, wire: 1}}\n\
+             services:\n{services}"
+        );
+        scratch.file("client.yaml", text)
+    };
+    let file = write(&["id1"]);
+    let mut client = client(&format!("-config {}", file.display()));
+    client.wait_for_tunnel();
+    let mut held = connect(addr);
+    download(&mut held, 1000, "");
+    let new = server.restart();
+    write(&["id1", "more"]);
+    client.reload();
+    client.wait_for_lines("tunnel started", 2);
+    for host in ["more.a", "id1.a"] {
+        assert_eq!(get(addr, host, "/1").status, 200, "{host}");
+    }
+    download(&mut held, 1000, "");
+    drop(held);
+    assert_eq!(server.exit().code(), Some(0));
+    new.signal("TERM");
+    new.wait_for_end();
+}
+
+#[test]
 fn visitors_wait_for_an_original_when_the_old_process_is_killed() {
     let service = bodies();
     let mut server = server_of_id1("");

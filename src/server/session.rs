@@ -908,15 +908,24 @@ impl Session {
     /// tunnel ends, but not before what runs.
     async fn change(&self, offers: Vec<Option<Offer>>) {
         let (id, peer) = (&self.id, self.peer);
-        let goes_on =
-            self.tunnel.version() == Version::One && self.state.transfer.child().is_some();
-        if self.state.stop.is_said() && !goes_on {
-            // Its ports may be another process's by now, where it will say so again. Here it
-            // gets nothing new, and what it has must not suffer.
-            self.state.registry.set_aside(id, &self.tunnel);
-            return self.tunnel.signal(Signal::Services);
-        }
         let registry = &self.state.registry;
+        if self.state.stop.is_said() {
+            let stays =
+                self.tunnel.version() == Version::One && self.state.transfer.child().is_some();
+            let is_new = || self.as_login(|login| registry.is_new(login, &offers));
+            if !stays || is_new() {
+                // The newer process alone knows what is free, and there the client says so again.
+                // Here it gets nothing new, and what it has must not suffer.
+                registry.set_aside(id, &self.tunnel);
+                self.tunnel.signal(Signal::Services);
+                if stays {
+                    // It is not asked to come there in another way.
+                    self.tunnel.close();
+                    self.state.settle(id).await;
+                }
+                return;
+            }
+        }
         let updated = self.as_login(|login| registry.update(login, offers, &self.tunnel));
         match updated {
             Ok(opened) => {

@@ -1,7 +1,7 @@
 //! What of the registry goes to another process with a client's tunnels, and comes from there.
 
 use super::held::Right;
-use super::{Client, Key, Login, Member, Registry, Shared, RETURNING};
+use super::{sort_ports, Client, Key, Login, Member, Registry, Shared, RETURNING};
 use crate::config::Secret;
 use crate::server::ports::{Opened, Port};
 use crate::tunnel::Tunnel;
@@ -88,6 +88,17 @@ impl Registry {
             }
             arrival.await;
         }
+    }
+
+    /// Whether the offers ask for a host prefix or a TCP port that the client does not have.
+    pub fn is_new(&self, login: &Login<'_>, offers: &[Option<Offer>]) -> bool {
+        let inner = self.lock();
+        let ports = inner.clients.get(login.id).map_or(&[][..], |c| &c.ports);
+        let (_, wanted) = sort_ports(offers, ports);
+        let mine = inner.hosts.of(login.id);
+        let hosts = inner.wanted_hosts(login, offers);
+        let had = |hosts: Vec<(Key, u16)>| hosts.iter().all(|(key, _)| mine.contains(key));
+        !wanted.is_empty() || !hosts.is_ok_and(had)
     }
 
     /// The clients that the older process serves, with their secrets.
@@ -181,5 +192,123 @@ impl Registry {
             client.retry_at = now;
         }
         inner.kept.keep_port(id, port, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Kind, Opening, Trust};
+    use super::*;
+    use crate::config::{Limits, PortRange, TcpRule};
+    use crate::net::{self, bridge};
+    use crate::server::ports::Asked;
+    use crate::server::rules::Rules;
+    use crate::tunnel::{Inbox, Peer, Policy};
+    use std::os::fd::OwnedFd;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn key(prefix: &str) -> Key {
+        (Kind::Http, prefix.into())
+    }
+
+    /// A tunnel, and what keeps it open.
+    fn tunnel() -> (Tunnel, (Inbox, OwnedFd)) {
+        let (conn, far) = bridge::bridge().expect("a connection");
+        let policy = Policy::new(Version::One, Peer::Client, Duration::from_secs(60));
+        let (tunnel, inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
+        (tunnel, (inbox, far))
+    }
+
+    /// Registers a client whose prefix is its id.
+    fn join(registry: &Registry, id: &str, tunnel: &Tunnel) {
+        let offer = Offer::Host {
+            tls: false,
+            prefix: None,
+        };
+        let login = Login {
+            id,
+            limits: &Limits::of_one_prefix(),
+            rules: &Rules::of_nobody(),
+            trust: Trust::Known,
+            peer: ([192, 0, 2, 1], 1).into(),
+        };
+        let joined = registry.join(&login, vec![Some(offer)], tunnel);
+        assert!(joined.is_ok(), "{id}");
+    }
+
+    #[test]
+    fn a_port_that_the_older_process_had_is_opened_when_it_comes_from_there() {
+        async_std::task::block_on(async {
+            let registry = Registry::default();
+            let theirs = net::listen(None, 0).expect("listen");
+            let port = theirs.addr().port();
+            let range = PortRange {
+                first: port,
+                last: port,
+            };
+            let limits = Limits {
+                tcp: vec![TcpRule { number: 1, range }],
+                ..Limits::of_one_prefix()
+            };
+            let login = Login {
+                id: "id1",
+                limits: &limits,
+                rules: &Rules::of_nobody(),
+                trust: Trust::Known,
+                peer: ([192, 0, 2, 1], 1).into(),
+            };
+            let random = false;
+            let offers = [
+                Offer::Host {
+                    tls: false,
+                    prefix: None,
+                },
+                Offer::Tcp { random, port },
+            ];
+            let (tunnel, _open) = tunnel();
+            let joined = registry.join(&login, offers.map(Some).to_vec(), &tunnel);
+            assert!(joined.is_ok_and(|opened| opened.is_empty()), "it is in use");
+            assert!(!registry.is_retry_due("id1"));
+            let shared = Shared {
+                asked: Asked { random, port },
+                port,
+                listener: Some(Arc::new(theirs)),
+                older: None,
+            };
+            registry.expect_port("id1", shared);
+            assert!(registry.is_retry_due("id1"));
+            let opened = registry.retry_ports(&login);
+            let opened: Vec<_> = opened.iter().map(|opened| opened.port).collect();
+            assert_eq!(opened, [port]);
+        });
+    }
+
+    #[test]
+    fn a_client_of_the_older_process_takes_no_prefix_that_another_one_has_or_is_kept_for() {
+        async_std::task::block_on(async {
+            let registry = Registry::default();
+            let ((here, _open), (away, _also_open)) = (tunnel(), tunnel());
+            join(&registry, "here", &here);
+            join(&registry, "away", &away);
+            registry.leave("away", &away);
+            let hosts = ["here", "away", "free"].map(key).to_vec();
+            let right = Right::new(Secret::new("secret"), None);
+            registry.hold("held", hosts, right);
+            assert_eq!(registry.hosts_of("held"), [key("free")]);
+            let open = |prefix| registry.open_host(Kind::Http, prefix);
+            assert!(matches!(open("here"), Opening::Stream(_)));
+            assert!(matches!(open("away"), Opening::NotNow));
+            assert!(matches!(open("free"), Opening::Held));
+            // It does not take them by leaving either.
+            registry.release("held");
+            assert!(matches!(open("here"), Opening::Stream(_)));
+            join(&registry, "away", &away);
+            assert!(matches!(open("away"), Opening::Stream(_)));
+            // What it has itself stays its own.
+            let right = Right::new(Secret::new("secret"), None);
+            registry.hold("here", vec![key("here")], right);
+            assert_eq!(registry.hosts_of("here"), [key("here"), key("here")]);
+        });
     }
 }
