@@ -5,7 +5,9 @@
 
 mod common;
 
+use common::eventually;
 use common::gt::{client, server_of_id1, Gt, Successor};
+use common::peer::{hello, Frame, Peer, CLOSE};
 use common::ports::free_port;
 use common::samples::Random;
 use common::scratch::Scratch;
@@ -131,6 +133,28 @@ fn a_visitor_that_has_ended_its_direction_gets_the_whole_answer() {
             assert_eq!(got.ok(), Some(LENGTH), "GT/{wire}, {end:?}");
         }
     }
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_no_more_ended_tunnels_than_it_may_have() {
+    let mut server = server_of_id1("-connections 1");
+    let addr = server.addr();
+    let end = || {
+        let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
+        peer.send(&CLOSE);
+        for _ in 0..3 {
+            peer.expect(Frame::Close);
+        }
+        // What the client sends is read until both have ended.
+        peer.expect_end();
+        peer
+    };
+    let (oldest, newest) = (end(), end());
+    let is_closed = |peer: &Peer| peer.writer().write_all(b"x").is_err();
+    eventually("the older one to be closed", || {
+        is_closed(&oldest).then_some(())
+    });
+    assert!(!is_closed(&newest));
 }
 
 /// A service that may end its own direction, says that it has been reached, and how much of `bytes`

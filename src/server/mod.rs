@@ -11,6 +11,7 @@ mod estate;
 mod guard;
 mod guest;
 pub(crate) mod http_head;
+mod lingering;
 mod listeners;
 mod one_request;
 mod places;
@@ -37,6 +38,7 @@ use counters::Counters;
 use estate::Estate;
 use guard::Guard;
 use guest::Guest;
+use lingering::Lingering;
 use listeners::{Front, Listeners, Open, Planned, Purpose};
 use places::Places;
 use registry::Registry;
@@ -121,6 +123,7 @@ pub(crate) struct State {
     speeds: Speeds,
     guard: Guard,
     places: Places,
+    lingering: Lingering,
     guest: Guest,
     counters: Counters,
     transfer: Transfer,
@@ -142,6 +145,7 @@ impl State {
             speeds: Speeds::default(),
             guard,
             places: Places::default(),
+            lingering: Lingering::default(),
             guest: Guest::new()?,
             counters: Counters::default(),
             transfer: Transfer::default(),

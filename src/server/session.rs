@@ -961,13 +961,17 @@ impl Session {
     }
 
     /// Sends what is left to say and lets the client read it: all of it, if the tunnel has ended
-    /// in good order.
+    /// in good order. A client that does not read can hold as many such tunnels as it may have
+    /// (connections), which do not count any more.
     async fn end(&self, mut inbox: Inbox, orderly: bool) {
         self.tunnel.finish();
         let flushed = async { while !matches!(inbox.next().await, Event::End(_)) {} };
         within(GOODBYE, flushed).await;
         if orderly {
-            inbox.conn().linger_for(DELIVERY, usize::MAX).await;
+            let most = self.standing().admission.limits.connections;
+            let linger = self.state.lingering.begin(&self.id, most);
+            let reading = inbox.conn().linger_for(DELIVERY, usize::MAX);
+            linger.is_over.or(reading).await;
         } else {
             inbox.conn().linger(GOODBYE).await;
         }

@@ -1,0 +1,83 @@
+//! Tunnels that have ended in good order and whose clients still read, by client. Not those that
+//! drain: see `registry`.
+
+use crate::net::Stop;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Clones are the same.
+#[derive(Clone, Default)]
+pub struct Lingering(Arc<Mutex<Table>>);
+
+/// The oldest of a client come first.
+type Table = HashMap<Box<str>, VecDeque<Stop>>;
+
+/// One tunnel, until it is dropped.
+pub struct Linger {
+    lingering: Lingering,
+    id: Box<str>,
+    /// Triggered when the client has too many others that are newer.
+    pub is_over: Stop,
+}
+
+impl Lingering {
+    /// Adds a tunnel of this client. Of those beyond the number of tunnels that it may have, 0 for
+    /// any, the oldest are over.
+    pub fn begin(&self, id: &str, connections: u32) -> Linger {
+        let is_over = Stop::default();
+        let mut table = self.lock();
+        let tunnels = table.entry(id.into()).or_default();
+        tunnels.push_back(is_over.clone());
+        let most = usize::try_from(connections).unwrap_or(usize::MAX);
+        while most > 0 && tunnels.len() > most {
+            if let Some(oldest) = tunnels.pop_front() {
+                oldest.say();
+            }
+        }
+        drop(table);
+        Linger {
+            lingering: self.clone(),
+            id: id.into(),
+            is_over,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Linger {
+    fn drop(&mut self) {
+        let mut table = self.lingering.lock();
+        if let Some(tunnels) = table.get_mut(&self.id) {
+            tunnels.retain(|tunnel| !tunnel.is(&self.is_over));
+            if tunnels.is_empty() {
+                table.remove(&self.id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_tunnels_of_a_client_make_room_for_its_newest() {
+        let lingering = Lingering::default();
+        let first = lingering.begin("id1", 2);
+        let second = lingering.begin("id1", 2);
+        let other = lingering.begin("id2", 2);
+        assert!(!first.is_over.is_said() && !second.is_over.is_said());
+        let third = lingering.begin("id1", 2);
+        assert!(first.is_over.is_said() && !second.is_over.is_said());
+        drop((first, second));
+        let fourth = lingering.begin("id1", 2);
+        assert!(!third.is_over.is_said() && !other.is_over.is_said());
+        drop((third, fourth, other));
+        assert!(lingering.lock().is_empty(), "nothing is left of it");
+        let all: Vec<_> = (0..20).map(|_| lingering.begin("id1", 0)).collect();
+        assert!(all.iter().all(|linger| !linger.is_over.is_said()));
+    }
+}
