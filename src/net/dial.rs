@@ -205,6 +205,15 @@ mod tests {
     }
 
     #[test]
+    fn an_address_with_a_zone_is_dialled_in_that_zone() {
+        // Nothing is there: the error names the address that was tried, its zone as a number.
+        let dialled = block_on(dial("fe80::1%lo", 9, Duration::from_secs(60)));
+        let error = dialled.err().unwrap().to_string();
+        assert!(error.contains("[fe80::1%"), "{error}");
+        assert!(error.contains("]:9"), "{error}");
+    }
+
+    #[test]
     fn kinds_of_addresses_take_turns() {
         let six = |n: u16| SocketAddr::from(([0x2001, 0xDB8, 0, 0, 0, 0, 0, n], 0));
         let four = |n: u8| SocketAddr::from(([192, 0, 2, n], 0));

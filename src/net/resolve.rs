@@ -226,6 +226,26 @@ mod tests {
     }
 
     #[test]
+    fn an_address_keeps_its_zone_and_gets_its_port() {
+        // Every system has a loopback interface; its number is mostly 1.
+        let found = block_on(look_up("fe80::1%lo")).unwrap();
+        let [SocketAddr::V6(addr)] = found.addresses[..] else {
+            panic!("{found:?}");
+        };
+        assert_ne!(addr.scope_id(), 0);
+        let SocketAddr::V6(moved) = with_port(addr.into(), 7) else {
+            panic!("another kind of address");
+        };
+        assert_eq!((moved.ip(), moved.scope_id()), (addr.ip(), addr.scope_id()));
+        assert_eq!(moved.port(), 7);
+        #[cfg(feature = "p2p")]
+        assert_eq!(
+            block_on(addresses("fe80::1%lo", 7)).unwrap(),
+            [SocketAddr::V6(moved)]
+        );
+    }
+
+    #[test]
     fn a_system_that_says_nothing_is_not_waited_for_where_addresses_are_known() {
         let name = Arc::default();
         block_on(look_up_with(&name, || Ok(vec![ONE]))).unwrap();

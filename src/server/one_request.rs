@@ -11,6 +11,8 @@ use std::task::{ready, Context, Poll, Waker};
 
 /// Most bytes of a visitor that are taken at a time.
 const PIECE: usize = 16 * 1024;
+/// Reads that find nothing for the service, after which other tasks have their turn.
+const TURN: usize = 4;
 
 /// Has the service close the connection behind its answer, unless it is asked to switch to another
 /// protocol.
@@ -128,7 +130,7 @@ impl Layer for OneRequest {
 
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut inner = self.inner();
-        loop {
+        for _ in 0..TURN {
             let n = inner.out.len().min(buf.len());
             if n > 0 {
                 if let (Some(to), Some(from)) = (buf.get_mut(..n), inner.out.get(..n)) {
@@ -160,6 +162,9 @@ impl Layer for OneRequest {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, refusal.why)));
             }
         }
+        // A visitor that sends without end must not keep other tasks from their turn.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -201,5 +206,87 @@ impl Layer for OneRequest {
 
     fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.conn.poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::bridge::bridge;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    /// Reads after which a visitor that sends without end ends all the same, so that a test does.
+    const END: usize = 10_000;
+
+    /// A visitor that has always sent something.
+    #[derive(Debug)]
+    struct Endless {
+        below: Conn,
+        reads: Arc<AtomicUsize>,
+    }
+
+    impl Layer for Endless {
+        fn below(&self) -> &Conn {
+            &self.below
+        }
+
+        fn poll_read(&self, _: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+            let is_end = self.reads.fetch_add(1, Ordering::Relaxed) >= END;
+            Poll::Ready(Ok(if is_end { 0 } else { buf.len() }))
+        }
+
+        fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_write(&self, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn holds_back(&self) -> bool {
+            false
+        }
+
+        fn poll_flush(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_visitor_that_sends_without_end_behind_its_request_lets_others_have_their_turn() {
+        let reads = Arc::<AtomicUsize>::default();
+        let layer: Box<dyn Layer> = Box::new(Endless {
+            below: bridge().unwrap().0,
+            reads: reads.clone(),
+        });
+        let visitor = Arc::new(Conn::from(layer));
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let (_, conn) = OneRequest::start(visitor, request).unwrap();
+        let wakes = Arc::<Wakes>::default();
+        let waker = wakes.clone().into();
+        let mut cx = Context::from_waker(&waker);
+        for turn in 1..=10 {
+            assert!(conn.poll_read(&mut cx, &mut [0; 100]).is_pending());
+            assert_eq!(reads.load(Ordering::Relaxed), turn * TURN);
+            assert_eq!(
+                wakes.0.load(Ordering::Relaxed),
+                turn,
+                "it goes on by itself"
+            );
+        }
     }
 }

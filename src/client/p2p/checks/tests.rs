@@ -42,6 +42,8 @@ fn this_machine_and_links_are_not_checked_on_a_visitors_word() {
         "224.0.0.251:5353",
         "255.255.255.255:5000",
         "10.0.0.1:0",
+        "10.0.0.1:5353",
+        "[2001:db8::1]:5353",
         "[::]:5000",
         "[fe80::1]:5000",
         "[ff02::1]:5000",
@@ -186,4 +188,15 @@ fn checks_of_the_peer_are_taken_at_a_rate() {
     let most = u64::from(REQUESTS) + 10_000 / 20;
     let taken = u64::try_from(taken.count()).unwrap();
     assert!((most - 1..=most).contains(&taken), "{taken} checks");
+}
+
+#[test]
+fn nothing_is_taken_from_the_port_of_multicast_dns() {
+    let now = Instant::now();
+    let mut checks = checks(Role::Answers);
+    for (port, is_admitted) in [(5352, true), (5353, false), (5354, true)] {
+        let from = SocketAddr::from(([10, 0, 0, 1], port));
+        let admitted = checks.admit(from, &message(REQUEST, 0), now);
+        assert_eq!(admitted.is_some(), is_admitted, "from port {port}");
+    }
 }
