@@ -269,6 +269,7 @@ pub fn serve_channel(me: &Arc<Me>, label: &str, channel: p2p::Channel) {
         let Some((service, target)) = services.list.get(index) else {
             return;
         };
+        channel.limit_idle(service.local_timeout);
         if let Err(e) = Box::pin(carry(service, target, channel)).await {
             let level = match e.kind() {
                 io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Level::Debug,
@@ -327,7 +328,7 @@ async fn carry(service: &Service, target: &Target, channel: p2p::Channel) -> io:
             let dialing = net::dial(host, *port, patience);
             let socket = channel.unless_cut(dialing).await?;
             let conn = reach(service, *scheme, host, *port, socket, Vec::new()).await?;
-            p2p::Carry::new(channel, Arc::new(conn)).await
+            p2p::carry(channel, Arc::new(conn)).await
         }
     }
 }

@@ -44,4 +44,4 @@ pub use shared_threads::DISK;
 pub use socket::Socket;
 pub use stop::Stop;
 pub use wait_group::{WaitGroup, Working};
-pub use within::{until, within};
+pub use within::{poll_stalled, until, within};

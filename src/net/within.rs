@@ -40,3 +40,21 @@ impl<T: Future> Future for Within<T> {
         Pin::new(within.timer).poll(cx).map(|_| None)
     }
 }
+
+/// Ready when nothing but this has woken the task for `patience`. Where only a connection can,
+/// that is how long it has taken nothing.
+pub fn poll_stalled(
+    timer: &mut Option<Timer>,
+    patience: Duration,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    let fired = timer
+        .as_mut()
+        .is_some_and(|timer| Pin::new(timer).poll(cx).is_ready());
+    if fired {
+        return Poll::Ready(());
+    }
+    Pin::new(timer.insert(Timer::after(patience)))
+        .poll(cx)
+        .map(drop)
+}

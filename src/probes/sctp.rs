@@ -177,7 +177,7 @@ fn read(
         let Ok(Some(message)) = stream.read_sctp() else {
             return;
         };
-        packets.read(message.chunks.len());
+        packets.read(message.chunks.len(), message.len());
         let Ok(bytes) = message.to_payload(65536) else {
             resets.end(id);
             return;

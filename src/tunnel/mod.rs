@@ -32,7 +32,7 @@ mod window;
 
 pub use entry::Why;
 pub use inbox::{Event, Inbox};
-pub use relay::{Finish, Relay};
+pub use relay::{Finish, Relay, GOODBYE, LAST_BYTES};
 pub use stream::Stream;
 pub use traffic::Traffic;
 pub use window::{Growth, FIRST as FIRST_WINDOW};

@@ -5,7 +5,7 @@
 //! straight into the connection, and the relay only brings what got stuck.
 
 use super::{Stream, Why, STUCK_ALONE};
-use crate::net::{with_scratch, Conn};
+use crate::net::{poll_stalled, with_scratch, Conn};
 use crate::wire::frame::Reason;
 use async_io::Timer;
 use std::future::Future;
@@ -17,10 +17,10 @@ use std::time::Duration;
 /// Reads before others have their turn.
 const TURN: usize = 4;
 /// After the stream has ended: how long the connection's peer has for its own goodbye.
-const GOODBYE: Duration = Duration::from_secs(2);
+pub const GOODBYE: Duration = Duration::from_secs(2);
 /// A connection that takes nothing of what is left for it for this long is cut: a stream's last
 /// bytes, or the end itself.
-const LAST_BYTES: Duration = Duration::from_secs(30);
+pub const LAST_BYTES: Duration = Duration::from_secs(30);
 /// A visitor that has ended its direction, in a wire that cannot say so, keeps the stream
 /// for this long after the last answer,
 const ANSWERED: Duration = Duration::from_secs(2);
@@ -356,18 +356,4 @@ impl Future for Relay {
             }
         }
     }
-}
-
-/// Ready when nothing but this has woken the relay for `patience`. Where only the connection can,
-/// that is how long it has taken nothing.
-fn poll_stalled(timer: &mut Option<Timer>, patience: Duration, cx: &mut Context<'_>) -> Poll<()> {
-    let fired = timer
-        .as_mut()
-        .is_some_and(|timer| Pin::new(timer).poll(cx).is_ready());
-    if fired {
-        return Poll::Ready(());
-    }
-    Pin::new(timer.insert(Timer::after(patience)))
-        .poll(cx)
-        .map(drop)
 }

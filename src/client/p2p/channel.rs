@@ -2,7 +2,9 @@
 
 use super::link::Link;
 use super::MAX_MESSAGE_OUT;
-use crate::net::{with_scratch, Conn};
+use crate::net::{poll_stalled, with_scratch, Conn};
+use crate::tunnel::{GOODBYE, LAST_BYTES};
+use async_io::Timer;
 use bytes::{Bytes, BytesMut};
 use futures_lite::{future, AsyncRead, AsyncWrite};
 use std::future::{poll_fn, Future};
@@ -10,7 +12,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{ready, Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One end of a channel. Dropping it ends the channel, behind all that was written.
 pub struct Channel {
@@ -44,6 +46,16 @@ impl Channel {
             .with(|peer| peer.write(self.id, bytes, Instant::now()));
         sent.then_some(())
             .ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// Ends the channel when nothing has moved in it for `limit`.
+    pub fn limit_idle(&self, limit: Option<Duration>) {
+        self.link.lock().limit_idle(self.id, limit, Instant::now());
+    }
+
+    /// Whether nothing more comes from the peer, and nothing can be sent to it.
+    fn has_ended(&self) -> bool {
+        self.link.lock().has_ended(self.id)
     }
 
     /// Waits until bytes that were to come are lost.
@@ -125,32 +137,49 @@ impl AsyncWrite for Channel {
     }
 }
 
-/// Moves bytes between a channel and a connection until either has ended.
-pub struct Carry {
+/// Moves bytes between a channel and a connection until either has ended, and then the end.
+pub async fn carry(channel: Channel, conn: Arc<Conn>) -> io::Result<()> {
+    Carry::new(channel, conn.clone()).await?;
+    // A close with bytes unread would take from the connection's peer what it has not read yet.
+    conn.linger(GOODBYE).await;
+    Ok(())
+}
+
+struct Carry {
     channel: Channel,
     conn: Arc<Conn>,
     /// What the connection has not taken yet.
     stuck: BytesMut,
     state: State,
+    timer: Option<Timer>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Both,
-    /// The connection has ended; the channel ends when its peer has all.
-    Close,
+    /// The connection has ended; the channel ends when its peer has all. So many bytes were not
+    /// acknowledged when the timer was set.
+    Close(usize),
+    /// The channel has ended, and the connection has not taken all of it yet.
+    Rest,
     /// The channel has ended; the connection is told.
     Shutdown,
 }
 
 impl Carry {
-    pub fn new(channel: Channel, conn: Arc<Conn>) -> Self {
+    fn new(channel: Channel, conn: Arc<Conn>) -> Self {
         Self {
             channel,
             conn,
             stuck: BytesMut::new(),
             state: State::Both,
+            timer: None,
         }
+    }
+
+    /// Each state has a deadline of its own.
+    fn go(&mut self, state: State) {
+        (self.state, self.timer) = (state, None);
     }
 
     /// From the channel to the connection. Ready when the channel has ended.
@@ -178,6 +207,10 @@ impl Carry {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
                 drop(self.stuck.split_to(n));
+                if !self.stuck.is_empty() {
+                    let mut peer = self.channel.link.lock();
+                    peer.goes_on(self.channel.id, Instant::now());
+                }
             }
         }
     }
@@ -186,6 +219,21 @@ impl Carry {
     fn cut(&self) -> io::Result<()> {
         self.conn.reset_on_close();
         Err(io::ErrorKind::ConnectionReset.into())
+    }
+
+    /// How long one end may take nothing when the other has ended.
+    fn patience(&self) -> Duration {
+        let limit = self.channel.link.lock().idle_limit(self.channel.id);
+        limit.map_or(LAST_BYTES, |limit| limit.min(LAST_BYTES))
+    }
+
+    /// Waits until the connection has taken nothing for as long as it may.
+    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let patience = self.patience();
+        ready!(poll_stalled(&mut self.timer, patience, cx));
+        self.conn.reset_on_close();
+        let why = "it does not take the last bytes of a channel";
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, why)))
     }
 
     /// From the connection to the channel, for a turn. Ready when the connection has ended.
@@ -219,23 +267,62 @@ impl Future for Carry {
                 State::Both => {
                     if let Poll::Ready(result) = self.poll_in(cx) {
                         result?;
-                        self.state = State::Shutdown;
+                        self.go(State::Shutdown);
                         continue;
                     }
-                    ready!(self.poll_out(cx))?;
-                    self.channel.finish();
-                    self.state = State::Close;
+                    let out = match !self.stuck.is_empty() && self.channel.has_ended() {
+                        true => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                        false => self.poll_out(cx),
+                    };
+                    match ready!(out) {
+                        Ok(()) => {
+                            self.channel.finish();
+                            self.go(State::Close(usize::MAX));
+                        }
+                        Err(_) if self.channel.has_ended() => {
+                            // If this process ends first, a part must not be taken for all.
+                            self.conn.reset_on_close();
+                            self.go(State::Rest);
+                        }
+                        Err(e) => return Poll::Ready(Err(e)),
+                    }
                 }
-                State::Close => {
-                    ready!(self.channel.poll_closed(cx));
-                    return Poll::Ready(Ok(()));
+                State::Close(before) => {
+                    if self.channel.poll_closed(cx).is_ready() {
+                        return Poll::Ready(Ok(()));
+                    }
+                    let patience = self.patience();
+                    let timer = self.timer.get_or_insert_with(|| Timer::after(patience));
+                    ready!(Pin::new(timer).poll(cx));
+                    let left = self.channel.link.lock().unacknowledged(self.channel.id);
+                    if left >= before {
+                        // The peer gets the rest if it goes on; nothing else has to wait for that.
+                        return Poll::Ready(Ok(()));
+                    }
+                    self.go(State::Close(left));
+                }
+                State::Rest => {
+                    let Poll::Ready(result) = self.poll_in(cx) else {
+                        return self.poll_stuck(cx);
+                    };
+                    result?;
+                    self.conn.end_on_close();
+                    self.go(State::Shutdown);
                 }
                 State::Shutdown => {
-                    ready!(self.conn.poll_flush(cx))?;
-                    ready!(self.conn.poll_shutdown(cx))?;
-                    return Poll::Ready(Ok(()));
+                    let mut told = self.conn.poll_flush(cx);
+                    if let Poll::Ready(Ok(())) = told {
+                        told = self.conn.poll_shutdown(cx);
+                    }
+                    return match told {
+                        Poll::Ready(result) => Poll::Ready(result),
+                        Poll::Pending => self.poll_stuck(cx),
+                    };
                 }
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

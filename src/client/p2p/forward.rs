@@ -8,7 +8,7 @@ use super::message::{Message, Reader};
 use super::peer::State;
 use super::sdp::{self, Description};
 use super::signaling::{chunk, reflexive, Answer, RELAY};
-use super::{begin, Carry, Channel, LABEL};
+use super::{begin, carry, Channel, LABEL};
 use crate::client::pool::Pool;
 use crate::client::Me;
 use crate::config::{Remote, TcpForward};
@@ -165,7 +165,7 @@ impl Way {
 
     async fn carry(self: &Arc<Self>, conn: Arc<Conn>) -> io::Result<()> {
         if let Some(channel) = within(DIRECT, self.channel()).await.flatten() {
-            return Carry::new(channel, conn).await;
+            return carry(channel, conn).await;
         }
         if self.config.fallback {
             let relayed = self.relay(&conn).await;

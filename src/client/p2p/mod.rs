@@ -22,7 +22,7 @@ pub(crate) mod sdp;
 pub(crate) mod signaling;
 mod socket;
 
-pub use channel::{Carry, Channel};
+pub use channel::{carry, Channel};
 pub use forward::{Forward, Planned as PlannedForward};
 pub use signaling::{answer, is_on, preflight};
 

@@ -28,6 +28,8 @@ const REQUESTED_HMAC: u16 = 0x8004;
 /// Bytes of a packet's header, and of a chunk's.
 const PACKET_HEADER: usize = 12;
 const CHUNK_HEADER: usize = 4;
+/// Bytes of a DATA chunk's value before what it carries.
+const DATA_HEADER: usize = 12;
 /// Maximum length of a packet. Peers of WebRTC send 1,300 bytes at most.
 const PACKET_LENGTH: usize = 2048;
 /// Maximum number of packets with an INIT. A peer repeats it 8 times.
@@ -45,6 +47,8 @@ pub struct Packets {
     sack: Option<Sack>,
     /// Chunks that SCTP has let go, as a number that compares with [`Sack::accepted`].
     released: u32,
+    /// Bytes that SCTP holds, at most.
+    bytes: u32,
 }
 
 /// What SCTP has told the peer that it has.
@@ -64,15 +68,22 @@ impl Packets {
         if packet.len() > PACKET_LENGTH {
             return false;
         }
-        let mut length = PACKET_HEADER;
+        let (mut length, mut bytes) = (PACKET_HEADER, 0);
         for chunk in chunks(packet) {
             if !self.admits(&chunk) {
                 return false;
             }
+            if chunk.kind == DATA {
+                bytes += chunk.value.len().saturating_sub(DATA_HEADER);
+            }
             length = (length + CHUNK_HEADER + chunk.value.len()).next_multiple_of(4);
         }
         // Something follows that is no chunk. The last one may go without its padding.
-        packet.len() <= length
+        let is_whole = packet.len() <= length;
+        if is_whole {
+            self.bytes = self.bytes.saturating_add(number(bytes));
+        }
+        is_whole
     }
 
     fn admits(&mut self, chunk: &Chunk<'_>) -> bool {
@@ -85,7 +96,7 @@ impl Packets {
     fn has_room_for_chunk(&mut self, chunk: &Chunk<'_>) -> bool {
         match chunk.kind {
             DATA => {
-                let (tsn, has_bytes) = (u32_at(chunk.value, 0), chunk.value.len() > 12);
+                let (tsn, has_bytes) = (u32_at(chunk.value, 0), chunk.value.len() > DATA_HEADER);
                 has_bytes && tsn.is_some_and(|tsn| self.has_room_for(tsn))
             }
             INIT if self.inits >= INITS => false,
@@ -105,9 +116,24 @@ impl Packets {
         let fills_gap =
             tsn.wrapping_sub(sack.cumulative) <= sack.highest.wrapping_sub(sack.cumulative);
         let most = if fills_gap { HELD_WITH_GAPS } else { HELD };
+        self.held(sack) < most
+    }
+
+    /// Chunks that SCTP holds, as far as it has acknowledged them.
+    fn held(&self, sack: Sack) -> u32 {
         let held = sack.accepted.wrapping_sub(self.released);
         // What was read and not acknowledged yet makes it less than none.
-        held < most || held > u32::MAX / 2
+        match held > u32::MAX / 2 {
+            true => 0,
+            false => held,
+        }
+    }
+
+    /// Whether SCTP, with a receive buffer of `buffer` bytes, takes nothing new from the peer until
+    /// something has been read.
+    pub fn are_full(&self, buffer: u32) -> bool {
+        let chunks = self.sack.map_or(0, |sack| self.held(sack));
+        chunks >= HELD || self.bytes.saturating_add(number(PACKET_LENGTH)) > buffer
     }
 
     /// Looks at a packet that SCTP sends, whose receive buffer is empty if it offers `buffer` bytes.
@@ -134,14 +160,24 @@ impl Packets {
                 self.released = sack.accepted;
             }
             self.sack = Some(sack);
+            self.bytes = buffer.saturating_sub(window);
         }
     }
 
-    /// A message of this many chunks has been read out of SCTP.
-    pub fn read(&mut self, chunks: usize) {
-        let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
-        self.released = self.released.wrapping_add(chunks);
+    /// A message of this many chunks and bytes has been read out of SCTP.
+    pub fn read(&mut self, chunks: usize, bytes: usize) {
+        self.released = self.released.wrapping_add(number(chunks));
+        self.bytes = self.bytes.saturating_sub(number(bytes));
+        // What the peer has skipped (RFC 3758) was acknowledged, and is never read. SCTP would not
+        // say that it is empty before it gets a chunk, and here it would get none.
+        if let Some(sack) = self.sack.filter(|_| self.bytes == 0) {
+            self.released = self.released.wrapping_add(self.held(sack));
+        }
     }
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// The first and the last of each gap block of a SACK, counted from its cumulative number.

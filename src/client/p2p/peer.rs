@@ -11,6 +11,7 @@ use super::sdp::{self, Description};
 use super::socket::Datagram;
 use super::{Error, MAX_MESSAGE_IN, MAX_MESSAGE_OUT};
 use crate::net::clock::next_step;
+use crate::tunnel::{STUCK, STUCK_ALONE};
 use bytes::{Bytes, BytesMut};
 use rtc_datachannel::data_channel::{DataChannel, DataChannelConfig, DataChannelMessage};
 use rtc_dtls::config::HandshakeConfig;
@@ -23,7 +24,7 @@ use rtc_ice::mdns::MulticastDnsMode;
 use rtc_ice::state::ConnectionState;
 use rtc_sctp::{
     Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint as Sctp, EndpointConfig,
-    Event as SctpEvent, Payload, PayloadProtocolIdentifier, ServerConfig, StreamEvent,
+    Event as SctpEvent, Payload, PayloadProtocolIdentifier, ServerConfig, StreamEvent, TimerConfig,
     TransportConfig,
 };
 use rtc_shared::{TaggedBytesMut, TransportContext, TransportProtocol};
@@ -115,6 +116,8 @@ pub struct Peer {
     /// Channels that wait for room, first come, first served.
     waiting: VecDeque<u16>,
     last_tick: Option<Instant>,
+    /// Since when SCTP takes nothing more of the peer.
+    full_since: Option<Instant>,
     /// Since when there is no channel.
     idle_since: Instant,
 }
@@ -145,6 +148,10 @@ struct Channel {
     reading: usize,
     /// Since when the reader has taken nothing although something waits.
     stalled: Option<Instant>,
+    /// When bytes came, were taken or were sent last.
+    moved: Option<Instant>,
+    /// How long ago that may be.
+    idle_limit: Option<Duration>,
     /// Waits for the channel to be cut.
     watcher: Option<Waker>,
     /// What was held for the reader is lost: too much was held in all channels.
@@ -234,6 +241,7 @@ impl Peer {
             losses: 0,
             waiting: VecDeque::new(),
             last_tick: None,
+            full_since: None,
             idle_since: now,
         })
     }
@@ -468,7 +476,8 @@ impl Peer {
         if matches!(self.state, State::Over(_)) {
             return;
         }
-        if self.ice_due().is_some_and(|at| at <= now) {
+        let ticks = self.ice_due().is_some_and(|at| at <= now);
+        if ticks {
             self.last_tick = Some(now);
             self.checks.round(now);
             let _ = self.agent.handle_timeout(now);
@@ -487,6 +496,10 @@ impl Peer {
         }
         self.pump_ice(now);
         self.pump_sctp(now);
+        if ticks {
+            self.end_idle(now);
+            self.end_stuck(now);
+        }
         self.shed();
         self.close_drained();
         self.send(now);
@@ -690,14 +703,9 @@ impl Peer {
             let Some((_, association)) = &mut self.association else {
                 return;
             };
-            // The peer may use the number again before whoever had the last channel has let go.
-            let waits = |channel: &Channel| match channel.phase {
-                Phase::Open | Phase::Draining => channel.is_full(),
-                // What still comes is forgotten.
-                Phase::Closing => false,
-                Phase::Closed => true,
-            };
-            if self.channels.get(&id).is_some_and(waits) {
+            // What still comes for a channel that we have ended is forgotten. The peer may use the
+            // number of one that has ended again before its reader has let go.
+            if self.channels.get(&id).is_some_and(Channel::holds_up) {
                 return;
             }
             let Ok(mut stream) = association.stream(id) else {
@@ -706,7 +714,7 @@ impl Peer {
             let Ok(Some(message)) = stream.read_sctp() else {
                 return;
             };
-            self.packets.read(message.chunks.len());
+            self.packets.read(message.chunks.len(), message.len());
             let is_control = message.ppi == PayloadProtocolIdentifier::Dcep;
             let has_room = self.channels.len() < CHANNELS;
             match self.channels.get_mut(&id) {
@@ -770,14 +778,13 @@ impl Peer {
                     let most = usize::try_from(MAX_MESSAGE_IN).unwrap_or(usize::MAX);
                     let Ok(bytes) = message.to_payload(most) else {
                         // It was told how much we take.
-                        self.resets.end(id);
-                        channel.phase = Phase::Closing;
-                        channel.wake();
+                        channel.end(id, &mut self.resets);
                         return;
                     };
                     channel.waiting += bytes.len();
                     self.memory.add(bytes.len());
                     channel.stalled.get_or_insert(now);
+                    channel.moved = Some(now);
                     match channel.inbox.back_mut() {
                         Some(last) if last.len() + bytes.len() <= JOINED => {
                             last.extend_from_slice(&bytes);
@@ -798,18 +805,100 @@ impl Peer {
         while self.memory.is_too_much() {
             let stalled = self.channels.iter_mut();
             let stalled = stalled.filter(|(_, channel)| channel.held() > 0);
-            let Some((id, channel)) = stalled.min_by_key(|(_, channel)| channel.stalled) else {
+            let Some((id, _)) = stalled.min_by_key(|(_, channel)| channel.stalled) else {
                 return;
             };
-            log::debug!("a channel is cut: peers hold too much, and its reader takes nothing");
+            let id = *id;
+            self.cut(id, "peers hold too much, and its reader takes nothing");
+        }
+    }
+
+    /// Ends a channel whose reader does not take what is held for it, which is lost.
+    fn cut(&mut self, id: u16, why: &str) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            log::debug!("a channel is cut: {why}");
             self.memory.sub(channel.let_go());
             channel.is_cut = true;
-            if channel.phase != Phase::Closed {
-                channel.phase = Phase::Closing;
-                self.resets.end(*id);
-            }
-            channel.wake();
+            channel.end(id, &mut self.resets);
         }
+    }
+
+    /// Ends channels in which nothing has moved for as long as they may be idle.
+    fn end_idle(&mut self, now: Instant) {
+        let is_idle = |channel: &Channel| {
+            let limit = channel.idle_limit.filter(|_| channel.phase == Phase::Open);
+            limit.is_some_and(|limit| is_past(channel.moved, limit, now))
+        };
+        while let Some((id, channel)) = self.channels.iter_mut().find(|(_, it)| is_idle(it)) {
+            let id = *id;
+            match channel.held() {
+                0 => {
+                    log::debug!("a channel is ended: nothing has moved in it for too long");
+                    channel.end(id, &mut self.resets);
+                }
+                _ => self.cut(id, "its reader has taken nothing for too long"),
+            }
+        }
+    }
+
+    /// Ends what keeps SCTP's buffer full, which all channels of the peer wait for: those whose
+    /// readers have taken nothing for a while, or the peer if no reader is to blame.
+    fn end_stuck(&mut self, now: Instant) {
+        if !self.packets.are_full(RECEIVE) {
+            self.full_since = None;
+            return;
+        }
+        self.full_since.get_or_insert(now);
+        if !self.channels.values().any(Channel::holds_up) {
+            if is_past(self.full_since, STUCK_ALONE, now) {
+                self.end("what it has sent cannot be read");
+            }
+            return;
+        }
+        let limit = match self.channels.len() {
+            0 | 1 => STUCK_ALONE,
+            _ => STUCK,
+        };
+        if !is_past(self.full_since, limit, now) {
+            return;
+        }
+        let is_stuck = |it: &Channel| it.holds_up() && is_past(it.stalled, limit, now);
+        let stuck = self.channels.iter().filter(|(_, it)| is_stuck(it));
+        for id in stuck.map(|(id, _)| *id).collect::<Vec<u16>>() {
+            self.cut(id, "its reader takes nothing, and the others wait for it");
+            self.take_in(id, now);
+        }
+    }
+
+    /// Ends a channel when nothing has moved in it for `limit`.
+    pub fn limit_idle(&mut self, id: u16, limit: Option<Duration>, now: Instant) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            (channel.idle_limit, channel.moved) = (limit, Some(now));
+        }
+    }
+
+    /// How long nothing may move in a channel before it ends.
+    pub fn idle_limit(&self, id: u16) -> Option<Duration> {
+        self.channels.get(&id)?.idle_limit
+    }
+
+    /// The reader of a channel makes use of what it was given last.
+    pub fn goes_on(&mut self, id: u16, now: Instant) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.stalled = channel.stalled.and(Some(now));
+            channel.moved = Some(now);
+        }
+    }
+
+    /// Bytes of a channel that the peer has not acknowledged.
+    pub fn unacknowledged(&self, id: u16) -> usize {
+        self.channels.get(&id).map_or(0, |it| it.outstanding)
+    }
+
+    /// Whether nothing more comes on a channel but what is held, and nothing can be sent.
+    pub fn has_ended(&self, id: u16) -> bool {
+        let is_over = |it: &Channel| matches!(it.phase, Phase::Closed | Phase::Closing);
+        self.channels.get(&id).is_none_or(is_over)
     }
 
     /// Whether nothing is held for readers, after what must be given up.
@@ -903,6 +992,7 @@ impl Peer {
         self.memory.sub(std::mem::take(&mut channel.reading));
         channel.stalled = (!channel.inbox.is_empty()).then_some(now);
         if let Some(bytes) = channel.inbox.pop_front() {
+            channel.moved = Some(now);
             channel.waiting = channel.waiting.saturating_sub(bytes.len());
             channel.reading = bytes.len();
             let is_low = channel.waiting < IN / 2;
@@ -1015,6 +1105,7 @@ impl Peer {
         match stream.write_chunk_with_ppi(now, &bytes, ppi) {
             Ok(n) => {
                 self.resets.written(id);
+                channel.moved = Some(now);
                 channel.outstanding += n;
                 self.outstanding += n;
                 let credits = channel.credits.as_mut();
@@ -1034,6 +1125,23 @@ impl Peer {
                 channel.phase = Phase::Draining;
             }
         }
+    }
+
+    /// A channel that holds `bytes`, and that the peer has ended if it `is_closed`. What was sent
+    /// on it is not acknowledged.
+    #[cfg(test)]
+    pub fn insert_silent(&mut self, bytes: &[u8], is_closed: bool) -> u16 {
+        let (open, closed) = (Phase::Open, Phase::Closed);
+        let channel = Channel {
+            phase: if is_closed { closed } else { open },
+            inbox: bytes.chunks(MAX_MESSAGE_OUT).map(BytesMut::from).collect(),
+            waiting: bytes.len(),
+            outstanding: 1,
+            ..Channel::default()
+        };
+        self.memory.add(bytes.len());
+        self.channels.insert(0, channel);
+        0
     }
 
     /// Whether the peer has ended a channel, or is gone.
@@ -1072,6 +1180,25 @@ impl Channel {
         }
     }
 
+    /// Whether what has come for it stays in SCTP's buffer until its reader goes on.
+    fn holds_up(&self) -> bool {
+        match self.phase {
+            Phase::Open | Phase::Draining => self.is_full(),
+            Phase::Closing => false,
+            // It is for the next channel of the same number.
+            Phase::Closed => true,
+        }
+    }
+
+    /// Nothing more is sent or read, unless it has ended already.
+    fn end(&mut self, id: u16, resets: &mut Resets) {
+        if self.phase != Phase::Closed {
+            self.phase = Phase::Closing;
+            resets.end(id);
+        }
+        self.wake();
+    }
+
     /// Bytes that are held for the reader.
     fn held(&self) -> usize {
         self.waiting + self.reading
@@ -1094,9 +1221,20 @@ impl Channel {
     }
 }
 
-/// What an association takes.
+/// Whether `since` is as long ago as `limit`.
+fn is_past(since: Option<Instant>, limit: Duration, now: Instant) -> bool {
+    since.is_some_and(|since| now.saturating_duration_since(since) >= limit)
+}
+
+/// What an association takes, and that it repeats DATA for as long as the peer is there, which ICE
+/// knows: after five repetitions rtc-sctp 0.21 would send nothing any more, and not say so.
 pub(crate) fn transport() -> TransportConfig {
+    let timers = TimerConfig {
+        max_t3_rtx_retrans: usize::MAX,
+        ..TimerConfig::default()
+    };
     TransportConfig::default()
+        .with_timer_config(timers)
         .with_max_message_size(MAX_MESSAGE_IN)
         .with_max_receive_buffer_size(RECEIVE)
 }

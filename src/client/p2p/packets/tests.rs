@@ -153,7 +153,7 @@ fn chunks_that_nobody_reads_are_bounded_however_small_they_are() {
         packets.sent(&packet(&[sack(tsn, BUFFER - 1, &[])]), BUFFER);
     }
     assert_eq!(tsn.wrapping_sub(first), HELD);
-    packets.read(10);
+    packets.read(10, 0);
     assert!(admits(&mut packets, tsn.wrapping_add(1)));
     // An empty buffer holds none of them, whether they were read or dropped with their stream.
     tsn = tsn.wrapping_add(500);
@@ -181,7 +181,7 @@ fn a_chunk_that_fills_a_gap_is_admitted_when_no_new_one_is() {
 fn what_is_read_before_it_is_acknowledged_makes_no_room_for_more() {
     let mut packets = Packets::default();
     packets.sent(&packet(&[sack(100, BUFFER, &[])]), BUFFER);
-    packets.read(50);
+    packets.read(50, 0);
     assert!(admits(&mut packets, 151));
     packets.sent(&packet(&[sack(150, BUFFER - 1, &[])]), BUFFER);
     assert!(admits(&mut packets, 151));
@@ -189,4 +189,48 @@ fn what_is_read_before_it_is_acknowledged_makes_no_room_for_more() {
     assert!(admits(&mut packets, 150 + HELD));
     packets.sent(&packet(&[sack(150 + HELD, BUFFER - 1, &[])]), BUFFER);
     assert!(!admits(&mut packets, 150 + HELD + 1));
+}
+
+#[test]
+fn what_the_peer_skips_counts_until_all_has_been_read_and_no_longer() {
+    let mut packets = Packets::default();
+    packets.sent(&packet(&[sack(100, BUFFER, &[])]), BUFFER);
+    let last = 100 + HELD + 7;
+    // Ten bytes are held; all the numbers but two were skipped.
+    packets.sent(&packet(&[sack(last, BUFFER - 10, &[])]), BUFFER);
+    assert!(!admits(&mut packets, last + 1));
+    packets.read(1, 4);
+    assert!(!admits(&mut packets, last + 1));
+    packets.read(1, 6);
+    assert!(admits(&mut packets, last + 1));
+}
+
+#[test]
+fn what_is_admitted_and_not_acknowledged_keeps_what_is_held_from_being_forgotten() {
+    let mut packets = Packets::default();
+    packets.sent(&packet(&[sack(100, BUFFER, &[])]), BUFFER);
+    let last = 100 + HELD;
+    packets.sent(&packet(&[sack(last - 1, BUFFER - HELD + 1, &[])]), BUFFER);
+    // One of another stream is larger than all that are held, and is read at once.
+    assert!(packets.admit(&packet(&[data(last, 1500)])));
+    packets.read(1, 1500);
+    packets.sent(&packet(&[sack(last, BUFFER - HELD + 1, &[])]), BUFFER);
+    assert!(admits(&mut packets, last + 1));
+    packets.sent(&packet(&[sack(last + 1, BUFFER - HELD, &[])]), BUFFER);
+    assert!(!admits(&mut packets, last + 2));
+}
+
+#[test]
+fn they_are_full_of_bytes_or_of_chunks() {
+    let mut packets = Packets::default();
+    assert!(!packets.are_full(BUFFER));
+    packets.sent(&packet(&[sack(100, BUFFER, &[])]), BUFFER);
+    packets.sent(&packet(&[sack(101, 100, &[])]), BUFFER);
+    assert!(packets.are_full(BUFFER));
+    packets.read(1, 64 * 1024);
+    assert!(!packets.are_full(BUFFER));
+    packets.sent(&packet(&[sack(101 + HELD, BUFFER - HELD, &[])]), BUFFER);
+    assert!(packets.are_full(BUFFER));
+    packets.read(1, 1);
+    assert!(!packets.are_full(BUFFER));
 }

@@ -288,7 +288,8 @@ fn nobody_reads(protocol: &str, share: usize, most: usize) {
     let id = pair.open_as(OFFERS, protocol);
     let bytes = numbers(4096 * KIB, 9);
     let mut at = 0;
-    pair.run(Duration::from_secs(20), |pair| {
+    // Longer than any of SCTP's own limits, and not so long that the channel is cut.
+    pair.run(Duration::from_secs(85), |pair| {
         at += pair.write(OFFERS, id, &bytes[at..]);
         let out = pair.ends[OFFERS].channels[&id].outstanding;
         assert!(out <= OUT, "{out} bytes are not acknowledged");
@@ -372,6 +373,101 @@ fn readers_stop(protocol: &str) {
 fn readers_that_stop_lose_their_channels_when_all_peers_hold_too_much() {
     readers_stop("");
     readers_stop(CREDITED);
+}
+
+impl Pair {
+    /// Sends messages of `size` bytes on a channel, as many as there is room for.
+    fn flood(&mut self, id: u16, size: usize) {
+        let message = vec![7; size];
+        let is_open = |pair: &Pair| pair.ends[OFFERS].channels[&id].phase == Phase::Open;
+        while is_open(self) && self.write(OFFERS, id, &message) == size {}
+    }
+}
+
+#[test]
+fn a_reader_that_stops_loses_its_channel_when_the_others_wait_for_it() {
+    for size in [20, 200, 16 * KIB] {
+        let mut pair = Pair::connected();
+        let [stopped, used] = [(); 2].map(|()| pair.open_as(OFFERS, ""));
+        let cut = pair.run(Duration::from_secs(60), |pair| {
+            pair.flood(stopped, size);
+            pair.ends[ANSWERS].is_cut(stopped)
+        });
+        assert!(cut, "with messages of {size} bytes");
+        pair.exchange(used, 100 * KIB);
+        assert!(pair.read(ANSWERS, stopped, &mut Vec::new()));
+        pair.ends[ANSWERS].drop_channel(stopped, pair.now);
+        assert!(pair.ends[ANSWERS].is_drained());
+    }
+}
+
+#[test]
+fn a_reader_that_is_slow_keeps_its_channel_and_one_that_stops_alone_keeps_it_for_long() {
+    for size in [20, 200, 16 * KIB] {
+        let mut pair = Pair::connected();
+        let [slow, _other] = [(); 2].map(|()| pair.open_as(OFFERS, ""));
+        for _ in 0..20 {
+            pair.run(Duration::from_secs(6), |pair| {
+                pair.flood(slow, size);
+                false
+            });
+            let (peer, now) = (&mut pair.ends[ANSWERS], pair.now);
+            let read = ask(|cx| peer.poll_read(slow, cx, now));
+            assert!(read.flatten().is_some(), "with messages of {size} bytes");
+        }
+        // Nothing comes for it, and nobody waits.
+        let mut pair = Pair::connected();
+        let alone = pair.open_as(OFFERS, "");
+        let is_cut = |pair: &mut Pair| {
+            pair.flood(alone, size);
+            pair.ends[ANSWERS].is_cut(alone)
+        };
+        assert!(!pair.run(Duration::from_secs(80), is_cut));
+        assert!(pair.run(Duration::from_secs(60), is_cut));
+        // The next one could not even be opened; a sender tries again once a minute.
+        pair.rest(Duration::from_secs(60));
+        let id = pair.open_as(OFFERS, "");
+        pair.exchange(id, KIB);
+    }
+}
+
+#[test]
+fn a_peer_whose_bytes_fill_the_buffer_and_cannot_be_read_is_over() {
+    let mut pair = Pair::connected();
+    pair.open(OFFERS);
+    pair.rest(Duration::from_secs(2));
+    // As after pieces of messages whose other pieces never come.
+    let mut sack = [0; 28];
+    (sack[12], sack[15]) = (3, 16);
+    pair.ends[ANSWERS].packets.sent(&sack, RECEIVE);
+    let is_over = |pair: &mut Pair| matches!(pair.ends[ANSWERS].state(), State::Over(_));
+    assert!(!pair.run(Duration::from_secs(80), is_over));
+    assert!(pair.run(Duration::from_secs(20), is_over));
+}
+
+#[test]
+fn a_channel_in_which_nothing_moves_for_its_limit_ends() {
+    let limit = Duration::from_secs(5);
+    for held in [0, KIB] {
+        let mut pair = Pair::connected();
+        let [id, other] = [(); 2].map(|()| pair.open(OFFERS));
+        pair.ends[ANSWERS].limit_idle(id, Some(limit), pair.now);
+        // Either direction is enough.
+        for number in 0..10 {
+            pair.write(number % 2, id, b"x");
+            pair.rest(limit * 3 / 5);
+            let end = 1 - number % 2;
+            assert!(!pair.read(end, id, &mut Vec::new()), "it has ended");
+        }
+        pair.write(OFFERS, id, &vec![7; held]);
+        let ended = |pair: &mut Pair| pair.ends[ANSWERS].has_ended(id);
+        assert!(pair.run(limit * 2, ended));
+        // What its reader did not take is lost, which it is told.
+        assert_eq!(pair.ends[ANSWERS].is_cut(id), held > 0);
+        let closed = |pair: &mut Pair| pair.ends[OFFERS].is_closed(id);
+        assert!(pair.run(Duration::from_secs(10), closed));
+        pair.exchange(other, KIB);
+    }
 }
 
 #[test]
@@ -694,4 +790,21 @@ fn messages_about_a_channel_that_are_none_end_nothing() {
     }
     pair.exchange(id, 10 * KIB);
     assert_eq!(*pair.ends[ANSWERS].state(), State::Connected);
+}
+
+#[test]
+fn names_of_multicast_dns_are_not_asked_for() {
+    let mut pair = Pair::new(|_| {});
+    let peer = &mut pair.ends[ANSWERS];
+    let name = unmarshal_candidate("1 1 udp 1 a-peer.local 9 typ host").unwrap();
+    peer.add_remote("candidate:1 1 udp 1 a-peer.local 9 typ host", pair.now);
+    // ICE does not ask for it either when it gets the name all the same.
+    let _ = peer.agent.add_remote_candidate(name);
+    for _ in 0..10 {
+        pair.now += Duration::from_secs(1);
+        let _ = peer.agent.handle_timeout(pair.now);
+        while let Some(message) = peer.agent.poll_write() {
+            assert_ne!(message.transport.peer_addr.port(), 5353);
+        }
+    }
 }
