@@ -1,0 +1,9 @@
+//! The client: where its server is, and what it publishes.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+#[cfg(feature = "client")]
+mod remote_api;
+#[cfg(all(feature = "server", feature = "client"))]
+mod safety;

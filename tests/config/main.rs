@@ -1,0 +1,13 @@
+//! Flags, files, signals to a running gt, and reloads.
+
+#![cfg(all(feature = "server", feature = "client"))]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod check;
+mod cli;
+mod flags;
+mod reload;
+mod reload_server;
+mod signals;

@@ -1,0 +1,11 @@
+//! Lost networks, black holes and NAT, in network namespaces. Needs root, ip, nft and unshare.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+#[cfg(all(feature = "server", feature = "client"))]
+mod black_hole;
+#[cfg(feature = "p2p")]
+mod nat;
+#[cfg(all(feature = "server", feature = "client"))]
+mod outages;

@@ -1,0 +1,171 @@
+//! Peers behind routers that translate addresses: which find a way to each other, and that the
+//! server's way is there where none does.
+
+use crate::common::gt::Gt;
+use crate::common::nat::{missing, Internet, Nat, MIDDLE};
+use crate::common::process::{run, Process};
+use crate::common::scratch::Scratch;
+use crate::common::webrtc::{Peer, PLAIN};
+use crate::common::{eventually_within, PATIENCE};
+use std::process::Command;
+
+const HOST: &str = "id1.example.com";
+const TEXT: &str = "what is at home";
+const REQUEST: &[u8] = b"GET /it.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+
+/// The peer in the second home: this very program, in a namespace, with this test alone.
+#[test]
+#[ignore = "run by the others"]
+fn other_end() {
+    let peer = Peer::behind("10.114.0.2:0", &format!("stun:{MIDDLE}:3478"));
+    let channel = peer.channel("");
+    let server = format!("{MIDDLE}:8080").parse().expect("an address");
+    assert_eq!(peer.offer_to(server, HOST, PLAIN, |offer| offer), 200);
+    println!("the offer is taken");
+    channel.wait_open();
+    channel.send(REQUEST);
+    let answer = channel.read_to_end();
+    assert!(answer.ends_with(TEXT.as_bytes()));
+    println!("all is there");
+}
+
+struct Ends {
+    // Dropped in this order.
+    other: Process,
+    client: Gt,
+    _server: Gt,
+    internet: Internet,
+}
+
+/// Two homes behind `a` and `b`; none where they cannot be had.
+fn internet(a: Nat, b: Nat) -> Option<Internet> {
+    if let Some(why) = missing() {
+        eprintln!("skipped: {why}");
+        return None;
+    }
+    Some(Internet::new(a, b))
+}
+
+/// A server in the middle, and a client in the first home that serves the files of `home`.
+fn start(internet: &Internet, home: &Scratch) -> (Gt, Gt) {
+    home.file("it.txt", TEXT);
+    let mut server = Gt::within(
+        &internet.place("middle"),
+        "server -addr 0.0.0.0:8080 -stunAddr 0.0.0.0:3478 -id id1 -secret secret1 \
+         -id id2 -secret secret2",
+    );
+    server.addr();
+    server.stun_addr();
+    let local = home.path().display();
+    let line = format!("-id id1 -secret secret1 -logLevel debug -local file://{local}");
+    let mut client = start_client(internet, "home-a", &line);
+    client.wait_for_tunnel();
+    (server, client)
+}
+
+fn start_client(internet: &Internet, home: &str, line: &str) -> Gt {
+    let ways = format!("-remote tcp://{MIDDLE}:8080 -remoteSTUN stun:{MIDDLE}:3478");
+    Gt::within(&internet.place(home), &format!("client {ways} {line}"))
+}
+
+/// Whoever visits from the second home gets the file.
+fn assert_served(internet: &Internet, curl: &[&str]) {
+    let mut visitor = Command::new("ip");
+    let place = internet.place("home-b");
+    visitor.args(["netns", "exec", &place, "curl", "-sS"]);
+    let output = run(visitor.args(curl));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), TEXT, "{said}");
+}
+
+/// A client behind `a` and a peer behind `b`.
+fn ends(a: Nat, b: Nat) -> Option<Ends> {
+    let internet = internet(a, b)?;
+    let home = Scratch::new();
+    let (server, client) = start(&internet, &home);
+    let mut command = Command::new("ip");
+    let program = std::env::current_exe().expect("this program");
+    command.args(["netns", "exec", &internet.place("home-b")]);
+    command.arg(program);
+    command.args(["--exact", "other_end", "--ignored", "--nocapture"]);
+    let other = Process::spawn("the other end", home, &mut command);
+    Some(Ends {
+        other,
+        client,
+        _server: server,
+        internet,
+    })
+}
+
+fn assert_direct(a: Nat, b: Nat) {
+    let Some(mut ends) = ends(a, b) else {
+        return;
+    };
+    ends.client.wait_for("peer connected");
+    assert!(ends.other.exit().success());
+    assert_eq!(ends.other.lines_with("all is there").len(), 1);
+}
+
+fn assert_relayed(a: Nat, b: Nat) {
+    let Some(mut ends) = ends(a, b) else {
+        return;
+    };
+    ends.other.wait_for("the offer is taken");
+    // To find out that there is no way takes 20 s and more.
+    eventually_within(3 * PATIENCE, "the search for a way to end", || {
+        let gone = ends.client.lines_with("peer gone: ");
+        (!gone.is_empty()).then_some(())
+    });
+    assert_eq!(ends.client.lines_with("peer connected").len(), 0);
+    let url = format!("http://{MIDDLE}:8080/it.txt");
+    assert_served(&ends.internet, &["-H", &format!("Host: {HOST}"), &url]);
+}
+
+#[test]
+fn two_behind_port_restricted_routers_reach_each_other() {
+    assert_direct(Nat::PortRestricted, Nat::PortRestricted);
+}
+
+#[test]
+fn one_behind_a_full_cone_is_reached_from_everywhere() {
+    assert_direct(Nat::FullCone, Nat::PortRestricted);
+    assert_direct(Nat::FullCone, Nat::Symmetric);
+}
+
+#[test]
+fn where_udp_is_blocked_the_servers_way_is_there() {
+    assert_relayed(Nat::PortRestricted, Nat::Blocked);
+}
+
+#[test]
+fn between_symmetric_routers_the_servers_way_is_there() {
+    assert_relayed(Nat::Symmetric, Nat::Symmetric);
+}
+
+/// A client behind `b` that forwards to the one behind `a`, when it has done so.
+fn forwarded(a: Nat, b: Nat) -> Option<(Gt, (Gt, Gt), Internet)> {
+    let internet = internet(a, b)?;
+    let home = Scratch::new();
+    let others = start(&internet, &home);
+    let line = "-id id2 -secret secret2 -tcpForwardAddr 127.0.0.1:8000 -tcpForwardHostPrefix id1";
+    let mut forwarding = start_client(&internet, "home-b", line);
+    forwarding.forward_addr();
+    assert_served(&internet, &["http://127.0.0.1:8000/it.txt"]);
+    Some((forwarding, others, internet))
+}
+
+#[test]
+fn a_client_behind_one_router_forwards_to_one_behind_another_directly() {
+    if let Some((mut forwarding, ..)) = forwarded(Nat::PortRestricted, Nat::PortRestricted) {
+        forwarding.wait_for("peer connected");
+        assert!(forwarding.lines_with("no direct way").is_empty());
+    }
+}
+
+#[test]
+fn a_client_whose_router_blocks_udp_forwards_through_the_server() {
+    if let Some((mut forwarding, ..)) = forwarded(Nat::PortRestricted, Nat::Blocked) {
+        forwarding.wait_for("no direct way to id1 came up");
+        assert!(forwarding.lines_with("peer connected").is_empty());
+    }
+}

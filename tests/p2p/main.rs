@@ -1,0 +1,11 @@
+//! Peers over WebRTC, as far as they need no other program.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+#[cfg(all(feature = "client", feature = "p2p"))]
+mod forward_to_original;
+#[cfg(feature = "p2p")]
+mod malformed_signaling;
+#[cfg(feature = "p2p")]
+mod p2p;

@@ -1,0 +1,325 @@
+//! Chromium as the peer of a client, through a real server, and etc/p2p.html in it.
+
+use crate::common::chromium::Chromium;
+use crate::common::gt::{client_of_id1, server_of_id1, Gt};
+use crate::common::samples::{sha256, Random};
+use crate::common::scratch::Scratch;
+use crate::common::service::{self, Service};
+use crate::common::{eventually, nginx};
+use serde_json::{json, Value};
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+
+const MIB: usize = 1 << 20;
+
+/// A server with STUN, and a client with peers and these services.
+struct Ends {
+    // Dropped in this order.
+    client: Gt,
+    _server: Gt,
+    addr: SocketAddr,
+    /// What the client is started with.
+    line: String,
+}
+
+impl Ends {
+    fn start(services: &str) -> Ends {
+        let mut server = server_of_id1("-stunAddr 127.0.0.1:0 -hostNumber 2");
+        let (addr, stun) = (server.addr(), server.stun_addr());
+        let line = format!("-remoteSTUN stun:{stun} -logLevel debug {services}");
+        Ends {
+            client: client_of_id1(addr, &line),
+            _server: server,
+            addr,
+            line,
+        }
+    }
+
+    /// A page of the first service, as a browser names it. `localhost` and what is below it
+    /// are this machine, and as trusted as HTTPS.
+    fn url(&self, path: &str) -> String {
+        format!("http://id1.localhost:{}{path}", self.addr.port())
+    }
+
+    /// Chromium with a page of the service, of which nothing is used but its origin.
+    fn browser(&self) -> Chromium {
+        let chromium = Chromium::start();
+        chromium.open(&self.url("/"));
+        chromium
+    }
+
+    fn restart_client(&mut self) {
+        self.client.kill();
+        self.client = client_of_id1(self.addr, &self.line);
+    }
+}
+
+fn run(chromium: &Chromium, script: &str, args: Value) -> Value {
+    let script = format!("{}\n{script}", include_str!("browser.js"));
+    chromium.run(&script, args)
+}
+
+/// A folder with these files of random bytes.
+fn files(sizes: &[(&str, usize)]) -> Scratch {
+    let folder = Scratch::new();
+    for (seed, &(name, size)) in (1..).zip(sizes) {
+        folder.file(name, Random::new(seed).bytes(size));
+    }
+    folder.file("index.html", "<title>the service</title>");
+    folder
+}
+
+fn assert_got(got: &Value, path: &Path) {
+    let length = std::fs::metadata(path).expect("a file").len();
+    assert_eq!(got["length"], length, "{path:?}");
+    assert_eq!(got["sha256"], sha256(path), "{path:?}");
+}
+
+#[test]
+fn ten_mebibytes_come_through_a_channel_from_nginx_and_from_files() {
+    let nginx = nginx::start(None);
+    let folder = files(&[("ten", 10 * MIB)]);
+    let ends = Ends::start(&format!(
+        "-local file://{} -hostPrefix id1 -local http://{} -hostPrefix web",
+        folder.path().display(),
+        nginx.http
+    ));
+    let chromium = ends.browser();
+    let got = run(
+        &chromium,
+        "const p = await peer('gt:id1');
+         return [await get(p, 'gt:id1', '/ten'), await get(p, 'gt:web', '/lines')];",
+        json!([]),
+    );
+    assert_got(&got[0], &folder.join("ten"));
+    let lines = Scratch::new();
+    assert_got(&got[1], &lines.file("lines", nginx::lines()));
+}
+
+#[test]
+fn twenty_channels_at_once_each_get_what_is_theirs() {
+    let sizes: Vec<(String, usize)> = (0..20).map(|n| (format!("file{n}"), n * 70_001)).collect();
+    let named: Vec<_> = sizes.iter().map(|(n, s)| (n.as_str(), *s)).collect();
+    let folder = files(&named);
+    let ends = Ends::start(&format!("-local file://{}", folder.path().display()));
+    let chromium = ends.browser();
+    let got = run(
+        &chromium,
+        "const p = await peer('any');
+         return Promise.all(args[0].map(name => get(p, 'any', '/' + name)));",
+        json!([named.iter().map(|(name, _)| name).collect::<Vec<_>>()]),
+    );
+    for (number, (name, _)) in named.iter().enumerate() {
+        assert_got(&got[number], &folder.join(name));
+    }
+}
+
+/// Sends for ever, to as many as it counts.
+fn endless() -> (Service, Arc<AtomicUsize>) {
+    let count = Arc::<AtomicUsize>::default();
+    let here = count.clone();
+    let service = Service::start(0, move |mut stream| {
+        stream.read_exact(&mut [0])?;
+        here.fetch_add(1, Ordering::SeqCst);
+        while stream.write_all(&[7; 16 * 1024]).is_ok() {}
+        here.fetch_sub(1, Ordering::SeqCst);
+        Ok(())
+    });
+    (service, count)
+}
+
+#[test]
+fn a_channel_closed_in_the_middle_ends_its_connection_and_no_other() {
+    let (endless, count) = endless();
+    let folder = files(&[("one", MIB)]);
+    let ends = Ends::start(&format!(
+        "-local file://{} -hostPrefix id1 -local http://{} -hostPrefix flood",
+        folder.path().display(),
+        endless.addr
+    ));
+    let chromium = ends.browser();
+    let got = run(
+        &chromium,
+        "const p = await peer('gt:id1');
+         const cut = () => new Promise((resolve, reject) => {
+           const channel = p.pc.createDataChannel('gt:flood');
+           let length = 0;
+           channel.onopen = () => channel.send('go');
+           channel.binaryType = 'arraybuffer';
+           channel.onmessage = e => {
+             length += e.data.byteLength;
+             if (length > 1 << 20) channel.close();
+           };
+           channel.onerror = e => reject(e.error);
+           channel.onclose = () => resolve(length);
+         });
+         // Numbers of channels are used again.
+         let cuts = [];
+         for (let round = 0; round < 5; round++) {
+           cuts = cuts.concat(await Promise.all([cut(), cut(), cut()]));
+         }
+         globalThis.kept = p;
+         return [cuts, await get(p, 'gt:id1', '/one')];",
+        json!([]),
+    );
+    for cut in got[0].as_array().expect("lengths") {
+        assert!(cut.as_u64() > Some(MIB as u64), "{got}");
+    }
+    assert_got(&got[1], &folder.join("one"));
+    eventually("the connections to the service to end", || {
+        (count.load(Ordering::SeqCst) == 0).then_some(())
+    });
+    // The peer is still there.
+    let again = run(
+        &chromium,
+        "return get(globalThis.kept, 'gt:id1', '/one');",
+        json!([]),
+    );
+    assert_got(&again, &folder.join("one"));
+}
+
+#[test]
+fn a_browser_connects_again_after_it_has_left_and_after_the_client_has() {
+    let folder = files(&[("one", MIB)]);
+    let mut ends = Ends::start(&format!("-local file://{}", folder.path().display()));
+    let chromium = ends.browser();
+    let script = "const p = await peer('');
+         const got = await get(p, '', '/one');
+         p.pc.close();
+         return got;";
+    for _ in 0..3 {
+        assert_got(&run(&chromium, script, json!([])), &folder.join("one"));
+    }
+    ends.client.wait_for_lines("peer gone", 3);
+    ends.restart_client();
+    assert_got(&run(&chromium, script, json!([])), &folder.join("one"));
+}
+
+const PAGE: &str = "<title>home</title><h1>the page</h1><script>document.title = 'ran'</script>\
+    <img src='dot.svg'><a id=next href='next.html'>next</a>";
+const DOT: &str = "<svg xmlns='http://www.w3.org/2000/svg' width='7' height='9'/>";
+
+/// A service with a page, and etc/p2p.html in it.
+fn site() -> Scratch {
+    let folder = Scratch::new();
+    folder.file("index.html", PAGE);
+    folder.file("next.html", "<h1>the next page</h1>");
+    folder.file("dot.svg", DOT);
+    folder.file("p2p.html", include_str!("../../etc/p2p.html"));
+    folder
+}
+
+/// Waits until the page says `state`, and shows `heading`.
+fn wait_for(chromium: &Chromium, state: &str, heading: &str) {
+    let mut last = Value::Null;
+    eventually(&format!("{state:?} and {heading:?}"), || {
+        let now = chromium.run(
+            "return [document.getElementById('state').textContent,
+               document.getElementById('view').contentDocument?.querySelector('h1')?.textContent];",
+            json!([]),
+        );
+        if now != last {
+            eprintln!("the page says {now}");
+            last = now.clone();
+        }
+        let said = now[0].as_str().unwrap_or_default();
+        (said.starts_with(state) && now[1] == heading).then_some(())
+    });
+}
+
+#[test]
+fn the_page_fetches_from_the_service_directly_and_says_so() {
+    let folder = site();
+    let ends = Ends::start(&format!("-local file://{}", folder.path().display()));
+    let chromium = Chromium::start();
+    chromium.open(&ends.url("/p2p.html"));
+    wait_for(&chromium, "directly (host to ", "the page");
+    let shown = chromium.run(
+        "const page = document.getElementById('view').contentDocument;
+         const image = page.querySelector('img');
+         await image.decode();
+         const shown = [image.width, image.height, page.title];
+         page.getElementById('next').click();
+         return shown;",
+        json!([]),
+    );
+    // Its picture came too, and its script did not run.
+    assert_eq!(shown, json!([7, 9, "home"]));
+    wait_for(&chromium, "directly (host to ", "the next page");
+    // One visitor for the page itself and one for the introduction: no more came the other way.
+    assert_eq!(ends.client.lines_with("peer connected").len(), 1);
+}
+
+#[test]
+fn the_page_works_from_another_place_than_the_service() {
+    let folder = site();
+    let ends = Ends::start(&format!("-local file://{}", folder.path().display()));
+    let elsewhere = elsewhere();
+    let chromium = Chromium::start();
+    chromium.open(&format!(
+        "http://{}/?server=http://localhost:{}&prefix=id1&go",
+        elsewhere.addr,
+        ends.addr.port()
+    ));
+    wait_for(&chromium, "directly (", "the page");
+    let file = folder.join("p2p.html");
+    chromium.open(&format!(
+        "file://{}?server=http://localhost:{}&prefix=id1&go",
+        file.display(),
+        ends.addr.port()
+    ));
+    wait_for(&chromium, "directly (", "the page");
+}
+
+/// The page, at another origin.
+fn elsewhere() -> Service {
+    Service::start(0, |mut stream| {
+        let mut head = [0; 4096];
+        let _ = stream.read(&mut head)?;
+        let page = include_str!("../../etc/p2p.html");
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\
+             Content-Length: {}\r\n\r\n{page}",
+            page.len()
+        )
+    })
+}
+
+#[test]
+fn where_there_is_no_direct_way_the_page_uses_the_server() {
+    let folder = site();
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let _client = client_of_id1(addr, &format!("-local file://{}", folder.path().display()));
+    let chromium = Chromium::start();
+    chromium.open(&format!("http://id1.localhost:{}/p2p.html", addr.port()));
+    let state = "through the server (the other end says 403)";
+    wait_for(&chromium, state, "the page");
+}
+
+#[test]
+fn the_page_says_what_is_wrong() {
+    let ends = Ends::start(&format!("-local http://{}", service::silent().addr));
+    let elsewhere = elsewhere();
+    let chromium = Chromium::start();
+    chromium.open(&format!(
+        "http://{}/?server=http://localhost:{}&prefix=nobody&go",
+        elsewhere.addr,
+        ends.addr.port()
+    ));
+    let mut said = String::new();
+    eventually("the page to say what is wrong", || {
+        let now = chromium.run(
+            "return document.getElementById('state').textContent;",
+            json!([]),
+        );
+        said = now.as_str().unwrap_or_default().to_owned();
+        said.contains("nothing through the server").then_some(())
+    });
+    let site = format!("http://nobody.localhost:{}", ends.addr.port());
+    assert!(said.contains(&site), "{said}");
+}

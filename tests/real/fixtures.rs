@@ -1,0 +1,79 @@
+//! The ends that the other tests put a tunnel between work without one. When a test in here
+//! fails, look at the machine, not at gt.
+
+use crate::common::hello::{cutter, Cut};
+use crate::common::samples::{assert_same, random_file};
+use crate::common::scratch::Scratch;
+use crate::common::{certs, curl::curl, nginx, service, smbd, sshd, visitor, websocket};
+
+#[test]
+fn nginx_serves_and_stores() {
+    let certs = certs::make();
+    let nginx = nginx::start(Some(&certs));
+    let (http, https) = (nginx.http, nginx.https.port());
+    assert_eq!(curl(&format!("http://{http}/")).text(), nginx::INDEX);
+    assert_eq!(
+        curl(&format!("--compressed http://{http}/zipped/lines")).text(),
+        nginx::lines()
+    );
+    let page = curl(&format!(
+        "--cacert {} --resolve id1.example.com:{https}:127.0.0.1 https://id1.example.com:{https}/",
+        certs.ca.display()
+    ));
+    assert_eq!(page.text(), nginx::INDEX);
+    // A ClientHello in pieces is nothing to the real one.
+    for cut in [Cut::Bytes, Cut::Records(1), Cut::Records(100)] {
+        let cutter = cutter(nginx.https, cut);
+        let port = cutter.addr.port();
+        let page = curl(&format!(
+            "--cacert {} --resolve id1.example.com:{port}:127.0.0.1 https://id1.example.com:{port}/",
+            certs.ca.display()
+        ));
+        assert_eq!(page.text(), nginx::INDEX);
+    }
+    let sample = random_file(100);
+    let put = format!("-T {} http://{http}/upload/up", sample.display());
+    assert_eq!(curl(&put).code, 0);
+    assert_same(&sample, &nginx.stored("up"));
+}
+
+#[test]
+fn sshd_lets_ssh_and_scp_in() {
+    let sshd = sshd::start();
+    let scratch = Scratch::new();
+    let (from, to) = (scratch.file("from", "hello"), scratch.join("to"));
+    assert_eq!(
+        sshd.ssh(sshd.addr.port(), "echo one; echo two"),
+        "one\ntwo\n"
+    );
+    sshd.copy_to(sshd.addr.port(), &from, &to);
+    assert_same(&from, &to);
+}
+
+#[test]
+fn smbd_lets_smbclient_in() {
+    let smbd = smbd::start();
+    let scratch = Scratch::new();
+    let from = scratch.file("from", "hello");
+    let put = format!("put {} up", from.display());
+    smbd.smbclient(smbd.addr.port(), &put);
+    assert_same(&from, &smbd.shared("up"));
+}
+
+#[test]
+fn websocket_server_and_client_understand_each_other() {
+    let server = websocket::start();
+    let url = format!("ws://{}/", server.addr);
+    assert_eq!(websocket::talk(&url, server.addr, None), "all came back\n");
+}
+
+#[test]
+fn the_small_services_do_what_they_say() {
+    service::assert_echo_at(service::echo().addr);
+    let http = service::http(0, "here");
+    assert_eq!(visitor::get(http.addr, "a.b", "/x").text(), "here /x a.b");
+    let unanswering = service::unanswering();
+    let limit = std::time::Duration::from_millis(300);
+    let error = std::net::TcpStream::connect_timeout(&unanswering.addr, limit).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+}

@@ -1,0 +1,35 @@
+//! Real programs before and behind a tunnel: nginx, Caddy, curl, sshd, smbd, Chromium and others.
+//! Needs the packages that tests/run installs.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+#[cfg(all(feature = "server", feature = "client", feature = "p2p"))]
+mod browser;
+#[cfg(all(feature = "server", feature = "client"))]
+mod certificates;
+#[cfg(all(feature = "server", feature = "client"))]
+mod examples;
+mod fixtures;
+#[cfg(all(feature = "server", feature = "client"))]
+mod http;
+#[cfg(all(feature = "server", feature = "client"))]
+mod other_protocols;
+#[cfg(all(feature = "server", feature = "client"))]
+mod proxies;
+#[cfg(all(feature = "server", feature = "client"))]
+mod quickstart;
+#[cfg(all(feature = "server", feature = "client", feature = "sentry"))]
+mod secrets;
+#[cfg(all(feature = "server", feature = "client"))]
+mod smb;
+#[cfg(all(feature = "server", feature = "client"))]
+mod ssh;
+#[cfg(all(feature = "server", feature = "p2p"))]
+mod stun;
+#[cfg(all(feature = "server", feature = "client", feature = "p2p"))]
+mod tcp_forward;
+#[cfg(all(feature = "server", feature = "client"))]
+mod tls;
+#[cfg(all(feature = "server", feature = "client"))]
+mod websocket;

@@ -1,0 +1,26 @@
+//! SSH through a tunnel, with the real sshd behind it and ssh and scp in front.
+
+use crate::common::gt::{client_of_id1, server_of_id1};
+use crate::common::samples::{assert_same, random_file};
+use crate::common::scratch::Scratch;
+use crate::common::{ports::free_port, sshd};
+
+#[test]
+fn ssh_runs_a_command_and_scp_copies_fifty_mebibytes_both_ways() {
+    let (sshd, scratch) = (sshd::start(), Scratch::new());
+    let port = free_port();
+    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}-{port}"));
+    let local = format!("-local tcp://{} -remoteTCPPort {port}", sshd.addr);
+    let _client = client_of_id1(server.addr(), &local);
+
+    assert_eq!(sshd.ssh(port, "echo one; seq 3"), "one\n1\n2\n3\n");
+    let lines = sshd.ssh(port, "seq 100000");
+    assert_eq!(lines.lines().count(), 100_000);
+    assert!(lines.ends_with("\n100000\n"));
+
+    let (sample, up, down) = (random_file(50), scratch.join("up"), scratch.join("down"));
+    sshd.copy_to(port, &sample, &up);
+    assert_same(&sample, &up);
+    sshd.copy_from(port, &up, &down);
+    assert_same(&sample, &down);
+}

@@ -1,0 +1,129 @@
+//! A restart with a new process that does not do as it should, or is disturbed.
+
+use crate::common;
+use crate::common::eventually;
+use crate::common::gt::{Gt, GT};
+use crate::common::peer::{hello, Peer};
+use crate::common::program::{install_gt, install_script};
+use crate::common::scratch::Scratch;
+use std::net::SocketAddr;
+
+/// A server that runs from a copy of gt, which may be replaced.
+struct Installed {
+    scratch: Scratch,
+    server: Gt,
+    peer: Peer,
+}
+
+impl Installed {
+    fn new() -> Installed {
+        let scratch = Scratch::new();
+        let program = scratch.join("gt");
+        install_gt(&program);
+        let file = scratch.file("server.yaml", config(1));
+        let mut server = Gt::of_program(&program, &format!("-config {}", file.display()));
+        let addr: SocketAddr = server.addr();
+        let peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
+        Installed {
+            scratch,
+            server,
+            peer,
+        }
+    }
+
+    /// Installs a shell script. `$PID` is a file for its number, `$GT` a gt that works.
+    fn replace(&self, script: &str) {
+        let script = format!(
+            "#!/bin/sh\nPID={pid} GT={GT} GO={go}\n{script}\n",
+            pid = self.scratch.join("pid").display(),
+            go = self.scratch.join("go").display(),
+        );
+        let new = self.scratch.join("new");
+        install_script(&new, &script);
+        std::fs::rename(new, self.scratch.join("gt")).expect("replace the program");
+    }
+
+    /// The process of the script, when it has begun.
+    fn pid(&self) -> u32 {
+        eventually("the new process to begin", || {
+            let pid = std::fs::read_to_string(self.scratch.join("pid")).ok()?;
+            pid.trim().parse().ok()
+        })
+    }
+}
+
+fn config(idle: u32) -> String {
+    format!("type: server\noptions: {{addr: '127.0.0.1:0', id: id1, secret: secret1, reconnectTimes: {idle}}}\n")
+}
+
+fn runs(pid: u32) -> bool {
+    std::fs::read_link(format!("/proc/{pid}/exe")).is_ok()
+}
+
+#[test]
+fn one_that_knows_nothing_of_it_is_not_waited_for() {
+    let mut gt = Installed::new();
+    gt.replace("echo $$ > $PID; exec sleep 1000 < /dev/null");
+    gt.server.signal("QUIT");
+    let line = gt.server.wait_for("not restarted");
+    assert!(line.contains("does not know how to take over"), "{line}");
+    let pid = gt.pid();
+    eventually("it to be ended", || (!runs(pid)).then_some(()));
+    gt.peer.sync();
+}
+
+#[test]
+fn a_stop_is_heard_while_the_new_process_says_nothing() {
+    let mut gt = Installed::new();
+    gt.replace("echo $$ > $PID; exec sleep 1000");
+    gt.server.signal("QUIT");
+    let pid = gt.pid();
+    gt.peer.sync();
+    gt.server.signal("TERM");
+    gt.server.wait_for("stopping");
+    assert!(!runs(pid), "it is ended");
+    drop(gt.peer);
+    assert_eq!(gt.server.exit().code(), Some(0));
+    assert_eq!(gt.server.lines_with("not restarted"), [""; 0]);
+}
+
+#[test]
+fn a_reload_that_comes_with_a_restart_is_not_lost() {
+    let mut gt = Installed::new();
+    // One that fails: the old process does it.
+    gt.replace("echo $$ > $PID; until [ -e $GO ]; do sleep 0.01; done; exit 3");
+    gt.server.signal("QUIT");
+    gt.pid();
+    gt.server.signal("HUP");
+    gt.peer.sync();
+    gt.scratch.file("go", "");
+    gt.server.wait_for("not restarted");
+    gt.server.wait_for("reloaded");
+    // One that does not: the new one does it.
+    std::fs::remove_file(gt.scratch.join("go")).expect("remove a file");
+    std::fs::remove_file(gt.scratch.join("pid")).expect("remove a file");
+    gt.replace("echo $$ > $PID; until [ -e $GO ]; do sleep 0.01; done; exec $GT \"$@\"");
+    gt.server.signal("QUIT");
+    gt.pid();
+    gt.server.signal("HUP");
+    gt.peer.sync();
+    gt.scratch.file("go", "");
+    let line = gt.server.wait_for(" takes over; ");
+    let _new = common::gt::Successor::named_by(&line);
+    gt.server.wait_for_lines("reloaded", 2);
+}
+
+#[test]
+fn one_that_is_signalled_before_it_knows_what_that_means_is_started_again() {
+    let mut gt = Installed::new();
+    gt.replace("[ -e $GO ] && exec $GT \"$@\"; : > $GO; kill -HUP $$");
+    let _new = gt.server.restart();
+    assert_eq!(gt.server.lines_with("not restarted"), [""; 0]);
+    // But not for ever.
+    let mut gt = Installed::new();
+    gt.replace("kill -HUP $$");
+    gt.server.signal("QUIT");
+    let line = gt.server.wait_for("not restarted");
+    assert!(line.contains("signal: 1"), "{line}");
+    gt.peer.sync();
+}

@@ -1,0 +1,475 @@
+//! What a new process is given by the old one, and what becomes of those that are in the middle
+//! of something. That visitors notice nothing of it, see `restart`.
+
+use crate::common::gt::{client, client_of_id1, server, server_of_id1, Gt, Successor};
+use crate::common::peer::{
+    closed, data, first, hello, identity, port_option, prefix_option, Frame, Peer, PeerServer,
+    CLOSE, PING, SERVICES,
+};
+use crate::common::peer2;
+use crate::common::ports::free_port;
+use crate::common::scratch::Scratch;
+use crate::common::service::{self, assert_echo};
+use crate::common::visitor::{connect, get, read, read_answer, read_to_end};
+use crate::common::{eventually, PATIENCE};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+fn local(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+#[test]
+fn an_old_process_does_not_hold_on_to_its_listeners() {
+    let echo = service::echo();
+    let port = free_port();
+    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
+    let addr = server.addr();
+    let local = format!("-local tcp://{} -remoteTCPPort {port}", echo.addr);
+    let mut client = client_of_id1(addr, &local);
+    let mut visitor = connect(self::local(port));
+    assert_echo(&mut visitor, b"before");
+    let new = server.restart();
+    client.wait_for_lines("tunnel started", 2);
+    new.signal("TERM");
+    new.wait_for_end();
+    eventually("the address to be free", || TcpListener::bind(addr).ok());
+    assert_echo(&mut visitor, b"still by the old way");
+}
+
+#[test]
+fn random_ports_stay_those_of_their_services() {
+    let names = ["one", "two", "three", "four"];
+    let services = names.map(service::banner);
+    let mut server = server_of_id1("-tcpNumber 4 -tcpRange 20000-60000");
+    let addr = server.addr();
+    let locals = services
+        .iter()
+        .map(|service| format!("-local tcp://{} -remoteTCPRandom", service.addr));
+    let mut client = client_of_id1(addr, &locals.collect::<Vec<_>>().join(" "));
+    let ports: Vec<u16> = (0..4).map(|index| client.wait_for_port(index)).collect();
+    let check = || {
+        for (port, name) in ports.iter().zip(names) {
+            let said = read(&mut connect(local(*port)), name.len());
+            assert_eq!(String::from_utf8_lossy(&said), name);
+        }
+    };
+    check();
+    let _new = server.restart();
+    client.wait_for_lines("tunnel started", 2);
+    check();
+}
+
+#[test]
+fn who_has_said_half_of_it_when_the_server_restarts_is_served() {
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let services = peer2::hello("id1", "secret1", &[0], 65536);
+    let mut peer = peer2::Peer::ready_client(addr, &services);
+    let mut visitor = connect(addr);
+    visitor
+        .write_all(b"GET / HTTP/1.1\r\n")
+        .expect("half a request");
+    // It is in the hands of the old process.
+    peer.send(&peer2::frame(6, 0, &[0; 8]));
+    peer.expect(peer2::Frame::Pong(0));
+    let _new = server.restart();
+    peer.expect(peer2::Frame::Reconnect);
+    // After three seconds tunnels are closed that nobody needs.
+    std::thread::sleep(Duration::from_secs(4));
+    visitor
+        .write_all(b"Host: id1.a\r\n\r\n")
+        .expect("the other half");
+    let (stream, ..) = peer.opened();
+    peer.expect(peer2::Frame::Close);
+    let answer = b"HTTP/1.1 204 Fine\r\nContent-Length: 0\r\n\r\n";
+    peer.send(&peer2::data(stream, answer));
+    assert_eq!(read_answer(&mut visitor).status, 204);
+    drop((peer, visitor));
+    assert_eq!(server.exit().code(), Some(0));
+}
+
+#[test]
+fn who_has_said_half_of_it_follows_a_tunnel_that_moves() {
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
+    let mut visitor = connect(addr);
+    visitor
+        .write_all(b"GET / HTTP/1.1\r\n")
+        .expect("half a request");
+    // It is in the hands of the old process.
+    peer.sync();
+    let _new = server.restart();
+    server.wait_for("tunnel taken over");
+    visitor
+        .write_all(b"Host: id1.a\r\n\r\n")
+        .expect("the other half");
+    let (task, _, head) = peer.task();
+    assert_eq!(head, b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n");
+    let answer = b"HTTP/1.1 204 Fine\r\nContent-Length: 0\r\n\r\n";
+    peer.send(&data(task, answer));
+    assert_eq!(read_answer(&mut visitor).status, 204);
+    assert_eq!(server.exit().code(), Some(0));
+    peer.sync();
+}
+
+/// Sends data of `task`, which `end` does not read, so that some of it is stuck in the gt in
+/// between and nothing before. Says how much `end` has still to get. A gt that goes on to read
+/// answers the `question`.
+fn stuff(
+    peer: &mut Peer,
+    task: u32,
+    (question, answer): (&[u8], Frame),
+    end: &mut TcpStream,
+) -> usize {
+    let socket = socket2::SockRef::from(&*end);
+    socket.set_recv_buffer_size(BLOCK).expect("a small buffer");
+    let block = data(task, &[b'x'; BLOCK]);
+    // All that the system takes, and a full backlog.
+    let mut sent = 0;
+    loop {
+        peer.send(&block);
+        sent += BLOCK;
+        assert!(sent < 64 << 20, "it takes any number of bytes");
+        peer.send(question);
+        if peer.is_quiet_for(Duration::from_millis(500)) {
+            break;
+        }
+        peer.expect(answer.clone());
+    }
+    let full = sent;
+    let mut more = |peer: &mut Peer, mut left: usize| {
+        while peer.is_quiet_for(Duration::from_millis(100)) {
+            left -= read(end, BLOCK).len();
+        }
+        peer.expect(answer.clone());
+        left
+    };
+    let mut left = more(peer, full);
+    // The same again, without the last of it: a backlog has room for four blocks.
+    while left < full - 3 * BLOCK {
+        peer.send(&block);
+        left += BLOCK;
+    }
+    peer.send(question);
+    more(peer, left)
+}
+
+const BLOCK: usize = 64 * 1024;
+
+#[test]
+fn what_is_stuck_on_its_way_to_a_visitor_still_arrives() {
+    let port = free_port();
+    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
+    let addr = server.addr();
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &port_option(false, port)));
+    let mut visitor = connect(local(port));
+    let (task, ..) = peer.task();
+    let left = stuff(&mut peer, task, (&PING, Frame::Ping), &mut visitor);
+    peer.send(&closed(task));
+    let _new = server.restart();
+    // The stream keeps the tunnel where it is.
+    peer.send(&CLOSE);
+    peer.expect(Frame::Close);
+    peer.send(&[CLOSE; 2].concat());
+    peer.shutdown();
+    server.wait_for("tunnel closed");
+    assert_eq!(read_to_end(&mut visitor).len(), left);
+    assert_eq!(server.exit().code(), Some(0));
+}
+
+#[test]
+fn what_is_stuck_on_its_way_to_a_service_still_arrives() {
+    let there = PeerServer::start();
+    let (accepted, service) = std::sync::mpsc::channel();
+    let slow = service::Service::start(0, move |stream| {
+        let _ = accepted.send(stream);
+        Ok(())
+    });
+    let echo = service::echo();
+    let mut client = client(&format!(
+        "-wire 1 -remote tcp://{} -id id1 -secret secret1 -local tcp://{} -remoteTCPPort 1 \
+         -local tcp://{} -remoteTCPPort 2",
+        there.addr, slow.addr, echo.addr
+    ));
+    let services = [&[2], &port_option(false, 1)[..], &port_option(false, 2)].concat();
+    let mut peer = there.accept_ready(&hello("id1", "secret1", &services));
+    peer.send(&[first(1, 0, b""), first(2, 1, b"?")].concat());
+    let mut service = service.recv_timeout(PATIENCE).expect("a connection");
+    peer.expect(Frame::Data(2, b"?".to_vec()));
+    let echoed = Frame::Data(2, b"?".to_vec());
+    let left = stuff(&mut peer, 1, (&data(2, b"?"), echoed), &mut service);
+    peer.send(&[closed(1), closed(2)].concat());
+    client.signal("TERM");
+    while peer.frame() != Frame::Close {}
+    peer.send(&[CLOSE; 3].concat());
+    peer.shutdown();
+    client.wait_for("tunnel closed");
+    assert_eq!(read_to_end(&mut service).len(), left);
+    assert_eq!(client.exit().code(), Some(0));
+}
+
+#[test]
+fn a_tunnel_that_comes_too_late_is_brought_to_the_new_process() {
+    let port = free_port();
+    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
+    let addr = server.addr();
+    let hello = hello("id1", "secret1", &port_option(false, port));
+    let mut first = Peer::ready_client(addr, &hello);
+    let (half, rest) = hello.split_at(4);
+    let mut late = Peer::client(addr, half);
+    // It is in the hands of the old process.
+    first.sync();
+    let _new = server.restart();
+    server.wait_for("tunnel taken over");
+    late.send(rest);
+    late.expect(Frame::PortOpened(0, port));
+    late.expect(Frame::Ready);
+    assert_eq!(server.exit().code(), Some(0));
+    first.sync();
+    late.sync();
+    assert_eq!(server.lines_with("refused"), [""; 0]);
+}
+
+#[test]
+fn a_tunnel_that_comes_too_late_is_not_told_that_another_s_prefix_is_its_own() {
+    let mut server = server_of_id1("-id id2 -secret secret2");
+    let addr = server.addr();
+    let mine = prefix_option("web");
+    let mut first = Peer::ready_client(addr, &hello("id1", "secret1", &mine));
+    let theirs = peer2::hello("id2", "secret2", &mine, 0);
+    let (half, rest) = theirs.split_at(4);
+    // The old process answers it, so it has it.
+    let mut late = peer2::Peer::client(addr, half);
+    first.sync();
+    let _new = server.restart();
+    late.send(rest);
+    assert_eq!(late.frame(), peer2::Frame::Error(vec![0, 5]));
+}
+
+#[test]
+fn a_client_that_reloads_while_its_server_makes_way_loses_nothing() {
+    let port = free_port();
+    let mut server = server_of_id1(&format!("-hostNumber 2 -tcpNumber 1 -tcpRange {port}"));
+    let addr = server.addr();
+    let (port_of, more) = (port_option(false, port), prefix_option("more"));
+    let services = [&[2], &port_of[..], &more].concat();
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &services));
+    let mut visitor = connect(local(port));
+    visitor.write_all(b"hello").expect("the port is open");
+    let (task, ..) = peer.task();
+    peer.gather(task, 5);
+    let _new = server.restart();
+    // The same in another order.
+    let services = [&[2], &more[..], &port_of].concat();
+    peer.send(&[&SERVICES[..], &identity("id1", "secret1", &services)].concat());
+    peer.expect(Frame::PortOpened(1, port));
+    peer.expect(Frame::Services);
+    visitor.write_all(b"more").expect("it goes on");
+    assert_eq!(peer.gather(task, 4), b"more");
+    // The new process knows of what it offers now.
+    let asking = std::thread::spawn(move || get(addr, "more.a", "/").status);
+    let (other, service, _) = peer.task();
+    assert_eq!(service, 0);
+    peer.send(&data(other, b"HTTP/1.1 204 Fine\r\n\r\n"));
+    peer.send(&[closed(other), closed(task)].concat());
+    assert_eq!(asking.join().expect("an answer"), 204);
+    // And so it does when the tunnel has moved.
+    server.wait_for("tunnel taken over");
+    let asking = std::thread::spawn(move || get(addr, "more.a", "/").status);
+    let (last, service, _) = peer.task();
+    assert!(service == 0 && last > other);
+    peer.send(&data(last, b"HTTP/1.1 204 Fine\r\n\r\n"));
+    peer.send(&closed(last));
+    assert_eq!(asking.join().expect("an answer"), 204);
+}
+
+#[test]
+fn a_client_that_asks_for_more_while_its_server_makes_way_gets_it_from_the_new_process() {
+    let port = free_port();
+    let mut server = server_of_id1(&format!(
+        "-id id2 -secret secret2 -tcpNumber 1 -tcpRange {port}"
+    ));
+    let addr = server.addr();
+    let mut other = peer2::Peer::ready_client(addr, &peer2::hello("id2", "secret2", &[0], 0));
+    let services = port_option(false, port);
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &services));
+    let mut visitor = connect(local(port));
+    visitor.write_all(b"hello").expect("the port is open");
+    let (task, ..) = peer.task();
+    peer.gather(task, 5);
+    let mut late = connect(addr);
+    late.write_all(b"GET / HTTP/1.1\r\n")
+        .expect("half a request");
+    // It is in the hands of the old process.
+    peer.sync();
+    let _new = server.restart();
+    // From here on the old process takes no tunnels.
+    other.expect(peer2::Frame::Reconnect);
+    // Nor does it know of those that the new one has.
+    let taken = hello("id2", "secret2", &prefix_option("taken"));
+    let mut other = Peer::ready_client(addr, &taken);
+    let and = |prefix| [&[2], &services[..], &prefix_option(prefix)].concat();
+    peer.send(&[&SERVICES[..], &identity("id1", "secret1", &and("taken"))].concat());
+    peer.expect(Frame::Services);
+    peer.expect(Frame::Close);
+    visitor.write_all(b"more").expect("it goes on");
+    assert_eq!(peer.gather(task, 4), b"more");
+    late.write_all(b"Host: taken.a\r\n\r\n")
+        .expect("the other half");
+    let (asked, ..) = other.task();
+    other.send(&data(
+        asked,
+        b"HTTP/1.1 204 Fine\r\nContent-Length: 0\r\n\r\n",
+    ));
+    assert_eq!(read_answer(&mut late).status, 204);
+    // The client comes back to the new process.
+    let with = |prefix| Peer::client(addr, &hello("id1", "secret1", &and(prefix)));
+    with("taken").expect(Frame::Error(5));
+    let mut again = with("free");
+    again.expect(Frame::PortOpened(0, port));
+    again.expect(Frame::Ready);
+    let asking = std::thread::spawn(move || get(addr, "free.a", "/").status);
+    let (asked, ..) = again.task();
+    again.send(&data(asked, b"HTTP/1.1 204 Fine\r\n\r\n"));
+    again.send(&closed(asked));
+    assert_eq!(asking.join().expect("an answer"), 204);
+}
+
+#[test]
+fn services_of_a_tunnel_that_drains_change_nothing() {
+    let scratch = Scratch::new();
+    let write = |number: u32| {
+        scratch.file(
+            "server.yaml",
+            format!(
+                "users:\n  id1: {{secret: secret1}}\nhost: {{number: {number}}}\n\
+                 options:\n  addr: 127.0.0.1:0\n"
+            ),
+        )
+    };
+    let mut server = server(&format!("-config {}", write(2).display()));
+    let addr = server.addr();
+    let two = [&[2], &prefix_option("one")[..], &prefix_option("two")].concat();
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &two));
+    let mut visitor = connect(addr);
+    visitor
+        .write_all(b"GET / HTTP/1.1\r\nHost: one.a\r\n\r\n")
+        .expect("a request");
+    let (task, ..) = peer.task();
+    write(1);
+    server.reload();
+    peer.expect(Frame::Close);
+    // Its people hear of it and are content with one.
+    let one = identity("id1", "secret1", &prefix_option("one"));
+    peer.send(&[&SERVICES[..], &one].concat());
+    peer.expect(Frame::Services);
+    peer.send(&data(
+        task,
+        b"HTTP/1.1 204 Fine\r\nContent-Length: 0\r\n\r\n",
+    ));
+    assert_eq!(read_answer(&mut visitor).status, 204);
+}
+
+#[test]
+fn a_client_that_drains_keeps_its_prefix() {
+    let mut server = server("-addr 127.0.0.1:0 -id id1 -secret secret1 -id id2 -secret secret2");
+    let addr = server.addr();
+    let mine = hello("id1", "secret1", &prefix_option("name"));
+    let mut first = Peer::ready_client(addr, &mine);
+    let visit = || {
+        let mut visitor = connect(addr);
+        visitor
+            .write_all(b"GET / HTTP/1.1\r\nHost: name.a\r\n\r\n")
+            .expect("a request");
+        visitor
+    };
+    let _visitor = visit();
+    first.task();
+    first.send(&CLOSE);
+    first.expect(Frame::Close);
+    // Its last visitor is still there; it may be about to come back.
+    let theirs = hello("id2", "secret2", &prefix_option("name"));
+    Peer::client(addr, &theirs).expect(Frame::Error(5));
+    let mut again = Peer::ready_client(addr, &mine);
+    let _visitor = visit();
+    again.task();
+}
+
+#[test]
+fn who_has_not_come_back_yet_is_waited_for_after_another_restart() {
+    let port = free_port();
+    let mut server = server(&format!(
+        "-addr 127.0.0.1:0 -allowAnyClient -hostNumber 1 -tcpNumber 1 -tcpRange {port}"
+    ));
+    let addr = server.addr();
+    let services = [&[2], &port_option(false, port)[..], &prefix_option("name")].concat();
+    let mut first =
+        peer2::Peer::ready_client(addr, &peer2::hello("id1", "secret1", &services, 65536));
+    let services = hello("id1", "secret1", &services);
+    let new = server.restart();
+    first.expect(peer2::Frame::Reconnect);
+    new.signal("QUIT");
+    // Ends with the test.
+    let _newest = Successor::named_by(&server.wait_for_lines(" takes over; ", 2)[1]);
+    new.wait_for_end();
+    let waiting = std::thread::spawn(move || get(addr, "name.a", "/").status);
+    let _visitor = connect(local(port));
+    let mut thief = Peer::client(addr, &hello("id1", "other", &[0]));
+    thief.expect(Frame::Error(1));
+    let mut again = Peer::client(addr, &services);
+    again.expect(Frame::PortOpened(0, port));
+    again.expect(Frame::Ready);
+    let (task, ..) = again.task();
+    let (other, ..) = again.task();
+    for task in [task, other] {
+        again.send(&data(task, b"HTTP/1.1 204 Fine\r\n\r\n"));
+        again.send(&closed(task));
+    }
+    assert_eq!(waiting.join().expect("an answer"), 204);
+}
+
+#[test]
+fn both_roles_of_a_process_stop_at_the_same_time() {
+    let there = PeerServer::start();
+    let echo = service::echo();
+    let port = free_port();
+    let scratch = Scratch::new();
+    scratch.file(
+        "server.yaml",
+        format!(
+            "type: server\noptions:\n  addr: 127.0.0.1:0\n  id: id1\n  secret: secret1\n  tcpNumber: 1\n  tcpRange: {port}\n"
+        ),
+    );
+    scratch.file(
+        "client.yaml",
+        format!(
+            "type: client\noptions:\n  wire: 1\n  remote: tcp://{}\n  id: id2\n  secret: secret2\nservices:\n  - local: tcp://{}\n    remoteTCPPort: 1\n",
+            there.addr, echo.addr
+        ),
+    );
+    let mut gt = Gt::start("gt", &["-config"], &scratch.path().display().to_string());
+    let addr = gt.addr();
+    let mut theirs = there.accept_ready(&hello("id2", "secret2", &port_option(false, 1)));
+    theirs.send(&first(1, 0, b"running"));
+    assert_eq!(theirs.gather(1, 7), b"running");
+    let mut mine = Peer::ready_client(addr, &hello("id1", "secret1", &port_option(false, port)));
+    let mut visitor = connect(local(port));
+    visitor.write_all(b"running").expect("the port is open");
+    mine.task();
+    gt.signal("TERM");
+    loop {
+        match mine.frame() {
+            Frame::Close => break,
+            Frame::Data(..) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    theirs.expect(Frame::Close);
+    theirs.send(&data(1, b"still"));
+    assert_eq!(theirs.gather(1, 5), b"still");
+    drop((mine, theirs));
+    assert_eq!(gt.exit().code(), Some(0));
+}

@@ -1,0 +1,418 @@
+//! A server restarts under clients of the original, which cannot be asked to come back: their
+//! visitors notice nothing.
+
+use crate::common::certs;
+use crate::common::crowd::{Crowd, Visitor};
+use crate::common::curl::curl;
+use crate::common::eventually;
+use crate::common::gt::{client, server, server_of_id1, Gt, Successor};
+use crate::common::original::Original;
+use crate::common::peer::{closed, data, hello, port_option, Frame, Peer, PING};
+use crate::common::peer2;
+use crate::common::ports::free_port;
+use crate::common::scratch::Scratch;
+use crate::common::service::Service;
+use crate::common::visitor::{connect, connect_from, get, read, read_answer, read_to_end};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// Sends back the body of each request, and `/<n>` instead if it has none: that many bytes.
+fn bodies() -> Service {
+    Service::start(0, |mut stream| {
+        let mut requests = BufReader::new(stream.try_clone()?);
+        loop {
+            let mut line = String::new();
+            if requests.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            let target = line.split(' ').nth(1).unwrap_or_default();
+            let wanted = target.trim_start_matches('/').parse().unwrap_or(0);
+            let (mut length, mut close) = (0, false);
+            loop {
+                line.clear();
+                requests.read_line(&mut line)?;
+                let lower = line.trim_end().to_ascii_lowercase();
+                if lower.is_empty() {
+                    break;
+                }
+                close |= lower == "connection: close";
+                if let Some(value) = lower.strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap_or(0);
+                }
+            }
+            let mut body = vec![0; length];
+            requests.read_exact(&mut body)?;
+            if body.is_empty() {
+                body = pattern(wanted);
+            }
+            let length = body.len();
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
+            )?;
+            stream.write_all(&body)?;
+            if close {
+                return Ok(());
+            }
+        }
+    })
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    let mut n = 1u32;
+    let next = |_| {
+        n = n.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        n.to_be_bytes()[0]
+    };
+    (0..length).map(next).collect()
+}
+
+/// Asks for `length` bytes and checks them.
+fn download(stream: &mut TcpStream, length: usize, more: &str) {
+    write!(
+        stream,
+        "GET /{length} HTTP/1.1\r\nHost: id1.a\r\n{more}\r\n"
+    )
+    .expect("ask");
+    let answer = read_answer(stream);
+    assert!(answer.status == 200 && answer.body == pattern(length));
+}
+
+/// Sends a body, with a pause between its pieces, and checks what comes back.
+fn upload(stream: &mut TcpStream, body: &[u8]) {
+    let length = body.len();
+    write!(
+        stream,
+        "POST / HTTP/1.1\r\nHost: id1.a\r\nContent-Length: {length}\r\n\r\n"
+    )
+    .expect("begin to send");
+    for piece in body.chunks(length / 16 + 1) {
+        stream.write_all(piece).expect("go on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let answer = read_answer(stream);
+    assert!(answer.status == 200 && answer.body == body);
+}
+
+/// Lets the service close first: a visitor that does keeps its stream for a while.
+fn new_connections(addr: SocketAddr) -> Visitor {
+    Box::new(move || {
+        let mut stream = connect(addr);
+        download(&mut stream, 100, "Connection: close\r\n");
+        assert_eq!(read_to_end(&mut stream), b"");
+    })
+}
+
+fn keep_alive(addr: SocketAddr) -> Visitor {
+    let mut stream = connect(addr);
+    Box::new(move || {
+        download(&mut stream, 1000, "");
+        std::thread::sleep(Duration::from_millis(10));
+    })
+}
+
+fn downloads(addr: SocketAddr) -> Visitor {
+    Box::new(move || download(&mut connect(addr), 1_000_000, "Connection: close\r\n"))
+}
+
+fn uploads(addr: SocketAddr) -> Visitor {
+    let body = pattern(500_000);
+    Box::new(move || upload(&mut connect(addr), &body))
+}
+
+fn local(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+/// Has the newest process of `server` make way for another one.
+fn restart_again(server: &mut Gt, newest: &Successor, number: usize) -> Successor {
+    newest.signal("QUIT");
+    let lines = server.wait_for_lines(" takes over; ", number);
+    Successor::named_by(&lines[number - 1])
+}
+
+#[test]
+fn three_restarts_harm_no_visitor_of_an_original() {
+    let service = bodies();
+    let port = free_port();
+    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
+    let addr = server.addr();
+    let services = [&[2], &port_option(false, port)[..], &[0]].concat();
+    let original = Original::start(addr, hello("id1", "secret1", &services), service.addr);
+    server.wait_for("tunnel opened");
+    let crowd = Crowd::of(vec![
+        new_connections(addr),
+        new_connections(local(port)),
+        keep_alive(addr),
+        keep_alive(local(port)),
+        downloads(addr),
+        uploads(addr),
+        uploads(local(port)),
+    ]);
+    let first = server.restart();
+    crowd.more();
+    let second = restart_again(&mut server, &first, 2);
+    crowd.more();
+    let third = restart_again(&mut server, &second, 3);
+    crowd.more();
+    assert!(server.has_ended().is_none(), "the tunnel is where it was");
+    let served = crowd.end();
+    println!("{served} served");
+    // Without streams it goes from process to process, and they end.
+    assert_eq!(server.exit().code(), Some(0));
+    first.wait_for_end();
+    second.wait_for_end();
+    assert_eq!(get(addr, "id1.a", "/1").text().len(), 1);
+    download(&mut connect(local(port)), 10, "");
+    original.assert_understood_all();
+    assert_eq!(original.tunnels(), 1, "it has noticed nothing");
+    third.signal("TERM");
+    third.wait_for_end();
+}
+
+#[test]
+fn a_tunnel_without_streams_moves_in_the_middle_of_a_frame() {
+    let port = free_port();
+    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
+    let addr = server.addr();
+    let services = [&[2], &port_option(false, port)[..], &[0]].concat();
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &services));
+    let mut visitor = connect(local(port));
+    let (before, ..) = peer.task();
+    drop(visitor);
+    peer.expect(Frame::Closed(before));
+    peer.sync();
+    peer.send(&PING[..3]);
+    let _new = server.restart();
+    assert_eq!(server.exit().code(), Some(0));
+    peer.send(&PING[3..]);
+    peer.expect(Frame::Ping);
+    // Its port and its prefix are there, and no task has a number that it has seen before.
+    visitor = connect(local(port));
+    let (task, service, _) = peer.task();
+    assert!(service == 0 && task > before, "{task}");
+    peer.send(&data(task, b"hello"));
+    visitor.read_exact(&mut [0; 5]).expect("an answer");
+    write!(connect(addr), "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").expect("ask");
+    let (next, service, _) = peer.task();
+    assert!(service == 1 && next > task, "{next}");
+}
+
+#[test]
+fn a_port_stays_open_in_the_old_process_when_another_tunnel_of_its_client_ends_in_the_new_one() {
+    let port = free_port();
+    let mut server = server_of_id1(&format!(
+        "-id id2 -secret secret2 -tcpNumber 1 -tcpRange {port}"
+    ));
+    let addr = server.addr();
+    let other = peer2::hello("id2", "secret2", &[0], 0);
+    let mut other = peer2::Peer::ready_client(addr, &other);
+    let services = hello("id1", "secret1", &port_option(false, port));
+    let mut old = Peer::ready_client(addr, &services);
+    let held = connect(local(port));
+    let (before, ..) = old.task();
+    let _new = server.restart();
+    // From here on the old process takes no tunnels.
+    other.expect(peer2::Frame::Reconnect);
+    let mut another = Peer::client(addr, &services);
+    another.expect(Frame::PortOpened(0, port));
+    another.expect(Frame::Ready);
+    another.shutdown();
+    server.wait_for("tunnel closed");
+    // Both processes had the port, and now the old one alone accepts.
+    let visitor = connect(local(port));
+    let (task, ..) = old.task();
+    old.send(&data(task, b"hello"));
+    read(&mut &visitor, 5);
+    // The new one has the port again when the tunnel is there.
+    drop((visitor, held));
+    let mut ended = [old.frame(), old.frame()];
+    ended.sort_by_key(|frame| *frame == Frame::Closed(task));
+    assert_eq!(ended, [Frame::Closed(before), Frame::Closed(task)]);
+    server.wait_for("tunnel taken over");
+    let _visitor = connect(local(port));
+    old.task();
+}
+
+#[test]
+fn visitors_that_the_new_process_brings_to_the_old_one_have_no_more_places_there_than_others() {
+    let mut server = server_of_id1("-addressConnections 2");
+    let addr = server.addr();
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
+    let visit = || {
+        let mut visitor = connect_from([127, 0, 0, 2].into(), addr);
+        write!(visitor, "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").expect("ask");
+        visitor
+    };
+    let _first = visit();
+    peer.task();
+    let _new = server.restart();
+    let _second = visit();
+    peer.task();
+    assert_eq!(read_to_end(&mut visit()), b"");
+    // Those of other addresses have theirs.
+    let mut other = connect(addr);
+    write!(other, "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").expect("ask");
+    peer.task();
+}
+
+#[test]
+fn what_a_visitor_over_tls_says_is_believed_by_its_own_address_in_the_old_process() {
+    let certs = certs::make();
+    let mut server = server(&format!(
+        "-addr 127.0.0.1:0 -tlsAddr 127.0.0.1:0 -frontProxies 127.0.0.1 -id id1 -secret secret1 {}",
+        certs.flags()
+    ));
+    let (addr, port) = (server.addr(), server.tls_addr().port());
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
+    let mut held = connect(addr);
+    write!(held, "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").expect("ask");
+    peer.task();
+    let _new = server.restart();
+    // The session of TLS stays in the new process, which reaches the old one from 127.0.0.1.
+    for (from, is_proxy) in [("127.0.0.2", false), ("127.0.0.1", true)] {
+        let line = format!(
+            "--interface {from} --cacert {} --resolve id1.example.com:{port}:127.0.0.1 \
+             https://id1.example.com:{port}/",
+            certs.ca.display(),
+        );
+        let asking = std::thread::spawn(move || curl(&line));
+        let (task, _, head) = peer.task();
+        let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+        assert_eq!(head.contains("connection: close"), is_proxy, "{head}");
+        peer.send(&data(
+            task,
+            b"HTTP/1.1 204 Fine\r\nConnection: close\r\n\r\n",
+        ));
+        peer.send(&closed(task));
+        let reply = asking.join().expect("a reply");
+        assert_eq!(reply.code, 0, "{}", reply.errors);
+    }
+}
+
+#[test]
+fn a_tunnel_over_tls_is_closed_when_it_is_free_and_visitors_wait_for_its_client() {
+    let certs = certs::make();
+    let service = bodies();
+    let mut server = server(&format!(
+        "-addr 127.0.0.1:0 -tlsAddr 127.0.0.1:0 -id id1 -secret secret1 {}",
+        certs.flags()
+    ));
+    let (addr, tls) = (server.addr(), server.tls_addr());
+    let mut client = client(&format!(
+        "-wire 1 -remote tls://localhost:{} -remoteCert {} -id id1 -secret secret1 \
+         -local http://{}",
+        tls.port(),
+        certs.ca.display(),
+        service.addr
+    ));
+    client.wait_for_tunnel();
+    let mut held = connect(addr);
+    download(&mut held, 1000, "");
+    let https = move |certs: &certs::Certs| {
+        let reply = curl(&format!(
+            "--cacert {} -H Connection:close --resolve id1.example.com:{}:127.0.0.1 https://id1.example.com:{}/5000",
+            certs.ca.display(),
+            tls.port(),
+            tls.port()
+        ));
+        assert_eq!(reply.code, 0, "{}", reply.errors);
+        assert!(reply.body == pattern(5000));
+    };
+    let crowd = Crowd::of(vec![new_connections(addr), Box::new(move || https(&certs))]);
+    let first = server.restart();
+    crowd.more();
+    download(&mut held, 1000, "");
+    assert_eq!(client.lines_with("tunnel closed"), [""; 0]);
+    drop(held);
+    // It has streams most of the time, and none at one time.
+    client.wait_for("tunnel closed");
+    crowd.more();
+    crowd.end();
+    client.wait_for_lines("tunnel started", 2);
+    assert_eq!(server.exit().code(), Some(0));
+    assert_eq!(client.lines_with("asks for a new tunnel"), [""; 0]);
+    first.signal("TERM");
+    first.wait_for_end();
+}
+
+#[test]
+fn a_client_that_gets_another_service_while_its_server_makes_way_comes_to_the_new_process() {
+    let service = bodies();
+    let mut server = server_of_id1("-hostNumber 2");
+    let addr = server.addr();
+    let scratch = Scratch::new();
+    let write = |prefixes: &[&str]| {
+        let services = prefixes.iter().map(|prefix| {
+            let local = service.addr;
+            format!("  - {{local: 'http://{local}', hostPrefix: {prefix}}}\n")
+        });
+        let services: String = services.collect();
+        let text = format!(
+            "options: {{remote: 'tcp://{addr}', id: id1, secret: secret1, wire: 1}}\n\
+             services:\n{services}"
+        );
+        scratch.file("client.yaml", text)
+    };
+    let file = write(&["id1"]);
+    let mut client = client(&format!("-config {}", file.display()));
+    client.wait_for_tunnel();
+    let mut held = connect(addr);
+    download(&mut held, 1000, "");
+    let new = server.restart();
+    write(&["id1", "more"]);
+    client.reload();
+    client.wait_for_lines("tunnel started", 2);
+    for host in ["more.a", "id1.a"] {
+        assert_eq!(get(addr, host, "/1").status, 200, "{host}");
+    }
+    download(&mut held, 1000, "");
+    drop(held);
+    assert_eq!(server.exit().code(), Some(0));
+    new.signal("TERM");
+    new.wait_for_end();
+}
+
+#[test]
+fn visitors_wait_for_an_original_when_the_old_process_is_killed() {
+    let service = bodies();
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let original = Original::start(addr, hello("id1", "secret1", &[0]), service.addr);
+    server.wait_for("tunnel opened");
+    let mut held = connect(addr);
+    download(&mut held, 1000, "");
+    let _new = server.restart();
+    download(&mut connect(addr), 100, "");
+    server.signal("KILL");
+    server.exit();
+    // Five seconds later it is back.
+    assert_eq!(get(addr, "id1.a", "/1").status, 200);
+    eventually("another tunnel", || (original.tunnels() == 2).then_some(()));
+    original.assert_understood_all();
+}
+
+#[test]
+fn a_client_that_the_new_configuration_does_not_let_in_gets_no_new_visitors() {
+    let service = bodies();
+    let scratch = Scratch::new();
+    let write = |users: &str| {
+        let text = format!("users:\n{users}options:\n  addr: 127.0.0.1:0\n");
+        scratch.file("server.yaml", text)
+    };
+    let other = "  id2: {secret: secret2}\n";
+    let file = write(&format!("  id1: {{secret: secret1}}\n{other}"));
+    let mut server = server(&format!("-config {}", file.display()));
+    let addr = server.addr();
+    let original = Original::start(addr, hello("id1", "secret1", &[0]), service.addr);
+    server.wait_for("tunnel opened");
+    let mut held = connect(addr);
+    download(&mut held, 1000, "");
+    write(other);
+    let _new = server.restart();
+    server.wait_for("does not let id=id1 in");
+    assert_ne!(get(addr, "id1.a", "/1").status, 200);
+    download(&mut held, 1000, "");
+    assert_eq!(original.tunnels(), 1, "what runs may finish");
+}

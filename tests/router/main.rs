@@ -1,0 +1,10 @@
+//! gt on OpenWrt: its package under a shell like the router's, and its programs under qemu.
+//! Needs the packages that tests/run installs, and the programs that openwrt/build makes.
+
+#![cfg(all(feature = "server", feature = "client"))]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod openwrt;
+mod qemu;

@@ -1,0 +1,359 @@
+//! The log of a running gt: where it goes, what is in it, and that it never gets in the way.
+
+use crate::common::gt::{client, client_of_id1, gt, server, server_of_id1, Gt, GT};
+use crate::common::process::{run, Process};
+use crate::common::scratch::Scratch;
+use crate::common::visitor::{ask, get};
+use crate::common::{eventually, ports::free_port, service};
+use std::fs::{self, OpenOptions};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::Command;
+
+/// Each line of `text` must begin like a line of the log; answers their number.
+fn whole_lines(text: &str) -> usize {
+    assert!(text.is_empty() || text.ends_with('\n'), "{text:?}");
+    for line in text.lines() {
+        let level = line.split_whitespace().nth(6);
+        assert_eq!(line.get(20..24), Some("UTC "), "{line:?}");
+        assert!(matches!(level, Some("INF" | "DBG" | "WRN")), "{line:?}");
+    }
+    text.lines().count()
+}
+
+/// A request that leaves a line in the log at level debug.
+fn visit(addr: SocketAddr) {
+    assert_eq!(ask(addr, "GET / HTTP/1.1\r\n\r\n").status, 400);
+}
+
+#[test]
+fn a_log_file_takes_all_that_stderr_would_have_got() {
+    let scratch = Scratch::new();
+    let log = scratch.join("gt.log");
+    fs::write(&log, "before\n").expect("write");
+    let mut server = server(&format!("-addr 127.0.0.1:0 -logFile {}", log.display()));
+    eventually("the server to listen", || {
+        read(&log).contains("acceptLoop started").then_some(())
+    });
+    assert_eq!(server.stop(), Some(0));
+    let text = read(&log);
+    let rest = text.strip_prefix("before\n").expect("what was there stays");
+    assert!(whole_lines(rest) >= 4, "{rest}");
+    assert!(rest.contains(" INF stopping\n"));
+    assert_eq!(server.log(), "", "nothing goes to stderr");
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+#[test]
+fn a_log_file_that_cannot_be_opened_is_an_error_with_1() {
+    let scratch = Scratch::new();
+    let path = scratch.join("missing/gt.log");
+    let output = gt(&format!(
+        "server -addr 127.0.0.1:0 -logFile {}",
+        path.display()
+    ));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(
+        said.contains(&format!(
+            "The log file {} cannot be opened: No such file",
+            path.display()
+        )),
+        "{said}"
+    );
+}
+
+#[test]
+fn who_has_started_gt_sees_why_it_ended_with_a_log_file_too() {
+    let scratch = Scratch::new();
+    let log = scratch.join("gt.log");
+    let taken = service::silent();
+    let output = gt(&format!(
+        "server -addr {} -logFile {}",
+        taken.addr,
+        log.display()
+    ));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains(&taken.addr.to_string()), "{said}");
+    let text = read(&log);
+    let last = text.lines().last().expect("a line");
+    assert!(
+        last.contains(" FTL ") && last.contains(&taken.addr.to_string()),
+        "{last}"
+    );
+}
+
+#[test]
+fn a_stderr_that_takes_nothing_does_not_change_how_gt_ends() {
+    let scratch = Scratch::new();
+    let log = scratch.join("gt.log");
+    let taken = service::silent();
+    let line = format!(
+        "exec {GT} server -addr {} -logFile {} 2>/dev/full",
+        taken.addr,
+        log.display()
+    );
+    let output = run(Command::new("sh").args(["-c", &line]));
+    assert_eq!(output.status.code(), Some(1));
+    let text = read(&log);
+    assert!(text.contains(" FTL ") && !text.contains(" PNC "), "{text}");
+}
+
+#[test]
+fn the_log_is_rotated_by_size_and_count() {
+    let scratch = Scratch::new();
+    let log = scratch.join("gt.log");
+    let port = free_port();
+    let mut server = server(&format!(
+        "-addr 127.0.0.1:{port} -logLevel debug -logFile {} -logFileMaxSize 2000 -logFileMaxCount 3",
+        log.display()
+    ));
+    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    eventually("the server to listen", || {
+        read(&log).contains("acceptLoop").then_some(())
+    });
+    let name = |n: usize| match n {
+        0 => log.clone(),
+        n => scratch.join(&format!("gt.log.{n}")),
+    };
+    eventually("two old files, the first one gone", || {
+        visit(addr);
+        let full = name(2).exists() && !read(&name(2)).contains("acceptLoop");
+        full.then_some(())
+    });
+    assert_eq!(server.stop(), Some(0));
+    for n in 0..3 {
+        let text = read(&name(n));
+        assert!(whole_lines(&text) > 0 && text.len() <= 2000, "{n}: {text}");
+    }
+    assert!(!name(3).exists());
+    assert!(!scratch.join("gt.log.new").exists());
+}
+
+#[test]
+fn a_full_disk_stops_the_log_and_nothing_else() {
+    let scratch = Scratch::new();
+    let (log, port) = (scratch.join("gt.log"), free_port());
+    // What a file may have at most, in blocks of 512 bytes.
+    let line = format!(
+        "ulimit -f 8 && exec {GT} server -addr 127.0.0.1:{port} -logLevel debug -logFile {}",
+        log.display()
+    );
+    let mut command = Command::new("sh");
+    let mut server = Process::spawn("gt server", Scratch::new(), command.args(["-c", &line]));
+    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    eventually("the server to listen", || {
+        read(&log).contains("acceptLoop").then_some(())
+    });
+    let mut size = 0;
+    eventually("the disk to be full", || {
+        visit(addr);
+        visit(addr);
+        let before = std::mem::replace(&mut size, read(&log).len());
+        (before == size).then_some(())
+    });
+    assert!(whole_lines(&read(&log)) > 2, "no half line at its end");
+    for _ in 0..50 {
+        visit(addr);
+    }
+    assert_eq!(read(&log).len(), size);
+    // There is room again.
+    let file = OpenOptions::new()
+        .write(true)
+        .open(&log)
+        .expect("open the log");
+    file.set_len(0).expect("empty the log");
+    visit(addr);
+    let text = eventually("lines to be logged again", || {
+        let text = read(&log);
+        text.contains(" DBG ").then_some(text)
+    });
+    whole_lines(&text);
+    let told = text.lines().next().expect("a line");
+    let count = told.split("WRN lines of the log were lost count=").nth(1);
+    let count = count.and_then(|rest| rest.split(':').next()?.parse::<u32>().ok());
+    assert!(count >= Some(50), "{told}");
+    assert_eq!(text.matches("were lost").count(), 1, "{text}");
+    server.signal("TERM");
+    assert_eq!(server.exit().code(), Some(0));
+}
+
+#[test]
+fn a_stderr_that_takes_nothing_does_not_matter() {
+    let port = free_port();
+    let line = format!("exec {GT} server -addr 127.0.0.1:{port} -logLevel debug 2>/dev/full");
+    let mut command = Command::new("sh");
+    let mut server = Process::spawn("gt server", Scratch::new(), command.args(["-c", &line]));
+    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    eventually("the server to listen", || {
+        std::net::TcpStream::connect(addr).ok()
+    });
+    for _ in 0..10 {
+        visit(addr);
+    }
+    server.signal("TERM");
+    assert_eq!(server.exit().code(), Some(0));
+}
+
+#[test]
+fn a_reload_opens_the_log_file_again_and_takes_its_level() {
+    let scratch = Scratch::new();
+    let (log, old, port) = (scratch.join("gt.log"), scratch.join("old.log"), free_port());
+    let write = |level: &str| {
+        let text = format!(
+            "type: server\noptions:\n  addr: 127.0.0.1:{port}\n  logLevel: {level}\n  logFile: {}\n",
+            log.display()
+        );
+        scratch.file("server.yaml", text)
+    };
+    let file = write("info");
+    let server = server(&format!("-config {}", file.display()));
+    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    eventually("the server to listen", || {
+        read(&log).contains("acceptLoop").then_some(())
+    });
+    visit(addr);
+    fs::rename(&log, &old).expect("rename the log");
+    write("debug");
+    server.signal("HUP");
+    eventually("the reload", || {
+        read(&log).contains(" INF reloaded\n").then_some(())
+    });
+    visit(addr);
+    eventually("a line of level debug", || {
+        read(&log).contains(" DBG ").then_some(())
+    });
+    assert!(!read(&old).contains(" DBG ") && !read(&old).contains("reloaded"));
+    // A bad file changes nothing else, but the log is opened again all the same.
+    fs::remove_file(&old).expect("remove");
+    fs::rename(&log, &old).expect("rename the log");
+    write("loud");
+    server.signal("HUP");
+    eventually("the error", || {
+        read(&log).contains(" ERR not reloaded").then_some(())
+    });
+    visit(addr);
+    eventually("a line of level debug", || {
+        read(&log).contains(" DBG ").then_some(())
+    });
+}
+
+#[test]
+fn the_roles_of_a_process_share_one_log() {
+    let scratch = Scratch::new();
+    let port = free_port();
+    let log = scratch.join("gt.log");
+    scratch.file(
+        "a.yaml",
+        format!("type: server\noptions:\n  addr: 127.0.0.1:{port}\n  logLevel: warn\n"),
+    );
+    let client = format!(
+        "options:\n  id: id1\n  remote: 127.0.0.1:{port}\n  local: http://127.0.0.1:1\n  \
+         logLevel: info\n  logFile: {}\n",
+        log.display()
+    );
+    scratch.file("b.yaml", client);
+    let folder = scratch.path().display().to_string();
+    let mut both = Gt::start("gt", &[], &format!("-config {folder}"));
+    let text = eventually("the warnings", || {
+        let text = read(&log);
+        text.contains("allowAnyClient").then_some(text)
+    });
+    let about = text.lines().find(|line| line.contains("logLevel"));
+    let about = about.unwrap_or_else(|| panic!("{text}"));
+    assert!(
+        about.contains(" WRN ") && about.contains("b.yaml"),
+        "{about}"
+    );
+    assert!(
+        !text.contains("logFile is ignored") && !text.contains(" INF "),
+        "{text}"
+    );
+    // At this level it does not say that it runs.
+    let addr = ([127, 0, 0, 1], port).into();
+    eventually("the server to listen", || {
+        std::net::TcpStream::connect(addr).ok()
+    });
+    assert_eq!(get(addr, "nobody.a", "/").status, 404);
+    assert_eq!(both.stop(), Some(0));
+    assert_eq!(both.log(), "");
+}
+
+#[test]
+fn the_configuration_is_logged_once_for_each_role_and_no_secret_is() {
+    let service = service::http(0, "here");
+    let scratch = Scratch::new();
+    let config = scratch.file(
+        "server.yaml",
+        "users:\n  id1: {secret: topsecret1, tcp: [{number: 2, range: 20000-20100}]}\n  \
+         id2: {secret: topsecret2}\noptions:\n  addr: 127.0.0.1:0\n  secret: topsecret3\n  \
+         id: id3\n  secert: topsecret4\n  sentryDSN: http://topsecret5@127.0.0.1:1/1\n  \
+         sentryLevel: panic\n",
+    );
+    let mut server = server(&format!(
+        "-config {} -speed 0 -logLevel trace",
+        config.display()
+    ));
+    let addr = server.addr();
+    let mut client = client(&format!(
+        "-remote {addr} -id id1 -secret topsecret1 -logLevel trace -local http://{0} \
+         -hostPrefix id1 -local http://{0} -remoteTCPRandom",
+        service.addr
+    ));
+    client.wait_for_tunnel();
+    assert_eq!(get(addr, "id1.a", "/").status, 200);
+    let shown = |gt: &Gt| {
+        let lines = gt.lines_with(" config={");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        lines.into_iter().next().expect("one")
+    };
+    let line = shown(&server);
+    for part in [
+        " INF gt ",
+        r#""addr":"127.0.0.1:0""#,
+        r#""id":["id3"],"#,
+        r#""secret":["******"]"#,
+        r#""sentryDSN":"******""#,
+        r#""speed":0"#,
+        r#""timeout":"90s""#,
+        r#""logLevel":"trace""#,
+        r#""users":{"id1":{"secret":"******","tcp":[{"number":"2","range":"20000-20100"}]},"#,
+        r#""id2":{"secret":"******"}}"#,
+    ] {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+    let line = shown(&client);
+    for part in [
+        r#""remote":[""#,
+        r#""secret":"******""#,
+        r#""services":[{"local":"http://127.0.0.1:"#,
+        r#","hostPrefix":"id1"},{"local":"#,
+        r#""remoteTCPRandom":"true"}]"#,
+    ] {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+    for log in [server.log(), client.log()] {
+        assert!(!log.contains("topsecret"), "{log}");
+    }
+}
+
+#[test]
+fn normal_work_leaves_no_line_at_info() {
+    let service = service::http(0, "here");
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let client = client_of_id1(addr, &format!("-local http://{}", service.addr));
+    assert_eq!(get(addr, "id1.a", "/").status, 200);
+    let before = (server.log(), client.log());
+    for _ in 0..50 {
+        assert_eq!(get(addr, "id1.a", "/").status, 200);
+        assert_eq!(get(addr, "nobody.a", "/").status, 404);
+        visit(addr);
+    }
+    assert_eq!((server.log(), client.log()), before);
+}

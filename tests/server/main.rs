@@ -1,0 +1,13 @@
+//! The server: who may log in, what its API and its STUN socket answer, what the log says.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+#[cfg(all(feature = "server", feature = "client"))]
+mod api;
+#[cfg(feature = "server")]
+mod auth;
+#[cfg(all(feature = "server", feature = "client"))]
+mod logging;
+#[cfg(all(feature = "server", feature = "client", feature = "sentry"))]
+mod sentry;

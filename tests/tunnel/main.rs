@@ -1,0 +1,16 @@
+//! A tunnel with gt at both ends: what visitors and services may count on, also when ends
+//! and networks fail.
+
+#![cfg(all(feature = "server", feature = "client"))]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod drain;
+mod ends;
+mod faults;
+mod pool;
+mod recovery;
+mod slow;
+mod speed;
+mod timeouts;

@@ -1,0 +1,89 @@
+//! The pool: it grows when every tunnel is busy, no further than allowed, and shrinks again.
+
+use crate::common::eventually;
+use crate::common::gt::{client_of_id1, server_of_id1, Gt};
+use crate::common::ports::free_port;
+use crate::common::service::{self, assert_echo};
+use crate::common::visitor::connect;
+use std::net::{SocketAddr, TcpStream};
+
+/// Visitors that hold a stream each, as many as make `count`.
+fn hold(visitors: &mut Vec<TcpStream>, at: SocketAddr, count: usize) {
+    while visitors.len() < count {
+        let mut visitor = connect(at);
+        assert_echo(&mut visitor, b"here");
+        visitors.push(visitor);
+    }
+}
+
+fn setup(for_server: &str, for_client: &str) -> (Gt, Gt, service::Service, SocketAddr) {
+    let port = free_port();
+    let service = service::echo();
+    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port} {for_server}"));
+    let local = format!(
+        "-local tcp://{} -remoteTCPPort {port} {for_client}",
+        service.addr
+    );
+    let client = client_of_id1(server.addr(), &local);
+    (server, client, service, ([127, 0, 0, 1], port).into())
+}
+
+#[test]
+fn a_tunnel_comes_for_every_three_streams_and_goes_when_it_has_nothing_to_do() {
+    let (_server, mut client, _service, at) = setup("", "-remoteTimeout 1s");
+    let mut visitors = Vec::new();
+    hold(&mut visitors, at, 2);
+    assert_eq!(client.lines_with("tunnel started").len(), 1);
+    hold(&mut visitors, at, 3);
+    client.wait_for_lines("tunnel started", 2);
+    hold(&mut visitors, at, 6);
+    client.wait_for_lines("tunnel started", 3);
+    hold(&mut visitors, at, 12);
+    assert_eq!(
+        client.lines_with("trying to connect").len(),
+        3,
+        "3 is the most"
+    );
+    drop(visitors);
+    client.wait_for_lines("tunnel closed", 2);
+    // The one that is always there serves on.
+    hold(&mut Vec::new(), at, 1);
+    assert_eq!(client.lines_with("tunnel closed").len(), 2);
+}
+
+#[test]
+fn there_are_never_more_tunnels_than_the_user_wants() {
+    for most in [1, 2] {
+        let flags = format!("-remoteConnections {most}");
+        let (_server, client, _service, at) = setup("", &flags);
+        let mut visitors = Vec::new();
+        hold(&mut visitors, at, 12);
+        let tried = || client.lines_with("trying to connect").len();
+        eventually("all of them to be there", || {
+            (client.lines_with("tunnel started").len() == most).then_some(())
+        });
+        hold(&mut visitors, at, 24);
+        assert_eq!(tried(), most);
+    }
+}
+
+#[test]
+fn more_idle_tunnels_are_kept_if_the_user_wants_them() {
+    let (server, mut client, _service, at) = setup("", "-remoteIdleConnections 2");
+    client.wait_for_lines("tunnel started", 2);
+    eventually("both tunnels to be there", || {
+        (server.lines_with("tunnel opened").len() == 2).then_some(())
+    });
+    hold(&mut Vec::new(), at, 5);
+}
+
+#[test]
+fn a_server_that_allows_no_more_tunnels_is_not_asked_again_and_again() {
+    let (_server, mut client, _service, at) = setup("-connections 1", "");
+    let mut visitors = Vec::new();
+    hold(&mut visitors, at, 3);
+    client.wait_for("allows no more tunnels");
+    hold(&mut visitors, at, 9);
+    assert_eq!(client.lines_with("trying to connect").len(), 2);
+    assert_eq!(client.lines_with(" WRN ").len(), 0, "{}", client.log());
+}

@@ -1,0 +1,228 @@
+//! What fails comes back by itself, and says so in one line that helps.
+
+use crate::common::gt::{client, client_of_id1, gt, server, server_of_id1, Gt};
+use crate::common::nat::{missing, Internet, Nat, MIDDLE};
+use crate::common::ports::free_port;
+use crate::common::process::run_ok;
+use crate::common::scratch::Scratch;
+use crate::common::visitor::{connect, get, read};
+use crate::common::{eventually, service};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
+
+/// What the visitors of `id1` get at `addr`.
+fn status(addr: SocketAddr) -> u16 {
+    get(addr, "id1.example.com", "/").status
+}
+
+#[test]
+fn a_server_that_was_gone_is_found_again() {
+    let service = service::http(0, "here");
+    let flags = format!("-addr 127.0.0.1:{} -id id1 -secret secret1", free_port());
+    let mut first = server(&flags);
+    let addr = first.addr();
+    let local = format!("-local http://{} -reconnectDelay 100ms", service.addr);
+    let mut client = client_of_id1(addr, &local);
+    assert_eq!(status(addr), 200);
+    first.kill();
+    // It is told once that the tunnel is gone, and tries without help.
+    client.wait_for_lines("cannot reach the server", 2);
+    let mut second = server(&flags);
+    assert_eq!(second.addr(), addr);
+    client.wait_for_lines("tunnel started", 2);
+    assert_eq!(status(addr), 200);
+    // And a server that stops in an orderly way, too.
+    assert_eq!(second.stop(), Some(0));
+    let mut third = server(&flags);
+    client.wait_for_lines("tunnel started", 3);
+    assert_eq!(status(third.addr()), 200);
+}
+
+#[test]
+fn a_client_may_start_before_its_server() {
+    let service = service::http(0, "here");
+    let port = free_port();
+    let mut client = client(&format!(
+        "-remote 127.0.0.1:{port} -id id1 -secret secret1 -reconnectDelay 100ms -local http://{}",
+        service.addr
+    ));
+    let line = client.wait_for(" WRN ");
+    assert!(line.contains(&port.to_string()), "{line}");
+    let mut server = server(&format!("-addr 127.0.0.1:{port} -id id1 -secret secret1"));
+    client.wait_for_tunnel();
+    assert_eq!(status(server.addr()), 200);
+}
+
+#[test]
+fn a_reload_ends_the_wait_for_the_next_try() {
+    let port = free_port();
+    // Longer than any test waits.
+    let mut client = client(&format!(
+        "-remote 127.0.0.1:{port} -id id1 -secret secret1 -reconnectDelay 1h \
+         -local http://127.0.0.1:1"
+    ));
+    client.wait_for(" again in ");
+    let mut server = server(&format!("-addr 127.0.0.1:{port} -id id1 -secret secret1"));
+    server.addr();
+    client.reload();
+    client.wait_for_tunnel();
+}
+
+#[test]
+fn a_service_that_was_gone_is_found_again() {
+    let port = free_port();
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let mut client = client_of_id1(addr, &format!("-local http://127.0.0.1:{port}"));
+    assert_eq!(status(addr), 502);
+    client.wait_for(&format!("127.0.0.1:{port}"));
+    let service = service::http(port, "here");
+    assert_eq!(status(addr), 200);
+    drop(service);
+    assert_eq!(status(addr), 502);
+    let _service = service::http(port, "here again");
+    assert_eq!(status(addr), 200);
+}
+
+#[test]
+fn a_wrong_secret_is_one_line_a_try_and_a_longer_wait_each_time() {
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let mut client = client(&format!(
+        "-remote {addr} -id id1 -secret wrong -reconnectDelay 100ms -local http://127.0.0.1"
+    ));
+    client.assert_keeps_failing(&["invalid id and secret"]);
+    assert!(!client.log().contains("wrong"), "it tells the secret");
+    assert!(server.has_ended().is_none());
+}
+
+#[test]
+fn a_port_that_is_taken_ends_the_server_with_1_and_names_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let addr = taken.local_addr().expect("an address").to_string();
+    for flags in [
+        format!("-addr {addr}"),
+        format!("-addr 127.0.0.1:0 -sniAddr {addr}"),
+    ] {
+        let output = gt(&format!("server {flags} -id id1 -secret secret1"));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let line = said.lines().last().unwrap_or_default();
+        assert!(line.contains(&addr), "{line:?} should name {addr}");
+        assert!(said.contains("Addr") || said.contains("addr"), "{said}");
+    }
+}
+
+#[test]
+fn a_name_that_does_not_resolve_is_one_line_a_try() {
+    let mut client = client(
+        "-remote tcp://no-such-host.invalid:80 -id id1 -secret secret1 -reconnectDelay 100ms \
+         -local http://127.0.0.1",
+    );
+    client.assert_keeps_failing(&["no-such-host.invalid"]);
+}
+
+#[test]
+fn two_clients_with_one_id_are_told_of_each_other() {
+    let service = service::http(0, "here");
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let local = format!("-reconnectDelay 100ms -local http://{}", service.addr);
+    let mut one = client_of_id1(addr, &local);
+    // A visitor who stays keeps the first one's tunnel alive when it is replaced.
+    let mut visitor = connect(addr);
+    let request = "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
+    visitor.write_all(request.as_bytes()).expect("send");
+    read(&mut visitor, 20);
+    let mut two = client_of_id1(addr, &format!("{local} -hostPrefix other"));
+    one.wait_for("another client");
+    drop(visitor);
+    // Once his tunnel is gone the first one is let in again, and so on: both live.
+    eventually("the first one to be back", || {
+        (one.lines_with("tunnel started").len() > 1).then_some(())
+    });
+    assert!(two.has_ended().is_none());
+    assert!(one.has_ended().is_none());
+    assert!(server.has_ended().is_none());
+}
+
+#[test]
+fn two_clients_with_one_id_and_the_same_services_share_the_work() {
+    let service = service::http(0, "here");
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let local = format!("-local http://{}", service.addr);
+    let mut one = client_of_id1(addr, &local);
+    let _two = client_of_id1(addr, &local);
+    assert_eq!(status(addr), 200);
+    one.kill();
+    assert_eq!(status(addr), 200);
+}
+
+/// A router that starts long before its way to the internet is there, name server and all.
+#[test]
+fn a_wan_that_comes_up_late_is_found_at_once_when_the_client_is_told() {
+    if let Some(why) = missing() {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let internet = Internet::new(Nat::PortRestricted, Nat::PortRestricted);
+    let router = |change: &[&str]| {
+        let router = internet.place("router-a");
+        run_ok(Command::new("ip").args(["-n", &router]).args(change));
+    };
+    router(&["link", "set", "wan", "down"]);
+    let service = Scratch::new();
+    service.file("page", "here");
+    let mut client = Gt::within(
+        &internet.place("home-a"),
+        &format!(
+            "client -remote tcp://{MIDDLE}:8080 -id id1 -secret secret1 -reconnectDelay 10m \
+             -local file://{}",
+            service.path().display()
+        ),
+    );
+    // It says what is wrong and when it tries again, and waits.
+    let line = client.wait_for(" again in ");
+    assert!(line.contains(MIDDLE), "{line}");
+    router(&["link", "set", "wan", "up"]);
+    router(&["route", "add", "default", "via", MIDDLE]);
+    let mut server = Gt::within(
+        &internet.place("middle"),
+        "server -addr 0.0.0.0:8080 -id id1 -secret secret1",
+    );
+    server.addr();
+    // As /etc/init.d/gt does then.
+    client.signal("HUP");
+    client.wait_for_tunnel();
+}
+
+#[test]
+fn clients_that_share_an_id_and_no_services_are_told_to_stop_it() {
+    let service = service::http(0, "here");
+    for wire in [1, 2] {
+        let mut server = server_of_id1("");
+        let addr = server.addr();
+        let start = |prefix: &str| {
+            let local = format!("-local http://{} -hostPrefix {prefix}", service.addr);
+            client_of_id1(addr, &format!("{local} -reconnectDelay 100ms -wire {wire}"))
+        };
+        let (mut one, mut two) = (start("one"), start("two"));
+        let line = server.wait_for("two clients with id=id1 and different services replace");
+        assert_eq!(line.matches(" at 127.0.0.1:").count(), 2, "{line}");
+        for client in [&mut one, &mut two] {
+            let line = client.wait_for("another client with id=id1 and different services");
+            let server = format!("the server's {addr}");
+            assert!(line.contains(" WRN ") && line.contains(&server), "{line}");
+            assert!(
+                line.contains("this client's address is 127.0.0.1:"),
+                "{line}"
+            );
+        }
+        // Once a minute at most, however often it happens.
+        one.wait_for_lines("tunnel started", 4);
+        assert_eq!(server.lines_with("replace each other").len(), 1);
+        assert_eq!(one.lines_with("takes turns with it").len(), 1);
+    }
+}

@@ -1,0 +1,281 @@
+//! The client's end of GT/2, and how it finds out what a server speaks.
+
+use crate::common;
+use crate::common::certs;
+use crate::common::gt::{client, client_of_id1, server_of_id1, Gt};
+use crate::common::peer::{self, PeerServer, READY};
+use crate::common::peer2::{
+    credit, data, finish, frame, hello, old_hello, open, reset, Frame, Peer, ANSWER,
+};
+use crate::common::ports::free_port;
+use crate::common::samples::Random;
+use crate::common::service::{self, Service};
+use crate::common::visitor::{connect, get, read, read_to_end};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+
+const WINDOW: u32 = 32768;
+
+fn port_service() -> Vec<u8> {
+    peer::port_option(true, 0)
+}
+
+fn client_to(server: SocketAddr, local: SocketAddr, more: &str) -> Gt {
+    client(&format!(
+        "-remote tcp://{server} -id id1 -secret secret1 -reconnectDelay 10ms -local tcp://{local} {more}"
+    ))
+}
+
+/// A client with one TCP service, and its ready tunnel.
+fn with_tunnel(local: SocketAddr, more: &str) -> (PeerServer, Gt, Peer) {
+    let server = PeerServer::start();
+    let client = client_to(server.addr, local, more);
+    let hello = hello("id1", "secret1", &port_service(), WINDOW);
+    let mut peer = Peer::new(server.accept().writer());
+    assert_eq!(peer.read(hello.len()), hello);
+    peer.send(&[&ANSWER[..], &frame(9, 0, b"")].concat());
+    (server, client, peer)
+}
+
+#[test]
+fn a_stream_goes_to_its_service_and_back_with_credit() {
+    let echo = service::echo();
+    let (_server, _client, mut peer) = with_tunnel(echo.addr, "");
+    peer.send(&open(1, 0, 10, b"hello, service"));
+    assert_eq!(peer.gather(1, 10), b"hello, ser", "as much as it may");
+    peer.send(&credit(1, 1 << 20));
+    assert_eq!(peer.gather(1, 4), b"vice");
+    let bytes = Random::new(1).bytes(300_000);
+    let mut left = WINDOW - 14;
+    let (mut sent, mut came) = (0, Vec::new());
+    while came.len() < bytes.len() {
+        let most = usize::try_from(left).unwrap().min(bytes.len() - sent);
+        if most > 0 {
+            peer.send(&data(1, &bytes[sent..sent + most]));
+            sent += most;
+            left -= u32::try_from(most).unwrap();
+        }
+        match peer.frame() {
+            Frame::Data(1, more) => came.extend(more),
+            Frame::Credit(1, more) => left += more,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(came == bytes, "the bytes differ");
+    peer.send(&finish(1));
+    loop {
+        match peer.frame() {
+            Frame::Credit(..) => {}
+            other => break assert_eq!(other, Frame::Finish(1)),
+        }
+    }
+}
+
+#[test]
+fn what_keeps_a_stream_from_its_service_is_its_reason() {
+    let nobody = ([127, 0, 0, 1], free_port()).into();
+    let (_server, _client, mut peer) = with_tunnel(nobody, "");
+    peer.send(&open(1, 0, 1000, b"x"));
+    peer.expect(Frame::Reset(1, 2));
+    peer.send(&open(2, 77, 1000, b"x"));
+    peer.expect(Frame::Reset(2, 4));
+}
+
+#[test]
+fn a_service_that_is_silent_for_too_long_is_a_reason() {
+    let silent = Service::start(0, |mut stream| {
+        stream.read_to_end(&mut Vec::new()).map(|_| ())
+    });
+    let (_server, _client, mut peer) = with_tunnel(silent.addr, "-localTimeout 300ms");
+    peer.send(&open(1, 0, 1000, b"x"));
+    peer.expect(Frame::Reset(1, 3));
+}
+
+#[test]
+fn resets_pass_both_ways() {
+    let (report, reports) = channel();
+    let report = Mutex::new(report);
+    let service = Service::start(0, move |mut stream| {
+        let cut = read(&mut stream, 1) == b"c";
+        if cut {
+            let stream = socket2::Socket::from(stream);
+            return stream.set_linger(Some(std::time::Duration::ZERO));
+        }
+        let report = report.lock().unwrap();
+        report.send(None).expect("a test");
+        let end = stream.read(&mut [0]).expect_err("a reset, not an end");
+        report.send(Some(end.kind())).expect("a test");
+        Ok(())
+    });
+    let (_server, _client, mut peer) = with_tunnel(service.addr, "");
+    peer.send(&open(1, 0, 1000, b"c"));
+    peer.expect(Frame::Reset(1, 1));
+    peer.send(&open(2, 0, 1000, b"w"));
+    let report = || reports.recv_timeout(common::PATIENCE).expect("a report");
+    assert_eq!(report(), None, "it has come");
+    peer.send(&reset(2, 1));
+    assert_eq!(report(), Some(ErrorKind::ConnectionReset));
+}
+
+#[test]
+fn a_server_of_gt_1_is_asked_in_gt_1_at_once_and_remembered() {
+    let echo = service::echo();
+    // It closes, or takes the hello for a bad request, or for bad TLS.
+    for answer in [
+        &b""[..],
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        &[21, 3, 3, 0, 2, 2, 50],
+    ] {
+        let server = PeerServer::start();
+        let mut client = client_to(server.addr, echo.addr, "");
+        let mut first = server.accept();
+        assert_eq!(first.read(2), [0xF0, 0x20]);
+        first.send(answer);
+        first.shutdown();
+        drop(first);
+        let old = old_hello("id1", "secret1", &port_service());
+        let tunnel = server.accept_ready(&old);
+        client.wait_for_tunnel();
+        tunnel.shutdown();
+        drop(tunnel);
+        // It comes back, and knows.
+        let mut tunnel = server.accept_ready(&old);
+        tunnel.send(&peer::first(1, 0, b"hello"));
+        assert_eq!(tunnel.gather(1, 5), b"hello");
+        let log = client.log();
+        assert!(!log.contains("GT/"), "{log}");
+        assert!(!log.contains(" again in "), "{log}");
+    }
+}
+
+#[test]
+fn a_server_that_fails_in_gt_1_is_asked_in_gt_2_again() {
+    let echo = service::echo();
+    let server = PeerServer::start();
+    let _client = client_to(server.addr, echo.addr, "");
+    let starts = |magic: [u8; 2]| {
+        let mut peer = server.accept();
+        assert_eq!(peer.read(2), magic);
+        peer.shutdown();
+    };
+    starts([0xF0, 0x20]);
+    starts([0xF0, 0x01]);
+    starts([0xF0, 0x20]);
+    server
+        .accept_ready(&old_hello("id1", "secret1", &port_service()))
+        .shutdown();
+    // That one is remembered until it fails.
+    starts([0xF0, 0x01]);
+    starts([0xF0, 0x20]);
+}
+
+#[test]
+fn wire_leaves_a_version_out() {
+    let echo = service::echo();
+    let server = PeerServer::start();
+    let mut client = client_to(server.addr, echo.addr, "-wire 2");
+    for _ in 0..3 {
+        let mut peer = server.accept();
+        assert_eq!(peer.read(2), [0xF0, 0x20]);
+        peer.shutdown();
+    }
+    let line = client.wait_for("the server does not speak GT/2");
+    assert!(line.contains(" WRN "), "{line}");
+    client.stop();
+
+    let server = PeerServer::start();
+    let _client = client_to(server.addr, echo.addr, "-wire 1");
+    let mut peer = server.accept();
+    assert_eq!(peer.read(2), [0xF0, 0x01]);
+    peer.send(&READY);
+}
+
+#[test]
+fn every_listener_of_a_server_of_gt_1_is_understood() {
+    let page = service::http(0, "page");
+    let certs = certs::make();
+    let mut server = server_of_id1(&format!(
+        "-wire 1 -tlsAddr 127.0.0.1:0 -sniAddr 127.0.0.1:0 {}",
+        certs.flags()
+    ));
+    let addr = server.addr();
+    let (tls, sni) = (server.tls_addr(), server.sni_addr());
+    for remote in [
+        format!("tcp://{addr}"),
+        format!("tls://{tls} -remoteCertInsecure"),
+        format!("tcp://{sni}"),
+    ] {
+        let mut client = client(&format!(
+            "-remote {remote} -id id1 -secret secret1 -local http://{}",
+            page.addr
+        ));
+        client.wait_for_tunnel();
+        assert_eq!(get(addr, "id1.a", "/x").text(), "page /x id1.a");
+        let log = client.log();
+        assert!(
+            !log.contains(" WRN ") || !log.contains(" again in "),
+            "{log}"
+        );
+        client.stop();
+    }
+}
+
+/// A tunnel of both real ends to a TCP service.
+fn to(service: &Service, for_client: &str) -> (Gt, Gt, SocketAddr) {
+    let port = free_port();
+    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}-{port}"));
+    let local = format!(
+        "-local tcp://{} -remoteTCPPort {port} {for_client}",
+        service.addr
+    );
+    let client = client_of_id1(server.addr(), &local);
+    (server, client, ([127, 0, 0, 1], port).into())
+}
+
+#[test]
+fn a_service_that_answers_after_the_end_is_heard() {
+    let counting = Service::start(0, |mut stream| {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes)?;
+        write!(stream, "{} bytes", bytes.len())
+    });
+    let (_server, _client, at) = to(&counting, "");
+    for count in [0, 1, 300_000] {
+        let mut visitor = connect(at);
+        visitor.write_all(&vec![7; count]).expect("send");
+        visitor.shutdown(Shutdown::Write).expect("shut down");
+        let answer = String::from_utf8(read_to_end(&mut visitor)).expect("text");
+        assert_eq!(answer, format!("{count} bytes"));
+    }
+}
+
+#[test]
+fn visitors_that_do_not_read_hold_up_nobody_and_lose_nothing() {
+    let bytes = Arc::new(Random::new(1).bytes(16 << 20));
+    let source = service::source(bytes.clone());
+    let page = service::http(0, "page");
+    let mut server = server_of_id1("-hostNumber 2");
+    let addr = server.addr();
+    let _client = client_of_id1(
+        addr,
+        &format!(
+            "-remoteConnections 1 \
+             -local http://{} -hostPrefix source -local http://{} -hostPrefix page",
+            source.addr, page.addr
+        ),
+    );
+    let mut lazy = [(); 4].map(|()| {
+        let mut visitor = connect(addr);
+        write!(visitor, "GET / HTTP/1.1\r\nHost: source.a\r\n\r\n").expect("send");
+        read(&mut visitor, 1);
+        visitor
+    });
+    for _ in 0..200 {
+        assert_eq!(get(addr, "page.a", "/").status, 200);
+    }
+    for visitor in &mut lazy {
+        assert!(read_to_end(visitor) == bytes[1..], "the bytes differ");
+    }
+}

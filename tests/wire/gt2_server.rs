@@ -1,0 +1,458 @@
+//! The server's end of GT/2: a client written by hand from docs/wire.md against the real server.
+
+use crate::common;
+use crate::common::gt::{server_of_id1, Gt};
+use crate::common::peer;
+use crate::common::peer2::{
+    credit, data, field, finish, frame, hello, hello_with, old_hello, open, reset, who, Frame, Peer,
+};
+use crate::common::ports::free_port;
+use crate::common::samples::Random;
+use crate::common::visitor::{connect, read, read_to_end};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+const ID_ALONE: [u8; 1] = [0x00];
+const WINDOW: u32 = 32768;
+
+fn id1() -> Vec<u8> {
+    hello("id1", "secret1", &ID_ALONE, WINDOW)
+}
+
+/// A server with a ready tunnel.
+fn with_tunnel(more: &str) -> (Gt, SocketAddr, Peer) {
+    let mut server = server_of_id1(more);
+    let addr = server.addr();
+    let peer = Peer::ready_client(addr, &id1());
+    (server, addr, peer)
+}
+
+/// A server with a ready tunnel that has a TCP port and gives `window`, and where that is.
+fn with_port(window: u32) -> (Gt, SocketAddr, Peer) {
+    let port = free_port();
+    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}-{port}"));
+    let hello = hello("id1", "secret1", &peer::port_option(true, 0), window);
+    let peer = Peer::ready_client(server.addr(), &hello);
+    (server, ([127, 0, 0, 1], port).into(), peer)
+}
+
+/// A visitor who has asked for id1, and its stream.
+fn visit(addr: SocketAddr, peer: &mut Peer) -> (TcpStream, u32) {
+    let mut visitor = connect(addr);
+    let request = b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
+    visitor.write_all(request).expect("send a request");
+    let (stream, _, bytes) = peer.opened();
+    assert_eq!(bytes, request);
+    (visitor, stream)
+}
+
+fn expect_reset(visitor: &mut TcpStream) {
+    let error = visitor.read(&mut [0]).expect_err("a reset, not an end");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn both_versions_are_served_on_one_listener_at_once() {
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let mut old = peer::Peer::ready_client(addr, &old_hello("id1", "secret1", &ID_ALONE));
+    let mut new = Peer::ready_client(addr, &id1());
+    // The one that is less busy gets the next.
+    let request = b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
+    let mut visitors = [(); 2].map(|()| connect(addr));
+    for visitor in &mut visitors {
+        visitor.write_all(request).expect("send a request");
+    }
+    assert_eq!(old.task().2, request);
+    assert_eq!(new.opened().2, request);
+}
+
+#[test]
+fn a_hello_in_single_bytes_with_unknown_fields_and_capabilities_is_accepted() {
+    let fields = [
+        field(0x55, &[1; 3000]),
+        who("id1", "secret1", &ID_ALONE),
+        field(0xFE, b""),
+    ];
+    let mut hello = hello_with(&fields.concat());
+    hello[6..10].copy_from_slice(&[0xFF; 4]);
+    let mut server = server_of_id1("");
+    let mut peer = Peer::client(server.addr(), &hello[..2]);
+    for byte in &hello[2..] {
+        peer.send(&[*byte]);
+    }
+    peer.expect(Frame::Ready);
+}
+
+#[test]
+fn who_is_not_let_in_is_answered_and_told_why() {
+    let mut server = server_of_id1("");
+    let mut peer = Peer::client(server.addr(), &hello("id1", "wrong", &ID_ALONE, WINDOW));
+    peer.expect(Frame::Error(vec![0, 1]));
+    peer.expect_end();
+}
+
+#[test]
+fn wire_leaves_a_version_out() {
+    let mut one = server_of_id1("-wire 1");
+    let addr = one.addr();
+    let mut stranger = connect(addr);
+    stranger.write_all(&id1()).expect("send");
+    assert_eq!(read_to_end(&mut stranger), b"");
+    peer::Peer::ready_client(addr, &old_hello("id1", "secret1", &ID_ALONE));
+
+    let mut two = server_of_id1("-wire 2");
+    let addr = two.addr();
+    let mut stranger = connect(addr);
+    let old = old_hello("id1", "secret1", &ID_ALONE);
+    stranger.write_all(&old).expect("send");
+    assert_eq!(read_to_end(&mut stranger), b"");
+    Peer::ready_client(addr, &id1());
+}
+
+#[test]
+fn a_visitor_is_told_what_a_reset_means_before_the_first_byte() {
+    let (_server, addr, mut peer) = with_tunnel("");
+    for (bytes, status) in [
+        (Some(1), "502"),
+        (Some(2), "502"),
+        (Some(3), "504"),
+        (Some(4), "502"),
+        (Some(0), "502"),
+        (Some(999), "502"),
+        (None, "502"),
+    ] {
+        let (mut visitor, stream) = visit(addr, &mut peer);
+        peer.send(&bytes.map_or(finish(stream), |reason| reset(stream, reason)));
+        let answer = String::from_utf8(read_to_end(&mut visitor)).expect("text");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+        if bytes.is_none() {
+            peer.expect(Frame::Reset(stream, 0));
+        }
+    }
+}
+
+#[test]
+fn a_visitor_is_reset_after_the_first_byte() {
+    let (_server, addr, mut peer) = with_tunnel("");
+    for reason in [1, 2, 3, 6, 999] {
+        let (mut visitor, stream) = visit(addr, &mut peer);
+        peer.send(&data(stream, b"HTTP/1.1 200 OK"));
+        read(&mut visitor, 15);
+        peer.send(&reset(stream, reason));
+        expect_reset(&mut visitor);
+    }
+    let (mut visitor, stream) = visit(addr, &mut peer);
+    peer.send(&[data(stream, b"all"), reset(stream, 0)].concat());
+    assert_eq!(read_to_end(&mut visitor), b"all", "the end in good order");
+}
+
+#[test]
+fn a_visitor_that_cuts_its_connection_resets_the_stream() {
+    let (_server, at, mut peer) = with_port(WINDOW);
+    let visitor = connect(at);
+    let (stream, ..) = peer.opened();
+    let visitor = socket2::Socket::from(visitor);
+    let now = Some(std::time::Duration::ZERO);
+    visitor.set_linger(now).expect("choose a reset");
+    drop(visitor);
+    peer.expect(Frame::Reset(stream, 1));
+}
+
+#[test]
+fn each_direction_ends_on_its_own() {
+    let (_server, at, mut peer) = with_port(WINDOW);
+    let mut visitor = connect(at);
+    let (stream, ..) = peer.opened();
+    visitor.write_all(b"question").expect("send");
+    visitor.shutdown(Shutdown::Write).expect("shut down");
+    assert_eq!(peer.gather(stream, 8), b"question");
+    peer.expect(Frame::Finish(stream));
+    peer.send(&[data(stream, b"answer"), finish(stream)].concat());
+    assert_eq!(read_to_end(&mut visitor), b"answer");
+
+    let mut visitor = connect(at);
+    let (stream, ..) = peer.opened();
+    peer.send(&[data(stream, b"banner"), finish(stream)].concat());
+    assert_eq!(read_to_end(&mut visitor), b"banner");
+    visitor.write_all(b"and yet").expect("send");
+    assert_eq!(peer.gather(stream, 7), b"and yet");
+    drop(visitor);
+    peer.expect(Frame::Finish(stream));
+}
+
+#[test]
+fn a_stream_has_the_credit_of_the_hello_and_what_it_is_given() {
+    let (_server, at, mut peer) = with_port(10);
+    let mut visitor = connect(at);
+    let (stream, ..) = peer.opened();
+    let bytes = Random::new(1).bytes(100_000);
+    visitor.write_all(&bytes).expect("send");
+    let mut came = peer.gather(stream, 10);
+    assert_eq!(came.len(), 10);
+    // The answer to this would come behind more, if there were any.
+    peer.send(&frame(6, 0, &7u64.to_be_bytes()));
+    peer.expect(Frame::Pong(7));
+    while came.len() < bytes.len() {
+        let more = u32::try_from(bytes.len() - came.len()).unwrap().min(9000);
+        peer.send(&credit(stream, more));
+        came.extend(peer.gather(stream, usize::try_from(more).unwrap()));
+    }
+    assert!(came == bytes, "the bytes differ");
+}
+
+#[test]
+fn a_client_that_gives_no_credit_at_first_hears_of_the_stream() {
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE, 0));
+    let mut visitor = connect(addr);
+    let request = b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
+    visitor.write_all(request).expect("send a request");
+    let (stream, _, bytes) = peer.opened();
+    assert_eq!(bytes, b"");
+    peer.send(&credit(stream, 1000));
+    assert_eq!(peer.gather(stream, request.len()), request);
+    peer.send(&[data(stream, b"hello"), finish(stream)].concat());
+    assert_eq!(read(&mut visitor, 5), b"hello");
+}
+
+#[test]
+fn credit_comes_back_and_who_sends_more_than_it_has_loses_the_tunnel() {
+    let (mut server, at, mut peer) = with_port(WINDOW);
+    let mut visitor = connect(at);
+    let (stream, window, _) = peer.opened();
+    let mut left = window;
+    let bytes = Random::new(2).bytes(1 << 20);
+    for piece in bytes.chunks(1 << 14) {
+        let len = u32::try_from(piece.len()).unwrap();
+        peer.send(&data(stream, piece));
+        assert!(read(&mut visitor, piece.len()) == piece, "the bytes differ");
+        left -= len;
+        while left < 1 << 14 {
+            match peer.frame() {
+                Frame::Credit(of, more) if of == stream => left += more,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // The visitor reads no more; what is too much is too much.
+    for _ in 0..10_000 {
+        if peer_is_gone(&mut peer, &data(stream, &[7; 1 << 16])) {
+            break;
+        }
+    }
+    server.wait_for("more bytes for stream");
+}
+
+/// Whether the tunnel does not take the bytes any more.
+fn peer_is_gone(peer: &mut Peer, bytes: &[u8]) -> bool {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| peer.send(bytes))).is_err()
+}
+
+#[test]
+fn a_client_that_opens_streams_is_refused_each() {
+    let (_server, _, mut peer) = with_tunnel("");
+    peer.send(&open(5, 0, 1000, b"hello"));
+    peer.expect(Frame::Reset(5, 5));
+}
+
+#[test]
+fn services_change_on_a_live_tunnel() {
+    let (_server, addr, mut peer) = with_tunnel("");
+    let (mut visitor, stream) = visit(addr, &mut peer);
+    let other = who("id1", "secret1", &peer::prefix_option("other"));
+    peer.send(&frame(0x0C, 0, &other));
+    peer.expect(Frame::Services(Vec::new()));
+    peer.send(&[data(stream, b"still here"), finish(stream)].concat());
+    assert_eq!(read_to_end(&mut visitor), b"still here");
+    let mut visitor = connect(addr);
+    let request = b"GET / HTTP/1.1\r\nHost: other.a\r\n\r\n";
+    visitor.write_all(request).expect("send a request");
+    loop {
+        match peer.frame() {
+            Frame::Open(_, 0, _, bytes) => break assert_eq!(bytes, request),
+            Frame::Finish(of) | Frame::Reset(of, 0) if of == stream => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_tunnel_ends_by_one_close_and_then_two() {
+    let (_server, _, mut peer) = with_tunnel("");
+    peer.send(&frame(8, 0, b""));
+    for _ in 0..3 {
+        peer.expect(Frame::Close);
+    }
+    peer.expect_end();
+}
+
+#[test]
+fn a_client_that_answers_no_ping_is_gone_however_many_visitors_come() {
+    let (server, addr, _peer) = with_tunnel("-timeout 1s");
+    common::eventually("the tunnel to end", || {
+        let request = b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
+        connect(addr).write_all(request).expect("send a request");
+        let over = server.lines_with("nothing was heard for");
+        (!over.is_empty()).then_some(())
+    });
+}
+
+#[test]
+fn visitors_wait_for_a_tunnel_that_answers_not_for_one_that_does_not() {
+    let (_server, addr, _mute) = with_tunnel("");
+    let mut alive = Peer::ready_client(addr, &id1());
+    let (arrived, arrivals) = std::sync::mpsc::channel();
+    std::thread::spawn(move || loop {
+        match alive.frame_or_end() {
+            Some(Frame::Open(..)) if arrived.send(()).is_ok() => {}
+            Some(_) => {}
+            None => return,
+        }
+    });
+    // The busier this tunnel gets, the more the other one would get if it were not avoided.
+    let mut visitors = Vec::new();
+    let mut in_a_row = 0;
+    common::eventually("five visitors in a row to reach the same tunnel", || {
+        let mut visitor = connect(addr);
+        let request = b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
+        visitor.write_all(request).expect("send a request");
+        visitors.push(visitor);
+        let came = arrivals.recv_timeout(std::time::Duration::from_millis(500));
+        in_a_row = if came.is_ok() { in_a_row + 1 } else { 0 };
+        (in_a_row == 5).then_some(())
+    });
+}
+
+#[test]
+fn visitors_of_a_black_hole_are_answered_long_before_the_timeout() {
+    let (server, addr, _peer) = with_tunnel("-timeout 1h");
+    common::eventually("the tunnel to end", || {
+        let request = b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
+        connect(addr).write_all(request).expect("send a request");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let over = server.lines_with("while visitors wait");
+        (!over.is_empty()).then_some(())
+    });
+    assert_eq!(common::visitor::get(addr, "id1.a", "/").status, 503);
+}
+
+/// A client of `services` that has said hello over GT/2 and reads until its tunnel is ready.
+fn told_at_start(addr: SocketAddr, services: &[u8]) -> (Peer, Vec<Frame>) {
+    let mut peer = Peer::client(addr, &hello("id1", "secret1", services, WINDOW));
+    let mut told = Vec::new();
+    loop {
+        match peer.frame() {
+            Frame::Ready => return (peer, told),
+            frame => told.push(frame),
+        }
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_takes_no_other_service_down_and_is_opened_when_it_is_free() {
+    let (free, taken, outside) = (free_port(), free_port(), free_port());
+    let holder = std::net::TcpListener::bind(("0.0.0.0", taken)).expect("hold a port");
+    let mut server = server_of_id1(&format!(
+        "-tcpNumber 1 -tcpRange {free} -tcpNumber 1 -tcpRange {taken} -timeout 10s"
+    ));
+    let addr = server.addr();
+    let services = [
+        &[0x02][..],
+        &ID_ALONE,
+        &[0x02],
+        &peer::port_option(false, taken),
+        &[0x02],
+        &peer::port_option(false, outside),
+        &peer::port_option(false, free),
+    ];
+    let services = services.concat();
+    let (mut peer, told) = told_at_start(addr, &services);
+    let expected = [
+        Frame::PortOpened(3, free),
+        Frame::PortUnavailable(1, 1),
+        Frame::PortUnavailable(2, 2),
+    ];
+    assert_eq!(told, expected);
+    let line = server.wait_for(&format!("cannot open TCP port {taken} "));
+    assert!(line.contains("in use") && line.contains("id=id1"), "{line}");
+    let line = server.wait_for(&format!("cannot open TCP port {outside} "));
+    assert!(line.contains("tcpRange"), "{line}");
+    let (mut visitor, stream) = visit(addr, &mut peer);
+    peer.send(&[data(stream, b"here"), finish(stream)].concat());
+    assert_eq!(read_to_end(&mut visitor), b"here");
+    // Another tunnel of the same client hears the same.
+    let (_second, told) = told_at_start(addr, &services);
+    assert_eq!(told, expected);
+
+    drop(holder);
+    loop {
+        match peer.frame() {
+            Frame::PortOpened(1, port) => break assert_eq!(port, taken),
+            Frame::Reset(of, _) | Frame::Finish(of) if of == stream => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let _visitor = connect(([127, 0, 0, 1], taken).into());
+    server.wait_for(&format!("Listening TCP id=id1 addr=[::]:{taken}"));
+}
+
+#[test]
+fn a_client_of_which_nothing_can_be_published_is_refused() {
+    let taken = free_port();
+    let _held = std::net::TcpListener::bind(("0.0.0.0", taken)).expect("hold a port");
+    let mut server = server_of_id1(&format!("-tcpRange {taken}"));
+    let services = peer::port_option(false, taken);
+    let hello = hello("id1", "secret1", &services, WINDOW);
+    let mut peer = Peer::client(server.addr(), &hello);
+    peer.expect(Frame::Error(vec![0, 2, 0, 0]));
+    peer.expect_end();
+    let line = server.wait_for(&format!("cannot open TCP port {taken} "));
+    assert!(line.contains("in use"), "{line}");
+}
+
+#[test]
+fn a_change_of_services_keeps_those_that_can_be_published() {
+    let taken = free_port();
+    let _held = std::net::TcpListener::bind(("0.0.0.0", taken)).expect("hold a port");
+    let mut server = server_of_id1(&format!("-tcpRange {taken}"));
+    let addr = server.addr();
+    let mut peer = Peer::ready_client(addr, &id1());
+    let services = [&[0x02][..], &ID_ALONE, &peer::port_option(false, taken)].concat();
+    peer.send(&frame(0x0C, 0, &who("id1", "secret1", &services)));
+    peer.expect(Frame::PortUnavailable(1, 1));
+    peer.expect(Frame::Services(Vec::new()));
+    visit(addr, &mut peer);
+}
+
+#[test]
+fn a_tunnel_that_gives_no_sign_of_life_makes_way_for_one_of_its_client() {
+    let mut server = server_of_id1("-connections 1 -timeout 1h");
+    let addr = server.addr();
+    let _mute = Peer::ready_client(addr, &id1());
+    let mut back = Peer::ready_client(addr, &id1());
+    server.wait_for("it gave no sign of life when its client came back");
+    let (_visitor, _) = visit(addr, &mut back);
+    // This one answers.
+    let answering = std::thread::spawn(move || back.frame_or_end());
+    let mut more = Peer::client(addr, &id1());
+    more.expect(Frame::Error(vec![0, 3]));
+    more.expect_end();
+    server.kill();
+    assert_eq!(answering.join().expect("it has answered"), None);
+}
+
+#[test]
+fn an_old_registration_that_gives_no_sign_of_life_makes_way() {
+    let mut server = server_of_id1("-timeout 1h");
+    let addr = server.addr();
+    let mut mute = Peer::ready_client(addr, &id1());
+    let (_visitor, _) = visit(addr, &mut mute);
+    let other = hello("id1", "secret1", &peer::prefix_option("other"), WINDOW);
+    let _other = Peer::ready_client(addr, &other);
+    Peer::ready_client(addr, &id1());
+}

@@ -1,0 +1,11 @@
+//! Both wires from docs/gt1.md and docs/wire.md: one end is gt, the other is written by hand.
+
+#![cfg(all(feature = "server", feature = "client"))]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod gt1_client;
+mod gt1_server;
+mod gt2_client;
+mod gt2_server;
