@@ -61,10 +61,10 @@ struct ProgramFlags {
     /// read this yaml file, or every yaml file in this directory
     #[argh(option, arg_name = "string")]
     config: Option<Value<PathBuf>>,
-    /// print this
+    /// print this help
     #[argh(option, arg_name = "bool")]
     h: Option<Value<bool>>,
-    /// send a signal to the gt that runs: reload, restart, stop or kill
+    /// send a signal to running processes of gt: reload, restart, stop or kill
     #[argh(option, arg_name = "string")]
     s: Option<Value<Signal>>,
     /// print the version of this program
@@ -459,14 +459,14 @@ fn usage(role: Option<RoleName>) -> String {
         return format!(
             "{VERSION}\n\
              Usage:\n  \
-             gt server [flags]      the public end; gt server -h lists its flags\n  \
-             gt client [flags]      the end behind NAT; gt client -h lists its flags\n  \
-             gt -config FILE        what the file says\n  \
-             gt -config DIRECTORY   what every yaml file in it says, in one process\n  \
-             gt check -config FILE  whether that can run, and what is wrong with it if not\n  \
-             gt -s SIGNAL           reload, restart, stop or kill the gt that runs\n  \
-             gt help [ROLE]         this, or the flags of the server or the client\n  \
-             gt version             the version of this program\n"
+             gt server [flags]      run a server, the public end (flags: gt server -h)\n  \
+             gt client [flags]      run a client, the end behind NAT (flags: gt client -h)\n  \
+             gt -config FILE        run the role that the file configures\n  \
+             gt -config DIRECTORY   run every yaml file in it, in one process\n  \
+             gt check -config FILE  test a configuration without running it\n  \
+             gt -s SIGNAL           send reload, restart, stop or kill to running processes of gt\n  \
+             gt help [ROLE]         print this help, or the flags of the server or the client\n  \
+             gt version             print the version of this program\n"
         );
     };
     let subcommand = if RoleName::only().is_some() {
@@ -487,6 +487,34 @@ fn usage(role: Option<RoleName>) -> String {
         text.push('\n');
     }
     text
+}
+
+/// The flags of a role as a table in Markdown, for docs/configuration.md.
+#[cfg(all(
+    test,
+    feature = "server",
+    feature = "client",
+    feature = "p2p",
+    feature = "sentry"
+))]
+fn table(role: RoleName) -> String {
+    let mut table = "| flag | value | default | meaning |\n| --- | --- | --- | --- |\n".to_owned();
+    for name in names(Some(role)) {
+        let default = shown::default(name.help);
+        let (code, meaning) = match default {
+            "" => (String::new(), name.help.to_owned()),
+            value => {
+                let (before, after) = name.help.split_once(" (default").unwrap_or((name.help, ""));
+                let after = after.split_once(')').map_or("", |(_, after)| after);
+                (format!("`{value}`"), format!("{before}{after}"))
+            }
+        };
+        table.push_str(&format!(
+            "| `-{}` | {} | {code} | {meaning} |\n",
+            name.camel, name.kind
+        ));
+    }
+    table
 }
 
 #[cfg(test)]

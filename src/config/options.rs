@@ -18,53 +18,53 @@ use super::yaml::fields;
 #[derive(FromArgs, ArgsInfo, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CommonOptions {
-    /// with -user, become a member of this group (default: the user's own)
+    /// the group to run as, with -user (default: the user's own)
     #[argh(option, arg_name = "string")]
     pub group: Option<Value<String>>,
-    /// write the log to this file, and not to stderr
+    /// write the log to this file instead of stderr
     #[argh(option, arg_name = "string")]
     pub log_file: Option<Value<PathBuf>>,
-    /// keep at most so many log files, this one and older ones; 0 for any number (default 7)
+    /// number of log files to keep, the current one included; 0 for no limit (default 7)
     #[argh(option, arg_name = "uint")]
     pub log_file_max_count: Option<Value<u32>>,
-    /// begin a new log file before it has more than so many bytes; 0 for never (default 536870912)
+    /// rotate the log file at this size in bytes; 0 for never (default 536870912)
     #[argh(option, arg_name = "uint")]
     pub log_file_max_size: Option<Value<u64>>,
     /// trace, debug, info, warn, error, fatal, panic or disable (default "info")
     #[argh(option, arg_name = "string")]
     pub log_level: Option<Value<LogLevel>>,
-    /// report errors to Sentry, at this address: https://key@host/number
+    /// report errors to Sentry at this address: https://key@host/number
     #[argh(option, arg_name = "string")]
     #[serde(rename = "sentryDSN")]
     pub sentry_dsn: Option<Value<Dsn>>,
     /// print what the Sentry client does
     #[argh(option, arg_name = "bool")]
     pub sentry_debug: Option<Value<bool>>,
-    /// the environment to tell Sentry
+    /// the environment to report to Sentry
     #[argh(option, arg_name = "string")]
     pub sentry_environment: Option<Value<String>>,
     /// a level to report to Sentry: trace, debug, info, warn, error, fatal or panic; may be given
     /// several times (default error, fatal and panic)
     #[argh(option, arg_name = "value")]
     pub sentry_level: Vec<Value<SentryLevel>>,
-    /// the release to tell Sentry (default: what -version prints)
+    /// the release to report to Sentry (default what -version prints)
     #[argh(option, arg_name = "string")]
     pub sentry_release: Option<Value<String>>,
-    /// report this part of all events, 0.0 to 1.0 (default 1)
+    /// fraction of events to report, 0.0 to 1.0 (default 1)
     #[argh(option, arg_name = "float")]
     pub sentry_sample_rate: Option<Value<Share>>,
-    /// the server name to tell Sentry
+    /// the server name to report to Sentry
     #[argh(option, arg_name = "string")]
     pub sentry_server_name: Option<Value<String>>,
-    /// run on so many threads, 1 to 64; more than one costs more than it gives on most machines
-    /// (default 1)
+    /// number of threads, 1 to 64; more than one costs more than it gives on most machines (default
+    /// 1)
     #[argh(option, arg_name = "uint")]
     pub threads: Option<Value<Within<1, 64>>>,
-    /// become this user once all listens, so start as root; what is read again later, and what is
-    /// opened later, has to be allowed to it
+    /// the user to run as once all listeners are open; start gt as root, and give that user access
+    /// to everything that is opened later
     #[argh(option, arg_name = "string")]
     pub user: Option<Value<String>>,
-    /// what tunnels speak: 1, 2 or auto, which is 2 where the other end can and 1 where not
+    /// version of the wire: 1, 2 or auto, which is 2 if the other end supports it and 1 otherwise
     /// (default "auto")
     #[argh(option, arg_name = "string")]
     pub wire: Option<Value<Wire>>,

@@ -235,7 +235,7 @@ impl Json {
 }
 
 /// What the help of an option says is its default; nothing if that is no value, `(default: …)`.
-fn default(help: &str) -> &str {
+pub(crate) fn default(help: &str) -> &str {
     let rest = help.split_once("(default").map_or("", |(_, rest)| rest);
     let value = rest.split_once(')').map_or("", |(value, _)| value);
     value.strip_prefix(' ').unwrap_or("").trim_matches('"')

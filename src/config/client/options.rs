@@ -17,67 +17,67 @@ use crate::config::{ListenAddr, Secret, Url};
 #[derive(FromArgs, ArgsInfo, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ClientOptions {
-    /// who this client is, and the host prefix of a service that has none of its own
+    /// the id of this client, and the host prefix of services without one of their own
     #[argh(option, arg_name = "string")]
     pub id: Option<Value<String>>,
-    /// wait so long before connecting again (default 5s)
+    /// first delay before reconnecting (default 5s)
     #[argh(option, arg_name = "duration")]
     pub reconnect_delay: Option<Value<Duration>>,
-    /// the server, by tcp:// (port 80 unless given) or tls:// (port 443), tcp:// if neither; given
-    /// several times, several servers at once
+    /// the server: tcp://host:port (port 80 by default) or tls://host:port (port 443), tcp:// if
+    /// neither; may be given several times to use several servers at once
     #[argh(option, arg_name = "value")]
     pub remote: Vec<Value<Remote>>,
-    /// ask this URL where the server is
+    /// a URL that is asked for the address of the server
     #[argh(option, arg_name = "string")]
     #[serde(rename = "remoteAPI")]
     pub remote_api: Option<Value<Url>>,
     /// the certificate to trust in the server, a PEM file
     #[argh(option, arg_name = "string")]
     pub remote_cert: Option<Value<PathBuf>>,
-    /// trust any certificate: whoever is in between can then read everything
+    /// accept any certificate; an attacker between the two ends can then read and change everything
     #[argh(option, arg_name = "bool")]
     pub remote_cert_insecure: Option<Value<bool>>,
-    /// at most so many tunnels, 1 to 10 (default 3)
+    /// maximum number of tunnels to a server, 1 to 10 (default 3)
     #[argh(option, arg_name = "uint")]
     pub remote_connections: Option<Value<Within<1, 10>>>,
-    /// keep so many idle tunnels (default 1)
+    /// number of idle tunnels to keep open (default 1)
     #[argh(option, arg_name = "uint")]
     pub remote_idle_connections: Option<Value<Within<0, 10>>>,
     /// a STUN server, host:port; may be given several times
     #[argh(option, arg_name = "value")]
     #[serde(rename = "remoteSTUN")]
     pub remote_stun: Vec<Value<String>>,
-    /// give a tunnel up that was silent for so long (default 45s)
+    /// close a tunnel that is silent for this time (default 45s)
     #[argh(option, arg_name = "duration")]
     pub remote_timeout: Option<Value<Duration>>,
-    /// what proves the id; made up if none is given
+    /// the secret that proves the id; generated if none is given
     #[argh(option, arg_name = "string")]
     pub secret: Option<Value<Secret>>,
-    /// listen here and take each connection to another client, peer to peer
+    /// listen on this address and forward each connection to another client, peer to peer
     #[argh(option, arg_name = "string")]
     pub tcp_forward_addr: Option<Value<ListenAddr>>,
-    /// so many peer connections for -tcpForwardAddr, 1 to 10 (default 3)
+    /// number of peer connections for -tcpForwardAddr, 1 to 10 (default 3)
     #[argh(option, arg_name = "uint")]
     pub tcp_forward_connections: Option<Value<Within<1, 10>>>,
-    /// go through the server while there is no direct way, for -tcpForwardAddr (default true)
+    /// use the server while there is no direct way, for -tcpForwardAddr (default true)
     #[argh(option, arg_name = "bool")]
     pub tcp_forward_fallback: Option<Value<bool>>,
     /// the other client's host prefix, for -tcpForwardAddr
     #[argh(option, arg_name = "string")]
     pub tcp_forward_host_prefix: Option<Value<Prefix>>,
-    /// close a peer connection that was idle for so long (default 5m0s)
+    /// close a peer connection that is idle for this time (default 5m0s)
     #[argh(option, arg_name = "duration")]
     pub webrtc_connection_idle_timeout: Option<Value<Duration>>,
-    /// at most so many peers at a time, 1 to 1000 (default 30)
+    /// maximum number of peers, 1 to 1000 (default 30)
     #[argh(option, arg_name = "uint")]
     pub webrtc_connections: Option<Value<Within<1, 1000>>>,
-    /// verbose, info, warning or error (default "warning")
+    /// level of messages about peers: verbose, info, warning or error (default "warning")
     #[argh(option, arg_name = "string")]
     pub webrtc_log_level: Option<Value<WebRtcLevel>>,
-    /// the highest port for peer connections; 0 for any (default 0)
+    /// highest UDP port for peer connections; 0 for any (default 0)
     #[argh(option, arg_name = "uint")]
     pub webrtc_max_port: Option<Value<u16>>,
-    /// the lowest port for peer connections; 0 for any (default 0)
+    /// lowest UDP port for peer connections; 0 for any (default 0)
     #[argh(option, arg_name = "uint")]
     pub webrtc_min_port: Option<Value<u16>>,
 }
@@ -87,29 +87,31 @@ pub struct ClientOptions {
 #[derive(FromArgs, ArgsInfo, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServiceOptions {
-    /// of a file:///directory, follow symbolic links that lead out of it; visitors can then read all
-    /// that they lead to
+    /// for file:///directory, follow symbolic links that lead out of the directory; visitors can
+    /// then read their targets
     #[argh(option, arg_name = "bool")]
     pub follow_links_outside: Option<Value<bool>>,
-    /// visitors come under this host prefix (default: the id)
+    /// the host prefix of the service (default: the id)
     #[argh(option, arg_name = "value")]
     pub host_prefix: Option<Value<Prefix>>,
-    /// the service: http://host:port, https://host:port, tcp://host:port or file:///directory; may
-    /// be given several times, and the flags of a service stand between its -local and the next
+    /// the service to publish: http://host:port, https://host:port, tcp://host:port or
+    /// file:///directory; may be given several times, each followed by the flags of that service
     #[argh(option, arg_name = "value")]
     pub local: Option<Value<Local>>,
-    /// close a connection to the service that was silent for so long (default: never), and wait so long for a new one (default 2m0s)
+    /// close a connection to the service that is silent for this time (default: never), and limit
+    /// the time to open one (default 2m0s)
     #[argh(option, arg_name = "duration")]
     pub local_timeout: Option<Value<Duration>>,
-    /// visitors come on this TCP port of the server
+    /// the TCP port of the server to publish the service on
     #[argh(option, arg_name = "uint")]
     #[serde(rename = "remoteTCPPort")]
     pub remote_tcp_port: Option<Value<u16>>,
-    /// visitors come on a TCP port that the server picks; with -remoteTCPPort, if that one is taken
+    /// publish the service on a TCP port that the server chooses; with -remoteTCPPort, only if that
+    /// port is taken
     #[argh(option, arg_name = "bool")]
     #[serde(rename = "remoteTCPRandom")]
     pub remote_tcp_random: Option<Value<bool>>,
-    /// put the host of -local into the Host header of every request; visitors must speak HTTP/1
+    /// replace the Host header of every request with the host of -local; visitors must speak HTTP/1
     #[argh(option, arg_name = "bool")]
     #[serde(rename = "useLocalAsHTTPHost")]
     pub use_local_as_http_host: Option<Value<bool>>,

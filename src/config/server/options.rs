@@ -16,59 +16,61 @@ use crate::config::{ListenAddr, Secret, Url};
 #[derive(FromArgs, ArgsInfo, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServerOptions {
-    /// listen here for visitors and tunnels: 80, :80, 0.0.0.0:80 or [::1]:80; "" for not at all
-    /// (default 80)
+    /// listen on this address for visitors and tunnels: 80, :80, 0.0.0.0:80 or [::1]:80; "" to
+    /// disable (default 80)
     #[argh(option, arg_name = "string")]
     pub addr: Option<Value<ListenAddr>>,
-    /// at most so many connections of one address at a time, of visitors and tunnels; 0 for any
-    /// number (default 0)
+    /// maximum number of connections, of visitors and tunnels, from one address; 0 for no limit
+    /// (default 0)
     #[argh(option, arg_name = "uint")]
     pub address_connections: Option<Value<u32>>,
-    /// let clients in that are not among the users
+    /// admit clients that are not among the users
     #[argh(option, arg_name = "bool")]
     pub allow_any_client: Option<Value<bool>>,
-    /// listen here for the API with its /status
+    /// listen on this address for the API (/status, /metrics, /clients)
     #[argh(option, arg_name = "string")]
     pub api_addr: Option<Value<ListenAddr>>,
-    /// the API's certificate, a PEM file; with -apiKeyFile the API speaks HTTPS
+    /// the API's certificate, a PEM file; with -apiKeyFile the API uses HTTPS
     #[argh(option, arg_name = "string")]
     pub api_cert_file: Option<Value<PathBuf>>,
-    /// a host name that requests to the API may be for, besides IP addresses and localhost; may be
-    /// given several times
+    /// a host name that the API answers to, besides IP addresses and localhost; may be given
+    /// several times
     #[argh(option, arg_name = "value")]
     pub api_hosts: Vec<Value<HostName>>,
     /// the API's key, a PEM file
     #[argh(option, arg_name = "string")]
     pub api_key_file: Option<Value<PathBuf>>,
-    /// the oldest TLS to speak on -apiAddr: tls1.2 or tls1.3 (default "tls1.2")
+    /// oldest TLS version for -apiAddr: tls1.2 or tls1.3 (default "tls1.2")
     #[argh(option, arg_name = "string")]
     #[serde(rename = "apiTLSVersion")]
     pub api_tls_version: Option<Value<TlsOption>>,
-    /// ask this URL about ids and secrets
+    /// a URL that is asked about ids and secrets
     #[argh(option, arg_name = "string")]
     #[serde(rename = "authAPI")]
     pub auth_api: Option<Value<Url>>,
     /// the certificate for -tlsAddr, a PEM file
     #[argh(option, arg_name = "string")]
     pub cert_file: Option<Value<PathBuf>>,
-    /// at most so many tunnels of one client; 0 for any number (default 10)
+    /// maximum number of tunnels of one client; 0 for no limit (default 10)
     #[argh(option, arg_name = "uint")]
     pub connections: Option<Value<u32>>,
-    /// a proxy in front that may send several visitors' requests over one connection, like 10.0.0.0/8
-    /// or 192.0.2.1: each of its connections carries one request; may be given several times
+    /// a reverse proxy in front of gt, like 10.0.0.0/8 or 192.0.2.1, whose connections carry
+    /// requests of several visitors: each connection then carries one request; may be given several
+    /// times
     #[argh(option, arg_name = "value")]
     pub front_proxies: Vec<Value<Network>>,
-    /// at most so many host prefixes of one client; 0 for any number (default 1)
+    /// maximum number of host prefixes of one client; 0 for no limit (default 1)
     #[argh(option, arg_name = "uint")]
     pub host_number: Option<Value<u32>>,
-    /// a host prefix must match this regular expression; given several times, one of them
+    /// a regular expression that host prefixes must match; may be given several times to allow
+    /// several
     #[argh(option, arg_name = "value")]
     pub host_regex: Vec<Value<Pattern>>,
-    /// make a host prefix id-prefix
+    /// publish a host prefix as id-prefix
     #[argh(option, arg_name = "bool")]
     #[serde(rename = "hostWithID")]
     pub host_with_id: Option<Value<bool>>,
-    /// the header that names the host prefix (default "Host")
+    /// the header that contains the host prefix (default "Host")
     #[argh(option, arg_name = "string")]
     #[serde(rename = "httpMUXHeader")]
     pub http_mux_header: Option<Value<HeaderName>>,
@@ -78,44 +80,47 @@ pub struct ServerOptions {
     /// the key for -tlsAddr, a PEM file
     #[argh(option, arg_name = "string")]
     pub key_file: Option<Value<PathBuf>>,
-    /// refuse an address for so long after -reconnectTimes failures (default 5m0s)
+    /// lock an address out for this time after -reconnectTimes failed logins (default 5m0s)
     #[argh(option, arg_name = "duration")]
     pub reconnect_duration: Option<Value<Duration>>,
-    /// let an address fail to authenticate so often; 0 for any number (default 3)
+    /// number of failed logins that an address may have; 0 for no limit (default 3)
     #[argh(option, arg_name = "uint")]
     pub reconnect_times: Option<Value<u32>>,
     /// a user's secret; the i-th belongs to the i-th -id
     #[argh(option, arg_name = "value")]
     pub secret: Vec<Value<Secret>>,
-    /// listen here for TLS that is passed on as it comes, by its server name
+    /// listen on this address for TLS that is routed by its server name and not decrypted
     #[argh(option, arg_name = "string")]
     pub sni_addr: Option<Value<ListenAddr>>,
-    /// at most so many bytes a second for one user, in each direction; 0 for any number (default 0)
+    /// maximum number of bytes per second of one user, in each direction; 0 for no limit (default
+    /// 0)
     #[argh(option, arg_name = "uint")]
     pub speed: Option<Value<u64>>,
-    /// listen here for STUN, which tells P2P clients their public address: 3478, :3478 or 0.0.0.0:3478
+    /// listen on this UDP address for STUN, which tells P2P clients their public address: 3478,
+    /// :3478 or 0.0.0.0:3478
     #[argh(option, arg_name = "string")]
     pub stun_addr: Option<Value<ListenAddr>>,
-    /// at most so many TCP ports for one user, out of the -tcpRange that goes with it, or out of all of them
-    /// together if given once; 0 for any number
+    /// maximum number of TCP ports of one user, for the -tcpRange given with it, or for all of them
+    /// if given once; 0 for no limit
     #[argh(option, arg_name = "value")]
     pub tcp_number: Vec<Value<u32>>,
     /// a range of TCP ports that users may open, like 1024-65535; without one they may open none
     #[argh(option, arg_name = "value")]
     pub tcp_range: Vec<Value<PortRange>>,
-    /// close a tunnel, or a visitor's HTTP or TLS connection, that was silent for so long; 0 for never (default 90s)
+    /// close a tunnel, or a visitor's HTTP or TLS connection, that is silent for this time; 0 for
+    /// never (default 90s)
     #[argh(option, arg_name = "duration")]
     pub timeout: Option<Value<Duration>>,
-    /// count traffic in one direction alone as silence
+    /// treat a connection with traffic in one direction only as silent
     #[argh(option, arg_name = "bool")]
     pub timeout_on_unidirectional_traffic: Option<Value<bool>>,
-    /// listen here for visitors and tunnels over TLS; needs -certFile and -keyFile
+    /// listen on this address for visitors and tunnels over TLS; needs -certFile and -keyFile
     #[argh(option, arg_name = "string")]
     pub tls_addr: Option<Value<ListenAddr>>,
-    /// the oldest TLS to speak on -tlsAddr: tls1.2 or tls1.3 (default "tls1.2")
+    /// oldest TLS version for -tlsAddr: tls1.2 or tls1.3 (default "tls1.2")
     #[argh(option, arg_name = "string")]
     pub tls_version: Option<Value<TlsOption>>,
-    /// at most so many connections at a time, of visitors and tunnels; 0 for any number (default 0)
+    /// maximum number of connections, of visitors and tunnels; 0 for no limit (default 0)
     #[argh(option, arg_name = "uint")]
     pub total_connections: Option<Value<u32>>,
     /// a yaml file of users, by id
