@@ -11,6 +11,7 @@ use serde_json::json;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::Arc;
 
 /// What visitors ask for.
@@ -179,6 +180,45 @@ fn a_channel_the_peer_closes_ends_the_connection_to_the_service() {
     }
     peer.close();
     wait_for_connections(&count, 0);
+}
+
+/// Reads each connection to its end, and tells what the end was.
+fn until_the_end() -> (Service, Receiver<std::io::Result<Vec<u8>>>) {
+    let (report, reports) = std::sync::mpsc::channel();
+    let report = std::sync::Mutex::new(report);
+    let service = Service::start(0, move |mut stream| {
+        let mut bytes = Vec::new();
+        let end = stream.read_to_end(&mut bytes).map(|_| bytes);
+        let _ = report.lock().unwrap().send(end);
+        Ok(())
+    });
+    (service, reports)
+}
+
+#[test]
+fn a_service_that_is_silent_for_its_timeout_loses_its_channel() {
+    let (service, ended) = until_the_end();
+    let ends = ends(&format!("-local http://{} -localTimeout 1s", service.addr));
+    let (_peer, channel) = ends.peer("");
+    channel.send(b"anybody?");
+    assert_eq!(channel.next(), None);
+    let got = ended.recv_timeout(PATIENCE).expect("an end");
+    assert_eq!(got.expect("an end in good order"), b"anybody?");
+}
+
+#[test]
+fn a_service_that_never_agrees_to_another_protocol_is_not_waited_for_when_the_visitor_has_gone() {
+    let (service, ended) = until_the_end();
+    let local = format!("-local http://{} -useLocalAsHTTPHost", service.addr);
+    let ends = ends(&format!("{local} -localTimeout 1s"));
+    let (_peer, channel) = ends.peer("");
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: b\r\n\r\n";
+    channel.send(format!("{request}and what follows it").as_bytes());
+    channel.wait_sent();
+    channel.close();
+    let end = ended.recv_timeout(PATIENCE).expect("an end");
+    let error = end.expect_err("it has not got all");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[test]
