@@ -266,8 +266,9 @@ impl Arrival {
     /// Reads the hello, and judges its credentials as far as that is possible without asking.
     pub async fn meet(&mut self, caller: &mut Caller, conn: &Conn) -> Met {
         if self.version == Version::Two {
-            // Whatever comes of it, the client need not try GT/1.
-            let answered = conn.write_all(&hello::answer()).await;
+            // The client learns from it that it need not try GT/1, whatever becomes of the login. In a
+            // box, since every client that has not said who it is would hold the place for it.
+            let answered = Box::pin(async { conn.write_all(&hello::answer()).await }).await;
             answered.map_err(|_| Rejected::Silent)?;
         }
         let state = &caller.state;

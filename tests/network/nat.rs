@@ -87,7 +87,7 @@ fn ends(a: Nat, b: Nat) -> Option<Ends> {
     let program = std::env::current_exe().expect("this program");
     command.args(["netns", "exec", &internet.place("home-b")]);
     command.arg(program);
-    command.args(["--exact", "other_end", "--ignored", "--nocapture"]);
+    command.args(["--exact", "nat::other_end", "--ignored", "--nocapture"]);
     let other = Process::spawn("the other end", home, &mut command);
     Some(Ends {
         other,

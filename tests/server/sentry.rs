@@ -234,7 +234,7 @@ fn a_panic_in_a_task_is_logged_and_reported_as_fatal() {
     let sentry = sentry::start();
     let this = std::env::current_exe().expect("this program");
     let output = run(Command::new(this)
-        .args(["--exact", "panicking", "--nocapture"])
+        .args(["--exact", "sentry::panicking", "--nocapture"])
         .env("GT_TEST_PANIC_DSN", sentry.dsn())
         .env("NO_PROXY", "*"));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
