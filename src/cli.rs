@@ -15,16 +15,16 @@ use serde::Deserialize;
 #[cfg(feature = "client")]
 use crate::config::client;
 use crate::config::file::Document;
-use crate::config::options::{meant, CommonOptions, Name};
+use crate::config::options::{did_you_mean, CommonOptions, OptionName};
 #[cfg(feature = "server")]
 use crate::config::server;
 use crate::config::shown;
 use crate::config::value::{given, Scalar, Value};
-use crate::config::{self, Error, Loaded, RoleName};
-use crate::signals::Wanted;
+use crate::config::{self, ConfigError, RoleConfig, RoleName};
+use crate::signals::SignalRequest;
 
-pub use told::{told, Told};
-use word::{nearest, word, Word};
+pub use told::{told, Invocation};
+use word::{nearest, word, Subcommand};
 
 /// What `-version` prints.
 pub const VERSION: &str = env!("GT_VERSION");
@@ -33,18 +33,18 @@ pub const VERSION: &str = env!("GT_VERSION");
 #[derive(Debug)]
 pub enum Command {
     /// Run these, in one process.
-    Run(Vec<Loaded>),
+    Run(Vec<RoleConfig>),
     /// Say whether these can run (`gt check`).
-    Check(Vec<Loaded>),
+    Check(Vec<RoleConfig>),
     /// Print this to stdout and be done (`-h`, `-version`).
     Print(String),
     /// Send a signal to the gt that runs (`-s`).
-    Signal(Wanted),
+    Signal(SignalRequest),
 }
 
 /// What to tell the gt that runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
+pub enum ControlSignal {
     /// Read the configuration again.
     Reload,
     /// Make way for the program that is installed now, without losing a connection.
@@ -66,19 +66,19 @@ struct ProgramFlags {
     h: Option<Value<bool>>,
     /// send a signal to running processes of gt: reload, restart, stop or kill
     #[argh(option, arg_name = "string")]
-    s: Option<Value<Signal>>,
+    s: Option<Value<ControlSignal>>,
     /// print the version of this program
     #[argh(option, arg_name = "bool")]
     version: Option<Value<bool>>,
 }
 
-impl Scalar for Signal {
+impl Scalar for ControlSignal {
     fn read(text: &str) -> Result<Self, String> {
         Ok(match text {
-            "reload" => Signal::Reload,
-            "restart" => Signal::Restart,
-            "stop" => Signal::Stop,
-            "kill" => Signal::Kill,
+            "reload" => ControlSignal::Reload,
+            "restart" => ControlSignal::Restart,
+            "stop" => ControlSignal::Stop,
+            "kill" => ControlSignal::Kill,
             _ => {
                 return Err(format!(
                     "\"{text}\" is not a signal: write reload, restart, stop or kill."
@@ -94,13 +94,13 @@ const WITH_DIRECTORY: [&str; 6] = ["config", "threads", "logLevel", "s", "user",
 /// A flag as it was given.
 #[derive(Clone, Debug)]
 pub(crate) struct Flag {
-    name: Name,
+    name: OptionName,
     value: String,
 }
 
 /// Understands the command line; `argv[0]` is the program's name. Reads the files it names, so
 /// calling it again is a reload. Every error is the user's to fix, and means exit code 2.
-pub fn parse(argv: &[String]) -> Result<Command, Error> {
+pub fn parse(argv: &[String]) -> Result<Command, ConfigError> {
     let (program, check, arguments) = begin(argv);
     match understand(program, arguments)? {
         Command::Run(roles) if check => Ok(Command::Check(roles)),
@@ -119,15 +119,18 @@ fn begin(argv: &[String]) -> (&str, bool, &[String]) {
     }
 }
 
-fn understand(program: &str, arguments: &[String]) -> Result<Command, Error> {
+fn understand(program: &str, arguments: &[String]) -> Result<Command, ConfigError> {
     let nothing_said = arguments.is_empty();
     let (role, arguments) = role(program, arguments)?;
     if nothing_said && role.is_none() {
-        return Err(Error::new(format!("Say what to do.\n\n{}", usage(None))));
+        return Err(ConfigError::new(format!(
+            "Say what to do.\n\n{}",
+            usage(None)
+        )));
     }
     match word(arguments, role)? {
-        Some(Word::Help(role)) => return Ok(Command::Print(usage(role))),
-        Some(Word::Version) => return Ok(Command::Print(format!("{VERSION}\n"))),
+        Some(Subcommand::Help(role)) => return Ok(Command::Print(usage(role))),
+        Some(Subcommand::Version) => return Ok(Command::Print(format!("{VERSION}\n"))),
         None => {}
     }
     let flags = flags(arguments, role)?;
@@ -141,7 +144,7 @@ fn understand(program: &str, arguments: &[String]) -> Result<Command, Error> {
     let config = given(program.config);
     let role = role.or(RoleName::only());
     if let Some(signal) = given(program.s) {
-        return Ok(Command::Signal(Wanted {
+        return Ok(Command::Signal(SignalRequest {
             signal,
             role,
             config,
@@ -154,7 +157,7 @@ fn understand(program: &str, arguments: &[String]) -> Result<Command, Error> {
                 .iter()
                 .find(|flag| !WITH_DIRECTORY.contains(&flag.name.camel));
             if let Some(flag) = wrong.filter(|_| path.is_dir()) {
-                return Err(Error::new(format!(
+                return Err(ConfigError::new(format!(
                     "-{} cannot stand beside the -config of a directory: write it into the file \
                          it is meant for.",
                     flag.name.camel
@@ -167,7 +170,7 @@ fn understand(program: &str, arguments: &[String]) -> Result<Command, Error> {
         }
         None => {
             let role = role.ok_or_else(|| {
-                Error::new(
+                ConfigError::new(
                     "Say what to be: gt server, gt client, or gt -config with a file that says it.",
                 )
             })?;
@@ -181,7 +184,7 @@ fn understand(program: &str, arguments: &[String]) -> Result<Command, Error> {
 fn role<'a>(
     program: &str,
     arguments: &'a [String],
-) -> Result<(Option<RoleName>, &'a [String]), Error> {
+) -> Result<(Option<RoleName>, &'a [String]), ConfigError> {
     let program = program.rsplit(['/', '\\']).next().unwrap_or(program);
     let stem = program.strip_suffix(".exe").unwrap_or(program);
     let by_name = word_at_end(stem);
@@ -192,16 +195,16 @@ fn role<'a>(
     };
     if let (Some(name), Some(word)) = (by_name, by_word) {
         if name != word {
-            return Err(Error::new(format!(
+            return Err(ConfigError::new(format!(
                 "{program} is a {name} by its name and cannot be a {word}."
             )));
         }
     }
     let role = by_word.or(by_name);
     match role {
-        Some(role) if !role.built() => {
-            Err(Error::new(format!("This gt was built without the {role}.")))
-        }
+        Some(role) if !role.built() => Err(ConfigError::new(format!(
+            "This gt was built without the {role}."
+        ))),
         role => Ok((role, rest)),
     }
 }
@@ -217,8 +220,8 @@ fn word_at_end(name: &str) -> Option<RoleName> {
 }
 
 /// All flags of a role; of both roles, each once, where it is not known yet.
-fn names(role: Option<RoleName>) -> Vec<Name> {
-    let mut names: Vec<Name> = Vec::new();
+fn names(role: Option<RoleName>) -> Vec<OptionName> {
+    let mut names: Vec<OptionName> = Vec::new();
     let of = |wanted: RoleName| role.unwrap_or(wanted) == wanted;
     #[cfg(feature = "server")]
     if of(RoleName::Server) {
@@ -236,7 +239,7 @@ fn names(role: Option<RoleName>) -> Vec<Name> {
 
 /// Go's rules: one dash or two, `-name value` or `-name=value`, a boolean takes its value by `=`
 /// alone.
-fn flags(arguments: &[String], role: Option<RoleName>) -> Result<Vec<Flag>, Error> {
+fn flags(arguments: &[String], role: Option<RoleName>) -> Result<Vec<Flag>, ConfigError> {
     let names = names(role);
     let mut flags = Vec::new();
     let mut arguments = arguments.iter();
@@ -253,7 +256,7 @@ fn flags(arguments: &[String], role: Option<RoleName>) -> Result<Vec<Flag>, Erro
                 }
                 _ => format!("\"{argument}\""),
             };
-            return Err(Error::new(format!(
+            return Err(ConfigError::new(format!(
                 "{shown} is not a flag: flags begin with a dash, and a switch takes its \
                      value like -name=false."
             )));
@@ -268,14 +271,16 @@ fn flags(arguments: &[String], role: Option<RoleName>) -> Result<Vec<Flag>, Erro
             .find(|name| word == name.camel || word == name.kebab)
         else {
             let known = names.iter().map(|name| name.camel);
-            let hint = match meant(word, known.clone()).or_else(|| nearest(word, known)) {
+            let hint = match did_you_mean(word, known.clone()).or_else(|| nearest(word, known)) {
                 Some(meant) => format!("did you mean -{meant}?"),
                 None => "-h lists all there are.".to_owned(),
             };
             let of = role
                 .map(|role| format!(" of the {role}"))
                 .unwrap_or_default();
-            return Err(Error::new(format!("-{word} is not a flag{of}: {hint}")));
+            return Err(ConfigError::new(format!(
+                "-{word} is not a flag{of}: {hint}"
+            )));
         };
         let value = match value {
             Some(value) => value,
@@ -283,7 +288,7 @@ fn flags(arguments: &[String], role: Option<RoleName>) -> Result<Vec<Flag>, Erro
             None => arguments
                 .next()
                 .cloned()
-                .ok_or_else(|| Error::new(format!("-{} needs a value.", name.camel)))?,
+                .ok_or_else(|| ConfigError::new(format!("-{} needs a value.", name.camel)))?,
         };
         flags.push(Flag {
             name: name.clone(),
@@ -298,13 +303,13 @@ pub(crate) fn load(
     role: RoleName,
     flags: &[Flag],
     document: Option<&Document>,
-) -> Result<Loaded, Error> {
+) -> Result<RoleConfig, ConfigError> {
     let names = names(Some(role));
     if let Some(flag) = flags
         .iter()
         .find(|flag| names.iter().all(|name| name.camel != flag.name.camel))
     {
-        return Err(Error::new(format!(
+        return Err(ConfigError::new(format!(
             "-{} is not a flag of the {role}.",
             flag.name.camel
         )));
@@ -317,7 +322,7 @@ pub(crate) fn load(
     let mut loaded = match role {
         #[cfg(feature = "server")]
         RoleName::Server => server::load(
-            server::Flags {
+            server::ServerFlags {
                 common,
                 own: options(flags)?,
                 given,
@@ -326,7 +331,7 @@ pub(crate) fn load(
         ),
         #[cfg(feature = "client")]
         RoleName::Client => client::load(
-            client::Flags {
+            client::ClientFlags {
                 common,
                 own: options(flags)?,
                 services: groups
@@ -338,7 +343,9 @@ pub(crate) fn load(
             document,
         ),
         #[cfg(not(all(feature = "server", feature = "client")))]
-        _ => Err(Error::new(format!("This gt was built without the {role}."))),
+        _ => Err(ConfigError::new(format!(
+            "This gt was built without the {role}."
+        ))),
     }?;
     loaded.shown = shown::shown(
         &names,
@@ -362,7 +369,7 @@ fn pairs<'f>(flags: impl IntoIterator<Item = &'f Flag>) -> Vec<shown::Given<'f>>
 }
 
 /// Reads those of the flags that `T` has, by argh.
-fn options<T>(flags: &[Flag]) -> Result<T, Error>
+fn options<T>(flags: &[Flag]) -> Result<T, ConfigError>
 where
     T: FromArgs + ArgsInfo + for<'de> Deserialize<'de>,
 {
@@ -378,7 +385,7 @@ struct Mine<'f> {
 }
 
 impl<'f> Mine<'f> {
-    fn of(all: &'f [Flag], names: &[Name]) -> Self {
+    fn of(all: &'f [Flag], names: &[OptionName]) -> Self {
         let mut flags: Vec<&Flag> = Vec::new();
         for flag in all {
             match names.iter().find(|name| name.camel == flag.name.camel) {
@@ -401,7 +408,7 @@ impl<'f> Mine<'f> {
             .collect()
     }
 
-    fn explain(&self, early: EarlyExit) -> Error {
+    fn explain(&self, early: EarlyExit) -> ConfigError {
         // argh repeats the flag in its own form; only what comes after it is ours.
         let message = self.longs.iter().zip(&self.flags).find_map(|(long, flag)| {
             let lead = format!(
@@ -411,14 +418,14 @@ impl<'f> Mine<'f> {
             let rest = early.output.strip_prefix(&lead)?;
             Some(format!("-{}: {}", flag.name.camel, rest.trim_end()))
         });
-        Error::new(message.unwrap_or(early.output))
+        ConfigError::new(message.unwrap_or(early.output))
     }
 }
 
 /// A group for each `-local`, with the flags up to the next. With one `-local` or none, all service
 /// flags are one group wherever they stand. A server has none.
-fn service_groups(flags: &[Flag], role: RoleName) -> Result<Vec<Vec<Flag>>, Error> {
-    let names: Vec<Name> = match role {
+fn service_groups(flags: &[Flag], role: RoleName) -> Result<Vec<Vec<Flag>>, ConfigError> {
+    let names: Vec<OptionName> = match role {
         #[cfg(feature = "client")]
         RoleName::Client => client::service_names(),
         _ => Vec::new(),
@@ -442,7 +449,7 @@ fn service_groups(flags: &[Flag], role: RoleName) -> Result<Vec<Vec<Flag>>, Erro
             _ if begins => groups.push(vec![flag.clone()]),
             Some(group) => group.push(flag.clone()),
             None => {
-                return Err(Error::new(format!(
+                return Err(ConfigError::new(format!(
                     "-{} stands before the first -local: with several, the flags of a service \
                          stand after its -local.",
                     flag.name.camel

@@ -31,5 +31,5 @@ compile_error!("gt needs at least one of the features `server` and `client`");
 
 /// Runs a task of its own on the executor.
 pub(crate) fn spawn(task: impl std::future::Future<Output = ()> + Send + 'static) {
-    net::spawn(Box::pin(net::Ran::new(task)));
+    net::spawn(Box::pin(net::CountedTask::new(task)));
 }

@@ -1,9 +1,9 @@
 //! argv → roles → run → exit code, and nothing else.
 
 use gt::cli::{self, Command};
-use gt::config::Loaded;
-use gt::daemon::{self, Origin};
-use gt::handover::{Heir, Legacy, Program};
+use gt::config::RoleConfig;
+use gt::daemon::{self, ProcessOrigin};
+use gt::handover::{Inherited, ParentLink, Program};
 use gt::{logging, signals};
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -18,9 +18,9 @@ fn main() -> ExitCode {
         Ok(signals) => signals,
         Err(e) => return complain(FAILED, &format!("waiting for signals: {e}"), None),
     };
-    let (heir, legacy) = match Heir::find() {
+    let (heir, legacy) = match ParentLink::find() {
         Ok(Some((heir, legacy))) => (Some(heir), legacy),
-        Ok(None) => (None, Legacy::default()),
+        Ok(None) => (None, Inherited::default()),
         Err(e) => {
             let why = format!("taking another process's place: {e}");
             return complain(FAILED, &why, None);
@@ -63,10 +63,10 @@ fn main() -> ExitCode {
         log::warn!("{warning}");
     }
     let again = move || match cli::parse(&argv)? {
-        Command::Run(roles) => Ok::<_, gt::config::Error>(roles),
+        Command::Run(roles) => Ok::<_, gt::config::ConfigError>(roles),
         _ => Ok(Vec::new()),
     };
-    let origin = Origin {
+    let origin = ProcessOrigin {
         program,
         heir,
         legacy,
@@ -83,7 +83,7 @@ fn main() -> ExitCode {
 }
 
 /// Says what each role is, what to know about it, and what keeps it from running here and now.
-fn check(roles: &[Loaded]) -> ExitCode {
+fn check(roles: &[RoleConfig]) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for loaded in roles {
         for warning in &loaded.warnings {
@@ -105,8 +105,8 @@ fn check(roles: &[Loaded]) -> ExitCode {
 }
 
 /// Says why nothing runs; the process whose place this one was to take does that for it.
-fn complain(code: u8, why: &str, heir: Option<&Heir>) -> ExitCode {
-    if !daemon::Error::tell(why.to_owned(), heir).is_told {
+fn complain(code: u8, why: &str, heir: Option<&ParentLink>) -> ExitCode {
+    if !daemon::DaemonError::tell(why.to_owned(), heir).is_told {
         let _ = writeln!(io::stderr(), "gt: {why}");
     }
     ExitCode::from(code)

@@ -1,6 +1,6 @@
 //! `gt -s …`: finds the gt that runs, and signals it. What a signal does there, see `daemon`.
 
-use crate::cli::{self, Signal};
+use crate::cli::{self, ControlSignal};
 use crate::config::file::Document;
 use crate::config::RoleName;
 use rustix::process::{geteuid, kill_process, Pid};
@@ -16,8 +16,8 @@ const DELETED: &[u8] = b" (deleted)";
 
 /// Which processes are meant.
 #[derive(Debug)]
-pub struct Wanted {
-    pub signal: Signal,
+pub struct SignalRequest {
+    pub signal: ControlSignal,
     /// Only those of this role, if it was said.
     pub role: Option<RoleName>,
     /// Only those with this `-config`, if it was said.
@@ -26,7 +26,7 @@ pub struct Wanted {
 
 /// What came of it, in lines for people.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct SignalReport {
     /// Which processes were signalled.
     pub sent: Vec<String>,
     /// Which could not be, or why there was none. Empty if all that are meant were signalled.
@@ -34,9 +34,9 @@ pub struct Outcome {
 }
 
 /// Signals every running process of this program that is meant.
-pub fn send(wanted: &Wanted) -> Outcome {
-    let mut outcome = Outcome::default();
-    let running = match Running::find() {
+pub fn send(wanted: &SignalRequest) -> SignalReport {
+    let mut outcome = SignalReport::default();
+    let running = match RunningProcesses::find() {
         Ok(running) => running,
         Err(e) => {
             let why = format!("looking for the gt that runs in /proc: {e}");
@@ -87,7 +87,7 @@ pub fn send(wanted: &Wanted) -> Outcome {
     outcome
 }
 
-fn nobody(wanted: &Wanted, others: &[String], hidden: &[Hidden]) -> String {
+fn nobody(wanted: &SignalRequest, others: &[String], hidden: &[UnreadableProcess]) -> String {
     let role = wanted
         .role
         .map_or_else(|| "gt".to_owned(), |role| format!("gt {role}"));
@@ -102,7 +102,7 @@ fn nobody(wanted: &Wanted, others: &[String], hidden: &[Hidden]) -> String {
     let me = geteuid().as_raw();
     let hidden: String = hidden
         .iter()
-        .map(|&Hidden { pid, user }| {
+        .map(|&UnreadableProcess { pid, user }| {
             let who = match user {
                 user if user == me || user == 0 => "root",
                 _ => "root, or as that user",
@@ -113,13 +113,13 @@ fn nobody(wanted: &Wanted, others: &[String], hidden: &[Hidden]) -> String {
     format!("no {role}{config} of this program runs{others}{hidden}")
 }
 
-fn of(signal: Signal) -> (&'static str, rustix::process::Signal) {
+fn of(signal: ControlSignal) -> (&'static str, rustix::process::Signal) {
     use rustix::process::Signal as Number;
     match signal {
-        Signal::Reload => ("SIGHUP", Number::HUP),
-        Signal::Restart => ("SIGQUIT", Number::QUIT),
-        Signal::Stop => ("SIGTERM", Number::TERM),
-        Signal::Kill => ("SIGKILL", Number::KILL),
+        ControlSignal::Reload => ("SIGHUP", Number::HUP),
+        ControlSignal::Restart => ("SIGQUIT", Number::QUIT),
+        ControlSignal::Stop => ("SIGTERM", Number::TERM),
+        ControlSignal::Kill => ("SIGKILL", Number::KILL),
     }
 }
 
@@ -161,19 +161,19 @@ impl Process {
 
 /// A process that is called like this program, and that this user may not look at: another user's,
 /// or one that has capabilities.
-struct Hidden {
+struct UnreadableProcess {
     pid: u32,
     user: u32,
 }
 
 /// All processes of this program but this one, and but those that only send signals.
 #[derive(Default)]
-struct Running {
+struct RunningProcesses {
     ours: Vec<Process>,
-    hidden: Vec<Hidden>,
+    hidden: Vec<UnreadableProcess>,
 }
 
-impl Running {
+impl RunningProcesses {
     fn find() -> io::Result<Self> {
         let program = as_installed(std::env::current_exe()?);
         let mut running = Self::default();
@@ -228,13 +228,13 @@ fn look_at(pid: u32, there: &Path) -> Option<Process> {
 }
 
 /// A process that may not be looked at, if it can be a gt. Everybody may read its words.
-fn guess_at(pid: u32, there: &Path, program: &Path) -> Option<Hidden> {
+fn guess_at(pid: u32, there: &Path, program: &Path) -> Option<UnreadableProcess> {
     let words = words(there)?;
     if !is_called(words.first()?, program) || cli::told(&words).runs_nothing {
         return None;
     }
     let user = fs::metadata(there).ok()?.uid();
-    Some(Hidden { pid, user })
+    Some(UnreadableProcess { pid, user })
 }
 
 /// Whether one that was started by this name can be this program.

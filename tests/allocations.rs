@@ -11,8 +11,8 @@ use common::visitor::connect;
 use common::{eventually, words};
 use gt::cli::{self, Command};
 use gt::client::{self, Client};
-use gt::config::Loaded;
-use gt::handover::Legacy;
+use gt::config::RoleConfig;
+use gt::handover::Inherited;
 use gt::server::{self, Server};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Read, Write};
@@ -44,7 +44,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn role(line: &str) -> Loaded {
+fn role(line: &str) -> RoleConfig {
     let argv: Vec<String> = words(line).into_iter().map(str::to_owned).collect();
     match cli::parse(&argv) {
         Ok(Command::Run(mut roles)) => roles.remove(0),
@@ -77,10 +77,10 @@ fn a_request_allocates_nothing_of_its_own_and_a_new_connection_little() {
             echo.addr
         ));
         gt::daemon::prepare(&[server.clone(), client.clone()]).expect("open files");
-        let legacy = &mut Legacy::default();
-        let plan = server::Plan::new(server.role.server().unwrap(), &None, None, legacy);
+        let legacy = &mut Inherited::default();
+        let plan = server::ServerPlan::new(server.role.server().unwrap(), &None, None, legacy);
         let server = Server::start(plan.expect("listen")).expect("start");
-        let plan = client::Plan::new(client.role.client().unwrap(), &None, None, legacy);
+        let plan = client::ClientPlan::new(client.role.client().unwrap(), &None, None, legacy);
         let client = Client::start(plan.expect("plan a client"));
 
         let port = SocketAddr::from((Ipv4Addr::LOCALHOST, port));

@@ -26,7 +26,7 @@ fn printed(line: &str) -> String {
     }
 }
 
-fn loaded(line: &str) -> Loaded {
+fn loaded(line: &str) -> RoleConfig {
     match parse(&argv(line)) {
         Ok(Command::Run(mut all)) if all.len() == 1 => all.remove(0),
         other => panic!("{other:?}"),
@@ -46,7 +46,7 @@ fn signals_are_checked_and_handed_on() {
     };
     assert_eq!(
         (wanted.signal, wanted.config),
-        (Signal::Reload, Some(PathBuf::from("/etc/gt.yaml")))
+        (ControlSignal::Reload, Some(PathBuf::from("/etc/gt.yaml")))
     );
     assert_eq!(
         error("gt -s hup"),
@@ -117,9 +117,9 @@ fn what_is_not_a_flag_is_told_so() {
 #[cfg(feature = "server")]
 mod server {
     use super::*;
-    use crate::config::{Role, Server};
+    use crate::config::{Role, ServerConfig};
 
-    fn server(line: &str) -> Server {
+    fn server(line: &str) -> ServerConfig {
         match loaded(line).role {
             Role::Server(server) => *server,
             #[cfg(feature = "client")]
@@ -318,9 +318,9 @@ mod server {
 #[cfg(feature = "client")]
 mod client {
     use super::*;
-    use crate::config::{Client, Exposure, Local, Role, Scheme};
+    use crate::config::{ClientConfig, Exposure, Local, Role, Scheme};
 
-    fn client(line: &str) -> Client {
+    fn client(line: &str) -> ClientConfig {
         match loaded(line).role {
             Role::Client(client) => *client,
             #[cfg(feature = "server")]

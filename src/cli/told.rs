@@ -8,7 +8,7 @@ use crate::config::RoleName;
 
 /// What a command line says of itself.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct Invocation {
     /// By the program's name, the first word, or the build.
     pub role: Option<RoleName>,
     /// `-config`, as it was written.
@@ -19,22 +19,22 @@ pub struct Told {
 
 /// Understands these words as [`super::parse`] does; `argv[0]` is the program's name. A gt of
 /// another version may have flags that are unknown here: then its role is all that is known.
-pub fn told(argv: &[String]) -> Told {
+pub fn told(argv: &[String]) -> Invocation {
     if argv.is_empty() {
         // One that is just being started has no words yet.
-        return Told {
+        return Invocation {
             runs_nothing: true,
-            ..Told::default()
+            ..Invocation::default()
         };
     }
     let (program, check, arguments) = begin(argv);
     let Ok((role, rest)) = role(program, arguments) else {
-        return Told::default();
+        return Invocation::default();
     };
     // Without a word it prints how it is used, in a build of one role, too.
     let nothing_said = arguments.is_empty() && role.is_none();
     let runs_nothing = check || nothing_said || !matches!(word(rest, role), Ok(None));
-    let told = Told {
+    let told = Invocation {
         role: role.or(RoleName::only()),
         config: None,
         runs_nothing,
@@ -45,7 +45,7 @@ pub fn told(argv: &[String]) -> Told {
     };
     let set = |switch: Option<Value<bool>>| given(switch).unwrap_or(false);
     let prints = set(program.h) || set(program.version);
-    Told {
+    Invocation {
         runs_nothing: runs_nothing || prints || given(program.s).is_some(),
         config: given(program.config),
         ..told
@@ -56,7 +56,7 @@ pub fn told(argv: &[String]) -> Told {
 mod tests {
     use super::*;
 
-    fn of(line: &str) -> Told {
+    fn of(line: &str) -> Invocation {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
         told(&words)
     }

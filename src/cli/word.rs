@@ -3,11 +3,11 @@
 
 use std::path::Path;
 
-use crate::config::{Error, RoleName};
+use crate::config::{ConfigError, RoleName};
 
 /// What the word asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum Subcommand {
     /// How gt is used, or one role of it.
     Help(Option<RoleName>),
     /// Which version this is.
@@ -16,7 +16,10 @@ pub enum Word {
 
 /// Reads the word that the arguments begin with, if they do. `role` is known by what came before.
 /// The error says what was probably meant.
-pub fn word(arguments: &[String], role: Option<RoleName>) -> Result<Option<Word>, Error> {
+pub fn word(
+    arguments: &[String],
+    role: Option<RoleName>,
+) -> Result<Option<Subcommand>, ConfigError> {
     let Some((first, rest)) = arguments.split_first() else {
         return Ok(None);
     };
@@ -27,14 +30,14 @@ pub fn word(arguments: &[String], role: Option<RoleName>) -> Result<Option<Word>
     };
     match first.as_str() {
         "help" => match of {
-            Some(role) if !role.built() => {
-                Err(Error::new(format!("This gt was built without the {role}.")))
-            }
-            of => Ok(Some(Word::Help(of))),
+            Some(role) if !role.built() => Err(ConfigError::new(format!(
+                "This gt was built without the {role}."
+            ))),
+            of => Ok(Some(Subcommand::Help(of))),
         },
-        "version" => Ok(Some(Word::Version)),
+        "version" => Ok(Some(Subcommand::Version)),
         flag if flag.is_empty() || flag.starts_with('-') => Ok(None),
-        word => Err(Error::new(format!(
+        word => Err(ConfigError::new(format!(
             "\"{word}\" is not a command of gt{}",
             hint(word)
         ))),

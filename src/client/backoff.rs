@@ -4,7 +4,7 @@ use crate::net::random;
 use std::time::Duration;
 
 /// The delay doubles up to here.
-const MOST: Duration = Duration::from_secs(60);
+const MAX_DELAY: Duration = Duration::from_secs(60);
 
 pub struct Backoff {
     first: Duration,
@@ -26,7 +26,7 @@ impl Backoff {
     /// all come back at once, and never longer than said.
     pub fn delay(&mut self) -> Duration {
         let delay = self.next;
-        self.next = delay.saturating_mul(2).min(MOST.max(self.first));
+        self.next = delay.saturating_mul(2).min(MAX_DELAY.max(self.first));
         spread(delay)
     }
 }

@@ -2,24 +2,24 @@
 //! (useLocalAsHTTPHost): every request names the local host, however many there are in a connection.
 //! What cannot be followed for certain is answered 400 or 431, and the connection is closed.
 
-use crate::net::follow::{Edits, Exchange, Head, Rule, Step, Verdict};
-use crate::net::{Conn, Layer, Socket};
+use crate::net::follow::{Edits, Exchange, RequestHead, RequestRule, RequestStep, RuleDecision};
+use crate::net::{Conn, ConnLayer, Socket};
 use std::fmt;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{ready, Context, Poll, Waker};
 
 /// Most bytes of a visitor that are taken at a time.
-const PIECE: usize = 16 * 1024;
+const MAX_READ: usize = 16 * 1024;
 /// Bytes of a refused visitor that are read and forgotten. To close with bytes unread would reset the
 /// connection, and the visitor could lose the answer.
 const FORGOTTEN: usize = 256 * 1024;
 
 /// Puts the local host where a request names one.
-pub struct LocalHost(pub String);
+pub struct HostRewriter(pub String);
 
-impl Rule for LocalHost {
-    fn decide(&self, head: &Head<'_>) -> Verdict {
+impl RequestRule for HostRewriter {
+    fn decide(&self, head: &RequestHead<'_>) -> RuleDecision {
         let mut edits = Edits::default();
         let mut hosts = head.fields().filter(|field| field.is("host")).peekable();
         if hosts.peek().is_none() {
@@ -37,18 +37,18 @@ impl Rule for LocalHost {
         if let Some(part) = in_target {
             edits.set_target(head, part, &self.0);
         }
-        Verdict::Forward(edits)
+        RuleDecision::Forward(edits)
     }
 }
 
 /// The connection to the service. What is written comes from the visitor, what is read goes to it.
-pub struct Rewriting {
+pub struct RewritingConn {
     conn: Conn,
-    rule: Box<dyn Rule>,
-    inner: Mutex<Inner>,
+    rule: Box<dyn RequestRule>,
+    inner: Mutex<RewriteState>,
 }
 
-struct Inner {
+struct RewriteState {
     exchange: Exchange,
     /// Bytes of the visitor that have been read and not been looked at.
     early: Vec<u8>,
@@ -66,13 +66,13 @@ struct Inner {
     reader: Option<Waker>,
 }
 
-impl Rewriting {
+impl RewritingConn {
     /// `early` is what has been read of the visitor already.
-    pub fn start(socket: Socket, rule: impl Rule + 'static, early: Vec<u8>) -> Conn {
-        let layer: Box<dyn Layer> = Box::new(Self {
+    pub fn start(socket: Socket, rule: impl RequestRule + 'static, early: Vec<u8>) -> Conn {
+        let layer: Box<dyn ConnLayer> = Box::new(Self {
             conn: Conn::from(socket),
             rule: Box::new(rule),
-            inner: Mutex::new(Inner {
+            inner: Mutex::new(RewriteState {
                 exchange: Exchange::default(),
                 early,
                 out: Vec::new(),
@@ -87,12 +87,12 @@ impl Rewriting {
         Conn::from(layer)
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, RewriteState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Debug for Rewriting {
+impl fmt::Debug for RewritingConn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rewriting")
             .field("conn", &self.conn)
@@ -100,7 +100,7 @@ impl fmt::Debug for Rewriting {
     }
 }
 
-impl Inner {
+impl RewriteState {
     /// Brings the service what it has not taken yet.
     fn poll_out(&mut self, cx: &mut Context<'_>, conn: &Conn) -> Poll<io::Result<()>> {
         let mut sent = 0;
@@ -131,7 +131,7 @@ impl Inner {
         &mut self,
         cx: &mut Context<'_>,
         conn: &Conn,
-        rule: &dyn Rule,
+        rule: &dyn RequestRule,
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_out(cx, conn))?;
@@ -153,10 +153,10 @@ impl Inner {
         &mut self,
         cx: &mut Context<'_>,
         conn: &Conn,
-        rule: &dyn Rule,
+        rule: &dyn RequestRule,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let bytes = bytes.get(..PIECE).unwrap_or(bytes);
+        let bytes = bytes.get(..MAX_READ).unwrap_or(bytes);
         if self.exchange.is_refused() {
             self.forgotten = self.forgotten.saturating_add(bytes.len());
             if self.forgotten > FORGOTTEN {
@@ -165,7 +165,7 @@ impl Inner {
             return Poll::Ready(Ok(bytes.len()));
         }
         match self.exchange.request(bytes, rule) {
-            Step::Pass(n) => {
+            RequestStep::Pass(n) => {
                 let piece = bytes.get(..n).unwrap_or_default();
                 let written = match conn.poll_write(cx, piece) {
                     Poll::Ready(result) => result?,
@@ -175,19 +175,19 @@ impl Inner {
                 self.out.extend_from_slice(rest);
                 Poll::Ready(Ok(n))
             }
-            Step::Keep(n) => Poll::Ready(Ok(n)),
-            Step::Send { taken, bytes, .. } => {
+            RequestStep::Keep(n) => Poll::Ready(Ok(n)),
+            RequestStep::Send { taken, bytes, .. } => {
                 self.out = bytes;
                 match self.poll_out(cx, conn) {
                     Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
                     _ => Poll::Ready(Ok(taken)),
                 }
             }
-            Step::Wait => {
+            RequestStep::Wait => {
                 keep(&mut self.writer, cx);
                 Poll::Pending
             }
-            Step::Refuse(refusal, _) => {
+            RequestStep::Refuse(refusal, _) => {
                 log::debug!("a visitor's request was refused: {}", refusal.why);
                 self.hangs_up = self.exchange.has_broken_off();
                 self.wake_reader();
@@ -223,7 +223,7 @@ fn keep(place: &mut Option<Waker>, cx: &Context<'_>) {
     }
 }
 
-impl Layer for Rewriting {
+impl ConnLayer for RewritingConn {
     fn below(&self) -> &Conn {
         &self.conn
     }
@@ -310,9 +310,9 @@ mod tests {
                 "GET / HTTP/1.1\r\nHost: local:1\r\nhost: local:1\r\n\r\n",
             ),
         ] {
-            let rule = LocalHost("local:1".to_owned());
+            let rule = HostRewriter("local:1".to_owned());
             let step = Requests::default().take(request.as_bytes(), &rule);
-            let Step::Send { taken, bytes, .. } = step else {
+            let RequestStep::Send { taken, bytes, .. } = step else {
                 panic!("{request:?}: {step:?}");
             };
             assert_eq!(taken, request.len());

@@ -18,15 +18,15 @@ mod session;
 mod stranger;
 
 use crate::config::label::label;
-use crate::config::{self, Link, Secret, Wire};
-use crate::handover::{Given, Legacy, Piece};
-use crate::net::tls::{self, Connector, Trust};
-use crate::net::{within, Stop, WaitGroup};
+use crate::config::{self, Secret, Uplink, Wire};
+use crate::handover::{Inherited, Item, Outgoing};
+use crate::net::tls::{self, Connector, ServerTrust};
+use crate::net::{timeout, Shutdown, WaitGroup};
 use async_io::Timer;
 use event_listener::Event;
 use futures_lite::future;
 use p2p::P2p;
-use pool::{Pool, Source};
+use pool::{Pool, ServerSource};
 use remote_api::RemoteApi;
 use service::Services;
 use std::io;
@@ -36,49 +36,49 @@ use std::time::Duration;
 
 /// A client that was refused, or that waits, tries again so long after its predecessor has begun
 /// to make way.
-const CHANGEOVER: Duration = Duration::from_millis(500);
+const RECONNECT_TIME: Duration = Duration::from_millis(500);
 /// How long new tunnels may take before the old ones go anyway.
 const SETTLING: Duration = Duration::from_secs(10);
 /// How long what runs may take to finish on tunnels that were replaced.
-const DRAINING: Duration = Duration::from_secs(120);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long what did not finish in time may take to be cut.
-const CUTTING: Duration = Duration::from_secs(1);
+const CUT_TIME: Duration = Duration::from_secs(1);
 
 /// A running client.
 #[derive(Clone)]
 pub struct Client {
-    me: Arc<Me>,
+    me: Arc<ClientContext>,
     pools: Vec<Arc<Pool>>,
-    forward: Option<p2p::Forward>,
+    forward: Option<p2p::TcpForwarder>,
     /// As the configuration has it.
-    link: Link,
+    link: Uplink,
     /// Those it has taken the place of, whose streams may still run.
     before: Vec<Client>,
 }
 
 /// All that a client needs to start, or to go on in another way: files have been read, folders
 /// opened.
-pub struct Plan {
+pub struct ClientPlan {
     services: Services,
-    link: Link,
+    link: Uplink,
     secret: Secret,
     /// Where the servers are, unless only the services change.
-    sources: Option<Vec<Source>>,
+    sources: Option<Vec<ServerSource>>,
     /// For servers with TLS that are known now.
     connector: Option<Connector>,
-    p2p: p2p::Options,
+    p2p: p2p::P2pOptions,
     forward: Option<p2p::PlannedForward>,
 }
 
-impl Plan {
+impl ClientPlan {
     /// How to become what `config` says, from a `running` client or from none. Nothing has
     /// changed if it cannot be done; the error says which file or folder is the reason.
     pub fn new(
-        config: &config::Client,
+        config: &config::ClientConfig,
         file: &Option<PathBuf>,
         running: Option<&Client>,
-        legacy: &mut Legacy,
+        legacy: &mut Inherited,
     ) -> io::Result<Self> {
         let mut plan = Self::without_listener(config, file, running, legacy)?;
         if let Some(forward) = &config.tcp_forward {
@@ -90,10 +90,10 @@ impl Plan {
     }
 
     fn without_listener(
-        config: &config::Client,
+        config: &config::ClientConfig,
         file: &Option<PathBuf>,
         running: Option<&Client>,
-        legacy: &Legacy,
+        legacy: &Inherited,
     ) -> io::Result<Self> {
         let link = &config.link;
         let same = |client: &&Client| client.link == *link;
@@ -123,31 +123,31 @@ impl Plan {
             secret,
             sources,
             connector,
-            p2p: p2p::Options::new(config),
+            p2p: p2p::P2pOptions::new(config),
             forward: None,
         })
     }
 }
 
-fn sources(link: &Link) -> io::Result<Vec<Source>> {
-    let fixed = link.remotes.iter().cloned().map(Source::Fixed);
-    let mut sources: Vec<Source> = fixed.collect();
+fn sources(link: &Uplink) -> io::Result<Vec<ServerSource>> {
+    let fixed = link.remotes.iter().cloned().map(ServerSource::Fixed);
+    let mut sources: Vec<ServerSource> = fixed.collect();
     if let Some(url) = &link.remote_api {
-        sources.push(Source::Asked(RemoteApi::new(url)?));
+        sources.push(ServerSource::Asked(RemoteApi::new(url)?));
     }
     Ok(sources)
 }
 
 /// Says whether a client could start, but for where it listens.
-pub fn check(config: &config::Client, file: &Option<PathBuf>) -> io::Result<()> {
-    Plan::without_listener(config, file, None, &Legacy::default()).map(drop)
+pub fn check(config: &config::ClientConfig, file: &Option<PathBuf>) -> io::Result<()> {
+    ClientPlan::without_listener(config, file, None, &Inherited::default()).map(drop)
 }
 
 /// What every tunnel of a client needs.
-pub(crate) struct Me {
+pub(crate) struct ClientContext {
     id: String,
     secret: Secret,
-    tls: Tls,
+    tls: LazyTls,
     /// What is spoken with servers.
     wire: Wire,
     remote_timeout: Duration,
@@ -158,14 +158,14 @@ pub(crate) struct Me {
     idle_connections: usize,
     services: Mutex<Arc<Services>>,
     p2p: P2p,
-    stop: Stop,
+    stop: Shutdown,
     /// Who waits before it tries again need not.
     hurry: Event,
     /// Tunnels to their last word, and services that are brought what is theirs.
     serving: WaitGroup,
 }
 
-impl Me {
+impl ClientContext {
     fn lock_services(&self) -> MutexGuard<'_, Arc<Services>> {
         self.services.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -177,12 +177,12 @@ impl Me {
 
 /// TLS to servers. Set up when it is first needed: a remoteAPI may name `tls://` servers, or
 /// none.
-struct Tls {
-    link: Link,
+struct LazyTls {
+    link: Uplink,
     connector: Mutex<Option<Connector>>,
 }
 
-impl Tls {
+impl LazyTls {
     fn lock(&self) -> MutexGuard<'_, Option<Connector>> {
         self.connector
             .lock()
@@ -199,29 +199,29 @@ impl Tls {
     }
 }
 
-fn connector(link: &Link) -> io::Result<Connector> {
+fn connector(link: &Uplink) -> io::Result<Connector> {
     match &link.remote_cert {
         _ if link.remote_cert_insecure => {
             log::warn!(
                 "remoteCertInsecure is set: anybody between here and the server can read and \
                  change everything; better set remoteCert to its certificate"
             );
-            Connector::new(Trust::Nobody)
+            Connector::new(ServerTrust::Nobody)
         }
-        Some(path) => Connector::new(Trust::File(path)),
-        None => Connector::new(Trust::System)
+        Some(path) => Connector::new(ServerTrust::File(path)),
+        None => Connector::new(ServerTrust::System)
             .map_err(|e| io::Error::new(e.kind(), format!("{e}, or set remoteCert"))),
     }
 }
 
 impl Client {
     /// Begins to connect.
-    pub fn start(plan: Plan) -> Self {
-        let Plan { link, .. } = plan;
-        let me = Arc::new(Me {
+    pub fn start(plan: ClientPlan) -> Self {
+        let ClientPlan { link, .. } = plan;
+        let me = Arc::new(ClientContext {
             id: link.id.clone(),
             secret: plan.secret,
-            tls: Tls {
+            tls: LazyTls {
                 link: link.clone(),
                 connector: Mutex::new(plan.connector),
             },
@@ -232,19 +232,19 @@ impl Client {
             idle_connections: link.idle_connections.max(1),
             services: Mutex::new(Arc::new(plan.services)),
             p2p: P2p::new(plan.p2p),
-            stop: Stop::default(),
+            stop: Shutdown::default(),
             hurry: Event::new(),
             serving: WaitGroup::default(),
         });
         let sources = plan.sources.unwrap_or_default();
         let pools = sources.into_iter().map(|source| {
-            if let Source::Fixed(remote) = &source {
+            if let ServerSource::Fixed(remote) = &source {
                 log::info!("remote url remote={remote} stun={}", me.p2p.servers(""));
             }
             Pool::start(me.clone(), source)
         });
         let pools: Vec<_> = pools.collect();
-        let start = |planned| p2p::Forward::start(me.clone(), pools.clone(), planned);
+        let start = |planned| p2p::TcpForwarder::start(me.clone(), pools.clone(), planned);
         let forward = plan.forward.map(start);
         Self {
             me,
@@ -257,7 +257,7 @@ impl Client {
 
     /// Goes on with another configuration. Services change on every live tunnel; what asks for
     /// other tunnels has them opened first, and then the old ones drain. What runs goes on.
-    pub fn change(&mut self, plan: Plan) {
+    pub fn change(&mut self, plan: ClientPlan) {
         if plan.sources.is_some() {
             if let Some(forward) = self.forward.take() {
                 forward.stop();
@@ -269,11 +269,11 @@ impl Client {
             self.before.push(before.clone());
             let new = self.clone();
             crate::spawn(async move {
-                new.settle().await;
+                new.wait_ready().await;
                 if before.link.id != new.link.id {
                     before.give_up();
                 }
-                future::zip(before.stop(DRAINING), new.hurry()).await;
+                future::zip(before.stop(DRAIN_TIMEOUT), new.retry_now()).await;
             });
             return;
         }
@@ -289,7 +289,7 @@ impl Client {
                 before.stop();
             }
             let (me, pools) = (&self.me, &self.pools);
-            let start = |planned| p2p::Forward::start(me.clone(), pools.clone(), planned);
+            let start = |planned| p2p::TcpForwarder::start(me.clone(), pools.clone(), planned);
             self.forward = plan.forward.map(start);
         }
         let services = Arc::new(plan.services);
@@ -304,29 +304,29 @@ impl Client {
     }
 
     /// What a process that takes this one's place needs of it.
-    pub fn legacy(&self) -> Vec<Given> {
-        let secret = self.link.secret.is_none().then(|| Piece::Secret {
+    pub fn legacy(&self) -> Vec<Outgoing> {
+        let secret = self.link.secret.is_none().then(|| Item::Secret {
             id: self.me.id.clone(),
             secret: self.me.secret.clone(),
         });
         let secret = secret.map(|piece| (piece, None));
-        let listener = self.forward.as_ref().map(p2p::Forward::share);
+        let listener = self.forward.as_ref().map(p2p::TcpForwarder::share);
         secret.into_iter().chain(listener).collect()
     }
 
     /// Waits until it has a tunnel to every server, or has tried, or that takes too long.
-    pub async fn settle(&self) {
+    pub async fn wait_ready(&self) {
         let settled = async {
             for pool in &self.pools {
-                pool.settled.heard().await;
+                pool.settled.wait().await;
             }
         };
-        within(SETTLING, settled).await;
+        timeout(SETTLING, settled).await;
     }
 
     /// Tries again what has failed, because what was in the way is about to go.
-    pub async fn hurry(&self) {
-        self.me.stop.or(Timer::after(CHANGEOVER)).await;
+    pub async fn retry_now(&self) {
+        self.me.stop.or(Timer::after(RECONNECT_TIME)).await;
         self.me.hurry.notify(usize::MAX);
     }
 
@@ -343,17 +343,17 @@ impl Client {
     pub async fn stop(&self, patience: Duration) {
         let all = || self.before.iter().chain([self]);
         let pools = || all().flat_map(|client| &client.pools);
-        all().for_each(|client| client.me.stop.say());
+        all().for_each(|client| client.me.stop.trigger());
         pools().for_each(|pool| pool.close());
         let drained = || async {
             for client in all() {
                 client.me.serving.idle().await;
             }
         };
-        within(patience, drained()).await;
+        timeout(patience, drained()).await;
         pools().for_each(|pool| pool.finish());
         // What is cut is to be seen as cut, which the end of the process would not say.
-        within(CUTTING, drained()).await;
+        timeout(CUT_TIME, drained()).await;
         all().for_each(|client| client.me.p2p.close());
     }
 }

@@ -1,9 +1,9 @@
 //! Stands where P2P does in a build without it. That it has none is said by `config`.
 
-use super::Me;
+use super::ClientContext;
 use super::Pool;
 use crate::config::{self, TcpForward};
-use crate::handover::{Given, Legacy};
+use crate::handover::{Inherited, Outgoing};
 use crate::tunnel::Stream;
 use futures_lite::AsyncWriteExt;
 use std::io;
@@ -14,10 +14,10 @@ const FORBIDDEN: &[u8] =
     b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Options;
+pub struct P2pOptions;
 
-impl Options {
-    pub fn new(_: &config::Client) -> Self {
+impl P2pOptions {
+    pub fn new(_: &config::ClientConfig) -> Self {
         Self
     }
 }
@@ -25,11 +25,11 @@ impl Options {
 pub struct P2p(());
 
 impl P2p {
-    pub fn new(_: Options) -> Self {
+    pub fn new(_: P2pOptions) -> Self {
         Self(())
     }
 
-    pub fn change(&self, _: Options) {}
+    pub fn change(&self, _: P2pOptions) {}
 
     pub fn told(&self, _: &str) {}
 
@@ -41,11 +41,11 @@ impl P2p {
     pub fn close(&self) {}
 }
 
-pub async fn answer(_: &Arc<Me>, mut stream: Stream) -> io::Result<()> {
+pub async fn answer(_: &Arc<ClientContext>, mut stream: Stream) -> io::Result<()> {
     stream.write_all(FORBIDDEN).await
 }
 
-pub fn is_on(_: &Me) -> bool {
+pub fn is_on(_: &ClientContext) -> bool {
     false
 }
 
@@ -55,10 +55,10 @@ pub async fn preflight(_: &mut Stream) -> io::Result<Option<Vec<u8>>> {
 
 /// Never there.
 #[derive(Clone)]
-pub enum Forward {}
+pub enum TcpForwarder {}
 
-impl Forward {
-    pub fn start(_: Arc<Me>, _: Vec<Arc<Pool>>, planned: PlannedForward) -> Self {
+impl TcpForwarder {
+    pub fn start(_: Arc<ClientContext>, _: Vec<Arc<Pool>>, planned: PlannedForward) -> Self {
         match planned {}
     }
 
@@ -66,7 +66,7 @@ impl Forward {
         match *self {}
     }
 
-    pub fn share(&self) -> Given {
+    pub fn share(&self) -> Outgoing {
         match *self {}
     }
 }
@@ -76,16 +76,16 @@ pub enum PlannedForward {}
 impl PlannedForward {
     pub fn new(
         _: &TcpForward,
-        _: Option<&Forward>,
+        _: Option<&TcpForwarder>,
         _: &Option<PathBuf>,
-        _: &mut Legacy,
+        _: &mut Inherited,
     ) -> io::Result<Self> {
         Err(io::Error::other(
             "tcpForwardAddr needs P2P, which this gt was built without",
         ))
     }
 
-    pub fn is(&self, _: &Forward) -> bool {
+    pub fn is(&self, _: &TcpForwarder) -> bool {
         match *self {}
     }
 }

@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// The services behind the indexes of one tunnel's streams.
-pub struct Offered {
+pub struct OfferedServices {
     /// Those that the server's indexes mean.
     current: Arc<Services>,
     /// Those that the server has been told of and has not confirmed, in order.
     told: VecDeque<Arc<Services>>,
 }
 
-impl Offered {
+impl OfferedServices {
     /// The server has confirmed `services`.
     pub fn new(services: Arc<Services>) -> Self {
         Self {
@@ -61,11 +61,11 @@ impl Offered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Exposure, Local, Scheme, Service};
+    use crate::config::{Exposure, Local, Scheme, ServiceConfig};
 
     /// Services with these prefixes at these local ports.
     fn services(list: &[(&str, u16)]) -> Arc<Services> {
-        let service = |(prefix, port): &(&str, u16)| Service {
+        let service = |(prefix, port): &(&str, u16)| ServiceConfig {
             local: Local::Tcp {
                 scheme: Scheme::Http,
                 host: "localhost".to_owned(),
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn the_server_is_told_of_what_it_would_see_and_the_rest_holds_for_the_right_indexes() {
         let first = services(&[("a", 1), ("b", 2)]);
-        let mut offered = Offered::new(first.clone());
+        let mut offered = OfferedServices::new(first.clone());
         assert!(!offered.change(services(&[("a", 1), ("b", 2)])), "the same");
         let moved = services(&[("a", 3), ("b", 2)]);
         assert!(!offered.change(moved.clone()), "only the local end differs");

@@ -1,17 +1,17 @@
 //! The tunnels to one server: some that are always there, more under load.
 
 use super::backoff::Backoff;
-use super::offered::Offered;
+use super::offered::OfferedServices;
 use super::remote_api::RemoteApi;
-use super::rivalry::Rivalry;
+use super::rivalry::IdConflict;
 use super::service::Services;
-use super::session::{self, Failure, Session};
-use super::Me;
+use super::session::{self, ClientSession, ConnectFailure};
+use super::ClientContext;
 use crate::config::{Remote, Wire};
-use crate::net::{Conn, Stop};
+use crate::net::{Conn, Shutdown};
 use crate::tunnel::{Inbox, Tunnel};
-use crate::wire::frame::Refusal;
-use crate::wire::hello::{Hello, Offer};
+use crate::wire::frame::RejectCode;
+use crate::wire::hello::{Hello, ServiceSpec};
 use crate::wire::Version;
 use async_io::Timer;
 use futures_lite::future;
@@ -23,29 +23,29 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Another tunnel is opened when each one carries this many streams.
-const BUSY: usize = 3;
+const STREAMS_PER_TUNNEL: usize = 3;
 /// After the server has refused another tunnel, none is asked for so long.
-const REFUSED: Duration = Duration::from_secs(300);
+const REFUSED_INTERVAL: Duration = Duration::from_secs(300);
 /// A server that does not speak GT/2 is not asked again for so long.
-const REMEMBERED: Duration = Duration::from_secs(3600);
+const GT1_MEMORY: Duration = Duration::from_secs(3600);
 /// A tunnel that lasted less was no success.
-const BRIEF: Duration = Duration::from_secs(1);
+const MIN_LIFETIME: Duration = Duration::from_secs(1);
 
 pub struct Pool {
-    pub me: Arc<Me>,
-    source: Source,
-    inner: Mutex<Inner>,
+    pub me: Arc<ClientContext>,
+    source: ServerSource,
+    inner: Mutex<PoolState>,
     /// A first tunnel is there, or could not be had.
-    pub settled: Stop,
+    pub settled: Shutdown,
 }
 
 /// What says where the server is.
-pub enum Source {
+pub enum ServerSource {
     Fixed(Remote),
     Asked(RemoteApi),
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ServerSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fixed(remote) => remote.fmt(f),
@@ -55,8 +55,8 @@ impl fmt::Display for Source {
 }
 
 #[derive(Default)]
-struct Inner {
-    members: Vec<Arc<Member>>,
+struct PoolState {
+    members: Vec<Arc<PooledTunnel>>,
     /// Some are always there.
     keeping: bool,
     /// A tunnel beyond those that are always there is being opened.
@@ -66,29 +66,29 @@ struct Inner {
     /// No more tunnels before this.
     grow_again: Option<Instant>,
     last_id: u32,
-    rivalry: Rivalry,
+    rivalry: IdConflict,
 }
 
 /// One tunnel of the pool.
-pub struct Member {
+pub struct PooledTunnel {
     /// For the log.
     pub id: u32,
     /// Where it leads.
     pub remote: Remote,
     pub tunnel: Tunnel,
     /// The services that its streams are for.
-    offered: Mutex<Offered>,
+    offered: Mutex<OfferedServices>,
     /// The first reason why a replacement is due.
-    leaving: OnceLock<Leaving>,
+    leaving: OnceLock<ReplaceReason>,
     /// There is one.
-    has_left: Stop,
+    has_left: Shutdown,
     /// It is always there, so nobody closes it for being idle.
     pub kept: bool,
 }
 
 /// Why a tunnel is to be replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Leaving {
+pub enum ReplaceReason {
     /// The server is about to go away, and another one takes its place.
     Asked,
     /// The server wants it to end. It stops, or prefers another client with this id: coming
@@ -98,12 +98,12 @@ pub enum Leaving {
 }
 
 impl Pool {
-    pub fn start(me: Arc<Me>, source: Source) -> Arc<Self> {
+    pub fn start(me: Arc<ClientContext>, source: ServerSource) -> Arc<Self> {
         let pool = Arc::new(Self {
             me,
             source,
             inner: Mutex::default(),
-            settled: Stop::default(),
+            settled: Shutdown::default(),
         });
         pool.clone().keep_tunnels();
         pool
@@ -113,7 +113,7 @@ impl Pool {
     pub fn keep_tunnels(self: Arc<Self>) {
         if self.me.services().is_empty() {
             // There is nobody to come for; a tunnel would be a registration of nothing.
-            self.settled.say();
+            self.settled.trigger();
             return;
         }
         if !std::mem::replace(&mut self.lock().keeping, true) {
@@ -123,7 +123,7 @@ impl Pool {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -131,19 +131,19 @@ impl Pool {
     async fn keep(self: Arc<Self>) {
         let mut backoff = Backoff::new(self.me.reconnect_delay);
         let mut failing = false;
-        while !self.me.stop.is_said() {
+        while !self.me.stop.is_triggered() {
             let connected = self.connect(true, failing).await;
-            self.settled.say();
+            self.settled.trigger();
             let delay = match connected {
                 Ok(member) => {
                     failing = false;
                     let begun = Instant::now();
                     match member.left().await {
-                        Leaving::Dismissed => backoff.delay(),
+                        ReplaceReason::Dismissed => backoff.delay(),
                         // At once, but not for a server that goes on asking.
-                        Leaving::Asked => BRIEF.saturating_sub(begun.elapsed()),
-                        Leaving::Lost if begun.elapsed() < BRIEF => backoff.delay(),
-                        Leaving::Lost => {
+                        ReplaceReason::Asked => MIN_LIFETIME.saturating_sub(begun.elapsed()),
+                        ReplaceReason::Lost if begun.elapsed() < MIN_LIFETIME => backoff.delay(),
+                        ReplaceReason::Lost => {
                             backoff.reset();
                             Duration::ZERO
                         }
@@ -152,7 +152,7 @@ impl Pool {
                 Err(failure) => {
                     failing = true;
                     let delay = backoff.delay();
-                    if !self.me.stop.is_said() {
+                    if !self.me.stop.is_triggered() {
                         let seconds = delay.as_secs_f64();
                         log::warn!("{failure}; trying {} again in {seconds:.1}s", self.source);
                     }
@@ -170,19 +170,27 @@ impl Pool {
     }
 
     /// Opens one tunnel and leaves it to a task of its own.
-    async fn connect(self: &Arc<Self>, kept: bool, quietly: bool) -> Result<Arc<Member>, Failure> {
+    async fn connect(
+        self: &Arc<Self>,
+        kept: bool,
+        quietly: bool,
+    ) -> Result<Arc<PooledTunnel>, ConnectFailure> {
         let connected = self.open(kept, quietly).await;
         let rivalry = &mut self.lock().rivalry;
         match &connected {
             Ok(_) => rivalry.connected(),
             // The other one is still there.
-            Err(Failure::Refused(Refusal::OtherClientConnected, _)) => {}
+            Err(ConnectFailure::Refused(RejectCode::OtherClientConnected, _)) => {}
             Err(_) => rivalry.failed(),
         }
         connected
     }
 
-    async fn open(self: &Arc<Self>, kept: bool, quietly: bool) -> Result<Arc<Member>, Failure> {
+    async fn open(
+        self: &Arc<Self>,
+        kept: bool,
+        quietly: bool,
+    ) -> Result<Arc<PooledTunnel>, ConnectFailure> {
         let id = {
             let mut inner = self.lock();
             inner.last_id = inner.last_id.wrapping_add(1);
@@ -196,25 +204,25 @@ impl Pool {
             Ok((remote, connected))
         });
         let Some(connected) = self.me.stop.or(connecting).await else {
-            return Err(Failure::Stopped);
+            return Err(ConnectFailure::Stopped);
         };
         let (remote, (inbox, tunnel, services)) = connected?;
-        let member = Arc::new(Member {
+        let member = Arc::new(PooledTunnel {
             id,
             remote,
             tunnel,
-            offered: Mutex::new(Offered::new(services)),
+            offered: Mutex::new(OfferedServices::new(services)),
             leaving: OnceLock::new(),
-            has_left: Stop::default(),
+            has_left: Shutdown::default(),
             kept,
         });
         self.lock().members.push(member.clone());
         // They may have changed while it connected.
         member.offer(&self.me, &self.me.services());
-        if self.me.stop.is_said() {
+        if self.me.stop.is_triggered() {
             member.tunnel.close();
         }
-        let session = Session::new(self.clone(), member.clone());
+        let session = ClientSession::new(self.clone(), member.clone());
         crate::spawn(session.run(inbox));
         Ok(member)
     }
@@ -225,7 +233,7 @@ impl Pool {
         &self,
         remote: &Remote,
         id: u32,
-    ) -> Result<(Inbox, Tunnel, Arc<Services>), Failure> {
+    ) -> Result<(Inbox, Tunnel, Arc<Services>), ConnectFailure> {
         let me = &self.me;
         let version = match me.wire {
             Wire::One => Version::One,
@@ -233,14 +241,14 @@ impl Pool {
             Wire::Two | Wire::Auto => Version::Two,
         };
         let mut result = session::connect(me, remote, version, id).await;
-        let falls_back = me.wire == Wire::Auto && matches!(result, Err(Failure::NotSpoken));
+        let falls_back = me.wire == Wire::Auto && matches!(result, Err(ConnectFailure::NotSpoken));
         if falls_back {
             log::debug!("{remote} does not speak GT/2 connID={id}");
             result = session::connect(me, remote, Version::One, id).await;
         }
         match result {
-            Ok(_) | Err(Failure::Refused(..)) if !falls_back => {}
-            Ok(_) | Err(Failure::Refused(..)) => {
+            Ok(_) | Err(ConnectFailure::Refused(..)) if !falls_back => {}
+            Ok(_) | Err(ConnectFailure::Refused(..)) => {
                 self.lock().old = Some((remote.clone(), Instant::now()));
             }
             // Whoever comes back there may have learnt it.
@@ -253,7 +261,7 @@ impl Pool {
     fn is_old(&self, remote: &Remote) -> bool {
         let inner = self.lock();
         let old = inner.old.as_ref();
-        old.is_some_and(|(old, since)| old == remote && since.elapsed() < REMEMBERED)
+        old.is_some_and(|(old, since)| old == remote && since.elapsed() < GT1_MEMORY)
     }
 
     /// Where the server is, if that can be found out.
@@ -264,14 +272,14 @@ impl Pool {
 
     /// Where to connect to. A tunnel that is opened because the others are busy goes where
     /// those go.
-    async fn remote(&self, kept: bool) -> Result<Remote, Failure> {
+    async fn remote(&self, kept: bool) -> Result<Remote, ConnectFailure> {
         match &self.source {
-            Source::Fixed(remote) => Ok(remote.clone()),
-            Source::Asked(api) => match api.known() {
+            ServerSource::Fixed(remote) => Ok(remote.clone()),
+            ServerSource::Asked(api) => match api.known() {
                 Some(remote) if !kept => Ok(remote),
                 _ => {
                     let asking = api.ask(&self.me.id, self.me.remote_timeout);
-                    let (remote, is_news) = asking.await.map_err(Failure::Nowhere)?;
+                    let (remote, is_news) = asking.await.map_err(ConnectFailure::Nowhere)?;
                     let told = api.stun();
                     self.me.p2p.told(&told);
                     if is_news {
@@ -287,7 +295,7 @@ impl Pool {
     /// A stream has come: is it time for another tunnel?
     pub fn busier(self: &Arc<Self>) {
         let mut inner = self.lock();
-        if inner.growing || self.me.stop.is_said() {
+        if inner.growing || self.me.stop.is_triggered() {
             return;
         }
         if inner.grow_again.is_some_and(|at| Instant::now() < at) {
@@ -295,7 +303,7 @@ impl Pool {
         }
         let mut loads = inner.members.iter().filter_map(|m| m.tunnel.load());
         let open = inner.members.iter().filter(|m| m.tunnel.is_open()).count();
-        if open >= self.me.connections || loads.any(|streams| streams < BUSY) {
+        if open >= self.me.connections || loads.any(|streams| streams < STREAMS_PER_TUNNEL) {
             return;
         }
         inner.growing = true;
@@ -307,13 +315,13 @@ impl Pool {
             inner.growing = false;
             if let Err(failure) = result {
                 let pause = match failure {
-                    Failure::Refused(..) => REFUSED,
+                    ConnectFailure::Refused(..) => REFUSED_INTERVAL,
                     _ => pool.me.reconnect_delay,
                 };
                 inner.grow_again = Some(Instant::now() + pause);
                 drop(inner);
                 match failure {
-                    Failure::Refused(Refusal::TooManyConnections, _) => log::info!(
+                    ConnectFailure::Refused(RejectCode::TooManyConnections, _) => log::info!(
                         "the server allows no more tunnels; going on with those there are"
                     ),
                     failure => log::warn!("another tunnel: {failure}"),
@@ -323,8 +331,8 @@ impl Pool {
     }
 
     /// The server has closed a tunnel that is to be there, at this end of the connection.
-    pub fn dismissed(&self, member: &Member, conn: &Conn) {
-        if self.me.stop.is_said() || !self.lock().rivalry.dismissed(Instant::now()) {
+    pub fn dismissed(&self, member: &PooledTunnel, conn: &Conn) {
+        if self.me.stop.is_triggered() || !self.lock().rivalry.dismissed(Instant::now()) {
             return;
         }
         let addr = |addr: io::Result<SocketAddr>| {
@@ -341,7 +349,7 @@ impl Pool {
         );
     }
 
-    pub fn leave(&self, member: &Member) {
+    pub fn leave(&self, member: &PooledTunnel) {
         self.lock().members.retain(|other| other.id != member.id);
     }
 
@@ -356,7 +364,7 @@ impl Pool {
     /// Their streams go on; no new ones are to come after this.
     pub fn give_up(&self) {
         let hello = Hello {
-            offers: vec![Offer::Host {
+            offers: vec![ServiceSpec::Host {
                 tls: false,
                 prefix: None,
             }],
@@ -383,26 +391,26 @@ impl Pool {
     }
 }
 
-impl Member {
+impl PooledTunnel {
     /// A replacement is due; only the first reason counts. Returns whether this is it.
-    pub fn leave(&self, why: Leaving) -> bool {
+    pub fn leave(&self, why: ReplaceReason) -> bool {
         let is_first = self.leaving.set(why).is_ok();
-        self.has_left.say();
+        self.has_left.trigger();
         is_first
     }
 
     /// Waits until a replacement is due.
-    async fn left(&self) -> Leaving {
-        self.has_left.heard().await;
-        self.leaving.get().copied().unwrap_or(Leaving::Lost)
+    async fn left(&self) -> ReplaceReason {
+        self.has_left.wait().await;
+        self.leaving.get().copied().unwrap_or(ReplaceReason::Lost)
     }
 
-    pub fn offered(&self) -> MutexGuard<'_, Offered> {
+    pub fn offered(&self) -> MutexGuard<'_, OfferedServices> {
         self.offered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes on with these services, and tells the server if it would see a difference.
-    fn offer(&self, me: &Me, services: &Arc<Services>) {
+    fn offer(&self, me: &ClientContext, services: &Arc<Services>) {
         let mut offered = self.offered();
         if offered.change(services.clone()) {
             let hello = services.hello(me);

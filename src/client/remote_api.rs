@@ -1,7 +1,7 @@
 //! The remoteAPI: another program that knows where the server is (WIRE.md, "APIs it calls").
 
 use crate::config::{Remote, Url};
-use crate::net::http::{self, Client, Request};
+use crate::net::http::{self, ApiClient, ApiRequest};
 use crate::net::tls;
 use serde::Deserialize;
 use std::io;
@@ -10,20 +10,20 @@ use std::time::Duration;
 
 pub struct RemoteApi {
     pub url: Url,
-    http: Client,
+    http: ApiClient,
     /// What it has said last.
-    last: Mutex<Option<Whereabouts>>,
+    last: Mutex<Option<ServerLocation>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Whereabouts {
+struct ServerLocation {
     server: Remote,
     stun: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+struct LocationResponse {
     server_address: String,
     #[serde(default)]
     stun_address: Option<String>,
@@ -32,7 +32,7 @@ struct Answer {
 impl RemoteApi {
     /// The error says what is missing for an `https://` URL.
     pub fn new(url: &Url) -> io::Result<Self> {
-        let http = Client::new(url.tls, &url.host, url.port)
+        let http = ApiClient::new(url.tls, &url.host, url.port)
             .map_err(|e| io::Error::new(e.kind(), format!("remoteAPI {url}: {e}")))?;
         Ok(Self {
             url: url.clone(),
@@ -41,7 +41,7 @@ impl RemoteApi {
         })
     }
 
-    fn last(&self) -> MutexGuard<'_, Option<Whereabouts>> {
+    fn last(&self) -> MutexGuard<'_, Option<ServerLocation>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -52,7 +52,7 @@ impl RemoteApi {
         let mut random = [0; 16];
         tls::fill_random(&mut random)?;
         let request_id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let request = Request {
+        let request = ApiRequest {
             target: &target,
             headers: &[("Request-Id", &request_id)],
             json: None,
@@ -85,14 +85,15 @@ impl RemoteApi {
     }
 }
 
-fn whereabouts(body: &[u8]) -> io::Result<Whereabouts> {
-    let answer: Answer = serde_json::from_slice(body).map_err(|e| http::not_understood(&e))?;
+fn whereabouts(body: &[u8]) -> io::Result<ServerLocation> {
+    let answer: LocationResponse =
+        serde_json::from_slice(body).map_err(|e| http::not_understood(&e))?;
     let server = answer.server_address.parse().map_err(|e: String| {
         let e = e.trim_end_matches('.');
         io::Error::other(format!("its answer is not what it should be: {e}"))
     })?;
     let stun = answer.stun_address.unwrap_or_default();
-    Ok(Whereabouts { server, stun })
+    Ok(ServerLocation { server, stun })
 }
 
 #[cfg(test)]

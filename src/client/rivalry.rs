@@ -3,18 +3,18 @@
 use std::time::{Duration, Instant};
 
 /// A tunnel that is closed so soon after the one before it is closed for another client.
-const WINDOW: Duration = Duration::from_secs(180);
+const CONFLICT_WINDOW: Duration = Duration::from_secs(180);
 /// One warning in this time.
-const QUIET: Duration = Duration::from_secs(60);
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
-pub struct Rivalry {
-    state: State,
+pub struct IdConflict {
+    state: ConflictState,
     warned: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum State {
+enum ConflictState {
     #[default]
     Undisturbed,
     /// The server has closed the tunnels, and has not been reached since.
@@ -23,28 +23,28 @@ enum State {
     Back(Instant),
 }
 
-impl Rivalry {
+impl IdConflict {
     /// The server has let the client in.
     pub fn connected(&mut self) {
-        if let State::Dismissed(at) = self.state {
-            self.state = State::Back(at);
+        if let ConflictState::Dismissed(at) = self.state {
+            self.state = ConflictState::Back(at);
         }
     }
 
     /// The server cannot be reached, or refuses the client for what it is.
     pub fn failed(&mut self) {
-        self.state = State::Undisturbed;
+        self.state = ConflictState::Undisturbed;
     }
 
     /// The server has closed a tunnel in good order, although it needs to be there. Returns
     /// whether a warning is due.
     pub fn dismissed(&mut self, now: Instant) -> bool {
         let is_again = match self.state {
-            State::Back(at) => now.saturating_duration_since(at) < WINDOW,
-            State::Undisturbed | State::Dismissed(_) => false,
+            ConflictState::Back(at) => now.saturating_duration_since(at) < CONFLICT_WINDOW,
+            ConflictState::Undisturbed | ConflictState::Dismissed(_) => false,
         };
-        self.state = State::Dismissed(now);
-        let quiet = |warned: Instant| now.saturating_duration_since(warned) < QUIET;
+        self.state = ConflictState::Dismissed(now);
+        let quiet = |warned: Instant| now.saturating_duration_since(warned) < WARNING_INTERVAL;
         if !is_again || self.warned.is_some_and(quiet) {
             return false;
         }
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn tunnels_that_are_closed_again_and_again_are_warned_of_once_a_minute() {
-        let (mut rivalry, start) = (Rivalry::default(), Instant::now());
+        let (mut rivalry, start) = (IdConflict::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         rivalry.connected();
         assert!(!rivalry.dismissed(at(0)), "the server stops, perhaps");
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_server_that_stops_is_no_rival() {
-        let (mut rivalry, now) = (Rivalry::default(), Instant::now());
+        let (mut rivalry, now) = (IdConflict::default(), Instant::now());
         for _ in 0..3 {
             rivalry.connected();
             assert!(!rivalry.dismissed(now));

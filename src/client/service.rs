@@ -1,14 +1,14 @@
 //! The local services: what is offered to the server, and how a stream reaches one.
 
-use super::files::{self, Root};
-use super::local_host::{LocalHost, Rewriting};
-use super::{p2p, Me};
+use super::files::{self, FolderRoot};
+use super::local_host::{HostRewriter, RewritingConn};
+use super::{p2p, ClientContext};
 use crate::config::label::ascii;
-use crate::config::{Exposure, Local, Remote, Scheme, Service};
-use crate::net::{self, Conn, Socket, Working};
+use crate::config::{Exposure, Local, Remote, Scheme, ServiceConfig};
+use crate::net::{self, Conn, Socket, TaskGuard};
 use crate::tunnel::{Relay, Stream, FIRST_WINDOW};
-use crate::wire::frame::Reason;
-use crate::wire::hello::{Hello, Offer};
+use crate::wire::frame::ResetCode;
+use crate::wire::hello::{Hello, ServiceSpec};
 use futures_lite::{future, AsyncWriteExt};
 use log::Level;
 use std::borrow::Cow;
@@ -18,9 +18,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a service has to accept a connection if localTimeout does not say.
-const PATIENCE: Duration = Duration::from_secs(120);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
 /// Failures of services that come within this time of one that was reported are not.
-const QUIET: Duration = Duration::from_secs(5);
+const WARNING_INTERVAL: Duration = Duration::from_secs(5);
 /// The method of P2P signaling (WIRE.md, "P2P signaling").
 const P2P: &[u8] = b"XP ";
 /// And of the question whether a page may use it.
@@ -30,33 +30,33 @@ const ONLY_FILES: &[u8] = b"HTTP/1.1 405 Method Not Allowed\r\nAllow: GET, HEAD\
 
 /// All services of a client, in the order of their indexes.
 pub struct Services {
-    list: Vec<(Service, Target)>,
+    list: Vec<(ServiceConfig, ServiceTarget)>,
     /// When one was last reported to fail.
     failed: Mutex<Option<Instant>>,
 }
 
-enum Target {
+enum ServiceTarget {
     Tcp {
         scheme: Scheme,
         host: String,
         port: u16,
     },
-    Files(Arc<Root>),
+    Files(Arc<FolderRoot>),
 }
 
 impl Services {
     /// The error names the folder that cannot be served.
-    pub fn new(services: &[Service]) -> io::Result<Self> {
+    pub fn new(services: &[ServiceConfig]) -> io::Result<Self> {
         let list = services.iter().map(|service| {
             let target = match &service.local {
-                Local::Tcp { scheme, host, port } => Target::Tcp {
+                Local::Tcp { scheme, host, port } => ServiceTarget::Tcp {
                     scheme: *scheme,
                     host: host.clone(),
                     port: *port,
                 },
                 Local::Files(path) => {
-                    let root = Root::open(path, service.follow_links_outside)?;
-                    Target::Files(Arc::new(root))
+                    let root = FolderRoot::open(path, service.follow_links_outside)?;
+                    ServiceTarget::Files(Arc::new(root))
                 }
             };
             Ok((service.clone(), target))
@@ -75,7 +75,7 @@ impl Services {
     /// A service that is down is said to be once in a while, not for each of its visitors.
     fn level_of_failure(&self) -> Level {
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        if failed.is_some_and(|at| at.elapsed() < QUIET) {
+        if failed.is_some_and(|at| at.elapsed() < WARNING_INTERVAL) {
             return Level::Debug;
         }
         *failed = Some(Instant::now());
@@ -83,16 +83,16 @@ impl Services {
     }
 
     /// The services as the server sees them.
-    pub fn offers(&self) -> Vec<Offer> {
+    pub fn offers(&self) -> Vec<ServiceSpec> {
         let offers = self
             .list
             .iter()
             .map(|(service, _)| match &service.exposure {
-                Exposure::Host { tls, prefix } => Offer::Host {
+                Exposure::Host { tls, prefix } => ServiceSpec::Host {
                     tls: *tls,
                     prefix: prefix.as_deref().map(Into::into),
                 },
-                Exposure::Tcp { port, random } => Offer::Tcp {
+                Exposure::Tcp { port, random } => ServiceSpec::Tcp {
                     random: *random,
                     port: *port,
                 },
@@ -101,7 +101,7 @@ impl Services {
     }
 
     /// What says who the client is and that it has these services.
-    pub(super) fn hello(&self, me: &Me) -> Hello {
+    pub(super) fn hello(&self, me: &ClientContext) -> Hello {
         Hello {
             id: me.id.as_str().into(),
             secret: me.secret.as_bytes().into(),
@@ -144,7 +144,7 @@ impl Services {
     /// The shortest silence any of them allows.
     pub fn shortest_timeout(&self) -> Duration {
         let limits = self.list.iter().filter_map(|(s, _)| s.local_timeout);
-        limits.min().unwrap_or(PATIENCE)
+        limits.min().unwrap_or(CONNECT_TIMEOUT)
     }
 
     /// With a server on this machine the address of a service is known: says it, once.
@@ -168,14 +168,14 @@ impl Services {
 
 /// Connects one stream to its service, and carries it to its end.
 pub async fn serve(
-    me: Arc<Me>,
+    me: Arc<ClientContext>,
     services: Arc<Services>,
     index: u16,
     mut stream: Stream,
-    _serving: Working,
+    _serving: TaskGuard,
 ) {
     let Some((service, target)) = services.list.get(usize::from(index)) else {
-        stream.fail(Reason::UnknownService);
+        stream.fail(ResetCode::UnknownService);
         return log::debug!("the server opened a stream to service {index}, which there is not");
     };
     stream.limit_idle(service.local_timeout, false);
@@ -187,21 +187,21 @@ pub async fn serve(
         return;
     }
     match Box::pin(connect(&me, service, target, &mut stream)).await {
-        Ok(Reached::Conn(conn)) => {
+        Ok(ReachedService::Conn(conn)) => {
             Relay::service(stream, conn).await;
         }
-        Ok(Reached::Files(root)) => {
+        Ok(ReachedService::Files(root)) => {
             if let Err(e) = Box::pin(files::serve(root, &mut stream)).await {
                 // A part of a file must not look like all of it.
-                stream.fail(Reason::Aborted);
+                stream.fail(ResetCode::Aborted);
                 log::debug!("{}: {e}", service.local);
             }
         }
-        Ok(Reached::Nobody) => {}
+        Ok(ReachedService::Nobody) => {}
         Err(e) => {
             stream.fail(match e.kind() {
-                io::ErrorKind::TimedOut => Reason::TimedOut,
-                _ => Reason::Unreachable,
+                io::ErrorKind::TimedOut => ResetCode::TimedOut,
+                _ => ResetCode::Unreachable,
             });
             let level = services.level_of_failure();
             log::log!(level, "service {}: {e}", service.local);
@@ -210,48 +210,48 @@ pub async fn serve(
 }
 
 /// Who serves a stream.
-enum Reached<'a> {
+enum ReachedService<'a> {
     Conn(Arc<Conn>),
-    Files(&'a Root),
+    Files(&'a FolderRoot),
     /// It has been served already, or is over.
     Nobody,
 }
 
-fn is_http(service: &Service) -> bool {
+fn is_http(service: &ServiceConfig) -> bool {
     matches!(service.exposure, Exposure::Host { tls: false, .. })
 }
 
 async fn connect<'a>(
-    me: &Arc<Me>,
-    service: &Service,
-    target: &'a Target,
+    me: &Arc<ClientContext>,
+    service: &ServiceConfig,
+    target: &'a ServiceTarget,
     stream: &mut Stream,
-) -> io::Result<Reached<'a>> {
+) -> io::Result<ReachedService<'a>> {
     let mut head = Vec::new();
     if is_http(service) && p2p::is_on(me) && stream.starts_with(OPTIONS).await {
         match p2p::preflight(stream).await? {
-            Some(_) if matches!(target, Target::Files(_)) => {
+            Some(_) if matches!(target, ServiceTarget::Files(_)) => {
                 stream.write_all(ONLY_FILES).await?;
-                return Ok(Reached::Nobody);
+                return Ok(ReachedService::Nobody);
             }
             Some(read) => head = read,
-            None => return Ok(Reached::Nobody),
+            None => return Ok(ReachedService::Nobody),
         }
     }
     match target {
-        Target::Files(root) => Ok(Reached::Files(root)),
-        Target::Tcp { scheme, host, port } => {
-            let patience = service.local_timeout.unwrap_or(PATIENCE);
+        ServiceTarget::Files(root) => Ok(ReachedService::Files(root)),
+        ServiceTarget::Tcp { scheme, host, port } => {
+            let patience = service.local_timeout.unwrap_or(CONNECT_TIMEOUT);
             let dialing = async { net::dial(host, *port, patience).await.map(Some) };
             let given_up = async {
                 stream.is_over().await;
                 Ok(None)
             };
             let Some(socket) = future::or(dialing, given_up).await? else {
-                return Ok(Reached::Nobody);
+                return Ok(ReachedService::Nobody);
             };
             let conn = reach(service, *scheme, host, *port, socket, head).await?;
-            Ok(Reached::Conn(Arc::new(conn)))
+            Ok(ReachedService::Conn(Arc::new(conn)))
         }
     }
 }
@@ -259,7 +259,7 @@ async fn connect<'a>(
 /// Connects a data channel to the service that its label names, or to the first, and carries it
 /// to its end.
 #[cfg(feature = "p2p")]
-pub fn serve_channel(me: &Arc<Me>, label: &str, channel: p2p::Channel) {
+pub fn serve_channel(me: &Arc<ClientContext>, label: &str, channel: p2p::ChannelConn) {
     let services = me.services();
     let Some(index) = services.labelled(label, &me.id) else {
         return log::debug!("a peer asks for a service that there is not: {label:?}");
@@ -285,7 +285,7 @@ pub fn serve_channel(me: &Arc<Me>, label: &str, channel: p2p::Channel) {
 /// service what has come already, and carries it to its end.
 #[cfg(feature = "p2p")]
 pub async fn relay(
-    me: &Arc<Me>,
+    me: &Arc<ClientContext>,
     label: &str,
     mut stream: Stream,
     head: &[u8],
@@ -294,22 +294,22 @@ pub async fn relay(
     let services = me.services();
     let found = services.labelled(label, &me.id);
     let Some((service, target)) = found.and_then(|index| services.list.get(index)) else {
-        stream.fail(Reason::UnknownService);
+        stream.fail(ResetCode::UnknownService);
         return Ok(());
     };
-    let Target::Tcp { scheme, host, port } = target else {
+    let ServiceTarget::Tcp { scheme, host, port } = target else {
         stream.write_all(head).await?;
-        let Target::Files(root) = target else {
+        let ServiceTarget::Files(root) = target else {
             return Ok(());
         };
         let served = files::serve_after(root, &mut stream, already.to_vec()).await;
-        return served.inspect_err(|_| stream.fail(Reason::Aborted));
+        return served.inspect_err(|_| stream.fail(ResetCode::Aborted));
     };
-    let patience = service.local_timeout.unwrap_or(PATIENCE);
+    let patience = service.local_timeout.unwrap_or(CONNECT_TIMEOUT);
     let socket = match net::dial(host, *port, patience).await {
         Ok(socket) => socket,
         Err(e) => {
-            stream.fail(Reason::Unreachable);
+            stream.fail(ResetCode::Unreachable);
             return Err(e);
         }
     };
@@ -320,11 +320,15 @@ pub async fn relay(
 }
 
 #[cfg(feature = "p2p")]
-async fn carry(service: &Service, target: &Target, channel: p2p::Channel) -> io::Result<()> {
+async fn carry(
+    service: &ServiceConfig,
+    target: &ServiceTarget,
+    channel: p2p::ChannelConn,
+) -> io::Result<()> {
     match target {
-        Target::Files(root) => files::serve(root, channel).await,
-        Target::Tcp { scheme, host, port } => {
-            let patience = service.local_timeout.unwrap_or(PATIENCE);
+        ServiceTarget::Files(root) => files::serve(root, channel).await,
+        ServiceTarget::Tcp { scheme, host, port } => {
+            let patience = service.local_timeout.unwrap_or(CONNECT_TIMEOUT);
             let dialing = net::dial(host, *port, patience);
             let socket = channel.unless_cut(dialing).await?;
             let conn = reach(service, *scheme, host, *port, socket, Vec::new()).await?;
@@ -335,7 +339,7 @@ async fn carry(service: &Service, target: &Target, channel: p2p::Channel) -> io:
 
 /// The connection to a service that has accepted it, with what has `come` of its visitor already.
 async fn reach(
-    service: &Service,
+    service: &ServiceConfig,
     scheme: Scheme,
     host: &str,
     port: u16,
@@ -344,8 +348,8 @@ async fn reach(
 ) -> io::Result<Conn> {
     // Nothing can be changed within TLS, which is passed on as it is.
     if service.use_local_as_http_host && scheme != Scheme::Https {
-        let rule = LocalHost(local_host(scheme, host, port));
-        return Ok(Rewriting::start(socket, rule, come));
+        let rule = HostRewriter(local_host(scheme, host, port));
+        return Ok(RewritingConn::start(socket, rule, come));
     }
     let conn = Conn::from(socket);
     if !come.is_empty() {

@@ -1,13 +1,13 @@
 //! One tunnel's life on the client: connecting, hello, streams, signals, end.
 
-use super::pool::{Leaving, Member, Pool};
+use super::pool::{Pool, PooledTunnel, ReplaceReason};
 use super::service::{self, Services};
-use super::stranger::Stranger;
-use super::Me;
+use super::stranger::OtherProtocol;
+use super::ClientContext;
 use crate::config::Remote;
-use crate::net::{self, tls, within, Conn, Working};
-use crate::tunnel::{Event, Inbox, Peer, Policy, Tunnel, DELIVERY};
-use crate::wire::frame::{PortCause, Refusal, Signal};
+use crate::net::{self, timeout, tls, Conn, TaskGuard};
+use crate::tunnel::{Event, Inbox, PeerRole, Policy, Tunnel, DELIVERY};
+use crate::wire::frame::{PortCause, RejectCode, Signal};
 use crate::wire::{hello, Version};
 use async_io::Timer;
 use futures_lite::future;
@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 /// Streams of one tunnel at a time; the server is told to look elsewhere for more.
 const STREAMS: usize = 16 * 1024;
 /// How long a server has to answer the hello of GT/2 before it is taken for one of GT/1.
-const ANSWER: Duration = Duration::from_secs(5);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pings without an answer before the tunnel is given up: more than this.
-const PINGS: u32 = 3;
+const MAX_UNANSWERED_PINGS: u32 = 3;
 /// How long a tunnel that failed may take to tell the server so.
-const GOODBYE: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why there is no tunnel.
-pub enum Failure {
+pub enum ConnectFailure {
     /// The remoteAPI does not say where the server is.
     Nowhere(io::Error),
     Unreachable(io::Error),
@@ -34,17 +34,17 @@ pub enum Failure {
     /// It does not speak this version of the wire.
     NotSpoken,
     /// It is no gt server.
-    Stranger(Stranger),
+    Stranger(OtherProtocol),
     /// The connection ended during the hello.
     Ended(io::Error),
     Silent(Duration),
     /// By the server, for the client's id and, if it is about one, this service.
-    Refused(Refusal, String),
+    Refused(RejectCode, String),
     /// The client is stopping.
     Stopped,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ConnectFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nowhere(e) => write!(f, "cannot learn from remoteAPI where the server is: {e}"),
@@ -61,20 +61,20 @@ impl fmt::Display for Failure {
             Self::Refused(refusal, whom) => {
                 write!(f, "the server refused {whom}: {refusal}")?;
                 match refusal {
-                    Refusal::BadCredentials => f.write_str(
+                    RejectCode::BadCredentials => f.write_str(
                         "; check id and secret (some servers also say this to an address that \
                          they have locked out after failed logins)",
                     ),
-                    Refusal::LockedOut(_) => f.write_str("; check id and secret meanwhile"),
-                    Refusal::PortNotOpened(_) => f.write_str(
+                    RejectCode::LockedOut(_) => f.write_str("; check id and secret meanwhile"),
+                    RejectCode::PortNotOpened(_) => f.write_str(
                         "; ask for another remoteTCPPort, or set remoteTCPRandom, or have \
                          the server allow it",
                     ),
-                    Refusal::HostConflict => f.write_str(
+                    RejectCode::HostConflict => f.write_str(
                         "; choose another hostPrefix, or wait a minute if that client has gone",
                     ),
-                    Refusal::HostNotAllowed => f.write_str("; choose another hostPrefix"),
-                    Refusal::OtherClientConnected => {
+                    RejectCode::HostNotAllowed => f.write_str("; choose another hostPrefix"),
+                    RejectCode::OtherClientConnected => {
                         f.write_str("; stop the other one or use another id")
                     }
                     _ => Ok(()),
@@ -88,20 +88,20 @@ impl fmt::Display for Failure {
 /// Connects, says hello, and waits until the server is ready. Returns the services it
 /// offered.
 pub async fn connect(
-    me: &Me,
+    me: &ClientContext,
     remote: &Remote,
     version: Version,
     id: u32,
-) -> Result<(Inbox, Tunnel, Arc<Services>), Failure> {
+) -> Result<(Inbox, Tunnel, Arc<Services>), ConnectFailure> {
     let patience = me.remote_timeout;
     let socket = net::dial(&remote.host, remote.port, patience)
         .await
-        .map_err(Failure::Unreachable)?;
+        .map_err(ConnectFailure::Unreachable)?;
     let conn = if remote.tls {
         let handshake = async {
-            let connecting = me.tls.connector().map_err(Failure::Tls)?;
+            let connecting = me.tls.connector().map_err(ConnectFailure::Tls)?;
             let connecting = connecting.connect(&remote.host, socket);
-            connecting.await.map_err(Failure::Tls)
+            connecting.await.map_err(ConnectFailure::Tls)
         };
         future::or(handshake, silence(patience)).await?
     } else {
@@ -109,13 +109,13 @@ pub async fn connect(
     };
     let services = me.services();
     let shortest = services.shortest_timeout().min(patience / 2);
-    let policy = Policy::new(version, Peer::Server { streams: STREAMS }, shortest);
+    let policy = Policy::new(version, PeerRole::Server { streams: STREAMS }, shortest);
     let hello = services.hello(me).encode(version);
     let already = match version {
         Version::One => future::or(say(&conn, &hello), silence(patience)).await?,
         Version::Two => {
-            let asking = within(ANSWER.min(patience), ask(&conn, &hello));
-            asking.await.unwrap_or(Err(Failure::NotSpoken))?
+            let asking = timeout(HELLO_TIMEOUT.min(patience), ask(&conn, &hello));
+            asking.await.unwrap_or(Err(ConnectFailure::NotSpoken))?
         }
     };
     let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), already, policy);
@@ -127,8 +127,8 @@ pub async fn connect(
 /// Says the hello of GT/2 and reads the answer; returns what came behind it. The error tells of a
 /// stranger only where no server of GT/1 answers so: these close, or take the hello for a bad HTTP
 /// request or bad TLS.
-async fn ask(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, Failure> {
-    let not_spoken = |_| Failure::NotSpoken;
+async fn ask(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, ConnectFailure> {
+    let not_spoken = |_| ConnectFailure::NotSpoken;
     conn.write_all(hello).await.map_err(not_spoken)?;
     let mut bytes = Vec::new();
     loop {
@@ -136,35 +136,37 @@ async fn ask(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, Failure> {
             Ok(Some(length)) => return Ok(bytes.split_off(length)),
             Ok(None) => {}
             Err(_) => {
-                return Err(match Stranger::of(&bytes) {
-                    Some(stranger @ Stranger::Ssh(_)) => Failure::Stranger(stranger),
-                    _ => Failure::NotSpoken,
+                return Err(match OtherProtocol::of(&bytes) {
+                    Some(stranger @ OtherProtocol::Ssh(_)) => ConnectFailure::Stranger(stranger),
+                    _ => ConnectFailure::NotSpoken,
                 })
             }
         }
         if read_some(conn, &mut bytes).await.map_err(not_spoken)? == 0 {
-            return Err(Failure::NotSpoken);
+            return Err(ConnectFailure::NotSpoken);
         }
     }
 }
 
 /// Says the hello of GT/1 and reads the first words of the answer, which it returns. The error tells
 /// of a stranger.
-async fn say(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, Failure> {
-    conn.write_all(hello).await.map_err(Failure::Ended)?;
+async fn say(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, ConnectFailure> {
+    conn.write_all(hello).await.map_err(ConnectFailure::Ended)?;
     let mut bytes = Vec::new();
-    read_some(conn, &mut bytes).await.map_err(Failure::Ended)?;
+    read_some(conn, &mut bytes)
+        .await
+        .map_err(ConnectFailure::Ended)?;
     if !bytes.is_empty() {
         // A stranger that begins a line need not end it.
         let line = async {
-            while !Stranger::is_whole(&bytes)
+            while !OtherProtocol::is_whole(&bytes)
                 && matches!(read_some(conn, &mut bytes).await, Ok(1..))
             {}
         };
-        within(GOODBYE, line).await;
+        timeout(CLOSE_TIMEOUT, line).await;
     }
-    match Stranger::of(&bytes) {
-        Some(stranger) => Err(Failure::Stranger(stranger)),
+    match OtherProtocol::of(&bytes) {
+        Some(stranger) => Err(ConnectFailure::Stranger(stranger)),
         None => Ok(bytes),
     }
 }
@@ -177,25 +179,25 @@ async fn read_some(conn: &Conn, bytes: &mut Vec<u8>) -> io::Result<usize> {
     Ok(n)
 }
 
-async fn silence<T>(patience: Duration) -> Result<T, Failure> {
+async fn silence<T>(patience: Duration) -> Result<T, ConnectFailure> {
     Timer::after(patience).await;
-    Err(Failure::Silent(patience))
+    Err(ConnectFailure::Silent(patience))
 }
 
-fn refused(me: &Me, services: &Services, refusal: Refusal) -> Failure {
+fn refused(me: &ClientContext, services: &Services, refusal: RejectCode) -> ConnectFailure {
     let mut whom = me.id.clone();
-    if let Refusal::PortNotOpened(service) = refusal {
+    if let RejectCode::PortNotOpened(service) = refusal {
         whom = format!("{whom}, {}", services.describe(service));
     }
-    Failure::Refused(refusal, whom)
+    ConnectFailure::Refused(refusal, whom)
 }
 
 async fn wait_until_ready(
-    me: &Me,
+    me: &ClientContext,
     services: &Services,
     inbox: &mut Inbox,
     id: u32,
-) -> Result<(), Failure> {
+) -> Result<(), ConnectFailure> {
     loop {
         match inbox.next().await {
             Event::Signal(Signal::Ready) => return Ok(()),
@@ -204,9 +206,11 @@ async fn wait_until_ready(
             Event::Signal(Signal::PortUnavailable { service, cause }) => {
                 port_unavailable(services, service, cause, id);
             }
-            Event::End(Err(e)) => return Err(Failure::Ended(e)),
+            Event::End(Err(e)) => return Err(ConnectFailure::Ended(e)),
             Event::End(Ok(())) => {
-                return Err(Failure::Ended(io::ErrorKind::ConnectionAborted.into()))
+                return Err(ConnectFailure::Ended(
+                    io::ErrorKind::ConnectionAborted.into(),
+                ))
             }
             // A stream before ready is a mistake; dropping it closes it.
             Event::Signal(_)
@@ -234,18 +238,18 @@ fn port_unavailable(services: &Services, service: u16, cause: PortCause, id: u32
     );
 }
 
-pub struct Session {
+pub struct ClientSession {
     pool: Arc<Pool>,
-    member: Arc<Member>,
+    member: Arc<PooledTunnel>,
     /// Since when there is no stream.
     idle_since: Instant,
     pings: u32,
     last_ping: Instant,
-    _serving: Working,
+    _serving: TaskGuard,
 }
 
-impl Session {
-    pub fn new(pool: Arc<Pool>, member: Arc<Member>) -> Self {
+impl ClientSession {
+    pub fn new(pool: Arc<Pool>, member: Arc<PooledTunnel>) -> Self {
         let now = Instant::now();
         Self {
             _serving: pool.me.serving.begin(),
@@ -267,7 +271,7 @@ impl Session {
         let why = self.listen(&mut inbox).await;
         let orderly = why.is_ok();
         self.pool.leave(&self.member);
-        self.member.leave(Leaving::Lost);
+        self.member.leave(ReplaceReason::Lost);
         match why {
             Ok(()) => log::info!("tunnel closed connID={id}"),
             Err(why) => log::warn!("tunnel closed connID={id}: {why}"),
@@ -278,7 +282,7 @@ impl Session {
         if orderly {
             conn.linger_for(DELIVERY, usize::MAX).await;
         } else {
-            conn.linger(GOODBYE).await;
+            conn.linger(CLOSE_TIMEOUT).await;
         }
     }
 
@@ -316,16 +320,16 @@ impl Session {
                     }
                     // Perhaps of new services: what runs may have time to finish.
                     log::warn!("a tunnel drains connID={}: {why}", self.member.id);
-                    self.member.leave(Leaving::Lost);
+                    self.member.leave(ReplaceReason::Lost);
                     tunnel.close();
                 }
                 Event::Signal(Signal::Reconnect) => {
                     log::info!("the server asks for a new tunnel connID={}", self.member.id);
-                    self.member.leave(Leaving::Asked);
+                    self.member.leave(ReplaceReason::Asked);
                 }
                 // It takes no more streams.
                 Event::Close => {
-                    if self.member.leave(Leaving::Dismissed) && self.member.kept {
+                    if self.member.leave(ReplaceReason::Dismissed) && self.member.kept {
                         self.pool.dismissed(&self.member, inbox.conn());
                     }
                 }
@@ -341,7 +345,7 @@ impl Session {
     }
 
     /// Why the server refuses the services that it was offered last, or this client.
-    fn refused(&self, refusal: Refusal) -> String {
+    fn refused(&self, refusal: RejectCode) -> String {
         let services = self.member.offered().next().clone();
         refused(&self.pool.me, &services, refusal).to_string()
     }
@@ -368,7 +372,7 @@ impl Session {
                 tunnel.ping();
             }
         } else if self.pings == 0 || self.last_ping.elapsed() >= interval {
-            if self.pings > PINGS {
+            if self.pings > MAX_UNANSWERED_PINGS {
                 return Some(format!("the server has said nothing for {silence:?}"));
             }
             self.pings += 1;

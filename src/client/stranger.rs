@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A program that speaks another protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stranger {
+pub enum OtherProtocol {
     /// Its status line.
     Http(String),
     /// Its identification string (RFC 4253, section 4.2).
@@ -15,11 +15,11 @@ pub enum Stranger {
 }
 
 /// Bytes of a first line that are shown.
-const SHOWN: usize = 60;
+const MAX_SHOWN: usize = 60;
 /// The most bytes that are needed to tell who it is.
-pub const ENOUGH: usize = 255;
+pub const ENOUGH_BYTES: usize = 255;
 
-impl Stranger {
+impl OtherProtocol {
     /// Who begins with these bytes. `None` if it may be a server of gt's, whose first words in GT/1
     /// are signals.
     pub fn of(first: &[u8]) -> Option<Self> {
@@ -35,7 +35,7 @@ impl Stranger {
 
     /// Whether more bytes would tell more.
     pub fn is_whole(first: &[u8]) -> bool {
-        matches!(first, [0xFF, ..]) || first.len() >= ENOUGH || first.contains(&b'\n')
+        matches!(first, [0xFF, ..]) || first.len() >= ENOUGH_BYTES || first.contains(&b'\n')
     }
 }
 
@@ -43,11 +43,11 @@ impl Stranger {
 fn line(bytes: &[u8]) -> String {
     let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next();
     let line = line.unwrap_or_default();
-    let shown = line.get(..SHOWN).unwrap_or(line);
+    let shown = line.get(..MAX_SHOWN).unwrap_or(line);
     shown.escape_ascii().to_string()
 }
 
-impl fmt::Display for Stranger {
+impl fmt::Display for OtherProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const ADVICE: &str = "use the address and port at which the gt server listens";
         match self {
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_stranger_is_known_by_its_first_words() {
-        let told = |bytes: &[u8]| Stranger::of(bytes).map(|stranger| stranger.to_string());
+        let told = |bytes: &[u8]| OtherProtocol::of(bytes).map(|stranger| stranger.to_string());
         let said = |bytes: &[u8]| told(bytes).unwrap_or_default();
         assert!(
             said(b"HTTP/1.1 400 Bad Request\r\nServer: x").contains("(HTTP/1.1 400 Bad Request)")
@@ -85,9 +85,9 @@ mod tests {
 
     #[test]
     fn reading_goes_on_for_a_line_and_not_for_ever() {
-        assert!(!Stranger::is_whole(b"HTTP/1.1 4"));
-        assert!(Stranger::is_whole(b"HTTP/1.1 400\r\n"));
-        assert!(Stranger::is_whole(&[0xFF]));
-        assert!(Stranger::is_whole(&[b'x'; ENOUGH]));
+        assert!(!OtherProtocol::is_whole(b"HTTP/1.1 4"));
+        assert!(OtherProtocol::is_whole(b"HTTP/1.1 400\r\n"));
+        assert!(OtherProtocol::is_whole(&[0xFF]));
+        assert!(OtherProtocol::is_whole(&[b'x'; ENOUGH_BYTES]));
     }
 }

@@ -2,11 +2,11 @@
 
 use super::options::CommonOptions;
 use super::value::given;
-use super::Loaded;
+use super::RoleConfig;
 
 /// Whom a process is to become once it has what takes root.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Account {
+pub struct AccountConfig {
     /// By name or number.
     pub user: Option<String>,
     /// The same; `None` means the user's own.
@@ -14,14 +14,14 @@ pub struct Account {
 }
 
 /// The one that counts for a process: that of the first role that names a user.
-pub fn account(roles: &[Loaded]) -> Option<&Account> {
-    let mut accounts = roles.iter().map(Loaded::account);
+pub fn account(roles: &[RoleConfig]) -> Option<&AccountConfig> {
+    let mut accounts = roles.iter().map(RoleConfig::account);
     accounts.find(|account| account.user.is_some())
 }
 
 impl CommonOptions {
-    pub(super) fn account(&self) -> Account {
-        Account {
+    pub(super) fn account(&self) -> AccountConfig {
+        AccountConfig {
             user: given(self.user.clone()),
             group: given(self.group.clone()),
         }

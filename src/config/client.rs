@@ -11,19 +11,19 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::account::Account;
+use super::account::AccountConfig;
 use super::address::ListenAddr;
 use super::file::{error, without_p2p, Document};
-use super::logging::{Logging, Sentry};
-use super::options::{CommonOptions, Name};
+use super::logging::{LoggingConfig, SentryConfig};
+use super::options::{CommonOptions, OptionName};
 use super::value::{all, given, Scalar};
 use super::yaml::{fields, unknown_to_all};
-use super::{check_length, Error, Loaded, Role, Secret, Url, Wire};
+use super::{check_length, ConfigError, Role, RoleConfig, Secret, Url, Wire};
 pub use local::{Local, Scheme};
 pub use options::{ClientOptions, ServiceOptions};
 pub use remote::Remote;
 use service::{check_ports, check_prefixes};
-pub use service::{Exposure, Service};
+pub use service::{Exposure, ServiceConfig};
 
 /// Options that have their effect only where there is P2P.
 const OF_P2P: &[&str] = &[
@@ -41,11 +41,11 @@ const OF_P2P: &[&str] = &[
 
 /// A client, ready to start.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct ClientConfig {
     /// Who it is, and its way to the servers.
-    pub link: Link,
+    pub link: Uplink,
     /// In the order of their index: those of the flags, then those of the file.
-    pub services: Vec<Service>,
+    pub services: Vec<ServiceConfig>,
     /// STUN servers, as they were given.
     pub stun: Vec<String>,
     /// Peer connections.
@@ -53,18 +53,18 @@ pub struct Client {
     /// The local listener whose connections go to another client.
     pub tcp_forward: Option<TcpForward>,
     /// Where the log goes.
-    pub logging: Logging,
+    pub logging: LoggingConfig,
     /// Where reports go.
-    pub sentry: Option<Sentry>,
+    pub sentry: Option<SentryConfig>,
     /// Whom to become.
-    pub account: Account,
+    pub account: AccountConfig,
     /// Executor threads, 1 to 64.
     pub threads: usize,
 }
 
 /// Who a client is, and its way to the servers: what a tunnel cannot change once it is there.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Link {
+pub struct Uplink {
     /// 1 to 200 bytes.
     pub id: String,
     /// 1 to 200 bytes; `None` means that one is to be made up.
@@ -145,7 +145,7 @@ impl Scalar for WebRtcLevel {
 
 /// What the command line says.
 #[derive(Clone, Debug, Default)]
-pub struct Flags {
+pub struct ClientFlags {
     /// The options of both roles.
     pub common: CommonOptions,
     /// The client's own.
@@ -168,7 +168,7 @@ struct ClientFile {
 }
 
 /// The names of all its options.
-pub fn names() -> Vec<Name> {
+pub fn names() -> Vec<OptionName> {
     let mut names = super::options::names::<ClientOptions>();
     names.append(&mut service_names());
     names.append(&mut super::options::names::<CommonOptions>());
@@ -176,7 +176,7 @@ pub fn names() -> Vec<Name> {
 }
 
 /// The names of the options that belong to one service.
-pub fn service_names() -> Vec<Name> {
+pub fn service_names() -> Vec<OptionName> {
     super::options::names::<ServiceOptions>()
 }
 
@@ -196,7 +196,7 @@ fn option_fields() -> Vec<&'static str> {
 }
 
 /// Merges flags and file, a flag over the file, and checks the outcome.
-pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> {
+pub fn load(flags: ClientFlags, document: Option<&Document>) -> Result<RoleConfig, ConfigError> {
     let mut warnings = without_p2p(OF_P2P, &flags.given, document);
     let mut file = ClientFile::default();
     let mut options = ClientOptions::default();
@@ -225,9 +225,9 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         check_length(&format!("The secret of \"{id}\""), secret.as_bytes().len()).map_err(fail)?;
     }
     let groups = service_groups(flags.services, single, file.services, document);
-    let services: Vec<Service> = groups
+    let services: Vec<ServiceConfig> = groups
         .into_iter()
-        .map(|(name, group)| Service::new(group, &name, &mut warnings).map_err(fail))
+        .map(|(name, group)| ServiceConfig::new(group, &name, &mut warnings).map_err(fail))
         .collect::<Result<_, _>>()?;
     check_ports(&services).map_err(fail)?;
     check_prefixes(&id, &services).map_err(fail)?;
@@ -239,8 +239,8 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
             "remoteIdleConnections ({idle}) cannot be more than remoteConnections ({connections})."
         )));
     }
-    let client = Client {
-        link: Link {
+    let client = ClientConfig {
+        link: Uplink {
             id,
             secret,
             remotes: all(options.remote),
@@ -288,7 +288,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         threads: common.threads(),
     };
     check(&client).map_err(fail)?;
-    Ok(Loaded {
+    Ok(RoleConfig {
         role: Role::Client(Box::new(client)),
         source: document.map(|document| document.path.clone()),
         warnings,
@@ -296,7 +296,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
     })
 }
 
-fn check(client: &Client) -> Result<(), String> {
+fn check(client: &ClientConfig) -> Result<(), String> {
     if client.services.is_empty() && client.tcp_forward.is_none() {
         return Err(
             "There is no service: say what to serve, like -local http://127.0.0.1:80.".to_owned(),

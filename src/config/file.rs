@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::foreign::{self, Content};
-use super::options::meant;
+use super::options::did_you_mean;
 use super::value::{given, Value};
-use super::yaml::{Node, Tree, Unknown};
+use super::yaml::{Node, Unknown, YamlTree};
 #[cfg(all(feature = "server", feature = "client"))]
 use super::{client, server};
-use super::{Error, RoleName};
+use super::{ConfigError, RoleName};
 
 /// A yaml file that was read, its keys not yet understood.
 #[derive(Debug)]
 pub struct Document {
     /// As it was given, or as the directory was.
     pub path: PathBuf,
-    tree: Tree,
+    tree: YamlTree,
 }
 
 /// How many unknown keys of one file are warned of one by one.
@@ -27,25 +27,25 @@ const MOST_UNKNOWN: usize = 20;
 
 /// The one key of every file that this module understands itself.
 #[derive(Deserialize)]
-struct Type {
+struct FileType {
     r#type: Option<Value<RoleName>>,
 }
 
 impl Document {
     /// Reads a file. The error says what cannot be read, or at which line it is not yaml.
-    pub fn open(path: &Path, content: Content) -> Result<Self, Error> {
+    pub fn open(path: &Path, content: Content) -> Result<Self, ConfigError> {
         let shown = path.display();
         let bytes = fs::read(path)
-            .map_err(|error| Error(format!("The file {shown} cannot be read: {error}.")))?;
+            .map_err(|error| ConfigError(format!("The file {shown} cannot be read: {error}.")))?;
         let text = String::from_utf8(bytes)
-            .map_err(|_| Error(format!("The file {shown} is not text in UTF-8.")))?;
+            .map_err(|_| ConfigError(format!("The file {shown} is not text in UTF-8.")))?;
         Document::parse(path, text, content)
     }
 
     /// Takes a file's text.
-    pub fn parse(path: &Path, text: String, content: Content) -> Result<Self, Error> {
-        let fail = |why| Error(format!("{}: {why}", path.display()));
-        let tree = match Tree::parse(text) {
+    pub fn parse(path: &Path, text: String, content: Content) -> Result<Self, ConfigError> {
+        let fail = |why| ConfigError(format!("{}: {why}", path.display()));
+        let tree = match YamlTree::parse(text) {
             Ok(tree) => tree,
             Err((text, error)) => {
                 let why = foreign::not_yaml(&text, content);
@@ -67,12 +67,12 @@ impl Document {
     }
 
     /// The file itself, or every `*.yaml` and `*.yml` in the directory, by name.
-    pub fn open_all(path: &Path) -> Result<Vec<Self>, Error> {
+    pub fn open_all(path: &Path) -> Result<Vec<Self>, ConfigError> {
         if !path.is_dir() {
             return Ok(vec![Document::open(path, Content::Configuration)?]);
         }
         let failed = |error| {
-            Error(format!(
+            ConfigError(format!(
                 "The directory {} cannot be read: {error}.",
                 path.display()
             ))
@@ -93,7 +93,7 @@ impl Document {
         }
         if files.is_empty() {
             let shown = path.display();
-            return Err(Error(format!(
+            return Err(ConfigError(format!(
                 "The directory {shown} has no *.yaml or *.yml file in it."
             )));
         }
@@ -103,11 +103,11 @@ impl Document {
     }
 
     /// Whose file it is: `asked` says so, or its `type:`, or what its keys say.
-    pub fn role(&self, asked: Option<RoleName>) -> Result<RoleName, Error> {
+    pub fn role(&self, asked: Option<RoleName>) -> Result<RoleName, ConfigError> {
         if let Some(why) = foreign::frp(&self.keys(&[]), self.tree.text()) {
             return Err(self.error(format_args!("{why}")));
         }
-        let (Type { r#type }, _) = self.read(&[])?;
+        let (FileType { r#type }, _) = self.read(&[])?;
         let role = match (asked, given(r#type)) {
             (Some(asked), Some(says)) if asked != says => {
                 return Err(self.error(format_args!(
@@ -127,13 +127,13 @@ impl Document {
     }
 
     #[cfg(not(all(feature = "server", feature = "client")))]
-    fn role_by_keys(&self) -> Result<RoleName, Error> {
+    fn role_by_keys(&self) -> Result<RoleName, ConfigError> {
         RoleName::only()
             .ok_or_else(|| self.error(format_args!("This gt was built without a role.")))
     }
 
     #[cfg(all(feature = "server", feature = "client"))]
-    fn role_by_keys(&self) -> Result<RoleName, Error> {
+    fn role_by_keys(&self) -> Result<RoleName, ConfigError> {
         let mut server = Vec::new();
         let mut client = Vec::new();
         for key in self.tree.keys(&[]) {
@@ -168,7 +168,7 @@ impl Document {
     pub(super) fn read<'t, T: Deserialize<'t>>(
         &'t self,
         path: &[&str],
-    ) -> Result<(T, Vec<Unknown>), Error> {
+    ) -> Result<(T, Vec<Unknown>), ConfigError> {
         self.tree
             .read(path)
             .map_err(|error| self.error(format_args!("{error}")))
@@ -185,8 +185,8 @@ impl Document {
     }
 
     /// An error of this file.
-    pub(super) fn error(&self, message: fmt::Arguments<'_>) -> Error {
-        Error(format!("{}: {message}", self.path.display()))
+    pub(super) fn error(&self, message: fmt::Arguments<'_>) -> ConfigError {
+        ConfigError(format!("{}: {message}", self.path.display()))
     }
 
     /// A warning for each key that nobody knows, up to [`MOST_UNKNOWN`] of them. `options` are the
@@ -200,7 +200,7 @@ impl Document {
                 .map(|line| format!("line {line}: "))
                 .unwrap_or_default();
             let inside = path.strip_prefix("options.");
-            let hint = match meant(inside.unwrap_or(path), options.iter().copied()) {
+            let hint = match did_you_mean(inside.unwrap_or(path), options.iter().copied()) {
                 Some(name) if inside.is_some() => format!("; the option is called {name}"),
                 Some(name) => format!("; {name} belongs under options"),
                 None => String::new(),
@@ -223,10 +223,10 @@ impl Document {
 }
 
 /// An error of the file, if there is one, else of the command line.
-pub(super) fn error(document: Option<&Document>, message: impl fmt::Display) -> Error {
+pub(super) fn error(document: Option<&Document>, message: impl fmt::Display) -> ConfigError {
     match document {
         Some(document) => document.error(format_args!("{message}")),
-        None => Error(message.to_string()),
+        None => ConfigError(message.to_string()),
     }
 }
 

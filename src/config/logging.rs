@@ -6,11 +6,11 @@ use log::LevelFilter;
 
 use super::options::CommonOptions;
 use super::value::{all, given, Scalar};
-use super::{Loaded, Secret, Wire};
+use super::{RoleConfig, Secret, Wire};
 
 /// Where log lines go; `None` means that nothing was said, and the default stands.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Logging {
+pub struct LoggingConfig {
     /// The lowest level that is logged.
     pub level: Option<LogLevel>,
     /// The file to log to instead of stderr.
@@ -21,7 +21,7 @@ pub struct Logging {
     pub max_count: Option<u32>,
 }
 
-impl Logging {
+impl LoggingConfig {
     /// The level to use: `info` unless another was asked for.
     pub fn level(&self) -> LogLevel {
         self.level.unwrap_or(LogLevel::Info)
@@ -40,10 +40,10 @@ impl Logging {
 
 /// What there is once in a process, while each of its roles may say something about it: the log and
 /// Sentry. Of each option the first that is set counts; the sentences warn of those that differ.
-pub fn common(roles: &[Loaded]) -> (Logging, Option<&Sentry>, Vec<String>) {
+pub fn common(roles: &[RoleConfig]) -> (LoggingConfig, Option<&SentryConfig>, Vec<String>) {
     let mut warnings = Vec::new();
-    let mut logging = Logging::default();
-    let mut sentry: Option<&Sentry> = None;
+    let mut logging = LoggingConfig::default();
+    let mut sentry: Option<&SentryConfig> = None;
     let mut user: Option<String> = None;
     for loaded in roles {
         let mut told = |name: &str, heeded: bool| {
@@ -85,7 +85,7 @@ fn first<T: Clone + PartialEq>(counts: &mut Option<T>, theirs: &Option<T>) -> bo
 
 /// Where and what to report.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sentry {
+pub struct SentryConfig {
     /// The project's address at Sentry, a URL that holds a key.
     pub dsn: Secret,
     /// Which levels are reported; `fatal` and `panic` are levels of their own here.
@@ -196,8 +196,8 @@ impl Scalar for Dsn {
 }
 
 impl CommonOptions {
-    pub(super) fn logging(&self) -> Logging {
-        Logging {
+    pub(super) fn logging(&self) -> LoggingConfig {
+        LoggingConfig {
             level: given(self.log_level.clone()),
             file: given(self.log_file.clone()),
             max_size: given(self.log_file_max_size.clone()),
@@ -205,9 +205,9 @@ impl CommonOptions {
         }
     }
 
-    pub(super) fn sentry(&self) -> Option<Sentry> {
+    pub(super) fn sentry(&self) -> Option<SentryConfig> {
         let levels = all(self.sentry_level.clone());
-        Some(Sentry {
+        Some(SentryConfig {
             dsn: given(self.sentry_dsn.clone())?.0,
             levels: if levels.is_empty() {
                 vec![LogLevel::Error, LogLevel::Fatal, LogLevel::Panic]

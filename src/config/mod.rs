@@ -27,17 +27,19 @@ pub(crate) mod yaml;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use account::{account, Account};
+pub use account::{account, AccountConfig};
 pub use address::ListenAddr;
 #[cfg(feature = "client")]
 pub use client::{
-    Client, Exposure, Link, Local, Remote, Scheme, Service, TcpForward, WebRtc, WebRtcLevel,
+    ClientConfig, Exposure, Local, Remote, Scheme, ServiceConfig, TcpForward, Uplink, WebRtc,
+    WebRtcLevel,
 };
-pub use logging::{common, LogLevel, Logging, Sentry};
+pub use logging::{common, LogLevel, LoggingConfig, SentryConfig};
 pub use secret::Secret;
 #[cfg(feature = "server")]
 pub use server::{
-    AnyClient, Api, HostRules, Limits, Network, PortRange, Server, TcpRule, TlsVersion, User,
+    AnyClient, ApiConfig, HostRules, Limits, Network, PortRange, ServerConfig, TcpRule, TlsVersion,
+    User,
 };
 pub use url::Url;
 use value::Scalar;
@@ -48,7 +50,7 @@ pub const MAX_NAME: usize = 200;
 
 /// What one file, or the command line alone, says.
 #[derive(Clone, Debug)]
-pub struct Loaded {
+pub struct RoleConfig {
     /// What to be, and how.
     pub role: Role,
     /// The file it came from, if any.
@@ -64,16 +66,16 @@ pub struct Loaded {
 pub enum Role {
     /// The public end.
     #[cfg(feature = "server")]
-    Server(Box<Server>),
+    Server(Box<ServerConfig>),
     /// The end behind NAT.
     #[cfg(feature = "client")]
-    Client(Box<Client>),
+    Client(Box<ClientConfig>),
 }
 
 impl Role {
     /// The server's, if it is one; the same call in a build of one role and of both.
     #[cfg(feature = "server")]
-    pub fn server(&self) -> Option<&Server> {
+    pub fn server(&self) -> Option<&ServerConfig> {
         match self {
             Role::Server(server) => Some(server),
             #[cfg(feature = "client")]
@@ -83,7 +85,7 @@ impl Role {
 
     /// The client's, if it is one.
     #[cfg(feature = "client")]
-    pub fn client(&self) -> Option<&Client> {
+    pub fn client(&self) -> Option<&ClientConfig> {
         match self {
             Role::Client(client) => Some(client),
             #[cfg(feature = "server")]
@@ -92,7 +94,7 @@ impl Role {
     }
 }
 
-impl Loaded {
+impl RoleConfig {
     /// Which of the two it is.
     pub fn name(&self) -> RoleName {
         match self.role {
@@ -104,7 +106,7 @@ impl Loaded {
     }
 
     /// Where its log goes.
-    pub fn logging(&self) -> &Logging {
+    pub fn logging(&self) -> &LoggingConfig {
         match &self.role {
             #[cfg(feature = "server")]
             Role::Server(server) => &server.logging,
@@ -114,7 +116,7 @@ impl Loaded {
     }
 
     /// Where its reports go.
-    pub fn sentry(&self) -> Option<&Sentry> {
+    pub fn sentry(&self) -> Option<&SentryConfig> {
         match &self.role {
             #[cfg(feature = "server")]
             Role::Server(server) => server.sentry.as_ref(),
@@ -134,7 +136,7 @@ impl Loaded {
     }
 
     /// Whom to become.
-    pub fn account(&self) -> &Account {
+    pub fn account(&self) -> &AccountConfig {
         match &self.role {
             #[cfg(feature = "server")]
             Role::Server(server) => &server.account,
@@ -203,21 +205,21 @@ impl Scalar for RoleName {
 
 /// Why nothing can be started: sentences for the person who wrote the command line or the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error(String);
+pub struct ConfigError(String);
 
-impl Error {
+impl ConfigError {
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Error(text.into())
+        ConfigError(text.into())
     }
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for ConfigError {}
 
 /// Checks what the wire limits to [`MAX_NAME`] bytes; `what` begins the sentence.
 fn check_length(what: &str, bytes: usize) -> Result<(), String> {

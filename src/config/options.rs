@@ -10,7 +10,7 @@ use argh::{ArgsInfo, FlagInfo, FlagInfoKind, FromArgs, Optionality};
 use serde::Deserialize;
 
 use super::logging::{Dsn, LogLevel, SentryLevel};
-use super::value::{either, Share, Value, Within};
+use super::value::{either, SampleRate, Value, Within};
 use super::wire::Wire;
 use super::yaml::fields;
 
@@ -52,7 +52,7 @@ pub struct CommonOptions {
     pub sentry_release: Option<Value<String>>,
     /// fraction of events to report, 0.0 to 1.0 (default 1)
     #[argh(option, arg_name = "float")]
-    pub sentry_sample_rate: Option<Value<Share>>,
+    pub sentry_sample_rate: Option<Value<SampleRate>>,
     /// the server name to report to Sentry
     #[argh(option, arg_name = "string")]
     pub sentry_server_name: Option<Value<String>>,
@@ -95,7 +95,7 @@ impl CommonOptions {
 
 /// An option's names and nature.
 #[derive(Clone, Debug)]
-pub struct Name {
+pub struct OptionName {
     /// As users write it, on the command line and in yaml: `tlsAddr`.
     pub camel: &'static str,
     /// As argh wants it: `tls-addr`.
@@ -109,17 +109,17 @@ pub struct Name {
 }
 
 /// The names of all options in `T`.
-pub fn names<T: ArgsInfo + for<'de> Deserialize<'de>>() -> Vec<Name> {
+pub fn names<T: ArgsInfo + for<'de> Deserialize<'de>>() -> Vec<OptionName> {
     names_of(T::get_args_info().flags, fields::<T>())
 }
 
-fn names_of(flags: &[FlagInfo<'static>], fields: &[&'static str]) -> Vec<Name> {
+fn names_of(flags: &[FlagInfo<'static>], fields: &[&'static str]) -> Vec<OptionName> {
     let find = |camel: &&'static str| {
         let kebab = kebab(camel);
         let flag = flags
             .iter()
             .find(|flag| flag.long.strip_prefix("--") == Some(&kebab))?;
-        Some(Name {
+        Some(OptionName {
             camel,
             kebab: flag.long.strip_prefix("--")?,
             kind: match flag.kind {
@@ -153,7 +153,7 @@ pub fn kebab(camel: &str) -> String {
 }
 
 /// Of `names`, the one that was probably meant by `wrong`: the same but for case and dashes.
-pub fn meant<'n>(wrong: &str, mut names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub fn did_you_mean<'n>(wrong: &str, mut names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let plain = |name: &str| name.replace(['-', '_'], "").to_ascii_lowercase();
     let wrong = plain(wrong);
     names.find(|name| plain(name) == wrong)

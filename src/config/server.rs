@@ -13,15 +13,15 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::account::Account;
+use super::account::AccountConfig;
 use super::address::{ListenAddr, FIRST_FREE_PORT};
 use super::file::{error, without_p2p, Document};
 use super::foreign::Content;
-use super::logging::{Logging, Sentry};
-use super::options::{CommonOptions, Name};
+use super::logging::{LoggingConfig, SentryConfig};
+use super::options::{CommonOptions, OptionName};
 use super::value::{all, either, given, Value};
 use super::yaml::{fields, unknown_to_all};
-use super::{Error, Loaded, Role, Url, Wire};
+use super::{ConfigError, Role, RoleConfig, Url, Wire};
 use limits::{HostEntry, PartLimits, TcpEntry};
 pub use limits::{HostRules, Limits, PortRange, TcpRule};
 pub use networks::Network;
@@ -29,14 +29,14 @@ pub use options::ServerOptions;
 use tls::TlsOption;
 pub use tls::TlsVersion;
 pub use users::User;
-use users::{UserEntry, Users};
+use users::{UserEntry, UsersConfig};
 
 /// Options that have their effect only where there is P2P.
 const OF_P2P: &[&str] = &["stunAddr"];
 
 /// A server, ready to start.
 #[derive(Clone, Debug)]
-pub struct Server {
+pub struct ServerConfig {
     /// For visitors and tunnels in the clear.
     pub addr: Option<ListenAddr>,
     /// For visitors and tunnels over TLS; `cert_file` and `key_file` are set when this is.
@@ -74,22 +74,22 @@ pub struct Server {
     /// The URL to ask about users.
     pub auth_api: Option<Url>,
     /// The status page.
-    pub api: Option<Api>,
+    pub api: Option<ApiConfig>,
     /// The STUN service.
     pub stun_addr: Option<ListenAddr>,
     /// Where the log goes.
-    pub logging: Logging,
+    pub logging: LoggingConfig,
     /// Where reports go.
-    pub sentry: Option<Sentry>,
+    pub sentry: Option<SentryConfig>,
     /// Whom to become.
-    pub account: Account,
+    pub account: AccountConfig,
     /// Executor threads, 1 to 64.
     pub threads: usize,
     /// What tunnels may speak.
     pub wire: Wire,
 }
 
-impl Server {
+impl ServerConfig {
     /// Whether it listens on ports below 1024, or clients may have it listen there.
     pub fn low_ports(&self) -> bool {
         let api = self.api.as_ref().map(|api| &api.addr);
@@ -119,7 +119,7 @@ pub enum AnyClient {
 
 /// The status page's listener.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Api {
+pub struct ApiConfig {
     /// Where to listen.
     pub addr: ListenAddr,
     /// Certificate and key, PEM; `None` means plain HTTP.
@@ -132,7 +132,7 @@ pub struct Api {
 
 /// What the command line says.
 #[derive(Clone, Debug, Default)]
-pub struct Flags {
+pub struct ServerFlags {
     /// The options of both roles.
     pub common: CommonOptions,
     /// The server's own.
@@ -155,7 +155,7 @@ struct ServerFile {
 }
 
 /// The names of all its options.
-pub fn names() -> Vec<Name> {
+pub fn names() -> Vec<OptionName> {
     let mut names = super::options::names::<ServerOptions>();
     names.append(&mut super::options::names::<CommonOptions>());
     names
@@ -168,7 +168,7 @@ pub(super) fn is_option(key: &str) -> bool {
 }
 
 /// Merges flags and file, a flag over the file, and checks the outcome.
-pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> {
+pub fn load(flags: ServerFlags, document: Option<&Document>) -> Result<RoleConfig, ConfigError> {
     let mut warnings = without_p2p(OF_P2P, &flags.given, document);
     let mut file = ServerFile::default();
     let mut options = ServerOptions::default();
@@ -185,14 +185,14 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
     }
     let fail = |message: String| error(document, message);
 
-    let mut users = Users::default();
+    let mut users = UsersConfig::default();
     // Each of these says that not everybody may connect, even if it turns out to be empty: a users
     // file may be half-written, a variable of a start script unset.
     let mut users_are_configured = document.is_some_and(|it| it.node(&["users"]).is_some());
     for options in [&flags.own, &options] {
         users_are_configured |= !options.id.is_empty() || !options.secret.is_empty();
     }
-    users.add_pairs(&flags.own).map_err(Error)?;
+    users.add_pairs(&flags.own).map_err(ConfigError)?;
     if let Some(path) = given(flags.own.users.clone().or(options.users.clone())) {
         users_are_configured = true;
         let document = Document::open(&path, Content::Users)?;
@@ -255,7 +255,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
     }
     let tunnel_tls_min = tls_min("tlsVersion", options.tls_version, &mut warnings);
     let api_tls_min = tls_min("apiTLSVersion", options.api_tls_version, &mut warnings);
-    let server = Server {
+    let server = ServerConfig {
         addr: options.addr.map_or(
             Some(ListenAddr {
                 host: None,
@@ -281,7 +281,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
         address_connections: given(options.address_connections).unwrap_or(0),
         total_connections: given(options.total_connections).unwrap_or(0),
         auth_api,
-        api: given(options.api_addr).map(|addr| Api {
+        api: given(options.api_addr).map(|addr| ApiConfig {
             addr,
             tls: api_cert.zip(api_key),
             tls_min: api_tls_min,
@@ -305,7 +305,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
                 .to_owned(),
         );
     }
-    Ok(Loaded {
+    Ok(RoleConfig {
         role: Role::Server(Box::new(server)),
         source: document.map(|document| document.path.clone()),
         warnings,
@@ -313,7 +313,7 @@ pub fn load(flags: Flags, document: Option<&Document>) -> Result<Loaded, Error> 
     })
 }
 
-fn check(server: &Server) -> Result<(), String> {
+fn check(server: &ServerConfig) -> Result<(), String> {
     if server.addr.is_none() && server.tls_addr.is_none() && server.sni_addr.is_none() {
         return Err("There is nothing to listen on: set addr, tlsAddr or sniAddr.".to_owned());
     }
@@ -326,7 +326,7 @@ fn check(server: &Server) -> Result<(), String> {
 }
 
 /// Listeners that cannot both be had. The system has the last word: `:80` and `1.2.3.4:80` differ.
-fn same_listeners(server: &Server) -> Option<String> {
+fn same_listeners(server: &ServerConfig) -> Option<String> {
     let api = server.api.as_ref().map(|api| api.addr.clone());
     let listeners = [
         ("addr", &server.addr),

@@ -2,10 +2,10 @@
 //! of what was written and of the options' names, so it knows no types.
 
 use super::file::Document;
-use super::options::Name;
+use super::options::OptionName;
 use super::secret::veiled;
 use super::value::Scalar;
-use super::yaml::{Kind, Node};
+use super::yaml::{Node, NodeKind};
 
 /// Stands for a secret.
 const MASK: &str = "******";
@@ -20,7 +20,7 @@ const KEYS: [&str; 4] = ["number", "range", "regex", "withID"];
 const MOST: usize = 16 * 1024;
 
 /// Whether the option's value is a secret.
-pub fn is_secret(name: &Name) -> bool {
+pub fn is_secret(name: &OptionName) -> bool {
     SECRETS.contains(&name.camel)
 }
 
@@ -30,12 +30,12 @@ pub type Given<'a> = (&'a str, &'a str);
 /// All of it: `names` are the role's options, `services` the groups of several `-local`, whose
 /// flags are not among `flags`.
 pub fn shown(
-    names: &[Name],
+    names: &[OptionName],
     flags: &[Given<'_>],
     services: &[Vec<Given<'_>>],
     document: Option<&Document>,
 ) -> String {
-    let mut json = Json(String::new());
+    let mut json = JsonWriter(String::new());
     json.open('{');
     let section = |name: &str| document.and_then(|document| document.node(&[name]));
     for name in names
@@ -73,7 +73,7 @@ pub fn shown(
             }
             json.close('}');
         }
-        if let Some(Kind::List(nodes)) = section("services").map(|node| &node.kind) {
+        if let Some(NodeKind::List(nodes)) = section("services").map(|node| &node.kind) {
             for node in nodes {
                 json.node(node, names);
             }
@@ -98,9 +98,9 @@ pub fn shown(
 }
 
 /// What a user reads as JSON; no program does.
-struct Json(String);
+struct JsonWriter(String);
 
-impl Json {
+impl JsonWriter {
     fn open(&mut self, bracket: char) {
         self.separate();
         self.0.push(bracket);
@@ -148,7 +148,7 @@ impl Json {
     }
 
     /// The values that were given, or the default, in the form of the option's kind.
-    fn option(&mut self, name: &Name, values: &[&str]) {
+    fn option(&mut self, name: &OptionName, values: &[&str]) {
         let secret = is_secret(name);
         let shown = |value| {
             if secret && !str::is_empty(value) {
@@ -181,18 +181,18 @@ impl Json {
     }
 
     /// Of a section only what is known in it: what is not may be a secret under a wrong name.
-    fn node(&mut self, node: &Node, names: &[Name]) {
+    fn node(&mut self, node: &Node, names: &[OptionName]) {
         match &node.kind {
-            Kind::Null => self.plain("null"),
-            Kind::Text(text) => self.text(text),
-            Kind::List(nodes) => {
+            NodeKind::Null => self.plain("null"),
+            NodeKind::Text(text) => self.text(text),
+            NodeKind::List(nodes) => {
                 self.open('[');
                 for node in nodes {
                     self.node(node, names);
                 }
                 self.close(']');
             }
-            Kind::Map(entries) => {
+            NodeKind::Map(entries) => {
                 self.open('{');
                 for (key, node) in entries {
                     let key = key.as_str();
@@ -210,9 +210,9 @@ impl Json {
         }
     }
 
-    fn users(&mut self, node: &Node, names: &[Name]) {
+    fn users(&mut self, node: &Node, names: &[OptionName]) {
         self.open('{');
-        if let Kind::Map(entries) = &node.kind {
+        if let NodeKind::Map(entries) = &node.kind {
             for (id, node) in entries {
                 if self.0.len() > MOST {
                     break;
@@ -256,7 +256,7 @@ mod tests {
             ("^a://\\d", "^a://\\\\d"),
             ("say \"hi\"\n", "say \\\"hi\\\"\\n"),
         ] {
-            let mut json = Json(String::new());
+            let mut json = JsonWriter(String::new());
             json.text(url);
             assert_eq!(json.0, format!("\"{text}\""));
         }

@@ -82,20 +82,20 @@ fn a_file_says_by_its_type_or_its_keys_whose_it_is() {
 #[cfg(feature = "server")]
 mod server {
     use super::*;
-    use crate::config::server::{load, Flags, ServerOptions};
+    use crate::config::server::{load, ServerFlags, ServerOptions};
 
-    fn loaded(text: &str) -> Loaded {
-        load(Flags::default(), Some(&document(text))).unwrap()
+    fn loaded(text: &str) -> RoleConfig {
+        load(ServerFlags::default(), Some(&document(text))).unwrap()
     }
 
-    fn server(text: &str) -> Server {
+    fn server(text: &str) -> ServerConfig {
         with_flags(ServerOptions::default(), text)
     }
 
-    fn with_flags(own: ServerOptions, text: &str) -> Server {
-        let flags = Flags {
+    fn with_flags(own: ServerOptions, text: &str) -> ServerConfig {
+        let flags = ServerFlags {
             own,
-            ..Flags::default()
+            ..ServerFlags::default()
         };
         match load(flags, Some(&document(text))).unwrap().role {
             Role::Server(server) => *server,
@@ -105,12 +105,12 @@ mod server {
     }
 
     fn error(text: &str) -> String {
-        load(Flags::default(), Some(&document(text)))
+        load(ServerFlags::default(), Some(&document(text)))
             .unwrap_err()
             .to_string()
     }
 
-    fn user<'s>(server: &'s Server, id: &str) -> &'s User {
+    fn user<'s>(server: &'s ServerConfig, id: &str) -> &'s User {
         server.users.iter().find(|user| user.id == id).unwrap()
     }
 
@@ -476,9 +476,9 @@ options:
             loaded.warnings,
             [format!("gt.yaml: options.stunAddr {why}")]
         );
-        let flags = Flags {
+        let flags = ServerFlags {
             given: vec!["stunAddr"],
-            ..Flags::default()
+            ..ServerFlags::default()
         };
         let loaded = load(flags, Some(&document("options: {id: a, secret: b}")));
         assert_eq!(loaded.unwrap().warnings, [format!("-stunAddr {why}")]);
@@ -702,13 +702,13 @@ options:
             assert_eq!(server.any_client, AnyClient::Refused, "{users:?}");
             assert_eq!(loaded.warnings, [NOBODY], "{users:?}");
         }
-        let by_flags = Flags {
+        let by_flags = ServerFlags {
             own: ServerOptions {
                 id: vec![value::Value(None)],
                 secret: vec![value::Value(None)],
                 ..ServerOptions::default()
             },
-            ..Flags::default()
+            ..ServerFlags::default()
         };
         let loaded = load(by_flags, None).unwrap();
         assert_eq!(loaded.role.server().unwrap().any_client, AnyClient::Refused);
@@ -765,17 +765,17 @@ options:
 #[cfg(feature = "client")]
 mod client {
     use super::*;
-    use crate::config::client::{load, ClientOptions, Flags, ServiceOptions};
+    use crate::config::client::{load, ClientFlags, ClientOptions, ServiceOptions};
 
-    fn loaded(text: &str) -> Loaded {
-        load(Flags::default(), Some(&document(text))).unwrap()
+    fn loaded(text: &str) -> RoleConfig {
+        load(ClientFlags::default(), Some(&document(text))).unwrap()
     }
 
-    fn client(text: &str) -> Client {
-        with_flags(Flags::default(), text)
+    fn client(text: &str) -> ClientConfig {
+        with_flags(ClientFlags::default(), text)
     }
 
-    fn with_flags(flags: Flags, text: &str) -> Client {
+    fn with_flags(flags: ClientFlags, text: &str) -> ClientConfig {
         match load(flags, Some(&document(text))).unwrap().role {
             Role::Client(client) => *client,
             #[cfg(feature = "server")]
@@ -784,12 +784,12 @@ mod client {
     }
 
     fn error(text: &str) -> String {
-        load(Flags::default(), Some(&document(text)))
+        load(ClientFlags::default(), Some(&document(text)))
             .unwrap_err()
             .to_string()
     }
 
-    fn locals(client: &Client) -> Vec<String> {
+    fn locals(client: &ClientConfig) -> Vec<String> {
         client
             .services
             .iter()
@@ -896,9 +896,9 @@ options:
             host_prefix: Some(prefix.parse().unwrap()),
             ..ServiceOptions::default()
         };
-        let flags = Flags {
+        let flags = ClientFlags {
             services: vec![service("http://f1", "1"), service("http://f2", "2")],
-            ..Flags::default()
+            ..ClientFlags::default()
         };
         let c = with_flags(
             flags,
@@ -915,9 +915,9 @@ options:
             ..ServiceOptions::default()
         };
         let c = with_flags(
-            Flags {
+            ClientFlags {
                 services: vec![local],
-                ..Flags::default()
+                ..ClientFlags::default()
             },
             text,
         );
@@ -930,9 +930,9 @@ options:
             ..ServiceOptions::default()
         };
         let c = with_flags(
-            Flags {
+            ClientFlags {
                 services: vec![prefix],
-                ..Flags::default()
+                ..ClientFlags::default()
             },
             text,
         );
@@ -949,9 +949,9 @@ options:
             ..ClientOptions::default()
         };
         let c = with_flags(
-            Flags {
+            ClientFlags {
                 own,
-                ..Flags::default()
+                ..ClientFlags::default()
             },
             "options: {remote: h, id: file, local: 'http://h', remoteTimeout: 1m}",
         );
@@ -1023,7 +1023,7 @@ options:
         let text = format!("{REST}services: {{local: 'file://./www'}}");
         let document =
             Document::parse(Path::new("/etc/gt/gt.yaml"), text, Content::Configuration).unwrap();
-        match load(Flags::default(), Some(&document)).unwrap().role {
+        match load(ClientFlags::default(), Some(&document)).unwrap().role {
             Role::Client(client) => assert_eq!(locals(&client), ["file:///etc/gt/www"]),
             #[cfg(feature = "server")]
             role => panic!("{role:?}"),

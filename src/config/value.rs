@@ -31,8 +31,8 @@ impl<T: Scalar> FromStr for Value<T> {
 
 impl<'de, T: Scalar> Deserialize<'de> for Value<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader<T>(PhantomData<T>);
-        impl<T: Scalar> de::Visitor<'_> for Reader<T> {
+        struct ScalarVisitor<T>(PhantomData<T>);
+        impl<T: Scalar> de::Visitor<'_> for ScalarVisitor<T> {
             type Value = Value<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,7 +43,7 @@ impl<'de, T: Scalar> Deserialize<'de> for Value<T> {
                 text.parse().map_err(E::custom)
             }
         }
-        deserializer.deserialize_str(Reader(PhantomData))
+        deserializer.deserialize_str(ScalarVisitor(PhantomData))
     }
 }
 
@@ -136,14 +136,14 @@ impl<const MIN: u32, const MAX: u32> Scalar for Within<MIN, MAX> {
 
 /// A part of a whole, 0.0 to 1.0.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Share(pub f64);
+pub struct SampleRate(pub f64);
 
-impl Scalar for Share {
+impl Scalar for SampleRate {
     fn read(text: &str) -> Result<Self, String> {
         text.parse()
             .ok()
             .filter(|share| (0.0..=1.0).contains(share))
-            .map(Share)
+            .map(SampleRate)
             .ok_or_else(|| format!("\"{text}\" is not a number from 0.0 to 1.0."))
     }
 }
@@ -171,8 +171,8 @@ mod tests {
         for text in ["-1", "+1", "1.0", "0x1", " 1", "99999999999999999999"] {
             assert!(u64::read(text).is_err(), "{text}");
         }
-        assert!(Share::read("NaN").is_err());
-        assert_eq!(Share::read("0.5"), Ok(Share(0.5)));
+        assert!(SampleRate::read("NaN").is_err());
+        assert_eq!(SampleRate::read("0.5"), Ok(SampleRate(0.5)));
     }
 
     #[test]

@@ -23,12 +23,12 @@ const MERGE: &str = "<<";
 #[derive(Debug)]
 pub struct Node {
     mark: Mark,
-    pub(super) kind: Kind,
+    pub(super) kind: NodeKind,
 }
 
 /// What a value is.
 #[derive(Debug)]
-pub(super) enum Kind {
+pub(super) enum NodeKind {
     Null,
     Text(String),
     List(Vec<Node>),
@@ -64,7 +64,7 @@ fn marks(keys: &[Unknown]) -> Vec<Mark> {
 
 /// What is wrong with a file, and where. Small, since every value that is read might be one.
 #[derive(Debug)]
-pub struct Fault(Box<Wrong>);
+pub struct YamlError(Box<Wrong>);
 
 #[derive(Debug)]
 struct Wrong {
@@ -75,12 +75,12 @@ struct Wrong {
 
 /// A whole file.
 #[derive(Debug)]
-pub struct Tree {
+pub struct YamlTree {
     text: String,
     root: Node,
 }
 
-impl Tree {
+impl YamlTree {
     /// Takes a file's text. The error is the text again and `line N: what is wrong`.
     pub fn parse(text: String) -> Result<Self, (String, String)> {
         let mut root = match walk(&text, &mut Task::Fill) {
@@ -88,8 +88,8 @@ impl Tree {
             Err(error) => return Err((text, sentence(&error))),
         };
         match root.merge() {
-            Ok(()) => Ok(Tree { text, root }),
-            Err(Fault(wrong)) => {
+            Ok(()) => Ok(YamlTree { text, root }),
+            Err(YamlError(wrong)) => {
                 let message = at_line(line(&text, wrong.mark), &wrong.message);
                 Err((text, message))
             }
@@ -103,13 +103,13 @@ impl Tree {
 
     /// Whether it is a section of keys, as it has to be, or empty.
     pub fn has_keys(&self) -> bool {
-        matches!(self.root.kind, Kind::Map(_) | Kind::Null)
+        matches!(self.root.kind, NodeKind::Map(_) | NodeKind::Null)
     }
 
     /// The keys of the section at `path`, in order; none if there is no such section.
     pub fn keys(&self, path: &[&str]) -> Vec<&str> {
         match self.node(path).map(|node| &node.kind) {
-            Some(Kind::Map(entries)) => entries.iter().map(|(key, _)| key.as_str()).collect(),
+            Some(NodeKind::Map(entries)) => entries.iter().map(|(key, _)| key.as_str()).collect(),
             _ => Vec::new(),
         }
     }
@@ -122,7 +122,7 @@ impl Tree {
     ) -> Result<(T, Vec<Unknown>), String> {
         let nothing = Node {
             mark: 0,
-            kind: Kind::Null,
+            kind: NodeKind::Null,
         };
         let node = self.node(path).unwrap_or(&nothing);
         let unknown = RefCell::new(Vec::new());
@@ -135,7 +135,7 @@ impl Tree {
         };
         match T::deserialize(at) {
             Ok(value) => Ok((value, unknown.into_inner())),
-            Err(Fault(wrong)) => {
+            Err(YamlError(wrong)) => {
                 let Wrong { path, message, .. } = &*wrong;
                 let colon = if path.is_empty() { "" } else { ": " };
                 let message = format!("{path}{colon}{message}");
@@ -168,7 +168,7 @@ impl Tree {
     pub(crate) fn node(&self, path: &[&str]) -> Option<&Node> {
         path.iter()
             .try_fold(&self.root, |node, key| match &node.kind {
-                Kind::Map(entries) => entries
+                NodeKind::Map(entries) => entries
                     .iter()
                     .find(|(name, _)| name == key)
                     .map(|(_, node)| node),
@@ -196,19 +196,19 @@ impl Node {
     /// The text of a value, or the texts of a list.
     pub(crate) fn texts(&self) -> Vec<&str> {
         match &self.kind {
-            Kind::Text(text) => vec![text],
-            Kind::List(nodes) => nodes.iter().flat_map(Node::texts).collect(),
-            Kind::Null | Kind::Map(_) => Vec::new(),
+            NodeKind::Text(text) => vec![text],
+            NodeKind::List(nodes) => nodes.iter().flat_map(Node::texts).collect(),
+            NodeKind::Null | NodeKind::Map(_) => Vec::new(),
         }
     }
 
     /// Replaces merge keys by what they bring, here and further in. A section's own keys win over
     /// those it merges, and earlier merged sections over later ones.
-    fn merge(&mut self) -> Result<(), Fault> {
+    fn merge(&mut self) -> Result<(), YamlError> {
         match &mut self.kind {
-            Kind::Null | Kind::Text(_) => {}
-            Kind::List(nodes) => nodes.iter_mut().try_for_each(Node::merge)?,
-            Kind::Map(entries) => {
+            NodeKind::Null | NodeKind::Text(_) => {}
+            NodeKind::List(nodes) => nodes.iter_mut().try_for_each(Node::merge)?,
+            NodeKind::Map(entries) => {
                 entries.iter_mut().try_for_each(|(_, node)| node.merge())?;
                 if let Some(at) = entries.iter().position(|(key, _)| key == MERGE) {
                     let (_, merged) = entries.remove(at);
@@ -228,14 +228,14 @@ impl Node {
 
     /// Appends the entries of the section, or of the list of sections, that is the value of a merge
     /// key.
-    fn into_sections(self, entries: &mut Vec<(String, Node)>) -> Result<(), Fault> {
+    fn into_sections(self, entries: &mut Vec<(String, Node)>) -> Result<(), YamlError> {
         let sections = match self.kind {
-            Kind::List(nodes) => nodes,
+            NodeKind::List(nodes) => nodes,
             _ => vec![self],
         };
         for node in sections {
-            let Kind::Map(merged) = node.kind else {
-                let mut fault: Fault = de::Error::custom(
+            let NodeKind::Map(merged) = node.kind else {
+                let mut fault: YamlError = de::Error::custom(
                     "the merge key << takes a section or a list of sections, like <<: *name where \
                      another section is marked &name.",
                 );
@@ -297,7 +297,7 @@ struct Shape;
 fn value<E>() -> Result<Node, E> {
     Ok(Node {
         mark: 0,
-        kind: Kind::Text(String::new()),
+        kind: NodeKind::Text(String::new()),
     })
 }
 
@@ -311,14 +311,14 @@ impl<'de> Visitor<'de> for Shape {
     fn visit_unit<E>(self) -> Result<Node, E> {
         Ok(Node {
             mark: 0,
-            kind: Kind::Null,
+            kind: NodeKind::Null,
         })
     }
 
     fn visit_none<E>(self) -> Result<Node, E> {
         Ok(Node {
             mark: 0,
-            kind: Kind::Null,
+            kind: NodeKind::Null,
         })
     }
 
@@ -362,7 +362,7 @@ impl<'de> Visitor<'de> for Shape {
         }
         Ok(Node {
             mark: 0,
-            kind: Kind::List(nodes),
+            kind: NodeKind::List(nodes),
         })
     }
 
@@ -379,7 +379,7 @@ impl<'de> Visitor<'de> for Shape {
         }
         Ok(Node {
             mark: 0,
-            kind: Kind::Map(entries),
+            kind: NodeKind::Map(entries),
         })
     }
 }
@@ -429,10 +429,10 @@ impl<'de> DeserializeSeed<'de> for Walk<'_> {
             return deserializer.deserialize_str(Stop);
         }
         match self.node.kind {
-            Kind::Null => deserializer.deserialize_ignored_any(IgnoredAny).map(|_| ()),
-            Kind::Text(_) => deserializer.deserialize_str(self),
-            Kind::List(_) => deserializer.deserialize_seq(self),
-            Kind::Map(_) => deserializer.deserialize_map(self),
+            NodeKind::Null => deserializer.deserialize_ignored_any(IgnoredAny).map(|_| ()),
+            NodeKind::Text(_) => deserializer.deserialize_str(self),
+            NodeKind::List(_) => deserializer.deserialize_seq(self),
+            NodeKind::Map(_) => deserializer.deserialize_map(self),
         }
     }
 }
@@ -446,13 +446,13 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
         if matches!(self.task, Task::Fill) {
-            self.node.kind = Kind::Text(text.to_owned());
+            self.node.kind = NodeKind::Text(text.to_owned());
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
-        if let Kind::List(nodes) = &mut self.node.kind {
+        if let NodeKind::List(nodes) = &mut self.node.kind {
             for node in nodes {
                 access.next_element_seed(Walk {
                     node,
@@ -466,7 +466,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
-        if let Kind::Map(entries) = &mut self.node.kind {
+        if let NodeKind::Map(entries) = &mut self.node.kind {
             for (_, node) in entries {
                 match self.task {
                     Task::FindLines { wanted, found }
@@ -522,17 +522,17 @@ impl Visitor<'_> for Stop {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for YamlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for YamlError {}
 
-impl de::Error for Fault {
+impl de::Error for YamlError {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Fault(Box::new(Wrong {
+        YamlError(Box::new(Wrong {
             path: String::new(),
             mark: None,
             message: message.to_string(),
@@ -583,7 +583,7 @@ impl<'a> At<'a> {
 
     /// Names the place, unless a place further in is named already.
     #[inline(never)]
-    fn named(&self, mut fault: Fault) -> Fault {
+    fn named(&self, mut fault: YamlError) -> YamlError {
         if fault.0.mark.is_none() {
             fault.0.path = self.path();
             fault.0.mark = Some(self.node.mark);
@@ -592,64 +592,64 @@ impl<'a> At<'a> {
     }
 
     #[inline(never)]
-    fn wrong(&self, wanted: &str) -> Fault {
+    fn wrong(&self, wanted: &str) -> YamlError {
         let found = match self.node.kind {
-            Kind::Null => "nothing",
-            Kind::Text(_) => "a single value",
-            Kind::List(_) => "a list",
-            Kind::Map(_) => "a section of keys",
+            NodeKind::Null => "nothing",
+            NodeKind::Text(_) => "a single value",
+            NodeKind::List(_) => "a list",
+            NodeKind::Map(_) => "a section of keys",
         };
         let message = format!("this is {found}, but must be {wanted}.");
         self.named(de::Error::custom(message))
     }
 
     #[inline(never)]
-    fn text(&self) -> Result<&'a str, Fault> {
+    fn text(&self) -> Result<&'a str, YamlError> {
         match &self.node.kind {
-            Kind::Text(text) => Ok(text),
+            NodeKind::Text(text) => Ok(text),
             _ => Err(self.wrong("a single value")),
         }
     }
 
     #[inline(never)]
-    fn entries(&self) -> Result<&'a [(String, Node)], Fault> {
+    fn entries(&self) -> Result<&'a [(String, Node)], YamlError> {
         match &self.node.kind {
-            Kind::Null => Ok(&[]),
-            Kind::Map(entries) => Ok(entries),
+            NodeKind::Null => Ok(&[]),
+            NodeKind::Map(entries) => Ok(entries),
             _ => Err(self.wrong("a section of keys")),
         }
     }
 }
 
 impl<'de, 'a> Deserializer<'de> for At<'a> {
-    type Error = Fault;
+    type Error = YamlError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         match &self.node.kind {
-            Kind::Null => visitor.visit_unit(),
-            Kind::Text(_) => self.deserialize_str(visitor),
-            Kind::List(_) => self.deserialize_seq(visitor),
-            Kind::Map(_) => self.deserialize_map(visitor),
+            NodeKind::Null => visitor.visit_unit(),
+            NodeKind::Text(_) => self.deserialize_str(visitor),
+            NodeKind::List(_) => self.deserialize_seq(visitor),
+            NodeKind::Map(_) => self.deserialize_map(visitor),
         }
     }
 
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         let result = visitor.visit_str(self.text()?);
         result.map_err(|fault| self.named(fault))
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         match self.node.kind {
-            Kind::Null => visitor.visit_none(),
+            NodeKind::Null => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }
 
     /// One value is a list of one.
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         let (nodes, next) = match &self.node.kind {
-            Kind::Null => (&[][..], None),
-            Kind::List(nodes) => (&nodes[..], Some(0)),
+            NodeKind::Null => (&[][..], None),
+            NodeKind::List(nodes) => (&nodes[..], Some(0)),
             _ => (std::slice::from_ref(self.node), None),
         };
         visitor.visit_seq(Elements {
@@ -659,7 +659,7 @@ impl<'de, 'a> Deserializer<'de> for At<'a> {
         })
     }
 
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         let result = visitor.visit_map(Entries {
             of: &self,
             entries: self.entries()?.iter(),
@@ -673,17 +673,17 @@ impl<'de, 'a> Deserializer<'de> for At<'a> {
         _: &'static str,
         _: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, YamlError> {
         self.deserialize_map(visitor)
     }
 
     /// `()` stands for a section that somebody else reads.
-    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         visitor.visit_unit()
     }
 
     /// Only keys that are not fields come here.
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         self.unknown.borrow_mut().push(Unknown {
             mark: self.node.mark,
             path: self.path(),
@@ -720,12 +720,12 @@ impl<'a> Elements<'a> {
 }
 
 impl<'de> SeqAccess<'de> for Elements<'_> {
-    type Error = Fault;
+    type Error = YamlError;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(
         &mut self,
         seed: T,
-    ) -> Result<Option<T::Value>, Fault> {
+    ) -> Result<Option<T::Value>, YamlError> {
         match self.next() {
             Some(at) => seed.deserialize(at).map(Some),
             None => Ok(None),
@@ -754,27 +754,27 @@ impl<'a> Entries<'a> {
     }
 
     #[inline(never)]
-    fn value(&mut self) -> Result<At<'a>, Fault> {
+    fn value(&mut self) -> Result<At<'a>, YamlError> {
         let early = || de::Error::custom("a value was asked for before its key.");
         self.value.take().ok_or_else(early)
     }
 }
 
 impl<'de> MapAccess<'de> for Entries<'_> {
-    type Error = Fault;
+    type Error = YamlError;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(
         &mut self,
         seed: K,
-    ) -> Result<Option<K::Value>, Fault> {
+    ) -> Result<Option<K::Value>, YamlError> {
         let Some(key) = self.next() else {
             return Ok(None);
         };
-        seed.deserialize(de::value::StrDeserializer::<Fault>::new(key))
+        seed.deserialize(de::value::StrDeserializer::<YamlError>::new(key))
             .map(Some)
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, YamlError> {
         seed.deserialize(self.value()?)
     }
 }
@@ -790,9 +790,9 @@ pub fn fields<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
 struct Ask<'a>(&'a mut &'static [&'static str]);
 
 impl<'de> Deserializer<'de> for Ask<'_> {
-    type Error = Fault;
+    type Error = YamlError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Fault> {
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, YamlError> {
         Err(de::Error::custom("only the fields were asked for"))
     }
 
@@ -801,7 +801,7 @@ impl<'de> Deserializer<'de> for Ask<'_> {
         _: &'static str,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, YamlError> {
         *self.0 = fields;
         self.deserialize_any(visitor)
     }
@@ -838,7 +838,7 @@ mod tests {
                 .map(|n| format!("user{n}:\n  secret: s\n  # speed\n  sped:\n    - 1\n"))
                 .collect();
             let before = WALKS.get();
-            let tree = Tree::parse(text).unwrap();
+            let tree = YamlTree::parse(text).unwrap();
             let (entries, unknown): (BTreeMap<String, Entry>, _) = tree.read(&[]).unwrap();
             assert_eq!((entries.len(), unknown.len()), (users, users));
             let lines = tree.lines_of(&unknown);

@@ -1,7 +1,7 @@
 //! The user that the process becomes once it has what only root may have: the listeners, and what it
 //! has read. Not the choice of what it keeps.
 
-use crate::config::{self, Loaded};
+use crate::config::{self, RoleConfig};
 use nix::unistd::{getegid, geteuid, initgroups, setgid, setgroups, setuid, Gid, Group, Uid, User};
 use std::ffi::CString;
 use std::io;
@@ -19,7 +19,7 @@ pub struct Account {
 
 impl Account {
     /// The one that the roles name, if they do. The error says that there is no such user or group.
-    pub fn of(roles: &[Loaded]) -> io::Result<Option<Self>> {
+    pub fn of(roles: &[RoleConfig]) -> io::Result<Option<Self>> {
         let Some(account) = config::account(roles) else {
             return Ok(None);
         };

@@ -1,26 +1,26 @@
 //! The link between the servers of this process and those of the one before or after it: who reads
 //! it, and when it ends. What the servers say over it, see `server::transfer`.
 
-use super::running::{all, Source};
-use crate::handover::{Incoming, Link, Message};
-use crate::net::{within, Stop};
-use crate::server::{Recipient, Sender, Server};
+use super::running::{all, RoleSource};
+use crate::handover::{Message, ProcessLink, ProcessMessages};
+use crate::net::{timeout, Shutdown};
+use crate::server::{MessageOrigin, Recipient, Server};
 use futures_lite::future;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long the other process may take for the end of the link.
-const GOODBYE: Duration = Duration::from_secs(10);
+const LINK_END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Has the servers talk with the process whose place this one takes. Returns that one's end of
 /// their link.
-pub fn with_parent(servers: &[(Source, Arc<Server>)]) -> Option<OwnedFd> {
+pub fn with_parent(servers: &[(RoleSource, Arc<Server>)]) -> Option<OwnedFd> {
     if servers.is_empty() {
         return None;
     }
-    let pair = Link::pair();
-    let link = pair.and_then(|(near, far)| Ok((Link::new(near)?, far)));
+    let pair = ProcessLink::pair();
+    let link = pair.and_then(|(near, far)| Ok((ProcessLink::new(near)?, far)));
     let ((link, incoming), far) = match link {
         Ok(link) => link,
         Err(e) => {
@@ -33,7 +33,7 @@ pub fn with_parent(servers: &[(Source, Arc<Server>)]) -> Option<OwnedFd> {
     }
     let recipients = recipients(servers);
     crate::spawn(async move {
-        read(&recipients, incoming, Sender::Parent).await;
+        read(&recipients, incoming, MessageOrigin::Parent).await;
         for (_, recipient) in recipients {
             recipient.lose_parent();
         }
@@ -44,8 +44,8 @@ pub fn with_parent(servers: &[(Source, Arc<Server>)]) -> Option<OwnedFd> {
 /// Has the servers make way for those of another process, and returns when what runs here has
 /// ended, or after as long as `patience`.
 pub async fn with_child(
-    servers: &[(Source, Arc<Server>)],
-    link: Option<(Link, Incoming)>,
+    servers: &[(RoleSource, Arc<Server>)],
+    link: Option<(ProcessLink, ProcessMessages)>,
     patience: Duration,
 ) {
     let Some((link, incoming)) = link else {
@@ -55,18 +55,18 @@ pub async fn with_child(
         .await;
         return;
     };
-    let (recipients, ended) = (recipients(servers), Stop::default());
+    let (recipients, ended) = (recipients(servers), Shutdown::default());
     let reading = ended.clone();
     crate::spawn(async move {
-        read(&recipients, incoming, Sender::Child).await;
-        reading.say();
+        read(&recipients, incoming, MessageOrigin::Child).await;
+        reading.trigger();
     });
     let making_way = all(servers.iter().map(|(source, server)| {
         let link = link.of_role(source);
         server.make_way(patience, Some(link))
     }));
     let talking = async {
-        within(
+        timeout(
             patience,
             all(servers.iter().map(|(_, server)| server.moved())),
         )
@@ -75,15 +75,18 @@ pub async fn with_child(
         for (source, _) in servers {
             let _ = link.of_role(source).send(&Message::Done, None).await;
         }
-        within(GOODBYE, ended.heard()).await;
-        all(servers.iter().map(|(_, server)| server.greeted(GOODBYE))).await;
+        timeout(LINK_END_TIMEOUT, ended.wait()).await;
+        all(servers
+            .iter()
+            .map(|(_, server)| server.greeted(LINK_END_TIMEOUT)))
+        .await;
         link.close();
-        link.flush(GOODBYE).await;
+        link.flush(LINK_END_TIMEOUT).await;
     };
     future::zip(making_way, talking).await;
 }
 
-fn recipients(servers: &[(Source, Arc<Server>)]) -> Vec<(Source, Recipient)> {
+fn recipients(servers: &[(RoleSource, Arc<Server>)]) -> Vec<(RoleSource, Recipient)> {
     let servers = servers.iter();
     servers
         .map(|(source, server)| (source.clone(), server.recipient()))
@@ -91,7 +94,11 @@ fn recipients(servers: &[(Source, Arc<Server>)]) -> Vec<(Source, Recipient)> {
 }
 
 /// Gives each message to the server that it is for, until the other process ends the link.
-async fn read(recipients: &[(Source, Recipient)], mut incoming: Incoming, from: Sender) {
+async fn read(
+    recipients: &[(RoleSource, Recipient)],
+    mut incoming: ProcessMessages,
+    from: MessageOrigin,
+) {
     while let Some((role, message, socket)) = incoming.next().await {
         let mut recipients = recipients.iter();
         // A server that the other process does not have loses what was meant for it.

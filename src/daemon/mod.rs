@@ -6,14 +6,14 @@ mod exchange;
 mod running;
 mod supervisor;
 
-use crate::config::{self, Loaded, Sentry};
-use crate::handover::{Heir, Legacy, Program, Successor, Word};
+use crate::config::{self, RoleConfig, SentryConfig};
+use crate::handover::{ChildProcess, Inherited, ParentLink, Program, Progress};
 use crate::logging;
-use crate::net::{blocking, within};
+use crate::net::{blocking, timeout};
 use account::Account;
 use async_std::channel::{self, Receiver};
 use futures_lite::future;
-use running::{Plans, Running};
+use running::{RolePlans, RunningRoles};
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -25,9 +25,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long running streams may take to finish once the process is to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a new process is started when signals that were meant for it, too, have ended it.
-const TRIES: u32 = 4;
+const MAX_START_TRIES: u32 = 4;
 /// Open files that gt needs before there is a connection: the runtime, the log and listeners take
 /// about 20, reading certificates and looking up names a few more.
 const FEWEST_FILES: u64 = 32;
@@ -36,40 +36,40 @@ const BLOCKING_THREADS: &str = "8";
 
 /// What could not be done.
 #[derive(Debug)]
-pub struct Error {
+pub struct DaemonError {
     why: String,
     /// The process whose place this one was to take knows, and says so.
     pub is_told: bool,
 }
 
-impl Error {
+impl DaemonError {
     /// Tells it to the process whose place this one was to take, if there is one.
-    pub fn tell(why: String, heir: Option<&Heir>) -> Self {
-        let told = heir.map(|heir| heir.say(&Word::Failed(why.clone())));
+    pub fn tell(why: String, heir: Option<&ParentLink>) -> Self {
+        let told = heir.map(|heir| heir.say(&Progress::Failed(why.clone())));
         let is_told = matches!(told, Some(Ok(())));
         Self { why, is_told }
     }
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for DaemonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.why)
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for DaemonError {}
 
 /// Gets what the runtime needs: as many open files as possible, and what it reads from the
 /// environment. Before the runtime is first touched, and while there is one thread. The error says
 /// that there may be too few open files.
-pub fn prepare(roles: &[Loaded]) -> Result<(), Error> {
+pub fn prepare(roles: &[RoleConfig]) -> Result<(), DaemonError> {
     let most = raise_open_files();
     if let Some(most) = most.filter(|most| *most < FEWEST_FILES) {
         let why = format!(
             "this process may have {most} open files, and gt needs {FEWEST_FILES} and one for each \
              connection: raise the limit, with \"ulimit -n\" or LimitNOFILE= of systemd"
         );
-        return Err(Error::tell(why, None));
+        return Err(DaemonError::tell(why, None));
     }
     std::env::set_var("ASYNC_STD_THREAD_COUNT", threads(roles).to_string());
     if std::env::var_os("BLOCKING_MAX_THREADS").is_none() {
@@ -80,24 +80,24 @@ pub fn prepare(roles: &[Loaded]) -> Result<(), Error> {
 
 /// Whether what a role needs of this machine is there: files and folders. The error names what
 /// cannot be used. Nothing is started, and addresses to listen on are not tried.
-pub fn check(loaded: &Loaded) -> Result<(), Error> {
+pub fn check(loaded: &RoleConfig) -> Result<(), DaemonError> {
     let there = running::check(loaded);
     let there = there.and(Account::of(std::slice::from_ref(loaded)).map(drop));
-    there.map_err(|e| Error::tell(e.to_string(), None))
+    there.map_err(|e| DaemonError::tell(e.to_string(), None))
 }
 
-fn threads(roles: &[Loaded]) -> usize {
-    roles.iter().map(Loaded::threads).max().unwrap_or(1)
+fn threads(roles: &[RoleConfig]) -> usize {
+    roles.iter().map(RoleConfig::threads).max().unwrap_or(1)
 }
 
 /// Where this process comes from, and how another one like it is started.
-pub struct Origin {
+pub struct ProcessOrigin {
     /// This program.
     pub program: Program,
     /// If this process takes another one's place: how to talk to it,
-    pub heir: Option<Heir>,
+    pub heir: Option<ParentLink>,
     /// and what it has left.
-    pub legacy: Legacy,
+    pub legacy: Inherited,
 }
 
 /// What SIGHUP and SIGQUIT ask for waits from now on; without this they would end the process. To
@@ -109,18 +109,18 @@ pub fn expect_signals() -> io::Result<Signals> {
 /// Runs the roles until a signal ends the process. `again` reads the configuration once more,
 /// for a reload.
 pub fn run<E: fmt::Display>(
-    roles: Vec<Loaded>,
-    origin: Origin,
+    roles: Vec<RoleConfig>,
+    origin: ProcessOrigin,
     mut signals: Signals,
-    again: impl Fn() -> Result<Vec<Loaded>, E> + Send + Sync + 'static,
-) -> Result<(), Error> {
-    let Origin {
+    again: impl Fn() -> Result<Vec<RoleConfig>, E> + Send + Sync + 'static,
+) -> Result<(), DaemonError> {
+    let ProcessOrigin {
         program,
         heir,
         mut legacy,
     } = origin;
-    let fail = |e: io::Error| Error::tell(e.to_string(), heir.as_ref());
-    let mut running = Running::default();
+    let fail = |e: io::Error| DaemonError::tell(e.to_string(), heir.as_ref());
+    let mut running = RunningRoles::default();
     let plans = running.plan(&roles, &mut legacy).map_err(fail)?;
     // All listens, and nobody has been served yet.
     become_user(&roles).map_err(fail)?;
@@ -158,7 +158,7 @@ pub fn run<E: fmt::Display>(
 
 /// Becomes the user that the roles name, if they do. What that one may not read is told now, and not
 /// only when somebody wants it to be read again.
-fn become_user(roles: &[Loaded]) -> io::Result<()> {
+fn become_user(roles: &[RoleConfig]) -> io::Result<()> {
     let Some(account) = Account::of(roles)? else {
         return Ok(());
     };
@@ -197,16 +197,16 @@ fn raise_open_files() -> Option<u64> {
 }
 
 /// Reads the configuration once more. The error says what is wrong with it.
-trait Again: Fn() -> Result<Vec<Loaded>, String> + Send + Sync + 'static {}
+trait ReadConfig: Fn() -> Result<Vec<RoleConfig>, String> + Send + Sync + 'static {}
 
-impl<F: Fn() -> Result<Vec<Loaded>, String> + Send + Sync + 'static> Again for F {}
+impl<F: Fn() -> Result<Vec<RoleConfig>, String> + Send + Sync + 'static> ReadConfig for F {}
 
 async fn serve(
-    mut running: Running,
+    mut running: RunningRoles,
     program: &Program,
     constants: &Constants,
     signals: &Receiver<i32>,
-    again: Arc<impl Again>,
+    again: Arc<impl ReadConfig>,
 ) {
     // Signals that have come while another one was acted on, each once.
     let mut waiting = Vec::new();
@@ -229,7 +229,7 @@ async fn serve(
             ),
             Some(SIGQUIT) => {
                 let handed_over = async {
-                    for _ in 1..TRIES {
+                    for _ in 1..MAX_START_TRIES {
                         match hand_over(&running, program).await {
                             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                             result => return result,
@@ -258,7 +258,7 @@ async fn serve(
     }
     log::info!("stopping");
     supervisor::tell("STOPPING=1\n");
-    within(PATIENCE * 2, running.stop(PATIENCE)).await;
+    timeout(DRAIN_TIMEOUT * 2, running.stop(DRAIN_TIMEOUT)).await;
 }
 
 /// Waits for the work while other signals are put aside; `None` if one of them ends the process.
@@ -284,12 +284,12 @@ async fn unless_told_to_end<T>(
 #[derive(PartialEq)]
 struct Constants {
     threads: usize,
-    sentry: Option<Sentry>,
-    account: Option<config::Account>,
+    sentry: Option<SentryConfig>,
+    account: Option<config::AccountConfig>,
 }
 
 impl Constants {
-    fn of(roles: &[Loaded]) -> Self {
+    fn of(roles: &[RoleConfig]) -> Self {
         Self {
             threads: threads(roles),
             sentry: config::common(roles).1.cloned(),
@@ -299,21 +299,21 @@ impl Constants {
 }
 
 /// A configuration that was read again, and how to become what it says.
-type Planned = Result<(Vec<Loaded>, Plans), String>;
+type Planned = Result<(Vec<RoleConfig>, RolePlans), String>;
 
 /// Reads the configuration and the files it names, opens listeners, and looks up names. All of that
 /// may take long, so it is done on another thread than that of the executor.
-async fn plan(running: &Running, again: &Arc<impl Again>) -> Planned {
+async fn plan(running: &RunningRoles, again: &Arc<impl ReadConfig>) -> Planned {
     let (running, again) = (running.clone(), again.clone());
     blocking(move || {
         let roles = again()?;
-        let plans = running.plan(&roles, &mut Legacy::default());
+        let plans = running.plan(&roles, &mut Inherited::default());
         plans.map(|plans| (roles, plans)).map_err(|e| e.to_string())
     })
     .await
 }
 
-fn reload(running: &mut Running, constants: &Constants, planned: Planned) {
+fn reload(running: &mut RunningRoles, constants: &Constants, planned: Planned) {
     let changed = planned.and_then(|(roles, plans)| {
         let changed = running.change(plans);
         changed.map(|()| roles).map_err(|e| e.to_string())
@@ -339,8 +339,8 @@ fn reload(running: &mut Running, constants: &Constants, planned: Planned) {
 
 /// Starts the program that is installed now and waits until it can take this one's place. If it
 /// cannot, it is gone, and the error says why.
-async fn hand_over(running: &Running, program: &Program) -> io::Result<Successor> {
-    let mut successor = Successor::start(program)?;
+async fn hand_over(running: &RunningRoles, program: &Program) -> io::Result<ChildProcess> {
+    let mut successor = ChildProcess::start(program)?;
     successor.give(&running.legacy()).await?;
     successor.hear().await?;
     if !running.serves() {
@@ -355,7 +355,7 @@ async fn hand_over(running: &Running, program: &Program) -> io::Result<Successor
 }
 
 /// Lets what runs finish, unless a signal says that it may not.
-async fn make_way(running: &Running, mut successor: Successor, signals: &Receiver<i32>) {
+async fn make_way(running: &RunningRoles, mut successor: ChildProcess, signals: &Receiver<i32>) {
     #[cfg(feature = "server")]
     let servers = running.servers_make_way(successor.link());
     #[cfg(not(feature = "server"))]
@@ -381,7 +381,7 @@ async fn make_way(running: &Running, mut successor: Successor, signals: &Receive
                 _ => break,
             }
         }
-        running.stop(PATIENCE).await;
+        running.stop(DRAIN_TIMEOUT).await;
     };
     future::or(drained, told_to_end).await;
     log::info!("what ran here has ended");

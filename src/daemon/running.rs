@@ -4,11 +4,11 @@
 use super::exchange;
 #[cfg(feature = "client")]
 use crate::client::{self, Client};
-use crate::config::Loaded;
-use crate::handover::{Given, Heir, Legacy, Piece, Word};
+use crate::config::RoleConfig;
+use crate::handover::{Inherited, Item, Outgoing, ParentLink, Progress};
 #[cfg(feature = "server")]
-use crate::handover::{Incoming, Link};
-use crate::net::{within, WaitGroup};
+use crate::handover::{ProcessLink, ProcessMessages};
+use crate::net::{timeout, WaitGroup};
 #[cfg(feature = "server")]
 use crate::server::{self, Server};
 use futures_lite::future;
@@ -23,35 +23,35 @@ use std::time::Duration;
 
 /// How long what runs may take to finish once another process has taken this one's place, or
 /// the role is not wanted any more.
-const DRAINING: Duration = Duration::from_secs(120);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 
-pub type Source = Option<PathBuf>;
+pub type RoleSource = Option<PathBuf>;
 
 /// In the order in which they were started. A clone knows the same roles.
 #[derive(Clone, Default)]
-pub struct Running {
+pub struct RunningRoles {
     #[cfg(feature = "server")]
-    servers: Vec<(Source, Arc<Server>)>,
+    servers: Vec<(RoleSource, Arc<Server>)>,
     #[cfg(feature = "client")]
-    clients: Vec<(Source, Client)>,
+    clients: Vec<(RoleSource, Client)>,
     /// Roles that are not wanted any more, and end.
     leaving: WaitGroup,
 }
 
 /// What each role needs to start, or to go on.
 #[derive(Default)]
-pub struct Plans {
+pub struct RolePlans {
     #[cfg(feature = "server")]
-    servers: Vec<(Source, server::Plan)>,
+    servers: Vec<(RoleSource, server::ServerPlan)>,
     #[cfg(feature = "client")]
-    clients: Vec<(Source, client::Plan)>,
+    clients: Vec<(RoleSource, client::ClientPlan)>,
 }
 
-impl Running {
+impl RunningRoles {
     /// Starts what is new, changes what runs, and ends what is not wanted any more. Servers
     /// first: clients in the same process find them there. The error says that the system has
     /// no random numbers.
-    pub fn change(&mut self, plans: Plans) -> io::Result<()> {
+    pub fn change(&mut self, plans: RolePlans) -> io::Result<()> {
         #[cfg(feature = "server")]
         {
             let mut before = std::mem::take(&mut self.servers);
@@ -66,7 +66,7 @@ impl Running {
                 self.servers.push((source, server));
             }
             for (_, server) in before {
-                self.leave(async move { server.stop(DRAINING).await });
+                self.leave(async move { server.stop(DRAIN_TIMEOUT).await });
             }
         }
         #[cfg(feature = "client")]
@@ -83,7 +83,7 @@ impl Running {
                 self.clients.push((source, client));
             }
             for (_, client) in before {
-                self.leave(async move { client.stop(DRAINING).await });
+                self.leave(async move { client.stop(DRAIN_TIMEOUT).await });
             }
         }
         Ok(())
@@ -99,21 +99,23 @@ impl Running {
 
     /// How to become what the configuration says. Nothing has changed if that cannot be done;
     /// the error says which file, folder or listener is the reason.
-    pub fn plan(&self, roles: &[Loaded], legacy: &mut Legacy) -> io::Result<Plans> {
-        let mut plans = Plans::default();
+    pub fn plan(&self, roles: &[RoleConfig], legacy: &mut Inherited) -> io::Result<RolePlans> {
+        let mut plans = RolePlans::default();
         for loaded in roles {
             let source = &loaded.source;
             let in_file = |e: io::Error| in_file(loaded, e);
             #[cfg(feature = "server")]
             if let Some(config) = loaded.role.server() {
                 let running = find(&self.servers, source).map(Arc::as_ref);
-                let plan = server::Plan::new(config, source, running, legacy).map_err(in_file)?;
+                let plan =
+                    server::ServerPlan::new(config, source, running, legacy).map_err(in_file)?;
                 plans.servers.push((source.clone(), plan));
             }
             #[cfg(feature = "client")]
             if let Some(config) = loaded.role.client() {
                 let running = find(&self.clients, source);
-                let plan = client::Plan::new(config, source, running, legacy).map_err(in_file)?;
+                let plan =
+                    client::ClientPlan::new(config, source, running, legacy).map_err(in_file)?;
                 plans.clients.push((source.clone(), plan));
             }
         }
@@ -121,16 +123,16 @@ impl Running {
     }
 
     /// What the process that takes this one's place is given.
-    pub fn legacy(&self) -> Vec<Given> {
+    pub fn legacy(&self) -> Vec<Outgoing> {
         let mut pieces = Vec::new();
         #[cfg(feature = "server")]
         for (source, server) in &self.servers {
-            pieces.push((Piece::Role(source.clone()), None));
+            pieces.push((Item::Role(source.clone()), None));
             pieces.extend(server.legacy());
         }
         #[cfg(feature = "client")]
         for (source, client) in &self.clients {
-            pieces.push((Piece::Role(source.clone()), None));
+            pieces.push((Item::Role(source.clone()), None));
             pieces.extend(client.legacy());
         }
         pieces
@@ -151,8 +153,8 @@ impl Running {
     }
 
     /// Tells the process whose place this one takes when it can go.
-    pub fn succeed(&self, heir: Heir) {
-        let say = |heir: &Heir, word| {
+    pub fn succeed(&self, heir: ParentLink) {
+        let say = |heir: &ParentLink, word| {
             if let Err(e) = heir.say(&word) {
                 log::debug!("telling the old process: {e}");
             }
@@ -160,10 +162,10 @@ impl Running {
         #[cfg(feature = "server")]
         let listening = match exchange::with_parent(&self.servers) {
             Some(link) => heir.say_listening(&link),
-            None => heir.say(&Word::Listening),
+            None => heir.say(&Progress::Listening),
         };
         #[cfg(not(feature = "server"))]
-        let listening = heir.say(&Word::Listening);
+        let listening = heir.say(&Progress::Listening);
         if let Err(e) = listening {
             log::debug!("telling the old process: {e}");
         }
@@ -171,25 +173,29 @@ impl Running {
         let clients: Vec<Client> = self.clients.iter().map(|(_, c)| c.clone()).collect();
         crate::spawn(async move {
             #[cfg(feature = "client")]
-            all(clients.iter().map(Client::settle)).await;
-            say(&heir, Word::Connected);
+            all(clients.iter().map(Client::wait_ready)).await;
+            say(&heir, Progress::Connected);
             drop(heir);
             // Who was refused because of the old process tries again.
             #[cfg(feature = "client")]
-            all(clients.iter().map(Client::hurry)).await;
+            all(clients.iter().map(Client::retry_now)).await;
         });
     }
 
     /// Another process accepts what comes from now on.
     #[cfg(feature = "server")]
-    pub async fn servers_make_way(&self, link: Option<(Link, Incoming)>) {
-        exchange::with_child(&self.servers, link, DRAINING).await;
+    pub async fn servers_make_way(&self, link: Option<(ProcessLink, ProcessMessages)>) {
+        exchange::with_child(&self.servers, link, DRAIN_TIMEOUT).await;
     }
 
     /// Another process has tunnels in place of these.
     pub async fn clients_make_way(&self) {
         #[cfg(feature = "client")]
-        all(self.clients.iter().map(|(_, client)| client.stop(DRAINING))).await;
+        all(self
+            .clients
+            .iter()
+            .map(|(_, client)| client.stop(DRAIN_TIMEOUT)))
+        .await;
         self.leaving.idle().await;
     }
 
@@ -203,13 +209,13 @@ impl Running {
         let servers = all(self.servers.iter().map(|(_, server)| server.stop(patience)));
         #[cfg(not(feature = "server"))]
         let servers = future::ready(());
-        let leaving = within(patience, self.leaving.idle());
+        let leaving = timeout(patience, self.leaving.idle());
         future::zip(future::zip(clients, servers), leaving).await;
     }
 }
 
 /// Whether the files and folders that a role names can be used.
-pub fn check(loaded: &Loaded) -> io::Result<()> {
+pub fn check(loaded: &RoleConfig) -> io::Result<()> {
     #[cfg(feature = "server")]
     if let Some(config) = loaded.role.server() {
         server::check(config).map_err(|e| in_file(loaded, e))?;
@@ -221,19 +227,19 @@ pub fn check(loaded: &Loaded) -> io::Result<()> {
     Ok(())
 }
 
-fn in_file(loaded: &Loaded, e: io::Error) -> io::Error {
+fn in_file(loaded: &RoleConfig, e: io::Error) -> io::Error {
     match &loaded.source {
         Some(file) => io::Error::new(e.kind(), format!("{}: {e}", file.display())),
         None => e,
     }
 }
 
-fn find<'a, R>(running: &'a [(Source, R)], source: &Source) -> Option<&'a R> {
+fn find<'a, R>(running: &'a [(RoleSource, R)], source: &RoleSource) -> Option<&'a R> {
     let role = running.iter().find(|(other, _)| other == source);
     role.map(|(_, role)| role)
 }
 
-fn take<R>(running: &mut Vec<(Source, R)>, source: &Source) -> Option<R> {
+fn take<R>(running: &mut Vec<(RoleSource, R)>, source: &RoleSource) -> Option<R> {
     let at = running.iter().position(|(other, _)| other == source)?;
     Some(running.remove(at).1)
 }

@@ -1,7 +1,7 @@
 //! What a process leaves to the one that takes its place: its listening sockets, and what the
 //! new one cannot find out by itself.
 
-use super::packet::{Reader, Writer};
+use super::packet::{PacketReader, PacketWriter};
 #[cfg(any(feature = "server", feature = "p2p"))]
 use crate::config::ListenAddr;
 use crate::config::Secret;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 /// One thing that is left.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
+pub enum Item {
     /// All up to the next of these belongs to the role that comes from this file.
     Role(Option<PathBuf>),
     /// A server's listener, under the address that the configuration gives it. Comes with its
@@ -48,45 +48,47 @@ pub enum Piece {
 }
 
 /// A piece on its way.
-pub type Given = (Piece, Option<Arc<dyn AsFd + Send + Sync>>);
+pub type Outgoing = (Item, Option<Arc<dyn AsFd + Send + Sync>>);
 
-impl Piece {
+impl Item {
     pub(super) fn encode(&self) -> Vec<u8> {
         match self {
-            Self::End => Writer::new(0),
-            Self::Role(file) => Writer::new(1).path(file.as_deref()),
-            Self::Listener { addr } => Writer::new(2).bytes(addr.as_bytes()),
+            Self::End => PacketWriter::new(0),
+            Self::Role(file) => PacketWriter::new(1).path(file.as_deref()),
+            Self::Listener { addr } => PacketWriter::new(2).bytes(addr.as_bytes()),
             Self::Port {
                 id,
                 random,
                 asked,
                 port,
-            } => Writer::new(3)
+            } => PacketWriter::new(3)
                 .bytes(id.as_bytes())
                 .u16(u16::from(*random))
                 .u16(*asked)
                 .u16(*port),
             Self::Host { tls, prefix, id } => {
-                let host = Writer::new(4).u16(u16::from(*tls)).bytes(prefix.as_bytes());
+                let host = PacketWriter::new(4)
+                    .u16(u16::from(*tls))
+                    .bytes(prefix.as_bytes());
                 match id {
                     Some(id) => host.bytes(id.as_bytes()),
                     None => host,
                 }
             }
-            Self::Claim { id, secret } => {
-                Writer::new(5).bytes(id.as_bytes()).bytes(secret.as_bytes())
-            }
-            Self::Secret { id, secret } => {
-                Writer::new(6).bytes(id.as_bytes()).bytes(secret.as_bytes())
-            }
-            Self::Stun { addr } => Writer::new(7).bytes(addr.as_bytes()),
+            Self::Claim { id, secret } => PacketWriter::new(5)
+                .bytes(id.as_bytes())
+                .bytes(secret.as_bytes()),
+            Self::Secret { id, secret } => PacketWriter::new(6)
+                .bytes(id.as_bytes())
+                .bytes(secret.as_bytes()),
+            Self::Stun { addr } => PacketWriter::new(7).bytes(addr.as_bytes()),
         }
         .done()
     }
 
     /// `None` if it is of a kind that only another version of gt knows, or malformed.
     pub(super) fn decode(packet: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(packet);
+        let mut reader = PacketReader::new(packet);
         Some(match reader.u8()? {
             0 => Self::End,
             1 => Self::Role(reader.path()?),
@@ -125,7 +127,7 @@ impl Piece {
 
 /// What is left and not yet taken.
 #[derive(Default)]
-pub struct Legacy {
+pub struct Inherited {
     pieces: Vec<Received>,
     /// Whose the next pieces are.
     role: Option<PathBuf>,
@@ -134,15 +136,15 @@ pub struct Legacy {
 struct Received {
     /// The file of the role it belongs to.
     role: Option<PathBuf>,
-    piece: Piece,
+    piece: Item,
     /// Only servers have any; a client lets them go.
     #[cfg_attr(not(feature = "server"), allow(dead_code))]
     socket: Option<OwnedFd>,
 }
 
-impl Legacy {
-    pub(super) fn add(&mut self, piece: Piece, socket: Option<OwnedFd>) {
-        if let Piece::Role(file) = piece {
+impl Inherited {
+    pub(super) fn add(&mut self, piece: Item, socket: Option<OwnedFd>) {
+        if let Item::Role(file) = piece {
             self.role = file;
             return;
         }
@@ -157,7 +159,7 @@ impl Legacy {
     pub fn secret(&self, role: &Option<PathBuf>, id: &str) -> Option<Secret> {
         let mut its = self.pieces.iter().filter(|received| received.role == *role);
         its.find_map(|received| match &received.piece {
-            Piece::Secret { id: other, secret } if other == id => Some(secret.clone()),
+            Item::Secret { id: other, secret } if other == id => Some(secret.clone()),
             _ => None,
         })
     }
@@ -167,18 +169,18 @@ impl Legacy {
     #[cfg(any(feature = "server", feature = "p2p"))]
     pub fn listener(&mut self, role: &Option<PathBuf>, wanted: &ListenAddr) -> Option<Listener> {
         let addr = wanted.to_string();
-        Listener::adopt(self.socket(role, &Piece::Listener { addr })?).ok()
+        Listener::adopt(self.socket(role, &Item::Listener { addr })?).ok()
     }
 
     /// The socket for STUN at this address, as [`Legacy::listener`] has it.
     #[cfg(all(feature = "server", feature = "p2p"))]
     pub fn stun(&mut self, role: &Option<PathBuf>, wanted: &ListenAddr) -> Option<Datagrams> {
         let addr = wanted.to_string();
-        Datagrams::adopt(self.socket(role, &Piece::Stun { addr })?).ok()
+        Datagrams::adopt(self.socket(role, &Item::Stun { addr })?).ok()
     }
 
     #[cfg(any(feature = "server", feature = "p2p"))]
-    fn socket(&mut self, role: &Option<PathBuf>, piece: &Piece) -> Option<OwnedFd> {
+    fn socket(&mut self, role: &Option<PathBuf>, piece: &Item) -> Option<OwnedFd> {
         let is_it = |received: &Received| received.piece == *piece;
         let is_its = |received: &Received| received.role == *role && is_it(received);
         let at = self.pieces.iter().position(is_its);
@@ -188,9 +190,9 @@ impl Legacy {
 
     /// All that the clients of this file's server had there.
     #[cfg(feature = "server")]
-    pub fn of_clients(&mut self, role: &Option<PathBuf>) -> Vec<(Piece, Option<OwnedFd>)> {
+    pub fn of_clients(&mut self, role: &Option<PathBuf>) -> Vec<(Item, Option<OwnedFd>)> {
         let theirs = |received: &mut Received| {
-            let is_servers = matches!(received.piece, Piece::Listener { .. } | Piece::Stun { .. });
+            let is_servers = matches!(received.piece, Item::Listener { .. } | Item::Stun { .. });
             received.role == *role && !is_servers
         };
         let theirs = self.pieces.extract_if(.., theirs);
@@ -212,65 +214,65 @@ mod tests {
         let id = "\u{1}\"\\ü".repeat(40);
         let secret = Secret::new(vec![0xFF; 200]);
         for piece in [
-            Piece::Role(None),
-            Piece::Role(Some(odd)),
-            Piece::Listener {
+            Item::Role(None),
+            Item::Role(Some(odd)),
+            Item::Listener {
                 addr: "[::1]:80".to_owned(),
             },
-            Piece::Port {
+            Item::Port {
                 id: id.clone(),
                 random: true,
                 asked: 0,
                 port: 65535,
             },
-            Piece::Host {
+            Item::Host {
                 tls: true,
                 prefix: "web".to_owned(),
                 id: Some(id.clone()),
             },
-            Piece::Claim {
+            Item::Claim {
                 id: id.clone(),
                 secret: secret.clone(),
             },
-            Piece::Secret { id, secret },
-            Piece::Stun {
+            Item::Secret { id, secret },
+            Item::Stun {
                 addr: ":3478".to_owned(),
             },
-            Piece::End,
+            Item::End,
         ] {
             let packet = piece.encode();
-            assert_eq!(Piece::decode(&packet), Some(piece.clone()));
+            assert_eq!(Item::decode(&packet), Some(piece.clone()));
             let later = [&packet[..], b"what a later version adds"].concat();
-            assert_eq!(Piece::decode(&later), Some(piece.clone()));
+            assert_eq!(Item::decode(&later), Some(piece.clone()));
             // Where an older version's piece of the kind ends.
             let old = match piece {
-                Piece::Host { .. } => [&[4, 0, 1, 0, 3], &b"web"[..]].concat().len(),
+                Item::Host { .. } => [&[4, 0, 1, 0, 3], &b"web"[..]].concat().len(),
                 _ => 0,
             };
             for cut in (1..packet.len()).filter(|cut| *cut != old) {
-                assert_eq!(Piece::decode(&packet[..cut]), None);
+                assert_eq!(Item::decode(&packet[..cut]), None);
             }
         }
         let of_an_older_version = [&[4, 0, 1, 0, 3], &b"web"[..]].concat();
-        let host = Piece::Host {
+        let host = Item::Host {
             tls: true,
             prefix: "web".to_owned(),
             id: None,
         };
-        assert_eq!(Piece::decode(&of_an_older_version), Some(host));
-        assert_eq!(Piece::decode(&[99, 1]), None);
-        assert_eq!(Piece::decode(&[]), None);
+        assert_eq!(Item::decode(&of_an_older_version), Some(host));
+        assert_eq!(Item::decode(&[99, 1]), None);
+        assert_eq!(Item::decode(&[]), None);
     }
 
     #[test]
     fn what_was_made_up_is_its_own_role_s() {
-        let mut legacy = Legacy::default();
+        let mut legacy = Inherited::default();
         let files = ["one.yaml", "two.yaml"].map(|file| Some(PathBuf::from(file)));
         for file in &files {
-            legacy.add(Piece::Role(file.clone()), None);
+            legacy.add(Item::Role(file.clone()), None);
             let secret = Secret::new(format!("{file:?}"));
             let id = "id1".to_owned();
-            legacy.add(Piece::Secret { id, secret }, None);
+            legacy.add(Item::Secret { id, secret }, None);
         }
         for file in &files {
             let secret = Some(Secret::new(format!("{file:?}")));
@@ -283,14 +285,14 @@ mod tests {
     #[cfg(feature = "server")]
     #[test]
     fn listeners_of_one_address_keep_their_order_and_their_server() {
-        let mut legacy = Legacy::default();
+        let mut legacy = Inherited::default();
         let addr = |file: &str| (Some(PathBuf::from(file)), ":0".to_owned());
         let mut ports = Vec::new();
         for (role, addr) in ["one", "one", "one", "two"].map(addr) {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             ports.push(socket.local_addr().unwrap());
-            legacy.add(Piece::Role(role), None);
-            legacy.add(Piece::Listener { addr }, Some(socket.into()));
+            legacy.add(Item::Role(role), None);
+            legacy.add(Item::Listener { addr }, Some(socket.into()));
         }
         let wanted = ListenAddr {
             host: None,

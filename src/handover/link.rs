@@ -3,10 +3,10 @@
 
 use super::message::Message;
 use super::{receive, send};
-use crate::net::{within, Stop};
+use crate::net::{timeout, Shutdown};
 use async_io::{Async, Timer};
 use async_std::channel::{self, Receiver, Sender};
-use rustix::net::{shutdown, socketpair, AddressFamily, Shutdown, SocketFlags, SocketType};
+use rustix::net::{shutdown, socketpair, AddressFamily, SocketFlags, SocketType};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Messages that wait for the other process to read.
-const QUEUE: usize = 16;
+const MAX_QUEUED: usize = 16;
 /// Longest piece of a message that goes at a time, so that it fits into any socket's buffer.
-const PIECE: usize = 4096;
+const MAX_PIECE: usize = 4096;
 /// Longest message: the hello of a client with as many services as there may be.
 const MAX_MESSAGE: usize = 256 * 1024;
 /// The first byte of a piece: another one of the message follows, or none does.
@@ -30,19 +30,19 @@ const PAUSES: u32 = 250;
 
 /// The sending half for one server. Clones send to the same process.
 #[derive(Clone)]
-pub struct Link {
+pub struct ProcessLink {
     role: Option<PathBuf>,
-    queue: Sender<Outgoing>,
+    queue: Sender<QueuedMessage>,
     /// All that was sent has left, or cannot leave any more.
-    flushed: Stop,
+    flushed: Shutdown,
 }
 
-type Outgoing = (Vec<u8>, Option<OwnedFd>);
+type QueuedMessage = (Vec<u8>, Option<OwnedFd>);
 
 /// The receiving half.
-pub struct Incoming(Arc<Async<OwnedFd>>);
+pub struct ProcessMessages(Arc<Async<OwnedFd>>);
 
-impl Link {
+impl ProcessLink {
     /// Two sockets for the two ends of a link.
     pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
         let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
@@ -50,10 +50,10 @@ impl Link {
     }
 
     /// Begins to send over this socket what it is given.
-    pub fn new(socket: OwnedFd) -> io::Result<(Self, Incoming)> {
+    pub fn new(socket: OwnedFd) -> io::Result<(Self, ProcessMessages)> {
         let socket = Arc::new(Async::new(socket)?);
-        let (queue, outgoing) = channel::bounded(QUEUE);
-        let flushed = Stop::default();
+        let (queue, outgoing) = channel::bounded(MAX_QUEUED);
+        let flushed = Shutdown::default();
         let link = Self {
             role: None,
             queue,
@@ -65,9 +65,9 @@ impl Link {
                 log::debug!("telling another process of gt: {e}");
             }
             outgoing.close();
-            flushed.say();
+            flushed.trigger();
         });
-        Ok((link, Incoming(socket)))
+        Ok((link, ProcessMessages(socket)))
     }
 
     /// The same for the server whose configuration comes from the file `role`.
@@ -101,19 +101,19 @@ impl Link {
 
     /// Waits until all that was sent has left, after [`Link::close`].
     pub async fn flush(&self, patience: Duration) {
-        within(patience, self.flushed.heard()).await;
+        timeout(patience, self.flushed.wait()).await;
     }
 }
 
 #[cfg(test)]
-impl Link {
+impl ProcessLink {
     /// A link whose messages stay in its queue until they are taken there.
     pub fn unread() -> (Self, Unread) {
-        let (queue, outgoing) = channel::bounded(QUEUE);
+        let (queue, outgoing) = channel::bounded(MAX_QUEUED);
         let link = Self {
             role: None,
             queue,
-            flushed: Stop::default(),
+            flushed: Shutdown::default(),
         };
         (link, Unread(outgoing))
     }
@@ -121,7 +121,7 @@ impl Link {
 
 /// The queue of a link that nothing reads.
 #[cfg(test)]
-pub struct Unread(Receiver<Outgoing>);
+pub struct Unread(Receiver<QueuedMessage>);
 
 #[cfg(test)]
 impl Unread {
@@ -132,9 +132,9 @@ impl Unread {
     }
 }
 
-async fn send_all(to: &Async<OwnedFd>, outgoing: &Receiver<Outgoing>) -> io::Result<()> {
+async fn send_all(to: &Async<OwnedFd>, outgoing: &Receiver<QueuedMessage>) -> io::Result<()> {
     while let Ok((message, socket)) = outgoing.recv().await {
-        let mut pieces = message.chunks(PIECE).peekable();
+        let mut pieces = message.chunks(MAX_PIECE).peekable();
         while let Some(piece) = pieces.next() {
             let (kind, socket) = match pieces.peek() {
                 Some(_) => (MORE, None),
@@ -154,14 +154,14 @@ async fn send_all(to: &Async<OwnedFd>, outgoing: &Receiver<Outgoing>) -> io::Res
             }
         }
     }
-    shutdown(to, Shutdown::Write).map_err(io::Error::from)
+    shutdown(to, rustix::net::Shutdown::Write).map_err(io::Error::from)
 }
 
 fn is_too_many_sockets(e: &io::Error) -> bool {
     e.raw_os_error() == Some(rustix::io::Errno::TOOMANYREFS.raw_os_error())
 }
 
-impl Incoming {
+impl ProcessMessages {
     /// The next message, with the file of the server that it is for; `None` at the end.
     pub async fn next(&mut self) -> Option<(Option<PathBuf>, Message, Option<OwnedFd>)> {
         let mut bytes = Vec::new();
@@ -186,7 +186,7 @@ impl Incoming {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::{Destination, Host};
+    use super::super::message::{Destination, HostKey};
     use super::*;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
@@ -194,14 +194,14 @@ mod tests {
     #[test]
     fn long_messages_and_sockets_arrive_in_order_and_then_the_end() {
         async_std::task::block_on(async {
-            let (here, there) = Link::pair().unwrap();
-            let (link, _) = Link::new(here).unwrap();
-            let (_other, mut incoming) = Link::new(there).unwrap();
+            let (here, there) = ProcessLink::pair().unwrap();
+            let (link, _) = ProcessLink::new(here).unwrap();
+            let (_other, mut incoming) = ProcessLink::new(there).unwrap();
             let role = Some(PathBuf::from("one.yaml"));
             let link = link.of_role(&role);
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let visitor = Message::Visitor {
-                to: Destination::Host(Host {
+                to: Destination::Host(HostKey {
                     tls: true,
                     prefix: "web".to_owned(),
                 }),

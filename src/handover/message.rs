@@ -1,7 +1,7 @@
 //! What a process that drains and the one that has taken over tell each other: which clients'
 //! tunnels stay where, and the tunnels and visitors that go from one to the other.
 
-use super::packet::{Reader, Writer};
+use super::packet::{PacketReader, PacketWriter};
 use crate::config::Secret;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ pub enum Message {
     /// it says [`Message::Released`].
     Holds {
         id: String,
-        hosts: Vec<Host>,
+        hosts: Vec<HostKey>,
         /// The secret that the client has come with, to be judged by the process that has taken
         /// over.
         secret: Secret,
@@ -43,7 +43,7 @@ pub enum Message {
 
 /// A host prefix, and whether it is matched with a TLS server name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
+pub struct HostKey {
     pub tls: bool,
     pub prefix: String,
 }
@@ -51,7 +51,7 @@ pub struct Host {
 /// Where a visitor wants to go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
-    Host(Host),
+    Host(HostKey),
     /// The TCP port of the client with this id.
     Port {
         id: String,
@@ -79,13 +79,13 @@ impl std::fmt::Debug for MovedTunnel {
     }
 }
 
-impl Host {
-    fn encode(&self, writer: Writer) -> Writer {
+impl HostKey {
+    fn encode(&self, writer: PacketWriter) -> PacketWriter {
         let writer = writer.u16(u16::from(self.tls));
         writer.bytes(self.prefix.as_bytes())
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Option<Self> {
+    fn decode(reader: &mut PacketReader<'_>) -> Option<Self> {
         Some(Self {
             tls: reader.u16()? != 0,
             prefix: reader.text()?,
@@ -96,7 +96,7 @@ impl Host {
 impl Message {
     /// For the server whose configuration comes from the file `role`.
     pub(super) fn encode(&self, role: &Option<PathBuf>) -> Vec<u8> {
-        let start = |kind| Writer::new(kind).path(role.as_deref());
+        let start = |kind| PacketWriter::new(kind).path(role.as_deref());
         match self {
             Self::Done => start(0),
             Self::Holds { id, hosts, secret } => {
@@ -135,7 +135,7 @@ impl Message {
     /// The message, and the file of the server that it is for. `None` if it is malformed, or of
     /// a kind that only another version of gt knows.
     pub(super) fn decode(packet: &[u8]) -> Option<(Option<PathBuf>, Self)> {
-        let mut reader = Reader::new(packet);
+        let mut reader = PacketReader::new(packet);
         let kind = reader.u8()?;
         let role = reader.path()?;
         let message = match kind {
@@ -143,7 +143,7 @@ impl Message {
             1 => {
                 let id = reader.text()?;
                 let secret = Secret::new(reader.bytes()?);
-                let hosts = (0..reader.u16()?).map(|_| Host::decode(&mut reader));
+                let hosts = (0..reader.u16()?).map(|_| HostKey::decode(&mut reader));
                 let hosts = hosts.collect::<Option<_>>()?;
                 Self::Holds { id, hosts, secret }
             }
@@ -161,7 +161,7 @@ impl Message {
                 hello: reader.rest().to_vec(),
             }),
             5 => Self::Visitor {
-                to: Destination::Host(Host::decode(&mut reader)?),
+                to: Destination::Host(HostKey::decode(&mut reader)?),
                 peer: reader.text()?.parse().ok()?,
                 head: reader.rest().to_vec(),
             },
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn every_message_arrives_as_it_was() {
         let role = Some(PathBuf::from("/etc/gt.yaml"));
-        let host = |tls| Host {
+        let host = |tls| HostKey {
             tls,
             prefix: "web".to_owned(),
         };

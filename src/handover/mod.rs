@@ -15,15 +15,15 @@ mod link;
 mod message;
 mod packet;
 
-pub use legacy::{Given, Legacy, Piece};
+pub use legacy::{Inherited, Item, Outgoing};
 #[cfg(feature = "server")]
-pub use link::{Incoming, Link};
+pub use link::{ProcessLink, ProcessMessages};
 #[cfg(feature = "server")]
-pub use message::{Destination, Host, Message, MovedTunnel};
+pub use message::{Destination, HostKey, Message, MovedTunnel};
 
-use crate::net::within;
+use crate::net::timeout;
 use async_io::{Async, Timer};
-use packet::{Reader, Writer};
+use packet::{PacketReader, PacketWriter};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_timeout, Timeout};
 use rustix::net::{
@@ -48,11 +48,11 @@ const MAX_PACKET: usize = 8192;
 /// Longest reason that is told.
 const MAX_REASON: usize = 4096;
 /// The other process is on the same machine and has nothing else to do.
-const PATIENCE: Duration = Duration::from_secs(10);
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a new process may take for each step of taking this one's place.
-const STEP: Duration = Duration::from_secs(15);
+const STEP_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long one that says no more may take to end.
-const GOODBYE: Duration = Duration::from_secs(2);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How to start this program again.
 pub struct Program {
@@ -64,7 +64,7 @@ pub struct Program {
 
 /// What the new process says to the old one.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum Progress {
     /// Its servers serve.
     Listening,
     /// Its clients have their tunnels, or have tried.
@@ -73,14 +73,14 @@ pub enum Word {
     Failed(String),
 }
 
-impl Word {
+impl Progress {
     fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Listening => Writer::new(0),
-            Self::Connected => Writer::new(1),
+            Self::Listening => PacketWriter::new(0),
+            Self::Connected => PacketWriter::new(1),
             Self::Failed(why) => {
                 let why = why.as_bytes();
-                Writer::new(2).bytes(why.get(..MAX_REASON).unwrap_or(why))
+                PacketWriter::new(2).bytes(why.get(..MAX_REASON).unwrap_or(why))
             }
         }
         .done()
@@ -88,7 +88,7 @@ impl Word {
 
     /// `None` if it is one that only another version of gt knows, or malformed.
     fn decode(packet: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(packet);
+        let mut reader = PacketReader::new(packet);
         Some(match reader.u8()? {
             0 => Self::Listening,
             1 => Self::Connected,
@@ -109,7 +109,7 @@ impl Program {
 }
 
 /// The process that takes this one's place. Dropped before it does, it is ended.
-pub struct Successor {
+pub struct ChildProcess {
     child: Child,
     socket: Async<OwnedFd>,
     has_taken_over: bool,
@@ -118,7 +118,7 @@ pub struct Successor {
     link: Option<OwnedFd>,
 }
 
-impl Successor {
+impl ChildProcess {
     pub fn start(program: &Program) -> io::Result<Self> {
         let file = program.file.as_ref().map_err(|e| {
             let why = format!("the system does not say which program this is: {e}");
@@ -154,7 +154,7 @@ impl Successor {
     }
 
     /// Gives it all of these. The error says why that cannot be.
-    pub async fn give(&mut self, pieces: &[Given]) -> io::Result<()> {
+    pub async fn give(&mut self, pieces: &[Outgoing]) -> io::Result<()> {
         let giving = async {
             for (piece, socket) in pieces {
                 let packet = piece.encode();
@@ -162,31 +162,31 @@ impl Successor {
                 let send = |to: &OwnedFd| send(to, &packet, socket);
                 self.socket.write_with(send).await?;
             }
-            let end = Piece::End.encode();
+            let end = Item::End.encode();
             self.socket.write_with(|to| send(to, &end, None)).await
         };
-        let given = within(STEP, giving).await;
+        let given = timeout(STEP_TIMEOUT, giving).await;
         self.done(given).await
     }
 
     /// Its next word. The error says why there will be none.
-    pub async fn hear(&mut self) -> io::Result<Word> {
+    pub async fn hear(&mut self) -> io::Result<Progress> {
         let listening = async {
             loop {
                 let receive = |from: &OwnedFd| receive(from);
                 let (packet, socket) = self.socket.read_with(receive).await?;
-                if let Some(word) = Word::decode(&packet) {
+                if let Some(word) = Progress::decode(&packet) {
                     return Ok((word, socket));
                 }
             }
         };
-        let heard = within(STEP, listening).await;
+        let heard = timeout(STEP_TIMEOUT, listening).await;
         match self.done(heard).await? {
-            (Word::Failed(why), _) => Err(io::Error::other(why)),
+            (Progress::Failed(why), _) => Err(io::Error::other(why)),
             #[cfg(feature = "server")]
-            (Word::Listening, socket) => {
+            (Progress::Listening, socket) => {
                 self.link = socket;
-                Ok(Word::Listening)
+                Ok(Progress::Listening)
             }
             (word, _) => Ok(word),
         }
@@ -200,8 +200,8 @@ impl Successor {
     /// What its servers and those of this process go on talking over, once; `None` if it is of a
     /// version that cannot.
     #[cfg(feature = "server")]
-    pub fn link(&mut self) -> Option<(Link, Incoming)> {
-        Link::new(self.link.take()?).ok()
+    pub fn link(&mut self) -> Option<(ProcessLink, ProcessMessages)> {
+        ProcessLink::new(self.link.take()?).ok()
     }
 
     /// Sends it SIGHUP.
@@ -227,7 +227,7 @@ impl Successor {
         if !is_gone {
             return Err(e);
         }
-        let Some(status) = within(GOODBYE, self.end()).await else {
+        let Some(status) = timeout(EXIT_TIMEOUT, self.end()).await else {
             let why = "the new process does not know how to take over";
             return Err(io::Error::other(why));
         };
@@ -250,7 +250,7 @@ impl Successor {
     }
 }
 
-impl Drop for Successor {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         if !self.has_taken_over {
             // It may have ended before.
@@ -261,12 +261,12 @@ impl Drop for Successor {
 }
 
 /// A process that is to take another one's place.
-pub struct Heir(OwnedFd);
+pub struct ParentLink(OwnedFd);
 
-impl Heir {
+impl ParentLink {
     /// Finds out whether this process is one, and takes what it is given. To be called once,
     /// first of all.
-    pub fn find() -> io::Result<Option<(Self, Legacy)>> {
+    pub fn find() -> io::Result<Option<(Self, Inherited)>> {
         if std::env::var_os(VARIABLE).is_none() {
             return Ok(None);
         }
@@ -274,12 +274,12 @@ impl Heir {
         let socket = io::stdin().as_fd().try_clone_to_owned()?;
         // What this process starts, and whoever looks at it, finds nothing special there.
         rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
-        let mut legacy = Legacy::default();
+        set_socket_timeout(&socket, Timeout::Recv, Some(MESSAGE_TIMEOUT))?;
+        let mut legacy = Inherited::default();
         loop {
             let (packet, given) = receive(&socket)?;
-            match Piece::decode(&packet) {
-                Some(Piece::End) => return Ok(Some((Self(socket), legacy))),
+            match Item::decode(&packet) {
+                Some(Item::End) => return Ok(Some((Self(socket), legacy))),
                 Some(piece) => legacy.add(piece, given),
                 None => {}
             }
@@ -287,14 +287,14 @@ impl Heir {
     }
 
     /// Tells the old process. The error says that it is gone.
-    pub fn say(&self, word: &Word) -> io::Result<()> {
+    pub fn say(&self, word: &Progress) -> io::Result<()> {
         send(&self.0, &word.encode(), None)
     }
 
     /// Tells the old process that the servers serve, and gives it its end of a link.
     #[cfg(feature = "server")]
     pub fn say_listening(&self, link: &OwnedFd) -> io::Result<()> {
-        send(&self.0, &Word::Listening.encode(), Some(link.as_fd()))
+        send(&self.0, &Progress::Listening.encode(), Some(link.as_fd()))
     }
 }
 
@@ -371,19 +371,21 @@ mod tests {
     fn words_are_understood_and_long_reasons_cut() {
         let why = "ü".repeat(MAX_REASON);
         for word in [
-            Word::Listening,
-            Word::Connected,
-            Word::Failed("no".to_owned()),
+            Progress::Listening,
+            Progress::Connected,
+            Progress::Failed("no".to_owned()),
         ] {
             let packet = word.encode();
-            assert_eq!(Word::decode(&packet), Some(word));
+            assert_eq!(Progress::decode(&packet), Some(word));
         }
-        let long = Word::Failed(why.clone()).encode();
+        let long = Progress::Failed(why.clone()).encode();
         assert!(long.len() <= MAX_PACKET);
-        match Word::decode(&long) {
-            Some(Word::Failed(cut)) => assert!(cut.len() == MAX_REASON && why.starts_with(&cut)),
+        match Progress::decode(&long) {
+            Some(Progress::Failed(cut)) => {
+                assert!(cut.len() == MAX_REASON && why.starts_with(&cut))
+            }
             other => panic!("{other:?}"),
         }
-        assert_eq!(Word::decode(&[99]), None);
+        assert_eq!(Progress::decode(&[99]), None);
     }
 }

@@ -6,9 +6,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// Writes one packet.
-pub struct Writer(Vec<u8>);
+pub struct PacketWriter(Vec<u8>);
 
-impl Writer {
+impl PacketWriter {
     pub fn new(kind: u8) -> Self {
         Self(vec![kind])
     }
@@ -49,9 +49,9 @@ impl Writer {
 }
 
 /// Reads one packet. `None` means that it ends too early.
-pub struct Reader<'a>(&'a [u8]);
+pub struct PacketReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> PacketReader<'a> {
     pub fn new(packet: &'a [u8]) -> Self {
         Self(packet)
     }

@@ -3,7 +3,7 @@
 //! The file itself is asked for its size each time: another process may write to it too (the old
 //! gt and the new one, while they hand over), and who empties it from outside confuses nobody.
 
-use crate::config::Logging;
+use crate::config::LoggingConfig;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -25,7 +25,7 @@ pub struct LogFile {
 
 impl LogFile {
     /// Opens or creates it; what is in it already stays.
-    pub fn open(path: &Path, config: &Logging) -> io::Result<Self> {
+    pub fn open(path: &Path, config: &LoggingConfig) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create(true).open(path)?;
         let plain = file.metadata()?.is_file();
         let (path, max_size) = match fs::canonicalize(path) {

@@ -8,9 +8,9 @@ mod sentry;
 mod throttle;
 
 use self::sentry::Reporter;
-use crate::config::{self, Loaded, LogLevel};
+use crate::config::{self, LogLevel, RoleConfig};
 use log::{Level, Log, Metadata, Record};
-use output::Output;
+use output::LogOutput;
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -44,27 +44,27 @@ pub fn let_peers_say(most: log::LevelFilter) {
 
 /// Why there can be no log: a sentence.
 #[derive(Debug)]
-pub struct Error(String);
+pub struct LoggingError(String);
 
-impl fmt::Display for Error {
+impl fmt::Display for LoggingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for LoggingError {}
 
 struct Logger {
-    writer: WriteLogger<Output>,
-    output: Output,
+    writer: WriteLogger<LogOutput>,
+    output: LogOutput,
     level: RwLock<LogLevel>,
     reporter: Option<Reporter>,
 }
 
 /// Sees to it that the last reports are sent before the process ends.
-pub struct Guard(());
+pub struct LoggingGuard(());
 
-impl Drop for Guard {
+impl Drop for LoggingGuard {
     fn drop(&mut self) {
         if let Some(reporter) = LOGGER.get().and_then(|logger| logger.reporter.as_ref()) {
             reporter.flush(LAST_REPORTS);
@@ -75,9 +75,9 @@ impl Drop for Guard {
 /// Starts to log, for all of these roles, and says what they cannot all have. Only the first call
 /// has an effect. The error says which file cannot be opened; a Sentry that cannot be used is a
 /// warning, since tunnels matter more.
-pub fn start(roles: &[Loaded]) -> Result<Guard, Error> {
+pub fn start(roles: &[RoleConfig]) -> Result<LoggingGuard, LoggingError> {
     let (config, sentry, mut warnings) = config::common(roles);
-    let output = Output::open(&config)?;
+    let output = LogOutput::open(&config)?;
     let reporter = match sentry.map(Reporter::start) {
         Some(Err(e)) => {
             warnings.push(format!("nothing is reported to Sentry: {e}"));
@@ -108,13 +108,13 @@ pub fn start(roles: &[Loaded]) -> Result<Guard, Error> {
     for warning in warnings {
         log::warn!("{warning}");
     }
-    Ok(Guard(()))
+    Ok(LoggingGuard(()))
 }
 
 /// For SIGHUP: opens the log file again, which may have been renamed; if that fails, says so and
 /// goes on with the old one. `roles` are the new configuration, if there is a good one; of it the
 /// level counts, and all about the file.
-pub fn reopen(roles: Option<&[Loaded]>) {
+pub fn reopen(roles: Option<&[RoleConfig]>) {
     let Some(logger) = LOGGER.get() else {
         return;
     };

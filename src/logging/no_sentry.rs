@@ -1,6 +1,6 @@
 //! Stands where Sentry does in a build without it: says so, and reports nothing.
 
-use crate::config::{LogLevel, Sentry as Config};
+use crate::config::{LogLevel, SentryConfig};
 use std::fmt;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ pub enum Reporter {}
 
 impl Reporter {
     /// The error says that there is no Sentry here.
-    pub fn start(_: &Config) -> Result<Self, &'static str> {
+    pub fn start(_: &SentryConfig) -> Result<Self, &'static str> {
         Err("sentryDSN is set, but this gt was built without the feature sentry")
     }
 

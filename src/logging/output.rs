@@ -2,8 +2,8 @@
 //! dropped and counted. Not the lines' shape.
 
 use super::file::LogFile;
-use super::Error;
-use crate::config::Logging;
+use super::LoggingError;
+use crate::config::LoggingConfig;
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,15 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The length of the time that each line begins with, in bytes.
 const TIME: usize = "Sat Nov 19 20:16:33 UTC 2022".len();
 /// What is kept of the buffer for a line, in bytes.
-const KEPT: usize = 512;
+const KEPT_LINE_BUFFER: usize = 512;
 
 /// Takes the pieces of lines that simplelog writes.
 #[derive(Clone)]
-pub struct Output(Arc<Mutex<Lines>>);
+pub struct LogOutput(Arc<Mutex<LineWriter>>);
 
-struct Lines {
-    config: Logging,
-    place: Place,
+struct LineWriter {
+    config: LoggingConfig,
+    place: LogTarget,
     line: Vec<u8>,
     /// How many lines have been dropped since the last that was written.
     lost: u32,
@@ -27,16 +27,16 @@ struct Lines {
     why: Option<io::Error>,
 }
 
-enum Place {
+enum LogTarget {
     Stderr,
     File(LogFile),
 }
 
-impl Output {
+impl LogOutput {
     /// The error names the file that cannot be opened.
-    pub fn open(config: &Logging) -> Result<Self, Error> {
-        Ok(Self(Arc::new(Mutex::new(Lines {
-            place: Place::open(config)?,
+    pub fn open(config: &LoggingConfig) -> Result<Self, LoggingError> {
+        Ok(Self(Arc::new(Mutex::new(LineWriter {
+            place: LogTarget::open(config)?,
             config: config.clone(),
             line: Vec::new(),
             lost: 0,
@@ -46,25 +46,25 @@ impl Output {
 
     /// Opens the file again, as `config` says or, with `None`, as it did; after an error all is as
     /// it was.
-    pub fn reopen(&self, config: Option<&Logging>) -> Result<(), Error> {
+    pub fn reopen(&self, config: Option<&LoggingConfig>) -> Result<(), LoggingError> {
         let mut lines = self.lock();
         let config = config.unwrap_or(&lines.config).clone();
-        lines.place = Place::open(&config)?;
+        lines.place = LogTarget::open(&config)?;
         lines.config = config;
         Ok(())
     }
 
     /// Whether lines go to a file, and so are not seen by who has started gt.
     pub fn is_file(&self) -> bool {
-        matches!(self.lock().place, Place::File(_))
+        matches!(self.lock().place, LogTarget::File(_))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Lines> {
+    fn lock(&self) -> MutexGuard<'_, LineWriter> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Write for Output {
+impl Write for LogOutput {
     /// Never fails: what cannot be written is counted.
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         let mut lines = self.lock();
@@ -80,7 +80,7 @@ impl Write for Output {
     }
 }
 
-impl Lines {
+impl LineWriter {
     /// A line is complete.
     fn end(&mut self) {
         let line = std::mem::take(&mut self.line);
@@ -96,7 +96,7 @@ impl Lines {
                 "lines of the log were lost count={lost}: {why}"
             ));
         }
-        if let Place::File(file) = &mut self.place {
+        if let LogTarget::File(file) = &mut self.place {
             if let Err(e) = file.make_room(line.len()) {
                 notice(format_args!(
                     "a new log file cannot be begun, so this one grows on: {e}"
@@ -115,27 +115,29 @@ impl Lines {
         }
         self.line = line;
         self.line.clear();
-        self.line.shrink_to(KEPT);
+        self.line.shrink_to(KEPT_LINE_BUFFER);
     }
 }
 
-impl Place {
-    fn open(config: &Logging) -> Result<Self, Error> {
+impl LogTarget {
+    fn open(config: &LoggingConfig) -> Result<Self, LoggingError> {
         let Some(path) = &config.file else {
-            return Ok(Place::Stderr);
+            return Ok(LogTarget::Stderr);
         };
-        LogFile::open(path, config).map(Place::File).map_err(|e| {
-            Error(format!(
-                "The log file {} cannot be opened: {e}.",
-                path.display()
-            ))
-        })
+        LogFile::open(path, config)
+            .map(LogTarget::File)
+            .map_err(|e| {
+                LoggingError(format!(
+                    "The log file {} cannot be opened: {e}.",
+                    path.display()
+                ))
+            })
     }
 
     fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
         match self {
-            Place::Stderr => io::stderr().write_all(line),
-            Place::File(file) => file.write_line(line),
+            LogTarget::Stderr => io::stderr().write_all(line),
+            LogTarget::File(file) => file.write_line(line),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! is logged.
 
 use super::OneLine;
-use crate::config::{LogLevel, Sentry as Config};
+use crate::config::{LogLevel, SentryConfig as Config};
 use crate::net::tls;
 use sentry::protocol::{Event, Level};
 use sentry::transports::UreqHttpTransportOptions;
@@ -15,7 +15,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::Agent;
 
 /// How long sending one event may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+const SEND_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Where events go.
 pub struct Reporter {
@@ -110,7 +110,7 @@ impl TransportFactory for Ureq {
 
 fn agent(secure: bool) -> Result<Agent, String> {
     let mut config = Agent::config_builder()
-        .timeout_global(Some(PATIENCE))
+        .timeout_global(Some(SEND_TIMEOUT))
         .max_idle_connections(1);
     if secure {
         let system = tls::system_certificates().map_err(|e| e.to_string())?;

@@ -2,7 +2,7 @@
 //! in tests/logging.rs.
 
 use super::*;
-use crate::config::Logging;
+use crate::config::LoggingConfig;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -46,8 +46,8 @@ impl Drop for Folder {
     }
 }
 
-fn to(file: &Path, max_size: u64, max_count: u32) -> Logging {
-    Logging {
+fn to(file: &Path, max_size: u64, max_count: u32) -> LoggingConfig {
+    LoggingConfig {
         file: Some(file.to_owned()),
         max_size: Some(max_size),
         max_count: Some(max_count),
@@ -55,7 +55,7 @@ fn to(file: &Path, max_size: u64, max_count: u32) -> Logging {
     }
 }
 
-fn logger(output: &Output) -> Logger {
+fn logger(output: &LogOutput) -> Logger {
     Logger {
         writer: *WriteLogger::new(LevelFilter::Trace, shape(), output.clone()),
         output: output.clone(),
@@ -98,7 +98,7 @@ fn a_message_stays_on_its_line() {
 #[test]
 fn a_line_has_time_level_and_message() {
     let folder = Folder::new();
-    let logger = logger(&Output::open(&to(&folder.log(), 0, 0)).unwrap());
+    let logger = logger(&LogOutput::open(&to(&folder.log(), 0, 0)).unwrap());
     *logger.level.write().unwrap() = LogLevel::Trace;
     for level in Level::iter() {
         say(
@@ -130,7 +130,7 @@ fn each_level_shows_itself_and_what_is_worse() {
     ];
     for (level, count) in levels {
         let folder = Folder::new();
-        let logger = logger(&Output::open(&to(&folder.log(), 0, 0)).unwrap());
+        let logger = logger(&LogOutput::open(&to(&folder.log(), 0, 0)).unwrap());
         *logger.level.write().unwrap() = level;
         for level in Level::iter() {
             say(&logger, level, "gt::x", format_args!("x"));
@@ -145,7 +145,7 @@ fn each_level_shows_itself_and_what_is_worse() {
 #[test]
 fn other_crates_are_heard_when_they_warn() {
     let folder = Folder::new();
-    let logger = logger(&Output::open(&to(&folder.log(), 0, 0)).unwrap());
+    let logger = logger(&LogOutput::open(&to(&folder.log(), 0, 0)).unwrap());
     say(&logger, Level::Info, "ureq", format_args!("chatter"));
     say(&logger, Level::Warn, "ureq", format_args!("trouble"));
     assert_eq!(messages(&folder.read("gt.log")), ["WRN trouble"]);
@@ -157,7 +157,7 @@ fn several_threads_lose_and_tear_no_line_over_many_files() {
     const LINES: usize = 2_000;
     const SIZE: u64 = 4_000;
     let folder = Folder::new();
-    let logger = logger(&Output::open(&to(&folder.log(), SIZE, 0)).unwrap());
+    let logger = logger(&LogOutput::open(&to(&folder.log(), SIZE, 0)).unwrap());
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let logger = &logger;
@@ -198,7 +198,7 @@ fn so_many_files_are_kept_and_the_oldest_goes() {
         (3, vec!["gt.log", "gt.log.1", "gt.log.2"]),
     ] {
         let folder = Folder::new();
-        let logger = logger(&Output::open(&to(&folder.log(), 50, count)).unwrap());
+        let logger = logger(&LogOutput::open(&to(&folder.log(), 50, count)).unwrap());
         for n in 0..10 {
             // Each fills a file by itself.
             info(&logger, format_args!("{n} {:50}", ""));
@@ -217,7 +217,7 @@ fn what_is_there_already_stays_and_counts() {
         fs::write(folder.0.join(name), name).unwrap();
     }
     fs::write(folder.0.join("gt.log.5.gz"), "").unwrap();
-    let output = Output::open(&to(&folder.log(), 100, 3)).unwrap();
+    let output = LogOutput::open(&to(&folder.log(), 100, 3)).unwrap();
     info(&logger(&output), format_args!("{:70}", ""));
     // With three files to be kept, those of an earlier, higher number go too.
     let names = ["gt.log", "gt.log.1", "gt.log.2", "gt.log.5.gz"];
@@ -229,7 +229,7 @@ fn what_is_there_already_stays_and_counts() {
 #[test]
 fn a_file_that_was_taken_away_is_not_renamed_again() {
     let folder = Folder::new();
-    let output = Output::open(&to(&folder.log(), 60, 0)).unwrap();
+    let output = LogOutput::open(&to(&folder.log(), 60, 0)).unwrap();
     let logger = logger(&output);
     info(&logger, format_args!("one"));
     fs::rename(folder.log(), folder.0.join("kept")).unwrap();
@@ -245,7 +245,7 @@ fn a_file_that_was_taken_away_is_not_renamed_again() {
 fn reopening_leaves_a_renamed_file_alone() {
     let folder = Folder::new();
     let config = to(&folder.log(), 0, 0);
-    let output = Output::open(&config).unwrap();
+    let output = LogOutput::open(&config).unwrap();
     let logger = logger(&output);
     info(&logger, format_args!("one"));
     fs::rename(folder.log(), folder.0.join("gt.log.1")).unwrap();
@@ -268,7 +268,7 @@ fn reopening_leaves_a_renamed_file_alone() {
 #[test]
 fn a_full_disk_costs_lines_and_their_number_is_told() {
     let folder = Folder::new();
-    let output = Output::open(&to(Path::new("/dev/full"), 100, 3)).unwrap();
+    let output = LogOutput::open(&to(Path::new("/dev/full"), 100, 3)).unwrap();
     let logger = logger(&output);
     for n in 0..7 {
         info(&logger, format_args!("{n}"));
@@ -291,7 +291,7 @@ fn a_rotation_that_fails_loses_no_line_and_is_not_tried_with_each() {
     let folder = Folder::new();
     // A folder with something in it stands where the new file would be made.
     fs::create_dir_all(folder.0.join("gt.log.new/x")).unwrap();
-    let logger = logger(&Output::open(&to(&folder.log(), 300, 3)).unwrap());
+    let logger = logger(&LogOutput::open(&to(&folder.log(), 300, 3)).unwrap());
     for n in 0..30 {
         info(&logger, format_args!("{n:20}"));
     }
@@ -315,7 +315,7 @@ fn a_link_stays_a_link() {
     fs::create_dir(folder.0.join("disk")).unwrap();
     fs::write(folder.0.join("disk/real"), "").unwrap();
     std::os::unix::fs::symlink("disk/real", folder.log()).unwrap();
-    let logger = logger(&Output::open(&to(&folder.log(), 50, 2)).unwrap());
+    let logger = logger(&LogOutput::open(&to(&folder.log(), 50, 2)).unwrap());
     for n in 0..3 {
         info(&logger, format_args!("{n} {:50}", ""));
     }

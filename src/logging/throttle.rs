@@ -4,21 +4,21 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Lines of one kind that come within this time of one that was written are only counted.
-const QUIET: Duration = Duration::from_secs(60);
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Lets one line through each minute, and counts the others.
 #[derive(Default)]
-pub struct LogThrottle(Mutex<State>);
+pub struct LogThrottle(Mutex<ThrottleState>);
 
 #[derive(Default)]
-struct State {
+struct ThrottleState {
     written: Option<Instant>,
     held_back: u32,
 }
 
 impl LogThrottle {
     pub const fn new() -> Self {
-        Self(Mutex::new(State {
+        Self(Mutex::new(ThrottleState {
             written: None,
             held_back: 0,
         }))
@@ -31,7 +31,7 @@ impl LogThrottle {
 
     fn allow_at(&self, now: Instant) -> Option<u32> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let quiet = |written: Instant| now.saturating_duration_since(written) < QUIET;
+        let quiet = |written: Instant| now.saturating_duration_since(written) < SUMMARY_INTERVAL;
         if state.written.is_some_and(quiet) {
             state.held_back = state.held_back.saturating_add(1);
             return None;

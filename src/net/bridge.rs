@@ -1,7 +1,7 @@
 //! A TCP connection within this machine. One end can be given to another process, and the other
 //! carries what a connection says that cannot be given away itself, as one with TLS.
 
-use super::{within, Conn, Socket, Stop};
+use super::{timeout, Conn, Shutdown, Socket};
 use async_io::Timer;
 use futures_lite::future;
 use std::future::Future;
@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Bytes that are carried at a time.
-const PIECE: usize = 16 * 1024;
+const MAX_READ: usize = 16 * 1024;
 /// Pieces after which other tasks have their turn.
 const PIECES_IN_A_ROW: u32 = 4;
 /// An end that takes nothing for this long is cut.
 const STUCK: Duration = Duration::from_secs(90);
 /// When one direction has ended, the other one may pause for this long.
-const GOODBYE: Duration = Duration::from_secs(30);
+const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Both ends of a new connection.
 pub fn bridge() -> io::Result<(Conn, OwnedFd)> {
@@ -37,27 +37,27 @@ pub fn bridge() -> io::Result<(Conn, OwnedFd)> {
 /// Carries what each of the two says to the other one, until both have ended. When one of them
 /// fails, so does the other.
 pub async fn carry(one: &Conn, other: &Conn) {
-    carry_with(one, other, || Timer::after(GOODBYE)).await;
+    carry_with(one, other, || Timer::after(HALF_CLOSE_TIMEOUT)).await;
 }
 
 /// [`carry`]; when one direction has ended, the other one is cut if it brings nothing during one
 /// `pause`.
 async fn carry_with<P: Future>(one: &Conn, other: &Conn, pause: impl Fn() -> P) {
-    let one_way_over = Stop::default();
+    let one_way_over = Shutdown::default();
     // Pieces that have moved; it may begin again.
     let moved = AtomicU32::new(0);
     let carry_one_way = |from, to| {
         let (over, moved) = (&one_way_over, &moved);
         async move {
             carry_one_way(from, to, moved).await?;
-            over.say();
+            over.trigger();
             io::Result::Ok(())
         }
     };
     let both = future::try_zip(carry_one_way(one, other), carry_one_way(other, one));
     let carrying = async { both.await.map(drop) };
     let leaving = async {
-        one_way_over.heard().await;
+        one_way_over.wait().await;
         loop {
             let before = moved.load(Ordering::Relaxed);
             pause().await;
@@ -73,14 +73,14 @@ async fn carry_with<P: Future>(one: &Conn, other: &Conn, pause: impl Fn() -> P) 
 }
 
 async fn carry_one_way(from: &Conn, to: &Conn, moved: &AtomicU32) -> io::Result<()> {
-    let mut piece = vec![0; PIECE];
+    let mut piece = vec![0; MAX_READ];
     loop {
         let n = from.read(&mut piece).await?;
         if n == 0 {
             return std::future::poll_fn(|cx| to.poll_shutdown(cx)).await;
         }
         let writing = to.write_all(piece.get(..n).unwrap_or_default());
-        let written = within(STUCK, writing).await;
+        let written = timeout(STUCK, writing).await;
         written.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
         if moved
             .fetch_add(1, Ordering::Relaxed)

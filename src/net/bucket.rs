@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 /// The bucket holds what comes in this time: the longest burst.
 const BURST: Duration = Duration::from_millis(100);
 /// It is not worth moving less at a time, unless the bucket holds less.
-const STEP: u64 = 8 * 1024;
+const MIN_GRANT: u64 = 8 * 1024;
 
 /// Bytes are taken after they have moved; nobody may move more than was granted.
-pub struct Bucket {
+pub struct TokenBucket {
     /// There is a rate. Those without one must not cost those who ask a lock and a clock.
     limited: AtomicBool,
-    inner: Mutex<Inner>,
+    inner: Mutex<BucketState>,
 }
 
-struct Inner {
+struct BucketState {
     /// Bytes a second.
     rate: u64,
     /// Bytes that may move now, in billionths, so that no rate loses its fractions. Less than
@@ -27,12 +27,12 @@ struct Inner {
 
 const NANO: i128 = 1_000_000_000;
 
-impl Bucket {
+impl TokenBucket {
     /// `rate` in bytes a second; 0 is no limit.
     pub fn new(rate: u64) -> Self {
         Self {
             limited: AtomicBool::new(rate > 0),
-            inner: Mutex::new(Inner {
+            inner: Mutex::new(BucketState {
                 rate: rate.max(1),
                 tokens: 0,
                 at: Instant::now(),
@@ -65,7 +65,7 @@ impl Bucket {
         if !self.is_limited() {
             return None;
         }
-        let piece = self.lock().most().min(STEP);
+        let piece = self.lock().most().min(MIN_GRANT);
         Some(usize::try_from(piece).unwrap_or(usize::MAX))
     }
 
@@ -88,12 +88,12 @@ impl Bucket {
         inner.tokens = inner.tokens.saturating_sub(spent);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, BucketState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
+impl BucketState {
     /// What it holds when it is full, in bytes.
     fn most(&self) -> u64 {
         let most = u128::from(self.rate) * BURST.as_nanos() / Duration::from_secs(1).as_nanos();
@@ -114,7 +114,7 @@ impl Inner {
         self.fill(now);
         let held = u64::try_from((self.tokens / NANO).max(0)).unwrap_or(u64::MAX);
         let wanted = u64::try_from(wanted).unwrap_or(u64::MAX);
-        let worthwhile = wanted.min(STEP).min(self.most()).max(1);
+        let worthwhile = wanted.min(MIN_GRANT).min(self.most()).max(1);
         if held >= worthwhile {
             return Ok(usize::try_from(held.min(wanted)).unwrap_or(usize::MAX));
         }
@@ -134,7 +134,7 @@ mod tests {
 
     /// Moves as much as is granted, on a clock of its own, and says how much that was.
     fn moved_in(rate: u64, piece: usize, time: Duration) -> u128 {
-        let bucket = Bucket::new(rate);
+        let bucket = TokenBucket::new(rate);
         let begin = bucket.lock().at;
         let mut now = begin;
         let mut moved = 0;
@@ -170,14 +170,14 @@ mod tests {
 
     #[test]
     fn what_was_not_used_is_there_for_a_tenth_of_a_second_only() {
-        let bucket = Bucket::new(1_000_000);
+        let bucket = TokenBucket::new(1_000_000);
         let later = bucket.lock().at + Duration::from_secs(60);
         assert_eq!(bucket.lock().grant(usize::MAX, later), Ok(100_000));
     }
 
     #[test]
     fn what_several_have_moved_at_once_is_paid_back() {
-        let bucket = Bucket::new(1_000_000);
+        let bucket = TokenBucket::new(1_000_000);
         let full = bucket.lock().at + BURST;
         // Three threads are granted all there is before one of them says that it has moved it.
         for _ in 0..3 {
@@ -191,11 +191,11 @@ mod tests {
 
     #[test]
     fn no_rate_is_too_large() {
-        let bucket = Bucket::new(u64::MAX);
+        let bucket = TokenBucket::new(u64::MAX);
         let later = bucket.lock().at + Duration::from_secs(60);
         assert!(bucket.lock().grant(65536, later).is_ok());
         bucket.take(usize::MAX);
-        let bucket = Bucket::new(1);
+        let bucket = TokenBucket::new(1);
         (0..9).for_each(|_| bucket.take(usize::MAX));
         assert!(bucket.lock().grant(1, later).is_err());
     }

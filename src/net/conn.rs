@@ -2,7 +2,7 @@
 //! byte meant before TLS or will mean after it is not its business.
 
 use super::tls::Stream as TlsStream;
-use super::{with_scratch, within, Delivery, Socket};
+use super::{timeout, with_read_buf, Delivery, Socket};
 use futures_lite::{future, AsyncRead, AsyncWrite};
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -19,11 +19,11 @@ pub enum Conn {
     Plain(Socket),
     /// Both directions go through one TLS session, held only while one of them is polled.
     Tls(Box<Mutex<TlsStream>>),
-    Layered(Box<dyn Layer>),
+    Layered(Box<dyn ConnLayer>),
 }
 
 /// Something that may change what goes through a connection. Its methods are those of [`Conn`].
-pub trait Layer: fmt::Debug + Send + Sync {
+pub trait ConnLayer: fmt::Debug + Send + Sync {
     /// The connection below it.
     fn below(&self) -> &Conn;
 
@@ -52,8 +52,8 @@ impl From<TlsStream> for Conn {
     }
 }
 
-impl From<Box<dyn Layer>> for Conn {
-    fn from(layer: Box<dyn Layer>) -> Self {
+impl From<Box<dyn ConnLayer>> for Conn {
+    fn from(layer: Box<dyn ConnLayer>) -> Self {
         Self::Layered(layer)
     }
 }
@@ -258,7 +258,7 @@ impl Conn {
                     // A peer that floods must not keep others, and the timer, from their turn.
                     future::yield_now().await;
                 }
-                let read = |cx: &mut Context<'_>| with_scratch(|buf| self.poll_read(cx, buf));
+                let read = |cx: &mut Context<'_>| with_read_buf(|buf| self.poll_read(cx, buf));
                 match std::future::poll_fn(read).await? {
                     0 => break,
                     n => left = left.saturating_sub(n),
@@ -267,7 +267,7 @@ impl Conn {
             io::Result::Ok(())
         };
         // The peer gets what it can; there is nobody left to tell.
-        let _ = within(patience, goodbye).await;
+        let _ = timeout(patience, goodbye).await;
     }
 }
 
@@ -302,7 +302,7 @@ pub(super) mod tests {
         }
 
         pub fn conn(&self) -> Conn {
-            let layer: Box<dyn Layer> = Box::new(self.clone());
+            let layer: Box<dyn ConnLayer> = Box::new(self.clone());
             Conn::from(layer)
         }
 
@@ -312,7 +312,7 @@ pub(super) mod tests {
         }
     }
 
-    impl Layer for Flood {
+    impl ConnLayer for Flood {
         fn below(&self) -> &Conn {
             &self.below
         }

@@ -2,7 +2,7 @@
 //! several, and who asked one of them does not take an answer from another.
 
 use super::listen::bind_first;
-use super::with_scratch;
+use super::with_read_buf;
 use async_io::{Async, Timer};
 use nix::errno::Errno;
 use nix::libc::{in6_pktinfo, in_pktinfo};
@@ -22,13 +22,13 @@ pub struct Datagrams {
 }
 
 /// Which ways a datagram has come.
-pub struct Path {
+pub struct DatagramPath {
     from: SockaddrStorage,
-    to: To,
+    to: LocalDestination,
 }
 
 /// Which address of this machine it came to.
-enum To {
+enum LocalDestination {
     V4(in_pktinfo),
     V6(in6_pktinfo),
     /// The system does not say.
@@ -74,10 +74,13 @@ impl Datagrams {
     }
 
     /// Has `use_it` look at the next datagram and whom it is from.
-    pub async fn receive<T>(&self, mut use_it: impl FnMut(&[u8], SocketAddr) -> T) -> (T, Path) {
+    pub async fn receive<T>(
+        &self,
+        mut use_it: impl FnMut(&[u8], SocketAddr) -> T,
+    ) -> (T, DatagramPath) {
         loop {
             let received = self.io.read_with(|socket| {
-                with_scratch(|buffer| {
+                with_read_buf(|buffer| {
                     let (count, path) = receive(socket, buffer)?;
                     let bytes = buffer.get(..count).unwrap_or_default();
                     Ok((use_it(bytes, path.from()?), path))
@@ -95,11 +98,11 @@ impl Datagrams {
     }
 
     /// Sends `bytes` back where the other came from, or nowhere if that would take waiting.
-    pub fn answer(&self, bytes: &[u8], path: &Path) -> io::Result<()> {
+    pub fn answer(&self, bytes: &[u8], path: &DatagramPath) -> io::Result<()> {
         let message = match &path.to {
-            To::V4(info) => Some(ControlMessage::Ipv4PacketInfo(info)),
-            To::V6(info) => Some(ControlMessage::Ipv6PacketInfo(info)),
-            To::Unknown => None,
+            LocalDestination::V4(info) => Some(ControlMessage::Ipv4PacketInfo(info)),
+            LocalDestination::V6(info) => Some(ControlMessage::Ipv6PacketInfo(info)),
+            LocalDestination::Unknown => None,
         };
         let (socket, parts) = (self.io.as_raw_fd(), [IoSlice::new(bytes)]);
         let messages = message.as_slice();
@@ -118,7 +121,7 @@ impl Datagrams {
     }
 }
 
-impl Path {
+impl DatagramPath {
     fn from(&self) -> io::Result<SocketAddr> {
         let v4 = self.from.as_sockaddr_in();
         let v4 = v4.map(|addr| SocketAddr::V4((*addr).into()));
@@ -128,7 +131,7 @@ impl Path {
     }
 }
 
-fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Path)> {
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, DatagramPath)> {
     let mut space = nix::cmsg_space!(in6_pktinfo);
     let mut parts = [IoSliceMut::new(buffer)];
     let (fd, flags) = (socket.as_raw_fd(), MsgFlags::empty());
@@ -143,21 +146,21 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Path)> {
             ControlMessageOwned::Ipv4PacketInfo(mut info) => {
                 // Which way back is the routes' business.
                 info.ipi_ifindex = 0;
-                Some(To::V4(info))
+                Some(LocalDestination::V4(info))
             }
             ControlMessageOwned::Ipv6PacketInfo(mut info) => {
                 // The same, but an address of one link means nothing without it.
                 if !Ipv6Addr::from(info.ipi6_addr.s6_addr).is_unicast_link_local() {
                     info.ipi6_ifindex = 0;
                 }
-                Some(To::V6(info))
+                Some(LocalDestination::V6(info))
             }
             _ => None,
         })
     });
-    let to = to.unwrap_or(To::Unknown);
+    let to = to.unwrap_or(LocalDestination::Unknown);
     let from = received.address.ok_or(io::ErrorKind::InvalidData)?;
-    Ok((received.bytes, Path { from, to }))
+    Ok((received.bytes, DatagramPath { from, to }))
 }
 
 /// To be given to another process.

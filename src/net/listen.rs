@@ -1,6 +1,6 @@
 //! Listening sockets.
 
-use super::reactor::{Left, Source, Way};
+use super::reactor::{Interest, PollSource, Readiness};
 use super::Socket;
 use futures_lite::future;
 use rustix::net::{acceptfrom_with, SocketFlags};
@@ -14,7 +14,7 @@ use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
 /// Connections the kernel may hold for us before we accept them.
-const QUEUE: i32 = 1024;
+const LISTEN_BACKLOG: i32 = 1024;
 /// A peer that vanished is found after this silence and a few probes.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -33,7 +33,7 @@ fn count_failure() {
 }
 
 pub struct Listener {
-    io: Source<TcpListener>,
+    io: PollSource<TcpListener>,
     addr: SocketAddr,
     closed: AtomicBool,
 }
@@ -85,7 +85,7 @@ fn bind(addr: SocketAddr) -> io::Result<Listener> {
     socket.set_tcp_nodelay(true)?;
     SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
     socket.bind(&addr.into())?;
-    socket.listen(QUEUE)?;
+    socket.listen(LISTEN_BACKLOG)?;
     Listener::new(socket.into())
 }
 
@@ -102,7 +102,7 @@ impl Listener {
         listener.set_nonblocking(true)?;
         Ok(Self {
             addr: listener.local_addr()?,
-            io: Source::new(listener, &[Way::Read])?,
+            io: PollSource::new(listener, &[Interest::Read])?,
             closed: AtomicBool::new(false),
         })
     }
@@ -123,9 +123,9 @@ impl Listener {
         // What this inherits from the listener does not include that.
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         loop {
-            ready!(self.io.poll_ready(Way::Read, cx))?;
-            let accepted = self.io.attempt(Way::Read, |listener| {
-                Ok((acceptfrom_with(listener, flags)?, Left::More))
+            ready!(self.io.poll_ready(Interest::Read, cx))?;
+            let accepted = self.io.try_io(Interest::Read, |listener| {
+                Ok((acceptfrom_with(listener, flags)?, Readiness::More))
             });
             match accepted {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}

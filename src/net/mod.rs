@@ -24,8 +24,8 @@ pub mod tls;
 mod wait_group;
 mod within;
 
-pub use bucket::Bucket;
-pub use conn::{Conn, Layer};
+pub use bucket::TokenBucket;
+pub use conn::{Conn, ConnLayer};
 #[cfg(all(feature = "server", feature = "p2p"))]
 pub use datagrams::Datagrams;
 pub use delivery::Delivery;
@@ -33,15 +33,15 @@ pub use dial::dial;
 pub use listen::{accept_failures, listen, Listener};
 pub use random::random;
 pub use reactor::blocking;
-pub(crate) use reactor::{spawn, Ran};
+pub(crate) use reactor::{spawn, CountedTask};
 #[cfg(feature = "p2p")]
 pub use resolve::addresses;
-pub use scratch::with_scratch;
+pub use scratch::with_read_buf;
 #[cfg(test)]
 pub use scratch::READ;
 #[cfg(feature = "client")]
 pub use shared_threads::DISK;
 pub use socket::Socket;
-pub use stop::Stop;
-pub use wait_group::{WaitGroup, Working};
-pub use within::{poll_stalled, until, within};
+pub use stop::Shutdown;
+pub use wait_group::{TaskGuard, WaitGroup};
+pub use within::{poll_stalled, timeout, timeout_at};

@@ -17,7 +17,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(1800);
 
 /// The addresses of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct Resolved {
     /// In the system's order, at least one; without ports, and with the zones of IPv6.
     pub addresses: Vec<SocketAddr>,
     /// Why they are those of an earlier look-up, if they are.
@@ -26,12 +26,12 @@ pub(super) struct Found {
 
 /// A failed look-up. Not an [`io::Error`], since all who wait hear of it.
 #[derive(Debug, Clone)]
-struct Failure {
+struct LookupError {
     kind: io::ErrorKind,
     why: String,
 }
 
-impl Failure {
+impl LookupError {
     fn of(e: &io::Error) -> Self {
         Self {
             kind: e.kind(),
@@ -53,7 +53,7 @@ impl Failure {
 }
 
 #[derive(Default)]
-struct Name {
+struct CachedName {
     state: Mutex<NameState>,
     /// A look-up has ended.
     answered: Event,
@@ -64,21 +64,21 @@ struct NameState {
     /// A look-up is under way.
     looking: bool,
     /// What the last one has brought.
-    last: Option<Result<Vec<SocketAddr>, Failure>>,
+    last: Option<Result<Vec<SocketAddr>, LookupError>>,
     /// What the last successful one has brought.
     known: Vec<SocketAddr>,
 }
 
-impl Name {
+impl CachedName {
     fn lock(&self) -> MutexGuard<'_, NameState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A list: there are few, and most programs have one.
-static NAMES_KNOWN: Mutex<Vec<(String, Arc<Name>)>> = Mutex::new(Vec::new());
+static NAMES_KNOWN: Mutex<Vec<(String, Arc<CachedName>)>> = Mutex::new(Vec::new());
 
-fn name(host: &str) -> Arc<Name> {
+fn name(host: &str) -> Arc<CachedName> {
     let mut names = NAMES_KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, name)) = names.iter().find(|(known, _)| known == host) {
         return name.clone();
@@ -86,14 +86,14 @@ fn name(host: &str) -> Arc<Name> {
     if names.len() >= MAX_NAMES {
         names.retain(|(_, name)| name.lock().looking);
     }
-    let name = Arc::<Name>::default();
+    let name = Arc::<CachedName>::default();
     names.push((host.to_owned(), name.clone()));
     name
 }
 
 /// Looks up `host`. Where the system fails, or takes long, its last known addresses are the answer.
 /// The error names the host.
-pub(super) async fn look_up(host: &str) -> io::Result<Found> {
+pub(super) async fn look_up(host: &str) -> io::Result<Resolved> {
     let asked = host.to_owned();
     look_up_with(&name(host), move || {
         Ok((asked, 0).to_socket_addrs()?.collect())
@@ -103,9 +103,9 @@ pub(super) async fn look_up(host: &str) -> io::Result<Found> {
 }
 
 async fn look_up_with(
-    name: &Arc<Name>,
+    name: &Arc<CachedName>,
     ask: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
-) -> Result<Found, Failure> {
+) -> Result<Resolved, LookupError> {
     let (answered, is_known) = begin(name, ask);
     let answer = async {
         answered.await;
@@ -121,20 +121,20 @@ async fn look_up_with(
         answer.await
     };
     let state = name.lock();
-    let stale = |why: String| Found {
+    let stale = |why: String| Resolved {
         addresses: state.known.clone(),
         stale: Some(why),
     };
     match &state.last {
         _ if !has_answer => Ok(stale(format!("no answer within {ANSWER_TIMEOUT:?}"))),
-        Some(Ok(addresses)) => Ok(Found {
+        Some(Ok(addresses)) => Ok(Resolved {
             addresses: addresses.clone(),
             stale: None,
         }),
         Some(Err(e)) if e.is_final() || state.known.is_empty() => Err(e.clone()),
         Some(Err(e)) => Ok(stale(e.why.clone())),
         // The last look-up's task has ended without an answer.
-        None => Err(Failure {
+        None => Err(LookupError {
             kind: io::ErrorKind::Interrupted,
             why: "the look-up was given up".to_owned(),
         }),
@@ -144,7 +144,7 @@ async fn look_up_with(
 /// Begins a look-up unless one is under way. Returns what hears of its end, and whether there are
 /// addresses of an earlier one.
 fn begin(
-    name: &Arc<Name>,
+    name: &Arc<CachedName>,
     ask: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
 ) -> (EventListener, bool) {
     let mut state = name.lock();
@@ -156,11 +156,11 @@ fn begin(
         crate::spawn(async move {
             let asked = NAMES.run(ask).await;
             let answer = match asked {
-                Ok(addresses) if addresses.is_empty() => Err(Failure {
+                Ok(addresses) if addresses.is_empty() => Err(LookupError {
                     kind: io::ErrorKind::NotFound,
                     why: "no address".to_owned(),
                 }),
-                answer => answer.map_err(|e| Failure::of(&e)),
+                answer => answer.map_err(|e| LookupError::of(&e)),
             };
             let mut state = name.lock();
             if let Ok(addresses) = &answer {

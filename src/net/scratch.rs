@@ -10,7 +10,7 @@ thread_local! {
 }
 
 /// Lends the thread's buffer for one read that is used up at once.
-pub fn with_scratch<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
+pub fn with_read_buf<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
     SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
         Ok(mut scratch) => {
             if scratch.is_empty() {

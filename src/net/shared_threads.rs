@@ -6,14 +6,14 @@ use async_lock::Semaphore;
 
 /// Reads of files that visitors ask for.
 #[cfg(feature = "client")]
-pub static DISK: Share = Share(Semaphore::new(4));
+pub static DISK: ThreadShare = ThreadShare(Semaphore::new(4));
 /// Name look-ups.
-pub static NAMES: Share = Share(Semaphore::new(3));
+pub static NAMES: ThreadShare = ThreadShare(Semaphore::new(3));
 
 /// The right to a part of the threads.
-pub struct Share(Semaphore);
+pub struct ThreadShare(Semaphore);
 
-impl Share {
+impl ThreadShare {
     /// Runs `work` on a thread for that, once one of the share is free.
     pub async fn run<T: Send + 'static>(
         &'static self,

@@ -6,7 +6,7 @@
 
 use super::delivery::{self, Delivery};
 use super::listen::KEEPALIVE;
-use super::reactor::{Left, Source, Way};
+use super::reactor::{Interest, PollSource, Readiness};
 use futures_lite::{AsyncRead, AsyncWrite};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::net::{sendmsg, SendAncillaryBuffer, SendFlags};
@@ -23,7 +23,7 @@ use std::time::Duration;
 /// One reader and one writer may poll it at the same time, through a shared reference.
 #[derive(Debug)]
 pub struct Socket {
-    source: Source<TcpStream>,
+    source: PollSource<TcpStream>,
     /// Bytes that are written before it is asked again whether it takes more; 0 if it is not
     /// asked before it refuses some.
     burst: AtomicU32,
@@ -36,16 +36,16 @@ const SEGMENT: u32 = 64 * 1024;
 /// The time between the kernel's probes of a silent peer, Linux's default.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(75);
 
-fn left(done: usize, of: usize) -> Left {
+fn left(done: usize, of: usize) -> Readiness {
     if done < of {
-        Left::Nothing
+        Readiness::Nothing
     } else {
-        Left::More
+        Readiness::More
     }
 }
 
 impl Socket {
-    fn with(source: Source<TcpStream>) -> Self {
+    fn with(source: PollSource<TcpStream>) -> Self {
         Self {
             source,
             burst: AtomicU32::new(0),
@@ -55,15 +55,15 @@ impl Socket {
 
     /// A connected socket that does not block, and that has likely been `sent` something.
     pub fn new(stream: TcpStream, sent: bool) -> io::Result<Self> {
-        let ready = [Way::Write, Way::Read];
+        let ready = [Interest::Write, Interest::Read];
         let ready = ready.get(..1 + usize::from(sent)).unwrap_or_default();
-        Source::new(stream, ready).map(Self::with)
+        PollSource::new(stream, ready).map(Self::with)
     }
 
     /// The same for one that is to be connected, once it is.
     pub async fn connecting(stream: TcpStream) -> io::Result<Self> {
-        let source = Source::new(stream, &[])?;
-        std::future::poll_fn(|cx| source.poll_ready(Way::Write, cx)).await?;
+        let source = PollSource::new(stream, &[])?;
+        std::future::poll_fn(|cx| source.poll_ready(Interest::Write, cx)).await?;
         match source.get_ref().take_error()? {
             Some(e) => Err(e),
             None => Ok(Self::with(source)),
@@ -90,7 +90,7 @@ impl Socket {
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.poll_readable(cx))?;
-            let read = self.source.attempt(Way::Read, |mut stream| {
+            let read = self.source.try_io(Interest::Read, |mut stream| {
                 stream.read(buf).map(|n| (n, left(n, buf.len())))
             });
             match read {
@@ -102,7 +102,7 @@ impl Socket {
 
     /// Ready when a read is likely to find something.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.source.poll_ready(Way::Read, cx)
+        self.source.poll_ready(Interest::Read, cx)
     }
 
     /// Ready when what is there, and stays there, `is_enough`. Asks again when there is more, or
@@ -116,10 +116,17 @@ impl Socket {
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_readable(cx))?;
-            let peeked = self.source.attempt(Way::Read, |stream| {
+            let peeked = self.source.try_io(Interest::Read, |stream| {
                 let n = stream.peek(buf)?;
                 let enough = is_enough(buf.get(..n).unwrap_or_default());
-                Ok((enough, if enough { Left::More } else { Left::Nothing }))
+                Ok((
+                    enough,
+                    if enough {
+                        Readiness::More
+                    } else {
+                        Readiness::Nothing
+                    },
+                ))
             });
             match peeked {
                 Ok(false) => {}
@@ -133,7 +140,7 @@ impl Socket {
     /// Writes what fits now; `WouldBlock` if nothing does. Arms nothing.
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         loop {
-            let written = self.source.attempt(Way::Write, |mut stream| {
+            let written = self.source.try_io(Interest::Write, |mut stream| {
                 stream.write(buf).map(|n| (n, left(n, buf.len())))
             });
             match written {
@@ -148,7 +155,7 @@ impl Socket {
     pub fn try_write_pieces(&self, pieces: &[IoSlice<'_>], last: bool) -> io::Result<usize> {
         let all = pieces.iter().map(|piece| piece.len()).sum();
         loop {
-            let written = self.source.attempt(Way::Write, |mut stream| {
+            let written = self.source.try_io(Interest::Write, |mut stream| {
                 let written = match last {
                     true => write_and_hold(stream, pieces),
                     false => stream.write_vectored(pieces),
@@ -177,7 +184,7 @@ impl Socket {
             };
             match result {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.source.poll_ready(Way::Write, cx))?;
+                    ready!(self.source.poll_ready(Interest::Write, cx))?;
                 }
                 Ok(n) if burst > 0 => {
                     // At most what was left.
@@ -191,13 +198,13 @@ impl Socket {
 
     /// Whether the kernel says that it has room for another burst. If not, it will say when.
     fn ask_for_room(&self) -> io::Result<()> {
-        self.source.attempt(Way::Write, |stream| {
+        self.source.try_io(Interest::Write, |stream| {
             let mut asked = [PollFd::new(stream, PollFlags::OUT)];
             match poll(&mut asked, Some(&Timespec::default())) {
                 Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
                 Ok(_) => {
                     self.written.store(0, Ordering::Relaxed);
-                    Ok(((), Left::More))
+                    Ok(((), Readiness::More))
                 }
                 Err(e) => Err(e.into()),
             }

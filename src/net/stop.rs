@@ -6,33 +6,33 @@ use std::sync::Arc;
 
 /// Clones are the same word.
 #[derive(Clone, Default)]
-pub struct Stop(Arc<Word>);
+pub struct Shutdown(Arc<ShutdownState>);
 
 #[derive(Default)]
-struct Word {
+struct ShutdownState {
     said: AtomicBool,
     event: Event,
 }
 
-impl Stop {
-    pub fn say(&self) {
+impl Shutdown {
+    pub fn trigger(&self) {
         self.0.said.store(true, Ordering::SeqCst);
         self.0.event.notify(usize::MAX);
     }
 
     /// Whether both are the same word.
-    pub fn is(&self, other: &Stop) -> bool {
+    pub fn is(&self, other: &Shutdown) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    pub fn is_said(&self) -> bool {
+    pub fn is_triggered(&self) -> bool {
         self.0.said.load(Ordering::SeqCst)
     }
 
-    pub async fn heard(&self) {
+    pub async fn wait(&self) {
         loop {
             let listener = self.0.event.listen();
-            if self.is_said() {
+            if self.is_triggered() {
                 return;
             }
             listener.await;
@@ -42,7 +42,7 @@ impl Stop {
     /// Runs `task` until it ends or the word is said, whichever is first.
     pub async fn or<T>(&self, task: impl std::future::Future<Output = T>) -> Option<T> {
         futures_lite::future::or(async { Some(task.await) }, async {
-            self.heard().await;
+            self.wait().await;
             None
         })
         .await

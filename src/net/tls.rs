@@ -80,7 +80,7 @@ fn invalid(message: String) -> io::Error {
 }
 
 /// Whom a client believes.
-pub enum Trust<'a> {
+pub enum ServerTrust<'a> {
     /// The certificate authorities of the system.
     System,
     /// The certificates in a PEM file: authorities, or the server's own certificate.
@@ -95,12 +95,12 @@ pub struct Connector(async_tls::TlsConnector);
 
 impl Connector {
     /// Errors name the file and what is wrong with it.
-    pub fn new(trust: Trust<'_>) -> io::Result<Self> {
+    pub fn new(trust: ServerTrust<'_>) -> io::Result<Self> {
         let provider = provider();
         let verifier = match trust {
-            Trust::System => verify::authorities(system_certificates()?, &provider)?,
-            Trust::File(path) => verify::these(pem::certificates(path)?, &provider)?,
-            Trust::Nobody => verify::anybody(&provider),
+            ServerTrust::System => verify::authorities(system_certificates()?, &provider)?,
+            ServerTrust::File(path) => verify::these(pem::certificates(path)?, &provider)?,
+            ServerTrust::Nobody => verify::anybody(&provider),
         };
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&version::TLS13, &version::TLS12])

@@ -15,12 +15,12 @@ struct Group {
 }
 
 /// One piece of work; done when it is dropped.
-pub struct Working(WaitGroup);
+pub struct TaskGuard(WaitGroup);
 
 impl WaitGroup {
-    pub fn begin(&self) -> Working {
+    pub fn begin(&self) -> TaskGuard {
         self.0.working.fetch_add(1, Ordering::SeqCst);
-        Working(self.clone())
+        TaskGuard(self.clone())
     }
 
     pub fn is_idle(&self) -> bool {
@@ -38,7 +38,7 @@ impl WaitGroup {
     }
 }
 
-impl Drop for Working {
+impl Drop for TaskGuard {
     fn drop(&mut self) {
         let group = &self.0 .0;
         if group.working.fetch_sub(1, Ordering::SeqCst) == 1 {

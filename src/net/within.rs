@@ -8,36 +8,36 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// What `task` returns, or `None` if it has not ended in time; then it is dropped.
-pub fn within<T: Future>(patience: Duration, task: T) -> Within<T> {
+pub fn timeout<T: Future>(patience: Duration, task: T) -> Timeout<T> {
     let timer = Timer::after(patience);
-    Within { task, timer }
+    Timeout { task, timer }
 }
 
 /// The same for a deadline that several tasks share.
-pub fn until<T: Future>(deadline: Instant, task: T) -> Within<T> {
+pub fn timeout_at<T: Future>(deadline: Instant, task: T) -> Timeout<T> {
     let timer = Timer::at(deadline);
-    Within { task, timer }
+    Timeout { task, timer }
 }
 
 pin_project! {
     /// A type of its own, since an async block would hold the task twice: as what it has been
     /// given, and as what it waits for.
-    pub struct Within<T> {
+    pub struct Timeout<T> {
         #[pin]
         task: T,
         timer: Timer,
     }
 }
 
-impl<T: Future> Future for Within<T> {
+impl<T: Future> Future for Timeout<T> {
     type Output = Option<T::Output>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let within = self.project();
-        if let Poll::Ready(result) = within.task.poll(cx) {
+        let this = self.project();
+        if let Poll::Ready(result) = this.task.poll(cx) {
             return Poll::Ready(Some(result));
         }
-        Pin::new(within.timer).poll(cx).map(|_| None)
+        Pin::new(this.timer).poll(cx).map(|_| None)
     }
 }
 

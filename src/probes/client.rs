@@ -2,9 +2,9 @@
 
 use super::{cuts, seed};
 use crate::client::files::date::Moment;
-use crate::client::files::head::{end, Request, HEAD_MAX};
-use crate::client::files::range::Range;
-use crate::client::files::target::{encode, query, Target};
+use crate::client::files::head::{end, FileRequest, HEAD_MAX};
+use crate::client::files::range::ByteRange;
+use crate::client::files::target::{encode, query, RequestTarget};
 use crate::config::value::Scalar;
 use crate::config::{Local, Remote};
 use std::path::{Component, Path};
@@ -27,7 +27,7 @@ pub fn files(data: &[u8]) {
     let Some(length) = whole.filter(|length| *length <= HEAD_MAX) else {
         return;
     };
-    let Ok(request) = Request::parse(&data[..length]) else {
+    let Ok(request) = FileRequest::parse(&data[..length]) else {
         return;
     };
     target(request.target);
@@ -66,7 +66,7 @@ fn target(bytes: &[u8]) {
     let plain = query(bytes);
     assert!(plain.is_empty() || plain.starts_with('?'));
     assert!(plain.bytes().all(|byte| byte.is_ascii_graphic()));
-    let Ok(target) = Target::parse(bytes) else {
+    let Ok(target) = RequestTarget::parse(bytes) else {
         return;
     };
     let path = &target.path;
@@ -92,7 +92,7 @@ fn target(bytes: &[u8]) {
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || b"-._~%/".contains(&b)));
     if !path.is_empty() {
-        let again = Target::parse(link.as_bytes()).map(|it| it.path);
+        let again = RequestTarget::parse(link.as_bytes()).map(|it| it.path);
         assert_eq!(again.as_ref(), Ok(path));
     }
 }
@@ -100,7 +100,7 @@ fn target(bytes: &[u8]) {
 /// A part is one of the file's, whatever its size.
 fn range(value: &[u8], data: &[u8]) {
     for size in [0, 1, 10, seed(data), u64::MAX] {
-        if let Range::Part { first, last } = Range::parse(value, size) {
+        if let ByteRange::Part { first, last } = ByteRange::parse(value, size) {
             assert!(first <= last && last < size);
         }
     }

@@ -4,8 +4,8 @@ use crate::cli::{self, Command};
 use crate::config::file::Document;
 use crate::config::foreign::Content;
 use crate::config::value::Scalar;
-use crate::config::yaml::Tree;
-use crate::config::{ListenAddr, Loaded, Url};
+use crate::config::yaml::YamlTree;
+use crate::config::{ListenAddr, RoleConfig, Url};
 use std::path::Path;
 use std::time::Duration;
 
@@ -111,7 +111,7 @@ fn assert_text_is_kept(text: &str) {
             c => format!("\\U{:08X}", u32::from(c)),
         })
         .collect();
-    let tree = Tree::parse(format!("k: \"{quoted}\"")).expect("yaml");
+    let tree = YamlTree::parse(format!("k: \"{quoted}\"")).expect("yaml");
     let node = tree.node(&["k"]).expect("the value");
     assert_eq!(node.texts(), [text]);
 }
@@ -126,15 +126,15 @@ fn assert_line(sentence: &str, lines: usize) {
     assert!((1..=lines).contains(&line), "{sentence} of {lines} lines");
 }
 
-fn assert_loaded(loaded: &Loaded) {
+fn assert_loaded(loaded: &RoleConfig) {
     assert!((1..=64).contains(&loaded.threads()));
     assert!(loaded.shown.len() < SHOWN);
     assert!(loaded.shown.starts_with('{'));
 }
 
 /// Whatever a secret is, what shows of the rest is the same.
-fn assert_secrets_are_kept(argv: &[String], roles: &[Loaded]) {
-    let text = |roles: &[Loaded]| {
+fn assert_secrets_are_kept(argv: &[String], roles: &[RoleConfig]) {
+    let text = |roles: &[RoleConfig]| {
         let texts = roles.iter().map(|it| format!("{it:?} {}", it.shown));
         texts.collect::<Vec<_>>()
     };

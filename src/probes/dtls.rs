@@ -2,8 +2,8 @@
 //! messages in them.
 
 use super::seed;
-use crate::client::p2p::identity::{Identity, Side};
-use crate::client::p2p::records::Records;
+use crate::client::p2p::identity::{DtlsRole, Identity};
+use crate::client::p2p::records::RecordFilter;
 use bytes::BytesMut;
 use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
 use rtc_shared::TransportProtocol;
@@ -22,7 +22,7 @@ pub(super) static IDENTITY: LazyLock<Identity> =
 
 /// One end of a connection, as [`crate::client::p2p`] has it: a filter, and DTLS behind it.
 struct End {
-    records: Records,
+    records: RecordFilter,
     dtls: Endpoint,
     is_established: bool,
     /// What the filter has let through until then.
@@ -30,17 +30,17 @@ struct End {
 }
 
 impl End {
-    fn new(side: Side, now: Instant) -> Self {
+    fn new(side: DtlsRole, now: Instant) -> Self {
         let config = IDENTITY.handshake(side, &IDENTITY.fingerprint);
         let config = Arc::new(config.expect("a configuration"));
-        let server = (side == Side::Server).then(|| config.clone());
+        let server = (side == DtlsRole::Server).then(|| config.clone());
         let mut dtls = Endpoint::new(PEER, TransportProtocol::UDP, server);
-        if side == Side::Client {
+        if side == DtlsRole::Client {
             dtls.connect(now, PEER, config, None)
                 .expect("a ClientHello");
         }
         Self {
-            records: Records::default(),
+            records: RecordFilter::default(),
             dtls,
             is_established: false,
             passed: (0, 0),
@@ -60,7 +60,7 @@ impl End {
             return false;
         }
         // Nothing that is dropped by itself comes along with something else.
-        assert_eq!(Records::default().admit(&admitted), admitted);
+        assert_eq!(RecordFilter::default().admit(&admitted), admitted);
         let mut is_over = false;
         for event in self
             .dtls
@@ -99,7 +99,7 @@ fn count(mut datagram: &[u8]) -> usize {
 /// stands for a second that passes.
 pub fn dtls_records(data: &[u8]) {
     let mut now = Instant::now();
-    for side in [Side::Client, Side::Server] {
+    for side in [DtlsRole::Client, DtlsRole::Server] {
         let mut end = End::new(side, now);
         let mut rest = data;
         while let [a, b, after @ ..] = rest {
@@ -125,7 +125,10 @@ pub fn dtls_records(data: &[u8]) {
 /// step, for each datagram on its way. Where the script ends, everything passes.
 pub fn handshake_fragments(data: &[u8]) {
     let now = Instant::now();
-    let mut ends = [End::new(Side::Client, now), End::new(Side::Server, now)];
+    let mut ends = [
+        End::new(DtlsRole::Client, now),
+        End::new(DtlsRole::Server, now),
+    ];
     let mut script = data;
     let mut was_disturbed = false;
     // A flight is at most eight datagrams.

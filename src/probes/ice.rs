@@ -2,11 +2,11 @@
 //! from addresses that have answered a check and from others.
 
 use super::dtls::IDENTITY;
-use crate::client::p2p::checks::{Checks, Role, REMOTES};
-use crate::client::p2p::identity::Side;
-use crate::client::p2p::memory::Share;
-use crate::client::p2p::peer::{Peer, State};
-use crate::client::p2p::sdp::{Description, Local};
+use crate::client::p2p::checks::{ConnectivityChecks, IceRole, REMOTES};
+use crate::client::p2p::identity::DtlsRole;
+use crate::client::p2p::memory::MemoryShare;
+use crate::client::p2p::peer::{Peer, PeerState};
+use crate::client::p2p::sdp::{Description, LocalDescription};
 use ring::hmac;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,12 +40,12 @@ struct Probe {
 }
 
 impl Probe {
-    fn new(role: Role) -> Self {
+    fn new(role: IceRole) -> Self {
         let now = Instant::now();
-        let checks = Checks::new(Arc::default(), role, Vec::new());
-        let memory = Share::new(Arc::default());
+        let checks = ConnectivityChecks::new(Arc::default(), role, Vec::new());
+        let memory = MemoryShare::new(Arc::default());
         let mut peer = Peer::new(&IDENTITY, checks, memory, now).expect("a peer");
-        let own = |local: &Local<'_>| (local.ufrag.to_owned(), local.pwd.to_owned());
+        let own = |local: &LocalDescription<'_>| (local.ufrag.to_owned(), local.pwd.to_owned());
         let (ufrag, password) = peer.describe(&IDENTITY, own);
         let sdp = format!(
             "v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\n\
@@ -54,7 +54,7 @@ impl Probe {
             IDENTITY.fingerprint
         );
         let theirs = Description::parse(&sdp).expect("a description");
-        let connected = peer.connect(&IDENTITY, &theirs, Side::Server, now);
+        let connected = peer.connect(&IDENTITY, &theirs, DtlsRole::Server, now);
         connected.expect("a beginning");
         let places = PLACES.map(|place| place.parse().expect("an address"));
         let mut probe = Self {
@@ -120,12 +120,12 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 
 /// A peer as a script: steps of a kind and a byte, most with as many bytes behind them.
 pub fn ice_stun(data: &[u8]) {
-    for role in [Role::Answers, Role::Offers] {
+    for role in [IceRole::Answers, IceRole::Offers] {
         run(role, data);
     }
 }
 
-fn run(role: Role, data: &[u8]) {
+fn run(role: IceRole, data: &[u8]) {
     let mut probe = Probe::new(role);
     let mut rest = data;
     while let [kind, byte, after @ ..] = rest {
@@ -219,7 +219,7 @@ fn run(role: Role, data: &[u8]) {
         to.sort();
         to.dedup();
         assert!(to.len() <= REMOTES);
-        if matches!(probe.peer.state(), State::Over(_)) {
+        if matches!(probe.peer.state(), PeerState::Over(_)) {
             return;
         }
     }

@@ -1,8 +1,11 @@
 //! HTTP: what gt asks for itself, and visitors' requests that it follows.
 
 use super::{Pace, Source};
-use crate::net::follow::{Asks, Edits, Head, Refusal, Requests, Rule, Step, Verdict, MAX_HEAD};
-use crate::net::http::answer::{read, Answer, MAX_BODY};
+use crate::net::follow::{
+    Edits, ExpectedResponse, HttpRefusal, RequestHead, RequestRule, RequestStep, Requests,
+    RuleDecision, MAX_HEAD,
+};
+use crate::net::http::answer::{read, Response, MAX_BODY};
 use futures_lite::future::block_on;
 use std::task::Poll;
 
@@ -12,13 +15,13 @@ pub fn http_answer(data: &[u8]) {
     for pace in Pace::split(data) {
         assert_eq!(answer(data, pace), whole, "{pace:?}");
     }
-    if let Some(Answer { status, body }) = whole {
+    if let Some(Response { status, body }) = whole {
         assert!((200..1000).contains(&status));
         assert!(body.len() <= MAX_BODY && body.len() <= data.len());
     }
 }
 
-fn answer(data: &[u8], pace: Pace) -> Option<Answer> {
+fn answer(data: &[u8], pace: Pace) -> Option<Response> {
     let mut source = Source::new(data, pace);
     let reading = read(|_, buffer| Poll::Ready(Ok(source.take(buffer))));
     block_on(reading).ok().map(|(answer, _)| answer)
@@ -47,7 +50,7 @@ struct Followed {
     /// What goes to the service.
     sent: Vec<u8>,
     messages: Vec<Message>,
-    refused: Option<Refusal>,
+    refused: Option<HttpRefusal>,
 }
 
 /// One request; offsets in the input.
@@ -57,14 +60,14 @@ struct Message {
     head_end: usize,
     /// Where the body ends, if it does.
     end: Option<usize>,
-    asks: Asks,
+    asks: ExpectedResponse,
 }
 
 /// Names one host in every request.
 struct OneHost;
 
-impl Rule for OneHost {
-    fn decide(&self, head: &Head<'_>) -> Verdict {
+impl RequestRule for OneHost {
+    fn decide(&self, head: &RequestHead<'_>) -> RuleDecision {
         let mut edits = Edits::default();
         for field in head.fields().filter(|field| field.is("host")) {
             edits.set(&field, "x.y:1");
@@ -72,7 +75,7 @@ impl Rule for OneHost {
         if let Some(part) = head.authority() {
             edits.set_target(head, part, "x.y:1");
         }
-        Verdict::Forward(edits)
+        RuleDecision::Forward(edits)
     }
 }
 
@@ -83,16 +86,16 @@ fn follow(data: &[u8], mut pace: Pace) -> Followed {
         let come = at + pace.next().min(data.len() - at);
         while at < come {
             match requests.take(&data[at..come], &OneHost) {
-                Step::Pass(n) => {
+                RequestStep::Pass(n) => {
                     assert!((1..=come - at).contains(&n));
                     followed.sent.extend_from_slice(&data[at..at + n]);
                     at += n;
                 }
-                Step::Keep(n) => {
+                RequestStep::Keep(n) => {
                     assert!((1..=come - at).contains(&n));
                     at += n;
                 }
-                Step::Send {
+                RequestStep::Send {
                     taken,
                     bytes,
                     begins,
@@ -112,8 +115,8 @@ fn follow(data: &[u8], mut pace: Pace) -> Followed {
                     }
                 }
                 // The service decides by the request's number.
-                Step::Wait => requests.switch(followed.messages.len() % 2 == 0),
-                Step::Refuse(refusal, _) => {
+                RequestStep::Wait => requests.switch(followed.messages.len() % 2 == 0),
+                RequestStep::Refuse(refusal, _) => {
                     assert!(requests.is_refused());
                     followed.refused = Some(refusal);
                     return followed;
@@ -141,7 +144,10 @@ fn compare_with_httparse(data: &[u8], message: &Message) {
         Err(_) => return,
     };
     assert_eq!(message.begin + length, message.head_end);
-    assert_eq!(request.method == Some("HEAD"), message.asks == Asks::Head);
+    assert_eq!(
+        request.method == Some("HEAD"),
+        message.asks == ExpectedResponse::Head
+    );
     let field = |name: &str| {
         let mut fields = request.headers.iter();
         fields.find(|field| field.name.eq_ignore_ascii_case(name))

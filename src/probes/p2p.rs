@@ -1,12 +1,12 @@
 //! What a peer says that wants to be one, and what it sends then.
 
 use super::{Pace, Source};
-use crate::client::p2p::identity::Side;
-use crate::client::p2p::message::{Message, Reader, MOST};
-use crate::client::p2p::resets::{chunks, parameter, Outgoing, Resets};
+use crate::client::p2p::identity::DtlsRole;
+use crate::client::p2p::message::{MessageReader, SignalingMessage, MAX_MESSAGE};
+use crate::client::p2p::resets::{chunks, parameter, OutgoingReset, StreamResets};
 use crate::client::p2p::resets::{RECONFIG, REQUEST, RESPONSE};
-use crate::client::p2p::sdp::{Description, Local};
-use crate::client::p2p::signaling::{read_to_end_of_head, Request};
+use crate::client::p2p::sdp::{Description, LocalDescription};
+use crate::client::p2p::signaling::{read_to_end_of_head, SignalingRequest};
 use crate::wire::u32_at;
 use futures_lite::future::block_on;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// What stands behind the `XP ` of a request to a client; and a body, and a description alone.
 pub fn signaling(data: &[u8]) {
     // Longer ones may have a reader hold too much, or not, by how they come.
-    if data.len() > MOST {
+    if data.len() > MAX_MESSAGE {
         return;
     }
     let request = [b"XP ", data].concat();
@@ -24,7 +24,7 @@ pub fn signaling(data: &[u8]) {
 }
 
 /// The messages that were understood, and whether it went wrong behind them.
-type Heard = (Vec<Message>, bool);
+type Heard = (Vec<SignalingMessage>, bool);
 
 fn same(data: &[u8], hear: impl Fn(Pace) -> Heard) {
     let (messages, wrong) = hear(Pace::Whole);
@@ -37,12 +37,12 @@ fn same(data: &[u8], hear: impl Fn(Pace) -> Heard) {
     }
     for message in messages {
         match &message {
-            Message::Offer(sdp) | Message::Answer(sdp) => describe(sdp),
-            Message::Candidate(_) => {}
+            SignalingMessage::Offer(sdp) | SignalingMessage::Answer(sdp) => describe(sdp),
+            SignalingMessage::Candidate(_) => {}
         }
         let bytes = message.write();
-        if bytes.len() <= MOST {
-            let mut reader = Reader::default();
+        if bytes.len() <= MAX_MESSAGE {
+            let mut reader = MessageReader::default();
             assert!(reader.feed(&bytes));
             assert_eq!(reader.next(), Some(Ok(message)));
             assert_eq!(reader.next(), None);
@@ -56,8 +56,8 @@ fn whole_request(bytes: &[u8], pace: Pace) -> Heard {
     let hearing = async {
         let mut head = Vec::new();
         read_to_end_of_head(&mut source, &mut head).await.ok()?;
-        let mut request = Request::parse(&head)?;
-        let mut reader = Reader::default();
+        let mut request = SignalingRequest::parse(&head)?;
+        let mut reader = MessageReader::default();
         while let Some(message) = request.next(&mut source, &mut reader).await.ok()? {
             messages.push(message);
         }
@@ -69,7 +69,7 @@ fn whole_request(bytes: &[u8], pace: Pace) -> Heard {
 
 fn body(bytes: &[u8], pace: Pace) -> Heard {
     let mut source = Source::new(bytes, pace);
-    let mut reader = Reader::default();
+    let mut reader = MessageReader::default();
     let mut messages = Vec::new();
     let mut piece = [0; 2048];
     loop {
@@ -95,14 +95,14 @@ fn describe(sdp: &str) {
         return;
     };
     assert!(theirs.candidates.len() <= 32);
-    let ours = Local {
+    let ours = LocalDescription {
         ufrag: "ours",
         pwd: "ours-and-longer",
         fingerprint: "AA:BB",
     };
-    for side in [Side::Client, Side::Server] {
+    for side in [DtlsRole::Client, DtlsRole::Server] {
         let answer = theirs.answer(&ours, side);
-        assert!(answer.len() < MOST / 2);
+        assert!(answer.len() < MAX_MESSAGE / 2);
         let said = Description::parse(&answer).expect("a description");
         assert_eq!(
             (&*said.ufrag, &*said.pwd, &*said.fingerprint),
@@ -119,7 +119,7 @@ pub fn resets(data: &[u8]) {
     let length: usize = chunks(data).map(|chunk| chunk.value.len() + 4).sum();
     assert!(length <= packet_length.saturating_sub(12) || length == 0);
 
-    let mut resets = Resets::default();
+    let mut resets = StreamResets::default();
     let mut now = Instant::now();
     // What was asked last, while nothing can have answered it.
     let mut asked: Option<Vec<u8>> = None;
@@ -134,7 +134,7 @@ pub fn resets(data: &[u8]) {
             2 => resets.ended(stream),
             3 => {
                 rest = behind;
-                if let Outgoing::Answered(answer) = resets.outgoing(packet) {
+                if let OutgoingReset::Answered(answer) = resets.outgoing(packet) {
                     assert_eq!(only_parameter(&answer, RESPONSE).len(), 8);
                 }
             }

@@ -1,8 +1,8 @@
 //! What a peer sends on its private channel: SCTP packets.
 
-use crate::client::p2p::packets::Packets;
+use crate::client::p2p::packets::PacketFilter;
 use crate::client::p2p::peer::{accept, transport, RECEIVE};
-use crate::client::p2p::resets::{chunks, Outgoing, Resets};
+use crate::client::p2p::resets::{chunks, OutgoingReset, StreamResets};
 use crate::wire::{u16_at, u32_at};
 use bytes::Bytes;
 use rtc_sctp::{
@@ -22,8 +22,8 @@ const FIRST: u32 = u32::MAX - 2;
 /// An association as [`crate::client::p2p`] has it, with its filters, and a peer that writes
 /// packets by hand.
 struct Ends {
-    packets: Packets,
-    resets: Resets,
+    packets: PacketFilter,
+    resets: StreamResets,
     endpoint: Endpoint,
     association: Option<(AssociationHandle, Association)>,
     now: Instant,
@@ -40,8 +40,8 @@ impl Ends {
         let server = Arc::new(ServerConfig::new(transport()));
         let config = Arc::new(EndpointConfig::new());
         Self {
-            packets: Packets::default(),
-            resets: Resets::default(),
+            packets: PacketFilter::default(),
+            resets: StreamResets::default(),
             endpoint: Endpoint::new(PEER, TransportProtocol::UDP, config, Some(server)),
             association: None,
             now: Instant::now(),
@@ -122,7 +122,7 @@ impl Ends {
             };
             for packet in out {
                 self.packets.sent(&packet, RECEIVE);
-                if let Outgoing::Answered(response) = self.resets.outgoing(&packet) {
+                if let OutgoingReset::Answered(response) = self.resets.outgoing(&packet) {
                     responses.push(response);
                 }
                 for chunk in chunks(&packet) {
@@ -161,8 +161,8 @@ impl Ends {
 /// Takes the messages of a stream, the first of which opens a channel.
 fn read(
     association: &mut Association,
-    packets: &mut Packets,
-    resets: &mut Resets,
+    packets: &mut PacketFilter,
+    resets: &mut StreamResets,
     id: u16,
     now: Instant,
 ) {

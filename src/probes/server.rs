@@ -1,9 +1,9 @@
 //! How a visitor begins.
 
 use super::{assert_settled, seed};
-use crate::server::api::request::{self, Hosts};
-use crate::server::client_hello::{asking_for, server_name, Found as Name, MAX};
-use crate::server::http_head::{find, host_prefix, Found, MAX_HEAD};
+use crate::server::api::request::{self, AllowedHosts};
+use crate::server::client_hello::{asking_for, server_name, HelloResult as Name, MAX_CLIENT_HELLO};
+use crate::server::http_head::{find, host_prefix, HeadResult, MAX_HEAD};
 
 /// The head of a visitor's request, and of one to the API.
 pub fn http_head(data: &[u8]) {
@@ -11,14 +11,14 @@ pub fn http_head(data: &[u8]) {
     let short = &data[..data.len().min(MAX_HEAD - 1)];
     for name in ["Host", "x"] {
         assert_settled(short, |bytes| match find(bytes, name) {
-            Found::More => None,
+            HeadResult::More => None,
             // The sentence is for a person; a line that is whole may have a better one.
-            Found::Bad(_) => Some(Found::Bad("")),
+            HeadResult::Bad(_) => Some(HeadResult::Bad("")),
             verdict => Some(verdict),
         });
         let found = find(data, name);
         match found {
-            Found::Value(value) => {
+            HeadResult::Value(value) => {
                 let value_of = |text: &str| text.trim_matches([' ', '\t']).len();
                 assert_eq!(value_of(value), value.len());
                 assert!(!value.contains('\n') && value.len() < data.len());
@@ -27,13 +27,13 @@ pub fn http_head(data: &[u8]) {
                 // Another case asks for the same.
                 assert_eq!(prefix, host_prefix(&value.to_ascii_uppercase()));
             }
-            Found::More => assert!(data.len() < MAX_HEAD),
-            Found::TooLong => assert!(data.len() >= MAX_HEAD),
-            Found::Bad(_) => {}
+            HeadResult::More => assert!(data.len() < MAX_HEAD),
+            HeadResult::TooLong => assert!(data.len() >= MAX_HEAD),
+            HeadResult::Bad(_) => {}
         }
     }
     let short = &data[..data.len().min(request::MAX_HEAD - 1)];
-    let parse = |head: &[u8]| request::parse(head, &Hosts::default());
+    let parse = |head: &[u8]| request::parse(head, &AllowedHosts::default());
     assert_settled(short, parse);
     if data.len() >= request::MAX_HEAD {
         assert!(parse(data).is_some());
@@ -42,7 +42,7 @@ pub fn http_head(data: &[u8]) {
 
 /// A TLS connection's first bytes.
 pub fn client_hello(data: &[u8]) {
-    let short = &data[..data.len().min(MAX - 1)];
+    let short = &data[..data.len().min(MAX_CLIENT_HELLO - 1)];
     assert_settled(short, |bytes| match server_name(bytes) {
         Name::More => None,
         verdict => Some(verdict),
@@ -56,11 +56,11 @@ pub fn client_hello(data: &[u8]) {
                 assert_eq!(server_name(&hello), Name::Name(name));
             }
         }
-        Name::More => assert!(data.len() < MAX),
+        Name::More => assert!(data.len() < MAX_CLIENT_HELLO),
         Name::Nameless | Name::Bad => {}
     }
     // The same bytes as one message, in records of another size.
-    if data.len() < MAX / 2 {
+    if data.len() < MAX_CLIENT_HELLO / 2 {
         let size = usize::try_from(seed(data) % 64).unwrap_or_default() + 1;
         let in_records = |size: usize| {
             let pieces = data.chunks(size).flat_map(|piece| {
@@ -72,7 +72,7 @@ pub fn client_hello(data: &[u8]) {
         };
         let one = server_name(&in_records(usize::MAX));
         let many = in_records(size);
-        if many.len() < MAX {
+        if many.len() < MAX_CLIENT_HELLO {
             assert_eq!(server_name(&many), one, "in records of {size}");
         }
     }

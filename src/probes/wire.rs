@@ -1,8 +1,8 @@
 //! Frames and hellos of both versions.
 
 use super::{cuts, Pace};
-use crate::wire::frame::{Head, Signal, MAX_ENCODED, MAX_HEAD};
-use crate::wire::hello::{answer_length, Hello, Reader, MAX_LENGTH, MAX_NAME, MAX_OPTIONS};
+use crate::wire::frame::{Header, Signal, MAX_ENCODED, MAX_HEAD};
+use crate::wire::hello::{answer_length, Hello, HelloReader, MAX_LENGTH, MAX_NAME, MAX_OPTIONS};
 use crate::wire::{Malformed, Version};
 
 /// Frames of GT/1, one behind the other.
@@ -17,14 +17,14 @@ pub fn gt2_frames(data: &[u8]) {
 
 /// Hello of GT/1, behind magic and version; a registration is read the same.
 pub fn gt1_hello(data: &[u8]) {
-    hello(Version::One, || Reader::new(Version::One), data);
+    hello(Version::One, || HelloReader::new(Version::One), data);
 }
 
 /// Hello and registration of GT/2, behind magic and version; and a server's answer.
 pub fn gt2_hello(data: &[u8]) {
-    hello(Version::Two, || Reader::new(Version::Two), data);
+    hello(Version::Two, || HelloReader::new(Version::Two), data);
     if let Ok(len) = u32::try_from(data.len()) {
-        hello(Version::Two, || Reader::registration_of(len), data);
+        hello(Version::Two, || HelloReader::registration_of(len), data);
     }
     super::assert_settled(data, |bytes| answer_length(bytes).transpose());
     if let Ok(Some(length)) = answer_length(data) {
@@ -36,10 +36,10 @@ fn frames(version: Version, data: &[u8]) {
     let mut rest = data;
     while let Some((head, used)) = frame(version, rest) {
         let payload = match head {
-            Head::Open { len, .. }
-            | Head::Data { len, .. }
-            | Head::Registration { len }
-            | Head::Skip { len } => len,
+            Header::Open { len, .. }
+            | Header::Data { len, .. }
+            | Header::Registration { len }
+            | Header::Skip { len } => len,
             _ => 0,
         };
         rest = &rest[used..];
@@ -49,7 +49,7 @@ fn frames(version: Version, data: &[u8]) {
 }
 
 /// The head at the start of `bytes`, if there is one, and its length.
-fn frame(version: Version, bytes: &[u8]) -> Option<(Head, usize)> {
+fn frame(version: Version, bytes: &[u8]) -> Option<(Header, usize)> {
     let whole = version.parse(bytes);
     // A head is there as soon as its last byte is, and not before; an error may be there earlier.
     let last = bytes.len().min(MAX_HEAD);
@@ -68,7 +68,7 @@ fn frame(version: Version, bytes: &[u8]) -> Option<(Head, usize)> {
     assert!(encoded.len() <= MAX_ENCODED);
     match head {
         // It stands for what is not known here.
-        Head::Skip { .. } => assert!(encoded.is_empty()),
+        Header::Skip { .. } => assert!(encoded.is_empty()),
         _ => assert_eq!(version.parse(encoded), Ok(Some((head, encoded.len())))),
     }
     Some((head, used))
@@ -83,7 +83,7 @@ struct Outcome {
     hello: Result<Option<(Hello, usize)>, Malformed>,
 }
 
-fn hello(version: Version, reader: impl Fn() -> Reader, data: &[u8]) {
+fn hello(version: Version, reader: impl Fn() -> HelloReader, data: &[u8]) {
     let whole = read(reader(), data, Pace::Whole);
     for pace in Pace::split(data) {
         assert_eq!(read(reader(), data, pace), whole, "{pace:?}");
@@ -101,7 +101,7 @@ fn hello(version: Version, reader: impl Fn() -> Reader, data: &[u8]) {
     }
 }
 
-fn read(mut reader: Reader, data: &[u8], mut pace: Pace) -> Outcome {
+fn read(mut reader: HelloReader, data: &[u8], mut pace: Pace) -> Outcome {
     let mut outcome = Outcome {
         credentials: None,
         hello: Ok(None),
@@ -144,7 +144,7 @@ fn check(version: Version, hello: &Hello) {
 
     let bytes = hello.encode(version);
     assert!(bytes.len() <= MAX_LENGTH as usize);
-    let again = read(Reader::new(version), &bytes[2..], Pace::Whole);
+    let again = read(HelloReader::new(version), &bytes[2..], Pace::Whole);
     assert_eq!(again.hello, Ok(Some((hello.clone(), bytes.len() - 2))));
 
     let bytes = hello.encode_change(version);
@@ -153,8 +153,8 @@ fn check(version: Version, hello: &Hello) {
         .expect("a head")
         .expect("a whole head");
     let reader = match head {
-        Head::Signal(Signal::Services) => Reader::registration(),
-        Head::Registration { len } => Reader::registration_of(len),
+        Header::Signal(Signal::Services) => HelloReader::registration(),
+        Header::Registration { len } => HelloReader::registration_of(len),
         head => panic!("{head:?} does not begin a registration"),
     };
     let change = Hello {

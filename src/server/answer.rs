@@ -1,17 +1,17 @@
 //! What a visitor is told when nobody else will answer.
 
-use crate::net::follow::Refusal;
-use crate::net::{within, Conn};
+use crate::net::follow::HttpRefusal;
+use crate::net::{timeout, Conn};
 use std::time::Duration;
 
 /// How long the visitor has to read it.
-const PATIENCE: Duration = Duration::from_secs(2);
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// A fatal alert: unrecognized_name (RFC 6066, 3).
 const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 1, 0, 2, 2, 112];
 
 /// A small HTTP answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum ErrorPage {
     BadRequest(&'static str),
     NoSuchHost,
     TimedOutReading,
@@ -21,7 +21,7 @@ pub enum Answer {
     TimedOut,
 }
 
-impl Answer {
+impl ErrorPage {
     /// One of each.
     #[cfg(test)]
     pub const ALL: [Self; 7] = [
@@ -55,12 +55,12 @@ impl Answer {
 
     fn bytes(self, to_head: bool) -> String {
         let (status, why) = self.status();
-        Refusal { status, why }.page(to_head)
+        HttpRefusal { status, why }.page(to_head)
     }
 }
 
-impl From<Refusal> for Answer {
-    fn from(refusal: Refusal) -> Self {
+impl From<HttpRefusal> for ErrorPage {
+    fn from(refusal: HttpRefusal) -> Self {
         match refusal.is_head_too_large() {
             true => Self::HeadTooLong,
             false => Self::BadRequest(refusal.why),
@@ -70,7 +70,7 @@ impl From<Refusal> for Answer {
 
 /// Sends the answer and closes. A visitor that does not read it loses it. The answer to a HEAD has
 /// no body.
-pub async fn http(conn: &Conn, answer: Answer, to_head: bool) {
+pub async fn http(conn: &Conn, answer: ErrorPage, to_head: bool) {
     send(conn, answer.bytes(to_head).as_bytes()).await;
 }
 
@@ -80,8 +80,8 @@ pub async fn no_such_server_name(conn: &Conn) {
 }
 
 async fn send(conn: &Conn, bytes: &[u8]) {
-    if let Some(Ok(())) = within(PATIENCE, conn.write_all(bytes)).await {
-        conn.linger(PATIENCE).await;
+    if let Some(Ok(())) = timeout(READ_TIMEOUT, conn.write_all(bytes)).await {
+        conn.linger(READ_TIMEOUT).await;
     }
 }
 
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_length_of_an_answer_is_its_length() {
-        for answer in Answer::ALL {
+        for answer in ErrorPage::ALL {
             let bytes = answer.bytes(false);
             let (head, body) = bytes.split_once("\r\n\r\n").unwrap();
             assert_eq!(answer.bytes(true), format!("{head}\r\n\r\n"));

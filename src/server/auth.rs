@@ -4,8 +4,8 @@
 use crate::config::label::ascii;
 use crate::config::Url;
 use crate::logging::{held_back, LogThrottle};
-use crate::net::http::{self, Client, Request};
-use crate::wire::hello::Offer;
+use crate::net::http::{self, ApiClient, ApiRequest};
+use crate::wire::hello::ServiceSpec;
 use async_io::Timer;
 use async_std::channel::{self, Receiver, Sender};
 use futures_lite::future;
@@ -15,13 +15,13 @@ use std::io;
 use std::time::Duration;
 
 /// How long one question may take, with the wait for its turn.
-const PATIENCE: Duration = Duration::from_secs(10);
+const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Questions at a time; the others wait for their turn.
-const AT_ONCE: usize = 16;
+const MAX_CONCURRENT_REQUESTS: usize = 16;
 
 pub struct AuthApi {
     url: Url,
-    http: Client,
+    http: ApiClient,
     /// See [`PATIENCE`].
     patience: Duration,
     /// Holds a word for each question that is being asked.
@@ -31,8 +31,8 @@ pub struct AuthApi {
 }
 
 /// What the API says about an id and its secret.
-pub enum Judgement {
-    Granted(Grant),
+pub enum AuthDecision {
+    Granted(GrantedPrefixes),
     Denied,
     /// The API did not say; the log says why.
     Failed,
@@ -40,12 +40,12 @@ pub enum Judgement {
 
 /// The prefixes a client may have, for as long as its tunnel lives. The id is always one.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Grant(BTreeSet<String>);
+pub struct GrantedPrefixes(BTreeSet<String>);
 
-impl Grant {
+impl GrantedPrefixes {
     /// The offers in their places, without those whose prefix is not granted.
-    pub fn of(&self, id: &str, offers: Vec<Offer>) -> Vec<Option<Offer>> {
-        let refused = |offer: &Offer| {
+    pub fn of(&self, id: &str, offers: Vec<ServiceSpec>) -> Vec<Option<ServiceSpec>> {
+        let refused = |offer: &ServiceSpec| {
             let prefix = named_prefix(offer)?;
             let granted = ascii(prefix) == ascii(id) || self.0.contains(ascii(prefix).as_ref());
             (!granted).then(|| prefix.to_owned())
@@ -64,16 +64,16 @@ impl Grant {
     }
 }
 
-fn named_prefix(offer: &Offer) -> Option<&str> {
+fn named_prefix(offer: &ServiceSpec) -> Option<&str> {
     match offer {
-        Offer::Host { prefix, .. } => prefix.as_deref(),
-        Offer::Tcp { .. } => None,
+        ServiceSpec::Host { prefix, .. } => prefix.as_deref(),
+        ServiceSpec::Tcp { .. } => None,
     }
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Question<'a> {
+struct AuthRequest<'a> {
     network_client_id: &'a str,
     network_secret_key: &'a str,
     applet_tokens: BTreeSet<&'a str>,
@@ -81,7 +81,7 @@ struct Question<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
+struct AuthResponse {
     result: bool,
     #[serde(default)]
     applet_tokens: Option<Vec<String>>,
@@ -90,13 +90,13 @@ struct Answer {
 impl AuthApi {
     /// The error says what is missing for an `https://` URL.
     pub fn new(url: &Url) -> io::Result<Self> {
-        let http = Client::new(url.tls, &url.host, url.port)
+        let http = ApiClient::new(url.tls, &url.host, url.port)
             .map_err(|e| io::Error::new(e.kind(), format!("authAPI {url}: {e}")))?;
         Ok(Self {
             url: url.clone(),
             http,
-            patience: PATIENCE,
-            turns: channel::bounded(AT_ONCE),
+            patience: AUTH_TIMEOUT,
+            turns: channel::bounded(MAX_CONCURRENT_REQUESTS),
             failures: LogThrottle::new(),
         })
     }
@@ -107,12 +107,12 @@ impl AuthApi {
     }
 
     /// Asks whether the client may connect and which of the prefixes it offers it may have.
-    pub async fn judge(&self, id: &str, secret: &[u8], offers: &[Offer]) -> Judgement {
+    pub async fn judge(&self, id: &str, secret: &[u8], offers: &[ServiceSpec]) -> AuthDecision {
         // JSON is text, and so is every secret that the API knows.
         let Ok(secret) = std::str::from_utf8(secret) else {
-            return Judgement::Denied;
+            return AuthDecision::Denied;
         };
-        let question = Question {
+        let question = AuthRequest {
             network_client_id: id,
             network_secret_key: secret,
             applet_tokens: offers.iter().filter_map(named_prefix).collect(),
@@ -132,15 +132,15 @@ impl AuthApi {
                         held_back(others)
                     );
                 }
-                Judgement::Failed
+                AuthDecision::Failed
             }
         }
     }
 
-    async fn ask(&self, question: &Question<'_>) -> io::Result<Judgement> {
+    async fn ask(&self, question: &AuthRequest<'_>) -> io::Result<AuthDecision> {
         let question = serde_json::to_vec(question)?;
         let _turn = Turn::take(&self.turns).await;
-        let request = Request {
+        let request = ApiRequest {
             target: &self.url.target,
             headers: &[],
             json: Some(&question),
@@ -156,14 +156,15 @@ impl AuthApi {
     }
 }
 
-fn judgement(body: &[u8]) -> io::Result<Judgement> {
-    let answer: Answer = serde_json::from_slice(body).map_err(|e| http::not_understood(&e))?;
+fn judgement(body: &[u8]) -> io::Result<AuthDecision> {
+    let answer: AuthResponse =
+        serde_json::from_slice(body).map_err(|e| http::not_understood(&e))?;
     if !answer.result {
-        return Ok(Judgement::Denied);
+        return Ok(AuthDecision::Denied);
     }
     let prefixes = answer.applet_tokens.unwrap_or_default();
     let prefixes = prefixes.iter().map(|prefix| ascii(prefix).into_owned());
-    Ok(Judgement::Granted(Grant(prefixes.collect())))
+    Ok(AuthDecision::Granted(GrantedPrefixes(prefixes.collect())))
 }
 
 /// A place among those that may ask; the next one may when it is dropped.
@@ -187,23 +188,23 @@ impl Drop for Turn<'_> {
 mod tests {
     use super::*;
 
-    fn host(prefix: Option<&str>) -> Offer {
-        Offer::Host {
+    fn host(prefix: Option<&str>) -> ServiceSpec {
+        ServiceSpec::Host {
             tls: false,
             prefix: prefix.map(Into::into),
         }
     }
 
-    fn granted(body: &str) -> Grant {
+    fn granted(body: &str) -> GrantedPrefixes {
         match judgement(body.as_bytes()) {
-            Ok(Judgement::Granted(grant)) => grant,
+            Ok(AuthDecision::Granted(grant)) => grant,
             _ => panic!("{body} grants nothing"),
         }
     }
 
     #[test]
     fn offers_that_are_not_granted_leave_their_places_empty() {
-        let port = Offer::Tcp {
+        let port = ServiceSpec::Tcp {
             random: true,
             port: 0,
         };
@@ -236,7 +237,7 @@ mod tests {
     #[test]
     fn only_a_clear_answer_is_one() {
         let denied = judgement(br#"{"result": false, "appletTokens": ["a"]}"#);
-        assert!(matches!(denied, Ok(Judgement::Denied)));
+        assert!(matches!(denied, Ok(AuthDecision::Denied)));
         for body in ["", "{}", "true", r#"{"result": 1}"#, r#"{"result": true"#] {
             assert!(judgement(body.as_bytes()).is_err(), "{body}");
         }
@@ -255,14 +256,14 @@ mod tests {
         api.patience = Duration::from_millis(20);
         let api = std::sync::Arc::new(api);
         async_std::task::block_on(async {
-            let asked: Vec<_> = (0..AT_ONCE * 2)
+            let asked: Vec<_> = (0..MAX_CONCURRENT_REQUESTS * 2)
                 .map(|_| {
                     let api = api.clone();
                     async_std::task::spawn(async move { api.judge("id1", b"s", &[]).await })
                 })
                 .collect();
             for judgement in asked {
-                assert!(matches!(judgement.await, Judgement::Failed));
+                assert!(matches!(judgement.await, AuthDecision::Failed));
             }
         });
         assert!(api.turns.1.is_empty(), "every turn was given back");

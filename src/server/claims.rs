@@ -6,18 +6,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[derive(Default)]
-pub struct Claims(Mutex<HashMap<Box<str>, (Secret, usize)>>);
+pub struct FirstSecrets(Mutex<HashMap<Box<str>, (Secret, usize)>>);
 
 /// One tunnel's hold on its id.
-pub struct Claim {
-    claims: Arc<Claims>,
+pub struct FirstSecretLease {
+    claims: Arc<FirstSecrets>,
     id: Box<str>,
 }
 
-impl Claims {
+impl FirstSecrets {
     /// `None` if others hold the id with another secret. Secrets are compared in constant
     /// time.
-    pub fn claim(self: &Arc<Self>, id: &str, secret: &[u8]) -> Option<Claim> {
+    pub fn claim(self: &Arc<Self>, id: &str, secret: &[u8]) -> Option<FirstSecretLease> {
         let mut claims = self.lock();
         let (first, holders) = claims
             .entry(id.into())
@@ -26,7 +26,7 @@ impl Claims {
             return None;
         }
         *holders += 1;
-        Some(Claim {
+        Some(FirstSecretLease {
             claims: self.clone(),
             id: id.into(),
         })
@@ -45,7 +45,7 @@ impl Claims {
     }
 }
 
-impl Drop for Claim {
+impl Drop for FirstSecretLease {
     fn drop(&mut self) {
         let mut claims = self.claims.lock();
         if let Some((_, holders)) = claims.get_mut(&self.id) {
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn the_first_secret_of_an_id_holds_until_its_last_claim_is_gone() {
-        let claims = Arc::new(Claims::default());
+        let claims = Arc::new(FirstSecrets::default());
         let first = claims.claim("id1", b"one").unwrap();
         assert!(claims.claim("id1", b"two").is_none());
         let second = claims.claim("id1", b"one").unwrap();

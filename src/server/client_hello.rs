@@ -4,7 +4,7 @@
 use crate::net::tls::{HANDSHAKE_RECORD, MAX_RECORD};
 
 /// Longest ClientHello that is read, with its record headers.
-pub const MAX: usize = 18 * 1024;
+pub const MAX_CLIENT_HELLO: usize = 18 * 1024;
 
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
@@ -12,7 +12,7 @@ const HOST_NAME: u8 = 0;
 
 /// What the bytes so far say.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum HelloResult {
     /// The server name, in lower case.
     Name(String),
     /// Nothing yet: more bytes are needed.
@@ -25,15 +25,15 @@ pub enum Found {
 
 /// Looks into a connection that begins with `bytes`. The ClientHello may be spread over
 /// several records.
-pub fn server_name(bytes: &[u8]) -> Found {
+pub fn server_name(bytes: &[u8]) -> HelloResult {
     match join_records(bytes) {
         Ok((message, whole)) => match read_message(&message) {
             Some(found) => found,
-            None if whole => Found::Bad,
-            None if bytes.len() >= MAX => Found::Bad,
-            None => Found::More,
+            None if whole => HelloResult::Bad,
+            None if bytes.len() >= MAX_CLIENT_HELLO => HelloResult::Bad,
+            None => HelloResult::More,
         },
-        Err(NotTls) => Found::Bad,
+        Err(NotTls) => HelloResult::Bad,
     }
 }
 
@@ -106,19 +106,19 @@ fn message_length(message: &[u8]) -> Option<usize> {
 }
 
 /// `None` while the message is not whole.
-fn read_message(message: &[u8]) -> Option<Found> {
+fn read_message(message: &[u8]) -> Option<HelloResult> {
     if *message.first()? != CLIENT_HELLO {
-        return Some(Found::Bad);
+        return Some(HelloResult::Bad);
     }
     let len = message_length(message)?;
-    if len > MAX {
-        return Some(Found::Bad);
+    if len > MAX_CLIENT_HELLO {
+        return Some(HelloResult::Bad);
     }
     let body = message.get(4..len)?;
     Some(match read_body(body) {
-        Some(Some(name)) => Found::Name(name.to_ascii_lowercase()),
-        Some(None) => Found::Nameless,
-        None => Found::Bad,
+        Some(Some(name)) => HelloResult::Name(name.to_ascii_lowercase()),
+        Some(None) => HelloResult::Nameless,
+        None => HelloResult::Bad,
     })
 }
 
@@ -222,13 +222,19 @@ mod tests {
             for cut in 0..bytes.len() {
                 assert_eq!(
                     server_name(&bytes[..cut]),
-                    Found::More,
+                    HelloResult::More,
                     "{size} cut at {cut}"
                 );
             }
-            assert_eq!(server_name(&bytes), Found::Name("id1.example.com".into()));
+            assert_eq!(
+                server_name(&bytes),
+                HelloResult::Name("id1.example.com".into())
+            );
             let longer = [&bytes[..], &[20, 3, 3, 0, 1, 1]].concat();
-            assert_eq!(server_name(&longer), Found::Name("id1.example.com".into()));
+            assert_eq!(
+                server_name(&longer),
+                HelloResult::Name("id1.example.com".into())
+            );
         }
     }
 
@@ -236,17 +242,27 @@ mod tests {
     fn the_smallest_hello_asks_for_its_name() {
         let hello = asking_for("id1.example.com");
         for cut in 0..hello.len() {
-            assert_eq!(server_name(&hello[..cut]), Found::More, "cut at {cut}");
+            assert_eq!(
+                server_name(&hello[..cut]),
+                HelloResult::More,
+                "cut at {cut}"
+            );
         }
-        assert_eq!(server_name(&hello), Found::Name("id1.example.com".into()));
+        assert_eq!(
+            server_name(&hello),
+            HelloResult::Name("id1.example.com".into())
+        );
     }
 
     #[test]
     fn a_hello_without_a_name_is_nameless() {
-        assert_eq!(server_name(&records(&message(&[]), 100)), Found::Nameless);
+        assert_eq!(
+            server_name(&records(&message(&[]), 100)),
+            HelloResult::Nameless
+        );
         assert_eq!(
             server_name(&records(&message(&[(16, vec![0, 0])]), 100)),
-            Found::Nameless
+            HelloResult::Nameless
         );
     }
 
@@ -261,7 +277,7 @@ mod tests {
             &[22, 3, 1, 0, 4, 1, 0xFF, 0xFF, 0xFF],
             &[22, 3, 1, 0, 6, 1, 0, 0, 2, 3, 3],
         ] {
-            assert_eq!(server_name(bytes), Found::Bad, "{bytes:?}");
+            assert_eq!(server_name(bytes), HelloResult::Bad, "{bytes:?}");
         }
     }
 
@@ -271,9 +287,12 @@ mod tests {
         message[1..4].copy_from_slice(&[0, 0x47, 0xF0]);
         message.resize(0x47F0, 0);
         let bytes = records(&message, 1000);
-        assert!(bytes.len() > MAX);
-        assert_eq!(server_name(&bytes[..MAX - 1]), Found::More);
-        assert_eq!(server_name(&bytes), Found::Bad);
+        assert!(bytes.len() > MAX_CLIENT_HELLO);
+        assert_eq!(
+            server_name(&bytes[..MAX_CLIENT_HELLO - 1]),
+            HelloResult::More
+        );
+        assert_eq!(server_name(&bytes), HelloResult::Bad);
     }
 
     proptest! {

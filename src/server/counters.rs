@@ -1,7 +1,7 @@
 //! What has gone wrong so far, counted for the API. What went well is counted where it goes.
 
-use super::answer::Answer;
-use crate::wire::frame::Refusal;
+use super::answer::ErrorPage;
+use crate::wire::frame::RejectCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The highest GT/1 error code a server gives.
@@ -13,7 +13,7 @@ const STATUSES: [&str; 7] = ["400", "404", "408", "431", "502", "503", "504"];
 /// What has become of a datagram that came for STUN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(feature = "p2p"), allow(dead_code))]
-pub enum Datagram {
+pub enum StunOutcome {
     Answered,
     /// Answered with an error.
     Refused,
@@ -44,7 +44,7 @@ impl Counters {
     }
 
     /// A client was refused.
-    pub fn refused(&self, refusal: Refusal) {
+    pub fn refused(&self, refusal: RejectCode) {
         let at = usize::from(refusal.code()).wrapping_sub(1);
         if let Some(count) = self.lock().refused.get_mut(at) {
             *count = count.saturating_add(1);
@@ -52,7 +52,7 @@ impl Counters {
     }
 
     /// A visitor was not served.
-    pub fn unserved(&self, answer: Answer) {
+    pub fn unserved(&self, answer: ErrorPage) {
         let at = STATUSES
             .iter()
             .position(|status| answer.status().0.starts_with(status));
@@ -64,7 +64,7 @@ impl Counters {
 
     /// A datagram came for STUN.
     #[cfg_attr(not(feature = "p2p"), allow(dead_code))]
-    pub fn datagram(&self, datagram: Datagram) {
+    pub fn datagram(&self, datagram: StunOutcome) {
         if let Some(count) = self.lock().datagrams.get_mut(datagram as usize) {
             *count = count.saturating_add(1);
         }
@@ -100,29 +100,29 @@ mod tests {
     fn every_code_and_every_answer_has_its_own_count() {
         let counters = Counters::default();
         for refusal in [
-            Refusal::BadCredentials,
-            Refusal::PortNotOpened(7),
-            Refusal::TooManyConnections,
-            Refusal::TooManyHosts,
-            Refusal::HostConflict,
-            Refusal::HostNotAllowed,
-            Refusal::OtherClientConnected,
-            Refusal::TooManyOptions,
-            Refusal::TooManyPorts,
-            Refusal::Other(0),
-            Refusal::Other(10),
+            RejectCode::BadCredentials,
+            RejectCode::PortNotOpened(7),
+            RejectCode::TooManyConnections,
+            RejectCode::TooManyHosts,
+            RejectCode::HostConflict,
+            RejectCode::HostNotAllowed,
+            RejectCode::OtherClientConnected,
+            RejectCode::TooManyOptions,
+            RejectCode::TooManyPorts,
+            RejectCode::Other(0),
+            RejectCode::Other(10),
         ] {
             counters.refused(refusal);
         }
-        for answer in Answer::ALL {
+        for answer in ErrorPage::ALL {
             counters.unserved(answer);
         }
         for datagram in [
-            Datagram::Unsent,
-            Datagram::Limited,
-            Datagram::Ignored,
-            Datagram::Refused,
-            Datagram::Answered,
+            StunOutcome::Unsent,
+            StunOutcome::Limited,
+            StunOutcome::Ignored,
+            StunOutcome::Refused,
+            StunOutcome::Answered,
         ] {
             counters.datagram(datagram);
         }

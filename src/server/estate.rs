@@ -1,11 +1,11 @@
 //! What the clients of a server had when another process took its place, for as long as it
 //! takes them to come back: ports stay open for them, visitors wait, ids stay theirs.
 
-use super::ports::{Asked, Shared};
-use super::registry::{Key, Kind};
-use super::State;
+use super::ports::{InheritedPort, PortRequest};
+use super::registry::{HostKind, Key};
+use super::ServerState;
 use crate::config::Secret;
-use crate::handover::{Given, Legacy, Piece};
+use crate::handover::{Inherited, Item, Outgoing};
 use crate::net::Listener;
 use async_io::Timer;
 use std::path::PathBuf;
@@ -13,20 +13,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Who has not come back by then has lost its ports, and its id.
-const KEPT: Duration = Duration::from_secs(60);
+const RETENTION: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
-pub struct Estate {
-    ports: Vec<(Box<str>, Shared)>,
+pub struct RestoredClients {
+    ports: Vec<(Box<str>, InheritedPort)>,
     hosts: Vec<(Key, Option<Box<str>>)>,
     claims: Vec<(String, Secret)>,
 }
 
 /// Everything of the kind that there is now.
-pub fn of(state: &State) -> Vec<Given> {
-    let mut pieces: Vec<Given> = Vec::new();
+pub fn of(state: &ServerState) -> Vec<Outgoing> {
+    let mut pieces: Vec<Outgoing> = Vec::new();
     for (id, port) in state.registry.share_ports() {
-        let piece = Piece::Port {
+        let piece = Item::Port {
             id: id.into(),
             random: port.asked.random,
             asked: port.asked.port,
@@ -36,8 +36,8 @@ pub fn of(state: &State) -> Vec<Given> {
         pieces.push((piece, socket));
     }
     for ((kind, prefix), id) in state.registry.hosts() {
-        let piece = Piece::Host {
-            tls: kind == Kind::Tls,
+        let piece = Item::Host {
+            tls: kind == HostKind::Tls,
             prefix: prefix.into(),
             id: id.map(Into::into),
         };
@@ -45,18 +45,18 @@ pub fn of(state: &State) -> Vec<Given> {
     }
     for (id, secret) in state.claims.held() {
         let id = id.into();
-        pieces.push((Piece::Claim { id, secret }, None));
+        pieces.push((Item::Claim { id, secret }, None));
     }
     pieces
 }
 
-impl Estate {
+impl RestoredClients {
     /// Takes what the server of this file has left.
-    pub fn take(legacy: &mut Legacy, file: &Option<PathBuf>) -> Self {
+    pub fn take(legacy: &mut Inherited, file: &Option<PathBuf>) -> Self {
         let mut estate = Self::default();
         for (piece, socket) in legacy.of_clients(file) {
             match piece {
-                Piece::Port {
+                Item::Port {
                     id,
                     random,
                     asked,
@@ -64,11 +64,11 @@ impl Estate {
                 } => {
                     // Of one that was closed meanwhile the number is left.
                     let listener = socket.and_then(|socket| Listener::adopt(socket).ok());
-                    let asked = Asked {
+                    let asked = PortRequest {
                         random,
                         port: asked,
                     };
-                    let port = Shared {
+                    let port = InheritedPort {
                         asked,
                         port,
                         listener: listener.map(Arc::new),
@@ -76,17 +76,17 @@ impl Estate {
                     };
                     estate.ports.push((id.into(), port));
                 }
-                Piece::Host { tls, prefix, id } => {
-                    let kind = if tls { Kind::Tls } else { Kind::Http };
+                Item::Host { tls, prefix, id } => {
+                    let kind = if tls { HostKind::Tls } else { HostKind::Http };
                     let id = id.map(Into::into);
                     estate.hosts.push(((kind, prefix.into()), id));
                 }
-                Piece::Claim { id, secret } => estate.claims.push((id, secret)),
-                Piece::Role(_)
-                | Piece::Listener { .. }
-                | Piece::Stun { .. }
-                | Piece::Secret { .. }
-                | Piece::End => {}
+                Item::Claim { id, secret } => estate.claims.push((id, secret)),
+                Item::Role(_)
+                | Item::Listener { .. }
+                | Item::Stun { .. }
+                | Item::Secret { .. }
+                | Item::End => {}
             }
         }
         estate
@@ -98,7 +98,7 @@ impl Estate {
     }
 
     /// Keeps it for those who come back.
-    pub fn settle(mut self, state: &Arc<State>) {
+    pub fn settle(mut self, state: &Arc<ServerState>) {
         if self.is_empty() {
             return;
         }
@@ -111,7 +111,7 @@ impl Estate {
         let claims: Vec<_> = self.claims.into_iter().filter_map(claim).collect();
         let state = state.clone();
         crate::spawn(async move {
-            state.stop.or(Timer::after(KEPT)).await;
+            state.stop.or(Timer::after(RETENTION)).await;
             state.registry.expect_no_more();
             drop(claims);
         });

@@ -6,20 +6,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Addresses that are remembered, at most.
-const MOST: usize = 10_000;
+const MAX_ADDRESSES: usize = 10_000;
 
 /// Refuses the tunnels of an address for a while after it has failed more than so many times.
 /// Addresses that succeed are not held.
-pub struct Guard(Mutex<Table>);
+pub struct AuthLockout(Mutex<LockoutTable>);
 
-impl Guard {
+impl AuthLockout {
     /// An address may fail `times` times, 0 for any number. It is refused for the `duration`,
     /// and that is how long a failure counts.
     pub fn new(times: u32, duration: Duration) -> Self {
-        Self(Mutex::new(Table {
+        Self(Mutex::new(LockoutTable {
             times,
             duration,
-            ..Table::default()
+            ..LockoutTable::default()
         }))
     }
 
@@ -29,7 +29,7 @@ impl Guard {
         (table.times, table.duration) = (times, duration);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, LockoutTable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -76,24 +76,24 @@ pub fn network(ip: IpAddr) -> IpAddr {
 }
 
 #[derive(Default)]
-struct Table {
+struct LockoutTable {
     times: u32,
     duration: Duration,
-    entries: HashMap<IpAddr, Entry>,
+    entries: HashMap<IpAddr, LockoutEntry>,
     /// The same addresses by their last failure.
     order: BTreeMap<u64, IpAddr>,
     /// The last number given in `order`.
     last: u64,
 }
 
-struct Entry {
+struct LockoutEntry {
     failures: u32,
     /// When the last one was, and its number in `order`.
     last: Instant,
     place: u64,
 }
 
-impl Table {
+impl LockoutTable {
     /// The time left, if the network has failed too often.
     fn lockout(&self, network: &IpAddr, now: Instant) -> Option<Duration> {
         let entry = self.entries.get(network)?;
@@ -112,7 +112,7 @@ impl Table {
     /// Counts one more failure, and says how many there are now.
     fn count(&mut self, network: IpAddr, now: Instant) -> u32 {
         let duration = self.duration;
-        let expired = |entry: &Entry| now.saturating_duration_since(entry.last) >= duration;
+        let expired = |entry: &LockoutEntry| now.saturating_duration_since(entry.last) >= duration;
         while let Some((_, oldest)) = self.order.first_key_value() {
             let oldest = *oldest;
             if !self.entries.get(&oldest).is_none_or(expired) {
@@ -121,7 +121,7 @@ impl Table {
             self.forget_oldest();
         }
         let before = self.forget(&network).map_or(0, |entry| entry.failures);
-        if self.entries.len() >= MOST {
+        if self.entries.len() >= MAX_ADDRESSES {
             self.forget_oldest();
         }
         let failures = before.saturating_add(1);
@@ -131,7 +131,7 @@ impl Table {
         let last = now;
         self.entries.insert(
             network,
-            Entry {
+            LockoutEntry {
                 failures,
                 last,
                 place,
@@ -140,7 +140,7 @@ impl Table {
         failures
     }
 
-    fn forget(&mut self, network: &IpAddr) -> Option<Entry> {
+    fn forget(&mut self, network: &IpAddr) -> Option<LockoutEntry> {
         let entry = self.entries.remove(network)?;
         self.order.remove(&entry.place);
         Some(entry)
@@ -159,15 +159,15 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn table() -> Table {
-        Table {
+    fn table() -> LockoutTable {
+        LockoutTable {
             times: 1,
             duration: MINUTE,
-            ..Table::default()
+            ..LockoutTable::default()
         }
     }
 
-    fn is_refused(guard: &Guard, ip: IpAddr) -> bool {
+    fn is_refused(guard: &AuthLockout, ip: IpAddr) -> bool {
         guard.lockout(ip).is_some()
     }
 
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn an_address_is_refused_after_more_failures_than_allowed() {
-        let guard = Guard::new(2, MINUTE);
+        let guard = AuthLockout::new(2, MINUTE);
         for _ in 0..2 {
             guard.failed(v4(1));
             assert!(!is_refused(&guard, v4(1)));
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_success_clears_the_count_and_leaves_nothing_behind() {
-        let guard = Guard::new(1, MINUTE);
+        let guard = AuthLockout::new(1, MINUTE);
         guard.failed(v4(1));
         guard.succeeded(v4(1));
         guard.succeeded(v4(2));
@@ -206,7 +206,10 @@ mod tests {
 
     #[test]
     fn no_times_and_no_duration_refuse_nobody() {
-        for guard in [Guard::new(0, MINUTE), Guard::new(1, Duration::ZERO)] {
+        for guard in [
+            AuthLockout::new(0, MINUTE),
+            AuthLockout::new(1, Duration::ZERO),
+        ] {
             for _ in 0..9 {
                 guard.failed(v4(1));
             }
@@ -217,7 +220,7 @@ mod tests {
 
     #[test]
     fn new_limits_hold_for_failures_that_were_counted_before() {
-        let guard = Guard::new(1, MINUTE);
+        let guard = AuthLockout::new(1, MINUTE);
         guard.failed(v4(1));
         guard.failed(v4(1));
         assert!(is_refused(&guard, v4(1)));
@@ -229,7 +232,7 @@ mod tests {
 
     #[test]
     fn one_customer_is_one_address() {
-        let guard = Guard::new(1, MINUTE);
+        let guard = AuthLockout::new(1, MINUTE);
         guard.failed(ip("2001:db8:1:2::1"));
         guard.failed(ip("2001:db8:1:2:ffff::"));
         assert!(is_refused(&guard, ip("2001:db8:1:2:3:4:5:6")));
@@ -271,7 +274,7 @@ mod tests {
 
     #[test]
     fn ten_thousand_addresses_are_held_and_the_oldest_goes_first() {
-        let failures = |table: &Table, number| {
+        let failures = |table: &LockoutTable, number| {
             table
                 .entries
                 .get(&v4(number))
@@ -279,7 +282,7 @@ mod tests {
         };
         let mut table = table();
         let now = Instant::now();
-        let most = u32::try_from(MOST).unwrap();
+        let most = u32::try_from(MAX_ADDRESSES).unwrap();
         for number in 0..most {
             table.count(v4(number), now);
         }
@@ -287,7 +290,10 @@ mod tests {
         assert_eq!(table.count(v4(0), now), 2);
         for number in 0..5 {
             table.count(v4(most + number), now);
-            assert_eq!((table.entries.len(), table.order.len()), (MOST, MOST));
+            assert_eq!(
+                (table.entries.len(), table.order.len()),
+                (MAX_ADDRESSES, MAX_ADDRESSES)
+            );
         }
         for gone in 1..=5 {
             assert_eq!(failures(&table, gone), 0);

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Who is expected, if anybody. An invitation is good for one tunnel.
-pub struct Guest {
+pub struct SelfTest {
     /// How every id of a guest begins. One that comes too late must not be taken for a client,
     /// where any client may come.
     start: String,
@@ -16,21 +16,21 @@ pub struct Guest {
 }
 
 /// An id and a secret that nobody else can know. They are worth nothing once it is dropped.
-pub struct Invitation<'a> {
-    guest: &'a Guest,
+pub struct SelfTestLogin<'a> {
+    guest: &'a SelfTest,
     pub id: String,
     pub secret: Secret,
 }
 
 /// Who somebody is.
-pub enum Who {
+pub enum LoginOrigin {
     Guest(Admission),
     /// Its invitation has run out, or it was let in already.
     TooLate,
     SomebodyElse,
 }
 
-impl Guest {
+impl SelfTest {
     /// The error says that there are no random numbers.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
@@ -40,11 +40,11 @@ impl Guest {
     }
 
     /// Makes up an id and a secret; those from before are worth nothing any more.
-    pub fn invite(&self) -> io::Result<Invitation<'_>> {
+    pub fn invite(&self) -> io::Result<SelfTestLogin<'_>> {
         let id = format!("{}{}", self.start, random_word()?);
         let secret = Secret::new(random_word()? + &random_word()?);
         *self.lock() = Some((id.as_str().into(), secret.clone()));
-        Ok(Invitation {
+        Ok(SelfTestLogin {
             guest: self,
             id,
             secret,
@@ -57,17 +57,17 @@ impl Guest {
     }
 
     /// Lets the guest in, once.
-    pub fn meet(&self, id: &str, secret: &[u8]) -> Who {
+    pub fn meet(&self, id: &str, secret: &[u8]) -> LoginOrigin {
         if !id.starts_with(&self.start) {
-            return Who::SomebodyElse;
+            return LoginOrigin::SomebodyElse;
         }
         let right = |(expected, word): &mut (Box<str>, Secret)| {
             **expected == *id && *word == Secret::new(secret)
         };
         if self.lock().take_if(right).is_none() {
-            return Who::TooLate;
+            return LoginOrigin::TooLate;
         }
-        Who::Guest(Admission::of_guest(Arc::new(Limits {
+        LoginOrigin::Guest(Admission::of_guest(Arc::new(Limits {
             tcp: Vec::new(),
             tcp_total: 0,
             speed: 0,
@@ -85,7 +85,7 @@ impl Guest {
     }
 }
 
-impl Drop for Invitation<'_> {
+impl Drop for SelfTestLogin<'_> {
     fn drop(&mut self) {
         self.guest.lock().take_if(|(id, _)| **id == *self.id);
     }
@@ -102,24 +102,27 @@ pub fn random_word() -> io::Result<String> {
 mod tests {
     use super::*;
 
-    fn is_late(guest: &Guest, id: &str, secret: &[u8]) -> bool {
-        matches!(guest.meet(id, secret), Who::TooLate)
+    fn is_late(guest: &SelfTest, id: &str, secret: &[u8]) -> bool {
+        matches!(guest.meet(id, secret), LoginOrigin::TooLate)
     }
 
     #[test]
     fn an_invitation_is_good_for_one_tunnel_with_its_secret() {
-        let guest = Guest::new().unwrap();
+        let guest = SelfTest::new().unwrap();
         let invitation = guest.invite().unwrap();
         let (id, secret) = (invitation.id.as_str(), invitation.secret.as_bytes());
-        assert!(matches!(guest.meet("id1", secret), Who::SomebodyElse));
+        assert!(matches!(
+            guest.meet("id1", secret),
+            LoginOrigin::SomebodyElse
+        ));
         assert!(is_late(&guest, id, b""));
-        assert!(matches!(guest.meet(id, secret), Who::Guest(admission) if admission.guest));
+        assert!(matches!(guest.meet(id, secret), LoginOrigin::Guest(admission) if admission.guest));
         assert!(is_late(&guest, id, secret));
     }
 
     #[test]
     fn an_invitation_ends_with_the_look_or_with_the_next_one() {
-        let guest = Guest::new().unwrap();
+        let guest = SelfTest::new().unwrap();
         let first = guest.invite().unwrap();
         let second = guest.invite().unwrap();
         assert!(is_late(&guest, &first.id, first.secret.as_bytes()));

@@ -8,7 +8,7 @@ pub const MAX_HEAD: usize = 16 * 1024;
 
 /// What the bytes so far say.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found<'a> {
+pub enum HeadResult<'a> {
     /// The value of the header, once the head is whole.
     Value(&'a str),
     /// Nothing yet: more bytes are needed.
@@ -21,23 +21,23 @@ pub enum Found<'a> {
 
 /// Looks for the header `name`, in any case, in a request that begins with `bytes`. The verdict
 /// does not depend on how many bytes come at a time: nothing behind the longest head is looked at.
-pub fn find<'a>(bytes: &'a [u8], name: &str) -> Found<'a> {
+pub fn find<'a>(bytes: &'a [u8], name: &str) -> HeadResult<'a> {
     let bytes = bytes.get(..MAX_HEAD).unwrap_or(bytes);
-    let mut lines = Lines(bytes);
+    let mut lines = HeadLines(bytes);
     let Some(request) = first_line(&mut lines) else {
         if !may_become_a_request(lines.0) {
-            return Found::Bad("not an HTTP request");
+            return HeadResult::Bad("not an HTTP request");
         }
         return more(bytes);
     };
     if !is_request_line(request) {
-        return Found::Bad("not an HTTP request line");
+        return HeadResult::Bad("not an HTTP request line");
     }
     let mut found = None;
     for line in lines {
         match (line.is_empty(), found) {
-            (true, Some(value)) => return Found::Value(value),
-            (true, None) => return Found::Bad("the header that routes is missing"),
+            (true, Some(value)) => return HeadResult::Value(value),
+            (true, None) => return HeadResult::Bad("the header that routes is missing"),
             // What else the head holds is for the service to judge.
             (false, Some(_)) => continue,
             (false, None) => {}
@@ -48,20 +48,20 @@ pub fn find<'a>(bytes: &'a [u8], name: &str) -> Found<'a> {
             if continues {
                 continue;
             }
-            return Found::Bad("a header without a colon");
+            return HeadResult::Bad("a header without a colon");
         };
         let (field, value) = line.split_at(colon);
         let names_host = field.trim_ascii().eq_ignore_ascii_case(name.as_bytes());
         if field.is_empty() || field.iter().any(|b| is_control(*b)) {
-            return Found::Bad("a header with a bad name");
+            return HeadResult::Bad("a header with a bad name");
         }
         if names_host && field.iter().any(is_blank) {
-            return Found::Bad("a blank beside the name of the header that routes");
+            return HeadResult::Bad("a blank beside the name of the header that routes");
         }
         if names_host {
             match std::str::from_utf8(value.get(1..).unwrap_or_default()) {
                 Ok(value) => found = Some(value.trim_matches([' ', '\t'])),
-                Err(_) => return Found::Bad("the header that routes is not text"),
+                Err(_) => return HeadResult::Bad("the header that routes is not text"),
             }
         }
     }
@@ -70,7 +70,7 @@ pub fn find<'a>(bytes: &'a [u8], name: &str) -> Found<'a> {
 
 /// Whether a whole head shows that a proxy has sent it: a visitor's own program sends none of these.
 pub fn shows_proxy(head: &[u8]) -> bool {
-    let mut lines = Lines(head);
+    let mut lines = HeadLines(head);
     first_line(&mut lines);
     lines.take_while(|line| !line.is_empty()).any(|line| {
         let name = line.split(|b| *b == b':').next().unwrap_or_default();
@@ -86,7 +86,7 @@ pub fn shows_proxy(head: &[u8]) -> bool {
 }
 
 /// The request line. RFC 9112, section 2.2: empty lines before it are passed over.
-fn first_line<'a>(lines: &mut Lines<'a>) -> Option<&'a [u8]> {
+fn first_line<'a>(lines: &mut HeadLines<'a>) -> Option<&'a [u8]> {
     lines.find(|line| !line.is_empty())
 }
 
@@ -101,18 +101,18 @@ pub fn host_prefix(host: &str) -> String {
     ascii(host).into_owned()
 }
 
-fn more(bytes: &[u8]) -> Found<'_> {
+fn more(bytes: &[u8]) -> HeadResult<'_> {
     if bytes.len() >= MAX_HEAD {
-        Found::TooLong
+        HeadResult::TooLong
     } else {
-        Found::More
+        HeadResult::More
     }
 }
 
 /// Whole lines, without their ends (CRLF, or LF alone).
-struct Lines<'a>(&'a [u8]);
+struct HeadLines<'a>(&'a [u8]);
 
-impl<'a> Iterator for Lines<'a> {
+impl<'a> Iterator for HeadLines<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
@@ -167,7 +167,7 @@ mod tests {
         ] {
             assert_eq!(
                 find(head.as_bytes(), "Host"),
-                Found::Value("id1.example.com")
+                HeadResult::Value("id1.example.com")
             );
         }
     }
@@ -176,9 +176,13 @@ mod tests {
     fn no_byte_before_the_end_of_the_head_decides() {
         let head = b"POST /a HTTP/1.1\r\nX: y\r\nTarget: abc\r\nZ: y\r\n\r\n";
         for cut in 0..head.len() {
-            assert_eq!(find(&head[..cut], "target"), Found::More, "cut at {cut}");
+            assert_eq!(
+                find(&head[..cut], "target"),
+                HeadResult::More,
+                "cut at {cut}"
+            );
         }
-        assert_eq!(find(head, "target"), Found::Value("abc"));
+        assert_eq!(find(head, "target"), HeadResult::Value("abc"));
     }
 
     #[test]
@@ -198,7 +202,10 @@ mod tests {
             b"GET / HTTP/1.1\r\nHost: \xFF\r\n",
             b"GET / HTTP/1.1\r\nA: b\r\n\r\n",
         ] {
-            assert!(matches!(find(bytes, "Host"), Found::Bad(_)), "{bytes:?}");
+            assert!(
+                matches!(find(bytes, "Host"), HeadResult::Bad(_)),
+                "{bytes:?}"
+            );
         }
     }
 
@@ -206,9 +213,9 @@ mod tests {
     fn a_head_without_an_end_is_too_long() {
         let mut head = b"GET / HTTP/1.1\r\nA: ".to_vec();
         head.resize(MAX_HEAD - 1, b'a');
-        assert_eq!(find(&head, "Host"), Found::More);
+        assert_eq!(find(&head, "Host"), HeadResult::More);
         head.push(b'a');
-        assert_eq!(find(&head, "Host"), Found::TooLong);
+        assert_eq!(find(&head, "Host"), HeadResult::TooLong);
     }
 
     #[test]
@@ -224,8 +231,8 @@ mod tests {
                 head.extend_from_slice(tail.as_bytes());
                 head.extend_from_slice(&[b'b'; 100]);
                 let expected = match length <= MAX_HEAD {
-                    true => Found::Value("a"),
-                    false => Found::TooLong,
+                    true => HeadResult::Value("a"),
+                    false => HeadResult::TooLong,
                 };
                 // The first bytes that decide, and all that may come with them.
                 for cut in [length.min(MAX_HEAD), length, length + 100] {
@@ -235,7 +242,10 @@ mod tests {
                         "{length} cut at {cut}"
                     );
                 }
-                assert_eq!(find(&head[..length.min(MAX_HEAD) - 1], "Host"), Found::More);
+                assert_eq!(
+                    find(&head[..length.min(MAX_HEAD) - 1], "Host"),
+                    HeadResult::More
+                );
             }
         }
     }
@@ -294,7 +304,7 @@ mod tests {
             let bytes = format!("GET / HTTP/1.1\r\n{tail}");
             let cut = cut.min(bytes.len());
             let early = find(&bytes.as_bytes()[..cut], "h");
-            if early != Found::More {
+            if early != HeadResult::More {
                 prop_assert_eq!(early, find(bytes.as_bytes(), "h"));
             }
         }

@@ -1,7 +1,7 @@
 //! Tunnels that have ended in good order and whose clients still read, by client. Not those that
 //! drain: see `registry`.
 
-use crate::net::Stop;
+use crate::net::Shutdown;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,28 +10,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Lingering(Arc<Mutex<Table>>);
 
 /// The oldest of a client come first.
-type Table = HashMap<Box<str>, VecDeque<Stop>>;
+type Table = HashMap<Box<str>, VecDeque<Shutdown>>;
 
 /// One tunnel, until it is dropped.
 pub struct Linger {
     lingering: Lingering,
     id: Box<str>,
     /// Triggered when the client has too many others that are newer.
-    pub is_over: Stop,
+    pub is_over: Shutdown,
 }
 
 impl Lingering {
     /// Adds a tunnel of this client. Of those beyond the number of tunnels that it may have, 0 for
     /// any, the oldest are over.
     pub fn begin(&self, id: &str, connections: u32) -> Linger {
-        let is_over = Stop::default();
+        let is_over = Shutdown::default();
         let mut table = self.lock();
         let tunnels = table.entry(id.into()).or_default();
         tunnels.push_back(is_over.clone());
         let most = usize::try_from(connections).unwrap_or(usize::MAX);
         while most > 0 && tunnels.len() > most {
             if let Some(oldest) = tunnels.pop_front() {
-                oldest.say();
+                oldest.trigger();
             }
         }
         drop(table);
@@ -69,15 +69,15 @@ mod tests {
         let first = lingering.begin("id1", 2);
         let second = lingering.begin("id1", 2);
         let other = lingering.begin("id2", 2);
-        assert!(!first.is_over.is_said() && !second.is_over.is_said());
+        assert!(!first.is_over.is_triggered() && !second.is_over.is_triggered());
         let third = lingering.begin("id1", 2);
-        assert!(first.is_over.is_said() && !second.is_over.is_said());
+        assert!(first.is_over.is_triggered() && !second.is_over.is_triggered());
         drop((first, second));
         let fourth = lingering.begin("id1", 2);
-        assert!(!third.is_over.is_said() && !other.is_over.is_said());
+        assert!(!third.is_over.is_triggered() && !other.is_over.is_triggered());
         drop((third, fourth, other));
         assert!(lingering.lock().is_empty(), "nothing is left of it");
         let all: Vec<_> = (0..20).map(|_| lingering.begin("id1", 0)).collect();
-        assert!(all.iter().all(|linger| !linger.is_over.is_said()));
+        assert!(all.iter().all(|linger| !linger.is_over.is_triggered()));
     }
 }

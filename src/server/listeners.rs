@@ -1,10 +1,10 @@
 //! What a server listens on: which sockets are open for which options, and how that changes
 //! while it runs.
 
-use super::visitor::Door;
+use super::visitor::ListenerKind;
 use crate::config::{self, ListenAddr};
-use crate::handover::{Given, Legacy, Piece};
-use crate::net::{self, Listener, Stop};
+use crate::handover::{Inherited, Item, Outgoing};
+use crate::net::{self, Listener, Shutdown};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,23 +13,23 @@ use std::sync::Arc;
 /// What a listener is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    Visitors(Door),
+    Visitors(ListenerKind),
     Api,
 }
 
 /// A listener with what accepts on it.
-pub struct Open {
+pub struct OpenListener {
     pub purpose: Purpose,
     pub listener: Arc<Listener>,
     /// Ends what accepts on it, and with it the listener, unless others have it too.
-    pub stop: Stop,
+    pub stop: Shutdown,
     /// As the configuration has it.
     addr: ListenAddr,
 }
 
 /// A listener to be.
-pub struct Planned {
-    open: Open,
+pub struct PlannedListener {
+    open: OpenListener,
     /// It is open already, for the same purpose.
     kept: bool,
     /// What the log calls it.
@@ -38,41 +38,46 @@ pub struct Planned {
 
 /// In the order of their options; visitors' first.
 #[derive(Default)]
-pub struct Listeners(Vec<Open>);
+pub struct Listeners(Vec<OpenListener>);
 
 /// Opens what the configuration wants and neither `now` has nor the `legacy`. The error says
 /// which one failed and why; then none that is new is left open.
 pub fn plan(
-    config: &config::Server,
+    config: &config::ServerConfig,
     file: &Option<PathBuf>,
     now: Option<&Listeners>,
-    legacy: &mut Legacy,
-) -> io::Result<Vec<Planned>> {
+    legacy: &mut Inherited,
+) -> io::Result<Vec<PlannedListener>> {
     let api = config.api.as_ref().map(|api| &api.addr);
     let visitors = Purpose::Visitors;
     let wanted = [
-        (config.addr.as_ref(), visitors(Door::Http), "addr", "addr"),
+        (
+            config.addr.as_ref(),
+            visitors(ListenerKind::Http),
+            "addr",
+            "addr",
+        ),
         (
             config.tls_addr.as_ref(),
-            visitors(Door::Https),
+            visitors(ListenerKind::Https),
             "tlsAddr",
             "TLS addr",
         ),
         (
             config.sni_addr.as_ref(),
-            visitors(Door::Sni),
+            visitors(ListenerKind::Sni),
             "sniAddr",
             "sniAddr",
         ),
         (api, Purpose::Api, "apiAddr", "apiAddr"),
     ];
-    let mut planned: Vec<Planned> = Vec::new();
+    let mut planned: Vec<PlannedListener> = Vec::new();
     for (addr, purpose, key, name) in wanted {
         let Some(addr) = addr else {
             continue;
         };
         // Without a port, any socket that it was given before will do, and its own is best.
-        let had = |open: &&Open| {
+        let had = |open: &&OpenListener| {
             open.addr == *addr
                 && !planned
                     .iter()
@@ -84,18 +89,18 @@ pub fn plan(
             .find(|open| open.purpose == purpose && had(open));
         let (listener, stop) = match same.or_else(|| all.find(had)) {
             Some(open) if open.purpose == purpose => (open.listener.clone(), open.stop.clone()),
-            Some(open) => (open.listener.clone(), Stop::default()),
+            Some(open) => (open.listener.clone(), Shutdown::default()),
             None => {
                 let listener = match legacy.listener(file, addr) {
                     Some(listener) => listener,
                     None => listen(key, addr)?,
                 };
-                (Arc::new(listener), Stop::default())
+                (Arc::new(listener), Shutdown::default())
             }
         };
-        planned.push(Planned {
+        planned.push(PlannedListener {
             kept: same.is_some(),
-            open: Open {
+            open: OpenListener {
                 purpose,
                 listener,
                 stop,
@@ -128,7 +133,7 @@ pub fn cannot(key: &str, addr: &ListenAddr, e: &io::Error) -> io::Error {
 impl Listeners {
     /// Brings the plan about: has `accept` accept where nothing does yet, and closes what is
     /// not in it. The API is set up anew each time, since all it knows may have changed.
-    pub fn change(&mut self, plan: Vec<Planned>, accept: impl Fn(&Open, Front)) {
+    pub fn change(&mut self, plan: Vec<PlannedListener>, accept: impl Fn(&OpenListener, Front)) {
         let front = plan.first().map(|first| &first.open);
         let front = front.map(|open| (open.listener.addr(), open.purpose));
         let mut next = Vec::new();
@@ -137,7 +142,7 @@ impl Listeners {
                 log::info!("Listening {}={}", planned.name, planned.open.addr);
                 log::info!("acceptLoop started addr={}", planned.open.listener.addr());
             } else if planned.open.purpose == Purpose::Api {
-                planned.open.stop = Stop::default();
+                planned.open.stop = Shutdown::default();
                 planned.kept = false;
             }
             if let (false, Some((addr, Purpose::Visitors(door)))) = (planned.kept, front) {
@@ -146,10 +151,10 @@ impl Listeners {
             next.push(planned.open);
         }
         for before in std::mem::replace(&mut self.0, next) {
-            let same = |open: &Open| open.stop.is(&before.stop);
+            let same = |open: &OpenListener| open.stop.is(&before.stop);
             if !self.0.iter().any(same) {
-                before.stop.say();
-                let goes_on = |open: &Open| Arc::ptr_eq(&open.listener, &before.listener);
+                before.stop.trigger();
+                let goes_on = |open: &OpenListener| Arc::ptr_eq(&open.listener, &before.listener);
                 if !self.0.iter().any(goes_on) {
                     log::info!("acceptLoop ended addr={}", before.listener.addr());
                 }
@@ -158,14 +163,14 @@ impl Listeners {
     }
 
     /// For the process that takes this one's place.
-    pub fn share(&self) -> Vec<Given> {
-        let share = |open: &Open| -> Given {
+    pub fn share(&self) -> Vec<Outgoing> {
+        let share = |open: &OpenListener| -> Outgoing {
             let addr = open.addr.to_string();
-            (Piece::Listener { addr }, Some(open.listener.clone()))
+            (Item::Listener { addr }, Some(open.listener.clone()))
         };
         self.0.iter().map(share).collect()
     }
 }
 
 /// The first listener for visitors: where it is bound, and who comes there.
-pub type Front = (SocketAddr, Door);
+pub type Front = (SocketAddr, ListenerKind);

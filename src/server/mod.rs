@@ -27,49 +27,49 @@ mod users;
 mod visitor;
 
 use crate::config;
-use crate::handover::{Given, Legacy, Link};
+use crate::handover::{Inherited, Outgoing, ProcessLink};
 use crate::net::tls::Acceptor;
-use crate::net::{until, within, Listener, Stop, WaitGroup};
+use crate::net::{timeout, timeout_at, Listener, Shutdown, WaitGroup};
 use crate::wire::frame::Signal;
 use crate::wire::Version;
-use api::{Api, Hosts};
-use claims::Claims;
+use api::{AllowedHosts, Api};
+use claims::FirstSecrets;
 use counters::Counters;
-use estate::Estate;
-use guard::Guard;
-use guest::Guest;
+use estate::RestoredClients;
+use guard::AuthLockout;
+use guest::SelfTest;
 use lingering::Lingering;
-use listeners::{Front, Listeners, Open, Planned, Purpose};
-use places::Places;
+use listeners::{Front, Listeners, OpenListener, PlannedListener, Purpose};
+use places::ConnectionLimit;
 use registry::Registry;
-use rules::{InForce, Rules};
-use speeds::Speeds;
+use rules::{Settings, Watch};
+use speeds::RateLimits;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use stun::Stun;
 use transfer::Transfer;
-pub use transfer::{Recipient, Sender};
-use visitor::Door;
+pub use transfer::{MessageOrigin, Recipient};
+use visitor::ListenerKind;
 
 /// Once clients have been asked to reconnect, they have so long to do it before their tunnels
 /// take no more streams.
-const CHANGEOVER: Duration = Duration::from_secs(3);
+const RECONNECT_TIME: Duration = Duration::from_secs(3);
 /// Visitors that have come before may take so long beyond that to say where they want to go.
-const GREETING: Duration = Duration::from_secs(15);
+const HANDSHAKE_DRAIN_TIME: Duration = Duration::from_secs(15);
 
 /// Before what still runs is cut, visitors of clients whose tunnels stay wait so long in the other
 /// process, which is a little less than they do wait: without new ones, tunnels may become free.
 const LAST_STREAMS: Duration = Duration::from_secs(8);
 /// How long tunnels whose last streams were cut may take to move to the other process.
-const MOVING: Duration = Duration::from_secs(2);
+const MOVE_TIME: Duration = Duration::from_secs(2);
 /// How long what did not finish in time may take to be cut.
-const CUTTING: Duration = Duration::from_secs(1);
+const CUT_TIME: Duration = Duration::from_secs(1);
 
 /// A running server.
 pub struct Server {
-    state: Arc<State>,
+    state: Arc<ServerState>,
     /// None of them once it accepts no more.
     listeners: Mutex<Listeners>,
     stun: Mutex<Stun>,
@@ -77,107 +77,107 @@ pub struct Server {
 
 /// All that a server needs to start, or to go on in another way: listeners are open, files
 /// have been read.
-pub struct Plan {
-    rules: Rules,
-    claims: Arc<Claims>,
-    listeners: Vec<Planned>,
-    stun: stun::Plan,
+pub struct ServerPlan {
+    rules: Settings,
+    claims: Arc<FirstSecrets>,
+    listeners: Vec<PlannedListener>,
+    stun: stun::StunPlan,
     api: Option<ApiPlan>,
     reconnect: (u32, Duration),
     /// Most connections of one address, and of all.
     places: (u32, u32),
     /// What clients had at a predecessor.
-    estate: Estate,
+    estate: RestoredClients,
 }
 
 /// What the API needs, beside its listener.
 struct ApiPlan {
     acceptor: Option<Acceptor>,
-    hosts: Hosts,
+    hosts: AllowedHosts,
 }
 
 impl ApiPlan {
     /// The error names the file that cannot be used.
-    fn new(api: &config::Api) -> io::Result<Self> {
+    fn new(api: &config::ApiConfig) -> io::Result<Self> {
         let files = api.tls.as_ref();
         let acceptor = files.map(|(cert, key)| rules::acceptor(cert, key, api.tls_min));
         Ok(Self {
             acceptor: acceptor.transpose()?,
-            hosts: Hosts::new(&api.hosts),
+            hosts: AllowedHosts::new(&api.hosts),
         })
     }
 }
 
 /// Whether the files that `config` names can be used. The error says which one cannot.
-pub fn check(config: &config::Server) -> io::Result<()> {
-    Rules::new(config, &Arc::default(), None)?;
+pub fn check(config: &config::ServerConfig) -> io::Result<()> {
+    Settings::new(config, &Arc::default(), None)?;
     config.api.as_ref().map(ApiPlan::new).transpose()?;
     Ok(())
 }
 
 /// What every connection of a server needs.
-pub(crate) struct State {
+pub(crate) struct ServerState {
     registry: Registry,
-    rules: InForce,
-    claims: Arc<Claims>,
-    speeds: Speeds,
-    guard: Guard,
-    places: Places,
+    rules: Watch,
+    claims: Arc<FirstSecrets>,
+    speeds: RateLimits,
+    guard: AuthLockout,
+    places: ConnectionLimit,
     lingering: Lingering,
-    guest: Guest,
+    guest: SelfTest,
     counters: Counters,
     transfer: Transfer,
     started: Instant,
     /// It accepts no more.
-    stop: Stop,
+    stop: Shutdown,
     /// Those who have not said yet where they want to go.
     greeting: WaitGroup,
     /// Tunnels to their last word, and visitors who are brought what is theirs.
     serving: WaitGroup,
 }
 
-impl State {
-    fn new(rules: Rules, claims: Arc<Claims>, guard: Guard) -> io::Result<Self> {
+impl ServerState {
+    fn new(rules: Settings, claims: Arc<FirstSecrets>, guard: AuthLockout) -> io::Result<Self> {
         Ok(Self {
             registry: Registry::default(),
-            rules: InForce::new(rules),
+            rules: Watch::new(rules),
             claims,
-            speeds: Speeds::default(),
+            speeds: RateLimits::default(),
             guard,
-            places: Places::default(),
+            places: ConnectionLimit::default(),
             lingering: Lingering::default(),
-            guest: Guest::new()?,
+            guest: SelfTest::new()?,
             counters: Counters::default(),
             transfer: Transfer::default(),
             started: Instant::now(),
-            stop: Stop::default(),
+            stop: Shutdown::default(),
             greeting: WaitGroup::default(),
             serving: WaitGroup::default(),
         })
     }
 }
 
-impl Plan {
+impl ServerPlan {
     /// How to become what `config` says, from a `running` server or from none. Nothing has
     /// changed if it cannot be done; the error says which listener or file is the reason.
     pub fn new(
-        config: &config::Server,
+        config: &config::ServerConfig,
         file: &Option<PathBuf>,
         running: Option<&Server>,
-        legacy: &mut Legacy,
+        legacy: &mut Inherited,
     ) -> io::Result<Self> {
         let state = running.map(|server| &server.state);
         let claims = state.map_or_else(Arc::default, |state| state.claims.clone());
         let before = state.map(|state| state.rules.get());
-        let rules = Rules::new(config, &claims, before.as_deref())?;
+        let rules = Settings::new(config, &claims, before.as_deref())?;
         let api = config.api.as_ref().map(ApiPlan::new).transpose()?;
         let now = running.map(Server::listeners);
         let listeners = listeners::plan(config, file, now.as_deref(), legacy)?;
         let stun = running.map(Server::stun);
-        let stun = stun::Plan::new(config, file, stun.as_deref(), legacy)?;
-        let estate = Estate::take(legacy, file);
+        let stun = stun::StunPlan::new(config, file, stun.as_deref(), legacy)?;
+        let estate = RestoredClients::take(legacy, file);
         if !estate.is_empty() {
-            users::check_heir(config)?;
+            users::check_inherited(config)?;
         }
         Ok(Self {
             rules,
@@ -194,10 +194,10 @@ impl Plan {
 
 impl Server {
     /// Serves. The error says that the system has no random numbers.
-    pub fn start(plan: Plan) -> io::Result<Self> {
+    pub fn start(plan: ServerPlan) -> io::Result<Self> {
         let (times, duration) = plan.reconnect;
-        let guard = Guard::new(times, duration);
-        let state = Arc::new(State::new(plan.rules, plan.claims, guard)?);
+        let guard = AuthLockout::new(times, duration);
+        let state = Arc::new(ServerState::new(plan.rules, plan.claims, guard)?);
         state.places.set(plan.places.0, plan.places.1);
         plan.estate.settle(&state);
         let mut listeners = Listeners::default();
@@ -225,7 +225,7 @@ impl Server {
 
     /// Goes on with another configuration. Clients whose right to be here it ends lose their
     /// tunnels; nothing else that runs is touched.
-    pub fn change(&self, plan: Plan) {
+    pub fn change(&self, plan: ServerPlan) {
         let state = &self.state;
         let (times, duration) = plan.reconnect;
         state.guard.set(times, duration);
@@ -240,7 +240,7 @@ impl Server {
     }
 
     /// What a process that takes this one's place needs of it.
-    pub fn legacy(&self) -> Vec<Given> {
+    pub fn legacy(&self) -> Vec<Outgoing> {
         let mut pieces = self.listeners().share();
         pieces.extend(self.stun().share());
         pieces.extend(estate::of(&self.state));
@@ -258,14 +258,14 @@ impl Server {
     }
 
     /// The process at the other end of the link makes way for this one.
-    pub fn follow(&self, parent: Link) {
+    pub fn follow(&self, parent: ProcessLink) {
         self.state.transfer.set_parent(parent);
     }
 
     /// Another process accepts what comes from now on, and has all clients come there: those that
     /// can be asked to. The tunnels of the others go there over the link. What runs may finish for
     /// as long as `patience`; returns when it has, or then.
-    pub async fn make_way(&self, patience: Duration, child: Option<Link>) {
+    pub async fn make_way(&self, patience: Duration, child: Option<ProcessLink>) {
         let state = &self.state;
         let deadline = Instant::now() + patience;
         let has_link = child.is_some();
@@ -293,9 +293,9 @@ impl Server {
             state.greeting.idle().await;
             state.serving.idle().await;
         };
-        within(CHANGEOVER.min(patience), idle).await;
+        timeout(RECONNECT_TIME.min(patience), idle).await;
         // Those who are here find their clients only here.
-        within(GREETING.min(patience), state.greeting.idle()).await;
+        timeout(HANDSHAKE_DRAIN_TIME.min(patience), state.greeting.idle()).await;
         if has_link {
             self.wait_for_those_that_stay(deadline).await;
         }
@@ -321,13 +321,13 @@ impl Server {
             state.serving.idle().await;
         };
         let let_go = deadline.checked_sub(LAST_STREAMS).unwrap_or(deadline);
-        if until(let_go, gone()).await.is_some() {
+        if timeout_at(let_go, gone()).await.is_some() {
             return;
         }
         state.let_go().await;
-        if until(deadline, gone()).await.is_none() {
+        if timeout_at(deadline, gone()).await.is_none() {
             stay().for_each(|tunnel| tunnel.cut_streams());
-            within(MOVING, gone()).await;
+            timeout(MOVE_TIME, gone()).await;
         }
     }
 
@@ -336,7 +336,7 @@ impl Server {
     /// anywhere.
     pub async fn moved(&self) {
         let state = &self.state;
-        state.stop.heard().await;
+        state.stop.wait().await;
         state.transfer.parent_end().await;
         state.registry.nothing_stays().await;
         state.greeting.idle().await;
@@ -344,7 +344,7 @@ impl Server {
 
     /// Waits until no visitor is left that has not been brought anywhere.
     pub async fn greeted(&self, patience: Duration) {
-        within(patience, self.state.greeting.idle()).await;
+        timeout(patience, self.state.greeting.idle()).await;
     }
 
     /// Accepts no more, lets what runs finish for as long as `patience`, and returns when it
@@ -356,7 +356,7 @@ impl Server {
     }
 
     fn accept_no_more(&self) {
-        self.state.stop.say();
+        self.state.stop.trigger();
         // Others may want to listen there, now or when another process does not any more.
         *self.listeners() = Listeners::default();
         *self.stun() = Stun::default();
@@ -366,17 +366,17 @@ impl Server {
         for tunnel in self.state.registry.tunnels() {
             tunnel.close();
         }
-        within(patience, self.state.serving.idle()).await;
+        timeout(patience, self.state.serving.idle()).await;
         for tunnel in self.state.registry.tunnels() {
             tunnel.finish();
         }
         // What is cut is to be seen as cut, which the end of the process would not say.
-        within(CUTTING, self.state.serving.idle()).await;
+        timeout(CUT_TIME, self.state.serving.idle()).await;
     }
 }
 
 /// Has somebody accept on the listener.
-fn accept(state: &Arc<State>, open: &Open, front: Front, api: &Option<ApiPlan>) {
+fn accept(state: &Arc<ServerState>, open: &OpenListener, front: Front, api: &Option<ApiPlan>) {
     let (listener, stop) = (open.listener.clone(), open.stop.clone());
     match (open.purpose, api) {
         (Purpose::Visitors(door), _) => {
@@ -393,7 +393,12 @@ fn accept(state: &Arc<State>, open: &Open, front: Front, api: &Option<ApiPlan>) 
     }
 }
 
-async fn accept_visitors(state: Arc<State>, listener: Arc<Listener>, stop: Stop, door: Door) {
+async fn accept_visitors(
+    state: Arc<ServerState>,
+    listener: Arc<Listener>,
+    stop: Shutdown,
+    door: ListenerKind,
+) {
     let accepting = async {
         loop {
             let (socket, peer) = listener.accept().await;
@@ -402,7 +407,7 @@ async fn accept_visitors(state: Arc<State>, listener: Arc<Listener>, stop: Stop,
             };
             let state = state.clone();
             match state.rules.get().acceptor.clone() {
-                Some(acceptor) if door == Door::Https => {
+                Some(acceptor) if door == ListenerKind::Https => {
                     crate::spawn(visitor::greet_tls(state, socket, peer, acceptor, place));
                 }
                 _ => crate::spawn(visitor::greet(state, socket, peer, door, place)),

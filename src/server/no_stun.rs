@@ -1,8 +1,8 @@
 //! Stands where the STUN server does in a build without P2P. That it has none is said by `config`.
 
-use super::State;
+use super::ServerState;
 use crate::config;
-use crate::handover::{Given, Legacy};
+use crate::handover::{Inherited, Outgoing};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,23 +12,23 @@ use std::sync::Arc;
 pub struct Stun(());
 
 /// There is nothing to plan.
-pub struct Plan;
+pub struct StunPlan;
 
-impl Plan {
+impl StunPlan {
     pub fn new(
-        _: &config::Server,
+        _: &config::ServerConfig,
         _: &Option<PathBuf>,
         _: Option<&Stun>,
-        _: &mut Legacy,
+        _: &mut Inherited,
     ) -> io::Result<Self> {
         Ok(Self)
     }
 }
 
 impl Stun {
-    pub fn change(&mut self, _: Plan, _: &Arc<State>) {}
+    pub fn change(&mut self, _: StunPlan, _: &Arc<ServerState>) {}
 
-    pub fn share(&self) -> Option<Given> {
+    pub fn share(&self) -> Option<Outgoing> {
         None
     }
 }

@@ -3,14 +3,16 @@
 //! by its first request. The service is asked to close behind its answer, and nothing behind the
 //! first request reaches it, be it asked for or not.
 
-use crate::net::follow::{Edits, Exchange, Head, Refusal, Rule, Step, Verdict};
-use crate::net::{with_scratch, Conn, Layer};
+use crate::net::follow::{
+    Edits, Exchange, HttpRefusal, RequestHead, RequestRule, RequestStep, RuleDecision,
+};
+use crate::net::{with_read_buf, Conn, ConnLayer};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{ready, Context, Poll, Waker};
 
 /// Most bytes of a visitor that are taken at a time.
-const PIECE: usize = 16 * 1024;
+const MAX_READ: usize = 16 * 1024;
 /// Reads that find nothing for the service, after which other tasks have their turn.
 const TURN: usize = 4;
 
@@ -18,15 +20,15 @@ const TURN: usize = 4;
 /// protocol.
 struct CloseBehind;
 
-impl Rule for CloseBehind {
-    fn decide(&self, head: &Head<'_>) -> Verdict {
+impl RequestRule for CloseBehind {
+    fn decide(&self, head: &RequestHead<'_>) -> RuleDecision {
         let mut edits = Edits::default();
         if !head.fields().any(|field| field.is("upgrade")) {
             let connection = head.fields().filter(|field| field.is("connection"));
             connection.for_each(|field| edits.remove(&field));
             edits.add(head, "Connection", "close");
         }
-        Verdict::Forward(edits)
+        RuleDecision::Forward(edits)
     }
 }
 
@@ -34,11 +36,11 @@ impl Rule for CloseBehind {
 #[derive(Debug)]
 pub struct OneRequest {
     conn: Arc<Conn>,
-    inner: Mutex<Inner>,
+    inner: Mutex<OneRequestState>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct OneRequestState {
     exchange: Exchange,
     /// Bytes for the service that have not been read yet.
     out: Vec<u8>,
@@ -60,21 +62,21 @@ enum Gate {
 impl OneRequest {
     /// `begin` is what has been read of the connection, a whole head at least. Returns what goes to
     /// the service in its place, and the connection to go on with. The error is what to answer.
-    pub fn start(conn: Arc<Conn>, begin: &[u8]) -> Result<(Vec<u8>, Arc<Conn>), Refusal> {
-        let mut inner = Inner::default();
+    pub fn start(conn: Arc<Conn>, begin: &[u8]) -> Result<(Vec<u8>, Arc<Conn>), HttpRefusal> {
+        let mut inner = OneRequestState::default();
         inner.take(begin)?;
         let first = std::mem::take(&mut inner.out);
         let inner = Mutex::new(inner);
-        let layer: Box<dyn Layer> = Box::new(Self { conn, inner });
+        let layer: Box<dyn ConnLayer> = Box::new(Self { conn, inner });
         Ok((first, Arc::new(Conn::from(layer))))
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, OneRequestState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
+impl OneRequestState {
     /// Before the first request has begun, the next byte begins it.
     fn gate(&self) -> Gate {
         if self.exchange.has_begun() && self.exchange.is_between() {
@@ -87,7 +89,7 @@ impl Inner {
     }
 
     /// Sorts the visitor's next bytes.
-    fn take(&mut self, mut bytes: &[u8]) -> Result<(), Refusal> {
+    fn take(&mut self, mut bytes: &[u8]) -> Result<(), HttpRefusal> {
         while !bytes.is_empty() {
             match self.gate() {
                 Gate::Open => {}
@@ -98,20 +100,20 @@ impl Inner {
                 Gate::Shut => return Ok(()),
             }
             let taken = match self.exchange.request(bytes, &CloseBehind) {
-                Step::Pass(n) => {
+                RequestStep::Pass(n) => {
                     let piece = bytes.get(..n).unwrap_or_default();
                     self.out.extend_from_slice(piece);
                     n
                 }
-                Step::Keep(n) => n,
-                Step::Send {
+                RequestStep::Keep(n) => n,
+                RequestStep::Send {
                     taken, bytes: head, ..
                 } => {
                     self.out.extend_from_slice(&head);
                     taken
                 }
-                Step::Wait => 0,
-                Step::Refuse(refusal, _) => return Err(refusal),
+                RequestStep::Wait => 0,
+                RequestStep::Refuse(refusal, _) => return Err(refusal),
             };
             bytes = bytes.get(taken..).unwrap_or_default();
         }
@@ -123,7 +125,7 @@ impl Inner {
     }
 }
 
-impl Layer for OneRequest {
+impl ConnLayer for OneRequest {
     fn below(&self) -> &Conn {
         &self.conn
     }
@@ -148,8 +150,8 @@ impl Layer for OneRequest {
             }
             let mut come = std::mem::take(&mut inner.early);
             if come.is_empty() {
-                let read = with_scratch(|scratch| {
-                    let scratch = scratch.get_mut(..PIECE).unwrap_or_default();
+                let read = with_read_buf(|scratch| {
+                    let scratch = scratch.get_mut(..MAX_READ).unwrap_or_default();
                     let n = ready!(self.conn.poll_read(cx, scratch))?;
                     come.extend_from_slice(scratch.get(..n).unwrap_or_default());
                     Poll::Ready(io::Result::Ok(n))
@@ -226,7 +228,7 @@ mod tests {
         reads: Arc<AtomicUsize>,
     }
 
-    impl Layer for Endless {
+    impl ConnLayer for Endless {
         fn below(&self) -> &Conn {
             &self.below
         }
@@ -269,7 +271,7 @@ mod tests {
     #[test]
     fn a_visitor_that_sends_without_end_behind_its_request_lets_others_have_their_turn() {
         let reads = Arc::<AtomicUsize>::default();
-        let layer: Box<dyn Layer> = Box::new(Endless {
+        let layer: Box<dyn ConnLayer> = Box::new(Endless {
             below: bridge().unwrap().0,
             reads: reads.clone(),
         });

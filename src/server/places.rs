@@ -11,24 +11,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Connections that are refused are logged once in so long.
-const QUIET: Duration = Duration::from_secs(60);
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The places for connections. Clones are the same.
 #[derive(Clone, Default)]
-pub struct Places(Arc<Mutex<Table>>);
+pub struct ConnectionLimit(Arc<Mutex<ConnectionCounts>>);
 
 /// A connection's place, until it is dropped. Nothing where there is no limit.
-pub struct Place {
-    _taken: Option<Box<Taken>>,
+pub struct Permit {
+    _taken: Option<Box<CountedConnection>>,
 }
 
-struct Taken {
-    places: Places,
+struct CountedConnection {
+    places: ConnectionLimit,
     network: IpAddr,
 }
 
 #[derive(Default)]
-struct Table {
+struct ConnectionCounts {
     /// Most of one address, and most of all; 0 for any number.
     of_address: u32,
     of_all: u32,
@@ -38,7 +38,7 @@ struct Table {
     said: Option<Instant>,
 }
 
-impl Places {
+impl ConnectionLimit {
     /// At most so many of one address and of all, 0 for any number. Those that came while there
     /// was no limit are not counted.
     pub fn set(&self, of_address: u32, of_all: u32) {
@@ -47,10 +47,10 @@ impl Places {
     }
 
     /// A place for a connection from there, if there is one left.
-    pub fn take(&self, ip: IpAddr) -> Option<Place> {
+    pub fn take(&self, ip: IpAddr) -> Option<Permit> {
         let mut table = self.lock();
         if table.of_address == 0 && table.of_all == 0 {
-            return Some(Place { _taken: None });
+            return Some(Permit { _taken: None });
         }
         let network = network(ip);
         let of_this = table.by_network.get(&network).copied().unwrap_or_default();
@@ -63,10 +63,13 @@ impl Places {
             table.taken = table.taken.saturating_add(1);
             table.by_network.insert(network, of_this.saturating_add(1));
             let places = self.clone();
-            let taken = Some(Box::new(Taken { places, network }));
-            return Some(Place { _taken: taken });
+            let taken = Some(Box::new(CountedConnection { places, network }));
+            return Some(Permit { _taken: taken });
         };
-        if table.said.is_none_or(|said| said.elapsed() >= QUIET) {
+        if table
+            .said
+            .is_none_or(|said| said.elapsed() >= WARNING_INTERVAL)
+        {
             table.said = Some(Instant::now());
             drop(table);
             log::warn!("connections are refused, {ip} has one of them: there are as many as {option} allows");
@@ -74,12 +77,12 @@ impl Places {
         None
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, ConnectionCounts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Taken {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         let mut table = self.places.lock();
         table.taken = table.taken.saturating_sub(1);
@@ -102,7 +105,7 @@ mod tests {
 
     #[test]
     fn an_address_has_its_places_and_all_have_theirs() {
-        let places = Places::default();
+        let places = ConnectionLimit::default();
         places.set(2, 3);
         let first = places.take(ip(1));
         let second = places.take(ip(1));
@@ -120,9 +123,9 @@ mod tests {
 
     #[test]
     fn without_limits_nothing_is_counted() {
-        let places = Places::default();
+        let places = ConnectionLimit::default();
         let before = places.take(ip(1));
-        assert!(matches!(before, Some(Place { _taken: None })));
+        assert!(matches!(before, Some(Permit { _taken: None })));
         places.set(1, 0);
         let counted = places.take(ip(1));
         assert!(counted.is_some() && places.take(ip(1)).is_none());

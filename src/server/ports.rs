@@ -1,7 +1,7 @@
 //! TCP ports that clients ask for: which one, and whether they may have it.
 
 use crate::config::{Limits, TcpRule};
-use crate::net::{self, Listener, Stop};
+use crate::net::{self, Listener, Shutdown};
 use crate::wire::frame::PortCause;
 use std::fmt;
 use std::io;
@@ -9,63 +9,63 @@ use std::sync::Arc;
 
 /// Most ports that are tried for one registration beside those that are asked for by number. Where
 /// they do not suffice, the search goes on later.
-pub const TRIES: u32 = 64;
+pub const MAX_TRIES: u32 = 64;
 /// Most ports that are tried while the registry is locked; see [`open_early`].
-pub const TRIES_LOCKED: u32 = 8;
+pub const MAX_TRIES_LOCKED: u32 = 8;
 
 /// An open port of one client. Dropping it closes the port.
-pub struct Port {
+pub struct PortListener {
     /// What the client asked for.
-    asked: Asked,
+    asked: PortRequest,
     /// What it got.
     pub port: u16,
     service: u16,
     listener: Arc<Listener>,
-    stop: Stop,
+    stop: Shutdown,
     /// A newer process accepts on the listener, too, or is about to.
     shared: bool,
     /// See [`Shared::older`].
-    older: Option<Stop>,
+    older: Option<Shutdown>,
 }
 
 /// A port of a client as one process gives it to another, or as it is kept for a client that is
 /// away.
 #[derive(Clone)]
-pub struct Shared {
+pub struct InheritedPort {
     /// What the client asked for.
-    pub asked: Asked,
+    pub asked: PortRequest,
     /// What it got.
     pub port: u16,
     /// `None` where the number alone is kept.
     pub listener: Option<Arc<Listener>>,
     /// Triggered when the older process that may accept on the listener, too, is gone. `None` where
     /// this process has opened the listener, or has been left it.
-    pub older: Option<Stop>,
+    pub older: Option<Shutdown>,
 }
 
-impl Shared {
+impl InheritedPort {
     /// Whether it is what the client asks for: in the same words, or by its number.
-    fn answers(&self, asked: Asked) -> bool {
+    fn answers(&self, asked: PortRequest) -> bool {
         self.asked == asked || self.port == asked.port
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asked {
+pub struct PortRequest {
     pub random: bool,
     pub port: u16,
 }
 
 /// What accepts the visitors of a port.
-pub struct Opened {
+pub struct OpenedPort {
     pub port: u16,
     pub listener: Arc<Listener>,
-    pub stop: Stop,
+    pub stop: Shutdown,
 }
 
 /// Why a port was not opened.
 #[derive(Debug)]
-pub enum Failure {
+pub enum PortFailure {
     /// The client has as many as it may have.
     TooMany,
     /// It is outside of the client's ranges.
@@ -77,7 +77,7 @@ pub enum Failure {
     System(io::Error),
 }
 
-impl Failure {
+impl PortFailure {
     /// What a client is told of it.
     pub fn cause(&self) -> PortCause {
         match self {
@@ -90,7 +90,7 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for PortFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooMany => f.write_str("the client has as many ports as tcpNumber allows"),
@@ -103,7 +103,7 @@ impl fmt::Display for Failure {
 }
 
 /// How many ports a client has under each of its rules, and may have.
-pub struct Allowance<'a> {
+pub struct PortQuota<'a> {
     rules: &'a [TcpRule],
     used: Vec<u32>,
     /// Over all rules; 0 is no limit.
@@ -112,7 +112,7 @@ pub struct Allowance<'a> {
     is_others: &'a dyn Fn(u16) -> bool,
 }
 
-impl<'a> Allowance<'a> {
+impl<'a> PortQuota<'a> {
     pub fn new(limits: &'a Limits) -> Self {
         Self {
             rules: &limits.tcp,
@@ -174,21 +174,21 @@ impl<'a> Allowance<'a> {
     }
 }
 
-impl Port {
+impl PortListener {
     /// The index of the service it belongs to.
     pub fn service(&self) -> u16 {
         self.service
     }
 
     /// Whether it is what the client asks for: in the same words, or by its number.
-    pub fn answers(&self, asked: Asked) -> bool {
+    pub fn answers(&self, asked: PortRequest) -> bool {
         self.asked == asked || self.port == asked.port
     }
 
     /// The same port, for another process. It is that one's even if it is dropped here.
-    pub fn share(&mut self) -> Shared {
+    pub fn share(&mut self) -> InheritedPort {
         self.shared = true;
-        Shared {
+        InheritedPort {
             listener: Some(self.listener.clone()),
             older: self.older.clone(),
             ..self.number()
@@ -196,8 +196,8 @@ impl Port {
     }
 
     /// Its number, to be kept for its client when it is closed.
-    pub fn number(&self) -> Shared {
-        Shared {
+    pub fn number(&self) -> InheritedPort {
+        InheritedPort {
             asked: self.asked,
             port: self.port,
             listener: None,
@@ -211,16 +211,16 @@ impl Port {
     }
 
     /// With a new list of the client's services it may belong to another one.
-    pub fn belongs_to(&mut self, asked: Asked, service: u16) {
+    pub fn belongs_to(&mut self, asked: PortRequest, service: u16) {
         self.asked = asked;
         self.service = service;
     }
 }
 
-impl Drop for Port {
+impl Drop for PortListener {
     fn drop(&mut self) {
-        self.stop.say();
-        let has_older = self.older.as_ref().is_some_and(|gone| !gone.is_said());
+        self.stop.trigger();
+        let has_older = self.older.as_ref().is_some_and(|gone| !gone.is_triggered());
         // Shutting a socket down ends it in every process that has it.
         if !self.shared && !has_older {
             // Its client may ask for it again before that is heard.
@@ -232,19 +232,23 @@ impl Drop for Port {
 /// Opens the `wanted` ports of a client as far as they can be had, before the registry is locked: there
 /// may be hundreds. What is `kept` for the client is tried first. Those that turn out not to be the
 /// client's are closed with the list.
-pub fn open_early(limits: &Limits, wanted: &[Asked], mut kept: Vec<Shared>) -> Vec<Shared> {
-    let mut allowance = Allowance::new(limits);
-    let mut tries = TRIES.saturating_add(u32::try_from(wanted.len()).unwrap_or(u32::MAX));
+pub fn open_early(
+    limits: &Limits,
+    wanted: &[PortRequest],
+    mut kept: Vec<InheritedPort>,
+) -> Vec<InheritedPort> {
+    let mut allowance = PortQuota::new(limits);
+    let mut tries = MAX_TRIES.saturating_add(u32::try_from(wanted.len()).unwrap_or(u32::MAX));
     let mut early = Vec::new();
     for asked in wanted {
-        let is_open = |port: &Shared| port.answers(*asked) && port.listener.is_some();
+        let is_open = |port: &InheritedPort| port.answers(*asked) && port.listener.is_some();
         if let Some(at) = kept.iter().position(is_open) {
             kept.remove(at);
             continue;
         }
         if let Ok(found) = try_open(&allowance, &mut kept, *asked, &mut tries) {
             allowance.count(found.rule);
-            early.push(Shared {
+            early.push(InheritedPort {
                 asked: *asked,
                 port: found.port,
                 listener: Some(found.listener),
@@ -257,12 +261,12 @@ pub fn open_early(limits: &Limits, wanted: &[Asked], mut kept: Vec<Shared>) -> V
 
 /// Opens a port for `service` and counts it. What the client has `inherited` is taken first.
 pub fn open(
-    allowance: &mut Allowance<'_>,
-    inherited: &mut Vec<Shared>,
-    asked: Asked,
+    allowance: &mut PortQuota<'_>,
+    inherited: &mut Vec<InheritedPort>,
+    asked: PortRequest,
     service: u16,
     tries: &mut u32,
-) -> Result<(Port, Opened), Failure> {
+) -> Result<(PortListener, OpenedPort), PortFailure> {
     let Found {
         rule,
         port,
@@ -270,13 +274,13 @@ pub fn open(
         older,
     } = try_open(allowance, inherited, asked, tries)?;
     allowance.count(rule);
-    let stop = Stop::default();
-    let opened = Opened {
+    let stop = Shutdown::default();
+    let opened = OpenedPort {
         port,
         listener: listener.clone(),
         stop: stop.clone(),
     };
-    let port = Port {
+    let port = PortListener {
         asked,
         port,
         service,
@@ -295,15 +299,15 @@ struct Found {
     port: u16,
     listener: Arc<Listener>,
     /// See [`Shared::older`].
-    older: Option<Stop>,
+    older: Option<Shutdown>,
 }
 
 fn try_open(
-    allowance: &Allowance<'_>,
-    inherited: &mut Vec<Shared>,
-    asked: Asked,
+    allowance: &PortQuota<'_>,
+    inherited: &mut Vec<InheritedPort>,
+    asked: PortRequest,
     tries: &mut u32,
-) -> Result<Found, Failure> {
+) -> Result<Found, PortFailure> {
     let rules = allowance.rules;
     let found = |rule, port, listener, older| Found {
         rule,
@@ -314,13 +318,13 @@ fn try_open(
     let with_room = allowance.with_room();
     let in_range = (0..rules.len()).any(|rule| allowance.contains(rule, asked.port));
     if rules.is_empty() || !asked.random && !in_range {
-        return Err(Failure::NotAllowed);
+        return Err(PortFailure::NotAllowed);
     }
     if with_room.is_empty() {
-        return Err(Failure::TooMany);
+        return Err(PortFailure::TooMany);
     }
     while let Some(at) = inherited.iter().position(|port| port.answers(asked)) {
-        let Shared {
+        let InheritedPort {
             port,
             listener,
             older,
@@ -336,30 +340,30 @@ fn try_open(
     let rule = allowance.rule_for(asked.port).filter(|_| asked.port != 0);
     if let Some(rule) = rule {
         if *tries == 0 {
-            return Err(Failure::Later);
+            return Err(PortFailure::Later);
         }
         match allowance.try_listen(asked.port, tries) {
             Ok(listener) => return Ok(found(rule, asked.port, listener, None)),
-            Err(e) if !asked.random => return Err(Failure::System(e)),
+            Err(e) if !asked.random => return Err(PortFailure::System(e)),
             Err(_) => {}
         }
     } else if !asked.random {
-        return Err(Failure::TooMany);
+        return Err(PortFailure::TooMany);
     }
     for rule in with_room {
         for port in candidates(rules, rule) {
             if *tries == 0 {
-                return Err(Failure::NoneFree);
+                return Err(PortFailure::NoneFree);
             }
             match allowance.try_listen(port, tries) {
                 Ok(listener) => return Ok(found(rule, port, listener, None)),
                 Err(e) if is_of_port(&e) => {}
                 // Another port would not help.
-                Err(e) => return Err(Failure::System(e)),
+                Err(e) => return Err(PortFailure::System(e)),
             }
         }
     }
-    Err(Failure::NoneFree)
+    Err(PortFailure::NoneFree)
 }
 
 /// Whether another port might be opened where this one was not.
@@ -378,8 +382,8 @@ fn candidates(rules: &[TcpRule], rule: usize) -> impl Iterator<Item = u16> {
         (u32::from(rule.range.first), len)
     });
     let start = net::random();
-    let at_random = if len > TRIES { TRIES / 2 } else { 0 };
-    (0..TRIES.min(len)).filter_map(move |n| {
+    let at_random = if len > MAX_TRIES { MAX_TRIES / 2 } else { 0 };
+    (0..MAX_TRIES.min(len)).filter_map(move |n| {
         let offset = if n < at_random {
             net::random()
         } else {
@@ -392,7 +396,7 @@ fn candidates(rules: &[TcpRule], rule: usize) -> impl Iterator<Item = u16> {
 
 #[cfg(test)]
 mod tests {
-    use super::Failure::{NoneFree, NotAllowed, System, TooMany};
+    use super::PortFailure::{NoneFree, NotAllowed, System, TooMany};
     use super::*;
     use crate::config::PortRange;
     use std::collections::BTreeSet;
@@ -409,8 +413,8 @@ mod tests {
         socket.local_addr().unwrap().port()
     }
 
-    fn ask(port: u16, random: bool) -> Asked {
-        Asked { random, port }
+    fn ask(port: u16, random: bool) -> PortRequest {
+        PortRequest { random, port }
     }
 
     fn limits(tcp: &[TcpRule], tcp_total: u32) -> Limits {
@@ -428,18 +432,22 @@ mod tests {
     }
 
     fn open(
-        allowance: &mut Allowance<'_>,
-        inherited: &mut Vec<Shared>,
-        asked: Asked,
+        allowance: &mut PortQuota<'_>,
+        inherited: &mut Vec<InheritedPort>,
+        asked: PortRequest,
         service: u16,
-    ) -> Result<(Port, Opened), Failure> {
-        super::open(allowance, inherited, asked, service, &mut TRIES.clone())
+    ) -> Result<(PortListener, OpenedPort), PortFailure> {
+        super::open(allowance, inherited, asked, service, &mut MAX_TRIES.clone())
     }
 
-    fn open_one(rules: &[TcpRule], asked: Asked, service: u16) -> Result<(Port, Opened), Failure> {
+    fn open_one(
+        rules: &[TcpRule],
+        asked: PortRequest,
+        service: u16,
+    ) -> Result<(PortListener, OpenedPort), PortFailure> {
         let limits = limits(rules, 0);
         open(
-            &mut Allowance::new(&limits),
+            &mut PortQuota::new(&limits),
             &mut Vec::new(),
             asked,
             service,
@@ -450,7 +458,7 @@ mod tests {
     fn the_asked_port_is_opened_if_it_is_allowed_and_free() {
         let port = free_port();
         let limits = limits(&[rule(1, port, port)], 0);
-        let mut allowance = Allowance::new(&limits);
+        let mut allowance = PortQuota::new(&limits);
         let (mine, opened) = open(&mut allowance, &mut Vec::new(), ask(port, false), 3).unwrap();
         assert_eq!((mine.port, opened.listener.addr().port()), (port, port));
         assert_eq!((mine.service(), opened.port), (3, port));
@@ -465,7 +473,7 @@ mod tests {
     #[test]
     fn the_number_over_all_rules_is_kept() {
         let limits = limits(&[rule(0, 20000, 40000), rule(0, 40001, 60000)], 2);
-        let mut allowance = Allowance::new(&limits);
+        let mut allowance = PortQuota::new(&limits);
         let _first = open(&mut allowance, &mut Vec::new(), ask(0, true), 0).unwrap();
         let _second = open(&mut allowance, &mut Vec::new(), ask(0, true), 1).unwrap();
         let third = open(&mut allowance, &mut Vec::new(), ask(0, true), 2);
@@ -486,7 +494,7 @@ mod tests {
         let inherit = || {
             let listener = net::listen(None, 0).unwrap();
             let port = listener.addr().port();
-            let shared = Shared {
+            let shared = InheritedPort {
                 asked: ask(0, true),
                 port,
                 listener: Some(Arc::new(listener)),
@@ -497,7 +505,7 @@ mod tests {
         let (port, one) = inherit();
         let mut all = vec![one, inherit().1];
         let limits = limits(&[rule(0, port, port)], 0);
-        let mut allowance = Allowance::new(&limits);
+        let mut allowance = PortQuota::new(&limits);
         let (mine, _opened) = open(&mut allowance, &mut all, ask(0, true), 0).unwrap();
         assert_eq!((mine.port, all.len()), (port, 1));
         let other = open(&mut allowance, &mut all, ask(0, true), 1);
@@ -512,24 +520,24 @@ mod tests {
         let limits = limits(&[rule(0, port, port)], 0);
         let is_others = |number| number == port;
         for asked in [ask(port, false), ask(port, true), ask(0, true)] {
-            let mut allowance = Allowance::new(&limits).without(&is_others);
+            let mut allowance = PortQuota::new(&limits).without(&is_others);
             let refused = open(&mut allowance, &mut Vec::new(), asked, 2);
             assert!(refused.is_err(), "{asked:?}");
         }
-        let mut kept = vec![Shared {
+        let mut kept = vec![InheritedPort {
             asked: ask(0, true),
             port,
             listener: None,
             older: None,
         }];
-        let mut allowance = Allowance::new(&limits);
+        let mut allowance = PortQuota::new(&limits);
         let (mine, opened) = open(&mut allowance, &mut kept, ask(0, true), 0).unwrap();
         assert_eq!((mine.port, opened.listener.addr().port()), (port, port));
     }
 
     #[test]
     fn a_port_that_is_shared_is_not_closed_for_the_other_process() {
-        let other_process = |port: &mut Port| {
+        let other_process = |port: &mut PortListener| {
             let listener = port.share().listener.expect("a listener");
             let socket = listener.as_fd().try_clone_to_owned();
             socket.expect("a descriptor")
@@ -550,16 +558,16 @@ mod tests {
     fn a_port_that_an_older_process_has_is_not_closed_for_it_before_that_is_gone() {
         let rules = [rule(0, 1, 65535)];
         let limits = limits(&rules, 0);
-        let gone = Stop::default();
+        let gone = Shutdown::default();
         let inherit = |of_other_process: OwnedFd| {
             let listener = Listener::adopt(of_other_process).expect("it listens");
-            let mut kept = vec![Shared {
+            let mut kept = vec![InheritedPort {
                 asked: ask(0, true),
                 port: listener.addr().port(),
                 listener: Some(Arc::new(listener)),
                 older: Some(gone.clone()),
             }];
-            let mut allowance = Allowance::new(&limits);
+            let mut allowance = PortQuota::new(&limits);
             let (mine, _) = open(&mut allowance, &mut kept, ask(0, true), 0).unwrap();
             mine
         };
@@ -568,14 +576,14 @@ mod tests {
         drop(inherit(socket()));
         assert!(Listener::adopt(socket()).is_ok(), "the older one accepts");
         let mine = inherit(socket());
-        gone.say();
+        gone.trigger();
         drop(mine);
         assert!(Listener::adopt(socket()).is_err(), "it was closed");
         // What was opened early is this process's alone.
         let mut early = open_early(&limits, &[ask(0, true)], Vec::new());
         let opened = early[0].listener.clone().expect("a listener");
         let socket = opened.as_fd().try_clone_to_owned().expect("a descriptor");
-        let mut allowance = Allowance::new(&limits);
+        let mut allowance = PortQuota::new(&limits);
         drop(open(&mut allowance, &mut early, ask(0, true), 0).unwrap());
         assert!(Listener::adopt(socket).is_err(), "it was closed");
     }
@@ -595,7 +603,7 @@ mod tests {
         let wanted = [ask(free_port(), false), ask(0, true), ask(0, true)];
         let mut early = open_early(&limits, &wanted, Vec::new());
         assert_eq!(early.len(), 3);
-        let mut allowance = Allowance::new(&limits);
+        let mut allowance = PortQuota::new(&limits);
         let mut open = Vec::new();
         for (service, asked) in (0..).zip(wanted) {
             open.push(super::open(&mut allowance, &mut early, asked, service, &mut 0).unwrap());
@@ -603,7 +611,7 @@ mod tests {
         assert!(early.is_empty());
         let asked = ask(free_port(), false);
         let locked = super::open(&mut allowance, &mut early, asked, 3, &mut 0);
-        assert!(matches!(locked, Err(Failure::Later)));
+        assert!(matches!(locked, Err(PortFailure::Later)));
     }
 
     #[test]
@@ -612,6 +620,9 @@ mod tests {
         let tried: BTreeSet<u16> = candidates(&rules, 0).collect();
         let all: BTreeSet<u16> = (100..=109).collect();
         assert_eq!(tried, all);
-        assert_eq!(candidates(&[rule(0, 1, 65535)], 0).count(), TRIES as usize);
+        assert_eq!(
+            candidates(&[rule(0, 1, 65535)], 0).count(),
+            MAX_TRIES as usize
+        );
     }
 }

@@ -8,22 +8,24 @@ mod kept;
 mod parting;
 mod survey;
 
-use super::ports::{self, Allowance, Asked, Failure, Opened, Port, Shared};
-use super::rules::Rules;
+use super::ports::{
+    self, InheritedPort, OpenedPort, PortFailure, PortListener, PortQuota, PortRequest,
+};
+use super::rules::Settings;
 use crate::config::label::{ascii, label, value};
 use crate::config::Limits;
 use crate::tunnel::{Stream, Traffic, Tunnel};
-use crate::wire::frame::{next_task, PortCause, Refusal, Signal};
-use crate::wire::hello::Offer;
+use crate::wire::frame::{next_task, PortCause, RejectCode, Signal};
+use crate::wire::hello::ServiceSpec;
 use crate::wire::Version;
-use contest::Contest;
+use contest::RegistrationConflict;
 use event_listener::{Event, EventListener};
-use held::Held;
-pub use held::Right;
-use hosts::Hosts;
+use held::HeldClients;
+pub use held::LoginRight;
+use hosts::HostTable;
 #[cfg(test)]
 pub use hosts::SCANS;
-use kept::{Hold, Kept};
+use kept::{Reservation, Reservations};
 use log::Level;
 pub use parting::Registration;
 use std::borrow::Cow;
@@ -34,22 +36,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 #[cfg(test)]
 pub use survey::READ_HERE;
-pub use survey::{Order, Seen, Sum};
+pub use survey::{ClientStats, SnapshotOrder, Totals};
 
 /// How long a visitor waits for a client that was here lately,
-const RETURN: Duration = Duration::from_secs(3);
+const RECONNECT_WAIT: Duration = Duration::from_secs(3);
 /// and for one that lost its tunnels by a restart: originals come back after reconnectDelay, which
 /// is 5 s.
-const RESTARTED: Duration = Duration::from_secs(10);
+const RECONNECT_WAIT_AFTER_RESTART: Duration = Duration::from_secs(10);
 /// For how long after a restart clients come back.
-const RETURNING: Duration = Duration::from_secs(60);
+const RECONNECT_PERIOD_AFTER_RESTART: Duration = Duration::from_secs(60);
 
 /// A port that could not be opened is tried again after this time.
-const RETRY: Duration = Duration::from_secs(10);
+const PORT_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What a host prefix is matched with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum HostKind {
     /// An HTTP header.
     Http,
     /// The server name of a TLS hello.
@@ -61,15 +63,15 @@ pub struct Login<'a> {
     pub id: &'a str,
     pub limits: &'a Limits,
     /// Which names are whose, and how visitors ask for them.
-    pub rules: &'a Rules,
-    pub trust: Trust,
+    pub rules: &'a Settings,
+    pub trust: LoginProof,
     /// Where its tunnel comes from.
     pub peer: SocketAddr,
 }
 
 /// How a client has shown that its id is its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
+pub enum LoginProof {
     /// It is the server itself. Surveys do not tell of it, and nothing is kept for it.
     Own,
     /// It has not: its id was free (allowAnyClient).
@@ -79,7 +81,7 @@ pub enum Trust {
 }
 
 /// What became of a visitor's wish.
-pub enum Opening {
+pub enum OpenResult {
     Stream(Stream),
     /// The client is known, but has no tunnel at this moment.
     NotNow,
@@ -94,19 +96,19 @@ pub enum Opening {
 
 #[derive(Default)]
 pub struct Registry {
-    inner: Mutex<Inner>,
+    inner: Mutex<RegistryState>,
     /// Somebody has registered.
     arrived: Event,
 }
 
 #[derive(Default)]
-struct Inner {
-    clients: HashMap<Box<str>, Client>,
-    hosts: Hosts,
+struct RegistryState {
+    clients: HashMap<Box<str>, RegisteredClient>,
+    hosts: HostTable,
     /// What clients had that are away.
-    kept: Kept,
+    kept: Reservations,
     /// Clients whose tunnels are in the process before this one.
-    held: Held,
+    held: HeldClients,
     /// Until then clients may come back that have lost their tunnels by a restart.
     restarted: Option<Instant>,
     /// What clients that have left have moved.
@@ -114,25 +116,25 @@ struct Inner {
 }
 
 /// A host prefix, in lower case, and what it is matched with.
-pub type Key = (Kind, Box<str>);
+pub type Key = (HostKind, Box<str>);
 
 #[derive(PartialEq, Eq)]
-struct Host {
+struct RegisteredHost {
     client: Box<str>,
     service: u16,
 }
 
 /// One id with at least one tunnel.
-struct Client {
-    offers: Vec<Option<Offer>>,
+struct RegisteredClient {
+    offers: Vec<Option<ServiceSpec>>,
     /// Counts the changes of the offers.
     version: u32,
-    tunnels: Vec<Member>,
+    tunnels: Vec<PoolEntry>,
     /// Tunnels of the registration before, and what they offered.
-    old: Option<Old>,
-    ports: Vec<Port>,
+    old: Option<Draining>,
+    ports: Vec<PortListener>,
     /// Services whose ports could not be opened.
-    missing: Vec<Missing>,
+    missing: Vec<MissingPort>,
     /// When that is tried again.
     retry_at: Instant,
     last_task: u32,
@@ -140,16 +142,16 @@ struct Client {
     since: SystemTime,
     /// What its tunnels that have ended have moved.
     past: Traffic,
-    trust: Trust,
+    trust: LoginProof,
     /// Where its last tunnel came from.
     peer: SocketAddr,
-    contest: Contest,
+    contest: RegistrationConflict,
 }
 
-impl Client {
+impl RegisteredClient {
     /// Whether surveys tell of it.
     fn is_listed(&self) -> bool {
-        self.trust != Trust::Own
+        self.trust != LoginProof::Own
     }
 
     /// Tunnels that get streams.
@@ -160,7 +162,7 @@ impl Client {
 
     /// Tells its tunnels of a port that has been opened after they were ready. Over GT/1 a server
     /// says so before that or not at all.
-    fn announce(&self, port: &Port) {
+    fn announce(&self, port: &PortListener) {
         let members = self.tunnels.iter();
         for member in members.filter(|member| member.version == self.version) {
             if member.tunnel.version() == Version::Two {
@@ -178,41 +180,41 @@ impl Client {
     }
 }
 
-struct Missing {
-    asked: Asked,
+struct MissingPort {
+    asked: PortRequest,
     service: u16,
     cause: PortCause,
 }
 
-struct Member {
+struct PoolEntry {
     tunnel: Tunnel,
     /// The version of the offers that its client's end has.
     version: u32,
 }
 
-struct Old {
-    offers: Vec<Option<Offer>>,
+struct Draining {
+    offers: Vec<Option<ServiceSpec>>,
     tunnels: Vec<Tunnel>,
 }
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, RegistryState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a tunnel to the client's registration, or makes or replaces it, and tells the
     /// client. An offer that is not granted is `None`: only its index counts. The ports that
     /// were opened for it have to be served by the caller.
-    pub fn join(
+    pub fn register(
         &self,
         login: &Login<'_>,
-        offers: Vec<Option<Offer>>,
+        offers: Vec<Option<ServiceSpec>>,
         tunnel: &Tunnel,
-    ) -> Result<Vec<Opened>, Refusal> {
+    ) -> Result<Vec<OpenedPort>, RejectCode> {
         let early = self.open_early(login, &offers);
         let mut inner = self.lock();
         let opened = inner.admit(login, offers, early)?;
-        inner.welcome(login.id, tunnel, Signal::Ready);
+        inner.attach(login.id, tunnel, Signal::Ready);
         inner.limit_draining(login);
         drop(inner);
         self.arrived.notify(usize::MAX);
@@ -221,8 +223,8 @@ impl Registry {
 
     /// Opens ports that the client's offers ask for and that it does not have, while the registry
     /// is not locked.
-    fn open_early(&self, login: &Login<'_>, offers: &[Option<Offer>]) -> Vec<Shared> {
-        let is_tcp = |offer: &Option<Offer>| matches!(offer, Some(Offer::Tcp { .. }));
+    fn open_early(&self, login: &Login<'_>, offers: &[Option<ServiceSpec>]) -> Vec<InheritedPort> {
+        let is_tcp = |offer: &Option<ServiceSpec>| matches!(offer, Some(ServiceSpec::Tcp { .. }));
         if !offers.iter().any(is_tcp) {
             return Vec::new();
         }
@@ -235,24 +237,28 @@ impl Registry {
         let (_, wanted) = sort_ports(offers, mine);
         let kept = inner.kept.ports_of(login.id, Instant::now());
         drop(inner);
-        let wanted: Vec<Asked> = wanted.into_iter().map(|(asked, _)| asked).collect();
+        let wanted: Vec<PortRequest> = wanted.into_iter().map(|(asked, _)| asked).collect();
         ports::open_early(login.limits, &wanted, kept)
     }
 
     /// Whether the client could have the host prefixes of its offers. Nothing changes.
-    pub fn check_hosts(&self, login: &Login<'_>, offers: &[Option<Offer>]) -> Result<(), Refusal> {
+    pub fn check_hosts(
+        &self,
+        login: &Login<'_>,
+        offers: &[Option<ServiceSpec>],
+    ) -> Result<(), RejectCode> {
         self.lock().wanted_hosts(login, offers).map(drop)
     }
 
     /// The tunnels that were in the way of another one of the same client.
-    pub fn rivals(&self, id: &str, refusal: Refusal) -> Vec<Tunnel> {
+    pub fn rivals(&self, id: &str, refusal: RejectCode) -> Vec<Tunnel> {
         let inner = self.lock();
         let Some(client) = inner.clients.get(id) else {
             return Vec::new();
         };
         match (&client.old, refusal) {
-            (Some(old), Refusal::OtherClientConnected) => old.tunnels.clone(),
-            (_, Refusal::TooManyConnections) => client.open_tunnels().cloned().collect(),
+            (Some(old), RejectCode::OtherClientConnected) => old.tunnels.clone(),
+            (_, RejectCode::TooManyConnections) => client.open_tunnels().cloned().collect(),
             _ => Vec::new(),
         }
     }
@@ -267,27 +273,27 @@ impl Registry {
         let now = Instant::now();
         let due = client.retry_at <= now;
         if due {
-            client.retry_at = now + RETRY;
+            client.retry_at = now + PORT_RETRY_INTERVAL;
         }
         due
     }
 
     /// Tries again to open the ports that could not be opened before, and tells the client's
     /// tunnels of those that are open now. They have to be served by the caller.
-    pub fn retry_ports(&self, login: &Login<'_>) -> Vec<Opened> {
+    pub fn retry_ports(&self, login: &Login<'_>) -> Vec<OpenedPort> {
         let (id, now) = (login.id, Instant::now());
         let inner = self.lock();
         let client = inner.clients.get(id);
         let missing = client.into_iter().flat_map(|client| &client.missing);
-        let missing: Vec<Asked> = missing.map(|missing| missing.asked).collect();
+        let missing: Vec<PortRequest> = missing.map(|missing| missing.asked).collect();
         let kept = inner.kept.ports_of(id, now);
         drop(inner);
         let early = ports::open_early(login.limits, &missing, kept);
         let mut inner = self.lock();
         let mut inherited = inner.inherited_ports(id, early, now);
-        let Inner { clients, kept, .. } = &mut *inner;
+        let RegistryState { clients, kept, .. } = &mut *inner;
         let is_others = |port| kept.is_others_port(port, id, now);
-        let mut allowance = Allowance::new(login.limits).without(&is_others);
+        let mut allowance = PortQuota::new(login.limits).without(&is_others);
         let mut opened = Vec::new();
         let Some(client) = clients.get_mut(id) else {
             return opened;
@@ -295,9 +301,9 @@ impl Registry {
         for port in &client.ports {
             allowance.admit(port.port);
         }
-        let mut tries = ports::TRIES_LOCKED;
+        let mut tries = ports::MAX_TRIES_LOCKED;
         for missing in std::mem::take(&mut client.missing) {
-            let Missing { asked, service, .. } = missing;
+            let MissingPort { asked, service, .. } = missing;
             match ports::open(&mut allowance, &mut inherited, asked, service, &mut tries) {
                 Ok((port, socket)) => {
                     client.announce(&port);
@@ -321,9 +327,9 @@ impl Registry {
     pub fn update(
         &self,
         login: &Login<'_>,
-        offers: Vec<Option<Offer>>,
+        offers: Vec<Option<ServiceSpec>>,
         tunnel: &Tunnel,
-    ) -> Result<Vec<Opened>, Refusal> {
+    ) -> Result<Vec<OpenedPort>, RejectCode> {
         let id = login.id;
         let early = self.open_early(login, &offers);
         let mut inner = self.lock();
@@ -334,12 +340,12 @@ impl Registry {
             return Ok(opened);
         };
         if client.offers != offers {
-            inner.register(login, offers, early, &mut opened)?;
+            inner.set_services(login, offers, early, &mut opened)?;
         }
         if let Some(client) = inner.clients.get_mut(id) {
             client.tunnels.retain(|member| !member.tunnel.is(tunnel));
         }
-        inner.welcome(id, tunnel, Signal::Services);
+        inner.attach(id, tunnel, Signal::Services);
         drop(inner);
         self.arrived.notify(usize::MAX);
         Ok(opened)
@@ -348,27 +354,27 @@ impl Registry {
     /// What the client was granted is held against other limits. If they would not give it
     /// that, its registration ends: its tunnels drain, and when it comes again it is told
     /// why.
-    pub fn hold_against(&self, login: &Login<'_>) -> Result<(), Refusal> {
+    pub fn enforce(&self, login: &Login<'_>) -> Result<(), RejectCode> {
         let Login { id, limits, .. } = *login;
         let mut inner = self.lock();
         let Some(client) = inner.clients.get(id) else {
             return Ok(());
         };
-        let mut allowance = Allowance::new(limits);
+        let mut allowance = PortQuota::new(limits);
         let ports = client.ports.iter().all(|port| allowance.admit(port.port));
         let verdict = match inner.wanted_hosts(login, &client.offers) {
             Ok(hosts) if ports && inner.has(id, &hosts) => Ok(()),
             // It goes by other names now.
-            Ok(_) if ports => Err(Refusal::HostNotAllowed),
-            Ok(_) => Err(Refusal::TooManyPorts),
+            Ok(_) if ports => Err(RejectCode::HostNotAllowed),
+            Ok(_) => Err(RejectCode::TooManyPorts),
             Err(refusal) => Err(refusal),
         };
         if verdict.is_err() {
-            inner.dismiss(id);
+            inner.revoke(id);
             return verdict;
         }
         let client = inner.clients.get(id).into_iter();
-        let open = client.flat_map(Client::open_tunnels);
+        let open = client.flat_map(RegisteredClient::open_tunnels);
         open.skip(most_tunnels(limits)).for_each(Tunnel::close);
         Ok(())
     }
@@ -387,12 +393,12 @@ impl Registry {
 
     /// Every port and whose it is, for another process; those of one client in the order of its
     /// services.
-    pub fn share_ports(&self) -> Vec<(Box<str>, Shared)> {
+    pub fn share_ports(&self) -> Vec<(Box<str>, InheritedPort)> {
         let mut inner = self.lock();
         let mut shared = Vec::new();
         for (id, client) in &mut inner.clients {
-            client.ports.sort_by_key(Port::service);
-            let ports = client.ports.iter_mut().map(Port::share);
+            client.ports.sort_by_key(PortListener::service);
+            let ports = client.ports.iter_mut().map(PortListener::share);
             shared.extend(ports.map(|port| (id.clone(), port)));
         }
         let kept = inner.kept.ports(Instant::now());
@@ -403,7 +409,7 @@ impl Registry {
     /// No other process has taken the ports.
     pub fn keep_ports(&self) {
         for client in self.lock().clients.values_mut() {
-            client.ports.iter_mut().for_each(Port::keep);
+            client.ports.iter_mut().for_each(PortListener::keep);
         }
     }
 
@@ -417,11 +423,15 @@ impl Registry {
     }
 
     /// Clients that had these will be back soon.
-    pub fn expect(&self, hosts: Vec<(Key, Option<Box<str>>)>, ports: Vec<(Box<str>, Shared)>) {
+    pub fn expect(
+        &self,
+        hosts: Vec<(Key, Option<Box<str>>)>,
+        ports: Vec<(Box<str>, InheritedPort)>,
+    ) {
         let mut inner = self.lock();
         let now = Instant::now();
         if !hosts.is_empty() {
-            inner.restarted = Some(now + RETURNING);
+            inner.restarted = Some(now + RECONNECT_PERIOD_AFTER_RESTART);
         }
         for (key, id) in hosts {
             inner.kept.expect_host(key, id, now);
@@ -439,8 +449,8 @@ impl Registry {
     /// How long a visitor waits for a client that was here lately.
     pub fn patience(&self) -> Duration {
         match self.lock().restarted {
-            Some(until) if Instant::now() < until => RESTARTED,
-            _ => RETURN,
+            Some(until) if Instant::now() < until => RECONNECT_WAIT_AFTER_RESTART,
+            _ => RECONNECT_WAIT,
         }
     }
 
@@ -450,7 +460,7 @@ impl Registry {
     }
 
     /// Whether the tunnel belongs to the client's present registration.
-    pub fn counts(&self, id: &str, tunnel: &Tunnel) -> bool {
+    pub fn is_current(&self, id: &str, tunnel: &Tunnel) -> bool {
         self.lock().member(id, tunnel).is_some()
     }
 
@@ -490,7 +500,7 @@ impl Registry {
     }
 
     /// A stream to whoever serves the prefix.
-    pub fn open_host(&self, kind: Kind, prefix: &str) -> Opening {
+    pub fn open_host(&self, kind: HostKind, prefix: &str) -> OpenResult {
         let mut inner = self.lock();
         let key = (kind, Box::from(prefix));
         match inner.hosts.get(&key) {
@@ -498,19 +508,22 @@ impl Registry {
                 let (id, service) = (host.client.clone(), host.service);
                 inner.open(&id, service)
             }
-            None if inner.held.owner(&key).is_some() => Opening::Held,
-            None if inner.kept.is_host(&key, Instant::now()) => Opening::NotNow,
-            None => Opening::Unknown,
+            None if inner.held.owner(&key).is_some() => OpenResult::Held,
+            None if inner.kept.is_host(&key, Instant::now()) => OpenResult::NotNow,
+            None => OpenResult::Unknown,
         }
     }
 
     /// Opens a stream to the service that a client's TCP port belongs to now: the client may have
     /// changed its services since the visitor connected.
-    pub fn open_port(&self, id: &str, port: u16) -> Opening {
+    pub fn open_port(&self, id: &str, port: u16) -> OpenResult {
         let mut inner = self.lock();
         let client = inner.clients.get(id);
         let mut ports = client.into_iter().flat_map(|client| &client.ports);
-        match ports.find(|other| other.port == port).map(Port::service) {
+        match ports
+            .find(|other| other.port == port)
+            .map(PortListener::service)
+        {
             Some(service) => inner.open(id, service),
             None => inner.not_now(id),
         }
@@ -542,7 +555,10 @@ impl Registry {
     /// Every tunnel there is.
     pub fn tunnels(&self) -> Vec<Tunnel> {
         let inner = self.lock();
-        let clients = inner.clients.values().flat_map(Client::all_tunnels);
+        let clients = inner
+            .clients
+            .values()
+            .flat_map(RegisteredClient::all_tunnels);
         clients.cloned().collect()
     }
 }
@@ -556,8 +572,8 @@ fn warn_of_contest(login: &Login<'_>, other: SocketAddr) {
     );
 }
 
-impl Inner {
-    fn member(&self, id: &str, tunnel: &Tunnel) -> Option<&Client> {
+impl RegistryState {
+    fn member(&self, id: &str, tunnel: &Tunnel) -> Option<&RegisteredClient> {
         let client = self.clients.get(id)?;
         let mut tunnels = client.tunnels.iter();
         tunnels
@@ -569,25 +585,25 @@ impl Inner {
     fn admit(
         &mut self,
         login: &Login<'_>,
-        offers: Vec<Option<Offer>>,
-        early: Vec<Shared>,
-    ) -> Result<Vec<Opened>, Refusal> {
+        offers: Vec<Option<ServiceSpec>>,
+        early: Vec<InheritedPort>,
+    ) -> Result<Vec<OpenedPort>, RejectCode> {
         let Login { id, limits, .. } = *login;
         let mut opened = Vec::new();
         match self.clients.get_mut(id) {
             Some(client) if client.offers == offers => {
                 if client.open_tunnels().count() >= most_tunnels(limits) {
-                    return Err(Refusal::TooManyConnections);
+                    return Err(RejectCode::TooManyConnections);
                 }
             }
             Some(client) if client.old.as_ref().is_some_and(|old| old.offers == offers) => {
                 if client.contest.refused(Instant::now()) {
                     warn_of_contest(login, client.peer);
                 }
-                return Err(Refusal::OtherClientConnected);
+                return Err(RejectCode::OtherClientConnected);
             }
             Some(_) => {
-                let before = self.register(login, offers, early, &mut opened)?;
+                let before = self.set_services(login, offers, early, &mut opened)?;
                 if let Some(client) = self.clients.get_mut(id) {
                     let offers = &client.offers;
                     if client.contest.replaced(&before, offers, Instant::now()) {
@@ -597,7 +613,7 @@ impl Inner {
                 self.retire(id, before);
             }
             None => {
-                self.register(login, offers, early, &mut opened)?;
+                self.set_services(login, offers, early, &mut opened)?;
             }
         }
         if let Some(client) = self.clients.get_mut(id) {
@@ -626,7 +642,12 @@ impl Inner {
 
     /// The ports that are kept for the client, and those that were opened `early` for it and are not
     /// another client's by now.
-    fn inherited_ports(&self, id: &str, mut early: Vec<Shared>, now: Instant) -> Vec<Shared> {
+    fn inherited_ports(
+        &self,
+        id: &str,
+        mut early: Vec<InheritedPort>,
+        now: Instant,
+    ) -> Vec<InheritedPort> {
         let mut inherited = self.kept.ports_of(id, now);
         // A number that is kept may be open by now.
         inherited
@@ -639,30 +660,30 @@ impl Inner {
     /// Makes `offers` what the client serves. Ports that cannot be opened are left out, unless
     /// nothing would be left. Nothing has changed if it is refused. Returns what it offered
     /// before.
-    fn register(
+    fn set_services(
         &mut self,
         login: &Login<'_>,
-        offers: Vec<Option<Offer>>,
-        early: Vec<Shared>,
-        opened: &mut Vec<Opened>,
-    ) -> Result<Vec<Option<Offer>>, Refusal> {
+        offers: Vec<Option<ServiceSpec>>,
+        early: Vec<InheritedPort>,
+        opened: &mut Vec<OpenedPort>,
+    ) -> Result<Vec<Option<ServiceSpec>>, RejectCode> {
         let (id, now) = (login.id, Instant::now());
         let hosts = self.wanted_hosts(login, &offers)?;
         let inherited = self.inherited_ports(id, early, now);
         let is_others = |port| self.kept.is_others_port(port, id, now);
-        let allowance = Allowance::new(login.limits).without(&is_others);
+        let allowance = PortQuota::new(login.limits).without(&is_others);
         let client = self.clients.remove(id);
         let before = client.as_ref().map_or(&[][..], |client| &client.ports);
         let wanted = wanted_ports(id, allowance, &offers, before, inherited);
-        let nothing = |ports: &Ports| {
+        let nothing = |ports: &SortedPorts| {
             let missing = ports.missing.first().map(|missing| missing.service);
             missing.filter(|_| hosts.is_empty() && ports.kept.is_empty() && ports.new.is_empty())
         };
         let wanted = wanted.and_then(|ports| match nothing(&ports) {
-            Some(service) => Err(Refusal::PortNotOpened(service)),
+            Some(service) => Err(RejectCode::PortNotOpened(service)),
             None => Ok(ports),
         });
-        let Ports { kept, new, missing } = match wanted {
+        let SortedPorts { kept, new, missing } = match wanted {
             Ok(ports) => ports,
             Err(refusal) => {
                 if let Some(client) = client {
@@ -671,7 +692,7 @@ impl Inner {
                 return Err(refusal);
             }
         };
-        let mut client = client.unwrap_or(Client {
+        let mut client = client.unwrap_or(RegisteredClient {
             offers: Vec::new(),
             version: 0,
             tunnels: Vec::new(),
@@ -684,7 +705,7 @@ impl Inner {
             past: Traffic::default(),
             trust: login.trust,
             peer: login.peer,
-            contest: Contest::default(),
+            contest: RegistrationConflict::default(),
         });
         let mut at = 0;
         client.ports.retain_mut(|port| {
@@ -698,7 +719,7 @@ impl Inner {
             opened.push(socket);
         }
         client.missing = missing;
-        client.retry_at = now + RETRY;
+        client.retry_at = now + PORT_RETRY_INTERVAL;
         client.version = client.version.wrapping_add(1);
         let before = std::mem::replace(&mut client.offers, offers);
         self.clients.insert(id.into(), client);
@@ -709,11 +730,11 @@ impl Inner {
         let is_again = |key: &Key| hosts.iter().any(|(again, _)| again == key);
         let given_up = former.into_iter().filter(|key| !is_again(key)).collect();
         self.kept
-            .keep_hosts((id, login.trust), given_up, Hold::GivenUp, now);
+            .keep_hosts((id, login.trust), given_up, Reservation::GivenUp, now);
         for (key, service) in hosts {
             self.kept.release_host(&key);
             let client = id.into();
-            self.hosts.insert(key, Host { client, service });
+            self.hosts.insert(key, RegisteredHost { client, service });
         }
         Ok(before)
     }
@@ -722,8 +743,8 @@ impl Inner {
     fn wanted_hosts(
         &self,
         login: &Login<'_>,
-        offers: &[Option<Offer>],
-    ) -> Result<Vec<(Key, u16)>, Refusal> {
+        offers: &[Option<ServiceSpec>],
+    ) -> Result<Vec<(Key, u16)>, RejectCode> {
         let (id, rules, users) = (login.id, &login.limits.hosts, &login.rules.users);
         let now = Instant::now();
         let refuse = |prefix: &str, refusal, why: &dyn Display| {
@@ -732,10 +753,10 @@ impl Inner {
         };
         let mut wanted: Vec<(Key, u16)> = Vec::new();
         for (service, offer) in (0u16..).zip(offers) {
-            let Some(Offer::Host { tls, prefix }) = offer else {
+            let Some(ServiceSpec::Host { tls, prefix }) = offer else {
                 continue;
             };
-            let kind = if *tls { Kind::Tls } else { Kind::Http };
+            let kind = if *tls { HostKind::Tls } else { HostKind::Http };
             let name = match prefix {
                 None => Cow::from(id),
                 Some(prefix) => {
@@ -747,7 +768,7 @@ impl Inner {
                     let allowed = rules.regex.iter().any(|regex| regex.is_match(&asked));
                     if !allowed && !rules.regex.is_empty() {
                         let why = &"it matches no hostRegex";
-                        return refuse(prefix, Refusal::HostNotAllowed, why);
+                        return refuse(prefix, RejectCode::HostNotAllowed, why);
                     }
                     match rules.with_id {
                         true => format!("{id}-{prefix}").into(),
@@ -757,16 +778,16 @@ impl Inner {
             };
             // No visitor can ask for any other, and pages and logs show them.
             let published = match kind {
-                Kind::Http if !login.rules.routes_by_host() => value(&name),
-                Kind::Http | Kind::Tls => label(&name),
+                HostKind::Http if !login.rules.routes_by_host() => value(&name),
+                HostKind::Http | HostKind::Tls => label(&name),
             };
             let key: Key = match published {
                 Ok(prefix) => (kind, prefix.into_boxed_str()),
-                Err(why) => return refuse(&name, Refusal::HostNotAllowed, &why),
+                Err(why) => return refuse(&name, RejectCode::HostNotAllowed, &why),
             };
             if users.reserves(&key.1, id) {
                 let why = &"it is kept for the user whose id it begins with";
-                return refuse(&name, Refusal::HostConflict, why);
+                return refuse(&name, RejectCode::HostConflict, why);
             }
             let held = self.held.owner(&key).is_some_and(|owner| owner != id);
             let taken = held
@@ -779,11 +800,11 @@ impl Inner {
                 };
             if taken {
                 let why = &"another client has it, or had it within the last minute";
-                return refuse(&name, Refusal::HostConflict, why);
+                return refuse(&name, RejectCode::HostConflict, why);
             }
             if wanted.iter().any(|(other, _)| *other == key) {
                 let why = &"two services of the client ask for it";
-                return refuse(&name, Refusal::HostConflict, why);
+                return refuse(&name, RejectCode::HostConflict, why);
             }
             wanted.push((key, service));
         }
@@ -791,7 +812,7 @@ impl Inner {
         // One name for HTTP and TLS is one.
         let names: HashSet<&str> = wanted.iter().map(|((_, name), _)| &**name).collect();
         if most > 0 && names.len() > most {
-            return Err(Refusal::TooManyHosts);
+            return Err(RejectCode::TooManyHosts);
         }
         Ok(wanted)
     }
@@ -803,14 +824,14 @@ impl Inner {
     }
 
     /// The client's registration ends, as if its tunnels had; they drain.
-    fn dismiss(&mut self, id: &str) {
+    fn revoke(&mut self, id: &str) {
         // What it offered does not matter any more: it may come with the same again.
         self.retire(id, Vec::new());
         self.keep(id);
     }
 
     /// The tunnels of the registration before drain.
-    fn retire(&mut self, id: &str, offers: Vec<Option<Offer>>) {
+    fn retire(&mut self, id: &str, offers: Vec<Option<ServiceSpec>>) {
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
@@ -824,11 +845,11 @@ impl Inner {
         if let Some(old) = client.old.take() {
             tunnels.extend(old.tunnels);
         }
-        client.old = Some(Old { offers, tunnels });
+        client.old = Some(Draining { offers, tunnels });
     }
 
     /// Tells the client of its ports, then `done`; from here on it may get streams.
-    fn welcome(&mut self, id: &str, tunnel: &Tunnel, done: Signal) {
+    fn attach(&mut self, id: &str, tunnel: &Tunnel, done: Signal) {
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
@@ -838,12 +859,12 @@ impl Inner {
                 port: port.port,
             });
         }
-        for Missing { service, cause, .. } in &client.missing {
+        for MissingPort { service, cause, .. } in &client.missing {
             let (service, cause) = (*service, *cause);
             tunnel.signal(Signal::PortUnavailable { service, cause });
         }
         tunnel.signal(done);
-        client.tunnels.push(Member {
+        client.tunnels.push(PoolEntry {
             tunnel: tunnel.clone(),
             version: client.version,
         });
@@ -858,24 +879,25 @@ impl Inner {
         };
         client.offers.clear();
         client.missing.clear();
-        client.ports.sort_by_key(Port::service);
+        client.ports.sort_by_key(PortListener::service);
         for port in client.ports.drain(..) {
             self.kept.keep_port(id, port.number(), now);
         }
         let client = (id, client.trust);
         let hosts = self.hosts.take(id);
-        self.kept.keep_hosts(client, hosts, Hold::Claimed, now);
+        self.kept
+            .keep_hosts(client, hosts, Reservation::Claimed, now);
     }
 
     /// What becomes of the visitors of a client that has no tunnel here.
-    fn not_now(&self, id: &str) -> Opening {
+    fn not_now(&self, id: &str) -> OpenResult {
         match self.held.has(id) {
-            true => Opening::Held,
-            false => Opening::NotNow,
+            true => OpenResult::Held,
+            false => OpenResult::NotNow,
         }
     }
 
-    fn open(&mut self, id: &str, service: u16) -> Opening {
+    fn open(&mut self, id: &str, service: u16) -> OpenResult {
         let absent = self.not_now(id);
         let Some(client) = self.clients.get_mut(id) else {
             return absent;
@@ -891,41 +913,44 @@ impl Inner {
         let Some((_, tunnel)) = loads.min_by_key(|(load, _)| *load) else {
             let mut tunnels = client.tunnels.iter();
             let pausing = tunnels.any(|member| member.tunnel.is_parked());
-            return if pausing { Opening::Pausing } else { absent };
+            return if pausing { OpenResult::Pausing } else { absent };
         };
         // After four thousand million tasks an old one may still be there.
         for _ in 0..64 {
             client.last_task = next_task(client.last_task);
             if let Some(stream) = tunnel.open(client.last_task, service) {
-                return Opening::Stream(stream);
+                return OpenResult::Stream(stream);
             }
         }
-        Opening::NotNow
+        OpenResult::NotNow
     }
 }
 
 /// A port that a client has: its place among them, what it asks for now, and for which service.
-type KeptPort = (usize, Asked, u16);
+type KeptPort = (usize, PortRequest, u16);
 /// A port that a client asks for, and for which service.
-type WantedPort = (Asked, u16);
+type WantedPort = (PortRequest, u16);
 
 /// What becomes of the ports that a client asks for.
-struct Ports {
+struct SortedPorts {
     kept: Vec<KeptPort>,
-    new: Vec<(Port, Opened)>,
+    new: Vec<(PortListener, OpenedPort)>,
     /// Those that could not be opened.
-    missing: Vec<Missing>,
+    missing: Vec<MissingPort>,
 }
 
 /// Which of the ports that a client has answer its offers, and which others it asks for.
-fn sort_ports(offers: &[Option<Offer>], mine: &[Port]) -> (Vec<KeptPort>, Vec<WantedPort>) {
+fn sort_ports(
+    offers: &[Option<ServiceSpec>],
+    mine: &[PortListener],
+) -> (Vec<KeptPort>, Vec<WantedPort>) {
     let mut kept: Vec<KeptPort> = Vec::new();
     let mut wanted = Vec::new();
     for (service, offer) in (0u16..).zip(offers) {
-        let Some(Offer::Tcp { random, port }) = *offer else {
+        let Some(ServiceSpec::Tcp { random, port }) = *offer else {
             continue;
         };
-        let asked = Asked { random, port };
+        let asked = PortRequest { random, port };
         let same = mine
             .iter()
             .enumerate()
@@ -942,27 +967,27 @@ fn sort_ports(offers: &[Option<Offer>], mine: &[Port]) -> (Vec<KeptPort>, Vec<Wa
 /// have.
 fn wanted_ports(
     id: &str,
-    mut allowance: Allowance<'_>,
-    offers: &[Option<Offer>],
-    mine: &[Port],
-    mut inherited: Vec<Shared>,
-) -> Result<Ports, Refusal> {
+    mut allowance: PortQuota<'_>,
+    offers: &[Option<ServiceSpec>],
+    mine: &[PortListener],
+    mut inherited: Vec<InheritedPort>,
+) -> Result<SortedPorts, RejectCode> {
     let (kept, wanted) = sort_ports(offers, mine);
     for port in kept.iter().filter_map(|(at, ..)| mine.get(*at)) {
         if !allowance.admit(port.port) {
-            return Err(Refusal::TooManyPorts);
+            return Err(RejectCode::TooManyPorts);
         }
     }
-    let (mut new, mut missing, mut tries) = (Vec::new(), Vec::new(), ports::TRIES_LOCKED);
+    let (mut new, mut missing, mut tries) = (Vec::new(), Vec::new(), ports::MAX_TRIES_LOCKED);
     for (asked, service) in wanted {
         match ports::open(&mut allowance, &mut inherited, asked, service, &mut tries) {
             Ok(opened) => new.push(opened),
             Err(failure) => {
                 log_failure(Level::Warn, id, asked, service, &failure);
-                if let Failure::TooMany = failure {
-                    return Err(Refusal::TooManyPorts);
+                if let PortFailure::TooMany = failure {
+                    return Err(RejectCode::TooManyPorts);
                 }
-                missing.push(Missing {
+                missing.push(MissingPort {
                     asked,
                     service,
                     cause: failure.cause(),
@@ -970,10 +995,10 @@ fn wanted_ports(
             }
         }
     }
-    Ok(Ports { kept, new, missing })
+    Ok(SortedPorts { kept, new, missing })
 }
 
-fn log_failure(level: Level, id: &str, asked: Asked, service: u16, failure: &Failure) {
+fn log_failure(level: Level, id: &str, asked: PortRequest, service: u16, failure: &PortFailure) {
     let port = asked.port;
     log::log!(
         level,

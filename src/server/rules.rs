@@ -2,8 +2,8 @@
 //! connect, what is allowed to whom, and how visitors are met.
 
 use super::auth::AuthApi;
-use super::claims::Claims;
-use super::users::{Strangers, Users};
+use super::claims::FirstSecrets;
+use super::users::{UnknownIds, Users};
 use crate::config::{self, AnyClient, Network, TlsVersion, Wire};
 use crate::net::tls::{Acceptor, MinVersion};
 use async_io::Timer;
@@ -15,10 +15,10 @@ use std::time::Duration;
 
 /// How many tunnels get other rules at once, and the pause before the next ones: 10 000 tunnels have
 /// them within a second, and hold up visitors for less than a millisecond at a time.
-const AT_ONCE: usize = 16;
-const BETWEEN: Duration = Duration::from_millis(1);
+const WAKES_PER_BATCH: usize = 16;
+const BATCH_INTERVAL: Duration = Duration::from_millis(1);
 
-pub struct Rules {
+pub struct Settings {
     pub users: Users,
     /// What tunnels may speak.
     pub wire: Wire,
@@ -34,13 +34,13 @@ pub struct Rules {
     pub acceptor: Option<Acceptor>,
 }
 
-impl Rules {
+impl Settings {
     /// The error says which file cannot be used, or what the authAPI lacks. What is the same
     /// as in the rules `before` is kept: an authAPI keeps its connections.
     pub fn new(
-        config: &config::Server,
-        claims: &Arc<Claims>,
-        before: Option<&Rules>,
+        config: &config::ServerConfig,
+        claims: &Arc<FirstSecrets>,
+        before: Option<&Settings>,
     ) -> io::Result<Self> {
         if let Some(before) = before {
             before.users.check_successor(config)?;
@@ -53,15 +53,15 @@ impl Rules {
         };
         let strangers = match &config.auth_api {
             Some(url) => {
-                Strangers::AskedAbout(match before.and_then(|rules| rules.users.auth_api()) {
+                UnknownIds::AskedAbout(match before.and_then(|rules| rules.users.auth_api()) {
                     Some(api) if api.is_at(url) => api.clone(),
                     _ => Arc::new(AuthApi::new(url)?),
                 })
             }
             None => match config.any_client {
-                AnyClient::Refused => Strangers::Refused,
+                AnyClient::Refused => UnknownIds::Refused,
                 AnyClient::Allowed | AnyClient::AllowedByDefault => {
-                    Strangers::Welcome(claims.clone())
+                    UnknownIds::Welcome(claims.clone())
                 }
             },
         };
@@ -77,7 +77,7 @@ impl Rules {
     }
 }
 
-impl Rules {
+impl Settings {
     /// Whether HTTP visitors are routed by the first label of their Host header, and not by the
     /// whole value of another header.
     pub fn routes_by_host(&self) -> bool {
@@ -95,28 +95,28 @@ pub fn acceptor(cert: &Path, key: &Path, min: TlsVersion) -> io::Result<Acceptor
 }
 
 /// The rules in force. Who has taken them keeps them until it asks again.
-pub struct InForce {
-    rules: Mutex<Arc<Rules>>,
+pub struct Watch {
+    rules: Mutex<Arc<Settings>>,
     changed: Event,
 }
 
-impl InForce {
-    pub fn new(rules: Rules) -> Self {
+impl Watch {
+    pub fn new(rules: Settings) -> Self {
         Self {
             rules: Mutex::new(Arc::new(rules)),
             changed: Event::new(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Arc<Rules>> {
+    fn lock(&self) -> MutexGuard<'_, Arc<Settings>> {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn get(&self) -> Arc<Rules> {
+    pub fn get(&self) -> Arc<Settings> {
         self.lock().clone()
     }
 
-    pub fn replace(&self, rules: Rules) {
+    pub fn replace(&self, rules: Settings) {
         *self.lock() = Arc::new(rules);
     }
 
@@ -125,14 +125,14 @@ impl InForce {
     pub async fn announce(&self) {
         let mut left = self.changed.total_listeners();
         while left > 0 {
-            self.changed.notify(AT_ONCE.additional());
-            left = left.saturating_sub(AT_ONCE);
-            Timer::after(BETWEEN).await;
+            self.changed.notify(WAKES_PER_BATCH.additional());
+            left = left.saturating_sub(WAKES_PER_BATCH);
+            Timer::after(BATCH_INTERVAL).await;
         }
     }
 
     /// Waits until the rules are others than `known`, and returns them.
-    pub async fn other_than(&self, known: &Arc<Rules>) -> Arc<Rules> {
+    pub async fn changed(&self, known: &Arc<Settings>) -> Arc<Settings> {
         loop {
             let changed = self.changed.listen();
             let rules = self.get();
@@ -145,12 +145,12 @@ impl InForce {
 }
 
 #[cfg(test)]
-impl Rules {
+impl Settings {
     /// The rules of a server without users.
     pub fn of_nobody() -> Self {
         let limits = config::Limits::of_one_prefix();
         Self {
-            users: Users::new(&[], Strangers::Refused, &limits),
+            users: Users::new(&[], UnknownIds::Refused, &limits),
             wire: Wire::default(),
             mux_header: "Host".to_owned(),
             front_proxies: Vec::new(),
@@ -170,9 +170,9 @@ mod tests {
     use std::task::{Context, Poll, Wake, Waker};
 
     #[derive(Default)]
-    struct Count(AtomicUsize);
+    struct WatcherCount(AtomicUsize);
 
-    impl Wake for Count {
+    impl Wake for WatcherCount {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
@@ -181,21 +181,21 @@ mod tests {
     #[test]
     fn thousands_of_tunnels_hear_of_new_rules_a_few_at_a_time() {
         const TUNNELS: usize = 200;
-        let in_force = InForce::new(Rules::of_nobody());
+        let in_force = Watch::new(Settings::of_nobody());
         let known = in_force.get();
-        let woken = Arc::new(Count::default());
+        let woken = Arc::new(WatcherCount::default());
         let waker = Waker::from(woken.clone());
         let mut context = Context::from_waker(&waker);
         let mut waiting: Vec<_> = (0..TUNNELS)
-            .map(|_| Box::pin(in_force.other_than(&known)))
+            .map(|_| Box::pin(in_force.changed(&known)))
             .collect();
         for tunnel in &mut waiting {
             assert!(tunnel.as_mut().poll(&mut context).is_pending());
         }
-        in_force.replace(Rules::of_nobody());
+        in_force.replace(Settings::of_nobody());
         let mut announcing = Box::pin(in_force.announce());
         assert!(block_on(poll_once(&mut announcing)).is_none());
-        assert_eq!(woken.0.load(Ordering::SeqCst), AT_ONCE);
+        assert_eq!(woken.0.load(Ordering::SeqCst), WAKES_PER_BATCH);
         block_on(announcing);
         assert_eq!(woken.0.load(Ordering::SeqCst), TUNNELS);
         for tunnel in &mut waiting {

@@ -1,18 +1,18 @@
 //! One tunnel's life on the server: hello, registration, signals, end.
 
-use super::auth::{AuthApi, Grant, Judgement};
-use super::guest::Who;
-use super::registry::{Login, Registration, Trust};
-use super::rules::Rules;
-use super::users::{Admission, Verdict};
-use super::visitor::{self, Caller};
-use super::{ports, State};
+use super::auth::{AuthApi, AuthDecision, GrantedPrefixes};
+use super::guest::LoginOrigin;
+use super::registry::{Login, LoginProof, Registration};
+use super::rules::Settings;
+use super::users::{Admission, LoginVerdict};
+use super::visitor::{self, Incoming};
+use super::{ports, ServerState};
 use crate::config::Secret;
 use crate::handover::MovedTunnel;
-use crate::net::{within, Conn, Socket, Working};
-use crate::tunnel::{self, Event, Inbox, Peer, Policy, Tunnel, DELIVERY};
-use crate::wire::frame::{Refusal, Signal};
-use crate::wire::hello::{self, Hello, Offer, Reader};
+use crate::net::{timeout, Conn, Socket, TaskGuard};
+use crate::tunnel::{self, Event, Inbox, PeerRole, Policy, Tunnel, DELIVERY};
+use crate::wire::frame::{RejectCode, Signal};
+use crate::wire::hello::{self, Hello, HelloReader, ServiceSpec};
 use crate::wire::{Malformed, Version};
 use async_io::Timer;
 use async_std::channel::{self, Receiver, Sender};
@@ -25,21 +25,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a client has for reading a refusal.
-const PATIENCE: Duration = Duration::from_secs(15);
-const GOODBYE: Duration = Duration::from_secs(1);
+const REFUSAL_READ_TIMEOUT: Duration = Duration::from_secs(15);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A client of GT/2 that was silent for this part of the timeout is asked for a sign of life.
-const PINGS: u32 = 3;
+const PINGS_PER_TIMEOUT: u32 = 3;
 /// A visitor that begins while its client is silent waits this long for a sign of life before
 /// the tunnel is taken for dead. The limit is 10 s, and it is looked at every half second.
-const BLACK_HOLE: Duration = Duration::from_secs(8);
+const BLACK_HOLE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Why a tunnel has ended that both sides wanted to end.
 const IN_GOOD_ORDER: &str = "in good order";
 /// How long the tunnels of a client may take to answer when another one would be too many.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+const SIGN_OF_LIFE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A tunnel that takes no more streams and has none is ended after this time if its client does
 /// not end it.
-const DRAINED: Duration = Duration::from_secs(5);
+const DRAINED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest hello that is held before its credentials have been judged.
 const MAX_UNJUDGED: usize = 16 * 1024;
@@ -47,22 +47,27 @@ const MAX_UNJUDGED: usize = 16 * 1024;
 const MAX_CHANGES: usize = 4;
 
 /// A tunnel whose magic and version have been read, and whose hello is being read.
-pub struct Arrival {
+pub struct Handshake {
     version: Version,
-    reader: Option<Reader>,
+    reader: Option<HelloReader>,
     /// Bytes that have been used.
     length: usize,
     /// What has been found about its credentials.
-    verdict: Option<Verdict>,
+    verdict: Option<LoginVerdict>,
 }
 
 /// A hello, and what is to be thought of it as far as that is known without asking.
-pub type Met = Result<(Hello, Verdict), Rejected>;
+pub type VerifiedHello = Result<(Hello, LoginVerdict), LoginRejection>;
 
 /// Lets a client in and serves its tunnel, or tells it why not. There is nothing that it has
 /// `met` if the time is over.
-pub async fn serve(caller: Caller, conn: Arc<Conn>, version: Version, met: Option<Met>) {
-    let Caller {
+pub async fn serve(
+    caller: Incoming,
+    conn: Arc<Conn>,
+    version: Version,
+    met: Option<VerifiedHello>,
+) {
+    let Incoming {
         state,
         rules,
         peer,
@@ -71,7 +76,7 @@ pub async fn serve(caller: Caller, conn: Arc<Conn>, version: Version, met: Optio
         place: _place,
         ..
     } = caller;
-    let met = met.unwrap_or(Err(Rejected::Silent));
+    let met = met.unwrap_or(Err(LoginRejection::Silent));
     let greeted = match met {
         Ok((hello, verdict)) => admit(&state, peer, hello, verdict).await,
         Err(rejected) => Err(rejected),
@@ -89,7 +94,7 @@ pub async fn serve(caller: Caller, conn: Arc<Conn>, version: Version, met: Optio
 }
 
 /// Goes on with a tunnel that another process has served.
-pub async fn adopt(state: Arc<State>, moved: MovedTunnel, socket: Socket) {
+pub async fn adopt(state: Arc<ServerState>, moved: MovedTunnel, socket: Socket) {
     let (_serving, greeting) = (state.serving.begin(), state.greeting.begin());
     let (Some(hello), Ok(peer)) = (read_registration(&moved.hello), socket.peer_addr()) else {
         return log::warn!("a tunnel of another process is of no use, it is closed");
@@ -115,7 +120,7 @@ pub async fn adopt(state: Arc<State>, moved: MovedTunnel, socket: Socket) {
 }
 
 fn read_registration(bytes: &[u8]) -> Option<Hello> {
-    let (mut reader, mut used) = (Reader::registration(), 0);
+    let (mut reader, mut used) = (HelloReader::registration(), 0);
     loop {
         // It stops behind the credentials once.
         let n = reader.feed(bytes.get(used..)?).ok()?;
@@ -137,7 +142,7 @@ struct Connection {
     rest: Vec<u8>,
     origin: Origin,
     /// Until it is known where the tunnel is served.
-    greeting: Working,
+    greeting: TaskGuard,
 }
 
 /// Where a tunnel comes from.
@@ -151,10 +156,10 @@ enum Origin {
 
 /// Serves the tunnel of a client that may come in, or tells it why it may not.
 async fn begin(
-    state: Arc<State>,
-    rules: Arc<Rules>,
+    state: Arc<ServerState>,
+    rules: Arc<Settings>,
     connection: Connection,
-    greeted: Result<Greeted, Rejected>,
+    greeted: Result<Authenticated, LoginRejection>,
 ) {
     let Connection {
         conn,
@@ -167,7 +172,7 @@ async fn begin(
     let greeting = greeted.is_ok().then_some(greeting);
     match greeted {
         Ok(greeted) => {
-            if greeted.admission.trust() == Trust::Known {
+            if greeted.admission.trust() == LoginProof::Known {
                 state.guard.succeeded(peer.ip());
             }
             let shortest = rules.timeout.unwrap_or(Duration::from_secs(60));
@@ -175,16 +180,16 @@ async fn begin(
             let policy = Policy {
                 speed: Some(speed),
                 credit: greeted.window,
-                ..Policy::new(version, Peer::Client, shortest)
+                ..Policy::new(version, PeerRole::Client, shortest)
             };
             let (tunnel, inbox) = Tunnel::new(conn, rest, policy);
-            let session = Session {
+            let session = ServerSession {
                 state,
                 peer,
                 id: greeted.id,
                 secret: greeted.secret,
                 guest: greeted.admission.guest,
-                standing: Mutex::new(Standing {
+                standing: Mutex::new(AuthState {
                     rules,
                     admission: greeted.admission,
                     judge: greeted.judge,
@@ -195,19 +200,19 @@ async fn begin(
             };
             session.run(greeted.offers, inbox, origin, greeting).await;
         }
-        Err(Rejected::Silent) => log::debug!("{peer}: the hello of a tunnel did not come"),
-        Err(Rejected::TooLate) => log::debug!("{peer}: the server's look at itself is over"),
-        Err(Rejected::Malformed(e)) => log::debug!("{peer}: bad hello: {e}"),
-        Err(Rejected::Unheard(why)) => {
-            state.counters.refused(Refusal::BadCredentials);
+        Err(LoginRejection::Silent) => log::debug!("{peer}: the hello of a tunnel did not come"),
+        Err(LoginRejection::TooLate) => log::debug!("{peer}: the server's look at itself is over"),
+        Err(LoginRejection::Malformed(e)) => log::debug!("{peer}: bad hello: {e}"),
+        Err(LoginRejection::Unheard(why)) => {
+            state.counters.refused(RejectCode::BadCredentials);
             log::debug!("{peer}: a tunnel is refused: {why}");
-            refuse(&conn, version, Refusal::BadCredentials).await;
+            refuse(&conn, version, RejectCode::BadCredentials).await;
         }
-        Err(Rejected::LockedOut(left)) => {
+        Err(LoginRejection::LockedOut(left)) => {
             let whole = left.as_secs();
             let seconds = whole.saturating_add(u64::from(left.subsec_nanos() > 0));
             let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-            let refusal = Refusal::LockedOut(seconds);
+            let refusal = RejectCode::LockedOut(seconds);
             state.counters.refused(refusal);
             log::debug!(
                 "{peer}: a tunnel is refused: its address failed to authenticate too often, \
@@ -215,10 +220,10 @@ async fn begin(
             );
             refuse(&conn, version, refusal).await;
         }
-        Err(Rejected::Refused(id, refusal)) => {
+        Err(LoginRejection::Refused(id, refusal)) => {
             state.counters.refused(refusal);
             log::warn!("refused a client id={id} addr={peer}: {refusal}");
-            if refusal == Refusal::BadCredentials {
+            if refusal == RejectCode::BadCredentials {
                 state.guard.failed(peer.ip());
             }
             refuse(&conn, version, refusal).await;
@@ -227,55 +232,55 @@ async fn begin(
 }
 
 /// A client that may come in.
-struct Greeted {
+struct Authenticated {
     id: Box<str>,
     secret: Box<[u8]>,
     admission: Admission,
     /// Who has admitted it if the configuration did not, and the prefixes it may have.
-    judge: Option<(Arc<AuthApi>, Grant)>,
-    offers: Vec<Option<Offer>>,
+    judge: Option<(Arc<AuthApi>, GrantedPrefixes)>,
+    offers: Vec<Option<ServiceSpec>>,
     /// All that it asked for, where that had to be judged.
-    asked: Vec<Offer>,
+    asked: Vec<ServiceSpec>,
     /// What may go on a new stream before the client gives credit.
     window: u32,
 }
 
-pub enum Rejected {
+pub enum LoginRejection {
     /// It did not come in time, or not at all.
     Silent,
     /// The server's own, whose look at itself is over.
     TooLate,
     Malformed(Malformed),
-    Refused(Box<str>, Refusal),
+    Refused(Box<str>, RejectCode),
     /// As if it had bad credentials, whatever they are.
     Unheard(&'static str),
     /// Its address has failed to authenticate too often, and is refused for so long.
     LockedOut(Duration),
 }
 
-impl Arrival {
+impl Handshake {
     pub fn new(version: Version) -> Self {
         Self {
             version,
-            reader: Some(Reader::new(version)),
+            reader: Some(HelloReader::new(version)),
             length: 0,
             verdict: None,
         }
     }
 
     /// Reads the hello, and judges its credentials as far as that is possible without asking.
-    pub async fn meet(&mut self, caller: &mut Caller, conn: &Conn) -> Met {
+    pub async fn meet(&mut self, caller: &mut Incoming, conn: &Conn) -> VerifiedHello {
         if self.version == Version::Two {
             // The client learns from it that it need not try GT/1, whatever becomes of the login. In a
             // box, since every client that has not said who it is would hold the place for it.
             let answered = Box::pin(async { conn.write_all(&hello::answer()).await }).await;
-            answered.map_err(|_| Rejected::Silent)?;
+            answered.map_err(|_| LoginRejection::Silent)?;
         }
         let state = &caller.state;
         // The server's own look at itself may come from the same address.
         let lockout = state.guard.lockout(caller.peer.ip());
         if let Some(left) = lockout.filter(|_| !state.guest.is_expected()) {
-            return Err(Rejected::LockedOut(left));
+            return Err(LoginRejection::LockedOut(left));
         }
         loop {
             if let Some(met) = self.step(caller)? {
@@ -283,30 +288,33 @@ impl Arrival {
             }
             match visitor::read_more(conn, &mut caller.head, 1024).await {
                 Ok(1..) => {}
-                _ => return Err(Rejected::Silent),
+                _ => return Err(LoginRejection::Silent),
             }
         }
     }
 
     /// Uses what has been read. The credentials are judged before the rest is held.
-    fn step(&mut self, caller: &mut Caller) -> Result<Option<(Hello, Verdict)>, Rejected> {
+    fn step(
+        &mut self,
+        caller: &mut Incoming,
+    ) -> Result<Option<(Hello, LoginVerdict)>, LoginRejection> {
         let (state, rules, peer) = (&caller.state, &caller.rules, caller.peer);
         loop {
             let Some(reader) = &mut self.reader else {
-                return Err(Rejected::Silent);
+                return Err(LoginRejection::Silent);
             };
             let fed = reader.feed(&caller.head);
             let who = reader.credentials();
             let id = || who.map_or("", |who| who.id).into();
             let used = fed.map_err(|e| match (&self.verdict, e) {
                 (Some(_), Malformed::TooManyOptions) => {
-                    Rejected::Refused(id(), Refusal::TooManyOptions)
+                    LoginRejection::Refused(id(), RejectCode::TooManyOptions)
                 }
-                _ => Rejected::Malformed(e),
+                _ => LoginRejection::Malformed(e),
             })?;
             self.length = self.length.saturating_add(used);
-            if self.length > MAX_UNJUDGED && matches!(self.verdict, Some(Verdict::Ask(..))) {
-                return Err(Rejected::Refused(id(), Refusal::TooManyOptions));
+            if self.length > MAX_UNJUDGED && matches!(self.verdict, Some(LoginVerdict::Ask(..))) {
+                return Err(LoginRejection::Refused(id(), RejectCode::TooManyOptions));
             }
             caller.head.drain(..used.min(caller.head.len()));
             if caller.head.is_empty() {
@@ -315,24 +323,27 @@ impl Arrival {
             }
             if let (None, Some(who)) = (&self.verdict, who) {
                 let judged = match state.guest.meet(who.id, who.secret) {
-                    Who::Guest(admission) => Verdict::Admitted(admission),
-                    Who::TooLate => return Err(Rejected::TooLate),
+                    LoginOrigin::Guest(admission) => LoginVerdict::Admitted(admission),
+                    LoginOrigin::TooLate => return Err(LoginRejection::TooLate),
                     // Others that came with this one may have failed meanwhile.
-                    Who::SomebodyElse => match state.guard.lockout(peer.ip()) {
-                        Some(left) => return Err(Rejected::LockedOut(left)),
+                    LoginOrigin::SomebodyElse => match state.guard.lockout(peer.ip()) {
+                        Some(left) => return Err(LoginRejection::LockedOut(left)),
                         None => rules.users.judge(who.id, who.secret),
                     },
                 };
-                if matches!(judged, Verdict::Refused) {
-                    return Err(Rejected::Refused(who.id.into(), Refusal::BadCredentials));
+                if matches!(judged, LoginVerdict::Refused) {
+                    return Err(LoginRejection::Refused(
+                        who.id.into(),
+                        RejectCode::BadCredentials,
+                    ));
                 }
                 self.verdict = Some(judged);
                 // There may be more of it already.
                 continue;
             }
-            match self.reader.take().map(Reader::finish) {
+            match self.reader.take().map(HelloReader::finish) {
                 Some(Ok(hello)) => {
-                    let verdict = self.verdict.take().ok_or(Rejected::Silent)?;
+                    let verdict = self.verdict.take().ok_or(LoginRejection::Silent)?;
                     return Ok(Some((hello, verdict)));
                 }
                 Some(Err(unfinished)) => self.reader = Some(unfinished),
@@ -345,11 +356,11 @@ impl Arrival {
 
 /// Asks about the credentials where that is needed.
 async fn admit(
-    state: &State,
+    state: &ServerState,
     peer: SocketAddr,
     hello: Hello,
-    verdict: Verdict,
-) -> Result<Greeted, Rejected> {
+    verdict: LoginVerdict,
+) -> Result<Authenticated, LoginRejection> {
     let Hello {
         id,
         secret,
@@ -358,27 +369,33 @@ async fn admit(
     } = hello;
     let mut asked = Vec::new();
     let (admission, judge, offers) = match verdict {
-        Verdict::Admitted(admission) => (admission, None, all(offers)),
-        Verdict::Ask(api, limits) => {
+        LoginVerdict::Admitted(admission) => (admission, None, all(offers)),
+        LoginVerdict::Ask(api, limits) => {
             let judging = Box::pin(api.judge(&id, &secret, &offers));
             let judgement = judging.await;
             if let Some(left) = state.guard.lockout(peer.ip()) {
                 // Others that were judged meanwhile have failed: it is not told of a success.
-                return Err(Rejected::LockedOut(left));
+                return Err(LoginRejection::LockedOut(left));
             }
             match judgement {
-                Judgement::Granted(grant) => {
+                AuthDecision::Granted(grant) => {
                     asked = offers.clone();
                     let offers = grant.of(&id, offers);
                     (Admission::new(limits), Some((api, grant)), offers)
                 }
-                Judgement::Denied => return Err(Rejected::Refused(id, Refusal::BadCredentials)),
-                Judgement::Failed => return Err(Rejected::Unheard("the authAPI has failed")),
+                AuthDecision::Denied => {
+                    return Err(LoginRejection::Refused(id, RejectCode::BadCredentials))
+                }
+                AuthDecision::Failed => {
+                    return Err(LoginRejection::Unheard("the authAPI has failed"))
+                }
             }
         }
-        Verdict::Refused => return Err(Rejected::Refused(id, Refusal::BadCredentials)),
+        LoginVerdict::Refused => {
+            return Err(LoginRejection::Refused(id, RejectCode::BadCredentials))
+        }
     };
-    Ok(Greeted {
+    Ok(Authenticated {
         id,
         secret,
         admission,
@@ -389,45 +406,45 @@ async fn admit(
     })
 }
 
-fn all(offers: Vec<Offer>) -> Vec<Option<Offer>> {
+fn all(offers: Vec<ServiceSpec>) -> Vec<Option<ServiceSpec>> {
     offers.into_iter().map(Some).collect()
 }
 
-async fn refuse(conn: &Conn, version: Version, refusal: Refusal) {
+async fn refuse(conn: &Conn, version: Version, refusal: RejectCode) {
     let signal = version.encode(Signal::Error(refusal));
     let telling = async {
         if conn.write_all(signal.as_slice()).await.is_ok() {
-            conn.linger(GOODBYE).await;
+            conn.linger(CLOSE_TIMEOUT).await;
         }
     };
-    within(PATIENCE, telling).await;
+    timeout(REFUSAL_READ_TIMEOUT, telling).await;
 }
 
-struct Session {
-    state: Arc<State>,
+struct ServerSession {
+    state: Arc<ServerState>,
     peer: SocketAddr,
     id: Box<str>,
     secret: Box<[u8]>,
     /// It is the server itself.
     guest: bool,
-    standing: Mutex<Standing>,
+    standing: Mutex<AuthState>,
     tunnel: Tunnel,
 }
 
 /// What the client owes its tunnel to.
-struct Standing {
-    rules: Arc<Rules>,
+struct AuthState {
+    rules: Arc<Settings>,
     admission: Admission,
     /// Who has admitted it if the configuration did not, and the prefixes it may have.
-    judge: Option<(Arc<AuthApi>, Grant)>,
+    judge: Option<(Arc<AuthApi>, GrantedPrefixes)>,
     /// All that it asked for, where that had to be judged.
-    asked: Vec<Offer>,
+    asked: Vec<ServiceSpec>,
     /// Changes of what it asks for that are being judged.
     judging: usize,
 }
 
 /// Why a tunnel is not served here any more.
-enum End {
+enum TunnelEnd {
     /// It has ended: why.
     Ended(String),
     /// It goes on in another process.
@@ -435,7 +452,7 @@ enum End {
 }
 
 /// What has become of a tunnel that was to leave this process.
-enum Left {
+enum LeaveResult {
     Moves(MovedTunnel, OwnedFd),
     /// It ends here, and its client comes back to the newer process.
     Closes,
@@ -449,10 +466,10 @@ const LAST_ANSWERS: Duration = Duration::from_secs(3);
 /// If they keep them for longer, so long other visitors are served before the next try.
 const NEXT_TRY: Duration = Duration::from_secs(10);
 /// How long it takes until a frame that has begun is whole.
-const PAUSE: Duration = Duration::from_millis(20);
+const MOVE_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-impl Session {
-    fn standing(&self) -> MutexGuard<'_, Standing> {
+impl ServerSession {
+    fn standing(&self) -> MutexGuard<'_, AuthState> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -475,15 +492,15 @@ impl Session {
 
     async fn run(
         self,
-        offers: Vec<Option<Offer>>,
+        offers: Vec<Option<ServiceSpec>>,
         mut inbox: Inbox,
         origin: Origin,
-        greeting: Option<Working>,
+        greeting: Option<TaskGuard>,
     ) {
         let (id, peer, guest) = (&self.id, self.peer, self.guest);
         let registry = &self.state.registry;
         let level = if guest { Level::Debug } else { Level::Info };
-        if self.state.stop.is_said() {
+        if self.state.stop.is_triggered() {
             self.come_too_late(offers, inbox, origin).await;
             return drop(greeting);
         }
@@ -513,19 +530,19 @@ impl Session {
         let end = if judged {
             let (changes, queue) = channel::bounded(MAX_CHANGES);
             let listening = self.listen(&mut inbox, Some(changes));
-            let ending = future::or(self.judge_changes(queue), self.follow_rules());
-            future::or(listening, async { End::Ended(ending.await) }).await
+            let ending = future::or(self.judge_changes(queue), self.follow_settings());
+            future::or(listening, async { TunnelEnd::Ended(ending.await) }).await
         } else {
             let listening = self.listen(&mut inbox, None);
-            let ending = self.follow_rules();
-            future::or(listening, async { End::Ended(ending.await) }).await
+            let ending = self.follow_settings();
+            future::or(listening, async { TunnelEnd::Ended(ending.await) }).await
         };
         let why = match end {
-            End::Ended(why) => {
+            TunnelEnd::Ended(why) => {
                 self.tunnel.finish();
                 Some(why)
             }
-            End::Moves(moved, socket) => {
+            TunnelEnd::Moves(moved, socket) => {
                 self.send_away(moved, socket).await;
                 None
             }
@@ -544,7 +561,12 @@ impl Session {
 
     /// Sees off a client that has said hello while this server began to make way. What it wants to
     /// register may be another process's by now.
-    async fn come_too_late(&self, offers: Vec<Option<Offer>>, mut inbox: Inbox, origin: Origin) {
+    async fn come_too_late(
+        &self,
+        offers: Vec<Option<ServiceSpec>>,
+        mut inbox: Inbox,
+        origin: Origin,
+    ) {
         log::debug!("{}: a tunnel of {} comes too late", self.peer, self.id);
         let checked = self.as_login(|login| self.state.registry.check_hosts(login, &offers));
         if let Err(refusal) = checked {
@@ -565,7 +587,7 @@ impl Session {
                 match self.take_tunnel(&mut inbox, registration, origin) {
                     Some(Ok((moved, socket))) => return self.send_away(moved, socket).await,
                     Some(Err(_)) => return,
-                    None if inbox.is_movable() => Timer::after(PAUSE).await,
+                    None if inbox.is_movable() => Timer::after(MOVE_RETRY_INTERVAL).await,
                     None => break,
                 };
             }
@@ -583,20 +605,25 @@ impl Session {
     /// Registers the tunnel. If others of its client are in its way, these have to answer first,
     /// and those that do not are replaced: the client is back before the server has noticed that
     /// it was gone.
-    async fn join(&self, offers: Vec<Option<Offer>>) -> Result<Vec<ports::Opened>, Refusal> {
+    async fn join(
+        &self,
+        offers: Vec<Option<ServiceSpec>>,
+    ) -> Result<Vec<ports::OpenedPort>, RejectCode> {
         let (id, registry) = (&self.id, &self.state.registry);
-        let join = |offers| self.as_login(|login| registry.join(login, offers, &self.tunnel));
+        let join = |offers| self.as_login(|login| registry.register(login, offers, &self.tunnel));
         let refusal = match join(offers.clone()) {
-            Err(refusal @ (Refusal::TooManyConnections | Refusal::OtherClientConnected)) => refusal,
+            Err(refusal @ (RejectCode::TooManyConnections | RejectCode::OtherClientConnected)) => {
+                refusal
+            }
             decided => return decided,
         };
-        let gone = tunnel::without_life(registry.rivals(id, refusal), SIGN_OF_LIFE).await;
-        if gone.is_empty() || self.state.stop.is_said() {
+        let gone = tunnel::without_life(registry.rivals(id, refusal), SIGN_OF_LIFE_TIMEOUT).await;
+        if gone.is_empty() || self.state.stop.is_triggered() {
             return Err(refusal);
         }
         for tunnel in &gone {
             tunnel.abort("it gave no sign of life when its client came back");
-            if refusal == Refusal::OtherClientConnected {
+            if refusal == RejectCode::OtherClientConnected {
                 registry.leave(id, tunnel);
             }
         }
@@ -649,45 +676,46 @@ impl Session {
     }
 
     /// Goes with the rules as they change. Says why if the tunnel is to end.
-    async fn follow_rules(&self) -> String {
+    async fn follow_settings(&self) -> String {
         if self.guest {
             return future::pending().await;
         }
         loop {
             let known = self.standing().rules.clone();
-            let rules = self.state.rules.other_than(&known).await;
+            let rules = self.state.rules.changed(&known).await;
             drop(known);
-            if let Err(why) = self.submit_to(rules) {
-                self.state.counters.refused(Refusal::BadCredentials);
-                self.tunnel.signal(Signal::Error(Refusal::BadCredentials));
+            if let Err(why) = self.reauthorize(rules) {
+                self.state.counters.refused(RejectCode::BadCredentials);
+                self.tunnel
+                    .signal(Signal::Error(RejectCode::BadCredentials));
                 return why.to_owned();
             }
         }
     }
 
     /// The error says why the client may not be here any more.
-    fn submit_to(&self, rules: Arc<Rules>) -> Result<(), &'static str> {
+    fn reauthorize(&self, rules: Arc<Settings>) -> Result<(), &'static str> {
         let verdict = rules.users.judge(&self.id, &self.secret);
         let mut standing = self.standing();
         standing.rules = rules;
         match verdict {
-            Verdict::Admitted(admission) => {
+            LoginVerdict::Admitted(admission) => {
                 standing.admission = admission;
                 standing.judge = None;
             }
-            Verdict::Ask(api, limits) => {
+            LoginVerdict::Ask(api, limits) => {
                 // What the API has granted it keeps as long as the tunnel lives.
                 let grant = standing.judge.take();
                 let (_, grant) = grant.ok_or("from now on the authAPI decides about it")?;
                 standing.judge = Some((api, grant));
                 standing.admission = Admission::new(limits);
             }
-            Verdict::Refused => return Err("the new configuration does not let it in"),
+            LoginVerdict::Refused => return Err("the new configuration does not let it in"),
         }
         let speed = standing.admission.limits.speed;
         drop(standing);
         self.state.speeds.of(&self.id, speed);
-        let held = self.as_login(|login| self.state.registry.hold_against(login));
+        let held = self.as_login(|login| self.state.registry.enforce(login));
         if let Err(refusal) = held {
             log::warn!(
                 "the new configuration does not give id={} what it has, its tunnels drain: \
@@ -700,7 +728,11 @@ impl Session {
 
     /// Acts on what the client says until the tunnel ends, or leaves this process. Changes of
     /// services go to `changes` if somebody has to be asked about them.
-    async fn listen(&self, inbox: &mut Inbox, changes: Option<Sender<Vec<Offer>>>) -> End {
+    async fn listen(
+        &self,
+        inbox: &mut Inbox,
+        changes: Option<Sender<Vec<ServiceSpec>>>,
+    ) -> TunnelEnd {
         let registry = &self.state.registry;
         let mut pinged = Instant::now();
         let mut drained = None;
@@ -721,30 +753,34 @@ impl Session {
             };
             let Some(event) = event else {
                 match self.leave(inbox).await {
-                    Left::Moves(moved, socket) => return End::Moves(moved, socket),
-                    Left::Closes => {
+                    LeaveResult::Moves(moved, socket) => return TunnelEnd::Moves(moved, socket),
+                    LeaveResult::Closes => {
                         registry.changed();
                         leaving = None;
                     }
-                    Left::Stays => leaving = Some(Box::pin(self.may_leave(PAUSE))),
+                    LeaveResult::Stays => {
+                        leaving = Some(Box::pin(self.may_leave(MOVE_RETRY_INTERVAL)))
+                    }
                 }
                 continue;
             };
             match event {
-                Event::Ping if registry.counts(&self.id, &self.tunnel) => {
+                Event::Ping if registry.is_current(&self.id, &self.tunnel) => {
                     self.tunnel.signal(Signal::Ping);
                 }
                 Event::Ping => self.tunnel.signal(Signal::Close),
                 Event::Services(Some(hello)) => {
                     if hello.id != self.id || hello.secret != self.secret {
-                        return End::Ended(self.refuse_change(Refusal::BadCredentials));
+                        return TunnelEnd::Ended(self.refuse_change(RejectCode::BadCredentials));
                     }
                     match &changes {
                         None => self.change(all(hello.offers)).await,
                         Some(changes) if changes.try_send(hello.offers).is_ok() => {
                             self.standing().judging += 1;
                         }
-                        Some(_) => return End::Ended(self.refuse_change(Refusal::TooManyOptions)),
+                        Some(_) => {
+                            return TunnelEnd::Ended(self.refuse_change(RejectCode::TooManyOptions))
+                        }
                     }
                 }
                 Event::Tick => {
@@ -753,21 +789,22 @@ impl Session {
                         self.tunnel.signal(Signal::Ping);
                     }
                     if let Some(why) = self.is_dead(inbox.silence(), &mut pinged) {
-                        return End::Ended(why);
+                        return TunnelEnd::Ended(why);
                     }
-                    let stopped = self.state.stop.is_said();
+                    let stopped = self.state.stop.is_triggered();
                     if self.tunnel.is_open() || self.tunnel.streams() > 0 || stopped {
                         drained = None;
-                    } else if drained.get_or_insert_with(Instant::now).elapsed() >= DRAINED {
+                    } else if drained.get_or_insert_with(Instant::now).elapsed() >= DRAINED_TIMEOUT
+                    {
                         let why = "it has no streams, and its client does not close it";
-                        return End::Ended(why.to_owned());
+                        return TunnelEnd::Ended(why.to_owned());
                     }
                     if !stopped && registry.is_retry_due(&self.id) {
                         self.serve_ports(self.as_login(|login| registry.retry_ports(login)));
                     }
                 }
-                Event::End(Ok(())) => return End::Ended(IN_GOOD_ORDER.to_owned()),
-                Event::End(Err(e)) => return End::Ended(e.to_string()),
+                Event::End(Ok(())) => return TunnelEnd::Ended(IN_GOOD_ORDER.to_owned()),
+                Event::End(Err(e)) => return TunnelEnd::Ended(e.to_string()),
                 // It takes no more visitors.
                 Event::Close => self.state.settle(&self.id).await,
                 // A client has no business with the other signals, and they do no harm.
@@ -779,7 +816,7 @@ impl Session {
     /// Waits until another process has taken over, and no stream needs this tunnel here. Until
     /// then that process brings the client's visitors here.
     async fn may_leave(&self, pause: Duration) {
-        self.state.stop.heard().await;
+        self.state.stop.wait().await;
         if self.state.transfer.child().is_none() {
             return future::pending().await;
         }
@@ -795,7 +832,7 @@ impl Session {
         }
         loop {
             self.tunnel.park().await;
-            if within(LAST_ANSWERS, self.tunnel.unused()).await.is_some() {
+            if timeout(LAST_ANSWERS, self.tunnel.unused()).await.is_some() {
                 return;
             }
             // A visitor that has ended its direction still gets much.
@@ -810,11 +847,11 @@ impl Session {
 
     /// Takes the tunnel to the newer process, or closes it if that cannot be done, so that its
     /// client comes there.
-    async fn leave(&self, inbox: &mut Inbox) -> Left {
+    async fn leave(&self, inbox: &mut Inbox) -> LeaveResult {
         if !inbox.is_movable() {
             self.tunnel.close();
             self.state.settle(&self.id).await;
-            return Left::Closes;
+            return LeaveResult::Closes;
         }
         // While its services change, nobody knows what it offers.
         let judging = self.standing().judging > 0;
@@ -822,17 +859,17 @@ impl Session {
         let Some(registration) = registration.filter(|_| !judging) else {
             self.tunnel.unpark();
             self.state.registry.changed();
-            return Left::Stays;
+            return LeaveResult::Stays;
         };
         let ready = Origin::Process { last_task: 0 };
         match self.take_tunnel(inbox, registration, ready) {
-            Some(Ok((moved, socket))) => Left::Moves(moved, socket),
+            Some(Ok((moved, socket))) => LeaveResult::Moves(moved, socket),
             Some(Err(e)) => {
                 log::warn!("a tunnel of {} cannot be moved: {e}", self.id);
                 self.tunnel.finish();
-                Left::Closes
+                LeaveResult::Closes
             }
-            None => Left::Stays,
+            None => LeaveResult::Stays,
         }
     }
 
@@ -857,12 +894,12 @@ impl Session {
         if since >= timeout {
             return Some(format!("nothing was heard for {silence:?}"));
         }
-        if tunnel.is_black_hole(BLACK_HOLE) {
+        if tunnel.is_black_hole(BLACK_HOLE_TIMEOUT) {
             return Some(format!(
                 "nothing was heard for {silence:?} while visitors wait"
             ));
         }
-        let pause = timeout / PINGS;
+        let pause = timeout / PINGS_PER_TIMEOUT;
         if answers && silence >= pause && pinged.elapsed() >= pause {
             *pinged = Instant::now();
             tunnel.ping();
@@ -873,14 +910,14 @@ impl Session {
     /// Asks the API about changed services, one change after the other, while the tunnel
     /// goes on. Says why if it is to end. If the API fails, what was granted stays granted:
     /// what runs must not suffer.
-    async fn judge_changes(&self, queue: Receiver<Vec<Offer>>) -> String {
+    async fn judge_changes(&self, queue: Receiver<Vec<ServiceSpec>>) -> String {
         while let Ok(offers) = queue.recv().await {
             let api = self.standing().judge.as_ref().map(|(api, _)| api.clone());
             let new = match &api {
                 Some(api) => match Box::pin(api.judge(&self.id, &self.secret, &offers)).await {
-                    Judgement::Granted(new) => Some(new),
-                    Judgement::Denied => return self.refuse_change(Refusal::BadCredentials),
-                    Judgement::Failed => None,
+                    AuthDecision::Granted(new) => Some(new),
+                    AuthDecision::Denied => return self.refuse_change(RejectCode::BadCredentials),
+                    AuthDecision::Failed => None,
                 },
                 None => None,
             };
@@ -907,10 +944,10 @@ impl Session {
 
     /// The services signal: the same client with other services. If it cannot have them, the
     /// tunnel ends, but not before what runs.
-    async fn change(&self, offers: Vec<Option<Offer>>) {
+    async fn change(&self, offers: Vec<Option<ServiceSpec>>) {
         let (id, peer) = (&self.id, self.peer);
         let registry = &self.state.registry;
-        if self.state.stop.is_said() {
+        if self.state.stop.is_triggered() {
             let stays =
                 self.tunnel.version() == Version::One && self.state.transfer.child().is_some();
             let is_new = || self.as_login(|login| registry.is_new(login, &offers));
@@ -944,13 +981,13 @@ impl Session {
         }
     }
 
-    fn refuse_change(&self, refusal: Refusal) -> String {
+    fn refuse_change(&self, refusal: RejectCode) -> String {
         self.state.counters.refused(refusal);
         self.tunnel.signal(Signal::Error(refusal));
         format!("its new services were refused: {refusal}")
     }
 
-    fn serve_ports(&self, opened: Vec<ports::Opened>) {
+    fn serve_ports(&self, opened: Vec<ports::OpenedPort>) {
         for port in opened {
             log::info!("Listening TCP id={} addr={}", self.id, port.listener.addr());
             crate::spawn(visitor::accept_port(
@@ -967,14 +1004,14 @@ impl Session {
     async fn end(&self, mut inbox: Inbox, orderly: bool) {
         self.tunnel.finish();
         let flushed = async { while !matches!(inbox.next().await, Event::End(_)) {} };
-        within(GOODBYE, flushed).await;
+        timeout(CLOSE_TIMEOUT, flushed).await;
         if orderly {
             let most = self.standing().admission.limits.connections;
             let linger = self.state.lingering.begin(&self.id, most);
             let reading = inbox.conn().linger_for(DELIVERY, usize::MAX);
             linger.is_over.or(reading).await;
         } else {
-            inbox.conn().linger(GOODBYE).await;
+            inbox.conn().linger(CLOSE_TIMEOUT).await;
         }
     }
 }

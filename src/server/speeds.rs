@@ -1,32 +1,35 @@
 //! The speed each user has, over all of its tunnels.
 
-use crate::net::Bucket;
-use crate::tunnel::Speed;
+use crate::net::TokenBucket;
+use crate::tunnel::SpeedLimit;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Holds nothing of users that have no tunnel.
 #[derive(Default)]
-pub struct Speeds(Mutex<HashMap<Box<str>, Pair>>);
+pub struct RateLimits(Mutex<HashMap<Box<str>, Pair>>);
 
-type Pair = (Weak<Bucket>, Weak<Bucket>);
+type Pair = (Weak<TokenBucket>, Weak<TokenBucket>);
 
-impl Speeds {
+impl RateLimits {
     /// What the tunnels of `id` share: `rate` bytes a second in each direction. 0 is no
     /// limit. A new rate holds for the tunnels that are there, too.
-    pub fn of(&self, id: &str, rate: u64) -> Speed {
+    pub fn of(&self, id: &str, rate: u64) -> SpeedLimit {
         let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((send, receive)) = users.get(id) {
             if let (Some(send), Some(receive)) = (send.upgrade(), receive.upgrade()) {
                 send.set_rate(rate);
                 receive.set_rate(rate);
-                return Speed { send, receive };
+                return SpeedLimit { send, receive };
             }
         }
         users.retain(|_, (send, _)| send.strong_count() > 0);
-        let (send, receive) = (Arc::new(Bucket::new(rate)), Arc::new(Bucket::new(rate)));
+        let (send, receive) = (
+            Arc::new(TokenBucket::new(rate)),
+            Arc::new(TokenBucket::new(rate)),
+        );
         users.insert(id.into(), (Arc::downgrade(&send), Arc::downgrade(&receive)));
-        Speed { send, receive }
+        SpeedLimit { send, receive }
     }
 }
 
@@ -36,7 +39,7 @@ mod tests {
 
     #[test]
     fn tunnels_of_one_user_share_and_those_of_two_do_not() {
-        let speeds = Speeds::default();
+        let speeds = RateLimits::default();
         let one = speeds.of("id1", 1000);
         let again = speeds.of("id1", 1000);
         let other = speeds.of("id2", 1000);
@@ -46,7 +49,7 @@ mod tests {
 
     #[test]
     fn a_new_rate_holds_for_the_tunnels_that_are_there() {
-        let speeds = Speeds::default();
+        let speeds = RateLimits::default();
         let live = speeds.of("id1", 0);
         assert_eq!(live.send.grant(1 << 20), Ok(1 << 20));
         speeds.of("id1", 1000);
@@ -58,7 +61,7 @@ mod tests {
 
     #[test]
     fn users_without_tunnels_are_forgotten() {
-        let speeds = Speeds::default();
+        let speeds = RateLimits::default();
         for n in 0..1000 {
             speeds.of(&n.to_string(), 1);
         }

@@ -8,14 +8,14 @@
 //! A visitor goes to an older process once at most, and comes back only from there: it cannot go
 //! in circles.
 
-use super::places::Place;
-use super::ports::{Asked, Shared};
-use super::registry::{Key, Kind, Right};
-use super::users::Verdict;
-use super::{session, visitor, State};
+use super::places::Permit;
+use super::ports::{InheritedPort, PortRequest};
+use super::registry::{HostKind, Key, LoginRight};
+use super::users::LoginVerdict;
+use super::{session, visitor, ServerState};
 use crate::config::Secret;
-use crate::handover::{Host, Link, Message, MovedTunnel};
-use crate::net::{bridge, Conn, Listener, Socket, Stop};
+use crate::handover::{HostKey, Message, MovedTunnel, ProcessLink};
+use crate::net::{bridge, Conn, Listener, Shutdown, Socket};
 use async_io::Timer;
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,16 +23,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// What another process has given away for a client is kept this long until the client is here.
-const KEPT: Duration = Duration::from_secs(60);
+const RETENTION: Duration = Duration::from_secs(60);
 
 /// The other processes that a server exchanges tunnels and visitors with.
 #[derive(Default)]
 pub struct Transfer {
     /// The older process, while it has tunnels.
-    parent: Mutex<Option<Link>>,
-    parent_gone: Stop,
+    parent: Mutex<Option<ProcessLink>>,
+    parent_gone: Shutdown,
     /// The newer process, to which this one makes way.
-    child: Mutex<Option<Link>>,
+    child: Mutex<Option<ProcessLink>>,
     /// Locked until what was decided is in the queue to the child, where it may have to wait for
     /// room: what is decided later must not overtake it.
     announced: async_lock::Mutex<Announced>,
@@ -48,52 +48,52 @@ struct Announced {
 
 /// The process that a message comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sender {
+pub enum MessageOrigin {
     Parent,
     Child,
 }
 
 /// Takes what other processes say to one server.
 #[derive(Clone)]
-pub struct Recipient(Arc<State>);
+pub struct Recipient(Arc<ServerState>);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Transfer {
-    pub fn set_parent(&self, link: Link) {
+    pub fn set_parent(&self, link: ProcessLink) {
         *lock(&self.parent) = Some(link);
     }
 
-    pub fn set_child(&self, link: Link) {
+    pub fn set_child(&self, link: ProcessLink) {
         *lock(&self.child) = Some(link);
     }
 
     /// The older process, if there is one that visitors can be brought to.
-    pub fn parent(&self) -> Option<Link> {
-        lock(&self.parent).clone().filter(Link::is_open)
+    pub fn parent(&self) -> Option<ProcessLink> {
+        lock(&self.parent).clone().filter(ProcessLink::is_open)
     }
 
     /// The newer process, if there is one.
-    pub fn child(&self) -> Option<Link> {
-        lock(&self.child).clone().filter(Link::is_open)
+    pub fn child(&self) -> Option<ProcessLink> {
+        lock(&self.child).clone().filter(ProcessLink::is_open)
     }
 
     /// Triggered when the older process has nothing left that could serve visitors, or is gone.
-    pub fn parent_gone(&self) -> Stop {
+    pub fn parent_gone(&self) -> Shutdown {
         self.parent_gone.clone()
     }
 
     /// Waits until there is no older process.
     pub async fn parent_end(&self) {
         if self.parent().is_some() {
-            self.parent_gone.heard().await;
+            self.parent_gone.wait().await;
         }
     }
 }
 
-impl State {
+impl ServerState {
     /// Has the child bring visitors of this id here, if it does not yet.
     pub async fn announce(&self, id: &str, secret: Secret) {
         if let Some(child) = self.transfer.child() {
@@ -121,13 +121,19 @@ impl State {
         }
     }
 
-    async fn tell_of(&self, child: &Link, announced: &mut Announced, id: &str, secret: Secret) {
+    async fn tell_of(
+        &self,
+        child: &ProcessLink,
+        announced: &mut Announced,
+        id: &str,
+        secret: Secret,
+    ) {
         if announced.is_over || !announced.ids.insert(id.into()) {
             return;
         }
         let hosts = self.registry.hosts_of(id).into_iter();
-        let hosts = hosts.map(|(kind, prefix)| Host {
-            tls: kind == Kind::Tls,
+        let hosts = hosts.map(|(kind, prefix)| HostKey {
+            tls: kind == HostKind::Tls,
             prefix: prefix.into(),
         });
         let holds = Message::Holds {
@@ -160,7 +166,7 @@ impl State {
         }
     }
 
-    async fn release(&self, child: &Link, id: &str) {
+    async fn release(&self, child: &ProcessLink, id: &str) {
         self.give_ports(child, id).await;
         let _ = child
             .send(&Message::Released { id: id.to_owned() }, None)
@@ -181,7 +187,7 @@ impl State {
     }
 
     /// Leaves the TCP ports of a client to the child.
-    async fn give_ports(&self, child: &Link, id: &str) {
+    async fn give_ports(&self, child: &ProcessLink, id: &str) {
         for shared in self.registry.take_ports(id) {
             let port = Message::Port {
                 id: id.to_owned(),
@@ -201,18 +207,18 @@ impl State {
         if let Some(parent) = lock(&self.transfer.parent).take() {
             parent.close();
         }
-        self.transfer.parent_gone.say();
+        self.transfer.parent_gone.trigger();
     }
 
     /// Gives the visitor that the message tells of to another process. If that one is gone, gives
     /// the connection back; `None` if it is lost.
     pub async fn bring(
         &self,
-        link: &Link,
+        link: &ProcessLink,
         message: Message,
         conn: Arc<Conn>,
-        place: Place,
-    ) -> Result<(), Option<(Arc<Conn>, Place)>> {
+        place: Permit,
+    ) -> Result<(), Option<(Arc<Conn>, Permit)>> {
         if let Conn::Plain(socket) = &*conn {
             let socket = socket.give_away().map_err(|_| None)?;
             return match link.send(&message, Some(socket)).await {
@@ -241,13 +247,13 @@ impl State {
 }
 
 impl Recipient {
-    pub(super) fn new(state: Arc<State>) -> Self {
+    pub(super) fn new(state: Arc<ServerState>) -> Self {
         Self(state)
     }
 
     /// Acts on a message. What has to wait for something else than the next process is left to a
     /// task of its own: messages of one process are acted on in order.
-    pub async fn hear(&self, from: Sender, message: Message, socket: Option<OwnedFd>) {
+    pub async fn hear(&self, from: MessageOrigin, message: Message, socket: Option<OwnedFd>) {
         let state = &self.0;
         let newer = state.transfer.child();
         match (message, from) {
@@ -266,13 +272,13 @@ impl Recipient {
                 }
             }
             // The other ones come from the older process.
-            (_, Sender::Child) => {}
+            (_, MessageOrigin::Child) => {}
             (Message::Holds { id, hosts, secret }, _) => {
                 let rules = state.rules.get();
                 let admission = match rules.users.judge(&id, secret.as_bytes()) {
-                    Verdict::Admitted(admission) => Some(admission),
-                    Verdict::Ask(..) => None,
-                    Verdict::Refused => {
+                    LoginVerdict::Admitted(admission) => Some(admission),
+                    LoginVerdict::Ask(..) => None,
+                    LoginVerdict::Refused => {
                         log::warn!("the new configuration does not let id={id} in: its visitors are not served");
                         return;
                     }
@@ -281,7 +287,7 @@ impl Recipient {
                 let is_its = |key: &Key| !rules.users.reserves(&key.1, &id);
                 let hosts = hosts.into_iter().map(|host| key(&host));
                 let hosts = hosts.filter(is_its).collect();
-                let right = Right::new(secret.clone(), admission);
+                let right = LoginRight::new(secret.clone(), admission);
                 state.registry.hold(&id, hosts, right);
                 state.announce_anew(&id, secret).await;
             }
@@ -296,7 +302,7 @@ impl Recipient {
                 }
             }
             // Nobody comes here for it any more.
-            (Message::Port { .. }, _) if state.stop.is_said() => {}
+            (Message::Port { .. }, _) if state.stop.is_triggered() => {}
             (
                 Message::Port {
                     id,
@@ -310,8 +316,8 @@ impl Recipient {
                     // Its client has closed it meanwhile.
                     return;
                 };
-                let shared = Shared {
-                    asked: Asked {
+                let shared = InheritedPort {
+                    asked: PortRequest {
                         random,
                         port: asked,
                     },
@@ -338,7 +344,7 @@ impl Recipient {
     fn keep(&self, end: impl FnOnce() + Send + 'static) {
         let state = self.0.clone();
         crate::spawn(async move {
-            state.stop.or(Timer::after(KEPT)).await;
+            state.stop.or(Timer::after(RETENTION)).await;
             end();
         });
     }
@@ -358,8 +364,12 @@ impl Recipient {
 }
 
 /// How the registry knows a host prefix.
-pub fn key(host: &Host) -> Key {
-    let kind = if host.tls { Kind::Tls } else { Kind::Http };
+pub fn key(host: &HostKey) -> Key {
+    let kind = if host.tls {
+        HostKind::Tls
+    } else {
+        HostKind::Http
+    };
     (kind, host.prefix.as_str().into())
 }
 
@@ -367,21 +377,21 @@ pub fn key(host: &Host) -> Key {
 mod tests {
     use super::*;
     use crate::config::{Limits, PortRange, TcpRule};
-    use crate::server::guard::Guard;
-    use crate::server::registry::{Login, Trust};
-    use crate::server::rules::Rules;
-    use crate::tunnel::{Peer, Policy, Tunnel};
-    use crate::wire::hello::Offer;
+    use crate::server::guard::AuthLockout;
+    use crate::server::registry::{Login, LoginProof};
+    use crate::server::rules::Settings;
+    use crate::tunnel::{PeerRole, Policy, Tunnel};
+    use crate::wire::hello::ServiceSpec;
     use crate::wire::Version;
     use futures_lite::future::{poll_once, zip};
 
     #[test]
     fn a_port_gets_to_the_child_before_every_tunnel_of_its_client() {
         async_std::task::block_on(async {
-            let guard = Guard::new(0, Duration::ZERO);
-            let state = State::new(Rules::of_nobody(), Arc::default(), guard).unwrap();
+            let guard = AuthLockout::new(0, Duration::ZERO);
+            let state = ServerState::new(Settings::of_nobody(), Arc::default(), guard).unwrap();
             let (conn, far) = bridge::bridge().expect("a connection");
-            let policy = Policy::new(Version::One, Peer::Client, Duration::from_secs(60));
+            let policy = Policy::new(Version::One, PeerRole::Client, Duration::from_secs(60));
             let (tunnel, _inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
             let range = PortRange {
                 first: 1024,
@@ -394,17 +404,17 @@ mod tests {
             let login = Login {
                 id: "id1",
                 limits: &limits,
-                rules: &Rules::of_nobody(),
-                trust: Trust::Known,
+                rules: &Settings::of_nobody(),
+                trust: LoginProof::Known,
                 peer: ([192, 0, 2, 1], 1).into(),
             };
-            let port = Offer::Tcp {
+            let port = ServiceSpec::Tcp {
                 random: true,
                 port: 0,
             };
-            let joined = state.registry.join(&login, vec![Some(port)], &tunnel);
+            let joined = state.registry.register(&login, vec![Some(port)], &tunnel);
             assert!(joined.is_ok());
-            let (link, queue) = Link::unread();
+            let (link, queue) = ProcessLink::unread();
             state.transfer.set_child(link.clone());
             while poll_once(link.send(&Message::Done, None)).await.is_some() {}
             let moved = MovedTunnel {
@@ -433,9 +443,9 @@ mod tests {
     #[test]
     fn what_is_told_of_a_client_arrives_in_the_order_of_what_became_of_it() {
         async_std::task::block_on(async {
-            let guard = Guard::new(0, Duration::ZERO);
-            let state = State::new(Rules::of_nobody(), Arc::default(), guard).unwrap();
-            let (link, queue) = Link::unread();
+            let guard = AuthLockout::new(0, Duration::ZERO);
+            let state = ServerState::new(Settings::of_nobody(), Arc::default(), guard).unwrap();
+            let (link, queue) = ProcessLink::unread();
             state.transfer.set_child(link.clone());
             while poll_once(link.send(&Message::Done, None)).await.is_some() {}
             let mut announcing = Box::pin(state.announce("id1", Secret::new("secret")));

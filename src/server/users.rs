@@ -1,8 +1,8 @@
 //! Who may connect, and what is allowed to whom.
 
 use super::auth::AuthApi;
-use super::claims::{Claim, Claims};
-use super::registry::Trust;
+use super::claims::{FirstSecretLease, FirstSecrets};
+use super::registry::LoginProof;
 use crate::config::label::ascii;
 use crate::config::{self, AnyClient, Limits, Secret, User};
 use std::collections::HashMap;
@@ -13,22 +13,22 @@ pub struct Users {
     known: HashMap<Box<str>, (Secret, Arc<Limits>)>,
     /// The host prefixes of known ids that are written in another way, such as in capitals.
     prefixes: HashMap<Box<str>, Arc<Limits>>,
-    strangers: Strangers,
+    strangers: UnknownIds,
     /// What is allowed to those that are not known.
     limits: Arc<Limits>,
 }
 
 /// What becomes of those that are not known.
-pub enum Strangers {
+pub enum UnknownIds {
     Refused,
     /// allowAnyClient.
-    Welcome(Arc<Claims>),
+    Welcome(Arc<FirstSecrets>),
     /// The authAPI decides, also where any client is allowed: it is there to do so.
     AskedAbout(Arc<AuthApi>),
 }
 
 /// What can be said about an id and a secret at once.
-pub enum Verdict {
+pub enum LoginVerdict {
     Admitted(Admission),
     /// They do not belong together.
     Refused,
@@ -42,7 +42,7 @@ pub struct Admission {
     /// It is the server's own look at itself, not a client.
     pub guest: bool,
     /// An unknown id's secret holds while this is there.
-    claim: Option<Claim>,
+    claim: Option<FirstSecretLease>,
 }
 
 impl Admission {
@@ -71,17 +71,17 @@ impl Admission {
 
     /// How the client has shown that its id is its own. A claim shows nothing: anybody can come
     /// with a new id.
-    pub fn trust(&self) -> Trust {
+    pub fn trust(&self) -> LoginProof {
         match (self.guest, &self.claim) {
-            (true, _) => Trust::Own,
-            (false, Some(_)) => Trust::Stranger,
-            (false, None) => Trust::Known,
+            (true, _) => LoginProof::Own,
+            (false, Some(_)) => LoginProof::Stranger,
+            (false, None) => LoginProof::Known,
         }
     }
 }
 
 impl Users {
-    pub fn new(users: &[User], strangers: Strangers, global: &Limits) -> Self {
+    pub fn new(users: &[User], strangers: UnknownIds, global: &Limits) -> Self {
         let mut prefixes = HashMap::new();
         let known = users.iter().map(|user| {
             let limits = Arc::new(user.limits.clone());
@@ -141,22 +141,22 @@ impl Users {
     /// Who is asked about those that are not known, if anybody.
     pub fn auth_api(&self) -> Option<&Arc<AuthApi>> {
         match &self.strangers {
-            Strangers::AskedAbout(api) => Some(api),
-            Strangers::Refused | Strangers::Welcome(_) => None,
+            UnknownIds::AskedAbout(api) => Some(api),
+            UnknownIds::Refused | UnknownIds::Welcome(_) => None,
         }
     }
 
     /// Fails if a reload would leave the server without any user, which an empty or half-written
     /// users file does. Only `allowAnyClient` or an authAPI says that this is meant.
-    pub fn check_successor(&self, config: &config::Server) -> io::Result<()> {
+    pub fn check_successor(&self, config: &config::ServerConfig) -> io::Result<()> {
         if says_who_may_connect(config) {
             return Ok(());
         }
         let unchanged = self.known.is_empty()
             && match self.strangers {
-                Strangers::Refused => config.any_client == AnyClient::Refused,
-                Strangers::Welcome(_) => config.any_client == AnyClient::AllowedByDefault,
-                Strangers::AskedAbout(_) => false,
+                UnknownIds::Refused => config.any_client == AnyClient::Refused,
+                UnknownIds::Welcome(_) => config.any_client == AnyClient::AllowedByDefault,
+                UnknownIds::AskedAbout(_) => false,
             };
         if unchanged {
             return Ok(());
@@ -166,20 +166,20 @@ impl Users {
 
     /// An id that the configuration knows is decided by the secret it has there. Secrets are
     /// compared in constant time.
-    pub fn judge(&self, id: &str, secret: &[u8]) -> Verdict {
+    pub fn judge(&self, id: &str, secret: &[u8]) -> LoginVerdict {
         if let Some((right, limits)) = self.known.get(id) {
             return if *right == Secret::new(secret) {
-                Verdict::Admitted(Admission::new(limits.clone()))
+                LoginVerdict::Admitted(Admission::new(limits.clone()))
             } else {
-                Verdict::Refused
+                LoginVerdict::Refused
             };
         }
         match &self.strangers {
-            Strangers::Refused => Verdict::Refused,
-            Strangers::AskedAbout(api) => Verdict::Ask(api.clone(), self.limits.clone()),
-            Strangers::Welcome(claims) => match claims.claim(id, secret) {
-                None => Verdict::Refused,
-                claim => Verdict::Admitted(Admission {
+            UnknownIds::Refused => LoginVerdict::Refused,
+            UnknownIds::AskedAbout(api) => LoginVerdict::Ask(api.clone(), self.limits.clone()),
+            UnknownIds::Welcome(claims) => match claims.claim(id, secret) {
+                None => LoginVerdict::Refused,
+                claim => LoginVerdict::Admitted(Admission {
                     limits: self.limits.clone(),
                     guest: false,
                     claim,
@@ -191,14 +191,14 @@ impl Users {
 
 /// Fails if a restart would leave clients outside that are expected back, because the configuration
 /// has no users any more.
-pub fn check_heir(config: &config::Server) -> io::Result<()> {
+pub fn check_inherited(config: &config::ServerConfig) -> io::Result<()> {
     match config.any_client {
         AnyClient::Refused if !says_who_may_connect(config) => Err(no_users_any_more()),
         _ => Ok(()),
     }
 }
 
-fn says_who_may_connect(config: &config::Server) -> bool {
+fn says_who_may_connect(config: &config::ServerConfig) -> bool {
     let any = config.any_client == AnyClient::Allowed;
     any || !config.users.is_empty() || config.auth_api.is_some()
 }
@@ -215,7 +215,7 @@ fn no_users_any_more() -> io::Error {
 mod tests {
     use super::*;
 
-    fn users(strangers: Strangers) -> Users {
+    fn users(strangers: UnknownIds) -> Users {
         let known = User {
             id: "known".into(),
             secret: Secret::new("right"),
@@ -226,15 +226,15 @@ mod tests {
 
     fn admit(users: &Users, id: &str, secret: &str) -> Option<Admission> {
         match users.judge(id, secret.as_bytes()) {
-            Verdict::Admitted(admission) => Some(admission),
-            Verdict::Refused => None,
-            Verdict::Ask(..) => panic!("nobody is to be asked about {id}"),
+            LoginVerdict::Admitted(admission) => Some(admission),
+            LoginVerdict::Refused => None,
+            LoginVerdict::Ask(..) => panic!("nobody is to be asked about {id}"),
         }
     }
 
     #[test]
     fn only_the_right_secret_is_admitted() {
-        let users = users(Strangers::Refused);
+        let users = users(UnknownIds::Refused);
         assert!(admit(&users, "known", "right").is_some());
         assert!(admit(&users, "known", "wrong").is_none());
         assert!(admit(&users, "unknown", "right").is_none());
@@ -242,9 +242,9 @@ mod tests {
 
     #[test]
     fn unknown_ids_are_whose_who_come_first_and_known_ones_are_not() {
-        let users = users(Strangers::Welcome(Arc::default()));
+        let users = users(UnknownIds::Welcome(Arc::default()));
         let first = admit(&users, "unknown", "one").unwrap();
-        assert_eq!(first.trust(), Trust::Stranger);
+        assert_eq!(first.trust(), LoginProof::Stranger);
         assert!(admit(&users, "unknown", "two").is_none());
         drop(first);
         assert!(admit(&users, "unknown", "two").is_some());
@@ -268,7 +268,7 @@ mod tests {
             user("with", true),
             user("with-more", true),
         ];
-        let users = Users::new(&list, Strangers::Refused, &Limits::of_one_prefix());
+        let users = Users::new(&list, UnknownIds::Refused, &Limits::of_one_prefix());
         for (prefix, owner) in [
             ("plain", "plain"),
             ("xn--mller-kva", "Müller"),
@@ -309,9 +309,12 @@ mod tests {
             target: "/".into(),
         };
         let api = Arc::new(AuthApi::new(&url).unwrap());
-        let users = users(Strangers::AskedAbout(api));
+        let users = users(UnknownIds::AskedAbout(api));
         assert!(admit(&users, "known", "right").is_some());
         assert!(admit(&users, "known", "wrong").is_none());
-        assert!(matches!(users.judge("unknown", b"s"), Verdict::Ask(..)));
+        assert!(matches!(
+            users.judge("unknown", b"s"),
+            LoginVerdict::Ask(..)
+        ));
     }
 }

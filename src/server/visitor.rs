@@ -1,24 +1,24 @@
 //! Whoever connects: reads just enough to know whether it is a tunnel or a visitor and where
 //! a visitor wants to go, and brings it there.
 
-use super::answer::{self, Answer};
+use super::answer::{self, ErrorPage};
 use super::client_hello;
 use super::http_head;
 use super::one_request::OneRequest;
-use super::places::Place;
-use super::ports::Opened;
-use super::registry::{Kind, Opening};
-use super::rules::Rules;
-use super::session::{self, Arrival};
-use super::transfer::{self, Sender};
-use super::State;
+use super::places::Permit;
+use super::ports::OpenedPort;
+use super::registry::{HostKind, OpenResult};
+use super::rules::Settings;
+use super::session::{self, Handshake};
+use super::transfer::{self, MessageOrigin};
+use super::ServerState;
 use crate::config::label::ascii;
-use crate::handover::{Destination, Host, Link, Message};
+use crate::handover::{Destination, HostKey, Message, ProcessLink};
 use crate::net::follow::is_head_request;
 use crate::net::tls::{self, Acceptor};
-use crate::net::{until, with_scratch, Conn, Socket, Working};
-use crate::tunnel::{Finish, Relay, Stream, Why};
-use crate::wire::frame::Reason;
+use crate::net::{timeout_at, with_read_buf, Conn, Socket, TaskGuard};
+use crate::tunnel::{CloseReason, Relay, RelayOutcome, Stream};
+use crate::wire::frame::ResetCode;
 use crate::wire::{Version, MAGIC};
 use async_io::Timer;
 use futures_lite::{future, AsyncWriteExt};
@@ -30,13 +30,13 @@ use std::task::ready;
 use std::time::{Duration, Instant};
 
 /// How long a visitor has to say where it wants to go, and a client to say who it is.
-const PATIENCE: Duration = Duration::from_secs(15);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of the first read: an ordinary head, and no more.
-const FIRST: usize = 2048;
+const FIRST_READ: usize = 2048;
 
 /// What a listener is for, beside tunnels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Door {
+pub enum ListenerKind {
     Http,
     /// HTTP inside of TLS.
     Https,
@@ -46,24 +46,24 @@ pub enum Door {
 
 /// Serves one connection of a listener, whoever it is.
 pub fn greet(
-    state: Arc<State>,
+    state: Arc<ServerState>,
     socket: Socket,
     peer: SocketAddr,
-    door: Door,
-    place: Place,
+    door: ListenerKind,
+    place: Permit,
 ) -> impl Future<Output = ()> {
-    Caller::new(state, peer, door, place).serve(Arc::new(Conn::from(socket)))
+    Incoming::new(state, peer, door, place).serve(Arc::new(Conn::from(socket)))
 }
 
 /// The same inside of TLS.
 pub async fn greet_tls(
-    state: Arc<State>,
+    state: Arc<ServerState>,
     socket: Socket,
     peer: SocketAddr,
     acceptor: Acceptor,
-    place: Place,
+    place: Permit,
 ) {
-    let mut caller = Caller::new(state, peer, Door::Https, place);
+    let mut caller = Incoming::new(state, peer, ListenerKind::Https, place);
     let deadline = caller.deadline;
     let handshake = async {
         let first = tls::client_hello(&socket).await?;
@@ -73,7 +73,7 @@ pub async fn greet_tls(
         }
         Box::pin(acceptor.accept(socket)).await.map(Some)
     };
-    match until(deadline, handshake).await {
+    match timeout_at(deadline, handshake).await {
         Some(Ok(Some(conn))) => Box::pin(caller.serve(Arc::new(conn))).await,
         Some(Ok(None)) => {}
         Some(Err(e)) => log::debug!("{peer}: TLS handshake: {e}"),
@@ -82,7 +82,7 @@ pub async fn greet_tls(
 }
 
 /// Accepts the visitors of a client's TCP port until the port is closed.
-pub async fn accept_port(state: Arc<State>, id: Box<str>, port: Opened) {
+pub async fn accept_port(state: Arc<ServerState>, id: Box<str>, port: OpenedPort) {
     let accepting = async {
         loop {
             let (socket, peer) = port.listener.accept().await;
@@ -102,11 +102,11 @@ pub async fn accept_port(state: Arc<State>, id: Box<str>, port: Opened) {
 
 /// Brings a visitor of a client's TCP port to its service.
 async fn serve_port(
-    state: &Arc<State>,
+    state: &Arc<ServerState>,
     (id, port): (&str, u16),
     socket: Socket,
-    (peer, from): (SocketAddr, Option<Sender>),
-    mut place: Place,
+    (peer, from): (SocketAddr, Option<MessageOrigin>),
+    mut place: Permit,
 ) {
     let mut conn = Arc::new(Conn::from(socket));
     let open = || state.registry.open_port(id, port);
@@ -119,7 +119,7 @@ async fn serve_port(
                 if stream.is_outdated() {
                     continue;
                 }
-                return relay(state.clone(), stream, conn, Owed::Nothing, place);
+                return relay(state.clone(), stream, conn, ErrorAnswer::Nothing, place);
             }
             Route::Process(link) => {
                 let id = id.to_owned();
@@ -134,7 +134,7 @@ async fn serve_port(
                 }
             }
             Route::Nowhere(_) => {
-                state.counters.unserved(Answer::NoTunnel);
+                state.counters.unserved(ErrorPage::NoTunnel);
                 return log::debug!("no tunnel of {id} for a visitor of its TCP port {port}");
             }
         }
@@ -153,21 +153,25 @@ pub struct Moved {
 
 /// Goes on with a visitor that comes `from` another process.
 pub async fn resume(
-    state: Arc<State>,
+    state: Arc<ServerState>,
     visitor: Moved,
     to: Destination,
-    from: Sender,
-    place: Place,
+    from: MessageOrigin,
+    place: Permit,
 ) {
     let Moved { socket, peer, head } = visitor;
     match to {
         Destination::Host(host) => {
-            let door = if host.tls { Door::Sni } else { Door::Http };
+            let door = if host.tls {
+                ListenerKind::Sni
+            } else {
+                ListenerKind::Http
+            };
             let (kind, prefix) = transfer::key(&host);
-            let mut caller = Caller::new(state, peer, door, place);
+            let mut caller = Incoming::new(state, peer, door, place);
             caller.head = head;
             caller.from = Some(from);
-            caller.go(Arc::new(socket.into()), kind, &prefix).await;
+            caller.forward(Arc::new(socket.into()), kind, &prefix).await;
         }
         Destination::Port { id, port } => {
             serve_port(&state, (&id, port), socket, (peer, Some(from)), place).await;
@@ -176,16 +180,16 @@ pub async fn resume(
 }
 
 /// Where a connection wants to go.
-enum Way {
+enum Sniffed {
     Tunnel(Version),
-    Visitor(Visit),
+    Visitor(VisitorRequest),
 }
 
 /// What becomes of a visitor.
-enum Visit {
-    Host(Kind, String),
+enum VisitorRequest {
+    Host(HostKind, String),
     /// An HTTP visitor that cannot be helped.
-    Wrong(Answer),
+    Wrong(ErrorPage),
     /// A TLS visitor that does not say where.
     Nameless,
     /// Nobody to answer.
@@ -194,29 +198,29 @@ enum Visit {
 
 /// Whoever has connected, until he has said what he wants and who he is. That and one deadline
 /// are all that is held of him: what comes after it is large, and made when it comes.
-pub struct Caller {
-    pub state: Arc<State>,
+pub struct Incoming {
+    pub state: Arc<ServerState>,
     /// Those it has come under.
-    pub rules: Arc<Rules>,
+    pub rules: Arc<Settings>,
     pub peer: SocketAddr,
     pub deadline: Instant,
     /// What has been read and not been used.
     pub head: Vec<u8>,
-    pub greeting: Working,
-    pub place: Place,
-    door: Door,
+    pub greeting: TaskGuard,
+    pub place: Permit,
+    door: ListenerKind,
     /// The process that has met it, if that was another one.
-    from: Option<Sender>,
+    from: Option<MessageOrigin>,
 }
 
-impl Caller {
-    fn new(state: Arc<State>, peer: SocketAddr, door: Door, place: Place) -> Self {
+impl Incoming {
+    fn new(state: Arc<ServerState>, peer: SocketAddr, door: ListenerKind, place: Permit) -> Self {
         Self {
             rules: state.rules.get(),
             greeting: state.greeting.begin(),
             state,
             peer,
-            deadline: Instant::now() + PATIENCE,
+            deadline: Instant::now() + HANDSHAKE_TIMEOUT,
             head: Vec::new(),
             place,
             door,
@@ -228,19 +232,19 @@ impl Caller {
     #[allow(clippy::manual_async_fn)]
     fn serve(mut self, conn: Arc<Conn>) -> impl Future<Output = ()> {
         async move {
-            let visit = match until(self.deadline, self.find_way(&conn)).await {
-                Some(Way::Tunnel(version)) => {
+            let visit = match timeout_at(self.deadline, self.sniff(&conn)).await {
+                Some(Sniffed::Tunnel(version)) => {
                     self.head.drain(..2);
-                    let mut arrival = Box::new(Arrival::new(version));
-                    let met = until(self.deadline, arrival.meet(&mut self, &conn)).await;
+                    let mut arrival = Box::new(Handshake::new(version));
+                    let met = timeout_at(self.deadline, arrival.meet(&mut self, &conn)).await;
                     drop(arrival);
                     return Box::pin(session::serve(self, conn, version, met)).await;
                 }
-                Some(Way::Visitor(visit)) => visit,
+                Some(Sniffed::Visitor(visit)) => visit,
                 None if self.is_http() && !self.head.is_empty() => {
-                    Visit::Wrong(Answer::TimedOutReading)
+                    VisitorRequest::Wrong(ErrorPage::TimedOutReading)
                 }
-                None => Visit::Nowhere("it did not say what it wants"),
+                None => VisitorRequest::Nowhere("it did not say what it wants"),
             };
             Box::pin(self.visit(conn, visit)).await;
         }
@@ -249,89 +253,94 @@ impl Caller {
     /// Tells a visitor that speaks HTTP without TLS where that is expected.
     async fn answer_plain(&mut self, conn: Conn) {
         if read_plain_request(&conn, &mut self.head).await.is_ok() {
-            self.answer(&conn, Answer::BadRequest(PLAIN_HTTP)).await;
+            self.answer(&conn, ErrorPage::BadRequest(PLAIN_HTTP)).await;
         }
     }
 
     /// Answers in place of a service.
-    async fn answer(&self, conn: &Conn, answer: Answer) {
+    async fn answer(&self, conn: &Conn, answer: ErrorPage) {
         log::debug!("{}: {answer:?}", self.peer);
         self.state.counters.unserved(answer);
         answer::http(conn, answer, is_head_request(&self.head)).await;
     }
 
     fn is_http(&self) -> bool {
-        self.door != Door::Sni
+        self.door != ListenerKind::Sni
     }
 
-    async fn find_way(&mut self, conn: &Conn) -> Way {
+    async fn sniff(&mut self, conn: &Conn) -> Sniffed {
         loop {
-            if let Some(way) = self.look() {
+            if let Some(way) = self.parse() {
                 return way;
             }
             let most = if self.head.is_empty() {
-                FIRST
+                FIRST_READ
             } else {
-                client_hello::MAX
+                client_hello::MAX_CLIENT_HELLO
             };
             let nowhere = match read_more(conn, &mut self.head, most).await {
                 Ok(1..) => continue,
-                Ok(0) if self.head.is_empty() => Visit::Nowhere("closed without a word"),
+                Ok(0) if self.head.is_empty() => VisitorRequest::Nowhere("closed without a word"),
                 Ok(0) if self.is_http() => {
-                    Visit::Wrong(Answer::BadRequest("the request is cut short"))
+                    VisitorRequest::Wrong(ErrorPage::BadRequest("the request is cut short"))
                 }
-                _ => Visit::Nowhere("closed in the middle of its first words"),
+                _ => VisitorRequest::Nowhere("closed in the middle of its first words"),
             };
-            return Way::Visitor(nowhere);
+            return Sniffed::Visitor(nowhere);
         }
     }
 
     /// What the bytes so far say; `None` while they do not.
-    fn look(&self) -> Option<Way> {
+    fn parse(&self) -> Option<Sniffed> {
         match self.head.as_slice() {
             [] | [MAGIC] => return None,
             [MAGIC, version, ..] => {
                 let version = Version::of(*version);
                 let spoken = version.filter(|version| self.rules.wire.allows(*version));
-                let unknown = Visit::Nowhere("a tunnel of a version that is not spoken here");
-                return Some(spoken.map_or(Way::Visitor(unknown), Way::Tunnel));
+                let unknown =
+                    VisitorRequest::Nowhere("a tunnel of a version that is not spoken here");
+                return Some(spoken.map_or(Sniffed::Visitor(unknown), Sniffed::Tunnel));
             }
             _ => {}
         }
         let visit = if self.is_http() {
             match http_head::find(&self.head, &self.rules.mux_header) {
-                http_head::Found::More => return None,
-                http_head::Found::Value(value) => {
+                http_head::HeadResult::More => return None,
+                http_head::HeadResult::Value(value) => {
                     let prefix = match self.rules.routes_by_host() {
                         true => http_head::host_prefix(value),
                         false => ascii(value).into_owned(),
                     };
-                    Visit::Host(Kind::Http, prefix)
+                    VisitorRequest::Host(HostKind::Http, prefix)
                 }
-                http_head::Found::TooLong => Visit::Wrong(Answer::HeadTooLong),
-                http_head::Found::Bad(why) => Visit::Wrong(Answer::BadRequest(why)),
+                http_head::HeadResult::TooLong => VisitorRequest::Wrong(ErrorPage::HeadTooLong),
+                http_head::HeadResult::Bad(why) => {
+                    VisitorRequest::Wrong(ErrorPage::BadRequest(why))
+                }
             }
         } else {
             match client_hello::server_name(&self.head) {
-                client_hello::Found::More => return None,
-                client_hello::Found::Name(name) => {
-                    Visit::Host(Kind::Tls, http_head::host_prefix(&name))
+                client_hello::HelloResult::More => return None,
+                client_hello::HelloResult::Name(name) => {
+                    VisitorRequest::Host(HostKind::Tls, http_head::host_prefix(&name))
                 }
-                client_hello::Found::Nameless => Visit::Nameless,
-                client_hello::Found::Bad => Visit::Nowhere("neither a tunnel nor TLS"),
+                client_hello::HelloResult::Nameless => VisitorRequest::Nameless,
+                client_hello::HelloResult::Bad => {
+                    VisitorRequest::Nowhere("neither a tunnel nor TLS")
+                }
             }
         };
-        Some(Way::Visitor(visit))
+        Some(Sniffed::Visitor(visit))
     }
 
     /// Brings the visitor where it wants to go, or tells it why not.
-    async fn visit(self, conn: Arc<Conn>, visit: Visit) {
+    async fn visit(self, conn: Arc<Conn>, visit: VisitorRequest) {
         let peer = self.peer;
         match visit {
-            Visit::Host(kind, prefix) => self.go(conn, kind, &prefix).await,
-            Visit::Wrong(answer) => self.answer(&conn, answer).await,
-            Visit::Nameless => answer::no_such_server_name(&conn).await,
-            Visit::Nowhere(why) => log::debug!("{peer}: {why}"),
+            VisitorRequest::Host(kind, prefix) => self.forward(conn, kind, &prefix).await,
+            VisitorRequest::Wrong(answer) => self.answer(&conn, answer).await,
+            VisitorRequest::Nameless => answer::no_such_server_name(&conn).await,
+            VisitorRequest::Nowhere(why) => log::debug!("{peer}: {why}"),
         }
     }
 
@@ -344,16 +353,16 @@ impl Caller {
     }
 
     /// Brings the visitor to its service.
-    async fn go(mut self, mut conn: Arc<Conn>, kind: Kind, prefix: &str) {
+    async fn forward(mut self, mut conn: Arc<Conn>, kind: HostKind, prefix: &str) {
         let owed = match (self.is_http(), is_head_request(&self.head)) {
-            (false, _) => Owed::Nothing,
-            (true, false) => Owed::Page,
-            (true, true) => Owed::Head,
+            (false, _) => ErrorAnswer::Nothing,
+            (true, false) => ErrorAnswer::Page,
+            (true, true) => ErrorAnswer::Head,
         };
         if self.is_shared() {
             match OneRequest::start(conn.clone(), &self.head) {
                 Ok((first, one)) => (self.head, conn) = (first, one),
-                Err(refusal) => return self.answer(&conn, Answer::from(refusal)).await,
+                Err(refusal) => return self.answer(&conn, ErrorPage::from(refusal)).await,
             }
         }
         let open = || self.state.registry.open_host(kind, prefix);
@@ -369,8 +378,8 @@ impl Caller {
                     return relay(self.state, stream, conn, owed, self.place);
                 }
                 Route::Process(link) => {
-                    let host = Host {
-                        tls: kind == Kind::Tls,
+                    let host = HostKey {
+                        tls: kind == HostKind::Tls,
                         prefix: prefix.to_owned(),
                     };
                     let visitor = Message::Visitor {
@@ -385,14 +394,18 @@ impl Caller {
                 }
                 Route::Nowhere(missing) => {
                     let answer = match missing {
-                        Opening::Unknown if !self.rules.users.expects(prefix) => Answer::NoSuchHost,
-                        _ => Answer::NoTunnel,
+                        OpenResult::Unknown if !self.rules.users.expects(prefix) => {
+                            ErrorPage::NoSuchHost
+                        }
+                        _ => ErrorPage::NoTunnel,
                     };
                     log::debug!("{}: {prefix}: {answer:?}", self.peer);
                     self.state.counters.unserved(answer);
                     return match kind {
-                        Kind::Http => answer::http(&conn, answer, owed == Owed::Head).await,
-                        Kind::Tls => answer::no_such_server_name(&conn).await,
+                        HostKind::Http => {
+                            answer::http(&conn, answer, owed == ErrorAnswer::Head).await
+                        }
+                        HostKind::Tls => answer::no_such_server_name(&conn).await,
                     };
                 }
             }
@@ -404,28 +417,32 @@ impl Caller {
 enum Route {
     Stream(Stream),
     /// Another process has its client's tunnels, or may get them.
-    Process(Link),
-    Nowhere(Opening),
+    Process(ProcessLink),
+    Nowhere(OpenResult),
 }
 
 /// Opens a stream, or finds the process that may, and gives a client that was here lately a moment
 /// to come back. The visitor has come `from` another process, or to this one.
-async fn find_route(state: &State, from: Option<Sender>, open: impl Fn() -> Opening) -> Route {
+async fn find_route(
+    state: &ServerState,
+    from: Option<MessageOrigin>,
+    open: impl Fn() -> OpenResult,
+) -> Route {
     let begun = Instant::now();
     loop {
         let arrival = state.registry.arrival();
         let opening = open();
         let parent = match &opening {
-            Opening::Stream(_) => None,
+            OpenResult::Stream(_) => None,
             // What comes from there does not go there again.
-            Opening::Held if from != Some(Sender::Parent) => state.transfer.parent(),
+            OpenResult::Held if from != Some(MessageOrigin::Parent) => state.transfer.parent(),
             _ => None,
         };
         let opening = match (opening, parent.or_else(|| state.transfer.child())) {
-            (Opening::Stream(stream), _) => return Route::Stream(stream),
-            (opening @ Opening::Pausing, _) => opening,
+            (OpenResult::Stream(stream), _) => return Route::Stream(stream),
+            (opening @ OpenResult::Pausing, _) => opening,
             (_, Some(link)) => return Route::Process(link),
-            (opening @ Opening::Unknown, None) => return Route::Nowhere(opening),
+            (opening @ OpenResult::Unknown, None) => return Route::Nowhere(opening),
             (opening, None) => opening,
         };
         let arrived = async {
@@ -434,9 +451,9 @@ async fn find_route(state: &State, from: Option<Sender>, open: impl Fn() -> Open
         };
         // Then there may be another process.
         let making_way = async {
-            match state.stop.is_said() {
+            match state.stop.is_triggered() {
                 true => future::pending().await,
-                false => state.stop.heard().await,
+                false => state.stop.wait().await,
             }
             true
         };
@@ -453,7 +470,7 @@ async fn find_route(state: &State, from: Option<Sender>, open: impl Fn() -> Open
 
 /// What a visitor is told if its service does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Owed {
+enum ErrorAnswer {
     Nothing,
     Page,
     /// An answer to HEAD, which has no body.
@@ -461,18 +478,26 @@ enum Owed {
 }
 
 /// Leaves the visitor to a task of its own, which is small: this one has done its work.
-fn relay(state: Arc<State>, stream: Stream, conn: Arc<Conn>, owed: Owed, place: Place) {
-    let relay = Relay::visitor(stream, conn.clone(), owed != Owed::Nothing);
+fn relay(
+    state: Arc<ServerState>,
+    stream: Stream,
+    conn: Arc<Conn>,
+    owed: ErrorAnswer,
+    place: Permit,
+) {
+    let relay = Relay::visitor(stream, conn.clone(), owed != ErrorAnswer::Nothing);
     let serving = state.serving.begin();
     crate::spawn(async move {
         let _held = (serving, place);
         let answer = match relay.await {
-            Finish::Done => return,
-            Finish::Unanswered(Why::TimedOut | Why::Reset(Reason::TimedOut)) => Answer::TimedOut,
-            Finish::Unanswered(_) => Answer::NotReached,
+            RelayOutcome::Done => return,
+            RelayOutcome::Unanswered(
+                CloseReason::TimedOut | CloseReason::Reset(ResetCode::TimedOut),
+            ) => ErrorPage::TimedOut,
+            RelayOutcome::Unanswered(_) => ErrorPage::NotReached,
         };
         state.counters.unserved(answer);
-        Box::pin(answer::http(&conn, answer, owed == Owed::Head)).await;
+        Box::pin(answer::http(&conn, answer, owed == ErrorAnswer::Head)).await;
     });
 }
 
@@ -481,8 +506,8 @@ pub const PLAIN_HTTP: &str = "The plain HTTP request was sent to HTTPS port; use
 
 /// Reads what may be a request without TLS as far as its first line. The error is that nothing came.
 pub async fn read_plain_request(conn: &Conn, bytes: &mut Vec<u8>) -> io::Result<()> {
-    while !bytes.contains(&b'\n') && bytes.len() < FIRST {
-        if read_more(conn, bytes, FIRST).await? == 0 {
+    while !bytes.contains(&b'\n') && bytes.len() < FIRST_READ {
+        if read_more(conn, bytes, FIRST_READ).await? == 0 {
             break;
         }
     }
@@ -492,7 +517,7 @@ pub async fn read_plain_request(conn: &Conn, bytes: &mut Vec<u8>) -> io::Result<
 /// Appends what the connection has, until there are `most` bytes. 0 is its end.
 pub async fn read_more(conn: &Conn, bytes: &mut Vec<u8>, most: usize) -> io::Result<usize> {
     std::future::poll_fn(|cx| {
-        with_scratch(|scratch| {
+        with_read_buf(|scratch| {
             let room = most.saturating_sub(bytes.len()).clamp(1, scratch.len());
             let scratch = scratch.get_mut(..room).unwrap_or_default();
             let n = ready!(conn.poll_read(cx, scratch))?;

@@ -23,7 +23,12 @@ impl Drop for Folder {
 
 #[test]
 fn each_word_has_its_signal() {
-    let names = [Signal::Reload, Signal::Restart, Signal::Stop, Signal::Kill];
+    let names = [
+        ControlSignal::Reload,
+        ControlSignal::Restart,
+        ControlSignal::Stop,
+        ControlSignal::Kill,
+    ];
     let numbers = names.map(|signal| of(signal).1.as_raw());
     assert_eq!(numbers, [1, 3, 15, 9]);
 }

@@ -2,12 +2,12 @@
 
 /// A queue of bytes that holds memory only while it holds bytes.
 #[derive(Debug, Default)]
-pub(super) struct Backlog {
+pub(super) struct RecvBuffer {
     bytes: Vec<u8>,
     start: usize,
 }
 
-impl Backlog {
+impl RecvBuffer {
     pub fn len(&self) -> usize {
         self.bytes.len() - self.start
     }
@@ -47,7 +47,7 @@ mod tests {
         fn bytes_come_out_in_the_order_they_went_in(
             steps in proptest::collection::vec((proptest::collection::vec(any::<u8>(), 0..300), 0usize..400), 1..60),
         ) {
-            let mut backlog = Backlog::default();
+            let mut backlog = RecvBuffer::default();
             let mut reference = std::collections::VecDeque::new();
             for (more, take) in steps {
                 backlog.push(&more);

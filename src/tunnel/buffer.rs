@@ -10,18 +10,18 @@ const SMALL: usize = 4 * 1024;
 const SPARE: usize = 4;
 
 /// Those that nobody has, of both sizes.
-struct Spares {
+struct SpareBuffers {
     small: Vec<Vec<u8>>,
     large: Vec<Vec<u8>>,
 }
 
 thread_local! {
-    static SPARES: RefCell<Spares> = const {
-        RefCell::new(Spares { small: Vec::new(), large: Vec::new() })
+    static SPARES: RefCell<SpareBuffers> = const {
+        RefCell::new(SpareBuffers { small: Vec::new(), large: Vec::new() })
     };
 }
 
-impl Spares {
+impl SpareBuffers {
     /// Those of one size, if it is one that is kept.
     fn of(&mut self, size: usize) -> Option<&mut Vec<Vec<u8>>> {
         match size {

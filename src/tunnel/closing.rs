@@ -16,7 +16,7 @@ pub(super) enum Closing {
 
 /// What has to be done after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum ClosingStep {
     Nothing,
     /// Send close once.
     SayClose,
@@ -30,44 +30,44 @@ pub(super) enum Step {
 
 impl Closing {
     /// We want to end.
-    pub fn ask(&mut self) -> Step {
+    pub fn ask(&mut self) -> ClosingStep {
         match self {
             Self::Open => {
                 *self = Self::Said;
-                Step::SayClose
+                ClosingStep::SayClose
             }
-            _ => Step::Nothing,
+            _ => ClosingStep::Nothing,
         }
     }
 
     /// The peer has said close, while `streams` were running.
-    pub fn heard(&mut self, streams: usize) -> Step {
+    pub fn heard(&mut self, streams: usize) -> ClosingStep {
         let idle = streams == 0;
         match *self {
-            Self::Open if idle => self.over(Step::SayAndFinish),
+            Self::Open if idle => self.over(ClosingStep::SayAndFinish),
             Self::Open => {
                 *self = Self::Draining;
-                Step::SayClose
+                ClosingStep::SayClose
             }
-            Self::Said if idle => self.over(Step::Finish),
+            Self::Said if idle => self.over(ClosingStep::Finish),
             Self::Said => {
                 *self = Self::Draining;
-                Step::Nothing
+                ClosingStep::Nothing
             }
             // Close received while already closing ends it at once.
-            Self::Draining | Self::Over => self.over(Step::End),
+            Self::Draining | Self::Over => self.over(ClosingStep::End),
         }
     }
 
     /// The last stream has ended.
-    pub fn idle(&mut self) -> Step {
+    pub fn idle(&mut self) -> ClosingStep {
         match self {
-            Self::Draining => self.over(Step::Finish),
-            _ => Step::Nothing,
+            Self::Draining => self.over(ClosingStep::Finish),
+            _ => ClosingStep::Nothing,
         }
     }
 
-    fn over(&mut self, step: Step) -> Step {
+    fn over(&mut self, step: ClosingStep) -> ClosingStep {
         *self = Self::Over;
         step
     }
@@ -80,34 +80,34 @@ mod tests {
     #[test]
     fn the_side_that_is_asked_answers_drains_and_says_close_twice() {
         let mut closing = Closing::Open;
-        assert_eq!(closing.heard(2), Step::SayClose);
-        assert_eq!(closing.idle(), Step::Finish);
+        assert_eq!(closing.heard(2), ClosingStep::SayClose);
+        assert_eq!(closing.idle(), ClosingStep::Finish);
         assert_eq!(closing, Closing::Over);
     }
 
     #[test]
     fn the_side_that_asks_drains_too_and_ends_on_the_second_close() {
         let mut closing = Closing::Open;
-        assert_eq!(closing.ask(), Step::SayClose);
-        assert_eq!(closing.ask(), Step::Nothing, "close is said once");
-        assert_eq!(closing.heard(1), Step::Nothing, "this is the answer");
-        assert_eq!(closing.heard(1), Step::End);
+        assert_eq!(closing.ask(), ClosingStep::SayClose);
+        assert_eq!(closing.ask(), ClosingStep::Nothing, "close is said once");
+        assert_eq!(closing.heard(1), ClosingStep::Nothing, "this is the answer");
+        assert_eq!(closing.heard(1), ClosingStep::End);
     }
 
     #[test]
     fn both_asking_at_once_ends_when_both_are_idle() {
         let mut closing = Closing::Open;
-        assert_eq!(closing.ask(), Step::SayClose);
+        assert_eq!(closing.ask(), ClosingStep::SayClose);
         assert_eq!(
             closing.idle(),
-            Step::Nothing,
+            ClosingStep::Nothing,
             "the peer may still send tasks"
         );
-        assert_eq!(closing.heard(0), Step::Finish);
+        assert_eq!(closing.heard(0), ClosingStep::Finish);
     }
 
     #[test]
     fn an_idle_tunnel_ends_with_the_answer() {
-        assert_eq!(Closing::Open.heard(0), Step::SayAndFinish);
+        assert_eq!(Closing::Open.heard(0), ClosingStep::SayAndFinish);
     }
 }

@@ -1,15 +1,15 @@
 //! The state of one tunnel, behind its lock: its streams, and what they share.
 
-use super::closing::{Closing, Step};
-use super::entry::{Entry, Why};
+use super::closing::{Closing, ClosingStep};
+use super::entry::{CloseReason, StreamState};
 use super::liveness::Liveness;
 use super::outbox::Outbox;
-use super::queue::Turn;
+use super::queue::Granted;
 use super::round_trip::RoundTrip;
 use super::window::Budget;
 use super::{Policy, Traffic, STUCK, STUCK_ALONE};
 use crate::net::clock::Tick;
-use crate::wire::frame::{Head, Reason, Signal};
+use crate::wire::frame::{Header, ResetCode, Signal};
 use crate::wire::{Malformed, Version};
 use std::collections::HashMap;
 use std::io::IoSlice;
@@ -17,12 +17,12 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 /// Streams whose turn it is at the same time, so that there is always one that sends.
-pub(super) const FEW: usize = 2;
+pub(super) const MAX_SENDERS: usize = 2;
 /// The round-trip time that windows go by is at most so old.
-const FRESH: Duration = Duration::from_secs(1);
+const ROUND_TRIP_LIFETIME: Duration = Duration::from_secs(1);
 
 /// What of [`Policy`] is asked for again and again.
-pub(super) struct Limits {
+pub(super) struct PolicyLimits {
     pub backlog: usize,
     pub backlogs: usize,
     pub credit: u32,
@@ -38,13 +38,13 @@ pub(super) enum Parking {
     Parked,
 }
 
-pub(super) struct Core {
+pub(super) struct TunnelState {
     pub version: Version,
     pub outbox: Outbox,
-    pub streams: HashMap<u32, Entry>,
+    pub streams: HashMap<u32, StreamState>,
     pub traffic: Traffic,
     pub closing: Closing,
-    pub policy: Limits,
+    pub policy: PolicyLimits,
     /// Of the windows, where there are any.
     pub budget: Option<Budget>,
     pub round_trip: RoundTrip,
@@ -71,7 +71,7 @@ pub(super) struct Core {
     pub aborted: Option<&'static str>,
 }
 
-impl Core {
+impl TunnelState {
     pub fn new(policy: &Policy) -> Self {
         Self {
             version: policy.version,
@@ -82,7 +82,7 @@ impl Core {
             streams: HashMap::new(),
             traffic: Traffic::default(),
             closing: Closing::Open,
-            policy: Limits {
+            policy: PolicyLimits {
                 backlog: policy.backlog,
                 backlogs: policy.backlogs,
                 credit: policy.credit,
@@ -104,18 +104,18 @@ impl Core {
         }
     }
 
-    pub fn take(&mut self, step: Step) {
+    pub fn take(&mut self, step: ClosingStep) {
         let times = match step {
-            Step::Nothing => return,
-            Step::SayClose => 1,
-            Step::Finish => 2,
-            Step::SayAndFinish => 3,
-            Step::End => return self.end(true),
+            ClosingStep::Nothing => return,
+            ClosingStep::SayClose => 1,
+            ClosingStep::Finish => 2,
+            ClosingStep::SayAndFinish => 3,
+            ClosingStep::End => return self.end(true),
         };
         for _ in 0..times {
             self.outbox.push(Signal::Close);
         }
-        if step != Step::SayClose {
+        if step != ClosingStep::SayClose {
             self.outbox.finish();
         }
     }
@@ -135,7 +135,7 @@ impl Core {
     }
 
     pub fn cut_streams(&mut self) {
-        self.streams.values_mut().for_each(Entry::lose);
+        self.streams.values_mut().for_each(StreamState::lose);
         self.full = 0;
     }
 
@@ -144,7 +144,7 @@ impl Core {
         let streams = self.streams.values_mut();
         streams
             .filter(|entry| entry.unannounced.is_some())
-            .for_each(|entry| entry.end(Why::Outdated));
+            .for_each(|entry| entry.end(CloseReason::Outdated));
     }
 
     /// A stream's visitor has ended its direction.
@@ -195,10 +195,10 @@ impl Core {
     }
 
     /// A stream whose turn it was, if it was, has used it or will not.
-    pub fn pass_on(&mut self, turn: Turn) {
-        if matches!(turn, Turn::Comes(_)) {
+    pub fn pass_on(&mut self, turn: Granted) {
+        if matches!(turn, Granted::Comes(_)) {
             self.outbox.queue.end();
-            self.admit(FEW);
+            self.admit(MAX_SENDERS);
         }
     }
 
@@ -207,7 +207,7 @@ impl Core {
             Version::One => self.outbox.push(Signal::Ping),
             Version::Two => {
                 let number = self.round_trip.ping(now);
-                self.outbox.push(Head::Ping(number));
+                self.outbox.push(Header::Ping(number));
                 self.liveness.asked(now);
             }
         }
@@ -233,7 +233,7 @@ impl Core {
         }
         let (now, moved) = (Instant::now(), self.traffic.bytes());
         let wanted = self.round_trip.get().is_none() || moved != self.measured;
-        if wanted && self.round_trip.is_due(now, FRESH) {
+        if wanted && self.round_trip.is_due(now, ROUND_TRIP_LIFETIME) {
             self.measured = moved;
             self.ping(now);
         }
@@ -245,7 +245,7 @@ impl Core {
             return;
         };
         if let Some(bytes) = entry.grant(false, self.round_trip.least(), budget) {
-            self.outbox.push(Head::Credit { task, bytes });
+            self.outbox.push(Header::Credit { task, bytes });
             self.measure();
         }
     }
@@ -257,7 +257,7 @@ impl Core {
             Some((key, entry))
         });
         if let Some((_, entry)) = waiting.max_by_key(|(key, _)| *key) {
-            entry.end(Why::Stuck);
+            entry.end(CloseReason::Stuck);
             self.waiting = self.waiting.saturating_sub(entry.discard());
         }
     }
@@ -309,11 +309,11 @@ impl Core {
         let crowded = self.version == Version::One && self.waiting > self.policy.backlogs;
         for entry in self.streams.values_mut() {
             if entry.has_lost_sink() {
-                entry.end(Why::Refused);
+                entry.end(CloseReason::Refused);
             } else if (entry.full || crowded) && entry.is_stuck(now, limit) {
-                entry.end(Why::Stuck);
+                entry.end(CloseReason::Stuck);
             } else if entry.is_idle(now) {
-                entry.end(Why::TimedOut);
+                entry.end(CloseReason::TimedOut);
             }
         }
     }
@@ -339,7 +339,7 @@ impl Core {
                 false => None,
             };
             if let Some(bytes) = credit {
-                self.outbox.push(Head::Credit { task, bytes });
+                self.outbox.push(Header::Credit { task, bytes });
                 self.measure();
             }
             if self.waiting > self.policy.backlogs {
@@ -370,7 +370,7 @@ impl Core {
         }
     }
 
-    pub fn ended_by_peer(&mut self, task: u32, why: Why) {
+    pub fn ended_by_peer(&mut self, task: u32, why: CloseReason) {
         if let Some(entry) = self.streams.get_mut(&task) {
             entry.end(why);
             self.answered += usize::from(entry.becomes_answered());
@@ -387,11 +387,11 @@ impl Core {
             return false;
         }
         if self.over || self.streams.len() >= most {
-            let reason = Reason::TooManyStreams;
-            self.outbox.push(Head::Reset { task, reason });
+            let reason = ResetCode::TooManyStreams;
+            self.outbox.push(Header::Reset { task, reason });
             return false;
         }
-        let mut entry = Entry::opened_by_peer();
+        let mut entry = StreamState::opened_by_peer();
         if let Some(budget) = &mut self.budget {
             entry = entry.with_windows(credit, budget.window_of_peer());
         }

@@ -1,31 +1,31 @@
 //! One stream of a tunnel, as the tunnel sees it: what waits, what may come and go, and how
 //! it ends.
 
-use super::backlog::Backlog;
-use super::queue::Turn;
+use super::backlog::RecvBuffer;
+use super::queue::Granted;
 use super::window::{Budget, Window, MAX_CREDIT};
 use crate::net::clock::{self, Tick};
 use crate::net::Conn;
-use crate::wire::frame::{Head, Reason};
+use crate::wire::frame::{Header, ResetCode};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// A stream that has sent so many bytes lately sends much: 40 KB a second and more.
-const MUCH: u32 = 8 * 1024;
+const BULK_BYTES: u32 = 8 * 1024;
 /// Credit in a wire that has none.
 const UNLIMITED: u32 = u32::MAX;
 
 /// Why no more bytes come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub enum CloseReason {
     /// The peer has ended its direction, behind all its bytes; ours goes on.
     Finished,
     /// The peer has closed the stream, behind all its bytes.
     Closed,
     /// The peer has cut the stream.
-    Reset(Reason),
+    Reset(ResetCode),
     /// The tunnel has ended before the stream did: bytes may be missing.
     Lost,
     /// Nothing has moved for the time allowed.
@@ -40,16 +40,16 @@ pub enum Why {
 }
 
 /// The tunnel's side of a stream.
-pub(super) struct Entry {
+pub(super) struct StreamState {
     /// Where payloads go without a detour, while nothing waits before them.
     pub sink: Option<Arc<Conn>>,
-    pub backlog: Backlog,
+    pub backlog: RecvBuffer,
     /// The one task that owns the stream.
     pub waker: Option<Waker>,
     /// The service, until the peer knows it.
     pub unannounced: Option<u16>,
     pub opened_here: bool,
-    pub ended: Option<Why>,
+    pub ended: Option<CloseReason>,
     /// We have ended our direction.
     pub finished: bool,
     /// The end that did not open it has said all it had to say.
@@ -57,9 +57,9 @@ pub(super) struct Entry {
     /// Its visitor has ended its direction, and the peer cannot be told.
     pub ending: bool,
     /// What the peer is told when the stream goes, if it is not the end in good order.
-    pub failure: Option<Reason>,
+    pub failure: Option<ResetCode>,
     pub full: bool,
-    pub turn: Turn,
+    pub turn: Granted,
     /// It has sent much when it asked for its turn.
     much: bool,
     /// Bytes sent until `said`, see [`Entry::lately`].
@@ -81,12 +81,12 @@ pub(super) struct Entry {
     pub any_direction: bool,
 }
 
-impl Entry {
+impl StreamState {
     fn new(unannounced: Option<u16>) -> Self {
         let now = Tick::now();
         Self {
             sink: None,
-            backlog: Backlog::default(),
+            backlog: RecvBuffer::default(),
             waker: None,
             unannounced,
             opened_here: unannounced.is_some(),
@@ -96,7 +96,7 @@ impl Entry {
             ending: false,
             failure: None,
             full: false,
-            turn: Turn::None,
+            turn: Granted::None,
             much: false,
             lately: 0,
             credit: UNLIMITED,
@@ -139,9 +139,9 @@ impl Entry {
     }
 
     /// What tells the peer of the stream before there is a byte for it, unless it knows.
-    pub fn announcement(&mut self, task: u32) -> Option<Head> {
+    pub fn announcement(&mut self, task: u32) -> Option<Header> {
         let service = self.unannounced.take()?;
-        Some(Head::Open {
+        Some(Header::Open {
             task,
             service,
             window: self.window.left(),
@@ -157,9 +157,9 @@ impl Entry {
 
     /// No more bytes come, for this reason. The first reason stays, unless it was but half an
     /// end, or what waits is not to be waited for any more.
-    pub fn end(&mut self, why: Why) {
-        let final_word = matches!(why, Why::Stuck | Why::TimedOut);
-        if final_word || matches!(self.ended, None | Some(Why::Finished)) {
+    pub fn end(&mut self, why: CloseReason) {
+        let final_word = matches!(why, CloseReason::Stuck | CloseReason::TimedOut);
+        if final_word || matches!(self.ended, None | Some(CloseReason::Finished)) {
             self.ended = Some(why);
             self.wake();
         }
@@ -170,8 +170,8 @@ impl Entry {
     pub fn lose(&mut self) {
         self.full = false;
         self.end(match self.ended {
-            Some(Why::Finished) => Why::Closed,
-            _ => Why::Lost,
+            Some(CloseReason::Finished) => CloseReason::Closed,
+            _ => CloseReason::Lost,
         });
         // Its owner has to look after itself from now on.
         self.wake();
@@ -193,14 +193,14 @@ impl Entry {
     }
 
     /// Why both directions have ended, if they have.
-    pub fn cut(&self) -> Option<Why> {
-        self.ended.filter(|why| *why != Why::Finished)
+    pub fn cut(&self) -> Option<CloseReason> {
+        self.ended.filter(|why| *why != CloseReason::Finished)
     }
 
     /// Whether only the last word of the end that opened it is missing, and that is new.
     pub fn becomes_answered(&mut self) -> bool {
         let whole = if self.opened_here {
-            self.ended == Some(Why::Finished)
+            self.ended == Some(CloseReason::Finished)
         } else {
             self.finished
         };
@@ -223,20 +223,20 @@ impl Entry {
     }
 
     /// What the peer has to be told when the stream goes.
-    pub fn goodbye(&self, task: u32) -> Option<Head> {
+    pub fn goodbye(&self, task: u32) -> Option<Header> {
         if self.unannounced.is_some() {
             return None;
         }
         let reason = match self.ended {
-            Some(Why::Closed | Why::Reset(_)) => return None,
-            Some(Why::Finished) if self.finished && self.failure.is_none() => return None,
-            Some(Why::TimedOut) => Some(Reason::TimedOut),
-            Some(Why::Stuck) => Some(Reason::Overloaded),
+            Some(CloseReason::Closed | CloseReason::Reset(_)) => return None,
+            Some(CloseReason::Finished) if self.finished && self.failure.is_none() => return None,
+            Some(CloseReason::TimedOut) => Some(ResetCode::TimedOut),
+            Some(CloseReason::Stuck) => Some(ResetCode::Overloaded),
             _ => self.failure,
         };
         Some(match reason {
-            Some(reason) => Head::Reset { task, reason },
-            None => Head::Close { task },
+            Some(reason) => Header::Reset { task, reason },
+            None => Header::Close { task },
         })
     }
 
@@ -252,8 +252,8 @@ impl Entry {
 
     /// Whether it has sent much lately, when it asks for its turn.
     pub fn sends_much(&mut self, now: Tick) -> bool {
-        if self.turn == Turn::None {
-            self.much = self.lately(now) >= MUCH;
+        if self.turn == Granted::None {
+            self.much = self.lately(now) >= BULK_BYTES;
         }
         self.much
     }
@@ -326,7 +326,7 @@ impl Entry {
                         Ok(n) => IoSlice::advance_slices(&mut pieces, n),
                         Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                         Err(_) => {
-                            self.end(Why::Refused);
+                            self.end(CloseReason::Refused);
                             return false;
                         }
                     }
@@ -356,13 +356,16 @@ impl Entry {
     }
 }
 
-impl Entry {
-    pub fn poll_drain(&mut self, cx: &mut Context<'_>, conn: &Conn) -> Poll<Why> {
-        let at_once = matches!(self.ended, Some(Why::TimedOut | Why::Stuck | Why::Reset(_)));
+impl StreamState {
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>, conn: &Conn) -> Poll<CloseReason> {
+        let at_once = matches!(
+            self.ended,
+            Some(CloseReason::TimedOut | CloseReason::Stuck | CloseReason::Reset(_))
+        );
         while !self.backlog.is_empty() && !at_once {
             match conn.poll_write(cx, self.backlog.as_slice()) {
                 Poll::Ready(Ok(n @ 1..)) => self.take(n),
-                Poll::Ready(_) => return Poll::Ready(Why::Refused),
+                Poll::Ready(_) => return Poll::Ready(CloseReason::Refused),
                 Poll::Pending => {
                     self.keep_waker(cx);
                     return Poll::Pending;
@@ -370,7 +373,7 @@ impl Entry {
             }
         }
         match (conn.poll_flush(cx), self.ended) {
-            (Poll::Ready(Err(_)), _) => Poll::Ready(Why::Refused),
+            (Poll::Ready(Err(_)), _) => Poll::Ready(CloseReason::Refused),
             (Poll::Ready(Ok(())), Some(why)) => Poll::Ready(why),
             (Poll::Pending, Some(why)) if at_once => Poll::Ready(why),
             _ => {
@@ -384,8 +387,8 @@ impl Entry {
         let waiting = self.backlog.as_slice();
         if waiting.is_empty() {
             return match self.ended {
-                Some(Why::Closed | Why::Finished) => Poll::Ready(Ok(0)),
-                Some(Why::TimedOut) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                Some(CloseReason::Closed | CloseReason::Finished) => Poll::Ready(Ok(0)),
+                Some(CloseReason::TimedOut) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
                 Some(_) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
                 None => {
                     self.keep_waker(cx);

@@ -3,11 +3,11 @@
 
 use super::closing::Closing;
 use super::throttle::Throttle;
-use super::{lock, Peer, Stream, Tunnel, Why};
+use super::{lock, CloseReason, PeerRole, Stream, Tunnel};
 use crate::net::clock::Tick;
-use crate::net::{with_scratch, Bucket, Conn, Delivery};
-use crate::wire::frame::{Head, Signal, MAX_HEAD};
-use crate::wire::hello::{Hello, Reader};
+use crate::net::{with_read_buf, Conn, Delivery, TokenBucket};
+use crate::wire::frame::{Header, Signal, MAX_HEAD};
+use crate::wire::hello::{Hello, HelloReader};
 use crate::wire::{Malformed, Version};
 use async_io::Timer;
 use futures_lite::Stream as _;
@@ -42,7 +42,7 @@ pub enum Event {
 const MOST_AT_ONCE: usize = 64 * 1024;
 
 /// Events after which others have their turn, whatever the peer sends.
-const IN_A_ROW: u32 = 32;
+const EVENTS_PER_TURN: u32 = 32;
 
 /// How often deadlines are looked at while a sign of life is waited for, at least.
 const WATCH: Duration = Duration::from_millis(500);
@@ -57,7 +57,7 @@ pub struct Inbox {
     conn: Arc<Conn>,
     /// Bytes that were read before there was an inbox.
     already: Vec<u8>,
-    reading: Reading,
+    reading: ReadState,
     events: VecDeque<Event>,
     /// The last read was long and brought payload alone.
     bulk: bool,
@@ -70,14 +70,14 @@ pub struct Inbox {
     /// When bytes came that [`Core`](super::core::Core) has not been told of.
     news: Option<Instant>,
     version: Version,
-    peer: Peer,
+    peer: PeerRole,
     throttle: Option<Box<Throttle>>,
     /// Events that came without a wait between them.
     in_a_row: u32,
     ended: Option<io::Result<()>>,
 }
 
-enum Reading {
+enum ReadState {
     /// The start of a head whose rest has not come.
     Head(SmallVec<[u8; MAX_HEAD]>),
     Payload {
@@ -88,7 +88,7 @@ enum Reading {
     Skip(u32),
     /// `left` bytes at most.
     Registration {
-        reader: Box<Reader>,
+        reader: Box<HelloReader>,
         left: u32,
     },
 }
@@ -98,15 +98,15 @@ impl Inbox {
         tunnel: Tunnel,
         conn: Arc<Conn>,
         already: Vec<u8>,
-        (version, peer): (Version, Peer),
+        (version, peer): (Version, PeerRole),
         tick: Duration,
-        limit: Option<Arc<Bucket>>,
+        limit: Option<Arc<TokenBucket>>,
     ) -> Self {
         Self {
             tunnel,
             conn,
             already,
-            reading: Reading::Head(SmallVec::new()),
+            reading: ReadState::Head(SmallVec::new()),
             events: VecDeque::new(),
             bulk: false,
             timer: Timer::interval(tick),
@@ -132,7 +132,7 @@ impl Inbox {
     pub(super) fn unread(&self) -> Option<Vec<u8>> {
         let between_frames = self.events.is_empty() && self.ended.is_none();
         match &self.reading {
-            Reading::Head(begun) if between_frames => {
+            ReadState::Head(begun) if between_frames => {
                 Some([begun.as_slice(), self.already.as_slice()].concat())
             }
             _ => None,
@@ -160,7 +160,7 @@ impl Inbox {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if self.in_a_row >= IN_A_ROW {
+        if self.in_a_row >= EVENTS_PER_TURN {
             self.in_a_row = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -233,7 +233,7 @@ impl Inbox {
                 };
                 most = most.min(granted);
             }
-            let read = with_scratch(|buf| {
+            let read = with_read_buf(|buf| {
                 let most = most.min(buf.len());
                 let buf = buf.get_mut(..most).unwrap_or_default();
                 let n = ready!(self.conn.poll_read(cx, buf))?;
@@ -327,7 +327,7 @@ impl Inbox {
     ) -> io::Result<()> {
         while !bytes.is_empty() && self.ended.is_none() {
             match &mut self.reading {
-                Reading::Payload { task, left } => {
+                ReadState::Payload { task, left } => {
                     let (payload, rest) = split(bytes, *left);
                     if gathered.is_full() {
                         gathered.deliver(&self.tunnel, false, self.heard);
@@ -337,34 +337,34 @@ impl Inbox {
                     // At most what was left.
                     *left -= payload.len() as u32;
                     if *left == 0 {
-                        self.reading = Reading::Head(SmallVec::new());
+                        self.reading = ReadState::Head(SmallVec::new());
                     }
                 }
-                Reading::Skip(left) => {
+                ReadState::Skip(left) => {
                     let (skipped, rest) = split(bytes, *left);
                     bytes = rest;
                     // At most what was left.
                     *left -= skipped.len() as u32;
                     if *left == 0 {
-                        self.reading = Reading::Head(SmallVec::new());
+                        self.reading = ReadState::Head(SmallVec::new());
                     }
                 }
-                Reading::Registration { reader, left } => {
+                ReadState::Registration { reader, left } => {
                     let (piece, _) = split(bytes, *left);
                     let n = reader.feed(piece).map_err(malformed)?;
                     bytes = bytes.get(n..).unwrap_or_default();
                     // At most what was left.
                     *left -= n as u32;
-                    let unread = Box::new(Reader::new(self.version));
+                    let unread = Box::new(HelloReader::new(self.version));
                     match std::mem::replace(reader, unread).finish() {
                         Ok(hello) => {
                             self.events.push_back(Event::Services(Some(hello)));
-                            self.reading = Reading::Head(SmallVec::new());
+                            self.reading = ReadState::Head(SmallVec::new());
                         }
                         Err(unfinished) => **reader = unfinished,
                     }
                 }
-                Reading::Head(begun) if begun.is_empty() => {
+                ReadState::Head(begun) if begun.is_empty() => {
                     match self.version.parse(bytes).map_err(malformed)? {
                         Some((head, n)) => {
                             bytes = bytes.get(n..).unwrap_or_default();
@@ -380,7 +380,7 @@ impl Inbox {
                         }
                     }
                 }
-                Reading::Head(begun) => {
+                ReadState::Head(begun) => {
                     // The rest of a head that was cut by the end of a read.
                     let before = begun.len();
                     begun.extend(bytes.iter().copied().take(MAX_HEAD - before.min(MAX_HEAD)));
@@ -399,39 +399,41 @@ impl Inbox {
         Ok(())
     }
 
-    fn meet(&mut self, head: Head) -> Result<(), Malformed> {
+    fn meet(&mut self, head: Header) -> Result<(), Malformed> {
         match head {
             // A client's has fields, and is a registration.
-            Head::Signal(Signal::Services)
-                if self.version == Version::Two && self.peer == Peer::Client =>
+            Header::Signal(Signal::Services)
+                if self.version == Version::Two && self.peer == PeerRole::Client =>
             {
                 return Err(Malformed::HelloLength(0));
             }
-            Head::Signal(signal) => self.hear(signal),
-            Head::Data { task, len } => {
+            Header::Signal(signal) => self.hear(signal),
+            Header::Data { task, len } => {
                 lock(&self.tunnel.0).spend(task, len)?;
                 self.expect(task, len);
             }
-            Head::Close { task } => lock(&self.tunnel.0).ended_by_peer(task, Why::Closed),
-            Head::Finish { task } => lock(&self.tunnel.0).ended_by_peer(task, Why::Finished),
-            Head::Reset { task, reason } => {
-                lock(&self.tunnel.0).ended_by_peer(task, Why::Reset(reason));
+            Header::Close { task } => lock(&self.tunnel.0).ended_by_peer(task, CloseReason::Closed),
+            Header::Finish { task } => {
+                lock(&self.tunnel.0).ended_by_peer(task, CloseReason::Finished)
             }
-            Head::Credit { task, bytes } => lock(&self.tunnel.0).credit(task, bytes)?,
-            Head::Ping(number) => lock(&self.tunnel.0).outbox.push(Head::Pong(number)),
-            Head::Pong(number) => {
+            Header::Reset { task, reason } => {
+                lock(&self.tunnel.0).ended_by_peer(task, CloseReason::Reset(reason));
+            }
+            Header::Credit { task, bytes } => lock(&self.tunnel.0).credit(task, bytes)?,
+            Header::Ping(number) => lock(&self.tunnel.0).outbox.push(Header::Pong(number)),
+            Header::Pong(number) => {
                 let now = Instant::now();
                 lock(&self.tunnel.0).round_trip.pong(number, now);
             }
-            Head::Open {
+            Header::Open {
                 task,
                 service,
                 window,
                 len,
             } => {
                 let most = match self.peer {
-                    Peer::Client => 0,
-                    Peer::Server { streams } => streams,
+                    PeerRole::Client => 0,
+                    PeerRole::Server { streams } => streams,
                 };
                 let mut core = lock(&self.tunnel.0);
                 let accepted = core.accept(task, window, most);
@@ -443,23 +445,23 @@ impl Inbox {
                 }
                 self.expect(task, len);
             }
-            Head::Registration { len } if self.peer == Peer::Client => {
-                let reader = Box::new(Reader::registration_of(len));
-                self.reading = Reading::Registration { reader, left: len };
+            Header::Registration { len } if self.peer == PeerRole::Client => {
+                let reader = Box::new(HelloReader::registration_of(len));
+                self.reading = ReadState::Registration { reader, left: len };
             }
-            Head::Registration { len } | Head::Skip { len } if len > 0 => {
-                self.reading = Reading::Skip(len);
+            Header::Registration { len } | Header::Skip { len } if len > 0 => {
+                self.reading = ReadState::Skip(len);
             }
-            Head::Registration { .. } | Head::Skip { .. } => {}
+            Header::Registration { .. } | Header::Skip { .. } => {}
         }
         Ok(())
     }
 
     fn expect(&mut self, task: u32, left: u32) {
         self.reading = if left > 0 {
-            Reading::Payload { task, left }
+            ReadState::Payload { task, left }
         } else {
-            Reading::Head(SmallVec::new())
+            ReadState::Head(SmallVec::new())
         };
     }
 
@@ -472,15 +474,15 @@ impl Inbox {
                 self.tunnel.heard_close();
                 Event::Close
             }
-            Signal::Services if self.peer == Peer::Client => {
-                let reader = Box::new(Reader::registration());
+            Signal::Services if self.peer == PeerRole::Client => {
+                let reader = Box::new(HelloReader::registration());
                 let left = u32::MAX;
-                self.reading = Reading::Registration { reader, left };
+                self.reading = ReadState::Registration { reader, left };
                 return;
             }
             Signal::Services => Event::Services(None),
             // A client has no business with the others, and they do no harm.
-            _ if self.peer == Peer::Client => return,
+            _ if self.peer == PeerRole::Client => return,
             other => Event::Signal(other),
         };
         self.events.push_back(event);
@@ -500,13 +502,13 @@ impl<'a> Gathered<'a> {
     }
 
     /// Whether what comes behind this head may be added.
-    fn goes_on_with(&self, head: &Head) -> bool {
-        matches!(head, Head::Data { task, .. } if *task == self.task)
+    fn goes_on_with(&self, head: &Header) -> bool {
+        matches!(head, Header::Data { task, .. } if *task == self.task)
     }
 
     /// Whether this head says that nothing comes behind it.
-    fn ends_with(&self, head: &Head) -> bool {
-        matches!(head, Head::Finish { task } | Head::Close { task } if *task == self.task)
+    fn ends_with(&self, head: &Header) -> bool {
+        matches!(head, Header::Finish { task } | Header::Close { task } if *task == self.task)
     }
 
     fn push(&mut self, task: u32, payload: &'a [u8]) {

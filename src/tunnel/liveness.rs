@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 /// A stream that begins after the peer was silent for this long asks it for a sign of life.
-const SILENCE: Duration = Duration::from_secs(1);
+const PROBE_AFTER: Duration = Duration::from_secs(1);
 /// While the round-trip time is unknown, an answer may take this long before it is late.
-const LATE: Duration = Duration::from_secs(1);
+const DEFAULT_LATE_AFTER: Duration = Duration::from_secs(1);
 /// An answer that is sooner than this is never late.
-const IN_TIME: Duration = Duration::from_millis(100);
+const NEVER_LATE_BEFORE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(super) struct Liveness {
@@ -18,14 +18,14 @@ pub(super) struct Liveness {
     asked: Option<Instant>,
     /// The moment of the first stream that began while the peer was silent.
     watched: Option<Instant>,
-    listening: Listening,
+    listening: ReadingState,
     /// The kernel has found out that bytes do not reach the peer.
     lost: bool,
 }
 
 /// Whether the tunnel is being read at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Listening {
+enum ReadingState {
     Yes,
     /// A reader, or the tunnel's speed, holds it up: the peer's answers wait unread.
     No,
@@ -37,7 +37,7 @@ impl Liveness {
             heard: now,
             asked: None,
             watched: None,
-            listening: Listening::Yes,
+            listening: ReadingState::Yes,
             lost: false,
         }
     }
@@ -62,18 +62,18 @@ impl Liveness {
 
     /// The tunnel is not read from now on.
     pub fn stalls(&mut self) {
-        self.listening = Listening::No;
+        self.listening = ReadingState::No;
     }
 
     /// The tunnel is read. What it was asked while it was not, counts from now on.
     pub fn listens(&mut self) {
-        if self.listening == Listening::No {
+        if self.listening == ReadingState::No {
             self.listens_from(Instant::now());
         }
     }
 
     fn listens_from(&mut self, now: Instant) {
-        self.listening = Listening::Yes;
+        self.listening = ReadingState::Yes;
         self.asked = self.asked.map(|_| now);
         self.watched = self.watched.map(|_| now);
     }
@@ -81,8 +81,8 @@ impl Liveness {
     /// A stream begins. Whether the peer has been silent for so long that it should be asked
     /// for a sign of life; the tunnel is watched then until there is one.
     pub fn begin_stream(&mut self, now: Instant) -> bool {
-        let silent = now.saturating_duration_since(self.heard) >= SILENCE;
-        if self.watched.is_some() || !silent || self.listening == Listening::No {
+        let silent = now.saturating_duration_since(self.heard) >= PROBE_AFTER;
+        if self.watched.is_some() || !silent || self.listening == ReadingState::No {
             return false;
         }
         self.watched = Some(now);
@@ -106,14 +106,16 @@ impl Liveness {
     }
 
     fn since(&self, moment: Option<Instant>, now: Instant) -> Option<Duration> {
-        let moment = moment.filter(|_| self.listening == Listening::Yes)?;
+        let moment = moment.filter(|_| self.listening == ReadingState::Yes)?;
         Some(now.saturating_duration_since(moment))
     }
 
     /// Whether the answer takes so much longer than the smoothed `round_trip` that new streams
     /// are better off in another tunnel.
     pub fn is_late(&self, round_trip: Option<Duration>, now: Instant) -> bool {
-        let usual = round_trip.map_or(LATE, |time| (time * 2).clamp(IN_TIME, LATE));
+        let usual = round_trip.map_or(DEFAULT_LATE_AFTER, |time| {
+            (time * 2).clamp(NEVER_LATE_BEFORE, DEFAULT_LATE_AFTER)
+        });
         self.unanswered(now).is_some_and(|time| time > usual)
     }
 

@@ -30,22 +30,22 @@ mod throttle;
 mod traffic;
 mod window;
 
-pub use entry::Why;
+pub use entry::CloseReason;
 pub use inbox::{Event, Inbox};
-pub use relay::{Finish, Relay, GOODBYE, LAST_BYTES};
+pub use relay::{Relay, RelayOutcome, CLOSE_TIMEOUT, LAST_BYTES};
 pub use stream::Stream;
 pub use traffic::Traffic;
-pub use window::{Growth, FIRST as FIRST_WINDOW};
+pub use window::{Growth, FIRST_WINDOW};
 
-use self::core::Core;
+use self::core::TunnelState;
 use crate::net::clock::Tick;
-use crate::net::{Bucket, Conn, Delivery};
+use crate::net::{Conn, Delivery, TokenBucket};
 use crate::wire::frame::Signal;
 use crate::wire::Version;
 use async_io::Timer;
 use closing::Closing;
-use entry::Entry;
-use outbox::Writer;
+use entry::StreamState;
+use outbox::OutboxWriter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -74,23 +74,23 @@ pub struct Policy {
     pub growth: Growth,
     /// What we may send on a stream of ours before the peer gives credit.
     pub credit: u32,
-    pub peer: Peer,
+    pub peer: PeerRole,
     /// How often [`Event::Tick`] comes and deadlines are looked at.
     pub tick: Duration,
     /// What the tunnel may send and receive in a second, shared with others or not.
-    pub speed: Option<Speed>,
+    pub speed: Option<SpeedLimit>,
 }
 
 /// A bucket for each direction.
 #[derive(Clone)]
-pub struct Speed {
-    pub send: Arc<Bucket>,
-    pub receive: Arc<Bucket>,
+pub struct SpeedLimit {
+    pub send: Arc<TokenBucket>,
+    pub receive: Arc<TokenBucket>,
 }
 
 /// Who is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Peer {
+pub enum PeerRole {
     /// It opens no streams, and sends its registration behind a services signal.
     Client,
     /// It opens streams, so many at a time.
@@ -99,7 +99,7 @@ pub enum Peer {
 
 impl Policy {
     /// `shortest` is the shortest time-out that is to be kept on this tunnel.
-    pub fn new(version: Version, peer: Peer, shortest: Duration) -> Self {
+    pub fn new(version: Version, peer: PeerRole, shortest: Duration) -> Self {
         let (backlog, backlogs) = match version {
             Version::One => (256 * 1024, 4 * 1024 * 1024),
             // Where all windows are full there is more than what they may grow by.
@@ -123,16 +123,16 @@ impl Policy {
 
 /// A handle of one tunnel. Clones are the same tunnel.
 #[derive(Clone)]
-pub struct Tunnel(Arc<Shared>);
+pub struct Tunnel(Arc<TunnelShared>);
 
-struct Shared {
-    core: Mutex<Core>,
+struct TunnelShared {
+    core: Mutex<TunnelState>,
     /// Whose state the kernel is asked for. A handle of a tunnel that has ended keeps no
     /// socket open.
     conn: Weak<Conn>,
 }
 
-fn lock(shared: &Shared) -> MutexGuard<'_, Core> {
+fn lock(shared: &TunnelShared) -> MutexGuard<'_, TunnelState> {
     // A panic elsewhere leaves the state whole: every change to it is one step.
     shared.core.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -141,15 +141,15 @@ impl Tunnel {
     /// A tunnel over `conn`, whose reader has `already` taken some bytes. Its writer runs
     /// until the tunnel ends; its session has to poll the inbox.
     pub fn new(conn: Arc<Conn>, already: Vec<u8>, policy: Policy) -> (Self, Inbox) {
-        let shared = Arc::new(Shared {
-            core: Mutex::new(Core::new(&policy)),
+        let shared = Arc::new(TunnelShared {
+            core: Mutex::new(TunnelState::new(&policy)),
             conn: Arc::downgrade(&conn),
         });
         let (send, receive) = match policy.speed {
             Some(speed) => (Some(speed.send), Some(speed.receive)),
             None => (None, None),
         };
-        crate::spawn(Writer::new(
+        crate::spawn(OutboxWriter::new(
             shared.clone(),
             conn.clone(),
             policy.version,
@@ -177,7 +177,7 @@ impl Tunnel {
         if !core.takes_streams() || core.streams.contains_key(&task) {
             return None;
         }
-        let mut entry = Entry::opened_here(service);
+        let mut entry = StreamState::opened_here(service);
         let credit = core.policy.credit;
         if let Some(budget) = &mut core.budget {
             entry = entry.with_windows(credit, budget.window());
@@ -366,7 +366,7 @@ pub async fn without_life(mut tunnels: Vec<Tunnel>, patience: Duration) -> Vec<T
     tunnels
 }
 
-impl Shared {
+impl TunnelShared {
     /// The connection is gone, or its end has been sent (`orderly`).
     fn end(&self, orderly: bool) {
         lock(self).end(orderly);

@@ -2,7 +2,7 @@
 //! there: see `handover`.
 
 use super::closing::Closing;
-use super::core::{Core, Parking};
+use super::core::{Parking, TunnelState};
 use super::inbox::Inbox;
 use super::{lock, Tunnel};
 use crate::net::Conn;
@@ -29,7 +29,7 @@ impl Tunnel {
         self.wait(|core| core.is_unused()).await;
     }
 
-    async fn wait(&self, is_over: impl Fn(&mut Core) -> bool) {
+    async fn wait(&self, is_over: impl Fn(&mut TunnelState) -> bool) {
         std::future::poll_fn(|cx| {
             let mut core = lock(&self.0);
             if is_over(&mut core) {
@@ -58,7 +58,7 @@ impl Tunnel {
     }
 }
 
-impl Core {
+impl TunnelState {
     /// Whether the tunnel is open and has no streams.
     fn is_unused(&self) -> bool {
         !self.over && self.closing == Closing::Open && self.streams.is_empty()

@@ -2,14 +2,14 @@
 //! in one system call, and more gathers meanwhile.
 
 use super::buffer::{Buffer, ROOM};
-use super::core::FEW;
-use super::pace::{self, Pace};
-use super::queue::Queue;
+use super::core::MAX_SENDERS;
+use super::pace::{self, Pacer};
+use super::queue::Scheduler;
 use super::throttle::Throttle;
-use super::{lock, Shared};
+use super::{lock, TunnelShared};
 use crate::net::clock::Tick;
-use crate::net::{Bucket, Conn};
-use crate::wire::frame::{Head, MAX_ENCODED};
+use crate::net::{Conn, TokenBucket};
+use crate::wire::frame::{Header, MAX_ENCODED};
 use crate::wire::Version;
 use std::future::Future;
 use std::io;
@@ -24,15 +24,15 @@ const WORTHWHILE: usize = 4 * 1024;
 /// give up when a frame takes long, however much of it they have got.
 const GT1_FRAME: usize = 32 * 1024;
 /// The shortest frame that a speed limit asks for.
-const LEAST: usize = 64;
+const MIN_FRAME: usize = 64;
 /// Where streams have their turns: most payload of one frame,
-const TURN: usize = 16 * 1024;
+const MAX_SHARED_PAYLOAD: usize = 16 * 1024;
 /// what is gathered of them,
-const SHARED: usize = 3 * TURN;
+const SHARED: usize = 3 * MAX_SHARED_PAYLOAD;
 /// what is kept free for streams that send little,
 const RESERVE: usize = 16 * 1024;
 /// and most payload of one of their frames in there.
-const LITTLE: usize = 2 * 1024;
+const MAX_INTERACTIVE_PAYLOAD: usize = 2 * 1024;
 /// Frames that wait for no room (closes, signals) may take the outbox to here; above it the
 /// inbox reads no more, so that a peer cannot make us gather answers it does not read.
 pub(super) const FLOODED: usize = 2 * ROOM;
@@ -49,13 +49,13 @@ pub(super) struct Outbox {
     /// Bytes that the connection takes in about a millisecond, see [`Pace`].
     burst: u32,
     /// The speed limit, where a frame must not be begun before all of it may go.
-    limit: Option<Arc<Bucket>>,
-    pub queue: Queue,
-    end: End,
+    limit: Option<Arc<TokenBucket>>,
+    pub queue: Scheduler,
+    end: OutboxEnd,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum OutboxEnd {
     #[default]
     Open,
     /// Send what is there, then shut the socket for writing.
@@ -65,7 +65,7 @@ enum End {
 }
 
 impl Outbox {
-    pub fn new(version: Version, limit: Option<Arc<Bucket>>) -> Self {
+    pub fn new(version: Version, limit: Option<Arc<TokenBucket>>) -> Self {
         Self {
             limit: limit.filter(|_| version == Version::One),
             gathering: Buffer::default(),
@@ -73,21 +73,21 @@ impl Outbox {
             writer: None,
             blocked: None,
             congested: false,
-            burst: pace::FIRST,
-            queue: Queue::default(),
-            end: End::Open,
+            burst: pace::DEFAULT_BURST,
+            queue: Scheduler::default(),
+            end: OutboxEnd::Open,
         }
     }
 
     /// Appends a frame without payload, whether or not there is room.
-    pub fn push(&mut self, head: impl Into<Head>) {
+    pub fn push(&mut self, head: impl Into<Header>) {
         let head = self.version.encode(head);
         self.push_bytes(head.as_slice());
     }
 
     /// The same for bytes that are whole frames, or a hello.
     pub fn push_bytes(&mut self, frames: &[u8]) {
-        if self.end == End::Open {
+        if self.end == OutboxEnd::Open {
             self.gathering.push(frames);
             self.wake_writer();
         }
@@ -96,7 +96,7 @@ impl Outbox {
     /// The room for one frame of a stream that sends `much` or not; `None` if it is too little
     /// to begin one.
     pub fn room(&self, much: bool) -> io::Result<Option<usize>> {
-        if self.end != End::Open {
+        if self.end != OutboxEnd::Open {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let (most, worthwhile, frame) = match (self.version, much) {
@@ -105,21 +105,23 @@ impl Outbox {
                 let most = if self.congested { ROOM / 2 } else { ROOM };
                 (most, WORTHWHILE.min(frame), frame)
             }
-            (Version::Two, false) if self.gathering.len() < ROOM - RESERVE => (ROOM, 1, TURN),
+            (Version::Two, false) if self.gathering.len() < ROOM - RESERVE => {
+                (ROOM, 1, MAX_SHARED_PAYLOAD)
+            }
             // A stream that has just begun may turn out to send much.
-            (Version::Two, false) => (ROOM, 1, LITTLE),
+            (Version::Two, false) => (ROOM, 1, MAX_INTERACTIVE_PAYLOAD),
             // What is in here already goes before what a keystroke will bring: on a
             // connection that is slow to take it, that should be little.
             (Version::Two, true) if self.congested => {
-                let turn = TURN.min(self.burst as usize);
+                let turn = MAX_SHARED_PAYLOAD.min(self.burst as usize);
                 (turn + WORTHWHILE, WORTHWHILE, turn)
             }
             // Nobody else wants to send, and the connection is not known to be slow.
-            (Version::Two, true) if self.queue.is_empty() && self.burst >= pace::FIRST => {
+            (Version::Two, true) if self.queue.is_empty() && self.burst >= pace::DEFAULT_BURST => {
                 (ROOM - RESERVE, WORTHWHILE, ROOM)
             }
             (Version::Two, true) if self.queue.is_empty() => (SHARED, WORTHWHILE, ROOM),
-            (Version::Two, true) => (SHARED, TURN, TURN),
+            (Version::Two, true) => (SHARED, MAX_SHARED_PAYLOAD, MAX_SHARED_PAYLOAD),
         };
         let room = most.saturating_sub(self.gathering.len() + MAX_ENCODED);
         Ok((room >= worthwhile).then_some(room.min(frame)))
@@ -129,11 +131,11 @@ impl Outbox {
     /// go, at once.
     fn gt1_frame(&self) -> usize {
         let taken = match self.burst {
-            fast if fast > pace::FIRST => ROOM,
+            fast if fast > pace::DEFAULT_BURST => ROOM,
             burst => GT1_FRAME.min(usize::try_from(burst).unwrap_or(GT1_FRAME)),
         };
         match self.limit.as_ref().and_then(|limit| limit.piece()) {
-            Some(piece) => taken.min(piece.max(LEAST) - MAX_ENCODED),
+            Some(piece) => taken.min(piece.max(MIN_FRAME) - MAX_ENCODED),
             None => taken,
         }
     }
@@ -149,7 +151,7 @@ impl Outbox {
     pub fn fill(
         &mut self,
         room: usize,
-        head: impl Fn(u32) -> Head,
+        head: impl Fn(u32) -> Header,
         fill: impl FnOnce(&mut [u8]) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         let head_len = self.version.encode(head(0)).as_slice().len();
@@ -183,15 +185,15 @@ impl Outbox {
 
     /// No more frames; what is there is still sent.
     pub fn finish(&mut self) {
-        if self.end == End::Open {
-            self.end = End::Flush;
+        if self.end == OutboxEnd::Open {
+            self.end = OutboxEnd::Flush;
         }
         self.wake_writer();
     }
 
     /// Nothing can be sent any more.
     pub fn fail(&mut self) {
-        self.end = End::Broken;
+        self.end = OutboxEnd::Broken;
         self.gathering = Buffer::default();
         self.wake_writer();
         if let Some(blocked) = self.blocked.take() {
@@ -215,16 +217,16 @@ impl Outbox {
     }
 
     /// Takes all that has gathered, or keeps the waker until there is something.
-    pub fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Taken> {
-        if self.end == End::Broken {
-            return Poll::Ready(Taken::Broken);
+    pub fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Drained> {
+        if self.end == OutboxEnd::Broken {
+            return Poll::Ready(Drained::Broken);
         }
         if !self.gathering.is_empty() {
             self.congested = false;
-            return Poll::Ready(Taken::Frames(std::mem::take(&mut self.gathering)));
+            return Poll::Ready(Drained::Frames(std::mem::take(&mut self.gathering)));
         }
-        if self.end == End::Flush {
-            return Poll::Ready(Taken::End);
+        if self.end == OutboxEnd::Flush {
+            return Poll::Ready(Drained::End);
         }
         match &self.writer {
             Some(writer) if writer.will_wake(cx.waker()) => {}
@@ -234,46 +236,46 @@ impl Outbox {
     }
 }
 
-pub(super) enum Taken {
+pub(super) enum Drained {
     Frames(Buffer),
     End,
     Broken,
 }
 
 /// The future that sends what the outbox gathers. Ends when the tunnel does.
-pub(super) struct Writer {
-    tunnel: Arc<Shared>,
+pub(super) struct OutboxWriter {
+    tunnel: Arc<TunnelShared>,
     conn: Arc<Conn>,
     sending: Buffer,
-    step: Step,
+    step: WriteStep,
     throttle: Option<Box<Throttle>>,
     /// Bytes that the throttle has let through and that have not been sent.
     granted: usize,
-    pace: Pace,
+    pace: Pacer,
     version: Version,
 }
 
-enum Step {
+enum WriteStep {
     Send,
     /// TLS may hold back the last record.
     Flush,
     Shutdown,
 }
 
-impl Writer {
+impl OutboxWriter {
     pub fn new(
-        tunnel: Arc<Shared>,
+        tunnel: Arc<TunnelShared>,
         conn: Arc<Conn>,
         version: Version,
-        limit: Option<Arc<Bucket>>,
+        limit: Option<Arc<TokenBucket>>,
     ) -> Self {
         let writer = Self {
-            pace: Pace::new(),
+            pace: Pacer::new(),
             version,
             tunnel,
             conn,
             sending: Buffer::default(),
-            step: Step::Send,
+            step: WriteStep::Send,
             throttle: limit.map(|bucket| Box::new(Throttle::new(bucket))),
             granted: 0,
         };
@@ -292,7 +294,7 @@ impl Writer {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             match self.step {
-                Step::Send => {
+                WriteStep::Send => {
                     while !self.sending.is_empty() {
                         let mut bytes = self.sending.as_slice();
                         if let Some(throttle) = &mut self.throttle {
@@ -317,9 +319,9 @@ impl Writer {
                             lock(&self.tunnel).outbox.burst = self.pace.burst();
                         }
                     }
-                    self.step = Step::Flush;
+                    self.step = WriteStep::Flush;
                 }
-                Step::Flush => {
+                WriteStep::Flush => {
                     ready!(self.conn.poll_flush(cx))?;
                     let mut core = lock(&self.tunnel);
                     let was_flooded = core.outbox.is_flooded();
@@ -327,7 +329,11 @@ impl Writer {
                     // A stream that sends admits the next, so few are enough to keep the
                     // outbox full. With nothing to send, those that were admitted may have
                     // ended without a word, so all of them may try.
-                    core.admit(if taken.is_pending() { usize::MAX } else { FEW });
+                    core.admit(if taken.is_pending() {
+                        usize::MAX
+                    } else {
+                        MAX_SENDERS
+                    });
                     if taken.is_pending() && self.pace.idle(Instant::now()) {
                         core.outbox.burst = self.pace.burst();
                         if self.version == Version::Two {
@@ -335,19 +341,21 @@ impl Writer {
                         }
                     }
                     match ready!(taken) {
-                        Taken::Frames(frames) => {
+                        Drained::Frames(frames) => {
                             self.sending = frames;
-                            self.step = Step::Send;
+                            self.step = WriteStep::Send;
                             core.sent = Tick::now();
                             if was_flooded {
                                 core.wake_inbox();
                             }
                         }
-                        Taken::End => self.step = Step::Shutdown,
-                        Taken::Broken => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                        Drained::End => self.step = WriteStep::Shutdown,
+                        Drained::Broken => {
+                            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+                        }
                     }
                 }
-                Step::Shutdown => return self.conn.poll_shutdown(cx),
+                WriteStep::Shutdown => return self.conn.poll_shutdown(cx),
             }
         }
     }
@@ -367,7 +375,7 @@ fn whole_frames(bytes: &[u8], most: usize) -> usize {
             return if whole > 0 { whole } else { bytes.len() };
         };
         let payload = match head {
-            Head::Data { len, .. } | Head::Open { len, .. } => len,
+            Header::Data { len, .. } | Header::Open { len, .. } => len,
             _ => 0,
         };
         let payload = usize::try_from(payload).unwrap_or(usize::MAX);
@@ -382,7 +390,7 @@ fn whole_frames(bytes: &[u8], most: usize) -> usize {
     }
 }
 
-impl Future for Writer {
+impl Future for OutboxWriter {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -391,7 +399,7 @@ impl Future for Writer {
         let Poll::Ready(result) = polled else {
             // The connection may never take anything again; then somebody has to say so.
             let mut core = lock(&self.tunnel);
-            if core.outbox.end != End::Broken {
+            if core.outbox.end != OutboxEnd::Broken {
                 core.outbox.congested = !sending_is_over;
                 match &core.outbox.blocked {
                     Some(waker) if waker.will_wake(cx.waker()) => {}

@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 
 /// Streams that send little go first, but so many turns in a row at most: others must not
 /// starve behind a crowd of them.
-const IN_A_ROW: u32 = 4;
+const MAX_INTERACTIVE_IN_A_ROW: u32 = 4;
 
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(super) struct Scheduler {
     /// First come, first served: who sends much has a frame's turn, then all others have theirs.
-    much: VecDeque<Place>,
-    little: VecDeque<Place>,
+    much: VecDeque<Ticket>,
+    little: VecDeque<Ticket>,
     /// The number of the last that came.
     last: u32,
     in_a_row: u32,
@@ -20,14 +20,14 @@ pub(super) struct Queue {
 
 /// A stream that waits, and its number among all that have. Numbers wrap.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct Ticket {
     number: u32,
     task: u32,
 }
 
 /// Where a stream stands.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum Granted {
     /// It has not asked.
     #[default]
     None,
@@ -36,7 +36,7 @@ pub(super) enum Turn {
     Comes(u32),
 }
 
-impl Queue {
+impl Scheduler {
     /// Whether somebody waits, or is about to send.
     pub fn is_empty(&self) -> bool {
         self.much.is_empty() && self.little.is_empty() && self.coming == 0
@@ -70,17 +70,17 @@ impl Queue {
             &mut self.little
         };
         // It belongs to one end or very near it.
-        let earlier = |other: &Place| other.number.wrapping_sub(number) > u32::MAX / 2;
+        let earlier = |other: &Ticket| other.number.wrapping_sub(number) > u32::MAX / 2;
         let at = match line.back() {
             Some(last) if !earlier(last) => line.iter().take_while(|other| earlier(other)).count(),
             _ => line.len(),
         };
-        line.insert(at, Place { number, task });
+        line.insert(at, Ticket { number, task });
     }
 
     /// Whose turn it is now.
-    pub fn pop(&mut self) -> Option<(u32, Turn)> {
-        let first = self.in_a_row < IN_A_ROW || self.much.is_empty();
+    pub fn pop(&mut self) -> Option<(u32, Granted)> {
+        let first = self.in_a_row < MAX_INTERACTIVE_IN_A_ROW || self.much.is_empty();
         let place = match first.then(|| self.little.pop_front()).flatten() {
             Some(place) => {
                 self.in_a_row = self.in_a_row.saturating_add(1);
@@ -91,7 +91,7 @@ impl Queue {
                 self.much.pop_front()?
             }
         };
-        Some((place.task, Turn::Comes(place.number)))
+        Some((place.task, Granted::Comes(place.number)))
     }
 }
 
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn who_sends_little_goes_first_and_starves_nobody() {
-        let mut queue = Queue::default();
+        let mut queue = Scheduler::default();
         for task in 1..=3 {
             queue.push(task, true);
         }
@@ -115,16 +115,16 @@ mod tests {
 
     #[test]
     fn places_that_are_given_back_are_the_same() {
-        let mut queue = Queue {
+        let mut queue = Scheduler {
             last: u32::MAX - 2,
-            ..Queue::default()
+            ..Scheduler::default()
         };
         for task in 1..=5 {
             queue.push(task, true);
         }
         let turns = [(); 4].map(|()| queue.pop().unwrap());
         for (task, turn) in [turns[2], turns[0], turns[3], turns[1]] {
-            let Turn::Comes(number) = turn else {
+            let Granted::Comes(number) = turn else {
                 panic!("{turn:?}");
             };
             queue.insert(task, true, number);

@@ -4,9 +4,9 @@
 //! From the stream to the connection there is mostly nothing to do: the inbox writes
 //! straight into the connection, and the relay only brings what got stuck.
 
-use super::{Stream, Why, STUCK_ALONE};
-use crate::net::{poll_stalled, with_scratch, Conn};
-use crate::wire::frame::Reason;
+use super::{CloseReason, Stream, STUCK_ALONE};
+use crate::net::{poll_stalled, with_read_buf, Conn};
+use crate::wire::frame::ResetCode;
 use async_io::Timer;
 use std::future::Future;
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use std::time::Duration;
 /// Reads before others have their turn.
 const TURN: usize = 4;
 /// After the stream has ended: how long the connection's peer has for its own goodbye.
-pub const GOODBYE: Duration = Duration::from_secs(2);
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that takes nothing of what is left for it for this long is cut: a stream's last
 /// bytes, or the end itself.
 pub const LAST_BYTES: Duration = Duration::from_secs(30);
@@ -32,17 +32,17 @@ const LAST_WORD: Duration = Duration::from_secs(600);
 
 /// How it went.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Finish {
+pub enum RelayOutcome {
     /// There is nobody to tell anything any more.
     Done,
     /// The stream ended for this reason before a byte of an answer had come; the connection
     /// is still open.
-    Unanswered(Why),
+    Unanswered(CloseReason),
 }
 
 /// Which end the connection belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+enum RelaySide {
     Visitor,
     /// A visitor that is owed an answer if none came.
     Asking,
@@ -52,12 +52,12 @@ enum Side {
 /// The future of one relay.
 pub struct Relay {
     conn: Arc<Conn>,
-    side: Side,
-    state: State,
+    side: RelaySide,
+    state: RelayState,
     timer: Option<Timer>,
 }
 
-enum State {
+enum RelayState {
     Both(Stream),
     /// The connection has ended its direction, and the peer cannot be told; answers may still
     /// come.
@@ -91,53 +91,62 @@ enum Pumped {
 }
 
 enum Next {
-    Go(State),
-    Finish(Finish),
+    Go(RelayState),
+    Finish(RelayOutcome),
 }
 
 impl Relay {
     /// For a visitor's connection. If it is `asking`, the relay stops before the goodbye when
     /// no answer has come.
     pub fn visitor(stream: Stream, conn: Arc<Conn>, asking: bool) -> Self {
-        let side = if asking { Side::Asking } else { Side::Visitor };
+        let side = if asking {
+            RelaySide::Asking
+        } else {
+            RelaySide::Visitor
+        };
         Self::new(stream, conn, side)
     }
 
     /// For the connection to a local service.
     pub fn service(stream: Stream, conn: Arc<Conn>) -> Self {
-        Self::new(stream, conn, Side::Service)
+        Self::new(stream, conn, RelaySide::Service)
     }
 
-    fn new(stream: Stream, conn: Arc<Conn>, side: Side) -> Self {
+    fn new(stream: Stream, conn: Arc<Conn>, side: RelaySide) -> Self {
         stream.attach(conn.clone());
         Self {
             conn,
             side,
-            state: State::Both(stream),
+            state: RelayState::Both(stream),
             timer: None,
         }
     }
 
-    fn ended(&self, stream: &Stream, why: Why) -> Next {
-        if matches!(self.state, State::Rest { .. }) {
+    fn ended(&self, stream: &Stream, why: CloseReason) -> Next {
+        if matches!(self.state, RelayState::Rest { .. }) {
             self.conn.end_on_close();
         }
-        let ask = self.side == Side::Asking && why != Why::Refused && !stream.is_answered();
+        let ask =
+            self.side == RelaySide::Asking && why != CloseReason::Refused && !stream.is_answered();
         if ask {
-            return Next::Finish(Finish::Unanswered(why));
+            return Next::Finish(RelayOutcome::Unanswered(why));
         }
         match why {
-            Why::Closed | Why::Finished => Next::Go(self.shutdown(stream)),
+            CloseReason::Closed | CloseReason::Finished => Next::Go(self.shutdown(stream)),
             // What has been written may still be on its way.
-            Why::TimedOut if !stream.has_backlog() => Next::Go(self.shutdown(stream)),
-            Why::Refused => {
+            CloseReason::TimedOut if !stream.has_backlog() => Next::Go(self.shutdown(stream)),
+            CloseReason::Refused => {
                 stream.is_refused();
-                Next::Finish(Finish::Done)
+                Next::Finish(RelayOutcome::Done)
             }
             // Its peer must not take the cut for the end.
-            Why::Lost | Why::TimedOut | Why::Stuck | Why::Reset(_) | Why::Outdated => {
+            CloseReason::Lost
+            | CloseReason::TimedOut
+            | CloseReason::Stuck
+            | CloseReason::Reset(_)
+            | CloseReason::Outdated => {
                 self.conn.reset_on_close();
-                Next::Finish(Finish::Done)
+                Next::Finish(RelayOutcome::Done)
             }
         }
     }
@@ -145,14 +154,14 @@ impl Relay {
     /// Whether the connection has ended its direction, and all of that has been read.
     fn has_heard_end(&self) -> bool {
         match self.state {
-            State::Answer(_) | State::Receive(_) => true,
-            State::Rest { heard_end, .. } => heard_end,
+            RelayState::Answer(_) | RelayState::Receive(_) => true,
+            RelayState::Rest { heard_end, .. } => heard_end,
             _ => false,
         }
     }
 
-    fn shutdown(&self, stream: &Stream) -> State {
-        State::Shutdown {
+    fn shutdown(&self, stream: &Stream) -> RelayState {
+        RelayState::Shutdown {
             heard_end: self.has_heard_end(),
             patience: stream
                 .idle_limit()
@@ -165,19 +174,19 @@ impl Relay {
         // If this process ends first, the peer must not take a part for all.
         self.conn.reset_on_close();
         let heard_end = self.has_heard_end();
-        self.go(|stream| State::Rest { stream, heard_end })
+        self.go(|stream| RelayState::Rest { stream, heard_end })
     }
 
     /// The stream, to go on with it in another state.
-    fn go(&mut self, on: impl FnOnce(Stream) -> State) -> Next {
-        match std::mem::replace(&mut self.state, State::Goodbye(0)) {
-            State::Both(stream)
-            | State::Answer(stream)
-            | State::Receive(stream)
-            | State::Tell(stream)
-            | State::Send(stream)
-            | State::Rest { stream, .. } => Next::Go(on(stream)),
-            state @ (State::Shutdown { .. } | State::Goodbye(_)) => Next::Go(state),
+    fn go(&mut self, on: impl FnOnce(Stream) -> RelayState) -> Next {
+        match std::mem::replace(&mut self.state, RelayState::Goodbye(0)) {
+            RelayState::Both(stream)
+            | RelayState::Answer(stream)
+            | RelayState::Receive(stream)
+            | RelayState::Tell(stream)
+            | RelayState::Send(stream)
+            | RelayState::Rest { stream, .. } => Next::Go(on(stream)),
+            state @ (RelayState::Shutdown { .. } | RelayState::Goodbye(_)) => Next::Go(state),
         }
     }
 
@@ -198,12 +207,12 @@ impl Relay {
 
     fn poll_state(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         match &mut self.state {
-            State::Both(stream) => {
+            RelayState::Both(stream) => {
                 match stream.poll_drain(cx, &self.conn) {
-                    Poll::Ready(Why::Finished)
-                        if self.side != Side::Asking || stream.is_answered() =>
+                    Poll::Ready(CloseReason::Finished)
+                        if self.side != RelaySide::Asking || stream.is_answered() =>
                     {
-                        return Poll::Ready(self.go(State::Tell));
+                        return Poll::Ready(self.go(RelayState::Tell));
                     }
                     Poll::Ready(why) => return Poll::Ready(self.ended_in_state(why)),
                     Poll::Pending => {}
@@ -212,19 +221,21 @@ impl Relay {
                     return Poll::Ready(self.rest());
                 }
                 Poll::Ready(match ready!(Self::poll_pump(&self.conn, stream, cx)) {
-                    Pumped::End if stream.finish() => self.go(State::Receive),
-                    Pumped::End if self.side == Side::Service => Next::Finish(Finish::Done),
+                    Pumped::End if stream.finish() => self.go(RelayState::Receive),
+                    Pumped::End if self.side == RelaySide::Service => {
+                        Next::Finish(RelayOutcome::Done)
+                    }
                     Pumped::End => {
                         stream.ends();
-                        self.go(State::Answer)
+                        self.go(RelayState::Answer)
                     }
                     Pumped::Broken => {
-                        stream.fail(Reason::Aborted);
-                        Next::Finish(Finish::Done)
+                        stream.fail(ResetCode::Aborted);
+                        Next::Finish(RelayOutcome::Done)
                     }
                 })
             }
-            State::Receive(stream) => {
+            RelayState::Receive(stream) => {
                 if let Poll::Ready(why) = stream.poll_drain(cx, &self.conn) {
                     return Poll::Ready(self.ended_in_state(why));
                 }
@@ -233,16 +244,16 @@ impl Relay {
                 }
                 Poll::Pending
             }
-            State::Tell(stream) => {
+            RelayState::Tell(stream) => {
                 if let Poll::Ready(why) = stream.poll_cut(cx) {
                     return Poll::Ready(self.ended_in_state(why));
                 }
                 match self.conn.poll_shutdown(cx) {
                     Poll::Ready(Ok(())) => {
-                        if self.side != Side::Service {
+                        if self.side != RelaySide::Service {
                             stream.limit_idle_further(LAST_WORD);
                         }
-                        return Poll::Ready(self.go(State::Send));
+                        return Poll::Ready(self.go(RelayState::Send));
                     }
                     Poll::Ready(Err(_)) => {}
                     Poll::Pending => {
@@ -250,10 +261,10 @@ impl Relay {
                         self.conn.reset_on_close();
                     }
                 }
-                stream.fail(Reason::Aborted);
-                Poll::Ready(Next::Finish(Finish::Done))
+                stream.fail(ResetCode::Aborted);
+                Poll::Ready(Next::Finish(RelayOutcome::Done))
             }
-            State::Send(stream) => {
+            RelayState::Send(stream) => {
                 if let Poll::Ready(why) = stream.poll_cut(cx) {
                     return Poll::Ready(self.ended_in_state(why));
                 }
@@ -261,11 +272,11 @@ impl Relay {
                     Pumped::End => {
                         stream.finish();
                     }
-                    Pumped::Broken => stream.fail(Reason::Aborted),
+                    Pumped::Broken => stream.fail(ResetCode::Aborted),
                 }
-                Poll::Ready(Next::Finish(Finish::Done))
+                Poll::Ready(Next::Finish(RelayOutcome::Done))
             }
-            State::Answer(stream) => {
+            RelayState::Answer(stream) => {
                 if let Poll::Ready(why) = stream.poll_drain(cx, &self.conn) {
                     let next = self.ended_in_state(why);
                     return Poll::Ready(next);
@@ -277,74 +288,78 @@ impl Relay {
                 while futures_lite::Stream::poll_next(Pin::new(&mut *timer), cx).is_ready() {
                     if stream.has_backlog() || self.conn.holds_back() {
                         if stream.untaken() >= STUCK_ALONE {
-                            return Poll::Ready(self.ended_in_state(Why::TimedOut));
+                            return Poll::Ready(self.ended_in_state(CloseReason::TimedOut));
                         }
                         continue;
                     }
                     let (silence, owed) = stream.silence();
                     if silence >= if owed { UNANSWERED } else { ANSWERED } {
-                        let next = self.ended_in_state(Why::TimedOut);
+                        let next = self.ended_in_state(CloseReason::TimedOut);
                         return Poll::Ready(next);
                     }
                 }
                 Poll::Pending
             }
-            State::Rest { stream, .. } => {
+            RelayState::Rest { stream, .. } => {
                 if let Poll::Ready(why) = stream.poll_drain(cx, &self.conn) {
                     return Poll::Ready(self.ended_in_state(why));
                 }
                 ready!(poll_stalled(&mut self.timer, LAST_BYTES, cx));
-                Poll::Ready(Next::Finish(Finish::Done))
+                Poll::Ready(Next::Finish(RelayOutcome::Done))
             }
             // The close says it.
-            State::Shutdown {
+            RelayState::Shutdown {
                 heard_end: true, ..
-            } if self.conn.ends_by_close() => Poll::Ready(Next::Finish(Finish::Done)),
-            State::Shutdown {
+            } if self.conn.ends_by_close() => Poll::Ready(Next::Finish(RelayOutcome::Done)),
+            RelayState::Shutdown {
                 heard_end,
                 patience,
             } => Poll::Ready(match self.conn.poll_shutdown(cx) {
-                Poll::Ready(Ok(())) if *heard_end => Next::Finish(Finish::Done),
-                Poll::Ready(Ok(())) => Next::Go(State::Goodbye(256 * 1024)),
-                Poll::Ready(Err(_)) => Next::Finish(Finish::Done),
+                Poll::Ready(Ok(())) if *heard_end => Next::Finish(RelayOutcome::Done),
+                Poll::Ready(Ok(())) => Next::Go(RelayState::Goodbye(256 * 1024)),
+                Poll::Ready(Err(_)) => Next::Finish(RelayOutcome::Done),
                 Poll::Pending => {
                     ready!(poll_stalled(&mut self.timer, *patience, cx));
                     self.conn.reset_on_close();
-                    Next::Finish(Finish::Done)
+                    Next::Finish(RelayOutcome::Done)
                 }
             }),
-            State::Goodbye(left) => {
+            RelayState::Goodbye(left) => {
                 loop {
-                    match with_scratch(|buf| self.conn.poll_read(cx, buf)) {
+                    match with_read_buf(|buf| self.conn.poll_read(cx, buf)) {
                         Poll::Ready(Ok(n)) if n > 0 && n < *left => *left -= n,
-                        Poll::Ready(_) => return Poll::Ready(Next::Finish(Finish::Done)),
+                        Poll::Ready(_) => return Poll::Ready(Next::Finish(RelayOutcome::Done)),
                         Poll::Pending => break,
                     }
                 }
-                let timer = self.timer.get_or_insert_with(|| Timer::after(GOODBYE));
+                let timer = self
+                    .timer
+                    .get_or_insert_with(|| Timer::after(CLOSE_TIMEOUT));
                 ready!(Pin::new(timer).poll(cx));
-                Poll::Ready(Next::Finish(Finish::Done))
+                Poll::Ready(Next::Finish(RelayOutcome::Done))
             }
         }
     }
 
-    fn ended_in_state(&self, why: Why) -> Next {
+    fn ended_in_state(&self, why: CloseReason) -> Next {
         match &self.state {
-            State::Both(stream)
-            | State::Answer(stream)
-            | State::Receive(stream)
-            | State::Tell(stream)
-            | State::Send(stream)
-            | State::Rest { stream, .. } => self.ended(stream, why),
-            State::Shutdown { .. } | State::Goodbye(_) => Next::Finish(Finish::Done),
+            RelayState::Both(stream)
+            | RelayState::Answer(stream)
+            | RelayState::Receive(stream)
+            | RelayState::Tell(stream)
+            | RelayState::Send(stream)
+            | RelayState::Rest { stream, .. } => self.ended(stream, why),
+            RelayState::Shutdown { .. } | RelayState::Goodbye(_) => {
+                Next::Finish(RelayOutcome::Done)
+            }
         }
     }
 }
 
 impl Future for Relay {
-    type Output = Finish;
+    type Output = RelayOutcome;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finish> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RelayOutcome> {
         loop {
             match ready!(self.poll_state(cx)) {
                 Next::Go(state) => {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// A ping that was not answered for so long is not waited for any more.
-const LOST: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Default)]
 pub(super) struct RoundTrip {
@@ -29,7 +29,7 @@ impl RoundTrip {
     /// Whether there is none on its way and the last answer is at least so old.
     pub fn is_due(&self, now: Instant, age: Duration) -> bool {
         let old = |at: Option<Instant>, age| at.is_none_or(|at| now.duration_since(at) >= age);
-        old(self.asked, LOST) && old(self.answered, age)
+        old(self.asked, PING_TIMEOUT) && old(self.answered, age)
     }
 
     pub fn pong(&mut self, number: u64, now: Instant) {
@@ -109,6 +109,6 @@ mod tests {
         let mut trip = RoundTrip::default();
         let begin = Instant::now();
         trip.ping(begin);
-        assert!(trip.is_due(begin + LOST, Duration::ZERO));
+        assert!(trip.is_due(begin + PING_TIMEOUT, Duration::ZERO));
     }
 }

@@ -1,12 +1,12 @@
 //! One stream of a tunnel, as its owner sees it. As the tunnel sees it, it is an [`Entry`].
 
-use super::core::Core;
-use super::entry::{Entry, Why};
-use super::queue::Turn;
+use super::core::TunnelState;
+use super::entry::{CloseReason, StreamState};
+use super::queue::Granted;
 use super::{lock, Tunnel};
 use crate::net::clock::Tick;
 use crate::net::Conn;
-use crate::wire::frame::{Head, Reason};
+use crate::wire::frame::{Header, ResetCode};
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::io;
 use std::pin::Pin;
@@ -25,11 +25,11 @@ impl Stream {
         Self { tunnel, task }
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut Core, u32) -> T) -> T {
+    fn with<T>(&self, f: impl FnOnce(&mut TunnelState, u32) -> T) -> T {
         f(&mut lock(&self.tunnel.0), self.task)
     }
 
-    pub(super) fn entry<T>(&self, f: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+    pub(super) fn entry<T>(&self, f: impl FnOnce(&mut StreamState) -> T) -> Option<T> {
         self.with(|core, task| core.streams.get_mut(&task).map(f))
     }
 
@@ -54,7 +54,7 @@ impl Stream {
 
     /// Notes that our direction has ended, in a wire that cannot say so.
     pub(super) fn ends(&self) {
-        self.with(Core::ends);
+        self.with(TunnelState::ends);
     }
 
     /// Ends our direction, behind all that was sent; bytes may still come. False if the wire
@@ -67,7 +67,7 @@ impl Stream {
         self.with(|core, task| {
             if let Some(entry) = core.streams.get_mut(&task) {
                 if !std::mem::replace(&mut entry.finished, true) && !entry.has_ended() {
-                    core.outbox.push(Head::Finish { task });
+                    core.outbox.push(Header::Finish { task });
                 }
                 core.answered += usize::from(entry.becomes_answered());
             }
@@ -77,7 +77,7 @@ impl Stream {
 
     /// The peer is to learn this reason when the stream is dropped, and not that it ended in
     /// good order; where the wire can say it.
-    pub fn fail(&self, reason: Reason) {
+    pub fn fail(&self, reason: ResetCode) {
         self.entry(|entry| entry.failure = Some(reason));
     }
 
@@ -86,7 +86,7 @@ impl Stream {
         self.entry(|entry| {
             // Who has ended its own direction before has seen all it wanted.
             if !entry.finished {
-                entry.failure = Some(Reason::Aborted);
+                entry.failure = Some(ResetCode::Aborted);
             }
         });
     }
@@ -135,14 +135,14 @@ impl Stream {
     /// Whether the peer has reset it: what waits is not wanted any more.
     pub fn is_reset(&self) -> bool {
         let cut = self.entry(|entry| entry.cut()).flatten();
-        matches!(cut, Some(Why::Reset(_)))
+        matches!(cut, Some(CloseReason::Reset(_)))
     }
 
     /// Whether the peer changed its services before it was told of the stream, and so never will
     /// be: the service has to be looked up again.
     pub fn is_outdated(&self) -> bool {
         let cut = self.entry(|entry| entry.cut()).flatten();
-        cut == Some(Why::Outdated)
+        cut == Some(CloseReason::Outdated)
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -202,13 +202,14 @@ impl Stream {
                 if let Some(head) = entry.announcement(task) {
                     core.outbox.push(head);
                 }
-                if matches!(turn, Turn::Comes(_)) {
-                    entry.turn = Turn::None;
+                if matches!(turn, Granted::Comes(_)) {
+                    entry.turn = Granted::None;
                     core.pass_on(turn);
                 }
                 return Poll::Pending;
             }
-            let must_wait = turn == Turn::Waits || turn == Turn::None && core.outbox.is_queue(much);
+            let must_wait =
+                turn == Granted::Waits || turn == Granted::None && core.outbox.is_queue(much);
             let room = if must_wait {
                 None
             } else {
@@ -216,28 +217,28 @@ impl Stream {
             };
             let Some(room) = room else {
                 entry.keep_waker(cx);
-                entry.turn = Turn::Waits;
+                entry.turn = Granted::Waits;
                 match turn {
-                    Turn::None => core.outbox.queue.push(task, much),
-                    Turn::Comes(number) => {
+                    Granted::None => core.outbox.queue.push(task, much),
+                    Granted::Comes(number) => {
                         core.outbox.queue.end();
                         core.outbox.queue.insert(task, much, number);
                     }
-                    Turn::Waits => {}
+                    Granted::Waits => {}
                 }
                 return Poll::Pending;
             };
-            entry.turn = Turn::None;
+            entry.turn = Granted::None;
             let room = room.min(usize::try_from(entry.credit).unwrap_or(usize::MAX));
             let (service, window) = (entry.unannounced, entry.window.left());
             let head = |len| match service {
-                Some(service) => Head::Open {
+                Some(service) => Header::Open {
                     task,
                     service,
                     window,
                     len,
                 },
-                None => Head::Data { task, len },
+                None => Header::Data { task, len },
             };
             let filled = core.outbox.fill(room, head, |buf| fill(cx, buf));
             let Poll::Ready(Ok(n @ 1..)) = filled else {
@@ -248,7 +249,7 @@ impl Stream {
             core.traffic.count_sent(n);
             if let Some(budget) = &mut core.budget {
                 if let Some(bytes) = entry.grant(true, core.round_trip.least(), budget) {
-                    core.outbox.push(Head::Credit { task, bytes });
+                    core.outbox.push(Header::Credit { task, bytes });
                 }
             }
             core.pass_on(turn);
@@ -267,20 +268,22 @@ impl Stream {
     }
 
     /// Brings what waits into `conn`. Ready when no more comes and all has been written.
-    pub(super) fn poll_drain(&self, cx: &mut Context<'_>, conn: &Conn) -> Poll<Why> {
-        self.poll_backlog(Poll::Ready(Why::Lost), |entry| entry.poll_drain(cx, conn))
+    pub(super) fn poll_drain(&self, cx: &mut Context<'_>, conn: &Conn) -> Poll<CloseReason> {
+        self.poll_backlog(Poll::Ready(CloseReason::Lost), |entry| {
+            entry.poll_drain(cx, conn)
+        })
     }
 
     /// Ready when both directions have ended.
-    pub(super) fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<Why> {
-        let poll = |entry: &mut Entry| match entry.cut() {
+    pub(super) fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let poll = |entry: &mut StreamState| match entry.cut() {
             Some(why) => Poll::Ready(why),
             None => {
                 entry.keep_waker(cx);
                 Poll::Pending
             }
         };
-        self.entry(poll).unwrap_or(Poll::Ready(Why::Lost))
+        self.entry(poll).unwrap_or(Poll::Ready(CloseReason::Lost))
     }
 
     /// Copies what waits. 0 is the end in good order; others are errors.
@@ -289,7 +292,11 @@ impl Stream {
     }
 
     /// Polls something that may shorten the backlog; `gone` if there is no stream any more.
-    fn poll_backlog<T>(&self, gone: Poll<T>, poll: impl FnOnce(&mut Entry) -> Poll<T>) -> Poll<T> {
+    fn poll_backlog<T>(
+        &self,
+        gone: Poll<T>,
+        poll: impl FnOnce(&mut StreamState) -> Poll<T>,
+    ) -> Poll<T> {
         self.with(|core, task| {
             let Some(entry) = core.streams.get_mut(&task) else {
                 return gone;
@@ -310,7 +317,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.with(Core::remove);
+        self.with(TunnelState::remove);
     }
 }
 

@@ -1,6 +1,6 @@
 //! One direction of one tunnel that waits for its bucket.
 
-use crate::net::Bucket;
+use crate::net::TokenBucket;
 use async_io::Timer;
 use std::future::Future;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
 pub(super) struct Throttle {
-    bucket: Arc<Bucket>,
+    bucket: Arc<TokenBucket>,
     /// Until when there is no use in asking.
     wait: Option<Timer>,
     /// Bytes have moved since it last waited.
@@ -21,7 +21,7 @@ pub(super) struct Throttle {
 const AFTER_YOU: Duration = Duration::from_millis(1);
 
 impl Throttle {
-    pub fn new(bucket: Arc<Bucket>) -> Self {
+    pub fn new(bucket: Arc<TokenBucket>) -> Self {
         Self {
             bucket,
             wait: None,

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 /// The first window of a stream that the peer opens, which it learns from the hello.
-pub const FIRST: u32 = 32 * 1024;
+pub const FIRST_WINDOW: u32 = 32 * 1024;
 
 /// Most that one direction of a stream may have outstanding, whoever gives the credit.
 pub(super) const MAX_CREDIT: u32 = (1 << 31) - 1;
@@ -16,7 +16,7 @@ pub(super) const MAX_CREDIT: u32 = (1 << 31) - 1;
 /// together are less than the second.
 const FIRSTS: [(u32, usize); 2] = [(64 * 1024, 2 * 1024 * 1024), (16 * 1024, 4 * 1024 * 1024)];
 /// And then.
-const LEAST: u32 = 4 * 1024;
+const MIN_CREDIT: u32 = 4 * 1024;
 
 /// Round trips that are shorter count for as much: a window that lasts for less than two of these
 /// makes both ends sleep and wake again and again, and what it may grow to is on its way for no
@@ -67,12 +67,12 @@ impl Budget {
     /// A window for a stream that is opened here.
     pub fn window(&mut self) -> Window {
         let fits = FIRSTS.iter().find(|(_, most)| self.firsts < *most);
-        self.begin(fits.map_or(LEAST, |(size, _)| *size))
+        self.begin(fits.map_or(MIN_CREDIT, |(size, _)| *size))
     }
 
     /// A window for a stream that the peer has opened.
     pub fn window_of_peer(&mut self) -> Window {
-        self.begin(FIRST)
+        self.begin(FIRST_WINDOW)
     }
 
     fn begin(&mut self, size: u32) -> Window {
@@ -120,7 +120,7 @@ impl Window {
     }
 
     /// What has been taken and not given back, while `waiting` bytes wait.
-    fn owed(&self, waiting: usize) -> u32 {
+    fn unacknowledged(&self, waiting: usize) -> u32 {
         let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
         let outstanding = self.left.saturating_add(waiting);
         self.size.saturating_sub(outstanding)
@@ -138,7 +138,7 @@ impl Window {
         budget: &mut Budget,
     ) -> Option<u32> {
         let worthwhile = self.size / if on_the_way { 4 } else { 2 };
-        let owed = self.owed(waiting);
+        let owed = self.unacknowledged(waiting);
         if owed < worthwhile.max(1) {
             return None;
         }
@@ -154,7 +154,7 @@ impl Window {
             (self.used, self.since) = (0, now);
         }
         // The size may have changed.
-        let owed = self.owed(waiting);
+        let owed = self.unacknowledged(waiting);
         self.left = self.left.saturating_add(owed);
         (owed > 0).then_some(owed)
     }
@@ -258,7 +258,7 @@ mod tests {
         let windows: Vec<_> = (0..1000).map(|_| budget.window()).collect();
         let all: u32 = windows.iter().map(|window| window.size).sum();
         assert_eq!(windows[0].size, 64 * 1024);
-        assert_eq!(windows[999].size, LEAST);
+        assert_eq!(windows[999].size, MIN_CREDIT);
         assert!(all <= 8 * 1024 * 1024, "{all} bytes");
     }
 

@@ -14,7 +14,7 @@ pub const MAX_ENCODED: usize = 16;
 
 /// Why a server refuses a tunnel. `u16` on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RejectCode {
     /// Code 1.
     BadCredentials,
     /// Code 1: the address has failed to log in too often, and is refused for this many seconds
@@ -40,7 +40,7 @@ pub enum Refusal {
     Other(u16),
 }
 
-impl Refusal {
+impl RejectCode {
     /// The one with this code; a port that was not opened is service 0's.
     pub(super) fn of(code: u16) -> Self {
         match code {
@@ -74,7 +74,7 @@ impl Refusal {
     }
 }
 
-impl std::fmt::Display for Refusal {
+impl std::fmt::Display for RejectCode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::BadCredentials => f.write_str("invalid id and secret"),
@@ -150,7 +150,7 @@ impl std::fmt::Display for PortCause {
 /// Why a stream ends before its time, or never began. `u16` on the wire of GT/2; GT/1 cannot
 /// say it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
+pub enum ResetCode {
     /// Code 1: its connection was cut.
     Aborted,
     /// Code 2: the service cannot be reached.
@@ -167,7 +167,7 @@ pub enum Reason {
     Other(u16),
 }
 
-impl Reason {
+impl ResetCode {
     /// 0 is no reason: it is the end in good order.
     pub(super) fn of(code: u16) -> Self {
         match code {
@@ -202,7 +202,7 @@ pub enum Signal {
     Ping,
     Close,
     Ready,
-    Error(Refusal),
+    Error(RejectCode),
     /// Info code 1: the server has opened `port` for the service with this index.
     PortOpened {
         service: u16,
@@ -223,7 +223,7 @@ pub enum Signal {
 
 /// A frame without its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Head {
+pub enum Header {
     Signal(Signal),
     /// The task's first frame; `len` bytes follow. `window` is how many the peer may send
     /// back before it is given credit; nothing in GT/1.
@@ -249,7 +249,7 @@ pub enum Head {
     /// Both directions are cut. GT/2; a close in GT/1.
     Reset {
         task: u32,
-        reason: Reason,
+        reason: ResetCode,
     },
     /// The peer may send so many bytes more. GT/2.
     Credit {
@@ -269,7 +269,7 @@ pub enum Head {
     },
 }
 
-impl From<Signal> for Head {
+impl From<Signal> for Header {
     fn from(signal: Signal) -> Self {
         Self::Signal(signal)
     }
@@ -278,7 +278,7 @@ impl From<Signal> for Head {
 impl Version {
     /// Reads a head from the start of `bytes`. `None` while bytes are missing; else the head
     /// and its length, at most [`MAX_HEAD`].
-    pub fn parse(self, bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
+    pub fn parse(self, bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
         match self {
             Self::One => gt1::frame::parse(bytes),
             Self::Two => gt2::frame::parse(bytes),
@@ -286,7 +286,7 @@ impl Version {
     }
 
     /// The bytes of a head; none of what this version cannot say.
-    pub fn encode(self, head: impl Into<Head>) -> Encoded {
+    pub fn encode(self, head: impl Into<Header>) -> Encoded {
         match self {
             Self::One => gt1::frame::encode(head.into()),
             Self::Two => gt2::frame::encode(head.into()),
@@ -349,8 +349,8 @@ mod tests {
     #[test]
     fn codes_are_what_they_are_read_as() {
         for code in 1..=10 {
-            assert_eq!(Refusal::of(code).code(), code);
-            assert_eq!(Reason::of(code).code(), code);
+            assert_eq!(RejectCode::of(code).code(), code);
+            assert_eq!(ResetCode::of(code).code(), code);
             assert_eq!(PortCause::of(code).code(), code);
         }
     }

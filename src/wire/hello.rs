@@ -5,7 +5,7 @@
 
 pub use super::gt2::hello::{answer, answer_length};
 use super::{gt1, gt2, Malformed, Version};
-use crate::wire::frame::{Head, Signal};
+use crate::wire::frame::{Header, Signal};
 use std::fmt;
 
 /// Longest id, secret or prefix, in bytes.
@@ -24,7 +24,7 @@ pub struct Credentials<'a> {
 
 /// One service a client asks the server to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Offer {
+pub enum ServiceSpec {
     /// Visitors whose host prefix is `prefix`, or the client's id if there is none.
     Host { tls: bool, prefix: Option<Box<str>> },
     /// A TCP port of the server: `port`, or any allowed one if `random`.
@@ -36,7 +36,7 @@ pub enum Offer {
 pub struct Hello {
     pub id: Box<str>,
     pub secret: Box<[u8]>,
-    pub offers: Vec<Offer>,
+    pub offers: Vec<ServiceSpec>,
     /// Bytes that each new stream may bring the client before it gives credit; nothing in
     /// GT/1.
     pub window: u32,
@@ -88,7 +88,7 @@ impl Hello {
                 // Configuration allows no more services than fit.
                 let len = fields.len() as u32;
                 let mut out = version
-                    .encode(Head::Registration { len })
+                    .encode(Header::Registration { len })
                     .as_slice()
                     .to_vec();
                 out.extend(fields);
@@ -100,23 +100,23 @@ impl Hello {
 
 /// Reads a hello that comes in pieces, from behind magic and version. Shows itself without what it
 /// has read, which may be a secret.
-pub enum Reader {
-    One(gt1::hello::Reader),
-    Two(gt2::hello::Reader),
+pub enum HelloReader {
+    One(gt1::hello::Gt1HelloReader),
+    Two(gt2::hello::Gt2HelloReader),
 }
 
-impl fmt::Debug for Reader {
+impl fmt::Debug for HelloReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reader").finish_non_exhaustive()
     }
 }
 
-impl Reader {
+impl HelloReader {
     /// For a hello.
     pub fn new(version: Version) -> Self {
         match version {
-            Version::One => Self::One(gt1::hello::Reader::default()),
-            Version::Two => Self::Two(gt2::hello::Reader::new()),
+            Version::One => Self::One(gt1::hello::Gt1HelloReader::default()),
+            Version::Two => Self::Two(gt2::hello::Gt2HelloReader::new()),
         }
     }
 
@@ -127,7 +127,7 @@ impl Reader {
 
     /// For the `len` bytes of a [`Head::Registration`].
     pub fn registration_of(len: u32) -> Self {
-        Self::Two(gt2::hello::Reader::registration(len))
+        Self::Two(gt2::hello::Gt2HelloReader::registration(len))
     }
 
     /// Takes bytes and says how many: all of them, unless the hello ended among them. Stops

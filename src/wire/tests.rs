@@ -1,7 +1,7 @@
 //! The examples of docs/wire.md are what is written and read here.
 
-use super::frame::{Head, Signal};
-use super::hello::{answer, answer_length, Hello, Offer, Reader};
+use super::frame::{Header, Signal};
+use super::hello::{answer, answer_length, Hello, HelloReader, ServiceSpec};
 use super::Version;
 
 const PAGE: &str = include_str!("../../docs/wire.md");
@@ -32,32 +32,32 @@ fn example(line: &str) -> (Vec<u8>, usize, &str) {
 }
 
 /// The page's words for a head.
-fn words(head: Head) -> String {
+fn words(head: Header) -> String {
     match head {
-        Head::Data { task, len } => format!("data stream={task} length={len}"),
-        Head::Open {
+        Header::Data { task, len } => format!("data stream={task} length={len}"),
+        Header::Open {
             task,
             service,
             window,
             len,
         } => format!("open stream={task} service={service} window={window} length={len}"),
-        Head::Finish { task } => format!("finish stream={task}"),
-        Head::Close { task } => format!("close stream={task}"),
-        Head::Reset { task, reason } => format!("reset stream={task} reason={}", reason.code()),
-        Head::Credit { task, bytes } => format!("credit stream={task} bytes={bytes}"),
-        Head::Ping(number) => format!("ping number={number}"),
-        Head::Pong(number) => format!("pong number={number}"),
-        Head::Registration { len } => format!("registration length={len}"),
-        Head::Skip { len } => format!("skip length={len}"),
-        Head::Signal(signal) => match signal {
+        Header::Finish { task } => format!("finish stream={task}"),
+        Header::Close { task } => format!("close stream={task}"),
+        Header::Reset { task, reason } => format!("reset stream={task} reason={}", reason.code()),
+        Header::Credit { task, bytes } => format!("credit stream={task} bytes={bytes}"),
+        Header::Ping(number) => format!("ping number={number}"),
+        Header::Pong(number) => format!("pong number={number}"),
+        Header::Registration { len } => format!("registration length={len}"),
+        Header::Skip { len } => format!("skip length={len}"),
+        Header::Signal(signal) => match signal {
             Signal::Close => "close".to_owned(),
             Signal::Ready => "ready".to_owned(),
             Signal::Services => "services".to_owned(),
             Signal::Reconnect => "reconnect".to_owned(),
-            Signal::Error(super::frame::Refusal::PortNotOpened(service)) => {
+            Signal::Error(super::frame::RejectCode::PortNotOpened(service)) => {
                 format!("error code=2 service={service}")
             }
-            Signal::Error(super::frame::Refusal::LockedOut(seconds)) => {
+            Signal::Error(super::frame::RejectCode::LockedOut(seconds)) => {
                 format!("error code=1 seconds={seconds}")
             }
             Signal::Error(refusal) => format!("error code={}", refusal.code()),
@@ -73,12 +73,12 @@ fn words(head: Head) -> String {
 }
 
 /// How many bytes follow a head.
-fn following(head: Head) -> u32 {
+fn following(head: Header) -> u32 {
     match head {
-        Head::Data { len, .. }
-        | Head::Open { len, .. }
-        | Head::Registration { len }
-        | Head::Skip { len } => len,
+        Header::Data { len, .. }
+        | Header::Open { len, .. }
+        | Header::Registration { len }
+        | Header::Skip { len } => len,
         _ => 0,
     }
 }
@@ -116,8 +116,8 @@ fn frames_of_later_versions_are_read_as_the_page_says() {
     assert_eq!(lines.len(), 3);
 }
 
-fn host(prefix: Option<&str>) -> Offer {
-    Offer::Host {
+fn host(prefix: Option<&str>) -> ServiceSpec {
+    ServiceSpec::Host {
         tls: false,
         prefix: prefix.map(Into::into),
     }
@@ -125,7 +125,7 @@ fn host(prefix: Option<&str>) -> Offer {
 
 #[test]
 fn the_hellos_of_the_page_are_what_it_says() {
-    let port = Offer::Tcp {
+    let port = ServiceSpec::Tcp {
         random: false,
         port: 2222,
     };
@@ -144,7 +144,7 @@ fn the_hellos_of_the_page_are_what_it_says() {
             window: 32768,
         };
         assert_eq!(hello.encode(Version::Two), example, "{name}");
-        let mut reader = Reader::new(Version::Two);
+        let mut reader = HelloReader::new(Version::Two);
         let credentials = reader.feed(&example[2..]).unwrap();
         reader.feed(&example[2 + credentials..]).unwrap();
         assert_eq!(reader.finish().unwrap(), hello, "{name}");

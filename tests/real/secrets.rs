@@ -330,7 +330,7 @@ fn no_configuration_shows_its_secrets_in_a_panic() {
         window: 0,
     };
     for version in [gt::wire::Version::One, gt::wire::Version::Two] {
-        let mut reader = gt::wire::hello::Reader::new(version);
+        let mut reader = gt::wire::hello::HelloReader::new(version);
         let bytes = hello.encode(version);
         reader.feed(&bytes[2..]).expect("the beginning of a hello");
         let shown = format!("{hello:?} {reader:?} {:?}", reader.credentials());

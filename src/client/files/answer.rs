@@ -1,14 +1,14 @@
 //! The answer to a request: what stands at its target, and what of it the client wants. Not the
 //! sending.
 
-use super::body::Body;
+use super::body::FileBody;
 use super::date::Moment;
-use super::head::{After, Method, Request};
-use super::listing::Listing;
-use super::range::Range;
-use super::root::{changed, Node, Root};
-use super::status::{self, Status};
-use super::target::{encode, query, Target};
+use super::head::{After, FileMethod, FileRequest};
+use super::listing::FolderListing;
+use super::range::ByteRange;
+use super::root::{changed, FolderNode, FolderRoot};
+use super::status::{self, FileStatus};
+use super::target::{encode, query, RequestTarget};
 use super::types;
 use crate::logging::{held_back, LogThrottle};
 use crate::net::DISK;
@@ -19,15 +19,15 @@ use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// An answer, ready to be sent.
-pub(super) struct Answer {
+pub(super) struct FileResponse {
     /// The head, with the whole body behind it where that is a few words.
     pub(super) head: Vec<u8>,
-    pub(super) body: Body,
+    pub(super) body: FileBody,
     pub(super) after: After,
 }
 
 /// What was found at a target. Links are followed and files opened, on a blocking thread.
-enum Found {
+enum FoundFile {
     File {
         file: File,
         metadata: Metadata,
@@ -36,70 +36,70 @@ enum Found {
     /// A folder that was asked for without its slash.
     Redirect,
     /// The page about a folder; `None` where nobody wants to see it.
-    Listing(Option<Box<Listing>>),
+    Listing(Option<Box<FolderListing>>),
 }
 
-impl Answer {
+impl FileResponse {
     /// Finds the answer to a request.
-    pub(super) async fn find(root: &Root, request: &Request<'_>) -> Answer {
-        if request.method == Method::Other {
-            return Answer::status(status::NOT_ALLOWED, request);
+    pub(super) async fn find(root: &FolderRoot, request: &FileRequest<'_>) -> FileResponse {
+        if request.method == FileMethod::Other {
+            return FileResponse::status(status::NOT_ALLOWED, request);
         }
-        let target = match Target::parse(request.target) {
+        let target = match RequestTarget::parse(request.target) {
             Ok(target) => target,
-            Err(status) => return Answer::status(status, request),
+            Err(status) => return FileResponse::status(status, request),
         };
-        let (root, whole) = (root.clone(), request.method == Method::Get);
+        let (root, whole) = (root.clone(), request.method == FileMethod::Get);
         let looking = DISK.run(move || {
             let found =
-                Found::look(&root, &target, whole).map_err(|error| explain(&error, &target));
+                FoundFile::look(&root, &target, whole).map_err(|error| explain(&error, &target));
             (target, found)
         });
         let (target, found) = looking.await;
         match found {
-            Ok(Found::File {
+            Ok(FoundFile::File {
                 file,
                 metadata,
                 content_type,
-            }) => Answer::file(file, target.path, &metadata, content_type, request),
-            Ok(Found::Redirect) => Answer::redirect(&target, request),
-            Ok(Found::Listing(listing)) => Answer::listing(listing, request),
-            Err(status) => Answer::status(status, request),
+            }) => FileResponse::file(file, target.path, &metadata, content_type, request),
+            Ok(FoundFile::Redirect) => FileResponse::redirect(&target, request),
+            Ok(FoundFile::Listing(listing)) => FileResponse::listing(listing, request),
+            Err(status) => FileResponse::status(status, request),
         }
     }
 
     /// The answer to a head that made no sense. The connection ends with it.
-    pub(super) fn refusal(status: Status) -> Answer {
-        Head::new(status, After::Drain).error(status, true)
+    pub(super) fn refusal(status: FileStatus) -> FileResponse {
+        FileResponseHead::new(status, After::Drain).error(status, true)
     }
 
-    fn status(status: Status, request: &Request<'_>) -> Answer {
-        let mut head = Head::new(status, request.after);
+    fn status(status: FileStatus, request: &FileRequest<'_>) -> FileResponse {
+        let mut head = FileResponseHead::new(status, request.after);
         if status == status::NOT_ALLOWED {
             head.put("Allow", "GET, HEAD");
         }
-        head.error(status, request.method != Method::Head)
+        head.error(status, request.method != FileMethod::Head)
     }
 
     /// To the same name with a slash, relative to the folder it is in: true behind any proxy, and
     /// never another host, whatever the target began with.
-    fn redirect(target: &Target, request: &Request<'_>) -> Answer {
+    fn redirect(target: &RequestTarget, request: &FileRequest<'_>) -> FileResponse {
         let mut location = String::new();
         encode(target.last_name(), &mut location);
         location.push('/');
         location.push_str(query(request.target));
-        let mut head = Head::new(status::MOVED, request.after);
+        let mut head = FileResponseHead::new(status::MOVED, request.after);
         head.put("Location", location);
-        head.error(status::MOVED, request.method != Method::Head)
+        head.error(status::MOVED, request.method != FileMethod::Head)
     }
 
-    fn listing(listing: Option<Box<Listing>>, request: &Request<'_>) -> Answer {
+    fn listing(listing: Option<Box<FolderListing>>, request: &FileRequest<'_>) -> FileResponse {
         // Without chunks the page ends where the connection does.
         let after = match request.after {
             After::Next | After::NextOld if !request.chunks => After::Close,
             after => after,
         };
-        let mut head = Head::new(status::OK, after);
+        let mut head = FileResponseHead::new(status::OK, after);
         head.put("Content-Type", "text/html; charset=utf-8");
         head.put("Cache-Control", "no-cache");
         head.put(
@@ -110,11 +110,11 @@ impl Answer {
             head.put("Transfer-Encoding", "chunked");
         }
         match listing {
-            Some(listing) => head.end(Body::Listing {
+            Some(listing) => head.end(FileBody::Listing {
                 listing,
                 chunks: request.chunks,
             }),
-            None => head.end(Body::Done),
+            None => head.end(FileBody::Done),
         }
     }
 
@@ -123,16 +123,16 @@ impl Answer {
         path: Vec<u8>,
         metadata: &Metadata,
         content_type: &str,
-        request: &Request<'_>,
-    ) -> Answer {
+        request: &FileRequest<'_>,
+    ) -> FileResponse {
         let size = metadata.len();
-        let tag = Tag::of(metadata);
+        let tag = EntityTag::of(metadata);
         let (status, first, count) = match tag.check(request) {
             Some(status) if status == status::NOT_MODIFIED => (status, 0, 0),
-            Some(status) => return Answer::status(status, request),
+            Some(status) => return FileResponse::status(status, request),
             None => match tag.range(request, size) {
-                Range::Whole => (status::OK, 0, size),
-                Range::Part { first, last } => {
+                ByteRange::Whole => (status::OK, 0, size),
+                ByteRange::Part { first, last } => {
                     // The last byte counts too.
                     (
                         status::PARTIAL,
@@ -140,20 +140,20 @@ impl Answer {
                         last.saturating_sub(first).saturating_add(1),
                     )
                 }
-                Range::Outside => {
-                    let mut head = Head::new(status::OUTSIDE, request.after);
+                ByteRange::Outside => {
+                    let mut head = FileResponseHead::new(status::OUTSIDE, request.after);
                     head.put("Content-Range", format_args!("bytes */{size}"));
                     return head.error(status::OUTSIDE, true);
                 }
             },
         };
-        let mut head = Head::new(status, request.after);
+        let mut head = FileResponseHead::new(status, request.after);
         head.put("ETag", &tag.etag);
         if let Some(date) = &tag.date {
             head.put("Last-Modified", date);
         }
         if status == status::NOT_MODIFIED {
-            return head.end(Body::Done);
+            return head.end(FileBody::Done);
         }
         head.put("Content-Type", content_type);
         head.put("Content-Length", count);
@@ -163,58 +163,58 @@ impl Answer {
             head.put("Content-Range", format_args!("bytes {first}-{last}/{size}"));
         }
         match (request.method, count) {
-            (Method::Get, 1..) => head.end(Body::File {
+            (FileMethod::Get, 1..) => head.end(FileBody::File {
                 file,
                 path,
                 at: first,
                 left: count,
             }),
-            _ => head.end(Body::Done),
+            _ => head.end(FileBody::Done),
         }
     }
 }
 
-impl Found {
+impl FoundFile {
     /// Opens what stands at a target. Blocks.
-    fn look(root: &Root, target: &Target, whole: bool) -> io::Result<Found> {
+    fn look(root: &FolderRoot, target: &RequestTarget, whole: bool) -> io::Result<FoundFile> {
         // Here alone an ENOENT means that the folder itself is gone, a disk unplugged.
         let tree = root
             .tree()
             .map_err(|error| io::Error::other(RootGone(error)))?;
         let path = target.path.as_slice();
         let folder = match tree.open(path)? {
-            Node::File(..) if target.folder => return Err(Errno::NOTDIR.into()),
-            Node::File(file, metadata) => {
-                return Ok(Found::File {
+            FolderNode::File(..) if target.folder => return Err(Errno::NOTDIR.into()),
+            FolderNode::File(file, metadata) => {
+                return Ok(FoundFile::File {
                     file,
                     metadata,
                     content_type: types::of(path),
                 })
             }
-            Node::Folder(_) if !target.folder => return Ok(Found::Redirect),
-            Node::Folder(folder) => folder,
+            FolderNode::Folder(_) if !target.folder => return Ok(FoundFile::Redirect),
+            FolderNode::Folder(folder) => folder,
         };
         let index = match path {
             b"" => b"index.html".to_vec(),
             path => [path, b"/index.html"].concat(),
         };
         match tree.open(&index) {
-            Ok(Node::File(file, metadata)) => {
-                return Ok(Found::File {
+            Ok(FolderNode::File(file, metadata)) => {
+                return Ok(FoundFile::File {
                     file,
                     metadata,
                     content_type: types::of(&index),
                 })
             }
-            Ok(Node::Folder(_)) => {}
+            Ok(FolderNode::Folder(_)) => {}
             Err(error) if status_of(&error) == status::NOT_FOUND => {}
             Err(error) => return Err(error),
         }
         if !whole {
-            return Ok(Found::Listing(None));
+            return Ok(FoundFile::Listing(None));
         }
-        let listing = Listing::read(tree, folder, path.to_vec())?;
-        Ok(Found::Listing(Some(Box::new(listing))))
+        let listing = FolderListing::read(tree, folder, path.to_vec())?;
+        Ok(FoundFile::Listing(Some(Box::new(listing))))
     }
 }
 
@@ -231,7 +231,7 @@ impl std::fmt::Display for RootGone {
 impl std::error::Error for RootGone {}
 
 /// The status to give for an error of the disk; all but a missing file leave a line in the log.
-fn explain(error: &io::Error, target: &Target) -> Status {
+fn explain(error: &io::Error, target: &RequestTarget) -> FileStatus {
     let status = status_of(error);
     if status != status::NOT_FOUND {
         // Any visitor can ask for it as often as it likes.
@@ -247,7 +247,7 @@ fn explain(error: &io::Error, target: &Target) -> Status {
     status
 }
 
-fn status_of(error: &io::Error) -> Status {
+fn status_of(error: &io::Error) -> FileStatus {
     if error.get_ref().is_some_and(|inner| inner.is::<RootGone>()) {
         return status::UNAVAILABLE;
     }
@@ -272,7 +272,7 @@ fn status_of(error: &io::Error) -> Status {
 }
 
 /// What tells one state of a file from another.
-struct Tag {
+struct EntityTag {
     etag: String,
     changed: Option<Moment>,
     /// `changed` as it is sent: not where it lies ahead of our clock, as it does on a router that
@@ -280,12 +280,12 @@ struct Tag {
     date: Option<String>,
 }
 
-impl Tag {
-    fn of(metadata: &Metadata) -> Tag {
+impl EntityTag {
+    fn of(metadata: &Metadata) -> EntityTag {
         let (seconds, nanoseconds) = changed(metadata);
         let moment = Moment::from_unix(seconds);
         let past = now().is_some_and(|now| seconds <= now);
-        Tag {
+        EntityTag {
             etag: format!("\"{:x}-{seconds:x}-{nanoseconds:x}\"", metadata.len()),
             changed: moment,
             date: moment.filter(|_| past).map(|moment| moment.to_string()),
@@ -294,7 +294,7 @@ impl Tag {
 
     /// The conditions of a request, in the order of RFC 9110 section 13.2.2: the status to answer
     /// with instead of the file, if they say so.
-    fn check(&self, request: &Request<'_>) -> Option<Status> {
+    fn check(&self, request: &FileRequest<'_>) -> Option<FileStatus> {
         let since = |date: Option<&[u8]>| {
             let date = Moment::parse(date?)?;
             Some(self.changed? > date)
@@ -318,7 +318,7 @@ impl Tag {
     }
 
     /// The part a request wants; a range is for GET alone, and only of the file it knows.
-    fn range(&self, request: &Request<'_>, size: u64) -> Range {
+    fn range(&self, request: &FileRequest<'_>, size: u64) -> ByteRange {
         let same = match request.if_range {
             None => true,
             Some(known) => {
@@ -327,8 +327,10 @@ impl Tag {
             }
         };
         match request.range {
-            Some(range) if same && request.method == Method::Get => Range::parse(range, size),
-            _ => Range::Whole,
+            Some(range) if same && request.method == FileMethod::Get => {
+                ByteRange::parse(range, size)
+            }
+            _ => ByteRange::Whole,
         }
     }
 
@@ -357,14 +359,14 @@ fn now() -> Option<i64> {
 }
 
 /// The head of an answer, being written.
-struct Head {
+struct FileResponseHead {
     bytes: Vec<u8>,
     after: After,
 }
 
-impl Head {
-    fn new(status: Status, after: After) -> Head {
-        let mut head = Head {
+impl FileResponseHead {
+    fn new(status: FileStatus, after: After) -> FileResponseHead {
+        let mut head = FileResponseHead {
             bytes: Vec::with_capacity(512),
             after,
         };
@@ -394,9 +396,9 @@ impl Head {
         let _ = self.bytes.write_fmt(text);
     }
 
-    fn end(mut self, body: Body) -> Answer {
+    fn end(mut self, body: FileBody) -> FileResponse {
         self.bytes.extend_from_slice(b"\r\n");
-        Answer {
+        FileResponse {
             head: self.bytes,
             body,
             after: self.after,
@@ -404,11 +406,11 @@ impl Head {
     }
 
     /// Ends with a short body in words, or, for HEAD, with its length only.
-    fn error(mut self, status: Status, body: bool) -> Answer {
+    fn error(mut self, status: FileStatus, body: bool) -> FileResponse {
         let text = format!("{} {}\n{}\n", status.code, status.reason, status.text);
         self.put("Content-Type", "text/plain; charset=utf-8");
         self.put("Content-Length", text.len());
-        let mut answer = self.end(Body::Done);
+        let mut answer = self.end(FileBody::Done);
         if body {
             answer.head.extend_from_slice(text.as_bytes());
         }

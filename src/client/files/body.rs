@@ -1,15 +1,15 @@
 //! The body of an answer, read from the disk a piece at a time. Not the head, and no sockets.
 
-use super::listing::Listing;
+use super::listing::FolderListing;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 
 /// The most bytes of a file that are read, and held, at once.
-const PIECE: usize = 32 * 1024;
+const MAX_READ: usize = 32 * 1024;
 
 /// What is still to be sent.
-pub(super) enum Body {
+pub(super) enum FileBody {
     /// Nothing more.
     Done,
     /// `left` bytes of a file, from byte `at`. The path is for the log.
@@ -20,16 +20,19 @@ pub(super) enum Body {
         left: u64,
     },
     /// A page, in the chunks of HTTP/1.1 or, if there are none, ended by the connection's end.
-    Listing { listing: Box<Listing>, chunks: bool },
+    Listing {
+        listing: Box<FolderListing>,
+        chunks: bool,
+    },
 }
 
-impl Body {
+impl FileBody {
     /// Puts the next piece behind what is in `out`. Blocks. An error means that the body cannot
     /// be had as announced: the connection must be cut, so that no one takes a part for all.
     pub(super) fn read(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         let more = match self {
-            Body::Done => false,
-            Body::File {
+            FileBody::Done => false,
+            FileBody::File {
                 file,
                 path,
                 at,
@@ -45,7 +48,7 @@ impl Body {
                 *left = left.saturating_sub(count);
                 *left > 0
             }
-            Body::Listing { listing, chunks } => {
+            FileBody::Listing { listing, chunks } => {
                 let mut page = String::new();
                 let more = listing.write(&mut page);
                 if *chunks {
@@ -59,7 +62,7 @@ impl Body {
             }
         };
         if !more {
-            *self = Body::Done;
+            *self = FileBody::Done;
         }
         Ok(())
     }
@@ -68,7 +71,7 @@ impl Body {
 /// Reads up to `left` bytes; fewer than one is an error, unless none are left.
 fn read_file(file: &File, at: u64, left: u64, out: &mut Vec<u8>) -> io::Result<u64> {
     let start = out.len();
-    let want = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+    let want = usize::try_from(left).unwrap_or(MAX_READ).min(MAX_READ);
     out.resize(start.saturating_add(want), 0);
     let read = loop {
         match file.read_at(out.get_mut(start..).unwrap_or_default(), at) {

@@ -1,6 +1,6 @@
 //! The head of a request: where it ends and what it asks. Not how it is answered.
 
-use super::status::{self, Status};
+use super::status::{self, FileStatus};
 
 /// The longest head that is read, in bytes.
 pub(crate) const HEAD_MAX: usize = 16 * 1024;
@@ -10,7 +10,7 @@ const FIELDS_MAX: usize = 100;
 
 /// What may be done to a file here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Method {
+pub(crate) enum FileMethod {
     Get,
     Head,
     Other,
@@ -32,8 +32,8 @@ pub(crate) enum After {
 
 /// A request, as far as it matters to a file. The slices are header values.
 #[derive(Debug)]
-pub(crate) struct Request<'a> {
-    pub(crate) method: Method,
+pub(crate) struct FileRequest<'a> {
+    pub(crate) method: FileMethod,
     pub(crate) target: &'a [u8],
     /// HTTP/1.1 takes chunks; HTTP/1.0 does not.
     pub(crate) chunks: bool,
@@ -64,10 +64,10 @@ pub(crate) fn end(bytes: &[u8], from: usize) -> Option<usize> {
     }
 }
 
-impl<'a> Request<'a> {
+impl<'a> FileRequest<'a> {
     /// Reads a whole head, `bytes`, up to and with its empty line. An error is the answer to
     /// give before the connection is closed.
-    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Request<'a>, Status> {
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<FileRequest<'a>, FileStatus> {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
         let mut head = httparse::Request::new(&mut fields);
         match head.parse(bytes) {
@@ -81,11 +81,11 @@ impl<'a> Request<'a> {
         else {
             return Err(status::BAD_REQUEST);
         };
-        let mut request = Request {
+        let mut request = FileRequest {
             method: match method {
-                "GET" => Method::Get,
-                "HEAD" => Method::Head,
-                _ => Method::Other,
+                "GET" => FileMethod::Get,
+                "HEAD" => FileMethod::Head,
+                _ => FileMethod::Other,
             },
             target: target.as_bytes(),
             chunks: minor >= 1,
@@ -172,8 +172,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn parse(head: &str) -> Result<Request<'_>, u16> {
-        Request::parse(head.as_bytes()).map_err(|status| status.code)
+    fn parse(head: &str) -> Result<FileRequest<'_>, u16> {
+        FileRequest::parse(head.as_bytes()).map_err(|status| status.code)
     }
 
     fn after(head: &str) -> Result<After, u16> {
@@ -271,7 +271,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_taken(bytes: Vec<u8>, from in 0_usize..64) {
-            let _ = Request::parse(&bytes);
+            let _ = FileRequest::parse(&bytes);
             if let Some(end) = end(&bytes, from) {
                 prop_assert!(end <= bytes.len());
             }
@@ -280,7 +280,7 @@ mod tests {
         #[test]
         fn what_begins_like_a_request_is_taken(rest in "[ -~\r\n]{0,200}") {
             for start in ["GET /a HTTP/1.1\r\nHost: x\r\n", "HEAD / HTTP/1.0\r\n", "GET "] {
-                let _ = Request::parse(format!("{start}{rest}\r\n\r\n").as_bytes());
+                let _ = FileRequest::parse(format!("{start}{rest}\r\n\r\n").as_bytes());
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A folder as a page: reads the names, then writes the page piece by piece. No sockets.
 
 use super::date::Moment;
-use super::root::{changed, look_in, Tree};
+use super::root::{changed, look_in, FolderTree};
 use super::target::encode;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Dir, FileType};
@@ -14,7 +14,7 @@ use std::{io, vec};
 pub(super) const NAMES_MAX: usize = 10_000;
 
 /// A piece of a page is finished at this many bytes; it may be some names longer.
-const PIECE: usize = 16 * 1024;
+const PIECE_BYTES: usize = 16 * 1024;
 
 const STYLE: &str =
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:auto;padding:1rem}\
@@ -25,12 +25,12 @@ a{display:block;padding:.4rem 0;text-decoration:none}a:hover{text-decoration:und
 @media(max-width:36rem){td+td+td{display:none}}";
 
 /// A page about a folder, on its way out.
-pub(super) struct Listing {
-    tree: Tree,
+pub(super) struct FolderListing {
+    tree: FolderTree,
     folder: OwnedFd,
     /// The folder's names below the root, as in `Target`.
     path: Vec<u8>,
-    names: vec::IntoIter<Name>,
+    names: vec::IntoIter<EntryName>,
     /// How many names the folder holds beyond those.
     more: usize,
     at: At,
@@ -45,21 +45,21 @@ enum At {
 
 /// What a page needs to remember of an entry; its size and date are looked up when it is written.
 #[derive(PartialEq, Eq)]
-struct Name {
-    kind: Kind,
+struct EntryName {
+    kind: EntryKind,
     name: Box<[u8]>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+enum EntryKind {
     Folder,
     File,
 }
 
 /// Folders first, then by name as people sort: upper and lower case together.
-impl Ord for Name {
-    fn cmp(&self, other: &Name) -> Ordering {
-        fn lower(name: &Name) -> impl Iterator<Item = u8> + '_ {
+impl Ord for EntryName {
+    fn cmp(&self, other: &EntryName) -> Ordering {
+        fn lower(name: &EntryName) -> impl Iterator<Item = u8> + '_ {
             name.name.iter().map(u8::to_ascii_lowercase)
         }
         let by_name = || {
@@ -71,16 +71,20 @@ impl Ord for Name {
     }
 }
 
-impl PartialOrd for Name {
-    fn partial_cmp(&self, other: &Name) -> Option<Ordering> {
+impl PartialOrd for EntryName {
+    fn partial_cmp(&self, other: &EntryName) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Listing {
+impl FolderListing {
     /// Reads the names of the folder at `path`, opened as `folder`. Blocks. Hidden entries, and
     /// those that would not be served, are left out.
-    pub(super) fn read(tree: Tree, folder: OwnedFd, path: Vec<u8>) -> io::Result<Listing> {
+    pub(super) fn read(
+        tree: FolderTree,
+        folder: OwnedFd,
+        path: Vec<u8>,
+    ) -> io::Result<FolderListing> {
         let mut names = BinaryHeap::new();
         let mut more = 0_usize;
         for entry in Dir::new(folder.try_clone()?)? {
@@ -90,16 +94,16 @@ impl Listing {
                 continue;
             }
             let kind = match entry.file_type() {
-                FileType::Directory => Kind::Folder,
-                FileType::RegularFile => Kind::File,
+                FileType::Directory => EntryKind::Folder,
+                FileType::RegularFile => EntryKind::File,
                 FileType::Symlink | FileType::Unknown => match tree.look(&join(&path, name)) {
-                    Ok(metadata) if metadata.is_dir() => Kind::Folder,
-                    Ok(_) => Kind::File,
+                    Ok(metadata) if metadata.is_dir() => EntryKind::Folder,
+                    Ok(_) => EntryKind::File,
                     Err(_) => continue,
                 },
                 _ => continue,
             };
-            names.push(Name {
+            names.push(EntryName {
                 kind,
                 name: name.into(),
             });
@@ -110,7 +114,7 @@ impl Listing {
             }
         }
         let names = names.into_sorted_vec().into_iter();
-        Ok(Listing {
+        Ok(FolderListing {
             tree,
             folder,
             path,
@@ -123,7 +127,7 @@ impl Listing {
     /// Writes the next piece of the page behind what is in `out`; false when nothing is left to
     /// write. Blocks.
     pub(super) fn write(&mut self, out: &mut String) -> bool {
-        let full = out.len().saturating_add(PIECE);
+        let full = out.len().saturating_add(PIECE_BYTES);
         if let At::Top = self.at {
             self.write_top(out);
             self.at = At::Rows;
@@ -168,10 +172,10 @@ impl Listing {
         out.push('\n');
     }
 
-    fn write_row(&self, entry: &Name, out: &mut String) {
+    fn write_row(&self, entry: &EntryName, out: &mut String) {
         let slash = match entry.kind {
-            Kind::Folder => "/",
-            Kind::File => "",
+            EntryKind::Folder => "/",
+            EntryKind::File => "",
         };
         out.push_str("<tr><td><a href=\"");
         encode(&entry.name, out);
@@ -187,7 +191,7 @@ impl Listing {
             Err(_) => None,
         };
         if let Some(metadata) = &seen {
-            if entry.kind == Kind::File {
+            if entry.kind == EntryKind::File {
                 put_size(metadata.len(), out);
             }
         }
@@ -295,16 +299,16 @@ mod tests {
 
     #[test]
     fn folders_come_first_and_case_does_not_part_names() {
-        let name = |kind, name: &str| Name {
+        let name = |kind, name: &str| EntryName {
             kind,
             name: name.as_bytes().into(),
         };
         let mut names = [
-            name(Kind::File, "b"),
-            name(Kind::File, "C"),
-            name(Kind::Folder, "z"),
-            name(Kind::File, "a"),
-            name(Kind::File, "A"),
+            name(EntryKind::File, "b"),
+            name(EntryKind::File, "C"),
+            name(EntryKind::Folder, "z"),
+            name(EntryKind::File, "a"),
+            name(EntryKind::File, "A"),
         ];
         names.sort();
         let sorted: Vec<_> = names

@@ -18,15 +18,15 @@ pub(crate) mod target;
 mod tests;
 mod types;
 
-pub use root::Root;
+pub use root::FolderRoot;
 
 use crate::logging::{held_back, LogThrottle};
 use crate::net::DISK;
-use answer::Answer;
-use body::Body;
+use answer::FileResponse;
+use body::FileBody;
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use head::{After, Request, HEAD_MAX};
-use status::Status;
+use head::{After, FileRequest, HEAD_MAX};
+use status::FileStatus;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -43,7 +43,7 @@ const DRAIN_MAX: usize = 256 * 1024;
 /// There is no timeout: how long a connection may idle is the caller's to say, by dropping this
 /// future. An error means that the connection broke, or that a file could not be sent as
 /// announced; `conn` must then be cut, not ended in good order.
-pub async fn serve<C>(root: &Root, conn: C) -> io::Result<()>
+pub async fn serve<C>(root: &FolderRoot, conn: C) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
@@ -51,18 +51,20 @@ where
 }
 
 /// As [`serve`], where `inbox` has been read of the connection before.
-pub async fn serve_after<C>(root: &Root, mut conn: C, mut inbox: Vec<u8>) -> io::Result<()>
+pub async fn serve_after<C>(root: &FolderRoot, mut conn: C, mut inbox: Vec<u8>) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
     loop {
         let (length, answer) = match next_head(&mut conn, &mut inbox).await? {
-            Next::End => return conn.close().await,
-            Next::Refused(status) => (inbox.len(), Answer::refusal(status)),
-            Next::Head(length) => match Request::parse(inbox.get(..length).unwrap_or_default()) {
-                Ok(request) => (length, Answer::find(root, &request).await),
-                Err(status) => (length, Answer::refusal(status)),
-            },
+            NextRequest::End => return conn.close().await,
+            NextRequest::Refused(status) => (inbox.len(), FileResponse::refusal(status)),
+            NextRequest::Head(length) => {
+                match FileRequest::parse(inbox.get(..length).unwrap_or_default()) {
+                    Ok(request) => (length, FileResponse::find(root, &request).await),
+                    Err(status) => (length, FileResponse::refusal(status)),
+                }
+            }
         };
         // Given back before the body takes its own memory, and before the connection idles.
         inbox.drain(..length.min(inbox.len()));
@@ -81,16 +83,16 @@ where
 }
 
 /// What comes next on a connection.
-enum Next {
+enum NextRequest {
     /// A whole head, of so many bytes.
     Head(usize),
     /// Something that can only be refused.
-    Refused(Status),
+    Refused(FileStatus),
     /// The client has left.
     End,
 }
 
-async fn next_head<C>(conn: &mut C, inbox: &mut Vec<u8>) -> io::Result<Next>
+async fn next_head<C>(conn: &mut C, inbox: &mut Vec<u8>) -> io::Result<NextRequest>
 where
     C: AsyncRead + Unpin,
 {
@@ -106,13 +108,13 @@ where
             searched = 0;
         }
         match head::end(inbox, searched.saturating_sub(3)) {
-            Some(length) if length <= HEAD_MAX => return Ok(Next::Head(length)),
+            Some(length) if length <= HEAD_MAX => return Ok(NextRequest::Head(length)),
             None if inbox.len() < HEAD_MAX => {}
-            _ => return Ok(Next::Refused(status::HEAD_TOO_LARGE)),
+            _ => return Ok(NextRequest::Refused(status::HEAD_TOO_LARGE)),
         }
         // No request begins like this, but a TLS handshake does: no use in waiting for its end.
         if inbox.first().is_some_and(|byte| !byte.is_ascii_graphic()) {
-            return Ok(Next::Refused(status::BAD_REQUEST));
+            return Ok(NextRequest::Refused(status::BAD_REQUEST));
         }
         searched = inbox.len();
         if inbox.is_empty() {
@@ -121,9 +123,9 @@ where
         if read(conn, inbox).await? == 0 {
             // A head that breaks off is still owed an answer.
             return Ok(if inbox.is_empty() {
-                Next::End
+                NextRequest::End
             } else {
-                Next::Refused(status::BAD_REQUEST)
+                NextRequest::Refused(status::BAD_REQUEST)
             });
         }
     }
@@ -145,17 +147,17 @@ where
 }
 
 /// Sends an answer. The first piece of the body goes out together with the head.
-async fn send<C>(conn: &mut C, answer: Answer) -> io::Result<()>
+async fn send<C>(conn: &mut C, answer: FileResponse) -> io::Result<()>
 where
     C: AsyncWrite + Unpin,
 {
-    let Answer {
+    let FileResponse {
         head: mut piece,
         mut body,
         ..
     } = answer;
     loop {
-        if !matches!(body, Body::Done) {
+        if !matches!(body, FileBody::Done) {
             let read;
             let reading = DISK.run(move || {
                 let read = body.read(&mut piece);
@@ -172,7 +174,7 @@ where
         }
         conn.write_all(&piece).await?;
         piece.clear();
-        if matches!(body, Body::Done) {
+        if matches!(body, FileBody::Done) {
             return conn.flush().await;
         }
     }

@@ -2,7 +2,7 @@
 
 /// The part of a file to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Range {
+pub(crate) enum ByteRange {
     /// All of it: no single range in bytes was asked for, or it made no sense.
     Whole,
     /// From byte `first` to byte `last`, both included and inside the file.
@@ -11,37 +11,37 @@ pub(crate) enum Range {
     Outside,
 }
 
-impl Range {
+impl ByteRange {
     /// Reads the header's value for a file of `size` bytes. Several ranges are answered with the
     /// whole file, which a server is free to do.
-    pub(crate) fn parse(value: &[u8], size: u64) -> Range {
+    pub(crate) fn parse(value: &[u8], size: u64) -> ByteRange {
         let Some((unit, range)) = split(value, b'=') else {
-            return Range::Whole;
+            return ByteRange::Whole;
         };
         if !unit.eq_ignore_ascii_case(b"bytes") {
-            return Range::Whole;
+            return ByteRange::Whole;
         }
         let Some((first, last)) = split(range.trim_ascii(), b'-') else {
-            return Range::Whole;
+            return ByteRange::Whole;
         };
         match (first, last, number(first), number(last)) {
-            (b"", _, _, Some(0)) => Range::Outside,
+            (b"", _, _, Some(0)) => ByteRange::Outside,
             // The last bytes of nothing are all there is of it.
-            (b"", _, _, Some(_)) if size == 0 => Range::Whole,
-            (b"", _, _, Some(count)) => Range::part(size.saturating_sub(count), u64::MAX, size),
-            (_, b"", Some(first), _) => Range::part(first, u64::MAX, size),
-            (_, _, Some(first), Some(last)) if first <= last => Range::part(first, last, size),
-            _ => Range::Whole,
+            (b"", _, _, Some(_)) if size == 0 => ByteRange::Whole,
+            (b"", _, _, Some(count)) => ByteRange::part(size.saturating_sub(count), u64::MAX, size),
+            (_, b"", Some(first), _) => ByteRange::part(first, u64::MAX, size),
+            (_, _, Some(first), Some(last)) if first <= last => ByteRange::part(first, last, size),
+            _ => ByteRange::Whole,
         }
     }
 
-    fn part(first: u64, last: u64, size: u64) -> Range {
+    fn part(first: u64, last: u64, size: u64) -> ByteRange {
         match size.checked_sub(1) {
-            Some(end) if first <= end => Range::Part {
+            Some(end) if first <= end => ByteRange::Part {
                 first,
                 last: last.min(end),
             },
-            _ => Range::Outside,
+            _ => ByteRange::Outside,
         }
     }
 }
@@ -68,8 +68,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn part(first: u64, last: u64) -> Range {
-        Range::Part { first, last }
+    fn part(first: u64, last: u64) -> ByteRange {
+        ByteRange::Part { first, last }
     }
 
     #[test]
@@ -83,11 +83,11 @@ mod tests {
             ("bytes=-3", part(7, 9)),
             ("bytes=-99", part(0, 9)),
             ("Bytes= 9-9 ", part(9, 9)),
-            ("bytes=10-", Range::Outside),
-            ("bytes=99999999999999999999999-", Range::Outside),
-            ("bytes=-0", Range::Outside),
+            ("bytes=10-", ByteRange::Outside),
+            ("bytes=99999999999999999999999-", ByteRange::Outside),
+            ("bytes=-0", ByteRange::Outside),
         ] {
-            assert_eq!(Range::parse(value.as_bytes(), 10), range, "{value}");
+            assert_eq!(ByteRange::parse(value.as_bytes(), 10), range, "{value}");
         }
     }
 
@@ -108,15 +108,19 @@ mod tests {
             "bytes 0-1",
             "bytes=1 -2",
         ] {
-            assert_eq!(Range::parse(value.as_bytes(), 10), Range::Whole, "{value}");
+            assert_eq!(
+                ByteRange::parse(value.as_bytes(), 10),
+                ByteRange::Whole,
+                "{value}"
+            );
         }
     }
 
     #[test]
     fn an_empty_file_has_no_part() {
-        assert_eq!(Range::parse(b"bytes=0-", 0), Range::Outside);
-        assert_eq!(Range::parse(b"bytes=0-0", 0), Range::Outside);
-        assert_eq!(Range::parse(b"bytes=-1", 0), Range::Whole);
+        assert_eq!(ByteRange::parse(b"bytes=0-", 0), ByteRange::Outside);
+        assert_eq!(ByteRange::parse(b"bytes=0-0", 0), ByteRange::Outside);
+        assert_eq!(ByteRange::parse(b"bytes=-1", 0), ByteRange::Whole);
     }
 
     /// The bytes a range selects, found by asking of each byte whether it is meant.
@@ -142,13 +146,13 @@ mod tests {
             let nonsense = matches!((first, last), (Some(a), Some(b)) if a > b)
                 || (first, last) == (None, None);
             let bytes = selected(first, last, size);
-            match Range::parse(value.as_bytes(), size) {
-                Range::Part { first, last } => {
+            match ByteRange::parse(value.as_bytes(), size) {
+                ByteRange::Part { first, last } => {
                     prop_assert!(!nonsense);
                     prop_assert_eq!(bytes, (first..=last).collect::<Vec<_>>());
                 }
-                Range::Outside => prop_assert!(!nonsense && bytes.is_empty()),
-                Range::Whole => prop_assert!(nonsense || (size == 0 && first.is_none())),
+                ByteRange::Outside => prop_assert!(!nonsense && bytes.is_empty()),
+                ByteRange::Whole => prop_assert!(nonsense || (size == 0 && first.is_none())),
             }
         }
 
@@ -156,7 +160,7 @@ mod tests {
         fn any_header_gives_a_part_inside_the_file(value: Vec<u8>, size: u64) {
             let text = [b"bytes=", value.as_slice()].concat();
             for value in [value.as_slice(), text.as_slice()] {
-                if let Range::Part { first, last } = Range::parse(value, size) {
+                if let ByteRange::Part { first, last } = ByteRange::parse(value, size) {
                     prop_assert!(first <= last && last < size);
                 }
             }
@@ -167,7 +171,7 @@ mod tests {
             value in "bytes=[0-9]{0,22} ?-[0-9]{0,22}",
             size: u64,
         ) {
-            if let Range::Part { first, last } = Range::parse(value.as_bytes(), size) {
+            if let ByteRange::Part { first, last } = ByteRange::parse(value.as_bytes(), size) {
                 prop_assert!(first <= last && last < size);
             }
         }

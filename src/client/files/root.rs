@@ -18,14 +18,14 @@ const RACES: usize = 16;
 /// disk from being unmounted, and would still show the empty mount point after one was plugged in.
 /// Within a request everything is opened relative to that one descriptor.
 #[derive(Clone, Debug)]
-pub struct Root {
+pub struct FolderRoot {
     path: Arc<Path>,
-    links: Links,
+    links: LinkPolicy,
 }
 
 /// What becomes of a symbolic link below the root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Links {
+pub(super) enum LinkPolicy {
     /// Followed if the kernel says that it stays below: `openat2`, Linux 5.6 on.
     Beneath,
     /// Never followed: the kernel cannot say.
@@ -34,10 +34,10 @@ pub(super) enum Links {
     Anywhere,
 }
 
-impl Root {
+impl FolderRoot {
     /// Checks that `path` is a folder, to share what is in it. Blocks for a moment. The error
     /// names the path and what to do. `outside` says that links may lead out of it.
-    pub fn open(path: &Path, outside: bool) -> io::Result<Root> {
+    pub fn open(path: &Path, outside: bool) -> io::Result<FolderRoot> {
         let explain = |error: io::Error| {
             let hint = match Errno::from_io_error(&error) {
                 Some(Errno::NOENT) => "; create it, or correct the path after file://",
@@ -50,74 +50,74 @@ impl Root {
         };
         // Absolute, so that a later change of the working directory means nothing.
         let absolute = std::path::absolute(path).map_err(explain)?;
-        let mut root = Root {
+        let mut root = FolderRoot {
             path: absolute.into(),
-            links: Links::Beneath,
+            links: LinkPolicy::Beneath,
         };
         let tree = root.tree().map_err(explain)?;
         if outside {
-            root.links = Links::Anywhere;
+            root.links = LinkPolicy::Anywhere;
             return Ok(root);
         }
         match tree.open_beneath(b".", OFlags::PATH) {
             Ok(_) => {}
             // An old kernel, or a sandbox that does not know the call.
-            Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => root.links = Links::Refused,
+            Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => root.links = LinkPolicy::Refused,
             Err(error) => return Err(explain(error.into())),
         }
         Ok(root)
     }
 
     /// The folder as it is now. Blocks.
-    pub(super) fn tree(&self) -> io::Result<Tree> {
+    pub(super) fn tree(&self) -> io::Result<FolderTree> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let top = open(self.path.as_ref(), flags, Mode::empty())?;
-        Ok(Tree {
+        Ok(FolderTree {
             top,
             links: self.links,
         })
     }
 
     #[cfg(test)]
-    pub(super) fn set_links(&mut self, links: Links) {
+    pub(super) fn set_links(&mut self, links: LinkPolicy) {
         self.links = links;
     }
 
     #[cfg(test)]
-    pub(super) fn links(&self) -> Links {
+    pub(super) fn links(&self) -> LinkPolicy {
         self.links
     }
 }
 
 /// The shared folder during one request. Paths are names joined by `/`, as `Target` makes them;
 /// an empty one is the folder itself. Every call blocks.
-pub(super) struct Tree {
+pub(super) struct FolderTree {
     top: OwnedFd,
-    links: Links,
+    links: LinkPolicy,
 }
 
 /// Something that may be served, opened for reading.
-pub(super) enum Node {
+pub(super) enum FolderNode {
     File(File, Metadata),
     Folder(OwnedFd),
 }
 
-impl Tree {
+impl FolderTree {
     /// Opens a file or folder. Anything else is as good as not there.
-    pub(super) fn open(&self, path: &[u8]) -> io::Result<Node> {
+    pub(super) fn open(&self, path: &[u8]) -> io::Result<FolderNode> {
         // Looked at before it is opened for reading: the mere opening of a device can do things.
         let seen = self.look(path)?;
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         if seen.is_dir() {
             let folder = self.open_at(path, flags | OFlags::DIRECTORY)?;
-            return Ok(Node::Folder(folder));
+            return Ok(FolderNode::Folder(folder));
         }
         let file = File::from(self.open_at(path, flags)?);
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(Errno::NOENT.into());
         }
-        Ok(Node::File(file, metadata))
+        Ok(FolderNode::File(file, metadata))
     }
 
     /// What stands at a path, links followed as far as they may be. Only ever a file or a folder.
@@ -132,9 +132,9 @@ impl Tree {
     fn open_at(&self, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
         let path = if path.is_empty() { b"." } else { path };
         let opened = match self.links {
-            Links::Beneath => self.open_beneath(path, flags),
-            Links::Refused => self.walk(path, flags),
-            Links::Anywhere => openat(&self.top, path, flags | OFlags::CLOEXEC, Mode::empty()),
+            LinkPolicy::Beneath => self.open_beneath(path, flags),
+            LinkPolicy::Refused => self.walk(path, flags),
+            LinkPolicy::Anywhere => openat(&self.top, path, flags | OFlags::CLOEXEC, Mode::empty()),
         };
         Ok(opened?)
     }

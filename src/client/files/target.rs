@@ -1,22 +1,22 @@
 //! The target of a request, as names below the shared folder. Not what stands there.
 
-use super::status::{self, Status};
+use super::status::{self, FileStatus};
 use std::fmt::Write;
 
 /// Where a request points. No name in it is empty, begins with a dot, or holds a slash or a NUL:
 /// `..` and every hidden file are shut out here, in whatever way they were spelled.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Target {
+pub(crate) struct RequestTarget {
     /// The names, joined by `/`; empty for the shared folder itself.
     pub(crate) path: Vec<u8>,
     /// It ends in `/`: a folder is meant.
     pub(crate) folder: bool,
 }
 
-impl Target {
+impl RequestTarget {
     /// Reads a request target in origin form (`/a/b?query`) or absolute form
     /// (`http://host/a/b`); `*` and `host:port` name no file, 400.
-    pub(crate) fn parse(target: &[u8]) -> Result<Target, Status> {
+    pub(crate) fn parse(target: &[u8]) -> Result<RequestTarget, FileStatus> {
         let raw = before(origin_form(target)?, b'?');
         let mut path = Vec::with_capacity(raw.len());
         for raw in raw
@@ -33,7 +33,7 @@ impl Target {
                 return Err(status::NOT_FOUND);
             }
         }
-        Ok(Target {
+        Ok(RequestTarget {
             path,
             folder: raw.ends_with(b"/"),
         })
@@ -72,7 +72,7 @@ pub(crate) fn encode(name: &[u8], out: &mut String) {
     }
 }
 
-fn origin_form(target: &[u8]) -> Result<&[u8], Status> {
+fn origin_form(target: &[u8]) -> Result<&[u8], FileStatus> {
     if target.starts_with(b"/") {
         return Ok(target);
     }
@@ -95,7 +95,7 @@ fn before(text: &[u8], stop: u8) -> &[u8] {
     text.split(|byte| *byte == stop).next().unwrap_or_default()
 }
 
-fn decode(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Status> {
+fn decode(raw: &[u8], out: &mut Vec<u8>) -> Result<(), FileStatus> {
     let mut bytes = raw.iter();
     while let Some(byte) = bytes.next() {
         let byte = match byte {
@@ -121,7 +121,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn path(target: &str) -> Result<(String, bool), u16> {
-        let target = Target::parse(target.as_bytes()).map_err(|status| status.code)?;
+        let target = RequestTarget::parse(target.as_bytes()).map_err(|status| status.code)?;
         Ok((target.path.escape_ascii().to_string(), target.folder))
     }
 
@@ -204,7 +204,7 @@ mod tests {
 
         #[test]
         fn no_target_yields_a_name_that_leads_up(target in "[/.%2eEfF5cC\\\\a\u{c0}?]{0,24}") {
-            if let Ok(Target { path, .. }) = Target::parse(target.as_bytes()) {
+            if let Ok(RequestTarget { path, .. }) = RequestTarget::parse(target.as_bytes()) {
                 prop_assert!(!path.starts_with(b"/") && !path.contains(&0));
                 if !path.is_empty() {
                     let mut names = path.split(|byte| *byte == b'/');

@@ -1,6 +1,6 @@
 //! What a client of the file service may count on, asked over a real socket.
 
-use super::root::{Links, Node, Root};
+use super::root::{FolderNode, FolderRoot, LinkPolicy};
 use super::{listing, serve};
 use async_std::os::unix::net::UnixStream;
 use async_std::task::{block_on, spawn};
@@ -51,14 +51,14 @@ impl Share {
         fs::write(path, bytes).unwrap();
     }
 
-    fn root(&self) -> Root {
-        Root::open(&self.path(""), false).unwrap()
+    fn root(&self) -> FolderRoot {
+        FolderRoot::open(&self.path(""), false).unwrap()
     }
 
     /// The root as this kernel opens it, and as an old one does.
-    fn roots(&self) -> [Root; 2] {
+    fn roots(&self) -> [FolderRoot; 2] {
         let mut old = self.root();
-        old.set_links(Links::Refused);
+        old.set_links(LinkPolicy::Refused);
         [self.root(), old]
     }
 }
@@ -131,7 +131,7 @@ impl Reply {
 }
 
 /// Sends `bytes` and the end of file on one connection; all that comes back until its end.
-fn exchange(root: &Root, bytes: &[u8]) -> Vec<u8> {
+fn exchange(root: &FolderRoot, bytes: &[u8]) -> Vec<u8> {
     block_on(async {
         let (mut near, far) = UnixStream::pair().unwrap();
         let root = root.clone();
@@ -146,7 +146,7 @@ fn exchange(root: &Root, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// All answers to `bytes`, none of them to a HEAD.
-fn replies(root: &Root, bytes: &[u8]) -> Vec<Reply> {
+fn replies(root: &FolderRoot, bytes: &[u8]) -> Vec<Reply> {
     let all = exchange(root, bytes);
     let mut rest = all.as_slice();
     let mut replies = Vec::new();
@@ -159,7 +159,7 @@ fn replies(root: &Root, bytes: &[u8]) -> Vec<Reply> {
 }
 
 /// One request with these fields; `start` is method and target.
-fn ask(root: &Root, start: &str, fields: &[(&str, &str)]) -> Reply {
+fn ask(root: &FolderRoot, start: &str, fields: &[(&str, &str)]) -> Reply {
     let mut head = format!("{start} HTTP/1.1\r\nHost: example\r\n");
     for (name, value) in fields {
         head += &format!("{name}: {value}\r\n");
@@ -170,7 +170,7 @@ fn ask(root: &Root, start: &str, fields: &[(&str, &str)]) -> Reply {
     reply
 }
 
-fn get(root: &Root, target: &str) -> Reply {
+fn get(root: &FolderRoot, target: &str) -> Reply {
     ask(root, &format!("GET {target}"), &[])
 }
 
@@ -900,7 +900,7 @@ fn no_symbolic_link_leads_out_of_the_folder() {
 fn links_that_stay_inside_work_where_the_kernel_can_tell() {
     let share = share_of_links();
     let [new, old] = share.roots();
-    let beneath = new.links() == Links::Beneath;
+    let beneath = new.links() == LinkPolicy::Beneath;
     for (root, works) in [(new, beneath), (old, false)] {
         let code = if works { 200 } else { 404 };
         for target in [
@@ -927,7 +927,7 @@ fn links_that_stay_inside_work_where_the_kernel_can_tell() {
 #[test]
 fn links_lead_anywhere_where_that_is_wanted_and_nothing_else_does() {
     let share = share_of_links();
-    let root = Root::open(&share.path(""), true).unwrap();
+    let root = FolderRoot::open(&share.path(""), true).unwrap();
     for target in [
         "/out",
         "/a/out",
@@ -960,9 +960,9 @@ fn a_folder_that_becomes_a_link_meanwhile_leads_nowhere_on_any_kernel() {
         AtomicBool::new(false),
         Instant::now() + Duration::from_secs(30),
     );
-    let look = |root: &Root| {
+    let look = |root: &FolderRoot| {
         let node = root.tree().unwrap().open(b"place/secret.txt");
-        let Ok(Node::File(mut file, _)) = node else {
+        let Ok(FolderNode::File(mut file, _)) = node else {
             return None;
         };
         let mut bytes = Vec::new();
@@ -986,7 +986,7 @@ fn a_folder_that_becomes_a_link_meanwhile_leads_nowhere_on_any_kernel() {
                     None => refused += 1,
                 }
             }
-            if root.links() == Links::Refused || led_out {
+            if root.links() == LinkPolicy::Refused || led_out {
                 done.store(true, Ordering::Relaxed);
             }
             let links = root.links();
@@ -1030,7 +1030,7 @@ fn a_root_that_is_no_folder_is_an_error_that_names_it() {
     let share = Share::with(&[("a", b"hello")]);
     for (name, hint) in [("a", "folder that holds the file"), ("none", "create it")] {
         let path = share.path(name);
-        let error = Root::open(&path, false).unwrap_err().to_string();
+        let error = FolderRoot::open(&path, false).unwrap_err().to_string();
         assert!(
             error.contains(path.to_str().unwrap()) && error.contains(hint),
             "{error}"

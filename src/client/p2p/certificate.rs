@@ -1,7 +1,7 @@
 //! The certificate that an end of WebRTC shows: self-signed, and the same for everybody but for
 //! its key and its number. Peers go by its fingerprint alone (RFC 8827, section 6.5).
 
-use super::crypto::Key;
+use super::crypto::SigningKeyPair;
 use rtc_dtls::crypto_provider::{CryptoError, SignatureScheme, SigningKey};
 
 /// The tags of DER that it takes (X.690).
@@ -23,7 +23,7 @@ const COMMON_NAME: &[u8] = &[0x06, 3, 0x55, 4, 3];
 
 /// X.509 version 3 (RFC 5280, section 4.1). It is good at any time: a router's clock may be at
 /// 1970.
-pub fn self_signed(key: &Key, serial: [u8; 16]) -> Result<Vec<u8>, CryptoError> {
+pub fn self_signed(key: &SigningKeyPair, serial: [u8; 16]) -> Result<Vec<u8>, CryptoError> {
     // A positive number, and not one byte shorter when it happens to be small.
     let mut number = serial;
     number[0] = number[0] & 0x7f | 0x40;
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn it_is_what_others_read() {
-        let key = Key::new().unwrap();
+        let key = SigningKeyPair::new().unwrap();
         for serial in [[0; 16], [0xff; 16]] {
             let der = self_signed(&key, serial).unwrap();
             ParsedCertificate::try_from(&CertificateDer::from(der.clone())).unwrap();

@@ -1,9 +1,9 @@
 //! A data channel as a stream of bytes, and the connection that it stands for.
 
-use super::link::Link;
+use super::link::PeerHandle;
 use super::MAX_MESSAGE_OUT;
-use crate::net::{poll_stalled, with_scratch, Conn};
-use crate::tunnel::{GOODBYE, LAST_BYTES};
+use crate::net::{poll_stalled, with_read_buf, Conn};
+use crate::tunnel::{CLOSE_TIMEOUT, LAST_BYTES};
 use async_io::Timer;
 use bytes::{Bytes, BytesMut};
 use futures_lite::{future, AsyncRead, AsyncWrite};
@@ -15,13 +15,13 @@ use std::task::{ready, Context, Poll};
 use std::time::{Duration, Instant};
 
 /// One end of a channel. Dropping it ends the channel, behind all that was written.
-pub struct Channel {
-    link: Link,
+pub struct ChannelConn {
+    link: PeerHandle,
     id: u16,
 }
 
-impl Channel {
-    pub fn new(link: Link, id: u16) -> Self {
+impl ChannelConn {
+    pub fn new(link: PeerHandle, id: u16) -> Self {
         Self { link, id }
     }
 
@@ -88,14 +88,14 @@ impl Channel {
     }
 }
 
-impl Drop for Channel {
+impl Drop for ChannelConn {
     fn drop(&mut self) {
         self.link
             .with(|peer| peer.drop_channel(self.id, Instant::now()));
     }
 }
 
-impl AsyncRead for Channel {
+impl AsyncRead for ChannelConn {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -115,7 +115,7 @@ impl AsyncRead for Channel {
     }
 }
 
-impl AsyncWrite for Channel {
+impl AsyncWrite for ChannelConn {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -138,24 +138,24 @@ impl AsyncWrite for Channel {
 }
 
 /// Moves bytes between a channel and a connection until either has ended, and then the end.
-pub async fn carry(channel: Channel, conn: Arc<Conn>) -> io::Result<()> {
-    Carry::new(channel, conn.clone()).await?;
+pub async fn carry(channel: ChannelConn, conn: Arc<Conn>) -> io::Result<()> {
+    ChannelRelay::new(channel, conn.clone()).await?;
     // A close with bytes unread would take from the connection's peer what it has not read yet.
-    conn.linger(GOODBYE).await;
+    conn.linger(CLOSE_TIMEOUT).await;
     Ok(())
 }
 
-struct Carry {
-    channel: Channel,
+struct ChannelRelay {
+    channel: ChannelConn,
     conn: Arc<Conn>,
     /// What the connection has not taken yet.
     stuck: BytesMut,
-    state: State,
+    state: CarryState,
     timer: Option<Timer>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum CarryState {
     Both,
     /// The connection has ended; the channel ends when its peer has all. So many bytes were not
     /// acknowledged when the timer was set.
@@ -166,19 +166,19 @@ enum State {
     Shutdown,
 }
 
-impl Carry {
-    fn new(channel: Channel, conn: Arc<Conn>) -> Self {
+impl ChannelRelay {
+    fn new(channel: ChannelConn, conn: Arc<Conn>) -> Self {
         Self {
             channel,
             conn,
             stuck: BytesMut::new(),
-            state: State::Both,
+            state: CarryState::Both,
             timer: None,
         }
     }
 
     /// Each state has a deadline of its own.
-    fn go(&mut self, state: State) {
+    fn go(&mut self, state: CarryState) {
         (self.state, self.timer) = (state, None);
     }
 
@@ -241,7 +241,7 @@ impl Carry {
         for _ in 0..4 {
             ready!(self.conn.poll_readable(cx))?;
             let room = ready!(self.channel.poll_room(cx))?.min(MAX_MESSAGE_OUT);
-            let n = with_scratch(|buffer| {
+            let n = with_read_buf(|buffer| {
                 let buffer = buffer.get_mut(..room).unwrap_or_default();
                 let n = ready!(self.conn.poll_read(cx, buffer))?;
                 if n > 0 {
@@ -258,16 +258,16 @@ impl Carry {
     }
 }
 
-impl Future for Carry {
+impl Future for ChannelRelay {
     type Output = io::Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             match self.state {
-                State::Both => {
+                CarryState::Both => {
                     if let Poll::Ready(result) = self.poll_in(cx) {
                         result?;
-                        self.go(State::Shutdown);
+                        self.go(CarryState::Shutdown);
                         continue;
                     }
                     let out = match !self.stuck.is_empty() && self.channel.has_ended() {
@@ -277,17 +277,17 @@ impl Future for Carry {
                     match ready!(out) {
                         Ok(()) => {
                             self.channel.finish();
-                            self.go(State::Close(usize::MAX));
+                            self.go(CarryState::Close(usize::MAX));
                         }
                         Err(_) if self.channel.has_ended() => {
                             // If this process ends first, a part must not be taken for all.
                             self.conn.reset_on_close();
-                            self.go(State::Rest);
+                            self.go(CarryState::Rest);
                         }
                         Err(e) => return Poll::Ready(Err(e)),
                     }
                 }
-                State::Close(before) => {
+                CarryState::Close(before) => {
                     if self.channel.poll_closed(cx).is_ready() {
                         return Poll::Ready(Ok(()));
                     }
@@ -299,17 +299,17 @@ impl Future for Carry {
                         // The peer gets the rest if it goes on; nothing else has to wait for that.
                         return Poll::Ready(Ok(()));
                     }
-                    self.go(State::Close(left));
+                    self.go(CarryState::Close(left));
                 }
-                State::Rest => {
+                CarryState::Rest => {
                     let Poll::Ready(result) = self.poll_in(cx) else {
                         return self.poll_stuck(cx);
                     };
                     result?;
                     self.conn.end_on_close();
-                    self.go(State::Shutdown);
+                    self.go(CarryState::Shutdown);
                 }
-                State::Shutdown => {
+                CarryState::Shutdown => {
                     let mut told = self.conn.poll_flush(cx);
                     if let Poll::Ready(Ok(())) = told {
                         told = self.conn.poll_shutdown(cx);

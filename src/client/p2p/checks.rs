@@ -98,19 +98,19 @@ impl Tokens {
 
 /// The checks to addresses that have not answered, which all peers of the process share.
 #[derive(Debug)]
-pub struct Budget(Mutex<Tokens>);
+pub struct CheckBudget(Mutex<Tokens>);
 
-impl Default for Budget {
+impl Default for CheckBudget {
     fn default() -> Self {
         Self(Mutex::new(Tokens::new(BUDGET, BUDGET_PAUSE)))
     }
 }
 
-impl Budget {
-    fn take(&self, standing: Standing, now: Instant) -> bool {
+impl CheckBudget {
+    fn take(&self, standing: CandidateState, now: Instant) -> bool {
         let reserve = match standing {
-            Standing::Named => RESERVE,
-            Standing::Heard | Standing::Answered => 0,
+            CandidateState::Named => RESERVE,
+            CandidateState::Heard | CandidateState::Answered => 0,
         };
         let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         tokens.take(reserve, now)
@@ -119,7 +119,7 @@ impl Budget {
 
 /// What this end is to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum IceRole {
     /// A visitor has offered, and this end answers.
     Answers,
     /// A visitor has asked for an offer.
@@ -128,7 +128,7 @@ pub enum Role {
     Dials,
 }
 
-impl Role {
+impl IceRole {
     /// Whether the session description of this end comes first.
     pub fn offers(self) -> bool {
         self != Self::Answers
@@ -137,12 +137,12 @@ impl Role {
 
 /// The checks of one peer.
 #[derive(Debug)]
-pub struct Checks {
-    budget: Arc<Budget>,
-    role: Role,
+pub struct ConnectivityChecks {
+    budget: Arc<CheckBudget>,
+    role: IceRole,
     /// The addresses of this machine.
     own: Vec<IpAddr>,
-    remotes: Vec<Remote>,
+    remotes: Vec<RemoteCandidate>,
     /// Checks on their way: their transactions, and where to.
     outstanding: VecDeque<([u8; 12], SocketAddr)>,
     requests: Tokens,
@@ -150,9 +150,9 @@ pub struct Checks {
 }
 
 #[derive(Debug)]
-struct Remote {
+struct RemoteCandidate {
     addr: SocketAddr,
-    standing: Standing,
+    standing: CandidateState,
     /// Checks that have left.
     sent: u8,
     /// When the next one may; `None` is never.
@@ -161,7 +161,7 @@ struct Remote {
 
 /// How far an address of a peer is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum CandidateState {
     /// The peer says that it is its own.
     Named,
     /// A check with the right password came from it; the source may be forged.
@@ -172,7 +172,7 @@ enum Standing {
 
 /// A STUN message that ICE may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Inbound {
+pub enum InboundCheck {
     /// A check of the peer.
     Request,
     /// The answer to a check of ours that went to where it comes from.
@@ -180,9 +180,9 @@ pub enum Inbound {
     Indication,
 }
 
-impl Checks {
+impl ConnectivityChecks {
     /// `own` are the addresses of this machine.
-    pub fn new(budget: Arc<Budget>, role: Role, own: Vec<IpAddr>) -> Self {
+    pub fn new(budget: Arc<CheckBudget>, role: IceRole, own: Vec<IpAddr>) -> Self {
         Self {
             budget,
             role,
@@ -194,11 +194,11 @@ impl Checks {
         }
     }
 
-    pub fn role(&self) -> Role {
+    pub fn role(&self) -> IceRole {
         self.role
     }
 
-    fn find(&mut self, addr: SocketAddr) -> Option<&mut Remote> {
+    fn find(&mut self, addr: SocketAddr) -> Option<&mut RemoteCandidate> {
         self.remotes.iter_mut().find(|remote| remote.addr == addr)
     }
 
@@ -209,14 +209,14 @@ impl Checks {
 
     /// Whether `addr` has answered a check.
     pub fn has_answered(&self, addr: SocketAddr) -> bool {
-        let is = |it: &Remote| it.addr == addr && it.standing == Standing::Answered;
+        let is = |it: &RemoteCandidate| it.addr == addr && it.standing == CandidateState::Answered;
         self.remotes.iter().any(is)
     }
 
     /// Whether a candidate that the peer names is to be checked.
     pub fn learn(&mut self, candidate: &Candidate, now: Instant) -> bool {
         let addr = candidate.addr();
-        let is_named = |remote: &&Remote| remote.standing == Standing::Named;
+        let is_named = |remote: &&RemoteCandidate| remote.standing == CandidateState::Named;
         let named = || self.remotes.iter().filter(is_named);
         let of_host = || named().filter(|remote| remote.addr.ip() == addr.ip());
         let takes = candidate.network_type().is_udp()
@@ -229,7 +229,8 @@ impl Checks {
             && named().count() < NAMED
             && of_host().count() < NAMED_OF_HOST;
         if takes {
-            self.remotes.push(Remote::new(addr, Standing::Named, now));
+            self.remotes
+                .push(RemoteCandidate::new(addr, CandidateState::Named, now));
         }
         takes
     }
@@ -250,12 +251,12 @@ impl Checks {
             }
         };
         let is_own = ip.is_loopback() || self.own.contains(&ip);
-        let own_is_fine = self.role == Role::Dials && addr.port() >= 1024;
+        let own_is_fine = self.role == IceRole::Dials && addr.port() >= 1024;
         is_unicast && ip.to_canonical() == ip && (!is_own || own_is_fine)
     }
 
     /// Whether ICE may see a STUN message, and as what.
-    pub fn admit(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) -> Option<Inbound> {
+    pub fn admit(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) -> Option<InboundCheck> {
         let (kind, transaction) = head(bytes)?;
         if from.port() == MDNS {
             return None;
@@ -263,34 +264,36 @@ impl Checks {
         match kind {
             REQUEST => {
                 let has_room = self.remotes.len() < REMOTES || self.knows(from);
-                (has_room && self.requests.take(0, now)).then_some(Inbound::Request)
+                (has_room && self.requests.take(0, now)).then_some(InboundCheck::Request)
             }
             SUCCESS => {
                 let asked = self.outstanding.contains(&(transaction, from));
-                asked.then_some(Inbound::Answer(transaction))
+                asked.then_some(InboundCheck::Answer(transaction))
             }
-            INDICATION => self.has_answered(from).then_some(Inbound::Indication),
+            INDICATION => self.has_answered(from).then_some(InboundCheck::Indication),
             _ => None,
         }
     }
 
     /// ICE has found that a message is the peer's.
-    pub fn accept(&mut self, from: SocketAddr, message: Inbound, now: Instant) {
+    pub fn accept(&mut self, from: SocketAddr, message: InboundCheck, now: Instant) {
         match message {
-            Inbound::Request => match self.find(from) {
-                Some(remote) if remote.standing == Standing::Named => {
-                    (remote.standing, remote.next) = (Standing::Heard, Some(now));
+            InboundCheck::Request => match self.find(from) {
+                Some(remote) if remote.standing == CandidateState::Named => {
+                    (remote.standing, remote.next) = (CandidateState::Heard, Some(now));
                 }
                 Some(_) => {}
-                None => self.remotes.push(Remote::new(from, Standing::Heard, now)),
+                None => self
+                    .remotes
+                    .push(RemoteCandidate::new(from, CandidateState::Heard, now)),
             },
-            Inbound::Answer(transaction) => {
+            InboundCheck::Answer(transaction) => {
                 self.outstanding.retain(|(sent, _)| *sent != transaction);
                 if let Some(remote) = self.find(from) {
-                    (remote.standing, remote.next) = (Standing::Answered, Some(now));
+                    (remote.standing, remote.next) = (CandidateState::Answered, Some(now));
                 }
             }
-            Inbound::Indication => {}
+            InboundCheck::Indication => {}
         }
     }
 
@@ -310,7 +313,7 @@ impl Checks {
         if remote.next.is_none_or(|next| next > now) {
             return false;
         }
-        if remote.standing != Standing::Answered && !budget.take(remote.standing, now) {
+        if remote.standing != CandidateState::Answered && !budget.take(remote.standing, now) {
             remote.next = Some(now + HEARD_PAUSE);
             return false;
         }
@@ -337,7 +340,7 @@ impl Checks {
         for remote in &self.remotes {
             match (remote.standing, remote.next) {
                 // It is to be nominated.
-                (Standing::Answered, _) => due = due.min(last + most),
+                (CandidateState::Answered, _) => due = due.min(last + most),
                 (_, Some(next)) => due = due.min(next),
                 (_, None) => {}
             }
@@ -346,8 +349,8 @@ impl Checks {
     }
 }
 
-impl Remote {
-    fn new(addr: SocketAddr, standing: Standing, now: Instant) -> Self {
+impl RemoteCandidate {
+    fn new(addr: SocketAddr, standing: CandidateState, now: Instant) -> Self {
         Self {
             addr,
             standing,
@@ -361,9 +364,9 @@ impl Remote {
         let before = usize::from(self.sent);
         self.sent = self.sent.saturating_add(1);
         let pause = match self.standing {
-            Standing::Named => PAUSES.get(before).copied(),
-            Standing::Heard => (self.sent < HEARD_CHECKS).then_some(HEARD_PAUSE),
-            Standing::Answered => Some(ANSWERED_PAUSE),
+            CandidateState::Named => PAUSES.get(before).copied(),
+            CandidateState::Heard => (self.sent < HEARD_CHECKS).then_some(HEARD_PAUSE),
+            CandidateState::Answered => Some(ANSWERED_PAUSE),
         };
         self.next = pause.map(|pause| now + pause);
     }

@@ -85,7 +85,7 @@ impl RTCCrypto for Ring {
         let private = private.map_err(|_| CryptoError::RandomnessFailed)?;
         let public = private.compute_public_key();
         let public = public.map_err(|_| CryptoError::InvalidPrivateKey)?;
-        Ok(Box::new(Exchange {
+        Ok(Box::new(KeyExchange {
             algorithm,
             curve,
             private,
@@ -243,14 +243,14 @@ fn bad_tag(expected: usize, actual: usize) -> CryptoError {
     CryptoError::InvalidTagLength { expected, actual }
 }
 
-struct Exchange {
+struct KeyExchange {
     algorithm: KeyExchangeAlgorithm,
     curve: &'static agreement::Algorithm,
     private: agreement::EphemeralPrivateKey,
     public: agreement::PublicKey,
 }
 
-impl ActiveKeyExchange for Exchange {
+impl ActiveKeyExchange for KeyExchange {
     fn algorithm(&self) -> KeyExchangeAlgorithm {
         self.algorithm
     }
@@ -269,9 +269,9 @@ impl ActiveKeyExchange for Exchange {
 }
 
 /// A key on P-256, which every browser's certificates have too.
-pub struct Key(EcdsaKeyPair);
+pub struct SigningKeyPair(EcdsaKeyPair);
 
-impl Key {
+impl SigningKeyPair {
     pub fn new() -> Result<Self> {
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random)
@@ -282,7 +282,7 @@ impl Key {
     }
 }
 
-impl SigningKey for Key {
+impl SigningKey for SigningKeyPair {
     fn supports(&self, scheme: SignatureScheme) -> bool {
         scheme == SignatureScheme::EcdsaP256Sha256
     }

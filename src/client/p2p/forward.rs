@@ -1,19 +1,19 @@
 //! A local port whose connections go to another client: through data channels, spread over a few
 //! peers, or through the server while there is no direct way.
 
-use super::checks::Role;
-use super::hub::Hub;
-use super::link::Link;
-use super::message::{Message, Reader};
-use super::peer::State;
+use super::checks::IceRole;
+use super::hub::Endpoint;
+use super::link::PeerHandle;
+use super::message::{MessageReader, SignalingMessage};
+use super::peer::PeerState;
 use super::sdp::{self, Description};
-use super::signaling::{chunk, reflexive, Answer, RELAY};
-use super::{begin, carry, Channel, LABEL};
+use super::signaling::{chunk, reflexive, SignalingResponse, RELAY};
+use super::{begin, carry, ChannelConn, LABEL};
 use crate::client::pool::Pool;
-use crate::client::Me;
+use crate::client::ClientContext;
 use crate::config::{Remote, TcpForward};
-use crate::handover::{Given, Legacy, Piece};
-use crate::net::{self, with_scratch, within, Conn, Listener, Stop};
+use crate::handover::{Inherited, Item, Outgoing};
+use crate::net::{self, timeout, with_read_buf, Conn, Listener, Shutdown};
 use event_listener::Event;
 use futures_lite::future;
 use std::io;
@@ -22,38 +22,38 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a direct way may take to come up before a connection goes through the server.
-const DIRECT: Duration = Duration::from_secs(10);
+const DIRECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// After none came up, connections do not wait for one for so long.
-const PAUSE: Duration = Duration::from_secs(30);
+const DIRECT_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// The end of a request's body: of the messages' own chunks, and of HTTP's.
 const REQUEST_END: &[u8] = b"5\r\n0\r\n\r\n\r\n0\r\n\r\n";
 /// How long the server may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A listener that forwards.
 #[derive(Clone)]
-pub struct Forward {
+pub struct TcpForwarder {
     listener: Arc<Listener>,
     config: TcpForward,
-    stop: Stop,
+    stop: Shutdown,
 }
 
 /// One that is to be.
-pub struct Planned {
+pub struct PlannedForward {
     listener: Arc<Listener>,
     config: TcpForward,
 }
 
-impl Planned {
+impl PlannedForward {
     /// Listens, unless the `running` one does or another process has left it. The error says
     /// where that is not possible.
     pub fn new(
         config: &TcpForward,
-        running: Option<&Forward>,
+        running: Option<&TcpForwarder>,
         file: &Option<PathBuf>,
-        legacy: &mut Legacy,
+        legacy: &mut Inherited,
     ) -> io::Result<Self> {
-        let same = |forward: &&Forward| forward.config.addr == config.addr;
+        let same = |forward: &&TcpForwarder| forward.config.addr == config.addr;
         let listener = match running.filter(same) {
             Some(forward) => forward.listener.clone(),
             None => match legacy.listener(file, &config.addr) {
@@ -73,27 +73,27 @@ impl Planned {
     }
 
     /// Whether this is what `running` does.
-    pub fn is(&self, running: &Forward) -> bool {
+    pub fn is(&self, running: &TcpForwarder) -> bool {
         self.config == running.config && Arc::ptr_eq(&self.listener, &running.listener)
     }
 }
 
-impl Forward {
-    pub fn start(me: Arc<Me>, pools: Vec<Arc<Pool>>, planned: Planned) -> Self {
-        let Planned { listener, config } = planned;
+impl TcpForwarder {
+    pub fn start(me: Arc<ClientContext>, pools: Vec<Arc<Pool>>, planned: PlannedForward) -> Self {
+        let PlannedForward { listener, config } = planned;
         log::info!(
             "Listening tcpForwardAddr={} tcpForwardHostPrefix={}",
             config.addr,
             config.host_prefix
         );
         log::info!("acceptLoop started addr={}", listener.addr());
-        let stop = Stop::default();
-        let way = Arc::new(Way {
+        let stop = Shutdown::default();
+        let way = Arc::new(Forwarder {
             me,
             pools,
             config: config.clone(),
-            inner: Mutex::new(Inner {
-                slots: vec![Slot::Empty; config.connections.max(1)],
+            inner: Mutex::new(ForwarderState {
+                slots: vec![PeerSlot::Empty; config.connections.max(1)],
                 failed: None,
             }),
             changed: Event::new(),
@@ -113,7 +113,7 @@ impl Forward {
                     });
                 }
             };
-            until.or(future::or(accept, way.me.stop.heard())).await;
+            until.or(future::or(accept, way.me.stop.wait())).await;
         });
         Self {
             listener,
@@ -124,47 +124,47 @@ impl Forward {
 
     /// Accepts no more.
     pub fn stop(&self) {
-        self.stop.say();
+        self.stop.trigger();
     }
 
     /// For the process that takes this one's place.
-    pub fn share(&self) -> Given {
+    pub fn share(&self) -> Outgoing {
         let addr = self.config.addr.to_string();
-        (Piece::Listener { addr }, Some(self.listener.clone()))
+        (Item::Listener { addr }, Some(self.listener.clone()))
     }
 }
 
 /// The way to the other client.
-struct Way {
-    me: Arc<Me>,
+struct Forwarder {
+    me: Arc<ClientContext>,
     pools: Vec<Arc<Pool>>,
     config: TcpForward,
-    inner: Mutex<Inner>,
+    inner: Mutex<ForwarderState>,
     /// A slot has.
     changed: Event,
 }
 
-struct Inner {
-    slots: Vec<Slot>,
+struct ForwarderState {
+    slots: Vec<PeerSlot>,
     /// When a direct way was not found last.
     failed: Option<Instant>,
 }
 
 /// One of the peers that connections are spread over.
 #[derive(Clone)]
-enum Slot {
+enum PeerSlot {
     Empty,
     Connecting,
-    Up(Link),
+    Up(PeerHandle),
 }
 
-impl Way {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+impl Forwarder {
+    fn inner(&self) -> MutexGuard<'_, ForwarderState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn carry(self: &Arc<Self>, conn: Arc<Conn>) -> io::Result<()> {
-        if let Some(channel) = within(DIRECT, self.channel()).await.flatten() {
+        if let Some(channel) = timeout(DIRECT_TIMEOUT, self.channel()).await.flatten() {
             return carry(channel, conn).await;
         }
         if self.config.fallback {
@@ -186,37 +186,39 @@ impl Way {
 
     /// A channel of the peer that has the fewest. Waits for one that is connecting if none is
     /// up; `None` if there is no hope.
-    async fn channel(self: &Arc<Self>) -> Option<Channel> {
+    async fn channel(self: &Arc<Self>) -> Option<ChannelConn> {
         loop {
             let changed = self.changed.listen();
             {
                 let mut inner = self.inner();
                 for slot in &mut inner.slots {
-                    let is_over = |link: &Link| {
+                    let is_over = |link: &PeerHandle| {
                         let peer = link.lock();
-                        *peer.state() != State::Connected || !peer.has_ids()
+                        *peer.state() != PeerState::Connected || !peer.has_ids()
                     };
-                    if matches!(slot, Slot::Up(link) if is_over(link)) {
-                        *slot = Slot::Empty;
+                    if matches!(slot, PeerSlot::Up(link) if is_over(link)) {
+                        *slot = PeerSlot::Empty;
                     }
                 }
-                let pauses = inner.failed.is_some_and(|at| at.elapsed() < PAUSE);
+                let pauses = inner
+                    .failed
+                    .is_some_and(|at| at.elapsed() < DIRECT_RETRY_INTERVAL);
                 let empty = inner
                     .slots
                     .iter()
-                    .position(|slot| matches!(slot, Slot::Empty));
-                let connects = |slot: &Slot| matches!(slot, Slot::Connecting);
+                    .position(|slot| matches!(slot, PeerSlot::Empty));
+                let connects = |slot: &PeerSlot| matches!(slot, PeerSlot::Connecting);
                 let is_connecting = inner.slots.iter().any(connects);
                 // One at a time: each new connection may add a peer.
                 if let (Some(at), false, false) = (empty, pauses, is_connecting) {
                     if let Some(slot) = inner.slots.get_mut(at) {
-                        *slot = Slot::Connecting;
+                        *slot = PeerSlot::Connecting;
                         crate::spawn(self.clone().fill(at));
                     }
                 }
                 let up = inner.slots.iter().filter_map(|slot| match slot {
-                    Slot::Up(link) => Some(link.clone()),
-                    Slot::Empty | Slot::Connecting => None,
+                    PeerSlot::Up(link) => Some(link.clone()),
+                    PeerSlot::Empty | PeerSlot::Connecting => None,
                 });
                 let least = up.min_by_key(|link| link.lock().channels());
                 let may_come = inner.slots.iter().any(connects);
@@ -234,7 +236,7 @@ impl Way {
 
     /// Connects the peer of one slot.
     async fn fill(self: Arc<Self>, at: usize) {
-        let connected = within(DIRECT, self.connect()).await;
+        let connected = timeout(DIRECT_TIMEOUT, self.connect()).await;
         let link = match connected {
             Some(Ok(link)) => Some(link),
             Some(Err(e)) => {
@@ -250,38 +252,38 @@ impl Way {
             let mut inner = self.inner();
             inner.failed = link.is_none().then(Instant::now);
             if let Some(slot) = inner.slots.get_mut(at) {
-                *slot = link.map_or(Slot::Empty, Slot::Up);
+                *slot = link.map_or(PeerSlot::Empty, PeerSlot::Up);
             }
         }
         self.changed.notify(usize::MAX);
     }
 
     /// Offers to be a peer, by way of the server, and waits until that has come about.
-    async fn connect(&self) -> io::Result<Link> {
+    async fn connect(&self) -> io::Result<PeerHandle> {
         let hub = self.me.p2p.hub_of_one().map_err(io::Error::other)?;
         let begun = begin(
             &self.me,
             hub.clone(),
-            Role::Dials,
+            IceRole::Dials,
             None,
             |peer, identity| Ok(peer.describe(identity, sdp::offer)),
         );
         let (link, hosts, offer) = begun.map_err(io::Error::other)?;
         // Whoever stops waiting gives the peer up.
-        let mut undecided = Undecided(Some(link.clone()));
+        let mut undecided = PendingVisit(Some(link.clone()));
         let (conn, host) = self.visit().await?;
         let head = format!(
             "XP / HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\
              Connection: close\r\n\r\n"
         );
         conn.write_all(head.as_bytes()).await?;
-        say(&conn, Message::Offer(offer)).await?;
+        say(&conn, SignalingMessage::Offer(offer)).await?;
         let telling = async {
             for host in hosts {
-                say(&conn, Message::Candidate(host)).await?;
+                say(&conn, SignalingMessage::Candidate(host)).await?;
             }
             for candidate in reflexive(&self.me, &hub).await {
-                say(&conn, Message::Candidate(candidate)).await?;
+                say(&conn, SignalingMessage::Candidate(candidate)).await?;
             }
             conn.write_all(REQUEST_END).await
         };
@@ -304,8 +306,8 @@ impl Way {
     }
 
     /// Hears the other client's answer and its candidates.
-    async fn hear(&self, conn: &Conn, hub: &Hub, link: &Link) -> io::Result<()> {
-        let mut answer = Answer::read(conn).await?;
+    async fn hear(&self, conn: &Conn, hub: &Endpoint, link: &PeerHandle) -> io::Result<()> {
+        let mut answer = SignalingResponse::read(conn).await?;
         if answer.status != 200 {
             let hint = match answer.status {
                 403 => " (remoteSTUN is not set there, or it has no P2P)",
@@ -315,11 +317,11 @@ impl Way {
             let status = answer.status;
             return Err(io::Error::other(format!("it said {status}{hint}")));
         }
-        let mut reader = Reader::default();
+        let mut reader = MessageReader::default();
         let mut is_answered = false;
         while let Some(message) = answer.next(conn, &mut reader).await? {
             match message {
-                Message::Answer(sdp) => {
+                SignalingMessage::Answer(sdp) => {
                     is_answered = true;
                     let description = Description::parse(&sdp).map_err(io::Error::other)?;
                     let side = description.side_of_offer();
@@ -327,10 +329,12 @@ impl Way {
                     link.with(|peer| peer.connect(&hub.identity, &description, side, now))
                         .map_err(io::Error::other)?;
                 }
-                Message::Candidate(candidate) => {
+                SignalingMessage::Candidate(candidate) => {
                     link.with(|peer| peer.add_remote(&candidate, Instant::now()));
                 }
-                Message::Offer(_) => return Err(io::Error::other("it answered with an offer")),
+                SignalingMessage::Offer(_) => {
+                    return Err(io::Error::other("it answered with an offer"))
+                }
             }
         }
         match is_answered {
@@ -350,11 +354,11 @@ impl Way {
         let Some(Remote { tls, host, port }) = remote else {
             return Err(io::Error::other("it is not known where the server is"));
         };
-        let socket = net::dial(&host, port, PATIENCE).await?;
+        let socket = net::dial(&host, port, SERVER_TIMEOUT).await?;
         let conn = match tls {
             true => {
                 let connector = self.me.tls.connector()?;
-                let handshake = within(PATIENCE, connector.connect(&host, socket)).await;
+                let handshake = timeout(SERVER_TIMEOUT, connector.connect(&host, socket)).await;
                 handshake.ok_or(io::Error::from(io::ErrorKind::TimedOut))??
             }
             false => Conn::from(socket),
@@ -373,7 +377,7 @@ impl Way {
             self.config.host_prefix
         );
         conn.write_all(request.as_bytes()).await?;
-        let answer = within(PATIENCE, Answer::read(&conn)).await;
+        let answer = timeout(SERVER_TIMEOUT, SignalingResponse::read(&conn)).await;
         let answer = answer.ok_or(io::Error::from(io::ErrorKind::TimedOut))??;
         if answer.status != 200 {
             let status = answer.status;
@@ -393,9 +397,9 @@ impl Way {
 }
 
 /// A peer that is given up unless it is wanted in the end.
-struct Undecided(Option<Link>);
+struct PendingVisit(Option<PeerHandle>);
 
-impl Drop for Undecided {
+impl Drop for PendingVisit {
     fn drop(&mut self) {
         if let Some(link) = self.0.take() {
             link.with(|peer| peer.close(Instant::now()));
@@ -405,7 +409,7 @@ impl Drop for Undecided {
 
 /// Sends a message of a request's body. It is framed twice: the original's clients read messages
 /// only in chunks of their own inside the body, and answer an empty 200 to any other request.
-async fn say(conn: &Conn, message: Message) -> io::Result<()> {
+async fn say(conn: &Conn, message: SignalingMessage) -> io::Result<()> {
     conn.write_all(&chunk(&chunk(&message.write()))).await
 }
 
@@ -413,7 +417,7 @@ async fn say(conn: &Conn, message: Message) -> io::Result<()> {
 async fn pump(from: &Conn, to: &Conn) -> io::Result<()> {
     loop {
         let read = std::future::poll_fn(|cx| {
-            with_scratch(|buffer| {
+            with_read_buf(|buffer| {
                 let read = from.poll_read(cx, buffer);
                 read.map_ok(|n| buffer.get(..n).unwrap_or_default().to_vec())
             })

@@ -2,10 +2,10 @@
 //! world takes ours for.
 
 use super::identity::Identity;
-use super::link::Link;
-use super::socket::Socket;
-use super::{Error, Options};
-use crate::net::{self, within};
+use super::link::PeerHandle;
+use super::socket::PeerSocket;
+use super::{P2pError, P2pOptions};
+use crate::net::{self, timeout};
 use async_io::Timer;
 use event_listener::Event;
 use nix::ifaddrs::getifaddrs;
@@ -23,34 +23,34 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What a STUN server has said is believed for so long: a NAT forgets.
-const FRESH: Duration = Duration::from_secs(15);
+const STUN_ANSWER_LIFETIME: Duration = Duration::from_secs(15);
 /// How often a STUN server is asked, and how long each time.
-const ASKED: u32 = 3;
-const PATIENCE: Duration = Duration::from_millis(700);
+const STUN_TRIES: u32 = 3;
+const STUN_TIMEOUT: Duration = Duration::from_millis(700);
 /// Addresses of this machine that are told.
-const HOSTS: usize = 12;
+const MAX_HOST_CANDIDATES: usize = 12;
 
-pub struct Hub {
-    pub socket: Socket,
+pub struct Endpoint {
+    pub socket: PeerSocket,
     pub identity: Arc<Identity>,
-    inner: Mutex<Inner>,
+    inner: Mutex<EndpointState>,
     answered: Event,
 }
 
 #[derive(Default)]
-struct Inner {
-    links: Vec<Link>,
+struct EndpointState {
+    links: Vec<PeerHandle>,
     /// Who a datagram was for last.
-    last: Option<(SocketAddr, Link)>,
+    last: Option<(SocketAddr, PeerHandle)>,
     /// What STUN servers were asked, and have answered.
     questions: HashMap<[u8; 12], Option<SocketAddr>>,
     reflexive: HashMap<String, (Instant, SocketAddr)>,
 }
 
-impl Hub {
+impl Endpoint {
     /// The error says which port cannot be had.
-    pub fn start(identity: Arc<Identity>, options: &Options) -> Result<Arc<Self>, Error> {
-        let socket = Socket::bind(options.min_port, options.max_port)?;
+    pub fn start(identity: Arc<Identity>, options: &P2pOptions) -> Result<Arc<Self>, P2pError> {
+        let socket = PeerSocket::bind(options.min_port, options.max_port)?;
         log::debug!("peers come to UDP port {}", socket.port());
         let hub = Arc::new(Self {
             socket,
@@ -62,15 +62,15 @@ impl Hub {
         Ok(hub)
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, EndpointState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn add(&self, link: Link) {
+    pub fn add(&self, link: PeerHandle) {
         self.inner().links.push(link);
     }
 
-    pub fn remove(&self, link: &Link) {
+    pub fn remove(&self, link: &PeerHandle) {
         let mut inner = self.inner();
         inner.links.retain(|other| !other.is(link));
         if inner.last.as_ref().is_some_and(|(_, last)| last.is(link)) {
@@ -96,7 +96,7 @@ impl Hub {
         drop(self);
         while let Some(hub) = hub.upgrade() {
             let receiving = hub.socket.receive(|from, bytes| hub.dispatch(from, bytes));
-            match within(Duration::from_secs(60), receiving).await {
+            match timeout(Duration::from_secs(60), receiving).await {
                 None | Some(Ok(())) => {}
                 Some(Err(e)) => {
                     log::debug!("receiving from peers: {e}");
@@ -133,7 +133,7 @@ impl Hub {
     }
 
     /// Who a STUN message may be for.
-    fn candidates_of(&self, from: SocketAddr, bytes: &[u8]) -> Vec<Link> {
+    fn candidates_of(&self, from: SocketAddr, bytes: &[u8]) -> Vec<PeerHandle> {
         let mut message = Message::new();
         message.raw = bytes.to_vec();
         if message.decode().is_err() {
@@ -184,7 +184,7 @@ impl Hub {
                 hosts.push(addr);
             }
         }
-        hosts.truncate(HOSTS);
+        hosts.truncate(MAX_HOST_CANDIDATES);
         hosts.extend(loopbacks.into_iter().take(2));
         hosts
     }
@@ -192,13 +192,13 @@ impl Hub {
     /// What `server` sees this socket as; `None` if it does not say.
     pub async fn reflexive(&self, server: &str) -> Option<SocketAddr> {
         if let Some((since, addr)) = self.inner().reflexive.get(server) {
-            if since.elapsed() < FRESH {
+            if since.elapsed() < STUN_ANSWER_LIFETIME {
                 return Some(*addr);
             }
         }
         let host = server.strip_prefix("stun:").unwrap_or(server);
         let (host, port) = host_and_port(host);
-        let resolving = within(PATIENCE * ASKED, net::addresses(host, port));
+        let resolving = timeout(STUN_TIMEOUT * STUN_TRIES, net::addresses(host, port));
         let resolved = match resolving.await {
             Some(Ok(addresses)) => addresses,
             Some(Err(e)) => {
@@ -216,13 +216,13 @@ impl Hub {
         let (id, question) = question()?;
         self.inner().questions.insert(id.0, None);
         let mut answer = None;
-        for _ in 0..ASKED {
+        for _ in 0..STUN_TRIES {
             let mut queue = VecDeque::from([super::socket::Datagram {
                 to: server_addr,
                 bytes: bytes::BytesMut::from(&question[..]),
             }]);
             std::future::poll_fn(|cx| self.socket.poll_send(cx, &mut queue)).await;
-            answer = within(PATIENCE, self.answer_to(&id.0)).await;
+            answer = timeout(STUN_TIMEOUT, self.answer_to(&id.0)).await;
             if answer.is_some() {
                 break;
             }

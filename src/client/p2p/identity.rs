@@ -1,7 +1,7 @@
 //! Who this process is to its peers: one self-signed certificate, made when it is first needed.
 
-use super::crypto::{Key, Ring};
-use super::{certificate, Error};
+use super::crypto::{Ring, SigningKeyPair};
+use super::{certificate, P2pError};
 use ring::digest;
 use rtc_dtls::config::{ClientAuthType, ConfigBuilder, HandshakeConfig};
 use rtc_dtls::crypto::Certificate;
@@ -18,19 +18,19 @@ pub struct Identity {
 
 /// Which side of the DTLS handshake an end is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum DtlsRole {
     /// It speaks first.
     Client,
     Server,
 }
 
 impl Identity {
-    pub fn new() -> Result<Self, Error> {
-        let key = Key::new().map_err(|e| Error::new("a key", e))?;
+    pub fn new() -> Result<Self, P2pError> {
+        let key = SigningKeyPair::new().map_err(|e| P2pError::new("a key", e))?;
         let mut serial = [0; 16];
         rand::fill(&mut serial);
         let der = certificate::self_signed(&key, serial);
-        let der = der.map_err(|e| Error::new("a certificate", e))?;
+        let der = der.map_err(|e| P2pError::new("a certificate", e))?;
         let fingerprint = fingerprint(&der);
         let certificate = Certificate::from_signing_key(vec![der.into()], Arc::new(key));
         Ok(Self {
@@ -43,9 +43,9 @@ impl Identity {
     /// For a handshake with the peer whose certificate has this fingerprint.
     pub fn handshake(
         &self,
-        side: Side,
+        side: DtlsRole,
         fingerprint_of_peer: &str,
-    ) -> Result<HandshakeConfig, Error> {
+    ) -> Result<HandshakeConfig, P2pError> {
         let expected = fingerprint_of_peer.to_ascii_uppercase();
         let is_peer = move |chain: &[Vec<u8>], _: &[_]| match chain.first() {
             Some(der) if fingerprint(der) == expected => Ok(()),
@@ -60,8 +60,8 @@ impl Identity {
             // No authority knows the certificates of WebRTC: the fingerprint is what counts.
             .with_insecure_skip_verify(true)
             .with_verify_peer_certificate(Some(Arc::new(is_peer)))
-            .build(side == Side::Client, None)
-            .map_err(|e| Error::new("a DTLS handshake", e))
+            .build(side == DtlsRole::Client, None)
+            .map_err(|e| P2pError::new("a DTLS handshake", e))
     }
 }
 

@@ -1,9 +1,9 @@
 //! The handle of a peer, and the task that drives it: sends what it has to send after every
 //! event, and wakes when its time has come.
 
-use super::channel::Channel;
-use super::hub::Hub;
-use super::peer::{Opened, Peer, State};
+use super::channel::ChannelConn;
+use super::hub::Endpoint;
+use super::peer::{OpenedChannel, Peer, PeerState};
 use async_io::Timer;
 use event_listener::Event;
 use std::future::{poll_fn, Future};
@@ -15,15 +15,15 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// How long a peer may take to connect.
-pub const CONNECTING: Duration = Duration::from_secs(120);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a peer may take to answer an offer, which a STUN server's silence is part of.
-const ANSWERING: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A peer that its task and its channels share. Clones are the same one.
 #[derive(Clone)]
-pub struct Link(Arc<Shared>);
+pub struct PeerHandle(Arc<PeerHandleState>);
 
-struct Shared {
+struct PeerHandleState {
     ufrag: String,
     peer: Mutex<Peer>,
     driver: Mutex<Option<Waker>>,
@@ -31,9 +31,9 @@ struct Shared {
     changed: Event,
 }
 
-impl Link {
+impl PeerHandle {
     pub fn new(peer: Peer) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(PeerHandleState {
             ufrag: peer.ufrag().to_owned(),
             peer: Mutex::new(peer),
             driver: Mutex::default(),
@@ -45,7 +45,7 @@ impl Link {
         &self.0.ufrag
     }
 
-    pub fn is(&self, other: &Link) -> bool {
+    pub fn is(&self, other: &PeerHandle) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
@@ -86,9 +86,9 @@ impl Link {
         loop {
             let changed = self.0.changed.listen();
             match self.lock().state() {
-                State::Connecting => {}
-                State::Connected => return true,
-                State::Over(_) => return false,
+                PeerState::Connecting => {}
+                PeerState::Connected => return true,
+                PeerState::Over(_) => return false,
             }
             changed.await;
         }
@@ -114,28 +114,28 @@ impl Link {
     }
 
     /// Opens a channel to the peer.
-    pub fn open(&self, label: &str) -> Option<Channel> {
+    pub fn open(&self, label: &str) -> Option<ChannelConn> {
         let id = self.with(|peer| peer.open(label, Instant::now()))?;
-        Some(Channel::new(self.clone(), id))
+        Some(ChannelConn::new(self.clone(), id))
     }
 }
 
 /// The task of one peer. `accept` takes the channels that the peer opens.
-pub struct Driver<F> {
-    link: Link,
-    hub: Arc<Hub>,
+pub struct PeerDriver<F> {
+    link: PeerHandle,
+    hub: Arc<Endpoint>,
     accept: F,
     timer: Timer,
     /// When `timer` rings.
     due: Option<Instant>,
     begun: Instant,
     idle: Duration,
-    state: State,
+    state: PeerState,
 }
 
-impl<F: FnMut(Channel, Opened) + Unpin> Driver<F> {
+impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> PeerDriver<F> {
     /// A peer without channels is given up after `idle`.
-    pub fn new(link: Link, hub: Arc<Hub>, idle: Duration, accept: F) -> Self {
+    pub fn new(link: PeerHandle, hub: Arc<Endpoint>, idle: Duration, accept: F) -> Self {
         Self {
             link,
             hub,
@@ -144,29 +144,31 @@ impl<F: FnMut(Channel, Opened) + Unpin> Driver<F> {
             due: None,
             begun: Instant::now(),
             idle,
-            state: State::Connecting,
+            state: PeerState::Connecting,
         }
     }
 
     /// Until when a peer may stay that does not connect, or has no channel.
     fn patience(&self, peer: &Peer) -> Option<(Instant, &'static str)> {
         match peer.state() {
-            State::Connecting if !peer.is_described() => Some((
-                self.begun + ANSWERING,
+            PeerState::Connecting if !peer.is_described() => Some((
+                self.begun + ANSWER_TIMEOUT,
                 "it did not answer the offer in time",
             )),
-            State::Connecting => Some((self.begun + CONNECTING, "it did not connect in time")),
-            State::Connected if self.idle.is_zero() => None,
-            State::Connected => peer
+            PeerState::Connecting => {
+                Some((self.begun + CONNECT_TIMEOUT, "it did not connect in time"))
+            }
+            PeerState::Connected if self.idle.is_zero() => None,
+            PeerState::Connected => peer
                 .idle_since()
                 .map(|since| (since + self.idle, "it was idle")),
-            State::Over(_) => None,
+            PeerState::Over(_) => None,
         }
     }
 }
 
 /// A peer goes with its task, also when that ends by a panic.
-impl<F> Drop for Driver<F> {
+impl<F> Drop for PeerDriver<F> {
     fn drop(&mut self) {
         self.link.lock().end("its task is gone");
         self.hub.remove(&self.link);
@@ -174,7 +176,7 @@ impl<F> Drop for Driver<F> {
     }
 }
 
-impl<F: FnMut(Channel, Opened) + Unpin> Future for Driver<F> {
+impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> Future for PeerDriver<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -197,17 +199,17 @@ impl<F: FnMut(Channel, Opened) + Unpin> Future for Driver<F> {
             if *peer.state() != this.state {
                 this.state = peer.state().clone();
                 match &this.state {
-                    State::Connecting => {}
-                    State::Connected => log::info!(
+                    PeerState::Connecting => {}
+                    PeerState::Connected => log::info!(
                         "peer connected in {:.0?}, peers={}",
                         this.begun.elapsed(),
                         this.hub.peers()
                     ),
-                    State::Over(why) => log::info!("peer gone: {why}"),
+                    PeerState::Over(why) => log::info!("peer gone: {why}"),
                 }
                 this.link.0.changed.notify(usize::MAX);
             }
-            if matches!(this.state, State::Over(_)) {
+            if matches!(this.state, PeerState::Over(_)) {
                 drop(peer);
                 this.hub.remove(&this.link);
                 return Poll::Ready(());
@@ -217,7 +219,7 @@ impl<F: FnMut(Channel, Opened) + Unpin> Future for Driver<F> {
             drop(peer);
             let is_more = !opened.is_empty();
             for next in opened {
-                let channel = Channel::new(this.link.clone(), next.id);
+                let channel = ChannelConn::new(this.link.clone(), next.id);
                 (this.accept)(channel, next);
             }
             let due = [deadline, patience].into_iter().flatten().min();

@@ -6,42 +6,42 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 /// Bytes that all channels together may hold.
-const MOST: usize = 8 * 1024 * 1024;
+const MAX_HELD: usize = 8 * 1024 * 1024;
 
 /// The memory that peers share.
-pub struct Memory {
+pub struct ChannelMemory {
     most: usize,
-    table: Mutex<Table>,
+    table: Mutex<MemoryTable>,
 }
 
 #[derive(Default)]
-struct Table {
+struct MemoryTable {
     held: usize,
     next: u64,
-    holders: HashMap<u64, Holder>,
+    holders: HashMap<u64, MemoryHolder>,
 }
 
 /// What one peer holds.
 #[derive(Default)]
-struct Holder {
+struct MemoryHolder {
     held: usize,
     /// Wakes the peer's task.
     driver: Option<Waker>,
 }
 
 /// A peer's part of the memory, which is given back when it is dropped.
-pub struct Share {
-    memory: Arc<Memory>,
+pub struct MemoryShare {
+    memory: Arc<ChannelMemory>,
     number: u64,
 }
 
-impl Default for Memory {
+impl Default for ChannelMemory {
     fn default() -> Self {
-        Self::new(MOST)
+        Self::new(MAX_HELD)
     }
 }
 
-impl Memory {
+impl ChannelMemory {
     pub fn new(most: usize) -> Self {
         Self {
             most,
@@ -49,7 +49,7 @@ impl Memory {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, MemoryTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -59,12 +59,12 @@ impl Memory {
     }
 }
 
-impl Share {
-    pub fn new(memory: Arc<Memory>) -> Self {
+impl MemoryShare {
+    pub fn new(memory: Arc<ChannelMemory>) -> Self {
         let mut table = memory.lock();
         let number = table.next;
         table.next = table.next.wrapping_add(1);
-        table.holders.insert(number, Holder::default());
+        table.holders.insert(number, MemoryHolder::default());
         drop(table);
         Self { memory, number }
     }
@@ -122,7 +122,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for MemoryShare {
     fn drop(&mut self) {
         self.change(|_| 0);
         self.memory.lock().holders.remove(&self.number);
@@ -146,8 +146,8 @@ mod tests {
 
     #[test]
     fn the_peer_that_holds_the_most_is_the_one_to_give_up() {
-        let memory = Arc::new(Memory::new(100));
-        let [large, small] = [(); 2].map(|()| Share::new(memory.clone()));
+        let memory = Arc::new(ChannelMemory::new(100));
+        let [large, small] = [(); 2].map(|()| MemoryShare::new(memory.clone()));
         let wakes = Arc::<Wakes>::default();
         large.set_driver(&wakes.clone().into());
         large.add(70);

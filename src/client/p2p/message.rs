@@ -5,11 +5,11 @@ use serde::Deserialize;
 use serde_json::{json, Value};
 
 /// Bytes of one message.
-pub const MOST: usize = 32 * 1024;
+pub const MAX_MESSAGE: usize = 32 * 1024;
 
 /// What one end says to the other.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Message {
+pub enum SignalingMessage {
     Offer(String),
     Answer(String),
     Candidate(String),
@@ -23,7 +23,7 @@ struct Fields {
     candidate: Option<String>,
 }
 
-impl Message {
+impl SignalingMessage {
     fn read(json: &[u8]) -> Option<Self> {
         let fields: Fields = serde_json::from_slice(json).ok()?;
         match (fields.kind.as_deref(), fields.sdp, fields.candidate) {
@@ -54,7 +54,7 @@ impl Message {
 
 /// Takes messages out of a body as it comes.
 #[derive(Debug, Default)]
-pub struct Reader {
+pub struct MessageReader {
     /// Bytes of messages.
     bytes: Vec<u8>,
     layer: Layer,
@@ -74,7 +74,7 @@ enum Layer {
     End,
 }
 
-impl Reader {
+impl MessageReader {
     /// Bytes of the body have come. False if they cannot be understood.
     pub fn feed(&mut self, mut body: &[u8]) -> bool {
         while let Some((first, rest)) = body.split_first() {
@@ -121,7 +121,7 @@ impl Reader {
                 }
                 Layer::End => return true,
             }
-            if self.bytes.len() > 2 * MOST {
+            if self.bytes.len() > 2 * MAX_MESSAGE {
                 return false;
             }
         }
@@ -129,15 +129,15 @@ impl Reader {
     }
 
     /// The next message that has come whole; `Err` if it is none.
-    pub fn next(&mut self) -> Option<Result<Message, ()>> {
+    pub fn next(&mut self) -> Option<Result<SignalingMessage, ()>> {
         loop {
             let (length, rest) = self.bytes.split_first_chunk::<2>()?;
             let length = usize::from(u16::from_be_bytes(*length));
-            if length > MOST {
+            if length > MAX_MESSAGE {
                 return Some(Err(()));
             }
             let json = rest.get(..length)?;
-            let message = Message::read(json);
+            let message = SignalingMessage::read(json);
             // The end of candidates is an empty one, or one that is null.
             let is_end = message.is_none() && json.first() == Some(&b'{');
             self.bytes.drain(..2 + length);
@@ -155,30 +155,30 @@ fn chunk_size(head: &[u8]) -> Option<usize> {
     let size = text.split(';').next()?.trim();
     usize::from_str_radix(size, 16)
         .ok()
-        .filter(|size| *size <= MOST * 2)
+        .filter(|size| *size <= MAX_MESSAGE * 2)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn all(reader: &mut Reader) -> Vec<Message> {
+    fn all(reader: &mut MessageReader) -> Vec<SignalingMessage> {
         std::iter::from_fn(|| reader.next())
             .map(Result::unwrap)
             .collect()
     }
 
-    fn some() -> Vec<Message> {
+    fn some() -> Vec<SignalingMessage> {
         vec![
-            Message::Offer("v=0\r\n".to_owned()),
-            Message::Candidate("candidate:1".to_owned()),
-            Message::Answer(String::new()),
+            SignalingMessage::Offer("v=0\r\n".to_owned()),
+            SignalingMessage::Candidate("candidate:1".to_owned()),
+            SignalingMessage::Answer(String::new()),
         ]
     }
 
     #[test]
     fn messages_are_understood_however_they_are_cut_with_chunks_and_without() {
-        let plain: Vec<u8> = some().iter().flat_map(Message::write).collect();
+        let plain: Vec<u8> = some().iter().flat_map(SignalingMessage::write).collect();
         let mut chunked = Vec::new();
         for message in some() {
             let bytes = message.write();
@@ -189,7 +189,7 @@ mod tests {
         chunked.extend(b"0\r\n\r\n");
         for body in [plain, chunked] {
             for size in 1..=body.len() {
-                let mut reader = Reader::default();
+                let mut reader = MessageReader::default();
                 let mut messages = Vec::new();
                 for piece in body.chunks(size) {
                     assert!(reader.feed(piece));
@@ -202,19 +202,19 @@ mod tests {
 
     #[test]
     fn the_end_of_candidates_is_no_message_and_garbage_is_told() {
-        let mut reader = Reader::default();
+        let mut reader = MessageReader::default();
         assert!(reader.feed(b"\0\x02{}\0\x12{\"candidate\":null}\0\x03abc"));
         assert_eq!(reader.next(), Some(Err(())));
-        assert!(!Reader::default().feed(b"1g\r\n"));
-        assert!(!Reader::default().feed(&[b'1'; 100]));
-        let mut reader = Reader::default();
+        assert!(!MessageReader::default().feed(b"1g\r\n"));
+        assert!(!MessageReader::default().feed(&[b'1'; 100]));
+        let mut reader = MessageReader::default();
         assert!(reader.feed(b"3\r\nabc"));
         assert!(!reader.feed(b"x"));
     }
 
     #[test]
     fn what_is_never_a_message_is_not_gathered_for_ever() {
-        let mut reader = Reader::default();
+        let mut reader = MessageReader::default();
         let fed = (0..10_000)
             .take_while(|_| reader.feed(&[0x2f; 1024]))
             .count();
@@ -224,7 +224,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn whatever_comes_is_no_reason_to_panic(pieces: Vec<Vec<u8>>) {
-            let mut reader = Reader::default();
+            let mut reader = MessageReader::default();
             for piece in pieces {
                 if !reader.feed(&piece) {
                     break;

@@ -22,19 +22,19 @@ pub(crate) mod sdp;
 pub(crate) mod signaling;
 mod socket;
 
-pub use channel::{carry, Channel};
-pub use forward::{Forward, Planned as PlannedForward};
+pub use channel::{carry, ChannelConn};
+pub use forward::{PlannedForward, TcpForwarder};
 pub use signaling::{answer, is_on, preflight};
 
-use super::Me;
-use crate::config::{Client as Config, WebRtc, WebRtcLevel};
+use super::ClientContext;
+use crate::config::{ClientConfig as Config, WebRtc, WebRtcLevel};
 use crate::logging;
-use checks::{Budget, Checks, Role};
-use hub::Hub;
+use checks::{CheckBudget, ConnectivityChecks, IceRole};
+use hub::Endpoint;
 use identity::Identity;
-use limit::{PeerLimit, Permit};
-use link::{Driver, Link};
-use memory::{Memory, Share};
+use limit::{PeerLimit, PeerPermit};
+use link::{PeerDriver, PeerHandle};
+use memory::{ChannelMemory, MemoryShare};
 use peer::Peer;
 use std::collections::HashMap;
 use std::fmt;
@@ -50,7 +50,7 @@ const LABEL: &str = "gt:";
 
 /// What the user wants of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Options {
+pub struct P2pOptions {
     /// STUN servers, `stun:host:port` or without `stun:` or port.
     stun: Vec<String>,
     min_port: u16,
@@ -62,7 +62,7 @@ pub struct Options {
     log_level: WebRtcLevel,
 }
 
-impl Options {
+impl P2pOptions {
     pub fn new(config: &Config) -> Self {
         let WebRtc {
             idle_timeout,
@@ -84,21 +84,21 @@ impl Options {
 
 /// Why a peer cannot be had.
 #[derive(Debug)]
-pub struct Error {
+pub struct P2pError {
     what: String,
     why: String,
 }
 
-impl Error {
+impl P2pError {
     fn new(what: impl Into<String>, why: impl fmt::Display) -> Self {
         let (what, why) = (what.into(), why.to_string());
         Self { what, why }
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for P2pError {}
 
-impl fmt::Display for Error {
+impl fmt::Display for P2pError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot have {}: {}", self.what, self.why)
     }
@@ -106,20 +106,20 @@ impl fmt::Display for Error {
 
 /// The peers of a client.
 pub struct P2p {
-    checks: Arc<Budget>,
+    checks: Arc<CheckBudget>,
     limit: PeerLimit,
-    memory: Arc<Memory>,
-    inner: Mutex<Inner>,
+    memory: Arc<ChannelMemory>,
+    inner: Mutex<P2pState>,
 }
 
-struct Inner {
-    options: Options,
+struct P2pState {
+    options: P2pOptions,
     /// A STUN server that the remoteAPI has named.
     told: Option<String>,
     /// There once a peer has been there.
-    hub: Option<Arc<Hub>>,
+    hub: Option<Arc<Endpoint>>,
     /// Peers that were offered to somebody, by number.
-    offered: HashMap<u32, Link>,
+    offered: HashMap<u32, PeerHandle>,
 }
 
 /// How much the crates may say: what they call an error is a warning in WebRTC's own words.
@@ -133,13 +133,13 @@ fn heed(level: WebRtcLevel) {
 }
 
 impl P2p {
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: P2pOptions) -> Self {
         heed(options.log_level);
         Self {
             checks: Arc::default(),
             limit: PeerLimit::default(),
             memory: Arc::default(),
-            inner: Mutex::new(Inner {
+            inner: Mutex::new(P2pState {
                 options,
                 told: None,
                 hub: None,
@@ -148,15 +148,15 @@ impl P2p {
         }
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn inner(&self) -> MutexGuard<'_, P2pState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Goes on with other options. Peers that are there stay.
-    pub fn change(&self, options: Options) {
+    pub fn change(&self, options: P2pOptions) {
         let mut inner = self.inner();
         heed(options.log_level);
-        let ports = |options: &Options| (options.min_port, options.max_port);
+        let ports = |options: &P2pOptions| (options.min_port, options.max_port);
         if ports(&inner.options) != ports(&options) {
             inner.hub = None;
         }
@@ -199,30 +199,30 @@ impl P2p {
     }
 
     /// The right to another peer, if there may be one.
-    fn reserve(&self) -> Option<Permit> {
+    fn reserve(&self) -> Option<PeerPermit> {
         let most = self.inner().options.most;
         self.limit.acquire(most)
     }
 
-    fn hub(&self) -> Result<Arc<Hub>, Error> {
+    fn hub(&self) -> Result<Arc<Endpoint>, P2pError> {
         let mut inner = self.inner();
         if let Some(hub) = &inner.hub {
             return Ok(hub.clone());
         }
-        let hub = Hub::start(identity()?, &inner.options)?;
+        let hub = Endpoint::start(identity()?, &inner.options)?;
         inner.hub = Some(hub.clone());
         Ok(hub)
     }
 
     /// A hub for one peer alone, which goes with it. Two of one end that reach the same address
     /// from the same address could not be told apart there.
-    fn hub_of_one(&self) -> Result<Arc<Hub>, Error> {
-        Hub::start(identity()?, &self.inner().options)
+    fn hub_of_one(&self) -> Result<Arc<Endpoint>, P2pError> {
+        Endpoint::start(identity()?, &self.inner().options)
     }
 }
 
 /// One for the whole process.
-fn identity() -> Result<Arc<Identity>, Error> {
+fn identity() -> Result<Arc<Identity>, P2pError> {
     static IDENTITY: OnceLock<Arc<Identity>> = OnceLock::new();
     if let Some(identity) = IDENTITY.get() {
         return Ok(identity.clone());
@@ -234,28 +234,28 @@ fn identity() -> Result<Arc<Identity>, Error> {
 /// A new peer with a task of its own, and how our addresses are told to it. `prepare` is done
 /// before its task runs, and `permit` is given back when that ends.
 fn begin<T>(
-    me: &Arc<Me>,
-    hub: Arc<Hub>,
-    role: Role,
-    permit: Option<Permit>,
-    prepare: impl FnOnce(&mut Peer, &Identity) -> Result<T, Error>,
-) -> Result<(Link, Vec<String>, T), Error> {
-    let checks = Checks::new(me.p2p.checks.clone(), role, hub::own_addresses());
-    let memory = Share::new(me.p2p.memory.clone());
+    me: &Arc<ClientContext>,
+    hub: Arc<Endpoint>,
+    role: IceRole,
+    permit: Option<PeerPermit>,
+    prepare: impl FnOnce(&mut Peer, &Identity) -> Result<T, P2pError>,
+) -> Result<(PeerHandle, Vec<String>, T), P2pError> {
+    let checks = ConnectivityChecks::new(me.p2p.checks.clone(), role, hub::own_addresses());
+    let memory = MemoryShare::new(me.p2p.memory.clone());
     let mut peer = Peer::new(&hub.identity, checks, memory, Instant::now())?;
     let hosts = hub.hosts();
     let told = hosts.into_iter().filter_map(peer::candidate).collect();
     let prepared = prepare(&mut peer, &hub.identity)?;
-    let link = Link::new(peer);
+    let link = PeerHandle::new(peer);
     hub.add(link.clone());
     if let Some(permit) = &permit {
         permit.hold(&link);
     }
     let serving = me.clone();
-    let accept = move |channel: Channel, opened: peer::Opened| {
+    let accept = move |channel: ChannelConn, opened: peer::OpenedChannel| {
         super::service::serve_channel(&serving, &opened.label, channel);
     };
-    let driver = Driver::new(link.clone(), hub, me.p2p.idle(), accept);
+    let driver = PeerDriver::new(link.clone(), hub, me.p2p.idle(), accept);
     let over = link.clone();
     crate::spawn(async move {
         driver.await;

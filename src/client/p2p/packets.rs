@@ -42,7 +42,7 @@ const HELD: u32 = 2048;
 const HELD_WITH_GAPS: u32 = 2 * HELD;
 
 #[derive(Debug, Default)]
-pub struct Packets {
+pub struct PacketFilter {
     inits: u32,
     sack: Option<Sack>,
     /// Chunks that SCTP has let go, as a number that compares with [`Sack::accepted`].
@@ -62,7 +62,7 @@ struct Sack {
     accepted: u32,
 }
 
-impl Packets {
+impl PacketFilter {
     /// Whether SCTP may have a packet of the peer.
     pub fn admit(&mut self, packet: &[u8]) -> bool {
         if packet.len() > PACKET_LENGTH {

@@ -1,15 +1,15 @@
 //! One peer: ICE finds a way to it, DTLS makes the way private, SCTP carries channels over it.
 //! State machines that are fed datagrams and the time; no socket, no clock and no task.
 
-use super::checks::Checks;
-use super::identity::{Identity, Side};
-use super::memory::Share;
-use super::packets::Packets;
-use super::records::Records;
-use super::resets::{Outgoing, Resets};
+use super::checks::ConnectivityChecks;
+use super::identity::{DtlsRole, Identity};
+use super::memory::MemoryShare;
+use super::packets::PacketFilter;
+use super::records::RecordFilter;
+use super::resets::{OutgoingReset, StreamResets};
 use super::sdp::{self, Description};
 use super::socket::Datagram;
-use super::{Error, MAX_MESSAGE_IN, MAX_MESSAGE_OUT};
+use super::{P2pError, MAX_MESSAGE_IN, MAX_MESSAGE_OUT};
 use crate::net::clock::next_step;
 use crate::tunnel::{STUCK, STUCK_ALONE};
 use bytes::{Bytes, BytesMut};
@@ -84,16 +84,16 @@ const FAILURE: Duration = Duration::from_secs(8);
 
 pub struct Peer {
     agent: Agent,
-    checks: Checks,
-    state: State,
-    side: Option<Side>,
+    checks: ConnectivityChecks,
+    state: PeerState,
+    side: Option<DtlsRole>,
     dtls: Option<Dtls>,
     handshake: Option<Arc<HandshakeConfig>>,
     sctp: Option<Sctp>,
     association: Option<(AssociationHandle, Association)>,
-    records: Records,
-    packets: Packets,
-    resets: Resets,
+    records: RecordFilter,
+    packets: PacketFilter,
+    resets: StreamResets,
     /// The last DTLS datagram of a candidate that has answered no check yet, which may be about to.
     /// Without it the handshake would wait for its repetition.
     early: Option<(SocketAddr, BytesMut)>,
@@ -101,9 +101,9 @@ pub struct Peer {
     path: Option<SocketAddr>,
     out: VecDeque<Datagram>,
     /// What is held for the readers of all channels.
-    memory: Share,
+    memory: MemoryShare,
     channels: HashMap<u16, Channel>,
-    opened: VecDeque<Opened>,
+    opened: VecDeque<OpenedChannel>,
     next_id: u16,
     ids: u16,
     /// Largest message that the peer takes.
@@ -124,7 +124,7 @@ pub struct Peer {
 
 /// How far a peer is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum PeerState {
     /// No way is known yet, or it is not private yet, or the association is being made.
     Connecting,
     Connected,
@@ -133,14 +133,14 @@ pub enum State {
 }
 
 /// A channel that the peer has opened.
-pub struct Opened {
+pub struct OpenedChannel {
     pub id: u16,
     pub label: String,
 }
 
 #[derive(Default)]
 struct Channel {
-    phase: Phase,
+    phase: ChannelPhase,
     inbox: VecDeque<BytesMut>,
     /// Bytes in it.
     waiting: usize,
@@ -178,7 +178,7 @@ struct Credits {
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum ChannelPhase {
     #[default]
     Open,
     /// We have said all; what is on its way is waited for.
@@ -193,10 +193,10 @@ impl Peer {
     /// A peer to be; the controlling end of ICE is the one that offers.
     pub fn new(
         identity: &Identity,
-        checks: Checks,
-        memory: Share,
+        checks: ConnectivityChecks,
+        memory: MemoryShare,
         now: Instant,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, P2pError> {
         let config = AgentConfig {
             is_controlling: checks.role().offers(),
             keepalive_interval: Some(CONSENT),
@@ -209,23 +209,23 @@ impl Peer {
             ..AgentConfig::default()
         };
         let agent = Agent::new(now, Arc::new(config), identity.provider.clone());
-        let mut agent = agent.map_err(|e| Error::new("ICE", e))?;
+        let mut agent = agent.map_err(|e| P2pError::new("ICE", e))?;
         for here in HERE {
             let here = host(here).and_then(|host| agent.add_local_candidate(host));
-            here.map_err(|e| Error::new("ICE", e))?;
+            here.map_err(|e| P2pError::new("ICE", e))?;
         }
         Ok(Self {
             agent,
             checks,
-            state: State::Connecting,
+            state: PeerState::Connecting,
             side: None,
             dtls: None,
             handshake: None,
             sctp: None,
             association: None,
-            records: Records::default(),
-            packets: Packets::default(),
-            resets: Resets::default(),
+            records: RecordFilter::default(),
+            packets: PacketFilter::default(),
+            resets: StreamResets::default(),
             early: None,
             path: None,
             out: VecDeque::new(),
@@ -251,9 +251,13 @@ impl Peer {
         &self.agent.get_local_credentials().ufrag
     }
 
-    pub fn describe<T>(&self, identity: &Identity, write: impl FnOnce(&sdp::Local) -> T) -> T {
+    pub fn describe<T>(
+        &self,
+        identity: &Identity,
+        write: impl FnOnce(&sdp::LocalDescription) -> T,
+    ) -> T {
         let credentials = self.agent.get_local_credentials();
-        write(&sdp::Local {
+        write(&sdp::LocalDescription {
             ufrag: &credentials.ufrag,
             pwd: &credentials.pwd,
             fingerprint: &identity.fingerprint,
@@ -280,23 +284,23 @@ impl Peer {
         &mut self,
         identity: &Identity,
         peer: &Description,
-        side: Side,
+        side: DtlsRole,
         now: Instant,
-    ) -> Result<(), Error> {
+    ) -> Result<(), P2pError> {
         let handshake = Arc::new(identity.handshake(side, &peer.fingerprint)?);
-        let server = (side == Side::Server).then(|| handshake.clone());
+        let server = (side == DtlsRole::Server).then(|| handshake.clone());
         self.dtls = Some(Dtls::new(SOMEWHERE, TransportProtocol::UDP, server));
         let server = ServerConfig::new(transport());
         self.sctp = Some(Sctp::new(
             SOMEWHERE,
             TransportProtocol::UDP,
             Arc::new(EndpointConfig::new()),
-            (side == Side::Server).then(|| Arc::new(server)),
+            (side == DtlsRole::Server).then(|| Arc::new(server)),
         ));
         self.handshake = Some(handshake);
         self.side = Some(side);
         // RFC 8832, section 6: the DTLS client has the even ones.
-        self.next_id = u16::from(side == Side::Server);
+        self.next_id = u16::from(side == DtlsRole::Server);
         let max_message = usize::try_from(peer.max_message).unwrap_or(usize::MAX);
         self.max_message = max_message.clamp(1, MAX_MESSAGE_OUT);
         for candidate in &peer.candidates {
@@ -305,7 +309,7 @@ impl Peer {
         let is_controlling = self.agent.role();
         self.agent
             .start_connectivity_checks(now, is_controlling, peer.ufrag.clone(), peer.pwd.clone())
-            .map_err(|e| Error::new("ICE", e))
+            .map_err(|e| P2pError::new("ICE", e))
     }
 
     /// Whether the peer has described itself.
@@ -313,7 +317,7 @@ impl Peer {
         self.side.is_some()
     }
 
-    pub fn state(&self) -> &State {
+    pub fn state(&self) -> &PeerState {
         &self.state
     }
 
@@ -410,7 +414,7 @@ impl Peer {
             EndpointEvent::HandshakeComplete => {
                 self.records.establish();
                 // The DTLS client opens the association.
-                if self.side != Some(Side::Client) {
+                if self.side != Some(DtlsRole::Client) {
                     return;
                 }
                 let config = ClientConfig::new(transport());
@@ -456,7 +460,7 @@ impl Peer {
     /// When [`Peer::pump`] is due although nothing happens.
     pub fn deadline(&mut self) -> Option<Instant> {
         let mut ice = self.ice_due();
-        if self.state == State::Connected {
+        if self.state == PeerState::Connected {
             // ICE itself asks for five times a second.
             let at_least = self.last_tick.map(|last| next_step(last, IDLE_TICK));
             ice = ice.max(at_least);
@@ -473,7 +477,7 @@ impl Peer {
 
     /// Lets the time pass and all that has happened have its consequences.
     pub fn pump(&mut self, now: Instant) {
-        if matches!(self.state, State::Over(_)) {
+        if matches!(self.state, PeerState::Over(_)) {
             return;
         }
         let ticks = self.ice_due().is_some_and(|at| at <= now);
@@ -515,7 +519,7 @@ impl Peer {
                     let is_first = self.path.is_none();
                     self.path = Some(remote.addr());
                     let config = self.handshake.clone();
-                    let is_client = self.side == Some(Side::Client);
+                    let is_client = self.side == Some(DtlsRole::Client);
                     if let (true, true, Some(dtls), Some(config)) =
                         (is_first, is_client, &mut self.dtls, config)
                     {
@@ -536,8 +540,8 @@ impl Peer {
                 break;
             };
             match event {
-                SctpEvent::Connected if self.state == State::Connecting => {
-                    self.state = State::Connected;
+                SctpEvent::Connected if self.state == PeerState::Connecting => {
+                    self.state = PeerState::Connected;
                     self.idle_since = now;
                     let most = association.negotiated_max_streams();
                     self.ids = most.unwrap_or(self.ids);
@@ -586,10 +590,10 @@ impl Peer {
                 for packet in packets {
                     self.packets.sent(&packet, RECEIVE);
                     match self.resets.outgoing(&packet) {
-                        Outgoing::Pass => {
+                        OutgoingReset::Pass => {
                             let _ = dtls.write(now, SOMEWHERE, &packet);
                         }
-                        Outgoing::Answered(response) => responses.push(response),
+                        OutgoingReset::Answered(response) => responses.push(response),
                     }
                 }
             }
@@ -618,7 +622,7 @@ impl Peer {
     }
 
     /// The next channel that the peer has opened.
-    pub fn opened(&mut self) -> Option<Opened> {
+    pub fn opened(&mut self) -> Option<OpenedChannel> {
         self.opened.pop_front()
     }
 
@@ -638,11 +642,11 @@ impl Peer {
 
     /// It is over; all channels learn of it.
     pub fn end(&mut self, why: &'static str) {
-        if !matches!(self.state, State::Over(_)) {
-            self.state = State::Over(why);
+        if !matches!(self.state, PeerState::Over(_)) {
+            self.state = PeerState::Over(why);
         }
         for channel in self.channels.values_mut() {
-            channel.phase = Phase::Closed;
+            channel.phase = ChannelPhase::Closed;
             channel.wake();
         }
     }
@@ -669,7 +673,8 @@ impl Peer {
     }
 
     fn open_as(&mut self, label: &str, protocol: &str, now: Instant) -> Option<u16> {
-        if self.state != State::Connected || !self.has_ids() || self.channels.len() >= CHANNELS {
+        if self.state != PeerState::Connected || !self.has_ids() || self.channels.len() >= CHANNELS
+        {
             return None;
         }
         let (_, association) = self.association.as_mut()?;
@@ -736,7 +741,7 @@ impl Peer {
                     }
                     self.channels.insert(id, channel);
                     let label = accepted.config().label.clone();
-                    self.opened.push_back(Opened { id, label });
+                    self.opened.push_back(OpenedChannel { id, label });
                 }
                 None => {
                     // No channel, or too many.
@@ -772,7 +777,7 @@ impl Peer {
                         PayloadProtocolIdentifier::BinaryEmpty
                             | PayloadProtocolIdentifier::StringEmpty
                     );
-                    if is_empty || channel.is_dropped || channel.phase == Phase::Closing {
+                    if is_empty || channel.is_dropped || channel.phase == ChannelPhase::Closing {
                         continue;
                     }
                     let most = usize::try_from(MAX_MESSAGE_IN).unwrap_or(usize::MAX);
@@ -826,7 +831,9 @@ impl Peer {
     /// Ends channels in which nothing has moved for as long as they may be idle.
     fn end_idle(&mut self, now: Instant) {
         let is_idle = |channel: &Channel| {
-            let limit = channel.idle_limit.filter(|_| channel.phase == Phase::Open);
+            let limit = channel
+                .idle_limit
+                .filter(|_| channel.phase == ChannelPhase::Open);
             limit.is_some_and(|limit| is_past(channel.moved, limit, now))
         };
         while let Some((id, channel)) = self.channels.iter_mut().find(|(_, it)| is_idle(it)) {
@@ -897,7 +904,8 @@ impl Peer {
 
     /// Whether nothing more comes on a channel but what is held, and nothing can be sent.
     pub fn has_ended(&self, id: u16) -> bool {
-        let is_over = |it: &Channel| matches!(it.phase, Phase::Closed | Phase::Closing);
+        let is_over =
+            |it: &Channel| matches!(it.phase, ChannelPhase::Closed | ChannelPhase::Closing);
         self.channels.get(&id).is_none_or(is_over)
     }
 
@@ -914,7 +922,7 @@ impl Peer {
         };
         self.outstanding = self.outstanding.saturating_sub(channel.outstanding);
         channel.outstanding = 0;
-        channel.phase = Phase::Closed;
+        channel.phase = ChannelPhase::Closed;
         channel.wake();
         self.forget(id);
         self.admit();
@@ -922,7 +930,7 @@ impl Peer {
 
     /// Forgets a channel that nobody has any more.
     fn forget(&mut self, id: u16) {
-        let over = |channel: &Channel| channel.is_dropped && channel.phase == Phase::Closed;
+        let over = |channel: &Channel| channel.is_dropped && channel.phase == ChannelPhase::Closed;
         if self.channels.get(&id).is_some_and(over) {
             self.channels.remove(&id);
         }
@@ -970,10 +978,10 @@ impl Peer {
     /// Ends channels of which all has been acknowledged.
     fn close_drained(&mut self) {
         let drained = |channel: &Channel| {
-            channel.phase == Phase::Draining && channel.outstanding == 0 && !channel.dialing
+            channel.phase == ChannelPhase::Draining && channel.outstanding == 0 && !channel.dialing
         };
         for (id, channel) in self.channels.iter_mut().filter(|(_, it)| drained(it)) {
-            channel.phase = Phase::Closing;
+            channel.phase = ChannelPhase::Closing;
             self.resets.end(*id);
         }
     }
@@ -1002,7 +1010,7 @@ impl Peer {
             }
             return Poll::Ready(Some(bytes));
         }
-        if matches!(channel.phase, Phase::Closed | Phase::Closing) {
+        if matches!(channel.phase, ChannelPhase::Closed | ChannelPhase::Closing) {
             return Poll::Ready(None);
         }
         channel.reader = Some(cx.waker().clone());
@@ -1046,7 +1054,7 @@ impl Peer {
         channel.is_some_and(|channel| channel.is_cut)
     }
 
-    pub fn memory(&self) -> &Share {
+    pub fn memory(&self) -> &MemoryShare {
         &self.memory
     }
 
@@ -1068,7 +1076,7 @@ impl Peer {
         let Some(channel) = self.channels.get_mut(&id) else {
             return Poll::Ready(None);
         };
-        if channel.phase != Phase::Open {
+        if channel.phase != ChannelPhase::Open {
             return Poll::Ready(None);
         }
         let credit = channel.credits.as_ref().and_then(|credits| credits.left);
@@ -1121,8 +1129,8 @@ impl Peer {
     /// All has been said on a channel: it ends when the peer has it.
     pub fn finish(&mut self, id: u16) {
         if let Some(channel) = self.channels.get_mut(&id) {
-            if channel.phase == Phase::Open {
-                channel.phase = Phase::Draining;
+            if channel.phase == ChannelPhase::Open {
+                channel.phase = ChannelPhase::Draining;
             }
         }
     }
@@ -1131,7 +1139,7 @@ impl Peer {
     /// on it is not acknowledged.
     #[cfg(test)]
     pub fn insert_silent(&mut self, bytes: &[u8], is_closed: bool) -> u16 {
-        let (open, closed) = (Phase::Open, Phase::Closed);
+        let (open, closed) = (ChannelPhase::Open, ChannelPhase::Closed);
         let channel = Channel {
             phase: if is_closed { closed } else { open },
             inbox: bytes.chunks(MAX_MESSAGE_OUT).map(BytesMut::from).collect(),
@@ -1148,7 +1156,7 @@ impl Peer {
     #[cfg(test)]
     fn is_closed(&self, id: u16) -> bool {
         let channel = self.channels.get(&id);
-        channel.is_none_or(|channel| channel.phase == Phase::Closed)
+        channel.is_none_or(|channel| channel.phase == ChannelPhase::Closed)
     }
 
     /// Nobody reads or writes a channel any more.
@@ -1183,17 +1191,17 @@ impl Channel {
     /// Whether what has come for it stays in SCTP's buffer until its reader goes on.
     fn holds_up(&self) -> bool {
         match self.phase {
-            Phase::Open | Phase::Draining => self.is_full(),
-            Phase::Closing => false,
+            ChannelPhase::Open | ChannelPhase::Draining => self.is_full(),
+            ChannelPhase::Closing => false,
             // It is for the next channel of the same number.
-            Phase::Closed => true,
+            ChannelPhase::Closed => true,
         }
     }
 
     /// Nothing more is sent or read, unless it has ended already.
-    fn end(&mut self, id: u16, resets: &mut Resets) {
-        if self.phase != Phase::Closed {
-            self.phase = Phase::Closing;
+    fn end(&mut self, id: u16, resets: &mut StreamResets) {
+        if self.phase != ChannelPhase::Closed {
+            self.phase = ChannelPhase::Closing;
             resets.end(id);
         }
         self.wake();
@@ -1253,7 +1261,7 @@ pub(crate) fn accept(id: u16, message: &[u8]) -> Option<DataChannel> {
 /// Lets the peer send so many bytes more on a channel.
 fn say_credit(
     association: &mut Association,
-    resets: &mut Resets,
+    resets: &mut StreamResets,
     id: u16,
     bytes: usize,
     now: Instant,
@@ -1270,7 +1278,7 @@ fn say_credit(
 /// A word about a channel itself.
 fn control(
     association: &mut Association,
-    resets: &mut Resets,
+    resets: &mut StreamResets,
     message: &DataChannelMessage,
     now: Instant,
 ) {

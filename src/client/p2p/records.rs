@@ -45,15 +45,15 @@ const ENCRYPTED_RECORDS: usize = 32;
 
 /// The records that one peer may still send.
 #[derive(Debug)]
-pub struct Records {
-    stage: Stage,
+pub struct RecordFilter {
+    stage: HandshakeStage,
     /// Encrypted handshake records that may still come.
     encrypted: usize,
 }
 
 /// How far the handshake is.
 #[derive(Debug)]
-enum Stage {
+enum HandshakeStage {
     /// What may still come before the handshake is over.
     Handshake {
         records: usize,
@@ -62,10 +62,10 @@ enum Stage {
     Established,
 }
 
-impl Default for Records {
+impl Default for RecordFilter {
     fn default() -> Self {
         Self {
-            stage: Stage::Handshake {
+            stage: HandshakeStage::Handshake {
                 records: HANDSHAKE_RECORDS,
                 bytes: HANDSHAKE_BYTES,
             },
@@ -83,7 +83,7 @@ struct Record<'a> {
     bytes: &'a [u8],
 }
 
-impl Records {
+impl RecordFilter {
     /// Takes a datagram and returns the records in it that DTLS may have, in their order.
     pub fn admit(&mut self, datagram: &[u8]) -> BytesMut {
         let mut admitted = BytesMut::with_capacity(datagram.len());
@@ -99,7 +99,7 @@ impl Records {
     /// renegotiates, and a peer that repeats its last flight repeats its Finished with it, which is
     /// enough for DTLS to repeat its own.
     pub fn establish(&mut self) {
-        self.stage = Stage::Established;
+        self.stage = HandshakeStage::Established;
     }
 
     fn admits(&mut self, record: &Record<'_>) -> bool {
@@ -111,7 +111,7 @@ impl Records {
             Some(encrypted) => encrypted,
             None => return false,
         };
-        if let Stage::Handshake { records, bytes } = &mut self.stage {
+        if let HandshakeStage::Handshake { records, bytes } = &mut self.stage {
             let (Some(fewer), Some(less)) = (
                 records.checked_sub(cost),
                 bytes.checked_sub(record.bytes.len()),
@@ -127,7 +127,7 @@ impl Records {
     /// How many records of the limit a record takes; `None` if DTLS must not have it.
     fn cost(&self, record: &Record<'_>) -> Option<usize> {
         match (record.epoch, record.content_type) {
-            (0, _) if matches!(self.stage, Stage::Established) => None,
+            (0, _) if matches!(self.stage, HandshakeStage::Established) => None,
             (0, HANDSHAKE) => fragments(record.body),
             (0, CHANGE_CIPHER_SPEC) => (record.body == [1]).then_some(1),
             (0, ALERT) => (record.body.len() == 2).then_some(1),

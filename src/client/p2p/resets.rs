@@ -42,7 +42,7 @@ const DEFERRED: usize = 32;
 const SKIPPED: u32 = 16 * 1024;
 
 #[derive(Default)]
-pub struct Resets {
+pub struct StreamResets {
     /// Messages of a stream that SCTP has not sent for the first time.
     unsent: HashMap<u16, u32>,
     /// The highest number of DATA that was sent, and that the peer has with all before it.
@@ -51,7 +51,7 @@ pub struct Resets {
     /// Where SCTP has said that it has all of the peer's DATA up to.
     received: Option<u32>,
     waiting: Vec<u16>,
-    request: Option<Request>,
+    request: Option<ResetRequest>,
     /// The next request's number.
     number: Option<u32>,
     /// The number of the peer's last request.
@@ -65,7 +65,7 @@ pub struct Resets {
     inward: [u8; 8],
 }
 
-struct Request {
+struct ResetRequest {
     number: u32,
     streams: Vec<u16>,
     /// The last DATA of theirs, or one after it.
@@ -76,13 +76,13 @@ struct Request {
 
 /// What becomes of a packet that SCTP sends.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outgoing {
+pub enum OutgoingReset {
     Pass,
     /// It does not go; SCTP is told that it has this response.
     Answered(Bytes),
 }
 
-impl Resets {
+impl StreamResets {
     /// SCTP has a message for a stream.
     pub fn written(&mut self, stream: u16) {
         let unsent = self.unsent.entry(stream).or_default();
@@ -111,7 +111,7 @@ impl Resets {
     }
 
     /// Looks at a packet on its way from SCTP to the peer.
-    pub fn outgoing(&mut self, packet: &[u8]) -> Outgoing {
+    pub fn outgoing(&mut self, packet: &[u8]) -> OutgoingReset {
         if let Some(head) = packet.first_chunk() {
             self.outward = *head;
         }
@@ -127,7 +127,7 @@ impl Resets {
                 _ => {}
             }
         }
-        Outgoing::Pass
+        OutgoingReset::Pass
     }
 
     fn count(&mut self, chunk: &Chunk<'_>) {
@@ -150,14 +150,14 @@ impl Resets {
         }
     }
 
-    fn answer(&self, value: &[u8]) -> Outgoing {
+    fn answer(&self, value: &[u8]) -> OutgoingReset {
         let Some(number) = u32_at(value, 0) else {
-            return Outgoing::Pass;
+            return OutgoingReset::Pass;
         };
         let mut response = BytesMut::new();
         response.put_u32(number);
         response.put_u32(PERFORMED);
-        Outgoing::Answered(reconfig(&self.inward, RESPONSE, &response))
+        OutgoingReset::Answered(reconfig(&self.inward, RESPONSE, &response))
     }
 
     /// SCTP has answered a request of the peer.
@@ -223,7 +223,7 @@ impl Resets {
             }
             RESPONSE => {
                 // Whatever it says: that something is not there yet is no answer any more.
-                let is_it = |it: &mut Request| it.number == number && it.packet.is_some();
+                let is_it = |it: &mut ResetRequest| it.number == number && it.packet.is_some();
                 self.request.take_if(is_it);
             }
             _ => {}
@@ -276,7 +276,7 @@ impl Resets {
         }
         self.waiting = waiting;
         self.number = Some(number.wrapping_add(1));
-        self.request = Some(Request {
+        self.request = Some(ResetRequest {
             number,
             streams,
             last,

@@ -1,7 +1,7 @@
 //! Session descriptions (RFC 8866), as far as data channels need them (RFC 8841). Text to values
 //! and back; what they mean for a connection is [`super::peer`]'s affair.
 
-use super::identity::Side;
+use super::identity::DtlsRole;
 use std::fmt::Write;
 
 /// Candidates that are taken out of one description.
@@ -138,40 +138,40 @@ impl Description {
     }
 
     /// What `ours` says to this offer: data channels, and no to all other media.
-    pub fn answer(&self, ours: &Local, side: Side) -> String {
+    pub fn answer(&self, ours: &LocalDescription, side: DtlsRole) -> String {
         let setup = match side {
-            Side::Client => "active",
-            Side::Server => "passive",
+            DtlsRole::Client => "active",
+            DtlsRole::Server => "passive",
         };
         write(ours, setup, &self.media)
     }
 
     /// Which side we are on in answer to this offer.
-    pub fn side_of_answer(&self) -> Side {
+    pub fn side_of_answer(&self) -> DtlsRole {
         match self.setup {
-            Setup::Active => Side::Server,
-            Setup::ActPass | Setup::Passive => Side::Client,
+            Setup::Active => DtlsRole::Server,
+            Setup::ActPass | Setup::Passive => DtlsRole::Client,
         }
     }
 
     /// Which side we are on if this answers our offer.
-    pub fn side_of_offer(&self) -> Side {
+    pub fn side_of_offer(&self) -> DtlsRole {
         match self.setup {
-            Setup::Passive => Side::Client,
-            Setup::ActPass | Setup::Active => Side::Server,
+            Setup::Passive => DtlsRole::Client,
+            Setup::ActPass | Setup::Active => DtlsRole::Server,
         }
     }
 }
 
 /// What we say of ourselves.
-pub struct Local<'a> {
+pub struct LocalDescription<'a> {
     pub ufrag: &'a str,
     pub pwd: &'a str,
     pub fingerprint: &'a str,
 }
 
 /// An offer of data channels.
-pub fn offer(ours: &Local) -> String {
+pub fn offer(ours: &LocalDescription) -> String {
     let media = Media {
         kind: "application".to_owned(),
         form: "UDP/DTLS/SCTP webrtc-datachannel".to_owned(),
@@ -181,7 +181,7 @@ pub fn offer(ours: &Local) -> String {
     write(ours, "actpass", &[media])
 }
 
-fn write(ours: &Local, setup: &str, media: &[Media]) -> String {
+fn write(ours: &LocalDescription, setup: &str, media: &[Media]) -> String {
     let mut sdp = String::from("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n");
     // Writing to a String does not fail.
     if let Some(mid) = media
@@ -230,7 +230,7 @@ fn write(ours: &Local, setup: &str, media: &[Media]) -> String {
 mod tests {
     use super::*;
 
-    const OURS: Local = Local {
+    const OURS: LocalDescription = LocalDescription {
         ufrag: "ufra",
         pwd: "pwdpwdpwdpwdpwdpwdpwdpwd",
         fingerprint: "AA:BB",
@@ -254,8 +254,8 @@ mod tests {
             offer.candidates,
             ["candidate:1 1 udp 2113937151 192.0.2.1 50000 typ host"]
         );
-        assert_eq!(offer.side_of_answer(), Side::Client);
-        let answer = offer.answer(&OURS, Side::Client);
+        assert_eq!(offer.side_of_answer(), DtlsRole::Client);
+        let answer = offer.answer(&OURS, DtlsRole::Client);
         assert!(
             answer.contains("m=audio 0 UDP/TLS/RTP/SAVPF 111\r\n"),
             "{answer}"
@@ -264,7 +264,7 @@ mod tests {
         let answer = Description::parse(&answer).unwrap();
         assert_eq!(
             (answer.setup, answer.side_of_offer()),
-            (Setup::Active, Side::Server)
+            (Setup::Active, DtlsRole::Server)
         );
         assert_eq!(answer.fingerprint, "AA:BB");
     }

@@ -1,14 +1,14 @@
 //! A visitor that wants to be a peer (WIRE.md, "P2P signaling"): its request, and what it is
 //! told. The stream is a visitor's like any other; nothing in it has been trusted yet.
 
-use super::checks::Role;
-use super::hub::Hub;
-use super::limit::Permit;
-use super::link::{Link, CONNECTING};
-use super::message::{Message, Reader};
+use super::checks::IceRole;
+use super::hub::Endpoint;
+use super::limit::PeerPermit;
+use super::link::{PeerHandle, CONNECT_TIMEOUT};
+use super::message::{MessageReader, SignalingMessage};
 use super::sdp::{self, Description};
-use super::{begin, Error, Me};
-use crate::net::{tls, within, Conn};
+use super::{begin, ClientContext, P2pError};
+use crate::net::{timeout, tls, Conn};
 use crate::tunnel::Stream;
 use futures_lite::future;
 use futures_lite::io::{split, ReadHalf, WriteHalf};
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 const HEAD: usize = 16 * 1024;
 const FIELDS: usize = 64;
 /// How long a request may take to come, as far as its first message.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pages from anywhere may ask; what they may then reach, they reach through the server anyway.
 const CORS: &str = "Access-Control-Allow-Origin: *\r\n";
 
@@ -30,14 +30,14 @@ const CORS: &str = "Access-Control-Allow-Origin: *\r\n";
 pub const RELAY: &str = "WebRTC-OP: relay";
 
 /// A request, as far as signaling goes.
-pub struct Request {
-    op: Op,
-    body: Body,
+pub struct SignalingRequest {
+    op: SignalingOp,
+    body: SignalingBody,
     /// What of the body has come with the head.
     rest: Vec<u8>,
 }
 
-enum Op {
+enum SignalingOp {
     Offer,
     GetOffer,
     Answer(Option<u32>),
@@ -48,20 +48,20 @@ enum Op {
 }
 
 /// What of the body is still to come.
-enum Body {
+enum SignalingBody {
     Length(u64),
-    Chunked(Chunks),
+    Chunked(ChunkLayer),
     None,
 }
 
-enum Chunks {
+enum ChunkLayer {
     Head(Vec<u8>),
     Data(u64),
     Tail,
 }
 
 /// Serves a stream that begins with `XP `.
-pub async fn answer(me: &Arc<Me>, mut stream: Stream) -> io::Result<()> {
+pub async fn answer(me: &Arc<ClientContext>, mut stream: Stream) -> io::Result<()> {
     if !is_on(me) {
         return refuse(
             &mut stream,
@@ -70,29 +70,31 @@ pub async fn answer(me: &Arc<Me>, mut stream: Stream) -> io::Result<()> {
         )
         .await;
     }
-    let reading = within(PATIENCE, read_head(&mut stream)).await;
+    let reading = timeout(REQUEST_TIMEOUT, read_head(&mut stream)).await;
     let Some(request) = reading.transpose()?.flatten() else {
         return refuse(&mut stream, "400 Bad Request", "this is no request").await;
     };
-    let Some(request) = Request::parse(&request) else {
+    let Some(request) = SignalingRequest::parse(&request) else {
         return refuse(&mut stream, "400 Bad Request", "this is no request").await;
     };
     match request.op {
-        Op::Offer | Op::GetOffer if me.stop.is_said() => too_many(&mut stream).await,
-        Op::Offer => match me.p2p.reserve() {
+        SignalingOp::Offer | SignalingOp::GetOffer if me.stop.is_triggered() => {
+            too_many(&mut stream).await
+        }
+        SignalingOp::Offer => match me.p2p.reserve() {
             Some(permit) => take_offer(me, stream, request, permit).await,
             None => too_many(&mut stream).await,
         },
-        Op::GetOffer => match me.p2p.reserve() {
+        SignalingOp::GetOffer => match me.p2p.reserve() {
             Some(permit) => make_offer(me, stream, permit).await,
             None => too_many(&mut stream).await,
         },
-        Op::Answer(Some(number)) => take_answer(me, stream, request, number).await,
-        Op::Relay(label) => {
+        SignalingOp::Answer(Some(number)) => take_answer(me, stream, request, number).await,
+        SignalingOp::Relay(label) => {
             let head = format!("HTTP/1.1 200 OK\r\n{CORS}{RELAY}\r\nConnection: close\r\n\r\n");
             crate::client::service::relay(me, &label, stream, head.as_bytes(), &request.rest).await
         }
-        Op::Answer(None) | Op::Unknown => {
+        SignalingOp::Answer(None) | SignalingOp::Unknown => {
             refuse(
                 &mut stream,
                 "400 Bad Request",
@@ -104,7 +106,7 @@ pub async fn answer(me: &Arc<Me>, mut stream: Stream) -> io::Result<()> {
 }
 
 /// Whether the user wants peers.
-pub fn is_on(me: &Me) -> bool {
+pub fn is_on(me: &ClientContext) -> bool {
     !me.p2p.stun().is_empty()
 }
 
@@ -112,7 +114,7 @@ pub fn is_on(me: &Me) -> bool {
 /// what was read of it.
 pub async fn preflight(stream: &mut Stream) -> io::Result<Option<Vec<u8>>> {
     let mut head = Vec::new();
-    within(PATIENCE, read_to_end_of_head(stream, &mut head))
+    timeout(REQUEST_TIMEOUT, read_to_end_of_head(stream, &mut head))
         .await
         .transpose()?;
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
@@ -178,7 +180,7 @@ async fn read_head(stream: &mut Stream) -> io::Result<Option<Vec<u8>>> {
     Ok((!head.is_empty()).then_some(head))
 }
 
-impl Request {
+impl SignalingRequest {
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS];
         let mut parsed = httparse::Request::new(&mut fields);
@@ -191,18 +193,22 @@ impl Request {
             std::str::from_utf8(field.value).ok().map(str::trim)
         };
         let op = match field("WebRTC-OP") {
-            None => Op::Offer,
-            Some("get-offer") => Op::GetOffer,
-            Some("resp-answer") => Op::Answer(field("WebRTC-OP-ID").and_then(|id| id.parse().ok())),
-            Some("relay") => Op::Relay(field("WebRTC-Label").unwrap_or_default().to_owned()),
-            Some(_) => Op::Unknown,
+            None => SignalingOp::Offer,
+            Some("get-offer") => SignalingOp::GetOffer,
+            Some("resp-answer") => {
+                SignalingOp::Answer(field("WebRTC-OP-ID").and_then(|id| id.parse().ok()))
+            }
+            Some("relay") => {
+                SignalingOp::Relay(field("WebRTC-Label").unwrap_or_default().to_owned())
+            }
+            Some(_) => SignalingOp::Unknown,
         };
         let chunked =
             field("Transfer-Encoding").is_some_and(|it| it.eq_ignore_ascii_case("chunked"));
         let body = match field("Content-Length") {
-            _ if chunked => Body::Chunked(Chunks::Head(Vec::new())),
-            Some(length) => Body::Length(length.parse().ok()?),
-            None => Body::None,
+            _ if chunked => SignalingBody::Chunked(ChunkLayer::Head(Vec::new())),
+            Some(length) => SignalingBody::Length(length.parse().ok()?),
+            None => SignalingBody::None,
         };
         let rest = bytes.get(length..).unwrap_or_default().to_vec();
         Some(Self { op, body, rest })
@@ -212,8 +218,8 @@ impl Request {
     pub async fn next(
         &mut self,
         stream: &mut (impl AsyncRead + Unpin),
-        reader: &mut Reader,
-    ) -> io::Result<Option<Message>> {
+        reader: &mut MessageReader,
+    ) -> io::Result<Option<SignalingMessage>> {
         loop {
             match reader.next() {
                 Some(Ok(message)) => return Ok(Some(message)),
@@ -221,7 +227,7 @@ impl Request {
                 None => {}
             }
             if self.rest.is_empty() {
-                if matches!(self.body, Body::None | Body::Length(0)) {
+                if matches!(self.body, SignalingBody::None | SignalingBody::Length(0)) {
                     return Ok(None);
                 }
                 let mut piece = [0; 2048];
@@ -241,16 +247,16 @@ impl Request {
 }
 
 /// What another client says to a request of ours, as far as its head.
-pub struct Answer {
+pub struct SignalingResponse {
     pub status: u16,
     /// Whether it says that what follows is the connection that was to be relayed.
     pub relays: bool,
-    body: Body,
+    body: SignalingBody,
     /// What has come behind the head.
     pub rest: Vec<u8>,
 }
 
-impl Answer {
+impl SignalingResponse {
     pub async fn read(conn: &Conn) -> io::Result<Self> {
         let mut bytes = Vec::new();
         loop {
@@ -270,9 +276,9 @@ impl Answer {
                 let chunked = has("Transfer-Encoding", "chunked");
                 let relays = has("WebRTC-OP", "relay");
                 let body = match chunked {
-                    true => Body::Chunked(Chunks::Head(Vec::new())),
+                    true => SignalingBody::Chunked(ChunkLayer::Head(Vec::new())),
                     // To the end of the connection.
-                    false => Body::Length(u64::MAX),
+                    false => SignalingBody::Length(u64::MAX),
                 };
                 return Ok(Self {
                     status: parsed.code.unwrap_or_default(),
@@ -288,7 +294,11 @@ impl Answer {
     }
 
     /// The next message; `None` at the end.
-    pub async fn next(&mut self, conn: &Conn, reader: &mut Reader) -> io::Result<Option<Message>> {
+    pub async fn next(
+        &mut self,
+        conn: &Conn,
+        reader: &mut MessageReader,
+    ) -> io::Result<Option<SignalingMessage>> {
         loop {
             match reader.next() {
                 Some(Ok(message)) => return Ok(Some(message)),
@@ -296,7 +306,7 @@ impl Answer {
                 None => {}
             }
             if self.rest.is_empty() {
-                if matches!(self.body, Body::None) {
+                if matches!(self.body, SignalingBody::None) {
                     return Ok(None);
                 }
                 let mut piece = [0; 2048];
@@ -315,13 +325,13 @@ impl Answer {
     }
 }
 
-impl Body {
+impl SignalingBody {
     /// Bytes of it have come. False if they make no sense.
-    fn take(&mut self, mut bytes: &[u8], reader: &mut Reader) -> bool {
+    fn take(&mut self, mut bytes: &[u8], reader: &mut MessageReader) -> bool {
         while let Some((first, rest)) = bytes.split_first() {
             match self {
                 Self::None => return true,
-                Self::Length(left) | Self::Chunked(Chunks::Data(left)) => {
+                Self::Length(left) | Self::Chunked(ChunkLayer::Data(left)) => {
                     let n = usize::try_from(*left)
                         .unwrap_or(usize::MAX)
                         .min(bytes.len());
@@ -333,12 +343,14 @@ impl Body {
                         return false;
                     }
                     match self {
-                        Self::Chunked(Chunks::Data(0)) => *self = Self::Chunked(Chunks::Tail),
+                        Self::Chunked(ChunkLayer::Data(0)) => {
+                            *self = Self::Chunked(ChunkLayer::Tail)
+                        }
                         Self::Length(0) => return true,
                         _ => {}
                     }
                 }
-                Self::Chunked(Chunks::Head(head)) => {
+                Self::Chunked(ChunkLayer::Head(head)) => {
                     bytes = rest;
                     head.push(*first);
                     if *first != b'\n' {
@@ -351,14 +363,14 @@ impl Body {
                     let size = text.split(';').next().unwrap_or_default().trim();
                     match u64::from_str_radix(size, 16) {
                         Ok(0) => *self = Self::None,
-                        Ok(size) => *self = Self::Chunked(Chunks::Data(size)),
+                        Ok(size) => *self = Self::Chunked(ChunkLayer::Data(size)),
                         Err(_) => return false,
                     }
                 }
-                Self::Chunked(Chunks::Tail) => {
+                Self::Chunked(ChunkLayer::Tail) => {
                     bytes = rest;
                     if *first == b'\n' {
-                        *self = Self::Chunked(Chunks::Head(Vec::new()));
+                        *self = Self::Chunked(ChunkLayer::Head(Vec::new()));
                     }
                 }
             }
@@ -391,7 +403,7 @@ pub fn chunk(bytes: &[u8]) -> Vec<u8> {
 const CANDIDATES_END: &[u8] = b"0\r\n\r\n";
 
 /// The candidates of what the world sees as our address, as STUN servers say.
-pub async fn reflexive(me: &Arc<Me>, hub: &Hub) -> Vec<String> {
+pub async fn reflexive(me: &Arc<ClientContext>, hub: &Endpoint) -> Vec<String> {
     let mut told: Vec<SocketAddr> = Vec::new();
     for server in me.p2p.stun() {
         let Some(addr) = hub.reflexive(&server).await else {
@@ -416,49 +428,51 @@ pub async fn reflexive(me: &Arc<Me>, hub: &Hub) -> Vec<String> {
 
 /// Tells the addresses of this machine, and then those that the world sees.
 async fn say_candidates(
-    me: &Arc<Me>,
-    hub: &Hub,
+    me: &Arc<ClientContext>,
+    hub: &Endpoint,
     writer: &mut WriteHalf<Stream>,
     hosts: Vec<String>,
 ) -> io::Result<()> {
     for host in hosts {
-        say(writer, &Message::Candidate(host).write()).await?;
+        say(writer, &SignalingMessage::Candidate(host).write()).await?;
     }
     for candidate in reflexive(me, hub).await {
-        say(writer, &Message::Candidate(candidate).write()).await?;
+        say(writer, &SignalingMessage::Candidate(candidate).write()).await?;
     }
     Ok(())
 }
 
 /// Takes the candidates that still come, until the body ends or makes no sense.
 async fn take_candidates(
-    link: &Link,
-    request: &mut Request,
+    link: &PeerHandle,
+    request: &mut SignalingRequest,
     stream: &mut ReadHalf<Stream>,
-    reader: &mut Reader,
+    reader: &mut MessageReader,
 ) {
     while let Ok(Some(message)) = request.next(stream, reader).await {
-        if let Message::Candidate(candidate) = message {
+        if let SignalingMessage::Candidate(candidate) = message {
             link.with(|peer| peer.add_remote(&candidate, Instant::now()));
         }
     }
 }
 
 async fn first_message(
-    request: &mut Request,
+    request: &mut SignalingRequest,
     stream: &mut Stream,
-    reader: &mut Reader,
-) -> Option<Message> {
-    within(PATIENCE, request.next(stream, reader)).await?.ok()?
+    reader: &mut MessageReader,
+) -> Option<SignalingMessage> {
+    timeout(REQUEST_TIMEOUT, request.next(stream, reader))
+        .await?
+        .ok()?
 }
 
 async fn take_offer(
-    me: &Arc<Me>,
+    me: &Arc<ClientContext>,
     mut stream: Stream,
-    mut request: Request,
-    permit: Permit,
+    mut request: SignalingRequest,
+    permit: PeerPermit,
 ) -> io::Result<()> {
-    let mut reader = Reader::default();
+    let mut reader = MessageReader::default();
     let reading = async { Some(first_message(&mut request, &mut stream, &mut reader).await) };
     let revoked = async {
         permit.revoked().await;
@@ -467,7 +481,7 @@ async fn take_offer(
     let Some(first) = future::or(reading, revoked).await else {
         return too_many(&mut stream).await;
     };
-    let Some(Message::Offer(offer)) = first else {
+    let Some(SignalingMessage::Offer(offer)) = first else {
         return refuse(&mut stream, "400 Bad Request", "this is no offer").await;
     };
     let offer = match Description::parse(&offer) {
@@ -481,7 +495,7 @@ async fn take_offer(
     let begun = begin(
         me,
         hub.clone(),
-        Role::Answers,
+        IceRole::Answers,
         Some(permit),
         |peer, identity| {
             let side = offer.side_of_answer();
@@ -497,7 +511,7 @@ async fn take_offer(
     let (mut receiving, mut sending) = split(stream);
     let answering = async {
         begin_answer(&mut sending).await?;
-        say(&mut sending, &Message::Answer(answer).write()).await?;
+        say(&mut sending, &SignalingMessage::Answer(answer).write()).await?;
         say_candidates(me, &hub, &mut sending, hosts).await?;
         sending.write_all(CANDIDATES_END).await?;
         sending.close().await
@@ -507,12 +521,16 @@ async fn take_offer(
         let settled = async {
             link.connected().await;
         };
-        within(CONNECTING, future::or(more, settled)).await;
+        timeout(CONNECT_TIMEOUT, future::or(more, settled)).await;
     };
     future::zip(answering, hearing).await.0
 }
 
-async fn make_offer(me: &Arc<Me>, mut stream: Stream, permit: Permit) -> io::Result<()> {
+async fn make_offer(
+    me: &Arc<ClientContext>,
+    mut stream: Stream,
+    permit: PeerPermit,
+) -> io::Result<()> {
     let hub = match me.p2p.hub() {
         Ok(hub) => hub,
         Err(e) => return failed(&mut stream, &e).await,
@@ -520,7 +538,7 @@ async fn make_offer(me: &Arc<Me>, mut stream: Stream, permit: Permit) -> io::Res
     let begun = begin(
         me,
         hub.clone(),
-        Role::Offers,
+        IceRole::Offers,
         Some(permit),
         |peer, identity| Ok(peer.describe(identity, sdp::offer)),
     );
@@ -536,13 +554,13 @@ async fn make_offer(me: &Arc<Me>, mut stream: Stream, permit: Permit) -> io::Res
     let number = u32::from_ne_bytes(number);
     {
         let mut inner = me.p2p.inner();
-        let waits = |link: &Link| *link.lock().state() == super::peer::State::Connecting;
+        let waits = |link: &PeerHandle| *link.lock().state() == super::peer::PeerState::Connecting;
         inner.offered.retain(|_, link| waits(link));
         inner.offered.insert(number, link);
     }
     let (_, mut sending) = split(stream);
     begin_answer(&mut sending).await?;
-    say(&mut sending, &Message::Offer(offer).write()).await?;
+    say(&mut sending, &SignalingMessage::Offer(offer).write()).await?;
     say_candidates(me, &hub, &mut sending, hosts).await?;
     say(&mut sending, format!("{{\"id\":{number}}}").as_bytes()).await?;
     sending.write_all(CANDIDATES_END).await?;
@@ -550,14 +568,14 @@ async fn make_offer(me: &Arc<Me>, mut stream: Stream, permit: Permit) -> io::Res
 }
 
 async fn take_answer(
-    me: &Arc<Me>,
+    me: &Arc<ClientContext>,
     mut stream: Stream,
-    mut request: Request,
+    mut request: SignalingRequest,
     number: u32,
 ) -> io::Result<()> {
-    let mut reader = Reader::default();
+    let mut reader = MessageReader::default();
     let first = first_message(&mut request, &mut stream, &mut reader).await;
-    let Some(Message::Answer(answer)) = first else {
+    let Some(SignalingMessage::Answer(answer)) = first else {
         return refuse(&mut stream, "400 Bad Request", "this is no answer").await;
     };
     let answer = match Description::parse(&answer) {
@@ -585,13 +603,13 @@ async fn take_answer(
     let settled = async {
         link.connected().await;
     };
-    within(CONNECTING, future::or(more, settled)).await;
+    timeout(CONNECT_TIMEOUT, future::or(more, settled)).await;
     let head = format!("HTTP/1.1 200 OK\r\n{CORS}Content-Length: 0\r\nConnection: close\r\n\r\n");
     sending.write_all(head.as_bytes()).await?;
     sending.close().await
 }
 
-async fn failed(stream: &mut Stream, e: &Error) -> io::Result<()> {
+async fn failed(stream: &mut Stream, e: &P2pError) -> io::Result<()> {
     log::warn!("P2P: {e}");
     refuse(
         stream,

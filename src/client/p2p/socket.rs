@@ -1,8 +1,8 @@
 //! The UDP socket that all peers of a client share. Datagrams of one size to one peer go in one
 //! system call, and come in one, where the kernel can.
 
-use super::Error;
-use crate::net::with_scratch;
+use super::P2pError;
+use crate::net::with_read_buf;
 use async_io::Async;
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::UdpGroSegment;
@@ -24,7 +24,7 @@ const SEGMENTS: usize = 60;
 const BYTES: usize = 60_000;
 
 #[derive(Debug)]
-pub struct Socket {
+pub struct PeerSocket {
     io: Async<UdpSocket>,
     port: u16,
     is_v6: bool,
@@ -39,9 +39,9 @@ pub struct Datagram {
     pub bytes: bytes::BytesMut,
 }
 
-impl Socket {
+impl PeerSocket {
     /// Binds to the first free port of a range, or to any if it is 0 to 0.
-    pub fn bind(min_port: u16, max_port: u16) -> Result<Self, Error> {
+    pub fn bind(min_port: u16, max_port: u16) -> Result<Self, P2pError> {
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
         for port in min_port..=max_port.max(min_port) {
             match Self::bind_to(port) {
@@ -53,7 +53,7 @@ impl Socket {
             (0, 0) => "a UDP port for peers".to_owned(),
             _ => format!("a UDP port from webrtcMinPort {min_port} to webrtcMaxPort {max_port}"),
         };
-        Err(Error::new(what, last))
+        Err(P2pError::new(what, last))
     }
 
     fn bind_to(port: u16) -> io::Result<Self> {
@@ -96,7 +96,7 @@ impl Socket {
     /// Waits for datagrams and gives each to `take`: where it is from, and its bytes.
     pub async fn receive(&self, mut take: impl FnMut(SocketAddr, &[u8])) -> io::Result<()> {
         let receive =
-            |socket: &UdpSocket| with_scratch(|buffer| receive(socket, buffer, &mut take));
+            |socket: &UdpSocket| with_read_buf(|buffer| receive(socket, buffer, &mut take));
         self.io.read_with(receive).await
     }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::local::Local;
 use super::remote::Remote;
-use super::service::Prefix;
+use super::service::HostPrefix;
 use super::WebRtcLevel;
 use crate::config::value::{either, Value, Within};
 use crate::config::{ListenAddr, Secret, Url};
@@ -64,7 +64,7 @@ pub struct ClientOptions {
     pub tcp_forward_fallback: Option<Value<bool>>,
     /// the other client's host prefix, for -tcpForwardAddr
     #[argh(option, arg_name = "string")]
-    pub tcp_forward_host_prefix: Option<Value<Prefix>>,
+    pub tcp_forward_host_prefix: Option<Value<HostPrefix>>,
     /// close a peer connection that is idle for this time (default 5m0s)
     #[argh(option, arg_name = "duration")]
     pub webrtc_connection_idle_timeout: Option<Value<Duration>>,
@@ -93,7 +93,7 @@ pub struct ServiceOptions {
     pub follow_links_outside: Option<Value<bool>>,
     /// the host prefix of the service (default: the id)
     #[argh(option, arg_name = "value")]
-    pub host_prefix: Option<Value<Prefix>>,
+    pub host_prefix: Option<Value<HostPrefix>>,
     /// the service to publish: http://host:port, https://host:port, tcp://host:port or
     /// file:///directory; may be given several times, each followed by the flags of that service
     #[argh(option, arg_name = "value")]

@@ -12,7 +12,7 @@ use crate::wire::hello::MAX_OPTIONS;
 
 /// One service; its place in the list is its index on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
+pub struct ServiceConfig {
     /// Where visitors are taken to.
     pub local: Local,
     /// How visitors come.
@@ -46,12 +46,12 @@ pub enum Exposure {
 
 /// A host prefix, as it is published: see [`label`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct Prefix(pub String);
+pub struct HostPrefix(pub String);
 
-impl Scalar for Prefix {
+impl Scalar for HostPrefix {
     fn read(text: &str) -> Result<Self, String> {
         let wrong = |why| format!("\"{}\" is not a host prefix: {why}.", text.escape_debug());
-        label(text).map(Prefix).map_err(wrong)
+        label(text).map(HostPrefix).map_err(wrong)
     }
 }
 
@@ -65,7 +65,7 @@ impl ServiceOptions {
     }
 }
 
-impl Service {
+impl ServiceConfig {
     /// Checks what belongs together. `name` says where the options come from.
     pub(super) fn new(
         options: ServiceOptions,
@@ -109,7 +109,7 @@ impl Service {
                 }
             }
         };
-        Ok(Service {
+        Ok(ServiceConfig {
             local,
             exposure,
             local_timeout: given(options.local_timeout).filter(|timeout| !timeout.is_zero()),
@@ -120,7 +120,7 @@ impl Service {
 }
 
 /// A server takes so many services of one client, and opens a port once.
-pub(super) fn check_ports(services: &[Service]) -> Result<(), String> {
+pub(super) fn check_ports(services: &[ServiceConfig]) -> Result<(), String> {
     if services.len() > MAX_OPTIONS {
         return Err(format!(
             "There are {} services; a server takes at most {MAX_OPTIONS} from one client. Divide \
@@ -150,7 +150,7 @@ pub(super) fn check_ports(services: &[Service]) -> Result<(), String> {
 }
 
 /// No two services of one kind may have one prefix, and an id that is one has to be fit for it.
-pub(super) fn check_prefixes(id: &str, services: &[Service]) -> Result<(), String> {
+pub(super) fn check_prefixes(id: &str, services: &[ServiceConfig]) -> Result<(), String> {
     let own = label(id);
     let mut before: Vec<(bool, &str, &Local)> = Vec::new();
     for service in services {

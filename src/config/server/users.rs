@@ -35,9 +35,9 @@ pub struct UserEntry {
 
 /// Users, the highest priority added first.
 #[derive(Default)]
-pub struct Users(BTreeMap<String, (Option<Secret>, PartLimits)>);
+pub struct UsersConfig(BTreeMap<String, (Option<Secret>, PartLimits)>);
 
-impl Users {
+impl UsersConfig {
     /// The i-th `id` with the i-th `secret`. Where all of them are empty, none is given.
     pub fn add_pairs(&mut self, options: &ServerOptions) -> Result<(), String> {
         let (ids, secrets) = (&options.id, &options.secret);

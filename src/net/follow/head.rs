@@ -1,6 +1,6 @@
 //! The head of one request, and changes to it.
 
-use super::Refusal;
+use super::HttpRefusal;
 use std::ops::Range;
 
 /// Most header fields of a request.
@@ -8,16 +8,16 @@ pub const MAX_FIELDS: usize = 128;
 
 /// A whole head that has one reading: method, target, version and fields.
 #[derive(Debug)]
-pub struct Head<'a> {
+pub struct RequestHead<'a> {
     bytes: &'a [u8],
     method: Range<usize>,
     target: Range<usize>,
-    fields: Vec<Place>,
+    fields: Vec<FieldSpan>,
 }
 
 /// Where a field stands in a head.
 #[derive(Debug)]
-struct Place {
+struct FieldSpan {
     name: Range<usize>,
     value: Range<usize>,
     /// With its CRLF.
@@ -40,10 +40,10 @@ impl Field<'_> {
     }
 }
 
-impl<'a> Head<'a> {
+impl<'a> RequestHead<'a> {
     /// Reads `bytes`: whole lines that end with CRLF, the last one empty.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, Refusal> {
-        let mut lines = Lines { bytes, at: 0 };
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, HttpRefusal> {
+        let mut lines = SectionLines { bytes, at: 0 };
         let first = lines.next().unwrap_or_default();
         let (method, target) = request_line(bytes.get(first.clone()).unwrap_or_default())?;
         let fields = fields(bytes, lines)?;
@@ -88,19 +88,21 @@ impl<'a> Head<'a> {
 
 /// Refuses trailers that could change how the request is read, if they were taken for fields of its
 /// head (RFC 9110, section 6.5.1).
-pub fn check_trailers(bytes: &[u8]) -> Result<(), Refusal> {
-    let places = fields(bytes, Lines { bytes, at: 0 })?;
+pub fn check_trailers(bytes: &[u8]) -> Result<(), HttpRefusal> {
+    let places = fields(bytes, SectionLines { bytes, at: 0 })?;
     for place in places {
         let field = place.field(bytes);
         let framing = ["host", "content-length", "transfer-encoding"];
         if framing.iter().any(|name| field.is(name)) {
-            return Err(Refusal::bad_request("a trailer that must be in the head"));
+            return Err(HttpRefusal::bad_request(
+                "a trailer that must be in the head",
+            ));
         }
     }
     Ok(())
 }
 
-impl Place {
+impl FieldSpan {
     fn field<'a>(&self, bytes: &'a [u8]) -> Field<'a> {
         Field {
             name: bytes.get(self.name.clone()).unwrap_or_default(),
@@ -112,12 +114,12 @@ impl Place {
 }
 
 /// The lines of a section without their ends, up to the empty one.
-struct Lines<'a> {
+struct SectionLines<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl Iterator for Lines<'_> {
+impl Iterator for SectionLines<'_> {
     type Item = Range<usize>;
 
     fn next(&mut self) -> Option<Range<usize>> {
@@ -130,8 +132,8 @@ impl Iterator for Lines<'_> {
 }
 
 /// Where the method and the target stand in a request line without its end.
-pub fn request_line(line: &[u8]) -> Result<(Range<usize>, Range<usize>), Refusal> {
-    let bad = Refusal::bad_request("not an HTTP/1 request line");
+pub fn request_line(line: &[u8]) -> Result<(Range<usize>, Range<usize>), HttpRefusal> {
+    let bad = HttpRefusal::bad_request("not an HTTP/1 request line");
     let mut blanks = line.iter().enumerate().filter(|(_, b)| **b == b' ');
     let (Some((first, _)), Some((second, _)), None) = (blanks.next(), blanks.next(), blanks.next())
     else {
@@ -151,22 +153,22 @@ pub fn request_line(line: &[u8]) -> Result<(Range<usize>, Range<usize>), Refusal
     }
 }
 
-fn fields(bytes: &[u8], lines: Lines<'_>) -> Result<Vec<Place>, Refusal> {
+fn fields(bytes: &[u8], lines: SectionLines<'_>) -> Result<Vec<FieldSpan>, HttpRefusal> {
     let mut fields = Vec::new();
     for line in lines {
         if fields.len() >= MAX_FIELDS {
             let why = "the request has more than 128 header fields";
-            return Err(Refusal::head_too_large(why));
+            return Err(HttpRefusal::head_too_large(why));
         }
         let text = bytes.get(line.clone()).unwrap_or_default();
         let colon = text.iter().position(|b| *b == b':');
         let Some(colon) = colon.filter(|colon| *colon > 0) else {
-            return Err(Refusal::bad_request("a header field without a name"));
+            return Err(HttpRefusal::bad_request("a header field without a name"));
         };
         let (name, rest) = text.split_at(colon);
         // Also where the line continues the one before.
         if name.iter().any(|b| !b.is_ascii_graphic()) {
-            return Err(Refusal::bad_request(
+            return Err(HttpRefusal::bad_request(
                 "a blank or a bad character in a header's name",
             ));
         }
@@ -174,7 +176,7 @@ fn fields(bytes: &[u8], lines: Lines<'_>) -> Result<Vec<Place>, Refusal> {
         let lead = value.iter().take_while(|b| is_blank(b)).count();
         let trail = value.iter().rev().take_while(|b| is_blank(b)).count();
         let start = line.start.saturating_add(colon).saturating_add(1 + lead);
-        fields.push(Place {
+        fields.push(FieldSpan {
             name: line.start..line.start.saturating_add(colon),
             value: start..line.end.saturating_sub(trail).max(start),
             line: line.start..line.end.saturating_add(2),
@@ -207,21 +209,21 @@ impl Edits {
     }
 
     /// Adds a field behind all others.
-    pub fn add(&mut self, head: &Head<'_>, name: &str, value: &str) {
+    pub fn add(&mut self, head: &RequestHead<'_>, name: &str, value: &str) {
         let end = head.bytes.len().saturating_sub(2);
         self.0
             .push((end..end, format!("{name}: {value}\r\n").into_bytes()));
     }
 
     /// Replaces a part of the target.
-    pub fn set_target(&mut self, head: &Head<'_>, part: Range<usize>, by: &str) {
+    pub fn set_target(&mut self, head: &RequestHead<'_>, part: Range<usize>, by: &str) {
         let start = head.target.start;
         let part = start.saturating_add(part.start)..start.saturating_add(part.end);
         self.0.push((part, by.into()));
     }
 
     /// The head with these changes.
-    pub fn apply(mut self, head: &Head<'_>) -> Vec<u8> {
+    pub fn apply(mut self, head: &RequestHead<'_>) -> Vec<u8> {
         self.0.sort_by_key(|(range, _)| range.start);
         let mut changed = Vec::with_capacity(head.bytes.len());
         let mut at = 0;

@@ -13,8 +13,8 @@ mod section;
 #[cfg(test)]
 mod tests;
 
-pub use head::{Edits, Field, Head};
-pub use requests::{Asks, Requests, Rule, Step, Verdict};
+pub use head::{Edits, Field, RequestHead};
+pub use requests::{ExpectedResponse, RequestRule, RequestStep, Requests, RuleDecision};
 pub use responses::Responses;
 #[cfg(any(test, fuzzing))]
 pub use section::MAX_HEAD;
@@ -24,13 +24,13 @@ const MAX_PIPELINED: usize = 1024;
 
 /// The status and text of an answer that ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
+pub struct HttpRefusal {
     /// The status line without its version.
     pub status: &'static str,
     pub why: &'static str,
 }
 
-impl Refusal {
+impl HttpRefusal {
     pub fn bad_request(why: &'static str) -> Self {
         Self {
             status: "400 Bad Request",
@@ -86,25 +86,28 @@ pub struct Exchange {
 
 impl Exchange {
     /// Takes the visitor's next bytes, of which there is at least one.
-    pub fn request(&mut self, bytes: &[u8], rule: &dyn Rule) -> Step {
+    pub fn request(&mut self, bytes: &[u8], rule: &dyn RequestRule) -> RequestStep {
         let is_full = self.responses.waiting() >= MAX_PIPELINED;
         if is_full && self.requests.is_between() {
-            return Step::Wait;
+            return RequestStep::Wait;
         }
         let in_body = self.requests.is_in_body();
         let step = self.requests.take(bytes, rule);
         match &step {
-            Step::Send {
+            RequestStep::Send {
                 begins: Some(asks), ..
             } => self.responses.expect(*asks),
-            Step::Refuse(refusal, to_head) => {
+            RequestStep::Refuse(refusal, to_head) => {
                 // The service does not answer a request that stays incomplete.
                 let begun = in_body && !self.responses.withdraw();
                 let page = refusal.page(*to_head);
                 self.broken_off = in_body || self.responses.is_unbounded();
                 self.refused = Some(if begun { String::new() } else { page });
             }
-            Step::Pass(_) | Step::Keep(_) | Step::Send { .. } | Step::Wait => {}
+            RequestStep::Pass(_)
+            | RequestStep::Keep(_)
+            | RequestStep::Send { .. }
+            | RequestStep::Wait => {}
         }
         step
     }
@@ -122,7 +125,7 @@ impl Exchange {
     /// No more bytes come from the visitor.
     pub fn end(&mut self) {
         if self.refused.is_none() && self.requests.is_in_head() {
-            let why = Refusal::bad_request("the request is cut short");
+            let why = HttpRefusal::bad_request("the request is cut short");
             self.refused = Some(why.page(false));
             self.requests = Requests::refused();
         }

@@ -1,27 +1,27 @@
 //! The visitor's direction: one request after the other.
 
 use super::chunks::{within, Chunks};
-use super::head::{check_trailers, request_line, Edits, Head, MAX_FIELDS};
-use super::section::{Complete, Section};
-use super::{is_head_request, Refusal};
+use super::head::{check_trailers, request_line, Edits, RequestHead, MAX_FIELDS};
+use super::section::{Complete, HeaderSection};
+use super::{is_head_request, HttpRefusal};
 
 /// Decides about each request.
-pub trait Rule: Send + Sync {
-    fn decide(&self, head: &Head<'_>) -> Verdict;
+pub trait RequestRule: Send + Sync {
+    fn decide(&self, head: &RequestHead<'_>) -> RuleDecision;
 }
 
 /// What becomes of a request.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum RuleDecision {
     /// It goes to the service with its head changed.
     Forward(Edits),
     /// It is answered in place of the service, and the connection is closed.
-    Refuse(Refusal),
+    Refuse(HttpRefusal),
 }
 
 /// What the answer to a request depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asks {
+pub enum ExpectedResponse {
     Ordinary,
     /// HEAD: its answer has no body.
     Head,
@@ -33,7 +33,7 @@ pub enum Asks {
 
 /// What is to be done with the next bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum RequestStep {
     /// So many of them, at least one, go to the service as they are.
     Pass(usize),
     /// So many of them have been taken; nothing goes to the service yet.
@@ -42,21 +42,21 @@ pub enum Step {
     Send {
         taken: usize,
         bytes: Vec<u8>,
-        begins: Option<Asks>,
+        begins: Option<ExpectedResponse>,
     },
     /// None of them is taken before the service has answered more.
     Wait,
     /// None of them goes to the service, now or later. True if the request is a HEAD.
-    Refuse(Refusal, bool),
+    Refuse(HttpRefusal, bool),
 }
 
 /// Where the next byte belongs.
 #[derive(Debug)]
-enum State {
-    Head(Section),
+enum RequestState {
+    Head(HeaderSection),
     Length(u64),
     Chunked(Chunks),
-    Trailers(Section),
+    Trailers(HeaderSection),
     /// Behind a request to switch, until it is known what follows.
     Switching,
     /// Another protocol than HTTP/1.
@@ -66,30 +66,30 @@ enum State {
 
 /// How a request to switch to another protocol stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Switch {
+enum ProtocolSwitch {
     NotAsked,
     Asked,
     Granted,
 }
 
 /// A body's length.
-enum Body {
+enum BodyLength {
     Length(u64),
     Chunked,
 }
 
 #[derive(Debug)]
 pub struct Requests {
-    state: State,
-    switch: Switch,
+    state: RequestState,
+    switch: ProtocolSwitch,
     begun: bool,
 }
 
 impl Default for Requests {
     fn default() -> Self {
         Self {
-            state: State::Head(Section::default()),
-            switch: Switch::NotAsked,
+            state: RequestState::Head(HeaderSection::default()),
+            switch: ProtocolSwitch::NotAsked,
             begun: false,
         }
     }
@@ -99,14 +99,14 @@ impl Requests {
     /// Takes no more requests.
     pub fn refused() -> Self {
         Self {
-            state: State::Refused,
-            switch: Switch::NotAsked,
+            state: RequestState::Refused,
+            switch: ProtocolSwitch::NotAsked,
             begun: false,
         }
     }
 
     pub fn is_refused(&self) -> bool {
-        matches!(self.state, State::Refused)
+        matches!(self.state, RequestState::Refused)
     }
 
     /// Whether a whole head has been taken.
@@ -115,22 +115,24 @@ impl Requests {
     }
 
     pub fn is_switching(&self) -> bool {
-        matches!(self.state, State::Switching)
+        matches!(self.state, RequestState::Switching)
     }
 
     /// Whether the next byte begins a request.
     pub fn is_between(&self) -> bool {
-        matches!(&self.state, State::Head(head) if head.is_empty())
+        matches!(&self.state, RequestState::Head(head) if head.is_empty())
     }
 
     /// Whether a head is incomplete.
     pub fn is_in_head(&self) -> bool {
-        matches!(&self.state, State::Head(head) if !head.is_empty())
+        matches!(&self.state, RequestState::Head(head) if !head.is_empty())
     }
 
     /// Whether a request has begun whose body is incomplete.
     pub fn is_in_body(&self) -> bool {
-        let (State::Length(_) | State::Chunked(_) | State::Trailers(_)) = self.state else {
+        let (RequestState::Length(_) | RequestState::Chunked(_) | RequestState::Trailers(_)) =
+            self.state
+        else {
             return false;
         };
         true
@@ -139,52 +141,56 @@ impl Requests {
     /// The service has decided about a switch.
     pub fn switch(&mut self, granted: bool) {
         self.switch = match granted {
-            true => Switch::Granted,
-            false => Switch::NotAsked,
+            true => ProtocolSwitch::Granted,
+            false => ProtocolSwitch::NotAsked,
         };
-        if matches!(self.state, State::Switching) {
+        if matches!(self.state, RequestState::Switching) {
             self.state = self.behind_body();
         }
     }
 
     /// Takes the next bytes, of which there is at least one.
-    pub fn take(&mut self, bytes: &[u8], rule: &dyn Rule) -> Step {
+    pub fn take(&mut self, bytes: &[u8], rule: &dyn RequestRule) -> RequestStep {
         match self.step(bytes, rule) {
             Ok(step) => step,
             Err((refusal, to_head)) => {
                 *self = Self::refused();
-                Step::Refuse(refusal, to_head)
+                RequestStep::Refuse(refusal, to_head)
             }
         }
     }
 
-    fn step(&mut self, bytes: &[u8], rule: &dyn Rule) -> Result<Step, (Refusal, bool)> {
+    fn step(
+        &mut self,
+        bytes: &[u8],
+        rule: &dyn RequestRule,
+    ) -> Result<RequestStep, (HttpRefusal, bool)> {
         match &mut self.state {
-            State::Opaque => Ok(Step::Pass(bytes.len())),
-            State::Switching => Ok(Step::Wait),
-            State::Refused => Ok(Step::Keep(bytes.len())),
-            State::Length(left) => {
+            RequestState::Opaque => Ok(RequestStep::Pass(bytes.len())),
+            RequestState::Switching => Ok(RequestStep::Wait),
+            RequestState::Refused => Ok(RequestStep::Keep(bytes.len())),
+            RequestState::Length(left) => {
                 let (n, rest) = within(*left, bytes.len());
                 *left = rest;
                 if rest == 0 {
                     self.state = self.behind_body();
                 }
-                Ok(Step::Pass(n))
+                Ok(RequestStep::Pass(n))
             }
-            State::Chunked(chunks) => {
-                let bad = |why| (Refusal::bad_request(why), false);
+            RequestState::Chunked(chunks) => {
+                let bad = |why| (HttpRefusal::bad_request(why), false);
                 let n = chunks.take(bytes).map_err(bad)?;
                 if *chunks == Chunks::Last {
-                    self.state = State::Trailers(Section::default());
+                    self.state = RequestState::Trailers(HeaderSection::default());
                 }
-                Ok(Step::Pass(n))
+                Ok(RequestStep::Pass(n))
             }
-            State::Trailers(section) => {
+            RequestState::Trailers(section) => {
                 for (at, byte) in bytes.iter().enumerate() {
                     let complete = section.push(*byte).map_err(|e| (e, false))?;
                     if complete == Complete::All {
                         check_trailers(section.bytes()).map_err(|e| (e, false))?;
-                        let send = Step::Send {
+                        let send = RequestStep::Send {
                             taken: at.saturating_add(1),
                             bytes: section.bytes().to_vec(),
                             begins: None,
@@ -193,9 +199,9 @@ impl Requests {
                         return Ok(send);
                     }
                 }
-                Ok(Step::Keep(bytes.len()))
+                Ok(RequestStep::Keep(bytes.len()))
             }
-            State::Head(section) => {
+            RequestState::Head(section) => {
                 for (at, byte) in bytes.iter().enumerate() {
                     let pushed = section.push(*byte);
                     let refused = |e| (e, is_head_request(section.bytes()));
@@ -203,7 +209,7 @@ impl Requests {
                         Complete::Nothing => {}
                         // An empty line before the request (RFC 9112, section 2.2).
                         Complete::All if section.bytes().len() == 2 => {
-                            *section = Section::default();
+                            *section = HeaderSection::default();
                         }
                         Complete::Line if section.lines() == 1 => {
                             check_first_line(section.bytes()).map_err(refused)?;
@@ -211,14 +217,14 @@ impl Requests {
                         // Behind the first line; more than can be parsed are not waited for.
                         Complete::Line if section.lines() > MAX_FIELDS.saturating_add(1) => {
                             let why = "the request has too many header fields";
-                            return Err(refused(Refusal::head_too_large(why)));
+                            return Err(refused(HttpRefusal::head_too_large(why)));
                         }
                         Complete::Line => {}
                         Complete::All => {
                             let (bytes, asks, body) =
                                 decide(section.bytes(), rule).map_err(refused)?;
                             self.begin(asks, &body);
-                            return Ok(Step::Send {
+                            return Ok(RequestStep::Send {
                                 taken: at.saturating_add(1),
                                 bytes,
                                 begins: Some(asks),
@@ -226,64 +232,67 @@ impl Requests {
                         }
                     }
                 }
-                Ok(Step::Keep(bytes.len()))
+                Ok(RequestStep::Keep(bytes.len()))
             }
         }
     }
 
-    fn begin(&mut self, asks: Asks, body: &Body) {
+    fn begin(&mut self, asks: ExpectedResponse, body: &BodyLength) {
         self.begun = true;
         self.switch = match asks {
-            Asks::Upgrade | Asks::Connect => Switch::Asked,
-            Asks::Ordinary | Asks::Head => Switch::NotAsked,
+            ExpectedResponse::Upgrade | ExpectedResponse::Connect => ProtocolSwitch::Asked,
+            ExpectedResponse::Ordinary | ExpectedResponse::Head => ProtocolSwitch::NotAsked,
         };
         self.state = match body {
-            Body::Length(0) => self.behind_body(),
-            Body::Length(length) => State::Length(*length),
-            Body::Chunked => State::Chunked(Chunks::new()),
+            BodyLength::Length(0) => self.behind_body(),
+            BodyLength::Length(length) => RequestState::Length(*length),
+            BodyLength::Chunked => RequestState::Chunked(Chunks::new()),
         };
     }
 
-    fn behind_body(&self) -> State {
+    fn behind_body(&self) -> RequestState {
         match self.switch {
-            Switch::NotAsked => State::Head(Section::default()),
-            Switch::Asked => State::Switching,
-            Switch::Granted => State::Opaque,
+            ProtocolSwitch::NotAsked => RequestState::Head(HeaderSection::default()),
+            ProtocolSwitch::Asked => RequestState::Switching,
+            ProtocolSwitch::Granted => RequestState::Opaque,
         }
     }
 }
 
 /// Fails if the first line, with its end, shows that this is no request.
-fn check_first_line(head: &[u8]) -> Result<(), Refusal> {
+fn check_first_line(head: &[u8]) -> Result<(), HttpRefusal> {
     let line = head.strip_suffix(b"\r\n").unwrap_or(head);
     request_line(line).map(|_| ())
 }
 
 /// What goes to the service in place of a whole head, and what follows it.
-fn decide(bytes: &[u8], rule: &dyn Rule) -> Result<(Vec<u8>, Asks, Body), Refusal> {
-    let head = Head::parse(bytes)?;
+fn decide(
+    bytes: &[u8],
+    rule: &dyn RequestRule,
+) -> Result<(Vec<u8>, ExpectedResponse, BodyLength), HttpRefusal> {
+    let head = RequestHead::parse(bytes)?;
     let body = body(&head)?;
     let mut edits = match rule.decide(&head) {
-        Verdict::Forward(edits) => edits,
-        Verdict::Refuse(refusal) => return Err(refusal),
+        RuleDecision::Forward(edits) => edits,
+        RuleDecision::Refuse(refusal) => return Err(refusal),
     };
     let mut asks = match head.method() {
-        b"HEAD" => Asks::Head,
-        b"CONNECT" => Asks::Connect,
-        _ => Asks::Ordinary,
+        b"HEAD" => ExpectedResponse::Head,
+        b"CONNECT" => ExpectedResponse::Connect,
+        _ => ExpectedResponse::Ordinary,
     };
     let upgrades = || head.fields().filter(|field| field.is("upgrade"));
     if upgrades().next().is_some() {
         // Requests could not be followed in another version of HTTP, or within TLS.
         let hides = upgrades().any(|field| offers_http(field.value));
-        if asks == Asks::Ordinary && !hides {
-            asks = Asks::Upgrade;
+        if asks == ExpectedResponse::Ordinary && !hides {
+            asks = ExpectedResponse::Upgrade;
         } else {
             upgrades().for_each(|field| edits.remove(&field));
         }
     }
-    if asks == Asks::Connect && !matches!(body, Body::Length(0)) {
-        return Err(Refusal::bad_request("CONNECT with a body"));
+    if asks == ExpectedResponse::Connect && !matches!(body, BodyLength::Length(0)) {
+        return Err(HttpRefusal::bad_request("CONNECT with a body"));
     }
     Ok((edits.apply(&head), asks, body))
 }
@@ -299,7 +308,7 @@ fn offers_http(value: &[u8]) -> bool {
 }
 
 /// The length of a request's body (RFC 9112, section 6).
-fn body(head: &Head<'_>) -> Result<Body, Refusal> {
+fn body(head: &RequestHead<'_>) -> Result<BodyLength, HttpRefusal> {
     let mut length = None;
     let mut chunked = false;
     for field in head.fields() {
@@ -308,15 +317,17 @@ fn body(head: &Head<'_>) -> Result<Body, Refusal> {
             let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
             let number = digits.parse::<u64>().ok().filter(|_| is_number);
             let Some(number) = number else {
-                return Err(Refusal::bad_request("a Content-Length that is no number"));
+                return Err(HttpRefusal::bad_request(
+                    "a Content-Length that is no number",
+                ));
             };
             if length.is_some_and(|other| other != number) {
-                return Err(Refusal::bad_request("two values of Content-Length"));
+                return Err(HttpRefusal::bad_request("two values of Content-Length"));
             }
             length = Some(number);
         } else if field.is("transfer-encoding") {
             if chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Refusal::bad_request(
+                return Err(HttpRefusal::bad_request(
                     "a Transfer-Encoding other than chunked",
                 ));
             }
@@ -324,13 +335,13 @@ fn body(head: &Head<'_>) -> Result<Body, Refusal> {
         }
     }
     match (length, chunked) {
-        (Some(_), true) => Err(Refusal::bad_request(
+        (Some(_), true) => Err(HttpRefusal::bad_request(
             "both Content-Length and Transfer-Encoding",
         )),
         (None, true) if head.is_http_1_0() => {
-            Err(Refusal::bad_request("Transfer-Encoding in HTTP/1.0"))
+            Err(HttpRefusal::bad_request("Transfer-Encoding in HTTP/1.0"))
         }
-        (None, true) => Ok(Body::Chunked),
-        (length, false) => Ok(Body::Length(length.unwrap_or(0))),
+        (None, true) => Ok(BodyLength::Chunked),
+        (length, false) => Ok(BodyLength::Length(length.unwrap_or(0))),
     }
 }

@@ -3,7 +3,7 @@
 //! known where others begin.
 
 use super::chunks::{within, Chunks};
-use super::requests::Asks;
+use super::requests::ExpectedResponse;
 use std::collections::VecDeque;
 
 /// Longest head of an answer that is understood.
@@ -12,7 +12,7 @@ const MAX_FIELDS: usize = 128;
 
 /// Where the next byte belongs.
 #[derive(Debug)]
-enum State {
+enum ResponseState {
     /// The bytes of a head so far.
     Head(Vec<u8>),
     Length(u64),
@@ -25,24 +25,24 @@ enum State {
 
 #[derive(Debug)]
 pub struct Responses {
-    state: State,
+    state: ResponseState,
     /// Requests without a whole answer, the oldest first.
-    waiting: VecDeque<Asks>,
+    waiting: VecDeque<ExpectedResponse>,
 }
 
 impl Default for Responses {
     fn default() -> Self {
         Self {
-            state: State::Head(Vec::new()),
+            state: ResponseState::Head(Vec::new()),
             waiting: VecDeque::new(),
         }
     }
 }
 
 /// An answer's head.
-struct Head {
+struct ResponseHead {
     status: u16,
-    body: State,
+    body: ResponseState,
 }
 
 impl Responses {
@@ -52,8 +52,8 @@ impl Responses {
     }
 
     /// A request goes to the service.
-    pub fn expect(&mut self, asks: Asks) {
-        if !matches!(self.state, State::Unbounded) {
+    pub fn expect(&mut self, asks: ExpectedResponse) {
+        if !matches!(self.state, ResponseState::Unbounded) {
             self.waiting.push_back(asks);
         }
     }
@@ -61,9 +61,11 @@ impl Responses {
     /// The newest request is never completed. False if its answer has begun already.
     pub fn withdraw(&mut self) -> bool {
         let begun = match &self.state {
-            State::Head(head) => !head.is_empty(),
-            State::Unbounded => return false,
-            State::Length(_) | State::Chunked(_) | State::Trailers(_) => true,
+            ResponseState::Head(head) => !head.is_empty(),
+            ResponseState::Unbounded => return false,
+            ResponseState::Length(_) | ResponseState::Chunked(_) | ResponseState::Trailers(_) => {
+                true
+            }
         };
         if begun && self.waiting.len() < 2 {
             return false;
@@ -74,12 +76,13 @@ impl Responses {
 
     /// Whether it is not known where the next answer begins.
     pub fn is_unbounded(&self) -> bool {
-        matches!(self.state, State::Unbounded)
+        matches!(self.state, ResponseState::Unbounded)
     }
 
     /// Whether every request has a whole answer.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && matches!(&self.state, State::Head(head) if head.is_empty())
+        self.waiting.is_empty()
+            && matches!(&self.state, ResponseState::Head(head) if head.is_empty())
     }
 
     /// Takes the next bytes. Says whether the service switches to another protocol, once that is
@@ -88,8 +91,8 @@ impl Responses {
         let (mut rest, mut decided) = (bytes, None);
         while let Some(first) = rest.first() {
             let n = match &mut self.state {
-                State::Unbounded => break,
-                State::Length(left) => {
+                ResponseState::Unbounded => break,
+                ResponseState::Length(left) => {
                     let (n, after) = within(*left, rest.len());
                     *left = after;
                     if after == 0 {
@@ -97,10 +100,10 @@ impl Responses {
                     }
                     n
                 }
-                State::Chunked(chunks) => match chunks.take(rest) {
+                ResponseState::Chunked(chunks) => match chunks.take(rest) {
                     Ok(n) => {
                         if *chunks == Chunks::Last {
-                            self.state = State::Trailers(0);
+                            self.state = ResponseState::Trailers(0);
                         }
                         n
                     }
@@ -109,7 +112,7 @@ impl Responses {
                         break;
                     }
                 },
-                State::Trailers(line) => {
+                ResponseState::Trailers(line) => {
                     match first {
                         b'\n' if *line == 0 => self.complete(),
                         b'\n' => *line = 0,
@@ -118,7 +121,7 @@ impl Responses {
                     }
                     1
                 }
-                State::Head(head) => {
+                ResponseState::Head(head) => {
                     if self.waiting.is_empty() || head.len() >= MAX_HEAD {
                         self.lose_track();
                         break;
@@ -136,18 +139,18 @@ impl Responses {
     }
 
     fn lose_track(&mut self) {
-        self.state = State::Unbounded;
+        self.state = ResponseState::Unbounded;
         self.waiting.clear();
     }
 
     fn complete(&mut self) {
         self.waiting.pop_front();
-        self.state = State::Head(Vec::new());
+        self.state = ResponseState::Head(Vec::new());
     }
 
     /// A head is complete.
     fn begin(&mut self) -> Option<bool> {
-        let State::Head(bytes) = &self.state else {
+        let ResponseState::Head(bytes) = &self.state else {
             return None;
         };
         let (Some(head), Some(asks)) = (parse(bytes), self.waiting.front().copied()) else {
@@ -156,13 +159,13 @@ impl Responses {
         };
         // An answer to CONNECT with a length is an ordinary one, as of a server that takes every method
         // for the same: a tunnel's has none (RFC 9110, section 9.3.6).
-        let has_length = !matches!(head.body, State::Unbounded);
+        let has_length = !matches!(head.body, ResponseState::Unbounded);
         match (asks, head.status) {
-            (Asks::Upgrade, 101) => {
+            (ExpectedResponse::Upgrade, 101) => {
                 self.lose_track();
                 return Some(true);
             }
-            (Asks::Connect, 200..=299) if !has_length => {
+            (ExpectedResponse::Connect, 200..=299) if !has_length => {
                 self.lose_track();
                 return Some(true);
             }
@@ -171,48 +174,48 @@ impl Responses {
                 return None;
             }
             (_, 100..=199) => {
-                self.state = State::Head(Vec::new());
+                self.state = ResponseState::Head(Vec::new());
                 return None;
             }
-            (Asks::Head, _) | (_, 204 | 304) => self.complete(),
+            (ExpectedResponse::Head, _) | (_, 204 | 304) => self.complete(),
             _ => match head.body {
-                State::Length(0) => self.complete(),
-                State::Unbounded => self.lose_track(),
+                ResponseState::Length(0) => self.complete(),
+                ResponseState::Unbounded => self.lose_track(),
                 body => self.state = body,
             },
         }
-        matches!(asks, Asks::Upgrade | Asks::Connect).then_some(false)
+        matches!(asks, ExpectedResponse::Upgrade | ExpectedResponse::Connect).then_some(false)
     }
 }
 
 /// The status of an answer, and how its body ends (RFC 9112, section 6.3).
-fn parse(bytes: &[u8]) -> Option<Head> {
+fn parse(bytes: &[u8]) -> Option<ResponseHead> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut head = httparse::Response::new(&mut fields);
     if !head.parse(bytes).ok()?.is_complete() {
         return None;
     }
-    let mut body = State::Unbounded;
+    let mut body = ResponseState::Unbounded;
     for field in head.headers.iter() {
         let text = std::str::from_utf8(field.value).unwrap_or_default().trim();
         if field.name.eq_ignore_ascii_case("transfer-encoding") {
             let last = text.rsplit(',').next().unwrap_or_default().trim();
             if !last.eq_ignore_ascii_case("chunked") {
-                body = State::Unbounded;
+                body = ResponseState::Unbounded;
                 break;
             }
-            body = State::Chunked(Chunks::new());
+            body = ResponseState::Chunked(Chunks::new());
         } else if field.name.eq_ignore_ascii_case("content-length") {
             let is_number = text.bytes().all(|b| b.is_ascii_digit());
             let length = text.parse().ok().filter(|_| is_number)?;
             match body {
-                State::Chunked(_) => {}
-                State::Length(other) if other != length => return None,
-                _ => body = State::Length(length),
+                ResponseState::Chunked(_) => {}
+                ResponseState::Length(other) if other != length => return None,
+                _ => body = ResponseState::Length(length),
             }
         }
     }
-    Some(Head {
+    Some(ResponseHead {
         status: head.code?,
         body,
     })

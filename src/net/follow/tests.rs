@@ -6,8 +6,8 @@ use super::*;
 /// Names one host in every request.
 struct OneHost;
 
-impl Rule for OneHost {
-    fn decide(&self, head: &Head<'_>) -> Verdict {
+impl RequestRule for OneHost {
+    fn decide(&self, head: &RequestHead<'_>) -> RuleDecision {
         let mut edits = Edits::default();
         for field in head.fields().filter(|field| field.is("host")) {
             edits.set(&field, "local");
@@ -15,7 +15,7 @@ impl Rule for OneHost {
         if let Some(part) = head.authority() {
             edits.set_target(head, part, "local");
         }
-        Verdict::Forward(edits)
+        RuleDecision::Forward(edits)
     }
 }
 
@@ -25,16 +25,16 @@ fn ask(exchange: &mut Exchange, bytes: &[u8]) -> (String, usize) {
     let (mut sent, mut at) = (Vec::new(), 0);
     while at < bytes.len() {
         match exchange.request(&bytes[at..], &OneHost) {
-            Step::Pass(n) => {
+            RequestStep::Pass(n) => {
                 sent.extend_from_slice(&bytes[at..at + n]);
                 at += n;
             }
-            Step::Keep(n) => at += n,
-            Step::Send { taken, bytes, .. } => {
+            RequestStep::Keep(n) => at += n,
+            RequestStep::Send { taken, bytes, .. } => {
                 sent.extend(bytes);
                 at += taken;
             }
-            Step::Wait | Step::Refuse(..) => break,
+            RequestStep::Wait | RequestStep::Refuse(..) => break,
         }
     }
     (String::from_utf8(sent).unwrap(), at)
@@ -152,7 +152,7 @@ fn taken_of(request: &str, piece: usize) -> (usize, Option<&'static str>) {
     let (mut requests, mut taken) = (Requests::default(), 0);
     for bytes in request.as_bytes().chunks(piece) {
         taken += bytes.len();
-        if let Step::Refuse(refusal, _) = requests.take(bytes, &OneHost) {
+        if let RequestStep::Refuse(refusal, _) = requests.take(bytes, &OneHost) {
             return (taken, Some(refusal.status));
         }
     }

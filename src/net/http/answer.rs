@@ -1,6 +1,6 @@
 //! Reading one answer (RFC 9112), as long as it is small. Not what it means.
 
-use crate::net::with_scratch;
+use crate::net::with_read_buf;
 use std::io;
 use std::task::{ready, Context, Poll};
 
@@ -15,7 +15,7 @@ const MAX_FIELDS: usize = 100;
 
 /// What an API has said.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct Response {
     /// 200 to 999; interim answers are passed over.
     pub status: u16,
     /// At most 64 KiB.
@@ -24,23 +24,23 @@ pub struct Answer {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub enum Failure {
+pub enum RequestFailure {
     /// The connection ended before a byte of an answer came.
     Dead(io::Error),
     /// What came is no answer, or not a whole one, or too large.
     Bad(io::Error),
 }
 
-impl From<Failure> for io::Error {
-    fn from(failure: Failure) -> Self {
+impl From<RequestFailure> for io::Error {
+    fn from(failure: RequestFailure) -> Self {
         match failure {
-            Failure::Dead(e) | Failure::Bad(e) => e,
+            RequestFailure::Dead(e) | RequestFailure::Bad(e) => e,
         }
     }
 }
 
-fn bad(what: &str) -> Failure {
-    Failure::Bad(io::Error::new(io::ErrorKind::InvalidData, what))
+fn bad(what: &str) -> RequestFailure {
+    RequestFailure::Bad(io::Error::new(io::ErrorKind::InvalidData, what))
 }
 
 /// How long a body is.
@@ -52,7 +52,7 @@ enum Framing {
     ToEnd,
 }
 
-struct Head {
+struct ParsedHead {
     /// In bytes, with the empty line.
     length: usize,
     status: u16,
@@ -63,11 +63,11 @@ struct Head {
 
 /// Reads an answer from its first byte on, and says whether the connection that `poll_read` reads
 /// can be used again.
-pub async fn read<P>(poll_read: P) -> Result<(Answer, bool), Failure>
+pub async fn read<P>(poll_read: P) -> Result<(Response, bool), RequestFailure>
 where
     P: FnMut(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>>,
 {
-    let mut reader = Reader {
+    let mut reader = ResponseReader {
         poll_read,
         held: Vec::new(),
     };
@@ -86,13 +86,13 @@ where
         }
         match reader.more().await {
             Ok(0) if begun => return Err(bad("the answer is cut short")),
-            Err(e) if begun => return Err(Failure::Bad(e)),
+            Err(e) if begun => return Err(RequestFailure::Bad(e)),
             Ok(0) => {
                 let what = "it closed the connection without an answer";
                 let e = io::Error::new(io::ErrorKind::UnexpectedEof, what);
-                return Err(Failure::Dead(e));
+                return Err(RequestFailure::Dead(e));
             }
-            Err(e) => return Err(Failure::Dead(e)),
+            Err(e) => return Err(RequestFailure::Dead(e)),
             Ok(_) => begun = true,
         }
     };
@@ -105,11 +105,11 @@ where
     let status = head.status;
     // What nobody asked for would be taken for the next answer.
     let reusable = head.persistent && reader.held.is_empty();
-    Ok((Answer { status, body }, reusable))
+    Ok((Response { status, body }, reusable))
 }
 
 /// The head at the start of `bytes`; `None` while there is more to it.
-fn parse(bytes: &[u8]) -> Result<Option<Head>, Failure> {
+fn parse(bytes: &[u8]) -> Result<Option<ParsedHead>, RequestFailure> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut head = httparse::Response::new(&mut fields);
     let length = match head.parse(bytes) {
@@ -151,7 +151,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Failure> {
     if status < 200 || matches!(status, 204 | 304) {
         framing = Framing::Length(0);
     }
-    Ok(Some(Head {
+    Ok(Some(ParsedHead {
         length,
         status,
         framing,
@@ -159,20 +159,20 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Failure> {
     }))
 }
 
-struct Reader<P> {
+struct ResponseReader<P> {
     poll_read: P,
     /// Read and not used yet.
     held: Vec<u8>,
 }
 
-impl<P> Reader<P>
+impl<P> ResponseReader<P>
 where
     P: FnMut(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>>,
 {
     /// Reads what is there. 0 is the end.
     async fn more(&mut self) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
-            with_scratch(|scratch| {
+            with_read_buf(|scratch| {
                 let n = ready!((self.poll_read)(cx, scratch))?;
                 self.held
                     .extend_from_slice(scratch.get(..n).unwrap_or_default());
@@ -182,11 +182,11 @@ where
         .await
     }
 
-    async fn need_more(&mut self) -> Result<(), Failure> {
+    async fn need_more(&mut self) -> Result<(), RequestFailure> {
         match self.more().await {
             Ok(0) => Err(bad("the answer is cut short")),
             Ok(_) => Ok(()),
-            Err(e) => Err(Failure::Bad(e)),
+            Err(e) => Err(RequestFailure::Bad(e)),
         }
     }
 
@@ -194,7 +194,7 @@ where
         self.held.drain(..n.min(self.held.len()));
     }
 
-    async fn take(&mut self, n: usize) -> Result<Vec<u8>, Failure> {
+    async fn take(&mut self, n: usize) -> Result<Vec<u8>, RequestFailure> {
         if n > MAX_BODY {
             return Err(too_large());
         }
@@ -204,16 +204,16 @@ where
         Ok(self.held.drain(..n).collect())
     }
 
-    async fn take_to_end(&mut self) -> Result<Vec<u8>, Failure> {
+    async fn take_to_end(&mut self) -> Result<Vec<u8>, RequestFailure> {
         while self.held.len() <= MAX_BODY {
-            if self.more().await.map_err(Failure::Bad)? == 0 {
+            if self.more().await.map_err(RequestFailure::Bad)? == 0 {
                 return Ok(std::mem::take(&mut self.held));
             }
         }
         Err(too_large())
     }
 
-    async fn take_chunks(&mut self) -> Result<Vec<u8>, Failure> {
+    async fn take_chunks(&mut self) -> Result<Vec<u8>, RequestFailure> {
         let mut body = Vec::new();
         loop {
             let size = self.take_chunk_size().await?;
@@ -231,7 +231,7 @@ where
         }
     }
 
-    async fn take_chunk_size(&mut self) -> Result<usize, Failure> {
+    async fn take_chunk_size(&mut self) -> Result<usize, RequestFailure> {
         loop {
             // httparse takes no digit at all for zero.
             if self.held.first().is_some_and(|b| !b.is_ascii_hexdigit()) {
@@ -251,7 +251,7 @@ where
     }
 
     /// Everything up to an empty line.
-    async fn skip_trailers(&mut self) -> Result<(), Failure> {
+    async fn skip_trailers(&mut self) -> Result<(), RequestFailure> {
         loop {
             if self.held.starts_with(b"\r\n") {
                 self.skip(2);
@@ -270,6 +270,6 @@ where
     }
 }
 
-fn too_large() -> Failure {
+fn too_large() -> RequestFailure {
     bad("the answer is larger than 64 KiB")
 }

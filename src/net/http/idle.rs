@@ -8,23 +8,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Connections that wait, at most.
-pub(super) const MOST: usize = 4;
+pub(super) const MAX_IDLE: usize = 4;
 /// How long one waits before it is closed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
-pub(super) struct Idle(Mutex<Inner>);
+pub(super) struct IdleConnections(Mutex<IdleState>);
 
 #[derive(Default)]
-struct Inner {
+struct IdleState {
     /// With the time to close each, the oldest first.
     conns: VecDeque<(Instant, Conn)>,
     /// There is a task that closes them in time.
     watched: bool,
 }
 
-impl Idle {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+impl IdleConnections {
+    fn lock(&self) -> MutexGuard<'_, IdleState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -35,9 +35,9 @@ impl Idle {
 
     pub(super) fn put(self: &Arc<Self>, conn: Conn) {
         let mut inner = self.lock();
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + IDLE_TIMEOUT;
         inner.conns.push_back((end, conn));
-        if inner.conns.len() > MOST {
+        if inner.conns.len() > MAX_IDLE {
             inner.conns.pop_front();
         }
         if !std::mem::replace(&mut inner.watched, true) {
@@ -52,7 +52,7 @@ impl Idle {
 }
 
 /// Closes connections when they have waited long enough, until none is left.
-async fn watch(idle: Weak<Idle>, mut next: Instant) {
+async fn watch(idle: Weak<IdleConnections>, mut next: Instant) {
     loop {
         Timer::at(next).await;
         let Some(idle) = idle.upgrade() else {

@@ -6,14 +6,14 @@ mod idle;
 #[cfg(test)]
 mod tests;
 
-pub use answer::Answer;
+pub use answer::Response;
 
-use super::tls::{Connector, Trust};
+use super::tls::{Connector, ServerTrust};
 use super::{dial, Conn};
-use answer::Failure;
+use answer::RequestFailure;
 use async_io::Timer;
 use futures_lite::future;
-use idle::Idle;
+use idle::IdleConnections;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,15 +31,15 @@ pub fn not_understood(e: &serde_json::Error) -> io::Error {
 }
 
 /// One API. Connections are kept for the next request for a while.
-pub struct Client {
+pub struct ApiClient {
     connector: Option<Connector>,
     host: String,
     port: u16,
-    idle: Arc<Idle>,
+    idle: Arc<IdleConnections>,
 }
 
 /// A GET, or a POST if there is a body.
-pub struct Request<'a> {
+pub struct ApiRequest<'a> {
     /// Path and query, as they stand in the request line.
     pub target: &'a str,
     /// Beside those that every request has. Neither name nor value may hold a line's end.
@@ -47,13 +47,13 @@ pub struct Request<'a> {
     pub json: Option<&'a [u8]>,
 }
 
-impl Client {
+impl ApiClient {
     /// A client of the API at `host`, a name or an IP address without brackets; with `tls`
     /// it must have a certificate that the system trusts. The error says that the system has
     /// no certificate authorities.
     pub fn new(tls: bool, host: &str, port: u16) -> io::Result<Self> {
         let connector = if tls {
-            Some(Connector::new(Trust::System)?)
+            Some(Connector::new(ServerTrust::System)?)
         } else {
             None
         };
@@ -68,7 +68,7 @@ impl Client {
     /// Asks, and returns the answer whatever its status, all within `patience`. A request
     /// that finds its kept connection dead is sent once more over a new one; so it must be
     /// one that may come twice. Errors say what went wrong, but not with which API.
-    pub async fn send(&self, request: &Request<'_>, patience: Duration) -> io::Result<Answer> {
+    pub async fn send(&self, request: &ApiRequest<'_>, patience: Duration) -> io::Result<Response> {
         let asking = async {
             let bytes = self.encode(request);
             let mut kept = self.idle.take();
@@ -79,8 +79,8 @@ impl Client {
                     None => self.connect(patience).await?,
                 };
                 match self.exchange(conn, &bytes).await {
-                    Err(Failure::Dead(_)) if was_kept => {}
-                    answer => return answer.map_err(Failure::into),
+                    Err(RequestFailure::Dead(_)) if was_kept => {}
+                    answer => return answer.map_err(RequestFailure::into),
                 }
             }
         };
@@ -105,8 +105,10 @@ impl Client {
         }
     }
 
-    async fn exchange(&self, conn: Conn, request: &[u8]) -> Result<Answer, Failure> {
-        conn.write_all(request).await.map_err(Failure::Dead)?;
+    async fn exchange(&self, conn: Conn, request: &[u8]) -> Result<Response, RequestFailure> {
+        conn.write_all(request)
+            .await
+            .map_err(RequestFailure::Dead)?;
         let (answer, reusable) = answer::read(|cx, buffer| conn.poll_read(cx, buffer)).await?;
         if reusable {
             self.idle.put(conn);
@@ -114,7 +116,7 @@ impl Client {
         Ok(answer)
     }
 
-    fn encode(&self, request: &Request<'_>) -> Vec<u8> {
+    fn encode(&self, request: &ApiRequest<'_>) -> Vec<u8> {
         let method = if request.json.is_some() {
             "POST"
         } else {

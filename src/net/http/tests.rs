@@ -14,7 +14,7 @@ const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 type Script = Vec<Vec<u8>>;
 
 /// A client, and where to hear which requests came, with the number of their connection.
-fn api(scripts: Vec<Script>) -> (Client, Receiver<(usize, String)>) {
+fn api(scripts: Vec<Script>) -> (ApiClient, Receiver<(usize, String)>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let (tell, heard) = channel();
@@ -35,7 +35,7 @@ fn api(scripts: Vec<Script>) -> (Client, Receiver<(usize, String)>) {
             });
         }
     });
-    (Client::new(false, "127.0.0.1", port).unwrap(), heard)
+    (ApiClient::new(false, "127.0.0.1", port).unwrap(), heard)
 }
 
 fn read_request(stream: &mut BufReader<TcpStream>) -> Option<String> {
@@ -54,8 +54,8 @@ fn read_request(stream: &mut BufReader<TcpStream>) -> Option<String> {
     Some(request + std::str::from_utf8(&body).unwrap())
 }
 
-fn get(client: &Client) -> io::Result<Answer> {
-    let request = Request {
+fn get(client: &ApiClient) -> io::Result<Response> {
+    let request = ApiRequest {
         target: "/a?b",
         headers: &[],
         json: None,
@@ -64,7 +64,7 @@ fn get(client: &Client) -> io::Result<Answer> {
 }
 
 /// What comes of one answer.
-fn said(answer: impl AsRef<[u8]>) -> io::Result<Answer> {
+fn said(answer: impl AsRef<[u8]>) -> io::Result<Response> {
     get(&api(vec![vec![answer.as_ref().to_vec()]]).0)
 }
 
@@ -89,7 +89,7 @@ fn a_request_is_these_bytes() {
         env!("CARGO_PKG_VERSION")
     );
     get(&client).unwrap();
-    let request = Request {
+    let request = ApiRequest {
         target: "/",
         headers: &[("Request-Id", "1f")],
         json: Some(b"{}"),
@@ -142,7 +142,7 @@ fn an_answer_may_come_byte_by_byte_and_behind_interim_ones() {
         }
         let _ = stream.read_to_end(&mut Vec::new());
     });
-    let client = Client::new(false, "127.0.0.1", port).unwrap();
+    let client = ApiClient::new(false, "127.0.0.1", port).unwrap();
     let answer = get(&client).unwrap();
     assert_eq!((answer.status, &*answer.body), (404, &b"hello"[..]));
     assert_eq!(client.idle.len(), 1);
@@ -199,7 +199,7 @@ fn four_connections_are_kept_and_no_more() {
             client.idle.put(conn.await.unwrap());
         }
     });
-    assert_eq!(client.idle.len(), idle::MOST);
+    assert_eq!(client.idle.len(), idle::MAX_IDLE);
 }
 
 #[test]
@@ -305,8 +305,8 @@ fn what_is_too_long_is_so_even_where_its_end_has_come_with_it() {
 #[test]
 fn an_api_that_does_not_answer_is_given_up() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let client = Client::new(false, "127.0.0.1", listener.local_addr().unwrap().port()).unwrap();
-    let request = Request {
+    let client = ApiClient::new(false, "127.0.0.1", listener.local_addr().unwrap().port()).unwrap();
+    let request = ApiRequest {
         target: "/",
         headers: &[],
         json: None,
@@ -324,8 +324,8 @@ fn the_host_line_names_the_host_as_a_url_would() {
         ("::1", 80, "Host: [::1]\r\n"),
         ("fe80::1%eth0", 8080, "Host: [fe80::1]:8080\r\n"),
     ] {
-        let client = Client::new(false, host, port).unwrap();
-        let bytes = client.encode(&Request {
+        let client = ApiClient::new(false, host, port).unwrap();
+        let bytes = client.encode(&ApiRequest {
             target: "/",
             headers: &[],
             json: None,

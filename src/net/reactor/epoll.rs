@@ -5,7 +5,7 @@
 //! keeps the executor's thread, so it is for [`SLICE`] at most: timers and what other threads
 //! have done wait for it. When nothing comes in that time, it leaves the waiting to the runtime.
 
-use super::{Left, Outcome, Way};
+use super::{Interest, Outcome, Readiness};
 use async_io::Async;
 use rustix::event::{epoll, Timespec};
 use slab::Slab;
@@ -57,11 +57,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Reactor {
     /// The runtime sees when it has events.
     epoll: Async<OwnedFd>,
-    states: Mutex<Slab<Arc<State>>>,
+    states: Mutex<Slab<Arc<ReactorState>>>,
 }
 
 #[derive(Default)]
-struct State {
+struct ReactorState {
     ready: AtomicU8,
     /// Epoll tells of room for writing, too.
     tells_of_room: AtomicBool,
@@ -91,20 +91,20 @@ impl Reactor {
             states: Mutex::default(),
         };
         let reactor = REACTOR.get_or_init(|| reactor);
-        super::spawn(Box::pin(Asking::new(reactor)));
+        super::spawn(Box::pin(Driver::new(reactor)));
         Ok(reactor)
     }
 
     /// Takes events and wakes who waits for them.
-    fn ask(&self, timeout: &Timespec) -> Answer {
+    fn ask(&self, timeout: &Timespec) -> AskResult {
         let mut room = [MaybeUninit::uninit(); EVENTS];
         let Ok((events, _)) = epoll::wait(&self.epoll, &mut room, Some(timeout)) else {
             // Interrupted; it is asked again.
-            return Answer::Nothing;
+            return AskResult::Nothing;
         };
         let mut answer = match events {
-            [] => Answer::Nothing,
-            _ => Answer::Events,
+            [] => AskResult::Nothing,
+            _ => AskResult::Events,
         };
         for event in events.iter() {
             let (flags, key) = (event.flags, event.data.u64());
@@ -112,7 +112,7 @@ impl Reactor {
             let state = lock(&self.states).get(key).cloned();
             // It may be closed already.
             if state.is_some_and(|state| state.tell(flags)) {
-                answer = Answer::Woken;
+                answer = AskResult::Woken;
             }
         }
         answer
@@ -121,7 +121,7 @@ impl Reactor {
 
 /// What asking has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
+enum AskResult {
     Nothing,
     /// Events, but nobody waited for them yet.
     Events,
@@ -129,7 +129,7 @@ enum Answer {
     Woken,
 }
 
-impl State {
+impl ReactorState {
     /// True if somebody has waited for it.
     fn tell(&self, flags: epoll::EventFlags) -> bool {
         use epoll::EventFlags as Flags;
@@ -157,7 +157,7 @@ impl State {
 }
 
 /// The task that asks.
-struct Asking {
+struct Driver {
     reactor: &'static Reactor,
     /// The turns that tasks had had when it last looked.
     ran: u32,
@@ -167,7 +167,7 @@ struct Asking {
     woke: bool,
 }
 
-impl Asking {
+impl Driver {
     fn new(reactor: &'static Reactor) -> Self {
         Self {
             reactor,
@@ -178,7 +178,7 @@ impl Asking {
     }
 }
 
-impl Future for Asking {
+impl Future for Driver {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -199,8 +199,8 @@ impl Future for Asking {
             let may_wait = !others_run && ELSEWHERE.load(Ordering::Relaxed) == 0;
             let timeout = if may_wait { &SLICE } else { &NO_TIME };
             let answer = this.reactor.ask(timeout);
-            this.woke = answer == Answer::Woken;
-            if answer != Answer::Nothing || others_run {
+            this.woke = answer == AskResult::Woken;
+            if answer != AskResult::Nothing || others_run {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -209,9 +209,9 @@ impl Future for Asking {
             match this.reactor.epoll.poll_readable(cx) {
                 Poll::Ready(Ok(())) => match this.reactor.ask(&NO_TIME) {
                     // It was what the runtime saw before.
-                    Answer::Nothing => {}
+                    AskResult::Nothing => {}
                     answer => {
-                        this.woke = answer == Answer::Woken;
+                        this.woke = answer == AskResult::Woken;
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
@@ -231,17 +231,17 @@ impl Future for Asking {
 
 /// A socket, or what else epoll knows, that does not block. For each way one task may wait at a
 /// time.
-pub struct Source<T: AsFd> {
-    state: Arc<State>,
+pub struct PollSource<T: AsFd> {
+    state: Arc<ReactorState>,
     key: usize,
     io: T,
 }
 
-impl<T: AsFd> Source<T> {
+impl<T: AsFd> PollSource<T> {
     /// `ready` for nothing at first, or for what is likely to succeed at once.
-    pub fn new(io: T, ready: &[Way]) -> io::Result<Self> {
+    pub fn new(io: T, ready: &[Interest]) -> io::Result<Self> {
         let reactor = Reactor::get()?;
-        let state = Arc::new(State::default());
+        let state = Arc::new(ReactorState::default());
         for way in ready {
             state.ready.fetch_or(way.bit(), Ordering::SeqCst);
         }
@@ -268,15 +268,15 @@ impl<T: AsFd> Source<T> {
     }
 
     /// Ready when a call is likely not to block.
-    pub fn poll_ready(&self, way: Way, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_ready(&self, way: Interest, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let is_ready = || self.state.ready.load(Ordering::SeqCst) & way.bit() != 0;
         if is_ready() {
             return Poll::Ready(Ok(()));
         }
         let mut wakers = lock(&self.state.wakers);
         let waker = match way {
-            Way::Read => &mut wakers.read,
-            Way::Write => &mut wakers.write,
+            Interest::Read => &mut wakers.read,
+            Interest::Write => &mut wakers.write,
         };
         let replaced = match waker {
             Some(waker) if waker.will_wake(cx.waker()) => None,
@@ -292,7 +292,7 @@ impl<T: AsFd> Source<T> {
             return Poll::Ready(Ok(()));
         }
         // Most sockets never lack room, and for those that are new it would be told of at once.
-        if way == Way::Write && !self.state.tells_of_room.swap(true, Ordering::SeqCst) {
+        if way == Interest::Write && !self.state.tells_of_room.swap(true, Ordering::SeqCst) {
             let flags = TOLD | epoll::EventFlags::OUT;
             epoll::modify(&Reactor::get()?.epoll, &self.io, self.data(), flags)?;
         }
@@ -300,10 +300,10 @@ impl<T: AsFd> Source<T> {
     }
 
     /// Makes a call if it is likely not to block; `WouldBlock` if it is not, or does.
-    pub fn attempt<R>(&self, way: Way, call: impl FnOnce(&T) -> Outcome<R>) -> io::Result<R> {
+    pub fn try_io<R>(&self, way: Interest, call: impl FnOnce(&T) -> Outcome<R>) -> io::Result<R> {
         let mask = match way {
-            Way::Read => READ | ENDED,
-            Way::Write => WRITE,
+            Interest::Read => READ | ENDED,
+            Interest::Write => WRITE,
         };
         let was = self.state.ready.fetch_and(!mask, Ordering::SeqCst) & mask;
         if was & way.bit() == 0 {
@@ -312,9 +312,9 @@ impl<T: AsFd> Source<T> {
         }
         let outcome = call(&self.io);
         let (again, result) = match outcome {
-            Ok((result, Left::More)) => (was, Ok(result)),
-            Ok((result, Left::Nothing)) if was & ENDED != 0 => (was, Ok(result)),
-            Ok((result, Left::Nothing)) => (0, Ok(result)),
+            Ok((result, Readiness::More)) => (was, Ok(result)),
+            Ok((result, Readiness::Nothing)) if was & ENDED != 0 => (was, Ok(result)),
+            Ok((result, Readiness::Nothing)) => (0, Ok(result)),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => (0, Err(e)),
             Err(e) => (was, Err(e)),
         };
@@ -323,7 +323,7 @@ impl<T: AsFd> Source<T> {
     }
 }
 
-impl Way {
+impl Interest {
     fn bit(self) -> u8 {
         match self {
             Self::Read => READ,
@@ -332,13 +332,13 @@ impl Way {
     }
 }
 
-impl<T: AsFd + fmt::Debug> fmt::Debug for Source<T> {
+impl<T: AsFd + fmt::Debug> fmt::Debug for PollSource<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.io.fmt(f)
     }
 }
 
-impl<T: AsFd> Drop for Source<T> {
+impl<T: AsFd> Drop for PollSource<T> {
     /// The kernel forgets it with its last descriptor.
     fn drop(&mut self) {
         if let Ok(reactor) = Reactor::get() {
@@ -350,19 +350,19 @@ impl<T: AsFd> Drop for Source<T> {
 
 pin_project_lite::pin_project! {
     /// A task whose turns are counted.
-    pub struct Ran<F> {
+    pub struct CountedTask<F> {
         #[pin]
         task: F,
     }
 }
 
-impl<F> Ran<F> {
+impl<F> CountedTask<F> {
     pub fn new(task: F) -> Self {
         Self { task }
     }
 }
 
-impl<F: Future> Future for Ran<F> {
+impl<F: Future> Future for CountedTask<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -374,16 +374,16 @@ impl<F: Future> Future for Ran<F> {
 
 /// While there is one of these, a task waits for another thread, and what that does must be
 /// seen at once.
-pub struct Elsewhere(());
+pub struct BlockingGuard(());
 
-impl Elsewhere {
+impl BlockingGuard {
     pub fn begin() -> Self {
         ELSEWHERE.fetch_add(1, Ordering::Relaxed);
         Self(())
     }
 }
 
-impl Drop for Elsewhere {
+impl Drop for BlockingGuard {
     fn drop(&mut self) {
         ELSEWHERE.fetch_sub(1, Ordering::Relaxed);
     }
@@ -396,7 +396,7 @@ mod tests {
 
     #[test]
     fn only_who_waits_is_woken_and_nothing_is_forgotten() {
-        let state = State::default();
+        let state = ReactorState::default();
         let ready = || state.ready.load(Ordering::SeqCst);
         assert!(!state.tell(Flags::IN | Flags::OUT), "nobody waits");
         assert_eq!(ready(), READ | WRITE);

@@ -14,7 +14,7 @@ mod epoll;
 mod portable;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub use epoll::{Elsewhere, Ran, Source};
+pub use epoll::{BlockingGuard, CountedTask, PollSource};
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub use portable::{Elsewhere, Ran, Source};
 
@@ -25,14 +25,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a socket can be ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Interest {
     Read,
     Write,
 }
 
 /// Whether a call has left something to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Left {
+pub enum Readiness {
     /// It has: the next call is worth it.
     More,
     /// It has taken, or filled, all there was: wait to be told of more.
@@ -40,7 +40,7 @@ pub enum Left {
 }
 
 /// What a call on a non-blocking socket has brought.
-pub type Outcome<T> = io::Result<(T, Left)>;
+pub type Outcome<T> = io::Result<(T, Readiness)>;
 
 /// Runs a task on the executor. All tasks have one type: the executor's code for a task, half a
 /// kibibyte or more, would otherwise be in the program once for each kind of them.
@@ -67,6 +67,6 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 
 /// Like [`blocking`], of one type for all work, for the sake of the program's size.
 async fn on_thread(work: Box<dyn FnOnce() + Send>) {
-    let _elsewhere = Elsewhere::begin();
+    let _elsewhere = BlockingGuard::begin();
     async_std::task::spawn_blocking(work).await;
 }

@@ -1,6 +1,6 @@
 //! The same where there is no epoll: the runtime's reactor.
 
-use super::{Left, Outcome, Way};
+use super::{Interest, Outcome, Readiness};
 use async_io::Async;
 use std::fmt;
 use std::future::Future;
@@ -9,19 +9,19 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{ready, Context, Poll};
 
-pub struct Source<T: AsFd> {
+pub struct PollSource<T: AsFd> {
     io: Async<T>,
     readable: AtomicBool,
     writable: AtomicBool,
 }
 
-impl<T: AsFd> Source<T> {
+impl<T: AsFd> PollSource<T> {
     /// `ready` for nothing at first, or for what is likely to succeed at once.
-    pub fn new(io: T, ready: &[Way]) -> io::Result<Self> {
+    pub fn new(io: T, ready: &[Interest]) -> io::Result<Self> {
         Ok(Self {
             io: Async::new_nonblocking(io)?,
-            readable: AtomicBool::new(ready.contains(&Way::Read)),
-            writable: AtomicBool::new(ready.contains(&Way::Write)),
+            readable: AtomicBool::new(ready.contains(&Interest::Read)),
+            writable: AtomicBool::new(ready.contains(&Interest::Write)),
         })
     }
 
@@ -32,19 +32,19 @@ impl<T: AsFd> Source<T> {
     /// Closing it is enough here.
     pub fn withdraw(&self) {}
 
-    fn flag(&self, way: Way) -> &AtomicBool {
+    fn flag(&self, way: Interest) -> &AtomicBool {
         match way {
-            Way::Read => &self.readable,
-            Way::Write => &self.writable,
+            Interest::Read => &self.readable,
+            Interest::Write => &self.writable,
         }
     }
 
     /// Ready when a call is likely not to block.
-    pub fn poll_ready(&self, way: Way, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_ready(&self, way: Interest, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.flag(way).load(Ordering::SeqCst) {
             ready!(match way {
-                Way::Read => self.io.poll_readable(cx),
-                Way::Write => self.io.poll_writable(cx),
+                Interest::Read => self.io.poll_readable(cx),
+                Interest::Write => self.io.poll_writable(cx),
             })?;
             self.flag(way).store(true, Ordering::SeqCst);
         }
@@ -52,10 +52,10 @@ impl<T: AsFd> Source<T> {
     }
 
     /// Makes a call; nobody is told of what would not block before there is somebody who waits.
-    pub fn attempt<R>(&self, way: Way, call: impl FnOnce(&T) -> Outcome<R>) -> io::Result<R> {
+    pub fn try_io<R>(&self, way: Interest, call: impl FnOnce(&T) -> Outcome<R>) -> io::Result<R> {
         let outcome = call(self.get_ref());
         let more = match &outcome {
-            Ok((_, left)) => *left == Left::More,
+            Ok((_, left)) => *left == Readiness::More,
             Err(e) => e.kind() != io::ErrorKind::WouldBlock,
         };
         self.flag(way).store(more, Ordering::SeqCst);
@@ -63,16 +63,16 @@ impl<T: AsFd> Source<T> {
     }
 }
 
-impl<T: AsFd + fmt::Debug> fmt::Debug for Source<T> {
+impl<T: AsFd + fmt::Debug> fmt::Debug for PollSource<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.get_ref().fmt(f)
     }
 }
 
 /// A task; its turns need not be counted here.
-pub struct Ran;
+pub struct CountedTask;
 
-impl Ran {
+impl CountedTask {
     #[allow(clippy::new_ret_no_self)]
     pub fn new<F: Future>(task: F) -> F {
         task
@@ -80,9 +80,9 @@ impl Ran {
 }
 
 /// Nothing has to be known of it here.
-pub struct Elsewhere(());
+pub struct BlockingGuard(());
 
-impl Elsewhere {
+impl BlockingGuard {
     pub fn begin() -> Self {
         Self(())
     }

@@ -2,7 +2,7 @@
 
 use super::verify::version1_key;
 use super::{invalid, pem, provider, Conn, Socket, Stream};
-use crate::net::with_scratch;
+use crate::net::with_read_buf;
 use async_tls::pki_types::PrivateKeyDer;
 use async_tls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use async_tls::rustls::{self, version, InconsistentKeys, SupportedProtocolVersion};
@@ -101,7 +101,7 @@ pub async fn client_hello(socket: &Socket) -> io::Result<Option<u8>> {
         same > 1 || holds_record(there)
     };
     std::future::poll_fn(|cx| {
-        with_scratch(|scratch| socket.poll_peek(cx, scratch, &mut is_enough))
+        with_read_buf(|scratch| socket.poll_peek(cx, scratch, &mut is_enough))
     })
     .await?;
     Ok(first)

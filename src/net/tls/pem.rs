@@ -13,7 +13,7 @@ const UTF8_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// What a file is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum PemContent {
     Certificate,
     #[cfg_attr(not(feature = "server"), allow(dead_code))]
     Key,
@@ -21,13 +21,13 @@ pub(super) enum Wanted {
 
 /// Reads every certificate in the file.
 pub(super) fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let text = read(path, Wanted::Certificate)?;
+    let text = read(path, PemContent::Certificate)?;
     let found: Vec<_> = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
-        .map_err(|e| not_usable(path, Wanted::Certificate, &text, &e.to_string()))?;
+        .map_err(|e| not_usable(path, PemContent::Certificate, &text, &e.to_string()))?;
     if found.is_empty() {
         let why = "there is no PEM certificate in it";
-        return Err(not_usable(path, Wanted::Certificate, &text, why));
+        return Err(not_usable(path, PemContent::Certificate, &text, why));
     }
     Ok(found)
 }
@@ -36,19 +36,19 @@ pub(super) fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static
 #[cfg(feature = "server")]
 pub(super) fn private_key(path: &Path) -> io::Result<async_tls::pki_types::PrivateKeyDer<'static>> {
     use async_tls::pki_types::{pem, PrivateKeyDer};
-    let text = read(path, Wanted::Key)?;
+    let text = read(path, PemContent::Key)?;
     if contains(&text, "Proc-Type: 4,ENCRYPTED") {
-        return Err(not_usable(path, Wanted::Key, &text, "it is encrypted"));
+        return Err(not_usable(path, PemContent::Key, &text, "it is encrypted"));
     }
     PrivateKeyDer::from_pem_slice(&text).map_err(|e| match e {
         pem::Error::NoItemsFound => {
-            not_usable(path, Wanted::Key, &text, "there is no PEM key in it")
+            not_usable(path, PemContent::Key, &text, "there is no PEM key in it")
         }
-        e => not_usable(path, Wanted::Key, &text, &e.to_string()),
+        e => not_usable(path, PemContent::Key, &text, &e.to_string()),
     })
 }
 
-fn read(path: &Path, wanted: Wanted) -> io::Result<Vec<u8>> {
+fn read(path: &Path, wanted: PemContent) -> io::Result<Vec<u8>> {
     let mut text = std::fs::read(path)
         .map_err(|e| io::Error::new(e.kind(), reading(path, wanted, &e.to_string())))?;
     if text.starts_with(UTF8_MARK) {
@@ -57,15 +57,15 @@ fn read(path: &Path, wanted: Wanted) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-fn reading(path: &Path, wanted: Wanted, why: &str) -> String {
+fn reading(path: &Path, wanted: PemContent, why: &str) -> String {
     let what = match wanted {
-        Wanted::Certificate => "certificates",
-        Wanted::Key => "the private key",
+        PemContent::Certificate => "certificates",
+        PemContent::Key => "the private key",
     };
     format!("reading {what} from {}: {why}", path.display())
 }
 
-fn not_usable(path: &Path, wanted: Wanted, text: &[u8], why: &str) -> io::Error {
+fn not_usable(path: &Path, wanted: PemContent, text: &[u8], why: &str) -> io::Error {
     let advice = advice(wanted, text).replace("FILE", &path.display().to_string());
     let advice = if advice.is_empty() {
         advice
@@ -82,7 +82,7 @@ fn contains(text: &[u8], words: &str) -> bool {
 
 /// What can be done about a file that is not what is wanted. `FILE` stands for its name. Empty if
 /// nothing is known of it.
-fn advice(wanted: Wanted, text: &[u8]) -> &'static str {
+fn advice(wanted: PemContent, text: &[u8]) -> &'static str {
     // Labels of RFC 7468 and of OpenSSL, in the order in which they are looked for.
     const LABELS: [(&str, &str); 9] = [
         (
@@ -121,7 +121,7 @@ fn advice(wanted: Wanted, text: &[u8]) -> &'static str {
             "it is a private key; the certificate is another file",
         ),
     ];
-    let is_key = wanted == Wanted::Key;
+    let is_key = wanted == PemContent::Key;
     match text {
         [] => return "it is empty",
         [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => {
@@ -180,10 +180,10 @@ mod tests {
             ),
             (b"-----BEGIN RSA PRIVATE KEY-----", "another file"),
         ] {
-            let advice = advice(Wanted::Certificate, text);
+            let advice = advice(PemContent::Certificate, text);
             assert!(advice.contains(word), "{:?}: {advice}", text.escape_ascii());
         }
-        assert_eq!(advice(Wanted::Certificate, b"something else"), "");
+        assert_eq!(advice(PemContent::Certificate, b"something else"), "");
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
                 "openssl pkey -inform der",
             ),
         ] {
-            let advice = advice(Wanted::Key, text);
+            let advice = advice(PemContent::Key, text);
             assert!(advice.contains(word), "{:?}: {advice}", text.escape_ascii());
         }
     }

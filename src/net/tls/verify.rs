@@ -17,11 +17,11 @@ use std::sync::Arc;
 #[derive(Debug)]
 struct Verifier {
     provider: Arc<CryptoProvider>,
-    accepts: Accepts,
+    accepts: AcceptedCerts,
 }
 
 #[derive(Debug)]
-enum Accepts {
+enum AcceptedCerts {
     Anybody,
     /// One of these very certificates, or one that these have signed. An exact match needs
     /// no name and no date: the user has said that this is the server. Self-signed
@@ -35,7 +35,7 @@ enum Accepts {
 pub(super) fn anybody(provider: &Arc<CryptoProvider>) -> Arc<dyn ServerCertVerifier> {
     Arc::new(Verifier {
         provider: provider.clone(),
-        accepts: Accepts::Anybody,
+        accepts: AcceptedCerts::Anybody,
     })
 }
 
@@ -70,7 +70,7 @@ fn known(
     }
     Ok(Arc::new(Verifier {
         provider: provider.clone(),
-        accepts: Accepts::Known { exact, roots },
+        accepts: AcceptedCerts::Known { exact, roots },
     }))
 }
 
@@ -84,12 +84,12 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match &self.accepts {
-            Accepts::Anybody => Ok(ServerCertVerified::assertion()),
-            Accepts::Known { exact, .. } if exact.contains(end_entity) => {
+            AcceptedCerts::Anybody => Ok(ServerCertVerified::assertion()),
+            AcceptedCerts::Known { exact, .. } if exact.contains(end_entity) => {
                 Ok(ServerCertVerified::assertion())
             }
             // What rustls's own verifier does but for revocation lists, which there are none of.
-            Accepts::Known { roots, .. } => {
+            AcceptedCerts::Known { roots, .. } => {
                 let cert = ParsedCertificate::try_from(end_entity)?;
                 let algorithms = self.provider.signature_verification_algorithms.all;
                 verify_server_cert_signed_by_trust_anchor(

@@ -1,14 +1,14 @@
 //! The server's look at itself: it opens a tunnel to its own listener, comes as a visitor of
 //! it, and compares what went in with what came out. All of it goes through real sockets.
 
-use crate::net::tls::{Connector, Trust};
+use crate::net::tls::{Connector, ServerTrust};
 use crate::net::{self, Conn};
 use crate::server::guest::random_word;
-use crate::server::visitor::{self, Door};
-use crate::server::{client_hello, State};
-use crate::tunnel::{Event, Inbox, Peer, Policy, Stream, Tunnel};
+use crate::server::visitor::{self, ListenerKind};
+use crate::server::{client_hello, ServerState};
+use crate::tunnel::{Event, Inbox, PeerRole, Policy, Stream, Tunnel};
 use crate::wire::frame::Signal;
-use crate::wire::hello::{Hello, Offer};
+use crate::wire::hello::{Hello, ServiceSpec};
 use crate::wire::Version;
 use async_io::Timer;
 use futures_lite::{future, AsyncReadExt, AsyncWriteExt};
@@ -18,31 +18,31 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long all of it may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the end of the tunnel may take, when nobody waits for it any more.
-const GOODBYE: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest answer that is looked at.
 const MAX_ANSWER: usize = 4096;
 
 /// The listener that the server knocks at.
-pub struct Front {
+pub struct ProbeTarget {
     host: String,
     port: u16,
-    door: Door,
+    door: ListenerKind,
     /// For a listener with TLS. It believes anybody: the server's certificate is for those
     /// who do not know whom they talk to.
     connector: Option<Connector>,
 }
 
 /// What the visitor says, and is to be answered.
-struct Talk {
+struct ProbeExchange {
     question: Vec<u8>,
     answer: Vec<u8>,
 }
 
-impl Front {
+impl ProbeTarget {
     /// For the listener at `addr`.
-    pub fn new(addr: SocketAddr, door: Door) -> io::Result<Self> {
+    pub fn new(addr: SocketAddr, door: ListenerKind) -> io::Result<Self> {
         // Listeners on every address have this one, those of IPv6 too.
         let host = match addr {
             addr if addr.ip().is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
@@ -52,8 +52,8 @@ impl Front {
             addr => addr.ip().to_string(),
         };
         let connector = match door {
-            Door::Https => Some(Connector::new(Trust::Nobody)?),
-            Door::Http | Door::Sni => None,
+            ListenerKind::Https => Some(Connector::new(ServerTrust::Nobody)?),
+            ListenerKind::Http | ListenerKind::Sni => None,
         };
         Ok(Self {
             host,
@@ -64,21 +64,21 @@ impl Front {
     }
 
     /// Says what is wrong, if something is.
-    pub async fn check(&self, state: &State) -> Result<(), String> {
-        let deadline = Instant::now() + PATIENCE;
+    pub async fn check(&self, state: &ServerState) -> Result<(), String> {
+        let deadline = Instant::now() + PROBE_TIMEOUT;
         let no_random = |e| format!("cannot make up a login: {e}");
         let guest = state.guest.invite().map_err(no_random)?;
         let talk = self.talk(state, &guest.id).map_err(no_random)?;
 
         let conn = by(deadline, "opening its own tunnel", self.connect()).await?;
-        let peer = Peer::Server { streams: 1 };
-        let policy = Policy::new(Version::One, peer, PATIENCE);
+        let peer = PeerRole::Server { streams: 1 };
+        let policy = Policy::new(Version::One, peer, PROBE_TIMEOUT);
         let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
         let hello = Hello {
             id: guest.id.as_str().into(),
             secret: guest.secret.as_bytes().into(),
-            offers: vec![Offer::Host {
-                tls: self.door == Door::Sni,
+            offers: vec![ServiceSpec::Host {
+                tls: self.door == ListenerKind::Sni,
                 prefix: None,
             }],
             window: 0,
@@ -93,7 +93,7 @@ impl Front {
         let verdict = asking.await;
         tunnel.close();
         crate::spawn(async move {
-            net::within(GOODBYE, async {
+            net::timeout(CLOSE_TIMEOUT, async {
                 while !matches!(inbox.next().await, Event::End(_)) {}
             })
             .await;
@@ -102,10 +102,10 @@ impl Front {
     }
 
     /// Words that nobody else can know.
-    fn talk(&self, state: &State, prefix: &str) -> io::Result<Talk> {
+    fn talk(&self, state: &ServerState, prefix: &str) -> io::Result<ProbeExchange> {
         let (word, back) = (random_word()?, random_word()?);
-        if self.door == Door::Sni {
-            return Ok(Talk {
+        if self.door == ListenerKind::Sni {
+            return Ok(ProbeExchange {
                 question: client_hello::asking_for(&format!("{prefix}.status.invalid")),
                 answer: back.into_bytes(),
             });
@@ -117,7 +117,7 @@ impl Front {
             format!("Host: status.invalid\r\n{name}: {prefix}")
         };
         let len = back.len();
-        Ok(Talk {
+        Ok(ProbeExchange {
             question: format!("GET /{word} HTTP/1.1\r\n{routing}\r\n\r\n").into_bytes(),
             answer: format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n{back}").into_bytes(),
         })
@@ -125,7 +125,7 @@ impl Front {
 
     async fn connect(&self) -> Result<Conn, String> {
         let (host, port) = (&self.host, self.port);
-        let socket = net::dial(host, port, PATIENCE)
+        let socket = net::dial(host, port, PROBE_TIMEOUT)
             .await
             .map_err(|e| e.to_string())?;
         match &self.connector {
@@ -138,7 +138,7 @@ impl Front {
     }
 
     /// Comes as a visitor.
-    async fn visit(&self, talk: &Talk) -> Result<(), String> {
+    async fn visit(&self, talk: &ProbeExchange) -> Result<(), String> {
         let conn = self.connect().await?;
         let failed = |e: io::Error| format!("the visitor's connection: {e}");
         conn.write_all(&talk.question).await.map_err(failed)?;
@@ -157,7 +157,7 @@ impl Front {
         let line = String::from_utf8_lossy(line.unwrap_or_default());
         Err(match (self.door, &*line) {
             (_, "") => "the visitor got no answer".to_owned(),
-            (Door::Sni, _) => "the visitor got another answer".to_owned(),
+            (ListenerKind::Sni, _) => "the visitor got another answer".to_owned(),
             (_, line) => format!("the visitor got another answer: {line}"),
         })
     }
@@ -172,7 +172,7 @@ async fn by<T>(
     let task = async { task.await.map_err(|why| format!("{step}: {why}")) };
     let timeout = async {
         Timer::at(deadline).await;
-        Err(format!("{step}: not done within {PATIENCE:?}"))
+        Err(format!("{step}: not done within {PROBE_TIMEOUT:?}"))
     };
     future::or(task, timeout).await
 }
@@ -190,7 +190,7 @@ async fn ready(inbox: &mut Inbox) -> Result<(), String> {
 }
 
 /// Answers the question, as a client would. Only comes back when the tunnel has ended.
-async fn serve(inbox: &mut Inbox, talk: &Arc<Talk>) -> Result<(), String> {
+async fn serve(inbox: &mut Inbox, talk: &Arc<ProbeExchange>) -> Result<(), String> {
     loop {
         match inbox.next().await {
             Event::Opened(stream, _) => crate::spawn(answer(stream, talk.clone())),
@@ -208,7 +208,7 @@ fn ended(end: io::Result<()>) -> String {
 }
 
 /// A visitor with another question, or with this one changed, gets no answer.
-async fn answer(mut stream: Stream, talk: Arc<Talk>) {
+async fn answer(mut stream: Stream, talk: Arc<ProbeExchange>) {
     let mut question = vec![0; talk.question.len()];
     if stream.read_exact(&mut question).await.is_ok() && question == talk.question {
         // The visitor finds out whether it came.
@@ -220,22 +220,22 @@ async fn answer(mut stream: Stream, talk: Arc<Talk>) {
 mod tests {
     use super::*;
     use crate::cli::{self, Command};
-    use crate::net::Stop;
+    use crate::net::Shutdown;
     use crate::server::accept_visitors;
-    use crate::server::guard::Guard;
-    use crate::server::rules::Rules;
+    use crate::server::guard::AuthLockout;
+    use crate::server::rules::Settings;
     use async_std::task;
 
-    fn state() -> Arc<State> {
+    fn state() -> Arc<ServerState> {
         let line = ["gt", "server", "-id", "id1", "-secret", "secret1"];
         let Ok(Command::Run(roles)) = cli::parse(&line.map(str::to_owned)) else {
             panic!("a command line that runs");
         };
         let config = roles[0].role.server().unwrap();
         let claims = Arc::default();
-        let rules = Rules::new(config, &claims, None).unwrap();
-        let guard = Guard::new(0, Duration::ZERO);
-        Arc::new(State::new(rules, claims, guard).unwrap())
+        let rules = Settings::new(config, &claims, None).unwrap();
+        let guard = AuthLockout::new(0, Duration::ZERO);
+        Arc::new(ServerState::new(rules, claims, guard).unwrap())
     }
 
     fn listen() -> net::Listener {
@@ -243,11 +243,15 @@ mod tests {
     }
 
     /// What a look through a door of `there` tells the server that expects a guest.
-    async fn look(here: &State, there: Arc<State>, door: Door) -> Result<(), String> {
+    async fn look(
+        here: &ServerState,
+        there: Arc<ServerState>,
+        door: ListenerKind,
+    ) -> Result<(), String> {
         let listener = listen();
-        let front = Front::new(listener.addr(), door).unwrap();
+        let front = ProbeTarget::new(listener.addr(), door).unwrap();
         let serving = async {
-            accept_visitors(there, Arc::new(listener), Stop::default(), door).await;
+            accept_visitors(there, Arc::new(listener), Shutdown::default(), door).await;
             Err("it serves no more".to_owned())
         };
         future::or(front.check(here), serving).await
@@ -257,7 +261,7 @@ mod tests {
     fn a_server_that_works_is_found_to() {
         task::block_on(async {
             let state = state();
-            for door in [Door::Http, Door::Sni, Door::Http] {
+            for door in [ListenerKind::Http, ListenerKind::Sni, ListenerKind::Http] {
                 assert_eq!(look(&state, state.clone(), door).await, Ok(()), "{door:?}");
             }
         });
@@ -265,14 +269,14 @@ mod tests {
 
     #[test]
     fn a_refused_tunnel_is_the_reason() {
-        let verdict = task::block_on(look(&state(), state(), Door::Http));
+        let verdict = task::block_on(look(&state(), state(), ListenerKind::Http));
         let reason = "opening its own tunnel: refused: invalid id and secret";
         assert_eq!(verdict, Err(reason.to_owned()));
     }
 
     #[test]
     fn a_listener_that_is_gone_is_the_reason() {
-        let front = Front::new(listen().addr(), Door::Http).unwrap();
+        let front = ProbeTarget::new(listen().addr(), ListenerKind::Http).unwrap();
         let reason = task::block_on(front.check(&state())).unwrap_err();
         let start = format!(
             "opening its own tunnel: connecting to 127.0.0.1:{}",
@@ -292,7 +296,7 @@ mod tests {
         ] {
             let verdict = task::block_on(async {
                 let listener = listen();
-                let front = Front::new(listener.addr(), Door::Http).unwrap();
+                let front = ProbeTarget::new(listener.addr(), ListenerKind::Http).unwrap();
                 let fake = async {
                     let tunnel = Conn::from(listener.accept().await.0);
                     let ready = Version::One.encode(Signal::Ready);

@@ -1,27 +1,27 @@
 //! `/clients`: who is connected, as JSON. Secrets are nowhere near.
 
-use super::json::{List, Text};
-use crate::server::registry::{Order, Registry, Seen};
+use super::json::{JsonArray, JsonString};
+use crate::server::registry::{ClientStats, Registry, SnapshotOrder};
 use std::fmt::{self, Display, Formatter};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Clients that are described, the first ones by id.
-const MOST: usize = 1000;
+const MAX_CLIENTS: usize = 1000;
 
 /// Not for the executor's thread, see [`Registry::survey`].
 pub fn page(registry: &Registry) -> String {
-    let mut survey = registry.survey(MOST, Order::ById);
+    let mut survey = registry.snapshot(MAX_CLIENTS, SnapshotOrder::ById);
     registry.describe(&mut survey.clients);
-    let clients = List(survey.clients.iter().map(Object));
+    let clients = JsonArray(survey.clients.iter().map(JsonObject));
     let more = survey.rest.clients;
     format!("{{\"clients\": {clients}, \"more\": {more}}}\n")
 }
 
-struct Object<'a>(&'a Seen);
+struct JsonObject<'a>(&'a ClientStats);
 
-impl Display for Object<'_> {
+impl Display for JsonObject<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Seen {
+        let ClientStats {
             id,
             since,
             sum,
@@ -36,12 +36,12 @@ impl Display for Object<'_> {
             "{{\"id\": {}, \"since\": {}, \"tunnels\": {}, \"prefixes\": {}, \
              \"tlsPrefixes\": {}, \"ports\": {}, \"streams\": {}, \"streamsTotal\": {}, \
              \"bytesUp\": {}, \"bytesDown\": {}, \"rtt\": {}}}",
-            Text(id),
+            JsonString(id),
             since.as_secs(),
             sum.tunnels,
-            List(http.iter().map(|prefix| Text(prefix))),
-            List(tls.iter().map(|prefix| Text(prefix))),
-            List(ports.iter()),
+            JsonArray(http.iter().map(|prefix| JsonString(prefix))),
+            JsonArray(tls.iter().map(|prefix| JsonString(prefix))),
+            JsonArray(ports.iter()),
             sum.streams,
             sum.traffic.streams,
             sum.traffic.received,

@@ -3,12 +3,12 @@
 use std::fmt::{self, Display, Formatter, Write};
 
 /// Shows a string in quotes, with what must be escaped escaped.
-pub struct Text<'a>(pub &'a str);
+pub struct JsonString<'a>(pub &'a str);
 
 /// Shows a list of things that are JSON already.
-pub struct List<I>(pub I);
+pub struct JsonArray<I>(pub I);
 
-impl Display for Text<'_> {
+impl Display for JsonString<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_char('"')?;
         for c in self.0.chars() {
@@ -22,7 +22,7 @@ impl Display for Text<'_> {
     }
 }
 
-impl<I: Iterator<Item: Display> + Clone> Display for List<I> {
+impl<I: Iterator<Item: Display> + Clone> Display for JsonArray<I> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_char('[')?;
         for (at, item) in self.0.clone().enumerate() {
@@ -41,14 +41,14 @@ mod tests {
     fn what_json_reserves_is_escaped() {
         let text = "a\"b\\c\n\u{1}é\u{7F}";
         assert_eq!(
-            Text(text).to_string(),
+            JsonString(text).to_string(),
             "\"a\\\"b\\\\c\\u000a\\u0001é\u{7F}\""
         );
     }
 
     #[test]
     fn a_list_has_commas_between_its_items() {
-        assert_eq!(List([1, 2].iter()).to_string(), "[1, 2]");
-        assert_eq!(List([0; 0].iter()).to_string(), "[]");
+        assert_eq!(JsonArray([1, 2].iter()).to_string(), "[1, 2]");
+        assert_eq!(JsonArray([0; 0].iter()).to_string(), "[]");
     }
 }

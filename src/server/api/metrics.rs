@@ -2,18 +2,20 @@
 
 use crate::cli::VERSION;
 use crate::net;
-use crate::server::registry::{Order, Sum};
-use crate::server::State;
+use crate::server::registry::{SnapshotOrder, Totals};
+use crate::server::ServerState;
 use std::fmt::{self, Display, Formatter, Write};
 
 /// Clients with numbers of their own; the others have theirs in one sum.
-const MOST: usize = 100;
+const MAX_LISTED_CLIENTS: usize = 100;
 
 /// Not for the executor's thread, see `Registry::survey`.
-pub fn page(state: &State) -> String {
-    let survey = state.registry.survey(MOST, Order::Busiest);
+pub fn page(state: &ServerState) -> String {
+    let survey = state
+        .registry
+        .snapshot(MAX_LISTED_CLIENTS, SnapshotOrder::Busiest);
     let counts = state.counters.now();
-    let mut page = Page::default();
+    let mut page = MetricsPage::default();
 
     page.family("gt_info", "gauge", "The program.");
     page.sample(&[("version", VERSION)], 1);
@@ -75,13 +77,13 @@ pub fn page(state: &State) -> String {
 }
 
 #[derive(Default)]
-struct Page {
+struct MetricsPage {
     text: String,
     /// The name of the samples that follow.
     name: String,
 }
 
-impl Page {
+impl MetricsPage {
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         name.clone_into(&mut self.name);
         // Writing to a String does not fail.
@@ -97,7 +99,7 @@ impl Page {
         &mut self,
         prefix: &str,
         help: &str,
-        of: impl Iterator<Item = (Option<&'a str>, Sum)> + Clone,
+        of: impl Iterator<Item = (Option<&'a str>, Totals)> + Clone,
     ) {
         let family = |page: &mut Self, name: &str, kind: &str, what: &str| {
             page.family(&format!("{prefix}_{name}"), kind, &format!("{what}{help}"));

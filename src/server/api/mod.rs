@@ -10,46 +10,46 @@ pub(crate) mod request;
 mod status;
 
 use super::listeners;
-use super::State;
+use super::ServerState;
 use crate::net::follow::is_head_request;
 use crate::net::tls::{self, Acceptor};
-use crate::net::{blocking, within, Conn, Listener, Socket, Stop};
+use crate::net::{blocking, timeout, Conn, Listener, Shutdown, Socket};
 use async_std::channel::{self, Receiver};
-use check::Front;
-use reply::Reply;
-pub use request::Hosts;
-use request::{Page, Wrong};
-use status::Status;
+use check::ProbeTarget;
+use reply::ApiReply;
+pub use request::AllowedHosts;
+use request::{ApiPage, RequestError};
+use status::HealthStatus;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Connections at a time; more of them wait to be accepted.
-const MOST: usize = 32;
+const MAX_CONNECTIONS: usize = 32;
 /// How long a connection may take to ask,
-const ASKING: Duration = Duration::from_secs(4);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 /// and for everything.
-const WHOLE: Duration = Duration::from_secs(10);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take for its goodbye.
-const GOODBYE: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub struct Api {
-    state: Arc<State>,
-    status: Arc<Status>,
+    state: Arc<ServerState>,
+    status: Arc<HealthStatus>,
     acceptor: Option<Acceptor>,
-    hosts: Hosts,
+    hosts: AllowedHosts,
 }
 
 impl Api {
     /// `front` is the listener whose work `/status` looks at.
     pub fn new(
-        state: Arc<State>,
+        state: Arc<ServerState>,
         acceptor: Option<Acceptor>,
-        hosts: Hosts,
+        hosts: AllowedHosts,
         (front, door): listeners::Front,
     ) -> io::Result<Self> {
-        let status = Status::new(state.clone(), Front::new(front, door)?);
+        let status = HealthStatus::new(state.clone(), ProbeTarget::new(front, door)?);
         Ok(Self {
             state,
             status,
@@ -59,21 +59,21 @@ impl Api {
     }
 
     /// Serves the listener until it is told to stop, or the server is.
-    pub async fn accept(self, listener: Arc<Listener>, stop: Stop) {
+    pub async fn accept(self, listener: Arc<Listener>, stop: Shutdown) {
         let api = Arc::new(self);
         let accepting = async {
             // What is in the channel are the connections there are.
-            let (begin, end) = channel::bounded(MOST);
+            let (begin, end) = channel::bounded(MAX_CONNECTIONS);
             while begin.send(()).await.is_ok() {
                 let (socket, peer) = listener.accept().await;
-                crate::spawn(api.clone().serve(socket, peer, Place(end.clone())));
+                crate::spawn(api.clone().serve(socket, peer, ApiPermit(end.clone())));
             }
         };
         api.state.stop.or(stop.or(accepting)).await;
     }
 
-    async fn serve(self: Arc<Self>, socket: Socket, peer: SocketAddr, _place: Place) {
-        match within(WHOLE, Box::pin(self.exchange(socket))).await {
+    async fn serve(self: Arc<Self>, socket: Socket, peer: SocketAddr, _place: ApiPermit) {
+        match timeout(CONNECTION_TIMEOUT, Box::pin(self.exchange(socket))).await {
             Some(Ok(())) => {}
             Some(Err(e)) => log::debug!("{peer}: the API: {e}"),
             None => log::debug!("{peer}: the API: it took too long"),
@@ -93,45 +93,49 @@ impl Api {
             None => (Conn::from(socket), false),
         };
         let mut head = Vec::new();
-        let asked = within(ASKING, request::read(&conn, &self.hosts, &mut head)).await;
+        let asked = timeout(
+            REQUEST_TIMEOUT,
+            request::read(&conn, &self.hosts, &mut head),
+        )
+        .await;
         let reply = match asked {
-            Some(Err(Wrong::Gone)) => return Ok(()),
-            Some(_) if plain => Reply::plain_http(),
+            Some(Err(RequestError::Gone)) => return Ok(()),
+            Some(_) if plain => ApiReply::plain_http(),
             Some(Ok(page)) => self.page(page).await,
-            Some(Err(wrong)) => match Reply::wrong(wrong) {
+            Some(Err(wrong)) => match ApiReply::wrong(wrong) {
                 Some(reply) => reply,
                 None => return Ok(()),
             },
-            None => Reply::too_late(),
+            None => ApiReply::too_late(),
         };
         let page = reply.bytes(is_head_request(&head));
         conn.write_all(page.as_bytes()).await?;
-        conn.linger(GOODBYE).await;
+        conn.linger(CLOSE_TIMEOUT).await;
         Ok(())
     }
 
-    async fn page(&self, page: Page) -> Reply {
+    async fn page(&self, page: ApiPage) -> ApiReply {
         match page {
-            Page::Status => {
+            ApiPage::Status => {
                 let (ok, page) = self.status.page().await;
-                Reply::json(ok, page)
+                ApiReply::json(ok, page)
             }
-            Page::Metrics => {
+            ApiPage::Metrics => {
                 let state = self.state.clone();
-                Reply::metrics(blocking(move || metrics::page(&state)).await)
+                ApiReply::metrics(blocking(move || metrics::page(&state)).await)
             }
-            Page::Clients => {
+            ApiPage::Clients => {
                 let state = self.state.clone();
-                Reply::json(true, blocking(move || clients::page(&state.registry)).await)
+                ApiReply::json(true, blocking(move || clients::page(&state.registry)).await)
             }
         }
     }
 }
 
 /// One of the places for connections, until it is dropped.
-struct Place(Receiver<()>);
+struct ApiPermit(Receiver<()>);
 
-impl Drop for Place {
+impl Drop for ApiPermit {
     fn drop(&mut self) {
         // There is one message for each place.
         let _ = self.0.try_recv();
@@ -142,12 +146,12 @@ impl Drop for Place {
 mod tests {
     use super::*;
     use crate::config::Limits;
-    use crate::server::guard::Guard;
-    use crate::server::registry::{Login, Trust, READ_HERE, SCANS};
-    use crate::server::rules::Rules;
-    use crate::server::visitor::Door;
-    use crate::tunnel::{Peer, Policy, Tunnel};
-    use crate::wire::hello::Offer;
+    use crate::server::guard::AuthLockout;
+    use crate::server::registry::{Login, LoginProof, READ_HERE, SCANS};
+    use crate::server::rules::Settings;
+    use crate::server::visitor::ListenerKind;
+    use crate::tunnel::{PeerRole, Policy, Tunnel};
+    use crate::wire::hello::ServiceSpec;
     use crate::wire::Version;
     use async_std::task;
     use std::net::{TcpListener, TcpStream};
@@ -155,18 +159,19 @@ mod tests {
     #[test]
     fn pages_about_thousands_of_clients_leave_the_executors_thread_to_others() {
         const CLIENTS: usize = 3_000;
-        let guard = Guard::new(0, Duration::ZERO);
-        let state = Arc::new(State::new(Rules::of_nobody(), Arc::default(), guard).unwrap());
+        let guard = AuthLockout::new(0, Duration::ZERO);
+        let state =
+            Arc::new(ServerState::new(Settings::of_nobody(), Arc::default(), guard).unwrap());
         let front = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = front.local_addr().unwrap();
         let socket = TcpStream::connect(addr).unwrap();
         socket.set_nonblocking(true).unwrap();
         let conn = Conn::from(Socket::new(socket, false).unwrap());
-        let policy = Policy::new(Version::One, Peer::Client, Duration::from_secs(60));
+        let policy = Policy::new(Version::One, PeerRole::Client, Duration::from_secs(60));
         let (tunnel, _inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
         let limits = Limits::of_one_prefix();
         for n in 0..CLIENTS {
-            let offer = Offer::Host {
+            let offer = ServiceSpec::Host {
                 tls: false,
                 prefix: None,
             };
@@ -174,21 +179,27 @@ mod tests {
                 id: &format!("id{n}"),
                 limits: &limits,
                 rules: &state.rules.get(),
-                trust: Trust::Known,
+                trust: LoginProof::Known,
                 peer: addr,
             };
-            let joined = state.registry.join(&login, vec![Some(offer)], &tunnel);
+            let joined = state.registry.register(&login, vec![Some(offer)], &tunnel);
             assert!(joined.is_ok());
             // As a reload does.
-            assert!(state.registry.hold_against(&login).is_ok());
+            assert!(state.registry.enforce(&login).is_ok());
         }
-        let api = Api::new(state, None, Hosts::default(), (addr, Door::Http)).unwrap();
-        let metrics = task::block_on(api.page(Page::Metrics)).bytes(false);
+        let api = Api::new(
+            state,
+            None,
+            AllowedHosts::default(),
+            (addr, ListenerKind::Http),
+        )
+        .unwrap();
+        let metrics = task::block_on(api.page(ApiPage::Metrics)).bytes(false);
         assert!(
             metrics.contains(&format!("\ngt_clients {CLIENTS}\n")),
             "{metrics}"
         );
-        let clients = task::block_on(api.page(Page::Clients)).bytes(false);
+        let clients = task::block_on(api.page(ApiPage::Clients)).bytes(false);
         assert!(clients.contains("{\"id\": \"id0\""), "{clients}");
         assert!(clients.contains("\"prefixes\": [\"id0\"]"), "{clients}");
         let more = CLIENTS - 1_000;

@@ -1,10 +1,10 @@
 //! One answer of the API, and its bytes.
 
-use super::request::Wrong;
+use super::request::RequestError;
 use crate::server::visitor::PLAIN_HTTP;
 
 #[derive(Debug)]
-pub struct Reply {
+pub struct ApiReply {
     status: &'static str,
     /// Header lines of this answer alone.
     fields: &'static str,
@@ -16,7 +16,7 @@ const JSON: &str = "Content-Type: application/json\r\n";
 /// Version 0.0.4 of Prometheus' text format.
 const METRICS: &str = "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n";
 
-impl Reply {
+impl ApiReply {
     pub fn json(ok: bool, body: String) -> Self {
         let status = if ok {
             "200 OK"
@@ -39,23 +39,25 @@ impl Reply {
     }
 
     /// `None` if there is nobody to tell.
-    pub fn wrong(wrong: Wrong) -> Option<Self> {
+    pub fn wrong(wrong: RequestError) -> Option<Self> {
         let (status, why) = match wrong {
-            Wrong::Gone => return None,
-            Wrong::Malformed => ("400 Bad Request", "this is no whole HTTP/1 request"),
-            Wrong::NoSuchPage => ("404 Not Found", "there are /status, /metrics and /clients"),
-            Wrong::NotGet => ("405 Method Not Allowed", "the API only answers GET"),
-            Wrong::OtherHost => (
+            RequestError::Gone => return None,
+            RequestError::Malformed => ("400 Bad Request", "this is no whole HTTP/1 request"),
+            RequestError::NoSuchPage => {
+                ("404 Not Found", "there are /status, /metrics and /clients")
+            }
+            RequestError::NotGet => ("405 Method Not Allowed", "the API only answers GET"),
+            RequestError::OtherHost => (
                 "421 Misdirected Request",
                 "ask for an IP address or localhost; other host names of this API have to be in \
                  the server's option apiHosts",
             ),
-            Wrong::TooLong => (
+            RequestError::TooLong => (
                 "431 Request Header Fields Too Large",
                 "the head of the request is longer than 8 KiB or 64 fields",
             ),
         };
-        Some(Self::error(status, why, wrong == Wrong::NotGet))
+        Some(Self::error(status, why, wrong == RequestError::NotGet))
     }
 
     /// For a request without TLS where that is expected.

@@ -12,7 +12,7 @@ const MAX_FIELDS: usize = 64;
 
 /// What the API has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Page {
+pub enum ApiPage {
     Status,
     Metrics,
     Clients,
@@ -20,7 +20,7 @@ pub enum Page {
 
 /// Why there is nothing to give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wrong {
+pub enum RequestError {
     /// It closed without a word: there is nobody to tell.
     Gone,
     Malformed,
@@ -35,9 +35,9 @@ pub enum Wrong {
 /// can have its own name resolve to the API's address (DNS rebinding) and would be let read what the
 /// API says, but it cannot have its visitors' browsers ask for another name than its own.
 #[derive(Debug, Clone, Default)]
-pub struct Hosts(Arc<[String]>);
+pub struct AllowedHosts(Arc<[String]>);
 
-impl Hosts {
+impl AllowedHosts {
     pub fn new(names: &[String]) -> Self {
         Self(names.into())
     }
@@ -65,27 +65,31 @@ impl Hosts {
 }
 
 /// Reads one request, its bytes into `head`.
-pub async fn read(conn: &Conn, hosts: &Hosts, head: &mut Vec<u8>) -> Result<Page, Wrong> {
+pub async fn read(
+    conn: &Conn,
+    hosts: &AllowedHosts,
+    head: &mut Vec<u8>,
+) -> Result<ApiPage, RequestError> {
     loop {
         if let Some(asked) = parse(head, hosts) {
             return asked;
         }
         match visitor::read_more(conn, head, MAX_HEAD).await {
             Ok(1..) => {}
-            Ok(0) if !head.is_empty() => return Err(Wrong::Malformed),
-            _ => return Err(Wrong::Gone),
+            Ok(0) if !head.is_empty() => return Err(RequestError::Malformed),
+            _ => return Err(RequestError::Gone),
         }
     }
 }
 
 /// `None` while there is no whole head.
-pub fn parse(head: &[u8], hosts: &Hosts) -> Option<Result<Page, Wrong>> {
+pub fn parse(head: &[u8], hosts: &AllowedHosts) -> Option<Result<ApiPage, RequestError>> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut fields);
     Some(match request.parse(head) {
         Ok(Status::Partial) if head.len() < MAX_HEAD => return None,
-        Ok(Status::Partial) | Err(Error::TooManyHeaders) => Err(Wrong::TooLong),
-        Err(_) => Err(Wrong::Malformed),
+        Ok(Status::Partial) | Err(Error::TooManyHeaders) => Err(RequestError::TooLong),
+        Err(_) => Err(RequestError::Malformed),
         Ok(Status::Complete(_)) => {
             let (authority, path) = split(request.path.unwrap_or_default());
             let fields = request.headers.iter();
@@ -94,10 +98,10 @@ pub fn parse(head: &[u8], hosts: &Hosts) -> Option<Result<Page, Wrong>> {
                 && named
                     .all(|field| std::str::from_utf8(field.value).is_ok_and(|it| hosts.allow(it)));
             match (page(path), request.method) {
-                _ if !allowed => Err(Wrong::OtherHost),
-                (None, _) => Err(Wrong::NoSuchPage),
+                _ if !allowed => Err(RequestError::OtherHost),
+                (None, _) => Err(RequestError::NoSuchPage),
                 (Some(page), Some("GET")) => Ok(page),
-                (Some(_), _) => Err(Wrong::NotGet),
+                (Some(_), _) => Err(RequestError::NotGet),
             }
         }
     })
@@ -115,11 +119,11 @@ fn split(target: &str) -> (Option<&str>, &str) {
     }
 }
 
-fn page(path: &str) -> Option<Page> {
+fn page(path: &str) -> Option<ApiPage> {
     match path.split('?').next()? {
-        "/status" => Some(Page::Status),
-        "/metrics" => Some(Page::Metrics),
-        "/clients" => Some(Page::Clients),
+        "/status" => Some(ApiPage::Status),
+        "/metrics" => Some(ApiPage::Metrics),
+        "/clients" => Some(ApiPage::Clients),
         _ => None,
     }
 }
@@ -129,11 +133,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn parse(head: &[u8]) -> Option<Result<Page, Wrong>> {
-        super::parse(head, &Hosts::new(&["a".to_owned()]))
+    fn parse(head: &[u8]) -> Option<Result<ApiPage, RequestError>> {
+        super::parse(head, &AllowedHosts::new(&["a".to_owned()]))
     }
 
-    fn parse_line(line: &str) -> Option<Result<Page, Wrong>> {
+    fn parse_line(line: &str) -> Option<Result<ApiPage, RequestError>> {
         parse(format!("{line}\r\nHost: a\r\n\r\n").as_bytes())
     }
 
@@ -153,7 +157,7 @@ mod tests {
             "",
         ] {
             let fields = format!("hOST: {host}\r\n");
-            assert_eq!(asked(&fields), Some(Ok(Page::Status)), "{host}");
+            assert_eq!(asked(&fields), Some(Ok(ApiPage::Status)), "{host}");
         }
         for host in [
             "b",
@@ -167,18 +171,18 @@ mod tests {
             "\u{e4}",
         ] {
             let fields = format!("Host: {host}\r\n");
-            assert_eq!(asked(&fields), Some(Err(Wrong::OtherHost)), "{host}");
+            assert_eq!(asked(&fields), Some(Err(RequestError::OtherHost)), "{host}");
         }
         assert_eq!(
             asked(""),
-            Some(Ok(Page::Status)),
+            Some(Ok(ApiPage::Status)),
             "no browser leaves it out"
         );
         let both = "Host: a\r\nHost: b\r\n";
-        assert_eq!(asked(both), Some(Err(Wrong::OtherHost)));
+        assert_eq!(asked(both), Some(Err(RequestError::OtherHost)));
         for (line, expected) in [
-            ("GET http://b/status HTTP/1.1", Err(Wrong::OtherHost)),
-            ("GET /none HTTP/1.0", Err(Wrong::NoSuchPage)),
+            ("GET http://b/status HTTP/1.1", Err(RequestError::OtherHost)),
+            ("GET /none HTTP/1.0", Err(RequestError::NoSuchPage)),
         ] {
             assert_eq!(parse_line(line), Some(expected), "{line}");
         }
@@ -187,10 +191,10 @@ mod tests {
     #[test]
     fn the_pages_are_found_in_every_form_of_a_target() {
         for (line, page) in [
-            ("GET /status HTTP/1.1", Page::Status),
-            ("GET /metrics HTTP/1.0", Page::Metrics),
-            ("GET /clients?a=b HTTP/1.1", Page::Clients),
-            ("GET http://a:1/status HTTP/1.1", Page::Status),
+            ("GET /status HTTP/1.1", ApiPage::Status),
+            ("GET /metrics HTTP/1.0", ApiPage::Metrics),
+            ("GET /clients?a=b HTTP/1.1", ApiPage::Clients),
+            ("GET http://a:1/status HTTP/1.1", ApiPage::Status),
         ] {
             assert_eq!(parse_line(line), Some(Ok(page)), "{line}");
         }
@@ -199,24 +203,24 @@ mod tests {
     #[test]
     fn everything_else_is_wrong_in_its_own_way() {
         for (line, wrong) in [
-            ("GET / HTTP/1.1", Wrong::NoSuchPage),
-            ("GET /status/ HTTP/1.1", Wrong::NoSuchPage),
-            ("GET http://a HTTP/1.1", Wrong::NoSuchPage),
-            ("OPTIONS * HTTP/1.1", Wrong::NoSuchPage),
-            ("POST /status HTTP/1.1", Wrong::NotGet),
-            ("HEAD /metrics HTTP/1.1", Wrong::NotGet),
-            ("GET /status", Wrong::Malformed),
-            ("GET /status HTTP/2.0", Wrong::Malformed),
+            ("GET / HTTP/1.1", RequestError::NoSuchPage),
+            ("GET /status/ HTTP/1.1", RequestError::NoSuchPage),
+            ("GET http://a HTTP/1.1", RequestError::NoSuchPage),
+            ("OPTIONS * HTTP/1.1", RequestError::NoSuchPage),
+            ("POST /status HTTP/1.1", RequestError::NotGet),
+            ("HEAD /metrics HTTP/1.1", RequestError::NotGet),
+            ("GET /status", RequestError::Malformed),
+            ("GET /status HTTP/2.0", RequestError::Malformed),
         ] {
             assert_eq!(parse_line(line), Some(Err(wrong)), "{line}");
         }
         let many = format!("GET /status HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(65));
-        assert_eq!(parse(many.as_bytes()), Some(Err(Wrong::TooLong)));
+        assert_eq!(parse(many.as_bytes()), Some(Err(RequestError::TooLong)));
         let mut long = b"GET /status HTTP/1.1\r\nA: ".to_vec();
         long.resize(MAX_HEAD - 1, b'a');
         assert_eq!(parse(&long), None);
         long.push(b'a');
-        assert_eq!(parse(&long), Some(Err(Wrong::TooLong)));
+        assert_eq!(parse(&long), Some(Err(RequestError::TooLong)));
     }
 
     proptest! {

@@ -1,37 +1,37 @@
 //! `/status`: whether the server works, as its last look at itself has it.
 
-use super::check::Front;
-use super::json::Text;
+use super::check::ProbeTarget;
+use super::json::JsonString;
 use crate::cli::VERSION;
-use crate::server::State;
+use crate::server::ServerState;
 use event_listener::Event;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a good look is good for, and a bad one.
-const GOOD: Duration = Duration::from_secs(15);
-const BAD: Duration = Duration::from_secs(2);
+const GOOD_RESULT_LIFETIME: Duration = Duration::from_secs(15);
+const BAD_RESULT_LIFETIME: Duration = Duration::from_secs(2);
 
 /// What a look has come to: nothing wrong, or what.
-pub type Verdict = Result<(), Arc<str>>;
+pub type HealthResult = Result<(), Arc<str>>;
 
-pub struct Status {
-    state: Arc<State>,
-    front: Front,
-    known: Mutex<Known>,
+pub struct HealthStatus {
+    state: Arc<ServerState>,
+    front: ProbeTarget,
+    known: Mutex<CachedHealth>,
     /// A look has ended.
     looked: Event,
 }
 
 #[derive(Default)]
-struct Known {
-    last: Option<(Instant, Verdict)>,
+struct CachedHealth {
+    last: Option<(Instant, HealthResult)>,
     /// A look is on its way.
     looking: bool,
 }
 
-impl Status {
-    pub fn new(state: Arc<State>, front: Front) -> Arc<Self> {
+impl HealthStatus {
+    pub fn new(state: Arc<ServerState>, front: ProbeTarget) -> Arc<Self> {
         Arc::new(Self {
             state,
             front,
@@ -42,14 +42,14 @@ impl Status {
 
     /// The page, and whether it says that all is well.
     pub async fn page(self: &Arc<Self>) -> (bool, String) {
-        let version = Text(VERSION);
+        let version = JsonString(VERSION);
         match self.ask().await {
             Ok(()) => {
                 let page = format!("{{\"status\": \"ok\", \"version\": {version}}}\n");
                 (true, page)
             }
             Err(reason) => {
-                let reason = Text(&reason);
+                let reason = JsonString(&reason);
                 let page = format!(
                     "{{\"status\": \"failed\", \"reason\": {reason}, \"version\": {version}}}\n"
                 );
@@ -58,13 +58,13 @@ impl Status {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, CachedHealth> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The verdict of the last look, or of a new one if that was too long ago. There is one
     /// look at a time.
-    async fn ask(self: &Arc<Self>) -> Verdict {
+    async fn ask(self: &Arc<Self>) -> HealthResult {
         loop {
             let looked = self.looked.listen();
             if let Some(verdict) = self.known_or_look() {
@@ -74,7 +74,7 @@ impl Status {
         }
     }
 
-    fn known_or_look(self: &Arc<Self>) -> Option<Verdict> {
+    fn known_or_look(self: &Arc<Self>) -> Option<HealthResult> {
         let mut known = self.lock();
         match &known.last {
             Some((at, verdict)) if !known.looking && is_fresh(at.elapsed(), verdict) => {
@@ -111,8 +111,12 @@ impl Status {
     }
 }
 
-fn is_fresh(age: Duration, verdict: &Verdict) -> bool {
-    age < if verdict.is_ok() { GOOD } else { BAD }
+fn is_fresh(age: Duration, verdict: &HealthResult) -> bool {
+    age < if verdict.is_ok() {
+        GOOD_RESULT_LIFETIME
+    } else {
+        BAD_RESULT_LIFETIME
+    }
 }
 
 #[cfg(test)]
@@ -122,9 +126,15 @@ mod tests {
     #[test]
     fn bad_news_is_kept_for_less_time_than_good_news() {
         let (good, bad) = (Ok(()), Err(Arc::from("why")));
-        assert!(is_fresh(GOOD - Duration::from_nanos(1), &good));
-        assert!(!is_fresh(GOOD, &good));
-        assert!(is_fresh(BAD - Duration::from_nanos(1), &bad));
-        assert!(!is_fresh(BAD, &bad));
+        assert!(is_fresh(
+            GOOD_RESULT_LIFETIME - Duration::from_nanos(1),
+            &good
+        ));
+        assert!(!is_fresh(GOOD_RESULT_LIFETIME, &good));
+        assert!(is_fresh(
+            BAD_RESULT_LIFETIME - Duration::from_nanos(1),
+            &bad
+        ));
+        assert!(!is_fresh(BAD_RESULT_LIFETIME, &bad));
     }
 }

@@ -1,33 +1,33 @@
 //! Finds clients with one id and different services, which replace each other. Not the replacing.
 
-use crate::wire::hello::Offer;
+use crate::wire::hello::ServiceSpec;
 use std::time::{Duration, Instant};
 
 /// A registration that comes back so soon after it was replaced belongs to another client. Clients
 /// wait for up to a minute before they come back, and there are two of them.
-const WINDOW: Duration = Duration::from_secs(180);
+const CONFLICT_WINDOW: Duration = Duration::from_secs(180);
 /// One warning in this time.
-const QUIET: Duration = Duration::from_secs(60);
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What is remembered of the registrations of one id.
 #[derive(Default)]
-pub struct Contest {
+pub struct RegistrationConflict {
     /// What was replaced last, and when.
-    replaced: Option<(Vec<Option<Offer>>, Instant)>,
+    replaced: Option<(Vec<Option<ServiceSpec>>, Instant)>,
     warned: Option<Instant>,
 }
 
-impl Contest {
+impl RegistrationConflict {
     /// A registration with the offers `before` is replaced by one with other `offers`. Returns
     /// whether a warning is due.
     pub fn replaced(
         &mut self,
-        before: &[Option<Offer>],
-        offers: &[Option<Offer>],
+        before: &[Option<ServiceSpec>],
+        offers: &[Option<ServiceSpec>],
         now: Instant,
     ) -> bool {
         let is_back = self.replaced.as_ref().is_some_and(|(replaced, at)| {
-            replaced == offers && now.saturating_duration_since(*at) < WINDOW
+            replaced == offers && now.saturating_duration_since(*at) < CONFLICT_WINDOW
         });
         self.replaced = Some((before.to_vec(), now));
         is_back && self.is_due(now)
@@ -40,7 +40,7 @@ impl Contest {
     }
 
     fn is_due(&mut self, now: Instant) -> bool {
-        let quiet = |warned: Instant| now.saturating_duration_since(warned) < QUIET;
+        let quiet = |warned: Instant| now.saturating_duration_since(warned) < WARNING_INTERVAL;
         if self.warned.is_some_and(quiet) {
             return false;
         }
@@ -53,14 +53,14 @@ impl Contest {
 mod tests {
     use super::*;
 
-    fn offers(port: u16) -> Vec<Option<Offer>> {
+    fn offers(port: u16) -> Vec<Option<ServiceSpec>> {
         let random = false;
-        vec![Some(Offer::Tcp { random, port })]
+        vec![Some(ServiceSpec::Tcp { random, port })]
     }
 
     #[test]
     fn a_registration_that_comes_back_is_warned_of_once_a_minute() {
-        let (mut contest, start) = (Contest::default(), Instant::now());
+        let (mut contest, start) = (RegistrationConflict::default(), Instant::now());
         let mut turn = |from, to, seconds| {
             let now = start + Duration::from_secs(seconds);
             contest.replaced(&offers(from), &offers(to), now)

@@ -7,19 +7,19 @@ use crate::server::users::Admission;
 use std::collections::HashMap;
 
 #[derive(Default)]
-pub struct Held {
-    ids: HashMap<Box<str>, Client>,
+pub struct HeldClients {
+    ids: HashMap<Box<str>, HeldClient>,
     hosts: HashMap<Key, Box<str>>,
 }
 
 /// How a client has shown that it may come in. If that is a claim to its id, it lasts as long as
 /// this.
-pub struct Right {
+pub struct LoginRight {
     secret: Secret,
     _admission: Option<Admission>,
 }
 
-impl Right {
+impl LoginRight {
     /// There is no `admission` if the authAPI decides about the client.
     pub fn new(secret: Secret, admission: Option<Admission>) -> Self {
         Self {
@@ -29,24 +29,24 @@ impl Right {
     }
 }
 
-struct Client {
+struct HeldClient {
     hosts: Vec<Key>,
-    right: Right,
+    right: LoginRight,
 }
 
-impl Held {
+impl HeldClients {
     /// Notes a client, or what has changed of it.
-    pub fn hold(&mut self, id: &str, hosts: Vec<Key>, right: Right) {
+    pub fn hold(&mut self, id: &str, hosts: Vec<Key>, right: LoginRight) {
         self.release(id);
         for host in &hosts {
             self.hosts.insert(host.clone(), id.into());
         }
-        self.ids.insert(id.into(), Client { hosts, right });
+        self.ids.insert(id.into(), HeldClient { hosts, right });
     }
 
     /// Forgets a client. Returns its prefixes and its right.
-    pub fn release(&mut self, id: &str) -> Option<(Vec<Key>, Right)> {
-        let Client { hosts, right } = self.ids.remove(id)?;
+    pub fn release(&mut self, id: &str) -> Option<(Vec<Key>, LoginRight)> {
+        let HeldClient { hosts, right } = self.ids.remove(id)?;
         for host in &hosts {
             if self.owner(host) == Some(id) {
                 self.hosts.remove(host);
@@ -84,14 +84,14 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Kind;
+    use super::super::HostKind;
     use super::*;
 
     #[test]
     fn a_prefix_is_its_client_s_until_that_is_released_or_has_others() {
-        let key = |name: &str| (Kind::Http, Box::from(name));
-        let right = || Right::new(Secret::new("secret"), None);
-        let mut held = Held::default();
+        let key = |name: &str| (HostKind::Http, Box::from(name));
+        let right = || LoginRight::new(Secret::new("secret"), None);
+        let mut held = HeldClients::default();
         held.hold("id1", vec![key("a"), key("b")], right());
         held.hold("id2", vec![key("c")], right());
         assert_eq!(held.owner(&key("a")), Some("id1"));

@@ -1,23 +1,23 @@
 //! The host prefixes that clients have now, by prefix and by client. Not which of them a client may
 //! have.
 
-use super::{Host, Key};
+use super::{Key, RegisteredHost};
 use std::collections::HashMap;
 
 #[derive(Default)]
-pub struct Hosts {
-    by_key: HashMap<Key, Host>,
+pub struct HostTable {
+    by_key: HashMap<Key, RegisteredHost>,
     /// With thousands of clients, looking through all prefixes for those of one takes too long.
     by_client: HashMap<Box<str>, Vec<Key>>,
 }
 
-impl Hosts {
-    pub fn get(&self, key: &Key) -> Option<&Host> {
+impl HostTable {
+    pub fn get(&self, key: &Key) -> Option<&RegisteredHost> {
         self.by_key.get(key)
     }
 
     /// All prefixes: not for what each of thousands of clients does.
-    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Host)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &RegisteredHost)> {
         #[cfg(test)]
         SCANS.with(|scans| scans.set(scans.get() + 1));
         self.by_key.iter()
@@ -29,7 +29,7 @@ impl Hosts {
     }
 
     /// Gives the prefix to the host's client, whoever had it before.
-    pub fn insert(&mut self, key: Key, host: Host) {
+    pub fn insert(&mut self, key: Key, host: RegisteredHost) {
         let client = host.client.clone();
         if let Some(before) = self.by_key.insert(key.clone(), host) {
             if let Some(keys) = self.by_client.get_mut(&before.client) {
@@ -57,21 +57,21 @@ thread_local! {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Kind;
+    use super::super::HostKind;
     use super::*;
 
     fn key(prefix: &str) -> Key {
-        (Kind::Http, prefix.into())
+        (HostKind::Http, prefix.into())
     }
 
     #[test]
     fn the_prefixes_of_a_client_are_those_it_was_given_last() {
-        let mut hosts = Hosts::default();
+        let mut hosts = HostTable::default();
         for (service, (client, prefix)) in
             (0..).zip([("one", "a"), ("one", "b"), ("two", "c"), ("two", "a")])
         {
             let client = client.into();
-            hosts.insert(key(prefix), Host { client, service });
+            hosts.insert(key(prefix), RegisteredHost { client, service });
         }
         assert_eq!(hosts.of("one"), [key("b")]);
         assert_eq!(hosts.of("two"), [key("c"), key("a")]);
@@ -85,7 +85,7 @@ mod tests {
         // The same again does not count twice.
         for _ in 0..2 {
             let (client, service) = ("one".into(), 0);
-            hosts.insert(key("b"), Host { client, service });
+            hosts.insert(key("b"), RegisteredHost { client, service });
         }
         assert_eq!(hosts.of("one"), [key("b")]);
     }

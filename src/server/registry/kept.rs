@@ -1,13 +1,13 @@
 //! What clients had when their last tunnel ended or another process took over: it is kept for
 //! their ids for a while, and nobody else gets it. Not what they have now.
 
-use super::{Key, Trust};
-use crate::server::ports::Shared;
+use super::{Key, LoginProof};
+use crate::server::ports::InheritedPort;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// How long host prefixes and TCP ports are kept.
-const KEPT: Duration = Duration::from_secs(60);
+const RESERVATION_TIME: Duration = Duration::from_secs(60);
 /// What has expired is forgotten this often at most: it takes a look at all.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Prefixes that are kept for strangers at most: for all of them, and for one id. What is kept for
@@ -16,61 +16,61 @@ const MOST_OF_STRANGERS: usize = 4096;
 const MOST_OF_ONE_STRANGER: usize = 64;
 
 #[derive(Default)]
-pub struct Kept {
-    hosts: HashMap<Key, Host>,
+pub struct Reservations {
+    hosts: HashMap<Key, ReservedHost>,
     /// The prefixes that an id has had. They may not be kept any more.
     keys: HashMap<Box<str>, Vec<Key>>,
     /// By the id that had them, in the order of its services.
-    ports: HashMap<Box<str>, Vec<(Shared, Instant)>>,
+    ports: HashMap<Box<str>, Vec<(InheritedPort, Instant)>>,
     /// Whose a port was last. It may not be kept any more.
     owners: HashMap<u16, Box<str>>,
     /// When what has expired was forgotten last.
     swept: Option<Instant>,
 }
 
-struct Host {
+struct ReservedHost {
     /// `None` if an older version of gt has handed the prefix over, which does not say whose it
     /// was.
     id: Option<Box<str>>,
-    hold: Hold,
+    hold: Reservation,
     until: Instant,
     stranger: bool,
 }
 
 /// What it means for others that a prefix is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hold {
+pub enum Reservation {
     /// Its client alone may have it.
     Claimed,
     /// Its client has given it up. Visitors wait for the client that takes it.
     GivenUp,
 }
 
-impl Host {
+impl ReservedHost {
     /// The only id that may have the prefix.
     fn owner(&self) -> Option<&str> {
         match self.hold {
-            Hold::Claimed => self.id.as_deref(),
-            Hold::GivenUp => None,
+            Reservation::Claimed => self.id.as_deref(),
+            Reservation::GivenUp => None,
         }
     }
 }
 
-impl Kept {
+impl Reservations {
     /// Keeps prefixes that the client had. A stranger's are forgotten, and not another client's,
     /// where there are too many.
     pub fn keep_hosts(
         &mut self,
-        (id, trust): (&str, Trust),
+        (id, trust): (&str, LoginProof),
         keys: Vec<Key>,
-        hold: Hold,
+        hold: Reservation,
         now: Instant,
     ) {
         self.forget_expired(now);
         let stranger = match trust {
-            Trust::Own => return,
-            Trust::Stranger => true,
-            Trust::Known => false,
+            LoginProof::Own => return,
+            LoginProof::Stranger => true,
+            LoginProof::Known => false,
         };
         let mut room = usize::MAX;
         if stranger {
@@ -82,10 +82,10 @@ impl Kept {
         }
         for key in keys.into_iter().take(room) {
             self.note_key(id, &key);
-            let host = Host {
+            let host = ReservedHost {
                 id: Some(id.into()),
                 hold,
-                until: now + KEPT,
+                until: now + RESERVATION_TIME,
                 stranger,
             };
             self.hosts.insert(key, host);
@@ -97,10 +97,10 @@ impl Kept {
         if let Some(id) = &id {
             self.note_key(id, &key);
         }
-        let host = Host {
+        let host = ReservedHost {
             id,
-            hold: Hold::Claimed,
-            until: now + KEPT,
+            hold: Reservation::Claimed,
+            until: now + RESERVATION_TIME,
             stranger: false,
         };
         self.hosts.insert(key, host);
@@ -116,10 +116,10 @@ impl Kept {
     }
 
     /// Keeps a port for the client that had it.
-    pub fn keep_port(&mut self, id: &str, port: Shared, now: Instant) {
+    pub fn keep_port(&mut self, id: &str, port: InheritedPort, now: Instant) {
         self.owners.insert(port.port, id.into());
         let ports = self.ports.entry(id.into()).or_default();
-        ports.push((port, now + KEPT));
+        ports.push((port, now + RESERVATION_TIME));
     }
 
     /// Whether a client that had this prefix may be back soon.
@@ -130,19 +130,20 @@ impl Kept {
     /// The id that the prefix is kept for, if it is another one than this.
     pub fn other_owner(&self, key: &Key, id: &str, now: Instant) -> Option<&str> {
         let host = self.hosts.get(key).filter(|host| now < host.until);
-        host.and_then(Host::owner).filter(|owner| *owner != id)
+        host.and_then(ReservedHost::owner)
+            .filter(|owner| *owner != id)
     }
 
     /// Whether a port is kept for another id than this one.
     pub fn is_others_port(&self, number: u16, id: &str, now: Instant) -> bool {
         let owner = self.owners.get(&number).filter(|owner| ***owner != *id);
         let ports = owner.and_then(|owner| self.ports.get(owner));
-        let is_it = |(port, until): &(Shared, Instant)| port.port == number && now < *until;
+        let is_it = |(port, until): &(InheritedPort, Instant)| port.port == number && now < *until;
         ports.is_some_and(|ports| ports.iter().any(is_it))
     }
 
     /// The ports that are kept for this id.
-    pub fn ports_of(&self, id: &str, now: Instant) -> Vec<Shared> {
+    pub fn ports_of(&self, id: &str, now: Instant) -> Vec<InheritedPort> {
         let ports = self.ports.get(id).into_iter().flatten();
         let kept = ports.filter(|(_, until)| now < *until);
         kept.map(|(port, _)| port.clone()).collect()
@@ -201,7 +202,7 @@ impl Kept {
     }
 
     /// Every port that is kept, and for which id.
-    pub fn ports(&self, now: Instant) -> impl Iterator<Item = (&str, &Shared)> {
+    pub fn ports(&self, now: Instant) -> impl Iterator<Item = (&str, &InheritedPort)> {
         let ports = self.ports.iter();
         let ports = ports.flat_map(|(id, ports)| ports.iter().map(move |port| (&**id, port)));
         let kept = ports.filter(move |(_, (_, until))| now < *until);
@@ -232,7 +233,7 @@ impl Kept {
     }
 }
 
-fn is_in_time((_, until): &(Shared, Instant), now: Instant) -> bool {
+fn is_in_time((_, until): &(InheritedPort, Instant), now: Instant) -> bool {
     now < *until
 }
 
@@ -240,24 +241,24 @@ fn is_in_time((_, until): &(Shared, Instant), now: Instant) -> bool {
 mod tests {
     use super::*;
     use crate::net;
-    use crate::server::ports::Asked;
-    use crate::server::registry::Kind;
+    use crate::server::ports::PortRequest;
+    use crate::server::registry::HostKind;
     use std::sync::Arc;
 
     fn key(name: &str) -> Key {
-        (Kind::Http, name.into())
+        (HostKind::Http, name.into())
     }
 
     fn names(range: std::ops::Range<usize>) -> Vec<Key> {
         range.map(|n| key(&format!("p{n}"))).collect()
     }
 
-    fn port(port: u16) -> Shared {
-        let asked = Asked {
+    fn port(port: u16) -> InheritedPort {
+        let asked = PortRequest {
             random: true,
             port: 0,
         };
-        Shared {
+        InheritedPort {
             asked,
             port,
             listener: None,
@@ -267,32 +268,37 @@ mod tests {
 
     #[test]
     fn a_prefix_and_a_port_are_kept_for_their_id_for_a_minute() {
-        let (mut kept, start) = (Kept::default(), Instant::now());
+        let (mut kept, start) = (Reservations::default(), Instant::now());
         kept.keep_hosts(
-            ("id1", Trust::Known),
+            ("id1", LoginProof::Known),
             vec![key("web")],
-            Hold::Claimed,
+            Reservation::Claimed,
             start,
         );
         kept.keep_port("id1", port(2222), start);
-        let just = start + KEPT - Duration::from_millis(1);
+        let just = start + RESERVATION_TIME - Duration::from_millis(1);
         assert!(kept.is_host(&key("web"), just));
         assert!(kept.other_owner(&key("web"), "id2", just).is_some());
         assert!(kept.other_owner(&key("web"), "id1", just).is_none());
         assert!(
-            !kept.is_host(&(Kind::Tls, "web".into()), just),
+            !kept.is_host(&(HostKind::Tls, "web".into()), just),
             "another kind"
         );
         assert!(kept.is_others_port(2222, "id2", just));
         assert!(!kept.is_others_port(2222, "id1", just));
         assert_eq!(kept.ports_of("id1", just).len(), 1);
-        let over = start + KEPT;
+        let over = start + RESERVATION_TIME;
         assert!(!kept.is_host(&key("web"), over));
         assert!(kept.other_owner(&key("web"), "id2", over).is_none());
         assert!(!kept.is_others_port(2222, "id2", over));
         assert!(kept.ports_of("id1", over).is_empty());
         assert_eq!((kept.hosts(over).count(), kept.ports(over).count()), (0, 0));
-        kept.keep_hosts(("id2", Trust::Known), Vec::new(), Hold::Claimed, over);
+        kept.keep_hosts(
+            ("id2", LoginProof::Known),
+            Vec::new(),
+            Reservation::Claimed,
+            over,
+        );
         assert!(kept.keys.is_empty() && kept.owners.is_empty());
         assert!(
             kept.hosts.is_empty() && kept.ports.is_empty(),
@@ -302,9 +308,9 @@ mod tests {
 
     #[test]
     fn a_port_that_comes_late_in_a_restart_stays_open_for_its_own_minute() {
-        let (mut kept, start) = (Kept::default(), Instant::now());
-        let late = start + KEPT - Duration::from_millis(1);
-        let open = |number| Shared {
+        let (mut kept, start) = (Reservations::default(), Instant::now());
+        let late = start + RESERVATION_TIME - Duration::from_millis(1);
+        let open = |number| InheritedPort {
             listener: Some(Arc::new(net::listen(None, 0).expect("listen"))),
             ..port(number)
         };
@@ -316,28 +322,33 @@ mod tests {
         ] {
             kept.keep_port(id, open(number), now);
         }
-        let numbers = |kept: &Kept, id: &str| {
+        let numbers = |kept: &Reservations, id: &str| {
             let ports = kept.ports_of(id, start);
             ports.iter().map(|port| port.port).collect::<Vec<_>>()
         };
-        kept.close_expired_ports_of("id1", start + KEPT);
+        kept.close_expired_ports_of("id1", start + RESERVATION_TIME);
         assert_eq!(numbers(&kept, "id1"), [2]);
         assert_eq!(numbers(&kept, "id2"), [3, 4]);
-        kept.close_expired_ports(start + KEPT);
+        kept.close_expired_ports(start + RESERVATION_TIME);
         assert_eq!(numbers(&kept, "id1"), [2]);
         assert_eq!(numbers(&kept, "id2"), [4]);
-        kept.close_expired_ports(late + KEPT);
+        kept.close_expired_ports(late + RESERVATION_TIME);
         assert!(kept.ports.is_empty(), "nothing is left open");
     }
 
     #[test]
     fn a_client_that_is_back_leaves_what_it_does_not_ask_for() {
-        let (mut kept, now) = (Kept::default(), Instant::now());
-        kept.keep_hosts(("id1", Trust::Known), names(0..2), Hold::Claimed, now);
+        let (mut kept, now) = (Reservations::default(), Instant::now());
         kept.keep_hosts(
-            ("id2", Trust::Known),
+            ("id1", LoginProof::Known),
+            names(0..2),
+            Reservation::Claimed,
+            now,
+        );
+        kept.keep_hosts(
+            ("id2", LoginProof::Known),
             vec![key("other")],
-            Hold::Claimed,
+            Reservation::Claimed,
             now,
         );
         kept.keep_port("id1", port(2222), now);
@@ -348,8 +359,13 @@ mod tests {
 
     #[test]
     fn a_prefix_that_was_given_up_is_free_and_waited_for() {
-        let (mut kept, now) = (Kept::default(), Instant::now());
-        kept.keep_hosts(("id1", Trust::Known), vec![key("web")], Hold::GivenUp, now);
+        let (mut kept, now) = (Reservations::default(), Instant::now());
+        kept.keep_hosts(
+            ("id1", LoginProof::Known),
+            vec![key("web")],
+            Reservation::GivenUp,
+            now,
+        );
         assert!(kept.is_host(&key("web"), now));
         assert!(kept.other_owner(&key("web"), "id2", now).is_none());
         assert_eq!(kept.hosts(now).next(), Some((&key("web"), None)));
@@ -363,23 +379,23 @@ mod tests {
 
     #[test]
     fn strangers_cannot_flush_what_is_kept_for_others() {
-        let (mut kept, now) = (Kept::default(), Instant::now());
+        let (mut kept, now) = (Reservations::default(), Instant::now());
         kept.keep_hosts(
-            ("user", Trust::Known),
+            ("user", LoginProof::Known),
             vec![key("user")],
-            Hold::Claimed,
+            Reservation::Claimed,
             now,
         );
         kept.keep_hosts(
-            ("first", Trust::Stranger),
+            ("first", LoginProof::Stranger),
             vec![key("first")],
-            Hold::Claimed,
+            Reservation::Claimed,
             now,
         );
         kept.keep_hosts(
-            ("greedy", Trust::Stranger),
+            ("greedy", LoginProof::Stranger),
             names(0..600),
-            Hold::Claimed,
+            Reservation::Claimed,
             now,
         );
         let of_greedy = kept.hosts(now).filter(|(_, id)| *id == Some("greedy"));
@@ -387,9 +403,9 @@ mod tests {
         for n in 0..100 {
             let keys = names(n * 600..n * 600 + 600);
             kept.keep_hosts(
-                (&format!("more{n}"), Trust::Stranger),
+                (&format!("more{n}"), LoginProof::Stranger),
                 keys,
-                Hold::Claimed,
+                Reservation::Claimed,
                 now,
             );
         }
@@ -401,9 +417,9 @@ mod tests {
             );
         }
         kept.keep_hosts(
-            ("late", Trust::Known),
+            ("late", LoginProof::Known),
             vec![key("late")],
-            Hold::Claimed,
+            Reservation::Claimed,
             now,
         );
         assert!(kept.other_owner(&key("late"), "greedy", now).is_some());
@@ -411,7 +427,7 @@ mod tests {
 
     #[test]
     fn a_prefix_that_was_handed_over_without_an_id_is_expected_and_free() {
-        let (mut kept, now) = (Kept::default(), Instant::now());
+        let (mut kept, now) = (Reservations::default(), Instant::now());
         kept.expect_host(key("old"), None, now);
         kept.expect_host(key("new"), Some("id1".into()), now);
         assert!(kept.is_host(&key("old"), now) && kept.is_host(&key("new"), now));

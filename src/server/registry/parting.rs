@@ -1,22 +1,25 @@
 //! What of the registry goes to another process with a client's tunnels, and comes from there.
 
-use super::held::Right;
-use super::{sort_ports, Client, Key, Login, Member, Registry, Shared, RETURNING};
+use super::held::LoginRight;
+use super::{
+    sort_ports, InheritedPort, Key, Login, PoolEntry, RegisteredClient, Registry,
+    RECONNECT_PERIOD_AFTER_RESTART,
+};
 use crate::config::Secret;
-use crate::server::ports::{Opened, Port};
+use crate::server::ports::{OpenedPort, PortListener};
 use crate::tunnel::Tunnel;
-use crate::wire::frame::Refusal;
-use crate::wire::hello::Offer;
+use crate::wire::frame::RejectCode;
+use crate::wire::hello::ServiceSpec;
 use crate::wire::Version;
 use std::time::Instant;
 
 /// What the client of a tunnel offers, as far as it was granted, and the id of its last stream.
 pub struct Registration {
-    pub offers: Vec<Option<Offer>>,
+    pub offers: Vec<Option<ServiceSpec>>,
     pub last_task: u32,
 }
 
-impl Client {
+impl RegisteredClient {
     /// Whether it has a tunnel that can serve visitors and cannot be asked to come back.
     fn stays(&self) -> bool {
         let serves = |tunnel: &Tunnel| tunnel.is_open() || tunnel.is_parked();
@@ -27,7 +30,7 @@ impl Client {
 
 impl Registry {
     /// The older process serves the visitors of this client.
-    pub fn hold(&self, id: &str, mut hosts: Vec<Key>, right: Right) {
+    pub fn hold(&self, id: &str, mut hosts: Vec<Key>, right: LoginRight) {
         let mut inner = self.lock();
         let now = Instant::now();
         // The older process does not know who has come here since: nothing is taken from those.
@@ -42,11 +45,11 @@ impl Registry {
     }
 
     /// The older process does not any more: the client is waited for. Returns its right.
-    pub fn release(&self, id: &str) -> Option<Right> {
+    pub fn release(&self, id: &str) -> Option<LoginRight> {
         let mut inner = self.lock();
         let (hosts, right) = inner.held.release(id)?;
         let now = Instant::now();
-        inner.restarted = Some(now + RETURNING);
+        inner.restarted = Some(now + RECONNECT_PERIOD_AFTER_RESTART);
         for host in hosts {
             inner.kept.expect_host(host, Some(id.into()), now);
         }
@@ -56,7 +59,7 @@ impl Registry {
     }
 
     /// The same for all of them.
-    pub fn release_all(&self) -> Vec<(Box<str>, Right)> {
+    pub fn release_all(&self) -> Vec<(Box<str>, LoginRight)> {
         let clients = self.held().into_iter();
         clients
             .filter_map(|(id, _)| {
@@ -70,12 +73,12 @@ impl Registry {
     /// in the older process.
     pub fn stays(&self, id: &str) -> bool {
         let inner = self.lock();
-        inner.held.has(id) || inner.clients.get(id).is_some_and(Client::stays)
+        inner.held.has(id) || inner.clients.get(id).is_some_and(RegisteredClient::stays)
     }
 
     /// Waits until no client has a tunnel here that cannot be asked to come back.
     pub async fn nothing_stays(&self) {
-        let is_one = |member: &Member| member.tunnel.version() == Version::One;
+        let is_one = |member: &PoolEntry| member.tunnel.version() == Version::One;
         loop {
             let arrival = self.arrival();
             let stays = {
@@ -91,7 +94,7 @@ impl Registry {
     }
 
     /// Whether the offers ask for a host prefix or a TCP port that the client does not have.
-    pub fn is_new(&self, login: &Login<'_>, offers: &[Option<Offer>]) -> bool {
+    pub fn is_new(&self, login: &Login<'_>, offers: &[Option<ServiceSpec>]) -> bool {
         let inner = self.lock();
         let ports = inner.clients.get(login.id).map_or(&[][..], |c| &c.ports);
         let (_, wanted) = sort_ports(offers, ports);
@@ -127,12 +130,12 @@ impl Registry {
     }
 
     /// The ports of a client, for another process: nothing accepts on them here any more.
-    pub fn take_ports(&self, id: &str) -> Vec<Shared> {
+    pub fn take_ports(&self, id: &str) -> Vec<InheritedPort> {
         let mut inner = self.lock();
         let Some(client) = inner.clients.get_mut(id) else {
             return Vec::new();
         };
-        client.ports.sort_by_key(Port::service);
+        client.ports.sort_by_key(PortListener::service);
         let ports = client.ports.drain(..);
         ports.map(|mut port| port.share()).collect()
     }
@@ -142,7 +145,7 @@ impl Registry {
     pub fn registration(&self, id: &str, tunnel: &Tunnel) -> Option<Registration> {
         let inner = self.lock();
         let client = inner.member(id, tunnel)?;
-        let is_it = |member: &&Member| member.tunnel.is(tunnel);
+        let is_it = |member: &&PoolEntry| member.tunnel.is(tunnel);
         let member = client.tunnels.iter().find(is_it)?;
         (member.version == client.version).then(|| Registration {
             offers: client.offers.clone(),
@@ -158,19 +161,19 @@ impl Registry {
         login: &Login<'_>,
         registration: Registration,
         tunnel: &Tunnel,
-    ) -> Result<Vec<Opened>, Refusal> {
+    ) -> Result<Vec<OpenedPort>, RejectCode> {
         let Registration { offers, last_task } = registration;
         let early = self.open_early(login, &offers);
         let mut inner = self.lock();
         let other = inner.clients.get(login.id);
         if other.is_some_and(|client| client.offers != offers && !client.tunnels.is_empty()) {
-            return Err(Refusal::OtherClientConnected);
+            return Err(RejectCode::OtherClientConnected);
         }
         let opened = inner.admit(login, offers, early)?;
         if let Some(client) = inner.clients.get_mut(login.id) {
             // No stream's id may be one that the client has just heard.
             client.last_task = client.last_task.max(last_task);
-            client.tunnels.push(Member {
+            client.tunnels.push(PoolEntry {
                 tunnel: tunnel.clone(),
                 version: client.version,
             });
@@ -181,7 +184,7 @@ impl Registry {
     }
 
     /// A port of a client that comes soon, unless it is here.
-    pub fn expect_port(&self, id: &str, port: Shared) {
+    pub fn expect_port(&self, id: &str, port: InheritedPort) {
         let mut inner = self.lock();
         let now = Instant::now();
         if let Some(client) = inner.clients.get_mut(id) {
@@ -197,43 +200,43 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Kind, Opening, Trust};
+    use super::super::{HostKind, LoginProof, OpenResult};
     use super::*;
     use crate::config::{Limits, PortRange, TcpRule};
     use crate::net::{self, bridge};
-    use crate::server::ports::Asked;
-    use crate::server::rules::Rules;
-    use crate::tunnel::{Inbox, Peer, Policy};
+    use crate::server::ports::PortRequest;
+    use crate::server::rules::Settings;
+    use crate::tunnel::{Inbox, PeerRole, Policy};
     use std::os::fd::OwnedFd;
     use std::sync::Arc;
     use std::time::Duration;
 
     fn key(prefix: &str) -> Key {
-        (Kind::Http, prefix.into())
+        (HostKind::Http, prefix.into())
     }
 
     /// A tunnel, and what keeps it open.
     fn tunnel() -> (Tunnel, (Inbox, OwnedFd)) {
         let (conn, far) = bridge::bridge().expect("a connection");
-        let policy = Policy::new(Version::One, Peer::Client, Duration::from_secs(60));
+        let policy = Policy::new(Version::One, PeerRole::Client, Duration::from_secs(60));
         let (tunnel, inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
         (tunnel, (inbox, far))
     }
 
     /// Registers a client whose prefix is its id.
     fn join(registry: &Registry, id: &str, tunnel: &Tunnel) {
-        let offer = Offer::Host {
+        let offer = ServiceSpec::Host {
             tls: false,
             prefix: None,
         };
         let login = Login {
             id,
             limits: &Limits::of_one_prefix(),
-            rules: &Rules::of_nobody(),
-            trust: Trust::Known,
+            rules: &Settings::of_nobody(),
+            trust: LoginProof::Known,
             peer: ([192, 0, 2, 1], 1).into(),
         };
-        let joined = registry.join(&login, vec![Some(offer)], tunnel);
+        let joined = registry.register(&login, vec![Some(offer)], tunnel);
         assert!(joined.is_ok(), "{id}");
     }
 
@@ -254,24 +257,24 @@ mod tests {
             let login = Login {
                 id: "id1",
                 limits: &limits,
-                rules: &Rules::of_nobody(),
-                trust: Trust::Known,
+                rules: &Settings::of_nobody(),
+                trust: LoginProof::Known,
                 peer: ([192, 0, 2, 1], 1).into(),
             };
             let random = false;
             let offers = [
-                Offer::Host {
+                ServiceSpec::Host {
                     tls: false,
                     prefix: None,
                 },
-                Offer::Tcp { random, port },
+                ServiceSpec::Tcp { random, port },
             ];
             let (tunnel, _open) = tunnel();
-            let joined = registry.join(&login, offers.map(Some).to_vec(), &tunnel);
+            let joined = registry.register(&login, offers.map(Some).to_vec(), &tunnel);
             assert!(joined.is_ok_and(|opened| opened.is_empty()), "it is in use");
             assert!(!registry.is_retry_due("id1"));
-            let shared = Shared {
-                asked: Asked { random, port },
+            let shared = InheritedPort {
+                asked: PortRequest { random, port },
                 port,
                 listener: Some(Arc::new(theirs)),
                 older: None,
@@ -293,20 +296,20 @@ mod tests {
             join(&registry, "away", &away);
             registry.leave("away", &away);
             let hosts = ["here", "away", "free"].map(key).to_vec();
-            let right = Right::new(Secret::new("secret"), None);
+            let right = LoginRight::new(Secret::new("secret"), None);
             registry.hold("held", hosts, right);
             assert_eq!(registry.hosts_of("held"), [key("free")]);
-            let open = |prefix| registry.open_host(Kind::Http, prefix);
-            assert!(matches!(open("here"), Opening::Stream(_)));
-            assert!(matches!(open("away"), Opening::NotNow));
-            assert!(matches!(open("free"), Opening::Held));
+            let open = |prefix| registry.open_host(HostKind::Http, prefix);
+            assert!(matches!(open("here"), OpenResult::Stream(_)));
+            assert!(matches!(open("away"), OpenResult::NotNow));
+            assert!(matches!(open("free"), OpenResult::Held));
             // It does not take them by leaving either.
             registry.release("held");
-            assert!(matches!(open("here"), Opening::Stream(_)));
+            assert!(matches!(open("here"), OpenResult::Stream(_)));
             join(&registry, "away", &away);
-            assert!(matches!(open("away"), Opening::Stream(_)));
+            assert!(matches!(open("away"), OpenResult::Stream(_)));
             // What it has itself stays its own.
-            let right = Right::new(Secret::new("secret"), None);
+            let right = LoginRight::new(Secret::new("secret"), None);
             registry.hold("here", vec![key("here")], right);
             assert_eq!(registry.hosts_of("here"), [key("here"), key("here")]);
         });

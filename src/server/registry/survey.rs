@@ -1,34 +1,34 @@
 //! What the registry holds at one moment, for the API to tell. With thousands of clients that takes
 //! milliseconds, so the registry is locked only to copy what it knows, and the rest is done after.
 
-use super::{Client, Kind, Registry};
+use super::{HostKind, RegisteredClient, Registry};
 use crate::tunnel::{Traffic, Tunnel};
 use std::ops::AddAssign;
 use std::time::{Duration, SystemTime};
 
 /// Which clients come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub enum SnapshotOrder {
     ById,
     /// Those that have moved the most bytes.
     Busiest,
 }
 
-pub struct Survey {
+pub struct Snapshot {
     /// As many as were asked for.
-    pub clients: Vec<Seen>,
+    pub clients: Vec<ClientStats>,
     /// The clients beyond these.
-    pub rest: Sum,
+    pub rest: Totals,
     /// All clients; the traffic is that of those that have left too.
-    pub all: Sum,
+    pub all: Totals,
 }
 
 /// One client.
-pub struct Seen {
+pub struct ClientStats {
     pub id: Box<str>,
     /// When its first tunnel came.
     pub since: SystemTime,
-    pub sum: Sum,
+    pub sum: Totals,
     /// Host prefixes for HTTP, and those for TLS, sorted.
     pub http: Vec<Box<str>>,
     pub tls: Vec<Box<str>>,
@@ -37,7 +37,7 @@ pub struct Seen {
 
 /// Some clients together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sum {
+pub struct Totals {
     pub clients: usize,
     pub tunnels: usize,
     /// Streams that run.
@@ -48,7 +48,7 @@ pub struct Sum {
     pub round_trip: Option<Duration>,
 }
 
-impl Sum {
+impl Totals {
     /// A client without its tunnels.
     fn of(past: Traffic) -> Self {
         Self {
@@ -70,7 +70,7 @@ fn shorter(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
     one.into_iter().chain(other).min()
 }
 
-impl AddAssign for Sum {
+impl AddAssign for Totals {
     fn add_assign(&mut self, more: Self) {
         self.clients += more.clients;
         self.tunnels += more.tunnels;
@@ -82,9 +82,9 @@ impl AddAssign for Sum {
 
 /// What the registry knows of its clients, copied.
 #[derive(Default)]
-struct Copied {
+struct ClientCopy {
     /// Those that are listed.
-    clients: Vec<Seen>,
+    clients: Vec<ClientStats>,
     /// All their tunnels, with the place of the client.
     tunnels: Vec<(usize, Tunnel)>,
     /// What clients that have left have moved.
@@ -94,8 +94,8 @@ struct Copied {
 impl Registry {
     /// Describes `most` clients and sums up the others. Blocks while others use the registry or a
     /// tunnel, and takes its time: not for the executor's thread.
-    pub fn survey(&self, most: usize, order: Order) -> Survey {
-        let Copied {
+    pub fn snapshot(&self, most: usize, order: SnapshotOrder) -> Snapshot {
+        let ClientCopy {
             mut clients,
             tunnels,
             past,
@@ -109,24 +109,24 @@ impl Registry {
         }
         drop(tunnels);
         match order {
-            Order::ById => clients.sort_unstable_by(|a, b| a.id.cmp(&b.id)),
-            Order::Busiest => clients.sort_unstable_by(|one, other| {
-                let bytes = |seen: &Seen| seen.sum.traffic.bytes();
+            SnapshotOrder::ById => clients.sort_unstable_by(|a, b| a.id.cmp(&b.id)),
+            SnapshotOrder::Busiest => clients.sort_unstable_by(|one, other| {
+                let bytes = |seen: &ClientStats| seen.sum.traffic.bytes();
                 let busier = bytes(other).cmp(&bytes(one));
                 busier.then_with(|| one.id.cmp(&other.id))
             }),
         }
         let others = clients.split_off(most.min(clients.len()));
-        let mut rest = Sum::default();
+        let mut rest = Totals::default();
         others.iter().for_each(|seen| rest += seen.sum);
         let mut all = rest;
         clients.iter().for_each(|seen| all += seen.sum);
         all.traffic += past;
-        Survey { clients, rest, all }
+        Snapshot { clients, rest, all }
     }
 
     /// Finds the host prefixes and the ports of clients that were surveyed.
-    pub fn describe(&self, clients: &mut [Seen]) {
+    pub fn describe(&self, clients: &mut [ClientStats]) {
         let inner = self.lock();
         for seen in clients.iter_mut() {
             if let Some(client) = inner.clients.get(&seen.id) {
@@ -134,8 +134,8 @@ impl Registry {
             }
             for (kind, prefix) in inner.hosts.of(&seen.id) {
                 match kind {
-                    Kind::Http => seen.http.push(prefix.clone()),
-                    Kind::Tls => seen.tls.push(prefix.clone()),
+                    HostKind::Http => seen.http.push(prefix.clone()),
+                    HostKind::Tls => seen.tls.push(prefix.clone()),
                 }
             }
         }
@@ -149,10 +149,10 @@ impl Registry {
 
     /// Locks no tunnel. What these have moved is read later, and stays readable when they end: no
     /// byte is counted twice or not at all.
-    fn copy(&self) -> Copied {
+    fn copy(&self) -> ClientCopy {
         let inner = self.lock();
         let count = inner.clients.len();
-        let mut copied = Copied {
+        let mut copied = ClientCopy {
             clients: Vec::with_capacity(count),
             tunnels: Vec::with_capacity(count),
             past: inner.past,
@@ -165,19 +165,19 @@ impl Registry {
             let at = copied.clients.len();
             let tunnels = client.all_tunnels().map(|tunnel| (at, tunnel.clone()));
             copied.tunnels.extend(tunnels);
-            copied.clients.push(Seen::of(id, client));
+            copied.clients.push(ClientStats::of(id, client));
         }
         copied
     }
 }
 
-impl Seen {
+impl ClientStats {
     /// Without its tunnels, prefixes and ports.
-    fn of(id: &str, client: &Client) -> Self {
+    fn of(id: &str, client: &RegisteredClient) -> Self {
         Self {
             id: id.into(),
             since: client.since,
-            sum: Sum::of(client.past),
+            sum: Totals::of(client.past),
             http: Vec::new(),
             tls: Vec::new(),
             ports: Vec::new(),

@@ -36,7 +36,7 @@ const KNOWN: [AttrType; 11] = [
 ];
 
 #[derive(Debug)]
-pub struct Answer {
+pub struct StunResponse {
     pub bytes: Vec<u8>,
     pub is_error: bool,
 }
@@ -65,7 +65,7 @@ pub fn could_be_request(datagram: &[u8]) -> Result<(), &'static str> {
 }
 
 /// The answer to a datagram that [`could_be_request`]. The error says why there is none.
-pub fn to(datagram: &[u8], from: SocketAddr) -> Result<Answer, &'static str> {
+pub fn to(datagram: &[u8], from: SocketAddr) -> Result<StunResponse, &'static str> {
     let mut request = Message::default();
     let decoded = request.unmarshal_binary(datagram);
     decoded.map_err(|_| "its attributes are malformed")?;
@@ -111,7 +111,7 @@ pub fn to(datagram: &[u8], from: SocketAddr) -> Result<Answer, &'static str> {
     let mut answer = Message::new();
     let built = answer.build(&setters);
     built.map_err(|_| "its answer does not fit")?;
-    Ok(Answer {
+    Ok(StunResponse {
         bytes: answer.raw,
         is_error,
     })

@@ -16,23 +16,23 @@ const BURST: u16 = 500;
 /// Requests it may send in a tenth of a second after that.
 const RATE: u16 = 10;
 
-pub struct Limit {
+pub struct StunLimit {
     hash: RandomState,
     start: Instant,
-    places: Box<[Place]>,
+    places: Box<[StunBucket]>,
 }
 
 #[derive(Clone, Copy)]
-struct Place {
+struct StunBucket {
     /// Tenths of a second from the start, wrapping.
     at: u32,
     /// Requests that were left then.
     left: u16,
 }
 
-impl Limit {
+impl StunLimit {
     pub fn new(now: Instant) -> Self {
-        let place = Place { at: 0, left: BURST };
+        let place = StunBucket { at: 0, left: BURST };
         Self {
             hash: RandomState::new(),
             start: now,
@@ -54,7 +54,7 @@ impl Limit {
     }
 }
 
-impl Place {
+impl StunBucket {
     fn take(&mut self, tenths: u32) -> bool {
         let since = u16::try_from(tenths.wrapping_sub(self.at)).unwrap_or(u16::MAX);
         let more = since.saturating_mul(RATE);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     /// How many of many requests are allowed.
-    fn allowed(limit: &mut Limit, from: IpAddr, now: Instant) -> u16 {
+    fn allowed(limit: &mut StunLimit, from: IpAddr, now: Instant) -> u16 {
         let all = 0..2 * BURST;
         let count = all.filter(|_| limit.allows(from, now)).count();
         u16::try_from(count).unwrap()
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn a_source_has_its_burst_and_then_its_rate() {
         let now = Instant::now();
-        let mut limit = Limit::new(now);
+        let mut limit = StunLimit::new(now);
         let from = ip("192.0.2.1");
         assert_eq!(allowed(&mut limit, from, now), BURST);
         for tenths in [1, 3, 4] {
@@ -106,7 +106,7 @@ mod tests {
             ("192.0.2.1", "::ffff:192.0.2.1"),
             ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff"),
         ] {
-            let mut limit = Limit::new(now);
+            let mut limit = StunLimit::new(now);
             assert_eq!(allowed(&mut limit, ip(one), now), BURST);
             assert_eq!(allowed(&mut limit, ip(other), now), 0, "{other}");
         }
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn others_are_answered_while_one_sends_too_many() {
         let now = Instant::now();
-        let mut limit = Limit::new(now);
+        let mut limit = StunLimit::new(now);
         assert_eq!(allowed(&mut limit, ip("192.0.2.1"), now), BURST);
         let others = (0..256).filter(|n| limit.allows(ip(&format!("198.51.100.{n}")), now));
         // One or two of them may share its place by chance, nine never do.
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn forged_senders_take_no_more_memory() {
         let now = Instant::now();
-        let mut limit = Limit::new(now);
+        let mut limit = StunLimit::new(now);
         for n in 0..100_000_u32 {
             limit.allows(std::net::Ipv4Addr::from(n).into(), now);
         }

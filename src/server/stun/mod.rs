@@ -4,13 +4,13 @@
 pub(crate) mod answer;
 mod limit;
 
-use super::counters::Datagram;
-use super::{listeners, State};
+use super::counters::StunOutcome;
+use super::{listeners, ServerState};
 use crate::config::{self, ListenAddr};
-use crate::handover::{Given, Legacy, Piece};
-use crate::net::{Datagrams, Stop};
+use crate::handover::{Inherited, Item, Outgoing};
+use crate::net::{Datagrams, Shutdown};
 use futures_lite::future;
-use limit::Limit;
+use limit::StunLimit;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,28 +22,28 @@ const TURN: u32 = 32;
 
 /// A server's socket for STUN, if it has one.
 #[derive(Default)]
-pub struct Stun(Option<Open>);
+pub struct Stun(Option<OpenStunSocket>);
 
 /// The socket to be.
-pub struct Plan(Option<Open>);
+pub struct StunPlan(Option<OpenStunSocket>);
 
 #[derive(Clone)]
-struct Open {
+struct OpenStunSocket {
     socket: Arc<Datagrams>,
     /// Ends what answers on it.
-    stop: Stop,
+    stop: Shutdown,
     /// As the configuration has it.
     addr: ListenAddr,
 }
 
-impl Plan {
+impl StunPlan {
     /// Keeps the socket that there is `now` or that is left, if it is at the right place, and opens
     /// one otherwise. The error says where it cannot be, and why.
     pub fn new(
-        config: &config::Server,
+        config: &config::ServerConfig,
         file: &Option<PathBuf>,
         now: Option<&Stun>,
-        legacy: &mut Legacy,
+        legacy: &mut Inherited,
     ) -> io::Result<Self> {
         let Some(addr) = &config.stun_addr else {
             return Ok(Self(None));
@@ -57,9 +57,9 @@ impl Plan {
             None => Datagrams::bind(addr.host.as_deref(), addr.port)
                 .map_err(|e| listeners::cannot("stunAddr", addr, &e))?,
         };
-        Ok(Self(Some(Open {
+        Ok(Self(Some(OpenStunSocket {
             socket: Arc::new(socket),
-            stop: Stop::default(),
+            stop: Shutdown::default(),
             addr: addr.clone(),
         })))
     }
@@ -67,9 +67,9 @@ impl Plan {
 
 impl Stun {
     /// Brings the plan about. What is not in it is closed.
-    pub fn change(&mut self, plan: Plan, state: &Arc<State>) {
+    pub fn change(&mut self, plan: StunPlan, state: &Arc<ServerState>) {
         let before = std::mem::replace(&mut self.0, plan.0);
-        let kept = |open: &Open| before.as_ref().is_some_and(|b| b.stop.is(&open.stop));
+        let kept = |open: &OpenStunSocket| before.as_ref().is_some_and(|b| b.stop.is(&open.stop));
         match &self.0 {
             Some(open) if kept(open) => return,
             Some(open) => {
@@ -80,22 +80,22 @@ impl Stun {
             None => {}
         }
         if let Some(before) = before {
-            before.stop.say();
+            before.stop.trigger();
             log::info!("answering STUN ended addr={}", before.socket.addr());
         }
     }
 
     /// For the process that takes this one's place.
-    pub fn share(&self) -> Option<Given> {
+    pub fn share(&self) -> Option<Outgoing> {
         let open = self.0.as_ref()?;
         let addr = open.addr.to_string();
-        Some((Piece::Stun { addr }, Some(open.socket.clone())))
+        Some((Item::Stun { addr }, Some(open.socket.clone())))
     }
 }
 
-async fn serve(state: Arc<State>, open: Open) {
+async fn serve(state: Arc<ServerState>, open: OpenStunSocket) {
     let answering = async {
-        let mut limit = Limit::new(Instant::now());
+        let mut limit = StunLimit::new(Instant::now());
         loop {
             for _ in 0..TURN {
                 let datagram = answer_one(&open.socket, &mut limit).await;
@@ -108,7 +108,7 @@ async fn serve(state: Arc<State>, open: Open) {
 }
 
 /// Answers the next datagram, if it is to be; says what became of it.
-async fn answer_one(socket: &Datagrams, limit: &mut Limit) -> Datagram {
+async fn answer_one(socket: &Datagrams, limit: &mut StunLimit) -> StunOutcome {
     let look = |bytes: &[u8], from: SocketAddr| {
         // To a socket for both, IPv4 comes in IPv6's clothes.
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
@@ -123,7 +123,7 @@ async fn answer_one(socket: &Datagrams, limit: &mut Limit) -> Datagram {
         Ok(()) => datagram,
         Err(e) => {
             log::debug!("STUN: answering {from}: {e}");
-            Datagram::Unsent
+            StunOutcome::Unsent
         }
     }
 }
@@ -132,21 +132,21 @@ async fn answer_one(socket: &Datagrams, limit: &mut Limit) -> Datagram {
 fn look_at(
     bytes: &[u8],
     from: SocketAddr,
-    limit: &mut Limit,
-) -> Result<(Vec<u8>, Datagram), Datagram> {
+    limit: &mut StunLimit,
+) -> Result<(Vec<u8>, StunOutcome), StunOutcome> {
     let ignored = |why| {
         log::debug!("STUN: no answer to {from}: {why}");
-        Datagram::Ignored
+        StunOutcome::Ignored
     };
     answer::could_be_request(bytes).map_err(ignored)?;
     if !limit.allows(from.ip(), Instant::now()) {
-        return Err(Datagram::Limited);
+        return Err(StunOutcome::Limited);
     }
     let answer = answer::to(bytes, from).map_err(ignored)?;
     let datagram = if answer.is_error {
-        Datagram::Refused
+        StunOutcome::Refused
     } else {
-        Datagram::Answered
+        StunOutcome::Answered
     };
     Ok((answer.bytes, datagram))
 }

@@ -1,15 +1,15 @@
 //! What GT/2 promises beyond GT/1.
 
 use super::*;
-use crate::wire::frame::Reason;
+use crate::wire::frame::ResetCode;
 
 /// Bytes of a whole frame.
-fn frame(head: impl Into<Head>, payload: &[u8]) -> Vec<u8> {
+fn frame(head: impl Into<Header>, payload: &[u8]) -> Vec<u8> {
     [Version::Two.encode(head).as_slice(), payload].concat()
 }
 
 /// An end whose peer is a bare connection; it may send 1000 bytes on streams of its own.
-fn end_and_wire_of(peer: Peer) -> (End, Arc<net::Conn>) {
+fn end_and_wire_of(peer: PeerRole) -> (End, Arc<net::Conn>) {
     let (here, there) = sockets();
     let policy = Policy {
         credit: 1000,
@@ -18,16 +18,16 @@ fn end_and_wire_of(peer: Peer) -> (End, Arc<net::Conn>) {
     (End::with(here, policy), Arc::new(there.into()))
 }
 
-const OF_CLIENT: Peer = Peer::Server { streams: 10 };
+const OF_CLIENT: PeerRole = PeerRole::Server { streams: 10 };
 
 fn data(task: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).unwrap();
-    frame(Head::Data { task, len }, payload)
+    frame(Header::Data { task, len }, payload)
 }
 
 fn open(task: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).unwrap();
-    let head = Head::Open {
+    let head = Header::Open {
         task,
         service: 7,
         window: 1000,
@@ -37,7 +37,7 @@ fn open(task: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Reads the next head and its payload, and passes pings over.
-async fn next_frame(conn: &net::Conn) -> (Head, Vec<u8>) {
+async fn next_frame(conn: &net::Conn) -> (Header, Vec<u8>) {
     loop {
         let mut bytes = read_exact(conn, 8).await;
         let head = loop {
@@ -47,8 +47,8 @@ async fn next_frame(conn: &net::Conn) -> (Head, Vec<u8>) {
             }
         };
         let len = match head {
-            Head::Ping(_) => continue,
-            Head::Data { len, .. } | Head::Open { len, .. } => len,
+            Header::Ping(_) => continue,
+            Header::Data { len, .. } | Header::Open { len, .. } => len,
             _ => 0,
         };
         let payload = read_exact(conn, usize::try_from(len).unwrap()).await;
@@ -99,7 +99,7 @@ fn a_reader_that_stops_costs_its_window_and_nobody_else_waits() {
 #[test]
 fn a_sender_stops_at_its_credit_and_goes_on_with_more() {
     task::block_on(async {
-        let (server, wire) = end_and_wire_of(Peer::Client);
+        let (server, wire) = end_and_wire_of(PeerRole::Client);
         let mut stream = server.tunnel.open(1, 7).unwrap();
         let sending = task::spawn(async move {
             stream.write_all(&noise(1, 5000)).await.unwrap();
@@ -110,7 +110,7 @@ fn a_sender_stops_at_its_credit_and_goes_on_with_more() {
         let (task, service, len) = (1, 7, 1000);
         assert_eq!(
             head,
-            Head::Open {
+            Header::Open {
                 task,
                 service,
                 window,
@@ -118,19 +118,19 @@ fn a_sender_stops_at_its_credit_and_goes_on_with_more() {
             }
         );
         // What comes next answers this: nothing was sent between.
-        wire.write_all(&frame(Head::Ping(9), b"")).await.unwrap();
-        assert_eq!(next_frame(&wire).await.0, Head::Pong(9));
+        wire.write_all(&frame(Header::Ping(9), b"")).await.unwrap();
+        assert_eq!(next_frame(&wire).await.0, Header::Pong(9));
         for bytes in [1, 2000, 1999] {
-            wire.write_all(&frame(Head::Credit { task, bytes }, b""))
+            wire.write_all(&frame(Header::Credit { task, bytes }, b""))
                 .await
                 .unwrap();
             let (head, more) = next_frame(&wire).await;
-            assert_eq!(head, Head::Data { task, len: bytes });
+            assert_eq!(head, Header::Data { task, len: bytes });
             got.extend(more);
         }
         assert!(got == noise(1, 5000));
         drop(within(sending).await);
-        assert_eq!(next_frame(&wire).await.0, Head::Close { task });
+        assert_eq!(next_frame(&wire).await.0, Header::Close { task });
     });
 }
 
@@ -146,14 +146,14 @@ fn credit_is_given_for_what_was_taken() {
         let mut got = vec![0; half];
         within(stream.read_exact(&mut got)).await.unwrap();
         let (task, bytes) = (1, FIRST_WINDOW / 2);
-        assert_eq!(next_frame(&wire).await.0, Head::Credit { task, bytes });
+        assert_eq!(next_frame(&wire).await.0, Header::Credit { task, bytes });
         // A little of it goes with the next answer.
         let mut got = vec![0; half / 2];
         within(stream.read_exact(&mut got)).await.unwrap();
         stream.write_all(b"answer").await.unwrap();
         assert_eq!(next_frame(&wire).await.1, b"answer");
         let bytes = bytes / 2;
-        assert_eq!(next_frame(&wire).await.0, Head::Credit { task, bytes });
+        assert_eq!(next_frame(&wire).await.0, Header::Credit { task, bytes });
     });
 }
 
@@ -170,7 +170,7 @@ fn who_sends_more_than_its_credit_loses_the_tunnel() {
 
         // The head alone is enough.
         let (client, wire) = end_and_wire_of(OF_CLIENT);
-        let head = Head::Open {
+        let head = Header::Open {
             task: 3,
             service: 7,
             window: 0,
@@ -188,7 +188,7 @@ fn who_gives_more_credit_than_there_can_be_loses_the_tunnel() {
         wire.write_all(&open(1, b"")).await.unwrap();
         let _stream = client.opened().await;
         for bytes in [(1 << 31) - 1 - 1000, 1] {
-            let credit = Head::Credit { task: 1, bytes };
+            let credit = Header::Credit { task: 1, bytes };
             wire.write_all(&frame(credit, b"")).await.unwrap();
         }
         expect_violation(&client, "more credit for stream 1").await;
@@ -200,20 +200,20 @@ fn frames_for_streams_nobody_knows_and_of_later_versions_do_no_harm() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(OF_CLIENT);
         let task = 99;
-        let reason = Reason::Aborted;
+        let reason = ResetCode::Aborted;
         let bytes = [
             data(task, b"hello"),
-            frame(Head::Credit { task, bytes: 7 }, b""),
-            frame(Head::Finish { task }, b""),
-            frame(Head::Reset { task, reason }, b""),
+            frame(Header::Credit { task, bytes: 7 }, b""),
+            frame(Header::Finish { task }, b""),
+            frame(Header::Reset { task, reason }, b""),
             [&[0x7F, 0, 0x80, 0, 0, 0, 0, 0][..], &[0xAA; 0x8000]].concat(),
-            frame(Head::Ping(5), b""),
+            frame(Header::Ping(5), b""),
         ]
         .concat();
         for piece in bytes.chunks(1009) {
             wire.write_all(piece).await.unwrap();
         }
-        assert_eq!(next_frame(&wire).await.0, Head::Pong(5));
+        assert_eq!(next_frame(&wire).await.0, Header::Pong(5));
         wire.write_all(&[0x80, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
         expect_violation(&client, "unknown frame 0x80").await;
     });
@@ -252,16 +252,16 @@ fn a_stream_that_ended_both_ways_needs_no_goodbye() {
         let (client, wire) = end_and_wire_of(OF_CLIENT);
         wire.write_all(&open(1, b"")).await.unwrap();
         let task = 1;
-        wire.write_all(&frame(Head::Finish { task }, b""))
+        wire.write_all(&frame(Header::Finish { task }, b""))
             .await
             .unwrap();
         let mut stream = client.opened().await;
         assert_eq!(within(stream.read(&mut [0])).await.unwrap(), 0);
         stream.close().await.unwrap();
         drop(stream);
-        assert_eq!(next_frame(&wire).await.0, Head::Finish { task });
-        wire.write_all(&frame(Head::Ping(1), b"")).await.unwrap();
-        assert_eq!(next_frame(&wire).await.0, Head::Pong(1));
+        assert_eq!(next_frame(&wire).await.0, Header::Finish { task });
+        wire.write_all(&frame(Header::Ping(1), b"")).await.unwrap();
+        assert_eq!(next_frame(&wire).await.0, Header::Pong(1));
     });
 }
 
@@ -273,37 +273,42 @@ fn a_reset_tells_why_and_reaches_who_reads_and_who_waits_for_credit() {
         let mut stream = client.opened().await;
         let writing = task::spawn(async move { stream.write_all(&noise(1, 9000)).await });
         assert_eq!(next_frame(&wire).await.1.len(), 1000);
-        let (task, reason) = (1, Reason::Aborted);
-        let reset = frame(Head::Reset { task, reason }, b"");
+        let (task, reason) = (1, ResetCode::Aborted);
+        let reset = frame(Header::Reset { task, reason }, b"");
         wire.write_all(&reset).await.unwrap();
         assert!(within(writing).await.is_err());
 
         wire.write_all(&open(2, b"")).await.unwrap();
         let stream = client.opened().await;
-        stream.fail(Reason::Unreachable);
+        stream.fail(ResetCode::Unreachable);
         drop(stream);
-        let (task, reason) = (2, Reason::Unreachable);
-        assert_eq!(next_frame(&wire).await.0, Head::Reset { task, reason });
+        let (task, reason) = (2, ResetCode::Unreachable);
+        assert_eq!(next_frame(&wire).await.0, Header::Reset { task, reason });
     });
 }
 
 #[test]
 fn more_streams_than_allowed_are_refused_with_the_reason() {
     task::block_on(async {
-        let (client, wire) = end_and_wire_of(Peer::Server { streams: 1 });
+        let (client, wire) = end_and_wire_of(PeerRole::Server { streams: 1 });
         for task in 1..=2 {
             wire.write_all(&open(task, b"")).await.unwrap();
         }
         let _first = client.opened().await;
-        let (task, reason) = (2, Reason::TooManyStreams);
-        assert_eq!(next_frame(&wire).await.0, Head::Reset { task, reason });
+        let (task, reason) = (2, ResetCode::TooManyStreams);
+        assert_eq!(next_frame(&wire).await.0, Header::Reset { task, reason });
     });
 }
 
 /// A relay for a visitor who asks, the visitor, and the wire that the service is behind. The
 /// stream has been announced.
-async fn asking() -> (task::JoinHandle<Finish>, net::Conn, Arc<net::Conn>, End) {
-    let (server, wire) = end_and_wire_of(Peer::Client);
+async fn asking() -> (
+    task::JoinHandle<RelayOutcome>,
+    net::Conn,
+    Arc<net::Conn>,
+    End,
+) {
+    let (server, wire) = end_and_wire_of(PeerRole::Client);
     let (visitor, accepted) = sockets();
     let stream = server.tunnel.open(1, 7).unwrap();
     stream.announce();
@@ -315,18 +320,25 @@ async fn asking() -> (task::JoinHandle<Finish>, net::Conn, Arc<net::Conn>, End) 
 #[test]
 fn a_reset_before_the_first_byte_is_left_to_the_caller() {
     task::block_on(async {
-        for reason in [Reason::Unreachable, Reason::TimedOut, Reason::Other(77)] {
+        for reason in [
+            ResetCode::Unreachable,
+            ResetCode::TimedOut,
+            ResetCode::Other(77),
+        ] {
             let (relay, _visitor, wire, _server) = asking().await;
-            let reset = frame(Head::Reset { task: 1, reason }, b"");
+            let reset = frame(Header::Reset { task: 1, reason }, b"");
             wire.write_all(&reset).await.unwrap();
-            let finish = Finish::Unanswered(Why::Reset(reason));
+            let finish = RelayOutcome::Unanswered(CloseReason::Reset(reason));
             assert_eq!(within(relay).await, finish);
         }
         let (relay, _visitor, wire, _server) = asking().await;
-        wire.write_all(&frame(Head::Finish { task: 1 }, b""))
+        wire.write_all(&frame(Header::Finish { task: 1 }, b""))
             .await
             .unwrap();
-        assert_eq!(within(relay).await, Finish::Unanswered(Why::Finished));
+        assert_eq!(
+            within(relay).await,
+            RelayOutcome::Unanswered(CloseReason::Finished)
+        );
     });
 }
 
@@ -336,12 +348,12 @@ fn a_reset_after_the_first_byte_resets_the_visitor() {
         let (relay, visitor, wire, _server) = asking().await;
         wire.write_all(&data(1, b"HTTP/1.1 200 OK")).await.unwrap();
         read_exact(&visitor, 15).await;
-        let (task, reason) = (1, Reason::Aborted);
-        let reset = frame(Head::Reset { task, reason }, b"");
+        let (task, reason) = (1, ResetCode::Aborted);
+        let reset = frame(Header::Reset { task, reason }, b"");
         wire.write_all(&reset).await.unwrap();
         let error = within(visitor.read(&mut [0])).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-        assert_eq!(within(relay).await, Finish::Done);
+        assert_eq!(within(relay).await, RelayOutcome::Done);
     });
 }
 
@@ -351,8 +363,8 @@ fn a_connection_that_is_reset_resets_the_stream() {
         let (_relay, visitor, wire, _server) = asking().await;
         visitor.reset_on_close();
         drop(visitor);
-        let (task, reason) = (1, Reason::Aborted);
-        assert_eq!(next_frame(&wire).await.0, Head::Reset { task, reason });
+        let (task, reason) = (1, ResetCode::Aborted);
+        assert_eq!(next_frame(&wire).await.0, Header::Reset { task, reason });
     });
 }
 
@@ -364,14 +376,14 @@ fn the_end_of_each_side_is_the_end_of_one_direction() {
         visitor.write_all(b"question").await.unwrap();
         visitor_end(&visitor).await;
         assert_eq!(next_frame(&wire).await.1, b"question");
-        assert_eq!(next_frame(&wire).await.0, Head::Finish { task: 1 });
-        let end = frame(Head::Finish { task: 1 }, b"");
+        assert_eq!(next_frame(&wire).await.0, Header::Finish { task: 1 });
+        let end = frame(Header::Finish { task: 1 }, b"");
         wire.write_all(&[data(1, b"answer"), end.clone()].concat())
             .await
             .unwrap();
         assert_eq!(read_exact(&visitor, 6).await, b"answer");
         assert_eq!(within(visitor.read(&mut [0])).await.unwrap(), 0);
-        assert_eq!(within(relay).await, Finish::Done);
+        assert_eq!(within(relay).await, RelayOutcome::Done);
 
         // The service first.
         let (relay, visitor, wire, _server) = asking().await;
@@ -383,8 +395,8 @@ fn the_end_of_each_side_is_the_end_of_one_direction() {
         visitor.write_all(b"and yet").await.unwrap();
         assert_eq!(next_frame(&wire).await.1, b"and yet");
         visitor_end(&visitor).await;
-        assert_eq!(next_frame(&wire).await.0, Head::Finish { task: 1 });
-        assert_eq!(within(relay).await, Finish::Done);
+        assert_eq!(next_frame(&wire).await.0, Header::Finish { task: 1 });
+        assert_eq!(within(relay).await, RelayOutcome::Done);
     });
 }
 
@@ -403,7 +415,7 @@ fn a_half_closed_visitor_that_has_gone_is_found_out() {
         visitor.reset_on_close();
         drop(visitor);
         // Nothing is sent to it that could fail.
-        assert_eq!(within(relay).await, Finish::Done);
+        assert_eq!(within(relay).await, RelayOutcome::Done);
     });
 }
 
@@ -441,13 +453,16 @@ fn too_many_bytes_that_wait_are_shed_from_the_reader_that_took_nothing_longest()
         let mut resets = Vec::new();
         while resets.len() < 3 {
             match next_frame(&wire).await.0 {
-                Head::Credit { .. } => {}
+                Header::Credit { .. } => {}
                 head => resets.push(head),
             }
         }
-        let (task, reason) = (1, Reason::Overloaded);
-        assert!(resets.contains(&Head::Reset { task, reason }), "{resets:?}");
-        assert!(resets.contains(&Head::Close { task: 2 }), "{resets:?}");
+        let (task, reason) = (1, ResetCode::Overloaded);
+        assert!(
+            resets.contains(&Header::Reset { task, reason }),
+            "{resets:?}"
+        );
+        assert!(resets.contains(&Header::Close { task: 2 }), "{resets:?}");
     });
 }
 
@@ -467,13 +482,13 @@ fn the_round_trip_is_measured_once_bytes_move() {
 #[test]
 fn a_peer_is_not_silent_while_the_ping_waits_behind_a_speed_limit() {
     task::block_on(async {
-        let send = Arc::new(Bucket::new(1));
+        let send = Arc::new(TokenBucket::new(1));
         // Nothing may go for more than a day.
         send.take(100_000);
-        let receive = Arc::new(Bucket::new(0));
+        let receive = Arc::new(TokenBucket::new(0));
         let policy = Policy {
-            speed: Some(Speed { send, receive }),
-            ..Policy::new(Version::Two, Peer::Client, Duration::from_secs(60))
+            speed: Some(SpeedLimit { send, receive }),
+            ..Policy::new(Version::Two, PeerRole::Client, Duration::from_secs(60))
         };
         let (here, _there) = sockets();
         let limited = End::with(here, policy);
@@ -486,7 +501,7 @@ fn a_peer_is_not_silent_while_the_ping_waits_behind_a_speed_limit() {
         assert!(without_life(tunnels, Duration::ZERO).await.is_empty());
 
         // A ping that has left, and is not answered, is another matter.
-        let (server, _there) = end_and_wire_of(Peer::Client);
+        let (server, _there) = end_and_wire_of(PeerRole::Client);
         server.tunnel.ping();
         until(|| server.tunnel.owes_answer() && server.tunnel.is_silent()).await;
     });

@@ -3,10 +3,10 @@
 mod gt2;
 mod turns;
 
-use super::core::Core;
+use super::core::TunnelState;
 use super::*;
 use crate::net::{self, Socket};
-use crate::wire::frame::Head;
+use crate::wire::frame::Header;
 use async_io::Timer;
 use async_std::channel::{self, Receiver};
 use async_std::task;
@@ -23,7 +23,7 @@ struct End {
 
 impl End {
     /// An end whose inbox is polled by a task, as a session does.
-    fn new(socket: Socket, peer: Peer) -> Self {
+    fn new(socket: Socket, peer: PeerRole) -> Self {
         Self::with(
             socket,
             Policy::new(Version::One, peer, Duration::from_secs(1)),
@@ -68,7 +68,7 @@ async fn within<T>(task: impl std::future::Future<Output = T>) -> T {
     .expect("it takes too long")
 }
 
-fn inside(end: &End) -> MutexGuard<'_, Core> {
+fn inside(end: &End) -> MutexGuard<'_, TunnelState> {
     lock(&end.tunnel.0)
 }
 
@@ -100,9 +100,9 @@ fn ends_of(version: Version) -> (End, End) {
         credit: FIRST_WINDOW,
         ..Policy::new(version, peer, Duration::from_secs(1))
     };
-    let client = Peer::Server { streams: 100 };
+    let client = PeerRole::Server { streams: 100 };
     (
-        End::with(here, policy(Peer::Client)),
+        End::with(here, policy(PeerRole::Client)),
         End::with(there, policy(client)),
     )
 }
@@ -123,7 +123,7 @@ fn both<F: std::future::Future<Output = ()>>(test: impl Fn(Version) -> F) {
 /// A server's end whose peer is a bare connection.
 fn end_and_wire() -> (End, Arc<net::Conn>) {
     let (here, there) = sockets();
-    (End::new(here, Peer::Client), Arc::new(there.into()))
+    (End::new(here, PeerRole::Client), Arc::new(there.into()))
 }
 
 async fn read_exact(conn: &net::Conn, n: usize) -> Vec<u8> {
@@ -138,9 +138,9 @@ async fn read_exact(conn: &net::Conn, n: usize) -> Vec<u8> {
 }
 
 /// A stream's first frame.
-fn open_head(task: u32, service: u16, len: u32) -> Head {
+fn open_head(task: u32, service: u16, len: u32) -> Header {
     let window = 0;
-    Head::Open {
+    Header::Open {
         task,
         service,
         window,
@@ -345,20 +345,20 @@ fn a_lost_tunnel_is_an_error_to_its_streams_and_not_an_end() {
 fn frames_are_understood_however_they_are_cut() {
     task::block_on(async {
         let (here, there) = sockets();
-        let client = End::new(here, Peer::Server { streams: 10 });
+        let client = End::new(here, PeerRole::Server { streams: 10 });
         let wire: net::Conn = there.into();
         let mut bytes = Vec::new();
         let payload = noise(3, 1000);
         for head in [
             open_head(1, 7, 1000),
-            Head::Data { task: 9, len: 1000 },
-            Head::Data { task: 1, len: 1000 },
+            Header::Data { task: 9, len: 1000 },
+            Header::Data { task: 1, len: 1000 },
         ] {
             bytes.extend_from_slice(Version::One.encode(head).as_slice());
             bytes.extend_from_slice(&payload);
         }
         bytes.extend_from_slice(Version::One.encode(Signal::Ready).as_slice());
-        bytes.extend_from_slice(Version::One.encode(Head::Close { task: 1 }).as_slice());
+        bytes.extend_from_slice(Version::One.encode(Header::Close { task: 1 }).as_slice());
         for piece in bytes.chunks(7) {
             wire.write_all(piece).await.unwrap();
         }
@@ -386,7 +386,7 @@ fn garbage_ends_the_tunnel_with_a_reason() {
 fn more_streams_than_allowed_are_closed_at_once() {
     task::block_on(async {
         let (here, there) = sockets();
-        let client = End::new(here, Peer::Server { streams: 1 });
+        let client = End::new(here, PeerRole::Server { streams: 1 });
         let wire: net::Conn = there.into();
         for task in 1..=2 {
             let (service, len) = (7, 0);
@@ -396,7 +396,7 @@ fn more_streams_than_allowed_are_closed_at_once() {
                 .unwrap();
         }
         let _first = client.opened().await;
-        let close = Head::Close { task: 2 };
+        let close = Header::Close { task: 2 };
         assert_eq!(
             read_exact(&wire, 6).await,
             Version::One.encode(close).as_slice()
@@ -450,7 +450,7 @@ fn a_visitor_that_has_ended_its_direction_still_gets_the_answer() {
         drop(there);
         assert_eq!(read_exact(&visitor, 6).await, b"answer");
         assert_eq!(within(visitor.read(&mut [0])).await.unwrap(), 0);
-        assert_eq!(within(relay).await, Finish::Done);
+        assert_eq!(within(relay).await, RelayOutcome::Done);
     });
 }
 
@@ -469,7 +469,10 @@ fn a_visitor_whose_service_says_nothing_is_left_to_the_caller() {
         stream.announce();
         drop(client.opened().await);
         let relay = Relay::visitor(stream, Arc::new(accepted.into()), true);
-        assert_eq!(within(relay).await, Finish::Unanswered(Why::Closed));
+        assert_eq!(
+            within(relay).await,
+            RelayOutcome::Unanswered(CloseReason::Closed)
+        );
     });
 }
 
@@ -483,7 +486,10 @@ fn a_silent_stream_ends_at_its_limit() {
         stream.limit_idle(Some(Duration::from_millis(300)), false);
         let _there = client.opened().await;
         let relay = Relay::visitor(stream, Arc::new(accepted.into()), true);
-        assert_eq!(within(relay).await, Finish::Unanswered(Why::TimedOut));
+        assert_eq!(
+            within(relay).await,
+            RelayOutcome::Unanswered(CloseReason::TimedOut)
+        );
     });
 }
 
@@ -514,17 +520,17 @@ fn traffic_in_one_direction_is_silence_only_if_the_user_says_so() {
 fn a_limited_tunnel_passes_what_its_buckets_allow_and_loses_nothing() {
     task::block_on(async {
         let (here, there) = sockets();
-        let bucket = || Arc::new(Bucket::new(2_000_000));
-        let speed = Speed {
+        let bucket = || Arc::new(TokenBucket::new(2_000_000));
+        let speed = SpeedLimit {
             send: bucket(),
             receive: bucket(),
         };
         let policy = Policy {
             speed: Some(speed),
-            ..Policy::new(Version::One, Peer::Client, Duration::from_secs(1))
+            ..Policy::new(Version::One, PeerRole::Client, Duration::from_secs(1))
         };
         let server = End::with(here, policy);
-        let client = End::new(there, Peer::Server { streams: 1 });
+        let client = End::new(there, PeerRole::Server { streams: 1 });
         let mut stream = server.tunnel.open(1, 7).unwrap();
         stream.announce();
         let len = 600_000;
@@ -553,7 +559,7 @@ fn a_limited_tunnel_passes_what_its_buckets_allow_and_loses_nothing() {
 fn a_relay_is_small() {
     let size = std::mem::size_of::<Relay>();
     assert!(size <= 96, "a relay takes {size} bytes");
-    let size = std::mem::size_of::<Entry>();
+    let size = std::mem::size_of::<StreamState>();
     assert!(size <= 192, "a stream's entry takes {size} bytes");
 }
 
@@ -561,7 +567,7 @@ fn a_relay_is_small() {
 fn a_full_stream_that_has_ended_stalls_nobody() {
     task::block_on(async {
         let (here, there) = sockets();
-        let client = End::new(here, Peer::Server { streams: 10 });
+        let client = End::new(here, PeerRole::Server { streams: 10 });
         let wire: Arc<net::Conn> = Arc::new(there.into());
         let mut bytes = Vec::new();
         for task in 1..=2 {
@@ -572,7 +578,7 @@ fn a_full_stream_that_has_ended_stalls_nobody() {
         // Nearly a backlog for the first, whose reader never comes.
         let data = |len: u32| {
             let mut bytes = Version::One
-                .encode(Head::Data { task: 1, len })
+                .encode(Header::Data { task: 1, len })
                 .as_slice()
                 .to_vec();
             bytes.resize(bytes.len() + len as usize, 1);
@@ -585,11 +591,11 @@ fn a_full_stream_that_has_ended_stalls_nobody() {
         until(|| first.entry_backlog() == 250 * 1024).await;
         // What fills it and its end come in one read.
         let mut last = data(20 * 1024);
-        last.extend_from_slice(Version::One.encode(Head::Close { task: 1 }).as_slice());
+        last.extend_from_slice(Version::One.encode(Header::Close { task: 1 }).as_slice());
         wire.write_all(&last).await.unwrap();
         until(|| first.has_ended()).await;
         assert_eq!(first.entry_backlog(), 270 * 1024);
-        let head = Head::Data { task: 2, len: 5 };
+        let head = Header::Data { task: 2, len: 5 };
         wire.write_all(Version::One.encode(head).as_slice())
             .await
             .unwrap();
@@ -604,7 +610,7 @@ fn a_full_stream_that_has_ended_stalls_nobody() {
 fn all_backlogs_together_are_bounded_and_who_is_stuck_makes_room() {
     task::block_on(async {
         let (here, there) = sockets();
-        let client = End::new(here, Peer::Server { streams: 100 });
+        let client = End::new(here, PeerRole::Server { streams: 100 });
         let wire: Arc<net::Conn> = Arc::new(there.into());
         let sending = wire.clone();
         task::spawn(async move {
@@ -672,7 +678,7 @@ fn a_half_closed_visitor_that_reads_slowly_gets_every_byte() {
             assert!(piece[..n] == answer[got..got + n], "at {got}");
             got += n;
         }
-        assert_eq!(within(relay).await, Finish::Done);
+        assert_eq!(within(relay).await, RelayOutcome::Done);
     });
 }
 
@@ -680,12 +686,12 @@ fn a_half_closed_visitor_that_reads_slowly_gets_every_byte() {
 fn a_flood_of_pings_lets_others_have_their_turn() {
     task::block_on(async {
         let (here, there) = sockets();
-        let policy = Policy::new(Version::One, Peer::Client, Duration::from_secs(60));
+        let policy = Policy::new(Version::One, PeerRole::Client, Duration::from_secs(60));
         let (_tunnel, mut inbox) = Tunnel::new(Arc::new(here.into()), Vec::new(), policy);
         let wire: net::Conn = there.into();
         let close_then_ping = [
             Version::One.encode(Signal::Ping).as_slice(),
-            Version::One.encode(Head::Close { task: 1 }).as_slice(),
+            Version::One.encode(Header::Close { task: 1 }).as_slice(),
         ]
         .concat();
         task::spawn(

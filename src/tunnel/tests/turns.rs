@@ -2,8 +2,8 @@
 //! the outbox has gathered is taken by hand. No clock and no task has a say.
 
 use super::*;
-use crate::tunnel::core::FEW;
-use crate::tunnel::outbox::Taken;
+use crate::tunnel::core::MAX_SENDERS;
+use crate::tunnel::outbox::Drained;
 use futures_lite::AsyncWrite;
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -31,11 +31,11 @@ impl Wake for Runner {
 
 impl Crowd {
     fn new(streams: u32) -> Self {
-        let peer = Peer::Server { streams: 100 };
+        let peer = PeerRole::Server { streams: 100 };
         let policy = Policy::new(Version::Two, peer, Duration::from_secs(60));
-        let core = Mutex::new(Core::new(&policy));
+        let core = Mutex::new(TunnelState::new(&policy));
         let mut crowd = Self {
-            tunnel: Tunnel(Arc::new(Shared {
+            tunnel: Tunnel(Arc::new(TunnelShared {
                 core,
                 conn: Weak::new(),
             })),
@@ -94,15 +94,15 @@ impl Crowd {
         let taken = core
             .outbox
             .poll_take(&mut Context::from_waker(Waker::noop()));
-        let Poll::Ready(Taken::Frames(frames)) = taken else {
+        let Poll::Ready(Drained::Frames(frames)) = taken else {
             panic!("there is nothing");
         };
-        core.admit(FEW);
+        core.admit(MAX_SENDERS);
         let mut bytes = frames.as_slice();
         let mut turns = Vec::new();
         while !bytes.is_empty() {
             let (head, used) = Version::Two.parse(bytes).unwrap().unwrap();
-            let Head::Data { task, len } = head else {
+            let Header::Data { task, len } = head else {
                 panic!("{head:?}");
             };
             let len = usize::try_from(len).unwrap();

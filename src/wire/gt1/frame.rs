@@ -1,6 +1,6 @@
 //! GT/1's frames (WIRE.md, "Frames").
 
-use crate::wire::frame::{Encoded, Head, Refusal, Signal, FIRST_RESERVED};
+use crate::wire::frame::{Encoded, Header, RejectCode, Signal, FIRST_RESERVED};
 use crate::wire::{u16_at, u32_at, Malformed};
 
 /// Longest head there is: services data.
@@ -23,7 +23,7 @@ const INFO_PORT_OPENED: u16 = 1;
 
 /// Reads a head from the start of `bytes`. `None` while bytes are missing; else the head
 /// and its length, at most [`MAX_HEAD`].
-pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
+pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
     let Some(first) = u32_at(bytes, 0) else {
         return Ok(None);
     };
@@ -35,12 +35,12 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
         return Ok(None);
     };
     let head = match op {
-        OP_DATA => u32_at(bytes, 6).map(|len| (Head::Data { task, len }, 10)),
-        OP_CLOSE => Some((Head::Close { task }, 6)),
+        OP_DATA => u32_at(bytes, 6).map(|len| (Header::Data { task, len }, 10)),
+        OP_CLOSE => Some((Header::Close { task }, 6)),
         OP_SERVICES_DATA => match (u16_at(bytes, 6), u32_at(bytes, 8)) {
             (Some(service), Some(len)) => {
                 let window = 0;
-                let head = Head::Open {
+                let head = Header::Open {
                     task,
                     service,
                     window,
@@ -55,7 +55,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
     Ok(head)
 }
 
-fn parse_signal(first: u32, bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
+fn parse_signal(first: u32, bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
     let plain = |signal| Some((signal, 4));
     let found = match first {
         PING => plain(Signal::Ping),
@@ -64,10 +64,9 @@ fn parse_signal(first: u32, bytes: &[u8]) -> Result<Option<(Head, usize)>, Malfo
         SERVICES => plain(Signal::Services),
         RECONNECT => plain(Signal::Reconnect),
         ERROR => match u16_at(bytes, 4) {
-            Some(2) => {
-                u16_at(bytes, 6).map(|service| (Signal::Error(Refusal::PortNotOpened(service)), 8))
-            }
-            Some(code) => Some((Signal::Error(Refusal::of(code)), 6)),
+            Some(2) => u16_at(bytes, 6)
+                .map(|service| (Signal::Error(RejectCode::PortNotOpened(service)), 8)),
+            Some(code) => Some((Signal::Error(RejectCode::of(code)), 6)),
             None => None,
         },
         INFO => match u16_at(bytes, 4) {
@@ -80,33 +79,33 @@ fn parse_signal(first: u32, bytes: &[u8]) -> Result<Option<(Head, usize)>, Malfo
         },
         unknown => return Err(Malformed::UnknownSignal(unknown)),
     };
-    Ok(found.map(|(signal, len)| (Head::Signal(signal), len)))
+    Ok(found.map(|(signal, len)| (Header::Signal(signal), len)))
 }
 
 /// The bytes of a head; none of what GT/1 cannot say.
-pub fn encode(head: Head) -> Encoded {
+pub fn encode(head: Header) -> Encoded {
     let out = Encoded::new();
     match head {
-        Head::Signal(signal) => encode_signal(signal),
-        Head::Open {
+        Header::Signal(signal) => encode_signal(signal),
+        Header::Open {
             task, service, len, ..
         } => out
             .with(&task.to_be_bytes())
             .with(&OP_SERVICES_DATA.to_be_bytes())
             .with(&service.to_be_bytes())
             .with(&len.to_be_bytes()),
-        Head::Data { task, len } => out
+        Header::Data { task, len } => out
             .with(&task.to_be_bytes())
             .with(&OP_DATA.to_be_bytes())
             .with(&len.to_be_bytes()),
-        Head::Close { task } | Head::Reset { task, .. } => {
+        Header::Close { task } | Header::Reset { task, .. } => {
             out.with(&task.to_be_bytes()).with(&OP_CLOSE.to_be_bytes())
         }
-        Head::Ping(_) | Head::Pong(_) => encode_signal(Signal::Ping),
-        Head::Finish { .. }
-        | Head::Credit { .. }
-        | Head::Registration { .. }
-        | Head::Skip { .. } => out,
+        Header::Ping(_) | Header::Pong(_) => encode_signal(Signal::Ping),
+        Header::Finish { .. }
+        | Header::Credit { .. }
+        | Header::Registration { .. }
+        | Header::Skip { .. } => out,
     }
 }
 
@@ -123,7 +122,7 @@ fn encode_signal(signal: Signal) -> Encoded {
                 .with(&ERROR.to_be_bytes())
                 .with(&refusal.code().to_be_bytes());
             match refusal {
-                Refusal::PortNotOpened(service) => out.with(&service.to_be_bytes()),
+                RejectCode::PortNotOpened(service) => out.with(&service.to_be_bytes()),
                 _ => out,
             }
         }
@@ -143,70 +142,70 @@ mod tests {
     use proptest::prelude::*;
 
     /// Every head there is, beside the bytes of WIRE.md's tables, written by hand.
-    const GOLDEN: &[(Head, &[u8])] = &[
-        (Head::Signal(Signal::Ping), &[0xFF, 0xFF, 0xFF, 0xFF]),
-        (Head::Signal(Signal::Close), &[0xFF, 0xFF, 0xFF, 0xFE]),
-        (Head::Signal(Signal::Ready), &[0xFF, 0xFF, 0xFF, 0xFD]),
+    const GOLDEN: &[(Header, &[u8])] = &[
+        (Header::Signal(Signal::Ping), &[0xFF, 0xFF, 0xFF, 0xFF]),
+        (Header::Signal(Signal::Close), &[0xFF, 0xFF, 0xFF, 0xFE]),
+        (Header::Signal(Signal::Ready), &[0xFF, 0xFF, 0xFF, 0xFD]),
         (
-            Head::Signal(Signal::Error(Refusal::BadCredentials)),
+            Header::Signal(Signal::Error(RejectCode::BadCredentials)),
             &[0xFF, 0xFF, 0xFF, 0xFC, 0, 1],
         ),
         (
-            Head::Signal(Signal::Error(Refusal::PortNotOpened(0x0102))),
+            Header::Signal(Signal::Error(RejectCode::PortNotOpened(0x0102))),
             &[0xFF, 0xFF, 0xFF, 0xFC, 0, 2, 1, 2],
         ),
         (
-            Head::Signal(Signal::Error(Refusal::TooManyConnections)),
+            Header::Signal(Signal::Error(RejectCode::TooManyConnections)),
             &[0xFF, 0xFF, 0xFF, 0xFC, 0, 3],
         ),
         (
-            Head::Signal(Signal::Error(Refusal::TooManyHosts)),
+            Header::Signal(Signal::Error(RejectCode::TooManyHosts)),
             &[0xFF, 0xFF, 0xFF, 0xFC, 0, 4],
         ),
         (
-            Head::Signal(Signal::Error(Refusal::HostConflict)),
+            Header::Signal(Signal::Error(RejectCode::HostConflict)),
             &[0xFF, 0xFF, 0xFF, 0xFC, 0, 5],
         ),
         (
-            Head::Signal(Signal::Error(Refusal::HostNotAllowed)),
+            Header::Signal(Signal::Error(RejectCode::HostNotAllowed)),
             &[0xFF, 0xFF, 0xFF, 0xFC, 0, 6],
         ),
         (
-            Head::Signal(Signal::Error(Refusal::OtherClientConnected)),
+            Header::Signal(Signal::Error(RejectCode::OtherClientConnected)),
             &[0xFF, 0xFF, 0xFF, 0xFC, 0, 7],
         ),
         (
-            Head::Signal(Signal::Error(Refusal::TooManyOptions)),
+            Header::Signal(Signal::Error(RejectCode::TooManyOptions)),
             &[0xFF, 0xFF, 0xFF, 0xFC, 0, 8],
         ),
         (
-            Head::Signal(Signal::Error(Refusal::TooManyPorts)),
+            Header::Signal(Signal::Error(RejectCode::TooManyPorts)),
             &[0xFF, 0xFF, 0xFF, 0xFC, 0, 9],
         ),
         (
-            Head::Signal(Signal::Error(Refusal::Other(10))),
+            Header::Signal(Signal::Error(RejectCode::Other(10))),
             &[0xFF, 0xFF, 0xFF, 0xFC, 0, 10],
         ),
         (
-            Head::Signal(Signal::PortOpened {
+            Header::Signal(Signal::PortOpened {
                 service: 3,
                 port: 2222,
             }),
             &[0xFF, 0xFF, 0xFF, 0xFB, 0, 1, 0, 3, 0x08, 0xAE],
         ),
         (
-            Head::Signal(Signal::OtherInfo(0)),
+            Header::Signal(Signal::OtherInfo(0)),
             &[0xFF, 0xFF, 0xFF, 0xFB, 0, 0],
         ),
-        (Head::Signal(Signal::Services), &[0xFF, 0xFF, 0xFF, 0xFA]),
-        (Head::Signal(Signal::Reconnect), &[0xFF, 0xFF, 0xFF, 0xF9]),
+        (Header::Signal(Signal::Services), &[0xFF, 0xFF, 0xFF, 0xFA]),
+        (Header::Signal(Signal::Reconnect), &[0xFF, 0xFF, 0xFF, 0xF9]),
         (
-            Head::Data { task: 1, len: 4096 },
+            Header::Data { task: 1, len: 4096 },
             &[0, 0, 0, 1, 0, 0, 0, 0, 0x10, 0],
         ),
-        (Head::Close { task: 0x0102_0304 }, &[1, 2, 3, 4, 0, 1]),
+        (Header::Close { task: 0x0102_0304 }, &[1, 2, 3, 4, 0, 1]),
         (
-            Head::Open {
+            Header::Open {
                 task: 7,
                 service: 1,
                 window: 0,
@@ -263,9 +262,9 @@ mod tests {
             task in 0..FIRST_RESERVED, service in any::<u16>(), len in any::<u32>(), op in 0..3u8,
         ) {
             let head = match op {
-                0 => Head::Data { task, len },
-                1 => Head::Close { task },
-                _ => Head::Open {
+                0 => Header::Data { task, len },
+                1 => Header::Close { task },
+                _ => Header::Open {
                     task,
                     service,
                     window: 0,

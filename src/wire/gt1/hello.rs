@@ -1,6 +1,6 @@
 //! GT/1's hello (WIRE.md, "Hello"), and the list of services in it, which GT/2 has too.
 
-use crate::wire::hello::{Credentials, Hello, Offer, MAX_NAME, MAX_OPTIONS};
+use crate::wire::hello::{Credentials, Hello, ServiceSpec, MAX_NAME, MAX_OPTIONS};
 use crate::wire::{Malformed, Version, MAGIC};
 
 const HTTP_ID: u8 = 0x00;
@@ -11,7 +11,7 @@ const TLS_ID: u8 = 0x04;
 const TLS_PREFIX: u8 = 0x05;
 
 /// The whole hello of a client.
-pub fn encode(id: &str, secret: &[u8], offers: &[Offer]) -> Vec<u8> {
+pub fn encode(id: &str, secret: &[u8], offers: &[ServiceSpec]) -> Vec<u8> {
     let mut out = vec![MAGIC, Version::One.byte()];
     encode_registration(&mut out, id, secret, offers);
     out
@@ -19,28 +19,30 @@ pub fn encode(id: &str, secret: &[u8], offers: &[Offer]) -> Vec<u8> {
 
 /// The hello from idLen on: what follows a services signal (WIRE.md, "Life of a tunnel", 7).
 /// Names longer than [`MAX_NAME`] are cut; configuration refuses them earlier.
-pub fn encode_registration(out: &mut Vec<u8>, id: &str, secret: &[u8], offers: &[Offer]) {
+pub fn encode_registration(out: &mut Vec<u8>, id: &str, secret: &[u8], offers: &[ServiceSpec]) {
     name(out, id.as_bytes());
     name(out, secret);
     encode_offers(out, offers);
 }
 
 /// The services, from the first option on.
-pub fn encode_offers(out: &mut Vec<u8>, offers: &[Offer]) {
+pub fn encode_offers(out: &mut Vec<u8>, offers: &[ServiceSpec]) {
     for (at, offer) in offers.iter().enumerate() {
         if at + 1 < offers.len() {
             out.push(MORE);
         }
         match offer {
-            Offer::Host { tls, prefix: None } => out.push(if *tls { TLS_ID } else { HTTP_ID }),
-            Offer::Host {
+            ServiceSpec::Host { tls, prefix: None } => {
+                out.push(if *tls { TLS_ID } else { HTTP_ID })
+            }
+            ServiceSpec::Host {
                 tls,
                 prefix: Some(prefix),
             } => {
                 out.push(if *tls { TLS_PREFIX } else { HTTP_PREFIX });
                 name(out, prefix.as_bytes());
             }
-            Offer::Tcp { random, port } => {
+            ServiceSpec::Tcp { random, port } => {
                 out.extend_from_slice(&[TCP, u8::from(*random)]);
                 out.extend_from_slice(&port.to_be_bytes());
             }
@@ -89,15 +91,15 @@ fn read_name(bytes: &[u8]) -> Read<'_, &[u8]> {
 /// Reads a hello that comes in pieces, from idLen on. Holds at most one unfinished item of
 /// it beside what it has read.
 #[derive(Default)]
-pub struct Reader {
+pub struct Gt1HelloReader {
     /// Bytes that are not a whole item yet.
     held: Vec<u8>,
     who: Option<(Box<str>, Box<[u8]>)>,
-    offers: Vec<Offer>,
+    offers: Vec<ServiceSpec>,
     complete: bool,
 }
 
-impl Reader {
+impl Gt1HelloReader {
     /// Takes bytes and says how many: all of them, unless the hello ended among them. Stops
     /// behind the credentials the first time, so that they can be judged.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
@@ -159,7 +161,7 @@ impl Reader {
 }
 
 /// One option, and whether another one follows.
-pub fn read_offer(bytes: &[u8]) -> Read<'_, (Offer, bool)> {
+pub fn read_offer(bytes: &[u8]) -> Read<'_, (ServiceSpec, bool)> {
     let (more, bytes) = match bytes.split_first() {
         Some((&MORE, rest)) => (true, rest),
         _ => (false, bytes),
@@ -169,12 +171,12 @@ pub fn read_offer(bytes: &[u8]) -> Read<'_, (Offer, bool)> {
     };
     let tls = matches!(code, TLS_ID | TLS_PREFIX);
     let found = match code {
-        HTTP_ID | TLS_ID => Some((Offer::Host { tls, prefix: None }, rest)),
+        HTTP_ID | TLS_ID => Some((ServiceSpec::Host { tls, prefix: None }, rest)),
         HTTP_PREFIX | TLS_PREFIX => match read_name(rest)? {
             Some((prefix, rest)) => {
                 let prefix = std::str::from_utf8(prefix).map_err(|_| Malformed::NotText)?;
                 let prefix = Some(prefix.into());
-                Some((Offer::Host { tls, prefix }, rest))
+                Some((ServiceSpec::Host { tls, prefix }, rest))
             }
             None => None,
         },
@@ -182,7 +184,7 @@ pub fn read_offer(bytes: &[u8]) -> Read<'_, (Offer, bool)> {
             [random, high, low, rest @ ..] => {
                 let random = *random != 0;
                 let port = u16::from_be_bytes([*high, *low]);
-                Some((Offer::Tcp { random, port }, rest))
+                Some((ServiceSpec::Tcp { random, port }, rest))
             }
             _ => None,
         },
@@ -201,7 +203,7 @@ mod tests {
 
     /// Reads `bytes`, from idLen on, in pieces of `step`; what follows the hello is left over.
     fn decode(bytes: &[u8], step: usize) -> Result<(Hello, usize), Malformed> {
-        let mut reader = Reader::default();
+        let mut reader = Gt1HelloReader::default();
         let mut used = 0;
         loop {
             let piece = &bytes[used..bytes.len().min(used + step)];
@@ -222,15 +224,15 @@ mod tests {
     #[test]
     fn the_example_of_the_wire_page_is_these_bytes() {
         let offers = [
-            Offer::Tcp {
+            ServiceSpec::Tcp {
                 random: false,
                 port: 2222,
             },
-            Offer::Host {
+            ServiceSpec::Host {
                 tls: false,
                 prefix: Some("1".into()),
             },
-            Offer::Host {
+            ServiceSpec::Host {
                 tls: false,
                 prefix: Some("2".into()),
             },
@@ -254,28 +256,28 @@ mod tests {
     fn every_option_has_its_byte() {
         for (offer, golden) in [
             (
-                Offer::Host {
+                ServiceSpec::Host {
                     tls: false,
                     prefix: None,
                 },
                 &[0x00][..],
             ),
             (
-                Offer::Tcp {
+                ServiceSpec::Tcp {
                     random: true,
                     port: 1,
                 },
                 &[0x01, 0x01, 0x00, 0x01],
             ),
             (
-                Offer::Host {
+                ServiceSpec::Host {
                     tls: true,
                     prefix: None,
                 },
                 &[0x04],
             ),
             (
-                Offer::Host {
+                ServiceSpec::Host {
                     tls: true,
                     prefix: Some("ab".into()),
                 },
@@ -324,27 +326,28 @@ mod tests {
         let bytes = encode(
             "id",
             b"secret",
-            &[Offer::Tcp {
+            &[ServiceSpec::Tcp {
                 random: true,
                 port: 0,
             }],
         );
-        let mut reader = Reader::default();
+        let mut reader = Gt1HelloReader::default();
         let used = reader.feed(&bytes[2..]).unwrap();
         assert_eq!(used, 1 + 2 + 1 + 6);
         assert_eq!(reader.credentials().unwrap().id, "id");
         assert!(reader.finish().is_err());
     }
 
-    fn any_offer() -> impl Strategy<Value = Offer> {
+    fn any_offer() -> impl Strategy<Value = ServiceSpec> {
         prop_oneof![
             (any::<bool>(), proptest::option::of("[a-z0-9é]{1,60}")).prop_map(|(tls, prefix)| {
-                Offer::Host {
+                ServiceSpec::Host {
                     tls,
                     prefix: prefix.map(Into::into),
                 }
             }),
-            (any::<bool>(), any::<u16>()).prop_map(|(random, port)| Offer::Tcp { random, port }),
+            (any::<bool>(), any::<u16>())
+                .prop_map(|(random, port)| ServiceSpec::Tcp { random, port }),
         ]
     }
 
@@ -367,7 +370,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_read_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..900)) {
-            let mut reader = Reader::default();
+            let mut reader = Gt1HelloReader::default();
             let mut at = 0;
             while at < bytes.len() {
                 let piece = &bytes[at..bytes.len().min(at + 9)];

@@ -1,6 +1,6 @@
 //! GT/2's frames (docs/wire.md, "Frames"): a kind, a length, a stream, a payload.
 
-use crate::wire::frame::{Encoded, Head, PortCause, Reason, Refusal, Signal};
+use crate::wire::frame::{Encoded, Header, PortCause, RejectCode, ResetCode, Signal};
 use crate::wire::hello::MAX_LENGTH;
 use crate::wire::{kind_and_length, u16_at, u32_at, Malformed};
 
@@ -37,7 +37,7 @@ const IN_GOOD_ORDER: u16 = 0;
 
 /// Reads a head from the start of `bytes`. `None` while bytes are missing; else the head
 /// and its length, at most [`MAX_HEAD`].
-pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
+pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
     let (Some((kind, len)), Some(task)) = (kind_and_length(bytes), u32_at(bytes, 4)) else {
         return Ok(None);
     };
@@ -45,7 +45,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
         return Err(Malformed::NoStream(kind));
     }
     let (head, used) = match kind {
-        DATA => return Ok(Some((Head::Data { task, len }, HEAD))),
+        DATA => return Ok(Some((Header::Data { task, len }, HEAD))),
         OPEN => {
             let len = len
                 .checked_sub(OPENING)
@@ -53,7 +53,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
             let (Some(service), Some(window)) = (u16_at(bytes, 8), u32_at(bytes, 10)) else {
                 return Ok(None);
             };
-            let head = Head::Open {
+            let head = Header::Open {
                 task,
                 service,
                 window,
@@ -65,44 +65,48 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
             if len > MAX_LENGTH {
                 return Err(Malformed::HelloLength(len));
             }
-            return Ok(Some((Head::Registration { len }, HEAD)));
+            return Ok(Some((Header::Registration { len }, HEAD)));
         }
         FINISH | CLOSE | READY | SERVICES | RECONNECT => {
             let head = match kind {
-                FINISH => Head::Finish { task },
-                CLOSE => Head::Signal(Signal::Close),
-                READY => Head::Signal(Signal::Ready),
-                SERVICES => Head::Signal(Signal::Services),
-                _ => Head::Signal(Signal::Reconnect),
+                FINISH => Header::Finish { task },
+                CLOSE => Header::Signal(Signal::Close),
+                READY => Header::Signal(Signal::Ready),
+                SERVICES => Header::Signal(Signal::Services),
+                _ => Header::Signal(Signal::Reconnect),
             };
             (Some(head), 0)
         }
         RESET => {
             let head = u16_at(bytes, HEAD).map(|code| match code {
-                IN_GOOD_ORDER => Head::Close { task },
+                IN_GOOD_ORDER => Header::Close { task },
                 code => {
-                    let reason = Reason::of(code);
-                    Head::Reset { task, reason }
+                    let reason = ResetCode::of(code);
+                    Header::Reset { task, reason }
                 }
             });
             (head, 2)
         }
         CREDIT => {
             let bytes = u32_at(bytes, HEAD);
-            (bytes.map(|bytes| Head::Credit { task, bytes }), 4)
+            (bytes.map(|bytes| Header::Credit { task, bytes }), 4)
         }
         PING | PONG => {
             let number = bytes.get(HEAD..).and_then(<[u8]>::first_chunk::<8>);
             let number = number.map(|number| u64::from_be_bytes(*number));
-            let head = if kind == PING { Head::Ping } else { Head::Pong };
+            let head = if kind == PING {
+                Header::Ping
+            } else {
+                Header::Pong
+            };
             (number.map(head), 8)
         }
         ERROR => {
             let refusal = match (u16_at(bytes, HEAD), u16_at(bytes, HEAD + 2)) {
-                (Some(1), _) if len >= 6 => u32_at(bytes, HEAD + 2).map(Refusal::LockedOut),
-                (Some(2), Some(service)) if len >= 4 => Some(Refusal::PortNotOpened(service)),
+                (Some(1), _) if len >= 6 => u32_at(bytes, HEAD + 2).map(RejectCode::LockedOut),
+                (Some(2), Some(service)) if len >= 4 => Some(RejectCode::PortNotOpened(service)),
                 (Some(2), _) if len >= 4 => None,
-                (code, _) => code.map(Refusal::of),
+                (code, _) => code.map(RejectCode::of),
             };
             (refusal.map(|refusal| Signal::Error(refusal).into()), 2)
         }
@@ -120,7 +124,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
             (head, 4)
         }
         unknown if unknown & CRITICAL != 0 => return Err(Malformed::UnknownFrame(unknown)),
-        _ => return Ok(Some((Head::Skip { len }, HEAD))),
+        _ => return Ok(Some((Header::Skip { len }, HEAD))),
     };
     if !(used..=MAX_CONTROL).contains(&len) {
         return Err(Malformed::FrameLength(kind));
@@ -133,11 +137,11 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Malformed> {
 }
 
 /// The bytes of a head; none of what GT/2 cannot say.
-pub fn encode(head: Head) -> Encoded {
+pub fn encode(head: Header) -> Encoded {
     let tunnel = |kind, payload: &[u8]| frame(kind, 0, payload);
     match head {
-        Head::Data { task, len } => begin(DATA, len, task),
-        Head::Open {
+        Header::Data { task, len } => begin(DATA, len, task),
+        Header::Open {
             task,
             service,
             window,
@@ -145,22 +149,22 @@ pub fn encode(head: Head) -> Encoded {
         } => begin(OPEN, len.saturating_add(OPENING), task)
             .with(&service.to_be_bytes())
             .with(&window.to_be_bytes()),
-        Head::Close { task } => frame(RESET, task, &IN_GOOD_ORDER.to_be_bytes()),
-        Head::Finish { task } => frame(FINISH, task, &[]),
-        Head::Reset { task, reason } => frame(RESET, task, &reason.code().to_be_bytes()),
-        Head::Credit { task, bytes } => frame(CREDIT, task, &bytes.to_be_bytes()),
-        Head::Ping(number) => tunnel(PING, &number.to_be_bytes()),
-        Head::Pong(number) => tunnel(PONG, &number.to_be_bytes()),
-        Head::Registration { len } => begin(SERVICES, len, 0),
-        Head::Signal(signal) => match signal {
+        Header::Close { task } => frame(RESET, task, &IN_GOOD_ORDER.to_be_bytes()),
+        Header::Finish { task } => frame(FINISH, task, &[]),
+        Header::Reset { task, reason } => frame(RESET, task, &reason.code().to_be_bytes()),
+        Header::Credit { task, bytes } => frame(CREDIT, task, &bytes.to_be_bytes()),
+        Header::Ping(number) => tunnel(PING, &number.to_be_bytes()),
+        Header::Pong(number) => tunnel(PONG, &number.to_be_bytes()),
+        Header::Registration { len } => begin(SERVICES, len, 0),
+        Header::Signal(signal) => match signal {
             Signal::Close => tunnel(CLOSE, &[]),
             Signal::Ready => tunnel(READY, &[]),
             Signal::Services => tunnel(SERVICES, &[]),
             Signal::Reconnect => tunnel(RECONNECT, &[]),
-            Signal::Error(Refusal::PortNotOpened(service)) => begin(ERROR, 4, 0)
+            Signal::Error(RejectCode::PortNotOpened(service)) => begin(ERROR, 4, 0)
                 .with(&2u16.to_be_bytes())
                 .with(&service.to_be_bytes()),
-            Signal::Error(Refusal::LockedOut(seconds)) => begin(ERROR, 6, 0)
+            Signal::Error(RejectCode::LockedOut(seconds)) => begin(ERROR, 6, 0)
                 .with(&1u16.to_be_bytes())
                 .with(&seconds.to_be_bytes()),
             Signal::Error(refusal) => tunnel(ERROR, &refusal.code().to_be_bytes()),
@@ -172,7 +176,7 @@ pub fn encode(head: Head) -> Encoded {
                 .with(&cause.code().to_be_bytes()),
             Signal::Ping | Signal::OtherInfo(_) => Encoded::new(),
         },
-        Head::Skip { .. } => Encoded::new(),
+        Header::Skip { .. } => Encoded::new(),
     }
 }
 
@@ -197,41 +201,41 @@ mod tests {
     use crate::wire::frame::MAX_ENCODED;
     use proptest::prelude::*;
 
-    fn any_head() -> impl Strategy<Value = Head> {
+    fn any_head() -> impl Strategy<Value = Header> {
         let stream = 1..=u32::MAX;
         let len = 0..=0x00FF_FFFFu32;
         prop_oneof![
-            (stream.clone(), len.clone()).prop_map(|(task, len)| Head::Data { task, len }),
+            (stream.clone(), len.clone()).prop_map(|(task, len)| Header::Data { task, len }),
             (
                 stream.clone(),
                 any::<u16>(),
                 any::<u32>(),
                 0..=0x00FF_FFF9u32
             )
-                .prop_map(|(task, service, window, len)| Head::Open {
+                .prop_map(|(task, service, window, len)| Header::Open {
                     task,
                     service,
                     window,
                     len
                 }),
-            stream.clone().prop_map(|task| Head::Close { task }),
-            stream.clone().prop_map(|task| Head::Finish { task }),
-            (stream.clone(), 1..=u16::MAX).prop_map(|(task, code)| Head::Reset {
+            stream.clone().prop_map(|task| Header::Close { task }),
+            stream.clone().prop_map(|task| Header::Finish { task }),
+            (stream.clone(), 1..=u16::MAX).prop_map(|(task, code)| Header::Reset {
                 task,
-                reason: Reason::of(code)
+                reason: ResetCode::of(code)
             }),
-            (stream, any::<u32>()).prop_map(|(task, bytes)| Head::Credit { task, bytes }),
-            any::<u64>().prop_map(Head::Ping),
-            any::<u64>().prop_map(Head::Pong),
-            (1..=MAX_LENGTH).prop_map(|len| Head::Registration { len }),
+            (stream, any::<u32>()).prop_map(|(task, bytes)| Header::Credit { task, bytes }),
+            any::<u64>().prop_map(Header::Ping),
+            any::<u64>().prop_map(Header::Pong),
+            (1..=MAX_LENGTH).prop_map(|len| Header::Registration { len }),
             prop_oneof![
                 Just(Signal::Close),
                 Just(Signal::Ready),
                 Just(Signal::Services),
                 Just(Signal::Reconnect),
-                any::<u16>().prop_map(|service| Signal::Error(Refusal::PortNotOpened(service))),
-                any::<u32>().prop_map(|seconds| Signal::Error(Refusal::LockedOut(seconds))),
-                (3..=20u16).prop_map(|code| Signal::Error(Refusal::of(code))),
+                any::<u16>().prop_map(|service| Signal::Error(RejectCode::PortNotOpened(service))),
+                any::<u32>().prop_map(|seconds| Signal::Error(RejectCode::LockedOut(seconds))),
+                (3..=20u16).prop_map(|code| Signal::Error(RejectCode::of(code))),
                 (any::<u16>(), any::<u16>())
                     .prop_map(|(service, port)| Signal::PortOpened { service, port }),
                 (any::<u16>(), any::<u16>()).prop_map(|(service, code)| {
@@ -239,7 +243,7 @@ mod tests {
                     Signal::PortUnavailable { service, cause }
                 }),
             ]
-            .prop_map(Head::Signal),
+            .prop_map(Header::Signal),
         ]
     }
 
@@ -290,7 +294,7 @@ mod tests {
     fn frames_nobody_knows_are_passed_over_unless_they_are_critical() {
         let unknown = |kind| [kind, 1, 2, 3, 0, 0, 0, 0];
         for kind in [0x00, PORT_UNAVAILABLE + 1, 0x7F] {
-            let head = Head::Skip { len: 0x01_0203 };
+            let head = Header::Skip { len: 0x01_0203 };
             assert_eq!(parse(&unknown(kind)), Ok(Some((head, 8))));
         }
         for kind in [0x80, 0xFF] {

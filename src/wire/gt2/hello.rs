@@ -1,7 +1,7 @@
 //! GT/2's hello (docs/wire.md, "Hello"): a length, capabilities, fields.
 
 use crate::wire::gt1::hello::{cut, encode_offers, read_offer};
-use crate::wire::hello::{Credentials, Hello, Offer, MAX_LENGTH, MAX_NAME, MAX_OPTIONS};
+use crate::wire::hello::{Credentials, Hello, ServiceSpec, MAX_LENGTH, MAX_NAME, MAX_OPTIONS};
 use crate::wire::{kind_and_length, u32_at, Malformed, Version, MAGIC};
 
 /// What this end can do beyond the first edition of GT/2.
@@ -77,20 +77,20 @@ pub fn answer_length(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
 
 /// Reads a hello that comes in pieces, from its length on. Holds at most one unfinished item
 /// of it beside what it has read.
-pub struct Reader {
+pub struct Gt2HelloReader {
     /// Bytes that are not a whole item yet.
     held: Vec<u8>,
     /// Bytes that come behind those, to the end of the hello.
     left: u32,
-    stage: Stage,
+    stage: HelloStage,
     id: Option<Box<str>>,
     secret: Option<Box<[u8]>>,
-    offers: Vec<Offer>,
+    offers: Vec<ServiceSpec>,
     window: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum HelloStage {
     /// Length and capabilities.
     Begin,
     /// Kind and length of a field.
@@ -104,12 +104,12 @@ enum Stage {
     Complete,
 }
 
-impl Reader {
+impl Gt2HelloReader {
     pub fn new() -> Self {
         Self {
             held: Vec::new(),
             left: 8,
-            stage: Stage::Begin,
+            stage: HelloStage::Begin,
             id: None,
             secret: None,
             offers: Vec::new(),
@@ -121,7 +121,7 @@ impl Reader {
     pub fn registration(len: u32) -> Self {
         Self {
             left: len,
-            stage: Stage::Field,
+            stage: HelloStage::Field,
             ..Self::new()
         }
     }
@@ -131,7 +131,7 @@ impl Reader {
         let mut rest = bytes;
         loop {
             match self.stage {
-                Stage::Begin => {
+                HelloStage::Begin => {
                     if !self.hold(&mut rest, 8) {
                         break;
                     }
@@ -141,14 +141,14 @@ impl Reader {
                     }
                     self.held.clear();
                     self.left = len - 4;
-                    self.stage = Stage::Field;
+                    self.stage = HelloStage::Field;
                 }
-                Stage::Field if self.left == 0 && self.held.is_empty() => {
+                HelloStage::Field if self.left == 0 && self.held.is_empty() => {
                     self.check_complete()?;
                     self.held = Vec::new();
-                    self.stage = Stage::Complete;
+                    self.stage = HelloStage::Complete;
                 }
-                Stage::Field => {
+                HelloStage::Field => {
                     // At most 4 are held.
                     let most = self.left.saturating_add(self.held.len() as u32);
                     if most < 4 {
@@ -164,12 +164,12 @@ impl Reader {
                     }
                     self.stage = self.field(kind, len)?;
                 }
-                Stage::Value(kind, len) => {
+                HelloStage::Value(kind, len) => {
                     if !self.hold(&mut rest, len) {
                         break;
                     }
                     let value = std::mem::take(&mut self.held);
-                    self.stage = Stage::Field;
+                    self.stage = HelloStage::Field;
                     match kind {
                         ID => {
                             let id = String::from_utf8(value).map_err(|_| Malformed::NotText)?;
@@ -183,7 +183,7 @@ impl Reader {
                         break;
                     }
                 }
-                Stage::Services(len) => {
+                HelloStage::Services(len) => {
                     let before = self.held.len();
                     if rest.is_empty() && len > before {
                         break;
@@ -195,19 +195,19 @@ impl Reader {
                     rest = after;
                     self.stage = self.services(len)?;
                 }
-                Stage::Skip(len) => {
+                HelloStage::Skip(len) => {
                     let now = rest.len().min(len);
                     rest = rest.get(now..).unwrap_or_default();
                     self.count(now);
                     self.stage = match len - now {
-                        0 => Stage::Field,
-                        left => Stage::Skip(left),
+                        0 => HelloStage::Field,
+                        left => HelloStage::Skip(left),
                     };
-                    if rest.is_empty() && self.stage != Stage::Field {
+                    if rest.is_empty() && self.stage != HelloStage::Field {
                         break;
                     }
                 }
-                Stage::Complete => break,
+                HelloStage::Complete => break,
             }
         }
         Ok(bytes.len() - rest.len())
@@ -229,7 +229,7 @@ impl Reader {
     }
 
     /// What a field with this head is read as.
-    fn field(&self, kind: u8, len: u32) -> Result<Stage, Malformed> {
+    fn field(&self, kind: u8, len: u32) -> Result<HelloStage, Malformed> {
         // At most MAX_LENGTH.
         let size = len as usize;
         let again = match kind {
@@ -243,15 +243,15 @@ impl Reader {
             _ if again => Err(Malformed::FieldOrder(kind)),
             ID | SECRET if !(1..=MAX_NAME).contains(&size) => Err(Malformed::NameLength(len)),
             WINDOW if size != 4 => Err(Malformed::FieldLength(kind)),
-            ID | SECRET | WINDOW => Ok(Stage::Value(kind, size)),
+            ID | SECRET | WINDOW => Ok(HelloStage::Value(kind, size)),
             SERVICES if size == 0 => Err(Malformed::ServicesLength),
-            SERVICES => Ok(Stage::Services(size)),
-            _ => Ok(Stage::Skip(size)),
+            SERVICES => Ok(HelloStage::Services(size)),
+            _ => Ok(HelloStage::Skip(size)),
         }
     }
 
     /// Takes the options that are whole; `len` bytes of them are held or to come.
-    fn services(&mut self, len: usize) -> Result<Stage, Malformed> {
+    fn services(&mut self, len: usize) -> Result<HelloStage, Malformed> {
         let mut used = 0;
         loop {
             let rest = self.held.get(used..).unwrap_or_default();
@@ -272,13 +272,13 @@ impl Reader {
                 (true, _) => {}
                 (false, 0) => {
                     self.held.clear();
-                    return Ok(Stage::Field);
+                    return Ok(HelloStage::Field);
                 }
                 (false, _) => return Err(Malformed::ServicesLength),
             }
         }
         self.held.drain(..used);
-        Ok(Stage::Services(len - used))
+        Ok(HelloStage::Services(len - used))
     }
 
     fn check_complete(&self) -> Result<(), Malformed> {
@@ -303,7 +303,7 @@ impl Reader {
     pub fn finish(self) -> Result<Hello, Self> {
         match self {
             Self {
-                stage: Stage::Complete,
+                stage: HelloStage::Complete,
                 id: Some(id),
                 secret: Some(secret),
                 offers,
@@ -325,7 +325,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn hello(offers: Vec<Offer>) -> Hello {
+    fn hello(offers: Vec<ServiceSpec>) -> Hello {
         Hello {
             id: "id1".into(),
             secret: (*b"secret1").into(),
@@ -334,15 +334,19 @@ mod tests {
         }
     }
 
-    fn id_alone() -> Vec<Offer> {
-        vec![Offer::Host {
+    fn id_alone() -> Vec<ServiceSpec> {
+        vec![ServiceSpec::Host {
             tls: false,
             prefix: None,
         }]
     }
 
     /// Reads in pieces of `step`, from behind magic and version; says how much it took.
-    fn decode(mut reader: Reader, bytes: &[u8], step: usize) -> Result<(Hello, usize), Malformed> {
+    fn decode(
+        mut reader: Gt2HelloReader,
+        bytes: &[u8],
+        step: usize,
+    ) -> Result<(Hello, usize), Malformed> {
         let mut used = 0;
         loop {
             let piece = &bytes[used..bytes.len().min(used + step)];
@@ -362,7 +366,7 @@ mod tests {
         for (kind, value) in fields {
             field(&mut bytes, *kind, value);
         }
-        decode(Reader::new(), &begin(&bytes)[2..], 1000).unwrap_err()
+        decode(Gt2HelloReader::new(), &begin(&bytes)[2..], 1000).unwrap_err()
     }
 
     const WHO: [(u8, &[u8]); 2] = [(ID, b"i"), (SECRET, b"s")];
@@ -376,7 +380,7 @@ mod tests {
         let mut bytes = begin(&fields);
         bytes[6..10].copy_from_slice(&[0xFF; 4]);
         for step in [1, 7, 1000] {
-            let (read, used) = decode(Reader::new(), &bytes[2..], step).unwrap();
+            let (read, used) = decode(Gt2HelloReader::new(), &bytes[2..], step).unwrap();
             assert_eq!((&*read.id, read.window), ("id1", 0));
             assert_eq!(used, bytes.len() - 2);
         }
@@ -390,7 +394,7 @@ mod tests {
     #[test]
     fn credentials_can_be_judged_before_the_services_are_read() {
         let bytes = encode(&hello(id_alone()));
-        let mut reader = Reader::new();
+        let mut reader = Gt2HelloReader::new();
         let used = reader.feed(&bytes[2..]).unwrap();
         assert_eq!(used, 8 + 4 + 3 + 4 + 7);
         assert_eq!(reader.credentials().unwrap().secret, b"secret1");
@@ -450,12 +454,12 @@ mod tests {
     fn lengths_are_judged_before_anything_is_held() {
         for len in [0u32, 3, MAX_LENGTH + 1, u32::MAX] {
             let bytes = [len.to_be_bytes(), [0; 4]].concat();
-            let refused = decode(Reader::new(), &bytes, 8);
+            let refused = decode(Gt2HelloReader::new(), &bytes, 8);
             assert_eq!(refused.unwrap_err(), Malformed::HelloLength(len));
         }
         // A field that says it is longer than the hello.
         let bytes = [0, 0, 0, 9, 0, 0, 0, 0, ID, 0, 0, 2, 0];
-        let refused = decode(Reader::new(), &bytes, 13);
+        let refused = decode(Gt2HelloReader::new(), &bytes, 13);
         assert_eq!(refused.unwrap_err(), Malformed::FieldLength(ID));
     }
 
@@ -475,15 +479,16 @@ mod tests {
         assert_eq!(answer_length(&long), Err(Malformed::HelloLength(0x1_0000)));
     }
 
-    fn any_offer() -> impl Strategy<Value = Offer> {
+    fn any_offer() -> impl Strategy<Value = ServiceSpec> {
         prop_oneof![
             (any::<bool>(), proptest::option::of("[a-z0-9é]{1,60}")).prop_map(|(tls, prefix)| {
-                Offer::Host {
+                ServiceSpec::Host {
                     tls,
                     prefix: prefix.map(Into::into),
                 }
             }),
-            (any::<bool>(), any::<u16>()).prop_map(|(random, port)| Offer::Tcp { random, port }),
+            (any::<bool>(), any::<u16>())
+                .prop_map(|(random, port)| ServiceSpec::Tcp { random, port }),
         ]
     }
 
@@ -500,14 +505,14 @@ mod tests {
             let mut bytes = encode(&hello);
             let len = bytes.len() - 2;
             bytes.extend_from_slice(&[0xAA; 50]);
-            let (read, used) = decode(Reader::new(), &bytes[2..], step).unwrap();
+            let (read, used) = decode(Gt2HelloReader::new(), &bytes[2..], step).unwrap();
             prop_assert_eq!(&read, &hello);
             prop_assert_eq!(used, len);
 
             let mut bytes = encode_registration(&hello);
             let len = bytes.len();
             bytes.extend_from_slice(&[0xAA; 50]);
-            let reader = Reader::registration(u32::try_from(len).unwrap());
+            let reader = Gt2HelloReader::registration(u32::try_from(len).unwrap());
             let (read, used) = decode(reader, &bytes, step).unwrap();
             prop_assert_eq!(read, Hello { window: 0, ..hello });
             prop_assert_eq!(used, len);
@@ -519,9 +524,9 @@ mod tests {
         ) {
             let [high, low] = len.to_be_bytes();
             let bytes = [&[0, 0, high, low], &bytes[..]].concat();
-            let mut reader = Reader::new();
+            let mut reader = Gt2HelloReader::new();
             let mut at = 0;
-            while at < bytes.len() && reader.stage != Stage::Complete {
+            while at < bytes.len() && reader.stage != HelloStage::Complete {
                 let piece = &bytes[at..bytes.len().min(at + 9)];
                 let Ok(used) = reader.feed(piece) else { break };
                 prop_assert!(used <= piece.len() && reader.held.len() <= 2 * MAX_NAME);

@@ -1,12 +1,12 @@
 //! Channels without a peer at their other end, and connections over loopback.
 
 use super::*;
-use crate::client::local_host::{LocalHost, Rewriting};
-use crate::client::p2p::checks::{Checks, Role};
+use crate::client::local_host::{HostRewriter, RewritingConn};
+use crate::client::p2p::checks::{ConnectivityChecks, IceRole};
 use crate::client::p2p::identity::Identity;
-use crate::client::p2p::memory::Share;
+use crate::client::p2p::memory::MemoryShare;
 use crate::client::p2p::peer::Peer;
-use crate::net::{within, Socket};
+use crate::net::{timeout, Socket};
 use async_std::task::block_on;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,15 +17,15 @@ const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpg
 
 /// A channel in which nothing moves any more, that gives up soon. It holds `bytes`, and its peer
 /// has ended it if it `is_closed`, or acknowledges nothing.
-fn channel(bytes: &[u8], is_closed: bool) -> Channel {
+fn channel(bytes: &[u8], is_closed: bool) -> ChannelConn {
     let identity = Identity::new().unwrap();
-    let checks = Checks::new(Arc::default(), Role::Answers, Vec::new());
-    let memory = Share::new(Arc::default());
+    let checks = ConnectivityChecks::new(Arc::default(), IceRole::Answers, Vec::new());
+    let memory = MemoryShare::new(Arc::default());
     let now = Instant::now();
     let mut peer = Peer::new(&identity, checks, memory, now).unwrap();
     let id = peer.insert_silent(bytes, is_closed);
     peer.limit_idle(id, Some(Duration::from_millis(10)), now);
-    Channel::new(Link::new(peer), id)
+    ChannelConn::new(PeerHandle::new(peer), id)
 }
 
 /// A connection, and its other end.
@@ -44,12 +44,12 @@ fn connection() -> (Socket, TcpStream) {
 fn undecided(early: &[u8]) -> (Arc<Conn>, TcpStream) {
     let (socket, service) = connection();
     let early = [UPGRADE, early].concat();
-    let conn = Rewriting::start(socket, LocalHost("b".to_owned()), early);
+    let conn = RewritingConn::start(socket, HostRewriter("b".to_owned()), early);
     (Arc::new(conn), service)
 }
 
-fn carried(channel: Channel, conn: Arc<Conn>) -> io::Result<()> {
-    let carried = block_on(within(LONG, carry(channel, conn)));
+fn carried(channel: ChannelConn, conn: Arc<Conn>) -> io::Result<()> {
+    let carried = block_on(timeout(LONG, carry(channel, conn)));
     carried.expect("an end")
 }
 

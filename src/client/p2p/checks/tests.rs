@@ -3,11 +3,11 @@ use rtc_ice::candidate::unmarshal_candidate;
 
 const OWN: &str = "192.0.2.77";
 
-fn checks(role: Role) -> Checks {
-    Checks::new(Arc::default(), role, vec![OWN.parse().unwrap()])
+fn checks(role: IceRole) -> ConnectivityChecks {
+    ConnectivityChecks::new(Arc::default(), role, vec![OWN.parse().unwrap()])
 }
 
-fn named(checks: &mut Checks, addr: &str, now: Instant) -> bool {
+fn named(checks: &mut ConnectivityChecks, addr: &str, now: Instant) -> bool {
     let addr: SocketAddr = addr.parse().unwrap();
     let (ip, port) = (addr.ip(), addr.port());
     let text = format!("1 1 udp 1 {ip} {port} typ host");
@@ -24,7 +24,12 @@ fn message(kind: u16, transaction: u32) -> Vec<u8> {
 }
 
 /// When the checks of one address leave, in milliseconds, while ICE writes one every 10 ms.
-fn times(checks: &mut Checks, addr: SocketAddr, begin: Instant, seconds: u64) -> Vec<u64> {
+fn times(
+    checks: &mut ConnectivityChecks,
+    addr: SocketAddr,
+    begin: Instant,
+    seconds: u64,
+) -> Vec<u64> {
     let times = (0..seconds * 1000).step_by(10).filter(|ms| {
         let now = begin + Duration::from_millis(*ms);
         checks.leaves(addr, &message(REQUEST, 1), now)
@@ -55,13 +60,13 @@ fn this_machine_and_links_are_not_checked_on_a_visitors_word() {
         "[::1]:5000",
         "192.0.2.77:5000",
     ];
-    for role in [Role::Answers, Role::Offers, Role::Dials] {
+    for role in [IceRole::Answers, IceRole::Offers, IceRole::Dials] {
         for addr in never {
             assert!(!named(&mut checks(role), addr, now), "{addr} as {role:?}");
         }
         for addr in own {
             let checked = named(&mut checks(role), addr, now);
-            assert_eq!(checked, role == Role::Dials, "{addr} as {role:?}");
+            assert_eq!(checked, role == IceRole::Dials, "{addr} as {role:?}");
         }
         for addr in ["10.0.0.1:5000", "[2001:db8::1]:53"] {
             assert!(named(&mut checks(role), addr, now), "{addr} as {role:?}");
@@ -73,7 +78,7 @@ fn this_machine_and_links_are_not_checked_on_a_visitors_word() {
 #[test]
 fn an_address_is_named_once_a_host_eight_times_and_a_peer_leaves_room_for_those_heard() {
     let now = Instant::now();
-    let mut checks = checks(Role::Answers);
+    let mut checks = checks(IceRole::Answers);
     assert!(named(&mut checks, "10.0.0.1:1", now));
     assert!(!named(&mut checks, "10.0.0.1:1", now));
     let of_host = (2..100).filter(|port| named(&mut checks, &format!("10.0.0.1:{port}"), now));
@@ -97,7 +102,7 @@ fn an_address_is_named_once_a_host_eight_times_and_a_peer_leaves_room_for_those_
 #[test]
 fn an_address_that_does_not_answer_gets_eight_checks_with_growing_pauses() {
     let begin = Instant::now();
-    let mut checks = checks(Role::Answers);
+    let mut checks = checks(IceRole::Answers);
     assert!(named(&mut checks, "10.0.0.1:1", begin));
     let addr = "10.0.0.1:1".parse().unwrap();
     let times = times(&mut checks, addr, begin, 60);
@@ -107,7 +112,7 @@ fn an_address_that_does_not_answer_gets_eight_checks_with_growing_pauses() {
 #[test]
 fn an_address_that_is_heard_late_is_checked_again_and_not_for_ever() {
     let begin = Instant::now();
-    let mut checks = checks(Role::Answers);
+    let mut checks = checks(IceRole::Answers);
     assert!(named(&mut checks, "10.0.0.1:1", begin));
     let addr = "10.0.0.1:1".parse().unwrap();
     assert_eq!(times(&mut checks, addr, begin, 20).len(), 8);
@@ -126,7 +131,7 @@ fn an_address_that_is_heard_late_is_checked_again_and_not_for_ever() {
 #[test]
 fn an_answer_counts_once_and_from_where_the_check_went() {
     let now = Instant::now();
-    let mut checks = checks(Role::Answers);
+    let mut checks = checks(IceRole::Answers);
     assert!(named(&mut checks, "10.0.0.1:1", now));
     let [addr, other] = ["10.0.0.1:1", "10.0.0.2:1"].map(|addr| addr.parse().unwrap());
     assert_eq!(checks.admit(addr, &message(SUCCESS, 7), now), None);
@@ -145,11 +150,11 @@ fn an_answer_counts_once_and_from_where_the_check_went() {
 #[test]
 fn all_peers_share_a_budget_of_which_half_is_for_addresses_that_were_heard() {
     let begin = Instant::now();
-    let budget = Arc::<Budget>::default();
+    let budget = Arc::<CheckBudget>::default();
     let mut sent = 0;
-    let mut peers: Vec<Checks> = (0..30u8)
+    let mut peers: Vec<ConnectivityChecks> = (0..30u8)
         .map(|peer| {
-            let mut checks = Checks::new(budget.clone(), Role::Answers, Vec::new());
+            let mut checks = ConnectivityChecks::new(budget.clone(), IceRole::Answers, Vec::new());
             (1..=24).for_each(|host| {
                 assert!(named(&mut checks, &format!("10.0.{peer}.{host}:1"), begin));
             });
@@ -179,7 +184,7 @@ fn all_peers_share_a_budget_of_which_half_is_for_addresses_that_were_heard() {
 #[test]
 fn checks_of_the_peer_are_taken_at_a_rate() {
     let begin = Instant::now();
-    let mut checks = checks(Role::Answers);
+    let mut checks = checks(IceRole::Answers);
     let from = "10.0.0.1:1".parse().unwrap();
     let taken = (0..100_000u64).filter(|n| {
         let now = begin + Duration::from_micros(*n * 100);
@@ -193,7 +198,7 @@ fn checks_of_the_peer_are_taken_at_a_rate() {
 #[test]
 fn nothing_is_taken_from_the_port_of_multicast_dns() {
     let now = Instant::now();
-    let mut checks = checks(Role::Answers);
+    let mut checks = checks(IceRole::Answers);
     for (port, is_admitted) in [(5352, true), (5353, false), (5354, true)] {
         let from = SocketAddr::from(([10, 0, 0, 1], port));
         let admitted = checks.admit(from, &message(REQUEST, 0), now);

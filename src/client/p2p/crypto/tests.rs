@@ -102,14 +102,14 @@ fn two_ends_agree_on_a_secret() {
 
 #[test]
 fn a_signature_is_of_its_key_and_its_words() {
-    let key = Key::new().unwrap();
+    let key = SigningKeyPair::new().unwrap();
     let scheme = SignatureScheme::EcdsaP256Sha256;
     let signature = key.sign(scheme, b"words").unwrap();
     let verify =
         |key: PublicKey<'_>, words: &[u8]| Ring.verify_signature(scheme, key, words, &signature);
     verify(key.public_key(), b"words").unwrap();
     verify(key.public_key(), b"other").unwrap_err();
-    verify(Key::new().unwrap().public_key(), b"words").unwrap_err();
+    verify(SigningKeyPair::new().unwrap().public_key(), b"words").unwrap_err();
     let raw = PublicKey {
         encoding: PublicKeyEncoding::Ed25519Raw,
         ..key.public_key()

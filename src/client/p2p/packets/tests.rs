@@ -38,13 +38,13 @@ fn sack(cumulative: u32, window: u32, gaps: &[(u16, u16)]) -> Vec<u8> {
     chunk(SACK, &value)
 }
 
-fn admits(packets: &mut Packets, tsn: u32) -> bool {
+fn admits(packets: &mut PacketFilter, tsn: u32) -> bool {
     packets.admit(&packet(&[data(tsn, 1)]))
 }
 
 #[test]
 fn what_peers_send_passes() {
-    let mut packets = Packets::default();
+    let mut packets = PacketFilter::default();
     for chunks in [
         vec![chunk(INIT, &[1; 16])],
         vec![chunk(
@@ -130,20 +130,20 @@ fn packets_that_sctp_takes_at_their_word_are_dropped() {
         ("a gap from behind", packet(&[sack(1, 9, &[(5, 4)])])),
         ("a gap of nothing", packet(&[sack(1, 9, &[(0, 4)])])),
     ] {
-        assert!(!Packets::default().admit(&packet), "{what}");
+        assert!(!PacketFilter::default().admit(&packet), "{what}");
     }
 }
 
 #[test]
 fn an_init_is_repeated_only_a_few_times() {
-    let mut packets = Packets::default();
+    let mut packets = PacketFilter::default();
     let init = packet(&[chunk(INIT, &[1; 16])]);
     assert_eq!((0..1000).filter(|_| packets.admit(&init)).count(), 16);
 }
 
 #[test]
 fn chunks_that_nobody_reads_are_bounded_however_small_they_are() {
-    let mut packets = Packets::default();
+    let mut packets = PacketFilter::default();
     // The peer's numbers begin again on the way.
     let first = u32::MAX - 100;
     packets.sent(&packet(&[sack(first, BUFFER, &[])]), BUFFER);
@@ -165,7 +165,7 @@ fn chunks_that_nobody_reads_are_bounded_however_small_they_are() {
 
 #[test]
 fn a_chunk_that_fills_a_gap_is_admitted_when_no_new_one_is() {
-    let mut packets = Packets::default();
+    let mut packets = PacketFilter::default();
     packets.sent(&packet(&[sack(100, BUFFER, &[])]), BUFFER);
     let gaps = [(2, 2049)];
     packets.sent(&packet(&[sack(100, BUFFER - 1, &gaps)]), BUFFER);
@@ -179,7 +179,7 @@ fn a_chunk_that_fills_a_gap_is_admitted_when_no_new_one_is() {
 
 #[test]
 fn what_is_read_before_it_is_acknowledged_makes_no_room_for_more() {
-    let mut packets = Packets::default();
+    let mut packets = PacketFilter::default();
     packets.sent(&packet(&[sack(100, BUFFER, &[])]), BUFFER);
     packets.read(50, 0);
     assert!(admits(&mut packets, 151));
@@ -193,7 +193,7 @@ fn what_is_read_before_it_is_acknowledged_makes_no_room_for_more() {
 
 #[test]
 fn what_the_peer_skips_counts_until_all_has_been_read_and_no_longer() {
-    let mut packets = Packets::default();
+    let mut packets = PacketFilter::default();
     packets.sent(&packet(&[sack(100, BUFFER, &[])]), BUFFER);
     let last = 100 + HELD + 7;
     // Ten bytes are held; all the numbers but two were skipped.
@@ -207,7 +207,7 @@ fn what_the_peer_skips_counts_until_all_has_been_read_and_no_longer() {
 
 #[test]
 fn what_is_admitted_and_not_acknowledged_keeps_what_is_held_from_being_forgotten() {
-    let mut packets = Packets::default();
+    let mut packets = PacketFilter::default();
     packets.sent(&packet(&[sack(100, BUFFER, &[])]), BUFFER);
     let last = 100 + HELD;
     packets.sent(&packet(&[sack(last - 1, BUFFER - HELD + 1, &[])]), BUFFER);
@@ -222,7 +222,7 @@ fn what_is_admitted_and_not_acknowledged_keeps_what_is_held_from_being_forgotten
 
 #[test]
 fn they_are_full_of_bytes_or_of_chunks() {
-    let mut packets = Packets::default();
+    let mut packets = PacketFilter::default();
     assert!(!packets.are_full(BUFFER));
     packets.sent(&packet(&[sack(100, BUFFER, &[])]), BUFFER);
     packets.sent(&packet(&[sack(101, 100, &[])]), BUFFER);

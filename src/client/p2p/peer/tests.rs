@@ -1,7 +1,7 @@
 //! Two peers joined by queues in memory, with a clock that runs as fast as they work.
 
-use super::super::checks::{Role, REMOTES};
-use super::super::memory::Memory;
+use super::super::checks::{IceRole, REMOTES};
+use super::super::memory::ChannelMemory;
 use super::*;
 use futures_lite::future::poll_once;
 use std::future::poll_fn;
@@ -39,14 +39,18 @@ fn ask<T>(probe: impl FnMut(&mut Context<'_>) -> Poll<T> + Unpin) -> Option<T> {
 impl Pair {
     /// Two that know each other, with the answer as `change` makes it.
     fn new(change: impl FnOnce(&mut Description)) -> Pair {
-        let memory = Arc::new(Memory::new(MEMORY));
+        let memory = Arc::new(ChannelMemory::new(MEMORY));
         let now = Instant::now();
         let identities = [Identity::new().unwrap(), Identity::new().unwrap()];
         let mut ends = [true, false].map(|offers| {
             let identity = &identities[usize::from(!offers)];
-            let role = if offers { Role::Offers } else { Role::Answers };
-            let checks = Checks::new(Arc::default(), role, Vec::new());
-            let memory = Share::new(memory.clone());
+            let role = if offers {
+                IceRole::Offers
+            } else {
+                IceRole::Answers
+            };
+            let checks = ConnectivityChecks::new(Arc::default(), role, Vec::new());
+            let memory = MemoryShare::new(memory.clone());
             Peer::new(identity, checks, memory, now).unwrap()
         });
         let told = PLACES.map(|place| candidate(place).unwrap());
@@ -74,7 +78,7 @@ impl Pair {
     fn connected() -> Pair {
         let mut pair = Pair::new(|_| {});
         let connected = |pair: &mut Pair| {
-            let is = |end: &Peer| *end.state() == State::Connected;
+            let is = |end: &Peer| *end.state() == PeerState::Connected;
             pair.ends.iter().all(is)
         };
         assert!(pair.run(Duration::from_secs(10), connected));
@@ -103,7 +107,7 @@ impl Pair {
         let arrival = self.way.front().map(|(at, ..)| *at);
         // As its task does, nobody asks one that is over.
         let [a, b] = self.ends.each_mut().map(|end| match end.state() {
-            State::Over(_) => None,
+            PeerState::Over(_) => None,
             _ => end.deadline(),
         });
         let due = [arrival, a, b];
@@ -233,7 +237,7 @@ fn datagrams_that_are_lost_do_not_keep_peers_from_connecting() {
         let mut pair = Pair::new(|_| {});
         (pair.seed, pair.loss) = (seed, 50);
         let connected = pair.run(Duration::from_secs(120), |pair| {
-            let is = |end: &Peer| *end.state() == State::Connected;
+            let is = |end: &Peer| *end.state() == PeerState::Connected;
             pair.ends.iter().all(is)
         });
         let states = pair.ends.each_ref().map(Peer::state);
@@ -329,7 +333,7 @@ fn readers_stop(protocol: &str) {
     let (mut written, mut got) = (0, Vec::new());
     let done = pair.run(Duration::from_secs(600), |pair| {
         for (id, at) in stopped.iter().zip(&mut at) {
-            if *at < bytes.len() && pair.ends[OFFERS].channels[id].phase == Phase::Open {
+            if *at < bytes.len() && pair.ends[OFFERS].channels[id].phase == ChannelPhase::Open {
                 *at += pair.write(OFFERS, *id, &bytes[*at..]);
             }
         }
@@ -379,7 +383,7 @@ impl Pair {
     /// Sends messages of `size` bytes on a channel, as many as there is room for.
     fn flood(&mut self, id: u16, size: usize) {
         let message = vec![7; size];
-        let is_open = |pair: &Pair| pair.ends[OFFERS].channels[&id].phase == Phase::Open;
+        let is_open = |pair: &Pair| pair.ends[OFFERS].channels[&id].phase == ChannelPhase::Open;
         while is_open(self) && self.write(OFFERS, id, &message) == size {}
     }
 }
@@ -440,7 +444,7 @@ fn a_peer_whose_bytes_fill_the_buffer_and_cannot_be_read_is_over() {
     let mut sack = [0; 28];
     (sack[12], sack[15]) = (3, 16);
     pair.ends[ANSWERS].packets.sent(&sack, RECEIVE);
-    let is_over = |pair: &mut Pair| matches!(pair.ends[ANSWERS].state(), State::Over(_));
+    let is_over = |pair: &mut Pair| matches!(pair.ends[ANSWERS].state(), PeerState::Over(_));
     assert!(!pair.run(Duration::from_secs(80), is_over));
     assert!(pair.run(Duration::from_secs(20), is_over));
 }
@@ -542,10 +546,10 @@ fn the_next_channel_of_a_number_waits_until_the_last_one_has_been_let_go() {
 fn who_is_not_who_the_description_says_never_connects() {
     let mut pair = Pair::new(|answer| answer.fingerprint = "00".to_owned());
     let connected = pair.run(Duration::from_secs(130), |pair| {
-        *pair.ends[OFFERS].state() == State::Connected
+        *pair.ends[OFFERS].state() == PeerState::Connected
     });
     assert!(!connected);
-    assert_ne!(*pair.ends[ANSWERS].state(), State::Connected);
+    assert_ne!(*pair.ends[ANSWERS].state(), PeerState::Connected);
 }
 
 #[test]
@@ -555,7 +559,7 @@ fn a_peer_that_falls_silent_is_over_and_its_channels_end() {
     pair.exchange(id, KIB);
     pair.loss = 10_000;
     let over = pair.run(Duration::from_secs(60), |pair| {
-        let is = |end: &Peer| matches!(end.state(), State::Over(_));
+        let is = |end: &Peer| matches!(end.state(), PeerState::Over(_));
         pair.ends.iter().all(is)
     });
     assert!(over);
@@ -573,7 +577,7 @@ fn a_peer_that_says_goodbye_is_over_at_the_other_end() {
         pair.way.push_back((pair.now, ANSWERS, datagram.bytes));
     }
     let over = pair.run(Duration::from_secs(2), |pair| {
-        matches!(pair.ends[ANSWERS].state(), State::Over(_))
+        matches!(pair.ends[ANSWERS].state(), PeerState::Over(_))
     });
     assert!(over);
 }
@@ -728,7 +732,7 @@ fn handshake_fragments_that_chain_neither_end_the_process_nor_keep_the_peer_from
             }
         }
         offset += 2000;
-        let is = |end: &Peer| *end.state() == State::Connected;
+        let is = |end: &Peer| *end.state() == PeerState::Connected;
         pair.ends.iter().all(is)
     };
     assert!(pair.run(Duration::from_secs(10), connected));
@@ -789,7 +793,7 @@ fn messages_about_a_channel_that_are_none_end_nothing() {
         }
     }
     pair.exchange(id, 10 * KIB);
-    assert_eq!(*pair.ends[ANSWERS].state(), State::Connected);
+    assert_eq!(*pair.ends[ANSWERS].state(), PeerState::Connected);
 }
 
 #[test]

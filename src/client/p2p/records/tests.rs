@@ -34,14 +34,14 @@ fn hello() -> Vec<u8> {
     record(HANDSHAKE, 0, &fragment(0, 200, 0, 200))
 }
 
-fn established() -> Records {
-    let mut records = Records::default();
+fn established() -> RecordFilter {
+    let mut records = RecordFilter::default();
     records.establish();
     records
 }
 
 /// How many of these records pass.
-fn passing(records: &mut Records, count: usize, record: &[u8]) -> usize {
+fn passing(records: &mut RecordFilter, count: usize, record: &[u8]) -> usize {
     (0..count)
         .filter(|_| records.admit(record) == *record)
         .count()
@@ -61,7 +61,7 @@ fn a_flight_passes_as_it_came() {
         record(ALERT, 0, &[1, 0]),
     ]
     .concat();
-    assert_eq!(Records::default().admit(&flight), flight);
+    assert_eq!(RecordFilter::default().admit(&flight), flight);
 }
 
 #[test]
@@ -70,10 +70,10 @@ fn of_a_datagram_only_the_records_that_break_a_rule_are_dropped() {
     let good = hello();
     let datagram = [&*good, &*bad, &*record(ALERT, 0, &[]), &*good].concat();
     let expected = [&*good, &*good].concat();
-    assert_eq!(Records::default().admit(&datagram), expected);
+    assert_eq!(RecordFilter::default().admit(&datagram), expected);
     // Cut short.
     let cut = [&*good, &good[..good.len() - 1]].concat();
-    assert_eq!(Records::default().admit(&cut), good);
+    assert_eq!(RecordFilter::default().admit(&cut), good);
 }
 
 #[test]
@@ -101,11 +101,11 @@ fn fragments_that_do_not_fit_their_message_are_dropped() {
         ),
     ];
     for (what, body) in cases {
-        let admitted = Records::default().admit(&record(HANDSHAKE, 0, &body));
+        let admitted = RecordFilter::default().admit(&record(HANDSHAKE, 0, &body));
         assert!(admitted.is_empty(), "{what}");
     }
     let longest = record(HANDSHAKE, 0, &fragment(16, 32 * 1024, 32 * 1024 - 9, 9));
-    assert_eq!(Records::default().admit(&longest), longest);
+    assert_eq!(RecordFilter::default().admit(&longest), longest);
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn records_dtls_would_answer_or_obey_without_a_key_are_dropped() {
         }),
     ];
     for (what, record) in cases {
-        assert!(Records::default().admit(&record).is_empty(), "{what}");
+        assert!(RecordFilter::default().admit(&record).is_empty(), "{what}");
         assert!(established().admit(&record).is_empty(), "{what}, later");
     }
 }
@@ -141,14 +141,14 @@ fn records_dtls_would_answer_or_obey_without_a_key_are_dropped() {
 #[test]
 fn before_the_handshake_is_over_records_and_bytes_are_bounded() {
     let small = record(APPLICATION_DATA, 1, &[0]);
-    assert_eq!(passing(&mut Records::default(), 1000, &small), 256);
+    assert_eq!(passing(&mut RecordFilter::default(), 1000, &small), 256);
     let large = record(APPLICATION_DATA, 1, &[0; 1387]);
-    assert_eq!(passing(&mut Records::default(), 1000, &large), 46);
+    assert_eq!(passing(&mut RecordFilter::default(), 1000, &large), 46);
     // Fragments count, or a record could hold a hundred.
     let many = record(HANDSHAKE, 0, &fragment(0, 0, 0, 0).repeat(100));
-    assert_eq!(passing(&mut Records::default(), 1000, &many), 2);
+    assert_eq!(passing(&mut RecordFilter::default(), 1000, &many), 2);
     // What is dropped costs nothing.
-    let mut records = Records::default();
+    let mut records = RecordFilter::default();
     let bad = record(APPLICATION_DATA, 2, &[0]);
     assert_eq!(passing(&mut records, 1000, &bad), 0);
     assert_eq!(passing(&mut records, 1000, &small), 256);
@@ -166,7 +166,7 @@ fn every_flight_may_be_repeated_a_dozen_times() {
         record(HANDSHAKE, 1, &[0; 48]),
     ]
     .concat();
-    assert_eq!(passing(&mut Records::default(), 24, &flight), 24);
+    assert_eq!(passing(&mut RecordFilter::default(), 24, &flight), 24);
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn after_the_handshake_only_encrypted_records_pass() {
 #[test]
 fn encrypted_handshake_records_are_few_in_all_stages() {
     let finished = record(HANDSHAKE, 1, &[0; 48]);
-    let mut records = Records::default();
+    let mut records = RecordFilter::default();
     assert_eq!(passing(&mut records, 20, &finished), 20);
     records.establish();
     assert_eq!(passing(&mut records, 1000, &finished), 12);

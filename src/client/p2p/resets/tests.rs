@@ -66,13 +66,13 @@ fn said(packet: &[u8]) -> (u32, u32, Vec<u16>) {
 
 /// With these many whole messages sent on streams 0, 1, 2, … one after the other, and
 /// acknowledged if `acknowledged`.
-fn started(streams: u16, acknowledged: bool) -> Resets {
-    let mut resets = Resets::default();
+fn started(streams: u16, acknowledged: bool) -> StreamResets {
+    let mut resets = StreamResets::default();
     for stream in 0..streams {
         resets.written(stream);
         let number = FIRST.wrapping_add(stream.into());
         let sent = packet(TO, &[data(number, stream, 3)]);
-        assert_eq!(resets.outgoing(&sent), Outgoing::Pass);
+        assert_eq!(resets.outgoing(&sent), OutgoingReset::Pass);
     }
     let last = FIRST.wrapping_add(streams.into()).wrapping_sub(1);
     resets.incoming(&sack(if acknowledged {
@@ -128,7 +128,7 @@ fn a_reset_waits_for_all_of_its_stream_to_be_sent_and_acknowledged() {
         data(FIRST + 1, 1, 3),
         data(0, 1, 3),
     ];
-    assert_eq!(resets.outgoing(&packet(TO, &pieces)), Outgoing::Pass);
+    assert_eq!(resets.outgoing(&packet(TO, &pieces)), OutgoingReset::Pass);
     resets.incoming(&sack(FIRST + 1));
     let first = resets.release(now).unwrap();
     assert_eq!(said(&first), (FIRST, FIRST + 1, vec![0]));
@@ -136,12 +136,12 @@ fn a_reset_waits_for_all_of_its_stream_to_be_sent_and_acknowledged() {
     assert_eq!(resets.release(now), None);
     // The end of it.
     let end = packet(TO, &[data(2, 1, 1)]);
-    assert_eq!(resets.outgoing(&end), Outgoing::Pass);
+    assert_eq!(resets.outgoing(&end), OutgoingReset::Pass);
     assert_eq!(resets.release(now), None);
     resets.incoming(&sack(1));
     // What others send does not make it wait longer.
     let more = packet(TO, &[data(3, 7, 3)]);
-    assert_eq!(resets.outgoing(&more), Outgoing::Pass);
+    assert_eq!(resets.outgoing(&more), OutgoingReset::Pass);
     assert_eq!(resets.release(now), None);
     // An old one, which comes late.
     resets.incoming(&sack(0));
@@ -173,11 +173,14 @@ fn what_sctp_asks_for_itself_does_not_go_and_sctp_has_its_answer() {
     let mut resets = started(2, true);
     let asked = request(TO, 77, 0, &[1]);
     let answer = response(FROM, 77, PERFORMED);
-    assert_eq!(resets.outgoing(&asked), Outgoing::Answered(answer.into()));
+    assert_eq!(
+        resets.outgoing(&asked),
+        OutgoingReset::Answered(answer.into())
+    );
     assert_eq!(resets.release(Instant::now()), None);
     // What it answers goes.
     let answer = response(TO, 78, PERFORMED);
-    assert_eq!(resets.outgoing(&answer), Outgoing::Pass);
+    assert_eq!(resets.outgoing(&answer), OutgoingReset::Pass);
 }
 
 #[test]
@@ -193,7 +196,7 @@ fn a_peer_that_answers_nothing_or_asks_for_too_much_has_its_bounds() {
     for number in 0..most {
         assert!(resets.incoming(&request(FROM, number, 1 << 30, &[1])));
         let answer = response(TO, number, IN_PROGRESS);
-        assert_eq!(resets.outgoing(&answer), Outgoing::Pass);
+        assert_eq!(resets.outgoing(&answer), OutgoingReset::Pass);
     }
     assert!(!resets.incoming(&request(FROM, most, 1 << 30, &[1])));
     // One it has asked for is looked at again.
@@ -230,7 +233,7 @@ fn what_is_no_packet_is_none_of_its_business() {
 #[test]
 fn a_peer_skips_no_more_than_it_could_have_on_the_way() {
     let forward = |number: u32| packet(FROM, &[(FORWARD_TSN, 0, number.to_be_bytes().to_vec())]);
-    let mut resets = Resets::default();
+    let mut resets = StreamResets::default();
     assert!(!resets.incoming(&forward(1)), "nothing was received");
     let mut value = FIRST.to_be_bytes().to_vec();
     value.extend([0; 8]);

@@ -38,7 +38,7 @@ fn v6() -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn answer(datagram: &[u8], from: SocketAddr) -> Result<Answer, &'static str> {
+fn answer(datagram: &[u8], from: SocketAddr) -> Result<StunResponse, &'static str> {
     could_be_request(datagram)?;
     to(datagram, from)
 }
@@ -202,7 +202,7 @@ fn nothing_but_binding_requests_is_answered() {
 }
 
 /// Fails if who forged the sender would gain by it.
-fn assert_no_amplification(request: &[u8], answer: &Answer, from: SocketAddr) {
+fn assert_no_amplification(request: &[u8], answer: &StunResponse, from: SocketAddr) {
     let address = if from.is_ipv4() { 12 } else { 24 };
     let (sent, got) = (answer.bytes.len(), request.len());
     if answer.is_error {
