@@ -4,8 +4,8 @@
 //! Flags are brought into argh's form (`-tlsAddr=443` → `--tls-addr 443`) and each is given to the
 //! options struct that has it. Everything is said in the form that users write.
 
-mod told;
-mod word;
+mod invocation;
+mod subcommand;
 
 use std::path::PathBuf;
 
@@ -18,13 +18,13 @@ use crate::config::file::Document;
 use crate::config::options::{did_you_mean, CommonOptions, OptionName};
 #[cfg(feature = "server")]
 use crate::config::server;
-use crate::config::shown;
+use crate::config::summary;
 use crate::config::value::{given, Scalar, Value};
 use crate::config::{self, ConfigError, RoleConfig, RoleName};
-use crate::signals::SignalRequest;
+use crate::control::SignalRequest;
 
-pub use told::{told, Invocation};
-use word::{nearest, word, Subcommand};
+pub use invocation::{invocation, Invocation};
+use subcommand::{nearest, word, Subcommand};
 
 /// What `-version` prints.
 pub const VERSION: &str = env!("GT_VERSION");
@@ -251,7 +251,7 @@ fn flags(arguments: &[String], role: Option<RoleName>) -> Result<Vec<Flag>, Conf
         if bare.is_empty() {
             // It may be the rest of a secret with a blank in it.
             let shown = match flags.last() {
-                Some(Flag { name, .. }) if shown::is_secret(name) => {
+                Some(Flag { name, .. }) if summary::is_secret(name) => {
                     format!("What stands behind the value of -{}", name.camel)
                 }
                 _ => format!("\"{argument}\""),
@@ -347,7 +347,7 @@ pub(crate) fn load(
             "This gt was built without the {role}."
         ))),
     }?;
-    loaded.shown = shown::shown(
+    loaded.shown = summary::summary(
         &names,
         &pairs(flags.iter().filter(|flag| {
             let in_group =
@@ -363,7 +363,7 @@ pub(crate) fn load(
     Ok(loaded)
 }
 
-fn pairs<'f>(flags: impl IntoIterator<Item = &'f Flag>) -> Vec<shown::Given<'f>> {
+fn pairs<'f>(flags: impl IntoIterator<Item = &'f Flag>) -> Vec<summary::Given<'f>> {
     let pair = |flag: &'f Flag| (flag.name.camel, flag.value.as_str());
     flags.into_iter().map(pair).collect()
 }
@@ -507,7 +507,7 @@ fn usage(role: Option<RoleName>) -> String {
 fn table(role: RoleName) -> String {
     let mut table = "| flag | value | default | meaning |\n| --- | --- | --- | --- |\n".to_owned();
     for name in names(Some(role)) {
-        let default = shown::default(name.help);
+        let default = summary::default(name.help);
         let (code, meaning) = match default {
             "" => (String::new(), name.help.to_owned()),
             value => {

@@ -14,15 +14,15 @@ pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod config;
+pub mod control;
 pub mod daemon;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod handover;
 pub mod logging;
 pub mod net;
-#[cfg(any(test, fuzzing))]
-pub mod probes;
 #[cfg(feature = "server")]
 pub mod server;
-pub mod signals;
 pub mod tunnel;
 pub mod wire;
 

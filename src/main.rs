@@ -4,7 +4,7 @@ use gt::cli::{self, Command};
 use gt::config::RoleConfig;
 use gt::daemon::{self, ProcessOrigin};
 use gt::handover::{Inherited, ParentLink, Program};
-use gt::{logging, signals};
+use gt::{control, logging};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Ok(Command::Signal(wanted)) => {
-            let outcome = signals::send(&wanted);
+            let outcome = control::send(&wanted);
             for line in outcome.sent {
                 let _ = writeln!(io::stdout(), "gt: {line}");
             }

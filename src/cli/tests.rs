@@ -56,7 +56,7 @@ fn signals_are_checked_and_handed_on() {
 
 #[test]
 fn what_is_only_checked_does_not_run() {
-    let runs_nothing = |line| told(&argv(line)).runs_nothing;
+    let runs_nothing = |line| invocation(&argv(line)).runs_nothing;
     assert!(runs_nothing("gt check -config gt.yaml"));
     assert!(!runs_nothing("gt -config check"));
 }

@@ -3,8 +3,10 @@
 
 mod backoff;
 pub mod files;
-pub(crate) mod local_host;
-mod offered;
+pub(crate) mod host_rewriter;
+mod id_conflict;
+mod offered_services;
+mod other_protocol;
 #[cfg(feature = "p2p")]
 pub(crate) mod p2p;
 #[cfg(not(feature = "p2p"))]
@@ -12,10 +14,8 @@ pub(crate) mod p2p;
 mod p2p;
 mod pool;
 mod remote_api;
-mod rivalry;
 mod service;
 mod session;
-mod stranger;
 
 use crate::config::label::label;
 use crate::config::{self, Secret, Uplink, Wire};
@@ -304,7 +304,7 @@ impl Client {
     }
 
     /// What a process that takes this one's place needs of it.
-    pub fn legacy(&self) -> Vec<Outgoing> {
+    pub fn export(&self) -> Vec<Outgoing> {
         let secret = self.link.secret.is_none().then(|| Item::Secret {
             id: self.me.id.clone(),
             secret: self.me.secret.clone(),

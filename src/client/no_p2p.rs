@@ -31,7 +31,7 @@ impl P2p {
 
     pub fn change(&self, _: P2pOptions) {}
 
-    pub fn told(&self, _: &str) {}
+    pub fn set_stun_server(&self, _: &str) {}
 
     /// See `p2p`.
     pub fn servers(&self, told: &str) -> String {

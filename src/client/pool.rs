@@ -1,9 +1,9 @@
 //! The tunnels to one server: some that are always there, more under load.
 
 use super::backoff::Backoff;
-use super::offered::OfferedServices;
+use super::id_conflict::IdConflict;
+use super::offered_services::OfferedServices;
 use super::remote_api::RemoteApi;
-use super::rivalry::IdConflict;
 use super::service::Services;
 use super::session::{self, ClientSession, ConnectFailure};
 use super::ClientContext;
@@ -281,7 +281,7 @@ impl Pool {
                     let asking = api.ask(&self.me.id, self.me.remote_timeout);
                     let (remote, is_news) = asking.await.map_err(ConnectFailure::Nowhere)?;
                     let told = api.stun();
-                    self.me.p2p.told(&told);
+                    self.me.p2p.set_stun_server(&told);
                     if is_news {
                         let stun = self.me.p2p.servers(&told);
                         log::info!("remote url remote={remote} stun={stun}");

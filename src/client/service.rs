@@ -1,7 +1,7 @@
 //! The local services: what is offered to the server, and how a stream reaches one.
 
 use super::files::{self, FolderRoot};
-use super::local_host::{HostRewriter, RewritingConn};
+use super::host_rewriter::{HostRewriter, RewritingConn};
 use super::{p2p, ClientContext};
 use crate::config::label::ascii;
 use crate::config::{Exposure, Local, Remote, Scheme, ServiceConfig};
@@ -148,7 +148,7 @@ impl Services {
     }
 
     /// With a server on this machine the address of a service is known: says it, once.
-    pub fn say_where(&self, id: &str, remote: &Remote) {
+    pub fn log_address(&self, id: &str, remote: &Remote) {
         static SAID: AtomicBool = AtomicBool::new(false);
         let here = matches!(remote.host.as_str(), "localhost" | "127.0.0.1" | "::1");
         if !here || SAID.swap(true, Ordering::Relaxed) {

@@ -1,8 +1,8 @@
 //! One tunnel's life on the client: connecting, hello, streams, signals, end.
 
+use super::other_protocol::OtherProtocol;
 use super::pool::{Pool, PooledTunnel, ReplaceReason};
 use super::service::{self, Services};
-use super::stranger::OtherProtocol;
 use super::ClientContext;
 use crate::config::Remote;
 use crate::net::{self, timeout, tls, Conn, TaskGuard};
@@ -267,7 +267,7 @@ impl ClientSession {
         log::info!("tunnel started connID={id}");
         let remote = &self.member.remote;
         let services = self.member.offered().current().clone();
-        services.say_where(&self.pool.me.id, remote);
+        services.log_address(&self.pool.me.id, remote);
         let why = self.listen(&mut inbox).await;
         let orderly = why.is_ok();
         self.pool.leave(&self.member);

@@ -18,7 +18,7 @@ pub mod options;
 mod secret;
 #[cfg(feature = "server")]
 pub mod server;
-pub(crate) mod shown;
+pub(crate) mod summary;
 mod url;
 pub mod value;
 mod wire;

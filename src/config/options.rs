@@ -10,7 +10,7 @@ use argh::{ArgsInfo, FlagInfo, FlagInfoKind, FromArgs, Optionality};
 use serde::Deserialize;
 
 use super::logging::{Dsn, LogLevel, SentryLevel};
-use super::value::{either, SampleRate, Value, Within};
+use super::value::{either, Bounded, SampleRate, Value};
 use super::wire::Wire;
 use super::yaml::fields;
 
@@ -59,7 +59,7 @@ pub struct CommonOptions {
     /// number of threads, 1 to 64; more than one costs more than it gives on most machines (default
     /// 1)
     #[argh(option, arg_name = "uint")]
-    pub threads: Option<Value<Within<1, 64>>>,
+    pub threads: Option<Value<Bounded<1, 64>>>,
     /// the user to run as once all listeners are open; start gt as root, and give that user access
     /// to everything that is opened later
     #[argh(option, arg_name = "string")]

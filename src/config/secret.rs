@@ -52,7 +52,7 @@ impl fmt::Display for Secret {
 
 /// The text of a URL, or of what was meant to be one, without what may be a password or a key in it:
 /// all before an `@`, and the query. A path of `file://` has neither.
-pub(super) fn veiled(text: &str) -> String {
+pub(super) fn redact(text: &str) -> String {
     const VEIL: &str = "******";
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("file") => return text.to_owned(),
@@ -101,7 +101,7 @@ mod tests {
             ("h:80", "h:80"),
             ("file:///a@b?c", "file:///a@b?c"),
         ] {
-            assert_eq!(veiled(url), text);
+            assert_eq!(redact(url), text);
         }
     }
 

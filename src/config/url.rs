@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::address::{host_port, write_host_port};
-use super::secret::veiled;
+use super::secret::redact;
 use super::value::Scalar;
 
 /// An `http://` or `https://` URL. Shows itself without its query, which may hold a key.
@@ -61,7 +61,7 @@ impl fmt::Debug for Url {
 impl Scalar for Url {
     fn read(text: &str) -> Result<Self, String> {
         let wrong = || {
-            let text = veiled(text);
+            let text = redact(text);
             format!(
                 "\"{text}\" is not a URL that can be asked: write it like \
                  http://example.com/path or https://example.com:8443/path."

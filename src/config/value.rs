@@ -122,14 +122,14 @@ pub fn digits(text: &str) -> Option<u64> {
 
 /// A whole number from `MIN` to `MAX`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Within<const MIN: u32, const MAX: u32>(pub u32);
+pub struct Bounded<const MIN: u32, const MAX: u32>(pub u32);
 
-impl<const MIN: u32, const MAX: u32> Scalar for Within<MIN, MAX> {
+impl<const MIN: u32, const MAX: u32> Scalar for Bounded<MIN, MAX> {
     fn read(text: &str) -> Result<Self, String> {
         digits(text)
             .and_then(|number| u32::try_from(number).ok())
             .filter(|number| (MIN..=MAX).contains(number))
-            .map(Within)
+            .map(Bounded)
             .ok_or_else(|| format!("\"{text}\" is not a whole number from {MIN} to {MAX}."))
     }
 }
@@ -165,7 +165,7 @@ mod tests {
             "\"65536\" is not a whole number from 0 to 65535."
         );
         assert_eq!(
-            Within::<1, 10>::read("11").unwrap_err(),
+            Bounded::<1, 10>::read("11").unwrap_err(),
             "\"11\" is not a whole number from 1 to 10."
         );
         for text in ["-1", "+1", "1.0", "0x1", " 1", "99999999999999999999"] {

@@ -341,7 +341,7 @@ fn reload(running: &mut RunningRoles, constants: &Constants, planned: Planned) {
 /// cannot, it is gone, and the error says why.
 async fn hand_over(running: &RunningRoles, program: &Program) -> io::Result<ChildProcess> {
     let mut successor = ChildProcess::start(program)?;
-    successor.give(&running.legacy()).await?;
+    successor.give(&running.export()).await?;
     successor.hear().await?;
     if !running.serves() {
         // Nobody comes to it: it has to have its tunnels.

@@ -123,17 +123,17 @@ impl RunningRoles {
     }
 
     /// What the process that takes this one's place is given.
-    pub fn legacy(&self) -> Vec<Outgoing> {
+    pub fn export(&self) -> Vec<Outgoing> {
         let mut pieces = Vec::new();
         #[cfg(feature = "server")]
         for (source, server) in &self.servers {
             pieces.push((Item::Role(source.clone()), None));
-            pieces.extend(server.legacy());
+            pieces.extend(server.export());
         }
         #[cfg(feature = "client")]
         for (source, client) in &self.clients {
             pieces.push((Item::Role(source.clone()), None));
-            pieces.extend(client.legacy());
+            pieces.extend(client.export());
         }
         pieces
     }

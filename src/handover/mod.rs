@@ -8,14 +8,14 @@
 //! Servers go on talking while the old one drains, over a [`Link`]: the new process sends its end
 //! of it with [`Word::Listening`]. Versions before the link drop it, or send none.
 
-mod legacy;
+mod inherited;
 #[cfg(feature = "server")]
 mod link;
 #[cfg(feature = "server")]
 mod message;
 mod packet;
 
-pub use legacy::{Inherited, Item, Outgoing};
+pub use inherited::{Inherited, Item, Outgoing};
 #[cfg(feature = "server")]
 pub use link::{ProcessLink, ProcessMessages};
 #[cfg(feature = "server")]

@@ -3,7 +3,6 @@
 
 #[cfg(feature = "server")]
 pub mod bridge;
-mod bucket;
 pub mod clock;
 mod conn;
 #[cfg(all(feature = "server", feature = "p2p"))]
@@ -15,16 +14,16 @@ pub mod http;
 mod listen;
 mod random;
 mod reactor;
+mod read_buf;
 mod resolve;
-mod scratch;
 mod shared_threads;
+mod shutdown;
 mod socket;
-mod stop;
+mod task_group;
+mod timeout;
 pub mod tls;
-mod wait_group;
-mod within;
+mod token_bucket;
 
-pub use bucket::TokenBucket;
 pub use conn::{Conn, ConnLayer};
 #[cfg(all(feature = "server", feature = "p2p"))]
 pub use datagrams::Datagrams;
@@ -34,14 +33,15 @@ pub use listen::{accept_failures, listen, Listener};
 pub use random::random;
 pub use reactor::blocking;
 pub(crate) use reactor::{spawn, CountedTask};
+pub use read_buf::with_read_buf;
+#[cfg(test)]
+pub use read_buf::READ;
 #[cfg(feature = "p2p")]
 pub use resolve::addresses;
-pub use scratch::with_read_buf;
-#[cfg(test)]
-pub use scratch::READ;
 #[cfg(feature = "client")]
 pub use shared_threads::DISK;
+pub use shutdown::Shutdown;
 pub use socket::Socket;
-pub use stop::Shutdown;
-pub use wait_group::{TaskGuard, WaitGroup};
-pub use within::{poll_stalled, timeout, timeout_at};
+pub use task_group::{TaskGuard, WaitGroup};
+pub use timeout::{poll_stalled, timeout, timeout_at};
+pub use token_bucket::TokenBucket;

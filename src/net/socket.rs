@@ -14,7 +14,9 @@ use socket2::TcpKeepalive;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 #[cfg(feature = "server")]
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
+#[cfg(any(feature = "server", test))]
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{ready, Context, Poll};
@@ -71,7 +73,7 @@ impl Socket {
     }
 
     /// A connected socket that another process has given away.
-    #[cfg(feature = "server")]
+    #[cfg(any(feature = "server", test))]
     pub fn adopt(socket: OwnedFd) -> io::Result<Self> {
         let stream = TcpStream::from(socket);
         stream.set_nonblocking(true)?;

@@ -1,6 +1,6 @@
 //! What has gone wrong so far, counted for the API. What went well is counted where it goes.
 
-use super::answer::ErrorPage;
+use super::error_page::ErrorPage;
 use crate::wire::frame::RejectCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,25 +1,25 @@
 //! The public end: accepts tunnels and visitors on the same listeners, and brings each
 //! visitor to the client that serves it.
 
-mod answer;
 pub(crate) mod api;
-mod auth;
-mod claims;
+mod auth_api;
+mod auth_lockout;
 pub(crate) mod client_hello;
+mod connection_limit;
 mod counters;
-mod estate;
-mod guard;
-mod guest;
+mod error_page;
+mod first_secrets;
 pub(crate) mod http_head;
 mod lingering;
 mod listeners;
 mod one_request;
-mod places;
 mod ports;
+mod rate_limits;
 mod registry;
-mod rules;
+mod restored_clients;
+mod self_test;
 mod session;
-mod speeds;
+mod settings;
 #[cfg_attr(not(feature = "p2p"), path = "no_stun.rs")]
 pub(crate) mod stun;
 mod transfer;
@@ -33,17 +33,17 @@ use crate::net::{timeout, timeout_at, Listener, Shutdown, WaitGroup};
 use crate::wire::frame::Signal;
 use crate::wire::Version;
 use api::{AllowedHosts, Api};
-use claims::FirstSecrets;
+use auth_lockout::AuthLockout;
+use connection_limit::ConnectionLimit;
 use counters::Counters;
-use estate::RestoredClients;
-use guard::AuthLockout;
-use guest::SelfTest;
+use first_secrets::FirstSecrets;
 use lingering::Lingering;
 use listeners::{Front, Listeners, OpenListener, PlannedListener, Purpose};
-use places::ConnectionLimit;
+use rate_limits::RateLimits;
 use registry::Registry;
-use rules::{Settings, Watch};
-use speeds::RateLimits;
+use restored_clients::RestoredClients;
+use self_test::SelfTest;
+use settings::{Settings, Watch};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -100,7 +100,7 @@ impl ApiPlan {
     /// The error names the file that cannot be used.
     fn new(api: &config::ApiConfig) -> io::Result<Self> {
         let files = api.tls.as_ref();
-        let acceptor = files.map(|(cert, key)| rules::acceptor(cert, key, api.tls_min));
+        let acceptor = files.map(|(cert, key)| settings::acceptor(cert, key, api.tls_min));
         Ok(Self {
             acceptor: acceptor.transpose()?,
             hosts: AllowedHosts::new(&api.hosts),
@@ -199,7 +199,7 @@ impl Server {
         let guard = AuthLockout::new(times, duration);
         let state = Arc::new(ServerState::new(plan.rules, plan.claims, guard)?);
         state.places.set(plan.places.0, plan.places.1);
-        plan.estate.settle(&state);
+        plan.estate.restore(&state);
         let mut listeners = Listeners::default();
         listeners.change(plan.listeners, |open, front| {
             accept(&state, open, front, &plan.api)
@@ -240,10 +240,10 @@ impl Server {
     }
 
     /// What a process that takes this one's place needs of it.
-    pub fn legacy(&self) -> Vec<Outgoing> {
+    pub fn export(&self) -> Vec<Outgoing> {
         let mut pieces = self.listeners().share();
         pieces.extend(self.stun().share());
-        pieces.extend(estate::of(&self.state));
+        pieces.extend(restored_clients::of(&self.state));
         pieces
     }
 

@@ -1,42 +1,42 @@
 //! Which client serves what: ids, host prefixes and ports, and the tunnels behind them. The
 //! only place that knows more than one connection.
 
-mod contest;
-mod held;
-mod hosts;
-mod kept;
-mod parting;
-mod survey;
+mod conflict;
+mod held_clients;
+mod host_table;
+mod moving;
+mod reservations;
+mod snapshot;
 
 use super::ports::{
     self, InheritedPort, OpenedPort, PortFailure, PortListener, PortQuota, PortRequest,
 };
-use super::rules::Settings;
+use super::settings::Settings;
 use crate::config::label::{ascii, label, value};
 use crate::config::Limits;
 use crate::tunnel::{Stream, Traffic, Tunnel};
 use crate::wire::frame::{next_task, PortCause, RejectCode, Signal};
 use crate::wire::hello::ServiceSpec;
 use crate::wire::Version;
-use contest::RegistrationConflict;
+use conflict::RegistrationConflict;
 use event_listener::{Event, EventListener};
-use held::HeldClients;
-pub use held::LoginRight;
-use hosts::HostTable;
+use held_clients::HeldClients;
+pub use held_clients::LoginRight;
+use host_table::HostTable;
 #[cfg(test)]
-pub use hosts::SCANS;
-use kept::{Reservation, Reservations};
+pub use host_table::SCANS;
 use log::Level;
-pub use parting::Registration;
+pub use moving::Registration;
+use reservations::{Reservation, Reservations};
+#[cfg(test)]
+pub use snapshot::READ_HERE;
+pub use snapshot::{ClientStats, SnapshotOrder, Totals};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
-#[cfg(test)]
-pub use survey::READ_HERE;
-pub use survey::{ClientStats, SnapshotOrder, Totals};
 
 /// How long a visitor waits for a client that was here lately,
 const RECONNECT_WAIT: Duration = Duration::from_secs(3);
@@ -251,7 +251,7 @@ impl Registry {
     }
 
     /// The tunnels that were in the way of another one of the same client.
-    pub fn rivals(&self, id: &str, refusal: RejectCode) -> Vec<Tunnel> {
+    pub fn tunnels_in_the_way(&self, id: &str, refusal: RejectCode) -> Vec<Tunnel> {
         let inner = self.lock();
         let Some(client) = inner.clients.get(id) else {
             return Vec::new();
@@ -465,7 +465,7 @@ impl Registry {
     }
 
     /// A tunnel has ended, and moves no more bytes. With the last one the registration ends.
-    pub fn leave(&self, id: &str, tunnel: &Tunnel) {
+    pub fn tunnel_ended(&self, id: &str, tunnel: &Tunnel) {
         self.remove(id, tunnel);
         self.changed();
     }
@@ -489,7 +489,7 @@ impl Registry {
         if client.tunnels.is_empty() {
             // What drains from the registration before is still remembered.
             let (listed, past, is_gone) = (client.is_listed(), client.past, client.old.is_none());
-            inner.keep(id);
+            inner.end_registration(id);
             if is_gone {
                 inner.clients.remove(id);
                 if listed {
@@ -525,7 +525,7 @@ impl Registry {
             .map(PortListener::service)
         {
             Some(service) => inner.open(id, service),
-            None => inner.not_now(id),
+            None => inner.without_tunnel(id),
         }
     }
 
@@ -548,7 +548,7 @@ impl Registry {
     }
 
     /// Hears of the next registration, and of other changes of where visitors can be brought.
-    pub fn arrival(&self) -> EventListener {
+    pub fn next_registration(&self) -> EventListener {
         self.arrived.listen()
     }
 
@@ -610,7 +610,7 @@ impl RegistryState {
                         warn_of_contest(login, client.peer);
                     }
                 }
-                self.retire(id, before);
+                self.drain_tunnels(id, before);
             }
             None => {
                 self.set_services(login, offers, early, &mut opened)?;
@@ -826,12 +826,12 @@ impl RegistryState {
     /// The client's registration ends, as if its tunnels had; they drain.
     fn revoke(&mut self, id: &str) {
         // What it offered does not matter any more: it may come with the same again.
-        self.retire(id, Vec::new());
-        self.keep(id);
+        self.drain_tunnels(id, Vec::new());
+        self.end_registration(id);
     }
 
     /// The tunnels of the registration before drain.
-    fn retire(&mut self, id: &str, offers: Vec<Option<ServiceSpec>>) {
+    fn drain_tunnels(&mut self, id: &str, offers: Vec<Option<ServiceSpec>>) {
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
@@ -872,7 +872,7 @@ impl RegistryState {
 
     /// The client's registration has ended: its prefixes and ports are taken away, and kept for
     /// its id.
-    fn keep(&mut self, id: &str) {
+    fn end_registration(&mut self, id: &str) {
         let now = Instant::now();
         let Some(client) = self.clients.get_mut(id) else {
             return;
@@ -890,7 +890,7 @@ impl RegistryState {
     }
 
     /// What becomes of the visitors of a client that has no tunnel here.
-    fn not_now(&self, id: &str) -> OpenResult {
+    fn without_tunnel(&self, id: &str) -> OpenResult {
         match self.held.has(id) {
             true => OpenResult::Held,
             false => OpenResult::NotNow,
@@ -898,7 +898,7 @@ impl RegistryState {
     }
 
     fn open(&mut self, id: &str, service: u16) -> OpenResult {
-        let absent = self.not_now(id);
+        let absent = self.without_tunnel(id);
         let Some(client) = self.clients.get_mut(id) else {
             return absent;
         };

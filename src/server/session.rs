@@ -1,9 +1,9 @@
 //! One tunnel's life on the server: hello, registration, signals, end.
 
-use super::auth::{AuthApi, AuthDecision, GrantedPrefixes};
-use super::guest::LoginOrigin;
+use super::auth_api::{AuthApi, AuthDecision, GrantedPrefixes};
 use super::registry::{Login, LoginProof, Registration};
-use super::rules::Settings;
+use super::self_test::LoginOrigin;
+use super::settings::Settings;
 use super::users::{Admission, LoginVerdict};
 use super::visitor::{self, Incoming};
 use super::{ports, ServerState};
@@ -101,7 +101,7 @@ pub async fn adopt(state: Arc<ServerState>, moved: MovedTunnel, socket: Socket) 
     };
     let _place = state.places.take(peer.ip());
     let rules = state.rules.get();
-    let verdict = rules.users.judge(&hello.id, &hello.secret);
+    let verdict = rules.users.check_login(&hello.id, &hello.secret);
     let greeted = admit(&state, peer, hello, verdict).await;
     let connection = Connection {
         conn: Arc::new(socket.into()),
@@ -269,7 +269,7 @@ impl Handshake {
     }
 
     /// Reads the hello, and judges its credentials as far as that is possible without asking.
-    pub async fn meet(&mut self, caller: &mut Incoming, conn: &Conn) -> VerifiedHello {
+    pub async fn read_hello(&mut self, caller: &mut Incoming, conn: &Conn) -> VerifiedHello {
         if self.version == Version::Two {
             // The client learns from it that it need not try GT/1, whatever becomes of the login. In a
             // box, since every client that has not said who it is would hold the place for it.
@@ -322,13 +322,13 @@ impl Handshake {
                 caller.head = Vec::new();
             }
             if let (None, Some(who)) = (&self.verdict, who) {
-                let judged = match state.guest.meet(who.id, who.secret) {
+                let judged = match state.guest.origin_of(who.id, who.secret) {
                     LoginOrigin::Guest(admission) => LoginVerdict::Admitted(admission),
                     LoginOrigin::TooLate => return Err(LoginRejection::TooLate),
                     // Others that came with this one may have failed meanwhile.
                     LoginOrigin::SomebodyElse => match state.guard.lockout(peer.ip()) {
                         Some(left) => return Err(LoginRejection::LockedOut(left)),
-                        None => rules.users.judge(who.id, who.secret),
+                        None => rules.users.check_login(who.id, who.secret),
                     },
                 };
                 if matches!(judged, LoginVerdict::Refused) {
@@ -469,14 +469,14 @@ const NEXT_TRY: Duration = Duration::from_secs(10);
 const MOVE_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 impl ServerSession {
-    fn standing(&self) -> MutexGuard<'_, AuthState> {
+    fn auth(&self) -> MutexGuard<'_, AuthState> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls `act` with what the client may have now.
     fn as_login<T>(&self, act: impl FnOnce(&Login<'_>) -> T) -> T {
         let (rules, limits, trust) = {
-            let standing = self.standing();
+            let standing = self.auth();
             let admission = &standing.admission;
             let limits = admission.limits.clone();
             (standing.rules.clone(), limits, admission.trust())
@@ -501,7 +501,7 @@ impl ServerSession {
         let registry = &self.state.registry;
         let level = if guest { Level::Debug } else { Level::Info };
         if self.state.stop.is_triggered() {
-            self.come_too_late(offers, inbox, origin).await;
+            self.refuse_after_stop(offers, inbox, origin).await;
             return drop(greeting);
         }
         drop(greeting);
@@ -515,25 +515,25 @@ impl ServerSession {
         match joined {
             Ok(opened) => self.serve_ports(opened),
             Err(refusal) => {
-                self.standing().admission.give_up();
+                self.auth().admission.give_up();
                 self.state.counters.refused(refusal);
                 log::warn!("refused a tunnel id={id} addr={peer}: {refusal}");
                 self.tunnel.signal(Signal::Error(refusal));
-                return self.end(inbox, false).await;
+                return self.close_tunnel(inbox, false).await;
             }
         }
         match origin {
             Origin::Client => log::log!(level, "tunnel opened id={id} addr={peer}"),
             Origin::Process { .. } => log::info!("tunnel taken over id={id} addr={peer}"),
         }
-        let judged = self.standing().judge.is_some();
+        let judged = self.auth().judge.is_some();
         let end = if judged {
             let (changes, queue) = channel::bounded(MAX_CHANGES);
-            let listening = self.listen(&mut inbox, Some(changes));
-            let ending = future::or(self.judge_changes(queue), self.follow_settings());
+            let listening = self.run_tunnel(&mut inbox, Some(changes));
+            let ending = future::or(self.review_changes(queue), self.follow_settings());
             future::or(listening, async { TunnelEnd::Ended(ending.await) }).await
         } else {
-            let listening = self.listen(&mut inbox, None);
+            let listening = self.run_tunnel(&mut inbox, None);
             let ending = self.follow_settings();
             future::or(listening, async { TunnelEnd::Ended(ending.await) }).await
         };
@@ -547,13 +547,13 @@ impl ServerSession {
                 None
             }
         };
-        registry.leave(id, &self.tunnel);
+        registry.tunnel_ended(id, &self.tunnel);
         self.state.settle(id).await;
-        self.standing().admission.give_up();
+        self.auth().admission.give_up();
         match why {
             Some(why) => {
                 log::log!(level, "tunnel closed id={id} addr={peer}: {why}");
-                self.end(inbox, why == IN_GOOD_ORDER).await;
+                self.close_tunnel(inbox, why == IN_GOOD_ORDER).await;
             }
             None => log::info!("tunnel goes on in another process id={id} addr={peer}"),
         }
@@ -561,7 +561,7 @@ impl ServerSession {
 
     /// Sees off a client that has said hello while this server began to make way. What it wants to
     /// register may be another process's by now.
-    async fn come_too_late(
+    async fn refuse_after_stop(
         &self,
         offers: Vec<Option<ServiceSpec>>,
         mut inbox: Inbox,
@@ -573,7 +573,7 @@ impl ServerSession {
             // It is not told that it is ready under names that are another client's.
             self.state.counters.refused(refusal);
             self.tunnel.signal(Signal::Error(refusal));
-            return self.end(inbox, false).await;
+            return self.close_tunnel(inbox, false).await;
         }
         let of_original = self.tunnel.version() == Version::One && !self.guest;
         if of_original && self.state.transfer.child().is_some() {
@@ -599,7 +599,7 @@ impl ServerSession {
             self.tunnel.signal(Signal::Reconnect);
         }
         self.tunnel.close();
-        self.end(inbox, false).await;
+        self.close_tunnel(inbox, false).await;
     }
 
     /// Registers the tunnel. If others of its client are in its way, these have to answer first,
@@ -617,14 +617,18 @@ impl ServerSession {
             }
             decided => return decided,
         };
-        let gone = tunnel::without_life(registry.rivals(id, refusal), SIGN_OF_LIFE_TIMEOUT).await;
+        let gone = tunnel::find_dead(
+            registry.tunnels_in_the_way(id, refusal),
+            SIGN_OF_LIFE_TIMEOUT,
+        )
+        .await;
         if gone.is_empty() || self.state.stop.is_triggered() {
             return Err(refusal);
         }
         for tunnel in &gone {
             tunnel.abort("it gave no sign of life when its client came back");
             if refusal == RejectCode::OtherClientConnected {
-                registry.leave(id, tunnel);
+                registry.tunnel_ended(id, tunnel);
             }
         }
         join(offers)
@@ -646,7 +650,7 @@ impl ServerSession {
     ) -> Option<io::Result<(MovedTunnel, OwnedFd)>> {
         let Registration { offers, last_task } = registration;
         let offers = {
-            let standing = self.standing();
+            let standing = self.auth();
             match standing.judge {
                 Some(_) => standing.asked.clone(),
                 None => offers.into_iter().collect::<Option<_>>()?,
@@ -681,7 +685,7 @@ impl ServerSession {
             return future::pending().await;
         }
         loop {
-            let known = self.standing().rules.clone();
+            let known = self.auth().rules.clone();
             let rules = self.state.rules.changed(&known).await;
             drop(known);
             if let Err(why) = self.reauthorize(rules) {
@@ -695,8 +699,8 @@ impl ServerSession {
 
     /// The error says why the client may not be here any more.
     fn reauthorize(&self, rules: Arc<Settings>) -> Result<(), &'static str> {
-        let verdict = rules.users.judge(&self.id, &self.secret);
-        let mut standing = self.standing();
+        let verdict = rules.users.check_login(&self.id, &self.secret);
+        let mut standing = self.auth();
         standing.rules = rules;
         match verdict {
             LoginVerdict::Admitted(admission) => {
@@ -728,7 +732,7 @@ impl ServerSession {
 
     /// Acts on what the client says until the tunnel ends, or leaves this process. Changes of
     /// services go to `changes` if somebody has to be asked about them.
-    async fn listen(
+    async fn run_tunnel(
         &self,
         inbox: &mut Inbox,
         changes: Option<Sender<Vec<ServiceSpec>>>,
@@ -774,9 +778,9 @@ impl ServerSession {
                         return TunnelEnd::Ended(self.refuse_change(RejectCode::BadCredentials));
                     }
                     match &changes {
-                        None => self.change(all(hello.offers)).await,
+                        None => self.apply_change(all(hello.offers)).await,
                         Some(changes) if changes.try_send(hello.offers).is_ok() => {
-                            self.standing().judging += 1;
+                            self.auth().judging += 1;
                         }
                         Some(_) => {
                             return TunnelEnd::Ended(self.refuse_change(RejectCode::TooManyOptions))
@@ -788,7 +792,7 @@ impl ServerSession {
                     if inbox.is_held_back() {
                         self.tunnel.signal(Signal::Ping);
                     }
-                    if let Some(why) = self.is_dead(inbox.silence(), &mut pinged) {
+                    if let Some(why) = self.death_reason(inbox.silence(), &mut pinged) {
                         return TunnelEnd::Ended(why);
                     }
                     let stopped = self.state.stop.is_triggered();
@@ -854,7 +858,7 @@ impl ServerSession {
             return LeaveResult::Closes;
         }
         // While its services change, nobody knows what it offers.
-        let judging = self.standing().judging > 0;
+        let judging = self.auth().judging > 0;
         let registration = self.state.registry.registration(&self.id, &self.tunnel);
         let Some(registration) = registration.filter(|_| !judging) else {
             self.tunnel.unpark();
@@ -875,9 +879,9 @@ impl ServerSession {
 
     /// Says why a client that has been silent for this long is taken for gone, if it is; asks
     /// it for a sign of life before.
-    fn is_dead(&self, silence: Duration, pinged: &mut Instant) -> Option<String> {
+    fn death_reason(&self, silence: Duration, pinged: &mut Instant) -> Option<String> {
         let (unidirectional, timeout) = {
-            let rules = &self.standing().rules;
+            let rules = &self.auth().rules;
             (rules.unidirectional, rules.timeout)
         };
         let timeout = timeout?;
@@ -910,9 +914,9 @@ impl ServerSession {
     /// Asks the API about changed services, one change after the other, while the tunnel
     /// goes on. Says why if it is to end. If the API fails, what was granted stays granted:
     /// what runs must not suffer.
-    async fn judge_changes(&self, queue: Receiver<Vec<ServiceSpec>>) -> String {
+    async fn review_changes(&self, queue: Receiver<Vec<ServiceSpec>>) -> String {
         while let Ok(offers) = queue.recv().await {
-            let api = self.standing().judge.as_ref().map(|(api, _)| api.clone());
+            let api = self.auth().judge.as_ref().map(|(api, _)| api.clone());
             let new = match &api {
                 Some(api) => match Box::pin(api.judge(&self.id, &self.secret, &offers)).await {
                     AuthDecision::Granted(new) => Some(new),
@@ -922,7 +926,7 @@ impl ServerSession {
                 None => None,
             };
             let granted = {
-                let mut standing = self.standing();
+                let mut standing = self.auth();
                 standing.asked = offers.clone();
                 match &mut standing.judge {
                     Some((_, grant)) => {
@@ -935,8 +939,8 @@ impl ServerSession {
                     None => all(offers),
                 }
             };
-            self.change(granted).await;
-            let mut standing = self.standing();
+            self.apply_change(granted).await;
+            let mut standing = self.auth();
             standing.judging = standing.judging.saturating_sub(1);
         }
         future::pending().await
@@ -944,7 +948,7 @@ impl ServerSession {
 
     /// The services signal: the same client with other services. If it cannot have them, the
     /// tunnel ends, but not before what runs.
-    async fn change(&self, offers: Vec<Option<ServiceSpec>>) {
+    async fn apply_change(&self, offers: Vec<Option<ServiceSpec>>) {
         let (id, peer) = (&self.id, self.peer);
         let registry = &self.state.registry;
         if self.state.stop.is_triggered() {
@@ -1001,12 +1005,12 @@ impl ServerSession {
     /// Sends what is left to say and lets the client read it: all of it, if the tunnel has ended
     /// in good order. A client that does not read can hold as many such tunnels as it may have
     /// (connections), which do not count any more.
-    async fn end(&self, mut inbox: Inbox, orderly: bool) {
+    async fn close_tunnel(&self, mut inbox: Inbox, orderly: bool) {
         self.tunnel.finish();
         let flushed = async { while !matches!(inbox.next().await, Event::End(_)) {} };
         timeout(CLOSE_TIMEOUT, flushed).await;
         if orderly {
-            let most = self.standing().admission.limits.connections;
+            let most = self.auth().admission.limits.connections;
             let linger = self.state.lingering.begin(&self.id, most);
             let reading = inbox.conn().linger_for(DELIVERY, usize::MAX);
             linger.is_over.or(reading).await;

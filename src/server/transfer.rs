@@ -8,7 +8,7 @@
 //! A visitor goes to an older process once at most, and comes back only from there: it cannot go
 //! in circles.
 
-use super::places::Permit;
+use super::connection_limit::Permit;
 use super::ports::{InheritedPort, PortRequest};
 use super::registry::{HostKind, Key, LoginRight};
 use super::users::LoginVerdict;
@@ -275,7 +275,7 @@ impl Recipient {
             (_, MessageOrigin::Child) => {}
             (Message::Holds { id, hosts, secret }, _) => {
                 let rules = state.rules.get();
-                let admission = match rules.users.judge(&id, secret.as_bytes()) {
+                let admission = match rules.users.check_login(&id, secret.as_bytes()) {
                     LoginVerdict::Admitted(admission) => Some(admission),
                     LoginVerdict::Ask(..) => None,
                     LoginVerdict::Refused => {
@@ -377,9 +377,9 @@ pub fn key(host: &HostKey) -> Key {
 mod tests {
     use super::*;
     use crate::config::{Limits, PortRange, TcpRule};
-    use crate::server::guard::AuthLockout;
+    use crate::server::auth_lockout::AuthLockout;
     use crate::server::registry::{Login, LoginProof};
-    use crate::server::rules::Settings;
+    use crate::server::settings::Settings;
     use crate::tunnel::{PeerRole, Policy, Tunnel};
     use crate::wire::hello::ServiceSpec;
     use crate::wire::Version;

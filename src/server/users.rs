@@ -1,7 +1,7 @@
 //! Who may connect, and what is allowed to whom.
 
-use super::auth::AuthApi;
-use super::claims::{FirstSecretLease, FirstSecrets};
+use super::auth_api::AuthApi;
+use super::first_secrets::{FirstSecretLease, FirstSecrets};
 use super::registry::LoginProof;
 use crate::config::label::ascii;
 use crate::config::{self, AnyClient, Limits, Secret, User};
@@ -166,7 +166,7 @@ impl Users {
 
     /// An id that the configuration knows is decided by the secret it has there. Secrets are
     /// compared in constant time.
-    pub fn judge(&self, id: &str, secret: &[u8]) -> LoginVerdict {
+    pub fn check_login(&self, id: &str, secret: &[u8]) -> LoginVerdict {
         if let Some((right, limits)) = self.known.get(id) {
             return if *right == Secret::new(secret) {
                 LoginVerdict::Admitted(Admission::new(limits.clone()))
@@ -225,7 +225,7 @@ mod tests {
     }
 
     fn admit(users: &Users, id: &str, secret: &str) -> Option<Admission> {
-        match users.judge(id, secret.as_bytes()) {
+        match users.check_login(id, secret.as_bytes()) {
             LoginVerdict::Admitted(admission) => Some(admission),
             LoginVerdict::Refused => None,
             LoginVerdict::Ask(..) => panic!("nobody is to be asked about {id}"),
@@ -313,7 +313,7 @@ mod tests {
         assert!(admit(&users, "known", "right").is_some());
         assert!(admit(&users, "known", "wrong").is_none());
         assert!(matches!(
-            users.judge("unknown", b"s"),
+            users.check_login("unknown", b"s"),
             LoginVerdict::Ask(..)
         ));
     }

@@ -1,15 +1,15 @@
 //! Whoever connects: reads just enough to know whether it is a tunnel or a visitor and where
 //! a visitor wants to go, and brings it there.
 
-use super::answer::{self, ErrorPage};
 use super::client_hello;
+use super::connection_limit::Permit;
+use super::error_page::{self, ErrorPage};
 use super::http_head;
 use super::one_request::OneRequest;
-use super::places::Permit;
 use super::ports::OpenedPort;
 use super::registry::{HostKind, OpenResult};
-use super::rules::Settings;
 use super::session::{self, Handshake};
+use super::settings::Settings;
 use super::transfer::{self, MessageOrigin};
 use super::ServerState;
 use crate::config::label::ascii;
@@ -236,7 +236,7 @@ impl Incoming {
                 Some(Sniffed::Tunnel(version)) => {
                     self.head.drain(..2);
                     let mut arrival = Box::new(Handshake::new(version));
-                    let met = timeout_at(self.deadline, arrival.meet(&mut self, &conn)).await;
+                    let met = timeout_at(self.deadline, arrival.read_hello(&mut self, &conn)).await;
                     drop(arrival);
                     return Box::pin(session::serve(self, conn, version, met)).await;
                 }
@@ -261,7 +261,7 @@ impl Incoming {
     async fn answer(&self, conn: &Conn, answer: ErrorPage) {
         log::debug!("{}: {answer:?}", self.peer);
         self.state.counters.unserved(answer);
-        answer::http(conn, answer, is_head_request(&self.head)).await;
+        error_page::http(conn, answer, is_head_request(&self.head)).await;
     }
 
     fn is_http(&self) -> bool {
@@ -339,7 +339,7 @@ impl Incoming {
         match visit {
             VisitorRequest::Host(kind, prefix) => self.forward(conn, kind, &prefix).await,
             VisitorRequest::Wrong(answer) => self.answer(&conn, answer).await,
-            VisitorRequest::Nameless => answer::no_such_server_name(&conn).await,
+            VisitorRequest::Nameless => error_page::no_such_server_name(&conn).await,
             VisitorRequest::Nowhere(why) => log::debug!("{peer}: {why}"),
         }
     }
@@ -403,9 +403,9 @@ impl Incoming {
                     self.state.counters.unserved(answer);
                     return match kind {
                         HostKind::Http => {
-                            answer::http(&conn, answer, owed == ErrorAnswer::Head).await
+                            error_page::http(&conn, answer, owed == ErrorAnswer::Head).await
                         }
-                        HostKind::Tls => answer::no_such_server_name(&conn).await,
+                        HostKind::Tls => error_page::no_such_server_name(&conn).await,
                     };
                 }
             }
@@ -430,7 +430,7 @@ async fn find_route(
 ) -> Route {
     let begun = Instant::now();
     loop {
-        let arrival = state.registry.arrival();
+        let arrival = state.registry.next_registration();
         let opening = open();
         let parent = match &opening {
             OpenResult::Stream(_) => None,
@@ -497,7 +497,7 @@ fn relay(
             RelayOutcome::Unanswered(_) => ErrorPage::NotReached,
         };
         state.counters.unserved(answer);
-        Box::pin(answer::http(&conn, answer, owed == ErrorAnswer::Head)).await;
+        Box::pin(error_page::http(&conn, answer, owed == ErrorAnswer::Head)).await;
     });
 }
 

@@ -67,7 +67,7 @@ pub struct Inbox {
     /// It comes more often, until the peer gives a sign of life.
     watching: bool,
     heard: Tick,
-    /// When bytes came that [`Core`](super::core::Core) has not been told of.
+    /// When bytes came that [`Core`](super::tunnel_state::Core) has not been told of.
     news: Option<Instant>,
     version: Version,
     peer: PeerRole,
@@ -313,18 +313,14 @@ impl Inbox {
         let now = Instant::now();
         self.heard = Tick::at(now);
         self.news = Some(now);
-        let mut gathered = Gathered::default();
+        let mut gathered = Batch::default();
         let result = self.take_into(&mut gathered, bytes);
         gathered.deliver(&self.tunnel, false, self.heard);
         self.bulk = bytes.len() >= MOST_AT_ONCE / 2 && self.events.is_empty();
         result
     }
 
-    fn take_into<'a>(
-        &mut self,
-        gathered: &mut Gathered<'a>,
-        mut bytes: &'a [u8],
-    ) -> io::Result<()> {
+    fn take_into<'a>(&mut self, gathered: &mut Batch<'a>, mut bytes: &'a [u8]) -> io::Result<()> {
         while !bytes.is_empty() && self.ended.is_none() {
             match &mut self.reading {
                 ReadState::Payload { task, left } => {
@@ -491,12 +487,12 @@ impl Inbox {
 
 /// Payloads of one stream that came in one read, to be handed on in one call.
 #[derive(Default)]
-struct Gathered<'a> {
+struct Batch<'a> {
     task: u32,
     pieces: SmallVec<[IoSlice<'a>; PIECES]>,
 }
 
-impl<'a> Gathered<'a> {
+impl<'a> Batch<'a> {
     fn is_full(&self) -> bool {
         self.pieces.len() >= PIECES
     }

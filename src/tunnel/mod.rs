@@ -9,45 +9,45 @@
 //! takes nothing for [`STUCK`] while others wait is cut off. In GT/2 the window of a stream
 //! bounds what waits for its reader, and the inbox always reads.
 
-mod backlog;
 mod buffer;
 mod closing;
-mod core;
-mod entry;
 mod inbox;
 mod liveness;
 #[cfg(feature = "server")]
 mod moving;
 mod outbox;
-mod pace;
-mod queue;
+mod pacer;
+mod recv_buffer;
 mod relay;
 mod round_trip;
+mod scheduler;
 mod stream;
+mod stream_state;
 #[cfg(test)]
 mod tests;
 mod throttle;
 mod traffic;
+mod tunnel_state;
 mod window;
 
-pub use entry::CloseReason;
 pub use inbox::{Event, Inbox};
 pub use relay::{Relay, RelayOutcome, CLOSE_TIMEOUT, LAST_BYTES};
 pub use stream::Stream;
+pub use stream_state::CloseReason;
 pub use traffic::Traffic;
 pub use window::{Growth, FIRST_WINDOW};
 
-use self::core::TunnelState;
+use self::tunnel_state::TunnelState;
 use crate::net::clock::Tick;
 use crate::net::{Conn, Delivery, TokenBucket};
 use crate::wire::frame::Signal;
 use crate::wire::Version;
 use async_io::Timer;
 use closing::Closing;
-use entry::StreamState;
 use outbox::OutboxWriter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
+use stream_state::StreamState;
 
 /// A reader that makes the tunnel wait and has taken nothing for this long is cut off: when
 /// there are other streams behind it,
@@ -351,7 +351,7 @@ impl Tunnel {
 /// within `patience`: over GT/2, where programs answer, nothing came; over GT/1, where they do
 /// not, the peer's kernel does not answer either. A peer that takes what is sent is alive,
 /// however slow it is.
-pub async fn without_life(mut tunnels: Vec<Tunnel>, patience: Duration) -> Vec<Tunnel> {
+pub async fn find_dead(mut tunnels: Vec<Tunnel>, patience: Duration) -> Vec<Tunnel> {
     const STEP: Duration = Duration::from_millis(50);
     let begun = Instant::now();
     tunnels.iter().for_each(Tunnel::ask);

@@ -2,8 +2,8 @@
 //! there: see `handover`.
 
 use super::closing::Closing;
-use super::core::{Parking, TunnelState};
 use super::inbox::Inbox;
+use super::tunnel_state::{Parking, TunnelState};
 use super::{lock, Tunnel};
 use crate::net::Conn;
 use std::io;

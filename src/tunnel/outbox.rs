@@ -2,10 +2,10 @@
 //! in one system call, and more gathers meanwhile.
 
 use super::buffer::{Buffer, ROOM};
-use super::core::MAX_SENDERS;
-use super::pace::{self, Pacer};
-use super::queue::Scheduler;
+use super::pacer::{self, Pacer};
+use super::scheduler::Scheduler;
 use super::throttle::Throttle;
+use super::tunnel_state::MAX_SENDERS;
 use super::{lock, TunnelShared};
 use crate::net::clock::Tick;
 use crate::net::{Conn, TokenBucket};
@@ -73,7 +73,7 @@ impl Outbox {
             writer: None,
             blocked: None,
             congested: false,
-            burst: pace::DEFAULT_BURST,
+            burst: pacer::DEFAULT_BURST,
             queue: Scheduler::default(),
             end: OutboxEnd::Open,
         }
@@ -117,7 +117,7 @@ impl Outbox {
                 (turn + WORTHWHILE, WORTHWHILE, turn)
             }
             // Nobody else wants to send, and the connection is not known to be slow.
-            (Version::Two, true) if self.queue.is_empty() && self.burst >= pace::DEFAULT_BURST => {
+            (Version::Two, true) if self.queue.is_empty() && self.burst >= pacer::DEFAULT_BURST => {
                 (ROOM - RESERVE, WORTHWHILE, ROOM)
             }
             (Version::Two, true) if self.queue.is_empty() => (SHARED, WORTHWHILE, ROOM),
@@ -131,7 +131,7 @@ impl Outbox {
     /// go, at once.
     fn gt1_frame(&self) -> usize {
         let taken = match self.burst {
-            fast if fast > pace::DEFAULT_BURST => ROOM,
+            fast if fast > pacer::DEFAULT_BURST => ROOM,
             burst => GT1_FRAME.min(usize::try_from(burst).unwrap_or(GT1_FRAME)),
         };
         match self.limit.as_ref().and_then(|limit| limit.piece()) {

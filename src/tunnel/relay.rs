@@ -15,7 +15,7 @@ use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
 /// Reads before others have their turn.
-const TURN: usize = 4;
+const READS_PER_TURN: usize = 4;
 /// After the stream has ended: how long the connection's peer has for its own goodbye.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that takes nothing of what is left for it for this long is cut: a stream's last
@@ -192,7 +192,7 @@ impl Relay {
 
     /// Brings what the connection has into the stream, for a turn.
     fn poll_pump(conn: &Conn, stream: &Stream, cx: &mut Context<'_>) -> Poll<Pumped> {
-        for _ in 0..TURN {
+        for _ in 0..READS_PER_TURN {
             match ready!(stream.poll_send_from(cx, conn)) {
                 Ok(0) => return Poll::Ready(Pumped::End),
                 Ok(_) => {}

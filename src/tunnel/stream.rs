@@ -1,8 +1,8 @@
 //! One stream of a tunnel, as its owner sees it. As the tunnel sees it, it is an [`Entry`].
 
-use super::core::TunnelState;
-use super::entry::{CloseReason, StreamState};
-use super::queue::Granted;
+use super::scheduler::Granted;
+use super::stream_state::{CloseReason, StreamState};
+use super::tunnel_state::TunnelState;
 use super::{lock, Tunnel};
 use crate::net::clock::Tick;
 use crate::net::Conn;

@@ -1,7 +1,6 @@
 //! Who is let in: the authAPI, the first secret of an unknown id, and addresses that fail too
 //! often. Clients and APIs are written by hand.
 
-use crate::common;
 use crate::common::api::{self, answer, judgement, Api, Request};
 use crate::common::eventually;
 use crate::common::gt::{server, Gt};
@@ -408,9 +407,11 @@ fn a_client_of_an_address_that_is_locked_out_says_so_and_for_how_long() {
         assert_refused(addr, &wrong, BAD_CREDENTIALS);
     }
     server.wait_for("has failed to authenticate 2 times");
-    let mut peer =
-        common::peer2::Peer::client(addr, &common::peer2::hello("id1", "secret1", &ID_ALONE, 0));
-    let common::peer2::Frame::Error(payload) = peer.frame() else {
+    let mut peer = crate::common::peer2::Peer::client(
+        addr,
+        &crate::common::peer2::hello("id1", "secret1", &ID_ALONE, 0),
+    );
+    let crate::common::peer2::Frame::Error(payload) = peer.frame() else {
         panic!("it was let in");
     };
     assert_eq!(payload[..2], [0, 1]);
@@ -418,7 +419,7 @@ fn a_client_of_an_address_that_is_locked_out_says_so_and_for_how_long() {
     assert!((3500..=3600).contains(&seconds), "{seconds}");
 
     let client = |wire: u8| {
-        common::gt::client(&format!(
+        crate::common::gt::client(&format!(
             "-remote tcp://{addr} -id id1 -secret secret1 -local http://127.0.0.1:1 -wire {wire}"
         ))
     };

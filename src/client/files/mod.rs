@@ -5,12 +5,12 @@
 //! nothing outside), `answer` (what of it is wanted) and `body` (reading it, piece by piece).
 //! Whatever touches the disk runs on a blocking thread.
 
-mod answer;
 mod body;
 pub(crate) mod date;
 pub(crate) mod head;
 mod listing;
 pub(crate) mod range;
+mod response;
 mod root;
 mod status;
 pub(crate) mod target;
@@ -22,10 +22,10 @@ pub use root::FolderRoot;
 
 use crate::logging::{held_back, LogThrottle};
 use crate::net::DISK;
-use answer::FileResponse;
 use body::FileBody;
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use head::{After, FileRequest, HEAD_MAX};
+use response::FileResponse;
 use status::FileStatus;
 use std::future::poll_fn;
 use std::io;

@@ -2,7 +2,7 @@
 //! peers, or through the server while there is no direct way.
 
 use super::checks::IceRole;
-use super::hub::Endpoint;
+use super::endpoint::Endpoint;
 use super::link::PeerHandle;
 use super::message::{MessageReader, SignalingMessage};
 use super::peer::PeerState;

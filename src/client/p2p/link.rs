@@ -2,7 +2,7 @@
 //! event, and wakes when its time has come.
 
 use super::channel::ChannelConn;
-use super::hub::Endpoint;
+use super::endpoint::Endpoint;
 use super::peer::{OpenedChannel, Peer, PeerState};
 use async_io::Timer;
 use event_listener::Event;

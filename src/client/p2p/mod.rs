@@ -7,8 +7,8 @@ mod certificate;
 mod channel;
 pub(crate) mod checks;
 mod crypto;
+mod endpoint;
 mod forward;
-mod hub;
 pub(crate) mod identity;
 mod limit;
 mod link;
@@ -30,7 +30,7 @@ use super::ClientContext;
 use crate::config::{ClientConfig as Config, WebRtc, WebRtcLevel};
 use crate::logging;
 use checks::{CheckBudget, ConnectivityChecks, IceRole};
-use hub::Endpoint;
+use endpoint::Endpoint;
 use identity::Identity;
 use limit::{PeerLimit, PeerPermit};
 use link::{PeerDriver, PeerHandle};
@@ -123,7 +123,7 @@ struct P2pState {
 }
 
 /// How much the crates may say: what they call an error is a warning in WebRTC's own words.
-fn heed(level: WebRtcLevel) {
+fn set_log_level(level: WebRtcLevel) {
     logging::let_peers_say(match level {
         WebRtcLevel::Verbose => log::LevelFilter::Trace,
         WebRtcLevel::Info => log::LevelFilter::Warn,
@@ -134,7 +134,7 @@ fn heed(level: WebRtcLevel) {
 
 impl P2p {
     pub fn new(options: P2pOptions) -> Self {
-        heed(options.log_level);
+        set_log_level(options.log_level);
         Self {
             checks: Arc::default(),
             limit: PeerLimit::default(),
@@ -155,7 +155,7 @@ impl P2p {
     /// Goes on with other options. Peers that are there stay.
     pub fn change(&self, options: P2pOptions) {
         let mut inner = self.inner();
-        heed(options.log_level);
+        set_log_level(options.log_level);
         let ports = |options: &P2pOptions| (options.min_port, options.max_port);
         if ports(&inner.options) != ports(&options) {
             inner.hub = None;
@@ -164,7 +164,7 @@ impl P2p {
     }
 
     /// The remoteAPI has named a STUN server, or none.
-    pub fn told(&self, server: &str) {
+    pub fn set_stun_server(&self, server: &str) {
         self.inner().told = (!server.is_empty()).then(|| server.to_owned());
     }
 
@@ -240,7 +240,7 @@ fn begin<T>(
     permit: Option<PeerPermit>,
     prepare: impl FnOnce(&mut Peer, &Identity) -> Result<T, P2pError>,
 ) -> Result<(PeerHandle, Vec<String>, T), P2pError> {
-    let checks = ConnectivityChecks::new(me.p2p.checks.clone(), role, hub::own_addresses());
+    let checks = ConnectivityChecks::new(me.p2p.checks.clone(), role, endpoint::own_addresses());
     let memory = MemoryShare::new(me.p2p.memory.clone());
     let mut peer = Peer::new(&hub.identity, checks, memory, Instant::now())?;
     let hosts = hub.hosts();

@@ -2,7 +2,7 @@
 //! told. The stream is a visitor's like any other; nothing in it has been trusted yet.
 
 use super::checks::IceRole;
-use super::hub::Endpoint;
+use super::endpoint::Endpoint;
 use super::limit::PeerPermit;
 use super::link::{PeerHandle, CONNECT_TIMEOUT};
 use super::message::{MessageReader, SignalingMessage};

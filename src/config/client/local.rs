@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{self, Path, PathBuf};
 
 use crate::config::address::{host_port, write_host_port};
-use crate::config::secret::veiled;
+use crate::config::secret::redact;
 use crate::config::value::Scalar;
 
 /// Where a service's visitors are taken to.
@@ -72,7 +72,7 @@ impl Local {
 impl Scalar for Local {
     fn read(text: &str) -> Result<Self, String> {
         let wrong = || {
-            let text = veiled(text);
+            let text = redact(text);
             format!(
                 "\"{text}\" is not a local service: write it like http://127.0.0.1:80, \
                  https://127.0.0.1:443, tcp://127.0.0.1:22 or file:///srv/www."

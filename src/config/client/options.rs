@@ -10,7 +10,7 @@ use super::local::Local;
 use super::remote::Remote;
 use super::service::HostPrefix;
 use super::WebRtcLevel;
-use crate::config::value::{either, Value, Within};
+use crate::config::value::{either, Bounded, Value};
 use crate::config::{ListenAddr, Secret, Url};
 
 /// What there is once for a client, all of it optional; a description is what `-h` prints.
@@ -39,10 +39,10 @@ pub struct ClientOptions {
     pub remote_cert_insecure: Option<Value<bool>>,
     /// maximum number of tunnels to a server, 1 to 10 (default 3)
     #[argh(option, arg_name = "uint")]
-    pub remote_connections: Option<Value<Within<1, 10>>>,
+    pub remote_connections: Option<Value<Bounded<1, 10>>>,
     /// number of idle tunnels to keep open (default 1)
     #[argh(option, arg_name = "uint")]
-    pub remote_idle_connections: Option<Value<Within<0, 10>>>,
+    pub remote_idle_connections: Option<Value<Bounded<0, 10>>>,
     /// a STUN server, host:port; may be given several times
     #[argh(option, arg_name = "value")]
     #[serde(rename = "remoteSTUN")]
@@ -58,7 +58,7 @@ pub struct ClientOptions {
     pub tcp_forward_addr: Option<Value<ListenAddr>>,
     /// number of peer connections for -tcpForwardAddr, 1 to 10 (default 3)
     #[argh(option, arg_name = "uint")]
-    pub tcp_forward_connections: Option<Value<Within<1, 10>>>,
+    pub tcp_forward_connections: Option<Value<Bounded<1, 10>>>,
     /// use the server while there is no direct way, for -tcpForwardAddr (default true)
     #[argh(option, arg_name = "bool")]
     pub tcp_forward_fallback: Option<Value<bool>>,
@@ -70,7 +70,7 @@ pub struct ClientOptions {
     pub webrtc_connection_idle_timeout: Option<Value<Duration>>,
     /// maximum number of peers, 1 to 1000 (default 30)
     #[argh(option, arg_name = "uint")]
-    pub webrtc_connections: Option<Value<Within<1, 1000>>>,
+    pub webrtc_connections: Option<Value<Bounded<1, 1000>>>,
     /// level of messages about peers: verbose, info, warning or error (default "warning")
     #[argh(option, arg_name = "string")]
     pub webrtc_log_level: Option<Value<WebRtcLevel>>,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::config::address::{host_port, write_host_port};
-use crate::config::secret::veiled;
+use crate::config::secret::redact;
 use crate::config::value::Scalar;
 
 /// A server to tunnel to.
@@ -37,7 +37,7 @@ impl FromStr for Remote {
 impl Scalar for Remote {
     fn read(text: &str) -> Result<Self, String> {
         let wrong = || {
-            let text = veiled(text);
+            let text = redact(text);
             format!(
                 "\"{text}\" is not a server's address: write it like tcp://example.com:80 \
                  or tls://example.com:443."

@@ -1,19 +1,19 @@
 //! What gt asks over HTTP for itself: small requests to one API, and its answers. It follows
 //! no redirects, and visitors' traffic never comes here.
 
-pub(crate) mod answer;
 mod idle;
+pub(crate) mod response;
 #[cfg(test)]
 mod tests;
 
-pub use answer::Response;
+pub use response::Response;
 
 use super::tls::{Connector, ServerTrust};
 use super::{dial, Conn};
-use answer::RequestFailure;
 use async_io::Timer;
 use futures_lite::future;
 use idle::IdleConnections;
+use response::RequestFailure;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,7 +109,7 @@ impl ApiClient {
         conn.write_all(request)
             .await
             .map_err(RequestFailure::Dead)?;
-        let (answer, reusable) = answer::read(|cx, buffer| conn.poll_read(cx, buffer)).await?;
+        let (answer, reusable) = response::read(|cx, buffer| conn.poll_read(cx, buffer)).await?;
         if reusable {
             self.idle.put(conn);
         }

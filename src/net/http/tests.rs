@@ -1,7 +1,7 @@
 //! The client against a server that says what each test wants it to say, byte for byte.
 
 use super::*;
-use crate::net::http::answer::MAX_BODY;
+use crate::net::http::response::MAX_BODY;
 use async_std::task::block_on;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

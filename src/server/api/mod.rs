@@ -1,8 +1,8 @@
 //! The API: what operators and their programs ask a server about itself. Speaks HTTP on a
 //! listener of its own and gives three pages; it changes nothing.
 
-mod check;
 mod clients;
+mod health_check;
 mod json;
 mod metrics;
 mod reply;
@@ -15,7 +15,7 @@ use crate::net::follow::is_head_request;
 use crate::net::tls::{self, Acceptor};
 use crate::net::{blocking, timeout, Conn, Listener, Shutdown, Socket};
 use async_std::channel::{self, Receiver};
-use check::ProbeTarget;
+use health_check::ProbeTarget;
 use reply::ApiReply;
 pub use request::AllowedHosts;
 use request::{ApiPage, RequestError};
@@ -146,9 +146,9 @@ impl Drop for ApiPermit {
 mod tests {
     use super::*;
     use crate::config::Limits;
-    use crate::server::guard::AuthLockout;
+    use crate::server::auth_lockout::AuthLockout;
     use crate::server::registry::{Login, LoginProof, READ_HERE, SCANS};
-    use crate::server::rules::Settings;
+    use crate::server::settings::Settings;
     use crate::server::visitor::ListenerKind;
     use crate::tunnel::{PeerRole, Policy, Tunnel};
     use crate::wire::hello::ServiceSpec;
@@ -209,7 +209,7 @@ mod tests {
         );
         assert_eq!(READ_HERE.get(), 0);
         for n in 0..CLIENTS {
-            api.state.registry.leave(&format!("id{n}"), &tunnel);
+            api.state.registry.tunnel_ended(&format!("id{n}"), &tunnel);
         }
         assert_eq!(
             SCANS.get(),

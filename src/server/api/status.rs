@@ -1,6 +1,6 @@
 //! `/status`: whether the server works, as its last look at itself has it.
 
-use super::check::ProbeTarget;
+use super::health_check::ProbeTarget;
 use super::json::JsonString;
 use crate::cli::VERSION;
 use crate::server::ServerState;

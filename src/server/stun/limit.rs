@@ -1,7 +1,7 @@
 //! How many requests a source may send. The sender of a datagram can be forged, so what is
 //! remembered of senders must not grow with them.
 
-use crate::server::guard::network;
+use crate::server::auth_lockout::network_of;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -46,7 +46,7 @@ impl StunLimit {
         let tenths = now.saturating_duration_since(self.start).as_millis() / 100;
         // Wrapping is meant.
         let tenths = tenths as u32;
-        let at = self.hash.hash_one(network(from)) % PLACES as u64;
+        let at = self.hash.hash_one(network_of(from)) % PLACES as u64;
         let place = usize::try_from(at)
             .ok()
             .and_then(|at| self.places.get_mut(at));

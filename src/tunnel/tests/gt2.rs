@@ -498,7 +498,7 @@ fn a_peer_is_not_silent_while_the_ping_waits_behind_a_speed_limit() {
         limited.tunnel.ping();
         assert!(limited.tunnel.owes_answer() && !limited.tunnel.is_silent());
         let tunnels = vec![limited.tunnel.clone()];
-        assert!(without_life(tunnels, Duration::ZERO).await.is_empty());
+        assert!(find_dead(tunnels, Duration::ZERO).await.is_empty());
 
         // A ping that has left, and is not answered, is another matter.
         let (server, _there) = end_and_wire_of(PeerRole::Client);

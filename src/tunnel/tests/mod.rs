@@ -3,7 +3,7 @@
 mod gt2;
 mod turns;
 
-use super::core::TunnelState;
+use super::tunnel_state::TunnelState;
 use super::*;
 use crate::net::{self, Socket};
 use crate::wire::frame::Header;

@@ -2,8 +2,8 @@
 //! the outbox has gathered is taken by hand. No clock and no task has a say.
 
 use super::*;
-use crate::tunnel::core::MAX_SENDERS;
 use crate::tunnel::outbox::Drained;
+use crate::tunnel::tunnel_state::MAX_SENDERS;
 use futures_lite::AsyncWrite;
 use std::collections::VecDeque;
 use std::pin::Pin;

@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| gt::probes::client_hello(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| gt::fuzz::client_hello(data));

@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| gt::probes::gt1_hello(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| gt::fuzz::gt1_hello(data));

@@ -1,2 +1,2 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| gt::probes::ice_stun(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| gt::fuzz::ice_stun(data));

@@ -1,7 +1,7 @@
 //! Channels without a peer at their other end, and connections over loopback.
 
 use super::*;
-use crate::client::local_host::{HostRewriter, RewritingConn};
+use crate::client::host_rewriter::{HostRewriter, RewritingConn};
 use crate::client::p2p::checks::{ConnectivityChecks, IceRole};
 use crate::client::p2p::identity::Identity;
 use crate::client::p2p::memory::MemoryShare;

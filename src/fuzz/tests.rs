@@ -120,7 +120,7 @@ macro_rules! hold {
         $(
             #[test]
             fn $probe() {
-                crate::probes::tests::run(stringify!($probe), crate::probes::$probe);
+                crate::fuzz::tests::run(stringify!($probe), crate::fuzz::$probe);
             }
         )*
     };

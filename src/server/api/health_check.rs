@@ -3,7 +3,7 @@
 
 use crate::net::tls::{Connector, ServerTrust};
 use crate::net::{self, Conn};
-use crate::server::guest::random_word;
+use crate::server::self_test::random_word;
 use crate::server::visitor::{self, ListenerKind};
 use crate::server::{client_hello, ServerState};
 use crate::tunnel::{Event, Inbox, PeerRole, Policy, Stream, Tunnel};
@@ -222,8 +222,8 @@ mod tests {
     use crate::cli::{self, Command};
     use crate::net::Shutdown;
     use crate::server::accept_visitors;
-    use crate::server::guard::AuthLockout;
-    use crate::server::rules::Settings;
+    use crate::server::auth_lockout::AuthLockout;
+    use crate::server::settings::Settings;
     use async_std::task;
 
     fn state() -> Arc<ServerState> {

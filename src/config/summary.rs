@@ -3,7 +3,7 @@
 
 use super::file::Document;
 use super::options::OptionName;
-use super::secret::veiled;
+use super::secret::redact;
 use super::value::Scalar;
 use super::yaml::{Node, NodeKind};
 
@@ -29,7 +29,7 @@ pub type Given<'a> = (&'a str, &'a str);
 
 /// All of it: `names` are the role's options, `services` the groups of several `-local`, whose
 /// flags are not among `flags`.
-pub fn shown(
+pub fn summary(
     names: &[OptionName],
     flags: &[Given<'_>],
     services: &[Vec<Given<'_>>],
@@ -137,7 +137,7 @@ impl JsonWriter {
     /// A URL is shown without what may be a password in it.
     fn text(&mut self, text: &str) {
         match text.contains("://") {
-            true => self.quoted(&veiled(text)),
+            true => self.quoted(&redact(text)),
             false => self.quoted(text),
         }
     }
@@ -283,7 +283,7 @@ mod tests {
         let path = std::path::Path::new("gt.yaml");
         let document =
             Document::parse(path, format!("users:\n{users}"), Content::Configuration).unwrap();
-        let line = shown(&[], &[], &[], Some(&document));
+        let line = summary(&[], &[], &[], Some(&document));
         assert!(line.starts_with("{\"users\":{\"user0\":{\"secret\":\"******\"},"));
         assert!((MOST..MOST + 100).contains(&line.len()), "{}", line.len());
         assert!(line.ends_with('…') && !line.contains("topsecret"));

@@ -19,7 +19,7 @@ pub struct Invocation {
 
 /// Understands these words as [`super::parse`] does; `argv[0]` is the program's name. A gt of
 /// another version may have flags that are unknown here: then its role is all that is known.
-pub fn told(argv: &[String]) -> Invocation {
+pub fn invocation(argv: &[String]) -> Invocation {
     if argv.is_empty() {
         // One that is just being started has no words yet.
         return Invocation {
@@ -58,7 +58,7 @@ mod tests {
 
     fn of(line: &str) -> Invocation {
         let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        told(&words)
+        invocation(&words)
     }
 
     #[test]

@@ -210,7 +210,7 @@ fn look_at(pid: u32, there: &Path) -> Option<Process> {
     if here.is_some() && numbers(there)? != here? {
         return None;
     }
-    let told = cli::told(&words(there)?);
+    let told = cli::invocation(&words(there)?);
     if told.runs_nothing {
         return None;
     }
@@ -230,7 +230,7 @@ fn look_at(pid: u32, there: &Path) -> Option<Process> {
 /// A process that may not be looked at, if it can be a gt. Everybody may read its words.
 fn guess_at(pid: u32, there: &Path, program: &Path) -> Option<UnreadableProcess> {
     let words = words(there)?;
-    if !is_called(words.first()?, program) || cli::told(&words).runs_nothing {
+    if !is_called(words.first()?, program) || cli::invocation(&words).runs_nothing {
         return None;
     }
     let user = fs::metadata(there).ok()?.uid();

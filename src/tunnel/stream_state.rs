@@ -1,8 +1,8 @@
 //! One stream of a tunnel, as the tunnel sees it: what waits, what may come and go, and how
 //! it ends.
 
-use super::backlog::RecvBuffer;
-use super::queue::Granted;
+use super::recv_buffer::RecvBuffer;
+use super::scheduler::Granted;
 use super::window::{Budget, Window, MAX_CREDIT};
 use crate::net::clock::{self, Tick};
 use crate::net::Conn;

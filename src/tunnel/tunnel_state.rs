@@ -1,11 +1,11 @@
 //! The state of one tunnel, behind its lock: its streams, and what they share.
 
 use super::closing::{Closing, ClosingStep};
-use super::entry::{CloseReason, StreamState};
 use super::liveness::Liveness;
 use super::outbox::Outbox;
-use super::queue::Granted;
 use super::round_trip::RoundTrip;
+use super::scheduler::Granted;
+use super::stream_state::{CloseReason, StreamState};
 use super::window::Budget;
 use super::{Policy, Traffic, STUCK, STUCK_ALONE};
 use crate::net::clock::Tick;

@@ -4,7 +4,7 @@
 //! After a restart each process counts the connections that it holds. A visitor that one gives to the
 //! other has a place there from then on, whichever has accepted it.
 
-use super::guard::network;
+use super::auth_lockout::network_of;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,7 +52,7 @@ impl ConnectionLimit {
         if table.of_address == 0 && table.of_all == 0 {
             return Some(Permit { _taken: None });
         }
-        let network = network(ip);
+        let network = network_of(ip);
         let of_this = table.by_network.get(&network).copied().unwrap_or_default();
         let full = |most: u32, taken: u32| most > 0 && taken >= most;
         let option = if full(table.of_address, of_this) {

@@ -57,7 +57,7 @@ impl SelfTest {
     }
 
     /// Lets the guest in, once.
-    pub fn meet(&self, id: &str, secret: &[u8]) -> LoginOrigin {
+    pub fn origin_of(&self, id: &str, secret: &[u8]) -> LoginOrigin {
         if !id.starts_with(&self.start) {
             return LoginOrigin::SomebodyElse;
         }
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     fn is_late(guest: &SelfTest, id: &str, secret: &[u8]) -> bool {
-        matches!(guest.meet(id, secret), LoginOrigin::TooLate)
+        matches!(guest.origin_of(id, secret), LoginOrigin::TooLate)
     }
 
     #[test]
@@ -112,11 +112,13 @@ mod tests {
         let invitation = guest.invite().unwrap();
         let (id, secret) = (invitation.id.as_str(), invitation.secret.as_bytes());
         assert!(matches!(
-            guest.meet("id1", secret),
+            guest.origin_of("id1", secret),
             LoginOrigin::SomebodyElse
         ));
         assert!(is_late(&guest, id, b""));
-        assert!(matches!(guest.meet(id, secret), LoginOrigin::Guest(admission) if admission.guest));
+        assert!(
+            matches!(guest.origin_of(id, secret), LoginOrigin::Guest(admission) if admission.guest)
+        );
         assert!(is_late(&guest, id, secret));
     }
 

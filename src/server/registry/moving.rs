@@ -1,6 +1,6 @@
 //! What of the registry goes to another process with a client's tunnels, and comes from there.
 
-use super::held::LoginRight;
+use super::held_clients::LoginRight;
 use super::{
     sort_ports, InheritedPort, Key, Login, PoolEntry, RegisteredClient, Registry,
     RECONNECT_PERIOD_AFTER_RESTART,
@@ -80,7 +80,7 @@ impl Registry {
     pub async fn nothing_stays(&self) {
         let is_one = |member: &PoolEntry| member.tunnel.version() == Version::One;
         loop {
-            let arrival = self.arrival();
+            let arrival = self.next_registration();
             let stays = {
                 let inner = self.lock();
                 let mut clients = inner.clients.values();
@@ -205,7 +205,7 @@ mod tests {
     use crate::config::{Limits, PortRange, TcpRule};
     use crate::net::{self, bridge};
     use crate::server::ports::PortRequest;
-    use crate::server::rules::Settings;
+    use crate::server::settings::Settings;
     use crate::tunnel::{Inbox, PeerRole, Policy};
     use std::os::fd::OwnedFd;
     use std::sync::Arc;
@@ -294,7 +294,7 @@ mod tests {
             let ((here, _open), (away, _also_open)) = (tunnel(), tunnel());
             join(&registry, "here", &here);
             join(&registry, "away", &away);
-            registry.leave("away", &away);
+            registry.tunnel_ended("away", &away);
             let hosts = ["here", "away", "free"].map(key).to_vec();
             let right = LoginRight::new(Secret::new("secret"), None);
             registry.hold("held", hosts, right);

@@ -35,12 +35,12 @@ impl AuthLockout {
 
     /// How long tunnels from there are refused from now on, if they are.
     pub fn lockout(&self, ip: IpAddr) -> Option<Duration> {
-        self.lock().lockout(&network(ip), Instant::now())
+        self.lock().lockout(&network_of(ip), Instant::now())
     }
 
     /// A client there did not have the right id and secret.
     pub fn failed(&self, ip: IpAddr) {
-        let network = network(ip);
+        let network = network_of(ip);
         let mut table = self.lock();
         // One that was under way when the address was refused makes that no longer.
         if table.times == 0 || table.refuses(&network) {
@@ -60,12 +60,12 @@ impl AuthLockout {
 
     /// A client there had the right ones, which were known before.
     pub fn succeeded(&self, ip: IpAddr) {
-        self.lock().forget(&network(ip));
+        self.lock().forget(&network_of(ip));
     }
 }
 
 /// What counts as one address: of IPv6 a /64, for that is what one customer gets.
-pub fn network(ip: IpAddr) -> IpAddr {
+pub fn network_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => {
             let [a, b, c, d, ..] = ip.segments();

@@ -5,7 +5,7 @@ use crate::net::follow::{
     Edits, ExpectedResponse, HttpRefusal, RequestHead, RequestRule, RequestStep, Requests,
     RuleDecision, MAX_HEAD,
 };
-use crate::net::http::answer::{read, Response, MAX_BODY};
+use crate::net::http::response::{read, Response, MAX_BODY};
 use futures_lite::future::block_on;
 use std::task::Poll;
 

@@ -98,7 +98,7 @@ impl RestoredClients {
     }
 
     /// Keeps it for those who come back.
-    pub fn settle(mut self, state: &Arc<ServerState>) {
+    pub fn restore(mut self, state: &Arc<ServerState>) {
         if self.is_empty() {
             return;
         }

@@ -1,8 +1,8 @@
 //! What of a server's configuration may change while it runs, beside its listeners: who may
 //! connect, what is allowed to whom, and how visitors are met.
 
-use super::auth::AuthApi;
-use super::claims::FirstSecrets;
+use super::auth_api::AuthApi;
+use super::first_secrets::FirstSecrets;
 use super::users::{UnknownIds, Users};
 use crate::config::{self, AnyClient, Network, TlsVersion, Wire};
 use crate::net::tls::{Acceptor, MinVersion};
