@@ -372,7 +372,7 @@ impl Pool {
         };
         for member in &self.lock().members {
             let tunnel = &member.tunnel;
-            tunnel.say(&hello.encode_change(tunnel.version()));
+            tunnel.send_bytes(&hello.encode_change(tunnel.version()));
         }
     }
 
@@ -414,7 +414,8 @@ impl PooledTunnel {
         let mut offered = self.offered();
         if offered.change(services.clone()) {
             let hello = services.hello(me);
-            self.tunnel.say(&hello.encode_change(self.tunnel.version()));
+            self.tunnel
+                .send_bytes(&hello.encode_change(self.tunnel.version()));
         }
     }
 }

@@ -6,7 +6,7 @@ use super::service::{self, Services};
 use super::ClientContext;
 use crate::config::Remote;
 use crate::net::{self, timeout, tls, Conn, TaskGuard};
-use crate::tunnel::{Event, Inbox, PeerRole, Policy, Tunnel, DELIVERY};
+use crate::tunnel::{Event, Inbox, PeerRole, Policy, Tunnel, DELIVERY_TIMEOUT};
 use crate::wire::frame::{PortCause, RejectCode, Signal};
 use crate::wire::{hello, Version};
 use async_io::Timer;
@@ -280,7 +280,7 @@ impl ClientSession {
         let conn = inbox.conn().clone();
         drop(inbox);
         if orderly {
-            conn.linger_for(DELIVERY, usize::MAX).await;
+            conn.linger_for(DELIVERY_TIMEOUT, usize::MAX).await;
         } else {
             conn.linger(CLOSE_TIMEOUT).await;
         }

@@ -10,7 +10,7 @@ use super::{ports, ServerState};
 use crate::config::Secret;
 use crate::handover::MovedTunnel;
 use crate::net::{timeout, Conn, Socket, TaskGuard};
-use crate::tunnel::{self, Event, Inbox, PeerRole, Policy, Tunnel, DELIVERY};
+use crate::tunnel::{self, Event, Inbox, PeerRole, Policy, Tunnel, DELIVERY_TIMEOUT};
 use crate::wire::frame::{RejectCode, Signal};
 use crate::wire::hello::{self, Hello, HelloReader, ServiceSpec};
 use crate::wire::{Malformed, Version};
@@ -1012,7 +1012,7 @@ impl ServerSession {
         if orderly {
             let most = self.auth().admission.limits.connections;
             let linger = self.state.lingering.begin(&self.id, most);
-            let reading = inbox.conn().linger_for(DELIVERY, usize::MAX);
+            let reading = inbox.conn().linger_for(DELIVERY_TIMEOUT, usize::MAX);
             linger.is_over.or(reading).await;
         } else {
             inbox.conn().linger(CLOSE_TIMEOUT).await;

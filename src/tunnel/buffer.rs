@@ -1,15 +1,16 @@
-//! Buffers that are lent only while bytes are in them, and given back to the thread.
+//! Byte buffers that hold memory only while they contain bytes, and return it to the thread.
 
 use std::cell::RefCell;
 
-/// Room for payload. Two of these are the most a busy tunnel holds.
+/// Payload capacity of a large buffer, in bytes. A busy tunnel holds at most two of these.
 pub(super) const ROOM: usize = 128 * 1024;
-/// Room for a few heads: a tunnel that only says hello, or answers a ping, needs no more.
+/// Capacity of a small buffer, in bytes: enough for a tunnel that only sends its hello or answers
+/// pings.
 const SMALL: usize = 4 * 1024;
-/// Buffers of each size a thread keeps for the next tunnel that needs one.
+/// Maximum number of spare buffers of each size that a thread keeps.
 const SPARE: usize = 4;
 
-/// Those that nobody has, of both sizes.
+/// The spare buffers of one thread, by size.
 struct SpareBuffers {
     small: Vec<Vec<u8>>,
     large: Vec<Vec<u8>>,
@@ -22,7 +23,7 @@ thread_local! {
 }
 
 impl SpareBuffers {
-    /// Those of one size, if it is one that is kept.
+    /// Returns the spares of this size; `None` if buffers of this size are not kept.
     fn of(&mut self, size: usize) -> Option<&mut Vec<Vec<u8>>> {
         match size {
             SMALL => Some(&mut self.small),
@@ -38,7 +39,7 @@ fn lend(size: usize) -> Vec<u8> {
 }
 
 fn give_back(memory: Vec<u8>) {
-    // At the end of a thread there is no list any more.
+    // The thread-local list is already gone while the thread ends.
     let _ = SPARES.try_with(|spares| {
         let Ok(mut spares) = spares.try_borrow_mut() else {
             return;
@@ -50,8 +51,8 @@ fn give_back(memory: Vec<u8>) {
     });
 }
 
-/// Bytes that are appended at the end and taken from the front. Its memory stays
-/// initialised, so that sockets can be read straight into it.
+/// A queue of bytes in one allocation. Its memory stays initialised, so that a socket can be read
+/// straight into it.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     memory: Vec<u8>,
@@ -77,7 +78,7 @@ impl Buffer {
         self.memory.capacity()
     }
 
-    /// The `n` bytes behind the end, which [`Buffer::grow`] makes part of it.
+    /// Returns the `n` bytes behind the end; [`Buffer::grow`] makes them part of the content.
     pub fn room(&mut self, n: usize) -> &mut [u8] {
         let end = self.end.saturating_add(n);
         if self.memory.len() < end {
@@ -106,7 +107,7 @@ impl Buffer {
         self.grow(bytes.len());
     }
 
-    /// Takes `n` bytes off the front; the memory goes back when nothing is left.
+    /// Removes `n` bytes from the front and returns the memory when nothing is left.
     pub fn consume(&mut self, n: usize) {
         self.start = self.start.saturating_add(n).min(self.end);
         if self.is_empty() {
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_as_large_as_what_is_in_it_needs() {
+    fn a_buffer_is_as_large_as_its_content_needs() {
         let mut buffer = Buffer::default();
         let bytes: Vec<u8> = (0..=250).cycle().take(3 * ROOM).collect();
         let mut at = 0;

@@ -1,65 +1,65 @@
-//! The graceful end of a tunnel (WIRE.md, "Life of a tunnel", 6).
+//! The graceful end of a tunnel (docs/gt1.md, "The life of a tunnel").
 
-/// How far the goodbye has come. Both ends run the same machine: who has said and heard one
-/// close drains, and says close twice when its last stream has ended.
+/// The state of the closing handshake. Both ends run the same machine: an end that has sent and
+/// received one close drains, and sends close twice when its last stream has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Closing {
-    /// Nobody has said close.
+    /// Neither end has sent close.
     Open,
-    /// We have, the peer has not answered.
-    Said,
-    /// Both have; streams run out.
+    /// This end has sent close; the peer has not answered.
+    Sent,
+    /// Both ends have sent close; the streams that are left finish.
     Draining,
-    /// The last word is out, or nobody listens any more.
+    /// The last close is sent, or the connection is gone.
     Over,
 }
 
-/// What has to be done after a step.
+/// What the tunnel has to do after a transition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClosingStep {
     Nothing,
     /// Send close once.
-    SayClose,
+    SendClose,
     /// Send close twice, then shut the socket.
     Finish,
     /// Send close once, then twice more, and shut the socket.
-    SayAndFinish,
+    SendAndFinish,
     /// The peer has gone: end at once.
     End,
 }
 
 impl Closing {
-    /// We want to end.
-    pub fn ask(&mut self) -> ClosingStep {
+    /// Starts the graceful end from this side.
+    pub fn begin(&mut self) -> ClosingStep {
         match self {
             Self::Open => {
-                *self = Self::Said;
-                ClosingStep::SayClose
+                *self = Self::Sent;
+                ClosingStep::SendClose
             }
             _ => ClosingStep::Nothing,
         }
     }
 
-    /// The peer has said close, while `streams` were running.
-    pub fn heard(&mut self, streams: usize) -> ClosingStep {
+    /// Handles a close from the peer while `streams` streams are open.
+    pub fn received(&mut self, streams: usize) -> ClosingStep {
         let idle = streams == 0;
         match *self {
-            Self::Open if idle => self.over(ClosingStep::SayAndFinish),
+            Self::Open if idle => self.over(ClosingStep::SendAndFinish),
             Self::Open => {
                 *self = Self::Draining;
-                ClosingStep::SayClose
+                ClosingStep::SendClose
             }
-            Self::Said if idle => self.over(ClosingStep::Finish),
-            Self::Said => {
+            Self::Sent if idle => self.over(ClosingStep::Finish),
+            Self::Sent => {
                 *self = Self::Draining;
                 ClosingStep::Nothing
             }
-            // Close received while already closing ends it at once.
+            // A close during draining ends the tunnel at once.
             Self::Draining | Self::Over => self.over(ClosingStep::End),
         }
     }
 
-    /// The last stream has ended.
+    /// Handles the end of the last stream.
     pub fn idle(&mut self) -> ClosingStep {
         match self {
             Self::Draining => self.over(ClosingStep::Finish),
@@ -78,36 +78,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_side_that_is_asked_answers_drains_and_says_close_twice() {
+    fn the_passive_side_answers_drains_and_sends_close_twice() {
         let mut closing = Closing::Open;
-        assert_eq!(closing.heard(2), ClosingStep::SayClose);
+        assert_eq!(closing.received(2), ClosingStep::SendClose);
         assert_eq!(closing.idle(), ClosingStep::Finish);
         assert_eq!(closing, Closing::Over);
     }
 
     #[test]
-    fn the_side_that_asks_drains_too_and_ends_on_the_second_close() {
+    fn the_active_side_drains_and_ends_on_the_second_close() {
         let mut closing = Closing::Open;
-        assert_eq!(closing.ask(), ClosingStep::SayClose);
-        assert_eq!(closing.ask(), ClosingStep::Nothing, "close is said once");
-        assert_eq!(closing.heard(1), ClosingStep::Nothing, "this is the answer");
-        assert_eq!(closing.heard(1), ClosingStep::End);
+        assert_eq!(closing.begin(), ClosingStep::SendClose);
+        assert_eq!(closing.begin(), ClosingStep::Nothing, "close is said once");
+        assert_eq!(
+            closing.received(1),
+            ClosingStep::Nothing,
+            "this is the answer"
+        );
+        assert_eq!(closing.received(1), ClosingStep::End);
     }
 
     #[test]
-    fn both_asking_at_once_ends_when_both_are_idle() {
+    fn a_simultaneous_close_ends_when_both_sides_are_idle() {
         let mut closing = Closing::Open;
-        assert_eq!(closing.ask(), ClosingStep::SayClose);
+        assert_eq!(closing.begin(), ClosingStep::SendClose);
         assert_eq!(
             closing.idle(),
             ClosingStep::Nothing,
             "the peer may still send tasks"
         );
-        assert_eq!(closing.heard(0), ClosingStep::Finish);
+        assert_eq!(closing.received(0), ClosingStep::Finish);
     }
 
     #[test]
-    fn an_idle_tunnel_ends_with_the_answer() {
-        assert_eq!(Closing::Open.heard(0), ClosingStep::SayAndFinish);
+    fn an_idle_tunnel_ends_with_the_answer_to_close() {
+        assert_eq!(Closing::Open.received(0), ClosingStep::SendAndFinish);
     }
 }

@@ -1,5 +1,5 @@
-//! What a tunnel receives. Parses every frame of each read and hands payloads to their
-//! streams at once; what concerns the session comes out as [`Event`]s.
+//! The receiving half of a tunnel. Parses every frame of each read and delivers payloads to their
+//! streams at once; what concerns the session is returned as an [`Event`].
 
 use super::closing::Closing;
 use super::throttle::Throttle;
@@ -19,74 +19,73 @@ use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 use std::time::{Duration, Instant};
 
-/// What the session has to act on.
+/// Something that the session has to act on.
 pub enum Event {
-    /// Anything but ping, close and services, which come as events of their own.
+    /// A signal other than ping, close and services, which have events of their own.
     Signal(Signal),
-    /// GT/1's. Those of GT/2 have been answered.
+    /// A GT/1 ping. Pings of GT/2 are answered here.
     Ping,
-    /// The peer has said close; the tunnel has already answered as it should.
+    /// The peer has sent close; the tunnel has already sent the answer that is due.
     Close,
-    /// The services signal; a client's carries its registration.
+    /// The services signal; one from a client carries its registration.
     Services(Option<Hello>),
-    /// The peer has opened a stream to this service.
+    /// The peer has opened a stream to the service with this index.
     Opened(Stream, u16),
-    /// Time to look at deadlines; see [`Inbox::silence`].
+    /// The session should check its deadlines; see [`Inbox::silence`].
     Tick,
-    /// Nothing more comes. `Ok`: the peer or we have ended it in good order.
+    /// Nothing more is received. `Ok` if the tunnel ended gracefully.
     End(io::Result<()>),
 }
 
-/// Bytes that are asked for at a time where the tunnel is limited, or the peer may be opening
-/// streams: all that a read opens begins at the same time.
-const MOST_AT_ONCE: usize = 64 * 1024;
+/// Bytes that one read may bring while the tunnel has a speed limit or the peer may be opening
+/// streams: all streams that one read opens start at the same time.
+const READ_LIMIT: usize = 64 * 1024;
 
-/// Events after which others have their turn, whatever the peer sends.
+/// Events returned in a row before other tasks run, whatever the peer sends.
 const EVENTS_PER_TURN: u32 = 32;
 
-/// How often deadlines are looked at while a sign of life is waited for, at least.
-const WATCH: Duration = Duration::from_millis(500);
+/// Longest interval between deadline checks while a sign of life is awaited.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Payloads of a stream that are handed on together: more than one read brings of a stream that
-/// sends much.
-const PIECES: usize = 6;
+/// Payload slices of a stream that are delivered together. One read of a bulk stream brings fewer.
+const MAX_BATCH: usize = 6;
 
-/// Reads one tunnel. Polled by its session alone.
+/// Reads one tunnel. Only the tunnel's session polls it.
 pub struct Inbox {
     tunnel: Tunnel,
     conn: Arc<Conn>,
-    /// Bytes that were read before there was an inbox.
-    already: Vec<u8>,
+    /// Bytes that were read from the connection before the inbox existed.
+    initial: Vec<u8>,
     reading: ReadState,
     events: VecDeque<Event>,
-    /// The last read was long and brought payload alone.
+    /// Whether the last read was long and brought nothing but payload.
     bulk: bool,
     timer: Timer,
-    /// How often it comes, usually.
+    /// The usual interval of `timer`.
     tick: Duration,
-    /// It comes more often, until the peer gives a sign of life.
+    /// Whether `timer` runs at [`WATCH_INTERVAL`], until the peer gives a sign of life.
     watching: bool,
     heard: Tick,
-    /// When bytes came that [`Core`](super::tunnel_state::Core) has not been told of.
-    news: Option<Instant>,
+    /// When bytes last came that [`Liveness`](super::liveness::Liveness) does not know of yet.
+    unreported: Option<Instant>,
     version: Version,
     peer: PeerRole,
     throttle: Option<Box<Throttle>>,
-    /// Events that came without a wait between them.
+    /// Events returned without a wait between them.
     in_a_row: u32,
     ended: Option<io::Result<()>>,
 }
 
 enum ReadState {
-    /// The start of a head whose rest has not come.
+    /// The start of a header whose rest has not come.
     Head(SmallVec<[u8; MAX_HEAD]>),
     Payload {
         task: u32,
         left: u32,
     },
-    /// What is for a later version.
+    /// Payload of a frame that only a later version understands.
     Skip(u32),
-    /// `left` bytes at most.
+    /// A registration, of which at most `left` bytes may come.
     Registration {
         reader: Box<HelloReader>,
         left: u32,
@@ -105,7 +104,7 @@ impl Inbox {
         Self {
             tunnel,
             conn,
-            already,
+            initial: already,
             reading: ReadState::Head(SmallVec::new()),
             events: VecDeque::new(),
             bulk: false,
@@ -113,7 +112,7 @@ impl Inbox {
             tick,
             watching: false,
             heard: Tick::now(),
-            news: None,
+            unreported: None,
             version,
             peer,
             throttle: limit.map(|bucket| Box::new(Throttle::new(bucket))),
@@ -122,18 +121,18 @@ impl Inbox {
         }
     }
 
-    /// The connection, for what comes after the tunnel.
+    /// Returns the connection, for what follows the tunnel.
     pub fn conn(&self) -> &Arc<Conn> {
         &self.conn
     }
 
-    /// What has been read and not been used, if that is less than a frame.
+    /// Returns the bytes that were read and not parsed; `None` within a frame.
     #[cfg(feature = "server")]
     pub(super) fn unread(&self) -> Option<Vec<u8>> {
         let between_frames = self.events.is_empty() && self.ended.is_none();
         match &self.reading {
             ReadState::Head(begun) if between_frames => {
-                Some([begun.as_slice(), self.already.as_slice()].concat())
+                Some([begun.as_slice(), self.initial.as_slice()].concat())
             }
             _ => None,
         }
@@ -144,17 +143,17 @@ impl Inbox {
         &self.tunnel
     }
 
-    /// How long the peer has said nothing, while we listened.
+    /// Returns how long the peer has sent nothing while the tunnel was being read.
     pub fn silence(&self) -> Duration {
         self.heard.until(Tick::now())
     }
 
-    /// Whether what the peer says waits because of its speed.
+    /// Whether the tunnel's speed limit delays reading at the moment.
     pub fn is_held_back(&self) -> bool {
         self.throttle.as_ref().is_some_and(|it| it.is_waiting())
     }
 
-    /// The next thing to act on. After [`Event::End`] it must not be asked again.
+    /// Returns the next event. Must not be called again after [`Event::End`].
     pub async fn next(&mut self) -> Event {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
@@ -191,18 +190,18 @@ impl Inbox {
             return Poll::Ready(Event::End(result));
         }
         ready!(Pin::new(&mut self.timer).poll_next(cx));
-        let mut core = lock(&self.tunnel.0);
-        core.sweep(Tick::now());
-        core.measure();
-        drop(core);
+        let mut state = lock(&self.tunnel.0);
+        state.sweep(Tick::now());
+        state.measure();
+        drop(state);
         if self.watching && self.version == Version::One {
             let delivery = self.conn.delivery();
-            let mut core = lock(&self.tunnel.0);
+            let mut state = lock(&self.tunnel.0);
             match delivery {
-                Some(Delivery::Lost) => core.liveness.set_lost(true),
-                // What the stream began with has arrived.
-                Some(Delivery::Acknowledged) => core.liveness.answered(),
-                _ => core.liveness.set_lost(false),
+                Some(Delivery::Lost) => state.liveness.set_lost(true),
+                // The first bytes of the stream have arrived.
+                Some(Delivery::Acknowledged) => state.liveness.answered(),
+                _ => state.liveness.set_lost(false),
             }
         }
         Poll::Ready(Event::Tick)
@@ -210,11 +209,11 @@ impl Inbox {
 
     /// Reads until there is an event, or nothing to read.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.already.is_empty() {
-            let bytes = std::mem::take(&mut self.already);
-            self.take(&bytes)?;
+        if !self.initial.is_empty() {
+            let bytes = std::mem::take(&mut self.initial);
+            self.parse(&bytes)?;
         }
-        // A peer that keeps sending lets others have their turn after a few reads.
+        // A peer that keeps sending must not keep other tasks from running.
         for _ in 0..4 {
             if !self.events.is_empty() || self.ended.is_some() {
                 return Poll::Ready(Ok(()));
@@ -223,12 +222,12 @@ impl Inbox {
             if self.ended.is_some() {
                 return Poll::Ready(Ok(()));
             }
-            let mut most = if self.bulk { usize::MAX } else { MOST_AT_ONCE };
+            let mut most = if self.bulk { usize::MAX } else { READ_LIMIT };
             if let Some(throttle) = &mut self.throttle {
-                let Poll::Ready(granted) = throttle.poll_grant(cx, MOST_AT_ONCE) else {
-                    // It is not the peer that is silent.
+                let Poll::Ready(granted) = throttle.poll_grant(cx, READ_LIMIT) else {
+                    // The silence is ours, not the peer's.
                     self.heard = Tick::now();
-                    lock(&self.tunnel.0).liveness.stalls();
+                    lock(&self.tunnel.0).liveness.stall();
                     return Poll::Pending;
                 };
                 most = most.min(granted);
@@ -241,7 +240,7 @@ impl Inbox {
                     throttle.take(n);
                 }
                 Poll::Ready(match buf.get(..n) {
-                    Some(bytes @ [_, ..]) => self.take(bytes),
+                    Some(bytes @ [_, ..]) => self.parse(bytes),
                     _ => {
                         self.ended = Some(self.end_of_conn());
                         Ok(())
@@ -249,7 +248,7 @@ impl Inbox {
                 })
             });
             match ready!(read) {
-                // The peer may reset instead of reading our last goodbye.
+                // The peer may reset the connection instead of reading our last close.
                 Err(e) if e.kind() != io::ErrorKind::InvalidData && self.is_closing() => {
                     self.ended = Some(Ok(()));
                 }
@@ -260,35 +259,35 @@ impl Inbox {
         Poll::Pending
     }
 
-    /// Waits while a stream is full or the peer does not take our answers.
+    /// Waits while a GT/1 stream's backlog is full or the peer does not read our answers.
     fn poll_may_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut core = lock(&self.tunnel.0);
-        if core.over {
-            self.ended = Some(match core.aborted {
+        let mut state = lock(&self.tunnel.0);
+        if state.over {
+            self.ended = Some(match state.aborted {
                 Some(why) => Err(io::Error::other(why)),
                 None => Ok(()),
             });
             return Poll::Ready(());
         }
-        match &core.inbox {
+        match &state.inbox {
             Some(waker) if waker.will_wake(cx.waker()) => {}
-            _ => core.inbox = Some(cx.waker().clone()),
+            _ => state.inbox = Some(cx.waker().clone()),
         }
-        if core.is_stalled() || core.outbox.is_flooded() {
-            // It is not the peer that is silent; and a stall does not last, see STUCK.
+        if state.is_stalled() || state.outbox.is_flooded() {
+            // The silence is ours, not the peer's. STUCK_TIMEOUT bounds it.
             self.heard = Tick::now();
-            core.liveness.stalls();
+            state.liveness.stall();
             return Poll::Pending;
         }
-        core.liveness.listens();
-        if let Some(at) = self.news.take() {
-            core.liveness.heard(at);
+        state.liveness.resume();
+        if let Some(at) = self.unreported.take() {
+            state.liveness.heard(at);
         }
-        let watched = core.liveness.is_watched();
-        drop(core);
+        let watched = state.liveness.is_watched();
+        drop(state);
         if watched != self.watching {
             self.watching = watched;
-            let watch = if watched { WATCH } else { self.tick };
+            let watch = if watched { WATCH_INTERVAL } else { self.tick };
             self.timer.set_interval(watch.min(self.tick));
         }
         Poll::Ready(())
@@ -308,29 +307,29 @@ impl Inbox {
         ))
     }
 
-    /// Works off what has been read.
-    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Parses bytes that were read and delivers what they carry.
+    fn parse(&mut self, bytes: &[u8]) -> io::Result<()> {
         let now = Instant::now();
         self.heard = Tick::at(now);
-        self.news = Some(now);
-        let mut gathered = Batch::default();
-        let result = self.take_into(&mut gathered, bytes);
-        gathered.deliver(&self.tunnel, false, self.heard);
-        self.bulk = bytes.len() >= MOST_AT_ONCE / 2 && self.events.is_empty();
+        self.unreported = Some(now);
+        let mut batch = Batch::default();
+        let result = self.parse_into(&mut batch, bytes);
+        batch.deliver(&self.tunnel, false, self.heard);
+        self.bulk = bytes.len() >= READ_LIMIT / 2 && self.events.is_empty();
         result
     }
 
-    fn take_into<'a>(&mut self, gathered: &mut Batch<'a>, mut bytes: &'a [u8]) -> io::Result<()> {
+    fn parse_into<'a>(&mut self, batch: &mut Batch<'a>, mut bytes: &'a [u8]) -> io::Result<()> {
         while !bytes.is_empty() && self.ended.is_none() {
             match &mut self.reading {
                 ReadState::Payload { task, left } => {
                     let (payload, rest) = split(bytes, *left);
-                    if gathered.is_full() {
-                        gathered.deliver(&self.tunnel, false, self.heard);
+                    if batch.is_full() {
+                        batch.deliver(&self.tunnel, false, self.heard);
                     }
-                    gathered.push(*task, payload);
+                    batch.push(*task, payload);
                     bytes = rest;
-                    // At most what was left.
+                    // The slice is at most `left` bytes long.
                     *left -= payload.len() as u32;
                     if *left == 0 {
                         self.reading = ReadState::Head(SmallVec::new());
@@ -339,7 +338,7 @@ impl Inbox {
                 ReadState::Skip(left) => {
                     let (skipped, rest) = split(bytes, *left);
                     bytes = rest;
-                    // At most what was left.
+                    // The slice is at most `left` bytes long.
                     *left -= skipped.len() as u32;
                     if *left == 0 {
                         self.reading = ReadState::Head(SmallVec::new());
@@ -349,7 +348,7 @@ impl Inbox {
                     let (piece, _) = split(bytes, *left);
                     let n = reader.feed(piece).map_err(malformed)?;
                     bytes = bytes.get(n..).unwrap_or_default();
-                    // At most what was left.
+                    // The slice is at most `left` bytes long.
                     *left -= n as u32;
                     let unread = Box::new(HelloReader::new(self.version));
                     match std::mem::replace(reader, unread).finish() {
@@ -364,11 +363,11 @@ impl Inbox {
                     match self.version.parse(bytes).map_err(malformed)? {
                         Some((head, n)) => {
                             bytes = bytes.get(n..).unwrap_or_default();
-                            if !gathered.goes_on_with(&head) {
-                                let last = gathered.ends_with(&head);
-                                gathered.deliver(&self.tunnel, last, self.heard);
+                            if !batch.goes_on_with(&head) {
+                                let last = batch.ends_with(&head);
+                                batch.deliver(&self.tunnel, last, self.heard);
                             }
-                            self.meet(head).map_err(malformed)?;
+                            self.handle_header(head).map_err(malformed)?;
                         }
                         None => {
                             begun.extend_from_slice(bytes);
@@ -377,15 +376,15 @@ impl Inbox {
                     }
                 }
                 ReadState::Head(begun) => {
-                    // The rest of a head that was cut by the end of a read.
+                    // Completes a header that the end of a read cut off.
                     let before = begun.len();
                     begun.extend(bytes.iter().copied().take(MAX_HEAD - before.min(MAX_HEAD)));
                     match self.version.parse(begun).map_err(malformed)? {
                         Some((head, n)) => {
                             bytes = bytes.get(n - before..).unwrap_or_default();
                             begun.clear();
-                            // It was at the start of what was read.
-                            self.meet(head).map_err(malformed)?;
+                            // The header begins this read, so no batch is pending.
+                            self.handle_header(head).map_err(malformed)?;
                         }
                         None => bytes = &[],
                     }
@@ -395,18 +394,18 @@ impl Inbox {
         Ok(())
     }
 
-    fn meet(&mut self, head: Header) -> Result<(), Malformed> {
+    fn handle_header(&mut self, head: Header) -> Result<(), Malformed> {
         match head {
-            // A client's has fields, and is a registration.
+            // A services signal of a GT/2 client must carry fields.
             Header::Signal(Signal::Services)
                 if self.version == Version::Two && self.peer == PeerRole::Client =>
             {
                 return Err(Malformed::HelloLength(0));
             }
-            Header::Signal(signal) => self.hear(signal),
+            Header::Signal(signal) => self.handle_signal(signal),
             Header::Data { task, len } => {
                 lock(&self.tunnel.0).spend(task, len)?;
-                self.expect(task, len);
+                self.expect_payload(task, len);
             }
             Header::Close { task } => lock(&self.tunnel.0).ended_by_peer(task, CloseReason::Closed),
             Header::Finish { task } => {
@@ -431,15 +430,15 @@ impl Inbox {
                     PeerRole::Client => 0,
                     PeerRole::Server { streams } => streams,
                 };
-                let mut core = lock(&self.tunnel.0);
-                let accepted = core.accept(task, window, most);
-                core.spend(task, len)?;
-                drop(core);
+                let mut state = lock(&self.tunnel.0);
+                let accepted = state.accept(task, window, most);
+                state.spend(task, len)?;
+                drop(state);
                 if accepted {
                     let stream = Stream::new(self.tunnel.clone(), task);
                     self.events.push_back(Event::Opened(stream, service));
                 }
-                self.expect(task, len);
+                self.expect_payload(task, len);
             }
             Header::Registration { len } if self.peer == PeerRole::Client => {
                 let reader = Box::new(HelloReader::registration_of(len));
@@ -453,7 +452,7 @@ impl Inbox {
         Ok(())
     }
 
-    fn expect(&mut self, task: u32, left: u32) {
+    fn expect_payload(&mut self, task: u32, left: u32) {
         self.reading = if left > 0 {
             ReadState::Payload { task, left }
         } else {
@@ -461,13 +460,13 @@ impl Inbox {
         };
     }
 
-    fn hear(&mut self, signal: Signal) {
+    fn handle_signal(&mut self, signal: Signal) {
         let event = match signal {
-            // One answer is enough for all that came at once.
+            // One answer is enough for pings that came together.
             Signal::Ping if matches!(self.events.back(), Some(Event::Ping)) => return,
             Signal::Ping => Event::Ping,
             Signal::Close => {
-                self.tunnel.heard_close();
+                self.tunnel.peer_closed();
                 Event::Close
             }
             Signal::Services if self.peer == PeerRole::Client => {
@@ -477,7 +476,7 @@ impl Inbox {
                 return;
             }
             Signal::Services => Event::Services(None),
-            // A client has no business with the others, and they do no harm.
+            // A client should not send other signals; they are harmless.
             _ if self.peer == PeerRole::Client => return,
             other => Event::Signal(other),
         };
@@ -485,24 +484,24 @@ impl Inbox {
     }
 }
 
-/// Payloads of one stream that came in one read, to be handed on in one call.
+/// Consecutive payload slices of one stream from one read, delivered in one call.
 #[derive(Default)]
 struct Batch<'a> {
     task: u32,
-    pieces: SmallVec<[IoSlice<'a>; PIECES]>,
+    pieces: SmallVec<[IoSlice<'a>; MAX_BATCH]>,
 }
 
 impl<'a> Batch<'a> {
     fn is_full(&self) -> bool {
-        self.pieces.len() >= PIECES
+        self.pieces.len() >= MAX_BATCH
     }
 
-    /// Whether what comes behind this head may be added.
+    /// Whether the payload behind this header belongs to the batch.
     fn goes_on_with(&self, head: &Header) -> bool {
         matches!(head, Header::Data { task, .. } if *task == self.task)
     }
 
-    /// Whether this head says that nothing comes behind it.
+    /// Whether this header ends the peer's direction of the batch's stream.
     fn ends_with(&self, head: &Header) -> bool {
         matches!(head, Header::Finish { task } | Header::Close { task } if *task == self.task)
     }
@@ -524,14 +523,14 @@ fn malformed(e: Malformed) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, e)
 }
 
-/// The first `n` bytes, or all there are, and the rest.
+/// Splits off the first `n` bytes, or all if there are fewer.
 fn split(bytes: &[u8], n: u32) -> (&[u8], &[u8]) {
     let n = usize::try_from(n).unwrap_or(usize::MAX);
     bytes.split_at(n.min(bytes.len()))
 }
 
 impl Drop for Inbox {
-    /// Without a reader there is no tunnel.
+    /// A tunnel that is not read cannot go on.
     fn drop(&mut self) {
         lock(&self.tunnel.0).end(false);
     }

@@ -1,34 +1,33 @@
-//! Signs of life of a tunnel's peer: what it was asked, and since when it owes an answer.
+//! Signs of life of a tunnel's peer: when it was last heard, and since when it owes an answer.
 
 use std::time::{Duration, Instant};
 
-/// A stream that begins after the peer was silent for this long asks it for a sign of life.
+/// A stream that begins after this much silence of the peer triggers a probe.
 const PROBE_AFTER: Duration = Duration::from_secs(1);
-/// While the round-trip time is unknown, an answer may take this long before it is late.
+/// An answer is late after this time while the round-trip time is unknown.
 const DEFAULT_LATE_AFTER: Duration = Duration::from_secs(1);
-/// An answer that is sooner than this is never late.
+/// An answer that takes less than this is never late.
 const NEVER_LATE_BEFORE: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(super) struct Liveness {
-    /// The moment the peer was last heard.
+    /// When the peer was last heard.
     heard: Instant,
-    /// The moment of the first question that it has not answered. Everything it sends is an
-    /// answer.
+    /// When the first unanswered probe was sent. Anything that the peer sends answers it.
     asked: Option<Instant>,
-    /// The moment of the first stream that began while the peer was silent.
+    /// When the first stream began during the peer's silence.
     watched: Option<Instant>,
-    listening: ReadingState,
-    /// The kernel has found out that bytes do not reach the peer.
+    reading: ReadingState,
+    /// Whether the kernel reports that bytes do not reach the peer.
     lost: bool,
 }
 
-/// Whether the tunnel is being read at the moment.
+/// Whether the tunnel is being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReadingState {
-    Yes,
-    /// A reader, or the tunnel's speed, holds it up: the peer's answers wait unread.
-    No,
+    Active,
+    /// A full backlog or the speed limit holds up reading: the peer's answers wait unread.
+    Stalled,
 }
 
 impl Liveness {
@@ -37,52 +36,52 @@ impl Liveness {
             heard: now,
             asked: None,
             watched: None,
-            listening: ReadingState::Yes,
+            reading: ReadingState::Active,
             lost: false,
         }
     }
 
-    /// Bytes have come.
+    /// Notes that bytes have come from the peer.
     pub fn heard(&mut self, now: Instant) {
         self.heard = now;
         self.answered();
     }
 
-    /// The peer has given a sign of life.
+    /// Notes a sign of life of the peer.
     pub fn answered(&mut self) {
         self.asked = None;
         self.watched = None;
         self.lost = false;
     }
 
-    /// The peer has been sent something that it answers.
+    /// Notes that the peer was sent something that it has to answer.
     pub fn asked(&mut self, now: Instant) {
         self.asked.get_or_insert(now);
     }
 
-    /// The tunnel is not read from now on.
-    pub fn stalls(&mut self) {
-        self.listening = ReadingState::No;
+    /// Notes that the tunnel is not read from now on.
+    pub fn stall(&mut self) {
+        self.reading = ReadingState::Stalled;
     }
 
-    /// The tunnel is read. What it was asked while it was not, counts from now on.
-    pub fn listens(&mut self) {
-        if self.listening == ReadingState::No {
-            self.listens_from(Instant::now());
+    /// Notes that the tunnel is read again. Probes sent meanwhile count from now on.
+    pub fn resume(&mut self) {
+        if self.reading == ReadingState::Stalled {
+            self.resume_at(Instant::now());
         }
     }
 
-    fn listens_from(&mut self, now: Instant) {
-        self.listening = ReadingState::Yes;
+    fn resume_at(&mut self, now: Instant) {
+        self.reading = ReadingState::Active;
         self.asked = self.asked.map(|_| now);
         self.watched = self.watched.map(|_| now);
     }
 
-    /// A stream begins. Whether the peer has been silent for so long that it should be asked
-    /// for a sign of life; the tunnel is watched then until there is one.
+    /// Notes that a stream begins. True if the peer has been silent for [`PROBE_AFTER`] and should
+    /// be probed; the tunnel is then watched until there is a sign of life.
     pub fn begin_stream(&mut self, now: Instant) -> bool {
         let silent = now.saturating_duration_since(self.heard) >= PROBE_AFTER;
-        if self.watched.is_some() || !silent || self.listening == ReadingState::No {
+        if self.watched.is_some() || !silent || self.reading == ReadingState::Stalled {
             return false;
         }
         self.watched = Some(now);
@@ -90,28 +89,28 @@ impl Liveness {
         true
     }
 
-    /// Whether a stream waits for a sign of life.
+    /// Whether a stream is waiting for a sign of life.
     pub fn is_watched(&self) -> bool {
         self.watched.is_some()
     }
 
-    /// How long a stream has waited for one.
+    /// Returns how long a stream has waited for a sign of life.
     pub fn watched(&self, now: Instant) -> Option<Duration> {
         self.since(self.watched, now)
     }
 
-    /// How long the peer has left a question unanswered.
+    /// Returns how long the peer has left a probe unanswered.
     pub fn unanswered(&self, now: Instant) -> Option<Duration> {
         self.since(self.asked, now)
     }
 
     fn since(&self, moment: Option<Instant>, now: Instant) -> Option<Duration> {
-        let moment = moment.filter(|_| self.listening == ReadingState::Yes)?;
+        let moment = moment.filter(|_| self.reading == ReadingState::Active)?;
         Some(now.saturating_duration_since(moment))
     }
 
     /// Whether the answer takes so much longer than the smoothed `round_trip` that new streams
-    /// are better off in another tunnel.
+    /// should prefer another tunnel.
     pub fn is_late(&self, round_trip: Option<Duration>, now: Instant) -> bool {
         let usual = round_trip.map_or(DEFAULT_LATE_AFTER, |time| {
             (time * 2).clamp(NEVER_LATE_BEFORE, DEFAULT_LATE_AFTER)
@@ -135,7 +134,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_stream_after_a_silence_asks_once_until_the_peer_is_heard() {
+    fn the_first_stream_after_a_silence_probes_the_peer_once() {
         let begin = Instant::now();
         let mut liveness = Liveness::new(begin);
         assert!(!liveness.begin_stream(begin), "it was heard just now");
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_late_by_the_round_trip_time() {
+    fn lateness_depends_on_the_round_trip_time() {
         let begin = Instant::now();
         let at = |millis| begin + Duration::from_millis(millis);
         let mut liveness = Liveness::new(begin);
@@ -169,14 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn time_in_which_nobody_listens_does_not_count() {
+    fn time_during_which_the_tunnel_is_not_read_does_not_count() {
         let begin = Instant::now();
         let mut liveness = Liveness::new(begin);
         liveness.begin_stream(begin + SECOND);
-        liveness.stalls();
+        liveness.stall();
         assert_eq!(liveness.unanswered(begin + SECOND * 60), None);
         assert_eq!(liveness.watched(begin + SECOND * 60), None);
-        liveness.listens_from(begin + SECOND * 60);
+        liveness.resume_at(begin + SECOND * 60);
         assert_eq!(liveness.unanswered(begin + SECOND * 61), Some(SECOND));
         assert_eq!(liveness.watched(begin + SECOND * 61), Some(SECOND));
     }

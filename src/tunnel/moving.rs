@@ -1,5 +1,5 @@
-//! A tunnel without streams that goes on in another process, with its connection. Not how it gets
-//! there: see `handover`.
+//! Moving an idle tunnel with its connection to another process. The transfer itself is in
+//! `handover`.
 
 use super::closing::Closing;
 use super::inbox::Inbox;
@@ -11,31 +11,31 @@ use std::os::fd::OwnedFd;
 use std::task::Poll;
 
 impl Tunnel {
-    /// Waits until no stream runs but those whose visitors have ended their direction. From then on
-    /// the tunnel takes no new ones.
+    /// Waits until the only open streams are those whose visitors have ended their direction. From
+    /// then on the tunnel takes no new ones.
     pub async fn park(&self) {
-        self.wait(|core| {
-            if core.parking == Parking::None {
-                core.parking = Parking::Due;
-                core.park_if_due();
+        self.wait(|state| {
+            if state.parking == Parking::None {
+                state.parking = Parking::Due;
+                state.park_if_due();
             }
-            core.parking == Parking::Parked
+            state.parking == Parking::Parked
         })
         .await;
     }
 
-    /// Waits until no stream runs.
+    /// Waits until no stream is open.
     pub async fn unused(&self) {
-        self.wait(|core| core.is_unused()).await;
+        self.wait(|state| state.is_unused()).await;
     }
 
     async fn wait(&self, is_over: impl Fn(&mut TunnelState) -> bool) {
         std::future::poll_fn(|cx| {
-            let mut core = lock(&self.0);
-            if is_over(&mut core) {
+            let mut state = lock(&self.0);
+            if is_over(&mut state) {
                 return Poll::Ready(());
             }
-            core.parker = Some(cx.waker().clone());
+            state.parker = Some(cx.waker().clone());
             Poll::Pending
         })
         .await;
@@ -43,8 +43,8 @@ impl Tunnel {
 
     /// Whether the tunnel is parked.
     pub fn is_parked(&self) -> bool {
-        let core = lock(&self.0);
-        core.parking == Parking::Parked && !core.over && core.closing == Closing::Open
+        let state = lock(&self.0);
+        state.parking == Parking::Parked && !state.over && state.closing == Closing::Open
     }
 
     /// The tunnel takes new streams again.
@@ -52,7 +52,7 @@ impl Tunnel {
         lock(&self.0).parking = Parking::None;
     }
 
-    /// Cuts all streams; the tunnel goes on.
+    /// Cuts all streams; the tunnel stays open.
     pub fn cut_streams(&self) {
         lock(&self.0).cut_streams();
     }
@@ -66,29 +66,29 @@ impl TunnelState {
 }
 
 impl Inbox {
-    /// Whether the connection can go on in another process.
+    /// Whether the connection can continue in another process.
     pub fn is_movable(&self) -> bool {
         matches!(**self.conn(), Conn::Plain(_))
     }
 
-    /// Takes the connection out of a parked tunnel, which is over then: its socket, and what has
-    /// been read from it and not been used. `None`, and nothing has changed, if the tunnel is not
-    /// parked or in the middle of something.
+    /// Takes the connection out of a parked tunnel and ends the tunnel: the socket, and the bytes
+    /// that were read and not parsed. `None`, with nothing changed, if the tunnel is not parked or
+    /// is within a frame.
     pub fn take_conn(&mut self) -> Option<io::Result<(OwnedFd, Vec<u8>)>> {
         let Conn::Plain(socket) = &**self.conn() else {
             return None;
         };
         let unread = self.unread()?;
-        let mut core = lock(&self.tunnel().0);
-        let parked = core.is_unused() && core.parking == Parking::Parked;
-        if !parked || !core.outbox.is_idle() {
+        let mut state = lock(&self.tunnel().0);
+        let parked = state.is_unused() && state.parking == Parking::Parked;
+        if !parked || !state.outbox.is_idle() {
             return None;
         }
-        core.over = true;
-        core.closing = Closing::Over;
-        // Its writer ends without the end of the stream.
-        core.outbox.fail();
-        drop(core);
+        state.over = true;
+        state.closing = Closing::Over;
+        // The writer must end without closing the stream of bytes.
+        state.outbox.fail();
+        drop(state);
         Some(socket.give_away().map(|socket| (socket, unread)))
     }
 }

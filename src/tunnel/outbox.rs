@@ -1,5 +1,5 @@
-//! What a tunnel has to send. Streams append frames; one writer sends all that has gathered
-//! in one system call, and more gathers meanwhile.
+//! The sending half of a tunnel. Streams append frames; one writer sends all that has gathered in
+//! one system call, while more gathers.
 
 use super::buffer::{Buffer, ROOM};
 use super::pacer::{self, Pacer};
@@ -18,39 +18,39 @@ use std::sync::Arc;
 use std::task::{ready, Context, Poll, Waker};
 use std::time::Instant;
 
-/// A frame is not begun for less room than this.
+/// Minimum room for which a frame is begun, in bytes.
 const WORTHWHILE: usize = 4 * 1024;
-/// The longest payload of a frame of GT/1 on a connection that is not known to be fast. Some peers
-/// give up when a frame takes long, however much of it they have got.
+/// Maximum payload of a GT/1 frame on a connection that is not known to be fast. Some peers give up
+/// when one frame takes long, even if it keeps arriving.
 const GT1_FRAME: usize = 32 * 1024;
-/// The shortest frame that a speed limit asks for.
+/// Minimum length of a frame under a speed limit, in bytes.
 const MIN_FRAME: usize = 64;
-/// Where streams have their turns: most payload of one frame,
+/// Maximum payload of one frame while streams take turns.
 const MAX_SHARED_PAYLOAD: usize = 16 * 1024;
-/// what is gathered of them,
+/// Maximum bytes gathered of bulk streams that take turns.
 const SHARED: usize = 3 * MAX_SHARED_PAYLOAD;
-/// what is kept free for streams that send little,
+/// Room kept free for interactive streams, in bytes.
 const RESERVE: usize = 16 * 1024;
-/// and most payload of one of their frames in there.
+/// Maximum payload of an interactive frame that uses [`RESERVE`].
 const MAX_INTERACTIVE_PAYLOAD: usize = 2 * 1024;
-/// Frames that wait for no room (closes, signals) may take the outbox to here; above it the
-/// inbox reads no more, so that a peer cannot make us gather answers it does not read.
+/// Limit in bytes for frames that wait for no room (closes, signals). Above it the inbox does not
+/// read, so that a peer cannot make this end gather answers that it does not read.
 pub(super) const FLOODED: usize = 2 * ROOM;
 
 pub(super) struct Outbox {
-    gathering: Buffer,
+    gathered: Buffer,
     version: Version,
-    /// The writer, when it has nothing to send.
+    /// The writer, while it has nothing to send.
     writer: Option<Waker>,
-    /// The writer, when the connection takes nothing: only a failure wakes it.
+    /// The writer, while the connection takes nothing: only a failure wakes it.
     blocked: Option<Waker>,
-    /// The connection did not take all of what the writer had last.
+    /// Whether the connection left some of the writer's last bytes.
     pub congested: bool,
-    /// Bytes that the connection takes in about a millisecond, see [`Pace`].
+    /// Bytes that the connection takes in about a millisecond, see [`Pacer`].
     burst: u32,
-    /// The speed limit, where a frame must not be begun before all of it may go.
+    /// The speed limit of GT/1, where a frame must not begin before all of it may be sent.
     limit: Option<Arc<TokenBucket>>,
-    pub queue: Scheduler,
+    pub scheduler: Scheduler,
     end: OutboxEnd,
 }
 
@@ -58,9 +58,9 @@ pub(super) struct Outbox {
 enum OutboxEnd {
     #[default]
     Open,
-    /// Send what is there, then shut the socket for writing.
+    /// Send what has gathered, then shut down the socket for writing.
     Flush,
-    /// Nobody listens.
+    /// Nothing can be sent.
     Broken,
 }
 
@@ -68,86 +68,88 @@ impl Outbox {
     pub fn new(version: Version, limit: Option<Arc<TokenBucket>>) -> Self {
         Self {
             limit: limit.filter(|_| version == Version::One),
-            gathering: Buffer::default(),
+            gathered: Buffer::default(),
             version,
             writer: None,
             blocked: None,
             congested: false,
             burst: pacer::DEFAULT_BURST,
-            queue: Scheduler::default(),
+            scheduler: Scheduler::default(),
             end: OutboxEnd::Open,
         }
     }
 
-    /// Appends a frame without payload, whether or not there is room.
+    /// Appends a frame without payload, even if there is no room.
     pub fn push(&mut self, head: impl Into<Header>) {
         let head = self.version.encode(head);
         self.push_bytes(head.as_slice());
     }
 
-    /// The same for bytes that are whole frames, or a hello.
+    /// Appends bytes that are whole frames, or a hello.
     pub fn push_bytes(&mut self, frames: &[u8]) {
         if self.end == OutboxEnd::Open {
-            self.gathering.push(frames);
+            self.gathered.push(frames);
             self.wake_writer();
         }
     }
 
-    /// The room for one frame of a stream that sends `much` or not; `None` if it is too little
+    /// Returns the room for one frame of a bulk or interactive stream; `None` if it is too little
     /// to begin one.
-    pub fn room(&self, much: bool) -> io::Result<Option<usize>> {
+    pub fn room(&self, bulk: bool) -> io::Result<Option<usize>> {
         if self.end != OutboxEnd::Open {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let (most, worthwhile, frame) = match (self.version, much) {
+        let (most, worthwhile, frame) = match (self.version, bulk) {
             (Version::One, _) => {
                 let frame = self.gt1_frame();
                 let most = if self.congested { ROOM / 2 } else { ROOM };
                 (most, WORTHWHILE.min(frame), frame)
             }
-            (Version::Two, false) if self.gathering.len() < ROOM - RESERVE => {
+            (Version::Two, false) if self.gathered.len() < ROOM - RESERVE => {
                 (ROOM, 1, MAX_SHARED_PAYLOAD)
             }
-            // A stream that has just begun may turn out to send much.
+            // A stream that has just begun may turn out to be a bulk stream.
             (Version::Two, false) => (ROOM, 1, MAX_INTERACTIVE_PAYLOAD),
-            // What is in here already goes before what a keystroke will bring: on a
-            // connection that is slow to take it, that should be little.
+            // Gathered bytes are sent before the next keystroke: on a connection that is slow to
+            // take them, they should be few.
             (Version::Two, true) if self.congested => {
                 let turn = MAX_SHARED_PAYLOAD.min(self.burst as usize);
                 (turn + WORTHWHILE, WORTHWHILE, turn)
             }
-            // Nobody else wants to send, and the connection is not known to be slow.
-            (Version::Two, true) if self.queue.is_empty() && self.burst >= pacer::DEFAULT_BURST => {
+            // No other stream waits, and the connection is not known to be slow.
+            (Version::Two, true)
+                if self.scheduler.is_empty() && self.burst >= pacer::DEFAULT_BURST =>
+            {
                 (ROOM - RESERVE, WORTHWHILE, ROOM)
             }
-            (Version::Two, true) if self.queue.is_empty() => (SHARED, WORTHWHILE, ROOM),
+            (Version::Two, true) if self.scheduler.is_empty() => (SHARED, WORTHWHILE, ROOM),
             (Version::Two, true) => (SHARED, MAX_SHARED_PAYLOAD, MAX_SHARED_PAYLOAD),
         };
-        let room = most.saturating_sub(self.gathering.len() + MAX_ENCODED);
+        let room = most.saturating_sub(self.gathered.len() + MAX_ENCODED);
         Ok((room >= worthwhile).then_some(room.min(frame)))
     }
 
-    /// The longest payload of a frame of GT/1: what the connection takes, or the speed limit lets
-    /// go, at once.
+    /// Returns the maximum payload of a GT/1 frame: what the connection takes at once, or the speed
+    /// limit allows at once.
     fn gt1_frame(&self) -> usize {
         let taken = match self.burst {
             fast if fast > pacer::DEFAULT_BURST => ROOM,
             burst => GT1_FRAME.min(usize::try_from(burst).unwrap_or(GT1_FRAME)),
         };
-        match self.limit.as_ref().and_then(|limit| limit.piece()) {
+        match self.limit.as_ref().and_then(|limit| limit.guaranteed()) {
             Some(piece) => taken.min(piece.max(MIN_FRAME) - MAX_ENCODED),
             None => taken,
         }
     }
 
-    /// Whether a stream that sends `much` or not has to wait for its turn, room or none.
-    pub fn is_queue(&self, much: bool) -> bool {
-        // An idle writer admits nobody.
-        self.version == Version::Two && much && self.writer.is_none() && !self.queue.is_empty()
+    /// Whether a bulk or interactive stream has to wait for its turn even if there is room.
+    pub fn must_queue(&self, bulk: bool) -> bool {
+        // An idle writer admits no stream.
+        self.version == Version::Two && bulk && self.writer.is_none() && !self.scheduler.is_empty()
     }
 
-    /// Appends a frame whose payload, at most `room` bytes, `fill` puts in place; it says how
-    /// many there are. With none there is no frame.
+    /// Appends a frame whose payload, at most `room` bytes, is written by `fill`, which returns its
+    /// length. No frame is appended if that is 0.
     pub fn fill(
         &mut self,
         room: usize,
@@ -155,26 +157,26 @@ impl Outbox {
         fill: impl FnOnce(&mut [u8]) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         let head_len = self.version.encode(head(0)).as_slice().len();
-        let frame = self.gathering.room(head_len + room);
+        let frame = self.gathered.room(head_len + room);
         let Some((head_room, payload)) = frame.split_at_mut_checked(head_len) else {
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
         };
         let filled = fill(payload);
         if let Poll::Ready(Ok(n @ 1..)) = filled {
-            // At most ROOM.
+            // `n` is at most ROOM.
             head_room.copy_from_slice(self.version.encode(head(n as u32)).as_slice());
-            self.gathering.grow(head_len + n);
+            self.gathered.grow(head_len + n);
             self.wake_writer();
         } else {
-            // Gives the memory back if there was nothing before either.
-            self.gathering.consume(0);
+            // Returns the memory if the buffer is empty.
+            self.gathered.consume(0);
         }
         filled
     }
 
-    /// Whether all has been given to the connection.
+    /// Whether everything has been given to the connection.
     pub fn is_idle(&self) -> bool {
-        self.gathering.is_empty() && self.writer.is_some()
+        self.gathered.is_empty() && self.writer.is_some()
     }
 
     fn wake_writer(&mut self) {
@@ -183,7 +185,7 @@ impl Outbox {
         }
     }
 
-    /// No more frames; what is there is still sent.
+    /// Accepts no more frames; those that have gathered are still sent.
     pub fn finish(&mut self) {
         if self.end == OutboxEnd::Open {
             self.end = OutboxEnd::Flush;
@@ -191,39 +193,39 @@ impl Outbox {
         self.wake_writer();
     }
 
-    /// Nothing can be sent any more.
+    /// Discards everything: nothing can be sent any more.
     pub fn fail(&mut self) {
         self.end = OutboxEnd::Broken;
-        self.gathering = Buffer::default();
+        self.gathered = Buffer::default();
         self.wake_writer();
         if let Some(blocked) = self.blocked.take() {
             blocked.wake();
         }
     }
 
-    /// Bytes of memory held.
+    /// Returns the bytes of memory held.
     #[cfg(test)]
     pub fn memory(&self) -> usize {
-        self.gathering.capacity()
+        self.gathered.capacity()
     }
 
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.gathering.len()
+        self.gathered.len()
     }
 
     pub fn is_flooded(&self) -> bool {
-        self.gathering.len() > FLOODED
+        self.gathered.len() > FLOODED
     }
 
-    /// Takes all that has gathered, or keeps the waker until there is something.
+    /// Takes all that has gathered; keeps the waker while there is nothing.
     pub fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Drained> {
         if self.end == OutboxEnd::Broken {
             return Poll::Ready(Drained::Broken);
         }
-        if !self.gathering.is_empty() {
+        if !self.gathered.is_empty() {
             self.congested = false;
-            return Poll::Ready(Drained::Frames(std::mem::take(&mut self.gathering)));
+            return Poll::Ready(Drained::Frames(std::mem::take(&mut self.gathered)));
         }
         if self.end == OutboxEnd::Flush {
             return Poll::Ready(Drained::End);
@@ -242,22 +244,22 @@ pub(super) enum Drained {
     Broken,
 }
 
-/// The future that sends what the outbox gathers. Ends when the tunnel does.
+/// The future that sends what the outbox gathers. It ends with the tunnel.
 pub(super) struct OutboxWriter {
     tunnel: Arc<TunnelShared>,
     conn: Arc<Conn>,
     sending: Buffer,
     step: WriteStep,
     throttle: Option<Box<Throttle>>,
-    /// Bytes that the throttle has let through and that have not been sent.
+    /// Bytes that the throttle has granted and that have not been sent.
     granted: usize,
-    pace: Pacer,
+    pacer: Pacer,
     version: Version,
 }
 
 enum WriteStep {
     Send,
-    /// TLS may hold back the last record.
+    /// Flush the last record that TLS may hold back.
     Flush,
     Shutdown,
 }
@@ -270,7 +272,7 @@ impl OutboxWriter {
         limit: Option<Arc<TokenBucket>>,
     ) -> Self {
         let writer = Self {
-            pace: Pacer::new(),
+            pacer: Pacer::new(),
             version,
             tunnel,
             conn,
@@ -279,18 +281,18 @@ impl OutboxWriter {
             throttle: limit.map(|bucket| Box::new(Throttle::new(bucket))),
             granted: 0,
         };
-        writer.keep_pace();
+        writer.limit_unsent();
         writer
     }
 
-    /// Where streams have their turns, what the kernel holds should be little.
-    fn keep_pace(&self) {
+    /// Limits what the kernel holds unsent in GT/2, where streams take turns.
+    fn limit_unsent(&self) {
         if self.version == Version::Two {
-            self.conn.limit_unsent(self.pace.burst());
+            self.conn.limit_unsent(self.pacer.burst());
         }
     }
 
-    /// `Ok`: all is sent and the end too.
+    /// Sends until everything and the end of the stream are sent.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             match self.step {
@@ -314,39 +316,39 @@ impl OutboxWriter {
                         }
                         self.sending.consume(n);
                         self.granted = self.granted.saturating_sub(n);
-                        if self.pace.sent(n, Instant::now()) {
-                            self.keep_pace();
-                            lock(&self.tunnel).outbox.burst = self.pace.burst();
+                        if self.pacer.sent(n, Instant::now()) {
+                            self.limit_unsent();
+                            lock(&self.tunnel).outbox.burst = self.pacer.burst();
                         }
                     }
                     self.step = WriteStep::Flush;
                 }
                 WriteStep::Flush => {
                     ready!(self.conn.poll_flush(cx))?;
-                    let mut core = lock(&self.tunnel);
-                    let was_flooded = core.outbox.is_flooded();
-                    let taken = core.outbox.poll_take(cx);
-                    // A stream that sends admits the next, so few are enough to keep the
-                    // outbox full. With nothing to send, those that were admitted may have
-                    // ended without a word, so all of them may try.
-                    core.admit(if taken.is_pending() {
+                    let mut state = lock(&self.tunnel);
+                    let was_flooded = state.outbox.is_flooded();
+                    let taken = state.outbox.poll_take(cx);
+                    // A stream that sends admits the next one, so MAX_SENDERS are enough to keep
+                    // the outbox full. With nothing to send, the admitted ones may have ended
+                    // silently, so all may try.
+                    state.admit(if taken.is_pending() {
                         usize::MAX
                     } else {
                         MAX_SENDERS
                     });
-                    if taken.is_pending() && self.pace.idle(Instant::now()) {
-                        core.outbox.burst = self.pace.burst();
+                    if taken.is_pending() && self.pacer.idle(Instant::now()) {
+                        state.outbox.burst = self.pacer.burst();
                         if self.version == Version::Two {
-                            self.conn.limit_unsent(self.pace.burst());
+                            self.conn.limit_unsent(self.pacer.burst());
                         }
                     }
                     match ready!(taken) {
                         Drained::Frames(frames) => {
                             self.sending = frames;
                             self.step = WriteStep::Send;
-                            core.sent = Tick::now();
+                            state.sent = Tick::now();
                             if was_flooded {
-                                core.wake_inbox();
+                                state.wake_inbox();
                             }
                         }
                         Drained::End => self.step = WriteStep::Shutdown,
@@ -361,8 +363,8 @@ impl OutboxWriter {
     }
 }
 
-/// The length of the frames of GT/1 at the start of `bytes` that are whole within `most` bytes; of
-/// the first one if none is.
+/// Returns the length of the whole GT/1 frames within the first `most` bytes; the length of the
+/// first frame if none fits.
 fn whole_frames(bytes: &[u8], most: usize) -> usize {
     if most >= bytes.len() {
         return bytes.len();
@@ -371,7 +373,7 @@ fn whole_frames(bytes: &[u8], most: usize) -> usize {
     loop {
         let rest = bytes.get(whole..).unwrap_or_default();
         let Ok(Some((head, used))) = Version::One.parse(rest) else {
-            // Not frames: there is nothing to be kept together.
+            // These are not frames, so there is nothing to keep together.
             return if whole > 0 { whole } else { bytes.len() };
         };
         let payload = match head {
@@ -397,13 +399,13 @@ impl Future for OutboxWriter {
         let polled = self.poll_send(cx);
         let sending_is_over = self.sending.is_empty();
         let Poll::Ready(result) = polled else {
-            // The connection may never take anything again; then somebody has to say so.
-            let mut core = lock(&self.tunnel);
-            if core.outbox.end != OutboxEnd::Broken {
-                core.outbox.congested = !sending_is_over;
-                match &core.outbox.blocked {
+            // The connection may never take anything again; then only `fail` wakes this task.
+            let mut state = lock(&self.tunnel);
+            if state.outbox.end != OutboxEnd::Broken {
+                state.outbox.congested = !sending_is_over;
+                match &state.outbox.blocked {
                     Some(waker) if waker.will_wake(cx.waker()) => {}
-                    _ => core.outbox.blocked = Some(cx.waker().clone()),
+                    _ => state.outbox.blocked = Some(cx.waker().clone()),
                 }
                 return Poll::Pending;
             }

@@ -1,26 +1,26 @@
-//! How much of a busy connection's bytes the kernel is given at a time.
+//! Limits how much of a busy connection's bytes the kernel is given at a time.
 //!
-//! What the kernel holds unsent goes before whatever a stream brings next, so it should be
-//! little; but on a fast connection little at a time is many system calls. So it goes by what
-//! the connection has been taking: about a millisecond's worth.
+//! What the kernel holds unsent is sent before anything that a stream brings next, so it should be
+//! little; but on a fast connection small writes mean many system calls. The burst is therefore
+//! what the connection has been taking in about a millisecond.
 
 use std::time::{Duration, Instant};
 
-/// Bytes at a time: where the rate is not known,
+/// Burst in bytes while the connection's rate is not known.
 pub(super) const DEFAULT_BURST: u32 = 64 * 1024;
-/// on the fastest connections,
+/// Largest burst in bytes, on the fastest connections.
 const MAX_BURST: u32 = 128 * 1024;
-/// and on slow ones.
+/// Smallest burst in bytes, on slow connections.
 const MIN_BURST: u32 = 8 * 1024;
-/// The rate is that of so long a time during which there always was something to send.
+/// The rate is measured over this long without an idle moment.
 const RATE_WINDOW: Duration = Duration::from_millis(50);
-/// Bytes a second to bytes at a time.
+/// Bursts a second at the measured rate.
 const PER_SECOND: u64 = 1000;
 
 #[derive(Debug)]
 pub(super) struct Pacer {
     burst: u32,
-    /// Since when there always was something to send, or the last look at it.
+    /// Start of the present measurement; `None` while there is nothing to send.
     since: Option<Instant>,
     sent: u32,
 }
@@ -34,15 +34,15 @@ impl Pacer {
         }
     }
 
-    /// Bytes that the kernel should be given at a time.
+    /// Returns the number of bytes that the kernel should be given at a time.
     pub fn burst(&self) -> u32 {
         self.burst
     }
 
-    /// The connection has taken `n` bytes; true if the burst is another one now.
+    /// Notes that the connection has taken `n` bytes. True if the burst has changed.
     pub fn sent(&mut self, n: usize, now: Instant) -> bool {
         let Some(since) = self.since else {
-            // What it had room for says nothing of its rate.
+            // The first write after a pause shows the free buffer, not the rate.
             self.since = Some(now);
             return false;
         };
@@ -61,11 +61,12 @@ impl Pacer {
         std::mem::replace(&mut self.burst, burst) != burst
     }
 
-    /// There is nothing to send; true if the burst is another one now.
+    /// Notes that there is nothing to send. True if the burst has changed.
     pub fn idle(&mut self, now: Instant) -> bool {
         let since = self.since.take();
         self.sent = 0;
-        // Perhaps it could take more. Not so often that a short pause makes it forget.
+        // The connection may be faster than measured. A short pause must not discard the
+        // measurement.
         let long =
             since.is_some_and(|since| now.saturating_duration_since(since) >= RATE_WINDOW / 2);
         let burst = match long {
@@ -84,7 +85,7 @@ impl Pacer {
 mod tests {
     use super::*;
 
-    /// The burst after half a second in which `rate` bytes a second were taken in `pieces`.
+    /// Returns the burst after half a second at `rate` bytes a second in writes of `piece` bytes.
     fn burst_at(pace: &mut Pacer, now: &mut Instant, rate: u32, piece: u32) -> u32 {
         let each = Duration::from_secs_f64(f64::from(piece) / f64::from(rate));
         for _ in 0..(rate / 2).div_ceil(piece) {
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_connection_gets_a_millisecond_at_a_time_and_a_fast_one_all() {
+    fn the_burst_is_a_millisecond_at_the_measured_rate_within_its_bounds() {
         for piece in [1000, 8192, 20_000] {
             let (mut pace, mut now) = (Pacer::new(), Instant::now());
             assert_eq!(pace.burst(), DEFAULT_BURST);
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_make_it_forget_slowly() {
+    fn idle_time_raises_a_small_burst_step_by_step() {
         let (mut pace, mut now) = (Pacer::new(), Instant::now());
         burst_at(&mut pace, &mut now, 1_000_000, 8192);
         assert_eq!(pace.burst(), MIN_BURST);

@@ -1,4 +1,4 @@
-//! Bytes of one stream that its reader has not taken yet.
+//! The bytes of one stream that its reader has not taken yet.
 
 /// A queue of bytes that holds memory only while it holds bytes.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ impl RecvBuffer {
     }
 
     pub fn push(&mut self, more: &[u8]) {
-        // What has been taken makes room before memory grows.
+        // Consumed bytes are dropped before the buffer grows.
         if self.start > 0 && self.bytes.len() + more.len() > self.bytes.capacity() {
             self.bytes.drain(..self.start);
             self.start = 0;

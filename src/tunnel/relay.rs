@@ -1,10 +1,10 @@
-//! Moves bytes between a connection and a stream, both ways, until both have ended. The one
-//! place where that is done, for visitors and services alike.
+//! Moves bytes between a connection and a stream, in both directions, until both have ended.
+//! Visitors and services use the same relay.
 //!
-//! From the stream to the connection there is mostly nothing to do: the inbox writes
-//! straight into the connection, and the relay only brings what got stuck.
+//! The inbox writes payloads straight into the connection, so from stream to connection the relay
+//! only moves what the connection did not take.
 
-use super::{CloseReason, Stream, STUCK_ALONE};
+use super::{CloseReason, Stream, STUCK_ALONE_TIMEOUT};
 use crate::net::{poll_stalled, with_read_buf, Conn};
 use crate::wire::frame::ResetCode;
 use async_io::Timer;
@@ -14,42 +14,42 @@ use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
-/// Reads before others have their turn.
+/// Reads in a row before other tasks run.
 const READS_PER_TURN: usize = 4;
-/// After the stream has ended: how long the connection's peer has for its own goodbye.
+/// How long the connection's peer may take to close after the stream has ended.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// A connection that takes nothing of what is left for it for this long is cut: a stream's last
-/// bytes, or the end itself.
-pub const LAST_BYTES: Duration = Duration::from_secs(30);
-/// A visitor that has ended its direction, in a wire that cannot say so, keeps the stream
-/// for this long after the last answer,
-const ANSWERED: Duration = Duration::from_secs(2);
-/// and this long for an answer that is due.
-const UNANSWERED: Duration = Duration::from_secs(30);
-/// In a wire that can say so, a visitor that has heard the service's end and says nothing any
-/// more keeps the stream for this long: many programs wait for others to close.
-const LAST_WORD: Duration = Duration::from_secs(600);
+/// A connection that takes nothing for this long is cut when all that is left for it are the
+/// stream's last bytes or its end.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a half-closed GT/1 visitor, whose end cannot be sent, keeps the stream after the last
+/// answer.
+const ANSWERED_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a half-closed GT/1 visitor keeps the stream while an answer is due.
+const UNANSWERED_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a silent GT/2 visitor keeps the stream after the service has ended its direction. Long,
+/// since many programs wait for the other end to close.
+const HALF_OPEN_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How it went.
+/// How a relay ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum RelayOutcome {
-    /// There is nobody to tell anything any more.
+    /// The connection is finished; nothing is left to send to it.
     Done,
-    /// The stream ended for this reason before a byte of an answer had come; the connection
-    /// is still open.
+    /// The stream ended for this reason before a byte of an answer came; the connection is still
+    /// open.
     Unanswered(CloseReason),
 }
 
-/// Which end the connection belongs to.
+/// The end that the connection belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RelaySide {
     Visitor,
-    /// A visitor that is owed an answer if none came.
+    /// A visitor that gets an error page if the service does not answer.
     Asking,
     Service,
 }
 
-/// The future of one relay.
+/// The future of one relay. The states below name what is still open.
 pub struct Relay {
     conn: Arc<Conn>,
     side: RelaySide,
@@ -59,34 +59,35 @@ pub struct Relay {
 
 enum RelayState {
     Both(Stream),
-    /// The connection has ended its direction, and the peer cannot be told; answers may still
+    /// The connection has ended its direction and the wire cannot tell the peer; answers may still
     /// come.
     Answer(Stream),
     /// The connection has ended its direction, and the peer knows.
     Receive(Stream),
-    /// The stream has ended the peer's direction; the connection is told.
-    Tell(Stream),
-    /// And knows.
+    /// The stream has ended the peer's direction, which is being passed on to the connection.
+    PassEnd(Stream),
+    /// The end of the peer's direction has been passed on; the connection may still send.
     Send(Stream),
-    /// The stream has ended, and the connection has not taken all of it yet.
-    Rest {
+    /// The stream has ended, and the connection has not taken all of its bytes yet.
+    Drain {
         stream: Stream,
-        heard_end: bool,
+        conn_ended: bool,
     },
-    /// The stream is done, all its bytes are written; the connection may have ended its direction,
-    /// and all of that been read.
+    /// The stream has ended and all its bytes are written. `conn_ended`: the connection has ended
+    /// its direction, and all of that has been read.
     Shutdown {
-        heard_end: bool,
+        conn_ended: bool,
         patience: Duration,
     },
-    /// Read and forget: a close with bytes unread would reset the connection.
-    Goodbye(usize),
+    /// Bytes are read and dropped, at most this many: a close with unread bytes would reset the
+    /// connection.
+    Linger(usize),
 }
 
 enum Pumped {
     /// The connection has ended its direction.
     End,
-    /// Nothing more can be read or sent.
+    /// The connection or the stream has failed.
     Broken,
 }
 
@@ -96,8 +97,8 @@ enum Next {
 }
 
 impl Relay {
-    /// For a visitor's connection. If it is `asking`, the relay stops before the goodbye when
-    /// no answer has come.
+    /// Creates the relay of a visitor's connection. If it is `asking` and no answer comes, the
+    /// relay ends with [`RelayOutcome::Unanswered`] and leaves the connection open.
     pub fn visitor(stream: Stream, conn: Arc<Conn>, asking: bool) -> Self {
         let side = if asking {
             RelaySide::Asking
@@ -107,7 +108,7 @@ impl Relay {
         Self::new(stream, conn, side)
     }
 
-    /// For the connection to a local service.
+    /// Creates the relay of a connection to a local service.
     pub fn service(stream: Stream, conn: Arc<Conn>) -> Self {
         Self::new(stream, conn, RelaySide::Service)
     }
@@ -123,7 +124,7 @@ impl Relay {
     }
 
     fn ended(&self, stream: &Stream, why: CloseReason) -> Next {
-        if matches!(self.state, RelayState::Rest { .. }) {
+        if matches!(self.state, RelayState::Drain { .. }) {
             self.conn.end_on_close();
         }
         let ask =
@@ -133,13 +134,13 @@ impl Relay {
         }
         match why {
             CloseReason::Closed | CloseReason::Finished => Next::Go(self.shutdown(stream)),
-            // What has been written may still be on its way.
+            // Written bytes may still be in flight.
             CloseReason::TimedOut if !stream.has_backlog() => Next::Go(self.shutdown(stream)),
             CloseReason::Refused => {
                 stream.is_refused();
                 Next::Finish(RelayOutcome::Done)
             }
-            // Its peer must not take the cut for the end.
+            // The connection's peer must not take the cut for an end.
             CloseReason::Lost
             | CloseReason::TimedOut
             | CloseReason::Stuck
@@ -152,51 +153,51 @@ impl Relay {
     }
 
     /// Whether the connection has ended its direction, and all of that has been read.
-    fn has_heard_end(&self) -> bool {
+    fn has_conn_ended(&self) -> bool {
         match self.state {
             RelayState::Answer(_) | RelayState::Receive(_) => true,
-            RelayState::Rest { heard_end, .. } => heard_end,
+            RelayState::Drain { conn_ended, .. } => conn_ended,
             _ => false,
         }
     }
 
     fn shutdown(&self, stream: &Stream) -> RelayState {
         RelayState::Shutdown {
-            heard_end: self.has_heard_end(),
+            conn_ended: self.has_conn_ended(),
             patience: stream
                 .idle_limit()
-                .map_or(LAST_BYTES, |limit| limit.min(LAST_BYTES)),
+                .map_or(DRAIN_TIMEOUT, |limit| limit.min(DRAIN_TIMEOUT)),
         }
     }
 
-    /// The stream has ended; what is left of it waits for the connection.
+    /// Goes on to drain what is left of an ended stream.
     fn rest(&mut self) -> Next {
-        // If this process ends first, the peer must not take a part for all.
+        // If this process ends first, the peer must not take a part for the whole.
         self.conn.reset_on_close();
-        let heard_end = self.has_heard_end();
-        self.go(|stream| RelayState::Rest { stream, heard_end })
+        let conn_ended = self.has_conn_ended();
+        self.go(|stream| RelayState::Drain { stream, conn_ended })
     }
 
-    /// The stream, to go on with it in another state.
+    /// Moves the stream into another state.
     fn go(&mut self, on: impl FnOnce(Stream) -> RelayState) -> Next {
-        match std::mem::replace(&mut self.state, RelayState::Goodbye(0)) {
+        match std::mem::replace(&mut self.state, RelayState::Linger(0)) {
             RelayState::Both(stream)
             | RelayState::Answer(stream)
             | RelayState::Receive(stream)
-            | RelayState::Tell(stream)
+            | RelayState::PassEnd(stream)
             | RelayState::Send(stream)
-            | RelayState::Rest { stream, .. } => Next::Go(on(stream)),
-            state @ (RelayState::Shutdown { .. } | RelayState::Goodbye(_)) => Next::Go(state),
+            | RelayState::Drain { stream, .. } => Next::Go(on(stream)),
+            state @ (RelayState::Shutdown { .. } | RelayState::Linger(_)) => Next::Go(state),
         }
     }
 
-    /// Brings what the connection has into the stream, for a turn.
+    /// Moves bytes from the connection into the stream, at most [`READS_PER_TURN`] reads.
     fn poll_pump(conn: &Conn, stream: &Stream, cx: &mut Context<'_>) -> Poll<Pumped> {
         for _ in 0..READS_PER_TURN {
             match ready!(stream.poll_send_from(cx, conn)) {
                 Ok(0) => return Poll::Ready(Pumped::End),
                 Ok(_) => {}
-                // The stream's end comes out of the next drain.
+                // The next drain returns the stream's end.
                 Err(_) if stream.has_ended() => break,
                 Err(_) => return Poll::Ready(Pumped::Broken),
             }
@@ -212,7 +213,7 @@ impl Relay {
                     Poll::Ready(CloseReason::Finished)
                         if self.side != RelaySide::Asking || stream.is_answered() =>
                     {
-                        return Poll::Ready(self.go(RelayState::Tell));
+                        return Poll::Ready(self.go(RelayState::PassEnd));
                     }
                     Poll::Ready(why) => return Poll::Ready(self.ended_in_state(why)),
                     Poll::Pending => {}
@@ -226,7 +227,7 @@ impl Relay {
                         Next::Finish(RelayOutcome::Done)
                     }
                     Pumped::End => {
-                        stream.ends();
+                        stream.visitor_ended();
                         self.go(RelayState::Answer)
                     }
                     Pumped::Broken => {
@@ -244,20 +245,20 @@ impl Relay {
                 }
                 Poll::Pending
             }
-            RelayState::Tell(stream) => {
+            RelayState::PassEnd(stream) => {
                 if let Poll::Ready(why) = stream.poll_cut(cx) {
                     return Poll::Ready(self.ended_in_state(why));
                 }
                 match self.conn.poll_shutdown(cx) {
                     Poll::Ready(Ok(())) => {
                         if self.side != RelaySide::Service {
-                            stream.limit_idle_further(LAST_WORD);
+                            stream.limit_idle_further(HALF_OPEN_TIMEOUT);
                         }
                         return Poll::Ready(self.go(RelayState::Send));
                     }
                     Poll::Ready(Err(_)) => {}
                     Poll::Pending => {
-                        ready!(poll_stalled(&mut self.timer, LAST_BYTES, cx));
+                        ready!(poll_stalled(&mut self.timer, DRAIN_TIMEOUT, cx));
                         self.conn.reset_on_close();
                     }
                 }
@@ -284,39 +285,47 @@ impl Relay {
                 if stream.has_ended() {
                     return Poll::Ready(self.rest());
                 }
-                let timer = self.timer.get_or_insert_with(|| Timer::interval(ANSWERED));
+                let timer = self
+                    .timer
+                    .get_or_insert_with(|| Timer::interval(ANSWERED_TIMEOUT));
                 while futures_lite::Stream::poll_next(Pin::new(&mut *timer), cx).is_ready() {
                     if stream.has_backlog() || self.conn.holds_back() {
-                        if stream.untaken() >= STUCK_ALONE {
+                        if stream.untaken() >= STUCK_ALONE_TIMEOUT {
                             return Poll::Ready(self.ended_in_state(CloseReason::TimedOut));
                         }
                         continue;
                     }
                     let (silence, owed) = stream.silence();
-                    if silence >= if owed { UNANSWERED } else { ANSWERED } {
+                    if silence
+                        >= if owed {
+                            UNANSWERED_TIMEOUT
+                        } else {
+                            ANSWERED_TIMEOUT
+                        }
+                    {
                         let next = self.ended_in_state(CloseReason::TimedOut);
                         return Poll::Ready(next);
                     }
                 }
                 Poll::Pending
             }
-            RelayState::Rest { stream, .. } => {
+            RelayState::Drain { stream, .. } => {
                 if let Poll::Ready(why) = stream.poll_drain(cx, &self.conn) {
                     return Poll::Ready(self.ended_in_state(why));
                 }
-                ready!(poll_stalled(&mut self.timer, LAST_BYTES, cx));
+                ready!(poll_stalled(&mut self.timer, DRAIN_TIMEOUT, cx));
                 Poll::Ready(Next::Finish(RelayOutcome::Done))
             }
-            // The close says it.
+            // The close passes the end on.
             RelayState::Shutdown {
-                heard_end: true, ..
+                conn_ended: true, ..
             } if self.conn.ends_by_close() => Poll::Ready(Next::Finish(RelayOutcome::Done)),
             RelayState::Shutdown {
-                heard_end,
+                conn_ended,
                 patience,
             } => Poll::Ready(match self.conn.poll_shutdown(cx) {
-                Poll::Ready(Ok(())) if *heard_end => Next::Finish(RelayOutcome::Done),
-                Poll::Ready(Ok(())) => Next::Go(RelayState::Goodbye(256 * 1024)),
+                Poll::Ready(Ok(())) if *conn_ended => Next::Finish(RelayOutcome::Done),
+                Poll::Ready(Ok(())) => Next::Go(RelayState::Linger(256 * 1024)),
                 Poll::Ready(Err(_)) => Next::Finish(RelayOutcome::Done),
                 Poll::Pending => {
                     ready!(poll_stalled(&mut self.timer, *patience, cx));
@@ -324,7 +333,7 @@ impl Relay {
                     Next::Finish(RelayOutcome::Done)
                 }
             }),
-            RelayState::Goodbye(left) => {
+            RelayState::Linger(left) => {
                 loop {
                     match with_read_buf(|buf| self.conn.poll_read(cx, buf)) {
                         Poll::Ready(Ok(n)) if n > 0 && n < *left => *left -= n,
@@ -346,12 +355,10 @@ impl Relay {
             RelayState::Both(stream)
             | RelayState::Answer(stream)
             | RelayState::Receive(stream)
-            | RelayState::Tell(stream)
+            | RelayState::PassEnd(stream)
             | RelayState::Send(stream)
-            | RelayState::Rest { stream, .. } => self.ended(stream, why),
-            RelayState::Shutdown { .. } | RelayState::Goodbye(_) => {
-                Next::Finish(RelayOutcome::Done)
-            }
+            | RelayState::Drain { stream, .. } => self.ended(stream, why),
+            RelayState::Shutdown { .. } | RelayState::Linger(_) => Next::Finish(RelayOutcome::Done),
         }
     }
 }
@@ -364,7 +371,7 @@ impl Future for Relay {
             match ready!(self.poll_state(cx)) {
                 Next::Go(state) => {
                     self.state = state;
-                    // Each state has a deadline of its own.
+                    // Each state has its own deadline.
                     self.timer = None;
                 }
                 Next::Finish(finish) => return Poll::Ready(finish),

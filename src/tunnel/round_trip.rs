@@ -1,32 +1,32 @@
-//! The round-trip time of a tunnel, by pings that are numbered. GT/2 alone.
+//! The round-trip time of a tunnel, measured by numbered pings. GT/2 only.
 
 use std::time::{Duration, Instant};
 
-/// A ping that was not answered for so long is not waited for any more.
+/// A ping that is unanswered for this long counts as lost.
 const PING_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Default)]
 pub(super) struct RoundTrip {
-    /// The last ping that has no answer yet.
+    /// When the ping that is still unanswered was sent.
     asked: Option<Instant>,
-    /// Its number.
+    /// Number of the last ping.
     number: u64,
     smoothed: Option<Duration>,
-    /// The shortest lately: queues on the way lengthen the others.
-    least: Duration,
+    /// Recent minimum: queues on the path lengthen the other samples.
+    minimum: Duration,
     /// When the last answer came.
     answered: Option<Instant>,
 }
 
 impl RoundTrip {
-    /// The number of a new ping. The one before is not waited for.
+    /// Starts a measurement and returns the number of its ping. An earlier ping is given up.
     pub fn ping(&mut self, now: Instant) -> u64 {
         self.number = self.number.wrapping_add(1);
         self.asked = Some(now);
         self.number
     }
 
-    /// Whether there is none on its way and the last answer is at least so old.
+    /// Whether no ping is outstanding and the last answer is at least `age` old.
     pub fn is_due(&self, now: Instant, age: Duration) -> bool {
         let old = |at: Option<Instant>, age| at.is_none_or(|at| now.duration_since(at) >= age);
         old(self.asked, PING_TIMEOUT) && old(self.answered, age)
@@ -45,22 +45,22 @@ impl RoundTrip {
             Some(before) => (before * 7 + took) / 8,
             None => took,
         });
-        self.least = match self.least {
+        self.minimum = match self.minimum {
             Duration::ZERO => took,
-            // Slowly: a queue of our own making is on the way for as long as somebody sends
-            // much, and windows must not grow because of it.
+            // Rises slowly: a bulk stream keeps a queue on the path, and windows must not grow
+            // because of it.
             least => took.min(least + least / 64),
         };
     }
 
-    /// Smoothed, as soon as it is known.
+    /// Returns the smoothed time; `None` before the first answer.
     pub fn get(&self) -> Option<Duration> {
         self.smoothed
     }
 
-    /// The shortest lately; zero while it is not known.
-    pub fn least(&self) -> Duration {
-        self.least
+    /// Returns the recent minimum; zero before the first answer.
+    pub fn minimum(&self) -> Duration {
+        self.minimum
     }
 }
 
@@ -87,13 +87,13 @@ mod tests {
     }
 
     #[test]
-    fn the_least_follows_a_shorter_way_at_once_and_a_longer_one_slowly() {
+    fn the_minimum_falls_at_once_and_rises_slowly() {
         let mut trip = RoundTrip::default();
         let begin = Instant::now();
         let mut sample = |millis| {
             let number = trip.ping(begin);
             trip.pong(number, begin + Duration::from_millis(millis));
-            trip.least().as_millis()
+            trip.minimum().as_millis()
         };
         assert_eq!(sample(80), 80);
         assert_eq!(sample(40), 40);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_without_an_answer_does_not_end_the_measuring() {
+    fn a_lost_ping_does_not_stop_the_measurements() {
         let mut trip = RoundTrip::default();
         let begin = Instant::now();
         trip.ping(begin);

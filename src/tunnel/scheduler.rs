@@ -1,75 +1,75 @@
-//! Streams that wait for room in the outbox, and whose turn it is.
+//! Grants turns to the streams that wait for room in the outbox.
 
 use std::collections::VecDeque;
 
-/// Streams that send little go first, but so many turns in a row at most: others must not
-/// starve behind a crowd of them.
+/// Interactive streams go first, but at most this many in a row while bulk streams wait, which must
+/// not starve.
 const MAX_INTERACTIVE_IN_A_ROW: u32 = 4;
 
 #[derive(Debug, Default)]
 pub(super) struct Scheduler {
-    /// First come, first served: who sends much has a frame's turn, then all others have theirs.
-    much: VecDeque<Ticket>,
-    little: VecDeque<Ticket>,
-    /// The number of the last that came.
+    /// Waiting bulk streams, in order. Each gets one frame, then all others get theirs.
+    bulk: VecDeque<Ticket>,
+    interactive: VecDeque<Ticket>,
+    /// The number of the last ticket.
     last: u32,
     in_a_row: u32,
-    /// Streams whose turn it is.
-    coming: usize,
+    /// Streams whose turn has been granted and not used.
+    granted: usize,
 }
 
-/// A stream that waits, and its number among all that have. Numbers wrap.
+/// A waiting stream and its number in the order of arrival. Numbers wrap.
 #[derive(Debug, Clone, Copy)]
 struct Ticket {
     number: u32,
     task: u32,
 }
 
-/// Where a stream stands.
+/// The state of a stream in the scheduler.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Granted {
-    /// It has not asked.
+pub(super) enum Turn {
+    /// The stream has not asked for a turn.
     #[default]
     None,
-    Waits,
-    /// It may send its frame now, before those that wait; its number is this.
-    Comes(u32),
+    Waiting,
+    /// The stream may send one frame before those that wait; this is its ticket number.
+    Granted(u32),
 }
 
 impl Scheduler {
-    /// Whether somebody waits, or is about to send.
+    /// Whether no stream waits or is about to send.
     pub fn is_empty(&self) -> bool {
-        self.much.is_empty() && self.little.is_empty() && self.coming == 0
+        self.bulk.is_empty() && self.interactive.is_empty() && self.granted == 0
     }
 
-    /// Streams whose turn it is.
-    pub fn coming(&self) -> usize {
-        self.coming
+    /// Returns the number of streams whose turn has been granted.
+    pub fn granted(&self) -> usize {
+        self.granted
     }
 
-    /// It is the turn of one that was popped.
+    /// Notes that a stream taken by [`Scheduler::pop`] has its turn.
     pub fn begin(&mut self) {
-        self.coming += 1;
+        self.granted += 1;
     }
 
-    /// One has used its turn, or will not.
+    /// Notes that a turn has been used or given up.
     pub fn end(&mut self) {
-        self.coming = self.coming.saturating_sub(1);
+        self.granted = self.granted.saturating_sub(1);
     }
 
-    pub fn push(&mut self, task: u32, much: bool) {
+    pub fn push(&mut self, task: u32, bulk: bool) {
         self.last = self.last.wrapping_add(1);
-        self.insert(task, much, self.last);
+        self.insert(task, bulk, self.last);
     }
 
-    /// Gives a stream whose turn it was its place back.
-    pub fn insert(&mut self, task: u32, much: bool, number: u32) {
-        let line = if much {
-            &mut self.much
+    /// Returns a stream to its place after a turn that it could not use.
+    pub fn insert(&mut self, task: u32, bulk: bool, number: u32) {
+        let line = if bulk {
+            &mut self.bulk
         } else {
-            &mut self.little
+            &mut self.interactive
         };
-        // It belongs to one end or very near it.
+        // It belongs at one end of the line or very near it.
         let earlier = |other: &Ticket| other.number.wrapping_sub(number) > u32::MAX / 2;
         let at = match line.back() {
             Some(last) if !earlier(last) => line.iter().take_while(|other| earlier(other)).count(),
@@ -78,20 +78,20 @@ impl Scheduler {
         line.insert(at, Ticket { number, task });
     }
 
-    /// Whose turn it is now.
-    pub fn pop(&mut self) -> Option<(u32, Granted)> {
-        let first = self.in_a_row < MAX_INTERACTIVE_IN_A_ROW || self.much.is_empty();
-        let place = match first.then(|| self.little.pop_front()).flatten() {
+    /// Takes the stream whose turn is next.
+    pub fn pop(&mut self) -> Option<(u32, Turn)> {
+        let first = self.in_a_row < MAX_INTERACTIVE_IN_A_ROW || self.bulk.is_empty();
+        let place = match first.then(|| self.interactive.pop_front()).flatten() {
             Some(place) => {
                 self.in_a_row = self.in_a_row.saturating_add(1);
                 place
             }
             None => {
                 self.in_a_row = 0;
-                self.much.pop_front()?
+                self.bulk.pop_front()?
             }
         };
-        Some((place.task, Granted::Comes(place.number)))
+        Some((place.task, Turn::Granted(place.number)))
     }
 }
 
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_sends_little_goes_first_and_starves_nobody() {
+    fn interactive_streams_go_first_and_do_not_starve_bulk_streams() {
         let mut queue = Scheduler::default();
         for task in 1..=3 {
             queue.push(task, true);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn places_that_are_given_back_are_the_same() {
+    fn a_stream_that_returns_its_turn_keeps_its_place() {
         let mut queue = Scheduler {
             last: u32::MAX - 2,
             ..Scheduler::default()
@@ -124,7 +124,7 @@ mod tests {
         }
         let turns = [(); 4].map(|()| queue.pop().unwrap());
         for (task, turn) in [turns[2], turns[0], turns[3], turns[1]] {
-            let Granted::Comes(number) = turn else {
+            let Turn::Granted(number) = turn else {
                 panic!("{turn:?}");
             };
             queue.insert(task, true, number);

@@ -1,6 +1,6 @@
-//! One stream of a tunnel, as its owner sees it. As the tunnel sees it, it is an [`Entry`].
+//! One stream of a tunnel, as its owner sees it. The tunnel's side of it is [`StreamState`].
 
-use super::scheduler::Granted;
+use super::scheduler::Turn;
 use super::stream_state::{CloseReason, StreamState};
 use super::tunnel_state::TunnelState;
 use super::{lock, Tunnel};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
-/// A stream, owned by one task: the only one that may poll it. Dropping it closes it.
+/// A stream, owned by one task, which alone may poll it. Dropping it closes it.
 pub struct Stream {
     tunnel: Tunnel,
     task: u32,
@@ -29,208 +29,213 @@ impl Stream {
         f(&mut lock(&self.tunnel.0), self.task)
     }
 
-    pub(super) fn entry<T>(&self, f: impl FnOnce(&mut StreamState) -> T) -> Option<T> {
-        self.with(|core, task| core.streams.get_mut(&task).map(f))
+    pub(super) fn with_state<T>(&self, f: impl FnOnce(&mut StreamState) -> T) -> Option<T> {
+        self.with(|state, task| state.streams.get_mut(&task).map(f))
     }
 
-    /// Bytes that wait for this stream's reader.
+    /// Returns the number of bytes that wait for this stream's reader.
     #[cfg(test)]
-    pub(super) fn entry_backlog(&self) -> usize {
-        self.entry(|entry| entry.backlog.len()).unwrap_or_default()
+    pub(super) fn backlog_len(&self) -> usize {
+        self.with_state(|stream| stream.backlog.len())
+            .unwrap_or_default()
     }
 
-    /// Tells the peer of the stream now, before there is a byte for it.
+    /// Announces the stream to the peer before there is a byte for it.
     pub fn announce(&self) {
-        self.with(|core, task| {
-            let entry = core.streams.get_mut(&task);
-            let Some(entry) = entry.filter(|entry| !entry.has_ended()) else {
+        self.with(|state, task| {
+            let stream = state.streams.get_mut(&task);
+            let Some(stream) = stream.filter(|stream| !stream.has_ended()) else {
                 return;
             };
-            if let Some(head) = entry.announcement(task) {
-                core.outbox.push(head);
+            if let Some(head) = stream.announcement(task) {
+                state.outbox.push(head);
             }
         });
     }
 
-    /// Notes that our direction has ended, in a wire that cannot say so.
-    pub(super) fn ends(&self) {
-        self.with(TunnelState::ends);
+    /// Notes that this end has ended its direction, in GT/1, where the peer cannot be told.
+    pub(super) fn visitor_ended(&self) {
+        self.with(TunnelState::visitor_ended);
     }
 
-    /// Ends our direction, behind all that was sent; bytes may still come. False if the wire
-    /// cannot say so.
+    /// Ends this end's direction behind all that was sent; bytes may still come. False in GT/1,
+    /// which has no half-close.
     pub(super) fn finish(&self) -> bool {
-        if self.with(|core, _| core.budget.is_none()) {
+        if self.with(|state, _| state.budget.is_none()) {
             return false;
         }
         self.announce();
-        self.with(|core, task| {
-            if let Some(entry) = core.streams.get_mut(&task) {
-                if !std::mem::replace(&mut entry.finished, true) && !entry.has_ended() {
-                    core.outbox.push(Header::Finish { task });
+        self.with(|state, task| {
+            if let Some(stream) = state.streams.get_mut(&task) {
+                if !std::mem::replace(&mut stream.finished, true) && !stream.has_ended() {
+                    state.outbox.push(Header::Finish { task });
                 }
-                core.answered += usize::from(entry.becomes_answered());
+                state.answered += usize::from(stream.becomes_answered());
             }
         });
         true
     }
 
-    /// The peer is to learn this reason when the stream is dropped, and not that it ended in
-    /// good order; where the wire can say it.
+    /// Sets the reset code that the peer gets when the stream is dropped, instead of a graceful
+    /// end. Has no effect in GT/1.
     pub fn fail(&self, reason: ResetCode) {
-        self.entry(|entry| entry.failure = Some(reason));
+        self.with_state(|stream| stream.failure = Some(reason));
     }
 
-    /// The connection behind it takes no more bytes.
+    /// Notes that the connection behind the stream takes no more bytes.
     pub(super) fn is_refused(&self) {
-        self.entry(|entry| {
-            // Who has ended its own direction before has seen all it wanted.
-            if !entry.finished {
-                entry.failure = Some(ResetCode::Aborted);
+        self.with_state(|stream| {
+            // A connection that ended its own direction before has got all it needs.
+            if !stream.finished {
+                stream.failure = Some(ResetCode::Aborted);
             }
         });
     }
 
-    /// From now on payloads go straight into `conn`, while it takes them.
+    /// Delivers payloads straight into `conn` from now on, while it takes them.
     pub fn attach(&self, conn: Arc<Conn>) {
-        self.entry(|entry| entry.sink = Some(conn));
+        self.with_state(|stream| stream.sink = Some(conn));
     }
 
-    /// Ends the stream with [`Why::TimedOut`] when nothing has moved for `limit`: in either
+    /// Ends the stream with [`CloseReason::TimedOut`] when nothing has moved for `limit`: in either
     /// direction if `any`, else in both.
     pub fn limit_idle(&self, limit: Option<Duration>, any: bool) {
-        self.entry(|entry| {
-            entry.idle_limit = limit;
-            entry.any_direction = any;
+        self.with_state(|stream| {
+            stream.idle_limit = limit;
+            stream.any_direction = any;
         });
     }
 
-    /// The same in both, if that is sooner than what was said before.
+    /// Shortens the idle limit to `limit` if that is less than before.
     pub(super) fn limit_idle_further(&self, limit: Duration) {
-        self.entry(|entry| {
-            entry.idle_limit = Some(entry.idle_limit.map_or(limit, |before| before.min(limit)));
+        self.with_state(|stream| {
+            stream.idle_limit = Some(stream.idle_limit.map_or(limit, |before| before.min(limit)));
         });
     }
 
-    /// How long nothing may move before the stream ends.
+    /// Returns the idle limit of the stream.
     pub(super) fn idle_limit(&self) -> Option<Duration> {
-        self.entry(|entry| entry.idle_limit).flatten()
+        self.with_state(|stream| stream.idle_limit).flatten()
     }
 
-    /// Whether the first bytes are these; waits until it is certain. Takes none of them.
+    /// Whether the first bytes are `start`; waits until that is certain. Consumes nothing.
     pub async fn starts_with(&self, start: &[u8]) -> bool {
         let result = std::future::poll_fn(|cx| {
-            self.poll_backlog(Poll::Ready(false), |entry| {
-                entry.poll_starts_with(cx, start)
+            self.poll_backlog(Poll::Ready(false), |stream| {
+                stream.poll_starts_with(cx, start)
             })
         });
         result.await
     }
 
-    /// Whether the peer has sent anything.
+    /// Whether the peer has sent any bytes.
     pub fn is_answered(&self) -> bool {
-        self.entry(|entry| entry.answered).unwrap_or(false)
+        self.with_state(|stream| stream.answered).unwrap_or(false)
     }
 
-    /// Whether the peer has reset it: what waits is not wanted any more.
+    /// Whether the peer has reset the stream, so that its backlog is obsolete.
     pub fn is_reset(&self) -> bool {
-        let cut = self.entry(|entry| entry.cut()).flatten();
+        let cut = self.with_state(|stream| stream.cut()).flatten();
         matches!(cut, Some(CloseReason::Reset(_)))
     }
 
-    /// Whether the peer changed its services before it was told of the stream, and so never will
-    /// be: the service has to be looked up again.
+    /// Whether the peer changed its services before it learnt of the stream, and so never will: the
+    /// service has to be looked up again.
     pub fn is_outdated(&self) -> bool {
-        let cut = self.entry(|entry| entry.cut()).flatten();
+        let cut = self.with_state(|stream| stream.cut()).flatten();
         cut == Some(CloseReason::Outdated)
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.entry(|entry| entry.has_ended()).unwrap_or(true)
+        self.with_state(|stream| stream.has_ended()).unwrap_or(true)
     }
 
-    /// Waits until no more bytes come or go and none wait.
+    /// Waits until both directions have ended and the backlog is empty.
     pub async fn is_over(&self) {
         let gone = Poll::Ready(());
-        let poll = |cx: &mut Context<'_>| self.poll_backlog(gone, |entry| entry.poll_over(cx));
+        let poll = |cx: &mut Context<'_>| self.poll_backlog(gone, |stream| stream.poll_over(cx));
         std::future::poll_fn(poll).await;
     }
 
-    /// How long nothing that waits has been taken.
+    /// Returns how long nothing has been taken from the backlog.
     pub(super) fn untaken(&self) -> Duration {
         let now = Tick::now();
-        self.entry(|entry| entry.taken.until(now))
+        self.with_state(|stream| stream.taken_at.until(now))
             .unwrap_or(Duration::MAX)
     }
 
-    /// Whether bytes wait.
+    /// Whether the backlog has bytes.
     pub(super) fn has_backlog(&self) -> bool {
-        self.entry(|entry| !entry.backlog.is_empty())
+        self.with_state(|stream| !stream.backlog.is_empty())
             .unwrap_or(false)
     }
 
-    /// How long nothing has come or been taken, and whether something of ours waits for an answer.
+    /// Returns how long nothing has come or been taken, and whether bytes sent last still await an
+    /// answer.
     pub(super) fn silence(&self) -> (Duration, bool) {
         let now = Tick::now();
-        self.entry(|entry| {
-            let came = entry.heard.until(now).min(entry.taken.until(now));
-            (came, entry.owed)
+        self.with_state(|stream| {
+            let came = stream
+                .received_at
+                .until(now)
+                .min(stream.taken_at.until(now));
+            (came, stream.awaits_answer)
         })
         .unwrap_or_default()
     }
 
-    /// Sends one frame with what `fill` puts into the outbox; 0 bytes send nothing. Waits
-    /// first for credit and room.
+    /// Sends one frame with what `fill` writes into the outbox; 0 bytes send nothing. Waits for
+    /// credit, a turn and room first.
     fn poll_fill(
         &self,
         cx: &mut Context<'_>,
         fill: impl FnOnce(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        self.with(|core, task| {
-            let Some(entry) = core.streams.get_mut(&task) else {
+        self.with(|state, task| {
+            let Some(stream) = state.streams.get_mut(&task) else {
                 return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
             };
-            if entry.has_ended() || entry.finished {
+            if stream.has_ended() || stream.finished {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
             let now = Tick::now();
-            let much = entry.sends_much(now);
-            let turn = entry.turn;
-            if entry.credit == 0 {
-                entry.keep_waker(cx);
-                // The peer gives credit only to what it knows.
-                if let Some(head) = entry.announcement(task) {
-                    core.outbox.push(head);
+            let bulk = stream.is_bulk(now);
+            let turn = stream.turn;
+            if stream.credit == 0 {
+                stream.keep_waker(cx);
+                // The peer gives credit only to streams that it knows of.
+                if let Some(head) = stream.announcement(task) {
+                    state.outbox.push(head);
                 }
-                if matches!(turn, Granted::Comes(_)) {
-                    entry.turn = Granted::None;
-                    core.pass_on(turn);
+                if matches!(turn, Turn::Granted(_)) {
+                    stream.turn = Turn::None;
+                    state.pass_on(turn);
                 }
                 return Poll::Pending;
             }
             let must_wait =
-                turn == Granted::Waits || turn == Granted::None && core.outbox.is_queue(much);
+                turn == Turn::Waiting || turn == Turn::None && state.outbox.must_queue(bulk);
             let room = if must_wait {
                 None
             } else {
-                core.outbox.room(much)?
+                state.outbox.room(bulk)?
             };
             let Some(room) = room else {
-                entry.keep_waker(cx);
-                entry.turn = Granted::Waits;
+                stream.keep_waker(cx);
+                stream.turn = Turn::Waiting;
                 match turn {
-                    Granted::None => core.outbox.queue.push(task, much),
-                    Granted::Comes(number) => {
-                        core.outbox.queue.end();
-                        core.outbox.queue.insert(task, much, number);
+                    Turn::None => state.outbox.scheduler.push(task, bulk),
+                    Turn::Granted(number) => {
+                        state.outbox.scheduler.end();
+                        state.outbox.scheduler.insert(task, bulk, number);
                     }
-                    Granted::Waits => {}
+                    Turn::Waiting => {}
                 }
                 return Poll::Pending;
             };
-            entry.turn = Granted::None;
-            let room = room.min(usize::try_from(entry.credit).unwrap_or(usize::MAX));
-            let (service, window) = (entry.unannounced, entry.window.left());
+            stream.turn = Turn::None;
+            let room = room.min(usize::try_from(stream.credit).unwrap_or(usize::MAX));
+            let (service, window) = (stream.unannounced, stream.window.left());
             let head = |len| match service {
                 Some(service) => Header::Open {
                     task,
@@ -240,24 +245,24 @@ impl Stream {
                 },
                 None => Header::Data { task, len },
             };
-            let filled = core.outbox.fill(room, head, |buf| fill(cx, buf));
+            let filled = state.outbox.fill(room, head, |buf| fill(cx, buf));
             let Poll::Ready(Ok(n @ 1..)) = filled else {
-                core.pass_on(turn);
+                state.pass_on(turn);
                 return filled;
             };
-            entry.sent(n, now);
-            core.traffic.count_sent(n);
-            if let Some(budget) = &mut core.budget {
-                if let Some(bytes) = entry.grant(true, core.round_trip.least(), budget) {
-                    core.outbox.push(Header::Credit { task, bytes });
+            stream.sent(n, now);
+            state.traffic.count_sent(n);
+            if let Some(budget) = &mut state.budget {
+                if let Some(bytes) = stream.grant(true, state.round_trip.minimum(), budget) {
+                    state.outbox.push(Header::Credit { task, bytes });
                 }
             }
-            core.pass_on(turn);
+            state.pass_on(turn);
             Poll::Ready(Ok(n))
         })
     }
 
-    /// Reads from `conn` straight into the tunnel: one frame. 0 is the end of `conn`.
+    /// Reads one frame from `conn` straight into the tunnel. 0 is the end of `conn`.
     pub(super) fn poll_send_from(
         &self,
         cx: &mut Context<'_>,
@@ -267,48 +272,49 @@ impl Stream {
         self.poll_fill(cx, |cx, buf| conn.poll_read(cx, buf))
     }
 
-    /// Brings what waits into `conn`. Ready when no more comes and all has been written.
+    /// Writes the backlog into `conn`. Ready when no more comes and everything has been written.
     pub(super) fn poll_drain(&self, cx: &mut Context<'_>, conn: &Conn) -> Poll<CloseReason> {
-        self.poll_backlog(Poll::Ready(CloseReason::Lost), |entry| {
-            entry.poll_drain(cx, conn)
+        self.poll_backlog(Poll::Ready(CloseReason::Lost), |stream| {
+            stream.poll_drain(cx, conn)
         })
     }
 
     /// Ready when both directions have ended.
     pub(super) fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<CloseReason> {
-        let poll = |entry: &mut StreamState| match entry.cut() {
+        let poll = |stream: &mut StreamState| match stream.cut() {
             Some(why) => Poll::Ready(why),
             None => {
-                entry.keep_waker(cx);
+                stream.keep_waker(cx);
                 Poll::Pending
             }
         };
-        self.entry(poll).unwrap_or(Poll::Ready(CloseReason::Lost))
+        self.with_state(poll)
+            .unwrap_or(Poll::Ready(CloseReason::Lost))
     }
 
-    /// Copies what waits. 0 is the end in good order; others are errors.
+    /// Copies from the backlog into `buf`. 0 is a graceful end; other ends are errors.
     fn poll_take(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.poll_backlog(Poll::Ready(Ok(0)), |entry| entry.poll_take(cx, buf))
+        self.poll_backlog(Poll::Ready(Ok(0)), |stream| stream.poll_take(cx, buf))
     }
 
-    /// Polls something that may shorten the backlog; `gone` if there is no stream any more.
+    /// Polls something that may shorten the backlog; returns `gone` if the stream no longer exists.
     fn poll_backlog<T>(
         &self,
         gone: Poll<T>,
         poll: impl FnOnce(&mut StreamState) -> Poll<T>,
     ) -> Poll<T> {
-        self.with(|core, task| {
-            let Some(entry) = core.streams.get_mut(&task) else {
+        self.with(|state, task| {
+            let Some(stream) = state.streams.get_mut(&task) else {
                 return gone;
             };
-            let before = entry.waiting();
-            let result = poll(entry);
-            let taken = before - entry.waiting();
-            let relieved = entry.full && entry.waiting() <= core.policy.backlog / 2;
-            entry.full &= !relieved;
-            core.relieve(taken, relieved);
+            let before = stream.waiting();
+            let result = poll(stream);
+            let taken = before - stream.waiting();
+            let relieved = stream.full && stream.waiting() <= state.policy.backlog / 2;
+            stream.full &= !relieved;
+            state.relieve(taken, relieved);
             if taken > 0 {
-                core.give_credit(task);
+                state.give_credit(task);
             }
             result
         })
@@ -332,7 +338,7 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    /// What is written is on its way; there is nothing to flush.
+    /// Sends a copy of `bytes`. There is nothing to flush afterwards.
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -354,7 +360,7 @@ impl AsyncWrite for Stream {
         Poll::Ready(Ok(()))
     }
 
-    /// GT/1 has no half-close: there the stream closes when it is dropped.
+    /// Ends this direction. GT/1 has no half-close: there the stream closes when it is dropped.
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.finish();
         Poll::Ready(Ok(()))

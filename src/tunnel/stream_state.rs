@@ -1,8 +1,7 @@
-//! One stream of a tunnel, as the tunnel sees it: what waits, what may come and go, and how
-//! it ends.
+//! One stream of a tunnel, as the tunnel sees it: its backlog, credit and window, and how it ends.
 
 use super::recv_buffer::RecvBuffer;
-use super::scheduler::Granted;
+use super::scheduler::Turn;
 use super::window::{Budget, Window, MAX_CREDIT};
 use crate::net::clock::{self, Tick};
 use crate::net::Conn;
@@ -12,72 +11,72 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// A stream that has sent so many bytes lately sends much: 40 KB a second and more.
+/// A stream with this many recent bytes is a bulk stream; that is 40 KB a second and more.
 const BULK_BYTES: u32 = 8 * 1024;
-/// Credit in a wire that has none.
+/// Credit in GT/1, which has no windows.
 const UNLIMITED: u32 = u32::MAX;
 
-/// Why no more bytes come.
+/// Why no more bytes come from the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The peer has ended its direction, behind all its bytes; ours goes on.
+    /// The peer has ended its direction, behind all its bytes; the other direction goes on.
     Finished,
     /// The peer has closed the stream, behind all its bytes.
     Closed,
-    /// The peer has cut the stream.
+    /// The peer has reset the stream.
     Reset(ResetCode),
-    /// The tunnel has ended before the stream did: bytes may be missing.
+    /// The tunnel ended before the stream did: bytes may be missing.
     Lost,
-    /// Nothing has moved for the time allowed.
+    /// Nothing has moved for the idle limit.
     TimedOut,
-    /// The reader took nothing while others waited behind it.
+    /// The reader took nothing while other streams waited behind it.
     Stuck,
-    /// The connection it was attached to takes no more bytes.
+    /// The connection that the stream was attached to takes no more bytes.
     Refused,
-    /// The peer has changed its services before it was told of the stream, and the index of the
-    /// stream's service may mean another one now.
+    /// The peer changed its services before it learnt of the stream, whose service index may now
+    /// mean another service.
     Outdated,
 }
 
 /// The tunnel's side of a stream.
 pub(super) struct StreamState {
-    /// Where payloads go without a detour, while nothing waits before them.
+    /// Where payloads are written directly while the backlog is empty.
     pub sink: Option<Arc<Conn>>,
     pub backlog: RecvBuffer,
-    /// The one task that owns the stream.
+    /// The waker of the one task that owns the stream.
     pub waker: Option<Waker>,
-    /// The service, until the peer knows it.
+    /// The service index, until the peer knows of the stream.
     pub unannounced: Option<u16>,
     pub opened_here: bool,
     pub ended: Option<CloseReason>,
-    /// We have ended our direction.
+    /// This end has ended its direction.
     pub finished: bool,
-    /// The end that did not open it has said all it had to say.
+    /// The end that did not open the stream has ended its direction.
     pub answered_whole: bool,
-    /// Its visitor has ended its direction, and the peer cannot be told.
+    /// The visitor has ended its direction, and the wire cannot tell the peer.
     pub ending: bool,
-    /// What the peer is told when the stream goes, if it is not the end in good order.
+    /// The reset code for the peer when the stream is dropped; `None` for a graceful end.
     pub failure: Option<ResetCode>,
     pub full: bool,
-    pub turn: Granted,
-    /// It has sent much when it asked for its turn.
-    much: bool,
-    /// Bytes sent until `said`, see [`Entry::lately`].
-    lately: u32,
+    pub turn: Turn,
+    /// Whether it was a bulk stream when it asked for its turn.
+    bulk: bool,
+    /// Bytes sent up to `sent_at`, decayed; see [`StreamState::recent`].
+    recent: u32,
     /// Bytes that may be sent.
     pub credit: u32,
     /// Bytes that may come.
     pub window: Window,
     /// The peer has sent something.
     pub answered: bool,
-    /// We have sent something since.
-    pub owed: bool,
-    pub heard: Tick,
-    pub said: Tick,
-    /// The last time the backlog got shorter.
-    pub taken: Tick,
+    /// This end has sent something since the peer last did.
+    pub awaits_answer: bool,
+    pub received_at: Tick,
+    pub sent_at: Tick,
+    /// When the backlog last got shorter.
+    pub taken_at: Tick,
     pub idle_limit: Option<Duration>,
-    /// Silence in one direction is enough.
+    /// Whether silence in one direction is enough for `idle_limit`.
     pub any_direction: bool,
 }
 
@@ -96,16 +95,16 @@ impl StreamState {
             ending: false,
             failure: None,
             full: false,
-            turn: Granted::None,
-            much: false,
-            lately: 0,
+            turn: Turn::None,
+            bulk: false,
+            recent: 0,
             credit: UNLIMITED,
             window: Window::default(),
             answered: false,
-            owed: false,
-            heard: now,
-            said: now,
-            taken: now,
+            awaits_answer: false,
+            received_at: now,
+            sent_at: now,
+            taken_at: now,
             idle_limit: None,
             any_direction: false,
         }
@@ -119,7 +118,7 @@ impl StreamState {
         Self::new(None)
     }
 
-    /// `credit` bytes may be sent, and what `window` says may come.
+    /// Sets how many bytes may be sent (`credit`) and may come (`window`).
     pub fn with_windows(self, credit: u32, window: Window) -> Self {
         let credit = credit.min(MAX_CREDIT);
         Self {
@@ -129,7 +128,7 @@ impl StreamState {
         }
     }
 
-    /// The peer gives credit; false if that is more than there can be.
+    /// Adds credit from the peer. False if that exceeds the maximum.
     pub fn credit(&mut self, bytes: u32) -> bool {
         if self.credit == 0 {
             self.wake();
@@ -138,7 +137,7 @@ impl StreamState {
         self.credit <= MAX_CREDIT
     }
 
-    /// What tells the peer of the stream before there is a byte for it, unless it knows.
+    /// Returns the frame that announces the stream to the peer, unless the peer knows of it.
     pub fn announcement(&mut self, task: u32) -> Option<Header> {
         let service = self.unannounced.take()?;
         Some(Header::Open {
@@ -155,8 +154,8 @@ impl StreamState {
         }
     }
 
-    /// No more bytes come, for this reason. The first reason stays, unless it was but half an
-    /// end, or what waits is not to be waited for any more.
+    /// Records why no more bytes come. The first reason stays, unless it ended only one direction,
+    /// or the backlog has to be given up.
     pub fn end(&mut self, why: CloseReason) {
         let final_word = matches!(why, CloseReason::Stuck | CloseReason::TimedOut);
         if final_word || matches!(self.ended, None | Some(CloseReason::Finished)) {
@@ -165,39 +164,39 @@ impl StreamState {
         }
     }
 
-    /// The tunnel has ended. A peer that had ended its direction has sent all there was to send:
-    /// its bytes are not cut.
+    /// Records that the tunnel has ended. A peer that had ended its direction before has sent
+    /// everything: its bytes are not cut.
     pub fn lose(&mut self) {
         self.full = false;
         self.end(match self.ended {
             Some(CloseReason::Finished) => CloseReason::Closed,
             _ => CloseReason::Lost,
         });
-        // Its owner has to look after itself from now on.
+        // The owner gets no other wake-up from the tunnel.
         self.wake();
     }
 
-    /// Forgets what waits. Says how much that was.
+    /// Discards the backlog and returns its length.
     pub fn discard(&mut self) -> usize {
         std::mem::take(&mut self.backlog).len()
     }
 
-    /// Bytes that wait for the reader.
+    /// Returns the length of the backlog.
     pub fn waiting(&self) -> usize {
         self.backlog.len()
     }
 
-    /// Whether no more bytes come or go, but for those that wait.
+    /// Whether both directions have ended; the backlog may still have bytes.
     pub fn has_ended(&self) -> bool {
         self.cut().is_some()
     }
 
-    /// Why both directions have ended, if they have.
+    /// Returns why both directions have ended, if they have.
     pub fn cut(&self) -> Option<CloseReason> {
         self.ended.filter(|why| *why != CloseReason::Finished)
     }
 
-    /// Whether only the last word of the end that opened it is missing, and that is new.
+    /// True once: when only the end of the direction of the end that opened the stream is missing.
     pub fn becomes_answered(&mut self) -> bool {
         let whole = if self.opened_here {
             self.ended == Some(CloseReason::Finished)
@@ -207,7 +206,7 @@ impl StreamState {
         whole && !std::mem::replace(&mut self.answered_whole, true)
     }
 
-    /// Credit for the peer, see [`Window::grant`].
+    /// Returns credit for the peer, see [`Window::grant`].
     pub fn grant(&mut self, on_the_way: bool, trip: Duration, budget: &mut Budget) -> Option<u32> {
         if !self.expects_more() {
             return None;
@@ -222,7 +221,7 @@ impl StreamState {
         self.ended.is_none()
     }
 
-    /// What the peer has to be told when the stream goes.
+    /// Returns the frame that tells the peer of the end when the stream is dropped.
     pub fn goodbye(&self, task: u32) -> Option<Header> {
         if self.unannounced.is_some() {
             return None;
@@ -240,42 +239,42 @@ impl StreamState {
         })
     }
 
-    /// Whether the connection behind a stream that is half over has gone without a word.
+    /// Whether the connection behind a half-closed stream has failed silently.
     pub fn has_lost_sink(&self) -> bool {
         self.finished && self.sink.as_ref().is_some_and(|sink| sink.has_failed())
     }
 
-    /// How long nothing that waits has been taken; `None` if nothing waits.
+    /// Returns how long nothing was taken from the backlog; `None` if it is empty.
     pub fn waits_since(&self, now: Tick) -> Option<Duration> {
-        (!self.backlog.is_empty()).then(|| self.taken.until(now))
+        (!self.backlog.is_empty()).then(|| self.taken_at.until(now))
     }
 
-    /// Whether it has sent much lately, when it asks for its turn.
-    pub fn sends_much(&mut self, now: Tick) -> bool {
-        if self.turn == Granted::None {
-            self.much = self.lately(now) >= BULK_BYTES;
+    /// Whether it is a bulk stream. Decided once for each turn.
+    pub fn is_bulk(&mut self, now: Tick) -> bool {
+        if self.turn == Turn::None {
+            self.bulk = self.recent(now) >= BULK_BYTES;
         }
-        self.much
+        self.bulk
     }
 
-    /// Bytes sent lately: those before count half for every tenth of a second.
-    fn lately(&self, now: Tick) -> u32 {
-        let tenths = self.said.until(now).as_millis() / 100;
-        // Shifting out all of it leaves nothing.
+    /// Returns the bytes sent recently: they count half for every 100 ms of age.
+    fn recent(&self, now: Tick) -> u32 {
+        let tenths = self.sent_at.until(now).as_millis() / 100;
+        // A shift by 32 bits or more leaves nothing.
         let tenths = u32::try_from(tenths).unwrap_or(u32::MAX);
-        self.lately.checked_shr(tenths).unwrap_or(0)
+        self.recent.checked_shr(tenths).unwrap_or(0)
     }
 
-    /// `n` bytes are on their way.
+    /// Notes that `n` bytes were sent.
     pub fn sent(&mut self, n: usize, now: Tick) {
-        // At most a frame.
+        // `n` is at most one frame.
         let n = n as u32;
-        self.lately = self.lately(now).saturating_add(n);
-        self.said = now;
+        self.recent = self.recent(now).saturating_add(n);
+        self.sent_at = now;
         self.unannounced = None;
-        self.owed = true;
+        self.awaits_answer = true;
         if self.credit != UNLIMITED {
-            // Nobody sends more than the credit.
+            // A sender never exceeds its credit.
             self.credit = self.credit.saturating_sub(n);
         }
     }
@@ -283,9 +282,9 @@ impl StreamState {
     pub fn is_idle(&self, now: Tick) -> bool {
         match self.idle_limit {
             Some(limit) => {
-                let (heard, said) = (self.heard.until(now), self.said.until(now));
+                let (heard, said) = (self.received_at.until(now), self.sent_at.until(now));
                 // Bytes that reach the reader are traffic too, even if they came long ago.
-                let heard = heard.min(self.taken.until(now));
+                let heard = heard.min(self.taken_at.until(now));
                 let silence = if self.any_direction {
                     heard.max(said)
                 } else {
@@ -297,13 +296,13 @@ impl StreamState {
         }
     }
 
-    /// Bytes wait, and none has been taken for `limit`.
+    /// Whether nothing was taken from a non-empty backlog for `limit`.
     pub fn is_stuck(&self, now: Tick, limit: Duration) -> bool {
         self.waits_since(now).is_some_and(|time| time >= limit)
     }
 
-    /// Takes payload from the peer; its end is right behind it if it is the `last`. True if its
-    /// backlog has become full.
+    /// Delivers payload from the peer; the end of its direction follows if it is the `last`. True
+    /// if the backlog has become full.
     pub fn deliver(
         &mut self,
         mut pieces: &mut [IoSlice<'_>],
@@ -315,10 +314,10 @@ impl StreamState {
             return false;
         }
         self.answered = true;
-        self.owed = false;
-        self.heard = now;
+        self.awaits_answer = false;
+        self.received_at = now;
         if self.backlog.is_empty() {
-            self.taken = now;
+            self.taken_at = now;
             if let Some(sink) = &self.sink {
                 while !pieces.is_empty() {
                     match sink.try_write_pieces(pieces, last) {
@@ -424,6 +423,6 @@ impl StreamState {
 
     pub fn take(&mut self, n: usize) {
         self.backlog.consume(n);
-        self.taken = Tick::now();
+        self.taken_at = Tick::now();
     }
 }

@@ -1,4 +1,4 @@
-//! One direction of one tunnel that waits for its bucket.
+//! The wait of one direction of one tunnel for its token bucket.
 
 use crate::net::TokenBucket;
 use async_io::Timer;
@@ -10,15 +10,15 @@ use std::time::Duration;
 
 pub(super) struct Throttle {
     bucket: Arc<TokenBucket>,
-    /// Until when there is no use in asking.
+    /// Fires when it is worth asking the bucket again.
     wait: Option<Timer>,
-    /// Bytes have moved since it last waited.
+    /// Whether bytes have moved since the last wait.
     served: bool,
 }
 
-/// Whoever has just moved something asks so much later than those who share the bucket and have
-/// not: else it could always be first.
-const AFTER_YOU: Duration = Duration::from_millis(1);
+/// A tunnel that has just moved bytes asks this much later than those that share the bucket and
+/// have not: otherwise it could always be first.
+const FAIRNESS_DELAY: Duration = Duration::from_millis(1);
 
 impl Throttle {
     pub fn new(bucket: Arc<TokenBucket>) -> Self {
@@ -29,8 +29,8 @@ impl Throttle {
         }
     }
 
-    /// How many of `wanted` bytes may move now; at least one, once it is ready. Without a rate any
-    /// number may.
+    /// Returns how many of `wanted` bytes may move now: at least one, and any number without a
+    /// rate.
     pub fn poll_grant(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<usize> {
         loop {
             if let Some(wait) = &mut self.wait {
@@ -43,19 +43,19 @@ impl Throttle {
             match self.bucket.grant(wanted) {
                 Ok(n) => return Poll::Ready(n),
                 Err(later) if std::mem::take(&mut self.served) => {
-                    self.wait = Some(Timer::at(later + AFTER_YOU));
+                    self.wait = Some(Timer::at(later + FAIRNESS_DELAY));
                 }
                 Err(later) => self.wait = Some(Timer::at(later)),
             }
         }
     }
 
-    /// Whether it is too early for more.
+    /// Whether the bucket has nothing to grant yet.
     pub fn is_waiting(&self) -> bool {
         self.wait.is_some()
     }
 
-    /// Bytes have moved.
+    /// Takes the tokens for bytes that have moved.
     pub fn take(&mut self, n: usize) {
         self.served = true;
         self.bucket.take(n);

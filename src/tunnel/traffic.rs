@@ -1,14 +1,14 @@
-//! How much a tunnel has carried: the payload of its streams, not the frames around it.
+//! What a tunnel has carried: the payload of its streams, without frame headers.
 
 use std::ops::AddAssign;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Streams that were opened, by either end.
+    /// Streams opened by either end.
     pub streams: u64,
-    /// Bytes to the peer.
+    /// Bytes sent to the peer.
     pub sent: u64,
-    /// Bytes from the peer.
+    /// Bytes received from the peer.
     pub received: u64,
 }
 
@@ -17,7 +17,7 @@ impl Traffic {
         self.streams = self.streams.saturating_add(1);
     }
 
-    // No machine here has a `usize` longer than 64 bits.
+    // A `usize` has at most 64 bits on every supported target.
     pub(super) fn count_sent(&mut self, bytes: usize) {
         self.sent = self.sent.saturating_add(bytes as u64);
     }
@@ -26,7 +26,7 @@ impl Traffic {
         self.received = self.received.saturating_add(bytes as u64);
     }
 
-    /// Bytes in both directions.
+    /// Returns the bytes in both directions.
     pub fn bytes(&self) -> u64 {
         self.sent.saturating_add(self.received)
     }

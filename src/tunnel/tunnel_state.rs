@@ -4,10 +4,10 @@ use super::closing::{Closing, ClosingStep};
 use super::liveness::Liveness;
 use super::outbox::Outbox;
 use super::round_trip::RoundTrip;
-use super::scheduler::Granted;
+use super::scheduler::Turn;
 use super::stream_state::{CloseReason, StreamState};
 use super::window::Budget;
-use super::{Policy, Traffic, STUCK, STUCK_ALONE};
+use super::{Policy, Traffic, STUCK_ALONE_TIMEOUT, STUCK_TIMEOUT};
 use crate::net::clock::Tick;
 use crate::wire::frame::{Header, ResetCode, Signal};
 use crate::wire::{Malformed, Version};
@@ -16,24 +16,24 @@ use std::io::IoSlice;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-/// Streams whose turn it is at the same time, so that there is always one that sends.
+/// Streams that may have a granted turn at the same time; two, so that one is always ready to send.
 pub(super) const MAX_SENDERS: usize = 2;
-/// The round-trip time that windows go by is at most so old.
+/// The round-trip time is measured again after this long, if bytes have moved.
 const ROUND_TRIP_LIFETIME: Duration = Duration::from_secs(1);
 
-/// What of [`Policy`] is asked for again and again.
+/// The parts of [`Policy`] that are needed after the tunnel has been set up.
 pub(super) struct PolicyLimits {
     pub backlog: usize,
     pub backlogs: usize,
     pub credit: u32,
 }
 
-/// Whether a tunnel takes new streams, or has to be without any.
+/// Whether the tunnel is to become free of streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(feature = "server"), allow(dead_code))]
 pub(super) enum Parking {
     None,
-    /// It takes none once its last visitor has ended.
+    /// The tunnel will park when its last visitor has ended.
     Due,
     Parked,
 }
@@ -45,29 +45,29 @@ pub(super) struct TunnelState {
     pub traffic: Traffic,
     pub closing: Closing,
     pub policy: PolicyLimits,
-    /// Of the windows, where there are any.
+    /// Shared by the windows of GT/2; `None` in GT/1.
     pub budget: Option<Budget>,
     pub round_trip: RoundTrip,
     pub liveness: Liveness,
-    /// Bytes moved when it was last measured.
+    /// Bytes carried at the last round-trip measurement.
     pub measured: u64,
-    /// Streams that only wait for the last word of who asked.
+    /// Streams that only wait for the end of the direction of the end that opened them.
     pub answered: usize,
-    /// Streams of visitors that have ended their direction in a wire that cannot say so.
+    /// Streams whose visitors have ended their direction in GT/1, where the peer cannot be told.
     pub ending: usize,
     /// Streams whose backlog is full and may grow.
     pub full: usize,
     /// Bytes in all backlogs.
     pub waiting: usize,
-    /// When the writer last got rid of something.
+    /// When the writer last took something to send.
     pub sent: Tick,
-    /// The inbox, while it must not read.
+    /// The inbox's waker, while it must not read.
     pub inbox: Option<Waker>,
     pub parking: Parking,
-    /// What waits until the tunnel is parked.
+    /// The task that waits until the tunnel is parked or unused.
     pub parker: Option<Waker>,
     pub over: bool,
-    /// Why it was ended before its time, if it was.
+    /// Why the tunnel was aborted, if it was.
     pub aborted: Option<&'static str>,
 }
 
@@ -104,24 +104,24 @@ impl TunnelState {
         }
     }
 
-    pub fn take(&mut self, step: ClosingStep) {
+    pub fn apply(&mut self, step: ClosingStep) {
         let times = match step {
             ClosingStep::Nothing => return,
-            ClosingStep::SayClose => 1,
+            ClosingStep::SendClose => 1,
             ClosingStep::Finish => 2,
-            ClosingStep::SayAndFinish => 3,
+            ClosingStep::SendAndFinish => 3,
             ClosingStep::End => return self.end(true),
         };
         for _ in 0..times {
             self.outbox.push(Signal::Close);
         }
-        if step != ClosingStep::SayClose {
+        if step != ClosingStep::SendClose {
             self.outbox.finish();
         }
     }
 
-    /// The end of everything. Streams learn that theirs was cut, unless the peer had closed
-    /// them; what they have received they still deliver.
+    /// Ends the tunnel and its streams. Streams that the peer had not closed count as cut; what
+    /// they have received is still delivered.
     pub fn end(&mut self, orderly: bool) {
         self.over = true;
         self.closing = Closing::Over;
@@ -139,23 +139,23 @@ impl TunnelState {
         self.full = 0;
     }
 
-    /// Ends the streams that the peer has not been told of.
+    /// Ends the streams that the peer does not know of yet.
     pub fn outdate_unannounced(&mut self) {
         let streams = self.streams.values_mut();
         streams
-            .filter(|entry| entry.unannounced.is_some())
-            .for_each(|entry| entry.end(CloseReason::Outdated));
+            .filter(|stream| stream.unannounced.is_some())
+            .for_each(|stream| stream.end(CloseReason::Outdated));
     }
 
-    /// A stream's visitor has ended its direction.
-    pub fn ends(&mut self, task: u32) {
-        if let Some(entry) = self.streams.get_mut(&task) {
-            self.ending += usize::from(!std::mem::replace(&mut entry.ending, true));
+    /// Notes that the visitor of a stream has ended its direction.
+    pub fn visitor_ended(&mut self, task: u32) {
+        if let Some(stream) = self.streams.get_mut(&task) {
+            self.ending += usize::from(!std::mem::replace(&mut stream.ending, true));
             self.park_if_due();
         }
     }
 
-    /// Takes no more streams if that is due: before the next visitor comes.
+    /// Parks the tunnel if that is due, before the next visitor comes.
     pub fn park_if_due(&mut self) {
         if self.ending < self.streams.len() {
             return;
@@ -179,25 +179,25 @@ impl TunnelState {
         }
     }
 
-    /// Lets streams that wait for room try again, until it is the turn of `most`.
+    /// Grants turns to waiting streams, until `most` have one.
     pub fn admit(&mut self, most: usize) {
-        while self.outbox.queue.coming() < most {
-            let Some((task, turn)) = self.outbox.queue.pop() else {
+        while self.outbox.scheduler.granted() < most {
+            let Some((task, turn)) = self.outbox.scheduler.pop() else {
                 break;
             };
-            // It may have ended meanwhile.
-            if let Some(entry) = self.streams.get_mut(&task) {
-                entry.turn = turn;
-                self.outbox.queue.begin();
-                entry.wake();
+            // The stream may have ended meanwhile.
+            if let Some(stream) = self.streams.get_mut(&task) {
+                stream.turn = turn;
+                self.outbox.scheduler.begin();
+                stream.wake();
             }
         }
     }
 
-    /// A stream whose turn it was, if it was, has used it or will not.
-    pub fn pass_on(&mut self, turn: Granted) {
-        if matches!(turn, Granted::Comes(_)) {
-            self.outbox.queue.end();
+    /// Ends a granted turn that was used or given up, and admits the next stream.
+    pub fn pass_on(&mut self, turn: Turn) {
+        if matches!(turn, Turn::Granted(_)) {
+            self.outbox.scheduler.end();
             self.admit(MAX_SENDERS);
         }
     }
@@ -213,20 +213,21 @@ impl TunnelState {
         }
     }
 
-    /// A stream of ours begins. A peer that was silent is asked for a sign of life: in GT/2 by
-    /// a ping; in GT/1 its kernel has to acknowledge the stream's first bytes.
+    /// Notes that a stream begins. A peer that was silent is asked for a sign of life: in GT/2 by a
+    /// ping; in GT/1 its kernel has to acknowledge the stream's first bytes.
     pub fn begin_stream(&mut self) {
         let now = Instant::now();
         if self.liveness.begin_stream(now) {
             if self.version == Version::Two {
                 self.ping(now);
             }
-            // It looks at the time more often until there is an answer.
+            // The inbox checks deadlines more often until there is an answer.
             self.wake_inbox();
         }
     }
 
-    /// Asks how far away the peer is, if that is not known or bytes have moved since.
+    /// Starts a round-trip measurement if the time is not known or bytes have moved since the last
+    /// one.
     pub fn measure(&mut self) {
         if self.version == Version::One {
             return;
@@ -239,57 +240,57 @@ impl TunnelState {
         }
     }
 
-    /// Gives the peer credit for what a stream's reader has taken, if it is worth it.
+    /// Gives the peer credit for what a stream's reader has taken, if it is worth a frame.
     pub fn give_credit(&mut self, task: u32) {
-        let (Some(budget), Some(entry)) = (&mut self.budget, self.streams.get_mut(&task)) else {
+        let (Some(budget), Some(stream)) = (&mut self.budget, self.streams.get_mut(&task)) else {
             return;
         };
-        if let Some(bytes) = entry.grant(false, self.round_trip.least(), budget) {
+        if let Some(bytes) = stream.grant(false, self.round_trip.minimum(), budget) {
             self.outbox.push(Header::Credit { task, bytes });
             self.measure();
         }
     }
 
-    /// Too many bytes wait: who has taken nothing for the longest time loses all.
+    /// Cuts the stream whose reader has taken nothing for the longest time: too many bytes wait.
     pub fn shed(&mut self, now: Tick) {
-        let waiting = self.streams.values_mut().filter_map(|entry| {
-            let key = (entry.waits_since(now)?, entry.waiting());
-            Some((key, entry))
+        let waiting = self.streams.values_mut().filter_map(|stream| {
+            let key = (stream.waits_since(now)?, stream.waiting());
+            Some((key, stream))
         });
-        if let Some((_, entry)) = waiting.max_by_key(|(key, _)| *key) {
-            entry.end(CloseReason::Stuck);
-            self.waiting = self.waiting.saturating_sub(entry.discard());
+        if let Some((_, stream)) = waiting.max_by_key(|(key, _)| *key) {
+            stream.end(CloseReason::Stuck);
+            self.waiting = self.waiting.saturating_sub(stream.discard());
         }
     }
 
     pub fn remove(&mut self, task: u32) {
-        let Some(entry) = self.streams.remove(&task) else {
+        let Some(stream) = self.streams.remove(&task) else {
             return;
         };
-        self.relieve(entry.waiting(), entry.full);
-        self.answered -= usize::from(entry.answered_whole);
-        self.ending -= usize::from(entry.ending);
+        self.relieve(stream.waiting(), stream.full);
+        self.answered -= usize::from(stream.answered_whole);
+        self.ending -= usize::from(stream.ending);
         if let Some(budget) = &mut self.budget {
-            budget.end(&entry.window);
+            budget.end(&stream.window);
         }
-        if let Some(goodbye) = entry.goodbye(task) {
+        if let Some(goodbye) = stream.goodbye(task) {
             self.outbox.push(goodbye);
         }
-        self.pass_on(entry.turn);
+        self.pass_on(stream.turn);
         self.park_if_due();
         if self.streams.is_empty() {
             self.streams.shrink_to(16);
             let step = self.closing.idle();
-            self.take(step);
+            self.apply(step);
         }
     }
 
-    /// The tunnel must not read.
+    /// Whether the inbox must not read.
     pub fn is_stalled(&self) -> bool {
         self.version == Version::One && (self.full > 0 || self.waiting > self.policy.backlogs)
     }
 
-    /// `taken` bytes have left a backlog, which is (`relieved`) not full any more.
+    /// Notes that `taken` bytes have left a backlog, which (`relieved`) is no longer full.
     pub fn relieve(&mut self, taken: usize, relieved: bool) {
         let stalled = self.is_stalled();
         self.waiting = self.waiting.saturating_sub(taken);
@@ -299,43 +300,43 @@ impl TunnelState {
         }
     }
 
-    /// Looks at the deadlines of all streams.
+    /// Checks the deadlines of all streams.
     pub fn sweep(&mut self, now: Tick) {
         let limit = if self.streams.len() > 1 {
-            STUCK
+            STUCK_TIMEOUT
         } else {
-            STUCK_ALONE
+            STUCK_ALONE_TIMEOUT
         };
         let crowded = self.version == Version::One && self.waiting > self.policy.backlogs;
-        for entry in self.streams.values_mut() {
-            if entry.has_lost_sink() {
-                entry.end(CloseReason::Refused);
-            } else if (entry.full || crowded) && entry.is_stuck(now, limit) {
-                entry.end(CloseReason::Stuck);
-            } else if entry.is_idle(now) {
-                entry.end(CloseReason::TimedOut);
+        for stream in self.streams.values_mut() {
+            if stream.has_lost_sink() {
+                stream.end(CloseReason::Refused);
+            } else if (stream.full || crowded) && stream.is_stuck(now, limit) {
+                stream.end(CloseReason::Stuck);
+            } else if stream.is_idle(now) {
+                stream.end(CloseReason::TimedOut);
             }
         }
     }
 
-    /// Payload for a stream, in pieces, with its end right behind if it is the `last`. Bytes of a
-    /// stream nobody knows are dropped.
+    /// Delivers payload for a stream, in pieces; the end of its direction follows if it is the
+    /// `last`. Bytes for an unknown stream are dropped.
     pub fn deliver(&mut self, task: u32, pieces: &mut [IoSlice<'_>], last: bool, now: Tick) {
-        if let Some(entry) = self.streams.get_mut(&task) {
+        if let Some(stream) = self.streams.get_mut(&task) {
             let all: usize = pieces.iter().map(|piece| piece.len()).sum();
-            if entry.expects_more() {
+            if stream.expects_more() {
                 self.traffic.count_received(all);
             }
-            let before = entry.waiting();
-            let filled = entry.deliver(pieces, last, now, self.policy.backlog);
-            let more = entry.waiting() - before;
+            let before = stream.waiting();
+            let filled = stream.deliver(pieces, last, now, self.policy.backlog);
+            let more = stream.waiting() - before;
             self.waiting += more;
             self.full += usize::from(filled);
             let Some(budget) = &mut self.budget else {
                 return;
             };
             let credit = match more < all {
-                true => entry.grant(false, self.round_trip.least(), budget),
+                true => stream.grant(false, self.round_trip.minimum(), budget),
                 false => None,
             };
             if let Some(bytes) = credit {
@@ -348,13 +349,13 @@ impl TunnelState {
         }
     }
 
-    /// The peer sends `len` bytes of a stream. Those of one that nobody knows, as when it has
-    /// ended here a moment ago, are dropped when they come.
+    /// Takes the `len` bytes of a frame from the stream's window. A stream may be unknown because
+    /// it has just ended here: its bytes are dropped when they come.
     pub fn spend(&mut self, task: u32, len: u32) -> Result<(), Malformed> {
         match (&self.budget, self.streams.get_mut(&task)) {
-            (Some(_), Some(entry)) if len > entry.window.left() => Err(Malformed::Overrun(task)),
-            (Some(_), Some(entry)) => {
-                entry.window.spend(len);
+            (Some(_), Some(stream)) if len > stream.window.left() => Err(Malformed::Overrun(task)),
+            (Some(_), Some(stream)) => {
+                stream.window.spend(len);
                 Ok(())
             }
             _ => Ok(()),
@@ -362,8 +363,8 @@ impl TunnelState {
     }
 
     pub fn credit(&mut self, task: u32, bytes: u32) -> Result<(), Malformed> {
-        let entry = self.streams.get_mut(&task);
-        if entry.is_none_or(|entry| entry.credit(bytes)) {
+        let stream = self.streams.get_mut(&task);
+        if stream.is_none_or(|stream| stream.credit(bytes)) {
             Ok(())
         } else {
             Err(Malformed::TooMuchCredit(task))
@@ -371,17 +372,17 @@ impl TunnelState {
     }
 
     pub fn ended_by_peer(&mut self, task: u32, why: CloseReason) {
-        if let Some(entry) = self.streams.get_mut(&task) {
-            entry.end(why);
-            self.answered += usize::from(entry.becomes_answered());
-            // What waits cannot grow any more: nobody has to wait for it.
-            let relieved = std::mem::take(&mut entry.full);
+        if let Some(stream) = self.streams.get_mut(&task) {
+            stream.end(why);
+            self.answered += usize::from(stream.becomes_answered());
+            // The backlog cannot grow any more, so no other stream has to wait for it.
+            let relieved = std::mem::take(&mut stream.full);
             self.relieve(0, relieved);
         }
     }
 
-    /// A stream of the peer's begins; false if it is not new or there may be no more. The
-    /// peer is told of the latter.
+    /// Accepts a stream that the peer opens. False if it exists already, or if there are too many,
+    /// of which the peer is told.
     pub fn accept(&mut self, task: u32, credit: u32, most: usize) -> bool {
         if self.streams.contains_key(&task) {
             return false;
@@ -391,11 +392,11 @@ impl TunnelState {
             self.outbox.push(Header::Reset { task, reason });
             return false;
         }
-        let mut entry = StreamState::opened_by_peer();
+        let mut stream = StreamState::opened_by_peer();
         if let Some(budget) = &mut self.budget {
-            entry = entry.with_windows(credit, budget.window_of_peer());
+            stream = stream.with_windows(credit, budget.window_of_peer());
         }
-        self.streams.insert(task, entry);
+        self.streams.insert(task, stream);
         self.traffic.count_stream();
         true
     }

@@ -1,56 +1,56 @@
-//! Receive windows: how much of a stream may come before its reader takes some. GT/2 alone.
+//! Receive windows: how many bytes of a stream may come before its reader takes some. GT/2 only.
 //!
-//! A window is credit, not memory: only what comes and is not taken needs room. But what may
-//! come must fit, so windows begin small where there are many, grow while their reader keeps
-//! up with a sender that a window holds back, and share one reserve for that.
+//! A window is credit, not memory: only bytes that come and are not taken need memory. But all that
+//! may come must fit, so windows begin small where there are many, grow while they hold back a
+//! sender whose reader keeps up, and share one reserve for that growth.
 
 use std::time::Duration;
 
-/// The first window of a stream that the peer opens, which it learns from the hello.
+/// First window of a stream that the peer opens, in bytes. The hello carries it.
 pub const FIRST_WINDOW: u32 = 32 * 1024;
 
-/// Most that one direction of a stream may have outstanding, whoever gives the credit.
+/// Maximum outstanding credit of one direction of a stream, in bytes, whichever end gives it.
 pub(super) const MAX_CREDIT: u32 = (1 << 31) - 1;
 
-/// First windows of streams that are opened here: the first of these while all first windows
-/// together are less than the second.
-const FIRSTS: [(u32, usize); 2] = [(64 * 1024, 2 * 1024 * 1024), (16 * 1024, 4 * 1024 * 1024)];
-/// And then.
+/// First windows of streams that are opened here, as (window, limit): the first entry counts whose
+/// limit the sum of all first windows has not reached.
+const FIRST_WINDOWS: [(u32, usize); 2] =
+    [(64 * 1024, 2 * 1024 * 1024), (16 * 1024, 4 * 1024 * 1024)];
+/// First window once the sum has reached all limits of [`FIRST_WINDOWS`].
 const MIN_CREDIT: u32 = 4 * 1024;
 
-/// Round trips that are shorter count for as much: a window that lasts for less than two of these
-/// makes both ends sleep and wake again and again, and what it may grow to is on its way for no
-/// longer.
-const SHORT: Duration = Duration::from_millis(1);
+/// Shorter round trips count as this long. A window that lasts less than two of these makes both
+/// ends sleep and wake all the time, and what it may grow to is in flight no longer than that.
+const MIN_ROUND_TRIP: Duration = Duration::from_millis(1);
 
-/// What the windows of one tunnel may grow to.
+/// How far the windows of one tunnel may grow.
 #[derive(Debug, Clone, Copy)]
 pub struct Growth {
-    /// Of one window, in bytes.
-    pub most: u32,
-    /// Of all together, beyond their first sizes.
+    /// Maximum size of one window, in bytes.
+    pub max: u32,
+    /// Maximum growth of all windows together beyond their first sizes, in bytes.
     pub reserve: u32,
 }
 
-/// What the windows of a tunnel share.
+/// The budget that the windows of a tunnel share.
 #[derive(Debug)]
 pub(super) struct Budget {
     growth: Growth,
-    /// Bytes of all first windows.
-    firsts: usize,
-    /// Bytes by which all have grown.
+    /// Sum of all first windows, in bytes.
+    first_windows: usize,
+    /// Sum of the growth of all windows, in bytes.
     grown: u32,
 }
 
-/// The window of one stream.
+/// The receive window of one stream.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Window {
     first: u32,
-    /// What may be on its way or wait for the reader.
+    /// Bytes that may be in flight or wait for the reader.
     size: u32,
-    /// What the peer may still send.
+    /// Bytes that the peer may still send.
     left: u32,
-    /// Credit given since `since`.
+    /// Credit given since `since`, in bytes.
     used: u32,
     since: u32,
 }
@@ -59,24 +59,26 @@ impl Budget {
     pub fn new(growth: Growth) -> Self {
         Self {
             growth,
-            firsts: 0,
+            first_windows: 0,
             grown: 0,
         }
     }
 
-    /// A window for a stream that is opened here.
+    /// Creates the window of a stream that is opened here.
     pub fn window(&mut self) -> Window {
-        let fits = FIRSTS.iter().find(|(_, most)| self.firsts < *most);
+        let fits = FIRST_WINDOWS
+            .iter()
+            .find(|(_, most)| self.first_windows < *most);
         self.begin(fits.map_or(MIN_CREDIT, |(size, _)| *size))
     }
 
-    /// A window for a stream that the peer has opened.
+    /// Creates the window of a stream that the peer has opened.
     pub fn window_of_peer(&mut self) -> Window {
         self.begin(FIRST_WINDOW)
     }
 
     fn begin(&mut self, size: u32) -> Window {
-        self.firsts = self.firsts.saturating_add(size as usize);
+        self.first_windows = self.first_windows.saturating_add(size as usize);
         Window {
             first: size,
             size,
@@ -86,13 +88,13 @@ impl Budget {
         }
     }
 
-    /// The stream has ended.
+    /// Returns the share of a stream that has ended.
     pub fn end(&mut self, window: &Window) {
-        self.firsts = self.firsts.saturating_sub(window.first as usize);
+        self.first_windows = self.first_windows.saturating_sub(window.first as usize);
         self.grown = self.grown.saturating_sub(window.grown());
     }
 
-    /// Bytes of the reserve that nobody has.
+    /// Bytes of the reserve that no window uses.
     fn free(&self) -> u32 {
         self.growth.reserve.saturating_sub(self.grown)
     }
@@ -109,26 +111,27 @@ impl Window {
         self.size.saturating_sub(self.first)
     }
 
-    /// What the peer may still send.
+    /// Returns the bytes that the peer may still send.
     pub fn left(&self) -> u32 {
         self.left
     }
 
-    /// The peer sends `n` bytes, not more than are left.
+    /// Takes `n` bytes, of which at least as many are left, from the window.
     pub fn spend(&mut self, n: u32) {
         self.left = self.left.saturating_sub(n);
     }
 
-    /// What has been taken and not given back, while `waiting` bytes wait.
+    /// Bytes that were taken by the reader and not given back as credit, while `waiting` bytes
+    /// wait.
     fn unacknowledged(&self, waiting: usize) -> u32 {
         let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
         let outstanding = self.left.saturating_add(waiting);
         self.size.saturating_sub(outstanding)
     }
 
-    /// Credit for the peer, if what is owed is worth a frame of its own, or (`on_the_way`) one
-    /// that goes with others. `now` is in millionths of a second, as is the round-trip time,
-    /// which is 0 if it is not known.
+    /// Returns credit for the peer if there is enough for a frame of its own, or (`on_the_way`) for
+    /// one that is sent with others. `now` is in microseconds; `round_trip` is zero if it is not
+    /// known.
     pub fn grant(
         &mut self,
         waiting: usize,
@@ -150,7 +153,10 @@ impl Window {
             let now = now();
             let passed = Duration::from_micros(u64::from(now.wrapping_sub(self.since)));
             let known = !round_trip.is_zero();
-            self.adjust(known && passed <= round_trip.max(SHORT) * 2, budget);
+            self.adjust(
+                known && passed <= round_trip.max(MIN_ROUND_TRIP) * 2,
+                budget,
+            );
             (self.used, self.since) = (0, now);
         }
         // The size may have changed.
@@ -159,15 +165,15 @@ impl Window {
         (owed > 0).then_some(owed)
     }
 
-    /// Doubles the size if the window `holds_back` the sender. Nobody has more of the reserve
-    /// than is free beside: so it is shared evenly, and there is always some for who comes.
+    /// Doubles the size if the window `holds_back` the sender. No window gets more of the reserve
+    /// than is left free, so that it is shared evenly and some is left for new streams.
     fn adjust(&mut self, holds_back: bool, budget: &mut Budget) {
         let grown = self.grown();
         let fair = budget.free().saturating_add(grown) / 2;
         if grown > fair {
             budget.resize(self, fair);
         } else if holds_back {
-            let doubled = self.size.saturating_mul(2).min(budget.growth.most);
+            let doubled = self.size.saturating_mul(2).min(budget.growth.max);
             let wanted = doubled.saturating_sub(self.first).min(fair);
             budget.resize(self, wanted.max(grown));
         }
@@ -180,13 +186,13 @@ mod tests {
     use proptest::prelude::*;
 
     const GROWTH: Growth = Growth {
-        most: 1024 * 1024,
+        max: 1024 * 1024,
         reserve: 4 * 1024 * 1024,
     };
     const RTT: Duration = Duration::from_millis(10);
 
-    /// Uses the window up again and again, a time `step` apart, with a reader that takes all
-    /// at once.
+    /// Uses up the window again and again at intervals of `step`, with a reader that takes
+    /// everything at once.
     fn stream(window: &mut Window, budget: &mut Budget, step: Duration, times: u32) {
         let mut now = 0u32;
         for _ in 0..times {
@@ -203,14 +209,14 @@ mod tests {
         let mut window = budget.window();
         assert_eq!(window.size, 64 * 1024);
         stream(&mut window, &mut budget, RTT, 40);
-        assert_eq!(window.size, GROWTH.most);
-        assert_eq!(budget.grown, GROWTH.most - 64 * 1024);
+        assert_eq!(window.size, GROWTH.max);
+        assert_eq!(budget.grown, GROWTH.max - 64 * 1024);
         budget.end(&window);
-        assert_eq!((budget.grown, budget.firsts), (0, 0));
+        assert_eq!((budget.grown, budget.first_windows), (0, 0));
     }
 
     #[test]
-    fn a_window_stays_where_the_sender_is_slower_or_the_way_is_not_known() {
+    fn a_window_stays_if_the_sender_is_slower_or_the_round_trip_is_unknown() {
         let mut budget = Budget::new(GROWTH);
         let mut window = budget.window();
         stream(&mut window, &mut budget, 4 * RTT, 40);
@@ -223,10 +229,13 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_lasts_for_a_moment_grows_however_near_the_peer_is() {
+    fn a_window_that_lasts_too_short_grows_even_if_the_peer_is_near() {
         let mut budget = Budget::new(GROWTH);
         let mut window = budget.window();
-        for (step, size) in [(SHORT * 3, 64 * 1024), (SHORT, 128 * 1024)] {
+        for (step, size) in [
+            (MIN_ROUND_TRIP * 3, 64 * 1024),
+            (MIN_ROUND_TRIP, 128 * 1024),
+        ] {
             for now in [0, 1].map(|half| half * u32::try_from(step.as_micros()).unwrap()) {
                 window.spend(window.left() / 2);
                 window.grant(0, false, RTT / 1000, || now, &mut budget);
@@ -282,7 +291,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_may_come_and_what_waits_is_never_more_than_the_bounds(
+        fn credit_and_backlog_never_exceed_their_bounds(
             steps in proptest::collection::vec((0..4usize, 0u32..300_000, 0u32..300_000, 0u32..30_000), 1..300),
         ) {
             let mut budget = Budget::new(GROWTH);
@@ -298,7 +307,7 @@ mod tests {
                 let before = window.left();
                 let credit = window.grant(*waiting as usize, taken % 2 == 0, RTT, || now, &mut budget);
                 prop_assert_eq!(window.left(), before + credit.unwrap_or(0));
-                prop_assert!(window.left() + *waiting <= GROWTH.most);
+                prop_assert!(window.left() + *waiting <= GROWTH.max);
                 let grown: u32 = windows.iter().map(|(window, _)| window.grown()).sum();
                 prop_assert_eq!(grown, budget.grown);
                 prop_assert!(grown <= GROWTH.reserve);

@@ -163,7 +163,7 @@ fn a_visitor_that_cuts_its_connection_resets_the_stream() {
 }
 
 #[test]
-fn each_direction_ends_on_its_own() {
+fn each_direction_ends_independently() {
     let (_server, at, mut peer) = with_port(WINDOW);
     let mut visitor = connect(at);
     let (stream, ..) = peer.opened();

@@ -3,7 +3,7 @@
 use super::link::PeerHandle;
 use super::MAX_MESSAGE_OUT;
 use crate::net::{poll_stalled, with_read_buf, Conn};
-use crate::tunnel::{CLOSE_TIMEOUT, LAST_BYTES};
+use crate::tunnel::{CLOSE_TIMEOUT, DRAIN_TIMEOUT};
 use async_io::Timer;
 use bytes::{Bytes, BytesMut};
 use futures_lite::{future, AsyncRead, AsyncWrite};
@@ -224,7 +224,7 @@ impl ChannelRelay {
     /// How long one end may take nothing when the other has ended.
     fn patience(&self) -> Duration {
         let limit = self.channel.link.lock().idle_limit(self.channel.id);
-        limit.map_or(LAST_BYTES, |limit| limit.min(LAST_BYTES))
+        limit.map_or(DRAIN_TIMEOUT, |limit| limit.min(DRAIN_TIMEOUT))
     }
 
     /// Waits until the connection has taken nothing for as long as it may.

@@ -11,7 +11,7 @@ use super::sdp::{self, Description};
 use super::socket::Datagram;
 use super::{P2pError, MAX_MESSAGE_IN, MAX_MESSAGE_OUT};
 use crate::net::clock::next_step;
-use crate::tunnel::{STUCK, STUCK_ALONE};
+use crate::tunnel::{STUCK_ALONE_TIMEOUT, STUCK_TIMEOUT};
 use bytes::{Bytes, BytesMut};
 use rtc_datachannel::data_channel::{DataChannel, DataChannelConfig, DataChannelMessage};
 use rtc_dtls::config::HandshakeConfig;
@@ -857,14 +857,14 @@ impl Peer {
         }
         self.full_since.get_or_insert(now);
         if !self.channels.values().any(Channel::holds_up) {
-            if is_past(self.full_since, STUCK_ALONE, now) {
+            if is_past(self.full_since, STUCK_ALONE_TIMEOUT, now) {
                 self.end("what it has sent cannot be read");
             }
             return;
         }
         let limit = match self.channels.len() {
-            0 | 1 => STUCK_ALONE,
-            _ => STUCK,
+            0 | 1 => STUCK_ALONE_TIMEOUT,
+            _ => STUCK_TIMEOUT,
         };
         if !is_past(self.full_since, limit, now) {
             return;

@@ -83,7 +83,7 @@ impl ProbeTarget {
             }],
             window: 0,
         };
-        tunnel.say(&hello.encode(Version::One));
+        tunnel.send_bytes(&hello.encode(Version::One));
         let talk = Arc::new(talk);
         let asking = async {
             by(deadline, "opening its own tunnel", ready(&mut inbox)).await?;

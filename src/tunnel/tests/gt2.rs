@@ -1,14 +1,15 @@
-//! What GT/2 promises beyond GT/1.
+//! Tunnel behaviour that only GT/2 has.
 
 use super::*;
 use crate::wire::frame::ResetCode;
 
-/// Bytes of a whole frame.
+/// Encodes a whole frame.
 fn frame(head: impl Into<Header>, payload: &[u8]) -> Vec<u8> {
     [Version::Two.encode(head).as_slice(), payload].concat()
 }
 
-/// An end whose peer is a bare connection; it may send 1000 bytes on streams of its own.
+/// Returns an end whose peer is a bare connection; the end may send 1000 bytes on streams of its
+/// own.
 fn end_and_wire_of(peer: PeerRole) -> (End, Arc<net::Conn>) {
     let (here, there) = sockets();
     let policy = Policy {
@@ -36,7 +37,7 @@ fn open(task: u32, payload: &[u8]) -> Vec<u8> {
     frame(head, payload)
 }
 
-/// Reads the next head and its payload, and passes pings over.
+/// Reads the next header and its payload, skipping pings.
 async fn next_frame(conn: &net::Conn) -> (Header, Vec<u8>) {
     loop {
         let mut bytes = read_exact(conn, 8).await;
@@ -64,21 +65,21 @@ async fn expect_violation(end: &End, why: &str) {
 }
 
 #[test]
-fn a_reader_that_stops_costs_its_window_and_nobody_else_waits() {
+fn a_stopped_reader_costs_its_window_and_delays_no_other_stream() {
     task::block_on(async {
         let (server, client) = ends_of(Version::Two);
         let mut lazy = server.tunnel.open(1, 7).unwrap();
         lazy.announce();
         let mut lazy_there = client.opened().await;
         task::spawn(async move {
-            // As much as it may: it waits for ever.
+            // Sends as much as it may, then waits for ever.
             lazy_there
                 .write_all(&noise(1, 8 * 1024 * 1024))
                 .await
                 .unwrap();
         });
-        until(|| lazy.entry_backlog() == 64 * 1024).await;
-        // Megabytes pass beside it.
+        until(|| lazy.backlog_len() == 64 * 1024).await;
+        // Megabytes pass on another stream.
         let len = 4 * 1024 * 1024;
         let mut quick = server.tunnel.open(2, 7).unwrap();
         quick.announce();
@@ -87,9 +88,9 @@ fn a_reader_that_stops_costs_its_window_and_nobody_else_waits() {
         let mut got = vec![0; len];
         within(quick.read_exact(&mut got)).await.unwrap();
         assert!(got == noise(2, len));
-        assert_eq!(lazy.entry_backlog(), 64 * 1024, "its window, to the byte");
+        assert_eq!(lazy.backlog_len(), 64 * 1024, "its window, to the byte");
         assert_eq!(inside(&server).waiting, 64 * 1024);
-        // And when it reads again, all comes.
+        // When it reads again, everything arrives.
         let mut got = vec![0; 8 * 1024 * 1024];
         within(lazy.read_exact(&mut got)).await.unwrap();
         assert!(got == noise(1, 8 * 1024 * 1024));
@@ -117,7 +118,7 @@ fn a_sender_stops_at_its_credit_and_goes_on_with_more() {
                 len
             }
         );
-        // What comes next answers this: nothing was sent between.
+        // The next frame answers this, so nothing was sent before.
         wire.write_all(&frame(Header::Ping(9), b"")).await.unwrap();
         assert_eq!(next_frame(&wire).await.0, Header::Pong(9));
         for bytes in [1, 2000, 1999] {
@@ -135,19 +136,19 @@ fn a_sender_stops_at_its_credit_and_goes_on_with_more() {
 }
 
 #[test]
-fn credit_is_given_for_what_was_taken() {
+fn credit_is_given_for_bytes_that_were_taken() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(OF_CLIENT);
         let half = usize::try_from(FIRST_WINDOW / 2).unwrap();
         wire.write_all(&open(1, &noise(1, half))).await.unwrap();
         wire.write_all(&data(1, &noise(2, half))).await.unwrap();
         let mut stream = client.opened().await;
-        until(|| stream.entry_backlog() == 2 * half).await;
+        until(|| stream.backlog_len() == 2 * half).await;
         let mut got = vec![0; half];
         within(stream.read_exact(&mut got)).await.unwrap();
         let (task, bytes) = (1, FIRST_WINDOW / 2);
         assert_eq!(next_frame(&wire).await.0, Header::Credit { task, bytes });
-        // A little of it goes with the next answer.
+        // A smaller credit is sent along with the next answer.
         let mut got = vec![0; half / 2];
         within(stream.read_exact(&mut got)).await.unwrap();
         stream.write_all(b"answer").await.unwrap();
@@ -158,17 +159,17 @@ fn credit_is_given_for_what_was_taken() {
 }
 
 #[test]
-fn who_sends_more_than_its_credit_loses_the_tunnel() {
+fn a_peer_that_exceeds_its_credit_loses_the_tunnel() {
     task::block_on(async {
         let most = usize::try_from(FIRST_WINDOW).unwrap();
         let (client, wire) = end_and_wire_of(OF_CLIENT);
         wire.write_all(&open(1, &noise(1, most))).await.unwrap();
         let stream = client.opened().await;
-        until(|| stream.entry_backlog() == most).await;
+        until(|| stream.backlog_len() == most).await;
         wire.write_all(&data(1, b"x")).await.unwrap();
         expect_violation(&client, "more bytes for stream 1 than its window allows").await;
 
-        // The head alone is enough.
+        // The header alone is enough.
         let (client, wire) = end_and_wire_of(OF_CLIENT);
         let head = Header::Open {
             task: 3,
@@ -182,7 +183,7 @@ fn who_sends_more_than_its_credit_loses_the_tunnel() {
 }
 
 #[test]
-fn who_gives_more_credit_than_there_can_be_loses_the_tunnel() {
+fn a_peer_that_gives_too_much_credit_loses_the_tunnel() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(OF_CLIENT);
         wire.write_all(&open(1, b"")).await.unwrap();
@@ -196,7 +197,7 @@ fn who_gives_more_credit_than_there_can_be_loses_the_tunnel() {
 }
 
 #[test]
-fn frames_for_streams_nobody_knows_and_of_later_versions_do_no_harm() {
+fn frames_of_unknown_streams_and_later_versions_are_ignored() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(OF_CLIENT);
         let task = 99;
@@ -220,7 +221,7 @@ fn frames_for_streams_nobody_knows_and_of_later_versions_do_no_harm() {
 }
 
 #[test]
-fn each_direction_ends_on_its_own() {
+fn each_direction_ends_independently() {
     task::block_on(async {
         let (server, client) = ends_of(Version::Two);
         let mut stream = server.tunnel.open(1, 7).unwrap();
@@ -247,7 +248,7 @@ fn each_direction_ends_on_its_own() {
 }
 
 #[test]
-fn a_stream_that_ended_both_ways_needs_no_goodbye() {
+fn a_stream_that_ended_both_ways_needs_no_close_frame() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(OF_CLIENT);
         wire.write_all(&open(1, b"")).await.unwrap();
@@ -266,7 +267,7 @@ fn a_stream_that_ended_both_ways_needs_no_goodbye() {
 }
 
 #[test]
-fn a_reset_tells_why_and_reaches_who_reads_and_who_waits_for_credit() {
+fn a_reset_carries_its_reason_and_wakes_readers_and_writers_without_credit() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(OF_CLIENT);
         wire.write_all(&open(1, b"")).await.unwrap();
@@ -300,8 +301,8 @@ fn more_streams_than_allowed_are_refused_with_the_reason() {
     });
 }
 
-/// A relay for a visitor who asks, the visitor, and the wire that the service is behind. The
-/// stream has been announced.
+/// Returns the relay of a visitor that gets an error page, the visitor, and the wire to its
+/// service. The stream has been announced.
 async fn asking() -> (
     task::JoinHandle<RelayOutcome>,
     net::Conn,
@@ -371,7 +372,7 @@ fn a_connection_that_is_reset_resets_the_stream() {
 #[test]
 fn the_end_of_each_side_is_the_end_of_one_direction() {
     task::block_on(async {
-        // The visitor first.
+        // The visitor ends first.
         let (relay, visitor, wire, _server) = asking().await;
         visitor.write_all(b"question").await.unwrap();
         visitor_end(&visitor).await;
@@ -385,7 +386,7 @@ fn the_end_of_each_side_is_the_end_of_one_direction() {
         assert_eq!(within(visitor.read(&mut [0])).await.unwrap(), 0);
         assert_eq!(within(relay).await, RelayOutcome::Done);
 
-        // The service first.
+        // The service ends first.
         let (relay, visitor, wire, _server) = asking().await;
         wire.write_all(&[data(1, b"banner"), end].concat())
             .await
@@ -401,7 +402,7 @@ fn the_end_of_each_side_is_the_end_of_one_direction() {
 }
 
 #[test]
-fn a_half_closed_visitor_that_has_gone_is_found_out() {
+fn a_half_closed_visitor_that_is_gone_is_detected() {
     task::block_on(async {
         let (server, client) = ends_of(Version::Two);
         let (visitor, accepted) = sockets();
@@ -411,16 +412,16 @@ fn a_half_closed_visitor_that_has_gone_is_found_out() {
         visitor.write_all(b"question").await.unwrap();
         visitor_end(&visitor).await;
         let there = client.opened().await;
-        until(|| there.entry(|entry| !entry.expects_more()) == Some(true)).await;
+        until(|| there.with_state(|state| !state.expects_more()) == Some(true)).await;
         visitor.reset_on_close();
         drop(visitor);
-        // Nothing is sent to it that could fail.
+        // Nothing is sent to it whose failure would show.
         assert_eq!(within(relay).await, RelayOutcome::Done);
     });
 }
 
 #[test]
-fn too_many_bytes_that_wait_are_shed_from_the_reader_that_took_nothing_longest() {
+fn excess_backlog_is_shed_from_the_reader_that_took_nothing_longest() {
     task::block_on(async {
         let (here, there) = sockets();
         let policy = Policy {
@@ -436,8 +437,8 @@ fn too_many_bytes_that_wait_are_shed_from_the_reader_that_took_nothing_longest()
                 .await
                 .unwrap();
             streams.push(client.opened().await);
-            until(|| streams[streams.len() - 1].entry_backlog() == len).await;
-            // Of the clock that says who waits how long.
+            until(|| streams[streams.len() - 1].backlog_len() == len).await;
+            // A tick of the clock that measures how long readers have taken nothing.
             Timer::after(Duration::from_millis(250)).await;
         }
         wire.write_all(&open(4, &noise(4, len))).await.unwrap();
@@ -483,7 +484,7 @@ fn the_round_trip_is_measured_once_bytes_move() {
 fn a_peer_is_not_silent_while_the_ping_waits_behind_a_speed_limit() {
     task::block_on(async {
         let send = Arc::new(TokenBucket::new(1));
-        // Nothing may go for more than a day.
+        // At this rate nothing is sent for more than a day.
         send.take(100_000);
         let receive = Arc::new(TokenBucket::new(0));
         let policy = Policy {
@@ -492,7 +493,7 @@ fn a_peer_is_not_silent_while_the_ping_waits_behind_a_speed_limit() {
         };
         let (here, _there) = sockets();
         let limited = End::with(here, policy);
-        // The ping that measures the way waits in the writer, the next one behind it.
+        // The first round-trip measurement waits in the writer, the next ping behind it.
         until(|| inside(&limited).outbox.len() == 0).await;
         assert!(!limited.tunnel.is_silent());
         limited.tunnel.ping();
@@ -500,7 +501,7 @@ fn a_peer_is_not_silent_while_the_ping_waits_behind_a_speed_limit() {
         let tunnels = vec![limited.tunnel.clone()];
         assert!(find_dead(tunnels, Duration::ZERO).await.is_empty());
 
-        // A ping that has left, and is not answered, is another matter.
+        // A ping that was sent and is not answered does count.
         let (server, _there) = end_and_wire_of(PeerRole::Client);
         server.tunnel.ping();
         until(|| server.tunnel.owes_answer() && server.tunnel.is_silent()).await;

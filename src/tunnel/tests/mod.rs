@@ -1,4 +1,4 @@
-//! Two tunnels over loopback, one for each role, and a look inside.
+//! Two tunnel ends over loopback, one for each role, with access to their state.
 
 mod gt2;
 mod turns;
@@ -15,14 +15,14 @@ use std::net::{TcpListener, TcpStream};
 
 const LONG: Duration = Duration::from_secs(20);
 
-/// One end: the handle, and what its session would be told.
+/// One end: the handle, and the events of its session.
 struct End {
     tunnel: Tunnel,
     events: Receiver<Event>,
 }
 
 impl End {
-    /// An end whose inbox is polled by a task, as a session does.
+    /// Creates an end whose inbox is polled by a task, as in a session.
     fn new(socket: Socket, peer: PeerRole) -> Self {
         Self::with(
             socket,
@@ -72,7 +72,7 @@ fn inside(end: &End) -> MutexGuard<'_, TunnelState> {
     lock(&end.tunnel.0)
 }
 
-/// Waits for something that only time and other tasks bring about.
+/// Waits for a condition that depends on time and other tasks.
 async fn until(condition: impl Fn() -> bool) {
     within(async {
         while !condition() {
@@ -93,7 +93,7 @@ fn sockets() -> (Socket, Socket) {
     (socket(here), socket(there))
 }
 
-/// The server's end, which opens streams, and the client's.
+/// Returns the server's end, which opens streams, and the client's.
 fn ends_of(version: Version) -> (End, End) {
     let (here, there) = sockets();
     let policy = |peer| Policy {
@@ -107,12 +107,12 @@ fn ends_of(version: Version) -> (End, End) {
     )
 }
 
-/// Those of GT/1.
+/// Returns two ends of GT/1.
 fn ends() -> (End, End) {
     ends_of(Version::One)
 }
 
-/// A promise that both versions keep.
+/// Runs a test for both wire versions.
 fn both<F: std::future::Future<Output = ()>>(test: impl Fn(Version) -> F) {
     for version in [Version::One, Version::Two] {
         eprintln!("{version:?}");
@@ -120,7 +120,7 @@ fn both<F: std::future::Future<Output = ()>>(test: impl Fn(Version) -> F) {
     }
 }
 
-/// A server's end whose peer is a bare connection.
+/// Returns a server's end whose peer is a bare connection.
 fn end_and_wire() -> (End, Arc<net::Conn>) {
     let (here, there) = sockets();
     (End::new(here, PeerRole::Client), Arc::new(there.into()))
@@ -137,7 +137,7 @@ async fn read_exact(conn: &net::Conn, n: usize) -> Vec<u8> {
     bytes
 }
 
-/// A stream's first frame.
+/// Returns the header of a stream's first frame.
 fn open_head(task: u32, service: u16, len: u32) -> Header {
     let window = 0;
     Header::Open {
@@ -148,7 +148,7 @@ fn open_head(task: u32, service: u16, len: u32) -> Header {
     }
 }
 
-/// Bytes that differ from place to place and from `seed` to `seed`.
+/// Returns bytes that depend on position and `seed`.
 fn noise(seed: u32, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
     let mut next = || {
@@ -183,7 +183,7 @@ fn bytes_of_many_streams_arrive_whole_both_ways() {
                 stream.read_exact(&mut bytes).await.unwrap();
                 assert!(bytes == noise(id, len), "stream {id}");
                 stream.write_all(&noise(!id, len)).await.unwrap();
-                // The other side ends it.
+                // The other side ends the stream.
                 assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
             });
         }
@@ -226,7 +226,7 @@ fn a_reader_that_waits_bounds_what_the_sender_can_push() {
             }
         });
         let mut stream = client.opened().await;
-        let backlog = || stream.entry_backlog();
+        let backlog = || stream.backlog_len();
         until(|| backlog() > 256 * 1024).await;
         let limit = 256 * 1024 + net::READ;
         assert!(backlog() <= limit, "{} bytes wait", backlog());
@@ -239,7 +239,7 @@ fn a_reader_that_waits_bounds_what_the_sender_can_push() {
             let first = (got % expected.len()).min(expected.len());
             assert_eq!(piece[0], expected[first], "at {got}");
             got += n;
-            assert!(stream.entry_backlog() <= limit);
+            assert!(stream.backlog_len() <= limit);
         }
         within(sending).await;
     });
@@ -258,7 +258,7 @@ fn an_idle_tunnel_holds_no_buffer() {
         within(here.read_exact(&mut bytes)).await.unwrap();
         until(|| {
             let idle = |end: &End| inside(end).outbox.memory() == 0;
-            idle(&server) && idle(&client) && there.entry_backlog() == 0
+            idle(&server) && idle(&client) && there.backlog_len() == 0
         })
         .await;
     });
@@ -274,7 +274,7 @@ fn a_stream_dropped_on_one_side_ends_on_the_other() {
         drop(stream);
         assert_eq!(within(there.read(&mut [0])).await.unwrap(), 0);
         drop(there);
-        // Bytes for a stream that nobody knows any more do no harm.
+        // Bytes for an unknown stream are ignored.
         let mut again = server.tunnel.open(2, 7).unwrap();
         again.write_all(b"x").await.unwrap();
         drop(client.opened().await);
@@ -315,7 +315,7 @@ fn a_graceful_end_lets_streams_finish_and_takes_no_new_ones() {
 }
 
 #[test]
-fn the_goodbye_is_one_close_then_two() {
+fn the_closing_handshake_is_one_close_then_two() {
     task::block_on(async {
         let (server, wire) = end_and_wire();
         let close = Version::One.encode(Signal::Close);
@@ -328,7 +328,7 @@ fn the_goodbye_is_one_close_then_two() {
 }
 
 #[test]
-fn a_lost_tunnel_is_an_error_to_its_streams_and_not_an_end() {
+fn a_lost_tunnel_is_an_error_for_its_streams_not_an_end() {
     task::block_on(async {
         let (server, wire) = end_and_wire();
         let mut stream = server.tunnel.open(1, 0).unwrap();
@@ -342,7 +342,7 @@ fn a_lost_tunnel_is_an_error_to_its_streams_and_not_an_end() {
 }
 
 #[test]
-fn frames_are_understood_however_they_are_cut() {
+fn frames_are_parsed_however_they_are_cut() {
     task::block_on(async {
         let (here, there) = sockets();
         let client = End::new(here, PeerRole::Server { streams: 10 });
@@ -405,16 +405,16 @@ fn more_streams_than_allowed_are_closed_at_once() {
 }
 
 #[test]
-fn a_peer_that_asks_and_does_not_read_is_not_read_any_more() {
+fn a_peer_that_does_not_read_its_answers_is_not_read() {
     task::block_on(async {
         let (server, wire) = end_and_wire();
         let tunnel = server.tunnel.clone();
         let events = server.events.clone();
         task::spawn(async move {
             while let Ok(event) = events.recv().await {
-                // A long answer to each, as if it had asked for more than a ping.
+                // Answer each with a long frame, as if it had asked for more than a ping.
                 if matches!(event, Event::Ping) {
-                    tunnel.say(&[0xFF; 64 * 1024]);
+                    tunnel.send_bytes(&[0xFF; 64 * 1024]);
                 }
             }
         });
@@ -461,7 +461,7 @@ async fn visitor_end(visitor: &net::Conn) {
 }
 
 #[test]
-fn a_visitor_whose_service_says_nothing_is_left_to_the_caller() {
+fn a_visitor_of_a_silent_service_is_left_to_the_caller() {
     both(|version| async move {
         let (server, client) = ends_of(version);
         let (_visitor, accepted) = sockets();
@@ -494,14 +494,14 @@ fn a_silent_stream_ends_at_its_limit() {
 }
 
 #[test]
-fn traffic_in_one_direction_is_silence_only_if_the_user_says_so() {
+fn one_way_traffic_counts_as_silence_only_if_configured() {
     let limit = Duration::from_millis(300);
     both(|version| async move {
         let (server, client) = ends_of(version);
         let [mut patient, mut strict] = [1, 2].map(|task| server.tunnel.open(task, 7).unwrap());
         patient.limit_idle(Some(limit), false);
         strict.limit_idle(Some(limit), true);
-        // The peer hears all the time and says nothing.
+        // The peer receives all the time and sends nothing.
         let begun = std::time::Instant::now();
         within(async {
             while !strict.has_ended() || begun.elapsed() < 3 * limit {
@@ -517,7 +517,7 @@ fn traffic_in_one_direction_is_silence_only_if_the_user_says_so() {
 }
 
 #[test]
-fn a_limited_tunnel_passes_what_its_buckets_allow_and_loses_nothing() {
+fn a_limited_tunnel_keeps_its_rate_and_loses_nothing() {
     task::block_on(async {
         let (here, there) = sockets();
         let bucket = || Arc::new(TokenBucket::new(2_000_000));
@@ -560,11 +560,11 @@ fn a_relay_is_small() {
     let size = std::mem::size_of::<Relay>();
     assert!(size <= 96, "a relay takes {size} bytes");
     let size = std::mem::size_of::<StreamState>();
-    assert!(size <= 192, "a stream's entry takes {size} bytes");
+    assert!(size <= 192, "a stream's state takes {size} bytes");
 }
 
 #[test]
-fn a_full_stream_that_has_ended_stalls_nobody() {
+fn an_ended_stream_with_a_full_backlog_does_not_stall_the_tunnel() {
     task::block_on(async {
         let (here, there) = sockets();
         let client = End::new(here, PeerRole::Server { streams: 10 });
@@ -575,7 +575,7 @@ fn a_full_stream_that_has_ended_stalls_nobody() {
             let head = open_head(task, service, len);
             bytes.extend_from_slice(Version::One.encode(head).as_slice());
         }
-        // Nearly a backlog for the first, whose reader never comes.
+        // Almost fill the backlog of the first stream, which is never read.
         let data = |len: u32| {
             let mut bytes = Version::One
                 .encode(Header::Data { task: 1, len })
@@ -588,13 +588,13 @@ fn a_full_stream_that_has_ended_stalls_nobody() {
         let writing = wire.clone();
         task::spawn(async move { writing.write_all(&bytes).await.unwrap() });
         let (first, mut second) = (client.opened().await, client.opened().await);
-        until(|| first.entry_backlog() == 250 * 1024).await;
-        // What fills it and its end come in one read.
+        until(|| first.backlog_len() == 250 * 1024).await;
+        // The frame that fills it and the end of the stream come in one read.
         let mut last = data(20 * 1024);
         last.extend_from_slice(Version::One.encode(Header::Close { task: 1 }).as_slice());
         wire.write_all(&last).await.unwrap();
         until(|| first.has_ended()).await;
-        assert_eq!(first.entry_backlog(), 270 * 1024);
+        assert_eq!(first.backlog_len(), 270 * 1024);
         let head = Header::Data { task: 2, len: 5 };
         wire.write_all(Version::One.encode(head).as_slice())
             .await
@@ -607,7 +607,7 @@ fn a_full_stream_that_has_ended_stalls_nobody() {
 }
 
 #[test]
-fn all_backlogs_together_are_bounded_and_who_is_stuck_makes_room() {
+fn the_sum_of_backlogs_is_bounded_and_stuck_readers_are_cut() {
     task::block_on(async {
         let (here, there) = sockets();
         let client = End::new(here, PeerRole::Server { streams: 100 });
@@ -628,7 +628,7 @@ fn all_backlogs_together_are_bounded_and_who_is_stuck_makes_room() {
         until(|| inside(&client).is_stalled()).await;
         let held = inside(&client).waiting;
         assert!(held <= 4 * 1024 * 1024 + net::READ, "{held} bytes wait");
-        // Those that do not read go, and in the end all have had their chance.
+        // Streams that are not read are cut, and in the end all others have been served.
         while streams.len() < 40 {
             let mut stream = client.opened().await;
             let mut first = [0; 1];
@@ -639,9 +639,9 @@ fn all_backlogs_together_are_bounded_and_who_is_stuck_makes_room() {
                 streams.push(Some(stream));
             }
         }
-        // The count is what is there, to the byte.
+        // The count is exact.
         until(|| {
-            let waiting: usize = streams.iter().flatten().map(Stream::entry_backlog).sum();
+            let waiting: usize = streams.iter().flatten().map(Stream::backlog_len).sum();
             waiting == 10 * 200 * 1024 && inside(&client).waiting == waiting
         })
         .await;
@@ -669,7 +669,7 @@ fn a_half_closed_visitor_that_reads_slowly_gets_every_byte() {
         let mut pauses = 0;
         while got < answer.len() {
             if pauses < 2 && got > pauses * 2_000_000 {
-                // Longer than an answer is waited for when nothing is on its way.
+                // Longer than the timeout for an answer when nothing is in flight.
                 Timer::after(Duration::from_millis(2500)).await;
                 pauses += 1;
             }
@@ -683,7 +683,7 @@ fn a_half_closed_visitor_that_reads_slowly_gets_every_byte() {
 }
 
 #[test]
-fn a_flood_of_pings_lets_others_have_their_turn() {
+fn a_flood_of_pings_does_not_starve_other_tasks() {
     task::block_on(async {
         let (here, there) = sockets();
         let policy = Policy::new(Version::One, PeerRole::Client, Duration::from_secs(60));
@@ -697,7 +697,7 @@ fn a_flood_of_pings_lets_others_have_their_turn() {
         task::spawn(
             async move { while wire.write_all(&close_then_ping.repeat(64)).await.is_ok() {} },
         );
-        // One poll of this future may not go on for ever.
+        // One poll of this future must not run for ever.
         let mut events = 0u32;
         let mut polls = 0u32;
         let mut flooded = Box::pin(async {

@@ -1,5 +1,5 @@
-//! Turns, by counts: streams are polled by hand, in the order in which they were woken, and what
-//! the outbox has gathered is taken by hand. No clock and no task has a say.
+//! Turns, counted: the test polls streams in the order in which they were woken, and takes what the
+//! outbox has gathered. No clock or task is involved.
 
 use super::*;
 use crate::tunnel::outbox::Drained;
@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 struct Crowd {
     tunnel: Tunnel,
     streams: Vec<Stream>,
-    /// Those that are to run, first come, first served: as on gt's one thread.
+    /// Streams to run, first in, first out, as on gt's one thread.
     woken: Arc<Mutex<VecDeque<usize>>>,
     state: u32,
 }
@@ -33,10 +33,10 @@ impl Crowd {
     fn new(streams: u32) -> Self {
         let peer = PeerRole::Server { streams: 100 };
         let policy = Policy::new(Version::Two, peer, Duration::from_secs(60));
-        let core = Mutex::new(TunnelState::new(&policy));
+        let state = Mutex::new(TunnelState::new(&policy));
         let mut crowd = Self {
             tunnel: Tunnel(Arc::new(TunnelShared {
-                core,
+                state,
                 conn: Weak::new(),
             })),
             streams: Vec::new(),
@@ -48,7 +48,7 @@ impl Crowd {
             crowd.woken.lock().unwrap().push_back(crowd.streams.len());
             crowd.streams.push(stream);
         }
-        // Until all of them have sent much.
+        // Until all of them are bulk streams.
         for _ in 0..20 {
             crowd.push();
             crowd.take();
@@ -61,8 +61,8 @@ impl Crowd {
         Stream::new(self.tunnel.clone(), task)
     }
 
-    /// Runs who is woken, in the order of that, and now and then somebody who is not, until
-    /// nobody can send any more.
+    /// Runs the woken streams in order, and now and then one that was not woken, until no stream
+    /// can send any more.
     fn push(&mut self) {
         for _ in 0..3 {
             self.state = self
@@ -79,7 +79,7 @@ impl Crowd {
             };
             let woken = self.woken.clone();
             let waker = Waker::from(Arc::new(Runner { at, woken }));
-            // As many frames as a relay sends before others run.
+            // As many frames as a relay sends before other tasks run.
             let sent =
                 (0..4).take_while(|_| send(&mut self.streams[at], &[7; 100_000], &waker) > 0);
             if sent.count() == 4 {
@@ -88,16 +88,16 @@ impl Crowd {
         }
     }
 
-    /// The writer takes what there is. Says whose frames these were, and how long.
+    /// Takes what has gathered, as the writer does. Returns the stream and length of each frame.
     fn take(&mut self) -> Vec<(usize, usize)> {
-        let mut core = lock(&self.tunnel.0);
-        let taken = core
+        let mut state = lock(&self.tunnel.0);
+        let taken = state
             .outbox
             .poll_take(&mut Context::from_waker(Waker::noop()));
         let Poll::Ready(Drained::Frames(frames)) = taken else {
             panic!("there is nothing");
         };
-        core.admit(MAX_SENDERS);
+        state.admit(MAX_SENDERS);
         let mut bytes = frames.as_slice();
         let mut turns = Vec::new();
         while !bytes.is_empty() {
@@ -121,7 +121,7 @@ impl Crowd {
     }
 }
 
-/// How many of the bytes are on their way.
+/// Returns how many of the bytes were sent.
 fn send(stream: &mut Stream, bytes: &[u8], waker: &Waker) -> usize {
     let mut cx = Context::from_waker(waker);
     match Pin::new(stream).poll_write(&mut cx, bytes) {
@@ -152,18 +152,18 @@ fn bulk_streams_have_turns_of_equal_bytes() {
             let share = bytes * 8 * 100 / all;
             assert!((95..=105).contains(&share), "{share} % of its share");
         }
-        // A round, and who came at the same time.
-        assert!(longest <= 10, "somebody waited for {longest} frames");
+        // One round, and streams that came at the same time.
+        assert!(longest <= 10, "a stream waited for {longest} frames");
     }
 }
 
 #[test]
-fn a_stream_that_sends_little_has_its_turn_before_those_that_send_much() {
+fn an_interactive_stream_goes_before_bulk_streams() {
     let mut crowd = Crowd::new(8);
     let mut keys = crowd.open(99);
     for _ in 0..50 {
         crowd.push();
-        // All of it has its turn already; the crowd waits behind it for more.
+        // All of it has been granted its turn; the other streams wait behind it for more.
         let before = crowd.len();
         assert!(before <= 48 * 1024 + 100, "{before} bytes lie before it");
         assert_eq!(
@@ -177,7 +177,7 @@ fn a_stream_that_sends_little_has_its_turn_before_those_that_send_much() {
 }
 
 #[test]
-fn on_a_slow_connection_a_stream_that_sends_little_waits_for_one_frame() {
+fn on_a_slow_connection_an_interactive_stream_waits_for_one_frame() {
     let mut crowd = Crowd::new(8);
     let mut keys = crowd.open(99);
     for _ in 0..50 {
