@@ -1,5 +1,5 @@
-//! A TCP connection within this machine. One end can be given to another process, and the other
-//! carries what a connection says that cannot be given away itself, as one with TLS.
+//! A TCP connection within this machine. One end can be given to another process; the other end
+//! relays a connection whose state cannot be passed on, such as TLS.
 
 use super::{timeout, Conn, Shutdown, Socket};
 use async_io::Timer;
@@ -11,22 +11,22 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Bytes that are carried at a time.
+/// Maximum bytes moved at a time.
 const MAX_READ: usize = 16 * 1024;
-/// Pieces after which other tasks have their turn.
-const PIECES_IN_A_ROW: u32 = 4;
+/// Pieces moved in a row before other tasks run.
+const MAX_PIECES_IN_A_ROW: u32 = 4;
 /// An end that takes nothing for this long is cut.
-const STUCK: Duration = Duration::from_secs(90);
-/// When one direction has ended, the other one may pause for this long.
+const STUCK_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long one direction may pause when the other has ended.
 const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Both ends of a new connection.
+/// Creates a connection and returns both ends.
 pub fn bridge() -> io::Result<(Conn, OwnedFd)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let near = TcpStream::connect(listener.local_addr()?)?;
     let (far, peer) = listener.accept()?;
     if peer != near.local_addr()? {
-        // Another program was quicker.
+        // Another program connected first.
         return Err(io::ErrorKind::ConnectionAborted.into());
     }
     near.set_nodelay(true)?;
@@ -34,17 +34,17 @@ pub fn bridge() -> io::Result<(Conn, OwnedFd)> {
     Ok((Conn::from(Socket::adopt(near.into())?), far.into()))
 }
 
-/// Carries what each of the two says to the other one, until both have ended. When one of them
+/// Moves bytes between the two connections in both directions until both have ended. When one
 /// fails, so does the other.
 pub async fn carry(one: &Conn, other: &Conn) {
     carry_with(one, other, || Timer::after(HALF_CLOSE_TIMEOUT)).await;
 }
 
-/// [`carry`]; when one direction has ended, the other one is cut if it brings nothing during one
-/// `pause`.
+/// [`carry`] with a settable pause: when one direction has ended, the other is cut if it brings
+/// nothing during one `pause`.
 async fn carry_with<P: Future>(one: &Conn, other: &Conn, pause: impl Fn() -> P) {
     let one_way_over = Shutdown::default();
-    // Pieces that have moved; it may begin again.
+    // Pieces that have moved; may wrap.
     let moved = AtomicU32::new(0);
     let carry_one_way = |from, to| {
         let (over, moved) = (&one_way_over, &moved);
@@ -80,13 +80,13 @@ async fn carry_one_way(from: &Conn, to: &Conn, moved: &AtomicU32) -> io::Result<
             return std::future::poll_fn(|cx| to.poll_shutdown(cx)).await;
         }
         let writing = to.write_all(piece.get(..n).unwrap_or_default());
-        let written = timeout(STUCK, writing).await;
+        let written = timeout(STUCK_TIMEOUT, writing).await;
         written.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
         if moved
             .fetch_add(1, Ordering::Relaxed)
-            .is_multiple_of(PIECES_IN_A_ROW)
+            .is_multiple_of(MAX_PIECES_IN_A_ROW)
         {
-            // Where both ends are always ready, others have their turn all the same.
+            // Ends that are always ready must not keep other tasks from running.
             future::yield_now().await;
         }
     }
@@ -102,7 +102,7 @@ mod tests {
     use std::pin::pin;
 
     #[test]
-    fn bytes_and_ends_go_both_ways_and_failures_too() {
+    fn a_bridge_passes_bytes_ends_and_failures_both_ways() {
         async_std::task::block_on(async {
             let (near, far) = bridge().unwrap();
             let (conn, visitor) = bridge().unwrap();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_direction_that_is_left_goes_on_until_it_pauses_and_is_reset() {
+    fn a_half_closed_bridge_is_reset_when_the_other_direction_pauses() {
         async_std::task::block_on(async {
             let (near, far) = bridge().unwrap();
             let (conn, visitor) = bridge().unwrap();
@@ -170,14 +170,14 @@ mod tests {
             }
             drop(pauses.recv().await.unwrap());
             carrying.await;
-            // An end in good order would tell the visitor that it has all there is.
+            // A graceful end would tell the visitor that it has everything.
             let cut = visitor.read(&mut [0]).await.unwrap_err();
             assert_eq!(cut.kind(), io::ErrorKind::ConnectionReset);
         });
     }
 
     #[test]
-    fn ends_that_are_always_ready_leave_others_their_turn() {
+    fn connections_that_are_always_ready_do_not_starve_other_tasks() {
         async_std::task::block_on(async {
             let (one, other) = (Flood::new(100), Flood::new(100));
             let reads = || one.reads() + other.reads();
@@ -187,7 +187,7 @@ mod tests {
                 let before = reads();
                 let over = future::poll_once(&mut carrying).await.is_some();
                 let in_a_row = reads() - before;
-                assert!(in_a_row <= 2 * PIECES_IN_A_ROW, "{in_a_row} pieces");
+                assert!(in_a_row <= 2 * MAX_PIECES_IN_A_ROW, "{in_a_row} pieces");
                 if over {
                     break;
                 }

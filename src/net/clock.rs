@@ -1,10 +1,9 @@
-//! A coarse clock in four bytes, for the activity of many streams. Not for waiting.
+//! A coarse clock in four bytes, for the activity of many streams. Not for timers.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Tenths of a second since the process first asked. Wraps after 13 years, which
-/// differences survive.
+/// Tenths of a second since the clock was first read. Wraps after 13 years; differences stay right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tick(u32);
 
@@ -16,7 +15,7 @@ impl Tick {
     pub fn at(now: Instant) -> Self {
         static START: OnceLock<Instant> = OnceLock::new();
         let since = now.saturating_duration_since(*START.get_or_init(|| now));
-        // Wrapping is meant. No number here is longer than 64 bits: those are slow to divide.
+        // Wraps by design. No value here exceeds 64 bits, since longer ones are slow to divide.
         Self(
             (since.as_secs() as u32)
                 .wrapping_mul(10)
@@ -24,7 +23,7 @@ impl Tick {
         )
     }
 
-    /// How long ago `self` was at `now`; zero if it was later.
+    /// Returns the time from `self` to `now`; zero if `self` is later.
     pub fn until(self, now: Tick) -> Duration {
         let tenths = now.0.wrapping_sub(self.0);
         if tenths > u32::MAX / 2 {
@@ -34,19 +33,19 @@ impl Tick {
     }
 }
 
-/// Millionths of a second since the process first asked. Wraps after 71 minutes, so it is for
-/// short times between things that happen often.
+/// Microseconds since the clock was first read. Wraps after 71 minutes, so it serves only for short
+/// times between frequent events.
 pub fn micros() -> u32 {
     static START: OnceLock<Instant> = OnceLock::new();
     let since = START.get_or_init(Instant::now).elapsed();
-    // Wrapping is meant.
+    // Wraps by design.
     (since.as_secs() as u32)
         .wrapping_mul(1_000_000)
         .wrapping_add(since.subsec_micros())
 }
 
-/// The first moment after `now` of those that are whole steps after the process first asked. Many
-/// that wait in the same steps wake the process once.
+/// Returns the first multiple of `step` (counted from the clock's first reading) after `now`. Many
+/// timers with the same step wake the process once.
 #[cfg(feature = "p2p")]
 pub fn next_step(now: Instant, step: Duration) -> Instant {
     static START: OnceLock<Instant> = OnceLock::new();
@@ -61,9 +60,9 @@ mod tests {
 
     #[cfg(feature = "p2p")]
     #[test]
-    fn steps_are_those_of_all_and_always_to_come() {
+    fn steps_are_common_to_all_callers_and_always_in_the_future() {
         const STEP: Duration = Duration::from_secs(2);
-        // Later than what any test beside this one calls now.
+        // Later than any time that other tests pass.
         let late = Instant::now() + Duration::from_secs(86_400);
         let first = next_step(late, STEP);
         assert_eq!(next_step(first, STEP), first + STEP);
@@ -74,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn differences_survive_the_wrap() {
+    fn differences_are_right_across_the_wrap() {
         let (before, after) = (Tick(u32::MAX - 4), Tick(5));
         assert_eq!(before.until(after), Duration::from_secs(1));
         assert_eq!(after.until(before), Duration::ZERO);

@@ -1,5 +1,5 @@
-//! A connection, plain, TLS or with a [`Layer`] on it, that one reader and one writer share. What a
-//! byte meant before TLS or will mean after it is not its business.
+//! A connection, plain, TLS or with a [`ConnLayer`] on it, shared by one reader and one writer. It
+//! does not interpret the bytes.
 
 use super::tls::Stream as TlsStream;
 use super::{timeout, with_read_buf, Delivery, Socket};
@@ -11,20 +11,20 @@ use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// Reads of what nobody wants any more, after which other tasks have their turn.
-const READS_IN_A_ROW: u32 = 4;
+/// Reads of unused bytes in a row before other tasks run.
+const MAX_READS_IN_A_ROW: u32 = 4;
 
 #[derive(Debug)]
 pub enum Conn {
     Plain(Socket),
-    /// Both directions go through one TLS session, held only while one of them is polled.
+    /// Both directions share one TLS session, whose lock is held only while one of them is polled.
     Tls(Box<Mutex<TlsStream>>),
     Layered(Box<dyn ConnLayer>),
 }
 
-/// Something that may change what goes through a connection. Its methods are those of [`Conn`].
+/// A layer that may change what passes through a connection. Its methods are those of [`Conn`].
 pub trait ConnLayer: fmt::Debug + Send + Sync {
-    /// The connection below it.
+    /// Returns the connection below the layer.
     fn below(&self) -> &Conn;
 
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>>;
@@ -63,12 +63,12 @@ fn lock(tls: &Mutex<TlsStream>) -> MutexGuard<'_, TlsStream> {
 }
 
 impl Conn {
-    /// Reads what is there. 0 is the end of the stream, however a TLS peer ended it.
+    /// Reads available bytes. 0 is the end of the stream, however a TLS peer ended it.
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => socket.poll_read(cx, buf),
             Self::Tls(tls) => match Pin::new(&mut *lock(tls)).poll_read(cx, buf) {
-                // Many peers do not say goodbye.
+                // Many peers close without a TLS close_notify.
                 Poll::Ready(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => {
                     Poll::Ready(Ok(0))
                 }
@@ -87,8 +87,8 @@ impl Conn {
         }
     }
 
-    /// Writes what fits now; `WouldBlock` if nothing does. Wakes nobody later: what does not
-    /// fit has to be brought by [`Conn::poll_write`], and TLS has to be flushed.
+    /// Writes what fits now; `WouldBlock` if nothing does. Registers no waker: the rest has to be
+    /// written by [`Conn::poll_write`], and TLS has to be flushed.
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.try_write(buf),
@@ -101,8 +101,8 @@ impl Conn {
         }
     }
 
-    /// The same for pieces that follow each other, or for some of them; `last` if the end of the
-    /// stream follows at once.
+    /// [`Conn::try_write`] for consecutive pieces, of which it may write only some; `last` if the
+    /// end of the stream follows at once.
     pub fn try_write_pieces(&self, pieces: &[IoSlice<'_>], last: bool) -> io::Result<usize> {
         match (self, pieces) {
             (Self::Plain(socket), [_, rest @ ..]) if last || !rest.is_empty() => {
@@ -121,7 +121,7 @@ impl Conn {
         }
     }
 
-    /// Whether something that was written has still to be flushed.
+    /// Whether written bytes still have to be flushed.
     pub fn holds_back(&self) -> bool {
         match self {
             Self::Plain(_) => false,
@@ -138,7 +138,7 @@ impl Conn {
         }
     }
 
-    /// Sends the end of the stream behind all that was written; reading goes on.
+    /// Sends the end of the stream behind all written bytes; reading goes on.
     pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => Poll::Ready(socket.shutdown_write()),
@@ -147,8 +147,8 @@ impl Conn {
         }
     }
 
-    /// Whether the peer of a connection that is closed sees the end of the stream in good order,
-    /// if there is nothing of its own left to read.
+    /// Whether closing this connection shows the peer a graceful end, provided that nothing is left
+    /// to read.
     pub fn ends_by_close(&self) -> bool {
         matches!(self, Self::Plain(_))
     }
@@ -239,14 +239,14 @@ impl Conn {
         std::future::poll_fn(|cx| self.poll_flush(cx)).await
     }
 
-    /// Sends the end of the stream, then reads until the peer has ended too, at most
-    /// `patience` long and 256 KiB. A close with bytes unread would reset the connection and
-    /// could take from the peer what it has not read yet.
+    /// Sends the end of the stream, then reads until the peer has ended too, for at most `patience`
+    /// and 256 KiB. A close with unread bytes would reset the connection and could discard what the
+    /// peer has not read yet.
     pub async fn linger(&self, patience: std::time::Duration) {
         self.linger_for(patience, 256 * 1024).await;
     }
 
-    /// [`Conn::linger`] with another bound on the bytes that are read.
+    /// [`Conn::linger`] with `most` as the limit of bytes that are read.
     pub async fn linger_for(&self, patience: std::time::Duration, most: usize) {
         let goodbye = async {
             std::future::poll_fn(|cx| self.poll_shutdown(cx)).await?;
@@ -254,8 +254,8 @@ impl Conn {
             let mut reads = 0u32;
             while left > 0 {
                 reads = reads.wrapping_add(1);
-                if reads.is_multiple_of(READS_IN_A_ROW) {
-                    // A peer that floods must not keep others, and the timer, from their turn.
+                if reads.is_multiple_of(MAX_READS_IN_A_ROW) {
+                    // A peer that floods must not keep other tasks and timers from running.
                     future::yield_now().await;
                 }
                 let read = |cx: &mut Context<'_>| with_read_buf(|buf| self.poll_read(cx, buf));
@@ -266,7 +266,7 @@ impl Conn {
             }
             io::Result::Ok(())
         };
-        // The peer gets what it can; there is nobody left to tell.
+        // The peer gets what it takes in time; errors have no receiver any more.
         let _ = timeout(patience, goodbye).await;
     }
 }
@@ -289,7 +289,7 @@ pub(super) mod tests {
     }
 
     impl Flood {
-        /// It ends behind `most` reads.
+        /// Creates a peer that ends after `most` reads.
         pub fn new(most: u32) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -306,7 +306,7 @@ pub(super) mod tests {
             Conn::from(layer)
         }
 
-        /// How often it has been read, its end among them.
+        /// Returns how often it was read, its end included.
         pub fn reads(&self) -> u32 {
             self.reads.load(Ordering::Relaxed)
         }
@@ -345,7 +345,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_flood_that_is_forgotten_leaves_others_and_the_timer_their_turn() {
+    fn a_flood_during_linger_does_not_starve_other_tasks_or_the_timer() {
         async_std::task::block_on(async {
             let flood = Flood::new(100);
             let conn = flood.conn();
@@ -354,7 +354,7 @@ pub(super) mod tests {
                 let before = flood.reads();
                 let over = future::poll_once(&mut lingering).await.is_some();
                 let in_a_row = flood.reads() - before;
-                assert!(in_a_row <= READS_IN_A_ROW, "{in_a_row} reads");
+                assert!(in_a_row <= MAX_READS_IN_A_ROW, "{in_a_row} reads");
                 if over {
                     break;
                 }
@@ -363,7 +363,11 @@ pub(super) mod tests {
 
             let flood = Flood::new(1_000_000);
             flood.conn().linger_for(Duration::ZERO, usize::MAX).await;
-            assert!(flood.reads() <= READS_IN_A_ROW, "{} reads", flood.reads());
+            assert!(
+                flood.reads() <= MAX_READS_IN_A_ROW,
+                "{} reads",
+                flood.reads()
+            );
         });
     }
 }

@@ -1,5 +1,5 @@
 //! A UDP socket whose answers leave from the address that the question came to. A machine may have
-//! several, and who asked one of them does not take an answer from another.
+//! several addresses, and a peer drops an answer from another one than it asked.
 
 use super::listen::bind_first;
 use super::with_read_buf;
@@ -21,22 +21,22 @@ pub struct Datagrams {
     addr: SocketAddr,
 }
 
-/// Which ways a datagram has come.
+/// The path that a datagram came by.
 pub struct DatagramPath {
     from: SockaddrStorage,
     to: LocalDestination,
 }
 
-/// Which address of this machine it came to.
+/// The address of this machine that the datagram came to.
 enum LocalDestination {
     V4(in_pktinfo),
     V6(in6_pktinfo),
-    /// The system does not say.
+    /// The system does not report it.
     Unknown,
 }
 
 impl Datagrams {
-    /// Binds to `host:port` as [`super::listen`] does.
+    /// Binds to `host:port` like [`super::listen`].
     pub fn bind(host: Option<&str>, port: u16) -> io::Result<Self> {
         bind_first(host, port, |addr| {
             let kind = (Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP));
@@ -49,7 +49,7 @@ impl Datagrams {
         })
     }
 
-    /// A socket that another process was bound to. The error says that it is none.
+    /// Adopts a bound socket of another process. Fails if it is not one.
     pub fn adopt(socket: OwnedFd) -> io::Result<Self> {
         if SockRef::from(&socket).r#type()? != Type::DGRAM {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -68,12 +68,12 @@ impl Datagrams {
         Ok(Self { io, addr })
     }
 
-    /// The address it is bound to.
+    /// Returns the address that the socket is bound to.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Has `use_it` look at the next datagram and whom it is from.
+    /// Waits for the next datagram and passes it and its path to `use_it`.
     pub async fn receive<T>(
         &self,
         mut use_it: impl FnMut(&[u8], SocketAddr) -> T,
@@ -89,7 +89,7 @@ impl Datagrams {
             match received.await {
                 Ok(received) => return received,
                 Err(e) => {
-                    // Of a datagram that was sent before, or the machine is short of something.
+                    // The error of an earlier datagram, or a shortage of memory or descriptors.
                     log::debug!("receiving on {}: {e}", self.addr);
                     Timer::after(Duration::from_millis(10)).await;
                 }
@@ -97,7 +97,7 @@ impl Datagrams {
         }
     }
 
-    /// Sends `bytes` back where the other came from, or nowhere if that would take waiting.
+    /// Sends `bytes` back along `path`; drops them if that would block.
     pub fn answer(&self, bytes: &[u8], path: &DatagramPath) -> io::Result<()> {
         let message = match &path.to {
             LocalDestination::V4(info) => Some(ControlMessage::Ipv4PacketInfo(info)),
@@ -144,12 +144,13 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Datagram
     let to = received.cmsgs().ok().and_then(|mut messages| {
         messages.find_map(|message| match message {
             ControlMessageOwned::Ipv4PacketInfo(mut info) => {
-                // Which way back is the routes' business.
+                // The routing table selects the interface for the answer.
                 info.ipi_ifindex = 0;
                 Some(LocalDestination::V4(info))
             }
             ControlMessageOwned::Ipv6PacketInfo(mut info) => {
-                // The same, but an address of one link means nothing without it.
+                // A link-local address needs its interface; for others the routing table selects
+                // it.
                 if !Ipv6Addr::from(info.ipi6_addr.s6_addr).is_unicast_link_local() {
                     info.ipi6_ifindex = 0;
                 }
@@ -163,7 +164,7 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Datagram
     Ok((received.bytes, DatagramPath { from, to }))
 }
 
-/// To be given to another process.
+/// For handing the socket to another process.
 impl AsFd for Datagrams {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.io.as_fd()

@@ -1,5 +1,5 @@
-//! What the kernel knows of the delivery of what a TCP socket has sent: a question to Linux's
-//! sock_diag (the one that `ss` asks). Not what the peer's program makes of it.
+//! What the kernel knows of the delivery of a TCP socket's sent bytes, from Linux's sock_diag
+//! (which `ss` uses). It does not say what the peer's program has read.
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{Read, Write};
@@ -8,13 +8,13 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 /// The state of a connection's outgoing bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// The peer's kernel has acknowledged all of it.
+    /// The peer's kernel has acknowledged everything.
     Acknowledged,
-    /// Some is on its way, and was not sent in vain so far.
+    /// Some bytes are in flight, without unanswered retransmissions so far.
     Moving,
-    /// The peer's kernel answers, but takes no more: its program does not read.
+    /// The peer's kernel answers but takes no more: its program does not read.
     Blocked,
-    /// It was sent twice or more, or probes were, without an answer.
+    /// Two or more retransmissions or probes are unanswered.
     Lost,
 }
 
@@ -28,11 +28,11 @@ const IPPROTO_TCP: u8 = 6;
 const ALL_STATES: u32 = u32::MAX;
 const NO_COOKIE: [u8; 8] = [0xFF; 8];
 
-/// `struct nlmsghdr`.
+/// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
-/// With `struct inet_diag_req_v2` behind it.
+/// Length of the request: the header and `struct inet_diag_req_v2`.
 const REQUEST: u32 = 72;
-/// Where `struct inet_diag_msg` has `idiag_timer`, `idiag_retrans` and `idiag_wqueue`.
+/// Offsets of `idiag_timer`, `idiag_retrans` and `idiag_wqueue` in `struct inet_diag_msg`.
 const TIMER: usize = HEADER + 2;
 const RETRANS: usize = HEADER + 3;
 const WQUEUE: usize = HEADER + 60;
@@ -41,10 +41,10 @@ const TIMER_RETRANSMIT: u8 = 1;
 const TIMER_KEEPALIVE: u8 = 2;
 const TIMER_ZERO_WINDOW: u8 = 4;
 
-/// Transmissions without an answer that one lost packet does not explain.
-const IN_VAIN: u8 = 2;
+/// Unanswered transmissions that one lost packet does not explain.
+const MAX_UNANSWERED: u8 = 2;
 
-/// Asks the kernel; `None` where it cannot be asked, or knows no such connection.
+/// Asks the kernel; `None` if it cannot be asked or does not know the connection.
 pub(super) fn of(stream: &TcpStream) -> Option<Delivery> {
     let (local, peer) = (stream.local_addr().ok()?, stream.peer_addr().ok()?);
     let kind = Type::DGRAM.nonblocking().cloexec();
@@ -52,7 +52,7 @@ pub(super) fn of(stream: &TcpStream) -> Option<Delivery> {
     let mut socket = Socket::new(Domain::from(AF_NETLINK), kind, Some(protocol)).ok()?;
     socket.write_all(&request(local, peer)?).ok()?;
     let mut answer = [0; 512];
-    // The kernel has answered when the request has been sent.
+    // The kernel has answered by the time the request has been sent.
     let n = socket.read(&mut answer).ok()?;
     parse(answer.get(..n)?)
 }
@@ -63,7 +63,7 @@ fn request(local: SocketAddr, peer: SocketAddr) -> Option<Vec<u8>> {
     bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     bytes.extend(NLM_F_REQUEST.to_ne_bytes());
     bytes.extend([0; 8]);
-    // A listener for both families has IPv4 in IPv6's form.
+    // A listener for both families reports IPv4 addresses as mapped IPv6.
     let (from, to) = (local.ip().to_canonical(), peer.ip().to_canonical());
     let (family, scope) = match (from, peer) {
         (IpAddr::V4(_), _) => (AF_INET, 0),
@@ -81,7 +81,7 @@ fn request(local: SocketAddr, peer: SocketAddr) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// An address in the sixteen bytes that there are for either family.
+/// Writes an address into the sixteen bytes that hold either family.
 fn octets(ip: IpAddr) -> [u8; 16] {
     match ip {
         IpAddr::V4(ip) => {
@@ -98,7 +98,7 @@ fn parse(answer: &[u8]) -> Option<Delivery> {
         return None;
     }
     let queued = u32::from_ne_bytes(*answer.get(WQUEUE..)?.first_chunk()?);
-    let in_vain = *answer.get(RETRANS)? >= IN_VAIN;
+    let in_vain = *answer.get(RETRANS)? >= MAX_UNANSWERED;
     Some(match *answer.get(TIMER)? {
         TIMER_RETRANSMIT | TIMER_KEEPALIVE if in_vain => Delivery::Lost,
         TIMER_ZERO_WINDOW => Delivery::Blocked,
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    /// Both ends of a connection.
+    /// Returns both ends of a connection.
     fn pair(at: &str) -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind(at).unwrap();
         let mut addr = listener.local_addr().unwrap();
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_tells_what_arrived_and_what_waits_for_a_reader() {
+    fn delivery_reports_acknowledged_bytes_and_a_reader_that_blocks() {
         for at in ["127.0.0.1:0", "[::]:0"] {
             let (mut here, there) = pair(at);
             here.write_all(b"hello").unwrap();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn transmissions_without_an_answer_are_lost() {
+    fn unanswered_retransmissions_are_reported_as_lost() {
         let mut answer = [0; HEADER + 72];
         answer[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
         answer[WQUEUE..WQUEUE + 4].copy_from_slice(&4u32.to_ne_bytes());

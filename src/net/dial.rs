@@ -13,15 +13,14 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-/// The pause before the next address of a name is tried beside those that have not answered
-/// (RFC 8305, section 5, connection attempt delay).
+/// Connection attempt delay: the pause before the next address is tried beside those that have not
+/// answered (RFC 8305, section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// Addresses of one name that are tried.
+/// Maximum number of addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 16;
 
-/// Connects to `host`, all within `timeout`. Where it is a name with several addresses, they are
-/// tried beside each other (RFC 8305). The error names what failed: the look-up, or the last
-/// address tried.
+/// Connects to `host` within `timeout`. The addresses of a name are tried beside each other (RFC
+/// 8305). The error names what failed: the look-up, or the last address tried.
 pub async fn dial(host: &str, port: u16, timeout: Duration) -> io::Result<Socket> {
     let connecting = async {
         // A literal address needs no thread for the resolver.
@@ -51,8 +50,8 @@ async fn no_answer(whom: impl Display, timeout: Duration) -> io::Result<Socket> 
     ))
 }
 
-/// IPv6 and IPv4 by turns, beginning with the kind that the system puts first, so that a network
-/// without one of them costs one delay (RFC 8305, section 4).
+/// Alternates IPv6 and IPv4, beginning with the family that the system puts first, so that a
+/// network without one of them costs one delay (RFC 8305, section 4).
 fn by_turns(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let first = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let of_kind = |kind: bool| addresses.iter().filter(move |addr| addr.is_ipv6() == kind);
@@ -71,8 +70,8 @@ fn by_turns(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
 
 type Attempt = Pin<Box<dyn Future<Output = io::Result<Socket>> + Send>>;
 
-/// Connects to the first address that answers. The next one is tried when one has failed, and after
-/// [`ATTEMPT_DELAY`] beside those that have not answered. The error is the last one.
+/// Connects to the first address that answers. The next one is tried when one has failed, or after
+/// [`ATTEMPT_DELAY`] beside those that have not answered. Returns the last error if all fail.
 async fn connect_first(addresses: Vec<SocketAddr>) -> io::Result<Socket> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no address to connect to");
     let mut addresses = addresses.into_iter();
@@ -96,7 +95,7 @@ async fn connect_first(addresses: Vec<SocketAddr>) -> io::Result<Socket> {
             return Poll::Pending;
         }
         let Some(address) = addresses.next() else {
-            // All are under way or have failed.
+            // All addresses have been tried; only pending attempts are left.
             delay = Timer::never();
             is_due = false;
             if attempts.is_empty() {
@@ -125,14 +124,14 @@ async fn begin(addr: SocketAddr) -> io::Result<Socket> {
     let raw = RawSocket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     raw.set_tcp_nodelay(true)?;
     if !addr.ip().is_loopback() {
-        // This machine does not vanish.
+        // A peer on this machine cannot vanish silently.
         raw.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
     }
     match rustix::net::connect(&raw, &addr) {
         Ok(()) | Err(Errno::INPROGRESS) => {}
         Err(e) => return Err(e.into()),
     }
-    // To this machine it is done by now.
+    // On this machine the connection is established by now.
     match raw.peer_addr() {
         Ok(_) => Socket::new(raw.into(), false),
         Err(_) => Socket::connecting(raw.into()).await,
@@ -145,7 +144,8 @@ mod tests {
     use async_std::task::block_on;
     use std::net::{TcpListener, TcpStream};
 
-    /// An address that never answers: its queue is full, so that the kernel drops what comes.
+    /// An address that never answers: its accept queue is full, so the kernel drops new
+    /// connections.
     struct BlackHole {
         address: SocketAddr,
         _listener: RawSocket,
@@ -176,17 +176,17 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_swallows_everything_does_not_keep_the_next_from_being_tried() {
+    fn a_silent_address_does_not_delay_the_next_beyond_the_attempt_delay() {
         let (hole, more) = (BlackHole::new(), BlackHole::new());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let good = listener.local_addr().unwrap();
-        // There is no other limit here: without the next attempt this test would not end.
+        // Without the next attempt this test would not end: there is no other limit here.
         block_on(connect_first(vec![hole.address, more.address, good])).unwrap();
         listener.accept().unwrap();
     }
 
     #[test]
-    fn an_address_that_refuses_makes_the_next_one_due_and_the_last_error_counts() {
+    fn a_refusal_tries_the_next_address_at_once_and_the_last_error_is_returned() {
         let refusing = || {
             TcpListener::bind("127.0.0.1:0")
                 .unwrap()
@@ -206,7 +206,8 @@ mod tests {
 
     #[test]
     fn an_address_with_a_zone_is_dialled_in_that_zone() {
-        // Nothing is there: the error names the address that was tried, its zone as a number.
+        // No service listens there: the error names the address that was tried, its zone as a
+        // number.
         let dialled = block_on(dial("fe80::1%lo", 9, Duration::from_secs(60)));
         let error = dialled.err().unwrap().to_string();
         assert!(error.contains("[fe80::1%"), "{error}");
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_of_addresses_take_turns() {
+    fn address_families_alternate() {
         let six = |n: u16| SocketAddr::from(([0x2001, 0xDB8, 0, 0, 0, 0, 0, n], 0));
         let four = |n: u8| SocketAddr::from(([192, 0, 2, n], 0));
         let system = [six(1), six(2), six(3), four(1)];

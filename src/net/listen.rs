@@ -13,16 +13,16 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
-/// Connections the kernel may hold for us before we accept them.
+/// Connections that the kernel may queue before they are accepted.
 const LISTEN_BACKLOG: i32 = 1024;
-/// A peer that vanished is found after this silence and a few probes.
+/// TCP keepalive time: a vanished peer is found after this silence and a few probes.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Times that a connection could not be accepted for want of something.
+/// Number of failures to accept for lack of a resource.
 static FAILURES: Mutex<u64> = Mutex::new(0);
 
-/// How often this process could not accept a connection because it or the machine was short
-/// of something: mostly descriptors, see `ulimit -n`.
+/// Returns how often this process could not accept a connection because it or the machine lacked
+/// something, usually descriptors (`ulimit -n`).
 pub fn accept_failures() -> u64 {
     *FAILURES.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -38,13 +38,13 @@ pub struct Listener {
     closed: AtomicBool,
 }
 
-/// Listens on `host:port`. Without a host on every address, IPv6 and IPv4, or IPv4 alone
-/// where there is no IPv6. Port 0 lets the system choose.
+/// Listens on `host:port`. Without a host it listens on all addresses of IPv6 and IPv4, or of IPv4
+/// alone where there is no IPv6. Port 0 lets the system choose.
 pub fn listen(host: Option<&str>, port: u16) -> io::Result<Listener> {
     bind_first(host, port, bind)
 }
 
-/// Binds to the first address that `host:port` means and that there is.
+/// Binds to the first usable address of `host:port`.
 pub(super) fn bind_first<T>(
     host: Option<&str>,
     port: u16,
@@ -68,7 +68,7 @@ pub(super) fn bind_first<T>(
     }
 }
 
-/// The kernel has no IPv6, or has it switched off.
+/// Whether the kernel has no IPv6, or it is disabled.
 fn no_ipv6(e: &io::Error) -> bool {
     e.kind() == io::ErrorKind::AddrNotAvailable
         || e.raw_os_error() == Some(97 /* EAFNOSUPPORT */)
@@ -81,7 +81,7 @@ fn bind(addr: SocketAddr) -> io::Result<Listener> {
     if addr.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // What is accepted inherits these on Linux, which saves system calls per connection.
+    // On Linux accepted sockets inherit these, which saves system calls per connection.
     socket.set_tcp_nodelay(true)?;
     SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
     socket.bind(&addr.into())?;
@@ -90,7 +90,7 @@ fn bind(addr: SocketAddr) -> io::Result<Listener> {
 }
 
 impl Listener {
-    /// A socket that another process listened on. The error says that it does not any more.
+    /// Adopts a listening socket of another process. Fails if it no longer listens.
     pub fn adopt(socket: OwnedFd) -> io::Result<Self> {
         if !SockRef::from(&socket).is_listener()? {
             return Err(io::ErrorKind::NotConnected.into());
@@ -107,12 +107,12 @@ impl Listener {
         })
     }
 
-    /// The address it is bound to.
+    /// Returns the address that the socket is bound to.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Stops listening at once, whoever still waits for connections or shares the socket.
+    /// Stops listening at once, even if other tasks or processes share the socket.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         // It may have been closed before.
@@ -120,7 +120,7 @@ impl Listener {
     }
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, SocketAddr)>> {
-        // What this inherits from the listener does not include that.
+        // Accepted sockets do not inherit these flags.
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         loop {
             ready!(self.io.poll_ready(Interest::Read, cx))?;
@@ -133,7 +133,7 @@ impl Listener {
                 Ok((stream, peer)) => {
                     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
                     let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
-                    // Most have sent their first words by now.
+                    // Most clients have sent their first bytes by now.
                     let socket = Socket::new(stream.into(), true)?;
                     return Poll::Ready(Ok((socket, peer)));
                 }
@@ -141,9 +141,9 @@ impl Listener {
         }
     }
 
-    /// The next connection. Errors of one connection are passed over; when the process or
-    /// the machine is short of something, it waits a moment instead of spinning. There is none
-    /// once it is closed.
+    /// Returns the next connection. Errors of one connection are skipped; when the process or the
+    /// machine lacks something, it pauses instead of spinning. Never returns once the listener is
+    /// closed.
     pub async fn accept(&self) -> (Socket, SocketAddr) {
         let mut short = false;
         loop {
@@ -168,12 +168,12 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Another process may have it, too.
+        // Another process may share the socket.
         self.io.withdraw();
     }
 }
 
-/// To be given to another process.
+/// For handing the socket to another process.
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.io.get_ref().as_fd()

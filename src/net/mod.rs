@@ -1,5 +1,5 @@
-//! Sockets: listening, dialling, TLS, and the one type the rest of the house reads and
-//! writes, [`Conn`]. Knows nothing of tunnels and their bytes.
+//! Sockets: listening, dialling, TLS, HTTP, timers, and [`Conn`], the type that the rest of the
+//! crate reads and writes. It knows nothing of tunnels and their bytes.
 
 #[cfg(feature = "server")]
 pub mod bridge;

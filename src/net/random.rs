@@ -1,4 +1,4 @@
-//! Random numbers that are good enough to spread things. Not for secrets.
+//! Random numbers for spreading load and delays. Not for secrets.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};

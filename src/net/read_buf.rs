@@ -1,15 +1,15 @@
-//! A buffer that belongs to the thread, so that a connection that waits for bytes needs none.
+//! A read buffer for each thread, so that a connection that waits for bytes needs none.
 
 use std::cell::RefCell;
 
-/// Most that one read brings, in bytes.
+/// Maximum bytes of one read.
 pub const READ: usize = 128 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Lends the thread's buffer for one read that is used up at once.
+/// Lends the thread's buffer for one read, whose bytes are consumed at once.
 pub fn with_read_buf<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
     SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
         Ok(mut scratch) => {
@@ -18,7 +18,7 @@ pub fn with_read_buf<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
             }
             use_it(&mut scratch)
         }
-        // Lent already, further up the stack.
+        // The buffer is already lent further up the stack.
         Err(_) => use_it(&mut vec![0; READ]),
     })
 }

@@ -1,5 +1,5 @@
-//! Name look-ups: at most one at a time for each name, and the last known addresses where the
-//! system gives no answer. No sockets.
+//! Name resolution: at most one look-up at a time for each name, with the last known addresses as a
+//! fallback when the system does not answer. No sockets.
 
 use super::shared_threads::NAMES;
 use event_listener::{Event, EventListener};
@@ -9,22 +9,22 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Names whose addresses are remembered.
+/// Maximum number of names whose addresses are remembered.
 const MAX_NAMES: usize = 256;
-/// How long the system may take before the last known addresses are used instead (RFC 8767,
-/// section 5, client response timer).
+/// How long the system may take before the last known addresses are used instead (client response
+/// timer, RFC 8767, section 5).
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1800);
 
 /// The addresses of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Resolved {
-    /// In the system's order, at least one; without ports, and with the zones of IPv6.
+    /// At least one, in the system's order; without ports, and with the zones of IPv6.
     pub addresses: Vec<SocketAddr>,
-    /// Why they are those of an earlier look-up, if they are.
+    /// Why the addresses are those of an earlier look-up, if they are.
     pub stale: Option<String>,
 }
 
-/// A failed look-up. Not an [`io::Error`], since all who wait hear of it.
+/// A failed look-up. Not an [`io::Error`], which cannot be cloned for every waiter.
 #[derive(Debug, Clone)]
 struct LookupError {
     kind: io::ErrorKind,
@@ -39,8 +39,8 @@ impl LookupError {
         }
     }
 
-    /// Whether the system has said that there is no such name: then its last known addresses are
-    /// wrong. The system's only sign of that is its text: glibc's, another one of glibc's, musl's.
+    /// Whether the system says that the name does not exist, which makes its last known addresses
+    /// wrong. Only the text tells: two of glibc and one of musl.
     fn is_final(&self) -> bool {
         [
             "Name or service not known",
@@ -55,17 +55,17 @@ impl LookupError {
 #[derive(Default)]
 struct CachedName {
     state: Mutex<NameState>,
-    /// A look-up has ended.
+    /// Triggered when a look-up has ended.
     answered: Event,
 }
 
 #[derive(Default)]
 struct NameState {
-    /// A look-up is under way.
+    /// Whether a look-up is in progress.
     looking: bool,
-    /// What the last one has brought.
+    /// Result of the last look-up.
     last: Option<Result<Vec<SocketAddr>, LookupError>>,
-    /// What the last successful one has brought.
+    /// Addresses of the last successful look-up.
     known: Vec<SocketAddr>,
 }
 
@@ -75,7 +75,7 @@ impl CachedName {
     }
 }
 
-/// A list: there are few, and most programs have one.
+/// A list, since there are few names; most programs have one.
 static NAMES_KNOWN: Mutex<Vec<(String, Arc<CachedName>)>> = Mutex::new(Vec::new());
 
 fn name(host: &str) -> Arc<CachedName> {
@@ -91,8 +91,8 @@ fn name(host: &str) -> Arc<CachedName> {
     name
 }
 
-/// Looks up `host`. Where the system fails, or takes long, its last known addresses are the answer.
-/// The error names the host.
+/// Looks up `host`. If the system fails or takes long, returns the last known addresses. The error
+/// names the host.
 pub(super) async fn look_up(host: &str) -> io::Result<Resolved> {
     let asked = host.to_owned();
     look_up_with(&name(host), move || {
@@ -133,7 +133,7 @@ async fn look_up_with(
         }),
         Some(Err(e)) if e.is_final() || state.known.is_empty() => Err(e.clone()),
         Some(Err(e)) => Ok(stale(e.why.clone())),
-        // The last look-up's task has ended without an answer.
+        // The look-up task ended without a result.
         None => Err(LookupError {
             kind: io::ErrorKind::Interrupted,
             why: "the look-up was given up".to_owned(),
@@ -141,8 +141,8 @@ async fn look_up_with(
     }
 }
 
-/// Begins a look-up unless one is under way. Returns what hears of its end, and whether there are
-/// addresses of an earlier one.
+/// Starts a look-up unless one is in progress. Returns a listener for its end, and whether earlier
+/// addresses are known.
 fn begin(
     name: &Arc<CachedName>,
     ask: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
@@ -152,7 +152,7 @@ fn begin(
     let is_known = !state.known.is_empty();
     if !std::mem::replace(&mut state.looking, true) {
         let name = name.clone();
-        // A task of its own: who asks may give up, and others wait for the same answer.
+        // A separate task, since the caller may give up while others wait for the same result.
         crate::spawn(async move {
             let asked = NAMES.run(ask).await;
             let answer = match asked {
@@ -175,7 +175,8 @@ fn begin(
     (answered, is_known)
 }
 
-/// Every address of `host` with `port`, an address itself being its own. The error names the host.
+/// Returns every address of `host` with `port`; an IP address resolves to itself. The error names
+/// the host.
 #[cfg(feature = "p2p")]
 pub async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Ok(ip) = host.parse::<std::net::IpAddr>() {
@@ -186,7 +187,7 @@ pub async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(addresses.map(|addr| with_port(addr, port)).collect())
 }
 
-/// The address with another port; an IPv6 zone stays.
+/// Returns the address with another port; an IPv6 zone stays.
 pub(super) fn with_port(mut addr: SocketAddr, port: u16) -> SocketAddr {
     addr.set_port(port);
     addr
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_system_fails_the_last_known_addresses_are_used() {
+    fn the_last_known_addresses_are_used_when_the_system_fails() {
         let name = Arc::default();
         let ask = |answer: io::Result<Vec<SocketAddr>>| {
             block_on(look_up_with(&name, move || answer)).map_err(|e| e.why)
@@ -219,7 +220,7 @@ mod tests {
         let found = ask(Err(temporary())).unwrap();
         assert_eq!(found.addresses, [ONE]);
         assert!(found.stale.unwrap().starts_with("Temporary"));
-        // There is no such name any more.
+        // The name no longer exists.
         let gone = ask(Err(io::Error::other("Name or service not known")));
         assert!(gone.unwrap_err().contains("not known"));
         assert_eq!(ask(Ok(Vec::new())).unwrap().addresses, [ONE], "no answer");
@@ -227,7 +228,7 @@ mod tests {
 
     #[test]
     fn an_address_keeps_its_zone_and_gets_its_port() {
-        // Every system has a loopback interface; its number is mostly 1.
+        // Every system has a loopback interface; its index is usually 1.
         let found = block_on(look_up("fe80::1%lo")).unwrap();
         let [SocketAddr::V6(addr)] = found.addresses[..] else {
             panic!("{found:?}");
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_system_that_says_nothing_is_not_waited_for_where_addresses_are_known() {
+    fn a_silent_resolver_does_not_delay_a_name_with_known_addresses() {
         let name = Arc::default();
         block_on(look_up_with(&name, || Ok(vec![ONE]))).unwrap();
         let (hold, held) = std::sync::mpsc::channel::<()>();
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_looked_up_once_for_all_who_ask_at_the_same_time() {
+    fn concurrent_look_ups_of_a_name_are_one() {
         static ASKED: AtomicU32 = AtomicU32::new(0);
         let name = Arc::default();
         let (go, gone) = std::sync::mpsc::channel::<()>();

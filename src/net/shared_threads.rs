@@ -1,27 +1,28 @@
-//! The threads for what blocks, shared out: a disk or a name server that does not answer takes its
-//! own share and leaves the others theirs. How many threads there are is `daemon`'s to say.
+//! Shares of the blocking threads: a disk or name server that does not answer uses up its own share
+//! only. `daemon` sets the number of threads.
 
 use super::blocking;
 use async_lock::Semaphore;
 
-/// Reads of files that visitors ask for.
+/// Threads for reading files that visitors ask for.
 #[cfg(feature = "client")]
 pub static DISK: ThreadShare = ThreadShare(Semaphore::new(4));
-/// Name look-ups.
+/// Threads for name look-ups.
 pub static NAMES: ThreadShare = ThreadShare(Semaphore::new(3));
 
-/// The right to a part of the threads.
+/// A number of threads that one kind of work may use at a time.
 pub struct ThreadShare(Semaphore);
 
 impl ThreadShare {
-    /// Runs `work` on a thread for that, once one of the share is free.
+    /// Runs `work` on a blocking thread once one of the share is free.
     pub async fn run<T: Send + 'static>(
         &'static self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> T {
         let place = self.0.acquire().await;
         blocking(move || {
-            // Also when nobody waits for it any more: the thread is taken until it is done.
+            // Held until the work is done, even if its caller has given up: the thread is in use
+            // until then.
             let _place = place;
             work()
         })
@@ -36,7 +37,7 @@ mod tests {
     use std::sync::mpsc::channel;
 
     #[test]
-    fn a_disk_that_hangs_takes_its_share_and_name_look_ups_go_on() {
+    fn a_hanging_disk_uses_its_share_and_look_ups_go_on() {
         let (begun, begins) = channel();
         let mut hung = Vec::new();
         for _ in 0..9 {

@@ -1,34 +1,37 @@
-//! A word that is said once and heard by all who wait for it.
+//! A one-shot broadcast: every waiter wakes when it is triggered.
 
 use event_listener::Event;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
-/// Clones are the same word.
+/// A handle of the broadcast. Clones refer to the same one.
 #[derive(Clone, Default)]
 pub struct Shutdown(Arc<ShutdownState>);
 
 #[derive(Default)]
 struct ShutdownState {
-    said: AtomicBool,
+    triggered: AtomicBool,
     event: Event,
 }
 
 impl Shutdown {
+    /// Wakes every present and future waiter.
     pub fn trigger(&self) {
-        self.0.said.store(true, Ordering::SeqCst);
+        self.0.triggered.store(true, Ordering::SeqCst);
         self.0.event.notify(usize::MAX);
     }
 
-    /// Whether both are the same word.
+    /// Whether both handles refer to the same broadcast.
     pub fn is(&self, other: &Shutdown) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Whether it has been triggered.
     pub fn is_triggered(&self) -> bool {
-        self.0.said.load(Ordering::SeqCst)
+        self.0.triggered.load(Ordering::SeqCst)
     }
 
+    /// Waits until it is triggered.
     pub async fn wait(&self) {
         loop {
             let listener = self.0.event.listen();
@@ -39,7 +42,7 @@ impl Shutdown {
         }
     }
 
-    /// Runs `task` until it ends or the word is said, whichever is first.
+    /// Runs `task` until it ends or the broadcast is triggered, whichever is first.
     pub async fn or<T>(&self, task: impl std::future::Future<Output = T>) -> Option<T> {
         futures_lite::future::or(async { Some(task.await) }, async {
             self.wait().await;

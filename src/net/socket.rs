@@ -1,8 +1,8 @@
-//! A TCP socket on the reactor that spends as few system calls as it can.
+//! A TCP socket on the reactor that makes few system calls.
 //!
-//! Waiting for data by reading costs two reads that find nothing. So a read that came back
-//! short is taken for what it says, that the socket is empty, and the next one first waits
-//! to be told of more. The same goes for writes that did not fit.
+//! Waiting for data by reading costs two reads that find nothing. A short read therefore counts as
+//! having emptied the socket, and the next read first waits for an event. The same applies to short
+//! writes.
 
 use super::delivery::{self, Delivery};
 use super::listen::KEEPALIVE;
@@ -22,20 +22,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
-/// One reader and one writer may poll it at the same time, through a shared reference.
+/// A TCP socket. One reader and one writer may poll it at the same time through a shared reference.
 #[derive(Debug)]
 pub struct Socket {
     source: PollSource<TcpStream>,
-    /// Bytes that are written before it is asked again whether it takes more; 0 if it is not
-    /// asked before it refuses some.
+    /// Bytes written before the kernel is asked for room; 0 to write until it refuses some.
     burst: AtomicU32,
-    /// Bytes of the present burst that have been written.
+    /// Bytes of the current burst that have been written.
     written: AtomicU32,
 }
 
-/// What the kernel may gather before it sends.
+/// Bytes that the kernel may gather before it sends.
 const SEGMENT: u32 = 64 * 1024;
-/// The time between the kernel's probes of a silent peer, Linux's default.
+/// Interval of keepalive probes, Linux's default.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(75);
 
 fn left(done: usize, of: usize) -> Readiness {
@@ -55,14 +54,14 @@ impl Socket {
         }
     }
 
-    /// A connected socket that does not block, and that has likely been `sent` something.
+    /// Wraps a connected, non-blocking socket. `sent` if the peer has likely sent something.
     pub fn new(stream: TcpStream, sent: bool) -> io::Result<Self> {
         let ready = [Interest::Write, Interest::Read];
         let ready = ready.get(..1 + usize::from(sent)).unwrap_or_default();
         PollSource::new(stream, ready).map(Self::with)
     }
 
-    /// The same for one that is to be connected, once it is.
+    /// Wraps a socket that is being connected, and waits until it is connected.
     pub async fn connecting(stream: TcpStream) -> io::Result<Self> {
         let source = PollSource::new(stream, &[])?;
         std::future::poll_fn(|cx| source.poll_ready(Interest::Write, cx)).await?;
@@ -72,7 +71,7 @@ impl Socket {
         }
     }
 
-    /// A connected socket that another process has given away.
+    /// Adopts a connected socket of another process.
     #[cfg(any(feature = "server", test))]
     pub fn adopt(socket: OwnedFd) -> io::Result<Self> {
         let stream = TcpStream::from(socket);
@@ -80,15 +79,15 @@ impl Socket {
         Self::new(stream, true)
     }
 
-    /// The socket, to be given to another process. It must not be used here any more: the
-    /// connection lasts when this is dropped.
+    /// Duplicates the socket for another process. This one must not be used any more; dropping it
+    /// keeps the connection open.
     #[cfg(feature = "server")]
     pub fn give_away(&self) -> io::Result<OwnedFd> {
         self.source.withdraw();
         self.source.get_ref().as_fd().try_clone_to_owned()
     }
 
-    /// Reads what is there. 0 is the end of the stream.
+    /// Reads available bytes. 0 is the end of the stream.
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.poll_readable(cx))?;
@@ -107,8 +106,8 @@ impl Socket {
         self.source.poll_ready(Interest::Read, cx)
     }
 
-    /// Ready when what is there, and stays there, `is_enough`. Asks again when there is more, or
-    /// the end.
+    /// Ready when `is_enough` accepts the received bytes, which stay in the socket. Tries again
+    /// when more bytes or the end come.
     #[cfg(feature = "server")]
     pub fn poll_peek(
         &self,
@@ -139,7 +138,7 @@ impl Socket {
         }
     }
 
-    /// Writes what fits now; `WouldBlock` if nothing does. Arms nothing.
+    /// Writes what fits now; `WouldBlock` if nothing does. Registers no waker.
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         loop {
             let written = self.source.try_io(Interest::Write, |mut stream| {
@@ -152,8 +151,8 @@ impl Socket {
         }
     }
 
-    /// The same for pieces that follow each other. If the end of the stream follows them at once,
-    /// as `last` says, the system may wait for it, and send both in one packet.
+    /// [`Socket::try_write`] for consecutive pieces. If the end of the stream follows at once
+    /// (`last`), the system may wait for it and send both in one packet.
     pub fn try_write_pieces(&self, pieces: &[IoSlice<'_>], last: bool) -> io::Result<usize> {
         let all = pieces.iter().map(|piece| piece.len()).sum();
         loop {
@@ -189,7 +188,7 @@ impl Socket {
                     ready!(self.source.poll_ready(Interest::Write, cx))?;
                 }
                 Ok(n) if burst > 0 => {
-                    // At most what was left.
+                    // At most the rest of the burst.
                     self.written.store(written + n as u32, Ordering::Relaxed);
                     return Poll::Ready(Ok(n));
                 }
@@ -198,7 +197,7 @@ impl Socket {
         }
     }
 
-    /// Whether the kernel says that it has room for another burst. If not, it will say when.
+    /// Asks whether the kernel has room for another burst. If not, an event will follow.
     fn ask_for_room(&self) -> io::Result<()> {
         self.source.try_io(Interest::Write, |stream| {
             let mut asked = [PollFd::new(stream, PollFlags::OUT)];
@@ -232,15 +231,15 @@ impl Socket {
     }
 
     fn linger_on_close(&self, time: Option<Duration>) {
-        // A socket that is gone already needs neither.
+        // A closed socket needs neither.
         let _ = socket2::SockRef::from(self.source.get_ref()).set_linger(time);
     }
 
-    /// Keeps what has not been sent yet out of the kernel, but for about `bytes`: who decides
-    /// what is sent next decides late. Where the system cannot, it stays as it is.
+    /// Limits the unsent bytes in the kernel to about `bytes`, so that what is sent next is decided
+    /// late. Has no effect where the system cannot.
     ///
     /// The kernel's own limit lets it fill a segment of up to 64 KiB, so below that it is given
-    /// `bytes` each time it says that it has room.
+    /// `bytes` each time it reports room.
     pub fn limit_unsent(&self, bytes: u32) {
         let burst = if bytes < SEGMENT { bytes } else { 0 };
         self.burst.store(burst, Ordering::Relaxed);
@@ -251,7 +250,7 @@ impl Socket {
         let _ = bytes;
     }
 
-    /// Whether the connection is known to be broken. It is known once.
+    /// Whether the connection has failed. True once for each failure.
     pub fn has_failed(&self) -> bool {
         !matches!(self.source.get_ref().take_error(), Ok(None))
     }
@@ -264,13 +263,12 @@ impl Socket {
         self.source.get_ref().peer_addr()
     }
 
-    /// What the kernel knows of the delivery of what was written, where it can be asked.
+    /// Returns what the kernel knows of the delivery of written bytes, where it can be asked.
     pub fn delivery(&self) -> Option<Delivery> {
         delivery::of(self.source.get_ref())
     }
 
-    /// Has the kernel ask an idle peer for a sign of life every second, or (not `often`) as
-    /// seldom as usual.
+    /// Sets whether the kernel probes an idle peer every second (`often`) or at the usual interval.
     pub fn probe(&self, often: bool) {
         let keepalive = if often {
             let second = Duration::from_secs(1);
@@ -279,12 +277,12 @@ impl Socket {
             let usual = TcpKeepalive::new().with_time(KEEPALIVE);
             usual.with_interval(KEEPALIVE_INTERVAL)
         };
-        // Where it cannot be had, a lost connection is found later.
+        // Without it, a lost connection is found later.
         let _ = socket2::SockRef::from(self.source.get_ref()).set_tcp_keepalive(&keepalive);
     }
 }
 
-/// Writes what the system need not send before more comes.
+/// Writes bytes that the system may hold back until more follow.
 fn write_and_hold(stream: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
     let flags = SendFlags::NOSIGNAL;
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -293,7 +291,7 @@ fn write_and_hold(stream: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Result<usiz
     Ok(sendmsg(stream, pieces, nothing_else, flags)?)
 }
 
-/// Nothing was there, or a signal came between.
+/// Whether the call found nothing or was interrupted by a signal.
 fn is_passing(e: &io::Error) -> bool {
     matches!(
         e.kind(),

@@ -1,32 +1,35 @@
-//! Work that has begun, and who waits until all of it is done.
+//! A group of running tasks whose end can be awaited.
 
 use event_listener::Event;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
-/// Clones are the same group.
+/// A handle of the group. Clones refer to the same group.
 #[derive(Clone, Default)]
 pub struct WaitGroup(Arc<Group>);
 
 #[derive(Default)]
 struct Group {
-    working: AtomicUsize,
+    running: AtomicUsize,
     idle: Event,
 }
 
-/// One piece of work; done when it is dropped.
+/// One running task of the group; it counts as ended when this is dropped.
 pub struct TaskGuard(WaitGroup);
 
 impl WaitGroup {
+    /// Counts a task until the guard is dropped.
     pub fn begin(&self) -> TaskGuard {
-        self.0.working.fetch_add(1, Ordering::SeqCst);
+        self.0.running.fetch_add(1, Ordering::SeqCst);
         TaskGuard(self.clone())
     }
 
+    /// Whether no task is running.
     pub fn is_idle(&self) -> bool {
-        self.0.working.load(Ordering::SeqCst) == 0
+        self.0.running.load(Ordering::SeqCst) == 0
     }
 
+    /// Waits until no task is running.
     pub async fn idle(&self) {
         loop {
             let idle = self.0.idle.listen();
@@ -41,7 +44,7 @@ impl WaitGroup {
 impl Drop for TaskGuard {
     fn drop(&mut self) {
         let group = &self.0 .0;
-        if group.working.fetch_sub(1, Ordering::SeqCst) == 1 {
+        if group.running.fetch_sub(1, Ordering::SeqCst) == 1 {
             group.idle.notify(usize::MAX);
         }
     }
@@ -53,7 +56,7 @@ mod tests {
     use futures_lite::future;
 
     #[test]
-    fn it_is_idle_when_the_last_work_is_done() {
+    fn a_group_is_idle_when_its_last_task_has_ended() {
         let group = WaitGroup::default();
         future::block_on(group.idle());
         let (one, other) = (group.begin(), group.clone().begin());

@@ -1,4 +1,4 @@
-//! A task that is given so much time and no more.
+//! Futures with a time limit.
 
 use async_io::Timer;
 use pin_project_lite::pin_project;
@@ -7,21 +7,21 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// What `task` returns, or `None` if it has not ended in time; then it is dropped.
+/// Runs `task` for at most `patience`; `None` if it has not ended by then, and it is dropped.
 pub fn timeout<T: Future>(patience: Duration, task: T) -> Timeout<T> {
     let timer = Timer::after(patience);
     Timeout { task, timer }
 }
 
-/// The same for a deadline that several tasks share.
+/// [`timeout`] with a deadline that several tasks share.
 pub fn timeout_at<T: Future>(deadline: Instant, task: T) -> Timeout<T> {
     let timer = Timer::at(deadline);
     Timeout { task, timer }
 }
 
 pin_project! {
-    /// A type of its own, since an async block would hold the task twice: as what it has been
-    /// given, and as what it waits for.
+    /// The future of [`timeout`]. An async block would hold the task twice: as its argument, and
+    /// while it awaits it.
     pub struct Timeout<T> {
         #[pin]
         task: T,
@@ -41,20 +41,16 @@ impl<T: Future> Future for Timeout<T> {
     }
 }
 
-/// Ready when nothing but this has woken the task for `patience`. Where only a connection can,
-/// that is how long it has taken nothing.
-pub fn poll_stalled(
-    timer: &mut Option<Timer>,
-    patience: Duration,
-    cx: &mut Context<'_>,
-) -> Poll<()> {
+/// Ready when the task was woken by nothing but this timer for `limit`. Where only a connection can
+/// wake it, that is how long the connection has taken nothing.
+pub fn poll_stalled(timer: &mut Option<Timer>, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
     let fired = timer
         .as_mut()
         .is_some_and(|timer| Pin::new(timer).poll(cx).is_ready());
     if fired {
         return Poll::Ready(());
     }
-    Pin::new(timer.insert(Timer::after(patience)))
+    Pin::new(timer.insert(Timer::after(limit)))
         .poll(cx)
         .map(drop)
 }

@@ -1,7 +1,7 @@
-//! TLS, and nothing else of the house knows that it is rustls.
+//! TLS. Nothing else in the crate depends on rustls.
 //!
-//! The end whose processor has no AES instructions puts ChaCha20-Poly1305 first; servers
-//! follow the client's order, which is mostly the weaker machine's.
+//! An end whose processor has no AES instructions puts ChaCha20-Poly1305 first; servers follow the
+//! client's order, and the client is usually the weaker machine.
 
 use super::{Conn, Socket};
 use async_tls::pki_types::{CertificateDer, ServerName};
@@ -24,14 +24,14 @@ pub use acceptor::{
     client_hello, is_plain_http, Acceptor, MinVersion, HANDSHAKE_RECORD, MAX_RECORD,
 };
 
-/// A connection inside TLS. Without the server there is one kind, and the other's code is not in
+/// A TLS stream. Without the server feature there is one kind, which keeps the server's code out of
 /// the program.
 #[cfg(feature = "server")]
 pub type Stream = async_tls::TlsStream<Socket>;
 #[cfg(not(feature = "server"))]
 pub type Stream = async_tls::client::TlsStream<Socket>;
 
-/// The only one who asks for ring's own, so that the compiler can see what of it is not used.
+/// Returns ring's algorithms. The only use of them, so that the compiler can drop what is unused.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     let mut provider = ring::default_provider();
     if !has_aes_instructions() {
@@ -45,7 +45,7 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 }
 
 fn put_chacha_first(suites: &mut [SupportedCipherSuite]) {
-    // A stable sort keeps the order among the rest.
+    // A stable sort keeps the order of the others.
     suites.sort_by_key(|suite| {
         use rustls::CipherSuite as Suite;
         let chacha = matches!(
@@ -58,7 +58,7 @@ fn put_chacha_first(suites: &mut [SupportedCipherSuite]) {
     });
 }
 
-/// Fills with random bytes that are fit for secrets.
+/// Fills `bytes` with random bytes that are fit for secrets.
 pub fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
     provider()
         .secure_random
@@ -79,13 +79,13 @@ fn invalid(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
-/// Whom a client believes.
+/// Which server certificates a client accepts.
 pub enum ServerTrust<'a> {
-    /// The certificate authorities of the system.
+    /// Those signed by the system's certificate authorities.
     System,
-    /// The certificates in a PEM file: authorities, or the server's own certificate.
+    /// Those in a PEM file: authorities, or the server's own certificate.
     File(&'a Path),
-    /// Anybody.
+    /// Any certificate.
     Nobody,
 }
 
@@ -94,7 +94,7 @@ pub enum ServerTrust<'a> {
 pub struct Connector(async_tls::TlsConnector);
 
 impl Connector {
-    /// Errors name the file and what is wrong with it.
+    /// Reads the certificates. Errors name the file and what is wrong with it.
     pub fn new(trust: ServerTrust<'_>) -> io::Result<Self> {
         let provider = provider();
         let verifier = match trust {
@@ -111,7 +111,7 @@ impl Connector {
         Ok(Self(Arc::new(config).into()))
     }
 
-    /// `host` is whom the certificate must name.
+    /// Performs the handshake. The certificate must be for `host`.
     pub async fn connect(&self, host: &str, socket: Socket) -> io::Result<Conn> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| invalid(format!("{host} is no name for a certificate")))?;
@@ -122,7 +122,7 @@ impl Connector {
 
 const UNKNOWN: &str = "; set remoteCert to the server's certificate or its authority's";
 
-/// What the user of a client can do about a handshake that failed.
+/// Returns what the user of a client can do about a failed handshake.
 pub fn advice(e: &io::Error) -> &'static str {
     use rustls::CertificateError as Certificate;
     let inner = e.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
@@ -135,7 +135,7 @@ pub fn advice(e: &io::Error) -> &'static str {
     };
     match why {
         Certificate::UnknownIssuer => UNKNOWN,
-        // A self-signed certificate that is also an authority, as openssl makes it, or one of
+        // A self-signed certificate that is also an authority, as openssl creates it, or one of
         // version 1.
         Certificate::Other(_) => UNKNOWN,
         Certificate::UnsupportedSignatureAlgorithmContext { .. }
@@ -161,15 +161,15 @@ pub fn advice(e: &io::Error) -> &'static str {
     }
 }
 
-/// Whether it is a time that has been over since before this program was made. Routers have no
-/// battery: until the network tells them, it is 1970 or the year of their firmware.
+/// Whether the time is before this program was built. Routers have no battery: until the network
+/// sets the clock, it is 1970 or the year of their firmware.
 fn clock_is_unset() -> bool {
     const BEGIN_OF_2025: Duration = Duration::from_secs(1_735_689_600);
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(true, |now| now < BEGIN_OF_2025)
 }
 
-/// The certificate authorities of the system.
+/// Reads the certificate authorities of the system.
 pub(crate) fn system_certificates() -> io::Result<Vec<CertificateDer<'static>>> {
     let found = rustls_native_certs::load_native_certs();
     if found.certs.is_empty() {

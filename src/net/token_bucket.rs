@@ -1,26 +1,27 @@
-//! A token bucket: so many bytes a second, in small steps. Who shares one shares its rate.
+//! A token bucket: a rate in bytes a second, granted in small steps. Those that share a bucket
+//! share its rate.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The bucket holds what comes in this time: the longest burst.
+/// The longest burst: a full bucket holds the tokens of this time.
 const BURST: Duration = Duration::from_millis(100);
-/// It is not worth moving less at a time, unless the bucket holds less.
+/// Minimum grant in bytes, unless the bucket holds less: smaller moves are not worth a system call.
 const MIN_GRANT: u64 = 8 * 1024;
 
-/// Bytes are taken after they have moved; nobody may move more than was granted.
+/// A token bucket. Tokens are taken after bytes have moved; at most what was granted may move.
 pub struct TokenBucket {
-    /// There is a rate. Those without one must not cost those who ask a lock and a clock.
+    /// Whether there is a rate. Without one, a grant must not cost a lock and a clock reading.
     limited: AtomicBool,
     inner: Mutex<BucketState>,
 }
 
 struct BucketState {
-    /// Bytes a second.
+    /// Rate in bytes a second.
     rate: u64,
-    /// Bytes that may move now, in billionths, so that no rate loses its fractions. Less than
-    /// nothing after several threads have moved what each of them was granted.
+    /// Billionths of bytes that may move now, so that no rate loses its fractions. Negative after
+    /// several threads have moved what each was granted.
     tokens: i128,
     at: Instant,
 }
@@ -28,7 +29,7 @@ struct BucketState {
 const NANO: i128 = 1_000_000_000;
 
 impl TokenBucket {
-    /// `rate` in bytes a second; 0 is no limit.
+    /// Creates a bucket. `rate` in bytes a second; 0 is no limit.
     pub fn new(rate: u64) -> Self {
         Self {
             limited: AtomicBool::new(rate > 0),
@@ -40,7 +41,8 @@ impl TokenBucket {
         }
     }
 
-    /// See [`Bucket::new`]. Who waits already asks again at the time that was said before.
+    /// Sets the rate, see [`TokenBucket::new`]. Waiters ask again at the time they were given
+    /// before.
     pub fn set_rate(&self, rate: u64) {
         let mut inner = self.lock();
         let now = Instant::now();
@@ -54,14 +56,14 @@ impl TokenBucket {
         self.limited.store(rate > 0, Ordering::Relaxed);
     }
 
-    /// Whether there is a rate at all.
+    /// Whether there is a rate.
     pub fn is_limited(&self) -> bool {
         self.limited.load(Ordering::Relaxed)
     }
 
-    /// The number of bytes that a grant is sure to cover if they are asked for; `None` without a
-    /// rate.
-    pub fn piece(&self) -> Option<usize> {
+    /// Returns the number of bytes that a grant will cover at once if they are asked for; `None`
+    /// without a rate.
+    pub fn guaranteed(&self) -> Option<usize> {
         if !self.is_limited() {
             return None;
         }
@@ -69,7 +71,7 @@ impl TokenBucket {
         Some(usize::try_from(piece).unwrap_or(usize::MAX))
     }
 
-    /// How many of `wanted` bytes may move now; or when to ask again.
+    /// Returns how many of `wanted` bytes may move now, or when to ask again.
     pub fn grant(&self, wanted: usize) -> Result<usize, Instant> {
         if !self.is_limited() {
             return Ok(wanted);
@@ -77,13 +79,13 @@ impl TokenBucket {
         self.lock().grant(wanted, Instant::now())
     }
 
-    /// Bytes have moved.
+    /// Takes the tokens for bytes that have moved.
     pub fn take(&self, n: usize) {
         if !self.is_limited() {
             return;
         }
         let mut inner = self.lock();
-        // No machine here has a `usize` longer than 64 bits.
+        // A `usize` has at most 64 bits on every supported target.
         let spent = (n as i128) * NANO;
         inner.tokens = inner.tokens.saturating_sub(spent);
     }
@@ -94,7 +96,7 @@ impl TokenBucket {
 }
 
 impl BucketState {
-    /// What it holds when it is full, in bytes.
+    /// Returns the capacity in bytes.
     fn most(&self) -> u64 {
         let most = u128::from(self.rate) * BURST.as_nanos() / Duration::from_secs(1).as_nanos();
         // Less than the rate, which fits.
@@ -122,7 +124,7 @@ impl BucketState {
         let missing = u128::try_from(missing).unwrap_or_default();
         let nanos = missing.div_ceil(u128::from(self.rate));
         let wait = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        // A moment more, so that the next time it is there.
+        // A little later, so that the tokens are there by then.
         Err(now + wait + Duration::from_micros(50))
     }
 }
@@ -132,7 +134,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Moves as much as is granted, on a clock of its own, and says how much that was.
+    /// Moves as much as is granted, on a clock of its own, and returns how much that was.
     fn moved_in(rate: u64, piece: usize, time: Duration) -> u128 {
         let bucket = TokenBucket::new(rate);
         let begin = bucket.lock().at;
@@ -169,17 +171,17 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_used_is_there_for_a_tenth_of_a_second_only() {
+    fn unused_tokens_are_kept_for_100_ms_only() {
         let bucket = TokenBucket::new(1_000_000);
         let later = bucket.lock().at + Duration::from_secs(60);
         assert_eq!(bucket.lock().grant(usize::MAX, later), Ok(100_000));
     }
 
     #[test]
-    fn what_several_have_moved_at_once_is_paid_back() {
+    fn an_overdraft_of_several_threads_is_paid_back() {
         let bucket = TokenBucket::new(1_000_000);
         let full = bucket.lock().at + BURST;
-        // Three threads are granted all there is before one of them says that it has moved it.
+        // Three threads are granted the full bucket before one of them takes its tokens.
         for _ in 0..3 {
             assert_eq!(bucket.lock().grant(usize::MAX, full), Ok(100_000));
         }
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn no_rate_is_too_large() {
+    fn the_largest_rate_does_not_overflow() {
         let bucket = TokenBucket::new(u64::MAX);
         let later = bucket.lock().at + Duration::from_secs(60);
         assert!(bucket.lock().grant(65536, later).is_ok());

@@ -1,11 +1,11 @@
-//! A body in chunks (RFC 9112, section 7.1), up to its trailers.
+//! A chunked body (RFC 9112, section 7.1), up to its trailers.
 
-/// Most bytes of a chunk's extensions.
+/// Maximum length of a chunk's extensions, in bytes.
 const MAX_EXTENSION: u16 = 1024;
 /// Digits of the largest size.
 const MAX_DIGITS: u8 = 16;
 
-/// What the next byte of such a body belongs to.
+/// The part of a chunked body that the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chunks {
     Size {
@@ -24,7 +24,7 @@ pub enum Chunks {
     },
     DataCr,
     DataLf,
-    /// The line of the last chunk has ended; trailers follow.
+    /// The last chunk's size line has ended; trailers follow.
     Last,
 }
 
@@ -33,8 +33,8 @@ impl Chunks {
         Self::Size { size: 0, digits: 0 }
     }
 
-    /// Takes as much of `bytes` as belongs to the body before its trailers and follows the rules;
-    /// fails if the first byte does not.
+    /// Consumes the bytes that belong to the body before its trailers and are well-formed; fails if
+    /// the first byte is not.
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
         let mut at = 0usize;
         while let Some(byte) = bytes.get(at) {
@@ -95,10 +95,10 @@ impl Chunks {
     }
 }
 
-/// How many of `there` bytes are among the `left` ones, and how many are left then.
+/// Returns how many of `there` bytes belong to the `left` ones, and how many are left after them.
 pub fn within(left: u64, there: usize) -> (usize, u64) {
     let n = usize::try_from(left).unwrap_or(usize::MAX).min(there);
-    // A slice's length.
+    // A slice length fits.
     (n, left.saturating_sub(n as u64))
 }
 
@@ -106,7 +106,7 @@ pub fn within(left: u64, there: usize) -> (usize, u64) {
 mod tests {
     use super::*;
 
-    /// Whether there is a byte that breaks the rules.
+    /// Whether a byte is malformed.
     fn is_bad(bytes: &str) -> bool {
         let mut chunks = Chunks::new();
         let n = chunks.take(bytes.as_bytes()).unwrap_or_default();
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_have_one_reading() {
+    fn ambiguous_chunk_sizes_are_refused() {
         for line in [
             "\r\n",
             "g\r\n",
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_chunk_ends_them() {
+    fn a_body_ends_with_its_last_chunk() {
         let body = b"3\r\nabc\r\nA;x=\"y\"\r\n0123456789\r\n000\r\nX: y\r\n";
         for cut in 0..body.len() {
             let mut chunks = Chunks::new();

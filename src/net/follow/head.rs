@@ -1,12 +1,12 @@
-//! The head of one request, and changes to it.
+//! The head of one request, and edits of it.
 
 use super::HttpRefusal;
 use std::ops::Range;
 
-/// Most header fields of a request.
+/// Maximum number of header fields of a request.
 pub const MAX_FIELDS: usize = 128;
 
-/// A whole head that has one reading: method, target, version and fields.
+/// A complete, unambiguous head: method, target, version and fields.
 #[derive(Debug)]
 pub struct RequestHead<'a> {
     bytes: &'a [u8],
@@ -15,12 +15,12 @@ pub struct RequestHead<'a> {
     fields: Vec<FieldSpan>,
 }
 
-/// Where a field stands in a head.
+/// The position of a field in a head.
 #[derive(Debug)]
 struct FieldSpan {
     name: Range<usize>,
     value: Range<usize>,
-    /// With its CRLF.
+    /// The whole line with its CRLF.
     line: Range<usize>,
 }
 
@@ -28,7 +28,7 @@ struct FieldSpan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field<'a> {
     pub name: &'a [u8],
-    /// Without the blanks around it.
+    /// The value without surrounding whitespace.
     pub value: &'a [u8],
     at: Range<usize>,
     line: Range<usize>,
@@ -41,7 +41,7 @@ impl Field<'_> {
 }
 
 impl<'a> RequestHead<'a> {
-    /// Reads `bytes`: whole lines that end with CRLF, the last one empty.
+    /// Parses `bytes`: whole lines that end with CRLF, the last one empty.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, HttpRefusal> {
         let mut lines = SectionLines { bytes, at: 0 };
         let first = lines.next().unwrap_or_default();
@@ -74,7 +74,7 @@ impl<'a> RequestHead<'a> {
         self.fields.iter().map(move |place| place.field(bytes))
     }
 
-    /// The host in a target such as `http://host/path`, as a range of the target.
+    /// Returns the host in a target such as `http://host/path`, as a range of the target.
     pub fn authority(&self) -> Option<Range<usize>> {
         let target = self.target();
         let in_scheme = |b: &u8| b.is_ascii_alphanumeric() || b"+-.".contains(b);
@@ -86,8 +86,8 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// Refuses trailers that could change how the request is read, if they were taken for fields of its
-/// head (RFC 9110, section 6.5.1).
+/// Rejects trailers that would change how the request is read if they were merged into its head
+/// (RFC 9110, section 6.5.1).
 pub fn check_trailers(bytes: &[u8]) -> Result<(), HttpRefusal> {
     let places = fields(bytes, SectionLines { bytes, at: 0 })?;
     for place in places {
@@ -113,7 +113,7 @@ impl FieldSpan {
     }
 }
 
-/// The lines of a section without their ends, up to the empty one.
+/// Iterates over the lines of a section without their ends, up to the empty one.
 struct SectionLines<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -131,7 +131,7 @@ impl Iterator for SectionLines<'_> {
     }
 }
 
-/// Where the method and the target stand in a request line without its end.
+/// Returns the positions of the method and the target in a request line without its end.
 pub fn request_line(line: &[u8]) -> Result<(Range<usize>, Range<usize>), HttpRefusal> {
     let bad = HttpRefusal::bad_request("not an HTTP/1 request line");
     let mut blanks = line.iter().enumerate().filter(|(_, b)| **b == b' ');
@@ -166,7 +166,7 @@ fn fields(bytes: &[u8], lines: SectionLines<'_>) -> Result<Vec<FieldSpan>, HttpR
             return Err(HttpRefusal::bad_request("a header field without a name"));
         };
         let (name, rest) = text.split_at(colon);
-        // Also where the line continues the one before.
+        // A line folded onto the one before fails here too.
         if name.iter().any(|b| !b.is_ascii_graphic()) {
             return Err(HttpRefusal::bad_request(
                 "a blank or a bad character in a header's name",
@@ -185,7 +185,7 @@ fn fields(bytes: &[u8], lines: SectionLines<'_>) -> Result<Vec<FieldSpan>, HttpR
     Ok(fields)
 }
 
-/// RFC 9110, section 5.6.2.
+/// Whether the byte may be part of a token (RFC 9110, section 5.6.2).
 fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
@@ -194,12 +194,12 @@ fn is_blank(b: &u8) -> bool {
     matches!(b, b' ' | b'\t')
 }
 
-/// Changes to a head. Where two overlap, the one that begins first counts.
+/// Edits of a head. Of two that overlap, the one that begins first applies.
 #[derive(Debug, Default)]
 pub struct Edits(Vec<(Range<usize>, Vec<u8>)>);
 
 impl Edits {
-    /// Gives a field another value.
+    /// Replaces the value of a field.
     pub fn set(&mut self, field: &Field<'_>, value: &str) {
         self.0.push((field.at.clone(), value.into()));
     }
@@ -222,7 +222,7 @@ impl Edits {
         self.0.push((part, by.into()));
     }
 
-    /// The head with these changes.
+    /// Returns the head with the edits applied.
     pub fn apply(mut self, head: &RequestHead<'_>) -> Vec<u8> {
         self.0.sort_by_key(|(range, _)| range.start);
         let mut changed = Vec::with_capacity(head.bytes.len());

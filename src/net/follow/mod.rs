@@ -1,7 +1,7 @@
-//! Follows HTTP/1.1 on one connection: where each request and each answer ends, and what is sent
-//! in place of a request's head. It reads and writes no socket; bytes go in, steps come out.
+//! Follows HTTP/1.1 on one connection: where each request and response ends, and what is sent in
+//! place of a request's head. It touches no socket; bytes go in, steps come out.
 //!
-//! Memory is bounded: at most one head and the kinds of the requests that wait for an answer are
+//! Memory is bounded: at most one head and the kinds of the requests that wait for a response are
 //! held, never a body. Where a request ends does not depend on how its bytes are cut. A request
 //! that two readers could frame differently is refused (RFC 9112, sections 5 to 7 and 11.2).
 
@@ -19,10 +19,10 @@ pub use responses::Responses;
 #[cfg(any(test, fuzzing))]
 pub use section::MAX_HEAD;
 
-/// Requests that may wait for their answer before the next one is taken.
+/// Maximum number of requests without a response before the next one has to wait.
 const MAX_PIPELINED: usize = 1024;
 
-/// The status and text of an answer that ends a connection.
+/// The status and text of a response that ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HttpRefusal {
     /// The status line without its version.
@@ -49,7 +49,7 @@ impl HttpRefusal {
         self.status.starts_with("431")
     }
 
-    /// The answer's bytes. An answer to HEAD has no body.
+    /// Returns the bytes of the response. A response to HEAD has no body.
     pub fn page(self, to_head: bool) -> String {
         let Self { status, why } = self;
         let length = status.len() + why.len() + 3;
@@ -64,7 +64,7 @@ impl HttpRefusal {
     }
 }
 
-/// Whether a request that begins with `bytes` is a HEAD. Empty lines before it are passed over.
+/// Whether a request that begins with `bytes` is a HEAD. Empty lines before it are skipped.
 pub fn is_head_request(bytes: &[u8]) -> bool {
     let blank = bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n'));
     let begin = blank.count();
@@ -73,19 +73,20 @@ pub fn is_head_request(bytes: &[u8]) -> bool {
         .is_some_and(|rest| rest.starts_with(b"HEAD "))
 }
 
-/// Both directions of one connection.
+/// The state of both directions of one connection.
 #[derive(Debug, Default)]
 pub struct Exchange {
     requests: Requests,
     responses: Responses,
-    /// The answer to a request that was refused, until it may be sent.
+    /// The response to a request that was refused, until it may be sent.
     refused: Option<String>,
-    /// The service waits for the rest of a request that does not come, or says what nobody asked for.
+    /// The service waits for the rest of a request that will not come, or sends something that
+    /// nothing asked for.
     broken_off: bool,
 }
 
 impl Exchange {
-    /// Takes the visitor's next bytes, of which there is at least one.
+    /// Processes the visitor's next bytes, at least one.
     pub fn request(&mut self, bytes: &[u8], rule: &dyn RequestRule) -> RequestStep {
         let is_full = self.responses.waiting() >= MAX_PIPELINED;
         if is_full && self.requests.is_between() {
@@ -98,7 +99,7 @@ impl Exchange {
                 begins: Some(asks), ..
             } => self.responses.expect(*asks),
             RequestStep::Refuse(refusal, to_head) => {
-                // The service does not answer a request that stays incomplete.
+                // The service does not answer an incomplete request.
                 let begun = in_body && !self.responses.withdraw();
                 let page = refusal.page(*to_head);
                 self.broken_off = in_body || self.responses.is_unbounded();
@@ -112,7 +113,7 @@ impl Exchange {
         step
     }
 
-    /// Takes the service's next bytes. True if that lets the visitor go on.
+    /// Processes the service's next bytes. True if the visitor's direction may go on.
     pub fn response(&mut self, bytes: &[u8]) -> bool {
         let was_full = self.responses.waiting() >= MAX_PIPELINED;
         let decided = self.responses.take(bytes);
@@ -122,7 +123,7 @@ impl Exchange {
         decided.is_some() || was_full && self.responses.waiting() < MAX_PIPELINED
     }
 
-    /// No more bytes come from the visitor.
+    /// Notes that the visitor has ended its direction.
     pub fn end(&mut self) {
         if self.refused.is_none() && self.requests.is_in_head() {
             let why = HttpRefusal::bad_request("the request is cut short");
@@ -131,42 +132,43 @@ impl Exchange {
         }
     }
 
-    /// Whether the next byte of the visitor begins a request.
+    /// Whether the visitor's next byte begins a request.
     pub fn is_between(&self) -> bool {
         self.requests.is_between()
     }
 
-    /// Whether a request has begun, the present one or one before it.
+    /// Whether any request has begun.
     pub fn has_begun(&self) -> bool {
         self.requests.has_begun()
     }
 
-    /// Whether the service has to decide about another protocol before the visitor goes on.
+    /// Whether the visitor has to wait until the service accepts or declines a protocol switch.
     pub fn is_switching(&self) -> bool {
         self.requests.is_switching()
     }
 
-    /// Whether every request has its whole answer.
+    /// Whether every request has its whole response.
     pub fn is_idle(&self) -> bool {
         self.responses.is_idle()
     }
 
-    /// Whether nothing more of the visitor goes to the service.
+    /// Whether nothing more from the visitor goes to the service.
     pub fn is_refused(&self) -> bool {
         self.requests.is_refused()
     }
 
-    /// Whether the service would wait in vain for more: it has to be told that nothing follows.
+    /// Whether the service has to be told that nothing follows, since it would wait for more.
     pub fn has_broken_off(&self) -> bool {
         self.broken_off
     }
 
-    /// Whether the answer to a refused request is due: all those before it have been answered.
+    /// Whether the response to a refused request is due: all requests before it have been answered.
     pub fn is_answer_due(&self) -> bool {
         self.refused.is_some() && self.responses.is_idle()
     }
 
-    /// That answer, once; it may be empty if the service has begun to answer the same request.
+    /// Returns that response, once; it is empty if the service has begun to answer the same
+    /// request.
     pub fn take_answer(&mut self) -> Option<String> {
         if !self.is_answer_due() {
             return None;

@@ -1,4 +1,4 @@
-//! The visitor's direction: one request after the other.
+//! The visitor's direction: a sequence of requests.
 
 use super::chunks::{within, Chunks};
 use super::head::{check_trailers, request_line, Edits, RequestHead, MAX_FIELDS};
@@ -10,61 +10,61 @@ pub trait RequestRule: Send + Sync {
     fn decide(&self, head: &RequestHead<'_>) -> RuleDecision;
 }
 
-/// What becomes of a request.
+/// The decision about a request.
 #[derive(Debug)]
 pub enum RuleDecision {
-    /// It goes to the service with its head changed.
+    /// The request goes to the service with its head edited.
     Forward(Edits),
-    /// It is answered in place of the service, and the connection is closed.
+    /// The request is answered here, and the connection is closed.
     Refuse(HttpRefusal),
 }
 
-/// What the answer to a request depends on.
+/// What determines the end of the response to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpectedResponse {
     Ordinary,
-    /// HEAD: its answer has no body.
+    /// A response to HEAD, which has no body.
     Head,
-    /// To go on with another protocol after 101.
+    /// 101 switches to another protocol.
     Upgrade,
-    /// To go on with any bytes after 2xx.
+    /// 2xx to CONNECT starts a tunnel.
     Connect,
 }
 
-/// What is to be done with the next bytes.
+/// What the caller has to do with the next bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum RequestStep {
-    /// So many of them, at least one, go to the service as they are.
+    /// This many bytes, at least one, go to the service unchanged.
     Pass(usize),
-    /// So many of them have been taken; nothing goes to the service yet.
+    /// This many bytes have been consumed; nothing goes to the service yet.
     Keep(usize),
-    /// So many have been taken; other bytes go to the service, with which a request may begin.
+    /// `taken` bytes have been consumed and are replaced by `bytes`, which may begin a request.
     Send {
         taken: usize,
         bytes: Vec<u8>,
         begins: Option<ExpectedResponse>,
     },
-    /// None of them is taken before the service has answered more.
+    /// No bytes are consumed before the service has answered more.
     Wait,
-    /// None of them goes to the service, now or later. True if the request is a HEAD.
+    /// No bytes go to the service, now or later. True if the request is a HEAD.
     Refuse(HttpRefusal, bool),
 }
 
-/// Where the next byte belongs.
+/// The part of the stream that the next byte belongs to.
 #[derive(Debug)]
 enum RequestState {
     Head(HeaderSection),
     Length(u64),
     Chunked(Chunks),
     Trailers(HeaderSection),
-    /// Behind a request to switch, until it is known what follows.
+    /// Behind a request to switch protocols, until the service has decided.
     Switching,
     /// Another protocol than HTTP/1.
     Opaque,
     Refused,
 }
 
-/// How a request to switch to another protocol stands.
+/// The state of a request to switch to another protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ProtocolSwitch {
     NotAsked,
@@ -72,7 +72,7 @@ enum ProtocolSwitch {
     Granted,
 }
 
-/// A body's length.
+/// How a request's body is framed.
 enum BodyLength {
     Length(u64),
     Chunked,
@@ -96,7 +96,7 @@ impl Default for Requests {
 }
 
 impl Requests {
-    /// Takes no more requests.
+    /// Creates a state that takes no more requests.
     pub fn refused() -> Self {
         Self {
             state: RequestState::Refused,
@@ -109,7 +109,7 @@ impl Requests {
         matches!(self.state, RequestState::Refused)
     }
 
-    /// Whether a whole head has been taken.
+    /// Whether a whole head has been consumed.
     pub fn has_begun(&self) -> bool {
         self.begun
     }
@@ -128,7 +128,7 @@ impl Requests {
         matches!(&self.state, RequestState::Head(head) if !head.is_empty())
     }
 
-    /// Whether a request has begun whose body is incomplete.
+    /// Whether a request's body is incomplete.
     pub fn is_in_body(&self) -> bool {
         let (RequestState::Length(_) | RequestState::Chunked(_) | RequestState::Trailers(_)) =
             self.state
@@ -138,7 +138,7 @@ impl Requests {
         true
     }
 
-    /// The service has decided about a switch.
+    /// Notes the service's decision about a switch.
     pub fn switch(&mut self, granted: bool) {
         self.switch = match granted {
             true => ProtocolSwitch::Granted,
@@ -149,7 +149,7 @@ impl Requests {
         }
     }
 
-    /// Takes the next bytes, of which there is at least one.
+    /// Processes the next bytes, at least one.
     pub fn take(&mut self, bytes: &[u8], rule: &dyn RequestRule) -> RequestStep {
         match self.step(bytes, rule) {
             Ok(step) => step,
@@ -214,7 +214,8 @@ impl Requests {
                         Complete::Line if section.lines() == 1 => {
                             check_first_line(section.bytes()).map_err(refused)?;
                         }
-                        // Behind the first line; more than can be parsed are not waited for.
+                        // The first line is not a field. A head with more lines than can be parsed
+                        // is refused now.
                         Complete::Line if section.lines() > MAX_FIELDS.saturating_add(1) => {
                             let why = "the request has too many header fields";
                             return Err(refused(HttpRefusal::head_too_large(why)));
@@ -259,13 +260,13 @@ impl Requests {
     }
 }
 
-/// Fails if the first line, with its end, shows that this is no request.
+/// Rejects a first line (with its end) that is not a request line.
 fn check_first_line(head: &[u8]) -> Result<(), HttpRefusal> {
     let line = head.strip_suffix(b"\r\n").unwrap_or(head);
     request_line(line).map(|_| ())
 }
 
-/// What goes to the service in place of a whole head, and what follows it.
+/// Decides what replaces a complete head, and what follows it.
 fn decide(
     bytes: &[u8],
     rule: &dyn RequestRule,
@@ -283,7 +284,7 @@ fn decide(
     };
     let upgrades = || head.fields().filter(|field| field.is("upgrade"));
     if upgrades().next().is_some() {
-        // Requests could not be followed in another version of HTTP, or within TLS.
+        // Requests cannot be followed within HTTP/2 or TLS.
         let hides = upgrades().any(|field| offers_http(field.value));
         if asks == ExpectedResponse::Ordinary && !hides {
             asks = ExpectedResponse::Upgrade;
@@ -307,7 +308,7 @@ fn offers_http(value: &[u8]) -> bool {
     })
 }
 
-/// The length of a request's body (RFC 9112, section 6).
+/// Returns the framing of a request's body (RFC 9112, section 6).
 fn body(head: &RequestHead<'_>) -> Result<BodyLength, HttpRefusal> {
     let mut length = None;
     let mut chunked = false;

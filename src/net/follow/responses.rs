@@ -1,32 +1,32 @@
-//! The service's direction: which answer belongs to which request, and where it ends. What comes is
-//! passed on in any case, so an answer that makes no sense is not refused: from there on it is not
-//! known where others begin.
+//! The service's direction: which response belongs to which request, and where it ends. Its bytes
+//! are passed on in any case, so a malformed response is not refused; from there on, later
+//! responses are not found.
 
 use super::chunks::{within, Chunks};
 use super::requests::ExpectedResponse;
 use std::collections::VecDeque;
 
-/// Longest head of an answer that is understood.
+/// Maximum length of a response head that is parsed, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 const MAX_FIELDS: usize = 128;
 
-/// Where the next byte belongs.
+/// The part of the stream that the next byte belongs to.
 #[derive(Debug)]
 enum ResponseState {
     /// The bytes of a head so far.
     Head(Vec<u8>),
     Length(u64),
     Chunked(Chunks),
-    /// Trailers; the number of bytes of their present line, without its end.
+    /// Trailers, with the length of the current line without its end.
     Trailers(usize),
-    /// The connection's end ends it, or it is not known what does.
+    /// The body ends with the connection, or its end is unknown.
     Unbounded,
 }
 
 #[derive(Debug)]
 pub struct Responses {
     state: ResponseState,
-    /// Requests without a whole answer, the oldest first.
+    /// Requests without a whole response, oldest first.
     waiting: VecDeque<ExpectedResponse>,
 }
 
@@ -39,26 +39,26 @@ impl Default for Responses {
     }
 }
 
-/// An answer's head.
+/// A parsed response head.
 struct ResponseHead {
     status: u16,
     body: ResponseState,
 }
 
 impl Responses {
-    /// Requests that have no whole answer yet.
+    /// Returns the number of requests without a whole response.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// A request goes to the service.
+    /// Notes that a request goes to the service.
     pub fn expect(&mut self, asks: ExpectedResponse) {
         if !matches!(self.state, ResponseState::Unbounded) {
             self.waiting.push_back(asks);
         }
     }
 
-    /// The newest request is never completed. False if its answer has begun already.
+    /// Notes that the newest request will never be complete. False if its response has begun.
     pub fn withdraw(&mut self) -> bool {
         let begun = match &self.state {
             ResponseState::Head(head) => !head.is_empty(),
@@ -74,19 +74,19 @@ impl Responses {
         true
     }
 
-    /// Whether it is not known where the next answer begins.
+    /// Whether the start of the next response is unknown.
     pub fn is_unbounded(&self) -> bool {
         matches!(self.state, ResponseState::Unbounded)
     }
 
-    /// Whether every request has a whole answer.
+    /// Whether every request has a whole response.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty()
             && matches!(&self.state, ResponseState::Head(head) if head.is_empty())
     }
 
-    /// Takes the next bytes. Says whether the service switches to another protocol, once that is
-    /// asked for and decided.
+    /// Processes the next bytes. Returns whether the service switches to another protocol, once
+    /// that was requested and decided.
     pub fn take(&mut self, bytes: &[u8]) -> Option<bool> {
         let (mut rest, mut decided) = (bytes, None);
         while let Some(first) = rest.first() {
@@ -148,7 +148,7 @@ impl Responses {
         self.state = ResponseState::Head(Vec::new());
     }
 
-    /// A head is complete.
+    /// Processes a complete head.
     fn begin(&mut self) -> Option<bool> {
         let ResponseState::Head(bytes) = &self.state else {
             return None;
@@ -157,8 +157,8 @@ impl Responses {
             self.lose_track();
             return None;
         };
-        // An answer to CONNECT with a length is an ordinary one, as of a server that takes every method
-        // for the same: a tunnel's has none (RFC 9110, section 9.3.6).
+        // A response to CONNECT with a length is an ordinary one, as of a server that treats all
+        // methods alike: a tunnel has no length (RFC 9110, section 9.3.6).
         let has_length = !matches!(head.body, ResponseState::Unbounded);
         match (asks, head.status) {
             (ExpectedResponse::Upgrade, 101) => {
@@ -188,7 +188,7 @@ impl Responses {
     }
 }
 
-/// The status of an answer, and how its body ends (RFC 9112, section 6.3).
+/// Parses the status of a response and how its body ends (RFC 9112, section 6.3).
 fn parse(bytes: &[u8]) -> Option<ResponseHead> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut head = httparse::Response::new(&mut fields);

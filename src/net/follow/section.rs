@@ -1,17 +1,18 @@
-//! Lines up to an empty one: a request's head, or the trailers of its body.
+//! Header lines up to an empty one: a request's head, or the trailers of its body.
 
 use super::HttpRefusal;
 
-/// Longest head, and longest trailers, in bytes with the empty line: more than common servers take.
+/// Maximum length of a head or of trailers, in bytes with the empty line. Common servers accept
+/// less.
 pub const MAX_HEAD: usize = 32 * 1024;
 
-/// The lines that have come so far.
+/// The lines received so far.
 #[derive(Debug, Default)]
 pub struct HeaderSection {
     bytes: Vec<u8>,
-    /// Where the present line begins.
+    /// Start of the current line.
     line: usize,
-    /// Lines that are complete.
+    /// Number of complete lines.
     lines: usize,
 }
 
@@ -32,13 +33,13 @@ impl HeaderSection {
         &self.bytes
     }
 
-    /// How many lines are complete.
+    /// Returns the number of complete lines.
     pub fn lines(&self) -> usize {
         self.lines
     }
 
-    /// Takes the next byte. Every line ends with CRLF: a CR or LF by itself ends a line for some
-    /// readers and not for others.
+    /// Adds the next byte. Every line must end with CRLF: a lone CR or LF ends a line for some
+    /// readers only.
     pub fn push(&mut self, byte: u8) -> Result<Complete, HttpRefusal> {
         let after_cr = self.bytes.last() == Some(&b'\r');
         match byte {

@@ -3,7 +3,7 @@
 use super::head::MAX_FIELDS;
 use super::*;
 
-/// Names one host in every request.
+/// A rule that sets one host in every request.
 struct OneHost;
 
 impl RequestRule for OneHost {
@@ -19,8 +19,8 @@ impl RequestRule for OneHost {
     }
 }
 
-/// What of `bytes` goes to the service, up to where the exchange waits or refuses, and how many
-/// bytes were taken.
+/// Returns what goes to the service, up to where the exchange waits or refuses, and how many bytes
+/// were consumed.
 fn ask(exchange: &mut Exchange, bytes: &[u8]) -> (String, usize) {
     let (mut sent, mut at) = (Vec::new(), 0);
     while at < bytes.len() {
@@ -48,14 +48,14 @@ fn sent(request: &str) -> String {
     sent
 }
 
-/// The status a visitor is answered with, once every request before has been answered.
+/// Returns the status of the refusal, once every request before it has been answered.
 fn refusal(exchange: &mut Exchange) -> String {
     let answer = exchange.take_answer().expect("an answer");
     answer.split(' ').nth(1).unwrap().to_owned()
 }
 
 #[test]
-fn every_request_of_a_connection_is_rewritten_and_no_body() {
+fn every_request_is_rewritten_and_bodies_are_not() {
     let body = "GET / HTTP/1.1\r\nHost: body\r\n\r\n";
     let length = body.len();
     for (request, becomes) in [
@@ -91,7 +91,7 @@ fn every_request_of_a_connection_is_rewritten_and_no_body() {
 }
 
 #[test]
-fn what_two_readers_could_read_differently_is_refused() {
+fn ambiguous_requests_are_refused() {
     let long = "x".repeat(MAX_HEAD);
     let many = "X: y\r\n".repeat(200);
     for (head, status) in [
@@ -147,7 +147,7 @@ fn what_two_readers_could_read_differently_is_refused() {
     }
 }
 
-/// How many bytes of a request are taken in pieces, and whether it is refused and how.
+/// Returns how many bytes of a request are consumed in pieces, and the status if it is refused.
 fn taken_of(request: &str, piece: usize) -> (usize, Option<&'static str>) {
     let (mut requests, mut taken) = (Requests::default(), 0);
     for bytes in request.as_bytes().chunks(piece) {
@@ -170,7 +170,7 @@ fn a_head_is_refused_at_its_129th_field_however_it_is_cut() {
     for piece in [1, 7, too_long.len()] {
         assert_eq!(taken_of(&longest, piece), (longest.len(), None), "{piece}");
         assert_eq!(taken_of(&begun, piece), (begun.len(), None), "{piece}");
-        // With the piece in which the field ends, whatever follows.
+        // The head is refused with the piece in which the field ends, whatever follows.
         let end = (begun.len() + 1).next_multiple_of(piece);
         assert_eq!(taken_of(&too_long, piece), (end, Some(status)), "{piece}");
     }
@@ -204,7 +204,7 @@ fn a_body_that_breaks_the_rules_is_refused_unless_the_service_has_begun_to_answe
 }
 
 #[test]
-fn an_answer_of_our_own_comes_behind_those_of_the_service() {
+fn a_refusal_is_sent_behind_the_service_s_responses() {
     for answers in [
         "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nHTTP/1.1 HTTP/1.1 304 Not Modified\r\n\
          Content-Length: 9\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n\
@@ -252,7 +252,7 @@ fn another_protocol_begins_only_once_the_service_switches() {
         ),
     ] {
         let mut exchange = Exchange::default();
-        // What comes too early is not taken.
+        // Bytes behind the request are not consumed before the decision.
         let both = format!("{next}{request}{next}");
         assert_eq!(
             ask(&mut exchange, both.as_bytes()).1,
@@ -281,7 +281,7 @@ fn http_2_and_tls_are_not_switched_to() {
 }
 
 #[test]
-fn only_so_many_requests_wait_for_their_answers() {
+fn the_number_of_pipelined_requests_is_bounded() {
     let mut exchange = Exchange::default();
     let request = b"GET / HTTP/1.1\r\n\r\n";
     let requests = request.repeat(MAX_PIPELINED + 1);

@@ -1,4 +1,4 @@
-//! Connections that wait for the next request. Whether one is still alive shows when it is
+//! Idle HTTP connections kept for the next request. Whether one is still alive shows when it is
 //! used.
 
 use crate::net::Conn;
@@ -7,9 +7,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// Connections that wait, at most.
+/// Maximum number of idle connections.
 pub(super) const MAX_IDLE: usize = 4;
-/// How long one waits before it is closed.
+/// How long an idle connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
@@ -17,9 +17,9 @@ pub(super) struct IdleConnections(Mutex<IdleState>);
 
 #[derive(Default)]
 struct IdleState {
-    /// With the time to close each, the oldest first.
+    /// Idle connections with the time to close each, oldest first.
     conns: VecDeque<(Instant, Conn)>,
-    /// There is a task that closes them in time.
+    /// Whether the task that closes them is running.
     watched: bool,
 }
 
@@ -28,7 +28,7 @@ impl IdleConnections {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The one that was used last.
+    /// Returns the connection that was used last.
     pub(super) fn take(&self) -> Option<Conn> {
         self.lock().conns.pop_back().map(|(_, conn)| conn)
     }
@@ -51,7 +51,7 @@ impl IdleConnections {
     }
 }
 
-/// Closes connections when they have waited long enough, until none is left.
+/// Closes connections whose time has come, until none is left.
 async fn watch(idle: Weak<IdleConnections>, mut next: Instant) {
     loop {
         Timer::at(next).await;

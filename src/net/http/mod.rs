@@ -1,5 +1,5 @@
-//! What gt asks over HTTP for itself: small requests to one API, and its answers. It follows
-//! no redirects, and visitors' traffic never comes here.
+//! An HTTP client for gt's own use: small requests to one API. It follows no redirects and never
+//! handles visitors' traffic.
 
 mod idle;
 pub(crate) mod response;
@@ -18,8 +18,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What an API has answered is not what was expected. A value of the wrong kind is not shown: it may
-/// be a secret.
+/// An error for an API response that is not as expected. It does not quote a value of the wrong
+/// kind, which may be a secret.
 pub fn not_understood(e: &serde_json::Error) -> io::Error {
     let (text, line, column) = (e.to_string(), e.line(), e.column());
     let quotes = e.is_data() && text.starts_with("invalid");
@@ -30,7 +30,7 @@ pub fn not_understood(e: &serde_json::Error) -> io::Error {
     io::Error::other(format!("its answer is not what it should be: {why}"))
 }
 
-/// One API. Connections are kept for the next request for a while.
+/// A client of one API. Keeps connections for later requests.
 pub struct ApiClient {
     connector: Option<Connector>,
     host: String,
@@ -40,17 +40,17 @@ pub struct ApiClient {
 
 /// A GET, or a POST if there is a body.
 pub struct ApiRequest<'a> {
-    /// Path and query, as they stand in the request line.
+    /// Path and query, as in the request line.
     pub target: &'a str,
-    /// Beside those that every request has. Neither name nor value may hold a line's end.
+    /// Fields beside those of every request. Neither name nor value may contain a line end.
     pub headers: &'a [(&'a str, &'a str)],
     pub json: Option<&'a [u8]>,
 }
 
 impl ApiClient {
-    /// A client of the API at `host`, a name or an IP address without brackets; with `tls`
-    /// it must have a certificate that the system trusts. The error says that the system has
-    /// no certificate authorities.
+    /// Creates a client of the API at `host`, a name or an IP address without brackets; with `tls`
+    /// it must have a certificate that the system trusts. Fails if the system has no certificate
+    /// authorities.
     pub fn new(tls: bool, host: &str, port: u16) -> io::Result<Self> {
         let connector = if tls {
             Some(Connector::new(ServerTrust::System)?)
@@ -65,9 +65,9 @@ impl ApiClient {
         })
     }
 
-    /// Asks, and returns the answer whatever its status, all within `patience`. A request
-    /// that finds its kept connection dead is sent once more over a new one; so it must be
-    /// one that may come twice. Errors say what went wrong, but not with which API.
+    /// Sends a request and returns the response whatever its status, within `patience`. A request
+    /// that finds its kept connection dead is sent once more over a new one, so it must be
+    /// idempotent. Errors do not name the API.
     pub async fn send(&self, request: &ApiRequest<'_>, patience: Duration) -> io::Result<Response> {
         let asking = async {
             let bytes = self.encode(request);
@@ -123,7 +123,7 @@ impl ApiClient {
             "GET"
         };
         let host = &self.host;
-        // A zone means something to this machine only (RFC 6874, 1).
+        // A zone identifier is local to this machine (RFC 6874, section 1).
         let host = match host.split_once('%') {
             Some((address, _)) => format!("[{address}]"),
             None if host.contains(':') => format!("[{host}]"),

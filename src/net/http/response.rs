@@ -1,33 +1,33 @@
-//! Reading one answer (RFC 9112), as long as it is small. Not what it means.
+//! Reads one small HTTP response (RFC 9112) without interpreting it.
 
 use crate::net::with_read_buf;
 use std::io;
 use std::task::{ready, Context, Poll};
 
-/// Longest head, and longest list of trailers, in bytes.
+/// Maximum length of a head, and of trailers, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
-/// Longest line with the size of a chunk, in bytes.
+/// Maximum length of a chunk's size line, in bytes.
 const MAX_LINE: usize = 1024;
-/// Longest body, in bytes.
+/// Maximum length of a body, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
-/// Header fields of a head, at most.
+/// Maximum number of header fields.
 const MAX_FIELDS: usize = 100;
 
-/// What an API has said.
+/// The response of an API.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Response {
-    /// 200 to 999; interim answers are passed over.
+    /// 200 to 999; interim responses are skipped.
     pub status: u16,
-    /// At most 64 KiB.
+    /// At most [`MAX_BODY`] bytes.
     pub body: Vec<u8>,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug)]
 pub enum RequestFailure {
-    /// The connection ended before a byte of an answer came.
+    /// The connection ended before the first byte of a response.
     Dead(io::Error),
-    /// What came is no answer, or not a whole one, or too large.
+    /// The response is malformed, incomplete or too large.
     Bad(io::Error),
 }
 
@@ -43,7 +43,7 @@ fn bad(what: &str) -> RequestFailure {
     RequestFailure::Bad(io::Error::new(io::ErrorKind::InvalidData, what))
 }
 
-/// How long a body is.
+/// How a body is framed.
 #[derive(Clone, Copy)]
 enum Framing {
     Length(usize),
@@ -53,7 +53,7 @@ enum Framing {
 }
 
 struct ParsedHead {
-    /// In bytes, with the empty line.
+    /// Length of the head in bytes, with the empty line.
     length: usize,
     status: u16,
     framing: Framing,
@@ -61,7 +61,7 @@ struct ParsedHead {
     persistent: bool,
 }
 
-/// Reads an answer from its first byte on, and says whether the connection that `poll_read` reads
+/// Reads a response from its first byte on, and returns whether the connection behind `poll_read`
 /// can be used again.
 pub async fn read<P>(poll_read: P) -> Result<(Response, bool), RequestFailure>
 where
@@ -103,12 +103,12 @@ where
         Framing::ToEnd => reader.take_to_end().await?,
     };
     let status = head.status;
-    // What nobody asked for would be taken for the next answer.
+    // Surplus bytes would be taken for the next response.
     let reusable = head.persistent && reader.held.is_empty();
     Ok((Response { status, body }, reusable))
 }
 
-/// The head at the start of `bytes`; `None` while there is more to it.
+/// Parses the head at the start of `bytes`; `None` while it is incomplete.
 fn parse(bytes: &[u8]) -> Result<Option<ParsedHead>, RequestFailure> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut head = httparse::Response::new(&mut fields);
@@ -140,7 +140,8 @@ fn parse(bytes: &[u8]) -> Result<Option<ParsedHead>, RequestFailure> {
                 Framing::ToEnd => framing = Framing::Length(length),
                 Framing::Length(other) if other == length => {}
                 Framing::Length(_) => return Err(bad("it has two lengths")),
-                // RFC 9112, 6.3: the coding counts, and the connection is not to be trusted.
+                // The coding takes precedence, and the connection is not to be trusted (RFC 9112,
+                // section 6.3).
                 Framing::Chunked => persistent = false,
             }
         } else if is("connection") {
@@ -161,7 +162,7 @@ fn parse(bytes: &[u8]) -> Result<Option<ParsedHead>, RequestFailure> {
 
 struct ResponseReader<P> {
     poll_read: P,
-    /// Read and not used yet.
+    /// Bytes that were read and not consumed yet.
     held: Vec<u8>,
 }
 
@@ -169,7 +170,7 @@ impl<P> ResponseReader<P>
 where
     P: FnMut(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>>,
 {
-    /// Reads what is there. 0 is the end.
+    /// Reads available bytes. 0 is the end.
     async fn more(&mut self) -> io::Result<usize> {
         std::future::poll_fn(|cx| {
             with_read_buf(|scratch| {
@@ -233,7 +234,7 @@ where
 
     async fn take_chunk_size(&mut self) -> Result<usize, RequestFailure> {
         loop {
-            // httparse takes no digit at all for zero.
+            // httparse takes an empty size for zero.
             if self.held.first().is_some_and(|b| !b.is_ascii_hexdigit()) {
                 return Err(bad("its chunks are malformed"));
             }
@@ -250,7 +251,7 @@ where
         }
     }
 
-    /// Everything up to an empty line.
+    /// Skips everything up to an empty line.
     async fn skip_trailers(&mut self) -> Result<(), RequestFailure> {
         loop {
             if self.held.starts_with(b"\r\n") {

@@ -1,4 +1,4 @@
-//! The client against a server that says what each test wants it to say, byte for byte.
+//! The client against a server that sends what each test scripts, byte for byte.
 
 use super::*;
 use crate::net::http::response::MAX_BODY;
@@ -10,10 +10,10 @@ use std::sync::mpsc::{channel, Receiver};
 const PATIENCE: Duration = Duration::from_secs(30);
 const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
-/// What an API does with one connection: answers to its requests, in order, then the end.
+/// One connection of an API: responses to its requests, in order, then the end.
 type Script = Vec<Vec<u8>>;
 
-/// A client, and where to hear which requests came, with the number of their connection.
+/// Returns a client, and the channel on which requests arrive with the number of their connection.
 fn api(scripts: Vec<Script>) -> (ApiClient, Receiver<(usize, String)>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -63,7 +63,7 @@ fn get(client: &ApiClient) -> io::Result<Response> {
     block_on(client.send(&request, PATIENCE))
 }
 
-/// What comes of one answer.
+/// Returns the result of one response.
 fn said(answer: impl AsRef<[u8]>) -> io::Result<Response> {
     get(&api(vec![vec![answer.as_ref().to_vec()]]).0)
 }
@@ -81,7 +81,7 @@ fn hello(times: usize) -> Script {
 }
 
 #[test]
-fn a_request_is_these_bytes() {
+fn a_request_is_written_byte_for_byte() {
     let (client, heard) = api(vec![hello(2)]);
     let port = client.port;
     let common = format!(
@@ -129,7 +129,7 @@ fn bodies_come_by_length_in_chunks_or_up_to_the_end() {
 }
 
 #[test]
-fn an_answer_may_come_byte_by_byte_and_behind_interim_ones() {
+fn a_response_may_come_byte_by_byte_and_behind_interim_responses() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -158,7 +158,7 @@ fn a_connection_serves_many_requests() {
 }
 
 #[test]
-fn a_connection_that_ends_or_holds_more_than_the_answer_is_not_kept() {
+fn a_connection_that_ends_or_brings_surplus_bytes_is_not_kept() {
     for answer in [
         "HTTP/1.1 200 OK\r\nConnection: a, Close\r\nContent-Length: 5\r\n\r\nhello",
         "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
@@ -172,7 +172,7 @@ fn a_connection_that_ends_or_holds_more_than_the_answer_is_not_kept() {
 }
 
 #[test]
-fn a_kept_connection_that_died_costs_nothing_but_a_new_one() {
+fn a_request_on_a_dead_kept_connection_is_repeated_on_a_new_one() {
     let (client, heard) = api(vec![hello(1), hello(1)]);
     assert_eq!(get(&client).unwrap().body, b"hello");
     assert_eq!(client.idle.len(), 1);
@@ -182,7 +182,7 @@ fn a_kept_connection_that_died_costs_nothing_but_a_new_one() {
 }
 
 #[test]
-fn a_new_connection_that_dies_is_not_tried_again() {
+fn a_request_on_a_new_connection_is_not_repeated() {
     let (client, _) = api(vec![vec![Vec::new()], hello(1)]);
     assert_eq!(
         get(&client).unwrap_err().kind(),
@@ -203,7 +203,7 @@ fn four_connections_are_kept_and_no_more() {
 }
 
 #[test]
-fn an_answer_that_is_cut_short_is_an_error() {
+fn a_truncated_response_is_an_error() {
     for answer in [
         "HTTP/1.1 200 OK\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello",
@@ -216,7 +216,7 @@ fn an_answer_that_is_cut_short_is_an_error() {
 }
 
 #[test]
-fn what_is_no_answer_is_an_error() {
+fn a_malformed_response_is_an_error() {
     for (answer, why) in [
         ("SSH-2.0-x\r\n\r\n", "this is not HTTP"),
         ("HTTP/1.1 101 Up\r\n\r\n", "switches protocols"),
@@ -247,7 +247,7 @@ fn what_is_no_answer_is_an_error() {
 }
 
 #[test]
-fn an_answer_of_64_kib_is_taken_and_a_larger_one_is_not() {
+fn a_response_of_64_kib_is_accepted_and_a_larger_one_is_an_error() {
     let chunked = |n: usize| {
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         let mut answer = head.as_bytes().to_vec();
@@ -290,8 +290,8 @@ fn an_answer_of_64_kib_is_taken_and_a_larger_one_is_not() {
 }
 
 #[test]
-fn what_is_too_long_is_so_even_where_its_end_has_come_with_it() {
-    // All of it is less than one read brings.
+fn limits_apply_even_if_the_end_came_with_the_same_read() {
+    // Less than one read brings.
     let long = "a".repeat(20_000);
     let head = format!("HTTP/1.1 200 OK\r\nA: {long}\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(error(head), "its head is too long");
@@ -303,7 +303,7 @@ fn what_is_too_long_is_so_even_where_its_end_has_come_with_it() {
 }
 
 #[test]
-fn an_api_that_does_not_answer_is_given_up() {
+fn a_request_to_a_silent_api_times_out() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let client = ApiClient::new(false, "127.0.0.1", listener.local_addr().unwrap().port()).unwrap();
     let request = ApiRequest {

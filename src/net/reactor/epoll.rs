@@ -1,9 +1,10 @@
-//! The reactor of Linux: one edge-triggered epoll, and one task of the runtime that asks it.
+//! The reactor on Linux: one edge-triggered epoll, and one task of the runtime, the driver, that
+//! polls it.
 //!
-//! While sockets are busy, that task asks each time when all others have had their turn, and with
-//! nothing else to do it waits in epoll itself, so that a turn is one system call. That
-//! keeps the executor's thread, so it is for [`SLICE`] at most: timers and what other threads
-//! have done wait for it. When nothing comes in that time, it leaves the waiting to the runtime.
+//! While sockets are busy, the driver polls each time all other tasks have run; with nothing else
+//! to do it waits in epoll itself, so that a turn is one system call. That blocks the executor's
+//! thread, so it lasts for [`SLICE`] at most: timers and the results of other threads wait for it.
+//! When nothing comes in that time, the driver leaves the waiting to the runtime.
 
 use super::{Interest, Outcome, Readiness};
 use async_io::Async;
@@ -19,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// How long the executor's thread waits here at a time.
+/// How long the driver blocks the executor's thread at a time.
 const SLICE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 1_000_000,
@@ -28,34 +29,34 @@ const NO_TIME: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 0,
 };
-/// Events taken at a time.
+/// Maximum number of events taken at a time.
 const EVENTS: usize = 128;
-/// How often others go first before sockets are asked for again.
+/// How often other tasks run before the driver polls again.
 const PASSES: u32 = 4;
 
-/// What epoll always tells of.
+/// The events that every socket registers for.
 const TOLD: epoll::EventFlags = epoll::EventFlags::IN
     .union(epoll::EventFlags::RDHUP)
     .union(epoll::EventFlags::ET);
 
 const READ: u8 = 1;
 const WRITE: u8 = 2;
-/// The peer has ended its direction, or the connection has failed. Nothing more will be told, so a
-/// read that has taken all there was has still to see the end.
+/// The peer has ended its direction, or the connection has failed. No more events follow, so a read
+/// that found nothing must not wait: it has still to see the end.
 const ENDED: u8 = 4;
 
-/// Turns that tasks have had.
+/// Number of turns that counted tasks have had. Wraps.
 static RAN: AtomicU32 = AtomicU32::new(0);
-/// Tasks that wait for another thread.
+/// Number of tasks that wait for another thread.
 static ELSEWHERE: AtomicU32 = AtomicU32::new(0);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing that holds it can fail halfway.
+    // No holder of the lock can panic half-way through a change.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Reactor {
-    /// The runtime sees when it has events.
+    /// Registered with the runtime, which sees when it has events.
     epoll: Async<OwnedFd>,
     states: Mutex<Slab<Arc<ReactorState>>>,
 }
@@ -63,7 +64,7 @@ struct Reactor {
 #[derive(Default)]
 struct ReactorState {
     ready: AtomicU8,
-    /// Epoll tells of room for writing, too.
+    /// Whether writability is registered too.
     tells_of_room: AtomicBool,
     wakers: Mutex<Wakers>,
 }
@@ -95,11 +96,11 @@ impl Reactor {
         Ok(reactor)
     }
 
-    /// Takes events and wakes who waits for them.
+    /// Takes events and wakes the tasks that wait for them.
     fn ask(&self, timeout: &Timespec) -> AskResult {
         let mut room = [MaybeUninit::uninit(); EVENTS];
         let Ok((events, _)) = epoll::wait(&self.epoll, &mut room, Some(timeout)) else {
-            // Interrupted; it is asked again.
+            // Interrupted by a signal; the driver polls again.
             return AskResult::Nothing;
         };
         let mut answer = match events {
@@ -110,7 +111,7 @@ impl Reactor {
             let (flags, key) = (event.flags, event.data.u64());
             let key = usize::try_from(key).unwrap_or(usize::MAX);
             let state = lock(&self.states).get(key).cloned();
-            // It may be closed already.
+            // The socket may be closed already.
             if state.is_some_and(|state| state.tell(flags)) {
                 answer = AskResult::Woken;
             }
@@ -119,18 +120,18 @@ impl Reactor {
     }
 }
 
-/// What asking has brought.
+/// The result of one poll.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AskResult {
     Nothing,
-    /// Events, but nobody waited for them yet.
+    /// Events that no task waited for yet.
     Events,
-    /// Somebody has been woken.
+    /// At least one task was woken.
     Woken,
 }
 
 impl ReactorState {
-    /// True if somebody has waited for it.
+    /// Stores events and wakes the tasks that wait for them. True if there was one.
     fn tell(&self, flags: epoll::EventFlags) -> bool {
         use epoll::EventFlags as Flags;
         let mut ready = 0;
@@ -156,14 +157,14 @@ impl ReactorState {
     }
 }
 
-/// The task that asks.
+/// The task that polls epoll.
 struct Driver {
     reactor: &'static Reactor,
-    /// The turns that tasks had had when it last looked.
+    /// [`RAN`] at the last look.
     ran: u32,
-    /// How often others have gone first since it last asked.
+    /// How often other tasks have run first since the last poll.
     passes: u32,
-    /// Somebody was woken then.
+    /// Whether the last poll woke a task.
     woke: bool,
 }
 
@@ -184,15 +185,15 @@ impl Future for Driver {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let ran = RAN.load(Ordering::Relaxed);
-        // The queue of tasks is first come, first served: if none of them has run since the
-        // last time, none is ready.
+        // The task queue is first in, first out: if no task has run since the last time, none is
+        // ready.
         let others_run = std::mem::replace(&mut this.ran, ran) != ran;
         if others_run && this.passes < PASSES {
             this.passes += 1;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        // Who was woken and is no task of ours needs the thread.
+        // The woken task is not a counted one and needs the thread.
         let in_vain = this.woke && !others_run && this.passes == 0;
         this.passes = 0;
         if !in_vain {
@@ -208,7 +209,7 @@ impl Future for Driver {
         loop {
             match this.reactor.epoll.poll_readable(cx) {
                 Poll::Ready(Ok(())) => match this.reactor.ask(&NO_TIME) {
-                    // It was what the runtime saw before.
+                    // The runtime had seen these events before.
                     AskResult::Nothing => {}
                     answer => {
                         this.woke = answer == AskResult::Woken;
@@ -229,8 +230,8 @@ impl Future for Driver {
     }
 }
 
-/// A socket, or what else epoll knows, that does not block. For each way one task may wait at a
-/// time.
+/// A non-blocking socket, or another descriptor that epoll supports. One task may wait for each
+/// interest at a time.
 pub struct PollSource<T: AsFd> {
     state: Arc<ReactorState>,
     key: usize,
@@ -238,7 +239,7 @@ pub struct PollSource<T: AsFd> {
 }
 
 impl<T: AsFd> PollSource<T> {
-    /// `ready` for nothing at first, or for what is likely to succeed at once.
+    /// Registers `io`. `ready` names the interests that are likely to succeed at once.
     pub fn new(io: T, ready: &[Interest]) -> io::Result<Self> {
         let reactor = Reactor::get()?;
         let state = Arc::new(ReactorState::default());
@@ -259,7 +260,7 @@ impl<T: AsFd> PollSource<T> {
         &self.io
     }
 
-    /// Ends what is told of it. Closing it is enough unless another process has it, too.
+    /// Ends the registration. Closing is enough unless another process shares the descriptor.
     pub fn withdraw(&self) {
         if let Ok(reactor) = Reactor::get() {
             // It may be closed.
@@ -283,15 +284,16 @@ impl<T: AsFd> PollSource<T> {
             _ => waker.replace(cx.waker().clone()),
         };
         drop(wakers);
-        // Another task waits no more, or asks again.
+        // The task that waited before has ended, or asks again.
         if let Some(replaced) = replaced {
             replaced.wake();
         }
-        // It may have been told of between the two.
+        // An event may have come since the first check.
         if is_ready() {
             return Poll::Ready(Ok(()));
         }
-        // Most sockets never lack room, and for those that are new it would be told of at once.
+        // Registered on first use: most sockets never lack room, and a new one would report it at
+        // once.
         if way == Interest::Write && !self.state.tells_of_room.swap(true, Ordering::SeqCst) {
             let flags = TOLD | epoll::EventFlags::OUT;
             epoll::modify(&Reactor::get()?.epoll, &self.io, self.data(), flags)?;
@@ -339,7 +341,7 @@ impl<T: AsFd + fmt::Debug> fmt::Debug for PollSource<T> {
 }
 
 impl<T: AsFd> Drop for PollSource<T> {
-    /// The kernel forgets it with its last descriptor.
+    /// The kernel drops the registration with the last descriptor.
     fn drop(&mut self) {
         if let Ok(reactor) = Reactor::get() {
             let state = lock(&reactor.states).try_remove(self.key);
@@ -366,14 +368,14 @@ impl<F: Future> Future for CountedTask<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        // Wrapping is meant; a turn that is not seen costs a millisecond.
+        // Wraps by design; a missed turn costs a millisecond.
         RAN.fetch_add(1, Ordering::Relaxed);
         self.project().task.poll(cx)
     }
 }
 
-/// While there is one of these, a task waits for another thread, and what that does must be
-/// seen at once.
+/// Marks that a task waits for another thread, whose result must be seen at once. The driver does
+/// not block while one exists.
 pub struct BlockingGuard(());
 
 impl BlockingGuard {
@@ -395,7 +397,7 @@ mod tests {
     use epoll::EventFlags as Flags;
 
     #[test]
-    fn only_who_waits_is_woken_and_nothing_is_forgotten() {
+    fn only_waiting_tasks_are_woken_and_no_event_is_lost() {
         let state = ReactorState::default();
         let ready = || state.ready.load(Ordering::SeqCst);
         assert!(!state.tell(Flags::IN | Flags::OUT), "nobody waits");

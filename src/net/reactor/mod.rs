@@ -1,12 +1,12 @@
-//! Waiting until a socket can be read or written, with as few system calls as that takes.
+//! Waiting until a socket can be read or written, with few system calls.
 //!
-//! The runtime's reactor arms each socket anew for each wait and makes five calls for a turn of
-//! its own. Here a socket is told of to an epoll of ours once, edge-triggered, and all of that
-//! epoll is one source for the runtime: see [`epoll`]. Where there is no epoll, [`portable`] is
-//! the runtime's reactor itself.
+//! The runtime's reactor arms each socket anew for each wait and makes five calls for a turn of its
+//! own. Here a socket is registered once, edge-triggered, with an epoll of gt's own, and that epoll
+//! is one source for the runtime: see [`epoll`]. Where there is no epoll, [`portable`] is the
+//! runtime's reactor itself.
 //!
-//! Who reads or writes takes the readiness first and puts it back if there may be more to do. So
-//! what comes meanwhile is never forgotten, whichever thread it comes on.
+//! A reader or writer clears the readiness first and sets it again if there may be more to do. So
+//! an event that comes meanwhile is never lost, whichever thread it comes on.
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
@@ -33,23 +33,23 @@ pub enum Interest {
 /// Whether a call has left something to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
-    /// It has: the next call is worth it.
+    /// The next call is likely to succeed.
     More,
-    /// It has taken, or filled, all there was: wait to be told of more.
+    /// The call took, or filled, all there was: wait for the next event.
     Nothing,
 }
 
-/// What a call on a non-blocking socket has brought.
+/// The result of a call on a non-blocking socket.
 pub type Outcome<T> = io::Result<(T, Readiness)>;
 
-/// Runs a task on the executor. All tasks have one type: the executor's code for a task, half a
-/// kibibyte or more, would otherwise be in the program once for each kind of them.
+/// Runs a task on the executor. All tasks have one type: otherwise the program would contain the
+/// executor's code for a task, half a KiB or more, once for each type.
 pub fn spawn(task: Pin<Box<dyn Future<Output = ()> + Send>>) {
     async_std::task::spawn(task);
 }
 
-/// Runs what blocks on a thread for that, and lets the reactor know that a task waits for more
-/// than sockets.
+/// Runs blocking work on a thread of the blocking pool, and tells the reactor that a task waits for
+/// more than sockets.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let outcome = Arc::new(Mutex::new(None));
     let place = outcome.clone();
@@ -65,7 +65,7 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     value.unwrap_or_else(|| unreachable!("work that has ended leaves its outcome"))
 }
 
-/// Like [`blocking`], of one type for all work, for the sake of the program's size.
+/// [`blocking`] with one type for all work, which keeps the program small.
 async fn on_thread(work: Box<dyn FnOnce() + Send>) {
     let _elsewhere = BlockingGuard::begin();
     async_std::task::spawn_blocking(work).await;

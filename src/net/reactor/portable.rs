@@ -1,4 +1,4 @@
-//! The same where there is no epoll: the runtime's reactor.
+//! The reactor for systems without epoll: that of the runtime.
 
 use super::{Interest, Outcome, Readiness};
 use async_io::Async;
@@ -16,7 +16,7 @@ pub struct PollSource<T: AsFd> {
 }
 
 impl<T: AsFd> PollSource<T> {
-    /// `ready` for nothing at first, or for what is likely to succeed at once.
+    /// Registers `io`. `ready` names the interests that are likely to succeed at once.
     pub fn new(io: T, ready: &[Interest]) -> io::Result<Self> {
         Ok(Self {
             io: Async::new_nonblocking(io)?,
@@ -25,11 +25,12 @@ impl<T: AsFd> PollSource<T> {
         })
     }
 
+    /// Returns the socket.
     pub fn get_ref(&self) -> &T {
         self.io.get_ref()
     }
 
-    /// Closing it is enough here.
+    /// Does nothing: closing ends the registration.
     pub fn withdraw(&self) {}
 
     fn flag(&self, way: Interest) -> &AtomicBool {
@@ -51,7 +52,7 @@ impl<T: AsFd> PollSource<T> {
         Poll::Ready(Ok(()))
     }
 
-    /// Makes a call; nobody is told of what would not block before there is somebody who waits.
+    /// Makes a call; `WouldBlock` if it would block.
     pub fn try_io<R>(&self, way: Interest, call: impl FnOnce(&T) -> Outcome<R>) -> io::Result<R> {
         let outcome = call(self.get_ref());
         let more = match &outcome {
@@ -79,7 +80,7 @@ impl CountedTask {
     }
 }
 
-/// Nothing has to be known of it here.
+/// A stub: the runtime's reactor never blocks the executor's thread.
 pub struct BlockingGuard(());
 
 impl BlockingGuard {

@@ -1,4 +1,4 @@
-//! The server's side of TLS: certificate, key, lowest version.
+//! The server's side of TLS: certificate, key, minimum version.
 
 use super::verify::version1_key;
 use super::{invalid, pem, provider, Conn, Socket, Stream};
@@ -10,19 +10,19 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The lowest version a server accepts.
+/// The minimum TLS version of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MinVersion {
     Tls12,
     Tls13,
 }
 
-/// What a TLS listener needs.
+/// The TLS configuration of a listener.
 #[derive(Clone)]
 pub struct Acceptor(async_tls::TlsAcceptor);
 
 impl Acceptor {
-    /// Errors name the file and what is wrong with it.
+    /// Reads certificate and key. Errors name the file and what is wrong with it.
     pub fn new(cert_file: &Path, key_file: &Path, min: MinVersion) -> io::Result<Self> {
         let certificates = pem::certificates(cert_file)?;
         let key = pem::private_key(key_file)?;
@@ -36,7 +36,7 @@ impl Acceptor {
             .and_then(|builder| {
                 let builder = builder.with_no_client_auth();
                 match certificates.first().and_then(version1_key) {
-                    // rustls compares certificate and key only where it can read the former.
+                    // rustls compares certificate and key only if it can parse the certificate.
                     Some(public) => {
                         let private = provider().key_provider.load_private_key(key)?;
                         if private.public_key().is_some_and(|key| key != public) {
@@ -64,9 +64,9 @@ impl Acceptor {
     }
 }
 
-/// What can be done about a key that rustls does not take.
+/// Returns what can be done about a key that rustls does not accept.
 fn key_advice(key: &PrivateKeyDer<'_>) -> &'static str {
-    // The object identifiers of the curves, as DER has them.
+    // Object identifiers of the curves in DER.
     const P521: [u8; 7] = [6, 5, 0x2B, 0x81, 4, 0, 0x23];
     const SECP256K1: [u8; 7] = [6, 5, 0x2B, 0x81, 4, 0, 0x0A];
     let names = |curve: &[u8]| {
@@ -82,22 +82,22 @@ fn key_advice(key: &PrivateKeyDer<'_>) -> &'static str {
     }
 }
 
-/// The type of the records that a handshake comes in, and the most that one carries (RFC 8446, 5.1).
+/// The record type of handshake messages (RFC 8446, section 5.1).
 pub const HANDSHAKE_RECORD: u8 = 22;
 pub const MAX_RECORD: usize = 1 << 14;
 
-/// Waits until the client's first record has come, and leaves it in the socket: until then TLS
-/// needs no memory here. Does not wait for more of what is not TLS. Returns the first byte.
+/// Waits until the client's first record has arrived, and leaves it in the socket: until then TLS
+/// needs no memory here. Returns early if the bytes are not TLS. Returns the first byte.
 pub async fn client_hello(socket: &Socket) -> io::Result<Option<u8>> {
-    // How many bytes there were, and how often no more.
+    // Bytes seen before, and how often no more came.
     let (mut before, mut same) = (0, 0);
     let mut first = None;
     let mut is_enough = |there: &[u8]| {
         first = there.first().copied();
         same = if there.len() == before { same + 1 } else { 0 };
         before = there.len();
-        // The end shows by being told of more where there is none. That may happen once without
-        // it, with what had come before the socket was waited for.
+        // The end of the stream shows as an event without new bytes. That may happen once before
+        // the end, for bytes that came before the first wait.
         same > 1 || holds_record(there)
     };
     std::future::poll_fn(|cx| {
@@ -107,12 +107,12 @@ pub async fn client_hello(socket: &Socket) -> io::Result<Option<u8>> {
     Ok(first)
 }
 
-/// Whether a connection that begins with this byte speaks HTTP and not TLS: a method is a word.
+/// Whether a connection that begins with this byte speaks plain HTTP: a method is a word.
 pub fn is_plain_http(first: Option<u8>) -> bool {
     first.is_some_and(|byte| byte.is_ascii_alphabetic())
 }
 
-/// Whether a whole record is there, or something that is none (RFC 8446, 5.1).
+/// Whether a whole record has arrived, or bytes that are not a record (RFC 8446, section 5.1).
 fn holds_record(bytes: &[u8]) -> bool {
     match bytes {
         [HANDSHAKE_RECORD, _, _, high, low, rest @ ..] => {
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_is_waited_for_and_what_is_none_is_not() {
+    fn only_a_started_tls_record_is_waited_for() {
         let record = [22, 3, 1, 0, 3, 1, 2, 3];
         for cut in 0..record.len() {
             assert!(!holds_record(&record[..cut]), "cut at {cut}");

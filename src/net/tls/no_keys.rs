@@ -1,4 +1,4 @@
-//! A client has no key of its own, and what could sign with one would be a tenth of its TLS.
+//! A stub for clients, which have no private key: signing code would be a tenth of their TLS.
 
 use async_tls::pki_types::PrivateKeyDer;
 use async_tls::rustls::crypto::KeyProvider;

@@ -1,4 +1,4 @@
-//! Certificates and private keys in PEM files. Not their checking.
+//! Reads certificates and private keys from PEM files, without checking them.
 //!
 //! An error says what the file is instead, and the command that converts it.
 
@@ -8,10 +8,10 @@ use async_tls::pki_types::CertificateDer;
 use std::io;
 use std::path::Path;
 
-/// What a program that edits text on Windows puts before it.
+/// UTF-8 byte order mark, which Windows editors put first.
 const UTF8_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// What a file is asked for.
+/// What a file should contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PemContent {
     Certificate,
@@ -80,10 +80,10 @@ fn contains(text: &[u8], words: &str) -> bool {
         .any(|part| part == words.as_bytes())
 }
 
-/// What can be done about a file that is not what is wanted. `FILE` stands for its name. Empty if
+/// Returns what can be done about a file with other content; `FILE` stands for its name. Empty if
 /// nothing is known of it.
 fn advice(wanted: PemContent, text: &[u8]) -> &'static str {
-    // Labels of RFC 7468 and of OpenSSL, in the order in which they are looked for.
+    // Labels of RFC 7468 and OpenSSL, in the order of the search.
     const LABELS: [(&str, &str); 9] = [
         (
             "BEGIN ENCRYPTED PRIVATE KEY",
@@ -131,7 +131,7 @@ fn advice(wanted: PemContent, text: &[u8]) -> &'static str {
         [0x30, 0x82, _, _, 2, 1, 3, ..] | [0x30, 0x80, 2, 1, 3, ..] => {
             return "it is PKCS #12: openssl pkcs12 -in FILE -nodes -out converted.pem"
         }
-        // A sequence, and no text that begins with a zero.
+        // A DER sequence; text may also begin with a zero.
         [0x30, rest @ ..] if !rest.iter().take(32).all(|byte| is_text(*byte)) => {
             return if is_key {
                 "it is DER: openssl pkey -inform der -in FILE -out key.pem"
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_no_pem_certificate_is_told_what_it_is() {
+    fn the_error_for_a_non_pem_certificate_says_what_the_file_is() {
         for (text, word) in [
             (&b""[..], "empty"),
             (b"\xFF\xFE-\0-\0", "iconv"),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_pem_key_is_told_what_it_is() {
+    fn the_error_for_a_non_pem_key_says_what_the_file_is() {
         for (text, word) in [
             (
                 &b"-----BEGIN ENCRYPTED PRIVATE KEY-----"[..],

@@ -13,7 +13,7 @@ use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use std::io;
 use std::sync::Arc;
 
-/// Checks that the peer holds the key of its certificate, and then the certificate.
+/// Checks that the peer holds the key of its certificate, and then the certificate itself.
 #[derive(Debug)]
 struct Verifier {
     provider: Arc<CryptoProvider>,
@@ -23,9 +23,9 @@ struct Verifier {
 #[derive(Debug)]
 enum AcceptedCerts {
     Anybody,
-    /// One of these very certificates, or one that these have signed. An exact match needs
-    /// no name and no date: the user has said that this is the server. Self-signed
-    /// certificates are mostly authorities too, which the chain check alone refuses.
+    /// These certificates themselves, or others that they have signed. An exact match needs no name
+    /// and no valid date: the user has named this server's certificate. Self-signed certificates
+    /// are often authorities too, which the chain check alone refuses.
     Known {
         exact: Vec<CertificateDer<'static>>,
         roots: RootCertStore,
@@ -39,8 +39,8 @@ pub(super) fn anybody(provider: &Arc<CryptoProvider>) -> Arc<dyn ServerCertVerif
     })
 }
 
-/// Accepts what the authorities of a system vouch for. Those that cannot be read are passed over:
-/// system stores have some.
+/// Accepts what these system authorities sign. Unreadable ones are skipped: system stores contain
+/// some.
 pub(super) fn authorities(
     authorities: Vec<CertificateDer<'static>>,
     provider: &Arc<CryptoProvider>,
@@ -48,7 +48,7 @@ pub(super) fn authorities(
     known(Vec::new(), &authorities, provider)
 }
 
-/// Accepts these very certificates, whatever they say, and what they vouch for.
+/// Accepts these certificates, whatever they contain, and what they sign.
 pub(super) fn these(
     certificates: Vec<CertificateDer<'static>>,
     provider: &Arc<CryptoProvider>,
@@ -88,7 +88,8 @@ impl ServerCertVerifier for Verifier {
             AcceptedCerts::Known { exact, .. } if exact.contains(end_entity) => {
                 Ok(ServerCertVerified::assertion())
             }
-            // What rustls's own verifier does but for revocation lists, which there are none of.
+            // Does what rustls's own verifier does, except for revocation lists, of which there are
+            // none.
             AcceptedCerts::Known { roots, .. } => {
                 let cert = ParsedCertificate::try_from(end_entity)?;
                 let algorithms = self.provider.signature_verification_algorithms.all;
@@ -135,10 +136,10 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// The public key of a certificate of X.509 version 1, which rustls reads for nothing but its name and
-/// key; `None` for one of another version. Scripts that sign with `openssl x509 -req` make these.
+/// Returns the public key of an X.509 version 1 certificate, of which rustls reads nothing but name
+/// and key; `None` for other versions. Scripts with `openssl x509 -req` create such certificates.
 pub(super) fn version1_key(cert: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
-    // Certificate and what is signed of it are sequences; a serial number, an integer, comes first
+    // The certificate and its signed part are sequences; an integer, the serial number, comes first
     // only where there is no version (RFC 5280, section 4.1).
     let (0x30, rest) = element(cert.as_ref())? else {
         return None;
@@ -155,7 +156,7 @@ pub(super) fn version1_key(cert: &CertificateDer<'_>) -> Option<SubjectPublicKey
     Some(sequence(key).into())
 }
 
-/// The tag of the DER element that `der` begins with, and what follows its length.
+/// Returns the tag of the DER element that `der` begins with, and the bytes behind its length.
 fn element(der: &[u8]) -> Option<(u8, &[u8])> {
     let (tag, rest) = der.split_first()?;
     let (length, rest) = rest.split_first()?;
@@ -166,7 +167,7 @@ fn element(der: &[u8]) -> Option<(u8, &[u8])> {
     Some((*tag, rest.get(more..)?))
 }
 
-/// `content` as a DER sequence.
+/// Encodes `content` as a DER sequence.
 fn sequence(content: &[u8]) -> Vec<u8> {
     let length = content.len().to_be_bytes();
     let leading = length.iter().take_while(|byte| **byte == 0).count();
