@@ -1,4 +1,4 @@
-//! `gt -s …`: finds the gt that runs, and signals it. What a signal does there, see `daemon`.
+//! `gt -s …`: finds the running gt and signals it. [`crate::daemon`] acts on the signals.
 
 use crate::cli::{self, ControlSignal};
 use crate::config::file::Document;
@@ -11,40 +11,40 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What the kernel puts behind the name of a program that was replaced or removed.
+/// Suffix of `/proc/PID/exe` when the program's file was replaced or removed.
 const DELETED: &[u8] = b" (deleted)";
 
-/// Which processes are meant.
+/// Which processes to signal, and with what.
 #[derive(Debug)]
 pub struct SignalRequest {
     pub signal: ControlSignal,
-    /// Only those of this role, if it was said.
+    /// Only processes with this role; `None` for any.
     pub role: Option<RoleName>,
-    /// Only those with this `-config`, if it was said.
+    /// Only processes with this `-config`; `None` for any.
     pub config: Option<PathBuf>,
 }
 
-/// What came of it, in lines for people.
+/// The report of a [`SignalRequest`], as lines to print.
 #[derive(Debug, Default)]
 pub struct SignalReport {
-    /// Which processes were signalled.
+    /// One line for each process that was signalled.
     pub sent: Vec<String>,
-    /// Which could not be, or why there was none. Empty if all that are meant were signalled.
+    /// One line for each process that could not be signalled, or the reason why none was found.
     pub failed: Vec<String>,
 }
 
-/// Signals every running process of this program that is meant.
-pub fn send(wanted: &SignalRequest) -> SignalReport {
-    let mut outcome = SignalReport::default();
+/// Signals every running process of this program that matches the request.
+pub fn send(request: &SignalRequest) -> SignalReport {
+    let mut report = SignalReport::default();
     let running = match RunningProcesses::find() {
         Ok(running) => running,
         Err(e) => {
             let why = format!("looking for the gt that runs in /proc: {e}");
-            outcome.failed.push(why);
-            return outcome;
+            report.failed.push(why);
+            return report;
         }
     };
-    let config = wanted.config.as_deref().map(resolved);
+    let config = request.config.as_deref().map(resolved);
     let mut others = Vec::new();
     for process in &running.ours {
         let pid = process.pid;
@@ -52,46 +52,47 @@ pub fn send(wanted: &SignalRequest) -> SignalReport {
             others.push(pid.to_string());
             continue;
         }
-        match wanted.role.map(|role| process.has(role)) {
+        match request.role.map(|role| process.has_role(role)) {
             None | Some(Ok(true)) => {}
             Some(Ok(false)) => {
                 others.push(pid.to_string());
                 continue;
             }
             Some(Err(e)) => {
-                outcome.failed.push(format!(
-                    "whether process {pid} is meant cannot be told: {e}"
+                report.failed.push(format!(
+                    "whether process {pid} is meant cannot be invocation: {e}"
                 ));
                 continue;
             }
         }
-        let (name, number) = of(wanted.signal);
+        let (name, number) = number(request.signal);
         let target = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let Some(target) = target else {
             continue;
         };
         match kill_process(target, number) {
-            Ok(()) => outcome.sent.push(format!("sent {name} to process {pid}")),
+            Ok(()) => report.sent.push(format!("sent {name} to process {pid}")),
             Err(e) if e == rustix::io::Errno::SRCH => {}
-            Err(e) => outcome.failed.push(format!(
+            Err(e) => report.failed.push(format!(
                 "process {pid} cannot be signalled: {}; try as root, or as the user it runs as",
                 io::Error::from(e)
             )),
         }
     }
-    if outcome.sent.is_empty() && outcome.failed.is_empty() {
-        outcome
+    if report.sent.is_empty() && report.failed.is_empty() {
+        report
             .failed
-            .push(nobody(wanted, &others, &running.hidden));
+            .push(no_match(request, &others, &running.hidden));
     }
-    outcome
+    report
 }
 
-fn nobody(wanted: &SignalRequest, others: &[String], hidden: &[UnreadableProcess]) -> String {
-    let role = wanted
+/// Explains why no process was signalled.
+fn no_match(request: &SignalRequest, others: &[String], hidden: &[UnreadableProcess]) -> String {
+    let role = request
         .role
         .map_or_else(|| "gt".to_owned(), |role| format!("gt {role}"));
-    let config = wanted.config.as_ref();
+    let config = request.config.as_ref();
     let config = config.map_or_else(String::new, |path| {
         format!(" with -config {}", path.display())
     });
@@ -113,7 +114,7 @@ fn nobody(wanted: &SignalRequest, others: &[String], hidden: &[UnreadableProcess
     format!("no {role}{config} of this program runs{others}{hidden}")
 }
 
-fn of(signal: ControlSignal) -> (&'static str, rustix::process::Signal) {
+fn number(signal: ControlSignal) -> (&'static str, rustix::process::Signal) {
     use rustix::process::Signal as Number;
     match signal {
         ControlSignal::Reload => ("SIGHUP", Number::HUP),
@@ -123,25 +124,25 @@ fn of(signal: ControlSignal) -> (&'static str, rustix::process::Signal) {
     }
 }
 
-/// A gt that runs.
+/// A running process of this program.
 struct Process {
     pid: u32,
-    /// The role that its words say.
+    /// The role on its command line.
     role: Option<RoleName>,
     /// Its `-config`.
     config: Option<PathBuf>,
 }
 
 impl Process {
-    /// Whether it has this role, by its words or by its files.
-    fn has(&self, role: RoleName) -> Result<bool, String> {
+    /// Whether the process has this role, by its command line or else by its configuration.
+    fn has_role(&self, role: RoleName) -> Result<bool, String> {
         if let Some(said) = self.role.or(RoleName::only()) {
             return Ok(said == role);
         }
         let Some(config) = &self.config else {
             return Err("it does not say its role".to_owned());
         };
-        // A pipe would have this process wait for its writer, or take what another one is to read.
+        // Opening a pipe would block until it has a writer, or steal bytes from its reader.
         let is_readable = fs::metadata(config).is_ok_and(|it| it.is_file() || it.is_dir());
         if !is_readable {
             let shown = config.display();
@@ -159,14 +160,14 @@ impl Process {
     }
 }
 
-/// A process that is called like this program, and that this user may not look at: another user's,
-/// or one that has capabilities.
+/// A process with the name of this program whose `/proc` entry this user may not read: it belongs
+/// to another user or has capabilities.
 struct UnreadableProcess {
     pid: u32,
     user: u32,
 }
 
-/// All processes of this program but this one, and but those that only send signals.
+/// The other processes of this program, without those that only send signals.
 #[derive(Default)]
 struct RunningProcesses {
     ours: Vec<Process>,
@@ -186,13 +187,15 @@ impl RunningProcesses {
                 continue;
             }
             let there = PathBuf::from(format!("/proc/{pid}"));
-            // What cannot be read any more belongs to a process that has ended meanwhile.
+            // An unreadable link belongs to a process that has ended in the meantime.
             match fs::read_link(there.join("exe")).map(as_installed) {
                 Ok(exe) if exe == program => {
-                    running.ours.extend(look_at(pid, &there));
+                    running.ours.extend(read_process(pid, &there));
                 }
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                    running.hidden.extend(guess_at(pid, &there, &program));
+                    running
+                        .hidden
+                        .extend(unreadable_process(pid, &there, &program));
                 }
                 _ => {}
             }
@@ -201,20 +204,20 @@ impl RunningProcesses {
     }
 }
 
-/// A process of this program, if it runs anything.
-fn look_at(pid: u32, there: &Path) -> Option<Process> {
-    // The same path in a container is another program. What systemd keeps from the rest of the
-    // disk has another view of it, but the same numbers of processes.
+/// Reads a process of this program; `None` if it runs no role.
+fn read_process(pid: u32, there: &Path) -> Option<Process> {
+    // In a container the same path is another program. A sandbox of systemd (PrivateTmp=,
+    // ProtectSystem=) has another view of the disk but shares the PID namespace.
     let numbers = |of: &Path| fs::read_link(of.join("ns/pid")).ok();
     let here = numbers(Path::new("/proc/self"));
     if here.is_some() && numbers(there)? != here? {
         return None;
     }
-    let told = cli::invocation(&words(there)?);
-    if told.runs_nothing {
+    let invocation = cli::invocation(&command_line(there)?);
+    if invocation.runs_nothing {
         return None;
     }
-    let config = match told.config {
+    let config = match invocation.config {
         Some(config) => Some(resolved(
             &fs::read_link(there.join("cwd")).ok()?.join(config),
         )),
@@ -222,48 +225,50 @@ fn look_at(pid: u32, there: &Path) -> Option<Process> {
     };
     Some(Process {
         pid,
-        role: told.role,
+        role: invocation.role,
         config,
     })
 }
 
-/// A process that may not be looked at, if it can be a gt. Everybody may read its words.
-fn guess_at(pid: u32, there: &Path, program: &Path) -> Option<UnreadableProcess> {
-    let words = words(there)?;
-    if !is_called(words.first()?, program) || cli::invocation(&words).runs_nothing {
+/// Guesses from its command line, which is public, whether an unreadable process is a gt.
+fn unreadable_process(pid: u32, there: &Path, program: &Path) -> Option<UnreadableProcess> {
+    let command_line = command_line(there)?;
+    if !may_be_program(command_line.first()?, program)
+        || cli::invocation(&command_line).runs_nothing
+    {
         return None;
     }
     let user = fs::metadata(there).ok()?.uid();
     Some(UnreadableProcess { pid, user })
 }
 
-/// Whether one that was started by this name can be this program.
-fn is_called(name: &str, program: &Path) -> bool {
+/// Whether a process started under this name can be this program.
+fn may_be_program(name: &str, program: &Path) -> bool {
     let name = Path::new(name);
     if name.is_absolute() {
-        // /proc/self is another one for whoever looks: launchers start themselves by it.
+        // Launchers may start themselves as /proc/self/exe, which resolves to the reader here.
         return !name.starts_with("/proc") && resolved(name) == program;
     }
     name.file_name().is_some() && name.file_name() == program.file_name()
 }
 
-/// The command line of a process.
-fn words(there: &Path) -> Option<Vec<String>> {
+/// Returns the command line of a process.
+fn command_line(there: &Path) -> Option<Vec<String>> {
     let bytes = fs::read(there.join("cmdline")).ok()?;
-    // There is a zero behind each word, the last one, too.
-    let words = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
-    if words.is_empty() {
+    // Each word ends with a zero byte, the last one too.
+    let command_line = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+    if command_line.is_empty() {
         return Some(Vec::new());
     }
-    let words = words.split(|byte| *byte == 0);
+    let command_line = command_line.split(|byte| *byte == 0);
     Some(
-        words
+        command_line
             .map(|word| String::from_utf8_lossy(word).into_owned())
             .collect(),
     )
 }
 
-/// Where the program is, or was before another took its place.
+/// Returns the path under which the program was installed when it started.
 fn as_installed(program: PathBuf) -> PathBuf {
     match program.as_os_str().as_bytes().strip_suffix(DELETED) {
         Some(name) => OsString::from_vec(name.to_vec()).into(),
@@ -271,8 +276,8 @@ fn as_installed(program: PathBuf) -> PathBuf {
     }
 }
 
-/// The same for every way to write it: without links as far as it exists, and as it was written
-/// beyond that.
+/// Returns a canonical form of a path: symbolic links are resolved as far as the path exists, the
+/// rest stays as written.
 fn resolved(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let exists = |there: &Path| {

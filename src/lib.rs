@@ -1,9 +1,9 @@
-//! gt: a tunnel that puts services behind NAT on the internet.
+//! gt: a reverse-proxy tunnel that publishes services behind NAT.
 //!
-//! The map of the house. A byte walks one way: a visitor's socket is accepted
-//! ([`net`]), [`server`] finds out where it wants to go, a stream is opened in a
-//! [`tunnel`], [`wire`] gives it its form, and at the other end [`client`] brings it to the
-//! local service. [`cli`] and [`config`] say what is wanted, [`daemon`] makes it so.
+//! The path of a byte: [`net`] accepts a visitor's socket, `server` works out its destination
+//! and opens a stream in a [`tunnel`], [`wire`] encodes the frames, and at the other end `client`
+//! connects the stream to the local service. [`cli`] and [`config`] read flags and files,
+//! [`daemon`] starts the roles. docs/architecture.md has the map and the glossary.
 //!
 //! Everything runs on one executor thread of async-std unless `threads` says otherwise; the
 //! main thread only waits for signals.
@@ -29,7 +29,7 @@ pub mod wire;
 #[cfg(not(any(feature = "server", feature = "client")))]
 compile_error!("gt needs at least one of the features `server` and `client`");
 
-/// Runs a task of its own on the executor.
+/// Spawns a detached task on the executor.
 pub(crate) fn spawn(task: impl std::future::Future<Output = ()> + Send + 'static) {
     net::spawn(Box::pin(net::CountedTask::new(task)));
 }

@@ -1,4 +1,4 @@
-//! argv → roles → run → exit code, and nothing else.
+//! The program: parses the command line, runs the roles, and returns the exit code.
 
 use gt::cli::{self, Command};
 use gt::config::RoleConfig;
@@ -8,9 +8,9 @@ use gt::{control, logging};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-/// Failed at run time.
+/// Exit code of a failure at run time.
 const FAILED: u8 = 1;
-/// Bad flags or configuration.
+/// Exit code of bad flags or a bad configuration.
 const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -18,15 +18,15 @@ fn main() -> ExitCode {
         Ok(signals) => signals,
         Err(e) => return complain(FAILED, &format!("waiting for signals: {e}"), None),
     };
-    let (heir, legacy) = match ParentLink::find() {
-        Ok(Some((heir, legacy))) => (Some(heir), legacy),
+    let (parent, inherited) = match ParentLink::from_env() {
+        Ok(Some((parent, inherited))) => (Some(parent), inherited),
         Ok(None) => (None, Inherited::default()),
         Err(e) => {
             let why = format!("taking another process's place: {e}");
             return complain(FAILED, &why, None);
         }
     };
-    let program = Program::this();
+    let program = Program::current();
     let argv: Vec<String> = std::env::args_os()
         .map(|arg| arg.to_string_lossy().into_owned())
         .collect();
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Ok(Command::Run(roles)) => roles,
         Ok(Command::Check(roles)) => return check(&roles),
         Ok(Command::Print(text)) => {
-            // Who reads only its beginning, as `head` does, has closed the pipe.
+            // A reader that stops early, such as `head`, has closed the pipe.
             let _ = writeln!(io::stdout(), "{}", text.trim_end());
             return ExitCode::SUCCESS;
         }
@@ -46,14 +46,14 @@ fn main() -> ExitCode {
             let failures = outcome.failed.iter();
             return failures.fold(ExitCode::SUCCESS, |_, why| complain(FAILED, why, None));
         }
-        Err(e) => return complain(BAD_USAGE, &e.to_string(), heir.as_ref()),
+        Err(e) => return complain(BAD_USAGE, &e.to_string(), parent.as_ref()),
     };
     if let Err(e) = daemon::prepare(&roles) {
-        return complain(FAILED, &e.to_string(), heir.as_ref());
+        return complain(FAILED, &e.to_string(), parent.as_ref());
     }
     let _reports = match logging::start(&roles) {
         Ok(guard) => guard,
-        Err(e) => return complain(FAILED, &e.to_string(), heir.as_ref()),
+        Err(e) => return complain(FAILED, &e.to_string(), parent.as_ref()),
     };
     for loaded in &mut roles {
         let config = std::mem::take(&mut loaded.shown);
@@ -68,13 +68,13 @@ fn main() -> ExitCode {
     };
     let origin = ProcessOrigin {
         program,
-        heir,
-        legacy,
+        parent,
+        inherited,
     };
     match daemon::run(roles, origin, signals, again) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            if !e.is_told {
+            if !e.is_reported {
                 log::error!(target: logging::FATAL, "{e}");
             }
             ExitCode::from(FAILED)
@@ -82,7 +82,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Says what each role is, what to know about it, and what keeps it from running here and now.
+/// Prints each role with its warnings, and what would keep it from starting on this machine.
 fn check(roles: &[RoleConfig]) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
     for loaded in roles {
@@ -104,9 +104,9 @@ fn check(roles: &[RoleConfig]) -> ExitCode {
     code
 }
 
-/// Says why nothing runs; the process whose place this one was to take does that for it.
-fn complain(code: u8, why: &str, heir: Option<&ParentLink>) -> ExitCode {
-    if !daemon::DaemonError::tell(why.to_owned(), heir).is_told {
+/// Reports an error to the parent process during a handover, otherwise on stderr.
+fn complain(code: u8, why: &str, parent: Option<&ParentLink>) -> ExitCode {
+    if !daemon::DaemonError::report(why.to_owned(), parent).is_reported {
         let _ = writeln!(io::stderr(), "gt: {why}");
     }
     ExitCode::from(code)

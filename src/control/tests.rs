@@ -1,9 +1,9 @@
-//! What of it can be told without a process. What signals do to a running gt is tested in
-//! tests/signals.rs.
+//! Unit tests that need no second process. tests/config/signals.rs tests what signals do to a
+//! running gt.
 
 use super::*;
 
-/// A folder that is gone after the test.
+/// A temporary folder, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -22,19 +22,19 @@ impl Drop for Folder {
 }
 
 #[test]
-fn each_word_has_its_signal() {
+fn each_control_signal_has_its_number() {
     let names = [
         ControlSignal::Reload,
         ControlSignal::Restart,
         ControlSignal::Stop,
         ControlSignal::Kill,
     ];
-    let numbers = names.map(|signal| of(signal).1.as_raw());
+    let numbers = names.map(|signal| number(signal).1.as_raw());
     assert_eq!(numbers, [1, 3, 15, 9]);
 }
 
 #[test]
-fn a_program_that_was_replaced_is_still_the_same() {
+fn a_replaced_program_keeps_its_installed_path() {
     let as_installed = |path: &str| as_installed(path.into());
     assert_eq!(
         as_installed("/usr/bin/gt (deleted)"),
@@ -44,7 +44,7 @@ fn a_program_that_was_replaced_is_still_the_same() {
 }
 
 #[test]
-fn a_path_is_the_same_however_it_is_written() {
+fn every_spelling_of_a_path_resolves_to_the_same() {
     let scratch = Folder::new();
     let folder = &scratch.0;
     let file = folder.join("gt.yaml");
@@ -69,7 +69,7 @@ fn a_path_is_the_same_however_it_is_written() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_a_path_like_any() {
+fn paths_that_are_not_utf8_are_accepted() {
     let odd = Path::new(std::ffi::OsStr::from_bytes(b"/\xff\xfe/\x80.yaml"));
     assert_eq!(resolved(odd), odd);
     let replaced = OsString::from_vec(b"/\xff/gt (deleted)".to_vec());
@@ -78,7 +78,7 @@ fn bytes_that_are_no_text_are_a_path_like_any() {
 }
 
 #[test]
-fn another_users_process_is_guessed_by_its_name() {
+fn a_process_of_another_user_is_matched_by_name() {
     let program = Path::new("/no-such/bin/gt");
     for (name, can_be) in [
         ("/no-such/bin/gt", true),
@@ -88,10 +88,10 @@ fn another_users_process_is_guessed_by_its_name() {
         ("gtk", false),
         ("", false),
     ] {
-        assert_eq!(is_called(name, program), can_be, "{name}");
+        assert_eq!(may_be_program(name, program), can_be, "{name}");
     }
-    // What another process calls itself so is not this one.
+    // Here /proc/self is this process, not the one that was started under that name.
     let this = std::env::current_exe().unwrap();
-    assert!(is_called(this.to_str().unwrap(), &this));
-    assert!(!is_called("/proc/self/exe", &this));
+    assert!(may_be_program(this.to_str().unwrap(), &this));
+    assert!(!may_be_program("/proc/self/exe", &this));
 }

@@ -1,5 +1,5 @@
-//! The user that the process becomes once it has what only root may have: the listeners, and what it
-//! has read. Not the choice of what it keeps.
+//! The user that the process switches to once it has done what needs root: opened its listeners
+//! and read its files.
 
 use crate::config::{self, RoleConfig};
 use nix::unistd::{getegid, geteuid, initgroups, setgid, setgroups, setuid, Gid, Group, Uid, User};
@@ -9,16 +9,17 @@ use std::io;
 /// A user of this machine and its group.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Account {
-    /// As the configuration has it.
+    /// The name, or the number as configured if the user has no name.
     name: String,
     uid: Uid,
     gid: Gid,
-    /// Whether the machine knows the user by a name, and so the other groups it belongs to.
+    /// Whether the user has an entry in the user database, and so supplementary groups.
     is_named: bool,
 }
 
 impl Account {
-    /// The one that the roles name, if they do. The error says that there is no such user or group.
+    /// Finds the account that the configuration names, if any. Fails if there is no such user or
+    /// group.
     pub fn of(roles: &[RoleConfig]) -> io::Result<Option<Self>> {
         let Some(account) = config::account(roles) else {
             return Ok(None);
@@ -62,15 +63,16 @@ impl Account {
         })
     }
 
-    /// Becomes that user for good, in all threads: the C library sees to these. Says whether it was
-    /// another one before. The error says that this takes root.
-    pub fn take(&self) -> io::Result<bool> {
+    /// Switches all threads of the process to this user for good (the C library covers the
+    /// threads). Returns whether it was another user before. Fails without root.
+    pub fn switch(&self) -> io::Result<bool> {
         if (geteuid(), getegid()) == (self.uid, self.gid) {
-            // It has taken the place of a process that was it already.
+            // After a restart the process starts as this user already.
             return Ok(false);
         }
         let explain = |e: nix::Error| {
-            // Its own text would bring nix's table of all errors; the C library has one, too.
+            // Displaying `nix::Error` would link nix's own table of messages; `io::Error` uses
+            // the C library's.
             let e = io::Error::from(e);
             let hint = match geteuid().is_root() {
                 true => "",
@@ -87,7 +89,10 @@ impl Account {
         setgid(self.gid).map_err(explain)?;
         setuid(self.uid).map_err(explain)?;
         if !self.uid.is_root() && setuid(Uid::from_raw(0)).is_ok() {
-            let text = format!("becoming the user {}: root can be had again", self.name);
+            let text = format!(
+                "becoming the user {}: the process could become root again",
+                self.name
+            );
             return Err(io::Error::other(text));
         }
         log::info!("is the user {} from now on", self.name);

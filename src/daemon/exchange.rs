@@ -1,5 +1,5 @@
-//! The link between the servers of this process and those of the one before or after it: who reads
-//! it, and when it ends. What the servers say over it, see `server::transfer`.
+//! The link between the servers of this process and those of its parent or child during a restart:
+//! reads it and ends it. `server::transfer` defines what the servers send.
 
 use super::running::{all, RoleSource};
 use crate::handover::{Message, ProcessLink, ProcessMessages};
@@ -10,11 +10,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the other process may take for the end of the link.
+/// How long to wait for the other process to end the link.
 const LINK_END_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Has the servers talk with the process whose place this one takes. Returns that one's end of
-/// their link.
+/// Links the servers to those of the parent process. Returns the parent's end of the link.
 pub fn with_parent(servers: &[(RoleSource, Arc<Server>)]) -> Option<OwnedFd> {
     if servers.is_empty() {
         return None;
@@ -24,7 +23,7 @@ pub fn with_parent(servers: &[(RoleSource, Arc<Server>)]) -> Option<OwnedFd> {
     let ((link, incoming), far) = match link {
         Ok(link) => link,
         Err(e) => {
-            log::warn!("the old process keeps its tunnels to itself: {e}");
+            log::warn!("tunnels stay in the old process until they end: no link to it: {e}");
             return None;
         }
     };
@@ -41,8 +40,8 @@ pub fn with_parent(servers: &[(RoleSource, Arc<Server>)]) -> Option<OwnedFd> {
     Some(far)
 }
 
-/// Has the servers make way for those of another process, and returns when what runs here has
-/// ended, or after as long as `patience`.
+/// Hands the servers over to the child process. Returns when they have ended, at the latest after
+/// `patience`.
 pub async fn with_child(
     servers: &[(RoleSource, Arc<Server>)],
     link: Option<(ProcessLink, ProcessMessages)>,
@@ -71,7 +70,7 @@ pub async fn with_child(
             all(servers.iter().map(|(_, server)| server.moved())),
         )
         .await;
-        // What the other process has sent before it hears of this still comes, and goes back.
+        // Messages that the child sent before it reads `Done` still arrive and are answered.
         for (source, _) in servers {
             let _ = link.of_role(source).send(&Message::Done, None).await;
         }
@@ -93,7 +92,7 @@ fn recipients(servers: &[(RoleSource, Arc<Server>)]) -> Vec<(RoleSource, Recipie
         .collect()
 }
 
-/// Gives each message to the server that it is for, until the other process ends the link.
+/// Dispatches each message to the server it is for, until the other process ends the link.
 async fn read(
     recipients: &[(RoleSource, Recipient)],
     mut incoming: ProcessMessages,
@@ -101,7 +100,7 @@ async fn read(
 ) {
     while let Some((role, message, socket)) = incoming.next().await {
         let mut recipients = recipients.iter();
-        // A server that the other process does not have loses what was meant for it.
+        // Messages for a server that this process does not run are dropped.
         if let Some((_, recipient)) = recipients.find(|(source, _)| *source == role) {
             recipient.hear(from, message, socket).await;
         }

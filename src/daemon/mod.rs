@@ -1,4 +1,4 @@
-//! The process: starts the roles, waits for signals, and ends them in good order.
+//! The process: starts the roles, handles signals, and shuts down in order.
 
 mod account;
 #[cfg(feature = "server")]
@@ -24,30 +24,30 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long running streams may take to finish once the process is to end.
+/// How long streams may take to finish when the process stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a new process is started when signals that were meant for it, too, have ended it.
+/// How often to start a child again if signals meant for this process too have ended it.
 const MAX_START_TRIES: u32 = 4;
-/// Open files that gt needs before there is a connection: the runtime, the log and listeners take
-/// about 20, reading certificates and looking up names a few more.
-const FEWEST_FILES: u64 = 32;
-/// Threads for name look-ups and files, at most.
+/// Open files that gt needs without any connection: the runtime, log and listeners take about
+/// 20, reading certificates and resolving names a few more.
+const MIN_OPEN_FILES: u64 = 32;
+/// Default maximum of threads for name lookups and file access.
 const BLOCKING_THREADS: &str = "8";
 
-/// What could not be done.
+/// Why the process cannot start or go on.
 #[derive(Debug)]
 pub struct DaemonError {
     why: String,
-    /// The process whose place this one was to take knows, and says so.
-    pub is_told: bool,
+    /// Whether the parent process has been told, and so reports the error itself.
+    pub is_reported: bool,
 }
 
 impl DaemonError {
-    /// Tells it to the process whose place this one was to take, if there is one.
-    pub fn tell(why: String, heir: Option<&ParentLink>) -> Self {
-        let told = heir.map(|heir| heir.say(&Progress::Failed(why.clone())));
-        let is_told = matches!(told, Some(Ok(())));
-        Self { why, is_told }
+    /// Creates the error and reports it to the parent process, if there is one.
+    pub fn report(why: String, parent: Option<&ParentLink>) -> Self {
+        let sent = parent.map(|parent| parent.report(&Progress::Failed(why.clone())));
+        let is_reported = matches!(sent, Some(Ok(())));
+        Self { why, is_reported }
     }
 }
 
@@ -59,17 +59,17 @@ impl fmt::Display for DaemonError {
 
 impl std::error::Error for DaemonError {}
 
-/// Gets what the runtime needs: as many open files as possible, and what it reads from the
-/// environment. Before the runtime is first touched, and while there is one thread. The error says
-/// that there may be too few open files.
+/// Prepares the process for the runtime: raises the limit of open files and sets the environment
+/// variables that the runtime reads. Call it while there is one thread, before the runtime is
+/// used. Fails if the limit of open files is too low.
 pub fn prepare(roles: &[RoleConfig]) -> Result<(), DaemonError> {
     let most = raise_open_files();
-    if let Some(most) = most.filter(|most| *most < FEWEST_FILES) {
+    if let Some(most) = most.filter(|most| *most < MIN_OPEN_FILES) {
         let why = format!(
-            "this process may have {most} open files, and gt needs {FEWEST_FILES} and one for each \
+            "this process may have {most} open files, and gt needs {MIN_OPEN_FILES} and one for each \
              connection: raise the limit, with \"ulimit -n\" or LimitNOFILE= of systemd"
         );
-        return Err(DaemonError::tell(why, None));
+        return Err(DaemonError::report(why, None));
     }
     std::env::set_var("ASYNC_STD_THREAD_COUNT", threads(roles).to_string());
     if std::env::var_os("BLOCKING_MAX_THREADS").is_none() {
@@ -78,36 +78,36 @@ pub fn prepare(roles: &[RoleConfig]) -> Result<(), DaemonError> {
     Ok(())
 }
 
-/// Whether what a role needs of this machine is there: files and folders. The error names what
-/// cannot be used. Nothing is started, and addresses to listen on are not tried.
+/// Checks that the files and folders a role needs exist and can be used. The error names the one
+/// that cannot. Starts nothing and opens no listeners.
 pub fn check(loaded: &RoleConfig) -> Result<(), DaemonError> {
     let there = running::check(loaded);
     let there = there.and(Account::of(std::slice::from_ref(loaded)).map(drop));
-    there.map_err(|e| DaemonError::tell(e.to_string(), None))
+    there.map_err(|e| DaemonError::report(e.to_string(), None))
 }
 
 fn threads(roles: &[RoleConfig]) -> usize {
     roles.iter().map(RoleConfig::threads).max().unwrap_or(1)
 }
 
-/// Where this process comes from, and how another one like it is started.
+/// How this process was started, and how to start its child.
 pub struct ProcessOrigin {
-    /// This program.
+    /// This program and its arguments.
     pub program: Program,
-    /// If this process takes another one's place: how to talk to it,
-    pub heir: Option<ParentLink>,
-    /// and what it has left.
-    pub legacy: Inherited,
+    /// The link to the parent process, if this process takes over from one.
+    pub parent: Option<ParentLink>,
+    /// The sockets and state that the parent has handed over.
+    pub inherited: Inherited,
 }
 
-/// What SIGHUP and SIGQUIT ask for waits from now on; without this they would end the process. To
-/// be called first of all: who signals all that run may mean one that has just begun.
+/// Starts to queue SIGHUP and SIGQUIT, which would end the process otherwise. Call it first: a
+/// signal to all running processes may reach one that has just started.
 pub fn expect_signals() -> io::Result<Signals> {
     Signals::new([SIGHUP, SIGQUIT])
 }
 
-/// Runs the roles until a signal ends the process. `again` reads the configuration once more,
-/// for a reload.
+/// Runs the roles until a signal ends the process. `again` reads the configuration anew for a
+/// reload.
 pub fn run<E: fmt::Display>(
     roles: Vec<RoleConfig>,
     origin: ProcessOrigin,
@@ -116,25 +116,25 @@ pub fn run<E: fmt::Display>(
 ) -> Result<(), DaemonError> {
     let ProcessOrigin {
         program,
-        heir,
-        mut legacy,
+        parent,
+        mut inherited,
     } = origin;
-    let fail = |e: io::Error| DaemonError::tell(e.to_string(), heir.as_ref());
+    let fail = |e: io::Error| DaemonError::report(e.to_string(), parent.as_ref());
     let mut running = RunningRoles::default();
-    let plans = running.plan(&roles, &mut legacy).map_err(fail)?;
-    // All listens, and nobody has been served yet.
+    let plans = running.plan(&roles, &mut inherited).map_err(fail)?;
+    // All listeners are open and no connection has been accepted yet.
     become_user(&roles).map_err(fail)?;
-    // Before, these end the process, whatever it waits for: a name look-up may take long. After,
-    // there is something to be ended in good order.
+    // Until here SIGINT and SIGTERM end the process at once, whatever it waits for: resolving a
+    // name may take long. From here on there are connections to drain.
     let handle = signals.handle();
     let heard = handle.add_signal(SIGINT).and(handle.add_signal(SIGTERM));
     heard.map_err(fail)?;
     running.change(plans).map_err(fail)?;
-    // What nobody has taken is closed.
-    drop(legacy);
-    supervisor::tell("READY=1\n");
-    if let Some(heir) = heir {
-        running.succeed(heir);
+    // Closes the inherited sockets that no role has taken.
+    drop(inherited);
+    supervisor::notify("READY=1\n");
+    if let Some(parent) = parent {
+        running.report_to_parent(parent);
     }
     let constants = Constants::of(&roles);
     drop(roles);
@@ -144,25 +144,25 @@ pub fn run<E: fmt::Display>(
         serve(running, &program, &constants, &receiver, again).await;
         handle.close();
     });
-    let mut asked = false;
+    let mut stopping = false;
     for signal in signals.forever() {
-        if ends(signal) && std::mem::replace(&mut asked, true) {
-            // Twice is an order.
+        if is_stop(signal) && std::mem::replace(&mut stopping, true) {
+            // A second signal skips the drain.
             std::process::exit(1);
         }
-        // It can only be full of signals that nobody waits for any more.
+        // Only fails once nothing reads the signals any more.
         let _ = sender.try_send(signal);
     }
     Ok(())
 }
 
-/// Becomes the user that the roles name, if they do. What that one may not read is told now, and not
-/// only when somebody wants it to be read again.
+/// Switches to the configured user, if any. Warns now, rather than at the next reload, about files
+/// that this user cannot read.
 fn become_user(roles: &[RoleConfig]) -> io::Result<()> {
     let Some(account) = Account::of(roles)? else {
         return Ok(());
     };
-    if !account.take()? {
+    if !account.switch()? {
         return Ok(());
     }
     for loaded in roles {
@@ -178,12 +178,12 @@ fn become_user(roles: &[RoleConfig]) -> io::Result<()> {
     Ok(())
 }
 
-fn ends(signal: i32) -> bool {
+fn is_stop(signal: i32) -> bool {
     signal == SIGINT || signal == SIGTERM
 }
 
-/// As many open files as the system lets us have: each visitor takes one at each end. Returns how
-/// many that are; `None` means no limit.
+/// Raises the limit of open files as far as the system allows (each visitor takes one at each
+/// end). Returns the limit; `None` for unlimited.
 fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -196,7 +196,7 @@ fn raise_open_files() -> Option<u64> {
     }
 }
 
-/// Reads the configuration once more. The error says what is wrong with it.
+/// Reads the configuration anew for a reload. The error is a sentence.
 trait ReadConfig: Fn() -> Result<Vec<RoleConfig>, String> + Send + Sync + 'static {}
 
 impl<F: Fn() -> Result<Vec<RoleConfig>, String> + Send + Sync + 'static> ReadConfig for F {}
@@ -208,7 +208,7 @@ async fn serve(
     signals: &Receiver<i32>,
     again: Arc<impl ReadConfig>,
 ) {
-    // Signals that have come while another one was acted on, each once.
+    // Signals that came while another one was handled, each once.
     let mut waiting = Vec::new();
     loop {
         let signal = match waiting.is_empty() {
@@ -218,7 +218,7 @@ async fn serve(
         match signal {
             Some(SIGHUP) => {
                 let planned = plan(&running, &again);
-                match unless_told_to_end(planned, signals, &mut waiting).await {
+                match unless_stopped(planned, signals, &mut waiting).await {
                     Some(planned) => reload(&mut running, constants, planned),
                     None => break,
                 }
@@ -237,17 +237,17 @@ async fn serve(
                     }
                     hand_over(&running, program).await
                 };
-                match unless_told_to_end(handed_over, signals, &mut waiting).await {
-                    Some(Ok(successor)) => {
+                match unless_stopped(handed_over, signals, &mut waiting).await {
+                    Some(Ok(child)) => {
                         if waiting.contains(&SIGHUP) {
-                            // It may have read its files before that.
-                            successor.reload();
+                            // The child may have read its files before the signal.
+                            child.reload();
                         }
-                        return make_way(&running, successor, signals).await;
+                        return drain(&running, child, signals).await;
                     }
                     Some(Err(e)) => {
                         log::error!("not restarted, everything goes on as it was: {e}");
-                        running.keep();
+                        running.cancel_handover();
                         waiting.retain(|signal| *signal != SIGQUIT);
                     }
                     None => break,
@@ -257,30 +257,30 @@ async fn serve(
         }
     }
     log::info!("stopping");
-    supervisor::tell("STOPPING=1\n");
+    supervisor::notify("STOPPING=1\n");
     timeout(DRAIN_TIMEOUT * 2, running.stop(DRAIN_TIMEOUT)).await;
 }
 
-/// Waits for the work while other signals are put aside; `None` if one of them ends the process.
-async fn unless_told_to_end<T>(
+/// Runs `work` and queues other signals; `None` if a signal ends the process first.
+async fn unless_stopped<T>(
     work: impl Future<Output = T>,
     signals: &Receiver<i32>,
     waiting: &mut Vec<i32>,
 ) -> Option<T> {
-    let told_to_end = async {
+    let stop_signal = async {
         loop {
             match signals.recv().await {
-                Ok(signal) if ends(signal) => return None,
+                Ok(signal) if is_stop(signal) => return None,
                 Ok(signal) if !waiting.contains(&signal) => waiting.push(signal),
                 Ok(_) => {}
                 Err(_) => return None,
             }
         }
     };
-    future::or(async { Some(work.await) }, told_to_end).await
+    future::or(async { Some(work.await) }, stop_signal).await
 }
 
-/// What there is once in a process, and only a restart can change.
+/// Settings of the whole process that only a restart can change.
 #[derive(PartialEq)]
 struct Constants {
     threads: usize,
@@ -298,11 +298,11 @@ impl Constants {
     }
 }
 
-/// A configuration that was read again, and how to become what it says.
+/// A configuration that was read again, and the plans to apply it.
 type Planned = Result<(Vec<RoleConfig>, RolePlans), String>;
 
-/// Reads the configuration and the files it names, opens listeners, and looks up names. All of that
-/// may take long, so it is done on another thread than that of the executor.
+/// Reads the configuration and the files it names, opens listeners, and resolves names. Runs on a
+/// thread of its own because each of these may block for long.
 async fn plan(running: &RunningRoles, again: &Arc<impl ReadConfig>) -> Planned {
     let (running, again) = (running.clone(), again.clone());
     blocking(move || {
@@ -328,7 +328,7 @@ fn reload(running: &mut RunningRoles, constants: &Constants, planned: Planned) {
                 "threads, the user and the Sentry options stay as they were until a restart"
             );
         }
-        // Tens of thousands of users take a while to be freed, too.
+        // Dropping tens of thousands of users takes a while, too.
         crate::spawn(blocking(move || drop(roles)));
     });
     match reloaded {
@@ -337,45 +337,45 @@ fn reload(running: &mut RunningRoles, constants: &Constants, planned: Planned) {
     }
 }
 
-/// Starts the program that is installed now and waits until it can take this one's place. If it
-/// cannot, it is gone, and the error says why.
+/// Starts the installed program and waits until it has taken over. If that fails, the child is
+/// ended and the error says why.
 async fn hand_over(running: &RunningRoles, program: &Program) -> io::Result<ChildProcess> {
-    let mut successor = ChildProcess::start(program)?;
-    successor.give(&running.export()).await?;
-    successor.hear().await?;
-    if !running.serves() {
-        // Nobody comes to it: it has to have its tunnels.
-        successor.hear().await?;
+    let mut child = ChildProcess::start(program)?;
+    child.send_items(&running.export()).await?;
+    child.next_progress().await?;
+    if !running.has_servers() {
+        // Without a server nothing else shows that it works: wait for its tunnels.
+        child.next_progress().await?;
     }
-    successor.takes_over();
-    let pid = successor.pid();
+    child.detach();
+    let pid = child.pid();
     log::info!("process {pid} takes over; this one ends when what runs has finished");
-    supervisor::tell(&format!("MAINPID={pid}\n"));
-    Ok(successor)
+    supervisor::notify(&format!("MAINPID={pid}\n"));
+    Ok(child)
 }
 
-/// Lets what runs finish, unless a signal says that it may not.
-async fn make_way(running: &RunningRoles, mut successor: ChildProcess, signals: &Receiver<i32>) {
+/// Lets what still runs here finish, unless a signal stops it.
+async fn drain(running: &RunningRoles, mut child: ChildProcess, signals: &Receiver<i32>) {
     #[cfg(feature = "server")]
-    let servers = running.servers_make_way(successor.link());
+    let servers = running.drain_servers(child.link());
     #[cfg(not(feature = "server"))]
     let servers = future::ready(());
     let clients = async {
-        if running.serves() {
-            // Its clients come to its servers, or to others.
-            if let Err(e) = successor.hear().await {
-                log::error!("the process that has taken over: {e}");
+        if running.has_servers() {
+            // Its clients connect to its servers, or to others.
+            if let Err(e) = child.next_progress().await {
+                log::error!("waiting for the tunnels of the new process: {e}");
             }
         }
-        running.clients_make_way().await;
+        running.drain_clients().await;
     };
     let drained = async {
         future::zip(servers, clients).await;
     };
-    let told_to_end = async {
+    let stop_signal = async {
         loop {
             match signals.recv().await {
-                // The log file may have been renamed; nothing else is of interest any more.
+                // The log file may have been renamed; no other signal matters any more.
                 Ok(SIGHUP) => logging::reopen(None),
                 Ok(SIGQUIT) => {}
                 _ => break,
@@ -383,6 +383,6 @@ async fn make_way(running: &RunningRoles, mut successor: ChildProcess, signals: 
         }
         running.stop(DRAIN_TIMEOUT).await;
     };
-    future::or(drained, told_to_end).await;
-    log::info!("what ran here has ended");
+    future::or(drained, stop_signal).await;
+    log::info!("drained; this process ends");
 }

@@ -1,4 +1,4 @@
-//! The roles that run in this process, each known by the file that it comes from.
+//! The roles that run in this process, each identified by its configuration file.
 
 #[cfg(feature = "server")]
 use super::exchange;
@@ -21,24 +21,25 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-/// How long what runs may take to finish once another process has taken this one's place, or
-/// the role is not wanted any more.
+/// How long streams may take to finish once another process has taken over, or once the role was
+/// removed from the configuration.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// The configuration file of a role; `None` if it is configured by flags.
 pub type RoleSource = Option<PathBuf>;
 
-/// In the order in which they were started. A clone knows the same roles.
+/// The running roles in the order in which they were started. Clones share the roles.
 #[derive(Clone, Default)]
 pub struct RunningRoles {
     #[cfg(feature = "server")]
     servers: Vec<(RoleSource, Arc<Server>)>,
     #[cfg(feature = "client")]
     clients: Vec<(RoleSource, Client)>,
-    /// Roles that are not wanted any more, and end.
-    leaving: WaitGroup,
+    /// Roles removed from the configuration that are still draining.
+    draining: WaitGroup,
 }
 
-/// What each role needs to start, or to go on.
+/// What each role needs to start or to be reconfigured.
 #[derive(Default)]
 pub struct RolePlans {
     #[cfg(feature = "server")]
@@ -48,9 +49,9 @@ pub struct RolePlans {
 }
 
 impl RunningRoles {
-    /// Starts what is new, changes what runs, and ends what is not wanted any more. Servers
-    /// first: clients in the same process find them there. The error says that the system has
-    /// no random numbers.
+    /// Applies the plans: starts new roles, reconfigures running ones, and stops the others.
+    /// Servers start first so that clients in the same process can connect to them. Fails if the
+    /// system has no random numbers.
     pub fn change(&mut self, plans: RolePlans) -> io::Result<()> {
         #[cfg(feature = "server")]
         {
@@ -66,7 +67,7 @@ impl RunningRoles {
                 self.servers.push((source, server));
             }
             for (_, server) in before {
-                self.leave(async move { server.stop(DRAIN_TIMEOUT).await });
+                self.stop_in_background(async move { server.stop(DRAIN_TIMEOUT).await });
             }
         }
         #[cfg(feature = "client")]
@@ -83,89 +84,89 @@ impl RunningRoles {
                 self.clients.push((source, client));
             }
             for (_, client) in before {
-                self.leave(async move { client.stop(DRAIN_TIMEOUT).await });
+                self.stop_in_background(async move { client.stop(DRAIN_TIMEOUT).await });
             }
         }
         Ok(())
     }
 
-    fn leave(&self, stopping: impl Future<Output = ()> + Send + 'static) {
-        let leaving = self.leaving.begin();
+    fn stop_in_background(&self, stopping: impl Future<Output = ()> + Send + 'static) {
+        let draining = self.draining.begin();
         crate::spawn(async move {
             stopping.await;
-            drop(leaving);
+            drop(draining);
         });
     }
 
-    /// How to become what the configuration says. Nothing has changed if that cannot be done;
-    /// the error says which file, folder or listener is the reason.
-    pub fn plan(&self, roles: &[RoleConfig], legacy: &mut Inherited) -> io::Result<RolePlans> {
+    /// Plans how to apply a configuration, and changes nothing yet. The error names the file,
+    /// folder or listener that cannot be used.
+    pub fn plan(&self, roles: &[RoleConfig], inherited: &mut Inherited) -> io::Result<RolePlans> {
         let mut plans = RolePlans::default();
         for loaded in roles {
             let source = &loaded.source;
-            let in_file = |e: io::Error| in_file(loaded, e);
+            let with_file = |e: io::Error| with_file(loaded, e);
             #[cfg(feature = "server")]
             if let Some(config) = loaded.role.server() {
                 let running = find(&self.servers, source).map(Arc::as_ref);
-                let plan =
-                    server::ServerPlan::new(config, source, running, legacy).map_err(in_file)?;
+                let plan = server::ServerPlan::new(config, source, running, inherited)
+                    .map_err(with_file)?;
                 plans.servers.push((source.clone(), plan));
             }
             #[cfg(feature = "client")]
             if let Some(config) = loaded.role.client() {
                 let running = find(&self.clients, source);
-                let plan =
-                    client::ClientPlan::new(config, source, running, legacy).map_err(in_file)?;
+                let plan = client::ClientPlan::new(config, source, running, inherited)
+                    .map_err(with_file)?;
                 plans.clients.push((source.clone(), plan));
             }
         }
         Ok(plans)
     }
 
-    /// What the process that takes this one's place is given.
+    /// Returns the sockets and state to hand over to the child process.
     pub fn export(&self) -> Vec<Outgoing> {
-        let mut pieces = Vec::new();
+        let mut items = Vec::new();
         #[cfg(feature = "server")]
         for (source, server) in &self.servers {
-            pieces.push((Item::Role(source.clone()), None));
-            pieces.extend(server.export());
+            items.push((Item::Role(source.clone()), None));
+            items.extend(server.export());
         }
         #[cfg(feature = "client")]
         for (source, client) in &self.clients {
-            pieces.push((Item::Role(source.clone()), None));
-            pieces.extend(client.export());
+            items.push((Item::Role(source.clone()), None));
+            items.extend(client.export());
         }
-        pieces
+        items
     }
 
-    /// No process takes this one's place after all.
-    pub fn keep(&self) {
+    /// Cancels a handover: the child process has failed.
+    pub fn cancel_handover(&self) {
         #[cfg(feature = "server")]
         self.servers.iter().for_each(|(_, server)| server.keep());
     }
 
-    /// Whether there is a role that others come to.
-    pub fn serves(&self) -> bool {
+    /// Whether a server runs.
+    pub fn has_servers(&self) -> bool {
         #[cfg(feature = "server")]
         return !self.servers.is_empty();
         #[cfg(not(feature = "server"))]
         false
     }
 
-    /// Tells the process whose place this one takes when it can go.
-    pub fn succeed(&self, heir: ParentLink) {
-        let say = |heir: &ParentLink, word| {
-            if let Err(e) = heir.say(&word) {
+    /// Tells the parent process when the servers listen and when the clients are connected.
+    pub fn report_to_parent(&self, parent: ParentLink) {
+        let report = |parent: &ParentLink, progress| {
+            if let Err(e) = parent.report(&progress) {
                 log::debug!("telling the old process: {e}");
             }
         };
         #[cfg(feature = "server")]
         let listening = match exchange::with_parent(&self.servers) {
-            Some(link) => heir.say_listening(&link),
-            None => heir.say(&Progress::Listening),
+            Some(link) => parent.report_listening(&link),
+            None => parent.report(&Progress::Listening),
         };
         #[cfg(not(feature = "server"))]
-        let listening = heir.say(&Progress::Listening);
+        let listening = parent.say(&Progress::Listening);
         if let Err(e) = listening {
             log::debug!("telling the old process: {e}");
         }
@@ -174,32 +175,32 @@ impl RunningRoles {
         crate::spawn(async move {
             #[cfg(feature = "client")]
             all(clients.iter().map(Client::wait_ready)).await;
-            say(&heir, Progress::Connected);
-            drop(heir);
-            // Who was refused because of the old process tries again.
+            report(&parent, Progress::Connected);
+            drop(parent);
+            // The server may have refused a client while the old process held its id.
             #[cfg(feature = "client")]
             all(clients.iter().map(Client::retry_now)).await;
         });
     }
 
-    /// Another process accepts what comes from now on.
+    /// Drains the servers after the child process has taken over their listeners.
     #[cfg(feature = "server")]
-    pub async fn servers_make_way(&self, link: Option<(ProcessLink, ProcessMessages)>) {
+    pub async fn drain_servers(&self, link: Option<(ProcessLink, ProcessMessages)>) {
         exchange::with_child(&self.servers, link, DRAIN_TIMEOUT).await;
     }
 
-    /// Another process has tunnels in place of these.
-    pub async fn clients_make_way(&self) {
+    /// Stops the clients after those of the child process have connected.
+    pub async fn drain_clients(&self) {
         #[cfg(feature = "client")]
         all(self
             .clients
             .iter()
             .map(|(_, client)| client.stop(DRAIN_TIMEOUT)))
         .await;
-        self.leaving.idle().await;
+        self.draining.idle().await;
     }
 
-    /// Lets what runs finish for as long as `patience`.
+    /// Stops all roles; streams may take up to `patience` to finish.
     pub async fn stop(&self, patience: Duration) {
         #[cfg(feature = "client")]
         let clients = all(self.clients.iter().map(|(_, client)| client.stop(patience)));
@@ -209,25 +210,25 @@ impl RunningRoles {
         let servers = all(self.servers.iter().map(|(_, server)| server.stop(patience)));
         #[cfg(not(feature = "server"))]
         let servers = future::ready(());
-        let leaving = timeout(patience, self.leaving.idle());
-        future::zip(future::zip(clients, servers), leaving).await;
+        let draining = timeout(patience, self.draining.idle());
+        future::zip(future::zip(clients, servers), draining).await;
     }
 }
 
-/// Whether the files and folders that a role names can be used.
+/// Checks whether the files and folders that a role names can be used.
 pub fn check(loaded: &RoleConfig) -> io::Result<()> {
     #[cfg(feature = "server")]
     if let Some(config) = loaded.role.server() {
-        server::check(config).map_err(|e| in_file(loaded, e))?;
+        server::check(config).map_err(|e| with_file(loaded, e))?;
     }
     #[cfg(feature = "client")]
     if let Some(config) = loaded.role.client() {
-        client::check(config, &loaded.source).map_err(|e| in_file(loaded, e))?;
+        client::check(config, &loaded.source).map_err(|e| with_file(loaded, e))?;
     }
     Ok(())
 }
 
-fn in_file(loaded: &RoleConfig, e: io::Error) -> io::Error {
+fn with_file(loaded: &RoleConfig, e: io::Error) -> io::Error {
     match &loaded.source {
         Some(file) => io::Error::new(e.kind(), format!("{}: {e}", file.display())),
         None => e,
@@ -246,7 +247,7 @@ fn take<R>(running: &mut Vec<(RoleSource, R)>, source: &RoleSource) -> Option<R>
 
 type Task<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// Waits for all of them, at the same time.
+/// Waits for all tasks concurrently.
 pub fn all<'a, F>(tasks: impl Iterator<Item = F>) -> Task<'a>
 where
     F: Future<Output = ()> + Send + 'a,

@@ -1,28 +1,28 @@
-//! What a supervisor such as systemd wants to hear (sd_notify(3)): that the service is ready, and
-//! which process it is. Without one, nothing is said.
+//! Notifications for a service supervisor such as systemd (sd_notify(3)): readiness and the main
+//! process. Without a supervisor nothing is sent.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Where a supervisor listens.
+/// The environment variable with the address of the supervisor's socket.
 const VARIABLE: &str = "NOTIFY_SOCKET";
 
-/// Says `state`, lines of `NAME=value`.
-pub fn tell(state: &str) {
-    let Some(place) = std::env::var_os(VARIABLE) else {
+/// Sends `state`, lines of `NAME=value`.
+pub fn notify(state: &str) {
+    let Some(addr_name) = std::env::var_os(VARIABLE) else {
         return;
     };
     let send = || -> io::Result<()> {
-        let addr = match place.as_bytes() {
+        let addr = match addr_name.as_bytes() {
             [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
-            _ => SocketAddr::from_pathname(&place)?,
+            _ => SocketAddr::from_pathname(&addr_name)?,
         };
         UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &addr)?;
         Ok(())
     };
     if let Err(e) = send() {
-        log::warn!("telling the supervisor at {}: {e}", place.display());
+        log::warn!("notifying the supervisor at {}: {e}", addr_name.display());
     }
 }

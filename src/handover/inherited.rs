@@ -1,5 +1,5 @@
-//! What a process leaves to the one that takes its place: its listening sockets, and what the
-//! new one cannot find out by itself.
+//! What a process hands over to its successor: listening sockets, and state that the successor
+//! cannot find out otherwise.
 
 use super::packet::{PacketReader, PacketWriter};
 #[cfg(any(feature = "server", feature = "p2p"))]
@@ -13,41 +13,39 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// One thing that is left.
+/// One item of a handover.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
-    /// All up to the next of these belongs to the role that comes from this file.
+    /// Items up to the next `Role` belong to the role configured by this file.
     Role(Option<PathBuf>),
-    /// A server's listener, under the address that the configuration gives it. Comes with its
-    /// socket.
+    /// A server's listener, by its configured address. Carries the socket.
     Listener { addr: String },
-    /// A TCP port of a client, `asked` for by this number and perhaps any. Comes with its
-    /// socket, or without one if the client is away and only its number is kept.
+    /// A TCP port of a client, with the port that the client requested and whether it accepts
+    /// another. Carries the socket, or none if the client is away and only the number is reserved.
     Port {
         id: String,
         random: bool,
-        asked: u16,
+        requested: u16,
         port: u16,
     },
-    /// A prefix that a client serves: it is kept for its id, and visitors wait until the client is
-    /// back. Versions before the id was handed over do not say whose it is.
+    /// A reserved host prefix. Visitors wait until the client with this id is back. Versions of gt
+    /// before the id was handed over leave it out.
     Host {
         tls: bool,
         prefix: String,
         id: Option<String>,
     },
-    /// The secret that holds for an id where any client may come.
-    Claim { id: String, secret: Secret },
-    /// The secret that a client has made up for itself.
+    /// The first secret seen for an id, on a server that admits any client.
+    FirstSecret { id: String, secret: Secret },
+    /// The secret that a client has generated for itself.
     Secret { id: String, secret: Secret },
-    /// A server's socket for STUN, under the address that the configuration gives it. Comes with
-    /// it.
+    /// A server's STUN socket, by its configured address. Carries the socket.
     Stun { addr: String },
-    /// There is no more.
+    /// The last item.
     End,
 }
 
-/// A piece on its way.
+/// An item to hand over, with its socket.
 pub type Outgoing = (Item, Option<Arc<dyn AsFd + Send + Sync>>);
 
 impl Item {
@@ -59,12 +57,12 @@ impl Item {
             Self::Port {
                 id,
                 random,
-                asked,
+                requested,
                 port,
             } => PacketWriter::new(3)
                 .bytes(id.as_bytes())
                 .u16(u16::from(*random))
-                .u16(*asked)
+                .u16(*requested)
                 .u16(*port),
             Self::Host { tls, prefix, id } => {
                 let host = PacketWriter::new(4)
@@ -75,7 +73,7 @@ impl Item {
                     None => host,
                 }
             }
-            Self::Claim { id, secret } => PacketWriter::new(5)
+            Self::FirstSecret { id, secret } => PacketWriter::new(5)
                 .bytes(id.as_bytes())
                 .bytes(secret.as_bytes()),
             Self::Secret { id, secret } => PacketWriter::new(6)
@@ -83,10 +81,10 @@ impl Item {
                 .bytes(secret.as_bytes()),
             Self::Stun { addr } => PacketWriter::new(7).bytes(addr.as_bytes()),
         }
-        .done()
+        .finish()
     }
 
-    /// `None` if it is of a kind that only another version of gt knows, or malformed.
+    /// Decodes an item. `None` if it is malformed or of a kind that only later versions know.
     pub(super) fn decode(packet: &[u8]) -> Option<Self> {
         let mut reader = PacketReader::new(packet);
         Some(match reader.u8()? {
@@ -98,7 +96,7 @@ impl Item {
             3 => Self::Port {
                 id: reader.text()?,
                 random: reader.u16()? != 0,
-                asked: reader.u16()?,
+                requested: reader.u16()?,
                 port: reader.u16()?,
             },
             4 => Self::Host {
@@ -109,7 +107,7 @@ impl Item {
                     false => Some(reader.text()?),
                 },
             },
-            5 => Self::Claim {
+            5 => Self::FirstSecret {
                 id: reader.text()?,
                 secret: Secret::new(reader.bytes()?),
             },
@@ -125,54 +123,54 @@ impl Item {
     }
 }
 
-/// What is left and not yet taken.
+/// The items handed over by the parent process that no role has taken yet.
 #[derive(Default)]
 pub struct Inherited {
-    pieces: Vec<Received>,
-    /// Whose the next pieces are.
+    items: Vec<Received>,
+    /// The role that the next items belong to.
     role: Option<PathBuf>,
 }
 
 struct Received {
-    /// The file of the role it belongs to.
+    /// The configuration file of the role it belongs to.
     role: Option<PathBuf>,
-    piece: Item,
-    /// Only servers have any; a client lets them go.
+    item: Item,
+    /// Used by servers only; a client closes it.
     #[cfg_attr(not(feature = "server"), allow(dead_code))]
     socket: Option<OwnedFd>,
 }
 
 impl Inherited {
-    pub(super) fn add(&mut self, piece: Item, socket: Option<OwnedFd>) {
-        if let Item::Role(file) = piece {
+    pub(super) fn add(&mut self, item: Item, socket: Option<OwnedFd>) {
+        if let Item::Role(file) = item {
             self.role = file;
             return;
         }
-        self.pieces.push(Received {
+        self.items.push(Received {
             role: self.role.clone(),
-            piece,
+            item,
             socket,
         });
     }
 
-    /// The secret that the client of this file and `id` has made up.
+    /// Returns the generated secret of the client `id` that is configured by this file.
     pub fn secret(&self, role: &Option<PathBuf>, id: &str) -> Option<Secret> {
-        let mut its = self.pieces.iter().filter(|received| received.role == *role);
-        its.find_map(|received| match &received.piece {
+        let mut its = self.items.iter().filter(|received| received.role == *role);
+        its.find_map(|received| match &received.item {
             Item::Secret { id: other, secret } if other == id => Some(secret.clone()),
             _ => None,
         })
     }
 
-    /// The listener for this address, once: that of this file's server, or another one's. One
-    /// that does not listen any more is of no use.
+    /// Takes the listener for this address: that of this file's server, or else another server's.
+    /// Returns `None` for a socket that does not listen any more.
     #[cfg(any(feature = "server", feature = "p2p"))]
     pub fn listener(&mut self, role: &Option<PathBuf>, wanted: &ListenAddr) -> Option<Listener> {
         let addr = wanted.to_string();
         Listener::adopt(self.socket(role, &Item::Listener { addr })?).ok()
     }
 
-    /// The socket for STUN at this address, as [`Legacy::listener`] has it.
+    /// Takes the STUN socket for this address, by the same rule as [`Inherited::listener`].
     #[cfg(all(feature = "server", feature = "p2p"))]
     pub fn stun(&mut self, role: &Option<PathBuf>, wanted: &ListenAddr) -> Option<Datagrams> {
         let addr = wanted.to_string();
@@ -180,24 +178,24 @@ impl Inherited {
     }
 
     #[cfg(any(feature = "server", feature = "p2p"))]
-    fn socket(&mut self, role: &Option<PathBuf>, piece: &Item) -> Option<OwnedFd> {
-        let is_it = |received: &Received| received.piece == *piece;
+    fn socket(&mut self, role: &Option<PathBuf>, item: &Item) -> Option<OwnedFd> {
+        let is_it = |received: &Received| received.item == *item;
         let is_its = |received: &Received| received.role == *role && is_it(received);
-        let at = self.pieces.iter().position(is_its);
-        let at = at.or_else(|| self.pieces.iter().position(is_it))?;
-        self.pieces.remove(at).socket
+        let at = self.items.iter().position(is_its);
+        let at = at.or_else(|| self.items.iter().position(is_it))?;
+        self.items.remove(at).socket
     }
 
-    /// All that the clients of this file's server had there.
+    /// Takes all items that belong to the clients of this file's server.
     #[cfg(feature = "server")]
     pub fn of_clients(&mut self, role: &Option<PathBuf>) -> Vec<(Item, Option<OwnedFd>)> {
         let theirs = |received: &mut Received| {
-            let is_servers = matches!(received.piece, Item::Listener { .. } | Item::Stun { .. });
+            let is_servers = matches!(received.item, Item::Listener { .. } | Item::Stun { .. });
             received.role == *role && !is_servers
         };
-        let theirs = self.pieces.extract_if(.., theirs);
+        let theirs = self.items.extract_if(.., theirs);
         theirs
-            .map(|received| (received.piece, received.socket))
+            .map(|received| (received.item, received.socket))
             .collect()
     }
 }
@@ -209,11 +207,11 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     #[test]
-    fn every_piece_arrives_as_it_was() {
+    fn every_item_survives_encoding() {
         let odd = PathBuf::from(OsString::from_vec(vec![b'/', 0xFF, b'"', b'\n']));
         let id = "\u{1}\"\\ü".repeat(40);
         let secret = Secret::new(vec![0xFF; 200]);
-        for piece in [
+        for item in [
             Item::Role(None),
             Item::Role(Some(odd)),
             Item::Listener {
@@ -222,7 +220,7 @@ mod tests {
             Item::Port {
                 id: id.clone(),
                 random: true,
-                asked: 0,
+                requested: 0,
                 port: 65535,
             },
             Item::Host {
@@ -230,7 +228,7 @@ mod tests {
                 prefix: "web".to_owned(),
                 id: Some(id.clone()),
             },
-            Item::Claim {
+            Item::FirstSecret {
                 id: id.clone(),
                 secret: secret.clone(),
             },
@@ -240,12 +238,12 @@ mod tests {
             },
             Item::End,
         ] {
-            let packet = piece.encode();
-            assert_eq!(Item::decode(&packet), Some(piece.clone()));
-            let later = [&packet[..], b"what a later version adds"].concat();
-            assert_eq!(Item::decode(&later), Some(piece.clone()));
-            // Where an older version's piece of the kind ends.
-            let old = match piece {
+            let packet = item.encode();
+            assert_eq!(Item::decode(&packet), Some(item.clone()));
+            let later = [&packet[..], b"what a later version appends"].concat();
+            assert_eq!(Item::decode(&later), Some(item.clone()));
+            // An older version's item of this kind is shorter.
+            let old = match item {
                 Item::Host { .. } => [&[4, 0, 1, 0, 3], &b"web"[..]].concat().len(),
                 _ => 0,
             };
@@ -265,41 +263,41 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_up_is_its_own_role_s() {
-        let mut legacy = Inherited::default();
+    fn a_generated_secret_belongs_to_its_role() {
+        let mut inherited = Inherited::default();
         let files = ["one.yaml", "two.yaml"].map(|file| Some(PathBuf::from(file)));
         for file in &files {
-            legacy.add(Item::Role(file.clone()), None);
+            inherited.add(Item::Role(file.clone()), None);
             let secret = Secret::new(format!("{file:?}"));
             let id = "id1".to_owned();
-            legacy.add(Item::Secret { id, secret }, None);
+            inherited.add(Item::Secret { id, secret }, None);
         }
         for file in &files {
             let secret = Some(Secret::new(format!("{file:?}")));
-            assert!(legacy.secret(file, "id1") == secret);
-            assert!(legacy.secret(file, "id2").is_none());
+            assert!(inherited.secret(file, "id1") == secret);
+            assert!(inherited.secret(file, "id2").is_none());
         }
-        assert!(legacy.secret(&None, "id1").is_none());
+        assert!(inherited.secret(&None, "id1").is_none());
     }
 
     #[cfg(feature = "server")]
     #[test]
     fn listeners_of_one_address_keep_their_order_and_their_server() {
-        let mut legacy = Inherited::default();
+        let mut inherited = Inherited::default();
         let addr = |file: &str| (Some(PathBuf::from(file)), ":0".to_owned());
         let mut ports = Vec::new();
         for (role, addr) in ["one", "one", "one", "two"].map(addr) {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             ports.push(socket.local_addr().unwrap());
-            legacy.add(Item::Role(role), None);
-            legacy.add(Item::Listener { addr }, Some(socket.into()));
+            inherited.add(Item::Role(role), None);
+            inherited.add(Item::Listener { addr }, Some(socket.into()));
         }
         let wanted = ListenAddr {
             host: None,
             port: 0,
         };
         let mut next = |file: &str| {
-            let listener = legacy.listener(&Some(PathBuf::from(file)), &wanted);
+            let listener = inherited.listener(&Some(PathBuf::from(file)), &wanted);
             listener.map(|listener| listener.addr())
         };
         assert_eq!(next("two"), Some(ports[3]));

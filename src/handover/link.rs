@@ -1,5 +1,5 @@
-//! The connection between a process that drains and the one that has taken over, for as long as
-//! the old one has tunnels. Carries messages both ways, each with one socket at most.
+//! The link between a draining process and its successor, open while the old process has tunnels.
+//! Carries messages in both directions, each with at most one socket.
 
 use super::message::Message;
 use super::{receive, send};
@@ -13,43 +13,44 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Messages that wait for the other process to read.
+/// Maximum number of messages queued for the other process.
 const MAX_QUEUED: usize = 16;
-/// Longest piece of a message that goes at a time, so that it fits into any socket's buffer.
-const MAX_PIECE: usize = 4096;
-/// Longest message: the hello of a client with as many services as there may be.
+/// Maximum size of one packet of a message in bytes: fits into the buffer of any socket.
+const MAX_FRAGMENT: usize = 4096;
+/// Maximum size of a message in bytes: the hello of a client with the maximum of services.
 const MAX_MESSAGE: usize = 256 * 1024;
-/// The first byte of a piece: another one of the message follows, or none does.
-const MORE: u8 = 1;
+/// First byte of a packet that another one of the same message follows.
+const MORE_FOLLOWS: u8 = 1;
+/// First byte of the last packet of a message.
 const LAST: u8 = 0;
-/// Sockets on their way count against the limit of open files. When there are too many, the other
-/// process gets this long to take some, and again,
-const PAUSE: Duration = Duration::from_millis(20);
-/// as often as this.
-const PAUSES: u32 = 250;
+/// How long to pause when too many sockets are in flight (`ETOOMANYREFS`: they count against the
+/// limit of open files), so that the other process can receive some.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(20);
+/// Maximum number of such pauses for one packet.
+const MAX_QUEUE_FULL_PAUSES: u32 = 250;
 
-/// The sending half for one server. Clones send to the same process.
+/// The sending half of the link for one server. Clones share the link.
 #[derive(Clone)]
 pub struct ProcessLink {
     role: Option<PathBuf>,
     queue: Sender<QueuedMessage>,
-    /// All that was sent has left, or cannot leave any more.
+    /// Triggered once everything has been sent, or cannot be sent any more.
     flushed: Shutdown,
 }
 
 type QueuedMessage = (Vec<u8>, Option<OwnedFd>);
 
-/// The receiving half.
+/// The receiving half of the link.
 pub struct ProcessMessages(Arc<Async<OwnedFd>>);
 
 impl ProcessLink {
-    /// Two sockets for the two ends of a link.
+    /// Creates the two sockets of a link.
     pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
         let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
         Ok(socketpair(family, kind, SocketFlags::CLOEXEC, None)?)
     }
 
-    /// Begins to send over this socket what it is given.
+    /// Starts to send and receive over this socket.
     pub fn new(socket: OwnedFd) -> io::Result<(Self, ProcessMessages)> {
         let socket = Arc::new(Async::new(socket)?);
         let (queue, outgoing) = channel::bounded(MAX_QUEUED);
@@ -62,7 +63,7 @@ impl ProcessLink {
         let sending = socket.clone();
         crate::spawn(async move {
             if let Err(e) = send_all(&sending, &outgoing).await {
-                log::debug!("telling another process of gt: {e}");
+                log::debug!("sending to the other gt process: {e}");
             }
             outgoing.close();
             flushed.trigger();
@@ -70,7 +71,7 @@ impl ProcessLink {
         Ok((link, ProcessMessages(socket)))
     }
 
-    /// The same for the server whose configuration comes from the file `role`.
+    /// Returns the sending half for the server that is configured by the file `role`.
     pub fn of_role(&self, role: &Option<PathBuf>) -> Self {
         Self {
             role: role.clone(),
@@ -78,7 +79,7 @@ impl ProcessLink {
         }
     }
 
-    /// Sends a message once there is room. Gives the socket back if the link has ended.
+    /// Queues a message and waits for room. Returns the socket if the link has ended.
     pub async fn send(
         &self,
         message: &Message,
@@ -94,12 +95,12 @@ impl ProcessLink {
         !self.queue.is_closed()
     }
 
-    /// Takes no more messages. What was sent still leaves, then the other end sees the end.
+    /// Closes the sending half. What is queued is sent before the other end sees the end.
     pub fn close(&self) {
         self.queue.close();
     }
 
-    /// Waits until all that was sent has left, after [`Link::close`].
+    /// Waits until everything queued is sent, after [`ProcessLink::close`].
     pub async fn flush(&self, patience: Duration) {
         timeout(patience, self.flushed.wait()).await;
     }
@@ -107,7 +108,7 @@ impl ProcessLink {
 
 #[cfg(test)]
 impl ProcessLink {
-    /// A link whose messages stay in its queue until they are taken there.
+    /// Creates a link whose messages stay in its queue for the test to read.
     pub fn unread() -> (Self, Unread) {
         let (queue, outgoing) = channel::bounded(MAX_QUEUED);
         let link = Self {
@@ -119,13 +120,13 @@ impl ProcessLink {
     }
 }
 
-/// The queue of a link that nothing reads.
+/// The queue of a link created by [`ProcessLink::unread`].
 #[cfg(test)]
 pub struct Unread(Receiver<QueuedMessage>);
 
 #[cfg(test)]
 impl Unread {
-    /// The next message; `None` if there is none now.
+    /// Returns the next message, if one is queued.
     pub fn next(&self) -> Option<Message> {
         let (message, _) = self.0.try_recv().ok()?;
         Message::decode(&message).map(|(_, message)| message)
@@ -134,20 +135,20 @@ impl Unread {
 
 async fn send_all(to: &Async<OwnedFd>, outgoing: &Receiver<QueuedMessage>) -> io::Result<()> {
     while let Ok((message, socket)) = outgoing.recv().await {
-        let mut pieces = message.chunks(MAX_PIECE).peekable();
-        while let Some(piece) = pieces.next() {
-            let (kind, socket) = match pieces.peek() {
-                Some(_) => (MORE, None),
+        let mut fragments = message.chunks(MAX_FRAGMENT).peekable();
+        while let Some(fragment) = fragments.next() {
+            let (kind, socket) = match fragments.peek() {
+                Some(_) => (MORE_FOLLOWS, None),
                 None => (LAST, socket.as_ref()),
             };
-            let packet = [&[kind], piece].concat();
+            let packet = [&[kind], fragment].concat();
             let mut pauses = 0;
             loop {
                 let sending = |to: &OwnedFd| send(to, &packet, socket.map(AsFd::as_fd));
                 match to.write_with(sending).await {
-                    Err(e) if is_too_many_sockets(&e) && pauses < PAUSES => {
+                    Err(e) if is_too_many_sockets(&e) && pauses < MAX_QUEUE_FULL_PAUSES => {
                         pauses += 1;
-                        Timer::after(PAUSE).await;
+                        Timer::after(QUEUE_FULL_PAUSE).await;
                     }
                     sent => break sent?,
                 }
@@ -162,23 +163,23 @@ fn is_too_many_sockets(e: &io::Error) -> bool {
 }
 
 impl ProcessMessages {
-    /// The next message, with the file of the server that it is for; `None` at the end.
+    /// Receives the next message and the file of the server it is for; `None` at the end.
     pub async fn next(&mut self) -> Option<(Option<PathBuf>, Message, Option<OwnedFd>)> {
         let mut bytes = Vec::new();
         loop {
             let (packet, socket) = self.0.read_with(receive).await.ok()?;
-            let (kind, piece) = packet.split_first()?;
-            bytes.extend_from_slice(piece);
+            let (kind, fragment) = packet.split_first()?;
+            bytes.extend_from_slice(fragment);
             if bytes.len() > MAX_MESSAGE {
                 return None;
             }
-            if *kind == MORE {
+            if *kind == MORE_FOLLOWS {
                 continue;
             }
             if let Some((role, message)) = Message::decode(&bytes) {
                 return Some((role, message, socket));
             }
-            // Of a later version.
+            // A message that only later versions know.
             bytes.clear();
         }
     }
@@ -192,7 +193,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn long_messages_and_sockets_arrive_in_order_and_then_the_end() {
+    fn long_messages_and_sockets_arrive_in_order_before_the_end() {
         async_std::task::block_on(async {
             let (here, there) = ProcessLink::pair().unwrap();
             let (link, _) = ProcessLink::new(here).unwrap();

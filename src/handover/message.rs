@@ -1,79 +1,78 @@
-//! What a process that drains and the one that has taken over tell each other: which clients'
-//! tunnels stay where, and the tunnels and visitors that go from one to the other.
+//! Messages between a draining process and its successor: which clients' tunnels stay in the old
+//! process, and the tunnels and visitors that move between the two.
 
 use super::packet::{PacketReader, PacketWriter};
 use crate::config::Secret;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// One message. Where it says so, it comes with a socket.
+/// A message of the link. The variants that carry a socket say so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Tunnels of this id stay in the process that drains, which serves the id's visitors until
-    /// it says [`Message::Released`].
-    Holds {
+    /// Tunnels of this id stay in the draining process, which serves the id's visitors until it
+    /// sends [`Message::Released`].
+    Holding {
         id: String,
         hosts: Vec<HostKey>,
-        /// The secret that the client has come with, to be judged by the process that has taken
-        /// over.
+        /// The client's secret, to be checked by the successor.
         secret: Secret,
     },
-    /// No tunnel of this id that can serve visitors is left in the process that drains.
+    /// The draining process has no more tunnels of this id that can take streams.
     Released { id: String },
-    /// A TCP port of the client whose tunnel is about to come. Comes with its socket.
+    /// A TCP port of the client whose tunnel follows. Carries the listening socket.
     Port {
         id: String,
         random: bool,
-        asked: u16,
+        requested: u16,
         port: u16,
     },
-    /// A client's tunnel. Comes with its socket.
+    /// A client's tunnel. Carries its socket.
     Tunnel(MovedTunnel),
-    /// A visitor, to be brought where it wants to go. Comes with its socket.
+    /// A visitor to forward to its destination. Carries its socket.
     Visitor {
         to: Destination,
-        /// Its address. That of the socket may be this machine's own: see `net::bridge`.
+        /// The visitor's address. The socket's own peer may be this machine: see `net::bridge`.
         peer: SocketAddr,
-        /// What has been read from it.
+        /// Bytes already read from the visitor.
         head: Vec<u8>,
     },
-    /// The process that drains has nothing left that could serve visitors.
+    /// The draining process has nothing left that could serve visitors.
     Done,
 }
 
-/// A host prefix, and whether it is matched with a TLS server name.
+/// A host prefix, and whether it is matched against the TLS server name or the HTTP host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostKey {
     pub tls: bool,
     pub prefix: String,
 }
 
-/// Where a visitor wants to go.
+/// The destination of a visitor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
     Host(HostKey),
-    /// The TCP port of the client with this id.
+    /// A TCP port of the client with this id.
     Port {
         id: String,
         port: u16,
     },
 }
 
-/// A GT/1 tunnel without streams, as it goes on in another process.
+/// A GT/1 tunnel without streams that moves to another process.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MovedTunnel {
-    /// Whether the client has been told that it is ready.
+    /// Whether the client has received the ready signal.
     pub is_ready: bool,
-    /// The id of the last stream that the client was given.
-    pub last_task: u32,
-    /// What has been read and not been used: the start of a frame.
+    /// The id of the last stream opened to the client.
+    pub last_stream: u32,
+    /// Bytes read but not used yet: the start of a frame.
     pub unread: Vec<u8>,
-    /// The client's hello behind magic and version: id, secret and services.
+    /// The client's hello without magic and version: id, secret and services.
     pub hello: Vec<u8>,
 }
 
 impl std::fmt::Debug for MovedTunnel {
-    /// Without the hello, which has a secret in it.
+    /// Leaves out the hello, which contains a secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MovedTunnel").finish_non_exhaustive()
     }
@@ -94,12 +93,12 @@ impl HostKey {
 }
 
 impl Message {
-    /// For the server whose configuration comes from the file `role`.
+    /// Encodes the message for the server that is configured by the file `role`.
     pub(super) fn encode(&self, role: &Option<PathBuf>) -> Vec<u8> {
         let start = |kind| PacketWriter::new(kind).path(role.as_deref());
         match self {
             Self::Done => start(0),
-            Self::Holds { id, hosts, secret } => {
+            Self::Holding { id, hosts, secret } => {
                 let count = u16::try_from(hosts.len()).unwrap_or(u16::MAX);
                 let writer = start(1).bytes(id.as_bytes()).bytes(secret.as_bytes());
                 let writer = writer.u16(count);
@@ -110,16 +109,16 @@ impl Message {
             Self::Port {
                 id,
                 random,
-                asked,
+                requested,
                 port,
             } => start(3)
                 .bytes(id.as_bytes())
                 .u16(u16::from(*random))
-                .u16(*asked)
+                .u16(*requested)
                 .u16(*port),
             Self::Tunnel(tunnel) => start(4)
                 .u16(u16::from(tunnel.is_ready))
-                .u32(tunnel.last_task)
+                .u32(tunnel.last_stream)
                 .bytes(&tunnel.unread)
                 .rest(&tunnel.hello),
             Self::Visitor { to, peer, head } => match to {
@@ -129,11 +128,11 @@ impl Message {
             .bytes(peer.to_string().as_bytes())
             .rest(head),
         }
-        .done()
+        .finish()
     }
 
-    /// The message, and the file of the server that it is for. `None` if it is malformed, or of
-    /// a kind that only another version of gt knows.
+    /// Decodes a message and the file of the server it is for. `None` if it is malformed or of a
+    /// kind that only later versions know.
     pub(super) fn decode(packet: &[u8]) -> Option<(Option<PathBuf>, Self)> {
         let mut reader = PacketReader::new(packet);
         let kind = reader.u8()?;
@@ -145,18 +144,18 @@ impl Message {
                 let secret = Secret::new(reader.bytes()?);
                 let hosts = (0..reader.u16()?).map(|_| HostKey::decode(&mut reader));
                 let hosts = hosts.collect::<Option<_>>()?;
-                Self::Holds { id, hosts, secret }
+                Self::Holding { id, hosts, secret }
             }
             2 => Self::Released { id: reader.text()? },
             3 => Self::Port {
                 id: reader.text()?,
                 random: reader.u16()? != 0,
-                asked: reader.u16()?,
+                requested: reader.u16()?,
                 port: reader.u16()?,
             },
             4 => Self::Tunnel(MovedTunnel {
                 is_ready: reader.u16()? != 0,
-                last_task: reader.u32()?,
+                last_stream: reader.u32()?,
                 unread: reader.bytes()?.to_vec(),
                 hello: reader.rest().to_vec(),
             }),
@@ -184,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_message_arrives_as_it_was() {
+    fn every_message_survives_encoding() {
         let role = Some(PathBuf::from("/etc/gt.yaml"));
         let host = |tls| HostKey {
             tls,
@@ -193,12 +192,12 @@ mod tests {
         let id = "id\u{1}ü".repeat(30);
         for message in [
             Message::Done,
-            Message::Holds {
+            Message::Holding {
                 id: id.clone(),
                 hosts: vec![host(true), host(false)],
                 secret: Secret::new("secret"),
             },
-            Message::Holds {
+            Message::Holding {
                 id: id.clone(),
                 hosts: Vec::new(),
                 secret: Secret::new(vec![0xFF; 200]),
@@ -207,12 +206,12 @@ mod tests {
             Message::Port {
                 id: id.clone(),
                 random: true,
-                asked: 0,
+                requested: 0,
                 port: 65535,
             },
             Message::Tunnel(MovedTunnel {
                 is_ready: true,
-                last_task: 0x1234_5678,
+                last_stream: 0x1234_5678,
                 unread: vec![0xFF; 3],
                 hello: vec![1; 100_000],
             }),

@@ -1,12 +1,12 @@
-//! One process takes another's place: the running gt starts the program that is installed now,
-//! gives it its listening sockets, and makes way when it is ready. See `legacy` for what is
-//! given.
+//! Restart without loss: the running gt starts the installed program as a child process, hands its
+//! listening sockets and state over to it (see [`Inherited`]), and drains once the child is ready.
 //!
-//! They talk over a pair of sockets, the new process's standard input, in packets. A socket
-//! travels with the packet that says what it is for.
+//! The two talk in packets over a socket pair, which is the child's standard input. A socket
+//! travels with the packet that describes it.
 //!
-//! Servers go on talking while the old one drains, over a [`Link`]: the new process sends its end
-//! of it with [`Word::Listening`]. Versions before the link drop it, or send none.
+//! The servers keep talking over a `ProcessLink` while the old process drains. The child sends
+//! the parent's end of the link with [`Progress::Listening`]; versions before the link ignore it
+//! or send none.
 
 mod inherited;
 #[cfg(feature = "server")]
@@ -41,35 +41,36 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
-/// Says to a new process that its standard input is its predecessor.
+/// Environment variable that tells a new process that its standard input leads to its parent.
 const VARIABLE: &str = "GT_TAKES_OVER";
-/// Longest packet: a path is the longest thing in one.
+/// Maximum size of a packet in bytes: the longest content is a path.
 const MAX_PACKET: usize = 8192;
-/// Longest reason that is told.
+/// Maximum length of the reason in [`Progress::Failed`] in bytes.
 const MAX_REASON: usize = 4096;
-/// The other process is on the same machine and has nothing else to do.
+/// How long the child waits for the next item; the parent is on the same machine and does
+/// nothing else meanwhile.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a new process may take for each step of taking this one's place.
+/// How long the child may take for each step of taking over.
 const STEP_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long one that says no more may take to end.
+/// How long a child that has closed its socket may take to exit.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How to start this program again.
 pub struct Program {
-    /// The file as it was when this process began; another one may be there now. Or why the
-    /// system does not tell.
+    /// The path at the start of this process, where another version may be installed since; or
+    /// why the system does not provide it.
     file: io::Result<PathBuf>,
     argv: Vec<OsString>,
 }
 
-/// What the new process says to the old one.
+/// What the child process reports to its parent.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Its servers serve.
+    /// Its servers accept connections.
     Listening,
-    /// Its clients have their tunnels, or have tried.
+    /// Its clients are connected, or have tried.
     Connected,
-    /// It cannot run: a sentence. It ends.
+    /// It cannot run and ends, with the reason as a sentence.
     Failed(String),
 }
 
@@ -83,10 +84,10 @@ impl Progress {
                 PacketWriter::new(2).bytes(why.get(..MAX_REASON).unwrap_or(why))
             }
         }
-        .done()
+        .finish()
     }
 
-    /// `None` if it is one that only another version of gt knows, or malformed.
+    /// Decodes a report. `None` if it is malformed or of a kind that only later versions know.
     fn decode(packet: &[u8]) -> Option<Self> {
         let mut reader = PacketReader::new(packet);
         Some(match reader.u8()? {
@@ -99,8 +100,8 @@ impl Progress {
 }
 
 impl Program {
-    /// To be called when the process begins.
-    pub fn this() -> Self {
+    /// Records path and arguments. Call it when the process starts.
+    pub fn current() -> Self {
         Self {
             file: std::env::current_exe(),
             argv: std::env::args_os().collect(),
@@ -108,12 +109,12 @@ impl Program {
     }
 }
 
-/// The process that takes this one's place. Dropped before it does, it is ended.
+/// The process that takes over from this one. Killed on drop unless it has taken over.
 pub struct ChildProcess {
     child: Child,
     socket: Async<OwnedFd>,
     has_taken_over: bool,
-    /// This process's end of a link, if it has sent one.
+    /// This process's end of the link, if the child has sent one.
     #[cfg(feature = "server")]
     link: Option<OwnedFd>,
 }
@@ -121,7 +122,7 @@ pub struct ChildProcess {
 impl ChildProcess {
     pub fn start(program: &Program) -> io::Result<Self> {
         let file = program.file.as_ref().map_err(|e| {
-            let why = format!("the system does not say which program this is: {e}");
+            let why = format!("reading /proc/self/exe to find this program: {e}");
             io::Error::new(e.kind(), why)
         })?;
         let (socket, theirs) = socketpair(
@@ -153,11 +154,11 @@ impl ChildProcess {
         self.child.id()
     }
 
-    /// Gives it all of these. The error says why that cannot be.
-    pub async fn give(&mut self, pieces: &[Outgoing]) -> io::Result<()> {
+    /// Sends all items. The error says why that failed.
+    pub async fn send_items(&mut self, items: &[Outgoing]) -> io::Result<()> {
         let giving = async {
-            for (piece, socket) in pieces {
-                let packet = piece.encode();
+            for (item, socket) in items {
+                let packet = item.encode();
                 let socket = socket.as_ref().map(|socket| socket.as_fd());
                 let send = |to: &OwnedFd| send(to, &packet, socket);
                 self.socket.write_with(send).await?;
@@ -166,55 +167,59 @@ impl ChildProcess {
             self.socket.write_with(|to| send(to, &end, None)).await
         };
         let given = timeout(STEP_TIMEOUT, giving).await;
-        self.done(given).await
+        self.check_step(given).await
     }
 
-    /// Its next word. The error says why there will be none.
-    pub async fn hear(&mut self) -> io::Result<Progress> {
+    /// Waits for the next report. Fails if the child cannot take over or ends.
+    pub async fn next_progress(&mut self) -> io::Result<Progress> {
         let listening = async {
             loop {
                 let receive = |from: &OwnedFd| receive(from);
                 let (packet, socket) = self.socket.read_with(receive).await?;
-                if let Some(word) = Progress::decode(&packet) {
-                    return Ok((word, socket));
+                if let Some(progress) = Progress::decode(&packet) {
+                    return Ok((progress, socket));
                 }
             }
         };
         let heard = timeout(STEP_TIMEOUT, listening).await;
-        match self.done(heard).await? {
+        match self.check_step(heard).await? {
             (Progress::Failed(why), _) => Err(io::Error::other(why)),
             #[cfg(feature = "server")]
             (Progress::Listening, socket) => {
                 self.link = socket;
                 Ok(Progress::Listening)
             }
-            (word, _) => Ok(word),
+            (progress, _) => Ok(progress),
         }
     }
 
-    /// From now on nothing ends it but itself.
-    pub fn takes_over(&mut self) {
+    /// Lets the child live on when this value is dropped.
+    pub fn detach(&mut self) {
         self.has_taken_over = true;
     }
 
-    /// What its servers and those of this process go on talking over, once; `None` if it is of a
-    /// version that cannot.
+    /// Takes the link between the servers of both processes; `None` if the child's version has
+    /// none.
     #[cfg(feature = "server")]
     pub fn link(&mut self) -> Option<(ProcessLink, ProcessMessages)> {
         ProcessLink::new(self.link.take()?).ok()
     }
 
-    /// Sends it SIGHUP.
+    /// Sends SIGHUP.
     pub fn reload(&self) {
-        // It may have ended.
+        // Fails if the child has ended already, which its parent notices otherwise.
         let _ = kill_process(Pid::from_child(&self.child), Signal::HUP);
     }
 
-    /// What is to be said of a step that failed, or was not done in time (`None`). `Interrupted`
-    /// is who was signalled before it could know what that means.
-    async fn done<T>(&mut self, step: Option<io::Result<T>>) -> io::Result<T> {
+    /// Turns a failed or timed-out (`None`) step into an error. `Interrupted` means that a signal
+    /// ended the child before it could handle signals.
+    async fn check_step<T>(&mut self, step: Option<io::Result<T>>) -> io::Result<T> {
         let e = match step {
-            None => return Err(io::Error::other("the new process says nothing")),
+            None => {
+                return Err(io::Error::other(format!(
+                    "the new process did not report within {STEP_TIMEOUT:?}"
+                )))
+            }
             Some(Ok(done)) => return Ok(done),
             Some(Err(e)) => e,
         };
@@ -227,7 +232,7 @@ impl ChildProcess {
         if !is_gone {
             return Err(e);
         }
-        let Some(status) = timeout(EXIT_TIMEOUT, self.end()).await else {
+        let Some(status) = timeout(EXIT_TIMEOUT, self.wait()).await else {
             let why = "the new process does not know how to take over";
             return Err(io::Error::other(why));
         };
@@ -239,8 +244,8 @@ impl ChildProcess {
         Err(io::Error::new(kind, why))
     }
 
-    /// Waits until it has ended.
-    async fn end(&mut self) -> ExitStatus {
+    /// Waits until the process has ended.
+    async fn wait(&mut self) -> ExitStatus {
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return status;
@@ -253,47 +258,47 @@ impl ChildProcess {
 impl Drop for ChildProcess {
     fn drop(&mut self) {
         if !self.has_taken_over {
-            // It may have ended before.
+            // Fails if it has ended already.
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
     }
 }
 
-/// A process that is to take another one's place.
+/// The link of a child process to the parent it takes over from.
 pub struct ParentLink(OwnedFd);
 
 impl ParentLink {
-    /// Finds out whether this process is one, and takes what it is given. To be called once,
-    /// first of all.
-    pub fn find() -> io::Result<Option<(Self, Inherited)>> {
+    /// Receives the handover if a parent process has started this one for it. Call it once, before
+    /// anything else.
+    pub fn from_env() -> io::Result<Option<(Self, Inherited)>> {
         if std::env::var_os(VARIABLE).is_none() {
             return Ok(None);
         }
         std::env::remove_var(VARIABLE);
         let socket = io::stdin().as_fd().try_clone_to_owned()?;
-        // What this process starts, and whoever looks at it, finds nothing special there.
+        // Child processes, and anything else that reads stdin, must not see the socket.
         rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
         set_socket_timeout(&socket, Timeout::Recv, Some(MESSAGE_TIMEOUT))?;
-        let mut legacy = Inherited::default();
+        let mut inherited = Inherited::default();
         loop {
             let (packet, given) = receive(&socket)?;
             match Item::decode(&packet) {
-                Some(Item::End) => return Ok(Some((Self(socket), legacy))),
-                Some(piece) => legacy.add(piece, given),
+                Some(Item::End) => return Ok(Some((Self(socket), inherited))),
+                Some(item) => inherited.add(item, given),
                 None => {}
             }
         }
     }
 
-    /// Tells the old process. The error says that it is gone.
-    pub fn say(&self, word: &Progress) -> io::Result<()> {
-        send(&self.0, &word.encode(), None)
+    /// Sends a report. Fails if the parent has ended.
+    pub fn report(&self, progress: &Progress) -> io::Result<()> {
+        send(&self.0, &progress.encode(), None)
     }
 
-    /// Tells the old process that the servers serve, and gives it its end of a link.
+    /// Reports that the servers listen, and sends the parent its end of the link.
     #[cfg(feature = "server")]
-    pub fn say_listening(&self, link: &OwnedFd) -> io::Result<()> {
+    pub fn report_listening(&self, link: &OwnedFd) -> io::Result<()> {
         send(&self.0, &Progress::Listening.encode(), Some(link.as_fd()))
     }
 }
@@ -343,7 +348,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn a_listening_socket_arrives_with_what_it_is_for() {
+    fn a_socket_arrives_with_its_packet() {
         let (here, there) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -354,12 +359,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         send(&here, b"secret", None).unwrap();
-        send(&here, b"door", Some(listener.as_fd())).unwrap();
+        send(&here, b"listener", Some(listener.as_fd())).unwrap();
         drop((here, listener));
         let (packet, none) = receive(&there).unwrap();
         assert!(packet == b"secret" && none.is_none());
         let (packet, socket) = receive(&there).unwrap();
-        assert_eq!(packet, b"door");
+        assert_eq!(packet, b"listener");
         let listener = TcpListener::from(socket.unwrap());
         TcpStream::connect(addr).unwrap();
         listener.accept().unwrap();
@@ -368,15 +373,15 @@ mod tests {
     }
 
     #[test]
-    fn words_are_understood_and_long_reasons_cut() {
+    fn progress_survives_encoding_and_long_reasons_are_cut() {
         let why = "ü".repeat(MAX_REASON);
-        for word in [
+        for progress in [
             Progress::Listening,
             Progress::Connected,
             Progress::Failed("no".to_owned()),
         ] {
-            let packet = word.encode();
-            assert_eq!(Progress::decode(&packet), Some(word));
+            let packet = progress.encode();
+            assert_eq!(Progress::decode(&packet), Some(progress));
         }
         let long = Progress::Failed(why.clone()).encode();
         assert!(long.len() <= MAX_PACKET);

@@ -1,5 +1,5 @@
-//! The form of what two processes tell each other: a byte that says what it is, then numbers and
-//! strings. What a later version adds at the end is passed over.
+//! The packet format of a handover: a kind byte, then numbers and strings. Readers ignore what later
+//! versions append.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 pub struct PacketWriter(Vec<u8>);
 
 impl PacketWriter {
+    /// Starts a packet of this kind.
     pub fn new(kind: u8) -> Self {
         Self(vec![kind])
     }
@@ -24,14 +25,14 @@ impl PacketWriter {
         self
     }
 
-    /// Bytes that nothing follows, however many there are.
+    /// Appends bytes without a length; they must come last.
     #[cfg(feature = "server")]
     pub fn rest(mut self, bytes: &[u8]) -> Self {
         self.0.extend(bytes);
         self
     }
 
-    /// Of more than 65535 bytes the first ones.
+    /// Appends a length and the bytes; more than 65,535 are cut.
     pub fn bytes(self, bytes: &[u8]) -> Self {
         let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
         let mut writer = self.u16(length);
@@ -39,16 +40,18 @@ impl PacketWriter {
         writer
     }
 
+    /// Appends a path; the empty path stands for `None`.
     pub fn path(self, path: Option<&Path>) -> Self {
         self.bytes(path.map_or(&[], |path| path.as_os_str().as_bytes()))
     }
 
-    pub fn done(self) -> Vec<u8> {
+    /// Returns the packet.
+    pub fn finish(self) -> Vec<u8> {
         self.0
     }
 }
 
-/// Reads one packet. `None` means that it ends too early.
+/// Reads one packet. Methods return `None` if the packet is too short.
 pub struct PacketReader<'a>(&'a [u8]);
 
 impl<'a> PacketReader<'a> {
@@ -56,7 +59,7 @@ impl<'a> PacketReader<'a> {
         Self(packet)
     }
 
-    /// Whether all of it has been read: what only later versions write is missing.
+    /// Whether everything has been read: the fields of later versions are absent.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -80,7 +83,7 @@ impl<'a> PacketReader<'a> {
         Some(u32::from_be_bytes(*first))
     }
 
-    /// All that is left.
+    /// Reads all remaining bytes.
     #[cfg(feature = "server")]
     pub fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
@@ -93,11 +96,12 @@ impl<'a> PacketReader<'a> {
         Some(bytes)
     }
 
-    /// Also `None` if it is none.
+    /// Reads a string. `None` also if it is not UTF-8.
     pub fn text(&mut self) -> Option<String> {
         String::from_utf8(self.bytes()?.to_vec()).ok()
     }
 
+    /// Reads a path; the empty path stands for `None`.
     pub fn path(&mut self) -> Option<Option<PathBuf>> {
         let path = self.bytes()?.to_vec();
         Some((!path.is_empty()).then(|| OsString::from_vec(path).into()))

@@ -29,7 +29,7 @@ pub fn of(state: &ServerState) -> Vec<Outgoing> {
         let piece = Item::Port {
             id: id.into(),
             random: port.asked.random,
-            asked: port.asked.port,
+            requested: port.asked.port,
             port: port.port,
         };
         let socket = port.listener.map(|listener| listener as _);
@@ -45,7 +45,7 @@ pub fn of(state: &ServerState) -> Vec<Outgoing> {
     }
     for (id, secret) in state.claims.held() {
         let id = id.into();
-        pieces.push((Item::Claim { id, secret }, None));
+        pieces.push((Item::FirstSecret { id, secret }, None));
     }
     pieces
 }
@@ -59,7 +59,7 @@ impl RestoredClients {
                 Item::Port {
                     id,
                     random,
-                    asked,
+                    requested: asked,
                     port,
                 } => {
                     // Of one that was closed meanwhile the number is left.
@@ -81,7 +81,7 @@ impl RestoredClients {
                     let id = id.map(Into::into);
                     estate.hosts.push(((kind, prefix.into()), id));
                 }
-                Item::Claim { id, secret } => estate.claims.push((id, secret)),
+                Item::FirstSecret { id, secret } => estate.claims.push((id, secret)),
                 Item::Role(_)
                 | Item::Listener { .. }
                 | Item::Stun { .. }

@@ -110,7 +110,7 @@ pub async fn adopt(state: Arc<ServerState>, moved: MovedTunnel, socket: Socket) 
         rest: moved.unread,
         origin: match moved.is_ready {
             true => Origin::Process {
-                last_task: moved.last_task,
+                last_task: moved.last_stream,
             },
             false => Origin::Client,
         },
@@ -670,7 +670,7 @@ impl ServerSession {
         let moved = |(socket, unread)| {
             let moved = MovedTunnel {
                 is_ready,
-                last_task,
+                last_stream: last_task,
                 unread,
                 hello: hello.encode_registration(),
             };

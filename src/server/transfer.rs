@@ -136,7 +136,7 @@ impl ServerState {
             tls: kind == HostKind::Tls,
             prefix: prefix.into(),
         });
-        let holds = Message::Holds {
+        let holds = Message::Holding {
             id: id.to_owned(),
             hosts: hosts.collect(),
             secret,
@@ -192,7 +192,7 @@ impl ServerState {
             let port = Message::Port {
                 id: id.to_owned(),
                 random: shared.asked.random,
-                asked: shared.asked.port,
+                requested: shared.asked.port,
                 port: shared.port,
             };
             let listener = shared.listener.as_ref();
@@ -273,7 +273,7 @@ impl Recipient {
             }
             // The other ones come from the older process.
             (_, MessageOrigin::Child) => {}
-            (Message::Holds { id, hosts, secret }, _) => {
+            (Message::Holding { id, hosts, secret }, _) => {
                 let rules = state.rules.get();
                 let admission = match rules.users.check_login(&id, secret.as_bytes()) {
                     LoginVerdict::Admitted(admission) => Some(admission),
@@ -307,7 +307,7 @@ impl Recipient {
                 Message::Port {
                     id,
                     random,
-                    asked,
+                    requested: asked,
                     port,
                 },
                 _,
@@ -419,7 +419,7 @@ mod tests {
             while poll_once(link.send(&Message::Done, None)).await.is_some() {}
             let moved = MovedTunnel {
                 is_ready: true,
-                last_task: 0,
+                last_stream: 0,
                 unread: Vec::new(),
                 hello: Vec::new(),
             };
@@ -460,7 +460,10 @@ mod tests {
             let told = std::iter::from_fn(|| queue.next());
             let told: Vec<_> = told.filter(|message| *message != Message::Done).collect();
             assert!(
-                matches!(&told[..], [Message::Holds { .. }, Message::Released { .. }]),
+                matches!(
+                    &told[..],
+                    [Message::Holding { .. }, Message::Released { .. }]
+                ),
                 "{told:?}"
             );
         });
