@@ -166,7 +166,7 @@ impl RunningRoles {
             None => parent.report(&Progress::Listening),
         };
         #[cfg(not(feature = "server"))]
-        let listening = parent.say(&Progress::Listening);
+        let listening = parent.report(&Progress::Listening);
         if let Err(e) = listening {
             log::debug!("telling the old process: {e}");
         }

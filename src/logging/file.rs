@@ -1,7 +1,7 @@
-//! A log file that is rotated by its size. Not what is written to it.
+//! A log file that is rotated by size. [`super::output`] writes the lines.
 //!
-//! The file itself is asked for its size each time: another process may write to it too (the old
-//! gt and the new one, while they hand over), and who empties it from outside confuses nobody.
+//! The size is read from the file system each time, because another process may write to the file
+//! too (the other gt during a restart) and because anyone may truncate it.
 
 use crate::config::LoggingConfig;
 use std::ffi::OsString;
@@ -10,21 +10,21 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// `gt.log`, and `gt.log.1`, `gt.log.2` … after it, the oldest with the highest number.
+/// A log file `gt.log` with its rotated files `gt.log.1`, `gt.log.2` …, oldest last.
 pub struct LogFile {
-    /// Without links: what is renamed is the file, not a link to it.
+    /// Without symbolic links: rotation renames the file, not a link to it.
     path: PathBuf,
     file: File,
-    /// Bytes; 0 means any. It is 0 for what is no plain file, such as /dev/null.
+    /// Size in bytes at which to rotate; 0 for never, as for anything but a regular file.
     max_size: u64,
-    /// Files, this one included; 0 means any number.
+    /// Maximum number of files including the current one; 0 for any number.
     max_count: u32,
-    /// Not to try again with every line what has failed.
+    /// Size below which a failed rotation is not tried again, so that not every line tries.
     not_before: u64,
 }
 
 impl LogFile {
-    /// Opens or creates it; what is in it already stays.
+    /// Opens or creates the file; existing content stays.
     pub fn open(path: &Path, config: &LoggingConfig) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create(true).open(path)?;
         let plain = file.metadata()?.is_file();
@@ -41,8 +41,8 @@ impl LogFile {
         })
     }
 
-    /// Makes room for a line of `length` bytes by beginning a new file, if it is time to. After
-    /// an error the file goes on as it is.
+    /// Rotates the file if a line of `length` bytes would exceed the maximum size. After an error
+    /// lines still go to the current file.
     pub fn make_room(&mut self, length: usize) -> io::Result<()> {
         if self.max_size == 0 {
             return Ok(());
@@ -61,7 +61,7 @@ impl LogFile {
         rotated
     }
 
-    /// Writes a line, all of it or, as far as the system allows, nothing.
+    /// Writes a whole line, or nothing as far as the system allows.
     pub fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
         let mut rest = line;
         while !rest.is_empty() {
@@ -80,7 +80,7 @@ impl LogFile {
         Ok(())
     }
 
-    /// Half a line is none.
+    /// Truncates a partially written line.
     fn take_back(&self, written: usize) {
         let written = u64::try_from(written).unwrap_or(0);
         if let (1.., Ok(now)) = (written, self.file.metadata()) {
@@ -90,13 +90,13 @@ impl LogFile {
         }
     }
 
-    /// The new file is there before anything is renamed, so that the worst a full disk or a
-    /// folder without permissions can do is that nothing happens.
+    /// Rotates the files. Creates the new file before it renames any, so that a full disk or
+    /// missing permissions change nothing.
     fn rotate(&mut self) -> io::Result<()> {
         let mine = self.file.metadata()?;
         match fs::symlink_metadata(&self.path) {
             Ok(there) if (there.dev(), there.ino()) == (mine.dev(), mine.ino()) => {}
-            // Somebody else has rotated, or taken it away.
+            // Another process has rotated or removed the file.
             _ => {
                 let append = OpenOptions::new().append(true).create(true).to_owned();
                 self.file = append.open(&self.path)?;
@@ -121,13 +121,13 @@ impl LogFile {
         Ok(())
     }
 
-    /// Each old file takes the next number, as far as there is one.
+    /// Renames each old file to the next number, up to the maximum.
     fn shift(&self) -> io::Result<()> {
         let last = match self.max_count {
             0 => u32::MAX,
             count => count.saturating_sub(1),
         };
-        // What an earlier, higher count has left.
+        // Remove files left over from a higher maximum.
         if self.max_count != 0 {
             let beyond = last.saturating_add(1)..u32::MAX;
             let _ = beyond

@@ -1,5 +1,5 @@
-//! The log: simplelog's writer, with lines in the shape that GT's users know: time, a level
-//! of three letters, the message. Each line goes to `output`, and to `sentry` if it is wanted there.
+//! The log: lines of the format that users of the original GT know (time, level of three letters,
+//! message), written with simplelog to `output` and reported to `sentry` if configured.
 
 mod file;
 mod output;
@@ -21,28 +21,28 @@ use time::macros::format_description;
 
 pub use throttle::{held_back, LogThrottle};
 
-/// The target of an error that ends the process; the `log` crate has no level for it.
+/// The log target of an error that ends the process; the `log` crate has no such level.
 pub const FATAL: &str = "gt::fatal";
-/// The target of a panic.
+/// The log target of a panic.
 const PANIC: &str = "gt::panic";
-/// How long the end of the process may wait for the last reports.
+/// How long the process may wait at its end for the last reports.
 const LAST_REPORTS: Duration = Duration::from_secs(2);
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
-/// What of the words of the crates for WebRTC is logged, if the log's level lets it through.
+/// The most verbose level that the WebRTC crates may log at.
 static PEERS: RwLock<log::LevelFilter> = RwLock::new(log::LevelFilter::Error);
 
 fn peers() -> log::LevelFilter {
     *PEERS.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has the crates for WebRTC say so much. They warn of what any stranger can send them.
+/// Sets how verbose the WebRTC crates are. They warn of packets that any stranger can send.
 #[cfg(feature = "p2p")]
 pub fn let_peers_say(most: log::LevelFilter) {
     *PEERS.write().unwrap_or_else(PoisonError::into_inner) = most;
 }
 
-/// Why there can be no log: a sentence.
+/// Why logging cannot start, as a sentence.
 #[derive(Debug)]
 pub struct LoggingError(String);
 
@@ -61,7 +61,7 @@ struct Logger {
     reporter: Option<Reporter>,
 }
 
-/// Sees to it that the last reports are sent before the process ends.
+/// Sends the last reports when dropped.
 pub struct LoggingGuard(());
 
 impl Drop for LoggingGuard {
@@ -72,9 +72,9 @@ impl Drop for LoggingGuard {
     }
 }
 
-/// Starts to log, for all of these roles, and says what they cannot all have. Only the first call
-/// has an effect. The error says which file cannot be opened; a Sentry that cannot be used is a
-/// warning, since tunnels matter more.
+/// Starts logging for the given roles and warns about settings on which they conflict. Only the
+/// first call has an effect. Fails if the log file cannot be opened; a failing Sentry is only a
+/// warning, because tunnels matter more.
 pub fn start(roles: &[RoleConfig]) -> Result<LoggingGuard, LoggingError> {
     let (config, sentry, mut warnings) = config::common(roles);
     let output = LogOutput::open(&config)?;
@@ -94,8 +94,8 @@ pub fn start(roles: &[RoleConfig]) -> Result<LoggingGuard, LoggingError> {
     let logger = LOGGER.get_or_init(|| logger);
     if log::set_logger(logger).is_ok() {
         logger.set_level(config.level());
-        // A full disk is an error of a write; so should be a limit on the size of files (ulimit -f),
-        // whose signal would end the process.
+        // A write beyond the limit of file sizes (ulimit -f) should be an error, as on a full
+        // disk; by default SIGXFSZ ends the process.
         let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Default::default());
         let default = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
@@ -111,9 +111,8 @@ pub fn start(roles: &[RoleConfig]) -> Result<LoggingGuard, LoggingError> {
     Ok(LoggingGuard(()))
 }
 
-/// For SIGHUP: opens the log file again, which may have been renamed; if that fails, says so and
-/// goes on with the old one. `roles` are the new configuration, if there is a good one; of it the
-/// level counts, and all about the file.
+/// Reopens the log file after SIGHUP, because it may have been renamed. If that fails, reports it
+/// and keeps the old file. Applies the level and the file settings of `roles`, if given.
 pub fn reopen(roles: Option<&[RoleConfig]>) {
     let Some(logger) = LOGGER.get() else {
         return;
@@ -123,11 +122,11 @@ pub fn reopen(roles: Option<&[RoleConfig]>) {
         logger.set_level(config.level());
     }
     if let Err(e) = logger.output.reopen(config.as_ref()) {
-        log::error!("{e} The log stays where it was.");
+        log::error!("{e} Logging continues to the previous target.");
     }
 }
 
-/// The time is simplelog's; the rest of the line is ours.
+/// Returns simplelog's configuration: it writes the time, this module the rest of the line.
 fn shape() -> simplelog::Config {
     ConfigBuilder::new()
         .set_time_format_custom(format_description!(
@@ -149,7 +148,7 @@ fn panicked(info: &PanicHookInfo<'_>) {
     ) {
         (Some(message), _) => message,
         (None, Some(message)) => message.as_str(),
-        (None, None) => "it does not say why",
+        (None, None) => "no message",
     };
     match info.location() {
         Some(place) => log::error!(target: PANIC, "panicked at {place}: {message}"),
@@ -168,11 +167,11 @@ impl Logger {
         *self.level.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where a record of this kind goes: the log, Sentry.
+    /// Returns whether a record goes to the log, and the reporter if it goes to Sentry, too.
     fn goes(&self, metadata: &Metadata<'_>) -> (bool, Option<&Reporter>) {
         let level = level(metadata);
-        // Other crates' details are of no use to an operator, and what Sentry's own say must not
-        // be reported.
+        // Details of other crates do not help an operator, and Sentry's own messages must not be
+        // reported to Sentry.
         let ours = metadata.target().starts_with("gt");
         let told = match metadata.target().starts_with("rtc_") {
             true => metadata.level() <= peers(),
@@ -194,15 +193,15 @@ impl Log for Logger {
         let level = level(record.metadata());
         let (logged, reporter) = self.goes(record.metadata());
         if logged {
-            // Made here and not by the writer, whose lock other lines wait for.
+            // Formatted here, outside of the writer's lock.
             let line = format!("{} {}", short(level), OneLine(record.args()));
             let mut shaped = Record::builder();
             let shaped = shaped.level(record.level()).target(record.target());
             self.writer
                 .log(&shaped.args(format_args!("{line}")).build());
-            // Who has started gt should not have to look for the reason of its end.
+            // The reason why gt ends should show where it was started, too.
             if level >= LogLevel::Fatal && self.output.is_file() {
-                // If it takes nothing, the log has it all the same.
+                // Failing to write to stderr does not matter: the log has the line.
                 let _ = writeln!(std::io::stderr(), "gt: {}", OneLine(record.args()));
             }
         }
@@ -238,7 +237,7 @@ fn short(level: LogLevel) -> &'static str {
     }
 }
 
-/// A message as one line, whatever is in it: peers choose some of the names that are logged.
+/// Displays a message on one line: peers choose some of the names that are logged.
 struct OneLine<'a>(&'a fmt::Arguments<'a>);
 
 impl fmt::Display for OneLine<'_> {

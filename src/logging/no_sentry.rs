@@ -1,14 +1,14 @@
-//! Stands where Sentry does in a build without it: says so, and reports nothing.
+//! Replaces Sentry in builds without the feature: refuses to start.
 
 use crate::config::{LogLevel, SentryConfig};
 use std::fmt;
 use std::time::Duration;
 
-/// There is never one.
+/// A reporter, which never exists in this build.
 pub enum Reporter {}
 
 impl Reporter {
-    /// The error says that there is no Sentry here.
+    /// Fails: this build has no Sentry.
     pub fn start(_: &SentryConfig) -> Result<Self, &'static str> {
         Err("sentryDSN is set, but this gt was built without the feature sentry")
     }

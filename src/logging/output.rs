@@ -1,5 +1,5 @@
-//! Where lines go, stderr or a file, each line in one piece. When a line cannot be written it is
-//! dropped and counted. Not the lines' shape.
+//! Writes whole lines to stderr or a file. Drops and counts lines that cannot be written. The
+//! format of lines is the parent module's.
 
 use super::file::LogFile;
 use super::LoggingError;
@@ -8,12 +8,12 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The length of the time that each line begins with, in bytes.
+/// Length in bytes of the time at the start of each line.
 const TIME: usize = "Sat Nov 19 20:16:33 UTC 2022".len();
-/// What is kept of the buffer for a line, in bytes.
+/// Capacity in bytes that the line buffer keeps between lines.
 const KEPT_LINE_BUFFER: usize = 512;
 
-/// Takes the pieces of lines that simplelog writes.
+/// Collects the parts of lines that simplelog writes.
 #[derive(Clone)]
 pub struct LogOutput(Arc<Mutex<LineWriter>>);
 
@@ -21,9 +21,9 @@ struct LineWriter {
     config: LoggingConfig,
     place: LogTarget,
     line: Vec<u8>,
-    /// How many lines have been dropped since the last that was written.
+    /// Number of lines dropped since the last successful write.
     lost: u32,
-    /// Why the last of them was.
+    /// Why the last line was dropped.
     why: Option<io::Error>,
 }
 
@@ -33,7 +33,7 @@ enum LogTarget {
 }
 
 impl LogOutput {
-    /// The error names the file that cannot be opened.
+    /// Opens stderr or the configured file. The error names the file.
     pub fn open(config: &LoggingConfig) -> Result<Self, LoggingError> {
         Ok(Self(Arc::new(Mutex::new(LineWriter {
             place: LogTarget::open(config)?,
@@ -44,8 +44,8 @@ impl LogOutput {
         }))))
     }
 
-    /// Opens the file again, as `config` says or, with `None`, as it did; after an error all is as
-    /// it was.
+    /// Reopens the target with a new configuration, or with the current one for `None`. After an
+    /// error the old target stays.
     pub fn reopen(&self, config: Option<&LoggingConfig>) -> Result<(), LoggingError> {
         let mut lines = self.lock();
         let config = config.unwrap_or(&lines.config).clone();
@@ -54,7 +54,7 @@ impl LogOutput {
         Ok(())
     }
 
-    /// Whether lines go to a file, and so are not seen by who has started gt.
+    /// Whether lines go to a file, where the terminal that started gt does not show them.
     pub fn is_file(&self) -> bool {
         matches!(self.lock().place, LogTarget::File(_))
     }
@@ -65,7 +65,7 @@ impl LogOutput {
 }
 
 impl Write for LogOutput {
-    /// Never fails: what cannot be written is counted.
+    /// Never fails: lines that cannot be written are counted.
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         let mut lines = self.lock();
         lines.line.extend_from_slice(piece);
@@ -81,13 +81,13 @@ impl Write for LogOutput {
 }
 
 impl LineWriter {
-    /// A line is complete.
+    /// Writes the collected line.
     fn end(&mut self) {
         let line = std::mem::take(&mut self.line);
         let mut text = Vec::new();
         let mut notice = |message: fmt::Arguments<'_>| {
             text.extend_from_slice(line.get(..TIME).unwrap_or_default());
-            // To a Vec it cannot fail.
+            // Writing to a `Vec` cannot fail.
             let _ = writeln!(text, " WRN {message}");
         };
         if let Some(why) = &self.why {
@@ -99,7 +99,7 @@ impl LineWriter {
         if let LogTarget::File(file) = &mut self.place {
             if let Err(e) = file.make_room(line.len()) {
                 notice(format_args!(
-                    "a new log file cannot be begun, so this one grows on: {e}"
+                    "the log file cannot be rotated and keeps growing: {e}"
                 ));
             }
         }

@@ -1,5 +1,5 @@
-//! Reports to Sentry: log records as events, sent by a thread of their own. Not the choice of what
-//! is logged.
+//! Reports log records to Sentry as events, from a thread of its own. The parent module chooses the
+//! records.
 
 use super::OneLine;
 use crate::config::{LogLevel, SentryConfig as Config};
@@ -17,21 +17,19 @@ use ureq::Agent;
 /// How long sending one event may take.
 const SEND_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Where events go.
+/// Sends events to a Sentry project.
 pub struct Reporter {
     client: Arc<Client>,
     levels: Vec<LogLevel>,
 }
 
 impl Reporter {
-    /// Starts the thread that sends. The error says why not, and never shows the DSN.
+    /// Starts the sending thread. The error never shows the DSN.
     pub fn start(config: &Config) -> Result<Self, String> {
         let dsn: Dsn = std::str::from_utf8(config.dsn.as_bytes())
             .ok()
             .and_then(|dsn| dsn.parse().ok())
-            .ok_or(
-                "sentryDSN is not the address of a project: write it like https://key@host/number",
-            )?;
+            .ok_or("sentryDSN is not the address of a project; expected https://key@host/number")?;
         let agent = agent(dsn.scheme() == Scheme::Https)?;
         let mut options = ClientOptions::new()
             .sample_rate(config.sample_rate as f32)
@@ -45,7 +43,7 @@ impl Reporter {
         options.environment = config.environment.clone().map(Into::into);
         options.server_name = config.server_name.clone().map(Into::into);
         let client = Arc::new(Client::with_options(options));
-        // The client looks there for whether to tell what it does.
+        // The client's debug output looks up its options there.
         Hub::current().bind_client(Some(client.clone()));
         Ok(Self {
             client,
@@ -58,7 +56,7 @@ impl Reporter {
         self.levels.contains(&level)
     }
 
-    /// The most talkative level that is reported.
+    /// Returns the most verbose level that is reported.
     pub fn lowest(&self) -> LogLevel {
         self.levels
             .iter()
@@ -67,7 +65,7 @@ impl Reporter {
             .unwrap_or(LogLevel::Disable)
     }
 
-    /// Leaves an event with the thread that sends; drops it if too many wait there already.
+    /// Queues an event for the sending thread; drops it if the queue is full.
     pub fn report(&self, level: LogLevel, logger: &str, message: &fmt::Arguments<'_>) {
         let event = Event {
             level: match level {
@@ -84,11 +82,11 @@ impl Reporter {
         self.client.capture_event(event, None);
     }
 
-    /// Returns when all events are sent, or after `patience`.
+    /// Waits until all events are sent, at most for `patience`.
     pub fn flush(&self, patience: Duration) {
         let (done, is_done) = mpsc::sync_channel(1);
         let client = self.client.clone();
-        // The client's own patience begins only when its queue has room.
+        // The client's own timeout starts only once its queue has room.
         let waiting = std::thread::Builder::new().spawn(move || {
             client.flush(Some(patience));
             let _ = done.send(());

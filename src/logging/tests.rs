@@ -1,5 +1,4 @@
-//! The promises of the log, as far as one process can keep them. What a running gt logs is tested
-//! in tests/logging.rs.
+//! Unit tests of the log within one process. tests/server/logging.rs tests what a running gt logs.
 
 use super::*;
 use crate::config::LoggingConfig;
@@ -7,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A folder that is gone after the test.
+/// A temporary folder, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -24,7 +23,7 @@ impl Folder {
         self.0.join("gt.log")
     }
 
-    /// The names of the files in it.
+    /// Returns the names of the files in the folder.
     fn names(&self) -> Vec<String> {
         let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
         let entries = fs::read_dir(&self.0).unwrap();
@@ -64,17 +63,17 @@ fn logger(output: &LogOutput) -> Logger {
     }
 }
 
-fn say(logger: &Logger, level: Level, target: &str, message: fmt::Arguments<'_>) {
+fn log_at(logger: &Logger, level: Level, target: &str, message: fmt::Arguments<'_>) {
     let mut record = Record::builder();
     let record = record.level(level).target(target).args(message).build();
     logger.log(&record);
 }
 
 fn info(logger: &Logger, message: fmt::Arguments<'_>) {
-    say(logger, Level::Info, "gt::test", message);
+    log_at(logger, Level::Info, "gt::test", message);
 }
 
-/// The messages of lines, each of which must be in the log's shape.
+/// Returns the messages of log lines, and checks the format of each line.
 fn messages(text: &str) -> Vec<&str> {
     assert!(text.is_empty() || text.ends_with('\n'), "{text:?}");
     let message = |line| {
@@ -101,23 +100,23 @@ fn a_line_has_time_level_and_message() {
     let logger = logger(&LogOutput::open(&to(&folder.log(), 0, 0)).unwrap());
     *logger.level.write().unwrap() = LogLevel::Trace;
     for level in Level::iter() {
-        say(
+        log_at(
             &logger,
             level,
             "gt::x",
             format_args!("tunnel started connID=1"),
         );
     }
-    say(&logger, Level::Error, PANIC, format_args!("p"));
+    log_at(&logger, Level::Error, PANIC, format_args!("p"));
     let text = folder.read("gt.log");
-    let wanted =
+    let expected =
         ["ERR", "WRN", "INF", "DBG", "TRC"].map(|it| format!("{it} tunnel started connID=1"));
-    assert_eq!(messages(&text)[..5], wanted);
+    assert_eq!(messages(&text)[..5], expected);
     assert_eq!(messages(&text)[5..], ["PNC p"]);
 }
 
 #[test]
-fn each_level_shows_itself_and_what_is_worse() {
+fn each_level_includes_more_severe_ones() {
     let levels = [
         (LogLevel::Trace, 7),
         (LogLevel::Debug, 6),
@@ -133,26 +132,26 @@ fn each_level_shows_itself_and_what_is_worse() {
         let logger = logger(&LogOutput::open(&to(&folder.log(), 0, 0)).unwrap());
         *logger.level.write().unwrap() = level;
         for level in Level::iter() {
-            say(&logger, level, "gt::x", format_args!("x"));
+            log_at(&logger, level, "gt::x", format_args!("x"));
         }
-        say(&logger, Level::Error, FATAL, format_args!("x"));
-        say(&logger, Level::Error, PANIC, format_args!("x"));
+        log_at(&logger, Level::Error, FATAL, format_args!("x"));
+        log_at(&logger, Level::Error, PANIC, format_args!("x"));
         let shown = messages(&folder.read("gt.log")).len();
         assert_eq!(shown, count, "{level:?}");
     }
 }
 
 #[test]
-fn other_crates_are_heard_when_they_warn() {
+fn other_crates_are_logged_from_warnings_up() {
     let folder = Folder::new();
     let logger = logger(&LogOutput::open(&to(&folder.log(), 0, 0)).unwrap());
-    say(&logger, Level::Info, "ureq", format_args!("chatter"));
-    say(&logger, Level::Warn, "ureq", format_args!("trouble"));
+    log_at(&logger, Level::Info, "ureq", format_args!("chatter"));
+    log_at(&logger, Level::Warn, "ureq", format_args!("trouble"));
     assert_eq!(messages(&folder.read("gt.log")), ["WRN trouble"]);
 }
 
 #[test]
-fn several_threads_lose_and_tear_no_line_over_many_files() {
+fn concurrent_threads_lose_and_tear_no_line_across_rotations() {
     const THREADS: usize = 4;
     const LINES: usize = 2_000;
     const SIZE: u64 = 4_000;
@@ -192,7 +191,7 @@ fn several_threads_lose_and_tear_no_line_over_many_files() {
 }
 
 #[test]
-fn so_many_files_are_kept_and_the_oldest_goes() {
+fn at_most_max_count_files_are_kept() {
     for (count, names) in [
         (1, vec!["gt.log"]),
         (3, vec!["gt.log", "gt.log.1", "gt.log.2"]),
@@ -200,7 +199,7 @@ fn so_many_files_are_kept_and_the_oldest_goes() {
         let folder = Folder::new();
         let logger = logger(&LogOutput::open(&to(&folder.log(), 50, count)).unwrap());
         for n in 0..10 {
-            // Each fills a file by itself.
+            // Each line fills a file.
             info(&logger, format_args!("{n} {:50}", ""));
         }
         assert_eq!(folder.names(), names);
@@ -211,7 +210,7 @@ fn so_many_files_are_kept_and_the_oldest_goes() {
 }
 
 #[test]
-fn what_is_there_already_stays_and_counts() {
+fn existing_files_are_kept_and_counted() {
     let folder = Folder::new();
     for name in ["gt.log", "gt.log.1", "gt.log.2", "gt.log.3", "gt.log.4"] {
         fs::write(folder.0.join(name), name).unwrap();
@@ -219,7 +218,7 @@ fn what_is_there_already_stays_and_counts() {
     fs::write(folder.0.join("gt.log.5.gz"), "").unwrap();
     let output = LogOutput::open(&to(&folder.log(), 100, 3)).unwrap();
     info(&logger(&output), format_args!("{:70}", ""));
-    // With three files to be kept, those of an earlier, higher number go too.
+    // The maximum of three files applies to files left over from a higher one, too.
     let names = ["gt.log", "gt.log.1", "gt.log.2", "gt.log.5.gz"];
     assert_eq!(folder.names(), names);
     assert_eq!(folder.read("gt.log.1"), "gt.log");
@@ -227,14 +226,14 @@ fn what_is_there_already_stays_and_counts() {
 }
 
 #[test]
-fn a_file_that_was_taken_away_is_not_renamed_again() {
+fn a_file_renamed_by_others_is_not_rotated_again() {
     let folder = Folder::new();
     let output = LogOutput::open(&to(&folder.log(), 60, 0)).unwrap();
     let logger = logger(&output);
     info(&logger, format_args!("one"));
     fs::rename(folder.log(), folder.0.join("kept")).unwrap();
     fs::write(folder.log(), "").unwrap();
-    // Still there, since nobody has said otherwise.
+    // Goes to the renamed file: the next rotation notices that it was renamed.
     info(&logger, format_args!("two {:50}", ""));
     assert_eq!(folder.names(), ["gt.log", "kept"]);
     info(&logger, format_args!("three"));
@@ -254,7 +253,7 @@ fn reopening_leaves_a_renamed_file_alone() {
     info(&logger, format_args!("three"));
     assert_eq!(messages(&folder.read("gt.log.1")), ["INF one", "INF two"]);
     assert_eq!(messages(&folder.read("gt.log")), ["INF three"]);
-    // What cannot be opened changes nothing.
+    // A target that cannot be opened changes nothing.
     let error = output.reopen(Some(&to(&folder.0.join("no/gt.log"), 0, 0)));
     let error = error.unwrap_err().to_string();
     assert!(
@@ -266,7 +265,7 @@ fn reopening_leaves_a_renamed_file_alone() {
 }
 
 #[test]
-fn a_full_disk_costs_lines_and_their_number_is_told() {
+fn a_full_disk_drops_lines_and_their_number_is_logged() {
     let folder = Folder::new();
     let output = LogOutput::open(&to(Path::new("/dev/full"), 100, 3)).unwrap();
     let logger = logger(&output);
@@ -287,9 +286,9 @@ fn a_full_disk_costs_lines_and_their_number_is_told() {
 }
 
 #[test]
-fn a_rotation_that_fails_loses_no_line_and_is_not_tried_with_each() {
+fn a_failed_rotation_loses_no_line_and_is_not_retried_for_each() {
     let folder = Folder::new();
-    // A folder with something in it stands where the new file would be made.
+    // A non-empty folder blocks the name of the new file.
     fs::create_dir_all(folder.0.join("gt.log.new/x")).unwrap();
     let logger = logger(&LogOutput::open(&to(&folder.log(), 300, 3)).unwrap());
     for n in 0..30 {
@@ -298,9 +297,9 @@ fn a_rotation_that_fails_loses_no_line_and_is_not_tried_with_each() {
     let text = folder.read("gt.log");
     let (told, lines): (Vec<_>, Vec<_>) = messages(&text)
         .into_iter()
-        .partition(|message| message.starts_with("WRN a new log file cannot be begun"));
-    let wanted: Vec<_> = (0..30).map(|n| format!("INF {n:20}")).collect();
-    assert_eq!(lines, wanted);
+        .partition(|message| message.starts_with("WRN the log file cannot be rotated"));
+    let expected: Vec<_> = (0..30).map(|n| format!("INF {n:20}")).collect();
+    assert_eq!(lines, expected);
     assert!((1..=9).contains(&told.len()), "{told:?}");
     fs::remove_dir_all(folder.0.join("gt.log.new")).unwrap();
     for n in 0..30 {
@@ -310,7 +309,7 @@ fn a_rotation_that_fails_loses_no_line_and_is_not_tried_with_each() {
 }
 
 #[test]
-fn a_link_stays_a_link() {
+fn a_symbolic_link_to_the_log_stays() {
     let folder = Folder::new();
     fs::create_dir(folder.0.join("disk")).unwrap();
     fs::write(folder.0.join("disk/real"), "").unwrap();

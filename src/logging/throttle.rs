@@ -1,12 +1,12 @@
-//! A limit for log lines that a peer can cause as often as it likes.
+//! A rate limit for log lines that a peer can cause as often as it likes.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Lines of one kind that come within this time of one that was written are only counted.
+/// Minimum time between two lines; lines in between are only counted.
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Lets one line through each minute, and counts the others.
+/// Allows one log line a minute, and counts the suppressed ones.
 #[derive(Default)]
 pub struct LogThrottle(Mutex<ThrottleState>);
 
@@ -24,7 +24,7 @@ impl LogThrottle {
         }))
     }
 
-    /// Whether a line may be written now; if so, how many were held back since the one before.
+    /// Whether a line may be written now; if so, the number suppressed since the last one.
     pub fn allow(&self) -> Option<u32> {
         self.allow_at(Instant::now())
     }
@@ -41,12 +41,12 @@ impl LogThrottle {
     }
 }
 
-/// The end of a log line before which as many others were held back; empty for none.
+/// Formats the number of suppressed lines for the end of a log line; empty for none.
 pub fn held_back(lines: u32) -> String {
     match lines {
         0 => String::new(),
-        1 => " (and one more like it since)".to_owned(),
-        _ => format!(" (and {lines} more like it since)"),
+        1 => " (and one more like it since the last)".to_owned(),
+        _ => format!(" (and {lines} more like it since the last)"),
     }
 }
 
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_a_minute_tells_of_the_others() {
+    fn one_line_a_minute_is_allowed_with_the_number_of_suppressed_ones() {
         let throttle = LogThrottle::new();
         let start = Instant::now();
         let at = |seconds| throttle.allow_at(start + Duration::from_secs(seconds));

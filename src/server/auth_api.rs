@@ -1,5 +1,5 @@
-//! The authAPI: another program that knows who may connect and under which host prefixes
-//! (WIRE.md, "APIs it calls"). Whom the configuration knows is not asked about, see `users`.
+//! The authAPI: an HTTP service that decides which clients may connect and with which host prefixes
+//! (docs/gt1.md, "APIs it calls"). It is not asked about configured users, see `users`.
 
 use crate::config::label::ascii;
 use crate::config::Url;
@@ -14,36 +14,39 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
-/// How long one question may take, with the wait for its turn.
+/// How long a request may take, including the wait for its turn.
 const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
-/// Questions at a time; the others wait for their turn.
+/// Maximum number of concurrent requests; others wait for their turn.
 const MAX_CONCURRENT_REQUESTS: usize = 16;
 
+/// A client of the authAPI.
 pub struct AuthApi {
     url: Url,
     http: ApiClient,
-    /// See [`PATIENCE`].
+    /// [`AUTH_TIMEOUT`], shorter in tests.
     patience: Duration,
-    /// Holds a word for each question that is being asked.
+    /// A channel that holds one item for each request in progress.
     turns: (Sender<()>, Receiver<()>),
-    /// For the log.
+    /// Limits log lines about failed requests.
     failures: LogThrottle,
 }
 
-/// What the API says about an id and its secret.
+/// The API's decision about an id and its secret.
 pub enum AuthDecision {
+    /// The client may connect, with these prefixes.
     Granted(GrantedPrefixes),
+    /// The client may not connect.
     Denied,
-    /// The API did not say; the log says why.
+    /// The request failed; the log has the reason.
     Failed,
 }
 
-/// The prefixes a client may have, for as long as its tunnel lives. The id is always one.
+/// The prefixes that a client may have while its tunnel lives. The client's id is always included.
 #[derive(Debug, PartialEq, Eq)]
 pub struct GrantedPrefixes(BTreeSet<String>);
 
 impl GrantedPrefixes {
-    /// The offers in their places, without those whose prefix is not granted.
+    /// Replaces the services whose prefix is not granted by `None`, so that indexes stay valid.
     pub fn of(&self, id: &str, offers: Vec<ServiceSpec>) -> Vec<Option<ServiceSpec>> {
         let refused = |offer: &ServiceSpec| {
             let prefix = named_prefix(offer)?;
@@ -88,7 +91,7 @@ struct AuthResponse {
 }
 
 impl AuthApi {
-    /// The error says what is missing for an `https://` URL.
+    /// Creates a client. Fails if an `https://` URL cannot be used.
     pub fn new(url: &Url) -> io::Result<Self> {
         let http = ApiClient::new(url.tls, &url.host, url.port)
             .map_err(|e| io::Error::new(e.kind(), format!("authAPI {url}: {e}")))?;
@@ -101,14 +104,14 @@ impl AuthApi {
         })
     }
 
-    /// Whether it is the API at `url`.
+    /// Whether this is the API at `url`.
     pub fn is_at(&self, url: &Url) -> bool {
         self.url == *url
     }
 
-    /// Asks whether the client may connect and which of the prefixes it offers it may have.
+    /// Asks whether the client may connect, and which of its prefixes it may have.
     pub async fn judge(&self, id: &str, secret: &[u8], offers: &[ServiceSpec]) -> AuthDecision {
-        // JSON is text, and so is every secret that the API knows.
+        // JSON is text, so the API cannot know a secret that is not UTF-8.
         let Ok(secret) = std::str::from_utf8(secret) else {
             return AuthDecision::Denied;
         };
@@ -127,7 +130,7 @@ impl AuthApi {
             Err(e) => {
                 if let Some(others) = self.failures.allow() {
                     log::warn!(
-                        "authAPI {}: {e}; what only it can allow is refused to id={id}{}",
+                        "authAPI {}: {e}; unknown ids are rejected, id={id}{}",
                         self.url,
                         held_back(others)
                     );
@@ -149,7 +152,7 @@ impl AuthApi {
         if answer.status != 200 {
             let status = answer.status;
             return Err(io::Error::other(format!(
-                "it answered with status {status}"
+                "the API answered with status {status}"
             )));
         }
         judgement(&answer.body)
@@ -167,12 +170,12 @@ fn judgement(body: &[u8]) -> io::Result<AuthDecision> {
     Ok(AuthDecision::Granted(GrantedPrefixes(prefixes.collect())))
 }
 
-/// A place among those that may ask; the next one may when it is dropped.
+/// A slot among the concurrent requests, freed on drop.
 struct Turn<'a>(&'a Receiver<()>);
 
 impl<'a> Turn<'a> {
     async fn take((take, give_back): &'a (Sender<()>, Receiver<()>)) -> Self {
-        // It cannot be closed: both ends stand in the same place.
+        // The channel cannot be closed: its two ends live together.
         let _ = take.send(()).await;
         Turn(give_back)
     }
@@ -203,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn offers_that_are_not_granted_leave_their_places_empty() {
+    fn services_without_a_grant_become_none() {
         let port = ServiceSpec::Tcp {
             random: true,
             port: 0,
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_clear_answer_is_one() {
+    fn only_a_complete_answer_is_accepted() {
         let denied = judgement(br#"{"result": false, "appletTokens": ["a"]}"#);
         assert!(matches!(denied, Ok(AuthDecision::Denied)));
         for body in ["", "{}", "true", r#"{"result": 1}"#, r#"{"result": true"#] {
@@ -244,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn an_api_that_does_not_answer_has_failed_and_so_have_those_that_wait_for_their_turn() {
+    fn requests_to_a_silent_api_fail_even_while_they_wait_for_a_slot() {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let mut api = AuthApi::new(&Url {
             tls: false,
@@ -266,6 +269,6 @@ mod tests {
                 assert!(matches!(judgement.await, AuthDecision::Failed));
             }
         });
-        assert!(api.turns.1.is_empty(), "every turn was given back");
+        assert!(api.turns.1.is_empty(), "all slots are free again");
     }
 }

@@ -1,20 +1,20 @@
-//! Addresses that failed to authenticate too often. Not who may connect: see `users`.
+//! Locks out addresses that fail to authenticate too often. `users` decides which clients may connect.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Addresses that are remembered, at most.
+/// Maximum number of addresses with counted failures.
 const MAX_ADDRESSES: usize = 10_000;
 
-/// Refuses the tunnels of an address for a while after it has failed more than so many times.
-/// Addresses that succeed are not held.
+/// Rejects the tunnels of an address for a while after too many failures. Addresses without
+/// failures take no memory.
 pub struct AuthLockout(Mutex<LockoutTable>);
 
 impl AuthLockout {
-    /// An address may fail `times` times, 0 for any number. It is refused for the `duration`,
-    /// and that is how long a failure counts.
+    /// Allows `times` failures per address (0 for any number). After more, the address is locked
+    /// out for `duration`, which is also how long a failure counts.
     pub fn new(times: u32, duration: Duration) -> Self {
         Self(Mutex::new(LockoutTable {
             times,
@@ -23,7 +23,7 @@ impl AuthLockout {
         }))
     }
 
-    /// See [`Guard::new`]; failures are not forgotten.
+    /// Changes the limits, see [`AuthLockout::new`]. Counted failures stay.
     pub fn set(&self, times: u32, duration: Duration) {
         let mut table = self.lock();
         (table.times, table.duration) = (times, duration);
@@ -33,16 +33,16 @@ impl AuthLockout {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long tunnels from there are refused from now on, if they are.
+    /// Returns how long tunnels from this address are still rejected; `None` if they are not.
     pub fn lockout(&self, ip: IpAddr) -> Option<Duration> {
         self.lock().lockout(&network_of(ip), Instant::now())
     }
 
-    /// A client there did not have the right id and secret.
+    /// Counts a failed login from this address.
     pub fn failed(&self, ip: IpAddr) {
         let network = network_of(ip);
         let mut table = self.lock();
-        // One that was under way when the address was refused makes that no longer.
+        // A login already in progress when the lockout began must not extend it.
         if table.times == 0 || table.refuses(&network) {
             return;
         }
@@ -58,13 +58,13 @@ impl AuthLockout {
         }
     }
 
-    /// A client there had the right ones, which were known before.
+    /// Clears the failures of an address after a login with a known id and secret.
     pub fn succeeded(&self, ip: IpAddr) {
         self.lock().forget(&network_of(ip));
     }
 }
 
-/// What counts as one address: of IPv6 a /64, for that is what one customer gets.
+/// Returns what counts as one address: for IPv6 the /64, because a customer usually gets one.
 pub fn network_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => {
@@ -80,21 +80,22 @@ struct LockoutTable {
     times: u32,
     duration: Duration,
     entries: HashMap<IpAddr, LockoutEntry>,
-    /// The same addresses by their last failure.
+    /// The same addresses, ordered by their last failure.
     order: BTreeMap<u64, IpAddr>,
-    /// The last number given in `order`.
+    /// The last key used in `order`.
     last: u64,
 }
 
 struct LockoutEntry {
     failures: u32,
-    /// When the last one was, and its number in `order`.
+    /// When the last failure was.
     last: Instant,
+    /// The key in `order`.
     place: u64,
 }
 
 impl LockoutTable {
-    /// The time left, if the network has failed too often.
+    /// Returns the remaining time of the network's lockout.
     fn lockout(&self, network: &IpAddr, now: Instant) -> Option<Duration> {
         let entry = self.entries.get(network)?;
         if self.times == 0 || entry.failures <= self.times {
@@ -109,7 +110,7 @@ impl LockoutTable {
         self.lockout(network, Instant::now()).is_some()
     }
 
-    /// Counts one more failure, and says how many there are now.
+    /// Counts a failure, and returns the number of failures.
     fn count(&mut self, network: IpAddr, now: Instant) -> u32 {
         let duration = self.duration;
         let expired = |entry: &LockoutEntry| now.saturating_duration_since(entry.last) >= duration;
@@ -167,8 +168,8 @@ mod tests {
         }
     }
 
-    fn is_refused(guard: &AuthLockout, ip: IpAddr) -> bool {
-        guard.lockout(ip).is_some()
+    fn is_refused(lockout: &AuthLockout, ip: IpAddr) -> bool {
+        lockout.lockout(ip).is_some()
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -181,74 +182,74 @@ mod tests {
 
     #[test]
     fn an_address_is_refused_after_more_failures_than_allowed() {
-        let guard = AuthLockout::new(2, MINUTE);
+        let lockout = AuthLockout::new(2, MINUTE);
         for _ in 0..2 {
-            guard.failed(v4(1));
-            assert!(!is_refused(&guard, v4(1)));
+            lockout.failed(v4(1));
+            assert!(!is_refused(&lockout, v4(1)));
         }
-        guard.failed(v4(1));
-        assert!(is_refused(&guard, v4(1)));
-        assert!(!is_refused(&guard, v4(2)), "others are not");
+        lockout.failed(v4(1));
+        assert!(is_refused(&lockout, v4(1)));
+        assert!(!is_refused(&lockout, v4(2)), "others are not locked out");
     }
 
     #[test]
-    fn a_success_clears_the_count_and_leaves_nothing_behind() {
-        let guard = AuthLockout::new(1, MINUTE);
-        guard.failed(v4(1));
-        guard.succeeded(v4(1));
-        guard.succeeded(v4(2));
-        guard.failed(v4(1));
-        assert!(!is_refused(&guard, v4(1)));
-        guard.succeeded(v4(1));
-        let table = guard.lock();
+    fn a_success_clears_the_count_and_frees_its_memory() {
+        let lockout = AuthLockout::new(1, MINUTE);
+        lockout.failed(v4(1));
+        lockout.succeeded(v4(1));
+        lockout.succeeded(v4(2));
+        lockout.failed(v4(1));
+        assert!(!is_refused(&lockout, v4(1)));
+        lockout.succeeded(v4(1));
+        let table = lockout.lock();
         assert!(table.entries.is_empty() && table.order.is_empty());
     }
 
     #[test]
-    fn no_times_and_no_duration_refuse_nobody() {
-        for guard in [
+    fn zero_times_or_zero_duration_lock_out_no_address() {
+        for lockout in [
             AuthLockout::new(0, MINUTE),
             AuthLockout::new(1, Duration::ZERO),
         ] {
             for _ in 0..9 {
-                guard.failed(v4(1));
+                lockout.failed(v4(1));
             }
-            assert!(!is_refused(&guard, v4(1)));
-            assert!(guard.lock().entries.len() <= 1);
+            assert!(!is_refused(&lockout, v4(1)));
+            assert!(lockout.lock().entries.len() <= 1);
         }
     }
 
     #[test]
-    fn new_limits_hold_for_failures_that_were_counted_before() {
-        let guard = AuthLockout::new(1, MINUTE);
-        guard.failed(v4(1));
-        guard.failed(v4(1));
-        assert!(is_refused(&guard, v4(1)));
-        guard.set(2, MINUTE);
-        assert!(!is_refused(&guard, v4(1)));
-        guard.failed(v4(1));
-        assert!(is_refused(&guard, v4(1)));
+    fn changed_limits_apply_to_failures_counted_before() {
+        let lockout = AuthLockout::new(1, MINUTE);
+        lockout.failed(v4(1));
+        lockout.failed(v4(1));
+        assert!(is_refused(&lockout, v4(1)));
+        lockout.set(2, MINUTE);
+        assert!(!is_refused(&lockout, v4(1)));
+        lockout.failed(v4(1));
+        assert!(is_refused(&lockout, v4(1)));
     }
 
     #[test]
-    fn one_customer_is_one_address() {
-        let guard = AuthLockout::new(1, MINUTE);
-        guard.failed(ip("2001:db8:1:2::1"));
-        guard.failed(ip("2001:db8:1:2:ffff::"));
-        assert!(is_refused(&guard, ip("2001:db8:1:2:3:4:5:6")));
-        assert!(!is_refused(&guard, ip("2001:db8:1:3::1")));
-        guard.failed(ip("192.0.2.1"));
-        guard.failed(ip("::ffff:192.0.2.1"));
-        assert!(is_refused(&guard, ip("192.0.2.1")));
-        assert!(!is_refused(&guard, ip("192.0.2.2")));
+    fn a_64_of_ipv6_counts_as_one_address() {
+        let lockout = AuthLockout::new(1, MINUTE);
+        lockout.failed(ip("2001:db8:1:2::1"));
+        lockout.failed(ip("2001:db8:1:2:ffff::"));
+        assert!(is_refused(&lockout, ip("2001:db8:1:2:3:4:5:6")));
+        assert!(!is_refused(&lockout, ip("2001:db8:1:3::1")));
+        lockout.failed(ip("192.0.2.1"));
+        lockout.failed(ip("::ffff:192.0.2.1"));
+        assert!(is_refused(&lockout, ip("192.0.2.1")));
+        assert!(!is_refused(&lockout, ip("192.0.2.2")));
         assert!(
-            !is_refused(&guard, ip("::1")),
-            "mapped addresses are no /64"
+            !is_refused(&lockout, ip("::1")),
+            "mapped addresses do not share a /64"
         );
     }
 
     #[test]
-    fn a_failure_counts_for_the_duration_and_no_longer() {
+    fn a_failure_counts_for_the_duration() {
         let mut table = table();
         let start = Instant::now();
         assert_eq!(table.count(v4(1), start), 1);
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_of_a_lockout_runs_down_from_the_last_failure() {
+    fn a_lockout_lasts_from_the_last_failure() {
         let mut table = table();
         let start = Instant::now();
         table.count(v4(1), start);
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_addresses_are_held_and_the_oldest_goes_first() {
+    fn at_most_ten_thousand_addresses_are_held_and_the_oldest_is_evicted() {
         let failures = |table: &LockoutTable, number| {
             table
                 .entries
@@ -286,7 +287,7 @@ mod tests {
         for number in 0..most {
             table.count(v4(number), now);
         }
-        // The first one is not the oldest any more.
+        // The first address is not the oldest any more.
         assert_eq!(table.count(v4(0), now), 2);
         for number in 0..5 {
             table.count(v4(most + number), now);

@@ -1,8 +1,8 @@
-//! How many connections there may be at a time, of one address and of all. Not how many tunnels a
-//! client may have: see `registry`.
+//! Limits the number of concurrent connections, per address and in total. `registry` limits the
+//! tunnels of a client.
 //!
-//! After a restart each process counts the connections that it holds. A visitor that one gives to the
-//! other has a place there from then on, whichever has accepted it.
+//! During a restart each process counts the connections it holds. A visitor that moves to the
+//! other process counts there from then on.
 
 use super::auth_lockout::network_of;
 use std::collections::HashMap;
@@ -10,69 +10,69 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Connections that are refused are logged once in so long.
+/// Minimum time between two log lines about refused connections.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The places for connections. Clones are the same.
+/// The limits on connections. Clones share the counts.
 #[derive(Clone, Default)]
 pub struct ConnectionLimit(Arc<Mutex<ConnectionCounts>>);
 
-/// A connection's place, until it is dropped. Nothing where there is no limit.
+/// The permission for one connection, returned on drop. Empty if there is no limit.
 pub struct Permit {
     _taken: Option<Box<CountedConnection>>,
 }
 
 struct CountedConnection {
-    places: ConnectionLimit,
+    limit: ConnectionLimit,
     network: IpAddr,
 }
 
 #[derive(Default)]
 struct ConnectionCounts {
-    /// Most of one address, and most of all; 0 for any number.
+    /// Maximum per address and in total; 0 for no limit.
     of_address: u32,
     of_all: u32,
     taken: u32,
     by_network: HashMap<IpAddr, u32>,
-    /// When it was last logged that there was none.
-    said: Option<Instant>,
+    /// When a refused connection was last logged.
+    last_warning: Option<Instant>,
 }
 
 impl ConnectionLimit {
-    /// At most so many of one address and of all, 0 for any number. Those that came while there
-    /// was no limit are not counted.
+    /// Sets the limits per address and in total; 0 for none. Connections accepted without a limit
+    /// are not counted.
     pub fn set(&self, of_address: u32, of_all: u32) {
-        let mut table = self.lock();
-        (table.of_address, table.of_all) = (of_address, of_all);
+        let mut counts = self.lock();
+        (counts.of_address, counts.of_all) = (of_address, of_all);
     }
 
-    /// A place for a connection from there, if there is one left.
+    /// Returns a permit for a connection from this address unless a limit is reached.
     pub fn take(&self, ip: IpAddr) -> Option<Permit> {
-        let mut table = self.lock();
-        if table.of_address == 0 && table.of_all == 0 {
+        let mut counts = self.lock();
+        if counts.of_address == 0 && counts.of_all == 0 {
             return Some(Permit { _taken: None });
         }
         let network = network_of(ip);
-        let of_this = table.by_network.get(&network).copied().unwrap_or_default();
+        let of_this = counts.by_network.get(&network).copied().unwrap_or_default();
         let full = |most: u32, taken: u32| most > 0 && taken >= most;
-        let option = if full(table.of_address, of_this) {
+        let option = if full(counts.of_address, of_this) {
             "addressConnections"
-        } else if full(table.of_all, table.taken) {
+        } else if full(counts.of_all, counts.taken) {
             "totalConnections"
         } else {
-            table.taken = table.taken.saturating_add(1);
-            table.by_network.insert(network, of_this.saturating_add(1));
-            let places = self.clone();
-            let taken = Some(Box::new(CountedConnection { places, network }));
+            counts.taken = counts.taken.saturating_add(1);
+            counts.by_network.insert(network, of_this.saturating_add(1));
+            let limit = self.clone();
+            let taken = Some(Box::new(CountedConnection { limit, network }));
             return Some(Permit { _taken: taken });
         };
-        if table
-            .said
-            .is_none_or(|said| said.elapsed() >= WARNING_INTERVAL)
+        if counts
+            .last_warning
+            .is_none_or(|last_warning| last_warning.elapsed() >= WARNING_INTERVAL)
         {
-            table.said = Some(Instant::now());
-            drop(table);
-            log::warn!("connections are refused, {ip} has one of them: there are as many as {option} allows");
+            counts.last_warning = Some(Instant::now());
+            drop(counts);
+            log::warn!("connections are refused, among them one from {ip}: {option} is reached");
         }
         None
     }
@@ -84,12 +84,12 @@ impl ConnectionLimit {
 
 impl Drop for CountedConnection {
     fn drop(&mut self) {
-        let mut table = self.places.lock();
-        table.taken = table.taken.saturating_sub(1);
-        if let Some(of_this) = table.by_network.get_mut(&self.network) {
+        let mut counts = self.limit.lock();
+        counts.taken = counts.taken.saturating_sub(1);
+        if let Some(of_this) = counts.by_network.get_mut(&self.network) {
             *of_this = of_this.saturating_sub(1);
             if *of_this == 0 {
-                table.by_network.remove(&self.network);
+                counts.by_network.remove(&self.network);
             }
         }
     }
@@ -104,32 +104,32 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_its_places_and_all_have_theirs() {
-        let places = ConnectionLimit::default();
-        places.set(2, 3);
-        let first = places.take(ip(1));
-        let second = places.take(ip(1));
+    fn addresses_and_total_are_limited_separately() {
+        let limit = ConnectionLimit::default();
+        limit.set(2, 3);
+        let first = limit.take(ip(1));
+        let second = limit.take(ip(1));
         assert!(first.is_some() && second.is_some());
-        assert!(places.take(ip(1)).is_none(), "one address");
-        let third = places.take(ip(2));
+        assert!(limit.take(ip(1)).is_none(), "one address");
+        let third = limit.take(ip(2));
         assert!(third.is_some());
-        assert!(places.take(ip(3)).is_none(), "all addresses");
+        assert!(limit.take(ip(3)).is_none(), "all addresses");
         drop(first);
-        assert!(places.take(ip(3)).is_some());
+        assert!(limit.take(ip(3)).is_some());
         drop((second, third));
-        let table = places.lock();
-        assert!(table.taken == 0 && table.by_network.is_empty());
+        let counts = limit.lock();
+        assert!(counts.taken == 0 && counts.by_network.is_empty());
     }
 
     #[test]
     fn without_limits_nothing_is_counted() {
-        let places = ConnectionLimit::default();
-        let before = places.take(ip(1));
+        let limit = ConnectionLimit::default();
+        let before = limit.take(ip(1));
         assert!(matches!(before, Some(Permit { _taken: None })));
-        places.set(1, 0);
-        let counted = places.take(ip(1));
-        assert!(counted.is_some() && places.take(ip(1)).is_none());
+        limit.set(1, 0);
+        let counted = limit.take(ip(1));
+        assert!(counted.is_some() && limit.take(ip(1)).is_none());
         drop(before);
-        assert!(places.take(ip(1)).is_none(), "it had no place to give back");
+        assert!(limit.take(ip(1)).is_none(), "it was not counted");
     }
 }

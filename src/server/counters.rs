@@ -1,36 +1,39 @@
-//! What has gone wrong so far, counted for the API. What went well is counted where it goes.
+//! Counts failures for the API. Successes are counted where they are handled.
 
 use super::error_page::ErrorPage;
 use crate::wire::frame::RejectCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The highest GT/1 error code a server gives.
+/// Highest error code that a server sends.
 const CODES: usize = 9;
 
-/// Errors that visitors were told of, by the status they got or would have got in HTTP.
+/// HTTP statuses of the errors that visitors got, or would have got over HTTP.
 const STATUSES: [&str; 7] = ["400", "404", "408", "431", "502", "503", "504"];
 
-/// What has become of a datagram that came for STUN.
+/// The outcome of a datagram that arrived for STUN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(feature = "p2p"), allow(dead_code))]
 pub enum StunOutcome {
+    /// Answered.
     Answered,
     /// Answered with an error.
     Refused,
-    /// No request that could be answered.
+    /// Not a request that can be answered.
     Ignored,
-    /// One of too many from there.
+    /// Dropped because its source sent too many.
     Limited,
-    /// Its answer could not be sent.
+    /// The answer could not be sent.
     Unsent,
 }
 
-/// In the order of [`Datagram`].
+/// Names of the outcomes, in the order of [`StunOutcome`].
 const DATAGRAMS: [&str; 5] = ["answered", "refused", "ignored", "limited", "unsent"];
 
+/// The failure counts of a server.
 #[derive(Default)]
 pub struct Counters(Mutex<Counts>);
 
+/// A copy of the counts at one time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     refused: [u64; CODES],
@@ -43,15 +46,15 @@ impl Counters {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A client was refused.
-    pub fn refused(&self, refusal: RejectCode) {
-        let at = usize::from(refusal.code()).wrapping_sub(1);
+    /// Counts a rejected client.
+    pub fn refused(&self, code: RejectCode) {
+        let at = usize::from(code.code()).wrapping_sub(1);
         if let Some(count) = self.lock().refused.get_mut(at) {
             *count = count.saturating_add(1);
         }
     }
 
-    /// A visitor was not served.
+    /// Counts a visitor that was not served.
     pub fn unserved(&self, answer: ErrorPage) {
         let at = STATUSES
             .iter()
@@ -62,7 +65,7 @@ impl Counters {
         }
     }
 
-    /// A datagram came for STUN.
+    /// Counts a STUN datagram.
     #[cfg_attr(not(feature = "p2p"), allow(dead_code))]
     pub fn datagram(&self, datagram: StunOutcome) {
         if let Some(count) = self.lock().datagrams.get_mut(datagram as usize) {
@@ -70,23 +73,24 @@ impl Counters {
         }
     }
 
+    /// Returns the current counts.
     pub fn now(&self) -> Counts {
         *self.lock()
     }
 }
 
 impl Counts {
-    /// GT/1 error codes, and how many clients were refused with each.
+    /// Returns the error codes with the number of clients rejected with each.
     pub fn refused(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
         (1..).zip(self.refused)
     }
 
-    /// Statuses, and how many visitors got each.
+    /// Returns the statuses with the number of visitors that got each.
     pub fn unserved(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         STATUSES.into_iter().zip(self.unserved)
     }
 
-    /// What became of datagrams for STUN, and of how many.
+    /// Returns the STUN outcomes with the number of datagrams of each.
     pub fn datagrams(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         DATAGRAMS.into_iter().zip(self.datagrams)
     }
@@ -97,9 +101,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_and_every_answer_has_its_own_count() {
+    fn every_code_and_every_status_has_its_own_count() {
         let counters = Counters::default();
-        for refusal in [
+        for code in [
             RejectCode::BadCredentials,
             RejectCode::PortNotOpened(7),
             RejectCode::TooManyConnections,
@@ -112,7 +116,7 @@ mod tests {
             RejectCode::Other(0),
             RejectCode::Other(10),
         ] {
-            counters.refused(refusal);
+            counters.refused(code);
         }
         for answer in ErrorPage::ALL {
             counters.unserved(answer);

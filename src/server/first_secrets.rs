@@ -1,22 +1,23 @@
-//! Where any client may come (allowAnyClient): the secret that an unknown id came with first.
-//! It holds until nobody holds the claim any more.
+//! First secrets of unknown ids, on a server that admits any client (allowAnyClient). A first secret is
+//! valid while a tunnel of its id holds a lease.
 
 use crate::config::Secret;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// The first secrets with the number of their leases.
 #[derive(Default)]
 pub struct FirstSecrets(Mutex<HashMap<Box<str>, (Secret, usize)>>);
 
-/// One tunnel's hold on its id.
+/// A tunnel's lease on the first secret of its id.
 pub struct FirstSecretLease {
     claims: Arc<FirstSecrets>,
     id: Box<str>,
 }
 
 impl FirstSecrets {
-    /// `None` if others hold the id with another secret. Secrets are compared in constant
-    /// time.
+    /// Returns a lease for the id, or `None` if it is leased with another secret. Compares secrets
+    /// in constant time.
     pub fn claim(self: &Arc<Self>, id: &str, secret: &[u8]) -> Option<FirstSecretLease> {
         let mut claims = self.lock();
         let (first, holders) = claims
@@ -32,7 +33,7 @@ impl FirstSecrets {
         })
     }
 
-    /// All ids that are held, with their secrets.
+    /// Returns all leased ids with their secrets.
     pub fn held(&self) -> Vec<(Box<str>, Secret)> {
         let claims = self.lock();
         let held = claims.iter();
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_secret_of_an_id_holds_until_its_last_claim_is_gone() {
+    fn a_first_secret_is_valid_until_its_last_lease_ends() {
         let claims = Arc::new(FirstSecrets::default());
         let first = claims.claim("id1", b"one").unwrap();
         assert!(claims.claim("id1", b"two").is_none());

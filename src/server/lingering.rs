@@ -1,28 +1,27 @@
-//! Tunnels that have ended in good order and whose clients still read, by client. Not those that
-//! drain: see `registry`.
+//! Tunnels that have ended normally and whose clients still read. `registry` has the draining ones.
 
 use crate::net::Shutdown;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Clones are the same.
+/// The lingering tunnels of each client. Clones share them.
 #[derive(Clone, Default)]
 pub struct Lingering(Arc<Mutex<Table>>);
 
-/// The oldest of a client come first.
+/// The lingering tunnels by client, oldest first.
 type Table = HashMap<Box<str>, VecDeque<Shutdown>>;
 
-/// One tunnel, until it is dropped.
+/// One lingering tunnel, removed on drop.
 pub struct Linger {
     lingering: Lingering,
     id: Box<str>,
-    /// Triggered when the client has too many others that are newer.
+    /// Triggered when the client has too many newer ones.
     pub is_over: Shutdown,
 }
 
 impl Lingering {
-    /// Adds a tunnel of this client. Of those beyond the number of tunnels that it may have, 0 for
-    /// any, the oldest are over.
+    /// Adds a tunnel of this client. Ends the oldest ones beyond the client's maximum number of
+    /// tunnels (0 for no limit).
     pub fn begin(&self, id: &str, connections: u32) -> Linger {
         let is_over = Shutdown::default();
         let mut table = self.lock();
@@ -64,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_tunnels_of_a_client_make_room_for_its_newest() {
+    fn the_oldest_tunnels_of_a_client_end_when_there_are_too_many() {
         let lingering = Lingering::default();
         let first = lingering.begin("id1", 2);
         let second = lingering.begin("id1", 2);

@@ -1,5 +1,4 @@
-//! What a server listens on: which sockets are open for which options, and how that changes
-//! while it runs.
+//! A server's listeners: which sockets are open for which options, and how a reload changes them.
 
 use super::visitor::ListenerKind;
 use crate::config::{self, ListenAddr};
@@ -10,47 +9,49 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What a listener is for.
+/// What a listener accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
+    /// Visitors and tunnels.
     Visitors(ListenerKind),
+    /// Requests to the API.
     Api,
 }
 
-/// A listener with what accepts on it.
+/// An open listener with the task that accepts on it.
 pub struct OpenListener {
     pub purpose: Purpose,
     pub listener: Arc<Listener>,
-    /// Ends what accepts on it, and with it the listener, unless others have it too.
+    /// Stops the accepting task and so closes the listener, unless another task shares it.
     pub stop: Shutdown,
-    /// As the configuration has it.
+    /// The address as configured.
     addr: ListenAddr,
 }
 
-/// A listener to be.
+/// A listener that a configuration asks for, opened but not accepting yet.
 pub struct PlannedListener {
     open: OpenListener,
-    /// It is open already, for the same purpose.
+    /// Whether it is already open for the same purpose.
     kept: bool,
-    /// What the log calls it.
+    /// The option's name in log lines.
     name: &'static str,
 }
 
-/// In the order of their options; visitors' first.
+/// The open listeners in the order of their options, the API last.
 #[derive(Default)]
 pub struct Listeners(Vec<OpenListener>);
 
-/// Opens what the configuration wants and neither `now` has nor the `legacy`. The error says
-/// which one failed and why; then none that is new is left open.
+/// Opens the listeners of a configuration, except for those that are open already (`now`) or were
+/// inherited. If one fails, the new ones are closed and the error says which one and why.
 pub fn plan(
     config: &config::ServerConfig,
     file: &Option<PathBuf>,
     now: Option<&Listeners>,
-    legacy: &mut Inherited,
+    inherited: &mut Inherited,
 ) -> io::Result<Vec<PlannedListener>> {
     let api = config.api.as_ref().map(|api| &api.addr);
     let visitors = Purpose::Visitors;
-    let wanted = [
+    let options = [
         (
             config.addr.as_ref(),
             visitors(ListenerKind::Http),
@@ -72,11 +73,11 @@ pub fn plan(
         (api, Purpose::Api, "apiAddr", "apiAddr"),
     ];
     let mut planned: Vec<PlannedListener> = Vec::new();
-    for (addr, purpose, key, name) in wanted {
+    for (addr, purpose, key, name) in options {
         let Some(addr) = addr else {
             continue;
         };
-        // Without a port, any socket that it was given before will do, and its own is best.
+        // With port 0 any socket of this option will do; prefer the option's own.
         let had = |open: &&OpenListener| {
             open.addr == *addr
                 && !planned
@@ -91,7 +92,7 @@ pub fn plan(
             Some(open) if open.purpose == purpose => (open.listener.clone(), open.stop.clone()),
             Some(open) => (open.listener.clone(), Shutdown::default()),
             None => {
-                let listener = match legacy.listener(file, addr) {
+                let listener = match inherited.listener(file, addr) {
                     Some(listener) => listener,
                     None => listen(key, addr)?,
                 };
@@ -112,27 +113,27 @@ pub fn plan(
     Ok(planned)
 }
 
-/// Listens on what the option `key` says.
+/// Opens the listener of the option `key`.
 fn listen(key: &str, addr: &ListenAddr) -> io::Result<Listener> {
     net::listen(addr.host.as_deref(), addr.port).map_err(|e| cannot(key, addr, &e))
 }
 
-/// Why nothing listens on what the option `key` says.
+/// Returns the error for a failure to listen at the address of the option `key`.
 pub fn cannot(key: &str, addr: &ListenAddr, e: &io::Error) -> io::Error {
     let hint = match e.kind() {
         io::ErrorKind::AddrInUse => {
-            " (is another program there? If it is this one, under another address of the \
-             same port, only a stop and a start can change that)"
+            " (another program listens there; if it is gt itself under another address with the \
+             same port, stop and start it)"
         }
-        io::ErrorKind::PermissionDenied => " (the port is below 1024: run it as root)",
+        io::ErrorKind::PermissionDenied => " (ports below 1024 need root)",
         _ => "",
     };
     io::Error::new(e.kind(), format!("listening on {key} {addr}: {e}{hint}"))
 }
 
 impl Listeners {
-    /// Brings the plan about: has `accept` accept where nothing does yet, and closes what is
-    /// not in it. The API is set up anew each time, since all it knows may have changed.
+    /// Applies a plan: calls `accept` for new listeners and closes those that are not in it. The
+    /// API restarts on every reload because all its settings may have changed.
     pub fn change(&mut self, plan: Vec<PlannedListener>, accept: impl Fn(&OpenListener, Front)) {
         let front = plan.first().map(|first| &first.open);
         let front = front.map(|open| (open.listener.addr(), open.purpose));
@@ -145,8 +146,8 @@ impl Listeners {
                 planned.open.stop = Shutdown::default();
                 planned.kept = false;
             }
-            if let (false, Some((addr, Purpose::Visitors(door)))) = (planned.kept, front) {
-                accept(&planned.open, (addr, door));
+            if let (false, Some((addr, Purpose::Visitors(kind)))) = (planned.kept, front) {
+                accept(&planned.open, (addr, kind));
             }
             next.push(planned.open);
         }
@@ -162,7 +163,7 @@ impl Listeners {
         }
     }
 
-    /// For the process that takes this one's place.
+    /// Returns the sockets to hand over to the child process.
     pub fn share(&self) -> Vec<Outgoing> {
         let share = |open: &OpenListener| -> Outgoing {
             let addr = open.addr.to_string();
@@ -172,5 +173,5 @@ impl Listeners {
     }
 }
 
-/// The first listener for visitors: where it is bound, and who comes there.
+/// Address and kind of the first listener for visitors.
 pub type Front = (SocketAddr, ListenerKind);

@@ -1,5 +1,5 @@
-//! The public end: accepts tunnels and visitors on the same listeners, and brings each
-//! visitor to the client that serves it.
+//! The server: accepts tunnels and visitors on the same listeners, and forwards each visitor to the
+//! client that publishes its destination.
 
 pub(crate) mod api;
 mod auth_api;
@@ -53,30 +53,29 @@ use transfer::Transfer;
 pub use transfer::{MessageOrigin, Recipient};
 use visitor::ListenerKind;
 
-/// Once clients have been asked to reconnect, they have so long to do it before their tunnels
-/// take no more streams.
+/// How long clients may take to reconnect when asked to, before their tunnels stop taking streams.
 const RECONNECT_TIME: Duration = Duration::from_secs(3);
-/// Visitors that have come before may take so long beyond that to say where they want to go.
+/// How long visitors accepted before a drain may take after [`RECONNECT_TIME`] to send their
+/// destination.
 const HANDSHAKE_DRAIN_TIME: Duration = Duration::from_secs(15);
 
-/// Before what still runs is cut, visitors of clients whose tunnels stay wait so long in the other
-/// process, which is a little less than they do wait: without new ones, tunnels may become free.
+/// How long before the deadline of a drain the tunnels that stay stop taking streams. A little less
+/// than visitors wait in the other process: without new streams, tunnels may become free to move.
 const LAST_STREAMS: Duration = Duration::from_secs(8);
-/// How long tunnels whose last streams were cut may take to move to the other process.
+/// How long tunnels may take to move to the other process after their last streams were cut.
 const MOVE_TIME: Duration = Duration::from_secs(2);
-/// How long what did not finish in time may take to be cut.
+/// How long to wait for connections to close after they were cut.
 const CUT_TIME: Duration = Duration::from_secs(1);
 
 /// A running server.
 pub struct Server {
     state: Arc<ServerState>,
-    /// None of them once it accepts no more.
+    /// Empty once the server stops accepting.
     listeners: Mutex<Listeners>,
     stun: Mutex<Stun>,
 }
 
-/// All that a server needs to start, or to go on in another way: listeners are open, files
-/// have been read.
+/// What a server needs to start or to be reconfigured: open listeners and the contents of files.
 pub struct ServerPlan {
     rules: Settings,
     claims: Arc<FirstSecrets>,
@@ -84,20 +83,20 @@ pub struct ServerPlan {
     stun: stun::StunPlan,
     api: Option<ApiPlan>,
     reconnect: (u32, Duration),
-    /// Most connections of one address, and of all.
+    /// Maximum numbers of connections, per address and in total.
     places: (u32, u32),
-    /// What clients had at a predecessor.
+    /// What clients had in the parent process.
     estate: RestoredClients,
 }
 
-/// What the API needs, beside its listener.
+/// Settings of the API, without its listener.
 struct ApiPlan {
     acceptor: Option<Acceptor>,
     hosts: AllowedHosts,
 }
 
 impl ApiPlan {
-    /// The error names the file that cannot be used.
+    /// Reads the TLS files. The error names the file that cannot be used.
     fn new(api: &config::ApiConfig) -> io::Result<Self> {
         let files = api.tls.as_ref();
         let acceptor = files.map(|(cert, key)| settings::acceptor(cert, key, api.tls_min));
@@ -108,14 +107,14 @@ impl ApiPlan {
     }
 }
 
-/// Whether the files that `config` names can be used. The error says which one cannot.
+/// Checks whether the files that `config` names can be used. The error names the one that cannot.
 pub fn check(config: &config::ServerConfig) -> io::Result<()> {
     Settings::new(config, &Arc::default(), None)?;
     config.api.as_ref().map(ApiPlan::new).transpose()?;
     Ok(())
 }
 
-/// What every connection of a server needs.
+/// The state that all connections of a server share.
 pub(crate) struct ServerState {
     registry: Registry,
     rules: Watch,
@@ -128,11 +127,11 @@ pub(crate) struct ServerState {
     counters: Counters,
     transfer: Transfer,
     started: Instant,
-    /// It accepts no more.
+    /// Triggered when the server stops accepting.
     stop: Shutdown,
-    /// Those who have not said yet where they want to go.
+    /// Connections whose destination is not known yet.
     greeting: WaitGroup,
-    /// Tunnels to their last word, and visitors who are brought what is theirs.
+    /// Tunnels and relays that are still running.
     serving: WaitGroup,
 }
 
@@ -158,13 +157,13 @@ impl ServerState {
 }
 
 impl ServerPlan {
-    /// How to become what `config` says, from a `running` server or from none. Nothing has
-    /// changed if it cannot be done; the error says which listener or file is the reason.
+    /// Plans how to apply `config` to a `running` server, or to a new one, and changes nothing yet.
+    /// The error names the listener or file that cannot be used.
     pub fn new(
         config: &config::ServerConfig,
         file: &Option<PathBuf>,
         running: Option<&Server>,
-        legacy: &mut Inherited,
+        inherited: &mut Inherited,
     ) -> io::Result<Self> {
         let state = running.map(|server| &server.state);
         let claims = state.map_or_else(Arc::default, |state| state.claims.clone());
@@ -172,10 +171,10 @@ impl ServerPlan {
         let rules = Settings::new(config, &claims, before.as_deref())?;
         let api = config.api.as_ref().map(ApiPlan::new).transpose()?;
         let now = running.map(Server::listeners);
-        let listeners = listeners::plan(config, file, now.as_deref(), legacy)?;
+        let listeners = listeners::plan(config, file, now.as_deref(), inherited)?;
         let stun = running.map(Server::stun);
-        let stun = stun::StunPlan::new(config, file, stun.as_deref(), legacy)?;
-        let estate = RestoredClients::take(legacy, file);
+        let stun = stun::StunPlan::new(config, file, stun.as_deref(), inherited)?;
+        let estate = RestoredClients::take(inherited, file);
         if !estate.is_empty() {
             users::check_inherited(config)?;
         }
@@ -193,7 +192,7 @@ impl ServerPlan {
 }
 
 impl Server {
-    /// Serves. The error says that the system has no random numbers.
+    /// Starts the server. Fails if the system has no random numbers.
     pub fn start(plan: ServerPlan) -> io::Result<Self> {
         let (times, duration) = plan.reconnect;
         let guard = AuthLockout::new(times, duration);
@@ -223,8 +222,8 @@ impl Server {
         self.stun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Goes on with another configuration. Clients whose right to be here it ends lose their
-    /// tunnels; nothing else that runs is touched.
+    /// Applies another configuration. Tunnels whose client may no longer connect are closed; all
+    /// other connections stay.
     pub fn change(&self, plan: ServerPlan) {
         let state = &self.state;
         let (times, duration) = plan.reconnect;
@@ -239,32 +238,32 @@ impl Server {
         self.stun().change(plan.stun, state);
     }
 
-    /// What a process that takes this one's place needs of it.
+    /// Returns the sockets and state to hand over to the child process.
     pub fn export(&self) -> Vec<Outgoing> {
-        let mut pieces = self.listeners().share();
-        pieces.extend(self.stun().share());
-        pieces.extend(restored_clients::of(&self.state));
-        pieces
+        let mut items = self.listeners().share();
+        items.extend(self.stun().share());
+        items.extend(restored_clients::of(&self.state));
+        items
     }
 
-    /// No process takes this one's place after all.
+    /// Cancels a handover: the child process has failed.
     pub fn keep(&self) {
         self.state.registry.keep_ports();
     }
 
-    /// What takes the messages of other processes.
+    /// Returns the handler of messages from other processes.
     pub fn recipient(&self) -> Recipient {
         Recipient::new(self.state.clone())
     }
 
-    /// The process at the other end of the link makes way for this one.
+    /// Sets the link to the parent process, which drains.
     pub fn follow(&self, parent: ProcessLink) {
         self.state.transfer.set_parent(parent);
     }
 
-    /// Another process accepts what comes from now on, and has all clients come there: those that
-    /// can be asked to. The tunnels of the others go there over the link. What runs may finish for
-    /// as long as `patience`; returns when it has, or then.
+    /// Drains the server after a child process has taken over its listeners: asks clients to
+    /// reconnect, and moves the tunnels of those that cannot over the link. Returns when
+    /// everything has ended, at the latest after `patience`.
     pub async fn make_way(&self, patience: Duration, child: Option<ProcessLink>) {
         let state = &self.state;
         let deadline = Instant::now() + patience;
@@ -283,18 +282,18 @@ impl Server {
         for tunnel in state.registry.tunnels() {
             match tunnel.version() {
                 Version::Two => tunnel.signal(Signal::Reconnect),
-                // No version of the original takes that in its stride.
+                // All versions of the original treat this signal as an error.
                 Version::One if has_link => {}
                 Version::One => tunnel.close(),
             }
         }
-        // A tunnel that is closed at once would leave its client without any for a moment.
+        // Closing a tunnel at once would leave its client without one for a moment.
         let idle = async {
             state.greeting.idle().await;
             state.serving.idle().await;
         };
         timeout(RECONNECT_TIME.min(patience), idle).await;
-        // Those who are here find their clients only here.
+        // These visitors find their clients only in this process.
         timeout(HANDSHAKE_DRAIN_TIME.min(patience), state.greeting.idle()).await;
         if has_link {
             self.wait_for_those_that_stay(deadline).await;
@@ -303,8 +302,8 @@ impl Server {
             .await;
     }
 
-    /// Waits until the tunnels that stay have moved to the other process or ended, here and in the
-    /// process before this one, or until the deadline is near. Then they lose their streams.
+    /// Waits until the tunnels that stay here or in the parent process have moved or ended. Close
+    /// to the deadline, cuts their streams.
     async fn wait_for_those_that_stay(&self, deadline: Instant) {
         let state = &self.state;
         let stay = || {
@@ -331,9 +330,8 @@ impl Server {
         }
     }
 
-    /// Waits until this server, which makes way, has nothing more to say to the other process: no
-    /// tunnel stays here, or in the process before this one, and no visitor has to be brought
-    /// anywhere.
+    /// Waits until this draining server has no more messages for the other process: no tunnel is
+    /// left here or in the parent process, and no visitor waits to be forwarded.
     pub async fn moved(&self) {
         let state = &self.state;
         state.stop.wait().await;
@@ -342,13 +340,13 @@ impl Server {
         state.greeting.idle().await;
     }
 
-    /// Waits until no visitor is left that has not been brought anywhere.
+    /// Waits until every accepted visitor has been forwarded.
     pub async fn greeted(&self, patience: Duration) {
         timeout(patience, self.state.greeting.idle()).await;
     }
 
-    /// Accepts no more, lets what runs finish for as long as `patience`, and returns when it
-    /// has, or then.
+    /// Stops accepting and lets connections finish. Returns when they have, at the latest after
+    /// `patience`.
     pub async fn stop(&self, patience: Duration) {
         self.accept_no_more();
         self.state.registry.give_up_ports();
@@ -357,7 +355,7 @@ impl Server {
 
     fn accept_no_more(&self) {
         self.state.stop.trigger();
-        // Others may want to listen there, now or when another process does not any more.
+        // Another process, or this one later, may listen at the same addresses.
         *self.listeners() = Listeners::default();
         *self.stun() = Stun::default();
     }
@@ -370,17 +368,17 @@ impl Server {
         for tunnel in self.state.registry.tunnels() {
             tunnel.finish();
         }
-        // What is cut is to be seen as cut, which the end of the process would not say.
+        // Peers should see a reset, which the end of the process would not send.
         timeout(CUT_TIME, self.state.serving.idle()).await;
     }
 }
 
-/// Has somebody accept on the listener.
+/// Spawns the task that accepts on a listener.
 fn accept(state: &Arc<ServerState>, open: &OpenListener, front: Front, api: &Option<ApiPlan>) {
     let (listener, stop) = (open.listener.clone(), open.stop.clone());
     match (open.purpose, api) {
-        (Purpose::Visitors(door), _) => {
-            crate::spawn(accept_visitors(state.clone(), listener, stop, door));
+        (Purpose::Visitors(kind), _) => {
+            crate::spawn(accept_visitors(state.clone(), listener, stop, kind));
         }
         (Purpose::Api, Some(plan)) => {
             let (acceptor, hosts) = (plan.acceptor.clone(), plan.hosts.clone());
@@ -397,20 +395,20 @@ async fn accept_visitors(
     state: Arc<ServerState>,
     listener: Arc<Listener>,
     stop: Shutdown,
-    door: ListenerKind,
+    kind: ListenerKind,
 ) {
     let accepting = async {
         loop {
             let (socket, peer) = listener.accept().await;
-            let Some(place) = state.places.take(peer.ip()) else {
+            let Some(permit) = state.places.take(peer.ip()) else {
                 continue;
             };
             let state = state.clone();
             match state.rules.get().acceptor.clone() {
-                Some(acceptor) if door == ListenerKind::Https => {
-                    crate::spawn(visitor::greet_tls(state, socket, peer, acceptor, place));
+                Some(acceptor) if kind == ListenerKind::Https => {
+                    crate::spawn(visitor::greet_tls(state, socket, peer, acceptor, permit));
                 }
-                _ => crate::spawn(visitor::greet(state, socket, peer, door, place)),
+                _ => crate::spawn(visitor::greet(state, socket, peer, kind, permit)),
             }
         }
     };

@@ -1,4 +1,4 @@
-//! Stands where the STUN server does in a build without P2P. That it has none is said by `config`.
+//! Replaces the STUN server in builds without P2P; `config` reports that it is missing.
 
 use super::ServerState;
 use crate::config;
@@ -7,11 +7,11 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// There is never one.
+/// A STUN server, which this build does not have.
 #[derive(Default)]
 pub struct Stun(());
 
-/// There is nothing to plan.
+/// The plan for a STUN server: empty.
 pub struct StunPlan;
 
 impl StunPlan {

@@ -1,4 +1,4 @@
-//! TCP ports that clients ask for: which one, and whether they may have it.
+//! TCP ports of clients: which ones a client may have, and how they are opened.
 
 use crate::config::{Limits, TcpRule};
 use crate::net::{self, Listener, Shutdown};
@@ -7,78 +7,79 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-/// Most ports that are tried for one registration beside those that are asked for by number. Where
-/// they do not suffice, the search goes on later.
+/// Maximum number of ports tried for one registration, besides those requested by number. A retry
+/// continues the search.
 pub const MAX_TRIES: u32 = 64;
-/// Most ports that are tried while the registry is locked; see [`open_early`].
+/// Maximum number of ports tried while the registry is locked; see [`open_early`].
 pub const MAX_TRIES_LOCKED: u32 = 8;
 
 /// An open port of one client. Dropping it closes the port.
 pub struct PortListener {
-    /// What the client asked for.
+    /// What the client requested.
     asked: PortRequest,
-    /// What it got.
+    /// The open port.
     pub port: u16,
     service: u16,
     listener: Arc<Listener>,
     stop: Shutdown,
-    /// A newer process accepts on the listener, too, or is about to.
+    /// Whether a child process accepts on the listener too, or is about to.
     shared: bool,
-    /// See [`Shared::older`].
+    /// See [`InheritedPort::older`].
     older: Option<Shutdown>,
 }
 
-/// A port of a client as one process gives it to another, or as it is kept for a client that is
-/// away.
+/// A client's port as handed over to another process, or reserved for a client that is away.
 #[derive(Clone)]
 pub struct InheritedPort {
-    /// What the client asked for.
+    /// What the client requested.
     pub asked: PortRequest,
-    /// What it got.
+    /// The port it got.
     pub port: u16,
-    /// `None` where the number alone is kept.
+    /// The listener; `None` if only the number is reserved.
     pub listener: Option<Arc<Listener>>,
-    /// Triggered when the older process that may accept on the listener, too, is gone. `None` where
-    /// this process has opened the listener, or has been left it.
+    /// Triggered when the parent process, which may accept on the listener too, has ended. `None`
+    /// if the listener belongs to this process alone.
     pub older: Option<Shutdown>,
 }
 
 impl InheritedPort {
-    /// Whether it is what the client asks for: in the same words, or by its number.
+    /// Whether the port satisfies a request: the same request, or the same number.
     fn answers(&self, asked: PortRequest) -> bool {
         self.asked == asked || self.port == asked.port
     }
 }
 
+/// A client's request for a TCP port: `port`, or any allowed one if `random`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortRequest {
     pub random: bool,
     pub port: u16,
 }
 
-/// What accepts the visitors of a port.
+/// An open port to accept visitors on.
 pub struct OpenedPort {
     pub port: u16,
     pub listener: Arc<Listener>,
     pub stop: Shutdown,
 }
 
-/// Why a port was not opened.
+/// Why a port could not be opened.
 #[derive(Debug)]
 pub enum PortFailure {
-    /// The client has as many as it may have.
+    /// The client has its maximum of ports.
     TooMany,
-    /// It is outside of the client's ranges.
+    /// The port is outside of the client's ranges.
     NotAllowed,
-    /// The client leaves the choice to the server, and all that were tried are in use.
+    /// Any port would do, but all that were tried are in use.
     NoneFree,
-    /// It could not be opened before the registry was locked, and there are too many like it.
+    /// Opening the port early failed, and too many others have been tried under the lock.
     Later,
+    /// The system refuses to open the port.
     System(io::Error),
 }
 
 impl PortFailure {
-    /// What a client is told of it.
+    /// Returns what the client is told.
     pub fn cause(&self) -> PortCause {
         match self {
             Self::NotAllowed => PortCause::NotAllowed,
@@ -93,22 +94,22 @@ impl PortFailure {
 impl fmt::Display for PortFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooMany => f.write_str("the client has as many ports as tcpNumber allows"),
-            Self::NotAllowed => f.write_str("it is in none of the client's ranges (tcpRange)"),
-            Self::NoneFree => f.write_str("no port that was tried is free (tcpRange)"),
-            Self::Later => f.write_str("it seems to be in use, as many others; it is tried again"),
+            Self::TooMany => f.write_str("the client has its maximum of ports (tcpNumber)"),
+            Self::NotAllowed => f.write_str("it is outside of the client's ranges (tcpRange)"),
+            Self::NoneFree => f.write_str("all ports that were tried are in use (tcpRange)"),
+            Self::Later => f.write_str("it seems to be in use, like many others; it is retried"),
             Self::System(e) => e.fmt(f),
         }
     }
 }
 
-/// How many ports a client has under each of its rules, and may have.
+/// The ports that a client has and may have, by rule.
 pub struct PortQuota<'a> {
     rules: &'a [TcpRule],
     used: Vec<u32>,
-    /// Over all rules; 0 is no limit.
+    /// Maximum over all rules; 0 for no limit.
     total: u32,
-    /// Whether a port is kept for another client.
+    /// Whether a port is reserved for another client.
     is_others: &'a dyn Fn(u16) -> bool,
 }
 
@@ -122,28 +123,28 @@ impl<'a> PortQuota<'a> {
         }
     }
 
-    /// Without the ports that are kept for other clients.
+    /// Excludes the ports that are reserved for other clients.
     pub fn without(self, is_others: &'a dyn Fn(u16) -> bool) -> Self {
         Self { is_others, ..self }
     }
 
-    /// Counts a port that is open. Whether it is allowed, beside those counted before.
+    /// Counts an open port. Returns whether the rules allow it in addition to those counted before.
     pub fn admit(&mut self, port: u16) -> bool {
         let rule = self.rule_for(port);
         rule.inspect(|rule| self.count(*rule)).is_some()
     }
 
-    /// A rule that allows this port beside those that are open.
+    /// Returns a rule that allows this port in addition to the open ones.
     fn rule_for(&self, port: u16) -> Option<usize> {
         let mut rules = self.with_room().into_iter();
         rules.find(|rule| self.contains(*rule, port))
     }
 
-    /// Listens on a port, unless it is kept for another client, or there are no `tries` left.
+    /// Listens on a port, unless it is reserved for another client or no `tries` are left.
     fn try_listen(&self, port: u16, tries: &mut u32) -> io::Result<Arc<Listener>> {
         *tries = tries.checked_sub(1).ok_or(io::ErrorKind::AddrInUse)?;
         if (self.is_others)(port) {
-            let why = "it is kept for another client that may be back soon";
+            let why = "it is reserved for another client, which may reconnect soon";
             return Err(io::Error::new(io::ErrorKind::AddrInUse, why));
         }
         net::listen(None, port).map(Arc::new)
@@ -160,7 +161,7 @@ impl<'a> PortQuota<'a> {
         }
     }
 
-    /// The rules that allow another port.
+    /// Returns the rules that allow another port.
     fn with_room(&self) -> Vec<usize> {
         let used = self.used.iter().fold(0u32, |sum, n| sum.saturating_add(*n));
         if self.total > 0 && used >= self.total {
@@ -175,17 +176,17 @@ impl<'a> PortQuota<'a> {
 }
 
 impl PortListener {
-    /// The index of the service it belongs to.
+    /// Returns the index of the service that the port belongs to.
     pub fn service(&self) -> u16 {
         self.service
     }
 
-    /// Whether it is what the client asks for: in the same words, or by its number.
+    /// Whether the port satisfies a request: the same request, or the same number.
     pub fn answers(&self, asked: PortRequest) -> bool {
         self.asked == asked || self.port == asked.port
     }
 
-    /// The same port, for another process. It is that one's even if it is dropped here.
+    /// Shares the port with another process, for which it stays open when this is dropped.
     pub fn share(&mut self) -> InheritedPort {
         self.shared = true;
         InheritedPort {
@@ -195,7 +196,7 @@ impl PortListener {
         }
     }
 
-    /// Its number, to be kept for its client when it is closed.
+    /// Returns the number without the listener, to reserve it.
     pub fn number(&self) -> InheritedPort {
         InheritedPort {
             asked: self.asked,
@@ -205,12 +206,12 @@ impl PortListener {
         }
     }
 
-    /// It was not shared after all.
+    /// Ends [`PortListener::share`]: the other process has failed.
     pub fn keep(&mut self) {
         self.shared = false;
     }
 
-    /// With a new list of the client's services it may belong to another one.
+    /// Assigns the port to a service of a changed list.
     pub fn belongs_to(&mut self, asked: PortRequest, service: u16) {
         self.asked = asked;
         self.service = service;
@@ -221,23 +222,23 @@ impl Drop for PortListener {
     fn drop(&mut self) {
         self.stop.trigger();
         let has_older = self.older.as_ref().is_some_and(|gone| !gone.is_triggered());
-        // Shutting a socket down ends it in every process that has it.
+        // Shutting a socket down ends it in every process that holds it.
         if !self.shared && !has_older {
-            // Its client may ask for it again before that is heard.
+            // Close it now: its client may request it again before the accepting task ends.
             self.listener.close();
         }
     }
 }
 
-/// Opens the `wanted` ports of a client as far as they can be had, before the registry is locked: there
-/// may be hundreds. What is `kept` for the client is tried first. Those that turn out not to be the
-/// client's are closed with the list.
+/// Opens the `wanted` ports of a client as far as possible before the registry is locked: there may be
+/// hundreds. Tries the reserved ports (`kept`) first. Ports that turn out not to be the client's
+/// close when the list is dropped.
 pub fn open_early(
     limits: &Limits,
     wanted: &[PortRequest],
     mut kept: Vec<InheritedPort>,
 ) -> Vec<InheritedPort> {
-    let mut allowance = PortQuota::new(limits);
+    let mut quota = PortQuota::new(limits);
     let mut tries = MAX_TRIES.saturating_add(u32::try_from(wanted.len()).unwrap_or(u32::MAX));
     let mut early = Vec::new();
     for asked in wanted {
@@ -246,8 +247,8 @@ pub fn open_early(
             kept.remove(at);
             continue;
         }
-        if let Ok(found) = try_open(&allowance, &mut kept, *asked, &mut tries) {
-            allowance.count(found.rule);
+        if let Ok(found) = try_open(&quota, &mut kept, *asked, &mut tries) {
+            quota.count(found.rule);
             early.push(InheritedPort {
                 asked: *asked,
                 port: found.port,
@@ -259,9 +260,9 @@ pub fn open_early(
     early
 }
 
-/// Opens a port for `service` and counts it. What the client has `inherited` is taken first.
+/// Opens a port for `service` and counts it. Prefers the client's `inherited` ports.
 pub fn open(
-    allowance: &mut PortQuota<'_>,
+    quota: &mut PortQuota<'_>,
     inherited: &mut Vec<InheritedPort>,
     asked: PortRequest,
     service: u16,
@@ -272,8 +273,8 @@ pub fn open(
         port,
         listener,
         older,
-    } = try_open(allowance, inherited, asked, tries)?;
-    allowance.count(rule);
+    } = try_open(quota, inherited, asked, tries)?;
+    quota.count(rule);
     let stop = Shutdown::default();
     let opened = OpenedPort {
         port,
@@ -292,31 +293,32 @@ pub fn open(
     Ok((port, opened))
 }
 
-/// A listener for a port that a client may have.
+/// A listener for a port, and the rule that allows it.
 struct Found {
-    /// The rule it falls under.
+    /// The index of the rule.
     rule: usize,
     port: u16,
     listener: Arc<Listener>,
-    /// See [`Shared::older`].
+    /// See [`InheritedPort::older`].
     older: Option<Shutdown>,
 }
 
+/// Finds and opens a port for a request.
 fn try_open(
-    allowance: &PortQuota<'_>,
+    quota: &PortQuota<'_>,
     inherited: &mut Vec<InheritedPort>,
     asked: PortRequest,
     tries: &mut u32,
 ) -> Result<Found, PortFailure> {
-    let rules = allowance.rules;
+    let rules = quota.rules;
     let found = |rule, port, listener, older| Found {
         rule,
         port,
         listener,
         older,
     };
-    let with_room = allowance.with_room();
-    let in_range = (0..rules.len()).any(|rule| allowance.contains(rule, asked.port));
+    let with_room = quota.with_room();
+    let in_range = (0..rules.len()).any(|rule| quota.contains(rule, asked.port));
     if rules.is_empty() || !asked.random && !in_range {
         return Err(PortFailure::NotAllowed);
     }
@@ -330,19 +332,19 @@ fn try_open(
             older,
             ..
         } = inherited.remove(at);
-        if let Some(rule) = allowance.rule_for(port) {
-            let listener = listener.map_or_else(|| allowance.try_listen(port, tries), Ok);
+        if let Some(rule) = quota.rule_for(port) {
+            let listener = listener.map_or_else(|| quota.try_listen(port, tries), Ok);
             if let Ok(listener) = listener {
                 return Ok(found(rule, port, listener, older));
             }
         }
     }
-    let rule = allowance.rule_for(asked.port).filter(|_| asked.port != 0);
+    let rule = quota.rule_for(asked.port).filter(|_| asked.port != 0);
     if let Some(rule) = rule {
         if *tries == 0 {
             return Err(PortFailure::Later);
         }
-        match allowance.try_listen(asked.port, tries) {
+        match quota.try_listen(asked.port, tries) {
             Ok(listener) => return Ok(found(rule, asked.port, listener, None)),
             Err(e) if !asked.random => return Err(PortFailure::System(e)),
             Err(_) => {}
@@ -355,10 +357,10 @@ fn try_open(
             if *tries == 0 {
                 return Err(PortFailure::NoneFree);
             }
-            match allowance.try_listen(port, tries) {
+            match quota.try_listen(port, tries) {
                 Ok(listener) => return Ok(found(rule, port, listener, None)),
                 Err(e) if is_of_port(&e) => {}
-                // Another port would not help.
+                // Other ports would fail, too.
                 Err(e) => return Err(PortFailure::System(e)),
             }
         }
@@ -366,7 +368,7 @@ fn try_open(
     Err(PortFailure::NoneFree)
 }
 
-/// Whether another port might be opened where this one was not.
+/// Whether the error concerns this port only.
 fn is_of_port(e: &io::Error) -> bool {
     matches!(
         e.kind(),
@@ -374,8 +376,8 @@ fn is_of_port(e: &io::Error) -> bool {
     )
 }
 
-/// Ports of a rule's range in the order they are tried: of a small one all in turn, from a random
-/// one on; of a large one some at random before that.
+/// Returns ports of a rule's range in the order to try them: all of a small range, from a random
+/// one on; of a large one some random ports first.
 fn candidates(rules: &[TcpRule], rule: usize) -> impl Iterator<Item = u16> {
     let (first, len) = rules.get(rule).map_or((0, 0), |rule| {
         let len = u32::from(rule.range.last).saturating_sub(u32::from(rule.range.first)) + 1;
@@ -389,7 +391,7 @@ fn candidates(rules: &[TcpRule], rule: usize) -> impl Iterator<Item = u16> {
         } else {
             start.wrapping_add(n)
         };
-        // Within the range by the modulus.
+        // The modulus keeps it within the range.
         u16::try_from(first + offset.checked_rem(len)?).ok()
     })
 }
@@ -407,7 +409,7 @@ mod tests {
         TcpRule { number, range }
     }
 
-    /// A port that is free now.
+    /// Returns a port that is free now.
     fn free_port() -> u16 {
         let socket = std::net::TcpListener::bind("[::]:0").unwrap();
         socket.local_addr().unwrap().port()
@@ -432,12 +434,12 @@ mod tests {
     }
 
     fn open(
-        allowance: &mut PortQuota<'_>,
+        quota: &mut PortQuota<'_>,
         inherited: &mut Vec<InheritedPort>,
         asked: PortRequest,
         service: u16,
     ) -> Result<(PortListener, OpenedPort), PortFailure> {
-        super::open(allowance, inherited, asked, service, &mut MAX_TRIES.clone())
+        super::open(quota, inherited, asked, service, &mut MAX_TRIES.clone())
     }
 
     fn open_one(
@@ -455,33 +457,33 @@ mod tests {
     }
 
     #[test]
-    fn the_asked_port_is_opened_if_it_is_allowed_and_free() {
+    fn a_requested_port_is_opened_if_allowed_and_free() {
         let port = free_port();
         let limits = limits(&[rule(1, port, port)], 0);
-        let mut allowance = PortQuota::new(&limits);
-        let (mine, opened) = open(&mut allowance, &mut Vec::new(), ask(port, false), 3).unwrap();
+        let mut quota = PortQuota::new(&limits);
+        let (mine, opened) = open(&mut quota, &mut Vec::new(), ask(port, false), 3).unwrap();
         assert_eq!((mine.port, opened.listener.addr().port()), (port, port));
         assert_eq!((mine.service(), opened.port), (3, port));
         let again = open_one(&[rule(0, port, port)], ask(port, false), 4);
         let again = again.err().expect("it is in use");
         assert!(matches!(again, System(_)), "{again}");
         assert_eq!(again.cause(), PortCause::InUse);
-        let more = open(&mut allowance, &mut Vec::new(), ask(port, false), 4);
+        let more = open(&mut quota, &mut Vec::new(), ask(port, false), 4);
         assert!(matches!(more.err(), Some(TooMany)));
     }
 
     #[test]
-    fn the_number_over_all_rules_is_kept() {
+    fn the_maximum_over_all_rules_is_enforced() {
         let limits = limits(&[rule(0, 20000, 40000), rule(0, 40001, 60000)], 2);
-        let mut allowance = PortQuota::new(&limits);
-        let _first = open(&mut allowance, &mut Vec::new(), ask(0, true), 0).unwrap();
-        let _second = open(&mut allowance, &mut Vec::new(), ask(0, true), 1).unwrap();
-        let third = open(&mut allowance, &mut Vec::new(), ask(0, true), 2);
+        let mut quota = PortQuota::new(&limits);
+        let _first = open(&mut quota, &mut Vec::new(), ask(0, true), 0).unwrap();
+        let _second = open(&mut quota, &mut Vec::new(), ask(0, true), 1).unwrap();
+        let third = open(&mut quota, &mut Vec::new(), ask(0, true), 2);
         assert!(matches!(third.err(), Some(TooMany)));
     }
 
     #[test]
-    fn without_rules_or_outside_of_them_nothing_is_opened() {
+    fn no_port_outside_of_the_rules_is_opened() {
         let port = free_port();
         let failed = open_one(&[], ask(port, true), 0).err();
         assert!(matches!(failed, Some(NotAllowed)), "{failed:?}");
@@ -490,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn an_inherited_port_is_taken_if_it_is_still_allowed() {
+    fn an_inherited_port_is_used_if_still_allowed() {
         let inherit = || {
             let listener = net::listen(None, 0).unwrap();
             let port = listener.addr().port();
@@ -505,23 +507,23 @@ mod tests {
         let (port, one) = inherit();
         let mut all = vec![one, inherit().1];
         let limits = limits(&[rule(0, port, port)], 0);
-        let mut allowance = PortQuota::new(&limits);
-        let (mine, _opened) = open(&mut allowance, &mut all, ask(0, true), 0).unwrap();
+        let mut quota = PortQuota::new(&limits);
+        let (mine, _opened) = open(&mut quota, &mut all, ask(0, true), 0).unwrap();
         assert_eq!((mine.port, all.len()), (port, 1));
-        let other = open(&mut allowance, &mut all, ask(0, true), 1);
+        let other = open(&mut quota, &mut all, ask(0, true), 1);
         let other = other.err().expect("it is outside of the rules");
         assert!(matches!(other, NoneFree), "{other}");
-        assert!(all.is_empty(), "what is of no use is closed");
+        assert!(all.is_empty(), "unusable ports are closed");
     }
 
     #[test]
-    fn a_port_is_kept_from_others_and_given_back_to_its_client() {
+    fn a_reserved_port_is_opened_for_its_client_only() {
         let port = free_port();
         let limits = limits(&[rule(0, port, port)], 0);
         let is_others = |number| number == port;
         for asked in [ask(port, false), ask(port, true), ask(0, true)] {
-            let mut allowance = PortQuota::new(&limits).without(&is_others);
-            let refused = open(&mut allowance, &mut Vec::new(), asked, 2);
+            let mut quota = PortQuota::new(&limits).without(&is_others);
+            let refused = open(&mut quota, &mut Vec::new(), asked, 2);
             assert!(refused.is_err(), "{asked:?}");
         }
         let mut kept = vec![InheritedPort {
@@ -530,13 +532,13 @@ mod tests {
             listener: None,
             older: None,
         }];
-        let mut allowance = PortQuota::new(&limits);
-        let (mine, opened) = open(&mut allowance, &mut kept, ask(0, true), 0).unwrap();
+        let mut quota = PortQuota::new(&limits);
+        let (mine, opened) = open(&mut quota, &mut kept, ask(0, true), 0).unwrap();
         assert_eq!((mine.port, opened.listener.addr().port()), (port, port));
     }
 
     #[test]
-    fn a_port_that_is_shared_is_not_closed_for_the_other_process() {
+    fn dropping_a_shared_port_does_not_close_it_for_the_other_process() {
         let other_process = |port: &mut PortListener| {
             let listener = port.share().listener.expect("a listener");
             let socket = listener.as_fd().try_clone_to_owned();
@@ -555,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_an_older_process_has_is_not_closed_for_it_before_that_is_gone() {
+    fn a_port_of_the_parent_process_is_not_closed_before_that_has_ended() {
         let rules = [rule(0, 1, 65535)];
         let limits = limits(&rules, 0);
         let gone = Shutdown::default();
@@ -567,29 +569,29 @@ mod tests {
                 listener: Some(Arc::new(listener)),
                 older: Some(gone.clone()),
             }];
-            let mut allowance = PortQuota::new(&limits);
-            let (mine, _) = open(&mut allowance, &mut kept, ask(0, true), 0).unwrap();
+            let mut quota = PortQuota::new(&limits);
+            let (mine, _) = open(&mut quota, &mut kept, ask(0, true), 0).unwrap();
             mine
         };
         let theirs = net::listen(None, 0).expect("listen");
         let socket = || theirs.as_fd().try_clone_to_owned().expect("a descriptor");
         drop(inherit(socket()));
-        assert!(Listener::adopt(socket()).is_ok(), "the older one accepts");
+        assert!(Listener::adopt(socket()).is_ok(), "the parent accepts");
         let mine = inherit(socket());
         gone.trigger();
         drop(mine);
         assert!(Listener::adopt(socket()).is_err(), "it was closed");
-        // What was opened early is this process's alone.
+        // A port opened early belongs to this process alone.
         let mut early = open_early(&limits, &[ask(0, true)], Vec::new());
         let opened = early[0].listener.clone().expect("a listener");
         let socket = opened.as_fd().try_clone_to_owned().expect("a descriptor");
-        let mut allowance = PortQuota::new(&limits);
-        drop(open(&mut allowance, &mut early, ask(0, true), 0).unwrap());
+        let mut quota = PortQuota::new(&limits);
+        drop(open(&mut quota, &mut early, ask(0, true), 0).unwrap());
         assert!(Listener::adopt(socket).is_err(), "it was closed");
     }
 
     #[test]
-    fn another_port_of_the_range_does_if_the_client_says_so() {
+    fn a_random_request_gets_another_port_of_the_range() {
         let taken = std::net::TcpListener::bind("[::]:0").unwrap();
         let port = taken.local_addr().unwrap().port();
         let rules = [rule(0, 20000, 60000)];
@@ -598,19 +600,19 @@ mod tests {
     }
 
     #[test]
-    fn ports_that_were_opened_early_take_no_try_while_the_registry_is_locked() {
+    fn ports_opened_early_take_no_try_under_the_lock() {
         let limits = limits(&[rule(0, 1024, 65535)], 0);
         let wanted = [ask(free_port(), false), ask(0, true), ask(0, true)];
         let mut early = open_early(&limits, &wanted, Vec::new());
         assert_eq!(early.len(), 3);
-        let mut allowance = PortQuota::new(&limits);
+        let mut quota = PortQuota::new(&limits);
         let mut open = Vec::new();
         for (service, asked) in (0..).zip(wanted) {
-            open.push(super::open(&mut allowance, &mut early, asked, service, &mut 0).unwrap());
+            open.push(super::open(&mut quota, &mut early, asked, service, &mut 0).unwrap());
         }
         assert!(early.is_empty());
         let asked = ask(free_port(), false);
-        let locked = super::open(&mut allowance, &mut early, asked, 3, &mut 0);
+        let locked = super::open(&mut quota, &mut early, asked, 3, &mut 0);
         assert!(matches!(locked, Err(PortFailure::Later)));
     }
 

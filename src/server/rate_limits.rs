@@ -1,19 +1,20 @@
-//! The speed each user has, over all of its tunnels.
+//! The speed limit of each user, shared by all its tunnels.
 
 use crate::net::TokenBucket;
 use crate::tunnel::SpeedLimit;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// Holds nothing of users that have no tunnel.
+/// The token buckets of users with tunnels.
 #[derive(Default)]
 pub struct RateLimits(Mutex<HashMap<Box<str>, Pair>>);
 
+/// The buckets of one user for sending and receiving.
 type Pair = (Weak<TokenBucket>, Weak<TokenBucket>);
 
 impl RateLimits {
-    /// What the tunnels of `id` share: `rate` bytes a second in each direction. 0 is no
-    /// limit. A new rate holds for the tunnels that are there, too.
+    /// Returns the speed limit that the tunnels of `id` share: `rate` bytes a second in each
+    /// direction, 0 for no limit. A changed rate applies to existing tunnels, too.
     pub fn of(&self, id: &str, rate: u64) -> SpeedLimit {
         let mut users = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((send, receive)) = users.get(id) {
@@ -39,32 +40,32 @@ mod tests {
 
     #[test]
     fn tunnels_of_one_user_share_and_those_of_two_do_not() {
-        let speeds = RateLimits::default();
-        let one = speeds.of("id1", 1000);
-        let again = speeds.of("id1", 1000);
-        let other = speeds.of("id2", 1000);
+        let limits = RateLimits::default();
+        let one = limits.of("id1", 1000);
+        let again = limits.of("id1", 1000);
+        let other = limits.of("id2", 1000);
         assert!(Arc::ptr_eq(&one.send, &again.send) && Arc::ptr_eq(&one.receive, &again.receive));
         assert!(!Arc::ptr_eq(&one.send, &other.send) && !Arc::ptr_eq(&one.send, &one.receive));
     }
 
     #[test]
-    fn a_new_rate_holds_for_the_tunnels_that_are_there() {
-        let speeds = RateLimits::default();
-        let live = speeds.of("id1", 0);
+    fn a_changed_rate_applies_to_existing_tunnels() {
+        let limits = RateLimits::default();
+        let live = limits.of("id1", 0);
         assert_eq!(live.send.grant(1 << 20), Ok(1 << 20));
-        speeds.of("id1", 1000);
+        limits.of("id1", 1000);
         assert!(live.send.is_limited() && live.receive.is_limited());
         assert!(live.send.grant(1 << 20).is_err(), "nothing was saved up");
-        speeds.of("id1", 0);
+        limits.of("id1", 0);
         assert_eq!(live.receive.grant(1 << 20), Ok(1 << 20));
     }
 
     #[test]
     fn users_without_tunnels_are_forgotten() {
-        let speeds = RateLimits::default();
+        let limits = RateLimits::default();
         for n in 0..1000 {
-            speeds.of(&n.to_string(), 1);
+            limits.of(&n.to_string(), 1);
         }
-        assert!(speeds.0.lock().unwrap().len() <= 1);
+        assert!(limits.0.lock().unwrap().len() <= 1);
     }
 }

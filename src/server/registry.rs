@@ -1,5 +1,5 @@
-//! Which client serves what: ids, host prefixes and ports, and the tunnels behind them. The
-//! only place that knows more than one connection.
+//! The registry of clients: ids, host prefixes and ports, and the tunnels behind them. All state that
+//! connections share about clients is here.
 
 mod conflict;
 mod held_clients;
@@ -38,66 +38,68 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-/// How long a visitor waits for a client that was here lately,
+/// How long a visitor waits for a client that was connected recently.
 const RECONNECT_WAIT: Duration = Duration::from_secs(3);
-/// and for one that lost its tunnels by a restart: originals come back after reconnectDelay, which
-/// is 5 s.
+/// How long a visitor waits for a client that lost its tunnels in a restart: clients of the original
+/// reconnect after reconnectDelay, 5 s by default.
 const RECONNECT_WAIT_AFTER_RESTART: Duration = Duration::from_secs(10);
-/// For how long after a restart clients come back.
+/// How long after a restart [`RECONNECT_WAIT_AFTER_RESTART`] applies.
 const RECONNECT_PERIOD_AFTER_RESTART: Duration = Duration::from_secs(60);
 
-/// A port that could not be opened is tried again after this time.
+/// How long to wait before a port that could not be opened is tried again.
 const PORT_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What a host prefix is matched with.
+/// What a host prefix is matched against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HostKind {
-    /// An HTTP header.
+    /// The value of an HTTP header.
     Http,
-    /// The server name of a TLS hello.
+    /// The server name of a TLS ClientHello.
     Tls,
 }
 
-/// A client whose login has succeeded, and what it may have.
+/// An authenticated client and what it is allowed.
 pub struct Login<'a> {
     pub id: &'a str,
     pub limits: &'a Limits,
-    /// Which names are whose, and how visitors ask for them.
+    /// The settings in force: users, and how visitors are routed.
     pub rules: &'a Settings,
     pub trust: LoginProof,
-    /// Where its tunnel comes from.
+    /// The address that the tunnel comes from.
     pub peer: SocketAddr,
 }
 
-/// How a client has shown that its id is its own.
+/// How a client has proven that its id belongs to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoginProof {
-    /// It is the server itself. Surveys do not tell of it, and nothing is kept for it.
+    /// It is the server's self test. Snapshots leave it out, and nothing is reserved for it.
     Own,
-    /// It has not: its id was free (allowAnyClient).
+    /// Not at all: the id was free (allowAnyClient).
     Stranger,
     /// By a secret that the configuration or the authAPI knows.
     Known,
 }
 
-/// What became of a visitor's wish.
+/// The result of opening a stream for a visitor.
 pub enum OpenResult {
+    /// A stream to the service.
     Stream(Stream),
-    /// The client is known, but has no tunnel at this moment.
+    /// The client is known but has no tunnel now.
     NotNow,
-    /// Its tunnels are in the process before this one.
+    /// The client's tunnels are in the parent process.
     Held,
-    /// Its tunnels wait for their last streams to end, and will not be here then, or take new ones
-    /// again.
+    /// The client's tunnels wait for their last streams before they move to another process, or
+    /// take new streams again.
     Pausing,
-    /// Nobody serves this, and nobody did lately.
+    /// No client has the destination, and none had it recently.
     Unknown,
 }
 
+/// The registered clients with their tunnels, host prefixes and ports.
 #[derive(Default)]
 pub struct Registry {
     inner: Mutex<RegistryState>,
-    /// Somebody has registered.
+    /// Notified when a client registers or its tunnels change.
     arrived: Event,
 }
 
@@ -105,17 +107,17 @@ pub struct Registry {
 struct RegistryState {
     clients: HashMap<Box<str>, RegisteredClient>,
     hosts: HostTable,
-    /// What clients had that are away.
+    /// Host prefixes and ports reserved for clients that are away.
     kept: Reservations,
-    /// Clients whose tunnels are in the process before this one.
+    /// Clients whose tunnels are in the parent process.
     held: HeldClients,
-    /// Until then clients may come back that have lost their tunnels by a restart.
+    /// Until when clients are expected back after a restart.
     restarted: Option<Instant>,
-    /// What clients that have left have moved.
+    /// Traffic of clients that have left.
     past: Traffic,
 }
 
-/// A host prefix, in lower case, and what it is matched with.
+/// A host prefix in lower case, and what it is matched against.
 pub type Key = (HostKind, Box<str>);
 
 #[derive(PartialEq, Eq)]
@@ -124,44 +126,44 @@ struct RegisteredHost {
     service: u16,
 }
 
-/// One id with at least one tunnel.
+/// A client: one id with at least one tunnel.
 struct RegisteredClient {
     offers: Vec<Option<ServiceSpec>>,
-    /// Counts the changes of the offers.
+    /// Incremented with each change of the services.
     version: u32,
     tunnels: Vec<PoolEntry>,
-    /// Tunnels of the registration before, and what they offered.
+    /// Tunnels of the previous registration, with its services.
     old: Option<Draining>,
     ports: Vec<PortListener>,
     /// Services whose ports could not be opened.
     missing: Vec<MissingPort>,
-    /// When that is tried again.
+    /// When to try the missing ports again.
     retry_at: Instant,
     last_task: u32,
-    /// When its first tunnel came.
+    /// When the client's first tunnel registered.
     since: SystemTime,
-    /// What its tunnels that have ended have moved.
+    /// Traffic of the client's tunnels that have ended.
     past: Traffic,
     trust: LoginProof,
-    /// Where its last tunnel came from.
+    /// The address that the latest tunnel came from.
     peer: SocketAddr,
     contest: RegistrationConflict,
 }
 
 impl RegisteredClient {
-    /// Whether surveys tell of it.
+    /// Whether snapshots include the client.
     fn is_listed(&self) -> bool {
         self.trust != LoginProof::Own
     }
 
-    /// Tunnels that get streams.
+    /// Returns the tunnels that take streams.
     fn open_tunnels(&self) -> impl Iterator<Item = &Tunnel> {
         let tunnels = self.tunnels.iter().map(|member| &member.tunnel);
         tunnels.filter(|tunnel| tunnel.is_open())
     }
 
-    /// Tells its tunnels of a port that has been opened after they were ready. Over GT/1 a server
-    /// says so before that or not at all.
+    /// Tells the client's tunnels of a port that was opened after they were ready. GT/1 allows this
+    /// message only before that.
     fn announce(&self, port: &PortListener) {
         let members = self.tunnels.iter();
         for member in members.filter(|member| member.version == self.version) {
@@ -188,7 +190,7 @@ struct MissingPort {
 
 struct PoolEntry {
     tunnel: Tunnel,
-    /// The version of the offers that its client's end has.
+    /// The version of the services that the client's end of the tunnel has.
     version: u32,
 }
 
@@ -202,9 +204,9 @@ impl Registry {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a tunnel to the client's registration, or makes or replaces it, and tells the
-    /// client. An offer that is not granted is `None`: only its index counts. The ports that
-    /// were opened for it have to be served by the caller.
+    /// Adds a tunnel to the client's registration, or creates or replaces the registration, and
+    /// tells the client. A service that is not granted is `None`, so that indexes stay valid. The
+    /// caller has to accept on the returned ports.
     pub fn register(
         &self,
         login: &Login<'_>,
@@ -221,8 +223,7 @@ impl Registry {
         Ok(opened)
     }
 
-    /// Opens ports that the client's offers ask for and that it does not have, while the registry
-    /// is not locked.
+    /// Opens the ports that the client requests and does not have, without holding the lock.
     fn open_early(&self, login: &Login<'_>, offers: &[Option<ServiceSpec>]) -> Vec<InheritedPort> {
         let is_tcp = |offer: &Option<ServiceSpec>| matches!(offer, Some(ServiceSpec::Tcp { .. }));
         if !offers.iter().any(is_tcp) {
@@ -241,7 +242,7 @@ impl Registry {
         ports::open_early(login.limits, &wanted, kept)
     }
 
-    /// Whether the client could have the host prefixes of its offers. Nothing changes.
+    /// Checks whether the client could have the host prefixes of its services. Changes nothing.
     pub fn check_hosts(
         &self,
         login: &Login<'_>,
@@ -250,7 +251,7 @@ impl Registry {
         self.lock().wanted_hosts(login, offers).map(drop)
     }
 
-    /// The tunnels that were in the way of another one of the same client.
+    /// Returns the tunnels that were the reason to reject another one of the same client.
     pub fn tunnels_in_the_way(&self, id: &str, refusal: RejectCode) -> Vec<Tunnel> {
         let inner = self.lock();
         let Some(client) = inner.clients.get(id) else {
@@ -263,7 +264,7 @@ impl Registry {
         }
     }
 
-    /// Whether ports of the client could not be opened and the caller should try again now.
+    /// Whether the client has missing ports that the caller should try to open now.
     pub fn is_retry_due(&self, id: &str) -> bool {
         let mut inner = self.lock();
         let client = inner.clients.get_mut(id);
@@ -278,8 +279,8 @@ impl Registry {
         due
     }
 
-    /// Tries again to open the ports that could not be opened before, and tells the client's
-    /// tunnels of those that are open now. They have to be served by the caller.
+    /// Tries to open the missing ports and tells the client's tunnels of those that are open now.
+    /// The caller has to accept on the returned ports.
     pub fn retry_ports(&self, login: &Login<'_>) -> Vec<OpenedPort> {
         let (id, now) = (login.id, Instant::now());
         let inner = self.lock();
@@ -322,8 +323,8 @@ impl Registry {
         opened
     }
 
-    /// Changes what the client offers, from one of its tunnels; running streams and the other
-    /// tunnels go on. Those get new streams again when they have brought the same change.
+    /// Changes the client's services at the request of one of its tunnels. Streams and the other
+    /// tunnels stay; the latter take no new streams until they have sent the same change.
     pub fn update(
         &self,
         login: &Login<'_>,
@@ -335,7 +336,7 @@ impl Registry {
         let mut inner = self.lock();
         let mut opened = Vec::new();
         let Some(client) = inner.member(id, tunnel) else {
-            // A tunnel that was replaced has no say, but what runs on it may finish.
+            // A replaced tunnel must not change services, but its streams may finish.
             tunnel.signal(Signal::Services);
             return Ok(opened);
         };
@@ -351,9 +352,8 @@ impl Registry {
         Ok(opened)
     }
 
-    /// What the client was granted is held against other limits. If they would not give it
-    /// that, its registration ends: its tunnels drain, and when it comes again it is told
-    /// why.
+    /// Checks a registration against changed limits. If they do not allow it any more, ends it: its
+    /// tunnels drain, and the client learns the reason when it reconnects.
     pub fn enforce(&self, login: &Login<'_>) -> Result<(), RejectCode> {
         let Login { id, limits, .. } = *login;
         let mut inner = self.lock();
@@ -364,7 +364,7 @@ impl Registry {
         let ports = client.ports.iter().all(|port| allowance.admit(port.port));
         let verdict = match inner.wanted_hosts(login, &client.offers) {
             Ok(hosts) if ports && inner.has(id, &hosts) => Ok(()),
-            // It goes by other names now.
+            // The same services would get other host prefixes now.
             Ok(_) if ports => Err(RejectCode::HostNotAllowed),
             Ok(_) => Err(RejectCode::TooManyPorts),
             Err(refusal) => Err(refusal),
@@ -379,7 +379,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Every prefix that a client has or that is kept for one, and whose it is if that is known.
+    /// Returns all prefixes in use or reserved, with their clients' ids as far as known.
     pub fn hosts(&self) -> Vec<(Key, Option<Box<str>>)> {
         let inner = self.lock();
         let served = inner.hosts.iter();
@@ -391,8 +391,8 @@ impl Registry {
         served.chain(kept).chain(held).collect()
     }
 
-    /// Every port and whose it is, for another process; those of one client in the order of its
-    /// services.
+    /// Returns all ports with their clients' ids, to hand them over to another process; those of a
+    /// client are in the order of its services.
     pub fn share_ports(&self) -> Vec<(Box<str>, InheritedPort)> {
         let mut inner = self.lock();
         let mut shared = Vec::new();
@@ -406,14 +406,14 @@ impl Registry {
         shared
     }
 
-    /// No other process has taken the ports.
+    /// Takes the ports back that were shared with another process that failed.
     pub fn keep_ports(&self) {
         for client in self.lock().clients.values_mut() {
             client.ports.iter_mut().for_each(PortListener::keep);
         }
     }
 
-    /// Leaves all ports to the process that they are shared with.
+    /// Closes all ports in this process; another one that shares them keeps them open.
     pub fn give_up_ports(&self) {
         let mut inner = self.lock();
         inner.kept.close_ports();
@@ -422,7 +422,7 @@ impl Registry {
         }
     }
 
-    /// Clients that had these will be back soon.
+    /// Reserves what the clients of the parent process had, until they reconnect.
     pub fn expect(
         &self,
         hosts: Vec<(Key, Option<Box<str>>)>,
@@ -441,12 +441,12 @@ impl Registry {
         }
     }
 
-    /// Closes the ports of a client that did not come back in time.
+    /// Closes the ports of a client that did not reconnect in time.
     pub fn expect_no_more_of(&self, id: &str) {
         self.lock().kept.close_expired_ports_of(id, Instant::now());
     }
 
-    /// How long a visitor waits for a client that was here lately.
+    /// Returns how long a visitor waits for a client that was connected recently.
     pub fn patience(&self) -> Duration {
         match self.lock().restarted {
             Some(until) if Instant::now() < until => RECONNECT_WAIT_AFTER_RESTART,
@@ -454,17 +454,17 @@ impl Registry {
         }
     }
 
-    /// Closes the ports of those that did not come back in time.
+    /// Closes the ports of all clients that did not reconnect in time.
     pub fn expect_no_more(&self) {
         self.lock().kept.close_expired_ports(Instant::now());
     }
 
-    /// Whether the tunnel belongs to the client's present registration.
+    /// Whether the tunnel belongs to the client's current registration.
     pub fn is_current(&self, id: &str, tunnel: &Tunnel) -> bool {
         self.lock().member(id, tunnel).is_some()
     }
 
-    /// A tunnel has ended, and moves no more bytes. With the last one the registration ends.
+    /// Removes a tunnel that has ended. With the last one the registration ends.
     pub fn tunnel_ended(&self, id: &str, tunnel: &Tunnel) {
         self.remove(id, tunnel);
         self.changed();
@@ -487,7 +487,7 @@ impl Registry {
             }
         }
         if client.tunnels.is_empty() {
-            // What drains from the registration before is still remembered.
+            // Draining tunnels of the previous registration keep the entry.
             let (listed, past, is_gone) = (client.is_listed(), client.past, client.old.is_none());
             inner.end_registration(id);
             if is_gone {
@@ -499,7 +499,7 @@ impl Registry {
         }
     }
 
-    /// A stream to whoever serves the prefix.
+    /// Opens a stream to the client that has the prefix.
     pub fn open_host(&self, kind: HostKind, prefix: &str) -> OpenResult {
         let mut inner = self.lock();
         let key = (kind, Box::from(prefix));
@@ -515,7 +515,7 @@ impl Registry {
     }
 
     /// Opens a stream to the service that a client's TCP port belongs to now: the client may have
-    /// changed its services since the visitor connected.
+    /// changed its services since the visitor was accepted.
     pub fn open_port(&self, id: &str, port: u16) -> OpenResult {
         let mut inner = self.lock();
         let client = inner.clients.get(id);
@@ -529,8 +529,8 @@ impl Registry {
         }
     }
 
-    /// Opens no more streams on a tunnel whose client has changed its services, while the
-    /// registration stays as it is: an index would mean another service to that client.
+    /// Stops opening streams on a tunnel whose client has changed its services while the
+    /// registration stays: service indexes mean something else to that client.
     pub fn set_aside(&self, id: &str, tunnel: &Tunnel) {
         let mut inner = self.lock();
         let Some(client) = inner.clients.get_mut(id) else {
@@ -542,17 +542,17 @@ impl Registry {
         }
     }
 
-    /// Tunnels take streams again, or do not any more.
+    /// Wakes waiting visitors after tunnels started or stopped taking streams.
     pub fn changed(&self) {
         self.arrived.notify(usize::MAX);
     }
 
-    /// Hears of the next registration, and of other changes of where visitors can be brought.
+    /// Returns a listener for the next registration or change of tunnels.
     pub fn next_registration(&self) -> EventListener {
         self.arrived.listen()
     }
 
-    /// Every tunnel there is.
+    /// Returns all tunnels.
     pub fn tunnels(&self) -> Vec<Tunnel> {
         let inner = self.lock();
         let clients = inner
@@ -581,7 +581,7 @@ impl RegistryState {
             .then_some(client)
     }
 
-    /// Makes or replaces a client's registration, or finds that it has room for another tunnel.
+    /// Creates or replaces a client's registration, or checks that it may have another tunnel.
     fn admit(
         &mut self,
         login: &Login<'_>,
@@ -623,25 +623,25 @@ impl RegistryState {
         Ok(opened)
     }
 
-    /// Beside the client's tunnels, as many may drain as it may have open. Those beyond end: first
-    /// the ones without streams, then the oldest.
+    /// Ends draining tunnels of a client beyond the number that may be open: first those without
+    /// streams, then the oldest.
     fn limit_draining(&mut self, login: &Login<'_>) {
         let Some(client) = self.clients.get(login.id) else {
             return;
         };
         let tunnels = client.all_tunnels();
-        // One that is parked is about to go to another process.
+        // A parked tunnel is about to move to another process.
         let drains = |t: &&Tunnel| !t.is_open() && !t.is_over() && !t.is_parked();
         let mut draining: Vec<_> = tunnels.filter(drains).collect();
-        // The newest come first, and stay there.
+        // The sort is stable: the newest come first.
         draining.sort_by_key(|tunnel| tunnel.streams() == 0);
         for tunnel in draining.into_iter().skip(most_tunnels(login.limits)) {
-            tunnel.abort("its client has as many others that drain as it may have (connections)");
+            tunnel.abort("its client has the maximum of draining tunnels (connections)");
         }
     }
 
-    /// The ports that are kept for the client, and those that were opened `early` for it and are not
-    /// another client's by now.
+    /// Returns the ports reserved for the client, and those opened `early` for it that no other
+    /// client has by now.
     fn inherited_ports(
         &self,
         id: &str,
@@ -649,7 +649,7 @@ impl RegistryState {
         now: Instant,
     ) -> Vec<InheritedPort> {
         let mut inherited = self.kept.ports_of(id, now);
-        // A number that is kept may be open by now.
+        // A reserved number may have been opened early.
         inherited
             .retain(|port| port.listener.is_some() || early.iter().all(|e| e.port != port.port));
         early.retain(|port| !self.kept.is_others_port(port.port, id, now));
@@ -657,9 +657,8 @@ impl RegistryState {
         inherited
     }
 
-    /// Makes `offers` what the client serves. Ports that cannot be opened are left out, unless
-    /// nothing would be left. Nothing has changed if it is refused. Returns what it offered
-    /// before.
+    /// Replaces the client's services and returns the previous ones. Leaves out ports that cannot
+    /// be opened, unless no service would be left. After an error nothing has changed.
     fn set_services(
         &mut self,
         login: &Login<'_>,
@@ -724,7 +723,7 @@ impl RegistryState {
         let before = std::mem::replace(&mut client.offers, offers);
         self.clients.insert(id.into(), client);
         self.kept.release(id);
-        // What it does not ask for any more is free at once: what is kept for it has to stay
+        // Prefixes that the client no longer requests are free at once: reservations have to stay
         // within its limits.
         let former: Vec<Key> = self.hosts.take(id);
         let is_again = |key: &Key| hosts.iter().any(|(again, _)| again == key);
@@ -739,7 +738,7 @@ impl RegistryState {
         Ok(before)
     }
 
-    /// The host prefixes of `offers`, if the client may have them.
+    /// Returns the host prefixes of `offers`, or why the client may not have them.
     fn wanted_hosts(
         &self,
         login: &Login<'_>,
@@ -760,7 +759,7 @@ impl RegistryState {
             let name = match prefix {
                 None => Cow::from(id),
                 Some(prefix) => {
-                    // The form in which it is published, but for capitals.
+                    // As published, except for upper case.
                     let asked = match prefix.is_ascii() {
                         true => Cow::from(&**prefix),
                         false => ascii(prefix),
@@ -776,7 +775,7 @@ impl RegistryState {
                     }
                 }
             };
-            // No visitor can ask for any other, and pages and logs show them.
+            // Visitors cannot ask for anything else, and pages and logs show the prefix.
             let published = match kind {
                 HostKind::Http if !login.rules.routes_by_host() => value(&name),
                 HostKind::Http | HostKind::Tls => label(&name),
@@ -786,7 +785,7 @@ impl RegistryState {
                 Err(why) => return refuse(&name, RejectCode::HostNotAllowed, &why),
             };
             if users.reserves(&key.1, id) {
-                let why = &"it is kept for the user whose id it begins with";
+                let why = &"it is reserved for the user whose id it begins with";
                 return refuse(&name, RejectCode::HostConflict, why);
             }
             let held = self.held.owner(&key).is_some_and(|owner| owner != id);
@@ -794,7 +793,7 @@ impl RegistryState {
                 || match self.hosts.get(&key) {
                     Some(host) => *host.client != *id,
                     None => self.kept.other_owner(&key, id, now).is_some_and(|other| {
-                        // A user that the configuration names only now finds its id free.
+                        // The configuration has just made this id a user: the name is its own.
                         !users.owns(&key.1, id) || users.owns(&key.1, other)
                     }),
                 };
@@ -809,7 +808,7 @@ impl RegistryState {
             wanted.push((key, service));
         }
         let most = usize::try_from(rules.number).unwrap_or(usize::MAX);
-        // One name for HTTP and TLS is one.
+        // A name used for both HTTP and TLS counts once.
         let names: HashSet<&str> = wanted.iter().map(|((_, name), _)| &**name).collect();
         if most > 0 && names.len() > most {
             return Err(RejectCode::TooManyHosts);
@@ -817,20 +816,20 @@ impl RegistryState {
         Ok(wanted)
     }
 
-    /// Whether the client has these prefixes and no others.
+    /// Whether the client has exactly these prefixes.
     fn has(&self, id: &str, hosts: &[(Key, u16)]) -> bool {
         let mine = self.hosts.of(id);
         mine.len() == hosts.len() && hosts.iter().all(|(key, _)| mine.contains(key))
     }
 
-    /// The client's registration ends, as if its tunnels had; they drain.
+    /// Ends the client's registration as if its tunnels had ended; they drain.
     fn revoke(&mut self, id: &str) {
-        // What it offered does not matter any more: it may come with the same again.
+        // Without its services, so that the client may register with the same ones again.
         self.drain_tunnels(id, Vec::new());
         self.end_registration(id);
     }
 
-    /// The tunnels of the registration before drain.
+    /// Drains the tunnels of the current registration.
     fn drain_tunnels(&mut self, id: &str, offers: Vec<Option<ServiceSpec>>) {
         let Some(client) = self.clients.get_mut(id) else {
             return;
@@ -848,7 +847,7 @@ impl RegistryState {
         client.old = Some(Draining { offers, tunnels });
     }
 
-    /// Tells the client of its ports, then `done`; from here on it may get streams.
+    /// Tells the client of its ports, then sends `done`; from then on the tunnel takes streams.
     fn attach(&mut self, id: &str, tunnel: &Tunnel, done: Signal) {
         let Some(client) = self.clients.get_mut(id) else {
             return;
@@ -870,8 +869,7 @@ impl RegistryState {
         });
     }
 
-    /// The client's registration has ended: its prefixes and ports are taken away, and kept for
-    /// its id.
+    /// Ends the client's registration and reserves its prefixes and ports for its id.
     fn end_registration(&mut self, id: &str) {
         let now = Instant::now();
         let Some(client) = self.clients.get_mut(id) else {
@@ -889,7 +887,7 @@ impl RegistryState {
             .keep_hosts(client, hosts, Reservation::Claimed, now);
     }
 
-    /// What becomes of the visitors of a client that has no tunnel here.
+    /// Returns the result for visitors of a client without a tunnel here.
     fn without_tunnel(&self, id: &str) -> OpenResult {
         match self.held.has(id) {
             true => OpenResult::Held,
@@ -897,6 +895,7 @@ impl RegistryState {
         }
     }
 
+    /// Opens a stream on the client's least loaded tunnel.
     fn open(&mut self, id: &str, service: u16) -> OpenResult {
         let absent = self.without_tunnel(id);
         let Some(client) = self.clients.get_mut(id) else {
@@ -915,7 +914,7 @@ impl RegistryState {
             let pausing = tunnels.any(|member| member.tunnel.is_parked());
             return if pausing { OpenResult::Pausing } else { absent };
         };
-        // After four thousand million tasks an old one may still be there.
+        // After four thousand million streams ids wrap, and an old stream may still have one.
         for _ in 0..64 {
             client.last_task = next_task(client.last_task);
             if let Some(stream) = tunnel.open(client.last_task, service) {
@@ -926,20 +925,20 @@ impl RegistryState {
     }
 }
 
-/// A port that a client has: its place among them, what it asks for now, and for which service.
+/// A port that a client keeps: its index, what the client requests now, and for which service.
 type KeptPort = (usize, PortRequest, u16);
-/// A port that a client asks for, and for which service.
+/// A port that a client requests, and for which service.
 type WantedPort = (PortRequest, u16);
 
-/// What becomes of the ports that a client asks for.
+/// The ports that a client requests, sorted by what happens to them.
 struct SortedPorts {
     kept: Vec<KeptPort>,
     new: Vec<(PortListener, OpenedPort)>,
-    /// Those that could not be opened.
+    /// Ports that could not be opened.
     missing: Vec<MissingPort>,
 }
 
-/// Which of the ports that a client has answer its offers, and which others it asks for.
+/// Splits the requested ports into those that the client has and those to open.
 fn sort_ports(
     offers: &[Option<ServiceSpec>],
     mine: &[PortListener],
@@ -963,8 +962,8 @@ fn sort_ports(
     (kept, wanted)
 }
 
-/// Opens the ports that the client does not have. It is an error only if there are more than it may
-/// have.
+/// Opens the requested ports that the client does not have. Fails only if there are more than it
+/// may have.
 fn wanted_ports(
     id: &str,
     mut allowance: PortQuota<'_>,
@@ -998,6 +997,7 @@ fn wanted_ports(
     Ok(SortedPorts { kept, new, missing })
 }
 
+/// Logs why a port could not be opened.
 fn log_failure(level: Level, id: &str, asked: PortRequest, service: u16, failure: &PortFailure) {
     let port = asked.port;
     log::log!(
@@ -1006,7 +1006,7 @@ fn log_failure(level: Level, id: &str, asked: PortRequest, service: u16, failure
     );
 }
 
-/// How many tunnels a client may have open.
+/// Returns how many tunnels a client may have open.
 fn most_tunnels(limits: &Limits) -> usize {
     match limits.connections {
         0 => usize::MAX,

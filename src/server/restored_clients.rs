@@ -1,5 +1,5 @@
-//! What the clients of a server had when another process took its place, for as long as it
-//! takes them to come back: ports stay open for them, visitors wait, ids stay theirs.
+//! Clients of the parent process that are expected back after a restart: their ports stay open,
+//! visitors wait, and their ids stay reserved.
 
 use super::ports::{InheritedPort, PortRequest};
 use super::registry::{HostKind, Key};
@@ -12,9 +12,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Who has not come back by then has lost its ports, and its id.
+/// How long after a restart clients are expected back.
 const RETENTION: Duration = Duration::from_secs(60);
 
+/// The ports, prefixes and first secrets that the parent process has handed over.
 #[derive(Default)]
 pub struct RestoredClients {
     ports: Vec<(Box<str>, InheritedPort)>,
@@ -22,47 +23,47 @@ pub struct RestoredClients {
     claims: Vec<(String, Secret)>,
 }
 
-/// Everything of the kind that there is now.
+/// Returns the items to hand over to the child process.
 pub fn of(state: &ServerState) -> Vec<Outgoing> {
-    let mut pieces: Vec<Outgoing> = Vec::new();
+    let mut items: Vec<Outgoing> = Vec::new();
     for (id, port) in state.registry.share_ports() {
-        let piece = Item::Port {
+        let item = Item::Port {
             id: id.into(),
             random: port.asked.random,
             requested: port.asked.port,
             port: port.port,
         };
         let socket = port.listener.map(|listener| listener as _);
-        pieces.push((piece, socket));
+        items.push((item, socket));
     }
     for ((kind, prefix), id) in state.registry.hosts() {
-        let piece = Item::Host {
+        let item = Item::Host {
             tls: kind == HostKind::Tls,
             prefix: prefix.into(),
             id: id.map(Into::into),
         };
-        pieces.push((piece, None));
+        items.push((item, None));
     }
     for (id, secret) in state.claims.held() {
         let id = id.into();
-        pieces.push((Item::FirstSecret { id, secret }, None));
+        items.push((Item::FirstSecret { id, secret }, None));
     }
-    pieces
+    items
 }
 
 impl RestoredClients {
-    /// Takes what the server of this file has left.
-    pub fn take(legacy: &mut Inherited, file: &Option<PathBuf>) -> Self {
-        let mut estate = Self::default();
-        for (piece, socket) in legacy.of_clients(file) {
-            match piece {
+    /// Takes the items of the server configured by this file.
+    pub fn take(inherited: &mut Inherited, file: &Option<PathBuf>) -> Self {
+        let mut restored = Self::default();
+        for (item, socket) in inherited.of_clients(file) {
+            match item {
                 Item::Port {
                     id,
                     random,
                     requested: asked,
                     port,
                 } => {
-                    // Of one that was closed meanwhile the number is left.
+                    // Of a port closed during the handover only the number is left.
                     let listener = socket.and_then(|socket| Listener::adopt(socket).ok());
                     let asked = PortRequest {
                         random,
@@ -74,14 +75,14 @@ impl RestoredClients {
                         listener: listener.map(Arc::new),
                         older: None,
                     };
-                    estate.ports.push((id.into(), port));
+                    restored.ports.push((id.into(), port));
                 }
                 Item::Host { tls, prefix, id } => {
                     let kind = if tls { HostKind::Tls } else { HostKind::Http };
                     let id = id.map(Into::into);
-                    estate.hosts.push(((kind, prefix.into()), id));
+                    restored.hosts.push(((kind, prefix.into()), id));
                 }
-                Item::FirstSecret { id, secret } => estate.claims.push((id, secret)),
+                Item::FirstSecret { id, secret } => restored.claims.push((id, secret)),
                 Item::Role(_)
                 | Item::Listener { .. }
                 | Item::Stun { .. }
@@ -89,7 +90,7 @@ impl RestoredClients {
                 | Item::End => {}
             }
         }
-        estate
+        restored
     }
 
     /// Whether no client is expected back.
@@ -97,12 +98,12 @@ impl RestoredClients {
         self.ports.is_empty() && self.hosts.is_empty() && self.claims.is_empty()
     }
 
-    /// Keeps it for those who come back.
+    /// Reserves everything in `state` until the clients are back.
     pub fn restore(mut self, state: &Arc<ServerState>) {
         if self.is_empty() {
             return;
         }
-        // The older process goes on accepting on the ports of clients whose tunnels stay there.
+        // The parent keeps accepting on the ports of clients whose tunnels stay there.
         for (_, port) in &mut self.ports {
             port.older = Some(state.transfer.parent_gone());
         }

@@ -1,5 +1,4 @@
-//! The one login that is nobody's: the server's own, for a look at itself. Not the look, see
-//! `api::check`.
+//! The login of the server's self test, made up for each test. `api::health_check` runs the test.
 
 use super::users::Admission;
 use crate::config::{HostRules, Limits, Secret};
@@ -7,31 +6,33 @@ use crate::net::tls;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Who is expected, if anybody. An invitation is good for one tunnel.
+/// The id and secret expected from the self test, if one is running. Valid for one tunnel.
 pub struct SelfTest {
-    /// How every id of a guest begins. One that comes too late must not be taken for a client,
-    /// where any client may come.
+    /// The prefix of all self test ids. An expired one must not be taken for a client, where any
+    /// client may connect.
     start: String,
     expected: Mutex<Option<(Box<str>, Secret)>>,
 }
 
-/// An id and a secret that nobody else can know. They are worth nothing once it is dropped.
+/// An id and a secret that only this process knows. Dropping them makes them invalid.
 pub struct SelfTestLogin<'a> {
     guest: &'a SelfTest,
     pub id: String,
     pub secret: Secret,
 }
 
-/// Who somebody is.
+/// Whether a login is the server's self test.
 pub enum LoginOrigin {
+    /// The self test, which is admitted.
     Guest(Admission),
-    /// Its invitation has run out, or it was let in already.
+    /// A self test whose login has expired or was used before.
     TooLate,
+    /// A client.
     SomebodyElse,
 }
 
 impl SelfTest {
-    /// The error says that there are no random numbers.
+    /// Creates the state. Fails if the system has no random numbers.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             start: random_word()?,
@@ -39,7 +40,7 @@ impl SelfTest {
         })
     }
 
-    /// Makes up an id and a secret; those from before are worth nothing any more.
+    /// Makes up an id and a secret, and invalidates the previous ones.
     pub fn invite(&self) -> io::Result<SelfTestLogin<'_>> {
         let id = format!("{}{}", self.start, random_word()?);
         let secret = Secret::new(random_word()? + &random_word()?);
@@ -51,12 +52,12 @@ impl SelfTest {
         })
     }
 
-    /// Whether a tunnel that comes now may be the guest's.
+    /// Whether a self test is running.
     pub fn is_expected(&self) -> bool {
         self.lock().is_some()
     }
 
-    /// Lets the guest in, once.
+    /// Admits the self test once.
     pub fn origin_of(&self, id: &str, secret: &[u8]) -> LoginOrigin {
         if !id.starts_with(&self.start) {
             return LoginOrigin::SomebodyElse;
@@ -91,7 +92,7 @@ impl Drop for SelfTestLogin<'_> {
     }
 }
 
-/// 64 random bits in hexadecimal.
+/// Returns 64 random bits in hexadecimal.
 pub fn random_word() -> io::Result<String> {
     let mut bytes = [0; 8];
     tls::fill_random(&mut bytes)?;
@@ -102,35 +103,35 @@ pub fn random_word() -> io::Result<String> {
 mod tests {
     use super::*;
 
-    fn is_late(guest: &SelfTest, id: &str, secret: &[u8]) -> bool {
-        matches!(guest.origin_of(id, secret), LoginOrigin::TooLate)
+    fn is_late(self_test: &SelfTest, id: &str, secret: &[u8]) -> bool {
+        matches!(self_test.origin_of(id, secret), LoginOrigin::TooLate)
     }
 
     #[test]
-    fn an_invitation_is_good_for_one_tunnel_with_its_secret() {
-        let guest = SelfTest::new().unwrap();
-        let invitation = guest.invite().unwrap();
+    fn a_login_admits_one_tunnel_with_its_secret() {
+        let self_test = SelfTest::new().unwrap();
+        let invitation = self_test.invite().unwrap();
         let (id, secret) = (invitation.id.as_str(), invitation.secret.as_bytes());
         assert!(matches!(
-            guest.origin_of("id1", secret),
+            self_test.origin_of("id1", secret),
             LoginOrigin::SomebodyElse
         ));
-        assert!(is_late(&guest, id, b""));
+        assert!(is_late(&self_test, id, b""));
         assert!(
-            matches!(guest.origin_of(id, secret), LoginOrigin::Guest(admission) if admission.guest)
+            matches!(self_test.origin_of(id, secret), LoginOrigin::Guest(admission) if admission.guest)
         );
-        assert!(is_late(&guest, id, secret));
+        assert!(is_late(&self_test, id, secret));
     }
 
     #[test]
-    fn an_invitation_ends_with_the_look_or_with_the_next_one() {
-        let guest = SelfTest::new().unwrap();
-        let first = guest.invite().unwrap();
-        let second = guest.invite().unwrap();
-        assert!(is_late(&guest, &first.id, first.secret.as_bytes()));
+    fn a_login_ends_with_its_test_or_the_next_one() {
+        let self_test = SelfTest::new().unwrap();
+        let first = self_test.invite().unwrap();
+        let second = self_test.invite().unwrap();
+        assert!(is_late(&self_test, &first.id, first.secret.as_bytes()));
         drop(first);
         let (id, secret) = (second.id.clone(), second.secret.clone());
         drop(second);
-        assert!(is_late(&guest, &id, secret.as_bytes()));
+        assert!(is_late(&self_test, &id, secret.as_bytes()));
     }
 }

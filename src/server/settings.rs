@@ -1,5 +1,5 @@
-//! What of a server's configuration may change while it runs, beside its listeners: who may
-//! connect, what is allowed to whom, and how visitors are met.
+//! The settings of a server that a reload can change, without its listeners: users, limits, and how
+//! visitors are handled.
 
 use super::auth_api::AuthApi;
 use super::first_secrets::FirstSecrets;
@@ -13,33 +13,35 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How many tunnels get other rules at once, and the pause before the next ones: 10 000 tunnels have
-/// them within a second, and hold up visitors for less than a millisecond at a time.
+/// How many tunnels apply changed settings at once. With [`BATCH_INTERVAL`] in between, 10,000
+/// tunnels take less than a second and delay visitors by less than a millisecond at a time.
 const WAKES_PER_BATCH: usize = 16;
+/// How long to pause between two batches, see [`WAKES_PER_BATCH`].
 const BATCH_INTERVAL: Duration = Duration::from_millis(1);
 
+/// The reloadable settings of a server.
 pub struct Settings {
     pub users: Users,
-    /// What tunnels may speak.
+    /// The protocol versions that tunnels may use.
     pub wire: Wire,
-    /// The header that routes.
+    /// The header that HTTP visitors are routed by.
     pub mux_header: String,
     /// Proxies whose connections carry one request each.
     pub front_proxies: Vec<Network>,
-    /// Silence that ends a tunnel, or a visitor's connection.
+    /// Idle timeout of tunnels and of visitors' connections.
     pub timeout: Option<Duration>,
-    /// One direction without traffic is silence enough.
+    /// Whether the idle timeout applies to each direction separately.
     pub unidirectional: bool,
-    /// For the listener with TLS, if there is one.
+    /// The TLS acceptor of the `tlsAddr` listener.
     pub acceptor: Option<Acceptor>,
 }
 
 impl Settings {
-    /// The error says which file cannot be used, or what the authAPI lacks. What is the same
-    /// as in the rules `before` is kept: an authAPI keeps its connections.
+    /// Reads the settings. Keeps what has not changed `before`: an authAPI keeps its connections.
+    /// The error names the file that cannot be used, or what the authAPI lacks.
     pub fn new(
         config: &config::ServerConfig,
-        claims: &Arc<FirstSecrets>,
+        first_secrets: &Arc<FirstSecrets>,
         before: Option<&Settings>,
     ) -> io::Result<Self> {
         if let Some(before) = before {
@@ -51,22 +53,22 @@ impl Settings {
             }
             _ => None,
         };
-        let strangers = match &config.auth_api {
-            Some(url) => {
-                UnknownIds::AskedAbout(match before.and_then(|rules| rules.users.auth_api()) {
+        let unknown_ids = match &config.auth_api {
+            Some(url) => UnknownIds::AskedAbout(
+                match before.and_then(|settings| settings.users.auth_api()) {
                     Some(api) if api.is_at(url) => api.clone(),
                     _ => Arc::new(AuthApi::new(url)?),
-                })
-            }
+                },
+            ),
             None => match config.any_client {
                 AnyClient::Refused => UnknownIds::Refused,
                 AnyClient::Allowed | AnyClient::AllowedByDefault => {
-                    UnknownIds::Welcome(claims.clone())
+                    UnknownIds::Welcome(first_secrets.clone())
                 }
             },
         };
         Ok(Self {
-            users: Users::new(&config.users, strangers, &config.limits),
+            users: Users::new(&config.users, unknown_ids, &config.limits),
             wire: config.wire,
             mux_header: config.http_mux_header.clone(),
             front_proxies: config.front_proxies.clone(),
@@ -78,14 +80,14 @@ impl Settings {
 }
 
 impl Settings {
-    /// Whether HTTP visitors are routed by the first label of their Host header, and not by the
-    /// whole value of another header.
+    /// Whether HTTP visitors are routed by the first label of their Host header rather than by
+    /// the whole value of another header.
     pub fn routes_by_host(&self) -> bool {
         self.mux_header.eq_ignore_ascii_case("host")
     }
 }
 
-/// The error says what is wrong with which file.
+/// Creates a TLS acceptor. The error names the file and what is wrong with it.
 pub fn acceptor(cert: &Path, key: &Path, min: TlsVersion) -> io::Result<Acceptor> {
     let min = match min {
         TlsVersion::Tls12 => MinVersion::Tls12,
@@ -94,34 +96,36 @@ pub fn acceptor(cert: &Path, key: &Path, min: TlsVersion) -> io::Result<Acceptor
     Acceptor::new(cert, key, min)
 }
 
-/// The rules in force. Who has taken them keeps them until it asks again.
+/// The settings in force. A holder of a copy keeps it until it asks again.
 pub struct Watch {
-    rules: Mutex<Arc<Settings>>,
+    settings: Mutex<Arc<Settings>>,
     changed: Event,
 }
 
 impl Watch {
-    pub fn new(rules: Settings) -> Self {
+    pub fn new(settings: Settings) -> Self {
         Self {
-            rules: Mutex::new(Arc::new(rules)),
+            settings: Mutex::new(Arc::new(settings)),
             changed: Event::new(),
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<Settings>> {
-        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the settings in force.
     pub fn get(&self) -> Arc<Settings> {
         self.lock().clone()
     }
 
-    pub fn replace(&self, rules: Settings) {
-        *self.lock() = Arc::new(rules);
+    /// Replaces the settings without waking waiters.
+    pub fn replace(&self, settings: Settings) {
+        *self.lock() = Arc::new(settings);
     }
 
-    /// Has all that wait for other rules see that there are some. To apply them takes each of them a
-    /// moment, and there may be thousands, so others have their turn in between.
+    /// Wakes all waiters of [`Watch::changed`] in batches: applying settings takes each of them a
+    /// moment, and there may be thousands.
     pub async fn announce(&self) {
         let mut left = self.changed.total_listeners();
         while left > 0 {
@@ -131,13 +135,13 @@ impl Watch {
         }
     }
 
-    /// Waits until the rules are others than `known`, and returns them.
+    /// Waits until the settings differ from `known`, and returns them.
     pub async fn changed(&self, known: &Arc<Settings>) -> Arc<Settings> {
         loop {
             let changed = self.changed.listen();
-            let rules = self.get();
-            if !Arc::ptr_eq(&rules, known) {
-                return rules;
+            let settings = self.get();
+            if !Arc::ptr_eq(&settings, known) {
+                return settings;
             }
             changed.await;
         }
@@ -146,7 +150,7 @@ impl Watch {
 
 #[cfg(test)]
 impl Settings {
-    /// The rules of a server without users.
+    /// Settings of a server without users.
     pub fn of_nobody() -> Self {
         let limits = config::Limits::of_one_prefix();
         Self {
@@ -179,21 +183,21 @@ mod tests {
     }
 
     #[test]
-    fn thousands_of_tunnels_hear_of_new_rules_a_few_at_a_time() {
+    fn waiters_wake_in_batches_when_settings_change() {
         const TUNNELS: usize = 200;
-        let in_force = Watch::new(Settings::of_nobody());
-        let known = in_force.get();
+        let watch = Watch::new(Settings::of_nobody());
+        let known = watch.get();
         let woken = Arc::new(WatcherCount::default());
         let waker = Waker::from(woken.clone());
         let mut context = Context::from_waker(&waker);
         let mut waiting: Vec<_> = (0..TUNNELS)
-            .map(|_| Box::pin(in_force.changed(&known)))
+            .map(|_| Box::pin(watch.changed(&known)))
             .collect();
         for tunnel in &mut waiting {
             assert!(tunnel.as_mut().poll(&mut context).is_pending());
         }
-        in_force.replace(Settings::of_nobody());
-        let mut announcing = Box::pin(in_force.announce());
+        watch.replace(Settings::of_nobody());
+        let mut announcing = Box::pin(watch.announce());
         assert!(block_on(poll_once(&mut announcing)).is_none());
         assert_eq!(woken.0.load(Ordering::SeqCst), WAKES_PER_BATCH);
         block_on(announcing);

@@ -1,12 +1,12 @@
-//! The same server in the process before this one and in the one after it, while the older one
-//! drains: which clients' tunnels the older one holds, and the tunnels and visitors that go from
-//! one to the other. How that is said is `handover`'s business.
+//! The exchange with the same server in the parent and child process while the older one drains: which
+//! clients' tunnels the older one holding, and the tunnels and visitors that move between them.
+//! `handover` defines the messages.
 //!
-//! Clients of GT/1 cannot be asked to come back. Their tunnels stay in the older process while they
-//! have streams, and it serves all their visitors; then they move, or are closed.
+//! GT/1 clients cannot be asked to reconnect. Their tunnels stay in the older process while they
+//! have streams, and it serves all their visitors; then they move or are closed.
 //!
-//! A visitor goes to an older process once at most, and comes back only from there: it cannot go
-//! in circles.
+//! A visitor is forwarded to an older process at most once, and only comes back from there, so
+//! that it cannot go in circles.
 
 use super::connection_limit::Permit;
 use super::ports::{InheritedPort, PortRequest};
@@ -22,38 +22,39 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// What another process has given away for a client is kept this long until the client is here.
+/// How long ports and proofs of a client from the parent process are kept until the client is here.
 const RETENTION: Duration = Duration::from_secs(60);
 
-/// The other processes that a server exchanges tunnels and visitors with.
+/// The links of a server to other processes.
 #[derive(Default)]
 pub struct Transfer {
-    /// The older process, while it has tunnels.
+    /// The link to the parent process, while that has tunnels.
     parent: Mutex<Option<ProcessLink>>,
+    /// Triggered when the parent has no more tunnels, or has ended.
     parent_gone: Shutdown,
-    /// The newer process, to which this one makes way.
+    /// The link to the child process, for which this one drains.
     child: Mutex<Option<ProcessLink>>,
-    /// Locked until what was decided is in the queue to the child, where it may have to wait for
-    /// room: what is decided later must not overtake it.
+    /// Stays locked until the messages of a decision are in the child's queue, which may be full:
+    /// later decisions must not overtake them.
     announced: async_lock::Mutex<Announced>,
 }
 
-/// The clients whose visitors the child brings here.
+/// The clients whose visitors the child forwards here.
 #[derive(Default)]
 struct Announced {
     ids: HashSet<Box<str>>,
-    /// There will be no more of them.
+    /// Whether no more clients may be announced.
     is_over: bool,
 }
 
-/// The process that a message comes from.
+/// Which process a message comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageOrigin {
     Parent,
     Child,
 }
 
-/// Takes what other processes say to one server.
+/// Handles the messages of other processes for one server.
 #[derive(Clone)]
 pub struct Recipient(Arc<ServerState>);
 
@@ -70,22 +71,22 @@ impl Transfer {
         *lock(&self.child) = Some(link);
     }
 
-    /// The older process, if there is one that visitors can be brought to.
+    /// Returns the link to the parent, if it still takes visitors.
     pub fn parent(&self) -> Option<ProcessLink> {
         lock(&self.parent).clone().filter(ProcessLink::is_open)
     }
 
-    /// The newer process, if there is one.
+    /// Returns the link to the child, if there is one.
     pub fn child(&self) -> Option<ProcessLink> {
         lock(&self.child).clone().filter(ProcessLink::is_open)
     }
 
-    /// Triggered when the older process has nothing left that could serve visitors, or is gone.
+    /// Returns the signal that the parent has nothing left that could serve visitors, or has ended.
     pub fn parent_gone(&self) -> Shutdown {
         self.parent_gone.clone()
     }
 
-    /// Waits until there is no older process.
+    /// Waits until there is no parent process.
     pub async fn parent_end(&self) {
         if self.parent().is_some() {
             self.parent_gone.wait().await;
@@ -94,7 +95,7 @@ impl Transfer {
 }
 
 impl ServerState {
-    /// Has the child bring visitors of this id here, if it does not yet.
+    /// Asks the child to forward visitors of this id here, unless it does already.
     pub async fn announce(&self, id: &str, secret: Secret) {
         if let Some(child) = self.transfer.child() {
             let mut announced = self.transfer.announced.lock().await;
@@ -102,7 +103,7 @@ impl ServerState {
         }
     }
 
-    /// The same for an id that has other host prefixes now than the child may know of.
+    /// Announces an id again whose host prefixes may have changed.
     pub async fn announce_anew(&self, id: &str, secret: Secret) {
         if let Some(child) = self.transfer.child() {
             let mut announced = self.transfer.announced.lock().await;
@@ -111,7 +112,7 @@ impl ServerState {
         }
     }
 
-    /// The same, if the child brings visitors of this id here at all.
+    /// Announces an id again if it is announced, with its current prefixes.
     pub async fn announce_again(&self, id: &str, secret: Secret) {
         if let Some(child) = self.transfer.child() {
             let mut announced = self.transfer.announced.lock().await;
@@ -136,16 +137,16 @@ impl ServerState {
             tls: kind == HostKind::Tls,
             prefix: prefix.into(),
         });
-        let holds = Message::Holding {
+        let holding = Message::Holding {
             id: id.to_owned(),
             hosts: hosts.collect(),
             secret,
         };
-        // If it is gone, there is nobody to tell.
-        let _ = child.send(&holds, None).await;
+        // Fails only if the child has ended.
+        let _ = child.send(&holding, None).await;
     }
 
-    /// Tells the child when no tunnel of this id is left here that could serve visitors.
+    /// Tells the child when no tunnel of this id that could serve visitors is left here.
     pub async fn settle(&self, id: &str) {
         if let Some(child) = self.transfer.child() {
             let mut announced = self.transfer.announced.lock().await;
@@ -155,7 +156,7 @@ impl ServerState {
         }
     }
 
-    /// Has the child bring no more visitors: they wait there.
+    /// Tells the child to keep all visitors: they wait there.
     pub async fn let_go(&self) {
         if let Some(child) = self.transfer.child() {
             let mut announced = self.transfer.announced.lock().await;
@@ -173,20 +174,20 @@ impl ServerState {
             .await;
     }
 
-    /// Gives the tunnel of a client to the child, and the client's TCP ports. False if it is lost,
-    /// because there is no child any more.
+    /// Moves a client's tunnel and its TCP ports to the child. Returns false if the tunnel is lost
+    /// because the child has ended.
     pub async fn give_tunnel(&self, id: &str, tunnel: MovedTunnel, socket: OwnedFd) -> bool {
         let Some(child) = self.transfer.child() else {
             return false;
         };
-        // Other tunnels of the client must not get there before its ports.
+        // Other tunnels of the client must not arrive before its ports.
         let _in_order = self.transfer.announced.lock().await;
         self.give_ports(&child, id).await;
         let sent = child.send(&Message::Tunnel(tunnel), Some(socket)).await;
         sent.is_ok()
     }
 
-    /// Leaves the TCP ports of a client to the child.
+    /// Moves the TCP ports of a client to the child.
     async fn give_ports(&self, child: &ProcessLink, id: &str) {
         for shared in self.registry.take_ports(id) {
             let port = Message::Port {
@@ -210,14 +211,14 @@ impl ServerState {
         self.transfer.parent_gone.trigger();
     }
 
-    /// Gives the visitor that the message tells of to another process. If that one is gone, gives
-    /// the connection back; `None` if it is lost.
+    /// Moves a visitor to another process. If that has ended, returns the connection; `None` if
+    /// the connection is lost.
     pub async fn bring(
         &self,
         link: &ProcessLink,
         message: Message,
         conn: Arc<Conn>,
-        place: Permit,
+        permit: Permit,
     ) -> Result<(), Option<(Arc<Conn>, Permit)>> {
         if let Conn::Plain(socket) = &*conn {
             let socket = socket.give_away().map_err(|_| None)?;
@@ -225,22 +226,22 @@ impl ServerState {
                 Ok(()) => Ok(()),
                 Err(socket) => {
                     let socket = socket.and_then(|socket| Socket::adopt(socket).ok());
-                    Err(socket.map(|socket| (Arc::new(socket.into()), place)))
+                    Err(socket.map(|socket| (Arc::new(socket.into()), permit)))
                 }
             };
         }
-        // Its TLS session stays here.
+        // A TLS session cannot move, so its plaintext goes over a bridge.
         let (near, far) = bridge::bridge().map_err(|e| {
-            log::warn!("a visitor cannot be brought to another process of gt: {e}");
+            log::warn!("forwarding a visitor to the other gt process: {e}");
             None
         })?;
         if link.send(&message, Some(far)).await.is_err() {
-            return Err(Some((conn, place)));
+            return Err(Some((conn, permit)));
         }
         let serving = self.serving.begin();
         crate::spawn(async move {
             bridge::carry(&conn, &near).await;
-            drop((serving, place));
+            drop((serving, permit));
         });
         Ok(())
     }
@@ -251,27 +252,27 @@ impl Recipient {
         Self(state)
     }
 
-    /// Acts on a message. What has to wait for something else than the next process is left to a
-    /// task of its own: messages of one process are acted on in order.
+    /// Handles a message. Spawns a task for anything that waits longer than for room in a queue,
+    /// because the messages of a process are handled in order.
     pub async fn hear(&self, from: MessageOrigin, message: Message, socket: Option<OwnedFd>) {
         let state = &self.0;
         let newer = state.transfer.child();
         match (message, from) {
             (Message::Visitor { to, peer, head }, from) => {
                 let socket = socket.and_then(|socket| Socket::adopt(socket).ok());
-                // Each process counts the connections that it holds: that is where descriptors and
-                // memory are, and where a visitor of this client was counted before the restart.
-                let place = state.places.take(peer.ip());
-                if let (Some(socket), Some(place)) = (socket, place) {
+                // Each process counts the connections it holding: descriptors and memory are used
+                // there, and a visitor of this client was counted there before the restart.
+                let permit = state.places.take(peer.ip());
+                if let (Some(socket), Some(permit)) = (socket, permit) {
                     let moved = visitor::Moved { socket, peer, head };
                     let (state, greeting) = (state.clone(), state.greeting.begin());
                     crate::spawn(async move {
-                        visitor::resume(state, moved, to, from, place).await;
+                        visitor::resume(state, moved, to, from, permit).await;
                         drop(greeting);
                     });
                 }
             }
-            // The other ones come from the older process.
+            // Only the parent sends the others.
             (_, MessageOrigin::Child) => {}
             (Message::Holding { id, hosts, secret }, _) => {
                 let rules = state.rules.get();
@@ -283,7 +284,7 @@ impl Recipient {
                         return;
                     }
                 };
-                // A name that has become a user's is not another client's any more.
+                // A name that now belongs to a user is no longer this client's.
                 let is_its = |key: &Key| !rules.users.reserves(&key.1, &id);
                 let hosts = hosts.into_iter().map(|host| key(&host));
                 let hosts = hosts.filter(is_its).collect();
@@ -301,7 +302,7 @@ impl Recipient {
                     let _ = newer.send(&message, socket).await;
                 }
             }
-            // Nobody comes here for it any more.
+            // Visitors no longer connect to this process.
             (Message::Port { .. }, _) if state.stop.is_triggered() => {}
             (
                 Message::Port {
@@ -313,7 +314,7 @@ impl Recipient {
                 _,
             ) => {
                 let Some(Ok(listener)) = socket.map(Listener::adopt) else {
-                    // Its client has closed it meanwhile.
+                    // The listener was closed in the meantime.
                     return;
                 };
                 let shared = InheritedPort {
@@ -323,7 +324,7 @@ impl Recipient {
                     },
                     port,
                     listener: Some(Arc::new(listener)),
-                    // It accepts on it no more.
+                    // The parent does not accept on it any more.
                     older: None,
                 };
                 state.registry.expect_port(&id, shared);
@@ -340,7 +341,7 @@ impl Recipient {
         }
     }
 
-    /// Calls `end` when the client has had the time to come back, or this process goes.
+    /// Calls `end` once the client has had time to reconnect, or when this process drains.
     fn keep(&self, end: impl FnOnce() + Send + 'static) {
         let state = self.0.clone();
         crate::spawn(async move {
@@ -349,7 +350,7 @@ impl Recipient {
         });
     }
 
-    /// The older process is gone, or has nothing left.
+    /// Handles the end of the parent process or of its tunnels.
     pub fn lose_parent(&self) {
         let state = self.0.clone();
         let held = state.registry.release_all();
@@ -363,7 +364,7 @@ impl Recipient {
     }
 }
 
-/// How the registry knows a host prefix.
+/// Converts a host prefix of a message to the registry's key.
 pub fn key(host: &HostKey) -> Key {
     let kind = if host.tls {
         HostKind::Tls
@@ -386,10 +387,10 @@ mod tests {
     use futures_lite::future::{poll_once, zip};
 
     #[test]
-    fn a_port_gets_to_the_child_before_every_tunnel_of_its_client() {
+    fn a_port_arrives_at_the_child_before_all_tunnels_of_its_client() {
         async_std::task::block_on(async {
-            let guard = AuthLockout::new(0, Duration::ZERO);
-            let state = ServerState::new(Settings::of_nobody(), Arc::default(), guard).unwrap();
+            let lockout = AuthLockout::new(0, Duration::ZERO);
+            let state = ServerState::new(Settings::of_nobody(), Arc::default(), lockout).unwrap();
             let (conn, far) = bridge::bridge().expect("a connection");
             let policy = Policy::new(Version::One, PeerRole::Client, Duration::from_secs(60));
             let (tunnel, _inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
@@ -432,19 +433,22 @@ mod tests {
             }
             assert!(poll_once(&mut second).await.is_none());
             assert_eq!(zip(first, second).await, (true, true));
-            let told = std::iter::from_fn(|| queue.next());
-            let told: Vec<_> = told.filter(|message| *message != Message::Done).collect();
-            let [Message::Port { .. }, Message::Tunnel(_), Message::Tunnel(_)] = &told[..] else {
-                panic!("{told:?}");
+            let messages = std::iter::from_fn(|| queue.next());
+            let messages: Vec<_> = messages
+                .filter(|message| *message != Message::Done)
+                .collect();
+            let [Message::Port { .. }, Message::Tunnel(_), Message::Tunnel(_)] = &messages[..]
+            else {
+                panic!("{messages:?}");
             };
         });
     }
 
     #[test]
-    fn what_is_told_of_a_client_arrives_in_the_order_of_what_became_of_it() {
+    fn messages_about_a_client_arrive_in_the_order_of_the_decisions() {
         async_std::task::block_on(async {
-            let guard = AuthLockout::new(0, Duration::ZERO);
-            let state = ServerState::new(Settings::of_nobody(), Arc::default(), guard).unwrap();
+            let lockout = AuthLockout::new(0, Duration::ZERO);
+            let state = ServerState::new(Settings::of_nobody(), Arc::default(), lockout).unwrap();
             let (link, queue) = ProcessLink::unread();
             state.transfer.set_child(link.clone());
             while poll_once(link.send(&Message::Done, None)).await.is_some() {}
@@ -454,17 +458,19 @@ mod tests {
             assert!(poll_once(&mut settling).await.is_none());
             queue.next();
             queue.next();
-            // There is room for both, and the one that came last has its turn first.
+            // There is room for both, and the later one is polled first.
             assert!(poll_once(&mut settling).await.is_none());
             zip(announcing, settling).await;
-            let told = std::iter::from_fn(|| queue.next());
-            let told: Vec<_> = told.filter(|message| *message != Message::Done).collect();
+            let messages = std::iter::from_fn(|| queue.next());
+            let messages: Vec<_> = messages
+                .filter(|message| *message != Message::Done)
+                .collect();
             assert!(
                 matches!(
-                    &told[..],
+                    &messages[..],
                     [Message::Holding { .. }, Message::Released { .. }]
                 ),
-                "{told:?}"
+                "{messages:?}"
             );
         });
     }

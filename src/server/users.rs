@@ -1,4 +1,4 @@
-//! Who may connect, and what is allowed to whom.
+//! The users of a server: which clients may connect, and what each is allowed.
 
 use super::auth_api::AuthApi;
 use super::first_secrets::{FirstSecretLease, FirstSecrets};
@@ -9,44 +9,47 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
+/// The configured users, and how unknown ids are treated.
 pub struct Users {
     known: HashMap<Box<str>, (Secret, Arc<Limits>)>,
-    /// The host prefixes of known ids that are written in another way, such as in capitals.
+    /// The host prefixes of known ids whose spelling differs from the id, for example in case.
     prefixes: HashMap<Box<str>, Arc<Limits>>,
     strangers: UnknownIds,
-    /// What is allowed to those that are not known.
+    /// The limits of clients with unknown ids.
     limits: Arc<Limits>,
 }
 
-/// What becomes of those that are not known.
+/// How a server treats unknown ids.
 pub enum UnknownIds {
+    /// Reject them.
     Refused,
-    /// allowAnyClient.
+    /// Admit them with the first secret they come with (allowAnyClient).
     Welcome(Arc<FirstSecrets>),
-    /// The authAPI decides, also where any client is allowed: it is there to do so.
+    /// Ask the authAPI, even if allowAnyClient is set.
     AskedAbout(Arc<AuthApi>),
 }
 
-/// What can be said about an id and a secret at once.
+/// The result of checking an id and secret without the authAPI.
 pub enum LoginVerdict {
+    /// The client may connect.
     Admitted(Admission),
-    /// They do not belong together.
+    /// The secret does not belong to the id.
     Refused,
-    /// This one knows more. It admits with these limits.
+    /// The authAPI decides; these limits apply if it grants access.
     Ask(Arc<AuthApi>, Arc<Limits>),
 }
 
-/// A login that succeeded.
+/// A successful login.
 pub struct Admission {
     pub limits: Arc<Limits>,
-    /// It is the server's own look at itself, not a client.
+    /// Whether it is the server's self test.
     pub guest: bool,
-    /// An unknown id's secret holds while this is there.
+    /// The lease on an unknown id's first secret.
     claim: Option<FirstSecretLease>,
 }
 
 impl Admission {
-    /// Without a claim to the id.
+    /// Creates an admission without a lease on the id.
     pub fn new(limits: Arc<Limits>) -> Self {
         Self {
             limits,
@@ -55,7 +58,7 @@ impl Admission {
         }
     }
 
-    /// For the server's own look at itself.
+    /// Creates the admission of the server's self test.
     pub fn of_guest(limits: Arc<Limits>) -> Self {
         Self {
             limits,
@@ -64,13 +67,13 @@ impl Admission {
         }
     }
 
-    /// The tunnel does not count any more: its id may be somebody else's now.
+    /// Ends the lease of a tunnel that no longer counts: its id may go to another client.
     pub fn give_up(&mut self) {
         self.claim = None;
     }
 
-    /// How the client has shown that its id is its own. A claim shows nothing: anybody can come
-    /// with a new id.
+    /// Returns how the client has proven its identity. A first secret proves nothing: anyone can
+    /// come with a new id.
     pub fn trust(&self) -> LoginProof {
         match (self.guest, &self.claim) {
             (true, _) => LoginProof::Own,
@@ -99,18 +102,18 @@ impl Users {
         }
     }
 
-    /// Whether a host prefix, as it is published, is a known user's by the configuration alone: it
-    /// is the id, or begins with it where prefixes are given the id.
+    /// Whether a host prefix belongs to a configured user: it is the user's id, or begins with it
+    /// where prefixes include the id.
     pub fn expects(&self, prefix: &str) -> bool {
         self.limits_of(prefix).is_some() || self.has_namespace(prefix)
     }
 
-    /// Whether the prefix is the known user's of this id, because it is the id.
+    /// Whether the prefix is the id of this configured user.
     pub fn owns(&self, prefix: &str, id: &str) -> bool {
         self.known.contains_key(id) && ascii(id) == prefix
     }
 
-    /// Whether such a prefix is another user's than that of this id, known or not.
+    /// Whether the prefix belongs to a configured user other than `id`.
     pub fn reserves(&self, prefix: &str, id: &str) -> bool {
         if self.limits_of(prefix).is_some() {
             return !self.owns(prefix, id);
@@ -123,13 +126,13 @@ impl Users {
         self.has_namespace(prefix) && !rest.is_some_and(|rest| rest.starts_with('-'))
     }
 
-    /// The limits of the known user whose id is this prefix.
+    /// Returns the limits of the configured user whose id is this prefix.
     fn limits_of(&self, prefix: &str) -> Option<&Arc<Limits>> {
         let known = self.known.get(prefix).map(|(_, limits)| limits);
         known.or_else(|| self.prefixes.get(prefix))
     }
 
-    /// Whether it begins with the id of a known user whose prefixes are given the id.
+    /// Whether the prefix begins with the id of a user whose prefixes include the id.
     fn has_namespace(&self, prefix: &str) -> bool {
         let ids = prefix
             .match_indices('-')
@@ -138,7 +141,7 @@ impl Users {
         limits.any(|limits| limits.hosts.with_id)
     }
 
-    /// Who is asked about those that are not known, if anybody.
+    /// Returns the authAPI that decides about unknown ids, if any.
     pub fn auth_api(&self) -> Option<&Arc<AuthApi>> {
         match &self.strangers {
             UnknownIds::AskedAbout(api) => Some(api),
@@ -146,10 +149,10 @@ impl Users {
         }
     }
 
-    /// Fails if a reload would leave the server without any user, which an empty or half-written
-    /// users file does. Only `allowAnyClient` or an authAPI says that this is meant.
+    /// Fails if a reload would leave the server without any user, as an empty or half-written users
+    /// file does. `allowAnyClient` or an authAPI shows that this is intended.
     pub fn check_successor(&self, config: &config::ServerConfig) -> io::Result<()> {
-        if says_who_may_connect(config) {
+        if admits_clients(config) {
             return Ok(());
         }
         let unchanged = self.known.is_empty()
@@ -161,11 +164,11 @@ impl Users {
         if unchanged {
             return Ok(());
         }
-        Err(no_users_any_more())
+        Err(no_users_error())
     }
 
-    /// An id that the configuration knows is decided by the secret it has there. Secrets are
-    /// compared in constant time.
+    /// Checks an id and secret. For a configured id only the configured secret is accepted.
+    /// Compares secrets in constant time.
     pub fn check_login(&self, id: &str, secret: &[u8]) -> LoginVerdict {
         if let Some((right, limits)) = self.known.get(id) {
             return if *right == Secret::new(secret) {
@@ -189,25 +192,25 @@ impl Users {
     }
 }
 
-/// Fails if a restart would leave clients outside that are expected back, because the configuration
-/// has no users any more.
+/// Fails if a restart with this configuration, which has no users, would lock out all clients of the
+/// parent process.
 pub fn check_inherited(config: &config::ServerConfig) -> io::Result<()> {
     match config.any_client {
-        AnyClient::Refused if !says_who_may_connect(config) => Err(no_users_any_more()),
+        AnyClient::Refused if !admits_clients(config) => Err(no_users_error()),
         _ => Ok(()),
     }
 }
 
-fn says_who_may_connect(config: &config::ServerConfig) -> bool {
+fn admits_clients(config: &config::ServerConfig) -> bool {
     let any = config.any_client == AnyClient::Allowed;
     any || !config.users.is_empty() || config.auth_api.is_some()
 }
 
-fn no_users_any_more() -> io::Error {
+fn no_users_error() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
         "the new configuration has no users, which would let in everybody or nobody: is the users \
-         file empty or half-written? If this is meant, set allowAnyClient, or stop and start gt",
+         file empty or half-written? If this is intended, set allowAnyClient, or stop and start gt",
     )
 }
 
@@ -228,7 +231,7 @@ mod tests {
         match users.check_login(id, secret.as_bytes()) {
             LoginVerdict::Admitted(admission) => Some(admission),
             LoginVerdict::Refused => None,
-            LoginVerdict::Ask(..) => panic!("nobody is to be asked about {id}"),
+            LoginVerdict::Ask(..) => panic!("the authAPI must not be asked about {id}"),
         }
     }
 
@@ -241,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_ids_are_whose_who_come_first_and_known_ones_are_not() {
+    fn an_unknown_id_belongs_to_its_first_client_while_connected() {
         let users = users(UnknownIds::Welcome(Arc::default()));
         let first = admit(&users, "unknown", "one").unwrap();
         assert_eq!(first.trust(), LoginProof::Stranger);
@@ -252,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_id_is_the_prefix_of_its_user_alone() {
+    fn a_known_id_is_the_prefix_of_its_user_only() {
         let user = |id: &str, with_id| {
             let mut limits = Limits::of_one_prefix();
             limits.hosts.with_id = with_id;
@@ -294,14 +297,14 @@ mod tests {
             assert!(!users.expects(free), "{free}");
             assert!(!users.reserves(free, "other"), "{free}");
         }
-        // Where ids are not free of '-', both may have such a name.
+        // With '-' in ids, both users may have such a name.
         for id in ["with", "with-more"] {
             assert!(!users.reserves("with-more-shop", id));
         }
     }
 
     #[test]
-    fn the_api_is_asked_about_unknown_ids_alone() {
+    fn the_auth_api_is_asked_about_unknown_ids_only() {
         let url = crate::config::Url {
             tls: false,
             host: "localhost".into(),

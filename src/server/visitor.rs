@@ -1,5 +1,5 @@
-//! Whoever connects: reads just enough to know whether it is a tunnel or a visitor and where
-//! a visitor wants to go, and brings it there.
+//! Accepted connections: reads just enough to tell a tunnel from a visitor and to find the visitor's
+//! destination, then forwards it there.
 
 use super::client_hello;
 use super::connection_limit::Permit;
@@ -29,22 +29,23 @@ use std::sync::Arc;
 use std::task::ready;
 use std::time::{Duration, Instant};
 
-/// How long a visitor has to say where it wants to go, and a client to say who it is.
+/// How long a visitor may take to send its destination, and a client its credentials.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
-/// Bytes of the first read: an ordinary head, and no more.
+/// Size of the first read in bytes: fits an ordinary request head.
 const FIRST_READ: usize = 2048;
 
-/// What a listener is for, beside tunnels.
+/// What a listener accepts besides tunnels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenerKind {
+    /// HTTP without TLS.
     Http,
-    /// HTTP inside of TLS.
+    /// HTTP over TLS that the server terminates.
     Https,
-    /// TLS that is passed on as it is.
+    /// TLS that is forwarded as it is, routed by server name.
     Sni,
 }
 
-/// Serves one connection of a listener, whoever it is.
+/// Serves one accepted connection.
 pub fn greet(
     state: Arc<ServerState>,
     socket: Socket,
@@ -55,7 +56,7 @@ pub fn greet(
     Incoming::new(state, peer, door, place).serve(Arc::new(Conn::from(socket)))
 }
 
-/// The same inside of TLS.
+/// Serves one accepted connection after a TLS handshake.
 pub async fn greet_tls(
     state: Arc<ServerState>,
     socket: Socket,
@@ -63,18 +64,18 @@ pub async fn greet_tls(
     acceptor: Acceptor,
     place: Permit,
 ) {
-    let mut caller = Incoming::new(state, peer, ListenerKind::Https, place);
-    let deadline = caller.deadline;
+    let mut incoming = Incoming::new(state, peer, ListenerKind::Https, place);
+    let deadline = incoming.deadline;
     let handshake = async {
         let first = tls::client_hello(&socket).await?;
         if tls::is_plain_http(first) {
-            Box::pin(caller.answer_plain(Conn::from(socket))).await;
+            Box::pin(incoming.answer_plain(Conn::from(socket))).await;
             return Ok(None);
         }
         Box::pin(acceptor.accept(socket)).await.map(Some)
     };
     match timeout_at(deadline, handshake).await {
-        Some(Ok(Some(conn))) => Box::pin(caller.serve(Arc::new(conn))).await,
+        Some(Ok(Some(conn))) => Box::pin(incoming.serve(Arc::new(conn))).await,
         Some(Ok(None)) => {}
         Some(Err(e)) => log::debug!("{peer}: TLS handshake: {e}"),
         None => log::debug!("{peer}: the TLS handshake took too long"),
@@ -100,7 +101,7 @@ pub async fn accept_port(state: Arc<ServerState>, id: Box<str>, port: OpenedPort
     port.stop.or::<()>(accepting).await;
 }
 
-/// Brings a visitor of a client's TCP port to its service.
+/// Forwards a visitor of a client's TCP port to its service.
 async fn serve_port(
     state: &Arc<ServerState>,
     (id, port): (&str, u16),
@@ -113,8 +114,8 @@ async fn serve_port(
     loop {
         match find_route(state, from, open).await {
             Route::Stream(stream) => {
-                // The service may be the one that speaks first. There is no limit to its
-                // silence: shells are left alone for hours.
+                // The service may speak first, so open the stream at once. There is no idle
+                // timeout: shells stay quiet for hours.
                 stream.announce();
                 if stream.is_outdated() {
                     continue;
@@ -141,17 +142,17 @@ async fn serve_port(
     }
 }
 
-/// A visitor that another process has met.
+/// A visitor received from another process.
 pub struct Moved {
-    /// Its own, or that of a bridge to it.
+    /// The visitor's socket, or that of a bridge to it.
     pub socket: Socket,
-    /// Its address, whatever that of the socket is.
+    /// The visitor's address, which may differ from the socket's peer.
     pub peer: SocketAddr,
-    /// What has been read from it.
+    /// Bytes already read from the visitor.
     pub head: Vec<u8>,
 }
 
-/// Goes on with a visitor that comes `from` another process.
+/// Serves a visitor that another process (`from`) has accepted.
 pub async fn resume(
     state: Arc<ServerState>,
     visitor: Moved,
@@ -168,10 +169,12 @@ pub async fn resume(
                 ListenerKind::Http
             };
             let (kind, prefix) = transfer::key(&host);
-            let mut caller = Incoming::new(state, peer, door, place);
-            caller.head = head;
-            caller.from = Some(from);
-            caller.forward(Arc::new(socket.into()), kind, &prefix).await;
+            let mut incoming = Incoming::new(state, peer, door, place);
+            incoming.head = head;
+            incoming.from = Some(from);
+            incoming
+                .forward(Arc::new(socket.into()), kind, &prefix)
+                .await;
         }
         Destination::Port { id, port } => {
             serve_port(&state, (&id, port), socket, (peer, Some(from)), place).await;
@@ -179,37 +182,38 @@ pub async fn resume(
     }
 }
 
-/// Where a connection wants to go.
+/// What the first bytes of a connection ask for.
 enum Sniffed {
     Tunnel(Version),
     Visitor(VisitorRequest),
 }
 
-/// What becomes of a visitor.
+/// The destination of a visitor, or why it has none.
 enum VisitorRequest {
+    /// A host prefix.
     Host(HostKind, String),
-    /// An HTTP visitor that cannot be helped.
+    /// An HTTP request that cannot be served.
     Wrong(ErrorPage),
-    /// A TLS visitor that does not say where.
+    /// A TLS handshake without a server name.
     Nameless,
-    /// Nobody to answer.
+    /// Nothing that could be answered; the reason is for the log.
     Nowhere(&'static str),
 }
 
-/// Whoever has connected, until he has said what he wants and who he is. That and one deadline
-/// are all that is held of him: what comes after it is large, and made when it comes.
+/// An accepted connection whose destination and identity are not known yet. It holds little;
+/// everything larger is allocated once the connection needs it.
 pub struct Incoming {
     pub state: Arc<ServerState>,
-    /// Those it has come under.
+    /// The settings in force when the connection was accepted.
     pub rules: Arc<Settings>,
     pub peer: SocketAddr,
     pub deadline: Instant,
-    /// What has been read and not been used.
+    /// Bytes read but not used yet.
     pub head: Vec<u8>,
     pub greeting: TaskGuard,
     pub place: Permit,
     door: ListenerKind,
-    /// The process that has met it, if that was another one.
+    /// The process that has accepted it, if another one.
     from: Option<MessageOrigin>,
 }
 
@@ -228,36 +232,37 @@ impl Incoming {
         }
     }
 
-    // An `async fn` would hold all it is given twice.
+    // An `async fn` would hold its arguments twice.
     #[allow(clippy::manual_async_fn)]
     fn serve(mut self, conn: Arc<Conn>) -> impl Future<Output = ()> {
         async move {
-            let visit = match timeout_at(self.deadline, self.sniff(&conn)).await {
+            let request = match timeout_at(self.deadline, self.sniff(&conn)).await {
                 Some(Sniffed::Tunnel(version)) => {
                     self.head.drain(..2);
-                    let mut arrival = Box::new(Handshake::new(version));
-                    let met = timeout_at(self.deadline, arrival.read_hello(&mut self, &conn)).await;
-                    drop(arrival);
-                    return Box::pin(session::serve(self, conn, version, met)).await;
+                    let mut handshake = Box::new(Handshake::new(version));
+                    let hello =
+                        timeout_at(self.deadline, handshake.read_hello(&mut self, &conn)).await;
+                    drop(handshake);
+                    return Box::pin(session::serve(self, conn, version, hello)).await;
                 }
-                Some(Sniffed::Visitor(visit)) => visit,
+                Some(Sniffed::Visitor(request)) => request,
                 None if self.is_http() && !self.head.is_empty() => {
                     VisitorRequest::Wrong(ErrorPage::TimedOutReading)
                 }
-                None => VisitorRequest::Nowhere("it did not say what it wants"),
+                None => VisitorRequest::Nowhere("timed out before its destination was known"),
             };
-            Box::pin(self.visit(conn, visit)).await;
+            Box::pin(self.visit(conn, request)).await;
         }
     }
 
-    /// Tells a visitor that speaks HTTP without TLS where that is expected.
+    /// Answers a plain HTTP request on a TLS listener with an error.
     async fn answer_plain(&mut self, conn: Conn) {
         if read_plain_request(&conn, &mut self.head).await.is_ok() {
             self.answer(&conn, ErrorPage::BadRequest(PLAIN_HTTP)).await;
         }
     }
 
-    /// Answers in place of a service.
+    /// Answers with an error page.
     async fn answer(&self, conn: &Conn, answer: ErrorPage) {
         log::debug!("{}: {answer:?}", self.peer);
         self.state.counters.unserved(answer);
@@ -270,8 +275,8 @@ impl Incoming {
 
     async fn sniff(&mut self, conn: &Conn) -> Sniffed {
         loop {
-            if let Some(way) = self.parse() {
-                return way;
+            if let Some(sniffed) = self.parse() {
+                return sniffed;
             }
             let most = if self.head.is_empty() {
                 FIRST_READ
@@ -280,30 +285,29 @@ impl Incoming {
             };
             let nowhere = match read_more(conn, &mut self.head, most).await {
                 Ok(1..) => continue,
-                Ok(0) if self.head.is_empty() => VisitorRequest::Nowhere("closed without a word"),
+                Ok(0) if self.head.is_empty() => VisitorRequest::Nowhere("closed without sending"),
                 Ok(0) if self.is_http() => {
                     VisitorRequest::Wrong(ErrorPage::BadRequest("the request is cut short"))
                 }
-                _ => VisitorRequest::Nowhere("closed in the middle of its first words"),
+                _ => VisitorRequest::Nowhere("closed before its destination was known"),
             };
             return Sniffed::Visitor(nowhere);
         }
     }
 
-    /// What the bytes so far say; `None` while they do not.
+    /// Parses the bytes read so far; `None` if more are needed.
     fn parse(&self) -> Option<Sniffed> {
         match self.head.as_slice() {
             [] | [MAGIC] => return None,
             [MAGIC, version, ..] => {
                 let version = Version::of(*version);
                 let spoken = version.filter(|version| self.rules.wire.allows(*version));
-                let unknown =
-                    VisitorRequest::Nowhere("a tunnel of a version that is not spoken here");
+                let unknown = VisitorRequest::Nowhere("a tunnel of a version that is not enabled");
                 return Some(spoken.map_or(Sniffed::Visitor(unknown), Sniffed::Tunnel));
             }
             _ => {}
         }
-        let visit = if self.is_http() {
+        let request = if self.is_http() {
             match http_head::find(&self.head, &self.rules.mux_header) {
                 http_head::HeadResult::More => return None,
                 http_head::HeadResult::Value(value) => {
@@ -330,13 +334,13 @@ impl Incoming {
                 }
             }
         };
-        Some(Sniffed::Visitor(visit))
+        Some(Sniffed::Visitor(request))
     }
 
-    /// Brings the visitor where it wants to go, or tells it why not.
-    async fn visit(self, conn: Arc<Conn>, visit: VisitorRequest) {
+    /// Forwards the visitor to its destination, or answers with an error.
+    async fn visit(self, conn: Arc<Conn>, request: VisitorRequest) {
         let peer = self.peer;
-        match visit {
+        match request {
             VisitorRequest::Host(kind, prefix) => self.forward(conn, kind, &prefix).await,
             VisitorRequest::Wrong(answer) => self.answer(&conn, answer).await,
             VisitorRequest::Nameless => error_page::no_such_server_name(&conn).await,
@@ -344,7 +348,7 @@ impl Incoming {
         }
     }
 
-    /// Whether the connection may go on with requests for other hosts.
+    /// Whether the connection may carry requests for other hosts, as one from a proxy does.
     fn is_shared(&self) -> bool {
         let addr = self.peer.ip();
         let mut proxies = self.rules.front_proxies.iter();
@@ -352,9 +356,9 @@ impl Incoming {
             && (proxies.any(|proxies| proxies.contains(addr)) || http_head::shows_proxy(&self.head))
     }
 
-    /// Brings the visitor to its service.
+    /// Forwards the visitor to its service.
     async fn forward(mut self, mut conn: Arc<Conn>, kind: HostKind, prefix: &str) {
-        let owed = match (self.is_http(), is_head_request(&self.head)) {
+        let answer_kind = match (self.is_http(), is_head_request(&self.head)) {
             (false, _) => ErrorAnswer::Nothing,
             (true, false) => ErrorAnswer::Page,
             (true, true) => ErrorAnswer::Head,
@@ -370,12 +374,12 @@ impl Incoming {
             match find_route(&self.state, self.from, open).await {
                 Route::Stream(mut stream) => {
                     stream.limit_idle(self.rules.timeout, self.rules.unidirectional);
-                    // If it fails, the relay finds out why.
+                    // If this fails, the relay reports it.
                     let _ = stream.write_all(&self.head).await;
                     if stream.is_outdated() {
                         continue;
                     }
-                    return relay(self.state, stream, conn, owed, self.place);
+                    return relay(self.state, stream, conn, answer_kind, self.place);
                 }
                 Route::Process(link) => {
                     let host = HostKey {
@@ -403,7 +407,7 @@ impl Incoming {
                     self.state.counters.unserved(answer);
                     return match kind {
                         HostKind::Http => {
-                            error_page::http(&conn, answer, owed == ErrorAnswer::Head).await
+                            error_page::http(&conn, answer, answer_kind == ErrorAnswer::Head).await
                         }
                         HostKind::Tls => error_page::no_such_server_name(&conn).await,
                     };
@@ -413,16 +417,18 @@ impl Incoming {
     }
 }
 
-/// Where a visitor can be brought.
+/// Where a visitor can be forwarded to.
 enum Route {
+    /// A stream to its service.
     Stream(Stream),
-    /// Another process has its client's tunnels, or may get them.
+    /// The other process, which has the client's tunnels or may get them.
     Process(ProcessLink),
+    /// No client serves the destination.
     Nowhere(OpenResult),
 }
 
-/// Opens a stream, or finds the process that may, and gives a client that was here lately a moment
-/// to come back. The visitor has come `from` another process, or to this one.
+/// Opens a stream or finds the process that can, and waits for a client that was connected
+/// recently. `from` is the process that has accepted the visitor, if another one.
 async fn find_route(
     state: &ServerState,
     from: Option<MessageOrigin>,
@@ -434,7 +440,7 @@ async fn find_route(
         let opening = open();
         let parent = match &opening {
             OpenResult::Stream(_) => None,
-            // What comes from there does not go there again.
+            // A visitor from the parent must not go back there.
             OpenResult::Held if from != Some(MessageOrigin::Parent) => state.transfer.parent(),
             _ => None,
         };
@@ -449,7 +455,7 @@ async fn find_route(
             arrival.await;
             true
         };
-        // Then there may be another process.
+        // After a drain begins there may be a child process.
         let making_way = async {
             match state.stop.is_triggered() {
                 true => future::pending().await,
@@ -468,24 +474,26 @@ async fn find_route(
     }
 }
 
-/// What a visitor is told if its service does not answer.
+/// How to answer a visitor whose service does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ErrorAnswer {
+    /// Close the connection.
     Nothing,
+    /// An error page.
     Page,
-    /// An answer to HEAD, which has no body.
+    /// The head of an error page: the request was HEAD.
     Head,
 }
 
-/// Leaves the visitor to a task of its own, which is small: this one has done its work.
+/// Spawns the relay as a task of its own, which is smaller than the task of the handshake.
 fn relay(
     state: Arc<ServerState>,
     stream: Stream,
     conn: Arc<Conn>,
-    owed: ErrorAnswer,
+    answer_kind: ErrorAnswer,
     place: Permit,
 ) {
-    let relay = Relay::visitor(stream, conn.clone(), owed != ErrorAnswer::Nothing);
+    let relay = Relay::visitor(stream, conn.clone(), answer_kind != ErrorAnswer::Nothing);
     let serving = state.serving.begin();
     crate::spawn(async move {
         let _held = (serving, place);
@@ -497,14 +505,19 @@ fn relay(
             RelayOutcome::Unanswered(_) => ErrorPage::NotReached,
         };
         state.counters.unserved(answer);
-        Box::pin(error_page::http(&conn, answer, owed == ErrorAnswer::Head)).await;
+        Box::pin(error_page::http(
+            &conn,
+            answer,
+            answer_kind == ErrorAnswer::Head,
+        ))
+        .await;
     });
 }
 
-/// What a visitor is told that speaks HTTP where TLS is expected.
+/// The error for plain HTTP on a TLS listener.
 pub const PLAIN_HTTP: &str = "The plain HTTP request was sent to HTTPS port; use https://";
 
-/// Reads what may be a request without TLS as far as its first line. The error is that nothing came.
+/// Reads a plain HTTP request up to the end of its first line. Fails if nothing arrives.
 pub async fn read_plain_request(conn: &Conn, bytes: &mut Vec<u8>) -> io::Result<()> {
     while !bytes.contains(&b'\n') && bytes.len() < FIRST_READ {
         if read_more(conn, bytes, FIRST_READ).await? == 0 {
@@ -514,14 +527,14 @@ pub async fn read_plain_request(conn: &Conn, bytes: &mut Vec<u8>) -> io::Result<
     Ok(())
 }
 
-/// Appends what the connection has, until there are `most` bytes. 0 is its end.
+/// Reads once and appends to `bytes`, up to a total of `most`. Returns 0 at the end.
 pub async fn read_more(conn: &Conn, bytes: &mut Vec<u8>, most: usize) -> io::Result<usize> {
     std::future::poll_fn(|cx| {
-        with_read_buf(|scratch| {
-            let room = most.saturating_sub(bytes.len()).clamp(1, scratch.len());
-            let scratch = scratch.get_mut(..room).unwrap_or_default();
-            let n = ready!(conn.poll_read(cx, scratch))?;
-            bytes.extend_from_slice(scratch.get(..n).unwrap_or_default());
+        with_read_buf(|buf| {
+            let room = most.saturating_sub(bytes.len()).clamp(1, buf.len());
+            let buf = buf.get_mut(..room).unwrap_or_default();
+            let n = ready!(conn.poll_read(cx, buf))?;
+            bytes.extend_from_slice(buf.get(..n).unwrap_or_default());
             std::task::Poll::Ready(Ok(n))
         })
     })

@@ -1,47 +1,47 @@
-//! Frames: what both ends say once the hello is accepted.
+//! Frames: everything that both ends send after the hello.
 //!
-//! A [`Head`] is everything of a frame but its payload, so that a reader can pass payload
-//! bytes on as they come and never has to hold a frame whole.
+//! A [`Header`] is a frame without its payload, so that a reader can pass payload bytes on as
+//! they arrive and never buffers a whole frame.
 
 use super::{gt1, gt2, Malformed, Version};
 
-/// Task ids end below here; what is above is a signal in GT/1.
+/// First reserved stream id; in GT/1 the ids from here up are signals.
 pub const FIRST_RESERVED: u32 = u32::MAX - 3000;
-/// Longest head there is to be read: a frame of GT/2 with what later versions may add.
+/// Maximum length in bytes of a header to parse: a GT/2 frame with fields of later versions.
 pub const MAX_HEAD: usize = gt2::frame::MAX_HEAD;
-/// Longest head there is to be written.
+/// Maximum length in bytes of an encoded header.
 pub const MAX_ENCODED: usize = 16;
 
-/// Why a server refuses a tunnel. `u16` on the wire.
+/// Why a server rejects a tunnel. A `u16` on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RejectCode {
-    /// Code 1.
+    /// Code 1: id or secret is wrong.
     BadCredentials,
-    /// Code 1: the address has failed to log in too often, and is refused for this many seconds
-    /// more, whatever its secret. GT/1 says the code alone.
+    /// Code 1 with seconds: the address is locked out for that long after too many failed logins,
+    /// whatever the secret. GT/1 sends only the code.
     LockedOut(u32),
-    /// Code 2, with the index of the service that wanted the port.
+    /// Code 2, with the index of the service that requested the port.
     PortNotOpened(u16),
-    /// Code 3.
+    /// Code 3: the client has its maximum of tunnels.
     TooManyConnections,
-    /// Code 4.
+    /// Code 4: the client requests more host prefixes than it may have.
     TooManyHosts,
-    /// Code 5.
+    /// Code 5: another client has the host prefix.
     HostConflict,
-    /// Code 6.
+    /// Code 6: the client may not use the host prefix.
     HostNotAllowed,
-    /// Code 7.
+    /// Code 7: a client with the same id but another configuration is connected.
     OtherClientConnected,
-    /// Code 8.
+    /// Code 8: the hello has too many options.
     TooManyOptions,
-    /// Code 9.
+    /// Code 9: the client requests more TCP ports than it may have.
     TooManyPorts,
-    /// A code of a later peer.
+    /// A code of a later version.
     Other(u16),
 }
 
 impl RejectCode {
-    /// The one with this code; a port that was not opened is service 0's.
+    /// Returns the variant for a code; `PortNotOpened` gets service 0.
     pub(super) fn of(code: u16) -> Self {
         match code {
             1 => Self::BadCredentials,
@@ -57,7 +57,7 @@ impl RejectCode {
         }
     }
 
-    /// The code on the wire.
+    /// Returns the code on the wire.
     pub fn code(self) -> u16 {
         match self {
             Self::BadCredentials | Self::LockedOut(_) => 1,
@@ -101,20 +101,21 @@ impl std::fmt::Display for RejectCode {
     }
 }
 
-/// Why a server has not opened a TCP port while it publishes the client's other services. `u16`
-/// on the wire of GT/2; GT/1 cannot say it.
+/// Why a server could not open a TCP port while it publishes the client's other services. A `u16`
+/// on the wire of GT/2; GT/1 cannot express it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortCause {
-    /// Code 1: something else has it.
+    /// Code 1: the port is in use.
     InUse,
-    /// Code 2: it is outside of the client's ranges.
+    /// Code 2: the port is outside of the client's ranges.
     NotAllowed,
-    /// Code 3: every port of the client's ranges is in use.
+    /// Code 3: all ports of the client's ranges are in use.
     NoneFree,
-    /// 0, or a code of a later peer.
+    /// 0, or a code of a later version.
     Other(u16),
 }
 
+/// Returns the variant for a code.
 impl PortCause {
     pub(super) fn of(code: u16) -> Self {
         match code {
@@ -125,7 +126,7 @@ impl PortCause {
         }
     }
 
-    /// The code on the wire.
+    /// Returns the code on the wire.
     pub fn code(self) -> u16 {
         match self {
             Self::InUse => 1,
@@ -147,28 +148,28 @@ impl std::fmt::Display for PortCause {
     }
 }
 
-/// Why a stream ends before its time, or never began. `u16` on the wire of GT/2; GT/1 cannot
-/// say it.
+/// Why a stream was reset or could not be opened. A `u16` on the wire of GT/2; GT/1 cannot
+/// express it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResetCode {
-    /// Code 1: its connection was cut.
+    /// Code 1: the connection was aborted.
     Aborted,
     /// Code 2: the service cannot be reached.
     Unreachable,
-    /// Code 3: nothing has moved for the time allowed.
+    /// Code 3: the idle timeout has passed.
     TimedOut,
     /// Code 4: there is no such service.
     UnknownService,
-    /// Code 5: the end that refuses has as many streams as it may.
+    /// Code 5: the sender has its maximum of streams.
     TooManyStreams,
-    /// Code 6: too many bytes wait for readers that do not take them.
+    /// Code 6: too many bytes are buffered for slow readers.
     Overloaded,
-    /// A code of a later peer.
+    /// A code of a later version.
     Other(u16),
 }
 
 impl ResetCode {
-    /// 0 is no reason: it is the end in good order.
+    /// Returns the variant for a code. 0 is not a reason but a normal close.
     pub(super) fn of(code: u16) -> Self {
         match code {
             1 => Self::Aborted,
@@ -181,7 +182,7 @@ impl ResetCode {
         }
     }
 
-    /// The code on the wire.
+    /// Returns the code on the wire.
     pub fn code(self) -> u16 {
         match self {
             Self::Aborted => 1,
@@ -195,78 +196,62 @@ impl ResetCode {
     }
 }
 
-/// A frame that is about the tunnel, not about a task.
+/// A frame about the tunnel as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// GT/1's; see [`Head::Ping`].
+    /// A GT/1 ping, which has no number; GT/2 has [`Header::Ping`].
     Ping,
+    /// The sender closes the tunnel once its streams have ended.
     Close,
+    /// The server has accepted the client.
     Ready,
+    /// The server rejects the tunnel.
     Error(RejectCode),
     /// Info code 1: the server has opened `port` for the service with this index.
-    PortOpened {
-        service: u16,
-        port: u16,
-    },
-    /// GT/2's: the server could not open the port of the service with this index. It publishes
-    /// the others and tries again by itself.
-    PortUnavailable {
-        service: u16,
-        cause: PortCause,
-    },
-    /// An info of a later peer, which must not end the tunnel.
+    PortOpened { service: u16, port: u16 },
+    /// GT/2: the server could not open the port of the service with this index. It publishes the
+    /// other services and retries.
+    PortUnavailable { service: u16, cause: PortCause },
+    /// An info code of a later version, to be ignored.
     OtherInfo(u16),
-    /// From a client of GT/1 the registration follows, see [`super::hello::Reader`].
+    /// The services have changed. A GT/1 client sends the registration after it, see
+    /// [`super::hello::HelloReader`].
     Services,
+    /// The server asks the client to open a new tunnel.
     Reconnect,
 }
 
 /// A frame without its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Header {
+    /// A frame about the tunnel.
     Signal(Signal),
-    /// The task's first frame; `len` bytes follow. `window` is how many the peer may send
-    /// back before it is given credit; nothing in GT/1.
+    /// Opens a stream; `len` bytes of payload follow. `window` is how many bytes the peer may
+    /// send back before it gets credit (0 in GT/1).
     Open {
         task: u32,
         service: u16,
         window: u32,
         len: u32,
     },
-    /// `len` bytes for the task follow.
-    Data {
-        task: u32,
-        len: u32,
-    },
-    /// Both directions end, behind all bytes sent before.
-    Close {
-        task: u32,
-    },
-    /// One direction ends, behind all bytes sent before. GT/2.
-    Finish {
-        task: u32,
-    },
-    /// Both directions are cut. GT/2; a close in GT/1.
-    Reset {
-        task: u32,
-        reason: ResetCode,
-    },
-    /// The peer may send so many bytes more. GT/2.
-    Credit {
-        task: u32,
-        bytes: u32,
-    },
-    /// To be answered with the same number. GT/1's has none, see [`Signal::Ping`].
+    /// Payload of a stream: `len` bytes follow.
+    Data { task: u32, len: u32 },
+    /// Ends both directions of a stream, after all bytes sent before.
+    Close { task: u32 },
+    /// Ends one direction of a stream, after all bytes sent before. GT/2.
+    Finish { task: u32 },
+    /// Aborts both directions of a stream. GT/2; encoded as a close in GT/1.
+    Reset { task: u32, reason: ResetCode },
+    /// Lets the peer send `bytes` more bytes. GT/2.
+    Credit { task: u32, bytes: u32 },
+    /// Asks for a [`Header::Pong`] with the same number. GT/1 has [`Signal::Ping`] instead.
     Ping(u64),
+    /// The answer to a [`Header::Ping`].
     Pong(u64),
-    /// From a client of GT/2: `len` bytes of registration follow.
-    Registration {
-        len: u32,
-    },
-    /// `len` bytes follow that are for a later version of GT/2.
-    Skip {
-        len: u32,
-    },
+    /// Changed services of a GT/2 client: `len` bytes of registration follow.
+    Registration { len: u32 },
+    /// A frame of a later version of GT/2: ignore the `len` bytes that follow.
+    Skip { len: u32 },
 }
 
 impl From<Signal> for Header {
@@ -276,8 +261,8 @@ impl From<Signal> for Header {
 }
 
 impl Version {
-    /// Reads a head from the start of `bytes`. `None` while bytes are missing; else the head
-    /// and its length, at most [`MAX_HEAD`].
+    /// Parses a header at the start of `bytes`. Returns the header and its length, at most
+    /// [`MAX_HEAD`]; `None` if bytes are missing.
     pub fn parse(self, bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
         match self {
             Self::One => gt1::frame::parse(bytes),
@@ -285,7 +270,7 @@ impl Version {
         }
     }
 
-    /// The bytes of a head; none of what this version cannot say.
+    /// Encodes a header; empty if this version cannot express it.
     pub fn encode(self, head: impl Into<Header>) -> Encoded {
         match self {
             Self::One => gt1::frame::encode(head.into()),
@@ -294,7 +279,7 @@ impl Version {
     }
 }
 
-/// An encoded head: at most [`MAX_ENCODED`] bytes on the stack.
+/// An encoded header of at most [`MAX_ENCODED`] bytes, on the stack.
 #[derive(Debug, Clone, Copy)]
 pub struct Encoded {
     bytes: [u8; MAX_ENCODED],
@@ -309,7 +294,7 @@ impl Encoded {
         }
     }
 
-    /// Appends; what does not fit is left out, and no head is longer than [`MAX_ENCODED`].
+    /// Appends bytes. Drops what does not fit, which no header reaches.
     pub(super) fn with(mut self, more: &[u8]) -> Self {
         let at = usize::from(self.len);
         if let Some(room) = self.bytes.get_mut(at..at + more.len()) {
@@ -325,7 +310,7 @@ impl Encoded {
     }
 }
 
-/// The task id that follows `id`: counts up and wraps to 1 before the reserved range.
+/// Returns the stream id after `id`: counts up and wraps to 1 before the reserved range.
 pub fn next_task(id: u32) -> u32 {
     if id.saturating_add(1) >= FIRST_RESERVED {
         1
@@ -339,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn task_ids_wrap_to_one_before_the_reserved_range() {
+    fn stream_ids_wrap_to_one_before_the_reserved_range() {
         assert_eq!(FIRST_RESERVED, 0xFFFF_F447);
         assert_eq!(next_task(0), 1);
         assert_eq!(next_task(FIRST_RESERVED - 2), FIRST_RESERVED - 1);
@@ -347,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_what_they_are_read_as() {
+    fn codes_survive_decoding() {
         for code in 1..=10 {
             assert_eq!(RejectCode::of(code).code(), code);
             assert_eq!(ResetCode::of(code).code(), code);

@@ -1,44 +1,44 @@
-//! The hello: who a client is and what it offers.
+//! The hello: a client's credentials and services.
 //!
-//! A [`Reader`] stops behind the credentials, so that a server can judge them before it
-//! holds anything of the list behind them.
+//! A [`HelloReader`] stops after the credentials, so that a server can check them before it
+//! buffers anything of the services.
 
 pub use super::gt2::hello::{answer, answer_length};
 use super::{gt1, gt2, Malformed, Version};
 use crate::wire::frame::{Header, Signal};
 use std::fmt;
 
-/// Longest id, secret or prefix, in bytes.
+/// Maximum length in bytes of an id, a secret or a prefix.
 pub const MAX_NAME: usize = 200;
-/// Most services a server accepts in one hello.
+/// Maximum number of services in a hello.
 pub const MAX_OPTIONS: usize = 600;
-/// Longest hello of GT/2 behind its length: all services with the longest names fit.
+/// Maximum length in bytes of a GT/2 hello after its length field: fits the maximum of services
+/// with names of maximum length.
 pub const MAX_LENGTH: u32 = 128 * 1024;
 
-/// Id and secret, as they stand in the peer's bytes. Shows itself without the secret.
+/// Id and secret, borrowed from the received bytes. `Debug` leaves the secret out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Credentials<'a> {
     pub id: &'a str,
     pub secret: &'a [u8],
 }
 
-/// One service a client asks the server to publish.
+/// A service that a client asks the server to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServiceSpec {
-    /// Visitors whose host prefix is `prefix`, or the client's id if there is none.
+    /// HTTP or TLS visitors with this host prefix, or with the client's id if it is `None`.
     Host { tls: bool, prefix: Option<Box<str>> },
     /// A TCP port of the server: `port`, or any allowed one if `random`.
     Tcp { random: bool, port: u16 },
 }
 
-/// A whole hello, without magic and version. Shows itself without the secret.
+/// A complete hello without magic and version. `Debug` leaves the secret out.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Hello {
     pub id: Box<str>,
     pub secret: Box<[u8]>,
     pub offers: Vec<ServiceSpec>,
-    /// Bytes that each new stream may bring the client before it gives credit; nothing in
-    /// GT/1.
+    /// Bytes that the server may send on each new stream before it gets credit; 0 in GT/1.
     pub window: u32,
 }
 
@@ -58,7 +58,7 @@ impl fmt::Debug for Hello {
 }
 
 impl Hello {
-    /// What a client says first.
+    /// Encodes the hello as a client sends it.
     pub fn encode(&self, version: Version) -> Vec<u8> {
         match version {
             Version::One => gt1::hello::encode(&self.id, &self.secret, &self.offers),
@@ -66,7 +66,7 @@ impl Hello {
         }
     }
 
-    /// What stands behind magic and version in GT/1, for [`Reader::registration`].
+    /// Encodes the part after magic and version of a GT/1 hello, for [`HelloReader::registration`].
     #[cfg(feature = "server")]
     pub fn encode_registration(&self) -> Vec<u8> {
         let mut out = Vec::new();
@@ -74,8 +74,7 @@ impl Hello {
         out
     }
 
-    /// What a client says when its services have changed: the services signal with all that
-    /// belongs to it.
+    /// Encodes a change of services: the services signal with the registration that follows it.
     pub fn encode_change(&self, version: Version) -> Vec<u8> {
         match version {
             Version::One => {
@@ -98,8 +97,8 @@ impl Hello {
     }
 }
 
-/// Reads a hello that comes in pieces, from behind magic and version. Shows itself without what it
-/// has read, which may be a secret.
+/// Reads a hello in pieces, starting after magic and version. `Debug` leaves out what was read,
+/// which may be a secret.
 pub enum HelloReader {
     One(gt1::hello::Gt1HelloReader),
     Two(gt2::hello::Gt2HelloReader),
@@ -107,12 +106,12 @@ pub enum HelloReader {
 
 impl fmt::Debug for HelloReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reader").finish_non_exhaustive()
+        f.debug_struct("HelloReader").finish_non_exhaustive()
     }
 }
 
 impl HelloReader {
-    /// For a hello.
+    /// Creates a reader for a hello.
     pub fn new(version: Version) -> Self {
         match version {
             Version::One => Self::One(gt1::hello::Gt1HelloReader::default()),
@@ -120,18 +119,18 @@ impl HelloReader {
         }
     }
 
-    /// For what stands behind a services signal of GT/1.
+    /// Creates a reader for the registration after a GT/1 services signal.
     pub fn registration() -> Self {
         Self::new(Version::One)
     }
 
-    /// For the `len` bytes of a [`Head::Registration`].
+    /// Creates a reader for the `len` bytes after a [`Header::Registration`].
     pub fn registration_of(len: u32) -> Self {
         Self::Two(gt2::hello::Gt2HelloReader::registration(len))
     }
 
-    /// Takes bytes and says how many: all of them, unless the hello ended among them. Stops
-    /// behind the credentials the first time, so that they can be judged.
+    /// Consumes bytes and returns how many: all of them unless the hello ends among them. The
+    /// first time, stops after the credentials so that the caller can check them.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         match self {
             Self::One(reader) => reader.feed(bytes),
@@ -139,7 +138,7 @@ impl HelloReader {
         }
     }
 
-    /// Id and secret, once they have been read.
+    /// Returns id and secret once they have been read.
     pub fn credentials(&self) -> Option<Credentials<'_>> {
         match self {
             Self::One(reader) => reader.credentials(),
@@ -147,7 +146,7 @@ impl HelloReader {
         }
     }
 
-    /// The hello, once its last byte has been read; else the reader again.
+    /// Returns the hello once it is complete, otherwise the reader.
     pub fn finish(self) -> Result<Hello, Self> {
         match self {
             Self::One(reader) => reader.finish().map_err(Self::One),

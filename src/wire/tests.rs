@@ -1,4 +1,4 @@
-//! The examples of docs/wire.md are what is written and read here.
+//! Tests that the examples of docs/wire.md are encoded and parsed as the page says.
 
 use super::frame::{Header, Signal};
 use super::hello::{answer, answer_length, Hello, HelloReader, ServiceSpec};
@@ -6,7 +6,7 @@ use super::Version;
 
 const PAGE: &str = include_str!("../../docs/wire.md");
 
-/// The lines of the block with this name.
+/// Returns the lines of the code block with this name.
 fn block(name: &str) -> Vec<&'static str> {
     let start = format!("```{name}\n");
     let (_, rest) = PAGE.split_once(&start).expect("the block");
@@ -23,7 +23,7 @@ fn bytes(hex: &str) -> Vec<u8> {
     pairs.collect()
 }
 
-/// An example: the bytes of a head, how many follow it, and what it is in words.
+/// Parses an example: the bytes of a header, the payload length, and the description.
 fn example(line: &str) -> (Vec<u8>, usize, &str) {
     let words = line.find(|c: char| c.is_ascii_lowercase()).expect("words");
     let (hex, words) = line.split_at(words);
@@ -31,7 +31,7 @@ fn example(line: &str) -> (Vec<u8>, usize, &str) {
     (bytes(head), bytes(payload).len(), words)
 }
 
-/// The page's words for a head.
+/// Describes a header in the words of the page.
 fn words(head: Header) -> String {
     match head {
         Header::Data { task, len } => format!("data stream={task} length={len}"),
@@ -67,12 +67,12 @@ fn words(head: Header) -> String {
             Signal::PortUnavailable { service, cause } => {
                 format!("port-unavailable service={service} cause={}", cause.code())
             }
-            Signal::Ping | Signal::OtherInfo(_) => panic!("GT/1 alone has it"),
+            Signal::Ping | Signal::OtherInfo(_) => panic!("exists in GT/1 only"),
         },
     }
 }
 
-/// How many bytes follow a head.
+/// Returns the payload length of a header.
 fn following(head: Header) -> u32 {
     match head {
         Header::Data { len, .. }
@@ -84,7 +84,7 @@ fn following(head: Header) -> u32 {
 }
 
 #[test]
-fn every_frame_of_the_page_is_what_it_says() {
+fn every_frame_example_matches_the_code() {
     let lines = block("frames");
     for line in &lines {
         let (head_bytes, payload, said) = example(line);
@@ -101,7 +101,7 @@ fn every_frame_of_the_page_is_what_it_says() {
 }
 
 #[test]
-fn frames_of_later_versions_are_read_as_the_page_says() {
+fn example_frames_of_later_versions_are_parsed() {
     let lines = block("frames-of-later-versions");
     for line in &lines {
         let (head_bytes, payload, said) = example(line);
@@ -124,7 +124,7 @@ fn host(prefix: Option<&str>) -> ServiceSpec {
 }
 
 #[test]
-fn the_hellos_of_the_page_are_what_it_says() {
+fn the_hello_examples_match_the_code() {
     let port = ServiceSpec::Tcp {
         random: false,
         port: 2222,

@@ -1,25 +1,25 @@
-//! Finds clients with one id and different services, which replace each other. Not the replacing.
+//! Detects clients that share an id but have different services, and so replace each other.
 
 use crate::wire::hello::ServiceSpec;
 use std::time::{Duration, Instant};
 
-/// A registration that comes back so soon after it was replaced belongs to another client. Clients
-/// wait for up to a minute before they come back, and there are two of them.
+/// A registration that returns within this time after it was replaced belongs to a second client.
+/// Each of the two waits up to a minute before it reconnects.
 const CONFLICT_WINDOW: Duration = Duration::from_secs(180);
-/// One warning in this time.
+/// Minimum time between two warnings.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What is remembered of the registrations of one id.
+/// The recent registrations of one id.
 #[derive(Default)]
 pub struct RegistrationConflict {
-    /// What was replaced last, and when.
+    /// The services that were replaced last, and when.
     replaced: Option<(Vec<Option<ServiceSpec>>, Instant)>,
     warned: Option<Instant>,
 }
 
 impl RegistrationConflict {
-    /// A registration with the offers `before` is replaced by one with other `offers`. Returns
-    /// whether a warning is due.
+    /// Records that a registration with the services `before` is replaced by one with `offers`.
+    /// Returns whether to warn.
     pub fn replaced(
         &mut self,
         before: &[Option<ServiceSpec>],
@@ -33,8 +33,8 @@ impl RegistrationConflict {
         is_back && self.is_due(now)
     }
 
-    /// A registration comes back while the tunnels with which it was replaced still drain.
-    /// Returns whether a warning is due.
+    /// Records that a registration returns while the tunnels that it replaced still drain. Returns
+    /// whether to warn.
     pub fn refused(&mut self, now: Instant) -> bool {
         self.is_due(now)
     }
@@ -59,17 +59,17 @@ mod tests {
     }
 
     #[test]
-    fn a_registration_that_comes_back_is_warned_of_once_a_minute() {
-        let (mut contest, start) = (RegistrationConflict::default(), Instant::now());
+    fn a_returning_registration_is_reported_once_a_minute() {
+        let (mut conflict, start) = (RegistrationConflict::default(), Instant::now());
         let mut turn = |from, to, seconds| {
             let now = start + Duration::from_secs(seconds);
-            contest.replaced(&offers(from), &offers(to), now)
+            conflict.replaced(&offers(from), &offers(to), now)
         };
         assert!(!turn(1, 2, 0), "a client has changed its services");
         assert!(!turn(2, 3, 1), "and once more");
         assert!(turn(3, 2, 6));
-        assert!(!turn(2, 3, 11) && !turn(3, 2, 16), "that has been said");
+        assert!(!turn(2, 3, 11) && !turn(3, 2, 16), "reported before");
         assert!(turn(2, 3, 66));
-        assert!(!turn(3, 2, 300), "after so long it has changed back");
+        assert!(!turn(3, 2, 300), "after this time it is a change back");
     }
 }

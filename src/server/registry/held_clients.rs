@@ -1,26 +1,25 @@
-//! Clients whose tunnels stay in the process before this one, which serves their visitors. Not the
-//! clients that have tunnels here.
+//! Clients whose tunnels stay in the parent process, which serves their visitors.
 
 use super::Key;
 use crate::config::Secret;
 use crate::server::users::Admission;
 use std::collections::HashMap;
 
+/// The ids and host prefixes of clients whose tunnels are in the parent process.
 #[derive(Default)]
 pub struct HeldClients {
     ids: HashMap<Box<str>, HeldClient>,
     hosts: HashMap<Key, Box<str>>,
 }
 
-/// How a client has shown that it may come in. If that is a claim to its id, it lasts as long as
-/// this.
+/// Proof that a client may connect. If that is a first secret, its lease lasts as long as this.
 pub struct LoginRight {
     secret: Secret,
     _admission: Option<Admission>,
 }
 
 impl LoginRight {
-    /// There is no `admission` if the authAPI decides about the client.
+    /// Creates a proof; without an `admission` if the authAPI decides about the client.
     pub fn new(secret: Secret, admission: Option<Admission>) -> Self {
         Self {
             secret,
@@ -35,7 +34,7 @@ struct HeldClient {
 }
 
 impl HeldClients {
-    /// Notes a client, or what has changed of it.
+    /// Adds a client, or replaces its prefixes.
     pub fn hold(&mut self, id: &str, hosts: Vec<Key>, right: LoginRight) {
         self.release(id);
         for host in &hosts {
@@ -44,7 +43,7 @@ impl HeldClients {
         self.ids.insert(id.into(), HeldClient { hosts, right });
     }
 
-    /// Forgets a client. Returns its prefixes and its right.
+    /// Removes a client. Returns its prefixes and its proof.
     pub fn release(&mut self, id: &str) -> Option<(Vec<Key>, LoginRight)> {
         let HeldClient { hosts, right } = self.ids.remove(id)?;
         for host in &hosts {
@@ -59,7 +58,7 @@ impl HeldClients {
         self.ids.contains_key(id)
     }
 
-    /// The client that has this prefix.
+    /// Returns the client that has this prefix.
     pub fn owner(&self, host: &Key) -> Option<&str> {
         self.hosts.get(host).map(|id| &**id)
     }
@@ -68,12 +67,12 @@ impl HeldClients {
         self.ids.get(id).map_or(&[], |client| &client.hosts)
     }
 
-    /// Every prefix, and whose it is.
+    /// Returns all prefixes with their clients.
     pub fn hosts(&self) -> impl Iterator<Item = (&Key, &str)> {
         self.hosts.iter().map(|(host, id)| (host, &**id))
     }
 
-    /// Every client, with its secret.
+    /// Returns all clients with their secrets.
     pub fn clients(&self) -> Vec<(Box<str>, Secret)> {
         let clients = self.ids.iter();
         clients
@@ -88,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prefix_is_its_client_s_until_that_is_released_or_has_others() {
+    fn prefixes_belong_to_their_client_until_released_or_replaced() {
         let key = |name: &str| (HostKind::Http, Box::from(name));
         let right = || LoginRight::new(Secret::new("secret"), None);
         let mut held = HeldClients::default();

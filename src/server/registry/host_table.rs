@@ -1,13 +1,14 @@
-//! The host prefixes that clients have now, by prefix and by client. Not which of them a client may
-//! have.
+//! The host prefixes that clients have, indexed by prefix and by client. `wanted_hosts` of the
+//! registry decides which ones a client may have.
 
 use super::{Key, RegisteredHost};
 use std::collections::HashMap;
 
+/// The host prefixes in use.
 #[derive(Default)]
 pub struct HostTable {
     by_key: HashMap<Key, RegisteredHost>,
-    /// With thousands of clients, looking through all prefixes for those of one takes too long.
+    /// With thousands of clients, searching all prefixes for those of one takes too long.
     by_client: HashMap<Box<str>, Vec<Key>>,
 }
 
@@ -16,19 +17,19 @@ impl HostTable {
         self.by_key.get(key)
     }
 
-    /// All prefixes: not for what each of thousands of clients does.
+    /// Iterates over all prefixes; too slow for an operation of each client.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &RegisteredHost)> {
         #[cfg(test)]
         SCANS.with(|scans| scans.set(scans.get() + 1));
         self.by_key.iter()
     }
 
-    /// The prefixes of one client.
+    /// Returns the prefixes of one client.
     pub fn of(&self, client: &str) -> &[Key] {
         self.by_client.get(client).map_or(&[], Vec::as_slice)
     }
 
-    /// Gives the prefix to the host's client, whoever had it before.
+    /// Assigns the prefix to the host's client, and takes it from any other.
     pub fn insert(&mut self, key: Key, host: RegisteredHost) {
         let client = host.client.clone();
         if let Some(before) = self.by_key.insert(key.clone(), host) {
@@ -39,7 +40,7 @@ impl HostTable {
         self.by_client.entry(client).or_default().push(key);
     }
 
-    /// Takes all prefixes of one client away.
+    /// Removes all prefixes of a client.
     pub fn take(&mut self, client: &str) -> Vec<Key> {
         let keys = self.by_client.remove(client).unwrap_or_default();
         for key in &keys {
@@ -51,7 +52,7 @@ impl HostTable {
 
 #[cfg(test)]
 thread_local! {
-    /// How often this thread has gone through all prefixes.
+    /// How often this thread has iterated over all prefixes.
     pub static SCANS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
@@ -65,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn the_prefixes_of_a_client_are_those_it_was_given_last() {
+    fn a_client_has_the_prefixes_last_assigned_to_it() {
         let mut hosts = HostTable::default();
         for (service, (client, prefix)) in
             (0..).zip([("one", "a"), ("one", "b"), ("two", "c"), ("two", "a")])
@@ -82,7 +83,7 @@ mod tests {
         assert_eq!(hosts.take("two"), [key("c"), key("a")]);
         assert!(hosts.take("two").is_empty() && hosts.get(&key("a")).is_none());
         assert_eq!(hosts.iter().count(), 1);
-        // The same again does not count twice.
+        // Assigning a prefix twice does not list it twice.
         for _ in 0..2 {
             let (client, service) = ("one".into(), 0);
             hosts.insert(key("b"), RegisteredHost { client, service });

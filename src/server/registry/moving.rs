@@ -1,4 +1,4 @@
-//! What of the registry goes to another process with a client's tunnels, and comes from there.
+//! Moves registrations between processes with their clients' tunnels.
 
 use super::held_clients::LoginRight;
 use super::{
@@ -13,14 +13,14 @@ use crate::wire::hello::ServiceSpec;
 use crate::wire::Version;
 use std::time::Instant;
 
-/// What the client of a tunnel offers, as far as it was granted, and the id of its last stream.
+/// The granted services of a tunnel's client, and the id of its last stream.
 pub struct Registration {
     pub offers: Vec<Option<ServiceSpec>>,
     pub last_task: u32,
 }
 
 impl RegisteredClient {
-    /// Whether it has a tunnel that can serve visitors and cannot be asked to come back.
+    /// Whether the client has a GT/1 tunnel that serves visitors: it cannot be asked to reconnect.
     fn stays(&self) -> bool {
         let serves = |tunnel: &Tunnel| tunnel.is_open() || tunnel.is_parked();
         let mut tunnels = self.tunnels.iter().map(|member| &member.tunnel);
@@ -29,11 +29,11 @@ impl RegisteredClient {
 }
 
 impl Registry {
-    /// The older process serves the visitors of this client.
+    /// Marks a client whose visitors the parent process serves.
     pub fn hold(&self, id: &str, mut hosts: Vec<Key>, right: LoginRight) {
         let mut inner = self.lock();
         let now = Instant::now();
-        // The older process does not know who has come here since: nothing is taken from those.
+        // The parent does not know which clients have registered here since; they keep their own.
         hosts.retain(|key| {
             let host = inner.hosts.get(key);
             let is_others = host.is_some_and(|host| *host.client != *id);
@@ -44,7 +44,7 @@ impl Registry {
         self.arrived.notify(usize::MAX);
     }
 
-    /// The older process does not any more: the client is waited for. Returns its right.
+    /// Ends [`Registry::hold`]: visitors wait for the client here. Returns the client's proof.
     pub fn release(&self, id: &str) -> Option<LoginRight> {
         let mut inner = self.lock();
         let (hosts, right) = inner.held.release(id)?;
@@ -58,7 +58,7 @@ impl Registry {
         Some(right)
     }
 
-    /// The same for all of them.
+    /// Ends [`Registry::hold`] for all clients.
     pub fn release_all(&self) -> Vec<(Box<str>, LoginRight)> {
         let clients = self.held().into_iter();
         clients
@@ -69,14 +69,13 @@ impl Registry {
             .collect()
     }
 
-    /// Whether a tunnel of this client that cannot be asked to come back serves visitors, here or
-    /// in the older process.
+    /// Whether a GT/1 tunnel of this client serves visitors, here or in the parent process.
     pub fn stays(&self, id: &str) -> bool {
         let inner = self.lock();
         inner.held.has(id) || inner.clients.get(id).is_some_and(RegisteredClient::stays)
     }
 
-    /// Waits until no client has a tunnel here that cannot be asked to come back.
+    /// Waits until no GT/1 tunnel is left in this process.
     pub async fn nothing_stays(&self) {
         let is_one = |member: &PoolEntry| member.tunnel.version() == Version::One;
         loop {
@@ -93,7 +92,7 @@ impl Registry {
         }
     }
 
-    /// Whether the offers ask for a host prefix or a TCP port that the client does not have.
+    /// Whether the services include a host prefix or TCP port that the client does not have.
     pub fn is_new(&self, login: &Login<'_>, offers: &[Option<ServiceSpec>]) -> bool {
         let inner = self.lock();
         let ports = inner.clients.get(login.id).map_or(&[][..], |c| &c.ports);
@@ -104,12 +103,12 @@ impl Registry {
         !wanted.is_empty() || !hosts.is_ok_and(had)
     }
 
-    /// The clients that the older process serves, with their secrets.
+    /// Returns the clients that the parent process serves, with their secrets.
     pub fn held(&self) -> Vec<(Box<str>, Secret)> {
         self.lock().held.clients()
     }
 
-    /// The prefixes of a client, here or in the older process.
+    /// Returns the prefixes of a client, here or in the parent process.
     pub fn hosts_of(&self, id: &str) -> Vec<Key> {
         let inner = self.lock();
         let here = inner.hosts.of(id).iter();
@@ -117,8 +116,8 @@ impl Registry {
         here.chain(held).cloned().collect()
     }
 
-    /// Leaves the ports of clients to the process that they are shared with, but for those of
-    /// clients whose tunnels stay here for a while.
+    /// Closes the ports in this process, except for those of clients whose GT/1 tunnels stay for a
+    /// while; the child process keeps them open.
     pub fn give_up_ports_but_of_those_that_stay(&self) {
         let mut inner = self.lock();
         inner.kept.close_ports();
@@ -129,7 +128,7 @@ impl Registry {
         }
     }
 
-    /// The ports of a client, for another process: nothing accepts on them here any more.
+    /// Takes the ports of a client to hand them over; this process stops accepting on them.
     pub fn take_ports(&self, id: &str) -> Vec<InheritedPort> {
         let mut inner = self.lock();
         let Some(client) = inner.clients.get_mut(id) else {
@@ -140,8 +139,8 @@ impl Registry {
         ports.map(|mut port| port.share()).collect()
     }
 
-    /// What of a tunnel's registration goes with it to another process. `None` if its client is
-    /// about to offer other services, or has been replaced.
+    /// Returns the registration that moves with a tunnel; `None` if the client is about to change
+    /// its services or was replaced.
     pub fn registration(&self, id: &str, tunnel: &Tunnel) -> Option<Registration> {
         let inner = self.lock();
         let client = inner.member(id, tunnel)?;
@@ -153,9 +152,9 @@ impl Registry {
         })
     }
 
-    /// Adds a tunnel that has come from another process, of which its client has not noticed
-    /// anything. As [`Registry::join`], but a client that has come with other services since then
-    /// is not replaced.
+    /// Adds a tunnel that has moved here from another process unnoticed by its client. Like
+    /// [`Registry::register`], but does not replace a client that has registered other services
+    /// since.
     pub fn adopt(
         &self,
         login: &Login<'_>,
@@ -171,7 +170,7 @@ impl Registry {
         }
         let opened = inner.admit(login, offers, early)?;
         if let Some(client) = inner.clients.get_mut(login.id) {
-            // No stream's id may be one that the client has just heard.
+            // New stream ids must not collide with those that the client has just used.
             client.last_task = client.last_task.max(last_task);
             client.tunnels.push(PoolEntry {
                 tunnel: tunnel.clone(),
@@ -183,7 +182,7 @@ impl Registry {
         Ok(opened)
     }
 
-    /// A port of a client that comes soon, unless it is here.
+    /// Reserves a port for a client that is about to arrive, unless the client has it here.
     pub fn expect_port(&self, id: &str, port: InheritedPort) {
         let mut inner = self.lock();
         let now = Instant::now();
@@ -191,7 +190,7 @@ impl Registry {
             if client.ports.iter().any(|its| its.port == port.port) {
                 return;
             }
-            // It may be the one that could not be opened because the older process had it.
+            // The client may be here without the port, because the parent process had it.
             client.retry_at = now;
         }
         inner.kept.keep_port(id, port, now);
@@ -215,7 +214,7 @@ mod tests {
         (HostKind::Http, prefix.into())
     }
 
-    /// A tunnel, and what keeps it open.
+    /// Creates a tunnel, and what keeps it open.
     fn tunnel() -> (Tunnel, (Inbox, OwnedFd)) {
         let (conn, far) = bridge::bridge().expect("a connection");
         let policy = Policy::new(Version::One, PeerRole::Client, Duration::from_secs(60));
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_the_older_process_had_is_opened_when_it_comes_from_there() {
+    fn a_port_of_the_parent_process_is_opened_when_it_arrives() {
         async_std::task::block_on(async {
             let registry = Registry::default();
             let theirs = net::listen(None, 0).expect("listen");
@@ -288,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_of_the_older_process_takes_no_prefix_that_another_one_has_or_is_kept_for() {
+    fn a_held_client_takes_no_prefix_that_another_has_or_reserves() {
         async_std::task::block_on(async {
             let registry = Registry::default();
             let ((here, _open), (away, _also_open)) = (tunnel(), tunnel());
@@ -303,12 +302,12 @@ mod tests {
             assert!(matches!(open("here"), OpenResult::Stream(_)));
             assert!(matches!(open("away"), OpenResult::NotNow));
             assert!(matches!(open("free"), OpenResult::Held));
-            // It does not take them by leaving either.
+            // Releasing the client does not take the prefixes either.
             registry.release("held");
             assert!(matches!(open("here"), OpenResult::Stream(_)));
             join(&registry, "away", &away);
             assert!(matches!(open("away"), OpenResult::Stream(_)));
-            // What it has itself stays its own.
+            // A client's own prefixes stay its own.
             let right = LoginRight::new(Secret::new("secret"), None);
             registry.hold("here", vec![key("here")], right);
             assert_eq!(registry.hosts_of("here"), [key("here"), key("here")]);

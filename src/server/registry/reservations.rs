@@ -1,53 +1,54 @@
-//! What clients had when their last tunnel ended or another process took over: it is kept for
-//! their ids for a while, and nobody else gets it. Not what they have now.
+//! Host prefixes and ports reserved for the ids of clients whose last tunnel has ended, or that were
+//! in the process before a restart.
 
 use super::{Key, LoginProof};
 use crate::server::ports::InheritedPort;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// How long host prefixes and TCP ports are kept.
+/// How long host prefixes and TCP ports are reserved.
 const RESERVATION_TIME: Duration = Duration::from_secs(60);
-/// What has expired is forgotten this often at most: it takes a look at all.
-const SWEEP: Duration = Duration::from_secs(1);
-/// Prefixes that are kept for strangers at most: for all of them, and for one id. What is kept for
-/// known clients is bounded by their limits.
-const MOST_OF_STRANGERS: usize = 4096;
-const MOST_OF_ONE_STRANGER: usize = 64;
+/// Minimum time between two removals of expired reservations, each of which visits all of them.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Maximum number of prefixes reserved for all strangers. Reservations of known clients are
+/// bounded by their limits.
+const MAX_STRANGER_PREFIXES: usize = 4096;
+/// Maximum number of prefixes reserved for one stranger.
+const MAX_PREFIXES_PER_STRANGER: usize = 64;
 
+/// The reserved host prefixes and ports.
 #[derive(Default)]
 pub struct Reservations {
     hosts: HashMap<Key, ReservedHost>,
-    /// The prefixes that an id has had. They may not be kept any more.
+    /// The prefixes of each id; may include prefixes that are no longer reserved.
     keys: HashMap<Box<str>, Vec<Key>>,
-    /// By the id that had them, in the order of its services.
+    /// The ports of each id, in the order of its services, with their expiry.
     ports: HashMap<Box<str>, Vec<(InheritedPort, Instant)>>,
-    /// Whose a port was last. It may not be kept any more.
+    /// The last client of each port; may include ports that are no longer reserved.
     owners: HashMap<u16, Box<str>>,
-    /// When what has expired was forgotten last.
+    /// When expired reservations were last removed.
     swept: Option<Instant>,
 }
 
 struct ReservedHost {
-    /// `None` if an older version of gt has handed the prefix over, which does not say whose it
-    /// was.
+    /// `None` for a prefix handed over by an older version of gt, which leaves the id out.
     id: Option<Box<str>>,
     hold: Reservation,
     until: Instant,
     stranger: bool,
 }
 
-/// What it means for others that a prefix is kept.
+/// What a reservation means for other clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reservation {
-    /// Its client alone may have it.
+    /// Only the client with this id may have the prefix.
     Claimed,
-    /// Its client has given it up. Visitors wait for the client that takes it.
+    /// Any client may take the prefix; visitors wait for one.
     GivenUp,
 }
 
 impl ReservedHost {
-    /// The only id that may have the prefix.
+    /// Returns the only id that may have the prefix.
     fn owner(&self) -> Option<&str> {
         match self.hold {
             Reservation::Claimed => self.id.as_deref(),
@@ -57,8 +58,8 @@ impl ReservedHost {
 }
 
 impl Reservations {
-    /// Keeps prefixes that the client had. A stranger's are forgotten, and not another client's,
-    /// where there are too many.
+    /// Reserves prefixes that the client had. Beyond the maximum for strangers, drops the new ones
+    /// rather than another client's.
     pub fn keep_hosts(
         &mut self,
         (id, trust): (&str, LoginProof),
@@ -77,8 +78,8 @@ impl Reservations {
             let kept = self.hosts.values().filter(|host| now < host.until);
             let all = kept.filter(|host| host.stranger).count();
             let its = self.keys.get(id).map_or(0, Vec::len);
-            room = MOST_OF_STRANGERS.saturating_sub(all);
-            room = room.min(MOST_OF_ONE_STRANGER.saturating_sub(its));
+            room = MAX_STRANGER_PREFIXES.saturating_sub(all);
+            room = room.min(MAX_PREFIXES_PER_STRANGER.saturating_sub(its));
         }
         for key in keys.into_iter().take(room) {
             self.note_key(id, &key);
@@ -92,7 +93,7 @@ impl Reservations {
         }
     }
 
-    /// Keeps a prefix that another process has handed over, for its `id` if that is known.
+    /// Reserves a prefix handed over by another process, for its `id` if known.
     pub fn expect_host(&mut self, key: Key, id: Option<Box<str>>, now: Instant) {
         if let Some(id) = &id {
             self.note_key(id, &key);
@@ -115,26 +116,26 @@ impl Reservations {
         }
     }
 
-    /// Keeps a port for the client that had it.
+    /// Reserves a port for the client that had it.
     pub fn keep_port(&mut self, id: &str, port: InheritedPort, now: Instant) {
         self.owners.insert(port.port, id.into());
         let ports = self.ports.entry(id.into()).or_default();
         ports.push((port, now + RESERVATION_TIME));
     }
 
-    /// Whether a client that had this prefix may be back soon.
+    /// Whether the prefix is reserved, so that visitors wait.
     pub fn is_host(&self, key: &Key, now: Instant) -> bool {
         self.hosts.get(key).is_some_and(|host| now < host.until)
     }
 
-    /// The id that the prefix is kept for, if it is another one than this.
+    /// Returns the id that the prefix is reserved for, unless it is `id`.
     pub fn other_owner(&self, key: &Key, id: &str, now: Instant) -> Option<&str> {
         let host = self.hosts.get(key).filter(|host| now < host.until);
         host.and_then(ReservedHost::owner)
             .filter(|owner| *owner != id)
     }
 
-    /// Whether a port is kept for another id than this one.
+    /// Whether a port is reserved for another id.
     pub fn is_others_port(&self, number: u16, id: &str, now: Instant) -> bool {
         let owner = self.owners.get(&number).filter(|owner| ***owner != *id);
         let ports = owner.and_then(|owner| self.ports.get(owner));
@@ -142,14 +143,14 @@ impl Reservations {
         ports.is_some_and(|ports| ports.iter().any(is_it))
     }
 
-    /// The ports that are kept for this id.
+    /// Returns the ports reserved for this id.
     pub fn ports_of(&self, id: &str, now: Instant) -> Vec<InheritedPort> {
         let ports = self.ports.get(id).into_iter().flatten();
         let kept = ports.filter(|(_, until)| now < *until);
         kept.map(|(port, _)| port.clone()).collect()
     }
 
-    /// The client has registered: what was kept for it is its own again, or given up.
+    /// Removes the reservations of a client that has registered.
     pub fn release(&mut self, id: &str) {
         for key in self.keys.remove(id).unwrap_or_default() {
             let host = self.hosts.get(&key);
@@ -160,12 +161,12 @@ impl Reservations {
         self.ports.remove(id);
     }
 
-    /// The client that has this prefix now was not known to have had it.
+    /// Removes the reservation of a prefix that a client has now.
     pub fn release_host(&mut self, key: &Key) {
         self.hosts.remove(key);
     }
 
-    /// Closes all ports, and keeps the numbers of those that were closed before.
+    /// Closes all reserved ports; only those without a socket stay reserved.
     pub fn close_ports(&mut self) {
         self.ports.retain(|_, ports| {
             ports.retain(|(port, _)| port.listener.is_none());
@@ -173,7 +174,7 @@ impl Reservations {
         });
     }
 
-    /// Closes the ports whose clients did not come back in time.
+    /// Closes the reserved ports that have expired.
     pub fn close_expired_ports(&mut self, now: Instant) {
         self.ports.retain(|_, ports| {
             ports.retain(|port| is_in_time(port, now));
@@ -181,27 +182,27 @@ impl Reservations {
         });
     }
 
-    /// The same for the ports of one client.
+    /// Closes the reserved ports of one client that have expired.
     pub fn close_expired_ports_of(&mut self, id: &str, now: Instant) {
         if let Some(ports) = self.ports.get_mut(id) {
             ports.retain(|port| is_in_time(port, now));
         }
     }
 
-    /// The client has this port again.
+    /// Removes the reservation of one port of a client.
     pub fn release_port(&mut self, id: &str, number: u16) {
         if let Some(ports) = self.ports.get_mut(id) {
             ports.retain(|(port, _)| port.port != number);
         }
     }
 
-    /// Every prefix that is kept, and for which id.
+    /// Returns all reserved prefixes with their ids.
     pub fn hosts(&self, now: Instant) -> impl Iterator<Item = (&Key, Option<&str>)> {
         let kept = self.hosts.iter().filter(move |(_, host)| now < host.until);
         kept.map(|(key, host)| (key, host.owner()))
     }
 
-    /// Every port that is kept, and for which id.
+    /// Returns all reserved ports with their ids.
     pub fn ports(&self, now: Instant) -> impl Iterator<Item = (&str, &InheritedPort)> {
         let ports = self.ports.iter();
         let ports = ports.flat_map(|(id, ports)| ports.iter().map(move |port| (&**id, port)));
@@ -210,7 +211,7 @@ impl Reservations {
     }
 
     fn forget_expired(&mut self, now: Instant) {
-        let is_early = |swept: Instant| now.saturating_duration_since(swept) < SWEEP;
+        let is_early = |swept: Instant| now.saturating_duration_since(swept) < SWEEP_INTERVAL;
         if self.swept.is_some_and(is_early) {
             return;
         }
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_and_a_port_are_kept_for_their_id_for_a_minute() {
+    fn prefixes_and_ports_are_reserved_for_their_id_for_a_minute() {
         let (mut kept, start) = (Reservations::default(), Instant::now());
         kept.keep_hosts(
             ("id1", LoginProof::Known),
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_comes_late_in_a_restart_stays_open_for_its_own_minute() {
+    fn a_port_handed_over_late_is_reserved_for_a_full_minute() {
         let (mut kept, start) = (Reservations::default(), Instant::now());
         let late = start + RESERVATION_TIME - Duration::from_millis(1);
         let open = |number| InheritedPort {
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_is_back_leaves_what_it_does_not_ask_for() {
+    fn a_returning_client_releases_what_it_does_not_request() {
         let (mut kept, now) = (Reservations::default(), Instant::now());
         kept.keep_hosts(
             ("id1", LoginProof::Known),
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_that_was_given_up_is_free_and_waited_for() {
+    fn a_prefix_given_up_is_free_but_visitors_wait() {
         let (mut kept, now) = (Reservations::default(), Instant::now());
         kept.keep_hosts(
             ("id1", LoginProof::Known),
@@ -373,12 +374,12 @@ mod tests {
         assert_eq!(
             kept.hosts(now).count(),
             0,
-            "that was one registration earlier"
+            "it was given up in an earlier registration"
         );
     }
 
     #[test]
-    fn strangers_cannot_flush_what_is_kept_for_others() {
+    fn strangers_cannot_evict_reservations_of_others() {
         let (mut kept, now) = (Reservations::default(), Instant::now());
         kept.keep_hosts(
             ("user", LoginProof::Known),
@@ -399,7 +400,7 @@ mod tests {
             now,
         );
         let of_greedy = kept.hosts(now).filter(|(_, id)| *id == Some("greedy"));
-        assert_eq!(of_greedy.count(), MOST_OF_ONE_STRANGER);
+        assert_eq!(of_greedy.count(), MAX_PREFIXES_PER_STRANGER);
         for n in 0..100 {
             let keys = names(n * 600..n * 600 + 600);
             kept.keep_hosts(
@@ -409,7 +410,7 @@ mod tests {
                 now,
             );
         }
-        assert_eq!(kept.hosts(now).count(), MOST_OF_STRANGERS + 1);
+        assert_eq!(kept.hosts(now).count(), MAX_STRANGER_PREFIXES + 1);
         for name in ["user", "first"] {
             assert!(
                 kept.other_owner(&key(name), "greedy", now).is_some(),
@@ -426,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_that_was_handed_over_without_an_id_is_expected_and_free() {
+    fn a_prefix_handed_over_without_an_id_is_reserved_for_anyone() {
         let (mut kept, now) = (Reservations::default(), Instant::now());
         kept.expect_host(key("old"), None, now);
         kept.expect_host(key("new"), Some("id1".into()), now);

@@ -1,55 +1,58 @@
-//! What the registry holds at one moment, for the API to tell. With thousands of clients that takes
-//! milliseconds, so the registry is locked only to copy what it knows, and the rest is done after.
+//! Snapshots of the registry for the API. With thousands of clients one takes milliseconds, so the lock
+//! is held only to copy what the registry knows.
 
 use super::{HostKind, RegisteredClient, Registry};
 use crate::tunnel::{Traffic, Tunnel};
 use std::ops::AddAssign;
 use std::time::{Duration, SystemTime};
 
-/// Which clients come first.
+/// The order of clients in a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SnapshotOrder {
+    /// By id.
     ById,
-    /// Those that have moved the most bytes.
+    /// By traffic, the busiest client first.
     Busiest,
 }
 
+/// The state of all clients at one moment.
 pub struct Snapshot {
-    /// As many as were asked for.
+    /// The clients described, up to the requested number.
     pub clients: Vec<ClientStats>,
-    /// The clients beyond these.
+    /// Totals of the clients not in `clients`.
     pub rest: Totals,
-    /// All clients; the traffic is that of those that have left too.
+    /// Totals of all clients; the traffic includes that of clients that have left.
     pub all: Totals,
 }
 
-/// One client.
+/// The statistics of one client.
 pub struct ClientStats {
     pub id: Box<str>,
-    /// When its first tunnel came.
+    /// When the client's first tunnel registered.
     pub since: SystemTime,
     pub sum: Totals,
-    /// Host prefixes for HTTP, and those for TLS, sorted.
+    /// Host prefixes for HTTP, sorted.
     pub http: Vec<Box<str>>,
+    /// Host prefixes for TLS, sorted.
     pub tls: Vec<Box<str>>,
     pub ports: Vec<u16>,
 }
 
-/// Some clients together.
+/// Totals over several clients.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
     pub clients: usize,
     pub tunnels: usize,
-    /// Streams that run.
+    /// Open streams.
     pub streams: usize,
-    /// Since the clients came.
+    /// Traffic since the clients connected.
     pub traffic: Traffic,
-    /// The shortest of those that are known.
+    /// The shortest known round-trip time.
     pub round_trip: Option<Duration>,
 }
 
 impl Totals {
-    /// A client without its tunnels.
+    /// Returns the totals of a client without its tunnels.
     fn of(past: Traffic) -> Self {
         Self {
             clients: 1,
@@ -80,20 +83,20 @@ impl AddAssign for Totals {
     }
 }
 
-/// What the registry knows of its clients, copied.
+/// A copy of what the registry knows of its clients.
 #[derive(Default)]
 struct ClientCopy {
-    /// Those that are listed.
+    /// The clients that snapshots include.
     clients: Vec<ClientStats>,
-    /// All their tunnels, with the place of the client.
+    /// All their tunnels, with the index of the client.
     tunnels: Vec<(usize, Tunnel)>,
-    /// What clients that have left have moved.
+    /// Traffic of clients that have left.
     past: Traffic,
 }
 
 impl Registry {
-    /// Describes `most` clients and sums up the others. Blocks while others use the registry or a
-    /// tunnel, and takes its time: not for the executor's thread.
+    /// Describes `most` clients and sums up the others. Blocks on the locks of the registry and of
+    /// each tunnel for up to milliseconds: not for the executor's thread.
     pub fn snapshot(&self, most: usize, order: SnapshotOrder) -> Snapshot {
         let ClientCopy {
             mut clients,
@@ -103,52 +106,52 @@ impl Registry {
         for (at, tunnel) in &tunnels {
             #[cfg(test)]
             READ_HERE.with(|count| count.set(count.get() + 1));
-            if let Some(seen) = clients.get_mut(*at) {
-                seen.sum.tunnel(tunnel);
+            if let Some(stats) = clients.get_mut(*at) {
+                stats.sum.tunnel(tunnel);
             }
         }
         drop(tunnels);
         match order {
             SnapshotOrder::ById => clients.sort_unstable_by(|a, b| a.id.cmp(&b.id)),
             SnapshotOrder::Busiest => clients.sort_unstable_by(|one, other| {
-                let bytes = |seen: &ClientStats| seen.sum.traffic.bytes();
+                let bytes = |stats: &ClientStats| stats.sum.traffic.bytes();
                 let busier = bytes(other).cmp(&bytes(one));
                 busier.then_with(|| one.id.cmp(&other.id))
             }),
         }
         let others = clients.split_off(most.min(clients.len()));
         let mut rest = Totals::default();
-        others.iter().for_each(|seen| rest += seen.sum);
+        others.iter().for_each(|stats| rest += stats.sum);
         let mut all = rest;
-        clients.iter().for_each(|seen| all += seen.sum);
+        clients.iter().for_each(|stats| all += stats.sum);
         all.traffic += past;
         Snapshot { clients, rest, all }
     }
 
-    /// Finds the host prefixes and the ports of clients that were surveyed.
+    /// Adds host prefixes and ports to clients of a snapshot.
     pub fn describe(&self, clients: &mut [ClientStats]) {
         let inner = self.lock();
-        for seen in clients.iter_mut() {
-            if let Some(client) = inner.clients.get(&seen.id) {
-                seen.ports = client.ports.iter().map(|port| port.port).collect();
+        for stats in clients.iter_mut() {
+            if let Some(client) = inner.clients.get(&stats.id) {
+                stats.ports = client.ports.iter().map(|port| port.port).collect();
             }
-            for (kind, prefix) in inner.hosts.of(&seen.id) {
+            for (kind, prefix) in inner.hosts.of(&stats.id) {
                 match kind {
-                    HostKind::Http => seen.http.push(prefix.clone()),
-                    HostKind::Tls => seen.tls.push(prefix.clone()),
+                    HostKind::Http => stats.http.push(prefix.clone()),
+                    HostKind::Tls => stats.tls.push(prefix.clone()),
                 }
             }
         }
         drop(inner);
-        for seen in clients {
-            seen.http.sort_unstable();
-            seen.tls.sort_unstable();
-            seen.ports.sort_unstable();
+        for stats in clients {
+            stats.http.sort_unstable();
+            stats.tls.sort_unstable();
+            stats.ports.sort_unstable();
         }
     }
 
-    /// Locks no tunnel. What these have moved is read later, and stays readable when they end: no
-    /// byte is counted twice or not at all.
+    /// Copies clients and tunnels. Locks no tunnel: the traffic of a tunnel stays readable after
+    /// it ends, so that no byte is counted twice or missed.
     fn copy(&self) -> ClientCopy {
         let inner = self.lock();
         let count = inner.clients.len();
@@ -172,7 +175,7 @@ impl Registry {
 }
 
 impl ClientStats {
-    /// Without its tunnels, prefixes and ports.
+    /// Creates the statistics without tunnels, prefixes and ports.
     fn of(id: &str, client: &RegisteredClient) -> Self {
         Self {
             id: id.into(),
@@ -187,6 +190,6 @@ impl ClientStats {
 
 #[cfg(test)]
 thread_local! {
-    /// How many tunnels this thread has read for surveys.
+    /// How many tunnels this thread has read for snapshots.
     pub static READ_HERE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }

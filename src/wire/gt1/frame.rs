@@ -1,9 +1,9 @@
-//! GT/1's frames (WIRE.md, "Frames").
+//! GT/1 frames (docs/gt1.md, "Frames").
 
 use crate::wire::frame::{Encoded, Header, RejectCode, Signal, FIRST_RESERVED};
 use crate::wire::{u16_at, u32_at, Malformed};
 
-/// Longest head there is: services data.
+/// Maximum length in bytes of a header: services data.
 #[cfg(test)]
 const MAX_HEAD: usize = 12;
 
@@ -21,8 +21,8 @@ const OP_SERVICES_DATA: u16 = 2;
 
 const INFO_PORT_OPENED: u16 = 1;
 
-/// Reads a head from the start of `bytes`. `None` while bytes are missing; else the head
-/// and its length, at most [`MAX_HEAD`].
+/// Parses a header at the start of `bytes`. Returns the header and its length, at most 12;
+/// `None` if bytes are missing.
 pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
     let Some(first) = u32_at(bytes, 0) else {
         return Ok(None);
@@ -82,7 +82,7 @@ fn parse_signal(first: u32, bytes: &[u8]) -> Result<Option<(Header, usize)>, Mal
     Ok(found.map(|(signal, len)| (Header::Signal(signal), len)))
 }
 
-/// The bytes of a head; none of what GT/1 cannot say.
+/// Encodes a header; empty if GT/1 cannot express it.
 pub fn encode(head: Header) -> Encoded {
     let out = Encoded::new();
     match head {
@@ -117,11 +117,11 @@ fn encode_signal(signal: Signal) -> Encoded {
         Signal::Ready => out.with(&READY.to_be_bytes()),
         Signal::Services => out.with(&SERVICES.to_be_bytes()),
         Signal::Reconnect => out.with(&RECONNECT.to_be_bytes()),
-        Signal::Error(refusal) => {
+        Signal::Error(code) => {
             let out = out
                 .with(&ERROR.to_be_bytes())
-                .with(&refusal.code().to_be_bytes());
-            match refusal {
+                .with(&code.code().to_be_bytes());
+            match code {
                 RejectCode::PortNotOpened(service) => out.with(&service.to_be_bytes()),
                 _ => out,
             }
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Every head there is, beside the bytes of WIRE.md's tables, written by hand.
+    /// Every header with its bytes, written by hand from the tables of docs/gt1.md.
     const GOLDEN: &[(Header, &[u8])] = &[
         (Header::Signal(Signal::Ping), &[0xFF, 0xFF, 0xFF, 0xFF]),
         (Header::Signal(Signal::Close), &[0xFF, 0xFF, 0xFF, 0xFE]),
@@ -216,7 +216,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_head_is_the_bytes_of_the_wire_page() {
+    fn every_header_has_the_bytes_of_the_wire_page() {
         for (head, bytes) in GOLDEN {
             assert_eq!(encode(*head).as_slice(), *bytes, "{head:?}");
             assert_eq!(parse(bytes), Ok(Some((*head, bytes.len()))), "{head:?}");
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_not_read_before_its_last_byte() {
+    fn a_truncated_header_is_not_parsed() {
         for (head, bytes) in GOLDEN {
             for cut in 0..bytes.len() {
                 assert_eq!(parse(&bytes[..cut]), Ok(None), "{head:?} cut at {cut}");
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_behind_a_head_are_left_alone() {
+    fn bytes_after_a_header_are_ignored() {
         for (head, bytes) in GOLDEN {
             let longer = [bytes, &[0xAA; 9][..]].concat();
             assert_eq!(parse(&longer), Ok(Some((*head, bytes.len()))));
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_signals_and_operations_are_named() {
+    fn errors_name_unknown_signals_and_operations() {
         assert_eq!(
             parse(&0xFFFF_FFF8u32.to_be_bytes()),
             Err(Malformed::UnknownSignal(0xFFFF_FFF8))
@@ -258,7 +258,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(
+        fn headers_survive_encoding(
             task in 0..FIRST_RESERVED, service in any::<u16>(), len in any::<u32>(), op in 0..3u8,
         ) {
             let head = match op {
@@ -276,7 +276,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+        fn any_bytes_are_parsed_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
             if let Ok(Some((head, used))) = parse(&bytes) {
                 prop_assert!(used <= bytes.len() && used <= MAX_HEAD);
                 let again = encode(head);

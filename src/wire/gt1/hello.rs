@@ -1,4 +1,4 @@
-//! GT/1's hello (WIRE.md, "Hello"), and the list of services in it, which GT/2 has too.
+//! The GT/1 hello (docs/gt1.md, "Hello"), and its list of services, which GT/2 shares.
 
 use crate::wire::hello::{Credentials, Hello, ServiceSpec, MAX_NAME, MAX_OPTIONS};
 use crate::wire::{Malformed, Version, MAGIC};
@@ -10,22 +10,23 @@ const HTTP_PREFIX: u8 = 0x03;
 const TLS_ID: u8 = 0x04;
 const TLS_PREFIX: u8 = 0x05;
 
-/// The whole hello of a client.
+/// Encodes a complete hello.
 pub fn encode(id: &str, secret: &[u8], offers: &[ServiceSpec]) -> Vec<u8> {
     let mut out = vec![MAGIC, Version::One.byte()];
     encode_registration(&mut out, id, secret, offers);
     out
 }
 
-/// The hello from idLen on: what follows a services signal (WIRE.md, "Life of a tunnel", 7).
-/// Names longer than [`MAX_NAME`] are cut; configuration refuses them earlier.
+/// Encodes the part of a hello that follows a services signal (docs/gt1.md, "Life of a tunnel",
+/// 7), starting at idLen. Names longer than [`MAX_NAME`] are cut; configuration rejects them
+/// earlier.
 pub fn encode_registration(out: &mut Vec<u8>, id: &str, secret: &[u8], offers: &[ServiceSpec]) {
     name(out, id.as_bytes());
     name(out, secret);
     encode_offers(out, offers);
 }
 
-/// The services, from the first option on.
+/// Encodes the list of services, starting at the first option.
 pub fn encode_offers(out: &mut Vec<u8>, offers: &[ServiceSpec]) {
     for (at, offer) in offers.iter().enumerate() {
         if at + 1 < offers.len() {
@@ -57,13 +58,13 @@ fn name(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// As much of a name as there is room for.
+/// Returns the first [`MAX_NAME`] bytes of a name.
 pub fn cut(name: &[u8]) -> &[u8] {
     name.get(..MAX_NAME).unwrap_or(name)
 }
 
-/// Id and secret at the start of `bytes`, which begin behind magic and version, and how
-/// many bytes they took. `None` while bytes are missing.
+/// Parses id and secret at the start of `bytes`, which begin after magic and version. Returns
+/// them and their length; `None` if bytes are missing.
 fn credentials(bytes: &[u8]) -> Result<Option<(Credentials<'_>, usize)>, Malformed> {
     let Some((id, rest)) = read_name(bytes)? else {
         return Ok(None);
@@ -75,7 +76,7 @@ fn credentials(bytes: &[u8]) -> Result<Option<(Credentials<'_>, usize)>, Malform
     Ok(Some((Credentials { id, secret }, bytes.len() - rest.len())))
 }
 
-/// A value and the bytes behind it; `None` while bytes are missing.
+/// A parsed value and the bytes after it; `None` if bytes are missing.
 pub type Read<'a, T> = Result<Option<(T, &'a [u8])>, Malformed>;
 
 fn read_name(bytes: &[u8]) -> Read<'_, &[u8]> {
@@ -88,11 +89,10 @@ fn read_name(bytes: &[u8]) -> Read<'_, &[u8]> {
     Ok(rest.split_at_checked(usize::from(len)))
 }
 
-/// Reads a hello that comes in pieces, from idLen on. Holds at most one unfinished item of
-/// it beside what it has read.
+/// Reads a hello in pieces, starting at idLen. Buffers at most one incomplete item.
 #[derive(Default)]
 pub struct Gt1HelloReader {
-    /// Bytes that are not a whole item yet.
+    /// Bytes of an incomplete item.
     held: Vec<u8>,
     who: Option<(Box<str>, Box<[u8]>)>,
     offers: Vec<ServiceSpec>,
@@ -100,8 +100,8 @@ pub struct Gt1HelloReader {
 }
 
 impl Gt1HelloReader {
-    /// Takes bytes and says how many: all of them, unless the hello ended among them. Stops
-    /// behind the credentials the first time, so that they can be judged.
+    /// Consumes bytes and returns how many: all of them unless the hello ends among them. The
+    /// first time, stops after the credentials so that the caller can check them.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         self.held.extend_from_slice(bytes);
         let mut used = 0;
@@ -129,19 +129,19 @@ impl Gt1HelloReader {
                 return Ok(bytes.len());
             }
         }
-        // What was held before these bytes was unfinished, so what is left is of these.
+        // The bytes held before were incomplete, so whatever is left belongs to `bytes`.
         let left = self.held.len() - used;
         self.held = Vec::new();
         Ok(bytes.len().saturating_sub(left))
     }
 
-    /// Id and secret, once they have been read.
+    /// Returns id and secret once they have been read.
     pub fn credentials(&self) -> Option<Credentials<'_>> {
         let (id, secret) = self.who.as_ref()?;
         Some(Credentials { id, secret })
     }
 
-    /// The hello, once its last service has been read; else the reader again.
+    /// Returns the hello once its last service has been read, otherwise the reader.
     pub fn finish(self) -> Result<Hello, Self> {
         match self {
             Self {
@@ -160,7 +160,7 @@ impl Gt1HelloReader {
     }
 }
 
-/// One option, and whether another one follows.
+/// Parses one option, and whether another one follows.
 pub fn read_offer(bytes: &[u8]) -> Read<'_, (ServiceSpec, bool)> {
     let (more, bytes) = match bytes.split_first() {
         Some((&MORE, rest)) => (true, rest),
@@ -197,11 +197,11 @@ pub fn read_offer(bytes: &[u8]) -> Read<'_, (ServiceSpec, bool)> {
 mod tests {
     use super::*;
 
-    /// Longest encoding of credentials.
+    /// Maximum length of encoded credentials.
     const MAX_CREDENTIALS: usize = 2 * (1 + MAX_NAME);
     use proptest::prelude::*;
 
-    /// Reads `bytes`, from idLen on, in pieces of `step`; what follows the hello is left over.
+    /// Reads `bytes`, starting at idLen, in pieces of `step`. Returns the hello and its length.
     fn decode(bytes: &[u8], step: usize) -> Result<(Hello, usize), Malformed> {
         let mut reader = Gt1HelloReader::default();
         let mut used = 0;
@@ -216,13 +216,13 @@ mod tests {
         }
     }
 
-    /// What a list of services is refused for.
+    /// Returns the error for a list of services.
     fn refused(offers: &[u8]) -> Malformed {
         decode(&[&[1, b'i', 1, b's'], offers].concat(), 1000).unwrap_err()
     }
 
     #[test]
-    fn the_example_of_the_wire_page_is_these_bytes() {
+    fn the_example_of_the_wire_page_is_encoded_and_parsed() {
         let offers = [
             ServiceSpec::Tcp {
                 random: false,
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_no_or_too_many_bytes_are_refused() {
+    fn names_of_invalid_length_are_rejected() {
         assert_eq!(credentials(&[0]), Err(Malformed::NameLength(0)));
         assert_eq!(credentials(&[201]), Err(Malformed::NameLength(201)));
         assert_eq!(credentials(&[1, b'i', 0]), Err(Malformed::NameLength(0)));
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_options_end_the_handshake() {
+    fn unknown_options_are_rejected() {
         for code in [0x06u8, 0x40, 0x80, 0xC0, 0xFF] {
             assert_eq!(refused(&[code]), Malformed::UnknownOption(code));
         }
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn the_option_after_the_last_allowed_one_is_refused() {
+    fn more_than_the_maximum_of_options_is_rejected() {
         let before = [MORE, HTTP_ID].repeat(MAX_OPTIONS - 1);
         let most = [&[1, b'i', 1, b's'], &before[..], &[HTTP_ID]].concat();
         assert_eq!(decode(&most, 7).unwrap().0.offers.len(), MAX_OPTIONS);
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_can_be_judged_before_the_services_are_read() {
+    fn credentials_can_be_checked_before_the_services_are_read() {
         let bytes = encode(
             "id",
             b"secret",
@@ -353,7 +353,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_in_pieces_of_any_size(
+        fn a_hello_survives_encoding_in_pieces_of_any_size(
             id in "\\PC{1,50}",
             secret in proptest::collection::vec(any::<u8>(), 1..=MAX_NAME),
             offers in proptest::collection::vec(any_offer(), 1..40),
@@ -369,7 +369,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..900)) {
+        fn any_bytes_are_parsed_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..900)) {
             let mut reader = Gt1HelloReader::default();
             let mut at = 0;
             while at < bytes.len() {

@@ -1,4 +1,4 @@
-//! The first version of the wire (WIRE.md), byte for byte.
+//! The first version of the wire protocol (docs/gt1.md).
 
 pub mod frame;
 pub mod hello;

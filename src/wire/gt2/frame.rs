@@ -1,15 +1,15 @@
-//! GT/2's frames (docs/wire.md, "Frames"): a kind, a length, a stream, a payload.
+//! GT/2 frames (docs/wire.md, "Frames"): kind, length, stream id, payload.
 
 use crate::wire::frame::{Encoded, Header, PortCause, RejectCode, ResetCode, Signal};
 use crate::wire::hello::MAX_LENGTH;
 use crate::wire::{kind_and_length, u16_at, u32_at, Malformed};
 
-/// Kind, length and stream.
+/// Length in bytes of kind, length and stream id.
 const HEAD: usize = 8;
-/// Most that a frame without a payload of any length may have behind its head. What a later
-/// version puts behind the fields of this one is passed over.
+/// Maximum length of a control frame's payload in bytes. It leaves room for fields that later
+/// versions append, which are ignored.
 const MAX_CONTROL: u32 = 64;
-/// Longest head there is: such a frame whole.
+/// Maximum length of a header in bytes: a whole control frame.
 pub const MAX_HEAD: usize = HEAD + MAX_CONTROL as usize;
 
 const DATA: u8 = 0x01;
@@ -27,16 +27,16 @@ const SERVICES: u8 = 0x0C;
 const RECONNECT: u8 = 0x0D;
 const PORT_UNAVAILABLE: u8 = 0x0E;
 
-/// Kinds with this bit must be understood; others may be passed over.
+/// Bit of the kinds that a receiver must know; it may ignore other unknown kinds.
 const CRITICAL: u8 = 0x80;
 
-/// Service and window, before the first bytes of a stream.
-const OPENING: u32 = 6;
-/// The reason that is none: the end in good order.
-const IN_GOOD_ORDER: u16 = 0;
+/// Length in bytes of service and window at the start of an open frame's payload.
+const OPEN_FIELDS: u32 = 6;
+/// The reset code of a normal close.
+const NORMAL_CLOSE: u16 = 0;
 
-/// Reads a head from the start of `bytes`. `None` while bytes are missing; else the head
-/// and its length, at most [`MAX_HEAD`].
+/// Parses a header at the start of `bytes`. Returns the header and its length, at most
+/// [`MAX_HEAD`]; `None` if bytes are missing.
 pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
     let (Some((kind, len)), Some(task)) = (kind_and_length(bytes), u32_at(bytes, 4)) else {
         return Ok(None);
@@ -48,7 +48,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
         DATA => return Ok(Some((Header::Data { task, len }, HEAD))),
         OPEN => {
             let len = len
-                .checked_sub(OPENING)
+                .checked_sub(OPEN_FIELDS)
                 .ok_or(Malformed::FrameLength(kind))?;
             let (Some(service), Some(window)) = (u16_at(bytes, 8), u32_at(bytes, 10)) else {
                 return Ok(None);
@@ -79,7 +79,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
         }
         RESET => {
             let head = u16_at(bytes, HEAD).map(|code| match code {
-                IN_GOOD_ORDER => Header::Close { task },
+                NORMAL_CLOSE => Header::Close { task },
                 code => {
                     let reason = ResetCode::of(code);
                     Header::Reset { task, reason }
@@ -102,13 +102,13 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
             (number.map(head), 8)
         }
         ERROR => {
-            let refusal = match (u16_at(bytes, HEAD), u16_at(bytes, HEAD + 2)) {
+            let code = match (u16_at(bytes, HEAD), u16_at(bytes, HEAD + 2)) {
                 (Some(1), _) if len >= 6 => u32_at(bytes, HEAD + 2).map(RejectCode::LockedOut),
                 (Some(2), Some(service)) if len >= 4 => Some(RejectCode::PortNotOpened(service)),
                 (Some(2), _) if len >= 4 => None,
                 (code, _) => code.map(RejectCode::of),
             };
-            (refusal.map(|refusal| Signal::Error(refusal).into()), 2)
+            (code.map(|code| Signal::Error(code).into()), 2)
         }
         PORT_OPENED => {
             let opened = u16_at(bytes, HEAD).zip(u16_at(bytes, HEAD + 2));
@@ -136,7 +136,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
         .map(|head| (head, whole)))
 }
 
-/// The bytes of a head; none of what GT/2 cannot say.
+/// Encodes a header; empty if GT/2 cannot express it.
 pub fn encode(head: Header) -> Encoded {
     let tunnel = |kind, payload: &[u8]| frame(kind, 0, payload);
     match head {
@@ -146,10 +146,10 @@ pub fn encode(head: Header) -> Encoded {
             service,
             window,
             len,
-        } => begin(OPEN, len.saturating_add(OPENING), task)
+        } => begin(OPEN, len.saturating_add(OPEN_FIELDS), task)
             .with(&service.to_be_bytes())
             .with(&window.to_be_bytes()),
-        Header::Close { task } => frame(RESET, task, &IN_GOOD_ORDER.to_be_bytes()),
+        Header::Close { task } => frame(RESET, task, &NORMAL_CLOSE.to_be_bytes()),
         Header::Finish { task } => frame(FINISH, task, &[]),
         Header::Reset { task, reason } => frame(RESET, task, &reason.code().to_be_bytes()),
         Header::Credit { task, bytes } => frame(CREDIT, task, &bytes.to_be_bytes()),
@@ -167,7 +167,7 @@ pub fn encode(head: Header) -> Encoded {
             Signal::Error(RejectCode::LockedOut(seconds)) => begin(ERROR, 6, 0)
                 .with(&1u16.to_be_bytes())
                 .with(&seconds.to_be_bytes()),
-            Signal::Error(refusal) => tunnel(ERROR, &refusal.code().to_be_bytes()),
+            Signal::Error(code) => tunnel(ERROR, &code.code().to_be_bytes()),
             Signal::PortOpened { service, port } => begin(PORT_OPENED, 4, 0)
                 .with(&service.to_be_bytes())
                 .with(&port.to_be_bytes()),
@@ -180,7 +180,7 @@ pub fn encode(head: Header) -> Encoded {
     }
 }
 
-/// A head, for `len` bytes.
+/// Encodes a header for a payload of `len` bytes.
 fn begin(kind: u8, len: u32, task: u32) -> Encoded {
     let [_, length @ ..] = len.to_be_bytes();
     Encoded::new()
@@ -189,9 +189,9 @@ fn begin(kind: u8, len: u32, task: u32) -> Encoded {
         .with(&task.to_be_bytes())
 }
 
-/// A whole frame; its payload is a number.
+/// Encodes a whole control frame.
 fn frame(kind: u8, task: u32, payload: &[u8]) -> Encoded {
-    // At most 8.
+    // The payload has at most 8 bytes.
     begin(kind, payload.len() as u32, task).with(payload)
 }
 
@@ -249,7 +249,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_and_not_before_its_last_byte(head in any_head()) {
+        fn headers_survive_encoding_and_truncated_ones_are_not_parsed(head in any_head()) {
             let encoded = encode(head);
             let bytes = encoded.as_slice();
             prop_assert!(bytes.len() <= MAX_ENCODED);
@@ -260,7 +260,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_without_harm(
+        fn any_bytes_are_parsed_without_panic(
             kind in any::<u8>(), len in 0..80u8,
             bytes in proptest::collection::vec(any::<u8>(), 0..90),
         ) {
@@ -271,14 +271,14 @@ mod tests {
         }
 
         #[test]
-        fn what_a_later_version_adds_to_a_frame_is_passed_over(
+        fn fields_appended_by_later_versions_are_ignored(
             head in any_head(), more in proptest::collection::vec(any::<u8>(), 1..40),
         ) {
             let encoded = encode(head);
             let [kind, _, _, len, rest @ ..] = encoded.as_slice() else { panic!("a head") };
-            // Where the length is not that of bytes to pass on.
+            // In these frames the length includes the payload.
             let has_payload = matches!(*kind, DATA | OPEN | SERVICES);
-            // A second number makes another error of this one.
+            // With a second number this error is a different one.
             let is_error = *kind == ERROR && *len == 2 && encode(head).as_slice()[9] == 2;
             if !has_payload && !is_error {
                 let len = len + u8::try_from(more.len()).unwrap();
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_nobody_knows_are_passed_over_unless_they_are_critical() {
+    fn unknown_frames_are_ignored_unless_critical() {
         let unknown = |kind| [kind, 1, 2, 3, 0, 0, 0, 0];
         for kind in [0x00, PORT_UNAVAILABLE + 1, 0x7F] {
             let head = Header::Skip { len: 0x01_0203 };
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_lengths_and_missing_streams_are_named() {
+    fn errors_name_wrong_lengths_and_missing_streams() {
         for (kind, len) in [(FINISH, 65), (RESET, 1), (CREDIT, 3), (PING, 7), (OPEN, 5)] {
             let bytes = [kind, 0, 0, len, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
             assert_eq!(parse(&bytes), Err(Malformed::FrameLength(kind)));

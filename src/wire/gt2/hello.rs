@@ -1,12 +1,12 @@
-//! GT/2's hello (docs/wire.md, "Hello"): a length, capabilities, fields.
+//! The GT/2 hello (docs/wire.md, "Hello"): length, capabilities, fields.
 
 use crate::wire::gt1::hello::{cut, encode_offers, read_offer};
 use crate::wire::hello::{Credentials, Hello, ServiceSpec, MAX_LENGTH, MAX_NAME, MAX_OPTIONS};
 use crate::wire::{kind_and_length, u32_at, Malformed, Version, MAGIC};
 
-/// What this end can do beyond the first edition of GT/2.
+/// Capabilities of this end beyond the first edition of GT/2.
 const CAPABILITIES: u32 = 0;
-/// Longest answer of a server that is read, behind its length.
+/// Maximum length in bytes of a server's answer after its length field.
 const MAX_ANSWER: u32 = 4096;
 
 const FILLER: u8 = 0x00;
@@ -15,8 +15,8 @@ const SECRET: u8 = 0x02;
 const SERVICES: u8 = 0x03;
 const WINDOW: u8 = 0x04;
 
-/// The whole hello of a client. It ends as the head of an HTTP request does: a server of GT/1
-/// takes it for one, and must not wait for more.
+/// Encodes a complete hello. It ends like the head of an HTTP request, because a GT/1 server takes
+/// it for one and must not wait for more bytes.
 pub fn encode(hello: &Hello) -> Vec<u8> {
     let mut fields = encode_registration(hello);
     field(&mut fields, WINDOW, &hello.window.to_be_bytes());
@@ -24,7 +24,7 @@ pub fn encode(hello: &Hello) -> Vec<u8> {
     begin(&fields)
 }
 
-/// The fields that say who a client is and what it offers.
+/// Encodes the fields with credentials and services.
 pub fn encode_registration(hello: &Hello) -> Vec<u8> {
     let mut out = Vec::new();
     field(&mut out, ID, cut(hello.id.as_bytes()));
@@ -35,14 +35,14 @@ pub fn encode_registration(hello: &Hello) -> Vec<u8> {
     out
 }
 
-/// What a server answers a hello, before it judges it.
+/// Encodes a server's answer to a hello, sent before it checks the credentials.
 pub fn answer() -> Vec<u8> {
     begin(&[])
 }
 
 fn begin(fields: &[u8]) -> Vec<u8> {
     let mut out = vec![MAGIC, Version::Two.byte()];
-    // A server refuses what is longer than MAX_LENGTH.
+    // Longer than MAX_LENGTH cannot happen with a valid configuration; a server rejects it.
     out.extend_from_slice(&(fields.len() as u32).saturating_add(4).to_be_bytes());
     out.extend_from_slice(&CAPABILITIES.to_be_bytes());
     out.extend_from_slice(fields);
@@ -56,8 +56,8 @@ fn field(out: &mut Vec<u8>, kind: u8, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-/// How long the answer at the start of `bytes` is; `None` while bytes are missing. No field
-/// of it means anything yet.
+/// Returns the length of the answer at the start of `bytes`; `None` if bytes are missing. No field
+/// of the answer has a meaning yet.
 pub fn answer_length(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     let start = [MAGIC, Version::Two.byte()];
     let same = start.iter().zip(bytes).all(|(wanted, byte)| wanted == byte);
@@ -70,17 +70,16 @@ pub fn answer_length(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     if !(4..=MAX_ANSWER).contains(&len) {
         return Err(Malformed::HelloLength(len));
     }
-    // At most MAX_ANSWER.
+    // `len` is at most MAX_ANSWER.
     let whole = start.len() + 4 + len as usize;
     Ok((bytes.len() >= whole).then_some(whole))
 }
 
-/// Reads a hello that comes in pieces, from its length on. Holds at most one unfinished item
-/// of it beside what it has read.
+/// Reads a hello in pieces, starting at its length field. Buffers at most one incomplete item.
 pub struct Gt2HelloReader {
-    /// Bytes that are not a whole item yet.
+    /// Bytes of an incomplete item.
     held: Vec<u8>,
-    /// Bytes that come behind those, to the end of the hello.
+    /// Bytes of the hello that have not arrived yet.
     left: u32,
     stage: HelloStage,
     id: Option<Box<str>>,
@@ -91,15 +90,15 @@ pub struct Gt2HelloReader {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum HelloStage {
-    /// Length and capabilities.
+    /// Reading length and capabilities.
     Begin,
-    /// Kind and length of a field.
+    /// Reading kind and length of a field.
     Field,
-    /// A field that is read when it is whole.
+    /// Buffering a field of this kind and length.
     Value(u8, usize),
-    /// So many bytes of the list of services, held or to come.
+    /// Reading the list of services, with this many bytes buffered or yet to arrive.
     Services(usize),
-    /// So many bytes of a field nobody knows.
+    /// Skipping an unknown field, with this many bytes left.
     Skip(usize),
     Complete,
 }
@@ -117,7 +116,7 @@ impl Gt2HelloReader {
         }
     }
 
-    /// For `len` bytes of fields alone.
+    /// Creates a reader for `len` bytes of fields without length and capabilities.
     pub fn registration(len: u32) -> Self {
         Self {
             left: len,
@@ -126,7 +125,7 @@ impl Gt2HelloReader {
         }
     }
 
-    /// See [`crate::wire::hello::Reader::feed`].
+    /// See [`crate::wire::hello::HelloReader::feed`].
     pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         let mut rest = bytes;
         loop {
@@ -149,7 +148,7 @@ impl Gt2HelloReader {
                     self.stage = HelloStage::Complete;
                 }
                 HelloStage::Field => {
-                    // At most 4 are held.
+                    // `held` has at most 4 bytes.
                     let most = self.left.saturating_add(self.held.len() as u32);
                     if most < 4 {
                         return Err(Malformed::HelloLength(most));
@@ -213,7 +212,7 @@ impl Gt2HelloReader {
         Ok(bytes.len() - rest.len())
     }
 
-    /// Holds `n` bytes, as far as they have come.
+    /// Buffers up to `n` bytes; returns whether all of them have arrived.
     fn hold(&mut self, rest: &mut &[u8], n: usize) -> bool {
         let more = rest.len().min(n.saturating_sub(self.held.len()));
         let (now, after) = rest.split_at(more);
@@ -224,13 +223,13 @@ impl Gt2HelloReader {
     }
 
     fn count(&mut self, n: usize) {
-        // Not more than was left.
+        // `n` never exceeds `left`.
         self.left = self.left.saturating_sub(n as u32);
     }
 
-    /// What a field with this head is read as.
+    /// Returns the stage that reads a field of this kind and length.
     fn field(&self, kind: u8, len: u32) -> Result<HelloStage, Malformed> {
-        // At most MAX_LENGTH.
+        // At most MAX_LENGTH, which fits.
         let size = len as usize;
         let again = match kind {
             ID => self.id.is_some(),
@@ -250,14 +249,14 @@ impl Gt2HelloReader {
         }
     }
 
-    /// Takes the options that are whole; `len` bytes of them are held or to come.
+    /// Parses the complete options; `len` bytes of the list are buffered or yet to arrive.
     fn services(&mut self, len: usize) -> Result<HelloStage, Malformed> {
         let mut used = 0;
         loop {
             let rest = self.held.get(used..).unwrap_or_default();
             let Some(((offer, more), after)) = read_offer(rest)? else {
                 if rest.len() == len - used {
-                    // The field ends within an option.
+                    // The field ends in the middle of an option.
                     return Err(Malformed::ServicesLength);
                 }
                 break;
@@ -293,13 +292,13 @@ impl Gt2HelloReader {
         }
     }
 
-    /// Id and secret, once they have been read.
+    /// Returns id and secret once they have been read.
     pub fn credentials(&self) -> Option<Credentials<'_>> {
         let (id, secret) = (self.id.as_deref()?, self.secret.as_deref()?);
         Some(Credentials { id, secret })
     }
 
-    /// The hello, once its last byte has been read; else the reader again.
+    /// Returns the hello once it is complete, otherwise the reader.
     pub fn finish(self) -> Result<Hello, Self> {
         match self {
             Self {
@@ -341,7 +340,8 @@ mod tests {
         }]
     }
 
-    /// Reads in pieces of `step`, from behind magic and version; says how much it took.
+    /// Reads in pieces of `step`, starting after magic and version. Returns the hello and its
+    /// length.
     fn decode(
         mut reader: Gt2HelloReader,
         bytes: &[u8],
@@ -360,7 +360,7 @@ mod tests {
         }
     }
 
-    /// What a hello with these fields is refused for.
+    /// Returns the error for a hello with these fields.
     fn refused(fields: &[(u8, &[u8])]) -> Malformed {
         let mut bytes = Vec::new();
         for (kind, value) in fields {
@@ -369,10 +369,10 @@ mod tests {
         decode(Gt2HelloReader::new(), &begin(&bytes)[2..], 1000).unwrap_err()
     }
 
-    const WHO: [(u8, &[u8]); 2] = [(ID, b"i"), (SECRET, b"s")];
+    const CREDENTIALS: [(u8, &[u8]); 2] = [(ID, b"i"), (SECRET, b"s")];
 
     #[test]
-    fn fields_and_capabilities_nobody_knows_are_passed_over() {
+    fn unknown_fields_and_capabilities_are_ignored() {
         let mut fields = Vec::new();
         field(&mut fields, 0x77, &[1; 300]);
         fields.extend(encode_registration(&hello(id_alone())));
@@ -387,12 +387,12 @@ mod tests {
     }
 
     #[test]
-    fn a_hello_ends_like_the_head_of_a_request() {
+    fn a_hello_ends_like_an_http_request_head() {
         assert!(encode(&hello(id_alone())).ends_with(b"\r\n\r\n"));
     }
 
     #[test]
-    fn credentials_can_be_judged_before_the_services_are_read() {
+    fn credentials_can_be_checked_before_the_services_are_read() {
         let bytes = encode(&hello(id_alone()));
         let mut reader = Gt2HelloReader::new();
         let used = reader.feed(&bytes[2..]).unwrap();
@@ -402,8 +402,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_hello_is_named() {
-        let [id, secret] = WHO;
+    fn errors_name_what_is_wrong_with_a_hello() {
+        let [id, secret] = CREDENTIALS;
         let services: (u8, &[u8]) = (SERVICES, &[0x00]);
         let long = [b'x'; MAX_NAME + 1];
         for (fields, wanted) in [
@@ -451,20 +451,20 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_judged_before_anything_is_held() {
+    fn lengths_are_checked_before_anything_is_buffered() {
         for len in [0u32, 3, MAX_LENGTH + 1, u32::MAX] {
             let bytes = [len.to_be_bytes(), [0; 4]].concat();
             let refused = decode(Gt2HelloReader::new(), &bytes, 8);
             assert_eq!(refused.unwrap_err(), Malformed::HelloLength(len));
         }
-        // A field that says it is longer than the hello.
+        // The length of this field exceeds the hello.
         let bytes = [0, 0, 0, 9, 0, 0, 0, 0, ID, 0, 0, 2, 0];
         let refused = decode(Gt2HelloReader::new(), &bytes, 13);
         assert_eq!(refused.unwrap_err(), Malformed::FieldLength(ID));
     }
 
     #[test]
-    fn an_answer_is_known_by_its_first_bytes_and_passed_over_whole() {
+    fn an_answer_is_recognized_by_its_first_bytes_and_skipped() {
         let mut bytes = answer();
         assert_eq!(bytes, [0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 0]);
         bytes.extend([0xAA; 9]);
@@ -494,7 +494,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_in_pieces_of_any_size(
+        fn a_hello_survives_encoding_in_pieces_of_any_size(
             id in "\\PC{1,50}",
             secret in proptest::collection::vec(any::<u8>(), 1..=MAX_NAME),
             offers in proptest::collection::vec(any_offer(), 1..40),
@@ -519,7 +519,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_without_harm(
+        fn any_bytes_are_parsed_without_panic(
             len in 0..600u16, bytes in proptest::collection::vec(any::<u8>(), 0..900),
         ) {
             let [high, low] = len.to_be_bytes();

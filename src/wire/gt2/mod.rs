@@ -1,4 +1,4 @@
-//! The second version of the wire (docs/wire.md), between ends of ours.
+//! The second version of the wire protocol (docs/wire.md).
 
 pub mod frame;
 pub mod hello;
