@@ -1,7 +1,9 @@
 //! What a peer sends on its private channel: SCTP packets.
 
 use crate::client::p2p::packets::PacketFilter;
-use crate::client::p2p::peer::{accept, transport, RECEIVE};
+use crate::client::p2p::peer::channels::accept;
+use crate::client::p2p::peer::transport::transport;
+use crate::client::p2p::peer::RECEIVE;
 use crate::client::p2p::resets::{chunks, OutgoingReset, StreamResets};
 use crate::wire::{u16_at, u32_at};
 use bytes::Bytes;

@@ -244,7 +244,10 @@ fn begin<T>(
     let memory = MemoryShare::new(me.p2p.memory.clone());
     let mut peer = Peer::new(&hub.identity, checks, memory, Instant::now())?;
     let hosts = hub.hosts();
-    let told = hosts.into_iter().filter_map(peer::candidate).collect();
+    let told = hosts
+        .into_iter()
+        .filter_map(peer::transport::candidate)
+        .collect();
     let prepared = prepare(&mut peer, &hub.identity)?;
     let link = PeerHandle::new(peer);
     hub.add(link.clone());

@@ -2,9 +2,19 @@
 
 use super::super::checks::{IceRole, REMOTES};
 use super::super::memory::ChannelMemory;
+use super::channel::IN;
+use super::channels::{CHANNELS, JOINED, OUT};
+use super::credit::{CREDITED, FIRST_WINDOW, MOST_WINDOW, WINDOW};
+use super::transport::candidate;
 use super::*;
+use crate::client::p2p::sdp::Description;
+use crate::client::p2p::MAX_MESSAGE_OUT;
+use bytes::Bytes;
 use futures_lite::future::poll_once;
+use rtc_ice::candidate::unmarshal_candidate;
+use rtc_sctp::PayloadProtocolIdentifier;
 use std::future::poll_fn;
+use std::task::{Context, Poll};
 
 const KIB: usize = 1024;
 /// What both ends together may hold for readers.
@@ -500,7 +510,7 @@ fn small_messages_take_little_more_than_their_bytes() {
 fn little_is_on_its_way_to_a_peer_until_it_has_shown_that_it_keeps_up() {
     let mut pair = Pair::connected();
     let id = pair.open(OFFERS);
-    assert_eq!(pair.ends[OFFERS].window, FIRST_WINDOW);
+    assert_eq!(pair.ends[OFFERS].window.limit, FIRST_WINDOW);
     let bytes = numbers(6 * 1024 * KIB, 11);
     let first = pair.write(OFFERS, id, &bytes);
     assert_eq!(first, FIRST_WINDOW);
@@ -508,13 +518,20 @@ fn little_is_on_its_way_to_a_peer_until_it_has_shown_that_it_keeps_up() {
     let done = pair.run(Duration::from_secs(600), |pair| {
         at += pair.write(OFFERS, id, &bytes[at..]);
         let peer = &pair.ends[OFFERS];
-        assert!(peer.outstanding <= peer.window, "{}", peer.outstanding);
+        assert!(
+            peer.window.outstanding <= peer.window.limit,
+            "{}",
+            peer.window.outstanding
+        );
         pair.read(ANSWERS, id, &mut got);
         got.len() == bytes.len()
     });
     assert!(done && got == bytes, "{} bytes came", got.len());
     assert_eq!(
-        (pair.ends[OFFERS].window, pair.ends[OFFERS].losses),
+        (
+            pair.ends[OFFERS].window.limit,
+            pair.ends[OFFERS].window.losses
+        ),
         (MOST_WINDOW, 0)
     );
 }

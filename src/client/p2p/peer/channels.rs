@@ -1,0 +1,565 @@
+//! The channels of a peer: opening, reading, writing and ending them.
+
+use super::channel::{Channel, ChannelPhase, OpenedChannel, IN};
+use super::credit::{Credits, CREDITED, WINDOW};
+use super::{Peer, PeerState, RECEIVE};
+use crate::client::p2p::resets::StreamResets;
+use crate::client::p2p::{MAX_MESSAGE_IN, MAX_MESSAGE_OUT};
+use crate::tunnel::{STUCK_ALONE_TIMEOUT, STUCK_TIMEOUT};
+use bytes::{Bytes, BytesMut};
+use rtc_datachannel::data_channel::{DataChannel, DataChannelConfig, DataChannelMessage};
+use rtc_sctp::{Association, PayloadProtocolIdentifier};
+use sansio::Protocol as _;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+/// Bytes of one channel that its peer has not acknowledged.
+pub(super) const OUT: usize = 256 * 1024;
+/// Messages are joined up to this length, so that small ones take little more than their bytes.
+pub(super) const JOINED: usize = 4 * 1024;
+/// Channels of a peer at a time.
+pub(super) const CHANNELS: usize = 256;
+
+impl Peer {
+    /// The next channel that the peer has opened.
+    pub fn opened(&mut self) -> Option<OpenedChannel> {
+        self.opened.pop_front()
+    }
+
+    pub fn channels(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Whether it has numbers for further channels.
+    pub fn has_ids(&self) -> bool {
+        self.next_id < self.ids
+    }
+
+    /// Opens a channel to the peer.
+    pub fn open(&mut self, label: &str, now: Instant) -> Option<u16> {
+        self.open_as(label, CREDITED, now)
+    }
+
+    pub(super) fn open_as(&mut self, label: &str, protocol: &str, now: Instant) -> Option<u16> {
+        if self.state != PeerState::Connected || !self.has_ids() || self.channels.len() >= CHANNELS
+        {
+            return None;
+        }
+        let (_, association) = self.association.as_mut()?;
+        // Numbers are not used again: a peer that runs out of them is replaced.
+        let id = self.next_id;
+        let config = DataChannelConfig {
+            label: label.to_owned(),
+            protocol: protocol.to_owned(),
+            ..DataChannelConfig::default()
+        };
+        association
+            .open_stream(id, PayloadProtocolIdentifier::Binary)
+            .ok()?;
+        let mut dial = DataChannel::dial(config, 0, id).ok()?;
+        while let Some(message) = dial.poll_write() {
+            control(association, &mut self.resets, &message, now);
+        }
+        self.next_id = self.next_id.saturating_add(2);
+        let channel = Channel {
+            dialing: true,
+            credits: (protocol == CREDITED).then(Credits::default),
+            ..Channel::default()
+        };
+        self.channels.insert(id, channel);
+        Some(id)
+    }
+
+    /// Takes what has come for a channel out of SCTP, as far as the channel may hold it.
+    pub(super) fn take_in(&mut self, id: u16, now: Instant) {
+        loop {
+            let Some((_, association)) = &mut self.association else {
+                return;
+            };
+            // What still comes for a channel that we have ended is forgotten. The peer may use the
+            // number of one that has ended again before its reader has let go.
+            if self.channels.get(&id).is_some_and(Channel::holds_up) {
+                return;
+            }
+            let Ok(mut stream) = association.stream(id) else {
+                return;
+            };
+            let Ok(Some(message)) = stream.read_sctp() else {
+                return;
+            };
+            self.packets.read(message.chunks.len(), message.len());
+            let is_control = message.ppi == PayloadProtocolIdentifier::Dcep;
+            let has_room = self.channels.len() < CHANNELS;
+            match self.channels.get_mut(&id) {
+                None if is_control && has_room => {
+                    let bytes = message.to_payload(4096).unwrap_or_default();
+                    let Some(mut accepted) = accept(id, &bytes) else {
+                        continue;
+                    };
+                    while let Some(message) = accepted.poll_write() {
+                        control(association, &mut self.resets, &message, now);
+                    }
+                    let mut channel = Channel::default();
+                    if accepted.config().protocol == CREDITED {
+                        channel.credits = Some(Credits::of_opened());
+                        say_credit(association, &mut self.resets, id, WINDOW, now);
+                    }
+                    self.channels.insert(id, channel);
+                    let label = accepted.config().label.clone();
+                    self.opened.push_back(OpenedChannel { id, label });
+                }
+                None => {
+                    // No channel, or too many.
+                    self.resets.end(id);
+                }
+                Some(channel) if is_control => {
+                    channel.dialing = false;
+                    channel.wake();
+                }
+                Some(channel)
+                    if message.ppi == PayloadProtocolIdentifier::String
+                        && channel.credits.is_some() =>
+                {
+                    let bytes = message.to_payload(16).unwrap_or_default();
+                    let credits = channel.credits.as_mut();
+                    if credits.is_some_and(|credits| credits.receive(&bytes)) {
+                        // The end that has opened the channel answers the first credit with its own.
+                        say_credit(association, &mut self.resets, id, WINDOW, now);
+                    }
+                    if let Some(writer) = channel.writer.take() {
+                        writer.wake();
+                    }
+                }
+                Some(channel) => {
+                    let is_empty = matches!(
+                        message.ppi,
+                        PayloadProtocolIdentifier::BinaryEmpty
+                            | PayloadProtocolIdentifier::StringEmpty
+                    );
+                    if is_empty || channel.is_dropped || channel.phase == ChannelPhase::Closing {
+                        continue;
+                    }
+                    let most = usize::try_from(MAX_MESSAGE_IN).unwrap_or(usize::MAX);
+                    let Ok(bytes) = message.to_payload(most) else {
+                        // It was told how much we take.
+                        channel.end(id, &mut self.resets);
+                        return;
+                    };
+                    channel.waiting += bytes.len();
+                    self.memory.add(bytes.len());
+                    channel.stalled.get_or_insert(now);
+                    channel.moved = Some(now);
+                    match channel.inbox.back_mut() {
+                        Some(last) if last.len() + bytes.len() <= JOINED => {
+                            last.extend_from_slice(&bytes);
+                        }
+                        _ => channel.inbox.push_back(bytes),
+                    }
+                    if let Some(reader) = channel.reader.take() {
+                        reader.wake();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives up channels whose readers take nothing, the longest first, while all peers together
+    /// hold too much and this one the most.
+    pub(super) fn shed(&mut self) {
+        while self.memory.is_too_much() {
+            let stalled = self.channels.iter_mut();
+            let stalled = stalled.filter(|(_, channel)| channel.held() > 0);
+            let Some((id, _)) = stalled.min_by_key(|(_, channel)| channel.stalled) else {
+                return;
+            };
+            let id = *id;
+            self.cut(id, "peers hold too much, and its reader takes nothing");
+        }
+    }
+
+    /// Ends a channel whose reader does not take what is held for it, which is lost.
+    pub(super) fn cut(&mut self, id: u16, why: &str) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            log::debug!("a channel is cut: {why}");
+            self.memory.sub(channel.let_go());
+            channel.is_cut = true;
+            channel.end(id, &mut self.resets);
+        }
+    }
+
+    /// Ends channels in which nothing has moved for as long as they may be idle.
+    pub(super) fn end_idle(&mut self, now: Instant) {
+        let is_idle = |channel: &Channel| {
+            let limit = channel
+                .idle_limit
+                .filter(|_| channel.phase == ChannelPhase::Open);
+            limit.is_some_and(|limit| is_past(channel.moved, limit, now))
+        };
+        while let Some((id, channel)) = self.channels.iter_mut().find(|(_, it)| is_idle(it)) {
+            let id = *id;
+            match channel.held() {
+                0 => {
+                    log::debug!("a channel is ended: nothing has moved in it for too long");
+                    channel.end(id, &mut self.resets);
+                }
+                _ => self.cut(id, "its reader has taken nothing for too long"),
+            }
+        }
+    }
+
+    /// Ends what keeps SCTP's buffer full, which all channels of the peer wait for: those whose
+    /// readers have taken nothing for a while, or the peer if no reader is to blame.
+    pub(super) fn end_stuck(&mut self, now: Instant) {
+        if !self.packets.are_full(RECEIVE) {
+            self.full_since = None;
+            return;
+        }
+        self.full_since.get_or_insert(now);
+        if !self.channels.values().any(Channel::holds_up) {
+            if is_past(self.full_since, STUCK_ALONE_TIMEOUT, now) {
+                self.end("what it has sent cannot be read");
+            }
+            return;
+        }
+        let limit = match self.channels.len() {
+            0 | 1 => STUCK_ALONE_TIMEOUT,
+            _ => STUCK_TIMEOUT,
+        };
+        if !is_past(self.full_since, limit, now) {
+            return;
+        }
+        let is_stuck = |it: &Channel| it.holds_up() && is_past(it.stalled, limit, now);
+        let stuck = self.channels.iter().filter(|(_, it)| is_stuck(it));
+        for id in stuck.map(|(id, _)| *id).collect::<Vec<u16>>() {
+            self.cut(id, "its reader takes nothing, and the others wait for it");
+            self.take_in(id, now);
+        }
+    }
+
+    /// Ends a channel when nothing has moved in it for `limit`.
+    pub fn limit_idle(&mut self, id: u16, limit: Option<Duration>, now: Instant) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            (channel.idle_limit, channel.moved) = (limit, Some(now));
+        }
+    }
+
+    /// How long nothing may move in a channel before it ends.
+    pub fn idle_limit(&self, id: u16) -> Option<Duration> {
+        self.channels.get(&id)?.idle_limit
+    }
+
+    /// The reader of a channel makes use of what it was given last.
+    pub fn goes_on(&mut self, id: u16, now: Instant) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.stalled = channel.stalled.and(Some(now));
+            channel.moved = Some(now);
+        }
+    }
+
+    /// Bytes of a channel that the peer has not acknowledged.
+    pub fn unacknowledged(&self, id: u16) -> usize {
+        self.channels.get(&id).map_or(0, |it| it.outstanding)
+    }
+
+    /// Whether nothing more comes on a channel but what is held, and nothing can be sent.
+    pub fn has_ended(&self, id: u16) -> bool {
+        let is_over =
+            |it: &Channel| matches!(it.phase, ChannelPhase::Closed | ChannelPhase::Closing);
+        self.channels.get(&id).is_none_or(is_over)
+    }
+
+    /// Whether nothing is held for readers, after what must be given up.
+    pub fn is_drained(&mut self) -> bool {
+        self.shed();
+        self.channels.values().all(|channel| channel.held() == 0)
+    }
+
+    pub(super) fn lost(&mut self, id: u16) {
+        self.resets.ended(id);
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        self.window.lost(std::mem::take(&mut channel.outstanding));
+        channel.phase = ChannelPhase::Closed;
+        channel.wake();
+        self.forget(id);
+        self.admit();
+    }
+
+    /// Forgets a channel that nobody has any more.
+    pub(super) fn forget(&mut self, id: u16) {
+        let over = |channel: &Channel| channel.is_dropped && channel.phase == ChannelPhase::Closed;
+        if self.channels.get(&id).is_some_and(over) {
+            self.channels.remove(&id);
+        }
+    }
+
+    pub(super) fn released(&mut self, id: u16, bytes: usize) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            // Words of the channel's own beginning were not counted.
+            let bytes = bytes.min(channel.outstanding);
+            channel.outstanding -= bytes;
+            self.window.acknowledged(bytes);
+        }
+        let losses = self.association.as_ref().map_or(0, |(_, association)| {
+            let mut stats = association.stats();
+            stats.get_num_t3timeouts()
+        });
+        self.window.adapt(losses);
+        self.admit();
+    }
+
+    /// Wakes those that wait, as far as there is room.
+    pub(super) fn admit(&mut self) {
+        let mut room = self.window.room();
+        while room >= MAX_MESSAGE_OUT {
+            let Some(id) = self.waiting.pop_front() else {
+                return;
+            };
+            if let Some(channel) = self.channels.get_mut(&id) {
+                channel.is_queued = false;
+                if let Some(writer) = channel.writer.take() {
+                    writer.wake();
+                    room -= MAX_MESSAGE_OUT;
+                }
+            }
+        }
+    }
+
+    /// Ends channels of which all has been acknowledged.
+    pub(super) fn close_drained(&mut self) {
+        let drained = |channel: &Channel| {
+            channel.phase == ChannelPhase::Draining && channel.outstanding == 0 && !channel.dialing
+        };
+        for (id, channel) in self.channels.iter_mut().filter(|(_, it)| drained(it)) {
+            channel.phase = ChannelPhase::Closing;
+            self.resets.end(*id);
+        }
+    }
+
+    /// Takes bytes that have come on a channel: `Some(None)` is its end.
+    pub fn poll_read(
+        &mut self,
+        id: u16,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Poll<Option<BytesMut>> {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return Poll::Ready(None);
+        };
+        // Whoever asks for more has done with the last.
+        self.memory.sub(std::mem::take(&mut channel.reading));
+        channel.stalled = (!channel.inbox.is_empty()).then_some(now);
+        if let Some(bytes) = channel.inbox.pop_front() {
+            channel.moved = Some(now);
+            channel.waiting = channel.waiting.saturating_sub(bytes.len());
+            channel.reading = bytes.len();
+            let is_low = channel.waiting < IN / 2;
+            self.taken(id, bytes.len(), now);
+            if is_low {
+                self.take_in(id, now);
+            }
+            return Poll::Ready(Some(bytes));
+        }
+        if matches!(channel.phase, ChannelPhase::Closed | ChannelPhase::Closing) {
+            return Poll::Ready(None);
+        }
+        channel.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Bytes of a channel have been taken: the peer may send as many.
+    pub(super) fn taken(&mut self, id: u16, bytes: usize, now: Instant) {
+        let (Some(channel), Some((_, association))) =
+            (self.channels.get_mut(&id), &mut self.association)
+        else {
+            return;
+        };
+        let credits = channel.credits.as_mut();
+        if let Some(credit) = credits.and_then(|credits| credits.taken(bytes)) {
+            say_credit(association, &mut self.resets, id, credit, now);
+        }
+    }
+
+    /// Waits until what was held for the reader of a channel is lost.
+    pub fn poll_cut(&mut self, id: u16, cx: &mut Context<'_>) -> Poll<()> {
+        match self.channels.get_mut(&id) {
+            Some(channel) if !channel.is_cut => {
+                channel.watcher = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// Whether what was held for the reader of a channel is lost.
+    pub fn is_cut(&self, id: u16) -> bool {
+        let channel = self.channels.get(&id);
+        channel.is_some_and(|channel| channel.is_cut)
+    }
+
+    /// Gives back bytes that were not used up.
+    pub fn unread(&mut self, id: u16, bytes: BytesMut) {
+        let channel = self.channels.get_mut(&id);
+        if let Some(channel) = channel.filter(|channel| !channel.is_cut) {
+            channel.waiting += bytes.len();
+            channel.reading = channel.reading.saturating_sub(bytes.len());
+            if let Some(credits) = &mut channel.credits {
+                credits.given_back(bytes.len());
+            }
+            channel.inbox.push_front(bytes);
+        }
+    }
+
+    /// How many bytes a channel may send now, at least one.
+    pub fn poll_room(&mut self, id: u16, cx: &mut Context<'_>) -> Poll<Option<usize>> {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return Poll::Ready(None);
+        };
+        if channel.phase != ChannelPhase::Open {
+            return Poll::Ready(None);
+        }
+        let credit = channel.credits.as_ref().map_or(usize::MAX, Credits::left);
+        if credit == 0 {
+            channel.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let ours = channel.outstanding + MAX_MESSAGE_OUT <= OUT;
+        let all = self.window.room() >= MAX_MESSAGE_OUT;
+        if ours && all && !channel.dialing {
+            return Poll::Ready(Some(self.max_message.min(credit)));
+        }
+        channel.writer = Some(cx.waker().clone());
+        if !channel.is_queued {
+            channel.is_queued = true;
+            self.waiting.push_back(id);
+        }
+        Poll::Pending
+    }
+
+    /// Sends a message of at most as many bytes as there was room for.
+    pub fn write(&mut self, id: u16, bytes: Bytes, now: Instant) -> bool {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return false;
+        };
+        let Some((_, association)) = &mut self.association else {
+            return false;
+        };
+        let Ok(mut stream) = association.stream(id) else {
+            return false;
+        };
+        let ppi = PayloadProtocolIdentifier::Binary;
+        match stream.write_chunk_with_ppi(now, &bytes, ppi) {
+            Ok(n) => {
+                self.resets.written(id);
+                channel.moved = Some(now);
+                channel.outstanding += n;
+                self.window.sent(n);
+                if let Some(credits) = &mut channel.credits {
+                    credits.sent(n);
+                }
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// All has been said on a channel: it ends when the peer has it.
+    pub fn finish(&mut self, id: u16) {
+        if let Some(channel) = self.channels.get_mut(&id) {
+            if channel.phase == ChannelPhase::Open {
+                channel.phase = ChannelPhase::Draining;
+            }
+        }
+    }
+
+    /// A channel that holds `bytes`, and that the peer has ended if it `is_closed`. What was sent
+    /// on it is not acknowledged.
+    #[cfg(test)]
+    pub fn insert_silent(&mut self, bytes: &[u8], is_closed: bool) -> u16 {
+        let (open, closed) = (ChannelPhase::Open, ChannelPhase::Closed);
+        let channel = Channel {
+            phase: if is_closed { closed } else { open },
+            inbox: bytes.chunks(MAX_MESSAGE_OUT).map(BytesMut::from).collect(),
+            waiting: bytes.len(),
+            outstanding: 1,
+            ..Channel::default()
+        };
+        self.memory.add(bytes.len());
+        self.channels.insert(0, channel);
+        0
+    }
+
+    /// Whether the peer has ended a channel, or is gone.
+    #[cfg(test)]
+    pub(super) fn is_closed(&self, id: u16) -> bool {
+        let channel = self.channels.get(&id);
+        channel.is_none_or(|channel| channel.phase == ChannelPhase::Closed)
+    }
+
+    /// Nobody reads or writes a channel any more.
+    pub fn drop_channel(&mut self, id: u16, now: Instant) {
+        self.finish(id);
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.is_dropped = true;
+            (channel.reader, channel.writer, channel.watcher) = (None, None, None);
+            self.memory.sub(channel.let_go());
+            // What still comes is read and forgotten, so that its end can come.
+            self.take_in(id, now);
+        }
+        self.forget(id);
+        // The next one of this number may be there already.
+        self.take_in(id, now);
+        if self.channels.is_empty() {
+            self.idle_since = now;
+        }
+    }
+}
+
+/// Whether `since` is as long ago as `limit`.
+fn is_past(since: Option<Instant>, limit: Duration, now: Instant) -> bool {
+    since.is_some_and(|since| now.saturating_duration_since(since) >= limit)
+}
+
+/// The channel that a peer opens with a message. Only DATA_CHANNEL_OPEN (RFC 8832, section 8.2.1)
+/// is parsed: rtc-datachannel 0.21 panics at others that are too short.
+pub(crate) fn accept(id: u16, message: &[u8]) -> Option<DataChannel> {
+    const OPEN: u8 = 3;
+    if message.first() != Some(&OPEN) {
+        return None;
+    }
+    let config = DataChannelConfig::default();
+    DataChannel::accept(config, 0, id, PayloadProtocolIdentifier::Dcep, message).ok()
+}
+
+/// Lets the peer send so many bytes more on a channel.
+fn say_credit(
+    association: &mut Association,
+    resets: &mut StreamResets,
+    id: u16,
+    bytes: usize,
+    now: Instant,
+) {
+    if let Ok(mut stream) = association.stream(id) {
+        let text = bytes.to_string();
+        let ppi = PayloadProtocolIdentifier::String;
+        if stream.write_with_ppi(now, text.as_bytes(), ppi).is_ok() {
+            resets.written(id);
+        }
+    }
+}
+
+/// A word about a channel itself.
+fn control(
+    association: &mut Association,
+    resets: &mut StreamResets,
+    message: &DataChannelMessage,
+    now: Instant,
+) {
+    if let Ok(mut stream) = association.stream(message.stream_id) {
+        let written = stream.write_with_ppi(now, &message.payload, message.ppi);
+        if written.is_ok() {
+            resets.written(message.stream_id);
+        }
+    }
+}

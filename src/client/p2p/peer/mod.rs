@@ -1,0 +1,244 @@
+//! One peer: ICE finds a way to it, DTLS makes the way private, SCTP carries channels over it.
+//! State machines that are fed datagrams and the time; no socket, no clock and no task.
+
+mod channel;
+pub(crate) mod channels;
+mod credit;
+#[cfg(test)]
+mod tests;
+pub(crate) mod transport;
+
+use super::checks::ConnectivityChecks;
+use super::identity::{DtlsRole, Identity};
+use super::memory::MemoryShare;
+use super::packets::PacketFilter;
+use super::records::RecordFilter;
+use super::resets::StreamResets;
+use super::sdp;
+use super::socket::Datagram;
+use crate::net::clock::next_step;
+use bytes::BytesMut;
+pub use channel::OpenedChannel;
+use channel::{Channel, ChannelPhase};
+use credit::SendWindow;
+use rtc_dtls::config::HandshakeConfig;
+use rtc_dtls::endpoint::Endpoint as Dtls;
+use rtc_ice::agent::Agent;
+use rtc_sctp::{Association, AssociationHandle, Endpoint as Sctp};
+use sansio::Protocol as _;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Where DTLS and SCTP think the peer is. Where it really is, only ICE knows.
+const SOMEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1);
+/// The local candidates of ICE, one for each family: all addresses of this machine are those of
+/// one socket, so that a pair of candidates for each of them would be the same check many times.
+const HERE: [SocketAddr; 2] = [
+    SOMEWHERE,
+    SocketAddr::new(
+        IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+        1,
+    ),
+];
+/// Bytes that SCTP holds for all channels together.
+pub(crate) const RECEIVE: u32 = 512 * 1024;
+/// Maximum length of a DTLS datagram that is kept until its sender has answered a check; a
+/// ClientHello is far shorter.
+const EARLY: usize = 1500;
+/// How often a peer that is there is looked after, at the same time as all others.
+const IDLE_TICK: Duration = Duration::from_secs(2);
+
+/// A peer: its way, its association and its channels.
+pub struct Peer {
+    agent: Agent,
+    checks: ConnectivityChecks,
+    state: PeerState,
+    side: Option<DtlsRole>,
+    dtls: Option<Dtls>,
+    handshake: Option<Arc<HandshakeConfig>>,
+    sctp: Option<Sctp>,
+    association: Option<(AssociationHandle, Association)>,
+    records: RecordFilter,
+    packets: PacketFilter,
+    resets: StreamResets,
+    /// The last DTLS datagram of a candidate that has answered no check yet, which may be about to.
+    /// Without it the handshake would wait for its repetition.
+    early: Option<(SocketAddr, BytesMut)>,
+    /// Where the peer is: our address, and its own.
+    path: Option<SocketAddr>,
+    out: VecDeque<Datagram>,
+    /// What is held for the readers of all channels.
+    memory: MemoryShare,
+    channels: HashMap<u16, Channel>,
+    opened: VecDeque<OpenedChannel>,
+    next_id: u16,
+    ids: u16,
+    /// Largest message that the peer takes.
+    max_message: usize,
+    window: SendWindow,
+    /// Channels that wait for room, first come, first served.
+    waiting: VecDeque<u16>,
+    last_tick: Option<Instant>,
+    /// Since when SCTP takes nothing more of the peer.
+    full_since: Option<Instant>,
+    /// Since when there is no channel.
+    idle_since: Instant,
+}
+
+/// How far a peer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerState {
+    /// No way is known yet, or it is not private yet, or the association is being made.
+    Connecting,
+    Connected,
+    /// For this reason.
+    Over(&'static str),
+}
+
+impl Peer {
+    /// Our ufrag, by which the peer's first datagrams are known to be for it.
+    pub fn ufrag(&self) -> &str {
+        &self.agent.get_local_credentials().ufrag
+    }
+
+    pub fn describe<T>(
+        &self,
+        identity: &Identity,
+        write: impl FnOnce(&sdp::LocalDescription) -> T,
+    ) -> T {
+        let credentials = self.agent.get_local_credentials();
+        write(&sdp::LocalDescription {
+            ufrag: &credentials.ufrag,
+            pwd: &credentials.pwd,
+            fingerprint: &identity.fingerprint,
+        })
+    }
+
+    /// Whether the peer has described itself.
+    pub fn is_described(&self) -> bool {
+        self.side.is_some()
+    }
+
+    pub fn state(&self) -> &PeerState {
+        &self.state
+    }
+
+    /// Whether `addr` is one of the peer's.
+    pub fn is_at(&self, addr: SocketAddr) -> bool {
+        self.path == Some(addr) || self.checks.knows(addr)
+    }
+
+    /// Takes a datagram that came from `from`. False if it is not this peer's.
+    pub fn receive(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) -> bool {
+        match bytes.first() {
+            // RFC 7983.
+            Some(0..=3) => self.receive_stun(from, bytes, now),
+            Some(20..=63) if self.checks.has_answered(from) => {
+                self.receive_records(bytes, now);
+                true
+            }
+            Some(20..=63) => {
+                if bytes.len() <= EARLY && self.is_at(from) {
+                    self.early = Some((from, BytesMut::from(bytes)));
+                }
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// When [`Peer::pump`] is due although nothing happens.
+    pub fn deadline(&mut self) -> Option<Instant> {
+        let mut ice = self.ice_due();
+        if self.state == PeerState::Connected {
+            // ICE itself asks for five times a second.
+            let at_least = self.last_tick.map(|last| next_step(last, IDLE_TICK));
+            ice = ice.max(at_least);
+        }
+        let dtls = self
+            .dtls
+            .as_ref()
+            .and_then(|dtls| dtls.poll_timeout(&SOMEWHERE));
+        let association = self.association.as_ref();
+        let sctp = association.and_then(|(_, association)| association.poll_timeout());
+        let resets = self.resets.deadline();
+        [ice, dtls, sctp, resets].into_iter().flatten().min()
+    }
+
+    /// Lets the time pass and all that has happened have its consequences.
+    pub fn pump(&mut self, now: Instant) {
+        if matches!(self.state, PeerState::Over(_)) {
+            return;
+        }
+        let ticks = self.ice_due().is_some_and(|at| at <= now);
+        if ticks {
+            self.last_tick = Some(now);
+            self.checks.round(now);
+            let _ = self.agent.handle_timeout(now);
+        }
+        if let Some(dtls) = &mut self.dtls {
+            if dtls.poll_timeout(&SOMEWHERE).is_some_and(|at| at <= now)
+                && dtls.handle_timeout(SOMEWHERE, now).is_err()
+            {
+                self.end("the DTLS handshake has no answer");
+            }
+        }
+        if let Some((_, association)) = &mut self.association {
+            if association.poll_timeout().is_some_and(|at| at <= now) {
+                association.handle_timeout(now);
+            }
+        }
+        self.pump_ice(now);
+        self.pump_sctp(now);
+        if ticks {
+            self.end_idle(now);
+            self.end_stuck(now);
+        }
+        self.shed();
+        self.close_drained();
+        self.send(now);
+    }
+
+    /// Datagrams to be sent.
+    pub fn out(&mut self) -> &mut VecDeque<Datagram> {
+        &mut self.out
+    }
+
+    /// Since when no channel is there.
+    pub fn idle_since(&self) -> Option<Instant> {
+        self.channels.is_empty().then_some(self.idle_since)
+    }
+
+    /// It is over; all channels learn of it.
+    pub fn end(&mut self, why: &'static str) {
+        if !matches!(self.state, PeerState::Over(_)) {
+            self.state = PeerState::Over(why);
+        }
+        for channel in self.channels.values_mut() {
+            channel.phase = ChannelPhase::Closed;
+            channel.wake();
+        }
+    }
+
+    /// Says goodbye: what is left to be said is in [`Peer::out`].
+    pub fn close(&mut self, now: Instant) {
+        if let Some((_, association)) = &mut self.association {
+            let _ = association.abort();
+        }
+        self.send(now);
+        if let (Some(dtls), Some(to)) = (&mut self.dtls, self.path) {
+            let _ = dtls.close(now);
+            while let Some(message) = dtls.poll_transmit() {
+                let bytes = message.message;
+                self.out.push_back(Datagram { to, bytes });
+            }
+        }
+        self.end("ended here");
+    }
+
+    pub fn memory(&self) -> &MemoryShare {
+        &self.memory
+    }
+}
