@@ -1,6 +1,6 @@
 //! A server's listeners: which sockets are open for which options, and how a reload changes them.
 
-use super::visitor::ListenerKind;
+use super::incoming::ListenerKind;
 use crate::config::{self, ListenAddr};
 use crate::handover::{Inherited, Item, Outgoing};
 use crate::net::{self, Listener, Shutdown};

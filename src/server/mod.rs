@@ -9,9 +9,12 @@ mod connection_limit;
 mod counters;
 mod error_page;
 mod first_secrets;
+mod handshake;
 pub(crate) mod http_head;
+mod incoming;
 mod lingering;
 mod listeners;
+mod login;
 mod one_request;
 mod ports;
 mod rate_limits;
@@ -20,6 +23,7 @@ mod restored_clients;
 mod self_test;
 mod session;
 mod settings;
+mod sniff;
 #[cfg_attr(not(feature = "p2p"), path = "no_stun.rs")]
 pub(crate) mod stun;
 mod transfer;
@@ -37,6 +41,7 @@ use auth_lockout::AuthLockout;
 use connection_limit::ConnectionLimit;
 use counters::Counters;
 use first_secrets::FirstSecrets;
+use incoming::ListenerKind;
 use lingering::Lingering;
 use listeners::{Front, Listeners, OpenListener, PlannedListener, Purpose};
 use rate_limits::RateLimits;
@@ -51,7 +56,6 @@ use std::time::{Duration, Instant};
 use stun::Stun;
 use transfer::Transfer;
 pub use transfer::{MessageOrigin, Recipient};
-use visitor::ListenerKind;
 
 /// How long clients may take to reconnect when asked to, before their tunnels stop taking streams.
 const RECONNECT_TIME: Duration = Duration::from_secs(3);
@@ -406,9 +410,9 @@ async fn accept_visitors(
             let state = state.clone();
             match state.rules.get().acceptor.clone() {
                 Some(acceptor) if kind == ListenerKind::Https => {
-                    crate::spawn(visitor::greet_tls(state, socket, peer, acceptor, permit));
+                    crate::spawn(sniff::greet_tls(state, socket, peer, acceptor, permit));
                 }
-                _ => crate::spawn(visitor::greet(state, socket, peer, kind, permit)),
+                _ => crate::spawn(sniff::greet(state, socket, peer, kind, permit)),
             }
         }
     };

@@ -3,8 +3,8 @@
 
 use crate::net::tls::{Connector, ServerTrust};
 use crate::net::{self, Conn};
+use crate::server::incoming::{read_more, ListenerKind};
 use crate::server::self_test::random_word;
-use crate::server::visitor::{self, ListenerKind};
 use crate::server::{client_hello, ServerState};
 use crate::tunnel::{Event, Inbox, PeerRole, Policy, Stream, Tunnel};
 use crate::wire::frame::Signal;
@@ -144,7 +144,7 @@ impl ProbeTarget {
         conn.write_all(&talk.question).await.map_err(failed)?;
         let mut answer = Vec::new();
         while answer.len() < talk.answer.len() {
-            match visitor::read_more(&conn, &mut answer, MAX_ANSWER).await {
+            match read_more(&conn, &mut answer, MAX_ANSWER).await {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(e) => return Err(failed(e)),

@@ -147,9 +147,9 @@ mod tests {
     use super::*;
     use crate::config::Limits;
     use crate::server::auth_lockout::AuthLockout;
+    use crate::server::incoming::ListenerKind;
     use crate::server::registry::{Login, LoginProof, READ_HERE, SCANS};
     use crate::server::settings::Settings;
-    use crate::server::visitor::ListenerKind;
     use crate::tunnel::{PeerRole, Policy, Tunnel};
     use crate::wire::hello::ServiceSpec;
     use crate::wire::Version;

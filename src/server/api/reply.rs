@@ -1,7 +1,7 @@
 //! One answer of the API, and its bytes.
 
 use super::request::RequestError;
-use crate::server::visitor::PLAIN_HTTP;
+use crate::server::sniff::PLAIN_HTTP;
 
 #[derive(Debug)]
 pub struct ApiReply {

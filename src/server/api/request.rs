@@ -1,7 +1,7 @@
 //! What is asked of the API: one request, of which the first line and the host matter.
 
 use crate::net::Conn;
-use crate::server::visitor;
+use crate::server::incoming::read_more;
 use httparse::{Error, Status};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -74,7 +74,7 @@ pub async fn read(
         if let Some(asked) = parse(head, hosts) {
             return asked;
         }
-        match visitor::read_more(conn, head, MAX_HEAD).await {
+        match read_more(conn, head, MAX_HEAD).await {
             Ok(1..) => {}
             Ok(0) if !head.is_empty() => return Err(RequestError::Malformed),
             _ => return Err(RequestError::Gone),

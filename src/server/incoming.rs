@@ -1,0 +1,82 @@
+//! An accepted connection whose protocol is not known yet.
+
+use super::connection_limit::Permit;
+use super::settings::Settings;
+use super::transfer::MessageOrigin;
+use super::ServerState;
+use crate::net::{with_read_buf, Conn, TaskGuard};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::ready;
+use std::time::{Duration, Instant};
+
+/// How long a visitor may take to send its destination, and a client its credentials.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What a listener accepts besides tunnels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerKind {
+    /// HTTP without TLS.
+    Http,
+    /// HTTP over TLS that the server terminates.
+    Https,
+    /// TLS that is forwarded as it is, routed by server name.
+    Sni,
+}
+
+/// An accepted connection whose destination and identity are not known yet. It holds little;
+/// everything larger is allocated once the connection needs it.
+pub struct Incoming {
+    pub state: Arc<ServerState>,
+    /// The settings in force when the connection was accepted.
+    pub rules: Arc<Settings>,
+    pub peer: SocketAddr,
+    pub deadline: Instant,
+    /// Bytes read but not used yet.
+    pub head: Vec<u8>,
+    pub greeting: TaskGuard,
+    pub place: Permit,
+    pub door: ListenerKind,
+    /// The process that has accepted it, if another one.
+    pub from: Option<MessageOrigin>,
+}
+
+impl Incoming {
+    pub fn new(
+        state: Arc<ServerState>,
+        peer: SocketAddr,
+        door: ListenerKind,
+        place: Permit,
+    ) -> Self {
+        Self {
+            rules: state.rules.get(),
+            greeting: state.greeting.begin(),
+            state,
+            peer,
+            deadline: Instant::now() + HANDSHAKE_TIMEOUT,
+            head: Vec::new(),
+            place,
+            door,
+            from: None,
+        }
+    }
+
+    pub fn is_http(&self) -> bool {
+        self.door != ListenerKind::Sni
+    }
+}
+
+/// Reads once and appends to `bytes`, up to a total of `most`. Returns 0 at the end.
+pub async fn read_more(conn: &Conn, bytes: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+    std::future::poll_fn(|cx| {
+        with_read_buf(|buf| {
+            let room = most.saturating_sub(bytes.len()).clamp(1, buf.len());
+            let buf = buf.get_mut(..room).unwrap_or_default();
+            let n = ready!(conn.poll_read(cx, buf))?;
+            bytes.extend_from_slice(buf.get(..n).unwrap_or_default());
+            std::task::Poll::Ready(Ok(n))
+        })
+    })
+    .await
+}

@@ -1,0 +1,198 @@
+//! The first bytes of a connection: reads just enough to tell a tunnel from a visitor and to know
+//! where a visitor wants to go.
+
+use super::client_hello;
+use super::connection_limit::Permit;
+use super::error_page::ErrorPage;
+use super::handshake::Handshake;
+use super::http_head;
+use super::incoming::{read_more, Incoming, ListenerKind};
+use super::registry::HostKind;
+use super::session;
+use super::{error_page, ServerState};
+use crate::config::label::ascii;
+use crate::net::tls::{self, Acceptor};
+use crate::net::{timeout_at, Conn, Socket};
+use crate::wire::{Version, MAGIC};
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Size of the first read in bytes: fits an ordinary request head.
+const FIRST_READ: usize = 2048;
+
+/// Serves one accepted connection.
+pub fn greet(
+    state: Arc<ServerState>,
+    socket: Socket,
+    peer: SocketAddr,
+    door: ListenerKind,
+    place: Permit,
+) -> impl Future<Output = ()> {
+    Incoming::new(state, peer, door, place).serve(Arc::new(Conn::from(socket)))
+}
+
+/// Serves one accepted connection after a TLS handshake.
+pub async fn greet_tls(
+    state: Arc<ServerState>,
+    socket: Socket,
+    peer: SocketAddr,
+    acceptor: Acceptor,
+    place: Permit,
+) {
+    let mut incoming = Incoming::new(state, peer, ListenerKind::Https, place);
+    let deadline = incoming.deadline;
+    let handshake = async {
+        let first = tls::client_hello(&socket).await?;
+        if tls::is_plain_http(first) {
+            Box::pin(incoming.answer_plain(Conn::from(socket))).await;
+            return Ok(None);
+        }
+        Box::pin(acceptor.accept(socket)).await.map(Some)
+    };
+    match timeout_at(deadline, handshake).await {
+        Some(Ok(Some(conn))) => Box::pin(incoming.serve(Arc::new(conn))).await,
+        Some(Ok(None)) => {}
+        Some(Err(e)) => log::debug!("{peer}: TLS handshake: {e}"),
+        None => log::debug!("{peer}: the TLS handshake took too long"),
+    }
+}
+
+/// What the first bytes of a connection ask for.
+enum Sniffed {
+    Tunnel(Version),
+    Visitor(VisitorRequest),
+}
+
+/// The destination of a visitor, or why it has none.
+enum VisitorRequest {
+    /// A host prefix.
+    Host(HostKind, String),
+    /// An HTTP request that cannot be served.
+    Wrong(ErrorPage),
+    /// A TLS handshake without a server name.
+    Nameless,
+    /// Nothing that could be answered; the reason is for the log.
+    Nowhere(&'static str),
+}
+
+impl Incoming {
+    // An `async fn` would hold its arguments twice.
+    #[allow(clippy::manual_async_fn)]
+    fn serve(mut self, conn: Arc<Conn>) -> impl Future<Output = ()> {
+        async move {
+            let request = match timeout_at(self.deadline, self.sniff(&conn)).await {
+                Some(Sniffed::Tunnel(version)) => {
+                    self.head.drain(..2);
+                    let mut handshake = Box::new(Handshake::new(version));
+                    let hello =
+                        timeout_at(self.deadline, handshake.read_hello(&mut self, &conn)).await;
+                    drop(handshake);
+                    return Box::pin(session::serve(self, conn, version, hello)).await;
+                }
+                Some(Sniffed::Visitor(request)) => request,
+                None if self.is_http() && !self.head.is_empty() => {
+                    VisitorRequest::Wrong(ErrorPage::TimedOutReading)
+                }
+                None => VisitorRequest::Nowhere("timed out before its destination was known"),
+            };
+            Box::pin(self.visit(conn, request)).await;
+        }
+    }
+
+    /// Answers a plain HTTP request on a TLS listener with an error.
+    async fn answer_plain(&mut self, conn: Conn) {
+        if read_plain_request(&conn, &mut self.head).await.is_ok() {
+            self.answer(&conn, ErrorPage::BadRequest(PLAIN_HTTP)).await;
+        }
+    }
+
+    async fn sniff(&mut self, conn: &Conn) -> Sniffed {
+        loop {
+            if let Some(sniffed) = self.parse() {
+                return sniffed;
+            }
+            let most = if self.head.is_empty() {
+                FIRST_READ
+            } else {
+                client_hello::MAX_CLIENT_HELLO
+            };
+            let nowhere = match read_more(conn, &mut self.head, most).await {
+                Ok(1..) => continue,
+                Ok(0) if self.head.is_empty() => VisitorRequest::Nowhere("closed without sending"),
+                Ok(0) if self.is_http() => {
+                    VisitorRequest::Wrong(ErrorPage::BadRequest("the request is cut short"))
+                }
+                _ => VisitorRequest::Nowhere("closed before its destination was known"),
+            };
+            return Sniffed::Visitor(nowhere);
+        }
+    }
+
+    /// Parses the bytes read so far; `None` if more are needed.
+    fn parse(&self) -> Option<Sniffed> {
+        match self.head.as_slice() {
+            [] | [MAGIC] => return None,
+            [MAGIC, version, ..] => {
+                let version = Version::of(*version);
+                let spoken = version.filter(|version| self.rules.wire.allows(*version));
+                let unknown = VisitorRequest::Nowhere("a tunnel of a version that is not enabled");
+                return Some(spoken.map_or(Sniffed::Visitor(unknown), Sniffed::Tunnel));
+            }
+            _ => {}
+        }
+        let request = if self.is_http() {
+            match http_head::find(&self.head, &self.rules.mux_header) {
+                http_head::HeadResult::More => return None,
+                http_head::HeadResult::Value(value) => {
+                    let prefix = match self.rules.routes_by_host() {
+                        true => http_head::host_prefix(value),
+                        false => ascii(value).into_owned(),
+                    };
+                    VisitorRequest::Host(HostKind::Http, prefix)
+                }
+                http_head::HeadResult::TooLong => VisitorRequest::Wrong(ErrorPage::HeadTooLong),
+                http_head::HeadResult::Bad(why) => {
+                    VisitorRequest::Wrong(ErrorPage::BadRequest(why))
+                }
+            }
+        } else {
+            match client_hello::server_name(&self.head) {
+                client_hello::HelloResult::More => return None,
+                client_hello::HelloResult::Name(name) => {
+                    VisitorRequest::Host(HostKind::Tls, http_head::host_prefix(&name))
+                }
+                client_hello::HelloResult::Nameless => VisitorRequest::Nameless,
+                client_hello::HelloResult::Bad => {
+                    VisitorRequest::Nowhere("neither a tunnel nor TLS")
+                }
+            }
+        };
+        Some(Sniffed::Visitor(request))
+    }
+
+    /// Forwards the visitor to its destination, or answers with an error.
+    async fn visit(self, conn: Arc<Conn>, request: VisitorRequest) {
+        let peer = self.peer;
+        match request {
+            VisitorRequest::Host(kind, prefix) => self.forward(conn, kind, &prefix).await,
+            VisitorRequest::Wrong(answer) => self.answer(&conn, answer).await,
+            VisitorRequest::Nameless => error_page::no_such_server_name(&conn).await,
+            VisitorRequest::Nowhere(why) => log::debug!("{peer}: {why}"),
+        }
+    }
+}
+
+/// The error for plain HTTP on a TLS listener.
+pub const PLAIN_HTTP: &str = "The plain HTTP request was sent to HTTPS port; use https://";
+
+/// Reads a plain HTTP request up to the end of its first line. Fails if nothing arrives.
+pub async fn read_plain_request(conn: &Conn, bytes: &mut Vec<u8>) -> io::Result<()> {
+    while !bytes.contains(&b'\n') && bytes.len() < FIRST_READ {
+        if read_more(conn, bytes, FIRST_READ).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
