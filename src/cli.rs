@@ -1,26 +1,23 @@
 //! The command line: subcommand, flags in Go's style, groups of `-local`. Not what the options
 //! mean, see `config`.
 //!
-//! Flags are brought into argh's form (`-tlsAddr=443` → `--tls-addr 443`) and each is given to the
-//! options struct that has it. Everything is said in the form that users write.
+//! Flags are known by the declarations of the options and brought into argh's form (`-tlsAddr=443` →
+//! `--tls-addr 443`), which `config::layers` reads. Messages name flags as users write them.
 
 mod invocation;
 mod subcommand;
 
 use std::path::PathBuf;
 
-use argh::{ArgsInfo, EarlyExit, FromArgs};
-use serde::Deserialize;
-
 #[cfg(feature = "client")]
 use crate::config::client;
 use crate::config::file::Document;
-use crate::config::options::{did_you_mean, CommonOptions, OptionName};
+use crate::config::layers::{did_you_mean, options, Flag, Layers, OptionName, Options};
 #[cfg(feature = "server")]
 use crate::config::server;
 use crate::config::summary;
-use crate::config::value::{given, Scalar, Value};
-use crate::config::{self, ConfigError, RoleConfig, RoleName};
+use crate::config::value::Scalar;
+use crate::config::{ConfigError, RoleConfig, RoleName};
 use crate::control::SignalRequest;
 
 pub use invocation::{invocation, Invocation};
@@ -55,21 +52,18 @@ pub enum ControlSignal {
     Kill,
 }
 
-/// Flags that are not options: no file can hold them.
-#[derive(FromArgs, ArgsInfo, Deserialize)]
-struct ProgramFlags {
-    /// read this yaml file, or every yaml file in this directory
-    #[argh(option, arg_name = "string")]
-    config: Option<Value<PathBuf>>,
-    /// print this help
-    #[argh(option, arg_name = "bool")]
-    h: Option<Value<bool>>,
-    /// send a signal to running processes of gt: reload, restart, stop or kill
-    #[argh(option, arg_name = "string")]
-    s: Option<Value<ControlSignal>>,
-    /// print the version of this program
-    #[argh(option, arg_name = "bool")]
-    version: Option<Value<bool>>,
+options! {
+    /// The flags that no file can hold.
+    pub(crate) struct ProgramFlags {
+        /// read this yaml file, or every yaml file in this directory
+        config: Option<PathBuf> => ("config", "string"),
+        /// print this help
+        h: bool => ("h", "bool"),
+        /// send a signal to running processes of gt: reload, restart, stop or kill
+        s: Option<ControlSignal> => ("s", "string"),
+        /// print the version of this program
+        version: bool => ("version", "bool"),
+    }
 }
 
 impl Scalar for ControlSignal {
@@ -90,13 +84,6 @@ impl Scalar for ControlSignal {
 
 /// The flags that may stand beside the `-config` of a directory, whose files have a role each.
 const WITH_DIRECTORY: [&str; 6] = ["config", "threads", "logLevel", "s", "user", "group"];
-
-/// A flag as it was given.
-#[derive(Clone, Debug)]
-pub(crate) struct Flag {
-    name: OptionName,
-    value: String,
-}
 
 /// Understands the command line; `argv[0]` is the program's name. Reads the files it names, so
 /// calling it again is a reload. Every error is the user's to fix, and means exit code 2.
@@ -134,16 +121,16 @@ fn understand(program: &str, arguments: &[String]) -> Result<Command, ConfigErro
         None => {}
     }
     let flags = flags(arguments, role)?;
-    let program: ProgramFlags = options(&flags)?;
-    if given(program.h).unwrap_or(false) {
+    let program = program_flags(&flags)?;
+    if program.h {
         return Ok(Command::Print(usage(role)));
     }
-    if given(program.version).unwrap_or(false) {
+    if program.version {
         return Ok(Command::Print(format!("{VERSION}\n")));
     }
-    let config = given(program.config);
+    let config = program.config;
     let role = role.or(RoleName::only());
-    if let Some(signal) = given(program.s) {
+    if let Some(signal) = program.s {
         return Ok(Command::Signal(SignalRequest {
             signal,
             role,
@@ -219,19 +206,23 @@ fn word_at_end(name: &str) -> Option<RoleName> {
     }
 }
 
-/// All flags of a role; of both roles, each once, where it is not known yet.
-fn names(role: Option<RoleName>) -> Vec<OptionName> {
-    let mut names: Vec<OptionName> = Vec::new();
-    let of = |wanted: RoleName| role.unwrap_or(wanted) == wanted;
+/// Reads the flags that no file can hold.
+fn program_flags(flags: &[Flag]) -> Result<ProgramFlags, ConfigError> {
+    Layers { flags, file: &[] }.read()
+}
+
+/// The flags of a role, by name; where the role is not known yet, those of both.
+fn names(role: Option<RoleName>) -> Vec<&'static OptionName> {
+    let mut names: Vec<&OptionName> = ProgramFlags::NAMES.iter().collect();
+    let has = |other: RoleName| role.unwrap_or(other) == other;
     #[cfg(feature = "server")]
-    if of(RoleName::Server) {
-        names.append(&mut server::names());
+    if has(RoleName::Server) {
+        names.extend(server::names());
     }
     #[cfg(feature = "client")]
-    if of(RoleName::Client) {
-        names.append(&mut client::names());
+    if has(RoleName::Client) {
+        names.extend(client::names());
     }
-    names.append(&mut config::options::names::<ProgramFlags>());
     names.sort_by_key(|name| name.camel);
     names.dedup_by_key(|name| name.camel);
     names
@@ -268,7 +259,7 @@ fn flags(arguments: &[String], role: Option<RoleName>) -> Result<Vec<Flag>, Conf
         let word = if word == "help" { "h" } else { word };
         let Some(name) = names
             .iter()
-            .find(|name| word == name.camel || word == name.kebab)
+            .find(|name| word == name.camel || name.long().strip_prefix("--") == Some(word))
         else {
             let known = names.iter().map(|name| name.camel);
             let hint = match did_you_mean(word, known.clone()).or_else(|| nearest(word, known)) {
@@ -290,10 +281,7 @@ fn flags(arguments: &[String], role: Option<RoleName>) -> Result<Vec<Flag>, Conf
                 .cloned()
                 .ok_or_else(|| ConfigError::new(format!("-{} needs a value.", name.camel)))?,
         };
-        flags.push(Flag {
-            name: name.clone(),
-            value,
-        });
+        flags.push(Flag { name, value });
     }
     Ok(flags)
 }
@@ -314,34 +302,12 @@ pub(crate) fn load(
             flag.name.camel
         )));
     }
-    let mut given: Vec<&'static str> = flags.iter().map(|flag| flag.name.camel).collect();
-    given.sort_unstable();
-    given.dedup();
-    let common = options::<CommonOptions>(flags)?;
     let groups = service_groups(flags, role)?;
     let mut loaded = match role {
         #[cfg(feature = "server")]
-        RoleName::Server => server::load(
-            server::ServerFlags {
-                common,
-                own: options(flags)?,
-                given,
-            },
-            document,
-        ),
+        RoleName::Server => server::load(flags, document),
         #[cfg(feature = "client")]
-        RoleName::Client => client::load(
-            client::ClientFlags {
-                common,
-                own: options(flags)?,
-                services: groups
-                    .iter()
-                    .map(|group| options(group))
-                    .collect::<Result<_, _>>()?,
-                given,
-            },
-            document,
-        ),
+        RoleName::Client => client::load(flags, &groups, document),
         #[cfg(not(all(feature = "server", feature = "client")))]
         _ => Err(ConfigError::new(format!(
             "This gt was built without the {role}."
@@ -368,67 +334,13 @@ fn pairs<'f>(flags: impl IntoIterator<Item = &'f Flag>) -> Vec<summary::Given<'f
     flags.into_iter().map(pair).collect()
 }
 
-/// Reads those of the flags that `T` has, by argh.
-fn options<T>(flags: &[Flag]) -> Result<T, ConfigError>
-where
-    T: FromArgs + ArgsInfo + for<'de> Deserialize<'de>,
-{
-    let mine = Mine::of(flags, &config::options::names::<T>());
-    T::from_args(&["gt"], &mine.arguments()).map_err(|early| mine.explain(early))
-}
-
-/// The flags that one options struct has. Knows nothing of its type, of which there are several.
-struct Mine<'f> {
-    flags: Vec<&'f Flag>,
-    /// Their names as argh wants them: `--tls-addr`.
-    longs: Vec<String>,
-}
-
-impl<'f> Mine<'f> {
-    fn of(all: &'f [Flag], names: &[OptionName]) -> Self {
-        let mut flags: Vec<&Flag> = Vec::new();
-        for flag in all {
-            match names.iter().find(|name| name.camel == flag.name.camel) {
-                Some(name) if !name.repeats => flags.retain(|other| other.name.camel != name.camel),
-                Some(_) => (),
-                None => continue,
-            }
-            flags.push(flag);
-        }
-        let long = |flag: &&Flag| format!("--{}", flag.name.kebab);
-        let longs = flags.iter().map(long).collect();
-        Mine { flags, longs }
-    }
-
-    fn arguments(&self) -> Vec<&str> {
-        self.longs
-            .iter()
-            .zip(&self.flags)
-            .flat_map(|(long, flag)| [long.as_str(), flag.value.as_str()])
-            .collect()
-    }
-
-    fn explain(&self, early: EarlyExit) -> ConfigError {
-        // argh repeats the flag in its own form; only what comes after it is ours.
-        let message = self.longs.iter().zip(&self.flags).find_map(|(long, flag)| {
-            let lead = format!(
-                "Error parsing option '{long}' with value '{}': ",
-                flag.value
-            );
-            let rest = early.output.strip_prefix(&lead)?;
-            Some(format!("-{}: {}", flag.name.camel, rest.trim_end()))
-        });
-        ConfigError::new(message.unwrap_or(early.output))
-    }
-}
-
 /// A group for each `-local`, with the flags up to the next. With one `-local` or none, all service
 /// flags are one group wherever they stand. A server has none.
 fn service_groups(flags: &[Flag], role: RoleName) -> Result<Vec<Vec<Flag>>, ConfigError> {
-    let names: Vec<OptionName> = match role {
+    let names: &[OptionName] = match role {
         #[cfg(feature = "client")]
         RoleName::Client => client::service_names(),
-        _ => Vec::new(),
+        _ => &[],
     };
     let mine: Vec<&Flag> = flags
         .iter()
@@ -490,7 +402,12 @@ fn usage(role: Option<RoleName>) -> String {
             text.push_str(name.kind);
         }
         text.push_str("\n        ");
-        text.push_str(name.help);
+        text.push_str(name.help());
+        match (name.default, name.kind) {
+            ("", _) => {}
+            (default, "string") => text.push_str(&format!(" (default \"{default}\")")),
+            (default, _) => text.push_str(&format!(" (default {default})")),
+        }
         text.push('\n');
     }
     text
@@ -507,19 +424,12 @@ fn usage(role: Option<RoleName>) -> String {
 fn table(role: RoleName) -> String {
     let mut table = "| flag | value | default | meaning |\n| --- | --- | --- | --- |\n".to_owned();
     for name in names(Some(role)) {
-        let default = summary::default(name.help);
-        let (code, meaning) = match default {
-            "" => (String::new(), name.help.to_owned()),
-            value => {
-                let (before, after) = name.help.split_once(" (default").unwrap_or((name.help, ""));
-                let after = after.split_once(')').map_or("", |(_, after)| after);
-                (format!("`{value}`"), format!("{before}{after}"))
-            }
+        let default = match name.default {
+            "" => String::new(),
+            default => format!("`{default}`"),
         };
-        table.push_str(&format!(
-            "| `-{}` | {} | {code} | {meaning} |\n",
-            name.camel, name.kind
-        ));
+        let (flag, kind, help) = (name.camel, name.kind, name.help());
+        table.push_str(&format!("| `-{flag}` | {kind} | {default} | {help} |\n"));
     }
     table
 }

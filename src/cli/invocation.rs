@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{begin, flags, options, role, word, ProgramFlags};
-use crate::config::value::{given, Value};
+use super::{begin, flags, program_flags, role, word};
 use crate::config::RoleName;
 
 /// What a command line says of itself.
@@ -39,15 +38,12 @@ pub fn invocation(argv: &[String]) -> Invocation {
         config: None,
         runs_nothing,
     };
-    let program = flags(rest, role).and_then(|flags| options::<ProgramFlags>(&flags));
-    let Ok(program) = program else {
+    let Ok(program) = flags(rest, role).and_then(|flags| program_flags(&flags)) else {
         return told;
     };
-    let set = |switch: Option<Value<bool>>| given(switch).unwrap_or(false);
-    let prints = set(program.h) || set(program.version);
     Invocation {
-        runs_nothing: runs_nothing || prints || given(program.s).is_some(),
-        config: given(program.config),
+        runs_nothing: runs_nothing || program.h || program.version || program.s.is_some(),
+        config: program.config,
         ..told
     }
 }

@@ -538,7 +538,7 @@ mod both {
         let file = directory.file("c.yaml", "options: {remote: h, local: 'http://h'}");
         let loaded = loaded(&format!("gt -config {file} -id a -id b"));
         match loaded.role {
-            config::Role::Client(client) => assert_eq!(client.link.id, "b"),
+            crate::config::Role::Client(client) => assert_eq!(client.link.id, "b"),
             role => panic!("{role:?}"),
         }
     }

@@ -1,7 +1,6 @@
 //! The user that a process is to become. Not how: see `daemon::account`.
 
 use super::options::CommonOptions;
-use super::value::given;
 use super::RoleConfig;
 
 /// Whom a process is to become once it has what takes root.
@@ -22,8 +21,8 @@ pub fn account(roles: &[RoleConfig]) -> Option<&AccountConfig> {
 impl CommonOptions {
     pub(super) fn account(&self) -> AccountConfig {
         AccountConfig {
-            user: given(self.user.clone()),
-            group: given(self.group.clone()),
+            user: self.user.clone(),
+            group: self.group.clone(),
         }
     }
 }

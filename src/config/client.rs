@@ -1,4 +1,4 @@
-//! The client's configuration: merged from flags and file, checked. Not the client.
+//! The client's configuration, read from flags and file and checked. Not the client.
 
 mod local;
 mod options;
@@ -6,21 +6,21 @@ mod remote;
 mod service;
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::account::AccountConfig;
 use super::address::ListenAddr;
-use super::file::{error, without_p2p, Document};
+use super::file::{error, without_p2p, Document, Section};
+use super::layers::{Flag, Layers, OptionName, Options};
 use super::logging::{LoggingConfig, SentryConfig};
-use super::options::{CommonOptions, OptionName};
-use super::value::{all, given, Scalar};
-use super::yaml::{fields, unknown_to_all};
+use super::options::CommonOptions;
+use super::value::Scalar;
 use super::{check_length, ConfigError, Role, RoleConfig, Secret, Url, Wire};
 pub use local::{Local, Scheme};
-pub use options::{ClientOptions, ServiceOptions};
+pub(super) use options::{ClientOptions, ServiceOptions};
 pub use remote::Remote;
 use service::{check_ports, check_prefixes};
 pub use service::{Exposure, ServiceConfig};
@@ -143,20 +143,6 @@ impl Scalar for WebRtcLevel {
     }
 }
 
-/// What the command line says.
-#[derive(Clone, Debug, Default)]
-pub struct ClientFlags {
-    /// The options of both roles.
-    pub common: CommonOptions,
-    /// The client's own.
-    pub own: ClientOptions,
-    /// A group for each `-local`; or one group without `local`, for the service that the file's
-    /// `options:` hold.
-    pub services: Vec<ServiceOptions>,
-    /// The flags that were given, each once.
-    pub given: Vec<&'static str>,
-}
-
 /// A client's file.
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -164,67 +150,61 @@ struct ClientFile {
     version: (),
     r#type: (),
     options: (),
-    services: Vec<ServiceOptions>,
+    services: (),
 }
 
-/// The names of all its options.
-pub fn names() -> Vec<OptionName> {
-    let mut names = super::options::names::<ClientOptions>();
-    names.append(&mut service_names());
-    names.append(&mut super::options::names::<CommonOptions>());
-    names
+/// The options that a client has.
+pub fn names() -> impl Iterator<Item = &'static OptionName> {
+    let names = [
+        ClientOptions::NAMES,
+        ServiceOptions::NAMES,
+        CommonOptions::NAMES,
+    ];
+    names.into_iter().flatten()
 }
 
-/// The names of the options that belong to one service.
-pub fn service_names() -> Vec<OptionName> {
-    super::options::names::<ServiceOptions>()
+/// The options that each service of a client has.
+pub fn service_names() -> &'static [OptionName] {
+    ServiceOptions::NAMES
 }
 
-/// Whether a client's `options:` may hold it.
-#[cfg(feature = "server")]
-pub(super) fn is_option(key: &str) -> bool {
-    option_fields().contains(&key)
-}
-
-fn option_fields() -> Vec<&'static str> {
-    [
-        fields::<ClientOptions>(),
-        fields::<ServiceOptions>(),
-        fields::<CommonOptions>(),
-    ]
-    .concat()
-}
-
-/// Merges flags and file, a flag over the file, and checks the outcome.
-pub fn load(flags: ClientFlags, document: Option<&Document>) -> Result<RoleConfig, ConfigError> {
-    let mut warnings = without_p2p(OF_P2P, &flags.given, document);
-    let mut file = ClientFile::default();
-    let mut options = ClientOptions::default();
-    let mut single = ServiceOptions::default();
-    let mut common = CommonOptions::default();
+/// Makes a checked configuration out of the flags and the file. `groups` are the flags of services,
+/// one group for each `-local`.
+pub fn load(
+    flags: &[Flag],
+    groups: &[Vec<Flag>],
+    document: Option<&Document>,
+) -> Result<RoleConfig, ConfigError> {
+    let mut warnings = without_p2p(OF_P2P, flags, document);
+    let (mut file, mut list) = (Vec::new(), Vec::new());
     if let Some(document) = document {
-        let mut unknown;
-        (file, unknown) = document.read(&[])?;
-        let (unknown_own, unknown_single, unknown_common);
-        (options, unknown_own) = document.read(&["options"])?;
-        (single, unknown_single) = document.read(&["options"])?;
-        (common, unknown_common) = document.read(&["options"])?;
-        let unknown_options = unknown_to_all([unknown_own, unknown_single, unknown_common]);
-        unknown.extend(unknown_options);
-        warnings.extend(document.unknown(&unknown, &option_fields()));
+        let (ClientFile { .. }, mut unknown) = document.read(&[])?;
+        list = document.sections("services")?;
+        let of_services: Vec<&str> = service_names().iter().map(|name| name.camel).collect();
+        unknown.extend(
+            list.iter()
+                .flat_map(|section| section.unknown(&of_services)),
+        );
+        let options = document.section("options", &[])?;
+        let names: Vec<&str> = names().map(|name| name.camel).collect();
+        unknown.extend(options.unknown(&names));
+        warnings.extend(document.unknown(&unknown, &names));
+        file.push(options);
     }
+    let layers = Layers { flags, file: &file };
+    let options: ClientOptions = layers.read()?;
+    let common: CommonOptions = layers.read()?;
+    let groups = service_groups(groups, &file, &list, document)?;
     let fail = |message: String| error(document, message);
 
-    let options = flags.own.or(options);
-    let common = flags.common.or(common);
-    let id = given(options.id)
+    let id = options
+        .id
         .ok_or_else(|| fail("There is no id: say who this client is by id or -id.".to_owned()))?;
     check_length(&format!("The id \"{id}\""), id.len()).map_err(fail)?;
-    let secret = given(options.secret);
+    let secret = options.secret;
     if let Some(secret) = &secret {
         check_length(&format!("The secret of \"{id}\""), secret.as_bytes().len()).map_err(fail)?;
     }
-    let groups = service_groups(flags.services, single, file.services, document);
     let services: Vec<ServiceConfig> = groups
         .into_iter()
         .map(|(name, group)| ServiceConfig::new(group, &name, &mut warnings).map_err(fail))
@@ -232,60 +212,56 @@ pub fn load(flags: ClientFlags, document: Option<&Document>) -> Result<RoleConfi
     check_ports(&services).map_err(fail)?;
     check_prefixes(&id, &services).map_err(fail)?;
 
-    let connections = given(options.remote_connections).map_or(3, |number| number.0);
-    let idle = given(options.remote_idle_connections).map_or(1, |number| number.0.max(1));
+    let connections = options.remote_connections.0;
+    let idle = options.remote_idle_connections.0.max(1);
     if idle > connections {
         return Err(fail(format!(
             "remoteIdleConnections ({idle}) cannot be more than remoteConnections ({connections})."
         )));
     }
+    let tcp_forward = match (options.tcp_forward_addr, options.tcp_forward_host_prefix) {
+        (None, _) => None,
+        (Some(_), None) => {
+            let message =
+                "tcpForwardAddr needs tcpForwardHostPrefix: the host prefix of the client \
+                           to reach.";
+            return Err(fail(message.to_owned()));
+        }
+        (Some(addr), Some(host_prefix)) => Some(TcpForward {
+            addr,
+            host_prefix: host_prefix.0,
+            connections: small(options.tcp_forward_connections.0),
+            fallback: options.tcp_forward_fallback,
+        }),
+    };
     let client = ClientConfig {
-        link: Uplink {
-            id,
-            secret,
-            remotes: all(options.remote),
-            remote_api: given(options.remote_api),
-            remote_cert: given(options.remote_cert),
-            remote_cert_insecure: given(options.remote_cert_insecure).unwrap_or(false),
-            connections: small(connections),
-            idle_connections: small(idle),
-            remote_timeout: given(options.remote_timeout).unwrap_or(Duration::from_secs(45)),
-            reconnect_delay: given(options.reconnect_delay).unwrap_or(Duration::from_secs(5)),
-            wire: common.wire(),
-        },
-        services,
-        stun: all(options.remote_stun),
-        webrtc: WebRtc {
-            idle_timeout: given(options.webrtc_connection_idle_timeout)
-                .unwrap_or(Duration::from_secs(300)),
-            log_level: given(options.webrtc_log_level).unwrap_or(WebRtcLevel::Warning),
-            min_port: given(options.webrtc_min_port).unwrap_or(0),
-            max_port: given(options.webrtc_max_port).unwrap_or(0),
-            connections: small(given(options.webrtc_connections).map_or(30, |number| number.0)),
-        },
-        tcp_forward: match (
-            given(options.tcp_forward_addr),
-            given(options.tcp_forward_host_prefix),
-        ) {
-            (None, _) => None,
-            (Some(_), None) => {
-                let message = "tcpForwardAddr needs tcpForwardHostPrefix: the host prefix of \
-                     the client to reach.";
-                return Err(fail(message.to_owned()));
-            }
-            (Some(addr), Some(host_prefix)) => Some(TcpForward {
-                addr,
-                host_prefix: host_prefix.0,
-                connections: small(
-                    given(options.tcp_forward_connections).map_or(3, |number| number.0),
-                ),
-                fallback: given(options.tcp_forward_fallback).unwrap_or(true),
-            }),
-        },
         logging: common.logging(),
         sentry: common.sentry(),
         account: common.account(),
         threads: common.threads(),
+        link: Uplink {
+            id,
+            secret,
+            remotes: options.remote,
+            remote_api: options.remote_api,
+            remote_cert: options.remote_cert,
+            remote_cert_insecure: options.remote_cert_insecure,
+            connections: small(connections),
+            idle_connections: small(idle),
+            remote_timeout: options.remote_timeout,
+            reconnect_delay: options.reconnect_delay,
+            wire: common.wire,
+        },
+        services,
+        stun: options.remote_stun,
+        webrtc: WebRtc {
+            idle_timeout: options.webrtc_connection_idle_timeout,
+            log_level: options.webrtc_log_level,
+            min_port: options.webrtc_min_port,
+            max_port: options.webrtc_max_port,
+            connections: small(options.webrtc_connections.0),
+        },
+        tcp_forward,
     };
     check(&client).map_err(fail)?;
     Ok(RoleConfig {
@@ -324,43 +300,62 @@ fn check(client: &ClientConfig) -> Result<(), String> {
     Ok(())
 }
 
-/// All services with a name for each, in the order of their index. A single service of the flags
-/// and the one in the file's `options:` are the same one, option by option.
+/// The options of all services, with a name for errors, in the order of their index. A single service
+/// of the flags and the one in the file's `options:` are the same, option by option.
 fn service_groups(
-    mut flags: Vec<ServiceOptions>,
-    single: ServiceOptions,
-    list: Vec<ServiceOptions>,
+    groups: &[Vec<Flag>],
+    options: &[Section<'_>],
+    list: &[Section<'_>],
     document: Option<&Document>,
-) -> Vec<(String, ServiceOptions)> {
+) -> Result<Vec<(String, ServiceOptions)>, ConfigError> {
     let here = env::current_dir().unwrap_or_default();
     let beside = document
         .and_then(|document| document.path.parent())
         .map_or(here.clone(), |directory| here.join(directory));
-    let resolve = |group: ServiceOptions, base: &Path| group.resolve(base);
-    let single = resolve(single, &beside);
-    let mut groups = Vec::new();
-    match (flags.pop(), flags.is_empty()) {
-        (None, _) if single == ServiceOptions::default() => (),
-        (None, _) => groups.push(("The service in options".to_owned(), single)),
-        (Some(only), true) => {
-            groups.push((
-                "The service of the flags".to_owned(),
-                resolve(only, &here).or(single),
-            ));
+    let mut services = Vec::new();
+    let mut add = |name: String, layers: Layers<'_>| -> Result<(), ConfigError> {
+        // A relative directory is meant from where it was written.
+        let base = if layers.by_flag("local") {
+            &here
+        } else {
+            &beside
+        };
+        let group: ServiceOptions = layers.read()?;
+        services.push((name, group.resolve(base)));
+        Ok(())
+    };
+    match groups {
+        [] | [_] => {
+            let flags = groups.first().map_or(&[][..], Vec::as_slice);
+            let name = if flags.is_empty() {
+                "in options"
+            } else {
+                "of the flags"
+            };
+            let file = options;
+            let layers = Layers { flags, file };
+            if layers.have::<ServiceOptions>() {
+                add(format!("The service {name}"), layers)?;
+            }
         }
-        (Some(last), false) => {
-            for (i, group) in flags.into_iter().chain([last]).enumerate() {
-                groups.push((
-                    format!("The service of -local number {}", i + 1),
-                    resolve(group, &here),
-                ));
+        groups => {
+            // The one in `options:` is not used, but wrong values in it are errors.
+            let file = options;
+            Layers { flags: &[], file }.read::<ServiceOptions>()?;
+            for (number, flags) in (1usize..).zip(groups) {
+                let file = &[];
+                add(
+                    format!("The service of -local number {number}"),
+                    Layers { flags, file },
+                )?;
             }
         }
     }
-    for (i, group) in list.into_iter().enumerate() {
-        groups.push((format!("services[{i}]"), resolve(group, &beside)));
+    for (i, section) in list.iter().enumerate() {
+        let file = std::slice::from_ref(section);
+        add(format!("services[{i}]"), Layers { flags: &[], file })?;
     }
-    groups
+    Ok(services)
 }
 
 /// For numbers that were checked to be small.

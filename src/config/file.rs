@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::foreign::{self, Content};
-use super::options::did_you_mean;
+use super::layers::{did_you_mean, Flag};
 use super::value::{given, Value};
 use super::yaml::{Node, Unknown, YamlTree};
 #[cfg(all(feature = "server", feature = "client"))]
@@ -144,7 +144,8 @@ impl Document {
             }
         }
         for key in self.tree.keys(&["options"]) {
-            let (of_server, of_client) = (server::is_option(key), client::is_option(key));
+            let of_server = server::names().any(|name| name.camel == key);
+            let of_client = client::names().any(|name| name.camel == key);
             if of_server && !of_client {
                 server.push(key);
             } else if of_client && !of_server {
@@ -164,7 +165,7 @@ impl Document {
         }
     }
 
-    /// Reads a section; see [`Tree::read`].
+    /// Reads a section; see [`YamlTree::read`].
     pub(super) fn read<'t, T: Deserialize<'t>>(
         &'t self,
         path: &[&str],
@@ -172,6 +173,50 @@ impl Document {
         self.tree
             .read(path)
             .map_err(|error| self.error(format_args!("{error}")))
+    }
+
+    /// The section `key` at the top, with options in it; without any if the file does not have it.
+    /// `names` are the options that have another name there, and that name; `&[]` if none has.
+    pub(super) fn section(
+        &self,
+        key: &'static str,
+        names: &'static [(&'static str, &'static str)],
+    ) -> Result<Section<'_>, ConfigError> {
+        match self.node(&[key]) {
+            Some(node) => self.section_of(key.to_owned(), node, names),
+            None => Ok(Section {
+                document: self,
+                path: String::new(),
+                entries: &[],
+                names,
+            }),
+        }
+    }
+
+    /// The sections of the list `key` at the top. One section is a list of one.
+    #[cfg(feature = "client")]
+    pub(super) fn sections(&self, key: &'static str) -> Result<Vec<Section<'_>>, ConfigError> {
+        let nodes = match self.node(&[key]) {
+            Some(node) => node.elements(key),
+            None => Vec::new(),
+        };
+        let section = |(path, node)| self.section_of(path, node, &[]);
+        nodes.into_iter().map(section).collect()
+    }
+
+    fn section_of<'d>(
+        &'d self,
+        path: String,
+        node: &'d Node,
+        names: &'static [(&'static str, &'static str)],
+    ) -> Result<Section<'d>, ConfigError> {
+        let entries = self.tree.entries(&path, node);
+        Ok(Section {
+            document: self,
+            entries: entries.map_err(|error| self.error(format_args!("{error}")))?,
+            path,
+            names,
+        })
     }
 
     /// The value at a path.
@@ -222,6 +267,63 @@ impl Document {
     }
 }
 
+/// A section of a file whose keys are options.
+pub struct Section<'d> {
+    document: &'d Document,
+    /// The path of the section: `options`, `services[0]`.
+    path: String,
+    entries: &'d [(String, Node)],
+    names: &'static [(&'static str, &'static str)],
+}
+
+impl<'d> Section<'d> {
+    /// The key of an option and its value, unless that is null.
+    fn entry(&self, name: &str) -> Option<&'d (String, Node)> {
+        let key = match self.names {
+            [] => name,
+            names => names.iter().find(|(option, _)| *option == name)?.1,
+        };
+        let mut entries = self.entries.iter();
+        entries.find(|(entry, node)| entry == key && !node.is_null())
+    }
+
+    /// Whether the option is given here.
+    pub fn has(&self, name: &str) -> bool {
+        self.entry(name).is_some()
+    }
+
+    /// The text of an option's value, or the texts of a list.
+    pub fn texts(&self, name: &str, list: bool) -> Result<Vec<&'d str>, ConfigError> {
+        let Some((key, node)) = self.entry(name) else {
+            return Ok(Vec::new());
+        };
+        let path = format!("{}.{key}", self.path);
+        let texts = self.document.tree.texts(&path, node, list);
+        texts.map_err(|error| self.document.error(format_args!("{error}")))
+    }
+
+    /// The error that a text of an option is wrong, by its index in a list.
+    pub fn fault(&self, name: &str, index: usize, why: &str) -> ConfigError {
+        let message = match self.entry(name) {
+            Some((key, node)) => {
+                let path = format!("{}.{key}", self.path);
+                self.document.tree.fault(&path, node, index, why)
+            }
+            None => why.to_owned(),
+        };
+        self.document.error(format_args!("{message}"))
+    }
+
+    /// The keys that are not among the options `known`.
+    pub fn unknown(&self, known: &[&str]) -> Vec<Unknown> {
+        let unknown = |(key, node): &(String, Node)| {
+            let is_known = known.contains(&key.as_str());
+            (!is_known).then(|| node.unknown(format!("{}.{key}", self.path)))
+        };
+        self.entries.iter().filter_map(unknown).collect()
+    }
+}
+
 /// An error of the file, if there is one, else of the command line.
 pub(super) fn error(document: Option<&Document>, message: impl fmt::Display) -> ConfigError {
     match document {
@@ -235,7 +337,7 @@ pub(super) fn error(document: Option<&Document>, message: impl fmt::Display) -> 
 #[cfg(any(feature = "server", feature = "client"))]
 pub(super) fn without_p2p(
     table: &[&str],
-    flags: &[&str],
+    flags: &[Flag],
     document: Option<&Document>,
 ) -> Vec<String> {
     if cfg!(feature = "p2p") {
@@ -248,13 +350,13 @@ pub(super) fn without_p2p(
 }
 
 /// What a flag or the file sets, of the options in `table`, as it is called there.
-fn set(table: &[&str], flags: &[&str], document: Option<&Document>) -> Vec<String> {
+fn set(table: &[&str], flags: &[Flag], document: Option<&Document>) -> Vec<String> {
     let mut names = Vec::new();
     let keys = document
         .map(|document| document.keys(&["options"]))
         .unwrap_or_default();
     for name in table {
-        if flags.contains(name) {
+        if flags.iter().any(|flag| flag.name.camel == *name) {
             names.push(format!("-{name}"));
         }
         if let Some(document) = document.filter(|_| keys.contains(name)) {

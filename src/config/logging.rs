@@ -4,50 +4,52 @@ use std::path::PathBuf;
 
 use log::LevelFilter;
 
+use super::layers::Given;
 use super::options::CommonOptions;
-use super::value::{all, given, Scalar};
-use super::{RoleConfig, Secret, Wire};
+use super::value::Scalar;
+use super::{RoleConfig, Secret};
 
-/// Where log lines go; `None` means that nothing was said, and the default stands.
+/// The log's level, file and rotation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LoggingConfig {
     /// The lowest level that is logged.
-    pub level: Option<LogLevel>,
+    pub level: Given<LogLevel>,
     /// The file to log to instead of stderr.
     pub file: Option<PathBuf>,
-    /// Bytes at which the file is rotated; 0 means any.
-    pub max_size: Option<u64>,
-    /// Files to keep, the one that is written to included; 0 means any number.
-    pub max_count: Option<u32>,
+    /// The size in bytes at which the file is rotated; 0 for never.
+    pub max_size: Given<u64>,
+    /// The number of files to keep, the current one included; 0 for no limit.
+    pub max_count: Given<u32>,
 }
 
 impl LoggingConfig {
-    /// The level to use: `info` unless another was asked for.
+    /// The lowest level that is logged.
     pub fn level(&self) -> LogLevel {
-        self.level.unwrap_or(LogLevel::Info)
+        self.level.value
     }
 
-    /// The size to use: 512 MiB unless another was asked for.
+    /// The size in bytes at which the file is rotated; 0 for never.
     pub fn max_size(&self) -> u64 {
-        self.max_size.unwrap_or(536_870_912)
+        self.max_size.value
     }
 
-    /// The number to use: 7 unless another was asked for.
+    /// The number of files to keep, the current one included; 0 for no limit.
     pub fn max_count(&self) -> u32 {
-        self.max_count.unwrap_or(7)
+        self.max_count.value
     }
 }
 
-/// What there is once in a process, while each of its roles may say something about it: the log and
-/// Sentry. Of each option the first that is set counts; the sentences warn of those that differ.
+/// The settings that a process has once, although each of its roles may set them: the log, Sentry and
+/// the user. The first role that sets one decides; there is a warning for each other value.
 pub fn common(roles: &[RoleConfig]) -> (LoggingConfig, Option<&SentryConfig>, Vec<String>) {
     let mut warnings = Vec::new();
+    // The first role has a value for everything.
     let mut logging = LoggingConfig::default();
     let mut sentry: Option<&SentryConfig> = None;
     let mut user: Option<String> = None;
     for loaded in roles {
-        let mut told = |name: &str, heeded: bool| {
-            if !heeded {
+        let mut check = |name: &str, agrees: bool| {
+            if !agrees {
                 let source = match &loaded.source {
                     Some(file) => file.display().to_string(),
                     None => format!("the {}", loaded.name()),
@@ -59,28 +61,25 @@ pub fn common(roles: &[RoleConfig]) -> (LoggingConfig, Option<&SentryConfig>, Ve
             }
         };
         let theirs = loaded.logging();
-        told("logLevel", first(&mut logging.level, &theirs.level));
-        told("logFile", first(&mut logging.file, &theirs.file));
-        told(
-            "logFileMaxSize",
-            first(&mut logging.max_size, &theirs.max_size),
-        );
-        told(
+        check("logLevel", logging.level.agree(&theirs.level));
+        check("logFile", agree(&mut logging.file, &theirs.file));
+        check("logFileMaxSize", logging.max_size.agree(&theirs.max_size));
+        check(
             "logFileMaxCount",
-            first(&mut logging.max_count, &theirs.max_count),
+            logging.max_count.agree(&theirs.max_count),
         );
-        told("sentryDSN", first(&mut sentry, &loaded.sentry()));
-        told("user", first(&mut user, &loaded.account().user));
+        check("sentryDSN", agree(&mut sentry, &loaded.sentry()));
+        check("user", agree(&mut user, &loaded.account().user));
     }
     (logging, sentry, warnings)
 }
 
-/// Whether `theirs` is what counts then.
-fn first<T: Clone + PartialEq>(counts: &mut Option<T>, theirs: &Option<T>) -> bool {
-    if counts.is_none() {
-        counts.clone_from(theirs);
+/// Takes the other value where there is none yet. Returns whether the two agree.
+fn agree<T: Clone + PartialEq>(value: &mut Option<T>, other: &Option<T>) -> bool {
+    if value.is_none() {
+        value.clone_from(other);
     }
-    theirs.is_none() || counts == theirs
+    other.is_none() || value == other
 }
 
 /// Where and what to report.
@@ -103,9 +102,10 @@ pub struct SentryConfig {
 }
 
 /// The levels as options name them, the most talkative first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum LogLevel {
+    #[default]
     Trace,
     Debug,
     Info,
@@ -198,36 +198,26 @@ impl Scalar for Dsn {
 impl CommonOptions {
     pub(super) fn logging(&self) -> LoggingConfig {
         LoggingConfig {
-            level: given(self.log_level.clone()),
-            file: given(self.log_file.clone()),
-            max_size: given(self.log_file_max_size.clone()),
-            max_count: given(self.log_file_max_count.clone()),
+            level: self.log_level,
+            file: self.log_file.clone(),
+            max_size: self.log_file_max_size,
+            max_count: self.log_file_max_count,
         }
     }
 
     pub(super) fn sentry(&self) -> Option<SentryConfig> {
-        let levels = all(self.sentry_level.clone());
         Some(SentryConfig {
-            dsn: given(self.sentry_dsn.clone())?.0,
-            levels: if levels.is_empty() {
-                vec![LogLevel::Error, LogLevel::Fatal, LogLevel::Panic]
-            } else {
-                levels.into_iter().map(|level| level.0).collect()
-            },
-            sample_rate: given(self.sentry_sample_rate.clone()).map_or(1.0, |share| share.0),
-            release: given(self.sentry_release.clone()),
-            environment: given(self.sentry_environment.clone()),
-            server_name: given(self.sentry_server_name.clone()),
-            debug: given(self.sentry_debug.clone()).unwrap_or(false),
+            dsn: self.sentry_dsn.clone()?.0,
+            levels: self.sentry_level.iter().map(|level| level.0).collect(),
+            sample_rate: self.sentry_sample_rate.0,
+            release: self.sentry_release.clone(),
+            environment: self.sentry_environment.clone(),
+            server_name: self.sentry_server_name.clone(),
+            debug: self.sentry_debug,
         })
     }
 
-    pub(super) fn wire(&self) -> Wire {
-        given(self.wire.clone()).unwrap_or_default()
-    }
-
     pub(super) fn threads(&self) -> usize {
-        let threads = given(self.threads.clone()).map_or(1, |threads| threads.0);
-        usize::try_from(threads).unwrap_or(1)
+        usize::try_from(self.threads.0).unwrap_or(1)
     }
 }

@@ -1,9 +1,9 @@
 //! The configuration as plain data: read from flags and yaml, merged, checked. Nothing here
 //! listens, dials or logs; whoever gets a piece of it may rely on every check having been made.
 //!
-//! `value` reads words; `options` structs hold what one source says, all of it optional; `server`
-//! and `client` merge the sources (a flag over the file) and check; `yaml` and `file` are the file
-//! itself.
+//! `value` reads texts. `layers` finds the text of each option, in the flags, the file or the defaults,
+//! and reads it into the structs of `options`. `server` and `client` check what belongs together.
+//! `yaml` and `file` are the file itself.
 
 mod account;
 mod address;
@@ -13,8 +13,9 @@ mod duration;
 pub mod file;
 pub(crate) mod foreign;
 pub(crate) mod label;
+pub(crate) mod layers;
 mod logging;
-pub mod options;
+pub(crate) mod options;
 mod secret;
 #[cfg(feature = "server")]
 pub mod server;
@@ -34,6 +35,7 @@ pub use client::{
     ClientConfig, Exposure, Local, Remote, Scheme, ServiceConfig, TcpForward, Uplink, WebRtc,
     WebRtcLevel,
 };
+pub use layers::Given;
 pub use logging::{common, LogLevel, LoggingConfig, SentryConfig};
 pub use secret::Secret;
 #[cfg(feature = "server")]

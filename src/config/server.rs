@@ -1,4 +1,4 @@
-//! The server's configuration: merged from flags and file, checked. Not the server.
+//! The server's configuration, read from flags and file and checked. Not the server.
 
 mod limits;
 mod networks;
@@ -17,15 +17,15 @@ use super::account::AccountConfig;
 use super::address::{ListenAddr, FIRST_FREE_PORT};
 use super::file::{error, without_p2p, Document};
 use super::foreign::Content;
+use super::layers::{Flag, Layers, OptionName, Options};
 use super::logging::{LoggingConfig, SentryConfig};
-use super::options::{CommonOptions, OptionName};
-use super::value::{all, either, given, Value};
-use super::yaml::{fields, unknown_to_all};
+use super::options::CommonOptions;
+use super::value::{given, Value};
 use super::{ConfigError, Role, RoleConfig, Url, Wire};
-use limits::{HostEntry, PartLimits, TcpEntry};
+use limits::{GlobalLimits, PartLimits, TcpEntry};
 pub use limits::{HostRules, Limits, PortRange, TcpRule};
 pub use networks::Network;
-pub use options::ServerOptions;
+pub(super) use options::{PairedOptions, ServerOptions};
 use tls::TlsOption;
 pub use tls::TlsVersion;
 pub use users::User;
@@ -33,6 +33,12 @@ use users::{UserEntry, UsersConfig};
 
 /// Options that have their effect only where there is P2P.
 const OF_P2P: &[&str] = &["stunAddr"];
+/// Options that the section `host:` may hold as well, and their keys there.
+const OF_HOST: [(&str, &str); 3] = [
+    ("hostNumber", "number"),
+    ("hostRegex", "regex"),
+    ("hostWithID", "withID"),
+];
 
 /// A server, ready to start.
 #[derive(Clone, Debug)]
@@ -130,17 +136,6 @@ pub struct ApiConfig {
     pub hosts: Vec<String>,
 }
 
-/// What the command line says.
-#[derive(Clone, Debug, Default)]
-pub struct ServerFlags {
-    /// The options of both roles.
-    pub common: CommonOptions,
-    /// The server's own.
-    pub own: ServerOptions,
-    /// The flags that were given, each once.
-    pub given: Vec<&'static str>,
-}
-
 /// A server's file.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
@@ -151,75 +146,73 @@ struct ServerFile {
     users: Option<BTreeMap<String, UserEntry>>,
     tcp: Option<Vec<TcpEntry>>,
     tcp_number: Option<Value<u32>>,
-    host: HostEntry,
+    host: (),
 }
 
-/// The names of all its options.
-pub fn names() -> Vec<OptionName> {
-    let mut names = super::options::names::<ServerOptions>();
-    names.append(&mut super::options::names::<CommonOptions>());
-    names
+/// The options that a server has.
+pub fn names() -> impl Iterator<Item = &'static OptionName> {
+    let names = [
+        ServerOptions::NAMES,
+        PairedOptions::NAMES,
+        CommonOptions::NAMES,
+    ];
+    names.into_iter().flatten()
 }
 
-/// Whether a server's `options:` may hold it.
-#[cfg(feature = "client")]
-pub(super) fn is_option(key: &str) -> bool {
-    fields::<ServerOptions>().contains(&key) || fields::<CommonOptions>().contains(&key)
-}
-
-/// Merges flags and file, a flag over the file, and checks the outcome.
-pub fn load(flags: ServerFlags, document: Option<&Document>) -> Result<RoleConfig, ConfigError> {
-    let mut warnings = without_p2p(OF_P2P, &flags.given, document);
-    let mut file = ServerFile::default();
-    let mut options = ServerOptions::default();
-    let mut common = CommonOptions::default();
+/// Makes a checked configuration out of the flags and the file.
+pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, ConfigError> {
+    let mut warnings = without_p2p(OF_P2P, flags, document);
+    let (mut sections, mut file) = (Vec::new(), ServerFile::default());
     if let Some(document) = document {
         let mut unknown;
         (file, unknown) = document.read(&[])?;
-        let read: (ServerOptions, _) = document.read(&["options"])?;
-        let read_common: (CommonOptions, _) = document.read(&["options"])?;
-        unknown.extend(unknown_to_all([read.1, read_common.1]));
-        let names = [fields::<ServerOptions>(), fields::<CommonOptions>()].concat();
+        let host = document.section("host", &OF_HOST)?;
+        unknown.extend(host.unknown(&OF_HOST.map(|(_, key)| key)));
+        let options = document.section("options", &[])?;
+        let names: Vec<&str> = names().map(|name| name.camel).collect();
+        unknown.extend(options.unknown(&names));
         warnings.extend(document.unknown(&unknown, &names));
-        (options, common) = (read.0, read_common.0);
+        sections.extend([options, host]);
     }
+    let layers = |flags, file| Layers { flags, file };
+    let options: ServerOptions = layers(flags, &sections).read()?;
+    let common: CommonOptions = layers(flags, &sections).read()?;
+    let by_flags: PairedOptions = layers(flags, &[]).read()?;
+    let by_file: PairedOptions = layers(&[], &sections).read()?;
     let fail = |message: String| error(document, message);
 
     let mut users = UsersConfig::default();
-    // Each of these says that not everybody may connect, even if it turns out to be empty: a users
-    // file may be half-written, a variable of a start script unset.
+    // Each of these restricts who may connect, even if it turns out to be empty: a users file may be
+    // half-written, a variable of a start script unset.
     let mut users_are_configured = document.is_some_and(|it| it.node(&["users"]).is_some());
-    for options in [&flags.own, &options] {
-        users_are_configured |= !options.id.is_empty() || !options.secret.is_empty();
+    for pairs in [&by_flags, &by_file] {
+        users_are_configured |= !pairs.id.is_empty() || !pairs.secret.is_empty();
     }
-    users.add_pairs(&flags.own).map_err(ConfigError)?;
-    if let Some(path) = given(flags.own.users.clone().or(options.users.clone())) {
+    users.add_pairs(&by_flags).map_err(ConfigError)?;
+    if let Some(path) = &options.users {
         users_are_configured = true;
-        let document = Document::open(&path, Content::Users)?;
+        let document = Document::open(path, Content::Users)?;
         let (entries, unknown) = document.read(&[])?;
         warnings.extend(document.unknown(&unknown, &[]));
         users.add_entries(entries);
     }
-    users.add_pairs(&options).map_err(fail)?;
+    users.add_pairs(&by_file).map_err(fail)?;
     users.add_entries(file.users.unwrap_or_default());
 
-    let (tcp, tcp_number) = tcp(&flags.own, &options, file.tcp, file.tcp_number).map_err(fail)?;
-    let options = flags.own.or(options);
-    let common = flags.common.or(common);
-    let global = PartLimits {
+    let (tcp, tcp_number) = tcp([by_flags, by_file], file.tcp, file.tcp_number).map_err(fail)?;
+    let global = GlobalLimits {
         tcp,
         tcp_number,
-        speed: given(options.speed),
-        connections: given(options.connections),
-        host: HostEntry {
+        speed: options.speed,
+        connections: options.connections,
+        hosts: HostRules {
             number: options.host_number,
-            regex: Some(options.host_regex).filter(|list| !list.is_empty()),
+            regex: options.host_regex.into_iter().map(|it| it.0).collect(),
             with_id: options.host_with_id,
-        }
-        .or(file.host),
+        },
     };
-    let auth_api = given(options.auth_api);
-    let allow_any_client = given(options.allow_any_client).unwrap_or(false);
+    let auth_api = options.auth_api;
+    let allow_any_client = options.allow_any_client;
     warnings.extend(users.warn_of_global(&global, allow_any_client || auth_api.is_some()));
     let users = users.finish(&global).map_err(fail)?;
 
@@ -240,7 +233,7 @@ pub fn load(flags: ServerFlags, document: Option<&Document>) -> Result<RoleConfi
                 .to_owned(),
         );
     }
-    let (api_cert, api_key) = (given(options.api_cert_file), given(options.api_key_file));
+    let (api_cert, api_key) = (options.api_cert_file, options.api_key_file);
     if api_cert.is_some() != api_key.is_some() {
         warnings.push(
             "the API speaks plain HTTP: HTTPS needs both apiCertFile and apiKeyFile".to_owned(),
@@ -256,46 +249,36 @@ pub fn load(flags: ServerFlags, document: Option<&Document>) -> Result<RoleConfi
     let tunnel_tls_min = tls_min("tlsVersion", options.tls_version, &mut warnings);
     let api_tls_min = tls_min("apiTLSVersion", options.api_tls_version, &mut warnings);
     let server = ServerConfig {
-        addr: options.addr.map_or(
-            Some(ListenAddr {
-                host: None,
-                port: 80,
-            }),
-            |addr| addr.0,
-        ),
-        tls_addr: given(options.tls_addr),
-        sni_addr: given(options.sni_addr),
-        cert_file: given(options.cert_file),
-        key_file: given(options.key_file),
-        tls_min: tunnel_tls_min,
-        users,
-        any_client,
-        limits: global.resolve(),
-        timeout: given(options.timeout).unwrap_or(Duration::from_secs(90)),
-        timeout_on_unidirectional_traffic: given(options.timeout_on_unidirectional_traffic)
-            .unwrap_or(false),
-        http_mux_header: given(options.http_mux_header).map_or("Host".to_owned(), |name| name.0),
-        front_proxies: all(options.front_proxies),
-        reconnect_times: given(options.reconnect_times).unwrap_or(3),
-        reconnect_duration: given(options.reconnect_duration).unwrap_or(Duration::from_secs(300)),
-        address_connections: given(options.address_connections).unwrap_or(0),
-        total_connections: given(options.total_connections).unwrap_or(0),
-        auth_api,
-        api: given(options.api_addr).map(|addr| ApiConfig {
-            addr,
-            tls: api_cert.zip(api_key),
-            tls_min: api_tls_min,
-            hosts: all(options.api_hosts)
-                .into_iter()
-                .map(|host| host.0)
-                .collect(),
-        }),
-        stun_addr: given(options.stun_addr),
         logging: common.logging(),
         sentry: common.sentry(),
         account: common.account(),
         threads: common.threads(),
-        wire: common.wire(),
+        addr: options.addr.0,
+        tls_addr: options.tls_addr,
+        sni_addr: options.sni_addr,
+        cert_file: options.cert_file,
+        key_file: options.key_file,
+        tls_min: tunnel_tls_min,
+        users,
+        any_client,
+        limits: PartLimits::default().complete(&global),
+        timeout: options.timeout,
+        timeout_on_unidirectional_traffic: options.timeout_on_unidirectional_traffic,
+        http_mux_header: options.http_mux_header.0,
+        front_proxies: options.front_proxies,
+        reconnect_times: options.reconnect_times,
+        reconnect_duration: options.reconnect_duration,
+        address_connections: options.address_connections,
+        total_connections: options.total_connections,
+        auth_api,
+        api: options.api_addr.map(|addr| ApiConfig {
+            addr,
+            tls: api_cert.zip(api_key),
+            tls_min: api_tls_min,
+            hosts: options.api_hosts.into_iter().map(|host| host.0).collect(),
+        }),
+        stun_addr: options.stun_addr,
+        wire: common.wire,
     };
     check(&server).map_err(fail)?;
     warnings.extend(same_listeners(&server));
@@ -349,21 +332,23 @@ fn same_listeners(server: &ServerConfig) -> Option<String> {
     None
 }
 
-/// The global TCP rules of the highest priority, and the number for rules that have none.
+/// The global TCP rules, and the number for rules that have none: those of the first source that has
+/// ranges, or else the list of the file.
 fn tcp(
-    flags: &ServerOptions,
-    options: &ServerOptions,
+    sources: [PairedOptions; 2],
     list: Option<Vec<TcpEntry>>,
     number: Option<Value<u32>>,
 ) -> Result<(Option<Vec<TcpEntry>>, Option<u32>), String> {
-    for options in [flags, options] {
-        let ranges = all(options.tcp_range.clone());
-        if !ranges.is_empty() {
-            let (list, number) = TcpEntry::pair(all(options.tcp_number.clone()), ranges)?;
+    let mut numbers = Vec::new();
+    for source in sources {
+        if !source.tcp_range.is_empty() {
+            let (list, number) = TcpEntry::pair(source.tcp_number, source.tcp_range)?;
             return Ok((Some(list), number));
         }
+        if numbers.is_empty() {
+            numbers = source.tcp_number;
+        }
     }
-    let numbers = all(either(flags.tcp_number.clone(), options.tcp_number.clone()));
     if numbers.len() > 1 || (!numbers.is_empty() && list.is_none()) {
         return Err(
             "tcpNumber needs a tcpRange to go with it, like -tcpNumber 1 -tcpRange 1024-65535."
@@ -373,19 +358,14 @@ fn tcp(
     Ok((list, numbers.first().copied().or(given(number))))
 }
 
-fn tls_min(
-    option: &str,
-    asked: Option<Value<TlsOption>>,
-    warnings: &mut Vec<String>,
-) -> TlsVersion {
-    match given(asked) {
-        Some(TlsOption::Tls11) => {
+fn tls_min(option: &str, asked: TlsOption, warnings: &mut Vec<String>) -> TlsVersion {
+    match asked {
+        TlsOption::Tls11 => {
             warnings.push(format!(
                 "{option} is tls1.1, which is broken and not spoken here; it means tls1.2"
             ));
             TlsVersion::Tls12
         }
-        Some(TlsOption::Spoken(version)) => version,
-        None => TlsVersion::Tls12,
+        TlsOption::Spoken(version) => version,
     }
 }

@@ -2,7 +2,7 @@
 //! of what was written and of the options' names, so it knows no types.
 
 use super::file::Document;
-use super::options::OptionName;
+use super::layers::OptionName;
 use super::secret::redact;
 use super::value::Scalar;
 use super::yaml::{Node, NodeKind};
@@ -30,7 +30,7 @@ pub type Given<'a> = (&'a str, &'a str);
 /// All of it: `names` are the role's options, `services` the groups of several `-local`, whose
 /// flags are not among `flags`.
 pub fn summary(
-    names: &[OptionName],
+    names: &[&OptionName],
     flags: &[Given<'_>],
     services: &[Vec<Given<'_>>],
     document: Option<&Document>,
@@ -166,7 +166,7 @@ impl JsonWriter {
         }
         let value = match values.last() {
             Some(value) => shown(value),
-            None => default(name.help),
+            None => name.default,
         };
         match name.kind {
             "bool" => self.plain(match bool::read(value) {
@@ -181,7 +181,7 @@ impl JsonWriter {
     }
 
     /// Of a section only what is known in it: what is not may be a secret under a wrong name.
-    fn node(&mut self, node: &Node, names: &[OptionName]) {
+    fn node(&mut self, node: &Node, names: &[&OptionName]) {
         match &node.kind {
             NodeKind::Null => self.plain("null"),
             NodeKind::Text(text) => self.text(text),
@@ -210,7 +210,7 @@ impl JsonWriter {
         }
     }
 
-    fn users(&mut self, node: &Node, names: &[OptionName]) {
+    fn users(&mut self, node: &Node, names: &[&OptionName]) {
         self.open('{');
         if let NodeKind::Map(entries) = &node.kind {
             for (id, node) in entries {
@@ -234,13 +234,6 @@ impl JsonWriter {
     }
 }
 
-/// What the help of an option says is its default; nothing if that is no value, `(default: …)`.
-pub(crate) fn default(help: &str) -> &str {
-    let rest = help.split_once("(default").map_or("", |(_, rest)| rest);
-    let value = rest.split_once(')').map_or("", |(value, _)| value);
-    value.strip_prefix(' ').unwrap_or("").trim_matches('"')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,19 +252,6 @@ mod tests {
             let mut json = JsonWriter(String::new());
             json.text(url);
             assert_eq!(json.0, format!("\"{text}\""));
-        }
-    }
-
-    #[test]
-    fn defaults_are_those_of_the_help() {
-        for (help, value) in [
-            ("so long (default 5m0s)", "5m0s"),
-            ("a header (default \"Host\")", "Host"),
-            ("a prefix (default: the id)", ""),
-            ("silence (default: never), and wait (default 2m0s)", ""),
-            ("a file", ""),
-        ] {
-            assert_eq!(default(help), value, "{help}");
         }
     }
 

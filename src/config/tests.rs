@@ -5,7 +5,21 @@ use std::time::Duration;
 
 use super::file::Document;
 use super::foreign::Content;
+use super::layers::{Flag, OptionName};
 use super::*;
+
+/// Flags among `names` as the command line has them, by name and value.
+fn flags(
+    names: impl IntoIterator<Item = &'static OptionName>,
+    given: &[(&str, &str)],
+) -> Vec<Flag> {
+    let names: Vec<_> = names.into_iter().collect();
+    let flag = |(camel, value): &(&str, &str)| Flag {
+        name: names.iter().find(|name| name.camel == *camel).unwrap(),
+        value: (*value).to_owned(),
+    };
+    given.iter().map(flag).collect()
+}
 
 fn document(text: &str) -> Document {
     Document::parse(
@@ -82,22 +96,21 @@ fn a_file_says_by_its_type_or_its_keys_whose_it_is() {
 #[cfg(feature = "server")]
 mod server {
     use super::*;
-    use crate::config::server::{load, ServerFlags, ServerOptions};
+    use crate::config::server::{load, names};
 
     fn loaded(text: &str) -> RoleConfig {
-        load(ServerFlags::default(), Some(&document(text))).unwrap()
+        load(&[], Some(&document(text))).unwrap()
     }
 
     fn server(text: &str) -> ServerConfig {
-        with_flags(ServerOptions::default(), text)
+        with_flags(&[], text)
     }
 
-    fn with_flags(own: ServerOptions, text: &str) -> ServerConfig {
-        let flags = ServerFlags {
-            own,
-            ..ServerFlags::default()
-        };
-        match load(flags, Some(&document(text))).unwrap().role {
+    fn with_flags(given: &[(&str, &str)], text: &str) -> ServerConfig {
+        match load(&flags(names(), given), Some(&document(text)))
+            .unwrap()
+            .role
+        {
             Role::Server(server) => *server,
             #[cfg(feature = "client")]
             role => panic!("{role:?}"),
@@ -105,9 +118,7 @@ mod server {
     }
 
     fn error(text: &str) -> String {
-        load(ServerFlags::default(), Some(&document(text)))
-            .unwrap_err()
-            .to_string()
+        load(&[], Some(&document(text))).unwrap_err().to_string()
     }
 
     fn user<'s>(server: &'s ServerConfig, id: &str) -> &'s User {
@@ -186,7 +197,7 @@ options:
                 "addr and tlsAddr are both :1234: only one can have it; \"\" turns a listener off",
             ]
         );
-        assert_eq!(loaded.logging().level, Some(LogLevel::Debug));
+        assert_eq!(loaded.logging().level(), LogLevel::Debug);
         let server = server(&text);
         assert_eq!(server.addr.as_ref().unwrap().to_string(), ":1234");
         assert_eq!(server.tls_addr.as_ref().unwrap().to_string(), ":1234");
@@ -476,35 +487,23 @@ options:
             loaded.warnings,
             [format!("gt.yaml: options.stunAddr {why}")]
         );
-        let flags = ServerFlags {
-            given: vec!["stunAddr"],
-            ..ServerFlags::default()
-        };
-        let loaded = load(flags, Some(&document("options: {id: a, secret: b}")));
+        let flags = flags(names(), &[("stunAddr", "3478")]);
+        let loaded = load(&flags, Some(&document("options: {id: a, secret: b}")));
         assert_eq!(loaded.unwrap().warnings, [format!("-stunAddr {why}")]);
     }
 
     #[test]
     fn an_option_of_the_flags_stands_over_the_files() {
-        let own = ServerOptions {
-            addr: Some("81".parse().unwrap()),
-            tcp_range: vec!["5-6".parse().unwrap()],
-            host_number: Some("4".parse().unwrap()),
-            ..ServerOptions::default()
-        };
-        let server = with_flags(own, "options: {addr: 82, speed: 9}\ntcp: {number: 1, range: 7-8}\nhost: {number: 5, withID: true}");
+        let flags = [("addr", "81"), ("tcpRange", "5-6"), ("hostNumber", "4")];
+        let server = with_flags(&flags, "options: {addr: 82, speed: 9}\ntcp: {number: 1, range: 7-8}\nhost: {number: 5, withID: true}");
         assert_eq!((server.addr.unwrap().port, server.limits.speed), (81, 9));
         assert_eq!(rules(&server.limits), [(0, 5, 6)]);
         assert_eq!(
             (server.limits.hosts.number, server.limits.hosts.with_id),
             (4, true)
         );
-        let off = ServerOptions {
-            addr: Some("".parse().unwrap()),
-            ..ServerOptions::default()
-        };
         assert_eq!(
-            with_flags(off, "options: {addr: 82, sniAddr: 443}").addr,
+            with_flags(&[("addr", "")], "options: {addr: 82, sniAddr: 443}").addr,
             None
         );
     }
@@ -515,13 +514,8 @@ options:
             "merge",
             "a: {secret: of-file, speed: 2, host: {number: 2}}\nb: {connections: 3}",
         );
-        let own = ServerOptions {
-            id: vec!["a".parse().unwrap()],
-            secret: vec!["of-flags".parse().unwrap()],
-            ..ServerOptions::default()
-        };
         let server = with_flags(
-            own,
+            &[("id", "a"), ("secret", "of-flags")],
             &format!(
                 "users:\n  a: {{secret: x, speed: 1, connections: 1, host: {{withID: true}}}}\n  b: {{secret: of-config}}\noptions: {{users: {}, speed: 7}}",
                 users.path()
@@ -539,13 +533,8 @@ options:
     #[test]
     fn an_id_of_several_sources_has_the_secret_of_the_highest() {
         let users = File::new("sources", "a: {secret: of-file}\nb: {secret: of-file}");
-        let own = ServerOptions {
-            id: vec!["a".parse().unwrap()],
-            secret: vec!["of-flags".parse().unwrap()],
-            ..ServerOptions::default()
-        };
         let server = with_flags(
-            own,
+            &[("id", "a"), ("secret", "of-flags")],
             &format!(
                 "users: {{c: {{secret: of-users, speed: 5}}}}\noptions: {{users: {}, \
                  id: [a, b, c, d], secret: [of-options, of-options, of-options, of-options]}}",
@@ -702,15 +691,8 @@ options:
             assert_eq!(server.any_client, AnyClient::Refused, "{users:?}");
             assert_eq!(loaded.warnings, [NOBODY], "{users:?}");
         }
-        let by_flags = ServerFlags {
-            own: ServerOptions {
-                id: vec![value::Value(None)],
-                secret: vec![value::Value(None)],
-                ..ServerOptions::default()
-            },
-            ..ServerFlags::default()
-        };
-        let loaded = load(by_flags, None).unwrap();
+        let by_flags = flags(names(), &[("id", ""), ("secret", "")]);
+        let loaded = load(&by_flags, None).unwrap();
         assert_eq!(loaded.role.server().unwrap().any_client, AnyClient::Refused);
         assert_eq!(
             server("users: {}\noptions: {allowAnyClient: true}").any_client,
@@ -765,18 +747,23 @@ options:
 #[cfg(feature = "client")]
 mod client {
     use super::*;
-    use crate::config::client::{load, ClientFlags, ClientOptions, ServiceOptions};
+    use crate::config::client::{load, names};
 
     fn loaded(text: &str) -> RoleConfig {
-        load(ClientFlags::default(), Some(&document(text))).unwrap()
+        load(&[], &[], Some(&document(text))).unwrap()
     }
 
     fn client(text: &str) -> ClientConfig {
-        with_flags(ClientFlags::default(), text)
+        with_services(&[], text)
     }
 
-    fn with_flags(flags: ClientFlags, text: &str) -> ClientConfig {
-        match load(flags, Some(&document(text))).unwrap().role {
+    /// A client with these groups of flags, one for each service.
+    fn with_services(groups: &[&[(&str, &str)]], text: &str) -> ClientConfig {
+        let groups: Vec<_> = groups.iter().map(|group| flags(names(), group)).collect();
+        match load(&groups.concat(), &groups, Some(&document(text)))
+            .unwrap()
+            .role
+        {
             Role::Client(client) => *client,
             #[cfg(feature = "server")]
             role => panic!("{role:?}"),
@@ -784,7 +771,7 @@ mod client {
     }
 
     fn error(text: &str) -> String {
-        load(ClientFlags::default(), Some(&document(text)))
+        load(&[], &[], Some(&document(text)))
             .unwrap_err()
             .to_string()
     }
@@ -891,17 +878,11 @@ options:
 
     #[test]
     fn services_of_the_flags_come_before_those_of_the_file() {
-        let service = |local: &str, prefix: &str| ServiceOptions {
-            local: Some(local.parse().unwrap()),
-            host_prefix: Some(prefix.parse().unwrap()),
-            ..ServiceOptions::default()
-        };
-        let flags = ClientFlags {
-            services: vec![service("http://f1", "1"), service("http://f2", "2")],
-            ..ClientFlags::default()
-        };
-        let c = with_flags(
-            flags,
+        let c = with_services(
+            &[
+                &[("local", "http://f1"), ("hostPrefix", "1")],
+                &[("local", "http://f2"), ("hostPrefix", "2")],
+            ],
             "options: {remote: h, id: i, local: 'http://o'}\nservices: [{local: 'http://s'}]",
         );
         assert_eq!(locals(&c), ["http://f1:80", "http://f2:80", "http://s:80"]);
@@ -910,32 +891,12 @@ options:
     #[test]
     fn a_single_service_of_the_flags_is_merged_with_the_one_in_options() {
         let text = "options: {remote: h, id: i, local: 'http://o', hostPrefix: p}";
-        let local = ServiceOptions {
-            local: Some("http://f".parse().unwrap()),
-            ..ServiceOptions::default()
-        };
-        let c = with_flags(
-            ClientFlags {
-                services: vec![local],
-                ..ClientFlags::default()
-            },
-            text,
-        );
+        let c = with_services(&[&[("local", "http://f")]], text);
         assert_eq!(
             (locals(&c), &c.services[0].exposure),
             (vec!["http://f:80".to_owned()], &host(Some("p")))
         );
-        let prefix = ServiceOptions {
-            host_prefix: Some("q".parse().unwrap()),
-            ..ServiceOptions::default()
-        };
-        let c = with_flags(
-            ClientFlags {
-                services: vec![prefix],
-                ..ClientFlags::default()
-            },
-            text,
-        );
+        let c = with_services(&[&[("hostPrefix", "q")]], text);
         assert_eq!(
             (locals(&c), &c.services[0].exposure),
             (vec!["http://o:80".to_owned()], &host(Some("q")))
@@ -944,17 +905,10 @@ options:
 
     #[test]
     fn an_option_of_the_flags_stands_over_the_files() {
-        let own = ClientOptions {
-            id: Some("flag".parse().unwrap()),
-            ..ClientOptions::default()
-        };
-        let c = with_flags(
-            ClientFlags {
-                own,
-                ..ClientFlags::default()
-            },
-            "options: {remote: h, id: file, local: 'http://h', remoteTimeout: 1m}",
-        );
+        let text = "options: {remote: h, id: file, local: 'http://h', remoteTimeout: 1m}";
+        let flags = flags(names(), &[("id", "flag")]);
+        let loaded = load(&flags, &[], Some(&document(text))).unwrap();
+        let c = loaded.role.client().unwrap();
         assert_eq!(
             (c.link.id.as_str(), c.link.remote_timeout),
             ("flag", Duration::from_secs(60))
@@ -1023,7 +977,7 @@ options:
         let text = format!("{REST}services: {{local: 'file://./www'}}");
         let document =
             Document::parse(Path::new("/etc/gt/gt.yaml"), text, Content::Configuration).unwrap();
-        match load(ClientFlags::default(), Some(&document)).unwrap().role {
+        match load(&[], &[], Some(&document)).unwrap().role {
             Role::Client(client) => assert_eq!(locals(&client), ["file:///etc/gt/www"]),
             #[cfg(feature = "server")]
             role => panic!("{role:?}"),

@@ -57,15 +57,6 @@ pub fn all<T>(values: Vec<Value<T>>) -> Vec<T> {
     values.into_iter().filter_map(|value| value.0).collect()
 }
 
-/// The higher priority's list, or the lower one's where that has nothing.
-pub fn either<T>(higher: Vec<T>, lower: Vec<T>) -> Vec<T> {
-    if higher.is_empty() {
-        lower
-    } else {
-        higher
-    }
-}
-
 impl Scalar for String {
     fn read(text: &str) -> Result<Self, String> {
         Ok(text.to_owned())

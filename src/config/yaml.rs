@@ -19,6 +19,11 @@ type Mark = usize;
 /// The key that brings the keys of other sections into its own (<https://yaml.org/type/merge.html>).
 const MERGE: &str = "<<";
 
+/// What a text is called in messages.
+const VALUE: &str = "a single value";
+/// What a map is called in messages.
+const SECTION: &str = "a section of keys";
+
 /// One yaml value.
 #[derive(Debug)]
 pub struct Node {
@@ -41,18 +46,6 @@ pub struct Unknown {
     /// Where it stands.
     pub path: String,
     mark: Mark,
-}
-
-/// The keys that none of several readings of one section has asked for.
-pub fn unknown_to_all<const N: usize>(readings: [Vec<Unknown>; N]) -> Vec<Unknown> {
-    let marks: [Vec<Mark>; N] = readings.each_ref().map(|keys| marks(keys));
-    let mut keys: Vec<Unknown> = readings.into_iter().next().unwrap_or_default();
-    keys.retain(|key| {
-        marks
-            .iter()
-            .all(|marks| marks.binary_search(&key.mark).is_ok())
-    });
-    keys
 }
 
 /// Where the keys stand, in order.
@@ -127,21 +120,61 @@ impl YamlTree {
         let node = self.node(path).unwrap_or(&nothing);
         let unknown = RefCell::new(Vec::new());
         let path = path.join(".");
-        let at = At {
-            node,
-            of: None,
-            step: Step::Key(&path),
-            unknown: &unknown,
-        };
-        match T::deserialize(at) {
+        match T::deserialize(At::only(&path, node, &unknown)) {
             Ok(value) => Ok((value, unknown.into_inner())),
-            Err(YamlError(wrong)) => {
-                let Wrong { path, message, .. } = &*wrong;
-                let colon = if path.is_empty() { "" } else { ": " };
-                let message = format!("{path}{colon}{message}");
-                Err(at_line(line(&self.text, wrong.mark), &message))
-            }
+            Err(error) => Err(self.sentence(&error)),
         }
+    }
+
+    /// What is wrong, with its line and its path in front.
+    fn sentence(&self, YamlError(wrong): &YamlError) -> String {
+        let Wrong { path, message, .. } = &**wrong;
+        let colon = if path.is_empty() { "" } else { ": " };
+        let message = format!("{path}{colon}{message}");
+        at_line(line(&self.text, wrong.mark), &message)
+    }
+
+    /// The keys and values of the section at `path`.
+    pub fn entries<'t>(
+        &'t self,
+        path: &str,
+        node: &'t Node,
+    ) -> Result<&'t [(String, Node)], String> {
+        match &node.kind {
+            NodeKind::Null => Ok(&[]),
+            NodeKind::Map(entries) => Ok(entries),
+            _ => Err(self.sentence(&At::only(path, node, &RefCell::default()).wrong(SECTION))),
+        }
+    }
+
+    /// The text of the value at `path`, or the texts if it may be a `list`.
+    pub fn texts<'t>(
+        &'t self,
+        path: &str,
+        node: &'t Node,
+        list: bool,
+    ) -> Result<Vec<&'t str>, String> {
+        let text = |path: &str, node: &'t Node| match &node.kind {
+            NodeKind::Text(text) => Ok(text.as_str()),
+            _ => Err(self.sentence(&At::only(path, node, &RefCell::default()).wrong(VALUE))),
+        };
+        match &node.kind {
+            NodeKind::List(_) if list => {
+                let nodes = node.elements(path).into_iter();
+                nodes.map(|(path, node)| text(&path, node)).collect()
+            }
+            _ => text(path, node).map(|text| vec![text]),
+        }
+    }
+
+    /// What is wrong with the value at `path`, or in a list with one of its values.
+    pub fn fault(&self, path: &str, node: &Node, index: usize, why: &str) -> String {
+        let values = node.elements(path);
+        let (path, mark) = match values.get(index) {
+            Some((path, node)) => (path.as_str(), node.mark),
+            None => (path, node.mark),
+        };
+        at_line(line(&self.text, Some(mark)), &format!("{path}: {why}"))
     }
 
     /// The lines that unknown keys stand on, in their order. Reads the file once for all of them.
@@ -199,6 +232,30 @@ impl Node {
             NodeKind::Text(text) => vec![text],
             NodeKind::List(nodes) => nodes.iter().flat_map(Node::texts).collect(),
             NodeKind::Null | NodeKind::Map(_) => Vec::new(),
+        }
+    }
+
+    /// Whether there is no value.
+    pub(super) fn is_null(&self) -> bool {
+        matches!(self.kind, NodeKind::Null)
+    }
+
+    /// This value, whose key is not known.
+    pub(super) fn unknown(&self, path: String) -> Unknown {
+        let mark = self.mark;
+        Unknown { path, mark }
+    }
+
+    /// The values of a list and the path of each; a value that is no list is the only one.
+    pub(super) fn elements(&self, path: &str) -> Vec<(String, &Node)> {
+        match &self.kind {
+            NodeKind::Null => Vec::new(),
+            NodeKind::List(nodes) => nodes
+                .iter()
+                .enumerate()
+                .map(|(index, node)| (format!("{path}[{index}]"), node))
+                .collect(),
+            _ => vec![(path.to_owned(), self)],
         }
     }
 
@@ -566,6 +623,16 @@ enum Step<'a> {
 }
 
 impl<'a> At<'a> {
+    /// A node in nothing.
+    fn only(path: &'a str, node: &'a Node, unknown: &'a RefCell<Vec<Unknown>>) -> Self {
+        At {
+            node,
+            of: None,
+            step: Step::Key(path),
+            unknown,
+        }
+    }
+
     fn path(&self) -> String {
         let mut path = self.of.map(At::path).unwrap_or_default();
         match self.step {
@@ -595,9 +662,9 @@ impl<'a> At<'a> {
     fn wrong(&self, wanted: &str) -> YamlError {
         let found = match self.node.kind {
             NodeKind::Null => "nothing",
-            NodeKind::Text(_) => "a single value",
+            NodeKind::Text(_) => VALUE,
             NodeKind::List(_) => "a list",
-            NodeKind::Map(_) => "a section of keys",
+            NodeKind::Map(_) => SECTION,
         };
         let message = format!("this is {found}, but must be {wanted}.");
         self.named(de::Error::custom(message))
@@ -607,7 +674,7 @@ impl<'a> At<'a> {
     fn text(&self) -> Result<&'a str, YamlError> {
         match &self.node.kind {
             NodeKind::Text(text) => Ok(text),
-            _ => Err(self.wrong("a single value")),
+            _ => Err(self.wrong(VALUE)),
         }
     }
 
@@ -616,7 +683,7 @@ impl<'a> At<'a> {
         match &self.node.kind {
             NodeKind::Null => Ok(&[]),
             NodeKind::Map(entries) => Ok(entries),
-            _ => Err(self.wrong("a section of keys")),
+            _ => Err(self.wrong(SECTION)),
         }
     }
 }
@@ -776,39 +843,6 @@ impl<'de> MapAccess<'de> for Entries<'_> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, YamlError> {
         seed.deserialize(self.value()?)
-    }
-}
-
-/// The keys that `T`, a struct, knows.
-pub fn fields<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
-    let mut fields: &'static [&'static str] = &[];
-    // It always fails, as soon as it has said what it wants.
-    let _ = T::deserialize(Ask(&mut fields));
-    fields
-}
-
-struct Ask<'a>(&'a mut &'static [&'static str]);
-
-impl<'de> Deserializer<'de> for Ask<'_> {
-    type Error = YamlError;
-
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, YamlError> {
-        Err(de::Error::custom("only the fields were asked for"))
-    }
-
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, YamlError> {
-        *self.0 = fields;
-        self.deserialize_any(visitor)
-    }
-
-    serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
-        unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
     }
 }
 

@@ -1,7 +1,7 @@
 //! Unit tests of the log within one process. tests/server/logging.rs tests what a running gt logs.
 
 use super::*;
-use crate::config::LoggingConfig;
+use crate::config::{Given, LoggingConfig};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -45,12 +45,16 @@ impl Drop for Folder {
     }
 }
 
+fn given<T>(value: T) -> Given<T> {
+    Given { value, given: true }
+}
+
 fn to(file: &Path, max_size: u64, max_count: u32) -> LoggingConfig {
     LoggingConfig {
         file: Some(file.to_owned()),
-        max_size: Some(max_size),
-        max_count: Some(max_count),
-        level: None,
+        max_size: given(max_size),
+        max_count: given(max_count),
+        ..LoggingConfig::default()
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::local::{Local, Scheme};
 use super::options::ServiceOptions;
 use crate::config::label::label;
-use crate::config::value::{given, Scalar};
+use crate::config::value::Scalar;
 use crate::wire::hello::MAX_OPTIONS;
 
 /// One service; its place in the list is its index on the wire.
@@ -56,11 +56,9 @@ impl Scalar for HostPrefix {
 }
 
 impl ServiceOptions {
-    /// Makes `local` absolute that is meant from `base`.
+    /// Makes a relative directory absolute, from `base`.
     pub(super) fn resolve(mut self, base: &Path) -> Self {
-        if let Some(local) = &mut self.local {
-            local.0 = local.0.take().map(|local| local.resolve(base));
-        }
+        self.local = self.local.map(|local| local.resolve(base));
         self
     }
 }
@@ -72,15 +70,15 @@ impl ServiceConfig {
         name: &str,
         warnings: &mut Vec<String>,
     ) -> Result<Self, String> {
-        let Some(local) = given(options.local) else {
+        let Some(local) = options.local else {
             return Err(format!(
                 "{name} has no local: say what it serves, like local: http://127.0.0.1:80 or \
                      -local http://127.0.0.1:80."
             ));
         };
-        let prefix = given(options.host_prefix).map(|prefix| prefix.0);
-        let port = given(options.remote_tcp_port).unwrap_or(0);
-        let random = given(options.remote_tcp_random);
+        let prefix = options.host_prefix.map(|prefix| prefix.0);
+        let port = options.remote_tcp_port.unwrap_or(0);
+        let random = options.remote_tcp_random;
         let scheme = match &local {
             Local::Tcp { scheme, .. } => *scheme,
             Local::Files(_) => Scheme::Http,
@@ -112,9 +110,9 @@ impl ServiceConfig {
         Ok(ServiceConfig {
             local,
             exposure,
-            local_timeout: given(options.local_timeout).filter(|timeout| !timeout.is_zero()),
-            use_local_as_http_host: given(options.use_local_as_http_host).unwrap_or(false),
-            follow_links_outside: given(options.follow_links_outside).unwrap_or(false),
+            local_timeout: options.local_timeout.filter(|timeout| !timeout.is_zero()),
+            use_local_as_http_host: options.use_local_as_http_host,
+            follow_links_outside: options.follow_links_outside,
         })
     }
 }

@@ -124,7 +124,7 @@ impl Scalar for PortRange {
 
 /// A regular expression that compiles.
 #[derive(Clone, Debug)]
-pub struct Pattern(Regex);
+pub struct Pattern(pub Regex);
 
 impl PartialEq for Pattern {
     fn eq(&self, other: &Self) -> bool {
@@ -197,7 +197,7 @@ pub struct HostEntry {
 }
 
 impl HostEntry {
-    /// This, and the lower priority's where this says nothing.
+    /// Adds that of a source of lower priority.
     pub fn or(self, lower: Self) -> Self {
         HostEntry {
             number: self.number.or(lower.number),
@@ -207,24 +207,34 @@ impl HostEntry {
     }
 }
 
-/// What one source says about limits.
+/// The limits that one source gives a user.
 #[derive(Clone, Debug, Default)]
 pub struct PartLimits {
     pub tcp: Option<Vec<TcpEntry>>,
-    /// For entries of `tcp` that have no number of their own.
+    /// For entries of `tcp` without a number.
     pub tcp_number: Option<u32>,
     pub speed: Option<u64>,
     pub connections: Option<u32>,
     pub host: HostEntry,
 }
 
-impl PartLimits {
-    /// The ranges of its `tcp`.
-    pub fn ranges(&self) -> impl Iterator<Item = PortRange> + '_ {
-        self.tcp.iter().flatten().map(|entry| entry.range)
-    }
+/// The limits of clients that are not users, and of users without their own.
+pub struct GlobalLimits {
+    pub tcp: Option<Vec<TcpEntry>>,
+    /// For entries of `tcp` without a number.
+    pub tcp_number: Option<u32>,
+    pub speed: u64,
+    pub connections: u32,
+    pub hosts: HostRules,
+}
 
-    /// This, and the lower priority's where this says nothing.
+/// The ranges of a list.
+pub fn ranges(list: &Option<Vec<TcpEntry>>) -> impl Iterator<Item = PortRange> + '_ {
+    list.iter().flatten().map(|entry| entry.range)
+}
+
+impl PartLimits {
+    /// Adds those of a source of lower priority.
     pub fn or(self, lower: Self) -> Self {
         PartLimits {
             tcp: self.tcp.or(lower.tcp),
@@ -235,11 +245,11 @@ impl PartLimits {
         }
     }
 
-    /// Fills in the defaults.
-    pub fn resolve(self) -> Limits {
-        let entries = self.tcp.unwrap_or_default();
+    /// Adds the global limits.
+    pub fn complete(self, global: &GlobalLimits) -> Limits {
+        let entries = self.tcp.or_else(|| global.tcp.clone()).unwrap_or_default();
         let shared = entries.len() > 1 && entries.iter().all(|entry| entry.number.is_none());
-        let number = self.tcp_number.unwrap_or(0);
+        let number = self.tcp_number.or(global.tcp_number).unwrap_or(0);
         let rule = |entry: TcpEntry| TcpRule {
             number: given(entry.number).unwrap_or(number),
             range: entry.range,
@@ -247,15 +257,15 @@ impl PartLimits {
         Limits {
             tcp: entries.into_iter().map(rule).collect(),
             tcp_total: if shared { number } else { 0 },
-            speed: self.speed.unwrap_or(0),
-            connections: self.connections.unwrap_or(10),
+            speed: self.speed.unwrap_or(global.speed),
+            connections: self.connections.unwrap_or(global.connections),
             hosts: HostRules {
-                number: given(self.host.number).unwrap_or(1),
-                regex: all(self.host.regex.unwrap_or_default())
-                    .into_iter()
-                    .map(|regex| regex.0)
-                    .collect(),
-                with_id: given(self.host.with_id).unwrap_or(false),
+                number: given(self.host.number).unwrap_or(global.hosts.number),
+                regex: match self.host.regex {
+                    Some(list) => all(list).into_iter().map(|regex| regex.0).collect(),
+                    None => global.hosts.regex.clone(),
+                },
+                with_id: given(self.host.with_id).unwrap_or(global.hosts.with_id),
             },
         }
     }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::limits::{HostEntry, Limits, PartLimits, TcpEntry};
-use super::options::ServerOptions;
+use super::limits::{ranges, GlobalLimits, HostEntry, Limits, PartLimits, TcpEntry};
+use super::options::PairedOptions;
 use super::overlap::{self, Own};
 use crate::config::value::{given, Value};
 use crate::config::{check_length, Secret};
@@ -39,7 +39,7 @@ pub struct UsersConfig(BTreeMap<String, (Option<Secret>, PartLimits)>);
 
 impl UsersConfig {
     /// The i-th `id` with the i-th `secret`. Where all of them are empty, none is given.
-    pub fn add_pairs(&mut self, options: &ServerOptions) -> Result<(), String> {
+    pub fn add_pairs(&mut self, options: &PairedOptions) -> Result<(), String> {
         let (ids, secrets) = (&options.id, &options.secret);
         let none = ids.iter().all(|id| id.0.is_none()) && secrets.iter().all(|it| it.0.is_none());
         if none {
@@ -90,21 +90,23 @@ impl UsersConfig {
     /// The ranges that users have for their own, by id.
     fn ranges(&self) -> impl Iterator<Item = Own<'_>> {
         let users = self.0.iter();
-        users.flat_map(|(id, (_, limits))| limits.ranges().map(move |range| (id.as_str(), range)))
+        users.flat_map(|(id, (_, limits))| {
+            ranges(&limits.tcp).map(move |range| (id.as_str(), range))
+        })
     }
 
     /// A warning if users' own TCP ranges are among those that others may use, who are there:
     /// `strangers`, or users without ranges.
-    pub fn warn_of_global(&self, global: &PartLimits, strangers: bool) -> Option<String> {
+    pub fn warn_of_global(&self, global: &GlobalLimits, strangers: bool) -> Option<String> {
         if !strangers && self.0.values().all(|(_, limits)| limits.tcp.is_some()) {
             return None;
         }
-        let global: Vec<_> = global.ranges().collect();
+        let global: Vec<_> = ranges(&global.tcp).collect();
         overlap::warn_of_global(self.ranges(), &global)
     }
 
     /// Checks them and completes their limits.
-    pub fn finish(self, global: &PartLimits) -> Result<Vec<User>, String> {
+    pub fn finish(self, global: &GlobalLimits) -> Result<Vec<User>, String> {
         overlap::check_users(self.ranges())?;
         let finish = |(id, (secret, limits)): (String, (Option<Secret>, PartLimits))| {
             check_length(&format!("The id \"{id}\""), id.len())?;
@@ -115,7 +117,7 @@ impl UsersConfig {
                 &format!("The secret of the user \"{id}\""),
                 secret.as_bytes().len(),
             )?;
-            let limits = limits.or(global.clone()).resolve();
+            let limits = limits.complete(global);
             Ok(User { id, secret, limits })
         };
         self.0.into_iter().map(finish).collect()
