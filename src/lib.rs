@@ -17,12 +17,19 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 #[cfg(any(test, fuzzing))]
+#[allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
 pub mod fuzz;
 pub mod handover;
 pub mod logging;
 pub mod net;
 #[cfg(feature = "server")]
 pub mod server;
+mod sync;
 pub mod tunnel;
 pub mod wire;
 

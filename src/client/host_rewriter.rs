@@ -4,9 +4,9 @@
 
 use crate::net::follow::{Edits, Exchange, RequestHead, RequestRule, RequestStep, RuleDecision};
 use crate::net::{Conn, ConnLayer, Socket};
+use crate::sync::{Mutex, MutexGuard};
 use std::fmt;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{ready, Context, Poll, Waker};
 
 /// Most bytes of a visitor that are taken at a time.
@@ -88,7 +88,7 @@ impl RewritingConn {
     }
 
     fn inner(&self) -> MutexGuard<'_, RewriteState> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 

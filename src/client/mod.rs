@@ -22,6 +22,7 @@ use crate::config::{self, Secret, Uplink, Wire};
 use crate::handover::{Inherited, Item, Outgoing};
 use crate::net::tls::{self, Connector, ServerTrust};
 use crate::net::{timeout, Shutdown, WaitGroup};
+use crate::sync::{Mutex, MutexGuard};
 use async_io::Timer;
 use event_listener::Event;
 use futures_lite::future;
@@ -31,7 +32,7 @@ use remote_api::RemoteApi;
 use service::Services;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A client that was refused, or that waits, tries again so long after its predecessor has begun
@@ -167,7 +168,7 @@ pub(crate) struct ClientContext {
 
 impl ClientContext {
     fn lock_services(&self) -> MutexGuard<'_, Arc<Services>> {
-        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+        self.services.lock()
     }
 
     fn services(&self) -> Arc<Services> {
@@ -184,9 +185,7 @@ struct LazyTls {
 
 impl LazyTls {
     fn lock(&self) -> MutexGuard<'_, Option<Connector>> {
-        self.connector
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.connector.lock()
     }
 
     /// The error says which file cannot be used, or what the system lacks.

@@ -9,6 +9,7 @@ use super::session::{self, ClientSession, ConnectFailure};
 use super::ClientContext;
 use crate::config::{Remote, Wire};
 use crate::net::{Conn, Shutdown};
+use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::{Inbox, Tunnel};
 use crate::wire::frame::RejectCode;
 use crate::wire::hello::{Hello, ServiceSpec};
@@ -19,7 +20,7 @@ use log::Level;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Another tunnel is opened when each one carries this many streams.
@@ -124,7 +125,7 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, PoolState> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// Keeps one tunnel until the client stops.
@@ -406,7 +407,7 @@ impl PooledTunnel {
     }
 
     pub fn offered(&self) -> MutexGuard<'_, OfferedServices> {
-        self.offered.lock().unwrap_or_else(PoisonError::into_inner)
+        self.offered.lock()
     }
 
     /// Goes on with these services, and tells the server if it would see a difference.

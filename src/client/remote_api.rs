@@ -3,9 +3,9 @@
 use crate::config::{Remote, Url};
 use crate::net::http::{self, ApiClient, ApiRequest};
 use crate::net::tls;
+use crate::sync::{Mutex, MutexGuard};
 use serde::Deserialize;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub struct RemoteApi {
@@ -42,7 +42,7 @@ impl RemoteApi {
     }
 
     fn last(&self) -> MutexGuard<'_, Option<ServerLocation>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock()
     }
 
     /// Where the server of the client `id` is now, and whether the answer is another one than the

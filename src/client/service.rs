@@ -6,6 +6,7 @@ use super::{p2p, ClientContext};
 use crate::config::label::ascii;
 use crate::config::{Exposure, Local, Remote, Scheme, ServiceConfig};
 use crate::net::{self, Conn, Socket, TaskGuard};
+use crate::sync::Mutex;
 use crate::tunnel::{Relay, Stream, FIRST_WINDOW};
 use crate::wire::frame::ResetCode;
 use crate::wire::hello::{Hello, ServiceSpec};
@@ -14,7 +15,7 @@ use log::Level;
 use std::borrow::Cow;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a service has to accept a connection if localTimeout does not say.
@@ -74,7 +75,7 @@ impl Services {
 
     /// A service that is down is said to be once in a while, not for each of its visitors.
     fn level_of_failure(&self) -> Level {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = self.failed.lock();
         if failed.is_some_and(|at| at.elapsed() < WARNING_INTERVAL) {
             return Level::Debug;
         }

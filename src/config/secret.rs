@@ -1,7 +1,8 @@
 //! A secret that does not show itself. Not how it is agreed on, made up or sent.
 
 use std::fmt;
-use std::hint::black_box;
+
+use subtle::ConstantTimeEq;
 
 use super::value::Scalar;
 
@@ -23,16 +24,8 @@ impl Secret {
 
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
-        // The length may show: it says nothing about the bytes.
-        if self.0.len() != other.0.len() {
-            return false;
-        }
-        let difference = self
-            .0
-            .iter()
-            .zip(&other.0)
-            .fold(0, |sum, (a, b)| black_box(sum | (a ^ b)));
-        difference == 0
+        // In constant time for secrets of one length. The length itself may show.
+        self.0.as_slice().ct_eq(&other.0).into()
     }
 }
 

@@ -9,13 +9,14 @@ mod throttle;
 
 use self::sentry::Reporter;
 use crate::config::{self, LogLevel, RoleConfig};
+use crate::sync::RwLock;
 use log::{Level, Log, Metadata, Record};
 use output::LogOutput;
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::panic::PanicHookInfo;
-use std::sync::{OnceLock, PoisonError, RwLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 use time::macros::format_description;
 
@@ -33,13 +34,13 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 static PEERS: RwLock<log::LevelFilter> = RwLock::new(log::LevelFilter::Error);
 
 fn peers() -> log::LevelFilter {
-    *PEERS.read().unwrap_or_else(PoisonError::into_inner)
+    *PEERS.read()
 }
 
 /// Sets how verbose the WebRTC crates are. They warn of packets that any stranger can send.
 #[cfg(feature = "p2p")]
 pub fn let_peers_say(most: log::LevelFilter) {
-    *PEERS.write().unwrap_or_else(PoisonError::into_inner) = most;
+    *PEERS.write() = most;
 }
 
 /// Why logging cannot start, as a sentence.
@@ -158,13 +159,13 @@ fn panicked(info: &PanicHookInfo<'_>) {
 
 impl Logger {
     fn set_level(&self, level: LogLevel) {
-        *self.level.write().unwrap_or_else(PoisonError::into_inner) = level;
+        *self.level.write() = level;
         let reported = self.reporter.as_ref().map(Reporter::lowest);
         log::set_max_level(level.min(reported.unwrap_or(level)).filter());
     }
 
     fn level(&self) -> LogLevel {
-        *self.level.read().unwrap_or_else(PoisonError::into_inner)
+        *self.level.read()
     }
 
     /// Returns whether a record goes to the log, and the reporter if it goes to Sentry, too.

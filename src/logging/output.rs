@@ -4,9 +4,10 @@
 use super::file::LogFile;
 use super::LoggingError;
 use crate::config::LoggingConfig;
+use crate::sync::{Mutex, MutexGuard};
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// Length in bytes of the time at the start of each line.
 const TIME: usize = "Sat Nov 19 20:16:33 UTC 2022".len();
@@ -60,7 +61,7 @@ impl LogOutput {
     }
 
     fn lock(&self) -> MutexGuard<'_, LineWriter> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -102,7 +102,7 @@ fn a_message_stays_on_its_line() {
 fn a_line_has_time_level_and_message() {
     let folder = Folder::new();
     let logger = logger(&LogOutput::open(&to(&folder.log(), 0, 0)).unwrap());
-    *logger.level.write().unwrap() = LogLevel::Trace;
+    *logger.level.write() = LogLevel::Trace;
     for level in Level::iter() {
         log_at(
             &logger,
@@ -134,7 +134,7 @@ fn each_level_includes_more_severe_ones() {
     for (level, count) in levels {
         let folder = Folder::new();
         let logger = logger(&LogOutput::open(&to(&folder.log(), 0, 0)).unwrap());
-        *logger.level.write().unwrap() = level;
+        *logger.level.write() = level;
         for level in Level::iter() {
             log_at(&logger, level, "gt::x", format_args!("x"));
         }

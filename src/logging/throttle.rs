@@ -1,6 +1,6 @@
 //! A rate limit for log lines that a peer can cause as often as it likes.
 
-use std::sync::{Mutex, PoisonError};
+use crate::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Minimum time between two lines; lines in between are only counted.
@@ -30,7 +30,7 @@ impl LogThrottle {
     }
 
     fn allow_at(&self, now: Instant) -> Option<u32> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         let quiet = |written: Instant| now.saturating_duration_since(written) < SUMMARY_INTERVAL;
         if state.written.is_some_and(quiet) {
             state.held_back = state.held_back.saturating_add(1);

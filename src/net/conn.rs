@@ -3,12 +3,12 @@
 
 use super::tls::Stream as TlsStream;
 use super::{timeout, with_read_buf, Delivery, Socket};
+use crate::sync::{Mutex, MutexGuard};
 use futures_lite::{future, AsyncRead, AsyncWrite};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// Reads of unused bytes in a row before other tasks run.
@@ -59,7 +59,7 @@ impl From<Box<dyn ConnLayer>> for Conn {
 }
 
 fn lock(tls: &Mutex<TlsStream>) -> MutexGuard<'_, TlsStream> {
-    tls.lock().unwrap_or_else(PoisonError::into_inner)
+    tls.lock()
 }
 
 impl Conn {

@@ -2,6 +2,7 @@
 
 use super::reactor::{Interest, PollSource, Readiness};
 use super::Socket;
+use crate::sync::Mutex;
 use futures_lite::future;
 use rustix::net::{acceptfrom_with, SocketFlags};
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
@@ -9,7 +10,6 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
@@ -24,11 +24,11 @@ static FAILURES: Mutex<u64> = Mutex::new(0);
 /// Returns how often this process could not accept a connection because it or the machine lacked
 /// something, usually descriptors (`ulimit -n`).
 pub fn accept_failures() -> u64 {
-    *FAILURES.lock().unwrap_or_else(PoisonError::into_inner)
+    *FAILURES.lock()
 }
 
 fn count_failure() {
-    let mut failures = FAILURES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut failures = FAILURES.lock();
     *failures = failures.saturating_add(1);
 }
 

@@ -2,11 +2,12 @@
 //! fallback when the system does not answer. No sockets.
 
 use super::shared_threads::NAMES;
+use crate::sync::{Mutex, MutexGuard};
 use event_listener::{Event, EventListener};
 use futures_lite::future;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Maximum number of names whose addresses are remembered.
@@ -71,7 +72,7 @@ struct NameState {
 
 impl CachedName {
     fn lock(&self) -> MutexGuard<'_, NameState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -79,7 +80,7 @@ impl CachedName {
 static NAMES_KNOWN: Mutex<Vec<(String, Arc<CachedName>)>> = Mutex::new(Vec::new());
 
 fn name(host: &str) -> Arc<CachedName> {
-    let mut names = NAMES_KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut names = NAMES_KNOWN.lock();
     if let Some((_, name)) = names.iter().find(|(known, _)| known == host) {
         return name.clone();
     }

@@ -1,8 +1,8 @@
 //! A token bucket: a rate in bytes a second, granted in small steps. Those that share a bucket
 //! share its rate.
 
+use crate::sync::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The longest burst: a full bucket holds the tokens of this time.
@@ -91,7 +91,7 @@ impl TokenBucket {
     }
 
     fn lock(&self) -> MutexGuard<'_, BucketState> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 

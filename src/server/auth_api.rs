@@ -7,7 +7,7 @@ use crate::logging::{held_back, LogThrottle};
 use crate::net::http::{self, ApiClient, ApiRequest};
 use crate::wire::hello::ServiceSpec;
 use async_io::Timer;
-use async_std::channel::{self, Receiver, Sender};
+use async_lock::Semaphore;
 use futures_lite::future;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -25,8 +25,8 @@ pub struct AuthApi {
     http: ApiClient,
     /// [`AUTH_TIMEOUT`], shorter in tests.
     patience: Duration,
-    /// A channel that holds one item for each request in progress.
-    turns: (Sender<()>, Receiver<()>),
+    /// Permits for the requests that run.
+    requests: Semaphore,
     /// Limits log lines about failed requests.
     failures: LogThrottle,
 }
@@ -99,7 +99,7 @@ impl AuthApi {
             url: url.clone(),
             http,
             patience: AUTH_TIMEOUT,
-            turns: channel::bounded(MAX_CONCURRENT_REQUESTS),
+            requests: Semaphore::new(MAX_CONCURRENT_REQUESTS),
             failures: LogThrottle::new(),
         })
     }
@@ -142,7 +142,7 @@ impl AuthApi {
 
     async fn ask(&self, question: &AuthRequest<'_>) -> io::Result<AuthDecision> {
         let question = serde_json::to_vec(question)?;
-        let _turn = Turn::take(&self.turns).await;
+        let _permit = self.requests.acquire().await;
         let request = ApiRequest {
             target: &self.url.target,
             headers: &[],
@@ -168,23 +168,6 @@ fn judgement(body: &[u8]) -> io::Result<AuthDecision> {
     let prefixes = answer.applet_tokens.unwrap_or_default();
     let prefixes = prefixes.iter().map(|prefix| ascii(prefix).into_owned());
     Ok(AuthDecision::Granted(GrantedPrefixes(prefixes.collect())))
-}
-
-/// A slot among the concurrent requests, freed on drop.
-struct Turn<'a>(&'a Receiver<()>);
-
-impl<'a> Turn<'a> {
-    async fn take((take, give_back): &'a (Sender<()>, Receiver<()>)) -> Self {
-        // The channel cannot be closed: its two ends live together.
-        let _ = take.send(()).await;
-        Turn(give_back)
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let _ = self.0.try_recv();
-    }
 }
 
 #[cfg(test)]
@@ -269,6 +252,7 @@ mod tests {
                 assert!(matches!(judgement.await, AuthDecision::Failed));
             }
         });
-        assert!(api.turns.1.is_empty(), "all slots are free again");
+        let permits: Vec<_> = std::iter::from_fn(|| api.requests.try_acquire()).collect();
+        assert_eq!(permits.len(), MAX_CONCURRENT_REQUESTS, "all are given back");
     }
 }

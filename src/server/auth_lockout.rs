@@ -1,8 +1,8 @@
 //! Locks out addresses that fail to authenticate too often. `users` decides which clients may connect.
 
+use crate::sync::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Maximum number of addresses with counted failures.
@@ -30,7 +30,7 @@ impl AuthLockout {
     }
 
     fn lock(&self) -> MutexGuard<'_, LockoutTable> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Returns how long tunnels from this address are still rejected; `None` if they are not.

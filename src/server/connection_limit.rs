@@ -5,9 +5,10 @@
 //! other process counts there from then on.
 
 use super::auth_lockout::network_of;
+use crate::sync::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Minimum time between two log lines about refused connections.
@@ -78,7 +79,7 @@ impl ConnectionLimit {
     }
 
     fn lock(&self) -> MutexGuard<'_, ConnectionCounts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -1,8 +1,8 @@
 //! Counts failures for the API. Successes are counted where they are handled.
 
 use super::error_page::ErrorPage;
+use crate::sync::{Mutex, MutexGuard};
 use crate::wire::frame::RejectCode;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Highest error code that a server sends.
 const CODES: usize = 9;
@@ -43,7 +43,7 @@ pub struct Counts {
 
 impl Counters {
     fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Counts a rejected client.

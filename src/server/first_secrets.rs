@@ -2,8 +2,9 @@
 //! valid while a tunnel of its id holds a lease.
 
 use crate::config::Secret;
+use crate::sync::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// The first secrets with the number of their leases.
 #[derive(Default)]
@@ -42,7 +43,7 @@ impl FirstSecrets {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, (Secret, usize)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

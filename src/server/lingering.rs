@@ -1,8 +1,9 @@
 //! Tunnels that have ended normally and whose clients still read. `registry` has the draining ones.
 
 use crate::net::Shutdown;
+use crate::sync::{Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// The lingering tunnels of each client. Clones share them.
 #[derive(Clone, Default)]
@@ -42,7 +43,7 @@ impl Lingering {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -34,6 +34,7 @@ use crate::config;
 use crate::handover::{Inherited, Outgoing, ProcessLink};
 use crate::net::tls::Acceptor;
 use crate::net::{timeout, timeout_at, Listener, Shutdown, WaitGroup};
+use crate::sync::{Mutex, MutexGuard};
 use crate::wire::frame::Signal;
 use crate::wire::Version;
 use api::{AllowedHosts, Api};
@@ -51,7 +52,7 @@ use self_test::SelfTest;
 use settings::{Settings, Watch};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stun::Stun;
 use transfer::Transfer;
@@ -217,13 +218,11 @@ impl Server {
     }
 
     fn listeners(&self) -> MutexGuard<'_, Listeners> {
-        self.listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.listeners.lock()
     }
 
     fn stun(&self) -> MutexGuard<'_, Stun> {
-        self.stun.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stun.lock()
     }
 
     /// Applies another configuration. Tunnels whose client may no longer connect are closed; all

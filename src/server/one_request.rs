@@ -7,8 +7,9 @@ use crate::net::follow::{
     Edits, Exchange, HttpRefusal, RequestHead, RequestRule, RequestStep, RuleDecision,
 };
 use crate::net::{with_read_buf, Conn, ConnLayer};
+use crate::sync::{Mutex, MutexGuard};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{ready, Context, Poll, Waker};
 
 /// Most bytes of a visitor that are taken at a time.
@@ -72,7 +73,7 @@ impl OneRequest {
     }
 
     fn inner(&self) -> MutexGuard<'_, OneRequestState> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 

@@ -14,6 +14,7 @@ use super::ports::{
 use super::settings::Settings;
 use crate::config::label::{ascii, label, value};
 use crate::config::Limits;
+use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::{Stream, Traffic, Tunnel};
 use crate::wire::frame::{next_task, PortCause, RejectCode, Signal};
 use crate::wire::hello::ServiceSpec;
@@ -35,7 +36,6 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long a visitor waits for a client that was connected recently.
@@ -201,7 +201,7 @@ struct Draining {
 
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, RegistryState> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// Adds a tunnel to the client's registration, or creates or replaces the registration, and

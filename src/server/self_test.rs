@@ -3,8 +3,9 @@
 use super::users::Admission;
 use crate::config::{HostRules, Limits, Secret};
 use crate::net::tls;
+use crate::sync::{Mutex, MutexGuard};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// The id and secret expected from the self test, if one is running. Valid for one tunnel.
 pub struct SelfTest {
@@ -82,7 +83,7 @@ impl SelfTest {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<(Box<str>, Secret)>> {
-        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+        self.expected.lock()
     }
 }
 

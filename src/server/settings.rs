@@ -6,11 +6,12 @@ use super::first_secrets::FirstSecrets;
 use super::users::{UnknownIds, Users};
 use crate::config::{self, AnyClient, Network, TlsVersion, Wire};
 use crate::net::tls::{Acceptor, MinVersion};
+use crate::sync::{Mutex, MutexGuard};
 use async_io::Timer;
 use event_listener::{Event, IntoNotification};
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How many tunnels apply changed settings at once. With [`BATCH_INTERVAL`] in between, 10,000
@@ -111,7 +112,7 @@ impl Watch {
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<Settings>> {
-        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+        self.settings.lock()
     }
 
     /// Returns the settings in force.

@@ -16,10 +16,11 @@ use super::{session, visitor, ServerState};
 use crate::config::Secret;
 use crate::handover::{HostKey, Message, MovedTunnel, ProcessLink};
 use crate::net::{bridge, Conn, Listener, Shutdown, Socket};
+use crate::sync::{Mutex, MutexGuard};
 use async_io::Timer;
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long ports and proofs of a client from the parent process are kept until the client is here.
@@ -59,7 +60,7 @@ pub enum MessageOrigin {
 pub struct Recipient(Arc<ServerState>);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 impl Transfer {

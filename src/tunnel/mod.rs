@@ -40,12 +40,13 @@ pub use window::{Growth, FIRST_WINDOW};
 use self::tunnel_state::TunnelState;
 use crate::net::clock::Tick;
 use crate::net::{Conn, Delivery, TokenBucket};
+use crate::sync::{Mutex, MutexGuard};
 use crate::wire::frame::Signal;
 use crate::wire::Version;
 use async_io::Timer;
 use closing::Closing;
 use outbox::OutboxWriter;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use stream_state::StreamState;
 
@@ -133,7 +134,7 @@ struct TunnelShared {
 
 fn lock(shared: &TunnelShared) -> MutexGuard<'_, TunnelState> {
     // A panic elsewhere leaves the state consistent: every change to it is one step.
-    shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.state.lock()
 }
 
 impl Tunnel {

@@ -1,5 +1,13 @@
 //! Peers over WebRTC, as far as they need no other program.
 
+// A test fails by a panic.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
 #[path = "../common/mod.rs"]
 mod common;
 

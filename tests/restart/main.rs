@@ -1,6 +1,13 @@
 //! Restarts: a new process takes the place of the old one.
 
 #![cfg(all(feature = "server", feature = "client"))]
+// A test fails by a panic.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -3,10 +3,11 @@
 //! candidate, every candidate is checked five times a second, and nothing limits their number
 //! (webrtc-rs/rtc, crate rtc-ice 0.21). A visitor must not be able to aim that at others.
 
+use crate::sync::Mutex;
 use rtc_ice::candidate::Candidate;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Addresses of a peer, named or heard from, that it may have in all.
@@ -112,7 +113,7 @@ impl CheckBudget {
             CandidateState::Named => RESERVE,
             CandidateState::Heard | CandidateState::Answered => 0,
         };
-        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tokens = self.0.lock();
         tokens.take(reserve, now)
     }
 }

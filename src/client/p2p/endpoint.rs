@@ -6,6 +6,7 @@ use super::link::PeerHandle;
 use super::socket::PeerSocket;
 use super::{P2pError, P2pOptions};
 use crate::net::{self, timeout};
+use crate::sync::{Mutex, MutexGuard};
 use async_io::Timer;
 use event_listener::Event;
 use nix::ifaddrs::getifaddrs;
@@ -19,7 +20,7 @@ use rtc_stun::textattrs::TextAttribute;
 use rtc_stun::xoraddr::XorMappedAddress;
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a STUN server has said is believed for so long: a NAT forgets.
@@ -63,7 +64,7 @@ impl Endpoint {
     }
 
     fn inner(&self) -> MutexGuard<'_, EndpointState> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     pub fn add(&self, link: PeerHandle) {

@@ -14,11 +14,12 @@ use crate::client::ClientContext;
 use crate::config::{Remote, TcpForward};
 use crate::handover::{Inherited, Item, Outgoing};
 use crate::net::{self, timeout, with_read_buf, Conn, Listener, Shutdown};
+use crate::sync::{Mutex, MutexGuard};
 use event_listener::Event;
 use futures_lite::future;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a direct way may take to come up before a connection goes through the server.
@@ -160,7 +161,7 @@ enum PeerSlot {
 
 impl Forwarder {
     fn inner(&self) -> MutexGuard<'_, ForwarderState> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     async fn carry(self: &Arc<Self>, conn: Arc<Conn>) -> io::Result<()> {

@@ -4,8 +4,9 @@
 use super::link::PeerHandle;
 use super::peer::PeerState;
 use crate::net::Shutdown;
+use crate::sync::{Mutex, MutexGuard};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// The permits that are out. Clones are the same limit.
 #[derive(Clone, Default)]
@@ -28,7 +29,7 @@ struct PeerCounts {
 
 impl PeerCounts {
     fn peer(&self) -> MutexGuard<'_, Option<PeerHandle>> {
-        self.peer.lock().unwrap_or_else(PoisonError::into_inner)
+        self.peer.lock()
     }
 
     /// Whether nothing came of it so far.
@@ -49,7 +50,7 @@ impl PeerCounts {
 
 impl PeerLimit {
     fn lock(&self) -> MutexGuard<'_, VecDeque<Arc<PeerCounts>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// A permit, of at most `most`. When all are out, the oldest peer or request that is not

@@ -4,13 +4,14 @@
 use super::channel::ChannelConn;
 use super::endpoint::Endpoint;
 use super::peer::{OpenedChannel, Peer, PeerState};
+use crate::sync::{Mutex, MutexGuard};
 use async_io::Timer;
 use event_listener::Event;
 use std::future::{poll_fn, Future};
 use std::net::SocketAddr;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,7 @@ impl PeerHandle {
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Peer> {
-        self.0.peer.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.peer.lock()
     }
 
     /// Does something that has consequences.
@@ -75,8 +76,8 @@ impl PeerHandle {
     }
 
     fn wake(&self) {
-        let driver = self.0.driver.lock();
-        if let Some(driver) = driver.unwrap_or_else(PoisonError::into_inner).take() {
+        let driver = self.0.driver.lock().take();
+        if let Some(driver) = driver {
             driver.wake();
         }
     }
@@ -109,8 +110,7 @@ impl PeerHandle {
     }
 
     fn set_driver(&self, waker: &Waker) {
-        let driver = self.0.driver.lock();
-        *driver.unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+        *self.0.driver.lock() = Some(waker.clone());
     }
 
     /// Opens a channel to the peer.

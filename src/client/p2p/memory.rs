@@ -1,8 +1,9 @@
 //! What the channels of all peers hold for readers that do not take it: one bound for the process.
 //! The peer that holds the most gives up, as in a tunnel (docs/wire.md) a stream does.
 
+use crate::sync::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
 
 /// Bytes that all channels together may hold.
@@ -50,7 +51,7 @@ impl ChannelMemory {
     }
 
     fn lock(&self) -> MutexGuard<'_, MemoryTable> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 
     #[cfg(test)]

@@ -29,6 +29,7 @@ pub use signaling::{answer, is_on, preflight};
 use super::ClientContext;
 use crate::config::{ClientConfig as Config, WebRtc, WebRtcLevel};
 use crate::logging;
+use crate::sync::{Mutex, MutexGuard};
 use checks::{CheckBudget, ConnectivityChecks, IceRole};
 use endpoint::Endpoint;
 use identity::Identity;
@@ -38,7 +39,7 @@ use memory::{ChannelMemory, MemoryShare};
 use peer::Peer;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Bytes of one message, as we send them: a browser takes that in one piece everywhere,
@@ -149,7 +150,7 @@ impl P2p {
     }
 
     fn inner(&self) -> MutexGuard<'_, P2pState> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// Goes on with other options. Peers that are there stay.

@@ -2,9 +2,10 @@
 //! used.
 
 use crate::net::Conn;
+use crate::sync::{Mutex, MutexGuard};
 use async_io::Timer;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// Maximum number of idle connections.
@@ -25,7 +26,7 @@ struct IdleState {
 
 impl IdleConnections {
     fn lock(&self) -> MutexGuard<'_, IdleState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Returns the connection that was used last.

@@ -7,6 +7,7 @@
 //! When nothing comes in that time, the driver leaves the waiting to the runtime.
 
 use super::{Interest, Outcome, Readiness};
+use crate::sync::{Mutex, MutexGuard};
 use async_io::Async;
 use rustix::event::{epoll, Timespec};
 use slab::Slab;
@@ -17,7 +18,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 /// How long the driver blocks the executor's thread at a time.
@@ -52,7 +53,7 @@ static ELSEWHERE: AtomicU32 = AtomicU32::new(0);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No holder of the lock can panic half-way through a change.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 struct Reactor {

@@ -18,10 +18,11 @@ pub use epoll::{BlockingGuard, CountedTask, PollSource};
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub use portable::{Elsewhere, Ran, Source};
 
+use crate::sync::Mutex;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// What a socket can be ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,13 +56,10 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     let place = outcome.clone();
     let work = move || {
         let value = work();
-        *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+        *place.lock() = Some(value);
     };
     on_thread(Box::new(work)).await;
-    let value = outcome
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
+    let value = outcome.lock().take();
     value.unwrap_or_else(|| unreachable!("work that has ended leaves its outcome"))
 }
 

@@ -1,64 +1,70 @@
-//! `/clients`: who is connected, as JSON. Secrets are nowhere near.
+//! `/clients`: the clients that are connected, as JSON, without their secrets.
 
-use super::json::{JsonArray, JsonString};
+use super::json;
 use crate::server::registry::{ClientStats, Registry, SnapshotOrder};
-use std::fmt::{self, Display, Formatter};
+use serde::Serialize;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Clients that are described, the first ones by id.
+/// Clients that are listed, the first ones by id.
 const MAX_CLIENTS: usize = 1000;
 
-/// Not for the executor's thread, see [`Registry::survey`].
+#[derive(Serialize)]
+struct ClientsPage<'a> {
+    clients: Vec<ListedClient<'a>>,
+    /// Clients that are not listed.
+    more: usize,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ListedClient<'a> {
+    id: &'a str,
+    /// Unix time, in seconds.
+    since: u64,
+    tunnels: usize,
+    prefixes: &'a [Box<str>],
+    tls_prefixes: &'a [Box<str>],
+    ports: &'a [u16],
+    streams: usize,
+    streams_total: u64,
+    bytes_up: u64,
+    bytes_down: u64,
+    /// Milliseconds.
+    rtt: Option<f64>,
+}
+
+/// Blocks for as long as [`Registry::snapshot`] does: not for the executor's thread.
 pub fn page(registry: &Registry) -> String {
-    let mut survey = registry.snapshot(MAX_CLIENTS, SnapshotOrder::ById);
-    registry.describe(&mut survey.clients);
-    let clients = JsonArray(survey.clients.iter().map(JsonObject));
-    let more = survey.rest.clients;
-    format!("{{\"clients\": {clients}, \"more\": {more}}}\n")
+    let mut snapshot = registry.snapshot(MAX_CLIENTS, SnapshotOrder::ById);
+    registry.describe(&mut snapshot.clients);
+    json::line(&ClientsPage {
+        clients: snapshot.clients.iter().map(ListedClient::new).collect(),
+        more: snapshot.rest.clients,
+    })
 }
 
-struct JsonObject<'a>(&'a ClientStats);
-
-impl Display for JsonObject<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let ClientStats {
-            id,
-            since,
-            sum,
-            http,
-            tls,
-            ports,
-        } = self.0;
+impl<'a> ListedClient<'a> {
+    fn new(client: &'a ClientStats) -> Self {
         // A clock before 1970 is not set.
-        let since = since.duration_since(UNIX_EPOCH).unwrap_or_default();
-        write!(
-            f,
-            "{{\"id\": {}, \"since\": {}, \"tunnels\": {}, \"prefixes\": {}, \
-             \"tlsPrefixes\": {}, \"ports\": {}, \"streams\": {}, \"streamsTotal\": {}, \
-             \"bytesUp\": {}, \"bytesDown\": {}, \"rtt\": {}}}",
-            JsonString(id),
-            since.as_secs(),
-            sum.tunnels,
-            JsonArray(http.iter().map(|prefix| JsonString(prefix))),
-            JsonArray(tls.iter().map(|prefix| JsonString(prefix))),
-            JsonArray(ports.iter()),
-            sum.streams,
-            sum.traffic.streams,
-            sum.traffic.received,
-            sum.traffic.sent,
-            Millis(sum.round_trip),
-        )
-    }
-}
-
-/// Thousandths of a second, or null.
-struct Millis(Option<Duration>);
-
-impl Display for Millis {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(time) => write!(f, "{:.3}", time.as_secs_f64() * 1000.0),
-            None => f.write_str("null"),
+        let since = client.since.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let sum = &client.sum;
+        Self {
+            id: &client.id,
+            since: since.as_secs(),
+            tunnels: sum.tunnels,
+            prefixes: &client.http,
+            tls_prefixes: &client.tls,
+            ports: &client.ports,
+            streams: sum.streams,
+            streams_total: sum.traffic.streams,
+            bytes_up: sum.traffic.received,
+            bytes_down: sum.traffic.sent,
+            rtt: sum.round_trip.map(milliseconds),
         }
     }
+}
+
+/// Milliseconds with three digits behind the point.
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }

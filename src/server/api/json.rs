@@ -1,35 +1,47 @@
-//! JSON strings (RFC 8259, 7). The rest of JSON is written where it is meant.
+//! JSON as the API writes it: serde_json's, with a space behind commas and colons, for people who
+//! read it with `curl`.
 
-use std::fmt::{self, Display, Formatter, Write};
+use serde::Serialize;
+use serde_json::ser::{Formatter, Serializer};
+use std::io::{self, Write};
 
-/// Shows a string in quotes, with what must be escaped escaped.
-pub struct JsonString<'a>(pub &'a str);
+/// `value` as JSON in one line, with its end.
+pub fn line(value: &impl Serialize) -> String {
+    let mut bytes = Vec::new();
+    let mut serializer = Serializer::with_formatter(&mut bytes, Spaced);
+    // A vector takes all, and the API's values have no maps with keys that are not strings.
+    let _ = value.serialize(&mut serializer);
+    bytes.push(b'\n');
+    String::from_utf8_lossy(&bytes).into_owned()
+}
 
-/// Shows a list of things that are JSON already.
-pub struct JsonArray<I>(pub I);
+struct Spaced;
 
-impl Display for JsonString<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_char('"')?;
-        for c in self.0.chars() {
-            match c {
-                '"' | '\\' => write!(f, "\\{c}")?,
-                '\0'..='\u{1F}' => write!(f, "\\u{:04x}", u32::from(c))?,
-                c => f.write_char(c)?,
-            }
-        }
-        f.write_char('"')
+impl Spaced {
+    fn separate<W: ?Sized + Write>(writer: &mut W, first: bool) -> io::Result<()> {
+        writer.write_all(if first { b"" } else { b", " })
     }
 }
 
-impl<I: Iterator<Item: Display> + Clone> Display for JsonArray<I> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_char('[')?;
-        for (at, item) in self.0.clone().enumerate() {
-            let comma = if at > 0 { ", " } else { "" };
-            write!(f, "{comma}{item}")?;
-        }
-        f.write_char(']')
+impl Formatter for Spaced {
+    fn begin_array_value<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        Self::separate(writer, first)
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        Self::separate(writer, first)
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b": ")
     }
 }
 
@@ -38,17 +50,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_json_reserves_is_escaped() {
-        let text = "a\"b\\c\n\u{1}é\u{7F}";
+    fn a_line_has_spaces_behind_commas_and_colons_alone() {
+        #[derive(Serialize)]
+        struct Page {
+            text: &'static str,
+            list: [u16; 3],
+            none: Option<u16>,
+        }
+        let page = Page {
+            text: "a\"b,c:\n",
+            list: [1, 2, 3],
+            none: None,
+        };
         assert_eq!(
-            JsonString(text).to_string(),
-            "\"a\\\"b\\\\c\\u000a\\u0001é\u{7F}\""
+            line(&page),
+            "{\"text\": \"a\\\"b,c:\\n\", \"list\": [1, 2, 3], \"none\": null}\n"
         );
-    }
-
-    #[test]
-    fn a_list_has_commas_between_its_items() {
-        assert_eq!(JsonArray([1, 2].iter()).to_string(), "[1, 2]");
-        assert_eq!(JsonArray([0; 0].iter()).to_string(), "[]");
     }
 }

@@ -14,7 +14,7 @@ use super::ServerState;
 use crate::net::follow::is_head_request;
 use crate::net::tls::{self, Acceptor};
 use crate::net::{blocking, timeout, Conn, Listener, Shutdown, Socket};
-use async_std::channel::{self, Receiver};
+use async_lock::{Semaphore, SemaphoreGuardArc};
 use health_check::ProbeTarget;
 use reply::ApiReply;
 pub use request::AllowedHosts;
@@ -62,17 +62,17 @@ impl Api {
     pub async fn accept(self, listener: Arc<Listener>, stop: Shutdown) {
         let api = Arc::new(self);
         let accepting = async {
-            // What is in the channel are the connections there are.
-            let (begin, end) = channel::bounded(MAX_CONNECTIONS);
-            while begin.send(()).await.is_ok() {
+            let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+            loop {
+                let permit = connections.acquire_arc().await;
                 let (socket, peer) = listener.accept().await;
-                crate::spawn(api.clone().serve(socket, peer, ApiPermit(end.clone())));
+                crate::spawn(api.clone().serve(socket, peer, permit));
             }
         };
         api.state.stop.or(stop.or(accepting)).await;
     }
 
-    async fn serve(self: Arc<Self>, socket: Socket, peer: SocketAddr, _place: ApiPermit) {
+    async fn serve(self: Arc<Self>, socket: Socket, peer: SocketAddr, _permit: SemaphoreGuardArc) {
         match timeout(CONNECTION_TIMEOUT, Box::pin(self.exchange(socket))).await {
             Some(Ok(())) => {}
             Some(Err(e)) => log::debug!("{peer}: the API: {e}"),
@@ -129,16 +129,6 @@ impl Api {
                 ApiReply::json(true, blocking(move || clients::page(&state.registry)).await)
             }
         }
-    }
-}
-
-/// One of the places for connections, until it is dropped.
-struct ApiPermit(Receiver<()>);
-
-impl Drop for ApiPermit {
-    fn drop(&mut self) {
-        // There is one message for each place.
-        let _ = self.0.try_recv();
     }
 }
 

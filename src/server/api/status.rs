@@ -1,16 +1,26 @@
 //! `/status`: whether the server works, as its last look at itself has it.
 
 use super::health_check::ProbeTarget;
-use super::json::JsonString;
+use super::json;
 use crate::cli::VERSION;
 use crate::server::ServerState;
+use crate::sync::{Mutex, MutexGuard};
 use event_listener::Event;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use serde::Serialize;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a good look is good for, and a bad one.
 const GOOD_RESULT_LIFETIME: Duration = Duration::from_secs(15);
 const BAD_RESULT_LIFETIME: Duration = Duration::from_secs(2);
+
+#[derive(Serialize)]
+struct StatusPage<'a> {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    version: &'static str,
+}
 
 /// What a look has come to: nothing wrong, or what.
 pub type HealthResult = Result<(), Arc<str>>;
@@ -42,24 +52,17 @@ impl HealthStatus {
 
     /// The page, and whether it says that all is well.
     pub async fn page(self: &Arc<Self>) -> (bool, String) {
-        let version = JsonString(VERSION);
-        match self.ask().await {
-            Ok(()) => {
-                let page = format!("{{\"status\": \"ok\", \"version\": {version}}}\n");
-                (true, page)
-            }
-            Err(reason) => {
-                let reason = JsonString(&reason);
-                let page = format!(
-                    "{{\"status\": \"failed\", \"reason\": {reason}, \"version\": {version}}}\n"
-                );
-                (false, page)
-            }
-        }
+        let failed = self.ask().await.err();
+        let page = StatusPage {
+            status: if failed.is_none() { "ok" } else { "failed" },
+            reason: failed.as_deref(),
+            version: VERSION,
+        };
+        (failed.is_none(), json::line(&page))
     }
 
     fn lock(&self) -> MutexGuard<'_, CachedHealth> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     /// The verdict of the last look, or of a new one if that was too long ago. There is one

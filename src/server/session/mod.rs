@@ -13,6 +13,7 @@ use super::users::{Admission, LoginVerdict};
 use super::{ports, visitor, ServerState};
 use crate::handover::MovedTunnel;
 use crate::net::{timeout, Conn, Socket, TaskGuard};
+use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::{self, Event, Inbox, PeerRole, Policy, Tunnel, DELIVERY_TIMEOUT};
 use crate::wire::frame::{RejectCode, Signal};
 use crate::wire::hello::{Hello, HelloReader, ServiceSpec};
@@ -23,7 +24,7 @@ use leaving::{LeaveResult, MOVE_RETRY_INTERVAL};
 use log::Level;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -249,7 +250,7 @@ enum TunnelEnd {
 
 impl ServerSession {
     fn auth(&self) -> MutexGuard<'_, AuthState> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.standing.lock()
     }
 
     /// Calls `act` with what the client may have now.

@@ -25,7 +25,7 @@ struct Runner {
 
 impl Wake for Runner {
     fn wake(self: Arc<Self>) {
-        self.woken.lock().unwrap().push_back(self.at);
+        self.woken.lock().push_back(self.at);
     }
 }
 
@@ -45,7 +45,7 @@ impl Crowd {
         };
         for task in 1..=streams {
             let stream = crowd.open(task);
-            crowd.woken.lock().unwrap().push_back(crowd.streams.len());
+            crowd.woken.lock().push_back(crowd.streams.len());
             crowd.streams.push(stream);
         }
         // Until all of them are bulk streams.
@@ -70,10 +70,10 @@ impl Crowd {
                 .wrapping_mul(1_664_525)
                 .wrapping_add(1_013_904_223);
             let at = usize::try_from(self.state >> 16).unwrap() % self.streams.len();
-            self.woken.lock().unwrap().push_back(at);
+            self.woken.lock().push_back(at);
         }
         loop {
-            let next = self.woken.lock().unwrap().pop_front();
+            let next = self.woken.lock().pop_front();
             let Some(at) = next else {
                 return;
             };
