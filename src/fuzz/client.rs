@@ -1,4 +1,4 @@
-//! What a visitor asks of a client's services.
+//! Fuzz entries for a client: the file service, and values of its configuration.
 
 use super::{cuts, seed};
 use crate::client::files::date::Moment;
@@ -9,14 +9,14 @@ use crate::config::value::Scalar;
 use crate::config::{Local, Remote};
 use std::path::{Component, Path};
 
-/// A request to the file service, and each of what it is made of.
+/// A request to the file service, and its parsers one by one.
 pub fn files(data: &[u8]) {
     target(data);
     range(data, data);
     moment(data);
 
     let whole = end(data, 0);
-    // As a reader looks for it, while bytes come.
+    // Search like a reader does while bytes come.
     let mut searched = 0;
     let found = cuts(data).find_map(|cut| {
         let found = end(&data[..cut], searched);
@@ -38,7 +38,7 @@ pub fn files(data: &[u8]) {
     dates.into_iter().flatten().for_each(moment);
 }
 
-/// Values that say where a service is, and where a server.
+/// Values for addresses of services and servers.
 pub fn locals(data: &[u8]) {
     let text = &String::from_utf8_lossy(data);
     for text in [text.to_string(), format!("file://{text}")] {
@@ -61,7 +61,7 @@ pub fn locals(data: &[u8]) {
     }
 }
 
-/// A target stays inside of the folder that is shared, and shows nothing that is hidden.
+/// Checks that a target stays inside the shared folder and names nothing hidden.
 fn target(bytes: &[u8]) {
     let plain = query(bytes);
     assert!(plain.is_empty() || plain.starts_with('?'));
@@ -82,7 +82,7 @@ fn target(bytes: &[u8]) {
         let mut rest = Path::new(text).components();
         assert!(rest.all(|part| matches!(part, Component::Normal(_))));
     }
-    // A link to it leads to it, and holds nothing that a header or a page could take for its own.
+    // A link to it must lead to it, and contain nothing that a header or a page could misread.
     let mut link = String::new();
     for name in path.split(|byte| *byte == b'/') {
         link.push('/');
@@ -97,7 +97,7 @@ fn target(bytes: &[u8]) {
     }
 }
 
-/// A part is one of the file's, whatever its size.
+/// Checks that a range is within the file, whatever its size.
 fn range(value: &[u8], data: &[u8]) {
     for size in [0, 1, 10, seed(data), u64::MAX] {
         if let ByteRange::Part { first, last } = ByteRange::parse(value, size) {
@@ -106,7 +106,7 @@ fn range(value: &[u8], data: &[u8]) {
     }
 }
 
-/// A date is read as it is written.
+/// Checks that a date is parsed as it is written.
 fn moment(text: &[u8]) {
     if let Some(moment) = Moment::parse(text) {
         assert_eq!(Moment::parse(moment.to_string().as_bytes()), Some(moment));

@@ -1,4 +1,4 @@
-//! The configuration: files, flags, values.
+//! Fuzz entries for the configuration: files, flags, values.
 
 use crate::cli::{self, Command};
 use crate::config::file::Document;
@@ -9,7 +9,7 @@ use crate::config::{ListenAddr, RoleConfig, Url};
 use std::path::Path;
 use std::time::Duration;
 
-/// The longest line of all options, with room for the sign that there is more.
+/// Maximum length of the summary of all options, with its ellipsis.
 const SHOWN: usize = 16 * 1024 + 4;
 
 /// A configuration file.
@@ -18,9 +18,9 @@ pub fn yaml(data: &[u8]) {
     let start: String = text.chars().take(40).collect();
     assert_text_is_kept(&start);
 
-    // What breaks a line in yaml 1.1.
+    // The line breaks of YAML 1.1.
     let breaks = ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
-    // The end of the file is on a line of its own.
+    // The end of the file counts as a line of its own.
     let lines = text.matches(breaks).count() + 2;
     let document = match Document::parse(Path::new("gt.yaml"), text, Content::Configuration) {
         Ok(document) => document,
@@ -44,7 +44,7 @@ pub fn yaml(data: &[u8]) {
     }
 }
 
-/// The words behind the program's name, one a line.
+/// Command-line arguments, one a line.
 pub fn flags(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let words = text.split('\n').map(str::to_owned);
@@ -89,12 +89,12 @@ pub fn urls(data: &[u8]) {
         assert_eq!(ListenAddr::read(&addr.to_string()), Ok(addr));
     }
     if let Ok(duration) = Duration::read(text) {
-        // Everything adds it to the time that it is.
+        // Callers add it to the present time.
         assert!(duration.as_nanos() <= i64::MAX.unsigned_abs().into());
     }
 }
 
-/// A URL's target as its `Display` has it.
+/// Returns a URL's target as its `Display` writes it.
 fn shown_target(url: &Url) -> String {
     match url.target.split_once('?') {
         Some((path, _)) => format!("{path}?******"),
@@ -102,7 +102,7 @@ fn shown_target(url: &Url) -> String {
     }
 }
 
-/// Any text can be written as a value, and is what is read.
+/// Checks that any text can be written as a value and is read back unchanged.
 fn assert_text_is_kept(text: &str) {
     let quoted: String = text
         .chars()
@@ -116,7 +116,7 @@ fn assert_text_is_kept(text: &str) {
     assert_eq!(node.texts(), [text]);
 }
 
-/// Where a sentence names a line, there is such a line.
+/// Checks that a line named in an error exists.
 fn assert_line(sentence: &str, lines: usize) {
     let rest = sentence.strip_prefix("gt.yaml: line ");
     let Some((line, _)) = rest.and_then(|rest| rest.split_once(':')) else {
@@ -132,13 +132,13 @@ fn assert_loaded(loaded: &RoleConfig) {
     assert!(loaded.shown.starts_with('{'));
 }
 
-/// Whatever a secret is, what shows of the rest is the same.
+/// Checks that the summary does not depend on secrets.
 fn assert_secrets_are_kept(argv: &[String], roles: &[RoleConfig]) {
     let text = |roles: &[RoleConfig]| {
         let texts = roles.iter().map(|it| format!("{it:?} {}", it.shown));
         texts.collect::<Vec<_>>()
     };
-    // What stands behind a flag without a value may be its value.
+    // What follows a flag without a value may be its value.
     let is_flag = |at: usize| {
         let before = &argv[at.saturating_sub(1)];
         !before.starts_with('-') || before.contains('=')

@@ -1,5 +1,5 @@
-//! What a peer sends before its channel is private: DTLS records, and the fragments of handshake
-//! messages in them.
+//! Fuzz entries for bytes of a peer before its handshake is over: DTLS records, and fragments of
+//! handshake messages.
 
 use super::seed;
 use crate::client::p2p::identity::{DtlsRole, Identity};
@@ -11,21 +11,21 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-/// Where either end thinks the other is.
+/// The address that either end takes the other for.
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1);
-/// What [`Records`] lets through before the handshake is over.
+/// The number of records that [`RecordFilter`] admits before the handshake is over.
 const RECORDS: usize = 256;
 const BYTES: usize = 64 * 1024;
 
 pub(super) static IDENTITY: LazyLock<Identity> =
     LazyLock::new(|| Identity::new().expect("an identity"));
 
-/// One end of a connection, as [`crate::client::p2p`] has it: a filter, and DTLS behind it.
+/// One end of a connection, as in [`crate::client::p2p`]: a filter, and DTLS behind it.
 struct End {
     records: RecordFilter,
     dtls: Endpoint,
     is_established: bool,
-    /// What the filter has let through until then.
+    /// Records and bytes that the filter has admitted.
     passed: (usize, usize),
 }
 
@@ -47,7 +47,7 @@ impl End {
         }
     }
 
-    /// Takes a datagram; the answer is whether the peer has ended the connection.
+    /// Takes a datagram; returns whether the peer has ended the connection.
     fn take(&mut self, datagram: &[u8], now: Instant) -> bool {
         let admitted = self.records.admit(datagram);
         assert!(admitted.len() <= datagram.len());
@@ -59,7 +59,7 @@ impl End {
         if admitted.is_empty() {
             return false;
         }
-        // Nothing that is dropped by itself comes along with something else.
+        // What the filter admits together, it must admit again.
         assert_eq!(RecordFilter::default().admit(&admitted), admitted);
         let mut is_over = false;
         for event in self
@@ -84,7 +84,7 @@ impl End {
     }
 }
 
-/// How many records a datagram has.
+/// Returns the number of records in a datagram.
 fn count(mut datagram: &[u8]) -> usize {
     let mut count = 0;
     while let Some([a, b]) = datagram.get(11..13) {
@@ -121,8 +121,8 @@ pub fn dtls_records(data: &[u8]) {
     }
 }
 
-/// A handshake of two ends, and what somebody between them does to it: a script of two bytes a
-/// step, for each datagram on its way. Where the script ends, everything passes.
+/// A handshake of two ends through an attacker: a script of two bytes for each datagram in flight.
+/// Behind the end of the script, everything passes.
 pub fn handshake_fragments(data: &[u8]) {
     let now = Instant::now();
     let mut ends = [
@@ -156,7 +156,7 @@ pub fn handshake_fragments(data: &[u8]) {
     assert!(was_disturbed || ends.iter().all(|end| end.is_established));
 }
 
-/// What becomes of a datagram on its way.
+/// Returns what the attacker makes of a datagram.
 fn disturbed(mut datagram: Vec<u8>, kind: u8, byte: u8, script: &mut &[u8]) -> Vec<Vec<u8>> {
     let at = usize::from(byte) * datagram.len() / 256;
     let mut some = |count: u8| {
@@ -178,7 +178,7 @@ fn disturbed(mut datagram: Vec<u8>, kind: u8, byte: u8, script: &mut &[u8]) -> V
             datagram.truncate(at);
             vec![datagram]
         }
-        // Every handshake message in pieces, in this or the other order.
+        // Every handshake message in fragments, in order or reversed.
         5 => {
             let mut pieces = fragmented(&datagram, usize::from(byte % 64) + 1);
             if byte & 64 != 0 {
@@ -186,14 +186,14 @@ fn disturbed(mut datagram: Vec<u8>, kind: u8, byte: u8, script: &mut &[u8]) -> V
             }
             pieces
         }
-        // Bytes in the place of others.
+        // Overwrite bytes.
         6 => {
             let bytes = some(kind >> 4);
             let end = datagram.len().min(at + bytes.len());
             datagram.splice(at..end, bytes);
             vec![datagram]
         }
-        // Another record before it, with any header, of any bytes.
+        // Put another record before it, with any header and content.
         7 => {
             let body = some(byte);
             let mut record = vec![
@@ -213,7 +213,7 @@ fn disturbed(mut datagram: Vec<u8>, kind: u8, byte: u8, script: &mut &[u8]) -> V
             record.extend(body);
             vec![record, datagram]
         }
-        // Fragments that make a chain, with their bytes.
+        // Put a chain of fragments, with their bytes, before it.
         8 => {
             let sequence = u16::from(kind >> 4);
             let pieces = (0..byte).map(|offset| {
@@ -222,7 +222,7 @@ fn disturbed(mut datagram: Vec<u8>, kind: u8, byte: u8, script: &mut &[u8]) -> V
             });
             pieces.rev().chain([datagram]).collect()
         }
-        // A header of any values, with as many bytes as follow.
+        // Put a header of any values before it, with as many bytes as follow.
         _ => {
             let mut body = some(12);
             body.resize(12, 0);
@@ -240,8 +240,8 @@ fn record(sequence: u64, body: &[u8]) -> Vec<u8> {
     record
 }
 
-/// The records of a datagram, each in a datagram of its own, and plaintext handshake messages in
-/// fragments of `size` bytes, under numbers that no record has had.
+/// Puts each record of a datagram into one of its own, and plaintext handshake messages into
+/// fragments of `size` bytes, under unused numbers.
 fn fragmented(datagram: &[u8], size: usize) -> Vec<Vec<u8>> {
     let mut pieces = Vec::new();
     let mut rest = datagram;

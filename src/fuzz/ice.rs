@@ -1,8 +1,8 @@
-//! What reaches ICE: STUN messages of a peer that knows the passwords, its candidates, and DTLS
-//! from addresses that have answered a check and from others.
+//! Fuzz entries for what reaches ICE: STUN messages of a peer that knows the passwords, its
+//! candidates, and DTLS from addresses that have answered a check and from others.
 
 use super::dtls::IDENTITY;
-use crate::client::p2p::checks::{ConnectivityChecks, IceRole, REMOTES};
+use crate::client::p2p::checks::{ConnectivityChecks, IceRole, MAX_REMOTES};
 use crate::client::p2p::identity::DtlsRole;
 use crate::client::p2p::memory::MemoryShare;
 use crate::client::p2p::peer::{Peer, PeerState};
@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 const UFRAG: &str = "theirs";
 const PASSWORD: &str = "their-password-of-22-c";
-/// Types of STUN messages.
+/// STUN message types.
 const REQUEST: u16 = 0x0001;
 const SUCCESS: u16 = 0x0101;
-/// Where datagrams come from.
+/// The sources of datagrams.
 const PLACES: [&str; 4] = [
     "192.0.2.7:7",
     "192.0.2.8:8",
@@ -31,7 +31,7 @@ struct Probe {
     ufrag: String,
     password: String,
     places: Vec<SocketAddr>,
-    /// Checks that have come: their transactions, and where they were sent.
+    /// Checks that were received: transaction, and destination.
     checks: Vec<([u8; 12], SocketAddr)>,
     /// Addresses from which a check was answered.
     answered: Vec<SocketAddr>,
@@ -96,7 +96,7 @@ impl Probe {
     }
 }
 
-/// A message with these attributes and then MESSAGE-INTEGRITY.
+/// Builds a message with these attributes and MESSAGE-INTEGRITY.
 fn message(kind: u16, transaction: [u8; 12], attributes: &[u8], password: &str) -> Vec<u8> {
     let mut bytes = kind.to_be_bytes().to_vec();
     bytes.extend(((attributes.len() + 24) as u16).to_be_bytes());
@@ -151,7 +151,7 @@ fn run(role: IceRole, data: &[u8]) {
                 let password = probe.password.clone();
                 probe.receive(from, &message(REQUEST, transaction, &attributes, &password));
             }
-            // The answer to a check, from where that went; any attributes.
+            // The answer to a check, from where that went, with any attributes.
             4..=6 => {
                 let at = usize::from(*byte) % probe.checks.len().max(1);
                 let Some((transaction, to)) = probe.checks.get(at).copied() else {
@@ -188,7 +188,7 @@ fn run(role: IceRole, data: &[u8]) {
                     probe.receive(from, bytes);
                 }
             }
-            // DTLS is taken only from who has answered a check.
+            // DTLS is accepted only from addresses that have answered a check.
             11 => {
                 let record = [&[22, 0xFE, 0xFD][..], bytes].concat();
                 let is_taken = probe.receive(from, &record);
@@ -199,7 +199,7 @@ fn run(role: IceRole, data: &[u8]) {
                 probe.peer.add_remote(&text, probe.now);
                 probe.pump();
             }
-            // Candidates of many addresses, with one priority for all.
+            // Candidates of many addresses, all with the same priority.
             13 => {
                 for port in 1..=u16::from(*byte) {
                     let kinds = ["host", "srflx raddr 0.0.0.0 rport 0", "relay", "prflx"];
@@ -218,7 +218,7 @@ fn run(role: IceRole, data: &[u8]) {
         let mut to: Vec<SocketAddr> = probe.checks.iter().map(|(_, to)| *to).collect();
         to.sort();
         to.dedup();
-        assert!(to.len() <= REMOTES);
+        assert!(to.len() <= MAX_REMOTES);
         if matches!(probe.peer.state(), PeerState::Over(_)) {
             return;
         }

@@ -1,8 +1,8 @@
-//! What decodes bytes of strangers, entry by entry, with what has to be true of the outcome. For the
-//! tests beside it and for the targets in `tests/fuzz` alone: no gt that is installed has it.
+//! Fuzz entries: parsers of untrusted bytes with the properties that must hold for any input. Only for
+//! tests and the targets in `tests/fuzz`; installed programs do not contain it.
 //!
-//! An entry takes any bytes and panics where something that was promised is not so. Most hold a
-//! reader to this: however its bytes are cut, the outcome is the same.
+//! An entry takes any bytes and panics if a property is violated. Most check that the result of a
+//! reader does not depend on how its bytes are cut.
 
 #[cfg(feature = "client")]
 mod client;
@@ -47,11 +47,11 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// About so many beginnings of an input are looked at; all of a short one. Which of a longer one is
-/// another for each input.
+/// Approximate number of prefixes of an input that are tested. A short input is cut everywhere;
+/// where a longer one is cut depends on its content.
 const CUTS: usize = 16;
 
-/// A number that an input gives, the same every time.
+/// Derives a number from an input, always the same.
 fn seed(data: &[u8]) -> u64 {
     // FNV-1a.
     data.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
@@ -59,14 +59,14 @@ fn seed(data: &[u8]) -> u64 {
     })
 }
 
-/// Lengths to cut an input at, up to all of it.
+/// Returns lengths to cut an input at, up to all of it.
 fn cuts(data: &[u8]) -> impl Iterator<Item = usize> {
     let (length, step) = (data.len(), data.len() / CUTS + 1);
     let first = usize::try_from(seed(data) % step as u64).unwrap_or_default();
     (first..length).step_by(step).chain([length])
 }
 
-/// Fails unless more bytes leave a verdict as it is: `judge` says nothing until it has one.
+/// Checks that more bytes do not change a verdict. `judge` returns `None` until it has one.
 fn assert_settled<'a, T: PartialEq + std::fmt::Debug>(
     data: &'a [u8],
     judge: impl Fn(&'a [u8]) -> Option<T>,
@@ -84,26 +84,26 @@ fn assert_settled<'a, T: PartialEq + std::fmt::Debug>(
     }
 }
 
-/// How an input comes.
+/// The sizes of the reads in which an input arrives.
 #[derive(Clone, Copy, Debug)]
 enum Pace {
-    /// All there is room for.
+    /// As much as there is room for.
     Whole,
-    /// One byte after the other.
+    /// Byte by byte.
     Bytes,
-    /// In pieces of 1 to 24 bytes that this number gives.
+    /// Reads of 1 to 24 bytes, derived from this number.
     Pieces(u64),
 }
 
 impl Pace {
-    /// Those that have to come to the same as [`Pace::Whole`]. Byte by byte only what is short:
-    /// most readers begin anew with every byte.
+    /// Returns the paces that must give the same result as [`Pace::Whole`]. Byte by byte only for
+    /// short inputs: most readers start anew with every byte.
     fn split(data: &[u8]) -> impl Iterator<Item = Pace> {
         let bytes = (data.len() <= 256).then_some(Pace::Bytes);
         [Pace::Pieces(seed(data) | 1)].into_iter().chain(bytes)
     }
 
-    /// The most that comes next.
+    /// Returns the maximum size of the next read.
     fn next(&mut self) -> usize {
         match self {
             Pace::Whole => usize::MAX,
@@ -118,7 +118,7 @@ impl Pace {
     }
 }
 
-/// An input as a stream that ends behind it. It never has anybody wait.
+/// An input as a stream that ends behind it and is always ready.
 struct Source<'a> {
     left: &'a [u8],
     pace: Pace,

@@ -1,4 +1,4 @@
-//! HTTP: what gt asks for itself, and visitors' requests that it follows.
+//! Fuzz entries for HTTP: gt's own client, and visitors' requests that are followed.
 
 use super::{Pace, Source};
 use crate::net::follow::{
@@ -9,7 +9,7 @@ use crate::net::http::response::{read, Response, MAX_BODY};
 use futures_lite::future::block_on;
 use std::task::Poll;
 
-/// An answer to a request of ours.
+/// A response to a request of gt's own client.
 pub fn http_answer(data: &[u8]) {
     let whole = answer(data, Pace::Whole);
     for pace in Pace::split(data) {
@@ -27,7 +27,7 @@ fn answer(data: &[u8], pace: Pace) -> Option<Response> {
     block_on(reading).ok().map(|(answer, _)| answer)
 }
 
-/// Requests that follow each other on one connection.
+/// Pipelined requests on one connection.
 pub fn http_requests(data: &[u8]) {
     let whole = follow(data, Pace::Whole);
     for pace in Pace::split(data) {
@@ -36,7 +36,7 @@ pub fn http_requests(data: &[u8]) {
     for message in &whole.messages {
         compare_with_httparse(data, message);
     }
-    // What goes to the service is followed as what came, and has nothing left to change.
+    // What goes to the service must be followed in the same way, and need no more edits.
     if whole.refused.is_none() && whole.sent.len() < MAX_HEAD {
         let again = follow(&whole.sent, Pace::Whole);
         assert_eq!(again.sent, whole.sent);
@@ -44,10 +44,10 @@ pub fn http_requests(data: &[u8]) {
     }
 }
 
-/// What following an input has come to.
+/// The result of following an input.
 #[derive(Debug, Default, PartialEq)]
 struct Followed {
-    /// What goes to the service.
+    /// The bytes that go to the service.
     sent: Vec<u8>,
     messages: Vec<Message>,
     refused: Option<HttpRefusal>,
@@ -58,12 +58,12 @@ struct Followed {
 struct Message {
     begin: usize,
     head_end: usize,
-    /// Where the body ends, if it does.
+    /// The end of the body, if there is one.
     end: Option<usize>,
     asks: ExpectedResponse,
 }
 
-/// Names one host in every request.
+/// A rule that sets one host in every request.
 struct OneHost;
 
 impl RequestRule for OneHost {
@@ -133,14 +133,14 @@ fn follow(data: &[u8], mut pace: Pace) -> Followed {
     followed
 }
 
-/// Another parser finds the same boundaries, wherever it takes the request at all.
+/// Checks that another parser finds the same boundaries, if it accepts the request.
 fn compare_with_httparse(data: &[u8], message: &Message) {
     let mut fields = [httparse::EMPTY_HEADER; 128];
     let mut request = httparse::Request::new(&mut fields);
     let length = match request.parse(&data[message.begin..]) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => panic!("httparse wants more: {message:?}"),
-        // It takes fewer characters in targets and in the names of fields.
+        // httparse accepts fewer characters in targets and field names.
         Err(_) => return,
     };
     assert_eq!(message.begin + length, message.head_end);

@@ -1,4 +1,4 @@
-//! What a peer says that wants to be one, and what it sends then.
+//! Fuzz entries for signaling, and for a peer's packets.
 
 use super::{Pace, Source};
 use crate::client::p2p::identity::DtlsRole;
@@ -11,9 +11,9 @@ use crate::wire::u32_at;
 use futures_lite::future::block_on;
 use std::time::{Duration, Instant};
 
-/// What stands behind the `XP ` of a request to a client; and a body, and a description alone.
+/// The part of a client's request behind `XP `; also a body, and a description alone.
 pub fn signaling(data: &[u8]) {
-    // Longer ones may have a reader hold too much, or not, by how they come.
+    // Whether longer inputs exceed a reader's limit depends on how they are cut.
     if data.len() > MAX_MESSAGE {
         return;
     }
@@ -23,14 +23,14 @@ pub fn signaling(data: &[u8]) {
     describe(&String::from_utf8_lossy(data));
 }
 
-/// The messages that were understood, and whether it went wrong behind them.
+/// The parsed messages, and whether an error follows them.
 type Heard = (Vec<SignalingMessage>, bool);
 
 fn same(data: &[u8], hear: impl Fn(Pace) -> Heard) {
     let (messages, wrong) = hear(Pace::Whole);
     for pace in Pace::split(data) {
         let (more, also_wrong) = hear(pace);
-        // What comes in one piece with an error is not heard.
+        // Messages that come together with an error are not returned.
         assert!(more.starts_with(&messages), "{pace:?}");
         assert_eq!(also_wrong, wrong, "{pace:?}");
         assert!(wrong || more == messages, "{pace:?}");
@@ -89,7 +89,8 @@ fn body(bytes: &[u8], pace: Pace) -> Heard {
     }
 }
 
-/// The answer to a description is one itself, of us alone, and no longer than a message may be.
+/// Checks that the answer to a description is a description itself, of this end only, and fits a
+/// message.
 fn describe(sdp: &str) {
     let Ok(theirs) = Description::parse(sdp) else {
         return;
@@ -112,8 +113,8 @@ fn describe(sdp: &str) {
     }
 }
 
-/// A peer's packets and ours, as a script: each step is a kind and a byte, with a packet of so many
-/// bytes behind it where it is one.
+/// A peer's packets and ours as a script: each step is a kind and a byte, followed by a packet of
+/// that many bytes for some kinds.
 pub fn resets(data: &[u8]) {
     let packet_length = data.len();
     let length: usize = chunks(data).map(|chunk| chunk.value.len() + 4).sum();
@@ -121,7 +122,7 @@ pub fn resets(data: &[u8]) {
 
     let mut resets = StreamResets::default();
     let mut now = Instant::now();
-    // What was asked last, while nothing can have answered it.
+    // The last request, while nothing can have answered it.
     let mut asked: Option<Vec<u8>> = None;
     let mut rest = data;
     while let [kind, byte, after @ ..] = rest {
@@ -145,7 +146,7 @@ pub fn resets(data: &[u8]) {
             }
             _ => now += Duration::from_millis(u64::from(*byte) * 16),
         }
-        // Then the peer is given up.
+        // The peer would be ended here.
         if resets.is_too_much() {
             return;
         }
@@ -157,13 +158,13 @@ pub fn resets(data: &[u8]) {
         assert!((2..=2048).contains(&streams) && streams.is_multiple_of(2));
         assert!(resets.release(now).is_none(), "once at a time");
         assert!(resets.deadline().is_some_and(|again| again > now));
-        // One at a time, until it is answered.
+        // Only one request at a time, until it is answered.
         let packet = packet.to_vec();
         assert_eq!(*asked.get_or_insert_with(|| packet.clone()), packet);
     }
 }
 
-/// The value of the one parameter in a packet of ours, which has to be of this kind.
+/// Returns the value of the only parameter of a packet of ours, which has to be of this kind.
 fn only_parameter(packet: &[u8], wanted: u16) -> &[u8] {
     assert!(packet.len().is_multiple_of(4));
     let mut zeroed = packet.to_vec();

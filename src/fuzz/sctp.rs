@@ -1,4 +1,4 @@
-//! What a peer sends on its private channel: SCTP packets.
+//! A fuzz entry for the SCTP packets of a connected peer.
 
 use crate::client::p2p::packets::PacketFilter;
 use crate::client::p2p::peer::channels::accept;
@@ -21,18 +21,18 @@ const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192,
 const TAG: u32 = 0x0102_0304;
 const FIRST: u32 = u32::MAX - 2;
 
-/// An association as [`crate::client::p2p`] has it, with its filters, and a peer that writes
-/// packets by hand.
+/// An association as in [`crate::client::p2p`], with its filters, and a peer that writes packets by
+/// hand.
 struct Ends {
     packets: PacketFilter,
     resets: StreamResets,
     endpoint: Endpoint,
     association: Option<(AssociationHandle, Association)>,
     now: Instant,
-    /// The tag that the association wants to see, and the cookie it has given.
+    /// The tag that the association expects, and its cookie.
     tag: u32,
     cookie: Vec<u8>,
-    /// The last number the association has sent.
+    /// The last number that the association has sent.
     sent: u32,
     is_over: bool,
 }
@@ -60,7 +60,7 @@ impl Ends {
         init.extend(65536_u32.to_be_bytes());
         init.extend([1, 0, 1, 0]);
         init.extend(FIRST.to_be_bytes());
-        // RECONFIG and FORWARD-TSN (RFC 5061, section 4.2.7).
+        // Supported extensions: RECONFIG and FORWARD-TSN (RFC 5061, section 4.2.7).
         init.extend([0x80, 0x08, 0, 6, 130, 192]);
         ends.take(&packet(0, &chunk(1, 0, &init)));
         let cookie = chunk(10, 0, &ends.cookie);
@@ -160,7 +160,7 @@ impl Ends {
     }
 }
 
-/// Takes the messages of a stream, the first of which opens a channel.
+/// Reads the messages of a stream, the first of which opens a channel.
 fn read(
     association: &mut Association,
     packets: &mut PacketFilter,
@@ -168,7 +168,7 @@ fn read(
     id: u16,
     now: Instant,
 ) {
-    // A stream that nobody reads is part of the test.
+    // Some streams are never read, as part of the test.
     if id % 4 == 3 {
         return;
     }
@@ -209,7 +209,7 @@ fn chunk(kind: u8, flags: u8, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A packet that begins as a packet of this association does.
+/// Starts a packet with the header of this association.
 fn packet(tag: u32, chunks: &[u8]) -> Vec<u8> {
     let mut packet = vec![0x13, 0x88, 0x13, 0x88];
     packet.extend(tag.to_be_bytes());
@@ -223,7 +223,7 @@ fn packet(tag: u32, chunks: &[u8]) -> Vec<u8> {
 /// A peer's packets as a script: steps of a kind and a byte, most with bytes behind them.
 pub fn sctp_chunks(data: &[u8]) {
     let (mut ends, mut rest) = match data {
-        // From the beginning.
+        // Begin without an association.
         [0, rest @ ..] => (Ends::new(), rest),
         rest => (Ends::established(), rest),
     };
@@ -234,19 +234,19 @@ pub fn sctp_chunks(data: &[u8]) {
         let (bytes, behind) = after.split_at(after.len().min(usize::from(*byte)));
         let flags = kind >> 4;
         match kind % 16 {
-            // DATA in its turn; the stream is one of few.
+            // DATA in order, on one of a few streams.
             0..=4 => {
                 rest = behind;
                 gathered.extend(data_chunk(tsn, *kind, flags, bytes));
                 tsn = tsn.wrapping_add(1);
             }
-            // DATA out of its turn.
+            // DATA out of order.
             5 => {
                 rest = behind;
                 let number = tsn.wrapping_add(u32::from(*byte)).wrapping_sub(8);
                 gathered.extend(data_chunk(number, *kind, flags, bytes));
             }
-            // A SACK of what was sent, or before or after it, with gaps.
+            // A SACK of sent, old or future numbers, with gaps.
             6 | 7 => {
                 rest = behind;
                 let number = ends.sent.wrapping_add(u32::from(flags)).wrapping_sub(4);
@@ -257,7 +257,7 @@ pub fn sctp_chunks(data: &[u8]) {
                 value.extend(bytes);
                 gathered.extend(chunk(3, 0, &value));
             }
-            // RECONFIG: one or two parameters, with numbers near the ones in use.
+            // RECONFIG: one or two parameters, with numbers near those in use.
             8 | 9 => {
                 rest = behind;
                 let mut value = vec![0, 13 + flags % 4, 0, 0];
@@ -284,13 +284,13 @@ pub fn sctp_chunks(data: &[u8]) {
                 let (kind, value) = bytes.split_first().unwrap_or((&6, &[]));
                 gathered.extend(chunk(*kind, flags, value));
             }
-            // Bytes as they are.
+            // Raw bytes.
             12 => {
                 rest = behind;
                 gathered.extend(bytes);
             }
             13 => ends.wait(Duration::from_millis(u64::from(*byte) * 40)),
-            // The packet goes; with another tag now and then.
+            // Send the packet, now and then with another tag.
             14 if flags == 0 => {
                 let tag = u32::from(*byte);
                 ends.take(&packet(tag, &gathered));
@@ -315,7 +315,7 @@ fn data_chunk(tsn: u32, kind: u8, flags: u8, bytes: &[u8]) -> Vec<u8> {
     let mut value = tsn.to_be_bytes().to_vec();
     let stream = bytes.first().copied().unwrap_or(0);
     value.extend([0, stream % 8, 0, stream >> 4]);
-    // DCEP, text, binary, and what is none of it.
+    // DCEP, text, binary, and an unknown protocol.
     value.extend([0, 0, 0, 50 + kind % 5]);
     value.extend(bytes.get(1..).unwrap_or_default());
     chunk(0, flags, &value)

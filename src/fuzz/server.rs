@@ -1,18 +1,18 @@
-//! How a visitor begins.
+//! Fuzz entries for the first bytes of a visitor.
 
 use super::{assert_settled, seed};
 use crate::server::api::request::{self, AllowedHosts};
 use crate::server::client_hello::{asking_for, server_name, HelloResult as Name, MAX_CLIENT_HELLO};
 use crate::server::http_head::{find, host_prefix, HeadResult, MAX_HEAD};
 
-/// The head of a visitor's request, and of one to the API.
+/// The head of a visitor's request, and of an API request.
 pub fn http_head(data: &[u8]) {
-    // At the limit a verdict is due, whatever may come.
+    // At the limit there must be a verdict, whatever follows.
     let short = &data[..data.len().min(MAX_HEAD - 1)];
     for name in ["Host", "x"] {
         assert_settled(short, |bytes| match find(bytes, name) {
             HeadResult::More => None,
-            // The sentence is for a person; a line that is whole may have a better one.
+            // The sentence is for people; a complete line may get a better one.
             HeadResult::Bad(_) => Some(HeadResult::Bad("")),
             verdict => Some(verdict),
         });
@@ -24,7 +24,7 @@ pub fn http_head(data: &[u8]) {
                 assert!(!value.contains('\n') && value.len() < data.len());
                 let prefix = host_prefix(value);
                 assert!(prefix.len() <= value.len());
-                // Another case asks for the same.
+                // The case does not matter.
                 assert_eq!(prefix, host_prefix(&value.to_ascii_uppercase()));
             }
             HeadResult::More => assert!(data.len() < MAX_HEAD),
@@ -40,7 +40,7 @@ pub fn http_head(data: &[u8]) {
     }
 }
 
-/// A TLS connection's first bytes.
+/// The first bytes of a TLS connection.
 pub fn client_hello(data: &[u8]) {
     let short = &data[..data.len().min(MAX_CLIENT_HELLO - 1)];
     assert_settled(short, |bytes| match server_name(bytes) {

@@ -1,10 +1,10 @@
-//! The STUN server.
+//! A fuzz entry for the STUN server.
 
 use crate::server::stun::answer::{could_be_request, to};
 use rtc_stun::message::Message;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// A datagram to it.
+/// A datagram to the STUN server.
 pub fn stun(data: &[u8]) {
     if could_be_request(data).is_err() {
         return;
@@ -17,13 +17,13 @@ pub fn stun(data: &[u8]) {
             continue;
         };
         let bytes = &answer.bytes;
-        // It must be no weapon.
+        // The server must not amplify.
         if answer.is_error {
             assert!(2 * bytes.len() <= 3 * data.len());
         } else {
             assert!(bytes.len() <= data.len() + address);
         }
-        // Whom it is for knows it by the number of the request.
+        // The client recognises its answer by the transaction.
         assert_eq!(bytes[4..20], data[4..20]);
         let mut again = Message::default();
         let decoded = again.unmarshal_binary(bytes);

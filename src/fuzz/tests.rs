@@ -1,5 +1,4 @@
-//! The probes without a fuzzer: what is kept of every target's corpus, and ten thousand inputs that
-//! are the same every time.
+//! The fuzz entries without a fuzzer: every target's corpus, and ten thousand deterministic inputs.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -9,10 +8,10 @@ use std::fs;
 use std::path::Path;
 
 const CASES: u32 = 10_000;
-/// Longer samples are for themselves: they show bounds, and their variants are the same again.
+/// Longer samples are not varied: they show limits, and their variants add nothing.
 const LONG: usize = 800;
 
-/// The files of a target's corpus, in an order that does not change.
+/// Returns the files of a target's corpus in a fixed order.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fuzz/corpus")
@@ -24,14 +23,14 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// One thing done to an input.
+/// A change of an input.
 #[derive(Clone, Debug)]
 enum Change {
     Set(Index, u8),
     Flip(Index, u8),
     Insert(Index, Vec<u8>),
     Remove(Index, usize),
-    /// A piece of it stands at another place too.
+    /// Copies a piece to another position.
     Copy(Index, Index, usize),
 }
 
@@ -68,7 +67,7 @@ impl Change {
 }
 
 fn any_change() -> impl Strategy<Value = Change> {
-    // What begins, ends or bounds something in one of the formats.
+    // Bytes that begin, end or delimit something in one of the formats.
     let byte = prop_oneof![
         any::<u8>(),
         select(&b"\0\x01\x02\x03\x7F\x80\xFF\r\n \t:/%.-_=;,\"'{}[]!&*?#@09aZ"[..]),

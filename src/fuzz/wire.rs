@@ -1,26 +1,26 @@
-//! Frames and hellos of both versions.
+//! Fuzz entries for frames and hellos of both versions.
 
 use super::{cuts, Pace};
 use crate::wire::frame::{Header, Signal, MAX_ENCODED, MAX_HEAD};
 use crate::wire::hello::{answer_length, Hello, HelloReader, MAX_LENGTH, MAX_NAME, MAX_OPTIONS};
 use crate::wire::{Malformed, Version};
 
-/// Frames of GT/1, one behind the other.
+/// A sequence of GT/1 frames.
 pub fn gt1_frames(data: &[u8]) {
     frames(Version::One, data);
 }
 
-/// Frames of GT/2, one behind the other.
+/// A sequence of GT/2 frames.
 pub fn gt2_frames(data: &[u8]) {
     frames(Version::Two, data);
 }
 
-/// Hello of GT/1, behind magic and version; a registration is read the same.
+/// A GT/1 hello behind magic and version; a registration is parsed in the same way.
 pub fn gt1_hello(data: &[u8]) {
     hello(Version::One, || HelloReader::new(Version::One), data);
 }
 
-/// Hello and registration of GT/2, behind magic and version; and a server's answer.
+/// A GT/2 hello and registration behind magic and version; and a server's answer.
 pub fn gt2_hello(data: &[u8]) {
     hello(Version::Two, || HelloReader::new(Version::Two), data);
     if let Ok(len) = u32::try_from(data.len()) {
@@ -48,10 +48,10 @@ fn frames(version: Version, data: &[u8]) {
     }
 }
 
-/// The head at the start of `bytes`, if there is one, and its length.
+/// Returns the header at the start of `bytes`, if there is one, and its length.
 fn frame(version: Version, bytes: &[u8]) -> Option<(Header, usize)> {
     let whole = version.parse(bytes);
-    // A head is there as soon as its last byte is, and not before; an error may be there earlier.
+    // A header is complete with its last byte and not before; errors may show earlier.
     let last = bytes.len().min(MAX_HEAD);
     let early = (0..last).map(|cut| (cut, version.parse(&bytes[..cut])));
     for (cut, early) in early {
@@ -67,19 +67,19 @@ fn frame(version: Version, bytes: &[u8]) -> Option<(Header, usize)> {
     let encoded = encoded.as_slice();
     assert!(encoded.len() <= MAX_ENCODED);
     match head {
-        // It stands for what is not known here.
+        // It stands for an unknown frame.
         Header::Skip { .. } => assert!(encoded.is_empty()),
         _ => assert_eq!(version.parse(encoded), Ok(Some((head, encoded.len())))),
     }
     Some((head, used))
 }
 
-/// What a reader has made of its bytes.
+/// The result of a reader.
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
-    /// Where the credentials end, and what they are.
+    /// Where the credentials end, and their values.
     credentials: Option<(usize, String, Vec<u8>)>,
-    /// The hello and its length; nothing while bytes are missing.
+    /// The hello and its length; `None` while bytes are missing.
     hello: Result<Option<(Hello, usize)>, Malformed>,
 }
 
@@ -107,7 +107,7 @@ fn read(mut reader: HelloReader, data: &[u8], mut pace: Pace) -> Outcome {
         hello: Ok(None),
     };
     let mut used = 0;
-    // A reader may stop once without a byte: behind the credentials.
+    // A reader may stop once without consuming a byte: behind the credentials.
     let mut stops = 0;
     while used < data.len() && stops < 2 {
         let piece = &data[used..used.saturating_add(pace.next()).min(data.len())];
@@ -136,7 +136,7 @@ fn read(mut reader: HelloReader, data: &[u8], mut pace: Pace) -> Outcome {
     outcome
 }
 
-/// Its bounds, and that it is read as it is written.
+/// Checks the bounds of a hello, and that it is parsed as it is written.
 fn check(version: Version, hello: &Hello) {
     assert!((1..=MAX_NAME).contains(&hello.id.len()));
     assert!((1..=MAX_NAME).contains(&hello.secret.len()));
