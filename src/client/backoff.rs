@@ -1,9 +1,9 @@
-//! How long to wait before the next try.
+//! Exponential backoff between attempts.
 
 use crate::net::random;
 use std::time::Duration;
 
-/// The delay doubles up to here.
+/// Maximum delay.
 const MAX_DELAY: Duration = Duration::from_secs(60);
 
 pub struct Backoff {
@@ -17,13 +17,13 @@ impl Backoff {
         Self { first, next: first }
     }
 
-    /// After a success.
+    /// Starts over after a success.
     pub fn reset(&mut self) {
         self.next = self.first;
     }
 
-    /// The delay before the next try, spread so that the clients of a server that was away do not
-    /// all come back at once, and never longer than said.
+    /// Returns the delay before the next attempt, at most what was configured and randomised so
+    /// that the clients of a server that was away do not all come back at once.
     pub fn delay(&mut self) -> Duration {
         let delay = self.next;
         self.next = delay.saturating_mul(2).min(MAX_DELAY.max(self.first));
@@ -31,10 +31,10 @@ impl Backoff {
     }
 }
 
-/// Between a half and the whole of `delay`.
+/// Returns a random time between half of `delay` and all of it.
 fn spread(delay: Duration) -> Duration {
     let half = delay / 2;
-    // 0 to 255 of 256 parts of a half.
+    // Up to half of the delay in 1/256 steps.
     let part = random() % 256;
     half.saturating_add((half / 256).saturating_mul(part))
 }

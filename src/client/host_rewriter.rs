@@ -1,6 +1,6 @@
-//! A connection to a service whose visitors are told apart by no other host than its own
-//! (useLocalAsHTTPHost): every request names the local host, however many there are in a connection.
-//! What cannot be followed for certain is answered 400 or 431, and the connection is closed.
+//! A connection to a service that gets its own local address as host (useLocalAsHTTPHost): every
+//! request names it, however many there are in a connection. Requests that cannot be followed for
+//! certain are answered with 400 or 431, and the connection is closed.
 
 use crate::net::follow::{Edits, Exchange, RequestHead, RequestRule, RequestStep, RuleDecision};
 use crate::net::{Conn, ConnLayer, Socket};
@@ -9,13 +9,13 @@ use std::fmt;
 use std::io;
 use std::task::{ready, Context, Poll, Waker};
 
-/// Most bytes of a visitor that are taken at a time.
+/// Maximum bytes taken from a visitor at a time.
 const MAX_READ: usize = 16 * 1024;
-/// Bytes of a refused visitor that are read and forgotten. To close with bytes unread would reset the
-/// connection, and the visitor could lose the answer.
-const FORGOTTEN: usize = 256 * 1024;
+/// Maximum bytes of a refused visitor that are read and dropped. Closing with unread bytes would
+/// reset the connection, and the visitor could lose the response.
+const MAX_DISCARDED: usize = 256 * 1024;
 
-/// Puts the local host where a request names one.
+/// A rule that sets the local host in every request.
 pub struct HostRewriter(pub String);
 
 impl RequestRule for HostRewriter {
@@ -23,7 +23,8 @@ impl RequestRule for HostRewriter {
         let mut edits = Edits::default();
         let mut hosts = head.fields().filter(|field| field.is("host")).peekable();
         if hosts.peek().is_none() {
-            // Without one, which HTTP/1.0 allows, the service would choose among its hosts.
+            // Without a Host field, which HTTP/1.0 allows, the service would choose among its
+            // hosts.
             edits.add(head, "Host", &self.0);
         }
         for field in hosts {
@@ -41,7 +42,7 @@ impl RequestRule for HostRewriter {
     }
 }
 
-/// The connection to the service. What is written comes from the visitor, what is read goes to it.
+/// The connection to the service. Written bytes come from the visitor, read bytes go to it.
 pub struct RewritingConn {
     conn: Conn,
     rule: Box<dyn RequestRule>,
@@ -50,24 +51,24 @@ pub struct RewritingConn {
 
 struct RewriteState {
     exchange: Exchange,
-    /// Bytes of the visitor that have been read and not been looked at.
+    /// Bytes of the visitor that were read before and are not processed yet.
     early: Vec<u8>,
     /// Bytes that the service has not taken yet.
     out: Vec<u8>,
-    /// The service's direction ends behind `out`.
-    hangs_up: bool,
-    /// Bytes of an answer of our own that the visitor has not been given yet.
+    /// Whether the service's direction ends behind `out`.
+    service_ended: bool,
+    /// Bytes of a response of ours that the visitor has not read yet.
     answer: Vec<u8>,
-    /// Nothing more is read behind `answer`.
-    over: bool,
+    /// Whether nothing more is read behind `answer`.
+    finished: bool,
     forgotten: usize,
-    /// Who writes and waits for the service's answer, and who reads.
+    /// The writer that waits for the service's response, and the reader.
     writer: Option<Waker>,
     reader: Option<Waker>,
 }
 
 impl RewritingConn {
-    /// `early` is what has been read of the visitor already.
+    /// Wraps a connection to the service. `early` was read from the visitor before.
     pub fn start(socket: Socket, rule: impl RequestRule + 'static, early: Vec<u8>) -> Conn {
         let layer: Box<dyn ConnLayer> = Box::new(Self {
             conn: Conn::from(socket),
@@ -76,9 +77,9 @@ impl RewritingConn {
                 exchange: Exchange::default(),
                 early,
                 out: Vec::new(),
-                hangs_up: false,
+                service_ended: false,
                 answer: Vec::new(),
-                over: false,
+                finished: false,
                 forgotten: 0,
                 writer: None,
                 reader: None,
@@ -101,7 +102,7 @@ impl fmt::Debug for RewritingConn {
 }
 
 impl RewriteState {
-    /// Brings the service what it has not taken yet.
+    /// Writes to the service what it has not taken yet.
     fn poll_out(&mut self, cx: &mut Context<'_>, conn: &Conn) -> Poll<io::Result<()>> {
         let mut sent = 0;
         let result = loop {
@@ -119,14 +120,14 @@ impl RewriteState {
         self.out.drain(..sent.min(self.out.len()));
         if self.out.is_empty() {
             self.out = Vec::new();
-            if std::mem::take(&mut self.hangs_up) {
+            if std::mem::take(&mut self.service_ended) {
                 return conn.poll_shutdown(cx);
             }
         }
         result
     }
 
-    /// The same, behind what had been read before.
+    /// Processes bytes of the visitor behind those that were read before.
     fn poll_push(
         &mut self,
         cx: &mut Context<'_>,
@@ -148,7 +149,7 @@ impl RewriteState {
         }
     }
 
-    /// Takes some of the visitor's bytes, while nothing waits before them.
+    /// Processes some of the visitor's bytes; nothing must wait before them.
     fn poll_take(
         &mut self,
         cx: &mut Context<'_>,
@@ -159,7 +160,7 @@ impl RewriteState {
         let bytes = bytes.get(..MAX_READ).unwrap_or(bytes);
         if self.exchange.is_refused() {
             self.forgotten = self.forgotten.saturating_add(bytes.len());
-            if self.forgotten > FORGOTTEN {
+            if self.forgotten > MAX_DISCARDED {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
             return Poll::Ready(Ok(bytes.len()));
@@ -189,7 +190,7 @@ impl RewriteState {
             }
             RequestStep::Refuse(refusal, _) => {
                 log::debug!("a visitor's request was refused: {}", refusal.why);
-                self.hangs_up = self.exchange.has_broken_off();
+                self.service_ended = self.exchange.has_broken_off();
                 self.wake_reader();
                 Poll::Ready(Ok(bytes.len()))
             }
@@ -202,17 +203,17 @@ impl RewriteState {
         }
     }
 
-    /// An answer of our own goes behind those of the service.
+    /// Queues a response of ours behind those of the service.
     fn take_answer(&mut self) {
         if let Some(answer) = self.exchange.take_answer() {
             self.answer = answer.into_bytes();
-            self.over = true;
+            self.finished = true;
         }
     }
 
-    /// Whether a read finds something that the service has not sent.
+    /// Whether a read returns something that the service has not sent.
     fn has_own(&self) -> bool {
-        self.over || self.exchange.is_answer_due()
+        self.finished || self.exchange.is_answer_due()
     }
 }
 
@@ -231,7 +232,7 @@ impl ConnLayer for RewritingConn {
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut inner = self.inner();
         inner.take_answer();
-        if inner.over {
+        if inner.finished {
             let n = inner.answer.len().min(buf.len());
             if let (Some(to), Some(from)) = (buf.get_mut(..n), inner.answer.get(..n)) {
                 to.copy_from_slice(from);
@@ -269,7 +270,7 @@ impl ConnLayer for RewritingConn {
 
     fn holds_back(&self) -> bool {
         let inner = self.inner();
-        !inner.out.is_empty() || !inner.early.is_empty() || inner.hangs_up
+        !inner.out.is_empty() || !inner.early.is_empty() || inner.service_ended
     }
 
     fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -291,7 +292,7 @@ mod tests {
     use crate::net::follow::Requests;
 
     #[test]
-    fn every_request_names_the_local_host_those_without_one_too() {
+    fn every_request_gets_the_local_host_even_without_a_host_field() {
         for (request, becomes) in [
             (
                 "GET / HTTP/1.0\r\n\r\n",

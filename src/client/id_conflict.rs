@@ -1,10 +1,10 @@
-//! Finds out whether another client with the same id takes turns with this one at a server.
+//! Detects another client with the same id that takes turns with this one at a server.
 
 use std::time::{Duration, Instant};
 
-/// A tunnel that is closed so soon after the one before it is closed for another client.
+/// Tunnels that the server closes again within this time indicate another client.
 const CONFLICT_WINDOW: Duration = Duration::from_secs(180);
-/// One warning in this time.
+/// Minimum time between two warnings.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
@@ -18,32 +18,32 @@ enum ConflictState {
     #[default]
     Undisturbed,
     /// The server has closed the tunnels, and has not been reached since.
-    Dismissed(Instant),
-    /// It had closed them at this time, and has let the client in again.
-    Back(Instant),
+    Closed(Instant),
+    /// The server closed the tunnels at this time, and has accepted the client again.
+    Accepted(Instant),
 }
 
 impl IdConflict {
-    /// The server has let the client in.
+    /// Notes that the server has accepted the client.
     pub fn connected(&mut self) {
-        if let ConflictState::Dismissed(at) = self.state {
-            self.state = ConflictState::Back(at);
+        if let ConflictState::Closed(at) = self.state {
+            self.state = ConflictState::Accepted(at);
         }
     }
 
-    /// The server cannot be reached, or refuses the client for what it is.
+    /// Notes that the server cannot be reached, or refuses the client for another reason.
     pub fn failed(&mut self) {
         self.state = ConflictState::Undisturbed;
     }
 
-    /// The server has closed a tunnel in good order, although it needs to be there. Returns
-    /// whether a warning is due.
-    pub fn dismissed(&mut self, now: Instant) -> bool {
+    /// Notes that the server has gracefully closed a tunnel that should exist. Returns whether a
+    /// warning is due.
+    pub fn closed_by_server(&mut self, now: Instant) -> bool {
         let is_again = match self.state {
-            ConflictState::Back(at) => now.saturating_duration_since(at) < CONFLICT_WINDOW,
-            ConflictState::Undisturbed | ConflictState::Dismissed(_) => false,
+            ConflictState::Accepted(at) => now.saturating_duration_since(at) < CONFLICT_WINDOW,
+            ConflictState::Undisturbed | ConflictState::Closed(_) => false,
         };
-        self.state = ConflictState::Dismissed(now);
+        self.state = ConflictState::Closed(now);
         let quiet = |warned: Instant| now.saturating_duration_since(warned) < WARNING_INTERVAL;
         if !is_again || self.warned.is_some_and(quiet) {
             return false;
@@ -58,29 +58,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tunnels_that_are_closed_again_and_again_are_warned_of_once_a_minute() {
-        let (mut rivalry, start) = (IdConflict::default(), Instant::now());
+    fn repeatedly_closed_tunnels_are_warned_of_once_a_minute() {
+        let (mut conflict, start) = (IdConflict::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        rivalry.connected();
-        assert!(!rivalry.dismissed(at(0)), "the server stops, perhaps");
-        assert!(!rivalry.dismissed(at(0)), "it closes every tunnel");
-        rivalry.connected();
-        assert!(rivalry.dismissed(at(10)));
-        rivalry.connected();
-        assert!(!rivalry.dismissed(at(20)), "that has been said");
-        rivalry.connected();
-        assert!(rivalry.dismissed(at(70)));
-        rivalry.connected();
-        assert!(!rivalry.dismissed(at(300)), "that was long after");
+        conflict.connected();
+        assert!(
+            !conflict.closed_by_server(at(0)),
+            "the server stops, perhaps"
+        );
+        assert!(!conflict.closed_by_server(at(0)), "it closes every tunnel");
+        conflict.connected();
+        assert!(conflict.closed_by_server(at(10)));
+        conflict.connected();
+        assert!(!conflict.closed_by_server(at(20)), "that has been said");
+        conflict.connected();
+        assert!(conflict.closed_by_server(at(70)));
+        conflict.connected();
+        assert!(!conflict.closed_by_server(at(300)), "that was long after");
     }
 
     #[test]
-    fn a_server_that_stops_is_no_rival() {
-        let (mut rivalry, now) = (IdConflict::default(), Instant::now());
+    fn a_server_that_stops_is_not_a_conflict() {
+        let (mut conflict, now) = (IdConflict::default(), Instant::now());
         for _ in 0..3 {
-            rivalry.connected();
-            assert!(!rivalry.dismissed(now));
-            rivalry.failed();
+            conflict.connected();
+            assert!(!conflict.closed_by_server(now));
+            conflict.failed();
         }
     }
 }

@@ -1,5 +1,4 @@
-//! The end behind NAT: keeps tunnels to its servers and connects each stream to a local
-//! service.
+//! The client: keeps tunnels to its servers and connects each stream to a local service.
 
 mod backoff;
 pub mod files;
@@ -35,16 +34,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A client that was refused, or that waits, tries again so long after its predecessor has begun
-/// to make way.
-const RECONNECT_TIME: Duration = Duration::from_millis(500);
-/// How long new tunnels may take before the old ones go anyway.
-const SETTLING: Duration = Duration::from_secs(10);
-/// How long what runs may take to finish on tunnels that were replaced.
+/// How long after its predecessor has begun to give way a client that was refused, or waits, tries
+/// again.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
+/// How long new tunnels may take before the old ones are closed anyway.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long streams may take to finish on tunnels that were replaced.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long what did not finish in time may take to be cut.
-const CUT_TIME: Duration = Duration::from_secs(1);
+/// How long it may take to cut what did not finish in time.
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A running client.
 #[derive(Clone)]
@@ -52,29 +51,28 @@ pub struct Client {
     me: Arc<ClientContext>,
     pools: Vec<Arc<Pool>>,
     forward: Option<p2p::TcpForwarder>,
-    /// As the configuration has it.
-    link: Uplink,
-    /// Those it has taken the place of, whose streams may still run.
-    before: Vec<Client>,
+    /// The configuration of the connections to servers.
+    uplink: Uplink,
+    /// Clients that this one has replaced, whose streams may still run.
+    predecessors: Vec<Client>,
 }
 
-/// All that a client needs to start, or to go on in another way: files have been read, folders
-/// opened.
+/// All that a client needs to start, or to change: files have been read and folders opened.
 pub struct ClientPlan {
     services: Services,
     link: Uplink,
     secret: Secret,
-    /// Where the servers are, unless only the services change.
+    /// The servers; `None` if only the services change.
     sources: Option<Vec<ServerSource>>,
-    /// For servers with TLS that are known now.
+    /// TLS for the servers that are known now.
     connector: Option<Connector>,
     p2p: p2p::P2pOptions,
     forward: Option<p2p::PlannedForward>,
 }
 
 impl ClientPlan {
-    /// How to become what `config` says, from a `running` client or from none. Nothing has
-    /// changed if it cannot be done; the error says which file or folder is the reason.
+    /// Prepares the change to `config`, from a `running` client or from none. Nothing has changed
+    /// if that fails; the error names the file or folder.
     pub fn new(
         config: &config::ClientConfig,
         file: &Option<PathBuf>,
@@ -97,23 +95,24 @@ impl ClientPlan {
         legacy: &Inherited,
     ) -> io::Result<Self> {
         let link = &config.link;
-        let same = |client: &&Client| client.link == *link;
+        let same = |client: &&Client| client.uplink == *link;
         let sources = match running.filter(same) {
             Some(_) => None,
             None => Some(sources(link)?),
         };
-        // One that was made up stays: the server may hold it against the id.
-        let made_up = |client: &&Client| client.link.id == link.id && client.link.secret.is_none();
+        // A generated secret is kept, since servers may require it for the id from now on.
+        let made_up =
+            |client: &&Client| client.uplink.id == link.id && client.uplink.secret.is_none();
         let secret = match &link.secret {
             Some(secret) => secret.clone(),
             None => match running.filter(made_up) {
                 Some(client) => client.me.secret.clone(),
                 None => legacy
                     .secret(file, &link.id)
-                    .map_or_else(made_up_secret, Ok)?,
+                    .map_or_else(generate_secret, Ok)?,
             },
         };
-        // A file that cannot be used is told now, not when the first tunnel needs it.
+        // Reports an unusable file now, not when the first tunnel needs it.
         let connector = match link.remotes.iter().any(|remote| remote.tls) {
             true => Some(connector(link)?),
             false => None,
@@ -134,35 +133,35 @@ fn sources(link: &Uplink) -> io::Result<Vec<ServerSource>> {
     let fixed = link.remotes.iter().cloned().map(ServerSource::Fixed);
     let mut sources: Vec<ServerSource> = fixed.collect();
     if let Some(url) = &link.remote_api {
-        sources.push(ServerSource::Asked(RemoteApi::new(url)?));
+        sources.push(ServerSource::Requested(RemoteApi::new(url)?));
     }
     Ok(sources)
 }
 
-/// Says whether a client could start, but for where it listens.
+/// Checks whether a client could start, except for its listening addresses.
 pub fn check(config: &config::ClientConfig, file: &Option<PathBuf>) -> io::Result<()> {
     ClientPlan::without_listener(config, file, None, &Inherited::default()).map(drop)
 }
 
-/// What every tunnel of a client needs.
+/// The state that all tunnels of a client share.
 pub(crate) struct ClientContext {
     id: String,
     secret: Secret,
     tls: LazyTls,
-    /// What is spoken with servers.
+    /// The wire versions to speak with servers.
     wire: Wire,
     remote_timeout: Duration,
     reconnect_delay: Duration,
-    /// Most tunnels to one server.
+    /// Maximum number of tunnels to one server.
     connections: usize,
-    /// Tunnels to one server that are always there.
+    /// Number of tunnels to one server that are always kept.
     idle_connections: usize,
     services: Mutex<Arc<Services>>,
     p2p: P2p,
     stop: Shutdown,
-    /// Who waits before it tries again need not.
-    hurry: Event,
-    /// Tunnels to their last word, and services that are brought what is theirs.
+    /// Makes pools that wait retry at once.
+    retry: Event,
+    /// Tunnels and relays that are still running.
     serving: WaitGroup,
 }
 
@@ -176,8 +175,7 @@ impl ClientContext {
     }
 }
 
-/// TLS to servers. Set up when it is first needed: a remoteAPI may name `tls://` servers, or
-/// none.
+/// TLS to servers, set up on first use: a remoteAPI may name `tls://` servers, or none.
 struct LazyTls {
     link: Uplink,
     connector: Mutex<Option<Connector>>,
@@ -188,7 +186,7 @@ impl LazyTls {
         self.connector.lock()
     }
 
-    /// The error says which file cannot be used, or what the system lacks.
+    /// Returns the connector. The error names the unusable file, or what the system lacks.
     fn connector(&self) -> io::Result<Connector> {
         if let Some(connector) = &*self.lock() {
             return Ok(connector.clone());
@@ -202,7 +200,7 @@ fn connector(link: &Uplink) -> io::Result<Connector> {
     match &link.remote_cert {
         _ if link.remote_cert_insecure => {
             log::warn!(
-                "remoteCertInsecure is set: anybody between here and the server can read and \
+                "remoteCertInsecure is set: anyone between here and the server can read and \
                  change everything; better set remoteCert to its certificate"
             );
             Connector::new(ServerTrust::Nobody)
@@ -214,7 +212,7 @@ fn connector(link: &Uplink) -> io::Result<Connector> {
 }
 
 impl Client {
-    /// Begins to connect.
+    /// Starts a client.
     pub fn start(plan: ClientPlan) -> Self {
         let ClientPlan { link, .. } = plan;
         let me = Arc::new(ClientContext {
@@ -232,7 +230,7 @@ impl Client {
             services: Mutex::new(Arc::new(plan.services)),
             p2p: P2p::new(plan.p2p),
             stop: Shutdown::default(),
-            hurry: Event::new(),
+            retry: Event::new(),
             serving: WaitGroup::default(),
         });
         let sources = plan.sources.unwrap_or_default();
@@ -249,27 +247,27 @@ impl Client {
             me,
             pools,
             forward,
-            link,
-            before: Vec::new(),
+            uplink: link,
+            predecessors: Vec::new(),
         }
     }
 
-    /// Goes on with another configuration. Services change on every live tunnel; what asks for
-    /// other tunnels has them opened first, and then the old ones drain. What runs goes on.
+    /// Applies another configuration. Services change on every live tunnel; if other tunnels are
+    /// needed, they are opened first, and then the old ones drain. Open streams go on.
     pub fn change(&mut self, plan: ClientPlan) {
         if plan.sources.is_some() {
             if let Some(forward) = self.forward.take() {
                 forward.stop();
             }
             let mut before = std::mem::replace(self, Self::start(plan));
-            let mut older = std::mem::take(&mut before.before);
+            let mut older = std::mem::take(&mut before.predecessors);
             older.retain(|client| !client.me.serving.is_idle());
-            self.before = older;
-            self.before.push(before.clone());
+            self.predecessors = older;
+            self.predecessors.push(before.clone());
             let new = self.clone();
             crate::spawn(async move {
                 new.wait_ready().await;
-                if before.link.id != new.link.id {
+                if before.uplink.id != new.uplink.id {
                     before.give_up();
                 }
                 future::zip(before.stop(DRAIN_TIMEOUT), new.retry_now()).await;
@@ -297,14 +295,14 @@ impl Client {
             pool.offer(&services);
             pool.clone().keep_tunnels();
         }
-        // Whoever reloads knows something new: the network is up, or services that were refused
-        // are others now.
-        self.me.hurry.notify(usize::MAX);
+        // A reload is a hint that something has changed: the network is up, or refused services
+        // were replaced.
+        self.me.retry.notify(usize::MAX);
     }
 
-    /// What a process that takes this one's place needs of it.
+    /// Returns what the process that replaces this one needs.
     pub fn export(&self) -> Vec<Outgoing> {
-        let secret = self.link.secret.is_none().then(|| Item::Secret {
+        let secret = self.uplink.secret.is_none().then(|| Item::Secret {
             id: self.me.id.clone(),
             secret: self.me.secret.clone(),
         });
@@ -313,34 +311,36 @@ impl Client {
         secret.into_iter().chain(listener).collect()
     }
 
-    /// Waits until it has a tunnel to every server, or has tried, or that takes too long.
+    /// Waits until there is a tunnel to every server or each has been tried, but not for long.
     pub async fn wait_ready(&self) {
         let settled = async {
             for pool in &self.pools {
                 pool.settled.wait().await;
             }
         };
-        timeout(SETTLING, settled).await;
+        timeout(SETTLE_TIMEOUT, settled).await;
     }
 
-    /// Tries again what has failed, because what was in the way is about to go.
+    /// Retries failed connections, because what blocked them is about to go.
     pub async fn retry_now(&self) {
-        self.me.stop.or(Timer::after(RECONNECT_TIME)).await;
-        self.me.hurry.notify(usize::MAX);
+        self.me.stop.or(Timer::after(RECONNECT_PAUSE)).await;
+        self.me.retry.notify(usize::MAX);
     }
 
-    /// Has servers keep no prefixes and ports for this client's id: another id will ask for them.
+    /// Asks servers to keep no prefixes and ports for this client's id, since another id will ask
+    /// for them.
     fn give_up(&self) {
-        // One whose id is no prefix cannot say so, and they are kept for a minute.
-        if label(&self.link.id).is_ok() {
+        // An id that is not a valid prefix cannot be used for that; the servers keep them for a
+        // minute.
+        if label(&self.uplink.id).is_ok() {
             self.pools.iter().for_each(|pool| pool.give_up());
         }
     }
 
-    /// Opens no more tunnels, lets what runs finish for as long as `patience`, and returns
-    /// when it has, or then.
+    /// Stops opening tunnels, lets streams finish for at most `patience`, and returns when they
+    /// have.
     pub async fn stop(&self, patience: Duration) {
-        let all = || self.before.iter().chain([self]);
+        let all = || self.predecessors.iter().chain([self]);
         let pools = || all().flat_map(|client| &client.pools);
         all().for_each(|client| client.me.stop.trigger());
         pools().for_each(|pool| pool.close());
@@ -351,14 +351,14 @@ impl Client {
         };
         timeout(patience, drained()).await;
         pools().for_each(|pool| pool.finish());
-        // What is cut is to be seen as cut, which the end of the process would not say.
-        timeout(CUT_TIME, drained()).await;
+        // Cut streams must be reset; the end of the process would close them gracefully.
+        timeout(CUT_TIMEOUT, drained()).await;
         all().for_each(|client| client.me.p2p.close());
     }
 }
 
-/// For servers that take any client: 128 random bits in hexadecimal.
-fn made_up_secret() -> io::Result<Secret> {
+/// Returns 128 random bits in hexadecimal, for servers that accept any client.
+fn generate_secret() -> io::Result<Secret> {
     let mut bytes = [0; 16];
     tls::fill_random(&mut bytes)?;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,4 +1,4 @@
-//! Stands where P2P does in a build without it. That it has none is said by `config`.
+//! The stub of `p2p` for builds without the feature. `config` reports options that need it.
 
 use super::ClientContext;
 use super::Pool;
@@ -53,7 +53,7 @@ pub async fn preflight(_: &mut Stream) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(Vec::new()))
 }
 
-/// Never there.
+/// Never created.
 #[derive(Clone)]
 pub enum TcpForwarder {}
 

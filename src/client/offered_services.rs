@@ -1,55 +1,56 @@
-//! The services that the server of one tunnel knows, and those that it has been told of since.
+//! The services that the server of one tunnel knows, and those it was sent since.
 
 use super::service::Services;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// The services behind the indexes of one tunnel's streams.
+/// The services behind the stream indexes of one tunnel.
 pub struct OfferedServices {
-    /// Those that the server's indexes mean.
+    /// The services that the server's indexes refer to.
     current: Arc<Services>,
-    /// Those that the server has been told of and has not confirmed, in order.
-    told: VecDeque<Arc<Services>>,
+    /// The services that were sent to the server and not confirmed, in order.
+    pending: VecDeque<Arc<Services>>,
 }
 
 impl OfferedServices {
-    /// The server has confirmed `services`.
+    /// Starts with `services`, which the server has confirmed.
     pub fn new(services: Arc<Services>) -> Self {
         Self {
             current: services,
-            told: VecDeque::new(),
+            pending: VecDeque::new(),
         }
     }
 
-    /// The services that the server's indexes mean now.
+    /// Returns the services that the server's indexes refer to now.
     pub fn current(&self) -> &Arc<Services> {
         &self.current
     }
 
-    /// The services that the server was told of last.
+    /// Returns the services that were sent to the server last.
     pub fn last(&self) -> &Arc<Services> {
-        self.told.back().unwrap_or(&self.current)
+        self.pending.back().unwrap_or(&self.current)
     }
 
-    /// The services whose confirmation is due next.
+    /// Returns the services whose confirmation is due next.
     pub fn next(&self) -> &Arc<Services> {
-        self.told.front().unwrap_or(&self.current)
+        self.pending.front().unwrap_or(&self.current)
     }
 
-    /// Goes on with `services`. Returns whether the server has to be told of them: if it would
-    /// see no difference, they take the place of the last ones, and have the same indexes.
+    /// Replaces the services. Returns whether the server has to be told: if it would see no
+    /// difference, they take the place of the last ones under the same indexes.
     pub fn change(&mut self, services: Arc<Services>) -> bool {
         if services.offers() != self.last().offers() {
-            self.told.push_back(services);
+            self.pending.push_back(services);
             return true;
         }
-        *self.told.back_mut().unwrap_or(&mut self.current) = services;
+        *self.pending.back_mut().unwrap_or(&mut self.current) = services;
         false
     }
 
-    /// The server has confirmed the services that it was told of first. False if none were due.
+    /// Notes that the server has confirmed the oldest services that it was sent. False if none were
+    /// due.
     pub fn confirm(&mut self) -> bool {
-        let confirmed = self.told.pop_front();
+        let confirmed = self.pending.pop_front();
         let due = confirmed.is_some();
         if let Some(services) = confirmed {
             self.current = services;
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
     use crate::config::{Exposure, Local, Scheme, ServiceConfig};
 
-    /// Services with these prefixes at these local ports.
+    /// Creates services with these prefixes and local ports.
     fn services(list: &[(&str, u16)]) -> Arc<Services> {
         let service = |(prefix, port): &(&str, u16)| ServiceConfig {
             local: Local::Tcp {
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_is_told_of_what_it_would_see_and_the_rest_holds_for_the_right_indexes() {
+    fn only_visible_changes_are_sent_and_indexes_stay_consistent() {
         let first = services(&[("a", 1), ("b", 2)]);
         let mut offered = OfferedServices::new(first.clone());
         assert!(!offered.change(services(&[("a", 1), ("b", 2)])), "the same");

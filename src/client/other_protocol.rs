@@ -1,45 +1,45 @@
-//! What answers at an address where no gt server does, as far as its first bytes tell. No sockets.
+//! Recognises programs other than gt servers by their first bytes. No sockets.
 
 use std::fmt;
 
 /// A program that speaks another protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OtherProtocol {
-    /// Its status line.
+    /// HTTP, with its status line.
     Http(String),
-    /// Its identification string (RFC 4253, section 4.2).
+    /// SSH, with its identification string (RFC 4253, section 4.2).
     Ssh(String),
     Tls,
-    /// Its first bytes, escaped.
+    /// Another protocol, with its first bytes, escaped.
     Unknown(String),
 }
 
-/// Bytes of a first line that are shown.
+/// Maximum bytes of a first line that are shown.
 const MAX_SHOWN: usize = 60;
-/// The most bytes that are needed to tell who it is.
+/// Bytes that are enough to recognise any of them.
 pub const ENOUGH_BYTES: usize = 255;
 
 impl OtherProtocol {
-    /// Who begins with these bytes. `None` if it may be a server of gt's, whose first words in GT/1
-    /// are signals.
+    /// Recognises the sender of these bytes. `None` if it may be a gt server, whose first bytes in
+    /// GT/1 are signals.
     pub fn of(first: &[u8]) -> Option<Self> {
         Some(match first {
             [] | [0xFF, ..] => return None,
             [b'H', b'T', b'T', b'P', b'/', ..] => Self::Http(line(first)),
             [b'S', b'S', b'H', b'-', ..] => Self::Ssh(line(first)),
-            // An alert or a part of a handshake, of SSL 3 or a version of TLS (RFC 8446, section 5.1).
+            // An alert or a handshake record of SSL 3 or TLS (RFC 8446, section 5.1).
             [21 | 22, 3, 0..=4, ..] => Self::Tls,
             _ => Self::Unknown(line(first)),
         })
     }
 
-    /// Whether more bytes would tell more.
+    /// Whether more bytes would not change the result.
     pub fn is_whole(first: &[u8]) -> bool {
         matches!(first, [0xFF, ..]) || first.len() >= ENOUGH_BYTES || first.contains(&b'\n')
     }
 }
 
-/// The first line, without what has no business in a log.
+/// Returns the first line, cleaned for the log.
 fn line(bytes: &[u8]) -> String {
     let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next();
     let line = line.unwrap_or_default();
@@ -49,13 +49,23 @@ fn line(bytes: &[u8]) -> String {
 
 impl fmt::Display for OtherProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const ADVICE: &str = "use the address and port at which the gt server listens";
+        const ADVICE: &str = "use the address and port of the gt server";
         match self {
-            Self::Http(line) => write!(f, "a web server answers there ({line}); {ADVICE}"),
-            Self::Ssh(line) => write!(f, "an SSH server answers there ({line}); {ADVICE}"),
-            Self::Tls => f.write_str("TLS is spoken there; use tls:// instead of tcp:// in remote"),
+            Self::Http(line) => {
+                write!(f, "a web server answers at this address ({line}); {ADVICE}")
+            }
+            Self::Ssh(line) => write!(
+                f,
+                "an SSH server answers at this address ({line}); {ADVICE}"
+            ),
+            Self::Tls => {
+                f.write_str("the server expects TLS; use tls:// instead of tcp:// in remote")
+            }
             Self::Unknown(line) => {
-                write!(f, "another program answers there ({line:?}); {ADVICE}")
+                write!(
+                    f,
+                    "another program answers at this address ({line:?}); {ADVICE}"
+                )
             }
         }
     }
@@ -66,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stranger_is_known_by_its_first_words() {
+    fn other_protocols_are_recognised_by_their_first_bytes() {
         let told = |bytes: &[u8]| OtherProtocol::of(bytes).map(|stranger| stranger.to_string());
         let said = |bytes: &[u8]| told(bytes).unwrap_or_default();
         assert!(
@@ -84,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_goes_on_for_a_line_and_not_for_ever() {
+    fn reading_ends_with_a_line_or_a_limit() {
         assert!(!OtherProtocol::is_whole(b"HTTP/1.1 4"));
         assert!(OtherProtocol::is_whole(b"HTTP/1.1 400\r\n"));
         assert!(OtherProtocol::is_whole(&[0xFF]));

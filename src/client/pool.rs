@@ -1,4 +1,4 @@
-//! The tunnels to one server: some that are always there, more under load.
+//! The tunnels to one server: a fixed number is always kept, more are opened under load.
 
 use super::backoff::Backoff;
 use super::id_conflict::IdConflict;
@@ -23,34 +23,34 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Another tunnel is opened when each one carries this many streams.
+/// Another tunnel is opened when each one has this many streams.
 const STREAMS_PER_TUNNEL: usize = 3;
-/// After the server has refused another tunnel, none is asked for so long.
+/// How long no further tunnel is requested after the server has refused one.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(300);
-/// A server that does not speak GT/2 is not asked again for so long.
+/// How long a server is not asked for GT/2 again after it did not speak it.
 const GT1_MEMORY: Duration = Duration::from_secs(3600);
-/// A tunnel that lasted less was no success.
+/// A tunnel that lasted less than this counts as a failed attempt.
 const MIN_LIFETIME: Duration = Duration::from_secs(1);
 
 pub struct Pool {
     pub me: Arc<ClientContext>,
     source: ServerSource,
     inner: Mutex<PoolState>,
-    /// A first tunnel is there, or could not be had.
+    /// Triggered when the first tunnel is up or has failed.
     pub settled: Shutdown,
 }
 
-/// What says where the server is.
+/// The source of the server's address.
 pub enum ServerSource {
     Fixed(Remote),
-    Asked(RemoteApi),
+    Requested(RemoteApi),
 }
 
 impl fmt::Display for ServerSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fixed(remote) => remote.fmt(f),
-            Self::Asked(api) => api.url.fmt(f),
+            Self::Requested(api) => api.url.fmt(f),
         }
     }
 }
@@ -58,13 +58,13 @@ impl fmt::Display for ServerSource {
 #[derive(Default)]
 struct PoolState {
     members: Vec<Arc<PooledTunnel>>,
-    /// Some are always there.
-    keeping: bool,
-    /// A tunnel beyond those that are always there is being opened.
+    /// Whether the tunnels that are always kept have been started.
+    is_started: bool,
+    /// Whether a tunnel beyond those is being opened.
     growing: bool,
     /// A server that does not speak GT/2, and when that was found.
-    old: Option<(Remote, Instant)>,
-    /// No more tunnels before this.
+    gt1_server: Option<(Remote, Instant)>,
+    /// No further tunnels before this time.
     grow_again: Option<Instant>,
     last_id: u32,
     rivalry: IdConflict,
@@ -72,29 +72,29 @@ struct PoolState {
 
 /// One tunnel of the pool.
 pub struct PooledTunnel {
-    /// For the log.
+    /// The number of the tunnel in the log.
     pub id: u32,
-    /// Where it leads.
+    /// The server's address.
     pub remote: Remote,
     pub tunnel: Tunnel,
     /// The services that its streams are for.
     offered: Mutex<OfferedServices>,
-    /// The first reason why a replacement is due.
-    leaving: OnceLock<ReplaceReason>,
-    /// There is one.
-    has_left: Shutdown,
-    /// It is always there, so nobody closes it for being idle.
+    /// The first reason for a replacement.
+    replace_reason: OnceLock<ReplaceReason>,
+    /// Triggered when there is a reason.
+    must_replace: Shutdown,
+    /// Whether it is one of those that are always kept, which are not closed for being idle.
     pub kept: bool,
 }
 
 /// Why a tunnel is to be replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplaceReason {
-    /// The server is about to go away, and another one takes its place.
+    /// The server asked for it: it is about to end, and another process takes its place.
     Asked,
-    /// The server wants it to end. It stops, or prefers another client with this id: coming
-    /// back at once would only start a fight.
-    Dismissed,
+    /// The server closed it. It stops, or prefers another client with this id: reconnecting at once
+    /// would only start a fight.
+    ClosedByServer,
     Lost,
 }
 
@@ -110,14 +110,14 @@ impl Pool {
         pool
     }
 
-    /// Begins to keep tunnels, if there is anything to serve and it has not begun before.
+    /// Starts to keep tunnels, if there are services and it has not started before.
     pub fn keep_tunnels(self: Arc<Self>) {
         if self.me.services().is_empty() {
-            // There is nobody to come for; a tunnel would be a registration of nothing.
+            // Without services a tunnel would have no purpose.
             self.settled.trigger();
             return;
         }
-        if !std::mem::replace(&mut self.lock().keeping, true) {
+        if !std::mem::replace(&mut self.lock().is_started, true) {
             for _ in 0..self.me.idle_connections {
                 crate::spawn(self.clone().keep());
             }
@@ -139,9 +139,9 @@ impl Pool {
                 Ok(member) => {
                     failing = false;
                     let begun = Instant::now();
-                    match member.left().await {
-                        ReplaceReason::Dismissed => backoff.delay(),
-                        // At once, but not for a server that goes on asking.
+                    match member.replaced().await {
+                        ReplaceReason::ClosedByServer => backoff.delay(),
+                        // At once, but not again and again for a server that keeps asking.
                         ReplaceReason::Asked => MIN_LIFETIME.saturating_sub(begun.elapsed()),
                         ReplaceReason::Lost if begun.elapsed() < MIN_LIFETIME => backoff.delay(),
                         ReplaceReason::Lost => {
@@ -161,7 +161,7 @@ impl Pool {
                 }
             };
             if !delay.is_zero() {
-                let hurry = self.me.hurry.listen();
+                let hurry = self.me.retry.listen();
                 let delayed = async {
                     Timer::after(delay).await;
                 };
@@ -170,7 +170,7 @@ impl Pool {
         }
     }
 
-    /// Opens one tunnel and leaves it to a task of its own.
+    /// Opens one tunnel and starts its task.
     async fn connect(
         self: &Arc<Self>,
         kept: bool,
@@ -180,7 +180,7 @@ impl Pool {
         let rivalry = &mut self.lock().rivalry;
         match &connected {
             Ok(_) => rivalry.connected(),
-            // The other one is still there.
+            // The other client is still there.
             Err(ConnectFailure::Refused(RejectCode::OtherClientConnected, _)) => {}
             Err(_) => rivalry.failed(),
         }
@@ -213,12 +213,12 @@ impl Pool {
             remote,
             tunnel,
             offered: Mutex::new(OfferedServices::new(services)),
-            leaving: OnceLock::new(),
-            has_left: Shutdown::default(),
+            replace_reason: OnceLock::new(),
+            must_replace: Shutdown::default(),
             kept,
         });
         self.lock().members.push(member.clone());
-        // They may have changed while it connected.
+        // The services may have changed while it connected.
         member.offer(&self.me, &self.me.services());
         if self.me.stop.is_triggered() {
             member.tunnel.close();
@@ -228,8 +228,8 @@ impl Pool {
         Ok(member)
     }
 
-    /// Connects in the version that the server speaks, as far as that is known. One that does
-    /// not answer GT/2 is asked in GT/1 at once.
+    /// Connects in the version that the server speaks, as far as known. A server that does not
+    /// answer GT/2 gets GT/1 at once.
     async fn connect_to(
         &self,
         remote: &Remote,
@@ -238,11 +238,12 @@ impl Pool {
         let me = &self.me;
         let version = match me.wire {
             Wire::One => Version::One,
-            Wire::Auto if self.is_old(remote) => Version::One,
+            Wire::Auto if self.is_gt1_server(remote) => Version::One,
             Wire::Two | Wire::Auto => Version::Two,
         };
         let mut result = session::connect(me, remote, version, id).await;
-        let falls_back = me.wire == Wire::Auto && matches!(result, Err(ConnectFailure::NotSpoken));
+        let falls_back =
+            me.wire == Wire::Auto && matches!(result, Err(ConnectFailure::WrongVersion));
         if falls_back {
             log::debug!("{remote} does not speak GT/2 connID={id}");
             result = session::connect(me, remote, Version::One, id).await;
@@ -250,37 +251,37 @@ impl Pool {
         match result {
             Ok(_) | Err(ConnectFailure::Refused(..)) if !falls_back => {}
             Ok(_) | Err(ConnectFailure::Refused(..)) => {
-                self.lock().old = Some((remote.clone(), Instant::now()));
+                self.lock().gt1_server = Some((remote.clone(), Instant::now()));
             }
-            // Whoever comes back there may have learnt it.
-            Err(_) => self.lock().old = None,
+            // The server that comes back there may speak GT/2.
+            Err(_) => self.lock().gt1_server = None,
         }
         result
     }
 
-    /// Whether the server spoke GT/1 alone, not long ago.
-    fn is_old(&self, remote: &Remote) -> bool {
+    /// Whether the server recently spoke only GT/1.
+    fn is_gt1_server(&self, remote: &Remote) -> bool {
         let inner = self.lock();
-        let old = inner.old.as_ref();
+        let old = inner.gt1_server.as_ref();
         old.is_some_and(|(old, since)| old == remote && since.elapsed() < GT1_MEMORY)
     }
 
-    /// Where the server is, if that can be found out.
+    /// Returns the server's address, if it can be found.
     #[cfg(feature = "p2p")]
     pub async fn place(&self) -> Option<Remote> {
         self.remote(false).await.ok()
     }
 
-    /// Where to connect to. A tunnel that is opened because the others are busy goes where
-    /// those go.
+    /// Returns the address to connect to. A tunnel that is opened because the others are busy goes
+    /// to the same server.
     async fn remote(&self, kept: bool) -> Result<Remote, ConnectFailure> {
         match &self.source {
             ServerSource::Fixed(remote) => Ok(remote.clone()),
-            ServerSource::Asked(api) => match api.known() {
+            ServerSource::Requested(api) => match api.known() {
                 Some(remote) if !kept => Ok(remote),
                 _ => {
                     let asking = api.ask(&self.me.id, self.me.remote_timeout);
-                    let (remote, is_news) = asking.await.map_err(ConnectFailure::Nowhere)?;
+                    let (remote, is_news) = asking.await.map_err(ConnectFailure::UnknownAddress)?;
                     let told = api.stun();
                     self.me.p2p.set_stun_server(&told);
                     if is_news {
@@ -293,8 +294,8 @@ impl Pool {
         }
     }
 
-    /// A stream has come: is it time for another tunnel?
-    pub fn busier(self: &Arc<Self>) {
+    /// Opens another tunnel if a new stream makes that necessary.
+    pub fn stream_added(self: &Arc<Self>) {
         let mut inner = self.lock();
         if inner.growing || self.me.stop.is_triggered() {
             return;
@@ -323,26 +324,27 @@ impl Pool {
                 drop(inner);
                 match failure {
                     ConnectFailure::Refused(RejectCode::TooManyConnections, _) => log::info!(
-                        "the server allows no more tunnels; going on with those there are"
+                        "the server allows no more tunnels; continuing with the existing ones"
                     ),
-                    failure => log::warn!("another tunnel: {failure}"),
+                    failure => log::warn!("cannot open another tunnel: {failure}"),
                 }
             }
         });
     }
 
-    /// The server has closed a tunnel that is to be there, at this end of the connection.
-    pub fn dismissed(&self, member: &PooledTunnel, conn: &Conn) {
-        if self.me.stop.is_triggered() || !self.lock().rivalry.dismissed(Instant::now()) {
+    /// Handles the end of a needed tunnel that the server has closed. `conn` is this end of the
+    /// connection.
+    pub fn closed_by_server(&self, member: &PooledTunnel, conn: &Conn) {
+        if self.me.stop.is_triggered() || !self.lock().rivalry.closed_by_server(Instant::now()) {
             return;
         }
         let addr = |addr: io::Result<SocketAddr>| {
             addr.map_or_else(|_| "unknown".to_owned(), |addr| addr.to_string())
         };
         log::warn!(
-            "the server {} has closed the tunnels of this client again after it had let it in: \
+            "the server {} has closed the tunnels of this client again after accepting it: \
              another client with id={} and different services probably takes turns with it; give \
-             each an id of its own (this client's address is {}, the server's {})",
+             each its own id (this client's address is {}, the server's {})",
             member.remote,
             self.me.id,
             addr(conn.local_addr()),
@@ -350,19 +352,19 @@ impl Pool {
         );
     }
 
-    pub fn leave(&self, member: &PooledTunnel) {
+    pub fn replace(&self, member: &PooledTunnel) {
         self.lock().members.retain(|other| other.id != member.id);
     }
 
-    /// Goes on with these services, on every tunnel.
+    /// Changes the services of every tunnel.
     pub fn offer(&self, services: &Arc<Services>) {
         for member in &self.lock().members {
             member.offer(&self.me, services);
         }
     }
 
-    /// Registers the client's id as its only prefix, on every tunnel, in place of its services.
-    /// Their streams go on; no new ones are to come after this.
+    /// Registers the client's id as its only prefix on every tunnel, in place of its services.
+    /// Their streams go on; no new ones should come after this.
     pub fn give_up(&self) {
         let hello = Hello {
             offers: vec![ServiceSpec::Host {
@@ -377,14 +379,14 @@ impl Pool {
         }
     }
 
-    /// Begins the graceful end of every tunnel.
+    /// Starts the graceful end of every tunnel.
     pub fn close(&self) {
         for member in &self.lock().members {
             member.tunnel.close();
         }
     }
 
-    /// Ends every tunnel, whatever still runs.
+    /// Ends every tunnel and cuts its streams.
     pub fn finish(&self) {
         for member in &self.lock().members {
             member.tunnel.finish();
@@ -393,24 +395,28 @@ impl Pool {
 }
 
 impl PooledTunnel {
-    /// A replacement is due; only the first reason counts. Returns whether this is it.
+    /// Marks the tunnel for replacement. Only the first reason counts; returns whether this is the
+    /// first.
     pub fn leave(&self, why: ReplaceReason) -> bool {
-        let is_first = self.leaving.set(why).is_ok();
-        self.has_left.trigger();
+        let is_first = self.replace_reason.set(why).is_ok();
+        self.must_replace.trigger();
         is_first
     }
 
     /// Waits until a replacement is due.
-    async fn left(&self) -> ReplaceReason {
-        self.has_left.wait().await;
-        self.leaving.get().copied().unwrap_or(ReplaceReason::Lost)
+    async fn replaced(&self) -> ReplaceReason {
+        self.must_replace.wait().await;
+        self.replace_reason
+            .get()
+            .copied()
+            .unwrap_or(ReplaceReason::Lost)
     }
 
     pub fn offered(&self) -> MutexGuard<'_, OfferedServices> {
         self.offered.lock()
     }
 
-    /// Goes on with these services, and tells the server if it would see a difference.
+    /// Changes the services, and tells the server if it would see a difference.
     fn offer(&self, me: &ClientContext, services: &Arc<Services>) {
         let mut offered = self.offered();
         if offered.change(services.clone()) {

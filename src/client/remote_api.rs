@@ -1,4 +1,4 @@
-//! The remoteAPI: another program that knows where the server is (WIRE.md, "APIs it calls").
+//! The remoteAPI: a program that knows the server's address (docs/gt1.md, "APIs").
 
 use crate::config::{Remote, Url};
 use crate::net::http::{self, ApiClient, ApiRequest};
@@ -11,7 +11,7 @@ use std::time::Duration;
 pub struct RemoteApi {
     pub url: Url,
     http: ApiClient,
-    /// What it has said last.
+    /// The last answer.
     last: Mutex<Option<ServerLocation>>,
 }
 
@@ -30,7 +30,7 @@ struct LocationResponse {
 }
 
 impl RemoteApi {
-    /// The error says what is missing for an `https://` URL.
+    /// Creates a client of the API. Fails if an `https://` URL lacks what it needs.
     pub fn new(url: &Url) -> io::Result<Self> {
         let http = ApiClient::new(url.tls, &url.host, url.port)
             .map_err(|e| io::Error::new(e.kind(), format!("remoteAPI {url}: {e}")))?;
@@ -45,8 +45,8 @@ impl RemoteApi {
         self.last.lock()
     }
 
-    /// Where the server of the client `id` is now, and whether the answer is another one than the
-    /// last time. Errors say what went wrong, but not with which API.
+    /// Asks for the server of the client `id`. Returns its address and whether the answer has
+    /// changed. Errors do not name the API.
     pub async fn ask(&self, id: &str, patience: Duration) -> io::Result<(Remote, bool)> {
         let target = self.url.target_with("network_client_id", id);
         let mut random = [0; 16];
@@ -72,14 +72,14 @@ impl RemoteApi {
         Ok((server, is_news))
     }
 
-    /// The STUN server that it named then, or "".
+    /// Returns the STUN server of the last answer, or "".
     pub fn stun(&self) -> String {
         let last = self.last();
         last.as_ref()
             .map_or_else(String::new, |last| last.stun.clone())
     }
 
-    /// Where the server was when it was last asked about.
+    /// Returns the server's address in the last answer.
     pub fn known(&self) -> Option<Remote> {
         self.last().as_ref().map(|last| last.server.clone())
     }
@@ -90,7 +90,7 @@ fn whereabouts(body: &[u8]) -> io::Result<ServerLocation> {
         serde_json::from_slice(body).map_err(|e| http::not_understood(&e))?;
     let server = answer.server_address.parse().map_err(|e: String| {
         let e = e.trim_end_matches('.');
-        io::Error::other(format!("its answer is not what it should be: {e}"))
+        io::Error::other(format!("unexpected answer: {e}"))
     })?;
     let stun = answer.stun_address.unwrap_or_default();
     Ok(ServerLocation { server, stun })
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_names_the_server_as_remote_would() {
+    fn an_answer_names_the_server_like_remote() {
         for (body, server, stun) in [
             (
                 r#"{"serverAddress": "tls://s.example.com", "stunAddress": "stun:s:3478"}"#,
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_server_is_an_error_that_says_so() {
+    fn an_answer_without_a_server_is_an_error_that_says_so() {
         for (body, why) in [
             ("", "EOF"),
             ("<html>", "expected value"),

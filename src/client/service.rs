@@ -18,21 +18,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a service has to accept a connection if localTimeout does not say.
+/// Timeout for connecting to a service without localTimeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
-/// Failures of services that come within this time of one that was reported are not.
+/// After a reported failure of a service, further ones are not warnings for this long.
 const WARNING_INTERVAL: Duration = Duration::from_secs(5);
-/// The method of P2P signaling (WIRE.md, "P2P signaling").
-const P2P: &[u8] = b"XP ";
-/// And of the question whether a page may use it.
-const OPTIONS: &[u8] = b"OPTIONS ";
+/// The method of P2P signaling (docs/gt1.md, "P2P signaling").
+const P2P_METHOD: &[u8] = b"XP ";
+/// The method of a CORS preflight, which asks whether a page may use P2P.
+const OPTIONS_METHOD: &[u8] = b"OPTIONS ";
 const ONLY_FILES: &[u8] = b"HTTP/1.1 405 Method Not Allowed\r\nAllow: GET, HEAD\r\n\
     Content-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// All services of a client, in the order of their indexes.
 pub struct Services {
     list: Vec<(ServiceConfig, ServiceTarget)>,
-    /// When one was last reported to fail.
+    /// When a failure was last reported.
     failed: Mutex<Option<Instant>>,
 }
 
@@ -46,7 +46,7 @@ enum ServiceTarget {
 }
 
 impl Services {
-    /// The error names the folder that cannot be served.
+    /// Creates the services. The error names a folder that cannot be served.
     pub fn new(services: &[ServiceConfig]) -> io::Result<Self> {
         let list = services.iter().map(|service| {
             let target = match &service.local {
@@ -73,7 +73,8 @@ impl Services {
         self.list.is_empty()
     }
 
-    /// A service that is down is said to be once in a while, not for each of its visitors.
+    /// Returns the log level for a failure, so that a service that is down is not reported for each
+    /// visitor.
     fn level_of_failure(&self) -> Level {
         let mut failed = self.failed.lock();
         if failed.is_some_and(|at| at.elapsed() < WARNING_INTERVAL) {
@@ -83,7 +84,7 @@ impl Services {
         Level::Warn
     }
 
-    /// The services as the server sees them.
+    /// Returns the services as the server sees them.
     pub fn offers(&self) -> Vec<ServiceSpec> {
         let offers = self
             .list
@@ -101,7 +102,7 @@ impl Services {
         offers.collect()
     }
 
-    /// What says who the client is and that it has these services.
+    /// Returns the hello with the client's identity and these services.
     pub(super) fn hello(&self, me: &ClientContext) -> Hello {
         Hello {
             id: me.id.as_str().into(),
@@ -111,8 +112,9 @@ impl Services {
         }
     }
 
-    /// The index of the service that a data channel's label names: by its host prefix, as the
-    /// client or as the server has it, or by its TCP port; the first if it names none.
+    /// Returns the index of the service that a data channel's label names: by its host prefix, as
+    /// configured or as registered at the server, or by its TCP port; the first service if it names
+    /// none.
     #[cfg(feature = "p2p")]
     fn labelled(&self, label: &str, id: &str) -> Option<usize> {
         let Some(wanted) = p2p::prefix_of(label) else {
@@ -131,7 +133,7 @@ impl Services {
             })
     }
 
-    /// A service in the user's words.
+    /// Returns a service as the user knows it.
     pub fn describe(&self, index: u16) -> String {
         match self.list.get(usize::from(index)) {
             Some((service, _)) => match &service.exposure {
@@ -142,13 +144,13 @@ impl Services {
         }
     }
 
-    /// The shortest silence any of them allows.
+    /// Returns the shortest timeout of all services.
     pub fn shortest_timeout(&self) -> Duration {
         let limits = self.list.iter().filter_map(|(s, _)| s.local_timeout);
         limits.min().unwrap_or(CONNECT_TIMEOUT)
     }
 
-    /// With a server on this machine the address of a service is known: says it, once.
+    /// Logs the address of a service, once, if the server is on this machine.
     pub fn log_address(&self, id: &str, remote: &Remote) {
         static SAID: AtomicBool = AtomicBool::new(false);
         let here = matches!(remote.host.as_str(), "localhost" | "127.0.0.1" | "::1");
@@ -167,7 +169,7 @@ impl Services {
     }
 }
 
-/// Connects one stream to its service, and carries it to its end.
+/// Connects one stream to its service, and relays it to its end.
 pub async fn serve(
     me: Arc<ClientContext>,
     services: Arc<Services>,
@@ -177,11 +179,11 @@ pub async fn serve(
 ) {
     let Some((service, target)) = services.list.get(usize::from(index)) else {
         stream.fail(ResetCode::UnknownService);
-        return log::debug!("the server opened a stream to service {index}, which there is not");
+        return log::debug!("the server opened a stream to service {index}, which does not exist");
     };
     stream.limit_idle(service.local_timeout, false);
-    // What it takes to connect is large; the relay after it is small and stays.
-    if is_http(service) && stream.starts_with(P2P).await {
+    // The state for connecting is large; the relay that stays is small.
+    if is_http(service) && stream.starts_with(P2P_METHOD).await {
         if let Err(e) = Box::pin(p2p::answer(&me, stream)).await {
             log::debug!("P2P signaling: {e}");
         }
@@ -193,12 +195,12 @@ pub async fn serve(
         }
         Ok(ReachedService::Files(root)) => {
             if let Err(e) = Box::pin(files::serve(root, &mut stream)).await {
-                // A part of a file must not look like all of it.
+                // A part of a file must not look complete.
                 stream.fail(ResetCode::Aborted);
                 log::debug!("{}: {e}", service.local);
             }
         }
-        Ok(ReachedService::Nobody) => {}
+        Ok(ReachedService::Done) => {}
         Err(e) => {
             stream.fail(match e.kind() {
                 io::ErrorKind::TimedOut => ResetCode::TimedOut,
@@ -210,12 +212,12 @@ pub async fn serve(
     }
 }
 
-/// Who serves a stream.
+/// What a stream was connected to.
 enum ReachedService<'a> {
     Conn(Arc<Conn>),
     Files(&'a FolderRoot),
-    /// It has been served already, or is over.
-    Nobody,
+    /// The stream has been served already, or is over.
+    Done,
 }
 
 fn is_http(service: &ServiceConfig) -> bool {
@@ -229,14 +231,14 @@ async fn connect<'a>(
     stream: &mut Stream,
 ) -> io::Result<ReachedService<'a>> {
     let mut head = Vec::new();
-    if is_http(service) && p2p::is_on(me) && stream.starts_with(OPTIONS).await {
+    if is_http(service) && p2p::is_on(me) && stream.starts_with(OPTIONS_METHOD).await {
         match p2p::preflight(stream).await? {
             Some(_) if matches!(target, ServiceTarget::Files(_)) => {
                 stream.write_all(ONLY_FILES).await?;
-                return Ok(ReachedService::Nobody);
+                return Ok(ReachedService::Done);
             }
             Some(read) => head = read,
-            None => return Ok(ReachedService::Nobody),
+            None => return Ok(ReachedService::Done),
         }
     }
     match target {
@@ -249,7 +251,7 @@ async fn connect<'a>(
                 Ok(None)
             };
             let Some(socket) = future::or(dialing, given_up).await? else {
-                return Ok(ReachedService::Nobody);
+                return Ok(ReachedService::Done);
             };
             let conn = reach(service, *scheme, host, *port, socket, head).await?;
             Ok(ReachedService::Conn(Arc::new(conn)))
@@ -257,13 +259,13 @@ async fn connect<'a>(
     }
 }
 
-/// Connects a data channel to the service that its label names, or to the first, and carries it
-/// to its end.
+/// Connects a data channel to the service that its label names, or to the first, and relays it to
+/// its end.
 #[cfg(feature = "p2p")]
 pub fn serve_channel(me: &Arc<ClientContext>, label: &str, channel: p2p::ChannelConn) {
     let services = me.services();
     let Some(index) = services.labelled(label, &me.id) else {
-        return log::debug!("a peer asks for a service that there is not: {label:?}");
+        return log::debug!("a peer asks for an unknown service: {label:?}");
     };
     let serving = me.serving.begin();
     crate::spawn(async move {
@@ -282,8 +284,8 @@ pub fn serve_channel(me: &Arc<ClientContext>, label: &str, channel: p2p::Channel
     });
 }
 
-/// Connects a stream to the service that `label` names, says `head` to its other end, brings the
-/// service what has come already, and carries it to its end.
+/// Connects a stream to the service that `label` names: sends `head` to the stream, passes bytes
+/// that have come already to the service, and relays to the end.
 #[cfg(feature = "p2p")]
 pub async fn relay(
     me: &Arc<ClientContext>,
@@ -338,7 +340,7 @@ async fn carry(
     }
 }
 
-/// The connection to a service that has accepted it, with what has `come` of its visitor already.
+/// Connects to a service and passes on the bytes of its visitor that have come already (`come`).
 async fn reach(
     service: &ServiceConfig,
     scheme: Scheme,
@@ -347,7 +349,7 @@ async fn reach(
     socket: Socket,
     come: Vec<u8>,
 ) -> io::Result<Conn> {
-    // Nothing can be changed within TLS, which is passed on as it is.
+    // TLS is passed on unchanged.
     if service.use_local_as_http_host && scheme != Scheme::Https {
         let rule = HostRewriter(local_host(scheme, host, port));
         return Ok(RewritingConn::start(socket, rule, come));
@@ -359,8 +361,8 @@ async fn reach(
     Ok(conn)
 }
 
-/// What requests name as their host with useLocalAsHTTPHost: the local address, without the port
-/// that goes without saying.
+/// Returns the host that requests name with useLocalAsHTTPHost: the local address, without the
+/// scheme's default port.
 fn local_host(scheme: Scheme, host: &str, port: u16) -> String {
     let host = if host.contains(':') {
         format!("[{host}]")

@@ -1,4 +1,4 @@
-//! One tunnel's life on the client: connecting, hello, streams, signals, end.
+//! The life of one tunnel on the client: connecting, hello, streams, signals, end.
 
 use super::other_protocol::OtherProtocol;
 use super::pool::{Pool, PooledTunnel, ReplaceReason};
@@ -16,29 +16,29 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Streams of one tunnel at a time; the server is told to look elsewhere for more.
-const STREAMS: usize = 16 * 1024;
-/// How long a server has to answer the hello of GT/2 before it is taken for one of GT/1.
+/// Maximum number of streams of one tunnel; further ones are refused.
+const MAX_STREAMS: usize = 16 * 1024;
+/// How long a server may take to answer a GT/2 hello before GT/1 is tried.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pings without an answer before the tunnel is given up: more than this.
+/// Maximum number of unanswered pings.
 const MAX_UNANSWERED_PINGS: u32 = 3;
-/// How long a tunnel that failed may take to tell the server so.
+/// How long a failed tunnel may take to tell the server.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why there is no tunnel.
+/// Why no tunnel could be opened.
 pub enum ConnectFailure {
-    /// The remoteAPI does not say where the server is.
-    Nowhere(io::Error),
+    /// The remoteAPI does not know the server's address.
+    UnknownAddress(io::Error),
     Unreachable(io::Error),
     Tls(io::Error),
-    /// It does not speak this version of the wire.
-    NotSpoken,
-    /// It is no gt server.
-    Stranger(OtherProtocol),
+    /// The server does not speak this version of the wire.
+    WrongVersion,
+    /// The other end is not a gt server.
+    OtherProtocol(OtherProtocol),
     /// The connection ended during the hello.
     Ended(io::Error),
     Silent(Duration),
-    /// By the server, for the client's id and, if it is about one, this service.
+    /// The server refused the client's id or the named service.
     Refused(RejectCode, String),
     /// The client is stopping.
     Stopped,
@@ -47,13 +47,15 @@ pub enum ConnectFailure {
 impl fmt::Display for ConnectFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nowhere(e) => write!(f, "cannot learn from remoteAPI where the server is: {e}"),
+            Self::UnknownAddress(e) => {
+                write!(f, "cannot get the server's address from remoteAPI: {e}")
+            }
             Self::Unreachable(e) => write!(f, "cannot reach the server: {e}"),
             Self::Tls(e) => write!(f, "cannot speak TLS with the server: {e}{}", tls::advice(e)),
-            Self::NotSpoken => f.write_str(
+            Self::WrongVersion => f.write_str(
                 "the server does not speak GT/2, and wire is 2; set it to auto, or to 1",
             ),
-            Self::Stranger(stranger) => write!(f, "there is no gt server: {stranger}"),
+            Self::OtherProtocol(other) => write!(f, "not a gt server: {other}"),
             Self::Ended(e) => write!(f, "the server ended the hello: {e}"),
             Self::Silent(patience) => {
                 write!(f, "the server did not answer the hello within {patience:?}")
@@ -71,7 +73,7 @@ impl fmt::Display for ConnectFailure {
                          the server allow it",
                     ),
                     RejectCode::HostConflict => f.write_str(
-                        "; choose another hostPrefix, or wait a minute if that client has gone",
+                        "; choose another hostPrefix, or wait a minute if that client has stopped",
                     ),
                     RejectCode::HostNotAllowed => f.write_str("; choose another hostPrefix"),
                     RejectCode::OtherClientConnected => {
@@ -85,8 +87,7 @@ impl fmt::Display for ConnectFailure {
     }
 }
 
-/// Connects, says hello, and waits until the server is ready. Returns the services it
-/// offered.
+/// Connects, sends the hello, and waits until the server is ready. Returns the services it offered.
 pub async fn connect(
     me: &ClientContext,
     remote: &Remote,
@@ -109,13 +110,19 @@ pub async fn connect(
     };
     let services = me.services();
     let shortest = services.shortest_timeout().min(patience / 2);
-    let policy = Policy::new(version, PeerRole::Server { streams: STREAMS }, shortest);
+    let policy = Policy::new(
+        version,
+        PeerRole::Server {
+            streams: MAX_STREAMS,
+        },
+        shortest,
+    );
     let hello = services.hello(me).encode(version);
     let already = match version {
-        Version::One => future::or(say(&conn, &hello), silence(patience)).await?,
+        Version::One => future::or(hello_gt1(&conn, &hello), silence(patience)).await?,
         Version::Two => {
-            let asking = timeout(HELLO_TIMEOUT.min(patience), ask(&conn, &hello));
-            asking.await.unwrap_or(Err(ConnectFailure::NotSpoken))?
+            let asking = timeout(HELLO_TIMEOUT.min(patience), hello_gt2(&conn, &hello));
+            asking.await.unwrap_or(Err(ConnectFailure::WrongVersion))?
         }
     };
     let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), already, policy);
@@ -124,11 +131,11 @@ pub async fn connect(
     Ok((inbox, tunnel, services))
 }
 
-/// Says the hello of GT/2 and reads the answer; returns what came behind it. The error tells of a
-/// stranger only where no server of GT/1 answers so: these close, or take the hello for a bad HTTP
-/// request or bad TLS.
-async fn ask(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, ConnectFailure> {
-    let not_spoken = |_| ConnectFailure::NotSpoken;
+/// Sends a GT/2 hello and reads the answer; returns the bytes behind it. Reports another protocol
+/// only where no GT/1 server answers like that: those close the connection, or take the hello for a
+/// bad HTTP request or bad TLS.
+async fn hello_gt2(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, ConnectFailure> {
+    let not_spoken = |_| ConnectFailure::WrongVersion;
     conn.write_all(hello).await.map_err(not_spoken)?;
     let mut bytes = Vec::new();
     loop {
@@ -137,27 +144,28 @@ async fn ask(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, ConnectFailure> {
             Ok(None) => {}
             Err(_) => {
                 return Err(match OtherProtocol::of(&bytes) {
-                    Some(stranger @ OtherProtocol::Ssh(_)) => ConnectFailure::Stranger(stranger),
-                    _ => ConnectFailure::NotSpoken,
+                    Some(stranger @ OtherProtocol::Ssh(_)) => {
+                        ConnectFailure::OtherProtocol(stranger)
+                    }
+                    _ => ConnectFailure::WrongVersion,
                 })
             }
         }
         if read_some(conn, &mut bytes).await.map_err(not_spoken)? == 0 {
-            return Err(ConnectFailure::NotSpoken);
+            return Err(ConnectFailure::WrongVersion);
         }
     }
 }
 
-/// Says the hello of GT/1 and reads the first words of the answer, which it returns. The error tells
-/// of a stranger.
-async fn say(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, ConnectFailure> {
+/// Sends a GT/1 hello and returns the first bytes of the answer. Reports another protocol.
+async fn hello_gt1(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, ConnectFailure> {
     conn.write_all(hello).await.map_err(ConnectFailure::Ended)?;
     let mut bytes = Vec::new();
     read_some(conn, &mut bytes)
         .await
         .map_err(ConnectFailure::Ended)?;
     if !bytes.is_empty() {
-        // A stranger that begins a line need not end it.
+        // Another program may begin a line and not end it.
         let line = async {
             while !OtherProtocol::is_whole(&bytes)
                 && matches!(read_some(conn, &mut bytes).await, Ok(1..))
@@ -166,12 +174,12 @@ async fn say(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, ConnectFailure> {
         timeout(CLOSE_TIMEOUT, line).await;
     }
     match OtherProtocol::of(&bytes) {
-        Some(stranger) => Err(ConnectFailure::Stranger(stranger)),
+        Some(stranger) => Err(ConnectFailure::OtherProtocol(stranger)),
         None => Ok(bytes),
     }
 }
 
-/// Reads what there is; 0 is the end.
+/// Appends available bytes; 0 is the end.
 async fn read_some(conn: &Conn, bytes: &mut Vec<u8>) -> io::Result<usize> {
     let mut piece = [0; 256];
     let n = conn.read(&mut piece).await?;
@@ -212,7 +220,7 @@ async fn wait_until_ready(
                     io::ErrorKind::ConnectionAborted.into(),
                 ))
             }
-            // A stream before ready is a mistake; dropping it closes it.
+            // A stream before ready violates the protocol; dropping it closes it.
             Event::Signal(_)
             | Event::Ping
             | Event::Close
@@ -241,7 +249,7 @@ fn port_unavailable(services: &Services, service: u16, cause: PortCause, id: u32
 pub struct ClientSession {
     pool: Arc<Pool>,
     member: Arc<PooledTunnel>,
-    /// Since when there is no stream.
+    /// When the last stream ended.
     idle_since: Instant,
     pings: u32,
     last_ping: Instant,
@@ -270,7 +278,7 @@ impl ClientSession {
         services.log_address(&self.pool.me.id, remote);
         let why = self.listen(&mut inbox).await;
         let orderly = why.is_ok();
-        self.pool.leave(&self.member);
+        self.pool.replace(&self.member);
         self.member.leave(ReplaceReason::Lost);
         match why {
             Ok(()) => log::info!("tunnel closed connID={id}"),
@@ -286,19 +294,19 @@ impl ClientSession {
         }
     }
 
-    /// Acts on what the server says until the tunnel ends. The error says why, unless it was
-    /// in good order.
+    /// Handles the server's frames until the tunnel ends. The error says why, unless it ended
+    /// gracefully.
     async fn listen(&mut self, inbox: &mut Inbox) -> Result<(), String> {
         loop {
             match inbox.next().await {
-                // One read may bring thousands that are over already: no task is made for these.
+                // One read may bring thousands of streams that are over already; they get no task.
                 Event::Opened(stream, _) if stream.is_reset() => {}
                 Event::Opened(stream, service) => {
                     let serving = self.pool.me.serving.begin();
                     let services = self.member.offered().current().clone();
                     let me = self.pool.me.clone();
                     crate::spawn(service::serve(me, services, service, stream, serving));
-                    self.pool.busier();
+                    self.pool.stream_added();
                 }
                 Event::Tick => {
                     if let Some(why) = self.tick(inbox.silence()) {
@@ -318,7 +326,7 @@ impl ClientSession {
                     if tunnel.streams() == 0 {
                         return Err(why);
                     }
-                    // Perhaps of new services: what runs may have time to finish.
+                    // The server may have refused new services: open streams may finish.
                     log::warn!("a tunnel drains connID={}: {why}", self.member.id);
                     self.member.leave(ReplaceReason::Lost);
                     tunnel.close();
@@ -327,10 +335,10 @@ impl ClientSession {
                     log::info!("the server asks for a new tunnel connID={}", self.member.id);
                     self.member.leave(ReplaceReason::Asked);
                 }
-                // It takes no more streams.
+                // The tunnel takes no more streams.
                 Event::Close => {
-                    if self.member.leave(ReplaceReason::Dismissed) && self.member.kept {
-                        self.pool.dismissed(&self.member, inbox.conn());
+                    if self.member.leave(ReplaceReason::ClosedByServer) && self.member.kept {
+                        self.pool.closed_by_server(&self.member, inbox.conn());
                     }
                 }
                 Event::Services(_) => {
@@ -344,13 +352,13 @@ impl ClientSession {
         }
     }
 
-    /// Why the server refuses the services that it was offered last, or this client.
+    /// Describes why the server refuses this client or the services that it was offered last.
     fn refused(&self, refusal: RejectCode) -> String {
         let services = self.member.offered().next().clone();
         refused(&self.pool.me, &services, refusal).to_string()
     }
 
-    /// Pings a silent server, and closes a tunnel that is not needed any more.
+    /// Pings a silent server, and closes a tunnel that is no longer needed.
     fn tick(&mut self, silence: Duration) -> Option<String> {
         let tunnel = &self.member.tunnel;
         if tunnel.streams() > 0 {
@@ -360,20 +368,22 @@ impl ClientSession {
             tunnel.close();
         }
         if !tunnel.is_open() {
-            // A server answers a ping on a tunnel that drains with close, which would end it.
+            // A server answers a ping on a draining tunnel with close, which would end it.
             return None;
         }
         let interval = self.pool.me.remote_timeout / 2;
         if silence < interval {
             self.pings = 0;
-            // A server that hears nothing, because all goes the other way, may give up.
+            // A server that receives nothing, because all traffic goes the other way, may give up.
             if tunnel.sent() >= interval && self.last_ping.elapsed() >= interval {
                 self.last_ping = Instant::now();
                 tunnel.ping();
             }
         } else if self.pings == 0 || self.last_ping.elapsed() >= interval {
             if self.pings > MAX_UNANSWERED_PINGS {
-                return Some(format!("the server has said nothing for {silence:?}"));
+                return Some(format!(
+                    "nothing was received from the server for {silence:?}"
+                ));
             }
             self.pings += 1;
             self.last_ping = Instant::now();

@@ -154,10 +154,7 @@ impl Listener {
                 Err(e) => {
                     count_failure();
                     if !std::mem::replace(&mut short, true) {
-                        log::warn!(
-                            "accepting on {}: {e}; going on when there is room",
-                            self.addr
-                        );
+                        log::warn!("accepting on {}: {e}; retrying", self.addr);
                     }
                     async_io::Timer::after(Duration::from_millis(200)).await;
                 }

@@ -129,7 +129,7 @@ pub fn advice(e: &io::Error) -> &'static str {
     let why = match inner {
         Some(rustls::Error::InvalidCertificate(why)) => why,
         Some(rustls::Error::InvalidMessage(_)) => {
-            return "; no TLS is spoken there: use another port, or tcp:// in place of tls://"
+            return "; the server does not speak TLS on this port: use another port, or tcp:// in place of tls://"
         }
         _ => return "",
     };
@@ -140,12 +140,12 @@ pub fn advice(e: &io::Error) -> &'static str {
         Certificate::Other(_) => UNKNOWN,
         Certificate::UnsupportedSignatureAlgorithmContext { .. }
         | Certificate::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-            "; it is signed in a way that this gt does not know, such as with a key on P-521; \
+            "; it is signed in a way that gt does not support, such as with a key on P-521; \
              set remoteCert to the certificate itself"
         }
         Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
             if clock_is_unset() {
-                "; the clock of this machine is wrong, and has to be set first"
+                "; the clock of this machine is wrong; set it first"
             } else {
                 "; is the clock of this machine right?"
             }

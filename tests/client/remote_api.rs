@@ -130,13 +130,13 @@ fn an_api_that_fails_is_asked_again_and_the_log_says_why() {
         (answer(500, ""), "it answered with status 500; "),
         (
             answer(200, r#"{"serverAddress": "udp://h"}"#),
-            "its answer is not what it should be: \"udp://h\" is not a server's address: ",
+            "unexpected answer: \"udp://h\" is not a server's address: ",
         ),
         (Vec::new(), "it closed the connection without an answer; "),
     ] {
         *say.lock().unwrap() = answer;
         let line = client.wait_for(&format!(
-            "cannot learn from remoteAPI where the server is: {why}"
+            "cannot get the server's address from remoteAPI: {why}"
         ));
         let again = format!("; trying http://{}/where?****** again in ", api.addr);
         assert!(line.contains(" WRN ") && line.contains(&again), "{line}");

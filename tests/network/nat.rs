@@ -158,14 +158,14 @@ fn forwarded(a: Nat, b: Nat) -> Option<(Gt, (Gt, Gt), Internet)> {
 fn a_client_behind_one_router_forwards_to_one_behind_another_directly() {
     if let Some((mut forwarding, ..)) = forwarded(Nat::PortRestricted, Nat::PortRestricted) {
         forwarding.wait_for("peer connected");
-        assert!(forwarding.lines_with("no direct way").is_empty());
+        assert!(forwarding.lines_with("no direct connection").is_empty());
     }
 }
 
 #[test]
 fn a_client_whose_router_blocks_udp_forwards_through_the_server() {
     if let Some((mut forwarding, ..)) = forwarded(Nat::PortRestricted, Nat::Blocked) {
-        forwarding.wait_for("no direct way to id1 came up");
+        forwarding.wait_for("no direct connection to id1 came up in time");
         assert!(forwarding.lines_with("peer connected").is_empty());
     }
 }

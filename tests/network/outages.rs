@@ -280,7 +280,7 @@ fn a_server_that_was_suspended_is_found_again_and_serves_who_has_waited() {
     let (mut server, mut client) = nervous(page.addr);
     let addr = server.addr();
     server.signal("STOP");
-    client.wait_for("the server has said nothing for");
+    client.wait_for("nothing was received from the server for");
     // The kernel takes him, and the tries of the client.
     let mut visitor = connect(addr);
     let request = "GET / HTTP/1.1\r\nHost: id1.a\r\nConnection: close\r\n\r\n";

@@ -102,7 +102,7 @@ fn an_answer_that_does_not_repeat_the_header_is_no_relay() {
     let mut visitor = connect(forwarding.forward_addr());
     let got = read_to_end(&mut visitor);
     assert!(got.is_empty(), "{:?}", String::from_utf8_lossy(&got));
-    let line = forwarding.wait_for("no way to id1");
+    let line = forwarding.wait_for("cannot reach id1");
     assert!(
         line.contains("does not repeat \"WebRTC-OP: relay\""),
         "{line}"

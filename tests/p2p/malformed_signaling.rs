@@ -195,7 +195,7 @@ fn offers_without_a_peer_behind_them_hold_few_places_and_make_room() {
     // Of those that did not connect the oldest have gone, and no other.
     let gone = ends
         .client
-        .lines_with("peer gone: it did not connect, and another came");
+        .lines_with("peer gone: it did not connect, and another peer came");
     assert_eq!(gone.len(), 40 - 7);
     ends.assert_well();
     assert_served(&channel);
@@ -233,7 +233,7 @@ fn an_offer_that_nobody_answers_is_given_up_soon() {
     let lines = "WebRTC-OP: get-offer\r\n";
     let begin = Instant::now();
     assert_eq!(ends.raw(lines, b"0\r\n\r\n"), 200);
-    let given_up = "a peer is given up: it did not answer the offer in time";
+    let given_up = "a peer is ended: it did not answer the offer in time";
     eventually_within(Duration::from_secs(60), given_up, || {
         ends.client.lines_with(given_up).pop()
     });

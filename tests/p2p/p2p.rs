@@ -341,7 +341,7 @@ fn a_peer_without_channels_is_given_up_after_a_while_and_one_with_channels_is_no
     let (_goes, channel) = ends.peer("");
     assert_echoed(&channel, b"one");
     channel.close();
-    ends.client.wait_for("a peer is given up: it was idle");
+    ends.client.wait_for("a peer is ended: it was idle");
     ends.wait_gone(1);
     assert_echoed(&used, b"still there");
     used.close();

@@ -23,15 +23,15 @@ fn a_web_server_is_called_that() {
         let _ = stream.read(&mut [0; 16])?;
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
     });
-    let words = ["a web server answers there (HTTP/1.1 400 Bad Request)"];
+    let words = ["a web server answers at this address (HTTP/1.1 400 Bad Request)"];
     assert_told("tcp", web.addr, &words);
-    assert_told("tls", web.addr, &["no TLS is spoken there"]);
+    assert_told("tls", web.addr, &["does not speak TLS on this port"]);
 }
 
 #[test]
 fn an_ssh_server_is_called_that() {
     let ssh = service::banner("SSH-2.0-OpenSSH_9.2p1\r\n");
-    let words = ["an SSH server answers there (SSH-2.0-OpenSSH_9.2p1)"];
+    let words = ["an SSH server answers at this address (SSH-2.0-OpenSSH_9.2p1)"];
     assert_told("tcp", ssh.addr, &words);
 }
 

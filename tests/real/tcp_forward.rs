@@ -82,7 +82,10 @@ fn connections_are_spread_over_peers_and_none_goes_through_the_server() {
     }
     // No visitor's connection runs through the tunnel.
     assert!(ends.serving.lines_with("peer connected").len() >= 3);
-    assert!(ends.forwarding.lines_with("no direct way").is_empty());
+    assert!(ends
+        .forwarding
+        .lines_with("no direct connection")
+        .is_empty());
 }
 
 #[test]
@@ -133,7 +136,7 @@ fn without_a_direct_way_connections_go_through_the_server_half_closes_and_all() 
     let mut ends = Ends::start(&format!("http://{}", sink.addr), false, "");
     let refused = ends.visit();
     ends.forwarding
-        .wait_for("no direct way to id1: it said 403");
+        .wait_for("no direct connection to id1: the other client answered 403");
     drop(refused);
     drop(ends);
 
@@ -141,7 +144,8 @@ fn without_a_direct_way_connections_go_through_the_server_half_closes_and_all() 
     // Peers of which no datagram is left: what is sent to a port that nobody has.
     ends.serving.signal("STOP");
     let mut stream = ends.visit();
-    ends.forwarding.wait_for("no direct way to id1 came up");
+    ends.forwarding
+        .wait_for("no direct connection to id1 came up in time");
     ends.serving.signal("CONT");
     stream.write_all(b"through the server").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
@@ -174,7 +178,8 @@ fn every_request_is_rewritten_directly_and_through_the_server() {
     // Peers of which no datagram is left, as above.
     ends.serving.signal("STOP");
     let mut stream = ends.visit();
-    ends.forwarding.wait_for("no direct way to id1 came up");
+    ends.forwarding
+        .wait_for("no direct connection to id1 came up in time");
     ends.serving.signal("CONT");
     assert_rewritten(&mut stream, &local);
     // What cannot be followed is refused there, too.

@@ -1,16 +1,16 @@
-//! The body of an answer, read from the disk a piece at a time. Not the head, and no sockets.
+//! The body of a response, read from the disk in pieces. Not the head, and no sockets.
 
 use super::listing::FolderListing;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 
-/// The most bytes of a file that are read, and held, at once.
+/// Maximum bytes of a file that are read, and held, at once.
 const MAX_READ: usize = 32 * 1024;
 
 /// What is still to be sent.
 pub(super) enum FileBody {
-    /// Nothing more.
+    /// Nothing is left.
     Done,
     /// `left` bytes of a file, from byte `at`. The path is for the log.
     File {
@@ -19,7 +19,7 @@ pub(super) enum FileBody {
         at: u64,
         left: u64,
     },
-    /// A page, in the chunks of HTTP/1.1 or, if there are none, ended by the connection's end.
+    /// A folder listing, in chunks with HTTP/1.1, else ended by closing the connection.
     Listing {
         listing: Box<FolderListing>,
         chunks: bool,
@@ -27,8 +27,8 @@ pub(super) enum FileBody {
 }
 
 impl FileBody {
-    /// Puts the next piece behind what is in `out`. Blocks. An error means that the body cannot
-    /// be had as announced: the connection must be cut, so that no one takes a part for all.
+    /// Appends the next piece to `out`. Blocks. After an error the connection must be cut, so that
+    /// the client does not take a part for the whole.
     pub(super) fn read(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         let more = match self {
             FileBody::Done => false,
@@ -68,7 +68,7 @@ impl FileBody {
     }
 }
 
-/// Reads up to `left` bytes; fewer than one is an error, unless none are left.
+/// Reads up to `left` bytes. Reading none is an error, unless `left` is 0.
 fn read_file(file: &File, at: u64, left: u64, out: &mut Vec<u8>) -> io::Result<u64> {
     let start = out.len();
     let want = usize::try_from(left).unwrap_or(MAX_READ).min(MAX_READ);
@@ -84,7 +84,7 @@ fn read_file(file: &File, at: u64, left: u64, out: &mut Vec<u8>) -> io::Result<u
     match read? {
         0 if want > 0 => Err(io::Error::new(
             ErrorKind::UnexpectedEof,
-            "it became shorter while it was sent",
+            "the file became shorter while it was sent",
         )),
         count => Ok(u64::try_from(count).unwrap_or(left)),
     }

@@ -1,4 +1,4 @@
-//! A moment of UTC as HTTP and people write it. Not a clock, and no time zones.
+//! A moment in UTC in the formats of HTTP and of folder listings. No clock, no time zones.
 
 use std::fmt;
 
@@ -7,33 +7,33 @@ const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
 
-/// A second of UTC in the years 0 to 9999. The fields stand in the order that makes the
-/// derived comparison chronological.
+/// A second of UTC in the years 0 to 9999. The order of the fields makes the derived comparison
+/// chronological.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment {
     year: u16,
-    /// 0 is January.
+    /// 0–11; 0 is January.
     month: u8,
-    /// 1 to 31.
+    /// 1–31.
     day: u8,
     hour: u8,
     minute: u8,
     second: u8,
-    /// 0 is Sunday.
+    /// 0–6; 0 is Sunday.
     weekday: u8,
 }
 
 impl Moment {
-    /// From seconds since 1970; `None` outside the years 0 to 9999.
+    /// Converts seconds since 1970; `None` outside the years 0 to 9999.
     pub(crate) fn from_unix(seconds: i64) -> Option<Moment> {
-        // Years are counted from 1 March of year 0, so that a leap day is the last day of one.
+        // Years are counted from 1 March of year 0, so that a leap day is the last day of a year.
         const DAYS_BEFORE_1970: i64 = 719_468;
         let days = seconds.div_euclid(86_400).checked_add(DAYS_BEFORE_1970)?;
         let clock = seconds.rem_euclid(86_400);
         let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
         let year_of_era = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
         let day = day - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        // From March on, months of 31 and 30 days come in a pattern of 153 days every five.
+        // From March on, the months' lengths repeat every 153 days (five months).
         let from_march = (5 * day + 2) / 153;
         let month = (from_march + 2) % 12;
         let year = era.checked_mul(400)? + year_of_era + i64::from(month < 2);
@@ -48,9 +48,9 @@ impl Moment {
         })
     }
 
-    /// Reads the one form of RFC 9110 section 5.6.7 that is still sent,
-    /// `Sun, 06 Nov 1994 08:49:37 GMT`. A date that is not understood only costs its sender a
-    /// full answer, so the two obsolete forms are left out.
+    /// Parses the one format of RFC 9110, section 5.6.7, that is still sent: `Sun, 06 Nov 1994
+    /// 08:49:37 GMT`. The two obsolete formats are not supported: a date that is not parsed only
+    /// costs its sender a full response.
     pub(crate) fn parse(text: &[u8]) -> Option<Moment> {
         let text = std::str::from_utf8(text).ok()?;
         let (weekday, rest) = text.split_once(", ")?;
@@ -77,7 +77,7 @@ impl Moment {
         })
     }
 
-    /// `2024-05-01 13:37`
+    /// Formats as `2024-05-01 13:37`.
     pub(crate) fn short(&self) -> impl fmt::Display + '_ {
         struct Short<'a>(&'a Moment);
         impl fmt::Display for Short<'_> {
@@ -101,7 +101,7 @@ impl Moment {
     }
 }
 
-/// The form HTTP wants sent.
+/// Formats as an HTTP date.
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Moment {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn known_moments_are_written_as_http_writes_them() {
+    fn known_moments_are_formatted_as_http_dates() {
         assert_eq!(http(0), "Thu, 01 Jan 1970 00:00:00 GMT");
         assert_eq!(http(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(http(951_782_400), "Tue, 29 Feb 2000 00:00:00 GMT");
@@ -160,14 +160,14 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_no_calendar_holds_is_none() {
+    fn a_moment_outside_the_calendar_is_none() {
         for seconds in [253_402_300_800, i64::MAX, i64::MIN, -62_200_000_000] {
             assert_eq!(Moment::from_unix(seconds), None);
         }
     }
 
     #[test]
-    fn what_is_not_a_date_is_none() {
+    fn an_invalid_date_is_none() {
         for text in [
             "",
             "Sun, 06 Nov 1994 08:49:37",
@@ -185,19 +185,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_date_reads_back_as_it_was_written(seconds in 0_i64..253_402_300_800) {
+        fn a_date_is_parsed_as_it_was_formatted(seconds in 0_i64..253_402_300_800) {
             let moment = Moment::from_unix(seconds);
             prop_assert!(moment.is_some());
             prop_assert_eq!(Moment::parse(http(seconds).as_bytes()), moment);
         }
 
         #[test]
-        fn moments_compare_as_their_seconds_do(a in 0_i64..1 << 33, b in 0_i64..1 << 33) {
+        fn moments_compare_like_their_seconds(a in 0_i64..1 << 33, b in 0_i64..1 << 33) {
             prop_assert_eq!(Moment::from_unix(a).cmp(&Moment::from_unix(b)), a.cmp(&b));
         }
 
         #[test]
-        fn any_number_and_any_text_is_taken(seconds: i64, text: Vec<u8>) {
+        fn no_number_or_text_panics(seconds: i64, text: Vec<u8>) {
             let _ = Moment::from_unix(seconds);
             let _ = Moment::parse(&text);
         }

@@ -1,14 +1,14 @@
-//! The head of a request: where it ends and what it asks. Not how it is answered.
+//! The head of a request: where it ends and what it asks for. Not the response.
 
 use super::status::{self, FileStatus};
 
-/// The longest head that is read, in bytes.
+/// Maximum length of a head, in bytes.
 pub(crate) const HEAD_MAX: usize = 16 * 1024;
 
-/// More header fields than any browser and the proxies before it send together.
+/// Maximum number of header fields; more than any browser and its proxies send together.
 const FIELDS_MAX: usize = 100;
 
-/// What may be done to a file here.
+/// The supported methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileMethod {
     Get,
@@ -16,26 +16,26 @@ pub(crate) enum FileMethod {
     Other,
 }
 
-/// What becomes of the connection after an answer.
+/// What happens to the connection after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum After {
-    /// It stays for the next request.
+    /// It is kept for the next request.
     Next,
-    /// It stays, and a client of HTTP/1.0 must be told so.
+    /// It is kept, and an HTTP/1.0 client must be told so.
     NextOld,
     /// It is closed.
     Close,
-    /// It is closed, but the client may be sending still, so it is heard out for a while: an
-    /// answer is lost when the other end sends into a closed connection.
+    /// It is closed after reading for a while: the client may still be sending, and a response is
+    /// lost when its reader sends into a closed connection.
     Drain,
 }
 
-/// A request, as far as it matters to a file. The slices are header values.
+/// A request, reduced to what matters for a file. The slices are header values.
 #[derive(Debug)]
 pub(crate) struct FileRequest<'a> {
     pub(crate) method: FileMethod,
     pub(crate) target: &'a [u8],
-    /// HTTP/1.1 takes chunks; HTTP/1.0 does not.
+    /// Whether the client supports chunks (HTTP/1.1).
     pub(crate) chunks: bool,
     pub(crate) after: After,
     pub(crate) if_match: Vec<&'a [u8]>,
@@ -43,12 +43,12 @@ pub(crate) struct FileRequest<'a> {
     pub(crate) if_modified_since: Option<&'a [u8]>,
     pub(crate) if_unmodified_since: Option<&'a [u8]>,
     pub(crate) if_range: Option<&'a [u8]>,
-    /// The `Range` field if there is exactly one.
+    /// The `Range` field, if there is exactly one.
     pub(crate) range: Option<&'a [u8]>,
 }
 
-/// Where the head at the beginning of `bytes` ends, behind its empty line. Looks for that from
-/// `from` on, where an earlier search of fewer bytes ended, less three.
+/// Finds the end of the head in `bytes`, behind its empty line. Searches from `from` on: the length
+/// of the bytes searched before, less three.
 pub(crate) fn end(bytes: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     loop {
@@ -65,8 +65,8 @@ pub(crate) fn end(bytes: &[u8], from: usize) -> Option<usize> {
 }
 
 impl<'a> FileRequest<'a> {
-    /// Reads a whole head, `bytes`, up to and with its empty line. An error is the answer to
-    /// give before the connection is closed.
+    /// Parses a whole head, `bytes`, with its empty line. The error is the response to send before
+    /// the connection is closed.
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<FileRequest<'a>, FileStatus> {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
         let mut head = httparse::Request::new(&mut fields);
@@ -132,7 +132,7 @@ impl<'a> FileRequest<'a> {
                 request.range = Some(value).filter(|_| ranges == 1);
             }
         }
-        // RFC 9112 section 3.2.
+        // RFC 9112, section 3.2.
         if hosts > 1 || (hosts == 0 && minor >= 1) {
             return Err(status::BAD_REQUEST);
         }
@@ -147,7 +147,7 @@ impl<'a> FileRequest<'a> {
     }
 }
 
-/// Does the first line end in a version of HTTP, if not in one that is known here?
+/// Whether the first line ends in any HTTP version.
 fn names_a_version(bytes: &[u8]) -> bool {
     let line = bytes
         .trim_ascii_start()
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_that_came_in_pieces_is_found_by_looking_at_each_piece_once() {
+    fn the_end_of_a_head_is_found_with_one_look_at_each_piece() {
         for head in [
             "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET / HTTP/1.0\n\n",
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_connection_stays_as_each_version_has_it() {
+    fn the_connection_is_kept_by_the_rules_of_each_version() {
         assert_eq!(after("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Ok(After::Next));
         let close = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, CLOSE\r\n\r\n";
         assert_eq!(after(close), Ok(After::Close));
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn two_range_fields_are_as_good_as_none() {
+    fn two_range_fields_count_as_none() {
         let head = "GET / HTTP/1.0\r\nRange: bytes=0-1\r\nRange: bytes=2-3\r\n\r\n";
         assert_eq!(
             parse(head).map(|request| request.range.is_some()),
@@ -270,7 +270,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_taken(bytes: Vec<u8>, from in 0_usize..64) {
+        fn no_bytes_panic(bytes: Vec<u8>, from in 0_usize..64) {
             let _ = FileRequest::parse(&bytes);
             if let Some(end) = end(&bytes, from) {
                 prop_assert!(end <= bytes.len());
@@ -278,7 +278,7 @@ mod tests {
         }
 
         #[test]
-        fn what_begins_like_a_request_is_taken(rest in "[ -~\r\n]{0,200}") {
+        fn nothing_that_begins_like_a_request_panics(rest in "[ -~\r\n]{0,200}") {
             for start in ["GET /a HTTP/1.1\r\nHost: x\r\n", "HEAD / HTTP/1.0\r\n", "GET "] {
                 let _ = FileRequest::parse(format!("{start}{rest}\r\n\r\n").as_bytes());
             }

@@ -1,4 +1,4 @@
-//! A folder as a page: reads the names, then writes the page piece by piece. No sockets.
+//! The HTML page of a folder: reads the names, then writes the page in pieces. No sockets.
 
 use super::date::Moment;
 use super::root::{changed, look_in, FolderTree};
@@ -10,10 +10,10 @@ use std::collections::BinaryHeap;
 use std::fmt::Write;
 use std::{io, vec};
 
-/// The most names one page shows, which bounds what it costs: these are all that is kept.
+/// Maximum number of names on one page; only these are kept, which bounds memory.
 pub(super) const NAMES_MAX: usize = 10_000;
 
-/// A piece of a page is finished at this many bytes; it may be some names longer.
+/// A piece of a page ends at this many bytes; it may be a few names longer.
 const PIECE_BYTES: usize = 16 * 1024;
 
 const STYLE: &str =
@@ -24,26 +24,26 @@ td+td{padding-left:1rem;text-align:right;white-space:nowrap;opacity:.7}\
 a{display:block;padding:.4rem 0;text-decoration:none}a:hover{text-decoration:underline}\
 @media(max-width:36rem){td+td+td{display:none}}";
 
-/// A page about a folder, on its way out.
+/// The page of a folder while it is being sent.
 pub(super) struct FolderListing {
     tree: FolderTree,
     folder: OwnedFd,
-    /// The folder's names below the root, as in `Target`.
+    /// The folder's path below the root, as in `RequestTarget`.
     path: Vec<u8>,
     names: vec::IntoIter<EntryName>,
-    /// How many names the folder holds beyond those.
+    /// Number of names in the folder beyond those.
     more: usize,
     at: At,
 }
 
-/// What is to be written next.
+/// The part of the page to write next.
 enum At {
     Top,
     Rows,
     Done,
 }
 
-/// What a page needs to remember of an entry; its size and date are looked up when it is written.
+/// What a page keeps of an entry; size and date are looked up when it is written.
 #[derive(PartialEq, Eq)]
 struct EntryName {
     kind: EntryKind,
@@ -56,7 +56,7 @@ enum EntryKind {
     File,
 }
 
-/// Folders first, then by name as people sort: upper and lower case together.
+/// Folders first, then by name without regard to case.
 impl Ord for EntryName {
     fn cmp(&self, other: &EntryName) -> Ordering {
         fn lower(name: &EntryName) -> impl Iterator<Item = u8> + '_ {
@@ -78,8 +78,8 @@ impl PartialOrd for EntryName {
 }
 
 impl FolderListing {
-    /// Reads the names of the folder at `path`, opened as `folder`. Blocks. Hidden entries, and
-    /// those that would not be served, are left out.
+    /// Reads the names in `folder`, which was opened from `path`. Blocks. Hidden entries and those
+    /// that would not be served are left out.
     pub(super) fn read(
         tree: FolderTree,
         folder: OwnedFd,
@@ -108,7 +108,7 @@ impl FolderListing {
                 name: name.into(),
             });
             if names.len() > NAMES_MAX {
-                // The last in the order goes: those that stay are the first of all.
+                // Drops the last in order, so that the first ones remain.
                 names.pop();
                 more = more.saturating_add(1);
             }
@@ -124,8 +124,7 @@ impl FolderListing {
         })
     }
 
-    /// Writes the next piece of the page behind what is in `out`; false when nothing is left to
-    /// write. Blocks.
+    /// Appends the next piece of the page to `out`; false when nothing is left. Blocks.
     pub(super) fn write(&mut self, out: &mut String) -> bool {
         let full = out.len().saturating_add(PIECE_BYTES);
         if let At::Top = self.at {
@@ -187,7 +186,7 @@ impl FolderListing {
                 self.tree.look(&join(&self.path, &entry.name)).ok()
             }
             Ok(metadata) => Some(metadata),
-            // It went away a moment ago, or cannot be read: the row says no more than its name.
+            // It was removed meanwhile or cannot be read: the row shows only its name.
             Err(_) => None,
         };
         if let Some(metadata) = &seen {
@@ -221,7 +220,7 @@ fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Text that stays text in HTML. Bytes that are no UTF-8, and control characters, show as U+FFFD.
+/// Escapes text for HTML. Bytes that are not UTF-8, and control characters, become U+FFFD.
 fn escape(text: &[u8], out: &mut String) {
     for char in String::from_utf8_lossy(text).chars() {
         match char {
@@ -236,7 +235,7 @@ fn escape(text: &[u8], out: &mut String) {
     }
 }
 
-/// Bytes, or binary units with one digit behind the point.
+/// Formats a size in bytes, or in binary units with one decimal.
 fn put_size(bytes: u64, out: &mut String) {
     let mut units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].iter();
     let mut unit = units.next();
@@ -272,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_short_and_true() {
+    fn sizes_are_short_and_rounded_correctly() {
         for (bytes, text) in [
             (0, "0 B"),
             (1023, "1023 B"),
@@ -298,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_come_first_and_case_does_not_part_names() {
+    fn folders_come_first_and_names_sort_without_case() {
         let name = |kind, name: &str| EntryName {
             kind,
             name: name.as_bytes().into(),

@@ -1,9 +1,9 @@
-//! The built-in file service, `-local file:///path`: a folder as a small, read-only web server.
-//! Not a proxy, and nothing in it ever writes to the disk.
+//! The built-in file service, `-local file:///path`: a folder as a small, read-only web server. It
+//! is not a proxy and never writes to the disk.
 //!
-//! A connection walks through `head` (what is asked), `target` (where), `root` (opening it, and
-//! nothing outside), `answer` (what of it is wanted) and `body` (reading it, piece by piece).
-//! Whatever touches the disk runs on a blocking thread.
+//! A request passes through `head` (what is asked), `target` (where), `root` (opening it, and
+//! nothing outside), `response` (status and fields) and `body` (reading the file in pieces).
+//! Everything that touches the disk runs on a blocking thread.
 
 mod body;
 pub(crate) mod date;
@@ -32,17 +32,17 @@ use std::io;
 use std::pin::Pin;
 use std::task::{ready, Poll};
 
-/// The most that is read from a connection at once, in bytes.
-const READ: usize = 2 * 1024;
+/// Maximum bytes of one read from a connection.
+const MAX_READ: usize = 2 * 1024;
 
-/// How much of what follows a last answer is read and dropped, in bytes.
+/// Maximum bytes read and dropped after the last response.
 const DRAIN_MAX: usize = 256 * 1024;
 
-/// Serves the files below `root` to one connection, HTTP/1.1 or 1.0, until either end closes it.
+/// Serves the files below `root` on one connection, HTTP/1.1 or 1.0, until either end closes it.
 ///
-/// There is no timeout: how long a connection may idle is the caller's to say, by dropping this
-/// future. An error means that the connection broke, or that a file could not be sent as
-/// announced; `conn` must then be cut, not ended in good order.
+/// There is no timeout: the caller limits idle time by dropping this future. An error means that
+/// the connection failed, or that a file could not be sent as announced; `conn` must then be cut,
+/// not closed gracefully.
 pub async fn serve<C>(root: &FolderRoot, conn: C) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -50,7 +50,7 @@ where
     serve_after(root, conn, Vec::new()).await
 }
 
-/// As [`serve`], where `inbox` has been read of the connection before.
+/// [`serve`] for a connection from which `inbox` was read before.
 pub async fn serve_after<C>(root: &FolderRoot, mut conn: C, mut inbox: Vec<u8>) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -66,7 +66,7 @@ where
                 }
             }
         };
-        // Given back before the body takes its own memory, and before the connection idles.
+        // Freed before the body takes its own memory, and before the connection idles.
         inbox.drain(..length.min(inbox.len()));
         inbox.shrink_to_fit();
         let after = answer.after;
@@ -84,11 +84,11 @@ where
 
 /// What comes next on a connection.
 enum NextRequest {
-    /// A whole head, of so many bytes.
+    /// A whole head of this many bytes.
     Head(usize),
     /// Something that can only be refused.
     Refused(FileStatus),
-    /// The client has left.
+    /// The client has closed the connection.
     End,
 }
 
@@ -98,7 +98,7 @@ where
 {
     let mut searched = 0_usize;
     loop {
-        // Empty lines before a request are to be ignored, RFC 9112 section 2.2.
+        // Empty lines before a request are skipped (RFC 9112, section 2.2).
         let blank = inbox
             .iter()
             .take_while(|byte| matches!(byte, b'\r' | b'\n'))
@@ -112,7 +112,7 @@ where
             None if inbox.len() < HEAD_MAX => {}
             _ => return Ok(NextRequest::Refused(status::HEAD_TOO_LARGE)),
         }
-        // No request begins like this, but a TLS handshake does: no use in waiting for its end.
+        // No request begins like this, but a TLS handshake does; its end would never come.
         if inbox.first().is_some_and(|byte| !byte.is_ascii_graphic()) {
             return Ok(NextRequest::Refused(status::BAD_REQUEST));
         }
@@ -121,7 +121,7 @@ where
             *inbox = Vec::new();
         }
         if read(conn, inbox).await? == 0 {
-            // A head that breaks off is still owed an answer.
+            // A truncated head still gets a response.
             return Ok(if inbox.is_empty() {
                 NextRequest::End
             } else {
@@ -131,14 +131,14 @@ where
     }
 }
 
-/// Reads what there is behind what is in `inbox`, and says how much; 0 is the end. Waiting takes
-/// no memory: the buffer lives only while it is being filled.
+/// Appends available bytes to `inbox` and returns their number; 0 is the end. Waiting takes no
+/// memory: the buffer exists only while it is being filled.
 async fn read<C>(conn: &mut C, inbox: &mut Vec<u8>) -> io::Result<usize>
 where
     C: AsyncRead + Unpin,
 {
     poll_fn(|context| {
-        let mut buffer = [0; READ];
+        let mut buffer = [0; MAX_READ];
         let count = ready!(Pin::new(&mut *conn).poll_read(context, &mut buffer))?;
         inbox.extend_from_slice(buffer.get(..count).unwrap_or_default());
         Poll::Ready(Ok(count))
@@ -146,7 +146,7 @@ where
     .await
 }
 
-/// Sends an answer. The first piece of the body goes out together with the head.
+/// Sends a response. The first piece of the body goes out together with the head.
 async fn send<C>(conn: &mut C, answer: FileResponse) -> io::Result<()>
 where
     C: AsyncWrite + Unpin,
@@ -180,8 +180,8 @@ where
     }
 }
 
-/// Reads and drops what a client still sends, so that the answer it has not read yet is not lost
-/// to a reset. A client that goes on for long has chosen not to read it.
+/// Reads and drops what a client still sends, so that a reset does not discard the response that it
+/// has not read yet. A client that goes on for long does not want it.
 async fn drain<C>(conn: &mut C, inbox: &mut Vec<u8>) -> io::Result<()>
 where
     C: AsyncRead + Unpin,
@@ -191,7 +191,7 @@ where
         inbox.clear();
         match read(conn, inbox).await {
             Ok(1..) if left > 0 => left = left.saturating_sub(inbox.len()),
-            // The answer is out; how the client leaves is no one's concern.
+            // The response is sent; how the client closes does not matter.
             _ => return Ok(()),
         }
     }

@@ -1,19 +1,19 @@
-//! What a `Range` header asks of a file (RFC 9110 section 14). Not how it is sent.
+//! Parses `Range` headers (RFC 9110, section 14). Not the sending.
 
 /// The part of a file to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ByteRange {
-    /// All of it: no single range in bytes was asked for, or it made no sense.
+    /// All of it: no single byte range was asked for, or it was malformed.
     Whole,
-    /// From byte `first` to byte `last`, both included and inside the file.
+    /// Bytes `first` to `last`, both included and within the file.
     Part { first: u64, last: u64 },
-    /// None of what was asked for lies inside the file: 416.
+    /// No requested byte is within the file: status 416.
     Outside,
 }
 
 impl ByteRange {
-    /// Reads the header's value for a file of `size` bytes. Several ranges are answered with the
-    /// whole file, which a server is free to do.
+    /// Parses the header's value for a file of `size` bytes. Several ranges get the whole file,
+    /// which RFC 9110 allows.
     pub(crate) fn parse(value: &[u8], size: u64) -> ByteRange {
         let Some((unit, range)) = split(value, b'=') else {
             return ByteRange::Whole;
@@ -26,7 +26,7 @@ impl ByteRange {
         };
         match (first, last, number(first), number(last)) {
             (b"", _, _, Some(0)) => ByteRange::Outside,
-            // The last bytes of nothing are all there is of it.
+            // A suffix of an empty file is the whole file.
             (b"", _, _, Some(_)) if size == 0 => ByteRange::Whole,
             (b"", _, _, Some(count)) => ByteRange::part(size.saturating_sub(count), u64::MAX, size),
             (_, b"", Some(first), _) => ByteRange::part(first, u64::MAX, size),
@@ -51,7 +51,7 @@ fn split(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     Some((text.get(..middle)?, text.get(middle.checked_add(1)?..)?))
 }
 
-/// Digits only. A number too large for any file is as good as the largest.
+/// Parses digits. A number beyond u64 becomes the largest.
 fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_single_range_of_bytes_is_the_whole_file() {
+    fn anything_but_a_single_byte_range_is_the_whole_file() {
         for value in [
             "",
             "bytes",
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(ByteRange::parse(b"bytes=-1", 0), ByteRange::Whole);
     }
 
-    /// The bytes a range selects, found by asking of each byte whether it is meant.
+    /// Returns the bytes that a range selects, by testing every byte.
     fn selected(first: Option<u64>, last: Option<u64>, size: u64) -> Vec<u64> {
         let meant = |at: &u64| match (first, last) {
             (Some(first), Some(last)) => first <= *at && *at <= last,
@@ -157,7 +157,7 @@ mod tests {
         }
 
         #[test]
-        fn any_header_gives_a_part_inside_the_file(value: Vec<u8>, size: u64) {
+        fn any_range_header_gives_a_part_within_the_file(value: Vec<u8>, size: u64) {
             let text = [b"bytes=", value.as_slice()].concat();
             for value in [value.as_slice(), text.as_slice()] {
                 if let ByteRange::Part { first, last } = ByteRange::parse(value, size) {
@@ -167,7 +167,7 @@ mod tests {
         }
 
         #[test]
-        fn headers_near_the_grammar_give_a_part_inside_the_file(
+        fn almost_valid_range_headers_give_a_part_within_the_file(
             value in "bytes=[0-9]{0,22} ?-[0-9]{0,22}",
             size: u64,
         ) {

@@ -1,5 +1,5 @@
-//! The answer to a request: what stands at its target, and what of it the client wants. Not the
-//! sending.
+//! Builds the response to a request: what its target is, and which part of it the client needs. Not
+//! the sending.
 
 use super::body::FileBody;
 use super::date::Moment;
@@ -18,29 +18,29 @@ use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// An answer, ready to be sent.
+/// A response, ready to be sent.
 pub(super) struct FileResponse {
-    /// The head, with the whole body behind it where that is a few words.
+    /// The head, with the body behind it if that is short.
     pub(super) head: Vec<u8>,
     pub(super) body: FileBody,
     pub(super) after: After,
 }
 
-/// What was found at a target. Links are followed and files opened, on a blocking thread.
+/// What was found at a target. Links are followed and files opened on a blocking thread.
 enum FoundFile {
     File {
         file: File,
         metadata: Metadata,
         content_type: &'static str,
     },
-    /// A folder that was asked for without its slash.
+    /// A folder that was requested without its trailing slash.
     Redirect,
-    /// The page about a folder; `None` where nobody wants to see it.
+    /// A folder listing; `None` for HEAD.
     Listing(Option<Box<FolderListing>>),
 }
 
 impl FileResponse {
-    /// Finds the answer to a request.
+    /// Builds the response to a request.
     pub(super) async fn find(root: &FolderRoot, request: &FileRequest<'_>) -> FileResponse {
         if request.method == FileMethod::Other {
             return FileResponse::status(status::NOT_ALLOWED, request);
@@ -51,8 +51,8 @@ impl FileResponse {
         };
         let (root, whole) = (root.clone(), request.method == FileMethod::Get);
         let looking = DISK.run(move || {
-            let found =
-                FoundFile::look(&root, &target, whole).map_err(|error| explain(&error, &target));
+            let found = FoundFile::open_target(&root, &target, whole)
+                .map_err(|error| explain(&error, &target));
             (target, found)
         });
         let (target, found) = looking.await;
@@ -68,7 +68,7 @@ impl FileResponse {
         }
     }
 
-    /// The answer to a head that made no sense. The connection ends with it.
+    /// Builds the response to a malformed head. The connection closes behind it.
     pub(super) fn refusal(status: FileStatus) -> FileResponse {
         FileResponseHead::new(status, After::Drain).error(status, true)
     }
@@ -81,8 +81,8 @@ impl FileResponse {
         head.error(status, request.method != FileMethod::Head)
     }
 
-    /// To the same name with a slash, relative to the folder it is in: true behind any proxy, and
-    /// never another host, whatever the target began with.
+    /// Redirects to the same name with a slash, relative to its folder: this is right behind any
+    /// proxy and never names another host, whatever the target.
     fn redirect(target: &RequestTarget, request: &FileRequest<'_>) -> FileResponse {
         let mut location = String::new();
         encode(target.last_name(), &mut location);
@@ -94,7 +94,7 @@ impl FileResponse {
     }
 
     fn listing(listing: Option<Box<FolderListing>>, request: &FileRequest<'_>) -> FileResponse {
-        // Without chunks the page ends where the connection does.
+        // Without chunks the page ends with the connection.
         let after = match request.after {
             After::Next | After::NextOld if !request.chunks => After::Close,
             after => after,
@@ -133,7 +133,7 @@ impl FileResponse {
             None => match tag.range(request, size) {
                 ByteRange::Whole => (status::OK, 0, size),
                 ByteRange::Part { first, last } => {
-                    // The last byte counts too.
+                    // Ranges include their last byte.
                     (
                         status::PARTIAL,
                         first,
@@ -175,9 +175,14 @@ impl FileResponse {
 }
 
 impl FoundFile {
-    /// Opens what stands at a target. Blocks.
-    fn look(root: &FolderRoot, target: &RequestTarget, whole: bool) -> io::Result<FoundFile> {
-        // Here alone an ENOENT means that the folder itself is gone, a disk unplugged.
+    /// Opens what is at a target. Blocks.
+    fn open_target(
+        root: &FolderRoot,
+        target: &RequestTarget,
+        whole: bool,
+    ) -> io::Result<FoundFile> {
+        // Only here does ENOENT mean that the shared folder itself is gone, such as an unplugged
+        // disk.
         let tree = root
             .tree()
             .map_err(|error| io::Error::other(RootGone(error)))?;
@@ -230,11 +235,11 @@ impl std::fmt::Display for RootGone {
 
 impl std::error::Error for RootGone {}
 
-/// The status to give for an error of the disk; all but a missing file leave a line in the log.
+/// Returns the status for a disk error. All but a missing file are logged.
 fn explain(error: &io::Error, target: &RequestTarget) -> FileStatus {
     let status = status_of(error);
     if status != status::NOT_FOUND {
-        // Any visitor can ask for it as often as it likes.
+        // Throttled, since a visitor can cause this as often as it likes.
         static LINES: LogThrottle = LogThrottle::new();
         if let Some(others) = LINES.allow() {
             let path = target.path.escape_ascii();
@@ -252,7 +257,7 @@ fn status_of(error: &io::Error) -> FileStatus {
         return status::UNAVAILABLE;
     }
     match Errno::from_io_error(error) {
-        // XDEV and LOOP are links that lead out or in circles; INVAL and ILSEQ are names that a
+        // XDEV and LOOP are links that lead outside or in circles; INVAL and ILSEQ are names that a
         // file system such as FAT cannot hold.
         Some(
             Errno::NOENT
@@ -271,12 +276,12 @@ fn status_of(error: &io::Error) -> FileStatus {
     }
 }
 
-/// What tells one state of a file from another.
+/// Identifies one version of a file.
 struct EntityTag {
     etag: String,
     changed: Option<Moment>,
-    /// `changed` as it is sent: not where it lies ahead of our clock, as it does on a router that
-    /// does not know the time yet (RFC 9110 section 8.8.2.1).
+    /// `changed` as an HTTP date; `None` if it is in the future, as on a router whose clock is not
+    /// set yet (RFC 9110, section 8.8.2.1).
     date: Option<String>,
 }
 
@@ -292,8 +297,8 @@ impl EntityTag {
         }
     }
 
-    /// The conditions of a request, in the order of RFC 9110 section 13.2.2: the status to answer
-    /// with instead of the file, if they say so.
+    /// Evaluates the conditions of a request in the order of RFC 9110, section 13.2.2. Returns the
+    /// status to send instead of the file, if they require one.
     fn check(&self, request: &FileRequest<'_>) -> Option<FileStatus> {
         let since = |date: Option<&[u8]>| {
             let date = Moment::parse(date?)?;
@@ -317,7 +322,7 @@ impl EntityTag {
         }
     }
 
-    /// The part a request wants; a range is for GET alone, and only of the file it knows.
+    /// Returns the part that a request asks for. Ranges apply to GET, and only if If-Range matches.
     fn range(&self, request: &FileRequest<'_>, size: u64) -> ByteRange {
         let same = match request.if_range {
             None => true,
@@ -334,8 +339,8 @@ impl EntityTag {
         }
     }
 
-    /// Is the tag in a list of tags, or does the list take any? Our tags hold no comma, so a list
-    /// can be cut at every one.
+    /// Whether a list of tags contains this tag or is `*`. The tags here contain no comma, so lists
+    /// are split at every comma.
     fn is_among(&self, lists: &[&[u8]], weak: bool) -> bool {
         let mut tags = lists
             .iter()
@@ -358,7 +363,7 @@ fn now() -> Option<i64> {
     i64::try_from(now.as_secs()).ok()
 }
 
-/// The head of an answer, being written.
+/// The head of a response while it is being written.
 struct FileResponseHead {
     bytes: Vec<u8>,
     after: After,
@@ -386,7 +391,7 @@ impl FileResponseHead {
         head
     }
 
-    /// Adds a field. Its value must be free of line ends, as all are that are made here.
+    /// Adds a field. Its value must not contain line ends; no value here does.
     fn put(&mut self, name: &str, value: impl std::fmt::Display) {
         self.write(format_args!("{name}: {value}\r\n"));
     }
@@ -405,7 +410,7 @@ impl FileResponseHead {
         }
     }
 
-    /// Ends with a short body in words, or, for HEAD, with its length only.
+    /// Finishes the head with a short text body, or with its length only for HEAD.
     fn error(mut self, status: FileStatus, body: bool) -> FileResponse {
         let text = format!("{} {}\n{}\n", status.code, status.reason, status.text);
         self.put("Content-Type", "text/plain; charset=utf-8");
@@ -423,7 +428,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_error_of_the_disk_has_its_status() {
+    fn each_disk_error_has_its_status() {
         for (errno, code) in [
             (Errno::NOENT, 404),
             (Errno::XDEV, 404),

@@ -1,4 +1,4 @@
-//! The shared folder, and opening what lies below it without ever leaving it. No HTTP here.
+//! The shared folder, and opening what is below it without ever leaving it. No HTTP.
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{open, openat, openat2, Mode, OFlags, ResolveFlags};
@@ -9,34 +9,34 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// How often the kernel may lose a race against someone who renames folders before we give up.
-const RACES: usize = 16;
+/// How often openat2 is retried when a concurrent rename makes it fail.
+const MAX_RACES: usize = 16;
 
-/// A folder that is shared. Cheap to clone.
+/// A shared folder. Cheap to clone.
 ///
-/// It is kept by its path and opened anew for every request: a held descriptor would keep a USB
-/// disk from being unmounted, and would still show the empty mount point after one was plugged in.
-/// Within a request everything is opened relative to that one descriptor.
+/// It is kept as a path and opened for every request: a held descriptor would keep a USB disk from
+/// being unmounted, and would still show the empty mount point after a disk was plugged in. Within
+/// a request everything is opened relative to one descriptor.
 #[derive(Clone, Debug)]
 pub struct FolderRoot {
     path: Arc<Path>,
     links: LinkPolicy,
 }
 
-/// What becomes of a symbolic link below the root.
+/// How symbolic links below the root are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LinkPolicy {
-    /// Followed if the kernel says that it stays below: `openat2`, Linux 5.6 on.
+    /// Followed if the kernel guarantees that they stay below the root (`openat2`, Linux 5.6).
     Beneath,
-    /// Never followed: the kernel cannot say.
+    /// Never followed, since the kernel cannot guarantee it.
     Refused,
-    /// Followed wherever they lead: followLinksOutside.
+    /// Followed wherever they lead (followLinksOutside).
     Anywhere,
 }
 
 impl FolderRoot {
-    /// Checks that `path` is a folder, to share what is in it. Blocks for a moment. The error
-    /// names the path and what to do. `outside` says that links may lead out of it.
+    /// Checks that `path` is a folder. Blocks briefly. The error names the path and what to do.
+    /// `outside` allows links that lead out of the folder.
     pub fn open(path: &Path, outside: bool) -> io::Result<FolderRoot> {
         let explain = |error: io::Error| {
             let hint = match Errno::from_io_error(&error) {
@@ -48,7 +48,7 @@ impl FolderRoot {
             let text = format!("cannot share the folder {}: {error}{hint}", path.display());
             io::Error::new(error.kind(), text)
         };
-        // Absolute, so that a later change of the working directory means nothing.
+        // Absolute, so that a later change of the working directory has no effect.
         let absolute = std::path::absolute(path).map_err(explain)?;
         let mut root = FolderRoot {
             path: absolute.into(),
@@ -61,14 +61,14 @@ impl FolderRoot {
         }
         match tree.open_beneath(b".", OFlags::PATH) {
             Ok(_) => {}
-            // An old kernel, or a sandbox that does not know the call.
+            // An old kernel, or a sandbox that blocks the call.
             Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => root.links = LinkPolicy::Refused,
             Err(error) => return Err(explain(error.into())),
         }
         Ok(root)
     }
 
-    /// The folder as it is now. Blocks.
+    /// Opens the folder as it is now. Blocks.
     pub(super) fn tree(&self) -> io::Result<FolderTree> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let top = open(self.path.as_ref(), flags, Mode::empty())?;
@@ -89,23 +89,23 @@ impl FolderRoot {
     }
 }
 
-/// The shared folder during one request. Paths are names joined by `/`, as `Target` makes them;
-/// an empty one is the folder itself. Every call blocks.
+/// The shared folder during one request. Paths are names joined by `/`, as in `RequestTarget`; an
+/// empty one is the folder itself. All methods block.
 pub(super) struct FolderTree {
     top: OwnedFd,
     links: LinkPolicy,
 }
 
-/// Something that may be served, opened for reading.
+/// A file or folder that may be served, opened for reading.
 pub(super) enum FolderNode {
     File(File, Metadata),
     Folder(OwnedFd),
 }
 
 impl FolderTree {
-    /// Opens a file or folder. Anything else is as good as not there.
+    /// Opens a file or folder. Anything else counts as missing.
     pub(super) fn open(&self, path: &[u8]) -> io::Result<FolderNode> {
-        // Looked at before it is opened for reading: the mere opening of a device can do things.
+        // Checked before it is opened for reading: opening a device can have side effects.
         let seen = self.look(path)?;
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         if seen.is_dir() {
@@ -120,7 +120,7 @@ impl FolderTree {
         Ok(FolderNode::File(file, metadata))
     }
 
-    /// What stands at a path, links followed as far as they may be. Only ever a file or a folder.
+    /// Returns the metadata of a file or folder; links are followed as the policy allows.
     pub(super) fn look(&self, path: &[u8]) -> io::Result<Metadata> {
         let metadata = File::from(self.open_at(path, OFlags::PATH)?).metadata()?;
         if !metadata.is_file() && !metadata.is_dir() {
@@ -143,10 +143,10 @@ impl FolderTree {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let mut flags = flags | OFlags::CLOEXEC;
         if !flags.contains(OFlags::PATH) {
-            // Unlike openat, openat2 does not set this by itself; beside PATH it refuses it.
+            // Unlike openat, openat2 does not set this by itself, and rejects it with PATH.
             flags |= OFlags::LARGEFILE;
         }
-        for _ in 0..RACES {
+        for _ in 0..MAX_RACES {
             match openat2(&self.top, path, flags, Mode::empty(), resolve) {
                 Err(Errno::AGAIN) => {}
                 done => return done,
@@ -155,7 +155,8 @@ impl FolderTree {
         Err(Errno::AGAIN)
     }
 
-    /// Name by name, none of them a link. The names hold no `..`, so no step leads up.
+    /// Opens the path name by name without following links. The names contain no `..`, so no step
+    /// leads up.
     fn walk(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let step = |fd: BorrowedFd<'_>, name: &[u8], flags: OFlags| {
             openat(
@@ -179,13 +180,13 @@ impl FolderTree {
     }
 }
 
-/// What a name in an open folder stands for, a link itself and not what it leads to. Blocks.
+/// Returns the metadata of a name in an open folder, without following a link. Blocks.
 pub(super) fn look_in(folder: &OwnedFd, name: &[u8]) -> io::Result<Metadata> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     File::from(openat(folder, name, flags, Mode::empty())?).metadata()
 }
 
-/// Seconds since 1970 of the last change, and the nanoseconds beside them.
+/// Returns the time of the last change: seconds since 1970, and nanoseconds.
 pub(super) fn changed(metadata: &Metadata) -> (i64, i64) {
     (metadata.mtime(), metadata.mtime_nsec())
 }

@@ -1,11 +1,11 @@
-//! The status codes this service answers with, each with what it tells a person.
+//! The status codes of this service, each with its text for a person.
 
 /// A status line's code and reason, and the sentence of its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileStatus {
     pub(super) code: u16,
     pub(super) reason: &'static str,
-    /// What to tell the visitor; empty where the status is no error.
+    /// The text for the visitor; empty if the status is not an error.
     pub(super) text: &'static str,
 }
 

@@ -1,21 +1,21 @@
-//! The target of a request, as names below the shared folder. Not what stands there.
+//! Parses a request's target into names below the shared folder. Does not access the disk.
 
 use super::status::{self, FileStatus};
 use std::fmt::Write;
 
-/// Where a request points. No name in it is empty, begins with a dot, or holds a slash or a NUL:
-/// `..` and every hidden file are shut out here, in whatever way they were spelled.
+/// The path that a request names. No name in it is empty, begins with a dot, or contains a slash or
+/// a NUL: `..` and hidden files are excluded here, however they are spelled.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RequestTarget {
     /// The names, joined by `/`; empty for the shared folder itself.
     pub(crate) path: Vec<u8>,
-    /// It ends in `/`: a folder is meant.
+    /// Whether it ends in `/` and so means a folder.
     pub(crate) folder: bool,
 }
 
 impl RequestTarget {
-    /// Reads a request target in origin form (`/a/b?query`) or absolute form
-    /// (`http://host/a/b`); `*` and `host:port` name no file, 400.
+    /// Parses a request target in origin form (`/a/b?query`) or absolute form (`http://host/a/b`);
+    /// `*` and `host:port` name no file and get 400.
     pub(crate) fn parse(target: &[u8]) -> Result<RequestTarget, FileStatus> {
         let raw = before(origin_form(target)?, b'?');
         let mut path = Vec::with_capacity(raw.len());
@@ -39,7 +39,7 @@ impl RequestTarget {
         })
     }
 
-    /// The last name, for a redirect relative to the request's own folder.
+    /// Returns the last name, for a redirect relative to the request's folder.
     pub(crate) fn last_name(&self) -> &[u8] {
         self.path
             .rsplit(|byte| *byte == b'/')
@@ -48,7 +48,7 @@ impl RequestTarget {
     }
 }
 
-/// The query of a target with its `?`, empty if there is none or if it is not plain ASCII.
+/// Returns the query of a target with its `?`; empty if there is none or it is not plain ASCII.
 pub(crate) fn query(target: &[u8]) -> &str {
     let query = target.get(before(target, b'?').len()..).unwrap_or_default();
     std::str::from_utf8(query)
@@ -57,7 +57,7 @@ pub(crate) fn query(target: &[u8]) -> &str {
         .unwrap_or_default()
 }
 
-/// Writes a name so that it is one plain segment of a link: no `/`, `\`, `:`, quote or space.
+/// Encodes a name as one segment of a link, without `/`, `\`, `:`, quote or space.
 pub(crate) fn encode(name: &[u8], out: &mut String) {
     for byte in name {
         match byte {
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_way_up_a_hidden_name_or_a_smuggled_slash_is_not_found() {
+    fn parents_hidden_names_and_encoded_slashes_are_not_found() {
         for target in [
             "/..",
             "/../a",
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_is_a_bad_request() {
+    fn a_target_without_a_path_is_a_bad_request() {
         for target in [
             "",
             "*",

@@ -1,4 +1,4 @@
-//! What a client of the file service may count on, asked over a real socket.
+//! The promises of the file service, tested over a real socket.
 
 use super::root::{FolderNode, FolderRoot, LinkPolicy};
 use super::{listing, serve};
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const SECRET: &[u8] = b"nobody may read this";
 
-/// A folder that is shared, inside one that is not and holds a secret.
+/// A shared folder inside a private one that contains a secret.
 struct Share(PathBuf);
 
 impl Share {
@@ -55,7 +55,7 @@ impl Share {
         FolderRoot::open(&self.path(""), false).unwrap()
     }
 
-    /// The root as this kernel opens it, and as an old one does.
+    /// Returns the root as this kernel opens it, and as an old one does.
     fn roots(&self) -> [FolderRoot; 2] {
         let mut old = self.root();
         old.set_links(LinkPolicy::Refused);
@@ -69,7 +69,7 @@ impl Drop for Share {
     }
 }
 
-/// One answer, taken apart.
+/// A parsed response.
 #[derive(Debug)]
 struct Reply {
     code: u16,
@@ -78,7 +78,7 @@ struct Reply {
 }
 
 impl Reply {
-    /// The first answer in `bytes`, and what follows it.
+    /// Parses the first response in `bytes`; returns it and the rest.
     fn read(bytes: &[u8], to_head: bool) -> (Reply, &[u8]) {
         let end = bytes
             .windows(4)
@@ -130,7 +130,7 @@ impl Reply {
     }
 }
 
-/// Sends `bytes` and the end of file on one connection; all that comes back until its end.
+/// Sends `bytes` and the end of the stream on one connection; returns everything that comes back.
 fn exchange(root: &FolderRoot, bytes: &[u8]) -> Vec<u8> {
     block_on(async {
         let (mut near, far) = UnixStream::pair().unwrap();
@@ -145,7 +145,7 @@ fn exchange(root: &FolderRoot, bytes: &[u8]) -> Vec<u8> {
     })
 }
 
-/// All answers to `bytes`, none of them to a HEAD.
+/// Returns all responses to `bytes`, none of them to a HEAD.
 fn replies(root: &FolderRoot, bytes: &[u8]) -> Vec<Reply> {
     let all = exchange(root, bytes);
     let mut rest = all.as_slice();
@@ -158,7 +158,7 @@ fn replies(root: &FolderRoot, bytes: &[u8]) -> Vec<Reply> {
     replies
 }
 
-/// One request with these fields; `start` is method and target.
+/// Sends one request with these fields; `start` is method and target.
 fn ask(root: &FolderRoot, start: &str, fields: &[(&str, &str)]) -> Reply {
     let mut head = format!("{start} HTTP/1.1\r\nHost: example\r\n");
     for (name, value) in fields {
@@ -245,7 +245,7 @@ fn a_change_of_a_file_changes_its_tag() {
 }
 
 #[test]
-fn a_date_ahead_of_the_clock_is_not_claimed() {
+fn a_date_in_the_future_is_not_sent() {
     let share = Share::with(&[("a", b"from tomorrow")]);
     let file = File::options().append(true).open(share.path("a")).unwrap();
     file.set_modified(SystemTime::now() + Duration::from_secs(90_000))
@@ -255,7 +255,7 @@ fn a_date_ahead_of_the_clock_is_not_claimed() {
 }
 
 #[test]
-fn head_says_what_get_would_and_sends_no_body() {
+fn head_has_the_fields_of_get_and_no_body() {
     let share = Share::with(&[("a.txt", b"hello"), ("folder/b", b"")]);
     for target in ["/a.txt", "/folder/", "/folder", "/none", "/%zz"] {
         let strip = |reply: &Reply| {
@@ -330,7 +330,7 @@ fn a_head_may_come_a_byte_at_a_time() {
 }
 
 #[test]
-fn close_means_close_and_http_1_0_closes_unless_asked_to_stay() {
+fn connection_close_is_honoured_and_http_1_0_closes_by_default() {
     let share = Share::with(&[("a", b"hello"), ("folder/b", b"")]);
     let root = share.root();
     let twice = |head: &str| replies(&root, head.repeat(2).as_bytes());
@@ -393,7 +393,7 @@ fn a_client_that_goes_on_sending_a_body_still_gets_its_answer() {
 }
 
 #[test]
-fn a_head_that_cannot_be_served_gets_its_own_code_and_the_connection_ends() {
+fn a_bad_head_gets_its_status_and_the_connection_ends() {
     let share = Share::with(&[("a", b"hello")]);
     let long = format!(
         "GET /a HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n",
@@ -452,7 +452,7 @@ fn a_tls_handshake_is_answered_without_waiting_for_more() {
 }
 
 #[test]
-fn what_the_client_has_already_is_not_sent_again() {
+fn an_unchanged_file_is_not_sent_again() {
     let share = Share::with(&[("a", b"hello")]);
     let root = share.root();
     let file = File::options().append(true).open(share.path("a")).unwrap();
@@ -508,7 +508,7 @@ fn what_the_client_has_already_is_not_sent_again() {
 }
 
 #[test]
-fn a_range_is_exactly_the_part_asked_for() {
+fn a_range_returns_exactly_the_requested_part() {
     let share = Share::with(&[("a", b"0123456789"), ("empty", b"")]);
     let root = share.root();
     let tag = get(&root, "/a").field("etag").unwrap().to_string();
@@ -550,7 +550,7 @@ fn a_range_is_exactly_the_part_asked_for() {
 }
 
 #[test]
-fn a_file_larger_than_32_bits_can_count_is_served_to_its_end() {
+fn a_file_of_more_than_4_gib_is_served_to_its_end() {
     let share = Share::with(&[("large", b"")]);
     let size = (5_u64 << 30) + 3;
     let file = File::options()
@@ -571,8 +571,8 @@ fn a_file_larger_than_32_bits_can_count_is_served_to_its_end() {
     }
 }
 
-/// Asks for an 8 MiB file, far more than a socket holds, and changes it once its head has come;
-/// what came in all, how much was announced, and how it ended for the server.
+/// Requests an 8 MiB file, far more than a socket holds, and changes it once its head has come.
+/// Returns how much came, how much was announced, and the server's result.
 fn change_while_sent(change: impl FnOnce(&Path)) -> (usize, usize, io::Result<()>) {
     let size = 8 << 20;
     let share = Share::with(&[("a", &many_bytes(size))]);
@@ -592,7 +592,7 @@ fn change_while_sent(change: impl FnOnce(&Path)) -> (usize, usize, io::Result<()
 }
 
 #[test]
-fn a_file_that_shrinks_while_sent_is_cut_off_and_not_padded() {
+fn a_file_that_shrinks_while_sent_is_cut_not_padded() {
     let (came, announced, result) = change_while_sent(|path| {
         File::options()
             .write(true)
@@ -608,7 +608,7 @@ fn a_file_that_shrinks_while_sent_is_cut_off_and_not_padded() {
 }
 
 #[test]
-fn a_file_that_grows_while_sent_ends_where_it_was_announced_to() {
+fn a_file_that_grows_while_sent_ends_at_its_announced_length() {
     let (came, announced, result) = change_while_sent(|path| {
         io::Write::write_all(
             &mut File::options().append(true).open(path).unwrap(),
@@ -621,7 +621,7 @@ fn a_file_that_grows_while_sent_ends_where_it_was_announced_to() {
 }
 
 #[test]
-fn a_folder_without_its_slash_is_redirected_next_to_itself() {
+fn a_folder_without_its_slash_is_redirected_relative_to_its_parent() {
     let share = Share::with(&[
         ("folder/a", b""),
         ("a/b c/d", b""),
@@ -655,7 +655,7 @@ fn a_folder_without_its_slash_is_redirected_next_to_itself() {
 }
 
 #[test]
-fn a_file_is_no_folder() {
+fn a_file_with_a_slash_is_not_found() {
     let share = Share::with(&[("a", b"hello")]);
     for root in share.roots() {
         for target in ["/a/", "/a/b", "/a/index.html"] {
@@ -665,7 +665,7 @@ fn a_file_is_no_folder() {
 }
 
 #[test]
-fn a_folder_with_an_index_shows_that() {
+fn a_folder_with_an_index_serves_it() {
     let share = Share::with(&[
         ("site/index.html", b"<p>welcome"),
         ("odd/index.html/a", b""),
@@ -685,7 +685,7 @@ fn a_folder_with_an_index_shows_that() {
     }
 }
 
-/// The links of a page, as written.
+/// Returns the links of a page as written.
 fn links(page: &str) -> Vec<&str> {
     page.split("<a href=\"")
         .skip(1)
@@ -725,7 +725,7 @@ fn a_folder_lists_folders_first_then_files_and_nothing_hidden() {
 }
 
 #[test]
-fn every_link_of_a_page_leads_to_its_file_whatever_its_name() {
+fn every_link_of_a_listing_leads_to_its_file() {
     let share = Share::new();
     let names: [&[u8]; 9] = [
         b"<script>alert(1)</script>"
@@ -758,7 +758,7 @@ fn every_link_of_a_page_leads_to_its_file_whatever_its_name() {
 }
 
 #[test]
-fn a_huge_folder_shows_the_first_names_and_how_many_more() {
+fn a_huge_folder_lists_the_first_names_and_the_number_of_others() {
     let share = Share::with(&[("last/a", b"")]);
     let count = listing::NAMES_MAX + 24;
     for number in 0..count {
@@ -825,7 +825,7 @@ fn no_spelling_of_a_path_leaves_the_folder() {
     }
 }
 
-/// Links that leave the folder, in every way there is, and ones that stay.
+/// Creates links that leave the folder in every way, and some that stay.
 fn share_of_links() -> Share {
     let share = Share::with(&[("a/b.txt", b"fine"), ("c.txt", b"also fine")]);
     for (to, link) in [
@@ -897,7 +897,7 @@ fn no_symbolic_link_leads_out_of_the_folder() {
 }
 
 #[test]
-fn links_that_stay_inside_work_where_the_kernel_can_tell() {
+fn links_that_stay_inside_work_where_the_kernel_supports_it() {
     let share = share_of_links();
     let [new, old] = share.roots();
     let beneath = new.links() == LinkPolicy::Beneath;
@@ -925,7 +925,7 @@ fn links_that_stay_inside_work_where_the_kernel_can_tell() {
 }
 
 #[test]
-fn links_lead_anywhere_where_that_is_wanted_and_nothing_else_does() {
+fn links_lead_anywhere_only_with_follow_links_outside() {
     let share = share_of_links();
     let root = FolderRoot::open(&share.path(""), true).unwrap();
     for target in [
@@ -951,7 +951,7 @@ fn links_lead_anywhere_where_that_is_wanted_and_nothing_else_does() {
 }
 
 #[test]
-fn a_folder_that_becomes_a_link_meanwhile_leads_nowhere_on_any_kernel() {
+fn a_folder_replaced_by_a_link_leads_nowhere_on_any_kernel() {
     use rustix::fs::{renameat_with, RenameFlags, CWD};
     let share = Share::with(&[("place/secret.txt", b"fine")]);
     symlink("../private", share.path("spare")).unwrap();
@@ -1001,7 +1001,7 @@ fn a_folder_that_becomes_a_link_meanwhile_leads_nowhere_on_any_kernel() {
 }
 
 #[test]
-fn pipes_and_sockets_are_not_there() {
+fn pipes_and_sockets_are_not_found() {
     let share = Share::with(&[("a", b"")]);
     let pipe = share.path("pipe");
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
@@ -1026,7 +1026,7 @@ fn a_folder_that_is_gone_is_503_until_it_is_back() {
 }
 
 #[test]
-fn a_root_that_is_no_folder_is_an_error_that_names_it() {
+fn the_error_for_a_root_that_is_not_a_folder_names_it() {
     let share = Share::with(&[("a", b"hello")]);
     for (name, hint) in [("a", "folder that holds the file"), ("none", "create it")] {
         let path = share.path(name);
@@ -1048,7 +1048,7 @@ fn a_waiting_connection_holds_no_buffer() {
     assert!(size < 2048, "{size} bytes");
 }
 
-/// Pieces of targets that have led out of other houses.
+/// Pieces of targets that have led out of other servers' folders.
 fn nasty_target() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "/",
@@ -1118,7 +1118,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_end_in_answers_that_can_be_read(
+    fn any_bytes_get_well_formed_responses(
         mut bytes in prop::collection::vec(any::<u8>(), 0..300),
         start in prop::sample::select(vec!["", "GET /", "GET / HTTP/1.1\r\nHost: x\r\n", "\r\n"]),
     ) {

@@ -1,7 +1,6 @@
-//! Content types by the ending of a name. Nothing here looks into a file.
+//! Content types by file extension. Files are not read.
 
-/// Every known type with its endings, for what people share. The types that are text say so
-/// with their charset: UTF-8 is what nearly all of it is.
+/// Content types with their extensions. Text types are served as UTF-8, which nearly all text is.
 const TYPES: &[(&str, &str)] = &[
     ("text/html; charset=utf-8", "html htm"),
     ("text/css; charset=utf-8", "css"),
@@ -79,8 +78,8 @@ const TYPES: &[(&str, &str)] = &[
     ("application/x-bittorrent", "torrent"),
 ];
 
-/// The `Content-Type` of a file of this name, `application/octet-stream` if its ending says
-/// nothing.
+/// Returns the `Content-Type` for a file name; `application/octet-stream` if the extension is
+/// unknown.
 pub(super) fn of(name: &[u8]) -> &'static str {
     let ending = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
     let known = |endings: &&str| {
@@ -99,7 +98,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn the_ending_names_the_type_in_any_case() {
+    fn the_extension_determines_the_type_in_any_case() {
         assert_eq!(of(b"a.html"), "text/html; charset=utf-8");
         assert_eq!(of(b"films/A.B.MP4"), "video/mp4");
         assert_eq!(of(b"x.tar.gz"), "application/gzip");
@@ -107,14 +106,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_or_missing_ending_is_only_bytes() {
+    fn an_unknown_or_missing_extension_is_an_octet_stream() {
         for name in ["", "html", "a.", "a.unknown", "a.html.", "a.html htm"] {
             assert_eq!(of(name.as_bytes()), "application/octet-stream", "{name}");
         }
     }
 
     #[test]
-    fn no_ending_stands_twice() {
+    fn no_extension_is_listed_twice() {
         let mut seen = HashSet::new();
         for ending in TYPES.iter().flat_map(|(_, endings)| endings.split(' ')) {
             assert!(seen.insert(ending), "{ending}");

@@ -1,10 +1,10 @@
-//! The certificate that an end of WebRTC shows: self-signed, and the same for everybody but for
-//! its key and its number. Peers go by its fingerprint alone (RFC 8827, section 6.5).
+//! The self-signed certificate of a WebRTC end. Only key and serial number differ between ends;
+//! peers check the fingerprint alone (RFC 8827, section 6.5).
 
 use super::crypto::SigningKeyPair;
 use rtc_dtls::crypto_provider::{CryptoError, SignatureScheme, SigningKey};
 
-/// The tags of DER that it takes (X.690).
+/// DER tags in use (X.690).
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const UTF8_STRING: u8 = 0x0c;
@@ -14,17 +14,16 @@ const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const VERSION: u8 = 0xa0;
 
-/// Names of algorithms, whole: id-ecPublicKey, prime256v1, ecdsa-with-SHA256, and that of a common
-/// name.
+/// Complete DER object identifiers: id-ecPublicKey, prime256v1, ecdsa-with-SHA256, common name.
 const EC_PUBLIC_KEY: &[u8] = &[0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
 const PRIME256V1: &[u8] = &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
 const ECDSA_WITH_SHA256: &[u8] = &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
 const COMMON_NAME: &[u8] = &[0x06, 3, 0x55, 4, 3];
 
-/// X.509 version 3 (RFC 5280, section 4.1). It is good at any time: a router's clock may be at
-/// 1970.
+/// Creates an X.509 version 3 certificate (RFC 5280, section 4.1) without a validity limit: a
+/// router's clock may be at 1970.
 pub fn self_signed(key: &SigningKeyPair, serial: [u8; 16]) -> Result<Vec<u8>, CryptoError> {
-    // A positive number, and not one byte shorter when it happens to be small.
+    // The serial number has to be positive and of constant length.
     let mut number = serial;
     number[0] = number[0] & 0x7f | 0x40;
     let algorithm = tlv(SEQUENCE, &[ECDSA_WITH_SHA256]);
@@ -35,7 +34,7 @@ pub fn self_signed(key: &SigningKeyPair, serial: [u8; 16]) -> Result<Vec<u8>, Cr
         SEQUENCE,
         &[
             &tlv(UTC_TIME, &[b"700101000000Z"]),
-            // No end (RFC 5280, section 4.1.2.5).
+            // No expiry (RFC 5280, section 4.1.2.5).
             &tlv(GENERALIZED_TIME, &[b"99991231235959Z"]),
         ],
     );
@@ -63,8 +62,8 @@ pub fn self_signed(key: &SigningKeyPair, serial: [u8; 16]) -> Result<Vec<u8>, Cr
     Ok(tlv(SEQUENCE, &[&signed, &algorithm, &signature]))
 }
 
-/// A tag, the length and what it is of (X.690, section 8.1). All that is written here is a few
-/// hundred bytes long.
+/// Encodes a DER element: tag, length, content (X.690, section 8.1). Content is at most a few
+/// hundred bytes.
 fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let value = parts.concat();
     let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
@@ -86,12 +85,12 @@ mod tests {
     use rtc_dtls::crypto_provider::RTCCrypto;
 
     #[test]
-    fn it_is_what_others_read() {
+    fn a_certificate_is_readable_by_other_implementations() {
         let key = SigningKeyPair::new().unwrap();
         for serial in [[0; 16], [0xff; 16]] {
             let der = self_signed(&key, serial).unwrap();
             ParsedCertificate::try_from(&CertificateDer::from(der.clone())).unwrap();
-            // Its parts, by their lengths: what is signed, by what, the signature.
+            // The parts, by their lengths: the signed part, the algorithm, the signature.
             assert_eq!(der[..2], [SEQUENCE, 0x82]);
             let signed = &der[4..];
             let length = match signed[1] {

@@ -1,4 +1,4 @@
-//! A data channel as a stream of bytes, and the connection that it stands for.
+//! A data channel as a stream of bytes, and its relay to a connection.
 
 use super::link::PeerHandle;
 use super::MAX_MESSAGE_OUT;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 use std::time::{Duration, Instant};
 
-/// One end of a channel. Dropping it ends the channel, behind all that was written.
+/// One end of a channel. Dropping it ends the channel behind all that was written.
 pub struct ChannelConn {
     link: PeerHandle,
     id: u16,
@@ -53,17 +53,17 @@ impl ChannelConn {
         self.link.lock().limit_idle(self.id, limit, Instant::now());
     }
 
-    /// Whether nothing more comes from the peer, and nothing can be sent to it.
+    /// Whether the peer sends nothing more and nothing can be sent to it.
     fn has_ended(&self) -> bool {
         self.link.lock().has_ended(self.id)
     }
 
-    /// Waits until bytes that were to come are lost.
+    /// Waits until received bytes have been discarded.
     fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.link.lock().poll_cut(self.id, cx)
     }
 
-    /// Does something for the channel, unless bytes that were to come are lost meanwhile.
+    /// Runs `task`, unless received bytes of the channel are discarded meanwhile.
     pub async fn unless_cut<T>(&self, task: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let cut = async {
             poll_fn(|cx| self.poll_cut(cx)).await;
@@ -76,7 +76,7 @@ impl ChannelConn {
         self.link.with(|peer| peer.finish(self.id));
     }
 
-    /// Waits until the peer has ended it too, or is gone.
+    /// Waits until the peer has ended the channel too, or is gone.
     fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
         match ready!(self.poll_take(cx)) {
             Some(_) => {
@@ -137,10 +137,11 @@ impl AsyncWrite for ChannelConn {
     }
 }
 
-/// Moves bytes between a channel and a connection until either has ended, and then the end.
+/// Moves bytes between a channel and a connection until either has ended, and then passes the end
+/// on.
 pub async fn carry(channel: ChannelConn, conn: Arc<Conn>) -> io::Result<()> {
     ChannelRelay::new(channel, conn.clone()).await?;
-    // A close with bytes unread would take from the connection's peer what it has not read yet.
+    // Closing with unread bytes would discard what the connection's peer has not read yet.
     conn.linger(CLOSE_TIMEOUT).await;
     Ok(())
 }
@@ -148,7 +149,7 @@ pub async fn carry(channel: ChannelConn, conn: Arc<Conn>) -> io::Result<()> {
 struct ChannelRelay {
     channel: ChannelConn,
     conn: Arc<Conn>,
-    /// What the connection has not taken yet.
+    /// Bytes that the connection has not taken yet.
     stuck: BytesMut,
     state: CarryState,
     timer: Option<Timer>,
@@ -157,12 +158,12 @@ struct ChannelRelay {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CarryState {
     Both,
-    /// The connection has ended; the channel ends when its peer has all. So many bytes were not
-    /// acknowledged when the timer was set.
+    /// The connection has ended; the channel ends when its peer has everything. Holds the
+    /// unacknowledged bytes at the time the timer was set.
     Close(usize),
-    /// The channel has ended, and the connection has not taken all of it yet.
+    /// The channel has ended, and the connection has not taken everything yet.
     Rest,
-    /// The channel has ended; the connection is told.
+    /// The channel has ended; the end is being passed on to the connection.
     Shutdown,
 }
 
@@ -177,12 +178,12 @@ impl ChannelRelay {
         }
     }
 
-    /// Each state has a deadline of its own.
+    /// Changes the state. Each has its own deadline.
     fn go(&mut self, state: CarryState) {
         (self.state, self.timer) = (state, None);
     }
 
-    /// From the channel to the connection. Ready when the channel has ended.
+    /// Moves bytes from the channel to the connection. Ready when the channel has ended.
     fn poll_in(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if self.stuck.is_empty() {
@@ -215,28 +216,29 @@ impl ChannelRelay {
         }
     }
 
-    /// The connection misses bytes: it must not look as if it had ended well.
+    /// Cuts the connection, which misses bytes and must not see a graceful end.
     fn cut(&self) -> io::Result<()> {
         self.conn.reset_on_close();
         Err(io::ErrorKind::ConnectionReset.into())
     }
 
-    /// How long one end may take nothing when the other has ended.
+    /// Returns how long one end may take nothing when the other has ended.
     fn patience(&self) -> Duration {
         let limit = self.channel.link.lock().idle_limit(self.channel.id);
         limit.map_or(DRAIN_TIMEOUT, |limit| limit.min(DRAIN_TIMEOUT))
     }
 
-    /// Waits until the connection has taken nothing for as long as it may.
+    /// Waits until the connection has taken nothing for that long.
     fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let patience = self.patience();
         ready!(poll_stalled(&mut self.timer, patience, cx));
         self.conn.reset_on_close();
-        let why = "it does not take the last bytes of a channel";
+        let why = "the service does not take the last bytes of a channel";
         Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, why)))
     }
 
-    /// From the connection to the channel, for a turn. Ready when the connection has ended.
+    /// Moves bytes from the connection to the channel, for one turn. Ready when the connection has
+    /// ended.
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         for _ in 0..4 {
             ready!(self.conn.poll_readable(cx))?;
@@ -280,7 +282,7 @@ impl Future for ChannelRelay {
                             self.go(CarryState::Close(usize::MAX));
                         }
                         Err(_) if self.channel.has_ended() => {
-                            // If this process ends first, a part must not be taken for all.
+                            // If this process ends first, a part must not look complete.
                             self.conn.reset_on_close();
                             self.go(CarryState::Rest);
                         }

@@ -1,5 +1,5 @@
-//! The guard in front of ICE: which connectivity checks leave, to where and how often, and which
-//! STUN messages come in. rtc-ice trusts its peer: every source of a valid check becomes a
+//! The guard in front of ICE: which connectivity checks are sent, where and how often, and which
+//! STUN messages are accepted. rtc-ice trusts its peer: every source of a valid check becomes a
 //! candidate, every candidate is checked five times a second, and nothing limits their number
 //! (webrtc-rs/rtc, crate rtc-ice 0.21). A visitor must not be able to aim that at others.
 
@@ -10,16 +10,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Addresses of a peer, named or heard from, that it may have in all.
-pub const REMOTES: usize = 32;
-/// Addresses that the peer may name. The rest is for those that checks come from.
-const NAMED: usize = 24;
-/// The port of multicast DNS: rtc-ice 0.21 takes what comes from there without asking for the password.
-const MDNS: u16 = 5353;
-/// Ports of one address that the peer may name, so that one host is not many targets.
-const NAMED_OF_HOST: usize = 8;
-/// Pauses between the checks of an address that does not answer; it gets one check more than
-/// there are pauses, within 8 s.
+/// Maximum number of addresses of a peer, named by it or heard from.
+pub const MAX_REMOTES: usize = 32;
+/// Maximum number of addresses that a peer may name. The rest is for sources of checks.
+const MAX_NAMED: usize = 24;
+/// The port of multicast DNS, from which rtc-ice 0.21 accepts datagrams without the password.
+const MDNS_PORT: u16 = 5353;
+/// Maximum number of ports that a peer may name of one address, so that one host is not many
+/// targets.
+const MAX_NAMED_OF_HOST: usize = 8;
+/// Pauses between the checks of an address that does not answer; it gets one check more than there
+/// are pauses, within 8 s.
 const PAUSES: [Duration; 7] = [
     Duration::from_millis(200),
     Duration::from_millis(200),
@@ -29,30 +30,30 @@ const PAUSES: [Duration; 7] = [
     Duration::from_millis(2400),
     Duration::from_millis(2400),
 ];
-/// Checks of an address that has sent a valid check itself, and has not answered ours.
+/// Maximum number of checks of an address that has sent a valid check and not answered ours.
 const HEARD_CHECKS: u8 = 20;
 /// Pause between two checks of an address that was heard or has answered.
 const HEARD_PAUSE: Duration = Duration::from_millis(100);
 const ANSWERED_PAUSE: Duration = Duration::from_millis(50);
-/// Pause between two rounds of checks, for each address in them. With the bounds, a peer costs
-/// 160 checks to compute a second at most.
+/// Pause between two rounds of checks for each address in them. With the other bounds, ICE computes
+/// at most 160 checks a second for a peer.
 const ROUND_PAUSE: Duration = Duration::from_millis(10);
 const ROUND_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(200)];
-/// Pause between two rounds that have nothing to check: ICE sees there how time passes.
+/// Pause between two rounds without checks, in which ICE only sees the time pass.
 const IDLE_ROUND: Duration = Duration::from_secs(1);
-/// Checks whose answers are recognised; older ones are forgotten.
-const OUTSTANDING: usize = 256;
-/// Checks of the peer that are taken at once, and how often one more is.
-const REQUESTS: u32 = 64;
+/// Maximum number of checks whose answers are recognised; older ones are forgotten.
+const MAX_OUTSTANDING: usize = 256;
+/// Burst of checks accepted from the peer, and the time that one more takes.
+const MAX_REQUESTS: u32 = 64;
 const REQUEST_PAUSE: Duration = Duration::from_millis(20);
-/// Checks of all peers to addresses that have not answered: at once, and how often one more. The
-/// second half of them is for addresses that have sent a valid check, which takes more than a
-/// visitor's word.
+/// Burst of checks that all peers together may send to addresses that have not answered, and the
+/// time that one more takes. The second half is for addresses that have sent a valid check, which
+/// is more than a visitor's word.
 const BUDGET: u32 = 200;
 const RESERVE: u32 = 100;
 const BUDGET_PAUSE: Duration = Duration::from_millis(20);
 
-/// Types of STUN messages (RFC 8489, section 5) with the method Binding.
+/// STUN message types (RFC 8489, section 5) of the method Binding.
 const REQUEST: u16 = 0x0001;
 const INDICATION: u16 = 0x0011;
 const SUCCESS: u16 = 0x0101;
@@ -84,7 +85,7 @@ impl Tokens {
         let earned = u32::try_from(earned).unwrap_or(u32::MAX);
         if earned > 0 {
             self.left = self.left.saturating_add(earned).min(self.most);
-            // What is not a whole pause counts the next time, except when it is full.
+            // A part of a pause counts the next time, unless the bucket is full.
             let whole = self.pause.checked_mul(earned);
             let next = whole.and_then(|whole| since.checked_add(whole));
             self.since = next.filter(|_| self.left < self.most).or(Some(now));
@@ -97,7 +98,7 @@ impl Tokens {
     }
 }
 
-/// The checks to addresses that have not answered, which all peers of the process share.
+/// The budget of checks to addresses that have not answered, shared by all peers of the process.
 #[derive(Debug)]
 pub struct CheckBudget(Mutex<Tokens>);
 
@@ -118,19 +119,19 @@ impl CheckBudget {
     }
 }
 
-/// What this end is to the peer.
+/// The role of this end towards the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IceRole {
     /// A visitor has offered, and this end answers.
     Answers,
     /// A visitor has asked for an offer.
     Offers,
-    /// This end looks for a client that its own user has named (tcpForwardHostPrefix).
+    /// This end connects to a client that its own user has named (tcpForwardHostPrefix).
     Dials,
 }
 
 impl IceRole {
-    /// Whether the session description of this end comes first.
+    /// Whether this end sends its session description first.
     pub fn offers(self) -> bool {
         self != Self::Answers
     }
@@ -144,7 +145,7 @@ pub struct ConnectivityChecks {
     /// The addresses of this machine.
     own: Vec<IpAddr>,
     remotes: Vec<RemoteCandidate>,
-    /// Checks on their way: their transactions, and where to.
+    /// Outstanding checks: transaction and destination.
     outstanding: VecDeque<([u8; 12], SocketAddr)>,
     requests: Tokens,
     round: Option<Instant>,
@@ -154,20 +155,20 @@ pub struct ConnectivityChecks {
 struct RemoteCandidate {
     addr: SocketAddr,
     standing: CandidateState,
-    /// Checks that have left.
+    /// Number of checks that were sent.
     sent: u8,
-    /// When the next one may; `None` is never.
+    /// When the next check may be sent; `None` for never.
     next: Option<Instant>,
 }
 
-/// How far an address of a peer is believed.
+/// How far an address of a peer is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CandidateState {
-    /// The peer says that it is its own.
+    /// The peer says that the address is its own.
     Named,
-    /// A check with the right password came from it; the source may be forged.
+    /// A check with the right password came from the address; the source may be forged.
     Heard,
-    /// It has answered a check of ours.
+    /// The address has answered a check of ours.
     Answered,
 }
 
@@ -176,13 +177,13 @@ enum CandidateState {
 pub enum InboundCheck {
     /// A check of the peer.
     Request,
-    /// The answer to a check of ours that went to where it comes from.
+    /// The answer to a check that was sent to the address it came from.
     Answer([u8; 12]),
     Indication,
 }
 
 impl ConnectivityChecks {
-    /// `own` are the addresses of this machine.
+    /// Creates the checks of a peer. `own` are the addresses of this machine.
     pub fn new(budget: Arc<CheckBudget>, role: IceRole, own: Vec<IpAddr>) -> Self {
         Self {
             budget,
@@ -190,7 +191,7 @@ impl ConnectivityChecks {
             own,
             remotes: Vec::new(),
             outstanding: VecDeque::new(),
-            requests: Tokens::new(REQUESTS, REQUEST_PAUSE),
+            requests: Tokens::new(MAX_REQUESTS, REQUEST_PAUSE),
             round: None,
         }
     }
@@ -223,12 +224,12 @@ impl ConnectivityChecks {
         let takes = candidate.network_type().is_udp()
             // rtc-ice 0.21 subtracts the component from 256 (RFC 8445, section 5.1.2.1).
             && (1..=256).contains(&candidate.component())
-            && !matches!(addr.port(), 0 | MDNS)
+            && !matches!(addr.port(), 0 | MDNS_PORT)
             && self.is_target(addr)
             && !self.knows(addr)
-            && self.remotes.len() < REMOTES
-            && named().count() < NAMED
-            && of_host().count() < NAMED_OF_HOST;
+            && self.remotes.len() < MAX_REMOTES
+            && named().count() < MAX_NAMED
+            && of_host().count() < MAX_NAMED_OF_HOST;
         if takes {
             self.remotes
                 .push(RemoteCandidate::new(addr, CandidateState::Named, now));
@@ -236,10 +237,10 @@ impl ConnectivityChecks {
         takes
     }
 
-    /// Whether an address may be checked that nothing but the peer's word speaks for (RFC 8445,
-    /// sections 5.1.1.1 and 19.5.1). A peer on this machine is checked when its own check has
-    /// come: no datagram with such a source comes from elsewhere. The end that dials begins,
-    /// since one of two ends on one machine has to, and its user has chosen the peer.
+    /// Whether an address may be checked that only the peer vouches for (RFC 8445, sections 5.1.1.1
+    /// and 19.5.1). A peer on this machine is checked after its own check has come: no datagram
+    /// with such a source comes from elsewhere. The end that dials begins, since one of two ends on
+    /// one machine has to, and its user has chosen the peer.
     fn is_target(&self, addr: SocketAddr) -> bool {
         let ip = addr.ip();
         let is_unicast = match ip {
@@ -256,15 +257,15 @@ impl ConnectivityChecks {
         is_unicast && ip.to_canonical() == ip && (!is_own || own_is_fine)
     }
 
-    /// Whether ICE may see a STUN message, and as what.
+    /// Decides whether ICE may see a STUN message, and as what.
     pub fn admit(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) -> Option<InboundCheck> {
         let (kind, transaction) = head(bytes)?;
-        if from.port() == MDNS {
+        if from.port() == MDNS_PORT {
             return None;
         }
         match kind {
             REQUEST => {
-                let has_room = self.remotes.len() < REMOTES || self.knows(from);
+                let has_room = self.remotes.len() < MAX_REMOTES || self.knows(from);
                 (has_room && self.requests.take(0, now)).then_some(InboundCheck::Request)
             }
             SUCCESS => {
@@ -276,7 +277,7 @@ impl ConnectivityChecks {
         }
     }
 
-    /// ICE has found that a message is the peer's.
+    /// Notes that ICE has accepted a message as the peer's.
     pub fn accept(&mut self, from: SocketAddr, message: InboundCheck, now: Instant) {
         match message {
             InboundCheck::Request => match self.find(from) {
@@ -298,7 +299,7 @@ impl ConnectivityChecks {
         }
     }
 
-    /// Whether a STUN message that ICE has written leaves.
+    /// Whether a STUN message that ICE has written is sent.
     pub fn leaves(&mut self, to: SocketAddr, bytes: &[u8], now: Instant) -> bool {
         let Some((kind, transaction)) = head(bytes) else {
             return false;
@@ -319,19 +320,19 @@ impl ConnectivityChecks {
             return false;
         }
         remote.checked(now);
-        if self.outstanding.len() >= OUTSTANDING {
+        if self.outstanding.len() >= MAX_OUTSTANDING {
             self.outstanding.pop_front();
         }
         self.outstanding.push_back((transaction, to));
         true
     }
 
-    /// ICE has written the checks of all addresses.
+    /// Notes that ICE has written the checks of all addresses.
     pub fn round(&mut self, now: Instant) {
         self.round = Some(now);
     }
 
-    /// When ICE may write checks again; `None` is at once.
+    /// Returns when ICE may write checks again; `None` for at once.
     pub fn next_round(&self) -> Option<Instant> {
         let last = self.round?;
         let [least, most] = ROUND_PAUSES;
@@ -340,7 +341,7 @@ impl ConnectivityChecks {
         let mut due = last + IDLE_ROUND;
         for remote in &self.remotes {
             match (remote.standing, remote.next) {
-                // It is to be nominated.
+                // The address is to be nominated.
                 (CandidateState::Answered, _) => due = due.min(last + most),
                 (_, Some(next)) => due = due.min(next),
                 (_, None) => {}
@@ -360,7 +361,7 @@ impl RemoteCandidate {
         }
     }
 
-    /// A check has left.
+    /// Notes that a check was sent.
     fn checked(&mut self, now: Instant) {
         let before = usize::from(self.sent);
         self.sent = self.sent.saturating_add(1);
@@ -373,7 +374,7 @@ impl RemoteCandidate {
     }
 }
 
-/// The type of a STUN message and its transaction.
+/// Returns the type of a STUN message and its transaction.
 fn head(bytes: &[u8]) -> Option<(u16, [u8; 12])> {
     let kind = crate::wire::u16_at(bytes, 0)?;
     let transaction = bytes.get(8..20)?.try_into().ok()?;

@@ -1,6 +1,6 @@
-//! The cryptography of WebRTC, by ring, which TLS has here already: what browsers and other ends
-//! of ours agree on, and nothing else. The one that rtc-crypto brings has every suite of DTLS, in
-//! software that nothing here would ever call.
+//! The cryptography of WebRTC by ring, which TLS uses anyway: the suites that browsers and gt agree
+//! on, and no others. rtc-crypto's own provider has every suite of DTLS in software, which nothing
+//! here would call.
 
 use ring::digest;
 use ring::rand::SystemRandom;
@@ -14,7 +14,7 @@ use rtc_dtls::crypto_provider::{
 
 type Result<T> = std::result::Result<T, CryptoError>;
 
-/// Bytes of the tag behind what is encrypted, of each of the ciphers.
+/// Length of the authentication tag of each cipher, in bytes.
 const TAG: usize = 16;
 
 pub struct Ring;
@@ -34,8 +34,8 @@ impl RTCCryptoProvider for Ring {
 }
 
 impl RTCRandom for Ring {
-    /// From the generator of this thread, which the system has seeded: each record of DTLS takes
-    /// some, and ring asks the system every time.
+    /// From the thread's generator, which is seeded by the system: DTLS needs some for each record,
+    /// and ring would make a system call each time.
     fn fill(&self, output: &mut [u8]) -> Result<()> {
         rand::fill(output);
         Ok(())
@@ -114,7 +114,7 @@ fn unsupported<T>(algorithm: CryptoAlgorithm) -> Result<T> {
     Err(CryptoError::UnsupportedAlgorithm(algorithm))
 }
 
-/// SHA-1 is for the integrity of STUN's messages (RFC 8489, section 14.5).
+/// SHA-1 is for the integrity of STUN messages (RFC 8489, section 14.5).
 fn hashing(algorithm: HmacAlgorithm) -> Result<hmac::Algorithm> {
     match algorithm {
         HmacAlgorithm::Sha1 => Ok(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY),
@@ -143,7 +143,7 @@ fn agreed(algorithm: KeyExchangeAlgorithm) -> Result<&'static agreement::Algorit
 
 type Verification = &'static dyn signature::VerificationAlgorithm;
 
-/// What the certificates of peers may sign with, and how their keys stand in them.
+/// Returns the algorithm of a peer certificate's signature, and the encoding of its key.
 fn verification(scheme: SignatureScheme) -> Result<(Verification, PublicKeyEncoding)> {
     use PublicKeyEncoding::*;
     Ok(match scheme {
@@ -182,7 +182,7 @@ impl Mac for Hmac {
     }
 
     fn verify(&mut self, input: &[&[u8]], expected: &[u8]) -> Result<()> {
-        // ring compares in constant time, and a whole message at once.
+        // ring compares in constant time, and needs the whole message at once.
         hmac::verify(&self.0, &input.concat(), expected)
             .map_err(|_| CryptoError::AuthenticationFailed)
     }
@@ -268,7 +268,7 @@ impl ActiveKeyExchange for KeyExchange {
     }
 }
 
-/// A key on P-256, which every browser's certificates have too.
+/// A key on P-256, which browsers' certificates use too.
 pub struct SigningKeyPair(EcdsaKeyPair);
 
 impl SigningKeyPair {

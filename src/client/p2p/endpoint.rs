@@ -1,5 +1,5 @@
-//! Where all peers of a client meet: one UDP socket, who is behind which address, and what the
-//! world takes ours for.
+//! The shared endpoint of a client's peers: one UDP socket, the peer behind each address, and the
+//! socket's public addresses.
 
 use super::identity::Identity;
 use super::link::PeerHandle;
@@ -23,12 +23,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// What a STUN server has said is believed for so long: a NAT forgets.
+/// How long a STUN server's answer is used; a NAT mapping may expire.
 const STUN_ANSWER_LIFETIME: Duration = Duration::from_secs(15);
-/// How often a STUN server is asked, and how long each time.
+/// How often a STUN server is asked, and how long each attempt waits.
 const STUN_TRIES: u32 = 3;
 const STUN_TIMEOUT: Duration = Duration::from_millis(700);
-/// Addresses of this machine that are told.
+/// Maximum number of this machine's addresses sent to a peer.
 const MAX_HOST_CANDIDATES: usize = 12;
 
 pub struct Endpoint {
@@ -40,27 +40,27 @@ pub struct Endpoint {
 
 #[derive(Default)]
 struct EndpointState {
-    links: Vec<PeerHandle>,
-    /// Who a datagram was for last.
+    peers: Vec<PeerHandle>,
+    /// The peer of the last datagram, and its address.
     last: Option<(SocketAddr, PeerHandle)>,
-    /// What STUN servers were asked, and have answered.
+    /// Questions sent to STUN servers, and their answers.
     questions: HashMap<[u8; 12], Option<SocketAddr>>,
     reflexive: HashMap<String, (Instant, SocketAddr)>,
 }
 
 impl Endpoint {
-    /// The error says which port cannot be had.
+    /// Binds the socket. The error says which port is not available.
     pub fn start(identity: Arc<Identity>, options: &P2pOptions) -> Result<Arc<Self>, P2pError> {
         let socket = PeerSocket::bind(options.min_port, options.max_port)?;
-        log::debug!("peers come to UDP port {}", socket.port());
-        let hub = Arc::new(Self {
+        log::debug!("peers use UDP port {}", socket.port());
+        let endpoint = Arc::new(Self {
             socket,
             identity,
             inner: Mutex::default(),
             answered: Event::new(),
         });
-        crate::spawn(hub.clone().listen());
-        Ok(hub)
+        crate::spawn(endpoint.clone().listen());
+        Ok(endpoint)
     }
 
     fn inner(&self) -> MutexGuard<'_, EndpointState> {
@@ -68,35 +68,37 @@ impl Endpoint {
     }
 
     pub fn add(&self, link: PeerHandle) {
-        self.inner().links.push(link);
+        self.inner().peers.push(link);
     }
 
     pub fn remove(&self, link: &PeerHandle) {
         let mut inner = self.inner();
-        inner.links.retain(|other| !other.is(link));
+        inner.peers.retain(|other| !other.is(link));
         if inner.last.as_ref().is_some_and(|(_, last)| last.is(link)) {
             inner.last = None;
         }
     }
 
     pub fn peers(&self) -> usize {
-        self.inner().links.len()
+        self.inner().peers.len()
     }
 
     /// Ends all peers.
     pub fn close(&self) {
-        let links = self.inner().links.clone();
+        let links = self.inner().peers.clone();
         for link in links {
             link.with(|peer| peer.close(Instant::now()));
         }
     }
 
-    /// Gives each datagram to whom it is for, for as long as somebody else has the hub.
+    /// Passes each datagram to its peer, as long as the endpoint is used elsewhere.
     async fn listen(self: Arc<Self>) {
-        let hub = Arc::downgrade(&self);
+        let endpoint = Arc::downgrade(&self);
         drop(self);
-        while let Some(hub) = hub.upgrade() {
-            let receiving = hub.socket.receive(|from, bytes| hub.dispatch(from, bytes));
+        while let Some(endpoint) = endpoint.upgrade() {
+            let receiving = endpoint
+                .socket
+                .receive(|from, bytes| endpoint.dispatch(from, bytes));
             match timeout(Duration::from_secs(60), receiving).await {
                 None | Some(Ok(())) => {}
                 Some(Err(e)) => {
@@ -122,8 +124,8 @@ impl Endpoint {
         let links = if is_stun {
             self.candidates_of(from, bytes)
         } else {
-            // The newest is the one that is there.
-            self.inner().links.iter().rev().cloned().collect()
+            // The newest peer is the most likely one.
+            self.inner().peers.iter().rev().cloned().collect()
         };
         for link in links {
             if link.receive(from, bytes, now) {
@@ -133,7 +135,7 @@ impl Endpoint {
         }
     }
 
-    /// Who a STUN message may be for.
+    /// Returns the peers that a STUN message may be for.
     fn candidates_of(&self, from: SocketAddr, bytes: &[u8]) -> Vec<PeerHandle> {
         let mut message = Message::new();
         message.raw = bytes.to_vec();
@@ -147,7 +149,7 @@ impl Endpoint {
             };
             // "ours:theirs" (RFC 8445, section 7.2.2).
             let ours = username.text.split(':').next().unwrap_or_default();
-            let link = inner.links.iter().find(|link| link.ufrag() == ours);
+            let link = inner.peers.iter().find(|link| link.ufrag() == ours);
             return link.cloned().into_iter().collect();
         }
         if let Some(answer) = inner.questions.get_mut(&message.transaction_id.0) {
@@ -158,16 +160,16 @@ impl Endpoint {
             }
             return Vec::new();
         }
-        let links = inner.links.clone();
+        let links = inner.peers.clone();
         drop(inner);
-        // Who has asked is the one that understands the answer.
+        // Only the peer that asked recognises the answer.
         let (mut at, others): (Vec<_>, Vec<_>) =
             links.into_iter().partition(|link| link.lock().is_at(from));
         at.extend(others);
         at
     }
 
-    /// The addresses of this machine, those that a peer elsewhere can reach first.
+    /// Returns the addresses of this machine, those that a remote peer is likeliest to reach first.
     pub fn hosts(&self) -> Vec<SocketAddr> {
         let mut hosts = Vec::new();
         let mut loopbacks = Vec::new();
@@ -175,7 +177,7 @@ impl Endpoint {
             let usable = is_up
                 && match ip {
                     IpAddr::V4(v4) => !v4.is_link_local(),
-                    // Without its zone an address of one link means nothing.
+                    // A link-local address means nothing without its zone.
                     IpAddr::V6(v6) => self.socket.is_v6() && !v6.is_unicast_link_local(),
                 };
             let addr = SocketAddr::new(ip, self.socket.port());
@@ -190,7 +192,7 @@ impl Endpoint {
         hosts
     }
 
-    /// What `server` sees this socket as; `None` if it does not say.
+    /// Returns the address of this socket as `server` sees it; `None` without an answer.
     pub async fn reflexive(&self, server: &str) -> Option<SocketAddr> {
         if let Some((since, addr)) = self.inner().reflexive.get(server) {
             if since.elapsed() < STUN_ANSWER_LIFETIME {
@@ -208,7 +210,7 @@ impl Endpoint {
             }
             None => return None,
         };
-        // What a NAT does is a matter of IPv4.
+        // NAT only matters for IPv4.
         let server_addr = resolved
             .iter()
             .find(|addr| addr.is_ipv4())
@@ -252,7 +254,7 @@ impl Endpoint {
     }
 }
 
-/// The addresses of all interfaces, and whether they are up.
+/// Returns the addresses of all interfaces, and whether they are up.
 fn addresses() -> Vec<(IpAddr, bool)> {
     let interfaces = getifaddrs().into_iter().flatten();
     let addresses = interfaces.filter_map(|interface| {
@@ -265,12 +267,12 @@ fn addresses() -> Vec<(IpAddr, bool)> {
     addresses.collect()
 }
 
-/// The addresses of this machine, whether or not they are of use now.
+/// Returns the addresses of this machine, including interfaces that are down.
 pub fn own_addresses() -> Vec<IpAddr> {
     addresses().into_iter().map(|(ip, _)| ip).collect()
 }
 
-/// What a STUN server is asked: its number, and its bytes.
+/// Creates a STUN request: its transaction, and its bytes.
 fn question() -> Option<(TransactionId, Vec<u8>)> {
     let id = TransactionId::new();
     let mut question = Message::new();
@@ -283,7 +285,8 @@ fn question() -> Option<(TransactionId, Vec<u8>)> {
         .ok()?;
     Some((id, question.raw))
 }
-/// The parts of `host`, `host:port`, `address`, `address:port` or `[address]:port`; 3478 is STUN's port.
+/// Splits `host`, `host:port`, `address`, `address:port` or `[address]:port`; STUN's default port
+/// is 3478.
 fn host_and_port(server: &str) -> (&str, u16) {
     const STUN: u16 = 3478;
     let is_host = |host: &str| !host.contains(':') || host.ends_with(']');
@@ -301,7 +304,7 @@ mod tests {
     use super::host_and_port;
 
     #[test]
-    fn a_stun_server_is_a_host_and_perhaps_a_port() {
+    fn a_stun_server_is_a_host_with_an_optional_port() {
         for (server, parts) in [
             ("stun.example.com", ("stun.example.com", 3478)),
             ("stun.example.com:19302", ("stun.example.com", 19302)),

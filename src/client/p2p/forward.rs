@@ -1,5 +1,5 @@
-//! A local port whose connections go to another client: through data channels, spread over a few
-//! peers, or through the server while there is no direct way.
+//! Forwards a local port to another client: through data channels, spread over a few peers, or
+//! through the server while there is no direct connection.
 
 use super::checks::IceRole;
 use super::endpoint::Endpoint;
@@ -22,16 +22,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a direct way may take to come up before a connection goes through the server.
+/// How long a direct connection may take to come up before the server is used.
 const DIRECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// After none came up, connections do not wait for one for so long.
+/// How long connections do not wait for a direct one after it has failed.
 const DIRECT_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// The end of a request's body: of the messages' own chunks, and of HTTP's.
 const REQUEST_END: &[u8] = b"5\r\n0\r\n\r\n\r\n0\r\n\r\n";
-/// How long the server may take.
+/// Timeout for answers of the server.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A listener that forwards.
+/// A running forwarder with its listener.
 #[derive(Clone)]
 pub struct TcpForwarder {
     listener: Arc<Listener>,
@@ -39,15 +39,15 @@ pub struct TcpForwarder {
     stop: Shutdown,
 }
 
-/// One that is to be.
+/// A forwarder that has been prepared and not started.
 pub struct PlannedForward {
     listener: Arc<Listener>,
     config: TcpForward,
 }
 
 impl PlannedForward {
-    /// Listens, unless the `running` one does or another process has left it. The error says
-    /// where that is not possible.
+    /// Listens, unless the `running` one does or another process has passed on its socket. The
+    /// error names the address.
     pub fn new(
         config: &TcpForward,
         running: Option<&TcpForwarder>,
@@ -73,7 +73,7 @@ impl PlannedForward {
         Ok(Self { listener, config })
     }
 
-    /// Whether this is what `running` does.
+    /// Whether `running` already does this.
     pub fn is(&self, running: &TcpForwarder) -> bool {
         self.config == running.config && Arc::ptr_eq(&self.listener, &running.listener)
     }
@@ -123,31 +123,31 @@ impl TcpForwarder {
         }
     }
 
-    /// Accepts no more.
+    /// Stops accepting.
     pub fn stop(&self) {
         self.stop.trigger();
     }
 
-    /// For the process that takes this one's place.
+    /// Returns the listener for the process that replaces this one.
     pub fn share(&self) -> Outgoing {
         let addr = self.config.addr.to_string();
         (Item::Listener { addr }, Some(self.listener.clone()))
     }
 }
 
-/// The way to the other client.
+/// The connections to the other client.
 struct Forwarder {
     me: Arc<ClientContext>,
     pools: Vec<Arc<Pool>>,
     config: TcpForward,
     inner: Mutex<ForwarderState>,
-    /// A slot has.
+    /// Notified when a slot has changed.
     changed: Event,
 }
 
 struct ForwarderState {
     slots: Vec<PeerSlot>,
-    /// When a direct way was not found last.
+    /// When a direct connection last failed.
     failed: Option<Instant>,
 }
 
@@ -172,21 +172,21 @@ impl Forwarder {
             let relayed = self.relay(&conn).await;
             if let Err(e) = &relayed {
                 let prefix = &self.config.host_prefix;
-                log::warn!("no way to {prefix}, neither directly nor through the server: {e}");
+                log::warn!("cannot reach {prefix}, neither directly nor through the server: {e}");
                 conn.reset_on_close();
             }
             return relayed;
         }
         log::warn!(
-            "no direct way to {}, and tcpForwardFallback is off",
+            "no direct connection to {}, and tcpForwardFallback is off",
             self.config.host_prefix
         );
         conn.reset_on_close();
         Ok(())
     }
 
-    /// A channel of the peer that has the fewest. Waits for one that is connecting if none is
-    /// up; `None` if there is no hope.
+    /// Opens a channel of the peer that has the fewest. Waits for one that is connecting if none is
+    /// up; `None` if none is to be expected.
     async fn channel(self: &Arc<Self>) -> Option<ChannelConn> {
         loop {
             let changed = self.changed.listen();
@@ -241,11 +241,14 @@ impl Forwarder {
         let link = match connected {
             Some(Ok(link)) => Some(link),
             Some(Err(e)) => {
-                log::info!("no direct way to {}: {e}", self.config.host_prefix);
+                log::info!("no direct connection to {}: {e}", self.config.host_prefix);
                 None
             }
             None => {
-                log::info!("no direct way to {} came up", self.config.host_prefix);
+                log::info!(
+                    "no direct connection to {} came up in time",
+                    self.config.host_prefix
+                );
                 None
             }
         };
@@ -259,18 +262,18 @@ impl Forwarder {
         self.changed.notify(usize::MAX);
     }
 
-    /// Offers to be a peer, by way of the server, and waits until that has come about.
+    /// Offers a P2P connection through the server, and waits until it is up.
     async fn connect(&self) -> io::Result<PeerHandle> {
-        let hub = self.me.p2p.hub_of_one().map_err(io::Error::other)?;
+        let endpoint = self.me.p2p.endpoint_of_one().map_err(io::Error::other)?;
         let begun = begin(
             &self.me,
-            hub.clone(),
+            endpoint.clone(),
             IceRole::Dials,
             None,
             |peer, identity| Ok(peer.describe(identity, sdp::offer)),
         );
         let (link, hosts, offer) = begun.map_err(io::Error::other)?;
-        // Whoever stops waiting gives the peer up.
+        // Ends the peer if the caller stops waiting.
         let mut undecided = PendingVisit(Some(link.clone()));
         let (conn, host) = self.visit().await?;
         let head = format!(
@@ -278,19 +281,19 @@ impl Forwarder {
              Connection: close\r\n\r\n"
         );
         conn.write_all(head.as_bytes()).await?;
-        say(&conn, SignalingMessage::Offer(offer)).await?;
+        send_message(&conn, SignalingMessage::Offer(offer)).await?;
         let telling = async {
             for host in hosts {
-                say(&conn, SignalingMessage::Candidate(host)).await?;
+                send_message(&conn, SignalingMessage::Candidate(host)).await?;
             }
-            for candidate in reflexive(&self.me, &hub).await {
-                say(&conn, SignalingMessage::Candidate(candidate)).await?;
+            for candidate in reflexive(&self.me, &endpoint).await {
+                send_message(&conn, SignalingMessage::Candidate(candidate)).await?;
             }
             conn.write_all(REQUEST_END).await
         };
-        let hearing = self.hear(&conn, &hub, &link);
+        let hearing = self.read_answer(&conn, &endpoint, &link);
         let talking = async {
-            // An answer that ends early is not the end of our own words.
+            // An early end of the answer must not end our own messages.
             let (told, heard) = future::zip(telling, hearing).await;
             heard.and(told)?;
             future::pending::<io::Result<()>>().await
@@ -306,17 +309,24 @@ impl Forwarder {
         Ok(link)
     }
 
-    /// Hears the other client's answer and its candidates.
-    async fn hear(&self, conn: &Conn, hub: &Endpoint, link: &PeerHandle) -> io::Result<()> {
+    /// Reads the other client's answer and its candidates.
+    async fn read_answer(
+        &self,
+        conn: &Conn,
+        endpoint: &Endpoint,
+        link: &PeerHandle,
+    ) -> io::Result<()> {
         let mut answer = SignalingResponse::read(conn).await?;
         if answer.status != 200 {
             let hint = match answer.status {
                 403 => " (remoteSTUN is not set there, or it has no P2P)",
-                404 => " (nobody is there by that name)",
+                404 => " (no client has that host prefix)",
                 _ => "",
             };
             let status = answer.status;
-            return Err(io::Error::other(format!("it said {status}{hint}")));
+            return Err(io::Error::other(format!(
+                "the other client answered {status}{hint}"
+            )));
         }
         let mut reader = MessageReader::default();
         let mut is_answered = false;
@@ -327,24 +337,26 @@ impl Forwarder {
                     let description = Description::parse(&sdp).map_err(io::Error::other)?;
                     let side = description.side_of_offer();
                     let now = Instant::now();
-                    link.with(|peer| peer.connect(&hub.identity, &description, side, now))
+                    link.with(|peer| peer.connect(&endpoint.identity, &description, side, now))
                         .map_err(io::Error::other)?;
                 }
                 SignalingMessage::Candidate(candidate) => {
                     link.with(|peer| peer.add_remote(&candidate, Instant::now()));
                 }
                 SignalingMessage::Offer(_) => {
-                    return Err(io::Error::other("it answered with an offer"))
+                    return Err(io::Error::other("the other client answered with an offer"))
                 }
             }
         }
         match is_answered {
             true => Ok(()),
-            false => Err(io::Error::other("its answer is an empty page")),
+            false => Err(io::Error::other(
+                "the other client answered with an empty page",
+            )),
         }
     }
 
-    /// Connects to the server as a visitor of the other client. Returns its name there, too.
+    /// Connects to the server as a visitor of the other client. Returns the name to ask for, too.
     async fn visit(&self) -> io::Result<(Conn, String)> {
         let mut remote = None;
         for pool in &self.pools {
@@ -353,7 +365,7 @@ impl Forwarder {
             }
         }
         let Some(Remote { tls, host, port }) = remote else {
-            return Err(io::Error::other("it is not known where the server is"));
+            return Err(io::Error::other("the server's address is not known"));
         };
         let socket = net::dial(&host, port, SERVER_TIMEOUT).await?;
         let conn = match tls {
@@ -364,12 +376,12 @@ impl Forwarder {
             }
             false => Conn::from(socket),
         };
-        // A literal address has no names below it, but only the first label counts.
+        // An IP address has no subdomains, but only the first label counts.
         let host = host.replace([':', '%'], "-");
         Ok((conn, format!("{}.{host}:{port}", self.config.host_prefix)))
     }
 
-    /// Carries a connection through the server, to a client that understands this request.
+    /// Relays a connection through the server, to a client that supports it.
     async fn relay(&self, local: &Arc<Conn>) -> io::Result<()> {
         let (conn, host) = self.visit().await?;
         let request = format!(
@@ -382,9 +394,11 @@ impl Forwarder {
         let answer = answer.ok_or(io::Error::from(io::ErrorKind::TimedOut))??;
         if answer.status != 200 {
             let status = answer.status;
-            return Err(io::Error::other(format!("the other client said {status}")));
+            return Err(io::Error::other(format!(
+                "the other client answered {status}"
+            )));
         }
-        // A client that knows nothing of relays answers 200 and an empty page.
+        // A client without relays answers 200 and an empty page.
         if !answer.relays {
             return Err(io::Error::other(format!(
                 "the other client cannot relay: its answer does not repeat \"{RELAY}\" (it is an \
@@ -397,7 +411,7 @@ impl Forwarder {
     }
 }
 
-/// A peer that is given up unless it is wanted in the end.
+/// A peer that is ended on drop unless it was confirmed.
 struct PendingVisit(Option<PeerHandle>);
 
 impl Drop for PendingVisit {
@@ -408,13 +422,13 @@ impl Drop for PendingVisit {
     }
 }
 
-/// Sends a message of a request's body. It is framed twice: the original's clients read messages
-/// only in chunks of their own inside the body, and answer an empty 200 to any other request.
-async fn say(conn: &Conn, message: SignalingMessage) -> io::Result<()> {
+/// Sends a message of a request's body, framed twice: the original's clients read messages only in
+/// chunks of their own within the body, and answer an empty 200 to any other request.
+async fn send_message(conn: &Conn, message: SignalingMessage) -> io::Result<()> {
     conn.write_all(&chunk(&chunk(&message.write()))).await
 }
 
-/// Moves bytes one way until its end, and the end too.
+/// Moves bytes one way until the end, and passes the end on.
 async fn pump(from: &Conn, to: &Conn) -> io::Result<()> {
     loop {
         let read = std::future::poll_fn(|cx| {

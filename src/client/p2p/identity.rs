@@ -1,4 +1,4 @@
-//! Who this process is to its peers: one self-signed certificate, made when it is first needed.
+//! The identity of this process for its peers: one self-signed certificate, created on first use.
 
 use super::crypto::{Ring, SigningKeyPair};
 use super::{certificate, P2pError};
@@ -12,14 +12,14 @@ use std::sync::Arc;
 pub struct Identity {
     certificate: Certificate,
     pub provider: Arc<dyn RTCCryptoProvider>,
-    /// Of the certificate, as it stands in a session description.
+    /// The certificate's fingerprint, as in a session description.
     pub fingerprint: String,
 }
 
-/// Which side of the DTLS handshake an end is on.
+/// The side of an end in the DTLS handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DtlsRole {
-    /// It speaks first.
+    /// Starts the handshake.
     Client,
     Server,
 }
@@ -40,7 +40,7 @@ impl Identity {
         })
     }
 
-    /// For a handshake with the peer whose certificate has this fingerprint.
+    /// Creates a handshake with the peer whose certificate has this fingerprint.
     pub fn handshake(
         &self,
         side: DtlsRole,
@@ -54,10 +54,10 @@ impl Identity {
         ConfigBuilder::default()
             .with_crypto_provider(self.provider.clone())
             .with_certificates(vec![self.certificate.clone()])
-            // Nobody sends media; but browsers end a handshake that has no profile for it.
+            // No media is sent, but browsers abort a handshake without a profile for it.
             .with_srtp_protection_profiles(vec![SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80])
             .with_client_auth(ClientAuthType::RequireAnyClientCert)
-            // No authority knows the certificates of WebRTC: the fingerprint is what counts.
+            // WebRTC certificates are signed by no authority: only the fingerprint counts.
             .with_insecure_skip_verify(true)
             .with_verify_peer_certificate(Some(Arc::new(is_peer)))
             .build(side == DtlsRole::Client, None)
@@ -65,7 +65,7 @@ impl Identity {
     }
 }
 
-/// SHA-256, in upper-case hexadecimal with colons (RFC 8122, section 5).
+/// Returns the SHA-256 fingerprint in upper-case hexadecimal with colons (RFC 8122, section 5).
 fn fingerprint(der: &[u8]) -> String {
     let digest = digest::digest(&digest::SHA256, der);
     let bytes: Vec<String> = digest.as_ref().iter().map(|b| format!("{b:02X}")).collect();

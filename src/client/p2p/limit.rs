@@ -1,5 +1,5 @@
-//! How many peers visitors may have at a time (webrtcConnections). A permit is taken before
-//! anything is awaited and lives as long as the request or the peer it was taken for.
+//! The maximum number of peers of visitors (webrtcConnections). A permit is taken before anything
+//! is awaited and lives as long as the request or peer that it was taken for.
 
 use super::link::PeerHandle;
 use super::peer::PeerState;
@@ -8,11 +8,11 @@ use crate::sync::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// The permits that are out. Clones are the same limit.
+/// The permits in use. Clones refer to the same limit.
 #[derive(Clone, Default)]
 pub struct PeerLimit(Arc<Mutex<VecDeque<Arc<PeerCounts>>>>);
 
-/// The right to one peer. It is given back when it is dropped, or taken back from one that is not
+/// The right to one peer. It is returned when it is dropped, or revoked while the peer is not
 /// connected.
 pub struct PeerPermit {
     limit: PeerLimit,
@@ -21,9 +21,9 @@ pub struct PeerPermit {
 
 #[derive(Default)]
 struct PeerCounts {
-    /// Triggered when the permit is taken back.
+    /// Triggered when the permit is revoked.
     revoked: Shutdown,
-    /// The peer that it is for; none while the request is read.
+    /// The peer that holds the permit; `None` while the request is read.
     peer: Mutex<Option<PeerHandle>>,
 }
 
@@ -32,7 +32,7 @@ impl PeerCounts {
         self.peer.lock()
     }
 
-    /// Whether nothing came of it so far.
+    /// Whether the request or peer is not connected.
     fn is_unconnected(&self) -> bool {
         let peer = self.peer();
         let state = peer.as_ref().map(|link| link.lock().state().clone());
@@ -43,7 +43,7 @@ impl PeerCounts {
         self.revoked.trigger();
         let link = self.peer().take();
         if let Some(link) = link {
-            link.with(|peer| peer.end("it did not connect, and another came"));
+            link.with(|peer| peer.end("it did not connect, and another peer came"));
         }
     }
 }
@@ -53,12 +53,12 @@ impl PeerLimit {
         self.0.lock()
     }
 
-    /// A permit, of at most `most`. When all are out, the oldest peer or request that is not
-    /// connected loses its permit; `None` if all are connected.
+    /// Returns a permit, of at most `most`. When all are in use, the oldest request or peer that is
+    /// not connected loses its permit; `None` if all are connected.
     pub fn acquire(&self, most: usize) -> Option<PeerPermit> {
         let mut all = self.lock();
         let mut revoked = Vec::new();
-        // After a reload `most` may be less than there are.
+        // After a reload, `most` may be less than the number in use.
         while all.len() >= most {
             let Some(oldest) = all.iter().position(|taken| taken.is_unconnected()) else {
                 break;
@@ -78,12 +78,12 @@ impl PeerLimit {
 }
 
 impl PeerPermit {
-    /// Waits until the permit is taken back.
+    /// Waits until the permit is revoked.
     pub async fn revoked(&self) {
         self.taken.revoked.wait().await;
     }
 
-    /// Makes it the permit of a peer. If it has been taken back, the peer is over.
+    /// Assigns the permit to a peer, which is ended if the permit was revoked.
     pub fn hold(&self, link: &PeerHandle) {
         *self.taken.peer() = Some(link.clone());
         if self.taken.revoked.is_triggered() {

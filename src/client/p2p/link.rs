@@ -1,5 +1,5 @@
-//! The handle of a peer, and the task that drives it: sends what it has to send after every
-//! event, and wakes when its time has come.
+//! The handle of a peer, and the task that drives it: it sends what is due after every event, and
+//! wakes at the peer's deadlines.
 
 use super::channel::ChannelConn;
 use super::endpoint::Endpoint;
@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 
 /// How long a peer may take to connect.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long a peer may take to answer an offer, which a STUN server's silence is part of.
+/// How long a peer may take to answer an offer, including its wait for a STUN server.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A peer that its task and its channels share. Clones are the same one.
+/// A peer that its task and its channels share. Clones refer to the same peer.
 #[derive(Clone)]
 pub struct PeerHandle(Arc<PeerHandleState>);
 
@@ -28,7 +28,7 @@ struct PeerHandleState {
     ufrag: String,
     peer: Mutex<Peer>,
     driver: Mutex<Option<Waker>>,
-    /// Its state has changed.
+    /// Notified when the peer's state has changed.
     changed: Event,
 }
 
@@ -54,15 +54,15 @@ impl PeerHandle {
         self.0.peer.lock()
     }
 
-    /// Does something that has consequences.
+    /// Calls `event` on the peer and wakes its task.
     pub fn with<T>(&self, event: impl FnOnce(&mut Peer) -> T) -> T {
         let result = event(&mut self.lock());
         self.wake();
         result
     }
 
-    /// Gives the peer a datagram; false if it is not this peer's. A panic in one of the libraries
-    /// ends this peer alone: the task that calls this receives for all peers.
+    /// Passes a datagram to the peer; false if it is not this peer's. A panic in one of the
+    /// libraries ends this peer only: the calling task receives for all peers.
     pub fn receive(&self, from: SocketAddr, bytes: &[u8], now: Instant) -> bool {
         self.contain(|peer| peer.receive(from, bytes, now))
     }
@@ -70,7 +70,7 @@ impl PeerHandle {
     fn contain(&self, event: impl FnOnce(&mut Peer) -> bool) -> bool {
         let is_taken = catch_unwind(AssertUnwindSafe(|| self.with(event)));
         is_taken.unwrap_or_else(|_| {
-            self.with(|peer| peer.end("a bug, which the log shows"));
+            self.with(|peer| peer.end("an internal error, see the log"));
             true
         })
     }
@@ -82,7 +82,7 @@ impl PeerHandle {
         }
     }
 
-    /// Waits until it is connected; false if it never will be.
+    /// Waits until the peer is connected; false if it never will be.
     pub async fn connected(&self) -> bool {
         loop {
             let changed = self.0.changed.listen();
@@ -95,7 +95,7 @@ impl PeerHandle {
         }
     }
 
-    /// Waits until the readers of a peer that is over have what is held for them, or lose it.
+    /// Waits until the readers of an ended peer have taken what is held for them, or lose it.
     pub async fn drained(&self) {
         poll_fn(|cx| {
             self.set_driver(cx.waker());
@@ -123,10 +123,10 @@ impl PeerHandle {
 /// The task of one peer. `accept` takes the channels that the peer opens.
 pub struct PeerDriver<F> {
     link: PeerHandle,
-    hub: Arc<Endpoint>,
+    endpoint: Arc<Endpoint>,
     accept: F,
     timer: Timer,
-    /// When `timer` rings.
+    /// When `timer` fires.
     due: Option<Instant>,
     begun: Instant,
     idle: Duration,
@@ -134,11 +134,11 @@ pub struct PeerDriver<F> {
 }
 
 impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> PeerDriver<F> {
-    /// A peer without channels is given up after `idle`.
-    pub fn new(link: PeerHandle, hub: Arc<Endpoint>, idle: Duration, accept: F) -> Self {
+    /// Creates the task. A peer without channels is ended after `idle`.
+    pub fn new(link: PeerHandle, endpoint: Arc<Endpoint>, idle: Duration, accept: F) -> Self {
         Self {
             link,
-            hub,
+            endpoint,
             accept,
             timer: Timer::never(),
             due: None,
@@ -148,8 +148,9 @@ impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> PeerDriver<F> {
         }
     }
 
-    /// Until when a peer may stay that does not connect, or has no channel.
-    fn patience(&self, peer: &Peer) -> Option<(Instant, &'static str)> {
+    /// Returns until when a peer may stay unconnected or without channels, and the reason for its
+    /// end.
+    fn limit(&self, peer: &Peer) -> Option<(Instant, &'static str)> {
         match peer.state() {
             PeerState::Connecting if !peer.is_described() => Some((
                 self.begun + ANSWER_TIMEOUT,
@@ -167,11 +168,11 @@ impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> PeerDriver<F> {
     }
 }
 
-/// A peer goes with its task, also when that ends by a panic.
+/// A peer ends with its task, even if that panics.
 impl<F> Drop for PeerDriver<F> {
     fn drop(&mut self) {
         self.link.lock().end("its task is gone");
-        self.hub.remove(&self.link);
+        self.endpoint.remove(&self.link);
         self.link.0.changed.notify(usize::MAX);
     }
 }
@@ -185,13 +186,13 @@ impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> Future for PeerDriver<F> {
             let now = Instant::now();
             this.link.set_driver(cx.waker());
             let mut peer = this.link.lock();
-            if let Some((_, why)) = this.patience(&peer).filter(|(end, _)| *end <= now) {
-                log::debug!("a peer is given up: {why}");
+            if let Some((_, why)) = this.limit(&peer).filter(|(end, _)| *end <= now) {
+                log::debug!("a peer is ended: {why}");
                 peer.close(now);
             }
             peer.memory().set_driver(cx.waker());
             peer.pump(now);
-            let is_sent = this.hub.socket.poll_send(cx, peer.out()).is_ready();
+            let is_sent = this.endpoint.socket.poll_send(cx, peer.out()).is_ready();
             let mut opened = Vec::new();
             while let Some(next) = peer.opened() {
                 opened.push(next);
@@ -203,7 +204,7 @@ impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> Future for PeerDriver<F> {
                     PeerState::Connected => log::info!(
                         "peer connected in {:.0?}, peers={}",
                         this.begun.elapsed(),
-                        this.hub.peers()
+                        this.endpoint.peers()
                     ),
                     PeerState::Over(why) => log::info!("peer gone: {why}"),
                 }
@@ -211,11 +212,11 @@ impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> Future for PeerDriver<F> {
             }
             if matches!(this.state, PeerState::Over(_)) {
                 drop(peer);
-                this.hub.remove(&this.link);
+                this.endpoint.remove(&this.link);
                 return Poll::Ready(());
             }
             let deadline = peer.deadline();
-            let patience = this.patience(&peer).map(|(end, _)| end);
+            let patience = this.limit(&peer).map(|(end, _)| end);
             drop(peer);
             let is_more = !opened.is_empty();
             for next in opened {
@@ -230,7 +231,7 @@ impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> Future for PeerDriver<F> {
                     None => this.timer.set_after(Duration::from_secs(3600)),
                 }
             }
-            // A full socket wakes us when it is not.
+            // A full socket wakes the task when it has room.
             let rings = Pin::new(&mut this.timer).poll(cx).is_ready();
             if rings {
                 this.due = None;

@@ -1,12 +1,12 @@
-//! What the channels of all peers hold for readers that do not take it: one bound for the process.
-//! The peer that holds the most gives up, as in a tunnel (docs/wire.md) a stream does.
+//! A bound on what the channels of all peers hold for slow readers, for the whole process. The peer
+//! that holds the most gives up, as a stream does in a tunnel (docs/wire.md).
 
 use crate::sync::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Waker;
 
-/// Bytes that all channels together may hold.
+/// Maximum bytes held by all channels.
 const MAX_HELD: usize = 8 * 1024 * 1024;
 
 /// The memory that peers share.
@@ -30,7 +30,7 @@ struct MemoryHolder {
     driver: Option<Waker>,
 }
 
-/// A peer's part of the memory, which is given back when it is dropped.
+/// A peer's share of the memory; returned on drop.
 pub struct MemoryShare {
     memory: Arc<ChannelMemory>,
     number: u64,
@@ -70,7 +70,7 @@ impl MemoryShare {
         Self { memory, number }
     }
 
-    /// `driver` is to run when this peer must give up memory.
+    /// Sets the task that is woken when this peer must give up memory.
     pub fn set_driver(&self, driver: &Waker) {
         let mut table = self.memory.lock();
         if let Some(holder) = table.holders.get_mut(&self.number) {
@@ -81,12 +81,12 @@ impl MemoryShare {
         }
     }
 
-    /// The peer holds more bytes.
+    /// Adds bytes that the peer holds.
     pub fn add(&self, bytes: usize) {
         self.change(|held| held.saturating_add(bytes));
     }
 
-    /// The peer holds fewer bytes.
+    /// Subtracts bytes that the peer no longer holds.
     pub fn sub(&self, bytes: usize) {
         self.change(|held| held.saturating_sub(bytes));
     }
@@ -101,8 +101,8 @@ impl MemoryShare {
         }
     }
 
-    /// Whether this peer is to give up some of what it holds. If that is for another peer to do,
-    /// wakes that one.
+    /// Whether this peer has to give up some of what it holds. If another peer has to, wakes that
+    /// one.
     pub fn is_too_much(&self) -> bool {
         let driver = {
             let mut table = self.memory.lock();
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_peer_that_holds_the_most_is_the_one_to_give_up() {
+    fn the_peer_that_holds_the_most_gives_up() {
         let memory = Arc::new(ChannelMemory::new(100));
         let [large, small] = [(); 2].map(|()| MemoryShare::new(memory.clone()));
         let wakes = Arc::<Wakes>::default();

@@ -1,13 +1,13 @@
-//! Signaling's messages: `u16 length, JSON` (WIRE.md, "P2P signaling"), in a request's body with
-//! or without a layer of chunks of their own, and in an answer's without.
+//! Signaling messages: `u16 length, JSON` (docs/gt1.md, "P2P signaling"), in a request's body with
+//! or without chunks of their own, and in a response's without.
 
 use serde::Deserialize;
 use serde_json::{json, Value};
 
-/// Bytes of one message.
+/// Maximum length of a message, in bytes.
 pub const MAX_MESSAGE: usize = 32 * 1024;
 
-/// What one end says to the other.
+/// A signaling message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SignalingMessage {
     Offer(String),
@@ -34,7 +34,7 @@ impl SignalingMessage {
         }
     }
 
-    /// As it is sent: with its length before it.
+    /// Encodes the message with its length prefix.
     pub fn write(&self) -> Vec<u8> {
         let json: Value = match self {
             Self::Offer(sdp) => json!({"type": "offer", "sdp": sdp}),
@@ -44,7 +44,7 @@ impl SignalingMessage {
             }
         };
         let json = json.to_string();
-        // Ours are a few KiB at most.
+        // Our messages have a few KiB at most.
         let length = u16::try_from(json.len()).unwrap_or(u16::MAX);
         let mut bytes = length.to_be_bytes().to_vec();
         bytes.extend_from_slice(json.as_bytes());
@@ -52,34 +52,34 @@ impl SignalingMessage {
     }
 }
 
-/// Takes messages out of a body as it comes.
+/// Extracts messages from a body as it arrives.
 #[derive(Debug, Default)]
 pub struct MessageReader {
-    /// Bytes of messages.
+    /// Bytes of messages that are not parsed yet.
     bytes: Vec<u8>,
     layer: Layer,
 }
 
-/// Whether there are chunks in the body.
+/// Whether the body has chunks of its own.
 #[derive(Debug, Default)]
 enum Layer {
     #[default]
     Unknown,
     None,
-    /// The head of a chunk, as far as it has come.
+    /// A chunk's size line, as far as it has come.
     Head(Vec<u8>),
     Data(usize),
-    /// The line's end behind one.
+    /// The line end behind a chunk.
     Tail,
     End,
 }
 
 impl MessageReader {
-    /// Bytes of the body have come. False if they cannot be understood.
+    /// Adds bytes of the body. False if they are malformed.
     pub fn feed(&mut self, mut body: &[u8]) -> bool {
         while let Some((first, rest)) = body.split_first() {
             match &mut self.layer {
-                // A length begins below 0x30, a chunk with a digit.
+                // A message length begins with a byte below 0x30, a chunk with a digit.
                 Layer::Unknown if first.is_ascii_hexdigit() => self.layer = Layer::Head(Vec::new()),
                 Layer::Unknown => self.layer = Layer::None,
                 Layer::None => {
@@ -128,7 +128,7 @@ impl MessageReader {
         true
     }
 
-    /// The next message that has come whole; `Err` if it is none.
+    /// Returns the next complete message; `Err` if it is malformed.
     pub fn next(&mut self) -> Option<Result<SignalingMessage, ()>> {
         loop {
             let (length, rest) = self.bytes.split_first_chunk::<2>()?;
@@ -138,7 +138,7 @@ impl MessageReader {
             }
             let json = rest.get(..length)?;
             let message = SignalingMessage::read(json);
-            // The end of candidates is an empty one, or one that is null.
+            // The end of candidates is an empty candidate, or null.
             let is_end = message.is_none() && json.first() == Some(&b'{');
             self.bytes.drain(..2 + length);
             match message {
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_understood_however_they_are_cut_with_chunks_and_without() {
+    fn messages_are_parsed_however_they_are_cut_with_and_without_chunks() {
         let plain: Vec<u8> = some().iter().flat_map(SignalingMessage::write).collect();
         let mut chunked = Vec::new();
         for message in some() {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_candidates_is_no_message_and_garbage_is_told() {
+    fn the_end_of_candidates_is_skipped_and_garbage_is_an_error() {
         let mut reader = MessageReader::default();
         assert!(reader.feed(b"\0\x02{}\0\x12{\"candidate\":null}\0\x03abc"));
         assert_eq!(reader.next(), Some(Err(())));
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_never_a_message_is_not_gathered_for_ever() {
+    fn an_endless_message_is_not_gathered() {
         let mut reader = MessageReader::default();
         let fed = (0..10_000)
             .take_while(|_| reader.feed(&[0x2f; 1024]))
@@ -223,7 +223,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_comes_is_no_reason_to_panic(pieces: Vec<Vec<u8>>) {
+        fn no_input_panics(pieces: Vec<Vec<u8>>) {
             let mut reader = MessageReader::default();
             for piece in pieces {
                 if !reader.feed(&piece) {

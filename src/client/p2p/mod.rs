@@ -1,7 +1,8 @@
-//! Ways to other ends that do not lead through the server. Signaling comes through the tunnel
-//! like any visitor; what follows goes over WebRTC's data channels, one for each connection.
+//! Connections to other ends that bypass the server. Signaling comes through the tunnel like any
+//! visitor; data uses WebRTC data channels, one for each connection.
 //!
-//! A [`peer`] is state alone, a [`link`] drives it, all of them share the socket of one [`hub`].
+//! A [`peer`] is a state machine, a [`link`] drives it, and all peers share the socket of one
+//! [`endpoint`].
 
 mod certificate;
 mod channel;
@@ -42,24 +43,24 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Bytes of one message, as we send them: a browser takes that in one piece everywhere,
+/// Maximum bytes of a message that is sent; all browsers accept that in one piece.
 const MAX_MESSAGE_OUT: usize = 16 * 1024;
-/// and as we take them.
+/// Maximum bytes of a message that is received.
 const MAX_MESSAGE_IN: u32 = 64 * 1024;
-/// What the label of a channel begins with that says which service it is for.
+/// Prefix of a channel label that names a service.
 const LABEL: &str = "gt:";
 
-/// What the user wants of it.
+/// The P2P options of a configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct P2pOptions {
     /// STUN servers, `stun:host:port` or without `stun:` or port.
     stun: Vec<String>,
     min_port: u16,
     max_port: u16,
-    /// A peer without channels is given up after this; zero is never.
+    /// A peer without channels is ended after this; zero for never.
     idle: Duration,
-    /// Peers at a time.
-    most: usize,
+    /// Maximum number of peers.
+    max_peers: usize,
     log_level: WebRtcLevel,
 }
 
@@ -77,13 +78,13 @@ impl P2pOptions {
             min_port,
             max_port,
             idle: idle_timeout,
-            most: connections,
+            max_peers: connections,
             log_level,
         }
     }
 }
 
-/// Why a peer cannot be had.
+/// Why a peer cannot be created.
 #[derive(Debug)]
 pub struct P2pError {
     what: String,
@@ -101,7 +102,7 @@ impl std::error::Error for P2pError {}
 
 impl fmt::Display for P2pError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot have {}: {}", self.what, self.why)
+        write!(f, "cannot create {}: {}", self.what, self.why)
     }
 }
 
@@ -115,15 +116,15 @@ pub struct P2p {
 
 struct P2pState {
     options: P2pOptions,
-    /// A STUN server that the remoteAPI has named.
+    /// The STUN server that the remoteAPI named.
     told: Option<String>,
-    /// There once a peer has been there.
-    hub: Option<Arc<Endpoint>>,
-    /// Peers that were offered to somebody, by number.
+    /// Created with the first peer.
+    endpoint: Option<Arc<Endpoint>>,
+    /// Peers that were offered and not answered yet, by number.
     offered: HashMap<u32, PeerHandle>,
 }
 
-/// How much the crates may say: what they call an error is a warning in WebRTC's own words.
+/// Limits the log level of the WebRTC crates, whose errors are only warnings for gt.
 fn set_log_level(level: WebRtcLevel) {
     logging::let_peers_say(match level {
         WebRtcLevel::Verbose => log::LevelFilter::Trace,
@@ -143,7 +144,7 @@ impl P2p {
             inner: Mutex::new(P2pState {
                 options,
                 told: None,
-                hub: None,
+                endpoint: None,
                 offered: HashMap::new(),
             }),
         }
@@ -153,31 +154,32 @@ impl P2p {
         self.inner.lock()
     }
 
-    /// Goes on with other options. Peers that are there stay.
+    /// Changes the options. Existing peers stay.
     pub fn change(&self, options: P2pOptions) {
         let mut inner = self.inner();
         set_log_level(options.log_level);
         let ports = |options: &P2pOptions| (options.min_port, options.max_port);
         if ports(&inner.options) != ports(&options) {
-            inner.hub = None;
+            inner.endpoint = None;
         }
         inner.options = options;
     }
 
-    /// The remoteAPI has named a STUN server, or none.
+    /// Sets the STUN server that the remoteAPI named, or none.
     pub fn set_stun_server(&self, server: &str) {
         self.inner().told = (!server.is_empty()).then(|| server.to_owned());
     }
 
     /// Ends all peers.
     pub fn close(&self) {
-        let hub = self.inner().hub.clone();
-        if let Some(hub) = hub {
-            hub.close();
+        let endpoint = self.inner().endpoint.clone();
+        if let Some(endpoint) = endpoint {
+            endpoint.close();
         }
     }
 
-    /// The STUN servers of the configuration and the one that a remoteAPI has `told`, for the log.
+    /// Returns the STUN servers of the configuration and the one that a remoteAPI has `told`, for
+    /// the log.
     pub fn servers(&self, told: &str) -> String {
         let mut servers = self.inner().options.stun.clone();
         servers.extend((!told.is_empty()).then(|| told.to_owned()));
@@ -199,30 +201,30 @@ impl P2p {
         self.inner().options.idle
     }
 
-    /// The right to another peer, if there may be one.
+    /// Returns a permit for another peer, if there may be one.
     fn reserve(&self) -> Option<PeerPermit> {
-        let most = self.inner().options.most;
+        let most = self.inner().options.max_peers;
         self.limit.acquire(most)
     }
 
-    fn hub(&self) -> Result<Arc<Endpoint>, P2pError> {
+    fn endpoint(&self) -> Result<Arc<Endpoint>, P2pError> {
         let mut inner = self.inner();
-        if let Some(hub) = &inner.hub {
-            return Ok(hub.clone());
+        if let Some(endpoint) = &inner.endpoint {
+            return Ok(endpoint.clone());
         }
-        let hub = Endpoint::start(identity()?, &inner.options)?;
-        inner.hub = Some(hub.clone());
-        Ok(hub)
+        let endpoint = Endpoint::start(identity()?, &inner.options)?;
+        inner.endpoint = Some(endpoint.clone());
+        Ok(endpoint)
     }
 
-    /// A hub for one peer alone, which goes with it. Two of one end that reach the same address
-    /// from the same address could not be told apart there.
-    fn hub_of_one(&self) -> Result<Arc<Endpoint>, P2pError> {
+    /// Creates an endpoint for one peer only, which ends with it. Two peers between the same two
+    /// addresses could not be told apart on one socket.
+    fn endpoint_of_one(&self) -> Result<Arc<Endpoint>, P2pError> {
         Endpoint::start(identity()?, &self.inner().options)
     }
 }
 
-/// One for the whole process.
+/// Returns the process's identity.
 fn identity() -> Result<Arc<Identity>, P2pError> {
     static IDENTITY: OnceLock<Arc<Identity>> = OnceLock::new();
     if let Some(identity) = IDENTITY.get() {
@@ -232,26 +234,26 @@ fn identity() -> Result<Arc<Identity>, P2pError> {
     Ok(IDENTITY.get_or_init(|| identity).clone())
 }
 
-/// A new peer with a task of its own, and how our addresses are told to it. `prepare` is done
-/// before its task runs, and `permit` is given back when that ends.
+/// Creates a peer and its task, and returns how our addresses are described to it. `prepare` runs
+/// before the task, and `permit` is returned when the task ends.
 fn begin<T>(
     me: &Arc<ClientContext>,
-    hub: Arc<Endpoint>,
+    endpoint: Arc<Endpoint>,
     role: IceRole,
     permit: Option<PeerPermit>,
     prepare: impl FnOnce(&mut Peer, &Identity) -> Result<T, P2pError>,
 ) -> Result<(PeerHandle, Vec<String>, T), P2pError> {
     let checks = ConnectivityChecks::new(me.p2p.checks.clone(), role, endpoint::own_addresses());
     let memory = MemoryShare::new(me.p2p.memory.clone());
-    let mut peer = Peer::new(&hub.identity, checks, memory, Instant::now())?;
-    let hosts = hub.hosts();
+    let mut peer = Peer::new(&endpoint.identity, checks, memory, Instant::now())?;
+    let hosts = endpoint.hosts();
     let told = hosts
         .into_iter()
         .filter_map(peer::transport::candidate)
         .collect();
-    let prepared = prepare(&mut peer, &hub.identity)?;
+    let prepared = prepare(&mut peer, &endpoint.identity)?;
     let link = PeerHandle::new(peer);
-    hub.add(link.clone());
+    endpoint.add(link.clone());
     if let Some(permit) = &permit {
         permit.hold(&link);
     }
@@ -259,7 +261,7 @@ fn begin<T>(
     let accept = move |channel: ChannelConn, opened: peer::OpenedChannel| {
         super::service::serve_channel(&serving, &opened.label, channel);
     };
-    let driver = PeerDriver::new(link.clone(), hub, me.p2p.idle(), accept);
+    let driver = PeerDriver::new(link.clone(), endpoint, me.p2p.idle(), accept);
     let over = link.clone();
     crate::spawn(async move {
         driver.await;
@@ -269,7 +271,7 @@ fn begin<T>(
     Ok((link, told, prepared))
 }
 
-/// The host prefix that a label names, if it names one.
+/// Returns the host prefix that a label names, if any.
 pub fn prefix_of(label: &str) -> Option<&str> {
     label
         .strip_prefix(LABEL)

@@ -1,12 +1,12 @@
 //! The filter between a peer's SCTP packets and the SCTP library: which packets it may see. It
-//! looks at chunk headers and numbers; what becomes of streams is the business of `resets.rs`.
+//! parses chunk headers and numbers; `resets.rs` handles stream resets.
 //!
 //! rtc-sctp 0.21 trusts its peer. It panics at an error cause that is longer than its chunk; it
-//! looks for the next chunk behind what it has understood of one, so that a chunk can hide another;
-//! it takes a step for each number in each gap block of a SACK, as often as the blocks repeat it; it
-//! bounds the bytes it holds for a peer, but neither the number of chunks they come in (each takes
-//! about 400 bytes besides, and some are searched for one by one) nor chunks without any; and
-//! it remembers every INIT as an association of its own.
+//! looks for the next chunk behind the part of a chunk that it understands, so that a chunk can
+//! hide another; it takes a step for each number in each gap block of a SACK, as often as the
+//! blocks repeat it; it bounds the bytes it holds for a peer, but neither the number of their
+//! chunks (each takes about 400 bytes more, and some are searched one by one) nor chunks without
+//! bytes; and it remembers every INIT as an association of its own.
 
 use super::resets::{chunks, Chunk, DATA, FORWARD_TSN, RECONFIG, REQUEST, RESPONSE, SACK};
 use crate::wire::{u16_at, u32_at};
@@ -22,50 +22,50 @@ const ERROR: u8 = 9;
 const COOKIE_ECHO: u8 = 10;
 const COOKIE_ACK: u8 = 11;
 const SHUTDOWN_COMPLETE: u8 = 14;
-/// Parameters that rtc-sctp takes to be shorter than they are, unless they have these lengths.
+/// Parameters that rtc-sctp takes for shorter than they are, unless they have these lengths.
 const FORWARD_TSN_SUPPORTED: u16 = 0xC000;
 const REQUESTED_HMAC: u16 = 0x8004;
-/// Bytes of a packet's header, and of a chunk's.
+/// Length of a packet's header and of a chunk's header.
 const PACKET_HEADER: usize = 12;
 const CHUNK_HEADER: usize = 4;
-/// Bytes of a DATA chunk's value before what it carries.
+/// Length of a DATA chunk's value before its payload.
 const DATA_HEADER: usize = 12;
-/// Maximum length of a packet. Peers of WebRTC send 1,300 bytes at most.
-const PACKET_LENGTH: usize = 2048;
+/// Maximum length of a packet. WebRTC peers send 1,300 bytes at most.
+const MAX_PACKET: usize = 2048;
 /// Maximum number of packets with an INIT. A peer repeats it 8 times.
-const INITS: u32 = 16;
+const MAX_INITS: u32 = 16;
 /// Number of received chunks from which SCTP gets no new ones until some have been read. The
 /// receive buffer holds 450 chunks of full size.
-const HELD: u32 = 2048;
+const MAX_HELD: u32 = 2048;
 /// Maximum number of received chunks if the further ones fill gaps between others: without them,
 /// what is there could not be read.
-const HELD_WITH_GAPS: u32 = 2 * HELD;
+const MAX_HELD_WITH_GAPS: u32 = 2 * MAX_HELD;
 
 #[derive(Debug, Default)]
 pub struct PacketFilter {
     inits: u32,
     sack: Option<Sack>,
-    /// Chunks that SCTP has let go, as a number that compares with [`Sack::accepted`].
+    /// Number of chunks that SCTP has released; comparable with [`Sack::accepted`].
     released: u32,
-    /// Bytes that SCTP holds, at most.
+    /// Upper bound of the bytes that SCTP holds.
     bytes: u32,
 }
 
-/// What SCTP has told the peer that it has.
+/// What SCTP has acknowledged.
 #[derive(Debug, Clone, Copy)]
 struct Sack {
     /// The number of the last chunk without a gap before it.
     cumulative: u32,
     /// The highest number that SCTP has.
     highest: u32,
-    /// Where `cumulative` would be if all the chunks that SCTP has came without a gap.
+    /// Where `cumulative` would be if all chunks that SCTP has came without a gap.
     accepted: u32,
 }
 
 impl PacketFilter {
-    /// Whether SCTP may have a packet of the peer.
+    /// Whether SCTP may see a packet of the peer.
     pub fn admit(&mut self, packet: &[u8]) -> bool {
-        if packet.len() > PACKET_LENGTH {
+        if packet.len() > MAX_PACKET {
             return false;
         }
         let (mut length, mut bytes) = (PACKET_HEADER, 0);
@@ -78,7 +78,7 @@ impl PacketFilter {
             }
             length = (length + CHUNK_HEADER + chunk.value.len()).next_multiple_of(4);
         }
-        // Something follows that is no chunk. The last one may go without its padding.
+        // The rest is not a chunk. The last chunk may lack its padding.
         let is_whole = packet.len() <= length;
         if is_whole {
             self.bytes = self.bytes.saturating_add(number(bytes));
@@ -99,7 +99,7 @@ impl PacketFilter {
                 let (tsn, has_bytes) = (u32_at(chunk.value, 0), chunk.value.len() > DATA_HEADER);
                 has_bytes && tsn.is_some_and(|tsn| self.has_room_for(tsn))
             }
-            INIT if self.inits >= INITS => false,
+            INIT if self.inits >= MAX_INITS => false,
             INIT => {
                 self.inits += 1;
                 true
@@ -115,14 +115,18 @@ impl PacketFilter {
         };
         let fills_gap =
             tsn.wrapping_sub(sack.cumulative) <= sack.highest.wrapping_sub(sack.cumulative);
-        let most = if fills_gap { HELD_WITH_GAPS } else { HELD };
+        let most = if fills_gap {
+            MAX_HELD_WITH_GAPS
+        } else {
+            MAX_HELD
+        };
         self.held(sack) < most
     }
 
-    /// Chunks that SCTP holds, as far as it has acknowledged them.
+    /// Number of acknowledged chunks that SCTP holds.
     fn held(&self, sack: Sack) -> u32 {
         let held = sack.accepted.wrapping_sub(self.released);
-        // What was read and not acknowledged yet makes it less than none.
+        // Negative if chunks were read before they were acknowledged.
         match held > u32::MAX / 2 {
             true => 0,
             false => held,
@@ -133,10 +137,10 @@ impl PacketFilter {
     /// something has been read.
     pub fn are_full(&self, buffer: u32) -> bool {
         let chunks = self.sack.map_or(0, |sack| self.held(sack));
-        chunks >= HELD || self.bytes.saturating_add(number(PACKET_LENGTH)) > buffer
+        chunks >= MAX_HELD || self.bytes.saturating_add(number(MAX_PACKET)) > buffer
     }
 
-    /// Looks at a packet that SCTP sends, whose receive buffer is empty if it offers `buffer` bytes.
+    /// Processes a packet that SCTP sends. Its receive buffer is empty if it offers `buffer` bytes.
     pub fn sent(&mut self, packet: &[u8], buffer: u32) {
         for chunk in chunks(packet).filter(|chunk| chunk.kind == SACK) {
             let (Some(cumulative), Some(window)) = (u32_at(chunk.value, 0), u32_at(chunk.value, 4))
@@ -155,7 +159,7 @@ impl PacketFilter {
                 sack.accepted = sack.accepted.wrapping_add(count);
                 sack.highest = cumulative.wrapping_add(u32::from(end));
             }
-            // Once nothing is held, chunks that were dropped with their stream are, too.
+            // Once nothing is held, this covers chunks that were dropped with their stream.
             if window >= buffer || self.sack.is_none() {
                 self.released = sack.accepted;
             }
@@ -164,12 +168,12 @@ impl PacketFilter {
         }
     }
 
-    /// A message of this many chunks and bytes has been read out of SCTP.
+    /// Notes that a message of this many chunks and bytes was read from SCTP.
     pub fn read(&mut self, chunks: usize, bytes: usize) {
         self.released = self.released.wrapping_add(number(chunks));
         self.bytes = self.bytes.saturating_sub(number(bytes));
-        // What the peer has skipped (RFC 3758) was acknowledged, and is never read. SCTP would not
-        // say that it is empty before it gets a chunk, and here it would get none.
+        // Chunks that the peer has skipped (RFC 3758) were acknowledged and are never read. SCTP
+        // would report an empty buffer only after another chunk, which it would not get here.
         if let Some(sack) = self.sack.filter(|_| self.bytes == 0) {
             self.released = self.released.wrapping_add(self.held(sack));
         }
@@ -180,7 +184,8 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// The first and the last of each gap block of a SACK, counted from its cumulative number.
+/// Returns the first and last number of each gap block of a SACK, relative to its cumulative
+/// number.
 fn gaps(sack: &[u8]) -> impl Iterator<Item = (u16, u16)> + '_ {
     let count = usize::from(u16_at(sack, 8).unwrap_or(0));
     (0..count).map_while(|index| {
@@ -189,8 +194,8 @@ fn gaps(sack: &[u8]) -> impl Iterator<Item = (u16, u16)> + '_ {
     })
 }
 
-/// Whether the blocks come one after the other (RFC 9260, section 3.3.4), so that SCTP takes no
-/// more steps than it has chunks on the way.
+/// Whether the blocks are in order (RFC 9260, section 3.3.4), so that SCTP takes no more steps than
+/// it has chunks in flight.
 fn has_gaps_in_order(sack: &[u8]) -> bool {
     let mut last = 0;
     gaps(sack).all(|(start, end)| {
@@ -200,8 +205,8 @@ fn has_gaps_in_order(sack: &[u8]) -> bool {
     })
 }
 
-/// How many bytes of a chunk's value rtc-sctp understands; `None` if it refuses the packet, or would
-/// have to panic.
+/// Returns how many bytes of a chunk's value rtc-sctp understands; `None` if it refuses the packet,
+/// or would panic.
 fn understood(chunk: &Chunk<'_>) -> Option<usize> {
     let value = chunk.value;
     match chunk.kind {
@@ -230,7 +235,7 @@ fn understood(chunk: &Chunk<'_>) -> Option<usize> {
         }
         ABORT | ERROR => {
             let mut at = 0;
-            // It takes causes to have no padding.
+            // It assumes that causes have no padding.
             while at + 4 <= value.len() {
                 let length = usize::from(u16_at(value, at + 2)?);
                 value
@@ -246,7 +251,7 @@ fn understood(chunk: &Chunk<'_>) -> Option<usize> {
     }
 }
 
-/// The length of a parameter, header included, if rtc-sctp takes it for as long as it is.
+/// Returns the length of a parameter with its header, if rtc-sctp takes it for as long as it is.
 fn parameter_length(value: &[u8], at: usize) -> Option<usize> {
     let (kind, length) = (u16_at(value, at)?, usize::from(u16_at(value, at + 2)?));
     value.get(at..at + length)?;

@@ -95,9 +95,9 @@ impl RecordFilter {
         admitted
     }
 
-    /// The handshake is over. From now on only encrypted records pass, of the first epoch: nobody
-    /// renegotiates, and a peer that repeats its last flight repeats its Finished with it, which is
-    /// enough for DTLS to repeat its own.
+    /// Notes that the handshake is over. From now on only encrypted records of the first epoch
+    /// pass: renegotiation is not used, and a peer that repeats its last flight includes its
+    /// Finished, which is enough for DTLS to repeat its own.
     pub fn establish(&mut self) {
         self.stage = HandshakeStage::Established;
     }
@@ -124,7 +124,7 @@ impl RecordFilter {
         true
     }
 
-    /// How many records of the limit a record takes; `None` if DTLS must not have it.
+    /// Returns how many records of the limit a record takes; `None` if DTLS must not see it.
     fn cost(&self, record: &Record<'_>) -> Option<usize> {
         match (record.epoch, record.content_type) {
             (0, _) if matches!(self.stage, HandshakeStage::Established) => None,
@@ -138,7 +138,7 @@ impl RecordFilter {
     }
 }
 
-/// The records of a datagram, up to the first that is cut short or has no content.
+/// Returns the records of a datagram, up to the first that is truncated or empty.
 fn records(datagram: &[u8]) -> impl Iterator<Item = Record<'_>> {
     let mut rest = datagram;
     std::iter::from_fn(move || loop {
@@ -159,8 +159,8 @@ fn records(datagram: &[u8]) -> impl Iterator<Item = Record<'_>> {
     })
 }
 
-/// How many fragments a plaintext handshake record has; `None` if one of them is not as DTLS takes
-/// it for granted: within the message it belongs to, and as long as it says.
+/// Returns the number of fragments of a plaintext handshake record; `None` if one of them violates
+/// what DTLS assumes: that it is within its message, and as long as it says.
 fn fragments(mut body: &[u8]) -> Option<usize> {
     let mut count = 0;
     while !body.is_empty() {
@@ -173,8 +173,8 @@ fn fragments(mut body: &[u8]) -> Option<usize> {
             number(f0, f1, f2)?,
         );
         let after = body.get(MESSAGE_HEADER..)?;
-        // DTLS takes the message's length for the fragment's: what follows a fragment that is not
-        // the whole message would become part of it.
+        // DTLS takes the message's length for the fragment's: bytes behind a partial fragment would
+        // become part of it.
         let present = length.min(after.len());
         let is_within = offset.checked_add(fragment)? <= length;
         let is_empty = fragment == 0 && length > 0;

@@ -1,64 +1,64 @@
-//! Resets of streams (RFC 6525): how channels end, in a way that every peer follows.
+//! Stream resets (RFC 6525): how channels end, in a way that every peer supports.
 //!
-//! Our SCTP sends a reset as soon as it is asked for one: several at a time, repeated in any
-//! order, "in progress" taken for done; the reset that answers a peer's goes before what still
-//! waits to be sent on that stream, and not at all if the peer's had to wait. Chromium's SCTP takes
-//! one after the other, so some of its channels would never end, and what comes after a reset it
-//! would keep for good, or for the next channel of that number. And once asked, ours reads no more,
-//! and has the peer's reset wait for that. So it is never asked: its own requests are taken off the
-//! way to the peer, and said from here, one at a time, each when all of its streams has been sent
-//! and acknowledged.
+//! rtc-sctp sends a reset as soon as it is requested: several at a time, repeated in any order,
+//! with "in progress" taken for done; its answer to a peer's reset overtakes data that still waits
+//! on that stream, and is not sent at all if the peer's had to wait. Chromium's SCTP handles one
+//! reset at a time, so some of its channels would never end, and data behind a reset would be kept
+//! for ever, or for the next channel of that number. Once asked, rtc-sctp also reads no more and
+//! makes the peer's reset wait for that. So it is never asked: its own requests are removed from
+//! the packets to the peer, and sent from here, one at a time, each when all data of its streams
+//! has been sent and acknowledged.
 //!
-//! What is seen here is also how far a peer skips what it has given up (RFC 3758): our SCTP takes
-//! a step for each number, and a peer could have it take two thousand million.
+//! The filter also bounds how far a peer skips what it has given up (RFC 3758): rtc-sctp takes a
+//! step for each number, and a peer could make it take two billion.
 
 use crate::wire::{u16_at, u32_at};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Chunks (RFC 9260, section 3.2; RFC 6525, section 3.1),
+/// Chunk types (RFC 9260, section 3.2; RFC 6525, section 3.1).
 pub const DATA: u8 = 0;
 pub const SACK: u8 = 3;
 pub const RECONFIG: u8 = 130;
 pub const FORWARD_TSN: u8 = 192;
-/// the flag of a message's last piece,
+/// The flag of a message's last fragment.
 const LAST_PIECE: u8 = 1;
-/// and parameters (RFC 6525, section 4).
+/// Parameter types (RFC 6525, section 4).
 pub const REQUEST: u16 = 13;
 pub const RESPONSE: u16 = 16;
-/// Results of a reset (RFC 6525, section 4.4).
+/// Result codes (RFC 6525, section 4.4).
 const PERFORMED: u32 = 1;
 const IN_PROGRESS: u32 = 6;
-/// Ports, tag and sum of a packet.
+/// Length of a packet's header: ports, tag and checksum.
 const HEADER: usize = 12;
-/// After this time without a response it is asked again.
-const AGAIN: Duration = Duration::from_secs(1);
-/// Streams that wait for their reset: twice the channels that there may be.
-const WAITING: usize = 512;
-/// Requests of the peer that may be in progress.
-const DEFERRED: usize = 32;
-/// DATA that a peer may skip at a time: more than it could have on the way.
-const SKIPPED: u32 = 16 * 1024;
+/// A request is repeated after this time without a response.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Maximum number of streams that wait for their reset: twice the maximum number of channels.
+const MAX_WAITING: usize = 512;
+/// Maximum number of the peer's requests in progress.
+const MAX_DEFERRED: usize = 32;
+/// Maximum number of DATA chunks that a peer may skip at a time: more than it could have in flight.
+const MAX_SKIPPED: u32 = 16 * 1024;
 
 #[derive(Default)]
 pub struct StreamResets {
-    /// Messages of a stream that SCTP has not sent for the first time.
+    /// Messages of each stream that SCTP has not sent for the first time.
     unsent: HashMap<u16, u32>,
-    /// The highest number of DATA that was sent, and that the peer has with all before it.
+    /// The highest DATA number that was sent, and the highest without a gap that the peer has.
     sent: Option<u32>,
     acknowledged: Option<u32>,
-    /// Where SCTP has said that it has all of the peer's DATA up to.
+    /// The highest DATA number without a gap that SCTP has acknowledged.
     received: Option<u32>,
     waiting: Vec<u16>,
     request: Option<ResetRequest>,
-    /// The next request's number.
+    /// The number of the next request.
     number: Option<u32>,
     /// The number of the peer's last request.
     heard: u32,
-    /// Streams that we have ended and the peer has not.
+    /// Streams that this end has ended and the peer has not.
     ended: Vec<u16>,
-    /// The peer's requests that have had no final answer.
+    /// The peer's requests without a final response.
     deferred: Vec<u32>,
     /// Ports and tag of packets to the peer, and from it.
     outward: [u8; 8],
@@ -68,28 +68,28 @@ pub struct StreamResets {
 struct ResetRequest {
     number: u32,
     streams: Vec<u16>,
-    /// The last DATA of theirs, or one after it.
+    /// The last DATA of its streams, or a later one.
     last: u32,
-    /// What was sent, and when it is sent again; `None` while something is not acknowledged.
+    /// The packet, and when it is sent again; `None` while some data is not acknowledged.
     packet: Option<(Bytes, Instant)>,
 }
 
-/// What becomes of a packet that SCTP sends.
+/// What happens to a packet that SCTP sends.
 #[derive(Debug, PartialEq, Eq)]
 pub enum OutgoingReset {
     Pass,
-    /// It does not go; SCTP is told that it has this response.
+    /// It is not sent; SCTP gets this response.
     Answered(Bytes),
 }
 
 impl StreamResets {
-    /// SCTP has a message for a stream.
+    /// Notes that SCTP was given a message for a stream.
     pub fn written(&mut self, stream: u16) {
         let unsent = self.unsent.entry(stream).or_default();
         *unsent = unsent.saturating_add(1);
     }
 
-    /// We say no more on a stream.
+    /// Notes that this end has ended a stream.
     pub fn end(&mut self, stream: u16) {
         if !self.ended.contains(&stream) {
             self.ended.push(stream);
@@ -97,7 +97,7 @@ impl StreamResets {
         }
     }
 
-    /// The peer says no more on a stream, which is answered in kind.
+    /// Notes that the peer has ended a stream; the answer is a reset of our direction.
     pub fn ended(&mut self, stream: u16) {
         match self.ended.iter().position(|ended| *ended == stream) {
             Some(at) => drop(self.ended.swap_remove(at)),
@@ -105,12 +105,12 @@ impl StreamResets {
         }
     }
 
-    /// Whether the peer lets more resets wait than there could be.
+    /// Whether the peer leaves more resets waiting than there could be.
     pub fn is_too_much(&self) -> bool {
-        self.waiting.len() > WAITING
+        self.waiting.len() > MAX_WAITING
     }
 
-    /// Looks at a packet on its way from SCTP to the peer.
+    /// Processes a packet from SCTP to the peer.
     pub fn outgoing(&mut self, packet: &[u8]) -> OutgoingReset {
         if let Some(head) = packet.first_chunk() {
             self.outward = *head;
@@ -137,7 +137,7 @@ impl StreamResets {
         if self.sent.is_some_and(|sent| !is_after(number, sent)) {
             return;
         }
-        // Numbers of requests begin where those of DATA do (RFC 6525, section 4.1).
+        // Request numbers begin with the first DATA number (RFC 6525, section 4.1).
         self.number.get_or_insert(number);
         self.sent = Some(number);
         if chunk.flags & LAST_PIECE != 0 {
@@ -160,7 +160,7 @@ impl StreamResets {
         OutgoingReset::Answered(reconfig(&self.inward, RESPONSE, &response))
     }
 
-    /// SCTP has answered a request of the peer.
+    /// Notes that SCTP has answered a request of the peer.
     fn answered(&mut self, value: &[u8]) {
         let (number, result) = (u32_at(value, 0), u32_at(value, 4));
         if result != Some(IN_PROGRESS) {
@@ -168,7 +168,7 @@ impl StreamResets {
         }
     }
 
-    /// Looks at a packet on its way from the peer to SCTP; false if SCTP is not to have it.
+    /// Processes a packet from the peer to SCTP; false if SCTP must not see it.
     pub fn incoming(&mut self, packet: &[u8]) -> bool {
         if let Some(head) = packet.first_chunk() {
             self.inward = *head;
@@ -182,7 +182,7 @@ impl StreamResets {
                 }
                 FORWARD_TSN if self.skips_too_much(chunk.value) => return false,
                 RECONFIG => {
-                    // There may be a second one.
+                    // There may be a second parameter.
                     let mut rest = chunk.value;
                     while let Some((kind, value)) = parameter(rest) {
                         if !self.hear(kind, value) {
@@ -198,13 +198,14 @@ impl StreamResets {
         true
     }
 
-    /// Before anything was received there is nothing to skip; a peer that thinks so says it again.
+    /// Whether the peer skips too far. Before any DATA was received there is nothing to skip; a
+    /// peer that skips then repeats it.
     fn skips_too_much(&self, value: &[u8]) -> bool {
         let Some(number) = u32_at(value, 0) else {
             return false;
         };
         self.received.is_none_or(|received| {
-            is_after(number, received) && number.wrapping_sub(received) > SKIPPED
+            is_after(number, received) && number.wrapping_sub(received) > MAX_SKIPPED
         })
     }
 
@@ -214,15 +215,15 @@ impl StreamResets {
         };
         match kind {
             REQUEST if !self.deferred.contains(&number) => {
-                if self.deferred.len() >= DEFERRED {
-                    // It will be said again.
+                if self.deferred.len() >= MAX_DEFERRED {
+                    // The peer repeats it.
                     return false;
                 }
                 self.heard = number;
                 self.deferred.push(number);
             }
             RESPONSE => {
-                // Whatever it says: that something is not there yet is no answer any more.
+                // The result does not matter: "not there yet" is no longer possible.
                 let is_it = |it: &mut ResetRequest| it.number == number && it.packet.is_some();
                 self.request.take_if(is_it);
             }
@@ -231,7 +232,7 @@ impl StreamResets {
         true
     }
 
-    /// The packet that goes to the peer now, if one does.
+    /// Returns the packet to send to the peer now, if any.
     pub fn release(&mut self, now: Instant) -> Option<Bytes> {
         if self.request.is_none() {
             self.begin();
@@ -241,7 +242,7 @@ impl StreamResets {
             if *again > now {
                 return None;
             }
-            *again = now + AGAIN;
+            *again = now + RETRY_AFTER;
             return Some(packet.clone());
         }
         if self
@@ -258,13 +259,13 @@ impl StreamResets {
             value.put_u16(*stream);
         }
         let packet = reconfig(&self.outward, REQUEST, &value);
-        request.packet = Some((packet.clone(), now + AGAIN));
+        request.packet = Some((packet.clone(), now + RETRY_AFTER));
         Some(packet)
     }
 
-    /// Makes a request of all the streams that have nothing more to be sent.
+    /// Starts a request for all streams that have nothing more to send.
     fn begin(&mut self) {
-        // Every channel begins with a word of either end.
+        // Every channel begins with a message of one end.
         let (Some(number), Some(last)) = (self.number, self.sent) else {
             return;
         };
@@ -284,13 +285,13 @@ impl StreamResets {
         });
     }
 
-    /// When [`Resets::release`] has something although nothing happens.
+    /// Returns when [`StreamResets::release`] is due without another event.
     pub fn deadline(&self) -> Option<Instant> {
         let packet = self.request.as_ref()?.packet.as_ref();
         packet.map(|(_, again)| *again)
     }
 
-    /// Streams that have not been reset.
+    /// Returns the number of streams that have not been reset.
     #[cfg(test)]
     pub fn waiting(&self) -> usize {
         self.waiting.len() + usize::from(self.request.is_some())
@@ -314,13 +315,13 @@ pub fn chunks(packet: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
     })
 }
 
-/// The kind and value of the first parameter.
+/// Returns the type and value of the first parameter.
 pub fn parameter(value: &[u8]) -> Option<(u16, &[u8])> {
     let (kind, length) = (u16_at(value, 0)?, u16_at(value, 2)?);
     Some((kind, value.get(4..usize::from(length))?))
 }
 
-/// A packet with one parameter.
+/// Builds a packet with one parameter.
 fn reconfig(head: &[u8; 8], kind: u16, value: &[u8]) -> Bytes {
     let length = |more: usize| u16::try_from(value.len() + more).unwrap_or(u16::MAX);
     let mut packet = BytesMut::with_capacity(HEADER + 8 + value.len() + 2);
@@ -339,7 +340,7 @@ fn reconfig(head: &[u8; 8], kind: u16, value: &[u8]) -> Bytes {
     packet.freeze()
 }
 
-/// Whether a number comes after another one, in numbers that begin again (RFC 1982).
+/// Whether a serial number follows another one (RFC 1982).
 fn is_after(number: u32, other: u32) -> bool {
     (1..1 << 31).contains(&number.wrapping_sub(other))
 }

@@ -1,40 +1,40 @@
-//! Session descriptions (RFC 8866), as far as data channels need them (RFC 8841). Text to values
-//! and back; what they mean for a connection is [`super::peer`]'s affair.
+//! Session descriptions (RFC 8866), as far as data channels need them (RFC 8841). Parsing and
+//! writing only; [`super::peer`] applies the values.
 
 use super::identity::DtlsRole;
 use std::fmt::Write;
 
-/// Candidates that are taken out of one description.
-const CANDIDATES: usize = 32;
-/// Media of a description that are answered.
-const MEDIA: usize = 16;
-/// Length of a token that is repeated in the answer.
-const TOKEN: usize = 256;
+/// Maximum number of candidates used of one description.
+const MAX_CANDIDATES: usize = 32;
+/// Maximum number of media sections answered.
+const MAX_MEDIA: usize = 16;
+/// Maximum length of a token that is repeated in the answer.
+const MAX_TOKEN: usize = 256;
 
-/// What one end says of itself.
+/// A parsed description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
     pub ufrag: String,
     pub pwd: String,
-    /// SHA-256 of its certificate.
+    /// SHA-256 fingerprint of the certificate.
     pub fingerprint: String,
     pub setup: Setup,
-    /// Largest message it takes, in bytes.
+    /// Largest message that the end accepts, in bytes.
     pub max_message: u32,
     pub candidates: Vec<String>,
     media: Vec<Media>,
 }
 
-/// Who speaks first in DTLS (RFC 8842).
+/// The end that starts the DTLS handshake (RFC 8842).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setup {
-    /// Either.
+    /// Either end.
     ActPass,
     Active,
     Passive,
 }
 
-/// One medium; the data channels are one.
+/// One media section; the data channels are one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Media {
     /// The rest of its line behind the port.
@@ -45,19 +45,19 @@ struct Media {
 }
 
 impl Description {
-    /// Why it is of no use is said in a few words.
+    /// Parses a description. The error is a short reason.
     pub fn parse(sdp: &str) -> Result<Self, &'static str> {
         let mut media: Vec<Media> = Vec::new();
         let (mut ufrag, mut pwd, mut fingerprint) = (None, None, None);
         let mut setup = Setup::ActPass;
-        // RFC 8841, section 6.1: what holds if nothing is said.
+        // The default of RFC 8841, section 6.1.
         let mut max_message = 64 * 1024;
         let mut candidates = Vec::new();
         let mut data = None;
         for line in sdp.lines() {
             let line = line.trim_end();
             if let Some(rest) = line.strip_prefix("m=") {
-                if media.len() == MEDIA || rest.len() > TOKEN {
+                if media.len() == MAX_MEDIA || rest.len() > MAX_TOKEN {
                     return Err("too many media");
                 }
                 let mut words = rest.splitn(3, ' ');
@@ -81,10 +81,10 @@ impl Description {
                 continue;
             };
             let (name, value) = attribute.split_once(':').unwrap_or((attribute, ""));
-            if value.len() > TOKEN {
+            if value.len() > MAX_TOKEN {
                 continue;
             }
-            // What stands before the first medium holds for all; else only ours counts.
+            // Lines before the first media section apply to all; other sections do not matter.
             let ours = media.last().is_none_or(|media| media.is_data);
             match name {
                 "mid" => {
@@ -92,7 +92,7 @@ impl Description {
                         last.mid = Some(value.to_owned());
                     }
                 }
-                // With bundled media they are the same everywhere.
+                // Bundled media share them.
                 "ice-ufrag" if ours || ufrag.is_none() => ufrag = Some(value.to_owned()),
                 "ice-pwd" if ours || pwd.is_none() => pwd = Some(value.to_owned()),
                 "fingerprint" if ours || fingerprint.is_none() => {
@@ -110,11 +110,11 @@ impl Description {
                     }
                 }
                 "max-message-size" if ours => {
-                    // 0 is any size.
+                    // 0 means any size.
                     let size = value.parse().unwrap_or(max_message);
                     max_message = if size == 0 { u32::MAX } else { size };
                 }
-                "candidate" if ours && candidates.len() < CANDIDATES => {
+                "candidate" if ours && candidates.len() < MAX_CANDIDATES => {
                     candidates.push(attribute.to_owned());
                 }
                 _ => {}
@@ -124,7 +124,8 @@ impl Description {
             return Err("no data channels in it");
         }
         let is_token = |text: &String| {
-            (4..=TOKEN).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+            (4..=MAX_TOKEN).contains(&text.len())
+                && text.bytes().all(|byte| byte.is_ascii_graphic())
         };
         Ok(Self {
             ufrag: ufrag.filter(is_token).ok_or("no ice-ufrag")?,
@@ -137,7 +138,7 @@ impl Description {
         })
     }
 
-    /// What `ours` says to this offer: data channels, and no to all other media.
+    /// Builds the answer to this offer: data channels, and a rejection of all other media.
     pub fn answer(&self, ours: &LocalDescription, side: DtlsRole) -> String {
         let setup = match side {
             DtlsRole::Client => "active",
@@ -146,7 +147,7 @@ impl Description {
         write(ours, setup, &self.media)
     }
 
-    /// Which side we are on in answer to this offer.
+    /// Returns our DTLS side in the answer to this offer.
     pub fn side_of_answer(&self) -> DtlsRole {
         match self.setup {
             Setup::Active => DtlsRole::Server,
@@ -154,7 +155,7 @@ impl Description {
         }
     }
 
-    /// Which side we are on if this answers our offer.
+    /// Returns our DTLS side if this answers our offer.
     pub fn side_of_offer(&self) -> DtlsRole {
         match self.setup {
             Setup::Passive => DtlsRole::Client,
@@ -163,14 +164,14 @@ impl Description {
     }
 }
 
-/// What we say of ourselves.
+/// The values of our own description.
 pub struct LocalDescription<'a> {
     pub ufrag: &'a str,
     pub pwd: &'a str,
     pub fingerprint: &'a str,
 }
 
-/// An offer of data channels.
+/// Builds an offer of data channels.
 pub fn offer(ours: &LocalDescription) -> String {
     let media = Media {
         kind: "application".to_owned(),
@@ -183,7 +184,7 @@ pub fn offer(ours: &LocalDescription) -> String {
 
 fn write(ours: &LocalDescription, setup: &str, media: &[Media]) -> String {
     let mut sdp = String::from("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n");
-    // Writing to a String does not fail.
+    // Writing to a String cannot fail.
     if let Some(mid) = media
         .iter()
         .find(|it| it.is_data)
@@ -198,7 +199,8 @@ fn write(ours: &LocalDescription, setup: &str, media: &[Media]) -> String {
         is_data,
     } in media
     {
-        // Port 9 is a place to discard, as candidates say where to; 0 is a no.
+        // Port 9 (discard) is a placeholder, since candidates carry the addresses; 0 rejects the
+        // section.
         let port = if *is_data { 9 } else { 0 };
         let _ = write!(sdp, "m={kind} {port} {form}\r\nc=IN IP4 0.0.0.0\r\n");
         if let Some(mid) = mid {
@@ -214,7 +216,7 @@ fn write(ours: &LocalDescription, setup: &str, media: &[Media]) -> String {
              a=fingerprint:sha-256 {}\r\na=setup:{setup}\r\n",
             ours.ufrag, ours.pwd, ours.fingerprint
         );
-        // The old way to write it says the port in the m= line.
+        // The old syntax has the SCTP port in the m= line.
         match form.split_once("DTLS/SCTP ").map(|(_, port)| port) {
             Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
                 let _ = write!(sdp, "a=sctpmap:{port} webrtc-datachannel 65535\r\n");
@@ -246,7 +248,7 @@ mod tests {
         a=sctp-port:5000\r\na=max-message-size:262144\r\n";
 
     #[test]
-    fn what_an_offer_says_is_understood_and_other_media_are_refused() {
+    fn an_offer_is_parsed_and_other_media_are_rejected() {
         let offer = Description::parse(OFFER).unwrap();
         assert_eq!((&*offer.ufrag, &*offer.fingerprint), ("abcd", "AA:CC"));
         assert_eq!(offer.max_message, 262_144);
@@ -270,14 +272,14 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_of_ours_is_one_that_we_answer() {
+    fn our_own_offer_can_be_answered() {
         let description = Description::parse(&offer(&OURS)).unwrap();
         assert_eq!(description.setup, Setup::ActPass);
         assert_eq!(description.pwd, OURS.pwd);
     }
 
     #[test]
-    fn what_is_no_offer_of_data_channels_is_told() {
+    fn an_offer_without_data_channels_is_an_error() {
         for (cut, why) in [
             ("m=application", "no data channels in it"),
             ("a=fingerprint", "no SHA-256 fingerprint"),
@@ -294,7 +296,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_stands_there_is_no_reason_to_panic(text in "(m=|a=|v=|candidate:|[ -~\r\n]){0,200}") {
+        fn no_description_panics(text in "(m=|a=|v=|candidate:|[ -~\r\n]){0,200}") {
             let _ = Description::parse(&text);
         }
     }

@@ -1,5 +1,5 @@
-//! A visitor that wants to be a peer (WIRE.md, "P2P signaling"): its request, and what it is
-//! told. The stream is a visitor's like any other; nothing in it has been trusted yet.
+//! P2P signaling requests of visitors (docs/gt1.md, "P2P signaling") and their responses. The
+//! stream is a visitor's like any other; nothing in it has been trusted yet.
 
 use super::checks::IceRole;
 use super::endpoint::Endpoint;
@@ -18,22 +18,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The longest head of a request.
-const HEAD: usize = 16 * 1024;
+/// Maximum length of a request's head.
+const MAX_HEAD: usize = 16 * 1024;
 const FIELDS: usize = 64;
-/// How long a request may take to come, as far as its first message.
+/// Timeout for a request up to its first message.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Pages from anywhere may ask; what they may then reach, they reach through the server anyway.
+/// Any page may ask; what it can reach by that, it could reach through the server anyway.
 const CORS: &str = "Access-Control-Allow-Origin: *\r\n";
 
-/// The header that asks a client to relay a connection, and that its answer repeats.
+/// The header that asks a client to relay a connection; its response repeats it.
 pub const RELAY: &str = "WebRTC-OP: relay";
 
-/// A request, as far as signaling goes.
+/// A request, reduced to what signaling needs.
 pub struct SignalingRequest {
     op: SignalingOp,
     body: SignalingBody,
-    /// What of the body has come with the head.
+    /// Bytes of the body that came with the head.
     rest: Vec<u8>,
 }
 
@@ -41,8 +41,8 @@ enum SignalingOp {
     Offer,
     GetOffer,
     Answer(Option<u32>),
-    /// To be carried as it is, by an end that has found no direct way to the service of this
-    /// label.
+    /// Relay the connection unchanged, for an end without a direct connection to the service of
+    /// this label.
     Relay(String),
     Unknown,
 }
@@ -66,16 +66,16 @@ pub async fn answer(me: &Arc<ClientContext>, mut stream: Stream) -> io::Result<(
         return refuse(
             &mut stream,
             "403 Forbidden",
-            "P2P is not on here: remoteSTUN is not set",
+            "P2P is disabled: remoteSTUN is not set",
         )
         .await;
     }
     let reading = timeout(REQUEST_TIMEOUT, read_head(&mut stream)).await;
     let Some(request) = reading.transpose()?.flatten() else {
-        return refuse(&mut stream, "400 Bad Request", "this is no request").await;
+        return refuse(&mut stream, "400 Bad Request", "the request is malformed").await;
     };
     let Some(request) = SignalingRequest::parse(&request) else {
-        return refuse(&mut stream, "400 Bad Request", "this is no request").await;
+        return refuse(&mut stream, "400 Bad Request", "the request is malformed").await;
     };
     match request.op {
         SignalingOp::Offer | SignalingOp::GetOffer if me.stop.is_triggered() => {
@@ -105,13 +105,13 @@ pub async fn answer(me: &Arc<ClientContext>, mut stream: Stream) -> io::Result<(
     }
 }
 
-/// Whether the user wants peers.
+/// Whether the configuration enables peers.
 pub fn is_on(me: &ClientContext) -> bool {
     !me.p2p.stun().is_empty()
 }
 
-/// Serves a stream that begins with `OPTIONS ` if it asks whether it may say `XP`. Else returns
-/// what was read of it.
+/// Serves a stream that begins with `OPTIONS ` if it is the preflight of an `XP` request. Otherwise
+/// returns what was read of it.
 pub async fn preflight(stream: &mut Stream) -> io::Result<Option<Vec<u8>>> {
     let mut head = Vec::new();
     timeout(REQUEST_TIMEOUT, read_to_end_of_head(stream, &mut head))
@@ -155,7 +155,7 @@ async fn refuse(stream: &mut Stream, status: &str, why: &str) -> io::Result<()> 
     stream.close().await
 }
 
-/// Reads as far as the end of the head, or as much as may be one.
+/// Reads up to the end of the head, or the maximum length of one.
 pub async fn read_to_end_of_head(
     stream: &mut (impl AsyncRead + Unpin),
     head: &mut Vec<u8>,
@@ -168,7 +168,7 @@ pub async fn read_to_end_of_head(
             n => head.extend_from_slice(piece.get(..n).unwrap_or_default()),
         }
         let new = head.get(from..).unwrap_or_default();
-        if new.windows(4).any(|four| four == b"\r\n\r\n") || head.len() > HEAD {
+        if new.windows(4).any(|four| four == b"\r\n\r\n") || head.len() > MAX_HEAD {
             return Ok(());
         }
     }
@@ -214,7 +214,7 @@ impl SignalingRequest {
         Some(Self { op, body, rest })
     }
 
-    /// The next messages of the body; `None` at its end. The error is one of whoever sends it.
+    /// Returns the next messages of the body; `None` at its end. Errors are the sender's.
     pub async fn next(
         &mut self,
         stream: &mut (impl AsyncRead + Unpin),
@@ -246,13 +246,13 @@ impl SignalingRequest {
     }
 }
 
-/// What another client says to a request of ours, as far as its head.
+/// The head of another client's response to a request of ours.
 pub struct SignalingResponse {
     pub status: u16,
-    /// Whether it says that what follows is the connection that was to be relayed.
+    /// Whether the relayed connection follows.
     pub relays: bool,
     body: SignalingBody,
-    /// What has come behind the head.
+    /// Bytes that came behind the head.
     pub rest: Vec<u8>,
 }
 
@@ -277,7 +277,7 @@ impl SignalingResponse {
                 let relays = has("WebRTC-OP", "relay");
                 let body = match chunked {
                     true => SignalingBody::Chunked(ChunkLayer::Head(Vec::new())),
-                    // To the end of the connection.
+                    // Up to the end of the connection.
                     false => SignalingBody::Length(u64::MAX),
                 };
                 return Ok(Self {
@@ -287,13 +287,13 @@ impl SignalingResponse {
                     rest: bytes.split_off(length),
                 });
             }
-            if n == 0 || bytes.len() > HEAD {
+            if n == 0 || bytes.len() > MAX_HEAD {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
     }
 
-    /// The next message; `None` at the end.
+    /// Returns the next message; `None` at the end.
     pub async fn next(
         &mut self,
         conn: &Conn,
@@ -326,7 +326,7 @@ impl SignalingResponse {
 }
 
 impl SignalingBody {
-    /// Bytes of it have come. False if they make no sense.
+    /// Adds bytes of the body. False if they are malformed.
     fn take(&mut self, mut bytes: &[u8], reader: &mut MessageReader) -> bool {
         while let Some((first, rest)) = bytes.split_first() {
             match self {
@@ -336,7 +336,7 @@ impl SignalingBody {
                         .unwrap_or(usize::MAX)
                         .min(bytes.len());
                     let (data, rest) = bytes.split_at(n);
-                    // A slice's length.
+                    // A slice length fits.
                     *left -= n as u64;
                     bytes = rest;
                     if !reader.feed(data) {
@@ -391,7 +391,7 @@ async fn say(writer: &mut WriteHalf<Stream>, bytes: &[u8]) -> io::Result<()> {
     writer.write_all(&chunk(bytes)).await
 }
 
-/// A chunk of HTTP's chunked coding.
+/// Encodes a chunk of HTTP's chunked coding.
 pub fn chunk(bytes: &[u8]) -> Vec<u8> {
     let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
     chunk.extend_from_slice(bytes);
@@ -402,20 +402,20 @@ pub fn chunk(bytes: &[u8]) -> Vec<u8> {
 /// What is sent behind the last candidate.
 const CANDIDATES_END: &[u8] = b"0\r\n\r\n";
 
-/// The candidates of what the world sees as our address, as STUN servers say.
-pub async fn reflexive(me: &Arc<ClientContext>, hub: &Endpoint) -> Vec<String> {
+/// Returns candidates for our public addresses, as STUN servers see them.
+pub async fn reflexive(me: &Arc<ClientContext>, endpoint: &Endpoint) -> Vec<String> {
     let mut told: Vec<SocketAddr> = Vec::new();
     for server in me.p2p.stun() {
-        let Some(addr) = hub.reflexive(&server).await else {
+        let Some(addr) = endpoint.reflexive(&server).await else {
             continue;
         };
-        // Where there is no NAT it is an address of this machine.
-        if !told.contains(&addr) && !hub.hosts().contains(&addr) {
+        // Without NAT it is an address of this machine.
+        if !told.contains(&addr) && !endpoint.hosts().contains(&addr) {
             told.push(addr);
         }
     }
     let candidates = told.into_iter().enumerate().map(|(number, addr)| {
-        // RFC 8445, section 5.1.2: the type's preference, then the address's, then the component.
+        // Type preference, local preference, component (RFC 8445, section 5.1.2).
         let priority = (100u32 << 24) | (65_535 << 8) | 255;
         format!(
             "candidate:s{number} 1 udp {priority} {} {} typ srflx raddr 0.0.0.0 rport 0",
@@ -426,23 +426,23 @@ pub async fn reflexive(me: &Arc<ClientContext>, hub: &Endpoint) -> Vec<String> {
     candidates.collect()
 }
 
-/// Tells the addresses of this machine, and then those that the world sees.
-async fn say_candidates(
+/// Sends the addresses of this machine, then the public ones.
+async fn send_candidates(
     me: &Arc<ClientContext>,
-    hub: &Endpoint,
+    endpoint: &Endpoint,
     writer: &mut WriteHalf<Stream>,
     hosts: Vec<String>,
 ) -> io::Result<()> {
     for host in hosts {
         say(writer, &SignalingMessage::Candidate(host).write()).await?;
     }
-    for candidate in reflexive(me, hub).await {
+    for candidate in reflexive(me, endpoint).await {
         say(writer, &SignalingMessage::Candidate(candidate).write()).await?;
     }
     Ok(())
 }
 
-/// Takes the candidates that still come, until the body ends or makes no sense.
+/// Processes candidates until the body ends or is malformed.
 async fn take_candidates(
     link: &PeerHandle,
     request: &mut SignalingRequest,
@@ -482,19 +482,19 @@ async fn take_offer(
         return too_many(&mut stream).await;
     };
     let Some(SignalingMessage::Offer(offer)) = first else {
-        return refuse(&mut stream, "400 Bad Request", "this is no offer").await;
+        return refuse(&mut stream, "400 Bad Request", "the offer is malformed").await;
     };
     let offer = match Description::parse(&offer) {
         Ok(offer) => offer,
         Err(why) => return refuse(&mut stream, "400 Bad Request", why).await,
     };
-    let hub = match me.p2p.hub() {
-        Ok(hub) => hub,
+    let endpoint = match me.p2p.endpoint() {
+        Ok(endpoint) => endpoint,
         Err(e) => return failed(&mut stream, &e).await,
     };
     let begun = begin(
         me,
-        hub.clone(),
+        endpoint.clone(),
         IceRole::Answers,
         Some(permit),
         |peer, identity| {
@@ -512,7 +512,7 @@ async fn take_offer(
     let answering = async {
         begin_answer(&mut sending).await?;
         say(&mut sending, &SignalingMessage::Answer(answer).write()).await?;
-        say_candidates(me, &hub, &mut sending, hosts).await?;
+        send_candidates(me, &endpoint, &mut sending, hosts).await?;
         sending.write_all(CANDIDATES_END).await?;
         sending.close().await
     };
@@ -531,13 +531,13 @@ async fn make_offer(
     mut stream: Stream,
     permit: PeerPermit,
 ) -> io::Result<()> {
-    let hub = match me.p2p.hub() {
-        Ok(hub) => hub,
+    let endpoint = match me.p2p.endpoint() {
+        Ok(endpoint) => endpoint,
         Err(e) => return failed(&mut stream, &e).await,
     };
     let begun = begin(
         me,
-        hub.clone(),
+        endpoint.clone(),
         IceRole::Offers,
         Some(permit),
         |peer, identity| Ok(peer.describe(identity, sdp::offer)),
@@ -548,7 +548,7 @@ async fn make_offer(
     };
     let mut number = [0; 4];
     if tls::fill_random(&mut number).is_err() {
-        link.with(|peer| peer.end("there are no random numbers"));
+        link.with(|peer| peer.end("the system has no random numbers"));
         return Ok(());
     }
     let number = u32::from_ne_bytes(number);
@@ -561,7 +561,7 @@ async fn make_offer(
     let (_, mut sending) = split(stream);
     begin_answer(&mut sending).await?;
     say(&mut sending, &SignalingMessage::Offer(offer).write()).await?;
-    say_candidates(me, &hub, &mut sending, hosts).await?;
+    send_candidates(me, &endpoint, &mut sending, hosts).await?;
     say(&mut sending, format!("{{\"id\":{number}}}").as_bytes()).await?;
     sending.write_all(CANDIDATES_END).await?;
     sending.close().await
@@ -576,7 +576,7 @@ async fn take_answer(
     let mut reader = MessageReader::default();
     let first = first_message(&mut request, &mut stream, &mut reader).await;
     let Some(SignalingMessage::Answer(answer)) = first else {
-        return refuse(&mut stream, "400 Bad Request", "this is no answer").await;
+        return refuse(&mut stream, "400 Bad Request", "the answer is malformed").await;
     };
     let answer = match Description::parse(&answer) {
         Ok(answer) => answer,
@@ -587,11 +587,11 @@ async fn take_answer(
         return refuse(
             &mut stream,
             "404 Not Found",
-            "there is no such offer, or no more",
+            "there is no such offer, or it has expired",
         )
         .await;
     };
-    let identity = me.p2p.hub().map(|hub| hub.identity.clone());
+    let identity = me.p2p.endpoint().map(|endpoint| endpoint.identity.clone());
     let connecting = identity.and_then(|identity| {
         link.with(|peer| peer.connect(&identity, &answer, answer.side_of_offer(), Instant::now()))
     });
@@ -614,7 +614,7 @@ async fn failed(stream: &mut Stream, e: &P2pError) -> io::Result<()> {
     refuse(
         stream,
         "503 Service Unavailable",
-        "no peer can be had; the log says why",
+        "no peer can be created; the log says why",
     )
     .await
 }

@@ -1,5 +1,5 @@
-//! The UDP socket that all peers of a client share. Datagrams of one size to one peer go in one
-//! system call, and come in one, where the kernel can.
+//! The UDP socket that all peers of a client share. Datagrams of one size to one peer are sent in
+//! one system call, and received in one, where the kernel supports it.
 
 use super::P2pError;
 use crate::net::with_read_buf;
@@ -16,23 +16,23 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-/// Bytes that the kernel is asked to keep for us; a burst that has no room is lost.
-const BUFFER: usize = 1024 * 1024;
-/// Datagrams in one system call.
-const SEGMENTS: usize = 60;
-/// And bytes, which is less than one UDP datagram may have.
-const BYTES: usize = 60_000;
+/// Requested size of the kernel's receive buffer, in bytes; bursts beyond it are lost.
+const RECV_BUFFER: usize = 1024 * 1024;
+/// Maximum number of datagrams in one system call.
+const MAX_SEGMENTS: usize = 60;
+/// Maximum bytes in one system call; less than the maximum UDP payload.
+const MAX_BYTES: usize = 60_000;
 
 #[derive(Debug)]
 pub struct PeerSocket {
     io: Async<UdpSocket>,
     port: u16,
     is_v6: bool,
-    /// The kernel cuts what it is given into datagrams.
+    /// Whether the kernel splits what it is given into datagrams.
     segments: AtomicBool,
 }
 
-/// A datagram on its way out.
+/// A datagram to send.
 #[derive(Debug)]
 pub struct Datagram {
     pub to: SocketAddr,
@@ -40,7 +40,7 @@ pub struct Datagram {
 }
 
 impl PeerSocket {
-    /// Binds to the first free port of a range, or to any if it is 0 to 0.
+    /// Binds to the first free port of a range, or to any if the range is 0 to 0.
     pub fn bind(min_port: u16, max_port: u16) -> Result<Self, P2pError> {
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
         for port in min_port..=max_port.max(min_port) {
@@ -61,9 +61,9 @@ impl PeerSocket {
             Ok(socket) => (socket, true),
             Err(_) => (Self::raw(Ipv4Addr::UNSPECIFIED.into(), port)?, false),
         };
-        // The kernel may give less.
-        let _ = socket.set_recv_buffer_size(BUFFER);
-        let _ = socket.set_send_buffer_size(BUFFER);
+        // The kernel may grant less.
+        let _ = socket.set_recv_buffer_size(RECV_BUFFER);
+        let _ = socket.set_send_buffer_size(RECV_BUFFER);
         let socket = UdpSocket::from(socket);
         let segments = setsockopt(&socket, UdpGroSegment, &true).is_ok();
         Ok(Self {
@@ -88,20 +88,20 @@ impl PeerSocket {
         self.port
     }
 
-    /// Whether it reaches addresses of IPv6.
+    /// Whether it reaches IPv6 addresses.
     pub fn is_v6(&self) -> bool {
         self.is_v6
     }
 
-    /// Waits for datagrams and gives each to `take`: where it is from, and its bytes.
+    /// Waits for datagrams and passes each to `take`, with its source.
     pub async fn receive(&self, mut take: impl FnMut(SocketAddr, &[u8])) -> io::Result<()> {
         let receive =
             |socket: &UdpSocket| with_read_buf(|buffer| receive(socket, buffer, &mut take));
         self.io.read_with(receive).await
     }
 
-    /// Sends from the front of `queue` as much as the kernel takes now; pending if that is not
-    /// all. Datagrams that cannot be sent at all are dropped: they may as well get lost later.
+    /// Sends from the front of `queue` as much as the kernel takes now; pending if some is left.
+    /// Datagrams that cannot be sent are dropped, like any lost datagram.
     pub fn poll_send(
         &self,
         cx: &mut Context<'_>,
@@ -109,21 +109,22 @@ impl PeerSocket {
     ) -> Poll<()> {
         while let Some(first) = queue.front() {
             let (to, size) = (first.to, first.bytes.len());
-            let mut parts: smallvec::SmallVec<[IoSlice<'_>; SEGMENTS]> = smallvec::SmallVec::new();
+            let mut parts: smallvec::SmallVec<[IoSlice<'_>; MAX_SEGMENTS]> =
+                smallvec::SmallVec::new();
             let mut bytes = 0;
             let most = if self.segments.load(Ordering::Relaxed) {
-                SEGMENTS
+                MAX_SEGMENTS
             } else {
                 1
             };
             for datagram in queue.iter().take(most) {
                 let len = datagram.bytes.len();
-                if datagram.to != to || len > size || bytes + len > BYTES {
+                if datagram.to != to || len > size || bytes + len > MAX_BYTES {
                     break;
                 }
                 parts.push(IoSlice::new(&datagram.bytes));
                 bytes += len;
-                // A shorter one ends the row.
+                // A shorter datagram ends the batch.
                 if len < size {
                     break;
                 }
@@ -142,7 +143,7 @@ impl PeerSocket {
                 Err(Errno::EIO | Errno::EINVAL | Errno::EMSGSIZE | Errno::EOPNOTSUPP)
                     if count > 1 =>
                 {
-                    // Not every device can.
+                    // Not every device supports it.
                     self.segments.store(false, Ordering::Relaxed);
                     continue;
                 }
@@ -162,7 +163,7 @@ impl PeerSocket {
             }
             to => to,
         };
-        // At most BYTES.
+        // At most MAX_BYTES.
         let size = size as u16;
         let segments = ControlMessage::UdpGsoSegments(&size);
         let control = if parts.len() > 1 {

@@ -169,7 +169,7 @@ fn fields(bytes: &[u8], lines: SectionLines<'_>) -> Result<Vec<FieldSpan>, HttpR
         // A line folded onto the one before fails here too.
         if name.iter().any(|b| !b.is_ascii_graphic()) {
             return Err(HttpRefusal::bad_request(
-                "a blank or a bad character in a header's name",
+                "whitespace or an invalid character in a header's name",
             ));
         }
         let value = rest.get(1..).unwrap_or_default();

@@ -27,7 +27,7 @@ pub fn not_understood(e: &serde_json::Error) -> io::Error {
         true => format!("a value of the wrong kind at line {line} column {column}"),
         false => text,
     };
-    io::Error::other(format!("its answer is not what it should be: {why}"))
+    io::Error::other(format!("unexpected answer: {why}"))
 }
 
 /// A client of one API. Keeps connections for later requests.

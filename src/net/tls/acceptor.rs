@@ -75,7 +75,7 @@ fn key_advice(key: &PrivateKeyDer<'_>) -> &'static str {
             .any(|part| part == curve)
     };
     if names(&P521) || names(&SECP256K1) {
-        "; gt has no use for a key on this curve, make one on another: openssl genpkey -algorithm EC \
+        "; gt does not support this curve; create a key on another: openssl genpkey -algorithm EC \
          -pkeyopt ec_paramgen_curve:P-256 -out key.pem"
     } else {
         ""

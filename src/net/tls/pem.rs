@@ -95,12 +95,12 @@ fn advice(wanted: PemContent, text: &[u8]) -> &'static str {
         ),
         (
             "BEGIN OPENSSH PRIVATE KEY",
-            "it is a key for SSH; make one for TLS: openssl genpkey -algorithm EC -pkeyopt \
+            "it is an SSH key; create one for TLS: openssl genpkey -algorithm EC -pkeyopt \
              ec_paramgen_curve:P-256 -out key.pem",
         ),
         (
             "BEGIN DSA PRIVATE KEY",
-            "TLS has no use for DSA any more; make another: openssl genpkey -algorithm EC \
+            "TLS no longer supports DSA; create another key: openssl genpkey -algorithm EC \
              -pkeyopt ec_paramgen_curve:P-256 -out key.pem",
         ),
         (

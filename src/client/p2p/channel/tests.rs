@@ -11,12 +11,12 @@ use async_std::task::block_on;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
-/// What nothing here takes.
+/// A timeout that no test reaches.
 const LONG: Duration = Duration::from_secs(60);
 const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: b\r\n\r\n";
 
-/// A channel in which nothing moves any more, that gives up soon. It holds `bytes`, and its peer
-/// has ended it if it `is_closed`, or acknowledges nothing.
+/// Returns a channel with a short idle limit. It holds `bytes`, and its peer has ended it
+/// (`is_closed`) or acknowledges nothing.
 fn channel(bytes: &[u8], is_closed: bool) -> ChannelConn {
     let identity = Identity::new().unwrap();
     let checks = ConnectivityChecks::new(Arc::default(), IceRole::Answers, Vec::new());
@@ -28,7 +28,7 @@ fn channel(bytes: &[u8], is_closed: bool) -> ChannelConn {
     ChannelConn::new(PeerHandle::new(peer), id)
 }
 
-/// A connection, and its other end.
+/// Returns a connection and its other end.
 fn connection() -> (Socket, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let service = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -39,8 +39,8 @@ fn connection() -> (Socket, TcpStream) {
     )
 }
 
-/// A connection to a service that has to answer a request for another protocol before it gets
-/// more, and does not.
+/// Returns a connection to a service that has to answer a protocol switch before it gets more, and
+/// does not.
 fn undecided(early: &[u8]) -> (Arc<Conn>, TcpStream) {
     let (socket, service) = connection();
     let early = [UPGRADE, early].concat();
@@ -53,7 +53,7 @@ fn carried(channel: ChannelConn, conn: Arc<Conn>) -> io::Result<()> {
     carried.expect("an end")
 }
 
-/// Reads to the end, which is a reset.
+/// Reads up to the end, which must be a reset.
 fn assert_reset(mut service: TcpStream) {
     let end = service.read_to_end(&mut Vec::new());
     assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
@@ -68,7 +68,7 @@ fn a_service_that_never_takes_the_last_bytes_is_reset() {
 }
 
 #[test]
-fn a_service_that_cannot_be_told_of_the_end_is_reset() {
+fn a_service_that_cannot_be_sent_the_end_is_reset() {
     let (conn, service) = undecided(b"more");
     let error = carried(channel(b"", true), conn).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
@@ -83,13 +83,13 @@ fn a_peer_that_acknowledges_nothing_does_not_keep_a_connection_that_has_ended() 
 }
 
 #[test]
-fn a_service_that_speaks_meanwhile_gets_all_of_a_channel_that_has_ended() {
+fn a_sending_service_gets_all_bytes_of_an_ended_channel() {
     // More than the kernel holds.
     let bytes: Vec<u8> = (0..24u32 << 20).map(|n| (n / 3) as u8).collect();
     let (socket, mut service) = connection();
     service.write_all(b"who reads this?").unwrap();
     let channel = channel(&bytes, true);
-    // The service reads in its own time.
+    // The service reads without a time limit.
     channel.limit_idle(None);
     let reading = std::thread::spawn(move || {
         let mut got = Vec::new();

@@ -14,7 +14,7 @@ fn named(checks: &mut ConnectivityChecks, addr: &str, now: Instant) -> bool {
     checks.learn(&unmarshal_candidate(&text).unwrap(), now)
 }
 
-/// A STUN message without attributes.
+/// Builds a STUN message without attributes.
 fn message(kind: u16, transaction: u32) -> Vec<u8> {
     let mut bytes = kind.to_be_bytes().to_vec();
     bytes.extend([0, 0, 0x21, 0x12, 0xa4, 0x42]);
@@ -23,7 +23,8 @@ fn message(kind: u16, transaction: u32) -> Vec<u8> {
     bytes
 }
 
-/// When the checks of one address leave, in milliseconds, while ICE writes one every 10 ms.
+/// Returns when the checks of one address are sent, in milliseconds, while ICE writes one every 10
+/// ms.
 fn times(
     checks: &mut ConnectivityChecks,
     addr: SocketAddr,
@@ -38,7 +39,7 @@ fn times(
 }
 
 #[test]
-fn this_machine_and_links_are_not_checked_on_a_visitors_word() {
+fn own_and_link_local_addresses_are_not_checked_because_a_visitor_names_them() {
     let now = Instant::now();
     let never = [
         "0.0.0.0:5000",
@@ -76,18 +77,18 @@ fn this_machine_and_links_are_not_checked_on_a_visitors_word() {
 }
 
 #[test]
-fn an_address_is_named_once_a_host_eight_times_and_a_peer_leaves_room_for_those_heard() {
+fn named_addresses_are_limited_and_leave_room_for_heard_ones() {
     let now = Instant::now();
     let mut checks = checks(IceRole::Answers);
     assert!(named(&mut checks, "10.0.0.1:1", now));
     assert!(!named(&mut checks, "10.0.0.1:1", now));
     let of_host = (2..100).filter(|port| named(&mut checks, &format!("10.0.0.1:{port}"), now));
-    assert_eq!(1 + of_host.count(), NAMED_OF_HOST);
+    assert_eq!(1 + of_host.count(), MAX_NAMED_OF_HOST);
     let others = (2..100).filter(|host| named(&mut checks, &format!("10.0.0.{host}:1"), now));
-    assert_eq!(NAMED_OF_HOST + others.count(), NAMED);
+    assert_eq!(MAX_NAMED_OF_HOST + others.count(), MAX_NAMED);
     let heard = (0..1000u16).filter(|port| {
         let from = SocketAddr::from(([10, 1, 1, 1], *port + 1));
-        // One a second, so that their rate is not what counts.
+        // One a second, so that their rate is not the limit.
         let now = now + Duration::from_secs(u64::from(*port));
         let admitted = checks.admit(from, &message(REQUEST, 0), now);
         if let Some(message) = admitted {
@@ -95,8 +96,8 @@ fn an_address_is_named_once_a_host_eight_times_and_a_peer_leaves_room_for_those_
         }
         admitted.is_some()
     });
-    assert_eq!(heard.count(), REMOTES - NAMED);
-    assert_eq!(checks.remotes.len(), REMOTES);
+    assert_eq!(heard.count(), MAX_REMOTES - MAX_NAMED);
+    assert_eq!(checks.remotes.len(), MAX_REMOTES);
 }
 
 #[test]
@@ -110,7 +111,7 @@ fn an_address_that_does_not_answer_gets_eight_checks_with_growing_pauses() {
 }
 
 #[test]
-fn an_address_that_is_heard_late_is_checked_again_and_not_for_ever() {
+fn an_address_heard_late_is_checked_again_for_a_limited_time() {
     let begin = Instant::now();
     let mut checks = checks(IceRole::Answers);
     assert!(named(&mut checks, "10.0.0.1:1", begin));
@@ -129,7 +130,7 @@ fn an_address_that_is_heard_late_is_checked_again_and_not_for_ever() {
 }
 
 #[test]
-fn an_answer_counts_once_and_from_where_the_check_went() {
+fn an_answer_counts_once_and_only_from_the_checked_address() {
     let now = Instant::now();
     let mut checks = checks(IceRole::Answers);
     assert!(named(&mut checks, "10.0.0.1:1", now));
@@ -148,7 +149,7 @@ fn an_answer_counts_once_and_from_where_the_check_went() {
 }
 
 #[test]
-fn all_peers_share_a_budget_of_which_half_is_for_addresses_that_were_heard() {
+fn all_peers_share_a_budget_and_half_of_it_is_for_heard_addresses() {
     let begin = Instant::now();
     let budget = Arc::<CheckBudget>::default();
     let mut sent = 0;
@@ -182,7 +183,7 @@ fn all_peers_share_a_budget_of_which_half_is_for_addresses_that_were_heard() {
 }
 
 #[test]
-fn checks_of_the_peer_are_taken_at_a_rate() {
+fn the_peer_s_checks_are_rate_limited() {
     let begin = Instant::now();
     let mut checks = checks(IceRole::Answers);
     let from = "10.0.0.1:1".parse().unwrap();
@@ -190,13 +191,13 @@ fn checks_of_the_peer_are_taken_at_a_rate() {
         let now = begin + Duration::from_micros(*n * 100);
         checks.admit(from, &message(REQUEST, 0), now).is_some()
     });
-    let most = u64::from(REQUESTS) + 10_000 / 20;
+    let most = u64::from(MAX_REQUESTS) + 10_000 / 20;
     let taken = u64::try_from(taken.count()).unwrap();
     assert!((most - 1..=most).contains(&taken), "{taken} checks");
 }
 
 #[test]
-fn nothing_is_taken_from_the_port_of_multicast_dns() {
+fn datagrams_from_the_multicast_dns_port_are_dropped() {
     let now = Instant::now();
     let mut checks = checks(IceRole::Answers);
     for (port, is_admitted) in [(5352, true), (5353, false), (5354, true)] {

@@ -9,7 +9,7 @@ fn hex(text: &str) -> Vec<u8> {
 
 /// RFC 2202, section 3, and RFC 4231, section 4.3.
 #[test]
-fn hmac_is_the_one_of_the_rfcs() {
+fn hmac_matches_the_rfcs() {
     let message: [&[u8]; 2] = [b"what do ya want ", b"for nothing?"];
     for (algorithm, tag) in [
         (
@@ -43,7 +43,7 @@ fn a_hash_is_sha_256() {
 }
 
 #[test]
-fn what_is_sealed_is_opened_and_nothing_else() {
+fn only_sealed_messages_open() {
     for (algorithm, key) in [
         (AeadAlgorithm::Aes128Gcm, 16),
         (AeadAlgorithm::Aes256Gcm, 32),
@@ -84,7 +84,7 @@ fn what_is_sealed_is_opened_and_nothing_else() {
 }
 
 #[test]
-fn two_ends_agree_on_a_secret() {
+fn key_exchange_agrees_on_a_secret() {
     for algorithm in [
         KeyExchangeAlgorithm::P256,
         KeyExchangeAlgorithm::P384,
@@ -101,7 +101,7 @@ fn two_ends_agree_on_a_secret() {
 }
 
 #[test]
-fn a_signature_is_of_its_key_and_its_words() {
+fn a_signature_verifies_only_for_its_key_and_message() {
     let key = SigningKeyPair::new().unwrap();
     let scheme = SignatureScheme::EcdsaP256Sha256;
     let signature = key.sign(scheme, b"words").unwrap();
@@ -119,7 +119,7 @@ fn a_signature_is_of_its_key_and_its_words() {
 }
 
 #[test]
-fn it_has_what_it_says_and_says_what_it_has() {
+fn the_provider_supports_exactly_what_it_lists() {
     use CryptoAlgorithm::*;
     for algorithm in [
         Hash(HashAlgorithm::Sha256),

@@ -12,7 +12,7 @@ fn link(identity: &Identity) -> PeerHandle {
 }
 
 #[test]
-fn a_panic_ends_the_peer_whose_datagram_it_was_and_nothing_else() {
+fn a_panic_ends_only_the_peer_that_caused_it() {
     let identity = Identity::new().unwrap();
     let link = link(&identity);
     assert!(link.contain(|_| panic!("a bug in a library")));
@@ -20,22 +20,22 @@ fn a_panic_ends_the_peer_whose_datagram_it_was_and_nothing_else() {
 }
 
 #[test]
-fn a_peer_goes_with_its_task() {
+fn a_peer_ends_with_its_task() {
     let identity = Arc::new(Identity::new().unwrap());
     let options = P2pOptions {
         stun: Vec::new(),
         min_port: 0,
         max_port: 0,
         idle: Duration::ZERO,
-        most: 1,
+        max_peers: 1,
         log_level: WebRtcLevel::Warning,
     };
-    let hub = Endpoint::start(identity.clone(), &options).unwrap();
+    let endpoint = Endpoint::start(identity.clone(), &options).unwrap();
     let link = link(&identity);
-    hub.add(link.clone());
-    let driver = PeerDriver::new(link.clone(), hub.clone(), Duration::ZERO, |_, _| {});
-    assert_eq!(hub.peers(), 1);
+    endpoint.add(link.clone());
+    let driver = PeerDriver::new(link.clone(), endpoint.clone(), Duration::ZERO, |_, _| {});
+    assert_eq!(endpoint.peers(), 1);
     drop(driver);
-    assert_eq!(hub.peers(), 0);
+    assert_eq!(endpoint.peers(), 0);
     assert!(matches!(link.lock().state(), PeerState::Over(_)));
 }

@@ -43,7 +43,7 @@ fn admits(packets: &mut PacketFilter, tsn: u32) -> bool {
 }
 
 #[test]
-fn what_peers_send_passes() {
+fn packets_of_real_peers_pass() {
     let mut packets = PacketFilter::default();
     for chunks in [
         vec![chunk(INIT, &[1; 16])],
@@ -77,13 +77,13 @@ fn what_peers_send_passes() {
         let whole = packet(&chunks);
         assert!(packets.admit(&whole), "{chunks:?}");
     }
-    // The last chunk may go without its padding.
+    // The last chunk may lack its padding.
     assert!(packets.admit(&packet(&[data(4, 5)])[..PACKET_HEADER + 21]));
 }
 
 #[test]
-fn packets_that_sctp_takes_at_their_word_are_dropped() {
-    let long = packet(&[data(1, PACKET_LENGTH)]);
+fn packets_that_sctp_does_not_validate_are_dropped() {
+    let long = packet(&[data(1, MAX_PACKET)]);
     let trailing = [packet(&[data(1, 4)]), vec![0, 0, 0]].concat();
     let cut = packet(&[data(1, 400)])[..200].to_vec();
     for (what, packet) in [
@@ -135,16 +135,16 @@ fn packets_that_sctp_takes_at_their_word_are_dropped() {
 }
 
 #[test]
-fn an_init_is_repeated_only_a_few_times() {
+fn the_number_of_inits_is_bounded() {
     let mut packets = PacketFilter::default();
     let init = packet(&[chunk(INIT, &[1; 16])]);
     assert_eq!((0..1000).filter(|_| packets.admit(&init)).count(), 16);
 }
 
 #[test]
-fn chunks_that_nobody_reads_are_bounded_however_small_they_are() {
+fn unread_chunks_are_bounded_in_number() {
     let mut packets = PacketFilter::default();
-    // The peer's numbers begin again on the way.
+    // The peer's numbers wrap on the way.
     let first = u32::MAX - 100;
     packets.sent(&packet(&[sack(first, BUFFER, &[])]), BUFFER);
     let mut tsn = first;
@@ -152,7 +152,7 @@ fn chunks_that_nobody_reads_are_bounded_however_small_they_are() {
         tsn = tsn.wrapping_add(1);
         packets.sent(&packet(&[sack(tsn, BUFFER - 1, &[])]), BUFFER);
     }
-    assert_eq!(tsn.wrapping_sub(first), HELD);
+    assert_eq!(tsn.wrapping_sub(first), MAX_HELD);
     packets.read(10, 0);
     assert!(admits(&mut packets, tsn.wrapping_add(1)));
     // An empty buffer holds none of them, whether they were read or dropped with their stream.
@@ -164,39 +164,42 @@ fn chunks_that_nobody_reads_are_bounded_however_small_they_are() {
 }
 
 #[test]
-fn a_chunk_that_fills_a_gap_is_admitted_when_no_new_one_is() {
+fn a_chunk_that_fills_a_gap_is_admitted_beyond_the_limit() {
     let mut packets = PacketFilter::default();
     packets.sent(&packet(&[sack(100, BUFFER, &[])]), BUFFER);
     let gaps = [(2, 2049)];
     packets.sent(&packet(&[sack(100, BUFFER - 1, &gaps)]), BUFFER);
     assert!(!admits(&mut packets, 100 + 2050));
     assert!(admits(&mut packets, 101));
-    // But not without an end.
+    // The number of gap fills is bounded, too.
     let gaps = [(3, 5000)];
     packets.sent(&packet(&[sack(100, BUFFER - 1, &gaps)]), BUFFER);
     assert!(!admits(&mut packets, 101));
 }
 
 #[test]
-fn what_is_read_before_it_is_acknowledged_makes_no_room_for_more() {
+fn chunks_read_before_they_are_acknowledged_make_no_room() {
     let mut packets = PacketFilter::default();
     packets.sent(&packet(&[sack(100, BUFFER, &[])]), BUFFER);
     packets.read(50, 0);
     assert!(admits(&mut packets, 151));
     packets.sent(&packet(&[sack(150, BUFFER - 1, &[])]), BUFFER);
     assert!(admits(&mut packets, 151));
-    packets.sent(&packet(&[sack(150 + HELD - 1, BUFFER - 1, &[])]), BUFFER);
-    assert!(admits(&mut packets, 150 + HELD));
-    packets.sent(&packet(&[sack(150 + HELD, BUFFER - 1, &[])]), BUFFER);
-    assert!(!admits(&mut packets, 150 + HELD + 1));
+    packets.sent(
+        &packet(&[sack(150 + MAX_HELD - 1, BUFFER - 1, &[])]),
+        BUFFER,
+    );
+    assert!(admits(&mut packets, 150 + MAX_HELD));
+    packets.sent(&packet(&[sack(150 + MAX_HELD, BUFFER - 1, &[])]), BUFFER);
+    assert!(!admits(&mut packets, 150 + MAX_HELD + 1));
 }
 
 #[test]
-fn what_the_peer_skips_counts_until_all_has_been_read_and_no_longer() {
+fn skipped_chunks_count_until_everything_has_been_read() {
     let mut packets = PacketFilter::default();
     packets.sent(&packet(&[sack(100, BUFFER, &[])]), BUFFER);
-    let last = 100 + HELD + 7;
-    // Ten bytes are held; all the numbers but two were skipped.
+    let last = 100 + MAX_HELD + 7;
+    // Ten bytes are held; all other numbers were skipped.
     packets.sent(&packet(&[sack(last, BUFFER - 10, &[])]), BUFFER);
     assert!(!admits(&mut packets, last + 1));
     packets.read(1, 4);
@@ -206,22 +209,25 @@ fn what_the_peer_skips_counts_until_all_has_been_read_and_no_longer() {
 }
 
 #[test]
-fn what_is_admitted_and_not_acknowledged_keeps_what_is_held_from_being_forgotten() {
+fn unacknowledged_chunks_keep_held_ones_counted() {
     let mut packets = PacketFilter::default();
     packets.sent(&packet(&[sack(100, BUFFER, &[])]), BUFFER);
-    let last = 100 + HELD;
-    packets.sent(&packet(&[sack(last - 1, BUFFER - HELD + 1, &[])]), BUFFER);
-    // One of another stream is larger than all that are held, and is read at once.
+    let last = 100 + MAX_HELD;
+    packets.sent(
+        &packet(&[sack(last - 1, BUFFER - MAX_HELD + 1, &[])]),
+        BUFFER,
+    );
+    // A chunk of another stream, larger than all that are held, is read at once.
     assert!(packets.admit(&packet(&[data(last, 1500)])));
     packets.read(1, 1500);
-    packets.sent(&packet(&[sack(last, BUFFER - HELD + 1, &[])]), BUFFER);
+    packets.sent(&packet(&[sack(last, BUFFER - MAX_HELD + 1, &[])]), BUFFER);
     assert!(admits(&mut packets, last + 1));
-    packets.sent(&packet(&[sack(last + 1, BUFFER - HELD, &[])]), BUFFER);
+    packets.sent(&packet(&[sack(last + 1, BUFFER - MAX_HELD, &[])]), BUFFER);
     assert!(!admits(&mut packets, last + 2));
 }
 
 #[test]
-fn they_are_full_of_bytes_or_of_chunks() {
+fn the_buffer_is_full_of_bytes_or_of_chunks() {
     let mut packets = PacketFilter::default();
     assert!(!packets.are_full(BUFFER));
     packets.sent(&packet(&[sack(100, BUFFER, &[])]), BUFFER);
@@ -229,7 +235,10 @@ fn they_are_full_of_bytes_or_of_chunks() {
     assert!(packets.are_full(BUFFER));
     packets.read(1, 64 * 1024);
     assert!(!packets.are_full(BUFFER));
-    packets.sent(&packet(&[sack(101 + HELD, BUFFER - HELD, &[])]), BUFFER);
+    packets.sent(
+        &packet(&[sack(101 + MAX_HELD, BUFFER - MAX_HELD, &[])]),
+        BUFFER,
+    );
     assert!(packets.are_full(BUFFER));
     packets.read(1, 1);
     assert!(!packets.are_full(BUFFER));

@@ -1,6 +1,6 @@
 //! Two peers joined by queues in memory, with a clock that runs as fast as they work.
 
-use super::super::checks::{IceRole, REMOTES};
+use super::super::checks::{IceRole, MAX_REMOTES};
 use super::super::memory::ChannelMemory;
 use super::channel::IN;
 use super::channels::{CHANNELS, JOINED, OUT};
@@ -608,7 +608,7 @@ fn of_many_candidates_a_few_are_tried() {
         pair.ends[OFFERS].add_remote(&line, pair.now);
     }
     let tried = pair.ends[OFFERS].agent.get_remote_candidates().len();
-    assert!((10..=REMOTES).contains(&tried), "{tried}");
+    assert!((10..=MAX_REMOTES).contains(&tried), "{tried}");
 }
 
 /// Lets the answering end alone do what is due, and returns where its datagrams went.
@@ -638,10 +638,10 @@ fn valid_checks_from_many_sources_make_few_candidates_and_little_is_sent() {
         taken += usize::from(pair.ends[ANSWERS].receive(from, &check.bytes, now));
     }
     let candidates = pair.ends[ANSWERS].agent.get_remote_candidates().len();
-    assert_eq!((taken, candidates), (REMOTES - 1, REMOTES));
+    assert_eq!((taken, candidates), (MAX_REMOTES - 1, MAX_REMOTES));
     // An answer for each check that was taken, and checks.
     let sent = sent_in(&mut pair, Duration::from_secs(60)).len();
-    assert!(sent <= taken + REMOTES * 20, "{sent} datagrams");
+    assert!(sent <= taken + MAX_REMOTES * 20, "{sent} datagrams");
 }
 
 #[test]

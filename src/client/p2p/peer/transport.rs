@@ -256,7 +256,7 @@ impl Peer {
         while let Some(event) = self.agent.poll_event() {
             match event.event {
                 IceEvent::ConnectionStateChange(ConnectionState::Failed) => {
-                    self.end("there is no way to the peer, or no more");
+                    self.end("there is no connection to the peer any more");
                 }
                 IceEvent::SelectedCandidatePairChange(_, remote) => {
                     let is_first = self.path.is_none();

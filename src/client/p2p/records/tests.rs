@@ -1,6 +1,6 @@
 use super::*;
 
-/// A handshake message's fragment: header and as many bytes as it says.
+/// Builds a fragment of a handshake message: header and as many bytes as it says.
 fn fragment(sequence: u16, length: u32, offset: u32, fragment: u32) -> Vec<u8> {
     let mut bytes = header(sequence, length, offset, fragment);
     bytes.resize(bytes.len() + fragment as usize, 7);
@@ -40,7 +40,7 @@ fn established() -> RecordFilter {
     records
 }
 
-/// How many of these records pass.
+/// Returns how many of these records pass.
 fn passing(records: &mut RecordFilter, count: usize, record: &[u8]) -> usize {
     (0..count)
         .filter(|_| records.admit(record) == *record)
@@ -48,7 +48,7 @@ fn passing(records: &mut RecordFilter, count: usize, record: &[u8]) -> usize {
 }
 
 #[test]
-fn a_flight_passes_as_it_came() {
+fn a_flight_passes_unchanged() {
     let whole = [fragment(1, 90, 0, 90), fragment(2, 0, 0, 0)].concat();
     let flight = [
         hello(),
@@ -65,13 +65,13 @@ fn a_flight_passes_as_it_came() {
 }
 
 #[test]
-fn of_a_datagram_only_the_records_that_break_a_rule_are_dropped() {
+fn only_the_bad_records_of_a_datagram_are_dropped() {
     let bad = record(HANDSHAKE, 0, &header(0, 200, 0, 200));
     let good = hello();
     let datagram = [&*good, &*bad, &*record(ALERT, 0, &[]), &*good].concat();
     let expected = [&*good, &*good].concat();
     assert_eq!(RecordFilter::default().admit(&datagram), expected);
-    // Cut short.
+    // A truncated record.
     let cut = [&*good, &good[..good.len() - 1]].concat();
     assert_eq!(RecordFilter::default().admit(&cut), good);
 }
@@ -109,7 +109,7 @@ fn fragments_that_do_not_fit_their_message_are_dropped() {
 }
 
 #[test]
-fn records_dtls_would_answer_or_obey_without_a_key_are_dropped() {
+fn unauthenticated_records_that_dtls_would_act_on_are_dropped() {
     let cases = [
         ("plaintext data", record(APPLICATION_DATA, 0, &[1; 20])),
         (
@@ -144,10 +144,10 @@ fn before_the_handshake_is_over_records_and_bytes_are_bounded() {
     assert_eq!(passing(&mut RecordFilter::default(), 1000, &small), 256);
     let large = record(APPLICATION_DATA, 1, &[0; 1387]);
     assert_eq!(passing(&mut RecordFilter::default(), 1000, &large), 46);
-    // Fragments count, or a record could hold a hundred.
+    // Fragments count, or a record could contain a hundred.
     let many = record(HANDSHAKE, 0, &fragment(0, 0, 0, 0).repeat(100));
     assert_eq!(passing(&mut RecordFilter::default(), 1000, &many), 2);
-    // What is dropped costs nothing.
+    // Dropped records do not count.
     let mut records = RecordFilter::default();
     let bad = record(APPLICATION_DATA, 2, &[0]);
     assert_eq!(passing(&mut records, 1000, &bad), 0);

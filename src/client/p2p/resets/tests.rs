@@ -2,7 +2,7 @@ use super::*;
 
 const TO: [u8; 8] = *b"to there";
 const FROM: [u8; 8] = *b"from the";
-/// The first DATA, just before numbers begin again.
+/// The first DATA, just before the numbers wrap.
 const FIRST: u32 = u32::MAX - 1;
 
 fn packet(head: [u8; 8], chunks: &[(u8, u8, Vec<u8>)]) -> Vec<u8> {
@@ -17,7 +17,7 @@ fn packet(head: [u8; 8], chunks: &[(u8, u8, Vec<u8>)]) -> Vec<u8> {
     packet
 }
 
-/// DATA with an odd number of bytes.
+/// Builds DATA with an odd number of bytes.
 fn data(number: u32, stream: u16, flags: u8) -> (u8, u8, Vec<u8>) {
     let mut value = number.to_be_bytes().to_vec();
     value.extend(stream.to_be_bytes());
@@ -45,7 +45,7 @@ fn response(head: [u8; 8], number: u32, result: u32) -> Vec<u8> {
     reconfig(&head, RESPONSE, &value).to_vec()
 }
 
-/// What a request says: its number, the last DATA, and the streams.
+/// Parses a request: its number, the last DATA, and the streams.
 fn said(packet: &[u8]) -> (u32, u32, Vec<u16>) {
     assert_eq!(packet[..8], TO);
     let mut zeroed = packet.to_vec();
@@ -64,7 +64,7 @@ fn said(packet: &[u8]) -> (u32, u32, Vec<u16>) {
     (number(0), number(8), streams.collect())
 }
 
-/// With these many whole messages sent on streams 0, 1, 2, … one after the other, and
+/// Returns a filter with this many whole messages sent on streams 0, 1, 2, … in turn, and
 /// acknowledged if `acknowledged`.
 fn started(streams: u16, acknowledged: bool) -> StreamResets {
     let mut resets = StreamResets::default();
@@ -84,25 +84,25 @@ fn started(streams: u16, acknowledged: bool) -> StreamResets {
 }
 
 #[test]
-fn resets_go_one_after_the_other_and_those_that_wait_together() {
+fn resets_are_sent_one_at_a_time_and_waiting_ones_are_combined() {
     let now = Instant::now();
     let mut resets = started(4, true);
     let last = FIRST.wrapping_add(3);
     resets.end(1);
     let first = resets.release(now).unwrap();
     assert_eq!(said(&first), (FIRST, last, vec![1]));
-    // One that the peer has ended.
+    // A reset that the peer has begun.
     resets.end(0);
     resets.ended(2);
     resets.end(3);
     resets.end(3);
     assert_eq!(resets.release(now), None);
-    // Nobody answers it.
-    assert_eq!(resets.deadline(), Some(now + AGAIN));
-    assert_eq!(resets.release(now + AGAIN), Some(first));
-    // Somebody answers another one.
+    // No answer comes.
+    assert_eq!(resets.deadline(), Some(now + RETRY_AFTER));
+    assert_eq!(resets.release(now + RETRY_AFTER), Some(first));
+    // The answer is for another request.
     assert!(resets.incoming(&response(FROM, FIRST + 1, PERFORMED)));
-    assert_eq!(resets.release(now + AGAIN), None);
+    assert_eq!(resets.release(now + RETRY_AFTER), None);
     assert!(resets.incoming(&response(FROM, FIRST, PERFORMED)));
     let second = resets.release(now).unwrap();
     assert_eq!(said(&second), (FIRST + 1, last, vec![0, 2, 3]));
@@ -119,9 +119,9 @@ fn a_reset_waits_for_all_of_its_stream_to_be_sent_and_acknowledged() {
     resets.written(1);
     resets.end(1);
     resets.end(0);
-    // The other stream has nothing to be sent, but something to be acknowledged.
+    // The other stream has nothing to send, but its data is not acknowledged.
     assert_eq!(resets.release(now), None);
-    // One whole message, and the beginning of another, and what was sent before once more.
+    // One whole message, the beginning of another, and a repetition.
     let pieces = [
         data(0, 1, 3),
         data(1, 1, 2),
@@ -134,16 +134,16 @@ fn a_reset_waits_for_all_of_its_stream_to_be_sent_and_acknowledged() {
     assert_eq!(said(&first), (FIRST, FIRST + 1, vec![0]));
     resets.incoming(&response(FROM, FIRST, PERFORMED));
     assert_eq!(resets.release(now), None);
-    // The end of it.
+    // The end of the second message.
     let end = packet(TO, &[data(2, 1, 1)]);
     assert_eq!(resets.outgoing(&end), OutgoingReset::Pass);
     assert_eq!(resets.release(now), None);
     resets.incoming(&sack(1));
-    // What others send does not make it wait longer.
+    // Data on other streams does not prolong the wait.
     let more = packet(TO, &[data(3, 7, 3)]);
     assert_eq!(resets.outgoing(&more), OutgoingReset::Pass);
     assert_eq!(resets.release(now), None);
-    // An old one, which comes late.
+    // A late, old acknowledgement.
     resets.incoming(&sack(0));
     assert_eq!(resets.release(now), None);
     resets.incoming(&sack(2));
@@ -169,7 +169,7 @@ fn a_stream_that_both_have_ended_is_not_reset_twice_but_its_next_channel_is() {
 }
 
 #[test]
-fn what_sctp_asks_for_itself_does_not_go_and_sctp_has_its_answer() {
+fn sctp_s_own_requests_are_not_sent_and_sctp_gets_a_response() {
     let mut resets = started(2, true);
     let asked = request(TO, 77, 0, &[1]);
     let answer = response(FROM, 77, PERFORMED);
@@ -178,36 +178,36 @@ fn what_sctp_asks_for_itself_does_not_go_and_sctp_has_its_answer() {
         OutgoingReset::Answered(answer.into())
     );
     assert_eq!(resets.release(Instant::now()), None);
-    // What it answers goes.
+    // Its responses are sent.
     let answer = response(TO, 78, PERFORMED);
     assert_eq!(resets.outgoing(&answer), OutgoingReset::Pass);
 }
 
 #[test]
-fn a_peer_that_answers_nothing_or_asks_for_too_much_has_its_bounds() {
+fn waiting_resets_and_requests_are_bounded() {
     let mut resets = started(1, true);
-    for stream in 0..=u16::try_from(WAITING).unwrap() {
+    for stream in 0..=u16::try_from(MAX_WAITING).unwrap() {
         assert!(!resets.is_too_much());
         resets.ended(stream);
     }
     assert!(resets.is_too_much());
 
-    let most = u32::try_from(DEFERRED).unwrap();
+    let most = u32::try_from(MAX_DEFERRED).unwrap();
     for number in 0..most {
         assert!(resets.incoming(&request(FROM, number, 1 << 30, &[1])));
         let answer = response(TO, number, IN_PROGRESS);
         assert_eq!(resets.outgoing(&answer), OutgoingReset::Pass);
     }
     assert!(!resets.incoming(&request(FROM, most, 1 << 30, &[1])));
-    // One it has asked for is looked at again.
+    // A repeated request is processed again.
     assert!(resets.incoming(&request(FROM, 3, 1 << 30, &[1])));
     resets.outgoing(&response(TO, 3, PERFORMED));
     assert!(resets.incoming(&request(FROM, most, 1 << 30, &[1])));
-    assert!(resets.deferred.len() <= DEFERRED);
+    assert!(resets.deferred.len() <= MAX_DEFERRED);
 }
 
 #[test]
-fn what_is_no_packet_is_none_of_its_business() {
+fn malformed_packets_are_ignored() {
     let whole = [
         packet(TO, &[data(FIRST, 1, 3), data(FIRST + 1, 1, 3)]),
         sack(FIRST),
@@ -231,7 +231,7 @@ fn what_is_no_packet_is_none_of_its_business() {
 }
 
 #[test]
-fn a_peer_skips_no_more_than_it_could_have_on_the_way() {
+fn a_peer_skips_no_more_than_could_be_in_flight() {
     let forward = |number: u32| packet(FROM, &[(FORWARD_TSN, 0, number.to_be_bytes().to_vec())]);
     let mut resets = StreamResets::default();
     assert!(!resets.incoming(&forward(1)), "nothing was received");
@@ -240,10 +240,10 @@ fn a_peer_skips_no_more_than_it_could_have_on_the_way() {
     resets.outgoing(&packet(TO, &[(SACK, 0, value)]));
     for (ahead, passes) in [
         (1, true),
-        (SKIPPED, true),
-        (SKIPPED + 1, false),
+        (MAX_SKIPPED, true),
+        (MAX_SKIPPED + 1, false),
         ((1 << 31) - 1, false),
-        // What is behind is said to SCTP, which answers it.
+        // SCTP sees numbers in the past and answers them.
         (0, true),
         (u32::MAX, true),
     ] {
