@@ -1,30 +1,29 @@
-//! The server name in a TLS ClientHello (RFC 8446, 4.1.2; RFC 6066, 3). Nothing is
-//! decrypted, and what is forwarded is what came.
+//! Reads the server name of a TLS ClientHello (RFC 8446, section 4.1.2; RFC 6066, section 3). Nothing
+//! is decrypted or changed.
 
 use crate::net::tls::{HANDSHAKE_RECORD, MAX_RECORD};
 
-/// Longest ClientHello that is read, with its record headers.
+/// Maximum length of a ClientHello in bytes, including record headers.
 pub const MAX_CLIENT_HELLO: usize = 18 * 1024;
 
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 const HOST_NAME: u8 = 0;
 
-/// What the bytes so far say.
+/// What the bytes received so far contain.
 #[derive(Debug, PartialEq, Eq)]
 pub enum HelloResult {
     /// The server name, in lower case.
     Name(String),
-    /// Nothing yet: more bytes are needed.
+    /// An incomplete ClientHello: more bytes are needed.
     More,
-    /// A ClientHello that names no server.
+    /// A ClientHello without a server name.
     Nameless,
     /// Not TLS.
     Bad,
 }
 
-/// Looks into a connection that begins with `bytes`. The ClientHello may be spread over
-/// several records.
+/// Parses the start of a connection. The ClientHello may be split over several records.
 pub fn server_name(bytes: &[u8]) -> HelloResult {
     match join_records(bytes) {
         Ok((message, whole)) => match read_message(&message) {
@@ -37,8 +36,8 @@ pub fn server_name(bytes: &[u8]) -> HelloResult {
     }
 }
 
-/// The smallest ClientHello that asks for `name`, which must be shorter than 255 bytes. It is
-/// routed as any other; there is no handshake to be had with it.
+/// Encodes a minimal ClientHello for `name`, which must be shorter than 255 bytes. It is routed like
+/// any other, but does not lead to a handshake.
 pub fn asking_for(name: &str) -> Vec<u8> {
     let name = with_length(&[name.as_bytes()]);
     let names = with_length(&[&[HOST_NAME], &name]);
@@ -56,17 +55,18 @@ pub fn asking_for(name: &str) -> Vec<u8> {
     [&[HANDSHAKE_RECORD, 3, 1][..], &with_length(&[&message])].concat()
 }
 
-/// A vector with two bytes of length before it.
+/// Prefixes the concatenated parts with their length in two bytes.
 fn with_length(parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
-    // A few hundred bytes at most.
+    // The parts have a few hundred bytes at most.
     let len = (content.len() as u16).to_be_bytes();
     [&len[..], &content].concat()
 }
 
+/// The bytes are not TLS.
 struct NotTls;
 
-/// The handshake bytes in the records so far; true if nothing can follow that would help.
+/// Joins the fragments of the handshake message. Returns true if more bytes would not add to it.
 fn join_records(mut bytes: &[u8]) -> Result<(Vec<u8>, bool), NotTls> {
     let mut message = Vec::new();
     loop {
@@ -89,7 +89,7 @@ fn join_records(mut bytes: &[u8]) -> Result<(Vec<u8>, bool), NotTls> {
             return Ok((message, false));
         };
         message.extend_from_slice(fragment);
-        // The first message is the ClientHello; whole it may be followed by anything.
+        // The first message is the ClientHello; anything may follow it.
         if message_length(&message).is_some_and(|len| message.len() >= len) {
             return Ok((message, true));
         }
@@ -105,7 +105,7 @@ fn message_length(message: &[u8]) -> Option<usize> {
     usize::try_from(len).ok()?.checked_add(4)
 }
 
-/// `None` while the message is not whole.
+/// Parses the message; `None` if it is incomplete.
 fn read_message(message: &[u8]) -> Option<HelloResult> {
     if *message.first()? != CLIENT_HELLO {
         return Some(HelloResult::Bad);
@@ -122,9 +122,9 @@ fn read_message(message: &[u8]) -> Option<HelloResult> {
     })
 }
 
-/// `None` if the body is malformed, `Some(None)` if it has no name.
+/// Returns the server name; `None` if the body is malformed, `Some(None)` if it has no name.
 fn read_body(body: &[u8]) -> Option<Option<&str>> {
-    // Version and random.
+    // Skips version and random.
     let rest = body.get(34..)?;
     let (_session, rest) = vector8(rest)?;
     let (_suites, rest) = vector16(rest)?;
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A ClientHello message with these extensions (type, content).
+    /// Encodes a ClientHello message with these extensions (type, content).
     fn message(extensions: &[(u16, Vec<u8>)]) -> Vec<u8> {
         let mut list = Vec::new();
         for (kind, content) in extensions {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_is_read_from_any_fragments_and_not_before_its_end() {
+    fn the_name_is_read_from_any_fragments_but_not_early() {
         let message = message(&[
             (43, vec![2, 3, 4]),
             name("Id1.Example.com"),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_hello_asks_for_its_name() {
+    fn the_minimal_hello_contains_its_name() {
         let hello = asking_for("id1.example.com");
         for cut in 0..hello.len() {
             assert_eq!(
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_client_hello_is_bad() {
+    fn anything_but_a_client_hello_is_rejected() {
         for bytes in [
             &b"GET / HTTP/1.1"[..],
             &[22, 2, 0],
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hello_that_never_ends_is_bad() {
+    fn a_hello_beyond_the_maximum_length_is_rejected() {
         let mut message = message(&[name("a.b")]);
         message[1..4].copy_from_slice(&[0, 0x47, 0xF0]);
         message.resize(0x47F0, 0);
@@ -297,7 +297,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_change_of_a_hello_is_read_without_harm(
+        fn a_changed_hello_is_parsed_without_panic(
             at in 0usize..120, value in any::<u8>(), size in 1usize..80,
         ) {
             let mut bytes = records(&message(&[name("id1.example.com")]), size);
@@ -307,7 +307,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_without_harm(mut bytes in proptest::collection::vec(any::<u8>(), 3..200)) {
+        fn any_bytes_are_parsed_without_panic(mut bytes in proptest::collection::vec(any::<u8>(), 3..200)) {
             bytes[..2].copy_from_slice(&[HANDSHAKE_RECORD, 3]);
             server_name(&bytes);
         }

@@ -1,28 +1,35 @@
-//! What a visitor is told when nobody else will answer.
+//! Error answers to visitors whose service does not answer.
 
 use crate::net::follow::HttpRefusal;
 use crate::net::{timeout, Conn};
 use std::time::Duration;
 
-/// How long the visitor has to read it.
+/// How long the visitor may take to read the answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
-/// A fatal alert: unrecognized_name (RFC 6066, 3).
+/// A fatal TLS alert, unrecognized_name (RFC 6066, section 3).
 const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 1, 0, 2, 2, 112];
 
-/// A small HTTP answer.
+/// An HTTP error answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorPage {
+    /// 400: the request is malformed; says why.
     BadRequest(&'static str),
+    /// 404: no client has the host prefix.
     NoSuchHost,
+    /// 408: the request did not arrive in time.
     TimedOutReading,
+    /// 431: the head of the request is too long.
     HeadTooLong,
+    /// 502: the client cannot reach the service.
     NotReached,
+    /// 503: the client of the host prefix is not connected.
     NoTunnel,
+    /// 504: the service did not answer in time.
     TimedOut,
 }
 
 impl ErrorPage {
-    /// One of each.
+    /// All variants.
     #[cfg(test)]
     pub const ALL: [Self; 7] = [
         Self::BadRequest("why"),
@@ -34,12 +41,12 @@ impl ErrorPage {
         Self::TimedOut,
     ];
 
-    /// The status line without its version, and what to say of it.
+    /// Returns the status (code and reason phrase) and an explanation.
     pub fn status(self) -> (&'static str, &'static str) {
         match self {
             Self::BadRequest(why) => ("400 Bad Request", why),
-            Self::NoSuchHost => ("404 Not Found", "there is no such host here"),
-            Self::TimedOutReading => ("408 Request Timeout", "the request did not come in time"),
+            Self::NoSuchHost => ("404 Not Found", "no such host on this server"),
+            Self::TimedOutReading => ("408 Request Timeout", "the request did not arrive in time"),
             Self::HeadTooLong => (
                 "431 Request Header Fields Too Large",
                 "the head of the request is longer than 16 KiB",
@@ -68,13 +75,13 @@ impl From<HttpRefusal> for ErrorPage {
     }
 }
 
-/// Sends the answer and closes. A visitor that does not read it loses it. The answer to a HEAD has
-/// no body.
+/// Sends an error answer and closes the connection, even if the visitor does not read it. The answer
+/// to a HEAD request has no body.
 pub async fn http(conn: &Conn, answer: ErrorPage, to_head: bool) {
     send(conn, answer.bytes(to_head).as_bytes()).await;
 }
 
-/// Tells a TLS visitor that there is no such host, and closes.
+/// Sends a TLS alert that there is no such host, and closes the connection.
 pub async fn no_such_server_name(conn: &Conn) {
     send(conn, UNRECOGNIZED_NAME).await;
 }
@@ -90,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_length_of_an_answer_is_its_length() {
+    fn content_length_matches_the_body() {
         for answer in ErrorPage::ALL {
             let bytes = answer.bytes(false);
             let (head, body) = bytes.split_once("\r\n\r\n").unwrap();

@@ -1,26 +1,26 @@
-//! As much of an HTTP request as routing needs: one header of the first head, and whether a proxy
-//! has sent it. Bytes are only looked at.
+//! Reads what routing needs from the head of an HTTP request: one header, and whether a proxy has
+//! sent it. Changes no bytes.
 
 use crate::config::label::ascii;
 
-/// Longest head that is read, in bytes with its empty line.
+/// Maximum length of a request head in bytes, including its empty line.
 pub const MAX_HEAD: usize = 16 * 1024;
 
-/// What the bytes so far say.
+/// What the bytes received so far contain.
 #[derive(Debug, PartialEq, Eq)]
 pub enum HeadResult<'a> {
-    /// The value of the header, once the head is whole.
+    /// The value of the header; the head is complete.
     Value(&'a str),
-    /// Nothing yet: more bytes are needed.
+    /// An incomplete head: more bytes are needed.
     More,
-    /// The head is longer than [`MAX_HEAD`]: 431.
+    /// A head longer than [`MAX_HEAD`] (status 431).
     TooLong,
-    /// Not HTTP/1, or the header is missing: 400.
+    /// Not HTTP/1, or a head without the header (status 400); says what is wrong.
     Bad(&'static str),
 }
 
-/// Looks for the header `name`, in any case, in a request that begins with `bytes`. The verdict
-/// does not depend on how many bytes come at a time: nothing behind the longest head is looked at.
+/// Finds the header `name`, ignoring case, in a request that begins with `bytes`. The result does not
+/// depend on how the bytes are split: nothing beyond [`MAX_HEAD`] is read.
 pub fn find<'a>(bytes: &'a [u8], name: &str) -> HeadResult<'a> {
     let bytes = bytes.get(..MAX_HEAD).unwrap_or(bytes);
     let mut lines = HeadLines(bytes);
@@ -37,38 +37,38 @@ pub fn find<'a>(bytes: &'a [u8], name: &str) -> HeadResult<'a> {
     for line in lines {
         match (line.is_empty(), found) {
             (true, Some(value)) => return HeadResult::Value(value),
-            (true, None) => return HeadResult::Bad("the header that routes is missing"),
-            // What else the head holds is for the service to judge.
+            (true, None) => return HeadResult::Bad("the routing header is missing"),
+            // The service judges the rest of the head.
             (false, Some(_)) => continue,
             (false, None) => {}
         }
-        // Continues the line before (RFC 9112, section 5.2), unless some would read it as the host.
+        // A folded line (RFC 9112, section 5.2), unless some parsers would take it for the host.
         let continues = line.first().is_some_and(is_blank);
         let Some(colon) = line.iter().position(|b| *b == b':') else {
             if continues {
                 continue;
             }
-            return HeadResult::Bad("a header without a colon");
+            return HeadResult::Bad("a header line has no colon");
         };
         let (field, value) = line.split_at(colon);
         let names_host = field.trim_ascii().eq_ignore_ascii_case(name.as_bytes());
         if field.is_empty() || field.iter().any(|b| is_control(*b)) {
-            return HeadResult::Bad("a header with a bad name");
+            return HeadResult::Bad("a header has an invalid name");
         }
         if names_host && field.iter().any(is_blank) {
-            return HeadResult::Bad("a blank beside the name of the header that routes");
+            return HeadResult::Bad("there is white space around the name of the routing header");
         }
         if names_host {
             match std::str::from_utf8(value.get(1..).unwrap_or_default()) {
                 Ok(value) => found = Some(value.trim_matches([' ', '\t'])),
-                Err(_) => return HeadResult::Bad("the header that routes is not text"),
+                Err(_) => return HeadResult::Bad("the routing header is not UTF-8"),
             }
         }
     }
     more(bytes)
 }
 
-/// Whether a whole head shows that a proxy has sent it: a visitor's own program sends none of these.
+/// Whether a complete head has headers that only proxies send.
 pub fn shows_proxy(head: &[u8]) -> bool {
     let mut lines = HeadLines(head);
     first_line(&mut lines);
@@ -85,13 +85,13 @@ pub fn shows_proxy(head: &[u8]) -> bool {
     })
 }
 
-/// The request line. RFC 9112, section 2.2: empty lines before it are passed over.
+/// Returns the request line. Skips empty lines before it (RFC 9112, section 2.2).
 fn first_line<'a>(lines: &mut HeadLines<'a>) -> Option<&'a [u8]> {
     lines.find(|line| !line.is_empty())
 }
 
-/// The host prefix a Host header asks for: its first label, without the port, as prefixes are
-/// compared.
+/// Returns the host prefix of a Host header: its first label, without the port, normalized for
+/// comparison.
 pub fn host_prefix(host: &str) -> String {
     let host = match host.strip_prefix('[') {
         // An IPv6 address has no labels.
@@ -109,7 +109,7 @@ fn more(bytes: &[u8]) -> HeadResult<'_> {
     }
 }
 
-/// Whole lines, without their ends (CRLF, or LF alone).
+/// Iterates over complete lines, without their ends (CRLF or LF).
 struct HeadLines<'a>(&'a [u8]);
 
 impl<'a> Iterator for HeadLines<'a> {
@@ -123,7 +123,7 @@ impl<'a> Iterator for HeadLines<'a> {
     }
 }
 
-/// RFC 9110, 5.6.2.
+/// Whether a byte is allowed in a token (RFC 9110, section 5.6.2).
 fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
@@ -136,7 +136,7 @@ fn is_control(b: u8) -> bool {
     b.is_ascii_control() && b != b'\t'
 }
 
-/// Whether an unfinished first line begins as a method does.
+/// Whether an incomplete first line may begin with a method.
 fn may_become_a_request(line: &[u8]) -> bool {
     let mut method = line.iter().take_while(|b| **b != b' ' && **b != b'\r');
     method.all(|b| is_token(*b))
@@ -157,7 +157,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_header_is_found_whatever_its_case_and_spaces() {
+    fn the_header_is_found_in_any_case_and_spacing() {
         for head in [
             "GET / HTTP/1.1\r\nHost: id1.example.com\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: id1.example.com\r\nHost: x\r\nno colon\r\n: a\r\n\r\n",
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn no_byte_before_the_end_of_the_head_decides() {
+    fn an_incomplete_head_has_no_result() {
         let head = b"POST /a HTTP/1.1\r\nX: y\r\nTarget: abc\r\nZ: y\r\n\r\n";
         for cut in 0..head.len() {
             assert_eq!(
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_http_is_bad_at_once() {
+    fn malformed_requests_are_rejected_early() {
         for bytes in [
             &b"\x16\x03\x01"[..],
             b"GET\0",
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_without_an_end_is_too_long() {
+    fn a_head_that_does_not_end_is_too_long() {
         let mut head = b"GET / HTTP/1.1\r\nA: ".to_vec();
         head.resize(MAX_HEAD - 1, b'a');
         assert_eq!(find(&head, "Host"), HeadResult::More);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_the_same_however_a_head_is_cut() {
+    fn the_limit_does_not_depend_on_how_the_head_is_split() {
         for length in MAX_HEAD - 2..MAX_HEAD + 700 {
             for host in ["Host: a\r\n", ""] {
                 let mut head = format!("GET / HTTP/1.1\r\n{host}X: ").into_bytes();
@@ -234,7 +234,7 @@ mod tests {
                     true => HeadResult::Value("a"),
                     false => HeadResult::TooLong,
                 };
-                // The first bytes that decide, and all that may come with them.
+                // The first bytes that suffice, and all that may arrive with them.
                 for cut in [length.min(MAX_HEAD), length, length + 100] {
                     assert_eq!(
                         find(&head[..cut], "Host"),
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_shows_by_its_headers() {
+    fn a_proxy_is_recognized_by_its_headers() {
         for line in [
             "Via: 1.1 a",
             "FORWARDED: for=1.2.3.4",
@@ -292,13 +292,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_harm(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn any_bytes_are_parsed_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             find(&bytes, "Host");
             host_prefix(&String::from_utf8_lossy(&bytes));
         }
 
         #[test]
-        fn more_bytes_do_not_change_a_verdict(
+        fn more_bytes_do_not_change_a_result(
             tail in "[ -~\r\n]{0,120}", cut in 0usize..150,
         ) {
             let bytes = format!("GET / HTTP/1.1\r\n{tail}");

@@ -1,7 +1,7 @@
-//! A visitor's connection that carries one request, for proxies: those send the requests of several
-//! visitors over one connection, also for hosts of different clients, while gt routes a connection
-//! by its first request. The service is asked to close behind its answer, and nothing behind the
-//! first request reaches it, be it asked for or not.
+//! Limits a visitor's connection to one request, for connections from proxies. A proxy sends requests
+//! of several visitors, also for different hosts, over one connection, while gt routes a connection
+//! by its first request. The service is asked to close after its answer, and nothing after the
+//! first request reaches it either way.
 
 use crate::net::follow::{
     Edits, Exchange, HttpRefusal, RequestHead, RequestRule, RequestStep, RuleDecision,
@@ -12,13 +12,13 @@ use std::io;
 use std::sync::Arc;
 use std::task::{ready, Context, Poll, Waker};
 
-/// Most bytes of a visitor that are taken at a time.
+/// Maximum number of bytes read from a visitor at a time.
 const MAX_READ: usize = 16 * 1024;
-/// Reads that find nothing for the service, after which other tasks have their turn.
+/// Number of reads without bytes for the service before other tasks get a turn.
 const TURN: usize = 4;
 
-/// Has the service close the connection behind its answer, unless it is asked to switch to another
-/// protocol.
+/// Asks the service to close the connection after its answer, unless the request asks to switch to
+/// another protocol.
 struct CloseBehind;
 
 impl RequestRule for CloseBehind {
@@ -33,7 +33,7 @@ impl RequestRule for CloseBehind {
     }
 }
 
-/// The connection to the visitor. What is read of it ends with its first request.
+/// A connection to a visitor that ends, for its reader, after the first request.
 #[derive(Debug)]
 pub struct OneRequest {
     conn: Arc<Conn>,
@@ -45,24 +45,25 @@ struct OneRequestState {
     exchange: Exchange,
     /// Bytes for the service that have not been read yet.
     out: Vec<u8>,
-    /// Bytes that are looked at once the service has decided about a switch.
+    /// Bytes to process once the service has decided about a protocol switch.
     early: Vec<u8>,
-    /// Waits for the service.
+    /// The reader's waker, while it waits for the service.
     reader: Option<Waker>,
 }
 
-/// What of the visitor may go to the service.
+/// Whether bytes of the visitor may go to the service.
 enum Gate {
+    /// They may.
     Open,
-    /// Nothing before the service has answered.
+    /// Not before the service has answered.
     Waits,
-    /// Nothing more: what comes is forgotten.
+    /// Not any more: they are dropped.
     Shut,
 }
 
 impl OneRequest {
-    /// `begin` is what has been read of the connection, a whole head at least. Returns what goes to
-    /// the service in its place, and the connection to go on with. The error is what to answer.
+    /// Wraps a connection of which `begin` has been read, at least a complete head. Returns the bytes
+    /// for the service and the wrapped connection. The error is the answer to send.
     pub fn start(conn: Arc<Conn>, begin: &[u8]) -> Result<(Vec<u8>, Arc<Conn>), HttpRefusal> {
         let mut inner = OneRequestState::default();
         inner.take(begin)?;
@@ -78,7 +79,7 @@ impl OneRequest {
 }
 
 impl OneRequestState {
-    /// Before the first request has begun, the next byte begins it.
+    /// Returns the state of the gate. Before the first request begins it is open.
     fn gate(&self) -> Gate {
         if self.exchange.has_begun() && self.exchange.is_between() {
             Gate::Shut
@@ -89,7 +90,7 @@ impl OneRequestState {
         }
     }
 
-    /// Sorts the visitor's next bytes.
+    /// Processes the visitor's next bytes.
     fn take(&mut self, mut bytes: &[u8]) -> Result<(), HttpRefusal> {
         while !bytes.is_empty() {
             match self.gate() {
@@ -102,8 +103,8 @@ impl OneRequestState {
             }
             let taken = match self.exchange.request(bytes, &CloseBehind) {
                 RequestStep::Pass(n) => {
-                    let piece = bytes.get(..n).unwrap_or_default();
-                    self.out.extend_from_slice(piece);
+                    let part = bytes.get(..n).unwrap_or_default();
+                    self.out.extend_from_slice(part);
                     n
                 }
                 RequestStep::Keep(n) => n,
@@ -145,27 +146,27 @@ impl ConnLayer for OneRequest {
             inner.keep_reader(cx);
             match inner.gate() {
                 Gate::Waits => return Poll::Pending,
-                // The answer is whole: a service that keeps the connection all the same is told.
+                // The answer is complete: end the connection even if the service keeps it open.
                 Gate::Shut if inner.exchange.is_idle() => return Poll::Ready(Ok(0)),
                 Gate::Shut | Gate::Open => {}
             }
-            let mut come = std::mem::take(&mut inner.early);
-            if come.is_empty() {
-                let read = with_read_buf(|scratch| {
-                    let scratch = scratch.get_mut(..MAX_READ).unwrap_or_default();
-                    let n = ready!(self.conn.poll_read(cx, scratch))?;
-                    come.extend_from_slice(scratch.get(..n).unwrap_or_default());
+            let mut incoming = std::mem::take(&mut inner.early);
+            if incoming.is_empty() {
+                let read = with_read_buf(|buffer| {
+                    let buffer = buffer.get_mut(..MAX_READ).unwrap_or_default();
+                    let n = ready!(self.conn.poll_read(cx, buffer))?;
+                    incoming.extend_from_slice(buffer.get(..n).unwrap_or_default());
                     Poll::Ready(io::Result::Ok(n))
                 });
                 if ready!(read)? == 0 {
                     return Poll::Ready(Ok(0));
                 }
             }
-            if let Err(refusal) = inner.take(&come) {
+            if let Err(refusal) = inner.take(&incoming) {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, refusal.why)));
             }
         }
-        // A visitor that sends without end must not keep other tasks from their turn.
+        // A visitor that keeps sending must not starve other tasks.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -219,10 +220,10 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
-    /// Reads after which a visitor that sends without end ends all the same, so that a test does.
+    /// Number of reads after which an endless visitor ends, so that a failing test does.
     const END: usize = 10_000;
 
-    /// A visitor that has always sent something.
+    /// A visitor that always has bytes to read.
     #[derive(Debug)]
     struct Endless {
         below: Conn,
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_visitor_that_sends_without_end_behind_its_request_lets_others_have_their_turn() {
+    fn a_visitor_that_keeps_sending_after_its_request_yields_to_other_tasks() {
         let reads = Arc::<AtomicUsize>::default();
         let layer: Box<dyn ConnLayer> = Box::new(Endless {
             below: bridge().unwrap().0,
@@ -285,11 +286,7 @@ mod tests {
         for turn in 1..=10 {
             assert!(conn.poll_read(&mut cx, &mut [0; 100]).is_pending());
             assert_eq!(reads.load(Ordering::Relaxed), turn * TURN);
-            assert_eq!(
-                wakes.0.load(Ordering::Relaxed),
-                turn,
-                "it goes on by itself"
-            );
+            assert_eq!(wakes.0.load(Ordering::Relaxed), turn, "it wakes itself");
         }
     }
 }

@@ -96,7 +96,7 @@ impl std::fmt::Display for Malformed {
             Self::NotAnAnswer => {
                 f.write_str("the peer's first bytes are not an answer to the hello")
             }
-            Self::UnknownFrame(k) => write!(f, "unknown critical frame {k:#04x}"),
+            Self::UnknownFrame(k) => write!(f, "unknown frame {k:#04x}, which is critical"),
             Self::FrameLength(k) => write!(f, "frame {k:#04x} has a wrong length"),
             Self::NoStream(k) => write!(f, "frame {k:#04x} has stream id 0"),
             Self::Overrun(s) => write!(f, "more bytes for stream {s} than its window allows"),

@@ -1,11 +1,11 @@
-//! `/clients`: the clients that are connected, as JSON, without their secrets.
+//! `/clients`: the connected clients as JSON, without secrets.
 
 use super::json;
 use crate::server::registry::{ClientStats, Registry, SnapshotOrder};
 use serde::Serialize;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Clients that are listed, the first ones by id.
+/// Maximum number of clients listed; the first by id.
 const MAX_CLIENTS: usize = 1000;
 
 #[derive(Serialize)]
@@ -45,7 +45,7 @@ pub fn page(registry: &Registry) -> String {
 
 impl<'a> ListedClient<'a> {
     fn new(client: &'a ClientStats) -> Self {
-        // A clock before 1970 is not set.
+        // A clock before 1970 has not been set.
         let since = client.since.duration_since(UNIX_EPOCH).unwrap_or_default();
         let sum = &client.sum;
         Self {

@@ -1,5 +1,5 @@
-//! The server's look at itself: it opens a tunnel to its own listener, comes as a visitor of
-//! it, and compares what went in with what came out. All of it goes through real sockets.
+//! The server's self test: opens a tunnel to its own listener, connects as a visitor, and compares
+//! the bytes sent and received. Everything goes through real sockets.
 
 use crate::net::tls::{Connector, ServerTrust};
 use crate::net::{self, Conn};
@@ -17,33 +17,33 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long all of it may take.
+/// How long the whole test may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the end of the tunnel may take, when nobody waits for it any more.
+/// How long to wait for the end of the tunnel after the test.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Longest answer that is looked at.
+/// Maximum length of an answer in bytes.
 const MAX_ANSWER: usize = 4096;
 
-/// The listener that the server knocks at.
+/// The listener that the self test connects to.
 pub struct ProbeTarget {
     host: String,
     port: u16,
-    door: ListenerKind,
-    /// For a listener with TLS. It believes anybody: the server's certificate is for those
-    /// who do not know whom they talk to.
+    kind: ListenerKind,
+    /// The connector for a listener with TLS. It verifies nothing: the test connects to the server's
+    /// own address, which the certificate need not name.
     connector: Option<Connector>,
 }
 
-/// What the visitor says, and is to be answered.
+/// The request of the test's visitor and the answer it expects.
 struct ProbeExchange {
     question: Vec<u8>,
     answer: Vec<u8>,
 }
 
 impl ProbeTarget {
-    /// For the listener at `addr`.
-    pub fn new(addr: SocketAddr, door: ListenerKind) -> io::Result<Self> {
-        // Listeners on every address have this one, those of IPv6 too.
+    /// Creates the target for the listener at `addr`.
+    pub fn new(addr: SocketAddr, kind: ListenerKind) -> io::Result<Self> {
+        // A listener on all addresses accepts on this one, too, even with IPv6.
         let host = match addr {
             addr if addr.ip().is_unspecified() => Ipv4Addr::LOCALHOST.to_string(),
             SocketAddr::V6(addr) if addr.scope_id() != 0 => {
@@ -51,46 +51,46 @@ impl ProbeTarget {
             }
             addr => addr.ip().to_string(),
         };
-        let connector = match door {
+        let connector = match kind {
             ListenerKind::Https => Some(Connector::new(ServerTrust::Nobody)?),
             ListenerKind::Http | ListenerKind::Sni => None,
         };
         Ok(Self {
             host,
             port: addr.port(),
-            door,
+            kind,
             connector,
         })
     }
 
-    /// Says what is wrong, if something is.
+    /// Runs the self test. The error says what failed.
     pub async fn check(&self, state: &ServerState) -> Result<(), String> {
         let deadline = Instant::now() + PROBE_TIMEOUT;
-        let no_random = |e| format!("cannot make up a login: {e}");
-        let guest = state.guest.invite().map_err(no_random)?;
-        let talk = self.talk(state, &guest.id).map_err(no_random)?;
+        let no_random = |e| format!("creating a login: {e}");
+        let login = state.guest.invite().map_err(no_random)?;
+        let exchange = self.new_exchange(state, &login.id).map_err(no_random)?;
 
         let conn = by(deadline, "opening its own tunnel", self.connect()).await?;
         let peer = PeerRole::Server { streams: 1 };
         let policy = Policy::new(Version::One, peer, PROBE_TIMEOUT);
         let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
         let hello = Hello {
-            id: guest.id.as_str().into(),
-            secret: guest.secret.as_bytes().into(),
+            id: login.id.as_str().into(),
+            secret: login.secret.as_bytes().into(),
             offers: vec![ServiceSpec::Host {
-                tls: self.door == ListenerKind::Sni,
+                tls: self.kind == ListenerKind::Sni,
                 prefix: None,
             }],
             window: 0,
         };
         tunnel.send_bytes(&hello.encode(Version::One));
-        let talk = Arc::new(talk);
-        let asking = async {
+        let exchange = Arc::new(exchange);
+        let testing = async {
             by(deadline, "opening its own tunnel", ready(&mut inbox)).await?;
-            let visit = by(deadline, "visiting itself", self.visit(&talk));
-            future::or(visit, serve(&mut inbox, &talk)).await
+            let visit = by(deadline, "connecting as a visitor", self.visit(&exchange));
+            future::or(visit, serve(&mut inbox, &exchange)).await
         };
-        let verdict = asking.await;
+        let verdict = testing.await;
         tunnel.close();
         crate::spawn(async move {
             net::timeout(CLOSE_TIMEOUT, async {
@@ -101,10 +101,10 @@ impl ProbeTarget {
         verdict
     }
 
-    /// Words that nobody else can know.
-    fn talk(&self, state: &ServerState, prefix: &str) -> io::Result<ProbeExchange> {
+    /// Creates an exchange with random content.
+    fn new_exchange(&self, state: &ServerState, prefix: &str) -> io::Result<ProbeExchange> {
         let (word, back) = (random_word()?, random_word()?);
-        if self.door == ListenerKind::Sni {
+        if self.kind == ListenerKind::Sni {
             return Ok(ProbeExchange {
                 question: client_hello::asking_for(&format!("{prefix}.status.invalid")),
                 answer: back.into_bytes(),
@@ -137,33 +137,33 @@ impl ProbeTarget {
         }
     }
 
-    /// Comes as a visitor.
-    async fn visit(&self, talk: &ProbeExchange) -> Result<(), String> {
+    /// Connects as a visitor and checks the answer.
+    async fn visit(&self, exchange: &ProbeExchange) -> Result<(), String> {
         let conn = self.connect().await?;
         let failed = |e: io::Error| format!("the visitor's connection: {e}");
-        conn.write_all(&talk.question).await.map_err(failed)?;
+        conn.write_all(&exchange.question).await.map_err(failed)?;
         let mut answer = Vec::new();
-        while answer.len() < talk.answer.len() {
+        while answer.len() < exchange.answer.len() {
             match read_more(&conn, &mut answer, MAX_ANSWER).await {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(e) => return Err(failed(e)),
             }
         }
-        if answer == talk.answer {
+        if answer == exchange.answer {
             return Ok(());
         }
         let line = answer.split(|byte| *byte == b'\r').next();
         let line = String::from_utf8_lossy(line.unwrap_or_default());
-        Err(match (self.door, &*line) {
+        Err(match (self.kind, &*line) {
             (_, "") => "the visitor got no answer".to_owned(),
-            (ListenerKind::Sni, _) => "the visitor got another answer".to_owned(),
-            (_, line) => format!("the visitor got another answer: {line}"),
+            (ListenerKind::Sni, _) => "the visitor got an unexpected answer".to_owned(),
+            (_, line) => format!("the visitor got an unexpected answer: {line}"),
         })
     }
 }
 
-/// Runs a step until the deadline.
+/// Runs a step of the test until the deadline.
 async fn by<T>(
     deadline: Instant,
     step: &str,
@@ -177,23 +177,23 @@ async fn by<T>(
     future::or(task, timeout).await
 }
 
-/// Waits until the server has taken the tunnel.
+/// Waits until the server has accepted the tunnel.
 async fn ready(inbox: &mut Inbox) -> Result<(), String> {
     loop {
         match inbox.next().await {
             Event::Signal(Signal::Ready) => return Ok(()),
-            Event::Signal(Signal::Error(refusal)) => return Err(format!("refused: {refusal}")),
+            Event::Signal(Signal::Error(code)) => return Err(format!("refused: {code}")),
             Event::End(end) => return Err(ended(end)),
             _ => {}
         }
     }
 }
 
-/// Answers the question, as a client would. Only comes back when the tunnel has ended.
-async fn serve(inbox: &mut Inbox, talk: &Arc<ProbeExchange>) -> Result<(), String> {
+/// Answers the request as a client would. Returns only when the tunnel has ended.
+async fn serve(inbox: &mut Inbox, exchange: &Arc<ProbeExchange>) -> Result<(), String> {
     loop {
         match inbox.next().await {
-            Event::Opened(stream, _) => crate::spawn(answer(stream, talk.clone())),
+            Event::Opened(stream, _) => crate::spawn(answer(stream, exchange.clone())),
             Event::End(end) => return Err(ended(end)),
             _ => {}
         }
@@ -202,17 +202,17 @@ async fn serve(inbox: &mut Inbox, talk: &Arc<ProbeExchange>) -> Result<(), Strin
 
 fn ended(end: io::Result<()>) -> String {
     match end {
-        Ok(()) => "the server has closed its own tunnel".to_owned(),
-        Err(e) => format!("its own tunnel was lost: {e}"),
+        Ok(()) => "the server has closed the tunnel".to_owned(),
+        Err(e) => format!("the tunnel was lost: {e}"),
     }
 }
 
-/// A visitor with another question, or with this one changed, gets no answer.
-async fn answer(mut stream: Stream, talk: Arc<ProbeExchange>) {
-    let mut question = vec![0; talk.question.len()];
-    if stream.read_exact(&mut question).await.is_ok() && question == talk.question {
-        // The visitor finds out whether it came.
-        let _ = stream.write_all(&talk.answer).await;
+/// Answers a stream that carries exactly the expected request.
+async fn answer(mut stream: Stream, exchange: Arc<ProbeExchange>) {
+    let mut question = vec![0; exchange.question.len()];
+    if stream.read_exact(&mut question).await.is_ok() && question == exchange.question {
+        // If this fails, the visitor reports it.
+        let _ = stream.write_all(&exchange.answer).await;
     }
 }
 
@@ -232,71 +232,75 @@ mod tests {
             panic!("a command line that runs");
         };
         let config = roles[0].role.server().unwrap();
-        let claims = Arc::default();
-        let rules = Settings::new(config, &claims, None).unwrap();
-        let guard = AuthLockout::new(0, Duration::ZERO);
-        Arc::new(ServerState::new(rules, claims, guard).unwrap())
+        let first_secrets = Arc::default();
+        let settings = Settings::new(config, &first_secrets, None).unwrap();
+        let lockout = AuthLockout::new(0, Duration::ZERO);
+        Arc::new(ServerState::new(settings, first_secrets, lockout).unwrap())
     }
 
     fn listen() -> net::Listener {
         net::listen(Some("127.0.0.1"), 0).unwrap()
     }
 
-    /// What a look through a door of `there` tells the server that expects a guest.
-    async fn look(
+    /// Runs the self test of `here` against a listener of `there`.
+    async fn test_listener(
         here: &ServerState,
         there: Arc<ServerState>,
-        door: ListenerKind,
+        kind: ListenerKind,
     ) -> Result<(), String> {
         let listener = listen();
-        let front = ProbeTarget::new(listener.addr(), door).unwrap();
+        let target = ProbeTarget::new(listener.addr(), kind).unwrap();
         let serving = async {
-            accept_visitors(there, Arc::new(listener), Shutdown::default(), door).await;
-            Err("it serves no more".to_owned())
+            accept_visitors(there, Arc::new(listener), Shutdown::default(), kind).await;
+            Err("the listener stopped".to_owned())
         };
-        future::or(front.check(here), serving).await
+        future::or(target.check(here), serving).await
     }
 
     #[test]
-    fn a_server_that_works_is_found_to() {
+    fn a_working_server_passes() {
         task::block_on(async {
             let state = state();
-            for door in [ListenerKind::Http, ListenerKind::Sni, ListenerKind::Http] {
-                assert_eq!(look(&state, state.clone(), door).await, Ok(()), "{door:?}");
+            for kind in [ListenerKind::Http, ListenerKind::Sni, ListenerKind::Http] {
+                assert_eq!(
+                    test_listener(&state, state.clone(), kind).await,
+                    Ok(()),
+                    "{kind:?}"
+                );
             }
         });
     }
 
     #[test]
-    fn a_refused_tunnel_is_the_reason() {
-        let verdict = task::block_on(look(&state(), state(), ListenerKind::Http));
+    fn a_rejected_tunnel_is_the_reason() {
+        let verdict = task::block_on(test_listener(&state(), state(), ListenerKind::Http));
         let reason = "opening its own tunnel: refused: invalid id and secret";
         assert_eq!(verdict, Err(reason.to_owned()));
     }
 
     #[test]
-    fn a_listener_that_is_gone_is_the_reason() {
-        let front = ProbeTarget::new(listen().addr(), ListenerKind::Http).unwrap();
-        let reason = task::block_on(front.check(&state())).unwrap_err();
+    fn a_closed_listener_is_the_reason() {
+        let target = ProbeTarget::new(listen().addr(), ListenerKind::Http).unwrap();
+        let reason = task::block_on(target.check(&state())).unwrap_err();
         let start = format!(
             "opening its own tunnel: connecting to 127.0.0.1:{}",
-            front.port
+            target.port
         );
         assert!(reason.starts_with(&start), "{reason}");
     }
 
     #[test]
-    fn another_answer_than_the_one_that_was_given_is_the_reason() {
+    fn an_unexpected_answer_is_the_reason() {
         for (answer, reason) in [
             (
                 &b"HTTP/1.1 404 Not Found\r\n\r\n"[..],
-                "got another answer: HTTP/1.1 404 Not Found",
+                "got an unexpected answer: HTTP/1.1 404 Not Found",
             ),
             (b"", "got no answer"),
         ] {
             let verdict = task::block_on(async {
                 let listener = listen();
-                let front = ProbeTarget::new(listener.addr(), ListenerKind::Http).unwrap();
+                let target = ProbeTarget::new(listener.addr(), ListenerKind::Http).unwrap();
                 let fake = async {
                     let tunnel = Conn::from(listener.accept().await.0);
                     let ready = Version::One.encode(Signal::Ready);
@@ -307,11 +311,11 @@ mod tests {
                     drop(visitor);
                     future::pending().await
                 };
-                future::or(front.check(&state()), fake).await
+                future::or(target.check(&state()), fake).await
             });
             assert_eq!(
                 verdict,
-                Err(format!("visiting itself: the visitor {reason}"))
+                Err(format!("connecting as a visitor: the visitor {reason}"))
             );
         }
     }

@@ -1,15 +1,15 @@
-//! JSON as the API writes it: serde_json's, with a space behind commas and colons, for people who
-//! read it with `curl`.
+//! JSON as the API writes it: serde_json's, with a space after commas and colons, for reading
+//! with `curl`.
 
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 use std::io::{self, Write};
 
-/// `value` as JSON in one line, with its end.
+/// Formats `value` as one line of JSON, including the newline.
 pub fn line(value: &impl Serialize) -> String {
     let mut bytes = Vec::new();
     let mut serializer = Serializer::with_formatter(&mut bytes, Spaced);
-    // A vector takes all, and the API's values have no maps with keys that are not strings.
+    // Cannot fail: writing to a vector succeeds, and all map keys of the API are strings.
     let _ = value.serialize(&mut serializer);
     bytes.push(b'\n');
     String::from_utf8_lossy(&bytes).into_owned()
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_has_spaces_behind_commas_and_colons_alone() {
+    fn a_line_has_spaces_only_after_commas_and_colons() {
         #[derive(Serialize)]
         struct Page {
             text: &'static str,

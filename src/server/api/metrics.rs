@@ -1,4 +1,4 @@
-//! `/metrics`: numbers in Prometheus' text format, version 0.0.4.
+//! `/metrics`: counters in the text format of Prometheus, version 0.0.4.
 
 use crate::cli::VERSION;
 use crate::net;
@@ -6,28 +6,32 @@ use crate::server::registry::{SnapshotOrder, Totals};
 use crate::server::ServerState;
 use std::fmt::{self, Display, Formatter, Write};
 
-/// Clients with numbers of their own; the others have theirs in one sum.
+/// Maximum number of clients listed by id; the others are summed up.
 const MAX_LISTED_CLIENTS: usize = 100;
 
-/// Not for the executor's thread, see `Registry::survey`.
+/// Formats the page. Blocks like `Registry::snapshot`: not for the executor's thread.
 pub fn page(state: &ServerState) -> String {
-    let survey = state
+    let snapshot = state
         .registry
         .snapshot(MAX_LISTED_CLIENTS, SnapshotOrder::Busiest);
     let counts = state.counters.now();
     let mut page = MetricsPage::default();
 
-    page.family("gt_info", "gauge", "The program.");
+    page.family("gt_info", "gauge", "Version of the program.");
     page.sample(&[("version", VERSION)], 1);
-    page.family("gt_uptime_seconds", "gauge", "Since the server started.");
+    page.family(
+        "gt_uptime_seconds",
+        "gauge",
+        "Time since the server started.",
+    );
     page.sample(&[], state.started.elapsed().as_secs());
     page.family("gt_clients", "gauge", "Clients with a tunnel.");
-    page.sample(&[], survey.all.clients);
-    page.totals("gt", "", [(None, survey.all)].into_iter());
+    page.sample(&[], snapshot.all.clients);
+    page.totals("gt", "", [(None, snapshot.all)].into_iter());
     page.family(
         "gt_refused_logins_total",
         "counter",
-        "Tunnels that were refused, by GT/1 error code: 1 invalid id and secret, 2 TCP port \
+        "Rejected tunnels by GT/1 error code: 1 invalid id and secret, 2 TCP port \
          not opened, 3 too many tunnels, 4 too many host prefixes, 5 host prefix taken, 6 host \
          prefix not allowed, 7 another client has the id, 8 too many options, 9 too many TCP \
          ports.",
@@ -38,7 +42,7 @@ pub fn page(state: &ServerState) -> String {
     page.family(
         "gt_errors_total",
         "counter",
-        "Visitors that were not served, by HTTP status (or what it would be), and connections \
+        "Visitors that were not served, by HTTP status (or its equivalent), and connections \
          that could not be accepted.",
     );
     for (kind, count) in counts.unserved() {
@@ -49,24 +53,24 @@ pub fn page(state: &ServerState) -> String {
     page.family(
         "gt_stun_datagrams_total",
         "counter",
-        "Datagrams that came to stunAddr, by what became of them: answered, refused (answered with \
-         an error), ignored (no binding request), limited (one of too many from an address), unsent \
-         (the answer could not be sent).",
+        "Datagrams received at stunAddr, by outcome: answered, refused (answered with an error), \
+         ignored (not a binding request), limited (too many from an address), unsent (sending the \
+         answer failed).",
     );
     for (result, count) in counts.datagrams() {
         page.sample(&[("result", result)], count);
     }
 
-    let clients = survey.clients.iter();
-    let clients = clients.map(|seen| (Some(&*seen.id), seen.sum));
-    let rest = (survey.rest.clients > 0).then_some((Some(""), survey.rest));
-    let help = " The 100 busiest clients have their id here; the rest is under the empty one.";
+    let clients = snapshot.clients.iter();
+    let clients = clients.map(|client| (Some(&*client.id), client.sum));
+    let rest = (snapshot.rest.clients > 0).then_some((Some(""), snapshot.rest));
+    let help = " The 100 busiest clients are listed by id, the others summed up with an empty id.";
     page.totals("gt_client", help, clients.clone().chain(rest));
     page.family(
         "gt_client_rtt_seconds",
         "gauge",
-        "Round-trip time to the client, the shortest of its tunnels; those that speak GT/1 alone \
-         have none.",
+        "Shortest round-trip time of a client's tunnels; unknown for clients that speak only \
+         GT/1.",
     );
     for (id, sum) in clients {
         if let (Some(id), Some(time)) = (id, sum.round_trip) {
@@ -79,14 +83,14 @@ pub fn page(state: &ServerState) -> String {
 #[derive(Default)]
 struct MetricsPage {
     text: String,
-    /// The name of the samples that follow.
+    /// The metric name of the samples that follow.
     name: String,
 }
 
 impl MetricsPage {
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         name.clone_into(&mut self.name);
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
@@ -94,7 +98,7 @@ impl MetricsPage {
         let _ = writeln!(self.text, "{}{} {value}", self.name, Labels(labels));
     }
 
-    /// The four numbers that clients have each and all together.
+    /// Writes the four metrics that exist both per client and in total.
     fn totals<'a>(
         &mut self,
         prefix: &str,
@@ -105,15 +109,20 @@ impl MetricsPage {
             page.family(&format!("{prefix}_{name}"), kind, &format!("{what}{help}"));
         };
         let labels = |id: Option<&'a str>| id.map(|id| ("id", id));
-        family(self, "tunnels", "gauge", "Tunnels that are open.");
+        family(self, "tunnels", "gauge", "Open tunnels.");
         for (id, sum) in of.clone() {
             self.sample(labels(id).as_slice(), sum.tunnels);
         }
-        family(self, "streams_open", "gauge", "Connections that are open.");
+        family(self, "streams_open", "gauge", "Open connections.");
         for (id, sum) in of.clone() {
             self.sample(labels(id).as_slice(), sum.streams);
         }
-        family(self, "streams_total", "counter", "Connections so far.");
+        family(
+            self,
+            "streams_total",
+            "counter",
+            "Connections since the client or server started.",
+        );
         for (id, sum) in of.clone() {
             self.sample(labels(id).as_slice(), sum.traffic.streams);
         }
@@ -121,7 +130,7 @@ impl MetricsPage {
             self,
             "bytes_total",
             "counter",
-            "Bytes so far; up is from clients to visitors, down is back.",
+            "Bytes transferred: up from clients to visitors, down back.",
         );
         for (id, sum) in of {
             for (direction, bytes) in [("up", sum.traffic.received), ("down", sum.traffic.sent)] {
@@ -133,7 +142,7 @@ impl MetricsPage {
     }
 }
 
-/// Shows labels in braces, if there are any.
+/// Displays labels in braces, if there are any.
 struct Labels<'a>(&'a [(&'a str, &'a str)]);
 
 impl Display for Labels<'_> {

@@ -1,5 +1,5 @@
-//! The API: what operators and their programs ask a server about itself. Speaks HTTP on a
-//! listener of its own and gives three pages; it changes nothing.
+//! The API for monitoring: three read-only pages about the server, over HTTP on a listener of their
+//! own.
 
 mod clients;
 mod health_check;
@@ -25,15 +25,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Connections at a time; more of them wait to be accepted.
+/// Maximum number of concurrent connections; others wait to be accepted.
 const MAX_CONNECTIONS: usize = 32;
-/// How long a connection may take to ask,
+/// How long a connection may take to send its request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
-/// and for everything.
+/// How long a connection may take in total.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it may take for its goodbye.
+/// How long a connection may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The API of a server.
 pub struct Api {
     state: Arc<ServerState>,
     status: Arc<HealthStatus>,
@@ -42,14 +43,14 @@ pub struct Api {
 }
 
 impl Api {
-    /// `front` is the listener whose work `/status` looks at.
+    /// Creates the API. `/status` tests the listener `front`.
     pub fn new(
         state: Arc<ServerState>,
         acceptor: Option<Acceptor>,
         hosts: AllowedHosts,
-        (front, door): listeners::Front,
+        (front, kind): listeners::Front,
     ) -> io::Result<Self> {
-        let status = HealthStatus::new(state.clone(), ProbeTarget::new(front, door)?);
+        let status = HealthStatus::new(state.clone(), ProbeTarget::new(front, kind)?);
         Ok(Self {
             state,
             status,
@@ -58,7 +59,7 @@ impl Api {
         })
     }
 
-    /// Serves the listener until it is told to stop, or the server is.
+    /// Accepts connections until `stop` or the end of the server.
     pub async fn accept(self, listener: Arc<Listener>, stop: Shutdown) {
         let api = Arc::new(self);
         let accepting = async {
@@ -76,11 +77,11 @@ impl Api {
         match timeout(CONNECTION_TIMEOUT, Box::pin(self.exchange(socket))).await {
             Some(Ok(())) => {}
             Some(Err(e)) => log::debug!("{peer}: the API: {e}"),
-            None => log::debug!("{peer}: the API: it took too long"),
+            None => log::debug!("{peer}: the API: timed out"),
         }
     }
 
-    /// One request and its answer.
+    /// Reads one request and answers it.
     async fn exchange(&self, socket: Socket) -> io::Result<()> {
         let (conn, plain) = match &self.acceptor {
             Some(acceptor) => {
@@ -147,11 +148,11 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn pages_about_thousands_of_clients_leave_the_executors_thread_to_others() {
+    fn pages_about_thousands_of_clients_do_not_block_the_executor() {
         const CLIENTS: usize = 3_000;
-        let guard = AuthLockout::new(0, Duration::ZERO);
+        let lockout = AuthLockout::new(0, Duration::ZERO);
         let state =
-            Arc::new(ServerState::new(Settings::of_nobody(), Arc::default(), guard).unwrap());
+            Arc::new(ServerState::new(Settings::of_nobody(), Arc::default(), lockout).unwrap());
         let front = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = front.local_addr().unwrap();
         let socket = TcpStream::connect(addr).unwrap();
@@ -174,7 +175,7 @@ mod tests {
             };
             let joined = state.registry.register(&login, vec![Some(offer)], &tunnel);
             assert!(joined.is_ok());
-            // As a reload does.
+            // A reload checks every client, too.
             assert!(state.registry.enforce(&login).is_ok());
         }
         let api = Api::new(
@@ -204,7 +205,7 @@ mod tests {
         assert_eq!(
             SCANS.get(),
             0,
-            "each client costs the same, however many there are"
+            "the cost of a client must not depend on their number"
         );
     }
 }

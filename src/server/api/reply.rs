@@ -1,12 +1,13 @@
-//! One answer of the API, and its bytes.
+//! Answers of the API.
 
 use super::request::RequestError;
 use crate::server::sniff::PLAIN_HTTP;
 
+/// One HTTP answer of the API.
 #[derive(Debug)]
 pub struct ApiReply {
     status: &'static str,
-    /// Header lines of this answer alone.
+    /// Header lines of this answer.
     fields: &'static str,
     body: String,
 }
@@ -38,18 +39,18 @@ impl ApiReply {
         }
     }
 
-    /// `None` if there is nobody to tell.
+    /// Creates the answer to an invalid request; `None` if the connection is gone.
     pub fn wrong(wrong: RequestError) -> Option<Self> {
         let (status, why) = match wrong {
             RequestError::Gone => return None,
-            RequestError::Malformed => ("400 Bad Request", "this is no whole HTTP/1 request"),
+            RequestError::Malformed => ("400 Bad Request", "the request is not complete HTTP/1"),
             RequestError::NoSuchPage => {
-                ("404 Not Found", "there are /status, /metrics and /clients")
+                ("404 Not Found", "the pages are /status, /metrics and /clients")
             }
-            RequestError::NotGet => ("405 Method Not Allowed", "the API only answers GET"),
+            RequestError::NotGet => ("405 Method Not Allowed", "the API answers only GET"),
             RequestError::OtherHost => (
                 "421 Misdirected Request",
-                "ask for an IP address or localhost; other host names of this API have to be in \
+                "use an IP address or localhost; other host names of this API have to be listed in \
                  the server's option apiHosts",
             ),
             RequestError::TooLong => (
@@ -60,13 +61,13 @@ impl ApiReply {
         Some(Self::error(status, why, wrong == RequestError::NotGet))
     }
 
-    /// For a request without TLS where that is expected.
+    /// Creates the answer to a plain HTTP request where TLS is expected.
     pub fn plain_http() -> Self {
         Self::error("400 Bad Request", PLAIN_HTTP, false)
     }
 
     pub fn too_late() -> Self {
-        let why = "the request did not come in time";
+        let why = "the request did not arrive in time";
         Self::error("408 Request Timeout", why, false)
     }
 
@@ -79,7 +80,7 @@ impl ApiReply {
         }
     }
 
-    /// The answer's bytes. An answer to HEAD has no body.
+    /// Encodes the answer. The answer to a HEAD request has no body.
     pub fn bytes(&self, to_head: bool) -> String {
         let Self {
             status,

@@ -1,4 +1,4 @@
-//! What is asked of the API: one request, of which the first line and the host matter.
+//! Requests to the API: parses the request line and the host.
 
 use crate::net::Conn;
 use crate::server::incoming::read_more;
@@ -6,11 +6,11 @@ use httparse::{Error, Status};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-/// Longest head that is read.
+/// Maximum length of a request head in bytes.
 pub const MAX_HEAD: usize = 8 * 1024;
 const MAX_FIELDS: usize = 64;
 
-/// What the API has.
+/// The pages of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiPage {
     Status,
@@ -18,22 +18,22 @@ pub enum ApiPage {
     Clients,
 }
 
-/// Why there is nothing to give.
+/// Why a request cannot be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestError {
-    /// It closed without a word: there is nobody to tell.
+    /// The connection closed without a request.
     Gone,
     Malformed,
     NoSuchPage,
     NotGet,
     TooLong,
-    /// It is for a host that this API is not known as.
+    /// The request is for a host name that this API does not have.
     OtherHost,
 }
 
-/// The names that requests to the API may be for, besides IP addresses and `localhost`. A web page
-/// can have its own name resolve to the API's address (DNS rebinding) and would be let read what the
-/// API says, but it cannot have its visitors' browsers ask for another name than its own.
+/// The host names that requests may be for, besides IP addresses and `localhost`. A web page could
+/// have its own name resolve to the API's address (DNS rebinding) and read the answers, but it cannot
+/// make browsers send another host name than its own.
 #[derive(Debug, Clone, Default)]
 pub struct AllowedHosts(Arc<[String]>);
 
@@ -42,8 +42,8 @@ impl AllowedHosts {
         Self(names.into())
     }
 
-    /// Whether a request may be for this: a host and perhaps a port (RFC 9110, section 7.2). An empty
-    /// one is what a request for no host has.
+    /// Whether a request may be for this host and optional port (RFC 9110, section 7.2). Requests
+    /// without a host have an empty one.
     fn allow(&self, authority: &str) -> bool {
         if let Some(rest) = authority.strip_prefix('[') {
             let split = rest.split_once(']');
@@ -64,7 +64,7 @@ impl AllowedHosts {
     }
 }
 
-/// Reads one request, its bytes into `head`.
+/// Reads one request; its bytes go to `head`.
 pub async fn read(
     conn: &Conn,
     hosts: &AllowedHosts,
@@ -82,7 +82,7 @@ pub async fn read(
     }
 }
 
-/// `None` while there is no whole head.
+/// Parses a request; `None` if its head is incomplete.
 pub fn parse(head: &[u8], hosts: &AllowedHosts) -> Option<Result<ApiPage, RequestError>> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut fields);
@@ -107,8 +107,8 @@ pub fn parse(head: &[u8], hosts: &AllowedHosts) -> Option<Result<ApiPage, Reques
     })
 }
 
-/// The host that a target names, if it does, and its path. RFC 9112, section 3.2.2: a server takes
-/// the form for proxies too.
+/// Splits a request target into host, if it has one, and path. Servers have to accept the form for
+/// proxies, too (RFC 9112, section 3.2.2).
 fn split(target: &str) -> (Option<&str>, &str) {
     match target.split_once("://") {
         Some((_, rest)) => {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn only_addresses_and_known_names_are_answered() {
+    fn only_addresses_and_allowed_names_are_answered() {
         let asked =
             |fields: &str| parse(format!("GET /status HTTP/1.1\r\n{fields}\r\n").as_bytes());
         for host in [
@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(
             asked(""),
             Some(Ok(ApiPage::Status)),
-            "no browser leaves it out"
+            "browsers always send a host"
         );
         let both = "Host: a\r\nHost: b\r\n";
         assert_eq!(asked(both), Some(Err(RequestError::OtherHost)));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pages_are_found_in_every_form_of_a_target() {
+    fn pages_are_found_in_every_form_of_a_target() {
         for (line, page) in [
             ("GET /status HTTP/1.1", ApiPage::Status),
             ("GET /metrics HTTP/1.0", ApiPage::Metrics),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_wrong_in_its_own_way() {
+    fn invalid_requests_have_distinct_errors() {
         for (line, wrong) in [
             ("GET / HTTP/1.1", RequestError::NoSuchPage),
             ("GET /status/ HTTP/1.1", RequestError::NoSuchPage),
@@ -225,7 +225,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_harm(bytes: Vec<u8>, line in "[ -~]{0,40}") {
+        fn any_bytes_are_parsed_without_panic(bytes: Vec<u8>, line in "[ -~]{0,40}") {
             parse(&bytes);
             parse_line(&format!("GET {line} HTTP/1.1"));
             parse_line(&line);

@@ -1,4 +1,4 @@
-//! `/status`: whether the server works, as its last look at itself has it.
+//! `/status`: whether the server works, by its latest self test.
 
 use super::health_check::ProbeTarget;
 use super::json;
@@ -10,8 +10,9 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a good look is good for, and a bad one.
+/// How long the result of a successful self test is reused.
 const GOOD_RESULT_LIFETIME: Duration = Duration::from_secs(15);
+/// How long the result of a failed self test is reused.
 const BAD_RESULT_LIFETIME: Duration = Duration::from_secs(2);
 
 #[derive(Serialize)]
@@ -22,21 +23,22 @@ struct StatusPage<'a> {
     version: &'static str,
 }
 
-/// What a look has come to: nothing wrong, or what.
+/// The result of a self test; the error is the reason.
 pub type HealthResult = Result<(), Arc<str>>;
 
+/// Runs self tests on demand and caches the latest result.
 pub struct HealthStatus {
     state: Arc<ServerState>,
     front: ProbeTarget,
     known: Mutex<CachedHealth>,
-    /// A look has ended.
+    /// Notified when a self test has ended.
     looked: Event,
 }
 
 #[derive(Default)]
 struct CachedHealth {
     last: Option<(Instant, HealthResult)>,
-    /// A look is on its way.
+    /// Whether a self test is running.
     looking: bool,
 }
 
@@ -50,7 +52,7 @@ impl HealthStatus {
         })
     }
 
-    /// The page, and whether it says that all is well.
+    /// Formats the page; also returns whether the server works.
     pub async fn page(self: &Arc<Self>) -> (bool, String) {
         let failed = self.ask().await.err();
         let page = StatusPage {
@@ -65,8 +67,8 @@ impl HealthStatus {
         self.known.lock()
     }
 
-    /// The verdict of the last look, or of a new one if that was too long ago. There is one
-    /// look at a time.
+    /// Returns the cached result, or that of a new self test if it has expired. One self test runs
+    /// at a time.
     async fn ask(self: &Arc<Self>) -> HealthResult {
         loop {
             let looked = self.looked.listen();
@@ -87,7 +89,7 @@ impl HealthStatus {
         }
         if !known.looking {
             known.looking = true;
-            // In a task of its own: those who ask may go away.
+            // In a task of its own: the request may be cancelled.
             crate::spawn(self.clone().look());
         }
         None
@@ -96,8 +98,8 @@ impl HealthStatus {
     async fn look(self: Arc<Self>) {
         let verdict = self.front.check(&self.state).await;
         match &verdict {
-            Ok(()) => log::debug!("the server works, as a look at itself shows"),
-            Err(reason) => log::debug!("the server does not work: {reason}"),
+            Ok(()) => log::debug!("self test passed"),
+            Err(reason) => log::debug!("self test failed: {reason}"),
         }
         let verdict = verdict.map_err(Arc::from);
         let mut known = self.lock();
@@ -127,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bad_news_is_kept_for_less_time_than_good_news() {
+    fn failures_are_cached_for_less_time_than_successes() {
         let (good, bad) = (Ok(()), Err(Arc::from("why")));
         assert!(is_fresh(
             GOOD_RESULT_LIFETIME - Duration::from_nanos(1),

@@ -1,8 +1,8 @@
-//! What a basic STUN server answers (RFC 8489, section 12). Datagrams in, datagrams out.
+//! Answers of a basic STUN server (RFC 8489, section 12), without I/O.
 //!
-//! An answer must be no weapon against whom its request was forged to come from. So there is no
-//! SOFTWARE in it, no text beside an error's number, and FINGERPRINT only where the request has
-//! it: it is never longer than the request and the address, an error never than 1.5 requests.
+//! Requests can have a forged source address, so an answer must not amplify: it has no SOFTWARE, no
+//! text with an error code, and a FINGERPRINT only if the request has one. A success is at most as
+//! long as the request plus the address, an error at most 1.5 times the request.
 
 use rtc_stun::attributes::{
     AttrType, ATTR_ERROR_CODE, ATTR_FINGERPRINT, ATTR_MAPPED_ADDRESS, ATTR_MESSAGE_INTEGRITY,
@@ -19,8 +19,8 @@ use rtc_stun::uattrs::UnknownAttributes;
 use rtc_stun::xoraddr::XorMappedAddress;
 use std::net::SocketAddr;
 
-/// What there is in RFC 8489 of attributes that have to be understood. Where they are not expected
-/// they are to be passed over; there are no users here whose word could be checked.
+/// The attributes of RFC 8489 that a receiver must understand. Where they are not expected they are
+/// ignored; this server has no users whose integrity could be checked.
 const KNOWN: [AttrType; 11] = [
     ATTR_MAPPED_ADDRESS,
     ATTR_USERNAME,
@@ -35,49 +35,50 @@ const KNOWN: [AttrType; 11] = [
     ATTR_XORMAPPED_ADDRESS,
 ];
 
+/// An encoded answer.
 #[derive(Debug)]
 pub struct StunResponse {
     pub bytes: Vec<u8>,
     pub is_error: bool,
 }
 
-/// Whether it has the head of a binding request. The error says why not.
+/// Checks that a datagram has the header of a binding request. The error says why not.
 ///
-/// Requests without the magic cookie are of RFC 3489, which no peer of WebRTC speaks. What its
-/// clients were for, telling kinds of NAT apart, takes a server of two addresses; and the cookie
-/// keeps those who look for something that answers anything away.
+/// Requests without the magic cookie follow RFC 3489, which no WebRTC peer uses. Its purpose, telling
+/// kinds of NAT apart, takes a server with two addresses; and requiring the cookie keeps scanners
+/// for anything that answers away.
 pub fn could_be_request(datagram: &[u8]) -> Result<(), &'static str> {
     if !is_stun_message(datagram) {
-        return Err("it is not STUN");
+        return Err("not a STUN message");
     }
     let mut numbers = datagram.chunks_exact(2).map(|pair| match pair {
         [high, low] => u16::from_be_bytes([*high, *low]),
         _ => 0,
     });
     if numbers.next() != Some(BINDING_REQUEST.value()) {
-        return Err("it is no binding request");
+        return Err("not a binding request");
     }
     let length = datagram.len().saturating_sub(MESSAGE_HEADER_SIZE);
     if numbers.next().map(usize::from) != Some(length) || !length.is_multiple_of(4) {
-        return Err("its length is not what it says");
+        return Err("the length field does not match the datagram");
     }
     Ok(())
 }
 
-/// The answer to a datagram that [`could_be_request`]. The error says why there is none.
+/// Encodes the answer to a datagram that passed [`could_be_request`]. The error says why there is none.
 pub fn to(datagram: &[u8], from: SocketAddr) -> Result<StunResponse, &'static str> {
     let mut request = Message::default();
     let decoded = request.unmarshal_binary(datagram);
-    decoded.map_err(|_| "its attributes are malformed")?;
+    decoded.map_err(|_| "malformed attributes")?;
     let attributes = &request.attributes.0;
     let has_fingerprint = request.contains(ATTR_FINGERPRINT);
     if has_fingerprint {
         let last = attributes.last().map(|attribute| attribute.typ);
         if last != Some(ATTR_FINGERPRINT) || FINGERPRINT.check(&request).is_err() {
-            return Err("its fingerprint is wrong");
+            return Err("wrong fingerprint");
         }
     }
-    // What stands behind the integrity is not covered by it, and counts for nothing.
+    // Attributes after the integrity are not covered by it and must be ignored.
     let is_integrity = |typ| typ == ATTR_MESSAGE_INTEGRITY || typ == ATTR_MESSAGE_INTEGRITY_SHA256;
     let types = attributes.iter().map(|attribute| attribute.typ);
     let mut unknown: Vec<AttrType> = types
@@ -110,7 +111,7 @@ pub fn to(datagram: &[u8], from: SocketAddr) -> Result<StunResponse, &'static st
     }
     let mut answer = Message::new();
     let built = answer.build(&setters);
-    built.map_err(|_| "its answer does not fit")?;
+    built.map_err(|_| "the answer is too long")?;
     Ok(StunResponse {
         bytes: answer.raw,
         is_error,

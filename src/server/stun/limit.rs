@@ -1,5 +1,5 @@
-//! How many requests a source may send. The sender of a datagram can be forged, so what is
-//! remembered of senders must not grow with them.
+//! Limits the requests per source address. Source addresses can be forged, so the memory for them is
+//! fixed.
 
 use crate::server::auth_lockout::network_of;
 use std::collections::hash_map::RandomState;
@@ -7,50 +7,50 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::time::Instant;
 
-/// Senders have a place by their hash; those who share one share its requests. Nobody outside can
-/// know who shares it with whom.
-const PLACES: usize = 4096;
-/// Requests that a source may send at once. Many clients may be behind one NAT, and each asks a few
-/// times when it begins.
+/// Number of buckets. Sources are assigned by a keyed hash; those with the same bucket share its
+/// limit. Outsiders cannot find out which sources share one.
+const BUCKETS: usize = 4096;
+/// Requests that a source may send at once. Many clients may share a NAT's address, and each sends a
+/// few when it starts.
 const BURST: u16 = 500;
-/// Requests it may send in a tenth of a second after that.
+/// Requests per tenth of a second that a source may send after that.
 const RATE: u16 = 10;
 
+/// The request limit of all sources.
 pub struct StunLimit {
     hash: RandomState,
     start: Instant,
-    places: Box<[StunBucket]>,
+    buckets: Box<[StunBucket]>,
 }
 
 #[derive(Clone, Copy)]
 struct StunBucket {
-    /// Tenths of a second from the start, wrapping.
+    /// When `left` was updated: tenths of a second from the start, wrapping.
     at: u32,
-    /// Requests that were left then.
+    /// Requests left at that time.
     left: u16,
 }
 
 impl StunLimit {
     pub fn new(now: Instant) -> Self {
-        let place = StunBucket { at: 0, left: BURST };
+        let bucket = StunBucket { at: 0, left: BURST };
         Self {
             hash: RandomState::new(),
             start: now,
-            places: vec![place; PLACES].into(),
+            buckets: vec![bucket; BUCKETS].into(),
         }
     }
 
-    /// Whether a request from there may be answered. Who sends too many has the later ones
-    /// answered at the rate above.
+    /// Whether a request from this address may be answered.
     pub fn allows(&mut self, from: IpAddr, now: Instant) -> bool {
         let tenths = now.saturating_duration_since(self.start).as_millis() / 100;
-        // Wrapping is meant.
+        // Wrapping is intended.
         let tenths = tenths as u32;
-        let at = self.hash.hash_one(network_of(from)) % PLACES as u64;
-        let place = usize::try_from(at)
+        let at = self.hash.hash_one(network_of(from)) % BUCKETS as u64;
+        let bucket = usize::try_from(at)
             .ok()
-            .and_then(|at| self.places.get_mut(at));
-        place.is_some_and(|place| place.take(tenths))
+            .and_then(|at| self.buckets.get_mut(at));
+        bucket.is_some_and(|bucket| bucket.take(tenths))
     }
 }
 
@@ -75,7 +75,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// How many of many requests are allowed.
+    /// Returns how many of twice the burst are allowed.
     fn allowed(limit: &mut StunLimit, from: IpAddr, now: Instant) -> u16 {
         let all = 0..2 * BURST;
         let count = all.filter(|_| limit.allows(from, now)).count();
@@ -95,12 +95,12 @@ mod tests {
         }
         let later = now + Duration::from_secs(3600);
         assert_eq!(allowed(&mut limit, from, later), BURST);
-        // What a clock that does not go says, must not matter.
+        // A clock that stands still adds nothing.
         assert_eq!(allowed(&mut limit, from, later), 0);
     }
 
     #[test]
-    fn a_source_is_an_address_or_a_network_of_64_bits() {
+    fn a_source_is_an_ipv4_address_or_an_ipv6_64() {
         let now = Instant::now();
         for (one, other) in [
             ("192.0.2.1", "::ffff:192.0.2.1"),
@@ -113,23 +113,23 @@ mod tests {
     }
 
     #[test]
-    fn others_are_answered_while_one_sends_too_many() {
+    fn other_sources_are_answered_while_one_exceeds_its_limit() {
         let now = Instant::now();
         let mut limit = StunLimit::new(now);
         assert_eq!(allowed(&mut limit, ip("192.0.2.1"), now), BURST);
         let others = (0..256).filter(|n| limit.allows(ip(&format!("198.51.100.{n}")), now));
-        // One or two of them may share its place by chance, nine never do.
+        // One or two of them may share its bucket by chance, nine do not.
         assert!(others.count() >= 248);
     }
 
     #[test]
-    fn forged_senders_take_no_more_memory() {
+    fn forged_sources_take_no_memory() {
         let now = Instant::now();
         let mut limit = StunLimit::new(now);
         for n in 0..100_000_u32 {
             limit.allows(std::net::Ipv4Addr::from(n).into(), now);
         }
-        assert_eq!(limit.places.len(), PLACES);
-        assert!(std::mem::size_of_val(&*limit.places) <= 32 * 1024);
+        assert_eq!(limit.buckets.len(), BUCKETS);
+        assert!(std::mem::size_of_val(&*limit.buckets) <= 32 * 1024);
     }
 }

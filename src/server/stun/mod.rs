@@ -1,5 +1,5 @@
-//! The STUN server: tells who asks which address a datagram of theirs came from, so that peers
-//! behind NAT can find each other. Over UDP alone, for that is what they ask about.
+//! The STUN server: tells clients from which address their datagrams arrive, so that peers behind NAT
+//! can connect. UDP only, because the UDP address is what they need.
 
 pub(crate) mod answer;
 mod limit;
@@ -17,33 +17,33 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Datagrams that may be looked at before others have their turn on this thread.
+/// Datagrams to handle before other tasks on this thread get a turn.
 const TURN: u32 = 32;
 
-/// A server's socket for STUN, if it has one.
+/// The STUN socket of a server, if it has one.
 #[derive(Default)]
 pub struct Stun(Option<OpenStunSocket>);
 
-/// The socket to be.
+/// A STUN socket that a configuration asks for.
 pub struct StunPlan(Option<OpenStunSocket>);
 
 #[derive(Clone)]
 struct OpenStunSocket {
     socket: Arc<Datagrams>,
-    /// Ends what answers on it.
+    /// Stops the answering task.
     stop: Shutdown,
-    /// As the configuration has it.
+    /// The address as configured.
     addr: ListenAddr,
 }
 
 impl StunPlan {
-    /// Keeps the socket that there is `now` or that is left, if it is at the right place, and opens
-    /// one otherwise. The error says where it cannot be, and why.
+    /// Keeps the current (`now`) or inherited socket if its address is the configured one, otherwise
+    /// opens one. The error says which address cannot be used and why.
     pub fn new(
         config: &config::ServerConfig,
         file: &Option<PathBuf>,
         now: Option<&Stun>,
-        legacy: &mut Inherited,
+        inherited: &mut Inherited,
     ) -> io::Result<Self> {
         let Some(addr) = &config.stun_addr else {
             return Ok(Self(None));
@@ -52,7 +52,7 @@ impl StunPlan {
         if let Some(open) = now.filter(|open| open.addr == *addr) {
             return Ok(Self(Some(open.clone())));
         }
-        let socket = match legacy.stun(file, addr) {
+        let socket = match inherited.stun(file, addr) {
             Some(socket) => socket,
             None => Datagrams::bind(addr.host.as_deref(), addr.port)
                 .map_err(|e| listeners::cannot("stunAddr", addr, &e))?,
@@ -66,7 +66,7 @@ impl StunPlan {
 }
 
 impl Stun {
-    /// Brings the plan about. What is not in it is closed.
+    /// Applies a plan: opens the planned socket and closes any other.
     pub fn change(&mut self, plan: StunPlan, state: &Arc<ServerState>) {
         let before = std::mem::replace(&mut self.0, plan.0);
         let kept = |open: &OpenStunSocket| before.as_ref().is_some_and(|b| b.stop.is(&open.stop));
@@ -85,7 +85,7 @@ impl Stun {
         }
     }
 
-    /// For the process that takes this one's place.
+    /// Returns the socket to hand over to the child process.
     pub fn share(&self) -> Option<Outgoing> {
         let open = self.0.as_ref()?;
         let addr = open.addr.to_string();
@@ -107,14 +107,14 @@ async fn serve(state: Arc<ServerState>, open: OpenStunSocket) {
     state.stop.or(open.stop.or::<()>(answering)).await;
 }
 
-/// Answers the next datagram, if it is to be; says what became of it.
+/// Answers the next datagram, unless it must be ignored. Returns the outcome.
 async fn answer_one(socket: &Datagrams, limit: &mut StunLimit) -> StunOutcome {
-    let look = |bytes: &[u8], from: SocketAddr| {
-        // To a socket for both, IPv4 comes in IPv6's clothes.
+    let handle = |bytes: &[u8], from: SocketAddr| {
+        // A dual-stack socket shows IPv4 addresses as mapped IPv6 addresses.
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-        (look_at(bytes, from, limit), from)
+        (answer_to(bytes, from, limit), from)
     };
-    let ((answer, from), path) = socket.receive(look).await;
+    let ((answer, from), path) = socket.receive(handle).await;
     let (bytes, datagram) = match answer {
         Ok((bytes, datagram)) => (bytes, datagram),
         Err(datagram) => return datagram,
@@ -128,8 +128,8 @@ async fn answer_one(socket: &Datagrams, limit: &mut StunLimit) -> StunOutcome {
     }
 }
 
-/// The answer to a datagram. The error says why there is none.
-fn look_at(
+/// Returns the answer to a datagram, or the outcome if there is none.
+fn answer_to(
     bytes: &[u8],
     from: SocketAddr,
     limit: &mut StunLimit,

@@ -2,12 +2,12 @@ use super::*;
 use proptest::prelude::*;
 use proptest::{collection::vec, option};
 
-/// The header's numbers behind the type and the length, as RFC 5769 has them.
+/// Cookie and transaction id as in RFC 5769.
 const ID: [u8; 16] = [
     0x21, 0x12, 0xA4, 0x42, 0xB7, 0xE7, 0xA7, 0x01, 0xBC, 0x34, 0xD6, 0x86, 0xFA, 0x87, 0xDF, 0xAE,
 ];
 
-/// RFC 5769, section 2.1: a check of ICE, with a fingerprint.
+/// RFC 5769, section 2.1: an ICE connectivity check with a fingerprint.
 const REQUEST: [u8; 108] = [
     0x00, 0x01, 0x00, 0x58, 0x21, 0x12, 0xA4, 0x42, 0xB7, 0xE7, 0xA7, 0x01, 0xBC, 0x34, 0xD6, 0x86,
     0xFA, 0x87, 0xDF, 0xAE, 0x80, 0x22, 0x00, 0x10, 0x53, 0x54, 0x55, 0x4E, 0x20, 0x74, 0x65, 0x73,
@@ -43,7 +43,7 @@ fn answer(datagram: &[u8], from: SocketAddr) -> Result<StunResponse, &'static st
     to(datagram, from)
 }
 
-/// A message of this type with these attributes, padded with what may be anything.
+/// Encodes a message with these attributes; the padding is arbitrary.
 fn message(typ: u16, attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
     let mut body = Vec::new();
     for (typ, value) in attributes {
@@ -60,7 +60,7 @@ fn request(attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
     message(0x0001, attributes)
 }
 
-/// The same with a right fingerprint at its end.
+/// Appends a valid fingerprint to a message.
 fn with_fingerprint(mut message: Vec<u8>) -> Vec<u8> {
     let length = u16::try_from(message.len() - 20 + 8).unwrap();
     message[2..4].copy_from_slice(&length.to_be_bytes());
@@ -68,7 +68,7 @@ fn with_fingerprint(mut message: Vec<u8>) -> Vec<u8> {
     [&message, &[0x80, 0x28, 0x00, 0x04][..], &sum.to_be_bytes()].concat()
 }
 
-/// By the definition of CRC-32, bit by bit.
+/// Computes CRC-32 bit by bit from its definition.
 fn fingerprint(bytes: &[u8]) -> u32 {
     let mut sum = u32::MAX;
     for byte in bytes {
@@ -81,7 +81,7 @@ fn fingerprint(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn addresses_are_told_as_the_rfc_has_them() {
+fn addresses_are_encoded_as_in_the_rfc() {
     let mapped = "[::ffff:192.0.2.1]:32853".parse().unwrap();
     for (from, attribute) in [
         (v4(), &MAPPED_V4[..]),
@@ -97,15 +97,15 @@ fn addresses_are_told_as_the_rfc_has_them() {
 }
 
 #[test]
-fn who_sends_a_fingerprint_gets_one() {
+fn a_request_with_a_fingerprint_gets_one() {
     let answer = answer(&with_fingerprint(request(&[])), v4()).unwrap();
     let right = [&[0x01, 0x01, 0x00, 0x0C], &ID[..], &MAPPED_V4].concat();
     assert_eq!(answer.bytes, with_fingerprint(right));
 }
 
 #[test]
-fn what_must_be_understood_and_is_not_is_named() {
-    // PRIORITY, 0x0024, is for peers alone.
+fn unknown_required_attributes_are_listed_in_an_error() {
+    // PRIORITY (0x0024) is for ICE agents only.
     let error = answer(&REQUEST, v4()).unwrap();
     let code = (0x0009, vec![0, 0, 4, 20]);
     let named = |bytes: &[u8]| (0x000A, bytes.to_vec());
@@ -116,7 +116,7 @@ fn what_must_be_understood_and_is_not_is_named() {
     assert_eq!(error.bytes, with_fingerprint(right));
     assert!(error.is_error);
 
-    // CHANGE-REQUEST and one that nobody knows, each once; of those behind the integrity none.
+    // CHANGE-REQUEST and an unknown attribute, each listed once; none after the integrity.
     let attributes = [0x7FFF, 0x0003, 0x7FFF, 0x8022, 0x0008, 0x0024];
     let error = answer(&request(&attributes.map(|typ| (typ, Vec::new()))), v6()).unwrap();
     let right = message(0x0111, &[code, named(&[0x00, 0x03, 0x7F, 0xFF])]);
@@ -124,7 +124,7 @@ fn what_must_be_understood_and_is_not_is_named() {
 }
 
 #[test]
-fn what_is_known_and_not_expected_is_passed_over() {
+fn known_but_unexpected_attributes_are_ignored() {
     let known = [
         0x0001, 0x0006, 0x0009, 0x000A, 0x0014, 0x0015, 0x001D, 0x001E, 0x0020, 0x001C, 0x0008,
         0x8000, 0x8020, 0x8022, 0x8029, 0xFFFF,
@@ -146,12 +146,12 @@ fn a_wrong_fingerprint_is_not_answered() {
             wrong[at] ^= 1 << bit;
             assert_eq!(
                 answer(&wrong, v4()).unwrap_err(),
-                "its fingerprint is wrong",
+                "wrong fingerprint",
                 "{at}"
             );
         }
     }
-    // It covers what stands before it.
+    // It has to be the last attribute.
     let last = (0x8022, b"more".to_vec());
     let fingerprint = |value: &[u8]| (0x8028, value.to_vec());
     for attributes in [
@@ -164,7 +164,7 @@ fn a_wrong_fingerprint_is_not_answered() {
 }
 
 #[test]
-fn nothing_but_binding_requests_is_answered() {
+fn only_binding_requests_are_answered() {
     let mut no_cookie = request(&[]);
     no_cookie[4] = 0;
     let mut longer = request(&[]);
@@ -174,15 +174,15 @@ fn nothing_but_binding_requests_is_answered() {
     odd.extend([0, 0]);
     let cut = REQUEST[..104].to_vec();
     let trailing = [&REQUEST[..], &[0; 4]].concat();
-    let not_stun = "it is not STUN";
-    let no_request = "it is no binding request";
-    let length = "its length is not what it says";
+    let not_stun = "not a STUN message";
+    let no_request = "not a binding request";
+    let length = "the length field does not match the datagram";
     for (datagram, why) in [
         (Vec::new(), not_stun),
         (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), not_stun),
         (request(&[])[..19].to_vec(), not_stun),
         (no_cookie, not_stun),
-        // An indication, both answers, and what a relay is asked for.
+        // An indication, both kinds of answer, and a TURN request.
         (message(0x0011, &[]), no_request),
         (message(0x0101, &[]), no_request),
         (message(0x0111, &[]), no_request),
@@ -195,13 +195,13 @@ fn nothing_but_binding_requests_is_answered() {
     ] {
         assert_eq!(answer(&datagram, v4()).unwrap_err(), why, "{datagram:?}");
     }
-    // An attribute that is longer than the message.
+    // An attribute longer than the message.
     let mut malformed = request(&[(0x8022, vec![0; 4])]);
     malformed[23] = 5;
     assert!(answer(&malformed, v4()).is_err());
 }
 
-/// Fails if who forged the sender would gain by it.
+/// Fails if an answer to a forged source amplifies its request.
 fn assert_no_amplification(request: &[u8], answer: &StunResponse, from: SocketAddr) {
     let address = if from.is_ipv4() { 12 } else { 24 };
     let (sent, got) = (answer.bytes.len(), request.len());
@@ -213,9 +213,9 @@ fn assert_no_amplification(request: &[u8], answer: &StunResponse, from: SocketAd
 }
 
 fn attributes() -> impl Strategy<Value = Vec<(u16, Vec<u8>)>> {
-    // Those that this file knows, and any.
+    // Known attributes, and any others.
     let typ = prop_oneof![0x0000_u16..0x0030, 0x8020_u16..0x8030, any::<u16>()];
-    let typ = typ.prop_filter("has its own place", |typ| *typ != 0x8028);
+    let typ = typ.prop_filter("is generated separately", |typ| *typ != 0x8028);
     vec((typ, vec(any::<u8>(), 0..40)), 0..20)
 }
 
@@ -235,12 +235,12 @@ proptest! {
         assert_no_amplification(&request, &answer, from);
         prop_assert_eq!(&answer.bytes[4..20], &ID);
         prop_assert_eq!(answer.bytes.len() % 4, 0);
-        // An answer is never answered: two servers do not talk to each other for ever.
+        // An answer is never answered, so that two servers cannot loop.
         prop_assert!(could_be_request(&answer.bytes).is_err());
     }
 
     #[test]
-    fn whatever_comes_does_no_harm(
+    fn any_bytes_are_parsed_without_panic(
         typ in option::of(any::<u16>()),
         mut body in vec(any::<u8>(), 0..200),
     ) {
