@@ -28,7 +28,7 @@ pub fn with_parent(servers: &[(RoleSource, Arc<Server>)]) -> Option<OwnedFd> {
         }
     };
     for (source, server) in servers {
-        server.follow(link.of_role(source));
+        server.set_parent(link.of_role(source));
     }
     let recipients = recipients(servers);
     crate::spawn(async move {
@@ -50,7 +50,7 @@ pub async fn with_child(
     let Some((link, incoming)) = link else {
         all(servers
             .iter()
-            .map(|(_, server)| server.make_way(patience, None)))
+            .map(|(_, server)| server.drain(patience, None)))
         .await;
         return;
     };
@@ -62,12 +62,12 @@ pub async fn with_child(
     });
     let making_way = all(servers.iter().map(|(source, server)| {
         let link = link.of_role(source);
-        server.make_way(patience, Some(link))
+        server.drain(patience, Some(link))
     }));
     let talking = async {
         timeout(
             patience,
-            all(servers.iter().map(|(_, server)| server.moved())),
+            all(servers.iter().map(|(_, server)| server.transfer_finished())),
         )
         .await;
         // Messages that the child sent before it reads `Done` still arrive and are answered.
@@ -77,7 +77,7 @@ pub async fn with_child(
         timeout(LINK_END_TIMEOUT, ended.wait()).await;
         all(servers
             .iter()
-            .map(|(_, server)| server.greeted(LINK_END_TIMEOUT)))
+            .map(|(_, server)| server.visitors_forwarded(LINK_END_TIMEOUT)))
         .await;
         link.close();
         link.flush(LINK_END_TIMEOUT).await;
@@ -102,7 +102,7 @@ async fn read(
         let mut recipients = recipients.iter();
         // Messages for a server that this process does not run are dropped.
         if let Some((_, recipient)) = recipients.find(|(source, _)| *source == role) {
-            recipient.hear(from, message, socket).await;
+            recipient.handle(from, message, socket).await;
         }
     }
 }

@@ -142,7 +142,9 @@ impl RunningRoles {
     /// Cancels a handover: the child process has failed.
     pub fn cancel_handover(&self) {
         #[cfg(feature = "server")]
-        self.servers.iter().for_each(|(_, server)| server.keep());
+        self.servers
+            .iter()
+            .for_each(|(_, server)| server.cancel_handover());
     }
 
     /// Whether a server runs.

@@ -20,7 +20,7 @@ pub struct LogFile {
     /// Maximum number of files including the current one; 0 for any number.
     max_count: u32,
     /// Size below which a failed rotation is not tried again, so that not every line tries.
-    not_before: u64,
+    retry_size: u64,
 }
 
 impl LogFile {
@@ -37,24 +37,24 @@ impl LogFile {
             file,
             max_size,
             max_count: config.max_count(),
-            not_before: 0,
+            retry_size: 0,
         })
     }
 
     /// Rotates the file if a line of `length` bytes would exceed the maximum size. After an error
     /// lines still go to the current file.
-    pub fn make_room(&mut self, length: usize) -> io::Result<()> {
+    pub fn rotate_if_full(&mut self, length: usize) -> io::Result<()> {
         if self.max_size == 0 {
             return Ok(());
         }
         let size = self.file.metadata()?.len();
         let length = u64::try_from(length).unwrap_or(u64::MAX);
         let fits = size.saturating_add(length) <= self.max_size;
-        if size == 0 || fits || size < self.not_before {
+        if size == 0 || fits || size < self.retry_size {
             return Ok(());
         }
         let rotated = self.rotate();
-        self.not_before = match rotated {
+        self.retry_size = match rotated {
             Ok(()) => 0,
             Err(_) => size.saturating_add(self.max_size),
         };
@@ -74,14 +74,14 @@ impl LogFile {
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
                 Err(e) => e,
             };
-            self.take_back(line.len().saturating_sub(rest.len()));
+            self.truncate_partial(line.len().saturating_sub(rest.len()));
             return Err(failure);
         }
         Ok(())
     }
 
     /// Truncates a partially written line.
-    fn take_back(&self, written: usize) {
+    fn truncate_partial(&self, written: usize) {
         let written = u64::try_from(written).unwrap_or(0);
         if let (1.., Ok(now)) = (written, self.file.metadata()) {
             if now.is_file() {
@@ -103,7 +103,7 @@ impl LogFile {
                 return Ok(());
             }
         }
-        let new = self.beside("new");
+        let new = self.sibling("new");
         match fs::remove_file(&new) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -131,25 +131,25 @@ impl LogFile {
         if self.max_count != 0 {
             let beyond = last.saturating_add(1)..u32::MAX;
             let _ = beyond
-                .map(|n| fs::remove_file(self.number(n)))
+                .map(|n| fs::remove_file(self.rotated_path(n)))
                 .take_while(Result::is_ok)
                 .count();
         }
         if last == 0 {
             return Ok(());
         }
-        let free = (1..last).find(|n| fs::symlink_metadata(self.number(*n)).is_err());
+        let free = (1..last).find(|n| fs::symlink_metadata(self.rotated_path(*n)).is_err());
         for n in (1..free.unwrap_or(last)).rev() {
-            fs::rename(self.number(n), self.number(n.saturating_add(1)))?;
+            fs::rename(self.rotated_path(n), self.rotated_path(n.saturating_add(1)))?;
         }
-        fs::rename(&self.path, self.number(1))
+        fs::rename(&self.path, self.rotated_path(1))
     }
 
-    fn number(&self, n: u32) -> PathBuf {
-        self.beside(&n.to_string())
+    fn rotated_path(&self, n: u32) -> PathBuf {
+        self.sibling(&n.to_string())
     }
 
-    fn beside(&self, extension: &str) -> PathBuf {
+    fn sibling(&self, extension: &str) -> PathBuf {
         let mut path = OsString::from(&self.path);
         path.push(".");
         path.push(extension);

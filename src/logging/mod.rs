@@ -27,20 +27,20 @@ pub const FATAL: &str = "gt::fatal";
 /// The log target of a panic.
 const PANIC: &str = "gt::panic";
 /// How long the process may wait at its end for the last reports.
-const LAST_REPORTS: Duration = Duration::from_secs(2);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 /// The most verbose level that the WebRTC crates may log at.
-static PEERS: RwLock<log::LevelFilter> = RwLock::new(log::LevelFilter::Error);
+static WEBRTC_LEVEL: RwLock<log::LevelFilter> = RwLock::new(log::LevelFilter::Error);
 
-fn peers() -> log::LevelFilter {
-    *PEERS.read()
+fn webrtc_level() -> log::LevelFilter {
+    *WEBRTC_LEVEL.read()
 }
 
 /// Sets how verbose the WebRTC crates are. They warn of packets that any stranger can send.
 #[cfg(feature = "p2p")]
-pub fn let_peers_say(most: log::LevelFilter) {
-    *PEERS.write() = most;
+pub fn set_webrtc_level(most: log::LevelFilter) {
+    *WEBRTC_LEVEL.write() = most;
 }
 
 /// Why logging cannot start, as a sentence.
@@ -68,7 +68,7 @@ pub struct LoggingGuard(());
 impl Drop for LoggingGuard {
     fn drop(&mut self) {
         if let Some(reporter) = LOGGER.get().and_then(|logger| logger.reporter.as_ref()) {
-            reporter.flush(LAST_REPORTS);
+            reporter.flush(FLUSH_TIMEOUT);
         }
     }
 }
@@ -87,7 +87,7 @@ pub fn start(roles: &[RoleConfig]) -> Result<LoggingGuard, LoggingError> {
         other => other.and_then(Result::ok),
     };
     let logger = Logger {
-        writer: *WriteLogger::new(LevelFilter::Trace, shape(), output.clone()),
+        writer: *WriteLogger::new(LevelFilter::Trace, line_config(), output.clone()),
         output,
         level: RwLock::new(config.level()),
         reporter,
@@ -128,7 +128,7 @@ pub fn reopen(roles: Option<&[RoleConfig]>) {
 }
 
 /// Returns simplelog's configuration: it writes the time, this module the rest of the line.
-fn shape() -> simplelog::Config {
+fn line_config() -> simplelog::Config {
     ConfigBuilder::new()
         .set_time_format_custom(format_description!(
             "[weekday repr:short] [month repr:short] [day padding:space] \
@@ -169,13 +169,13 @@ impl Logger {
     }
 
     /// Returns whether a record goes to the log, and the reporter if it goes to Sentry, too.
-    fn goes(&self, metadata: &Metadata<'_>) -> (bool, Option<&Reporter>) {
+    fn destinations(&self, metadata: &Metadata<'_>) -> (bool, Option<&Reporter>) {
         let level = level(metadata);
         // Details of other crates do not help an operator, and Sentry's own messages must not be
         // reported to Sentry.
         let ours = metadata.target().starts_with("gt");
         let told = match metadata.target().starts_with("rtc_") {
-            true => metadata.level() <= peers(),
+            true => metadata.level() <= webrtc_level(),
             false => ours || level >= LogLevel::Warn,
         };
         let logged = level >= self.level() && told;
@@ -186,13 +186,13 @@ impl Logger {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let (logged, reporter) = self.goes(metadata);
+        let (logged, reporter) = self.destinations(metadata);
         logged || reporter.is_some()
     }
 
     fn log(&self, record: &Record<'_>) {
         let level = level(record.metadata());
-        let (logged, reporter) = self.goes(record.metadata());
+        let (logged, reporter) = self.destinations(record.metadata());
         if logged {
             // Formatted here, outside of the writer's lock.
             let line = format!("{} {}", short(level), OneLine(record.args()));

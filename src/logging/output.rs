@@ -20,10 +20,10 @@ pub struct LogOutput(Arc<Mutex<LineWriter>>);
 
 struct LineWriter {
     config: LoggingConfig,
-    place: LogTarget,
+    target: LogTarget,
     line: Vec<u8>,
     /// Number of lines dropped since the last successful write.
-    lost: u32,
+    dropped: u32,
     /// Why the last line was dropped.
     why: Option<io::Error>,
 }
@@ -37,10 +37,10 @@ impl LogOutput {
     /// Opens stderr or the configured file. The error names the file.
     pub fn open(config: &LoggingConfig) -> Result<Self, LoggingError> {
         Ok(Self(Arc::new(Mutex::new(LineWriter {
-            place: LogTarget::open(config)?,
+            target: LogTarget::open(config)?,
             config: config.clone(),
             line: Vec::new(),
-            lost: 0,
+            dropped: 0,
             why: None,
         }))))
     }
@@ -50,14 +50,14 @@ impl LogOutput {
     pub fn reopen(&self, config: Option<&LoggingConfig>) -> Result<(), LoggingError> {
         let mut lines = self.lock();
         let config = config.unwrap_or(&lines.config).clone();
-        lines.place = LogTarget::open(&config)?;
+        lines.target = LogTarget::open(&config)?;
         lines.config = config;
         Ok(())
     }
 
     /// Whether lines go to a file, where the terminal that started gt does not show them.
     pub fn is_file(&self) -> bool {
-        matches!(self.lock().place, LogTarget::File(_))
+        matches!(self.lock().target, LogTarget::File(_))
     }
 
     fn lock(&self) -> MutexGuard<'_, LineWriter> {
@@ -92,27 +92,27 @@ impl LineWriter {
             let _ = writeln!(text, " WRN {message}");
         };
         if let Some(why) = &self.why {
-            let lost = self.lost;
+            let lost = self.dropped;
             notice(format_args!(
                 "lines of the log were lost count={lost}: {why}"
             ));
         }
-        if let LogTarget::File(file) = &mut self.place {
-            if let Err(e) = file.make_room(line.len()) {
+        if let LogTarget::File(file) = &mut self.target {
+            if let Err(e) = file.rotate_if_full(line.len()) {
                 notice(format_args!(
                     "the log file cannot be rotated and keeps growing: {e}"
                 ));
             }
         }
         let written = if text.is_empty() {
-            self.place.write_line(&line)
+            self.target.write_line(&line)
         } else {
             text.extend_from_slice(&line);
-            self.place.write_line(&text)
+            self.target.write_line(&text)
         };
         match written {
-            Ok(()) => (self.lost, self.why) = (0, None),
-            Err(e) => (self.lost, self.why) = (self.lost.saturating_add(1), Some(e)),
+            Ok(()) => (self.dropped, self.why) = (0, None),
+            Err(e) => (self.dropped, self.why) = (self.dropped.saturating_add(1), Some(e)),
         }
         self.line = line;
         self.line.clear();

@@ -60,7 +60,7 @@ fn to(file: &Path, max_size: u64, max_count: u32) -> LoggingConfig {
 
 fn logger(output: &LogOutput) -> Logger {
     Logger {
-        writer: *WriteLogger::new(LevelFilter::Trace, shape(), output.clone()),
+        writer: *WriteLogger::new(LevelFilter::Trace, line_config(), output.clone()),
         output: output.clone(),
         level: RwLock::new(LogLevel::Info),
         reporter: None,

@@ -24,8 +24,8 @@ pub struct AuthApi {
     url: Url,
     http: ApiClient,
     /// [`AUTH_TIMEOUT`], shorter in tests.
-    patience: Duration,
-    /// Permits for the requests that run.
+    timeout: Duration,
+    /// Permits for concurrent requests.
     requests: Semaphore,
     /// Limits log lines about failed requests.
     failures: LogThrottle,
@@ -98,7 +98,7 @@ impl AuthApi {
         Ok(Self {
             url: url.clone(),
             http,
-            patience: AUTH_TIMEOUT,
+            timeout: AUTH_TIMEOUT,
             requests: Semaphore::new(MAX_CONCURRENT_REQUESTS),
             failures: LogThrottle::new(),
         })
@@ -110,7 +110,7 @@ impl AuthApi {
     }
 
     /// Asks whether the client may connect, and which of its prefixes it may have.
-    pub async fn judge(&self, id: &str, secret: &[u8], offers: &[ServiceSpec]) -> AuthDecision {
+    pub async fn authorize(&self, id: &str, secret: &[u8], offers: &[ServiceSpec]) -> AuthDecision {
         // JSON is text, so the API cannot know a secret that is not UTF-8.
         let Ok(secret) = std::str::from_utf8(secret) else {
             return AuthDecision::Denied;
@@ -121,12 +121,12 @@ impl AuthApi {
             applet_tokens: offers.iter().filter_map(named_prefix).collect(),
         };
         let timeout = async {
-            Timer::after(self.patience).await;
-            let what = format!("no answer within {:?}", self.patience);
+            Timer::after(self.timeout).await;
+            let what = format!("no answer within {:?}", self.timeout);
             Err(io::Error::new(io::ErrorKind::TimedOut, what))
         };
         match future::or(Box::pin(self.ask(&question)), timeout).await {
-            Ok(judgement) => judgement,
+            Ok(decision) => decision,
             Err(e) => {
                 if let Some(others) = self.failures.allow() {
                     log::warn!(
@@ -148,18 +148,18 @@ impl AuthApi {
             headers: &[],
             json: Some(&question),
         };
-        let answer = self.http.send(&request, self.patience).await?;
+        let answer = self.http.send(&request, self.timeout).await?;
         if answer.status != 200 {
             let status = answer.status;
             return Err(io::Error::other(format!(
                 "the API answered with status {status}"
             )));
         }
-        judgement(&answer.body)
+        parse_response(&answer.body)
     }
 }
 
-fn judgement(body: &[u8]) -> io::Result<AuthDecision> {
+fn parse_response(body: &[u8]) -> io::Result<AuthDecision> {
     let answer: AuthResponse =
         serde_json::from_slice(body).map_err(|e| http::not_understood(&e))?;
     if !answer.result {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     fn granted(body: &str) -> GrantedPrefixes {
-        match judgement(body.as_bytes()) {
+        match parse_response(body.as_bytes()) {
             Ok(AuthDecision::Granted(grant)) => grant,
             _ => panic!("{body} grants nothing"),
         }
@@ -222,10 +222,10 @@ mod tests {
 
     #[test]
     fn only_a_complete_answer_is_accepted() {
-        let denied = judgement(br#"{"result": false, "appletTokens": ["a"]}"#);
+        let denied = parse_response(br#"{"result": false, "appletTokens": ["a"]}"#);
         assert!(matches!(denied, Ok(AuthDecision::Denied)));
         for body in ["", "{}", "true", r#"{"result": 1}"#, r#"{"result": true"#] {
-            assert!(judgement(body.as_bytes()).is_err(), "{body}");
+            assert!(parse_response(body.as_bytes()).is_err(), "{body}");
         }
     }
 
@@ -239,20 +239,24 @@ mod tests {
             target: "/".into(),
         })
         .unwrap();
-        api.patience = Duration::from_millis(20);
+        api.timeout = Duration::from_millis(20);
         let api = std::sync::Arc::new(api);
         async_std::task::block_on(async {
             let asked: Vec<_> = (0..MAX_CONCURRENT_REQUESTS * 2)
                 .map(|_| {
                     let api = api.clone();
-                    async_std::task::spawn(async move { api.judge("id1", b"s", &[]).await })
+                    async_std::task::spawn(async move { api.authorize("id1", b"s", &[]).await })
                 })
                 .collect();
-            for judgement in asked {
-                assert!(matches!(judgement.await, AuthDecision::Failed));
+            for decision in asked {
+                assert!(matches!(decision.await, AuthDecision::Failed));
             }
         });
         let permits: Vec<_> = std::iter::from_fn(|| api.requests.try_acquire()).collect();
-        assert_eq!(permits.len(), MAX_CONCURRENT_REQUESTS, "all are given back");
+        assert_eq!(
+            permits.len(),
+            MAX_CONCURRENT_REQUESTS,
+            "all permits are free again"
+        );
     }
 }

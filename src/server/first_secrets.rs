@@ -12,16 +12,16 @@ pub struct FirstSecrets(Mutex<HashMap<Box<str>, (Secret, usize)>>);
 
 /// A tunnel's lease on the first secret of its id.
 pub struct FirstSecretLease {
-    claims: Arc<FirstSecrets>,
+    secrets: Arc<FirstSecrets>,
     id: Box<str>,
 }
 
 impl FirstSecrets {
     /// Returns a lease for the id, or `None` if it is leased with another secret. Compares secrets
     /// in constant time.
-    pub fn claim(self: &Arc<Self>, id: &str, secret: &[u8]) -> Option<FirstSecretLease> {
-        let mut claims = self.lock();
-        let (first, holders) = claims
+    pub fn lease(self: &Arc<Self>, id: &str, secret: &[u8]) -> Option<FirstSecretLease> {
+        let mut secrets = self.lock();
+        let (first, holders) = secrets
             .entry(id.into())
             .or_insert_with(|| (Secret::new(secret), 0));
         if *first != Secret::new(secret) {
@@ -29,15 +29,15 @@ impl FirstSecrets {
         }
         *holders += 1;
         Some(FirstSecretLease {
-            claims: self.clone(),
+            secrets: self.clone(),
             id: id.into(),
         })
     }
 
     /// Returns all leased ids with their secrets.
     pub fn held(&self) -> Vec<(Box<str>, Secret)> {
-        let claims = self.lock();
-        let held = claims.iter();
+        let secrets = self.lock();
+        let held = secrets.iter();
         held.map(|(id, (secret, _))| (id.clone(), secret.clone()))
             .collect()
     }
@@ -49,11 +49,11 @@ impl FirstSecrets {
 
 impl Drop for FirstSecretLease {
     fn drop(&mut self) {
-        let mut claims = self.claims.lock();
-        if let Some((_, holders)) = claims.get_mut(&self.id) {
+        let mut secrets = self.secrets.lock();
+        if let Some((_, holders)) = secrets.get_mut(&self.id) {
             *holders -= 1;
             if *holders == 0 {
-                claims.remove(&self.id);
+                secrets.remove(&self.id);
             }
         }
     }
@@ -65,15 +65,15 @@ mod tests {
 
     #[test]
     fn a_first_secret_is_valid_until_its_last_lease_ends() {
-        let claims = Arc::new(FirstSecrets::default());
-        let first = claims.claim("id1", b"one").unwrap();
-        assert!(claims.claim("id1", b"two").is_none());
-        let second = claims.claim("id1", b"one").unwrap();
+        let secrets = Arc::new(FirstSecrets::default());
+        let first = secrets.lease("id1", b"one").unwrap();
+        assert!(secrets.lease("id1", b"two").is_none());
+        let second = secrets.lease("id1", b"one").unwrap();
         drop(first);
-        assert!(claims.claim("id1", b"two").is_none());
-        assert_eq!(claims.held(), [("id1".into(), Secret::new("one"))]);
+        assert!(secrets.lease("id1", b"two").is_none());
+        assert_eq!(secrets.held(), [("id1".into(), Secret::new("one"))]);
         drop(second);
-        assert!(claims.held().is_empty(), "nothing is left of it");
-        assert!(claims.claim("id1", b"two").is_some());
+        assert!(secrets.held().is_empty(), "nothing is left of it");
+        assert!(secrets.lease("id1", b"two").is_some());
     }
 }

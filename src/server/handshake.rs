@@ -1,5 +1,5 @@
-//! The hello of a tunnel: reads it, and judges its credentials as far as that is possible without
-//! asking the authAPI.
+//! The hello of a tunnel: reads it and checks the credentials as far as possible without the
+//! authAPI.
 
 use super::incoming::{read_more, Incoming};
 use super::self_test::LoginOrigin;
@@ -10,31 +10,35 @@ use crate::wire::hello::{self, Hello, HelloReader};
 use crate::wire::{Malformed, Version};
 use std::time::Duration;
 
-/// Longest hello that is held before its credentials have been judged.
-const MAX_UNJUDGED: usize = 16 * 1024;
+/// Maximum length in bytes of a hello before the authAPI has decided about its credentials.
+const MAX_UNCHECKED_HELLO: usize = 16 * 1024;
+
 /// A tunnel whose magic and version have been read, and whose hello is being read.
 pub struct Handshake {
     version: Version,
     reader: Option<HelloReader>,
-    /// Bytes that have been used.
+    /// Bytes of the hello consumed so far.
     length: usize,
-    /// What has been found about its credentials.
+    /// The result of checking the credentials.
     verdict: Option<LoginVerdict>,
 }
 
-/// A hello, and what is to be thought of it as far as that is known without asking.
+/// A hello with the result of checking its credentials without the authAPI.
 pub type VerifiedHello = Result<(Hello, LoginVerdict), LoginRejection>;
 
+/// Why a client is not admitted.
 pub enum LoginRejection {
-    /// It did not come in time, or not at all.
+    /// The hello did not arrive in time, or not at all.
     Silent,
-    /// The server's own, whose look at itself is over.
-    TooLate,
+    /// The login of a self test that has ended.
+    SelfTestExpired,
+    /// The hello is malformed.
     Malformed(Malformed),
+    /// The client with this id is rejected with this code.
     Refused(Box<str>, RejectCode),
-    /// As if it had bad credentials, whatever they are.
-    Unheard(&'static str),
-    /// Its address has failed to authenticate too often, and is refused for so long.
+    /// The client could not be checked, and is rejected as if its credentials were wrong.
+    Unchecked(&'static str),
+    /// The address has too many failed logins, and is locked out for this long.
     LockedOut(Duration),
 }
 
@@ -48,77 +52,84 @@ impl Handshake {
         }
     }
 
-    /// Reads the hello, and judges its credentials as far as that is possible without asking.
-    pub async fn read_hello(&mut self, caller: &mut Incoming, conn: &Conn) -> VerifiedHello {
+    /// Reads the hello and checks its credentials without the authAPI.
+    pub async fn read_hello(&mut self, incoming: &mut Incoming, conn: &Conn) -> VerifiedHello {
         if self.version == Version::Two {
-            // The client learns from it that it need not try GT/1, whatever becomes of the login. In a
-            // box, since every client that has not said who it is would hold the place for it.
+            // The answer tells the client that GT/2 works, whatever becomes of the login. Boxed, because
+            // every connection that has not logged in would hold the future's memory.
             let answered = Box::pin(async { conn.write_all(&hello::answer()).await }).await;
             answered.map_err(|_| LoginRejection::Silent)?;
         }
-        let state = &caller.state;
-        // The server's own look at itself may come from the same address.
-        let lockout = state.guard.lockout(caller.peer.ip());
-        if let Some(left) = lockout.filter(|_| !state.guest.is_expected()) {
+        let state = &incoming.state;
+        // The server's self test may come from the same address.
+        let lockout = state.auth_lockout.lockout(incoming.peer.ip());
+        if let Some(left) = lockout.filter(|_| !state.self_test.is_expected()) {
             return Err(LoginRejection::LockedOut(left));
         }
         loop {
-            if let Some(met) = self.step(caller)? {
-                return Ok(met);
+            if let Some(verified) = self.step(incoming)? {
+                return Ok(verified);
             }
-            match read_more(conn, &mut caller.head, 1024).await {
+            match read_more(conn, &mut incoming.head, 1024).await {
                 Ok(1..) => {}
                 _ => return Err(LoginRejection::Silent),
             }
         }
     }
 
-    /// Uses what has been read. The credentials are judged before the rest is held.
+    /// Processes the bytes read so far. Checks the credentials before it buffers the services.
     fn step(
         &mut self,
-        caller: &mut Incoming,
+        incoming: &mut Incoming,
     ) -> Result<Option<(Hello, LoginVerdict)>, LoginRejection> {
-        let (state, rules, peer) = (&caller.state, &caller.rules, caller.peer);
+        let (state, settings, peer) = (&incoming.state, &incoming.settings, incoming.peer);
         loop {
             let Some(reader) = &mut self.reader else {
                 return Err(LoginRejection::Silent);
             };
-            let fed = reader.feed(&caller.head);
-            let who = reader.credentials();
-            let id = || who.map_or("", |who| who.id).into();
-            let used = fed.map_err(|e| match (&self.verdict, e) {
+            let result = reader.feed(&incoming.head);
+            let credentials = reader.credentials();
+            let id = || credentials.map_or("", |credentials| credentials.id).into();
+            let used = result.map_err(|e| match (&self.verdict, e) {
                 (Some(_), Malformed::TooManyOptions) => {
                     LoginRejection::Refused(id(), RejectCode::TooManyOptions)
                 }
                 _ => LoginRejection::Malformed(e),
             })?;
             self.length = self.length.saturating_add(used);
-            if self.length > MAX_UNJUDGED && matches!(self.verdict, Some(LoginVerdict::Ask(..))) {
+            if self.length > MAX_UNCHECKED_HELLO
+                && matches!(self.verdict, Some(LoginVerdict::Ask(..)))
+            {
                 return Err(LoginRejection::Refused(id(), RejectCode::TooManyOptions));
             }
-            caller.head.drain(..used.min(caller.head.len()));
-            if caller.head.is_empty() {
-                // The reader holds what is not whole.
-                caller.head = Vec::new();
+            incoming.head.drain(..used.min(incoming.head.len()));
+            if incoming.head.is_empty() {
+                // The reader holds incomplete items.
+                incoming.head = Vec::new();
             }
-            if let (None, Some(who)) = (&self.verdict, who) {
-                let judged = match state.guest.origin_of(who.id, who.secret) {
-                    LoginOrigin::Guest(admission) => LoginVerdict::Admitted(admission),
-                    LoginOrigin::TooLate => return Err(LoginRejection::TooLate),
-                    // Others that came with this one may have failed meanwhile.
-                    LoginOrigin::SomebodyElse => match state.guard.lockout(peer.ip()) {
+            if let (None, Some(credentials)) = (&self.verdict, credentials) {
+                let verdict = match state
+                    .self_test
+                    .origin_of(credentials.id, credentials.secret)
+                {
+                    LoginOrigin::SelfTest(admission) => LoginVerdict::Admitted(admission),
+                    LoginOrigin::Expired => return Err(LoginRejection::SelfTestExpired),
+                    // Concurrent logins from this address may have failed in the meantime.
+                    LoginOrigin::Client => match state.auth_lockout.lockout(peer.ip()) {
                         Some(left) => return Err(LoginRejection::LockedOut(left)),
-                        None => rules.users.check_login(who.id, who.secret),
+                        None => settings
+                            .users
+                            .check_login(credentials.id, credentials.secret),
                     },
                 };
-                if matches!(judged, LoginVerdict::Refused) {
+                if matches!(verdict, LoginVerdict::Refused) {
                     return Err(LoginRejection::Refused(
-                        who.id.into(),
+                        credentials.id.into(),
                         RejectCode::BadCredentials,
                     ));
                 }
-                self.verdict = Some(judged);
-                // There may be more of it already.
+                self.verdict = Some(verdict);
+                // The services may have been read already.
                 continue;
             }
             match self.reader.take().map(HelloReader::finish) {

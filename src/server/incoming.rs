@@ -30,14 +30,14 @@ pub enum ListenerKind {
 pub struct Incoming {
     pub state: Arc<ServerState>,
     /// The settings in force when the connection was accepted.
-    pub rules: Arc<Settings>,
+    pub settings: Arc<Settings>,
     pub peer: SocketAddr,
     pub deadline: Instant,
     /// Bytes read but not used yet.
     pub head: Vec<u8>,
-    pub greeting: TaskGuard,
-    pub place: Permit,
-    pub door: ListenerKind,
+    pub handshake_guard: TaskGuard,
+    pub permit: Permit,
+    pub kind: ListenerKind,
     /// The process that has accepted it, if another one.
     pub from: Option<MessageOrigin>,
 }
@@ -46,24 +46,24 @@ impl Incoming {
     pub fn new(
         state: Arc<ServerState>,
         peer: SocketAddr,
-        door: ListenerKind,
-        place: Permit,
+        kind: ListenerKind,
+        permit: Permit,
     ) -> Self {
         Self {
-            rules: state.rules.get(),
-            greeting: state.greeting.begin(),
+            settings: state.settings.get(),
+            handshake_guard: state.handshakes.begin(),
             state,
             peer,
             deadline: Instant::now() + HANDSHAKE_TIMEOUT,
             head: Vec::new(),
-            place,
-            door,
+            permit,
+            kind,
             from: None,
         }
     }
 
     pub fn is_http(&self) -> bool {
-        self.door != ListenerKind::Sni
+        self.kind != ListenerKind::Sni
     }
 }
 

@@ -32,7 +32,7 @@ pub struct OpenListener {
 pub struct PlannedListener {
     open: OpenListener,
     /// Whether it is already open for the same purpose.
-    kept: bool,
+    is_kept: bool,
     /// The option's name in log lines.
     name: &'static str,
 }
@@ -100,7 +100,7 @@ pub fn plan(
             }
         };
         planned.push(PlannedListener {
-            kept: same.is_some(),
+            is_kept: same.is_some(),
             open: OpenListener {
                 purpose,
                 listener,
@@ -115,11 +115,11 @@ pub fn plan(
 
 /// Opens the listener of the option `key`.
 fn listen(key: &str, addr: &ListenAddr) -> io::Result<Listener> {
-    net::listen(addr.host.as_deref(), addr.port).map_err(|e| cannot(key, addr, &e))
+    net::listen(addr.host.as_deref(), addr.port).map_err(|e| listen_error(key, addr, &e))
 }
 
 /// Returns the error for a failure to listen at the address of the option `key`.
-pub fn cannot(key: &str, addr: &ListenAddr, e: &io::Error) -> io::Error {
+pub fn listen_error(key: &str, addr: &ListenAddr, e: &io::Error) -> io::Error {
     let hint = match e.kind() {
         io::ErrorKind::AddrInUse => {
             " (another program listens there; if it is gt itself under another address with the \
@@ -139,14 +139,14 @@ impl Listeners {
         let front = front.map(|open| (open.listener.addr(), open.purpose));
         let mut next = Vec::new();
         for mut planned in plan {
-            if !planned.kept {
+            if !planned.is_kept {
                 log::info!("Listening {}={}", planned.name, planned.open.addr);
                 log::info!("acceptLoop started addr={}", planned.open.listener.addr());
             } else if planned.open.purpose == Purpose::Api {
                 planned.open.stop = Shutdown::default();
-                planned.kept = false;
+                planned.is_kept = false;
             }
-            if let (false, Some((addr, Purpose::Visitors(kind)))) = (planned.kept, front) {
+            if let (false, Some((addr, Purpose::Visitors(kind)))) = (planned.is_kept, front) {
                 accept(&planned.open, (addr, kind));
             }
             next.push(planned.open);

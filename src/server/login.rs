@@ -1,4 +1,4 @@
-//! Admission of a client whose hello has been read, and the refusal of one.
+//! Admits or rejects a client whose hello has been read.
 
 use super::auth_api::{AuthApi, AuthDecision, GrantedPrefixes};
 use super::handshake::LoginRejection;
@@ -12,26 +12,26 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a client has for reading a refusal.
+/// How long a rejected client may take to read the reason.
 const REFUSAL_READ_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long it may take to close.
+/// How long a rejected client may take to close the connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A client that may come in.
+/// An admitted client.
 pub struct Authenticated {
     pub id: Box<str>,
     pub secret: Box<[u8]>,
     pub admission: Admission,
-    /// Who has admitted it if the configuration did not, and the prefixes it may have.
-    pub judge: Option<(Arc<AuthApi>, GrantedPrefixes)>,
+    /// The authAPI, if it has admitted the client, and the prefixes that it has granted.
+    pub api_grant: Option<(Arc<AuthApi>, GrantedPrefixes)>,
     pub offers: Vec<Option<ServiceSpec>>,
-    /// All that it asked for, where that had to be judged.
-    pub asked: Vec<ServiceSpec>,
-    /// What may go on a new stream before the client gives credit.
+    /// All requested services, if the authAPI has decided about them.
+    pub requested: Vec<ServiceSpec>,
+    /// Bytes that may be sent on a new stream before the client gives credit.
     pub window: u32,
 }
 
-/// Asks about the credentials where that is needed.
+/// Completes the check of the credentials, by the authAPI if needed.
 pub async fn admit(
     state: &ServerState,
     peer: SocketAddr,
@@ -44,19 +44,19 @@ pub async fn admit(
         offers,
         window,
     } = hello;
-    let mut asked = Vec::new();
-    let (admission, judge, offers) = match verdict {
-        LoginVerdict::Admitted(admission) => (admission, None, all(offers)),
+    let mut requested = Vec::new();
+    let (admission, api_grant, offers) = match verdict {
+        LoginVerdict::Admitted(admission) => (admission, None, all_granted(offers)),
         LoginVerdict::Ask(api, limits) => {
-            let judging = Box::pin(api.judge(&id, &secret, &offers));
-            let judgement = judging.await;
-            if let Some(left) = state.guard.lockout(peer.ip()) {
-                // Others that were judged meanwhile have failed: it is not told of a success.
+            let judging = Box::pin(api.authorize(&id, &secret, &offers));
+            let decision = judging.await;
+            if let Some(left) = state.auth_lockout.lockout(peer.ip()) {
+                // Concurrent logins have failed in the meantime: do not reveal the success.
                 return Err(LoginRejection::LockedOut(left));
             }
-            match judgement {
+            match decision {
                 AuthDecision::Granted(grant) => {
-                    asked = offers.clone();
+                    requested = offers.clone();
                     let offers = grant.of(&id, offers);
                     (Admission::new(limits), Some((api, grant)), offers)
                 }
@@ -64,7 +64,7 @@ pub async fn admit(
                     return Err(LoginRejection::Refused(id, RejectCode::BadCredentials))
                 }
                 AuthDecision::Failed => {
-                    return Err(LoginRejection::Unheard("the authAPI has failed"))
+                    return Err(LoginRejection::Unchecked("the authAPI has failed"))
                 }
             }
         }
@@ -76,21 +76,21 @@ pub async fn admit(
         id,
         secret,
         admission,
-        judge,
+        api_grant,
         offers,
-        asked,
+        requested,
         window,
     })
 }
 
-/// All services of a hello, as granted.
-pub fn all(offers: Vec<ServiceSpec>) -> Vec<Option<ServiceSpec>> {
+/// Returns all services of a hello as granted.
+pub fn all_granted(offers: Vec<ServiceSpec>) -> Vec<Option<ServiceSpec>> {
     offers.into_iter().map(Some).collect()
 }
 
-/// Tells a client why it may not come in, and lets it read that.
-pub async fn refuse(conn: &Conn, version: Version, refusal: RejectCode) {
-    let signal = version.encode(Signal::Error(refusal));
+/// Sends a client the reason why it is rejected, and lets it read that.
+pub async fn reject(conn: &Conn, version: Version, code: RejectCode) {
+    let signal = version.encode(Signal::Error(code));
     let telling = async {
         if conn.write_all(signal.as_slice()).await.is_ok() {
             conn.linger(CLOSE_TIMEOUT).await;

@@ -59,18 +59,18 @@ use transfer::Transfer;
 pub use transfer::{MessageOrigin, Recipient};
 
 /// How long clients may take to reconnect when asked to, before their tunnels stop taking streams.
-const RECONNECT_TIME: Duration = Duration::from_secs(3);
-/// How long visitors accepted before a drain may take after [`RECONNECT_TIME`] to send their
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long visitors accepted before a drain may take after [`RECONNECT_TIMEOUT`] to send their
 /// destination.
-const HANDSHAKE_DRAIN_TIME: Duration = Duration::from_secs(15);
+const HANDSHAKE_DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long before the deadline of a drain the tunnels that stay stop taking streams. A little less
 /// than visitors wait in the other process: without new streams, tunnels may become free to move.
-const LAST_STREAMS: Duration = Duration::from_secs(8);
+const STREAM_CUT_NOTICE: Duration = Duration::from_secs(8);
 /// How long tunnels may take to move to the other process after their last streams were cut.
-const MOVE_TIME: Duration = Duration::from_secs(2);
+const MOVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait for connections to close after they were cut.
-const CUT_TIME: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A running server.
 pub struct Server {
@@ -82,16 +82,16 @@ pub struct Server {
 
 /// What a server needs to start or to be reconfigured: open listeners and the contents of files.
 pub struct ServerPlan {
-    rules: Settings,
-    claims: Arc<FirstSecrets>,
+    settings: Settings,
+    first_secrets: Arc<FirstSecrets>,
     listeners: Vec<PlannedListener>,
     stun: stun::StunPlan,
     api: Option<ApiPlan>,
     reconnect: (u32, Duration),
     /// Maximum numbers of connections, per address and in total.
-    places: (u32, u32),
+    connection_limits: (u32, u32),
     /// What clients had in the parent process.
-    estate: RestoredClients,
+    restored: RestoredClients,
 }
 
 /// Settings of the API, without its listener.
@@ -122,40 +122,44 @@ pub fn check(config: &config::ServerConfig) -> io::Result<()> {
 /// The state that all connections of a server share.
 pub(crate) struct ServerState {
     registry: Registry,
-    rules: Watch,
-    claims: Arc<FirstSecrets>,
-    speeds: RateLimits,
-    guard: AuthLockout,
-    places: ConnectionLimit,
+    settings: Watch,
+    first_secrets: Arc<FirstSecrets>,
+    rate_limits: RateLimits,
+    auth_lockout: AuthLockout,
+    connection_limit: ConnectionLimit,
     lingering: Lingering,
-    guest: SelfTest,
+    self_test: SelfTest,
     counters: Counters,
     transfer: Transfer,
     started: Instant,
     /// Triggered when the server stops accepting.
     stop: Shutdown,
     /// Connections whose destination is not known yet.
-    greeting: WaitGroup,
+    handshakes: WaitGroup,
     /// Tunnels and relays that are still running.
     serving: WaitGroup,
 }
 
 impl ServerState {
-    fn new(rules: Settings, claims: Arc<FirstSecrets>, guard: AuthLockout) -> io::Result<Self> {
+    fn new(
+        settings: Settings,
+        first_secrets: Arc<FirstSecrets>,
+        auth_lockout: AuthLockout,
+    ) -> io::Result<Self> {
         Ok(Self {
             registry: Registry::default(),
-            rules: Watch::new(rules),
-            claims,
-            speeds: RateLimits::default(),
-            guard,
-            places: ConnectionLimit::default(),
+            settings: Watch::new(settings),
+            first_secrets,
+            rate_limits: RateLimits::default(),
+            auth_lockout,
+            connection_limit: ConnectionLimit::default(),
             lingering: Lingering::default(),
-            guest: SelfTest::new()?,
+            self_test: SelfTest::new()?,
             counters: Counters::default(),
             transfer: Transfer::default(),
             started: Instant::now(),
             stop: Shutdown::default(),
-            greeting: WaitGroup::default(),
+            handshakes: WaitGroup::default(),
             serving: WaitGroup::default(),
         })
     }
@@ -171,27 +175,27 @@ impl ServerPlan {
         inherited: &mut Inherited,
     ) -> io::Result<Self> {
         let state = running.map(|server| &server.state);
-        let claims = state.map_or_else(Arc::default, |state| state.claims.clone());
-        let before = state.map(|state| state.rules.get());
-        let rules = Settings::new(config, &claims, before.as_deref())?;
+        let first_secrets = state.map_or_else(Arc::default, |state| state.first_secrets.clone());
+        let before = state.map(|state| state.settings.get());
+        let settings = Settings::new(config, &first_secrets, before.as_deref())?;
         let api = config.api.as_ref().map(ApiPlan::new).transpose()?;
         let now = running.map(Server::listeners);
         let listeners = listeners::plan(config, file, now.as_deref(), inherited)?;
         let stun = running.map(Server::stun);
         let stun = stun::StunPlan::new(config, file, stun.as_deref(), inherited)?;
-        let estate = RestoredClients::take(inherited, file);
-        if !estate.is_empty() {
-            users::check_inherited(config)?;
+        let restored = RestoredClients::take(inherited, file);
+        if !restored.is_empty() {
+            users::check_restart(config)?;
         }
         Ok(Self {
-            rules,
-            claims,
+            settings,
+            first_secrets,
             listeners,
             stun,
             api,
             reconnect: (config.reconnect_times, config.reconnect_duration),
-            places: (config.address_connections, config.total_connections),
-            estate,
+            connection_limits: (config.address_connections, config.total_connections),
+            restored,
         })
     }
 }
@@ -200,10 +204,16 @@ impl Server {
     /// Starts the server. Fails if the system has no random numbers.
     pub fn start(plan: ServerPlan) -> io::Result<Self> {
         let (times, duration) = plan.reconnect;
-        let guard = AuthLockout::new(times, duration);
-        let state = Arc::new(ServerState::new(plan.rules, plan.claims, guard)?);
-        state.places.set(plan.places.0, plan.places.1);
-        plan.estate.restore(&state);
+        let auth_lockout = AuthLockout::new(times, duration);
+        let state = Arc::new(ServerState::new(
+            plan.settings,
+            plan.first_secrets,
+            auth_lockout,
+        )?);
+        state
+            .connection_limit
+            .set(plan.connection_limits.0, plan.connection_limits.1);
+        plan.restored.restore(&state);
         let mut listeners = Listeners::default();
         listeners.change(plan.listeners, |open, front| {
             accept(&state, open, front, &plan.api)
@@ -230,11 +240,13 @@ impl Server {
     pub fn change(&self, plan: ServerPlan) {
         let state = &self.state;
         let (times, duration) = plan.reconnect;
-        state.guard.set(times, duration);
-        state.places.set(plan.places.0, plan.places.1);
-        state.rules.replace(plan.rules);
+        state.auth_lockout.set(times, duration);
+        state
+            .connection_limit
+            .set(plan.connection_limits.0, plan.connection_limits.1);
+        state.settings.replace(plan.settings);
         let announced = state.clone();
-        crate::spawn(async move { announced.rules.announce().await });
+        crate::spawn(async move { announced.settings.announce().await });
         self.listeners().change(plan.listeners, |open, front| {
             accept(state, open, front, &plan.api)
         });
@@ -245,13 +257,13 @@ impl Server {
     pub fn export(&self) -> Vec<Outgoing> {
         let mut items = self.listeners().share();
         items.extend(self.stun().share());
-        items.extend(restored_clients::of(&self.state));
+        items.extend(restored_clients::export(&self.state));
         items
     }
 
     /// Cancels a handover: the child process has failed.
-    pub fn keep(&self) {
-        self.state.registry.keep_ports();
+    pub fn cancel_handover(&self) {
+        self.state.registry.unshare_ports();
     }
 
     /// Returns the handler of messages from other processes.
@@ -260,24 +272,24 @@ impl Server {
     }
 
     /// Sets the link to the parent process, which drains.
-    pub fn follow(&self, parent: ProcessLink) {
+    pub fn set_parent(&self, parent: ProcessLink) {
         self.state.transfer.set_parent(parent);
     }
 
     /// Drains the server after a child process has taken over its listeners: asks clients to
     /// reconnect, and moves the tunnels of those that cannot over the link. Returns when
     /// everything has ended, at the latest after `patience`.
-    pub async fn make_way(&self, patience: Duration, child: Option<ProcessLink>) {
+    pub async fn drain(&self, patience: Duration, child: Option<ProcessLink>) {
         let state = &self.state;
         let deadline = Instant::now() + patience;
         let has_link = child.is_some();
         if let Some(child) = child {
             state.transfer.set_child(child);
         }
-        self.accept_no_more();
+        self.stop_accepting();
         match has_link {
-            true => state.registry.give_up_ports_but_of_those_that_stay(),
-            false => state.registry.give_up_ports(),
+            true => state.registry.close_ports_of_moved_clients(),
+            false => state.registry.close_ports(),
         }
         for (id, secret) in state.registry.held() {
             state.announce(&id, secret).await;
@@ -292,14 +304,18 @@ impl Server {
         }
         // Closing a tunnel at once would leave its client without one for a moment.
         let idle = async {
-            state.greeting.idle().await;
+            state.handshakes.idle().await;
             state.serving.idle().await;
         };
-        timeout(RECONNECT_TIME.min(patience), idle).await;
+        timeout(RECONNECT_TIMEOUT.min(patience), idle).await;
         // These visitors find their clients only in this process.
-        timeout(HANDSHAKE_DRAIN_TIME.min(patience), state.greeting.idle()).await;
+        timeout(
+            HANDSHAKE_DRAIN_TIMEOUT.min(patience),
+            state.handshakes.idle(),
+        )
+        .await;
         if has_link {
-            self.wait_for_those_that_stay(deadline).await;
+            self.wait_for_staying_tunnels(deadline).await;
         }
         self.close(deadline.saturating_duration_since(Instant::now()))
             .await;
@@ -307,7 +323,7 @@ impl Server {
 
     /// Waits until the tunnels that stay here or in the parent process have moved or ended. Close
     /// to the deadline, cuts their streams.
-    async fn wait_for_those_that_stay(&self, deadline: Instant) {
+    async fn wait_for_staying_tunnels(&self, deadline: Instant) {
         let state = &self.state;
         let stay = || {
             let tunnels = state.registry.tunnels().into_iter();
@@ -319,44 +335,44 @@ impl Server {
             }
         }
         let gone = || async {
-            state.transfer.parent_end().await;
+            state.transfer.parent_ended().await;
             state.serving.idle().await;
         };
-        let let_go = deadline.checked_sub(LAST_STREAMS).unwrap_or(deadline);
+        let let_go = deadline.checked_sub(STREAM_CUT_NOTICE).unwrap_or(deadline);
         if timeout_at(let_go, gone()).await.is_some() {
             return;
         }
-        state.let_go().await;
+        state.release_all().await;
         if timeout_at(deadline, gone()).await.is_none() {
             stay().for_each(|tunnel| tunnel.cut_streams());
-            timeout(MOVE_TIME, gone()).await;
+            timeout(MOVE_TIMEOUT, gone()).await;
         }
     }
 
     /// Waits until this draining server has no more messages for the other process: no tunnel is
     /// left here or in the parent process, and no visitor waits to be forwarded.
-    pub async fn moved(&self) {
+    pub async fn transfer_finished(&self) {
         let state = &self.state;
         state.stop.wait().await;
-        state.transfer.parent_end().await;
-        state.registry.nothing_stays().await;
-        state.greeting.idle().await;
+        state.transfer.parent_ended().await;
+        state.registry.all_moved().await;
+        state.handshakes.idle().await;
     }
 
     /// Waits until every accepted visitor has been forwarded.
-    pub async fn greeted(&self, patience: Duration) {
-        timeout(patience, self.state.greeting.idle()).await;
+    pub async fn visitors_forwarded(&self, patience: Duration) {
+        timeout(patience, self.state.handshakes.idle()).await;
     }
 
     /// Stops accepting and lets connections finish. Returns when they have, at the latest after
     /// `patience`.
     pub async fn stop(&self, patience: Duration) {
-        self.accept_no_more();
-        self.state.registry.give_up_ports();
+        self.stop_accepting();
+        self.state.registry.close_ports();
         self.close(patience).await;
     }
 
-    fn accept_no_more(&self) {
+    fn stop_accepting(&self) {
         self.state.stop.trigger();
         // Another process, or this one later, may listen at the same addresses.
         *self.listeners() = Listeners::default();
@@ -372,7 +388,7 @@ impl Server {
             tunnel.finish();
         }
         // Peers should see a reset, which the end of the process would not send.
-        timeout(CUT_TIME, self.state.serving.idle()).await;
+        timeout(CLOSE_TIMEOUT, self.state.serving.idle()).await;
     }
 }
 
@@ -403,15 +419,15 @@ async fn accept_visitors(
     let accepting = async {
         loop {
             let (socket, peer) = listener.accept().await;
-            let Some(permit) = state.places.take(peer.ip()) else {
+            let Some(permit) = state.connection_limit.take(peer.ip()) else {
                 continue;
             };
             let state = state.clone();
-            match state.rules.get().acceptor.clone() {
+            match state.settings.get().acceptor.clone() {
                 Some(acceptor) if kind == ListenerKind::Https => {
-                    crate::spawn(sniff::greet_tls(state, socket, peer, acceptor, permit));
+                    crate::spawn(sniff::serve_tls(state, socket, peer, acceptor, permit));
                 }
-                _ => crate::spawn(sniff::greet(state, socket, peer, kind, permit)),
+                _ => crate::spawn(sniff::serve_connection(state, socket, peer, kind, permit)),
             }
         }
     };

@@ -16,7 +16,7 @@ pub const MAX_TRIES_LOCKED: u32 = 8;
 /// An open port of one client. Dropping it closes the port.
 pub struct PortListener {
     /// What the client requested.
-    asked: PortRequest,
+    request: PortRequest,
     /// The open port.
     pub port: u16,
     service: u16,
@@ -32,7 +32,7 @@ pub struct PortListener {
 #[derive(Clone)]
 pub struct InheritedPort {
     /// What the client requested.
-    pub asked: PortRequest,
+    pub request: PortRequest,
     /// The port it got.
     pub port: u16,
     /// The listener; `None` if only the number is reserved.
@@ -44,8 +44,8 @@ pub struct InheritedPort {
 
 impl InheritedPort {
     /// Whether the port satisfies a request: the same request, or the same number.
-    fn answers(&self, asked: PortRequest) -> bool {
-        self.asked == asked || self.port == asked.port
+    fn answers(&self, request: PortRequest) -> bool {
+        self.request == request || self.port == request.port
     }
 }
 
@@ -182,8 +182,8 @@ impl PortListener {
     }
 
     /// Whether the port satisfies a request: the same request, or the same number.
-    pub fn answers(&self, asked: PortRequest) -> bool {
-        self.asked == asked || self.port == asked.port
+    pub fn answers(&self, request: PortRequest) -> bool {
+        self.request == request || self.port == request.port
     }
 
     /// Shares the port with another process, for which it stays open when this is dropped.
@@ -199,7 +199,7 @@ impl PortListener {
     /// Returns the number without the listener, to reserve it.
     pub fn number(&self) -> InheritedPort {
         InheritedPort {
-            asked: self.asked,
+            request: self.request,
             port: self.port,
             listener: None,
             older: None,
@@ -207,13 +207,13 @@ impl PortListener {
     }
 
     /// Ends [`PortListener::share`]: the other process has failed.
-    pub fn keep(&mut self) {
+    pub fn unshare(&mut self) {
         self.shared = false;
     }
 
     /// Assigns the port to a service of a changed list.
-    pub fn belongs_to(&mut self, asked: PortRequest, service: u16) {
-        self.asked = asked;
+    pub fn assign(&mut self, request: PortRequest, service: u16) {
+        self.request = request;
         self.service = service;
     }
 }
@@ -241,16 +241,16 @@ pub fn open_early(
     let mut quota = PortQuota::new(limits);
     let mut tries = MAX_TRIES.saturating_add(u32::try_from(wanted.len()).unwrap_or(u32::MAX));
     let mut early = Vec::new();
-    for asked in wanted {
-        let is_open = |port: &InheritedPort| port.answers(*asked) && port.listener.is_some();
+    for request in wanted {
+        let is_open = |port: &InheritedPort| port.answers(*request) && port.listener.is_some();
         if let Some(at) = kept.iter().position(is_open) {
             kept.remove(at);
             continue;
         }
-        if let Ok(found) = try_open(&quota, &mut kept, *asked, &mut tries) {
+        if let Ok(found) = try_open(&quota, &mut kept, *request, &mut tries) {
             quota.count(found.rule);
             early.push(InheritedPort {
-                asked: *asked,
+                request: *request,
                 port: found.port,
                 listener: Some(found.listener),
                 older: found.older,
@@ -264,16 +264,16 @@ pub fn open_early(
 pub fn open(
     quota: &mut PortQuota<'_>,
     inherited: &mut Vec<InheritedPort>,
-    asked: PortRequest,
+    request: PortRequest,
     service: u16,
     tries: &mut u32,
 ) -> Result<(PortListener, OpenedPort), PortFailure> {
-    let Found {
+    let PortMatch {
         rule,
         port,
         listener,
         older,
-    } = try_open(quota, inherited, asked, tries)?;
+    } = try_open(quota, inherited, request, tries)?;
     quota.count(rule);
     let stop = Shutdown::default();
     let opened = OpenedPort {
@@ -282,7 +282,7 @@ pub fn open(
         stop: stop.clone(),
     };
     let port = PortListener {
-        asked,
+        request,
         port,
         service,
         listener,
@@ -294,7 +294,7 @@ pub fn open(
 }
 
 /// A listener for a port, and the rule that allows it.
-struct Found {
+struct PortMatch {
     /// The index of the rule.
     rule: usize,
     port: u16,
@@ -307,25 +307,25 @@ struct Found {
 fn try_open(
     quota: &PortQuota<'_>,
     inherited: &mut Vec<InheritedPort>,
-    asked: PortRequest,
+    request: PortRequest,
     tries: &mut u32,
-) -> Result<Found, PortFailure> {
+) -> Result<PortMatch, PortFailure> {
     let rules = quota.rules;
-    let found = |rule, port, listener, older| Found {
+    let found = |rule, port, listener, older| PortMatch {
         rule,
         port,
         listener,
         older,
     };
     let with_room = quota.with_room();
-    let in_range = (0..rules.len()).any(|rule| quota.contains(rule, asked.port));
-    if rules.is_empty() || !asked.random && !in_range {
+    let in_range = (0..rules.len()).any(|rule| quota.contains(rule, request.port));
+    if rules.is_empty() || !request.random && !in_range {
         return Err(PortFailure::NotAllowed);
     }
     if with_room.is_empty() {
         return Err(PortFailure::TooMany);
     }
-    while let Some(at) = inherited.iter().position(|port| port.answers(asked)) {
+    while let Some(at) = inherited.iter().position(|port| port.answers(request)) {
         let InheritedPort {
             port,
             listener,
@@ -339,17 +339,17 @@ fn try_open(
             }
         }
     }
-    let rule = quota.rule_for(asked.port).filter(|_| asked.port != 0);
+    let rule = quota.rule_for(request.port).filter(|_| request.port != 0);
     if let Some(rule) = rule {
         if *tries == 0 {
             return Err(PortFailure::Later);
         }
-        match quota.try_listen(asked.port, tries) {
-            Ok(listener) => return Ok(found(rule, asked.port, listener, None)),
-            Err(e) if !asked.random => return Err(PortFailure::System(e)),
+        match quota.try_listen(request.port, tries) {
+            Ok(listener) => return Ok(found(rule, request.port, listener, None)),
+            Err(e) if !request.random => return Err(PortFailure::System(e)),
             Err(_) => {}
         }
-    } else if !asked.random {
+    } else if !request.random {
         return Err(PortFailure::TooMany);
     }
     for rule in with_room {
@@ -436,22 +436,22 @@ mod tests {
     fn open(
         quota: &mut PortQuota<'_>,
         inherited: &mut Vec<InheritedPort>,
-        asked: PortRequest,
+        request: PortRequest,
         service: u16,
     ) -> Result<(PortListener, OpenedPort), PortFailure> {
-        super::open(quota, inherited, asked, service, &mut MAX_TRIES.clone())
+        super::open(quota, inherited, request, service, &mut MAX_TRIES.clone())
     }
 
     fn open_one(
         rules: &[TcpRule],
-        asked: PortRequest,
+        request: PortRequest,
         service: u16,
     ) -> Result<(PortListener, OpenedPort), PortFailure> {
         let limits = limits(rules, 0);
         open(
             &mut PortQuota::new(&limits),
             &mut Vec::new(),
-            asked,
+            request,
             service,
         )
     }
@@ -497,7 +497,7 @@ mod tests {
             let listener = net::listen(None, 0).unwrap();
             let port = listener.addr().port();
             let shared = InheritedPort {
-                asked: ask(0, true),
+                request: ask(0, true),
                 port,
                 listener: Some(Arc::new(listener)),
                 older: None,
@@ -521,13 +521,13 @@ mod tests {
         let port = free_port();
         let limits = limits(&[rule(0, port, port)], 0);
         let is_others = |number| number == port;
-        for asked in [ask(port, false), ask(port, true), ask(0, true)] {
+        for request in [ask(port, false), ask(port, true), ask(0, true)] {
             let mut quota = PortQuota::new(&limits).without(&is_others);
-            let refused = open(&mut quota, &mut Vec::new(), asked, 2);
-            assert!(refused.is_err(), "{asked:?}");
+            let refused = open(&mut quota, &mut Vec::new(), request, 2);
+            assert!(refused.is_err(), "{request:?}");
         }
         let mut kept = vec![InheritedPort {
-            asked: ask(0, true),
+            request: ask(0, true),
             port,
             listener: None,
             older: None,
@@ -551,7 +551,7 @@ mod tests {
         assert_eq!(listener.addr().port(), number);
         let (mut mine, _opened) = open_one(&[rule(0, 1, 65535)], ask(0, true), 0).unwrap();
         let socket = other_process(&mut mine);
-        mine.keep();
+        mine.unshare();
         drop(mine);
         assert!(Listener::adopt(socket).is_err(), "it was closed");
     }
@@ -564,7 +564,7 @@ mod tests {
         let inherit = |of_other_process: OwnedFd| {
             let listener = Listener::adopt(of_other_process).expect("it listens");
             let mut kept = vec![InheritedPort {
-                asked: ask(0, true),
+                request: ask(0, true),
                 port: listener.addr().port(),
                 listener: Some(Arc::new(listener)),
                 older: Some(gone.clone()),
@@ -607,12 +607,12 @@ mod tests {
         assert_eq!(early.len(), 3);
         let mut quota = PortQuota::new(&limits);
         let mut open = Vec::new();
-        for (service, asked) in (0..).zip(wanted) {
-            open.push(super::open(&mut quota, &mut early, asked, service, &mut 0).unwrap());
+        for (service, request) in (0..).zip(wanted) {
+            open.push(super::open(&mut quota, &mut early, request, service, &mut 0).unwrap());
         }
         assert!(early.is_empty());
-        let asked = ask(free_port(), false);
-        let locked = super::open(&mut quota, &mut early, asked, 3, &mut 0);
+        let request = ask(free_port(), false);
+        let locked = super::open(&mut quota, &mut early, request, 3, &mut 0);
         assert!(matches!(locked, Err(PortFailure::Later)));
     }
 

@@ -16,7 +16,7 @@ type Pair = (Weak<TokenBucket>, Weak<TokenBucket>);
 impl RateLimits {
     /// Returns the speed limit that the tunnels of `id` share: `rate` bytes a second in each
     /// direction, 0 for no limit. A changed rate applies to existing tunnels, too.
-    pub fn of(&self, id: &str, rate: u64) -> SpeedLimit {
+    pub fn for_user(&self, id: &str, rate: u64) -> SpeedLimit {
         let mut users = self.0.lock();
         if let Some((send, receive)) = users.get(id) {
             if let (Some(send), Some(receive)) = (send.upgrade(), receive.upgrade()) {
@@ -42,9 +42,9 @@ mod tests {
     #[test]
     fn tunnels_of_one_user_share_and_those_of_two_do_not() {
         let limits = RateLimits::default();
-        let one = limits.of("id1", 1000);
-        let again = limits.of("id1", 1000);
-        let other = limits.of("id2", 1000);
+        let one = limits.for_user("id1", 1000);
+        let again = limits.for_user("id1", 1000);
+        let other = limits.for_user("id2", 1000);
         assert!(Arc::ptr_eq(&one.send, &again.send) && Arc::ptr_eq(&one.receive, &again.receive));
         assert!(!Arc::ptr_eq(&one.send, &other.send) && !Arc::ptr_eq(&one.send, &one.receive));
     }
@@ -52,12 +52,12 @@ mod tests {
     #[test]
     fn a_changed_rate_applies_to_existing_tunnels() {
         let limits = RateLimits::default();
-        let live = limits.of("id1", 0);
+        let live = limits.for_user("id1", 0);
         assert_eq!(live.send.grant(1 << 20), Ok(1 << 20));
-        limits.of("id1", 1000);
+        limits.for_user("id1", 1000);
         assert!(live.send.is_limited() && live.receive.is_limited());
         assert!(live.send.grant(1 << 20).is_err(), "nothing was saved up");
-        limits.of("id1", 0);
+        limits.for_user("id1", 0);
         assert_eq!(live.receive.grant(1 << 20), Ok(1 << 20));
     }
 
@@ -65,7 +65,7 @@ mod tests {
     fn users_without_tunnels_are_forgotten() {
         let limits = RateLimits::default();
         for n in 0..1000 {
-            limits.of(&n.to_string(), 1);
+            limits.for_user(&n.to_string(), 1);
         }
         assert!(limits.0.lock().len() <= 1);
     }

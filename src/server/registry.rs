@@ -16,7 +16,7 @@ use crate::config::label::{ascii, label, value};
 use crate::config::Limits;
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::{Stream, Traffic, Tunnel};
-use crate::wire::frame::{next_task, PortCause, RejectCode, Signal};
+use crate::wire::frame::{next_stream_id, PortCause, RejectCode, Signal};
 use crate::wire::hello::ServiceSpec;
 use crate::wire::Version;
 use conflict::RegistrationConflict;
@@ -30,7 +30,7 @@ use log::Level;
 pub use moving::Registration;
 use reservations::{Reservation, Reservations};
 #[cfg(test)]
-pub use snapshot::READ_HERE;
+pub use snapshot::TUNNELS_READ;
 pub use snapshot::{ClientStats, SnapshotOrder, Totals};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -63,8 +63,8 @@ pub struct Login<'a> {
     pub id: &'a str,
     pub limits: &'a Limits,
     /// The settings in force: users, and how visitors are routed.
-    pub rules: &'a Settings,
-    pub trust: LoginProof,
+    pub settings: &'a Settings,
+    pub proof: LoginProof,
     /// The address that the tunnel comes from.
     pub peer: SocketAddr,
 }
@@ -73,7 +73,7 @@ pub struct Login<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoginProof {
     /// It is the server's self test. Snapshots leave it out, and nothing is reserved for it.
-    Own,
+    SelfTest,
     /// Not at all: the id was free (allowAnyClient).
     Stranger,
     /// By a secret that the configuration or the authAPI knows.
@@ -85,7 +85,7 @@ pub enum OpenResult {
     /// A stream to the service.
     Stream(Stream),
     /// The client is known but has no tunnel now.
-    NotNow,
+    NoTunnel,
     /// The client's tunnels are in the parent process.
     Held,
     /// The client's tunnels wait for their last streams before they move to another process, or
@@ -100,7 +100,7 @@ pub enum OpenResult {
 pub struct Registry {
     inner: Mutex<RegistryState>,
     /// Notified when a client registers or its tunnels change.
-    arrived: Event,
+    changed_event: Event,
 }
 
 #[derive(Default)]
@@ -108,13 +108,13 @@ struct RegistryState {
     clients: HashMap<Box<str>, RegisteredClient>,
     hosts: HostTable,
     /// Host prefixes and ports reserved for clients that are away.
-    kept: Reservations,
+    reservations: Reservations,
     /// Clients whose tunnels are in the parent process.
     held: HeldClients,
     /// Until when clients are expected back after a restart.
-    restarted: Option<Instant>,
+    restart_until: Option<Instant>,
     /// Traffic of clients that have left.
-    past: Traffic,
+    past_traffic: Traffic,
 }
 
 /// A host prefix in lower case, and what it is matched against.
@@ -133,27 +133,27 @@ struct RegisteredClient {
     version: u32,
     tunnels: Vec<PoolEntry>,
     /// Tunnels of the previous registration, with its services.
-    old: Option<Draining>,
+    draining: Option<Draining>,
     ports: Vec<PortListener>,
     /// Services whose ports could not be opened.
     missing: Vec<MissingPort>,
     /// When to try the missing ports again.
     retry_at: Instant,
-    last_task: u32,
+    last_stream: u32,
     /// When the client's first tunnel registered.
     since: SystemTime,
     /// Traffic of the client's tunnels that have ended.
-    past: Traffic,
-    trust: LoginProof,
+    past_traffic: Traffic,
+    proof: LoginProof,
     /// The address that the latest tunnel came from.
     peer: SocketAddr,
-    contest: RegistrationConflict,
+    conflict: RegistrationConflict,
 }
 
 impl RegisteredClient {
     /// Whether snapshots include the client.
     fn is_listed(&self) -> bool {
-        self.trust != LoginProof::Own
+        self.proof != LoginProof::SelfTest
     }
 
     /// Returns the tunnels that take streams.
@@ -177,13 +177,13 @@ impl RegisteredClient {
     }
 
     fn all_tunnels(&self) -> impl Iterator<Item = &Tunnel> {
-        let old = self.old.iter().flat_map(|old| old.tunnels.iter());
+        let old = self.draining.iter().flat_map(|old| old.tunnels.iter());
         self.tunnels.iter().map(|member| &member.tunnel).chain(old)
     }
 }
 
 struct MissingPort {
-    asked: PortRequest,
+    request: PortRequest,
     service: u16,
     cause: PortCause,
 }
@@ -219,7 +219,7 @@ impl Registry {
         inner.attach(login.id, tunnel, Signal::Ready);
         inner.limit_draining(login);
         drop(inner);
-        self.arrived.notify(usize::MAX);
+        self.changed_event.notify(usize::MAX);
         Ok(opened)
     }
 
@@ -236,9 +236,9 @@ impl Registry {
         }
         let mine = client.map_or(&[][..], |client| &client.ports);
         let (_, wanted) = sort_ports(offers, mine);
-        let kept = inner.kept.ports_of(login.id, Instant::now());
+        let kept = inner.reservations.ports_of(login.id, Instant::now());
         drop(inner);
-        let wanted: Vec<PortRequest> = wanted.into_iter().map(|(asked, _)| asked).collect();
+        let wanted: Vec<PortRequest> = wanted.into_iter().map(|(request, _)| request).collect();
         ports::open_early(login.limits, &wanted, kept)
     }
 
@@ -248,16 +248,16 @@ impl Registry {
         login: &Login<'_>,
         offers: &[Option<ServiceSpec>],
     ) -> Result<(), RejectCode> {
-        self.lock().wanted_hosts(login, offers).map(drop)
+        self.lock().requested_hosts(login, offers).map(drop)
     }
 
     /// Returns the tunnels that were the reason to reject another one of the same client.
-    pub fn tunnels_in_the_way(&self, id: &str, refusal: RejectCode) -> Vec<Tunnel> {
+    pub fn blocking_tunnels(&self, id: &str, refusal: RejectCode) -> Vec<Tunnel> {
         let inner = self.lock();
         let Some(client) = inner.clients.get(id) else {
             return Vec::new();
         };
-        match (&client.old, refusal) {
+        match (&client.draining, refusal) {
             (Some(old), RejectCode::OtherClientConnected) => old.tunnels.clone(),
             (_, RejectCode::TooManyConnections) => client.open_tunnels().cloned().collect(),
             _ => Vec::new(),
@@ -286,14 +286,18 @@ impl Registry {
         let inner = self.lock();
         let client = inner.clients.get(id);
         let missing = client.into_iter().flat_map(|client| &client.missing);
-        let missing: Vec<PortRequest> = missing.map(|missing| missing.asked).collect();
-        let kept = inner.kept.ports_of(id, now);
+        let missing: Vec<PortRequest> = missing.map(|missing| missing.request).collect();
+        let kept = inner.reservations.ports_of(id, now);
         drop(inner);
         let early = ports::open_early(login.limits, &missing, kept);
         let mut inner = self.lock();
         let mut inherited = inner.inherited_ports(id, early, now);
-        let RegistryState { clients, kept, .. } = &mut *inner;
-        let is_others = |port| kept.is_others_port(port, id, now);
+        let RegistryState {
+            clients,
+            reservations,
+            ..
+        } = &mut *inner;
+        let is_others = |port| reservations.is_others_port(port, id, now);
         let mut allowance = PortQuota::new(login.limits).without(&is_others);
         let mut opened = Vec::new();
         let Some(client) = clients.get_mut(id) else {
@@ -304,21 +308,23 @@ impl Registry {
         }
         let mut tries = ports::MAX_TRIES_LOCKED;
         for missing in std::mem::take(&mut client.missing) {
-            let MissingPort { asked, service, .. } = missing;
-            match ports::open(&mut allowance, &mut inherited, asked, service, &mut tries) {
+            let MissingPort {
+                request, service, ..
+            } = missing;
+            match ports::open(&mut allowance, &mut inherited, request, service, &mut tries) {
                 Ok((port, socket)) => {
                     client.announce(&port);
                     client.ports.push(port);
                     opened.push(socket);
                 }
                 Err(failure) => {
-                    log_failure(Level::Debug, id, asked, service, &failure);
+                    log_failure(Level::Debug, id, request, service, &failure);
                     client.missing.push(missing);
                 }
             }
         }
         for port in &opened {
-            inner.kept.release_port(id, port.port);
+            inner.reservations.release_port(id, port.port);
         }
         opened
     }
@@ -348,7 +354,7 @@ impl Registry {
         }
         inner.attach(id, tunnel, Signal::Services);
         drop(inner);
-        self.arrived.notify(usize::MAX);
+        self.changed_event.notify(usize::MAX);
         Ok(opened)
     }
 
@@ -362,8 +368,8 @@ impl Registry {
         };
         let mut allowance = PortQuota::new(limits);
         let ports = client.ports.iter().all(|port| allowance.admit(port.port));
-        let verdict = match inner.wanted_hosts(login, &client.offers) {
-            Ok(hosts) if ports && inner.has(id, &hosts) => Ok(()),
+        let verdict = match inner.requested_hosts(login, &client.offers) {
+            Ok(hosts) if ports && inner.has_exactly(id, &hosts) => Ok(()),
             // The same services would get other host prefixes now.
             Ok(_) if ports => Err(RejectCode::HostNotAllowed),
             Ok(_) => Err(RejectCode::TooManyPorts),
@@ -375,7 +381,7 @@ impl Registry {
         }
         let client = inner.clients.get(id).into_iter();
         let open = client.flat_map(RegisteredClient::open_tunnels);
-        open.skip(most_tunnels(limits)).for_each(Tunnel::close);
+        open.skip(max_tunnels(limits)).for_each(Tunnel::close);
         Ok(())
     }
 
@@ -384,7 +390,7 @@ impl Registry {
         let inner = self.lock();
         let served = inner.hosts.iter();
         let served = served.map(|(key, host)| (key.clone(), Some(host.client.clone())));
-        let kept = inner.kept.hosts(Instant::now());
+        let kept = inner.reservations.hosts(Instant::now());
         let kept = kept.map(|(key, id)| (key.clone(), id.map(Into::into)));
         let held = inner.held.hosts();
         let held = held.map(|(key, id)| (key.clone(), Some(id.into())));
@@ -401,29 +407,29 @@ impl Registry {
             let ports = client.ports.iter_mut().map(PortListener::share);
             shared.extend(ports.map(|port| (id.clone(), port)));
         }
-        let kept = inner.kept.ports(Instant::now());
+        let kept = inner.reservations.ports(Instant::now());
         shared.extend(kept.map(|(id, port)| (id.into(), port.clone())));
         shared
     }
 
     /// Takes the ports back that were shared with another process that failed.
-    pub fn keep_ports(&self) {
+    pub fn unshare_ports(&self) {
         for client in self.lock().clients.values_mut() {
-            client.ports.iter_mut().for_each(PortListener::keep);
+            client.ports.iter_mut().for_each(PortListener::unshare);
         }
     }
 
     /// Closes all ports in this process; another one that shares them keeps them open.
-    pub fn give_up_ports(&self) {
+    pub fn close_ports(&self) {
         let mut inner = self.lock();
-        inner.kept.close_ports();
+        inner.reservations.close_ports();
         for client in inner.clients.values_mut() {
             client.ports.clear();
         }
     }
 
     /// Reserves what the clients of the parent process had, until they reconnect.
-    pub fn expect(
+    pub fn restore(
         &self,
         hosts: Vec<(Key, Option<Box<str>>)>,
         ports: Vec<(Box<str>, InheritedPort)>,
@@ -431,32 +437,34 @@ impl Registry {
         let mut inner = self.lock();
         let now = Instant::now();
         if !hosts.is_empty() {
-            inner.restarted = Some(now + RECONNECT_PERIOD_AFTER_RESTART);
+            inner.restart_until = Some(now + RECONNECT_PERIOD_AFTER_RESTART);
         }
         for (key, id) in hosts {
-            inner.kept.expect_host(key, id, now);
+            inner.reservations.restore_host(key, id, now);
         }
         for (id, port) in ports {
-            inner.kept.keep_port(&id, port, now);
+            inner.reservations.reserve_port(&id, port, now);
         }
     }
 
     /// Closes the ports of a client that did not reconnect in time.
-    pub fn expect_no_more_of(&self, id: &str) {
-        self.lock().kept.close_expired_ports_of(id, Instant::now());
+    pub fn close_expired_ports_of(&self, id: &str) {
+        self.lock()
+            .reservations
+            .close_expired_ports_of(id, Instant::now());
     }
 
     /// Returns how long a visitor waits for a client that was connected recently.
-    pub fn patience(&self) -> Duration {
-        match self.lock().restarted {
+    pub fn reconnect_wait(&self) -> Duration {
+        match self.lock().restart_until {
             Some(until) if Instant::now() < until => RECONNECT_WAIT_AFTER_RESTART,
             _ => RECONNECT_WAIT,
         }
     }
 
     /// Closes the ports of all clients that did not reconnect in time.
-    pub fn expect_no_more(&self) {
-        self.lock().kept.close_expired_ports(Instant::now());
+    pub fn close_expired_ports(&self) {
+        self.lock().reservations.close_expired_ports(Instant::now());
     }
 
     /// Whether the tunnel belongs to the client's current registration.
@@ -467,7 +475,7 @@ impl Registry {
     /// Removes a tunnel that has ended. With the last one the registration ends.
     pub fn tunnel_ended(&self, id: &str, tunnel: &Tunnel) {
         self.remove(id, tunnel);
-        self.changed();
+        self.notify_changed();
     }
 
     fn remove(&self, id: &str, tunnel: &Tunnel) {
@@ -478,22 +486,26 @@ impl Registry {
         if !client.all_tunnels().any(|other| other.is(tunnel)) {
             return;
         }
-        client.past += tunnel.traffic();
+        client.past_traffic += tunnel.traffic();
         client.tunnels.retain(|member| !member.tunnel.is(tunnel));
-        if let Some(old) = &mut client.old {
+        if let Some(old) = &mut client.draining {
             old.tunnels.retain(|other| !other.is(tunnel));
             if old.tunnels.is_empty() {
-                client.old = None;
+                client.draining = None;
             }
         }
         if client.tunnels.is_empty() {
             // Draining tunnels of the previous registration keep the entry.
-            let (listed, past, is_gone) = (client.is_listed(), client.past, client.old.is_none());
+            let (listed, past, is_gone) = (
+                client.is_listed(),
+                client.past_traffic,
+                client.draining.is_none(),
+            );
             inner.end_registration(id);
             if is_gone {
                 inner.clients.remove(id);
                 if listed {
-                    inner.past += past;
+                    inner.past_traffic += past;
                 }
             }
         }
@@ -509,7 +521,7 @@ impl Registry {
                 inner.open(&id, service)
             }
             None if inner.held.owner(&key).is_some() => OpenResult::Held,
-            None if inner.kept.is_host(&key, Instant::now()) => OpenResult::NotNow,
+            None if inner.reservations.is_host(&key, Instant::now()) => OpenResult::NoTunnel,
             None => OpenResult::Unknown,
         }
     }
@@ -525,13 +537,13 @@ impl Registry {
             .map(PortListener::service)
         {
             Some(service) => inner.open(id, service),
-            None => inner.without_tunnel(id),
+            None => inner.absent_result(id),
         }
     }
 
     /// Stops opening streams on a tunnel whose client has changed its services while the
     /// registration stays: service indexes mean something else to that client.
-    pub fn set_aside(&self, id: &str, tunnel: &Tunnel) {
+    pub fn suspend_tunnel(&self, id: &str, tunnel: &Tunnel) {
         let mut inner = self.lock();
         let Some(client) = inner.clients.get_mut(id) else {
             return;
@@ -543,13 +555,13 @@ impl Registry {
     }
 
     /// Wakes waiting visitors after tunnels started or stopped taking streams.
-    pub fn changed(&self) {
-        self.arrived.notify(usize::MAX);
+    pub fn notify_changed(&self) {
+        self.changed_event.notify(usize::MAX);
     }
 
     /// Returns a listener for the next registration or change of tunnels.
     pub fn next_registration(&self) -> EventListener {
-        self.arrived.listen()
+        self.changed_event.listen()
     }
 
     /// Returns all tunnels.
@@ -563,7 +575,7 @@ impl Registry {
     }
 }
 
-fn warn_of_contest(login: &Login<'_>, other: SocketAddr) {
+fn warn_of_conflict(login: &Login<'_>, other: SocketAddr) {
     log::warn!(
         "two clients with id={} and different services replace each other, one at {} and one at \
          {other}: give each an id of its own",
@@ -592,13 +604,18 @@ impl RegistryState {
         let mut opened = Vec::new();
         match self.clients.get_mut(id) {
             Some(client) if client.offers == offers => {
-                if client.open_tunnels().count() >= most_tunnels(limits) {
+                if client.open_tunnels().count() >= max_tunnels(limits) {
                     return Err(RejectCode::TooManyConnections);
                 }
             }
-            Some(client) if client.old.as_ref().is_some_and(|old| old.offers == offers) => {
-                if client.contest.refused(Instant::now()) {
-                    warn_of_contest(login, client.peer);
+            Some(client)
+                if client
+                    .draining
+                    .as_ref()
+                    .is_some_and(|old| old.offers == offers) =>
+            {
+                if client.conflict.refused(Instant::now()) {
+                    warn_of_conflict(login, client.peer);
                 }
                 return Err(RejectCode::OtherClientConnected);
             }
@@ -606,8 +623,8 @@ impl RegistryState {
                 let before = self.set_services(login, offers, early, &mut opened)?;
                 if let Some(client) = self.clients.get_mut(id) {
                     let offers = &client.offers;
-                    if client.contest.replaced(&before, offers, Instant::now()) {
-                        warn_of_contest(login, client.peer);
+                    if client.conflict.replaced(&before, offers, Instant::now()) {
+                        warn_of_conflict(login, client.peer);
                     }
                 }
                 self.drain_tunnels(id, before);
@@ -617,7 +634,7 @@ impl RegistryState {
             }
         }
         if let Some(client) = self.clients.get_mut(id) {
-            client.trust = login.trust;
+            client.proof = login.proof;
             client.peer = login.peer;
         }
         Ok(opened)
@@ -635,7 +652,7 @@ impl RegistryState {
         let mut draining: Vec<_> = tunnels.filter(drains).collect();
         // The sort is stable: the newest come first.
         draining.sort_by_key(|tunnel| tunnel.streams() == 0);
-        for tunnel in draining.into_iter().skip(most_tunnels(login.limits)) {
+        for tunnel in draining.into_iter().skip(max_tunnels(login.limits)) {
             tunnel.abort("its client has the maximum of draining tunnels (connections)");
         }
     }
@@ -648,11 +665,11 @@ impl RegistryState {
         mut early: Vec<InheritedPort>,
         now: Instant,
     ) -> Vec<InheritedPort> {
-        let mut inherited = self.kept.ports_of(id, now);
+        let mut inherited = self.reservations.ports_of(id, now);
         // A reserved number may have been opened early.
         inherited
             .retain(|port| port.listener.is_some() || early.iter().all(|e| e.port != port.port));
-        early.retain(|port| !self.kept.is_others_port(port.port, id, now));
+        early.retain(|port| !self.reservations.is_others_port(port.port, id, now));
         inherited.extend(early);
         inherited
     }
@@ -667,13 +684,13 @@ impl RegistryState {
         opened: &mut Vec<OpenedPort>,
     ) -> Result<Vec<Option<ServiceSpec>>, RejectCode> {
         let (id, now) = (login.id, Instant::now());
-        let hosts = self.wanted_hosts(login, &offers)?;
+        let hosts = self.requested_hosts(login, &offers)?;
         let inherited = self.inherited_ports(id, early, now);
-        let is_others = |port| self.kept.is_others_port(port, id, now);
+        let is_others = |port| self.reservations.is_others_port(port, id, now);
         let allowance = PortQuota::new(login.limits).without(&is_others);
         let client = self.clients.remove(id);
         let before = client.as_ref().map_or(&[][..], |client| &client.ports);
-        let wanted = wanted_ports(id, allowance, &offers, before, inherited);
+        let wanted = open_requested_ports(id, allowance, &offers, before, inherited);
         let nothing = |ports: &SortedPorts| {
             let missing = ports.missing.first().map(|missing| missing.service);
             missing.filter(|_| hosts.is_empty() && ports.kept.is_empty() && ports.new.is_empty())
@@ -695,22 +712,22 @@ impl RegistryState {
             offers: Vec::new(),
             version: 0,
             tunnels: Vec::new(),
-            old: None,
+            draining: None,
             ports: Vec::new(),
             missing: Vec::new(),
             retry_at: now,
-            last_task: 0,
+            last_stream: 0,
             since: SystemTime::now(),
-            past: Traffic::default(),
-            trust: login.trust,
+            past_traffic: Traffic::default(),
+            proof: login.proof,
             peer: login.peer,
-            contest: RegistrationConflict::default(),
+            conflict: RegistrationConflict::default(),
         });
         let mut at = 0;
         client.ports.retain_mut(|port| {
             let keep = kept.iter().find(|(kept, ..)| *kept == at);
             at += 1;
-            keep.inspect(|(_, asked, service)| port.belongs_to(*asked, *service))
+            keep.inspect(|(_, request, service)| port.assign(*request, *service))
                 .is_some()
         });
         for (port, socket) in new {
@@ -722,16 +739,16 @@ impl RegistryState {
         client.version = client.version.wrapping_add(1);
         let before = std::mem::replace(&mut client.offers, offers);
         self.clients.insert(id.into(), client);
-        self.kept.release(id);
+        self.reservations.release(id);
         // Prefixes that the client no longer requests are free at once: reservations have to stay
         // within its limits.
         let former: Vec<Key> = self.hosts.take(id);
         let is_again = |key: &Key| hosts.iter().any(|(again, _)| again == key);
         let given_up = former.into_iter().filter(|key| !is_again(key)).collect();
-        self.kept
-            .keep_hosts((id, login.trust), given_up, Reservation::GivenUp, now);
+        self.reservations
+            .reserve_hosts((id, login.proof), given_up, Reservation::GivenUp, now);
         for (key, service) in hosts {
-            self.kept.release_host(&key);
+            self.reservations.release_host(&key);
             let client = id.into();
             self.hosts.insert(key, RegisteredHost { client, service });
         }
@@ -739,12 +756,12 @@ impl RegistryState {
     }
 
     /// Returns the host prefixes of `offers`, or why the client may not have them.
-    fn wanted_hosts(
+    fn requested_hosts(
         &self,
         login: &Login<'_>,
         offers: &[Option<ServiceSpec>],
     ) -> Result<Vec<(Key, u16)>, RejectCode> {
-        let (id, rules, users) = (login.id, &login.limits.hosts, &login.rules.users);
+        let (id, rules, users) = (login.id, &login.limits.hosts, &login.settings.users);
         let now = Instant::now();
         let refuse = |prefix: &str, refusal, why: &dyn Display| {
             log::warn!("id={id} cannot have the host prefix {prefix:?}: {why}");
@@ -760,11 +777,11 @@ impl RegistryState {
                 None => Cow::from(id),
                 Some(prefix) => {
                     // As published, except for upper case.
-                    let asked = match prefix.is_ascii() {
+                    let request = match prefix.is_ascii() {
                         true => Cow::from(&**prefix),
                         false => ascii(prefix),
                     };
-                    let allowed = rules.regex.iter().any(|regex| regex.is_match(&asked));
+                    let allowed = rules.regex.iter().any(|regex| regex.is_match(&request));
                     if !allowed && !rules.regex.is_empty() {
                         let why = &"it matches no hostRegex";
                         return refuse(prefix, RejectCode::HostNotAllowed, why);
@@ -777,7 +794,7 @@ impl RegistryState {
             };
             // Visitors cannot ask for anything else, and pages and logs show the prefix.
             let published = match kind {
-                HostKind::Http if !login.rules.routes_by_host() => value(&name),
+                HostKind::Http if !login.settings.routes_by_host() => value(&name),
                 HostKind::Http | HostKind::Tls => label(&name),
             };
             let key: Key = match published {
@@ -792,10 +809,13 @@ impl RegistryState {
             let taken = held
                 || match self.hosts.get(&key) {
                     Some(host) => *host.client != *id,
-                    None => self.kept.other_owner(&key, id, now).is_some_and(|other| {
-                        // The configuration has just made this id a user: the name is its own.
-                        !users.owns(&key.1, id) || users.owns(&key.1, other)
-                    }),
+                    None => self
+                        .reservations
+                        .other_owner(&key, id, now)
+                        .is_some_and(|other| {
+                            // The configuration has just made this id a user: the name is its own.
+                            !users.owns(&key.1, id) || users.owns(&key.1, other)
+                        }),
                 };
             if taken {
                 let why = &"another client has it, or had it within the last minute";
@@ -817,7 +837,7 @@ impl RegistryState {
     }
 
     /// Whether the client has exactly these prefixes.
-    fn has(&self, id: &str, hosts: &[(Key, u16)]) -> bool {
+    fn has_exactly(&self, id: &str, hosts: &[(Key, u16)]) -> bool {
         let mine = self.hosts.of(id);
         mine.len() == hosts.len() && hosts.iter().all(|(key, _)| mine.contains(key))
     }
@@ -841,10 +861,10 @@ impl RegistryState {
         for tunnel in &tunnels {
             tunnel.close();
         }
-        if let Some(old) = client.old.take() {
+        if let Some(old) = client.draining.take() {
             tunnels.extend(old.tunnels);
         }
-        client.old = Some(Draining { offers, tunnels });
+        client.draining = Some(Draining { offers, tunnels });
     }
 
     /// Tells the client of its ports, then sends `done`; from then on the tunnel takes streams.
@@ -879,25 +899,25 @@ impl RegistryState {
         client.missing.clear();
         client.ports.sort_by_key(PortListener::service);
         for port in client.ports.drain(..) {
-            self.kept.keep_port(id, port.number(), now);
+            self.reservations.reserve_port(id, port.number(), now);
         }
-        let client = (id, client.trust);
+        let client = (id, client.proof);
         let hosts = self.hosts.take(id);
-        self.kept
-            .keep_hosts(client, hosts, Reservation::Claimed, now);
+        self.reservations
+            .reserve_hosts(client, hosts, Reservation::Claimed, now);
     }
 
     /// Returns the result for visitors of a client without a tunnel here.
-    fn without_tunnel(&self, id: &str) -> OpenResult {
+    fn absent_result(&self, id: &str) -> OpenResult {
         match self.held.has(id) {
             true => OpenResult::Held,
-            false => OpenResult::NotNow,
+            false => OpenResult::NoTunnel,
         }
     }
 
     /// Opens a stream on the client's least loaded tunnel.
     fn open(&mut self, id: &str, service: u16) -> OpenResult {
-        let absent = self.without_tunnel(id);
+        let absent = self.absent_result(id);
         let Some(client) = self.clients.get_mut(id) else {
             return absent;
         };
@@ -916,12 +936,12 @@ impl RegistryState {
         };
         // After four thousand million streams ids wrap, and an old stream may still have one.
         for _ in 0..64 {
-            client.last_task = next_task(client.last_task);
-            if let Some(stream) = tunnel.open(client.last_task, service) {
+            client.last_stream = next_stream_id(client.last_stream);
+            if let Some(stream) = tunnel.open(client.last_stream, service) {
                 return OpenResult::Stream(stream);
             }
         }
-        OpenResult::NotNow
+        OpenResult::NoTunnel
     }
 }
 
@@ -949,14 +969,13 @@ fn sort_ports(
         let Some(ServiceSpec::Tcp { random, port }) = *offer else {
             continue;
         };
-        let asked = PortRequest { random, port };
-        let same = mine
-            .iter()
-            .enumerate()
-            .find(|(at, port)| port.answers(asked) && !kept.iter().any(|(taken, ..)| taken == at));
+        let request = PortRequest { random, port };
+        let same = mine.iter().enumerate().find(|(at, port)| {
+            port.answers(request) && !kept.iter().any(|(taken, ..)| taken == at)
+        });
         match same {
-            Some((at, _)) => kept.push((at, asked, service)),
-            None => wanted.push((asked, service)),
+            Some((at, _)) => kept.push((at, request, service)),
+            None => wanted.push((request, service)),
         }
     }
     (kept, wanted)
@@ -964,7 +983,7 @@ fn sort_ports(
 
 /// Opens the requested ports that the client does not have. Fails only if there are more than it
 /// may have.
-fn wanted_ports(
+fn open_requested_ports(
     id: &str,
     mut allowance: PortQuota<'_>,
     offers: &[Option<ServiceSpec>],
@@ -978,16 +997,16 @@ fn wanted_ports(
         }
     }
     let (mut new, mut missing, mut tries) = (Vec::new(), Vec::new(), ports::MAX_TRIES_LOCKED);
-    for (asked, service) in wanted {
-        match ports::open(&mut allowance, &mut inherited, asked, service, &mut tries) {
+    for (request, service) in wanted {
+        match ports::open(&mut allowance, &mut inherited, request, service, &mut tries) {
             Ok(opened) => new.push(opened),
             Err(failure) => {
-                log_failure(Level::Warn, id, asked, service, &failure);
+                log_failure(Level::Warn, id, request, service, &failure);
                 if let PortFailure::TooMany = failure {
                     return Err(RejectCode::TooManyPorts);
                 }
                 missing.push(MissingPort {
-                    asked,
+                    request,
                     service,
                     cause: failure.cause(),
                 });
@@ -998,8 +1017,8 @@ fn wanted_ports(
 }
 
 /// Logs why a port could not be opened.
-fn log_failure(level: Level, id: &str, asked: PortRequest, service: u16, failure: &PortFailure) {
-    let port = asked.port;
+fn log_failure(level: Level, id: &str, request: PortRequest, service: u16, failure: &PortFailure) {
+    let port = request.port;
     log::log!(
         level,
         "cannot open TCP port {port} for service {service} id={id}: {failure}"
@@ -1007,7 +1026,7 @@ fn log_failure(level: Level, id: &str, asked: PortRequest, service: u16, failure
 }
 
 /// Returns how many tunnels a client may have open.
-fn most_tunnels(limits: &Limits) -> usize {
+fn max_tunnels(limits: &Limits) -> usize {
     match limits.connections {
         0 => usize::MAX,
         most => usize::try_from(most).unwrap_or(usize::MAX),

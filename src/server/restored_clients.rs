@@ -20,17 +20,17 @@ const RETENTION: Duration = Duration::from_secs(60);
 pub struct RestoredClients {
     ports: Vec<(Box<str>, InheritedPort)>,
     hosts: Vec<(Key, Option<Box<str>>)>,
-    claims: Vec<(String, Secret)>,
+    first_secrets: Vec<(String, Secret)>,
 }
 
 /// Returns the items to hand over to the child process.
-pub fn of(state: &ServerState) -> Vec<Outgoing> {
+pub fn export(state: &ServerState) -> Vec<Outgoing> {
     let mut items: Vec<Outgoing> = Vec::new();
     for (id, port) in state.registry.share_ports() {
         let item = Item::Port {
             id: id.into(),
-            random: port.asked.random,
-            requested: port.asked.port,
+            random: port.request.random,
+            requested: port.request.port,
             port: port.port,
         };
         let socket = port.listener.map(|listener| listener as _);
@@ -44,7 +44,7 @@ pub fn of(state: &ServerState) -> Vec<Outgoing> {
         };
         items.push((item, None));
     }
-    for (id, secret) in state.claims.held() {
+    for (id, secret) in state.first_secrets.held() {
         let id = id.into();
         items.push((Item::FirstSecret { id, secret }, None));
     }
@@ -60,17 +60,17 @@ impl RestoredClients {
                 Item::Port {
                     id,
                     random,
-                    requested: asked,
+                    requested,
                     port,
                 } => {
                     // Of a port closed during the handover only the number is left.
                     let listener = socket.and_then(|socket| Listener::adopt(socket).ok());
-                    let asked = PortRequest {
+                    let requested = PortRequest {
                         random,
-                        port: asked,
+                        port: requested,
                     };
                     let port = InheritedPort {
-                        asked,
+                        request: requested,
                         port,
                         listener: listener.map(Arc::new),
                         older: None,
@@ -82,7 +82,7 @@ impl RestoredClients {
                     let id = id.map(Into::into);
                     restored.hosts.push(((kind, prefix.into()), id));
                 }
-                Item::FirstSecret { id, secret } => restored.claims.push((id, secret)),
+                Item::FirstSecret { id, secret } => restored.first_secrets.push((id, secret)),
                 Item::Role(_)
                 | Item::Listener { .. }
                 | Item::Stun { .. }
@@ -95,7 +95,7 @@ impl RestoredClients {
 
     /// Whether no client is expected back.
     pub fn is_empty(&self) -> bool {
-        self.ports.is_empty() && self.hosts.is_empty() && self.claims.is_empty()
+        self.ports.is_empty() && self.hosts.is_empty() && self.first_secrets.is_empty()
     }
 
     /// Reserves everything in `state` until the clients are back.
@@ -107,14 +107,15 @@ impl RestoredClients {
         for (_, port) in &mut self.ports {
             port.older = Some(state.transfer.parent_gone());
         }
-        state.registry.expect(self.hosts, self.ports);
-        let claim = |(id, secret): (String, Secret)| state.claims.claim(&id, secret.as_bytes());
-        let claims: Vec<_> = self.claims.into_iter().filter_map(claim).collect();
+        state.registry.restore(self.hosts, self.ports);
+        let lease =
+            |(id, secret): (String, Secret)| state.first_secrets.lease(&id, secret.as_bytes());
+        let first_secrets: Vec<_> = self.first_secrets.into_iter().filter_map(lease).collect();
         let state = state.clone();
         crate::spawn(async move {
             state.stop.or(Timer::after(RETENTION)).await;
-            state.registry.expect_no_more();
-            drop(claims);
+            state.registry.close_expired_ports();
+            drop(first_secrets);
         });
     }
 }

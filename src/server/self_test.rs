@@ -11,13 +11,13 @@ use std::sync::Arc;
 pub struct SelfTest {
     /// The prefix of all self test ids. An expired one must not be taken for a client, where any
     /// client may connect.
-    start: String,
+    id_prefix: String,
     expected: Mutex<Option<(Box<str>, Secret)>>,
 }
 
 /// An id and a secret that only this process knows. Dropping them makes them invalid.
 pub struct SelfTestLogin<'a> {
-    guest: &'a SelfTest,
+    self_test: &'a SelfTest,
     pub id: String,
     pub secret: Secret,
 }
@@ -25,29 +25,29 @@ pub struct SelfTestLogin<'a> {
 /// Whether a login is the server's self test.
 pub enum LoginOrigin {
     /// The self test, which is admitted.
-    Guest(Admission),
+    SelfTest(Admission),
     /// A self test whose login has expired or was used before.
-    TooLate,
+    Expired,
     /// A client.
-    SomebodyElse,
+    Client,
 }
 
 impl SelfTest {
     /// Creates the state. Fails if the system has no random numbers.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
-            start: random_word()?,
+            id_prefix: random_hex()?,
             expected: Mutex::default(),
         })
     }
 
     /// Makes up an id and a secret, and invalidates the previous ones.
-    pub fn invite(&self) -> io::Result<SelfTestLogin<'_>> {
-        let id = format!("{}{}", self.start, random_word()?);
-        let secret = Secret::new(random_word()? + &random_word()?);
+    pub fn create_login(&self) -> io::Result<SelfTestLogin<'_>> {
+        let id = format!("{}{}", self.id_prefix, random_hex()?);
+        let secret = Secret::new(random_hex()? + &random_hex()?);
         *self.lock() = Some((id.as_str().into(), secret.clone()));
         Ok(SelfTestLogin {
-            guest: self,
+            self_test: self,
             id,
             secret,
         })
@@ -60,16 +60,16 @@ impl SelfTest {
 
     /// Admits the self test once.
     pub fn origin_of(&self, id: &str, secret: &[u8]) -> LoginOrigin {
-        if !id.starts_with(&self.start) {
-            return LoginOrigin::SomebodyElse;
+        if !id.starts_with(&self.id_prefix) {
+            return LoginOrigin::Client;
         }
         let right = |(expected, word): &mut (Box<str>, Secret)| {
             **expected == *id && *word == Secret::new(secret)
         };
         if self.lock().take_if(right).is_none() {
-            return LoginOrigin::TooLate;
+            return LoginOrigin::Expired;
         }
-        LoginOrigin::Guest(Admission::of_guest(Arc::new(Limits {
+        LoginOrigin::SelfTest(Admission::self_test(Arc::new(Limits {
             tcp: Vec::new(),
             tcp_total: 0,
             speed: 0,
@@ -89,12 +89,12 @@ impl SelfTest {
 
 impl Drop for SelfTestLogin<'_> {
     fn drop(&mut self) {
-        self.guest.lock().take_if(|(id, _)| **id == *self.id);
+        self.self_test.lock().take_if(|(id, _)| **id == *self.id);
     }
 }
 
 /// Returns 64 random bits in hexadecimal.
-pub fn random_word() -> io::Result<String> {
+pub fn random_hex() -> io::Result<String> {
     let mut bytes = [0; 8];
     tls::fill_random(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -105,21 +105,21 @@ mod tests {
     use super::*;
 
     fn is_late(self_test: &SelfTest, id: &str, secret: &[u8]) -> bool {
-        matches!(self_test.origin_of(id, secret), LoginOrigin::TooLate)
+        matches!(self_test.origin_of(id, secret), LoginOrigin::Expired)
     }
 
     #[test]
     fn a_login_admits_one_tunnel_with_its_secret() {
         let self_test = SelfTest::new().unwrap();
-        let invitation = self_test.invite().unwrap();
+        let invitation = self_test.create_login().unwrap();
         let (id, secret) = (invitation.id.as_str(), invitation.secret.as_bytes());
         assert!(matches!(
             self_test.origin_of("id1", secret),
-            LoginOrigin::SomebodyElse
+            LoginOrigin::Client
         ));
         assert!(is_late(&self_test, id, b""));
         assert!(
-            matches!(self_test.origin_of(id, secret), LoginOrigin::Guest(admission) if admission.guest)
+            matches!(self_test.origin_of(id, secret), LoginOrigin::SelfTest(admission) if admission.is_self_test)
         );
         assert!(is_late(&self_test, id, secret));
     }
@@ -127,8 +127,8 @@ mod tests {
     #[test]
     fn a_login_ends_with_its_test_or_the_next_one() {
         let self_test = SelfTest::new().unwrap();
-        let first = self_test.invite().unwrap();
-        let second = self_test.invite().unwrap();
+        let first = self_test.create_login().unwrap();
+        let second = self_test.create_login().unwrap();
         assert!(is_late(&self_test, &first.id, first.secret.as_bytes()));
         drop(first);
         let (id, secret) = (second.id.clone(), second.secret.clone());

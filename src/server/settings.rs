@@ -46,7 +46,7 @@ impl Settings {
         before: Option<&Settings>,
     ) -> io::Result<Self> {
         if let Some(before) = before {
-            before.users.check_successor(config)?;
+            before.users.check_reload(config)?;
         }
         let acceptor = match (&config.cert_file, &config.key_file) {
             (Some(cert), Some(key)) if config.tls_addr.is_some() => {
@@ -55,7 +55,7 @@ impl Settings {
             _ => None,
         };
         let unknown_ids = match &config.auth_api {
-            Some(url) => UnknownIds::AskedAbout(
+            Some(url) => UnknownIds::AuthApi(
                 match before.and_then(|settings| settings.users.auth_api()) {
                     Some(api) if api.is_at(url) => api.clone(),
                     _ => Arc::new(AuthApi::new(url)?),
@@ -64,7 +64,7 @@ impl Settings {
             None => match config.any_client {
                 AnyClient::Refused => UnknownIds::Refused,
                 AnyClient::Allowed | AnyClient::AllowedByDefault => {
-                    UnknownIds::Welcome(first_secrets.clone())
+                    UnknownIds::Admitted(first_secrets.clone())
                 }
             },
         };

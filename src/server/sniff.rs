@@ -1,5 +1,5 @@
-//! The first bytes of a connection: reads just enough to tell a tunnel from a visitor and to know
-//! where a visitor wants to go.
+//! The first bytes of a connection: reads just enough to tell a tunnel from a visitor and to find the
+//! visitor's destination.
 
 use super::client_hello;
 use super::connection_limit::Permit;
@@ -23,25 +23,25 @@ use std::sync::Arc;
 const FIRST_READ: usize = 2048;
 
 /// Serves one accepted connection.
-pub fn greet(
+pub fn serve_connection(
     state: Arc<ServerState>,
     socket: Socket,
     peer: SocketAddr,
-    door: ListenerKind,
-    place: Permit,
+    kind: ListenerKind,
+    permit: Permit,
 ) -> impl Future<Output = ()> {
-    Incoming::new(state, peer, door, place).serve(Arc::new(Conn::from(socket)))
+    Incoming::new(state, peer, kind, permit).serve(Arc::new(Conn::from(socket)))
 }
 
 /// Serves one accepted connection after a TLS handshake.
-pub async fn greet_tls(
+pub async fn serve_tls(
     state: Arc<ServerState>,
     socket: Socket,
     peer: SocketAddr,
     acceptor: Acceptor,
-    place: Permit,
+    permit: Permit,
 ) {
-    let mut incoming = Incoming::new(state, peer, ListenerKind::Https, place);
+    let mut incoming = Incoming::new(state, peer, ListenerKind::Https, permit);
     let deadline = incoming.deadline;
     let handshake = async {
         let first = tls::client_hello(&socket).await?;
@@ -70,11 +70,11 @@ enum VisitorRequest {
     /// A host prefix.
     Host(HostKind, String),
     /// An HTTP request that cannot be served.
-    Wrong(ErrorPage),
+    Invalid(ErrorPage),
     /// A TLS handshake without a server name.
     Nameless,
     /// Nothing that could be answered; the reason is for the log.
-    Nowhere(&'static str),
+    Unroutable(&'static str),
 }
 
 impl Incoming {
@@ -93,11 +93,11 @@ impl Incoming {
                 }
                 Some(Sniffed::Visitor(request)) => request,
                 None if self.is_http() && !self.head.is_empty() => {
-                    VisitorRequest::Wrong(ErrorPage::TimedOutReading)
+                    VisitorRequest::Invalid(ErrorPage::TimedOutReading)
                 }
-                None => VisitorRequest::Nowhere("timed out before its destination was known"),
+                None => VisitorRequest::Unroutable("timed out before its destination was known"),
             };
-            Box::pin(self.visit(conn, request)).await;
+            Box::pin(self.forward_or_answer(conn, request)).await;
         }
     }
 
@@ -120,11 +120,13 @@ impl Incoming {
             };
             let nowhere = match read_more(conn, &mut self.head, most).await {
                 Ok(1..) => continue,
-                Ok(0) if self.head.is_empty() => VisitorRequest::Nowhere("closed without sending"),
-                Ok(0) if self.is_http() => {
-                    VisitorRequest::Wrong(ErrorPage::BadRequest("the request is cut short"))
+                Ok(0) if self.head.is_empty() => {
+                    VisitorRequest::Unroutable("closed without sending")
                 }
-                _ => VisitorRequest::Nowhere("closed before its destination was known"),
+                Ok(0) if self.is_http() => {
+                    VisitorRequest::Invalid(ErrorPage::BadRequest("the request is cut short"))
+                }
+                _ => VisitorRequest::Unroutable("closed before its destination was known"),
             };
             return Sniffed::Visitor(nowhere);
         }
@@ -135,26 +137,27 @@ impl Incoming {
         match self.head.as_slice() {
             [] | [MAGIC] => return None,
             [MAGIC, version, ..] => {
-                let version = Version::of(*version);
-                let spoken = version.filter(|version| self.rules.wire.allows(*version));
-                let unknown = VisitorRequest::Nowhere("a tunnel of a version that is not enabled");
+                let version = Version::from_byte(*version);
+                let spoken = version.filter(|version| self.settings.wire.allows(*version));
+                let unknown =
+                    VisitorRequest::Unroutable("a tunnel of a version that is not enabled");
                 return Some(spoken.map_or(Sniffed::Visitor(unknown), Sniffed::Tunnel));
             }
             _ => {}
         }
         let request = if self.is_http() {
-            match http_head::find(&self.head, &self.rules.mux_header) {
+            match http_head::find(&self.head, &self.settings.mux_header) {
                 http_head::HeadResult::More => return None,
                 http_head::HeadResult::Value(value) => {
-                    let prefix = match self.rules.routes_by_host() {
+                    let prefix = match self.settings.routes_by_host() {
                         true => http_head::host_prefix(value),
                         false => ascii(value).into_owned(),
                     };
                     VisitorRequest::Host(HostKind::Http, prefix)
                 }
-                http_head::HeadResult::TooLong => VisitorRequest::Wrong(ErrorPage::HeadTooLong),
+                http_head::HeadResult::TooLong => VisitorRequest::Invalid(ErrorPage::HeadTooLong),
                 http_head::HeadResult::Bad(why) => {
-                    VisitorRequest::Wrong(ErrorPage::BadRequest(why))
+                    VisitorRequest::Invalid(ErrorPage::BadRequest(why))
                 }
             }
         } else {
@@ -165,7 +168,7 @@ impl Incoming {
                 }
                 client_hello::HelloResult::Nameless => VisitorRequest::Nameless,
                 client_hello::HelloResult::Bad => {
-                    VisitorRequest::Nowhere("neither a tunnel nor TLS")
+                    VisitorRequest::Unroutable("neither a tunnel nor TLS")
                 }
             }
         };
@@ -173,13 +176,13 @@ impl Incoming {
     }
 
     /// Forwards the visitor to its destination, or answers with an error.
-    async fn visit(self, conn: Arc<Conn>, request: VisitorRequest) {
+    async fn forward_or_answer(self, conn: Arc<Conn>, request: VisitorRequest) {
         let peer = self.peer;
         match request {
             VisitorRequest::Host(kind, prefix) => self.forward(conn, kind, &prefix).await,
-            VisitorRequest::Wrong(answer) => self.answer(&conn, answer).await,
+            VisitorRequest::Invalid(answer) => self.answer(&conn, answer).await,
             VisitorRequest::Nameless => error_page::no_such_server_name(&conn).await,
-            VisitorRequest::Nowhere(why) => log::debug!("{peer}: {why}"),
+            VisitorRequest::Unroutable(why) => log::debug!("{peer}: {why}"),
         }
     }
 }

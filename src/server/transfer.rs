@@ -88,7 +88,7 @@ impl Transfer {
     }
 
     /// Waits until there is no parent process.
-    pub async fn parent_end(&self) {
+    pub async fn parent_ended(&self) {
         if self.parent().is_some() {
             self.parent_gone.wait().await;
         }
@@ -100,30 +100,30 @@ impl ServerState {
     pub async fn announce(&self, id: &str, secret: Secret) {
         if let Some(child) = self.transfer.child() {
             let mut announced = self.transfer.announced.lock().await;
-            self.tell_of(&child, &mut announced, id, secret).await;
+            self.send_holding(&child, &mut announced, id, secret).await;
         }
     }
 
     /// Announces an id again whose host prefixes may have changed.
-    pub async fn announce_anew(&self, id: &str, secret: Secret) {
+    pub async fn announce_changed(&self, id: &str, secret: Secret) {
         if let Some(child) = self.transfer.child() {
             let mut announced = self.transfer.announced.lock().await;
             announced.ids.remove(id);
-            self.tell_of(&child, &mut announced, id, secret).await;
+            self.send_holding(&child, &mut announced, id, secret).await;
         }
     }
 
     /// Announces an id again if it is announced, with its current prefixes.
-    pub async fn announce_again(&self, id: &str, secret: Secret) {
+    pub async fn reannounce(&self, id: &str, secret: Secret) {
         if let Some(child) = self.transfer.child() {
             let mut announced = self.transfer.announced.lock().await;
             if announced.ids.remove(id) {
-                self.tell_of(&child, &mut announced, id, secret).await;
+                self.send_holding(&child, &mut announced, id, secret).await;
             }
         }
     }
 
-    async fn tell_of(
+    async fn send_holding(
         &self,
         child: &ProcessLink,
         announced: &mut Announced,
@@ -148,7 +148,7 @@ impl ServerState {
     }
 
     /// Tells the child when no tunnel of this id that could serve visitors is left here.
-    pub async fn settle(&self, id: &str) {
+    pub async fn release_if_done(&self, id: &str) {
         if let Some(child) = self.transfer.child() {
             let mut announced = self.transfer.announced.lock().await;
             if !self.registry.stays(id) && announced.ids.remove(id) {
@@ -158,7 +158,7 @@ impl ServerState {
     }
 
     /// Tells the child to keep all visitors: they wait there.
-    pub async fn let_go(&self) {
+    pub async fn release_all(&self) {
         if let Some(child) = self.transfer.child() {
             let mut announced = self.transfer.announced.lock().await;
             announced.is_over = true;
@@ -169,7 +169,7 @@ impl ServerState {
     }
 
     async fn release(&self, child: &ProcessLink, id: &str) {
-        self.give_ports(child, id).await;
+        self.move_ports(child, id).await;
         let _ = child
             .send(&Message::Released { id: id.to_owned() }, None)
             .await;
@@ -177,24 +177,24 @@ impl ServerState {
 
     /// Moves a client's tunnel and its TCP ports to the child. Returns false if the tunnel is lost
     /// because the child has ended.
-    pub async fn give_tunnel(&self, id: &str, tunnel: MovedTunnel, socket: OwnedFd) -> bool {
+    pub async fn move_tunnel(&self, id: &str, tunnel: MovedTunnel, socket: OwnedFd) -> bool {
         let Some(child) = self.transfer.child() else {
             return false;
         };
         // Other tunnels of the client must not arrive before its ports.
         let _in_order = self.transfer.announced.lock().await;
-        self.give_ports(&child, id).await;
+        self.move_ports(&child, id).await;
         let sent = child.send(&Message::Tunnel(tunnel), Some(socket)).await;
         sent.is_ok()
     }
 
     /// Moves the TCP ports of a client to the child.
-    async fn give_ports(&self, child: &ProcessLink, id: &str) {
+    async fn move_ports(&self, child: &ProcessLink, id: &str) {
         for shared in self.registry.take_ports(id) {
             let port = Message::Port {
                 id: id.to_owned(),
-                random: shared.asked.random,
-                requested: shared.asked.port,
+                random: shared.request.random,
+                requested: shared.request.port,
                 port: shared.port,
             };
             let listener = shared.listener.as_ref();
@@ -214,7 +214,7 @@ impl ServerState {
 
     /// Moves a visitor to another process. If that has ended, returns the connection; `None` if
     /// the connection is lost.
-    pub async fn bring(
+    pub async fn forward_visitor(
         &self,
         link: &ProcessLink,
         message: Message,
@@ -255,7 +255,7 @@ impl Recipient {
 
     /// Handles a message. Spawns a task for anything that waits longer than for room in a queue,
     /// because the messages of a process are handled in order.
-    pub async fn hear(&self, from: MessageOrigin, message: Message, socket: Option<OwnedFd>) {
+    pub async fn handle(&self, from: MessageOrigin, message: Message, socket: Option<OwnedFd>) {
         let state = &self.0;
         let newer = state.transfer.child();
         match (message, from) {
@@ -263,21 +263,21 @@ impl Recipient {
                 let socket = socket.and_then(|socket| Socket::adopt(socket).ok());
                 // Each process counts the connections it holding: descriptors and memory are used
                 // there, and a visitor of this client was counted there before the restart.
-                let permit = state.places.take(peer.ip());
+                let permit = state.connection_limit.take(peer.ip());
                 if let (Some(socket), Some(permit)) = (socket, permit) {
-                    let moved = visitor::Moved { socket, peer, head };
-                    let (state, greeting) = (state.clone(), state.greeting.begin());
+                    let moved = visitor::MovedVisitor { socket, peer, head };
+                    let (state, handshake) = (state.clone(), state.handshakes.begin());
                     crate::spawn(async move {
                         visitor::resume(state, moved, to, from, permit).await;
-                        drop(greeting);
+                        drop(handshake);
                     });
                 }
             }
             // Only the parent sends the others.
             (_, MessageOrigin::Child) => {}
             (Message::Holding { id, hosts, secret }, _) => {
-                let rules = state.rules.get();
-                let admission = match rules.users.check_login(&id, secret.as_bytes()) {
+                let settings = state.settings.get();
+                let admission = match settings.users.check_login(&id, secret.as_bytes()) {
                     LoginVerdict::Admitted(admission) => Some(admission),
                     LoginVerdict::Ask(..) => None,
                     LoginVerdict::Refused => {
@@ -286,17 +286,17 @@ impl Recipient {
                     }
                 };
                 // A name that now belongs to a user is no longer this client's.
-                let is_its = |key: &Key| !rules.users.reserves(&key.1, &id);
+                let is_its = |key: &Key| !settings.users.reserves(&key.1, &id);
                 let hosts = hosts.into_iter().map(|host| key(&host));
                 let hosts = hosts.filter(is_its).collect();
                 let right = LoginRight::new(secret.clone(), admission);
                 state.registry.hold(&id, hosts, right);
-                state.announce_anew(&id, secret).await;
+                state.announce_changed(&id, secret).await;
             }
             (Message::Released { id }, _) => {
                 let right = state.registry.release(&id);
-                self.keep(move || drop(right));
-                state.settle(&id).await;
+                self.after_retention(move || drop(right));
+                state.release_if_done(&id).await;
             }
             (message @ (Message::Port { .. } | Message::Tunnel(_)), _) if newer.is_some() => {
                 if let Some(newer) = newer {
@@ -309,7 +309,7 @@ impl Recipient {
                 Message::Port {
                     id,
                     random,
-                    requested: asked,
+                    requested,
                     port,
                 },
                 _,
@@ -319,9 +319,9 @@ impl Recipient {
                     return;
                 };
                 let shared = InheritedPort {
-                    asked: PortRequest {
+                    request: PortRequest {
                         random,
-                        port: asked,
+                        port: requested,
                     },
                     port,
                     listener: Some(Arc::new(listener)),
@@ -330,7 +330,7 @@ impl Recipient {
                 };
                 state.registry.expect_port(&id, shared);
                 let state = state.clone();
-                self.keep(move || state.registry.expect_no_more_of(&id));
+                self.after_retention(move || state.registry.close_expired_ports_of(&id));
             }
             (Message::Tunnel(tunnel), _) => {
                 let socket = socket.and_then(|socket| Socket::adopt(socket).ok());
@@ -343,7 +343,7 @@ impl Recipient {
     }
 
     /// Calls `end` once the client has had time to reconnect, or when this process drains.
-    fn keep(&self, end: impl FnOnce() + Send + 'static) {
+    fn after_retention(&self, end: impl FnOnce() + Send + 'static) {
         let state = self.0.clone();
         crate::spawn(async move {
             state.stop.or(Timer::after(RETENTION)).await;
@@ -358,8 +358,8 @@ impl Recipient {
         state.lose_parent();
         crate::spawn(async move {
             for (id, right) in held {
-                Recipient(state.clone()).keep(move || drop(right));
-                state.settle(&id).await;
+                Recipient(state.clone()).after_retention(move || drop(right));
+                state.release_if_done(&id).await;
             }
         });
     }
@@ -406,8 +406,8 @@ mod tests {
             let login = Login {
                 id: "id1",
                 limits: &limits,
-                rules: &Settings::of_nobody(),
-                trust: LoginProof::Known,
+                settings: &Settings::of_nobody(),
+                proof: LoginProof::Known,
                 peer: ([192, 0, 2, 1], 1).into(),
             };
             let port = ServiceSpec::Tcp {
@@ -426,9 +426,9 @@ mod tests {
                 hello: Vec::new(),
             };
             let socket = || far.try_clone().expect("a descriptor");
-            let mut first = Box::pin(state.give_tunnel("id1", moved.clone(), socket()));
+            let mut first = Box::pin(state.move_tunnel("id1", moved.clone(), socket()));
             assert!(poll_once(&mut first).await.is_none(), "no room");
-            let mut second = Box::pin(state.give_tunnel("id1", moved, socket()));
+            let mut second = Box::pin(state.move_tunnel("id1", moved, socket()));
             for _ in 0..3 {
                 queue.next();
             }
@@ -455,7 +455,7 @@ mod tests {
             while poll_once(link.send(&Message::Done, None)).await.is_some() {}
             let mut announcing = Box::pin(state.announce("id1", Secret::new("secret")));
             assert!(poll_once(&mut announcing).await.is_none(), "no room");
-            let mut settling = Box::pin(state.settle("id1"));
+            let mut settling = Box::pin(state.release_if_done("id1"));
             assert!(poll_once(&mut settling).await.is_none());
             queue.next();
             queue.next();

@@ -14,7 +14,7 @@ pub struct Users {
     known: HashMap<Box<str>, (Secret, Arc<Limits>)>,
     /// The host prefixes of known ids whose spelling differs from the id, for example in case.
     prefixes: HashMap<Box<str>, Arc<Limits>>,
-    strangers: UnknownIds,
+    unknown_ids: UnknownIds,
     /// The limits of clients with unknown ids.
     limits: Arc<Limits>,
 }
@@ -24,9 +24,9 @@ pub enum UnknownIds {
     /// Reject them.
     Refused,
     /// Admit them with the first secret they come with (allowAnyClient).
-    Welcome(Arc<FirstSecrets>),
+    Admitted(Arc<FirstSecrets>),
     /// Ask the authAPI, even if allowAnyClient is set.
-    AskedAbout(Arc<AuthApi>),
+    AuthApi(Arc<AuthApi>),
 }
 
 /// The result of checking an id and secret without the authAPI.
@@ -43,9 +43,9 @@ pub enum LoginVerdict {
 pub struct Admission {
     pub limits: Arc<Limits>,
     /// Whether it is the server's self test.
-    pub guest: bool,
+    pub is_self_test: bool,
     /// The lease on an unknown id's first secret.
-    claim: Option<FirstSecretLease>,
+    lease: Option<FirstSecretLease>,
 }
 
 impl Admission {
@@ -53,30 +53,30 @@ impl Admission {
     pub fn new(limits: Arc<Limits>) -> Self {
         Self {
             limits,
-            guest: false,
-            claim: None,
+            is_self_test: false,
+            lease: None,
         }
     }
 
     /// Creates the admission of the server's self test.
-    pub fn of_guest(limits: Arc<Limits>) -> Self {
+    pub fn self_test(limits: Arc<Limits>) -> Self {
         Self {
             limits,
-            guest: true,
-            claim: None,
+            is_self_test: true,
+            lease: None,
         }
     }
 
     /// Ends the lease of a tunnel that no longer counts: its id may go to another client.
-    pub fn give_up(&mut self) {
-        self.claim = None;
+    pub fn end_lease(&mut self) {
+        self.lease = None;
     }
 
     /// Returns how the client has proven its identity. A first secret proves nothing: anyone can
     /// come with a new id.
-    pub fn trust(&self) -> LoginProof {
-        match (self.guest, &self.claim) {
-            (true, _) => LoginProof::Own,
+    pub fn proof(&self) -> LoginProof {
+        match (self.is_self_test, &self.lease) {
+            (true, _) => LoginProof::SelfTest,
             (false, Some(_)) => LoginProof::Stranger,
             (false, None) => LoginProof::Known,
         }
@@ -84,7 +84,7 @@ impl Admission {
 }
 
 impl Users {
-    pub fn new(users: &[User], strangers: UnknownIds, global: &Limits) -> Self {
+    pub fn new(users: &[User], unknown_ids: UnknownIds, global: &Limits) -> Self {
         let mut prefixes = HashMap::new();
         let known = users.iter().map(|user| {
             let limits = Arc::new(user.limits.clone());
@@ -97,7 +97,7 @@ impl Users {
         Self {
             known: known.collect(),
             prefixes,
-            strangers,
+            unknown_ids,
             limits: Arc::new(global.clone()),
         }
     }
@@ -143,23 +143,23 @@ impl Users {
 
     /// Returns the authAPI that decides about unknown ids, if any.
     pub fn auth_api(&self) -> Option<&Arc<AuthApi>> {
-        match &self.strangers {
-            UnknownIds::AskedAbout(api) => Some(api),
-            UnknownIds::Refused | UnknownIds::Welcome(_) => None,
+        match &self.unknown_ids {
+            UnknownIds::AuthApi(api) => Some(api),
+            UnknownIds::Refused | UnknownIds::Admitted(_) => None,
         }
     }
 
     /// Fails if a reload would leave the server without any user, as an empty or half-written users
     /// file does. `allowAnyClient` or an authAPI shows that this is intended.
-    pub fn check_successor(&self, config: &config::ServerConfig) -> io::Result<()> {
+    pub fn check_reload(&self, config: &config::ServerConfig) -> io::Result<()> {
         if admits_clients(config) {
             return Ok(());
         }
         let unchanged = self.known.is_empty()
-            && match self.strangers {
+            && match self.unknown_ids {
                 UnknownIds::Refused => config.any_client == AnyClient::Refused,
-                UnknownIds::Welcome(_) => config.any_client == AnyClient::AllowedByDefault,
-                UnknownIds::AskedAbout(_) => false,
+                UnknownIds::Admitted(_) => config.any_client == AnyClient::AllowedByDefault,
+                UnknownIds::AuthApi(_) => false,
             };
         if unchanged {
             return Ok(());
@@ -177,15 +177,15 @@ impl Users {
                 LoginVerdict::Refused
             };
         }
-        match &self.strangers {
+        match &self.unknown_ids {
             UnknownIds::Refused => LoginVerdict::Refused,
-            UnknownIds::AskedAbout(api) => LoginVerdict::Ask(api.clone(), self.limits.clone()),
-            UnknownIds::Welcome(claims) => match claims.claim(id, secret) {
+            UnknownIds::AuthApi(api) => LoginVerdict::Ask(api.clone(), self.limits.clone()),
+            UnknownIds::Admitted(claims) => match claims.lease(id, secret) {
                 None => LoginVerdict::Refused,
-                claim => LoginVerdict::Admitted(Admission {
+                lease => LoginVerdict::Admitted(Admission {
                     limits: self.limits.clone(),
-                    guest: false,
-                    claim,
+                    is_self_test: false,
+                    lease,
                 }),
             },
         }
@@ -194,7 +194,7 @@ impl Users {
 
 /// Fails if a restart with this configuration, which has no users, would lock out all clients of the
 /// parent process.
-pub fn check_inherited(config: &config::ServerConfig) -> io::Result<()> {
+pub fn check_restart(config: &config::ServerConfig) -> io::Result<()> {
     match config.any_client {
         AnyClient::Refused if !admits_clients(config) => Err(no_users_error()),
         _ => Ok(()),
@@ -218,13 +218,13 @@ fn no_users_error() -> io::Error {
 mod tests {
     use super::*;
 
-    fn users(strangers: UnknownIds) -> Users {
+    fn users(unknown_ids: UnknownIds) -> Users {
         let known = User {
             id: "known".into(),
             secret: Secret::new("right"),
             limits: Limits::of_one_prefix(),
         };
-        Users::new(&[known], strangers, &Limits::of_one_prefix())
+        Users::new(&[known], unknown_ids, &Limits::of_one_prefix())
     }
 
     fn admit(users: &Users, id: &str, secret: &str) -> Option<Admission> {
@@ -245,9 +245,9 @@ mod tests {
 
     #[test]
     fn an_unknown_id_belongs_to_its_first_client_while_connected() {
-        let users = users(UnknownIds::Welcome(Arc::default()));
+        let users = users(UnknownIds::Admitted(Arc::default()));
         let first = admit(&users, "unknown", "one").unwrap();
-        assert_eq!(first.trust(), LoginProof::Stranger);
+        assert_eq!(first.proof(), LoginProof::Stranger);
         assert!(admit(&users, "unknown", "two").is_none());
         drop(first);
         assert!(admit(&users, "unknown", "two").is_some());
@@ -312,7 +312,7 @@ mod tests {
             target: "/".into(),
         };
         let api = Arc::new(AuthApi::new(&url).unwrap());
-        let users = users(UnknownIds::AskedAbout(api));
+        let users = users(UnknownIds::AuthApi(api));
         assert!(admit(&users, "known", "right").is_some());
         assert!(admit(&users, "known", "wrong").is_none());
         assert!(matches!(

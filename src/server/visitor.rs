@@ -1,4 +1,4 @@
-//! Brings a visitor, whose destination is known, to its service.
+//! Forwards a visitor whose destination is known to its service.
 
 use super::connection_limit::Permit;
 use super::error_page::{self, ErrorPage};
@@ -25,14 +25,14 @@ pub async fn accept_port(state: Arc<ServerState>, id: Box<str>, port: OpenedPort
     let accepting = async {
         loop {
             let (socket, peer) = port.listener.accept().await;
-            let Some(place) = state.places.take(peer.ip()) else {
+            let Some(permit) = state.connection_limit.take(peer.ip()) else {
                 continue;
             };
             let (state, id, port) = (state.clone(), id.clone(), port.port);
-            let greeting = state.greeting.begin();
+            let handshake = state.handshakes.begin();
             crate::spawn(async move {
-                serve_port(&state, (&id, port), socket, (peer, None), place).await;
-                drop(greeting);
+                serve_port(&state, (&id, port), socket, (peer, None), permit).await;
+                drop(handshake);
             });
         }
     };
@@ -45,7 +45,7 @@ async fn serve_port(
     (id, port): (&str, u16),
     socket: Socket,
     (peer, from): (SocketAddr, Option<MessageOrigin>),
-    mut place: Permit,
+    mut permit: Permit,
 ) {
     let mut conn = Arc::new(Conn::from(socket));
     let open = || state.registry.open_port(id, port);
@@ -58,7 +58,7 @@ async fn serve_port(
                 if stream.is_outdated() {
                     continue;
                 }
-                return relay(state.clone(), stream, conn, ErrorAnswer::Nothing, place);
+                return relay(state.clone(), stream, conn, ErrorAnswer::Nothing, permit);
             }
             Route::Process(link) => {
                 let id = id.to_owned();
@@ -67,12 +67,12 @@ async fn serve_port(
                     peer,
                     head: Vec::new(),
                 };
-                match state.bring(&link, visitor, conn, place).await {
-                    Err(Some(back)) => (conn, place) = back,
+                match state.forward_visitor(&link, visitor, conn, permit).await {
+                    Err(Some(back)) => (conn, permit) = back,
                     Ok(()) | Err(None) => return,
                 }
             }
-            Route::Nowhere(_) => {
+            Route::Unroutable(_) => {
                 state.counters.unserved(ErrorPage::NoTunnel);
                 return log::debug!("no tunnel of {id} for a visitor of its TCP port {port}");
             }
@@ -81,7 +81,7 @@ async fn serve_port(
 }
 
 /// A visitor received from another process.
-pub struct Moved {
+pub struct MovedVisitor {
     /// The visitor's socket, or that of a bridge to it.
     pub socket: Socket,
     /// The visitor's address, which may differ from the socket's peer.
@@ -93,21 +93,21 @@ pub struct Moved {
 /// Serves a visitor that another process (`from`) has accepted.
 pub async fn resume(
     state: Arc<ServerState>,
-    visitor: Moved,
+    visitor: MovedVisitor,
     to: Destination,
     from: MessageOrigin,
-    place: Permit,
+    permit: Permit,
 ) {
-    let Moved { socket, peer, head } = visitor;
+    let MovedVisitor { socket, peer, head } = visitor;
     match to {
         Destination::Host(host) => {
-            let door = if host.tls {
+            let listener = if host.tls {
                 ListenerKind::Sni
             } else {
                 ListenerKind::Http
             };
             let (kind, prefix) = transfer::key(&host);
-            let mut incoming = Incoming::new(state, peer, door, place);
+            let mut incoming = Incoming::new(state, peer, listener, permit);
             incoming.head = head;
             incoming.from = Some(from);
             incoming
@@ -115,7 +115,7 @@ pub async fn resume(
                 .await;
         }
         Destination::Port { id, port } => {
-            serve_port(&state, (&id, port), socket, (peer, Some(from)), place).await;
+            serve_port(&state, (&id, port), socket, (peer, Some(from)), permit).await;
         }
     }
 }
@@ -131,7 +131,7 @@ impl Incoming {
     /// Whether the connection may carry requests for other hosts, as one from a proxy does.
     fn is_shared(&self) -> bool {
         let addr = self.peer.ip();
-        let mut proxies = self.rules.front_proxies.iter();
+        let mut proxies = self.settings.front_proxies.iter();
         self.is_http()
             && (proxies.any(|proxies| proxies.contains(addr)) || http_head::shows_proxy(&self.head))
     }
@@ -153,13 +153,13 @@ impl Incoming {
         loop {
             match find_route(&self.state, self.from, open).await {
                 Route::Stream(mut stream) => {
-                    stream.limit_idle(self.rules.timeout, self.rules.unidirectional);
+                    stream.limit_idle(self.settings.timeout, self.settings.unidirectional);
                     // If this fails, the relay reports it.
                     let _ = stream.write_all(&self.head).await;
                     if stream.is_outdated() {
                         continue;
                     }
-                    return relay(self.state, stream, conn, answer_kind, self.place);
+                    return relay(self.state, stream, conn, answer_kind, self.permit);
                 }
                 Route::Process(link) => {
                     let host = HostKey {
@@ -171,14 +171,18 @@ impl Incoming {
                         peer: self.peer,
                         head: self.head.clone(),
                     };
-                    match self.state.bring(&link, visitor, conn, self.place).await {
-                        Err(Some(back)) => (conn, self.place) = back,
+                    match self
+                        .state
+                        .forward_visitor(&link, visitor, conn, self.permit)
+                        .await
+                    {
+                        Err(Some(back)) => (conn, self.permit) = back,
                         Ok(()) | Err(None) => return,
                     }
                 }
-                Route::Nowhere(missing) => {
+                Route::Unroutable(missing) => {
                     let answer = match missing {
-                        OpenResult::Unknown if !self.rules.users.expects(prefix) => {
+                        OpenResult::Unknown if !self.settings.users.expects(prefix) => {
                             ErrorPage::NoSuchHost
                         }
                         _ => ErrorPage::NoTunnel,
@@ -204,7 +208,7 @@ enum Route {
     /// The other process, which has the client's tunnels or may get them.
     Process(ProcessLink),
     /// No client serves the destination.
-    Nowhere(OpenResult),
+    Unroutable(OpenResult),
 }
 
 /// Opens a stream or finds the process that can, and waits for a client that was connected
@@ -228,7 +232,7 @@ async fn find_route(
             (OpenResult::Stream(stream), _) => return Route::Stream(stream),
             (opening @ OpenResult::Pausing, _) => opening,
             (_, Some(link)) => return Route::Process(link),
-            (opening @ OpenResult::Unknown, None) => return Route::Nowhere(opening),
+            (opening @ OpenResult::Unknown, None) => return Route::Unroutable(opening),
             (opening, None) => opening,
         };
         let arrived = async {
@@ -244,12 +248,12 @@ async fn find_route(
             true
         };
         let timeout = async {
-            Timer::at(begun + state.registry.patience()).await;
+            Timer::at(begun + state.registry.reconnect_wait()).await;
             false
         };
         if !future::or(future::or(arrived, making_way), timeout).await {
             let child = state.transfer.child();
-            return child.map_or(Route::Nowhere(opening), Route::Process);
+            return child.map_or(Route::Unroutable(opening), Route::Process);
         }
     }
 }
@@ -271,12 +275,12 @@ fn relay(
     stream: Stream,
     conn: Arc<Conn>,
     answer_kind: ErrorAnswer,
-    place: Permit,
+    permit: Permit,
 ) {
     let relay = Relay::visitor(stream, conn.clone(), answer_kind != ErrorAnswer::Nothing);
     let serving = state.serving.begin();
     crate::spawn(async move {
-        let _held = (serving, place);
+        let _held = (serving, permit);
         let answer = match relay.await {
             RelayOutcome::Done => return,
             RelayOutcome::Unanswered(

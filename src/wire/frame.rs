@@ -42,7 +42,7 @@ pub enum RejectCode {
 
 impl RejectCode {
     /// Returns the variant for a code; `PortNotOpened` gets service 0.
-    pub(super) fn of(code: u16) -> Self {
+    pub(super) fn from_code(code: u16) -> Self {
         match code {
             1 => Self::BadCredentials,
             2 => Self::PortNotOpened(0),
@@ -117,7 +117,7 @@ pub enum PortCause {
 
 /// Returns the variant for a code.
 impl PortCause {
-    pub(super) fn of(code: u16) -> Self {
+    pub(super) fn from_code(code: u16) -> Self {
         match code {
             1 => Self::InUse,
             2 => Self::NotAllowed,
@@ -170,7 +170,7 @@ pub enum ResetCode {
 
 impl ResetCode {
     /// Returns the variant for a code. 0 is not a reason but a normal close.
-    pub(super) fn of(code: u16) -> Self {
+    pub(super) fn from_code(code: u16) -> Self {
         match code {
             1 => Self::Aborted,
             2 => Self::Unreachable,
@@ -311,7 +311,7 @@ impl Encoded {
 }
 
 /// Returns the stream id after `id`: counts up and wraps to 1 before the reserved range.
-pub fn next_task(id: u32) -> u32 {
+pub fn next_stream_id(id: u32) -> u32 {
     if id.saturating_add(1) >= FIRST_RESERVED {
         1
     } else {
@@ -326,17 +326,17 @@ mod tests {
     #[test]
     fn stream_ids_wrap_to_one_before_the_reserved_range() {
         assert_eq!(FIRST_RESERVED, 0xFFFF_F447);
-        assert_eq!(next_task(0), 1);
-        assert_eq!(next_task(FIRST_RESERVED - 2), FIRST_RESERVED - 1);
-        assert_eq!(next_task(FIRST_RESERVED - 1), 1);
+        assert_eq!(next_stream_id(0), 1);
+        assert_eq!(next_stream_id(FIRST_RESERVED - 2), FIRST_RESERVED - 1);
+        assert_eq!(next_stream_id(FIRST_RESERVED - 1), 1);
     }
 
     #[test]
     fn codes_survive_decoding() {
         for code in 1..=10 {
-            assert_eq!(RejectCode::of(code).code(), code);
-            assert_eq!(ResetCode::of(code).code(), code);
-            assert_eq!(PortCause::of(code).code(), code);
+            assert_eq!(RejectCode::from_code(code).code(), code);
+            assert_eq!(ResetCode::from_code(code).code(), code);
+            assert_eq!(PortCause::from_code(code).code(), code);
         }
     }
 }

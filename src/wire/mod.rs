@@ -33,7 +33,7 @@ impl Version {
     }
 
     /// Returns the version for the second byte of a tunnel.
-    pub fn of(byte: u8) -> Option<Self> {
+    pub fn from_byte(byte: u8) -> Option<Self> {
         [Self::One, Self::Two]
             .into_iter()
             .find(|version| version.byte() == byte)

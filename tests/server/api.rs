@@ -199,7 +199,7 @@ fn a_look_that_took_too_long_is_not_taken_for_a_client() {
     let reason = "opening its own tunnel: not done within 5s";
     assert!(answer.text().contains(reason), "{}", answer.text());
     drop(visitors);
-    server.wait_for("look at itself is over");
+    server.wait_for("the self test has ended");
     assert_eq!(server.lines_with("tunnel opened").len(), 0);
 }
 

@@ -126,7 +126,7 @@ struct P2pState {
 
 /// Limits the log level of the WebRTC crates, whose errors are only warnings for gt.
 fn set_log_level(level: WebRtcLevel) {
-    logging::let_peers_say(match level {
+    logging::set_webrtc_level(match level {
         WebRtcLevel::Verbose => log::LevelFilter::Trace,
         WebRtcLevel::Info => log::LevelFilter::Warn,
         WebRtcLevel::Warning => log::LevelFilter::Error,

@@ -47,7 +47,7 @@ impl<'a> ListedClient<'a> {
     fn new(client: &'a ClientStats) -> Self {
         // A clock before 1970 has not been set.
         let since = client.since.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let sum = &client.sum;
+        let sum = &client.totals;
         Self {
             id: &client.id,
             since: since.as_secs(),

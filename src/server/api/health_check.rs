@@ -4,7 +4,7 @@
 use crate::net::tls::{Connector, ServerTrust};
 use crate::net::{self, Conn};
 use crate::server::incoming::{read_more, ListenerKind};
-use crate::server::self_test::random_word;
+use crate::server::self_test::random_hex;
 use crate::server::{client_hello, ServerState};
 use crate::tunnel::{Event, Inbox, PeerRole, Policy, Stream, Tunnel};
 use crate::wire::frame::Signal;
@@ -67,7 +67,7 @@ impl ProbeTarget {
     pub async fn check(&self, state: &ServerState) -> Result<(), String> {
         let deadline = Instant::now() + PROBE_TIMEOUT;
         let no_random = |e| format!("creating a login: {e}");
-        let login = state.guest.invite().map_err(no_random)?;
+        let login = state.self_test.create_login().map_err(no_random)?;
         let exchange = self.new_exchange(state, &login.id).map_err(no_random)?;
 
         let conn = by(deadline, "opening its own tunnel", self.connect()).await?;
@@ -103,14 +103,14 @@ impl ProbeTarget {
 
     /// Creates an exchange with random content.
     fn new_exchange(&self, state: &ServerState, prefix: &str) -> io::Result<ProbeExchange> {
-        let (word, back) = (random_word()?, random_word()?);
+        let (word, back) = (random_hex()?, random_hex()?);
         if self.kind == ListenerKind::Sni {
             return Ok(ProbeExchange {
                 question: client_hello::asking_for(&format!("{prefix}.status.invalid")),
                 answer: back.into_bytes(),
             });
         }
-        let name = &state.rules.get().mux_header;
+        let name = &state.settings.get().mux_header;
         let routing = if name.eq_ignore_ascii_case("host") {
             format!("{name}: {prefix}.status.invalid")
         } else {

@@ -62,7 +62,7 @@ pub fn page(state: &ServerState) -> String {
     }
 
     let clients = snapshot.clients.iter();
-    let clients = clients.map(|client| (Some(&*client.id), client.sum));
+    let clients = clients.map(|client| (Some(&*client.id), client.totals));
     let rest = (snapshot.rest.clients > 0).then_some((Some(""), snapshot.rest));
     let help = " The 100 busiest clients are listed by id, the others summed up with an empty id.";
     page.totals("gt_client", help, clients.clone().chain(rest));

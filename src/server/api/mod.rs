@@ -48,9 +48,9 @@ impl Api {
         state: Arc<ServerState>,
         acceptor: Option<Acceptor>,
         hosts: AllowedHosts,
-        (front, kind): listeners::Front,
+        (target, kind): listeners::Front,
     ) -> io::Result<Self> {
-        let status = HealthStatus::new(state.clone(), ProbeTarget::new(front, kind)?);
+        let status = HealthStatus::new(state.clone(), ProbeTarget::new(target, kind)?);
         Ok(Self {
             state,
             status,
@@ -103,11 +103,11 @@ impl Api {
             Some(Err(RequestError::Gone)) => return Ok(()),
             Some(_) if plain => ApiReply::plain_http(),
             Some(Ok(page)) => self.page(page).await,
-            Some(Err(wrong)) => match ApiReply::wrong(wrong) {
+            Some(Err(wrong)) => match ApiReply::invalid(wrong) {
                 Some(reply) => reply,
                 None => return Ok(()),
             },
-            None => ApiReply::too_late(),
+            None => ApiReply::timed_out(),
         };
         let page = reply.bytes(is_head_request(&head));
         conn.write_all(page.as_bytes()).await?;
@@ -139,7 +139,7 @@ mod tests {
     use crate::config::Limits;
     use crate::server::auth_lockout::AuthLockout;
     use crate::server::incoming::ListenerKind;
-    use crate::server::registry::{Login, LoginProof, READ_HERE, SCANS};
+    use crate::server::registry::{Login, LoginProof, SCANS, TUNNELS_READ};
     use crate::server::settings::Settings;
     use crate::tunnel::{PeerRole, Policy, Tunnel};
     use crate::wire::hello::ServiceSpec;
@@ -153,8 +153,8 @@ mod tests {
         let lockout = AuthLockout::new(0, Duration::ZERO);
         let state =
             Arc::new(ServerState::new(Settings::of_nobody(), Arc::default(), lockout).unwrap());
-        let front = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = front.local_addr().unwrap();
+        let target = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = target.local_addr().unwrap();
         let socket = TcpStream::connect(addr).unwrap();
         socket.set_nonblocking(true).unwrap();
         let conn = Conn::from(Socket::new(socket, false).unwrap());
@@ -169,8 +169,8 @@ mod tests {
             let login = Login {
                 id: &format!("id{n}"),
                 limits: &limits,
-                rules: &state.rules.get(),
-                trust: LoginProof::Known,
+                settings: &state.settings.get(),
+                proof: LoginProof::Known,
                 peer: addr,
             };
             let joined = state.registry.register(&login, vec![Some(offer)], &tunnel);
@@ -198,7 +198,7 @@ mod tests {
             clients.ends_with(&format!("\"more\": {more}}}\n")),
             "{clients}"
         );
-        assert_eq!(READ_HERE.get(), 0);
+        assert_eq!(TUNNELS_READ.get(), 0);
         for n in 0..CLIENTS {
             api.state.registry.tunnel_ended(&format!("id{n}"), &tunnel);
         }

@@ -40,7 +40,7 @@ impl ApiReply {
     }
 
     /// Creates the answer to an invalid request; `None` if the connection is gone.
-    pub fn wrong(wrong: RequestError) -> Option<Self> {
+    pub fn invalid(wrong: RequestError) -> Option<Self> {
         let (status, why) = match wrong {
             RequestError::Gone => return None,
             RequestError::Malformed => ("400 Bad Request", "the request is not complete HTTP/1"),
@@ -66,7 +66,7 @@ impl ApiReply {
         Self::error("400 Bad Request", PLAIN_HTTP, false)
     }
 
-    pub fn too_late() -> Self {
+    pub fn timed_out() -> Self {
         let why = "the request did not arrive in time";
         Self::error("408 Request Timeout", why, false)
     }

@@ -29,26 +29,26 @@ pub type HealthResult = Result<(), Arc<str>>;
 /// Runs self tests on demand and caches the latest result.
 pub struct HealthStatus {
     state: Arc<ServerState>,
-    front: ProbeTarget,
-    known: Mutex<CachedHealth>,
+    target: ProbeTarget,
+    cached: Mutex<CachedHealth>,
     /// Notified when a self test has ended.
-    looked: Event,
+    tested: Event,
 }
 
 #[derive(Default)]
 struct CachedHealth {
     last: Option<(Instant, HealthResult)>,
     /// Whether a self test is running.
-    looking: bool,
+    is_running: bool,
 }
 
 impl HealthStatus {
-    pub fn new(state: Arc<ServerState>, front: ProbeTarget) -> Arc<Self> {
+    pub fn new(state: Arc<ServerState>, target: ProbeTarget) -> Arc<Self> {
         Arc::new(Self {
             state,
-            front,
-            known: Mutex::default(),
-            looked: Event::new(),
+            target,
+            cached: Mutex::default(),
+            tested: Event::new(),
         })
     }
 
@@ -64,55 +64,55 @@ impl HealthStatus {
     }
 
     fn lock(&self) -> MutexGuard<'_, CachedHealth> {
-        self.known.lock()
+        self.cached.lock()
     }
 
     /// Returns the cached result, or that of a new self test if it has expired. One self test runs
     /// at a time.
     async fn ask(self: &Arc<Self>) -> HealthResult {
         loop {
-            let looked = self.looked.listen();
-            if let Some(verdict) = self.known_or_look() {
+            let tested = self.tested.listen();
+            if let Some(verdict) = self.cached_or_start() {
                 return verdict;
             }
-            looked.await;
+            tested.await;
         }
     }
 
-    fn known_or_look(self: &Arc<Self>) -> Option<HealthResult> {
-        let mut known = self.lock();
-        match &known.last {
-            Some((at, verdict)) if !known.looking && is_fresh(at.elapsed(), verdict) => {
+    fn cached_or_start(self: &Arc<Self>) -> Option<HealthResult> {
+        let mut cached = self.lock();
+        match &cached.last {
+            Some((at, verdict)) if !cached.is_running && is_fresh(at.elapsed(), verdict) => {
                 return Some(verdict.clone());
             }
             _ => {}
         }
-        if !known.looking {
-            known.looking = true;
+        if !cached.is_running {
+            cached.is_running = true;
             // In a task of its own: the request may be cancelled.
-            crate::spawn(self.clone().look());
+            crate::spawn(self.clone().run_test());
         }
         None
     }
 
-    async fn look(self: Arc<Self>) {
-        let verdict = self.front.check(&self.state).await;
+    async fn run_test(self: Arc<Self>) {
+        let verdict = self.target.check(&self.state).await;
         match &verdict {
             Ok(()) => log::debug!("self test passed"),
             Err(reason) => log::debug!("self test failed: {reason}"),
         }
         let verdict = verdict.map_err(Arc::from);
-        let mut known = self.lock();
-        let before = known.last.as_ref().map(|(_, verdict)| verdict.is_ok());
+        let mut cached = self.lock();
+        let before = cached.last.as_ref().map(|(_, verdict)| verdict.is_ok());
         match &verdict {
             Ok(()) if before == Some(false) => log::info!("the status is ok again"),
             Err(reason) if before != Some(false) => log::warn!("the status is failed: {reason}"),
             _ => {}
         }
-        known.last = Some((Instant::now(), verdict));
-        known.looking = false;
-        drop(known);
-        self.looked.notify(usize::MAX);
+        cached.last = Some((Instant::now(), verdict));
+        cached.is_running = false;
+        drop(cached);
+        self.tested.notify(usize::MAX);
     }
 }
 

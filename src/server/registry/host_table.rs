@@ -1,4 +1,4 @@
-//! The host prefixes that clients have, indexed by prefix and by client. `wanted_hosts` of the
+//! The host prefixes that clients have, indexed by prefix and by client. `requested_hosts` of the
 //! registry decides which ones a client may have.
 
 use super::{Key, RegisteredHost};

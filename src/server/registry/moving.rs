@@ -16,7 +16,7 @@ use std::time::Instant;
 /// The granted services of a tunnel's client, and the id of its last stream.
 pub struct Registration {
     pub offers: Vec<Option<ServiceSpec>>,
-    pub last_task: u32,
+    pub last_stream: u32,
 }
 
 impl RegisteredClient {
@@ -37,11 +37,11 @@ impl Registry {
         hosts.retain(|key| {
             let host = inner.hosts.get(key);
             let is_others = host.is_some_and(|host| *host.client != *id);
-            !is_others && inner.kept.other_owner(key, id, now).is_none()
+            !is_others && inner.reservations.other_owner(key, id, now).is_none()
         });
         inner.held.hold(id, hosts, right);
         drop(inner);
-        self.arrived.notify(usize::MAX);
+        self.changed_event.notify(usize::MAX);
     }
 
     /// Ends [`Registry::hold`]: visitors wait for the client here. Returns the client's proof.
@@ -49,12 +49,12 @@ impl Registry {
         let mut inner = self.lock();
         let (hosts, right) = inner.held.release(id)?;
         let now = Instant::now();
-        inner.restarted = Some(now + RECONNECT_PERIOD_AFTER_RESTART);
+        inner.restart_until = Some(now + RECONNECT_PERIOD_AFTER_RESTART);
         for host in hosts {
-            inner.kept.expect_host(host, Some(id.into()), now);
+            inner.reservations.restore_host(host, Some(id.into()), now);
         }
         drop(inner);
-        self.arrived.notify(usize::MAX);
+        self.changed_event.notify(usize::MAX);
         Some(right)
     }
 
@@ -76,7 +76,7 @@ impl Registry {
     }
 
     /// Waits until no GT/1 tunnel is left in this process.
-    pub async fn nothing_stays(&self) {
+    pub async fn all_moved(&self) {
         let is_one = |member: &PoolEntry| member.tunnel.version() == Version::One;
         loop {
             let arrival = self.next_registration();
@@ -93,12 +93,12 @@ impl Registry {
     }
 
     /// Whether the services include a host prefix or TCP port that the client does not have.
-    pub fn is_new(&self, login: &Login<'_>, offers: &[Option<ServiceSpec>]) -> bool {
+    pub fn requests_more(&self, login: &Login<'_>, offers: &[Option<ServiceSpec>]) -> bool {
         let inner = self.lock();
         let ports = inner.clients.get(login.id).map_or(&[][..], |c| &c.ports);
         let (_, wanted) = sort_ports(offers, ports);
         let mine = inner.hosts.of(login.id);
-        let hosts = inner.wanted_hosts(login, offers);
+        let hosts = inner.requested_hosts(login, offers);
         let had = |hosts: Vec<(Key, u16)>| hosts.iter().all(|(key, _)| mine.contains(key));
         !wanted.is_empty() || !hosts.is_ok_and(had)
     }
@@ -118,9 +118,9 @@ impl Registry {
 
     /// Closes the ports in this process, except for those of clients whose GT/1 tunnels stay for a
     /// while; the child process keeps them open.
-    pub fn give_up_ports_but_of_those_that_stay(&self) {
+    pub fn close_ports_of_moved_clients(&self) {
         let mut inner = self.lock();
-        inner.kept.close_ports();
+        inner.reservations.close_ports();
         for client in inner.clients.values_mut() {
             if !client.stays() {
                 client.ports.clear();
@@ -148,7 +148,7 @@ impl Registry {
         let member = client.tunnels.iter().find(is_it)?;
         (member.version == client.version).then(|| Registration {
             offers: client.offers.clone(),
-            last_task: client.last_task,
+            last_stream: client.last_stream,
         })
     }
 
@@ -161,7 +161,10 @@ impl Registry {
         registration: Registration,
         tunnel: &Tunnel,
     ) -> Result<Vec<OpenedPort>, RejectCode> {
-        let Registration { offers, last_task } = registration;
+        let Registration {
+            offers,
+            last_stream: last_task,
+        } = registration;
         let early = self.open_early(login, &offers);
         let mut inner = self.lock();
         let other = inner.clients.get(login.id);
@@ -171,14 +174,14 @@ impl Registry {
         let opened = inner.admit(login, offers, early)?;
         if let Some(client) = inner.clients.get_mut(login.id) {
             // New stream ids must not collide with those that the client has just used.
-            client.last_task = client.last_task.max(last_task);
+            client.last_stream = client.last_stream.max(last_task);
             client.tunnels.push(PoolEntry {
                 tunnel: tunnel.clone(),
                 version: client.version,
             });
         }
         drop(inner);
-        self.arrived.notify(usize::MAX);
+        self.changed_event.notify(usize::MAX);
         Ok(opened)
     }
 
@@ -193,7 +196,7 @@ impl Registry {
             // The client may be here without the port, because the parent process had it.
             client.retry_at = now;
         }
-        inner.kept.keep_port(id, port, now);
+        inner.reservations.reserve_port(id, port, now);
     }
 }
 
@@ -231,8 +234,8 @@ mod tests {
         let login = Login {
             id,
             limits: &Limits::of_one_prefix(),
-            rules: &Settings::of_nobody(),
-            trust: LoginProof::Known,
+            settings: &Settings::of_nobody(),
+            proof: LoginProof::Known,
             peer: ([192, 0, 2, 1], 1).into(),
         };
         let joined = registry.register(&login, vec![Some(offer)], tunnel);
@@ -256,8 +259,8 @@ mod tests {
             let login = Login {
                 id: "id1",
                 limits: &limits,
-                rules: &Settings::of_nobody(),
-                trust: LoginProof::Known,
+                settings: &Settings::of_nobody(),
+                proof: LoginProof::Known,
                 peer: ([192, 0, 2, 1], 1).into(),
             };
             let random = false;
@@ -273,7 +276,7 @@ mod tests {
             assert!(joined.is_ok_and(|opened| opened.is_empty()), "it is in use");
             assert!(!registry.is_retry_due("id1"));
             let shared = InheritedPort {
-                asked: PortRequest { random, port },
+                request: PortRequest { random, port },
                 port,
                 listener: Some(Arc::new(theirs)),
                 older: None,
@@ -300,7 +303,7 @@ mod tests {
             assert_eq!(registry.hosts_of("held"), [key("free")]);
             let open = |prefix| registry.open_host(HostKind::Http, prefix);
             assert!(matches!(open("here"), OpenResult::Stream(_)));
-            assert!(matches!(open("away"), OpenResult::NotNow));
+            assert!(matches!(open("away"), OpenResult::NoTunnel));
             assert!(matches!(open("free"), OpenResult::Held));
             // Releasing the client does not take the prefixes either.
             registry.release("held");

@@ -33,7 +33,7 @@ pub struct Reservations {
 struct ReservedHost {
     /// `None` for a prefix handed over by an older version of gt, which leaves the id out.
     id: Option<Box<str>>,
-    hold: Reservation,
+    reservation: Reservation,
     until: Instant,
     stranger: bool,
 }
@@ -50,7 +50,7 @@ pub enum Reservation {
 impl ReservedHost {
     /// Returns the only id that may have the prefix.
     fn owner(&self) -> Option<&str> {
-        match self.hold {
+        match self.reservation {
             Reservation::Claimed => self.id.as_deref(),
             Reservation::GivenUp => None,
         }
@@ -60,16 +60,16 @@ impl ReservedHost {
 impl Reservations {
     /// Reserves prefixes that the client had. Beyond the maximum for strangers, drops the new ones
     /// rather than another client's.
-    pub fn keep_hosts(
+    pub fn reserve_hosts(
         &mut self,
         (id, trust): (&str, LoginProof),
         keys: Vec<Key>,
-        hold: Reservation,
+        reservation: Reservation,
         now: Instant,
     ) {
         self.forget_expired(now);
         let stranger = match trust {
-            LoginProof::Own => return,
+            LoginProof::SelfTest => return,
             LoginProof::Stranger => true,
             LoginProof::Known => false,
         };
@@ -85,7 +85,7 @@ impl Reservations {
             self.note_key(id, &key);
             let host = ReservedHost {
                 id: Some(id.into()),
-                hold,
+                reservation,
                 until: now + RESERVATION_TIME,
                 stranger,
             };
@@ -94,13 +94,13 @@ impl Reservations {
     }
 
     /// Reserves a prefix handed over by another process, for its `id` if known.
-    pub fn expect_host(&mut self, key: Key, id: Option<Box<str>>, now: Instant) {
+    pub fn restore_host(&mut self, key: Key, id: Option<Box<str>>, now: Instant) {
         if let Some(id) = &id {
             self.note_key(id, &key);
         }
         let host = ReservedHost {
             id,
-            hold: Reservation::Claimed,
+            reservation: Reservation::Claimed,
             until: now + RESERVATION_TIME,
             stranger: false,
         };
@@ -117,7 +117,7 @@ impl Reservations {
     }
 
     /// Reserves a port for the client that had it.
-    pub fn keep_port(&mut self, id: &str, port: InheritedPort, now: Instant) {
+    pub fn reserve_port(&mut self, id: &str, port: InheritedPort, now: Instant) {
         self.owners.insert(port.port, id.into());
         let ports = self.ports.entry(id.into()).or_default();
         ports.push((port, now + RESERVATION_TIME));
@@ -255,12 +255,12 @@ mod tests {
     }
 
     fn port(port: u16) -> InheritedPort {
-        let asked = PortRequest {
+        let request = PortRequest {
             random: true,
             port: 0,
         };
         InheritedPort {
-            asked,
+            request,
             port,
             listener: None,
             older: None,
@@ -270,13 +270,13 @@ mod tests {
     #[test]
     fn prefixes_and_ports_are_reserved_for_their_id_for_a_minute() {
         let (mut kept, start) = (Reservations::default(), Instant::now());
-        kept.keep_hosts(
+        kept.reserve_hosts(
             ("id1", LoginProof::Known),
             vec![key("web")],
             Reservation::Claimed,
             start,
         );
-        kept.keep_port("id1", port(2222), start);
+        kept.reserve_port("id1", port(2222), start);
         let just = start + RESERVATION_TIME - Duration::from_millis(1);
         assert!(kept.is_host(&key("web"), just));
         assert!(kept.other_owner(&key("web"), "id2", just).is_some());
@@ -294,7 +294,7 @@ mod tests {
         assert!(!kept.is_others_port(2222, "id2", over));
         assert!(kept.ports_of("id1", over).is_empty());
         assert_eq!((kept.hosts(over).count(), kept.ports(over).count()), (0, 0));
-        kept.keep_hosts(
+        kept.reserve_hosts(
             ("id2", LoginProof::Known),
             Vec::new(),
             Reservation::Claimed,
@@ -321,7 +321,7 @@ mod tests {
             ("id2", 3, start),
             ("id2", 4, late),
         ] {
-            kept.keep_port(id, open(number), now);
+            kept.reserve_port(id, open(number), now);
         }
         let numbers = |kept: &Reservations, id: &str| {
             let ports = kept.ports_of(id, start);
@@ -340,19 +340,19 @@ mod tests {
     #[test]
     fn a_returning_client_releases_what_it_does_not_request() {
         let (mut kept, now) = (Reservations::default(), Instant::now());
-        kept.keep_hosts(
+        kept.reserve_hosts(
             ("id1", LoginProof::Known),
             names(0..2),
             Reservation::Claimed,
             now,
         );
-        kept.keep_hosts(
+        kept.reserve_hosts(
             ("id2", LoginProof::Known),
             vec![key("other")],
             Reservation::Claimed,
             now,
         );
-        kept.keep_port("id1", port(2222), now);
+        kept.reserve_port("id1", port(2222), now);
         kept.release("id1");
         assert_eq!(kept.hosts(now).count(), 1);
         assert_eq!(kept.ports(now).count(), 0);
@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn a_prefix_given_up_is_free_but_visitors_wait() {
         let (mut kept, now) = (Reservations::default(), Instant::now());
-        kept.keep_hosts(
+        kept.reserve_hosts(
             ("id1", LoginProof::Known),
             vec![key("web")],
             Reservation::GivenUp,
@@ -381,19 +381,19 @@ mod tests {
     #[test]
     fn strangers_cannot_evict_reservations_of_others() {
         let (mut kept, now) = (Reservations::default(), Instant::now());
-        kept.keep_hosts(
+        kept.reserve_hosts(
             ("user", LoginProof::Known),
             vec![key("user")],
             Reservation::Claimed,
             now,
         );
-        kept.keep_hosts(
+        kept.reserve_hosts(
             ("first", LoginProof::Stranger),
             vec![key("first")],
             Reservation::Claimed,
             now,
         );
-        kept.keep_hosts(
+        kept.reserve_hosts(
             ("greedy", LoginProof::Stranger),
             names(0..600),
             Reservation::Claimed,
@@ -403,7 +403,7 @@ mod tests {
         assert_eq!(of_greedy.count(), MAX_PREFIXES_PER_STRANGER);
         for n in 0..100 {
             let keys = names(n * 600..n * 600 + 600);
-            kept.keep_hosts(
+            kept.reserve_hosts(
                 (&format!("more{n}"), LoginProof::Stranger),
                 keys,
                 Reservation::Claimed,
@@ -417,7 +417,7 @@ mod tests {
                 "{name}"
             );
         }
-        kept.keep_hosts(
+        kept.reserve_hosts(
             ("late", LoginProof::Known),
             vec![key("late")],
             Reservation::Claimed,
@@ -429,8 +429,8 @@ mod tests {
     #[test]
     fn a_prefix_handed_over_without_an_id_is_reserved_for_anyone() {
         let (mut kept, now) = (Reservations::default(), Instant::now());
-        kept.expect_host(key("old"), None, now);
-        kept.expect_host(key("new"), Some("id1".into()), now);
+        kept.restore_host(key("old"), None, now);
+        kept.restore_host(key("new"), Some("id1".into()), now);
         assert!(kept.is_host(&key("old"), now) && kept.is_host(&key("new"), now));
         assert!(kept.other_owner(&key("old"), "id2", now).is_none());
         assert!(kept.other_owner(&key("new"), "id2", now).is_some());

@@ -30,7 +30,7 @@ pub struct ClientStats {
     pub id: Box<str>,
     /// When the client's first tunnel registered.
     pub since: SystemTime,
-    pub sum: Totals,
+    pub totals: Totals,
     /// Host prefixes for HTTP, sorted.
     pub http: Vec<Box<str>>,
     /// Host prefixes for TLS, sorted.
@@ -105,25 +105,25 @@ impl Registry {
         } = self.copy();
         for (at, tunnel) in &tunnels {
             #[cfg(test)]
-            READ_HERE.with(|count| count.set(count.get() + 1));
+            TUNNELS_READ.with(|count| count.set(count.get() + 1));
             if let Some(stats) = clients.get_mut(*at) {
-                stats.sum.tunnel(tunnel);
+                stats.totals.tunnel(tunnel);
             }
         }
         drop(tunnels);
         match order {
             SnapshotOrder::ById => clients.sort_unstable_by(|a, b| a.id.cmp(&b.id)),
             SnapshotOrder::Busiest => clients.sort_unstable_by(|one, other| {
-                let bytes = |stats: &ClientStats| stats.sum.traffic.bytes();
+                let bytes = |stats: &ClientStats| stats.totals.traffic.bytes();
                 let busier = bytes(other).cmp(&bytes(one));
                 busier.then_with(|| one.id.cmp(&other.id))
             }),
         }
         let others = clients.split_off(most.min(clients.len()));
         let mut rest = Totals::default();
-        others.iter().for_each(|stats| rest += stats.sum);
+        others.iter().for_each(|stats| rest += stats.totals);
         let mut all = rest;
-        clients.iter().for_each(|stats| all += stats.sum);
+        clients.iter().for_each(|stats| all += stats.totals);
         all.traffic += past;
         Snapshot { clients, rest, all }
     }
@@ -158,7 +158,7 @@ impl Registry {
         let mut copied = ClientCopy {
             clients: Vec::with_capacity(count),
             tunnels: Vec::with_capacity(count),
-            past: inner.past,
+            past: inner.past_traffic,
         };
         for (id, client) in inner
             .clients
@@ -180,7 +180,7 @@ impl ClientStats {
         Self {
             id: id.into(),
             since: client.since,
-            sum: Totals::of(client.past),
+            totals: Totals::of(client.past_traffic),
             http: Vec::new(),
             tls: Vec::new(),
             ports: Vec::new(),
@@ -191,5 +191,5 @@ impl ClientStats {
 #[cfg(test)]
 thread_local! {
     /// How many tunnels this thread has read for snapshots.
-    pub static READ_HERE: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    pub static TUNNELS_READ: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }

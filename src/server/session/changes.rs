@@ -1,9 +1,9 @@
-//! Changes of what a client offers while its tunnel is served.
+//! Changes of a client's services during its session.
 
 use super::ServerSession;
 use crate::config::Secret;
 use crate::server::auth_api::AuthDecision;
-use crate::server::login::all;
+use crate::server::login::all_granted;
 use crate::wire::frame::{RejectCode, Signal};
 use crate::wire::hello::ServiceSpec;
 use crate::wire::Version;
@@ -11,59 +11,58 @@ use async_std::channel::Receiver;
 use futures_lite::future;
 
 impl ServerSession {
-    /// Asks the API about changed services, one change after the other, while the tunnel
-    /// goes on. Says why if it is to end. If the API fails, what was granted stays granted:
-    /// what runs must not suffer.
+    /// Asks the authAPI about changed services, one change at a time, while the tunnel goes on.
+    /// Returns the reason if the tunnel must end. If the API fails, the granted prefixes stay, so
+    /// that running services do not suffer.
     pub(super) async fn review_changes(&self, queue: Receiver<Vec<ServiceSpec>>) -> String {
         while let Ok(offers) = queue.recv().await {
-            let api = self.auth().judge.as_ref().map(|(api, _)| api.clone());
+            let api = self.auth().api_grant.as_ref().map(|(api, _)| api.clone());
             let new = match &api {
-                Some(api) => match Box::pin(api.judge(&self.id, &self.secret, &offers)).await {
+                Some(api) => match Box::pin(api.authorize(&self.id, &self.secret, &offers)).await {
                     AuthDecision::Granted(new) => Some(new),
-                    AuthDecision::Denied => return self.refuse_change(RejectCode::BadCredentials),
+                    AuthDecision::Denied => return self.reject_change(RejectCode::BadCredentials),
                     AuthDecision::Failed => None,
                 },
                 None => None,
             };
             let granted = {
-                let mut standing = self.auth();
-                standing.asked = offers.clone();
-                match &mut standing.judge {
+                let mut auth = self.auth();
+                auth.requested = offers.clone();
+                match &mut auth.api_grant {
                     Some((_, grant)) => {
                         if let Some(new) = new {
                             *grant = new;
                         }
                         grant.of(&self.id, offers)
                     }
-                    // Meanwhile the configuration knows it.
-                    None => all(offers),
+                    // The configuration knows the client by now.
+                    None => all_granted(offers),
                 }
             };
             self.apply_change(granted).await;
-            let mut standing = self.auth();
-            standing.judging = standing.judging.saturating_sub(1);
+            let mut auth = self.auth();
+            auth.pending_changes = auth.pending_changes.saturating_sub(1);
         }
         future::pending().await
     }
 
-    /// The services signal: the same client with other services. If it cannot have them, the
-    /// tunnel ends, but not before what runs.
+    /// Applies a client's changed services. If it may not have them, the tunnel drains.
     pub(super) async fn apply_change(&self, offers: Vec<Option<ServiceSpec>>) {
         let (id, peer) = (&self.id, self.peer);
         let registry = &self.state.registry;
         if self.state.stop.is_triggered() {
             let stays =
                 self.tunnel.version() == Version::One && self.state.transfer.child().is_some();
-            let is_new = || self.as_login(|login| registry.is_new(login, &offers));
+            let is_new = || self.as_login(|login| registry.requests_more(login, &offers));
             if !stays || is_new() {
-                // The newer process alone knows what is free, and there the client says so again.
-                // Here it gets nothing new, and what it has must not suffer.
-                registry.set_aside(id, &self.tunnel);
+                // Only the child process knows what is free, and the client registers there again.
+                // Here it gets nothing new and keeps what it has.
+                registry.suspend_tunnel(id, &self.tunnel);
                 self.tunnel.signal(Signal::Services);
                 if stays {
-                    // It is not asked to come there in another way.
+                    // A GT/1 client reconnects only if its tunnel closes.
                     self.tunnel.close();
-                    self.state.settle(id).await;
+                    self.state.release_if_done(id).await;
                 }
                 return;
             }
@@ -73,21 +72,20 @@ impl ServerSession {
             Ok(opened) => {
                 self.serve_ports(opened);
                 log::info!("services changed id={id} addr={peer}");
-                self.state
-                    .announce_again(id, Secret::new(&*self.secret))
-                    .await;
+                self.state.reannounce(id, Secret::new(&*self.secret)).await;
             }
-            Err(refusal) => {
-                let why = self.refuse_change(refusal);
+            Err(code) => {
+                let why = self.reject_change(code);
                 log::warn!("a tunnel drains id={id} addr={peer}: {why}");
                 self.tunnel.close();
             }
         }
     }
 
-    pub(super) fn refuse_change(&self, refusal: RejectCode) -> String {
-        self.state.counters.refused(refusal);
-        self.tunnel.signal(Signal::Error(refusal));
-        format!("its new services were refused: {refusal}")
+    /// Rejects changed services. Returns the reason for the end of the tunnel.
+    pub(super) fn reject_change(&self, code: RejectCode) -> String {
+        self.state.counters.refused(code);
+        self.tunnel.signal(Signal::Error(code));
+        format!("its new services were refused: {code}")
     }
 }

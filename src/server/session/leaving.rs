@@ -1,4 +1,4 @@
-//! Tunnels that leave this process for the one that takes its place.
+//! Moves tunnels from this draining process to its child.
 
 use super::{Origin, ServerSession};
 use crate::config::Secret;
@@ -15,51 +15,56 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// Visitors that have ended their direction keep their streams for a little less than this after
-/// the last answer.
-const LAST_ANSWERS: Duration = Duration::from_secs(3);
-/// If they keep them for longer, so long other visitors are served before the next try.
-const NEXT_TRY: Duration = Duration::from_secs(10);
-/// How long it takes until a frame that has begun is whole.
+/// How long a tunnel must be unused before it moves. A little more than visitors that have ended
+/// their direction keep their streams after the last answer.
+const UNUSED_TIME: Duration = Duration::from_secs(3);
+/// How long other visitors are served before the next attempt if streams stay.
+const NEXT_ATTEMPT_PAUSE: Duration = Duration::from_secs(10);
+/// How long to wait for the rest of a partially read frame before the next attempt.
 pub(super) const MOVE_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What has become of a tunnel that was to leave this process.
+/// The result of an attempt to move a tunnel out of this process.
 pub(super) enum LeaveResult {
+    /// It moves, with this socket.
     Moves(MovedTunnel, OwnedFd),
-    /// It ends here, and its client comes back to the newer process.
+    /// It ends here; its client reconnects to the child process.
     Closes,
-    /// It is in the middle of something.
+    /// It cannot move now.
     Stays,
 }
 
 impl ServerSession {
-    /// Sees off a client that has said hello while this server began to make way. What it wants to
-    /// register may be another process's by now.
-    pub(super) async fn refuse_after_stop(
+    /// Rejects or moves a client that sent its hello while this server began to drain. Another process
+    /// may own by now what the client wants to register.
+    pub(super) async fn reject_after_stop(
         &self,
         offers: Vec<Option<ServiceSpec>>,
         mut inbox: Inbox,
         origin: Origin,
     ) {
-        log::debug!("{}: a tunnel of {} comes too late", self.peer, self.id);
+        log::debug!(
+            "{}: a tunnel of {} arrived after the drain began",
+            self.peer,
+            self.id
+        );
         let checked = self.as_login(|login| self.state.registry.check_hosts(login, &offers));
-        if let Err(refusal) = checked {
-            // It is not told that it is ready under names that are another client's.
-            self.state.counters.refused(refusal);
-            self.tunnel.signal(Signal::Error(refusal));
+        if let Err(code) = checked {
+            // Do not tell it that it is ready under names that belong to another client.
+            self.state.counters.refused(code);
+            self.tunnel.signal(Signal::Error(code));
             return self.close_tunnel(inbox, false).await;
         }
-        let of_original = self.tunnel.version() == Version::One && !self.guest;
+        let of_original = self.tunnel.version() == Version::One && !self.is_self_test;
         if of_original && self.state.transfer.child().is_some() {
             future::poll_once(self.tunnel.park()).await;
-            // Its writer has first to find that there is nothing to send.
+            // The tunnel's writer has to find first that there is nothing to send.
             for _ in 0..10 {
                 let registration = Registration {
                     offers: offers.clone(),
-                    last_task: 0,
+                    last_stream: 0,
                 };
                 match self.take_tunnel(&mut inbox, registration, origin) {
-                    Some(Ok((moved, socket))) => return self.send_away(moved, socket).await,
+                    Some(Ok((moved, socket))) => return self.move_away(moved, socket).await,
                     Some(Err(_)) => return,
                     None if inbox.is_movable() => Timer::after(MOVE_RETRY_INTERVAL).await,
                     None => break,
@@ -76,25 +81,31 @@ impl ServerSession {
         self.close_tunnel(inbox, false).await;
     }
 
-    /// Gives the tunnel to the newer process.
-    pub(super) async fn send_away(&self, moved: MovedTunnel, socket: OwnedFd) {
-        if !self.state.give_tunnel(&self.id, moved, socket).await {
-            log::warn!("a tunnel of {} is lost, the new process is gone", self.id);
+    /// Moves the tunnel to the child process.
+    pub(super) async fn move_away(&self, moved: MovedTunnel, socket: OwnedFd) {
+        if !self.state.move_tunnel(&self.id, moved, socket).await {
+            log::warn!(
+                "a tunnel of id={} is lost: the new process has ended",
+                self.id
+            );
         }
     }
 
-    /// Takes the tunnel out of this process, if it can be done now.
+    /// Takes the tunnel's socket and state, if possible now.
     pub(super) fn take_tunnel(
         &self,
         inbox: &mut Inbox,
         registration: Registration,
         origin: Origin,
     ) -> Option<io::Result<(MovedTunnel, OwnedFd)>> {
-        let Registration { offers, last_task } = registration;
+        let Registration {
+            offers,
+            last_stream,
+        } = registration;
         let offers = {
-            let standing = self.auth();
-            match standing.judge {
-                Some(_) => standing.asked.clone(),
+            let auth = self.auth();
+            match auth.api_grant {
+                Some(_) => auth.requested.clone(),
                 None => offers.into_iter().collect::<Option<_>>()?,
             }
         };
@@ -105,14 +116,14 @@ impl ServerSession {
             offers,
             window: 0,
         };
-        let (is_ready, last_task) = match origin {
+        let (is_ready, last_stream) = match origin {
             Origin::Client => (false, 0),
-            Origin::Process { last_task: first } => (true, first.max(last_task)),
+            Origin::Process { last_stream: first } => (true, first.max(last_stream)),
         };
         let moved = |(socket, unread)| {
             let moved = MovedTunnel {
                 is_ready,
-                last_stream: last_task,
+                last_stream,
                 unread,
                 hello: hello.encode_registration(),
             };
@@ -121,9 +132,9 @@ impl ServerSession {
         Some(taken.map(moved))
     }
 
-    /// Waits until another process has taken over, and no stream needs this tunnel here. Until
-    /// then that process brings the client's visitors here.
-    pub(super) async fn may_leave(&self, pause: Duration) {
+    /// Waits until the child process has taken over and no stream needs this tunnel here. Until then
+    /// the child forwards the client's visitors here.
+    pub(super) async fn wait_movable(&self, pause: Duration) {
         self.state.stop.wait().await;
         if self.state.transfer.child().is_none() {
             return future::pending().await;
@@ -140,40 +151,40 @@ impl ServerSession {
         }
         loop {
             self.tunnel.park().await;
-            if timeout(LAST_ANSWERS, self.tunnel.unused()).await.is_some() {
+            if timeout(UNUSED_TIME, self.tunnel.unused()).await.is_some() {
                 return;
             }
-            // A visitor that has ended its direction still gets much.
+            // A visitor that has ended its direction still receives data.
             self.tunnel.unpark();
-            registry.changed();
+            registry.notify_changed();
             future::or(self.tunnel.unused(), async {
-                Timer::after(NEXT_TRY).await;
+                Timer::after(NEXT_ATTEMPT_PAUSE).await;
             })
             .await;
         }
     }
 
-    /// Takes the tunnel to the newer process, or closes it if that cannot be done, so that its
-    /// client comes there.
-    pub(super) async fn leave(&self, inbox: &mut Inbox) -> LeaveResult {
+    /// Takes the tunnel to move it to the child process, or closes it if it cannot move, so that
+    /// its client reconnects there.
+    pub(super) async fn try_move(&self, inbox: &mut Inbox) -> LeaveResult {
         if !inbox.is_movable() {
             self.tunnel.close();
-            self.state.settle(&self.id).await;
+            self.state.release_if_done(&self.id).await;
             return LeaveResult::Closes;
         }
-        // While its services change, nobody knows what it offers.
-        let judging = self.auth().judging > 0;
+        // While a change of services is pending, the registration is not known.
+        let pending = self.auth().pending_changes > 0;
         let registration = self.state.registry.registration(&self.id, &self.tunnel);
-        let Some(registration) = registration.filter(|_| !judging) else {
+        let Some(registration) = registration.filter(|_| !pending) else {
             self.tunnel.unpark();
-            self.state.registry.changed();
+            self.state.registry.notify_changed();
             return LeaveResult::Stays;
         };
-        let ready = Origin::Process { last_task: 0 };
+        let ready = Origin::Process { last_stream: 0 };
         match self.take_tunnel(inbox, registration, ready) {
             Some(Ok((moved, socket))) => LeaveResult::Moves(moved, socket),
             Some(Err(e)) => {
-                log::warn!("a tunnel of {} cannot be moved: {e}", self.id);
+                log::warn!("moving a tunnel of id={} to the new process: {e}", self.id);
                 self.tunnel.finish();
                 LeaveResult::Closes
             }

@@ -1,4 +1,4 @@
-//! One tunnel's life on the server: hello, registration, signals, end.
+//! The session of a tunnel on the server: registration, signals, end.
 
 mod changes;
 mod leaving;
@@ -6,7 +6,7 @@ mod leaving;
 use super::auth_api::{AuthApi, GrantedPrefixes};
 use super::handshake::{LoginRejection, VerifiedHello};
 use super::incoming::Incoming;
-use super::login::{admit, all, refuse, Authenticated};
+use super::login::{admit, all_granted, reject, Authenticated};
 use super::registry::{Login, LoginProof, Registration};
 use super::settings::Settings;
 use super::users::{Admission, LoginVerdict};
@@ -27,43 +27,42 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How long the last bytes of a tunnel may take to be sent.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// A client of GT/2 that was silent for this part of the timeout is asked for a sign of life.
+/// How many times per timeout a silent GT/2 client is pinged.
 const PINGS_PER_TIMEOUT: u32 = 3;
-/// A visitor that begins while its client is silent waits this long for a sign of life before
-/// the tunnel is taken for dead. The limit is 10 s, and it is looked at every half second.
+/// How long a visitor waits for a silent client before the tunnel counts as dead. The promise is
+/// 10 s, and the check runs every half second.
 const BLACK_HOLE_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Why a tunnel has ended that both sides wanted to end.
-const IN_GOOD_ORDER: &str = "in good order";
-/// How long the tunnels of a client may take to answer when another one would be too many.
+/// The reason for the end of a tunnel that both ends have closed.
+const CLOSED_NORMALLY: &str = "in good order";
+/// How long other tunnels of a client may take to answer when a new one would be too many.
 const SIGN_OF_LIFE_TIMEOUT: Duration = Duration::from_secs(2);
-/// A tunnel that takes no more streams and has none is ended after this time if its client does
-/// not end it.
+/// How long a draining tunnel without streams may stay open before the server ends it.
 const DRAINED_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Changes of services that wait for the authAPI, at most.
+/// Maximum number of changes of services that wait for the authAPI.
 const MAX_CHANGES: usize = 4;
 
-/// Lets a client in and serves its tunnel, or tells it why not. There is nothing that it has
-/// `met` if the time is over.
+/// Admits a client and serves its tunnel, or rejects it. `verified` is `None` if the hello timed out.
 pub async fn serve(
-    caller: Incoming,
+    incoming: Incoming,
     conn: Arc<Conn>,
     version: Version,
-    met: Option<VerifiedHello>,
+    verified: Option<VerifiedHello>,
 ) {
     let Incoming {
         state,
-        rules,
+        settings,
         peer,
         head: rest,
-        greeting,
-        place: _place,
+        handshake_guard,
+        permit: _permit,
         ..
-    } = caller;
-    let met = met.unwrap_or(Err(LoginRejection::Silent));
-    let greeted = match met {
+    } = incoming;
+    let verified = verified.unwrap_or(Err(LoginRejection::Silent));
+    let authenticated = match verified {
         Ok((hello, verdict)) => admit(&state, peer, hello, verdict).await,
         Err(rejected) => Err(rejected),
     };
@@ -74,21 +73,21 @@ pub async fn serve(
         version,
         rest,
         origin: Origin::Client,
-        greeting,
+        handshake_guard,
     };
-    begin(state, rules, connection, greeted).await;
+    start(state, settings, connection, authenticated).await;
 }
 
-/// Goes on with a tunnel that another process has served.
+/// Serves a tunnel that another process has served before.
 pub async fn adopt(state: Arc<ServerState>, moved: MovedTunnel, socket: Socket) {
-    let (_serving, greeting) = (state.serving.begin(), state.greeting.begin());
+    let (_serving, handshake_guard) = (state.serving.begin(), state.handshakes.begin());
     let (Some(hello), Ok(peer)) = (read_registration(&moved.hello), socket.peer_addr()) else {
-        return log::warn!("a tunnel of another process is of no use, it is closed");
+        return log::warn!("a tunnel moved from another process is invalid and was closed");
     };
-    let _place = state.places.take(peer.ip());
-    let rules = state.rules.get();
-    let verdict = rules.users.check_login(&hello.id, &hello.secret);
-    let greeted = admit(&state, peer, hello, verdict).await;
+    let _permit = state.connection_limit.take(peer.ip());
+    let settings = state.settings.get();
+    let verdict = settings.users.check_login(&hello.id, &hello.secret);
+    let authenticated = admit(&state, peer, hello, verdict).await;
     let connection = Connection {
         conn: Arc::new(socket.into()),
         peer,
@@ -96,19 +95,20 @@ pub async fn adopt(state: Arc<ServerState>, moved: MovedTunnel, socket: Socket) 
         rest: moved.unread,
         origin: match moved.is_ready {
             true => Origin::Process {
-                last_task: moved.last_stream,
+                last_stream: moved.last_stream,
             },
             false => Origin::Client,
         },
-        greeting,
+        handshake_guard,
     };
-    begin(state, rules, connection, greeted).await;
+    start(state, settings, connection, authenticated).await;
 }
 
+/// Parses the hello of a moved tunnel.
 fn read_registration(bytes: &[u8]) -> Option<Hello> {
     let (mut reader, mut used) = (HelloReader::registration(), 0);
     loop {
-        // It stops behind the credentials once.
+        // The reader stops once, after the credentials.
         let n = reader.feed(bytes.get(used..)?).ok()?;
         used += n;
         match reader.finish() {
@@ -119,33 +119,33 @@ fn read_registration(bytes: &[u8]) -> Option<Hello> {
     }
 }
 
-/// A connection whose client has said hello.
+/// A connection whose hello has been read.
 struct Connection {
     conn: Arc<Conn>,
     peer: SocketAddr,
     version: Version,
-    /// What has been read behind the hello.
+    /// Bytes read after the hello.
     rest: Vec<u8>,
     origin: Origin,
-    /// Until it is known where the tunnel is served.
-    greeting: TaskGuard,
+    /// Held until the tunnel is registered or rejected.
+    handshake_guard: TaskGuard,
 }
 
 /// Where a tunnel comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    /// Its client waits to be told that it is ready.
+    /// From its client, which waits for the ready signal.
     Client,
-    /// Another process has served it; this was its last stream's id.
-    Process { last_task: u32 },
+    /// From another process, with the id of its last stream there.
+    Process { last_stream: u32 },
 }
 
-/// Serves the tunnel of a client that may come in, or tells it why it may not.
-async fn begin(
+/// Serves the tunnel of an admitted client, or rejects the client.
+async fn start(
     state: Arc<ServerState>,
-    rules: Arc<Settings>,
+    settings: Arc<Settings>,
     connection: Connection,
-    greeted: Result<Authenticated, LoginRejection>,
+    authenticated: Result<Authenticated, LoginRejection>,
 ) {
     let Connection {
         conn,
@@ -153,119 +153,124 @@ async fn begin(
         version,
         rest,
         origin,
-        greeting,
+        handshake_guard,
     } = connection;
-    let greeting = greeted.is_ok().then_some(greeting);
-    match greeted {
-        Ok(greeted) => {
-            if greeted.admission.trust() == LoginProof::Known {
-                state.guard.succeeded(peer.ip());
+    let handshake_guard = authenticated.is_ok().then_some(handshake_guard);
+    match authenticated {
+        Ok(authenticated) => {
+            if authenticated.admission.proof() == LoginProof::Known {
+                state.auth_lockout.succeeded(peer.ip());
             }
-            let shortest = rules.timeout.unwrap_or(Duration::from_secs(60));
-            let speed = state.speeds.of(&greeted.id, greeted.admission.limits.speed);
+            let shortest = settings.timeout.unwrap_or(Duration::from_secs(60));
+            let speed = state
+                .rate_limits
+                .for_user(&authenticated.id, authenticated.admission.limits.speed);
             let policy = Policy {
                 speed: Some(speed),
-                credit: greeted.window,
+                credit: authenticated.window,
                 ..Policy::new(version, PeerRole::Client, shortest)
             };
             let (tunnel, inbox) = Tunnel::new(conn, rest, policy);
             let session = ServerSession {
                 state,
                 peer,
-                id: greeted.id,
-                secret: greeted.secret,
-                guest: greeted.admission.guest,
-                standing: Mutex::new(AuthState {
-                    rules,
-                    admission: greeted.admission,
-                    judge: greeted.judge,
-                    asked: greeted.asked,
-                    judging: 0,
+                id: authenticated.id,
+                secret: authenticated.secret,
+                is_self_test: authenticated.admission.is_self_test,
+                auth_state: Mutex::new(AuthState {
+                    settings,
+                    admission: authenticated.admission,
+                    api_grant: authenticated.api_grant,
+                    requested: authenticated.requested,
+                    pending_changes: 0,
                 }),
                 tunnel,
             };
-            session.run(greeted.offers, inbox, origin, greeting).await;
+            session
+                .run(authenticated.offers, inbox, origin, handshake_guard)
+                .await;
         }
-        Err(LoginRejection::Silent) => log::debug!("{peer}: the hello of a tunnel did not come"),
-        Err(LoginRejection::TooLate) => log::debug!("{peer}: the server's look at itself is over"),
+        Err(LoginRejection::Silent) => log::debug!("{peer}: no hello of a tunnel arrived in time"),
+        Err(LoginRejection::SelfTestExpired) => log::debug!("{peer}: the self test has ended"),
         Err(LoginRejection::Malformed(e)) => log::debug!("{peer}: bad hello: {e}"),
-        Err(LoginRejection::Unheard(why)) => {
+        Err(LoginRejection::Unchecked(why)) => {
             state.counters.refused(RejectCode::BadCredentials);
             log::debug!("{peer}: a tunnel is refused: {why}");
-            refuse(&conn, version, RejectCode::BadCredentials).await;
+            reject(&conn, version, RejectCode::BadCredentials).await;
         }
         Err(LoginRejection::LockedOut(left)) => {
             let whole = left.as_secs();
             let seconds = whole.saturating_add(u64::from(left.subsec_nanos() > 0));
             let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-            let refusal = RejectCode::LockedOut(seconds);
-            state.counters.refused(refusal);
+            let code = RejectCode::LockedOut(seconds);
+            state.counters.refused(code);
             log::debug!(
                 "{peer}: a tunnel is refused: its address failed to authenticate too often, \
                  {seconds} s left"
             );
-            refuse(&conn, version, refusal).await;
+            reject(&conn, version, code).await;
         }
-        Err(LoginRejection::Refused(id, refusal)) => {
-            state.counters.refused(refusal);
-            log::warn!("refused a client id={id} addr={peer}: {refusal}");
-            if refusal == RejectCode::BadCredentials {
-                state.guard.failed(peer.ip());
+        Err(LoginRejection::Refused(id, code)) => {
+            state.counters.refused(code);
+            log::warn!("refused a client id={id} addr={peer}: {code}");
+            if code == RejectCode::BadCredentials {
+                state.auth_lockout.failed(peer.ip());
             }
-            refuse(&conn, version, refusal).await;
+            reject(&conn, version, code).await;
         }
     }
 }
 
+/// The session of one tunnel.
 struct ServerSession {
     state: Arc<ServerState>,
     peer: SocketAddr,
     id: Box<str>,
     secret: Box<[u8]>,
-    /// It is the server itself.
-    guest: bool,
-    standing: Mutex<AuthState>,
+    /// Whether it is the server's self test.
+    is_self_test: bool,
+    auth_state: Mutex<AuthState>,
     tunnel: Tunnel,
 }
 
-/// What the client owes its tunnel to.
+/// What entitles the client to its tunnel.
 struct AuthState {
-    rules: Arc<Settings>,
+    settings: Arc<Settings>,
     admission: Admission,
-    /// Who has admitted it if the configuration did not, and the prefixes it may have.
-    judge: Option<(Arc<AuthApi>, GrantedPrefixes)>,
-    /// All that it asked for, where that had to be judged.
-    asked: Vec<ServiceSpec>,
-    /// Changes of what it asks for that are being judged.
-    judging: usize,
+    /// The authAPI, if it has admitted the client, and the prefixes that it has granted.
+    api_grant: Option<(Arc<AuthApi>, GrantedPrefixes)>,
+    /// All requested services, if the authAPI has decided about them.
+    requested: Vec<ServiceSpec>,
+    /// Number of changes of services that wait for the authAPI.
+    pending_changes: usize,
 }
 
-/// Why a tunnel is not served here any more.
+/// How a session ends.
 enum TunnelEnd {
-    /// It has ended: why.
+    /// The tunnel has ended, for this reason.
     Ended(String),
-    /// It goes on in another process.
+    /// The tunnel moves to another process.
     Moves(MovedTunnel, OwnedFd),
 }
 
 impl ServerSession {
     fn auth(&self) -> MutexGuard<'_, AuthState> {
-        self.standing.lock()
+        self.auth_state.lock()
     }
 
-    /// Calls `act` with what the client may have now.
+    /// Calls `act` with the client's login under the current settings.
     fn as_login<T>(&self, act: impl FnOnce(&Login<'_>) -> T) -> T {
-        let (rules, limits, trust) = {
-            let standing = self.auth();
-            let admission = &standing.admission;
+        let (settings, limits, proof) = {
+            let auth = self.auth();
+            let admission = &auth.admission;
             let limits = admission.limits.clone();
-            (standing.rules.clone(), limits, admission.trust())
+            (auth.settings.clone(), limits, admission.proof())
         };
         act(&Login {
             id: &self.id,
             limits: &limits,
-            rules: &rules,
-            trust,
+            settings: &settings,
+            proof,
             peer: self.peer,
         })
     }
@@ -275,30 +280,37 @@ impl ServerSession {
         offers: Vec<Option<ServiceSpec>>,
         mut inbox: Inbox,
         origin: Origin,
-        greeting: Option<TaskGuard>,
+        handshake_guard: Option<TaskGuard>,
     ) {
-        let (id, peer, guest) = (&self.id, self.peer, self.guest);
+        let (id, peer, is_self_test) = (&self.id, self.peer, self.is_self_test);
         let registry = &self.state.registry;
-        let level = if guest { Level::Debug } else { Level::Info };
+        let level = if is_self_test {
+            Level::Debug
+        } else {
+            Level::Info
+        };
         if self.state.stop.is_triggered() {
-            self.refuse_after_stop(offers, inbox, origin).await;
-            return drop(greeting);
+            self.reject_after_stop(offers, inbox, origin).await;
+            return drop(handshake_guard);
         }
-        drop(greeting);
+        drop(handshake_guard);
         let joined = match origin {
-            Origin::Client => Box::pin(self.join(offers)).await,
-            Origin::Process { last_task } => {
-                let registration = Registration { offers, last_task };
+            Origin::Client => Box::pin(self.register(offers)).await,
+            Origin::Process { last_stream } => {
+                let registration = Registration {
+                    offers,
+                    last_stream,
+                };
                 self.as_login(|login| registry.adopt(login, registration, &self.tunnel))
             }
         };
         match joined {
             Ok(opened) => self.serve_ports(opened),
-            Err(refusal) => {
-                self.auth().admission.give_up();
-                self.state.counters.refused(refusal);
-                log::warn!("refused a tunnel id={id} addr={peer}: {refusal}");
-                self.tunnel.signal(Signal::Error(refusal));
+            Err(code) => {
+                self.auth().admission.end_lease();
+                self.state.counters.refused(code);
+                log::warn!("refused a tunnel id={id} addr={peer}: {code}");
+                self.tunnel.signal(Signal::Error(code));
                 return self.close_tunnel(inbox, false).await;
             }
         }
@@ -306,7 +318,7 @@ impl ServerSession {
             Origin::Client => log::log!(level, "tunnel opened id={id} addr={peer}"),
             Origin::Process { .. } => log::info!("tunnel taken over id={id} addr={peer}"),
         }
-        let judged = self.auth().judge.is_some();
+        let judged = self.auth().api_grant.is_some();
         let end = if judged {
             let (changes, queue) = channel::bounded(MAX_CHANGES);
             let listening = self.run_tunnel(&mut inbox, Some(changes));
@@ -323,64 +335,58 @@ impl ServerSession {
                 Some(why)
             }
             TunnelEnd::Moves(moved, socket) => {
-                self.send_away(moved, socket).await;
+                self.move_away(moved, socket).await;
                 None
             }
         };
         registry.tunnel_ended(id, &self.tunnel);
-        self.state.settle(id).await;
-        self.auth().admission.give_up();
+        self.state.release_if_done(id).await;
+        self.auth().admission.end_lease();
         match why {
             Some(why) => {
                 log::log!(level, "tunnel closed id={id} addr={peer}: {why}");
-                self.close_tunnel(inbox, why == IN_GOOD_ORDER).await;
+                self.close_tunnel(inbox, why == CLOSED_NORMALLY).await;
             }
             None => log::info!("tunnel goes on in another process id={id} addr={peer}"),
         }
     }
 
-    /// Registers the tunnel. If others of its client are in its way, these have to answer first,
-    /// and those that do not are replaced: the client is back before the server has noticed that
-    /// it was gone.
-    async fn join(
+    /// Registers the tunnel. If other tunnels of the client prevent that, pings these and replaces
+    /// those that do not answer: the client may be back before the server has noticed its loss.
+    async fn register(
         &self,
         offers: Vec<Option<ServiceSpec>>,
     ) -> Result<Vec<ports::OpenedPort>, RejectCode> {
         let (id, registry) = (&self.id, &self.state.registry);
         let join = |offers| self.as_login(|login| registry.register(login, offers, &self.tunnel));
-        let refusal = match join(offers.clone()) {
-            Err(refusal @ (RejectCode::TooManyConnections | RejectCode::OtherClientConnected)) => {
-                refusal
-            }
+        let code = match join(offers.clone()) {
+            Err(code @ (RejectCode::TooManyConnections | RejectCode::OtherClientConnected)) => code,
             decided => return decided,
         };
-        let gone = tunnel::find_dead(
-            registry.tunnels_in_the_way(id, refusal),
-            SIGN_OF_LIFE_TIMEOUT,
-        )
-        .await;
+        let gone =
+            tunnel::find_dead(registry.blocking_tunnels(id, code), SIGN_OF_LIFE_TIMEOUT).await;
         if gone.is_empty() || self.state.stop.is_triggered() {
-            return Err(refusal);
+            return Err(code);
         }
         for tunnel in &gone {
             tunnel.abort("it gave no sign of life when its client came back");
-            if refusal == RejectCode::OtherClientConnected {
+            if code == RejectCode::OtherClientConnected {
                 registry.tunnel_ended(id, tunnel);
             }
         }
         join(offers)
     }
 
-    /// Goes with the rules as they change. Says why if the tunnel is to end.
+    /// Applies changed settings as they come. Returns the reason if the tunnel must end.
     async fn follow_settings(&self) -> String {
-        if self.guest {
+        if self.is_self_test {
             return future::pending().await;
         }
         loop {
-            let known = self.auth().rules.clone();
-            let rules = self.state.rules.changed(&known).await;
+            let known = self.auth().settings.clone();
+            let settings = self.state.settings.changed(&known).await;
             drop(known);
-            if let Err(why) = self.reauthorize(rules) {
+            if let Err(why) = self.reauthorize(settings) {
                 self.state.counters.refused(RejectCode::BadCredentials);
                 self.tunnel
                     .signal(Signal::Error(RejectCode::BadCredentials));
@@ -389,41 +395,42 @@ impl ServerSession {
         }
     }
 
-    /// The error says why the client may not be here any more.
-    fn reauthorize(&self, rules: Arc<Settings>) -> Result<(), &'static str> {
-        let verdict = rules.users.check_login(&self.id, &self.secret);
-        let mut standing = self.auth();
-        standing.rules = rules;
+    /// Checks the client against changed settings. The error says why it may no longer connect.
+    fn reauthorize(&self, settings: Arc<Settings>) -> Result<(), &'static str> {
+        let verdict = settings.users.check_login(&self.id, &self.secret);
+        let mut auth = self.auth();
+        auth.settings = settings;
         match verdict {
             LoginVerdict::Admitted(admission) => {
-                standing.admission = admission;
-                standing.judge = None;
+                auth.admission = admission;
+                auth.api_grant = None;
             }
             LoginVerdict::Ask(api, limits) => {
-                // What the API has granted it keeps as long as the tunnel lives.
-                let grant = standing.judge.take();
-                let (_, grant) = grant.ok_or("from now on the authAPI decides about it")?;
-                standing.judge = Some((api, grant));
-                standing.admission = Admission::new(limits);
+                // Prefixes granted by the API stay for the life of the tunnel.
+                let grant = auth.api_grant.take();
+                let (_, grant) =
+                    grant.ok_or("the authAPI decides about this client from now on")?;
+                auth.api_grant = Some((api, grant));
+                auth.admission = Admission::new(limits);
             }
-            LoginVerdict::Refused => return Err("the new configuration does not let it in"),
+            LoginVerdict::Refused => return Err("the new configuration does not admit the client"),
         }
-        let speed = standing.admission.limits.speed;
-        drop(standing);
-        self.state.speeds.of(&self.id, speed);
+        let speed = auth.admission.limits.speed;
+        drop(auth);
+        self.state.rate_limits.for_user(&self.id, speed);
         let held = self.as_login(|login| self.state.registry.enforce(login));
-        if let Err(refusal) = held {
+        if let Err(code) = held {
             log::warn!(
-                "the new configuration does not give id={} what it has, its tunnels drain: \
-                 {refusal}",
+                "the new configuration does not allow what id={} has registered; its tunnels \
+                 drain: {code}",
                 self.id
             );
         }
         Ok(())
     }
 
-    /// Acts on what the client says until the tunnel ends, or leaves this process. Changes of
-    /// services go to `changes` if somebody has to be asked about them.
+    /// Handles the tunnel's events until it ends or moves. Changes of services go to `changes` if
+    /// the authAPI has to decide about them.
     async fn run_tunnel(
         &self,
         inbox: &mut Inbox,
@@ -432,9 +439,9 @@ impl ServerSession {
         let registry = &self.state.registry;
         let mut pinged = Instant::now();
         let mut drained = None;
-        // Only clients that cannot be asked to come back have to be taken there.
-        let stays = self.tunnel.version() == Version::One && !self.guest;
-        let mut leaving = stays.then(|| Box::pin(self.may_leave(Duration::ZERO)));
+        // Only GT/1 tunnels move: other clients reconnect when asked to.
+        let stays = self.tunnel.version() == Version::One && !self.is_self_test;
+        let mut leaving = stays.then(|| Box::pin(self.wait_movable(Duration::ZERO)));
         loop {
             let event = {
                 let leaving = async {
@@ -448,14 +455,14 @@ impl ServerSession {
                 future::or(next, leaving).await
             };
             let Some(event) = event else {
-                match self.leave(inbox).await {
+                match self.try_move(inbox).await {
                     LeaveResult::Moves(moved, socket) => return TunnelEnd::Moves(moved, socket),
                     LeaveResult::Closes => {
-                        registry.changed();
+                        registry.notify_changed();
                         leaving = None;
                     }
                     LeaveResult::Stays => {
-                        leaving = Some(Box::pin(self.may_leave(MOVE_RETRY_INTERVAL)))
+                        leaving = Some(Box::pin(self.wait_movable(MOVE_RETRY_INTERVAL)))
                     }
                 }
                 continue;
@@ -467,20 +474,21 @@ impl ServerSession {
                 Event::Ping => self.tunnel.signal(Signal::Close),
                 Event::Services(Some(hello)) => {
                     if hello.id != self.id || hello.secret != self.secret {
-                        return TunnelEnd::Ended(self.refuse_change(RejectCode::BadCredentials));
+                        return TunnelEnd::Ended(self.reject_change(RejectCode::BadCredentials));
                     }
                     match &changes {
-                        None => self.apply_change(all(hello.offers)).await,
+                        None => self.apply_change(all_granted(hello.offers)).await,
                         Some(changes) if changes.try_send(hello.offers).is_ok() => {
-                            self.auth().judging += 1;
+                            self.auth().pending_changes += 1;
                         }
                         Some(_) => {
-                            return TunnelEnd::Ended(self.refuse_change(RejectCode::TooManyOptions))
+                            return TunnelEnd::Ended(self.reject_change(RejectCode::TooManyOptions))
                         }
                     }
                 }
                 Event::Tick => {
-                    // Its own pings wait behind all that it has sent: it would give up.
+                    // The client's pings wait behind all that it has sent; without an answer it
+                    // would give up the tunnel.
                     if inbox.is_held_back() {
                         self.tunnel.signal(Signal::Ping);
                     }
@@ -499,27 +507,27 @@ impl ServerSession {
                         self.serve_ports(self.as_login(|login| registry.retry_ports(login)));
                     }
                 }
-                Event::End(Ok(())) => return TunnelEnd::Ended(IN_GOOD_ORDER.to_owned()),
+                Event::End(Ok(())) => return TunnelEnd::Ended(CLOSED_NORMALLY.to_owned()),
                 Event::End(Err(e)) => return TunnelEnd::Ended(e.to_string()),
-                // It takes no more visitors.
-                Event::Close => self.state.settle(&self.id).await,
-                // A client has no business with the other signals, and they do no harm.
+                // The client takes no more streams on this tunnel.
+                Event::Close => self.state.release_if_done(&self.id).await,
+                // The other signals are not for servers, and are harmless.
                 Event::Signal(_) | Event::Services(None) | Event::Opened(..) => {}
             }
         }
     }
 
-    /// Says why a client that has been silent for this long is taken for gone, if it is; asks
-    /// it for a sign of life before.
+    /// Returns the reason why a client that has been silent for this long counts as dead, if it
+    /// does. Pings it before.
     fn death_reason(&self, silence: Duration, pinged: &mut Instant) -> Option<String> {
         let (unidirectional, timeout) = {
-            let rules = &self.auth().rules;
-            (rules.unidirectional, rules.timeout)
+            let settings = &self.auth().settings;
+            (settings.unidirectional, settings.timeout)
         };
         let timeout = timeout?;
         let tunnel = &self.tunnel;
         let answers = tunnel.version() == Version::Two;
-        // A client of GT/1 that only receives, as in an upload, has nothing to say. One of GT/2
+        // A GT/1 client that only receives, as during an upload, sends nothing. A GT/2 client
         // answers pings.
         let silent = answers || unidirectional;
         let since = if silent {
@@ -543,6 +551,7 @@ impl ServerSession {
         None
     }
 
+    /// Accepts visitors on the client's ports.
     fn serve_ports(&self, opened: Vec<ports::OpenedPort>) {
         for port in opened {
             log::info!("Listening TCP id={} addr={}", self.id, port.listener.addr());
@@ -554,9 +563,9 @@ impl ServerSession {
         }
     }
 
-    /// Sends what is left to say and lets the client read it: all of it, if the tunnel has ended
-    /// in good order. A client that does not read can hold as many such tunnels as it may have
-    /// (connections), which do not count any more.
+    /// Sends what is queued and lets the client read it: all of it if the tunnel has ended in good
+    /// order. A client that does not read may hold as many such tunnels as it may have open
+    /// (connections); these do not count any more.
     async fn close_tunnel(&self, mut inbox: Inbox, orderly: bool) {
         self.tunnel.finish();
         let flushed = async { while !matches!(inbox.next().await, Event::End(_)) {} };

@@ -55,7 +55,7 @@ impl StunPlan {
         let socket = match inherited.stun(file, addr) {
             Some(socket) => socket,
             None => Datagrams::bind(addr.host.as_deref(), addr.port)
-                .map_err(|e| listeners::cannot("stunAddr", addr, &e))?,
+                .map_err(|e| listeners::listen_error("stunAddr", addr, &e))?,
         };
         Ok(Self(Some(OpenStunSocket {
             socket: Arc::new(socket),

@@ -66,7 +66,7 @@ fn parse_signal(first: u32, bytes: &[u8]) -> Result<Option<(Header, usize)>, Mal
         ERROR => match u16_at(bytes, 4) {
             Some(2) => u16_at(bytes, 6)
                 .map(|service| (Signal::Error(RejectCode::PortNotOpened(service)), 8)),
-            Some(code) => Some((Signal::Error(RejectCode::of(code)), 6)),
+            Some(code) => Some((Signal::Error(RejectCode::from_code(code)), 6)),
             None => None,
         },
         INFO => match u16_at(bytes, 4) {

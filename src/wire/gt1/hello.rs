@@ -94,7 +94,7 @@ fn read_name(bytes: &[u8]) -> Read<'_, &[u8]> {
 pub struct Gt1HelloReader {
     /// Bytes of an incomplete item.
     held: Vec<u8>,
-    who: Option<(Box<str>, Box<[u8]>)>,
+    credentials: Option<(Box<str>, Box<[u8]>)>,
     offers: Vec<ServiceSpec>,
     complete: bool,
 }
@@ -105,11 +105,11 @@ impl Gt1HelloReader {
     pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         self.held.extend_from_slice(bytes);
         let mut used = 0;
-        if self.who.is_none() {
-            let Some((who, n)) = credentials(&self.held)? else {
+        if self.credentials.is_none() {
+            let Some((credentials, n)) = credentials(&self.held)? else {
                 return Ok(bytes.len());
             };
-            self.who = Some((who.id.into(), who.secret.into()));
+            self.credentials = Some((credentials.id.into(), credentials.secret.into()));
             used = n;
         } else {
             while !self.complete {
@@ -137,7 +137,7 @@ impl Gt1HelloReader {
 
     /// Returns id and secret once they have been read.
     pub fn credentials(&self) -> Option<Credentials<'_>> {
-        let (id, secret) = self.who.as_ref()?;
+        let (id, secret) = self.credentials.as_ref()?;
         Some(Credentials { id, secret })
     }
 
@@ -145,7 +145,7 @@ impl Gt1HelloReader {
     pub fn finish(self) -> Result<Hello, Self> {
         match self {
             Self {
-                who: Some((id, secret)),
+                credentials: Some((id, secret)),
                 offers,
                 complete: true,
                 ..

@@ -81,7 +81,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
             let head = u16_at(bytes, HEAD).map(|code| match code {
                 NORMAL_CLOSE => Header::Close { task },
                 code => {
-                    let reason = ResetCode::of(code);
+                    let reason = ResetCode::from_code(code);
                     Header::Reset { task, reason }
                 }
             });
@@ -106,7 +106,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
                 (Some(1), _) if len >= 6 => u32_at(bytes, HEAD + 2).map(RejectCode::LockedOut),
                 (Some(2), Some(service)) if len >= 4 => Some(RejectCode::PortNotOpened(service)),
                 (Some(2), _) if len >= 4 => None,
-                (code, _) => code.map(RejectCode::of),
+                (code, _) => code.map(RejectCode::from_code),
             };
             (code.map(|code| Signal::Error(code).into()), 2)
         }
@@ -118,7 +118,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
         PORT_UNAVAILABLE => {
             let said = u16_at(bytes, HEAD).zip(u16_at(bytes, HEAD + 2));
             let head = said.map(|(service, code)| {
-                let cause = PortCause::of(code);
+                let cause = PortCause::from_code(code);
                 Signal::PortUnavailable { service, cause }.into()
             });
             (head, 4)
@@ -222,7 +222,7 @@ mod tests {
             stream.clone().prop_map(|task| Header::Finish { task }),
             (stream.clone(), 1..=u16::MAX).prop_map(|(task, code)| Header::Reset {
                 task,
-                reason: ResetCode::of(code)
+                reason: ResetCode::from_code(code)
             }),
             (stream, any::<u32>()).prop_map(|(task, bytes)| Header::Credit { task, bytes }),
             any::<u64>().prop_map(Header::Ping),
@@ -235,11 +235,11 @@ mod tests {
                 Just(Signal::Reconnect),
                 any::<u16>().prop_map(|service| Signal::Error(RejectCode::PortNotOpened(service))),
                 any::<u32>().prop_map(|seconds| Signal::Error(RejectCode::LockedOut(seconds))),
-                (3..=20u16).prop_map(|code| Signal::Error(RejectCode::of(code))),
+                (3..=20u16).prop_map(|code| Signal::Error(RejectCode::from_code(code))),
                 (any::<u16>(), any::<u16>())
                     .prop_map(|(service, port)| Signal::PortOpened { service, port }),
                 (any::<u16>(), any::<u16>()).prop_map(|(service, code)| {
-                    let cause = PortCause::of(code);
+                    let cause = PortCause::from_code(code);
                     Signal::PortUnavailable { service, cause }
                 }),
             ]
