@@ -29,26 +29,26 @@ pub const VERSION: &str = env!("GT_VERSION");
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Command {
-    /// Run these, in one process.
+    /// Run these roles in one process.
     Run(Vec<RoleConfig>),
-    /// Say whether these can run (`gt check`).
+    /// Check whether these roles can run (`gt check`).
     Check(Vec<RoleConfig>),
-    /// Print this to stdout and be done (`-h`, `-version`).
+    /// Print this text to stdout and exit (`-h`, `-version`).
     Print(String),
-    /// Send a signal to the gt that runs (`-s`).
+    /// Send a signal to running processes of gt (`-s`).
     Signal(SignalRequest),
 }
 
-/// What to tell the gt that runs.
+/// A signal for running processes of gt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlSignal {
     /// Read the configuration again.
     Reload,
-    /// Make way for the program that is installed now, without losing a connection.
+    /// Start the installed program as a successor and hand over all connections.
     Restart,
-    /// Stop.
+    /// Finish the open connections and exit.
     Stop,
-    /// Stop at once.
+    /// Exit at once.
     Kill,
 }
 
@@ -82,11 +82,12 @@ impl Scalar for ControlSignal {
     }
 }
 
-/// The flags that may stand beside the `-config` of a directory, whose files have a role each.
+/// The flags that can be given with the `-config` of a directory, whose files may have different
+/// roles.
 const WITH_DIRECTORY: [&str; 6] = ["config", "threads", "logLevel", "s", "user", "group"];
 
-/// Understands the command line; `argv[0]` is the program's name. Reads the files it names, so
-/// calling it again is a reload. Every error is the user's to fix, and means exit code 2.
+/// Parses the command line; `argv[0]` is the program's name. Reads the files that it names, so
+/// calling it again is a reload. An error is a mistake of the user and means exit code 2.
 pub fn parse(argv: &[String]) -> Result<Command, ConfigError> {
     let (program, check, arguments) = begin(argv);
     match understand(program, arguments)? {
@@ -95,7 +96,7 @@ pub fn parse(argv: &[String]) -> Result<Command, ConfigError> {
     }
 }
 
-/// The program's name, whether it is only to check, and the words after that.
+/// Splits `argv` into the program's name, whether `check` follows, and the remaining arguments.
 fn begin(argv: &[String]) -> (&str, bool, &[String]) {
     let (program, arguments) = argv
         .split_first()
@@ -111,7 +112,7 @@ fn understand(program: &str, arguments: &[String]) -> Result<Command, ConfigErro
     let (role, arguments) = role(program, arguments)?;
     if nothing_said && role.is_none() {
         return Err(ConfigError::new(format!(
-            "Say what to do.\n\n{}",
+            "Choose what to do.\n\n{}",
             usage(None)
         )));
     }
@@ -145,8 +146,8 @@ fn understand(program: &str, arguments: &[String]) -> Result<Command, ConfigErro
                 .find(|flag| !WITH_DIRECTORY.contains(&flag.name.camel));
             if let Some(flag) = wrong.filter(|_| path.is_dir()) {
                 return Err(ConfigError::new(format!(
-                    "-{} cannot stand beside the -config of a directory: write it into the file \
-                         it is meant for.",
+                    "-{} cannot be given with the -config of a directory: write it into the file \
+                         of its role.",
                     flag.name.camel
                 )));
             }
@@ -158,7 +159,7 @@ fn understand(program: &str, arguments: &[String]) -> Result<Command, ConfigErro
         None => {
             let role = role.ok_or_else(|| {
                 ConfigError::new(
-                    "Say what to be: gt server, gt client, or gt -config with a file that says it.",
+                    "Choose a role: gt server, gt client, or gt -config with a file that names one.",
                 )
             })?;
             loaded.push(load(role, &flags, None)?);
@@ -167,7 +168,7 @@ fn understand(program: &str, arguments: &[String]) -> Result<Command, ConfigErro
     Ok(Command::Run(loaded))
 }
 
-/// The role that the program's name or the first argument says, and the arguments after that.
+/// Returns the role given by the program's name or the first argument, and the remaining arguments.
 fn role<'a>(
     program: &str,
     arguments: &'a [String],
@@ -211,7 +212,7 @@ fn program_flags(flags: &[Flag]) -> Result<ProgramFlags, ConfigError> {
     Layers { flags, file: &[] }.read()
 }
 
-/// The flags of a role, by name; where the role is not known yet, those of both.
+/// Returns the flags of a role, sorted by name; of both roles if the role is not known yet.
 fn names(role: Option<RoleName>) -> Vec<&'static OptionName> {
     let mut names: Vec<&OptionName> = ProgramFlags::NAMES.iter().collect();
     let has = |other: RoleName| role.unwrap_or(other) == other;
@@ -228,8 +229,8 @@ fn names(role: Option<RoleName>) -> Vec<&'static OptionName> {
     names
 }
 
-/// Go's rules: one dash or two, `-name value` or `-name=value`, a boolean takes its value by `=`
-/// alone.
+/// Reads flags by Go's rules: one dash or two, `-name value` or `-name=value`; a boolean flag takes
+/// a value with `=` only.
 fn flags(arguments: &[String], role: Option<RoleName>) -> Result<Vec<Flag>, ConfigError> {
     let names = names(role);
     let mut flags = Vec::new();
@@ -240,10 +241,10 @@ fn flags(arguments: &[String], role: Option<RoleName>) -> Result<Vec<Flag>, Conf
             .or(argument.strip_prefix('-'))
             .unwrap_or("");
         if bare.is_empty() {
-            // It may be the rest of a secret with a blank in it.
+            // It may be the rest of a secret that contains a space.
             let shown = match flags.last() {
                 Some(Flag { name, .. }) if summary::is_secret(name) => {
-                    format!("What stands behind the value of -{}", name.camel)
+                    format!("The argument after the value of -{}", name.camel)
                 }
                 _ => format!("\"{argument}\""),
             };
@@ -286,7 +287,7 @@ fn flags(arguments: &[String], role: Option<RoleName>) -> Result<Vec<Flag>, Conf
     Ok(flags)
 }
 
-/// Gives the flags to the role, once it is known.
+/// Makes the configuration of a role from the flags and a file.
 pub(crate) fn load(
     role: RoleName,
     flags: &[Flag],
@@ -334,8 +335,8 @@ fn pairs<'f>(flags: impl IntoIterator<Item = &'f Flag>) -> Vec<summary::Given<'f
     flags.into_iter().map(pair).collect()
 }
 
-/// A group for each `-local`, with the flags up to the next. With one `-local` or none, all service
-/// flags are one group wherever they stand. A server has none.
+/// Groups the flags of services: each `-local` with the flags up to the next one. With at most one
+/// `-local`, all service flags are one group, in any order. A server has no groups.
 fn service_groups(flags: &[Flag], role: RoleName) -> Result<Vec<Vec<Flag>>, ConfigError> {
     let names: &[OptionName] = match role {
         #[cfg(feature = "client")]
@@ -362,8 +363,8 @@ fn service_groups(flags: &[Flag], role: RoleName) -> Result<Vec<Vec<Flag>>, Conf
             Some(group) => group.push(flag.clone()),
             None => {
                 return Err(ConfigError::new(format!(
-                    "-{} stands before the first -local: with several, the flags of a service \
-                         stand after its -local.",
+                    "-{} is given before the first -local: if there are several, the flags of a \
+                         service follow its -local.",
                     flag.name.camel
                 )))
             }
@@ -372,7 +373,7 @@ fn service_groups(flags: &[Flag], role: RoleName) -> Result<Vec<Vec<Flag>>, Conf
     Ok(groups)
 }
 
-/// What `-h` prints.
+/// Returns the help text of a role, or of the program if the role is not known.
 fn usage(role: Option<RoleName>) -> String {
     let Some(role) = role.or(RoleName::only()) else {
         return format!(
@@ -413,7 +414,7 @@ fn usage(role: Option<RoleName>) -> String {
     text
 }
 
-/// The flags of a role as a table in Markdown, for docs/configuration.md.
+/// Returns the flags of a role as a Markdown table for docs/configuration.md.
 #[cfg(all(
     test,
     feature = "server",

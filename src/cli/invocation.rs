@@ -1,26 +1,26 @@
-//! What the words of a process that runs say, before any file is read. Not whether they are right.
+//! Role and configuration file in the command line of another process. Not its validation.
 
 use std::path::PathBuf;
 
 use super::{begin, flags, program_flags, role, word};
 use crate::config::RoleName;
 
-/// What a command line says of itself.
+/// The parts of a command line that identify a running gt.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Invocation {
-    /// By the program's name, the first word, or the build.
+    /// The role given by the program's name, by the first argument, or by the build.
     pub role: Option<RoleName>,
-    /// `-config`, as it was written.
+    /// The value of `-config`, as it was written.
     pub config: Option<PathBuf>,
-    /// It only prints something or sends a signal.
+    /// Whether the command line only prints something, checks or sends a signal.
     pub runs_nothing: bool,
 }
 
-/// Understands these words as [`super::parse`] does; `argv[0]` is the program's name. A gt of
-/// another version may have flags that are unknown here: then its role is all that is known.
+/// Reads a command line as [`super::parse`] does; `argv[0]` is the program's name. A gt of another
+/// version may have flags that are unknown here; the result then has only the role.
 pub fn invocation(argv: &[String]) -> Invocation {
     if argv.is_empty() {
-        // One that is just being started has no words yet.
+        // A process that is being started has no arguments yet.
         return Invocation {
             runs_nothing: true,
             ..Invocation::default()
@@ -30,7 +30,7 @@ pub fn invocation(argv: &[String]) -> Invocation {
     let Ok((role, rest)) = role(program, arguments) else {
         return Invocation::default();
     };
-    // Without a word it prints how it is used, in a build of one role, too.
+    // Without arguments gt prints its usage, also in a build of one role.
     let nothing_said = arguments.is_empty() && role.is_none();
     let runs_nothing = check || nothing_said || !matches!(word(rest, role), Ok(None));
     let told = Invocation {
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_prints_or_signals_runs_nothing() {
+    fn a_command_line_that_prints_or_signals_runs_nothing() {
         for line in [
             "",
             "gt",
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_told_in_every_form_of_a_flag() {
+    fn every_form_of_the_config_flag_is_read() {
         for line in [
             "gt -config x.yaml",
             "gt -config=x.yaml",
@@ -96,7 +96,7 @@ mod tests {
 
     #[cfg(all(feature = "server", feature = "client"))]
     #[test]
-    fn the_role_is_told_by_name_or_word_and_in_spite_of_unknown_flags() {
+    fn the_role_is_known_in_spite_of_unknown_flags() {
         for (line, role) in [
             ("gt server -addr 80", Some(RoleName::Server)),
             ("/usr/bin/gt client -id a", Some(RoleName::Client)),

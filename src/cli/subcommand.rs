@@ -1,21 +1,21 @@
-//! A first argument that is a word and not a flag: `gt help`, `gt version`, or a mistake. Not the
-//! roles and `check`, which flags come after.
+//! A first argument that is not a flag: `gt help`, `gt version`, or a mistake. Not the roles and
+//! `check`, which flags follow.
 
 use std::path::Path;
 
 use crate::config::{ConfigError, RoleName};
 
-/// What the word asks for.
+/// A subcommand without flags.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Subcommand {
-    /// How gt is used, or one role of it.
+    /// Print the usage of gt, or the flags of one role.
     Help(Option<RoleName>),
-    /// Which version this is.
+    /// Print the version.
     Version,
 }
 
-/// Reads the word that the arguments begin with, if they do. `role` is known by what came before.
-/// The error says what was probably meant.
+/// Reads the subcommand at the beginning of the arguments, if there is one. `role` is the role
+/// given before it. The error suggests the nearest subcommand.
 pub fn word(
     arguments: &[String],
     role: Option<RoleName>,
@@ -44,7 +44,7 @@ pub fn word(
     }
 }
 
-/// The rest of a sentence about a word that gt does not know.
+/// Returns the end of the error message about an unknown subcommand.
 fn hint(word: &str) -> String {
     let extension = Path::new(word).extension().and_then(|it| it.to_str());
     if matches!(extension, Some("yaml" | "yml")) {
@@ -62,7 +62,7 @@ fn hint(word: &str) -> String {
     }
 }
 
-/// The name that was probably meant by a word that differs from it in a few letters.
+/// Returns the name nearest to a mistyped word, if it differs in at most two letters.
 pub fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     const LONGEST: usize = 40;
     let most = (word.len() + 1) / 3;
@@ -74,7 +74,7 @@ pub fn nearest<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> Option<&
         .map(|(_, name)| name)
 }
 
-/// How many letters have to be put in, left out or changed, whatever their case.
+/// Returns the edit distance of two words, ignoring case.
 fn distance(one: &str, other: &str) -> usize {
     let lower = |byte: u8| byte.to_ascii_lowercase();
     let mut row: Vec<usize> = (0..=other.len()).collect();

@@ -1,4 +1,4 @@
-//! The promises of the command line, the user's own examples among them.
+//! Tests of the command line, with the examples of the original gt.
 
 use super::*;
 #[cfg(feature = "server")]
@@ -55,19 +55,19 @@ fn signals_are_checked_and_handed_on() {
 }
 
 #[test]
-fn what_is_only_checked_does_not_run() {
+fn a_check_runs_nothing() {
     let runs_nothing = |line| invocation(&argv(line)).runs_nothing;
     assert!(runs_nothing("gt check -config gt.yaml"));
     assert!(!runs_nothing("gt -config check"));
 }
 
 #[test]
-fn nothing_at_all_is_told_how_it_is_used() {
+fn without_arguments_the_usage_is_an_error() {
     assert!(error("gt").contains("Usage:"));
 }
 
 #[test]
-fn help_and_version_are_words_too() {
+fn help_and_version_are_subcommands_too() {
     for line in ["gt help", "gt help help"] {
         assert_eq!(printed(line), printed("gt -h"), "{line}");
     }
@@ -86,7 +86,7 @@ fn help_and_version_are_words_too() {
 }
 
 #[test]
-fn a_mistyped_command_is_answered_with_the_right_one() {
+fn a_mistyped_subcommand_gets_a_suggestion() {
     for (line, meant) in [
         ("gt sever -addr 80", "gt server"),
         ("gt Client", "gt client"),
@@ -108,7 +108,7 @@ fn a_mistyped_command_is_answered_with_the_right_one() {
 }
 
 #[test]
-fn what_is_not_a_flag_is_told_so() {
+fn an_argument_that_is_not_a_flag_is_an_error() {
     assert!(error("gt -version now").starts_with("\"now\" is not a flag"));
     assert!(error("gt -- -version").starts_with("\"--\" is not a flag"));
     assert!(error("gt -version true").starts_with("\"true\" is not a flag"));
@@ -143,7 +143,7 @@ mod server {
     }
 
     #[test]
-    fn of_a_single_flag_given_twice_the_last_counts() {
+    fn the_last_of_two_equal_flags_counts() {
         assert_eq!(server("gt server -addr 1 -addr 2").addr.unwrap().port, 2);
     }
 
@@ -225,7 +225,7 @@ mod server {
     }
 
     #[test]
-    fn the_seeds_command_lines_of_the_server_work() {
+    fn the_command_lines_of_the_original_gt_work_for_the_server() {
         let s = server("./release/linux-amd64-server -addr 8080 -id id1 -secret secret1");
         assert_eq!(s.addr.unwrap().to_string(), ":8080");
         assert_eq!(s.users.len(), 1);
@@ -348,7 +348,7 @@ mod client {
     }
 
     #[test]
-    fn the_seeds_command_lines_of_the_client_work() {
+    fn the_command_lines_of_the_original_gt_work_for_the_client() {
         let c = client(
             "./release/linux-amd64-client -local http://127.0.0.1:80 \
              -remote tcp://id1.example.com:8080 -id id1 -secret secret1",
@@ -454,10 +454,10 @@ mod client {
     }
 
     #[test]
-    fn with_several_services_a_flag_before_all_of_them_is_nobodys() {
+    fn with_several_services_a_flag_before_all_of_them_is_an_error() {
         assert_eq!(
             error(&format!("gt client {REST} -hostPrefix p -local http://a -local http://b")),
-            "-hostPrefix stands before the first -local: with several, the flags of a service stand after its -local."
+            "-hostPrefix is given before the first -local: if there are several, the flags of a service follow its -local."
         );
     }
 
@@ -491,18 +491,18 @@ mod client {
     }
 
     #[test]
-    fn a_client_without_what_it_needs_is_told_what() {
+    fn a_missing_option_of_the_client_is_named() {
         assert_eq!(
             error("gt client -remote h -local http://h"),
-            "There is no id: say who this client is by id or -id."
+            "There is no id: set the id of this client by id or -id."
         );
         assert_eq!(
             error("gt client -id i -local http://h"),
-            "There is no remote: say where the server is, like -remote tcp://example.com:80."
+            "There is no remote: set the address of the server, like -remote tcp://example.com:80."
         );
         assert_eq!(
             error(&format!("gt client {REST}")),
-            "There is no service: say what to serve, like -local http://127.0.0.1:80."
+            "There is no service: set one, like -local http://127.0.0.1:80."
         );
         assert!(error(&format!("gt client {REST} -hostPrefix p"))
             .starts_with("The service of the flags has no local: "));
@@ -514,10 +514,10 @@ mod both {
     use super::*;
 
     #[test]
-    fn a_command_line_without_a_role_is_told_how_to_say_one() {
+    fn an_error_shows_how_to_choose_a_role() {
         assert_eq!(
             error("gt -addr 80"),
-            "Say what to be: gt server, gt client, or gt -config with a file that says it."
+            "Choose a role: gt server, gt client, or gt -config with a file that names one."
         );
     }
 
@@ -562,7 +562,7 @@ mod both {
         assert_eq!(roles, [(RoleName::Client, 2), (RoleName::Server, 2)]);
         assert_eq!(
             error(&format!("gt -config {path} -id x")),
-            "-id cannot stand beside the -config of a directory: write it into the file it is meant for."
+            "-id cannot be given with the -config of a directory: write it into the file of its role."
         );
     }
 
@@ -579,7 +579,7 @@ mod both {
         );
     }
 
-    /// A directory that goes when the test does.
+    /// A directory that is removed when the test ends.
     struct Directory(PathBuf);
 
     impl Directory {

@@ -1,18 +1,18 @@
-//! The user that a process is to become. Not how: see `daemon::account`.
+//! The user and group to run as. Not the system calls: see `daemon::account`.
 
 use super::options::CommonOptions;
 use super::RoleConfig;
 
-/// Whom a process is to become once it has what takes root.
+/// The user and group to run as once all privileged resources are open.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AccountConfig {
-    /// By name or number.
+    /// User, by name or number.
     pub user: Option<String>,
-    /// The same; `None` means the user's own.
+    /// Group, by name or number; `None` for the user's own group.
     pub group: Option<String>,
 }
 
-/// The one that counts for a process: that of the first role that names a user.
+/// Returns the account of a process: that of the first role that names a user.
 pub fn account(roles: &[RoleConfig]) -> Option<&AccountConfig> {
     let mut accounts = roles.iter().map(RoleConfig::account);
     accounts.find(|account| account.user.is_some())

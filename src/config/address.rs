@@ -1,24 +1,24 @@
-//! Addresses as people write them: where to listen, `host:port`. Not resolved, not connected to.
+//! Addresses as users write them: to listen on, and `host:port`. Not their resolution.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 
 use super::value::{digits, Scalar};
 
-/// Ports below it are for the system's administrator.
+/// The first port that does not need privileges.
 pub const FIRST_FREE_PORT: u16 = 1024;
 
-/// Where to listen: `80`, `:80`, `0.0.0.0:80`, `[::1]:80`, `host:80`.
+/// An address to listen on: `80`, `:80`, `0.0.0.0:80`, `[::1]:80` or `host:80`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenAddr {
-    /// A name or an IP address without brackets; `None` means all addresses of the machine.
+    /// Host name, or IP address without brackets; `None` for all addresses of the machine.
     pub host: Option<String>,
-    /// 0 lets the system pick one.
+    /// Port; 0 lets the system choose one.
     pub port: u16,
 }
 
 impl ListenAddr {
-    /// Whether only the system's administrator may listen there.
+    /// Whether listening there needs privileges.
     pub fn is_low(&self) -> bool {
         (1..FIRST_FREE_PORT).contains(&self.port)
     }
@@ -56,7 +56,7 @@ impl Scalar for ListenAddr {
     }
 }
 
-/// Writes `host:port`, an IPv6 address in brackets.
+/// Writes `host:port`, with an IPv6 address in brackets.
 pub fn write_host_port(f: &mut fmt::Formatter<'_>, host: &str, port: u16) -> fmt::Result {
     if host.contains(':') {
         write!(f, "[{host}]:{port}")
@@ -65,7 +65,7 @@ pub fn write_host_port(f: &mut fmt::Formatter<'_>, host: &str, port: u16) -> fmt
     }
 }
 
-/// Splits `host`, `host:port`, `[ipv6]` or `[ipv6]:port`; `None` for anything else.
+/// Splits `host`, `host:port`, `[ipv6]` or `[ipv6]:port`. Returns `None` for anything else.
 pub fn host_port(text: &str) -> Option<(String, Option<u16>)> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -102,8 +102,8 @@ pub fn host_port(text: &str) -> Option<(String, Option<u16>)> {
     Some((host.to_owned(), port))
 }
 
-/// Characters that names and IPv4 addresses have; names in other scripts are the resolver's
-/// business.
+/// Whether a text has only characters of host names and IPv4 addresses. Letters outside ASCII are
+/// left to the resolver.
 fn is_host(text: &str) -> bool {
     let usual = |c: char| match c.is_ascii() {
         true => c.is_ascii_alphanumeric() || "-._".contains(c),
@@ -112,8 +112,9 @@ fn is_host(text: &str) -> bool {
     !text.is_empty() && text.chars().all(usual)
 }
 
-/// Whether a character outside ASCII is punctuation, a space or a symbol, by the blocks that have
-/// little else. The standard library's tables of letters would add 3 KB to the program.
+/// Whether a character outside ASCII is punctuation, a space or a symbol. Compares it with the
+/// Unicode blocks that have little else: the standard library's tables of letters would add 3 KB to
+/// the program.
 fn is_punctuation(c: char) -> bool {
     matches!(
         c,
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_listen_address_is_told_what_is() {
+    fn an_error_shows_how_to_write_a_listen_address() {
         assert_eq!(
             ListenAddr::read("localhost").unwrap_err(),
             "\"localhost\" is not an address to listen on: write it like 80, :80, 0.0.0.0:80 or [::1]:80."

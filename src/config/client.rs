@@ -25,7 +25,7 @@ pub use remote::Remote;
 use service::{check_ports, check_prefixes};
 pub use service::{Exposure, ServiceConfig};
 
-/// Options that have their effect only where there is P2P.
+/// Options that need the feature `p2p`.
 const OF_P2P: &[&str] = &[
     "remoteSTUN",
     "tcpForwardAddr",
@@ -39,72 +39,72 @@ const OF_P2P: &[&str] = &[
     "webrtcMinPort",
 ];
 
-/// A client, ready to start.
+/// The checked configuration of a client.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// Who it is, and its way to the servers.
+    /// Identity, and the connection to the servers.
     pub link: Uplink,
-    /// In the order of their index: those of the flags, then those of the file.
+    /// Services in the order of their index: those of the flags, then those of the file.
     pub services: Vec<ServiceConfig>,
-    /// STUN servers, as they were given.
+    /// STUN servers, as they were written.
     pub stun: Vec<String>,
-    /// Peer connections.
+    /// Settings of peer connections.
     pub webrtc: WebRtc,
-    /// The local listener whose connections go to another client.
+    /// Local listener that forwards to another client.
     pub tcp_forward: Option<TcpForward>,
-    /// Where the log goes.
+    /// Log level, file and rotation.
     pub logging: LoggingConfig,
-    /// Where reports go.
+    /// Error reports to Sentry; `None` for none.
     pub sentry: Option<SentryConfig>,
-    /// Whom to become.
+    /// User and group to run as.
     pub account: AccountConfig,
-    /// Executor threads, 1 to 64.
+    /// Number of executor threads, 1 to 64.
     pub threads: usize,
 }
 
-/// Who a client is, and its way to the servers: what a tunnel cannot change once it is there.
+/// Identity of a client and its connection to the servers. A change needs new tunnels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Uplink {
-    /// 1 to 200 bytes.
+    /// Id, 1 to 200 bytes.
     pub id: String,
-    /// 1 to 200 bytes; `None` means that one is to be made up.
+    /// Secret, 1 to 200 bytes; `None` to generate one.
     pub secret: Option<Secret>,
-    /// The servers to be connected to, all at once; empty only where `remote_api` names one.
+    /// Servers, which are all used at once; may be empty if `remote_api` is set.
     pub remotes: Vec<Remote>,
-    /// The URL that tells where the server is.
+    /// URL of the API that returns the server's address.
     pub remote_api: Option<Url>,
-    /// PEM; what to trust in a server, besides nothing else.
+    /// PEM file with the only certificates to trust in a server.
     pub remote_cert: Option<PathBuf>,
-    /// Whether to trust any server.
+    /// Whether to accept any certificate.
     pub remote_cert_insecure: bool,
-    /// The most tunnels to one server, 1 to 10.
+    /// Maximum number of tunnels to one server, 1 to 10.
     pub connections: usize,
-    /// Idle tunnels to keep, 1 to `connections`.
+    /// Number of idle tunnels to keep open, 1 to `connections`.
     pub idle_connections: usize,
-    /// How long a tunnel may be silent; never zero.
+    /// Time after which a silent tunnel is closed; never zero.
     pub remote_timeout: Duration,
-    /// How long to wait before connecting again.
+    /// First delay before reconnecting.
     pub reconnect_delay: Duration,
-    /// What is spoken with servers.
+    /// Versions of the wire to use with servers.
     pub wire: Wire,
 }
 
-/// Peer connections.
+/// Settings of peer connections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WebRtc {
-    /// How long one may be idle.
+    /// Time after which an idle peer connection is closed.
     pub idle_timeout: Duration,
-    /// What its own log lines need to be shown.
+    /// Lowest level of messages about peers that is logged.
     pub log_level: WebRtcLevel,
-    /// The lowest port to use; 0 means any.
+    /// Lowest UDP port; 0 for any.
     pub min_port: u16,
-    /// The highest port to use, not below `min_port`; 0 means any.
+    /// Highest UDP port, not below `min_port`; 0 for any.
     pub max_port: u16,
-    /// Peers at a time, 1 to 1000.
+    /// Maximum number of peers, 1 to 1000.
     pub connections: usize,
 }
 
-/// WebRTC's names of log levels.
+/// Log levels of messages about peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum WebRtcLevel {
@@ -114,16 +114,16 @@ pub enum WebRtcLevel {
     Error,
 }
 
-/// A local listener whose connections go to another client.
+/// A local listener that forwards each connection to another client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TcpForward {
-    /// Where to listen.
+    /// Address to listen on.
     pub addr: ListenAddr,
-    /// The other client's.
+    /// Host prefix of the other client.
     pub host_prefix: String,
-    /// Peer connections to it, 1 to 10.
+    /// Number of peer connections, 1 to 10.
     pub connections: usize,
-    /// Whether connections go through the server while there is no direct way.
+    /// Whether connections go through the server while there is no peer connection.
     pub fallback: bool,
 }
 
@@ -143,7 +143,7 @@ impl Scalar for WebRtcLevel {
     }
 }
 
-/// A client's file.
+/// The sections of a client's file. Those of type `()` are read elsewhere.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct ClientFile {
@@ -153,7 +153,7 @@ struct ClientFile {
     services: (),
 }
 
-/// The options that a client has.
+/// Returns all options of a client.
 pub fn names() -> impl Iterator<Item = &'static OptionName> {
     let names = [
         ClientOptions::NAMES,
@@ -163,13 +163,13 @@ pub fn names() -> impl Iterator<Item = &'static OptionName> {
     names.into_iter().flatten()
 }
 
-/// The options that each service of a client has.
+/// Returns the options that each service of a client has.
 pub fn service_names() -> &'static [OptionName] {
     ServiceOptions::NAMES
 }
 
-/// Makes a checked configuration out of the flags and the file. `groups` are the flags of services,
-/// one group for each `-local`.
+/// Reads and checks the configuration of a client. `groups` are the flags of its services, a group
+/// for each `-local`.
 pub fn load(
     flags: &[Flag],
     groups: &[Vec<Flag>],
@@ -197,9 +197,9 @@ pub fn load(
     let groups = service_groups(groups, &file, &list, document)?;
     let fail = |message: String| error(document, message);
 
-    let id = options
-        .id
-        .ok_or_else(|| fail("There is no id: say who this client is by id or -id.".to_owned()))?;
+    let id = options.id.ok_or_else(|| {
+        fail("There is no id: set the id of this client by id or -id.".to_owned())
+    })?;
     check_length(&format!("The id \"{id}\""), id.len()).map_err(fail)?;
     let secret = options.secret;
     if let Some(secret) = &secret {
@@ -274,20 +274,16 @@ pub fn load(
 
 fn check(client: &ClientConfig) -> Result<(), String> {
     if client.services.is_empty() && client.tcp_forward.is_none() {
-        return Err(
-            "There is no service: say what to serve, like -local http://127.0.0.1:80.".to_owned(),
-        );
+        return Err("There is no service: set one, like -local http://127.0.0.1:80.".to_owned());
     }
     if client.link.remotes.is_empty() && client.link.remote_api.is_none() {
         return Err(
-            "There is no remote: say where the server is, like -remote tcp://example.com:80."
+            "There is no remote: set the address of the server, like -remote tcp://example.com:80."
                 .to_owned(),
         );
     }
     if client.link.remote_timeout.is_zero() {
-        return Err(
-            "remoteTimeout cannot be 0: a tunnel that died would never be noticed.".to_owned(),
-        );
+        return Err("remoteTimeout cannot be 0: a dead tunnel would never be noticed.".to_owned());
     }
     let WebRtc {
         min_port, max_port, ..
@@ -300,8 +296,9 @@ fn check(client: &ClientConfig) -> Result<(), String> {
     Ok(())
 }
 
-/// The options of all services, with a name for errors, in the order of their index. A single service
-/// of the flags and the one in the file's `options:` are the same, option by option.
+/// Reads the options of all services, in the order of their index, each with a name for errors. A
+/// single service of the flags and the one in the file's `options:` are one service: its options
+/// are merged.
 fn service_groups(
     groups: &[Vec<Flag>],
     options: &[Section<'_>],
@@ -314,7 +311,8 @@ fn service_groups(
         .map_or(here.clone(), |directory| here.join(directory));
     let mut services = Vec::new();
     let mut add = |name: String, layers: Layers<'_>| -> Result<(), ConfigError> {
-        // A relative directory is meant from where it was written.
+        // A relative directory of a flag starts at the working directory, one of the file at the
+        // file's.
         let base = if layers.by_flag("local") {
             &here
         } else {
@@ -339,7 +337,7 @@ fn service_groups(
             }
         }
         groups => {
-            // The one in `options:` is not used, but wrong values in it are errors.
+            // The service in `options:` is not used then, but wrong values in it are errors.
             let file = options;
             Layers { flags: &[], file }.read::<ServiceOptions>()?;
             for (number, flags) in (1usize..).zip(groups) {
@@ -358,7 +356,7 @@ fn service_groups(
     Ok(services)
 }
 
-/// For numbers that were checked to be small.
+/// Converts a number that was checked to be small.
 fn small(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }

@@ -1,10 +1,10 @@
-//! Durations as Go writes them: `90s`, `1m30s`, `1234m1234ms`, `1.5h`, a bare `0`. Not a clock.
+//! Durations in Go's notation: `90s`, `1m30s`, `1234m1234ms`, `1.5h`, a bare `0`. Not a clock.
 
 use std::time::Duration;
 
 use super::value::{digits, Scalar};
 
-/// Go's longest duration; anything up to it can be added to a clock without overflow.
+/// The longest duration, which is Go's. A clock can add it without overflow.
 const MAX_NANOS: u128 = i64::MAX.unsigned_abs() as u128;
 
 impl Scalar for Duration {
@@ -31,7 +31,8 @@ impl Scalar for Duration {
     }
 }
 
-/// The sum of all `number unit` pairs; saturates, so that the caller can say "too long".
+/// Returns the sum of all pairs of number and unit in nanoseconds. Saturates, so that the caller
+/// can report a duration that is too long.
 fn nanos(text: &str) -> Option<u128> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     let mut sum: u128 = 0;
@@ -59,8 +60,8 @@ fn nanos(text: &str) -> Option<u128> {
         sum = sum.saturating_add(whole.saturating_mul(unit));
         let mut scale = unit;
         for digit in fraction.bytes() {
-            // Below a nanosecond nothing counts. Every unit is a power of ten times 1, 60 or
-            // 3600, so nothing is lost before that.
+            // Fractions of a nanosecond are dropped. Every unit is a power of ten times 1, 60 or
+            // 3600, so the divisions before that are exact.
             sum = sum.saturating_add(u128::from(digit - b'0').saturating_mul(scale) / 10);
             scale /= 10;
         }
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_unit_is_told_so() {
+    fn a_duration_without_a_unit_is_an_error() {
         assert_eq!(
             Duration::read("90").unwrap_err(),
             "\"90\" has no unit: write 90s for seconds, 90ms, 90m or 90h."
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_refused() {
+    fn a_malformed_duration_is_an_error() {
         for text in [
             "s", "1x", "-5s", "1m 30s", ".s", "1m30", "+", "1.5.5s", "1S",
         ] {

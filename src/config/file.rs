@@ -1,4 +1,5 @@
-//! A configuration file: where it is, which role it is for, what is wrong with it. Not its options.
+//! A configuration file: its path, its role, its sections and its errors. Not the meaning of
+//! options.
 
 use std::fmt;
 use std::fs;
@@ -14,25 +15,25 @@ use super::yaml::{Node, Unknown, YamlTree};
 use super::{client, server};
 use super::{ConfigError, RoleName};
 
-/// A yaml file that was read, its keys not yet understood.
+/// A parsed yaml file whose keys are not interpreted yet.
 #[derive(Debug)]
 pub struct Document {
-    /// As it was given, or as the directory was.
+    /// Path of the file, relative if `-config` was.
     pub path: PathBuf,
     tree: YamlTree,
 }
 
-/// How many unknown keys of one file are warned of one by one.
-const MOST_UNKNOWN: usize = 20;
+/// Maximum number of unknown keys of a file that get a warning each.
+const MAX_UNKNOWN_WARNINGS: usize = 20;
 
-/// The one key of every file that this module understands itself.
+/// The role that a file names.
 #[derive(Deserialize)]
 struct FileType {
     r#type: Option<Value<RoleName>>,
 }
 
 impl Document {
-    /// Reads a file. The error says what cannot be read, or at which line it is not yaml.
+    /// Reads and parses a file.
     pub fn open(path: &Path, content: Content) -> Result<Self, ConfigError> {
         let shown = path.display();
         let bytes = fs::read(path)
@@ -42,7 +43,7 @@ impl Document {
         Document::parse(path, text, content)
     }
 
-    /// Takes a file's text.
+    /// Parses the text of a file. The error names the line that is not yaml.
     pub fn parse(path: &Path, text: String, content: Content) -> Result<Self, ConfigError> {
         let fail = |why| ConfigError(format!("{}: {why}", path.display()));
         let tree = match YamlTree::parse(text) {
@@ -52,7 +53,7 @@ impl Document {
                 return Err(fail(why.unwrap_or(error)));
             }
         };
-        // A TOML file may be one long value of yaml.
+        // A TOML file may be a single yaml value.
         let why = match tree.has_keys() {
             true => None,
             false => foreign::not_yaml(tree.text(), content),
@@ -66,7 +67,7 @@ impl Document {
         }
     }
 
-    /// The file itself, or every `*.yaml` and `*.yml` in the directory, by name.
+    /// Reads a file, or every `*.yaml` and `*.yml` file of a directory, sorted by name.
     pub fn open_all(path: &Path) -> Result<Vec<Self>, ConfigError> {
         if !path.is_dir() {
             return Ok(vec![Document::open(path, Content::Configuration)?]);
@@ -83,7 +84,7 @@ impl Document {
             let yaml = file
                 .extension()
                 .is_some_and(|extension| extension == "yaml" || extension == "yml");
-            // Editors keep their own copies under hidden names.
+            // Editors keep copies under hidden names.
             let hidden = file
                 .file_name()
                 .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
@@ -102,7 +103,8 @@ impl Document {
         files.iter().map(open).collect()
     }
 
-    /// Whose file it is: `asked` says so, or its `type:`, or what its keys say.
+    /// Returns the role of the file: the one that is `asked` for, or that of `type:`, or that of
+    /// its keys.
     pub fn role(&self, asked: Option<RoleName>) -> Result<RoleName, ConfigError> {
         if let Some(why) = foreign::frp(&self.keys(&[]), self.tree.text()) {
             return Err(self.error(format_args!("{why}")));
@@ -175,8 +177,8 @@ impl Document {
             .map_err(|error| self.error(format_args!("{error}")))
     }
 
-    /// The section `key` at the top, with options in it; without any if the file does not have it.
-    /// `names` are the options that have another name there, and that name; `&[]` if none has.
+    /// Returns the section `key`, whose keys are options; an empty one if the file does not have
+    /// it. `names` maps options to their keys in that section; `&[]` if the keys are the names.
     pub(super) fn section(
         &self,
         key: &'static str,
@@ -193,7 +195,7 @@ impl Document {
         }
     }
 
-    /// The sections of the list `key` at the top. One section is a list of one.
+    /// Returns the sections of the list `key`. A single section is a list of one.
     #[cfg(feature = "client")]
     pub(super) fn sections(&self, key: &'static str) -> Result<Vec<Section<'_>>, ConfigError> {
         let nodes = match self.node(&[key]) {
@@ -219,25 +221,25 @@ impl Document {
         })
     }
 
-    /// The value at a path.
+    /// Returns the value at a path.
     pub(crate) fn node(&self, path: &[&str]) -> Option<&Node> {
         self.tree.node(path)
     }
 
-    /// The keys of a section.
+    /// Returns the keys of a section.
     pub(super) fn keys(&self, path: &[&str]) -> Vec<&str> {
         self.tree.keys(path)
     }
 
-    /// An error of this file.
+    /// Makes an error that names this file.
     pub(super) fn error(&self, message: fmt::Arguments<'_>) -> ConfigError {
         ConfigError(format!("{}: {message}", self.path.display()))
     }
 
-    /// A warning for each key that nobody knows, up to [`MOST_UNKNOWN`] of them. `options` are the
-    /// names that `options:` may hold.
+    /// Returns a warning for each unknown key, for up to [`MAX_UNKNOWN_WARNINGS`] of them.
+    /// `options` are the names that `options:` may hold.
     pub(super) fn unknown(&self, keys: &[Unknown], options: &[&str]) -> Vec<String> {
-        let (told, more) = keys.split_at(keys.len().min(MOST_UNKNOWN));
+        let (told, more) = keys.split_at(keys.len().min(MAX_UNKNOWN_WARNINGS));
         let file = self.path.display();
         let warning = |(key, line): (&Unknown, Option<usize>)| {
             let path = &key.path;
@@ -277,7 +279,7 @@ pub struct Section<'d> {
 }
 
 impl<'d> Section<'d> {
-    /// The key of an option and its value, unless that is null.
+    /// Returns the key and value of an option, unless the value is null.
     fn entry(&self, name: &str) -> Option<&'d (String, Node)> {
         let key = match self.names {
             [] => name,
@@ -287,12 +289,12 @@ impl<'d> Section<'d> {
         entries.find(|(entry, node)| entry == key && !node.is_null())
     }
 
-    /// Whether the option is given here.
+    /// Whether the section has the option.
     pub fn has(&self, name: &str) -> bool {
         self.entry(name).is_some()
     }
 
-    /// The text of an option's value, or the texts of a list.
+    /// Returns the text of an option, or the texts of a list.
     pub fn texts(&self, name: &str, list: bool) -> Result<Vec<&'d str>, ConfigError> {
         let Some((key, node)) = self.entry(name) else {
             return Ok(Vec::new());
@@ -302,7 +304,7 @@ impl<'d> Section<'d> {
         texts.map_err(|error| self.document.error(format_args!("{error}")))
     }
 
-    /// The error that a text of an option is wrong, by its index in a list.
+    /// Makes the error about a wrong text of an option; `index` is its place in a list.
     pub fn fault(&self, name: &str, index: usize, why: &str) -> ConfigError {
         let message = match self.entry(name) {
             Some((key, node)) => {
@@ -314,7 +316,7 @@ impl<'d> Section<'d> {
         self.document.error(format_args!("{message}"))
     }
 
-    /// The keys that are not among the options `known`.
+    /// Returns the keys that are not `known`.
     pub fn unknown(&self, known: &[&str]) -> Vec<Unknown> {
         let unknown = |(key, node): &(String, Node)| {
             let is_known = known.contains(&key.as_str());
@@ -324,7 +326,7 @@ impl<'d> Section<'d> {
     }
 }
 
-/// An error of the file, if there is one, else of the command line.
+/// Makes an error that names the file, if there is one.
 pub(super) fn error(document: Option<&Document>, message: impl fmt::Display) -> ConfigError {
     match document {
         Some(document) => document.error(format_args!("{message}")),
@@ -332,8 +334,8 @@ pub(super) fn error(document: Option<&Document>, message: impl fmt::Display) -> 
     }
 }
 
-/// A warning for each option in `table` that a flag or the file sets, if this gt has no P2P, which
-/// they are for.
+/// Returns a warning for each option in `table` that is set, if this program was built without
+/// `p2p`.
 #[cfg(any(feature = "server", feature = "client"))]
 pub(super) fn without_p2p(
     table: &[&str],
@@ -349,7 +351,7 @@ pub(super) fn without_p2p(
         .collect()
 }
 
-/// What a flag or the file sets, of the options in `table`, as it is called there.
+/// Returns the options in `table` that a flag or the file sets, as they are written there.
 fn set(table: &[&str], flags: &[Flag], document: Option<&Document>) -> Vec<String> {
     let mut names = Vec::new();
     let keys = document

@@ -1,9 +1,9 @@
-//! Configuration files of another format or another program: recognised, and answered with the yaml
-//! that gt reads. They are not converted.
+//! Recognition of configuration files in other formats or of frp. The error shows an example of
+//! gt's yaml; files are not converted.
 
 use super::RoleName;
 
-/// What a file is for.
+/// The purpose of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A server's or a client's configuration.
@@ -12,7 +12,7 @@ pub enum Content {
     Users,
 }
 
-/// Keys at the top of frp's files, which gt does not have there.
+/// Top-level keys of frp's files. No file of gt has them.
 const OF_FRP: [&str; 10] = [
     "serverAddr",
     "serverPort",
@@ -26,7 +26,7 @@ const OF_FRP: [&str; 10] = [
     "visitors",
 ];
 
-/// What is wrong with a file that is no yaml for gt because it is an INI or TOML file.
+/// Returns the error about an INI or TOML file, or `None` if the text does not look like one.
 pub fn not_yaml(text: &str, content: Content) -> Option<String> {
     let mut lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
     let first = lines.find(|line| !line.is_empty() && !line.starts_with(['#', ';']))?;
@@ -34,7 +34,7 @@ pub fn not_yaml(text: &str, content: Content) -> Option<String> {
     if !section && setting(first).is_none() {
         return None;
     }
-    // A list of yaml may begin like a section, but has no settings in it.
+    // A yaml list may begin like a section, but it has no settings.
     let mut settings = text.lines().filter_map(setting);
     let of_frp = settings.clone().any(|(key, _)| OF_FRP.contains(&key));
     settings.next()?;
@@ -45,7 +45,8 @@ pub fn not_yaml(text: &str, content: Content) -> Option<String> {
     ))
 }
 
-/// What is wrong with yaml that is frp's, by the `keys` at its top.
+/// Returns the error about a yaml file of frp, or `None` if no key is frp's. `keys` are its
+/// top-level keys.
 pub fn frp(keys: &[&str], text: &str) -> Option<String> {
     if !keys.iter().any(|key| OF_FRP.contains(key)) {
         return None;
@@ -56,7 +57,7 @@ pub fn frp(keys: &[&str], text: &str) -> Option<String> {
     ))
 }
 
-/// `key = value`, without the quotes.
+/// Splits `key = value`, without quotes around the value.
 fn setting(line: &str) -> Option<(&str, &str)> {
     let (key, value) = line.split_once('=')?;
     let key = key.trim();
@@ -65,7 +66,7 @@ fn setting(line: &str) -> Option<(&str, &str)> {
     is_key.then(|| (key, value.trim().trim_matches('"')))
 }
 
-/// The yaml to write, with the addresses of the file where it has some.
+/// Returns an example of gt's yaml, with the addresses in the text if there are any.
 fn example(text: &str, content: Content) -> String {
     let value = |names: [&str; 2]| {
         let of_line = |line| {
@@ -116,7 +117,7 @@ mod tests {
                           options:\n  remote: tcp://192.0.2.1:7000\n  id: id1\n  secret: secret1";
 
     #[test]
-    fn files_of_frp_are_answered_with_the_yaml_to_write() {
+    fn an_error_about_a_file_of_frp_shows_the_yaml_to_write() {
         for text in [INI, TOML] {
             let why = not_yaml(text, Content::Configuration).unwrap();
             assert!(

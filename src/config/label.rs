@@ -1,25 +1,25 @@
-//! One label of a host name: what a host prefix may be, and the form in which it is published and
-//! compared. Not which client may have it.
+//! One label of a host name: the rules for host prefixes, and their normalised form. Not which
+//! client may have one.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// Longest label of a host name, in bytes (RFC 1035, 2.3.4).
+/// Maximum length of a label of a host name, in bytes (RFC 1035, section 2.3.4).
 pub const MAX_LABEL: usize = 63;
-/// Longest text that is converted. A label of 63 characters has at most four bytes for each; the
-/// conversion takes time quadratic in its length, and visitors choose the text.
+/// Maximum length of a text that is converted, in bytes: a label has at most 63 characters of four
+/// bytes. The conversion takes quadratic time, and visitors choose the text.
 const MAX_TEXT: usize = MAX_LABEL * 4;
 
-/// Why a text cannot be a host prefix.
+/// The reason why a text cannot be a host prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotALabel {
-    /// There is nothing.
+    /// The text is empty.
     Empty,
-    /// It is more than one label, and visitors are routed by the first one.
+    /// The text has a dot; visitors are routed by the first label alone.
     Dot,
-    /// This character cannot stand in a host name.
+    /// The text has this character, which host names cannot have.
     Character(char),
-    /// It has this many bytes as host names carry it.
+    /// The label has this many bytes in its `xn--` form.
     TooLong(usize),
 }
 
@@ -28,23 +28,21 @@ impl fmt::Display for NotALabel {
         match self {
             NotALabel::Empty => f.write_str("it is empty"),
             NotALabel::Dot => f.write_str(
-                "it has a dot in it, and visitors are told apart by the first label of a host name \
-                 alone",
+                "it has a dot, and visitors are routed by the first label of a host name alone",
             ),
             NotALabel::Character(c) => write!(
                 f,
-                "it has {c:?} in it: it can have letters, digits and -_~!$&'()*+,;= in it, and \
-                 nothing else"
+                "it has {c:?} in it, but only letters, digits and -_~!$&'()*+,;= are allowed"
             ),
             NotALabel::TooLong(bytes) => write!(
                 f,
-                "it has {bytes} bytes as host names carry it, and the most is {MAX_LABEL}"
+                "it has {bytes} bytes in a host name, and the maximum is {MAX_LABEL}"
             ),
         }
     }
 }
 
-/// The label as it is published: lower case, and of other scripts the `xn--` form.
+/// Returns the label as it is published: in lower case, and in the `xn--` form if it is not ASCII.
 pub fn label(text: &str) -> Result<String, NotALabel> {
     if text.contains('.') {
         return Err(NotALabel::Dot);
@@ -56,13 +54,14 @@ pub fn label(text: &str) -> Result<String, NotALabel> {
     }
 }
 
-/// The same for a header other than Host, whose whole value is the prefix: it may have dots and be
-/// longer.
+/// Normalises a host prefix as [`label`] does, but allows dots and any length: the whole value of a
+/// header other than Host is the prefix.
 pub fn value(text: &str) -> Result<String, NotALabel> {
-    // What may stand in the host of a URL (RFC 3986, 3.2.2). Nothing of it ends a header or a tag.
+    // The characters of a URL's host (RFC 3986, section 3.2.2). None of them ends a header or a
+    // tag.
     let unusual = |c: &char| match c.is_ascii() {
         true => !c.is_ascii_alphanumeric() && !"-._~!$&'()*+,;=".contains(*c),
-        // Browsers take the last three for dots.
+        // Browsers treat the last three as dots.
         false => c.is_whitespace() || c.is_control() || "\u{3002}\u{ff0e}\u{ff61}".contains(*c),
     };
     match text.chars().find(unusual) {
@@ -72,8 +71,8 @@ pub fn value(text: &str) -> Result<String, NotALabel> {
     }
 }
 
-/// The form in which labels are compared: lower case, and of other scripts the `xn--` form. A text
-/// that is too long for a label is lower-cased only.
+/// Returns the form in which labels are compared: lower case, and `xn--` if it is not ASCII. A text
+/// that is too long for a label is only lower-cased.
 pub fn ascii(text: &str) -> Cow<'_, str> {
     let convertible = !text.is_ascii() && text.len() <= MAX_TEXT;
     let converted = if convertible { punycode(text) } else { None };
@@ -86,7 +85,7 @@ pub fn ascii(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The lower-case letter of the scripts whose capitals have a simple one: Latin, Greek, Cyrillic.
+/// Returns the lower case of a Latin, Greek or Cyrillic letter, and other characters as they are.
 /// The tables of the standard library would add 12 KB to the program.
 fn lower(c: char) -> char {
     let after = |distance: u32| char::from_u32(u32::from(c) + distance).unwrap_or(c);
@@ -172,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_other_scripts_become_what_browsers_ask_for() {
+    fn labels_in_other_scripts_become_what_browsers_ask_for() {
         // From RFC 3492, 7.1, and of browsers.
         for (text, code) in [
             ("müller", "xn--mller-kva"),
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn capitals_become_the_letters_that_the_standard_library_makes_of_them() {
+    fn lower_case_equals_that_of_the_standard_library() {
         for c in ('\u{80}'..='\u{52f}').filter(|c| lower(*c) != *c) {
             assert!(c.to_lowercase().eq([lower(c)]), "{c}");
         }
@@ -220,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_visitor_can_ask_for_is_no_label() {
+    fn a_text_that_no_visitor_can_ask_for_is_no_label() {
         let long = "x".repeat(MAX_LABEL);
         assert_eq!(label(&long).as_deref(), Ok(long.as_str()));
         assert_eq!(label(&format!("{long}x")), Err(NotALabel::TooLong(64)));

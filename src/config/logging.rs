@@ -1,4 +1,4 @@
-//! What to log, where to, and what goes to Sentry. Not the logger.
+//! Settings of the log and of reports to Sentry. Not the logger.
 
 use std::path::PathBuf;
 
@@ -55,8 +55,8 @@ pub fn common(roles: &[RoleConfig]) -> (LoggingConfig, Option<&SentryConfig>, Ve
                     None => format!("the {}", loaded.name()),
                 };
                 warnings.push(format!(
-                    "{source}: {name} is ignored: another role of this process has set it \
-                     otherwise, and there is but one for all"
+                    "{source}: {name} is ignored: another role of this process has set \
+                     another value, and a process has one"
                 ));
             }
         };
@@ -82,26 +82,26 @@ fn agree<T: Clone + PartialEq>(value: &mut Option<T>, other: &Option<T>) -> bool
     other.is_none() || value == other
 }
 
-/// Where and what to report.
+/// Settings of error reports to Sentry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SentryConfig {
-    /// The project's address at Sentry, a URL that holds a key.
+    /// Address of the project at Sentry, a URL with a key.
     pub dsn: Secret,
-    /// Which levels are reported; `fatal` and `panic` are levels of their own here.
+    /// Levels that are reported; `fatal` and `panic` are separate levels.
     pub levels: Vec<LogLevel>,
-    /// The part of all events to report, 0.0 to 1.0.
+    /// Fraction of events to report, 0.0 to 1.0.
     pub sample_rate: f64,
-    /// Sent along with each event; `None` means the program's version.
+    /// Release to report; `None` for the program's version.
     pub release: Option<String>,
-    /// Sent along with each event.
+    /// Environment to report.
     pub environment: Option<String>,
-    /// Sent along with each event.
+    /// Server name to report.
     pub server_name: Option<String>,
-    /// Makes the Sentry client itself tell what it does.
+    /// Whether the Sentry client prints what it does.
     pub debug: bool,
 }
 
-/// The levels as options name them, the most talkative first.
+/// Log levels by the names of the options, the most detailed first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum LogLevel {
@@ -117,7 +117,7 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// The nearest that there is in the `log` crate.
+    /// Returns the nearest level of the `log` crate.
     pub fn filter(self) -> LevelFilter {
         match self {
             LogLevel::Trace => LevelFilter::Trace,
@@ -151,7 +151,7 @@ impl Scalar for LogLevel {
     }
 }
 
-/// A level that Sentry knows: `disable` is not one.
+/// A log level that can be reported to Sentry: any but `disable`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SentryLevel(pub LogLevel);
 
@@ -167,7 +167,7 @@ impl Scalar for SentryLevel {
     }
 }
 
-/// The address of a project at Sentry, with the key in it.
+/// The address of a project at Sentry, with its key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dsn(pub Secret);
 
@@ -185,7 +185,7 @@ impl Scalar for Dsn {
             {
                 Ok(Dsn(Secret::new(text)))
             }
-            // Not quoted: there may be a key in it.
+            // The text is not quoted: it may contain a key.
             _ => Err(
                 "this is not the address of a project at Sentry: write it like \
                  https://key@host/number."

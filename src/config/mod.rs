@@ -1,5 +1,5 @@
-//! The configuration as plain data: read from flags and yaml, merged, checked. Nothing here
-//! listens, dials or logs; whoever gets a piece of it may rely on every check having been made.
+//! The configuration as plain data, read from flags and yaml and checked. Not its use: nothing here
+//! listens, dials or logs.
 //!
 //! `value` reads texts. `layers` finds the text of each option, in the flags, the file or the defaults,
 //! and reads it into the structs of `options`. `server` and `client` check what belongs together.
@@ -47,35 +47,35 @@ pub use url::Url;
 use value::Scalar;
 pub use wire::Wire;
 
-/// Longest id, secret and host prefix in bytes, as the wire can carry them (WIRE.md, hello).
+/// Maximum length of ids, secrets and host prefixes in bytes (docs/gt1.md, hello).
 pub const MAX_NAME: usize = 200;
 
-/// What one file, or the command line alone, says.
+/// The configuration of one role, from a file and the command line.
 #[derive(Clone, Debug)]
 pub struct RoleConfig {
-    /// What to be, and how.
+    /// The role and its settings.
     pub role: Role,
-    /// The file it came from, if any.
+    /// Path of the file, if there is one.
     pub source: Option<PathBuf>,
-    /// Sentences for the log; none of them keeps anything from working as configured otherwise.
+    /// Warnings for the log. The rest of the configuration works in spite of them.
     pub warnings: Vec<String>,
-    /// All options in one line for the log, without the secrets.
+    /// All options in one line for the log, without secrets.
     pub shown: String,
 }
 
-/// A checked configuration.
+/// The checked configuration of a server or a client.
 #[derive(Clone, Debug)]
 pub enum Role {
-    /// The public end.
+    /// The server, the public end.
     #[cfg(feature = "server")]
     Server(Box<ServerConfig>),
-    /// The end behind NAT.
+    /// The client, the end behind NAT.
     #[cfg(feature = "client")]
     Client(Box<ClientConfig>),
 }
 
 impl Role {
-    /// The server's, if it is one; the same call in a build of one role and of both.
+    /// Returns the server's configuration, if the role is server.
     #[cfg(feature = "server")]
     pub fn server(&self) -> Option<&ServerConfig> {
         match self {
@@ -85,7 +85,7 @@ impl Role {
         }
     }
 
-    /// The client's, if it is one.
+    /// Returns the client's configuration, if the role is client.
     #[cfg(feature = "client")]
     pub fn client(&self) -> Option<&ClientConfig> {
         match self {
@@ -97,7 +97,7 @@ impl Role {
 }
 
 impl RoleConfig {
-    /// Which of the two it is.
+    /// Returns the name of the role.
     pub fn name(&self) -> RoleName {
         match self.role {
             #[cfg(feature = "server")]
@@ -107,7 +107,7 @@ impl RoleConfig {
         }
     }
 
-    /// Where its log goes.
+    /// Returns the settings of the log.
     pub fn logging(&self) -> &LoggingConfig {
         match &self.role {
             #[cfg(feature = "server")]
@@ -117,7 +117,7 @@ impl RoleConfig {
         }
     }
 
-    /// Where its reports go.
+    /// Returns the settings of reports to Sentry.
     pub fn sentry(&self) -> Option<&SentryConfig> {
         match &self.role {
             #[cfg(feature = "server")]
@@ -127,7 +127,7 @@ impl RoleConfig {
         }
     }
 
-    /// Whether it listens on ports below 1024, or clients may have it listen there.
+    /// Whether the role listens on ports below 1024, or lets clients open such ports.
     pub fn low_ports(&self) -> bool {
         match &self.role {
             #[cfg(feature = "server")]
@@ -137,7 +137,7 @@ impl RoleConfig {
         }
     }
 
-    /// Whom to become.
+    /// Returns the user and group to run as.
     pub fn account(&self) -> &AccountConfig {
         match &self.role {
             #[cfg(feature = "server")]
@@ -147,7 +147,7 @@ impl RoleConfig {
         }
     }
 
-    /// Executor threads, 1 to 64.
+    /// Returns the number of executor threads, 1 to 64.
     pub fn threads(&self) -> usize {
         match &self.role {
             #[cfg(feature = "server")]
@@ -158,17 +158,17 @@ impl RoleConfig {
     }
 }
 
-/// A role by name, whether this program was built with it or not.
+/// The name of a role, which this program may have been built without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RoleName {
-    /// The public end.
+    /// The server, the public end.
     Server,
-    /// The end behind NAT.
+    /// The client, the end behind NAT.
     Client,
 }
 
 impl RoleName {
-    /// Whether this program was built with it.
+    /// Whether this program was built with the role.
     pub const fn built(self) -> bool {
         match self {
             RoleName::Server => cfg!(feature = "server"),
@@ -176,7 +176,7 @@ impl RoleName {
         }
     }
 
-    /// The only role this program was built with, if it is only one.
+    /// Returns the role of a program that was built with one role.
     pub const fn only() -> Option<RoleName> {
         match (RoleName::Server.built(), RoleName::Client.built()) {
             (true, false) => Some(RoleName::Server),
@@ -205,7 +205,7 @@ impl Scalar for RoleName {
     }
 }
 
-/// Why nothing can be started: sentences for the person who wrote the command line or the file.
+/// A mistake in the command line or a file: sentences for the user. Nothing starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(String);
 
@@ -223,12 +223,14 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Checks what the wire limits to [`MAX_NAME`] bytes; `what` begins the sentence.
+/// Checks that a name has 1 to [`MAX_NAME`] bytes. `what` is the subject of the error's sentence.
 fn check_length(what: &str, bytes: usize) -> Result<(), String> {
     match bytes {
         0 => Err(format!("{what} is empty: it needs 1 to {MAX_NAME} bytes.")),
         1..=MAX_NAME => Ok(()),
-        _ => Err(format!("{what} has {bytes} bytes: the most is {MAX_NAME}.")),
+        _ => Err(format!(
+            "{what} has {bytes} bytes: the maximum is {MAX_NAME}."
+        )),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A secret that does not show itself. Not how it is agreed on, made up or sent.
+//! Secrets in memory and in messages. Not their generation or exchange.
 
 use std::fmt;
 
@@ -6,17 +6,17 @@ use subtle::ConstantTimeEq;
 
 use super::value::Scalar;
 
-/// Prints as `******` and compares in a time that does not tell how much of it was right.
+/// A secret that prints as `******` and is compared in constant time.
 #[derive(Clone)]
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// Any bytes; the wire takes 1 to 200 of them.
+    /// Makes a secret of any bytes. The wire carries 1 to 200.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Secret(bytes.into())
     }
 
-    /// The secret itself, for the wire.
+    /// Returns the bytes of the secret, for the wire.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -43,8 +43,8 @@ impl fmt::Display for Secret {
     }
 }
 
-/// The text of a URL, or of what was meant to be one, without what may be a password or a key in it:
-/// all before an `@`, and the query. A path of `file://` has neither.
+/// Returns the text of a URL without possible passwords and keys: the part before an `@` and the
+/// query are masked. The text may be a mistyped URL. `file://` paths have neither part.
 pub(super) fn redact(text: &str) -> String {
     const VEIL: &str = "******";
     let (scheme, rest) = match text.split_once("://") {
@@ -59,7 +59,7 @@ pub(super) fn redact(text: &str) -> String {
     let end = if query.is_some() { "?******" } else { "" };
     match rest.rsplit_once('@') {
         Some((_, rest)) => format!("{scheme}{VEIL}@{rest}{end}"),
-        // The question mark may be one of a password.
+        // The question mark may be part of a password.
         None if query.is_some_and(|query| query.contains('@')) => format!("{scheme}{VEIL}{end}"),
         None => format!("{scheme}{rest}{end}"),
     }
@@ -76,14 +76,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_never_shows_itself() {
+    fn a_secret_prints_masked() {
         let secret = Secret::new("hush");
         assert_eq!(format!("{secret} {secret:?}"), "****** ******");
         assert_eq!(secret.as_bytes(), b"hush");
     }
 
     #[test]
-    fn a_url_keeps_its_passwords_to_itself() {
+    fn a_url_prints_without_passwords() {
         for (url, text) in [
             ("http://h:80/x", "http://h:80/x"),
             ("https://u:p@h/x?token=p#p", "https://******@h/x?******"),

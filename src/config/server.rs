@@ -31,72 +31,72 @@ pub use tls::TlsVersion;
 pub use users::User;
 use users::{UserEntry, UsersConfig};
 
-/// Options that have their effect only where there is P2P.
+/// Options that need the feature `p2p`.
 const OF_P2P: &[&str] = &["stunAddr"];
-/// Options that the section `host:` may hold as well, and their keys there.
+/// Options that may also be set in the section `host:`, and their keys there.
 const OF_HOST: [(&str, &str); 3] = [
     ("hostNumber", "number"),
     ("hostRegex", "regex"),
     ("hostWithID", "withID"),
 ];
 
-/// A server, ready to start.
+/// The checked configuration of a server.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// For visitors and tunnels in the clear.
+    /// Address for visitors and tunnels without TLS.
     pub addr: Option<ListenAddr>,
-    /// For visitors and tunnels over TLS; `cert_file` and `key_file` are set when this is.
+    /// Address for visitors and tunnels over TLS; needs `cert_file` and `key_file`.
     pub tls_addr: Option<ListenAddr>,
-    /// For TLS visitors that are passed on as they come, by server name.
+    /// Address for TLS that is routed by its server name and not decrypted.
     pub sni_addr: Option<ListenAddr>,
-    /// PEM, for `tls_addr`.
+    /// PEM file with the certificate for `tls_addr`.
     pub cert_file: Option<PathBuf>,
-    /// PEM, for `tls_addr`.
+    /// PEM file with the key for `tls_addr`.
     pub key_file: Option<PathBuf>,
-    /// The oldest TLS to speak on `tls_addr`.
+    /// Oldest TLS version for `tls_addr`.
     pub tls_min: TlsVersion,
-    /// By id, each id once.
+    /// Users, sorted by id; each id once.
     pub users: Vec<User>,
-    /// What happens to clients that are not among `users`, unless an authAPI decides.
+    /// Whether clients that are not among `users` are admitted, unless an authAPI decides.
     pub any_client: AnyClient,
-    /// For clients that are not among `users`; those have their own, complete.
+    /// Limits of clients that are not among `users`. Users have complete limits of their own.
     pub limits: Limits,
-    /// How long a tunnel may be silent; zero means any time.
+    /// Time after which a silent tunnel is closed; zero for never.
     pub timeout: Duration,
-    /// Whether traffic in one direction alone counts as silence.
+    /// Whether a connection with traffic in one direction only is treated as silent.
     pub timeout_on_unidirectional_traffic: bool,
-    /// The header that names the prefix, `Host` unless configured.
+    /// Header that contains the host prefix.
     pub http_mux_header: String,
-    /// Whose connections carry one request each.
+    /// Addresses of reverse proxies, whose connections carry one request each.
     pub front_proxies: Vec<Network>,
-    /// How often an address may fail to authenticate before it is refused; 0 for any number.
+    /// Number of failed logins after which an address is locked out; 0 for no limit.
     pub reconnect_times: u32,
-    /// How long it is refused then.
+    /// Duration of a lockout.
     pub reconnect_duration: Duration,
-    /// Most connections of one address at a time; 0 for any number.
+    /// Maximum number of connections from one address; 0 for no limit.
     pub address_connections: u32,
-    /// Most connections of all at a time; 0 for any number.
+    /// Maximum number of connections; 0 for no limit.
     pub total_connections: u32,
-    /// The URL to ask about users.
+    /// URL that is asked about ids and secrets.
     pub auth_api: Option<Url>,
-    /// The status page.
+    /// Listener of the API.
     pub api: Option<ApiConfig>,
-    /// The STUN service.
+    /// UDP address of the STUN service.
     pub stun_addr: Option<ListenAddr>,
-    /// Where the log goes.
+    /// Log level, file and rotation.
     pub logging: LoggingConfig,
-    /// Where reports go.
+    /// Error reports to Sentry; `None` for none.
     pub sentry: Option<SentryConfig>,
-    /// Whom to become.
+    /// User and group to run as.
     pub account: AccountConfig,
-    /// Executor threads, 1 to 64.
+    /// Number of executor threads, 1 to 64.
     pub threads: usize,
-    /// What tunnels may speak.
+    /// Versions of the wire that tunnels may use.
     pub wire: Wire,
 }
 
 impl ServerConfig {
-    /// Whether it listens on ports below 1024, or clients may have it listen there.
+    /// Whether the server listens on ports below 1024, or lets clients open such ports.
     pub fn low_ports(&self) -> bool {
         let api = self.api.as_ref().map(|api| &api.addr);
         let listeners = [&self.addr, &self.tls_addr, &self.sni_addr, &self.stun_addr];
@@ -104,7 +104,7 @@ impl ServerConfig {
         listeners.any(ListenAddr::is_low) || self.low_client_ports()
     }
 
-    /// Whether clients may have it listen on ports below 1024.
+    /// Whether clients may open ports below 1024.
     fn low_client_ports(&self) -> bool {
         let users = self.users.iter().map(|user| &user.limits);
         let mut rules = users.chain([&self.limits]).flat_map(|limits| &limits.tcp);
@@ -112,31 +112,31 @@ impl ServerConfig {
     }
 }
 
-/// Whether a client that is not among the configured users may connect.
+/// The policy for clients that are not among the configured users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnyClient {
-    /// It is refused.
+    /// They are refused.
     Refused,
-    /// `allowAnyClient` is set.
+    /// They are admitted: `allowAnyClient` is set.
     Allowed,
-    /// It may, because nothing in the configuration is about users.
+    /// They are admitted because the configuration has nothing about users.
     AllowedByDefault,
 }
 
-/// The status page's listener.
+/// The listener of the API.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiConfig {
-    /// Where to listen.
+    /// Address to listen on.
     pub addr: ListenAddr,
-    /// Certificate and key, PEM; `None` means plain HTTP.
+    /// PEM files with the certificate and the key; `None` for plain HTTP.
     pub tls: Option<(PathBuf, PathBuf)>,
-    /// The oldest TLS to speak.
+    /// Oldest TLS version.
     pub tls_min: TlsVersion,
-    /// The host names that requests may be for, besides IP addresses and localhost.
+    /// Host names that requests may have, besides IP addresses and localhost.
     pub hosts: Vec<String>,
 }
 
-/// A server's file.
+/// The sections of a server's file. Those of type `()` are read elsewhere.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct ServerFile {
@@ -149,7 +149,7 @@ struct ServerFile {
     host: (),
 }
 
-/// The options that a server has.
+/// Returns all options of a server.
 pub fn names() -> impl Iterator<Item = &'static OptionName> {
     let names = [
         ServerOptions::NAMES,
@@ -159,7 +159,7 @@ pub fn names() -> impl Iterator<Item = &'static OptionName> {
     names.into_iter().flatten()
 }
 
-/// Makes a checked configuration out of the flags and the file.
+/// Reads and checks the configuration of a server.
 pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, ConfigError> {
     let mut warnings = without_p2p(OF_P2P, flags, document);
     let (mut sections, mut file) = (Vec::new(), ServerFile::default());
@@ -216,20 +216,20 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
     warnings.extend(users.warn_of_global(&global, allow_any_client || auth_api.is_some()));
     let users = users.finish(&global).map_err(fail)?;
 
-    let nobody = users.is_empty() && auth_api.is_none();
+    let no_users = users.is_empty() && auth_api.is_none();
     let any_client = match allow_any_client {
         true => AnyClient::Allowed,
-        false if nobody && !users_are_configured => {
+        false if no_users && !users_are_configured => {
             warnings
                 .push("working on -allowAnyClient mode, because no user is configured".to_owned());
             AnyClient::AllowedByDefault
         }
         false => AnyClient::Refused,
     };
-    if nobody && any_client == AnyClient::Refused {
+    if no_users && any_client == AnyClient::Refused {
         warnings.push(
-            "no client can connect: users are configured, but there is not one in the \
-             configuration or the users file; add one, or set allowAnyClient"
+            "no client can connect: users are configured, but neither the configuration nor the \
+             users file has one; add one, or set allowAnyClient"
                 .to_owned(),
         );
     }
@@ -308,7 +308,8 @@ fn check(server: &ServerConfig) -> Result<(), String> {
     Ok(())
 }
 
-/// Listeners that cannot both be had. The system has the last word: `:80` and `1.2.3.4:80` differ.
+/// Returns a warning about two listeners with the same address. Addresses such as `:80` and
+/// `1.2.3.4:80` differ; opening them decides.
 fn same_listeners(server: &ServerConfig) -> Option<String> {
     let api = server.api.as_ref().map(|api| api.addr.clone());
     let listeners = [
@@ -332,8 +333,8 @@ fn same_listeners(server: &ServerConfig) -> Option<String> {
     None
 }
 
-/// The global TCP rules, and the number for rules that have none: those of the first source that has
-/// ranges, or else the list of the file.
+/// Returns the global TCP rules, and the number for rules without one: those of the first source
+/// that has ranges, or else the list of the file.
 fn tcp(
     sources: [PairedOptions; 2],
     list: Option<Vec<TcpEntry>>,
@@ -362,7 +363,7 @@ fn tls_min(option: &str, asked: TlsOption, warnings: &mut Vec<String>) -> TlsVer
     match asked {
         TlsOption::Tls11 => {
             warnings.push(format!(
-                "{option} is tls1.1, which is broken and not spoken here; it means tls1.2"
+                "{option} is tls1.1, which is insecure and not supported; it means tls1.2"
             ));
             TlsVersion::Tls12
         }

@@ -1,5 +1,5 @@
-//! A configuration as one line for the log: every option with its value, none of the secrets. Made
-//! of what was written and of the options' names, so it knows no types.
+//! A configuration as one line for the log: every option with its value, without secrets. Made of
+//! texts, not of parsed values.
 
 use super::file::Document;
 use super::layers::OptionName;
@@ -7,28 +7,29 @@ use super::secret::redact;
 use super::value::Scalar;
 use super::yaml::{Node, NodeKind};
 
-/// Stands for a secret.
+/// The text that replaces a secret.
 const MASK: &str = "******";
 /// Options whose values are secrets.
 const SECRETS: [&str; 2] = ["secret", "sentryDSN"];
-/// Flags that ask for something once.
+/// Flags that are actions, not options.
 const NO_OPTIONS: [&str; 3] = ["h", "s", "version"];
-/// Sections of a file besides `options`, and the keys in them that no option has.
+/// Sections of a file besides `options`.
 const SECTIONS: [&str; 5] = ["services", "tcp", "tcpNumber", "host", "users"];
+/// Keys of sections that are not options.
 const KEYS: [&str; 4] = ["number", "range", "regex", "withID"];
-/// Bytes; a file may name thousands of users.
-const MOST: usize = 16 * 1024;
+/// Maximum length of the line in bytes; a file may have thousands of users.
+const MAX_LINE: usize = 16 * 1024;
 
 /// Whether the option's value is a secret.
 pub fn is_secret(name: &OptionName) -> bool {
     SECRETS.contains(&name.camel)
 }
 
-/// A flag as it was given: name and value.
+/// A flag as it was written: name and value.
 pub type Given<'a> = (&'a str, &'a str);
 
-/// All of it: `names` are the role's options, `services` the groups of several `-local`, whose
-/// flags are not among `flags`.
+/// Returns the line. `names` are the role's options, `services` the groups of several `-local`,
+/// whose flags are not among `flags`.
 pub fn summary(
     names: &[&OptionName],
     flags: &[Given<'_>],
@@ -54,7 +55,7 @@ pub fn summary(
             (true, "config") => Vec::new(),
             (true, _) => of_file,
         };
-        // A section of the same name would otherwise look like the same thing.
+        // Tells the option from the section of the same name.
         let key = match section(name.camel) {
             Some(_) => format!("options.{}", name.camel),
             None => name.camel.to_owned(),
@@ -97,7 +98,7 @@ pub fn summary(
     json.end()
 }
 
-/// What a user reads as JSON; no program does.
+/// A writer of JSON for people. Programs should not parse it: long lines are cut.
 struct JsonWriter(String);
 
 impl JsonWriter {
@@ -134,7 +135,7 @@ impl JsonWriter {
         self.0.push('"');
     }
 
-    /// A URL is shown without what may be a password in it.
+    /// Writes a text; a URL without possible passwords.
     fn text(&mut self, text: &str) {
         match text.contains("://") {
             true => self.quoted(&redact(text)),
@@ -147,7 +148,7 @@ impl JsonWriter {
         self.0.push_str(text);
     }
 
-    /// The values that were given, or the default, in the form of the option's kind.
+    /// Writes the given values of an option, or its default, in the form of its kind.
     fn option(&mut self, name: &OptionName, values: &[&str]) {
         let secret = is_secret(name);
         let shown = |value| {
@@ -180,7 +181,7 @@ impl JsonWriter {
         }
     }
 
-    /// Of a section only what is known in it: what is not may be a secret under a wrong name.
+    /// Writes a value; of a section only known keys, since an unknown one may be a mistyped secret.
     fn node(&mut self, node: &Node, names: &[&OptionName]) {
         match &node.kind {
             NodeKind::Null => self.plain("null"),
@@ -214,7 +215,7 @@ impl JsonWriter {
         self.open('{');
         if let NodeKind::Map(entries) = &node.kind {
             for (id, node) in entries {
-                if self.0.len() > MOST {
+                if self.0.len() > MAX_LINE {
                     break;
                 }
                 self.key(id);
@@ -225,8 +226,8 @@ impl JsonWriter {
     }
 
     fn end(mut self) -> String {
-        if self.0.len() > MOST {
-            let end = (0..=MOST).rev().find(|at| self.0.is_char_boundary(*at));
+        if self.0.len() > MAX_LINE {
+            let end = (0..=MAX_LINE).rev().find(|at| self.0.is_char_boundary(*at));
             self.0.truncate(end.unwrap_or(0));
             self.0.push('…');
         }
@@ -240,7 +241,7 @@ mod tests {
     use crate::config::foreign::Content;
 
     #[test]
-    fn a_url_keeps_its_passwords_to_itself() {
+    fn a_url_prints_without_passwords() {
         for (url, text) in [
             ("http://h:80/x", "http://h:80/x"),
             ("https://u:p@h/x?token=p#p", "https://******@h/x?******"),
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn thousands_of_users_do_not_make_an_endless_line() {
+    fn the_line_of_thousands_of_users_is_cut() {
         let users: String = (0..5_000)
             .map(|n| format!("  user{n}: {{secret: topsecret, pasword: topsecret}}\n"))
             .collect();
@@ -265,7 +266,11 @@ mod tests {
             Document::parse(path, format!("users:\n{users}"), Content::Configuration).unwrap();
         let line = summary(&[], &[], &[], Some(&document));
         assert!(line.starts_with("{\"users\":{\"user0\":{\"secret\":\"******\"},"));
-        assert!((MOST..MOST + 100).contains(&line.len()), "{}", line.len());
+        assert!(
+            (MAX_LINE..MAX_LINE + 100).contains(&line.len()),
+            "{}",
+            line.len()
+        );
         assert!(line.ends_with('…') && !line.contains("topsecret"));
     }
 }

@@ -41,22 +41,22 @@ fn broken(text: &str) -> String {
 }
 
 #[test]
-fn what_is_not_yaml_is_told_where() {
+fn an_error_of_yaml_names_its_line() {
     assert!(broken("options:\n  addr: [\n").starts_with("gt.yaml: line "));
-    assert!(broken("a: 1\na: 2\n").contains("the key \"a\" stands twice"));
+    assert!(broken("a: 1\na: 2\n").contains("the key \"a\" is given twice"));
     assert_eq!(
         broken("a: 1\noptions: !secret x"),
         "gt.yaml: line 2: options: this has a tag (!name), and no option takes one."
     );
     assert_eq!(
         broken("a: 1\n---\nb: 2"),
-        "gt.yaml: this is more than one document: only one is read, so take the line --- out."
+        "gt.yaml: this is more than one document, and gt reads only one: remove the line ---."
     );
 }
 
 #[cfg(all(feature = "server", feature = "client"))]
 #[test]
-fn a_file_says_by_its_type_or_its_keys_whose_it_is() {
+fn the_role_of_a_file_follows_from_its_type_or_its_keys() {
     let role = |text| document(text).role(None).map_err(|error| error.to_string());
     assert_eq!(role("type: server"), Ok(RoleName::Server));
     assert_eq!(
@@ -186,7 +186,7 @@ options:
     }
 
     #[test]
-    fn the_seeds_files_of_the_server_work() {
+    fn the_files_of_the_original_servers_manual_work() {
         let users = File::new("seed", SEED_USERS);
         let text = SEED_CONFIG.replace("USERS", users.path());
         let loaded = loaded(&text);
@@ -210,7 +210,7 @@ options:
     }
 
     #[test]
-    fn the_seeds_tcp_files_work() {
+    fn the_tcp_files_of_the_original_servers_manual_work() {
         let users = File::new(
             "tcp",
             "\
@@ -268,7 +268,7 @@ options:
     }
 
     #[test]
-    fn defaults_are_the_seeds() {
+    fn the_defaults_are_those_of_the_original_gt() {
         let server = server("");
         assert_eq!(
             server.addr,
@@ -404,7 +404,7 @@ options:
     }
 
     #[test]
-    fn a_wrong_value_is_named_with_file_line_key_and_what_is_right() {
+    fn an_error_names_file_line_and_key_and_shows_a_right_value() {
         for (text, wanted) in [
             ("options:\n  timeout: 90", "line 2: options.timeout: \"90\" has no unit: write 90s for seconds, 90ms, 90m or 90h."),
             ("options:\n  addr: [1, 2]", "line 2: options.addr: this is a list, but must be a single value."),
@@ -425,7 +425,7 @@ options:
     }
 
     #[test]
-    fn what_does_not_go_together_is_an_error() {
+    fn options_that_contradict_each_other_are_an_error() {
         for (text, wanted) in [
             ("options: {addr: ''}", "There is nothing to listen on: set addr, tlsAddr or sniAddr."),
             ("options: {tlsAddr: 443, certFile: /c}", "tlsAddr needs certFile and keyFile: the certificate and its key, in PEM."),
@@ -440,11 +440,11 @@ options:
         let id = "x".repeat(201);
         assert_eq!(
             error(&format!("users: {{{id}: {{secret: s}}}}")),
-            format!("gt.yaml: The id \"{id}\" has 201 bytes: the most is 200.")
+            format!("gt.yaml: The id \"{id}\" has 201 bytes: the maximum is 200.")
         );
         assert_eq!(
             error(&format!("users: {{a: {{secret: {id}}}}}")),
-            "gt.yaml: The secret of the user \"a\" has 201 bytes: the most is 200."
+            "gt.yaml: The secret of the user \"a\" has 201 bytes: the maximum is 200."
         );
         assert_eq!(
             error("options: {users: /nonexistent/u}").split(':').next(),
@@ -470,17 +470,17 @@ options:
     }
 
     #[test]
-    fn old_tls_means_the_oldest_that_is_spoken_with_a_warning() {
+    fn tls_1_1_means_tls_1_2_with_a_warning() {
         let loaded = loaded("options: {tlsVersion: tls1.1, id: a, secret: b}");
         assert_eq!(
             loaded.warnings,
-            ["tlsVersion is tls1.1, which is broken and not spoken here; it means tls1.2"]
+            ["tlsVersion is tls1.1, which is insecure and not supported; it means tls1.2"]
         );
     }
 
     #[cfg(not(feature = "p2p"))]
     #[test]
-    fn what_takes_p2p_is_a_warning_where_there_is_none() {
+    fn an_option_of_p2p_is_a_warning_in_a_build_without_it() {
         let why = "is set, but this gt was built without the feature p2p";
         let loaded = loaded("options: {stunAddr: 3478, id: a, secret: b}");
         assert_eq!(
@@ -493,7 +493,7 @@ options:
     }
 
     #[test]
-    fn an_option_of_the_flags_stands_over_the_files() {
+    fn a_flag_overrides_the_file() {
         let flags = [("addr", "81"), ("tcpRange", "5-6"), ("hostNumber", "4")];
         let server = with_flags(&flags, "options: {addr: 82, speed: 9}\ntcp: {number: 1, range: 7-8}\nhost: {number: 5, withID: true}");
         assert_eq!((server.addr.unwrap().port, server.limits.speed), (81, 9));
@@ -552,7 +552,7 @@ options:
     }
 
     #[test]
-    fn a_user_may_be_kept_from_tcp_that_others_have() {
+    fn an_empty_list_keeps_a_user_from_the_global_ports() {
         let server =
             server("users: {a: {secret: s, tcp: []}, b: {secret: s}}\ntcp: {number: 1, range: 5}");
         assert_eq!(rules(&user(&server, "a").limits), []);
@@ -560,7 +560,7 @@ options:
     }
 
     #[test]
-    fn two_users_cannot_have_the_same_ports_for_their_own() {
+    fn ranges_of_two_users_cannot_overlap() {
         let users = File::new(
             "overlap",
             "b: {secret: s, tcp: {range: 25000}}\nc: {secret: s, tcp: {range: 1}}",
@@ -578,14 +578,14 @@ options:
         }
         assert_eq!(
             error(&config("20000-25000")),
-            "gt.yaml: The users \"a\" and \"b\" have the same TCP ports for their own: 20000-25000 \
-             and 25000 overlap. Give each of them other ports, or leave both lists out and \
-             give all users the global tcp."
+            "gt.yaml: The users \"a\" and \"b\" have TCP ports in common: 20000-25000 and 25000 \
+             overlap. Give them different ports, or remove both lists to give all users the \
+             global tcp."
         );
     }
 
     #[test]
-    fn a_users_ports_that_others_may_take_are_one_warning() {
+    fn users_ranges_that_overlap_global_ones_are_one_warning() {
         let overlap = |warnings: Vec<String>| -> Vec<String> {
             let about = |warning: &String| warning.contains("overlaps");
             warnings.into_iter().filter(about).collect()
@@ -613,7 +613,7 @@ options:
                 "20-29",
                 "b",
                 "29-35",
-                "; so is it with 1 more user"
+                "; so do the ranges of 1 more user"
             )]
         );
         assert_eq!(
@@ -622,7 +622,7 @@ options:
                 "10-19",
                 "a",
                 "1-65535",
-                "; so is it with 2 more users"
+                "; so do the ranges of 2 more users"
             )]
         );
         assert_eq!(
@@ -634,7 +634,7 @@ options:
     }
 
     #[test]
-    fn an_empty_id_or_secret_is_not_passed_over() {
+    fn an_empty_id_or_secret_is_an_error() {
         for (text, wanted) in [
             (
                 "options: {id: [a, b], secret: ['', s]}",
@@ -660,10 +660,10 @@ options:
     }
 
     #[test]
-    fn users_that_are_configured_but_empty_let_nobody_in() {
+    fn an_empty_list_of_users_admits_no_client() {
         const NOBODY: &str =
-            "no client can connect: users are configured, but there is not one in \
-                              the configuration or the users file; add one, or set allowAnyClient";
+            "no client can connect: users are configured, but neither the configuration nor the \
+             users file has one; add one, or set allowAnyClient";
         for text in [
             "users:",
             "users: ~",
@@ -794,7 +794,7 @@ mod client {
     const REST: &str = "options: {remote: h, id: i}\n";
 
     #[test]
-    fn the_seeds_files_of_the_client_work() {
+    fn the_files_of_the_original_clients_manual_work() {
         let c = client(
             "\
 version: 1.0 # a reserved keyword, not used yet
@@ -858,7 +858,7 @@ options:
     }
 
     #[test]
-    fn defaults_are_the_seeds() {
+    fn the_defaults_are_those_of_the_original_gt() {
         let c = client(&format!("{REST}services: {{local: 'http://h'}}"));
         assert_eq!((c.link.connections, c.link.idle_connections), (3, 1));
         assert_eq!(
@@ -904,7 +904,7 @@ options:
     }
 
     #[test]
-    fn an_option_of_the_flags_stands_over_the_files() {
+    fn a_flag_overrides_the_file() {
         let text = "options: {remote: h, id: file, local: 'http://h', remoteTimeout: 1m}";
         let flags = flags(names(), &[("id", "flag")]);
         let loaded = load(&flags, &[], Some(&document(text))).unwrap();
@@ -916,7 +916,7 @@ options:
     }
 
     #[test]
-    fn what_a_service_is_decides_how_visitors_come() {
+    fn the_scheme_and_the_port_of_a_service_decide_its_exposure() {
         for (service, wanted) in [
             ("local: 'http://h'", host(None)),
             (
@@ -973,7 +973,7 @@ options:
     }
 
     #[test]
-    fn a_relative_directory_is_meant_from_the_files_own() {
+    fn a_relative_directory_starts_at_that_of_the_file() {
         let text = format!("{REST}services: {{local: 'file://./www'}}");
         let document =
             Document::parse(Path::new("/etc/gt/gt.yaml"), text, Content::Configuration).unwrap();
@@ -985,16 +985,16 @@ options:
     }
 
     #[test]
-    fn what_does_not_go_together_is_an_error() {
+    fn options_that_contradict_each_other_are_an_error() {
         for (text, wanted) in [
-            ("options: {remote: h, id: i}", "There is no service: say what to serve, like -local http://127.0.0.1:80."),
-            ("options: {id: i, local: 'http://h'}", "There is no remote: say where the server is, like -remote tcp://example.com:80."),
-            ("options: {remote: h, local: 'http://h'}", "There is no id: say who this client is by id or -id."),
-            ("options: {remote: h, id: i, hostPrefix: p}", "The service in options has no local: say what it serves, like local: http://127.0.0.1:80 or -local http://127.0.0.1:80."),
+            ("options: {remote: h, id: i}", "There is no service: set one, like -local http://127.0.0.1:80."),
+            ("options: {id: i, local: 'http://h'}", "There is no remote: set the address of the server, like -remote tcp://example.com:80."),
+            ("options: {remote: h, local: 'http://h'}", "There is no id: set the id of this client by id or -id."),
+            ("options: {remote: h, id: i, hostPrefix: p}", "The service in options has no local: set it, like local: http://127.0.0.1:80 or -local http://127.0.0.1:80."),
             ("options: {remote: h, id: i}\nservices: [{local: 'http://a'}, {local: 'http://b', hostPrefix: I}]", "The services http://a:80 and http://b:80 have the same host prefix \"i\": give each a hostPrefix of its own."),
-            ("options: {remote: h, id: '', local: 'http://h'}", "There is no id: say who this client is by id or -id."),
+            ("options: {remote: h, id: '', local: 'http://h'}", "There is no id: set the id of this client by id or -id."),
             ("options: {remote: h, id: i, local: 'http://h', remoteConnections: 2, remoteIdleConnections: 3}", "remoteIdleConnections (3) cannot be more than remoteConnections (2)."),
-            ("options: {remote: h, id: i, local: 'http://h', remoteTimeout: 0}", "remoteTimeout cannot be 0: a tunnel that died would never be noticed."),
+            ("options: {remote: h, id: i, local: 'http://h', remoteTimeout: 0}", "remoteTimeout cannot be 0: a dead tunnel would never be noticed."),
             ("options: {remote: h, id: i, tcpForwardAddr: 1}", "tcpForwardAddr needs tcpForwardHostPrefix: the host prefix of the client to reach."),
             ("options: {remote: h, id: i, local: 'http://h', webrtcMinPort: 2, webrtcMaxPort: 1}", "webrtcMinPort (2) cannot be more than webrtcMaxPort (1)."),
             ("options: {remote: h, id: i, local: 'tcp://h:1', remoteTCPRandom: false}", "The service in options (tcp://h:1) has neither a remoteTCPPort nor remoteTCPRandom: give it one of them."),
@@ -1010,13 +1010,13 @@ options:
                 error(&format!(
                     "options: {{remote: h, local: 'http://h', id: {id}, secret: {secret}}}"
                 )),
-                format!("gt.yaml: The {what} has 201 bytes: the most is 200.")
+                format!("gt.yaml: The {what} has 201 bytes: the maximum is 200.")
             );
         }
     }
 
     #[test]
-    fn a_prefix_is_a_label_that_visitors_can_ask_for() {
+    fn a_host_prefix_is_a_valid_label() {
         let prefix = |hosts: &str| {
             let text = format!("options: {{remote: h, id: i, local: 'http://h', {hosts}}}");
             let client = client(&text);
@@ -1029,13 +1029,22 @@ options:
         assert_eq!(prefix("hostPrefix: Web-1"), host(Some("web-1")));
         let long = "x".repeat(64);
         for (wrong, why) in [
-            ("a.b", "it has a dot in it, and visitors are told apart by the first label of a host name alone"),
-            (&*long, "it has 64 bytes as host names carry it, and the most is 63"),
+            (
+                "a.b",
+                "it has a dot, and visitors are routed by the first label of a host name alone",
+            ),
+            (
+                &*long,
+                "it has 64 bytes in a host name, and the maximum is 63",
+            ),
         ] {
-            let text = format!("options: {{remote: h, id: i, local: 'http://h', hostPrefix: {wrong}}}");
+            let text =
+                format!("options: {{remote: h, id: i, local: 'http://h', hostPrefix: {wrong}}}");
             assert_eq!(
                 error(&text),
-                format!("gt.yaml: line 1: options.hostPrefix: \"{wrong}\" is not a host prefix: {why}.")
+                format!(
+                    "gt.yaml: line 1: options.hostPrefix: \"{wrong}\" is not a host prefix: {why}."
+                )
             );
             assert_eq!(
                 error(&format!("options: {{remote: h, id: {wrong}, local: 'http://h'}}")),
@@ -1060,9 +1069,9 @@ options:
     }
 
     #[test]
-    fn a_wrong_value_is_named_with_file_line_key_and_what_is_right() {
+    fn an_error_names_file_line_and_key_and_shows_a_right_value() {
         for (text, wanted) in [
-            ("services:\n  - local: http://h\n    hostPrefix: a b", "line 3: services[0].hostPrefix: \"a b\" is not a host prefix: it has ' ' in it: it can have letters, digits and -_~!$&'()*+,;= in it, and nothing else."),
+            ("services:\n  - local: http://h\n    hostPrefix: a b", "line 3: services[0].hostPrefix: \"a b\" is not a host prefix: it has ' ' in it, but only letters, digits and -_~!$&'()*+,;= are allowed."),
             ("options: {remoteConnections: 11}", "line 1: options.remoteConnections: \"11\" is not a whole number from 1 to 10."),
             ("options: {remoteConnections: 0}", "line 1: options.remoteConnections: \"0\" is not a whole number from 1 to 10."),
             ("services: [x]", "line 1: services[0]: this is a single value, but must be a section of keys."),

@@ -1,4 +1,4 @@
-//! The URL of an API that gt asks: `http://host:port/path?query`. Not the asking.
+//! URLs of APIs: `http://host:port/path?query`. Not the requests.
 
 use std::fmt;
 
@@ -6,21 +6,21 @@ use super::address::{host_port, write_host_port};
 use super::secret::redact;
 use super::value::Scalar;
 
-/// An `http://` or `https://` URL. Shows itself without its query, which may hold a key.
+/// An `http://` or `https://` URL. Prints without its query, which may contain a key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url {
-    /// Whether it is `https://`.
+    /// Whether the scheme is `https`.
     pub tls: bool,
-    /// A name or an IP address without brackets.
+    /// Host name, or IP address without brackets.
     pub host: String,
-    /// Never 0.
+    /// Port; never 0.
     pub port: u16,
-    /// Path and query as a request line has them; begins with `/`, visible ASCII only.
+    /// Path and query for a request line: visible ASCII that begins with `/`.
     pub target: String,
 }
 
 impl Url {
-    /// The target with one more parameter in its query.
+    /// Returns the target with one more parameter in its query.
     pub fn target_with(&self, name: &str, value: &str) -> String {
         let target = &self.target;
         let joint = match target.split_once('?') {
@@ -30,7 +30,7 @@ impl Url {
         };
         let mut whole = format!("{target}{joint}{name}=");
         for byte in value.bytes() {
-            // RFC 3986, 2.3: what needs no escape anywhere.
+            // The characters that never need an escape (RFC 3986, section 2.3).
             if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
                 whole.push(char::from(byte));
             } else {
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_is_told_what_is() {
+    fn an_error_shows_how_to_write_a_url() {
         let error = Url::read("h:80/a").unwrap_err();
         assert_eq!(
             error,

@@ -1,4 +1,4 @@
-//! One value as people write it, on the command line or in a yaml file. Not what an option means.
+//! The text of one value, on the command line or in a yaml file. Not what an option means.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,14 +7,14 @@ use std::str::FromStr;
 
 use serde::de::{self, Deserialize, Deserializer};
 
-/// A kind of value that is written as one word.
+/// A type of value that is written as one text.
 pub trait Scalar: Sized {
-    /// Reads `text`, which is never empty. The error is a sentence that quotes the text and says
-    /// what would be right.
+    /// Reads `text`, which is never empty. The error is a sentence that quotes the text and shows a
+    /// correct one.
     fn read(text: &str) -> Result<Self, String>;
 }
 
-/// A value that was given: empty text (`-addr ""`) is given too, and says "none".
+/// A value that was given. An empty text (`-addr ""`) is `None`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Value<T>(pub Option<T>);
 
@@ -47,12 +47,12 @@ impl<'de, T: Scalar> Deserialize<'de> for Value<T> {
     }
 }
 
-/// What was given, if it was and is not empty.
+/// Returns the value, if one was given that is not empty.
 pub fn given<T>(value: Option<Value<T>>) -> Option<T> {
     value.and_then(|value| value.0)
 }
 
-/// All that was given and is not empty.
+/// Returns the values that are not empty.
 pub fn all<T>(values: Vec<Value<T>>) -> Vec<T> {
     values.into_iter().filter_map(|value| value.0).collect()
 }
@@ -93,7 +93,7 @@ impl Scalar for u32 {
 
 impl Scalar for u64 {
     fn read(text: &str) -> Result<Self, String> {
-        // Go's own limit for these; it also keeps sums of them from overflowing.
+        // Go's limit; it also keeps sums from overflowing.
         whole(text, i64::MAX.unsigned_abs())
     }
 }
@@ -105,7 +105,7 @@ fn whole<T: TryFrom<u64>>(text: &str, max: u64) -> Result<T, String> {
         .ok_or_else(|| format!("\"{text}\" is not a whole number from 0 to {max}."))
 }
 
-/// Plain decimal digits: `FromStr` would also take a `+`.
+/// Reads plain decimal digits. `FromStr` would accept a `+` as well.
 pub fn digits(text: &str) -> Option<u64> {
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| text.parse().ok()).flatten()
@@ -125,7 +125,7 @@ impl<const MIN: u32, const MAX: u32> Scalar for Bounded<MIN, MAX> {
     }
 }
 
-/// A part of a whole, 0.0 to 1.0.
+/// A fraction, 0.0 to 1.0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SampleRate(pub f64);
 
@@ -144,13 +144,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn empty_text_is_given_and_says_none() {
+    fn an_empty_text_is_a_value_of_none() {
         assert_eq!("".parse(), Ok(Value::<u16>(None)));
         assert_eq!("7".parse(), Ok(Value(Some(7u16))));
     }
 
     #[test]
-    fn numbers_say_what_would_be_right() {
+    fn an_error_shows_the_range_of_a_number() {
         assert_eq!(
             u16::read("65536").unwrap_err(),
             "\"65536\" is not a whole number from 0 to 65535."
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn booleans_are_forgiving() {
+    fn a_boolean_may_be_written_in_several_ways() {
         assert_eq!(bool::read("True"), Ok(true));
         assert_eq!(bool::read("off"), Ok(false));
         assert_eq!(

@@ -1,22 +1,22 @@
-//! Which versions of the wire tunnels may speak. Not the versions themselves.
+//! The option `wire`: the versions of the wire that tunnels may use. Not the versions themselves.
 
 use crate::config::value::Scalar;
 use crate::wire::Version;
 
-/// The option `wire`.
+/// The versions of the wire that tunnels may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wire {
-    /// GT/2 where the other end can, GT/1 where not.
+    /// GT/2 if the other end supports it, GT/1 otherwise.
     #[default]
     Auto,
-    /// GT/1 alone.
+    /// GT/1 only.
     One,
-    /// GT/2 alone.
+    /// GT/2 only.
     Two,
 }
 
 impl Wire {
-    /// Whether tunnels may speak it.
+    /// Whether tunnels may use a version.
     pub fn allows(self, version: Version) -> bool {
         match self {
             Wire::Auto => true,
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_way_to_write_it_is_read_and_others_are_told_the_right_ones() {
+    fn every_version_of_the_wire_is_read_and_an_error_lists_them() {
         assert_eq!(Wire::read("auto"), Ok(Wire::Auto));
         assert_eq!(Wire::read("Auto"), Ok(Wire::Auto));
         assert_eq!(Wire::read("1"), Ok(Wire::One));

@@ -13,25 +13,25 @@ use serde::de::{
     self, Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
 
-/// A place in a file, counted in nodes.
+/// The place of a node in a file: the number of nodes before it.
 type Mark = usize;
 
-/// The key that brings the keys of other sections into its own (<https://yaml.org/type/merge.html>).
+/// The merge key, which copies the keys of other sections (<https://yaml.org/type/merge.html>).
 const MERGE: &str = "<<";
 
-/// What a text is called in messages.
+/// The name of a text in messages.
 const VALUE: &str = "a single value";
-/// What a map is called in messages.
+/// The name of a map in messages.
 const SECTION: &str = "a section of keys";
 
-/// One yaml value.
+/// A yaml value.
 #[derive(Debug)]
 pub struct Node {
     mark: Mark,
     pub(super) kind: NodeKind,
 }
 
-/// What a value is.
+/// The content of a yaml value.
 #[derive(Debug)]
 pub(super) enum NodeKind {
     Null,
@@ -40,22 +40,22 @@ pub(super) enum NodeKind {
     Map(Vec<(String, Node)>),
 }
 
-/// A key that nothing asked for, as a path such as `options.host`.
+/// An unknown key.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unknown {
-    /// Where it stands.
+    /// Path of the key, such as `options.host`.
     pub path: String,
     mark: Mark,
 }
 
-/// Where the keys stand, in order.
+/// Returns the places of the keys, sorted.
 fn marks(keys: &[Unknown]) -> Vec<Mark> {
     let mut marks: Vec<Mark> = keys.iter().map(|key| key.mark).collect();
     marks.sort_unstable();
     marks
 }
 
-/// What is wrong with a file, and where. Small, since every value that is read might be one.
+/// An error in a file, and its place. Boxed, since the result of every value has room for one.
 #[derive(Debug)]
 pub struct YamlError(Box<Wrong>);
 
@@ -66,7 +66,7 @@ struct Wrong {
     message: String,
 }
 
-/// A whole file.
+/// A parsed file.
 #[derive(Debug)]
 pub struct YamlTree {
     text: String,
@@ -74,7 +74,7 @@ pub struct YamlTree {
 }
 
 impl YamlTree {
-    /// Takes a file's text. The error is the text again and `line N: what is wrong`.
+    /// Parses the text of a file. The error is the text and a message with the line.
     pub fn parse(text: String) -> Result<Self, (String, String)> {
         let mut root = match walk(&text, &mut Task::Fill) {
             Ok(root) => root,
@@ -89,17 +89,17 @@ impl YamlTree {
         }
     }
 
-    /// The text it was made of.
+    /// Returns the text of the file.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Whether it is a section of keys, as it has to be, or empty.
+    /// Whether the file is a section of keys or empty. Any other file is wrong.
     pub fn has_keys(&self) -> bool {
         matches!(self.root.kind, NodeKind::Map(_) | NodeKind::Null)
     }
 
-    /// The keys of the section at `path`, in order; none if there is no such section.
+    /// Returns the keys of the section at `path`, in their order; none if there is no such section.
     pub fn keys(&self, path: &[&str]) -> Vec<&str> {
         match self.node(path).map(|node| &node.kind) {
             Some(NodeKind::Map(entries)) => entries.iter().map(|(key, _)| key.as_str()).collect(),
@@ -107,8 +107,8 @@ impl YamlTree {
         }
     }
 
-    /// Reads the section at `path`, and the keys in it that `T` does not know.
-    /// A section that is not there reads like an empty one.
+    /// Reads the section at `path`. Returns the keys that `T` does not know as well. A missing
+    /// section is read as an empty one.
     pub fn read<'t, T: Deserialize<'t>>(
         &'t self,
         path: &[&str],
@@ -126,7 +126,7 @@ impl YamlTree {
         }
     }
 
-    /// What is wrong, with its line and its path in front.
+    /// Returns the message of an error, with its line and path.
     fn sentence(&self, YamlError(wrong): &YamlError) -> String {
         let Wrong { path, message, .. } = &**wrong;
         let colon = if path.is_empty() { "" } else { ": " };
@@ -134,7 +134,7 @@ impl YamlTree {
         at_line(line(&self.text, wrong.mark), &message)
     }
 
-    /// The keys and values of the section at `path`.
+    /// Returns the keys and values of the section at `path`.
     pub fn entries<'t>(
         &'t self,
         path: &str,
@@ -147,7 +147,7 @@ impl YamlTree {
         }
     }
 
-    /// The text of the value at `path`, or the texts if it may be a `list`.
+    /// Returns the text of the value at `path`, or the texts if it may be a `list`.
     pub fn texts<'t>(
         &'t self,
         path: &str,
@@ -167,7 +167,7 @@ impl YamlTree {
         }
     }
 
-    /// What is wrong with the value at `path`, or in a list with one of its values.
+    /// Returns the message about a wrong value at `path`; in a list, about the value at `index`.
     pub fn fault(&self, path: &str, node: &Node, index: usize, why: &str) -> String {
         let values = node.elements(path);
         let (path, mark) = match values.get(index) {
@@ -177,13 +177,13 @@ impl YamlTree {
         at_line(line(&self.text, Some(mark)), &format!("{path}: {why}"))
     }
 
-    /// The lines that unknown keys stand on, in their order. Reads the file once for all of them.
+    /// Returns the lines of unknown keys, in their order. Reads the file once for all of them.
     pub fn lines_of(&self, unknown: &[Unknown]) -> Vec<Option<usize>> {
         let mut task = Task::FindLines {
             wanted: marks(unknown),
             found: Vec::new(),
         };
-        // It was read before, so there is nothing wrong with it.
+        // The file was parsed before, so this cannot fail.
         let _ = walk(&self.text, &mut task);
         match task {
             Task::FindLines { found, .. } => {
@@ -197,7 +197,7 @@ impl YamlTree {
         }
     }
 
-    /// The value at `path`, if there is one.
+    /// Returns the value at `path`, if there is one.
     pub(crate) fn node(&self, path: &[&str]) -> Option<&Node> {
         path.iter()
             .try_fold(&self.root, |node, key| match &node.kind {
@@ -210,7 +210,7 @@ impl YamlTree {
     }
 }
 
-/// A message with the line it is about, if that is known, in front.
+/// Puts the line, if it is known, before a message.
 fn at_line(line: Option<usize>, message: &str) -> String {
     match line {
         Some(line) => format!("line {line}: {message}"),
@@ -218,15 +218,15 @@ fn at_line(line: Option<usize>, message: &str) -> String {
     }
 }
 
-/// The line that a value begins on. serde_yaml tells a place only in an error, so this reads up to
-/// there and fails.
+/// Returns the line on which a value begins. serde_yaml has places only in errors, so this reads up
+/// to the value and fails there.
 fn line(text: &str, mark: Option<Mark>) -> Option<usize> {
     let error = walk(text, &mut Task::StopAt(mark?)).err()?;
     Some(error.location()?.line())
 }
 
 impl Node {
-    /// The text of a value, or the texts of a list.
+    /// Returns the text of a value, or the texts of a list.
     pub(crate) fn texts(&self) -> Vec<&str> {
         match &self.kind {
             NodeKind::Text(text) => vec![text],
@@ -235,18 +235,18 @@ impl Node {
         }
     }
 
-    /// Whether there is no value.
+    /// Whether the value is null.
     pub(super) fn is_null(&self) -> bool {
         matches!(self.kind, NodeKind::Null)
     }
 
-    /// This value, whose key is not known.
+    /// Makes an unknown key of this value.
     pub(super) fn unknown(&self, path: String) -> Unknown {
         let mark = self.mark;
         Unknown { path, mark }
     }
 
-    /// The values of a list and the path of each; a value that is no list is the only one.
+    /// Returns the values of a list with their paths. Any other value is a list of one.
     pub(super) fn elements(&self, path: &str) -> Vec<(String, &Node)> {
         match &self.kind {
             NodeKind::Null => Vec::new(),
@@ -259,8 +259,8 @@ impl Node {
         }
     }
 
-    /// Replaces merge keys by what they bring, here and further in. A section's own keys win over
-    /// those it merges, and earlier merged sections over later ones.
+    /// Replaces merge keys, here and in nested values, by the keys of their sections. A section's
+    /// own keys take precedence over merged ones, and earlier merged sections over later ones.
     fn merge(&mut self) -> Result<(), YamlError> {
         match &mut self.kind {
             NodeKind::Null | NodeKind::Text(_) => {}
@@ -283,8 +283,7 @@ impl Node {
         Ok(())
     }
 
-    /// Appends the entries of the section, or of the list of sections, that is the value of a merge
-    /// key.
+    /// Appends the entries of this value of a merge key, a section or a list of sections.
     fn into_sections(self, entries: &mut Vec<(String, Node)>) -> Result<(), YamlError> {
         let sections = match self.kind {
             NodeKind::List(nodes) => nodes,
@@ -305,8 +304,8 @@ impl Node {
     }
 }
 
-/// The places, in order, of entries whose key an entry before them has. Sorts, since a section may
-/// have tens of thousands of keys.
+/// Returns the sorted indexes of entries that repeat the key of an earlier entry. Takes n log n
+/// time, since a section may have tens of thousands of keys.
 fn repeated(entries: &[(String, Node)]) -> Vec<usize> {
     let mut keys: Vec<(&str, usize)> = entries
         .iter()
@@ -325,7 +324,7 @@ fn repeated(entries: &[(String, Node)]) -> Vec<usize> {
     places
 }
 
-/// serde_yaml's message, the line in front.
+/// Returns serde_yaml's message with the line in front.
 fn sentence(error: &serde_yaml::Error) -> String {
     let text = error.to_string();
     match error.location() {
@@ -334,9 +333,9 @@ fn sentence(error: &serde_yaml::Error) -> String {
             let text = text.replace(&format!(" at line {line} column {column}"), "");
             format!("line {line}: {text}.")
         }
-        // The one thing wrong with a file as a whole.
+        // The only error without a place.
         None if text.contains("more than one document") => {
-            "this is more than one document: only one is read, so take the line --- out.".to_owned()
+            "this is more than one document, and gt reads only one: remove the line ---.".to_owned()
         }
         None => format!("{text}."),
     }
@@ -348,7 +347,7 @@ impl<'de> Deserialize<'de> for Node {
     }
 }
 
-/// The first time through: what is a list, what is a section, what is a value.
+/// The visitor of the first pass, which finds the shape of the tree.
 struct Shape;
 
 fn value<E>() -> Result<Node, E> {
@@ -431,7 +430,7 @@ impl<'de> Visitor<'de> for Shape {
         let repeated = repeated(&entries).into_iter().next();
         if let Some((key, _)) = repeated.and_then(|at| entries.get(at)) {
             return Err(de::Error::custom(format!(
-                "the key \"{key}\" stands twice in one section"
+                "the key \"{key}\" is given twice in one section"
             )));
         }
         Ok(Node {
@@ -441,20 +440,20 @@ impl<'de> Visitor<'de> for Shape {
     }
 }
 
-/// What the second time through is for.
+/// The purpose of the second pass.
 enum Task {
-    /// Each value's text, as it was written.
+    /// Store the text of each value, as it was written.
     Fill,
-    /// Fails at this node.
+    /// Fail at this node.
     StopAt(Mark),
-    /// The lines that the keys of these nodes stand on. Both lists are in order.
+    /// Find the lines of the keys of these nodes. Both lists are sorted.
     FindLines {
         wanted: Vec<Mark>,
         found: Vec<(Mark, usize)>,
     },
 }
 
-/// Goes through a file twice: for the shape of its tree, which is returned, and for the task.
+/// Parses a file in two passes: the first returns the shape of the tree, the second does the task.
 fn walk(text: &str, task: &mut Task) -> Result<Node, serde_yaml::Error> {
     #[cfg(test)]
     tests::WALKS.with(|walks| walks.set(walks.get() + 1));
@@ -468,10 +467,10 @@ fn walk(text: &str, task: &mut Task) -> Result<Node, serde_yaml::Error> {
     Ok(root)
 }
 
-/// A node, on the second time through.
+/// A node in the second pass.
 struct Walk<'a> {
     node: &'a mut Node,
-    /// The nodes that come before it.
+    /// Number of nodes before this one.
     count: &'a mut Mark,
     task: &'a mut Task,
 }
@@ -518,7 +517,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
                 })?;
             }
         }
-        // serde_yaml wants to be asked until it says that there is no more.
+        // serde_yaml requires reading up to the end of the list.
         access.next_element::<IgnoredAny>().map(|_| ())
     }
 
@@ -547,8 +546,8 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 }
 
-/// Reads past a key and returns its line. serde_yaml has gone past the key by the time it makes the
-/// error, so the reading can go on; the line is in the error's text.
+/// Skips a key and returns its line. serde_yaml has consumed the key when it makes the error, so
+/// reading can go on; the line is in the error's text.
 struct Line;
 
 impl<'de> DeserializeSeed<'de> for Line {
@@ -563,12 +562,12 @@ impl<'de> DeserializeSeed<'de> for Line {
             let (line, _) = rest.split_once(' ')?;
             line.parse().ok()
         });
-        // The very beginning of a file is left out of the text.
+        // The text of an error at the beginning of a file has no line.
         Ok(Some(line.unwrap_or(1)))
     }
 }
 
-/// Accepts nothing.
+/// A visitor that accepts no value.
 struct Stop;
 
 impl Visitor<'_> for Stop {
@@ -601,29 +600,29 @@ impl de::Error for YamlError {
     }
 }
 
-/// A node on its way into a typed section. Made for every value, so it holds what a path is made of,
-/// and not the path; and there is one reader for each type of option, so what is the same for all of
-/// them is kept out of line.
+/// A deserializer of a node. There is one for every value, so it holds the parts of a path and not
+/// the path. serde instantiates it for each type, so code that does not depend on the type is out
+/// of line.
 #[derive(Clone, Copy)]
 struct At<'a> {
     node: &'a Node,
-    /// The list or the section that it is in.
+    /// List or section that contains the node.
     of: Option<&'a At<'a>>,
     step: Step<'a>,
     unknown: &'a RefCell<Vec<Unknown>>,
 }
 
-/// Where a node is in that one.
+/// The place of a node in its list or section.
 #[derive(Clone, Copy)]
 enum Step<'a> {
     Key(&'a str),
     Index(usize),
-    /// It stands for a list of one.
+    /// The node is a list of one.
     Only,
 }
 
 impl<'a> At<'a> {
-    /// A node in nothing.
+    /// Makes a deserializer of a node at `path`.
     fn only(path: &'a str, node: &'a Node, unknown: &'a RefCell<Vec<Unknown>>) -> Self {
         At {
             node,
@@ -648,7 +647,7 @@ impl<'a> At<'a> {
         path
     }
 
-    /// Names the place, unless a place further in is named already.
+    /// Adds the place to an error that has none yet.
     #[inline(never)]
     fn named(&self, mut fault: YamlError) -> YamlError {
         if fault.0.mark.is_none() {
@@ -712,7 +711,7 @@ impl<'de, 'a> Deserializer<'de> for At<'a> {
         }
     }
 
-    /// One value is a list of one.
+    /// A single value is a list of one.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         let (nodes, next) = match &self.node.kind {
             NodeKind::Null => (&[][..], None),
@@ -744,12 +743,12 @@ impl<'de, 'a> Deserializer<'de> for At<'a> {
         self.deserialize_map(visitor)
     }
 
-    /// `()` stands for a section that somebody else reads.
+    /// A section of type `()` is read elsewhere.
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         visitor.visit_unit()
     }
 
-    /// Only keys that are not fields come here.
+    /// serde calls this for unknown keys only.
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         self.unknown.borrow_mut().push(Unknown {
             mark: self.node.mark,
@@ -767,7 +766,7 @@ impl<'de, 'a> Deserializer<'de> for At<'a> {
 struct Elements<'a> {
     of: &'a At<'a>,
     nodes: std::slice::Iter<'a, Node>,
-    /// `None` where the value stands for a list of one and has no index.
+    /// Index of the next value; `None` for a list of one.
     next: Option<usize>,
 }
 
@@ -807,7 +806,7 @@ struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    /// The next key; its value is to be taken then.
+    /// Returns the next key, and keeps its value for `value`.
     #[inline(never)]
     fn next(&mut self) -> Option<&'a str> {
         let (key, node) = self.entries.next()?;
@@ -854,11 +853,11 @@ mod tests {
     use std::collections::BTreeMap;
 
     thread_local! {
-        /// How often this thread has gone through a file.
+        /// Number of passes of this thread.
         pub static WALKS: Cell<usize> = const { Cell::new(0) };
     }
 
-    /// A user with one key that is known.
+    /// A user with one known key.
     #[derive(Deserialize)]
     struct Entry {
         #[allow(dead_code)]

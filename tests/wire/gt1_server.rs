@@ -827,7 +827,7 @@ fn prefixes_that_no_visitor_can_ask_for_are_refused() {
     let addr = server.addr();
     for (prefix, why) in [
         ("a.b", "it has a dot in it"),
-        (&*"x".repeat(64), "the most is 63"),
+        (&*"x".repeat(64), "the maximum is 63"),
         ("a b", "it has ' ' in it"),
     ] {
         let hello = hello("id1", "secret1", &prefix_option(prefix));

@@ -1,4 +1,4 @@
-//! What a service is on this side: an address or a directory. Not the dialing of it.
+//! The local end of a service: an address or a directory. Not the connection to it.
 
 use std::fmt;
 use std::path::{self, Path, PathBuf};
@@ -7,30 +7,30 @@ use crate::config::address::{host_port, write_host_port};
 use crate::config::secret::redact;
 use crate::config::value::Scalar;
 
-/// Where a service's visitors are taken to.
+/// The local end of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Local {
-    /// A server to connect to.
+    /// A server that the client connects to.
     Tcp {
-        /// What it speaks.
+        /// Protocol of the server.
         scheme: Scheme,
-        /// A name or an IP address without brackets.
+        /// Host name, or IP address without brackets.
         host: String,
-        /// Never 0.
+        /// Port; never 0.
         port: u16,
     },
-    /// A directory that we serve ourselves; absolute once loaded.
+    /// A directory that the client serves itself; absolute once loaded.
     Files(PathBuf),
 }
 
-/// What a local server speaks.
+/// The protocol of a local server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// Port 80 unless given.
+    /// HTTP, by default on port 80.
     Http,
-    /// Port 443 unless given.
+    /// HTTPS, by default on port 443.
     Https,
-    /// Any bytes; the port must be given.
+    /// Any protocol over TCP; has no default port.
     Tcp,
 }
 
@@ -57,7 +57,7 @@ impl fmt::Display for Local {
 }
 
 impl Local {
-    /// Makes a path absolute that is meant from `base`.
+    /// Makes a relative directory absolute, from `base`.
     pub(super) fn resolve(self, base: &Path) -> Self {
         match self {
             Local::Files(path) => {
@@ -97,8 +97,8 @@ impl Scalar for Local {
     }
 }
 
-/// An absolute path, or one that says by `.` or `..` that it is not; a bare name would look like a
-/// host.
+/// Reads an absolute path, or a relative one that begins with `.` or `..`. A bare name would look
+/// like a host.
 fn files(path: &str) -> Option<Local> {
     let clear = path.starts_with('/')
         || [".", ".."].contains(&path)
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_local_service_is_told_what_is() {
+    fn an_error_shows_how_to_write_a_local_service() {
         assert_eq!(
             Local::read("tcp://127.0.0.1").unwrap_err(),
             "\"tcp://127.0.0.1\" has no port: write it like tcp://127.0.0.1:22."
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_directory_is_meant_from_the_files_own() {
+    fn a_relative_directory_starts_at_that_of_the_file() {
         let local = Local::read("file://./www")
             .unwrap()
             .resolve(Path::new("/etc/gt"));

@@ -1,4 +1,4 @@
-//! Where a server is: `tcp://host:port`, `tls://host:port`. Not the way there.
+//! The address of a server: `tcp://host:port` or `tls://host:port`. Not the connection to it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,14 +7,14 @@ use crate::config::address::{host_port, write_host_port};
 use crate::config::secret::redact;
 use crate::config::value::Scalar;
 
-/// A server to tunnel to.
+/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Remote {
-    /// Whether to speak TLS.
+    /// Whether to use TLS.
     pub tls: bool,
-    /// A name or an IP address without brackets.
+    /// Host name, or IP address without brackets.
     pub host: String,
-    /// Never 0.
+    /// Port; never 0.
     pub port: u16,
 }
 
@@ -28,7 +28,7 @@ impl fmt::Display for Remote {
 impl FromStr for Remote {
     type Err = String;
 
-    /// The error is a sentence that says how to write one.
+    /// Reads an address. The error is a sentence that shows how to write one.
     fn from_str(text: &str) -> Result<Self, String> {
         Self::read(text)
     }
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_remote_is_told_what_is() {
+    fn an_error_shows_how_to_write_a_remote() {
         assert_eq!(
             Remote::read("http://h").unwrap_err(),
             "\"http://h\" is not a server's address: write it like tcp://example.com:80 or tls://example.com:443."

@@ -1,5 +1,4 @@
-//! A service that the client offers: what it is here, how visitors reach it there. Not the
-//! carrying.
+//! A service that the client publishes: its local end, and how visitors reach it. Not the relay.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,41 +9,41 @@ use crate::config::label::label;
 use crate::config::value::Scalar;
 use crate::wire::hello::MAX_OPTIONS;
 
-/// One service; its place in the list is its index on the wire.
+/// A service. Its place in the list is its index on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceConfig {
-    /// Where visitors are taken to.
+    /// Local end of the service.
     pub local: Local,
-    /// How visitors come.
+    /// How visitors reach the service.
     pub exposure: Exposure,
-    /// How long a connection may be silent; `None` means any time.
+    /// Time after which a silent connection is closed; `None` for never.
     pub local_timeout: Option<Duration>,
-    /// Whether the first request's Host header becomes that of `local`.
+    /// Whether the Host header of every request is replaced with the host of `local`.
     pub use_local_as_http_host: bool,
-    /// Whether links in a directory that we serve may lead out of it.
+    /// Whether symbolic links may lead out of the directory.
     pub follow_links_outside: bool,
 }
 
-/// How visitors of a service come.
+/// The way in which visitors reach a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exposure {
-    /// By name, on the server's own listeners.
+    /// By host name, on the server's own listeners.
     Host {
-        /// By the server name in a TLS handshake, rather than by an HTTP header.
+        /// Whether the name is that of a TLS handshake instead of an HTTP header.
         tls: bool,
-        /// As it is published: see [`label`]. `None` means the client's id.
+        /// Normalised host prefix, see [`label`]; `None` for the client's id.
         prefix: Option<String>,
     },
-    /// On a port of its own.
+    /// On a TCP port of its own.
     Tcp {
-        /// 0 means no particular one; `random` is set then.
+        /// Port to ask for; 0 for any, then `random` is set.
         port: u16,
-        /// Whether the server may pick another.
+        /// Whether the server may choose another port.
         random: bool,
     },
 }
 
-/// A host prefix, as it is published: see [`label`].
+/// A normalised host prefix, see [`label`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostPrefix(pub String);
 
@@ -64,7 +63,7 @@ impl ServiceOptions {
 }
 
 impl ServiceConfig {
-    /// Checks what belongs together. `name` says where the options come from.
+    /// Makes a service of its options. `name` is the subject of errors and warnings.
     pub(super) fn new(
         options: ServiceOptions,
         name: &str,
@@ -72,7 +71,7 @@ impl ServiceConfig {
     ) -> Result<Self, String> {
         let Some(local) = options.local else {
             return Err(format!(
-                "{name} has no local: say what it serves, like local: http://127.0.0.1:80 or \
+                "{name} has no local: set it, like local: http://127.0.0.1:80 or \
                      -local http://127.0.0.1:80."
             ));
         };
@@ -117,7 +116,7 @@ impl ServiceConfig {
     }
 }
 
-/// A server takes so many services of one client, and opens a port once.
+/// Checks the number of services, and that no two ask for the same port.
 pub(super) fn check_ports(services: &[ServiceConfig]) -> Result<(), String> {
     if services.len() > MAX_OPTIONS {
         return Err(format!(
@@ -147,7 +146,8 @@ pub(super) fn check_ports(services: &[ServiceConfig]) -> Result<(), String> {
     Ok(())
 }
 
-/// No two services of one kind may have one prefix, and an id that is one has to be fit for it.
+/// Checks that no two services of one kind have the same prefix, and that an id used as a prefix is
+/// a valid one.
 pub(super) fn check_prefixes(id: &str, services: &[ServiceConfig]) -> Result<(), String> {
     let own = label(id);
     let mut before: Vec<(bool, &str, &Local)> = Vec::new();

@@ -1,4 +1,4 @@
-//! What a client may have: ports, speed, tunnels, prefixes. Not the enforcing of it.
+//! Limits of a client: ports, speed, tunnels, host prefixes. Not their enforcement.
 
 use std::fmt;
 
@@ -7,25 +7,25 @@ use serde::de::{Deserialize, Deserializer, Error};
 
 use crate::config::value::{all, digits, given, Scalar, Value};
 
-/// A client's limits, complete.
+/// The complete limits of a client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// The ports it may open; none at all means that TCP forwarding is off.
+    /// Ports that the client may open; without a rule it may open none.
     pub tcp: Vec<TcpRule>,
-    /// How many ports it may have open over all rules together; 0 means no such limit. Set where
-    /// one `tcpNumber` was given for several ranges.
+    /// Maximum number of ports over all rules; 0 for no limit. Set if one `tcpNumber` was given for
+    /// several ranges.
     pub tcp_total: u32,
-    /// Bytes a second, each direction on its own; 0 means no limit.
+    /// Bytes per second, in each direction; 0 for no limit.
     pub speed: u64,
-    /// Tunnels; 0 means no limit.
+    /// Maximum number of tunnels; 0 for no limit.
     pub connections: u32,
-    /// Its host prefixes.
+    /// Rules for host prefixes.
     pub hosts: HostRules,
 }
 
 #[cfg(test)]
 impl Limits {
-    /// One prefix of any name, and no other limits or ports.
+    /// Limits of a client with one host prefix, no ports, and no other limits.
     pub fn of_one_prefix() -> Self {
         Self {
             tcp: Vec::new(),
@@ -41,16 +41,16 @@ impl Limits {
     }
 }
 
-/// At most `number` ports out of `range` at a time.
+/// A rule that a client may open up to `number` ports of `range`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpRule {
-    /// 0 means no limit.
+    /// Maximum number of ports; 0 for no limit.
     pub number: u32,
-    /// Where the ports are.
+    /// Ports that the client may open.
     pub range: PortRange,
 }
 
-/// Ports from `first` to `last`, both included; never 0, never backwards.
+/// The ports from `first` to `last`, both included; `first` is not 0 and not above `last`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct PortRange {
@@ -59,25 +59,25 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// Whether a port is one of these.
+    /// Whether the range contains a port.
     pub fn contains(&self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
     }
 
-    /// Whether the two have a port in common.
+    /// Whether two ranges have a port in common.
     pub fn overlaps(&self, other: PortRange) -> bool {
         self.first <= other.last && other.first <= self.last
     }
 }
 
-/// Which host prefixes a client may have.
+/// Rules for the host prefixes of a client.
 #[derive(Clone, Debug)]
 pub struct HostRules {
-    /// How many; 0 means no limit.
+    /// Maximum number of prefixes; 0 for no limit.
     pub number: u32,
-    /// A prefix must match one of these, if there are any.
+    /// Expressions of which a prefix must match one, if there are any.
     pub regex: Vec<Regex>,
-    /// Whether a prefix becomes `id-prefix`.
+    /// Whether a prefix is published as `id-prefix`.
     pub with_id: bool,
 }
 
@@ -122,7 +122,7 @@ impl Scalar for PortRange {
     }
 }
 
-/// A regular expression that compiles.
+/// A compiled regular expression.
 #[derive(Clone, Debug)]
 pub struct Pattern(pub Regex);
 
@@ -147,16 +147,16 @@ pub struct TcpEntry {
     range: PortRange,
 }
 
-/// An empty range would otherwise be one that was not given.
+/// Reads a range. The derived code would treat an empty text as a missing key.
 fn range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PortRange, D::Error> {
     let Value(range) = Value::deserialize(deserializer)?;
     range.ok_or_else(|| D::Error::custom("the range is empty: write it like 1024-65535."))
 }
 
 impl TcpEntry {
-    /// The list of `-tcpRange` and the number for all of it together. The i-th number goes with the
-    /// i-th range, one number beside several ranges is the number of ports out of all of them, and
-    /// no number at all means no limit.
+    /// Pairs the values of `-tcpNumber` and `-tcpRange`. Returns the entries and the number for all
+    /// of them together. The i-th number belongs to the i-th range; a single number with several
+    /// ranges is for all of them together; without a number there is no limit.
     pub fn pair(
         numbers: Vec<u32>,
         ranges: Vec<PortRange>,
@@ -186,7 +186,7 @@ impl TcpEntry {
     }
 }
 
-/// A `host:` section.
+/// The `host:` section of a user.
 #[derive(serde::Deserialize, Clone, Debug, Default)]
 #[serde(default)]
 pub struct HostEntry {
@@ -197,7 +197,7 @@ pub struct HostEntry {
 }
 
 impl HostEntry {
-    /// Adds that of a source of lower priority.
+    /// Fills in missing values from a source of lower priority.
     pub fn or(self, lower: Self) -> Self {
         HostEntry {
             number: self.number.or(lower.number),
@@ -211,7 +211,7 @@ impl HostEntry {
 #[derive(Clone, Debug, Default)]
 pub struct PartLimits {
     pub tcp: Option<Vec<TcpEntry>>,
-    /// For entries of `tcp` without a number.
+    /// Number for entries of `tcp` without one.
     pub tcp_number: Option<u32>,
     pub speed: Option<u64>,
     pub connections: Option<u32>,
@@ -221,20 +221,20 @@ pub struct PartLimits {
 /// The limits of clients that are not users, and of users without their own.
 pub struct GlobalLimits {
     pub tcp: Option<Vec<TcpEntry>>,
-    /// For entries of `tcp` without a number.
+    /// Number for entries of `tcp` without one.
     pub tcp_number: Option<u32>,
     pub speed: u64,
     pub connections: u32,
     pub hosts: HostRules,
 }
 
-/// The ranges of a list.
+/// Returns the ranges of a list.
 pub fn ranges(list: &Option<Vec<TcpEntry>>) -> impl Iterator<Item = PortRange> + '_ {
     list.iter().flatten().map(|entry| entry.range)
 }
 
 impl PartLimits {
-    /// Adds those of a source of lower priority.
+    /// Fills in missing limits from a source of lower priority.
     pub fn or(self, lower: Self) -> Self {
         PartLimits {
             tcp: self.tcp.or(lower.tcp),
@@ -245,7 +245,7 @@ impl PartLimits {
         }
     }
 
-    /// Adds the global limits.
+    /// Fills in missing limits from the global ones.
     pub fn complete(self, global: &GlobalLimits) -> Limits {
         let entries = self.tcp.or_else(|| global.tcp.clone()).unwrap_or_default();
         let shared = entries.len() > 1 && entries.iter().all(|entry| entry.number.is_none());

@@ -1,10 +1,10 @@
-//! Ranges of IP addresses as people write them: `10.0.0.0/8`, `fd00::/8`, `192.0.2.1`.
+//! Ranges of IP addresses as users write them: `10.0.0.0/8`, `fd00::/8`, `192.0.2.1`. Not a filter.
 
 use std::net::IpAddr;
 
 use crate::config::value::{digits, Scalar};
 
-/// All addresses that begin with the same bits.
+/// A range of IP addresses, given by the bits at their beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     first: IpAddr,
@@ -12,7 +12,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Whether the address is one of these. An IPv4 address is the same when written as IPv6.
+    /// Whether the range contains an address. An IPv4 address equals its IPv6-mapped form.
     pub fn contains(&self, addr: IpAddr) -> bool {
         match (self.first, addr.to_canonical()) {
             (IpAddr::V4(first), IpAddr::V4(addr)) => {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_says_how_to_write_one() {
+    fn an_error_shows_how_to_write_a_network() {
         for text in [
             "a",
             "10.0.0.0/33",

@@ -1,26 +1,26 @@
-//! Ranges of TCP ports that two sides count on at once. Not whether a port is free: see `ports` of
-//! the server.
+//! Overlaps of users' ranges of TCP ports with each other and with the global ones. Not whether a
+//! port is free.
 
 use super::limits::PortRange;
 
-/// A range and the id of the user it belongs to.
+/// A user's range, with the user's id.
 pub type Own<'a> = (&'a str, PortRange);
 
-/// Fails if two users have a port for their own. Ranges of one user may overlap as they like.
+/// Fails if ranges of two users overlap. Ranges of one user may overlap.
 pub fn check_users<'a>(ranges: impl Iterator<Item = Own<'a>>) -> Result<(), String> {
     let mut ranges: Vec<Own<'_>> = ranges.collect();
     ranges.sort_unstable_by_key(|(id, range)| (range.first, range.last, *id));
-    // Of those before, the one that reaches furthest. As long as nothing has been found, a range
-    // that meets another user's meets that of the furthest one.
+    // The range with the highest last port so far. The ranges are sorted, so a range that overlaps
+    // any other user's overlaps this one.
     let mut furthest: Option<Own<'_>> = None;
     for own in ranges {
         let (id, range) = own;
         match furthest {
             Some((other, before)) if before.overlaps(range) && other != id => {
                 return Err(format!(
-                    "The users \"{other}\" and \"{id}\" have the same TCP ports for their own: \
-                     {before} and {range} overlap. Give each of them other ports, or leave both \
-                     lists out and give all users the global tcp."
+                    "The users \"{other}\" and \"{id}\" have TCP ports in common: {before} and {range} \
+                     overlap. Give them different ports, or remove both lists to give all users the \
+                     global tcp."
                 ));
             }
             Some((_, before)) if before.last >= range.last => {}
@@ -30,7 +30,7 @@ pub fn check_users<'a>(ranges: impl Iterator<Item = Own<'a>>) -> Result<(), Stri
     Ok(())
 }
 
-/// One warning for all ranges of users in which others may open ports too, by the `global` ones.
+/// Returns one warning about all ranges of users that overlap `global` ranges.
 pub fn warn_of_global<'a>(
     ranges: impl Iterator<Item = Own<'a>>,
     global: &[PortRange],
@@ -46,8 +46,8 @@ pub fn warn_of_global<'a>(
     others.dedup();
     let more = match others.len() {
         0 => String::new(),
-        1 => "; so is it with 1 more user".to_owned(),
-        more => format!("; so is it with {more} more users"),
+        1 => "; so do the ranges of 1 more user".to_owned(),
+        more => format!("; so do the ranges of {more} more users"),
     };
     Some(format!(
         "the tcp range {range} of the user \"{id}\" overlaps the global {global}: clients without \

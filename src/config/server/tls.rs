@@ -1,22 +1,22 @@
-//! TLS versions as options name them. Not TLS.
+//! TLS versions as options name them. Not the protocol.
 
 use crate::config::value::Scalar;
 
-/// The oldest TLS to speak.
+/// The oldest TLS version to accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsVersion {
-    /// `tls1.2`
+    /// TLS 1.2.
     Tls12,
-    /// `tls1.3`
+    /// TLS 1.3.
     Tls13,
 }
 
-/// What the option may say.
+/// A value of the options `tlsVersion` and `apiTLSVersion`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum TlsOption {
-    /// `tls1.1`, which older configurations have.
+    /// `tls1.1`, for configurations of the original gt.
     Tls11,
-    /// One that is still spoken.
+    /// A supported version.
     Spoken(TlsVersion),
 }
 

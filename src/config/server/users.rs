@@ -1,4 +1,4 @@
-//! The users that the configuration names, merged by id. Not how a client proves to be one.
+//! The users of the configuration, merged by id. Not their authentication.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,18 +10,18 @@ use super::overlap::{self, Own};
 use crate::config::value::{given, Value};
 use crate::config::{check_length, Secret};
 
-/// A client that may come.
+/// A user that may connect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct User {
-    /// 1 to 200 bytes.
+    /// Id, 1 to 200 bytes.
     pub id: String,
-    /// 1 to 200 bytes.
+    /// Secret, 1 to 200 bytes.
     pub secret: Secret,
-    /// Complete: the global ones stand where it has none of its own.
+    /// Complete limits: the user's own, then the global ones.
     pub limits: Limits,
 }
 
-/// A user as yaml has it, under the id.
+/// The yaml section of a user, whose key is the id.
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct UserEntry {
@@ -33,12 +33,12 @@ pub struct UserEntry {
     host: HostEntry,
 }
 
-/// Users, the highest priority added first.
+/// The users of several sources; a source of higher priority is added first.
 #[derive(Default)]
 pub struct UsersConfig(BTreeMap<String, (Option<Secret>, PartLimits)>);
 
 impl UsersConfig {
-    /// The i-th `id` with the i-th `secret`. Where all of them are empty, none is given.
+    /// Adds the i-th `id` with the i-th `secret`. Adds nothing if all of them are empty.
     pub fn add_pairs(&mut self, options: &PairedOptions) -> Result<(), String> {
         let (ids, secrets) = (&options.id, &options.secret);
         let none = ids.iter().all(|id| id.0.is_none()) && secrets.iter().all(|it| it.0.is_none());
@@ -59,14 +59,14 @@ impl UsersConfig {
             if !before.insert(id.clone()) {
                 return Err(format!("The id \"{id}\" is given twice."));
             }
-            // An empty one is said to be so, and not passed over for the next.
+            // An empty secret is an error later, and not replaced by that of another source.
             let secret = secret.0.clone().unwrap_or_else(|| Secret::new(""));
             self.add(id, Some(secret), PartLimits::default());
         }
         Ok(())
     }
 
-    /// Those of a file.
+    /// Adds the users of a file.
     pub fn add_entries(&mut self, entries: BTreeMap<String, UserEntry>) {
         for (id, entry) in entries {
             let limits = PartLimits {
@@ -80,14 +80,14 @@ impl UsersConfig {
         }
     }
 
-    /// What is known of the id already stays.
+    /// Adds a user, or fills in what earlier sources have not set for its id.
     fn add(&mut self, id: String, secret: Option<Secret>, limits: PartLimits) {
         let (higher_secret, higher_limits) = self.0.remove(&id).unwrap_or_default();
         self.0
             .insert(id, (higher_secret.or(secret), higher_limits.or(limits)));
     }
 
-    /// The ranges that users have for their own, by id.
+    /// Returns the users' own ranges.
     fn ranges(&self) -> impl Iterator<Item = Own<'_>> {
         let users = self.0.iter();
         users.flat_map(|(id, (_, limits))| {
@@ -95,8 +95,8 @@ impl UsersConfig {
         })
     }
 
-    /// A warning if users' own TCP ranges are among those that others may use, who are there:
-    /// `strangers`, or users without ranges.
+    /// Returns a warning if users' own TCP ranges overlap the global ones and a client may use
+    /// those: a user without ranges, or one of the `strangers`, which are not users.
     pub fn warn_of_global(&self, global: &GlobalLimits, strangers: bool) -> Option<String> {
         if !strangers && self.0.values().all(|(_, limits)| limits.tcp.is_some()) {
             return None;
@@ -105,7 +105,7 @@ impl UsersConfig {
         overlap::warn_of_global(self.ranges(), &global)
     }
 
-    /// Checks them and completes their limits.
+    /// Checks the users and completes their limits.
     pub fn finish(self, global: &GlobalLimits) -> Result<Vec<User>, String> {
         overlap::check_users(self.ranges())?;
         let finish = |(id, (secret, limits)): (String, (Option<Secret>, PartLimits))| {
