@@ -1,5 +1,5 @@
-//! What gt allocates, counted in this process, which is both of its ends: nothing of its own for a
-//! request on a connection that is there, and little for a new one.
+//! Memory allocations of gt, counted in this process, which runs both ends: none for a request on
+//! an existing connection, and few for a new connection.
 
 #![cfg(all(feature = "server", feature = "client"))]
 // A test fails by a panic.
@@ -59,8 +59,8 @@ fn role(line: &str) -> RoleConfig {
     }
 }
 
-/// Allocations while `work` is done, for each of `times`: the fewest of a few tries, since a machine
-/// that is busy adds some, and takes none away.
+/// Returns the allocations for each of `times` during `work`: the minimum of a few tries, since a
+/// busy machine only adds some.
 fn fewest(times: u32, work: impl Fn()) -> f32 {
     let tries = (0..5).map(|_| {
         let before = ALLOCATIONS.load(Ordering::Relaxed);
@@ -94,7 +94,7 @@ fn a_request_allocates_nothing_of_its_own_and_a_new_connection_little() {
         eventually("the port to be served", || TcpStream::connect(port).ok());
         assert_echo_at(port);
         let mut visitor = connect(port);
-        // Neither it nor the service allocates.
+        // Neither the request nor the service allocates.
         let request = |mut visitor: &TcpStream| {
             let mut answer = [0; 100];
             visitor.write_all(&[7; 100]).expect("write");
@@ -104,7 +104,7 @@ fn a_request_allocates_nothing_of_its_own_and_a_new_connection_little() {
             (0..1000).for_each(|_| request(&visitor));
         });
         println!("GT/{wire}: {each} allocations for a request");
-        // The runtime's queue of tasks takes a block for every 31 turns; a request has 16.
+        // The runtime's task queue takes a block for every 31 turns; a request has 16.
         assert!(each <= 0.75, "{each} allocations for a request");
 
         let each = fewest(100, || {

@@ -38,7 +38,7 @@ struct Tunnel {
     _alone: MutexGuard<'static, ()>,
 }
 
-/// Held by the test that counts: one beside it would take the processor from what it counts.
+/// Held while counting: a concurrent test would take processor time from what is counted.
 static ALONE: Mutex<()> = Mutex::new(());
 
 impl Tunnel {
@@ -65,7 +65,7 @@ impl Tunnel {
         }
     }
 
-    /// The calls of server and client together, by name, while `work` is done.
+    /// Returns the system calls of server and client together, by name, during `work`.
     fn calls(&self, work: impl FnOnce()) -> HashMap<String, u32> {
         let scratch = Scratch::new();
         let out = scratch.join("calls");
@@ -91,13 +91,13 @@ impl Tunnel {
             .collect()
     }
 
-    /// Fails if `work` takes more calls than `most` for each of `times` in every try.
+    /// Fails if every try of `work` takes more than `most` calls for each of `times`.
     fn assert_cheap(&self, times: u32, most: f32, work: impl Fn()) {
         let most = |name: &str| (name == "total").then_some(most);
         self.assert_few(times, most, work);
     }
 
-    /// The same for calls by their names, where there is a bound.
+    /// [`Tunnel::assert_cheap`] with bounds for calls by name.
     fn assert_few(&self, times: u32, most: impl Fn(&str) -> Option<f32>, work: impl Fn()) {
         let mut tries = Vec::new();
         for _ in 0..TRIES {
@@ -118,7 +118,7 @@ impl Tunnel {
 
 const MIB: usize = 1024 * 1024;
 
-/// Takes what comes until the other end has no more; says how much that was.
+/// Reads up to the end; returns the number of bytes.
 fn take_all(stream: &mut TcpStream) -> usize {
     let mut buf = vec![0; 256 * 1024];
     let mut all = 0;
@@ -131,7 +131,7 @@ fn take_all(stream: &mut TcpStream) -> usize {
 }
 
 fn send_all(stream: &mut TcpStream, mib: usize) {
-    // As a web server writes them, who must not be slower than those who read.
+    // Written like a web server does; the sender must not be slower than the receiver.
     let block = vec![7; 16 * 1024];
     for _ in 0..mib * MIB / block.len() {
         stream.write_all(&block).expect("write");
@@ -161,13 +161,13 @@ fn a_request_and_its_answer_are_read_once_and_written_once_at_each_end() {
 }
 
 #[test]
-fn a_lone_visitor_costs_little_more_than_reading_and_writing() {
+fn a_single_visitor_costs_little_more_than_reads_and_writes() {
     let tunnel = Tunnel::start();
     tunnel.assert_cheap(500, 20.0, || ask(&mut connect(tunnel.port), 500));
 }
 
 #[test]
-fn visitors_at_the_same_time_share_the_waiting() {
+fn concurrent_visitors_share_waits() {
     let tunnel = Tunnel::start();
     tunnel.assert_cheap(8 * 200, 12.0, || {
         std::thread::scope(|scope| {
@@ -179,7 +179,7 @@ fn visitors_at_the_same_time_share_the_waiting() {
 }
 
 #[test]
-fn a_new_connection_costs_little_more_than_opening_and_closing_it() {
+fn a_new_connection_costs_little_more_than_open_and_close() {
     let tunnel = Tunnel::start();
     tunnel.assert_cheap(200, 55.0, || {
         for _ in 0..200 {
@@ -189,11 +189,11 @@ fn a_new_connection_costs_little_more_than_opening_and_closing_it() {
 }
 
 #[test]
-fn bulk_moves_in_large_pieces() {
+fn bulk_data_moves_in_large_pieces() {
     const SIZE: usize = 64;
     let most = |name: &str| match name {
         "total" => Some(95.0),
-        // Handing over to the runtime's reactor takes two of these.
+        // Switching to the runtime's reactor takes two of these.
         "epoll_ctl" => Some(1.0),
         _ => None,
     };
@@ -206,7 +206,7 @@ fn bulk_moves_in_large_pieces() {
     tunnel.assert_few(SIZE as u32, most, || {
         assert_eq!(take_all(&mut connect(tunnel.port)), SIZE * MIB);
     });
-    // The next one waits until it is alone.
+    // The next test waits until this is gone.
     drop(tunnel);
     let up = Service::start(0, |mut stream| {
         let all = take_all(&mut stream);

@@ -1,4 +1,4 @@
-//! The client that asks a remoteAPI where its server is. The API and the servers are written by
+//! A client that asks a remoteAPI for its server's address. The API and the servers are written by
 //! hand.
 
 use crate::common;
@@ -9,12 +9,12 @@ use crate::common::service;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-/// The hello of every client here.
+/// The hello of every client in this file.
 fn id1() -> Vec<u8> {
     hello("id&1", "secret1", &[0x00])
 }
 
-/// A client that asks `api`.
+/// Starts a client that asks `api`.
 fn asking(api: &Api, more: &str) -> Gt {
     let url = format!("http://{}/where?key=k1", api.addr);
     client(&format!(
@@ -22,13 +22,13 @@ fn asking(api: &Api, more: &str) -> Gt {
     ))
 }
 
-/// What the API says of a server at `addr`.
+/// Returns the API's response for a server at `addr`.
 fn at(addr: SocketAddr) -> Vec<u8> {
     let json = serde_json::json!({"serverAddress": format!("tcp://{addr}")});
     answer(200, &json.to_string())
 }
 
-/// An API that says what it was last told to.
+/// Starts an API with a response that the test can change.
 fn saying(first: Vec<u8>) -> (Api, Arc<Mutex<Vec<u8>>>) {
     let say = Arc::new(Mutex::new(first));
     let said = say.clone();
@@ -88,7 +88,7 @@ fn the_api_is_asked_before_each_connection() {
 }
 
 #[test]
-fn a_host_that_changes_leaves_running_tunnels_alone() {
+fn a_changed_host_leaves_running_tunnels_alone() {
     let (here, there, echo) = (PeerServer::start(), PeerServer::start(), service::echo());
     let (api, say) = saying(at(here.addr));
     let more = format!("-local http://{} -remoteIdleConnections 2", echo.addr);
@@ -108,7 +108,7 @@ fn a_host_that_changes_leaves_running_tunnels_alone() {
 }
 
 #[test]
-fn more_tunnels_under_load_go_where_the_first_went() {
+fn additional_tunnels_go_to_the_same_server() {
     let (here, there, echo) = (PeerServer::start(), PeerServer::start(), service::echo());
     let (api, say) = saying(at(here.addr));
     let _client = asking(&api, &format!("-local http://{}", echo.addr));

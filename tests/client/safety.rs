@@ -1,4 +1,4 @@
-//! No visitor leaves a shared folder, and no name or header becomes something else on its way.
+//! No visitor gets out of a shared folder, and no name or header is misread on its way.
 
 use crate::common;
 use crate::common::api::{self, judgement};
@@ -23,7 +23,7 @@ const ID_ALONE: [u8; 1] = [0x00];
 const NOT_ALLOWED: Frame = Frame::Error(6);
 const SECRET: &[u8] = b"what nobody may see";
 
-/// A folder that is shared, beside a file that is not.
+/// A shared folder beside a private file.
 struct Share {
     scratch: Scratch,
     addr: SocketAddr,
@@ -53,7 +53,7 @@ impl Share {
         self.scratch.join("shared").join(name.as_ref())
     }
 
-    /// What comes for a target that no client of HTTP would send.
+    /// Sends a target that no HTTP client would send, and returns the response.
     fn raw(&self, target: &[u8]) -> Vec<u8> {
         let mut visitor = connect(self.addr);
         let head = b" HTTP/1.1\r\nHost: id1.a\r\nConnection: close\r\n\r\n";
@@ -127,7 +127,7 @@ fn no_spelling_of_a_target_leaves_the_folder() {
 }
 
 #[test]
-fn a_link_leads_out_of_the_folder_only_where_that_is_wanted() {
+fn a_link_leads_out_of_the_folder_only_if_configured() {
     for (more, status) in [("", 404), ("-followLinksOutside", 200)] {
         let share = Share::new(more);
         symlink("../secret.txt", share.path("out")).expect("make a link");
@@ -142,7 +142,7 @@ fn a_link_leads_out_of_the_folder_only_where_that_is_wanted() {
 }
 
 #[test]
-fn a_folder_that_becomes_a_link_while_it_is_walked_leads_nowhere() {
+fn a_folder_replaced_by_a_link_meanwhile_leads_nowhere() {
     let share = Share::new("");
     let (place, spare) = (share.path("place"), share.path("spare"));
     fs::create_dir(&place).expect("make a folder");
@@ -154,7 +154,7 @@ fn a_folder_that_becomes_a_link_while_it_is_walked_leads_nowhere() {
         scope.spawn(|| {
             use rustix::fs::{renameat_with, RenameFlags, CWD};
             while !done.load(Ordering::Relaxed) {
-                // Neither name is ever missing: there is the folder or the link.
+                // The name always exists: either the folder or the link.
                 renameat_with(CWD, &place, CWD, &spare, RenameFlags::EXCHANGE)
                     .expect("exchange the two");
             }
@@ -169,7 +169,7 @@ fn a_folder_that_becomes_a_link_while_it_is_walked_leads_nowhere() {
                     assert_eq!(answer.text(), "open", "it has led out");
                     opened += 1;
                 }
-                // A kernel that is disturbed too often gives up.
+                // The kernel gives up if it is disturbed too often.
                 404 | 503 => refused += 1,
                 other => panic!("{other}: {}", answer.text()),
             }
@@ -249,7 +249,7 @@ fn a_name_stays_a_name_in_a_listing_and_in_a_redirect() {
 }
 
 #[test]
-fn no_answer_repeats_what_the_visitor_has_sent() {
+fn no_response_repeats_the_visitor_s_input() {
     let share = Share::new("");
     for head in [
         "GET /<script>%0d%0aEvil:%20yes HTTP/1.1\r\nHost: id1.a\r\n",
@@ -266,7 +266,7 @@ fn no_answer_repeats_what_the_visitor_has_sent() {
     }
 }
 
-/// A service that hands over the heads that it gets.
+/// Starts a service that passes on the request heads it gets.
 fn heads() -> (Service, Receiver<String>) {
     let (tell, heads) = channel();
     let tell = Mutex::new(tell);
@@ -287,7 +287,7 @@ fn heads() -> (Service, Receiver<String>) {
 }
 
 #[test]
-fn a_service_is_never_told_another_host_than_its_own() {
+fn a_service_never_gets_another_host_than_its_own() {
     let (service, heads) = heads();
     let mut server = server_of_id1("");
     let addr = server.addr();
@@ -319,7 +319,7 @@ fn a_service_is_never_told_another_host_than_its_own() {
         "GET / HTTP/1.1\r\nHost: id1.a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n",
     ] {
         let status = ask(addr, &format!("{head}\r\n")).status;
-        // The first one has no host before its lines are read as they should be.
+        // The first request has no valid host until its lines are parsed correctly.
         assert!(matches!(status, 400 | 404), "{status} for {head:?}");
     }
     assert_eq!(get(addr, "id1.a", "/last").status, 200);
@@ -327,14 +327,14 @@ fn a_service_is_never_told_another_host_than_its_own() {
     assert!(last.starts_with("GET /last "), "{last} came before");
 }
 
-/// Names that no visitor can ask for, or that are something else where they are shown.
+/// Names that no visitor can ask for, or that are misread where they are shown.
 const NO_PREFIXES: [&str; 14] = [
     "a b", "a\r\nb", "a\0b", "a/b", "../a", "a:80", "a@b", "a?b", "a#b", "<b>", "a\"b", "a%2eb",
     "a\\b", "[::1]",
 ];
 
 #[test]
-fn a_server_publishes_nothing_under_what_is_no_host_prefix() {
+fn a_server_publishes_nothing_under_an_invalid_host_prefix() {
     let port = free_port();
     let mut server = server(&format!(
         "-addr 127.0.0.1:0 -allowAnyClient -hostNumber 0 -reconnectTimes 0 \
@@ -349,7 +349,7 @@ fn a_server_publishes_nothing_under_what_is_no_host_prefix() {
         peer.expect(NOT_ALLOWED);
         peer.expect_end();
     }
-    // As a name alone it does no harm.
+    // As an id without a prefix it is harmless.
     let _peer = Peer::ready_client(addr, &hello("a\r\nb", "s", &port_option(false, port)));
     for name in ["a", "A-1_b~c&d'e", "\u{fc}ber"] {
         let _peer = Peer::ready_client(addr, &hello("id1", "s", &prefix_option(name)));
@@ -357,7 +357,7 @@ fn a_server_publishes_nothing_under_what_is_no_host_prefix() {
 }
 
 #[test]
-fn what_an_api_grants_has_to_be_a_host_prefix_too() {
+fn prefixes_granted_by_an_api_have_to_be_valid() {
     let api = api::start(0, |_| judgement(true, &NO_PREFIXES));
     let mut server = server(&format!(
         "-addr 127.0.0.1:0 -hostNumber 0 -authAPI http://{}/",
@@ -373,7 +373,7 @@ fn what_an_api_grants_has_to_be_a_host_prefix_too() {
 }
 
 #[test]
-fn a_client_says_what_is_no_host_prefix_before_it_connects() {
+fn a_client_rejects_an_invalid_host_prefix_before_it_connects() {
     let parse = |line: &[&str]| {
         let argv: Vec<String> = line.iter().map(|word| (*word).to_owned()).collect();
         gt::cli::parse(&argv).map(drop).map_err(|e| e.to_string())

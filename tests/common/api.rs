@@ -1,4 +1,4 @@
-//! A little HTTP server that plays the APIs which gt asks. It answers what the test says.
+//! A small HTTP server that plays the APIs gt calls. Tests set its responses.
 
 use super::service::Service;
 use super::PATIENCE;
@@ -17,13 +17,13 @@ pub struct Api {
 pub struct Request {
     /// Method and target.
     pub line: String,
-    /// The header fields as they came.
+    /// The header fields as received.
     pub fields: Vec<String>,
     pub body: String,
 }
 
 impl Request {
-    /// The value of the header `name`.
+    /// Returns the value of the header `name`.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find_map(|field| {
             let (field, value) = field.split_once(": ")?;
@@ -31,7 +31,7 @@ impl Request {
         })
     }
 
-    /// The prefixes that an authAPI is asked about.
+    /// Returns the prefixes in a request to an authAPI.
     pub fn prefixes(&self) -> Vec<String> {
         let body: serde_json::Value = serde_json::from_str(&self.body).expect("a JSON body");
         let list = body["appletTokens"].as_array().expect("a list of prefixes");
@@ -42,20 +42,20 @@ impl Request {
     }
 }
 
-/// An answer with this status and body, after which the connection stays.
+/// Builds a response with this status and body that keeps the connection open.
 pub fn answer(status: u16, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("HTTP/1.1 {status} x\r\nContent-Length: {length}\r\n\r\n{body}").into_bytes()
 }
 
-/// What an authAPI says.
+/// Builds the response of an authAPI.
 pub fn judgement(result: bool, prefixes: &[&str]) -> Vec<u8> {
     let json = serde_json::json!({"result": result, "appletTokens": prefixes});
     answer(200, &json.to_string())
 }
 
-/// Listens on `port`, any if 0. Each request is answered with the bytes that `say` has for it.
-/// The connection stays, unless these say that it closes, or are none.
+/// Listens on `port`, any if 0. `say` returns the bytes of each response. The connection stays open
+/// unless these say that it closes, or are empty.
 pub fn start(port: u16, say: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'static) -> Api {
     let (tell, requests) = channel();
     let tell = Mutex::new(tell);
@@ -63,7 +63,7 @@ pub fn start(port: u16, say: impl Fn(&Request) -> Vec<u8> + Send + Sync + 'stati
         let mut input = BufReader::new(stream.try_clone()?);
         while let Some(request) = read(&mut input)? {
             let bytes = say(&request);
-            // A test may have heard enough.
+            // The test may have stopped listening.
             let _ = tell.lock().unwrap().send(request);
             stream.write_all(&bytes)?;
             let closes = b"Connection: close";
@@ -107,14 +107,14 @@ fn read(input: &mut impl BufRead) -> std::io::Result<Option<Request>> {
 }
 
 impl Api {
-    /// The next request, which has been answered or is just being.
+    /// Waits for the next request; its response may still be on its way.
     pub fn request(&self) -> Request {
         self.requests
             .recv_timeout(PATIENCE)
             .expect("a request to the API")
     }
 
-    /// How many requests came that have not been looked at.
+    /// Returns the number of requests that were not taken yet.
     pub fn more_requests(&self) -> usize {
         self.requests.try_iter().count()
     }

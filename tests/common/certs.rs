@@ -1,4 +1,4 @@
-//! Keys and certificates, made by the real openssl for one test.
+//! Keys and certificates, created with openssl for one test.
 
 use super::process::run_ok;
 use super::{scratch::Scratch, words};
@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::process::Command;
 
 pub struct Certs {
-    /// The authority that has signed `cert`.
+    /// The authority that signed `cert`.
     pub ca: PathBuf,
     /// For id1.example.com, *.example.com, localhost and 127.0.0.1.
     pub cert: PathBuf,
     pub key: PathBuf,
-    /// For the same names, signed by itself, as `openssl req -x509` makes it.
+    /// For the same names, self-signed, as `openssl req -x509` creates it.
     pub self_signed: PathBuf,
     pub self_signed_key: PathBuf,
     /// An authority that has signed nothing.
@@ -57,7 +57,7 @@ pub fn make() -> Certs {
 }
 
 impl Certs {
-    /// The server's flags for the certificate of the authority.
+    /// The server's flags for the certificate signed by the authority.
     pub fn flags(&self) -> String {
         format!(
             "-certFile {} -keyFile {}",
@@ -66,7 +66,7 @@ impl Certs {
         )
     }
 
-    /// The server's flags for the certificate that is signed by itself.
+    /// The server's flags for the self-signed certificate.
     pub fn self_signed_flags(&self) -> String {
         format!(
             "-certFile {} -keyFile {}",

@@ -20,7 +20,7 @@ impl Chromium {
         let scratch = Scratch::new();
         let mut command = Command::new("chromedriver");
         command.arg(format!("--port={port}"));
-        // Its profile and its crash reports go with the test.
+        // Its profile and crash reports are deleted with the test.
         command.env("TMPDIR", scratch.path());
         command.env("HOME", scratch.path());
         let profile = scratch.dir("profile");
@@ -37,7 +37,7 @@ impl Chromium {
             _process: process,
         };
         let wanted = json!({"capabilities": {"alwaysMatch": {
-            // No dialog of a page holds up a test.
+            // A page's dialog must not block a test.
             "unhandledPromptBehavior": "dismiss",
             "goog:chromeOptions": {"args": [
                 "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
@@ -56,8 +56,8 @@ impl Chromium {
         self.command("url", &json!({ "url": url }));
     }
 
-    /// Runs the body of an async function in the page and answers what it returns; what it
-    /// throws fails the test.
+    /// Runs the body of an async function in the page and returns its result; an exception fails
+    /// the test.
     pub fn run(&self, script: &str, args: Value) -> Value {
         let script = format!(
             "const done = arguments[arguments.length - 1];
@@ -77,7 +77,7 @@ impl Chromium {
     fn call(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = body.to_string();
         let mut stream = connect(self.driver);
-        // Scripts take their time.
+        // Scripts may take long.
         let limit = Some(4 * PATIENCE);
         stream.set_read_timeout(limit).expect("set a limit");
         write!(
@@ -87,7 +87,7 @@ impl Chromium {
             body.len()
         )
         .expect("ask chromedriver");
-        // The driver keeps the connection, whatever it is asked.
+        // The driver always keeps the connection open.
         let answer = read_answer(&mut stream);
         let answer: Value = serde_json::from_slice(&answer.body).expect("an answer in JSON");
         let value = &answer["value"];
@@ -98,7 +98,7 @@ impl Chromium {
 
 impl Drop for Chromium {
     fn drop(&mut self) {
-        // Killing the driver alone would leave the browser, which goes when asked.
+        // Killing the driver would leave the browser running.
         if !self.session.is_empty() && TcpStream::connect(self.driver).is_ok() {
             let session = format!("/session/{}", std::mem::take(&mut self.session));
             self.call("DELETE", &session, &json!({}));

@@ -1,21 +1,21 @@
-//! Visitors that come all the time, each of whom must be served.
+//! Visitors that come all the time; each must be served.
 
 use super::eventually;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// What one visitor does, again and again. It panics if it is not served.
+/// One visit, repeated. It panics if it is not served.
 pub type Visitor = Box<dyn FnMut() + Send>;
 
-/// Visitors, each on a thread of its own, until this is ended.
+/// Visitors, each on a thread of its own, until `end`.
 pub struct Crowd {
     stop: Arc<AtomicBool>,
     threads: Vec<(Arc<AtomicUsize>, JoinHandle<()>)>,
 }
 
 impl Crowd {
-    /// Four visitors that do the same.
+    /// Starts four visitors that do the same.
     pub fn start(visit: impl Fn() + Send + Sync + 'static) -> Crowd {
         let visit = Arc::new(visit);
         let visitors = (0..4).map(|_| {
@@ -44,7 +44,7 @@ impl Crowd {
         crowd
     }
 
-    /// Waits until each has been served five more times.
+    /// Waits until each visitor has been served five more times.
     pub fn more(&self) {
         for (served, _) in &self.threads {
             let goal = served.load(Ordering::SeqCst) + 5;
@@ -58,7 +58,7 @@ impl Crowd {
         }
     }
 
-    /// Ends it, and says how often visitors were served.
+    /// Stops the visitors and returns how often they were served.
     pub fn end(self) -> usize {
         self.stop.store(true, Ordering::SeqCst);
         let served = self.threads.into_iter().map(|(served, thread)| {

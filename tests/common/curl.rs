@@ -1,4 +1,4 @@
-//! A visitor with the real curl.
+//! A visitor that uses curl.
 
 use super::process::run;
 use super::words;
@@ -11,10 +11,10 @@ pub struct Reply {
     pub errors: String,
 }
 
-/// Runs curl with these words (`-sS --max-time 120` are given already).
+/// Runs curl with these arguments, besides `-sS --max-time 120`.
 pub fn curl(line: &str) -> Reply {
     let mut command = Command::new("curl");
-    // Neither a user's settings nor a proxy of the surroundings may take part.
+    // Neither a user's settings nor the environment's proxy may interfere.
     command.args(["-q", "-sS", "--max-time", "120", "--noproxy", "*"]);
     let output = run(command.args(words(line)));
     Reply {
@@ -25,7 +25,7 @@ pub fn curl(line: &str) -> Reply {
 }
 
 impl Reply {
-    /// The body of a reply that came, as text.
+    /// Returns the body as text.
     pub fn text(&self) -> &str {
         assert_eq!(self.code, 0, "curl: {}", self.errors);
         std::str::from_utf8(&self.body).expect("a body of text")

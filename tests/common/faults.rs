@@ -1,6 +1,6 @@
-//! A bad line: a TCP proxy that delays, splits, stalls, swallows, resets and cuts what goes through
-//! it. What becomes of a connection is decided by the seed and the connection's number alone, at
-//! places counted in bytes, so that a failure can be had again.
+//! A bad line: a TCP proxy that delays, splits, stalls, swallows, resets and cuts what passes
+//! through it. What happens to a connection depends only on the seed and the connection's number,
+//! at positions counted in bytes, so that a failure can be reproduced.
 
 use super::samples::Random;
 use std::io::{ErrorKind, Read, Write};
@@ -10,29 +10,29 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How a connection ends before its ends want it to.
+/// A premature end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// Both ends get a reset.
     Reset,
-    /// Both ends see an end of what comes, wherever that is.
+    /// Both ends see a graceful end, in the middle of the data.
     Cut,
-    /// Nothing passes any more in this direction, and nobody is told.
+    /// Nothing passes any more in this direction, and neither end is told.
     Swallow,
 }
 
-/// How bad it is.
+/// How bad the line is.
 #[derive(Clone, Copy)]
 pub struct Badness {
-    /// One connection of so many ends early by a reset or a cut; 0 for none.
+    /// One connection in this many ends early by a reset or a cut; 0 for none.
     pub breaks: usize,
-    /// One of so many is swallowed; 0 for none.
+    /// One connection in this many is swallowed; 0 for none.
     pub swallows: usize,
-    /// No connection ends early after more bytes.
+    /// A connection ends early within this many bytes.
     pub most: u64,
 }
 
-/// The proxy. Dropping it cuts everything.
+/// The proxy. Dropping it cuts all connections.
 pub struct Faults {
     pub addr: SocketAddr,
     line: Arc<Line>,
@@ -52,7 +52,7 @@ struct Line {
 }
 
 impl Faults {
-    /// Starts one that leads to `to`.
+    /// Starts a proxy in front of `to`.
     pub fn start(to: SocketAddr, seed: u64, badness: Badness) -> Faults {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
         let addr = listener.local_addr().expect("ask for the address");
@@ -85,12 +85,12 @@ impl Faults {
         }
     }
 
-    /// How many connections there have been.
+    /// Returns how many connections there have been.
     pub fn accepted(&self) -> usize {
         self.line.accepted.load(Ordering::SeqCst)
     }
 
-    /// How many connections have been reset, cut and swallowed.
+    /// Returns how many connections were reset, cut and swallowed.
     pub fn faults(&self) -> [usize; 3] {
         self.line
             .faults
@@ -98,7 +98,7 @@ impl Faults {
             .map(|count| count.load(Ordering::SeqCst))
     }
 
-    /// Whether connections are to last as long as their ends want, for now.
+    /// Sets whether connections have no faults for now.
     pub fn be_calm(&self, calm: bool) {
         self.line.calm.store(calm, Ordering::SeqCst);
     }
@@ -120,7 +120,7 @@ impl Drop for Faults {
 impl Line {
     fn carry(&self, near: TcpStream, number: usize) {
         let Ok(far) = TcpStream::connect_timeout(&self.to, Duration::from_secs(5)) else {
-            // As if nobody listened here either.
+            // As if no program listened here either.
             return reset(&near);
         };
         for stream in [&near, &far] {
@@ -132,7 +132,7 @@ impl Line {
 
         let seed = self.seed.wrapping_mul(1_000_003) + number as u64;
         let mut random = Random::new(seed);
-        // The first numbers of neighbouring seeds are much alike.
+        // The first numbers of neighbouring seeds are similar.
         for _ in 0..8 {
             random.number();
         }
@@ -160,14 +160,14 @@ impl Line {
         open.retain(|(other, _)| *other != number);
     }
 
-    /// Passes on what comes from one end to the other.
+    /// Passes bytes from one end to the other.
     fn pass(&self, from: &TcpStream, to: &TcpStream, mut fate: Option<(Fate, u64)>, seed: u64) {
         let mut random = Random::new(seed);
         let (mut from_end, mut to_end) = (from, to);
         let mut passed = 0;
         let mut buffer = vec![0; 64 * 1024];
         loop {
-            // What goes in one piece, and how long it takes to go.
+            // The size of a piece, and its delay.
             let mut piece = match random.below(8) {
                 0 => 1,
                 1 => 1 + random.below(16),
@@ -186,7 +186,7 @@ impl Line {
                         if !self.calm.load(Ordering::SeqCst) {
                             return self.meet(*fate, from, to);
                         }
-                        // It is put off.
+                        // The fault is postponed.
                         *at += buffer.len() as u64;
                     }
                 }
@@ -223,7 +223,7 @@ impl Line {
                 let _ = to.shutdown(Shutdown::Both);
             }
             Fate::Swallow => {
-                // Until this end gives it up; the other one has to find that out by itself.
+                // Until this end gives up; the other one has to find out by itself.
                 let mut buffer = vec![0; 64 * 1024];
                 while matches!(from.read(&mut buffer), Ok(1..)) {}
             }
@@ -231,14 +231,14 @@ impl Line {
     }
 }
 
-/// Resets it at once, whoever reads or writes it: a close with SO_LINGER 0 would do the same, but
-/// not before the other direction lets go of it.
+/// Resets a connection at once, even while other threads use it: a close with SO_LINGER 0 would
+/// wait until the other direction releases it.
 fn reset(stream: &TcpStream) {
-    // What has no connection any more needs no reset.
+    // A socket without a connection needs no reset.
     let _ = rustix::net::connect_unspec(stream);
 }
 
-/// A number in `1..=most`, as likely in each of its powers of two as in the others.
+/// Returns a number in `1..=most`; every power of two is equally likely.
 pub fn spread(random: &mut Random, most: u64) -> u64 {
     let bits = most.checked_ilog2().unwrap_or(0) as usize;
     let power = 1u64 << random.below(bits + 1);

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 pub const GT: &str = env!("CARGO_BIN_EXE_gt");
 
-/// Runs `gt` with these words to its end.
+/// Runs `gt` with these arguments to its end.
 pub fn gt(line: &str) -> Output {
     run(Command::new(GT).args(words(line)))
 }
@@ -17,17 +17,17 @@ pub fn gt(line: &str) -> Output {
 /// A running `gt`.
 pub struct Gt(Process);
 
-/// Starts `gt server` with these words.
+/// Starts `gt server` with these arguments.
 pub fn server(line: &str) -> Gt {
     Gt::start("gt server", &["server"], line)
 }
 
-/// Starts `gt server` with these words in a process that may have so many descriptors open.
+/// Starts `gt server` with a limit of `most` open descriptors.
 pub fn server_with_descriptors(most: usize, line: &str) -> Gt {
     with_descriptors(most, "server", line)
 }
 
-/// The same for `gt client`.
+/// Starts `gt client` with a limit of `most` open descriptors.
 pub fn client_with_descriptors(most: usize, line: &str) -> Gt {
     with_descriptors(most, "client", line)
 }
@@ -39,17 +39,17 @@ fn with_descriptors(most: usize, role: &str, line: &str) -> Gt {
     Gt::spawn(&format!("gt {role}"), command, line)
 }
 
-/// Starts `gt client` with these words.
+/// Starts `gt client` with these arguments.
 pub fn client(line: &str) -> Gt {
     Gt::start("gt client", &["client"], line)
 }
 
-/// Starts `gt server` for the user every example has.
+/// Starts `gt server` with the user of all examples, id1.
 pub fn server_of_id1(more: &str) -> Gt {
     server(&format!("-addr 127.0.0.1:0 -id id1 -secret secret1 {more}"))
 }
 
-/// Starts `gt client` for the user every example has and waits until its tunnel is ready.
+/// Starts `gt client` as id1 and waits until its tunnel is ready.
 pub fn client_of_id1(remote: SocketAddr, more: &str) -> Gt {
     let mut client = client(&format!(
         "-remote tcp://{remote} -id id1 -secret secret1 {more}"
@@ -59,14 +59,14 @@ pub fn client_of_id1(remote: SocketAddr, more: &str) -> Gt {
 }
 
 impl Gt {
-    /// Starts `gt` with these words before and after each other.
+    /// Starts `gt` with `role` before the arguments of `line`.
     pub fn start(name: &str, role: &[&str], line: &str) -> Gt {
         let mut command = Command::new(GT);
         command.args(role);
         Gt::spawn(name, command, line)
     }
 
-    /// Starts `gt` in a system whose only certificate authority is `ca`.
+    /// Starts `gt` with `ca` as the system's only certificate authority.
     pub fn trusting(ca: &Path, line: &str) -> Gt {
         let mut command = Command::new(GT);
         command.env("SSL_CERT_FILE", ca);
@@ -78,53 +78,53 @@ impl Gt {
         Gt::spawn("gt", Command::new(program), line)
     }
 
-    /// Starts `gt server` with a supervisor that listens at `place`.
+    /// Starts `gt server` with a supervisor's socket at `place`.
     pub fn supervised(place: &Path, line: &str) -> Gt {
         let mut command = Command::new(GT);
         command.arg("server").env("NOTIFY_SOCKET", place);
         Gt::spawn("gt server", command, line)
     }
 
-    /// Starts `gt` with these words in a network namespace.
+    /// Starts `gt` with these arguments in a network namespace.
     pub fn within(namespace: &str, line: &str) -> Gt {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", namespace, GT]);
         Gt::spawn("gt", command, line)
     }
 
-    /// Starts what `command` runs, with these words after its own.
+    /// Starts `command` with these additional arguments.
     pub fn spawn(name: &str, mut command: Command, line: &str) -> Gt {
         let scratch = Scratch::new();
         command.args(words(line)).current_dir(scratch.path());
         Gt(Process::spawn(name, scratch, &mut command))
     }
 
-    /// Where `-addr` listens.
+    /// Returns the address of `-addr`.
     pub fn addr(&mut self) -> SocketAddr {
         self.listener("Listening addr=")
     }
 
-    /// Where `-tlsAddr` listens.
+    /// Returns the address of `-tlsAddr`.
     pub fn tls_addr(&mut self) -> SocketAddr {
         self.listener("Listening TLS addr=")
     }
 
-    /// Where `-apiAddr` listens.
+    /// Returns the address of `-apiAddr`.
     pub fn api_addr(&mut self) -> SocketAddr {
         self.listener("Listening apiAddr=")
     }
 
-    /// Where `-tcpForwardAddr` listens.
+    /// Returns the address of `-tcpForwardAddr`.
     pub fn forward_addr(&mut self) -> SocketAddr {
         self.listener("Listening tcpForwardAddr=")
     }
 
-    /// Where `-sniAddr` listens.
+    /// Returns the address of `-sniAddr`.
     pub fn sni_addr(&mut self) -> SocketAddr {
         self.listener("Listening sniAddr=")
     }
 
-    /// Where `-stunAddr` listens.
+    /// Returns the address of `-stunAddr`.
     pub fn stun_addr(&mut self) -> SocketAddr {
         self.bound("Listening stunAddr=", "answering STUN started addr=")
     }
@@ -137,7 +137,7 @@ impl Gt {
         self.wait_for(announced);
         let what = format!("the server to say what {announced:?} was bound to");
         let line = eventually(&what, || {
-            // The bound address follows the announcement; only whole lines count.
+            // The address ends the line, so only whole lines count.
             let lines = self.lines_with("");
             let at = lines.iter().position(|line| line.contains(announced))?;
             lines[at..]
@@ -156,8 +156,8 @@ impl Gt {
         self.wait_for("tunnel started connID=");
     }
 
-    /// Waits until a client has failed to get a tunnel a few times, and checks that this is one
-    /// line a try which says all of `why`, with longer and longer waits, and that it goes on.
+    /// Waits until a client has failed to open a tunnel a few times. Checks that each attempt logs
+    /// one line with all of `why`, that the waits grow, and that it continues.
     pub fn assert_keeps_failing(&mut self, why: &[&str]) {
         const AGAIN: &str = " again in ";
         let failures = self.wait_for_lines(AGAIN, 4);
@@ -178,7 +178,7 @@ impl Gt {
         assert!(self.has_ended().is_none(), "it should go on trying");
     }
 
-    /// The port that the server says it has opened for the `index`th TCP service.
+    /// Returns the port that the server has opened for the `index`th TCP service.
     pub fn wait_for_port(&mut self, index: usize) -> u16 {
         const BEFORE: &str = "receive server information: tcp port ";
         let lines = self.wait_for_lines(BEFORE, index + 1);
@@ -189,31 +189,30 @@ impl Gt {
         port.parse().unwrap_or_else(|e| panic!("{line}: {e}"))
     }
 
-    /// Asks it to read its configuration again, and waits until it has.
+    /// Reloads the configuration and waits until it is in force.
     pub fn reload(&mut self) {
         self.signal_for("HUP", " INF reloaded");
     }
 
-    /// Asks it to read a configuration that it cannot use, and waits for the line that says why
-    /// nothing has changed.
+    /// Reloads an unusable configuration and returns the line that says why nothing has changed.
     pub fn reload_in_vain(&mut self) -> String {
         self.signal_for("HUP", " ERR not reloaded, everything stays as it was: ")
     }
 
-    /// Asks it to make way for a new process, and waits until that one has taken over. What the
-    /// new one says goes to the same log.
+    /// Restarts gt and waits until the new process has taken over. The new process writes to the
+    /// same log.
     pub fn restart(&mut self) -> Successor {
         Successor::named_by(&self.signal_for("QUIT", TAKES_OVER))
     }
 
-    /// Sends a signal and waits for a line with `text` that it had not said before.
+    /// Sends a signal and waits for a new line with `text`.
     fn signal_for(&mut self, signal: &str, text: &str) -> String {
         let before = self.lines_with(text).len();
         self.signal(signal);
         self.wait_for_lines(text, before + 1).remove(before)
     }
 
-    /// Asks it to end, and waits for it.
+    /// Asks gt to end and waits for it.
     pub fn stop(&mut self) -> Option<i32> {
         self.signal("TERM");
         self.exit().code()
@@ -233,16 +232,16 @@ impl DerefMut for Gt {
     }
 }
 
-/// A process that a `gt` has started in its own place. It ends with the test.
+/// A process that a `gt` has started to replace itself. It ends with the test.
 pub struct Successor {
     pub pid: u32,
 }
 
-/// What the old process says of the new one.
+/// The log text of the old process that names the new one.
 const TAKES_OVER: &str = " takes over; ";
 
 impl Successor {
-    /// The one that this line of the log tells of.
+    /// Finds the process that this log line names.
     pub fn named_by(line: &str) -> Successor {
         let said = line.split(TAKES_OVER).next().unwrap_or_default();
         let pid = said.rsplit(' ').next().unwrap_or_default();
@@ -251,7 +250,7 @@ impl Successor {
         }
     }
 
-    /// Sends it a signal, by its number's name.
+    /// Sends a signal, such as `TERM`.
     pub fn signal(&self, signal: &str) {
         let kill = format!("kill -{signal} {}", self.pid);
         let status = Command::new("sh").args(["-c", &kill]).status();
@@ -259,12 +258,12 @@ impl Successor {
     }
 
     fn runs(&self) -> bool {
-        // What has ended stays until its parent looks, and has no program any more.
+        // A zombie stays until its parent reaps it; it has no program any more.
         let program = std::fs::read_link(format!("/proc/{}/exe", self.pid));
         program.is_ok_and(|program| program.ends_with("gt"))
     }
 
-    /// Waits until it has ended.
+    /// Waits until the process has ended.
     pub fn wait_for_end(&self) {
         let what = format!("process {} to end", self.pid);
         eventually(&what, || (!self.runs()).then_some(()));

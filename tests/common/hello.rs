@@ -1,5 +1,5 @@
-//! A TLS ClientHello by hand (RFC 8446, 4.1.2), as small as one can be, and a relay that cuts a
-//! real one into pieces.
+//! A minimal hand-written TLS ClientHello (RFC 8446, section 4.1.2), and a relay that cuts a real
+//! one into pieces.
 
 use super::service::Service;
 use super::visitor::{connect, read};
@@ -7,7 +7,7 @@ use std::io::Write;
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
-/// One record with a ClientHello that asks for `name`.
+/// Builds one record with a ClientHello for `name`.
 pub fn client_hello(name: &str) -> Vec<u8> {
     let name_length = u16::try_from(name.len()).unwrap();
     let mut extension = vec![0x00, 0x00]; // server_name
@@ -32,22 +32,22 @@ pub fn client_hello(name: &str) -> Vec<u8> {
     record(&handshake)
 }
 
-/// A handshake record around `bytes`.
+/// Builds a handshake record around `bytes`.
 pub fn record(bytes: &[u8]) -> Vec<u8> {
     let length = u16::try_from(bytes.len()).unwrap().to_be_bytes();
     [&[0x16, 0x03, 0x01], &length[..], bytes].concat()
 }
 
-/// How a visitor's first record is cut before it goes on.
+/// How a visitor's first record is cut.
 #[derive(Clone, Copy)]
 pub enum Cut {
     /// Into segments of one byte.
     Bytes,
-    /// Into records that hold so many bytes of the handshake each.
+    /// Into records with this many bytes of the handshake each.
     Records(usize),
 }
 
-/// A relay to `target` that cuts the first record which comes through it.
+/// Starts a relay to `target` that cuts the first record of each connection.
 pub fn cutter(target: SocketAddr, cut: Cut) -> Service {
     Service::start(0, move |mut visitor| {
         let mut target = connect(target);
@@ -58,7 +58,7 @@ pub fn cutter(target: SocketAddr, cut: Cut) -> Service {
             Cut::Bytes => {
                 for byte in [head, body].concat() {
                     target.write_all(&[byte])?;
-                    // So that each travels alone: without a pause the receiver finds them joined.
+                    // Without a pause the receiver would find the pieces joined.
                     std::thread::sleep(Duration::from_millis(1));
                 }
             }

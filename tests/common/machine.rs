@@ -1,5 +1,5 @@
-//! Where a gt runs: on this machine's processor, or on a router's, which is qemu with what
-//! openwrt/build has made.
+//! The machine on which gt runs: this one, or a router emulated by qemu, with programs from
+//! openwrt/build.
 
 use super::gt::GT;
 use super::router::REPOSITORY;
@@ -7,13 +7,13 @@ use std::path::Path;
 use std::process::Command;
 
 pub struct Machine {
-    /// qemu's program, and OpenWrt's name of the processor.
+    /// qemu's program and OpenWrt's name of the processor.
     router: Option<(&'static str, &'static str)>,
-    /// The profile of openwrt/build that has the client.
+    /// The profile of openwrt/build for the client.
     client: &'static str,
 }
 
-/// This machine, and the gt of all the other tests.
+/// This machine, with the gt of all other tests.
 pub const HERE: Machine = Machine {
     router: None,
     client: "",

@@ -1,7 +1,7 @@
-//! What the end-to-end tests share: programs that are started, waited for and stopped again,
-//! and the ends a tunnel is put between. There is no test in here.
+//! Helpers of the end-to-end tests: programs that are started, waited for and stopped, and
+//! hand-written peers. No tests.
 
-// Every test file compiles this module for itself and uses a part of it.
+// Every test program uses only a part of this module.
 #![allow(dead_code)]
 
 pub mod api;
@@ -39,23 +39,23 @@ pub mod websocket;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long anything that must happen may take before the test fails.
+/// How long a test waits for anything that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A name that nothing else has which the tests make at the same time: tests may be processes, and
-/// threads of one process. At most 12 letters.
+/// Returns a name that is unique among concurrent tests, which may be processes or threads of one
+/// process. At most 12 characters.
 pub fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("{:x}-{number:x}", std::process::id())
 }
 
-/// Asks `probe` until it has an answer; panics with `what` when patience is at its end.
+/// Polls `probe` until it returns a value; panics with `what` after [`PATIENCE`].
 pub fn eventually<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
     eventually_within(PATIENCE, what, probe)
 }
 
-/// As [`eventually`], for what may take longer.
+/// [`eventually`] with another limit.
 pub fn eventually_within<T>(
     limit: Duration,
     what: &str,
@@ -71,7 +71,7 @@ pub fn eventually_within<T>(
     }
 }
 
-/// A command line as one writes it: words between blanks, `""` for an empty one.
+/// Splits a command line at spaces; `""` is an empty argument.
 pub fn words(line: &str) -> Vec<&str> {
     line.split_whitespace()
         .map(|word| if word == "\"\"" { "" } else { word })

@@ -1,32 +1,32 @@
-//! A small internet in network namespaces: a place in the middle where everybody can be reached,
-//! and two homes, each behind a router that translates addresses. Needs root, ip and nft.
+//! A small internet in network namespaces: a middle that everyone can reach, and two homes, each
+//! behind a NAT router. Needs root, ip and nft.
 
 use super::process::{run, run_ok};
 use super::unique;
 use std::process::Command;
 
-/// Where the middle is reached from everywhere.
+/// The address of the middle.
 pub const MIDDLE: &str = "203.0.113.1";
 
-/// What a router does to UDP.
+/// How a router treats UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nat {
-    /// Answers come in from where something was sent to, and from nowhere else.
+    /// Answers come in only from addresses that something was sent to.
     PortRestricted,
-    /// Whatever comes to the address comes in.
+    /// Everything that is sent to the mapped address comes in.
     FullCone,
-    /// Another port for every destination.
+    /// Each destination gets another port.
     Symmetric,
-    /// Nothing gets through.
+    /// No UDP passes.
     Blocked,
 }
 
-/// Dropping it takes it down again.
+/// The namespaces. Dropping this removes them.
 pub struct Internet {
     name: String,
 }
 
-/// Why there can be none here, if there can be none.
+/// Returns why the namespaces cannot be created here, if they cannot.
 pub fn missing() -> Option<String> {
     let probe = "ip netns add gt-probe-$$ && ip netns exec gt-probe-$$ nft list tables; \
                  code=$?; ip netns del gt-probe-$$; exit $code";
@@ -36,7 +36,7 @@ pub fn missing() -> Option<String> {
 }
 
 impl Internet {
-    /// The first home behind `a`, the second behind `b`.
+    /// Creates the first home behind `a`, the second behind `b`.
     pub fn new(a: Nat, b: Nat) -> Internet {
         let name = format!("gt{}", unique());
         let internet = Internet { name };
@@ -49,7 +49,7 @@ impl Internet {
     }
 
     fn home(&self, home: char, net: u8, nat: Nat) {
-        // A name of an interface has at most 15 letters.
+        // An interface name has at most 15 characters.
         let id = unique();
         self.shell(&format!(
             "R=$N-router-{home}; H=$N-home-{home}
@@ -87,7 +87,7 @@ impl Internet {
                 format!("add rule ip nat pre iifname wan meta l4proto udp dnat to 10.{net}.0.2\n")
             }
             Nat::Blocked => "add rule ip filter forward meta l4proto udp drop\n".to_owned(),
-            // What nobody has asked for is dropped without a word, and remembered by nobody.
+            // Unsolicited datagrams are dropped silently and leave no state.
             Nat::PortRestricted | Nat::Symmetric => {
                 "add chain ip filter raw { type filter hook prerouting priority -150; }
                  add rule ip filter raw iifname wan ct state new meta l4proto udp drop\n"
@@ -102,7 +102,7 @@ impl Internet {
         run_ok(Command::new("sh").args(["-c", &script]));
     }
 
-    /// The namespace of a `place`: `middle`, `home-a`, `home-b`.
+    /// Returns the namespace of a `place`: `middle`, `home-a`, `home-b`.
     pub fn place(&self, place: &str) -> String {
         format!("{}-{place}", self.name)
     }

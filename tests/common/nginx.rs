@@ -1,4 +1,4 @@
-//! The real nginx as the service behind a tunnel, with a configuration of its own.
+//! nginx as the service behind a tunnel, with its own configuration.
 
 use super::certs::Certs;
 use super::process::Process;
@@ -18,8 +18,8 @@ pub struct Nginx {
     process: Process,
 }
 
-/// Starts nginx with `/` (a page), `/host` (tells the Host it got), `/zipped/` (chunked answers),
-/// `/big` (100 MiB) and `/upload/NAME` (stores what is PUT).
+/// Starts nginx with `/` (a page), `/host` (returns the Host it got), `/zipped/` (chunked
+/// responses), `/big` (100 MiB) and `/upload/NAME` (stores a PUT).
 pub fn start(certs: Option<&Certs>) -> Nginx {
     let scratch = Scratch::new();
     let (http, https) = (free_port(), free_port());
@@ -86,7 +86,7 @@ pub fn start(certs: Option<&Certs>) -> Nginx {
     }
 }
 
-/// What `/lines` and `/zipped/lines` hold.
+/// Returns the content of `/lines` and `/zipped/lines`.
 pub fn lines() -> String {
     (0..20_000)
         .map(|n| format!("line {n} of a page that is long enough for many chunks\n"))
@@ -94,7 +94,7 @@ pub fn lines() -> String {
 }
 
 impl Nginx {
-    /// Where `/upload/NAME` has been stored.
+    /// Returns where `/upload/NAME` was stored.
     pub fn stored(&self, name: &str) -> PathBuf {
         self.process.scratch().join("stored").join(name)
     }

@@ -1,6 +1,6 @@
-//! A client that behaves as the original does in GT/1, written by hand from WIRE.md: it reads each
-//! frame under one deadline, takes the signal `reconnect` for garbage, sends 4096 bytes a frame, and
-//! comes back five seconds after its tunnel has ended.
+//! A client that behaves as the original does in GT/1, written by hand from docs/gt1.md: it reads
+//! each frame under one deadline, takes the signal `reconnect` for garbage, sends 4096 bytes a
+//! frame, and reconnects five seconds after its tunnel has ended.
 
 use super::peer::{closed, data, CLOSE, PING};
 use super::visitor::set_limits;
@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Half of its remoteTimeout.
+/// Half of the original's remoteTimeout.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Its reconnectDelay.
+/// The original's reconnectDelay.
 const DELAY: Duration = Duration::from_secs(5);
 const FRAME: usize = 4096;
 
@@ -31,7 +31,7 @@ struct Shared {
 #[derive(Default)]
 struct Log {
     tunnels: usize,
-    /// What it could make nothing of.
+    /// Frames that it could not parse.
     faults: Vec<String>,
 }
 
@@ -48,7 +48,7 @@ struct State {
 }
 
 impl Original {
-    /// Says `hello` to `server`; all its services are at `service`.
+    /// Connects to `server` with `hello`; all its services are at `service`.
     pub fn start(server: SocketAddr, hello: Vec<u8>, service: SocketAddr) -> Original {
         let shared = Arc::new(Shared::default());
         let running = shared.clone();
@@ -65,7 +65,7 @@ impl Original {
         Original { shared }
     }
 
-    /// The tunnels that it has had.
+    /// Returns how many tunnels it has had.
     pub fn tunnels(&self) -> usize {
         self.shared.log.lock().unwrap().tunnels
     }
@@ -108,7 +108,7 @@ impl Shared {
         result
     }
 
-    /// Reads one frame and acts on it. An error is the end of the tunnel.
+    /// Reads one frame and handles it. An error ends the tunnel.
     fn frame(
         &self,
         tunnel: &Arc<Tunnel>,
@@ -172,12 +172,12 @@ fn block(input: &mut TcpStream) -> Result<Vec<u8>> {
 impl Tunnel {
     /// Sends whole frames.
     fn send(&self, frames: &[u8]) -> Result<()> {
-        // One frame at a time.
+        // Keeps frames whole.
         let _state = self.state.lock().unwrap();
         (&self.stream).write_all(frames)
     }
 
-    /// The server takes no more of it: what runs may finish.
+    /// Handles close: the server sends no new tasks, and open ones may finish.
     fn close(&self) -> Result<()> {
         let mut state = self.state.lock().unwrap();
         if std::mem::replace(&mut state.closing, true) {
@@ -215,7 +215,7 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Bytes of a task that nobody knows are dropped.
+    /// Delivers bytes to a task; those of an unknown task are dropped.
     fn deliver(&self, task: u32, bytes: &[u8]) {
         let conn = {
             let state = self.state.lock().unwrap();
@@ -227,7 +227,7 @@ impl Tunnel {
         }
     }
 
-    /// The service or the server has ended a task.
+    /// Ends a task for the service or the server.
     fn end_task(&self, task: u32, by_service: bool) -> Result<()> {
         let mut state = self.state.lock().unwrap();
         if let Some(conn) = state.tasks.remove(&task) {

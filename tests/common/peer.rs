@@ -1,5 +1,5 @@
-//! The other end of a GT/1 tunnel, written by hand from WIRE.md. It uses nothing of the crate's
-//! own `wire`, so that a mistake there cannot agree with itself.
+//! The other end of a GT/1 tunnel, written by hand from docs/gt1.md. It does not use the crate's
+//! `wire`, so that a mistake there cannot agree with itself.
 
 use super::visitor::{connect, read, set_limits};
 use super::{eventually, PATIENCE};
@@ -15,14 +15,14 @@ pub const INFO: [u8; 4] = [0xFF, 0xFF, 0xFF, 0xFB];
 pub const SERVICES: [u8; 4] = [0xFF, 0xFF, 0xFF, 0xFA];
 pub const RECONNECT: [u8; 4] = [0xFF, 0xFF, 0xFF, 0xF9];
 
-/// What one end says to the other after the hello.
+/// A frame after the hello.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     Ping,
     Close,
     Ready,
     Error(u16),
-    /// Error 2 with the index of its service.
+    /// Error 2 with the index of the service.
     PortError(u16),
     /// Info 1: service index, port.
     PortOpened(u16, u16),
@@ -34,12 +34,12 @@ pub enum Frame {
     First(u32, u16, Vec<u8>),
 }
 
-/// The hello from its magic on.
+/// Builds a hello from its magic on.
 pub fn hello(id: &str, secret: &str, services: &[u8]) -> Vec<u8> {
     [&[0xF0, 0x01], &identity(id, secret, services)[..]].concat()
 }
 
-/// The hello from idLen on, as a services signal carries it.
+/// Builds a hello from idLen on, as in a services signal.
 pub fn identity(id: &str, secret: &str, services: &[u8]) -> Vec<u8> {
     let mut bytes = vec![u8::try_from(id.len()).unwrap()];
     bytes.extend(id.as_bytes());
@@ -49,27 +49,27 @@ pub fn identity(id: &str, secret: &str, services: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The option of a TCP port.
+/// Builds the option of a TCP port.
 pub fn port_option(random: bool, port: u16) -> Vec<u8> {
     let [high, low] = port.to_be_bytes();
     vec![0x01, u8::from(random), high, low]
 }
 
-/// The option of an HTTP host prefix.
+/// Builds the option of an HTTP host prefix.
 pub fn prefix_option(prefix: &str) -> Vec<u8> {
     let mut bytes = vec![0x03, u8::try_from(prefix.len()).unwrap()];
     bytes.extend(prefix.as_bytes());
     bytes
 }
 
-/// A data frame.
+/// Builds a data frame.
 pub fn data(task: u32, bytes: &[u8]) -> Vec<u8> {
     let mut frame = data_head(task, bytes.len());
     frame.extend(bytes);
     frame
 }
 
-/// A data frame without its bytes.
+/// Builds the header of a data frame.
 pub fn data_head(task: u32, length: usize) -> Vec<u8> {
     let mut frame = task.to_be_bytes().to_vec();
     frame.extend([0, 0]);
@@ -77,14 +77,14 @@ pub fn data_head(task: u32, length: usize) -> Vec<u8> {
     frame
 }
 
-/// A task's close.
+/// Builds the close of a task.
 pub fn closed(task: u32) -> Vec<u8> {
     let mut frame = task.to_be_bytes().to_vec();
     frame.extend([0, 1]);
     frame
 }
 
-/// A task's first frame.
+/// Builds the first frame of a task.
 pub fn first(task: u32, service: u16, bytes: &[u8]) -> Vec<u8> {
     let mut frame = task.to_be_bytes().to_vec();
     frame.extend([0, 2]);
@@ -105,14 +105,14 @@ impl Peer {
         Peer { stream, input }
     }
 
-    /// A client that says `hello` and nothing more.
+    /// Connects as a client and sends `hello`.
     pub fn client(server: SocketAddr, hello: &[u8]) -> Peer {
         let mut peer = Peer::new(connect(server));
         peer.send(hello);
         peer
     }
 
-    /// A client whose hello is accepted; ports that are opened are passed over.
+    /// Connects as a client whose hello is accepted; skips opened ports.
     pub fn ready_client(server: SocketAddr, hello: &[u8]) -> Peer {
         let mut peer = Peer::client(server, hello);
         loop {
@@ -132,7 +132,7 @@ impl Peer {
         read(&mut self.input, count)
     }
 
-    /// A second handle to write with.
+    /// Returns a second handle for writing.
     pub fn writer(&self) -> TcpStream {
         self.stream.try_clone().expect("clone a socket")
     }
@@ -155,13 +155,13 @@ impl Peer {
         self.read(length)
     }
 
-    /// The next frame.
+    /// Returns the next frame.
     pub fn frame(&mut self) -> Frame {
         self.frame_or_end()
             .expect("a frame, but the tunnel was closed")
     }
 
-    /// The next frame, or nothing at the end of the connection.
+    /// Returns the next frame, or `None` at the end of the connection.
     pub fn frame_or_end(&mut self) -> Option<Frame> {
         let mut head = [0; 4];
         match self.input.read_exact(&mut head) {
@@ -197,7 +197,7 @@ impl Peer {
         })
     }
 
-    /// Waits until a frame has begun, and takes nothing of it.
+    /// Waits until a frame has begun, and consumes nothing of it.
     pub fn wait_for_bytes(&mut self) {
         let begun = self.input.fill_buf().expect("a frame");
         assert!(!begun.is_empty(), "the tunnel was closed");
@@ -212,13 +212,13 @@ impl Peer {
         assert_eq!(self.frame_or_end(), None, "after the end");
     }
 
-    /// Proves that the other end has dealt with all that was sent: it answers a ping.
+    /// Waits until the other end has processed all that was sent: it answers a ping.
     pub fn sync(&mut self) {
         self.send(&PING);
         self.expect(Frame::Ping);
     }
 
-    /// Whether nothing comes for so long.
+    /// Whether nothing comes for `time`.
     pub fn is_quiet_for(&mut self, time: Duration) -> bool {
         assert!(self.input.buffer().is_empty(), "something has come already");
         self.stream
@@ -229,7 +229,7 @@ impl Peer {
         quiet
     }
 
-    /// The next task's number, service and first bytes.
+    /// Returns the next task's number, service and first bytes.
     pub fn task(&mut self) -> (u32, u16, Vec<u8>) {
         match self.frame() {
             Frame::First(task, service, bytes) => (task, service, bytes),
@@ -237,7 +237,7 @@ impl Peer {
         }
     }
 
-    /// Gathers the data of `task` until `count` bytes are there; other frames are an error.
+    /// Gathers the data of `task` until there are `count` bytes; other frames are an error.
     pub fn gather(&mut self, task: u32, count: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         while bytes.len() < count {
@@ -262,7 +262,7 @@ impl Peer {
     }
 }
 
-/// A server for the real client to connect to.
+/// A hand-written server for the real client.
 pub struct PeerServer {
     listener: TcpListener,
     pub addr: SocketAddr,
@@ -276,7 +276,7 @@ impl PeerServer {
         PeerServer { listener, addr }
     }
 
-    /// The next tunnel that comes, before its hello.
+    /// Accepts the next tunnel, before its hello.
     pub fn accept(&self) -> Peer {
         eventually("a tunnel to come", || {
             let (stream, _) = self.listener.accept().ok()?;
@@ -285,7 +285,7 @@ impl PeerServer {
         })
     }
 
-    /// The next tunnel, which must say exactly `hello`; it is told that it is ready.
+    /// Accepts the next tunnel, whose hello must be `hello`, and sends ready.
     pub fn accept_ready(&self, hello: &[u8]) -> Peer {
         let mut peer = self.accept();
         assert_eq!(peer.read(hello.len()), hello, "the hello");

@@ -1,22 +1,22 @@
-//! The other end of a GT/2 tunnel, written by hand from docs/wire.md. It uses nothing of the
-//! crate's own `wire`, so that a mistake there cannot agree with itself.
+//! The other end of a GT/2 tunnel, written by hand from docs/wire.md. It does not use the crate's
+//! `wire`, so that a mistake there cannot agree with itself.
 
 use super::peer::identity;
 use super::visitor::{connect, read};
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-/// What a server answers a hello.
+/// A server's answer to a hello.
 pub const ANSWER: [u8; 10] = [0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 0];
 
-/// What one end says to the other after the hello. Pings are answered and passed over.
+/// A frame after the hello. Pings are answered and skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     Data(u32, Vec<u8>),
     /// Stream, service, window, first bytes.
     Open(u32, u16, u32, Vec<u8>),
     Finish(u32),
-    /// Stream and reason; 0 is the end in good order.
+    /// Stream and reason; 0 is a graceful end.
     Reset(u32, u16),
     Credit(u32, u32),
     Pong(u64),
@@ -30,13 +30,13 @@ pub enum Frame {
     Reconnect,
 }
 
-/// A field of a hello.
+/// Builds a field of a hello.
 pub fn field(kind: u8, value: &[u8]) -> Vec<u8> {
     let [_, length @ ..] = u32::try_from(value.len()).unwrap().to_be_bytes();
     [&[kind], &length[..], value].concat()
 }
 
-/// The fields that say who a client is and what it offers.
+/// Builds the fields with a client's identity and its services.
 pub fn who(id: &str, secret: &str, services: &[u8]) -> Vec<u8> {
     let fields = [
         field(1, id.as_bytes()),
@@ -46,13 +46,13 @@ pub fn who(id: &str, secret: &str, services: &[u8]) -> Vec<u8> {
     fields.concat()
 }
 
-/// A hello with these fields.
+/// Builds a hello with these fields.
 pub fn hello_with(fields: &[u8]) -> Vec<u8> {
     let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
     [&[0xF0, 0x20], &length[..], &[0; 4], fields].concat()
 }
 
-/// The hello of a client that gives `window` bytes of credit to a new stream.
+/// Builds the hello of a client that gives `window` bytes of credit to a new stream.
 pub fn hello(id: &str, secret: &str, services: &[u8], window: u32) -> Vec<u8> {
     let fields = [
         who(id, secret, services),
@@ -62,12 +62,12 @@ pub fn hello(id: &str, secret: &str, services: &[u8], window: u32) -> Vec<u8> {
     hello_with(&fields.concat())
 }
 
-/// GT/1's hello of the same client.
+/// Builds the same client's GT/1 hello.
 pub fn old_hello(id: &str, secret: &str, services: &[u8]) -> Vec<u8> {
     [&[0xF0, 0x01], &identity(id, secret, services)[..]].concat()
 }
 
-/// Any frame.
+/// Builds any frame.
 pub fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let [_, length @ ..] = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&[kind], &length[..], &stream.to_be_bytes(), payload].concat()
@@ -105,7 +105,7 @@ impl Peer {
         Peer { stream, input }
     }
 
-    /// A client that says `hello` and is answered.
+    /// Connects as a client, sends `hello` and reads the answer.
     pub fn client(server: SocketAddr, hello: &[u8]) -> Peer {
         let mut peer = Peer::new(connect(server));
         peer.send(hello);
@@ -113,7 +113,7 @@ impl Peer {
         peer
     }
 
-    /// A client whose hello is accepted; ports that are opened are passed over.
+    /// Connects as a client whose hello is accepted; skips opened ports.
     pub fn ready_client(server: SocketAddr, hello: &[u8]) -> Peer {
         let mut peer = Peer::client(server, hello);
         loop {
@@ -133,12 +133,12 @@ impl Peer {
         read(&mut self.input, count)
     }
 
-    /// A second handle to write with.
+    /// Returns a second handle for writing.
     pub fn writer(&self) -> TcpStream {
         self.stream.try_clone().expect("clone a socket")
     }
 
-    /// The next frame, or nothing at the end of the connection.
+    /// Returns the next frame, or `None` at the end of the connection.
     pub fn frame_or_end(&mut self) -> Option<Frame> {
         loop {
             let mut head = [0; 8];
@@ -161,7 +161,7 @@ impl Peer {
                 (0x04, 2) => Frame::Reset(stream, u16_at(0)),
                 (0x05, 4) => Frame::Credit(stream, u32_at(0)),
                 (0x06, 8) => {
-                    // One that has gone meanwhile needs no answer.
+                    // The peer may have gone meanwhile.
                     let _ = self.stream.write_all(&frame(0x07, 0, &payload));
                     continue;
                 }
@@ -191,7 +191,7 @@ impl Peer {
         assert_eq!(self.frame_or_end(), None, "after the end");
     }
 
-    /// The next stream: number, window, first bytes. It is for service 0.
+    /// Returns the next stream, which must be for service 0: number, window, first bytes.
     pub fn opened(&mut self) -> (u32, u32, Vec<u8>) {
         match self.frame() {
             Frame::Open(stream, 0, window, bytes) => (stream, window, bytes),
@@ -199,7 +199,7 @@ impl Peer {
         }
     }
 
-    /// Gathers the data of `stream` until `count` bytes are there; credit is passed over.
+    /// Gathers the data of `stream` until there are `count` bytes; credit is skipped.
     pub fn gather(&mut self, stream: u32, count: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         while bytes.len() < count {

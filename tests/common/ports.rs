@@ -1,12 +1,12 @@
-//! Port numbers for programs that cannot be asked to listen on port 0.
+//! Port numbers for programs that cannot listen on port 0.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A port that is free now and that no other test asks for.
+/// Returns a port that is free now and that no other test uses.
 ///
-/// Taken from below the system's ephemeral range, so that no outgoing connection takes it before
-/// its owner listens; tests that run at the same time start from different places.
+/// It is below the system's ephemeral range, so that no outgoing connection takes it before its
+/// owner listens; concurrent tests start at different ports.
 pub fn free_port() -> u16 {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;

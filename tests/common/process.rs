@@ -1,5 +1,5 @@
-//! A program that runs beside the test: what it says goes to a file, it dies with its handle, and
-//! a failing test shows the end of what it said.
+//! A program that runs beside the test: its output goes to a file, it is killed with its handle,
+//! and a failing test shows the end of its output.
 
 use super::{eventually, scratch::Scratch};
 use std::fs::File;
@@ -38,12 +38,12 @@ impl Process {
         &self.scratch
     }
 
-    /// All that it has said so far.
+    /// Returns the output so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).expect("read the log")).into_owned()
     }
 
-    /// The whole lines said so far that contain `text`.
+    /// Returns the whole lines so far that contain `text`.
     pub fn lines_with(&self, text: &str) -> Vec<String> {
         let log = self.log();
         let whole = log.rfind('\n').map_or("", |end| &log[..end]);
@@ -87,7 +87,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Memory of its own, in KiB: not what it shares with the file of its program.
+    /// Returns its private memory in KiB, without pages of its program's file.
     pub fn anonymous_kib(&self) -> usize {
         let rollup = format!("/proc/{}/smaps_rollup", self.pid());
         let rollup = std::fs::read_to_string(&rollup).unwrap_or_else(|e| panic!("{rollup}: {e}"));
@@ -96,11 +96,11 @@ impl Process {
         kib.unwrap_or_else(|| panic!("no Anonymous: in {rollup}"))
     }
 
-    /// How long it has been at work on a processor, in hundredths of a second.
+    /// Returns the processor time it has used, in hundredths of a second.
     pub fn work(&self) -> u64 {
         let path = format!("/proc/{}/stat", self.child.id());
         let stat = std::fs::read_to_string(path).expect("read what it has used");
-        // The name, which may hold anything, ends with the last bracket.
+        // The name, which may contain anything, ends with the last bracket.
         let (_, numbers) = stat.rsplit_once(") ").expect("a name in brackets");
         let number = |at| {
             numbers
@@ -114,26 +114,26 @@ impl Process {
             .expect("two numbers")
     }
 
-    /// Sends a signal, `TERM` or `HUP` for example.
+    /// Sends a signal, such as `TERM` or `HUP`.
     pub fn signal(&self, signal: &str) {
         let kill = format!("kill -{signal} {}", self.child.id());
         let status = Command::new("sh").args(["-c", &kill]).status();
         assert!(status.expect("run sh").success(), "{kill}");
     }
 
-    /// Ends it at once, as a power cut would, and waits until it is gone.
+    /// Kills it at once, like a power cut, and waits until it is gone.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// How many file descriptors it has open.
+    /// Returns the number of its open descriptors.
     pub fn fds(&self) -> usize {
         let path = format!("/proc/{}/fd", self.child.id());
         std::fs::read_dir(path).expect("count descriptors").count()
     }
 
-    /// Memory that it has, in KiB.
+    /// Returns its resident memory in KiB.
     pub fn rss(&self) -> usize {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).expect("read a status");
@@ -142,7 +142,7 @@ impl Process {
         kib.unwrap_or_else(|| panic!("no VmRSS in {status}"))
     }
 
-    /// How many of its first `most` descriptors are free.
+    /// Returns how many of its first `most` descriptors are free.
     pub fn free_fds(&self, most: usize) -> usize {
         let path = format!("/proc/{}/fd", self.child.id());
         let used = std::fs::read_dir(path).expect("list descriptors");
@@ -154,19 +154,19 @@ impl Process {
         most - names.filter(|name| low(name).is_some()).count()
     }
 
-    /// The names of its threads.
+    /// Returns the names of its threads.
     pub fn threads(&self) -> Vec<String> {
         let path = format!("/proc/{}/task", self.child.id());
         let tasks = std::fs::read_dir(path).expect("list threads");
         let name = |task: std::io::Result<std::fs::DirEntry>| {
             let path = task.expect("a thread").path().join("comm");
-            // One that has just ended has no name.
+            // A thread that has just ended has no name.
             std::fs::read_to_string(path).unwrap_or_default()
         };
         tasks.map(name).collect()
     }
 
-    /// Waits until it has no more than `count` descriptors open.
+    /// Waits until it has at most `count` descriptors open.
     pub fn wait_for_fds(&self, count: usize) {
         eventually(
             &format!("{} to be back at {count} descriptors", self.name),
@@ -187,7 +187,7 @@ impl Drop for Process {
     }
 }
 
-/// How long a program may run to its end: large files on a busy machine take their time.
+/// How long a program may run: large files take long on a busy machine.
 const RUN_LIMIT: Duration = Duration::from_secs(150);
 
 /// Runs a program to its end.
@@ -218,7 +218,7 @@ pub fn run(command: &mut Command) -> Output {
     }
 }
 
-/// Runs a program to its end and takes nothing but success; answers its standard output.
+/// Runs a program, which must succeed, and returns its standard output.
 pub fn run_ok(command: &mut Command) -> String {
     let output = run(command);
     assert!(

@@ -11,7 +11,7 @@ use super::unique;
 use std::path::Path;
 use std::process::Command;
 
-/// Copies the program `from` to `to`, in place of what may be there.
+/// Copies the program `from` to `to`, replacing what is there.
 pub fn install(from: impl AsRef<Path>, to: &Path) {
     let mut command = Command::new("install");
     command.args(["-m", "755"]).arg(from.as_ref()).arg(to);
@@ -23,7 +23,7 @@ pub fn install_gt(to: &Path) {
     install(GT, to);
 }
 
-/// Makes `text` an executable file at `to`, in place of what may be there.
+/// Writes `text` as an executable file at `to`, replacing what is there.
 pub fn install_script(to: &Path, text: &str) {
     let draft = to.with_extension(format!("draft-{}", unique()));
     std::fs::write(&draft, text).expect("write a script");

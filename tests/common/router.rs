@@ -1,5 +1,5 @@
-//! A router's disk with gt's package on it, in a folder: its shell is busybox, and procd's helpers
-//! only write down how they are called.
+//! The file system of a router with gt's package, in a folder: its shell is busybox, and procd's
+//! helpers only record how they are called.
 
 use super::gt::GT;
 use super::process::{run, Process};
@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 
 pub const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
-/// What the shell of a router has, as far as gt's scripts use it.
+/// The commands of a router's shell that gt's scripts use.
 const APPLETS: [&str; 8] = ["sh", "cat", "chgrp", "chmod", "grep", "head", "tail", "tr"];
 
 pub struct Router {
@@ -20,7 +20,7 @@ pub struct Router {
 }
 
 impl Router {
-    /// One that has just got the package with the gt under test, and whose user gt exists.
+    /// Creates a router with the package, the gt under test and the user gt.
     pub fn new() -> Router {
         let router = Router {
             scratch: Scratch::new(),
@@ -31,7 +31,7 @@ impl Router {
         for archive in ["data", "control"] {
             unpack_part(&ipk, archive, &root);
         }
-        // The package has only a stand-in for it: packing a debug build takes long.
+        // The package contains only a stand-in: packing a debug build takes long.
         let program = router.path("usr/bin/gt");
         fs::remove_file(&program).expect("gt is in the package");
         install_gt(&program);
@@ -40,7 +40,7 @@ impl Router {
         for folder in ["tmp", "lib", "dev"] {
             fs::create_dir_all(root.join(folder)).expect("make a folder");
         }
-        // A file does for what is only written to.
+        // A file suffices where scripts only write.
         router.write("dev/null", "");
         let rc_common = Path::new(REPOSITORY).join("tests/common/router/rc.common");
         fs::copy(rc_common, root.join("etc/rc.common")).expect("copy rc.common");
@@ -65,12 +65,12 @@ impl Router {
         fs::write(&path, text).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));
     }
 
-    /// What `/etc/init.d/gt` with these words does: its output, and the calls it makes.
+    /// Runs `/etc/init.d/gt` with these arguments; returns its output and its calls of procd.
     pub fn init(&self, words: &[&str]) -> (Output, Vec<String>) {
         self.run_init(self.command(&Self::init_line(words)))
     }
 
-    /// The same where nothing in `/etc` can be changed.
+    /// Runs `/etc/init.d/gt` where nothing in `/etc` can be changed.
     pub fn init_with_read_only_etc(&self, words: &[&str]) -> (Output, Vec<String>) {
         let script = "mount --bind \"$0/etc\" \"$0/etc\" && \
                       mount -o remount,ro,bind \"$0/etc\" && exec chroot \"$0\" \"$@\"";
@@ -101,7 +101,7 @@ impl Router {
         Process::spawn("gt", Scratch::new(), &mut self.command(words))
     }
 
-    /// A command with this root. It needs to be root, or a system that lets users seem so.
+    /// Returns a command with this root. Needs root, or user namespaces.
     pub fn command(&self, words: &[&str]) -> Command {
         let root = self.root();
         let mut command = if rustix::process::geteuid().is_root() {
@@ -133,7 +133,7 @@ impl Router {
         }
     }
 
-    /// Copies what the system's loader needs to run `program`.
+    /// Copies the libraries that the system's loader needs to run `program`.
     fn add_libraries_of(&self, program: &Path) {
         let output = run(Command::new("ldd").arg(program));
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -145,7 +145,7 @@ impl Router {
     }
 }
 
-/// Makes the package of a gt with both roles.
+/// Builds the package of a gt with both roles.
 pub fn make_ipk(scratch: &Scratch) -> PathBuf {
     let out = scratch.dir("out");
     scratch.file("out/gt-full-x86_64", "the program\n");

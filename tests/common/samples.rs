@@ -1,4 +1,4 @@
-//! Bytes to carry: random to look at, the same in every run; large files are made once.
+//! Sample data: random-looking bytes, the same in every run. Large files are created once.
 
 use super::process::run_ok;
 use super::unique;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-/// Numbers that look random (xorshift64*).
+/// A generator of random-looking numbers (xorshift64*).
 pub struct Random(u64);
 
 impl Random {
@@ -23,7 +23,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
-    /// A number in `0..end`.
+    /// Returns a number in `0..end`.
     pub fn below(&mut self, end: usize) -> usize {
         usize::try_from(self.number() % end as u64).unwrap()
     }
@@ -38,7 +38,7 @@ impl Random {
     }
 }
 
-/// A file of random bytes, shared by all tests: read it, never write to it.
+/// Returns a file of random bytes that all tests share. Never write to it.
 pub fn random_file(mebibytes: usize) -> PathBuf {
     let shared = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let path = shared.join(format!("random-{mebibytes}MiB"));
@@ -46,7 +46,7 @@ pub fn random_file(mebibytes: usize) -> PathBuf {
     static MAKING: Mutex<()> = Mutex::new(());
     let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     if !path.exists() {
-        // Made beside and renamed, so that a test that runs now never sees half of it.
+        // Written beside and renamed, so that no concurrent test sees half of it.
         let draft = shared.join(format!("draft-{mebibytes}-{}", unique()));
         let mut file = BufWriter::new(File::create(&draft).expect("create a sample"));
         let mut random = Random::new(mebibytes as u64);
@@ -60,7 +60,7 @@ pub fn random_file(mebibytes: usize) -> PathBuf {
     path
 }
 
-/// The SHA-256 of a file, in hex.
+/// Returns the SHA-256 of a file in hexadecimal.
 pub fn sha256(path: &Path) -> String {
     let line = run_ok(Command::new("sha256sum").arg(path));
     let sum = line.split_whitespace().next().unwrap_or_default();
@@ -68,7 +68,7 @@ pub fn sha256(path: &Path) -> String {
     sum.to_owned()
 }
 
-/// Fails unless both files hold the same bytes.
+/// Fails unless both files have the same content.
 pub fn assert_same(one: &Path, other: &Path) {
     let size = |path: &Path| fs::metadata(path).map(|m| m.len()).unwrap_or_default();
     assert_eq!(size(one), size(other), "sizes of {one:?} and {other:?}");

@@ -1,4 +1,4 @@
-//! A folder of a test's own, gone when the test is. Not for what tests share: see `samples`.
+//! A folder of one test, deleted with it. Shared files are in `samples`.
 
 use super::unique;
 use std::fs;
@@ -24,14 +24,14 @@ impl Scratch {
         self.0.join(name)
     }
 
-    /// Makes a folder in here.
+    /// Creates a folder in it.
     pub fn dir(&self, name: &str) -> PathBuf {
         let path = self.0.join(name);
         fs::create_dir_all(&path).unwrap_or_else(|e| panic!("create {}: {e}", path.display()));
         path
     }
 
-    /// Writes a file in here.
+    /// Writes a file in it.
     pub fn file(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.join(name);
         fs::write(&path, text).unwrap_or_else(|e| panic!("write {}: {e}", path.display()));

@@ -1,4 +1,4 @@
-//! A Sentry that keeps what it is sent.
+//! A Sentry server that keeps what it receives.
 
 use super::eventually;
 use super::service::Service;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 pub struct Sentry {
     service: Service,
     connections: Arc<AtomicUsize>,
-    /// Requests, head and body in one.
+    /// Requests, head and body together.
     requests: Arc<Mutex<Vec<String>>>,
 }
 
@@ -51,7 +51,7 @@ impl Sentry {
         format!("http://dsnkey@{}/42", self.service.addr)
     }
 
-    /// How many connections there have been.
+    /// Returns how many connections there have been.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
@@ -60,7 +60,7 @@ impl Sentry {
         self.requests.lock().unwrap().clone()
     }
 
-    /// Waits for an event with this in it.
+    /// Waits for an event that contains `text`.
     pub fn wait_for(&self, text: &str) -> String {
         eventually(&format!("an event with {text:?}"), || {
             self.requests().into_iter().find(|it| it.contains(text))

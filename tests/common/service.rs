@@ -1,5 +1,5 @@
-//! Small services behind a tunnel, each a few lines on threads. The real ones have files of
-//! their own: nginx, sshd, smbd, websocket.
+//! Small services behind a tunnel, each a few lines on threads. Real programs have their own files:
+//! nginx, sshd, smbd, websocket.
 
 use super::visitor::{connect, set_limits};
 use socket2::{Domain, Socket, Type};
@@ -37,7 +37,7 @@ impl Service {
                 let handle = handle.clone();
                 let stream = stream.expect("accept");
                 set_limits(&stream);
-                // How a connection ends is for the other end to judge.
+                // The other end judges how a connection ends.
                 std::thread::spawn(move || handle(stream));
             }
         });
@@ -52,7 +52,7 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        // Wakes the loop up, which then leaves.
+        // Wakes the accepting thread, which then ends.
         let _ = TcpStream::connect(self.addr);
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
@@ -60,7 +60,7 @@ impl Drop for Service {
     }
 }
 
-/// Sends back what comes.
+/// Echoes everything.
 pub fn echo() -> Service {
     Service::start(0, |mut stream| {
         std::io::copy(&mut stream.try_clone()?, &mut stream)?;
@@ -68,7 +68,7 @@ pub fn echo() -> Service {
     })
 }
 
-/// Speaks first, then sends back what comes.
+/// Sends `text` first, then echoes.
 pub fn banner(text: &'static str) -> Service {
     Service::start(0, move |mut stream| {
         stream.write_all(text.as_bytes())?;
@@ -77,19 +77,19 @@ pub fn banner(text: &'static str) -> Service {
     })
 }
 
-/// Sends `bytes` to whoever connects and ends its side.
+/// Sends `bytes` on each connection and ends its direction.
 pub fn source(bytes: Arc<Vec<u8>>) -> Service {
     Service::start(0, move |mut stream| {
         stream.write_all(&bytes)?;
         stream.shutdown(Shutdown::Write)?;
-        // To close with something unread would be a reset, which may overtake the bytes.
+        // Closing with unread bytes would be a reset, which may discard the bytes sent.
         stream.read_to_end(&mut Vec::new())?;
         Ok(())
     })
 }
 
-/// Reads each connection to its end, then hands over what came. Each read is acknowledged with
-/// a byte: GT/1 has no half-close, and who gets no answer at all is waited for long.
+/// Reads each connection to its end, then passes on what came. Each read is acknowledged with a
+/// byte: GT/1 has no half-close, and a visitor without any answer is kept for long.
 pub fn sink() -> (Service, Receiver<Vec<u8>>) {
     let (report, reports) = channel();
     let report = Mutex::new(report);
@@ -144,7 +144,7 @@ pub fn http(port: u16, name: &'static str) -> Service {
     })
 }
 
-/// Takes connections and says nothing until the visitor closes.
+/// Accepts connections and sends nothing until the visitor closes.
 pub fn silent() -> Service {
     Service::start(0, |mut stream| {
         stream.read_to_end(&mut Vec::new())?;
@@ -152,7 +152,7 @@ pub fn silent() -> Service {
     })
 }
 
-/// An address where a connect gets no answer, neither yes nor no, while this is held.
+/// An address whose connections are neither accepted nor refused while this is held.
 pub struct Unanswering {
     pub addr: SocketAddr,
     _held: (Socket, Vec<Socket>),
@@ -164,7 +164,7 @@ pub fn unanswering() -> Unanswering {
     listener.bind(&any.into()).expect("bind");
     listener.listen(0).expect("listen");
     let local = listener.local_addr().expect("ask for the address");
-    // The kernel drops what comes once the queue of the unaccepted is full.
+    // The kernel drops further connections once the accept queue is full.
     let waiting = (0..4)
         .map(|_| {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
@@ -179,7 +179,7 @@ pub fn unanswering() -> Unanswering {
     }
 }
 
-/// Checks that what `stream` reaches sends back what it gets.
+/// Checks that `stream` leads to an echo.
 pub fn assert_echo(stream: &mut TcpStream, bytes: &[u8]) {
     let mut writer = stream.try_clone().expect("clone a socket");
     std::thread::scope(|scope| {
@@ -190,7 +190,7 @@ pub fn assert_echo(stream: &mut TcpStream, bytes: &[u8]) {
     });
 }
 
-/// Connects to `addr` and checks that an echo is there.
+/// Connects to `addr` and checks that it leads to an echo.
 pub fn assert_echo_at(addr: SocketAddr) {
     assert_echo(&mut connect(addr), b"anyone there?");
 }

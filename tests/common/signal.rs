@@ -1,12 +1,12 @@
-//! Signaling to a client of gt by hand (WIRE.md, "P2P signaling"): requests with the method `XP`
-//! and messages in their bodies, over a plain connection to the server.
+//! Hand-written signaling to a client of gt (docs/gt1.md, "P2P signaling"): requests with the
+//! method `XP` and messages in their bodies, over a plain connection to the server.
 
 use super::visitor::{connect, read, read_to_end};
 use serde_json::{json, Value};
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
-/// How the messages lie in a request's body.
+/// How the messages are framed in a request's body.
 #[derive(Clone, Copy, Debug)]
 pub enum Layer {
     Plain,
@@ -14,7 +14,7 @@ pub enum Layer {
     Chunks,
 }
 
-/// `u16 length, JSON`.
+/// Encodes a message: `u16 length, JSON`.
 pub fn message(value: &Value) -> Vec<u8> {
     let json = value.to_string();
     let length = u16::try_from(json.len()).expect("a message of at most 64 KiB");
@@ -29,16 +29,16 @@ pub fn chunk(bytes: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 
-/// A request that is being sent, and its answer as it comes.
+/// A request that is being sent, and its response as it arrives.
 pub struct Signal {
     pub stream: TcpStream,
     layer: Layer,
-    /// Bytes of the answer's body that are no whole message yet.
+    /// Bytes of the response's body that are not a whole message yet.
     body: Vec<u8>,
 }
 
 impl Signal {
-    /// Sends a request's head for `host`, with these further lines (`Name: value\r\n`).
+    /// Sends a request's head for `host`, with these additional lines (`Name: value\r\n`).
     pub fn start(server: SocketAddr, host: &str, lines: &str, layer: Layer) -> Signal {
         let mut stream = connect(server);
         let head =
@@ -71,7 +71,7 @@ impl Signal {
         self.stream.write_all(end).expect("end a body");
     }
 
-    /// Reads the answer's head, and returns its status.
+    /// Reads the response's head and returns its status.
     pub fn status(&mut self) -> u16 {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -82,7 +82,7 @@ impl Signal {
         status.unwrap_or_else(|| panic!("no HTTP answer: {head:?}"))
     }
 
-    /// A chunk of the answer; none at the end.
+    /// Returns the next chunk of the response; `None` at the end.
     fn chunk(&mut self) -> Option<Vec<u8>> {
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") {
@@ -95,7 +95,8 @@ impl Signal {
         (size > 0).then_some(data)
     }
 
-    /// The next message of the answer; none at the end. `{"id":N}` has no length before it.
+    /// Returns the next message of the response; `None` at the end. `{"id":N}` has no length
+    /// prefix.
     pub fn next(&mut self) -> Option<Value> {
         loop {
             if self.body.first() == Some(&b'{') {
@@ -117,9 +118,9 @@ impl Signal {
         }
     }
 
-    /// Sends `body` as it is, after the head, and says no more; returns the answer's status.
+    /// Sends `body` unchanged behind the head and returns the response's status.
     pub fn send_raw(mut self, body: &[u8]) -> u16 {
-        // Who refuses may do so before all has come.
+        // A refusal may come before everything is sent.
         let _ = self.stream.write_all(body);
         let _ = self.stream.shutdown(Shutdown::Write);
         let status = self.status();

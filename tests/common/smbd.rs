@@ -1,4 +1,4 @@
-//! The real smbd as the service behind a tunnel, and the real smbclient to visit it.
+//! smbd as the service behind a tunnel, and smbclient as its visitor.
 
 use super::process::Process;
 use super::{eventually, ports::free_port, process::run_ok, scratch::Scratch};
@@ -11,7 +11,7 @@ pub struct Smbd {
     process: Process,
 }
 
-/// Starts smbd with a share, a password file and folders of its own. Only root can.
+/// Starts smbd with its own share, password file and folders. Needs root.
 pub fn start() -> Smbd {
     let scratch = Scratch::new();
     let port = free_port();
@@ -57,7 +57,7 @@ pub fn start() -> Smbd {
 }
 
 impl Smbd {
-    /// Runs smbclient's commands against the share at `port`; answers what it prints.
+    /// Runs smbclient's commands on the share at `port` and returns its output.
     pub fn smbclient(&self, port: u16, commands: &str) -> String {
         let mut smbclient = Command::new("smbclient");
         smbclient
@@ -68,7 +68,7 @@ impl Smbd {
         run_ok(&mut smbclient)
     }
 
-    /// A file of the share.
+    /// Returns the path of a file of the share.
     pub fn shared(&self, name: &str) -> PathBuf {
         self.process.scratch().join("share").join(name)
     }
@@ -76,7 +76,7 @@ impl Smbd {
 
 impl Drop for Smbd {
     fn drop(&mut self) {
-        // It has children of its own, which only it can end.
+        // Only smbd itself can end its children.
         if self.process.has_ended().is_none() {
             self.process.signal("TERM");
             self.process.exit();

@@ -1,4 +1,4 @@
-//! The real sshd as the service behind a tunnel, and the real ssh and scp to visit it.
+//! sshd as the service behind a tunnel, and ssh and scp as its visitors.
 
 use super::process::Process;
 use super::{eventually, ports::free_port, process::run_ok, scratch::Scratch, words};
@@ -13,7 +13,7 @@ pub struct Sshd {
     process: Process,
 }
 
-/// Starts sshd with keys of its own for the user who runs the tests.
+/// Starts sshd with its own keys, for the user who runs the tests.
 pub fn start() -> Sshd {
     let scratch = Scratch::new();
     let port = free_port();
@@ -22,7 +22,7 @@ pub fn start() -> Sshd {
         keygen.args(["-q", "-t", "ed25519", "-N", "", "-f", key]);
         run_ok(keygen.current_dir(scratch.path()));
     }
-    // sshd drops its privileges into this folder and does not start without it.
+    // sshd does not start without this folder for privilege separation.
     let _ = fs::create_dir_all("/run/sshd");
     let root = scratch.path().display();
     let config = scratch.file(
@@ -34,7 +34,7 @@ pub fn start() -> Sshd {
              Subsystem sftp internal-sftp\n"
         ),
     );
-    // sshd starts itself again for each connection and wants to be called by its full path.
+    // sshd executes itself for each connection and has to be called by its absolute path.
     let mut command = Command::new("/usr/sbin/sshd");
     command.args(["-D", "-e", "-f"]).arg(config);
     let mut process = Process::spawn("sshd", scratch, &mut command);
@@ -60,7 +60,7 @@ impl Sshd {
         )
     }
 
-    /// Runs a shell command by ssh to `port`; answers its standard output.
+    /// Runs a shell command by ssh to `port` and returns its standard output.
     pub fn ssh(&self, port: u16, line: &str) -> String {
         let mut ssh = Command::new("ssh");
         ssh.args(words(&self.options()))
@@ -70,13 +70,13 @@ impl Sshd {
         run_ok(&mut ssh)
     }
 
-    /// Copies `from` here to `to` there by scp to `port`.
+    /// Copies the local file `from` to `to` by scp to `port`.
     pub fn copy_to(&self, port: u16, from: &Path, to: &Path) {
         let there = format!("{}@127.0.0.1:{}", self.user, to.display());
         self.scp(port, &from.display().to_string(), &there);
     }
 
-    /// Copies `from` there to `to` here by scp to `port`.
+    /// Copies the remote file `from` to `to` by scp from `port`.
     pub fn copy_from(&self, port: u16, from: &Path, to: &Path) {
         let there = format!("{}@127.0.0.1:{}", self.user, from.display());
         self.scp(port, &there, &to.display().to_string());

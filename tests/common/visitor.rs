@@ -1,11 +1,11 @@
-//! A visitor on a bare socket, for what curl is too polite to do.
+//! A visitor on a bare socket, for what curl cannot do.
 
 use super::PATIENCE;
 use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
-/// Connects, with limits on every wait.
+/// Connects, with timeouts for reads and writes.
 pub fn connect(addr: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&addr, PATIENCE)
         .unwrap_or_else(|e| panic!("connect to {addr}: {e}"));
@@ -13,7 +13,7 @@ pub fn connect(addr: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Connects from an address of this machine.
+/// Connects from the address `from` of this machine.
 pub fn connect_from(from: Ipv4Addr, addr: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let bound = socket.bind(&SocketAddr::from((from, 0)).into());
@@ -56,11 +56,11 @@ pub fn read_to_end(stream: &mut impl Read) -> Vec<u8> {
     }
 }
 
-/// An HTTP answer.
+/// An HTTP response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    /// The head up to and without the empty line.
+    /// The head without the empty line.
     pub head: String,
     pub body: Vec<u8>,
 }
@@ -71,7 +71,7 @@ impl Answer {
     }
 }
 
-/// Gets `path` of `host` over a connection of its own.
+/// Gets `path` of `host` over a new connection.
 pub fn get(addr: SocketAddr, host: &str, path: &str) -> Answer {
     ask(
         addr,
@@ -79,7 +79,7 @@ pub fn get(addr: SocketAddr, host: &str, path: &str) -> Answer {
     )
 }
 
-/// Sends `request` and reads the answer up to the end of the connection.
+/// Sends `request` and reads the response up to the end of the connection.
 pub fn ask(addr: SocketAddr, request: &str) -> Answer {
     let mut stream = connect(addr);
     stream
@@ -89,7 +89,7 @@ pub fn ask(addr: SocketAddr, request: &str) -> Answer {
     parse(&bytes)
 }
 
-/// Reads one answer with a Content-Length from a connection that stays open.
+/// Reads one response with a Content-Length from a connection that stays open.
 pub fn read_answer(stream: &mut impl Read) -> Answer {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\n") {

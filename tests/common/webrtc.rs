@@ -1,5 +1,5 @@
-//! An independent peer: the `webrtc` crate, which shares no code of ours, on threads of its own.
-//! What it does is waited for here, so that a test reads from top to bottom.
+//! An independent peer: the `webrtc` crate, which shares no code with gt, on its own threads. Calls
+//! here wait for its results, so that a test reads from top to bottom.
 
 use super::signal::{candidate, Layer, Signal};
 use super::{eventually, PATIENCE};
@@ -17,14 +17,14 @@ use webrtc::peer_connection::{
     RTCIceCandidateInit, RTCIceGatheringState, RTCIceServer, RTCSessionDescription,
 };
 
-/// Bytes of one message that all peers take.
+/// Length of a message that all peers accept, in bytes.
 pub const MESSAGE: usize = 16 * 1024;
 
-/// How a peer says who it is.
+/// How a peer describes itself.
 #[derive(Clone, Copy, Debug)]
 pub struct How {
     pub layer: Layer,
-    /// Its addresses come one by one behind the offer.
+    /// Whether its addresses are sent one by one behind the offer.
     pub trickle: bool,
 }
 
@@ -59,22 +59,22 @@ impl PeerConnectionEventHandler for Gathered {
     }
 }
 
-/// A data channel of it.
+/// A data channel of the peer.
 pub struct Channel {
     inner: Arc<dyn DataChannel>,
-    /// What has come and was not asked for yet.
+    /// Bytes that were received and not read yet.
     rest: Mutex<Vec<u8>>,
     runtime: Arc<Runtime>,
 }
 
 impl Peer {
-    /// A peer that nobody knows yet, at an address of this machine.
+    /// Creates a peer at an address of this machine.
     pub fn new() -> Peer {
         Peer::at("127.0.0.1:0", Vec::new())
     }
 
-    /// A peer at this address of a machine behind a NAT, which asks a STUN server what the world
-    /// takes it for.
+    /// Creates a peer at this address of a machine behind a NAT, which asks a STUN server for its
+    /// public address.
     pub fn behind(addr: &str, stun: &str) -> Peer {
         let server = RTCIceServer {
             urls: vec![stun.to_owned()],
@@ -115,7 +115,7 @@ impl Peer {
         self.runtime.as_ref().expect("a peer that is there")
     }
 
-    /// A peer that has connected to the client behind `host`, and its first channel, open.
+    /// Creates a peer, connects it to the client behind `host` and opens its first channel.
     pub fn connect(server: SocketAddr, host: &str, label: &str, how: How) -> (Peer, Channel) {
         let peer = Peer::new();
         let channel = peer.channel(label);
@@ -125,7 +125,7 @@ impl Peer {
         (peer, channel)
     }
 
-    /// Sends an offer, as `change` makes it, and takes the answer. Returns the answer's status.
+    /// Sends an offer, changed by `change`, and applies the answer. Returns the answer's status.
     pub fn offer_to(
         &self,
         server: SocketAddr,
@@ -154,7 +154,7 @@ impl Peer {
         let answer = signal.next().expect("an answer");
         self.take_answer(&answer);
         if how.trickle {
-            // The response runs already.
+            // The response has begun already.
             for line in candidates {
                 signal.say(&candidate(line));
             }
@@ -164,7 +164,7 @@ impl Peer {
         status
     }
 
-    /// Takes an offer of the client behind `host` and answers it.
+    /// Gets an offer of the client behind `host` and answers it.
     pub fn answer_to(&self, server: SocketAddr, host: &str, layer: Layer) {
         let mut signal = Signal::start(server, host, "WebRTC-OP: get-offer\r\n", layer);
         signal.finish();
@@ -188,7 +188,7 @@ impl Peer {
         assert_eq!(signal.status(), 200, "the answer should be taken");
     }
 
-    /// An offer with the addresses in it.
+    /// Returns an offer that contains the addresses.
     pub fn offer(&self) -> String {
         self.runtime().block_on(async {
             let offer = self.connection.create_offer(None).await.expect("an offer");
@@ -215,7 +215,7 @@ impl Peer {
         self.runtime().block_on(taken).expect("take the answer");
     }
 
-    /// Takes the candidates of an answer as far as its end. Returns the number of the offer.
+    /// Applies the candidates of an answer up to its end. Returns the number of the offer.
     fn take_candidates(&self, signal: &mut Signal) -> Option<u64> {
         let mut number = None;
         while let Some(message) = signal.next() {
@@ -237,18 +237,18 @@ impl Peer {
             sdp_mline_index: Some(0),
             ..RTCIceCandidateInit::default()
         };
-        // It may not care for addresses of other families.
+        // It may reject addresses of other families.
         let added = self.connection.add_ice_candidate(init);
         let _ = self.runtime().block_on(added);
     }
 
-    /// A description of a peer that has something to say.
+    /// Returns the description of a peer with a channel.
     pub fn offer_with_channel(&self) -> String {
         let _channel = self.channel("");
         self.offer()
     }
 
-    /// A channel that opens once the peer is connected.
+    /// Creates a channel that opens once the peer is connected.
     pub fn channel(&self, label: &str) -> Channel {
         let created = self.connection.create_data_channel(label, None);
         let inner = self.runtime().block_on(created).expect("create a channel");
@@ -259,20 +259,20 @@ impl Peer {
         }
     }
 
-    /// An open channel of a peer that is connected.
+    /// Opens a channel of a connected peer.
     pub fn open(&self, label: &str) -> Channel {
         let channel = self.channel(label);
         channel.wait_open();
         channel
     }
 
-    /// Ends as one should.
+    /// Ends gracefully.
     pub fn close(&self) {
         let closed = self.runtime().block_on(self.connection.close());
         closed.expect("close a peer");
     }
 
-    /// Is gone without a word, as a machine whose power is cut. Its channels must be gone before.
+    /// Disappears silently, like a machine without power. Its channels must be dropped before.
     pub fn vanish(mut self) {
         let runtime = self.runtime.take().expect("a peer that is there");
         let runtime = Arc::into_inner(runtime).expect("no channel is held any more");
@@ -282,7 +282,7 @@ impl Peer {
 }
 
 impl Channel {
-    /// What happens next on it: `None` is its end.
+    /// Returns the next event of the channel; `None` at its end.
     fn event(&self) -> Option<DataChannelEvent> {
         let event = async { tokio::time::timeout(PATIENCE, self.inner.poll()).await };
         let event = self.runtime.block_on(event);
@@ -325,7 +325,7 @@ impl Channel {
         sent.expect("send");
     }
 
-    /// Waits until the other end has acknowledged all.
+    /// Waits until the other end has acknowledged everything.
     pub fn wait_sent(&self) {
         eventually("all to be acknowledged", || {
             let left = self.runtime.block_on(self.inner.outstanding_bytes());
@@ -333,7 +333,7 @@ impl Channel {
         });
     }
 
-    /// The next message; none at the channel's end.
+    /// Returns the next message; `None` at the channel's end.
     pub fn next(&self) -> Option<Vec<u8>> {
         loop {
             match self.event() {
@@ -347,7 +347,7 @@ impl Channel {
         }
     }
 
-    /// Reads so many bytes.
+    /// Reads `count` bytes.
     pub fn read(&self, count: usize) -> Vec<u8> {
         let mut rest = self.rest.lock().unwrap();
         while rest.len() < count {
@@ -360,7 +360,7 @@ impl Channel {
         std::mem::replace(&mut rest, more)
     }
 
-    /// Reads as far as the end.
+    /// Reads up to the end.
     pub fn read_to_end(&self) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut *self.rest.lock().unwrap());
         bytes.extend(std::iter::from_fn(|| self.next()).flatten());

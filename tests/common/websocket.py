@@ -63,7 +63,7 @@ async def talk(url, host, port, ca=None):
         await socket.wait_closed()
         assert (socket.close_code, socket.close_reason) == (4001, "farewell")
 
-    # Many at a time, none of which may get another's messages.
+    # Many connections at a time, none of which may get another's messages.
     async def one(number):
         async with connect() as socket:
             assert await socket.recv() == "welcome"

@@ -1,4 +1,4 @@
-//! A WebSocket server and client, the real ones of python3-websockets (`websocket.py`).
+//! The WebSocket server and client of python3-websockets (`websocket.py`).
 
 use super::process::{run_ok, Process};
 use super::scratch::Scratch;
@@ -24,7 +24,7 @@ pub fn start() -> WebSocketServer {
     }
 }
 
-/// Talks to the server at `addr` by `url`; fails unless every message comes back as it should.
+/// Talks to the server at `addr` by `url`; fails unless every message is echoed.
 pub fn talk(url: &str, addr: SocketAddr, ca: Option<&Path>) -> String {
     let mut python = python();
     python
@@ -37,7 +37,7 @@ pub fn talk(url: &str, addr: SocketAddr, ca: Option<&Path>) -> String {
 }
 
 fn python() -> Command {
-    // Debian's own, which is the one that python3-websockets is for.
+    // Debian's own Python, for which python3-websockets is installed.
     let mut command = Command::new("/usr/bin/python3");
     command.args(["-u", SCRIPT]);
     command

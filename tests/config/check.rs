@@ -1,10 +1,10 @@
-//! `gt check`: what it says of a configuration, and by which exit code.
+//! `gt check`: its output and its exit code.
 
 use crate::common::gt::gt;
 use crate::common::scratch::Scratch;
 use std::path::Path;
 
-/// What `gt check` says of a file: its exit code, its standard output, its standard error.
+/// Runs `gt check` on a file; returns exit code, standard output and standard error.
 fn check(file: &Path) -> (Option<i32>, String, String) {
     let output = gt(&format!("check -config {}", file.display()));
     let text = |bytes| String::from_utf8(bytes).expect("text");
@@ -18,7 +18,7 @@ fn check(file: &Path) -> (Option<i32>, String, String) {
 const CLIENT: &str = "options: {id: id1, remote: 127.0.0.1:1, local: http://127.0.0.1:1}\n";
 
 #[test]
-fn a_configuration_that_can_run_is_told_its_role() {
+fn the_check_of_a_usable_configuration_names_its_role() {
     let scratch = Scratch::new();
     let client = scratch.file("client.yaml", CLIENT);
     let said = format!("{}: client\n", client.display());
@@ -33,7 +33,7 @@ fn a_configuration_that_can_run_is_told_its_role() {
 }
 
 #[test]
-fn a_server_that_has_to_open_low_ports_is_told_so() {
+fn the_check_reports_low_ports() {
     let scratch = Scratch::new();
     for options in [
         "options: {addr: 80}",
@@ -96,7 +96,7 @@ fn an_unknown_key_is_a_warning_with_0() {
 }
 
 #[test]
-fn what_this_machine_lacks_is_named_with_1() {
+fn a_missing_prerequisite_is_named_with_1() {
     let scratch = Scratch::new();
     let folder = scratch.join("usb");
     let client = format!(

@@ -1,4 +1,4 @@
-//! The command line from outside: exit codes, help, and errors that name what is wrong.
+//! The command line from outside: exit codes, help, and errors that name the mistake.
 
 use crate::common;
 use crate::common::gt::{client, gt, server, server_of_id1, Gt, GT};
@@ -25,7 +25,7 @@ const SERVER_FLAGS: &str =
     sentrySampleRate sentryServerName sniAddr speed stunAddr tcpNumber tcpRange timeout \
     timeoutOnUnidirectionalTraffic tlsAddr tlsVersion totalConnections user users version";
 
-/// Runs `gt` with these words; it must end with `code`. Answers all that it says.
+/// Runs `gt` with these arguments, which must end with `code`, and returns its output.
 fn says(line: &str, code: i32) -> String {
     let output = gt(line);
     let said = [output.stdout, output.stderr].concat();
@@ -35,7 +35,7 @@ fn says(line: &str, code: i32) -> String {
     said
 }
 
-/// Runs `gt`, which must refuse to start and say all of `words`.
+/// Runs `gt`, which must refuse to start and print all of `words`.
 fn refuses(line: &str, words: &[&str]) {
     let said = says(line, 2);
     for word in words {
@@ -61,7 +61,7 @@ fn help_shows_every_flag_with_0() {
 }
 
 #[test]
-fn help_may_be_cut_short_by_its_reader() {
+fn help_survives_a_reader_that_closes_early() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     let mut command = Command::new(GT);
@@ -187,7 +187,7 @@ fn a_bad_file_is_named_with_its_key_and_2() {
 }
 
 #[test]
-fn an_unknown_key_is_a_warning_and_no_more() {
+fn an_unknown_key_is_only_a_warning() {
     let scratch = Scratch::new();
     let file = scratch.file(
         "server.yaml",
@@ -205,7 +205,7 @@ fn an_unknown_key_is_a_warning_and_no_more() {
 }
 
 #[test]
-fn flags_are_understood_in_every_form() {
+fn flags_are_parsed_in_every_form() {
     for flags in [
         "-addr=127.0.0.1:0 -allowAnyClient=true -httpMUXHeader=X-Id",
         "--addr 127.0.0.1:0 --allowAnyClient --httpMUXHeader X-Id",
@@ -217,7 +217,7 @@ fn flags_are_understood_in_every_form() {
 }
 
 #[test]
-fn a_flag_goes_before_the_file() {
+fn a_flag_takes_precedence_over_the_file() {
     let scratch = Scratch::new();
     let file = scratch.file(
         "server.yaml",
@@ -229,7 +229,7 @@ fn a_flag_goes_before_the_file() {
 }
 
 #[test]
-fn its_name_chooses_the_role() {
+fn the_program_name_selects_the_role() {
     let scratch = Scratch::new();
     for (name, shows) in [("gt-server", "-sniAddr"), ("my-client", "-remoteTCPPort")] {
         let link = scratch.join(name);
@@ -318,7 +318,7 @@ fn the_log_level_is_heeded() {
     let quiet = Scratch::new();
     let mut command = Command::new(GT);
     command.args(["server", "-addr", "127.0.0.1:0", "-logLevel", "disable"]);
-    // Nothing is said, so there is nothing to wait for but the end it is asked for.
+    // The log stays empty, so there is nothing to wait for except the end.
     let mut server = Process::spawn("gt server", quiet, &mut command);
     common::eventually("the server to have its listener", || {
         (server.fds() > 6).then_some(())

@@ -1,4 +1,4 @@
-//! Flags do what their names say. Here are those that no test of a larger promise would miss.
+//! Flags do what their names say, as far as no other test covers them.
 
 use crate::common::gt::{client, server};
 use crate::common::peer::{hello, prefix_option, Frame, Peer};
@@ -13,19 +13,20 @@ use std::net::{SocketAddr, TcpStream};
 const ID_ALONE: [u8; 1] = [0x00];
 const BAD_CREDENTIALS: Frame = Frame::Error(1);
 
-/// What a client hears that comes to `addr` with this hello.
+/// Returns the answer to a client that connects to `addr` with this hello.
 fn answer(addr: SocketAddr, hello: &[u8]) -> Frame {
     Peer::client(addr, hello).frame()
 }
 
-/// What the command line asks for.
+/// Parses the command line.
 fn parsed(line: &str) -> Command {
     let argv = ["gt"].into_iter().chain(words(line));
     let argv: Vec<String> = argv.map(str::to_owned).collect();
     cli::parse(&argv).unwrap_or_else(|e| panic!("{line}: {e}"))
 }
 
-/// The flags that `gt` says have no effect here. `line` must have all that can stand together.
+/// Returns the flags that `gt` reports as having no effect. `line` must contain all flags that can
+/// be combined.
 fn not_effective(role: &str, line: &str) -> BTreeSet<String> {
     let Command::Print(help) = parsed(&format!("{role} -h")) else {
         panic!("no help");
@@ -107,7 +108,7 @@ fn users_names_a_file_of_users() {
     }
 }
 
-/// A hello with the id and so many other prefixes.
+/// Builds a hello with the id and these other prefixes.
 fn with_prefixes(id: &str, prefixes: &[&str]) -> Vec<u8> {
     let mut options = Vec::new();
     for prefix in prefixes {
@@ -119,7 +120,7 @@ fn with_prefixes(id: &str, prefixes: &[&str]) -> Vec<u8> {
 }
 
 #[test]
-fn a_users_own_limits_go_before_those_of_the_flags() {
+fn a_user_s_own_limits_take_precedence_over_flags() {
     let scratch = Scratch::new();
     let config = scratch.file(
         "server.yaml",
@@ -147,7 +148,7 @@ fn a_users_own_limits_go_before_those_of_the_flags() {
     for hello in [&own, &all] {
         assert_eq!(answer(addr, hello), Frame::Error(3));
     }
-    // The second prefix is service 1. Of two tunnels that serve the same each gets a visitor.
+    // The second prefix is service 1. Of two tunnels with the same services each gets a visitor.
     let _visitors = ["2.a", "all-a.a", "all-a.a"].map(|host| visit(addr, host));
     let services = peers.each_mut().map(|peer| peer.task().1);
     assert_eq!(services, [1, 0, 0]);
@@ -156,7 +157,7 @@ fn a_users_own_limits_go_before_those_of_the_flags() {
     }
 }
 
-/// A visitor who has asked for `host` and waits.
+/// Connects as a visitor, asks for `host` and does not read the response.
 fn visit(addr: SocketAddr, host: &str) -> TcpStream {
     let mut visitor = connect(addr);
     write!(visitor, "GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").expect("send");
@@ -174,7 +175,7 @@ fn the_log_of_a_client_goes_where_its_flags_say() {
         remotes.join(" "),
         log.display()
     ));
-    // Each line is longer than a file may be: there are two of them at any time.
+    // Each line is longer than a file may be, so there are always two files.
     let names = || -> BTreeSet<String> {
         let entries = std::fs::read_dir(scratch.path()).expect("list the logs");
         let names = entries.map(|entry| entry.expect("a file").file_name());
@@ -197,7 +198,7 @@ fn the_log_of_a_client_goes_where_its_flags_say() {
 }
 
 #[test]
-fn reconnect_delay_is_how_long_the_first_wait_is() {
+fn reconnect_delay_is_the_first_wait() {
     for (delay, seconds) in [("1h", 1800.0..=3600.0), ("200ms", 0.1..=0.2)] {
         let mut client = client(&format!(
             "-remote 127.0.0.1:{} -id id1 -local http://127.0.0.1:1 -reconnectDelay {delay}",

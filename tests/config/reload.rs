@@ -1,4 +1,4 @@
-//! SIGHUP brings in the new configuration, and no running connection notices.
+//! SIGHUP applies the new configuration, and no running connection is affected.
 
 use crate::common::gt::{client, server, server_of_id1, Gt};
 use crate::common::peer::{
@@ -11,7 +11,7 @@ use crate::common::{eventually, ports::free_port};
 use std::net::SocketAddr;
 
 #[test]
-fn a_client_reloads_its_services_and_no_connection_notices() {
+fn a_client_reloads_its_services_without_affecting_connections() {
     let (port, other_port) = (free_port(), free_port());
     let (one, two, echo) = (
         service::http(0, "one"),
@@ -45,7 +45,7 @@ fn a_client_reloads_its_services_and_no_connection_notices() {
     assert_echo(&mut visitor, b"before");
     assert_eq!(get(addr, "one.a", "/").text(), "one / one.a");
 
-    // Other places in the list, another port, another prefix.
+    // Another order in the list, another port, another prefix.
     write(http("two", two.addr) + &http("one", one.addr) + &tcp(other_port));
     client.signal("HUP");
     client.wait_for("reloaded");
@@ -63,7 +63,7 @@ fn a_client_reloads_its_services_and_no_connection_notices() {
         "the tunnel stays"
     );
 
-    // A file that is wrong changes nothing but the log.
+    // An invalid file changes nothing but the log.
     write("  - local: nowhere\n".to_owned());
     client.signal("HUP");
     let line = client.wait_for("nowhere");
@@ -101,7 +101,7 @@ fn text(options: &str, services: &str) -> String {
 }
 
 #[test]
-fn a_client_moves_to_another_server_and_what_runs_finishes_at_the_old_one() {
+fn a_client_moves_to_another_server_and_streams_finish_at_the_old_one() {
     let port = free_port();
     let (one, echo) = (service::http(0, "one"), service::echo());
     let mut here = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
@@ -156,7 +156,7 @@ fn a_client_changes_its_id_and_keeps_its_prefix() {
 }
 
 #[test]
-fn a_pool_changes_its_size_and_the_secret_that_was_made_up_stays() {
+fn a_pool_changes_its_size_and_a_generated_secret_stays() {
     let one = service::http(0, "one");
     let mut server = server("-addr 127.0.0.1:0 -allowAnyClient");
     let addr = server.addr();
@@ -175,7 +175,7 @@ fn a_pool_changes_its_size_and_the_secret_that_was_made_up_stays() {
 }
 
 #[test]
-fn a_client_that_moves_is_stopped_with_all_it_has() {
+fn stopping_a_client_that_moves_stops_all_its_tunnels() {
     let port = free_port();
     let echo = service::echo();
     let mut here = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
@@ -201,7 +201,7 @@ fn a_client_that_moves_is_stopped_with_all_it_has() {
 }
 
 #[test]
-fn a_server_hears_only_of_changes_that_it_can_see() {
+fn a_server_is_told_only_of_changes_it_can_see() {
     let there = PeerServer::start();
     let (one, two) = (service::banner("one"), service::banner("two"));
     let options = format!(
@@ -234,7 +234,7 @@ fn a_server_hears_only_of_changes_that_it_can_see() {
 }
 
 #[test]
-fn what_runs_finishes_when_the_server_refuses_new_services() {
+fn streams_finish_when_the_server_refuses_new_services() {
     let port = free_port();
     let (one, echo) = (service::http(0, "one"), service::echo());
     let mut server = server_of_id1("-tcpNumber 0 -tcpRange 1-65535");
@@ -255,7 +255,7 @@ fn what_runs_finishes_when_the_server_refuses_new_services() {
     filed.client.wait_for("host number is limited");
     server.wait_for("its new services were refused");
     assert_echo(&mut visitor, b"after");
-    // When that is mended it need not wait for the time of its next try.
+    // After the correction it does not wait for the next attempt.
     filed.reload(&options, &services);
     server.wait_for_lines("tunnel opened", 2);
     assert_echo(&mut visitor, b"still");
@@ -324,7 +324,7 @@ fn files_of_a_directory_come_and_go() {
     let other = ([127, 0, 0, 1], other_port).into();
     assert_echo(&mut connect(other), b"the new one");
     assert_echo(&mut visitor, b"the old one's visitor");
-    // Also those who are leaving may finish when the process ends.
+    // Draining tunnels may also finish when the process ends.
     client.signal("TERM");
     here.wait_for("tunnel closed id=id2");
     assert_echo(&mut visitor, b"still");

@@ -1,5 +1,4 @@
-//! SIGHUP on a server: who may connect and what is allowed changes, and what does not have to
-//! change is not touched.
+//! SIGHUP on a server: users and limits change, and what need not change is not touched.
 
 use crate::common;
 use crate::common::gt::{client_of_id1, server, Gt};
@@ -57,7 +56,7 @@ fn local(port: u16) -> SocketAddr {
 }
 
 #[test]
-fn users_come_and_go_and_the_others_do_not_notice() {
+fn users_are_added_and_removed_without_affecting_others() {
     let port = free_port();
     let users = |users: &str| {
         format!(
@@ -82,7 +81,7 @@ fn users_come_and_go_and_the_others_do_not_notice() {
         .write_all(b"GET / HTTP/1.1\r\nHost: id2.a\r\n\r\n")
         .expect("a request");
     removed.task();
-    // It is in nobody's hands yet.
+    // The connection has not identified itself yet.
     let waiting = connect(addr);
 
     filed.reload(&users("  id3: {secret: other}\n  id4: {secret: secret4}\n"));
@@ -133,14 +132,14 @@ fn a_bad_file_changes_nothing() {
         assert_eq!(get(filed.addr, "nobody.a", "/").status, 404);
     }
     assert_eq!(filed.server.lines_with("Listening").len(), 1);
-    // The old users are still those who may come.
+    // The old users are still admitted.
     Peer::ready_client(filed.addr, &hello("id1", "secret1", &[0])).sync();
     filed.reload(good);
     peer.sync();
 }
 
 #[test]
-fn listeners_move_and_what_runs_stays() {
+fn listeners_move_and_connections_stay() {
     let mut filed = Filed::new("users:\n  id1: {secret: secret1}\n");
     let mut peer = Peer::ready_client(filed.addr, &hello("id1", "secret1", &[0]));
     let (port, api) = (free_port(), free_port());
@@ -151,7 +150,7 @@ fn listeners_move_and_what_runs_stays() {
     common::eventually("the old listener to be closed", || {
         TcpStream::connect(filed.addr).is_err().then_some(())
     });
-    // Visitors by the new way reach the tunnel that came by the old one.
+    // Visitors of the new listener reach the tunnel that came by the old one.
     let mut visitor = connect(local(port));
     visitor
         .write_all(b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n")
@@ -159,7 +158,7 @@ fn listeners_move_and_what_runs_stays() {
     peer.task();
     assert_eq!(get(local(api), "localhost", "/status").status, 200);
 
-    // The two swap places: the sockets are the same.
+    // The two listeners swap addresses and keep their sockets.
     filed.reload(&format!(
         "users:\n  id1: {{secret: secret1}}\noptions:\n  addr: 127.0.0.1:{api}\n  apiAddr: 127.0.0.1:{port}\n"
     ));
@@ -170,7 +169,7 @@ fn listeners_move_and_what_runs_stays() {
 }
 
 #[test]
-fn what_new_limits_would_not_give_is_taken_back() {
+fn new_limits_apply_to_connected_clients() {
     let (one, other) = (free_port(), free_port());
     let config = |port: u16, regex: &str, connections: u32| {
         format!(
@@ -190,14 +189,14 @@ fn what_new_limits_would_not_give_is_taken_back() {
     let (task, ..) = ports_client.task();
     ports_client.gather(task, 5);
 
-    // One tunnel more than is allowed: the newer one drains.
+    // One tunnel more than allowed: the newer one drains.
     filed.reload(&config(one, "^a", 1));
     second.expect(Frame::Close);
     first.sync();
     ports_client.sync();
 
     filed.reload(&config(other, "^x", 1));
-    // Visitors that are there finish; others have no port to come to, and no prefix.
+    // Visitors that are connected finish; new ones find neither port nor prefix.
     ports_client.expect(Frame::Close);
     first.expect(Frame::Close);
     ports_client.send(&common::peer::data(task, b"bye"));
@@ -211,7 +210,7 @@ fn what_new_limits_would_not_give_is_taken_back() {
 }
 
 #[test]
-fn a_reload_to_no_users_at_all_is_refused() {
+fn a_reload_that_removes_all_users_is_refused() {
     let scratch = Scratch::new();
     let users = |text: &str| scratch.file("users.yaml", text);
     let file = users("id1: {secret: secret1}\n");
@@ -227,7 +226,7 @@ fn a_reload_to_no_users_at_all_is_refused() {
         Peer::client(filed.addr, &hello("id2", "secret2", &[0])).expect(Frame::Error(1));
         Peer::ready_client(filed.addr, &hello("id1", "secret1", &[0])).sync();
     }
-    // Nothing about users any more would be everybody.
+    // A configuration without users would admit everyone.
     write(&filed.scratch, "options:\n  addr: 127.0.0.1:0\n");
     let line = filed.server.reload_in_vain();
     let why = "is the users file empty or half-written?";
@@ -238,7 +237,7 @@ fn a_reload_to_no_users_at_all_is_refused() {
 }
 
 #[test]
-fn while_files_are_read_visitors_and_tunnels_are_served() {
+fn visitors_and_tunnels_are_served_while_files_are_read() {
     let scratch = Scratch::new();
     let pipe = scratch.join("server.yaml");
     let made = run(Command::new("mkfifo").arg(&pipe));
@@ -253,7 +252,7 @@ fn while_files_are_read_visitors_and_tunnels_are_served() {
     std::fs::write(&pipe, text(60)).expect("write into the pipe");
     let addr = server.addr();
     let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
-    // Opens the pipe once gt reads it. Until something is written it is like a disk that hangs.
+    // Opens the pipe once gt reads it. Until something is written, it behaves like a hanging disk.
     let open = || {
         let flags = rustix::fs::OFlags::NONBLOCK.bits();
         let mut options = std::fs::OpenOptions::new();
@@ -271,7 +270,7 @@ fn while_files_are_read_visitors_and_tunnels_are_served() {
     drop(writer);
     server.wait_for("reloaded");
     peer.sync();
-    // Nor does what hangs keep it from ending.
+    // A hanging reload does not keep the process from ending either.
     server.signal("HUP");
     let _writer = open();
     server.signal("TERM");
@@ -279,7 +278,7 @@ fn while_files_are_read_visitors_and_tunnels_are_served() {
 }
 
 #[test]
-fn an_empty_users_file_lets_nobody_in() {
+fn an_empty_users_file_admits_no_client() {
     let scratch = Scratch::new();
     let users = scratch.file("users.yaml", "# nobody yet\n");
     let mut filed = Filed::new(&format!(
@@ -288,7 +287,7 @@ fn an_empty_users_file_lets_nobody_in() {
     ));
     filed.server.wait_for("no client can connect");
     Peer::client(filed.addr, &hello("id1", "secret1", &[0])).expect(Frame::Error(1));
-    // The rest of such a configuration can still change.
+    // The rest of such a configuration can still be reloaded.
     filed.server.reload();
     scratch.file("users.yaml", "id1: {secret: secret1}\n");
     filed.server.reload();
@@ -296,14 +295,14 @@ fn an_empty_users_file_lets_nobody_in() {
 }
 
 #[test]
-fn an_id_stays_whose_it_is_where_any_client_may_come() {
+fn an_id_keeps_its_secret_where_any_client_is_allowed() {
     let any = |more: &str| format!("options:\n  addr: 127.0.0.1:0\n  allowAnyClient: true\n{more}");
     let mut filed = Filed::new(&any(""));
     let mut first = Peer::ready_client(filed.addr, &hello("id1", "first", &[0]));
     filed.reload(&any("  timeout: 30s\n"));
     first.sync();
     Peer::client(filed.addr, &hello("id1", "second", &[0])).expect(Frame::Error(1));
-    // A user of that name has more right to it.
+    // A configured user of that name takes precedence.
     filed.reload("users:\n  id1: {secret: second}\n");
     first.expect(Frame::Error(1));
     Peer::ready_client(filed.addr, &hello("id1", "second", &[0])).sync();

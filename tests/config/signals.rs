@@ -1,5 +1,5 @@
-//! `gt -s …` finds the gt that runs and signals it, and no other. Each test runs a copy of the
-//! program: that is another program, so tests beside this one are out of reach.
+//! `gt -s …` finds and signals the running gt, and no other. Each test runs its own copy of the
+//! program, which keeps concurrent tests out of reach.
 
 use crate::common;
 use crate::common::gt::Gt;
@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A program of its own.
+/// A copy of the program.
 struct Copy {
     scratch: Scratch,
     program: PathBuf,
@@ -42,7 +42,7 @@ impl Copy {
         server
     }
 
-    /// One that tries to connect, and that is enough here.
+    /// Starts a client; it need not connect.
     fn client(&self) -> Gt {
         let mut client = self.start(
             "client -remote tcp://127.0.0.1:1 -id id1 -secret secret1 -local http://127.0.0.1:1",
@@ -56,7 +56,7 @@ impl Copy {
         self.scratch.file(name, text)
     }
 
-    /// Exit code, output and errors.
+    /// Runs `gt -s`; returns exit code, output and errors.
     fn signal(&self, line: &str) -> (Option<i32>, String, String) {
         self.signal_in(self.scratch.path(), line)
     }
@@ -71,14 +71,14 @@ impl Copy {
         command
     }
 
-    /// Fails unless just this one was signalled.
+    /// Fails unless only `gt` was signalled.
     fn signals(&self, line: &str, name: &str, gt: &Gt) {
         let right = format!("gt: sent {name} to process {}\n", gt.pid());
         assert_eq!(self.signal(line), (Some(0), right, String::new()), "{line}");
     }
 }
 
-/// Exit code, output and errors.
+/// Returns exit code, output and errors.
 fn said(command: &mut Command) -> (Option<i32>, String, String) {
     let output = run(command);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -90,9 +90,9 @@ fn said(command: &mut Command) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn nobody_runs() {
+fn a_signal_without_a_running_gt_is_an_error() {
     let copy = Copy::new();
-    // This one is of another program.
+    // This process runs another program.
     let mut other = common::gt::server_of_id1("");
     other.addr();
     for (line, what) in [
@@ -111,7 +111,7 @@ fn nobody_runs() {
 }
 
 #[test]
-fn each_signal_reaches_the_role_that_is_meant() {
+fn each_signal_reaches_the_named_role() {
     let copy = Copy::new();
     let (mut server, mut client) = (copy.server(""), copy.client());
     copy.signals("server -s reload", "SIGHUP", &server);
@@ -129,14 +129,14 @@ fn each_signal_reaches_the_role_that_is_meant() {
 }
 
 #[test]
-fn a_file_singles_one_out() {
+fn a_file_selects_one_process() {
     let copy = Copy::new();
     let (one, two) = (copy.file("one.yaml"), copy.file("two.yaml"));
     let mut first = copy.start(&format!("-config {}", one.display()));
     let mut second = copy.start(&format!("server --config={}", two.display()));
     first.addr();
     second.addr();
-    // Relative to where it is said, and by any name.
+    // Relative to the current folder, and by any name.
     copy.signals("-s reload -config one.yaml", "SIGHUP", &first);
     first.wait_for("reloaded");
     let link = copy.scratch.join("link.yaml");
@@ -144,7 +144,7 @@ fn a_file_singles_one_out() {
     copy.signals("-s stop -config=./link.yaml", "SIGTERM", &second);
     assert_eq!(second.exit().code(), Some(0));
     assert_eq!(second.lines_with("reloaded"), [""; 0]);
-    // The file says what it is.
+    // The file determines the role.
     let (code, _, errors) = copy.signal("client -s stop");
     assert_eq!(code, Some(1), "{errors}");
     copy.signals("server -s stop", "SIGTERM", &first);
@@ -152,10 +152,10 @@ fn a_file_singles_one_out() {
 }
 
 #[test]
-fn a_file_is_looked_for_where_it_was_said() {
+fn a_file_is_resolved_relative_to_each_process() {
     let copy = Copy::new();
     let file = copy.file("gt.yaml");
-    // From the folder of its own in which the server runs.
+    // Relative to the folder in which the server runs.
     let folder = copy.scratch.path().file_name().expect("a name");
     let mut server = copy.start(&format!("-config ../{}/gt.yaml", folder.to_string_lossy()));
     server.addr();
@@ -169,7 +169,7 @@ fn a_file_is_looked_for_where_it_was_said() {
             server.pid()
         )
     );
-    // Also when there is no such file any more.
+    // Also when the file no longer exists.
     std::fs::remove_file(file).expect("remove the file");
     let sent = format!("gt: sent SIGTERM to process {}\n", server.pid());
     assert_eq!(
@@ -180,7 +180,7 @@ fn a_file_is_looked_for_where_it_was_said() {
 }
 
 #[test]
-fn a_folder_with_both_roles_is_either() {
+fn a_folder_with_both_roles_matches_either() {
     let copy = Copy::new();
     let folder = copy.scratch.dir("both");
     std::fs::copy(copy.file("server.yaml"), folder.join("server.yaml")).expect("a server's file");
@@ -198,7 +198,7 @@ fn a_folder_with_both_roles_is_either() {
 }
 
 #[test]
-fn a_file_that_is_gone_leaves_its_process_alone() {
+fn a_process_with_a_deleted_file_is_not_signalled() {
     let copy = Copy::new();
     let file = copy.file("server.yaml");
     let mut server = copy.start(&format!("-config {}", file.display()));
@@ -212,7 +212,7 @@ fn a_file_that_is_gone_leaves_its_process_alone() {
     );
     assert!(errors.starts_with(&unsure), "{errors}");
     assert!(server.has_ended().is_none());
-    // It keeps nothing from one that is known.
+    // An unknown process takes nothing from a known one.
     let mut known = copy.server("");
     let (code, said, errors) = copy.signal("server -s stop");
     let sent = format!("gt: sent SIGTERM to process {}\n", known.pid());
@@ -225,7 +225,7 @@ fn a_file_that_is_gone_leaves_its_process_alone() {
 }
 
 #[test]
-fn a_pipe_is_not_read_to_find_out_a_role() {
+fn a_pipe_is_not_read_to_determine_a_role() {
     let copy = Copy::new();
     let pipe = copy.scratch.join("gt.yaml");
     let made = run(Command::new("mkfifo").arg(&pipe));
@@ -247,14 +247,15 @@ fn a_pipe_is_not_read_to_find_out_a_role() {
 }
 
 #[test]
-fn a_gt_of_another_user_is_not_passed_over_in_silence() {
+fn a_gt_of_another_user_is_reported() {
     const NOBODY: u32 = 65534;
     let me = std::fs::metadata("/proc/self").expect("who this is").uid();
     if me != 0 {
         eprintln!("not tested: only root can be another user");
         return;
     }
-    // Another user's are known by name, and any gt that runs meanwhile has that of the program.
+    // Another user's processes are found by name, and any running gt has the program's default
+    // name.
     let copy = Copy::called(&format!("gt-{}", unique()));
     let mut server = copy.server("");
     let mut stop = copy.command("-s stop");
@@ -270,7 +271,7 @@ fn a_gt_of_another_user_is_not_passed_over_in_silence() {
 }
 
 #[test]
-fn a_program_called_by_a_role_signals_that_role() {
+fn a_program_named_after_a_role_signals_that_role() {
     let copy = Copy::new();
     let (mut server, client) = (copy.server(""), copy.client());
     let link = copy.scratch.join("gt-server");
@@ -282,7 +283,7 @@ fn a_program_called_by_a_role_signals_that_role() {
         format!("gt: sent SIGTERM to process {}\n", server.pid())
     );
     assert_eq!(server.exit().code(), Some(0));
-    // And it is found by what it is called.
+    // It is found by its name, too.
     let mut named = Gt::of_program(&link, "-addr 127.0.0.1:0 -id id1 -secret secret1");
     named.addr();
     copy.signals("server -s stop", "SIGTERM", &named);
@@ -291,7 +292,7 @@ fn a_program_called_by_a_role_signals_that_role() {
 }
 
 #[test]
-fn an_upgrade_finds_what_runs_and_has_it_restarted() {
+fn an_upgrade_finds_and_restarts_running_processes() {
     let copy = Copy::new();
     let server = copy.server("");
     let new = copy.scratch.join("new");

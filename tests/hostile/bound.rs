@@ -1,9 +1,9 @@
-//! What an attack may cost, and what it has cost.
+//! The cost of attacks, and their bounds.
 
 use crate::common::process::Process;
 use std::fmt::{Debug, Display};
 
-/// Prints a line of the table, and fails if it was more than it may be.
+/// Prints a line of the table, and fails if the measurement exceeds its bound.
 pub fn assert_at_most<T: PartialOrd + Debug>(attack: &str, bound: T, measured: T, unit: &str) {
     println!("{attack} | at most {bound:?} {unit} | {measured:?} {unit}");
     assert!(
@@ -12,24 +12,24 @@ pub fn assert_at_most<T: PartialOrd + Debug>(attack: &str, bound: T, measured: T
     );
 }
 
-/// The same for what has no number.
+/// Prints a line of the table without a numeric bound.
 pub fn note(attack: &str, bound: impl Display, measured: impl Display) {
     println!("{attack} | {bound} | {measured}");
 }
 
-/// The memory of a process since a moment.
+/// The memory of a process relative to an earlier moment.
 pub struct Memory {
     before: Now,
 }
 
 struct Now {
-    /// All of it, and the part that is pages of files: how much of the program has run is not what
-    /// an attack costs.
+    /// Resident memory, and the part that is pages of files: how much of the program has been
+    /// loaded is not a cost of the attack.
     rss: usize,
     file: usize,
-    /// The most that there was at a time.
+    /// Peak resident memory.
     peak: usize,
-    /// What it has to itself, exactly.
+    /// Exact private memory.
     own: usize,
 }
 
@@ -53,7 +53,7 @@ impl Now {
 
 impl Memory {
     pub fn since_now(process: &Process) -> Memory {
-        // Forgets the peak (proc(5), clear_refs).
+        // Resets the peak (proc(5), clear_refs).
         let path = format!("/proc/{}/clear_refs", process.pid());
         std::fs::write(&path, "5").unwrap_or_else(|e| panic!("{path}: {e}"));
         Memory {
@@ -61,13 +61,13 @@ impl Memory {
         }
     }
 
-    /// KiB that it has more than then.
+    /// Returns how many KiB it has grown.
     pub fn growth(&self, process: &Process) -> usize {
         Now::of(process).own.saturating_sub(self.before.own)
     }
 
-    /// The most KiB that it has had more than then. The kernel counts pages in batches: it is off
-    /// by a few hundred KiB, which the bounds leave room for.
+    /// Returns by how many KiB its peak has grown. The kernel counts pages in batches: the result
+    /// is off by a few hundred KiB, which the bounds allow for.
     pub fn peak(&self, process: &Process) -> usize {
         let now = Now::of(process);
         let files = now.file.saturating_sub(self.before.file);

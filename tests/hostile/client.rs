@@ -1,4 +1,4 @@
-//! A server that means harm, and a live client.
+//! A malicious server and a real client.
 
 use super::bound::{assert_at_most, note, Memory};
 use crate::common::gt::{client, Gt};
@@ -10,14 +10,15 @@ use crate::common::service::{self, Service};
 use std::io::Write;
 use std::time::Duration;
 
-/// What violations may cost the client at a time.
+/// Maximum memory that violations may cost the client at a time, in KiB.
 const LIES_KIB: usize = 2 * 1024;
-/// What floods may: a stream costs it one kilobyte and the answers to a flood wait outside.
+/// Maximum memory that floods may cost, in KiB: a stream takes 1 KB, and unread answers stop
+/// further reading.
 const FLOOD_KIB: usize = 6 * 1024;
-/// Streams of a flood: to a service there is not, and to one there is.
+/// Streams of a flood, to an unknown service and to a real one.
 const OPENS: usize = 50_000;
 const SERVED: usize = 3_000;
-/// Descriptors that it may have more after all that.
+/// Descriptors that it may have more after the attacks.
 const FDS: usize = 2;
 
 const WINDOW: u32 = 32768;
@@ -46,7 +47,7 @@ impl Stage {
             hello: hello("id1", "secret1", &peer::port_option(true, 0), WINDOW),
             fds: 0,
         };
-        // Once before it is measured.
+        // A first visit that is not measured.
         if wire == "-wire 2" {
             let mut tunnel = stage.tunnel();
             stage.assert_serves(&mut tunnel);
@@ -58,7 +59,7 @@ impl Stage {
         (stage, memory)
     }
 
-    /// The client's next tunnel.
+    /// Accepts the client's next tunnel.
     fn tunnel(&self) -> Peer {
         let mut peer = Peer::new(self.server.accept().writer());
         assert_eq!(peer.read(self.hello.len()), self.hello);
@@ -71,7 +72,7 @@ impl Stage {
         self.server.accept_ready(&hello)
     }
 
-    /// A stream is carried to the service and back.
+    /// Checks that a stream is relayed to the service and back.
     fn assert_serves(&self, tunnel: &mut Peer) {
         const STREAM: u32 = 0x7000_0001;
         tunnel.send(&[open(STREAM, 0, 1000, b"hello"), finish(STREAM)].concat());
@@ -80,7 +81,7 @@ impl Stage {
             match tunnel.frame() {
                 Frame::Data(STREAM, bytes) => came.extend(bytes),
                 Frame::Finish(STREAM) => break,
-                // Of what was before.
+                // Frames of earlier streams.
                 Frame::Finish(_) | Frame::Reset(..) | Frame::Credit(..) | Frame::Data(..) => {}
                 other => panic!("{other:?}"),
             }
@@ -99,7 +100,7 @@ impl Stage {
 }
 
 #[test]
-fn violations_of_a_server_end_its_tunnel_and_the_client_comes_again() {
+fn violations_by_a_server_end_its_tunnel_and_the_client_reconnects() {
     let overrun = usize::try_from(WINDOW).unwrap() + 1;
     let violations = [
         ("a kind that must be known", frame(0x81, 1, &[])),
@@ -121,13 +122,13 @@ fn violations_of_a_server_end_its_tunnel_and_the_client_comes_again() {
             [open(1, 0, 1000, b"x"), credit(1, u32::MAX)].concat(),
         ),
     ];
-    // A client waits longer and longer for a server whose tunnels do not last: after a few it is
-    // another's turn.
+    // A client waits longer and longer for a server whose tunnels do not last, so each client gets
+    // only a few.
     for few in violations.chunks(3) {
         let (mut stage, memory) = Stage::set("-wire 2");
         for (name, bytes) in few {
             let mut tunnel = stage.tunnel();
-            // It may be closed while it still speaks.
+            // The client may close the tunnel before everything is sent.
             let _ = tunnel.writer().write_all(bytes);
             while tunnel.frame_or_end().is_some() {}
             let attack = format!("a violation of a server, {name}");
@@ -140,7 +141,7 @@ fn violations_of_a_server_end_its_tunnel_and_the_client_comes_again() {
 }
 
 #[test]
-fn violations_of_a_server_of_gt_1_end_its_tunnel_and_the_client_comes_again() {
+fn violations_by_a_gt_1_server_end_its_tunnel_and_the_client_reconnects() {
     let (mut stage, memory) = Stage::set("-wire 1");
     let violations = [
         ("an operation nobody knows", vec![0, 0, 0, 1, 0, 3]),
@@ -160,7 +161,7 @@ fn violations_of_a_server_of_gt_1_end_its_tunnel_and_the_client_comes_again() {
         );
     }
     let mut tunnel = stage.old_tunnel();
-    // Nobody's bytes, and a frame of 4 GiB of them.
+    // Bytes of no stream, and a frame of 4 GiB of them.
     tunnel.send(&[peer::data(9, &[7; 9000]), peer::closed(9)].concat());
     tunnel.send(&peer::first(1, 0, b"hello"));
     assert_eq!(tunnel.gather(1, 5), b"hello");
@@ -219,14 +220,14 @@ fn floods_of_a_server_are_bounded() {
     let attack = format!("{OPENS} streams to no service, {SERVED} opened and reset");
     stage.assert_unharmed(&memory, &attack, FLOOD_KIB);
 
-    // Answers nobody reads: the client does not gather them.
+    // Unread answers, which the client must not gather.
     let mut writer = tunnel.writer();
     writer
         .set_write_timeout(Some(Duration::from_millis(500)))
         .expect("limit writes");
     let ping = frame(6, 0, &7u64.to_be_bytes()).repeat(4096);
     let mut sent = 0;
-    // Until it takes no more.
+    // Until the client takes no more.
     while sent < 256 << 20 {
         match writer.write(&ping) {
             Ok(n) => sent += n,

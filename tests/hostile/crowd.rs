@@ -6,10 +6,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Connections of one address.
+/// Connections from one address.
 const OF_ONE: usize = 1000;
 
-/// Lets this process have as many descriptors as the system allows, and says how many.
+/// Raises this process's limit of descriptors to the maximum, and returns it.
 pub fn raise_descriptors() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -22,12 +22,12 @@ pub fn raise_descriptors() -> usize {
         .map_or(usize::MAX, |most| usize::try_from(most).unwrap())
 }
 
-/// A loopback address of an attacker, `127.0.0.2` and on.
+/// Returns a loopback address of an attacker, from `127.0.0.2` on.
 pub fn address(number: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, u8::try_from(2 + number).unwrap())
 }
 
-/// Connects from that address.
+/// Connects from `from`.
 pub fn connect_from(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((from, 0)).into())?;
@@ -35,7 +35,7 @@ pub fn connect_from(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream
     Ok(socket.into())
 }
 
-/// Resets the connection, instead of closing it.
+/// Resets the connection instead of closing it.
 pub fn cut(stream: TcpStream) {
     let socket = Socket::from(stream);
     socket
@@ -46,7 +46,7 @@ pub fn cut(stream: TcpStream) {
 pub struct Crowd(Vec<TcpStream>);
 
 impl Crowd {
-    /// So many connections to `to`.
+    /// Opens `count` connections to `to`.
     pub fn gather(to: SocketAddr, count: usize) -> Crowd {
         raise_descriptors();
         let connect = |number| {
@@ -58,20 +58,20 @@ impl Crowd {
         Crowd((0..count).map(connect).collect())
     }
 
-    /// Says the same on all of them. Who has been closed meanwhile says nothing.
+    /// Sends `bytes` on all of them. Errors on closed ones are ignored.
     pub fn say(&mut self, bytes: &[u8]) {
         for stream in &mut self.0 {
             let _ = stream.write(bytes);
         }
     }
 
-    /// Forgets those that the other end has closed, and says how many are left.
+    /// Drops the connections that the other end has closed, and returns how many are left.
     pub fn open(&mut self) -> usize {
         let mut buffer = [0; 4096];
         self.0.retain_mut(|stream| loop {
             match stream.read(&mut buffer) {
                 Ok(0) => break false,
-                // A word of goodbye.
+                // Bytes before the close, such as an error page.
                 Ok(_) => {}
                 Err(e) if e.kind() == ErrorKind::WouldBlock => break true,
                 Err(_) => break false,

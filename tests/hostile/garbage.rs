@@ -1,4 +1,4 @@
-//! Whatever comes, a listener closes it, forgets it, and goes on serving.
+//! Whatever is sent to a listener, it closes the connection, frees it, and goes on serving.
 
 use crate::common::gt::{client, server, Gt};
 use crate::common::hello::{client_hello, record};
@@ -12,16 +12,16 @@ use std::net::{Shutdown, SocketAddr};
 
 struct Setup {
     server: Gt,
-    /// The plain, the untouched and the TCP listener.
+    /// The plain, the untouched-TLS and the TCP listener.
     listeners: [SocketAddr; 3],
     _services: [Service; 3],
     _client: Gt,
 }
 
-/// A server that gives up on a silent peer after a second, with a client of three services.
+/// Starts a server with a timeout of one second, and a client with three services.
 fn setup() -> Setup {
     let port = free_port();
-    // The one behind the untouched listener closes at once: a visitor who finds it has an end too.
+    // The service of the untouched listener closes at once, so that its visitors end, too.
     let closing = Service::start(0, |_| Ok(()));
     let services = [service::http(0, "here"), service::echo(), closing];
     let mut server = server(&format!(
@@ -45,8 +45,9 @@ fn setup() -> Setup {
 }
 
 impl Setup {
-    /// Sends each of `all` to each of the listeners. Half the visitors say that they are done, the others hold
-    /// on; all must be closed. Afterwards the server serves and holds nothing more than before.
+    /// Sends each of `all` to each of the listeners. Half of the visitors end their direction, the
+    /// others do not; all must be closed. Afterwards the server serves and holds nothing more than
+    /// before.
     fn throw(&self, listeners: &[SocketAddr], all: &[Vec<u8>]) {
         let before = self.server.fds();
         let both = listeners
@@ -55,7 +56,7 @@ impl Setup {
         let visitors: Vec<_> = both
             .map(|(at, bytes)| {
                 let mut visitor = connect(*at);
-                // It may be closed while it still speaks.
+                // The server may close the connection before everything is sent.
                 let _ = visitor.write_all(bytes);
                 visitor
             })
@@ -79,7 +80,7 @@ impl Setup {
 }
 
 fn twice(all: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-    // Each once for those who leave and once for those who stay.
+    // Each input once for visitors that end, and once for those that stay.
     all.into_iter()
         .flat_map(|bytes| [bytes.clone(), bytes])
         .collect()
@@ -99,7 +100,7 @@ fn random_bytes_are_closed_and_leave_nothing_behind() {
 }
 
 #[test]
-fn random_bytes_after_a_good_beginning_are_closed_and_leave_nothing_behind() {
+fn random_bytes_after_a_valid_beginning_are_closed_and_leave_nothing_behind() {
     let setup = setup();
     let mut random = Random::new(2);
     let good: [&[u8]; 7] = [
@@ -140,7 +141,7 @@ fn half_a_client_hello_is_closed_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_client_hello_of_lies_is_closed_and_leaves_nothing_behind() {
+fn a_malformed_client_hello_is_closed_and_leaves_nothing_behind() {
     let setup = setup();
     let whole = client_hello("safe.example.com");
     let mut lies = vec![
@@ -152,12 +153,12 @@ fn a_client_hello_of_lies_is_closed_and_leaves_nothing_behind() {
         client_hello("."),
         client_hello(".example.com"),
         client_hello(&"a".repeat(300)),
-        // Records without content, for ever as far as the server can tell.
+        // Empty records, without an end as far as the server knows.
         record(&[]).repeat(10_000),
         // A hello that goes on and on.
         [record(&[1, 0, 0xFF, 0xFF]), record(&[0; 16_000]).repeat(10)].concat(),
     ];
-    // Every single byte wrong, once.
+    // Each byte wrong once.
     for at in 0..whole.len() {
         let mut lie = whole.clone();
         lie[at] ^= 0xFF;
@@ -187,7 +188,7 @@ fn half_a_request_is_closed_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn visitors_of_a_tcp_port_who_leave_at_once_leave_nothing_behind() {
+fn visitors_of_a_tcp_port_that_close_at_once_leave_nothing_behind() {
     let setup = setup();
     let before = setup.server.fds();
     for n in 0..300 {

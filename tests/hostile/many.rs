@@ -1,4 +1,4 @@
-//! More connections than anybody needs.
+//! More connections than are needed.
 
 use super::bound::{assert_at_most, note, Memory};
 use super::crowd::{address, connect_from, raise_descriptors, Crowd};
@@ -8,21 +8,21 @@ use crate::common::visitor::read_to_end;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// Connections that say nothing.
+/// Silent connections.
 const SILENT: usize = 10_000;
-/// What each may cost the server.
+/// Maximum memory of each at the server, in bytes.
 const SILENT_BYTES: usize = 1024;
-/// What as many of them may cost that come when those are gone.
+/// Maximum additional memory of the same number of later connections, in KiB.
 const AGAIN_KIB: usize = 1024;
-/// How long they may stay: the server's deadline, and what a busy machine adds.
+/// The server's deadline, and what a busy machine adds.
 const DEADLINE: Duration = Duration::from_secs(15 + 15);
 
-/// What is allowed of one address and of all, in the test of that; without the client's own.
+/// Limits for one address and for all, without the client's own connection.
 const OF_ADDRESS: usize = 10;
 const OF_ALL: usize = 25;
 
 #[test]
-fn ten_thousand_who_say_nothing_are_gone_after_the_deadline() {
+fn ten_thousand_silent_connections_are_closed_after_the_deadline() {
     // This process has the other ends, and a few descriptors of its own.
     let silent = SILENT.min(raise_descriptors() - 200);
     let mut stage = Stage::set("", "");
@@ -59,7 +59,7 @@ fn ten_thousand_who_say_nothing_are_gone_after_the_deadline() {
         last.as_secs_f32(),
         "s",
     );
-    // What the allocator keeps is there for the next ten thousand: they cost nothing more.
+    // The allocator reuses the memory for the next ten thousand, which cost nothing more.
     let mut again = Crowd::gather(stage.addr, silent);
     eventually_within(DEADLINE, "all to be accepted again, or gone", || {
         (stage.server_fds() >= most.min(silent) || again.open() < silent).then_some(())
@@ -73,17 +73,17 @@ fn ten_thousand_who_say_nothing_are_gone_after_the_deadline() {
 }
 
 #[test]
-fn an_address_has_as_many_connections_as_it_may_and_all_have_theirs() {
+fn connections_are_limited_for_each_address_and_in_total() {
     let limits = format!("-addressConnections {OF_ADDRESS} -totalConnections {OF_ALL}");
     let mut stage = Stage::set(&limits, "-remoteConnections 1");
     for at in [stage.addr, stage.sni, stage.port] {
-        // The client's tunnel is one of all.
+        // The client's tunnel counts, too.
         let mut all: Vec<_> = Vec::new();
         let mut refused = 0;
         for number in 0..4 {
             for _ in 0..OF_ADDRESS + 5 {
                 let mut visitor = connect_from(address(number), at).expect("connect");
-                // Whoever has no place is closed at once, whatever he says.
+                // A connection without a permit is closed at once, whatever it sends.
                 let _ = visitor.write_all(b"\x16");
                 all.push(visitor);
             }
@@ -97,7 +97,7 @@ fn an_address_has_as_many_connections_as_it_may_and_all_have_theirs() {
                     visitor.set_nonblocking(true).expect("not wait");
                     match std::io::Read::read(visitor, &mut [0; 16]) {
                         Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => true,
-                        // The echo's.
+                        // The echo's answer.
                         Ok(1..) => true,
                         _ => {
                             refused += 1;
@@ -115,7 +115,7 @@ fn an_address_has_as_many_connections_as_it_may_and_all_have_theirs() {
             .count();
         assert_at_most("connections of one address", OF_ADDRESS, of_first, "");
         assert_at_most("connections of all", OF_ALL, all.len() + 1, "");
-        // Now nobody else gets in; those who are in are served.
+        // No further address is admitted; admitted ones are served.
         let mut late = connect_from(address(9), at).expect("connect");
         assert_eq!(read_to_end(&mut late), b"");
         drop(all);

@@ -1,4 +1,4 @@
-//! Peers that say nothing, or a byte now and then.
+//! Peers that send nothing, or a byte now and then.
 
 use super::bound::{assert_at_most, note, Memory};
 use super::crowd::Crowd;
@@ -9,29 +9,28 @@ use crate::common::{peer, peer2};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// Slow peers of one listener, at once.
+/// Number of slow peers of one listener at a time.
 const SLOW: usize = 1000;
-/// What all of them may cost the server.
+/// Maximum memory that all of them may cost the server, in KiB.
 const SLOW_KIB: usize = 2 * 1024;
-/// How often each says a byte meanwhile.
+/// Number of bytes that each sends meanwhile.
 const BYTES: usize = 8;
 
-/// Connections that have not said who they are.
+/// Number of unidentified connections.
 const UNKNOWN: usize = 5000;
-/// What each of them may cost the server.
+/// Maximum memory of each at the server, in bytes.
 const UNKNOWN_BYTES: usize = 1024;
 
-/// How long the server waits for somebody who does not say what he wants, and what a busy machine
-/// may add.
+/// How long the server waits for the first request or hello, and what a busy machine may add.
 const DEADLINE: Duration = Duration::from_secs(15 + 8);
 
-/// When slow peers say their second byte.
+/// When slow peers send their second byte.
 const LATE: Duration = Duration::from_secs(13);
 
-/// How many listeners there are.
+/// Number of listeners.
 const LISTENERS: usize = 7;
 
-/// The beginnings of what a listener may be told, and where.
+/// Returns the first bytes of everything that a listener accepts, and the listener.
 fn beginnings(stage: &Stage) -> Vec<(&'static str, SocketAddr, Vec<u8>)> {
     let request = b"GET / HTTP/1.1\r\nX-Slow: yes".to_vec();
     let hello = client_hello("safe.example.com");
@@ -49,9 +48,9 @@ fn beginnings(stage: &Stage) -> Vec<(&'static str, SocketAddr, Vec<u8>)> {
 }
 
 #[test]
-fn slow_peers_of_every_listener_cost_little_and_delay_nobody() {
+fn slow_peers_of_every_listener_cost_little_and_delay_no_other_client() {
     for number in 0..LISTENERS {
-        // A new server each time: what one attack has used is there for the next.
+        // A new server each time, since memory used by one attack is free for the next.
         let mut stage = Stage::set("", "");
         let (name, at, beginning) = beginnings(&stage).swap_remove(number);
         let memory = Memory::since_now(&stage.server);
@@ -65,7 +64,7 @@ fn slow_peers_of_every_listener_cost_little_and_delay_nobody() {
         }
         let attack = format!("{SLOW} slow peers, {name}");
         assert_at_most(&format!("{attack}: server"), SLOW_KIB, kib, "KiB");
-        // The API lets a few in at a time.
+        // The API serves a few at a time.
         let wanted = if at == stage.api { 32 } else { SLOW };
         assert!(most >= wanted, "{attack}: {most} at once");
         visits.sort();
@@ -84,19 +83,19 @@ fn slow_peers_of_every_listener_cost_little_and_delay_nobody() {
 }
 
 #[test]
-fn slow_peers_are_gone_after_one_deadline_whatever_they_say() {
+fn slow_peers_are_closed_after_one_deadline_whatever_they_send() {
     const EACH: usize = 20;
     let mut stage = Stage::set("", "");
     let mut crowds: Vec<_> = beginnings(&stage)
         .into_iter()
-        // Visitors of a TCP port may be silent for as long as they like.
+        // Visitors of a TCP port may be silent for any time.
         .filter(|(_, at, _)| *at != stage.port)
         .map(|(name, at, beginning)| (name, beginning, 0, Crowd::gather(at, EACH), Instant::now()))
         .collect();
     let mut gone = Vec::new();
     eventually_within(DEADLINE * 4, "slow peers to be gone", || {
         crowds.retain_mut(|(name, beginning, said, crowd, begun)| {
-            // The last byte never comes, and the first ones late: no word begins a new deadline.
+            // The last byte never comes, and the first ones late: no byte extends the deadline.
             let silent = if *said == 1 { LATE } else { Duration::ZERO };
             let often = Duration::from_millis(200) * u32::try_from(*said).unwrap();
             if *said < beginning.len() - 1 && begun.elapsed() > silent + often {
@@ -123,7 +122,7 @@ fn slow_peers_are_gone_after_one_deadline_whatever_they_say() {
 }
 
 #[test]
-fn who_has_not_said_who_he_is_costs_less_than_a_kibibyte() {
+fn an_unidentified_connection_costs_less_than_a_kibibyte() {
     let one = peer::hello("id2", "secret2", &[0]);
     let two = peer2::hello("id2", "secret2", &[0], 1000);
     type Listener = fn(&Stage) -> SocketAddr;
@@ -147,7 +146,7 @@ fn who_has_not_said_who_he_is_costs_less_than_a_kibibyte() {
         ),
     ];
     for (name, at, bytes) in attacks {
-        // A new server each time: what one attack has used is there for the next.
+        // A new server each time, since memory used by one attack is free for the next.
         let mut stage = Stage::set("", "");
         let at = at(&stage);
         let memory = Memory::since_now(&stage.server);

@@ -1,4 +1,4 @@
-//! A live server and a live client with a service of each kind, and visitors who mean no harm.
+//! A server and a client with a service of each kind, and well-behaved visitors.
 
 use super::bound::Memory;
 use crate::common::certs::{self, Certs};
@@ -11,8 +11,8 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// What an attack may leave behind in the memory of either end: what its allocator keeps for the
-/// next time.
+/// Maximum memory that an attack may leave behind at either end, in KiB: what the allocator keeps
+/// for reuse.
 pub const LEFT_KIB: usize = 5 * 1024;
 
 pub struct Stage {
@@ -22,23 +22,23 @@ pub struct Stage {
     pub tls: SocketAddr,
     pub sni: SocketAddr,
     pub api: SocketAddr,
-    /// The TCP ports of the client's services: one that echoes,
+    /// The port of an echo service.
     pub port: SocketAddr,
-    /// one that never stops sending,
+    /// The port of a service that never stops sending.
     pub endless: SocketAddr,
-    /// and one that never says anything.
+    /// The port of a service that never sends.
     pub silent: SocketAddr,
     _services: [Service; 5],
     _certs: Certs,
     pids: [u32; 2],
-    /// Descriptors of both when nothing happens.
+    /// Descriptors of both ends while idle.
     fds: [usize; 2],
     memory: [Memory; 2],
 }
 
 impl Stage {
-    /// With these words more for the server and for the client, whose id is `id1`. The attacker
-    /// may be a client `id2`.
+    /// Starts both with additional arguments; the client's id is `id1`. The attacker may be a
+    /// client `id2`.
     pub fn set(for_server: &str, for_client: &str) -> Stage {
         let ports = [free_port(), free_port(), free_port()];
         let certs = certs::make();
@@ -75,7 +75,7 @@ impl Stage {
         ));
         client.wait_for_tunnel();
         let [port, endless, silent] = ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        // Once before it is measured: some things are made at their first use.
+        // Warm up before measuring: some memory is allocated on first use.
         for _ in 0..20 {
             visit(addr);
             service::assert_echo_at(port);
@@ -103,7 +103,7 @@ impl Stage {
         stage
     }
 
-    /// Descriptors of both ends when they do not change any more.
+    /// Returns the descriptors of both ends once they do not change any more.
     fn settled(&self) -> [usize; 2] {
         let count = || [self.server.fds(), self.client.fds()];
         let mut before = (count(), Instant::now());
@@ -116,34 +116,34 @@ impl Stage {
         })
     }
 
-    /// A visitor who means no harm is answered; says how long it took.
+    /// Checks that a well-behaved visitor is answered; returns how long it took.
     pub fn visit(&self) -> Duration {
         visit(self.addr)
     }
 
-    /// KiB that the server has more than at the beginning: now, and at most.
+    /// Returns by how many KiB the server has grown: now, and at its peak.
     pub fn server_kib(&self) -> (usize, usize) {
         let memory = &self.memory[0];
         (memory.growth(&self.server), memory.peak(&self.server))
     }
 
-    /// The same of the client.
+    /// Returns by how many KiB the client has grown: now, and at its peak.
     pub fn client_kib(&self) -> (usize, usize) {
         let memory = &self.memory[1];
         (memory.growth(&self.client), memory.peak(&self.client))
     }
 
-    /// How many descriptors the server has more than at the beginning.
+    /// Returns how many descriptors the server has more than at the beginning.
     pub fn server_fds(&self) -> usize {
         self.server.fds().saturating_sub(self.fds[0])
     }
 
-    /// The same of the client.
+    /// Returns how many descriptors the client has more than at the beginning.
     pub fn client_fds(&self) -> usize {
         self.client.fds().saturating_sub(self.fds[1])
     }
 
-    /// Bytes that the tunnels of the client have carried to visitors.
+    /// Returns the bytes that the client's tunnels have carried to visitors.
     pub fn carried(&self) -> u64 {
         const BEFORE: &str = "\"bytesUp\": ";
         let page = get(self.api, "localhost", "/clients").text();
@@ -152,19 +152,18 @@ impl Stage {
         digits.unwrap_or_default().parse().expect("a number")
     }
 
-    /// After an attack all is as it was: the same processes serve, and hold nothing.
+    /// Checks that the same processes serve after an attack, and hold nothing of it.
     pub fn assert_unharmed(&mut self) {
         self.assert_unharmed_but(LEFT_KIB);
     }
 
-    /// The same where so many KiB may be left.
+    /// [`Stage::assert_unharmed`] with another limit for memory.
     pub fn assert_unharmed_but(&mut self, kib: usize) {
         self.visit();
         service::assert_echo_at(self.port);
         assert_eq!(self.server.has_ended().or(self.client.has_ended()), None);
         assert_eq!([self.server.pid(), self.client.pid()], self.pids);
-        // Where the client had much to do it has two more tunnels for a while; and there may be
-        // another client.
+        // A busy client has two more tunnels for a while; and there may be another client.
         let more = 3;
         self.server.wait_for_fds(self.fds[0] + more);
         self.client.wait_for_fds(self.fds[1] + more);

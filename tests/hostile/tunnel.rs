@@ -1,4 +1,4 @@
-//! A client that has the right secret, or half of it, and means harm.
+//! A malicious client, with the right secret or without.
 
 use super::bound::{assert_at_most, note, Memory};
 use super::crowd::connect_from;
@@ -12,14 +12,14 @@ use std::io::Write;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// What lies and violations may cost the server at a time.
+/// Maximum memory that malformed hellos and violations may cost the server at a time, in KiB.
 const LIES_KIB: usize = 2 * 1024;
-/// What a flood of frames may cost the server at a time, that its author does not read the answers
-/// to: 256 KiB of them wait at most, and as much again is read and written.
+/// Maximum memory that a flood of frames with unread answers may cost the server at a time, in KiB:
+/// 256 KiB of answers, and as much again that is read and written.
 const FLOOD_KIB: usize = 2 * 1024;
 /// Bytes of a flood that the server must not have taken: more than the system's buffers hold.
 const FLOOD: usize = 128 << 20;
-/// Changes of services of a flood.
+/// Changes of services in a flood.
 const CHANGES: usize = 5_000;
 
 const ID2: [u8; 1] = [0x00];
@@ -33,7 +33,7 @@ fn hello1() -> Vec<u8> {
     peer::hello("id2", "secret2", &ID2)
 }
 
-/// Sends each of these on a connection of its own, to each of these listeners, and waits until all
+/// Sends each of these on a connection of its own to each of these listeners, and waits until all
 /// are closed.
 fn lies_are_closed(
     attack: &str,
@@ -49,7 +49,7 @@ fn lies_are_closed(
             .iter()
             .map(|lie| {
                 let mut liar = connect(*at);
-                // It may be closed while it still speaks.
+                // The server may close the connection before everything is sent.
                 let _ = liar.write_all(lie);
                 if !hold {
                     let _ = liar.shutdown(Shutdown::Write);
@@ -83,10 +83,10 @@ fn half_hellos_are_closed() {
 }
 
 #[test]
-fn hellos_of_lies_are_closed() {
+fn malformed_hellos_are_closed() {
     let mut stage = Stage::set("", "");
     let mut lies: Vec<Vec<u8>> = Vec::new();
-    // Lengths of nothing and of too much, in GT/1.
+    // Lengths that are zero or too large, in GT/1.
     for length in [0, 201, 255] {
         lies.push([&[0xF0, 0x01, length][..], &[b'a'; 255]].concat());
         lies.push([&b"\xF0\x01\x03id2"[..], &[length], &[b'a'; 255]].concat());
@@ -96,7 +96,7 @@ fn hellos_of_lies_are_closed() {
             &[&[0x03, length][..], &[b'a'; 255]].concat(),
         ));
     }
-    // Not text, options nobody knows, options without an end.
+    // Invalid text, unknown options, options without an end.
     lies.push(b"\xF0\x01\x02\xFF\xFE\x01s\x00".to_vec());
     for option in [0x06, 0x3F, 0x40, 0x80, 0xC0, 0xFF] {
         lies.push(peer::hello("id2", "secret2", &[option; 64]));
@@ -119,7 +119,7 @@ fn hellos_of_lies_are_closed() {
     ] {
         lies.push(peer2::hello_with(&fields));
     }
-    // Versions there are not.
+    // Unknown versions.
     for version in [0x00, 0x02, 0x21, 0xFF] {
         lies.push(vec![0xF0, version, 0, 0, 0, 4]);
     }
@@ -164,7 +164,7 @@ fn violations_end_the_tunnel_they_come_on() {
     for (name, bytes) in &one {
         let mut tunnel = peer::Peer::ready_client(stage.addr, &hello1());
         tunnel.send(bytes);
-        // An error may be said first.
+        // An error may be sent first.
         while tunnel.frame_or_end().is_some() {}
         println!("a violation of GT/1 | the tunnel ends | {name}: it has ended");
         ended += 1;
@@ -189,7 +189,7 @@ fn violations_end_the_tunnel_they_come_on() {
     stage.assert_unharmed();
 }
 
-/// A tunnel of GT/2 of the attacker with a visitor, and the stream's number.
+/// Opens a GT/2 tunnel of the attacker with a visitor; returns the stream's number, too.
 fn with_stream(stage: &Stage) -> (peer2::Peer, TcpStream, u32, u32) {
     let mut tunnel = peer2::Peer::ready_client(stage.addr, &hello2());
     let mut visitor = connect(stage.addr);
@@ -200,8 +200,8 @@ fn with_stream(stage: &Stage) -> (peer2::Peer, TcpStream, u32, u32) {
     (tunnel, visitor, stream, window)
 }
 
-/// Sends these frames again and again, as many bytes as that or until the other end takes no more;
-/// says how many it took.
+/// Sends these frames repeatedly, up to `most` bytes or until the other end takes no more; returns
+/// how many bytes it took.
 fn flood(mut tunnel: TcpStream, frames: &[u8], most: usize) -> usize {
     tunnel
         .set_write_timeout(Some(Duration::from_secs(1)))
@@ -222,7 +222,7 @@ fn overrun_windows_and_too_much_credit_end_the_tunnel() {
     let memory = Memory::since_now(&stage.server);
     let (mut tunnel, visitor, stream, window) = with_stream(&stage);
     let length = usize::try_from(window).unwrap() + 1;
-    // The head is enough: nothing of it is held.
+    // The header is enough: nothing of the payload is held.
     tunnel.send(&data(stream, &vec![7; length]));
     while tunnel.frame_or_end().is_some() {}
     stage.server.wait_for("more bytes for stream");
@@ -249,7 +249,7 @@ fn overrun_windows_and_too_much_credit_end_the_tunnel() {
 }
 
 #[test]
-fn frames_of_streams_out_of_thin_air_are_dropped() {
+fn frames_of_unknown_streams_are_dropped() {
     let mut stage = Stage::set("", "");
     let memory = Memory::since_now(&stage.server);
     let mut tunnel = peer2::Peer::ready_client(stage.addr, &hello2());
@@ -272,7 +272,7 @@ fn frames_of_streams_out_of_thin_air_are_dropped() {
         frames.extend(peer::data(task, &[7; 100]));
         frames.extend([peer::closed(task), peer::first(task, 3, b"x")].concat());
     }
-    // And one that never ends.
+    // A stream without an end.
     frames.extend(peer::PING);
     old.send(&frames);
     loop {
@@ -300,7 +300,7 @@ fn data_of_ended_streams_are_dropped() {
     let mut stage = Stage::set("", "");
     let memory = Memory::since_now(&stage.server);
     let (mut tunnel, visitor, stream, window) = with_stream(&stage);
-    // The visitor is answered, so that its cut is known as one.
+    // The visitor gets an answer first, so that a cut shows.
     tunnel.send(&data(stream, b"HTTP/1.1 200 OK\r\n"));
     super::crowd::cut(visitor);
     loop {
@@ -328,7 +328,7 @@ fn data_of_ended_streams_are_dropped() {
 }
 
 #[test]
-fn floods_whose_answers_nobody_reads_wait_outside() {
+fn floods_with_unread_answers_are_not_read() {
     let ping = frame(6, 0, &7u64.to_be_bytes()).repeat(1000);
     let opens: Vec<u8> = (1..=1000)
         .flat_map(|stream| peer2::open(stream, 0, 1000, b"x"))
@@ -385,7 +385,7 @@ fn floods_of_services_and_pings_cost_little() {
 }
 
 #[test]
-fn tunnels_that_come_and_go_leave_nothing() {
+fn short_lived_tunnels_leave_nothing_behind() {
     const TUNNELS: usize = 1000;
     let mut stage = Stage::set("", "");
     let memory = Memory::since_now(&stage.server);
@@ -418,14 +418,14 @@ fn tunnels_that_come_and_go_leave_nothing() {
 }
 
 #[test]
-fn a_client_that_ends_streams_as_fast_as_they_come_hurts_nobody() {
+fn a_client_that_ends_streams_at_once_harms_no_other_client() {
     const VISITORS: usize = 2000;
     let mut stage = Stage::set("", "");
     let memory = Memory::since_now(&stage.server);
     let mut tunnel = peer2::Peer::ready_client(stage.addr, &hello2());
     let ending = std::thread::spawn(move || {
         let mut ended = 0;
-        // To the end of the server.
+        // Until the server has sent everything.
         while let Some(frame) = tunnel.frame_or_end() {
             if let Frame::Open(stream, ..) = frame {
                 tunnel.send(&match stream % 3 {
@@ -455,10 +455,10 @@ fn a_client_that_ends_streams_as_fast_as_they_come_hurts_nobody() {
         peak,
         "KiB",
     );
-    // The tunnel is asked to end with its last stream.
+    // The tunnel ends with its last stream.
     stage.assert_unharmed();
     stage.server.stop();
     let ended = ending.join().expect("the client to end");
-    // Those who are gone before they have said what they want have no stream.
+    // Visitors that are gone before they have sent a request have no stream.
     assert!(ended >= VISITORS / 2, "{ended} streams");
 }

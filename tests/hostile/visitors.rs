@@ -1,4 +1,4 @@
-//! Visitors, and services, that do not do their part.
+//! Misbehaving visitors and services.
 
 use super::bound::{assert_at_most, note};
 use super::crowd::{address, connect_from, cut, Crowd};
@@ -14,23 +14,23 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Visitors of a service that never stops sending, who read nothing.
+/// Number of visitors that do not read from a service that never stops sending.
 const UNREADING: usize = 40;
-/// What may wait for them at the server: 8 MiB of a tunnel in GT/2, 4 MiB of each of three in GT/1;
-/// and what holds bytes has room for more.
+/// Maximum memory of the bytes that wait for them at the server, in KiB: 8 MiB of a tunnel in GT/2,
+/// 4 MiB of each of three in GT/1; buffers have spare capacity.
 const WAITING_KIB: usize = 16 * 1024;
-/// What they may cost the client: it does not take from the service what does not go on.
+/// Maximum memory at the client, in KiB: it must not read from the service what it cannot send.
 const STOPPED_KIB: usize = 3 * 1024;
 
-/// Visitors of a service that never answers, and what they may cost either end.
+/// Number of visitors of a service that never answers, and their maximum memory at either end.
 const UNANSWERED: usize = 1000;
 const UNANSWERED_KIB: usize = 3 * 1024;
 
-/// Visitors who connect and reset, and what they may cost either end at a time.
+/// Number of visitors that connect and reset, and their maximum memory at either end at a time.
 const RESETS: usize = 4000;
 const RESETS_KIB: usize = 4 * 1024;
 
-/// A visitor whose own system takes next to nothing for it.
+/// Connects a visitor with minimal kernel buffers.
 fn connect_narrow(to: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.set_recv_buffer_size(4096).expect("set a buffer");
@@ -43,7 +43,7 @@ fn visitors_never_read(wire: &str, of: &str, visit: impl Fn(&Stage) -> Duration)
     let visitors: Vec<_> = (0..UNREADING)
         .map(|_| connect_narrow(stage.endless))
         .collect();
-    // Until all buffers on the way are full: those of the systems take megabytes for each.
+    // Until all buffers on the path are full; those of the systems take megabytes for each.
     let mut before = (0, Instant::now());
     eventually("the service to be stopped", || {
         let now = stage.carried();
@@ -72,10 +72,10 @@ fn visitors_that_never_read_are_held_within_bounds() {
     visitors_never_read("-wire 2", "of the same client", Stage::visit);
 }
 
-/// Without windows those who share its tunnels wait for who does not read, until it is cut off, and
-/// then for the next one. Others do not.
+/// Without windows, streams of the same tunnels wait for a visitor that does not read until it is
+/// cut, and then for the next one. Other tunnels do not wait.
 #[test]
-fn visitors_that_never_read_hurt_no_other_client_in_gt_1() {
+fn visitors_that_never_read_harm_no_other_client_in_gt_1() {
     let page = service::http(0, "there");
     let other = OnceCell::new();
     visitors_never_read("-wire 1", "of another client", |stage| {

@@ -7,7 +7,7 @@ use crate::common::process::run_ok;
 use crate::common::scratch::Scratch;
 use std::process::Command;
 
-/// Visits `id1` from within the middle until the server's log says `text`.
+/// Visits `id1` from within the middle until the server logs `text`.
 fn visit_until(internet: &Internet, server: &Gt, text: &str) {
     let middle = internet.place("middle");
     common::eventually(text, || {
@@ -21,7 +21,7 @@ fn visit_until(internet: &Internet, server: &Gt, text: &str) {
 }
 
 #[test]
-fn a_client_behind_a_black_hole_is_noticed_by_visitors_and_makes_way_for_itself() {
+fn a_client_behind_a_black_hole_is_detected_and_replaced_when_it_reconnects() {
     if let Some(why) = missing() {
         eprintln!("skipped: {why}");
         return;

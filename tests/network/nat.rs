@@ -1,5 +1,5 @@
-//! Peers behind routers that translate addresses: which find a way to each other, and that the
-//! server's way is there where none does.
+//! Peers behind NAT routers: which connect directly, and that the server is used where they cannot.
+//! Needs root, ip, nft and unshare.
 
 use crate::common::gt::Gt;
 use crate::common::nat::{missing, Internet, Nat, MIDDLE};
@@ -13,7 +13,7 @@ const HOST: &str = "id1.example.com";
 const TEXT: &str = "what is at home";
 const REQUEST: &[u8] = b"GET /it.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
-/// The peer in the second home: this very program, in a namespace, with this test alone.
+/// The peer in the second home: this program, in a namespace, with this test only.
 #[test]
 #[ignore = "run by the others"]
 fn other_end() {
@@ -30,14 +30,14 @@ fn other_end() {
 }
 
 struct Ends {
-    // Dropped in this order.
+    // The fields are dropped in this order.
     other: Process,
     client: Gt,
     _server: Gt,
     internet: Internet,
 }
 
-/// Two homes behind `a` and `b`; none where they cannot be had.
+/// Creates two homes behind `a` and `b`; `None` where that is not possible.
 fn internet(a: Nat, b: Nat) -> Option<Internet> {
     if let Some(why) = missing() {
         eprintln!("skipped: {why}");
@@ -46,7 +46,7 @@ fn internet(a: Nat, b: Nat) -> Option<Internet> {
     Some(Internet::new(a, b))
 }
 
-/// A server in the middle, and a client in the first home that serves the files of `home`.
+/// Starts a server in the middle, and a client in the first home that serves the files of `home`.
 fn start(internet: &Internet, home: &Scratch) -> (Gt, Gt) {
     home.file("it.txt", TEXT);
     let mut server = Gt::within(
@@ -68,7 +68,7 @@ fn start_client(internet: &Internet, home: &str, line: &str) -> Gt {
     Gt::within(&internet.place(home), &format!("client {ways} {line}"))
 }
 
-/// Whoever visits from the second home gets the file.
+/// Checks that a visitor from the second home gets the file.
 fn assert_served(internet: &Internet, curl: &[&str]) {
     let mut visitor = Command::new("ip");
     let place = internet.place("home-b");
@@ -78,7 +78,7 @@ fn assert_served(internet: &Internet, curl: &[&str]) {
     assert_eq!(String::from_utf8_lossy(&output.stdout), TEXT, "{said}");
 }
 
-/// A client behind `a` and a peer behind `b`.
+/// Starts a client behind `a` and a peer behind `b`.
 fn ends(a: Nat, b: Nat) -> Option<Ends> {
     let internet = internet(a, b)?;
     let home = Scratch::new();
@@ -111,7 +111,7 @@ fn assert_relayed(a: Nat, b: Nat) {
         return;
     };
     ends.other.wait_for("the offer is taken");
-    // To find out that there is no way takes 20 s and more.
+    // A failed search takes 20 s and more.
     eventually_within(3 * PATIENCE, "the search for a way to end", || {
         let gone = ends.client.lines_with("peer gone: ");
         (!gone.is_empty()).then_some(())
@@ -122,27 +122,27 @@ fn assert_relayed(a: Nat, b: Nat) {
 }
 
 #[test]
-fn two_behind_port_restricted_routers_reach_each_other() {
+fn peers_behind_port_restricted_routers_connect_directly() {
     assert_direct(Nat::PortRestricted, Nat::PortRestricted);
 }
 
 #[test]
-fn one_behind_a_full_cone_is_reached_from_everywhere() {
+fn a_peer_behind_a_full_cone_router_is_reached_from_any_router() {
     assert_direct(Nat::FullCone, Nat::PortRestricted);
     assert_direct(Nat::FullCone, Nat::Symmetric);
 }
 
 #[test]
-fn where_udp_is_blocked_the_servers_way_is_there() {
+fn the_server_is_used_where_udp_is_blocked() {
     assert_relayed(Nat::PortRestricted, Nat::Blocked);
 }
 
 #[test]
-fn between_symmetric_routers_the_servers_way_is_there() {
+fn the_server_is_used_between_symmetric_routers() {
     assert_relayed(Nat::Symmetric, Nat::Symmetric);
 }
 
-/// A client behind `b` that forwards to the one behind `a`, when it has done so.
+/// Starts a client behind `b` that forwards to one behind `a`, and forwards a connection.
 fn forwarded(a: Nat, b: Nat) -> Option<(Gt, (Gt, Gt), Internet)> {
     let internet = internet(a, b)?;
     let home = Scratch::new();

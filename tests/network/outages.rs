@@ -1,6 +1,5 @@
-//! What happens to machines and networks, and not to gt: names that cannot be looked up for a
-//! while, another address on the WAN, suspended machines, clocks that jump. Needs root, ip, curl
-//! and faketime.
+//! Failures of machines and networks: names that do not resolve for a while, another address on the
+//! WAN, suspended machines, clock jumps. Needs root, ip, curl and faketime.
 
 use crate::common;
 use crate::common::eventually;
@@ -19,11 +18,11 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// What a name server says of every name.
+/// What a name server answers for every name.
 #[derive(Clone, Copy)]
 enum Says {
     Nothing,
-    /// A code of RFC 1035, 4.1.1.
+    /// A response code (RFC 1035, section 4.1.1).
     Failure(u8),
     Address(Ipv4Addr),
 }
@@ -33,14 +32,14 @@ const NAME_ERROR: u8 = 3;
 
 struct NameServer {
     says: Arc<Mutex<Says>>,
-    /// The system's configuration that leads to it.
+    /// The system's configuration that names this server.
     scratch: Scratch,
 }
 
 impl NameServer {
-    /// None if the system does not let it be one.
+    /// Starts a name server; `None` if the system does not permit it.
     fn start() -> Option<NameServer> {
-        // Each has an address of its own: tests may run at the same time.
+        // Each has its own address, since tests may run at the same time.
         static NEXT: AtomicU8 = AtomicU8::new(53);
         let [.., high, low] = std::process::id().to_be_bytes();
         let net = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -55,7 +54,7 @@ impl NameServer {
         };
         let says = Arc::new(Mutex::new(Says::Nothing));
         let told = says.clone();
-        // Ends with the test's process.
+        // Ends with the test process.
         std::thread::spawn(move || {
             let mut query = [0; 512];
             while let Ok((length, whom)) = socket.recv_from(&mut query) {
@@ -75,7 +74,7 @@ impl NameServer {
         *self.says.lock().unwrap() = what;
     }
 
-    /// Starts a client that asks this one.
+    /// Starts a client that uses this name server.
     fn client(&self, line: &str) -> Gt {
         let mut command = Command::new("unshare");
         let mounted = format!(
@@ -87,7 +86,7 @@ impl NameServer {
     }
 }
 
-/// The answer to a query with one question.
+/// Builds the response to a query with one question.
 fn answer(query: &[u8], says: Says) -> Option<Vec<u8>> {
     let name = query.get(12..)?.iter().position(|byte| *byte == 0)?;
     let question = query.get(12..12 + name + 5)?;
@@ -103,20 +102,20 @@ fn answer(query: &[u8], says: Says) -> Option<Vec<u8>> {
     bytes.extend([0x81, 0x80 | code, 0, 1, 0, answers, 0, 0, 0, 0]);
     bytes.extend(question);
     if let Some(ip) = address {
-        // The name of the question, A, IN, not to be kept, four bytes.
+        // The name of the question, A, IN, TTL 0, four bytes.
         bytes.extend([0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
         bytes.extend(ip.octets());
     }
     Some(bytes)
 }
 
-/// For what is about a time that passes, and nothing else.
+/// Waits; only for tests that need time to pass.
 fn wait_until(then: Instant) {
     eventually("time to pass", || (Instant::now() >= then).then_some(()));
 }
 
 #[test]
-fn a_name_is_looked_up_again_at_every_try() {
+fn a_name_is_looked_up_again_for_every_attempt() {
     let Some(names) = NameServer::start() else {
         return;
     };
@@ -126,7 +125,7 @@ fn a_name_is_looked_up_again_at_every_try() {
     let served = |ip: Ipv4Addr| {
         assert_eq!(get((ip, port).into(), "id1.a", "/").status, 200);
     };
-    // A tunnel that is lost at once is no success: it makes the next wait longer.
+    // A tunnel that is lost at once counts as a failure: it makes the next wait longer.
     let last = || wait_until(Instant::now() + Duration::from_millis(1500));
     let mut client = names.client(&format!(
         "-remote tcp://server.test:{port} -id id1 -secret secret1 -reconnectDelay 100ms \
@@ -136,7 +135,7 @@ fn a_name_is_looked_up_again_at_every_try() {
     const FAILED: &str = "cannot reach the server: looking up server.test: ";
     let fails = |client: &mut Gt, says: Says| {
         names.say(says);
-        // One may have been under way.
+        // One attempt may have been in progress.
         let failed = client.lines_with(FAILED).len();
         client.wait_for_lines(FAILED, failed + 2);
     };
@@ -175,10 +174,9 @@ fn a_name_is_looked_up_again_at_every_try() {
     served(one);
 }
 
-/// A router on which the client runs gets another address, of either kind, and so does one before
-/// the client.
+/// The client's router gets another address of either family, and so does one before the client.
 #[test]
-fn another_address_on_the_wan_costs_the_tunnels_and_they_come_back() {
+fn tunnels_reconnect_after_a_change_of_the_wan_address() {
     if let Some(why) = missing() {
         eprintln!("skipped: {why}");
         return;
@@ -225,7 +223,7 @@ fn another_address_on_the_wan_costs_the_tunnels_and_they_come_back() {
         );
         client.wait_for_tunnel();
         eventually("the page", served);
-        // With what follows it, which tells an address from a longer one.
+        // With the following character, which distinguishes an address from a longer one.
         let [old_end, new_end] = [old, new].map(|ip| format!("{ip}]:"));
         let opened = |server: &Gt, end: &str| {
             let lines = server.lines_with("tunnel opened");
@@ -237,14 +235,14 @@ fn another_address_on_the_wan_costs_the_tunnels_and_they_come_back() {
         let nodad = if net == "64" { " nodad" } else { "" };
         ip(&router, &format!("addr add {new}/{net} dev wan{nodad}"));
         if net == "24" {
-            // It went with the address.
+            // The route went with the address.
             ip(&router, &format!("route add default via {MIDDLE}"));
         }
         client.wait_for_lines("tunnel started", 2);
         eventually("a tunnel from the new address", || {
             (opened(&server, &new_end) > 0).then_some(())
         });
-        // The server may not know yet that the old one is dead.
+        // The server may not know yet that the old tunnel is dead.
         eventually("the page by the new address", served);
         client.kill();
         let all = opened(&server, "");
@@ -252,7 +250,7 @@ fn another_address_on_the_wan_costs_the_tunnels_and_they_come_back() {
     }
 }
 
-/// A server and a client that notice within seconds that they do not hear of each other.
+/// Starts a server and a client that notice silence within seconds.
 fn nervous(at: SocketAddr) -> (Gt, Gt) {
     let mut server = server_of_id1("-timeout 3s");
     let local = format!("-remoteTimeout 1s -reconnectDelay 100ms -local http://{at}");
@@ -261,7 +259,7 @@ fn nervous(at: SocketAddr) -> (Gt, Gt) {
 }
 
 #[test]
-fn a_client_that_was_suspended_comes_back() {
+fn a_suspended_client_reconnects() {
     let page = service::http(0, "here");
     let (mut server, mut client) = nervous(page.addr);
     let addr = server.addr();
@@ -275,13 +273,13 @@ fn a_client_that_was_suspended_comes_back() {
 }
 
 #[test]
-fn a_server_that_was_suspended_is_found_again_and_serves_who_has_waited() {
+fn a_suspended_server_is_found_again_and_serves_waiting_visitors() {
     let page = service::http(0, "here");
     let (mut server, mut client) = nervous(page.addr);
     let addr = server.addr();
     server.signal("STOP");
     client.wait_for("nothing was received from the server for");
-    // The kernel takes him, and the tries of the client.
+    // The kernel accepts the visitor, and the client's attempts.
     let mut visitor = connect(addr);
     let request = "GET / HTTP/1.1\r\nHost: id1.a\r\nConnection: close\r\n\r\n";
     visitor.write_all(request.as_bytes()).expect("send");
@@ -290,14 +288,14 @@ fn a_server_that_was_suspended_is_found_again_and_serves_who_has_waited() {
     client.wait_for_lines("tunnel started", 2);
     let answer = common::visitor::read_answer(&mut visitor);
     assert!([200, 502, 503].contains(&answer.status), "{answer:?}");
-    // The tries that nobody waits for any more are tunnels for a moment.
+    // Abandoned attempts are tunnels for a moment.
     eventually("the service to be there", || {
         (get(addr, "id1.a", "/").status == 200).then_some(())
     });
 }
 
 #[test]
-fn when_both_ends_were_suspended_a_transfer_goes_on_or_fails_visibly() {
+fn a_transfer_with_both_ends_suspended_goes_on_or_fails_visibly() {
     let bytes = Arc::new(common::samples::Random::new(1).bytes(32 << 20));
     let source = service::source(bytes.clone());
     let port = free_port();
@@ -312,7 +310,7 @@ fn when_both_ends_were_suspended_a_transfer_goes_on_or_fails_visibly() {
     let mut came = common::visitor::read(&mut visitor, 100_000);
     server.signal("STOP");
     client.signal("STOP");
-    // Nobody is awake to say that it was long enough.
+    // No process is awake that could end the wait.
     wait_until(Instant::now() + Duration::from_secs(5));
     client.signal("CONT");
     server.signal("CONT");
@@ -332,7 +330,7 @@ fn when_both_ends_were_suspended_a_transfer_goes_on_or_fails_visibly() {
     assert!(client.has_ended().is_none() && server.has_ended().is_none());
 }
 
-/// A gt whose date is wrong by as many seconds as the file says.
+/// Starts a gt whose clock is wrong by the number of seconds in the file.
 fn with_date(file: &Path, role: &str, line: &str) -> Gt {
     let library = run_ok(Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]));
     let mut command = Command::new(GT);
@@ -341,13 +339,13 @@ fn with_date(file: &Path, role: &str, line: &str) -> Gt {
         .env("LD_PRELOAD", library.trim())
         .env("FAKETIME_TIMESTAMP_FILE", file)
         .env("FAKETIME_NO_CACHE", "1")
-        // The clock that timers go by does not jump, whatever happens to a machine.
+        // The monotonic clock, which timers use, does not jump.
         .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     Gt::spawn(&format!("gt {role}"), command, line)
 }
 
 #[test]
-fn a_date_that_is_set_costs_nothing() {
+fn setting_the_clock_breaks_nothing() {
     let page = service::http(0, "here");
     let scratch = Scratch::new();
     let [of_server, of_client] = ["server", "client"].map(|name| scratch.file(name, "+0"));
@@ -372,7 +370,7 @@ fn a_date_that_is_set_costs_nothing() {
         ("client", "-86400"),
         ("server", "-86400"),
     ] {
-        // Half of it must not be read.
+        // A half-written file must not be read.
         let draft = scratch.file("draft", seconds);
         std::fs::rename(draft, scratch.join(whose)).expect("set the date");
         assert_eq!(get(addr, "id1.a", "/").status, 200);

@@ -1,4 +1,4 @@
-//! tcpForward towards a client that is not gt: what the original's clients read and answer.
+//! tcpForward to a client that is not gt: what the original's clients read and answer.
 
 use crate::common;
 use crate::common::gt::{client, Gt};
@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc::{channel, Receiver, Sender};
 
-/// An empty page, as the original's clients answer what they do not understand.
+/// An empty page, the answer of the original's clients to unknown requests.
 const EMPTY_PAGE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 fn read_line(stream: &mut impl Read) -> String {
@@ -19,7 +19,7 @@ fn read_line(stream: &mut impl Read) -> String {
     String::from_utf8(line).expect("text").trim_end().to_owned()
 }
 
-/// Reads chunks up to the last one; the last one is empty.
+/// Reads chunks up to the last, empty one.
 fn read_chunks(stream: &mut impl Read) -> Vec<Vec<u8>> {
     let mut chunks = Vec::new();
     loop {
@@ -32,12 +32,12 @@ fn read_chunks(stream: &mut impl Read) -> Vec<Vec<u8>> {
     }
 }
 
-/// A server behind which a client answers signaling with an empty page, and relays with `relayed`.
-/// What it reads as bodies of requests is sent to `bodies`.
+/// Starts a server whose client answers signaling with an empty page and relay requests with
+/// `relayed`. The bodies it reads are sent to `bodies`.
 fn original(relayed: &'static [u8], bodies: Sender<Vec<u8>>) -> Service {
     Service::start(0, move |mut stream: TcpStream| {
         if read(&mut stream, 2) != b"XP" {
-            // A tunnel, which it leaves without an answer.
+            // A tunnel, which gets no answer.
             return std::io::copy(&mut stream, &mut std::io::sink()).map(drop);
         }
         let mut head = Vec::new();
@@ -70,7 +70,7 @@ fn bodies() -> (Sender<Vec<u8>>, Receiver<Vec<u8>>) {
 }
 
 #[test]
-fn an_offer_is_framed_twice_which_the_originals_clients_need() {
+fn an_offer_is_framed_twice_as_the_original_s_clients_need() {
     let (sender, bodies) = bodies();
     let original = original(EMPTY_PAGE, sender);
     let mut forwarding = forwarding_to(&original);
@@ -95,7 +95,7 @@ fn an_offer_is_framed_twice_which_the_originals_clients_need() {
 }
 
 #[test]
-fn an_answer_that_does_not_repeat_the_header_is_no_relay() {
+fn an_answer_without_the_relay_header_is_not_a_relay() {
     let (sender, _bodies) = bodies();
     let original = original(EMPTY_PAGE, sender);
     let mut forwarding = forwarding_to(&original);
@@ -110,7 +110,7 @@ fn an_answer_that_does_not_repeat_the_header_is_no_relay() {
 }
 
 #[test]
-fn an_answer_that_repeats_the_header_is_a_relay() {
+fn an_answer_with_the_relay_header_is_a_relay() {
     let (sender, _bodies) = bodies();
     let answer = b"HTTP/1.1 200 OK\r\nwebrtc-op: Relay\r\n\r\n";
     let original = original(answer, sender);

@@ -1,4 +1,4 @@
-//! Peers over WebRTC, as far as they need no other program.
+//! WebRTC peers, as far as they need no other program.
 
 // A test fails by a panic.
 #![allow(

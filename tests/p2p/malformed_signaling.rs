@@ -1,4 +1,4 @@
-//! Signaling that makes no sense, or too much of it: it costs little, and others are served.
+//! Malformed or excessive signaling costs little, and others are served.
 
 use crate::common::gt::{client_of_id1, server_of_id1, Gt};
 use crate::common::service::{http, unanswering, Service};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const HOST: &str = "id1.example.com";
 
 struct Ends {
-    // Dropped in this order.
+    // The fields are dropped in this order.
     client: Gt,
     _server: Gt,
     _service: Service,
@@ -36,7 +36,7 @@ fn ends(more: &str) -> Ends {
 }
 
 impl Ends {
-    /// A visitor, and a peer, are served as if nothing were.
+    /// Checks that a visitor and a peer are served normally.
     fn assert_well(&self) {
         let answer = get(self.addr, HOST, "/");
         assert_eq!(answer.text(), format!("it / {HOST}"));
@@ -60,7 +60,7 @@ fn offer(sdp: &str) -> Value {
 }
 
 #[test]
-fn what_is_no_offer_is_refused() {
+fn malformed_offers_are_refused() {
     let ends = ends("");
     let real = Peer::new().offer_with_channel();
     let without = |what: &str| {
@@ -81,11 +81,11 @@ fn what_is_no_offer_is_refused() {
         message(&json!([1, 2, 3])),
         b"\x00\x05hello".to_vec(),
         b"\x00\x00".to_vec(),
-        // Lengths that lie.
+        // False lengths.
         b"\x2f\xff{}".to_vec(),
         b"\xff\xff{}".to_vec(),
         [&b"\x00\x10"[..], &message(&offer(&real))].concat(),
-        // The inner chunks are no better.
+        // Malformed inner chunks.
         b"zz\r\n".to_vec(),
         b"ffffffffffffffffffff\r\n".to_vec(),
         b"5\r\n\x00\x03ab".to_vec(),
@@ -111,7 +111,7 @@ fn what_is_no_offer_is_refused() {
 }
 
 #[test]
-fn half_a_request_and_bodies_that_never_end_keep_nobody_from_being_served() {
+fn incomplete_requests_and_endless_bodies_do_not_block_others() {
     let ends = ends("");
     let mut held = Vec::new();
     let real = message(&offer(&Peer::new().offer_with_channel()));
@@ -127,20 +127,20 @@ fn half_a_request_and_bodies_that_never_end_keep_nobody_from_being_served() {
         held.push(stream);
     }
     ends.assert_well();
-    // And when they go in the middle of it.
+    // The connections break off in the middle of the body.
     drop(held);
     ends.assert_well();
 }
 
 #[test]
-fn ten_thousand_candidates_cost_little_and_most_of_them_are_not_tried() {
+fn ten_thousand_candidates_cost_little_and_few_are_tried() {
     let ends = ends("");
     ends.assert_well();
     let before = ends.client.rss();
     let peer = Peer::new();
     let channel = peer.channel("");
     let mut signal = Signal::start(ends.addr, HOST, "", Layer::Chunks);
-    // In the description, and then one by one; nobody is at any of them.
+    // In the description, and then one by one; no peer is at any of them.
     let mut sdp = peer.offer();
     for number in 0..300 {
         let port = 20_000 + number;
@@ -155,7 +155,7 @@ fn ten_thousand_candidates_cost_little_and_most_of_them_are_not_tried() {
         let port = 10_000 + number;
         let line = format!("candidate:{number} 1 udp 1 127.8.8.8 {port} typ host");
         let bytes = chunk(&chunk(&message(&candidate(&line))));
-        // Once it is connected nobody listens any more.
+        // Once the peer is connected, the rest is not read.
         if signal.stream.write_all(&bytes).is_err() {
             break;
         }
@@ -163,7 +163,7 @@ fn ten_thousand_candidates_cost_little_and_most_of_them_are_not_tried() {
     let more = ends.client.rss().saturating_sub(before);
     assert!(more < 4 * 1024, "{more} KiB more for many candidates");
     drop(signal);
-    // It is on the client's machine, so that it has to begin.
+    // The peer is on the client's machine, so it has to send checks first.
     for candidate in told {
         peer.take_candidate(candidate["candidate"].as_str().expect("a candidate"));
     }
@@ -173,7 +173,7 @@ fn ten_thousand_candidates_cost_little_and_most_of_them_are_not_tried() {
 }
 
 #[test]
-fn offers_without_a_peer_behind_them_hold_few_places_and_make_room() {
+fn abandoned_offers_hold_few_permits_and_lose_them_to_new_ones() {
     let ends = ends("-webrtcConnections 8");
     let (_peer, channel) = Peer::connect(ends.addr, HOST, "", PLAIN);
     let before = ends.client.rss();
@@ -188,11 +188,11 @@ fn offers_without_a_peer_behind_them_hold_few_places_and_make_room() {
         }
         signal.finish();
         assert_eq!(signal.status(), 200, "offer {number}");
-        // The peer vanishes before it knows the answer.
+        // The peer disappears before it knows the answer.
     }
     let more = ends.client.rss().saturating_sub(before);
     assert!(more < 8 * 1024, "{more} KiB more for eight peers");
-    // Of those that did not connect the oldest have gone, and no other.
+    // Only the oldest of those that did not connect are gone.
     let gone = ends
         .client
         .lines_with("peer gone: it did not connect, and another peer came");
@@ -202,7 +202,7 @@ fn offers_without_a_peer_behind_them_hold_few_places_and_make_room() {
 }
 
 #[test]
-fn requests_whose_offers_have_not_come_count_as_peers() {
+fn requests_without_an_offer_yet_count_as_peers() {
     let ends = ends("-webrtcConnections 2");
     let start = |_| Signal::start(ends.addr, HOST, "", Layer::Plain);
     let waiting: Vec<Signal> = (0..20).map(start).collect();
@@ -228,7 +228,7 @@ fn requests_whose_offers_have_not_come_count_as_peers() {
 }
 
 #[test]
-fn an_offer_that_nobody_answers_is_given_up_soon() {
+fn an_unanswered_offer_is_ended_soon() {
     let ends = ends("");
     let lines = "WebRTC-OP: get-offer\r\n";
     let begin = Instant::now();
@@ -245,14 +245,14 @@ fn an_offer_that_nobody_answers_is_given_up_soon() {
 }
 
 #[test]
-fn a_peer_that_is_nowhere_is_given_up_within_two_minutes_and_nobody_is_bothered() {
+fn an_unreachable_peer_is_ended_within_two_minutes_and_no_program_is_disturbed() {
     let ends = ends("");
     let sdp = Peer::new().offer_with_channel();
     let nowhere: Vec<&str> = sdp
         .lines()
         .filter(|line| !line.starts_with("a=candidate"))
         .collect();
-    // It says that it is where other programs of this machine are.
+    // It names addresses of other programs on this machine.
     let others = [(); 8].map(|()| UdpSocket::bind("127.0.0.1:0").expect("a socket"));
     let named = others.iter().map(|socket| {
         let port = socket.local_addr().expect("an address").port();
@@ -268,7 +268,7 @@ fn a_peer_that_is_nowhere_is_given_up_within_two_minutes_and_nobody_is_bothered(
     eventually_within(Duration::from_secs(150), given_up, || {
         ends.client.lines_with(given_up).pop()
     });
-    // WIRE.md, "P2P signaling": 120 s to connect.
+    // docs/gt1.md, "P2P signaling": 120 s to connect.
     assert!(begin.elapsed() < Duration::from_secs(125));
     for socket in others {
         socket.set_nonblocking(true).expect("no blocking");
@@ -279,7 +279,7 @@ fn a_peer_that_is_nowhere_is_given_up_within_two_minutes_and_nobody_is_bothered(
 }
 
 #[test]
-fn channels_that_a_service_does_not_read_hold_little_in_all() {
+fn channels_whose_service_does_not_read_hold_little_in_total() {
     // The client still waits for the service to accept.
     let service = unanswering();
     let mut server = server_of_id1("-stunAddr 127.0.0.1:0");

@@ -1,4 +1,4 @@
-//! Peers over WebRTC: what an independent one may expect of a client, through a real server.
+//! WebRTC peers: what an independent peer can expect of a client, through a real server.
 
 use crate::common;
 use crate::common::gt::{client, client_of_id1, server, server_of_id1, Gt};
@@ -14,18 +14,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::Arc;
 
-/// What visitors ask for.
+/// The host that visitors ask for.
 const HOST: &str = "id1.example.com";
 
 /// A server with STUN, and a client with peers.
 struct Ends {
-    // Dropped in this order.
+    // The fields are dropped in this order.
     client: Gt,
     _server: Gt,
     addr: SocketAddr,
 }
 
-/// `services` are the client's, and options.
+/// Starts both. `services` are the client's services and options.
 fn ends(services: &str) -> Ends {
     let mut server = server_of_id1("-stunAddr 127.0.0.1:0 ");
     let (addr, stun) = (server.addr(), server.stun_addr());
@@ -43,16 +43,16 @@ impl Ends {
         Peer::connect(self.addr, HOST, label, PLAIN)
     }
 
-    /// Waits until a peer is given up, for the `count`th time.
+    /// Waits until a peer has ended, for the `count`th time.
     fn wait_gone(&self, count: usize) {
-        // Handshakes and searches take their time to fail, 20 s and more.
+        // Handshakes and checks take 20 s and more to fail.
         eventually_within(3 * PATIENCE, "a peer to be given up", || {
             (self.client.lines_with("peer gone: ").len() >= count).then_some(())
         });
     }
 }
 
-/// Bytes that look like nothing, and differ by seed.
+/// Returns random-looking bytes that depend on the seed.
 fn noise(count: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let next = || {
@@ -69,7 +69,7 @@ fn assert_same(got: &[u8], sent: &[u8]) {
     assert!(got == sent, "the bytes differ");
 }
 
-/// Sends `bytes` to what sends back, and reads them at the same time.
+/// Sends `bytes` to an echo, and reads them at the same time.
 fn assert_echoed(channel: &Channel, bytes: &[u8]) {
     std::thread::scope(|scope| {
         scope.spawn(|| channel.send(bytes));
@@ -93,7 +93,7 @@ fn a_channel_is_a_connection_to_the_service_and_carries_bytes_both_ways_at_once(
     }
 }
 
-/// A service that tells how many connections it has, and reads.
+/// A service that counts its connections and reads.
 fn counted() -> (Service, Arc<AtomicUsize>) {
     let count = Arc::<AtomicUsize>::default();
     let connections = count.clone();
@@ -113,7 +113,7 @@ fn wait_for_connections(count: &AtomicUsize, wanted: usize) {
 }
 
 #[test]
-fn a_label_picks_the_service_and_any_other_is_for_the_first() {
+fn a_label_selects_the_service_and_others_get_the_first() {
     let (one, two, three) = (banner("one"), banner("two"), banner("three"));
     let port = free_port();
     let mut server = server(&format!(
@@ -148,7 +148,7 @@ fn a_label_picks_the_service_and_any_other_is_for_the_first() {
 }
 
 #[test]
-fn the_services_end_closes_the_channel_behind_all_its_bytes() {
+fn the_service_s_end_closes_the_channel_behind_all_its_bytes() {
     let bytes = Arc::new(noise(1 << 20, 3));
     let source = source(bytes.clone());
     let ends = ends(&format!("-local http://{}", source.addr));
@@ -182,7 +182,7 @@ fn a_channel_the_peer_closes_ends_the_connection_to_the_service() {
     wait_for_connections(&count, 0);
 }
 
-/// Reads each connection to its end, and tells what the end was.
+/// Reads each connection to its end, and reports the end.
 fn until_the_end() -> (Service, Receiver<std::io::Result<Vec<u8>>>) {
     let (report, reports) = std::sync::mpsc::channel();
     let report = std::sync::Mutex::new(report);
@@ -207,7 +207,7 @@ fn a_service_that_is_silent_for_its_timeout_loses_its_channel() {
 }
 
 #[test]
-fn a_service_that_never_agrees_to_another_protocol_is_not_waited_for_when_the_visitor_has_gone() {
+fn a_service_that_never_answers_an_upgrade_is_closed_with_its_visitor() {
     let (service, ended) = until_the_end();
     let local = format!("-local http://{} -useLocalAsHTTPHost", service.addr);
     let ends = ends(&format!("{local} -localTimeout 1s"));
@@ -222,7 +222,7 @@ fn a_service_that_never_agrees_to_another_protocol_is_not_waited_for_when_the_vi
 }
 
 #[test]
-fn messages_of_64_kib_are_taken() {
+fn messages_of_64_kib_are_accepted() {
     let echo = echo();
     let ends = ends(&format!("-local http://{}", echo.addr));
     let (_peer, channel) = ends.peer("");
@@ -250,7 +250,7 @@ fn a_client_offers_and_takes_the_answer() {
 }
 
 #[test]
-fn there_are_as_many_peers_as_are_wanted() {
+fn the_number_of_peers_is_limited_by_configuration() {
     let echo = echo();
     let mut ends = ends(&format!("-webrtcConnections 2 -local http://{}", echo.addr));
     let (_one, first) = ends.peer("");
@@ -285,7 +285,7 @@ fn without_stun_there_are_no_peers() {
 }
 
 #[test]
-fn peers_come_to_a_port_of_the_range_and_a_range_that_is_taken_is_told() {
+fn peers_use_a_port_of_the_range_and_a_used_up_range_is_reported() {
     let echo = echo();
     let port = free_port();
     let options = format!(
@@ -313,7 +313,7 @@ fn peers_come_to_a_port_of_the_range_and_a_range_that_is_taken_is_told() {
         channel.wait_open();
         assert_echoed(&channel, b"here");
     }
-    // Another client finds the port taken.
+    // Another client finds the port in use.
     let other = client_of_id1(
         ends.addr,
         &format!("-remoteSTUN stun:127.0.0.1:1 {options}"),
@@ -331,7 +331,7 @@ fn peers_come_to_a_port_of_the_range_and_a_range_that_is_taken_is_told() {
 }
 
 #[test]
-fn a_peer_without_channels_is_given_up_after_a_while_and_one_with_channels_is_not() {
+fn only_a_peer_without_channels_is_ended_for_being_idle() {
     let echo = echo();
     let mut ends = ends(&format!(
         "-webrtcConnectionIdleTimeout 1s -local http://{}",
@@ -349,7 +349,7 @@ fn a_peer_without_channels_is_given_up_after_a_while_and_one_with_channels_is_no
 }
 
 #[test]
-fn a_peer_that_vanishes_is_given_up_with_its_connections() {
+fn a_vanished_peer_is_ended_with_its_connections() {
     let (service, count) = counted();
     let ends = ends(&format!("-local http://{}", service.addr));
     let (peer, channel) = ends.peer("");
@@ -367,7 +367,7 @@ fn a_peer_that_vanishes_is_given_up_with_its_connections() {
 }
 
 #[test]
-fn who_is_not_who_the_offer_says_never_connects() {
+fn a_peer_with_another_certificate_than_offered_never_connects() {
     let (service, count) = counted();
     let ends = ends(&format!("-local http://{}", service.addr));
     let peer = Peer::new();
@@ -445,10 +445,10 @@ fn a_peer_that_does_not_read_makes_the_client_hold_little_and_others_go_on() {
         "{more} KiB more for a peer that does not read"
     );
     assert_echoed(&echo, &noise(1 << 20, 8));
-    // A pause may have been one of repairs; however long it takes, it is no more.
+    // A pause may have been due to retransmissions; however long it takes, it is no more.
     let stuck = settled(&taken);
     assert!(stuck < 24 << 20, "{stuck} bytes were taken in the end");
-    // It has all of it once it reads.
+    // It has everything once it reads.
     let mut piece = noise(64 * 1024, 6);
     for number in 0..ALL / piece.len() {
         piece[..8].copy_from_slice(&(number as u64).to_be_bytes());
@@ -490,14 +490,14 @@ fn a_service_that_does_not_read_makes_the_client_hold_little() {
             "{more} KiB more for a service that does not read"
         );
     });
-    // What it has not acknowledged would be lost with the channel.
+    // Unacknowledged bytes would be lost with the channel.
     channel.wait_sent();
     channel.close();
     let got = reports.recv_timeout(PATIENCE).expect("all of it");
     assert_same(&got, &bytes);
 }
 
-/// What a page's question whether it may use a method gets.
+/// Returns the response to a page's preflight for a method.
 fn asked(addr: std::net::SocketAddr, method: &str) -> String {
     let mut stream = std::net::TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -512,7 +512,7 @@ fn asked(addr: std::net::SocketAddr, method: &str) -> String {
 }
 
 #[test]
-fn a_page_of_any_origin_may_ask_and_other_questions_are_for_the_service() {
+fn preflights_for_xp_are_granted_to_any_origin_and_others_go_to_the_service() {
     let service = common::service::http(0, "service");
     let folder = common::scratch::Scratch::new();
     let locals = [

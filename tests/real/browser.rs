@@ -1,4 +1,4 @@
-//! Chromium as the peer of a client, through a real server, and etc/p2p.html in it.
+//! Chromium as the peer of a client through a real server, and etc/p2p.html in it.
 
 use crate::common::chromium::Chromium;
 use crate::common::gt::{client_of_id1, server_of_id1, Gt};
@@ -17,11 +17,11 @@ const MIB: usize = 1 << 20;
 
 /// A server with STUN, and a client with peers and these services.
 struct Ends {
-    // Dropped in this order.
+    // The fields are dropped in this order.
     client: Gt,
     _server: Gt,
     addr: SocketAddr,
-    /// What the client is started with.
+    /// The client's command line.
     line: String,
 }
 
@@ -38,13 +38,13 @@ impl Ends {
         }
     }
 
-    /// A page of the first service, as a browser names it. `localhost` and what is below it
-    /// are this machine, and as trusted as HTTPS.
+    /// Returns the URL of a page of the first service. Names below `localhost` are this machine,
+    /// and as trusted as HTTPS.
     fn url(&self, path: &str) -> String {
         format!("http://id1.localhost:{}{path}", self.addr.port())
     }
 
-    /// Chromium with a page of the service, of which nothing is used but its origin.
+    /// Starts Chromium with a page of the service, of which only the origin is used.
     fn browser(&self) -> Chromium {
         let chromium = Chromium::start();
         chromium.open(&self.url("/"));
@@ -62,7 +62,7 @@ fn run(chromium: &Chromium, script: &str, args: Value) -> Value {
     chromium.run(&script, args)
 }
 
-/// A folder with these files of random bytes.
+/// Creates a folder with these files of random bytes.
 fn files(sizes: &[(&str, usize)]) -> Scratch {
     let folder = Scratch::new();
     for (seed, &(name, size)) in (1..).zip(sizes) {
@@ -100,7 +100,7 @@ fn ten_mebibytes_come_through_a_channel_from_nginx_and_from_files() {
 }
 
 #[test]
-fn twenty_channels_at_once_each_get_what_is_theirs() {
+fn twenty_concurrent_channels_get_their_own_bytes() {
     let sizes: Vec<(String, usize)> = (0..20).map(|n| (format!("file{n}"), n * 70_001)).collect();
     let named: Vec<_> = sizes.iter().map(|(n, s)| (n.as_str(), *s)).collect();
     let folder = files(&named);
@@ -117,7 +117,7 @@ fn twenty_channels_at_once_each_get_what_is_theirs() {
     }
 }
 
-/// Sends for ever, to as many as it counts.
+/// Sends without end, and counts its connections.
 fn endless() -> (Service, Arc<AtomicUsize>) {
     let count = Arc::<AtomicUsize>::default();
     let here = count.clone();
@@ -156,7 +156,7 @@ fn a_channel_closed_in_the_middle_ends_its_connection_and_no_other() {
            channel.onerror = e => reject(e.error);
            channel.onclose = () => resolve(length);
          });
-         // Numbers of channels are used again.
+         // Channel numbers are reused.
          let cuts = [];
          for (let round = 0; round < 5; round++) {
            cuts = cuts.concat(await Promise.all([cut(), cut(), cut()]));
@@ -172,7 +172,7 @@ fn a_channel_closed_in_the_middle_ends_its_connection_and_no_other() {
     eventually("the connections to the service to end", || {
         (count.load(Ordering::SeqCst) == 0).then_some(())
     });
-    // The peer is still there.
+    // The peer is still connected.
     let again = run(
         &chromium,
         "return get(globalThis.kept, 'gt:id1', '/one');",
@@ -182,7 +182,7 @@ fn a_channel_closed_in_the_middle_ends_its_connection_and_no_other() {
 }
 
 #[test]
-fn a_browser_connects_again_after_it_has_left_and_after_the_client_has() {
+fn a_browser_reconnects_after_either_end_was_closed() {
     let folder = files(&[("one", MIB)]);
     let mut ends = Ends::start(&format!("-local file://{}", folder.path().display()));
     let chromium = ends.browser();
@@ -202,7 +202,7 @@ const PAGE: &str = "<title>home</title><h1>the page</h1><script>document.title =
     <img src='dot.svg'><a id=next href='next.html'>next</a>";
 const DOT: &str = "<svg xmlns='http://www.w3.org/2000/svg' width='7' height='9'/>";
 
-/// A service with a page, and etc/p2p.html in it.
+/// Creates a service with a page and etc/p2p.html.
 fn site() -> Scratch {
     let folder = Scratch::new();
     folder.file("index.html", PAGE);
@@ -212,7 +212,7 @@ fn site() -> Scratch {
     folder
 }
 
-/// Waits until the page says `state`, and shows `heading`.
+/// Waits until the page reports `state` and shows `heading`.
 fn wait_for(chromium: &Chromium, state: &str, heading: &str) {
     let mut last = Value::Null;
     eventually(&format!("{state:?} and {heading:?}"), || {
@@ -246,15 +246,15 @@ fn the_page_fetches_from_the_service_directly_and_says_so() {
          return shown;",
         json!([]),
     );
-    // Its picture came too, and its script did not run.
+    // Its image was loaded, and its script did not run.
     assert_eq!(shown, json!([7, 9, "home"]));
     wait_for(&chromium, "directly (host to ", "the next page");
-    // One visitor for the page itself and one for the introduction: no more came the other way.
+    // One visitor for the page itself and one for signaling: nothing else came through the server.
     assert_eq!(ends.client.lines_with("peer connected").len(), 1);
 }
 
 #[test]
-fn the_page_works_from_another_place_than_the_service() {
+fn the_page_works_from_another_origin_than_the_service() {
     let folder = site();
     let ends = Ends::start(&format!("-local file://{}", folder.path().display()));
     let elsewhere = elsewhere();
@@ -274,7 +274,7 @@ fn the_page_works_from_another_place_than_the_service() {
     wait_for(&chromium, "directly (", "the page");
 }
 
-/// The page, at another origin.
+/// The page at another origin.
 fn elsewhere() -> Service {
     Service::start(0, |mut stream| {
         let mut head = [0; 4096];
@@ -290,7 +290,7 @@ fn elsewhere() -> Service {
 }
 
 #[test]
-fn where_there_is_no_direct_way_the_page_uses_the_server() {
+fn the_page_uses_the_server_without_a_direct_connection() {
     let folder = site();
     let mut server = server_of_id1("");
     let addr = server.addr();
@@ -302,7 +302,7 @@ fn where_there_is_no_direct_way_the_page_uses_the_server() {
 }
 
 #[test]
-fn the_page_says_what_is_wrong() {
+fn the_page_shows_what_is_wrong() {
     let ends = Ends::start(&format!("-local http://{}", service::silent().addr));
     let elsewhere = elsewhere();
     let chromium = Chromium::start();

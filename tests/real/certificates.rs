@@ -1,5 +1,5 @@
-//! Which certificates and keys gt takes, and what it says of those it does not. The files are made
-//! by the real openssl.
+//! Which certificates and keys gt accepts, and its errors for the others. The files are created
+//! with openssl.
 
 use crate::common::gt::{client, gt, server, Gt};
 use crate::common::process::run_ok;
@@ -8,7 +8,7 @@ use crate::common::words;
 use std::path::Path;
 use std::process::Command;
 
-/// A folder in which openssl is run.
+/// A folder in which openssl runs.
 struct Shop(Scratch);
 
 impl Shop {
@@ -25,7 +25,7 @@ impl Shop {
         self.0.join(name).display().to_string()
     }
 
-    /// A key and a certificate that it has signed itself: `NAME.key` and `NAME.crt`.
+    /// Creates a key and a self-signed certificate: `NAME.key` and `NAME.crt`.
     fn self_signed(&self, name: &str, key: &str, host: &str) {
         self.openssl(&format!(
             "req -x509 -newkey {key} -nodes -days 30 -subj /CN={name} \
@@ -33,7 +33,7 @@ impl Shop {
         ));
     }
 
-    /// A server with this certificate and key.
+    /// Starts a server with this certificate and key.
     fn server(&self, cert: &str, key: &str) -> Gt {
         server(&format!(
             "-addr \"\" -tlsAddr 127.0.0.1:0 -id id1 -secret secret1 -certFile {} -keyFile {}",
@@ -42,7 +42,8 @@ impl Shop {
         ))
     }
 
-    /// What `gt check` says of a server with these files: whether they can be used, and all lines.
+    /// Runs `gt check` for a server with these files; returns whether it accepts them, and all
+    /// lines.
     fn check(&self, cert: &str, key: &str) -> (bool, String) {
         let output = gt(&format!(
             "check server -addr \"\" -tlsAddr 127.0.0.1:0 -id id1 -secret secret1 -certFile {} \
@@ -59,7 +60,7 @@ impl Shop {
         assert!(usable, "{cert}, {key}: {said}");
     }
 
-    /// Fails unless the error names `file` and says all of `words`.
+    /// Fails unless the error names `file` and contains all of `words`.
     fn assert_refused(&self, cert: &str, key: &str, file: &str, words: &[&str]) {
         let (usable, said) = self.check(cert, key);
         assert!(!usable, "{cert}, {key} should not be usable");
@@ -84,9 +85,9 @@ fn client_line(server: &mut Gt, more: &str) -> String {
     )
 }
 
-/// Exact matches are for what the user has named.
+/// Exact matches apply only to certificates that the user has named.
 #[test]
-fn a_certificate_of_the_systems_store_is_no_server_of_any_name() {
+fn a_system_certificate_is_not_accepted_for_any_name() {
     let shop = Shop::new();
     shop.self_signed("elsewhere", EC, "DNS:elsewhere.example.com");
     let mut server = shop.server("elsewhere.crt", "elsewhere.key");
@@ -94,13 +95,13 @@ fn a_certificate_of_the_systems_store_is_no_server_of_any_name() {
     let line = format!("client {}", client_line(&mut server, ""));
     let mut client = Gt::trusting(&store, &line);
     client.assert_keeps_failing(&["cannot speak TLS with the server", "certificate"]);
-    // As remoteCert it is the server, whatever it is called.
+    // As remoteCert it is accepted, whatever its name.
     let named = format!("-remoteCert {}", store.display());
     client_of(&mut server, &named).wait_for_tunnel();
 }
 
 #[test]
-fn a_self_signed_server_is_met_with_advice() {
+fn a_self_signed_server_gets_an_error_with_advice() {
     let shop = Shop::new();
     shop.self_signed("self", EC, HERE);
     shop.self_signed("other", EC, HERE);
@@ -111,7 +112,7 @@ fn a_self_signed_server_is_met_with_advice() {
 }
 
 #[test]
-fn a_certificate_of_version_1_serves_where_it_is_named() {
+fn a_version_1_certificate_works_as_remote_cert() {
     let shop = Shop::new();
     shop.self_signed("ca", EC, HERE);
     shop.openssl(&format!(
@@ -129,7 +130,7 @@ fn a_certificate_of_version_1_serves_where_it_is_named() {
     for trust in ["-remoteCertInsecure", &named(&shop.path("old.crt"))] {
         client_of(&mut server, trust).wait_for_tunnel();
     }
-    // It has no names and no uses, so that its authority vouches for nothing.
+    // It has no names and no uses, so its authority vouches for nothing.
     let mut client = client_of(&mut server, &named(&shop.path("ca.crt")));
     client.assert_keeps_failing(&["set remoteCert to the server's certificate"]);
     shop.assert_refused("old.crt", "ca.key", "old.crt", &["ca.key"]);
@@ -140,7 +141,7 @@ fn named(file: &str) -> String {
 }
 
 #[test]
-fn keys_and_certificates_are_taken_in_every_shape_that_tls_can_use() {
+fn keys_and_certificates_are_accepted_in_every_usable_format() {
     let shop = Shop::new();
     shop.self_signed("ec", EC, HERE);
     shop.self_signed("rsa", "rsa:2048", HERE);
@@ -148,7 +149,7 @@ fn keys_and_certificates_are_taken_in_every_shape_that_tls_can_use() {
     for name in ["ec", "rsa", "ed"] {
         shop.assert_usable(&format!("{name}.crt"), &format!("{name}.key"));
     }
-    // "Traditional" is what openssl calls its formats from before PKCS #8.
+    // "Traditional" is openssl's word for its formats from before PKCS #8.
     shop.openssl("pkey -in rsa.key -traditional -out rsa-old.key");
     shop.openssl("pkey -in ec.key -traditional -out ec-old.key");
     for name in ["rsa-old.key", "ec-old.key"] {
@@ -157,7 +158,7 @@ fn keys_and_certificates_are_taken_in_every_shape_that_tls_can_use() {
     }
     shop.assert_usable("rsa.crt", "rsa-old.key");
     shop.assert_usable("ec.crt", "ec-old.key");
-    // As Windows' editors write them.
+    // As Windows editors write them.
     for name in ["ec.crt", "ec.key"] {
         let text = std::fs::read(shop.path(name)).expect("read a file");
         let text = text.iter().flat_map(|byte| match byte {
@@ -173,9 +174,9 @@ fn keys_and_certificates_are_taken_in_every_shape_that_tls_can_use() {
     client_of(&mut server, &trusting).wait_for_tunnel();
 }
 
-/// The commands that the errors name are run, and what they make is taken.
+/// Runs the commands that the errors name, and checks that their output is accepted.
 #[test]
-fn what_cannot_be_used_is_named_with_the_command_that_converts_it() {
+fn the_error_for_an_unusable_file_names_the_command_that_converts_it() {
     let shop = Shop::new();
     shop.self_signed("ec", EC, HERE);
     shop.openssl("pkey -in ec.key -aes256 -passout pass:word -out encrypted.key");

@@ -1,5 +1,5 @@
-//! The examples of the user's document, with its flags; only ports, paths and the address of the
-//! public host are those of this machine.
+//! The examples of the user documentation, with its flags; only ports, paths and the address of the
+//! public host are adapted.
 
 use crate::common;
 use crate::common::curl::curl;
@@ -10,7 +10,7 @@ use crate::common::service::{assert_echo_at, echo};
 use crate::common::{certs, nginx, sshd};
 use std::net::SocketAddr;
 
-/// What curl gets from `http://<name>:<port>/`.
+/// Returns what curl gets from `http://<name>:<port>/`.
 fn page(name: &str, at: SocketAddr) -> String {
     page_at(name, at, "/")
 }
@@ -67,7 +67,7 @@ fn https_untouched() {
         nginx.https
     ));
     client.wait_for("tunnel started connID=1");
-    // The server has no certificate: what curl checks here is the one of nginx.
+    // The server has no certificate: curl checks nginx's.
     let port = addr.port();
     let reply = curl(&format!(
         "--cacert {} --resolve id1.example.com:{port}:127.0.0.1 https://id1.example.com:{port}/",
@@ -111,7 +111,7 @@ fn tcp_forwarding() {
 }
 
 #[test]
-fn tcp_forwarding_takes_a_random_port_when_the_asked_one_is_taken() {
+fn tcp_forwarding_uses_a_random_port_if_the_requested_one_is_in_use() {
     let echo = echo();
     let mut server =
         server("-addr 127.0.0.1:0 -id id1 -secret secret1 -tcpNumber 1 -tcpRange 1024-65535");
@@ -145,7 +145,7 @@ fn several_services_of_one_client() {
             ));
         }
         client.wait_for("tunnel started connID=1");
-        // useLocalAsHTTPHost: each nginx is asked by its own address.
+        // useLocalAsHTTPHost: each nginx gets its own address as host.
         let host = |name| page_at(name, addr, "/host");
         assert_eq!(host("id1-1.example.com"), one.http.to_string());
         assert_eq!(host("id1-2.example.com"), two.http.to_string());
@@ -214,7 +214,7 @@ options:
     assert_eq!(page("id1.example.com", addr), nginx::INDEX);
 }
 
-/// Starts a client for each id and secret and says which of them got a tunnel.
+/// Starts a client for each id and secret and returns which of them got a tunnel.
 fn let_in(addr: SocketAddr, users: &[(&str, &str)]) -> Vec<bool> {
     let echo = echo();
     let started: Vec<_> = users
@@ -256,7 +256,7 @@ fn users_by_flags_are_paired_by_their_order() {
 }
 
 #[test]
-fn users_of_flags_go_before_the_users_file_and_that_before_the_config_file() {
+fn users_of_flags_precede_the_users_file_and_that_the_config_file() {
     let scratch = Scratch::new();
     let users = scratch.file(
         "users.yaml",
@@ -295,7 +295,7 @@ options:
 }
 
 #[test]
-fn allow_any_client_holds_an_id_for_its_first_secret() {
+fn allow_any_client_keeps_an_id_for_its_first_secret() {
     let mut server = server("-addr 127.0.0.1:0 -allowAnyClient");
     let (addr, echo) = (server.addr(), echo());
     let line = format!("-local http://{} -remote tcp://{addr} -id any", echo.addr);
@@ -308,16 +308,17 @@ fn allow_any_client_holds_an_id_for_its_first_secret() {
 }
 
 #[test]
-fn a_server_without_users_lets_anyone_in_and_says_so() {
+fn a_server_without_users_admits_anyone_and_warns() {
     let mut server = server("-addr 127.0.0.1:0");
     server.wait_for("WRN working on -allowAnyClient mode, because no user is configured");
     let addr = server.addr();
     assert_eq!(let_in(addr, &[("one", "a"), ("two", "b")]), [true, true]);
 }
 
-/// One user may open TCP ports of his own range, another none, a third those of all.
+/// One user may open TCP ports of their own range, another none, a third those of the server's
+/// range.
 #[test]
-fn tcp_of_a_user_goes_before_tcp_of_all() {
+fn tcp_options_of_a_user_take_precedence() {
     let (echo, scratch) = (echo(), Scratch::new());
     let (own, all) = (free_port(), free_port());
     let config = scratch.file(

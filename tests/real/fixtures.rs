@@ -1,5 +1,5 @@
-//! The ends that the other tests put a tunnel between work without one. When a test in here
-//! fails, look at the machine, not at gt.
+//! The programs of the other tests work without a tunnel between them. If a test in here fails, the
+//! machine is at fault, not gt.
 
 use crate::common::hello::{cutter, Cut};
 use crate::common::samples::{assert_same, random_file};
@@ -21,7 +21,7 @@ fn nginx_serves_and_stores() {
         certs.ca.display()
     ));
     assert_eq!(page.text(), nginx::INDEX);
-    // A ClientHello in pieces is nothing to the real one.
+    // openssl accepts a ClientHello in pieces.
     for cut in [Cut::Bytes, Cut::Records(1), Cut::Records(100)] {
         let cutter = cutter(nginx.https, cut);
         let port = cutter.addr.port();
@@ -38,7 +38,7 @@ fn nginx_serves_and_stores() {
 }
 
 #[test]
-fn sshd_lets_ssh_and_scp_in() {
+fn sshd_accepts_ssh_and_scp() {
     let sshd = sshd::start();
     let scratch = Scratch::new();
     let (from, to) = (scratch.file("from", "hello"), scratch.join("to"));
@@ -51,7 +51,7 @@ fn sshd_lets_ssh_and_scp_in() {
 }
 
 #[test]
-fn smbd_lets_smbclient_in() {
+fn smbd_accepts_smbclient() {
     let smbd = smbd::start();
     let scratch = Scratch::new();
     let from = scratch.file("from", "hello");
@@ -61,14 +61,14 @@ fn smbd_lets_smbclient_in() {
 }
 
 #[test]
-fn websocket_server_and_client_understand_each_other() {
+fn websocket_server_and_client_work_together() {
     let server = websocket::start();
     let url = format!("ws://{}/", server.addr);
     assert_eq!(websocket::talk(&url, server.addr, None), "all came back\n");
 }
 
 #[test]
-fn the_small_services_do_what_they_say() {
+fn the_small_services_work() {
     service::assert_echo_at(service::echo().addr);
     let http = service::http(0, "here");
     assert_eq!(visitor::get(http.addr, "a.b", "/x").text(), "here /x a.b");

@@ -1,4 +1,4 @@
-//! HTTP through a tunnel, with the real nginx behind it and curl in front.
+//! HTTP through a tunnel, with nginx behind it and curl in front.
 
 use crate::common;
 use crate::common::curl::curl;
@@ -36,7 +36,7 @@ impl Setup {
         }
     }
 
-    /// curl's words for `path` by way of the tunnel.
+    /// Returns curl's arguments for `path` through the tunnel.
     fn url(&self, path: &str) -> String {
         let port = self.addr.port();
         format!("--resolve id1.example.com:{port}:127.0.0.1 http://id1.example.com:{port}{path}")
@@ -71,7 +71,7 @@ fn a_chunked_upload_arrives_whole() {
     let setup = Setup::new();
     let sample = random_file(5);
     let up = setup.url("/upload/up");
-    // Without Expect: curl would wait for it; with a stream it does not know the length.
+    // Without Expect, which curl would wait for; it does not know the length of a stream.
     let put = format!(
         "-X PUT -H Transfer-Encoding:chunked -T {} {up}",
         sample.display()
@@ -107,7 +107,7 @@ fn many_downloads_at_once_arrive_unchanged() {
     let (setup, scratch) = (Setup::new(), Scratch::new());
     std::fs::copy(random_file(5), setup.nginx.stored("five")).expect("copy a sample");
     let port = setup.addr.port();
-    // curl puts the number of each download in the place of #1.
+    // curl replaces #1 by the number of each download.
     let reply = curl(&format!(
         "-Z --parallel-immediate --parallel-max 16 -o {}/#1 \
          --resolve id1.example.com:{port}:127.0.0.1 \
@@ -135,7 +135,7 @@ fn http_1_0_is_served_and_closed() {
 fn pipelined_requests_are_answered_in_order() {
     let setup = Setup::new();
     let mut visitor = connect(setup.addr);
-    // The Host of a later request is nobody's business but nginx's.
+    // Later Host fields only concern nginx.
     let requests: String = (0..200)
         .map(|n| format!("GET /host HTTP/1.1\r\nHost: id1.{n}\r\n\r\n"))
         .collect();
@@ -147,7 +147,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn only_the_first_request_of_a_connection_chooses_the_service() {
+fn only_the_first_request_of_a_connection_selects_the_service() {
     let setup = Setup::new();
     let mut visitor = connect(setup.addr);
     for host in ["id1.example.com", "other.example.com"] {
@@ -159,7 +159,7 @@ fn only_the_first_request_of_a_connection_chooses_the_service() {
 #[test]
 fn a_request_to_a_proxy_names_its_host_in_full() {
     let setup = Setup::new();
-    // --noproxy is for all; the later one wins.
+    // --noproxy covers all hosts; the later one wins.
     let reply = curl(&format!(
         "--noproxy \"\" -x http://{} http://id1.example.com/",
         setup.addr
@@ -183,7 +183,7 @@ fn a_host_in_any_case_and_of_one_label_is_a_prefix_too() {
 }
 
 #[test]
-fn the_name_of_the_header_may_have_any_case_and_no_blank() {
+fn the_header_name_matches_in_any_case_without_whitespace() {
     let setup = Setup::new();
     for line in ["host: id1.a", "HOST:id1.a", "hOsT:   id1.a  "] {
         let request =
@@ -193,7 +193,7 @@ fn the_name_of_the_header_may_have_any_case_and_no_blank() {
 }
 
 #[test]
-fn another_header_chooses_the_service_by_its_whole_value() {
+fn another_header_selects_the_service_by_its_whole_value() {
     let setup = Setup::with("-httpMUXHeader X-Device", "");
     let ask = |device: &str| {
         let lines = format!("Host: id2.a\r\nX-Device: {device}\r\nConnection: close");
@@ -331,7 +331,7 @@ fn the_limit_of_a_head_is_the_same_however_it_is_cut() {
             for piece in [length, 16_370, 1000] {
                 let mut visitor = connect(addr);
                 for bytes in head.as_bytes().chunks(piece) {
-                    // The answer may have come already.
+                    // The response may have come already.
                     let _ = visitor.write_all(bytes);
                 }
                 let answer = read_to_end(&mut visitor);
@@ -343,7 +343,7 @@ fn the_limit_of_a_head_is_the_same_however_it_is_cut() {
 }
 
 #[test]
-fn unusual_names_of_headers_are_for_the_service_to_judge() {
+fn unusual_header_names_are_passed_to_the_service() {
     let (service, mut server) = (service::http(0, "here"), server_of_id1(""));
     let addr = server.addr();
     let _client = client_of_id1(addr, &format!("-local http://{}", service.addr));
@@ -379,7 +379,7 @@ fn answers_to_head_have_no_body() {
 }
 
 #[test]
-fn a_head_that_is_none_gets_400() {
+fn a_malformed_head_gets_400() {
     let setup = Setup::new();
     for head in [
         "good morning\r\n\r\n",
@@ -392,7 +392,7 @@ fn a_head_that_is_none_gets_400() {
 }
 
 #[test]
-fn a_host_that_nobody_has_gets_404_at_once() {
+fn an_unknown_host_gets_404_at_once() {
     let setup = Setup::new();
     for host in ["id2.example.com", "example.com", "id1x", "xid1.id1.id1"] {
         let answer = get(setup.addr, host, "/");
@@ -402,14 +402,14 @@ fn a_host_that_nobody_has_gets_404_at_once() {
 }
 
 #[test]
-fn a_head_without_end_gets_431() {
+fn an_endless_head_gets_431() {
     let setup = Setup::new();
     let head = format!("GET / HTTP/1.1\r\nX: {}\r\n", "x".repeat(17 << 10));
     assert_eq!(ask(setup.addr, &head).status, 431);
 }
 
 #[test]
-fn a_service_that_refuses_gets_the_visitor_502() {
+fn a_visitor_of_a_refusing_service_gets_502() {
     let mut server = server_of_id1("");
     let addr = server.addr();
     let local = format!("-local http://127.0.0.1:{}", free_port());
@@ -418,7 +418,7 @@ fn a_service_that_refuses_gets_the_visitor_502() {
 }
 
 #[test]
-fn a_service_that_does_not_take_a_connection_gets_the_visitor_502() {
+fn a_visitor_of_an_unreachable_service_gets_502() {
     let mut server = server_of_id1("");
     let (addr, service) = (server.addr(), service::unanswering());
     let local = format!("-local http://{} -localTimeout 500ms", service.addr);
@@ -428,7 +428,7 @@ fn a_service_that_does_not_take_a_connection_gets_the_visitor_502() {
 }
 
 #[test]
-fn a_service_that_never_answers_gets_the_visitor_504() {
+fn a_visitor_of_a_silent_service_gets_504() {
     let mut server = server_of_id1("-timeout 2s");
     let (addr, service) = (server.addr(), service::silent());
     let local = format!("-local http://{} -remoteTimeout 1s", service.addr);
@@ -437,7 +437,7 @@ fn a_service_that_never_answers_gets_the_visitor_504() {
 }
 
 #[test]
-fn a_client_that_stays_away_gets_the_visitor_503() {
+fn a_visitor_of_an_absent_client_gets_503() {
     let mut server = server_of_id1("");
     let (addr, service) = (server.addr(), service::http(0, "here"));
     let local = format!("-local http://{}", service.addr);
@@ -448,7 +448,7 @@ fn a_client_that_stays_away_gets_the_visitor_503() {
 }
 
 #[test]
-fn a_user_that_has_not_come_yet_gets_the_visitor_503() {
+fn a_visitor_of_a_user_that_never_connected_gets_503() {
     let scratch = Scratch::new();
     let users = "{id1: {secret: s}, Id2: {secret: s}, id3: {secret: s, host: {withID: true}}}";
     let users = scratch.file("users.yaml", users);
@@ -479,7 +479,7 @@ fn a_name_of_another_script_is_reached_as_browsers_write_it() {
 }
 
 #[test]
-fn a_client_that_comes_back_soon_costs_no_request() {
+fn a_client_that_reconnects_soon_loses_no_request() {
     let mut server = server_of_id1("");
     let (addr, service) = (server.addr(), service::http(0, "here"));
     let local = format!("-local http://{}", service.addr);
@@ -492,7 +492,7 @@ fn a_client_that_comes_back_soon_costs_no_request() {
 }
 
 #[test]
-fn services_are_told_apart_by_their_prefixes() {
+fn services_are_selected_by_their_prefixes() {
     let (one, two) = (service::http(0, "one"), service::http(0, "two"));
     let mut server = server("-addr 127.0.0.1:0 -id id1 -secret secret1 -hostNumber 0");
     let addr = server.addr();
@@ -508,7 +508,7 @@ fn services_are_told_apart_by_their_prefixes() {
 }
 
 #[test]
-fn a_visitor_who_leaves_in_the_middle_leaves_nothing_behind() {
+fn a_visitor_that_disconnects_early_leaves_nothing_behind() {
     let setup = Setup::with("", "-remoteConnections 1");
     let before = (setup.server.fds(), setup.client.fds());
     for _ in 0..50 {

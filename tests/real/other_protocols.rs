@@ -1,4 +1,4 @@
-//! What a client says when it was sent to a port where no gt server listens.
+//! The errors of a client whose remote is not a gt server.
 
 use crate::common::certs;
 use crate::common::gt::{client, server};
@@ -17,8 +17,8 @@ fn assert_told(scheme: &str, addr: SocketAddr, words: &[&str]) {
 }
 
 #[test]
-fn a_web_server_is_called_that() {
-    // As nginx does, it does not wait for a whole line of what is no request.
+fn a_web_server_is_recognised() {
+    // Like nginx, it does not wait for a complete line of an invalid request.
     let web = Service::start(0, |mut stream| {
         let _ = stream.read(&mut [0; 16])?;
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
@@ -29,14 +29,14 @@ fn a_web_server_is_called_that() {
 }
 
 #[test]
-fn an_ssh_server_is_called_that() {
+fn an_ssh_server_is_recognised() {
     let ssh = service::banner("SSH-2.0-OpenSSH_9.2p1\r\n");
     let words = ["an SSH server answers at this address (SSH-2.0-OpenSSH_9.2p1)"];
     assert_told("tcp", ssh.addr, &words);
 }
 
 #[test]
-fn a_tls_port_is_called_that() {
+fn a_tls_port_is_recognised() {
     let certs = certs::make();
     let mut server = server(&format!(
         "-addr \"\" -tlsAddr 127.0.0.1:0 -id id1 -secret secret1 {}",

@@ -1,5 +1,5 @@
-//! Proxies in front of a server, which send the requests of several visitors over one connection.
-//! Needs nginx-light and caddy.
+//! Proxies in front of a server, which send several visitors' requests over one connection. Needs
+//! nginx-light and caddy.
 
 use crate::common;
 use crate::common::gt::{client, server, Gt};
@@ -17,7 +17,7 @@ use std::sync::Mutex;
 
 const PAGE: &str = include_str!("../../docs/behind-a-proxy.md");
 
-/// What a service does with a connection behind an answer.
+/// What a service does with a connection after a response.
 #[derive(Clone, Copy, PartialEq)]
 enum Behind {
     /// What the request says.
@@ -26,7 +26,7 @@ enum Behind {
     KeepAlways,
 }
 
-/// A service that answers `name target`, or switches to an echo. It hands over the heads it gets.
+/// A service that answers `name target`, or switches to an echo. It passes on the heads it gets.
 fn service(name: &'static str, behind: Behind) -> (Service, Receiver<String>) {
     let (tell, heads) = channel();
     let tell = Mutex::new(tell);
@@ -106,7 +106,7 @@ fn users(more: &str, behind: Behind) -> Users {
     }
 }
 
-/// An example of the README: what stands behind "```" and this language.
+/// Returns an example of the README: the text behind "```" and this language.
 fn example(language: &str) -> String {
     let begin = format!("\n```{language}\n");
     let (_, rest) = PAGE.split_once(&begin).expect("an example");
@@ -123,7 +123,7 @@ fn wait_for_port(process: &mut Process, port: u16) -> SocketAddr {
     addr
 }
 
-/// nginx with a configuration for its http section.
+/// Starts nginx with a configuration for its http section.
 fn nginx(port: u16, config: &str) -> (Process, SocketAddr) {
     let scratch = Scratch::new();
     let config = format!(
@@ -148,7 +148,7 @@ fn nginx(port: u16, config: &str) -> (Process, SocketAddr) {
     (process, addr)
 }
 
-/// The README's nginx, with connections to gt that it keeps, as newer ones do by themselves.
+/// Starts nginx as in the README, with kept connections to gt, the default of newer versions.
 fn nginx_of_readme(gt: SocketAddr) -> (Process, SocketAddr) {
     let port = free_port();
     let config = example("nginx")
@@ -176,15 +176,15 @@ fn caddy_of_readme(gt: SocketAddr) -> (Process, SocketAddr) {
     (process, addr)
 }
 
-/// Sends 1000 requests for both users by way of the proxy, over connections that are kept, and
-/// checks that each reaches the user it is for.
+/// Sends 1000 requests for both users through the proxy, over kept connections, and checks that
+/// each reaches its user.
 fn assert_none_is_misrouted(proxy: SocketAddr) {
     std::thread::scope(|scope| {
         for visitor in 0..4_u32 {
             scope.spawn(move || {
                 let mut stream = connect(proxy);
                 for number in 0..250_u32 {
-                    // Neither the users nor the methods take turns.
+                    // Neither the users nor the methods alternate.
                     let mixed = (number + 7 * visitor).wrapping_mul(2_654_435_769) >> 16;
                     let id = if mixed % 2 == 0 { "one" } else { "two" };
                     let (method, body) = match mixed / 2 % 4 {
@@ -239,7 +239,7 @@ fn two_users_behind_caddy_get_their_own_requests() {
 }
 
 #[test]
-fn a_proxy_that_says_nothing_of_itself_is_known_by_its_address() {
+fn a_proxy_without_forwarding_headers_is_recognised_by_its_address() {
     let users = users("-frontProxies 127.0.0.0/8", Behind::AsAsked);
     let port = free_port();
     let (_nginx, proxy) = nginx(
@@ -268,12 +268,12 @@ fn nothing_behind_the_first_request_reaches_a_service() {
         let first = "PUT /1 HTTP/1.1\r\nHost: one.a\r\nConnection: keep-alive\r\n\
                      X-Forwarded-For: a\r\nContent-Length: 2\r\n\r\nab";
         let second = "GET /2 HTTP/1.1\r\nHost: two.a\r\n\r\n";
-        // Both at once.
+        // Both requests at once.
         let mut visitor = connect(users.addr);
         write!(visitor, "{first}{second}").expect("send");
         assert_eq!(read_answer(&mut visitor).text(), "one /1");
         assert_eq!(read_to_end(&mut visitor), b"");
-        // The second behind the answer to the first. It may find the connection closed.
+        // The second behind the response to the first. It may find the connection closed.
         let mut visitor = connect(users.addr);
         visitor.write_all(first.as_bytes()).expect("send");
         assert_eq!(read_answer(&mut visitor).text(), "one /1");
@@ -289,7 +289,7 @@ fn nothing_behind_the_first_request_reaches_a_service() {
 }
 
 #[test]
-fn a_proxied_upgrade_is_untouched_and_the_last_request_if_it_is_denied() {
+fn a_proxied_upgrade_is_untouched_and_ends_the_connection_if_denied() {
     let users = users("", Behind::KeepAlways);
     let head = |target: &str| {
         format!(

@@ -1,4 +1,4 @@
-//! `gt -config etc/quickstart` does what it promises to somebody who has just built it.
+//! `gt -config etc/quickstart` works as documented for a first-time user.
 
 use crate::common::gt::Gt;
 use crate::common::ports::free_port;
@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Copies a folder and what is in it.
+/// Copies a folder with its content.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("create a folder");
     for entry in fs::read_dir(from).expect("read a folder") {
@@ -28,7 +28,7 @@ fn the_quick_start_prints_a_curl_line_that_works() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("etc/quickstart");
     let folder = scratch.join("quickstart");
     copy(&source, &folder);
-    // On a port of this test's own, so that a quick start that runs already is in nobody's way.
+    // On a free port, so that it does not collide with a running quick start.
     let port = free_port().to_string();
     for name in ["server.yaml", "client.yaml"] {
         let text = fs::read_to_string(source.join(name)).expect("read a file");
@@ -45,7 +45,8 @@ fn the_quick_start_prints_a_curl_line_that_works() {
         page.contains("<html") || page.contains("<!doctype html"),
         "{page}"
     );
-    // The same address is printed for a browser, and resolves to this machine by itself.
+    // The same address is printed for a browser, and resolves to this machine without
+    // configuration.
     let url = gt.wait_for("http://");
     assert!(url.contains(".localhost:"), "{url}");
     gt.signal("INT");

@@ -1,6 +1,5 @@
-//! No secret is shown: not in the log at its most talkative, not to Sentry, not to visitors and not
-//! by the API, not by the check of a configuration or by what is wrong with one, and not in what the
-//! system shows of a process.
+//! No secret is revealed: not in the log at its most verbose level, to Sentry, to visitors, by the
+//! API, by the check of a configuration or its errors, or in what the system shows of a process.
 
 use crate::common::api::{self, answer, judgement};
 use crate::common::certs;
@@ -14,17 +13,17 @@ use std::path::Path;
 use std::process::Command;
 
 const ID_ALONE: [u8; 1] = [0x00];
-/// What every secret here has in it.
+/// A part of every secret in this test.
 const MARK: &str = "hush";
 
-/// All that must not be seen.
+/// Fails if `said` contains anything secret.
 fn assert_hushed(what: &str, said: &str, key: &[String]) {
     let mut secrets = key.iter().map(String::as_str).chain([MARK, "dsnkey"]);
     let found = secrets.find(|secret| said.contains(secret));
     assert!(found.is_none(), "{what} shows {found:?}: {said}");
 }
 
-/// The lines of a key in PEM.
+/// Returns the lines of a PEM key.
 fn lines_of_key(path: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(path).expect("read a key");
     let lines = text.lines().filter(|line| !line.starts_with("-----"));
@@ -33,7 +32,7 @@ fn lines_of_key(path: &Path) -> Vec<String> {
     lines
 }
 
-/// What the system shows of a process beside its command line, which is the user's own.
+/// Returns what the system shows of a process besides its command line, which is the user's own.
 fn shown_of(pid: u32) -> String {
     let read = |name: &str| {
         let bytes = std::fs::read(format!("/proc/{pid}/{name}")).expect("look at a process");
@@ -42,7 +41,7 @@ fn shown_of(pid: u32) -> String {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("list threads");
     let names = tasks.map(|task| {
         let path = task.expect("a thread").path().join("comm");
-        // One that has just ended has no name.
+        // A thread that has just ended has no name.
         std::fs::read_to_string(path).unwrap_or_default()
     });
     let threads: String = names.collect();
@@ -55,12 +54,12 @@ fn shown_of(pid: u32) -> String {
 }
 
 #[test]
-fn no_secret_leaves_a_process_that_runs() {
+fn a_running_process_reveals_no_secret() {
     let (certs, scratch, sentry) = (certs::make(), Scratch::new(), sentry::start());
     let key = lines_of_key(&certs.key);
     let auth = api::start(0, |request| match request.body.contains("\"id3\"") {
         true => judgement(true, &[]),
-        // An API may be wrong, and then its words are not to be repeated.
+        // An API may answer nonsense, which must not be repeated.
         false => answer(200, "{\"result\": \"hush-answer\"}"),
     });
     let remote = api::start(0, |_| answer(200, "{\"serverAddress\": [\"hush-answer\"]}"));
@@ -107,7 +106,7 @@ fn no_secret_leaves_a_process_that_runs() {
         clients.push(client);
     }
 
-    // Clients that are let in and refused, by the configuration, a file and the API.
+    // Clients that are admitted and refused by the configuration, a file and the API.
     let mut peers = Vec::new();
     for (id, secret, good) in [
         ("id2", "hush-2", true),
@@ -123,7 +122,7 @@ fn no_secret_leaves_a_process_that_runs() {
     }
     server.wait_for("authAPI http://");
 
-    // What visitors and those who ask the API see.
+    // What visitors and API users see.
     for (host, path) in [("id1.a", "/"), ("nobody.a", "/"), ("id1.a", "/hu%73h")] {
         let answer = get(addr, host, path);
         said.push((
@@ -143,7 +142,7 @@ fn no_secret_leaves_a_process_that_runs() {
         said.push((path.to_owned(), answer.head.clone() + &answer.text()));
     }
 
-    // Changes, good and bad, and an end with one.
+    // Valid and invalid changes, and an end with an error.
     let good = std::fs::read_to_string(&config).expect("read a file");
     for bad in [
         good.replace("judge?key", "ju dge?key"),
@@ -187,7 +186,7 @@ fn no_secret_leaves_a_process_that_runs() {
         );
     }
     for event in events {
-        // The head has Sentry's own key in it, and so has the head of the envelope.
+        // The request's head contains Sentry's own key, and so does the head of the envelope.
         let body = event.split_once("\r\n\r\n").expect("a body").1;
         let item = body.split_once('\n').expect("an item").1;
         said.push(("an event".to_owned(), item.to_owned()));
@@ -198,7 +197,7 @@ fn no_secret_leaves_a_process_that_runs() {
 }
 
 #[test]
-fn a_check_and_the_mistakes_it_finds_show_no_secret() {
+fn a_check_and_its_errors_reveal_no_secret() {
     let scratch = Scratch::new();
     let pem = "-----BEGIN PRIVATE KEY-----\nhushhushhushhushhushhushhushhush\n-----END PRIVATE KEY-----\n";
     let key = scratch.file("hidden.pem", pem).display().to_string();
@@ -207,7 +206,7 @@ fn a_check_and_the_mistakes_it_finds_show_no_secret() {
     let long = format!("hush{}", "x".repeat(200));
     let users = scratch.file("users.yaml", "hush: [1]\n  - x");
     let files = [
-        // Good ones.
+        // Valid configurations.
         (
             0,
             format!("{server}id: [a, b]\n  secret: [hush, hush2]\n  sentryDSN: https://hush@h/1"),
@@ -221,7 +220,7 @@ fn a_check_and_the_mistakes_it_finds_show_no_secret() {
             0,
             "type: server\nusers:\n  a: {secret: s, pasword: hush}\n".to_owned(),
         ),
-        // Values that cannot be used.
+        // Invalid values.
         (2, format!("{server}authAPI: http://u:hush@h/")),
         (2, format!("{server}authAPI: http://u:hu?hush@h/")),
         (2, format!("{server}authAPI: ftp://h/?key=hush")),
@@ -234,7 +233,7 @@ fn a_check_and_the_mistakes_it_finds_show_no_secret() {
         (2, format!("{client}secret: {long}")),
         (2, format!("{server}id: a\n  secret: {long}")),
         (2, format!("type: server\nusers:\n  a: {{secret: {long}}}")),
-        // Values of the wrong shape.
+        // Values of the wrong type.
         (2, format!("{client}secret: [hush, hush]")),
         (2, format!("{client}secret: {{hush: hush}}")),
         (2, format!("{client}secret: !hush hush")),
@@ -244,7 +243,7 @@ fn a_check_and_the_mistakes_it_finds_show_no_secret() {
             2,
             "type: server\nusers:\n  a: {secret: {hush: 1}}\n".to_owned(),
         ),
-        // What is not yaml.
+        // Invalid YAML.
         (2, format!("{client}secret: hush: hush")),
         (2, format!("{client}secret: \"hush")),
         (2, format!("{client}secret: @hush")),
@@ -253,7 +252,7 @@ fn a_check_and_the_mistakes_it_finds_show_no_secret() {
         (2, format!("{client}secret: hush\n hush")),
         (2, format!("{client}secret: hush\n  secret: hush")),
         (2, format!("{server}users: {}", users.display())),
-        // Files that are not what they should be.
+        // Files with the wrong content.
         (
             1,
             format!("{server}tlsAddr: 1\n  certFile: {key}\n  keyFile: {key}"),
@@ -285,7 +284,7 @@ fn a_check_and_the_mistakes_it_finds_show_no_secret() {
 }
 
 #[test]
-fn a_command_line_with_a_mistake_is_not_repeated_with_its_secrets() {
+fn errors_about_a_command_line_reveal_no_secret() {
     for words in [
         &["client", "-secret", "my", "hush"][..],
         &["client", "--secret=my", "hush"],
@@ -307,7 +306,7 @@ fn a_command_line_with_a_mistake_is_not_repeated_with_its_secrets() {
 }
 
 #[test]
-fn no_configuration_shows_its_secrets_in_a_panic() {
+fn debug_output_of_a_configuration_reveals_no_secret() {
     let scratch = Scratch::new();
     let files = [
         "type: server\nusers:\n  a: {secret: hush}\noptions:\n  id: b\n  secret: hush\n  \

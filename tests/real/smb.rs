@@ -1,4 +1,4 @@
-//! SMB through a tunnel, with the real smbd behind it and smbclient in front.
+//! SMB through a tunnel, with smbd behind it and smbclient in front.
 
 use crate::common::gt::{client_of_id1, server_of_id1};
 use crate::common::samples::{assert_same, random_file};

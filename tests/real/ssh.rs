@@ -1,4 +1,4 @@
-//! SSH through a tunnel, with the real sshd behind it and ssh and scp in front.
+//! SSH through a tunnel, with sshd behind it and ssh and scp in front.
 
 use crate::common::gt::{client_of_id1, server_of_id1};
 use crate::common::samples::{assert_same, random_file};

@@ -1,5 +1,5 @@
-//! `-stunAddr` tells everybody who asks where the question came from, for as long as the server
-//! runs, and nobody more than is good for others.
+//! `-stunAddr` answers every request with its source address for as long as the server runs, and
+//! cannot be abused.
 
 use crate::common;
 use crate::common::eventually;
@@ -20,14 +20,14 @@ use std::time::Duration;
 const SERVER: &str = "-addr 127.0.0.1:0 -allowAnyClient";
 const COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
 
-/// A binding request with these attributes; `id` is the first byte of its number.
+/// Builds a binding request with these attributes; `id` is the first byte of its transaction.
 fn request(id: u8, attributes: &[u8]) -> Vec<u8> {
     let length = u8::try_from(attributes.len()).expect("a short request");
     let head = [0x00, 0x01, 0x00, length];
     [&head, &COOKIE, &[id; 12][..], attributes].concat()
 }
 
-/// The address that the answer to `request(id, …)` tells.
+/// Parses the address in the answer to `request(id, …)`.
 fn told(id: u8, answer: &[u8]) -> SocketAddr {
     let xor = [&COOKIE[..], &[id; 12]].concat();
     assert_eq!(answer[..2], [0x01, 0x01], "{answer:?}");
@@ -47,7 +47,7 @@ fn told(id: u8, answer: &[u8]) -> SocketAddr {
     SocketAddr::new(ip, port)
 }
 
-/// A socket at `ip` that takes what comes from `server` alone.
+/// Returns a socket at `ip` that receives only from `server`.
 fn socket(ip: impl Into<IpAddr>, server: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind((ip.into(), 0)).expect("a socket");
     socket.set_read_timeout(Some(PATIENCE)).expect("a limit");
@@ -61,17 +61,17 @@ fn receive(socket: &UdpSocket) -> std::io::Result<Vec<u8>> {
     Ok(buffer[..count].to_vec())
 }
 
-/// Asks once, and fails unless what is told is the socket's own address.
+/// Sends a request, and fails unless the answer is the socket's own address.
 fn assert_told(socket: &UdpSocket) {
     socket.send(&request(7, &[])).expect("send");
     let answer = receive(socket).expect("an answer");
     assert_eq!(told(7, &answer), socket.local_addr().unwrap());
 }
 
-/// Waits until nobody has the port any more.
+/// Waits until the port is closed.
 fn assert_closes(server: SocketAddr) {
     let socket = socket(Ipv4Addr::LOCALHOST, server);
-    // What is closed with a question in it says nothing.
+    // A socket that is closed with a pending request sends no error.
     let short = Duration::from_millis(50);
     socket.set_read_timeout(Some(short)).expect("a limit");
     eventually("the port to be closed", || {
@@ -86,7 +86,7 @@ fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// What `/metrics` says has become of datagrams: answered, refused, ignored, limited, unsent.
+/// Returns the datagram counters in `/metrics`: answered, refused, ignored, limited, unsent.
 fn counts(api: SocketAddr) -> Vec<u64> {
     let page = get(api, "localhost", "/metrics").text();
     let lines = page.lines().filter_map(|line| {
@@ -119,7 +119,7 @@ fn an_independent_client_is_told_its_address() {
 }
 
 #[test]
-fn everybody_is_told_by_the_address_that_was_asked() {
+fn answers_leave_from_the_address_that_was_asked() {
     let (one, two) = (Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2));
     for (listen, v4, v6) in [
         (":0", true, true),
@@ -162,7 +162,7 @@ fn every_datagram_is_counted_and_only_requests_are_answered() {
     ] {
         socket.send(datagram).expect("send");
     }
-    // CHANGE-REQUEST, which takes a server of two addresses.
+    // CHANGE-REQUEST, which needs a server with two addresses.
     let change = request(5, &[0x00, 0x03, 0x00, 0x04, 0, 0, 0, 6]);
     socket.send(&change).expect("send");
     let head = [&[0x01, 0x11, 0x00, 0x10], &COOKIE[..], &[5; 12]].concat();
@@ -181,7 +181,7 @@ fn every_datagram_is_counted_and_only_requests_are_answered() {
 }
 
 #[test]
-fn who_asks_too_much_does_not_keep_others_from_asking() {
+fn a_flooding_source_does_not_block_others() {
     let mut server = server(&format!(
         "{SERVER} -stunAddr 127.0.0.1:0 -apiAddr 127.0.0.1:0"
     ));
@@ -208,7 +208,7 @@ fn who_asks_too_much_does_not_keep_others_from_asking() {
     });
 }
 
-/// A server with a file, and where its STUN listens.
+/// Starts a server with a file; returns its STUN address.
 fn filed(scratch: &Scratch, stun: &str) -> Gt {
     let file = write(scratch, stun);
     server(&format!("-config {}", file.display()))
@@ -221,7 +221,7 @@ fn write(scratch: &Scratch, stun: &str) -> PathBuf {
 }
 
 #[test]
-fn a_reload_moves_it_and_one_that_fails_does_not() {
+fn a_reload_moves_the_socket_and_a_failed_one_does_not() {
     let scratch = Scratch::new();
     let mut server = filed(&scratch, "127.0.0.1:0");
     let first = server.stun_addr();
@@ -254,7 +254,7 @@ fn a_reload_moves_it_and_one_that_fails_does_not() {
     assert_closes(second);
 }
 
-/// Those who ask, each once, one after the other. Each must be answered.
+/// Clients that send one request each, in turn. Each must be answered.
 struct Askers {
     stop: Arc<AtomicBool>,
     told: Arc<AtomicUsize>,
@@ -266,7 +266,7 @@ impl Askers {
         let (stop, told) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let (stopped, count) = (stop.clone(), Arc::clone(&told));
         let thread = std::thread::spawn(move || {
-            // From many addresses, so that none asks too much.
+            // From many addresses, so that none exceeds its rate.
             let hosts = (1..=250).flat_map(|a| (1..=250).map(move |b| Ipv4Addr::new(127, 1, a, b)));
             for host in hosts.cycle() {
                 if stopped.load(Ordering::SeqCst) {
@@ -281,7 +281,7 @@ impl Askers {
         askers
     }
 
-    /// Waits until a hundred more have been told.
+    /// Waits until a hundred more have been answered.
     fn more(&self) {
         let goal = self.told.load(Ordering::SeqCst) + 100;
         eventually("answers", || {
@@ -297,7 +297,7 @@ impl Askers {
 }
 
 #[test]
-fn a_restart_loses_no_question() {
+fn a_restart_loses_no_request() {
     let scratch = Scratch::new();
     let mut server = filed(&scratch, "127.0.0.1:0");
     let askers = Askers::start(server.stun_addr());
@@ -305,7 +305,7 @@ fn a_restart_loses_no_question() {
     askers.more();
     assert_eq!(server.exit().code(), Some(0));
     askers.more();
-    // The new one has it alone, and can do the same.
+    // Only the new process has the socket, and it can restart, too.
     new.signal("QUIT");
     let lines = eventually("another process to take over", || {
         let lines = server.lines_with(" takes over; ");
@@ -320,7 +320,7 @@ fn a_restart_loses_no_question() {
 }
 
 #[test]
-fn an_address_that_cannot_be_had_is_named() {
+fn an_unavailable_address_is_named() {
     let taken = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let taken = taken.local_addr().unwrap();
     let output = gt(&format!("server {SERVER} -stunAddr {taken}"));

@@ -1,5 +1,5 @@
 //! tcpForward: a local port of one client whose connections reach another client's service,
-//! directly, or through the server where there is no direct way.
+//! directly, or through the server where there is no direct connection.
 
 use crate::common;
 use crate::common::gt::{client, client_of_id1, server, Gt};
@@ -15,12 +15,12 @@ struct Ends {
     _server: Gt,
     serving: Gt,
     forwarding: Gt,
-    /// Where it is forwarded from.
+    /// The forwarding address.
     addr: SocketAddr,
 }
 
 impl Ends {
-    /// `stun` is whether the client with the service knows a STUN server.
+    /// Starts all three. `stun` is whether the client with the service knows a STUN server.
     fn start(local: &str, stun: bool, more: &str) -> Ends {
         let mut server = server(
             "-addr 127.0.0.1:0 -id id1 -secret secret1 -id id2 -secret secret2 \
@@ -75,7 +75,7 @@ fn connections_are_spread_over_peers_and_none_goes_through_the_server() {
         ends.echoes(stream, format!("connection {number}").as_bytes());
     }
     for peers in 1..=3 {
-        // One is added by a connection at a time.
+        // A connection adds one peer at a time.
         let mut stream = ends.visit();
         ends.echoes(&mut stream, b"one more");
         ends.forwarding.wait_for_lines("peer connected", peers);
@@ -130,9 +130,9 @@ fn the_end_of_a_visitor_ends_the_connection_to_the_service() {
 }
 
 #[test]
-fn without_a_direct_way_connections_go_through_the_server_half_closes_and_all() {
+fn without_a_direct_connection_the_server_is_used_half_closes_included() {
     let (sink, reports) = service::sink();
-    // It answers 403 to whoever wants to be a peer, but is reached all the same.
+    // It answers 403 to peers, but is reached all the same.
     let mut ends = Ends::start(&format!("http://{}", sink.addr), false, "");
     let refused = ends.visit();
     ends.forwarding
@@ -141,7 +141,7 @@ fn without_a_direct_way_connections_go_through_the_server_half_closes_and_all() 
     drop(ends);
 
     let mut ends = Ends::start(&format!("http://{}", sink.addr), true, "");
-    // Peers of which no datagram is left: what is sent to a port that nobody has.
+    // A stopped client answers no datagrams.
     ends.serving.signal("STOP");
     let mut stream = ends.visit();
     ends.forwarding
@@ -156,7 +156,8 @@ fn without_a_direct_way_connections_go_through_the_server_half_closes_and_all() 
     assert_eq!(got, b"through the server");
 }
 
-/// Asks twice over one connection, and checks that the service hears its own name both times.
+/// Sends two requests over one connection, and checks that the service gets its own host both
+/// times.
 fn assert_rewritten(stream: &mut TcpStream, local: &str) {
     for target in ["/1", "/2"] {
         write!(stream, "GET {target} HTTP/1.1\r\nHost: evil\r\n\r\n").unwrap();
@@ -175,14 +176,14 @@ fn every_request_is_rewritten_directly_and_through_the_server() {
     drop(ends);
 
     let mut ends = Ends::start(&format!("http://{local} -useLocalAsHTTPHost"), true, "");
-    // Peers of which no datagram is left, as above.
+    // A stopped client answers no datagrams.
     ends.serving.signal("STOP");
     let mut stream = ends.visit();
     ends.forwarding
         .wait_for("no direct connection to id1 came up in time");
     ends.serving.signal("CONT");
     assert_rewritten(&mut stream, &local);
-    // What cannot be followed is refused there, too.
+    // Requests that cannot be followed are refused there, too.
     stream
         .write_all(b"GET /\x01 HTTP/1.1\r\nHost: evil\r\n\r\n")
         .unwrap();
@@ -191,7 +192,7 @@ fn every_request_is_rewritten_directly_and_through_the_server() {
 }
 
 #[test]
-fn without_fallback_a_connection_without_a_direct_way_is_reset() {
+fn without_fallback_a_connection_without_a_direct_peer_is_reset() {
     let echo = service::echo();
     let mut ends = Ends::start(
         &format!("http://{}", echo.addr),
@@ -205,7 +206,7 @@ fn without_fallback_a_connection_without_a_direct_way_is_reset() {
 }
 
 #[test]
-fn peers_come_back_when_the_other_client_does() {
+fn peers_reconnect_when_the_other_client_does() {
     let echo = service::echo();
     let mut ends = Ends::start(
         &format!("http://{}", echo.addr),
@@ -216,7 +217,7 @@ fn peers_come_back_when_the_other_client_does() {
     let mut old = ends.visit();
     ends.echoes(&mut old, b"before");
     ends.serving.stop();
-    // The end of its peer is the end of what ran over it.
+    // A connection ends with its peer.
     assert_eq!(old.read(&mut [0]).unwrap_or(0), 0);
     let remote = ends._server.addr();
     let stun = ends._server.stun_addr();
@@ -227,7 +228,7 @@ fn peers_come_back_when_the_other_client_does() {
 }
 
 #[test]
-fn an_idle_peer_is_given_up_and_another_made_when_there_is_need() {
+fn an_idle_peer_is_ended_and_replaced_on_demand() {
     let echo = service::echo();
     let mut ends = Ends::start(
         &format!("http://{}", echo.addr),
@@ -254,7 +255,7 @@ fn ssh_and_scp_go_from_client_to_client() {
 }
 
 #[test]
-fn a_reader_that_stops_holds_its_own_connection_alone() {
+fn a_stopped_reader_blocks_only_its_own_connection() {
     let bytes = Arc::new(vec![7; 64 << 20]);
     let source = service::source(bytes);
     let ends = Ends::start(
@@ -275,9 +276,9 @@ fn a_reader_that_stops_holds_its_own_connection_alone() {
     another.read_exact(&mut taken).unwrap();
 }
 
-/// A visitor need not wait for the answer to its request for a relay.
+/// A visitor need not wait for the answer to its relay request.
 #[test]
-fn what_comes_with_the_request_for_a_relay_reaches_a_file_service() {
+fn bytes_sent_with_a_relay_request_reach_a_file_service() {
     let folder = Scratch::new();
     folder.file("page", "here");
     let mut server = server("-addr 127.0.0.1:0 -id id1 -secret secret1 -stunAddr 127.0.0.1:0");

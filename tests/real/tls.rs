@@ -1,4 +1,4 @@
-//! TLS in front of a tunnel, around it and through it, with certificates of the real openssl.
+//! TLS in front of a tunnel, around it and through it, with certificates created by openssl.
 
 use crate::common;
 use crate::common::api;
@@ -17,7 +17,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 
-/// curl to `https://<name>/` at `addr`, trusting `ca`.
+/// Runs curl for `https://<name>/` at `addr`, trusting `ca`.
 fn https(name: &str, addr: SocketAddr, ca: &Path, more: &str) -> Reply {
     let port = addr.port();
     curl(&format!(
@@ -26,7 +26,7 @@ fn https(name: &str, addr: SocketAddr, ca: &Path, more: &str) -> Reply {
     ))
 }
 
-/// A server that decrypts, and its client by the way of TLS.
+/// A server that terminates TLS, and its client, connected over TLS.
 struct Decrypting {
     certs: Certs,
     addr: SocketAddr,
@@ -57,7 +57,7 @@ fn decrypting(more: &str) -> Decrypting {
     }
 }
 
-/// A server that decrypts nothing, with nginx behind its client.
+/// A server that passes TLS on, with nginx behind its client.
 struct Untouched {
     certs: Certs,
     addr: SocketAddr,
@@ -85,7 +85,7 @@ const TLS_1_2: &str = "--tlsv1.2 --tls-max 1.2";
 const TLS_1_3: &str = "--tlsv1.3";
 
 #[test]
-fn plain_http_on_a_tls_port_is_told_so() {
+fn plain_http_on_a_tls_port_gets_an_explanation() {
     let setup = decrypting("");
     for (request, body) in [
         ("GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n", true),
@@ -99,7 +99,7 @@ fn plain_http_on_a_tls_port_is_told_so() {
             .contains("plain HTTP request was sent to HTTPS port");
         assert_eq!(says, body, "{}", answer.text());
     }
-    // What is neither gets TLS's own answer.
+    // Bytes of another protocol get TLS's own alert.
     let mut other = connect(setup.addr);
     other.write_all(&[0xF0, 1, 2, 3, 4, 5]).expect("send");
     assert_eq!(read_to_end(&mut other).first(), Some(&21));
@@ -125,7 +125,7 @@ fn tls_1_3_as_the_lowest_version_refuses_1_2() {
 }
 
 #[test]
-fn tls_1_1_is_taken_for_1_2_with_a_warning() {
+fn tls_1_1_is_raised_to_1_2_with_a_warning() {
     let mut setup = decrypting("-tlsVersion tls1.1");
     let warning = setup.server.wait_for("is tls1.1");
     assert!(warning.contains(" WRN "), "{warning}");
@@ -171,11 +171,11 @@ fn an_untouched_visitor_sees_the_certificate_of_the_service() {
 }
 
 #[test]
-fn an_sni_name_that_nobody_has_is_closed() {
+fn an_unknown_sni_name_is_closed() {
     let setup = untouched();
     let reply = https("id2.example.com", setup.addr, &setup.certs.ca, "");
     assert_eq!(reply.code, 35, "a failed handshake: {}", reply.errors);
-    // And so is a hello without a name, which curl sends to a bare address.
+    // The same for a hello without a name, which curl sends to a bare address.
     let reply = curl(&format!("-k https://{}/", setup.addr));
     assert_eq!(reply.code, 35, "a failed handshake: {}", reply.errors);
 }
@@ -195,7 +195,7 @@ fn a_client_hello_in_pieces_finds_its_service() {
     }
 }
 
-/// What a client says of a server with `server_flags` when it trusts what `client_flags` say.
+/// Starts a server with `server_flags`, and a client that trusts what `client_flags` say.
 fn trusting(server_flags: &str, listen: &str, client_flags: &str) -> (Gt, Gt) {
     let mut server = server(&format!(
         "-addr \"\" -tlsAddr {listen} {server_flags} -id id1 -secret secret1"
@@ -244,14 +244,14 @@ fn a_certificate_for_another_name_is_refused() {
 }
 
 #[test]
-fn a_clock_of_1970_is_said_to_be_wrong() {
+fn a_clock_of_1970_is_reported() {
     let certs = certs::make();
     let mut server = server(&format!(
         "-addr \"\" -tlsAddr 127.0.0.1:0 {} -id id1 -secret secret1",
         certs.flags()
     ));
     let mut command = Command::new("faketime");
-    // Its other clock, which timers go by, is not touched.
+    // The monotonic clock, which timers use, is not changed.
     command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     command.args(["-f", "@1970-01-01 00:10:00", GT, "client"]);
     let line = format!(
@@ -265,7 +265,7 @@ fn a_clock_of_1970_is_said_to_be_wrong() {
 }
 
 #[test]
-fn remote_cert_insecure_takes_any_certificate_and_warns() {
+fn remote_cert_insecure_accepts_any_certificate_and_warns() {
     let certs = certs::make();
     let flags = certs.self_signed_flags();
     let (_server, mut client) = trusting(&flags, "127.0.0.2:0", "-remoteCertInsecure");
@@ -275,7 +275,7 @@ fn remote_cert_insecure_takes_any_certificate_and_warns() {
 }
 
 #[test]
-fn a_remote_cert_that_is_none_is_named_and_nothing_starts() {
+fn an_invalid_remote_cert_is_named_and_nothing_starts() {
     let scratch = Scratch::new();
     let file = scratch.file("no.crt", "good morning");
     let missing = scratch.join("missing.crt");
@@ -313,7 +313,7 @@ fn garbage_on_the_tls_listener_is_closed_and_leaves_nothing_behind() {
         .collect();
     for (n, mut visitor) in visitors.into_iter().enumerate() {
         if n % 2 == 0 {
-            // Half of them leave first, the other half wait for the server to close.
+            // Half of them end first, the others wait for the server to close.
             let _ = visitor.shutdown(Shutdown::Write);
         }
         read_to_end(&mut visitor);
@@ -332,7 +332,7 @@ fn one_server_serves_plain_decrypted_and_untouched_at_once() {
         certs.flags()
     ));
     let (addr, tls_addr, sni_addr) = (server.addr(), server.tls_addr(), server.sni_addr());
-    // The tunnel comes by the listener of the untouched: each takes tunnels and visitors.
+    // The tunnel uses the listener for untouched TLS: every listener takes tunnels and visitors.
     let _client = client_of_id1(
         sni_addr,
         &format!(
@@ -354,7 +354,7 @@ fn one_server_serves_plain_decrypted_and_untouched_at_once() {
 }
 
 #[test]
-fn the_api_speaks_https_and_looks_at_a_decrypting_listener() {
+fn the_api_uses_https_and_checks_a_decrypting_listener() {
     let certs = certs::make();
     let (cert, key) = (certs.cert.display(), certs.key.display());
     for (version, refused) in [("tls1.2", None), ("tls1.3", Some(TLS_1_2))] {
@@ -389,7 +389,7 @@ fn the_api_speaks_https_and_looks_at_a_decrypting_listener() {
             let expected = if refused == Some(version) { 35 } else { 0 };
             assert_eq!(ask(version, "/clients").code, expected, "{version}");
         }
-        // Neither does it speak without TLS, nor wait for those who do not.
+        // It does not answer without TLS, nor wait for clients without TLS.
         let mut plain = connect(api);
         plain
             .write_all(b"GET /clients HTTP/1.1\r\n\r\n")
@@ -399,7 +399,7 @@ fn the_api_speaks_https_and_looks_at_a_decrypting_listener() {
 }
 
 #[test]
-fn a_certificate_of_the_api_that_is_none_is_named_and_nothing_starts() {
+fn an_invalid_api_certificate_is_named_and_nothing_starts() {
     let scratch = Scratch::new();
     let file = scratch.file("no.crt", "good morning");
     let output = common::gt::gt(&format!(
@@ -413,7 +413,7 @@ fn a_certificate_of_the_api_that_is_none_is_named_and_nothing_starts() {
 }
 
 #[test]
-fn a_decrypted_visitor_who_cannot_be_served_gets_an_answer_too() {
+fn a_decrypted_visitor_that_cannot_be_served_gets_an_error_page() {
     let setup = decrypting("");
     let port = setup.addr.port();
     let reply = curl(&format!(
@@ -460,7 +460,7 @@ fn apis_are_asked_over_https_if_the_system_trusts_them() {
 }
 
 #[test]
-fn a_new_certificate_is_shown_to_new_connections() {
+fn a_new_certificate_is_used_for_new_connections() {
     let (old, new) = (certs::make(), certs::make());
     let scratch = Scratch::new();
     let (cert, key) = (scratch.join("tls.crt"), scratch.join("tls.key"));
@@ -506,7 +506,7 @@ fn a_new_certificate_is_shown_to_new_connections() {
     install(&new);
     server.reload();
     shows(&new);
-    // A tunnel that was made with the old one stays.
+    // A tunnel that was opened with the old certificate stays.
     let addr = server.addr();
     assert_eq!(get(addr, "id1.a", "/").text(), "one / id1.a");
     assert_eq!(client.lines_with("tunnel started").len(), 1);

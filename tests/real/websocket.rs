@@ -1,4 +1,4 @@
-//! WebSocket through a tunnel, with the real server and client of python3-websockets.
+//! WebSocket through a tunnel, with the server and client of python3-websockets.
 
 use crate::common::gt::{client, client_of_id1, server, server_of_id1};
 use crate::common::{certs, websocket};

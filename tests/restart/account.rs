@@ -1,4 +1,4 @@
-//! A gt that root has started becomes the user it is told to be, once it listens.
+//! A gt started by root changes to the configured user once it listens. Needs root.
 
 use crate::common::gt::{client_of_id1, gt, Gt};
 use crate::common::program::install_gt;
@@ -9,11 +9,11 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A user and a group that no machine has by name.
+/// A user and a group that have no name on any machine.
 const USER: &str = "54321";
 const GROUP: &str = "54322";
 
-/// Whether this is not root, and gt has said that it cannot do then what it is told.
+/// Whether this is not root, and gt has reported that it cannot change the user.
 fn is_refused() -> bool {
     if rustix::process::geteuid().is_root() {
         return false;
@@ -25,7 +25,7 @@ fn is_refused() -> bool {
     true
 }
 
-/// A port that only root may have.
+/// Returns a free port that only root may open.
 fn low_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     const FIRST: u32 = 200;
@@ -39,13 +39,13 @@ fn low_port() -> u16 {
     ports.find(free).expect("a free port below 1024")
 }
 
-/// Every thread of the process is that user, has no other groups, and no capabilities.
+/// Checks that every thread of the process is that user, without other groups and capabilities.
 fn assert_is_user(pid: u32) {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("list threads");
     let mut count = 0;
     for task in tasks {
         let path = task.expect("a thread").path().join("status");
-        // One that has just ended has no status.
+        // A thread that has just ended has no status.
         let Ok(status) = std::fs::read_to_string(path) else {
             continue;
         };
@@ -76,7 +76,7 @@ fn a_server_listens_as_root_and_serves_as_another_user() {
         return;
     }
     let (scratch, port) = (Scratch::new(), low_port());
-    // Where the tests are built, that user may have no right to go.
+    // The user may have no access to the folder where the tests are built.
     let program = scratch.join("gt");
     install_gt(&program);
     let config = scratch.file(
@@ -98,14 +98,14 @@ fn a_server_listens_as_root_and_serves_as_another_user() {
         .lines_with("can neither reload nor restart")
         .is_empty());
 
-    // What is read again can be, and the socket goes to the next process.
+    // Files are readable on a reload, and the socket is passed on to the next process.
     server.reload();
     assert_eq!(get(addr, "id1.a", "/").status, 200);
     let successor = server.restart();
     assert_is_user(successor.pid);
     assert_eq!(get(addr, "id1.a", "/").status, 200);
 
-    // A port below 1024 that is new is out of reach, and then all goes on as it was.
+    // A new port below 1024 cannot be opened, and everything goes on as before.
     let other = low_port();
     assert_ne!(other, port);
     let text = std::fs::read_to_string(&config).expect("read a file");
@@ -121,7 +121,7 @@ fn a_server_listens_as_root_and_serves_as_another_user() {
 }
 
 #[test]
-fn what_the_user_may_not_read_again_is_said_at_once() {
+fn a_file_that_the_user_cannot_read_is_reported_at_once() {
     if is_refused() {
         return;
     }
@@ -138,7 +138,7 @@ fn what_the_user_may_not_read_again_is_said_at_once() {
 }
 
 #[test]
-fn a_user_that_there_is_not_is_an_error_of_the_check_and_of_the_start() {
+fn an_unknown_user_is_an_error_of_check_and_start() {
     for check in ["check ", ""] {
         let output = gt(&format!(
             "{check}server -addr 127.0.0.1:0 -user no-such-user"

@@ -1,4 +1,4 @@
-//! A restart with a new process that does not do as it should, or is disturbed.
+//! A restart with a new process that fails or is disturbed.
 
 use crate::common;
 use crate::common::eventually;
@@ -8,7 +8,7 @@ use crate::common::program::{install_gt, install_script};
 use crate::common::scratch::Scratch;
 use std::net::SocketAddr;
 
-/// A server that runs from a copy of gt, which may be replaced.
+/// A server that runs from a copy of gt, which tests replace.
 struct Installed {
     scratch: Scratch,
     server: Gt,
@@ -31,7 +31,7 @@ impl Installed {
         }
     }
 
-    /// Installs a shell script. `$PID` is a file for its number, `$GT` a gt that works.
+    /// Installs a shell script. `$PID` is a file for its process number, `$GT` a working gt.
     fn replace(&self, script: &str) {
         let script = format!(
             "#!/bin/sh\nPID={pid} GT={GT} GO={go}\n{script}\n",
@@ -43,7 +43,7 @@ impl Installed {
         std::fs::rename(new, self.scratch.join("gt")).expect("replace the program");
     }
 
-    /// The process of the script, when it has begun.
+    /// Returns the process number of the script once it runs.
     fn pid(&self) -> u32 {
         eventually("the new process to begin", || {
             let pid = std::fs::read_to_string(self.scratch.join("pid")).ok()?;
@@ -61,7 +61,7 @@ fn runs(pid: u32) -> bool {
 }
 
 #[test]
-fn one_that_knows_nothing_of_it_is_not_waited_for() {
+fn a_child_without_restart_support_is_not_waited_for() {
     let mut gt = Installed::new();
     gt.replace("echo $$ > $PID; exec sleep 1000 < /dev/null");
     gt.server.signal("QUIT");
@@ -73,7 +73,7 @@ fn one_that_knows_nothing_of_it_is_not_waited_for() {
 }
 
 #[test]
-fn a_stop_is_heard_while_the_new_process_says_nothing() {
+fn a_stop_works_while_the_new_process_is_silent() {
     let mut gt = Installed::new();
     gt.replace("echo $$ > $PID; exec sleep 1000");
     gt.server.signal("QUIT");
@@ -88,9 +88,9 @@ fn a_stop_is_heard_while_the_new_process_says_nothing() {
 }
 
 #[test]
-fn a_reload_that_comes_with_a_restart_is_not_lost() {
+fn a_reload_during_a_restart_is_not_lost() {
     let mut gt = Installed::new();
-    // One that fails: the old process does it.
+    // A child that fails: the old process reloads.
     gt.replace("echo $$ > $PID; until [ -e $GO ]; do sleep 0.01; done; exit 3");
     gt.server.signal("QUIT");
     gt.pid();
@@ -99,7 +99,7 @@ fn a_reload_that_comes_with_a_restart_is_not_lost() {
     gt.scratch.file("go", "");
     gt.server.wait_for("not restarted");
     gt.server.wait_for("reloaded");
-    // One that does not: the new one does it.
+    // A child that works: the new process reloads.
     std::fs::remove_file(gt.scratch.join("go")).expect("remove a file");
     std::fs::remove_file(gt.scratch.join("pid")).expect("remove a file");
     gt.replace("echo $$ > $PID; until [ -e $GO ]; do sleep 0.01; done; exec $GT \"$@\"");
@@ -114,12 +114,12 @@ fn a_reload_that_comes_with_a_restart_is_not_lost() {
 }
 
 #[test]
-fn one_that_is_signalled_before_it_knows_what_that_means_is_started_again() {
+fn a_child_killed_by_an_early_signal_is_started_again() {
     let mut gt = Installed::new();
     gt.replace("[ -e $GO ] && exec $GT \"$@\"; : > $GO; kill -HUP $$");
     let _new = gt.server.restart();
     assert_eq!(gt.server.lines_with("not restarted"), [""; 0]);
-    // But not for ever.
+    // The number of attempts is limited.
     let mut gt = Installed::new();
     gt.replace("kill -HUP $$");
     gt.server.signal("QUIT");

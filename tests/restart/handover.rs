@@ -1,5 +1,5 @@
-//! What a new process is given by the old one, and what becomes of those that are in the middle
-//! of something. That visitors notice nothing of it, see `restart`.
+//! What the old process passes to the new one, and what happens to connections in the middle of
+//! something. That visitors do not notice, see `restart`.
 
 use crate::common::gt::{client, client_of_id1, server, server_of_id1, Gt, Successor};
 use crate::common::peer::{
@@ -21,7 +21,7 @@ fn local(port: u16) -> SocketAddr {
 }
 
 #[test]
-fn an_old_process_does_not_hold_on_to_its_listeners() {
+fn an_old_process_releases_its_listeners() {
     let echo = service::echo();
     let port = free_port();
     let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
@@ -39,7 +39,7 @@ fn an_old_process_does_not_hold_on_to_its_listeners() {
 }
 
 #[test]
-fn random_ports_stay_those_of_their_services() {
+fn random_ports_stay_with_their_services() {
     let names = ["one", "two", "three", "four"];
     let services = names.map(service::banner);
     let mut server = server_of_id1("-tcpNumber 4 -tcpRange 20000-60000");
@@ -62,7 +62,7 @@ fn random_ports_stay_those_of_their_services() {
 }
 
 #[test]
-fn who_has_said_half_of_it_when_the_server_restarts_is_served() {
+fn a_half_sent_request_is_served_across_a_restart() {
     let mut server = server_of_id1("");
     let addr = server.addr();
     let services = peer2::hello("id1", "secret1", &[0], 65536);
@@ -71,12 +71,12 @@ fn who_has_said_half_of_it_when_the_server_restarts_is_served() {
     visitor
         .write_all(b"GET / HTTP/1.1\r\n")
         .expect("half a request");
-    // It is in the hands of the old process.
+    // The old process has received it.
     peer.send(&peer2::frame(6, 0, &[0; 8]));
     peer.expect(peer2::Frame::Pong(0));
     let _new = server.restart();
     peer.expect(peer2::Frame::Reconnect);
-    // After three seconds tunnels are closed that nobody needs.
+    // Unneeded tunnels are closed after three seconds.
     std::thread::sleep(Duration::from_secs(4));
     visitor
         .write_all(b"Host: id1.a\r\n\r\n")
@@ -91,7 +91,7 @@ fn who_has_said_half_of_it_when_the_server_restarts_is_served() {
 }
 
 #[test]
-fn who_has_said_half_of_it_follows_a_tunnel_that_moves() {
+fn a_half_sent_request_follows_a_tunnel_that_moves() {
     let mut server = server_of_id1("");
     let addr = server.addr();
     let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
@@ -99,7 +99,7 @@ fn who_has_said_half_of_it_follows_a_tunnel_that_moves() {
     visitor
         .write_all(b"GET / HTTP/1.1\r\n")
         .expect("half a request");
-    // It is in the hands of the old process.
+    // The old process has received it.
     peer.sync();
     let _new = server.restart();
     server.wait_for("tunnel taken over");
@@ -115,9 +115,9 @@ fn who_has_said_half_of_it_follows_a_tunnel_that_moves() {
     peer.sync();
 }
 
-/// Sends data of `task`, which `end` does not read, so that some of it is stuck in the gt in
-/// between and nothing before. Says how much `end` has still to get. A gt that goes on to read
-/// answers the `question`.
+/// Sends data of `task`, which `end` does not read, so that some of it is stuck in gt and nothing
+/// before. Returns how much `end` has still to get. A gt that goes on to read answers the
+/// `question`.
 fn stuff(
     peer: &mut Peer,
     task: u32,
@@ -127,7 +127,7 @@ fn stuff(
     let socket = socket2::SockRef::from(&*end);
     socket.set_recv_buffer_size(BLOCK).expect("a small buffer");
     let block = data(task, &[b'x'; BLOCK]);
-    // All that the system takes, and a full backlog.
+    // As much as the system takes, and a full backlog.
     let mut sent = 0;
     loop {
         peer.send(&block);
@@ -160,7 +160,7 @@ fn stuff(
 const BLOCK: usize = 64 * 1024;
 
 #[test]
-fn what_is_stuck_on_its_way_to_a_visitor_still_arrives() {
+fn bytes_stuck_on_the_way_to_a_visitor_arrive() {
     let port = free_port();
     let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
     let addr = server.addr();
@@ -170,7 +170,7 @@ fn what_is_stuck_on_its_way_to_a_visitor_still_arrives() {
     let left = stuff(&mut peer, task, (&PING, Frame::Ping), &mut visitor);
     peer.send(&closed(task));
     let _new = server.restart();
-    // The stream keeps the tunnel where it is.
+    // The stream keeps the tunnel in its process.
     peer.send(&CLOSE);
     peer.expect(Frame::Close);
     peer.send(&[CLOSE; 2].concat());
@@ -181,7 +181,7 @@ fn what_is_stuck_on_its_way_to_a_visitor_still_arrives() {
 }
 
 #[test]
-fn what_is_stuck_on_its_way_to_a_service_still_arrives() {
+fn bytes_stuck_on_the_way_to_a_service_arrive() {
     let there = PeerServer::start();
     let (accepted, service) = std::sync::mpsc::channel();
     let slow = service::Service::start(0, move |stream| {
@@ -212,7 +212,7 @@ fn what_is_stuck_on_its_way_to_a_service_still_arrives() {
 }
 
 #[test]
-fn a_tunnel_that_comes_too_late_is_brought_to_the_new_process() {
+fn a_late_tunnel_is_passed_to_the_new_process() {
     let port = free_port();
     let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
     let addr = server.addr();
@@ -220,7 +220,7 @@ fn a_tunnel_that_comes_too_late_is_brought_to_the_new_process() {
     let mut first = Peer::ready_client(addr, &hello);
     let (half, rest) = hello.split_at(4);
     let mut late = Peer::client(addr, half);
-    // It is in the hands of the old process.
+    // The old process has received it.
     first.sync();
     let _new = server.restart();
     server.wait_for("tunnel taken over");
@@ -234,14 +234,14 @@ fn a_tunnel_that_comes_too_late_is_brought_to_the_new_process() {
 }
 
 #[test]
-fn a_tunnel_that_comes_too_late_is_not_told_that_another_s_prefix_is_its_own() {
+fn a_late_tunnel_does_not_get_another_client_s_prefix() {
     let mut server = server_of_id1("-id id2 -secret secret2");
     let addr = server.addr();
     let mine = prefix_option("web");
     let mut first = Peer::ready_client(addr, &hello("id1", "secret1", &mine));
     let theirs = peer2::hello("id2", "secret2", &mine, 0);
     let (half, rest) = theirs.split_at(4);
-    // The old process answers it, so it has it.
+    // The old process answers it, so it has received it.
     let mut late = peer2::Peer::client(addr, half);
     first.sync();
     let _new = server.restart();
@@ -250,7 +250,7 @@ fn a_tunnel_that_comes_too_late_is_not_told_that_another_s_prefix_is_its_own() {
 }
 
 #[test]
-fn a_client_that_reloads_while_its_server_makes_way_loses_nothing() {
+fn a_client_that_reloads_during_a_restart_loses_nothing() {
     let port = free_port();
     let mut server = server_of_id1(&format!("-hostNumber 2 -tcpNumber 1 -tcpRange {port}"));
     let addr = server.addr();
@@ -262,21 +262,21 @@ fn a_client_that_reloads_while_its_server_makes_way_loses_nothing() {
     let (task, ..) = peer.task();
     peer.gather(task, 5);
     let _new = server.restart();
-    // The same in another order.
+    // The same services in another order.
     let services = [&[2], &more[..], &port_of].concat();
     peer.send(&[&SERVICES[..], &identity("id1", "secret1", &services)].concat());
     peer.expect(Frame::PortOpened(1, port));
     peer.expect(Frame::Services);
     visitor.write_all(b"more").expect("it goes on");
     assert_eq!(peer.gather(task, 4), b"more");
-    // The new process knows of what it offers now.
+    // The new process knows the new services.
     let asking = std::thread::spawn(move || get(addr, "more.a", "/").status);
     let (other, service, _) = peer.task();
     assert_eq!(service, 0);
     peer.send(&data(other, b"HTTP/1.1 204 Fine\r\n\r\n"));
     peer.send(&[closed(other), closed(task)].concat());
     assert_eq!(asking.join().expect("an answer"), 204);
-    // And so it does when the tunnel has moved.
+    // The same after the tunnel has moved.
     server.wait_for("tunnel taken over");
     let asking = std::thread::spawn(move || get(addr, "more.a", "/").status);
     let (last, service, _) = peer.task();
@@ -287,7 +287,7 @@ fn a_client_that_reloads_while_its_server_makes_way_loses_nothing() {
 }
 
 #[test]
-fn a_client_that_asks_for_more_while_its_server_makes_way_gets_it_from_the_new_process() {
+fn a_client_that_adds_services_during_a_restart_gets_them_from_the_new_process() {
     let port = free_port();
     let mut server = server_of_id1(&format!(
         "-id id2 -secret secret2 -tcpNumber 1 -tcpRange {port}"
@@ -303,12 +303,12 @@ fn a_client_that_asks_for_more_while_its_server_makes_way_gets_it_from_the_new_p
     let mut late = connect(addr);
     late.write_all(b"GET / HTTP/1.1\r\n")
         .expect("half a request");
-    // It is in the hands of the old process.
+    // The old process has received it.
     peer.sync();
     let _new = server.restart();
-    // From here on the old process takes no tunnels.
+    // From here on the old process accepts no tunnels.
     other.expect(peer2::Frame::Reconnect);
-    // Nor does it know of those that the new one has.
+    // It does not know the tunnels of the new process either.
     let taken = hello("id2", "secret2", &prefix_option("taken"));
     let mut other = Peer::ready_client(addr, &taken);
     let and = |prefix| [&[2], &services[..], &prefix_option(prefix)].concat();
@@ -325,7 +325,7 @@ fn a_client_that_asks_for_more_while_its_server_makes_way_gets_it_from_the_new_p
         b"HTTP/1.1 204 Fine\r\nContent-Length: 0\r\n\r\n",
     ));
     assert_eq!(read_answer(&mut late).status, 204);
-    // The client comes back to the new process.
+    // The client connects to the new process.
     let with = |prefix| Peer::client(addr, &hello("id1", "secret1", &and(prefix)));
     with("taken").expect(Frame::Error(5));
     let mut again = with("free");
@@ -362,7 +362,7 @@ fn services_of_a_tunnel_that_drains_change_nothing() {
     write(1);
     server.reload();
     peer.expect(Frame::Close);
-    // Its people hear of it and are content with one.
+    // The other tunnels have only one service.
     let one = identity("id1", "secret1", &prefix_option("one"));
     peer.send(&[&SERVICES[..], &one].concat());
     peer.expect(Frame::Services);
@@ -390,7 +390,7 @@ fn a_client_that_drains_keeps_its_prefix() {
     first.task();
     first.send(&CLOSE);
     first.expect(Frame::Close);
-    // Its last visitor is still there; it may be about to come back.
+    // Its last visitor is still there, so the client may return.
     let theirs = hello("id2", "secret2", &prefix_option("name"));
     Peer::client(addr, &theirs).expect(Frame::Error(5));
     let mut again = Peer::ready_client(addr, &mine);
@@ -399,7 +399,7 @@ fn a_client_that_drains_keeps_its_prefix() {
 }
 
 #[test]
-fn who_has_not_come_back_yet_is_waited_for_after_another_restart() {
+fn an_absent_client_is_waited_for_after_another_restart() {
     let port = free_port();
     let mut server = server(&format!(
         "-addr 127.0.0.1:0 -allowAnyClient -hostNumber 1 -tcpNumber 1 -tcpRange {port}"

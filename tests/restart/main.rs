@@ -1,4 +1,4 @@
-//! Restarts: a new process takes the place of the old one.
+//! Restarts: a new process replaces the old one.
 
 #![cfg(all(feature = "server", feature = "client"))]
 // A test fails by a panic.

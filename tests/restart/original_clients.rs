@@ -1,4 +1,4 @@
-//! A server restarts under clients of the original, which cannot be asked to come back: their
+//! A server restarts under clients of the original, which cannot be asked to reconnect: their
 //! visitors notice nothing.
 
 use crate::common::certs;
@@ -17,7 +17,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Sends back the body of each request, and `/<n>` instead if it has none: that many bytes.
+/// Echoes the body of each request; without a body, sends as many bytes as `/<n>` says.
 fn bodies() -> Service {
     Service::start(0, |mut stream| {
         let mut requests = BufReader::new(stream.try_clone()?);
@@ -68,7 +68,7 @@ fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(next).collect()
 }
 
-/// Asks for `length` bytes and checks them.
+/// Requests `length` bytes and checks them.
 fn download(stream: &mut TcpStream, length: usize, more: &str) {
     write!(
         stream,
@@ -79,7 +79,7 @@ fn download(stream: &mut TcpStream, length: usize, more: &str) {
     assert!(answer.status == 200 && answer.body == pattern(length));
 }
 
-/// Sends a body, with a pause between its pieces, and checks what comes back.
+/// Sends a body, with pauses between its pieces, and checks the echo.
 fn upload(stream: &mut TcpStream, body: &[u8]) {
     let length = body.len();
     write!(
@@ -95,7 +95,7 @@ fn upload(stream: &mut TcpStream, body: &[u8]) {
     assert!(answer.status == 200 && answer.body == body);
 }
 
-/// Lets the service close first: a visitor that does keeps its stream for a while.
+/// The service closes first, since a visitor that closes first keeps its stream for a while.
 fn new_connections(addr: SocketAddr) -> Visitor {
     Box::new(move || {
         let mut stream = connect(addr);
@@ -125,7 +125,7 @@ fn local(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
 
-/// Has the newest process of `server` make way for another one.
+/// Restarts the newest process of `server`.
 fn restart_again(server: &mut Gt, newest: &Successor, number: usize) -> Successor {
     newest.signal("QUIT");
     let lines = server.wait_for_lines(" takes over; ", number);
@@ -133,7 +133,7 @@ fn restart_again(server: &mut Gt, newest: &Successor, number: usize) -> Successo
 }
 
 #[test]
-fn three_restarts_harm_no_visitor_of_an_original() {
+fn three_restarts_harm_no_visitor_of_an_original_client() {
     let service = bodies();
     let port = free_port();
     let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
@@ -159,7 +159,7 @@ fn three_restarts_harm_no_visitor_of_an_original() {
     assert!(server.has_ended().is_none(), "the tunnel is where it was");
     let served = crowd.end();
     println!("{served} served");
-    // Without streams it goes from process to process, and they end.
+    // Without streams it moves from process to process, and they end.
     assert_eq!(server.exit().code(), Some(0));
     first.wait_for_end();
     second.wait_for_end();
@@ -188,7 +188,7 @@ fn a_tunnel_without_streams_moves_in_the_middle_of_a_frame() {
     assert_eq!(server.exit().code(), Some(0));
     peer.send(&PING[3..]);
     peer.expect(Frame::Ping);
-    // Its port and its prefix are there, and no task has a number that it has seen before.
+    // Port and prefix are there, and no task number is used twice.
     visitor = connect(local(port));
     let (task, service, _) = peer.task();
     assert!(service == 0 && task > before, "{task}");
@@ -213,19 +213,19 @@ fn a_port_stays_open_in_the_old_process_when_another_tunnel_of_its_client_ends_i
     let held = connect(local(port));
     let (before, ..) = old.task();
     let _new = server.restart();
-    // From here on the old process takes no tunnels.
+    // From here on the old process accepts no tunnels.
     other.expect(peer2::Frame::Reconnect);
     let mut another = Peer::client(addr, &services);
     another.expect(Frame::PortOpened(0, port));
     another.expect(Frame::Ready);
     another.shutdown();
     server.wait_for("tunnel closed");
-    // Both processes had the port, and now the old one alone accepts.
+    // Both processes had the port; now only the old one accepts.
     let visitor = connect(local(port));
     let (task, ..) = old.task();
     old.send(&data(task, b"hello"));
     read(&mut &visitor, 5);
-    // The new one has the port again when the tunnel is there.
+    // The new process has the port again when the tunnel has moved.
     drop((visitor, held));
     let mut ended = [old.frame(), old.frame()];
     ended.sort_by_key(|frame| *frame == Frame::Closed(task));
@@ -236,7 +236,7 @@ fn a_port_stays_open_in_the_old_process_when_another_tunnel_of_its_client_ends_i
 }
 
 #[test]
-fn visitors_that_the_new_process_brings_to_the_old_one_have_no_more_places_there_than_others() {
+fn visitors_passed_to_the_old_process_are_limited_like_others() {
     let mut server = server_of_id1("-addressConnections 2");
     let addr = server.addr();
     let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
@@ -251,14 +251,14 @@ fn visitors_that_the_new_process_brings_to_the_old_one_have_no_more_places_there
     let _second = visit();
     peer.task();
     assert_eq!(read_to_end(&mut visit()), b"");
-    // Those of other addresses have theirs.
+    // Visitors from other addresses have their own permits.
     let mut other = connect(addr);
     write!(other, "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").expect("ask");
     peer.task();
 }
 
 #[test]
-fn what_a_visitor_over_tls_says_is_believed_by_its_own_address_in_the_old_process() {
+fn a_tls_visitor_passed_to_the_old_process_is_trusted_by_its_own_address() {
     let certs = certs::make();
     let mut server = server(&format!(
         "-addr 127.0.0.1:0 -tlsAddr 127.0.0.1:0 -frontProxies 127.0.0.1 -id id1 -secret secret1 {}",
@@ -270,7 +270,7 @@ fn what_a_visitor_over_tls_says_is_believed_by_its_own_address_in_the_old_proces
     write!(held, "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").expect("ask");
     peer.task();
     let _new = server.restart();
-    // The session of TLS stays in the new process, which reaches the old one from 127.0.0.1.
+    // The TLS session stays in the new process, which connects to the old one from 127.0.0.1.
     for (from, is_proxy) in [("127.0.0.2", false), ("127.0.0.1", true)] {
         let line = format!(
             "--interface {from} --cacert {} --resolve id1.example.com:{port}:127.0.0.1 \
@@ -292,7 +292,7 @@ fn what_a_visitor_over_tls_says_is_believed_by_its_own_address_in_the_old_proces
 }
 
 #[test]
-fn a_tunnel_over_tls_is_closed_when_it_is_free_and_visitors_wait_for_its_client() {
+fn an_idle_tls_tunnel_is_closed_and_visitors_wait_for_its_client() {
     let certs = certs::make();
     let service = bodies();
     let mut server = server(&format!(
@@ -326,7 +326,7 @@ fn a_tunnel_over_tls_is_closed_when_it_is_free_and_visitors_wait_for_its_client(
     download(&mut held, 1000, "");
     assert_eq!(client.lines_with("tunnel closed"), [""; 0]);
     drop(held);
-    // It has streams most of the time, and none at one time.
+    // It has streams most of the time, and once none.
     client.wait_for("tunnel closed");
     crowd.more();
     crowd.end();
@@ -338,7 +338,7 @@ fn a_tunnel_over_tls_is_closed_when_it_is_free_and_visitors_wait_for_its_client(
 }
 
 #[test]
-fn a_client_that_gets_another_service_while_its_server_makes_way_comes_to_the_new_process() {
+fn a_client_that_changes_services_during_a_restart_moves_to_the_new_process() {
     let service = bodies();
     let mut server = server_of_id1("-hostNumber 2");
     let addr = server.addr();
@@ -387,14 +387,14 @@ fn visitors_wait_for_an_original_when_the_old_process_is_killed() {
     download(&mut connect(addr), 100, "");
     server.signal("KILL");
     server.exit();
-    // Five seconds later it is back.
+    // Five seconds later it reconnects.
     assert_eq!(get(addr, "id1.a", "/1").status, 200);
     eventually("another tunnel", || (original.tunnels() == 2).then_some(()));
     original.assert_understood_all();
 }
 
 #[test]
-fn a_client_that_the_new_configuration_does_not_let_in_gets_no_new_visitors() {
+fn a_client_that_the_new_configuration_refuses_gets_no_new_visitors() {
     let service = bodies();
     let scratch = Scratch::new();
     let write = |users: &str| {

@@ -1,4 +1,4 @@
-//! SIGQUIT puts a new process in the place of the old one, and nobody notices.
+//! SIGQUIT replaces the process by a new one, and no client or visitor notices.
 
 use crate::common;
 use crate::common::crowd::Crowd;
@@ -37,7 +37,7 @@ fn a_server_restarts_and_no_visitor_notices() {
 
     let new = server.restart();
     crowd.more();
-    // The client has come back, and has the port it had, which never was closed.
+    // The client has reconnected and has its previous port, which was never closed.
     client.wait_for("the server asks for a new tunnel");
     assert_eq!(client.wait_for_port(1), port);
     assert_echo(&mut connect(([127, 0, 0, 1], port).into()), b"new");
@@ -48,7 +48,7 @@ fn a_server_restarts_and_no_visitor_notices() {
     assert_eq!(server.exit().code(), Some(0));
     crowd.more();
 
-    // The new one can do the same.
+    // The new process can restart, too.
     new.signal("QUIT");
     let lines = eventually("another process to take over", || {
         let lines = server.lines_with(" takes over; ");
@@ -64,7 +64,7 @@ fn a_server_restarts_and_no_visitor_notices() {
 }
 
 #[test]
-fn what_a_client_had_before_a_restart_is_no_other_client_s_after_it() {
+fn prefixes_and_ports_stay_reserved_across_a_restart() {
     let port = free_port();
     let mut server = server_of_id1(&format!(
         "-id id2 -secret secret2 -hostNumber 2 -tcpNumber 1 -tcpRange {port}"
@@ -78,7 +78,7 @@ fn what_a_client_had_before_a_restart_is_no_other_client_s_after_it() {
     .concat();
     let first = hello("id1", "secret1", &services);
     let _before = Peer::ready_client(addr, &first);
-    // This one's tunnel is lost before the restart.
+    // This client's tunnel is lost before the restart.
     let away = hello("id2", "secret2", &prefix_option("away"));
     Peer::ready_client(addr, &away).shutdown();
     server.wait_for("tunnel closed id=id2");
@@ -109,7 +109,7 @@ fn what_a_client_had_before_a_restart_is_no_other_client_s_after_it() {
 fn a_client_restarts_and_no_visitor_notices() {
     let (one, echo) = (service::http(0, "one"), service::echo());
     let port = common::ports::free_port();
-    // Any client may come, and only the first secret is right: this one is made up.
+    // Any client is admitted, but only with its first secret, which is generated here.
     let mut server = server(&format!("-addr 127.0.0.1:0 -tcpNumber 1 -tcpRange {port}"));
     let addr = server.addr();
     let mut client = client(&format!(
@@ -150,12 +150,12 @@ fn a_client_restarts_where_the_server_allows_one_tunnel() {
 }
 
 #[test]
-fn an_id_stays_whose_it_was_when_the_server_restarts() {
+fn an_id_keeps_its_secret_across_a_restart() {
     let mut server = server("-addr 127.0.0.1:0 -allowAnyClient");
     let addr = server.addr();
     let mut first = Peer::ready_client(addr, &hello("id1", "first", &[0]));
     let _new = server.restart();
-    // The rightful owner has not come back yet, or has only just been brought there.
+    // The owner has not reconnected yet, or has only just been moved.
     let mut thief = Peer::client(addr, &hello("id1", "second", &[0]));
     thief.expect(Frame::Error(1));
     thief.expect_end();
@@ -165,7 +165,7 @@ fn an_id_stays_whose_it_was_when_the_server_restarts() {
 }
 
 #[test]
-fn without_a_working_successor_everything_goes_on() {
+fn everything_goes_on_if_the_new_program_does_not_work() {
     let one = service::http(0, "one");
     let scratch = Scratch::new();
     let write = |more: &str| {
@@ -199,14 +199,14 @@ fn without_a_working_successor_everything_goes_on() {
     write("  apiAddr: 256.0.0.1:80\n");
     fails("256.0.0.1");
     write("");
-    // An installed program is replaced, and does not work.
+    // The installed program is replaced by one that does not work.
     let other = scratch.join("other");
     install_script(&other, "#!/bin/sh\nexit 3\n");
     std::fs::rename(&other, &program).expect("replace the program");
     fails("exit status: 3");
     std::fs::remove_file(&program).expect("remove the program");
     fails("gt: No such file");
-    // And one that does.
+    // It is replaced by one that works.
     install_gt(&program);
     let new = server.restart();
     assert_eq!(server.exit().code(), Some(0));
@@ -216,7 +216,7 @@ fn without_a_working_successor_everything_goes_on() {
 }
 
 #[test]
-fn a_process_that_makes_way_can_be_told_to_end() {
+fn an_old_process_can_be_stopped() {
     let echo = service::echo();
     let port = common::ports::free_port();
     let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
@@ -227,7 +227,7 @@ fn a_process_that_makes_way_can_be_told_to_end() {
     assert_echo(&mut visitor, b"before");
     let _new = server.restart();
     client.wait_for_lines("tunnel started", 2);
-    // A log file may be rotated meanwhile, and a second restart is none of its business.
+    // A log file may be rotated meanwhile; a second restart is ignored.
     server.signal("HUP");
     server.signal("QUIT");
     assert_echo(&mut visitor, b"still");
@@ -241,7 +241,7 @@ fn a_process_that_makes_way_can_be_told_to_end() {
 }
 
 #[test]
-fn a_supervisor_hears_of_the_start_and_of_the_new_process() {
+fn a_supervisor_is_notified_of_the_start_and_of_the_new_process() {
     let scratch = Scratch::new();
     let place = scratch.join("notify");
     let supervisor = UnixDatagram::bind(&place).expect("listen as a supervisor");
@@ -266,7 +266,7 @@ fn a_supervisor_hears_of_the_start_and_of_the_new_process() {
 }
 
 #[test]
-fn a_restart_to_no_users_at_all_is_refused() {
+fn a_restart_that_removes_all_users_is_refused() {
     let scratch = Scratch::new();
     let users = scratch.file("users.yaml", "id1: {secret: secret1}\n");
     let mut server = server(&format!("-addr 127.0.0.1:0 -users {}", users.display()));
@@ -280,7 +280,7 @@ fn a_restart_to_no_users_at_all_is_refused() {
 }
 
 #[test]
-fn the_first_process_of_a_container_says_why_it_is_not_restarted() {
+fn the_first_process_of_a_container_logs_why_it_cannot_restart() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("not tested: a namespace of processes takes root");
         return;

@@ -1,5 +1,5 @@
-//! gt on OpenWrt: its package under a shell like the router's, and its programs under qemu.
-//! Needs the packages that tests/run installs, and the programs that openwrt/build makes.
+//! gt on OpenWrt: its package under a router's shell, and its programs under qemu. Needs the
+//! packages that tests/run installs, and the programs that openwrt/build makes.
 
 #![cfg(all(feature = "server", feature = "client"))]
 // A test fails by a panic.

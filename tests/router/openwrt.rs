@@ -1,4 +1,4 @@
-//! gt as a package of OpenWrt: what is in it, and what its init script tells procd.
+//! The OpenWrt package: its content, and what its init script tells procd.
 
 use crate::common::gt::server_of_id1;
 use crate::common::process::{run, run_ok};
@@ -15,7 +15,7 @@ const CLIENT: &str = "options:\n  remote: 127.0.0.1:1\n  id: id1\n  secret: secr
     local: http://127.0.0.1:1\n";
 const TRIGGER: &str = "procd_add_raw_trigger interface.*.up 2000 /etc/init.d/gt wake";
 
-/// What procd is told of an instance, from the first line to the last.
+/// Returns the calls of procd for an instance, from first to last.
 fn instance(name: &str, file: &str, own_user: bool) -> Vec<String> {
     let mut calls = vec![
         format!("procd_open_instance {name}"),
@@ -35,7 +35,7 @@ fn instance(name: &str, file: &str, own_user: bool) -> Vec<String> {
     calls
 }
 
-/// What procd is told of the service with these instances.
+/// Returns the calls of procd for the service with these instances.
 fn service_of(instances: &[Vec<String>]) -> Vec<String> {
     let mut calls = vec!["procd_open_service gt".to_owned()];
     calls.extend(instances.concat());
@@ -45,7 +45,7 @@ fn service_of(instances: &[Vec<String>]) -> Vec<String> {
 }
 
 #[test]
-fn a_client_is_one_instance_with_a_user_of_its_own() {
+fn a_client_is_one_instance_with_its_own_user() {
     let router = Router::new();
     router.write("etc/gt.yaml", CLIENT);
     let (_, calls) = router.init(&["start"]);
@@ -87,7 +87,7 @@ fn more_files_are_more_instances() {
     assert_eq!(calls, service_of(&wanted));
 }
 
-/// The one line that is logged while nothing is started.
+/// Returns the only line that is logged, while nothing is started.
 fn refusal(router: &Router) -> String {
     let (_, calls) = router.init(&["start"]);
     let (said, others): (Vec<_>, Vec<_>) = calls
@@ -121,7 +121,7 @@ fn a_file_that_cannot_run_is_one_line_of_the_log_and_nothing_starts() {
 }
 
 #[test]
-fn a_disk_that_is_not_there_yet_is_no_reason_not_to_start() {
+fn a_missing_disk_does_not_prevent_the_start() {
     let router = Router::new();
     router.write(
         "etc/gt.yaml",
@@ -133,7 +133,7 @@ fn a_disk_that_is_not_there_yet_is_no_reason_not_to_start() {
 }
 
 #[test]
-fn an_etc_that_is_read_only_makes_it_run_as_root_with_a_line() {
+fn a_read_only_etc_makes_it_run_as_root_with_a_log_line() {
     let router = Router::new();
     router.write("etc/gt.yaml", CLIENT);
     let (output, mut calls) = router.init_with_read_only_etc(&["start"]);
@@ -148,7 +148,7 @@ fn an_etc_that_is_read_only_makes_it_run_as_root_with_a_line() {
 }
 
 #[test]
-fn a_system_without_the_user_has_it_run_as_root() {
+fn a_system_without_the_user_makes_it_run_as_root() {
     let router = Router::new();
     router.write("etc/gt.yaml", CLIENT);
     router.write("etc/passwd", "root:x:0:0::/:/bin/sh\n");
@@ -160,7 +160,7 @@ fn a_system_without_the_user_has_it_run_as_root() {
 }
 
 #[test]
-fn reload_signals_what_runs_and_starts_what_does_not() {
+fn reload_signals_running_instances_and_starts_others() {
     let router = Router::new();
     router.write("etc/gt.yaml", CLIENT);
     router.write("etc/gt/shop.yaml", CLIENT);
@@ -176,7 +176,7 @@ fn reload_signals_what_runs_and_starts_what_does_not() {
 }
 
 #[test]
-fn reload_with_a_mistake_changes_nothing_and_says_so() {
+fn reload_with_a_mistake_changes_nothing_and_logs_it() {
     let router = Router::new();
     router.write("etc/gt.yaml", "options: {id: id1}\ntype: client\n");
     router.write("tmp/running", "gt client\n");
@@ -189,7 +189,7 @@ fn reload_with_a_mistake_changes_nothing_and_says_so() {
 }
 
 #[test]
-fn a_network_that_comes_up_wakes_all_of_them() {
+fn a_network_that_comes_up_reloads_all_instances() {
     let router = Router::new();
     let (_, calls) = router.init(&["wake"]);
     assert_eq!(calls, ["procd_send_signal gt * HUP"]);
@@ -216,7 +216,7 @@ fn check_and_version_are_commands_of_the_service() {
 }
 
 #[test]
-fn what_procd_is_told_to_start_is_a_tunnel() {
+fn the_command_given_to_procd_starts_a_tunnel() {
     let mut server = server_of_id1("");
     let service = service::http(0, "from the router");
     let router = Router::new();
@@ -240,7 +240,7 @@ fn what_procd_is_told_to_start_is_a_tunnel() {
 }
 
 #[test]
-fn the_package_has_four_files_and_tells_opkg_of_them() {
+fn the_package_has_its_files_modes_and_control_data() {
     let scratch = Scratch::new();
     let ipk = make_ipk(&scratch);
     let root = scratch.dir("root");
@@ -275,7 +275,7 @@ fn the_package_has_four_files_and_tells_opkg_of_them() {
 }
 
 #[test]
-fn the_same_files_make_the_same_package() {
+fn the_package_is_reproducible() {
     let (one, other) = (Scratch::new(), Scratch::new());
     let one = fs::read(make_ipk(&one)).unwrap();
     eventually("a second to pass", || {
@@ -301,7 +301,7 @@ fn installing_enables_the_service_and_removing_stops_it() {
 }
 
 #[test]
-fn a_wrong_target_is_told_the_right_ones() {
+fn the_error_for_a_wrong_target_lists_the_right_ones() {
     for (script, words) in [
         ("openwrt/build", &["mips64"][..]),
         ("openwrt/build", &[]),
@@ -330,7 +330,7 @@ fn a_wrong_target_is_told_the_right_ones() {
 }
 
 #[test]
-fn the_sample_needs_but_a_server_an_id_and_a_service() {
+fn the_sample_needs_only_a_server_an_id_and_a_service() {
     let sample = fs::read_to_string(Path::new(REPOSITORY).join("etc/gt.yaml")).unwrap();
     let wanted = ["remote: ", "id: ", "secret: ", "- local: http"];
     let mut filled_in = String::new();

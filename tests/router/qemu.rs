@@ -1,5 +1,5 @@
-//! The programs for routers do what the one for this machine does, as either end of a tunnel
-//! whose other end is here. `tests/run` makes them and has qemu.
+//! The programs for routers do what the native one does, as either end of a tunnel whose other end
+//! is native. `tests/run` builds them and installs qemu.
 
 use crate::common::certs;
 use crate::common::curl::curl;
@@ -14,7 +14,7 @@ use crate::common::visitor::{connect, get, read, read_to_end, set_limits};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-/// Has the client of the small router as it is sold; the rest is one program with both roles.
+/// Has the client of the smallest package; the others are one program with both roles.
 const MIPSEL: Machine = Machine::router("qemu-mipsel-static", "mipsel_24kc", "client");
 const MIPSEL_PEER: Machine = Machine::router("qemu-mipsel-static", "mipsel_24kc", "full");
 const MIPS: Machine = Machine::router("qemu-mips-static", "mips_24kc", "full");
@@ -36,7 +36,7 @@ impl Ends {
         self.start_server(&format!("{line} -id id1 -secret secret1"))
     }
 
-    /// One that has its tunnel.
+    /// Starts a client and waits for its tunnel.
     fn start_client(&self, line: &str) -> Gt {
         let mut client = Gt::spawn("gt client", self.client.client(), line);
         client.wait_for_tunnel();
@@ -48,7 +48,7 @@ impl Ends {
     }
 }
 
-/// Sends so much to the nginx behind `url`, gets it back, and compares.
+/// Uploads this many MiB to the nginx behind `url`, downloads them, and compares.
 fn assert_carries(mebibytes: usize, nginx: &Nginx, curl_flags: &str, url: &str) {
     let (sample, scratch) = (random_file(mebibytes), Scratch::new());
     let down = scratch.join("down");
@@ -105,11 +105,11 @@ fn carries_http_inside_tls(ends: &Ends) {
         let reply = curl(&format!("{version} {name} {url}/"));
         assert_eq!(reply.text(), nginx::INDEX, "{version}");
     }
-    // An emulated end that does all of it twice takes its time.
+    // An emulated end that does all of it twice is slow.
     assert_carries(5, &nginx, &name, &url);
 }
 
-/// What the processor can do quickest is what the client asks for first.
+/// Checks that the client prefers the fastest cipher of its processor.
 fn asks_for_chacha_first(ends: &Ends) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
     let line = format!(
@@ -119,7 +119,7 @@ fn asks_for_chacha_first(ends: &Ends) {
     let _client = Gt::spawn("gt client", ends.client.client(), &line);
     let (mut stream, _) = listener.accept().expect("accept");
     set_limits(&stream);
-    // The heads of the record and of the ClientHello, its version, its random number.
+    // The headers of the record and of the ClientHello, its version, its random number.
     read(&mut stream, 5 + 4 + 2 + 32);
     let session = read(&mut stream, 1)[0];
     read(&mut stream, usize::from(session) + 2);
@@ -127,7 +127,7 @@ fn asks_for_chacha_first(ends: &Ends) {
     assert_eq!(read(&mut stream, 2), chacha20_poly1305_sha256);
 }
 
-/// A client that trusts somebody else says so and goes on trying.
+/// Checks that a client that trusts another authority reports it and keeps trying.
 fn refuses_a_stranger(ends: &Ends) {
     let certs = certs::make();
     let mut server = ends.start_server_of_id1(&format!(
@@ -236,15 +236,15 @@ fn timers_ring(ends: &Ends) {
             service.addr
         ),
     );
-    // A visitor who says nothing is sent away.
+    // A silent visitor is closed.
     read_to_end(&mut connect(addr));
-    // The server goes and comes back.
+    // The server is killed and started again.
     server.kill();
     client.wait_for(" again in ");
     let mut server = ends.start_server_of_id1(&line);
     client.wait_for_lines("tunnel started", 2);
     assert_eq!(get(addr, "id1.a", "/").text(), "here / id1.a");
-    // It is stuck, and says nothing until it has been given up.
+    // The server hangs until the client gives it up.
     server.signal("STOP");
     let lines = client.lines_with("tunnel closed").len();
     client.wait_for_lines("tunnel closed", lines + 1);
@@ -253,7 +253,7 @@ fn timers_ring(ends: &Ends) {
     assert!(server.has_ended().is_none());
 }
 
-/// Data channels, with the forwarding end where the server is.
+/// Checks data channels, with the forwarding end at the server.
 #[cfg(feature = "p2p")]
 fn carries_p2p(ends: &Ends) {
     let (sample, home, got) = (random_file(5), Scratch::new(), Scratch::new());
@@ -280,7 +280,7 @@ fn carries_p2p(ends: &Ends) {
     serving.wait_for("peer connected");
 }
 
-/// Threads that wait do only that.
+/// Checks that waiting threads do nothing else.
 fn costs_nothing_while_idle(ends: &Ends) {
     let scratch = Scratch::new();
     scratch.file("page", "a page");
@@ -337,7 +337,7 @@ promises!(a_client_on_mips: HERE, MIPS;
     carries_http carries_http_inside_tls carries_tcp timers_ring costs_nothing_while_idle);
 promises!(a_server_on_mips: MIPS, HERE;
     carries_http carries_http_inside_tls carries_tcp timers_ring costs_nothing_while_idle);
-// Not on big-endian MIPS: there, qemu 7.2 has getifaddrs() of any program wait for ever.
+// Not on big-endian MIPS: with qemu 7.2, getifaddrs() never returns there in any program.
 #[cfg(feature = "p2p")]
 promises!(a_peer_on_mipsel: HERE, MIPSEL_PEER; carries_p2p);
 #[cfg(feature = "p2p")]

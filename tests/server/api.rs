@@ -1,4 +1,4 @@
-//! The API tells operators the truth about a server, and nobody its secrets. With TLS: see
+//! The API tells operators the truth about a server, and reveals no secrets. With TLS: see
 //! `tls.rs`.
 
 use crate::common::eventually;
@@ -15,7 +15,7 @@ const API: &str = "-apiAddr 127.0.0.1:0";
 const ID_ALONE: [u8; 1] = [0x00];
 const LOOKED: &str = "a look at itself";
 
-/// A server with an API, for the user every example has; where visitors come, and the API.
+/// Starts a server with an API and user id1; returns it, its visitor address, and the API's.
 fn setup(more: &str) -> (Gt, SocketAddr, SocketAddr) {
     let mut server = server_of_id1(&format!("{API} {more}"));
     let (addr, api) = (server.addr(), server.api_addr());
@@ -26,14 +26,14 @@ fn page(api: SocketAddr, path: &str) -> Answer {
     get(api, "localhost", path)
 }
 
-/// A page that must be there.
+/// Returns a page that must exist.
 fn text(api: SocketAddr, path: &str) -> String {
     let answer = page(api, path);
     assert_eq!(answer.status, 200, "{path}: {}", answer.text());
     answer.text()
 }
 
-/// The number that `/metrics` has behind `name`, with its labels.
+/// Returns the number of `name`, with its labels, in `/metrics`.
 fn metric(api: SocketAddr, name: &str) -> u64 {
     let page = text(api, "/metrics");
     let mut found = page.lines().filter_map(|line| {
@@ -45,7 +45,7 @@ fn metric(api: SocketAddr, name: &str) -> u64 {
     value.parse().unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
-/// `/clients` without the times, which are checked.
+/// Returns `/clients` with its times checked and removed.
 fn clients(api: SocketAddr) -> String {
     let page = text(api, "/clients");
     let now = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
@@ -59,7 +59,7 @@ fn clients(api: SocketAddr) -> String {
     })
 }
 
-/// The page with `mask` for every number behind `name`, each of which is checked.
+/// Returns the page with `mask` for every number behind `name`; each is passed to `check`.
 fn masked(page: &str, name: &str, mask: &str, check: impl Fn(&str)) -> String {
     let mut parts = page.split(name);
     let mut shown = parts.next().unwrap_or_default().to_owned();
@@ -88,7 +88,7 @@ fn ok() -> String {
 }
 
 #[test]
-fn the_status_is_ok_whatever_the_listener() {
+fn the_status_is_ok_with_any_listener() {
     let users = "-id id1 -secret secret1";
     for listeners in [
         "-addr 127.0.0.1:0",
@@ -116,7 +116,7 @@ fn the_status_is_ok_whatever_the_listener() {
 }
 
 #[test]
-fn the_servers_look_at_itself_leaves_no_trace() {
+fn the_health_check_leaves_no_trace() {
     let (server, addr, api) = setup("-logLevel debug");
     let before = (clients(api), text(api, "/metrics"));
     let descriptors = server.fds();
@@ -130,7 +130,7 @@ fn the_servers_look_at_itself_leaves_no_trace() {
     };
     assert_eq!(clients(api), before.0);
     assert_eq!(without_time(text(api, "/metrics")), without_time(before.1));
-    // Its prefix is not waited for as that of a client would be.
+    // Visitors are not made to wait for its prefix, as for that of a client.
     let id = prefix
         .split("id=")
         .nth(1)
@@ -140,7 +140,7 @@ fn the_servers_look_at_itself_leaves_no_trace() {
 }
 
 #[test]
-fn the_server_looks_at_itself_once_however_many_ask() {
+fn concurrent_status_requests_share_one_health_check() {
     let (server, _, api) = setup("-logLevel debug");
     std::thread::scope(|scope| {
         for _ in 0..20 {
@@ -152,11 +152,11 @@ fn the_server_looks_at_itself_once_however_many_ask() {
 }
 
 #[test]
-fn a_server_that_cannot_serve_says_so_until_it_can_again() {
+fn the_status_fails_while_the_server_cannot_serve() {
     const MOST: usize = 64;
     let mut server = server_with_descriptors(MOST, &format!("-addr 127.0.0.1:0 {API}"));
     let (addr, api) = (server.addr(), server.api_addr());
-    // Leaves one descriptor: for the API's connection, and none for a look.
+    // Leaves one descriptor: for the API's connection, and none for a health check.
     let visitors = 1..server.free_fds(MOST);
     let mut visitors: Vec<_> = visitors.map(|_| connect(addr)).collect();
     eventually("all visitors to be accepted", || {
@@ -183,12 +183,12 @@ fn a_server_that_cannot_serve_says_so_until_it_can_again() {
 }
 
 #[test]
-fn a_look_that_took_too_long_is_not_taken_for_a_client() {
+fn a_health_check_that_timed_out_is_not_counted_as_a_client() {
     const MOST: usize = 64;
     let any = format!("-addr 127.0.0.1:0 {API} -logLevel debug");
     let mut server = server_with_descriptors(MOST, &any);
     let (addr, api) = (server.addr(), server.api_addr());
-    // Leaves two: for the API's connection and one end of the tunnel, which then waits.
+    // Leaves two descriptors: for the API's connection and one end of the tunnel, which then waits.
     let visitors = 2..server.free_fds(MOST);
     let visitors: Vec<_> = visitors.map(|_| connect(addr)).collect();
     eventually("all visitors to be accepted", || {
@@ -203,8 +203,8 @@ fn a_look_that_took_too_long_is_not_taken_for_a_client() {
     assert_eq!(server.lines_with("tunnel opened").len(), 0);
 }
 
-/// The numbers that clients, or all of them, have: tunnels, open streams, streams so far, bytes
-/// up and bytes down.
+/// Returns the numbers of a client, or of all: tunnels, open streams, streams so far, bytes up and
+/// bytes down.
 fn numbers(api: SocketAddr, family: &str, id: &str) -> [u64; 5] {
     let (alone, more) = match id {
         "" => (String::new(), String::new()),
@@ -252,7 +252,7 @@ fn every_byte_of_a_transfer_is_counted_once() {
         )
     );
 
-    // What comes for a stream that has ended is not carried.
+    // Bytes for a stream that has ended are not carried.
     peer.send(&[closed(task), data(task, b"late")].concat());
     assert_eq!(read_to_end(&mut visitor), b"");
     drop(visitor);
@@ -270,7 +270,7 @@ fn every_byte_of_a_transfer_is_counted_once() {
 }
 
 #[test]
-fn the_bytes_of_tunnels_that_were_replaced_stay_in_the_sums() {
+fn bytes_of_replaced_tunnels_stay_in_the_totals() {
     let port = free_port();
     let (_server, addr, api) = setup(&format!("-tcpNumber 1 -tcpRange {port}-{port}"));
     let mut old = Peer::ready_client(addr, &hello("id1", "secret1", &port_option(true, 0)));
@@ -282,7 +282,7 @@ fn the_bytes_of_tunnels_that_were_replaced_stay_in_the_sums() {
     let new = Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE));
     old.expect(Frame::Close);
     assert_eq!(numbers(api, "gt_client", "id1"), [2, 1, 1, 1000, 0]);
-    // The registration ends before the tunnel that was there before it.
+    // The registration ends before its earlier tunnel.
     new.shutdown();
     eventually("the new tunnel to end", || {
         (numbers(api, "gt", "") == [1, 1, 1, 1000, 0]).then_some(())
@@ -299,7 +299,7 @@ fn the_bytes_of_tunnels_that_were_replaced_stay_in_the_sums() {
 }
 
 #[test]
-fn a_real_client_is_described_as_it_is() {
+fn a_real_client_is_described_correctly() {
     let service = service::http(0, "here");
     let port = free_port();
     let (_server, addr, api) = setup(&format!(
@@ -331,7 +331,7 @@ fn a_real_client_is_described_as_it_is() {
 }
 
 #[test]
-fn refused_clients_and_visitors_are_counted_by_their_codes() {
+fn refused_clients_and_visitors_are_counted_by_code() {
     let (_server, addr, api) = setup("-hostRegex ^a+$");
     for (id, secret, option, code) in [
         ("id1", "secret2", ID_ALONE.to_vec(), 1),
@@ -380,7 +380,7 @@ fn refused_clients_and_visitors_are_counted_by_their_codes() {
 }
 
 #[test]
-fn the_program_is_named_and_its_time_runs() {
+fn version_and_uptime_are_shown() {
     let (_server, _, api) = setup("");
     let name = format!("gt_info{{version=\"{}\"}}", version());
     assert_eq!(metric(api, &name), 1);
@@ -393,7 +393,7 @@ fn the_program_is_named_and_its_time_runs() {
 }
 
 #[test]
-fn every_line_of_the_metrics_belongs_to_the_family_before_it() {
+fn every_metrics_line_belongs_to_the_preceding_family() {
     let (_server, addr, api) = setup("");
     let _peer = Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE));
     let page = text(api, "/metrics");
@@ -422,8 +422,8 @@ fn every_line_of_the_metrics_belongs_to_the_family_before_it() {
 }
 
 #[test]
-fn an_id_may_have_any_character_and_no_page_breaks() {
-    // It can be no host prefix then, but there are other services.
+fn an_id_with_any_character_breaks_no_page() {
+    // It cannot be a host prefix then, but there are other services.
     let port = free_port();
     let mut server = server(&format!(
         "-addr 127.0.0.1:0 {API} -tcpNumber 1 -tcpRange {port}-{port}"
@@ -458,7 +458,7 @@ fn no_secret_is_on_any_page_or_in_the_log() {
 }
 
 #[test]
-fn more_clients_than_fit_are_summed_up() {
+fn clients_beyond_the_limit_are_summed_up() {
     let mut server = server(&format!("-addr 127.0.0.1:0 {API}"));
     let (addr, api) = (server.addr(), server.api_addr());
     let mut peers: Vec<_> = (0..103)
@@ -493,7 +493,7 @@ fn more_clients_than_fit_are_summed_up() {
 }
 
 #[test]
-fn what_is_not_there_is_404_and_what_is_not_get_is_405() {
+fn unknown_paths_are_404_and_other_methods_are_405() {
     let (_server, _, api) = setup("");
     for path in ["/", "/status/", "/Status", "/clients.json", "*"] {
         assert_eq!(page(api, path).status, 404, "{path}");
@@ -514,7 +514,7 @@ fn what_is_not_there_is_404_and_what_is_not_get_is_405() {
 }
 
 #[test]
-fn a_name_that_the_api_is_not_known_by_is_421() {
+fn an_unknown_host_name_is_421() {
     let (_server, _, api) = setup("-apiHosts gt.example.com -apiHosts gt");
     let port = api.port();
     for host in [
@@ -538,12 +538,12 @@ fn a_name_that_the_api_is_not_known_by_is_421() {
             assert!(answer.text().contains("apiHosts"), "{}", answer.text());
         }
     }
-    // Programs may leave it out; browsers do not.
+    // Programs may omit the Host; browsers do not.
     assert_eq!(ask(api, "GET /clients HTTP/1.0\r\n\r\n").status, 200);
 }
 
 #[test]
-fn half_a_request_and_what_is_none_is_told_so() {
+fn incomplete_and_malformed_requests_get_an_error() {
     let (server, _, api) = setup("");
     let descriptors = server.fds();
     let mut half = connect(api);
@@ -581,7 +581,7 @@ fn a_request_may_come_in_single_bytes() {
 }
 
 #[test]
-fn only_so_many_are_served_at_once_and_the_others_wait() {
+fn the_number_of_concurrent_requests_is_bounded_and_others_wait() {
     let (server, addr, api) = setup("");
     let descriptors = server.fds();
     let mut waiting: Vec<_> = (0..40).map(|_| connect(api)).collect();
@@ -591,7 +591,7 @@ fn only_so_many_are_served_at_once_and_the_others_wait() {
     eventually("32 connections to be accepted", || {
         (server.fds() == descriptors + 32).then_some(())
     });
-    // Visitors are none of the API's business.
+    // The limit does not apply to visitors.
     assert_eq!(get(addr, "nobody.a", "/").status, 404);
     server.wait_for_fds(descriptors + 32);
     assert_eq!(server.fds(), descriptors + 32);

@@ -1,5 +1,5 @@
-//! Who is let in: the authAPI, the first secret of an unknown id, and addresses that fail too
-//! often. Clients and APIs are written by hand.
+//! Admission: the authAPI, the first secret of an unknown id, and addresses that fail too often.
+//! Clients and APIs are written by hand.
 
 use crate::common::api::{self, answer, judgement, Api, Request};
 use crate::common::eventually;
@@ -19,7 +19,7 @@ use std::sync::{Arc, Barrier, Mutex};
 const ID_ALONE: [u8; 1] = [0x00];
 const BAD_CREDENTIALS: Frame = Frame::Error(1);
 
-/// A server without users, which asks `api`.
+/// Starts a server without users that asks `api`.
 fn asking(api: &Api, more: &str) -> (Gt, SocketAddr) {
     let url = format!("http://{}/judge?key=k1", api.addr);
     let mut server = server(&format!("-addr 127.0.0.1:0 -authAPI {url} {more}"));
@@ -27,7 +27,7 @@ fn asking(api: &Api, more: &str) -> (Gt, SocketAddr) {
     (server, addr)
 }
 
-/// Services in their order on the wire.
+/// Concatenates services in their order on the wire.
 fn services(options: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (at, option) in options.iter().enumerate() {
@@ -39,7 +39,7 @@ fn services(options: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
-/// A visitor who has asked for `host` and waits.
+/// Connects as a visitor, asks for `host` and does not read the response.
 fn visit(addr: SocketAddr, host: &str) -> TcpStream {
     let mut visitor = connect(addr);
     let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
@@ -49,14 +49,14 @@ fn visit(addr: SocketAddr, host: &str) -> TcpStream {
     visitor
 }
 
-/// A client that must be refused so.
+/// Connects as a client that must be refused with `refusal`.
 fn assert_refused(addr: SocketAddr, hello: &[u8], refusal: Frame) {
     let mut peer = Peer::client(addr, hello);
     peer.expect(refusal);
     peer.expect_end();
 }
 
-/// An authAPI that grants what it was last told to.
+/// Starts an authAPI whose granted prefixes the test can change.
 fn granting(prefixes: &[&str]) -> (Api, Arc<Mutex<Vec<u8>>>) {
     let say = Arc::new(Mutex::new(judgement(true, prefixes)));
     let said = say.clone();
@@ -65,7 +65,7 @@ fn granting(prefixes: &[&str]) -> (Api, Arc<Mutex<Vec<u8>>>) {
 }
 
 #[test]
-fn a_client_that_the_api_knows_is_let_in_with_its_prefixes() {
+fn a_client_known_to_the_api_is_admitted_with_its_prefixes() {
     let port = free_port();
     let (api, _) = granting(&["shop", "Blog"]);
     let (_server, addr) = asking(
@@ -101,7 +101,7 @@ fn a_client_that_the_api_knows_is_let_in_with_its_prefixes() {
 }
 
 #[test]
-fn each_tunnel_is_asked_about() {
+fn the_api_is_asked_about_each_tunnel() {
     let (api, say) = granting(&[]);
     let (_server, addr) = asking(&api, "");
     let id1 = hello("id1", "secret1", &ID_ALONE);
@@ -126,7 +126,7 @@ fn a_client_that_the_api_denies_is_refused_and_counted() {
 }
 
 #[test]
-fn prefixes_that_are_not_granted_are_not_there_and_the_rest_is() {
+fn only_granted_prefixes_are_published() {
     let (api, _) = granting(&["b", "unasked"]);
     let (mut server, addr) = asking(&api, "-hostNumber 2");
     let offers = services(&[&prefix_option("a"), &prefix_option("b"), &ID_ALONE]);
@@ -139,14 +139,14 @@ fn prefixes_that_are_not_granted_are_not_there_and_the_rest_is() {
         assert_eq!(get(addr, host, "/").status, 404, "{host}");
     }
     server.wait_for("does not grant these prefixes id=id1: a");
-    // What this one was not granted is free for another.
+    // What this client was not granted is free for another.
     let mut other = Peer::ready_client(addr, &hello("a", "s", &ID_ALONE));
     let _visitor = visit(addr, "a.a");
     assert_eq!(other.task().1, 0);
 }
 
 #[test]
-fn a_configured_id_is_decided_by_its_secret_alone() {
+fn a_configured_id_is_decided_by_its_secret_only() {
     let (api, _) = granting(&[]);
     let scratch = Scratch::new();
     let users = scratch.file(
@@ -188,7 +188,7 @@ fn the_api_decides_about_unknown_ids_even_where_any_client_is_allowed() {
 }
 
 #[test]
-fn an_api_that_takes_its_time_holds_up_nobody_else() {
+fn a_slow_api_delays_no_other_client() {
     let (go, wait) = channel();
     let wait = Mutex::new(wait);
     let api = api::start(0, move |_| {
@@ -208,7 +208,7 @@ fn an_api_that_takes_its_time_holds_up_nobody_else() {
 }
 
 #[test]
-fn a_failing_api_refuses_says_so_once_and_blames_nobody() {
+fn a_failing_api_refuses_clients_logs_once_and_locks_out_no_address() {
     let large = answer(
         200,
         &format!("{{\"result\": true{}}}", " ".repeat(64 * 1024)),
@@ -243,7 +243,7 @@ fn a_failing_api_refuses_says_so_once_and_blames_nobody() {
 }
 
 #[test]
-fn while_the_api_is_down_those_that_are_configured_come_in() {
+fn configured_clients_are_admitted_while_the_api_is_down() {
     let (mut server, addr) = {
         let (api, _) = granting(&[]);
         asking(&api, "-id id1 -secret secret1")
@@ -254,7 +254,7 @@ fn while_the_api_is_down_those_that_are_configured_come_in() {
 }
 
 #[test]
-fn changed_services_are_asked_about_while_the_tunnel_goes_on() {
+fn the_api_is_asked_about_changed_services_on_a_live_tunnel() {
     let (api, say) = granting(&["a"]);
     let (_server, addr) = asking(&api, "-hostNumber 0 -reconnectTimes 0");
     let before = services(&[&prefix_option("a")]);
@@ -277,13 +277,13 @@ fn changed_services_are_asked_about_while_the_tunnel_goes_on() {
     let _other = visit(addr, "b.a");
     assert_eq!(peer.task().1, 0);
     assert_eq!(get(addr, "c.a", "/").status, 404);
-    // What is not granted any more is free for another.
+    // What is no longer granted is free for another client.
     *say.lock().unwrap() = judgement(true, &[]);
     let mut other = Peer::ready_client(addr, &hello("a", "s", &ID_ALONE));
     let _at_other = visit(addr, "a.a");
     assert_eq!(other.task().1, 0);
 
-    // What was granted holds while the API fails.
+    // What was granted stays while the API fails.
     *say.lock().unwrap() = answer(503, "");
     peer.send(&change);
     peer.expect(Frame::Services);
@@ -316,7 +316,7 @@ fn a_hello_that_is_too_long_to_ask_about_is_refused() {
 }
 
 #[test]
-fn of_two_clients_with_one_unknown_id_the_first_holds_it_to_its_end() {
+fn the_first_of_two_clients_with_an_unknown_id_keeps_it() {
     const ROUNDS: usize = 20;
     let mut server = server("-addr 127.0.0.1:0 -allowAnyClient -reconnectTimes 0");
     let addr = server.addr();
@@ -340,7 +340,7 @@ fn of_two_clients_with_one_unknown_id_the_first_holds_it_to_its_end() {
             both => panic!("round {round}: {both:?}"),
         };
         let (mut peer, secret, lost) = (winner.0, winner.2, loser.2);
-        // A second tunnel holds it when the first is gone.
+        // A second tunnel keeps the id when the first has ended.
         let second = Peer::ready_client(addr, &hello(&id, secret, &ID_ALONE));
         peer.send(&CLOSE);
         assert_eq!(
@@ -358,7 +358,7 @@ fn of_two_clients_with_one_unknown_id_the_first_holds_it_to_its_end() {
 }
 
 #[test]
-fn an_address_that_fails_too_often_is_refused_for_a_while_but_its_visitors_are_served() {
+fn an_address_with_failed_logins_is_locked_out_but_its_visitors_are_served() {
     let mut server = server(
         "-addr 127.0.0.1:0 -id id1 -secret secret1 -reconnectTimes 2 -reconnectDuration 3s \
          -logLevel debug",
@@ -368,7 +368,7 @@ fn an_address_that_fails_too_often_is_refused_for_a_while_but_its_visitors_are_s
         hello("id1", "secret1", &ID_ALONE),
         hello("id1", "wrong", &ID_ALONE),
     );
-    // What succeeds in between clears the count.
+    // A success clears the count.
     let mut peer = Peer::ready_client(addr, &right);
     for _ in 0..3 {
         for _ in 0..2 {
@@ -398,7 +398,7 @@ fn an_address_that_fails_too_often_is_refused_for_a_while_but_its_visitors_are_s
 
 #[cfg(feature = "client")]
 #[test]
-fn a_client_of_an_address_that_is_locked_out_says_so_and_for_how_long() {
+fn a_locked_out_client_logs_for_how_long() {
     let mut server =
         server("-addr 127.0.0.1:0 -id id1 -secret secret1 -reconnectTimes 1 -reconnectDuration 1h");
     let addr = server.addr();
@@ -426,13 +426,13 @@ fn a_client_of_an_address_that_is_locked_out_says_so_and_for_how_long() {
     let line = client(2).wait_for("the server refused id1: ");
     let said = "too many failed logins from this address, which is locked out for 3";
     assert!(line.contains(said), "{line}");
-    // GT/1 has no words for it.
+    // GT/1 cannot express this.
     let line = client(1).wait_for("the server refused id1: ");
     assert!(line.contains("locked out after failed logins"), "{line}");
 }
 
 #[test]
-fn an_unknown_id_that_anybody_can_make_up_does_not_clear_the_count() {
+fn a_login_with_an_arbitrary_id_does_not_clear_the_count() {
     let mut server =
         server("-addr 127.0.0.1:0 -id id1 -secret secret1 -allowAnyClient -reconnectTimes 1");
     let addr = server.addr();
@@ -446,7 +446,7 @@ fn an_unknown_id_that_anybody_can_make_up_does_not_clear_the_count() {
 }
 
 #[test]
-fn the_server_can_look_at_itself_from_an_address_that_is_refused() {
+fn the_health_check_works_from_a_locked_out_address() {
     let mut server =
         server("-addr 127.0.0.1:0 -id id1 -secret secret1 -apiAddr 127.0.0.1:0 -reconnectTimes 1");
     let addr = server.addr();
@@ -455,6 +455,6 @@ fn the_server_can_look_at_itself_from_an_address_that_is_refused() {
     }
     let status = get(server.api_addr(), "localhost", "/status");
     assert_eq!(status.status, 200, "{}", status.text());
-    // And that is no way in for others.
+    // This does not let other clients in.
     assert_refused(addr, &hello("id1", "secret1", &ID_ALONE), BAD_CREDENTIALS);
 }

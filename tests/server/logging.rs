@@ -1,4 +1,4 @@
-//! The log of a running gt: where it goes, what is in it, and that it never gets in the way.
+//! The log of a running gt: where it goes, what it contains, and that it never blocks anything.
 
 use crate::common::gt::{client, client_of_id1, gt, server, server_of_id1, Gt, GT};
 use crate::common::process::{run, Process};
@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 
-/// Each line of `text` must begin like a line of the log; answers their number.
+/// Checks that each line of `text` begins like a log line; returns the number of lines.
 fn whole_lines(text: &str) -> usize {
     assert!(text.is_empty() || text.ends_with('\n'), "{text:?}");
     for line in text.lines() {
@@ -21,13 +21,13 @@ fn whole_lines(text: &str) -> usize {
     text.lines().count()
 }
 
-/// A request that leaves a line in the log at level debug.
+/// Sends a request that is logged at level debug.
 fn visit(addr: SocketAddr) {
     assert_eq!(ask(addr, "GET / HTTP/1.1\r\n\r\n").status, 400);
 }
 
 #[test]
-fn a_log_file_takes_all_that_stderr_would_have_got() {
+fn a_log_file_gets_everything_that_stderr_would() {
     let scratch = Scratch::new();
     let log = scratch.join("gt.log");
     fs::write(&log, "before\n").expect("write");
@@ -68,7 +68,7 @@ fn a_log_file_that_cannot_be_opened_is_an_error_with_1() {
 }
 
 #[test]
-fn who_has_started_gt_sees_why_it_ended_with_a_log_file_too() {
+fn a_fatal_error_is_also_on_stderr_with_a_log_file() {
     let scratch = Scratch::new();
     let log = scratch.join("gt.log");
     let taken = service::silent();
@@ -89,7 +89,7 @@ fn who_has_started_gt_sees_why_it_ended_with_a_log_file_too() {
 }
 
 #[test]
-fn a_stderr_that_takes_nothing_does_not_change_how_gt_ends() {
+fn a_blocked_stderr_does_not_change_the_exit_code() {
     let scratch = Scratch::new();
     let log = scratch.join("gt.log");
     let taken = service::silent();
@@ -139,7 +139,7 @@ fn the_log_is_rotated_by_size_and_count() {
 fn a_full_disk_stops_the_log_and_nothing_else() {
     let scratch = Scratch::new();
     let (log, port) = (scratch.join("gt.log"), free_port());
-    // What a file may have at most, in blocks of 512 bytes.
+    // The maximum size of a file, in blocks of 512 bytes.
     let line = format!(
         "ulimit -f 8 && exec {GT} server -addr 127.0.0.1:{port} -logLevel debug -logFile {}",
         log.display()
@@ -162,7 +162,7 @@ fn a_full_disk_stops_the_log_and_nothing_else() {
         visit(addr);
     }
     assert_eq!(read(&log).len(), size);
-    // There is room again.
+    // Makes room again.
     let file = OpenOptions::new()
         .write(true)
         .open(&log)
@@ -184,7 +184,7 @@ fn a_full_disk_stops_the_log_and_nothing_else() {
 }
 
 #[test]
-fn a_stderr_that_takes_nothing_does_not_matter() {
+fn a_blocked_stderr_does_not_block_gt() {
     let port = free_port();
     let line = format!("exec {GT} server -addr 127.0.0.1:{port} -logLevel debug 2>/dev/full");
     let mut command = Command::new("sh");
@@ -201,7 +201,7 @@ fn a_stderr_that_takes_nothing_does_not_matter() {
 }
 
 #[test]
-fn a_reload_opens_the_log_file_again_and_takes_its_level() {
+fn a_reload_reopens_the_log_file_and_applies_its_level() {
     let scratch = Scratch::new();
     let (log, old, port) = (scratch.join("gt.log"), scratch.join("old.log"), free_port());
     let write = |level: &str| {
@@ -229,7 +229,7 @@ fn a_reload_opens_the_log_file_again_and_takes_its_level() {
         read(&log).contains(" DBG ").then_some(())
     });
     assert!(!read(&old).contains(" DBG ") && !read(&old).contains("reloaded"));
-    // A bad file changes nothing else, but the log is opened again all the same.
+    // An invalid file changes nothing else, but the log is reopened all the same.
     fs::remove_file(&old).expect("remove");
     fs::rename(&log, &old).expect("rename the log");
     write("loud");
@@ -274,7 +274,7 @@ fn the_roles_of_a_process_share_one_log() {
         !text.contains("logFile is ignored") && !text.contains(" INF "),
         "{text}"
     );
-    // At this level it does not say that it runs.
+    // At this level the start is not logged.
     let addr = ([127, 0, 0, 1], port).into();
     eventually("the server to listen", || {
         std::net::TcpStream::connect(addr).ok()
@@ -285,7 +285,7 @@ fn the_roles_of_a_process_share_one_log() {
 }
 
 #[test]
-fn the_configuration_is_logged_once_for_each_role_and_no_secret_is() {
+fn the_configuration_is_logged_once_for_each_role_without_secrets() {
     let service = service::http(0, "here");
     let scratch = Scratch::new();
     let config = scratch.file(
@@ -343,7 +343,7 @@ fn the_configuration_is_logged_once_for_each_role_and_no_secret_is() {
 }
 
 #[test]
-fn normal_work_leaves_no_line_at_info() {
+fn normal_operation_logs_nothing_at_info() {
     let service = service::http(0, "here");
     let mut server = server_of_id1("");
     let addr = server.addr();

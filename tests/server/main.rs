@@ -1,4 +1,4 @@
-//! The server: who may log in, what its API and its STUN socket answer, what the log says.
+//! The server: admission, API, STUN, log.
 
 // A test fails by a panic.
 #![allow(

@@ -1,4 +1,4 @@
-//! What Sentry is told, and that it costs nobody anything.
+//! What is reported to Sentry, and that reporting blocks nothing.
 
 use crate::common;
 use crate::common::gt::{client, server, GT};
@@ -12,7 +12,7 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
-/// Runs `gt` with these words, and no proxy of the surroundings, to its end.
+/// Runs `gt` with these arguments and without the environment's proxy, to its end.
 fn gt(line: &str) -> Output {
     run(Command::new(GT)
         .args(words(line))
@@ -20,7 +20,7 @@ fn gt(line: &str) -> Output {
         .env("no_proxy", "*"))
 }
 
-/// Either role with something that ends it, and what that is.
+/// Returns command lines that end each role with an error, and the error.
 fn ending(taken: &service::Service) -> [(String, String); 2] {
     let addr = taken.addr.to_string();
     let server = format!("server -addr {addr} -id id1 -secret topsecret");
@@ -61,7 +61,7 @@ fn an_error_that_ends_gt_is_reported_before_it_ends() {
 }
 
 #[test]
-fn with_sentry_debug_its_client_says_what_it_does() {
+fn sentry_debug_logs_what_the_sentry_client_does() {
     for (line, _) in ending(&service::silent()) {
         let sentry = sentry::start();
         let output = gt(&format!("{line} -sentryDebug -sentryDSN {}", sentry.dsn()));
@@ -90,7 +90,7 @@ fn the_release_is_the_version_unless_it_is_given() {
 }
 
 #[test]
-fn only_the_levels_that_are_asked_for_are_reported() {
+fn only_the_configured_levels_are_reported() {
     let nobody = free_port();
     let line = format!("-remote 127.0.0.1:{nobody} -id id1 -secret topsecret -local tcp://[::1]:1");
     let (all, usual) = (sentry::start(), sentry::start());
@@ -119,7 +119,7 @@ fn only_the_levels_that_are_asked_for_are_reported() {
 }
 
 #[test]
-fn a_server_reports_the_levels_that_are_asked_for() {
+fn a_server_reports_the_configured_levels() {
     let sentry = sentry::start();
     let mut server = server(&format!(
         "-addr 127.0.0.1:0 -logLevel disable -sentryLevel warn -sentryDSN {}",
@@ -146,7 +146,7 @@ fn a_sample_rate_of_0_reports_nothing() {
 }
 
 #[test]
-fn without_a_dsn_nothing_of_it_runs() {
+fn without_a_dsn_sentry_does_not_run() {
     let sentry = sentry::start();
     let scratch = Scratch::new();
     let mut command = Command::new(GT);
@@ -154,7 +154,7 @@ fn without_a_dsn_nothing_of_it_runs() {
         .args(words(
             "server -addr 127.0.0.1:0 -sentryLevel info -sentryDebug",
         ))
-        // What Sentry's own would look for.
+        // The variable that Sentry's own client would read.
         .env("SENTRY_DSN", sentry.dsn());
     let mut gt = common::process::Process::spawn("gt", scratch, &mut command);
     gt.wait_for("acceptLoop started");
@@ -169,7 +169,7 @@ fn without_a_dsn_nothing_of_it_runs() {
 }
 
 #[test]
-fn a_sentry_that_hangs_holds_up_neither_visitors_nor_the_end() {
+fn a_hanging_sentry_blocks_neither_visitors_nor_the_exit() {
     let connections: Arc<AtomicUsize> = Arc::default();
     let counted = connections.clone();
     let hanging = Service::start(0, move |mut stream| {
@@ -182,18 +182,18 @@ fn a_sentry_that_hangs_holds_up_neither_visitors_nor_the_end() {
         hanging.addr
     ));
     let addr = server.addr();
-    // Many times what its queue holds.
+    // Many times the capacity of its queue.
     for _ in 0..200 {
         assert_eq!(ask(addr, "GET / HTTP/1.1\r\n\r\n").status, 400);
     }
     assert_eq!(get(addr, "nobody.a", "/").status, 404);
     assert_eq!(server.stop(), Some(0));
-    // Not even the first report has been given up meanwhile, which takes 15 seconds.
+    // Even the first report, which takes 15 seconds to fail, has not been given up yet.
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
 
 #[test]
-fn what_is_no_dsn_is_refused_and_not_repeated() {
+fn an_invalid_dsn_is_refused_and_not_repeated() {
     for dsn in [
         "dsnkey@h/1",
         "https://dsnkey/1",
@@ -211,7 +211,7 @@ fn what_is_no_dsn_is_refused_and_not_repeated() {
     }
 }
 
-/// Not a test by itself: the process that panics for the next one.
+/// Not a test by itself: the process that panics for the next test.
 #[test]
 fn panicking() {
     let Ok(dsn) = std::env::var("GT_TEST_PANIC_DSN") else {
@@ -223,7 +223,7 @@ fn panicking() {
     };
     let _guard = gt::logging::start(&roles).expect("a log");
     let task = async_std::task::spawn(async { panic!("boom\nin a task") });
-    // Whoever waits for a task that panicked panics too.
+    // Awaiting a task that panicked panics too.
     let waiting = std::panic::AssertUnwindSafe(|| async_std::task::block_on(task));
     assert!(std::panic::catch_unwind(waiting).is_err());
     assert_eq!(async_std::task::block_on(async { 1 }), 1);

@@ -1,5 +1,5 @@
-//! However a tunnel comes to its end in good order, the streams in it arrive whole: of a visitor
-//! or a service that has ended its own direction, and that reads slowly.
+//! However a tunnel ends gracefully, its streams arrive whole, also those of a slow or half-closed
+//! visitor or service.
 
 use crate::common::eventually;
 use crate::common::gt::{client, server_of_id1, Gt, Successor};
@@ -15,7 +15,7 @@ use std::sync::mpsc::{channel, Receiver};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// More than all buffers on the way hold.
+/// More than all buffers on the path hold.
 const LENGTH: usize = 6 << 20;
 
 /// What ends the tunnel.
@@ -87,7 +87,7 @@ impl Setup {
     }
 }
 
-/// Makes the kernel hold little of what `stream` is sent and has not read.
+/// Limits how much unread data the kernel holds for `stream`.
 fn narrow(stream: &TcpStream) {
     let socket = socket2::SockRef::from(stream);
     socket
@@ -95,7 +95,7 @@ fn narrow(stream: &TcpStream) {
         .expect("set a buffer");
 }
 
-/// Reads to the end, slower than a tunnel brings it. Answers how much of `bytes` has come.
+/// Reads to the end, slower than a tunnel delivers. Returns how much of `bytes` has come.
 fn read_slowly(stream: &mut impl Read, bytes: &[u8]) -> io::Result<usize> {
     let (mut got, mut piece) = (0, [0; 16 << 10]);
     loop {
@@ -132,7 +132,7 @@ fn a_visitor_that_has_ended_its_direction_gets_the_whole_answer() {
 }
 
 #[test]
-fn a_client_that_does_not_read_holds_no_more_ended_tunnels_than_it_may_have() {
+fn a_client_that_does_not_read_is_limited_in_draining_tunnels() {
     let mut server = server_of_id1("-connections 1");
     let addr = server.addr();
     let end = || {
@@ -153,8 +153,8 @@ fn a_client_that_does_not_read_holds_no_more_ended_tunnels_than_it_may_have() {
     assert!(!is_closed(&newest));
 }
 
-/// A service that may end its own direction, says that it has been reached, and how much of `bytes`
-/// it has got.
+/// A service that may end its own direction, reports that it has been reached, and how much of
+/// `bytes` it has received.
 fn slow_sink(bytes: Arc<Vec<u8>>, half_closes: bool) -> (Service, Receiver<io::Result<usize>>) {
     let (report, reports) = channel();
     let report = Mutex::new(report);
@@ -166,7 +166,7 @@ fn slow_sink(bytes: Arc<Vec<u8>>, half_closes: bool) -> (Service, Receiver<io::R
         }
         let begun = stream.peek(&mut [0]);
         report.lock().unwrap().send(begun).expect("a test");
-        // GT/1 has no half-close: the end of the visitor does not come before that of the service.
+        // GT/1 has no half-close: the visitor's end does not come before the service's.
         let got = match half_closes {
             true => read_slowly(&mut stream, &bytes),
             false => read_slowly(&mut (&stream).take(LENGTH as u64), &bytes),
@@ -181,7 +181,7 @@ fn slow_sink(bytes: Arc<Vec<u8>>, half_closes: bool) -> (Service, Receiver<io::R
 fn a_service_gets_the_whole_upload() {
     let bytes = Arc::new(Random::new(2).bytes(LENGTH));
     for wire in [1, 2] {
-        // In GT/1 the end of the service would end the stream.
+        // In GT/1 the service's end would end the stream.
         let (service, reports) = slow_sink(bytes.clone(), wire == 2);
         for end in ENDS {
             let mut setup = Setup::new(wire, &service);
@@ -190,7 +190,7 @@ fn a_service_gets_the_whole_upload() {
             let visit = std::thread::spawn(move || {
                 visitor.write_all(&sent).expect("send");
                 visitor.shutdown(Shutdown::Write).expect("half-close");
-                // To the end of the service's direction, which may be a reset of what is left.
+                // Up to the end of the service's direction, or a reset.
                 let _ = visitor.read_to_end(&mut Vec::new());
             });
             reports.recv().unwrap().expect("the first byte");

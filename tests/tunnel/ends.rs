@@ -1,4 +1,4 @@
-//! Both real ends of a tunnel together: what a visitor and a service may count on.
+//! Both real ends of a tunnel: what a visitor and a service can rely on.
 
 use crate::common;
 use crate::common::gt::{client_of_id1, server_of_id1, Gt};
@@ -17,7 +17,7 @@ struct Setup {
     client: Gt,
 }
 
-/// A tunnel to a TCP service.
+/// Starts a tunnel to a TCP service.
 fn to(service: &Service, for_client: &str) -> Setup {
     let port = free_port();
     let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}-{port}"));
@@ -43,7 +43,7 @@ fn a_service_that_speaks_first_is_heard() {
 }
 
 #[test]
-fn bytes_of_every_amount_come_back() {
+fn transfers_of_any_length_are_complete() {
     let service = service::echo();
     let setup = to(&service, "");
     let mut random = Random::new(1);
@@ -65,7 +65,7 @@ fn bytes_of_every_amount_come_back() {
 }
 
 #[test]
-fn the_end_of_a_service_travels_behind_its_bytes() {
+fn the_end_of_a_service_comes_behind_its_bytes() {
     let bytes = Arc::new(Random::new(2).bytes(20 << 20));
     let service = service::source(bytes.clone());
     let setup = to(&service, "");
@@ -74,7 +74,7 @@ fn the_end_of_a_service_travels_behind_its_bytes() {
 }
 
 #[test]
-fn the_end_of_a_visitor_travels_behind_his_bytes() {
+fn the_end_of_a_visitor_comes_behind_its_bytes() {
     let (service, reports) = service::sink();
     let setup = to(&service, "");
     let bytes = Random::new(3).bytes(20 << 20);
@@ -92,14 +92,14 @@ fn the_end_of_a_visitor_travels_behind_his_bytes() {
 }
 
 #[test]
-fn a_visitor_who_stops_reading_loses_nothing_and_stalls_nobody_for_good() {
+fn a_visitor_that_stops_reading_loses_nothing_and_stalls_no_other_for_good() {
     let bytes = Arc::new(Random::new(4).bytes(32 << 20));
     let service = service::source(bytes.clone());
     let setup = to(&service, "");
     let mut slow = connect(setup.at);
     let mut quick = connect(setup.at);
     read(&mut slow, 1);
-    // The slow one is left alone while the other is served; then it is its turn.
+    // The slow visitor waits while the other is served, then reads.
     let reading = std::thread::spawn(move || read_to_end(&mut quick));
     let rest = read_to_end(&mut slow);
     assert!(rest == bytes[1..], "the slow one's bytes differ");
@@ -144,12 +144,12 @@ fn five_thousand_connections_leave_no_descriptors() {
 }
 
 #[test]
-fn a_reset_by_the_visitor_reaches_the_service_as_an_end_where_the_wire_has_no_reset() {
+fn a_visitor_s_reset_reaches_the_service_as_an_end_in_gt_1() {
     let (service, reports) = service::sink();
     let setup = to(&service, "-wire 1");
     let mut visitor = connect(setup.at);
     visitor.write_all(b"then gone").expect("send");
-    // The acknowledgement says that it has arrived; from here on only the end is missing.
+    // After the acknowledgement only the end is missing.
     read(&mut visitor, 1);
     let visitor = socket2::Socket::from(visitor);
     visitor
@@ -161,7 +161,7 @@ fn a_reset_by_the_visitor_reaches_the_service_as_an_end_where_the_wire_has_no_re
 }
 
 #[test]
-fn a_visitor_who_has_said_all_still_gets_his_answer() {
+fn a_half_closed_visitor_still_gets_its_answer() {
     let service = service::http(0, "here");
     let setup = to(&service, "");
     let mut visitor = connect(setup.at);
@@ -197,7 +197,7 @@ fn everything_works_over_ipv6_too() {
     assert_echo_at(format!("[::1]:{port}").parse().unwrap());
 }
 
-/// A service that says half of what it has to say when it is told to.
+/// A service that sends the second half of its output on request.
 fn in_two_steps() -> (Service, Sender<()>) {
     let (go, wait) = channel::<()>();
     let wait = Mutex::new(wait);

@@ -1,7 +1,7 @@
-//! Bad lines, ends that are killed, and processes without descriptors: every transfer is whole and
-//! right, or its visitor can see that it failed. None hangs, and what was killed is soon back.
+//! Bad lines, killed ends, and processes without descriptors: every transfer is complete and
+//! correct, or its visitor can see that it failed. None hangs, and what was killed is soon back.
 //!
-//! `GT_TRANSFERS` is the number of transfers of each wire.
+//! `GT_TRANSFERS` is the number of transfers for each wire.
 
 use crate::common;
 use crate::common::faults::{spread, Badness, Faults};
@@ -19,23 +19,23 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-/// The largest transfer.
+/// The largest transfer, in bytes.
 const MOST: usize = 4 << 20;
-/// Transfers at a time.
+/// Concurrent transfers.
 const VISITORS: usize = 8;
-/// The server's.
+/// The server's timeout.
 const TIMEOUT: Duration = Duration::from_secs(6);
-/// A transfer that takes longer hangs.
+/// A transfer that takes longer counts as hanging.
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// What all transfers are pieces of. Each byte is compared, so no checksum could see more.
+/// The data of all transfers. Each byte is compared, so no checksum could detect more.
 fn bytes(at: usize, count: usize) -> &'static [u8] {
     static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
     &BYTES.get_or_init(|| Random::new(4).bytes(2 * MOST))[at..at + count]
 }
 
-/// Sends what `GET /AT/COUNT` asks for, and says of what `POST /AT/COUNT` brings whether it is
-/// right.
+/// Sends what `GET /AT/COUNT` requests, and answers whether the body of `POST /AT/COUNT` is
+/// correct.
 fn archive() -> Service {
     Service::start(0, |mut stream| {
         let mut requests = BufReader::new(stream.try_clone()?);
@@ -64,7 +64,7 @@ fn archive() -> Service {
         )?;
         stream.write_all(&body)?;
         stream.shutdown(Shutdown::Write)?;
-        // To close with something unread would be a reset, which may overtake the bytes.
+        // Closing with unread bytes would be a reset, which may discard the bytes sent.
         requests.read_to_end(&mut Vec::new())?;
         Ok(())
     })
@@ -78,13 +78,13 @@ fn verdict(count: usize, right: bool) -> String {
 #[derive(Debug, PartialEq, Eq)]
 enum Ended {
     Whole,
-    /// By an answer that says so.
+    /// By a response that says so.
     Told(u16),
-    /// By a reset, or there was no connection.
+    /// By a reset, or the connection failed.
     Broken,
-    /// By an end in the middle of an answer.
+    /// By an end in the middle of a response.
     Short,
-    /// By an end without a word.
+    /// By an end without a response.
     Silent,
     Wrong(String),
     Hung,
@@ -128,7 +128,7 @@ impl Transfer {
         );
         match stream.write_all(&[head.as_bytes(), body].concat()) {
             Err(e) if waited(&e) => return Ended::Hung,
-            // If it was cut short, there may be an answer that says why.
+            // If it was cut, a response may say why.
             _ => {}
         }
         let (mut answer, mut piece) = (Vec::new(), vec![0; 65536]);
@@ -148,7 +148,7 @@ impl Transfer {
         }
     }
 
-    /// What the answer so far comes to, if it comes to anything.
+    /// Returns the result if the response so far determines it.
     fn judge(&self, answer: &[u8]) -> Option<Ended> {
         let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
         let (head, body) = (String::from_utf8_lossy(&answer[..end]), &answer[end + 4..]);
@@ -175,18 +175,18 @@ impl Transfer {
     }
 }
 
-/// How a visitor comes to the service.
+/// How a visitor reaches the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Way {
     Host,
     Port,
-    /// The way from the visitor to the server is bad, too.
+    /// The line from the visitor to the server is bad, too.
     BadVisitor,
-    /// The way from the client to the service is bad, too.
+    /// The line from the client to the service is bad, too.
     BadService,
 }
 
-/// A server and a client of one wire, and bad lines wherever there is one.
+/// A server and a client of one wire, with bad lines between them.
 struct Rig {
     server: Mutex<Gt>,
     client: Mutex<Gt>,
@@ -198,7 +198,7 @@ struct Rig {
     visitors: Faults,
     _services: Faults,
     _archive: Service,
-    /// Something has been killed, and is not known to be back.
+    /// Something was killed and is not known to be back.
     down: AtomicBool,
     /// How often the server has been killed.
     kills: AtomicUsize,
@@ -210,7 +210,7 @@ const BAD: Badness = Badness {
     most: 8 << 20,
 };
 
-/// Nobody can tell a visitor anything whose own line has swallowed it.
+/// A visitor whose own line swallows bytes cannot be told of a failure.
 const TELLING: Badness = Badness { swallows: 0, ..BAD };
 
 impl Rig {
@@ -221,7 +221,7 @@ impl Rig {
         let tunnels = Faults::start(host, seed, BAD);
         tunnels.be_calm(true);
         let services = Faults::start(archive.addr, seed + 1, BAD);
-        // In GT/1 a server cannot ask a client to which it sends whether it is still there.
+        // In GT/1 a server cannot ask a client whose stream is one-way whether it is alive.
         let unidirectional = match wire {
             1 => "-timeoutOnUnidirectionalTraffic",
             _ => "",
@@ -259,7 +259,7 @@ impl Rig {
         rig
     }
 
-    /// One transfer, and what its visitor can see of it. The error is what must not happen.
+    /// One transfer, and what its visitor sees of it. The error is what must not happen.
     fn transfer(&self, number: usize, random: &mut Random) -> Result<Ended, String> {
         let way = [Way::Host, Way::Port, Way::BadVisitor, Way::BadService][random.below(4)];
         let transfer = Transfer::random(random);
@@ -278,13 +278,13 @@ impl Rig {
         let killed = self.kills.load(SeqCst) > kills;
         let visible = match &ended {
             Ended::Whole | Ended::Broken | Ended::Told(502..=504) => true,
-            // A new server has never heard of the client.
+            // A new server does not know the client yet.
             Ended::Told(404) => killed || down,
             Ended::Told(_) => way == Way::BadVisitor,
-            // The length says so. But a tunnel that is lost is no end to anybody: only who had an
-            // end or a timeout of his own may see one.
+            // The length reveals it. But a lost tunnel must not look like an end: only a visitor
+            // whose own connection ended or timed out may see one.
             Ended::Short => killed || timed_out || !matches!(way, Way::Host | Way::Port),
-            // HTTP has answers for that.
+            // HTTP has responses for that.
             Ended::Silent => killed || timed_out || way != Way::Host,
             Ended::Wrong(_) | Ended::Hung => false,
         };
@@ -300,7 +300,7 @@ impl Rig {
 
     /// Kills one end and starts it again.
     fn kill(&self, the_server: bool) {
-        // What it takes to come back is another question than what a bad line does.
+        // Recovery is tested without the effects of a bad line.
         self.tunnels.be_calm(true);
         self.down.store(true, SeqCst);
         if the_server {
@@ -318,7 +318,7 @@ impl Rig {
 
     /// Waits until the service is there again.
     fn come_back(&self) {
-        // What the client waits doubles with every tunnel that was lost at once, up to a minute.
+        // The client's wait doubles with every tunnel that was lost at once, up to a minute.
         eventually_within(4 * PATIENCE, "the service to be back", || {
             let small = Transfer {
                 upload: false,
@@ -365,7 +365,7 @@ fn suffer(wire: u8) {
                     Err(mistake) => mistakes.lock().unwrap().push(mistake),
                 }
                 done.fetch_add(1, SeqCst);
-                // Else all of them would run against a server that is not there.
+                // Otherwise all of them would fail against the missing server.
                 while failed && rig.down.load(SeqCst) {
                     std::thread::sleep(Duration::from_millis(5));
                 }
@@ -409,16 +409,16 @@ fn suffer(wire: u8) {
 }
 
 #[test]
-fn what_gt_1_transfers_on_a_bad_line_is_right_or_fails_visibly() {
+fn gt_1_transfers_on_a_bad_line_are_correct_or_fail_visibly() {
     suffer(1);
 }
 
 #[test]
-fn what_gt_2_transfers_on_a_bad_line_is_right_or_fails_visibly() {
+fn gt_2_transfers_on_a_bad_line_are_correct_or_fail_visibly() {
     suffer(2);
 }
 
-/// The seconds that a client has said it waits before it tries again, each time.
+/// Returns the waits, in seconds, that a client has logged before its attempts.
 fn waits(client: &Gt) -> Vec<f32> {
     const AGAIN: &str = " again in ";
     let lines = client.lines_with(AGAIN);
@@ -430,13 +430,13 @@ fn waits(client: &Gt) -> Vec<f32> {
     seconds.collect()
 }
 
-/// Counted by what the promise is made of: how long the client says that it waits, and that the
-/// first try after the port is free is enough.
+/// Checks the waits that the client logs, and that the first attempt after the port is free
+/// succeeds; time is not measured.
 fn a_kill_costs_one_wait(wire: u8) {
     const DELAY: f32 = 2.0;
     let rig = Rig::start(wire, 0, "2s");
     for the_server in [true, false, true, true] {
-        // One that is lost at once is no success: it makes the next wait longer.
+        // A tunnel that is lost at once counts as a failure: it makes the next wait longer.
         let (tries, begun) = (rig.tunnels.accepted(), Instant::now());
         eventually("the tunnel to last", || {
             (begun.elapsed() > Duration::from_millis(1500)).then_some(())
@@ -446,7 +446,7 @@ fn a_kill_costs_one_wait(wire: u8) {
         let waited = waits(&rig.client.lock().unwrap());
         rig.kill(the_server);
         let tries = rig.tunnels.accepted();
-        // Who is new has said nothing before.
+        // A new client has logged nothing before.
         let (opened, waited) = match the_server {
             true => (0, waited.len()),
             false => (opened.len(), 0),
@@ -478,7 +478,7 @@ fn a_kill_costs_no_more_than_the_reconnect_delay_with_gt_2() {
 }
 
 #[test]
-fn a_server_without_descriptors_asks_for_some_five_times_a_second_and_no_more() {
+fn a_server_without_descriptors_retries_five_times_a_second() {
     const MOST: usize = 40;
     let mut server = server_with_descriptors(
         MOST,
@@ -512,7 +512,7 @@ fn a_server_without_descriptors_asks_for_some_five_times_a_second_and_no_more() 
 }
 
 #[test]
-fn a_client_without_descriptors_says_so_and_goes_on_when_it_has_some() {
+fn a_client_without_descriptors_logs_it_and_recovers() {
     const MOST: usize = 40;
     let (echo, page) = (service::echo(), service::http(0, "here"));
     let port = free_port();
@@ -539,7 +539,7 @@ fn a_client_without_descriptors_says_so_and_goes_on_when_it_has_some() {
     client.wait_for("Too many open files");
     let mut one_more = connect(([127, 0, 0, 1], port).into());
     assert_eq!(read_to_end(&mut one_more), b"", "there is an end");
-    // Those that are there do not notice.
+    // Existing visitors do not notice.
     for visitor in &mut visitors {
         assert_echo(visitor, b"still here");
     }

@@ -1,5 +1,5 @@
-//! A tunnel with gt at both ends: what visitors and services may count on, also when ends
-//! and networks fail.
+//! A tunnel with gt at both ends: what visitors and services can rely on, also when ends and
+//! networks fail.
 
 #![cfg(all(feature = "server", feature = "client"))]
 // A test fails by a panic.

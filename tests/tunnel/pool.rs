@@ -1,4 +1,4 @@
-//! The pool: it grows when every tunnel is busy, no further than allowed, and shrinks again.
+//! The pool: it grows when every tunnel is busy, up to its limit, and shrinks again.
 
 use crate::common::eventually;
 use crate::common::gt::{client_of_id1, server_of_id1, Gt};
@@ -7,7 +7,7 @@ use crate::common::service::{self, assert_echo};
 use crate::common::visitor::connect;
 use std::net::{SocketAddr, TcpStream};
 
-/// Visitors that hold a stream each, as many as make `count`.
+/// Opens visitors that hold a stream each, up to `count`.
 fn hold(visitors: &mut Vec<TcpStream>, at: SocketAddr, count: usize) {
     while visitors.len() < count {
         let mut visitor = connect(at);
@@ -29,7 +29,7 @@ fn setup(for_server: &str, for_client: &str) -> (Gt, Gt, service::Service, Socke
 }
 
 #[test]
-fn a_tunnel_comes_for_every_three_streams_and_goes_when_it_has_nothing_to_do() {
+fn a_tunnel_is_opened_for_every_three_streams_and_closed_when_idle() {
     let (_server, mut client, _service, at) = setup("", "-remoteTimeout 1s");
     let mut visitors = Vec::new();
     hold(&mut visitors, at, 2);
@@ -46,13 +46,13 @@ fn a_tunnel_comes_for_every_three_streams_and_goes_when_it_has_nothing_to_do() {
     );
     drop(visitors);
     client.wait_for_lines("tunnel closed", 2);
-    // The one that is always there serves on.
+    // The tunnel that is always kept goes on.
     hold(&mut Vec::new(), at, 1);
     assert_eq!(client.lines_with("tunnel closed").len(), 2);
 }
 
 #[test]
-fn there_are_never_more_tunnels_than_the_user_wants() {
+fn the_number_of_tunnels_never_exceeds_the_configuration() {
     for most in [1, 2] {
         let flags = format!("-remoteConnections {most}");
         let (_server, client, _service, at) = setup("", &flags);
@@ -68,7 +68,7 @@ fn there_are_never_more_tunnels_than_the_user_wants() {
 }
 
 #[test]
-fn more_idle_tunnels_are_kept_if_the_user_wants_them() {
+fn more_idle_tunnels_are_kept_if_configured() {
     let (server, mut client, _service, at) = setup("", "-remoteIdleConnections 2");
     client.wait_for_lines("tunnel started", 2);
     eventually("both tunnels to be there", || {
@@ -78,7 +78,7 @@ fn more_idle_tunnels_are_kept_if_the_user_wants_them() {
 }
 
 #[test]
-fn a_server_that_allows_no_more_tunnels_is_not_asked_again_and_again() {
+fn a_server_that_refuses_more_tunnels_is_not_asked_repeatedly() {
     let (_server, mut client, _service, at) = setup("-connections 1", "");
     let mut visitors = Vec::new();
     hold(&mut visitors, at, 3);

@@ -1,4 +1,4 @@
-//! What fails comes back by itself, and says so in one line that helps.
+//! Failures recover without help, and are logged in one useful line.
 
 use crate::common::gt::{client, client_of_id1, gt, server, server_of_id1, Gt};
 use crate::common::nat::{missing, Internet, Nat, MIDDLE};
@@ -11,13 +11,13 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 
-/// What the visitors of `id1` get at `addr`.
+/// Returns the status that a visitor of `id1` gets at `addr`.
 fn status(addr: SocketAddr) -> u16 {
     get(addr, "id1.example.com", "/").status
 }
 
 #[test]
-fn a_server_that_was_gone_is_found_again() {
+fn a_client_reconnects_to_a_restarted_server() {
     let service = service::http(0, "here");
     let flags = format!("-addr 127.0.0.1:{} -id id1 -secret secret1", free_port());
     let mut first = server(&flags);
@@ -26,13 +26,13 @@ fn a_server_that_was_gone_is_found_again() {
     let mut client = client_of_id1(addr, &local);
     assert_eq!(status(addr), 200);
     first.kill();
-    // It is told once that the tunnel is gone, and tries without help.
+    // The loss of the tunnel is logged once, and the client reconnects without help.
     client.wait_for_lines("cannot reach the server", 2);
     let mut second = server(&flags);
     assert_eq!(second.addr(), addr);
     client.wait_for_lines("tunnel started", 2);
     assert_eq!(status(addr), 200);
-    // And a server that stops in an orderly way, too.
+    // The same after a graceful stop of the server.
     assert_eq!(second.stop(), Some(0));
     let mut third = server(&flags);
     client.wait_for_lines("tunnel started", 3);
@@ -55,7 +55,7 @@ fn a_client_may_start_before_its_server() {
 }
 
 #[test]
-fn a_reload_ends_the_wait_for_the_next_try() {
+fn a_reload_ends_the_wait_for_the_next_attempt() {
     let port = free_port();
     // Longer than any test waits.
     let mut client = client(&format!(
@@ -70,7 +70,7 @@ fn a_reload_ends_the_wait_for_the_next_try() {
 }
 
 #[test]
-fn a_service_that_was_gone_is_found_again() {
+fn a_restarted_service_is_reached_again() {
     let port = free_port();
     let mut server = server_of_id1("");
     let addr = server.addr();
@@ -86,7 +86,7 @@ fn a_service_that_was_gone_is_found_again() {
 }
 
 #[test]
-fn a_wrong_secret_is_one_line_a_try_and_a_longer_wait_each_time() {
+fn a_wrong_secret_is_one_line_an_attempt_with_growing_waits() {
     let mut server = server_of_id1("");
     let addr = server.addr();
     let mut client = client(&format!(
@@ -98,7 +98,7 @@ fn a_wrong_secret_is_one_line_a_try_and_a_longer_wait_each_time() {
 }
 
 #[test]
-fn a_port_that_is_taken_ends_the_server_with_1_and_names_it() {
+fn a_port_in_use_ends_the_server_with_1_and_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("listen");
     let addr = taken.local_addr().expect("an address").to_string();
     for flags in [
@@ -115,7 +115,7 @@ fn a_port_that_is_taken_ends_the_server_with_1_and_names_it() {
 }
 
 #[test]
-fn a_name_that_does_not_resolve_is_one_line_a_try() {
+fn an_unresolvable_name_is_one_line_an_attempt() {
     let mut client = client(
         "-remote tcp://no-such-host.invalid:80 -id id1 -secret secret1 -reconnectDelay 100ms \
          -local http://127.0.0.1",
@@ -124,13 +124,13 @@ fn a_name_that_does_not_resolve_is_one_line_a_try() {
 }
 
 #[test]
-fn two_clients_with_one_id_are_told_of_each_other() {
+fn two_clients_with_one_id_are_warned_of_each_other() {
     let service = service::http(0, "here");
     let mut server = server_of_id1("");
     let addr = server.addr();
     let local = format!("-reconnectDelay 100ms -local http://{}", service.addr);
     let mut one = client_of_id1(addr, &local);
-    // A visitor who stays keeps the first one's tunnel alive when it is replaced.
+    // A visitor that stays keeps the first client's tunnel when it is replaced.
     let mut visitor = connect(addr);
     let request = "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
     visitor.write_all(request.as_bytes()).expect("send");
@@ -138,7 +138,8 @@ fn two_clients_with_one_id_are_told_of_each_other() {
     let mut two = client_of_id1(addr, &format!("{local} -hostPrefix other"));
     one.wait_for("another client");
     drop(visitor);
-    // Once his tunnel is gone the first one is let in again, and so on: both live.
+    // When that tunnel has ended, the first client is admitted again, and so on: both serve in
+    // turn.
     eventually("the first one to be back", || {
         (one.lines_with("tunnel started").len() > 1).then_some(())
     });
@@ -160,9 +161,9 @@ fn two_clients_with_one_id_and_the_same_services_share_the_work() {
     assert_eq!(status(addr), 200);
 }
 
-/// A router that starts long before its way to the internet is there, name server and all.
+/// A router that starts long before its internet connection, name server included.
 #[test]
-fn a_wan_that_comes_up_late_is_found_at_once_when_the_client_is_told() {
+fn a_late_wan_is_used_at_once_after_a_reload() {
     if let Some(why) = missing() {
         eprintln!("skipped: {why}");
         return;
@@ -183,7 +184,7 @@ fn a_wan_that_comes_up_late_is_found_at_once_when_the_client_is_told() {
             service.path().display()
         ),
     );
-    // It says what is wrong and when it tries again, and waits.
+    // The error and the wait are logged.
     let line = client.wait_for(" again in ");
     assert!(line.contains(MIDDLE), "{line}");
     router(&["link", "set", "wan", "up"]);
@@ -193,13 +194,13 @@ fn a_wan_that_comes_up_late_is_found_at_once_when_the_client_is_told() {
         "server -addr 0.0.0.0:8080 -id id1 -secret secret1",
     );
     server.addr();
-    // As /etc/init.d/gt does then.
+    // What /etc/init.d/gt does then.
     client.signal("HUP");
     client.wait_for_tunnel();
 }
 
 #[test]
-fn clients_that_share_an_id_and_no_services_are_told_to_stop_it() {
+fn clients_with_one_id_and_different_services_are_warned() {
     let service = service::http(0, "here");
     for wire in [1, 2] {
         let mut server = server_of_id1("");
@@ -220,7 +221,7 @@ fn clients_that_share_an_id_and_no_services_are_told_to_stop_it() {
                 "{line}"
             );
         }
-        // Once a minute at most, however often it happens.
+        // At most once a minute, however often it happens.
         one.wait_for_lines("tunnel started", 4);
         assert_eq!(server.lines_with("replace each other").len(), 1);
         assert_eq!(one.lines_with("takes turns with it").len(), 1);

@@ -1,4 +1,4 @@
-//! Slow and silent ends: they cost themselves, and nothing that moves is taken for dead.
+//! Slow and silent ends cost only themselves, and nothing that moves counts as dead.
 
 use crate::common::certs;
 use crate::common::eventually;
@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Processor time of a process so far, in hundredths of a second.
+/// Returns the processor time of a process, in hundredths of a second.
 fn ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("a live process");
-    // The name in brackets may hold blanks; the fields behind it may not.
+    // The name in brackets may contain spaces; the fields behind it do not.
     let fields: Vec<&str> = stat
         .rsplit(')')
         .next()
@@ -30,7 +30,7 @@ fn ticks(pid: u32) -> u64 {
 
 #[test]
 fn an_upload_that_takes_longer_than_the_timeout_arrives() {
-    // It says nothing at all, so everything goes one way.
+    // The service sends nothing, so all traffic goes one way.
     let arrived = Arc::new(Mutex::new(Vec::new()));
     let arriving = arrived.clone();
     let sink = Service::start(0, move |mut stream| {
@@ -76,7 +76,7 @@ fn a_visitor_that_does_not_read_its_last_bytes_costs_no_processor_time() {
     let client = client_of_id1(addr, &format!("-local http://{}", source.addr));
     let mut visitor = connect(addr);
     write!(visitor, "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").unwrap();
-    // The service has said all and gone; the visitor has one more word and reads nothing.
+    // The service has sent everything and closed; the visitor may still send, and reads nothing.
     let idle = |pid| {
         let (before, begun) = (ticks(pid), Instant::now());
         sleep(Duration::from_millis(500));
@@ -96,7 +96,7 @@ fn a_visitor_that_does_not_read_its_last_bytes_costs_no_processor_time() {
 }
 
 #[test]
-fn a_visitor_that_does_not_read_holds_up_others_of_gt_1_for_ten_seconds_at_most() {
+fn a_visitor_that_does_not_read_delays_others_of_gt_1_for_ten_seconds_at_most() {
     let source = service::source(Arc::new(vec![7; 64 * 1024 * 1024]));
     let page = service::http(0, "page");
     let mut server = server_of_id1("-hostNumber 2");
@@ -112,7 +112,7 @@ fn a_visitor_that_does_not_read_holds_up_others_of_gt_1_for_ten_seconds_at_most(
     let mut lazy = connect(addr);
     write!(lazy, "GET / HTTP/1.1\r\nHost: source.a\r\n\r\n").unwrap();
     read(&mut lazy, 1);
-    // Others may have to wait until the lazy one is cut, and no longer.
+    // Others wait at most until the stuck visitor is cut.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(14) {
         assert_eq!(get(addr, "page.a", "/").status, 200);
@@ -121,7 +121,7 @@ fn a_visitor_that_does_not_read_holds_up_others_of_gt_1_for_ten_seconds_at_most(
     assert!(rest < 64 * 1024 * 1024 - 1, "it was cut");
 }
 
-/// How many bytes still come.
+/// Returns how many bytes still come.
 fn read_to_end_or_reset(stream: &mut std::net::TcpStream) -> usize {
     let (mut count, mut piece) = (0, [0; 65536]);
     loop {
@@ -133,7 +133,7 @@ fn read_to_end_or_reset(stream: &mut std::net::TcpStream) -> usize {
 }
 
 #[test]
-fn a_shell_may_be_left_alone_for_longer_than_the_timeout() {
+fn an_idle_shell_survives_the_timeout() {
     let echo = service::echo();
     let port = free_port();
     let mut server = server_of_id1(&format!("-timeout 3s -tcpNumber 1 -tcpRange {port}"));
@@ -162,8 +162,7 @@ fn of_any_length() -> Service {
     })
 }
 
-/// A visitor over TLS, with a narrow connection, that asks for `length` bytes and then reads
-/// nothing.
+/// A TLS visitor with small buffers that requests `length` bytes and then reads nothing.
 fn lazy_over_tls(addr: SocketAddr, length: usize) -> Child {
     let way = TcpListener::bind("127.0.0.1:0").expect("listen");
     let at = way.local_addr().unwrap().to_string();
@@ -189,7 +188,7 @@ fn lazy_over_tls(addr: SocketAddr, length: usize) -> Child {
     let far = TcpStream::from(far);
     let (mut from, mut to) = (near.try_clone().unwrap(), far.try_clone().unwrap());
     std::thread::spawn(move || {
-        // Its end must not be an end for the server.
+        // Its end must not reach the server.
         let _ = std::io::copy(&mut from, &mut to);
         std::thread::park();
     });
@@ -216,7 +215,7 @@ fn visitors_over_tls_that_stop_reading_are_closed_after_the_timeout() {
         client.wait_for_tunnel();
         let before = server.fds();
         let addr = server.tls_addr();
-        // For some of them TLS holds the last bytes back, for some the tunnel does.
+        // In some cases TLS holds back the last bytes, in others the tunnel does.
         let lengths = (1..=20).map(|n| n * 8 * 1024);
         let visitors: Vec<_> = lengths.map(|length| lazy_over_tls(addr, length)).collect();
         eventually("all to be served", || {

@@ -1,5 +1,6 @@
-//! The speed of a user: kept in each direction, over all of his tunnels, at nobody else's cost.
-//! What a busy machine does to a test makes it slower, never quicker: only that is measured.
+//! A user's speed limit: kept in each direction, over all of the user's tunnels, without effect on
+//! others. A busy machine makes a test only slower, so tests check only for transfers that are too
+//! fast.
 
 use crate::common::gt::{client, server, Gt};
 use crate::common::peer::{data, hello, port_option, Frame, Peer, PING};
@@ -13,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bytes a second of a user without a speed of his own.
+/// Bytes a second of a user without a speed of their own.
 const SPEED: u32 = 100_000;
 /// Bytes that take a while at that speed.
 const MUCH: usize = 300_000;
@@ -22,7 +23,7 @@ fn at(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
 
-/// A server that limits all users but `free`, each with a TCP port; the ports of `id1` and `free`.
+/// Starts a server that limits all users but `free`; returns the TCP ports of `id1` and `free`.
 fn limiting(more: &str) -> (Gt, SocketAddr, [u16; 2]) {
     let (scratch, ports) = (Scratch::new(), [free_port(), free_port()]);
     let config = scratch.file(
@@ -41,7 +42,7 @@ fn limiting(more: &str) -> (Gt, SocketAddr, [u16; 2]) {
     (server, addr, ports)
 }
 
-/// A client with one TCP service and so many tunnels.
+/// Starts a client with one TCP service and `tunnels` tunnels.
 fn serving(addr: SocketAddr, id: &str, service: &Service, tunnels: usize) -> Gt {
     let mut client = client(&format!(
         "-remote {addr} -id {id} -secret s -local tcp://{} -remoteTCPRandom \
@@ -52,7 +53,7 @@ fn serving(addr: SocketAddr, id: &str, service: &Service, tunnels: usize) -> Gt 
     client
 }
 
-/// Fails if `bytes` have moved since `begun` in less time than they must take.
+/// Fails if `bytes` have moved since `begun` faster than the limit allows.
 fn assert_limited(begun: Instant, bytes: usize) {
     let burst = SPEED / 10;
     let least = (u32::try_from(bytes).unwrap() - burst) as f32 / SPEED as f32;
@@ -64,7 +65,7 @@ fn assert_limited(begun: Instant, bytes: usize) {
 }
 
 #[test]
-fn all_tunnels_of_a_user_share_his_speed_and_others_have_theirs() {
+fn all_tunnels_of_a_user_share_a_speed_and_other_users_have_theirs() {
     let (_server, addr, [limited, free]) = limiting("");
     let bytes = Arc::new(Random::new(1).bytes(32 << 20));
     let source = service::source(bytes.clone());
@@ -72,10 +73,10 @@ fn all_tunnels_of_a_user_share_his_speed_and_others_have_theirs() {
     let _two = serving(addr, "free", &source, 1);
 
     let begun = Instant::now();
-    // Each of the two has a tunnel for himself.
+    // Each of the two has its own tunnel.
     let mut visitors = [connect(at(limited)), connect(at(limited))];
     read(&mut visitors[0], 1);
-    // At the other one's speed this would take five minutes.
+    // At the limited speed this would take five minutes.
     let all = read(&mut connect(at(free)), bytes.len());
     assert!(all == *bytes, "the bytes differ");
     std::thread::scope(|scope| {
@@ -86,7 +87,7 @@ fn all_tunnels_of_a_user_share_his_speed_and_others_have_theirs() {
     assert_limited(begun, MUCH);
 }
 
-/// A client written by hand for `id1`, whose speed is kept.
+/// Connects a hand-written client as the limited user `id1`.
 fn limited_peer(addr: SocketAddr) -> Peer {
     Peer::ready_client(addr, &hello("id1", "s", &port_option(true, 0)))
 }
@@ -102,18 +103,19 @@ fn what_visitors_send_is_limited_too() {
     let (task, _, some) = peer.task();
     let rest = peer.gather(task, MUCH - some.len());
     assert_limited(begun, some.len() + rest.len());
-    // The other direction has a speed of its own, which nobody has used so far.
+    // The other direction has its own bucket, which is full.
     peer.send(&data(task, b"thanks"));
     assert_eq!(read(&mut visitor, 6), b"thanks");
     sending.join().unwrap();
 }
 
 #[test]
-fn a_client_that_is_held_back_hears_that_the_server_lives() {
+fn a_throttled_client_still_gets_pings() {
     let (_server, addr, _) = limiting("-timeout 4s");
     let mut peer = limited_peer(addr);
     let mut writer = peer.writer();
-    // A ping behind so much is not read for minutes. Nobody waits for the end of this.
+    // A ping behind so many bytes is not read for minutes. The test does not wait for the end of
+    // this.
     std::thread::spawn(move || {
         let _ = writer.write_all(&data(1, &vec![7; 200 * SPEED as usize]));
         let _ = writer.write_all(&PING);
@@ -123,8 +125,8 @@ fn a_client_that_is_held_back_hears_that_the_server_lives() {
     }
 }
 
-/// The next frame but pings, read as an original client does: under one deadline, behind which it
-/// gives the tunnel up. All of a frame is there when it begins, however busy the machine is.
+/// Reads the next frame other than a ping like an original client: under one deadline, after which
+/// it gives up. The whole frame is there when it begins, however busy the machine is.
 fn frame_in_time(peer: &mut Peer) -> Frame {
     loop {
         peer.wait_for_bytes();

@@ -1,5 +1,5 @@
-//! Each time-out ends what is silent, and nothing that only looks like it. What must not be ended
-//! has many times the pauses that it makes.
+//! Each timeout ends what is silent, and nothing that only looks so. Connections that must stay
+//! last many times their pauses.
 
 use crate::common;
 use crate::common::gt::{client, client_of_id1, server_of_id1, Gt};
@@ -11,10 +11,10 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// Between two pieces of what goes on.
+/// Pause between two pieces.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Calls `piece` again and again, as long as this takes and no longer.
+/// Calls `piece` repeatedly for `time`.
 fn go_on_for(time: Duration, mut piece: impl FnMut()) {
     let begun = Instant::now();
     while begun.elapsed() < time {
@@ -23,7 +23,8 @@ fn go_on_for(time: Duration, mut piece: impl FnMut()) {
     }
 }
 
-/// A server and a client written by hand, with a prefix and a port; where the visitors of each come.
+/// Starts a server and a hand-written client with a prefix and a port; returns the addresses for
+/// visitors.
 fn tunnel_to_server(flags: &str) -> (Gt, Peer, SocketAddr, SocketAddr) {
     let port = free_port();
     let mut server = server_of_id1(&format!("-tcpRange {port} {flags}"));
@@ -33,14 +34,14 @@ fn tunnel_to_server(flags: &str) -> (Gt, Peer, SocketAddr, SocketAddr) {
     (server, peer, addr, ([127, 0, 0, 1], port).into())
 }
 
-/// A visitor who has asked for `id1`, and his task.
+/// Connects a visitor that asks for `id1`, and returns its task.
 fn visit(addr: SocketAddr, peer: &mut Peer) -> (TcpStream, u32) {
     let mut visitor = connect(addr);
     write!(visitor, "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").expect("send");
     (visitor, peer.task().0)
 }
 
-/// A client with a TCP service, and a server written by hand with its tunnel.
+/// Starts a client with a TCP service, and a hand-written server with its tunnel.
 fn tunnel_to_client(service: &Service, flags: &str) -> (PeerServer, Gt, Peer) {
     let server = PeerServer::start();
     let client = client(&format!(
@@ -52,24 +53,24 @@ fn tunnel_to_client(service: &Service, flags: &str) -> (PeerServer, Gt, Peer) {
 }
 
 #[test]
-fn timeout_leaves_a_client_alone_that_says_ping() {
+fn timeout_does_not_end_a_client_that_pings() {
     let (_server, mut peer, ..) = tunnel_to_server("-timeout 1500ms");
     go_on_for(Duration::from_secs(4), || peer.sync());
 }
 
 #[test]
-fn a_timeout_of_0_is_none() {
+fn a_timeout_of_0_disables_it() {
     let (_server, mut peer, ..) = tunnel_to_server("-timeout 0");
     assert!(peer.is_quiet_for(Duration::from_secs(1)));
     peer.sync();
 }
 
 #[test]
-fn timeout_ends_a_tunnel_in_which_nobody_speaks_and_no_other() {
+fn timeout_ends_only_silent_tunnels() {
     let (_server, mut peer, _, port) = tunnel_to_server("-timeout 1500ms");
     let mut visitor = connect(port);
     let (task, ..) = peer.task();
-    // The client has nothing to say: everything goes to it.
+    // The client has nothing to send: all traffic goes to it.
     go_on_for(Duration::from_secs(4), || {
         visitor.write_all(b"x").expect("send");
         assert_eq!(peer.gather(task, 1), b"x");
@@ -84,7 +85,7 @@ fn timeout_ends_a_tunnel_in_which_nobody_speaks_and_no_other() {
 }
 
 #[test]
-fn traffic_to_the_client_alone_is_silence_if_the_user_says_so() {
+fn traffic_to_the_client_only_counts_as_silence_if_configured() {
     let (mut server, mut peer, _, port) =
         tunnel_to_server("-timeout 1500ms -timeoutOnUnidirectionalTraffic");
     let mut visitor = connect(port);
@@ -99,14 +100,14 @@ fn traffic_to_the_client_alone_is_silence_if_the_user_says_so() {
 }
 
 #[test]
-fn timeout_leaves_a_visitor_alone_who_only_listens() {
+fn timeout_does_not_end_a_visitor_that_only_receives() {
     let (_server, mut peer, addr, _) = tunnel_to_server("-timeout 1500ms");
     let (mut visitor, task) = visit(addr, &mut peer);
     go_on_for(Duration::from_secs(4), || {
         peer.send(&data(task, b"x"));
         read(&mut visitor, 1);
     });
-    // From here on both are silent, which ends the visitor and not the client that says ping.
+    // From here on both are silent, which ends the visitor but not the client, which pings.
     let frame = common::eventually("the visitor to be closed", || {
         std::thread::sleep(PAUSE);
         peer.send(&PING);
@@ -117,7 +118,7 @@ fn timeout_leaves_a_visitor_alone_who_only_listens() {
 }
 
 #[test]
-fn a_visitor_who_only_listens_is_silent_if_the_user_says_so() {
+fn a_visitor_that_only_receives_counts_as_silent_if_configured() {
     let (_server, mut peer, addr, _) =
         tunnel_to_server("-timeout 1500ms -timeoutOnUnidirectionalTraffic");
     let (_visitor, task) = visit(addr, &mut peer);
@@ -126,7 +127,7 @@ fn a_visitor_who_only_listens_is_silent_if_the_user_says_so() {
         (!peer.is_quiet_for(PAUSE)).then_some(())
     });
     peer.expect(Frame::Closed(task));
-    // His tunnel says enough to stay.
+    // The tunnel sends enough to stay.
     peer.sync();
 }
 
@@ -143,7 +144,7 @@ fn local_timeout_ends_a_connection_that_is_silent_in_both_directions() {
 }
 
 #[test]
-fn local_timeout_leaves_a_service_alone_that_answers_in_time() {
+fn local_timeout_does_not_end_a_service_that_answers_in_time() {
     let service = Service::start(0, |mut stream| {
         let mut byte = [0];
         while stream.read(&mut byte)? > 0 {
@@ -161,12 +162,12 @@ fn local_timeout_leaves_a_service_alone_that_answers_in_time() {
 }
 
 #[test]
-fn local_timeout_leaves_a_connection_alone_in_which_one_side_speaks() {
+fn local_timeout_does_not_end_a_connection_with_one_way_traffic() {
     let listens = service::silent();
     let (_server, _client, mut peer) = tunnel_to_client(&listens, "-localTimeout 1500ms");
     peer.send(&first(1, 0, b""));
     go_on_for(Duration::from_secs(4), || peer.send(&data(1, b"x")));
-    // Silence comes next, and only now the end.
+    // The end comes only after the following silence.
     peer.expect(Frame::Closed(1));
 
     let speaks = Service::start(0, |mut stream| loop {
@@ -200,11 +201,11 @@ fn remote_timeout_is_how_long_a_server_may_take_to_answer() {
 }
 
 #[test]
-fn remote_timeout_leaves_a_server_alone_that_speaks_and_answers_no_ping() {
+fn remote_timeout_does_not_end_a_server_that_sends_but_answers_no_ping() {
     let listens = service::silent();
     let (server, client, mut peer) = tunnel_to_client(&listens, "-remoteTimeout 1s");
     peer.send(&first(1, 0, b""));
-    // Twice as long as it takes to give up a server that says nothing.
+    // Twice as long as it takes to give up a silent server.
     go_on_for(Duration::from_secs(6), || peer.send(&data(1, b"x")));
     assert_eq!(client.lines_with("tunnel closed").len(), 0);
     // That is what comes next.
@@ -215,11 +216,11 @@ fn remote_timeout_leaves_a_server_alone_that_speaks_and_answers_no_ping() {
 }
 
 #[test]
-fn remote_timeout_leaves_a_server_alone_that_answers_late() {
+fn remote_timeout_does_not_end_a_server_that_answers_late() {
     let service = service::silent();
     let (_server, mut client, mut peer) = tunnel_to_client(&service, "-remoteTimeout 2s");
     client.wait_for_tunnel();
-    // Every second ping is lost, and the others take their time.
+    // Every second ping is lost, and the other answers are late.
     for _ in 0..3 {
         peer.expect(Frame::Ping);
         peer.expect(Frame::Ping);
@@ -229,7 +230,7 @@ fn remote_timeout_leaves_a_server_alone_that_answers_late() {
 }
 
 #[test]
-fn a_timeout_shorter_than_the_clients_pings_leaves_idle_connections_alone() {
+fn a_timeout_shorter_than_the_ping_interval_does_not_end_idle_connections() {
     let port = free_port();
     let echo = service::echo();
     let mut server = server_of_id1(&format!("-tcpRange {port} -timeout 1s"));

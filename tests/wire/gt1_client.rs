@@ -1,4 +1,4 @@
-//! The client's end of GT/1: a server written by hand from WIRE.md against the real client.
+//! The client's end of GT/1: a server written by hand from docs/gt1.md against the real client.
 
 use crate::common;
 use crate::common::gt::{client, Gt};
@@ -12,7 +12,7 @@ use crate::common::service::{self, Service};
 use std::io::Write;
 use std::sync::Arc;
 
-/// A client with `more` flags for its only service, and the tunnel it has opened.
+/// Starts a client with `more` flags for its only service, and accepts its tunnel.
 fn with_tunnel(service: &Service, more: &str) -> (PeerServer, Gt, Peer) {
     let server = PeerServer::start();
     let client = client(&format!(
@@ -23,12 +23,12 @@ fn with_tunnel(service: &Service, more: &str) -> (PeerServer, Gt, Peer) {
     (server, client, peer)
 }
 
-/// The hello of a client with one TCP service on any port.
+/// Returns the hello of a client with one TCP service on any port.
 fn tcp_hello() -> Vec<u8> {
     hello("id1", "secret1", &port_option(true, 0))
 }
 
-/// A client with an HTTP service at `local`, and the tunnel it has opened.
+/// Starts a client with an HTTP service at `local`, and accepts its tunnel.
 fn with_http(local: &str, more: &str) -> (PeerServer, Gt, Peer) {
     let server = PeerServer::start();
     let client = client(&format!(
@@ -40,7 +40,7 @@ fn with_http(local: &str, more: &str) -> (PeerServer, Gt, Peer) {
 }
 
 #[test]
-fn the_hello_says_the_services_in_their_order() {
+fn the_hello_lists_the_services_in_order() {
     let port = free_port();
     let [high, low] = port.to_be_bytes();
     let cases: [(&str, &str, &[u8]); 6] = [
@@ -85,7 +85,7 @@ fn the_hello_says_the_services_in_their_order() {
 }
 
 #[test]
-fn a_client_without_a_secret_makes_one_up() {
+fn a_client_without_a_secret_generates_one() {
     let said = || {
         let server = PeerServer::start();
         let _client = client(&format!(
@@ -121,7 +121,7 @@ fn infos_may_come_in_pieces_before_ready() {
 }
 
 #[test]
-fn a_task_reaches_its_service_and_the_answer_comes_back_behind_it() {
+fn a_task_reaches_its_service_and_the_answer_comes_back() {
     let service = service::http(0, "here");
     let (_server, _client, mut peer) = with_http(&service.addr.to_string(), "");
     for (task, target) in [(1, "/one"), (7, "/two")] {
@@ -150,7 +150,7 @@ fn an_empty_first_frame_opens_the_connection() {
 }
 
 #[test]
-fn the_end_of_a_service_travels_behind_its_bytes() {
+fn the_end_of_a_service_comes_behind_its_bytes() {
     let bytes = Arc::new(Random::new(1).bytes(8 << 20));
     let service = service::source(bytes.clone());
     let (_server, _client, mut peer) = with_tunnel(&service, "");
@@ -165,7 +165,7 @@ fn a_close_reaches_the_service_behind_the_bytes() {
     let bytes = Random::new(2).bytes(8 << 20);
     let (head, tail) = bytes.split_at(1000);
     peer.send(&first(1, 0, head));
-    // One frame larger than anybody's buffer.
+    // One frame larger than any buffer.
     peer.send(&data(1, tail));
     peer.send(&closed(1));
     let came = reports.recv_timeout(common::PATIENCE).expect("a report");
@@ -206,7 +206,7 @@ fn many_tasks_in_one_tunnel_get_their_own_bytes() {
 }
 
 #[test]
-fn frames_in_single_bytes_are_understood() {
+fn frames_in_single_bytes_are_parsed() {
     let service = service::echo();
     let (_server, _client, mut peer) = with_tunnel(&service, "");
     let frames = [first(5, 0, b"ab"), data(5, b""), data(5, b"cd")].concat();
@@ -220,7 +220,7 @@ fn frames_in_single_bytes_are_understood() {
 }
 
 #[test]
-fn a_frame_passes_on_before_it_is_whole() {
+fn a_frame_is_passed_on_before_it_is_complete() {
     let service = service::echo();
     let (_server, _client, mut peer) = with_tunnel(&service, "");
     peer.send(&first(1, 0, b""));
@@ -230,7 +230,7 @@ fn a_frame_passes_on_before_it_is_whole() {
 }
 
 #[test]
-fn bytes_of_a_task_that_nobody_knows_are_dropped() {
+fn bytes_of_an_unknown_task_are_dropped() {
     let service = service::echo();
     let (_server, _client, mut peer) = with_tunnel(&service, "");
     peer.send(&[data(9, &[9; 100_000]), closed(9), data(0, b"zero")].concat());
@@ -243,7 +243,7 @@ fn a_service_that_refuses_ends_its_task_and_is_named() {
     let nobody = format!("127.0.0.1:{}", free_port());
     let (_server, mut client, mut peer) = with_http(&nobody, "");
     peer.send(&first(1, 0, b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n"));
-    // Either end may tell the visitor; what matters is that the task is over.
+    // Either end may send the error page; what matters is that the task is over.
     let answer = String::from_utf8(peer.gather_to_close(1)).expect("text");
     assert!(
         answer.is_empty() || answer.starts_with("HTTP/1.1 502 "),
@@ -259,7 +259,7 @@ fn a_service_that_refuses_ends_its_task_and_is_named() {
 }
 
 #[test]
-fn a_service_index_that_does_not_exist_ends_its_task_alone() {
+fn an_unknown_service_index_ends_only_its_task() {
     let service = service::echo();
     let (_server, _client, mut peer) = with_tunnel(&service, "");
     peer.send(&first(1, 1, b"who"));
@@ -271,7 +271,7 @@ fn a_service_index_that_does_not_exist_ends_its_task_alone() {
 }
 
 #[test]
-fn the_host_is_rewritten_though_it_comes_in_pieces() {
+fn the_host_is_rewritten_even_if_it_comes_in_pieces() {
     let service = service::http(0, "here");
     let local = service.addr.to_string();
     let (_server, _client, mut peer) = with_http(&local, "-useLocalAsHTTPHost");
@@ -321,7 +321,7 @@ fn a_request_that_cannot_be_followed_gets_400_or_431_behind_the_answers_before_i
 }
 
 #[test]
-fn a_quiet_tunnel_is_pinged_and_a_dead_one_replaced() {
+fn an_idle_tunnel_is_pinged_and_a_dead_one_replaced() {
     let service = service::echo();
     let (server, _client, mut peer) = with_tunnel(&service, "-remoteTimeout 1s");
     for _ in 0..5 {
@@ -360,7 +360,7 @@ fn a_close_from_the_server_drains_and_a_new_tunnel_comes() {
     old.send(&closed(1));
     loop {
         match old.frame_or_end() {
-            // It may confirm the task's end.
+            // The client may confirm the task's end.
             Some(Frame::Closed(1)) => {}
             Some(frame) => {
                 assert_eq!(frame, Frame::Close);
@@ -425,7 +425,7 @@ fn a_client_told_to_stop_ends_its_tunnel_gracefully() {
 }
 
 #[test]
-fn every_error_is_one_clear_line_and_a_new_try() {
+fn every_error_is_one_clear_line_and_a_new_attempt() {
     for (code, says) in [
         (1, "invalid id and secret"),
         (3, "max connections"),
@@ -539,7 +539,7 @@ fn a_service_that_stops_reading_loses_nothing() {
 }
 
 #[test]
-fn a_server_that_talks_nonsense_is_left_and_tried_again() {
+fn a_server_that_sends_garbage_is_closed_and_tried_again() {
     let service = service::echo();
     for nonsense in [
         vec![0xFF, 0xFF, 0xF5, 0x00],
@@ -550,10 +550,10 @@ fn a_server_that_talks_nonsense_is_left_and_tried_again() {
         b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
     ] {
         let (server, mut client, peer) = with_tunnel(&service, "");
-        // It may be left before it has said all.
+        // The client may close the connection before everything is sent.
         let _ = peer.writer().write_all(&nonsense);
         peer.shutdown();
-        // The same in the place of the hello's answer.
+        // The same in place of the hello's answer.
         let mut peer = server.accept();
         peer.read(tcp_hello().len());
         let _ = peer.writer().write_all(&nonsense);
@@ -566,7 +566,7 @@ fn a_server_that_talks_nonsense_is_left_and_tried_again() {
 }
 
 #[test]
-fn signals_that_mean_nothing_to_a_client_do_no_harm() {
+fn signals_without_meaning_for_a_client_are_ignored() {
     let service = service::echo();
     let (_server, _client, mut peer) = with_tunnel(&service, "");
     peer.send(&[&READY[..], &SERVICES, &INFO, &[0, 1, 0, 0, 0, 80]].concat());

@@ -1,4 +1,4 @@
-//! The server's end of GT/1: a client written by hand from WIRE.md against the real server.
+//! The server's end of GT/1: a client written by hand from docs/gt1.md against the real server.
 
 use crate::common;
 use crate::common::eventually;
@@ -19,12 +19,12 @@ use std::time::{Duration, Instant};
 
 const ID_ALONE: [u8; 1] = [0x00];
 
-/// The hello of a client whose one prefix is its id.
+/// Returns the hello of a client whose only prefix is its id.
 fn id1() -> Vec<u8> {
     hello("id1", "secret1", &ID_ALONE)
 }
 
-/// A server, its address, and a client with a ready tunnel.
+/// Starts a server and a client with a ready tunnel.
 fn with_tunnel(more: &str) -> (Gt, SocketAddr, Peer) {
     let mut server = server_of_id1(more);
     let addr = server.addr();
@@ -32,7 +32,7 @@ fn with_tunnel(more: &str) -> (Gt, SocketAddr, Peer) {
     (server, addr, peer)
 }
 
-/// A server with a ready tunnel that has a TCP port, and where that is.
+/// Starts a server and a ready tunnel with a TCP port; returns the port's address.
 fn with_port(more: &str) -> (Gt, SocketAddr, Peer) {
     let port = free_port();
     let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}-{port} {more}"));
@@ -47,14 +47,14 @@ fn request(host: &str) -> Vec<u8> {
     format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes()
 }
 
-/// A visitor who has asked for `host` and waits.
+/// Connects as a visitor, asks for `host` and does not read the response.
 fn visit(addr: SocketAddr, host: &str) -> TcpStream {
     let mut visitor = connect(addr);
     visitor.write_all(&request(host)).expect("send a request");
     visitor
 }
 
-/// A visitor who takes next to nothing into buffers of his own: it stays with the server.
+/// Connects as a visitor with minimal kernel buffers, so that bytes stay in the server.
 fn connect_narrow(addr: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
     let socket = socket.expect("a socket");
@@ -65,7 +65,7 @@ fn connect_narrow(addr: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Takes the next task, which must carry `bytes` to `service`; answers its number.
+/// Takes the next task, which must carry `bytes` to `service`; returns its number.
 fn take(peer: &mut Peer, service: u16, bytes: &[u8]) -> u32 {
     let (task, to, mut came) = peer.task();
     if came.len() < bytes.len() {
@@ -131,7 +131,7 @@ fn a_hello_in_single_bytes_is_accepted() {
 }
 
 #[test]
-fn a_hello_and_what_follows_it_may_come_at_once() {
+fn a_hello_and_frames_may_come_in_one_segment() {
     let mut server = server_of_id1("");
     let mut peer = Peer::client(server.addr(), &[&id1()[..], &PING].concat());
     peer.expect(Frame::Ready);
@@ -163,7 +163,7 @@ fn bytes_go_both_ways_and_the_client_ends_the_task_behind_them() {
 }
 
 #[test]
-fn a_visitor_who_waits_for_a_banner_is_announced_without_bytes() {
+fn a_visitor_that_waits_for_a_banner_is_announced_without_bytes() {
     let (_server, addr, mut peer) = with_port("");
     let mut visitor = connect(addr);
     let (task, service, bytes) = peer.task();
@@ -173,28 +173,28 @@ fn a_visitor_who_waits_for_a_banner_is_announced_without_bytes() {
 }
 
 #[test]
-fn the_end_of_a_visitor_travels_behind_his_bytes() {
+fn the_end_of_a_visitor_comes_behind_its_bytes() {
     let (_server, addr, mut peer) = with_port("");
     let bytes = Random::new(2).bytes(4 << 20);
     let mut visitor = connect(addr);
     let sent = bytes.clone();
     let sending = std::thread::spawn(move || {
         visitor.write_all(&sent).expect("send");
-        // The end only of what he has to say; he still listens.
+        // The visitor only ends its own direction; it still reads.
         visitor.shutdown(Shutdown::Write).expect("shut down");
         visitor
     });
     let (task, _, mut came) = peer.task();
     came.extend(peer.gather(task, bytes.len() - came.len()));
     assert!(came == bytes, "the bytes differ");
-    // GT/1 has no half-close: the server ends the task when he has had an answer.
+    // GT/1 has no half-close: the server ends the task after the answer.
     peer.send(&data(task, b"thank you"));
     assert_eq!(peer.gather_to_close(task), b"");
     assert_eq!(read_to_end(&mut sending.join().unwrap()), b"thank you");
 }
 
 #[test]
-fn a_frame_passes_on_before_it_is_whole() {
+fn a_frame_is_passed_on_before_it_is_complete() {
     let (_server, addr, mut peer) = with_port("");
     let mut visitor = connect(addr);
     let (task, ..) = peer.task();
@@ -217,7 +217,7 @@ fn a_frame_passes_on_before_it_is_whole() {
 }
 
 #[test]
-fn frames_in_single_bytes_are_understood() {
+fn frames_in_single_bytes_are_parsed() {
     let (_server, addr, mut peer) = with_port("");
     let mut visitor = connect(addr);
     let (task, ..) = peer.task();
@@ -240,7 +240,7 @@ fn frames_in_single_bytes_are_understood() {
 }
 
 #[test]
-fn bytes_of_a_task_that_nobody_knows_are_dropped() {
+fn bytes_of_an_unknown_task_are_dropped() {
     let (_server, addr, mut peer) = with_port("");
     peer.send(&data(77, &[7; 100_000]));
     peer.send(&closed(77));
@@ -254,7 +254,7 @@ fn bytes_of_a_task_that_nobody_knows_are_dropped() {
 }
 
 #[test]
-fn a_visitor_who_stops_reading_loses_nothing() {
+fn a_visitor_that_stops_reading_loses_nothing() {
     let (_server, addr, mut peer) = with_port("");
     let mut visitor = connect_narrow(addr);
     let (task, ..) = peer.task();
@@ -268,7 +268,7 @@ fn a_visitor_who_stops_reading_loses_nothing() {
         }
         writer.write_all(&closed(task)).expect("send");
     });
-    // Nothing is read until the sender is held back, or has got rid of everything.
+    // Nothing is read until the sender is held back, or has sent everything.
     let mut before = usize::MAX;
     common::eventually("the sender to be held back", || {
         std::thread::sleep(Duration::from_millis(200));
@@ -289,8 +289,8 @@ fn a_visitor_who_stops_reading_loses_nothing() {
 fn the_end_of_a_task_travels_behind_bytes_that_still_wait_for_the_visitor() {
     let (_server, addr, mut peer) = with_port("");
     let all = Random::new(9).bytes(16 << 20);
-    // How much the kernel takes is not known: more each time, until the server itself holds a
-    // part when it hears of the end, and then so much that it stops reading.
+    // How much the kernel takes is not known: more each time, until the server itself holds a part
+    // when it hears of the end, and then enough to make it stop reading.
     for amount in (1_000_000..all.len()).step_by(100_000) {
         let mut visitor = connect_narrow(addr);
         let (task, ..) = peer.task();
@@ -331,11 +331,11 @@ fn a_slow_visitor_does_not_stall_the_others() {
 }
 
 #[test]
-fn a_visitor_who_never_reads_is_cut_off_for_the_others() {
+fn a_visitor_that_never_reads_is_cut_off_for_the_others() {
     let (_server, addr, mut peer) = with_port("");
     let mut stuck = connect(addr);
     let (stuck_task, ..) = peer.task();
-    // More than the kernel and the server will hold: the tunnel itself is stalled.
+    // More than the kernel and the server hold: the tunnel itself is stalled.
     let bytes = Arc::new(Random::new(8).bytes(32 << 20));
     let (mut writer, sent) = (peer.writer(), bytes.clone());
     let sending = std::thread::spawn(move || {
@@ -349,7 +349,7 @@ fn a_visitor_who_never_reads_is_cut_off_for_the_others() {
     sending.join().unwrap();
     peer.send(&[data(task, b"at last"), closed(task)].concat());
     assert_eq!(read_to_end(&mut visitor), b"at last");
-    // What he got is a beginning, and the end is an error and not an end of file.
+    // It gets the first part, and an error instead of the end.
     let mut got = Vec::new();
     let end = std::io::Read::read_to_end(&mut stuck, &mut got);
     assert!(
@@ -405,14 +405,14 @@ fn a_task_goes_to_the_tunnel_with_the_fewest() {
     let (_server, addr, mut one) = with_tunnel("");
     let mut two = Peer::ready_client(addr, &id1());
     let asked = request("id1.a");
-    // Task numbers are the client's, not the tunnel's.
+    // Task numbers count for the client, not for the tunnel.
     let _visitors = [(); 4].map(|()| visit(addr, "id1.a"));
     let in_one = [take(&mut one, 0, &asked), take(&mut one, 0, &asked)];
     let in_two = [take(&mut two, 0, &asked), take(&mut two, 0, &asked)];
     let mut all = [in_one, in_two].concat();
     all.sort_unstable();
     assert_eq!(all, [1, 2, 3, 4]);
-    // When both of the second tunnel are over, the next two go there.
+    // When both tasks of the second tunnel are over, the next two go there.
     for task in in_two {
         two.send(&[data(task, b"over"), closed(task)].concat());
     }
@@ -482,7 +482,7 @@ fn a_second_close_ends_at_once() {
 }
 
 #[test]
-fn a_silent_client_is_let_go_after_the_timeout() {
+fn a_silent_client_is_closed_after_the_timeout() {
     let (_server, _, mut peer) = with_tunnel("-timeout 1s");
     while let Some(frame) = peer.frame_or_end() {
         assert_eq!(frame, Frame::Close);
@@ -490,7 +490,7 @@ fn a_silent_client_is_let_go_after_the_timeout() {
 }
 
 #[test]
-fn other_services_replace_the_registration_and_the_old_tasks_go_on() {
+fn other_services_replace_the_registration_and_open_tasks_go_on() {
     let (_server, addr, mut old) = with_tunnel("");
     let mut visitor = visit(addr, "id1.a");
     let task = take(&mut old, 0, &request("id1.a"));
@@ -500,11 +500,11 @@ fn other_services_replace_the_registration_and_the_old_tasks_go_on() {
     old.expect(Frame::Close);
     let _visitor = visit(addr, "other.a");
     take(&mut new, 0, &request("other.a"));
-    // The old services are refused until the last tunnel with them is gone.
+    // The old services are refused until the last tunnel with them has ended.
     let mut again = Peer::client(addr, &id1());
     again.expect(Frame::Error(7));
     again.expect_end();
-    // A ping on a tunnel that no longer counts is answered with close.
+    // A ping on a tunnel that is no longer current is answered with close.
     old.send(&PING);
     old.expect(Frame::Close);
 
@@ -541,7 +541,7 @@ fn a_reload_changes_the_services_and_no_task() {
 
     peer.send(&data(task, b"still here"));
     assert_eq!(read(&mut visitor, 10), b"still here");
-    // It had a tunnel a moment ago: it may be waited for.
+    // The client had a tunnel a moment ago, so the visitor may wait for it.
     let status = get(addr, "id1.a", "/").status;
     assert!(matches!(status, 404 | 503), "{status}");
     let _visitor = visit(addr, "new.a");
@@ -549,7 +549,7 @@ fn a_reload_changes_the_services_and_no_task() {
     let mut visitor = connect(([127, 0, 0, 1], port).into());
     visitor.write_all(b"tcp").expect("send");
     take(&mut peer, 0, b"tcp");
-    // What a second tunnel must say now are the new services.
+    // A second tunnel must offer the new services now.
     let mut second = Peer::client(addr, &hello("id1", "secret1", &services));
     loop {
         match second.frame() {
@@ -662,7 +662,7 @@ fn a_client_hello_reaches_its_service_untouched() {
     }
 }
 
-/// The hello must be answered with this frame and the end.
+/// Checks that the answer to the hello is this frame and the end.
 fn assert_refused(addr: SocketAddr, hello: &[u8], with: Frame) {
     let mut peer = Peer::client(addr, hello);
     peer.expect(with);
@@ -685,7 +685,7 @@ fn error_1_answers_a_wrong_id_or_secret() {
 }
 
 #[test]
-fn error_2_names_the_service_whose_port_is_not_to_be_had() {
+fn error_2_names_the_service_whose_port_is_unavailable() {
     let (free, taken) = (free_port(), free_port());
     let _held = TcpListener::bind(("0.0.0.0", taken)).expect("hold a port");
     let mut server = server_of_id1(&format!(
@@ -703,14 +703,14 @@ fn error_2_names_the_service_whose_port_is_not_to_be_had() {
             Frame::PortError(0),
         );
     }
-    // What else the client has is published; GT/1 has no word for the rest.
+    // The client's other services are published; GT/1 cannot report the failed one.
     let services = [&[0x02][..], &ID_ALONE, &port_option(false, taken)].concat();
     let mut peer = Peer::client(addr, &hello("id1", "secret1", &services));
     peer.expect(Frame::Ready);
     let _visitor = visit(addr, "id1.a");
     take(&mut peer, 0, &request("id1.a"));
     peer.shutdown();
-    // With leave to choose, the server chooses.
+    // With a random port allowed, the server chooses one.
     let services = port_option(true, taken);
     let mut peer = Peer::client(addr, &hello("id1", "secret1", &services));
     peer.expect(Frame::PortOpened(0, free));
@@ -747,7 +747,7 @@ fn error_5_answers_a_prefix_that_another_client_has() {
     let second = hello("id2", "secret2", &services);
     assert_refused(addr, &second, Frame::Error(5));
     server.wait_for("id=id2 cannot have the host prefix \"web\": another client has it");
-    // Tunnels get lost, and clients stop for a moment: the prefix is kept for its id.
+    // Tunnels get lost, and clients restart: the prefix is reserved for its id.
     first.shutdown();
     server.wait_for("tunnel closed id=id1");
     assert_refused(addr, &second, Frame::Error(5));
@@ -756,7 +756,7 @@ fn error_5_answers_a_prefix_that_another_client_has() {
     while first.frame_or_end().is_some() {}
     server.wait_for_lines("tunnel closed id=id1", 2);
     assert_refused(addr, &second, Frame::Error(5));
-    // What its client does not ask for when it is back is free.
+    // A prefix that the returning client does not ask for is free.
     let mut first = Peer::ready_client(addr, &id1());
     Peer::ready_client(addr, &second);
     first.sync();
@@ -775,7 +775,7 @@ fn the_id_of_a_user_is_no_other_client_s_prefix() {
             }
         }
     }
-    // A stranger whose id is written in another way.
+    // Another client with the same id in another case.
     assert_refused(addr, &hello("ID1", "s", &ID_ALONE), Frame::Error(5));
     assert_refused(addr, &hello("id2", "s", &ID_ALONE), Frame::Error(5));
     let all = [&[0x02][..], &ID_ALONE, &prefix_option("own")].concat();
@@ -922,14 +922,14 @@ fn error_9_answers_one_tcp_port_too_many() {
         }
     }
     peer.expect_end();
-    // What had been opened for it is closed again.
+    // The ports that were opened for it are closed again.
     common::eventually("the port to be closed", || {
         TcpListener::bind(("0.0.0.0", one)).ok()
     });
 }
 
 #[test]
-fn a_hello_of_lies_is_closed() {
+fn a_malformed_hello_is_closed() {
     let mut server = server_of_id1("-tcpNumber 1 -tcpRange 1024-65535");
     let addr = server.addr();
     let with = |services: &[u8]| hello("id1", "secret1", services);
@@ -950,7 +950,7 @@ fn a_hello_of_lies_is_closed() {
         with(&[0x02, 0x02, 0x00]),
     ] {
         let mut peer = Peer::client(addr, &lie);
-        // What is wrong may need the next byte to show; none will come.
+        // An error may show only with the next byte, so no more are sent.
         let _ = peer.writer().shutdown(Shutdown::Write);
         loop {
             match peer.frame_or_end() {
@@ -964,7 +964,7 @@ fn a_hello_of_lies_is_closed() {
 }
 
 #[test]
-fn a_signal_that_is_none_ends_its_tunnel_alone() {
+fn an_unknown_signal_ends_only_its_tunnel() {
     let (_server, addr, mut good) = with_tunnel("");
     for bad in [
         vec![0xFF, 0xFF, 0xF5, 0x00],
@@ -986,7 +986,7 @@ fn a_signal_that_is_none_ends_its_tunnel_alone() {
 }
 
 #[test]
-fn tunnels_that_drain_are_as_many_as_a_client_may_have() {
+fn the_number_of_draining_tunnels_is_bounded() {
     let mut server = server_of_id1("-connections 1 -timeout 1h");
     let addr = server.addr();
     let mut peers = Vec::new();
@@ -999,7 +999,7 @@ fn tunnels_that_drain_are_as_many_as_a_client_may_have() {
         take(&mut peer, 0, &request(&prefix));
         peers.push(peer);
     }
-    // The last two are left: the one that counts, and one that drains with its visitor.
+    // Two are left: the current one, and one that drains with its visitor.
     server.wait_for_lines("tunnel closed", 6);
     let (last, draining) = (peers.pop(), peers.pop());
     let (mut last, mut draining) = (last.expect("a peer"), draining.expect("a peer"));

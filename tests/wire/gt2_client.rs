@@ -1,4 +1,4 @@
-//! The client's end of GT/2, and how it finds out what a server speaks.
+//! The client's end of GT/2, and how it detects a server's version.
 
 use crate::common;
 use crate::common::certs;
@@ -28,7 +28,7 @@ fn client_to(server: SocketAddr, local: SocketAddr, more: &str) -> Gt {
     ))
 }
 
-/// A client with one TCP service, and its ready tunnel.
+/// Starts a client with one TCP service, and accepts its tunnel.
 fn with_tunnel(local: SocketAddr, more: &str) -> (PeerServer, Gt, Peer) {
     let server = PeerServer::start();
     let client = client_to(server.addr, local, more);
@@ -74,7 +74,7 @@ fn a_stream_goes_to_its_service_and_back_with_credit() {
 }
 
 #[test]
-fn what_keeps_a_stream_from_its_service_is_its_reason() {
+fn a_reset_names_why_the_service_was_not_reached() {
     let nobody = ([127, 0, 0, 1], free_port()).into();
     let (_server, _client, mut peer) = with_tunnel(nobody, "");
     peer.send(&open(1, 0, 1000, b"x"));
@@ -84,7 +84,7 @@ fn what_keeps_a_stream_from_its_service_is_its_reason() {
 }
 
 #[test]
-fn a_service_that_is_silent_for_too_long_is_a_reason() {
+fn a_service_timeout_is_named_as_the_reason() {
     let silent = Service::start(0, |mut stream| {
         stream.read_to_end(&mut Vec::new()).map(|_| ())
     });
@@ -120,9 +120,9 @@ fn resets_pass_both_ways() {
 }
 
 #[test]
-fn a_server_of_gt_1_is_asked_in_gt_1_at_once_and_remembered() {
+fn a_gt_1_server_gets_gt_1_at_once_and_is_remembered() {
     let echo = service::echo();
-    // It closes, or takes the hello for a bad request, or for bad TLS.
+    // Such a server closes, or takes the hello for a bad request or bad TLS.
     for answer in [
         &b""[..],
         b"HTTP/1.1 400 Bad Request\r\n\r\n",
@@ -140,7 +140,7 @@ fn a_server_of_gt_1_is_asked_in_gt_1_at_once_and_remembered() {
         client.wait_for_tunnel();
         tunnel.shutdown();
         drop(tunnel);
-        // It comes back, and knows.
+        // The client reconnects in the version it has learnt.
         let mut tunnel = server.accept_ready(&old);
         tunnel.send(&peer::first(1, 0, b"hello"));
         assert_eq!(tunnel.gather(1, 5), b"hello");
@@ -151,7 +151,7 @@ fn a_server_of_gt_1_is_asked_in_gt_1_at_once_and_remembered() {
 }
 
 #[test]
-fn a_server_that_fails_in_gt_1_is_asked_in_gt_2_again() {
+fn a_server_that_fails_in_gt_1_gets_gt_2_again() {
     let echo = service::echo();
     let server = PeerServer::start();
     let _client = client_to(server.addr, echo.addr, "");
@@ -166,13 +166,13 @@ fn a_server_that_fails_in_gt_1_is_asked_in_gt_2_again() {
     server
         .accept_ready(&old_hello("id1", "secret1", &port_service()))
         .shutdown();
-    // That one is remembered until it fails.
+    // The version is remembered until a connection fails.
     starts([0xF0, 0x01]);
     starts([0xF0, 0x20]);
 }
 
 #[test]
-fn wire_leaves_a_version_out() {
+fn the_wire_option_disables_a_version() {
     let echo = service::echo();
     let server = PeerServer::start();
     let mut client = client_to(server.addr, echo.addr, "-wire 2");
@@ -193,7 +193,7 @@ fn wire_leaves_a_version_out() {
 }
 
 #[test]
-fn every_listener_of_a_server_of_gt_1_is_understood() {
+fn every_listener_of_a_gt_1_server_is_recognised() {
     let page = service::http(0, "page");
     let certs = certs::make();
     let mut server = server_of_id1(&format!(
@@ -222,7 +222,7 @@ fn every_listener_of_a_server_of_gt_1_is_understood() {
     }
 }
 
-/// A tunnel of both real ends to a TCP service.
+/// Starts a tunnel with both real ends to a TCP service.
 fn to(service: &Service, for_client: &str) -> (Gt, Gt, SocketAddr) {
     let port = free_port();
     let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}-{port}"));
@@ -235,7 +235,7 @@ fn to(service: &Service, for_client: &str) -> (Gt, Gt, SocketAddr) {
 }
 
 #[test]
-fn a_service_that_answers_after_the_end_is_heard() {
+fn a_service_may_answer_after_the_visitor_s_end() {
     let counting = Service::start(0, |mut stream| {
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes)?;
@@ -252,7 +252,7 @@ fn a_service_that_answers_after_the_end_is_heard() {
 }
 
 #[test]
-fn visitors_that_do_not_read_hold_up_nobody_and_lose_nothing() {
+fn visitors_that_do_not_read_delay_no_other_and_lose_nothing() {
     let bytes = Arc::new(Random::new(1).bytes(16 << 20));
     let source = service::source(bytes.clone());
     let page = service::http(0, "page");

@@ -19,7 +19,7 @@ fn id1() -> Vec<u8> {
     hello("id1", "secret1", &ID_ALONE, WINDOW)
 }
 
-/// A server with a ready tunnel.
+/// Starts a server with a ready tunnel.
 fn with_tunnel(more: &str) -> (Gt, SocketAddr, Peer) {
     let mut server = server_of_id1(more);
     let addr = server.addr();
@@ -27,7 +27,8 @@ fn with_tunnel(more: &str) -> (Gt, SocketAddr, Peer) {
     (server, addr, peer)
 }
 
-/// A server with a ready tunnel that has a TCP port and gives `window`, and where that is.
+/// Starts a server and a ready tunnel with a TCP port that gives `window`; returns the port's
+/// address.
 fn with_port(window: u32) -> (Gt, SocketAddr, Peer) {
     let port = free_port();
     let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}-{port}"));
@@ -36,7 +37,7 @@ fn with_port(window: u32) -> (Gt, SocketAddr, Peer) {
     (server, ([127, 0, 0, 1], port).into(), peer)
 }
 
-/// A visitor who has asked for id1, and its stream.
+/// Connects a visitor that asks for id1, and returns its stream.
 fn visit(addr: SocketAddr, peer: &mut Peer) -> (TcpStream, u32) {
     let mut visitor = connect(addr);
     let request = b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
@@ -57,7 +58,7 @@ fn both_versions_are_served_on_one_listener_at_once() {
     let addr = server.addr();
     let mut old = peer::Peer::ready_client(addr, &old_hello("id1", "secret1", &ID_ALONE));
     let mut new = Peer::ready_client(addr, &id1());
-    // The one that is less busy gets the next.
+    // The less busy one gets the next.
     let request = b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
     let mut visitors = [(); 2].map(|()| connect(addr));
     for visitor in &mut visitors {
@@ -85,7 +86,7 @@ fn a_hello_in_single_bytes_with_unknown_fields_and_capabilities_is_accepted() {
 }
 
 #[test]
-fn who_is_not_let_in_is_answered_and_told_why() {
+fn a_refused_client_is_told_why() {
     let mut server = server_of_id1("");
     let mut peer = Peer::client(server.addr(), &hello("id1", "wrong", &ID_ALONE, WINDOW));
     peer.expect(Frame::Error(vec![0, 1]));
@@ -93,7 +94,7 @@ fn who_is_not_let_in_is_answered_and_told_why() {
 }
 
 #[test]
-fn wire_leaves_a_version_out() {
+fn the_wire_option_disables_a_version() {
     let mut one = server_of_id1("-wire 1");
     let addr = one.addr();
     let mut stranger = connect(addr);
@@ -111,7 +112,7 @@ fn wire_leaves_a_version_out() {
 }
 
 #[test]
-fn a_visitor_is_told_what_a_reset_means_before_the_first_byte() {
+fn a_reset_before_the_first_byte_becomes_an_error_page() {
     let (_server, addr, mut peer) = with_tunnel("");
     for (bytes, status) in [
         (Some(1), "502"),
@@ -193,7 +194,7 @@ fn a_stream_has_the_credit_of_the_hello_and_what_it_is_given() {
     visitor.write_all(&bytes).expect("send");
     let mut came = peer.gather(stream, 10);
     assert_eq!(came.len(), 10);
-    // The answer to this would come behind more, if there were any.
+    // The answer to this would come behind more data, if there were any.
     peer.send(&frame(6, 0, &7u64.to_be_bytes()));
     peer.expect(Frame::Pong(7));
     while came.len() < bytes.len() {
@@ -205,7 +206,7 @@ fn a_stream_has_the_credit_of_the_hello_and_what_it_is_given() {
 }
 
 #[test]
-fn a_client_that_gives_no_credit_at_first_hears_of_the_stream() {
+fn a_stream_is_announced_even_without_initial_credit() {
     let mut server = server_of_id1("");
     let addr = server.addr();
     let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE, 0));
@@ -221,7 +222,7 @@ fn a_client_that_gives_no_credit_at_first_hears_of_the_stream() {
 }
 
 #[test]
-fn credit_comes_back_and_who_sends_more_than_it_has_loses_the_tunnel() {
+fn credit_is_returned_and_exceeding_it_ends_the_tunnel() {
     let (mut server, at, mut peer) = with_port(WINDOW);
     let mut visitor = connect(at);
     let (stream, window, _) = peer.opened();
@@ -239,7 +240,7 @@ fn credit_comes_back_and_who_sends_more_than_it_has_loses_the_tunnel() {
             }
         }
     }
-    // The visitor reads no more; what is too much is too much.
+    // The visitor reads no more, so the excess is detected.
     for _ in 0..10_000 {
         if peer_is_gone(&mut peer, &data(stream, &[7; 1 << 16])) {
             break;
@@ -248,13 +249,13 @@ fn credit_comes_back_and_who_sends_more_than_it_has_loses_the_tunnel() {
     server.wait_for("more bytes for stream");
 }
 
-/// Whether the tunnel does not take the bytes any more.
+/// Whether the tunnel no longer takes bytes.
 fn peer_is_gone(peer: &mut Peer, bytes: &[u8]) -> bool {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| peer.send(bytes))).is_err()
 }
 
 #[test]
-fn a_client_that_opens_streams_is_refused_each() {
+fn streams_opened_by_a_client_are_refused() {
     let (_server, _, mut peer) = with_tunnel("");
     peer.send(&open(5, 0, 1000, b"hello"));
     peer.expect(Frame::Reset(5, 5));
@@ -292,7 +293,7 @@ fn a_tunnel_ends_by_one_close_and_then_two() {
 }
 
 #[test]
-fn a_client_that_answers_no_ping_is_gone_however_many_visitors_come() {
+fn a_client_that_answers_no_ping_is_dropped_despite_visitors() {
     let (server, addr, _peer) = with_tunnel("-timeout 1s");
     common::eventually("the tunnel to end", || {
         let request = b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
@@ -303,7 +304,7 @@ fn a_client_that_answers_no_ping_is_gone_however_many_visitors_come() {
 }
 
 #[test]
-fn visitors_wait_for_a_tunnel_that_answers_not_for_one_that_does_not() {
+fn visitors_prefer_a_tunnel_that_answers() {
     let (_server, addr, _mute) = with_tunnel("");
     let mut alive = Peer::ready_client(addr, &id1());
     let (arrived, arrivals) = std::sync::mpsc::channel();
@@ -314,7 +315,8 @@ fn visitors_wait_for_a_tunnel_that_answers_not_for_one_that_does_not() {
             None => return,
         }
     });
-    // The busier this tunnel gets, the more the other one would get if it were not avoided.
+    // The busier this tunnel gets, the more visitors the other one would get if it were not
+    // avoided.
     let mut visitors = Vec::new();
     let mut in_a_row = 0;
     common::eventually("five visitors in a row to reach the same tunnel", || {
@@ -341,7 +343,7 @@ fn visitors_of_a_black_hole_are_answered_long_before_the_timeout() {
     assert_eq!(common::visitor::get(addr, "id1.a", "/").status, 503);
 }
 
-/// A client of `services` that has said hello over GT/2 and reads until its tunnel is ready.
+/// Connects a GT/2 client with `services` and reads until its tunnel is ready.
 fn told_at_start(addr: SocketAddr, services: &[u8]) -> (Peer, Vec<Frame>) {
     let mut peer = Peer::client(addr, &hello("id1", "secret1", services, WINDOW));
     let mut told = Vec::new();
@@ -354,7 +356,7 @@ fn told_at_start(addr: SocketAddr, services: &[u8]) -> (Peer, Vec<Frame>) {
 }
 
 #[test]
-fn a_port_that_is_taken_takes_no_other_service_down_and_is_opened_when_it_is_free() {
+fn a_port_in_use_affects_no_other_service_and_is_opened_when_free() {
     let (free, taken, outside) = (free_port(), free_port(), free_port());
     let holder = std::net::TcpListener::bind(("0.0.0.0", taken)).expect("hold a port");
     let mut server = server_of_id1(&format!(
@@ -385,7 +387,7 @@ fn a_port_that_is_taken_takes_no_other_service_down_and_is_opened_when_it_is_fre
     let (mut visitor, stream) = visit(addr, &mut peer);
     peer.send(&[data(stream, b"here"), finish(stream)].concat());
     assert_eq!(read_to_end(&mut visitor), b"here");
-    // Another tunnel of the same client hears the same.
+    // Another tunnel of the same client gets the same notice.
     let (_second, told) = told_at_start(addr, &services);
     assert_eq!(told, expected);
 
@@ -402,7 +404,7 @@ fn a_port_that_is_taken_takes_no_other_service_down_and_is_opened_when_it_is_fre
 }
 
 #[test]
-fn a_client_of_which_nothing_can_be_published_is_refused() {
+fn a_client_without_any_publishable_service_is_refused() {
     let taken = free_port();
     let _held = std::net::TcpListener::bind(("0.0.0.0", taken)).expect("hold a port");
     let mut server = server_of_id1(&format!("-tcpRange {taken}"));
@@ -430,14 +432,14 @@ fn a_change_of_services_keeps_those_that_can_be_published() {
 }
 
 #[test]
-fn a_tunnel_that_gives_no_sign_of_life_makes_way_for_one_of_its_client() {
+fn a_dead_tunnel_is_replaced_by_its_client_s_new_one() {
     let mut server = server_of_id1("-connections 1 -timeout 1h");
     let addr = server.addr();
     let _mute = Peer::ready_client(addr, &id1());
     let mut back = Peer::ready_client(addr, &id1());
     server.wait_for("it gave no sign of life when its client came back");
     let (_visitor, _) = visit(addr, &mut back);
-    // This one answers.
+    // This client answers.
     let answering = std::thread::spawn(move || back.frame_or_end());
     let mut more = Peer::client(addr, &id1());
     more.expect(Frame::Error(vec![0, 3]));
@@ -447,7 +449,7 @@ fn a_tunnel_that_gives_no_sign_of_life_makes_way_for_one_of_its_client() {
 }
 
 #[test]
-fn an_old_registration_that_gives_no_sign_of_life_makes_way() {
+fn a_dead_registration_is_replaced() {
     let mut server = server_of_id1("-timeout 1h");
     let addr = server.addr();
     let mut mute = Peer::ready_client(addr, &id1());

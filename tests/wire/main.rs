@@ -1,4 +1,4 @@
-//! Both wires from docs/gt1.md and docs/wire.md: one end is gt, the other is written by hand.
+//! Both wires from docs/gt1.md and docs/wire.md: gt at one end, a hand-written peer at the other.
 
 #![cfg(all(feature = "server", feature = "client"))]
 // A test fails by a panic.

@@ -1,4 +1,4 @@
-//! A channel of a peer: what it holds, and how far it is.
+//! The state of one channel of a peer.
 
 use super::credit::{Credits, WINDOW};
 use crate::client::p2p::resets::StreamResets;
@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-/// Bytes of a channel without credit that are held for its reader; more wait in SCTP's own buffer.
+/// Maximum bytes held for the reader of a channel without credit; more wait in SCTP's buffer.
 pub(super) const IN: usize = 192 * 1024;
 
 /// A channel that the peer has opened.
@@ -20,28 +20,28 @@ pub struct OpenedChannel {
 pub(super) struct Channel {
     pub(super) phase: ChannelPhase,
     pub(super) inbox: VecDeque<BytesMut>,
-    /// Bytes in it.
+    /// Bytes in the queue.
     pub(super) waiting: usize,
-    /// Bytes that the reader was given last, and holds.
+    /// Bytes that the reader was given last and has not consumed.
     pub(super) reading: usize,
-    /// Since when the reader has taken nothing although something waits.
+    /// Since when the reader has taken nothing although bytes wait.
     pub(super) stalled: Option<Instant>,
-    /// When bytes came, were taken or were sent last.
+    /// When bytes were last received, taken or sent.
     pub(super) moved: Option<Instant>,
-    /// How long ago that may be.
+    /// Maximum time since `moved`.
     pub(super) idle_limit: Option<Duration>,
-    /// Waits for the channel to be cut.
+    /// The task that waits for the channel to be cut.
     pub(super) watcher: Option<Waker>,
-    /// What was held for the reader is lost: too much was held in all channels.
+    /// Whether the bytes for the reader were discarded, since all channels held too much.
     pub(super) is_cut: bool,
-    /// Not acknowledged.
+    /// Bytes that were sent and not acknowledged.
     pub(super) outstanding: usize,
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
-    /// Who has opened it waits for the answer.
+    /// Whether this end has opened it and waits for the answer.
     pub(super) dialing: bool,
     pub(super) is_queued: bool,
-    /// Nobody reads and writes it any more.
+    /// Whether the owner has dropped it.
     pub(super) is_dropped: bool,
     pub(super) credits: Option<Credits>,
 }
@@ -50,35 +50,35 @@ pub(super) struct Channel {
 pub(super) enum ChannelPhase {
     #[default]
     Open,
-    /// We have said all; what is on its way is waited for.
+    /// Everything was written; sent bytes are not acknowledged yet.
     Draining,
-    /// We have said that it ends; the peer has not yet.
+    /// This end has sent its end; the peer has not.
     Closing,
     /// The peer has ended it, or is gone.
     Closed,
 }
 
 impl Channel {
-    /// Whether what else comes has to wait in SCTP's buffer.
+    /// Whether further data has to wait in SCTP's buffer.
     pub(super) fn is_full(&self) -> bool {
         match self.credits {
-            // Who keeps to it never sends more.
+            // A peer that keeps to its credit never sends more.
             Some(_) => self.waiting > WINDOW,
             None => self.waiting >= IN,
         }
     }
 
-    /// Whether what has come for it stays in SCTP's buffer until its reader goes on.
+    /// Whether the channel's data stays in SCTP's buffer until its reader goes on.
     pub(super) fn holds_up(&self) -> bool {
         match self.phase {
             ChannelPhase::Open | ChannelPhase::Draining => self.is_full(),
             ChannelPhase::Closing => false,
-            // It is for the next channel of the same number.
+            // The data is for the next channel of the same number.
             ChannelPhase::Closed => true,
         }
     }
 
-    /// Nothing more is sent or read, unless it has ended already.
+    /// Ends both directions, unless it has ended already.
     pub(super) fn end(&mut self, id: u16, resets: &mut StreamResets) {
         if self.phase != ChannelPhase::Closed {
             self.phase = ChannelPhase::Closing;
@@ -87,12 +87,12 @@ impl Channel {
         self.wake();
     }
 
-    /// Bytes that are held for the reader.
+    /// Returns the number of bytes held for the reader.
     pub(super) fn held(&self) -> usize {
         self.waiting + self.reading
     }
 
-    /// Drops what is held; returns how much that was.
+    /// Discards the bytes held for the reader and returns their number.
     pub(super) fn let_go(&mut self) -> usize {
         let held = self.held();
         self.inbox = VecDeque::new();

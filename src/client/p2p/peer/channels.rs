@@ -13,15 +13,16 @@ use sansio::Protocol as _;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// Bytes of one channel that its peer has not acknowledged.
+/// Maximum number of unacknowledged bytes of one channel.
 pub(super) const OUT: usize = 256 * 1024;
-/// Messages are joined up to this length, so that small ones take little more than their bytes.
+/// Messages are joined up to this length, in bytes, so that small ones take little more than their
+/// content.
 pub(super) const JOINED: usize = 4 * 1024;
-/// Channels of a peer at a time.
+/// Maximum number of a peer's channels.
 pub(super) const CHANNELS: usize = 256;
 
 impl Peer {
-    /// The next channel that the peer has opened.
+    /// Returns the next channel that the peer has opened.
     pub fn opened(&mut self) -> Option<OpenedChannel> {
         self.opened.pop_front()
     }
@@ -30,7 +31,7 @@ impl Peer {
         self.channels.len()
     }
 
-    /// Whether it has numbers for further channels.
+    /// Whether there are unused channel numbers.
     pub fn has_ids(&self) -> bool {
         self.next_id < self.ids
     }
@@ -46,7 +47,7 @@ impl Peer {
             return None;
         }
         let (_, association) = self.association.as_mut()?;
-        // Numbers are not used again: a peer that runs out of them is replaced.
+        // Numbers are not reused: a peer that runs out of them is replaced.
         let id = self.next_id;
         let config = DataChannelConfig {
             label: label.to_owned(),
@@ -70,14 +71,14 @@ impl Peer {
         Some(id)
     }
 
-    /// Takes what has come for a channel out of SCTP, as far as the channel may hold it.
+    /// Reads a channel's messages from SCTP, as far as the channel may hold them.
     pub(super) fn take_in(&mut self, id: u16, now: Instant) {
         loop {
             let Some((_, association)) = &mut self.association else {
                 return;
             };
-            // What still comes for a channel that we have ended is forgotten. The peer may use the
-            // number of one that has ended again before its reader has let go.
+            // Data for a channel that this end has ended is dropped. The peer may reuse the number
+            // of an ended channel before its reader has dropped it.
             if self.channels.get(&id).is_some_and(Channel::holds_up) {
                 return;
             }
@@ -109,7 +110,7 @@ impl Peer {
                     self.opened.push_back(OpenedChannel { id, label });
                 }
                 None => {
-                    // No channel, or too many.
+                    // There is no such channel, or there are too many.
                     self.resets.end(id);
                 }
                 Some(channel) if is_control => {
@@ -123,7 +124,8 @@ impl Peer {
                     let bytes = message.to_payload(16).unwrap_or_default();
                     let credits = channel.credits.as_mut();
                     if credits.is_some_and(|credits| credits.receive(&bytes)) {
-                        // The end that has opened the channel answers the first credit with its own.
+                        // The end that has opened the channel answers the first credit with its
+                        // own.
                         say_credit(association, &mut self.resets, id, WINDOW, now);
                     }
                     if let Some(writer) = channel.writer.take() {
@@ -141,7 +143,7 @@ impl Peer {
                     }
                     let most = usize::try_from(MAX_MESSAGE_IN).unwrap_or(usize::MAX);
                     let Ok(bytes) = message.to_payload(most) else {
-                        // It was told how much we take.
+                        // The peer knows the limit and has exceeded it.
                         channel.end(id, &mut self.resets);
                         return;
                     };
@@ -163,8 +165,8 @@ impl Peer {
         }
     }
 
-    /// Gives up channels whose readers take nothing, the longest first, while all peers together
-    /// hold too much and this one the most.
+    /// Cuts channels whose readers take nothing, the longest first, while all peers together hold
+    /// too much and this one the most.
     pub(super) fn shed(&mut self) {
         while self.memory.is_too_much() {
             let stalled = self.channels.iter_mut();
@@ -177,7 +179,7 @@ impl Peer {
         }
     }
 
-    /// Ends a channel whose reader does not take what is held for it, which is lost.
+    /// Ends a channel whose reader does not take what is held for it, and discards that.
     pub(super) fn cut(&mut self, id: u16, why: &str) {
         if let Some(channel) = self.channels.get_mut(&id) {
             log::debug!("a channel is cut: {why}");
@@ -187,7 +189,7 @@ impl Peer {
         }
     }
 
-    /// Ends channels in which nothing has moved for as long as they may be idle.
+    /// Ends channels that have reached their idle limit.
     pub(super) fn end_idle(&mut self, now: Instant) {
         let is_idle = |channel: &Channel| {
             let limit = channel
@@ -207,8 +209,8 @@ impl Peer {
         }
     }
 
-    /// Ends what keeps SCTP's buffer full, which all channels of the peer wait for: those whose
-    /// readers have taken nothing for a while, or the peer if no reader is to blame.
+    /// Ends what keeps SCTP's buffer full, for which all channels of the peer wait: channels whose
+    /// readers have taken nothing for a while, or the peer if no reader is the cause.
     pub(super) fn end_stuck(&mut self, now: Instant) {
         if !self.packets.are_full(RECEIVE) {
             self.full_since = None;
@@ -243,12 +245,12 @@ impl Peer {
         }
     }
 
-    /// How long nothing may move in a channel before it ends.
+    /// Returns the idle limit of a channel.
     pub fn idle_limit(&self, id: u16) -> Option<Duration> {
         self.channels.get(&id)?.idle_limit
     }
 
-    /// The reader of a channel makes use of what it was given last.
+    /// Notes that the reader of a channel is consuming the bytes it was given last.
     pub fn goes_on(&mut self, id: u16, now: Instant) {
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.stalled = channel.stalled.and(Some(now));
@@ -256,19 +258,19 @@ impl Peer {
         }
     }
 
-    /// Bytes of a channel that the peer has not acknowledged.
+    /// Returns the number of a channel's unacknowledged bytes.
     pub fn unacknowledged(&self, id: u16) -> usize {
         self.channels.get(&id).map_or(0, |it| it.outstanding)
     }
 
-    /// Whether nothing more comes on a channel but what is held, and nothing can be sent.
+    /// Whether both directions of a channel have ended; bytes may still be held.
     pub fn has_ended(&self, id: u16) -> bool {
         let is_over =
             |it: &Channel| matches!(it.phase, ChannelPhase::Closed | ChannelPhase::Closing);
         self.channels.get(&id).is_none_or(is_over)
     }
 
-    /// Whether nothing is held for readers, after what must be given up.
+    /// Whether nothing is held for readers, after cutting what must be cut.
     pub fn is_drained(&mut self) -> bool {
         self.shed();
         self.channels.values().all(|channel| channel.held() == 0)
@@ -286,7 +288,7 @@ impl Peer {
         self.admit();
     }
 
-    /// Forgets a channel that nobody has any more.
+    /// Drops the state of a channel that is no longer used.
     pub(super) fn forget(&mut self, id: u16) {
         let over = |channel: &Channel| channel.is_dropped && channel.phase == ChannelPhase::Closed;
         if self.channels.get(&id).is_some_and(over) {
@@ -296,7 +298,7 @@ impl Peer {
 
     pub(super) fn released(&mut self, id: u16, bytes: usize) {
         if let Some(channel) = self.channels.get_mut(&id) {
-            // Words of the channel's own beginning were not counted.
+            // The channel's opening messages were not counted.
             let bytes = bytes.min(channel.outstanding);
             channel.outstanding -= bytes;
             self.window.acknowledged(bytes);
@@ -309,7 +311,7 @@ impl Peer {
         self.admit();
     }
 
-    /// Wakes those that wait, as far as there is room.
+    /// Wakes channels that wait to send, as far as there is room.
     pub(super) fn admit(&mut self) {
         let mut room = self.window.room();
         while room >= MAX_MESSAGE_OUT {
@@ -326,7 +328,7 @@ impl Peer {
         }
     }
 
-    /// Ends channels of which all has been acknowledged.
+    /// Ends draining channels of which everything has been acknowledged.
     pub(super) fn close_drained(&mut self) {
         let drained = |channel: &Channel| {
             channel.phase == ChannelPhase::Draining && channel.outstanding == 0 && !channel.dialing
@@ -337,7 +339,7 @@ impl Peer {
         }
     }
 
-    /// Takes bytes that have come on a channel: `Some(None)` is its end.
+    /// Reads the received bytes of a channel: `Some(None)` is its end.
     pub fn poll_read(
         &mut self,
         id: u16,
@@ -347,7 +349,7 @@ impl Peer {
         let Some(channel) = self.channels.get_mut(&id) else {
             return Poll::Ready(None);
         };
-        // Whoever asks for more has done with the last.
+        // A reader that asks for more has consumed the previous bytes.
         self.memory.sub(std::mem::take(&mut channel.reading));
         channel.stalled = (!channel.inbox.is_empty()).then_some(now);
         if let Some(bytes) = channel.inbox.pop_front() {
@@ -368,7 +370,7 @@ impl Peer {
         Poll::Pending
     }
 
-    /// Bytes of a channel have been taken: the peer may send as many.
+    /// Notes that bytes of a channel were taken: the peer may send as many.
     pub(super) fn taken(&mut self, id: u16, bytes: usize, now: Instant) {
         let (Some(channel), Some((_, association))) =
             (self.channels.get_mut(&id), &mut self.association)
@@ -381,7 +383,7 @@ impl Peer {
         }
     }
 
-    /// Waits until what was held for the reader of a channel is lost.
+    /// Waits until the bytes held for a channel's reader are discarded.
     pub fn poll_cut(&mut self, id: u16, cx: &mut Context<'_>) -> Poll<()> {
         match self.channels.get_mut(&id) {
             Some(channel) if !channel.is_cut => {
@@ -392,13 +394,13 @@ impl Peer {
         }
     }
 
-    /// Whether what was held for the reader of a channel is lost.
+    /// Whether the bytes held for a channel's reader were discarded.
     pub fn is_cut(&self, id: u16) -> bool {
         let channel = self.channels.get(&id);
         channel.is_some_and(|channel| channel.is_cut)
     }
 
-    /// Gives back bytes that were not used up.
+    /// Returns bytes that the reader did not consume.
     pub fn unread(&mut self, id: u16, bytes: BytesMut) {
         let channel = self.channels.get_mut(&id);
         if let Some(channel) = channel.filter(|channel| !channel.is_cut) {
@@ -411,7 +413,7 @@ impl Peer {
         }
     }
 
-    /// How many bytes a channel may send now, at least one.
+    /// Returns how many bytes a channel may send now, at least one.
     pub fn poll_room(&mut self, id: u16, cx: &mut Context<'_>) -> Poll<Option<usize>> {
         let Some(channel) = self.channels.get_mut(&id) else {
             return Poll::Ready(None);
@@ -464,7 +466,7 @@ impl Peer {
         }
     }
 
-    /// All has been said on a channel: it ends when the peer has it.
+    /// Notes that everything was written to a channel: it ends when the peer has it.
     pub fn finish(&mut self, id: u16) {
         if let Some(channel) = self.channels.get_mut(&id) {
             if channel.phase == ChannelPhase::Open {
@@ -473,8 +475,8 @@ impl Peer {
         }
     }
 
-    /// A channel that holds `bytes`, and that the peer has ended if it `is_closed`. What was sent
-    /// on it is not acknowledged.
+    /// Creates a channel that holds `bytes`, with sent bytes that are not acknowledged.
+    /// `is_closed`: the peer has ended it.
     #[cfg(test)]
     pub fn insert_silent(&mut self, bytes: &[u8], is_closed: bool) -> u16 {
         let (open, closed) = (ChannelPhase::Open, ChannelPhase::Closed);
@@ -497,18 +499,18 @@ impl Peer {
         channel.is_none_or(|channel| channel.phase == ChannelPhase::Closed)
     }
 
-    /// Nobody reads or writes a channel any more.
+    /// Notes that a channel's owner has dropped it.
     pub fn drop_channel(&mut self, id: u16, now: Instant) {
         self.finish(id);
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.is_dropped = true;
             (channel.reader, channel.writer, channel.watcher) = (None, None, None);
             self.memory.sub(channel.let_go());
-            // What still comes is read and forgotten, so that its end can come.
+            // Further data is read and dropped, so that the end can come.
             self.take_in(id, now);
         }
         self.forget(id);
-        // The next one of this number may be there already.
+        // Its number may be in use by the next channel already.
         self.take_in(id, now);
         if self.channels.is_empty() {
             self.idle_since = now;
@@ -516,13 +518,13 @@ impl Peer {
     }
 }
 
-/// Whether `since` is as long ago as `limit`.
+/// Whether `since` is at least `limit` ago.
 fn is_past(since: Option<Instant>, limit: Duration, now: Instant) -> bool {
     since.is_some_and(|since| now.saturating_duration_since(since) >= limit)
 }
 
-/// The channel that a peer opens with a message. Only DATA_CHANNEL_OPEN (RFC 8832, section 8.2.1)
-/// is parsed: rtc-datachannel 0.21 panics at others that are too short.
+/// Parses a message that opens a channel. Only DATA_CHANNEL_OPEN (RFC 8832, section 8.2.1) is
+/// parsed: rtc-datachannel 0.21 panics at others that are too short.
 pub(crate) fn accept(id: u16, message: &[u8]) -> Option<DataChannel> {
     const OPEN: u8 = 3;
     if message.first() != Some(&OPEN) {
@@ -532,7 +534,7 @@ pub(crate) fn accept(id: u16, message: &[u8]) -> Option<DataChannel> {
     DataChannel::accept(config, 0, id, PayloadProtocolIdentifier::Dcep, message).ok()
 }
 
-/// Lets the peer send so many bytes more on a channel.
+/// Gives the peer credit for this many more bytes on a channel.
 fn say_credit(
     association: &mut Association,
     resets: &mut StreamResets,
@@ -549,7 +551,7 @@ fn say_credit(
     }
 }
 
-/// A word about a channel itself.
+/// A control message of a channel.
 fn control(
     association: &mut Association,
     resets: &mut StreamResets,

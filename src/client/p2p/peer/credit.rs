@@ -1,31 +1,31 @@
-//! How much may be sent to a peer before it says more: on one channel between two ends of gt, and
-//! on all of its channels together.
+//! Limits of the bytes sent to a peer: on one channel between two ends of gt, and on all of its
+//! channels together.
 
-/// The protocol of a channel between two ends of gt. Each end says how much it has taken, so that
-/// a channel whose reader stops does not fill SCTP's buffer.
+/// The protocol name of a channel between two ends of gt. Each end reports how much it has taken,
+/// so that a channel whose reader stops does not fill SCTP's buffer.
 pub(super) const CREDITED: &str = "gt-credit";
-/// Bytes of a channel with credit that may be on their way or wait.
+/// Maximum bytes of a channel with credit that are in flight or wait for the reader.
 pub(super) const WINDOW: usize = 256 * 1024;
-/// Bytes that are taken before the peer is told.
+/// Bytes that are taken before credit is sent.
 const CREDIT: usize = 64 * 1024;
-/// Bytes that may be sent before the first credit, by an end that knows that it comes.
+/// Bytes that an end that uses credit may send before the first credit.
 const UNKNOWN: usize = 64 * 1024;
-/// Bytes that may be on their way to a peer of which nothing is known; it may have small buffers.
+/// Initial limit of bytes in flight to a peer, which may have small buffers.
 pub(super) const FIRST_WINDOW: usize = 64 * 1024;
-/// Bytes that may be on their way to a peer that has shown that it keeps up.
+/// Maximum limit of bytes in flight to a peer that keeps up.
 pub(super) const MOST_WINDOW: usize = 1024 * 1024;
 
 /// The credit of a channel between two ends of gt.
 #[derive(Default)]
 pub(super) struct Credits {
-    /// Bytes that may be sent; `None` until the other end has shown that it knows of credit.
+    /// Bytes that may be sent; `None` until the other end has shown that it uses credit.
     left: Option<usize>,
-    /// Bytes that were taken and of which the peer was not told yet, less those given back.
+    /// Bytes taken and not reported to the peer yet, less those returned.
     owed: i64,
 }
 
 impl Credits {
-    /// The credit of a channel that the peer has opened with it.
+    /// Creates the credit of a channel that the peer has opened with this protocol.
     pub(super) fn of_opened() -> Self {
         Self {
             left: Some(UNKNOWN),
@@ -33,19 +33,19 @@ impl Credits {
         }
     }
 
-    /// Bytes that may be sent now.
+    /// Returns the bytes that may be sent now.
     pub(super) fn left(&self) -> usize {
         self.left.unwrap_or(usize::MAX)
     }
 
-    /// Uses up credit for a message of `n` bytes.
+    /// Takes credit for a message of `n` bytes.
     pub(super) fn sent(&mut self, n: usize) {
         if let Some(left) = &mut self.left {
             *left = left.saturating_sub(n);
         }
     }
 
-    /// Takes the peer's message of how much more it has room for. True if it is the first one.
+    /// Adds credit from the peer. True if it is the first.
     pub(super) fn receive(&mut self, text: &[u8]) -> bool {
         let more = std::str::from_utf8(text).ok();
         let more = more.and_then(|text| text.parse::<u32>().ok());
@@ -56,8 +56,8 @@ impl Credits {
         is_first
     }
 
-    /// The reader has taken a message of `bytes`. Returns what the peer is to be told, if it is
-    /// enough for that.
+    /// Notes that the reader has taken a message of `bytes`. Returns the credit to send, if it is
+    /// enough for a message.
     pub(super) fn taken(&mut self, bytes: usize) -> Option<usize> {
         self.owed += bytes as i64;
         let owed = usize::try_from(self.owed).ok()?;
@@ -68,19 +68,19 @@ impl Credits {
         Some(owed)
     }
 
-    /// The reader has given back `bytes` of what it had taken.
+    /// Notes that the reader has returned `bytes` of what it had taken.
     pub(super) fn given_back(&mut self, bytes: usize) {
         self.owed -= bytes as i64;
     }
 }
 
-/// What all channels of a peer may have sent and not acknowledged. It grows with what the peer
-/// acknowledges, and starts again when a timeout shows a loss.
+/// The limit of unacknowledged bytes of all channels of a peer. It grows with what the peer
+/// acknowledges, and starts over when a timeout shows a loss.
 pub(super) struct SendWindow {
     pub(super) limit: usize,
-    /// Bytes of all channels that are not acknowledged.
+    /// Unacknowledged bytes of all channels.
     pub(super) outstanding: usize,
-    /// Bytes that were acknowledged since the limit changed.
+    /// Bytes acknowledged since the limit changed.
     acknowledged: usize,
     pub(super) losses: u64,
 }
@@ -95,7 +95,7 @@ impl SendWindow {
         }
     }
 
-    /// Bytes that may be sent now.
+    /// Returns the bytes that may be sent now.
     pub(super) fn room(&self) -> usize {
         self.limit.saturating_sub(self.outstanding)
     }
@@ -104,7 +104,7 @@ impl SendWindow {
         self.outstanding += bytes;
     }
 
-    /// Bytes that are acknowledged no more: their channel is gone.
+    /// Removes unacknowledged bytes whose channel is gone.
     pub(super) fn lost(&mut self, bytes: usize) {
         self.outstanding = self.outstanding.saturating_sub(bytes);
     }
@@ -114,7 +114,7 @@ impl SendWindow {
         self.acknowledged = self.acknowledged.saturating_add(bytes);
     }
 
-    /// Sets the limit by what was acknowledged, and by the association's timeouts so far.
+    /// Adjusts the limit by what was acknowledged, and by the association's timeouts so far.
     pub(super) fn adapt(&mut self, losses: u64) {
         if losses != self.losses {
             self.losses = losses;

@@ -1,5 +1,5 @@
-//! One peer: ICE finds a way to it, DTLS makes the way private, SCTP carries channels over it.
-//! State machines that are fed datagrams and the time; no socket, no clock and no task.
+//! One peer: ICE finds a path to it, DTLS encrypts, SCTP carries channels. State machines that are
+//! fed datagrams and the time; no sockets, clocks or tasks.
 
 mod channel;
 pub(crate) mod channels;
@@ -31,10 +31,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Where DTLS and SCTP think the peer is. Where it really is, only ICE knows.
+/// The peer's address for DTLS and SCTP, a placeholder. Only ICE knows the real one.
 const SOMEWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1);
-/// The local candidates of ICE, one for each family: all addresses of this machine are those of
-/// one socket, so that a pair of candidates for each of them would be the same check many times.
+/// The local candidates of ICE, one for each family: all addresses of this machine share one
+/// socket, so a candidate for each of them would only repeat the same checks.
 const HERE: [SocketAddr; 2] = [
     SOMEWHERE,
     SocketAddr::new(
@@ -42,15 +42,15 @@ const HERE: [SocketAddr; 2] = [
         1,
     ),
 ];
-/// Bytes that SCTP holds for all channels together.
+/// Bytes that SCTP buffers for all channels together.
 pub(crate) const RECEIVE: u32 = 512 * 1024;
 /// Maximum length of a DTLS datagram that is kept until its sender has answered a check; a
 /// ClientHello is far shorter.
 const EARLY: usize = 1500;
-/// How often a peer that is there is looked after, at the same time as all others.
+/// Interval of housekeeping for a connected peer; all peers share the same ticks.
 const IDLE_TICK: Duration = Duration::from_secs(2);
 
-/// A peer: its way, its association and its channels.
+/// A peer: its path, its association and its channels.
 pub struct Peer {
     agent: Agent,
     checks: ConnectivityChecks,
@@ -63,42 +63,42 @@ pub struct Peer {
     records: RecordFilter,
     packets: PacketFilter,
     resets: StreamResets,
-    /// The last DTLS datagram of a candidate that has answered no check yet, which may be about to.
-    /// Without it the handshake would wait for its repetition.
+    /// The last DTLS datagram of a candidate that has not answered a check yet. Without it the
+    /// handshake would wait for the repetition.
     early: Option<(SocketAddr, BytesMut)>,
-    /// Where the peer is: our address, and its own.
+    /// The path to the peer: our address, and its own.
     path: Option<SocketAddr>,
     out: VecDeque<Datagram>,
-    /// What is held for the readers of all channels.
+    /// The memory held for the readers of all channels.
     memory: MemoryShare,
     channels: HashMap<u16, Channel>,
     opened: VecDeque<OpenedChannel>,
     next_id: u16,
     ids: u16,
-    /// Largest message that the peer takes.
+    /// Largest message that the peer accepts, in bytes.
     max_message: usize,
     window: SendWindow,
-    /// Channels that wait for room, first come, first served.
+    /// Channels that wait for room, first in, first out.
     waiting: VecDeque<u16>,
     last_tick: Option<Instant>,
-    /// Since when SCTP takes nothing more of the peer.
+    /// Since when SCTP takes nothing more from the peer.
     full_since: Option<Instant>,
     /// Since when there is no channel.
     idle_since: Instant,
 }
 
-/// How far a peer is.
+/// The state of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerState {
-    /// No way is known yet, or it is not private yet, or the association is being made.
+    /// ICE, DTLS or SCTP is not connected yet.
     Connecting,
     Connected,
-    /// For this reason.
+    /// The peer has ended for this reason.
     Over(&'static str),
 }
 
 impl Peer {
-    /// Our ufrag, by which the peer's first datagrams are known to be for it.
+    /// Returns our ICE user fragment, by which the peer's first datagrams are recognised.
     pub fn ufrag(&self) -> &str {
         &self.agent.get_local_credentials().ufrag
     }
@@ -116,7 +116,7 @@ impl Peer {
         })
     }
 
-    /// Whether the peer has described itself.
+    /// Whether the peer's description is known.
     pub fn is_described(&self) -> bool {
         self.side.is_some()
     }
@@ -125,15 +125,15 @@ impl Peer {
         &self.state
     }
 
-    /// Whether `addr` is one of the peer's.
+    /// Whether `addr` is one of the peer's addresses.
     pub fn is_at(&self, addr: SocketAddr) -> bool {
         self.path == Some(addr) || self.checks.knows(addr)
     }
 
-    /// Takes a datagram that came from `from`. False if it is not this peer's.
+    /// Processes a datagram from `from`. False if it is not this peer's.
     pub fn receive(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) -> bool {
         match bytes.first() {
-            // RFC 7983.
+            // The ranges of RFC 7983.
             Some(0..=3) => self.receive_stun(from, bytes, now),
             Some(20..=63) if self.checks.has_answered(from) => {
                 self.receive_records(bytes, now);
@@ -149,7 +149,7 @@ impl Peer {
         }
     }
 
-    /// When [`Peer::pump`] is due although nothing happens.
+    /// Returns when [`Peer::pump`] is due without another event.
     pub fn deadline(&mut self) -> Option<Instant> {
         let mut ice = self.ice_due();
         if self.state == PeerState::Connected {
@@ -167,7 +167,7 @@ impl Peer {
         [ice, dtls, sctp, resets].into_iter().flatten().min()
     }
 
-    /// Lets the time pass and all that has happened have its consequences.
+    /// Advances all state machines to `now`.
     pub fn pump(&mut self, now: Instant) {
         if matches!(self.state, PeerState::Over(_)) {
             return;
@@ -201,17 +201,17 @@ impl Peer {
         self.send(now);
     }
 
-    /// Datagrams to be sent.
+    /// Returns the datagrams to send.
     pub fn out(&mut self) -> &mut VecDeque<Datagram> {
         &mut self.out
     }
 
-    /// Since when no channel is there.
+    /// Returns since when there is no channel.
     pub fn idle_since(&self) -> Option<Instant> {
         self.channels.is_empty().then_some(self.idle_since)
     }
 
-    /// It is over; all channels learn of it.
+    /// Ends the peer and all its channels.
     pub fn end(&mut self, why: &'static str) {
         if !matches!(self.state, PeerState::Over(_)) {
             self.state = PeerState::Over(why);
@@ -222,7 +222,7 @@ impl Peer {
         }
     }
 
-    /// Says goodbye: what is left to be said is in [`Peer::out`].
+    /// Ends the peer gracefully; the last datagrams are in [`Peer::out`].
     pub fn close(&mut self, now: Instant) {
         if let Some((_, association)) = &mut self.association {
             let _ = association.abort();

@@ -232,7 +232,7 @@ fn two_peers_connect_and_carry_bytes_both_ways_at_once() {
 }
 
 #[test]
-fn a_way_that_loses_datagrams_still_delivers_everything_in_order() {
+fn a_lossy_path_still_delivers_everything_in_order() {
     for seed in 1..=4 {
         let mut pair = Pair::connected();
         (pair.seed, pair.loss) = (seed, 50);
@@ -242,7 +242,7 @@ fn a_way_that_loses_datagrams_still_delivers_everything_in_order() {
 }
 
 #[test]
-fn datagrams_that_are_lost_do_not_keep_peers_from_connecting() {
+fn peers_connect_despite_lost_datagrams() {
     for seed in 1..=20 {
         let mut pair = Pair::new(|_| {});
         (pair.seed, pair.loss) = (seed, 50);
@@ -256,7 +256,7 @@ fn datagrams_that_are_lost_do_not_keep_peers_from_connecting() {
 }
 
 #[test]
-fn what_was_written_before_the_end_arrives_before_the_end() {
+fn bytes_written_before_the_end_arrive_before_it() {
     for loss in [0, 100] {
         let mut pair = Pair::connected();
         let id = pair.open(OFFERS);
@@ -323,13 +323,13 @@ fn nobody_reads(protocol: &str, share: usize, most: usize) {
 }
 
 #[test]
-fn a_channel_that_nobody_reads_holds_its_share_and_no_more() {
+fn an_unread_channel_holds_at_most_its_share() {
     let share = IN + MAX_MESSAGE_OUT;
     nobody_reads("", share, OUT + share + RECEIVE as usize);
 }
 
 #[test]
-fn a_channel_with_credit_that_nobody_reads_holds_its_window() {
+fn an_unread_channel_with_credit_holds_at_most_its_window() {
     nobody_reads(CREDITED, WINDOW, WINDOW);
 }
 
@@ -384,7 +384,7 @@ fn readers_stop(protocol: &str) {
 }
 
 #[test]
-fn readers_that_stop_lose_their_channels_when_all_peers_hold_too_much() {
+fn stopped_readers_lose_their_channels_when_all_peers_hold_too_much() {
     readers_stop("");
     readers_stop(CREDITED);
 }
@@ -399,7 +399,7 @@ impl Pair {
 }
 
 #[test]
-fn a_reader_that_stops_loses_its_channel_when_the_others_wait_for_it() {
+fn a_stopped_reader_loses_its_channel_when_others_wait() {
     for size in [20, 200, 16 * KIB] {
         let mut pair = Pair::connected();
         let [stopped, used] = [(); 2].map(|()| pair.open_as(OFFERS, ""));
@@ -416,7 +416,7 @@ fn a_reader_that_stops_loses_its_channel_when_the_others_wait_for_it() {
 }
 
 #[test]
-fn a_reader_that_is_slow_keeps_its_channel_and_one_that_stops_alone_keeps_it_for_long() {
+fn a_slow_reader_keeps_its_channel_and_a_lone_stopped_one_for_long() {
     for size in [20, 200, 16 * KIB] {
         let mut pair = Pair::connected();
         let [slow, _other] = [(); 2].map(|()| pair.open_as(OFFERS, ""));
@@ -446,7 +446,7 @@ fn a_reader_that_is_slow_keeps_its_channel_and_one_that_stops_alone_keeps_it_for
 }
 
 #[test]
-fn a_peer_whose_bytes_fill_the_buffer_and_cannot_be_read_is_over() {
+fn a_peer_that_fills_the_buffer_with_unreadable_bytes_is_ended() {
     let mut pair = Pair::connected();
     pair.open(OFFERS);
     pair.rest(Duration::from_secs(2));
@@ -460,7 +460,7 @@ fn a_peer_whose_bytes_fill_the_buffer_and_cannot_be_read_is_over() {
 }
 
 #[test]
-fn a_channel_in_which_nothing_moves_for_its_limit_ends() {
+fn a_channel_ends_at_its_idle_limit() {
     let limit = Duration::from_secs(5);
     for held in [0, KIB] {
         let mut pair = Pair::connected();
@@ -507,7 +507,7 @@ fn small_messages_take_little_more_than_their_bytes() {
 }
 
 #[test]
-fn little_is_on_its_way_to_a_peer_until_it_has_shown_that_it_keeps_up() {
+fn few_bytes_are_in_flight_to_a_peer_until_it_keeps_up() {
     let mut pair = Pair::connected();
     let id = pair.open(OFFERS);
     assert_eq!(pair.ends[OFFERS].window.limit, FIRST_WINDOW);
@@ -537,7 +537,7 @@ fn little_is_on_its_way_to_a_peer_until_it_has_shown_that_it_keeps_up() {
 }
 
 #[test]
-fn the_next_channel_of_a_number_waits_until_the_last_one_has_been_let_go() {
+fn a_reused_channel_number_waits_until_the_last_channel_is_dropped() {
     let mut pair = Pair::connected();
     let id = pair.open(OFFERS);
     pair.exchange(id, KIB);
@@ -560,7 +560,7 @@ fn the_next_channel_of_a_number_waits_until_the_last_one_has_been_let_go() {
 }
 
 #[test]
-fn who_is_not_who_the_description_says_never_connects() {
+fn a_peer_with_another_certificate_than_described_never_connects() {
     let mut pair = Pair::new(|answer| answer.fingerprint = "00".to_owned());
     let connected = pair.run(Duration::from_secs(130), |pair| {
         *pair.ends[OFFERS].state() == PeerState::Connected
@@ -570,7 +570,7 @@ fn who_is_not_who_the_description_says_never_connects() {
 }
 
 #[test]
-fn a_peer_that_falls_silent_is_over_and_its_channels_end() {
+fn a_silent_peer_is_ended_with_its_channels() {
     let mut pair = Pair::connected();
     let id = pair.open(OFFERS);
     pair.exchange(id, KIB);
@@ -587,7 +587,7 @@ fn a_peer_that_falls_silent_is_over_and_its_channels_end() {
 }
 
 #[test]
-fn a_peer_that_says_goodbye_is_over_at_the_other_end() {
+fn a_closed_peer_is_ended_at_the_other_end() {
     let mut pair = Pair::connected();
     pair.ends[OFFERS].close(pair.now);
     while let Some(datagram) = pair.ends[OFFERS].out().pop_front() {
@@ -600,7 +600,7 @@ fn a_peer_that_says_goodbye_is_over_at_the_other_end() {
 }
 
 #[test]
-fn of_many_candidates_a_few_are_tried() {
+fn only_a_few_of_many_candidates_are_tried() {
     let mut pair = Pair::new(|_| {});
     for number in 1..10_000u32 {
         let [_, _, high, low] = number.to_be_bytes();
@@ -626,7 +626,7 @@ fn sent_in(pair: &mut Pair, time: Duration) -> Vec<SocketAddr> {
 }
 
 #[test]
-fn valid_checks_from_many_sources_make_few_candidates_and_little_is_sent() {
+fn valid_checks_from_many_sources_create_few_candidates_and_little_traffic() {
     let mut pair = Pair::new(|_| {});
     pair.ends[OFFERS].pump(pair.now);
     let check = pair.ends[OFFERS].out().pop_front().expect("a check");
@@ -645,7 +645,7 @@ fn valid_checks_from_many_sources_make_few_candidates_and_little_is_sent() {
 }
 
 #[test]
-fn addresses_that_a_visitor_names_get_few_checks_and_none_twice_at_once() {
+fn addresses_named_by_a_visitor_get_few_checks() {
     let mut pair = Pair::new(|_| {});
     for number in 0..32 {
         let line = format!(
@@ -665,7 +665,7 @@ fn addresses_that_a_visitor_names_get_few_checks_and_none_twice_at_once() {
 }
 
 #[test]
-fn a_peer_opens_so_many_channels_and_no_more() {
+fn the_number_of_a_peer_s_channels_is_bounded() {
     let mut pair = Pair::connected();
     for _ in 0..CHANNELS {
         let opened = pair.ends[OFFERS].open("", pair.now);
@@ -678,7 +678,7 @@ fn a_peer_opens_so_many_channels_and_no_more() {
 }
 
 #[test]
-fn channels_that_both_ends_end_with_bytes_on_their_way_are_all_forgotten() {
+fn channels_ended_by_both_ends_with_bytes_in_flight_are_all_dropped() {
     for seed in 1..=4 {
         let mut pair = Pair::connected();
         (pair.seed, pair.loss) = (seed, 200);
@@ -735,7 +735,7 @@ fn chain(sequence: u32, offsets: std::ops::Range<u32>, has_bytes: bool) -> Vec<u
 }
 
 #[test]
-fn handshake_fragments_that_chain_neither_end_the_process_nor_keep_the_peer_from_connecting() {
+fn chained_handshake_fragments_neither_crash_nor_prevent_connecting() {
     let mut pair = Pair::new(|_| {});
     let mut sequence = 1000;
     let mut offset = 1;
@@ -763,7 +763,7 @@ fn handshake_fragments_that_chain_neither_end_the_process_nor_keep_the_peer_from
 }
 
 #[test]
-fn dtls_is_taken_only_from_an_address_that_has_answered_a_check() {
+fn dtls_is_accepted_only_from_addresses_that_answered_a_check() {
     let mut pair = Pair::new(|_| {});
     let other = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3)), 3000);
     let candidate = "candidate:1 1 udp 2113937151 10.0.0.3 3000 typ host";
@@ -781,7 +781,7 @@ fn dtls_is_taken_only_from_an_address_that_has_answered_a_check() {
 }
 
 #[test]
-fn a_candidate_with_a_component_that_cannot_be_is_left_out() {
+fn a_candidate_with_an_invalid_component_is_skipped() {
     let mut pair = Pair::new(|_| {});
     let (end, now) = (&mut pair.ends[ANSWERS], pair.now);
     let before = end.agent.get_remote_candidates().len();
@@ -793,7 +793,7 @@ fn a_candidate_with_a_component_that_cannot_be_is_left_out() {
 }
 
 #[test]
-fn messages_about_a_channel_that_are_none_end_nothing() {
+fn malformed_channel_messages_end_nothing() {
     let mut pair = Pair::connected();
     let id = pair.open(OFFERS);
     let now = pair.now;
@@ -814,7 +814,7 @@ fn messages_about_a_channel_that_are_none_end_nothing() {
 }
 
 #[test]
-fn names_of_multicast_dns_are_not_asked_for() {
+fn multicast_dns_names_are_not_resolved() {
     let mut pair = Pair::new(|_| {});
     let peer = &mut pair.ends[ANSWERS];
     let name = unmarshal_candidate("1 1 udp 1 a-peer.local 9 typ host").unwrap();

@@ -1,4 +1,4 @@
-//! The way to a peer: ICE finds it, DTLS makes it private, SCTP has an association on it.
+//! The transport of a peer: ICE finds the path, DTLS encrypts it, SCTP has an association on it.
 
 use super::credit::SendWindow;
 use super::{Peer, PeerState, HERE, RECEIVE, SOMEWHERE};
@@ -31,15 +31,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Maximum number of SCTP streams that a peer may use: those of its channels, and those that are
-/// being reset. SCTP looks at all of them for every chunk.
+/// being reset. SCTP iterates over all of them for every chunk.
 const STREAMS: usize = 1024;
-/// How often its consent is asked for (RFC 7675), and how long it may be silent.
+/// Interval of consent checks (RFC 7675), and how long the peer may be silent.
 const CONSENT: Duration = Duration::from_secs(4);
 const SILENCE: Duration = Duration::from_secs(7);
 const FAILURE: Duration = Duration::from_secs(8);
 
 impl Peer {
-    /// A peer to be; the controlling end of ICE is the one that offers.
+    /// Creates a peer; the end that offers is the controlling end of ICE.
     pub fn new(
         identity: &Identity,
         checks: ConnectivityChecks,
@@ -51,9 +51,9 @@ impl Peer {
             keepalive_interval: Some(CONSENT),
             disconnected_timeout: Some(SILENCE),
             failed_timeout: Some(FAILURE),
-            // Names that end in .local are passed over, and what would answer them is not trusted.
+            // Names in .local are skipped; multicast DNS answers are not trusted.
             multicast_dns_mode: MulticastDnsMode::Disabled,
-            // Those that leave are limited in front of it.
+            // The number of checks is limited by `ConnectivityChecks`.
             max_binding_requests: Some(u16::MAX - 1),
             ..AgentConfig::default()
         };
@@ -92,10 +92,10 @@ impl Peer {
         })
     }
 
-    /// An address that the peer says it has. What is no use is left out.
+    /// Adds an address that the peer says it has. Useless ones are skipped.
     pub fn add_remote(&mut self, candidate: &str, now: Instant) {
         let text = candidate.strip_prefix("candidate:").unwrap_or(candidate);
-        // Names of mDNS are somebody else's: their owners turn up by themselves.
+        // mDNS names are not resolved: their hosts send checks themselves.
         let Ok(candidate) = unmarshal_candidate(text) else {
             return log::trace!("a candidate of no use: {text}");
         };
@@ -107,7 +107,7 @@ impl Peer {
         }
     }
 
-    /// The peer has described itself: begins to look for it.
+    /// Applies the peer's description and starts to connect.
     pub fn connect(
         &mut self,
         identity: &Identity,
@@ -127,7 +127,7 @@ impl Peer {
         ));
         self.handshake = Some(handshake);
         self.side = Some(side);
-        // RFC 8832, section 6: the DTLS client has the even ones.
+        // RFC 8832, section 6: the DTLS client has the even numbers.
         self.next_id = u16::from(side == DtlsRole::Server);
         let max_message = usize::try_from(peer.max_message).unwrap_or(usize::MAX);
         self.max_message = max_message.clamp(1, MAX_MESSAGE_OUT);
@@ -169,7 +169,7 @@ impl Peer {
         is_peers
     }
 
-    /// Sends what ICE has written, as far as it may leave.
+    /// Sends what ICE has written, as far as it is allowed.
     pub(super) fn send_stun(&mut self, now: Instant) {
         while let Some(message) = self.agent.poll_write() {
             let (to, bytes) = (message.transport.peer_addr, message.message);
@@ -179,7 +179,7 @@ impl Peer {
         }
     }
 
-    /// When ICE is to be told the time.
+    /// Returns when ICE has to be told the time.
     pub(super) fn ice_due(&mut self) -> Option<Instant> {
         let due = self.agent.poll_timeout()?;
         match (self.path, self.checks.next_round()) {
@@ -188,7 +188,7 @@ impl Peer {
         }
     }
 
-    /// Gives DTLS the records of a datagram that it may have.
+    /// Passes the permitted records of a datagram to DTLS.
     pub(super) fn receive_records(&mut self, datagram: &[u8], now: Instant) {
         let Some(dtls) = &mut self.dtls else {
             return;
@@ -199,7 +199,7 @@ impl Peer {
         }
         match dtls.read(now, SOMEWHERE, None, records) {
             Ok(events) => events.into_iter().for_each(|event| self.hear(event, now)),
-            // Anybody may have sent it, in an address that is not his.
+            // Anyone may have sent it, with a forged source.
             Err(e) => log::debug!("a datagram of a peer: {e}"),
         }
     }
@@ -230,7 +230,7 @@ impl Peer {
         }
     }
 
-    /// Gives a packet to SCTP.
+    /// Passes a packet to SCTP.
     pub(super) fn deliver(&mut self, packet: Bytes, now: Instant) {
         let Some(sctp) = &mut self.sctp else {
             return;
@@ -294,7 +294,7 @@ impl Peer {
                 SctpEvent::AssociationLost { id, .. } => self.lost(id),
                 SctpEvent::Stream(StreamEvent::Readable { id }) => self.take_in(id, now),
                 SctpEvent::Stream(StreamEvent::Opened { .. }) => {
-                    // Streams are known by their first message; SCTP's own list only grows.
+                    // Streams are recognised by their first message; SCTP's own list only grows.
                     while association.accept_stream().is_some() {}
                     if association.stream_ids().len() > STREAMS {
                         self.end("the peer uses too many streams");
@@ -306,7 +306,7 @@ impl Peer {
                 _ => {}
             }
         }
-        // It ends without a word of its own if the peer aborts it.
+        // An abort by the peer produces no event.
         if let Some((_, association)) = &self.association {
             if association.is_closed() && !association.is_handshaking() {
                 self.end("the peer has ended it");
@@ -319,7 +319,7 @@ impl Peer {
         }
     }
 
-    /// The bytes that go out now.
+    /// Moves the outgoing bytes of all layers towards the socket.
     pub(super) fn send(&mut self, now: Instant) {
         let Some(dtls) = &mut self.dtls else {
             return;
@@ -360,8 +360,8 @@ impl Peer {
     }
 }
 
-/// What an association takes, and that it repeats DATA for as long as the peer is there, which ICE
-/// knows: after five repetitions rtc-sctp 0.21 would send nothing any more, and not say so.
+/// The association's limits. DATA is repeated for as long as the peer is reachable, which ICE
+/// decides: after its default of five repetitions rtc-sctp 0.21 would silently stop sending.
 pub(crate) fn transport() -> TransportConfig {
     let timers = TimerConfig {
         max_t3_rtx_retrans: usize::MAX,
@@ -387,7 +387,7 @@ fn host(addr: SocketAddr) -> Result<Candidate, rtc_shared::error::Error> {
     config.new_candidate_host()
 }
 
-/// How an address of this machine is told to a peer.
+/// Formats an address of this machine as a candidate.
 pub fn candidate(addr: SocketAddr) -> Option<String> {
     let host = host(addr).ok()?;
     Some(format!("candidate:{}", host.marshal()))
