@@ -152,7 +152,7 @@ impl Watch {
 #[cfg(test)]
 impl Settings {
     /// Settings of a server without users.
-    pub fn of_nobody() -> Self {
+    pub fn without_users() -> Self {
         let limits = config::Limits::of_one_prefix();
         Self {
             users: Users::new(&[], UnknownIds::Refused, &limits),
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn waiters_wake_in_batches_when_settings_change() {
         const TUNNELS: usize = 200;
-        let watch = Watch::new(Settings::of_nobody());
+        let watch = Watch::new(Settings::without_users());
         let known = watch.get();
         let woken = Arc::new(WatcherCount::default());
         let waker = Waker::from(woken.clone());
@@ -197,7 +197,7 @@ mod tests {
         for tunnel in &mut waiting {
             assert!(tunnel.as_mut().poll(&mut context).is_pending());
         }
-        watch.replace(Settings::of_nobody());
+        watch.replace(Settings::without_users());
         let mut announcing = Box::pin(watch.announce());
         assert!(block_on(poll_once(&mut announcing)).is_none());
         assert_eq!(woken.0.load(Ordering::SeqCst), WAKES_PER_BATCH);

@@ -391,7 +391,8 @@ mod tests {
     fn a_port_arrives_at_the_child_before_all_tunnels_of_its_client() {
         async_std::task::block_on(async {
             let lockout = AuthLockout::new(0, Duration::ZERO);
-            let state = ServerState::new(Settings::of_nobody(), Arc::default(), lockout).unwrap();
+            let state =
+                ServerState::new(Settings::without_users(), Arc::default(), lockout).unwrap();
             let (conn, far) = bridge::bridge().expect("a connection");
             let policy = Policy::new(Version::One, PeerRole::Client, Duration::from_secs(60));
             let (tunnel, _inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
@@ -406,7 +407,7 @@ mod tests {
             let login = Login {
                 id: "id1",
                 limits: &limits,
-                settings: &Settings::of_nobody(),
+                settings: &Settings::without_users(),
                 proof: LoginProof::Known,
                 peer: ([192, 0, 2, 1], 1).into(),
             };
@@ -449,7 +450,8 @@ mod tests {
     fn messages_about_a_client_arrive_in_the_order_of_the_decisions() {
         async_std::task::block_on(async {
             let lockout = AuthLockout::new(0, Duration::ZERO);
-            let state = ServerState::new(Settings::of_nobody(), Arc::default(), lockout).unwrap();
+            let state =
+                ServerState::new(Settings::without_users(), Arc::default(), lockout).unwrap();
             let (link, queue) = ProcessLink::unread();
             state.transfer.set_child(link.clone());
             while poll_once(link.send(&Message::Done, None)).await.is_some() {}

@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(
             closing.idle(),
             ClosingStep::Nothing,
-            "the peer may still send tasks"
+            "the peer may still send streams"
         );
         assert_eq!(closing.received(0), ClosingStep::Finish);
     }

@@ -80,7 +80,7 @@ enum ReadState {
     /// The start of a header whose rest has not come.
     Head(SmallVec<[u8; MAX_HEAD]>),
     Payload {
-        task: u32,
+        stream_id: u32,
         left: u32,
     },
     /// Payload of a frame that only a later version understands.
@@ -322,12 +322,12 @@ impl Inbox {
     fn parse_into<'a>(&mut self, batch: &mut Batch<'a>, mut bytes: &'a [u8]) -> io::Result<()> {
         while !bytes.is_empty() && self.ended.is_none() {
             match &mut self.reading {
-                ReadState::Payload { task, left } => {
+                ReadState::Payload { stream_id, left } => {
                     let (payload, rest) = split(bytes, *left);
                     if batch.is_full() {
                         batch.deliver(&self.tunnel, false, self.heard);
                     }
-                    batch.push(*task, payload);
+                    batch.push(*stream_id, payload);
                     bytes = rest;
                     // The slice is at most `left` bytes long.
                     *left -= payload.len() as u32;
@@ -403,25 +403,27 @@ impl Inbox {
                 return Err(Malformed::HelloLength(0));
             }
             Header::Signal(signal) => self.handle_signal(signal),
-            Header::Data { task, len } => {
-                lock(&self.tunnel.0).spend(task, len)?;
-                self.expect_payload(task, len);
+            Header::Data { stream_id, len } => {
+                lock(&self.tunnel.0).spend(stream_id, len)?;
+                self.expect_payload(stream_id, len);
             }
-            Header::Close { task } => lock(&self.tunnel.0).ended_by_peer(task, CloseReason::Closed),
-            Header::Finish { task } => {
-                lock(&self.tunnel.0).ended_by_peer(task, CloseReason::Finished)
+            Header::Close { stream_id } => {
+                lock(&self.tunnel.0).ended_by_peer(stream_id, CloseReason::Closed)
             }
-            Header::Reset { task, reason } => {
-                lock(&self.tunnel.0).ended_by_peer(task, CloseReason::Reset(reason));
+            Header::Finish { stream_id } => {
+                lock(&self.tunnel.0).ended_by_peer(stream_id, CloseReason::Finished)
             }
-            Header::Credit { task, bytes } => lock(&self.tunnel.0).credit(task, bytes)?,
+            Header::Reset { stream_id, reason } => {
+                lock(&self.tunnel.0).ended_by_peer(stream_id, CloseReason::Reset(reason));
+            }
+            Header::Credit { stream_id, bytes } => lock(&self.tunnel.0).credit(stream_id, bytes)?,
             Header::Ping(number) => lock(&self.tunnel.0).outbox.push(Header::Pong(number)),
             Header::Pong(number) => {
                 let now = Instant::now();
                 lock(&self.tunnel.0).round_trip.pong(number, now);
             }
             Header::Open {
-                task,
+                stream_id,
                 service,
                 window,
                 len,
@@ -431,14 +433,14 @@ impl Inbox {
                     PeerRole::Server { streams } => streams,
                 };
                 let mut state = lock(&self.tunnel.0);
-                let accepted = state.accept(task, window, most);
-                state.spend(task, len)?;
+                let accepted = state.accept(stream_id, window, most);
+                state.spend(stream_id, len)?;
                 drop(state);
                 if accepted {
-                    let stream = Stream::new(self.tunnel.clone(), task);
+                    let stream = Stream::new(self.tunnel.clone(), stream_id);
                     self.events.push_back(Event::Opened(stream, service));
                 }
-                self.expect_payload(task, len);
+                self.expect_payload(stream_id, len);
             }
             Header::Registration { len } if self.peer == PeerRole::Client => {
                 let reader = Box::new(HelloReader::registration_of(len));
@@ -452,9 +454,9 @@ impl Inbox {
         Ok(())
     }
 
-    fn expect_payload(&mut self, task: u32, left: u32) {
+    fn expect_payload(&mut self, stream_id: u32, left: u32) {
         self.reading = if left > 0 {
-            ReadState::Payload { task, left }
+            ReadState::Payload { stream_id, left }
         } else {
             ReadState::Head(SmallVec::new())
         };
@@ -487,7 +489,7 @@ impl Inbox {
 /// Consecutive payload slices of one stream from one read, delivered in one call.
 #[derive(Default)]
 struct Batch<'a> {
-    task: u32,
+    stream_id: u32,
     pieces: SmallVec<[IoSlice<'a>; MAX_BATCH]>,
 }
 
@@ -498,22 +500,22 @@ impl<'a> Batch<'a> {
 
     /// Whether the payload behind this header belongs to the batch.
     fn goes_on_with(&self, head: &Header) -> bool {
-        matches!(head, Header::Data { task, .. } if *task == self.task)
+        matches!(head, Header::Data { stream_id, .. } if *stream_id == self.stream_id)
     }
 
     /// Whether this header ends the peer's direction of the batch's stream.
     fn ends_with(&self, head: &Header) -> bool {
-        matches!(head, Header::Finish { task } | Header::Close { task } if *task == self.task)
+        matches!(head, Header::Finish { stream_id } | Header::Close { stream_id } if *stream_id == self.stream_id)
     }
 
-    fn push(&mut self, task: u32, payload: &'a [u8]) {
-        self.task = task;
+    fn push(&mut self, stream_id: u32, payload: &'a [u8]) {
+        self.stream_id = stream_id;
         self.pieces.push(IoSlice::new(payload));
     }
 
     fn deliver(&mut self, tunnel: &Tunnel, last: bool, now: Tick) {
         if !self.pieces.is_empty() {
-            lock(&tunnel.0).deliver(self.task, &mut self.pieces, last, now);
+            lock(&tunnel.0).deliver(self.stream_id, &mut self.pieces, last, now);
             self.pieces.clear();
         }
     }

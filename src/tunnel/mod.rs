@@ -172,9 +172,9 @@ impl Tunnel {
     /// Opens a stream to the peer's service with index `service`; the peer learns of it with the
     /// first bytes, or by [`Stream::announce`]. `None` if the tunnel takes no new streams or `task`
     /// is in use.
-    pub fn open(&self, task: u32, service: u16) -> Option<Stream> {
+    pub fn open(&self, stream_id: u32, service: u16) -> Option<Stream> {
         let mut state = lock(&self.0);
-        if !state.takes_streams() || state.streams.contains_key(&task) {
+        if !state.takes_streams() || state.streams.contains_key(&stream_id) {
             return None;
         }
         let mut stream = StreamState::opened_here(service);
@@ -182,10 +182,10 @@ impl Tunnel {
         if let Some(budget) = &mut state.budget {
             stream = stream.with_windows(credit, budget.window());
         }
-        state.streams.insert(task, stream);
+        state.streams.insert(stream_id, stream);
         state.traffic.count_stream();
         state.begin_stream();
-        Some(Stream::new(self.clone(), task))
+        Some(Stream::new(self.clone(), stream_id))
     }
 
     /// Sends a signal. With [`Signal::Services`] the peer's services get new indexes: streams that

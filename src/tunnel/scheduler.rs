@@ -22,7 +22,7 @@ pub(super) struct Scheduler {
 #[derive(Debug, Clone, Copy)]
 struct Ticket {
     number: u32,
-    task: u32,
+    stream_id: u32,
 }
 
 /// The state of a stream in the scheduler.
@@ -57,13 +57,13 @@ impl Scheduler {
         self.granted = self.granted.saturating_sub(1);
     }
 
-    pub fn push(&mut self, task: u32, bulk: bool) {
+    pub fn push(&mut self, stream_id: u32, bulk: bool) {
         self.last = self.last.wrapping_add(1);
-        self.insert(task, bulk, self.last);
+        self.insert(stream_id, bulk, self.last);
     }
 
     /// Returns a stream to its place after a turn that it could not use.
-    pub fn insert(&mut self, task: u32, bulk: bool, number: u32) {
+    pub fn insert(&mut self, stream_id: u32, bulk: bool, number: u32) {
         let line = if bulk {
             &mut self.bulk
         } else {
@@ -75,7 +75,7 @@ impl Scheduler {
             Some(last) if !earlier(last) => line.iter().take_while(|other| earlier(other)).count(),
             _ => line.len(),
         };
-        line.insert(at, Ticket { number, task });
+        line.insert(at, Ticket { number, stream_id });
     }
 
     /// Takes the stream whose turn is next.
@@ -91,7 +91,7 @@ impl Scheduler {
                 self.bulk.pop_front()?
             }
         };
-        Some((place.task, Turn::Granted(place.number)))
+        Some((place.stream_id, Turn::Granted(place.number)))
     }
 }
 
@@ -102,11 +102,11 @@ mod tests {
     #[test]
     fn interactive_streams_go_first_and_do_not_starve_bulk_streams() {
         let mut queue = Scheduler::default();
-        for task in 1..=3 {
-            queue.push(task, true);
+        for stream_id in 1..=3 {
+            queue.push(stream_id, true);
         }
-        for task in 10..20 {
-            queue.push(task, false);
+        for stream_id in 10..20 {
+            queue.push(stream_id, false);
         }
         let order: Vec<_> = std::iter::from_fn(|| Some(queue.pop()?.0)).collect();
         assert_eq!(order, [10, 11, 12, 13, 1, 14, 15, 16, 17, 2, 18, 19, 3]);
@@ -119,15 +119,15 @@ mod tests {
             last: u32::MAX - 2,
             ..Scheduler::default()
         };
-        for task in 1..=5 {
-            queue.push(task, true);
+        for stream_id in 1..=5 {
+            queue.push(stream_id, true);
         }
         let turns = [(); 4].map(|()| queue.pop().unwrap());
-        for (task, turn) in [turns[2], turns[0], turns[3], turns[1]] {
+        for (stream_id, turn) in [turns[2], turns[0], turns[3], turns[1]] {
             let Turn::Granted(number) = turn else {
                 panic!("{turn:?}");
             };
-            queue.insert(task, true, number);
+            queue.insert(stream_id, true, number);
         }
         let order: Vec<_> = std::iter::from_fn(|| Some(queue.pop()?.0)).collect();
         assert_eq!(order, [1, 2, 3, 4, 5]);

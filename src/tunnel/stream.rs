@@ -17,20 +17,20 @@ use std::time::Duration;
 /// A stream, owned by one task, which alone may poll it. Dropping it closes it.
 pub struct Stream {
     tunnel: Tunnel,
-    task: u32,
+    stream_id: u32,
 }
 
 impl Stream {
-    pub(super) fn new(tunnel: Tunnel, task: u32) -> Self {
-        Self { tunnel, task }
+    pub(super) fn new(tunnel: Tunnel, stream_id: u32) -> Self {
+        Self { tunnel, stream_id }
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut TunnelState, u32) -> T) -> T {
-        f(&mut lock(&self.tunnel.0), self.task)
+        f(&mut lock(&self.tunnel.0), self.stream_id)
     }
 
     pub(super) fn with_state<T>(&self, f: impl FnOnce(&mut StreamState) -> T) -> Option<T> {
-        self.with(|state, task| state.streams.get_mut(&task).map(f))
+        self.with(|state, stream_id| state.streams.get_mut(&stream_id).map(f))
     }
 
     /// Returns the number of bytes that wait for this stream's reader.
@@ -42,12 +42,12 @@ impl Stream {
 
     /// Announces the stream to the peer before there is a byte for it.
     pub fn announce(&self) {
-        self.with(|state, task| {
-            let stream = state.streams.get_mut(&task);
+        self.with(|state, stream_id| {
+            let stream = state.streams.get_mut(&stream_id);
             let Some(stream) = stream.filter(|stream| !stream.has_ended()) else {
                 return;
             };
-            if let Some(head) = stream.announcement(task) {
+            if let Some(head) = stream.announcement(stream_id) {
                 state.outbox.push(head);
             }
         });
@@ -65,10 +65,10 @@ impl Stream {
             return false;
         }
         self.announce();
-        self.with(|state, task| {
-            if let Some(stream) = state.streams.get_mut(&task) {
+        self.with(|state, stream_id| {
+            if let Some(stream) = state.streams.get_mut(&stream_id) {
                 if !std::mem::replace(&mut stream.finished, true) && !stream.has_ended() {
-                    state.outbox.push(Header::Finish { task });
+                    state.outbox.push(Header::Finish { stream_id });
                 }
                 state.answered += usize::from(stream.becomes_answered());
             }
@@ -191,8 +191,8 @@ impl Stream {
         cx: &mut Context<'_>,
         fill: impl FnOnce(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        self.with(|state, task| {
-            let Some(stream) = state.streams.get_mut(&task) else {
+        self.with(|state, stream_id| {
+            let Some(stream) = state.streams.get_mut(&stream_id) else {
                 return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
             };
             if stream.has_ended() || stream.finished {
@@ -204,7 +204,7 @@ impl Stream {
             if stream.credit == 0 {
                 stream.keep_waker(cx);
                 // The peer gives credit only to streams that it knows of.
-                if let Some(head) = stream.announcement(task) {
+                if let Some(head) = stream.announcement(stream_id) {
                     state.outbox.push(head);
                 }
                 if matches!(turn, Turn::Granted(_)) {
@@ -224,10 +224,10 @@ impl Stream {
                 stream.keep_waker(cx);
                 stream.turn = Turn::Waiting;
                 match turn {
-                    Turn::None => state.outbox.scheduler.push(task, bulk),
+                    Turn::None => state.outbox.scheduler.push(stream_id, bulk),
                     Turn::Granted(number) => {
                         state.outbox.scheduler.end();
-                        state.outbox.scheduler.insert(task, bulk, number);
+                        state.outbox.scheduler.insert(stream_id, bulk, number);
                     }
                     Turn::Waiting => {}
                 }
@@ -238,12 +238,12 @@ impl Stream {
             let (service, window) = (stream.unannounced, stream.window.left());
             let head = |len| match service {
                 Some(service) => Header::Open {
-                    task,
+                    stream_id,
                     service,
                     window,
                     len,
                 },
-                None => Header::Data { task, len },
+                None => Header::Data { stream_id, len },
             };
             let filled = state.outbox.fill(room, head, |buf| fill(cx, buf));
             let Poll::Ready(Ok(n @ 1..)) = filled else {
@@ -254,7 +254,7 @@ impl Stream {
             state.traffic.count_sent(n);
             if let Some(budget) = &mut state.budget {
                 if let Some(bytes) = stream.grant(true, state.round_trip.minimum(), budget) {
-                    state.outbox.push(Header::Credit { task, bytes });
+                    state.outbox.push(Header::Credit { stream_id, bytes });
                 }
             }
             state.pass_on(turn);
@@ -303,8 +303,8 @@ impl Stream {
         gone: Poll<T>,
         poll: impl FnOnce(&mut StreamState) -> Poll<T>,
     ) -> Poll<T> {
-        self.with(|state, task| {
-            let Some(stream) = state.streams.get_mut(&task) else {
+        self.with(|state, stream_id| {
+            let Some(stream) = state.streams.get_mut(&stream_id) else {
                 return gone;
             };
             let before = stream.waiting();
@@ -314,7 +314,7 @@ impl Stream {
             stream.full &= !relieved;
             state.relieve(taken, relieved);
             if taken > 0 {
-                state.give_credit(task);
+                state.give_credit(stream_id);
             }
             result
         })

@@ -138,10 +138,10 @@ impl StreamState {
     }
 
     /// Returns the frame that announces the stream to the peer, unless the peer knows of it.
-    pub fn announcement(&mut self, task: u32) -> Option<Header> {
+    pub fn announcement(&mut self, stream_id: u32) -> Option<Header> {
         let service = self.unannounced.take()?;
         Some(Header::Open {
-            task,
+            stream_id,
             service,
             window: self.window.left(),
             len: 0,
@@ -222,7 +222,7 @@ impl StreamState {
     }
 
     /// Returns the frame that tells the peer of the end when the stream is dropped.
-    pub fn goodbye(&self, task: u32) -> Option<Header> {
+    pub fn goodbye(&self, stream_id: u32) -> Option<Header> {
         if self.unannounced.is_some() {
             return None;
         }
@@ -234,8 +234,8 @@ impl StreamState {
             _ => self.failure,
         };
         Some(match reason {
-            Some(reason) => Header::Reset { task, reason },
-            None => Header::Close { task },
+            Some(reason) => Header::Reset { stream_id, reason },
+            None => Header::Close { stream_id },
         })
     }
 

@@ -148,8 +148,8 @@ impl TunnelState {
     }
 
     /// Notes that the visitor of a stream has ended its direction.
-    pub fn visitor_ended(&mut self, task: u32) {
-        if let Some(stream) = self.streams.get_mut(&task) {
+    pub fn visitor_ended(&mut self, stream_id: u32) {
+        if let Some(stream) = self.streams.get_mut(&stream_id) {
             self.ending += usize::from(!std::mem::replace(&mut stream.ending, true));
             self.park_if_due();
         }
@@ -182,11 +182,11 @@ impl TunnelState {
     /// Grants turns to waiting streams, until `most` have one.
     pub fn admit(&mut self, most: usize) {
         while self.outbox.scheduler.granted() < most {
-            let Some((task, turn)) = self.outbox.scheduler.pop() else {
+            let Some((stream_id, turn)) = self.outbox.scheduler.pop() else {
                 break;
             };
             // The stream may have ended meanwhile.
-            if let Some(stream) = self.streams.get_mut(&task) {
+            if let Some(stream) = self.streams.get_mut(&stream_id) {
                 stream.turn = turn;
                 self.outbox.scheduler.begin();
                 stream.wake();
@@ -241,12 +241,13 @@ impl TunnelState {
     }
 
     /// Gives the peer credit for what a stream's reader has taken, if it is worth a frame.
-    pub fn give_credit(&mut self, task: u32) {
-        let (Some(budget), Some(stream)) = (&mut self.budget, self.streams.get_mut(&task)) else {
+    pub fn give_credit(&mut self, stream_id: u32) {
+        let (Some(budget), Some(stream)) = (&mut self.budget, self.streams.get_mut(&stream_id))
+        else {
             return;
         };
         if let Some(bytes) = stream.grant(false, self.round_trip.minimum(), budget) {
-            self.outbox.push(Header::Credit { task, bytes });
+            self.outbox.push(Header::Credit { stream_id, bytes });
             self.measure();
         }
     }
@@ -263,8 +264,8 @@ impl TunnelState {
         }
     }
 
-    pub fn remove(&mut self, task: u32) {
-        let Some(stream) = self.streams.remove(&task) else {
+    pub fn remove(&mut self, stream_id: u32) {
+        let Some(stream) = self.streams.remove(&stream_id) else {
             return;
         };
         self.relieve(stream.waiting(), stream.full);
@@ -273,7 +274,7 @@ impl TunnelState {
         if let Some(budget) = &mut self.budget {
             budget.end(&stream.window);
         }
-        if let Some(goodbye) = stream.goodbye(task) {
+        if let Some(goodbye) = stream.goodbye(stream_id) {
             self.outbox.push(goodbye);
         }
         self.pass_on(stream.turn);
@@ -321,8 +322,8 @@ impl TunnelState {
 
     /// Delivers payload for a stream, in pieces; the end of its direction follows if it is the
     /// `last`. Bytes for an unknown stream are dropped.
-    pub fn deliver(&mut self, task: u32, pieces: &mut [IoSlice<'_>], last: bool, now: Tick) {
-        if let Some(stream) = self.streams.get_mut(&task) {
+    pub fn deliver(&mut self, stream_id: u32, pieces: &mut [IoSlice<'_>], last: bool, now: Tick) {
+        if let Some(stream) = self.streams.get_mut(&stream_id) {
             let all: usize = pieces.iter().map(|piece| piece.len()).sum();
             if stream.expects_more() {
                 self.traffic.count_received(all);
@@ -340,7 +341,7 @@ impl TunnelState {
                 false => None,
             };
             if let Some(bytes) = credit {
-                self.outbox.push(Header::Credit { task, bytes });
+                self.outbox.push(Header::Credit { stream_id, bytes });
                 self.measure();
             }
             if self.waiting > self.policy.backlogs {
@@ -351,9 +352,11 @@ impl TunnelState {
 
     /// Takes the `len` bytes of a frame from the stream's window. A stream may be unknown because
     /// it has just ended here: its bytes are dropped when they come.
-    pub fn spend(&mut self, task: u32, len: u32) -> Result<(), Malformed> {
-        match (&self.budget, self.streams.get_mut(&task)) {
-            (Some(_), Some(stream)) if len > stream.window.left() => Err(Malformed::Overrun(task)),
+    pub fn spend(&mut self, stream_id: u32, len: u32) -> Result<(), Malformed> {
+        match (&self.budget, self.streams.get_mut(&stream_id)) {
+            (Some(_), Some(stream)) if len > stream.window.left() => {
+                Err(Malformed::Overrun(stream_id))
+            }
             (Some(_), Some(stream)) => {
                 stream.window.spend(len);
                 Ok(())
@@ -362,17 +365,17 @@ impl TunnelState {
         }
     }
 
-    pub fn credit(&mut self, task: u32, bytes: u32) -> Result<(), Malformed> {
-        let stream = self.streams.get_mut(&task);
+    pub fn credit(&mut self, stream_id: u32, bytes: u32) -> Result<(), Malformed> {
+        let stream = self.streams.get_mut(&stream_id);
         if stream.is_none_or(|stream| stream.credit(bytes)) {
             Ok(())
         } else {
-            Err(Malformed::TooMuchCredit(task))
+            Err(Malformed::TooMuchCredit(stream_id))
         }
     }
 
-    pub fn ended_by_peer(&mut self, task: u32, why: CloseReason) {
-        if let Some(stream) = self.streams.get_mut(&task) {
+    pub fn ended_by_peer(&mut self, stream_id: u32, why: CloseReason) {
+        if let Some(stream) = self.streams.get_mut(&stream_id) {
             stream.end(why);
             self.answered += usize::from(stream.becomes_answered());
             // The backlog cannot grow any more, so no other stream has to wait for it.
@@ -383,20 +386,20 @@ impl TunnelState {
 
     /// Accepts a stream that the peer opens. False if it exists already, or if there are too many,
     /// of which the peer is told.
-    pub fn accept(&mut self, task: u32, credit: u32, most: usize) -> bool {
-        if self.streams.contains_key(&task) {
+    pub fn accept(&mut self, stream_id: u32, credit: u32, most: usize) -> bool {
+        if self.streams.contains_key(&stream_id) {
             return false;
         }
         if self.over || self.streams.len() >= most {
             let reason = ResetCode::TooManyStreams;
-            self.outbox.push(Header::Reset { task, reason });
+            self.outbox.push(Header::Reset { stream_id, reason });
             return false;
         }
         let mut stream = StreamState::opened_by_peer();
         if let Some(budget) = &mut self.budget {
             stream = stream.with_windows(credit, budget.window_of_peer());
         }
-        self.streams.insert(task, stream);
+        self.streams.insert(stream_id, stream);
         self.traffic.count_stream();
         true
     }

@@ -229,21 +229,21 @@ pub enum Header {
     /// Opens a stream; `len` bytes of payload follow. `window` is how many bytes the peer may
     /// send back before it gets credit (0 in GT/1).
     Open {
-        task: u32,
+        stream_id: u32,
         service: u16,
         window: u32,
         len: u32,
     },
     /// Payload of a stream: `len` bytes follow.
-    Data { task: u32, len: u32 },
+    Data { stream_id: u32, len: u32 },
     /// Ends both directions of a stream, after all bytes sent before.
-    Close { task: u32 },
+    Close { stream_id: u32 },
     /// Ends one direction of a stream, after all bytes sent before. GT/2.
-    Finish { task: u32 },
+    Finish { stream_id: u32 },
     /// Aborts both directions of a stream. GT/2; encoded as a close in GT/1.
-    Reset { task: u32, reason: ResetCode },
+    Reset { stream_id: u32, reason: ResetCode },
     /// Lets the peer send `bytes` more bytes. GT/2.
-    Credit { task: u32, bytes: u32 },
+    Credit { stream_id: u32, bytes: u32 },
     /// Asks for a [`Header::Pong`] with the same number. GT/1 has [`Signal::Ping`] instead.
     Ping(u64),
     /// The answer to a [`Header::Ping`].

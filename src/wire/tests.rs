@@ -34,17 +34,19 @@ fn example(line: &str) -> (Vec<u8>, usize, &str) {
 /// Describes a header in the words of the page.
 fn words(head: Header) -> String {
     match head {
-        Header::Data { task, len } => format!("data stream={task} length={len}"),
+        Header::Data { stream_id, len } => format!("data stream={stream_id} length={len}"),
         Header::Open {
-            task,
+            stream_id,
             service,
             window,
             len,
-        } => format!("open stream={task} service={service} window={window} length={len}"),
-        Header::Finish { task } => format!("finish stream={task}"),
-        Header::Close { task } => format!("close stream={task}"),
-        Header::Reset { task, reason } => format!("reset stream={task} reason={}", reason.code()),
-        Header::Credit { task, bytes } => format!("credit stream={task} bytes={bytes}"),
+        } => format!("open stream={stream_id} service={service} window={window} length={len}"),
+        Header::Finish { stream_id } => format!("finish stream={stream_id}"),
+        Header::Close { stream_id } => format!("close stream={stream_id}"),
+        Header::Reset { stream_id, reason } => {
+            format!("reset stream={stream_id} reason={}", reason.code())
+        }
+        Header::Credit { stream_id, bytes } => format!("credit stream={stream_id} bytes={bytes}"),
         Header::Ping(number) => format!("ping number={number}"),
         Header::Pong(number) => format!("pong number={number}"),
         Header::Registration { len } => format!("registration length={len}"),

@@ -152,7 +152,7 @@ mod tests {
         const CLIENTS: usize = 3_000;
         let lockout = AuthLockout::new(0, Duration::ZERO);
         let state =
-            Arc::new(ServerState::new(Settings::of_nobody(), Arc::default(), lockout).unwrap());
+            Arc::new(ServerState::new(Settings::without_users(), Arc::default(), lockout).unwrap());
         let target = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = target.local_addr().unwrap();
         let socket = TcpStream::connect(addr).unwrap();

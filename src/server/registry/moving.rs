@@ -163,7 +163,7 @@ impl Registry {
     ) -> Result<Vec<OpenedPort>, RejectCode> {
         let Registration {
             offers,
-            last_stream: last_task,
+            last_stream,
         } = registration;
         let early = self.open_early(login, &offers);
         let mut inner = self.lock();
@@ -174,7 +174,7 @@ impl Registry {
         let opened = inner.admit(login, offers, early)?;
         if let Some(client) = inner.clients.get_mut(login.id) {
             // New stream ids must not collide with those that the client has just used.
-            client.last_stream = client.last_stream.max(last_task);
+            client.last_stream = client.last_stream.max(last_stream);
             client.tunnels.push(PoolEntry {
                 tunnel: tunnel.clone(),
                 version: client.version,
@@ -234,7 +234,7 @@ mod tests {
         let login = Login {
             id,
             limits: &Limits::of_one_prefix(),
-            settings: &Settings::of_nobody(),
+            settings: &Settings::without_users(),
             proof: LoginProof::Known,
             peer: ([192, 0, 2, 1], 1).into(),
         };
@@ -259,7 +259,7 @@ mod tests {
             let login = Login {
                 id: "id1",
                 limits: &limits,
-                settings: &Settings::of_nobody(),
+                settings: &Settings::without_users(),
                 proof: LoginProof::Known,
                 peer: ([192, 0, 2, 1], 1).into(),
             };

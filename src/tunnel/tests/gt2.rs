@@ -21,15 +21,15 @@ fn end_and_wire_of(peer: PeerRole) -> (End, Arc<net::Conn>) {
 
 const OF_CLIENT: PeerRole = PeerRole::Server { streams: 10 };
 
-fn data(task: u32, payload: &[u8]) -> Vec<u8> {
+fn data(stream_id: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).unwrap();
-    frame(Header::Data { task, len }, payload)
+    frame(Header::Data { stream_id, len }, payload)
 }
 
-fn open(task: u32, payload: &[u8]) -> Vec<u8> {
+fn open(stream_id: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).unwrap();
     let head = Header::Open {
-        task,
+        stream_id,
         service: 7,
         window: 1000,
         len,
@@ -108,11 +108,11 @@ fn a_sender_stops_at_its_credit_and_goes_on_with_more() {
         });
         let (head, mut got) = next_frame(&wire).await;
         let window = 64 * 1024;
-        let (task, service, len) = (1, 7, 1000);
+        let (stream_id, service, len) = (1, 7, 1000);
         assert_eq!(
             head,
             Header::Open {
-                task,
+                stream_id,
                 service,
                 window,
                 len
@@ -122,16 +122,22 @@ fn a_sender_stops_at_its_credit_and_goes_on_with_more() {
         wire.write_all(&frame(Header::Ping(9), b"")).await.unwrap();
         assert_eq!(next_frame(&wire).await.0, Header::Pong(9));
         for bytes in [1, 2000, 1999] {
-            wire.write_all(&frame(Header::Credit { task, bytes }, b""))
+            wire.write_all(&frame(Header::Credit { stream_id, bytes }, b""))
                 .await
                 .unwrap();
             let (head, more) = next_frame(&wire).await;
-            assert_eq!(head, Header::Data { task, len: bytes });
+            assert_eq!(
+                head,
+                Header::Data {
+                    stream_id,
+                    len: bytes
+                }
+            );
             got.extend(more);
         }
         assert!(got == noise(1, 5000));
         drop(within(sending).await);
-        assert_eq!(next_frame(&wire).await.0, Header::Close { task });
+        assert_eq!(next_frame(&wire).await.0, Header::Close { stream_id });
     });
 }
 
@@ -146,15 +152,21 @@ fn credit_is_given_for_bytes_that_were_taken() {
         until(|| stream.backlog_len() == 2 * half).await;
         let mut got = vec![0; half];
         within(stream.read_exact(&mut got)).await.unwrap();
-        let (task, bytes) = (1, FIRST_WINDOW / 2);
-        assert_eq!(next_frame(&wire).await.0, Header::Credit { task, bytes });
+        let (stream_id, bytes) = (1, FIRST_WINDOW / 2);
+        assert_eq!(
+            next_frame(&wire).await.0,
+            Header::Credit { stream_id, bytes }
+        );
         // A smaller credit is sent along with the next answer.
         let mut got = vec![0; half / 2];
         within(stream.read_exact(&mut got)).await.unwrap();
         stream.write_all(b"answer").await.unwrap();
         assert_eq!(next_frame(&wire).await.1, b"answer");
         let bytes = bytes / 2;
-        assert_eq!(next_frame(&wire).await.0, Header::Credit { task, bytes });
+        assert_eq!(
+            next_frame(&wire).await.0,
+            Header::Credit { stream_id, bytes }
+        );
     });
 }
 
@@ -172,7 +184,7 @@ fn a_peer_that_exceeds_its_credit_loses_the_tunnel() {
         // The header alone is enough.
         let (client, wire) = end_and_wire_of(OF_CLIENT);
         let head = Header::Open {
-            task: 3,
+            stream_id: 3,
             service: 7,
             window: 0,
             len: FIRST_WINDOW + 1,
@@ -189,7 +201,10 @@ fn a_peer_that_gives_too_much_credit_loses_the_tunnel() {
         wire.write_all(&open(1, b"")).await.unwrap();
         let _stream = client.opened().await;
         for bytes in [(1 << 31) - 1 - 1000, 1] {
-            let credit = Header::Credit { task: 1, bytes };
+            let credit = Header::Credit {
+                stream_id: 1,
+                bytes,
+            };
             wire.write_all(&frame(credit, b"")).await.unwrap();
         }
         expect_violation(&client, "more credit for stream 1").await;
@@ -200,13 +215,19 @@ fn a_peer_that_gives_too_much_credit_loses_the_tunnel() {
 fn frames_of_unknown_streams_and_later_versions_are_ignored() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(OF_CLIENT);
-        let task = 99;
+        let stream_id = 99;
         let reason = ResetCode::Aborted;
         let bytes = [
-            data(task, b"hello"),
-            frame(Header::Credit { task, bytes: 7 }, b""),
-            frame(Header::Finish { task }, b""),
-            frame(Header::Reset { task, reason }, b""),
+            data(stream_id, b"hello"),
+            frame(
+                Header::Credit {
+                    stream_id,
+                    bytes: 7,
+                },
+                b"",
+            ),
+            frame(Header::Finish { stream_id }, b""),
+            frame(Header::Reset { stream_id, reason }, b""),
             [&[0x7F, 0, 0x80, 0, 0, 0, 0, 0][..], &[0xAA; 0x8000]].concat(),
             frame(Header::Ping(5), b""),
         ]
@@ -252,15 +273,15 @@ fn a_stream_that_ended_both_ways_needs_no_close_frame() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(OF_CLIENT);
         wire.write_all(&open(1, b"")).await.unwrap();
-        let task = 1;
-        wire.write_all(&frame(Header::Finish { task }, b""))
+        let stream_id = 1;
+        wire.write_all(&frame(Header::Finish { stream_id }, b""))
             .await
             .unwrap();
         let mut stream = client.opened().await;
         assert_eq!(within(stream.read(&mut [0])).await.unwrap(), 0);
         stream.close().await.unwrap();
         drop(stream);
-        assert_eq!(next_frame(&wire).await.0, Header::Finish { task });
+        assert_eq!(next_frame(&wire).await.0, Header::Finish { stream_id });
         wire.write_all(&frame(Header::Ping(1), b"")).await.unwrap();
         assert_eq!(next_frame(&wire).await.0, Header::Pong(1));
     });
@@ -274,8 +295,8 @@ fn a_reset_carries_its_reason_and_wakes_readers_and_writers_without_credit() {
         let mut stream = client.opened().await;
         let writing = task::spawn(async move { stream.write_all(&noise(1, 9000)).await });
         assert_eq!(next_frame(&wire).await.1.len(), 1000);
-        let (task, reason) = (1, ResetCode::Aborted);
-        let reset = frame(Header::Reset { task, reason }, b"");
+        let (stream_id, reason) = (1, ResetCode::Aborted);
+        let reset = frame(Header::Reset { stream_id, reason }, b"");
         wire.write_all(&reset).await.unwrap();
         assert!(within(writing).await.is_err());
 
@@ -283,8 +304,11 @@ fn a_reset_carries_its_reason_and_wakes_readers_and_writers_without_credit() {
         let stream = client.opened().await;
         stream.fail(ResetCode::Unreachable);
         drop(stream);
-        let (task, reason) = (2, ResetCode::Unreachable);
-        assert_eq!(next_frame(&wire).await.0, Header::Reset { task, reason });
+        let (stream_id, reason) = (2, ResetCode::Unreachable);
+        assert_eq!(
+            next_frame(&wire).await.0,
+            Header::Reset { stream_id, reason }
+        );
     });
 }
 
@@ -292,12 +316,15 @@ fn a_reset_carries_its_reason_and_wakes_readers_and_writers_without_credit() {
 fn more_streams_than_allowed_are_refused_with_the_reason() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(PeerRole::Server { streams: 1 });
-        for task in 1..=2 {
-            wire.write_all(&open(task, b"")).await.unwrap();
+        for stream_id in 1..=2 {
+            wire.write_all(&open(stream_id, b"")).await.unwrap();
         }
         let _first = client.opened().await;
-        let (task, reason) = (2, ResetCode::TooManyStreams);
-        assert_eq!(next_frame(&wire).await.0, Header::Reset { task, reason });
+        let (stream_id, reason) = (2, ResetCode::TooManyStreams);
+        assert_eq!(
+            next_frame(&wire).await.0,
+            Header::Reset { stream_id, reason }
+        );
     });
 }
 
@@ -327,13 +354,19 @@ fn a_reset_before_the_first_byte_is_left_to_the_caller() {
             ResetCode::Other(77),
         ] {
             let (relay, _visitor, wire, _server) = asking().await;
-            let reset = frame(Header::Reset { task: 1, reason }, b"");
+            let reset = frame(
+                Header::Reset {
+                    stream_id: 1,
+                    reason,
+                },
+                b"",
+            );
             wire.write_all(&reset).await.unwrap();
             let finish = RelayOutcome::Unanswered(CloseReason::Reset(reason));
             assert_eq!(within(relay).await, finish);
         }
         let (relay, _visitor, wire, _server) = asking().await;
-        wire.write_all(&frame(Header::Finish { task: 1 }, b""))
+        wire.write_all(&frame(Header::Finish { stream_id: 1 }, b""))
             .await
             .unwrap();
         assert_eq!(
@@ -349,8 +382,8 @@ fn a_reset_after_the_first_byte_resets_the_visitor() {
         let (relay, visitor, wire, _server) = asking().await;
         wire.write_all(&data(1, b"HTTP/1.1 200 OK")).await.unwrap();
         read_exact(&visitor, 15).await;
-        let (task, reason) = (1, ResetCode::Aborted);
-        let reset = frame(Header::Reset { task, reason }, b"");
+        let (stream_id, reason) = (1, ResetCode::Aborted);
+        let reset = frame(Header::Reset { stream_id, reason }, b"");
         wire.write_all(&reset).await.unwrap();
         let error = within(visitor.read(&mut [0])).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
@@ -364,8 +397,11 @@ fn a_connection_that_is_reset_resets_the_stream() {
         let (_relay, visitor, wire, _server) = asking().await;
         visitor.reset_on_close();
         drop(visitor);
-        let (task, reason) = (1, ResetCode::Aborted);
-        assert_eq!(next_frame(&wire).await.0, Header::Reset { task, reason });
+        let (stream_id, reason) = (1, ResetCode::Aborted);
+        assert_eq!(
+            next_frame(&wire).await.0,
+            Header::Reset { stream_id, reason }
+        );
     });
 }
 
@@ -377,8 +413,8 @@ fn the_end_of_each_side_is_the_end_of_one_direction() {
         visitor.write_all(b"question").await.unwrap();
         visitor_end(&visitor).await;
         assert_eq!(next_frame(&wire).await.1, b"question");
-        assert_eq!(next_frame(&wire).await.0, Header::Finish { task: 1 });
-        let end = frame(Header::Finish { task: 1 }, b"");
+        assert_eq!(next_frame(&wire).await.0, Header::Finish { stream_id: 1 });
+        let end = frame(Header::Finish { stream_id: 1 }, b"");
         wire.write_all(&[data(1, b"answer"), end.clone()].concat())
             .await
             .unwrap();
@@ -396,7 +432,7 @@ fn the_end_of_each_side_is_the_end_of_one_direction() {
         visitor.write_all(b"and yet").await.unwrap();
         assert_eq!(next_frame(&wire).await.1, b"and yet");
         visitor_end(&visitor).await;
-        assert_eq!(next_frame(&wire).await.0, Header::Finish { task: 1 });
+        assert_eq!(next_frame(&wire).await.0, Header::Finish { stream_id: 1 });
         assert_eq!(within(relay).await, RelayOutcome::Done);
     });
 }
@@ -432,8 +468,8 @@ fn excess_backlog_is_shed_from_the_reader_that_took_nothing_longest() {
         let wire: net::Conn = there.into();
         let len = 30_000;
         let mut streams = Vec::new();
-        for task in 1..=3 {
-            wire.write_all(&open(task, &noise(task, len)))
+        for stream_id in 1..=3 {
+            wire.write_all(&open(stream_id, &noise(stream_id, len)))
                 .await
                 .unwrap();
             streams.push(client.opened().await);
@@ -458,12 +494,15 @@ fn excess_backlog_is_shed_from_the_reader_that_took_nothing_longest() {
                 head => resets.push(head),
             }
         }
-        let (task, reason) = (1, ResetCode::Overloaded);
+        let (stream_id, reason) = (1, ResetCode::Overloaded);
         assert!(
-            resets.contains(&Header::Reset { task, reason }),
+            resets.contains(&Header::Reset { stream_id, reason }),
             "{resets:?}"
         );
-        assert!(resets.contains(&Header::Close { task: 2 }), "{resets:?}");
+        assert!(
+            resets.contains(&Header::Close { stream_id: 2 }),
+            "{resets:?}"
+        );
     });
 }
 

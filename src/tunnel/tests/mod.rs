@@ -138,10 +138,10 @@ async fn read_exact(conn: &net::Conn, n: usize) -> Vec<u8> {
 }
 
 /// Returns the header of a stream's first frame.
-fn open_head(task: u32, service: u16, len: u32) -> Header {
+fn open_head(stream_id: u32, service: u16, len: u32) -> Header {
     let window = 0;
     Header::Open {
-        task,
+        stream_id,
         service,
         window,
         len,
@@ -351,14 +351,24 @@ fn frames_are_parsed_however_they_are_cut() {
         let payload = noise(3, 1000);
         for head in [
             open_head(1, 7, 1000),
-            Header::Data { task: 9, len: 1000 },
-            Header::Data { task: 1, len: 1000 },
+            Header::Data {
+                stream_id: 9,
+                len: 1000,
+            },
+            Header::Data {
+                stream_id: 1,
+                len: 1000,
+            },
         ] {
             bytes.extend_from_slice(Version::One.encode(head).as_slice());
             bytes.extend_from_slice(&payload);
         }
         bytes.extend_from_slice(Version::One.encode(Signal::Ready).as_slice());
-        bytes.extend_from_slice(Version::One.encode(Header::Close { task: 1 }).as_slice());
+        bytes.extend_from_slice(
+            Version::One
+                .encode(Header::Close { stream_id: 1 })
+                .as_slice(),
+        );
         for piece in bytes.chunks(7) {
             wire.write_all(piece).await.unwrap();
         }
@@ -388,15 +398,15 @@ fn more_streams_than_allowed_are_closed_at_once() {
         let (here, there) = sockets();
         let client = End::new(here, PeerRole::Server { streams: 1 });
         let wire: net::Conn = there.into();
-        for task in 1..=2 {
+        for stream_id in 1..=2 {
             let (service, len) = (7, 0);
-            let head = open_head(task, service, len);
+            let head = open_head(stream_id, service, len);
             wire.write_all(Version::One.encode(head).as_slice())
                 .await
                 .unwrap();
         }
         let _first = client.opened().await;
-        let close = Header::Close { task: 2 };
+        let close = Header::Close { stream_id: 2 };
         assert_eq!(
             read_exact(&wire, 6).await,
             Version::One.encode(close).as_slice()
@@ -498,7 +508,8 @@ fn one_way_traffic_counts_as_silence_only_if_configured() {
     let limit = Duration::from_millis(300);
     both(|version| async move {
         let (server, client) = ends_of(version);
-        let [mut patient, mut strict] = [1, 2].map(|task| server.tunnel.open(task, 7).unwrap());
+        let [mut patient, mut strict] =
+            [1, 2].map(|stream_id| server.tunnel.open(stream_id, 7).unwrap());
         patient.limit_idle(Some(limit), false);
         strict.limit_idle(Some(limit), true);
         // The peer receives all the time and sends nothing.
@@ -570,15 +581,15 @@ fn an_ended_stream_with_a_full_backlog_does_not_stall_the_tunnel() {
         let client = End::new(here, PeerRole::Server { streams: 10 });
         let wire: Arc<net::Conn> = Arc::new(there.into());
         let mut bytes = Vec::new();
-        for task in 1..=2 {
+        for stream_id in 1..=2 {
             let (service, len) = (7, 0);
-            let head = open_head(task, service, len);
+            let head = open_head(stream_id, service, len);
             bytes.extend_from_slice(Version::One.encode(head).as_slice());
         }
         // Almost fill the backlog of the first stream, which is never read.
         let data = |len: u32| {
             let mut bytes = Version::One
-                .encode(Header::Data { task: 1, len })
+                .encode(Header::Data { stream_id: 1, len })
                 .as_slice()
                 .to_vec();
             bytes.resize(bytes.len() + len as usize, 1);
@@ -591,11 +602,18 @@ fn an_ended_stream_with_a_full_backlog_does_not_stall_the_tunnel() {
         until(|| first.backlog_len() == 250 * 1024).await;
         // The frame that fills it and the end of the stream come in one read.
         let mut last = data(20 * 1024);
-        last.extend_from_slice(Version::One.encode(Header::Close { task: 1 }).as_slice());
+        last.extend_from_slice(
+            Version::One
+                .encode(Header::Close { stream_id: 1 })
+                .as_slice(),
+        );
         wire.write_all(&last).await.unwrap();
         until(|| first.has_ended()).await;
         assert_eq!(first.backlog_len(), 270 * 1024);
-        let head = Header::Data { task: 2, len: 5 };
+        let head = Header::Data {
+            stream_id: 2,
+            len: 5,
+        };
         wire.write_all(Version::One.encode(head).as_slice())
             .await
             .unwrap();
@@ -614,9 +632,9 @@ fn the_sum_of_backlogs_is_bounded_and_stuck_readers_are_cut() {
         let wire: Arc<net::Conn> = Arc::new(there.into());
         let sending = wire.clone();
         task::spawn(async move {
-            for task in 1..=40 {
+            for stream_id in 1..=40 {
                 let (service, len) = (7, 200 * 1024);
-                let head = open_head(task, service, len);
+                let head = open_head(stream_id, service, len);
                 sending
                     .write_all(Version::One.encode(head).as_slice())
                     .await
@@ -691,7 +709,9 @@ fn a_flood_of_pings_does_not_starve_other_tasks() {
         let wire: net::Conn = there.into();
         let close_then_ping = [
             Version::One.encode(Signal::Ping).as_slice(),
-            Version::One.encode(Header::Close { task: 1 }).as_slice(),
+            Version::One
+                .encode(Header::Close { stream_id: 1 })
+                .as_slice(),
         ]
         .concat();
         task::spawn(

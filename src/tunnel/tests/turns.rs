@@ -43,8 +43,8 @@ impl Crowd {
             woken: Arc::default(),
             state: 1,
         };
-        for task in 1..=streams {
-            let stream = crowd.open(task);
+        for stream_id in 1..=streams {
+            let stream = crowd.open(stream_id);
             crowd.woken.lock().push_back(crowd.streams.len());
             crowd.streams.push(stream);
         }
@@ -56,9 +56,9 @@ impl Crowd {
         crowd
     }
 
-    fn open(&self, task: u32) -> Stream {
-        assert!(lock(&self.tunnel.0).accept(task, u32::MAX, 100));
-        Stream::new(self.tunnel.clone(), task)
+    fn open(&self, stream_id: u32) -> Stream {
+        assert!(lock(&self.tunnel.0).accept(stream_id, u32::MAX, 100));
+        Stream::new(self.tunnel.clone(), stream_id)
     }
 
     /// Runs the woken streams in order, and now and then one that was not woken, until no stream
@@ -102,11 +102,11 @@ impl Crowd {
         let mut turns = Vec::new();
         while !bytes.is_empty() {
             let (head, used) = Version::Two.parse(bytes).unwrap().unwrap();
-            let Header::Data { task, len } = head else {
+            let Header::Data { stream_id, len } = head else {
                 panic!("{head:?}");
             };
             let len = usize::try_from(len).unwrap();
-            turns.push((usize::try_from(task).unwrap(), len));
+            turns.push((usize::try_from(stream_id).unwrap(), len));
             bytes = &bytes[used + len..];
         }
         turns
@@ -139,10 +139,10 @@ fn bulk_streams_have_turns_of_equal_bytes() {
         for _ in 0..800 {
             crowd.set_congested(congested);
             crowd.push();
-            for (task, len) in crowd.take() {
-                bytes[task] += len;
+            for (stream_id, len) in crowd.take() {
+                bytes[stream_id] += len;
                 for (other, since) in since.iter_mut().enumerate().skip(1) {
-                    *since = if other == task { 0 } else { *since + 1 };
+                    *since = if other == stream_id { 0 } else { *since + 1 };
                     longest = longest.max(*since);
                 }
             }

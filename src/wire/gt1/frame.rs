@@ -30,18 +30,18 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
     if first >= FIRST_RESERVED {
         return parse_signal(first, bytes);
     }
-    let task = first;
+    let stream_id = first;
     let Some(op) = u16_at(bytes, 4) else {
         return Ok(None);
     };
     let head = match op {
-        OP_DATA => u32_at(bytes, 6).map(|len| (Header::Data { task, len }, 10)),
-        OP_CLOSE => Some((Header::Close { task }, 6)),
+        OP_DATA => u32_at(bytes, 6).map(|len| (Header::Data { stream_id, len }, 10)),
+        OP_CLOSE => Some((Header::Close { stream_id }, 6)),
         OP_SERVICES_DATA => match (u16_at(bytes, 6), u32_at(bytes, 8)) {
             (Some(service), Some(len)) => {
                 let window = 0;
                 let head = Header::Open {
-                    task,
+                    stream_id,
                     service,
                     window,
                     len,
@@ -88,19 +88,22 @@ pub fn encode(head: Header) -> Encoded {
     match head {
         Header::Signal(signal) => encode_signal(signal),
         Header::Open {
-            task, service, len, ..
+            stream_id,
+            service,
+            len,
+            ..
         } => out
-            .with(&task.to_be_bytes())
+            .with(&stream_id.to_be_bytes())
             .with(&OP_SERVICES_DATA.to_be_bytes())
             .with(&service.to_be_bytes())
             .with(&len.to_be_bytes()),
-        Header::Data { task, len } => out
-            .with(&task.to_be_bytes())
+        Header::Data { stream_id, len } => out
+            .with(&stream_id.to_be_bytes())
             .with(&OP_DATA.to_be_bytes())
             .with(&len.to_be_bytes()),
-        Header::Close { task } | Header::Reset { task, .. } => {
-            out.with(&task.to_be_bytes()).with(&OP_CLOSE.to_be_bytes())
-        }
+        Header::Close { stream_id } | Header::Reset { stream_id, .. } => out
+            .with(&stream_id.to_be_bytes())
+            .with(&OP_CLOSE.to_be_bytes()),
         Header::Ping(_) | Header::Pong(_) => encode_signal(Signal::Ping),
         Header::Finish { .. }
         | Header::Credit { .. }
@@ -200,13 +203,21 @@ mod tests {
         (Header::Signal(Signal::Services), &[0xFF, 0xFF, 0xFF, 0xFA]),
         (Header::Signal(Signal::Reconnect), &[0xFF, 0xFF, 0xFF, 0xF9]),
         (
-            Header::Data { task: 1, len: 4096 },
+            Header::Data {
+                stream_id: 1,
+                len: 4096,
+            },
             &[0, 0, 0, 1, 0, 0, 0, 0, 0x10, 0],
         ),
-        (Header::Close { task: 0x0102_0304 }, &[1, 2, 3, 4, 0, 1]),
+        (
+            Header::Close {
+                stream_id: 0x0102_0304,
+            },
+            &[1, 2, 3, 4, 0, 1],
+        ),
         (
             Header::Open {
-                task: 7,
+                stream_id: 7,
                 service: 1,
                 window: 0,
                 len: 0,
@@ -259,13 +270,13 @@ mod tests {
     proptest! {
         #[test]
         fn headers_survive_encoding(
-            task in 0..FIRST_RESERVED, service in any::<u16>(), len in any::<u32>(), op in 0..3u8,
+            stream_id in 0..FIRST_RESERVED, service in any::<u16>(), len in any::<u32>(), op in 0..3u8,
         ) {
             let head = match op {
-                0 => Header::Data { task, len },
-                1 => Header::Close { task },
+                0 => Header::Data { stream_id, len },
+                1 => Header::Close { stream_id },
                 _ => Header::Open {
-                    task,
+                    stream_id,
                     service,
                     window: 0,
                     len,

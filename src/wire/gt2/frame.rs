@@ -38,14 +38,14 @@ const NORMAL_CLOSE: u16 = 0;
 /// Parses a header at the start of `bytes`. Returns the header and its length, at most
 /// [`MAX_HEAD`]; `None` if bytes are missing.
 pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
-    let (Some((kind, len)), Some(task)) = (kind_and_length(bytes), u32_at(bytes, 4)) else {
+    let (Some((kind, len)), Some(stream_id)) = (kind_and_length(bytes), u32_at(bytes, 4)) else {
         return Ok(None);
     };
-    if matches!(kind, DATA..=CREDIT) && task == 0 {
+    if matches!(kind, DATA..=CREDIT) && stream_id == 0 {
         return Err(Malformed::NoStream(kind));
     }
     let (head, used) = match kind {
-        DATA => return Ok(Some((Header::Data { task, len }, HEAD))),
+        DATA => return Ok(Some((Header::Data { stream_id, len }, HEAD))),
         OPEN => {
             let len = len
                 .checked_sub(OPEN_FIELDS)
@@ -54,7 +54,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
                 return Ok(None);
             };
             let head = Header::Open {
-                task,
+                stream_id,
                 service,
                 window,
                 len,
@@ -69,7 +69,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
         }
         FINISH | CLOSE | READY | SERVICES | RECONNECT => {
             let head = match kind {
-                FINISH => Header::Finish { task },
+                FINISH => Header::Finish { stream_id },
                 CLOSE => Header::Signal(Signal::Close),
                 READY => Header::Signal(Signal::Ready),
                 SERVICES => Header::Signal(Signal::Services),
@@ -79,17 +79,17 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
         }
         RESET => {
             let head = u16_at(bytes, HEAD).map(|code| match code {
-                NORMAL_CLOSE => Header::Close { task },
+                NORMAL_CLOSE => Header::Close { stream_id },
                 code => {
                     let reason = ResetCode::from_code(code);
-                    Header::Reset { task, reason }
+                    Header::Reset { stream_id, reason }
                 }
             });
             (head, 2)
         }
         CREDIT => {
             let bytes = u32_at(bytes, HEAD);
-            (bytes.map(|bytes| Header::Credit { task, bytes }), 4)
+            (bytes.map(|bytes| Header::Credit { stream_id, bytes }), 4)
         }
         PING | PONG => {
             let number = bytes.get(HEAD..).and_then(<[u8]>::first_chunk::<8>);
@@ -140,19 +140,21 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
 pub fn encode(head: Header) -> Encoded {
     let tunnel = |kind, payload: &[u8]| frame(kind, 0, payload);
     match head {
-        Header::Data { task, len } => begin(DATA, len, task),
+        Header::Data { stream_id, len } => begin(DATA, len, stream_id),
         Header::Open {
-            task,
+            stream_id,
             service,
             window,
             len,
-        } => begin(OPEN, len.saturating_add(OPEN_FIELDS), task)
+        } => begin(OPEN, len.saturating_add(OPEN_FIELDS), stream_id)
             .with(&service.to_be_bytes())
             .with(&window.to_be_bytes()),
-        Header::Close { task } => frame(RESET, task, &NORMAL_CLOSE.to_be_bytes()),
-        Header::Finish { task } => frame(FINISH, task, &[]),
-        Header::Reset { task, reason } => frame(RESET, task, &reason.code().to_be_bytes()),
-        Header::Credit { task, bytes } => frame(CREDIT, task, &bytes.to_be_bytes()),
+        Header::Close { stream_id } => frame(RESET, stream_id, &NORMAL_CLOSE.to_be_bytes()),
+        Header::Finish { stream_id } => frame(FINISH, stream_id, &[]),
+        Header::Reset { stream_id, reason } => {
+            frame(RESET, stream_id, &reason.code().to_be_bytes())
+        }
+        Header::Credit { stream_id, bytes } => frame(CREDIT, stream_id, &bytes.to_be_bytes()),
         Header::Ping(number) => tunnel(PING, &number.to_be_bytes()),
         Header::Pong(number) => tunnel(PONG, &number.to_be_bytes()),
         Header::Registration { len } => begin(SERVICES, len, 0),
@@ -181,18 +183,18 @@ pub fn encode(head: Header) -> Encoded {
 }
 
 /// Encodes a header for a payload of `len` bytes.
-fn begin(kind: u8, len: u32, task: u32) -> Encoded {
+fn begin(kind: u8, len: u32, stream_id: u32) -> Encoded {
     let [_, length @ ..] = len.to_be_bytes();
     Encoded::new()
         .with(&[kind])
         .with(&length)
-        .with(&task.to_be_bytes())
+        .with(&stream_id.to_be_bytes())
 }
 
 /// Encodes a whole control frame.
-fn frame(kind: u8, task: u32, payload: &[u8]) -> Encoded {
+fn frame(kind: u8, stream_id: u32, payload: &[u8]) -> Encoded {
     // The payload has at most 8 bytes.
-    begin(kind, payload.len() as u32, task).with(payload)
+    begin(kind, payload.len() as u32, stream_id).with(payload)
 }
 
 #[cfg(test)]
@@ -205,26 +207,32 @@ mod tests {
         let stream = 1..=u32::MAX;
         let len = 0..=0x00FF_FFFFu32;
         prop_oneof![
-            (stream.clone(), len.clone()).prop_map(|(task, len)| Header::Data { task, len }),
+            (stream.clone(), len.clone())
+                .prop_map(|(stream_id, len)| Header::Data { stream_id, len }),
             (
                 stream.clone(),
                 any::<u16>(),
                 any::<u32>(),
                 0..=0x00FF_FFF9u32
             )
-                .prop_map(|(task, service, window, len)| Header::Open {
-                    task,
+                .prop_map(|(stream_id, service, window, len)| Header::Open {
+                    stream_id,
                     service,
                     window,
                     len
                 }),
-            stream.clone().prop_map(|task| Header::Close { task }),
-            stream.clone().prop_map(|task| Header::Finish { task }),
-            (stream.clone(), 1..=u16::MAX).prop_map(|(task, code)| Header::Reset {
-                task,
+            stream
+                .clone()
+                .prop_map(|stream_id| Header::Close { stream_id }),
+            stream
+                .clone()
+                .prop_map(|stream_id| Header::Finish { stream_id }),
+            (stream.clone(), 1..=u16::MAX).prop_map(|(stream_id, code)| Header::Reset {
+                stream_id,
                 reason: ResetCode::from_code(code)
             }),
-            (stream, any::<u32>()).prop_map(|(task, bytes)| Header::Credit { task, bytes }),
+            (stream, any::<u32>())
+                .prop_map(|(stream_id, bytes)| Header::Credit { stream_id, bytes }),
             any::<u64>().prop_map(Header::Ping),
             any::<u64>().prop_map(Header::Pong),
             (1..=MAX_LENGTH).prop_map(|len| Header::Registration { len }),
