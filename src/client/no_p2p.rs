@@ -4,14 +4,12 @@ use super::ClientContext;
 use super::Pool;
 use crate::config::{self, TcpForward};
 use crate::handover::{Inherited, Outgoing};
+use crate::net::http::reply;
 use crate::tunnel::Stream;
 use futures_lite::AsyncWriteExt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-
-const FORBIDDEN: &[u8] =
-    b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct P2pOptions;
@@ -42,7 +40,8 @@ impl P2p {
 }
 
 pub async fn answer(_: &Arc<ClientContext>, mut stream: Stream) -> io::Result<()> {
-    stream.write_all(FORBIDDEN).await
+    let refusal = reply::head("403 Forbidden", "", Some(0));
+    stream.write_all(refusal.as_bytes()).await
 }
 
 pub fn is_on(_: &ClientContext) -> bool {

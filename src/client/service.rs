@@ -5,6 +5,7 @@ use super::host_rewriter::{HostRewriter, RewritingConn};
 use super::{p2p, ClientContext};
 use crate::config::label::ascii;
 use crate::config::{Exposure, Local, Remote, Scheme, ServiceConfig};
+use crate::net::http::reply;
 use crate::net::{self, Conn, Socket, TaskGuard};
 use crate::sync::Mutex;
 use crate::tunnel::{Relay, Stream, FIRST_WINDOW};
@@ -26,8 +27,6 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(5);
 const P2P_METHOD: &[u8] = b"XP ";
 /// The method of a CORS preflight, which asks whether a page may use P2P.
 const OPTIONS_METHOD: &[u8] = b"OPTIONS ";
-const ONLY_FILES: &[u8] = b"HTTP/1.1 405 Method Not Allowed\r\nAllow: GET, HEAD\r\n\
-    Content-Length: 0\r\nConnection: close\r\n\r\n";
 
 /// All services of a client, in the order of their indexes.
 pub struct Services {
@@ -234,7 +233,9 @@ async fn connect<'a>(
     if is_http(service) && p2p::is_on(me) && stream.starts_with(OPTIONS_METHOD).await {
         match p2p::preflight(stream).await? {
             Some(_) if matches!(target, ServiceTarget::Files(_)) => {
-                stream.write_all(ONLY_FILES).await?;
+                let refusal =
+                    reply::head("405 Method Not Allowed", "Allow: GET, HEAD\r\n", Some(0));
+                stream.write_all(refusal.as_bytes()).await?;
                 return Ok(ReachedService::Done);
             }
             Some(read) => head = read,

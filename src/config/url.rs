@@ -1,5 +1,6 @@
 //! URLs of APIs: `http://host:port/path?query`. Not the requests.
 
+use crate::net::http::percent;
 use std::fmt;
 
 use super::address::{host_port, write_host_port};
@@ -29,14 +30,7 @@ impl Url {
             Some(_) => "&",
         };
         let mut whole = format!("{target}{joint}{name}=");
-        for byte in value.bytes() {
-            // The characters that never need an escape (RFC 3986, section 2.3).
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                whole.push(char::from(byte));
-            } else {
-                whole.push_str(&format!("%{byte:02X}"));
-            }
-        }
+        percent::encode(value.as_bytes(), &mut whole);
         whole
     }
 }

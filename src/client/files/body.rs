@@ -1,8 +1,9 @@
 //! The body of a response, read from the disk in pieces. Not the head, and no sockets.
 
 use super::listing::FolderListing;
+use crate::net::http::chunked;
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 
 /// Maximum bytes of a file that are read, and held, at once.
@@ -51,12 +52,12 @@ impl FileBody {
             FileBody::Listing { listing, chunks } => {
                 let mut page = String::new();
                 let more = listing.write(&mut page);
-                if *chunks {
-                    write!(out, "{:x}\r\n", page.len())?;
+                match *chunks {
+                    true => chunked::write(page.as_bytes(), out),
+                    false => out.extend_from_slice(page.as_bytes()),
                 }
-                out.extend_from_slice(page.as_bytes());
-                if *chunks {
-                    out.extend_from_slice(if more { b"\r\n" } else { b"\r\n0\r\n\r\n" });
+                if *chunks && !more {
+                    out.extend_from_slice(chunked::END);
                 }
                 more
             }

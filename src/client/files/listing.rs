@@ -2,7 +2,7 @@
 
 use super::date::Moment;
 use super::root::{changed, look_in, FolderTree};
-use super::target::encode;
+use crate::net::http::percent;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Dir, FileType};
 use std::cmp::Ordering;
@@ -177,7 +177,8 @@ impl FolderListing {
             EntryKind::File => "",
         };
         out.push_str("<tr><td><a href=\"");
-        encode(&entry.name, out);
+        // A plain segment: no `/`, `\\`, `:`, quote or space.
+        percent::encode(&entry.name, out);
         put(out, format_args!("{slash}\"><bdi>"));
         escape(&entry.name, out);
         put(out, format_args!("</bdi>{slash}</a><td>"));

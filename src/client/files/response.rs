@@ -8,9 +8,10 @@ use super::listing::FolderListing;
 use super::range::ByteRange;
 use super::root::{changed, FolderNode, FolderRoot};
 use super::status::{self, FileStatus};
-use super::target::{encode, query, RequestTarget};
+use super::target::{query, RequestTarget};
 use super::types;
 use crate::logging::{held_back, LogThrottle};
+use crate::net::http::percent;
 use crate::net::DISK;
 use log::warn;
 use rustix::io::Errno;
@@ -85,7 +86,7 @@ impl FileResponse {
     /// proxy and never names another host, whatever the target.
     fn redirect(target: &RequestTarget, request: &FileRequest<'_>) -> FileResponse {
         let mut location = String::new();
-        encode(target.last_name(), &mut location);
+        percent::encode(target.last_name(), &mut location);
         location.push('/');
         location.push_str(query(request.target));
         let mut head = FileResponseHead::new(status::MOVED, request.after);

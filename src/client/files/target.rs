@@ -1,7 +1,7 @@
 //! Parses a request's target into names below the shared folder. Does not access the disk.
 
 use super::status::{self, FileStatus};
-use std::fmt::Write;
+use crate::net::http::percent;
 
 /// The path that a request names. No name in it is empty, begins with a dot, or contains a slash or
 /// a NUL: `..` and hidden files are excluded here, however they are spelled.
@@ -27,7 +27,7 @@ impl RequestTarget {
                 path.push(b'/');
             }
             let start = path.len();
-            decode(raw, &mut path)?;
+            percent::decode(raw, &mut path).ok_or(status::BAD_REQUEST)?;
             let name = path.get(start..).unwrap_or_default();
             if name.starts_with(b".") || name.iter().any(|byte| matches!(byte, b'/' | 0)) {
                 return Err(status::NOT_FOUND);
@@ -57,21 +57,6 @@ pub(crate) fn query(target: &[u8]) -> &str {
         .unwrap_or_default()
 }
 
-/// Encodes a name as one segment of a link, without `/`, `\`, `:`, quote or space.
-pub(crate) fn encode(name: &[u8], out: &mut String) {
-    for byte in name {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                out.push(char::from(*byte));
-            }
-            _ => {
-                // Writing to a String cannot fail.
-                let _ = write!(out, "%{byte:02X}");
-            }
-        }
-    }
-}
-
 fn origin_form(target: &[u8]) -> Result<&[u8], FileStatus> {
     if target.starts_with(b"/") {
         return Ok(target);
@@ -93,26 +78,6 @@ fn origin_form(target: &[u8]) -> Result<&[u8], FileStatus> {
 
 fn before(text: &[u8], stop: u8) -> &[u8] {
     text.split(|byte| *byte == stop).next().unwrap_or_default()
-}
-
-fn decode(raw: &[u8], out: &mut Vec<u8>) -> Result<(), FileStatus> {
-    let mut bytes = raw.iter();
-    while let Some(byte) = bytes.next() {
-        let byte = match byte {
-            b'%' => match (digit(bytes.next()), digit(bytes.next())) {
-                (Some(high), Some(low)) => high << 4 | low,
-                _ => return Err(status::BAD_REQUEST),
-            },
-            byte => *byte,
-        };
-        out.push(byte);
-    }
-    Ok(())
-}
-
-fn digit(byte: Option<&u8>) -> Option<u8> {
-    let digit = char::from(*byte?).to_digit(16)?;
-    u8::try_from(digit).ok()
 }
 
 #[cfg(test)]
@@ -195,7 +160,7 @@ mod tests {
         #[test]
         fn an_encoded_name_is_one_segment_and_decodes_to_itself(name: Vec<u8>) {
             let mut text = String::new();
-            encode(&name, &mut text);
+            percent::encode(&name, &mut text);
             prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%".contains(&b)));
             let mut back = Vec::new();
             prop_assert!(decode(text.as_bytes(), &mut back).is_ok());

@@ -1,6 +1,7 @@
 //! Signaling messages: `u16 length, JSON` (docs/gt1.md, "P2P signaling"), in a request's body with
 //! or without chunks of their own, and in a response's without.
 
+use crate::net::http::chunked::Chunks;
 use serde::Deserialize;
 use serde_json::{json, Value};
 
@@ -66,66 +67,30 @@ enum Layer {
     #[default]
     Unknown,
     None,
-    /// A chunk's size line, as far as it has come.
-    Head(Vec<u8>),
-    Data(usize),
-    /// The line end behind a chunk.
-    Tail,
-    End,
+    Chunked(Chunks),
 }
 
 impl MessageReader {
     /// Adds bytes of the body. False if they are malformed.
     pub fn feed(&mut self, mut body: &[u8]) -> bool {
-        while let Some((first, rest)) = body.split_first() {
-            match &mut self.layer {
-                // A message length begins with a byte below 0x30, a chunk with a digit.
-                Layer::Unknown if first.is_ascii_hexdigit() => self.layer = Layer::Head(Vec::new()),
-                Layer::Unknown => self.layer = Layer::None,
-                Layer::None => {
-                    self.bytes.extend_from_slice(body);
-                    body = &[];
-                }
-                Layer::Head(head) => {
-                    body = rest;
-                    head.push(*first);
-                    if *first == b'\n' {
-                        let Some(size) = chunk_size(head) else {
-                            return false;
-                        };
-                        self.layer = if size == 0 {
-                            Layer::End
-                        } else {
-                            Layer::Data(size)
-                        };
-                    } else if head.len() > 64 {
-                        return false;
-                    }
-                }
-                Layer::Data(left) => {
-                    let (data, rest) = body.split_at((*left).min(body.len()));
-                    self.bytes.extend_from_slice(data);
-                    *left -= data.len();
-                    body = rest;
-                    if *left == 0 {
-                        self.layer = Layer::Tail;
-                    }
-                }
-                Layer::Tail => {
-                    body = rest;
-                    match first {
-                        b'\r' => {}
-                        b'\n' => self.layer = Layer::Head(Vec::new()),
-                        _ => return false,
-                    }
-                }
-                Layer::End => return true,
-            }
-            if self.bytes.len() > 2 * MAX_MESSAGE {
-                return false;
-            }
+        if let (Layer::Unknown, Some(first)) = (&self.layer, body.first()) {
+            // A message length begins with a byte below 0x30, a chunk with a digit.
+            self.layer = match first.is_ascii_hexdigit() {
+                true => Layer::Chunked(Chunks::new()),
+                false => Layer::None,
+            };
         }
-        true
+        if let Layer::Chunked(chunks) = &mut self.layer {
+            while !body.is_empty() && *chunks != Chunks::Last {
+                match chunks.data(&mut body) {
+                    Ok(data) => self.bytes.extend_from_slice(data),
+                    Err(_) => return false,
+                }
+            }
+        } else {
+            self.bytes.extend_from_slice(body);
+        }
+        self.bytes.len() <= 2 * MAX_MESSAGE
     }
 
     /// Returns the next complete message; `Err` if it is malformed.
@@ -148,14 +113,6 @@ impl MessageReader {
             }
         }
     }
-}
-
-fn chunk_size(head: &[u8]) -> Option<usize> {
-    let text = std::str::from_utf8(head).ok()?;
-    let size = text.split(';').next()?.trim();
-    usize::from_str_radix(size, 16)
-        .ok()
-        .filter(|size| *size <= MAX_MESSAGE * 2)
 }
 
 #[cfg(test)]

@@ -8,14 +8,19 @@ use super::link::{PeerHandle, CONNECT_TIMEOUT};
 use super::message::{MessageReader, SignalingMessage};
 use super::sdp::{self, Description};
 use super::{begin, ClientContext, P2pError};
+use crate::net::http::chunked::{self, within, Chunks};
+use crate::net::http::reply;
 use crate::net::{timeout, tls, Conn};
 use crate::tunnel::Stream;
 use futures_lite::future;
 use futures_lite::io::{split, ReadHalf, WriteHalf};
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// Maximum length of a request's head.
@@ -50,14 +55,8 @@ enum SignalingOp {
 /// What of the body is still to come.
 enum SignalingBody {
     Length(u64),
-    Chunked(ChunkLayer),
+    Chunked(Chunks),
     None,
-}
-
-enum ChunkLayer {
-    Head(Vec<u8>),
-    Data(u64),
-    Tail,
 }
 
 /// Serves a stream that begins with `XP `.
@@ -91,7 +90,7 @@ pub async fn answer(me: &Arc<ClientContext>, mut stream: Stream) -> io::Result<(
         },
         SignalingOp::Answer(Some(number)) => take_answer(me, stream, request, number).await,
         SignalingOp::Relay(label) => {
-            let head = format!("HTTP/1.1 200 OK\r\n{CORS}{RELAY}\r\nConnection: close\r\n\r\n");
+            let head = reply::head("200 OK", &format!("{CORS}{RELAY}\r\n"), None);
             crate::client::service::relay(me, &label, stream, head.as_bytes(), &request.rest).await
         }
         SignalingOp::Answer(None) | SignalingOp::Unknown => {
@@ -130,12 +129,12 @@ pub async fn preflight(stream: &mut Stream) -> io::Result<Option<Vec<u8>>> {
     if !asks {
         return Ok(Some(head));
     }
-    let answer = format!(
-        "HTTP/1.1 204 No Content\r\n{CORS}Access-Control-Allow-Methods: XP\r\n\
+    let fields = format!(
+        "{CORS}Access-Control-Allow-Methods: XP\r\n\
          Access-Control-Allow-Headers: WebRTC-OP, WebRTC-OP-ID, Content-Type\r\n\
-         Access-Control-Allow-Private-Network: true\r\nAccess-Control-Max-Age: 600\r\n\
-         Connection: close\r\n\r\n"
+         Access-Control-Allow-Private-Network: true\r\nAccess-Control-Max-Age: 600\r\n"
     );
+    let answer = reply::head("204 No Content", &fields, None);
     stream.write_all(answer.as_bytes()).await?;
     Ok(None)
 }
@@ -146,11 +145,8 @@ async fn too_many(stream: &mut Stream) -> io::Result<()> {
 }
 
 async fn refuse(stream: &mut Stream, status: &str, why: &str) -> io::Result<()> {
-    let answer = format!(
-        "HTTP/1.1 {status}\r\n{CORS}Content-Type: text/plain\r\nContent-Length: {}\r\n\
-         Connection: close\r\n\r\n{why}\n",
-        why.len() + 1
-    );
+    let fields = format!("{CORS}Content-Type: text/plain\r\n");
+    let answer = reply::head(status, &fields, Some(why.len() + 1)) + why + "\n";
     stream.write_all(answer.as_bytes()).await?;
     stream.close().await
 }
@@ -206,7 +202,7 @@ impl SignalingRequest {
         let chunked =
             field("Transfer-Encoding").is_some_and(|it| it.eq_ignore_ascii_case("chunked"));
         let body = match field("Content-Length") {
-            _ if chunked => SignalingBody::Chunked(ChunkLayer::Head(Vec::new())),
+            _ if chunked => SignalingBody::Chunked(Chunks::new()),
             Some(length) => SignalingBody::Length(length.parse().ok()?),
             None => SignalingBody::None,
         };
@@ -220,29 +216,8 @@ impl SignalingRequest {
         stream: &mut (impl AsyncRead + Unpin),
         reader: &mut MessageReader,
     ) -> io::Result<Option<SignalingMessage>> {
-        loop {
-            match reader.next() {
-                Some(Ok(message)) => return Ok(Some(message)),
-                Some(Err(())) => return Err(io::ErrorKind::InvalidData.into()),
-                None => {}
-            }
-            if self.rest.is_empty() {
-                if matches!(self.body, SignalingBody::None | SignalingBody::Length(0)) {
-                    return Ok(None);
-                }
-                let mut piece = [0; 2048];
-                match stream.read(&mut piece).await? {
-                    0 => return Ok(None),
-                    n => self
-                        .rest
-                        .extend_from_slice(piece.get(..n).unwrap_or_default()),
-                }
-            }
-            let rest = std::mem::take(&mut self.rest);
-            if !self.body.take(&rest, reader) {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
-        }
+        let read = |cx: &mut Context<'_>, buf: &mut [u8]| Pin::new(&mut *stream).poll_read(cx, buf);
+        self.body.next(&mut self.rest, reader, read).await
     }
 }
 
@@ -276,7 +251,7 @@ impl SignalingResponse {
                 let chunked = has("Transfer-Encoding", "chunked");
                 let relays = has("WebRTC-OP", "relay");
                 let body = match chunked {
-                    true => SignalingBody::Chunked(ChunkLayer::Head(Vec::new())),
+                    true => SignalingBody::Chunked(Chunks::new()),
                     // Up to the end of the connection.
                     false => SignalingBody::Length(u64::MAX),
                 };
@@ -299,91 +274,75 @@ impl SignalingResponse {
         conn: &Conn,
         reader: &mut MessageReader,
     ) -> io::Result<Option<SignalingMessage>> {
-        loop {
-            match reader.next() {
-                Some(Ok(message)) => return Ok(Some(message)),
-                Some(Err(())) => return Err(io::ErrorKind::InvalidData.into()),
-                None => {}
-            }
-            if self.rest.is_empty() {
-                if matches!(self.body, SignalingBody::None) {
-                    return Ok(None);
-                }
-                let mut piece = [0; 2048];
-                match conn.read(&mut piece).await? {
-                    0 => return Ok(None),
-                    n => self
-                        .rest
-                        .extend_from_slice(piece.get(..n).unwrap_or_default()),
-                }
-            }
-            let rest = std::mem::take(&mut self.rest);
-            if !self.body.take(&rest, reader) {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
-        }
+        let read = |cx: &mut Context<'_>, buf: &mut [u8]| conn.poll_read(cx, buf);
+        self.body.next(&mut self.rest, reader, read).await
     }
 }
 
 impl SignalingBody {
     /// Adds bytes of the body. False if they are malformed.
     fn take(&mut self, mut bytes: &[u8], reader: &mut MessageReader) -> bool {
-        while let Some((first, rest)) = bytes.split_first() {
-            match self {
-                Self::None => return true,
-                Self::Length(left) | Self::Chunked(ChunkLayer::Data(left)) => {
-                    let n = usize::try_from(*left)
-                        .unwrap_or(usize::MAX)
-                        .min(bytes.len());
-                    let (data, rest) = bytes.split_at(n);
-                    // A slice length fits.
-                    *left -= n as u64;
-                    bytes = rest;
-                    if !reader.feed(data) {
+        match self {
+            Self::None => true,
+            Self::Length(left) => {
+                let (n, rest) = within(*left, bytes.len());
+                *left = rest;
+                reader.feed(bytes.get(..n).unwrap_or_default())
+            }
+            Self::Chunked(chunks) => {
+                while !bytes.is_empty() && *chunks != Chunks::Last {
+                    if !chunks.data(&mut bytes).is_ok_and(|data| reader.feed(data)) {
                         return false;
                     }
-                    match self {
-                        Self::Chunked(ChunkLayer::Data(0)) => {
-                            *self = Self::Chunked(ChunkLayer::Tail)
-                        }
-                        Self::Length(0) => return true,
-                        _ => {}
-                    }
                 }
-                Self::Chunked(ChunkLayer::Head(head)) => {
-                    bytes = rest;
-                    head.push(*first);
-                    if *first != b'\n' {
-                        if head.len() > 64 {
-                            return false;
-                        }
-                        continue;
-                    }
-                    let text = std::str::from_utf8(head).unwrap_or_default();
-                    let size = text.split(';').next().unwrap_or_default().trim();
-                    match u64::from_str_radix(size, 16) {
-                        Ok(0) => *self = Self::None,
-                        Ok(size) => *self = Self::Chunked(ChunkLayer::Data(size)),
-                        Err(_) => return false,
-                    }
+                if *chunks == Chunks::Last {
+                    *self = Self::None;
                 }
-                Self::Chunked(ChunkLayer::Tail) => {
-                    bytes = rest;
-                    if *first == b'\n' {
-                        *self = Self::Chunked(ChunkLayer::Head(Vec::new()));
-                    }
-                }
+                true
             }
         }
-        true
+    }
+
+    /// Returns the next message of the body; `None` at its end. `rest` is what was read of it and
+    /// not used yet. The error is one of `poll_read`, or of the peer that sends the body.
+    async fn next<P>(
+        &mut self,
+        rest: &mut Vec<u8>,
+        reader: &mut MessageReader,
+        mut poll_read: P,
+    ) -> io::Result<Option<SignalingMessage>>
+    where
+        P: FnMut(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>>,
+    {
+        loop {
+            match reader.next() {
+                Some(Ok(message)) => return Ok(Some(message)),
+                Some(Err(())) => return Err(io::ErrorKind::InvalidData.into()),
+                None => {}
+            }
+            if rest.is_empty() {
+                if matches!(self, Self::None | Self::Length(0)) {
+                    return Ok(None);
+                }
+                let mut piece = [0; 2048];
+                match poll_fn(|cx| poll_read(cx, &mut piece)).await? {
+                    0 => return Ok(None),
+                    n => rest.extend_from_slice(piece.get(..n).unwrap_or_default()),
+                }
+            }
+            if !self.take(&std::mem::take(rest), reader) {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
     }
 }
 
 async fn begin_answer(writer: &mut WriteHalf<Stream>) -> io::Result<()> {
-    let head = format!(
-        "HTTP/1.1 200 OK\r\n{CORS}Content-Type: application/octet-stream\r\n\
-         Cache-Control: no-store\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    let fields = format!(
+        "{CORS}Content-Type: application/octet-stream\r\nCache-Control: no-store\r\n\
+         Transfer-Encoding: chunked\r\n"
     );
+    let head = reply::head("200 OK", &fields, None);
     writer.write_all(head.as_bytes()).await
 }
 
@@ -393,14 +352,10 @@ async fn say(writer: &mut WriteHalf<Stream>, bytes: &[u8]) -> io::Result<()> {
 
 /// Encodes a chunk of HTTP's chunked coding.
 pub fn chunk(bytes: &[u8]) -> Vec<u8> {
-    let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
-    chunk.extend_from_slice(bytes);
-    chunk.extend_from_slice(b"\r\n");
+    let mut chunk = Vec::new();
+    chunked::write(bytes, &mut chunk);
     chunk
 }
-
-/// What is sent behind the last candidate.
-const CANDIDATES_END: &[u8] = b"0\r\n\r\n";
 
 /// Returns candidates for our public addresses, as STUN servers see them.
 pub async fn reflexive(me: &Arc<ClientContext>, endpoint: &Endpoint) -> Vec<String> {
@@ -513,7 +468,7 @@ async fn take_offer(
         begin_answer(&mut sending).await?;
         say(&mut sending, &SignalingMessage::Answer(answer).write()).await?;
         send_candidates(me, &endpoint, &mut sending, hosts).await?;
-        sending.write_all(CANDIDATES_END).await?;
+        sending.write_all(chunked::END).await?;
         sending.close().await
     };
     let hearing = async {
@@ -563,7 +518,7 @@ async fn make_offer(
     say(&mut sending, &SignalingMessage::Offer(offer).write()).await?;
     send_candidates(me, &endpoint, &mut sending, hosts).await?;
     say(&mut sending, format!("{{\"id\":{number}}}").as_bytes()).await?;
-    sending.write_all(CANDIDATES_END).await?;
+    sending.write_all(chunked::END).await?;
     sending.close().await
 }
 
@@ -604,7 +559,7 @@ async fn take_answer(
         link.connected().await;
     };
     timeout(CONNECT_TIMEOUT, future::or(more, settled)).await;
-    let head = format!("HTTP/1.1 200 OK\r\n{CORS}Content-Length: 0\r\nConnection: close\r\n\r\n");
+    let head = reply::head("200 OK", CORS, Some(0));
     sending.write_all(head.as_bytes()).await?;
     sending.close().await
 }

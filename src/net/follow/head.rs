@@ -3,7 +3,7 @@
 use super::HttpRefusal;
 use std::ops::Range;
 
-/// Maximum number of header fields of a request.
+/// Maximum number of header fields of a head.
 pub const MAX_FIELDS: usize = 128;
 
 /// A complete, unambiguous head: method, target, version and fields.

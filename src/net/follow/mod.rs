@@ -5,7 +5,6 @@
 //! held, never a body. Where a request ends does not depend on how its bytes are cut. A request
 //! that two readers could frame differently is refused (RFC 9112, sections 5 to 7 and 11.2).
 
-mod chunks;
 mod head;
 mod requests;
 mod responses;
@@ -18,6 +17,8 @@ pub use requests::{ExpectedResponse, RequestRule, RequestStep, Requests, RuleDec
 pub use responses::Responses;
 #[cfg(any(test, fuzzing))]
 pub use section::MAX_HEAD;
+
+use super::http::reply;
 
 /// Maximum number of requests without a response before the next one has to wait.
 const MAX_PIPELINED: usize = 1024;
@@ -53,10 +54,7 @@ impl HttpRefusal {
     pub fn page(self, to_head: bool) -> String {
         let Self { status, why } = self;
         let length = status.len() + why.len() + 3;
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\
-             Connection: close\r\n\r\n"
-        );
+        let head = reply::head(status, "Content-Type: text/plain\r\n", Some(length));
         match to_head {
             true => head,
             false => format!("{head}{status}: {why}\n"),

@@ -1,9 +1,9 @@
 //! The visitor's direction: a sequence of requests.
 
-use super::chunks::{within, Chunks};
 use super::head::{check_trailers, request_line, Edits, RequestHead, MAX_FIELDS};
 use super::section::{Complete, HeaderSection};
 use super::{is_head_request, HttpRefusal};
+use crate::net::http::chunked::{within, Chunks};
 
 /// Decides about each request.
 pub trait RequestRule: Send + Sync {

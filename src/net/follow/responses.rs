@@ -2,13 +2,13 @@
 //! are passed on in any case, so a malformed response is not refused; from there on, later
 //! responses are not found.
 
-use super::chunks::{within, Chunks};
+use super::head::MAX_FIELDS;
 use super::requests::ExpectedResponse;
+use crate::net::http::chunked::{within, Chunks};
 use std::collections::VecDeque;
 
 /// Maximum length of a response head that is parsed, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
-const MAX_FIELDS: usize = 128;
 
 /// The part of the stream that the next byte belongs to.
 #[derive(Debug)]

@@ -1,7 +1,10 @@
-//! An HTTP client for gt's own use: small requests to one API. It follows no redirects and never
-//! handles visitors' traffic.
+//! HTTP for gt's own use: a client for small requests to one API, which follows no redirects, and
+//! the parts that other code shares: the chunked coding, percent-encoding, heads of answers.
 
+pub mod chunked;
 mod idle;
+pub mod percent;
+pub mod reply;
 pub(crate) mod response;
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,12 @@
 //! Reads one small HTTP response (RFC 9112) without interpreting it.
 
+use super::chunked::Chunks;
 use crate::net::with_read_buf;
 use std::io;
 use std::task::{ready, Context, Poll};
 
 /// Maximum length of a head, and of trailers, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
-/// Maximum length of a chunk's size line, in bytes.
-const MAX_LINE: usize = 1024;
 /// Maximum length of a body, in bytes.
 pub const MAX_BODY: usize = 64 * 1024;
 /// Maximum number of header fields.
@@ -205,6 +204,27 @@ where
         Ok(self.held.drain(..n).collect())
     }
 
+    async fn take_chunks(&mut self) -> Result<Vec<u8>, RequestFailure> {
+        let (mut chunks, mut body) = (Chunks::new(), Vec::new());
+        loop {
+            let mut rest = self.held.as_slice();
+            while !rest.is_empty() && chunks != Chunks::Last {
+                let data = chunks.data(&mut rest);
+                body.extend_from_slice(data.map_err(|_| bad("its chunks are malformed"))?);
+                if body.len() > MAX_BODY {
+                    return Err(too_large());
+                }
+            }
+            let used = self.held.len().saturating_sub(rest.len());
+            self.skip(used);
+            if chunks == Chunks::Last {
+                self.skip_trailers().await?;
+                return Ok(body);
+            }
+            self.need_more().await?;
+        }
+    }
+
     async fn take_to_end(&mut self) -> Result<Vec<u8>, RequestFailure> {
         while self.held.len() <= MAX_BODY {
             if self.more().await.map_err(RequestFailure::Bad)? == 0 {
@@ -212,43 +232,6 @@ where
             }
         }
         Err(too_large())
-    }
-
-    async fn take_chunks(&mut self) -> Result<Vec<u8>, RequestFailure> {
-        let mut body = Vec::new();
-        loop {
-            let size = self.take_chunk_size().await?;
-            if size == 0 {
-                self.skip_trailers().await?;
-                return Ok(body);
-            }
-            if size > MAX_BODY - body.len() {
-                return Err(too_large());
-            }
-            body.append(&mut self.take(size).await?);
-            if self.take(2).await? != b"\r\n" {
-                return Err(bad("its chunks are malformed"));
-            }
-        }
-    }
-
-    async fn take_chunk_size(&mut self) -> Result<usize, RequestFailure> {
-        loop {
-            // httparse takes an empty size for zero.
-            if self.held.first().is_some_and(|b| !b.is_ascii_hexdigit()) {
-                return Err(bad("its chunks are malformed"));
-            }
-            match httparse::parse_chunk_size(&self.held) {
-                Ok(httparse::Status::Complete((line, size))) if line <= MAX_LINE => {
-                    self.skip(line);
-                    return usize::try_from(size).map_err(|_| too_large());
-                }
-                Ok(httparse::Status::Partial) if self.held.len() < MAX_LINE => {
-                    self.need_more().await?;
-                }
-                _ => return Err(bad("its chunks are malformed")),
-            }
-        }
     }
 
     /// Skips everything up to an empty line.

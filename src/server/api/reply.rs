@@ -1,6 +1,7 @@
 //! Answers of the API.
 
 use super::request::RequestError;
+use crate::net::http::reply;
 use crate::server::sniff::PLAIN_HTTP;
 
 /// One HTTP answer of the API.
@@ -87,11 +88,11 @@ impl ApiReply {
             fields,
             body,
         } = self;
-        let len = body.len();
-        let body = if to_head { "" } else { body };
-        format!(
-            "HTTP/1.1 {status}\r\n{fields}Cache-Control: no-store\r\nContent-Length: {len}\r\n\
-             Connection: close\r\n\r\n{body}"
-        )
+        let fields = format!("{fields}Cache-Control: no-store\r\n");
+        let head = reply::head(status, &fields, Some(body.len()));
+        match to_head {
+            true => head,
+            false => head + body,
+        }
     }
 }

@@ -1,4 +1,7 @@
-//! A chunked body (RFC 9112, section 7.1), up to its trailers.
+//! The chunked coding (RFC 9112, section 7.1): reading a body up to its trailers, and writing one.
+
+/// The last chunk, and no trailers.
+pub const END: &[u8] = b"0\r\n\r\n";
 
 /// Maximum length of a chunk's extensions, in bytes.
 const MAX_EXTENSION: u16 = 1024;
@@ -11,6 +14,11 @@ pub enum Chunks {
     Size {
         size: u64,
         digits: u8,
+    },
+    /// Blanks behind a size, which some programs pad it with.
+    Padding {
+        size: u64,
+        length: u16,
     },
     Extension {
         size: u64,
@@ -26,6 +34,12 @@ pub enum Chunks {
     DataLf,
     /// The last chunk's size line has ended; trailers follow.
     Last,
+}
+
+impl Default for Chunks {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Chunks {
@@ -48,7 +62,7 @@ impl Chunks {
                         left => Self::Data { left },
                     };
                 }
-                _ => match self.next(*byte) {
+                _ => match self.next(*byte, false) {
                     Ok(next) => {
                         *self = next;
                         at = at.saturating_add(1);
@@ -61,8 +75,45 @@ impl Chunks {
         Ok(at)
     }
 
-    fn next(self, byte: u8) -> Result<Self, &'static str> {
+    /// Returns the next data of the body and takes it and what stands before it off `bytes`.
+    /// Empty if the rest of `bytes` has none. Accepts blanks behind sizes: only a body that is
+    /// passed on must have one reading for everybody.
+    pub fn data<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<&'a [u8], &'static str> {
+        while let Some((first, rest)) = bytes.split_first() {
+            match self {
+                Self::Last => break,
+                Self::Data { left } => {
+                    let (n, after) = within(*left, bytes.len());
+                    let (data, rest) = bytes.split_at(n);
+                    *bytes = rest;
+                    *self = match after {
+                        0 => Self::DataCr,
+                        left => Self::Data { left },
+                    };
+                    return Ok(data);
+                }
+                _ => {
+                    *self = self.next(*first, true)?;
+                    *bytes = rest;
+                }
+            }
+        }
+        Ok(&[])
+    }
+
+    fn next(self, byte: u8, may_pad: bool) -> Result<Self, &'static str> {
         match (self, byte) {
+            (Self::Size { size, digits: 1.. }, b' ' | b'\t') if may_pad => {
+                Ok(Self::Padding { size, length: 0 })
+            }
+            (Self::Padding { size, length }, b' ' | b'\t') if length < MAX_EXTENSION => {
+                Ok(Self::Padding {
+                    size,
+                    length: length.saturating_add(1),
+                })
+            }
+            (Self::Padding { size, .. }, b'\r') => Ok(Self::SizeLf { size }),
+            (Self::Padding { size, .. }, b';') => Ok(Self::Extension { size, length: 0 }),
             (Self::Size { size, digits }, _) if byte.is_ascii_hexdigit() => {
                 let digit = char::from(byte).to_digit(16).unwrap_or_default();
                 if digits >= MAX_DIGITS {
@@ -92,6 +143,15 @@ impl Chunks {
             (Self::DataLf, b'\n') => Ok(Self::new()),
             _ => Err("a chunk is malformed"),
         }
+    }
+}
+
+/// Appends `data` as a chunk. No data is no chunk: an empty one would end the body.
+pub fn write(data: &[u8], out: &mut Vec<u8>) {
+    if !data.is_empty() {
+        out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+        out.extend_from_slice(data);
+        out.extend_from_slice(b"\r\n");
     }
 }
 
@@ -137,6 +197,43 @@ mod tests {
         }
         assert!(!is_bad(&format!("1;{}\r\n", "a".repeat(1024))));
         assert!(is_bad(&format!("1;{}", "a".repeat(1025))));
+    }
+
+    #[test]
+    fn data_is_what_stands_in_the_chunks() {
+        let body = b"3 \t\r\nabc\r\nA ;x=\"y\"\r\n0123456789\r\n000\r\nX: y\r\n";
+        for cut in 0..body.len() {
+            let (mut chunks, mut data) = (Chunks::new(), Vec::new());
+            for mut piece in [&body[..cut], &body[cut..]] {
+                while !piece.is_empty() && chunks != Chunks::Last {
+                    data.extend(chunks.data(&mut piece).unwrap());
+                }
+            }
+            assert_eq!((&data[..], chunks), (&b"abc0123456789"[..], Chunks::Last));
+        }
+        for body in ["1 1\r\n", "1 \n", " 1\r\n", "1\r\nab"] {
+            let (mut chunks, mut bytes) = (Chunks::new(), body.as_bytes());
+            while chunks.data(&mut bytes).is_ok() {
+                assert!(!bytes.is_empty(), "{body:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let mut body = Vec::new();
+        for data in [&b"one"[..], b"", b"0123456789abcdef"] {
+            write(data, &mut body);
+        }
+        body.extend(END);
+        let (mut chunks, mut rest, mut data) = (Chunks::new(), body.as_slice(), Vec::new());
+        while chunks != Chunks::Last {
+            data.extend(chunks.data(&mut rest).unwrap());
+        }
+        assert_eq!(
+            (&data[..], rest),
+            (&b"one0123456789abcdef"[..], &b"\r\n"[..])
+        );
     }
 
     #[test]
