@@ -6,7 +6,7 @@ use super::{p2p, ClientContext};
 use crate::config::label::ascii;
 use crate::config::{Exposure, Local, Remote, Scheme, ServiceConfig};
 use crate::net::http::reply;
-use crate::net::{self, Conn, Socket, TaskGuard};
+use crate::net::{self, Conn, TaskGuard};
 use crate::sync::Mutex;
 use crate::tunnel::{Relay, Stream, FIRST_WINDOW};
 use crate::wire::frame::ResetCode;
@@ -36,12 +36,15 @@ pub struct Services {
 }
 
 enum ServiceTarget {
-    Tcp {
-        scheme: Scheme,
-        host: String,
-        port: u16,
-    },
+    Tcp(LocalAddress),
     Files(Arc<FolderRoot>),
+}
+
+/// The address of a local service.
+struct LocalAddress {
+    scheme: Scheme,
+    host: String,
+    port: u16,
 }
 
 impl Services {
@@ -49,11 +52,11 @@ impl Services {
     pub fn new(services: &[ServiceConfig]) -> io::Result<Self> {
         let list = services.iter().map(|service| {
             let target = match &service.local {
-                Local::Tcp { scheme, host, port } => ServiceTarget::Tcp {
+                Local::Tcp { scheme, host, port } => ServiceTarget::Tcp(LocalAddress {
                     scheme: *scheme,
                     host: host.clone(),
                     port: *port,
-                },
+                }),
                 Local::Files(path) => {
                     let root = FolderRoot::open(path, service.follow_links_outside)?;
                     ServiceTarget::Files(Arc::new(root))
@@ -201,10 +204,7 @@ pub async fn serve(
         }
         Ok(ReachedService::Done) => {}
         Err(e) => {
-            stream.fail(match e.kind() {
-                io::ErrorKind::TimedOut => ResetCode::TimedOut,
-                _ => ResetCode::Unreachable,
-            });
+            stream.fail(reset_code(&e));
             let level = services.level_of_failure();
             log::log!(level, "service {}: {e}", service.local);
         }
@@ -244,17 +244,15 @@ async fn connect<'a>(
     }
     match target {
         ServiceTarget::Files(root) => Ok(ReachedService::Files(root)),
-        ServiceTarget::Tcp { scheme, host, port } => {
-            let patience = service.local_timeout.unwrap_or(CONNECT_TIMEOUT);
-            let dialing = async { net::dial(host, *port, patience).await.map(Some) };
+        ServiceTarget::Tcp(addr) => {
+            let dialing = async { dial(service, addr, head).await.map(Some) };
             let given_up = async {
                 stream.is_over().await;
                 Ok(None)
             };
-            let Some(socket) = future::or(dialing, given_up).await? else {
+            let Some(conn) = future::or(dialing, given_up).await? else {
                 return Ok(ReachedService::Done);
             };
-            let conn = reach(service, *scheme, host, *port, socket, head).await?;
             Ok(ReachedService::Conn(Arc::new(conn)))
         }
     }
@@ -301,24 +299,22 @@ pub async fn relay(
         stream.fail(ResetCode::UnknownService);
         return Ok(());
     };
-    let ServiceTarget::Tcp { scheme, host, port } = target else {
-        stream.write_all(head).await?;
-        let ServiceTarget::Files(root) = target else {
-            return Ok(());
-        };
-        let served = files::serve_after(root, &mut stream, already.to_vec()).await;
-        return served.inspect_err(|_| stream.fail(ResetCode::Aborted));
+    let addr = match target {
+        ServiceTarget::Tcp(addr) => addr,
+        ServiceTarget::Files(root) => {
+            stream.write_all(head).await?;
+            let served = files::serve_after(root, &mut stream, already.to_vec()).await;
+            return served.inspect_err(|_| stream.fail(ResetCode::Aborted));
+        }
     };
-    let patience = service.local_timeout.unwrap_or(CONNECT_TIMEOUT);
-    let socket = match net::dial(host, *port, patience).await {
-        Ok(socket) => socket,
+    let conn = match dial(service, addr, already.to_vec()).await {
+        Ok(conn) => conn,
         Err(e) => {
-            stream.fail(ResetCode::Unreachable);
+            stream.fail(reset_code(&e));
             return Err(e);
         }
     };
     stream.write_all(head).await?;
-    let conn = reach(service, *scheme, host, *port, socket, already.to_vec()).await?;
     Relay::service(stream, Arc::new(conn)).await;
     Ok(())
 }
@@ -331,29 +327,25 @@ async fn carry(
 ) -> io::Result<()> {
     match target {
         ServiceTarget::Files(root) => files::serve(root, channel).await,
-        ServiceTarget::Tcp { scheme, host, port } => {
-            let patience = service.local_timeout.unwrap_or(CONNECT_TIMEOUT);
-            let dialing = net::dial(host, *port, patience);
-            let socket = channel.unless_cut(dialing).await?;
-            let conn = reach(service, *scheme, host, *port, socket, Vec::new()).await?;
+        ServiceTarget::Tcp(addr) => {
+            let conn = channel.unless_cut(dial(service, addr, Vec::new())).await?;
             p2p::carry(channel, Arc::new(conn)).await
         }
     }
 }
 
-/// Connects to a service and passes on the bytes of its visitor that have come already (`come`).
-async fn reach(
-    service: &ServiceConfig,
-    scheme: Scheme,
-    host: &str,
-    port: u16,
-    socket: Socket,
-    come: Vec<u8>,
-) -> io::Result<Conn> {
+/// Connects to a service at `addr` and passes on the bytes of its visitor that have come already
+/// (`come`). Streams, relayed connections and data channels all reach a service by this.
+async fn dial(service: &ServiceConfig, addr: &LocalAddress, come: Vec<u8>) -> io::Result<Conn> {
+    let patience = service.local_timeout.unwrap_or(CONNECT_TIMEOUT);
+    let socket = net::dial(&addr.host, addr.port, patience).await?;
     // TLS is passed on unchanged.
-    if service.use_local_as_http_host && scheme != Scheme::Https {
-        let rule = HostRewriter(local_host(scheme, host, port));
-        return Ok(RewritingConn::start(socket, rule, come));
+    if service.use_local_as_http_host && addr.scheme != Scheme::Https {
+        return Ok(RewritingConn::start(
+            socket,
+            HostRewriter(addr.name()),
+            come,
+        ));
     }
     let conn = Conn::from(socket);
     if !come.is_empty() {
@@ -362,16 +354,26 @@ async fn reach(
     Ok(conn)
 }
 
-/// Returns the host that requests name with useLocalAsHTTPHost: the local address, without the
-/// scheme's default port.
-fn local_host(scheme: Scheme, host: &str, port: u16) -> String {
-    let host = if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.to_owned()
-    };
-    match (scheme, port) {
-        (Scheme::Http, 80) | (Scheme::Https, 443) => host,
-        _ => format!("{host}:{port}"),
+/// Returns the code that tells the server why a service cannot be reached.
+fn reset_code(e: &io::Error) -> ResetCode {
+    match e.kind() {
+        io::ErrorKind::TimedOut => ResetCode::TimedOut,
+        _ => ResetCode::Unreachable,
+    }
+}
+
+impl LocalAddress {
+    /// Returns the host that requests name with useLocalAsHTTPHost: the local address, without the
+    /// scheme's default port.
+    fn name(&self) -> String {
+        let Self { scheme, host, port } = self;
+        let host = match host.contains(':') {
+            true => format!("[{host}]"),
+            false => host.clone(),
+        };
+        match (scheme, port) {
+            (Scheme::Http, 80) | (Scheme::Https, 443) => host,
+            _ => format!("{host}:{port}"),
+        }
     }
 }

@@ -4,9 +4,10 @@ use super::{cuts, seed};
 use crate::client::files::date::Moment;
 use crate::client::files::head::{end, FileRequest, HEAD_MAX};
 use crate::client::files::range::ByteRange;
-use crate::client::files::target::{encode, query, RequestTarget};
+use crate::client::files::target::{query, RequestTarget};
 use crate::config::value::Scalar;
 use crate::config::{Local, Remote};
+use crate::net::http::percent;
 use std::path::{Component, Path};
 
 /// A request to the file service, and its parsers one by one.
@@ -86,7 +87,7 @@ fn target(bytes: &[u8]) {
     let mut link = String::new();
     for name in path.split(|byte| *byte == b'/') {
         link.push('/');
-        encode(name, &mut link);
+        percent::encode(name, &mut link);
     }
     assert!(link
         .bytes()

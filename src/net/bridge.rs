@@ -1,24 +1,10 @@
 //! A TCP connection within this machine. One end can be given to another process; the other end
 //! relays a connection whose state cannot be passed on, such as TLS.
 
-use super::{timeout, Conn, Shutdown, Socket};
-use async_io::Timer;
-use futures_lite::future;
-use std::future::Future;
+use super::{Conn, Socket};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
-
-/// Maximum bytes moved at a time.
-const MAX_READ: usize = 16 * 1024;
-/// Pieces moved in a row before other tasks run.
-const MAX_PIECES_IN_A_ROW: u32 = 4;
-/// An end that takes nothing for this long is cut.
-const STUCK_TIMEOUT: Duration = Duration::from_secs(90);
-/// How long one direction may pause when the other has ended.
-const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Creates a connection and returns both ends.
 pub fn bridge() -> io::Result<(Conn, OwnedFd)> {
@@ -34,79 +20,27 @@ pub fn bridge() -> io::Result<(Conn, OwnedFd)> {
     Ok((Conn::from(Socket::adopt(near.into())?), far.into()))
 }
 
-/// Moves bytes between the two connections in both directions until both have ended. When one
-/// fails, so does the other.
-pub async fn carry(one: &Conn, other: &Conn) {
-    carry_with(one, other, || Timer::after(HALF_CLOSE_TIMEOUT)).await;
-}
-
-/// [`carry`] with a settable pause: when one direction has ended, the other is cut if it brings
-/// nothing during one `pause`.
-async fn carry_with<P: Future>(one: &Conn, other: &Conn, pause: impl Fn() -> P) {
-    let one_way_over = Shutdown::default();
-    // Pieces that have moved; may wrap.
-    let moved = AtomicU32::new(0);
-    let carry_one_way = |from, to| {
-        let (over, moved) = (&one_way_over, &moved);
-        async move {
-            carry_one_way(from, to, moved).await?;
-            over.trigger();
-            io::Result::Ok(())
-        }
-    };
-    let both = future::try_zip(carry_one_way(one, other), carry_one_way(other, one));
-    let carrying = async { both.await.map(drop) };
-    let leaving = async {
-        one_way_over.wait().await;
-        loop {
-            let before = moved.load(Ordering::Relaxed);
-            pause().await;
-            if moved.load(Ordering::Relaxed) == before {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-        }
-    };
-    if future::or(carrying, leaving).await.is_err() {
-        one.reset_on_close();
-        other.reset_on_close();
-    }
-}
-
-async fn carry_one_way(from: &Conn, to: &Conn, moved: &AtomicU32) -> io::Result<()> {
-    let mut piece = vec![0; MAX_READ];
-    loop {
-        let n = from.read(&mut piece).await?;
-        if n == 0 {
-            return std::future::poll_fn(|cx| to.poll_shutdown(cx)).await;
-        }
-        let writing = to.write_all(piece.get(..n).unwrap_or_default());
-        let written = timeout(STUCK_TIMEOUT, writing).await;
-        written.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
-        if moved
-            .fetch_add(1, Ordering::Relaxed)
-            .is_multiple_of(MAX_PIECES_IN_A_ROW)
-        {
-            // Ends that are always ready must not keep other tasks from running.
-            future::yield_now().await;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::carry::{carry, carry_with, MAX_PIECES_IN_A_ROW};
     use crate::net::conn::tests::Flood;
     use async_std::channel;
+    use futures_lite::future;
     use std::io::{Read, Write};
     use std::net::Shutdown;
     use std::pin::pin;
+    use std::time::Duration;
+
+    /// Longer than a test takes.
+    const PAUSE: Duration = Duration::from_secs(30);
 
     #[test]
     fn a_bridge_passes_bytes_ends_and_failures_both_ways() {
         async_std::task::block_on(async {
             let (near, far) = bridge().unwrap();
             let (conn, visitor) = bridge().unwrap();
-            let carrying = async_std::task::spawn(async move { carry(&conn, &near).await });
+            let carrying = async_std::task::spawn(async move { carry(&conn, &near, PAUSE).await });
             let (mut far, mut visitor) = (TcpStream::from(far), TcpStream::from(visitor));
             let sent: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
             let expected = sent.clone();
@@ -129,7 +63,7 @@ mod tests {
 
             let (near, far) = bridge().unwrap();
             let (conn, visitor) = bridge().unwrap();
-            let carrying = async_std::task::spawn(async move { carry(&conn, &near).await });
+            let carrying = async_std::task::spawn(async move { carry(&conn, &near, PAUSE).await });
             Conn::from(Socket::adopt(far).unwrap()).reset_on_close();
             carrying.await;
             let cut = TcpStream::from(visitor).read(&mut [0]).unwrap_err();
@@ -182,7 +116,7 @@ mod tests {
             let (one, other) = (Flood::new(100), Flood::new(100));
             let reads = || one.reads() + other.reads();
             let (one_end, other_end) = (one.conn(), other.conn());
-            let mut carrying = pin!(carry(&one_end, &other_end));
+            let mut carrying = pin!(carry(&one_end, &other_end, PAUSE));
             loop {
                 let before = reads();
                 let over = future::poll_once(&mut carrying).await.is_some();

@@ -3,6 +3,8 @@
 
 #[cfg(feature = "server")]
 pub mod bridge;
+#[cfg(any(feature = "server", feature = "p2p"))]
+mod carry;
 pub mod clock;
 mod conn;
 #[cfg(all(feature = "server", feature = "p2p"))]
@@ -24,6 +26,8 @@ mod timeout;
 pub mod tls;
 mod token_bucket;
 
+#[cfg(any(feature = "server", feature = "p2p"))]
+pub use carry::carry;
 pub use conn::{Conn, ConnLayer};
 #[cfg(all(feature = "server", feature = "p2p"))]
 pub use datagrams::Datagrams;

@@ -15,7 +15,7 @@ use super::users::LoginVerdict;
 use super::{session, visitor, ServerState};
 use crate::config::Secret;
 use crate::handover::{HostKey, Message, MovedTunnel, ProcessLink};
-use crate::net::{bridge, Conn, Listener, Shutdown, Socket};
+use crate::net::{bridge, carry, Conn, Listener, Shutdown, Socket};
 use crate::sync::{Mutex, MutexGuard};
 use async_io::Timer;
 use std::collections::HashSet;
@@ -23,6 +23,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How long one direction of a visitor on a bridge may pause when the other has ended.
+const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long ports and proofs of a client from the parent process are kept until the client is here.
 const RETENTION: Duration = Duration::from_secs(60);
 
@@ -241,7 +243,7 @@ impl ServerState {
         }
         let serving = self.serving.begin();
         crate::spawn(async move {
-            bridge::carry(&conn, &near).await;
+            carry(&conn, &near, HALF_CLOSE_TIMEOUT).await;
             drop((serving, permit));
         });
         Ok(())

@@ -13,7 +13,7 @@ use crate::client::pool::Pool;
 use crate::client::ClientContext;
 use crate::config::{Remote, TcpForward};
 use crate::handover::{Inherited, Item, Outgoing};
-use crate::net::{self, timeout, with_read_buf, Conn, Listener, Shutdown};
+use crate::net::{self, timeout, Conn, Listener, Shutdown};
 use crate::sync::{Mutex, MutexGuard};
 use event_listener::Event;
 use futures_lite::future;
@@ -30,6 +30,10 @@ const DIRECT_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 const REQUEST_END: &[u8] = b"5\r\n0\r\n\r\n\r\n0\r\n\r\n";
 /// Timeout for answers of the server.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// When one direction of a relayed connection has ended, how long the other may pause: as long as
+/// a relay keeps a visitor that says nothing more.
+const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A running forwarder with its listener.
 #[derive(Clone)]
@@ -406,8 +410,8 @@ impl Forwarder {
             )));
         }
         local.write_all(&answer.rest).await?;
-        let (there, back) = future::zip(pump(local, &conn), pump(&conn, local)).await;
-        there.and(back)
+        net::carry(local, &conn, HALF_CLOSE_TIMEOUT).await;
+        Ok(())
     }
 }
 
@@ -426,27 +430,4 @@ impl Drop for PendingVisit {
 /// chunks of their own within the body, and answer an empty 200 to any other request.
 async fn send_message(conn: &Conn, message: SignalingMessage) -> io::Result<()> {
     conn.write_all(&chunk(&chunk(&message.write()))).await
-}
-
-/// Moves bytes one way until the end, and passes the end on.
-async fn pump(from: &Conn, to: &Conn) -> io::Result<()> {
-    loop {
-        let read = std::future::poll_fn(|cx| {
-            with_read_buf(|buffer| {
-                let read = from.poll_read(cx, buffer);
-                read.map_ok(|n| buffer.get(..n).unwrap_or_default().to_vec())
-            })
-        });
-        let bytes = match read.await {
-            Ok(bytes) if bytes.is_empty() => {
-                return std::future::poll_fn(|cx| to.poll_shutdown(cx)).await
-            }
-            Ok(bytes) => bytes,
-            Err(e) => {
-                to.reset_on_close();
-                return Err(e);
-            }
-        };
-        to.write_all(&bytes).await?;
-    }
 }
