@@ -1,6 +1,7 @@
 //! The client: keeps tunnels to its servers and connects each stream to a local service.
 
 mod backoff;
+mod context;
 pub mod files;
 pub(crate) mod host_rewriter;
 mod id_conflict;
@@ -17,12 +18,13 @@ mod service;
 mod session;
 
 use crate::config::label::label;
-use crate::config::{self, Secret, Uplink, Wire};
+use crate::config::{self, Secret, Uplink};
 use crate::handover::{Inherited, Item, Outgoing};
-use crate::net::tls::{self, Connector, ServerTrust};
+use crate::net::tls::{self, Connector};
 use crate::net::{timeout, Shutdown, WaitGroup};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::Mutex;
 use async_io::Timer;
+use context::{connector, ClientContext, LazyTls};
 use event_listener::Event;
 use futures_lite::future;
 use p2p::P2p;
@@ -141,74 +143,6 @@ fn sources(link: &Uplink) -> io::Result<Vec<ServerSource>> {
 /// Checks whether a client could start, except for its listening addresses.
 pub fn check(config: &config::ClientConfig, file: &Option<PathBuf>) -> io::Result<()> {
     ClientPlan::without_listener(config, file, None, &Inherited::default()).map(drop)
-}
-
-/// The state that all tunnels of a client share.
-pub(crate) struct ClientContext {
-    id: String,
-    secret: Secret,
-    tls: LazyTls,
-    /// The wire versions to speak with servers.
-    wire: Wire,
-    remote_timeout: Duration,
-    reconnect_delay: Duration,
-    /// Maximum number of tunnels to one server.
-    connections: usize,
-    /// Number of tunnels to one server that are always kept.
-    idle_connections: usize,
-    services: Mutex<Arc<Services>>,
-    p2p: P2p,
-    stop: Shutdown,
-    /// Makes pools that wait retry at once.
-    retry: Event,
-    /// Tunnels and relays that are still running.
-    serving: WaitGroup,
-}
-
-impl ClientContext {
-    fn lock_services(&self) -> MutexGuard<'_, Arc<Services>> {
-        self.services.lock()
-    }
-
-    fn services(&self) -> Arc<Services> {
-        self.lock_services().clone()
-    }
-}
-
-/// TLS to servers, set up on first use: a remoteAPI may name `tls://` servers, or none.
-struct LazyTls {
-    link: Uplink,
-    connector: Mutex<Option<Connector>>,
-}
-
-impl LazyTls {
-    fn lock(&self) -> MutexGuard<'_, Option<Connector>> {
-        self.connector.lock()
-    }
-
-    /// Returns the connector. The error names the unusable file, or what the system lacks.
-    fn connector(&self) -> io::Result<Connector> {
-        if let Some(connector) = &*self.lock() {
-            return Ok(connector.clone());
-        }
-        let connector = connector(&self.link)?;
-        Ok(self.lock().insert(connector).clone())
-    }
-}
-
-fn connector(link: &Uplink) -> io::Result<Connector> {
-    match &link.remote_cert {
-        _ if link.remote_cert_insecure => {
-            log::warn!(
-                "remoteCertInsecure is set: anyone between here and the server can read and \
-                 change everything; better set remoteCert to its certificate"
-            );
-            Connector::new(ServerTrust::Nobody)
-        }
-        Some(path) => Connector::new(ServerTrust::File(path)),
-        None => Connector::new(ServerTrust::System)
-            .map_err(|e| io::Error::new(e.kind(), format!("{e}, or set remoteCert"))),
-    }
 }
 
 impl Client {

@@ -1,6 +1,6 @@
 //! The stub of `p2p` for builds without the feature. `config` reports options that need it.
 
-use super::ClientContext;
+use super::context::ClientContext;
 use super::Pool;
 use crate::config::{self, TcpForward};
 use crate::handover::{Inherited, Outgoing};

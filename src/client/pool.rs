@@ -1,12 +1,12 @@
 //! The tunnels to one server: a fixed number is always kept, more are opened under load.
 
 use super::backoff::Backoff;
+use super::context::ClientContext;
 use super::id_conflict::IdConflict;
 use super::offered_services::OfferedServices;
 use super::remote_api::RemoteApi;
 use super::service::Services;
 use super::session::{self, ClientSession, ConnectFailure};
-use super::ClientContext;
 use crate::config::{Remote, Wire};
 use crate::net::{Conn, Shutdown};
 use crate::sync::{Mutex, MutexGuard};

@@ -1,8 +1,9 @@
 //! The local services: what is offered to the server, and how a stream reaches one.
 
+use super::context::ClientContext;
 use super::files::{self, FolderRoot};
 use super::host_rewriter::{HostRewriter, RewritingConn};
-use super::{p2p, ClientContext};
+use super::p2p;
 use crate::config::label::ascii;
 use crate::config::{Exposure, Local, Remote, Scheme, ServiceConfig};
 use crate::net::http::reply;

@@ -1,9 +1,9 @@
 //! The life of one tunnel on the client: connecting, hello, streams, signals, end.
 
+use super::context::ClientContext;
 use super::other_protocol::OtherProtocol;
 use super::pool::{Pool, PooledTunnel, ReplaceReason};
 use super::service::{self, Services};
-use super::ClientContext;
 use crate::config::Remote;
 use crate::net::{self, timeout, tls, Conn, TaskGuard};
 use crate::tunnel::{Event, Inbox, PeerRole, Policy, Tunnel, DELIVERY_TIMEOUT};

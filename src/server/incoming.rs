@@ -1,9 +1,9 @@
 //! An accepted connection whose protocol is not known yet.
 
 use super::connection_limit::Permit;
+use super::process_links::MessageOrigin;
 use super::settings::Settings;
-use super::transfer::MessageOrigin;
-use super::ServerState;
+use super::state::ServerState;
 use crate::net::{with_read_buf, Conn, TaskGuard};
 use std::io;
 use std::net::SocketAddr;

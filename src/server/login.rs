@@ -2,8 +2,8 @@
 
 use super::auth_api::{AuthApi, AuthDecision, GrantedPrefixes};
 use super::handshake::LoginRejection;
+use super::state::ServerState;
 use super::users::{Admission, LoginVerdict};
-use super::ServerState;
 use crate::net::{timeout, Conn};
 use crate::wire::frame::{RejectCode, Signal};
 use crate::wire::hello::{Hello, ServiceSpec};

@@ -17,6 +17,7 @@ mod listeners;
 mod login;
 mod one_request;
 mod ports;
+mod process_links;
 mod rate_limits;
 mod registry;
 mod restored_clients;
@@ -24,6 +25,7 @@ mod self_test;
 mod session;
 mod settings;
 mod sniff;
+mod state;
 #[cfg_attr(not(feature = "p2p"), path = "no_stun.rs")]
 pub(crate) mod stun;
 mod transfer;
@@ -33,30 +35,25 @@ mod visitor;
 use crate::config;
 use crate::handover::{Inherited, Outgoing, ProcessLink};
 use crate::net::tls::Acceptor;
-use crate::net::{timeout, timeout_at, Listener, Shutdown, WaitGroup};
+use crate::net::{timeout, timeout_at, Listener, Shutdown};
 use crate::sync::{Mutex, MutexGuard};
 use crate::wire::frame::Signal;
 use crate::wire::Version;
 use api::{AllowedHosts, Api};
 use auth_lockout::AuthLockout;
-use connection_limit::ConnectionLimit;
-use counters::Counters;
 use first_secrets::FirstSecrets;
 use incoming::ListenerKind;
-use lingering::Lingering;
 use listeners::{Front, Listeners, OpenListener, PlannedListener, Purpose};
-use rate_limits::RateLimits;
-use registry::Registry;
+pub use process_links::MessageOrigin;
 use restored_clients::RestoredClients;
-use self_test::SelfTest;
-use settings::{Settings, Watch};
+use settings::Settings;
+use state::ServerState;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stun::Stun;
-use transfer::Transfer;
-pub use transfer::{MessageOrigin, Recipient};
+pub use transfer::Recipient;
 
 /// How long clients may take to reconnect when asked to, before their tunnels stop taking streams.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -117,52 +114,6 @@ pub fn check(config: &config::ServerConfig) -> io::Result<()> {
     Settings::new(config, &Arc::default(), None)?;
     config.api.as_ref().map(ApiPlan::new).transpose()?;
     Ok(())
-}
-
-/// The state that all connections of a server share.
-pub(crate) struct ServerState {
-    registry: Registry,
-    settings: Watch,
-    first_secrets: Arc<FirstSecrets>,
-    rate_limits: RateLimits,
-    auth_lockout: AuthLockout,
-    connection_limit: ConnectionLimit,
-    lingering: Lingering,
-    self_test: SelfTest,
-    counters: Counters,
-    transfer: Transfer,
-    started: Instant,
-    /// Triggered when the server stops accepting.
-    stop: Shutdown,
-    /// Connections whose destination is not known yet.
-    handshakes: WaitGroup,
-    /// Tunnels and relays that are still running.
-    serving: WaitGroup,
-}
-
-impl ServerState {
-    fn new(
-        settings: Settings,
-        first_secrets: Arc<FirstSecrets>,
-        auth_lockout: AuthLockout,
-    ) -> io::Result<Self> {
-        Ok(Self {
-            registry: Registry::default(),
-            settings: Watch::new(settings),
-            first_secrets,
-            rate_limits: RateLimits::default(),
-            auth_lockout,
-            connection_limit: ConnectionLimit::default(),
-            lingering: Lingering::default(),
-            self_test: SelfTest::new()?,
-            counters: Counters::default(),
-            transfer: Transfer::default(),
-            started: Instant::now(),
-            stop: Shutdown::default(),
-            handshakes: WaitGroup::default(),
-            serving: WaitGroup::default(),
-        })
-    }
 }
 
 impl ServerPlan {

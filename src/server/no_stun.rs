@@ -1,6 +1,6 @@
 //! Replaces the STUN server in builds without P2P; `config` reports that it is missing.
 
-use super::ServerState;
+use super::state::ServerState;
 use crate::config;
 use crate::handover::{Inherited, Outgoing};
 use std::io;

@@ -3,7 +3,7 @@
 
 use super::ports::{InheritedPort, PortRequest};
 use super::registry::{HostKind, Key};
-use super::ServerState;
+use super::state::ServerState;
 use crate::config::Secret;
 use crate::handover::{Inherited, Item, Outgoing};
 use crate::net::Listener;

@@ -3,13 +3,14 @@
 
 use super::client_hello;
 use super::connection_limit::Permit;
+use super::error_page;
 use super::error_page::ErrorPage;
 use super::handshake::Handshake;
 use super::http_head;
 use super::incoming::{read_more, Incoming, ListenerKind};
 use super::registry::HostKind;
 use super::session;
-use super::{error_page, ServerState};
+use super::state::ServerState;
 use crate::config::label::ascii;
 use crate::net::tls::{self, Acceptor};
 use crate::net::{timeout_at, Conn, Socket};

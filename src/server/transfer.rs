@@ -10,15 +10,15 @@
 
 use super::connection_limit::Permit;
 use super::ports::{InheritedPort, PortRequest};
+use super::process_links::{Announced, MessageOrigin};
 use super::registry::{HostKind, Key, LoginRight};
+use super::state::ServerState;
 use super::users::LoginVerdict;
-use super::{session, visitor, ServerState};
+use super::{session, visitor};
 use crate::config::Secret;
 use crate::handover::{HostKey, Message, MovedTunnel, ProcessLink};
-use crate::net::{bridge, carry, Conn, Listener, Shutdown, Socket};
-use crate::sync::{Mutex, MutexGuard};
+use crate::net::{bridge, carry, Conn, Listener, Socket};
 use async_io::Timer;
-use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,74 +28,9 @@ const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long ports and proofs of a client from the parent process are kept until the client is here.
 const RETENTION: Duration = Duration::from_secs(60);
 
-/// The links of a server to other processes.
-#[derive(Default)]
-pub struct Transfer {
-    /// The link to the parent process, while that has tunnels.
-    parent: Mutex<Option<ProcessLink>>,
-    /// Triggered when the parent has no more tunnels, or has ended.
-    parent_gone: Shutdown,
-    /// The link to the child process, for which this one drains.
-    child: Mutex<Option<ProcessLink>>,
-    /// Stays locked until the messages of a decision are in the child's queue, which may be full:
-    /// later decisions must not overtake them.
-    announced: async_lock::Mutex<Announced>,
-}
-
-/// The clients whose visitors the child forwards here.
-#[derive(Default)]
-struct Announced {
-    ids: HashSet<Box<str>>,
-    /// Whether no more clients may be announced.
-    is_over: bool,
-}
-
-/// Which process a message comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MessageOrigin {
-    Parent,
-    Child,
-}
-
 /// Handles the messages of other processes for one server.
 #[derive(Clone)]
 pub struct Recipient(Arc<ServerState>);
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
-}
-
-impl Transfer {
-    pub fn set_parent(&self, link: ProcessLink) {
-        *lock(&self.parent) = Some(link);
-    }
-
-    pub fn set_child(&self, link: ProcessLink) {
-        *lock(&self.child) = Some(link);
-    }
-
-    /// Returns the link to the parent, if it still takes visitors.
-    pub fn parent(&self) -> Option<ProcessLink> {
-        lock(&self.parent).clone().filter(ProcessLink::is_open)
-    }
-
-    /// Returns the link to the child, if there is one.
-    pub fn child(&self) -> Option<ProcessLink> {
-        lock(&self.child).clone().filter(ProcessLink::is_open)
-    }
-
-    /// Returns the signal that the parent has nothing left that could serve visitors, or has ended.
-    pub fn parent_gone(&self) -> Shutdown {
-        self.parent_gone.clone()
-    }
-
-    /// Waits until there is no parent process.
-    pub async fn parent_ended(&self) {
-        if self.parent().is_some() {
-            self.parent_gone.wait().await;
-        }
-    }
-}
 
 impl ServerState {
     /// Asks the child to forward visitors of this id here, unless it does already.
@@ -208,7 +143,7 @@ impl ServerState {
     }
 
     fn lose_parent(&self) {
-        if let Some(parent) = lock(&self.transfer.parent).take() {
+        if let Some(parent) = self.transfer.parent.lock().take() {
             parent.close();
         }
         self.transfer.parent_gone.trigger();

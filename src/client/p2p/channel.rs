@@ -21,6 +21,12 @@ pub struct ChannelConn {
 }
 
 impl ChannelConn {
+    /// Opens a channel to the peer.
+    pub fn open(link: &PeerHandle, label: &str) -> Option<Self> {
+        let id = link.with(|peer| peer.open(label, Instant::now()))?;
+        Some(Self::new(link.clone(), id))
+    }
+
     pub fn new(link: PeerHandle, id: u16) -> Self {
         Self { link, id }
     }

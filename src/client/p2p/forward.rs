@@ -9,8 +9,8 @@ use super::peer::PeerState;
 use super::sdp::{self, Description};
 use super::signaling::{chunk, reflexive, SignalingResponse, RELAY};
 use super::{begin, carry, ChannelConn, LABEL};
+use crate::client::context::ClientContext;
 use crate::client::pool::Pool;
-use crate::client::ClientContext;
 use crate::config::{Remote, TcpForward};
 use crate::handover::{Inherited, Item, Outgoing};
 use crate::net::{self, timeout, Conn, Listener, Shutdown};
@@ -229,7 +229,10 @@ impl Forwarder {
                 let may_come = inner.slots.iter().any(connects);
                 drop(inner);
                 if let Some(link) = least {
-                    return link.open(&format!("{LABEL}{}", self.config.host_prefix));
+                    return ChannelConn::open(
+                        &link,
+                        &format!("{LABEL}{}", self.config.host_prefix),
+                    );
                 }
                 if !may_come {
                     return None;

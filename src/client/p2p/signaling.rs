@@ -2,12 +2,14 @@
 //! stream is a visitor's like any other; nothing in it has been trusted yet.
 
 use super::checks::IceRole;
+use super::driver::CONNECT_TIMEOUT;
 use super::endpoint::Endpoint;
 use super::limit::PeerPermit;
-use super::link::{PeerHandle, CONNECT_TIMEOUT};
+use super::link::PeerHandle;
 use super::message::{MessageReader, SignalingMessage};
 use super::sdp::{self, Description};
-use super::{begin, ClientContext, P2pError};
+use super::{begin, P2pError};
+use crate::client::context::ClientContext;
 use crate::net::http::chunked::{self, within, Chunks};
 use crate::net::http::reply;
 use crate::net::{timeout, tls, Conn};

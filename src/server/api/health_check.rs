@@ -3,9 +3,10 @@
 
 use crate::net::tls::{Connector, ServerTrust};
 use crate::net::{self, Conn};
+use crate::server::client_hello;
 use crate::server::incoming::{read_more, ListenerKind};
 use crate::server::self_test::random_hex;
-use crate::server::{client_hello, ServerState};
+use crate::server::state::ServerState;
 use crate::tunnel::{Event, Inbox, PeerRole, Policy, Stream, Tunnel};
 use crate::wire::frame::Signal;
 use crate::wire::hello::{Hello, ServiceSpec};

@@ -3,7 +3,7 @@
 use crate::cli::VERSION;
 use crate::net;
 use crate::server::registry::{SnapshotOrder, Totals};
-use crate::server::ServerState;
+use crate::server::state::ServerState;
 use std::fmt::{self, Display, Formatter, Write};
 
 /// Maximum number of clients listed by id; the others are summed up.

@@ -10,7 +10,7 @@ pub(crate) mod request;
 mod status;
 
 use super::listeners;
-use super::ServerState;
+use super::state::ServerState;
 use crate::net::follow::is_head_request;
 use crate::net::tls::{self, Acceptor};
 use crate::net::{blocking, timeout, Conn, Listener, Shutdown, Socket};

@@ -3,7 +3,7 @@
 use super::health_check::ProbeTarget;
 use super::json;
 use crate::cli::VERSION;
-use crate::server::ServerState;
+use crate::server::state::ServerState;
 use crate::sync::{Mutex, MutexGuard};
 use event_listener::Event;
 use serde::Serialize;

@@ -5,7 +5,8 @@ pub(crate) mod answer;
 mod limit;
 
 use super::counters::StunOutcome;
-use super::{listeners, ServerState};
+use super::listeners;
+use super::state::ServerState;
 use crate::config::{self, ListenAddr};
 use crate::handover::{Inherited, Item, Outgoing};
 use crate::net::{Datagrams, Shutdown};

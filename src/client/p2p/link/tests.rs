@@ -2,8 +2,6 @@ use super::*;
 use crate::client::p2p::checks::{ConnectivityChecks, IceRole};
 use crate::client::p2p::identity::Identity;
 use crate::client::p2p::memory::MemoryShare;
-use crate::client::p2p::P2pOptions;
-use crate::config::WebRtcLevel;
 
 fn link(identity: &Identity) -> PeerHandle {
     let checks = ConnectivityChecks::new(Arc::default(), IceRole::Answers, Vec::new());
@@ -16,26 +14,5 @@ fn a_panic_ends_only_the_peer_that_caused_it() {
     let identity = Identity::new().unwrap();
     let link = link(&identity);
     assert!(link.contain(|_| panic!("a bug in a library")));
-    assert!(matches!(link.lock().state(), PeerState::Over(_)));
-}
-
-#[test]
-fn a_peer_ends_with_its_task() {
-    let identity = Arc::new(Identity::new().unwrap());
-    let options = P2pOptions {
-        stun: Vec::new(),
-        min_port: 0,
-        max_port: 0,
-        idle: Duration::ZERO,
-        max_peers: 1,
-        log_level: WebRtcLevel::Warning,
-    };
-    let endpoint = Endpoint::start(identity.clone(), &options).unwrap();
-    let link = link(&identity);
-    endpoint.add(link.clone());
-    let driver = PeerDriver::new(link.clone(), endpoint.clone(), Duration::ZERO, |_, _| {});
-    assert_eq!(endpoint.peers(), 1);
-    drop(driver);
-    assert_eq!(endpoint.peers(), 0);
     assert!(matches!(link.lock().state(), PeerState::Over(_)));
 }

@@ -1,0 +1,81 @@
+//! What all tunnels of a client share. It knows what it holds, and nothing that uses it.
+
+use super::p2p::P2p;
+use super::service::Services;
+use crate::config::{Secret, Uplink, Wire};
+use crate::net::tls::{Connector, ServerTrust};
+use crate::net::{Shutdown, WaitGroup};
+use crate::sync::{Mutex, MutexGuard};
+use event_listener::Event;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The state that all tunnels of a client share.
+pub(crate) struct ClientContext {
+    pub(super) id: String,
+    pub(super) secret: Secret,
+    pub(super) tls: LazyTls,
+    /// The wire versions to speak with servers.
+    pub(super) wire: Wire,
+    pub(super) remote_timeout: Duration,
+    pub(super) reconnect_delay: Duration,
+    /// Maximum number of tunnels to one server.
+    pub(super) connections: usize,
+    /// Number of tunnels to one server that are always kept.
+    pub(super) idle_connections: usize,
+    pub(super) services: Mutex<Arc<Services>>,
+    pub(super) p2p: P2p,
+    pub(super) stop: Shutdown,
+    /// Makes pools that wait retry at once.
+    pub(super) retry: Event,
+    /// Tunnels and relays that are still running.
+    pub(super) serving: WaitGroup,
+}
+
+impl ClientContext {
+    pub(super) fn lock_services(&self) -> MutexGuard<'_, Arc<Services>> {
+        self.services.lock()
+    }
+
+    pub(super) fn services(&self) -> Arc<Services> {
+        self.lock_services().clone()
+    }
+}
+
+/// TLS to servers, set up on first use: a remoteAPI may name `tls://` servers, or none.
+pub(super) struct LazyTls {
+    pub(super) link: Uplink,
+    pub(super) connector: Mutex<Option<Connector>>,
+}
+
+impl LazyTls {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Connector>> {
+        self.connector.lock()
+    }
+
+    /// Returns the connector. The error names the unusable file, or what the system lacks.
+    pub(super) fn connector(&self) -> io::Result<Connector> {
+        if let Some(connector) = &*self.lock() {
+            return Ok(connector.clone());
+        }
+        let connector = connector(&self.link)?;
+        Ok(self.lock().insert(connector).clone())
+    }
+}
+
+/// Creates the connector to servers. The error names the unusable file, or what the system lacks.
+pub(super) fn connector(link: &Uplink) -> io::Result<Connector> {
+    match &link.remote_cert {
+        _ if link.remote_cert_insecure => {
+            log::warn!(
+                "remoteCertInsecure is set: anyone between here and the server can read and \
+                 change everything; better set remoteCert to its certificate"
+            );
+            Connector::new(ServerTrust::Nobody)
+        }
+        Some(path) => Connector::new(ServerTrust::File(path)),
+        None => Connector::new(ServerTrust::System)
+            .map_err(|e| io::Error::new(e.kind(), format!("{e}, or set remoteCert"))),
+    }
+}

@@ -1,0 +1,62 @@
+//! What all connections of a server share. It knows what it holds, and nothing that uses it.
+
+use super::auth_lockout::AuthLockout;
+use super::connection_limit::ConnectionLimit;
+use super::counters::Counters;
+use super::first_secrets::FirstSecrets;
+use super::lingering::Lingering;
+use super::process_links::ProcessLinks;
+use super::rate_limits::RateLimits;
+use super::registry::Registry;
+use super::self_test::SelfTest;
+use super::settings::{Settings, Watch};
+use crate::net::{Shutdown, WaitGroup};
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The state that all connections of a server share.
+pub(crate) struct ServerState {
+    pub(super) registry: Registry,
+    pub(super) settings: Watch,
+    pub(super) first_secrets: Arc<FirstSecrets>,
+    pub(super) rate_limits: RateLimits,
+    pub(super) auth_lockout: AuthLockout,
+    pub(super) connection_limit: ConnectionLimit,
+    pub(super) lingering: Lingering,
+    pub(super) self_test: SelfTest,
+    pub(super) counters: Counters,
+    pub(super) transfer: ProcessLinks,
+    pub(super) started: Instant,
+    /// Triggered when the server stops accepting.
+    pub(super) stop: Shutdown,
+    /// Connections whose destination is not known yet.
+    pub(super) handshakes: WaitGroup,
+    /// Tunnels and relays that are still running.
+    pub(super) serving: WaitGroup,
+}
+
+impl ServerState {
+    pub(super) fn new(
+        settings: Settings,
+        first_secrets: Arc<FirstSecrets>,
+        auth_lockout: AuthLockout,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            registry: Registry::default(),
+            settings: Watch::new(settings),
+            first_secrets,
+            rate_limits: RateLimits::default(),
+            auth_lockout,
+            connection_limit: ConnectionLimit::default(),
+            lingering: Lingering::default(),
+            self_test: SelfTest::new()?,
+            counters: Counters::default(),
+            transfer: ProcessLinks::default(),
+            started: Instant::now(),
+            stop: Shutdown::default(),
+            handshakes: WaitGroup::default(),
+            serving: WaitGroup::default(),
+        })
+    }
+}
