@@ -5,14 +5,11 @@
 //! other process counts there from then on.
 
 use super::auth_lockout::network_of;
+use crate::logging::{held_back, LogThrottle};
 use crate::sync::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// Minimum time between two log lines about refused connections.
-const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The limits on connections. Clones share the counts.
 #[derive(Clone, Default)]
@@ -35,8 +32,7 @@ struct ConnectionCounts {
     of_all: u32,
     taken: u32,
     by_network: HashMap<IpAddr, u32>,
-    /// When a refused connection was last logged.
-    last_warning: Option<Instant>,
+    warnings: LogThrottle,
 }
 
 impl ConnectionLimit {
@@ -67,13 +63,12 @@ impl ConnectionLimit {
             let taken = Some(Box::new(CountedConnection { limit, network }));
             return Some(Permit { _taken: taken });
         };
-        if counts
-            .last_warning
-            .is_none_or(|last_warning| last_warning.elapsed() >= WARNING_INTERVAL)
-        {
-            counts.last_warning = Some(Instant::now());
+        if let Some(lines) = counts.warnings.allow() {
             drop(counts);
-            log::warn!("connections are refused, among them one from {ip}: {option} is reached");
+            let more = held_back(lines);
+            log::warn!(
+                "connections are refused, among them one from {ip}: {option} is reached{more}"
+            );
         }
         None
     }
