@@ -826,7 +826,7 @@ fn prefixes_that_no_visitor_can_ask_for_are_refused() {
     let mut server = server_of_id1("");
     let addr = server.addr();
     for (prefix, why) in [
-        ("a.b", "it has a dot in it"),
+        ("a.b", "it has a dot,"),
         (&*"x".repeat(64), "the maximum is 63"),
         ("a b", "it has ' ' in it"),
     ] {
