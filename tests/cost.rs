@@ -1,9 +1,8 @@
-//! What gt costs, in system calls: they are most of its time, and their number, unlike the time
-//! they take, is the same on every machine.
+//! The cost of gt in system calls. They take most of its time, and their number, unlike the time they
+//! take, is the same on every machine.
 //!
-//! A machine that is busy with other things adds calls and takes none away: where gt finds
-//! nothing to do for a moment, it goes to sleep and has to be woken. So of a few tries the best one
-//! counts. The bounds are half as much again as what is needed.
+//! A busy machine only adds calls: whenever gt has nothing to do for a moment, it sleeps and has to
+//! be woken. So the best of a few tries counts. The bounds are one and a half times the calls needed.
 
 #![cfg(all(feature = "server", feature = "client"))]
 // A test fails by a panic.

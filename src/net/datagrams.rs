@@ -36,7 +36,7 @@ enum LocalDestination {
 }
 
 impl Datagrams {
-    /// Binds to `host:port` like [`super::listen`].
+    /// Binds to `host:port` like [`super::listen()`].
     pub fn bind(host: Option<&str>, port: u16) -> io::Result<Self> {
         bind_first(host, port, |addr| {
             let kind = (Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP));

@@ -1,9 +1,8 @@
 //! Programs that a test installs in a folder and runs from there.
 //!
 //! The kernel runs no file that any process has open for writing (execve(2), ETXTBSY). Tests may be
-//! threads of one process, and a child that one of them forks has every descriptor of that process
-//! until it runs its own program. So a program is written by a child that does nothing else, and
-//! never by the test's process.
+//! threads of one process, and a forked child has all descriptors of that process until it runs its
+//! own program. So programs are written by a child process, never by the test's process.
 
 use super::gt::GT;
 use super::process::run_ok;

@@ -1,8 +1,8 @@
-//! Peers that mean harm: what each attack may cost server and client, measured, and that
-//! everybody else is served while it lasts and after it.
+//! Malicious peers: the measured cost of each attack at server and client, and that all others are
+//! served during and after it.
 //!
 //! Each test prints `attack | bound | measured` for each of its bounds: `cargo test --test hostile --
-//! --nocapture` gives the table. Memory is that of a build without optimisation.
+//! --nocapture` gives the table. The memory bounds are for a build without optimisation.
 
 #![cfg(all(feature = "server", feature = "client"))]
 // A test fails by a panic.

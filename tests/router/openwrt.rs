@@ -324,7 +324,7 @@ fn the_error_for_a_wrong_target_lists_the_right_ones() {
         .env("GT_OUT", "/nonexistent"));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        said.contains("make it by: openwrt/build mips64 client"),
+        said.contains("build it with: openwrt/build mips64 client"),
         "{said}"
     );
 }

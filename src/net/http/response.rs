@@ -17,7 +17,7 @@ const MAX_FIELDS: usize = 100;
 pub struct Response {
     /// 200 to 999; interim responses are skipped.
     pub status: u16,
-    /// At most [`MAX_BODY`] bytes.
+    /// At most `MAX_BODY` bytes.
     pub body: Vec<u8>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The runtime's reactor arms each socket anew for each wait and makes five calls for a turn of its
 //! own. Here a socket is registered once, edge-triggered, with an epoll of gt's own, and that epoll
-//! is one source for the runtime: see [`epoll`]. Where there is no epoll, [`portable`] is the
+//! is one source for the runtime: see `epoll`. Where there is no epoll, `portable` is the
 //! runtime's reactor itself.
 //!
 //! A reader or writer clears the readiness first and sets it again if there may be more to do. So

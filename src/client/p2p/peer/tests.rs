@@ -1,4 +1,4 @@
-//! Two peers joined by queues in memory, with a clock that runs as fast as they work.
+//! Two peers joined by queues in memory, with a simulated clock.
 
 use super::super::checks::{IceRole, MAX_REMOTES};
 use super::super::memory::ChannelMemory;
@@ -17,37 +17,37 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 const KIB: usize = 1024;
-/// What both ends together may hold for readers.
+/// Maximum bytes that both ends together hold for readers.
 const MEMORY: usize = 1024 * KIB;
-/// How long a datagram is on its way.
+/// Latency of a datagram.
 const WAY: Duration = Duration::from_millis(10);
-/// Where the offering end is, and the other.
+/// Addresses of the offering end and of the other.
 const PLACES: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 1000),
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 2000),
 ];
-/// The ends' indices.
+/// Indices of the ends.
 const OFFERS: usize = 0;
 const ANSWERS: usize = 1;
 
 struct Pair {
     ends: [Peer; 2],
     now: Instant,
-    /// Datagrams on their way: when they arrive, at whom.
+    /// Datagrams in flight: arrival time, receiving end, content.
     way: VecDeque<(Instant, usize, BytesMut)>,
-    /// Of ten thousand datagrams so many get lost,
+    /// Number of datagrams lost in ten thousand.
     loss: u32,
-    /// by this.
+    /// State of the random numbers that select lost datagrams.
     seed: u32,
 }
 
-/// Asks once, as a task that is not there to be woken.
+/// Polls once, like a task that is never woken.
 fn ask<T>(probe: impl FnMut(&mut Context<'_>) -> Poll<T> + Unpin) -> Option<T> {
     futures_lite::future::block_on(poll_once(poll_fn(probe)))
 }
 
 impl Pair {
-    /// Two that know each other, with the answer as `change` makes it.
+    /// Creates two peers that know each other's description; `change` edits the answer.
     fn new(change: impl FnOnce(&mut Description)) -> Pair {
         let memory = Arc::new(ChannelMemory::new(MEMORY));
         let now = Instant::now();
@@ -102,7 +102,7 @@ impl Pair {
         self.seed % 10_000 < self.loss
     }
 
-    /// Lets everything happen that is due, and then the time pass until something is.
+    /// Processes everything that is due, then advances the clock to the next event.
     fn step(&mut self) {
         for end in 0..2 {
             self.ends[end].pump(self.now);
@@ -115,16 +115,16 @@ impl Pair {
             }
         }
         let arrival = self.way.front().map(|(at, ..)| *at);
-        // As its task does, nobody asks one that is over.
+        // An ended peer is not polled, as in its task.
         let [a, b] = self.ends.each_mut().map(|end| match end.state() {
             PeerState::Over(_) => None,
             _ => end.deadline(),
         });
         let due = [arrival, a, b];
-        // Nothing is where both are over.
+        // Two ended peers have no deadlines.
         let later = self.now + Duration::from_secs(1);
         let next = due.into_iter().flatten().min().unwrap_or(later);
-        // What is due now and was not done has a moment to come.
+        // A deadline that has passed is processed a moment later.
         self.now = next.max(self.now + Duration::from_micros(10));
         while self.way.front().is_some_and(|(at, ..)| *at <= self.now) {
             let Some((_, end, bytes)) = self.way.pop_front() else {
@@ -134,7 +134,7 @@ impl Pair {
         }
     }
 
-    /// Goes on until `done` says so, after every step; false if that takes longer than `limit`.
+    /// Steps until `done` returns true; false if that takes longer than `limit`.
     fn run(&mut self, limit: Duration, mut done: impl FnMut(&mut Pair) -> bool) -> bool {
         let end = self.now + limit;
         while self.now < end {
@@ -146,12 +146,12 @@ impl Pair {
         false
     }
 
-    /// Lets so much time pass.
+    /// Lets this much time pass.
     fn rest(&mut self, time: Duration) {
         self.run(time, |_| false);
     }
 
-    /// Opens a channel from one end; the other takes it.
+    /// Opens a channel from one end; the other accepts it.
     fn open(&mut self, end: usize) -> u16 {
         self.open_as(end, CREDITED)
     }
@@ -162,7 +162,7 @@ impl Pair {
         let mut opened = None;
         let taken = self.run(Duration::from_secs(60), |pair| {
             opened = opened.take().or(pair.ends[1 - end].opened());
-            // Whoever opened it has heard of that.
+            // The end that opened it knows of that.
             opened.is_some() && !pair.ends[end].channels[&id].dialing
         });
         assert!(taken, "channel {id} did not arrive");
@@ -171,7 +171,7 @@ impl Pair {
         id
     }
 
-    /// Writes as much as there is room for; returns how much of it that is.
+    /// Writes as much as there is room for; returns how much that is.
     fn write(&mut self, end: usize, id: u16, mut bytes: &[u8]) -> usize {
         let all = bytes.len();
         while !bytes.is_empty() {
@@ -199,7 +199,7 @@ impl Pair {
         false
     }
 
-    /// Sends bytes both ways at once, and checks that they arrive as they were.
+    /// Sends bytes both ways at once, and checks that they arrive unchanged.
     fn exchange(&mut self, id: u16, count: usize) {
         let sent = [numbers(count, 3), numbers(count, 5)];
         let mut at = [0; 2];
@@ -216,7 +216,7 @@ impl Pair {
     }
 }
 
-/// Bytes in which a piece that is lost, doubled or moved is seen.
+/// Returns bytes in which a lost, repeated or moved piece shows.
 fn numbers(count: usize, step: u32) -> Vec<u8> {
     let numbers = (0..).map(|n: u32| n.wrapping_mul(step).to_be_bytes());
     numbers.flatten().take(count).collect()
@@ -283,7 +283,7 @@ fn bytes_written_before_the_end_arrive_before_it() {
 }
 
 impl Pair {
-    /// Writes on from `at`, and says that this is all when it is.
+    /// Writes from `at` on, and ends the channel after the last byte. Returns the new position.
     fn write_unless_done(&mut self, end: usize, id: u16, bytes: &[u8], at: usize) -> usize {
         if at == bytes.len() {
             return 0;
@@ -296,13 +296,13 @@ impl Pair {
     }
 }
 
-/// Over a channel of this protocol.
+/// Checks that an unread channel of this protocol holds at most its share.
 fn nobody_reads(protocol: &str, share: usize, most: usize) {
     let mut pair = Pair::connected();
     let id = pair.open_as(OFFERS, protocol);
     let bytes = numbers(4096 * KIB, 9);
     let mut at = 0;
-    // Longer than any of SCTP's own limits, and not so long that the channel is cut.
+    // Longer than any limit of SCTP, but too short for the channel to be cut.
     pair.run(Duration::from_secs(85), |pair| {
         at += pair.write(OFFERS, id, &bytes[at..]);
         let out = pair.ends[OFFERS].channels[&id].outstanding;
@@ -312,7 +312,7 @@ fn nobody_reads(protocol: &str, share: usize, most: usize) {
         false
     });
     assert!((IN..=most).contains(&at), "{at} bytes were taken");
-    // All of it comes when somebody reads.
+    // Everything arrives once it is read.
     let mut got = Vec::new();
     let done = pair.run(Duration::from_secs(600), |pair| {
         at += pair.write_unless_done(OFFERS, id, &bytes, at);
@@ -333,7 +333,7 @@ fn an_unread_channel_with_credit_holds_at_most_its_window() {
     nobody_reads(CREDITED, WINDOW, WINDOW);
 }
 
-/// Many channels that nobody reads, and one whose reader goes on.
+/// Checks many unread channels beside one that is read.
 fn readers_stop(protocol: &str) {
     let mut pair = Pair::connected();
     let stopped: Vec<u16> = (0..16).map(|_| pair.open_as(OFFERS, protocol)).collect();
@@ -356,7 +356,7 @@ fn readers_stop(protocol: &str) {
         );
         let all = pair.ends[ANSWERS].channels.values();
         let held: usize = all.map(Channel::held).sum();
-        // What one turn brings comes before something else is given up.
+        // The bytes of one turn are held before something is cut.
         assert!(held <= MEMORY + RECEIVE as usize, "{held} bytes are held");
         let cut = stopped.iter().filter(|id| pair.ends[ANSWERS].is_cut(**id));
         let is_over =
@@ -364,11 +364,11 @@ fn readers_stop(protocol: &str) {
         cut.count() >= 8 && stopped.iter().zip(&at).all(is_over)
     });
     assert!(done, "{at:?}");
-    // What is on its way arrives.
+    // Bytes in flight arrive.
     pair.rest(Duration::from_secs(30));
     let cut = stopped.iter().map(|id| pair.ends[ANSWERS].is_cut(*id));
     let cut: Vec<bool> = cut.collect();
-    // Who is not cut loses nothing.
+    // Channels that were not cut lose nothing.
     for (id, is_cut) in stopped.iter().zip(cut) {
         let mut got = Vec::new();
         let ended = pair.read(ANSWERS, *id, &mut got);
@@ -429,7 +429,7 @@ fn a_slow_reader_keeps_its_channel_and_a_lone_stopped_one_for_long() {
             let read = ask(|cx| peer.poll_read(slow, cx, now));
             assert!(read.flatten().is_some(), "with messages of {size} bytes");
         }
-        // Nothing comes for it, and nobody waits.
+        // Nothing comes for it, and no other channel waits.
         let mut pair = Pair::connected();
         let alone = pair.open_as(OFFERS, "");
         let is_cut = |pair: &mut Pair| {
@@ -438,7 +438,7 @@ fn a_slow_reader_keeps_its_channel_and_a_lone_stopped_one_for_long() {
         };
         assert!(!pair.run(Duration::from_secs(80), is_cut));
         assert!(pair.run(Duration::from_secs(60), is_cut));
-        // The next one could not even be opened; a sender tries again once a minute.
+        // The next channel could not even be opened; a sender retries once a minute.
         pair.rest(Duration::from_secs(60));
         let id = pair.open_as(OFFERS, "");
         pair.exchange(id, KIB);
@@ -450,7 +450,7 @@ fn a_peer_that_fills_the_buffer_with_unreadable_bytes_is_ended() {
     let mut pair = Pair::connected();
     pair.open(OFFERS);
     pair.rest(Duration::from_secs(2));
-    // As after pieces of messages whose other pieces never come.
+    // As if fragments of messages were missing for ever.
     let mut sack = [0; 28];
     (sack[12], sack[15]) = (3, 16);
     pair.ends[ANSWERS].packets.sent(&sack, RECEIVE);
@@ -466,7 +466,7 @@ fn a_channel_ends_at_its_idle_limit() {
         let mut pair = Pair::connected();
         let [id, other] = [(); 2].map(|()| pair.open(OFFERS));
         pair.ends[ANSWERS].limit_idle(id, Some(limit), pair.now);
-        // Either direction is enough.
+        // Traffic in either direction is enough.
         for number in 0..10 {
             pair.write(number % 2, id, b"x");
             pair.rest(limit * 3 / 5);
@@ -476,7 +476,7 @@ fn a_channel_ends_at_its_idle_limit() {
         pair.write(OFFERS, id, &vec![7; held]);
         let ended = |pair: &mut Pair| pair.ends[ANSWERS].has_ended(id);
         assert!(pair.run(limit * 2, ended));
-        // What its reader did not take is lost, which it is told.
+        // Bytes that the reader did not take are discarded, and it is told.
         assert_eq!(pair.ends[ANSWERS].is_cut(id), held > 0);
         let closed = |pair: &mut Pair| pair.ends[OFFERS].is_closed(id);
         assert!(pair.run(Duration::from_secs(10), closed));
@@ -547,7 +547,7 @@ fn a_reused_channel_number_waits_until_the_last_channel_is_dropped() {
         gone && pair.ends[ANSWERS].is_closed(id)
     };
     assert!(pair.run(Duration::from_secs(60), ended));
-    // As other implementations do.
+    // Other implementations reuse numbers.
     pair.ends[OFFERS].next_id = id;
     assert_eq!(pair.ends[OFFERS].open("again", pair.now), Some(id));
     pair.rest(Duration::from_secs(1));
@@ -611,7 +611,7 @@ fn only_a_few_of_many_candidates_are_tried() {
     assert!((10..=MAX_REMOTES).contains(&tried), "{tried}");
 }
 
-/// Lets the answering end alone do what is due, and returns where its datagrams went.
+/// Runs only the answering end, and returns the destinations of its datagrams.
 fn sent_in(pair: &mut Pair, time: Duration) -> Vec<SocketAddr> {
     let peer = &mut pair.ends[ANSWERS];
     let (mut now, end) = (pair.now, pair.now + time);
@@ -633,13 +633,13 @@ fn valid_checks_from_many_sources_create_few_candidates_and_little_traffic() {
     let mut taken = 0;
     for number in 0..1500 {
         let from = SocketAddr::from(([198, 51, 100, 1], 10_000 + number));
-        // As fast as the rate allows, so that the number of sources is what is bounded.
+        // As fast as the rate limit allows, so that only the number of sources is limited.
         let now = pair.now + Duration::from_millis(30) * u32::from(number);
         taken += usize::from(pair.ends[ANSWERS].receive(from, &check.bytes, now));
     }
     let candidates = pair.ends[ANSWERS].agent.get_remote_candidates().len();
     assert_eq!((taken, candidates), (MAX_REMOTES - 1, MAX_REMOTES));
-    // An answer for each check that was taken, and checks.
+    // An answer for each accepted check, and checks.
     let sent = sent_in(&mut pair, Duration::from_secs(60)).len();
     assert!(sent <= taken + MAX_REMOTES * 20, "{sent} datagrams");
 }
@@ -695,7 +695,7 @@ fn channels_ended_by_both_ends_with_bytes_in_flight_are_all_dropped() {
             for (number, id) in ids.iter().enumerate() {
                 pair.ends[number % 2].drop_channel(*id, pair.now);
             }
-            // And the other lets go of what has ended.
+            // The other end drops its ended channels.
             let forgotten = pair.run(Duration::from_secs(120), |pair| {
                 for end in 0..2 {
                     for id in &ids {
@@ -714,8 +714,8 @@ fn channels_ended_by_both_ends_with_bytes_in_flight_are_all_dropped() {
     }
 }
 
-/// A record with handshake fragments of one byte at these offsets of message 0. Each of them holds
-/// its byte if `has_bytes` says so.
+/// Builds a record with one-byte handshake fragments of message 0 at these offsets. Each contains
+/// its byte if `has_bytes`.
 fn chain(sequence: u32, offsets: std::ops::Range<u32>, has_bytes: bool) -> Vec<u8> {
     let mut body = Vec::new();
     for offset in offsets {
@@ -753,7 +753,7 @@ fn chained_handshake_fragments_neither_crash_nor_prevent_connecting() {
         pair.ends.iter().all(is)
     };
     assert!(pair.run(Duration::from_secs(10), connected));
-    // The one that all the others wait for.
+    // The fragment that all others wait for.
     for end in 0..2 {
         let from = PLACES[1 - end];
         pair.ends[end].receive(from, &chain(sequence, 0..1, false), pair.now);
@@ -798,7 +798,7 @@ fn malformed_channel_messages_end_nothing() {
     let id = pair.open(OFFERS);
     let now = pair.now;
     let ppi = PayloadProtocolIdentifier::Dcep;
-    // Every type, whole and cut short.
+    // Every type, complete and truncated.
     for (stream, kind) in (id + 2..).step_by(2).zip(0..6) {
         let end = &mut pair.ends[OFFERS];
         let (_, association) = end.association.as_mut().unwrap();
@@ -819,7 +819,7 @@ fn multicast_dns_names_are_not_resolved() {
     let peer = &mut pair.ends[ANSWERS];
     let name = unmarshal_candidate("1 1 udp 1 a-peer.local 9 typ host").unwrap();
     peer.add_remote("candidate:1 1 udp 1 a-peer.local 9 typ host", pair.now);
-    // ICE does not ask for it either when it gets the name all the same.
+    // ICE does not resolve such a name either.
     let _ = peer.agent.add_remote_candidate(name);
     for _ in 0..10 {
         pair.now += Duration::from_secs(1);
