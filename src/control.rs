@@ -60,7 +60,7 @@ pub fn send(request: &SignalRequest) -> SignalReport {
             }
             Some(Err(e)) => {
                 report.failed.push(format!(
-                    "whether process {pid} is meant cannot be invocation: {e}"
+                    "whether process {pid} is meant cannot be told: {e}"
                 ));
                 continue;
             }
