@@ -414,7 +414,6 @@ fn usage(role: Option<RoleName>) -> String {
     text
 }
 
-/// Returns the flags of a role as a Markdown table for docs/configuration.md.
 #[cfg(all(
     test,
     feature = "server",
@@ -422,18 +421,7 @@ fn usage(role: Option<RoleName>) -> String {
     feature = "p2p",
     feature = "sentry"
 ))]
-fn table(role: RoleName) -> String {
-    let mut table = "| flag | value | default | meaning |\n| --- | --- | --- | --- |\n".to_owned();
-    for name in names(Some(role)) {
-        let default = match name.default {
-            "" => String::new(),
-            default => format!("`{default}`"),
-        };
-        let (flag, kind, help) = (name.camel, name.kind, name.help());
-        table.push_str(&format!("| `-{flag}` | {kind} | {default} | {help} |\n"));
-    }
-    table
-}
+mod pages;
 
 #[cfg(test)]
 mod tests;

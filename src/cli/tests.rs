@@ -606,33 +606,3 @@ mod both {
         }
     }
 }
-
-/// Replaces the tables with `GT_WRITE_DOCS=1 cargo test --lib tables_of_the_flags`.
-#[cfg(all(
-    feature = "server",
-    feature = "client",
-    feature = "p2p",
-    feature = "sentry"
-))]
-#[test]
-fn the_documentation_has_the_tables_of_the_flags() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
-    let page = std::fs::read_to_string(path).expect("read the page");
-    let head = page
-        .split("## Flags of the client\n")
-        .next()
-        .expect("a page");
-    let wanted = format!(
-        "{head}## Flags of the client\n\n{}\n## Flags of the server\n\n{}",
-        super::table(RoleName::Client),
-        super::table(RoleName::Server)
-    );
-    if std::env::var_os("GT_WRITE_DOCS").is_some() {
-        std::fs::write(path, &wanted).expect("write the page");
-    } else {
-        assert!(
-            page == wanted,
-            "GT_WRITE_DOCS=1 cargo test --lib tables_of_the_flags"
-        );
-    }
-}

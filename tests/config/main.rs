@@ -14,6 +14,7 @@ mod common;
 
 mod check;
 mod cli;
+mod documents;
 mod flags;
 mod reload;
 mod reload_server;
