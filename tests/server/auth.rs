@@ -249,7 +249,7 @@ fn configured_clients_are_admitted_while_the_api_is_down() {
         asking(&api, "-id id1 -secret secret1")
     };
     assert_refused(addr, &hello("id2", "s", &ID_ALONE), BAD_CREDENTIALS);
-    server.wait_for("refused to id=id2");
+    server.wait_for("unknown ids are rejected, id=id2");
     Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE));
 }
 
