@@ -414,8 +414,8 @@ fn usage(role: Option<RoleName>) -> String {
     text
 }
 
+#[cfg(test)]
 #[cfg(all(
-    test,
     feature = "server",
     feature = "client",
     feature = "p2p",
