@@ -57,6 +57,6 @@ mod tests {
         // Which four of them have a thread is the executor's choice.
         let (reads, releases): (Vec<_>, Vec<_>) = hung.into_iter().unzip();
         drop(releases);
-        reads.into_iter().for_each(|read| block_on(read));
+        reads.into_iter().for_each(block_on);
     }
 }
