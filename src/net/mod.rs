@@ -28,6 +28,8 @@ mod token_bucket;
 
 #[cfg(any(feature = "server", feature = "p2p"))]
 pub use carry::carry;
+#[cfg(all(test, feature = "server"))]
+pub use conn::tests::Flood;
 pub use conn::{Conn, ConnLayer};
 #[cfg(all(feature = "server", feature = "p2p"))]
 pub use datagrams::Datagrams;

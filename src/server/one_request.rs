@@ -216,50 +216,9 @@ impl ConnLayer for OneRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::bridge::bridge;
+    use crate::net::Flood;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
-
-    /// Number of reads after which an endless visitor ends, so that a failing test does.
-    const END: usize = 10_000;
-
-    /// A visitor that always has bytes to read.
-    #[derive(Debug)]
-    struct Endless {
-        below: Conn,
-        reads: Arc<AtomicUsize>,
-    }
-
-    impl ConnLayer for Endless {
-        fn below(&self) -> &Conn {
-            &self.below
-        }
-
-        fn poll_read(&self, _: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-            let is_end = self.reads.fetch_add(1, Ordering::Relaxed) >= END;
-            Poll::Ready(Ok(if is_end { 0 } else { buf.len() }))
-        }
-
-        fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_write(&self, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-            Poll::Ready(Ok(buf.len()))
-        }
-
-        fn holds_back(&self) -> bool {
-            false
-        }
-
-        fn poll_flush(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
 
     #[derive(Default)]
     struct Wakes(AtomicUsize);
@@ -272,12 +231,9 @@ mod tests {
 
     #[test]
     fn a_visitor_that_keeps_sending_after_its_request_yields_to_other_tasks() {
-        let reads = Arc::<AtomicUsize>::default();
-        let layer: Box<dyn ConnLayer> = Box::new(Endless {
-            below: bridge().unwrap().0,
-            reads: reads.clone(),
-        });
-        let visitor = Arc::new(Conn::from(layer));
+        // It ends after so many reads, so that a failing test does.
+        let flood = Flood::new(10_000);
+        let visitor = Arc::new(flood.conn());
         let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         let (_, conn) = OneRequest::start(visitor, request).unwrap();
         let wakes = Arc::<Wakes>::default();
@@ -285,7 +241,7 @@ mod tests {
         let mut cx = Context::from_waker(&waker);
         for turn in 1..=10 {
             assert!(conn.poll_read(&mut cx, &mut [0; 100]).is_pending());
-            assert_eq!(reads.load(Ordering::Relaxed), turn * TURN);
+            assert_eq!(flood.reads(), u32::try_from(turn * TURN).unwrap());
             assert_eq!(wakes.0.load(Ordering::Relaxed), turn, "it wakes itself");
         }
     }

@@ -205,6 +205,16 @@ impl Gt {
         Successor::named_by(&self.signal_for("QUIT", TAKES_OVER))
     }
 
+    /// Returns the program itself where another one runs it as its only child. It is killed when
+    /// the handle is dropped: the end of the other one might leave it behind.
+    pub fn only_child(&self) -> Successor {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        let children = std::fs::read_to_string(children).expect("read the children");
+        Successor {
+            pid: children.trim().parse().expect("one child"),
+        }
+    }
+
     /// Sends a signal and waits for a new line with `text`.
     fn signal_for(&mut self, signal: &str, text: &str) -> String {
         let before = self.lines_with(text).len();

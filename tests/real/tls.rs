@@ -4,7 +4,7 @@ use crate::common;
 use crate::common::api;
 use crate::common::certs::{self, Certs};
 use crate::common::curl::{curl, Reply};
-use crate::common::gt::{client, client_of_id1, server, server_of_id1, Gt, Successor, GT};
+use crate::common::gt::{client, client_of_id1, server, server_of_id1, Gt, GT};
 use crate::common::hello::{client_hello, cutter, Cut};
 use crate::common::nginx::{self, Nginx};
 use crate::common::peer::{hello, Frame, Peer};
@@ -263,11 +263,7 @@ fn a_clock_of_1970_is_reported() {
     let mut client = Gt::spawn("gt client", command, &line);
     client.assert_keeps_failing(&["the clock of this machine is wrong"]);
     // faketime starts gt as a child, which its own end would leave behind.
-    let children = format!("/proc/{0}/task/{0}/children", client.pid());
-    let children = std::fs::read_to_string(children).expect("the child of faketime");
-    let _inside = Successor {
-        pid: children.trim().parse().expect("one child"),
-    };
+    let _inside = client.only_child();
 }
 
 #[test]

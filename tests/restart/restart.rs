@@ -3,7 +3,7 @@
 use crate::common;
 use crate::common::crowd::Crowd;
 use crate::common::eventually;
-use crate::common::gt::{client, client_of_id1, server, server_of_id1, Gt, Successor, GT};
+use crate::common::gt::{client, client_of_id1, server, server_of_id1, Gt, GT};
 use crate::common::peer::{hello, port_option, prefix_option, Frame, Peer};
 use crate::common::ports::free_port;
 use crate::common::program::{install_gt, install_script};
@@ -291,11 +291,7 @@ fn the_first_process_of_a_container_logs_why_it_cannot_restart() {
     let mut server = Gt::spawn("gt server", command, line);
     let addr = server.addr();
     let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
-    let children = format!("/proc/{0}/task/{0}/children", server.pid());
-    let children = std::fs::read_to_string(children).expect("the child of unshare");
-    let inside = Successor {
-        pid: children.trim().parse().expect("one child"),
-    };
+    let inside = server.only_child();
     inside.signal("QUIT");
     server.wait_for(" ERR not restarted: this is process 1, ");
     inside.signal("HUP");
