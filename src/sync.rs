@@ -1,6 +1,6 @@
-//! Locks that a panic does not poison: what they guard is whole between any two statements, and a
-//! task that panicked must not take the others with it. Not waiting without a thread: see
-//! `async_lock`.
+//! Locks that a panic does not poison: the values they guard are consistent between any two
+//! statements, and a task that panicked must not take the others with it. They block the thread;
+//! `async_lock` has locks for tasks that must wait without one.
 
 pub use std::sync::MutexGuard;
 use std::sync::{self, PoisonError, RwLockReadGuard, RwLockWriteGuard};
@@ -10,7 +10,7 @@ use std::sync::{self, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 pub struct Mutex<T>(sync::Mutex<T>);
 
 impl<T> Mutex<T> {
-    /// An unlocked mutex.
+    /// Creates an unlocked mutex.
     pub const fn new(value: T) -> Self {
         Self(sync::Mutex::new(value))
     }
@@ -26,7 +26,7 @@ impl<T> Mutex<T> {
 pub struct RwLock<T>(sync::RwLock<T>);
 
 impl<T> RwLock<T> {
-    /// An unlocked lock.
+    /// Creates an unlocked lock.
     pub const fn new(value: T) -> Self {
         Self(sync::RwLock::new(value))
     }

@@ -1,4 +1,4 @@
-//! The graceful end of a tunnel (docs/gt1.md, "The life of a tunnel").
+//! The graceful end of a tunnel (docs/gt1.md, "The life of a tunnel", 6).
 
 /// The state of the closing handshake. Both ends run the same machine: an end that has sent and
 /// received one close drains, and sends close twice when its last stream has ended.

@@ -1,5 +1,5 @@
 //! The receiving half of a tunnel. Parses every frame of each read and delivers payloads to their
-//! streams at once; what concerns the session is returned as an [`Event`].
+//! streams at once; frames that concern the session are returned as an [`Event`].
 
 use super::closing::Closing;
 use super::throttle::Throttle;
@@ -19,13 +19,13 @@ use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 use std::time::{Duration, Instant};
 
-/// Something that the session has to act on.
+/// A message of a tunnel to its session, which has to act on it.
 pub enum Event {
     /// A signal other than ping, close and services, which have events of their own.
     Signal(Signal),
-    /// A GT/1 ping. Pings of GT/2 are answered here.
+    /// A GT/1 ping, which the session has to answer. The inbox answers pings of GT/2.
     Ping,
-    /// The peer has sent close; the tunnel has already sent the answer that is due.
+    /// The peer has sent close. The tunnel has already sent the answer that is due.
     Close,
     /// The services signal; one from a client carries its registration.
     Services(Option<Hello>),
@@ -37,8 +37,8 @@ pub enum Event {
     End(io::Result<()>),
 }
 
-/// Bytes that one read may bring while the tunnel has a speed limit or the peer may be opening
-/// streams: all streams that one read opens start at the same time.
+/// Maximum bytes of one read while the tunnel has a speed limit or the peer may be opening streams:
+/// all streams that one read opens start at the same time.
 const READ_LIMIT: usize = 64 * 1024;
 
 /// Events returned in a row before other tasks run, whatever the peer sends.
@@ -47,10 +47,11 @@ const EVENTS_PER_TURN: u32 = 32;
 /// Longest interval between deadline checks while a sign of life is awaited.
 const WATCH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Payload slices of a stream that are delivered together. One read of a bulk stream brings fewer.
+/// Maximum number of payload slices that are delivered together. One read of a bulk stream brings
+/// fewer.
 const MAX_BATCH: usize = 6;
 
-/// Reads one tunnel. Only the tunnel's session polls it.
+/// The reader of one tunnel. Only the tunnel's session polls it.
 pub struct Inbox {
     tunnel: Tunnel,
     conn: Arc<Conn>,
@@ -121,7 +122,7 @@ impl Inbox {
         }
     }
 
-    /// Returns the connection, for what follows the tunnel.
+    /// Returns the connection, for use after the tunnel has ended.
     pub fn conn(&self) -> &Arc<Conn> {
         &self.conn
     }

@@ -4,18 +4,19 @@ use std::time::{Duration, Instant};
 
 /// A stream that begins after this much silence of the peer triggers a probe.
 const PROBE_AFTER: Duration = Duration::from_secs(1);
-/// An answer is late after this time while the round-trip time is unknown.
+/// Time after which any answer is late. It applies alone while the round-trip time is unknown.
 const DEFAULT_LATE_AFTER: Duration = Duration::from_secs(1);
-/// An answer that takes less than this is never late.
+/// Time before which no answer is late.
 const NEVER_LATE_BEFORE: Duration = Duration::from_millis(100);
 
+/// What is known of one peer's being alive.
 #[derive(Debug)]
 pub(super) struct Liveness {
     /// When the peer was last heard.
     heard: Instant,
     /// When the first unanswered probe was sent. Anything that the peer sends answers it.
     asked: Option<Instant>,
-    /// When the first stream began during the peer's silence.
+    /// When the first stream began during the peer's present silence.
     watched: Option<Instant>,
     reading: ReadingState,
     /// Whether the kernel reports that bytes do not reach the peer.

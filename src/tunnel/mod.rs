@@ -1,8 +1,9 @@
-//! Many streams over one connection, independent of what its ends use them for.
+//! Many streams over one connection: framing, windows, scheduling and liveness, but not the meaning
+//! of services.
 //!
 //! A [`Tunnel`] is the handle that streams and sessions share; its state is behind one lock that is
 //! never held across an await. Two tasks drive it: the session polls the [`Inbox`], which reads
-//! frames and delivers payloads, and a writer task sends what the outbox has gathered.
+//! frames and delivers payloads, and a writer task sends the frames that wait in the outbox.
 //!
 //! GT/1 has no windows. A stream whose reader does not take its bytes has a bounded backlog; while
 //! one is full, the inbox does not read. A reader that takes nothing for [`STUCK_TIMEOUT`] while
@@ -50,19 +51,21 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use stream_state::StreamState;
 
-/// A reader that stalls a tunnel with other streams is cut off after taking nothing for this long.
+/// A reader that stalls a tunnel with other streams is cut off after taking nothing for this long
+/// (docs/wire.md, "What GT/1 cannot do").
 pub const STUCK_TIMEOUT: Duration = Duration::from_secs(10);
-/// A reader that stalls a tunnel with no other stream is cut off after this long.
+/// A reader that stalls a tunnel with no other stream is cut off after taking nothing for this
+/// long.
 pub const STUCK_ALONE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How long a gracefully ended tunnel waits for its peer to close the connection: sent bytes may
 /// still be in flight, and closing before the peer has them all would reset it.
 pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The limits and intervals of one tunnel. All differences between wire versions and roles are
-/// here.
+/// The limits and intervals of one tunnel, by wire version and role.
 #[derive(Clone)]
 pub struct Policy {
+    /// The wire version, as the handshake has established it.
     pub version: Version,
     /// Maximum bytes in a stream's backlog before the inbox of GT/1 stops reading; one more read of
     /// 128 KiB may follow. Unlimited in GT/2, where the stream's window bounds it.
@@ -74,6 +77,7 @@ pub struct Policy {
     pub growth: Growth,
     /// Bytes that may be sent on a stream opened here before the peer gives credit.
     pub credit: u32,
+    /// The role of the other end.
     pub peer: PeerRole,
     /// Interval of [`Event::Tick`] and of deadline checks.
     pub tick: Duration,
@@ -81,10 +85,12 @@ pub struct Policy {
     pub speed: Option<SpeedLimit>,
 }
 
-/// A token bucket for each direction.
+/// The token buckets of a speed limit, one for each direction.
 #[derive(Clone)]
 pub struct SpeedLimit {
+    /// Limits bytes sent to the peer.
     pub send: Arc<TokenBucket>,
+    /// Limits bytes received from the peer.
     pub receive: Arc<TokenBucket>,
 }
 
@@ -93,17 +99,20 @@ pub struct SpeedLimit {
 pub enum PeerRole {
     /// Opens no streams, and sends its registration behind a services signal.
     Client,
-    /// Opens streams, at most `streams` at a time.
-    Server { streams: usize },
+    /// Opens streams.
+    Server {
+        /// Maximum number of streams that may be open at a time.
+        streams: usize,
+    },
 }
 
 impl Policy {
-    /// Returns the defaults for this version and role. `shortest` is the shortest timeout that the
-    /// tunnel has to keep.
+    /// Returns the defaults for this version and role (docs/wire.md, "Windows"). `shortest` is the
+    /// shortest timeout that the tunnel has to keep.
     pub fn new(version: Version, peer: PeerRole, shortest: Duration) -> Self {
         let (backlog, backlogs) = match version {
             Version::One => (256 * 1024, 4 * 1024 * 1024),
-            // Full windows hold more than the reserve by which they may grow.
+            // More than the reserve: full windows also hold their first sizes.
             Version::Two => (usize::MAX, 8 * 1024 * 1024),
         };
         Self {
@@ -128,7 +137,8 @@ pub struct Tunnel(Arc<TunnelShared>);
 
 struct TunnelShared {
     state: Mutex<TunnelState>,
-    /// For questions to the kernel. Weak, so that a handle of an ended tunnel keeps no socket open.
+    /// The connection, to ask the kernel about it. Weak, so that a handle of an ended tunnel keeps
+    /// no socket open.
     conn: Weak<Conn>,
 }
 
@@ -170,8 +180,8 @@ impl Tunnel {
     }
 
     /// Opens a stream to the peer's service with index `service`; the peer learns of it with the
-    /// first bytes, or by [`Stream::announce`]. `None` if the tunnel takes no new streams or `task`
-    /// is in use.
+    /// first bytes, or by [`Stream::announce`]. `None` if the tunnel takes no new streams or
+    /// `stream_id` is in use.
     pub fn open(&self, stream_id: u32, service: u16) -> Option<Stream> {
         let mut state = lock(&self.0);
         if !state.takes_streams() || state.streams.contains_key(&stream_id) {
@@ -203,11 +213,12 @@ impl Tunnel {
         lock(&self.0).outbox.push_bytes(bytes);
     }
 
+    /// Returns the tunnel's wire version.
     pub fn version(&self) -> Version {
         lock(&self.0).version
     }
 
-    /// Sends a ping.
+    /// Sends a ping. In GT/2 it also measures the round-trip time.
     pub fn ping(&self) {
         lock(&self.0).ping(Instant::now());
     }
@@ -225,7 +236,7 @@ impl Tunnel {
         state.apply(step);
     }
 
-    /// Sends what has been gathered and ends, cutting the open streams.
+    /// Sends the frames that wait in the outbox and ends the tunnel, cutting its open streams.
     pub fn finish(&self) {
         let mut state = lock(&self.0);
         state.closing = Closing::Over;
@@ -334,7 +345,7 @@ impl Tunnel {
         self.load().is_some()
     }
 
-    /// Returns how long nothing has been sent.
+    /// Returns how long ago the writer last had something to send.
     pub fn sent(&self) -> Duration {
         lock(&self.0).sent.until(Tick::now())
     }

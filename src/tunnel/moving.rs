@@ -1,5 +1,5 @@
-//! Moving an idle tunnel with its connection to another process. The transfer itself is in
-//! `handover`.
+//! Parking of a tunnel, so that its connection can move to another process. The transfer itself is
+//! in `handover`.
 
 use super::closing::Closing;
 use super::inbox::Inbox;
@@ -47,7 +47,7 @@ impl Tunnel {
         state.parking == Parking::Parked && !state.over && state.closing == Closing::Open
     }
 
-    /// The tunnel takes new streams again.
+    /// Lets the tunnel take new streams again.
     pub fn unpark(&self) {
         lock(&self.0).parking = Parking::None;
     }

@@ -1,5 +1,5 @@
-//! The sending half of a tunnel. Streams append frames; one writer sends all that has gathered in
-//! one system call, while more gathers.
+//! The sending half of a tunnel. Streams append frames; one writer sends all of them in one system
+//! call, while more are appended.
 
 use super::buffer::{Buffer, ROOM};
 use super::pacer::{self, Pacer};
@@ -18,25 +18,27 @@ use std::sync::Arc;
 use std::task::{ready, Context, Poll, Waker};
 use std::time::Instant;
 
-/// Minimum room for which a frame is begun, in bytes.
+/// Minimum room in bytes for which a bulk frame is begun.
 const WORTHWHILE: usize = 4 * 1024;
-/// Maximum payload of a GT/1 frame on a connection that is not known to be fast. Some peers give up
-/// when one frame takes long, even if it keeps arriving.
+/// Maximum payload in bytes of a GT/1 frame on a connection that is not known to be fast. The
+/// original drops the tunnel when one frame takes long, even if it keeps arriving (docs/gt1.md,
+/// "Frames").
 const GT1_FRAME: usize = 32 * 1024;
-/// Minimum length of a frame under a speed limit, in bytes.
+/// Minimum length in bytes of a frame under a speed limit.
 const MIN_FRAME: usize = 64;
-/// Maximum payload of one frame while streams take turns.
+/// Maximum payload in bytes of one frame while streams take turns (docs/wire.md, "Scheduling").
 const MAX_SHARED_PAYLOAD: usize = 16 * 1024;
-/// Maximum bytes gathered of bulk streams that take turns.
+/// Bytes up to which bulk streams that take turns fill the outbox.
 const SHARED: usize = 3 * MAX_SHARED_PAYLOAD;
 /// Room kept free for interactive streams, in bytes.
 const RESERVE: usize = 16 * 1024;
-/// Maximum payload of an interactive frame that uses [`RESERVE`].
+/// Maximum payload in bytes of an interactive frame that uses [`RESERVE`].
 const MAX_INTERACTIVE_PAYLOAD: usize = 2 * 1024;
-/// Limit in bytes for frames that wait for no room (closes, signals). Above it the inbox does not
-/// read, so that a peer cannot make this end gather answers that it does not read.
+/// Maximum bytes in the outbox for which the inbox reads. Closes, signals and answers do not wait
+/// for room: a peer that reads none of them must not make this end gather ever more.
 pub(super) const FLOODED: usize = 2 * ROOM;
 
+/// The frames that wait to be sent, and the streams that wait to append some.
 pub(super) struct Outbox {
     gathered: Buffer,
     version: Version,
@@ -44,11 +46,11 @@ pub(super) struct Outbox {
     writer: Option<Waker>,
     /// The writer, while the connection takes nothing: only a failure wakes it.
     blocked: Option<Waker>,
-    /// Whether the connection left some of the writer's last bytes.
+    /// Whether the connection did not take all of the writer's last bytes.
     pub congested: bool,
     /// Bytes that the connection takes in about a millisecond, see [`Pacer`].
     burst: u32,
-    /// The speed limit of GT/1, where a frame must not begin before all of it may be sent.
+    /// The speed limit; only in GT/1, where a frame must not begin before all of it may be sent.
     limit: Option<Arc<TokenBucket>>,
     pub scheduler: Scheduler,
     end: OutboxEnd,
@@ -58,7 +60,7 @@ pub(super) struct Outbox {
 enum OutboxEnd {
     #[default]
     Open,
-    /// Send what has gathered, then shut down the socket for writing.
+    /// Send the frames that wait, then shut down the socket for writing.
     Flush,
     /// Nothing can be sent.
     Broken,
@@ -129,8 +131,8 @@ impl Outbox {
         Ok((room >= worthwhile).then_some(room.min(frame)))
     }
 
-    /// Returns the maximum payload of a GT/1 frame: what the connection takes at once, or the speed
-    /// limit allows at once.
+    /// Returns the maximum payload of a GT/1 frame: as many bytes as the connection takes and the
+    /// speed limit allows at once.
     fn gt1_frame(&self) -> usize {
         let taken = match self.burst {
             fast if fast > pacer::DEFAULT_BURST => ROOM,
@@ -148,8 +150,8 @@ impl Outbox {
         self.version == Version::Two && bulk && self.writer.is_none() && !self.scheduler.is_empty()
     }
 
-    /// Appends a frame whose payload, at most `room` bytes, is written by `fill`, which returns its
-    /// length. No frame is appended if that is 0.
+    /// Appends a frame. `fill` writes its payload of at most `room` bytes and returns the length; 0
+    /// appends no frame.
     pub fn fill(
         &mut self,
         room: usize,
@@ -185,7 +187,7 @@ impl Outbox {
         }
     }
 
-    /// Accepts no more frames; those that have gathered are still sent.
+    /// Accepts no more frames; those that wait are still sent.
     pub fn finish(&mut self) {
         if self.end == OutboxEnd::Open {
             self.end = OutboxEnd::Flush;
@@ -218,7 +220,7 @@ impl Outbox {
         self.gathered.len() > FLOODED
     }
 
-    /// Takes all that has gathered; keeps the waker while there is nothing.
+    /// Takes all frames that wait; keeps the waker while there are none.
     pub fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Drained> {
         if self.end == OutboxEnd::Broken {
             return Poll::Ready(Drained::Broken);
@@ -238,13 +240,14 @@ impl Outbox {
     }
 }
 
+/// What the writer takes from the outbox.
 pub(super) enum Drained {
     Frames(Buffer),
     End,
     Broken,
 }
 
-/// The future that sends what the outbox gathers. It ends with the tunnel.
+/// The future that sends the frames of the outbox. It ends with the tunnel.
 pub(super) struct OutboxWriter {
     tunnel: Arc<TunnelShared>,
     conn: Arc<Conn>,
@@ -292,7 +295,7 @@ impl OutboxWriter {
         }
     }
 
-    /// Sends until everything and the end of the stream are sent.
+    /// Sends until all frames are sent and the socket is shut down for writing.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             match self.step {

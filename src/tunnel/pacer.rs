@@ -1,7 +1,7 @@
-//! Limits how much of a busy connection's bytes the kernel is given at a time.
+//! The burst: how many bytes of a busy connection the kernel is given at a time.
 //!
-//! What the kernel holds unsent is sent before anything that a stream brings next, so it should be
-//! little; but on a fast connection small writes mean many system calls. The burst is therefore
+//! Bytes that the kernel holds unsent go before anything that a stream brings next, so they should
+//! be few; but on a fast connection small writes mean many system calls. The burst is therefore
 //! what the connection has been taking in about a millisecond.
 
 use std::time::{Duration, Instant};
@@ -12,11 +12,12 @@ pub(super) const DEFAULT_BURST: u32 = 64 * 1024;
 const MAX_BURST: u32 = 128 * 1024;
 /// Smallest burst in bytes, on slow connections.
 const MIN_BURST: u32 = 8 * 1024;
-/// The rate is measured over this long without an idle moment.
+/// Time without an idle moment over which the rate is measured.
 const RATE_WINDOW: Duration = Duration::from_millis(50);
 /// Bursts a second at the measured rate.
 const PER_SECOND: u64 = 1000;
 
+/// The measured rate of one connection, as a burst in bytes.
 #[derive(Debug)]
 pub(super) struct Pacer {
     burst: u32,

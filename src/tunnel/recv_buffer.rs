@@ -1,4 +1,4 @@
-//! The bytes of one stream that its reader has not taken yet.
+//! The backlog of one stream: received bytes that its reader has not taken yet.
 
 /// A queue of bytes that holds memory only while it holds bytes.
 #[derive(Debug, Default)]

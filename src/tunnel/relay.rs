@@ -2,7 +2,7 @@
 //! Visitors and services use the same relay.
 //!
 //! The inbox writes payloads straight into the connection, so from stream to connection the relay
-//! only moves what the connection did not take.
+//! only moves bytes that the connection did not take.
 
 use super::{CloseReason, Stream, STUCK_ALONE_TIMEOUT};
 use crate::net::{poll_stalled, with_read_buf, Conn};
@@ -16,18 +16,19 @@ use std::time::Duration;
 
 /// Reads in a row before other tasks run.
 const READS_PER_TURN: usize = 4;
-/// How long the connection's peer may take to close after the stream has ended.
+/// Time that a connection's peer has to close it after the stream has ended.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// A connection that takes nothing for this long is cut when all that is left for it are the
-/// stream's last bytes or its end.
+/// A connection that takes nothing for this long is cut once only the stream's last bytes or its
+/// end are left to be written.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a half-closed GT/1 visitor, whose end cannot be sent, keeps the stream after the last
-/// answer.
+/// byte of an answer (docs/wire.md, "What GT/1 cannot do").
 const ANSWERED_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a half-closed GT/1 visitor keeps the stream while an answer is due.
+/// How long a half-closed GT/1 visitor, whose end cannot be sent, keeps the stream while its last
+/// bytes are unanswered.
 const UNANSWERED_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a silent GT/2 visitor keeps the stream after the service has ended its direction. Long,
-/// since many programs wait for the other end to close.
+/// How long a silent GT/2 visitor keeps the stream after the service has ended its direction. Many
+/// programs wait for the other end to close, so it is long.
 const HALF_OPEN_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// How a relay ended.
@@ -59,7 +60,7 @@ pub struct Relay {
 
 enum RelayState {
     Both(Stream),
-    /// The connection has ended its direction and the wire cannot tell the peer; answers may still
+    /// The connection has ended its direction, which GT/1 cannot tell the peer; answers may still
     /// come.
     Answer(Stream),
     /// The connection has ended its direction, and the peer knows.
@@ -170,7 +171,7 @@ impl Relay {
         }
     }
 
-    /// Goes on to drain what is left of an ended stream.
+    /// Starts to drain the bytes that are left of an ended stream.
     fn rest(&mut self) -> Next {
         // If this process ends first, the peer must not take a part for the whole.
         self.conn.reset_on_close();

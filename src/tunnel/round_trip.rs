@@ -1,10 +1,12 @@
-//! The round-trip time of a tunnel, measured by numbered pings. GT/2 only.
+//! The round-trip time of a tunnel, measured by numbered pings. GT/2 only: pings of GT/1 have no
+//! number.
 
 use std::time::{Duration, Instant};
 
 /// A ping that is unanswered for this long counts as lost.
 const PING_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The measurements of one tunnel.
 #[derive(Debug, Default)]
 pub(super) struct RoundTrip {
     /// When the ping that is still unanswered was sent.
@@ -32,6 +34,7 @@ impl RoundTrip {
         old(self.asked, PING_TIMEOUT) && old(self.answered, age)
     }
 
+    /// Takes an answer. Answers to earlier pings are ignored.
     pub fn pong(&mut self, number: u64, now: Instant) {
         if number != self.number {
             return;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
-/// A stream, owned by one task, which alone may poll it. Dropping it closes it.
+/// A stream, owned by the one task that may poll it. Dropping it closes the stream.
 pub struct Stream {
     tunnel: Tunnel,
     stream_id: u32,
@@ -53,12 +53,12 @@ impl Stream {
         });
     }
 
-    /// Notes that this end has ended its direction, in GT/1, where the peer cannot be told.
+    /// Notes that the visitor has ended its direction in GT/1, which cannot tell the peer.
     pub(super) fn visitor_ended(&self) {
         self.with(TunnelState::visitor_ended);
     }
 
-    /// Ends this end's direction behind all that was sent; bytes may still come. False in GT/1,
+    /// Ends this end's direction behind all bytes sent before; bytes may still come. False in GT/1,
     /// which has no half-close.
     pub(super) fn finish(&self) -> bool {
         if self.with(|state, _| state.budget.is_none()) {
@@ -97,8 +97,8 @@ impl Stream {
         self.with_state(|stream| stream.sink = Some(conn));
     }
 
-    /// Ends the stream with [`CloseReason::TimedOut`] when nothing has moved for `limit`: in either
-    /// direction if `any`, else in both.
+    /// Ends the stream with [`CloseReason::TimedOut`] when one direction (`any`) or both have moved
+    /// nothing for `limit`. `None`: never.
     pub fn limit_idle(&self, limit: Option<Duration>, any: bool) {
         self.with_state(|stream| {
             stream.idle_limit = limit;
@@ -106,7 +106,7 @@ impl Stream {
         });
     }
 
-    /// Shortens the idle limit to `limit` if that is less than before.
+    /// Shortens the idle limit to `limit` if it is longer.
     pub(super) fn limit_idle_further(&self, limit: Duration) {
         self.with_state(|stream| {
             stream.idle_limit = Some(stream.idle_limit.map_or(limit, |before| before.min(limit)));
@@ -139,7 +139,7 @@ impl Stream {
         matches!(cut, Some(CloseReason::Reset(_)))
     }
 
-    /// Whether the peer changed its services before it learnt of the stream, and so never will: the
+    /// Whether the peer changed its services before it learnt of the stream. It never will; the
     /// service has to be looked up again.
     pub fn is_outdated(&self) -> bool {
         let cut = self.with_state(|stream| stream.cut()).flatten();
@@ -184,7 +184,7 @@ impl Stream {
         .unwrap_or_default()
     }
 
-    /// Sends one frame with what `fill` writes into the outbox; 0 bytes send nothing. Waits for
+    /// Sends one frame whose payload `fill` writes into the outbox; 0 bytes send nothing. Waits for
     /// credit, a turn and room first.
     fn poll_fill(
         &self,
@@ -272,7 +272,7 @@ impl Stream {
         self.poll_fill(cx, |cx, buf| conn.poll_read(cx, buf))
     }
 
-    /// Writes the backlog into `conn`. Ready when no more comes and everything has been written.
+    /// Writes the backlog into `conn`. Ready when no more bytes come and all have been written.
     pub(super) fn poll_drain(&self, cx: &mut Context<'_>, conn: &Conn) -> Poll<CloseReason> {
         self.poll_backlog(Poll::Ready(CloseReason::Lost), |stream| {
             stream.poll_drain(cx, conn)
@@ -297,7 +297,8 @@ impl Stream {
         self.poll_backlog(Poll::Ready(Ok(0)), |stream| stream.poll_take(cx, buf))
     }
 
-    /// Polls something that may shorten the backlog; returns `gone` if the stream no longer exists.
+    /// Polls an operation that may shorten the backlog, and gives the peer credit for it. Returns
+    /// `gone` if the stream no longer exists.
     fn poll_backlog<T>(
         &self,
         gone: Poll<T>,

@@ -1,4 +1,5 @@
 //! One stream of a tunnel, as the tunnel sees it: its backlog, credit and window, and how it ends.
+//! The owner's side of it is [`Stream`](super::Stream).
 
 use super::recv_buffer::RecvBuffer;
 use super::scheduler::Turn;
@@ -11,12 +12,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// A stream with this many recent bytes is a bulk stream; that is 40 KB a second and more.
+/// A stream with this many recent bytes is a bulk stream: one that sends 40 KB a second or more,
+/// see [`StreamState::recent`].
 const BULK_BYTES: u32 = 8 * 1024;
 /// Credit in GT/1, which has no windows.
 const UNLIMITED: u32 = u32::MAX;
 
-/// Why no more bytes come from the peer.
+/// Why no more bytes of a stream come from the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
     /// The peer has ended its direction, behind all its bytes; the other direction goes on.
@@ -25,9 +27,9 @@ pub enum CloseReason {
     Closed,
     /// The peer has reset the stream.
     Reset(ResetCode),
-    /// The tunnel ended before the stream did: bytes may be missing.
+    /// The tunnel ended before the stream; bytes may be missing.
     Lost,
-    /// Nothing has moved for the idle limit.
+    /// Nothing has moved for as long as the idle limit.
     TimedOut,
     /// The reader took nothing while other streams waited behind it.
     Stuck,
@@ -49,34 +51,34 @@ pub(super) struct StreamState {
     pub unannounced: Option<u16>,
     pub opened_here: bool,
     pub ended: Option<CloseReason>,
-    /// This end has ended its direction.
+    /// Whether this end has ended its direction.
     pub finished: bool,
-    /// The end that did not open the stream has ended its direction.
+    /// Whether the end that did not open the stream has ended its direction.
     pub answered_whole: bool,
-    /// The visitor has ended its direction, and the wire cannot tell the peer.
+    /// Whether the visitor has ended its direction in GT/1, which cannot tell the peer.
     pub ending: bool,
     /// The reset code for the peer when the stream is dropped; `None` for a graceful end.
     pub failure: Option<ResetCode>,
     pub full: bool,
     pub turn: Turn,
-    /// Whether it was a bulk stream when it asked for its turn.
+    /// Whether the stream was a bulk stream when it asked for its turn.
     bulk: bool,
     /// Bytes sent up to `sent_at`, decayed; see [`StreamState::recent`].
     recent: u32,
-    /// Bytes that may be sent.
+    /// Bytes that may be sent before the peer gives more credit.
     pub credit: u32,
-    /// Bytes that may come.
+    /// The receive window: bytes that the peer may send.
     pub window: Window,
-    /// The peer has sent something.
+    /// Whether the peer has sent anything.
     pub answered: bool,
-    /// This end has sent something since the peer last did.
+    /// Whether this end has sent something since the peer last did.
     pub awaits_answer: bool,
     pub received_at: Tick,
     pub sent_at: Tick,
     /// When the backlog last got shorter.
     pub taken_at: Tick,
     pub idle_limit: Option<Duration>,
-    /// Whether silence in one direction is enough for `idle_limit`.
+    /// Whether `idle_limit` also applies to silence in one direction only.
     pub any_direction: bool,
 }
 
@@ -118,7 +120,7 @@ impl StreamState {
         Self::new(None)
     }
 
-    /// Sets how many bytes may be sent (`credit`) and may come (`window`).
+    /// Sets the credit, for bytes to send, and the window, for bytes to receive.
     pub fn with_windows(self, credit: u32, window: Window) -> Self {
         let credit = credit.min(MAX_CREDIT);
         Self {
@@ -154,8 +156,8 @@ impl StreamState {
         }
     }
 
-    /// Records why no more bytes come. The first reason stays, unless it ended only one direction,
-    /// or the backlog has to be given up.
+    /// Records why no more bytes come. The first reason stays unless it ended only one direction,
+    /// or `why` means that the backlog is given up.
     pub fn end(&mut self, why: CloseReason) {
         let final_word = matches!(why, CloseReason::Stuck | CloseReason::TimedOut);
         if final_word || matches!(self.ended, None | Some(CloseReason::Finished)) {
@@ -196,7 +198,8 @@ impl StreamState {
         self.ended.filter(|why| *why != CloseReason::Finished)
     }
 
-    /// True once: when only the end of the direction of the end that opened the stream is missing.
+    /// True once: when the end that opened the stream is the only one that has not ended its
+    /// direction.
     pub fn becomes_answered(&mut self) -> bool {
         let whole = if self.opened_here {
             self.ended == Some(CloseReason::Finished)
@@ -249,7 +252,7 @@ impl StreamState {
         (!self.backlog.is_empty()).then(|| self.taken_at.until(now))
     }
 
-    /// Whether it is a bulk stream. Decided once for each turn.
+    /// Whether this is a bulk stream. Decided once for each turn.
     pub fn is_bulk(&mut self, now: Tick) -> bool {
         if self.turn == Turn::None {
             self.bulk = self.recent(now) >= BULK_BYTES;
@@ -257,7 +260,7 @@ impl StreamState {
         self.bulk
     }
 
-    /// Returns the bytes sent recently: they count half for every 100 ms of age.
+    /// Returns the number of bytes sent recently, which is halved every 100 ms.
     fn recent(&self, now: Tick) -> u32 {
         let tenths = self.sent_at.until(now).as_millis() / 100;
         // A shift by 32 bits or more leaves nothing.

@@ -2,6 +2,7 @@
 
 use std::ops::AddAssign;
 
+/// Counters of one tunnel, or their sums over several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Streams opened by either end.

@@ -16,7 +16,8 @@ use std::io::IoSlice;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-/// Streams that may have a granted turn at the same time; two, so that one is always ready to send.
+/// Maximum number of streams that have a granted turn at the same time: two, so that one is ready
+/// to send while the other one sends.
 pub(super) const MAX_SENDERS: usize = 2;
 /// The round-trip time is measured again after this long, if bytes have moved.
 const ROUND_TRIP_LIFETIME: Duration = Duration::from_secs(1);
@@ -28,16 +29,17 @@ pub(super) struct PolicyLimits {
     pub credit: u32,
 }
 
-/// Whether the tunnel is to become free of streams.
+/// Whether a tunnel takes no new streams, so that its connection can move to another process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(feature = "server"), allow(dead_code))]
 pub(super) enum Parking {
     None,
-    /// The tunnel will park when its last visitor has ended.
+    /// The tunnel will park when the last visitor has ended its direction.
     Due,
     Parked,
 }
 
+/// One tunnel's streams, and the resources that they share.
 pub(super) struct TunnelState {
     pub version: Version,
     pub outbox: Outbox,
@@ -45,17 +47,17 @@ pub(super) struct TunnelState {
     pub traffic: Traffic,
     pub closing: Closing,
     pub policy: PolicyLimits,
-    /// Shared by the windows of GT/2; `None` in GT/1.
+    /// The budget of the receive windows; `None` in GT/1, which has no windows.
     pub budget: Option<Budget>,
     pub round_trip: RoundTrip,
     pub liveness: Liveness,
     /// Bytes carried at the last round-trip measurement.
     pub measured: u64,
-    /// Streams that only wait for the end of the direction of the end that opened them.
+    /// Number of streams whose opener is the only end that has not ended its direction.
     pub answered: usize,
-    /// Streams whose visitors have ended their direction in GT/1, where the peer cannot be told.
+    /// Number of streams whose visitor has ended its direction in GT/1, which cannot tell the peer.
     pub ending: usize,
-    /// Streams whose backlog is full and may grow.
+    /// Number of streams whose backlog is full and may grow.
     pub full: usize,
     /// Bytes in all backlogs.
     pub waiting: usize,
@@ -104,6 +106,7 @@ impl TunnelState {
         }
     }
 
+    /// Sends the closes of a step of the closing handshake, and ends the outbox with the last one.
     pub fn apply(&mut self, step: ClosingStep) {
         let times = match step {
             ClosingStep::Nothing => return,
@@ -240,7 +243,8 @@ impl TunnelState {
         }
     }
 
-    /// Gives the peer credit for what a stream's reader has taken, if it is worth a frame.
+    /// Gives the peer credit for the bytes that a stream's reader has taken, if it is worth a
+    /// frame.
     pub fn give_credit(&mut self, stream_id: u32) {
         let (Some(budget), Some(stream)) = (&mut self.budget, self.streams.get_mut(&stream_id))
         else {
@@ -252,7 +256,8 @@ impl TunnelState {
         }
     }
 
-    /// Cuts the stream whose reader has taken nothing for the longest time: too many bytes wait.
+    /// Cuts the stream whose reader has taken nothing for the longest time, because too many bytes
+    /// wait.
     pub fn shed(&mut self, now: Tick) {
         let waiting = self.streams.values_mut().filter_map(|stream| {
             let key = (stream.waits_since(now)?, stream.waiting());
@@ -291,7 +296,7 @@ impl TunnelState {
         self.version == Version::One && (self.full > 0 || self.waiting > self.policy.backlogs)
     }
 
-    /// Notes that `taken` bytes have left a backlog, which (`relieved`) is no longer full.
+    /// Notes that `taken` bytes have left a backlog. `relieved`: it was full and no longer is.
     pub fn relieve(&mut self, taken: usize, relieved: bool) {
         let stalled = self.is_stalled();
         self.waiting = self.waiting.saturating_sub(taken);
@@ -351,7 +356,7 @@ impl TunnelState {
     }
 
     /// Takes the `len` bytes of a frame from the stream's window. A stream may be unknown because
-    /// it has just ended here: its bytes are dropped when they come.
+    /// it has just ended here; its bytes are then dropped.
     pub fn spend(&mut self, stream_id: u32, len: u32) -> Result<(), Malformed> {
         match (&self.budget, self.streams.get_mut(&stream_id)) {
             (Some(_), Some(stream)) if len > stream.window.left() => {
@@ -384,8 +389,8 @@ impl TunnelState {
         }
     }
 
-    /// Accepts a stream that the peer opens. False if it exists already, or if there are too many,
-    /// of which the peer is told.
+    /// Accepts a stream that the peer opens. False if it exists already, or if there are too many:
+    /// then the stream is reset.
     pub fn accept(&mut self, stream_id: u32, credit: u32, most: usize) -> bool {
         if self.streams.contains_key(&stream_id) {
             return false;

@@ -1,4 +1,5 @@
-//! Receive windows: how many bytes of a stream may come before its reader takes some. GT/2 only.
+//! Receive windows: how many bytes of a stream may come before its reader takes some. GT/2 only
+//! (docs/wire.md, "Windows").
 //!
 //! A window is credit, not memory: only bytes that come and are not taken need memory. But all that
 //! may come must fit, so windows begin small where there are many, grow while they hold back a
@@ -12,11 +13,11 @@ pub const FIRST_WINDOW: u32 = 32 * 1024;
 /// Maximum outstanding credit of one direction of a stream, in bytes, whichever end gives it.
 pub(super) const MAX_CREDIT: u32 = (1 << 31) - 1;
 
-/// First windows of streams that are opened here, as (window, limit): the first entry counts whose
-/// limit the sum of all first windows has not reached.
+/// First windows of streams that are opened here, as (window, limit) in bytes: the first entry
+/// counts whose limit the sum of all first windows has not reached.
 const FIRST_WINDOWS: [(u32, usize); 2] =
     [(64 * 1024, 2 * 1024 * 1024), (16 * 1024, 4 * 1024 * 1024)];
-/// First window once the sum has reached all limits of [`FIRST_WINDOWS`].
+/// First window in bytes once the sum has reached all limits of [`FIRST_WINDOWS`].
 const MIN_CREDIT: u32 = 4 * 1024;
 
 /// Shorter round trips count as this long. A window that lasts less than two of these makes both
@@ -88,13 +89,13 @@ impl Budget {
         }
     }
 
-    /// Returns the share of a stream that has ended.
+    /// Takes back the share of a stream that has ended.
     pub fn end(&mut self, window: &Window) {
         self.first_windows = self.first_windows.saturating_sub(window.first as usize);
         self.grown = self.grown.saturating_sub(window.grown());
     }
 
-    /// Bytes of the reserve that no window uses.
+    /// Returns the bytes of the reserve that no window uses.
     fn free(&self) -> u32 {
         self.growth.reserve.saturating_sub(self.grown)
     }
@@ -121,8 +122,8 @@ impl Window {
         self.left = self.left.saturating_sub(n);
     }
 
-    /// Bytes that were taken by the reader and not given back as credit, while `waiting` bytes
-    /// wait.
+    /// Returns how many bytes the reader has taken that were not given back as credit, while
+    /// `waiting` bytes wait.
     fn unacknowledged(&self, waiting: usize) -> u32 {
         let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
         let outstanding = self.left.saturating_add(waiting);

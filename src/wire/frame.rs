@@ -12,13 +12,13 @@ pub const MAX_HEAD: usize = gt2::frame::MAX_HEAD;
 /// Maximum length in bytes of an encoded header.
 pub const MAX_ENCODED: usize = 16;
 
-/// Why a server rejects a tunnel. A `u16` on the wire.
+/// Why a server rejects a tunnel: a `u16` on the wire (docs/gt1.md, "Frames").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RejectCode {
     /// Code 1: id or secret is wrong.
     BadCredentials,
-    /// Code 1 with seconds: the address is locked out for that long after too many failed logins,
-    /// whatever the secret. GT/1 sends only the code.
+    /// Code 1 with seconds: after too many failed logins the client's address is locked out for
+    /// that long, whatever its secret. GT/1 sends only the code.
     LockedOut(u32),
     /// Code 2, with the index of the service that requested the port.
     PortNotOpened(u16),
@@ -101,8 +101,8 @@ impl std::fmt::Display for RejectCode {
     }
 }
 
-/// Why a server could not open a TCP port while it publishes the client's other services. A `u16`
-/// on the wire of GT/2; GT/1 cannot express it.
+/// Why a server could not open a TCP port while it publishes the client's other services: a `u16`
+/// on the wire of GT/2 (docs/wire.md, "The tunnel"). GT/1 cannot express it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortCause {
     /// Code 1: the port is in use.
@@ -115,8 +115,8 @@ pub enum PortCause {
     Other(u16),
 }
 
-/// Returns the variant for a code.
 impl PortCause {
+    /// Returns the variant for a code.
     pub(super) fn from_code(code: u16) -> Self {
         match code {
             1 => Self::InUse,
@@ -148,8 +148,8 @@ impl std::fmt::Display for PortCause {
     }
 }
 
-/// Why a stream was reset or could not be opened. A `u16` on the wire of GT/2; GT/1 cannot
-/// express it.
+/// Why a stream was reset or could not be opened: a `u16` on the wire of GT/2 (docs/wire.md,
+/// "Streams"). GT/1 cannot express it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResetCode {
     /// Code 1: the connection was aborted.
@@ -207,12 +207,22 @@ pub enum Signal {
     Ready,
     /// The server rejects the tunnel.
     Error(RejectCode),
-    /// Info code 1: the server has opened `port` for the service with this index.
-    PortOpened { service: u16, port: u16 },
-    /// GT/2: the server could not open the port of the service with this index. It publishes the
-    /// other services and retries.
-    PortUnavailable { service: u16, cause: PortCause },
-    /// An info code of a later version, to be ignored.
+    /// The server has opened a TCP port for a service. GT/1: info code 1.
+    PortOpened {
+        /// Index of the service.
+        service: u16,
+        /// The port that was opened.
+        port: u16,
+    },
+    /// GT/2: the server could not open the port of a service. It publishes the other services and
+    /// retries.
+    PortUnavailable {
+        /// Index of the service.
+        service: u16,
+        /// Why the port could not be opened.
+        cause: PortCause,
+    },
+    /// A GT/1 info code of a later version, to be ignored.
     OtherInfo(u16),
     /// The services have changed. A GT/1 client sends the registration after it, see
     /// [`super::hello::HelloReader`].
@@ -226,32 +236,62 @@ pub enum Signal {
 pub enum Header {
     /// A frame about the tunnel.
     Signal(Signal),
-    /// Opens a stream; `len` bytes of payload follow. `window` is how many bytes the peer may
-    /// send back before it gets credit (0 in GT/1).
+    /// Opens a stream. Payload follows.
     Open {
+        /// The new stream.
         stream_id: u32,
+        /// Index of the service that the stream goes to.
         service: u16,
+        /// Bytes that the peer may send back before it gets credit; 0 in GT/1.
         window: u32,
+        /// Length of the payload in bytes; it may be 0.
         len: u32,
     },
-    /// Payload of a stream: `len` bytes follow.
-    Data { stream_id: u32, len: u32 },
+    /// Payload of a stream follows.
+    Data {
+        /// The stream.
+        stream_id: u32,
+        /// Length of the payload in bytes.
+        len: u32,
+    },
     /// Ends both directions of a stream, after all bytes sent before.
-    Close { stream_id: u32 },
+    Close {
+        /// The stream.
+        stream_id: u32,
+    },
     /// Ends one direction of a stream, after all bytes sent before. GT/2.
-    Finish { stream_id: u32 },
+    Finish {
+        /// The stream.
+        stream_id: u32,
+    },
     /// Aborts both directions of a stream. GT/2; encoded as a close in GT/1.
-    Reset { stream_id: u32, reason: ResetCode },
-    /// Lets the peer send `bytes` more bytes. GT/2.
-    Credit { stream_id: u32, bytes: u32 },
+    Reset {
+        /// The stream.
+        stream_id: u32,
+        /// Why the stream is reset.
+        reason: ResetCode,
+    },
+    /// Lets the peer send more bytes on a stream. GT/2.
+    Credit {
+        /// The stream.
+        stream_id: u32,
+        /// How many bytes more the peer may send.
+        bytes: u32,
+    },
     /// Asks for a [`Header::Pong`] with the same number. GT/1 has [`Signal::Ping`] instead.
     Ping(u64),
     /// The answer to a [`Header::Ping`].
     Pong(u64),
-    /// Changed services of a GT/2 client: `len` bytes of registration follow.
-    Registration { len: u32 },
-    /// A frame of a later version of GT/2: ignore the `len` bytes that follow.
-    Skip { len: u32 },
+    /// Changed services of a GT/2 client. A registration follows.
+    Registration {
+        /// Length of the registration in bytes.
+        len: u32,
+    },
+    /// A frame of a later version of GT/2. Its payload is to be ignored.
+    Skip {
+        /// Length of the payload in bytes.
+        len: u32,
+    },
 }
 
 impl From<Signal> for Header {
@@ -294,7 +334,7 @@ impl Encoded {
         }
     }
 
-    /// Appends bytes. Drops what does not fit, which no header reaches.
+    /// Appends bytes. Drops them if they do not fit, which happens with no header.
     pub(super) fn with(mut self, more: &[u8]) -> Self {
         let at = usize::from(self.len);
         if let Some(room) = self.bytes.get_mut(at..at + more.len()) {
@@ -305,6 +345,7 @@ impl Encoded {
         self
     }
 
+    /// Returns the bytes to send.
     pub fn as_slice(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.len)).unwrap_or_default()
     }

@@ -12,14 +12,16 @@ use std::fmt;
 pub const MAX_NAME: usize = 200;
 /// Maximum number of services in a hello.
 pub const MAX_OPTIONS: usize = 600;
-/// Maximum length in bytes of a GT/2 hello after its length field: fits the maximum of services
-/// with names of maximum length.
+/// Maximum length in bytes of a GT/2 hello after its length field: [`MAX_OPTIONS`] services with
+/// names of [`MAX_NAME`] bytes fit.
 pub const MAX_LENGTH: u32 = 128 * 1024;
 
 /// Id and secret, borrowed from the received bytes. `Debug` leaves the secret out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Credentials<'a> {
+    /// The client's id, 1 to [`MAX_NAME`] bytes.
     pub id: &'a str,
+    /// The client's secret, 1 to [`MAX_NAME`] bytes.
     pub secret: &'a [u8],
 }
 
@@ -27,18 +29,32 @@ pub struct Credentials<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServiceSpec {
     /// HTTP or TLS visitors with this host prefix, or with the client's id if it is `None`.
-    Host { tls: bool, prefix: Option<Box<str>> },
+    Host {
+        /// Whether the visitors are those of a TLS server name, instead of an HTTP host.
+        tls: bool,
+        /// The host prefix; `None` for the client's id.
+        prefix: Option<Box<str>>,
+    },
     /// A TCP port of the server: `port`, or any allowed one if `random`.
-    Tcp { random: bool, port: u16 },
+    Tcp {
+        /// Whether any other allowed port will do if `port` cannot be opened.
+        random: bool,
+        /// The requested port.
+        port: u16,
+    },
 }
 
 /// A complete hello without magic and version. `Debug` leaves the secret out.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Hello {
+    /// The client's id.
     pub id: Box<str>,
+    /// The client's secret.
     pub secret: Box<[u8]>,
+    /// The services, in the order of their indexes.
     pub offers: Vec<ServiceSpec>,
-    /// Bytes that the server may send on each new stream before it gets credit; 0 in GT/1.
+    /// Bytes that the server may send on each new stream before it gets credit; 0 in GT/1, which
+    /// has no windows.
     pub window: u32,
 }
 
@@ -74,7 +90,7 @@ impl Hello {
         out
     }
 
-    /// Encodes a change of services: the services signal with the registration that follows it.
+    /// Encodes a change of services: the services signal with its registration.
     pub fn encode_change(&self, version: Version) -> Vec<u8> {
         match version {
             Version::One => {
@@ -97,10 +113,12 @@ impl Hello {
     }
 }
 
-/// Reads a hello in pieces, starting after magic and version. `Debug` leaves out what was read,
-/// which may be a secret.
+/// A parser of a hello that arrives in pieces, starting after magic and version. `Debug` leaves
+/// out the bytes read, which may contain a secret.
 pub enum HelloReader {
+    /// A reader of GT/1.
     One(gt1::hello::Gt1HelloReader),
+    /// A reader of GT/2.
     Two(gt2::hello::Gt2HelloReader),
 }
 
@@ -129,8 +147,8 @@ impl HelloReader {
         Self::Two(gt2::hello::Gt2HelloReader::registration(len))
     }
 
-    /// Consumes bytes and returns how many: all of them unless the hello ends among them. The
-    /// first time, stops after the credentials so that the caller can check them.
+    /// Consumes bytes and returns how many: all of them unless the hello ends among them. The first
+    /// time, it stops after the credentials so that the caller can check them.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         match self {
             Self::One(reader) => reader.feed(bytes),

@@ -18,7 +18,7 @@ pub const MAGIC: u8 = 0xF0;
 pub enum Version {
     /// GT/1, the protocol of the original: no windows, no half-close.
     One,
-    /// GT/2, spoken when both ends are this program.
+    /// GT/2, used when both ends support it.
     Two,
 }
 

@@ -3,7 +3,7 @@
 use crate::wire::frame::{Encoded, Header, RejectCode, Signal, FIRST_RESERVED};
 use crate::wire::{u16_at, u32_at, Malformed};
 
-/// Maximum length in bytes of a header: services data.
+/// Maximum length in bytes of a header: that of an open frame.
 #[cfg(test)]
 const MAX_HEAD: usize = 12;
 

@@ -17,8 +17,8 @@ pub fn encode(id: &str, secret: &[u8], offers: &[ServiceSpec]) -> Vec<u8> {
     out
 }
 
-/// Encodes the part of a hello that follows a services signal (docs/gt1.md, "Life of a tunnel",
-/// 7), starting at idLen. Names longer than [`MAX_NAME`] are cut; configuration rejects them
+/// Encodes a hello without magic and version, as it follows a services signal (docs/gt1.md, "The
+/// life of a tunnel", 7). Names longer than [`MAX_NAME`] are cut; configuration rejects them
 /// earlier.
 pub fn encode_registration(out: &mut Vec<u8>, id: &str, secret: &[u8], offers: &[ServiceSpec]) {
     name(out, id.as_bytes());
@@ -89,7 +89,8 @@ fn read_name(bytes: &[u8]) -> Read<'_, &[u8]> {
     Ok(rest.split_at_checked(usize::from(len)))
 }
 
-/// Reads a hello in pieces, starting at idLen. Buffers at most one incomplete item.
+/// A parser of a GT/1 hello that arrives in pieces, starting at the length of the id. Buffers at
+/// most one incomplete item.
 #[derive(Default)]
 pub struct Gt1HelloReader {
     /// Bytes of an incomplete item.
@@ -100,8 +101,8 @@ pub struct Gt1HelloReader {
 }
 
 impl Gt1HelloReader {
-    /// Consumes bytes and returns how many: all of them unless the hello ends among them. The
-    /// first time, stops after the credentials so that the caller can check them.
+    /// Consumes bytes and returns how many: all of them unless the hello ends among them. The first
+    /// time, it stops after the credentials so that the caller can check them.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         self.held.extend_from_slice(bytes);
         let mut used = 0;
@@ -160,7 +161,7 @@ impl Gt1HelloReader {
     }
 }
 
-/// Parses one option, and whether another one follows.
+/// Parses one option. The flag tells whether another one follows.
 pub fn read_offer(bytes: &[u8]) -> Read<'_, (ServiceSpec, bool)> {
     let (more, bytes) = match bytes.split_first() {
         Some((&MORE, rest)) => (true, rest),

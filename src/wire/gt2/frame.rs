@@ -6,10 +6,10 @@ use crate::wire::{kind_and_length, u16_at, u32_at, Malformed};
 
 /// Length in bytes of kind, length and stream id.
 const HEAD: usize = 8;
-/// Maximum length of a control frame's payload in bytes. It leaves room for fields that later
-/// versions append, which are ignored.
+/// Maximum length in bytes of a control frame's payload. It leaves room for fields that later
+/// versions append and this one ignores.
 const MAX_CONTROL: u32 = 64;
-/// Maximum length of a header in bytes: a whole control frame.
+/// Maximum length in bytes of a header: a whole control frame.
 pub const MAX_HEAD: usize = HEAD + MAX_CONTROL as usize;
 
 const DATA: u8 = 0x01;

@@ -15,8 +15,8 @@ const SECRET: u8 = 0x02;
 const SERVICES: u8 = 0x03;
 const WINDOW: u8 = 0x04;
 
-/// Encodes a complete hello. It ends like the head of an HTTP request, because a GT/1 server takes
-/// it for one and must not wait for more bytes.
+/// Encodes a complete hello. It ends like the head of an HTTP request, since a GT/1 server takes
+/// it for one and must not wait for more bytes (docs/wire.md, "Hello").
 pub fn encode(hello: &Hello) -> Vec<u8> {
     let mut fields = encode_registration(hello);
     field(&mut fields, WINDOW, &hello.window.to_be_bytes());
@@ -75,7 +75,8 @@ pub fn answer_length(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     Ok((bytes.len() >= whole).then_some(whole))
 }
 
-/// Reads a hello in pieces, starting at its length field. Buffers at most one incomplete item.
+/// A parser of a GT/2 hello that arrives in pieces, starting at its length field. Buffers at most
+/// one incomplete item.
 pub struct Gt2HelloReader {
     /// Bytes of an incomplete item.
     held: Vec<u8>,
