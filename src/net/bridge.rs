@@ -1,12 +1,13 @@
-//! A TCP connection within this machine. One end can be given to another process; the other end
-//! relays a connection whose state cannot be passed on, such as TLS.
+//! A bridge: a TCP connection within this machine. One end can be given to another process; the
+//! other end relays a connection whose state cannot be passed on, such as TLS.
 
 use super::{Conn, Socket};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 
-/// Creates a connection and returns both ends.
+/// Creates a connection over loopback and returns both ends. Fails if another program connects
+/// first.
 pub fn bridge() -> io::Result<(Conn, OwnedFd)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let near = TcpStream::connect(listener.local_addr()?)?;

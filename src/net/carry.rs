@@ -1,4 +1,4 @@
-//! Moves bytes between two connections. Not between a connection and a stream: see `tunnel::Relay`.
+//! Moving of bytes between two connections. For a connection and a stream, see `tunnel::Relay`.
 
 use super::{timeout, with_read_buf, Conn, Shutdown};
 use async_io::Timer;
@@ -15,15 +15,15 @@ pub(super) const MAX_PIECES_IN_A_ROW: u32 = 4;
 /// An end that takes nothing for this long is cut.
 const STUCK_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Moves bytes between the two connections in both directions until both have ended. When one
-/// fails, so does the other. When one direction has ended, the other may pause for at most
+/// Moves bytes between two connections in both directions until both have ended. When one fails,
+/// the other is cut. When one direction has ended, the other may pause for at most
 /// `half_close_timeout`.
 pub async fn carry(one: &Conn, other: &Conn, half_close_timeout: Duration) {
     carry_with(one, other, || Timer::after(half_close_timeout)).await;
 }
 
-/// [`carry`] with a settable pause: when one direction has ended, the other is cut if it brings
-/// nothing during one `pause`.
+/// Does what [`carry`] does, with any future as the pause: when one direction has ended, the other
+/// is cut if it brings nothing during one `pause`.
 pub(super) async fn carry_with<P: Future>(one: &Conn, other: &Conn, pause: impl Fn() -> P) {
     let one_way_over = Shutdown::default();
     // Pieces that have moved; may wrap.

@@ -1,17 +1,20 @@
-//! A coarse clock in four bytes, for the activity of many streams. Not for timers.
+//! Coarse clocks in four bytes, for the activity of many streams. Not for timers.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Tenths of a second since the clock was first read. Wraps after 13 years; differences stay right.
+/// A time in tenths of a second since the clock was first read. Wraps after 13 years; differences
+/// stay right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tick(u32);
 
 impl Tick {
+    /// Returns the present time.
     pub fn now() -> Self {
         Self::at(Instant::now())
     }
 
+    /// Converts a time.
     pub fn at(now: Instant) -> Self {
         static START: OnceLock<Instant> = OnceLock::new();
         let since = now.saturating_duration_since(*START.get_or_init(|| now));
@@ -33,8 +36,8 @@ impl Tick {
     }
 }
 
-/// Microseconds since the clock was first read. Wraps after 71 minutes, so it serves only for short
-/// times between frequent events.
+/// Returns the microseconds since the clock was first read. They wrap after 71 minutes, so they
+/// serve only for short times between frequent events.
 pub fn micros() -> u32 {
     static START: OnceLock<Instant> = OnceLock::new();
     let since = START.get_or_init(Instant::now).elapsed();

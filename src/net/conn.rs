@@ -1,5 +1,5 @@
 //! A connection, plain, TLS or with a [`ConnLayer`] on it, shared by one reader and one writer. It
-//! does not interpret the bytes.
+//! does not interpret the bytes that it carries.
 
 use super::tls::Stream as TlsStream;
 use super::{timeout, with_read_buf, Delivery, Socket};
@@ -11,32 +11,44 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-/// Reads of unused bytes in a row before other tasks run.
+/// Reads of discarded bytes in a row before other tasks run.
 const MAX_READS_IN_A_ROW: u32 = 4;
 
+/// A connection. One reader and one writer may poll it at the same time through a shared
+/// reference.
 #[derive(Debug)]
 pub enum Conn {
+    /// A TCP connection.
     Plain(Socket),
-    /// Both directions share one TLS session, whose lock is held only while one of them is polled.
+    /// A TLS connection. Both directions share one TLS session, whose lock is held only while one
+    /// of them is polled.
     Tls(Box<Mutex<TlsStream>>),
+    /// A connection with a layer on it.
     Layered(Box<dyn ConnLayer>),
 }
 
-/// A layer that may change what passes through a connection. Its methods are those of [`Conn`].
+/// A layer that may change the bytes that pass through a connection. Its methods are those of
+/// [`Conn`].
 pub trait ConnLayer: fmt::Debug + Send + Sync {
     /// Returns the connection below the layer.
     fn below(&self) -> &Conn;
 
+    /// See [`Conn::poll_read`].
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>>;
 
+    /// See [`Conn::poll_readable`].
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// See [`Conn::poll_write`].
     fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>>;
 
+    /// See [`Conn::holds_back`].
     fn holds_back(&self) -> bool;
 
+    /// See [`Conn::poll_flush`].
     fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// See [`Conn::poll_shutdown`].
     fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 }
 
@@ -78,7 +90,8 @@ impl Conn {
         }
     }
 
-    /// Ready when a read may find something. TLS cannot know before it has read.
+    /// Ready when a read may find bytes or the end. TLS is always ready: it cannot know before it
+    /// has read.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(socket) => socket.poll_readable(cx),
@@ -87,8 +100,8 @@ impl Conn {
         }
     }
 
-    /// Writes what fits now; `WouldBlock` if nothing does. Registers no waker: the rest has to be
-    /// written by [`Conn::poll_write`], and TLS has to be flushed.
+    /// Writes as many bytes as fit now; `WouldBlock` if none do. Registers no waker: the rest has
+    /// to be written by [`Conn::poll_write`], and TLS has to be flushed.
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.try_write(buf),
@@ -101,8 +114,8 @@ impl Conn {
         }
     }
 
-    /// [`Conn::try_write`] for consecutive pieces, of which it may write only some; `last` if the
-    /// end of the stream follows at once.
+    /// Writes consecutive pieces, or only some of them, like [`Conn::try_write`]. `last`: the end
+    /// of the stream follows at once.
     pub fn try_write_pieces(&self, pieces: &[IoSlice<'_>], last: bool) -> io::Result<usize> {
         match (self, pieces) {
             (Self::Plain(socket), [_, rest @ ..]) if last || !rest.is_empty() => {
@@ -113,6 +126,7 @@ impl Conn {
         }
     }
 
+    /// Writes as many bytes as fit now; waits if none do. TLS has to be flushed afterwards.
     pub fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => socket.poll_write(cx, buf),
@@ -130,6 +144,7 @@ impl Conn {
         }
     }
 
+    /// Passes all written bytes to the kernel.
     pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(_) => Poll::Ready(Ok(())),
@@ -153,7 +168,7 @@ impl Conn {
         matches!(self, Self::Plain(_))
     }
 
-    /// Makes the close that follows a reset.
+    /// Turns the coming close into a reset, so that the peer sees that its stream was cut.
     pub fn reset_on_close(&self) {
         match self {
             Self::Plain(socket) => socket.reset_on_close(),
@@ -207,6 +222,7 @@ impl Conn {
         }
     }
 
+    /// Returns this end's address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Plain(socket) => socket.local_addr(),
@@ -215,6 +231,7 @@ impl Conn {
         }
     }
 
+    /// Returns the peer's address.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Plain(socket) => socket.peer_addr(),
@@ -223,6 +240,7 @@ impl Conn {
         }
     }
 
+    /// Waits for bytes and reads them, see [`Conn::poll_read`].
     pub async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         std::future::poll_fn(|cx| self.poll_read(cx, buf)).await
     }
@@ -240,13 +258,13 @@ impl Conn {
     }
 
     /// Sends the end of the stream, then reads until the peer has ended too, for at most `patience`
-    /// and 256 KiB. A close with unread bytes would reset the connection and could discard what the
-    /// peer has not read yet.
+    /// and 256 KiB. A close with unread bytes would reset the connection and could discard bytes
+    /// that the peer has not read yet.
     pub async fn linger(&self, patience: std::time::Duration) {
         self.linger_for(patience, 256 * 1024).await;
     }
 
-    /// [`Conn::linger`] with `most` as the limit of bytes that are read.
+    /// Does what [`Conn::linger`] does, but reads at most `most` bytes.
     pub async fn linger_for(&self, patience: std::time::Duration, most: usize) {
         let goodbye = async {
             std::future::poll_fn(|cx| self.poll_shutdown(cx)).await?;

@@ -1,5 +1,5 @@
 //! A UDP socket whose answers leave from the address that the question came to. A machine may have
-//! several addresses, and a peer drops an answer from another one than it asked.
+//! several addresses, and a peer drops an answer from an address that it did not ask.
 
 use super::listen::bind_first;
 use super::with_read_buf;
@@ -16,12 +16,13 @@ use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+/// A bound UDP socket that knows the local address of each datagram.
 pub struct Datagrams {
     io: Async<UdpSocket>,
     addr: SocketAddr,
 }
 
-/// The path that a datagram came by.
+/// The path of a received datagram: from which peer, to which address of this machine.
 pub struct DatagramPath {
     from: SockaddrStorage,
     to: LocalDestination,

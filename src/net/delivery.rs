@@ -1,5 +1,5 @@
-//! What the kernel knows of the delivery of a TCP socket's sent bytes, from Linux's sock_diag
-//! (which `ss` uses). It does not say what the peer's program has read.
+//! Delivery of a TCP socket's sent bytes, as far as the kernel knows, from Linux's sock_diag (which
+//! `ss` uses). It does not tell what the peer's program has read.
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{Read, Write};
@@ -41,10 +41,11 @@ const TIMER_RETRANSMIT: u8 = 1;
 const TIMER_KEEPALIVE: u8 = 2;
 const TIMER_ZERO_WINDOW: u8 = 4;
 
-/// Unanswered transmissions that one lost packet does not explain.
+/// Number of unanswered transmissions that one lost packet does not explain.
 const MAX_UNANSWERED: u8 = 2;
 
-/// Asks the kernel; `None` if it cannot be asked or does not know the connection.
+/// Asks the kernel about a connection; `None` if it cannot be asked or does not know the
+/// connection.
 pub(super) fn of(stream: &TcpStream) -> Option<Delivery> {
     let (local, peer) = (stream.local_addr().ok()?, stream.peer_addr().ok()?);
     let kind = Type::DGRAM.nonblocking().cloexec();

@@ -1,4 +1,4 @@
-//! Connecting to a host by name or address.
+//! Dialling: connects to a host by name or address.
 
 use super::{listen::KEEPALIVE, resolve, Socket};
 use async_io::Timer;
@@ -13,14 +13,14 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-/// Connection attempt delay: the pause before the next address is tried beside those that have not
-/// answered (RFC 8305, section 5).
+/// Connection attempt delay (RFC 8305, section 5): the pause before the next address is tried
+/// while earlier ones have not answered.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Maximum number of addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 16;
 
-/// Connects to `host` within `timeout`. The addresses of a name are tried beside each other (RFC
-/// 8305). The error names what failed: the look-up, or the last address tried.
+/// Connects to `host` within `timeout`. The addresses of a name are tried in parallel (RFC 8305).
+/// The error names the step that failed: the look-up, or the last address tried.
 pub async fn dial(host: &str, port: u16, timeout: Duration) -> io::Result<Socket> {
     let connecting = async {
         // A literal address needs no thread for the resolver.
@@ -71,7 +71,7 @@ fn by_turns(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
 type Attempt = Pin<Box<dyn Future<Output = io::Result<Socket>> + Send>>;
 
 /// Connects to the first address that answers. The next one is tried when one has failed, or after
-/// [`ATTEMPT_DELAY`] beside those that have not answered. Returns the last error if all fail.
+/// [`ATTEMPT_DELAY`] while earlier ones have not answered. Returns the last error if all fail.
 async fn connect_first(addresses: Vec<SocketAddr>) -> io::Result<Socket> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no address to connect to");
     let mut addresses = addresses.into_iter();

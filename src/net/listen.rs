@@ -1,4 +1,4 @@
-//! Listening sockets.
+//! Listening TCP sockets: binding, accepting, and adopting those of another process.
 
 use super::reactor::{Interest, PollSource, Readiness};
 use super::Socket;
@@ -13,16 +13,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
-/// Connections that the kernel may queue before they are accepted.
+/// Maximum number of connections that the kernel queues before they are accepted.
 const LISTEN_BACKLOG: i32 = 1024;
-/// TCP keepalive time: a vanished peer is found after this silence and a few probes.
+/// TCP keepalive time: a vanished peer is detected after this silence and a few probes.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Number of failures to accept for lack of a resource.
+/// Number of connections that could not be accepted for lack of a resource.
 static FAILURES: Mutex<u64> = Mutex::new(0);
 
-/// Returns how often this process could not accept a connection because it or the machine lacked
-/// something, usually descriptors (`ulimit -n`).
+/// Returns how often this process could not accept a connection because it or the machine lacked a
+/// resource, usually descriptors (`ulimit -n`).
 pub fn accept_failures() -> u64 {
     *FAILURES.lock()
 }
@@ -32,6 +32,7 @@ fn count_failure() {
     *failures = failures.saturating_add(1);
 }
 
+/// A listening TCP socket. Several tasks may accept from it.
 pub struct Listener {
     io: PollSource<TcpListener>,
     addr: SocketAddr,
@@ -141,8 +142,8 @@ impl Listener {
         }
     }
 
-    /// Returns the next connection. Errors of one connection are skipped; when the process or the
-    /// machine lacks something, it pauses instead of spinning. Never returns once the listener is
+    /// Returns the next connection. Errors of one connection are skipped; while the process or the
+    /// machine lacks a resource, it tries again every 200 ms. Never returns once the listener is
     /// closed.
     pub async fn accept(&self) -> (Socket, SocketAddr) {
         let mut short = false;

@@ -1,5 +1,5 @@
 //! Sockets: listening, dialling, TLS, HTTP, timers, and [`Conn`], the type that the rest of the
-//! crate reads and writes. It knows nothing of tunnels and their bytes.
+//! crate reads and writes. The module knows nothing of tunnels and their bytes.
 
 #[cfg(feature = "server")]
 pub mod bridge;

@@ -1,4 +1,4 @@
-//! A read buffer for each thread, so that a connection that waits for bytes needs none.
+//! A read buffer for each thread, so that connections that wait for bytes need none.
 
 use std::cell::RefCell;
 
@@ -9,7 +9,7 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Lends the thread's buffer for one read, whose bytes are consumed at once.
+/// Lends the thread's read buffer, of 128 KiB, to a read whose bytes are consumed at once.
 pub fn with_read_buf<T>(use_it: impl FnOnce(&mut [u8]) -> T) -> T {
     SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
         Ok(mut scratch) => {

@@ -1,5 +1,5 @@
 //! Name resolution: at most one look-up at a time for each name, with the last known addresses as a
-//! fallback when the system does not answer. No sockets.
+//! fallback when the system does not answer. It opens no sockets of its own.
 
 use super::shared_threads::NAMES;
 use crate::sync::{Mutex, MutexGuard};
@@ -19,7 +19,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(1800);
 /// The addresses of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Resolved {
-    /// At least one, in the system's order; without ports, and with the zones of IPv6.
+    /// At least one address, in the system's order; without ports, and with the zones of IPv6.
     pub addresses: Vec<SocketAddr>,
     /// Why the addresses are those of an earlier look-up, if they are.
     pub stale: Option<String>,
@@ -41,7 +41,7 @@ impl LookupError {
     }
 
     /// Whether the system says that the name does not exist, which makes its last known addresses
-    /// wrong. Only the text tells: two of glibc and one of musl.
+    /// wrong. Only the text of the error tells: two texts of glibc and one of musl.
     fn is_final(&self) -> bool {
         [
             "Name or service not known",
@@ -76,7 +76,7 @@ impl CachedName {
     }
 }
 
-/// A list, since there are few names; most programs have one.
+/// The names that are remembered. A list, since there are few: most processes look up one.
 static NAMES_KNOWN: Mutex<Vec<(String, Arc<CachedName>)>> = Mutex::new(Vec::new());
 
 fn name(host: &str) -> Arc<CachedName> {
@@ -188,7 +188,7 @@ pub async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(addresses.map(|addr| with_port(addr, port)).collect())
 }
 
-/// Returns the address with another port; an IPv6 zone stays.
+/// Returns the address with another port; its IPv6 zone stays.
 pub(super) fn with_port(mut addr: SocketAddr, port: u16) -> SocketAddr {
     addr.set_port(port);
     addr

@@ -1,20 +1,20 @@
-//! Shares of the blocking threads: a disk or name server that does not answer uses up its own share
-//! only. `daemon` sets the number of threads.
+//! Shares of the blocking threads, so that a disk or name server that does not answer uses up only
+//! its own share. `daemon` sets the number of threads.
 
 use super::blocking;
 use async_lock::Semaphore;
 
-/// Threads for reading files that visitors ask for.
+/// The share of reads of files that visitors ask for: 4 threads.
 #[cfg(feature = "client")]
 pub static DISK: ThreadShare = ThreadShare(Semaphore::new(4));
-/// Threads for name look-ups.
+/// The share of name look-ups: 3 threads.
 pub static NAMES: ThreadShare = ThreadShare(Semaphore::new(3));
 
 /// A number of threads that one kind of work may use at a time.
 pub struct ThreadShare(Semaphore);
 
 impl ThreadShare {
-    /// Runs `work` on a blocking thread once one of the share is free.
+    /// Runs `work` on a blocking thread, once fewer than the share are in use.
     pub async fn run<T: Send + 'static>(
         &'static self,
         work: impl FnOnce() -> T + Send + 'static,

@@ -4,7 +4,8 @@ use event_listener::Event;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
-/// A handle of the broadcast. Clones refer to the same one.
+/// A handle of a one-shot broadcast, with which a role ends its tasks. Clones refer to the same
+/// broadcast.
 #[derive(Clone, Default)]
 pub struct Shutdown(Arc<ShutdownState>);
 
@@ -26,12 +27,12 @@ impl Shutdown {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Whether it has been triggered.
+    /// Whether the broadcast has been triggered.
     pub fn is_triggered(&self) -> bool {
         self.0.triggered.load(Ordering::SeqCst)
     }
 
-    /// Waits until it is triggered.
+    /// Waits until the broadcast is triggered.
     pub async fn wait(&self) {
         loop {
             let listener = self.0.event.listen();
@@ -42,7 +43,8 @@ impl Shutdown {
         }
     }
 
-    /// Runs `task` until it ends or the broadcast is triggered, whichever is first.
+    /// Runs `task` until it ends or the broadcast is triggered, whichever is first; then returns
+    /// `None`.
     pub async fn or<T>(&self, task: impl std::future::Future<Output = T>) -> Option<T> {
         futures_lite::future::or(async { Some(task.await) }, async {
             self.wait().await;

@@ -32,9 +32,9 @@ pub struct Socket {
     written: AtomicU32,
 }
 
-/// Bytes that the kernel may gather before it sends.
+/// Bytes that the kernel may gather in one segment, below its own limit for unsent bytes.
 const SEGMENT: u32 = 64 * 1024;
-/// Interval of keepalive probes, Linux's default.
+/// Interval of keepalive probes: Linux's default.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(75);
 
 fn left(done: usize, of: usize) -> Readiness {
@@ -54,7 +54,7 @@ impl Socket {
         }
     }
 
-    /// Wraps a connected, non-blocking socket. `sent` if the peer has likely sent something.
+    /// Wraps a connected, non-blocking socket. `sent`: the peer has likely sent bytes.
     pub fn new(stream: TcpStream, sent: bool) -> io::Result<Self> {
         let ready = [Interest::Write, Interest::Read];
         let ready = ready.get(..1 + usize::from(sent)).unwrap_or_default();
@@ -138,7 +138,7 @@ impl Socket {
         }
     }
 
-    /// Writes what fits now; `WouldBlock` if nothing does. Registers no waker.
+    /// Writes as many bytes as fit now; `WouldBlock` if none do. Registers no waker.
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         loop {
             let written = self.source.try_io(Interest::Write, |mut stream| {
@@ -151,8 +151,8 @@ impl Socket {
         }
     }
 
-    /// [`Socket::try_write`] for consecutive pieces. If the end of the stream follows at once
-    /// (`last`), the system may wait for it and send both in one packet.
+    /// Writes consecutive pieces like [`Socket::try_write`]. If the end of the stream follows at
+    /// once (`last`), the system may wait for it and send both in one packet.
     pub fn try_write_pieces(&self, pieces: &[IoSlice<'_>], last: bool) -> io::Result<usize> {
         let all = pieces.iter().map(|piece| piece.len()).sum();
         loop {
@@ -170,6 +170,7 @@ impl Socket {
         }
     }
 
+    /// Writes as many bytes as fit now; waits if none do.
     pub fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let burst = self.burst.load(Ordering::Relaxed);
         loop {
@@ -220,7 +221,7 @@ impl Socket {
         }
     }
 
-    /// Makes the close that follows a reset, so that the peer sees that its stream was cut.
+    /// Turns the coming close into a reset, so that the peer sees that its stream was cut.
     pub fn reset_on_close(&self) {
         self.linger_on_close(Some(Duration::ZERO));
     }
@@ -235,8 +236,8 @@ impl Socket {
         let _ = socket2::SockRef::from(self.source.get_ref()).set_linger(time);
     }
 
-    /// Limits the unsent bytes in the kernel to about `bytes`, so that what is sent next is decided
-    /// late. Has no effect where the system cannot.
+    /// Limits the unsent bytes in the kernel to about `bytes`, so that bytes written later wait for
+    /// few others. Has no effect on systems other than Linux.
     ///
     /// The kernel's own limit lets it fill a segment of up to 64 KiB, so below that it is given
     /// `bytes` each time it reports room.
@@ -255,10 +256,12 @@ impl Socket {
         !matches!(self.source.get_ref().take_error(), Ok(None))
     }
 
+    /// Returns this end's address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.source.get_ref().local_addr()
     }
 
+    /// Returns the peer's address.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.source.get_ref().peer_addr()
     }

@@ -4,7 +4,7 @@ use event_listener::Event;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
-/// A handle of the group. Clones refer to the same group.
+/// A handle of a group of tasks. Clones refer to the same group.
 #[derive(Clone, Default)]
 pub struct WaitGroup(Arc<Group>);
 

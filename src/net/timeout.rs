@@ -7,13 +7,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// Runs `task` for at most `patience`; `None` if it has not ended by then, and it is dropped.
+/// Runs `task` for at most `patience`; `None` if it has not ended by then. It is dropped with the
+/// future.
 pub fn timeout<T: Future>(patience: Duration, task: T) -> Timeout<T> {
     let timer = Timer::after(patience);
     Timeout { task, timer }
 }
 
-/// [`timeout`] with a deadline that several tasks share.
+/// Runs `task` until `deadline`, which several tasks may share; `None` if it has not ended by then.
 pub fn timeout_at<T: Future>(deadline: Instant, task: T) -> Timeout<T> {
     let timer = Timer::at(deadline);
     Timeout { task, timer }
@@ -41,8 +42,8 @@ impl<T: Future> Future for Timeout<T> {
     }
 }
 
-/// Ready when the task was woken by nothing but this timer for `limit`. Where only a connection can
-/// wake it, that is how long the connection has taken nothing.
+/// Ready when only this timer has woken the task for `limit`. Where only a connection can wake it,
+/// that is how long the connection has taken nothing.
 pub fn poll_stalled(timer: &mut Option<Timer>, limit: Duration, cx: &mut Context<'_>) -> Poll<()> {
     let fired = timer
         .as_mut()

@@ -1,4 +1,5 @@
-//! TLS. Nothing else in the crate depends on rustls.
+//! TLS: the connecting side, the accepting side and certificates. No other module depends on
+//! rustls.
 //!
 //! An end whose processor has no AES instructions puts ChaCha20-Poly1305 first; servers follow the
 //! client's order, and the client is usually the weaker machine.
@@ -28,10 +29,12 @@ pub use acceptor::{
 /// the program.
 #[cfg(feature = "server")]
 pub type Stream = async_tls::TlsStream<Socket>;
+/// A TLS stream, of a client only: this program has no server.
 #[cfg(not(feature = "server"))]
 pub type Stream = async_tls::client::TlsStream<Socket>;
 
-/// Returns ring's algorithms. The only use of them, so that the compiler can drop what is unused.
+/// Returns ring's algorithms. No other function refers to them, so that the compiler can drop those
+/// that are not used.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     let mut provider = ring::default_provider();
     if !has_aes_instructions() {
@@ -81,9 +84,10 @@ fn invalid(message: String) -> io::Error {
 
 /// Which server certificates a client accepts.
 pub enum ServerTrust<'a> {
-    /// Those signed by the system's certificate authorities.
+    /// Certificates signed by the system's authorities.
     System,
-    /// Those in a PEM file: authorities, or the server's own certificate.
+    /// Certificates in a PEM file, authorities or the server's own, and certificates signed by
+    /// them.
     File(&'a Path),
     /// Any certificate.
     Nobody,
@@ -94,7 +98,7 @@ pub enum ServerTrust<'a> {
 pub struct Connector(async_tls::TlsConnector);
 
 impl Connector {
-    /// Reads the certificates. Errors name the file and what is wrong with it.
+    /// Reads the certificates. Errors name the file and its fault.
     pub fn new(trust: ServerTrust<'_>) -> io::Result<Self> {
         let provider = provider();
         let verifier = match trust {
@@ -122,7 +126,7 @@ impl Connector {
 
 const UNKNOWN: &str = "; set remoteCert to the server's certificate or its authority's";
 
-/// Returns what the user of a client can do about a failed handshake.
+/// Returns advice for the user of a client about a failed handshake; empty if there is none.
 pub fn advice(e: &io::Error) -> &'static str {
     use rustls::CertificateError as Certificate;
     let inner = e.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
@@ -161,8 +165,8 @@ pub fn advice(e: &io::Error) -> &'static str {
     }
 }
 
-/// Whether the time is before this program was built. Routers have no battery: until the network
-/// sets the clock, it is 1970 or the year of their firmware.
+/// Whether the clock shows a time before 2025. Routers have no battery: until the network sets the
+/// clock, it shows 1970 or the year of their firmware.
 fn clock_is_unset() -> bool {
     const BEGIN_OF_2025: Duration = Duration::from_secs(1_735_689_600);
     let now = SystemTime::now().duration_since(UNIX_EPOCH);

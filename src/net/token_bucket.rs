@@ -1,16 +1,16 @@
-//! A token bucket: a rate in bytes a second, granted in small steps. Those that share a bucket
+//! A token bucket: a rate in bytes a second, granted in small steps. Tunnels that share a bucket
 //! share its rate.
 
 use crate::sync::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// The longest burst: a full bucket holds the tokens of this time.
+/// The time whose tokens a full bucket holds: the longest burst.
 const BURST: Duration = Duration::from_millis(100);
 /// Minimum grant in bytes, unless the bucket holds less: smaller moves are not worth a system call.
 const MIN_GRANT: u64 = 8 * 1024;
 
-/// A token bucket. Tokens are taken after bytes have moved; at most what was granted may move.
+/// A token bucket. Tokens are taken after bytes have moved; at most the granted number may move.
 pub struct TokenBucket {
     /// Whether there is a rate. Without one, a grant must not cost a lock and a clock reading.
     limited: AtomicBool,
@@ -21,7 +21,7 @@ struct BucketState {
     /// Rate in bytes a second.
     rate: u64,
     /// Billionths of bytes that may move now, so that no rate loses its fractions. Negative after
-    /// several threads have moved what each was granted.
+    /// several threads have each moved a grant of the same tokens.
     tokens: i128,
     at: Instant,
 }
@@ -29,7 +29,7 @@ struct BucketState {
 const NANO: i128 = 1_000_000_000;
 
 impl TokenBucket {
-    /// Creates a bucket. `rate` in bytes a second; 0 is no limit.
+    /// Creates a bucket with a rate in bytes a second; 0 is no limit.
     pub fn new(rate: u64) -> Self {
         Self {
             limited: AtomicBool::new(rate > 0),
@@ -41,8 +41,8 @@ impl TokenBucket {
         }
     }
 
-    /// Sets the rate, see [`TokenBucket::new`]. Waiters ask again at the time they were given
-    /// before.
+    /// Sets the rate in bytes a second; 0 is no limit. Tunnels that wait ask again at the time that
+    /// they were given before.
     pub fn set_rate(&self, rate: u64) {
         let mut inner = self.lock();
         let now = Instant::now();
@@ -61,7 +61,7 @@ impl TokenBucket {
         self.limited.load(Ordering::Relaxed)
     }
 
-    /// Returns the number of bytes that a grant will cover at once if they are asked for; `None`
+    /// Returns the number of bytes that a sufficiently large request is granted at once; `None`
     /// without a rate.
     pub fn guaranteed(&self) -> Option<usize> {
         if !self.is_limited() {

@@ -27,6 +27,7 @@ struct FieldSpan {
 /// One header field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field<'a> {
+    /// The name, as the visitor wrote it.
     pub name: &'a [u8],
     /// The value without surrounding whitespace.
     pub value: &'a [u8],
@@ -35,6 +36,7 @@ pub struct Field<'a> {
 }
 
 impl Field<'_> {
+    /// Whether the field has this name, in any case.
     pub fn is(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name.as_bytes())
     }
@@ -55,10 +57,12 @@ impl<'a> RequestHead<'a> {
         })
     }
 
+    /// Returns the method.
     pub fn method(&self) -> &'a [u8] {
         self.bytes.get(self.method.clone()).unwrap_or_default()
     }
 
+    /// Returns the target, as in the request line.
     pub fn target(&self) -> &'a [u8] {
         self.bytes.get(self.target.clone()).unwrap_or_default()
     }
@@ -69,6 +73,7 @@ impl<'a> RequestHead<'a> {
         version.is_some_and(|rest| rest.starts_with(b" HTTP/1.0"))
     }
 
+    /// Iterates over the fields, in their order.
     pub fn fields(&self) -> impl Iterator<Item = Field<'a>> + '_ {
         let bytes = self.bytes;
         self.fields.iter().map(move |place| place.field(bytes))
@@ -194,7 +199,7 @@ fn is_blank(b: &u8) -> bool {
     matches!(b, b' ' | b'\t')
 }
 
-/// Edits of a head. Of two that overlap, the one that begins first applies.
+/// Edits of a head. Of two edits that overlap, the one that begins first applies.
 #[derive(Debug, Default)]
 pub struct Edits(Vec<(Range<usize>, Vec<u8>)>);
 
@@ -204,6 +209,7 @@ impl Edits {
         self.0.push((field.at.clone(), value.into()));
     }
 
+    /// Removes a field with its line.
     pub fn remove(&mut self, field: &Field<'_>) {
         self.0.push((field.line.clone(), Vec::new()));
     }
@@ -215,7 +221,7 @@ impl Edits {
             .push((end..end, format!("{name}: {value}\r\n").into_bytes()));
     }
 
-    /// Replaces a part of the target.
+    /// Replaces a part of the target, given as a range of it.
     pub fn set_target(&mut self, head: &RequestHead<'_>, part: Range<usize>, by: &str) {
         let start = head.target.start;
         let part = start.saturating_add(part.start)..start.saturating_add(part.end);

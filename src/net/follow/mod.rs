@@ -1,5 +1,6 @@
-//! Follows HTTP/1.1 on one connection: where each request and response ends, and what is sent in
-//! place of a request's head. It touches no socket; bytes go in, steps come out.
+//! HTTP/1.1 as seen on one connection between a visitor and a service: finds where each request and
+//! response ends, and edits the heads of requests. It touches no socket: bytes go in, steps come
+//! out.
 //!
 //! Memory is bounded: at most one head and the kinds of the requests that wait for a response are
 //! held, never a body. Where a request ends does not depend on how its bytes are cut. A request
@@ -28,10 +29,12 @@ const MAX_PIPELINED: usize = 1024;
 pub struct HttpRefusal {
     /// The status line without its version.
     pub status: &'static str,
+    /// The explanation in the body.
     pub why: &'static str,
 }
 
 impl HttpRefusal {
+    /// Creates a refusal with status 400.
     pub fn bad_request(why: &'static str) -> Self {
         Self {
             status: "400 Bad Request",
@@ -39,6 +42,7 @@ impl HttpRefusal {
         }
     }
 
+    /// Creates a refusal with status 431 (RFC 6585, section 5).
     pub fn head_too_large(why: &'static str) -> Self {
         Self {
             status: "431 Request Header Fields Too Large",
@@ -46,6 +50,7 @@ impl HttpRefusal {
         }
     }
 
+    /// Whether the status is 431.
     pub fn is_head_too_large(self) -> bool {
         self.status.starts_with("431")
     }
@@ -78,8 +83,8 @@ pub struct Exchange {
     responses: Responses,
     /// The response to a request that was refused, until it may be sent.
     refused: Option<String>,
-    /// The service waits for the rest of a request that will not come, or sends something that
-    /// nothing asked for.
+    /// Whether the service waits for the rest of a request that will not come, or sends bytes that
+    /// no request has asked for.
     broken_off: bool,
 }
 
@@ -111,7 +116,8 @@ impl Exchange {
         step
     }
 
-    /// Processes the service's next bytes. True if the visitor's direction may go on.
+    /// Processes the service's next bytes. True if a visitor's direction that had to wait may go
+    /// on.
     pub fn response(&mut self, bytes: &[u8]) -> bool {
         let was_full = self.responses.waiting() >= MAX_PIPELINED;
         let decided = self.responses.take(bytes);
@@ -165,8 +171,8 @@ impl Exchange {
         self.refused.is_some() && self.responses.is_idle()
     }
 
-    /// Returns that response, once; it is empty if the service has begun to answer the same
-    /// request.
+    /// Returns the response to a refused request once it is due, and only once. It is empty if the
+    /// service has begun to answer the same request.
     pub fn take_answer(&mut self) -> Option<String> {
         if !self.is_answer_due() {
             return None;

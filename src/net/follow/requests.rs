@@ -1,12 +1,13 @@
-//! The visitor's direction: a sequence of requests.
+//! The visitor's direction of a followed connection: a sequence of requests.
 
 use super::head::{check_trailers, request_line, Edits, RequestHead, MAX_FIELDS};
 use super::section::{Complete, HeaderSection};
 use super::{is_head_request, HttpRefusal};
 use crate::net::http::chunked::{within, Chunks};
 
-/// Decides about each request.
+/// A rule that decides about each request of a connection.
 pub trait RequestRule: Send + Sync {
+    /// Decides about the request with this head.
     fn decide(&self, head: &RequestHead<'_>) -> RuleDecision;
 }
 
@@ -19,29 +20,33 @@ pub enum RuleDecision {
     Refuse(HttpRefusal),
 }
 
-/// What determines the end of the response to a request.
+/// The kind of response that a request has, which determines where the response ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpectedResponse {
+    /// A response whose head tells where it ends.
     Ordinary,
     /// A response to HEAD, which has no body.
     Head,
-    /// 101 switches to another protocol.
+    /// A response that may be 101, which switches to another protocol.
     Upgrade,
-    /// 2xx to CONNECT starts a tunnel.
+    /// A response to CONNECT; one with a 2xx status starts a tunnel.
     Connect,
 }
 
-/// What the caller has to do with the next bytes.
+/// An instruction to the caller: what to do with the next bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum RequestStep {
     /// This many bytes, at least one, go to the service unchanged.
     Pass(usize),
     /// This many bytes have been consumed; nothing goes to the service yet.
     Keep(usize),
-    /// `taken` bytes have been consumed and are replaced by `bytes`, which may begin a request.
+    /// Bytes have been consumed, and others go to the service in their place.
     Send {
+        /// Number of bytes that have been consumed.
         taken: usize,
+        /// The bytes for the service.
         bytes: Vec<u8>,
+        /// The response to expect, if `bytes` begin a request.
         begins: Option<ExpectedResponse>,
     },
     /// No bytes are consumed before the service has answered more.
@@ -78,6 +83,7 @@ enum BodyLength {
     Chunked,
 }
 
+/// The state of the visitor's direction.
 #[derive(Debug)]
 pub struct Requests {
     state: RequestState,
@@ -105,6 +111,7 @@ impl Requests {
         }
     }
 
+    /// Whether no more requests are taken.
     pub fn is_refused(&self) -> bool {
         matches!(self.state, RequestState::Refused)
     }
@@ -114,6 +121,7 @@ impl Requests {
         self.begun
     }
 
+    /// Whether a request to switch protocols awaits the service's decision.
     pub fn is_switching(&self) -> bool {
         matches!(self.state, RequestState::Switching)
     }

@@ -1,6 +1,6 @@
-//! The service's direction: which response belongs to which request, and where it ends. Its bytes
-//! are passed on in any case, so a malformed response is not refused; from there on, later
-//! responses are not found.
+//! The service's direction of a followed connection: which response belongs to which request, and
+//! where it ends. Its bytes are passed on in any case, so a malformed response is not refused; from
+//! there on, later responses are not found.
 
 use super::head::MAX_FIELDS;
 use super::requests::ExpectedResponse;
@@ -23,6 +23,7 @@ enum ResponseState {
     Unbounded,
 }
 
+/// The state of the service's direction.
 #[derive(Debug)]
 pub struct Responses {
     state: ResponseState,
@@ -85,8 +86,8 @@ impl Responses {
             && matches!(&self.state, ResponseState::Head(head) if head.is_empty())
     }
 
-    /// Processes the next bytes. Returns whether the service switches to another protocol, once
-    /// that was requested and decided.
+    /// Processes the next bytes. Returns the service's decision about a requested switch to another
+    /// protocol when they contain it.
     pub fn take(&mut self, bytes: &[u8]) -> Option<bool> {
         let (mut rest, mut decided) = (bytes, None);
         while let Some(first) = rest.first() {

@@ -1,12 +1,13 @@
-//! Header lines up to an empty one: a request's head, or the trailers of its body.
+//! A header section: lines up to an empty one, which are a request's head or the trailers of its
+//! body.
 
 use super::HttpRefusal;
 
-/// Maximum length of a head or of trailers, in bytes with the empty line. Common servers accept
+/// Maximum length in bytes of a head or of trailers, with the empty line. Common servers accept
 /// less.
 pub const MAX_HEAD: usize = 32 * 1024;
 
-/// The lines received so far.
+/// The lines of one section received so far.
 #[derive(Debug, Default)]
 pub struct HeaderSection {
     bytes: Vec<u8>,
@@ -19,16 +20,21 @@ pub struct HeaderSection {
 /// What a byte has completed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Complete {
+    /// The current line goes on.
     Nothing,
+    /// A line.
     Line,
+    /// The empty line, and with it the section.
     All,
 }
 
 impl HeaderSection {
+    /// Whether no byte has come.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
+    /// Returns all bytes so far, line ends included.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }

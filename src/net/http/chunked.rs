@@ -1,36 +1,50 @@
-//! The chunked coding (RFC 9112, section 7.1): reading a body up to its trailers, and writing one.
+//! The chunked coding (RFC 9112, section 7.1): parses a body up to its trailers, and writes one.
 
-/// The last chunk, and no trailers.
+/// The end of a chunked body: the last chunk, and no trailers.
 pub const END: &[u8] = b"0\r\n\r\n";
 
 /// Maximum length of a chunk's extensions, in bytes.
 const MAX_EXTENSION: u16 = 1024;
-/// Digits of the largest size.
+/// Maximum number of hexadecimal digits of a size.
 const MAX_DIGITS: u8 = 16;
 
 /// The part of a chunked body that the next byte belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chunks {
+    /// The digits of a chunk's size.
     Size {
+        /// The size so far, in bytes.
         size: u64,
+        /// Number of digits so far.
         digits: u8,
     },
     /// Blanks behind a size, which some programs pad it with.
     Padding {
+        /// The chunk's size in bytes.
         size: u64,
+        /// Number of blanks so far.
         length: u16,
     },
+    /// The extensions behind a size, which are ignored.
     Extension {
+        /// The chunk's size in bytes.
         size: u64,
+        /// Their length so far, in bytes.
         length: u16,
     },
+    /// The LF of a size line.
     SizeLf {
+        /// The chunk's size in bytes.
         size: u64,
     },
+    /// The data of a chunk.
     Data {
+        /// Number of bytes that are left.
         left: u64,
     },
+    /// The CR behind the data of a chunk.
     DataCr,
+    /// The LF behind the data of a chunk.
     DataLf,
     /// The last chunk's size line has ended; trailers follow.
     Last,
@@ -43,12 +57,13 @@ impl Default for Chunks {
 }
 
 impl Chunks {
+    /// Returns the state at the start of a body.
     pub fn new() -> Self {
         Self::Size { size: 0, digits: 0 }
     }
 
-    /// Consumes the bytes that belong to the body before its trailers and are well-formed; fails if
-    /// the first byte is not.
+    /// Consumes bytes and returns how many: those that belong to the body before its trailers and
+    /// are well-formed. Fails if the first byte is malformed.
     pub fn take(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
         let mut at = 0usize;
         while let Some(byte) = bytes.get(at) {
@@ -75,9 +90,9 @@ impl Chunks {
         Ok(at)
     }
 
-    /// Returns the next data of the body and takes it and what stands before it off `bytes`.
-    /// Empty if the rest of `bytes` has none. Accepts blanks behind sizes: only a body that is
-    /// passed on must have one reading for everybody.
+    /// Returns the next data of the body, and removes it and the bytes before it from `bytes`.
+    /// Empty if `bytes` has no data. Accepts blanks behind sizes: only a body that is passed on
+    /// must mean the same to every reader.
     pub fn data<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<&'a [u8], &'static str> {
         while let Some((first, rest)) = bytes.split_first() {
             match self {
@@ -146,7 +161,7 @@ impl Chunks {
     }
 }
 
-/// Appends `data` as a chunk. No data is no chunk: an empty one would end the body.
+/// Appends `data` as a chunk. Appends nothing if it is empty, since an empty chunk ends the body.
 pub fn write(data: &[u8], out: &mut Vec<u8>) {
     if !data.is_empty() {
         out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
@@ -155,7 +170,8 @@ pub fn write(data: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Returns how many of `there` bytes belong to the `left` ones, and how many are left after them.
+/// Splits `there` bytes that have come at the end of a part with `left` bytes: returns how many of
+/// them belong to it, and how many bytes it lacks then.
 pub fn within(left: u64, there: usize) -> (usize, u64) {
     let n = usize::try_from(left).unwrap_or(usize::MAX).min(there);
     // A slice length fits.

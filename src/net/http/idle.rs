@@ -1,5 +1,5 @@
-//! Idle HTTP connections kept for the next request. Whether one is still alive shows when it is
-//! used.
+//! Idle HTTP connections that are kept for the next request. They are not checked: a dead one is
+//! found when it is used.
 
 use crate::net::Conn;
 use crate::sync::{Mutex, MutexGuard};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// Maximum number of idle connections.
 pub(super) const MAX_IDLE: usize = 4;
-/// How long an idle connection is kept.
+/// Time that an idle connection is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Default)]

@@ -1,5 +1,5 @@
-//! HTTP for gt's own use: a client for small requests to one API, which follows no redirects, and
-//! the parts that other code shares: the chunked coding, percent-encoding, heads of answers.
+//! HTTP for gt's own use: a client for small requests to one API, and the parts that other code
+//! shares: the chunked coding, percent-encoding, heads of answers. The client follows no redirects.
 
 pub mod chunked;
 mod idle;
@@ -21,8 +21,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// An error for an API response that is not as expected. It does not quote a value of the wrong
-/// kind, which may be a secret.
+/// Returns the error for an API response that is not as expected. It does not quote a value of the
+/// wrong kind, which may be a secret.
 pub fn not_understood(e: &serde_json::Error) -> io::Error {
     let (text, line, column) = (e.to_string(), e.line(), e.column());
     let quotes = e.is_data() && text.starts_with("invalid");
@@ -41,12 +41,13 @@ pub struct ApiClient {
     idle: Arc<IdleConnections>,
 }
 
-/// A GET, or a POST if there is a body.
+/// A request to an API: a GET, or a POST if there is a body.
 pub struct ApiRequest<'a> {
     /// Path and query, as in the request line.
     pub target: &'a str,
     /// Fields beside those of every request. Neither name nor value may contain a line end.
     pub headers: &'a [(&'a str, &'a str)],
+    /// The body.
     pub json: Option<&'a [u8]>,
 }
 

@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-/// Appends `bytes` to `out` with everything escaped but the characters that need no escape anywhere
-/// (RFC 3986, section 2.3).
+/// Appends `bytes` to `out` and escapes all but the unreserved characters (RFC 3986, section 2.3).
 pub fn encode(bytes: &[u8], out: &mut String) {
     for byte in bytes {
         match byte {
@@ -18,7 +17,7 @@ pub fn encode(bytes: &[u8], out: &mut String) {
     }
 }
 
-/// Appends to `out` what `raw` stands for; `None` if a `%` is not followed by two digits.
+/// Appends the decoded `raw` to `out`; `None` if a `%` is not followed by two digits.
 pub fn decode(raw: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let mut bytes = raw.iter();
     while let Some(byte) = bytes.next() {

@@ -1,4 +1,4 @@
-//! Reads one small HTTP response (RFC 9112) without interpreting it.
+//! Reading of one small HTTP response (RFC 9112), without interpreting it.
 
 use super::chunked::Chunks;
 use crate::net::with_read_buf;
@@ -15,9 +15,9 @@ const MAX_FIELDS: usize = 100;
 /// The response of an API.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Response {
-    /// 200 to 999; interim responses are skipped.
+    /// The status code, 200 to 999; interim responses are skipped.
     pub status: u16,
-    /// At most `MAX_BODY` bytes.
+    /// The body without its framing, at most 64 KiB.
     pub body: Vec<u8>,
 }
 

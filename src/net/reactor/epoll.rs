@@ -32,18 +32,18 @@ const NO_TIME: Timespec = Timespec {
 };
 /// Maximum number of events taken at a time.
 const EVENTS: usize = 128;
-/// How often other tasks run before the driver polls again.
+/// Maximum number of times that all other tasks run before the driver polls again.
 const PASSES: u32 = 4;
 
-/// The events that every socket registers for.
+/// The events that every socket is registered for.
 const TOLD: epoll::EventFlags = epoll::EventFlags::IN
     .union(epoll::EventFlags::RDHUP)
     .union(epoll::EventFlags::ET);
 
 const READ: u8 = 1;
 const WRITE: u8 = 2;
-/// The peer has ended its direction, or the connection has failed. No more events follow, so a read
-/// that found nothing must not wait: it has still to see the end.
+/// Bit of a socket whose peer has ended its direction, or whose connection has failed. No more
+/// events follow, so a read that found nothing must not wait: it has still to see the end.
 const ENDED: u8 = 4;
 
 /// Number of turns that counted tasks have had. Wraps.
@@ -65,7 +65,7 @@ struct Reactor {
 #[derive(Default)]
 struct ReactorState {
     ready: AtomicU8,
-    /// Whether writability is registered too.
+    /// Whether the socket is registered for writability too.
     tells_of_room: AtomicBool,
     wakers: Mutex<Wakers>,
 }
@@ -132,7 +132,7 @@ enum AskResult {
 }
 
 impl ReactorState {
-    /// Stores events and wakes the tasks that wait for them. True if there was one.
+    /// Stores events and wakes the tasks that wait for them. True if a task was woken.
     fn tell(&self, flags: epoll::EventFlags) -> bool {
         use epoll::EventFlags as Flags;
         let mut ready = 0;
@@ -163,7 +163,7 @@ struct Driver {
     reactor: &'static Reactor,
     /// [`RAN`] at the last look.
     ran: u32,
-    /// How often other tasks have run first since the last poll.
+    /// How often the driver has let other tasks run since its last poll.
     passes: u32,
     /// Whether the last poll woke a task.
     woke: bool,
@@ -257,6 +257,7 @@ impl<T: AsFd> PollSource<T> {
         epoll::EventData::new_u64(self.key as u64)
     }
 
+    /// Returns the socket.
     pub fn get_ref(&self) -> &T {
         &self.io
     }
@@ -264,7 +265,7 @@ impl<T: AsFd> PollSource<T> {
     /// Ends the registration. Closing is enough unless another process shares the descriptor.
     pub fn withdraw(&self) {
         if let Ok(reactor) = Reactor::get() {
-            // It may be closed.
+            // The descriptor may be closed already.
             let _ = epoll::delete(&reactor.epoll, &self.io);
         }
     }
@@ -302,7 +303,8 @@ impl<T: AsFd> PollSource<T> {
         Poll::Pending
     }
 
-    /// Makes a call if it is likely not to block; `WouldBlock` if it is not, or does.
+    /// Makes a call if it is likely not to block. `WouldBlock` if it is not likely, or the call
+    /// would block after all.
     pub fn try_io<R>(&self, way: Interest, call: impl FnOnce(&T) -> Outcome<R>) -> io::Result<R> {
         let mask = match way {
             Interest::Read => READ | ENDED,
@@ -360,6 +362,7 @@ pin_project_lite::pin_project! {
 }
 
 impl<F> CountedTask<F> {
+    /// Wraps a task.
     pub fn new(task: F) -> Self {
         Self { task }
     }
@@ -380,6 +383,7 @@ impl<F: Future> Future for CountedTask<F> {
 pub struct BlockingGuard(());
 
 impl BlockingGuard {
+    /// Counts a task that waits for another thread, until the guard is dropped.
     pub fn begin() -> Self {
         ELSEWHERE.fetch_add(1, Ordering::Relaxed);
         Self(())

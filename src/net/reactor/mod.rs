@@ -1,9 +1,9 @@
-//! Waiting until a socket can be read or written, with few system calls.
+//! Readiness of sockets: tasks wait until one can be read or written, with few system calls.
 //!
 //! The runtime's reactor arms each socket anew for each wait and makes five calls for a turn of its
-//! own. Here a socket is registered once, edge-triggered, with an epoll of gt's own, and that epoll
-//! is one source for the runtime: see `epoll`. Where there is no epoll, `portable` is the
-//! runtime's reactor itself.
+//! own: 14 system calls at each end for one request of one visitor, instead of 5. Here a socket is
+//! registered once, edge-triggered, with an epoll of gt's own, and that epoll is one source for the
+//! runtime: see `epoll`. Where there is no epoll, `portable` is the runtime's reactor itself.
 //!
 //! A reader or writer clears the readiness first and sets it again if there may be more to do. So
 //! an event that comes meanwhile is never lost, whichever thread it comes on.
@@ -27,16 +27,18 @@ use std::sync::Arc;
 /// What a socket can be ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {
+    /// Bytes, or the end, can be read.
     Read,
+    /// Bytes can be written, or a connection is established.
     Write,
 }
 
-/// Whether a call has left something to do.
+/// Whether the next call is likely to succeed, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
     /// The next call is likely to succeed.
     More,
-    /// The call took, or filled, all there was: wait for the next event.
+    /// The call has emptied the socket, or filled it: wait for the next event.
     Nothing,
 }
 

@@ -1,4 +1,4 @@
-//! The reactor for systems without epoll: that of the runtime.
+//! The reactor for systems without epoll: a wrapper of the runtime's own.
 
 use super::{Interest, Outcome, Readiness};
 use async_io::Async;
@@ -9,6 +9,8 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{ready, Context, Poll};
 
+/// A non-blocking socket, or another descriptor that can be polled. One task may wait for each
+/// interest at a time.
 pub struct PollSource<T: AsFd> {
     io: Async<T>,
     readable: AtomicBool,
@@ -30,7 +32,7 @@ impl<T: AsFd> PollSource<T> {
         self.io.get_ref()
     }
 
-    /// Does nothing: closing ends the registration.
+    /// Does nothing: closing the socket ends its registration.
     pub fn withdraw(&self) {}
 
     fn flag(&self, way: Interest) -> &AtomicBool {
@@ -70,7 +72,7 @@ impl<T: AsFd + fmt::Debug> fmt::Debug for PollSource<T> {
     }
 }
 
-/// A task; its turns need not be counted here.
+/// A stub: the runtime's reactor need not know how many turns tasks have had.
 pub struct CountedTask;
 
 impl CountedTask {

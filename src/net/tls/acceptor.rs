@@ -1,4 +1,4 @@
-//! The server's side of TLS: certificate, key, minimum version.
+//! The accepting side of TLS: certificate, key, minimum version.
 
 use super::verify::version1_key;
 use super::{invalid, pem, provider, Conn, Socket, Stream};
@@ -13,7 +13,9 @@ use std::sync::Arc;
 /// The minimum TLS version of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MinVersion {
+    /// TLS 1.2 (RFC 5246).
     Tls12,
+    /// TLS 1.3 (RFC 8446).
     Tls13,
 }
 
@@ -22,7 +24,7 @@ pub enum MinVersion {
 pub struct Acceptor(async_tls::TlsAcceptor);
 
 impl Acceptor {
-    /// Reads certificate and key. Errors name the file and what is wrong with it.
+    /// Reads certificate and key. Errors name the file and its fault.
     pub fn new(cert_file: &Path, key_file: &Path, min: MinVersion) -> io::Result<Self> {
         let certificates = pem::certificates(cert_file)?;
         let key = pem::private_key(key_file)?;
@@ -58,6 +60,7 @@ impl Acceptor {
         Ok(Self(Arc::new(config).into()))
     }
 
+    /// Performs the handshake.
     pub async fn accept(&self, socket: Socket) -> io::Result<Conn> {
         let stream = self.0.accept(socket).await?;
         Ok(Conn::from(Stream::from(stream)))
@@ -84,10 +87,12 @@ fn key_advice(key: &PrivateKeyDer<'_>) -> &'static str {
 
 /// The record type of handshake messages (RFC 8446, section 5.1).
 pub const HANDSHAKE_RECORD: u8 = 22;
+/// Maximum length in bytes of a record's fragment (RFC 8446, section 5.1).
 pub const MAX_RECORD: usize = 1 << 14;
 
-/// Waits until the client's first record has arrived, and leaves it in the socket: until then TLS
-/// needs no memory here. Returns early if the bytes are not TLS. Returns the first byte.
+/// Waits until the client's first record has arrived, leaves it in the socket and returns the first
+/// byte; until then TLS needs no memory here. Returns early if the bytes are not TLS, and `None` at
+/// the end of the stream.
 pub async fn client_hello(socket: &Socket) -> io::Result<Option<u8>> {
     // Bytes seen before, and how often no more came.
     let (mut before, mut same) = (0, 0);

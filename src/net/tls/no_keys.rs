@@ -1,4 +1,5 @@
-//! A stub for clients, which have no private key: signing code would be a tenth of their TLS.
+//! A stub of signing for clients, which have no private key: the code would be a tenth of their
+//! TLS.
 
 use async_tls::pki_types::PrivateKeyDer;
 use async_tls::rustls::crypto::KeyProvider;

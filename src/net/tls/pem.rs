@@ -1,4 +1,4 @@
-//! Reads certificates and private keys from PEM files, without checking them.
+//! Certificates and private keys from PEM files, read without being checked.
 //!
 //! An error says what the file is instead, and the command that converts it.
 
@@ -80,8 +80,8 @@ fn contains(text: &[u8], words: &str) -> bool {
         .any(|part| part == words.as_bytes())
 }
 
-/// Returns what can be done about a file with other content; `FILE` stands for its name. Empty if
-/// nothing is known of it.
+/// Returns advice about a file with other content; `FILE` stands for its name. Empty if the content
+/// is unknown.
 fn advice(wanted: PemContent, text: &[u8]) -> &'static str {
     // Labels of RFC 7468 and OpenSSL, in the order of the search.
     const LABELS: [(&str, &str); 9] = [

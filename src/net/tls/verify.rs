@@ -1,4 +1,4 @@
-//! Which server certificates a client accepts.
+//! The verification of a server's certificate by a client.
 
 use super::{invalid, rustls};
 use async_tls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
@@ -13,7 +13,8 @@ use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use std::io;
 use std::sync::Arc;
 
-/// Checks that the peer holds the key of its certificate, and then the certificate itself.
+/// A verifier that checks that the peer holds the key of its certificate, and the certificate
+/// itself.
 #[derive(Debug)]
 struct Verifier {
     provider: Arc<CryptoProvider>,
@@ -23,9 +24,9 @@ struct Verifier {
 #[derive(Debug)]
 enum AcceptedCerts {
     Anybody,
-    /// These certificates themselves, or others that they have signed. An exact match needs no name
-    /// and no valid date: the user has named this server's certificate. Self-signed certificates
-    /// are often authorities too, which the chain check alone refuses.
+    /// Known certificates, and others that they have signed. An exact match needs no name and no
+    /// valid date: the user has named this server's certificate. Self-signed certificates are often
+    /// authorities too, which the chain check alone refuses.
     Known {
         exact: Vec<CertificateDer<'static>>,
         roots: RootCertStore,
@@ -39,8 +40,8 @@ pub(super) fn anybody(provider: &Arc<CryptoProvider>) -> Arc<dyn ServerCertVerif
     })
 }
 
-/// Accepts what these system authorities sign. Unreadable ones are skipped: system stores contain
-/// some.
+/// Creates a verifier that accepts certificates signed by these system authorities. Unreadable
+/// authorities are skipped: system stores contain some.
 pub(super) fn authorities(
     authorities: Vec<CertificateDer<'static>>,
     provider: &Arc<CryptoProvider>,
@@ -48,7 +49,8 @@ pub(super) fn authorities(
     known(Vec::new(), &authorities, provider)
 }
 
-/// Accepts these certificates, whatever they contain, and what they sign.
+/// Creates a verifier that accepts these certificates, whatever they contain, and certificates
+/// signed by them.
 pub(super) fn these(
     certificates: Vec<CertificateDer<'static>>,
     provider: &Arc<CryptoProvider>,
@@ -136,8 +138,9 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Returns the public key of an X.509 version 1 certificate, of which rustls reads nothing but name
-/// and key; `None` for other versions. Scripts with `openssl x509 -req` create such certificates.
+/// Returns the public key of an X.509 version 1 certificate, of which rustls reads only the name
+/// and the key; `None` for other versions. Scripts with `openssl x509 -req` create such
+/// certificates.
 pub(super) fn version1_key(cert: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
     // The certificate and its signed part are sequences; an integer, the serial number, comes first
     // only where there is no version (RFC 5280, section 4.1).
