@@ -1,4 +1,4 @@
-//! Addresses as users write them: to listen on, and `host:port`. Not their resolution.
+//! Addresses as users write them: listening addresses, and `host:port`. Not their resolution.
 
 use std::fmt;
 use std::net::Ipv6Addr;

@@ -81,7 +81,7 @@ pub struct Uplink {
     pub connections: usize,
     /// Number of idle tunnels to keep open, 1 to `connections`.
     pub idle_connections: usize,
-    /// Time after which a silent tunnel is closed; never zero.
+    /// Time after which a silent tunnel is closed; not zero.
     pub remote_timeout: Duration,
     /// First delay before reconnecting.
     pub reconnect_delay: Duration,
@@ -297,8 +297,8 @@ fn check(client: &ClientConfig) -> Result<(), String> {
 }
 
 /// Reads the options of all services, in the order of their index, each with a name for errors. A
-/// single service of the flags and the one in the file's `options:` are one service: its options
-/// are merged.
+/// single service in the flags and the one in the file's `options:` are the same service: their
+/// options are merged.
 fn service_groups(
     groups: &[Vec<Flag>],
     options: &[Section<'_>],

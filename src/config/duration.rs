@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::value::{digits, Scalar};
 
-/// The longest duration, which is Go's. A clock can add it without overflow.
+/// Longest duration in nanoseconds, as in Go. A clock can add it without overflow.
 const MAX_NANOS: u128 = i64::MAX.unsigned_abs() as u128;
 
 impl Scalar for Duration {

@@ -103,8 +103,8 @@ impl Document {
         files.iter().map(open).collect()
     }
 
-    /// Returns the role of the file: the one that is `asked` for, or that of `type:`, or that of
-    /// its keys.
+    /// Returns the role of the file: the `asked` one, or else that of `type:`, or else that which
+    /// its keys belong to.
     pub fn role(&self, asked: Option<RoleName>) -> Result<RoleName, ConfigError> {
         if let Some(why) = foreign::frp(&self.keys(&[]), self.tree.text()) {
             return Err(self.error(format_args!("{why}")));
@@ -178,7 +178,8 @@ impl Document {
     }
 
     /// Returns the section `key`, whose keys are options; an empty one if the file does not have
-    /// it. `names` maps options to their keys in that section; `&[]` if the keys are the names.
+    /// it. `names` maps options to their keys in that section; `&[]` if the keys are the options'
+    /// names.
     pub(super) fn section(
         &self,
         key: &'static str,

@@ -1,5 +1,5 @@
-//! One label of a host name: the rules for host prefixes, and their normalised form. Not which
-//! client may have one.
+//! One label of a host name: the rules for host prefixes, and their normalised form. Not the
+//! question which client may have one.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -42,7 +42,8 @@ impl fmt::Display for NotALabel {
     }
 }
 
-/// Returns the label as it is published: in lower case, and in the `xn--` form if it is not ASCII.
+/// Returns the label as it is published: in lower case, and in the `xn--` form (RFC 5890, section
+/// 2.3.2.1) if it is not ASCII.
 pub fn label(text: &str) -> Result<String, NotALabel> {
     if text.contains('.') {
         return Err(NotALabel::Dot);
@@ -71,8 +72,8 @@ pub fn value(text: &str) -> Result<String, NotALabel> {
     }
 }
 
-/// Returns the form in which labels are compared: lower case, and `xn--` if it is not ASCII. A text
-/// that is too long for a label is only lower-cased.
+/// Returns the form in which labels are compared: lower case, and the `xn--` form if it is not
+/// ASCII. A text that is too long for a label is only lower-cased.
 pub fn ascii(text: &str) -> Cow<'_, str> {
     let convertible = !text.is_ascii() && text.len() <= MAX_TEXT;
     let converted = if convertible { punycode(text) } else { None };
@@ -98,8 +99,8 @@ fn lower(c: char) -> char {
     }
 }
 
-/// RFC 3492, 6.3, of the lower-cased text. `None` on overflow, which no text of [`MAX_TEXT`]
-/// bytes brings about.
+/// Encodes the lower-cased text in Punycode (RFC 3492, section 6.3). `None` on overflow, which no
+/// text of [`MAX_TEXT`] bytes causes.
 fn punycode(text: &str) -> Option<String> {
     const BASE: u32 = 36;
     const TMIN: u32 = 1;

@@ -1,5 +1,5 @@
-//! The options of a role: declared once each, looked up as texts in the flags, then in the file, then
-//! among the defaults, and read once. Not what a value means, see `value`.
+//! The options of a role: each is declared once, looked up as texts in the flags, the file and the
+//! defaults, in this order, and read once. `value` parses the texts.
 
 use super::file::Section;
 use super::value::{Scalar, Value};
@@ -14,14 +14,14 @@ pub struct OptionName {
     pub field: &'static str,
     /// The kind of its value: `string`, `uint`, `bool`…
     pub kind: &'static str,
-    /// Whether it may be given several times. Of other options the last flag counts.
+    /// Whether the option may be given several times. Of other options the last flag counts.
     pub repeats: bool,
-    /// When the default replaces what was given.
+    /// The cases in which the default applies.
     pub fallback: Fallback,
     /// The help text, a doc comment.
     help: &'static str,
-    /// The default as users would write it; of a list, as a sentence lists its values. Empty for none.
-    /// A field that can say that nothing was given never reads it, so it may be a description there.
+    /// The default as users would write it; of a list, as a sentence lists its values. Empty for
+    /// none. With [`Fallback::Never`] it is only shown, so it may be a description.
     pub default: &'static str,
 }
 
@@ -43,17 +43,17 @@ impl OptionName {
         }
     }
 
-    /// What the option does, without the default.
+    /// Returns what the option does, without the default.
     pub fn help(&self) -> &'static str {
         self.help.trim_start()
     }
 
-    /// The name in kebab case, with two dashes: `--tls-addr`.
+    /// Returns the name in kebab case, with two dashes: `--tls-addr`.
     pub fn long(&self) -> String {
         format!("--{}", self.field.replace('_', "-"))
     }
 
-    /// The texts that stand for the option where it is not given.
+    /// Returns the texts that stand for the option where it is not given.
     fn defaults(&self) -> Vec<&'static str> {
         match (self.default, self.kind) {
             ("", "bool") => vec!["false"],
@@ -67,29 +67,29 @@ impl OptionName {
     }
 }
 
-/// A flag of the command line.
+/// A flag on the command line, with its value.
 #[derive(Clone, Debug)]
 pub struct Flag {
-    /// Its option.
+    /// The option that the flag sets.
     pub name: &'static OptionName,
     /// The value as it was written.
     pub value: String,
 }
 
-/// When an option's default replaces what was given.
+/// The cases in which an option's default applies.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fallback {
-    /// Never: the field can say that nothing was given.
+    /// Never: the field has a value for an option that was not given.
     Never,
-    /// If nothing was given; an empty text has a meaning of its own.
+    /// If the option was not given; an empty text has a meaning of its own.
     Absent,
-    /// If nothing was given, or an empty text.
+    /// If the option was not given, or given with an empty text.
     Empty,
 }
 
 /// The type of a field that holds an option.
 pub trait Field: Sized {
-    /// When the default replaces what was given.
+    /// The cases in which the default applies.
     const FALLBACK: Fallback = Fallback::Empty;
     /// Whether the option may be given several times.
     const REPEATS: bool = false;
@@ -120,7 +120,7 @@ impl<T: Scalar> Field for T {
     }
 }
 
-/// An empty text turns the option off.
+/// An option that an empty text turns off.
 impl<T: Scalar> Field for Value<T> {
     const FALLBACK: Fallback = Fallback::Absent;
 
@@ -129,7 +129,7 @@ impl<T: Scalar> Field for Value<T> {
     }
 }
 
-/// `None` if nothing was given, or an empty text.
+/// An option that is `None` if it was not given, or given with an empty text.
 impl<T: Scalar> Field for Option<T> {
     const FALLBACK: Fallback = Fallback::Never;
 
@@ -138,7 +138,7 @@ impl<T: Scalar> Field for Option<T> {
     }
 }
 
-/// All that was given, without the empty texts.
+/// A repeatable option; empty texts are dropped.
 impl<T: Scalar> Field for Vec<T> {
     const REPEATS: bool = true;
 
@@ -147,7 +147,7 @@ impl<T: Scalar> Field for Vec<T> {
     }
 }
 
-/// All that was given, the empty texts included.
+/// A repeatable option in which an empty text is a value.
 impl<T: Scalar> Field for Vec<Value<T>> {
     const FALLBACK: Fallback = Fallback::Never;
     const REPEATS: bool = true;
@@ -167,7 +167,7 @@ pub struct Given<T> {
 }
 
 impl<T: Copy + PartialEq> Given<T> {
-    /// Takes the other value where none was given yet. Returns whether the two agree.
+    /// Takes the other value if none was given yet. Returns whether the two agree.
     pub fn agree(&mut self, other: &Self) -> bool {
         if !self.given {
             *self = *other;
@@ -183,21 +183,21 @@ impl<T: Scalar> Field for Given<T> {
     }
 }
 
-/// A struct that [`options!`] has declared.
+/// A struct of options, declared by [`options!`].
 pub trait Options: Sized {
-    /// Its options, in the order of its fields.
+    /// The declarations of the options, in the order of the fields.
     const NAMES: &'static [OptionName];
 
-    /// The texts of its flags, in the order of its fields.
+    /// Parses flags and returns the texts of each option, in the order of the fields.
     fn texts(arguments: &[&str]) -> Result<Vec<Vec<String>>, argh::EarlyExit>;
 
-    /// Reads the texts that were found, in the order of its fields.
+    /// Reads the texts that were found, in the order of the fields.
     fn read(found: &mut dyn Iterator<Item = Found<'_>>) -> Result<Self, ConfigError>;
 }
 
-/// Declares a struct of options. A field is an option, and all that is said about it:
-/// `/// help`, then `field: Type = "default" => ("name", "kind of value")`. [`Field`] says which types
-/// there are. argh makes the texts of the flags out of it, [`Layers`] reads them.
+/// Declares a struct of options. A field is the whole declaration of an option: `/// help`, then
+/// `field: Type = "default" => ("name", "kind of value")`, with a type that is a [`Field`]. argh
+/// splits the command line into the texts of the flags; [`Layers`] reads them.
 macro_rules! options {
     (
         $(#[$meta:meta])*
@@ -271,7 +271,7 @@ enum Origin<'a> {
 }
 
 impl Found<'_> {
-    /// The error that one of the texts is wrong.
+    /// Returns the error about a wrong text; `index` is its place among them.
     fn fault(&self, index: usize, why: &str) -> ConfigError {
         match self.origin {
             Origin::File(section, key) => section.fault(key, index, why),
@@ -280,12 +280,12 @@ impl Found<'_> {
     }
 }
 
-/// Where options are looked up: a flag stands over the file, the file over the default.
+/// The sources of options. A flag takes precedence over the file, the file over the default.
 #[derive(Default)]
 pub struct Layers<'a> {
     /// The flags, in their order.
     pub flags: &'a [Flag],
-    /// Sections of the file, the first one that has the option counts.
+    /// Sections of the file; the first one that has the option counts.
     pub file: &'a [Section<'a>],
 }
 
@@ -305,8 +305,8 @@ impl<'a> Layers<'a> {
         let texts = T::texts(&arguments).map_err(|early| ConfigError::new(early.output))?;
         let options = T::read(&mut self.find(T::NAMES, &texts)?.into_iter())?;
         if !flags.is_empty() && !self.file.is_empty() {
-            // A wrong value in the file is an error even if a flag stands over it: without the flag
-            // nothing would start.
+            // A wrong value in the file is an error even if a flag takes precedence over it:
+            // without the flag nothing would start.
             let flags = &[];
             Layers { flags, ..*self }.read::<T>()?;
         }
@@ -369,7 +369,7 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// The one of `names` that differs from `wrong` in case and dashes only.
+/// Returns the one of `names` that differs from `wrong` only in case and dashes.
 pub fn did_you_mean<'n>(wrong: &str, mut names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let plain = |name: &str| name.replace(['-', '_'], "").to_ascii_lowercase();
     let wrong = plain(wrong);

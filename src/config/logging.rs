@@ -23,24 +23,25 @@ pub struct LoggingConfig {
 }
 
 impl LoggingConfig {
-    /// The lowest level that is logged.
+    /// Returns the lowest level that is logged.
     pub fn level(&self) -> LogLevel {
         self.level.value
     }
 
-    /// The size in bytes at which the file is rotated; 0 for never.
+    /// Returns the size in bytes at which the file is rotated; 0 for never.
     pub fn max_size(&self) -> u64 {
         self.max_size.value
     }
 
-    /// The number of files to keep, the current one included; 0 for no limit.
+    /// Returns the number of files to keep, the current one included; 0 for no limit.
     pub fn max_count(&self) -> u32 {
         self.max_count.value
     }
 }
 
-/// The settings that a process has once, although each of its roles may set them: the log, Sentry and
-/// the user. The first role that sets one decides; there is a warning for each other value.
+/// Returns the settings that a process has once although each of its roles may set them: those of
+/// the log and of Sentry, and a warning for each conflict between roles in them or in the user. The
+/// first role that sets one decides.
 pub fn common(roles: &[RoleConfig]) -> (LoggingConfig, Option<&SentryConfig>, Vec<String>) {
     let mut warnings = Vec::new();
     // The first role has a value for everything.
@@ -74,7 +75,7 @@ pub fn common(roles: &[RoleConfig]) -> (LoggingConfig, Option<&SentryConfig>, Ve
     (logging, sentry, warnings)
 }
 
-/// Takes the other value where there is none yet. Returns whether the two agree.
+/// Takes the other value if there is none yet. Returns whether the two agree.
 fn agree<T: Clone + PartialEq>(value: &mut Option<T>, other: &Option<T>) -> bool {
     if value.is_none() {
         value.clone_from(other);

@@ -1,9 +1,9 @@
 //! The configuration as plain data, read from flags and yaml and checked. Not its use: nothing here
 //! listens, dials or logs.
 //!
-//! `value` reads texts. `layers` finds the text of each option, in the flags, the file or the defaults,
-//! and reads it into the structs of `options`. `server` and `client` check what belongs together.
-//! `yaml` and `file` are the file itself.
+//! `value` parses texts. `layers` finds the text of each option, in the flags, the file or the
+//! defaults, and reads it into the structs of `options`. `server` and `client` check options that
+//! depend on each other. `yaml` and `file` read the file.
 
 mod account;
 mod address;
@@ -47,7 +47,7 @@ pub use url::Url;
 use value::Scalar;
 pub use wire::Wire;
 
-/// Maximum length of ids, secrets and host prefixes in bytes (docs/gt1.md, hello).
+/// Maximum length of ids, secrets and host prefixes in bytes (docs/gt1.md, "Hello").
 pub const MAX_NAME: usize = 200;
 
 /// The configuration of one role, from a file and the command line.
@@ -158,7 +158,7 @@ impl RoleConfig {
     }
 }
 
-/// The name of a role, which this program may have been built without.
+/// The name of a role. The program may have been built without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RoleName {
     /// The server, the public end.
@@ -205,7 +205,7 @@ impl Scalar for RoleName {
     }
 }
 
-/// A mistake in the command line or a file: sentences for the user. Nothing starts.
+/// A mistake in the command line or a file, as sentences for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(String);
 

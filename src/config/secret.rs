@@ -11,7 +11,7 @@ use super::value::Scalar;
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// Makes a secret of any bytes. The wire carries 1 to 200.
+    /// Creates a secret from any bytes. The wire carries 1 to 200 of them.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Secret(bytes.into())
     }
@@ -43,8 +43,8 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Returns the text of a URL without possible passwords and keys: the part before an `@` and the
-/// query are masked. The text may be a mistyped URL. `file://` paths have neither part.
+/// Masks possible passwords and keys in a URL, which may be mistyped: the part before an `@`, and
+/// the query. `file://` paths have neither part and stay as they are.
 pub(super) fn redact(text: &str) -> String {
     const VEIL: &str = "******";
     let (scheme, rest) = match text.split_once("://") {

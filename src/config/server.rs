@@ -115,11 +115,11 @@ impl ServerConfig {
 /// The policy for clients that are not among the configured users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnyClient {
-    /// They are refused.
+    /// Such clients are refused.
     Refused,
-    /// They are admitted: `allowAnyClient` is set.
+    /// Such clients are admitted, since `allowAnyClient` is set.
     Allowed,
-    /// They are admitted because the configuration has nothing about users.
+    /// Such clients are admitted, since the configuration has nothing about users.
     AllowedByDefault,
 }
 
@@ -309,7 +309,7 @@ fn check(server: &ServerConfig) -> Result<(), String> {
 }
 
 /// Returns a warning about two listeners with the same address. Addresses such as `:80` and
-/// `1.2.3.4:80` differ; opening them decides.
+/// `1.2.3.4:80` differ; whether both can be open shows only when they are opened.
 fn same_listeners(server: &ServerConfig) -> Option<String> {
     let api = server.api.as_ref().map(|api| api.addr.clone());
     let listeners = [

@@ -28,8 +28,8 @@ pub fn is_secret(name: &OptionName) -> bool {
 /// A flag as it was written: name and value.
 pub type Given<'a> = (&'a str, &'a str);
 
-/// Returns the line. `names` are the role's options, `services` the groups of several `-local`,
-/// whose flags are not among `flags`.
+/// Returns the configuration as one line. `names` are the role's options, `services` the groups of
+/// flags of several `-local`, which are not among `flags`.
 pub fn summary(
     names: &[&OptionName],
     flags: &[Given<'_>],
@@ -98,7 +98,7 @@ pub fn summary(
     json.end()
 }
 
-/// A writer of JSON for people. Programs should not parse it: long lines are cut.
+/// A writer of JSON for people to read. Programs should not parse it: long lines are cut.
 struct JsonWriter(String);
 
 impl JsonWriter {
@@ -135,7 +135,7 @@ impl JsonWriter {
         self.0.push('"');
     }
 
-    /// Writes a text; a URL without possible passwords.
+    /// Writes a text. A URL is written without possible passwords and keys.
     fn text(&mut self, text: &str) {
         match text.contains("://") {
             true => self.quoted(&redact(text)),
@@ -181,7 +181,8 @@ impl JsonWriter {
         }
     }
 
-    /// Writes a value; of a section only known keys, since an unknown one may be a mistyped secret.
+    /// Writes a value. Of a section only known keys are written, since an unknown one may be a
+    /// mistyped secret.
     fn node(&mut self, node: &Node, names: &[&OptionName]) {
         match &node.kind {
             NodeKind::Null => self.plain("null"),

@@ -1,4 +1,5 @@
-//! The text of one value, on the command line or in a yaml file. Not what an option means.
+//! Parsing of the text of one value, from the command line or a yaml file. Not the meaning of
+//! options.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,14 +8,14 @@ use std::str::FromStr;
 
 use serde::de::{self, Deserialize, Deserializer};
 
-/// A type of value that is written as one text.
+/// A value that is written as one text.
 pub trait Scalar: Sized {
-    /// Reads `text`, which is never empty. The error is a sentence that quotes the text and shows a
-    /// correct one.
+    /// Parses `text`, which is never empty. The error is a sentence that quotes the text and shows
+    /// a correct one.
     fn read(text: &str) -> Result<Self, String>;
 }
 
-/// A value that was given. An empty text (`-addr ""`) is `None`.
+/// A value that was given, `None` if as an empty text (`-addr ""`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Value<T>(pub Option<T>);
 
@@ -47,12 +48,12 @@ impl<'de, T: Scalar> Deserialize<'de> for Value<T> {
     }
 }
 
-/// Returns the value, if one was given that is not empty.
+/// Returns the value unless it was not given, or given as an empty text.
 pub fn given<T>(value: Option<Value<T>>) -> Option<T> {
     value.and_then(|value| value.0)
 }
 
-/// Returns the values that are not empty.
+/// Returns the values without those that were given as empty texts.
 pub fn all<T>(values: Vec<Value<T>>) -> Vec<T> {
     values.into_iter().filter_map(|value| value.0).collect()
 }
@@ -105,7 +106,7 @@ fn whole<T: TryFrom<u64>>(text: &str, max: u64) -> Result<T, String> {
         .ok_or_else(|| format!("\"{text}\" is not a whole number from 0 to {max}."))
 }
 
-/// Reads plain decimal digits. `FromStr` would accept a `+` as well.
+/// Parses plain decimal digits. `FromStr` would accept a `+` as well.
 pub fn digits(text: &str) -> Option<u64> {
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| text.parse().ok()).flatten()

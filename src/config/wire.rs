@@ -1,9 +1,9 @@
-//! The option `wire`: the versions of the wire that tunnels may use. Not the versions themselves.
+//! The option `wire`, which restricts the versions of the protocol. Not the versions themselves.
 
 use crate::config::value::Scalar;
 use crate::wire::Version;
 
-/// The versions of the wire that tunnels may use.
+/// The versions of the wire protocol that tunnels may use (docs/wire.md, "Version detection").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wire {
     /// GT/2 if the other end supports it, GT/1 otherwise.

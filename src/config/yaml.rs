@@ -1,10 +1,10 @@
 //! A yaml file as a tree that keeps every scalar's own text, and the reading of typed sections from
-//! it. Not what the keys mean.
+//! it. Not the meaning of the keys.
 //!
 //! `secret: 012345` must stay `012345` and `remote:` may be one value or a list. serde_yaml gives
 //! either the shape (and then `0x10` is 16) or the text (and then the shape must be known), so the
-//! file is gone through twice: once for the shape, once for the text. All of it takes a time that
-//! is linear in the size of the file: a server may have tens of thousands of users.
+//! file is parsed twice: once for the shape, once for the text. The time is linear in the size of
+//! the file, since a server may have tens of thousands of users.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -94,7 +94,7 @@ impl YamlTree {
         &self.text
     }
 
-    /// Whether the file is a section of keys or empty. Any other file is wrong.
+    /// Whether the file is a section of keys, or empty. Any other file is an error.
     pub fn has_keys(&self) -> bool {
         matches!(self.root.kind, NodeKind::Map(_) | NodeKind::Null)
     }
@@ -107,7 +107,7 @@ impl YamlTree {
         }
     }
 
-    /// Reads the section at `path`. Returns the keys that `T` does not know as well. A missing
+    /// Reads the section at `path`, and returns it with the keys that `T` does not know. A missing
     /// section is read as an empty one.
     pub fn read<'t, T: Deserialize<'t>>(
         &'t self,
@@ -240,7 +240,7 @@ impl Node {
         matches!(self.kind, NodeKind::Null)
     }
 
-    /// Makes an unknown key of this value.
+    /// Describes this value as one of an unknown key.
     pub(super) fn unknown(&self, path: String) -> Unknown {
         let mark = self.mark;
         Unknown { path, mark }
@@ -283,7 +283,7 @@ impl Node {
         Ok(())
     }
 
-    /// Appends the entries of this value of a merge key, a section or a list of sections.
+    /// Appends the entries of a merge key's value: of a section, or of a list of sections.
     fn into_sections(self, entries: &mut Vec<(String, Node)>) -> Result<(), YamlError> {
         let sections = match self.kind {
             NodeKind::List(nodes) => nodes,
@@ -601,8 +601,8 @@ impl de::Error for YamlError {
 }
 
 /// A deserializer of a node. There is one for every value, so it holds the parts of a path and not
-/// the path. serde instantiates it for each type, so code that does not depend on the type is out
-/// of line.
+/// the path. serde instantiates it for each type, so code that does not depend on the type is kept
+/// out of line, which keeps the program small.
 #[derive(Clone, Copy)]
 struct At<'a> {
     node: &'a Node,
@@ -711,7 +711,7 @@ impl<'de, 'a> Deserializer<'de> for At<'a> {
         }
     }
 
-    /// A single value is a list of one.
+    /// Reads a list; a single value is a list of one.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         let (nodes, next) = match &self.node.kind {
             NodeKind::Null => (&[][..], None),
@@ -743,12 +743,12 @@ impl<'de, 'a> Deserializer<'de> for At<'a> {
         self.deserialize_map(visitor)
     }
 
-    /// A section of type `()` is read elsewhere.
+    /// Skips a section of type `()`, which is read elsewhere.
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         visitor.visit_unit()
     }
 
-    /// serde calls this for unknown keys only.
+    /// Notes an unknown key: serde calls this for no others.
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         self.unknown.borrow_mut().push(Unknown {
             mark: self.node.mark,

@@ -1,5 +1,5 @@
-//! The user that the process switches to once it has done what needs root: opened its listeners
-//! and read its files.
+//! The user that the process switches to once it no longer needs root: when its listeners are open
+//! and its files have been read.
 
 use crate::config::{self, RoleConfig};
 use nix::unistd::{getegid, geteuid, initgroups, setgid, setgroups, setuid, Gid, Group, Uid, User};
@@ -64,7 +64,7 @@ impl Account {
     }
 
     /// Switches all threads of the process to this user for good (the C library covers the
-    /// threads). Returns whether it was another user before. Fails without root.
+    /// threads). Returns whether the process ran as another user before. Fails without root.
     pub fn switch(&self) -> io::Result<bool> {
         if (geteuid(), getegid()) == (self.uid, self.gid) {
             // After a restart the process starts as this user already.
@@ -95,7 +95,7 @@ impl Account {
             );
             return Err(io::Error::other(text));
         }
-        log::info!("is the user {} from now on", self.name);
+        log::info!("running as the user {}", self.name);
         Ok(true)
     }
 }

@@ -1,5 +1,5 @@
 //! The link between the servers of this process and those of its parent or child during a restart:
-//! reads it and ends it. `server::transfer` defines what the servers send.
+//! this module reads and ends it. `server::transfer` sends the messages and acts on them.
 
 use super::running::{all, RoleSource};
 use crate::handover::{Message, ProcessLink, ProcessMessages};
@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long to wait for the other process to end the link.
+/// Time that the other process has to end the link.
 const LINK_END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Links the servers to those of the parent process. Returns the parent's end of the link.

@@ -24,21 +24,23 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long streams may take to finish when the process stops.
+/// Time that streams have to finish when the process stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often to start a child again if signals meant for this process too have ended it.
+/// Maximum number of times that a child is started, if signals to both processes end it before it
+/// handles them.
 const MAX_START_TRIES: u32 = 4;
-/// Open files that gt needs without any connection: the runtime, log and listeners take about
-/// 20, reading certificates and resolving names a few more.
+/// Number of open files that gt needs without any connection: the runtime, the log and the
+/// listeners take about 20, reading certificates and resolving names a few more.
 const MIN_OPEN_FILES: u64 = 32;
-/// Default maximum of threads for name lookups and file access.
+/// Default maximum number of threads for name look-ups and file access; `net` divides them into
+/// shares.
 const BLOCKING_THREADS: &str = "8";
 
-/// Why the process cannot start or go on.
+/// The reason why the process cannot start or go on: a sentence for the user.
 #[derive(Debug)]
 pub struct DaemonError {
     why: String,
-    /// Whether the parent process has been told, and so reports the error itself.
+    /// Whether the parent process has been told, which then reports the error itself.
     pub is_reported: bool,
 }
 
@@ -78,8 +80,8 @@ pub fn prepare(roles: &[RoleConfig]) -> Result<(), DaemonError> {
     Ok(())
 }
 
-/// Checks that the files and folders a role needs exist and can be used. The error names the one
-/// that cannot. Starts nothing and opens no listeners.
+/// Checks that the files and folders that a role needs exist and can be used. Starts nothing and
+/// opens no listeners. The error names the file or folder that cannot be used.
 pub fn check(loaded: &RoleConfig) -> Result<(), DaemonError> {
     let there = running::check(loaded);
     let there = there.and(Account::of(std::slice::from_ref(loaded)).map(drop));
@@ -90,7 +92,7 @@ fn threads(roles: &[RoleConfig]) -> usize {
     roles.iter().map(RoleConfig::threads).max().unwrap_or(1)
 }
 
-/// How this process was started, and how to start its child.
+/// The way in which this process was started, and the program to start as its child.
 pub struct ProcessOrigin {
     /// This program and its arguments.
     pub program: Program,
@@ -182,7 +184,7 @@ fn is_stop(signal: i32) -> bool {
     signal == SIGINT || signal == SIGTERM
 }
 
-/// Raises the limit of open files as far as the system allows (each visitor takes one at each
+/// Raises the limit of open files as far as the system allows (each visitor takes one file at each
 /// end). Returns the limit; `None` for unlimited.
 fn raise_open_files() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
@@ -196,7 +198,7 @@ fn raise_open_files() -> Option<u64> {
     }
 }
 
-/// Reads the configuration anew for a reload. The error is a sentence.
+/// A function that reads the configuration anew for a reload. The error is a sentence.
 trait ReadConfig: Fn() -> Result<Vec<RoleConfig>, String> + Send + Sync + 'static {}
 
 impl<F: Fn() -> Result<Vec<RoleConfig>, String> + Send + Sync + 'static> ReadConfig for F {}
@@ -344,7 +346,7 @@ async fn hand_over(running: &RunningRoles, program: &Program) -> io::Result<Chil
     child.send_items(&running.export()).await?;
     child.next_progress().await?;
     if !running.has_servers() {
-        // Without a server nothing else shows that it works: wait for its tunnels.
+        // Without a server only its tunnels show that the child works: wait for them.
         child.next_progress().await?;
     }
     child.detach();
@@ -354,7 +356,8 @@ async fn hand_over(running: &RunningRoles, program: &Program) -> io::Result<Chil
     Ok(child)
 }
 
-/// Lets what still runs here finish, unless a signal stops it.
+/// Waits until the roles of this process have drained after a child has taken over, or a signal
+/// stops them.
 async fn drain(running: &RunningRoles, mut child: ChildProcess, signals: &Receiver<i32>) {
     #[cfg(feature = "server")]
     let servers = running.drain_servers(child.link());
@@ -362,7 +365,7 @@ async fn drain(running: &RunningRoles, mut child: ChildProcess, signals: &Receiv
     let servers = future::ready(());
     let clients = async {
         if running.has_servers() {
-            // Its clients connect to its servers, or to others.
+            // The child's clients connect to its servers, or to others.
             if let Err(e) = child.next_progress().await {
                 log::error!("waiting for the tunnels of the new process: {e}");
             }
@@ -375,7 +378,7 @@ async fn drain(running: &RunningRoles, mut child: ChildProcess, signals: &Receiv
     let stop_signal = async {
         loop {
             match signals.recv().await {
-                // The log file may have been renamed; no other signal matters any more.
+                // The log file may have been renamed. SIGQUIT has no meaning any more.
                 Ok(SIGHUP) => logging::reopen(None),
                 Ok(SIGQUIT) => {}
                 _ => break,

@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-/// How long streams may take to finish once another process has taken over, or once the role was
-/// removed from the configuration.
+/// Time that streams have to finish once another process has taken over, or once the role was
+/// removed from the configuration (docs/operations.md, "Restart").
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The configuration file of a role; `None` if it is configured by flags.
@@ -39,7 +39,7 @@ pub struct RunningRoles {
     draining: WaitGroup,
 }
 
-/// What each role needs to start or to be reconfigured.
+/// The plans to start or reconfigure each role: files that are read and listeners that are open.
 #[derive(Default)]
 pub struct RolePlans {
     #[cfg(feature = "server")]
@@ -147,7 +147,7 @@ impl RunningRoles {
             .for_each(|(_, server)| server.cancel_handover());
     }
 
-    /// Whether a server runs.
+    /// Whether a server is running.
     pub fn has_servers(&self) -> bool {
         #[cfg(feature = "server")]
         return !self.servers.is_empty();
@@ -202,7 +202,7 @@ impl RunningRoles {
         self.draining.idle().await;
     }
 
-    /// Stops all roles; streams may take up to `patience` to finish.
+    /// Stops all roles; streams have `patience` to finish.
     pub async fn stop(&self, patience: Duration) {
         #[cfg(feature = "client")]
         let clients = all(self.clients.iter().map(|(_, client)| client.stop(patience)));
@@ -249,7 +249,7 @@ fn take<R>(running: &mut Vec<(RoleSource, R)>, source: &RoleSource) -> Option<R>
 
 type Task<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// Waits for all tasks concurrently.
+/// Runs all tasks concurrently until the last one has ended.
 pub fn all<'a, F>(tasks: impl Iterator<Item = F>) -> Task<'a>
 where
     F: Future<Output = ()> + Send + 'a,

@@ -1,5 +1,5 @@
-//! Notifications for a service supervisor such as systemd (sd_notify(3)): readiness and the main
-//! process. Without a supervisor nothing is sent.
+//! Notifications for a service supervisor such as systemd (sd_notify(3)): readiness, the main
+//! process and the end. Without a supervisor nothing is sent.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -9,7 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 /// The environment variable with the address of the supervisor's socket.
 const VARIABLE: &str = "NOTIFY_SOCKET";
 
-/// Sends `state`, lines of `NAME=value`.
+/// Sends `state` to the supervisor: lines of `NAME=value`.
 pub fn notify(state: &str) {
     let Some(addr_name) = std::env::var_os(VARIABLE) else {
         return;

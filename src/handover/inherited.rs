@@ -1,5 +1,5 @@
-//! What a process hands over to its successor: listening sockets, and state that the successor
-//! cannot find out otherwise.
+//! The items that a process hands over to its successor: listening sockets, and state that the
+//! successor cannot find out otherwise.
 
 use super::packet::{PacketReader, PacketWriter};
 #[cfg(any(feature = "server", feature = "p2p"))]
@@ -16,31 +16,54 @@ use std::sync::Arc;
 /// One item of a handover.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
-    /// Items up to the next `Role` belong to the role configured by this file.
+    /// The configuration file of the role to which the items up to the next `Role` belong; `None`
+    /// if it is configured by flags.
     Role(Option<PathBuf>),
-    /// A server's listener, by its configured address. Carries the socket.
-    Listener { addr: String },
-    /// A TCP port of a client, with the port that the client requested and whether it accepts
-    /// another. Carries the socket, or none if the client is away and only the number is reserved.
+    /// A server's listener. Carries the socket.
+    Listener {
+        /// The address, as the configuration writes it.
+        addr: String,
+    },
+    /// A TCP port of a client. Carries the socket, or none if the client is away and only the
+    /// number is reserved.
     Port {
+        /// The client's id.
         id: String,
+        /// Whether the client accepts another port than the requested one.
         random: bool,
+        /// The port that the client requested.
         requested: u16,
+        /// The port that is open or reserved.
         port: u16,
     },
-    /// A reserved host prefix. Visitors wait until the client with this id is back. Versions of gt
-    /// before the id was handed over leave it out.
+    /// A reserved host prefix. Its visitors wait until the client is back.
     Host {
+        /// Whether the prefix is matched against the TLS server name.
         tls: bool,
+        /// The prefix, as it is published.
         prefix: String,
+        /// The client's id; `None` from earlier versions of gt, which do not hand it over.
         id: Option<String>,
     },
     /// The first secret seen for an id, on a server that admits any client.
-    FirstSecret { id: String, secret: Secret },
+    FirstSecret {
+        /// The id.
+        id: String,
+        /// The secret of its first login.
+        secret: Secret,
+    },
     /// The secret that a client has generated for itself.
-    Secret { id: String, secret: Secret },
-    /// A server's STUN socket, by its configured address. Carries the socket.
-    Stun { addr: String },
+    Secret {
+        /// The client's id.
+        id: String,
+        /// The secret.
+        secret: Secret,
+    },
+    /// A server's STUN socket. Carries the socket.
+    Stun {
+        /// The address, as the configuration writes it.
+        addr: String,
+    },
     /// The last item.
     End,
 }
@@ -135,7 +158,7 @@ struct Received {
     /// The configuration file of the role it belongs to.
     role: Option<PathBuf>,
     item: Item,
-    /// Used by servers only; a client closes it.
+    /// The socket that came with the item. Only servers use it; a client closes it.
     #[cfg_attr(not(feature = "server"), allow(dead_code))]
     socket: Option<OwnedFd>,
 }
@@ -170,7 +193,8 @@ impl Inherited {
         Listener::adopt(self.socket(role, &Item::Listener { addr })?).ok()
     }
 
-    /// Takes the STUN socket for this address, by the same rule as [`Inherited::listener`].
+    /// Takes the STUN socket for this address: that of this file's server, or else another
+    /// server's. Returns `None` for a socket that is not UDP.
     #[cfg(all(feature = "server", feature = "p2p"))]
     pub fn stun(&mut self, role: &Option<PathBuf>, wanted: &ListenAddr) -> Option<Datagrams> {
         let addr = wanted.to_string();

@@ -1,5 +1,6 @@
 //! The link between a draining process and its successor, open while the old process has tunnels.
-//! Carries messages in both directions, each with at most one socket.
+//! It carries messages in both directions, each with at most one socket. The messages are defined
+//! in `message`.
 
 use super::message::Message;
 use super::{receive, send};
@@ -15,18 +16,18 @@ use std::time::Duration;
 
 /// Maximum number of messages queued for the other process.
 const MAX_QUEUED: usize = 16;
-/// Maximum size of one packet of a message in bytes: fits into the buffer of any socket.
+/// Maximum length in bytes of one packet of a message: it fits into the buffer of any socket.
 const MAX_FRAGMENT: usize = 4096;
-/// Maximum size of a message in bytes: the hello of a client with the maximum of services.
+/// Maximum length of a message in bytes: the hello of a client with the maximum of services fits.
 const MAX_MESSAGE: usize = 256 * 1024;
 /// First byte of a packet that another one of the same message follows.
 const MORE_FOLLOWS: u8 = 1;
 /// First byte of the last packet of a message.
 const LAST: u8 = 0;
-/// How long to pause when too many sockets are in flight (`ETOOMANYREFS`: they count against the
-/// limit of open files), so that the other process can receive some.
+/// Pause when too many sockets are in flight (`ETOOMANYREFS`: they count against the limit of open
+/// files), so that the other process can receive some.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(20);
-/// Maximum number of such pauses for one packet.
+/// Maximum number of times that [`QUEUE_FULL_PAUSE`] is waited for one packet.
 const MAX_QUEUE_FULL_PAUSES: u32 = 250;
 
 /// The sending half of the link for one server. Clones share the link.
@@ -95,7 +96,7 @@ impl ProcessLink {
         !self.queue.is_closed()
     }
 
-    /// Closes the sending half. What is queued is sent before the other end sees the end.
+    /// Closes the sending half. Queued messages are sent before the other process sees the end.
     pub fn close(&self) {
         self.queue.close();
     }

@@ -1,35 +1,46 @@
-//! Messages between a draining process and its successor: which clients' tunnels stay in the old
-//! process, and the tunnels and visitors that move between the two.
+//! Messages between the servers of a draining process and of its successor: which clients' tunnels
+//! stay in the old process, and the tunnels and visitors that move between the two. Not their
+//! transport, see `link`.
 
 use super::packet::{PacketReader, PacketWriter};
 use crate::config::Secret;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// A message of the link. The variants that carry a socket say so.
+/// A message of a [`ProcessLink`](super::ProcessLink). The variants that carry a socket say so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// Tunnels of this id stay in the draining process, which serves the id's visitors until it
     /// sends [`Message::Released`].
     Holding {
+        /// The client's id.
         id: String,
+        /// The client's host prefixes.
         hosts: Vec<HostKey>,
         /// The client's secret, to be checked by the successor.
         secret: Secret,
     },
     /// The draining process has no more tunnels of this id that can take streams.
-    Released { id: String },
+    Released {
+        /// The client's id.
+        id: String,
+    },
     /// A TCP port of the client whose tunnel follows. Carries the listening socket.
     Port {
+        /// The client's id.
         id: String,
+        /// Whether the client accepts another port than the requested one.
         random: bool,
+        /// The port that the client requested.
         requested: u16,
+        /// The port that is open.
         port: u16,
     },
     /// A client's tunnel. Carries its socket.
     Tunnel(MovedTunnel),
     /// A visitor to forward to its destination. Carries its socket.
     Visitor {
+        /// Where the visitor goes.
         to: Destination,
         /// The visitor's address. The socket's own peer may be this machine: see `net::bridge`.
         peer: SocketAddr,
@@ -43,17 +54,22 @@ pub enum Message {
 /// A host prefix, and whether it is matched against the TLS server name or the HTTP host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostKey {
+    /// Whether the prefix is matched against the TLS server name.
     pub tls: bool,
+    /// The prefix, as it is published.
     pub prefix: String,
 }
 
 /// The destination of a visitor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
+    /// The client that has this host prefix.
     Host(HostKey),
-    /// A TCP port of the client with this id.
+    /// A TCP port of a client.
     Port {
+        /// The client's id.
         id: String,
+        /// The port that is open.
         port: u16,
     },
 }
@@ -93,7 +109,8 @@ impl HostKey {
 }
 
 impl Message {
-    /// Encodes the message for the server that is configured by the file `role`.
+    /// Encodes the message for the server that is configured by the file `role`; `None` is the one
+    /// that is configured by flags.
     pub(super) fn encode(&self, role: &Option<PathBuf>) -> Vec<u8> {
         let start = |kind| PacketWriter::new(kind).path(role.as_deref());
         match self {

@@ -1,12 +1,12 @@
 //! Restart without loss: the running gt starts the installed program as a child process, hands its
 //! listening sockets and state over to it (see [`Inherited`]), and drains once the child is ready.
 //!
-//! The two talk in packets over a socket pair, which is the child's standard input. A socket
+//! The two exchange packets over a socket pair, which is the child's standard input. A socket
 //! travels with the packet that describes it.
 //!
-//! The servers keep talking over a `ProcessLink` while the old process drains. The child sends
-//! the parent's end of the link with [`Progress::Listening`]; versions before the link ignore it
-//! or send none.
+//! The servers of both exchange messages over a `ProcessLink` while the old process drains. The
+//! child sends the parent's end of the link with [`Progress::Listening`]; versions of gt before the
+//! link ignore it or send none.
 
 mod inherited;
 #[cfg(feature = "server")]
@@ -43,34 +43,34 @@ use std::time::Duration;
 
 /// Environment variable that tells a new process that its standard input leads to its parent.
 const VARIABLE: &str = "GT_TAKES_OVER";
-/// Maximum size of a packet in bytes: the longest content is a path.
+/// Maximum length of a packet in bytes: the longest content is a path.
 const MAX_PACKET: usize = 8192;
-/// Maximum length of the reason in [`Progress::Failed`] in bytes.
+/// Maximum length in bytes of the reason in [`Progress::Failed`].
 const MAX_REASON: usize = 4096;
-/// How long the child waits for the next item; the parent is on the same machine and does
-/// nothing else meanwhile.
+/// Time that the child waits for the next item; the parent is on the same machine and does nothing
+/// else meanwhile.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the child may take for each step of taking over.
+/// Time that the child has for each step of taking over.
 const STEP_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a child that has closed its socket may take to exit.
+/// Time that a child that has closed its socket has to exit.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How to start this program again.
+/// The program file and the arguments with which to start this program again.
 pub struct Program {
-    /// The path at the start of this process, where another version may be installed since; or
-    /// why the system does not provide it.
+    /// The path of the program when this process started; another version may have been installed
+    /// there since. Or why the system does not tell it.
     file: io::Result<PathBuf>,
     argv: Vec<OsString>,
 }
 
-/// What the child process reports to its parent.
+/// A report of the child process to its parent.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Its servers accept connections.
+    /// The child's servers accept connections.
     Listening,
-    /// Its clients are connected, or have tried.
+    /// The child's clients are connected, or have tried to connect.
     Connected,
-    /// It cannot run and ends, with the reason as a sentence.
+    /// The child cannot run and ends, for this reason: a sentence.
     Failed(String),
 }
 
@@ -100,7 +100,8 @@ impl Progress {
 }
 
 impl Program {
-    /// Records path and arguments. Call it when the process starts.
+    /// Records the path and the arguments of this process. Call it when the process starts, since
+    /// an installation may change the path later.
     pub fn current() -> Self {
         Self {
             file: std::env::current_exe(),
@@ -120,6 +121,7 @@ pub struct ChildProcess {
 }
 
 impl ChildProcess {
+    /// Starts the program as a child process that waits for items.
     pub fn start(program: &Program) -> io::Result<Self> {
         let file = program.file.as_ref().map_err(|e| {
             let why = format!("reading /proc/self/exe to find this program: {e}");
@@ -150,11 +152,12 @@ impl ChildProcess {
         })
     }
 
+    /// Returns the number of the child process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends all items. The error says why that failed.
+    /// Sends all items. Fails if the child ends or does not take them in time; the error says why.
     pub async fn send_items(&mut self, items: &[Outgoing]) -> io::Result<()> {
         let giving = async {
             for (item, socket) in items {
@@ -205,9 +208,9 @@ impl ChildProcess {
         ProcessLink::new(self.link.take()?).ok()
     }
 
-    /// Sends SIGHUP.
+    /// Sends SIGHUP to the child, so that it reads its configuration again.
     pub fn reload(&self) {
-        // Fails if the child has ended already, which its parent notices otherwise.
+        // Fails if the child has ended already, which the next step shows.
         let _ = kill_process(Pid::from_child(&self.child), Signal::HUP);
     }
 

@@ -1,11 +1,11 @@
-//! The packet format of a handover: a kind byte, then numbers and strings. Readers ignore what later
-//! versions append.
+//! The packet format of a handover: a kind byte, then big-endian numbers and strings. Readers
+//! ignore fields that later versions append.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-/// Writes one packet.
+/// A writer of one packet.
 pub struct PacketWriter(Vec<u8>);
 
 impl PacketWriter {
@@ -51,7 +51,7 @@ impl PacketWriter {
     }
 }
 
-/// Reads one packet. Methods return `None` if the packet is too short.
+/// A reader of one packet. Its methods return `None` if the packet is too short.
 pub struct PacketReader<'a>(&'a [u8]);
 
 impl<'a> PacketReader<'a> {
@@ -59,7 +59,7 @@ impl<'a> PacketReader<'a> {
         Self(packet)
     }
 
-    /// Whether everything has been read: the fields of later versions are absent.
+    /// Whether everything has been read, so that the fields that later versions append are absent.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -96,7 +96,7 @@ impl<'a> PacketReader<'a> {
         Some(bytes)
     }
 
-    /// Reads a string. `None` also if it is not UTF-8.
+    /// Reads a length and a string. `None` also if it is not UTF-8.
     pub fn text(&mut self) -> Option<String> {
         String::from_utf8(self.bytes()?.to_vec()).ok()
     }

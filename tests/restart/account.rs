@@ -89,7 +89,7 @@ fn a_server_listens_as_root_and_serves_as_another_user() {
     let line = format!("-config {}", config.display());
     let mut server = Gt::of_program(&program, &line);
     let addr = server.addr();
-    server.wait_for(&format!("is the user {USER} from now on"));
+    server.wait_for(&format!("running as the user {USER}"));
     assert_is_user(server.pid());
     let web = service::http(0, "here");
     let _client = client_of_id1(addr, &format!("-local http://{}", web.addr));

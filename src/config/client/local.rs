@@ -97,7 +97,7 @@ impl Scalar for Local {
     }
 }
 
-/// Reads an absolute path, or a relative one that begins with `.` or `..`. A bare name would look
+/// Parses an absolute path, or a relative one that begins with `.` or `..`. A bare name would look
 /// like a host.
 fn files(path: &str) -> Option<Local> {
     let clear = path.starts_with('/')

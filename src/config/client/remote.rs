@@ -28,7 +28,7 @@ impl fmt::Display for Remote {
 impl FromStr for Remote {
     type Err = String;
 
-    /// Reads an address. The error is a sentence that shows how to write one.
+    /// Parses an address. The error is a sentence that shows how to write one.
     fn from_str(text: &str) -> Result<Self, String> {
         Self::read(text)
     }

@@ -31,12 +31,13 @@ pub enum Exposure {
     Host {
         /// Whether the name is that of a TLS handshake instead of an HTTP header.
         tls: bool,
-        /// Normalised host prefix, see [`label`]; `None` for the client's id.
+        /// Host prefix, in lower case and in the `xn--` form if it is not ASCII; `None` for the
+        /// client's id.
         prefix: Option<String>,
     },
     /// On a TCP port of its own.
     Tcp {
-        /// Port to ask for; 0 for any, then `random` is set.
+        /// Port to ask for; 0 for any, and then `random` is set.
         port: u16,
         /// Whether the server may choose another port.
         random: bool,
@@ -63,7 +64,7 @@ impl ServiceOptions {
 }
 
 impl ServiceConfig {
-    /// Makes a service of its options. `name` is the subject of errors and warnings.
+    /// Creates a service from its options. `name` is the subject of errors and warnings.
     pub(super) fn new(
         options: ServiceOptions,
         name: &str,

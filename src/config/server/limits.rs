@@ -12,8 +12,8 @@ use crate::config::value::{all, digits, given, Scalar, Value};
 pub struct Limits {
     /// Ports that the client may open; without a rule it may open none.
     pub tcp: Vec<TcpRule>,
-    /// Maximum number of ports over all rules; 0 for no limit. Set if one `tcpNumber` was given for
-    /// several ranges.
+    /// Maximum number of ports of all rules together; 0 for no limit. Set if one `tcpNumber` was
+    /// given for several ranges.
     pub tcp_total: u32,
     /// Bytes per second, in each direction; 0 for no limit.
     pub speed: u64,
@@ -41,7 +41,7 @@ impl Limits {
     }
 }
 
-/// A rule that a client may open up to `number` ports of `range`.
+/// A rule that permits a client to open up to `number` ports of `range`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpRule {
     /// Maximum number of ports; 0 for no limit.
@@ -75,7 +75,7 @@ impl PortRange {
 pub struct HostRules {
     /// Maximum number of prefixes; 0 for no limit.
     pub number: u32,
-    /// Expressions of which a prefix must match one, if there are any.
+    /// Regular expressions; a prefix must match one of them, if there are any.
     pub regex: Vec<Regex>,
     /// Whether a prefix is published as `id-prefix`.
     pub with_id: bool,
@@ -154,9 +154,9 @@ fn range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PortRange, D::Err
 }
 
 impl TcpEntry {
-    /// Pairs the values of `-tcpNumber` and `-tcpRange`. Returns the entries and the number for all
-    /// of them together. The i-th number belongs to the i-th range; a single number with several
-    /// ranges is for all of them together; without a number there is no limit.
+    /// Pairs the values of `-tcpNumber` and `-tcpRange`: the i-th number belongs to the i-th range.
+    /// A single number with several ranges limits all of them together and is returned beside the
+    /// entries; without a number there is no limit.
     pub fn pair(
         numbers: Vec<u32>,
         ranges: Vec<PortRange>,
@@ -207,7 +207,7 @@ impl HostEntry {
     }
 }
 
-/// The limits that one source gives a user.
+/// The limits of a user in one source, such as the flags or a file. `None` if it does not set them.
 #[derive(Clone, Debug, Default)]
 pub struct PartLimits {
     pub tcp: Option<Vec<TcpEntry>>,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::config::value::{digits, Scalar};
 
-/// A range of IP addresses, given by the bits at their beginning.
+/// A range of IP addresses: those that begin with the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     first: IpAddr,

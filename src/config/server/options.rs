@@ -11,7 +11,9 @@ use crate::config::value::{Scalar, Value};
 use crate::config::{ListenAddr, Secret, Url};
 
 options! {
-    /// The server's options that the flags, the file or the default decide one by one.
+    /// The server's options that are looked up one by one: in the flags, the file and the defaults.
+    // Help texts are no markdown: `[::1]:80` is no link.
+    #[allow(rustdoc::broken_intra_doc_links)]
     pub struct ServerOptions {
         /// listen on this address for visitors and tunnels: 80, :80, 0.0.0.0:80 or [::1]:80; "" to
         /// disable
@@ -80,8 +82,8 @@ options! {
 }
 
 options! {
-    /// The server's options whose values belong together by their order: those of the flags and those
-    /// of the file are read on their own.
+    /// The server's options whose values belong together by their order. Those of the flags and
+    /// those of the file are read separately, so that they are not mixed.
     pub struct PairedOptions {
         /// a user's id; may be given several times, each with a -secret
         id: Vec<Value<String>> => ("id", "value"),
@@ -95,7 +97,7 @@ options! {
     }
 }
 
-/// A header's name as HTTP allows it (RFC 9110, section 5.6.2).
+/// A header's name: a token of HTTP (RFC 9110, section 5.6.2).
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeaderName(pub String);
 
@@ -112,7 +114,7 @@ impl Scalar for HeaderName {
     }
 }
 
-/// The name of a host as a URL has it (RFC 3986, section 3.2.2), without a port.
+/// The name of a host as in a URL (RFC 3986, section 3.2.2), without a port.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostName(pub String);
 

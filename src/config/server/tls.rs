@@ -1,4 +1,4 @@
-//! TLS versions as options name them. Not the protocol.
+//! TLS versions as the options name them. Not the protocol.
 
 use crate::config::value::Scalar;
 

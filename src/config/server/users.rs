@@ -17,7 +17,7 @@ pub struct User {
     pub id: String,
     /// Secret, 1 to 200 bytes.
     pub secret: Secret,
-    /// Complete limits: the user's own, then the global ones.
+    /// Complete limits: the user's own, and the global ones where it has none.
     pub limits: Limits,
 }
 
@@ -38,7 +38,8 @@ pub struct UserEntry {
 pub struct UsersConfig(BTreeMap<String, (Option<Secret>, PartLimits)>);
 
 impl UsersConfig {
-    /// Adds the i-th `id` with the i-th `secret`. Adds nothing if all of them are empty.
+    /// Adds the users of paired options, the i-th `id` with the i-th `secret`. Adds nothing if all
+    /// of them are empty.
     pub fn add_pairs(&mut self, options: &PairedOptions) -> Result<(), String> {
         let (ids, secrets) = (&options.id, &options.secret);
         let none = ids.iter().all(|id| id.0.is_none()) && secrets.iter().all(|it| it.0.is_none());
@@ -87,7 +88,7 @@ impl UsersConfig {
             .insert(id, (higher_secret.or(secret), higher_limits.or(limits)));
     }
 
-    /// Returns the users' own ranges.
+    /// Returns the users' own ranges of TCP ports.
     fn ranges(&self) -> impl Iterator<Item = Own<'_>> {
         let users = self.0.iter();
         users.flat_map(|(id, (_, limits))| {
@@ -95,8 +96,8 @@ impl UsersConfig {
         })
     }
 
-    /// Returns a warning if users' own TCP ranges overlap the global ones and a client may use
-    /// those: a user without ranges, or one of the `strangers`, which are not users.
+    /// Returns a warning if users' own TCP ranges overlap the global ones and any client may use
+    /// the global ones: a user without ranges, or, with `strangers`, a client that is not a user.
     pub fn warn_of_global(&self, global: &GlobalLimits, strangers: bool) -> Option<String> {
         if !strangers && self.0.values().all(|(_, limits)| limits.tcp.is_some()) {
             return None;
