@@ -1,8 +1,9 @@
-//! The command line: subcommand, flags in Go's style, groups of `-local`. Not what the options
-//! mean, see `config`.
+//! The command line: subcommand, flags in Go's style, groups of `-local`. The meaning of the
+//! options is in `config`.
 //!
-//! Flags are known by the declarations of the options and brought into argh's form (`-tlsAddr=443` →
-//! `--tls-addr 443`), which `config::layers` reads. Messages name flags as users write them.
+//! Flags are looked up in the declarations of the options and converted to argh's form
+//! (`-tlsAddr=443` → `--tls-addr 443`), which `config::layers` reads. Messages name flags as users
+//! write them.
 
 mod invocation;
 mod subcommand;
@@ -23,10 +24,10 @@ use crate::control::SignalRequest;
 pub use invocation::{invocation, Invocation};
 use subcommand::{nearest, word, Subcommand};
 
-/// What `-version` prints.
+/// The text that `-version` prints.
 pub const VERSION: &str = env!("GT_VERSION");
 
-/// What the command line asks for.
+/// The command that a command line gives.
 #[derive(Debug)]
 pub enum Command {
     /// Run these roles in one process.
@@ -53,7 +54,7 @@ pub enum ControlSignal {
 }
 
 options! {
-    /// The flags that no file can hold.
+    /// The flags that a file cannot contain.
     pub(crate) struct ProgramFlags {
         /// read this yaml file, or every yaml file in this directory
         config: Option<PathBuf> => ("config", "string"),
@@ -207,7 +208,7 @@ fn word_at_end(name: &str) -> Option<RoleName> {
     }
 }
 
-/// Reads the flags that no file can hold.
+/// Reads the flags that a file cannot contain.
 fn program_flags(flags: &[Flag]) -> Result<ProgramFlags, ConfigError> {
     Layers { flags, file: &[] }.read()
 }
@@ -229,8 +230,8 @@ fn names(role: Option<RoleName>) -> Vec<&'static OptionName> {
     names
 }
 
-/// Reads flags by Go's rules: one dash or two, `-name value` or `-name=value`; a boolean flag takes
-/// a value with `=` only.
+/// Parses flags by Go's rules: one dash or two, `-name value` or `-name=value`; a boolean flag
+/// takes a value with `=` only.
 fn flags(arguments: &[String], role: Option<RoleName>) -> Result<Vec<Flag>, ConfigError> {
     let names = names(role);
     let mut flags = Vec::new();
@@ -287,7 +288,7 @@ fn flags(arguments: &[String], role: Option<RoleName>) -> Result<Vec<Flag>, Conf
     Ok(flags)
 }
 
-/// Makes the configuration of a role from the flags and a file.
+/// Creates the configuration of a role from the flags and a file.
 pub(crate) fn load(
     role: RoleName,
     flags: &[Flag],

@@ -1,4 +1,5 @@
-//! `gt -s …`: finds the running gt and signals it. [`crate::daemon`] acts on the signals.
+//! The command `gt -s …`: finds running processes of gt and signals them. [`crate::daemon`] acts on
+//! the signals.
 
 use crate::cli::{self, ControlSignal};
 use crate::config::file::Document;
@@ -14,9 +15,10 @@ use std::path::{Path, PathBuf};
 /// Suffix of `/proc/PID/exe` when the program's file was replaced or removed.
 const DELETED: &[u8] = b" (deleted)";
 
-/// Which processes to signal, and with what.
+/// A signal and the processes that are to get it.
 #[derive(Debug)]
 pub struct SignalRequest {
+    /// The signal to send.
     pub signal: ControlSignal,
     /// Only processes with this role; `None` for any.
     pub role: Option<RoleName>,
@@ -127,9 +129,9 @@ fn number(signal: ControlSignal) -> (&'static str, rustix::process::Signal) {
 /// A running process of this program.
 struct Process {
     pid: u32,
-    /// The role on its command line.
+    /// The role on the process's command line.
     role: Option<RoleName>,
-    /// Its `-config`.
+    /// The value of the process's `-config`.
     config: Option<PathBuf>,
 }
 
@@ -230,7 +232,7 @@ fn read_process(pid: u32, there: &Path) -> Option<Process> {
     })
 }
 
-/// Guesses from its command line, which is public, whether an unreadable process is a gt.
+/// Guesses from the command line, which is public, whether an unreadable process is a gt.
 fn unreadable_process(pid: u32, there: &Path, program: &Path) -> Option<UnreadableProcess> {
     let command_line = command_line(there)?;
     if !may_be_program(command_line.first()?, program)

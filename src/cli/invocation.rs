@@ -1,4 +1,4 @@
-//! Role and configuration file in the command line of another process. Not its validation.
+//! The role and the configuration file in the command line of another process. Not its validation.
 
 use std::path::PathBuf;
 
@@ -12,11 +12,11 @@ pub struct Invocation {
     pub role: Option<RoleName>,
     /// The value of `-config`, as it was written.
     pub config: Option<PathBuf>,
-    /// Whether the command line only prints something, checks or sends a signal.
+    /// Whether the command runs no role, but prints something, checks or sends a signal.
     pub runs_nothing: bool,
 }
 
-/// Reads a command line as [`super::parse`] does; `argv[0]` is the program's name. A gt of another
+/// Parses a command line as [`super::parse`] does; `argv[0]` is the program's name. A gt of another
 /// version may have flags that are unknown here; the result then has only the role.
 pub fn invocation(argv: &[String]) -> Invocation {
     if argv.is_empty() {

@@ -1,10 +1,10 @@
-//! Pages that are generated from the flags: the tables of docs/configuration.md, and the man page.
-//! Tests compare them with the files; `GT_WRITE_DOCS=1 cargo test --lib pages::` writes the files.
+//! Documentation that is generated from the flags: the tables of docs/configuration.md, and the man
+//! page. Tests compare it with the files; `GT_WRITE_DOCS=1 cargo test --lib pages::` writes them.
 
 use super::{names, RoleName};
 use std::fmt::Write;
 
-/// The flags of a role as a table in Markdown.
+/// Returns the flags of a role as a table in Markdown.
 fn table(role: RoleName) -> String {
     let mut table = "| flag | value | default | meaning |\n| --- | --- | --- | --- |\n".to_owned();
     for name in names(Some(role)) {
@@ -18,7 +18,7 @@ fn table(role: RoleName) -> String {
     table
 }
 
-/// Text for roff (man(7)): a dash is a dash, and no line begins with a request.
+/// Escapes text for roff (man(7)): a dash stays a dash, and no line begins with a request.
 fn roff(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
     match text.starts_with(['.', '\'']) {
@@ -27,7 +27,7 @@ fn roff(text: &str) -> String {
     }
 }
 
-/// The flags of a role as paragraphs of a man page.
+/// Returns the flags of a role as paragraphs of a man page.
 fn paragraphs(role: RoleName) -> String {
     let mut page = String::new();
     for name in names(Some(role)) {
@@ -88,7 +88,7 @@ fn man_page() -> String {
     format!("{BEGIN}.SH FLAGS OF THE CLIENT\n{client}.SH FLAGS OF THE SERVER\n{server}{END}")
 }
 
-/// Compares a file of the repository with what it has to be, or writes it.
+/// Checks that a file of the repository has the generated content, or writes it.
 fn assert_generated(path: &str, wanted: impl FnOnce(&str) -> String) {
     let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
     let page = std::fs::read_to_string(&path).unwrap_or_default();

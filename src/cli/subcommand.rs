@@ -1,5 +1,5 @@
-//! A first argument that is not a flag: `gt help`, `gt version`, or a mistake. Not the roles and
-//! `check`, which flags follow.
+//! A first argument that is not a flag: `gt help`, `gt version`, or a mistake. The parent module
+//! handles roles and `check`, which flags follow.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ pub enum Subcommand {
     Version,
 }
 
-/// Reads the subcommand at the beginning of the arguments, if there is one. `role` is the role
+/// Parses the subcommand at the beginning of the arguments, if there is one. `role` is the role
 /// given before it. The error suggests the nearest subcommand.
 pub fn word(
     arguments: &[String],
@@ -44,7 +44,7 @@ pub fn word(
     }
 }
 
-/// Returns the end of the error message about an unknown subcommand.
+/// Returns the end of the error message about an unknown subcommand: a suggestion.
 fn hint(word: &str) -> String {
     let extension = Path::new(word).extension().and_then(|it| it.to_str());
     if matches!(extension, Some("yaml" | "yml")) {

@@ -10,7 +10,7 @@ use crate::config::{Local, Remote};
 use crate::net::http::percent;
 use std::path::{Component, Path};
 
-/// A request to the file service, and its parsers one by one.
+/// Parses a request to the file service, as a whole and by each of its parsers.
 pub fn files(data: &[u8]) {
     target(data);
     range(data, data);
@@ -39,7 +39,7 @@ pub fn files(data: &[u8]) {
     dates.into_iter().flatten().for_each(moment);
 }
 
-/// Values for addresses of services and servers.
+/// Parses addresses of services and servers.
 pub fn locals(data: &[u8]) {
     let text = &String::from_utf8_lossy(data);
     for text in [text.to_string(), format!("file://{text}")] {

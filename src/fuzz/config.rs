@@ -12,7 +12,7 @@ use std::time::Duration;
 /// Maximum length of the summary of all options, with its ellipsis.
 const SHOWN: usize = 16 * 1024 + 4;
 
-/// A configuration file.
+/// Parses and checks a configuration file.
 pub fn yaml(data: &[u8]) {
     let text = String::from_utf8_lossy(data).into_owned();
     let start: String = text.chars().take(40).collect();
@@ -44,7 +44,7 @@ pub fn yaml(data: &[u8]) {
     }
 }
 
-/// Command-line arguments, one a line.
+/// Parses command-line arguments, one a line.
 pub fn flags(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let words = text.split('\n').map(str::to_owned);
@@ -69,7 +69,7 @@ pub fn flags(data: &[u8]) {
     }
 }
 
-/// Values that are addresses, and a duration.
+/// Parses values that are addresses, and durations.
 pub fn urls(data: &[u8]) {
     let text = &String::from_utf8_lossy(data);
     if let Ok(url) = Url::read(text) {

@@ -1,5 +1,5 @@
-//! Fuzz entries for bytes of a peer before its handshake is over: DTLS records, and fragments of
-//! handshake messages.
+//! Fuzz entries for bytes of a P2P peer before its handshake is over: DTLS records, and fragments
+//! of handshake messages.
 
 use super::seed;
 use crate::client::p2p::identity::{DtlsRole, Identity};
@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-/// The address that either end takes the other for.
+/// The address that each end takes for the other's.
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1);
 /// The number of records that [`RecordFilter`] admits before the handshake is over.
 const RECORDS: usize = 256;
@@ -95,8 +95,8 @@ fn count(mut datagram: &[u8]) -> usize {
     count
 }
 
-/// Datagrams to an end of either side, each behind its length in two bytes. A length of 0xFFFF
-/// stands for a second that passes.
+/// Feeds datagrams to a DTLS client and to a DTLS server: each follows its length in two bytes. A
+/// length of 0xFFFF stands for a second that passes.
 pub fn dtls_records(data: &[u8]) {
     let mut now = Instant::now();
     for side in [DtlsRole::Client, DtlsRole::Server] {
@@ -121,8 +121,8 @@ pub fn dtls_records(data: &[u8]) {
     }
 }
 
-/// A handshake of two ends through an attacker: a script of two bytes for each datagram in flight.
-/// Behind the end of the script, everything passes.
+/// Runs a handshake of two ends through an attacker: the input is a script of two bytes for each
+/// datagram in flight. After its end, everything passes.
 pub fn handshake_fragments(data: &[u8]) {
     let now = Instant::now();
     let mut ends = [
@@ -156,7 +156,7 @@ pub fn handshake_fragments(data: &[u8]) {
     assert!(was_disturbed || ends.iter().all(|end| end.is_established));
 }
 
-/// Returns what the attacker makes of a datagram.
+/// Returns the datagrams that the attacker sends in place of one.
 fn disturbed(mut datagram: Vec<u8>, kind: u8, byte: u8, script: &mut &[u8]) -> Vec<Vec<u8>> {
     let at = usize::from(byte) * datagram.len() / 256;
     let mut some = |count: u8| {

@@ -1,4 +1,4 @@
-//! Fuzz entries for what reaches ICE: STUN messages of a peer that knows the passwords, its
+//! A fuzz entry for the input of ICE: STUN messages of a P2P peer that knows the passwords, its
 //! candidates, and DTLS from addresses that have answered a check and from others.
 
 use super::dtls::IDENTITY;
@@ -118,7 +118,8 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A peer as a script: steps of a kind and a byte, most with as many bytes behind them.
+/// Plays a peer against ICE: the input is a script of steps, each a kind and a byte, most with as
+/// many bytes behind them.
 pub fn ice_stun(data: &[u8]) {
     for role in [IceRole::Answers, IceRole::Offers] {
         run(role, data);

@@ -1,5 +1,5 @@
 //! Fuzz entries: parsers of untrusted bytes with the properties that must hold for any input. Only for
-//! tests and the targets in `tests/fuzz`; installed programs do not contain it.
+//! tests and the targets in `tests/fuzz` (docs/fuzzing.md); installed programs do not contain them.
 //!
 //! An entry takes any bytes and panics if a property is violated. Most check that the result of a
 //! reader does not depend on how its bytes are cut.
@@ -51,7 +51,7 @@ use std::task::{Context, Poll};
 /// where a longer one is cut depends on its content.
 const CUTS: usize = 16;
 
-/// Derives a number from an input, always the same.
+/// Derives a number from an input, always the same one.
 fn seed(data: &[u8]) -> u64 {
     // FNV-1a.
     data.iter().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {

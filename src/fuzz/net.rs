@@ -9,7 +9,7 @@ use crate::net::http::response::{read, Response, MAX_BODY};
 use futures_lite::future::block_on;
 use std::task::Poll;
 
-/// A response to a request of gt's own client.
+/// Reads a response to a request of gt's own client.
 pub fn http_answer(data: &[u8]) {
     let whole = answer(data, Pace::Whole);
     for pace in Pace::split(data) {
@@ -27,7 +27,7 @@ fn answer(data: &[u8], pace: Pace) -> Option<Response> {
     block_on(reading).ok().map(|(answer, _)| answer)
 }
 
-/// Pipelined requests on one connection.
+/// Follows pipelined requests on one connection.
 pub fn http_requests(data: &[u8]) {
     let whole = follow(data, Pace::Whole);
     for pace in Pace::split(data) {

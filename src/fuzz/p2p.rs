@@ -11,7 +11,7 @@ use crate::wire::u32_at;
 use futures_lite::future::block_on;
 use std::time::{Duration, Instant};
 
-/// The part of a client's request behind `XP `; also a body, and a description alone.
+/// Parses the part of a signaling request behind `XP `; also a body, and a description alone.
 pub fn signaling(data: &[u8]) {
     // Whether longer inputs exceed a reader's limit depends on how they are cut.
     if data.len() > MAX_MESSAGE {
@@ -113,8 +113,8 @@ fn describe(sdp: &str) {
     }
 }
 
-/// A peer's packets and ours as a script: each step is a kind and a byte, followed by a packet of
-/// that many bytes for some kinds.
+/// Feeds SCTP packets of both ends to the stream resets: the input is a script of steps, each a
+/// kind and a byte, for some kinds with a packet of that many bytes behind them.
 pub fn resets(data: &[u8]) {
     let packet_length = data.len();
     let length: usize = chunks(data).map(|chunk| chunk.value.len() + 4).sum();

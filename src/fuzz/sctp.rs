@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 1);
-/// The peer's tag, and its first number.
+/// The peer's verification tag.
 const TAG: u32 = 0x0102_0304;
 const FIRST: u32 = u32::MAX - 2;
 
@@ -220,7 +220,8 @@ fn packet(tag: u32, chunks: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// A peer's packets as a script: steps of a kind and a byte, most with bytes behind them.
+/// Feeds a peer's packets to an association: the input is a script of steps, each a kind and a
+/// byte, most with bytes behind them.
 pub fn sctp_chunks(data: &[u8]) {
     let (mut ends, mut rest) = match data {
         // Begin without an association.

@@ -5,7 +5,7 @@ use crate::server::api::request::{self, AllowedHosts};
 use crate::server::client_hello::{asking_for, server_name, HelloResult as Name, MAX_CLIENT_HELLO};
 use crate::server::http_head::{find, host_prefix, HeadResult, MAX_HEAD};
 
-/// The head of a visitor's request, and of an API request.
+/// Parses the head of a visitor's request, and of an API request.
 pub fn http_head(data: &[u8]) {
     // At the limit there must be a verdict, whatever follows.
     let short = &data[..data.len().min(MAX_HEAD - 1)];
@@ -40,7 +40,7 @@ pub fn http_head(data: &[u8]) {
     }
 }
 
-/// The first bytes of a TLS connection.
+/// Parses the first bytes of a TLS connection.
 pub fn client_hello(data: &[u8]) {
     let short = &data[..data.len().min(MAX_CLIENT_HELLO - 1)];
     assert_settled(short, |bytes| match server_name(bytes) {

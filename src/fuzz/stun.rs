@@ -4,7 +4,7 @@ use crate::server::stun::answer::{could_be_request, to};
 use rtc_stun::message::Message;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// A datagram to the STUN server.
+/// Answers a datagram to the STUN server.
 pub fn stun(data: &[u8]) {
     if could_be_request(data).is_err() {
         return;

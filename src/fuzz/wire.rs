@@ -5,22 +5,22 @@ use crate::wire::frame::{Header, Signal, MAX_ENCODED, MAX_HEAD};
 use crate::wire::hello::{answer_length, Hello, HelloReader, MAX_LENGTH, MAX_NAME, MAX_OPTIONS};
 use crate::wire::{Malformed, Version};
 
-/// A sequence of GT/1 frames.
+/// Parses a sequence of GT/1 frames.
 pub fn gt1_frames(data: &[u8]) {
     frames(Version::One, data);
 }
 
-/// A sequence of GT/2 frames.
+/// Parses a sequence of GT/2 frames.
 pub fn gt2_frames(data: &[u8]) {
     frames(Version::Two, data);
 }
 
-/// A GT/1 hello behind magic and version; a registration is parsed in the same way.
+/// Parses a GT/1 hello behind magic and version; a registration is parsed in the same way.
 pub fn gt1_hello(data: &[u8]) {
     hello(Version::One, || HelloReader::new(Version::One), data);
 }
 
-/// A GT/2 hello and registration behind magic and version; and a server's answer.
+/// Parses a GT/2 hello behind magic and version, a registration and a server's answer.
 pub fn gt2_hello(data: &[u8]) {
     hello(Version::Two, || HelloReader::new(Version::Two), data);
     if let Ok(len) = u32::try_from(data.len()) {

@@ -1,7 +1,7 @@
-//! A log file that is rotated by size. [`super::output`] writes the lines.
+//! A log file that is rotated by size. [`super::output`] decides what is written to it.
 //!
 //! The size is read from the file system each time, because another process may write to the file
-//! too (the other gt during a restart) and because anyone may truncate it.
+//! too (the other gt during a restart) and because the file may be truncated at any time.
 
 use crate::config::LoggingConfig;
 use std::ffi::OsString;
@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 
 /// A log file `gt.log` with its rotated files `gt.log.1`, `gt.log.2` …, oldest last.
 pub struct LogFile {
-    /// Without symbolic links: rotation renames the file, not a link to it.
+    /// The path without symbolic links: rotation renames the file, not a link to it.
     path: PathBuf,
     file: File,
-    /// Size in bytes at which to rotate; 0 for never, as for anything but a regular file.
+    /// Size in bytes at which to rotate; 0 for never, and for anything but a regular file.
     max_size: u64,
-    /// Maximum number of files including the current one; 0 for any number.
+    /// Maximum number of files, the current one included; 0 for no limit.
     max_count: u32,
     /// Size below which a failed rotation is not tried again, so that not every line tries.
     retry_size: u64,

@@ -26,7 +26,7 @@ pub use throttle::{held_back, LogThrottle};
 pub const FATAL: &str = "gt::fatal";
 /// The log target of a panic.
 const PANIC: &str = "gt::panic";
-/// How long the process may wait at its end for the last reports.
+/// Maximum time that the process waits at its end for the last reports.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
@@ -37,13 +37,13 @@ fn webrtc_level() -> log::LevelFilter {
     *WEBRTC_LEVEL.read()
 }
 
-/// Sets how verbose the WebRTC crates are. They warn of packets that any stranger can send.
+/// Sets the most verbose level of the WebRTC crates. They warn of packets that anyone can send.
 #[cfg(feature = "p2p")]
 pub fn set_webrtc_level(most: log::LevelFilter) {
     *WEBRTC_LEVEL.write() = most;
 }
 
-/// Why logging cannot start, as a sentence.
+/// The reason why logging cannot start, as a sentence.
 #[derive(Debug)]
 pub struct LoggingError(String);
 
@@ -62,7 +62,7 @@ struct Logger {
     reporter: Option<Reporter>,
 }
 
-/// Sends the last reports when dropped.
+/// A guard that sends the last reports when it is dropped.
 pub struct LoggingGuard(());
 
 impl Drop for LoggingGuard {
@@ -73,9 +73,9 @@ impl Drop for LoggingGuard {
     }
 }
 
-/// Starts logging for the given roles and warns about settings on which they conflict. Only the
-/// first call has an effect. Fails if the log file cannot be opened; a failing Sentry is only a
-/// warning, because tunnels matter more.
+/// Starts logging for the given roles and warns about settings in which they differ. Only the first
+/// call has an effect. Fails if the log file cannot be opened; if Sentry fails it only warns,
+/// because tunnels matter more.
 pub fn start(roles: &[RoleConfig]) -> Result<LoggingGuard, LoggingError> {
     let (config, sentry, mut warnings) = config::common(roles);
     let output = LogOutput::open(&config)?;
@@ -200,7 +200,7 @@ impl Log for Logger {
             let shaped = shaped.level(record.level()).target(record.target());
             self.writer
                 .log(&shaped.args(format_args!("{line}")).build());
-            // The reason why gt ends should show where it was started, too.
+            // Also shown on the terminal that started gt.
             if level >= LogLevel::Fatal && self.output.is_file() {
                 // Failing to write to stderr does not matter: the log has the line.
                 let _ = writeln!(std::io::stderr(), "gt: {}", OneLine(record.args()));
@@ -238,7 +238,8 @@ fn short(level: LogLevel) -> &'static str {
     }
 }
 
-/// Displays a message on one line: peers choose some of the names that are logged.
+/// A message that is displayed on one line, with control characters escaped: peers choose some of
+/// the names that are logged.
 struct OneLine<'a>(&'a fmt::Arguments<'a>);
 
 impl fmt::Display for OneLine<'_> {

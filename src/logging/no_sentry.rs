@@ -1,4 +1,4 @@
-//! Replaces Sentry in builds without the feature: refuses to start.
+//! The stub of `sentry` in builds without that feature: a reporter cannot be started.
 
 use crate::config::{LogLevel, SentryConfig};
 use std::fmt;

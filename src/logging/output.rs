@@ -1,5 +1,5 @@
-//! Writes whole lines to stderr or a file. Drops and counts lines that cannot be written. The
-//! format of lines is the parent module's.
+//! The target of log lines: stderr or a file. Lines that cannot be written are dropped and counted.
+//! The parent module formats the lines.
 
 use super::file::LogFile;
 use super::LoggingError;
@@ -14,7 +14,7 @@ const TIME: usize = "Sat Nov 19 20:16:33 UTC 2022".len();
 /// Capacity in bytes that the line buffer keeps between lines.
 const KEPT_LINE_BUFFER: usize = 512;
 
-/// Collects the parts of lines that simplelog writes.
+/// The writer that simplelog gives the parts of lines to. Clones share the target.
 #[derive(Clone)]
 pub struct LogOutput(Arc<Mutex<LineWriter>>);
 
@@ -24,7 +24,7 @@ struct LineWriter {
     line: Vec<u8>,
     /// Number of lines dropped since the last successful write.
     dropped: u32,
-    /// Why the last line was dropped.
+    /// The error for which the last dropped line could not be written.
     why: Option<io::Error>,
 }
 

@@ -1,5 +1,5 @@
-//! Reports log records to Sentry as events, from a thread of its own. The parent module chooses the
-//! records.
+//! Reports to Sentry: log records as events, sent by a thread of its own. The parent module chooses
+//! the records.
 
 use super::OneLine;
 use crate::config::{LogLevel, SentryConfig as Config};
@@ -14,10 +14,10 @@ use std::time::Duration;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::Agent;
 
-/// How long sending one event may take.
+/// Maximum time to send one event.
 const SEND_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Sends events to a Sentry project.
+/// A sender of events to a Sentry project.
 pub struct Reporter {
     client: Arc<Client>,
     levels: Vec<LogLevel>,

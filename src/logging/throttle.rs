@@ -3,10 +3,10 @@
 use crate::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Minimum time between two lines; lines in between are only counted.
+/// Minimum time between two lines; those in between are only counted.
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Allows one log line a minute, and counts the suppressed ones.
+/// A limit of one log line a minute, which counts the suppressed ones.
 #[derive(Default)]
 pub struct LogThrottle(Mutex<ThrottleState>);
 
@@ -17,6 +17,7 @@ struct ThrottleState {
 }
 
 impl LogThrottle {
+    /// Creates a throttle that allows the first line.
     pub const fn new() -> Self {
         Self(Mutex::new(ThrottleState {
             written: None,
@@ -24,7 +25,8 @@ impl LogThrottle {
         }))
     }
 
-    /// Whether a line may be written now; if so, the number suppressed since the last one.
+    /// Returns the number of lines suppressed since the last one if a line may be written now;
+    /// otherwise counts it and returns `None`.
     pub fn allow(&self) -> Option<u32> {
         self.allow_at(Instant::now())
     }
