@@ -1,5 +1,5 @@
 //! The authAPI: an HTTP service that decides which clients may connect and with which host prefixes
-//! (docs/gt1.md, "APIs it calls"). It is not asked about configured users, see `users`.
+//! (docs/configuration.md, "authAPI"). It is not asked about configured users, see `users`.
 
 use crate::config::label::ascii;
 use crate::config::Url;
@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
-/// How long a request may take, including the wait for its turn.
+/// Maximum time of a request, including the wait for its turn.
 const AUTH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of concurrent requests; others wait for their turn.
 const MAX_CONCURRENT_REQUESTS: usize = 16;
@@ -41,12 +41,12 @@ pub enum AuthDecision {
     Failed,
 }
 
-/// The prefixes that a client may have while its tunnel lives. The client's id is always included.
+/// The prefixes that a client may have while its tunnel lives, besides its id.
 #[derive(Debug, PartialEq, Eq)]
 pub struct GrantedPrefixes(BTreeSet<String>);
 
 impl GrantedPrefixes {
-    /// Replaces the services whose prefix is not granted by `None`, so that indexes stay valid.
+    /// Replaces services whose prefix is not granted by `None`, so that indexes stay valid.
     pub fn of(&self, id: &str, offers: Vec<ServiceSpec>) -> Vec<Option<ServiceSpec>> {
         let refused = |offer: &ServiceSpec| {
             let prefix = named_prefix(offer)?;

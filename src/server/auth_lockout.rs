@@ -1,4 +1,4 @@
-//! Locks out addresses that fail to authenticate too often. `users` decides which clients may connect.
+//! The lockout of addresses with too many failed logins. `users` decides which clients may connect.
 
 use crate::sync::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 /// Maximum number of addresses with counted failures.
 const MAX_ADDRESSES: usize = 10_000;
 
-/// Rejects the tunnels of an address for a while after too many failures. Addresses without
-/// failures take no memory.
+/// The failed logins of addresses. After too many, the tunnels of an address are rejected for a
+/// while. Addresses without failures take no memory.
 pub struct AuthLockout(Mutex<LockoutTable>);
 
 impl AuthLockout {
@@ -23,7 +23,7 @@ impl AuthLockout {
         }))
     }
 
-    /// Changes the limits, see [`AuthLockout::new`]. Counted failures stay.
+    /// Changes the limits. Counted failures stay. The arguments are those of [`AuthLockout::new`].
     pub fn set(&self, times: u32, duration: Duration) {
         let mut table = self.lock();
         (table.times, table.duration) = (times, duration);
@@ -33,7 +33,8 @@ impl AuthLockout {
         self.0.lock()
     }
 
-    /// Returns how long tunnels from this address are still rejected; `None` if they are not.
+    /// Returns the time for which tunnels from this address are still rejected; `None` if they are
+    /// not.
     pub fn lockout(&self, ip: IpAddr) -> Option<Duration> {
         self.lock().lockout(&network_of(ip), Instant::now())
     }
@@ -64,7 +65,8 @@ impl AuthLockout {
     }
 }
 
-/// Returns what counts as one address: for IPv6 the /64, because a customer usually gets one.
+/// Returns the network that counts as one address: for IPv6 the /64, because a customer usually
+/// gets one; for IPv4 the address itself.
 pub fn network_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => {
@@ -80,7 +82,7 @@ struct LockoutTable {
     times: u32,
     duration: Duration,
     entries: HashMap<IpAddr, LockoutEntry>,
-    /// The same addresses, ordered by their last failure.
+    /// The addresses of `entries`, ordered by their last failure.
     order: BTreeMap<u64, IpAddr>,
     /// The last key used in `order`.
     last: u64,

@@ -1,5 +1,5 @@
-//! Reads the server name of a TLS ClientHello (RFC 8446, section 4.1.2; RFC 6066, section 3). Nothing
-//! is decrypted or changed.
+//! Routing by the server name of a TLS ClientHello (RFC 8446, section 4.1.2; RFC 6066, section 3).
+//! Nothing is decrypted or changed.
 
 use crate::net::tls::{HANDSHAKE_RECORD, MAX_RECORD};
 
@@ -10,7 +10,7 @@ const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 const HOST_NAME: u8 = 0;
 
-/// What the bytes received so far contain.
+/// The verdict about the bytes of a connection received so far.
 #[derive(Debug, PartialEq, Eq)]
 pub enum HelloResult {
     /// The server name, in lower case.
@@ -63,7 +63,7 @@ fn with_length(parts: &[&[u8]]) -> Vec<u8> {
     [&len[..], &content].concat()
 }
 
-/// The bytes are not TLS.
+/// The error that bytes are not TLS.
 struct NotTls;
 
 /// Joins the fragments of the handshake message. Returns true if more bytes would not add to it.

@@ -1,5 +1,5 @@
-//! Limits the number of concurrent connections, per address and in total. `registry` limits the
-//! tunnels of a client.
+//! The limit of concurrent connections, per address and in total. `registry` limits the tunnels of
+//! a client.
 //!
 //! During a restart each process counts the connections it holds. A visitor that moves to the
 //! other process counts there from then on.
@@ -11,11 +11,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// The limits on connections. Clones share the counts.
+/// The limits of connections, and the counts of them. Clones share the counts.
 #[derive(Clone, Default)]
 pub struct ConnectionLimit(Arc<Mutex<ConnectionCounts>>);
 
-/// The permission for one connection, returned on drop. Empty if there is no limit.
+/// The permit of one connection, returned on drop. Empty if there is no limit.
 pub struct Permit {
     _taken: Option<Box<CountedConnection>>,
 }
@@ -27,8 +27,9 @@ struct CountedConnection {
 
 #[derive(Default)]
 struct ConnectionCounts {
-    /// Maximum per address and in total; 0 for no limit.
+    /// Maximum number of connections of one address; 0 for no limit.
     of_address: u32,
+    /// Maximum number of all connections; 0 for no limit.
     of_all: u32,
     taken: u32,
     by_network: HashMap<IpAddr, u32>,

@@ -1,4 +1,4 @@
-//! Counts failures for the API. Successes are counted where they are handled.
+//! Counters of failures for the API. Successes are counted where they are handled.
 
 use super::error_page::ErrorPage;
 use crate::sync::{Mutex, MutexGuard};
@@ -7,20 +7,20 @@ use crate::wire::frame::RejectCode;
 /// Highest error code that a server sends.
 const CODES: usize = 9;
 
-/// HTTP statuses of the errors that visitors got, or would have got over HTTP.
+/// HTTP statuses of the errors that visitors get, or would get over HTTP.
 const STATUSES: [&str; 7] = ["400", "404", "408", "431", "502", "503", "504"];
 
 /// The outcome of a datagram that arrived for STUN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(feature = "p2p"), allow(dead_code))]
 pub enum StunOutcome {
-    /// Answered.
+    /// The datagram was answered.
     Answered,
-    /// Answered with an error.
+    /// The datagram was answered with an error.
     Refused,
-    /// Not a request that can be answered.
+    /// The datagram is not a request that can be answered.
     Ignored,
-    /// Dropped because its source sent too many.
+    /// The datagram was dropped because its source has sent too many.
     Limited,
     /// The answer could not be sent.
     Unsent,

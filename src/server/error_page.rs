@@ -1,10 +1,10 @@
-//! Error answers to visitors whose service does not answer.
+//! Error answers to visitors that cannot be served.
 
 use crate::net::follow::HttpRefusal;
 use crate::net::{timeout, Conn};
 use std::time::Duration;
 
-/// How long the visitor may take to read the answer.
+/// Time that the visitor has to read the answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// A fatal TLS alert, unrecognized_name (RFC 6066, section 3).
 const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 1, 0, 2, 2, 112];
@@ -12,7 +12,7 @@ const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 1, 0, 2, 2, 112];
 /// An HTTP error answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorPage {
-    /// 400: the request is malformed; says why.
+    /// 400: the request is malformed, for this reason.
     BadRequest(&'static str),
     /// 404: no client has the host prefix.
     NoSuchHost,

@@ -1,5 +1,5 @@
-//! The hello of a tunnel: reads it and checks the credentials as far as possible without the
-//! authAPI.
+//! The handshake of a tunnel: reads its hello and checks the credentials as far as possible without
+//! the authAPI. `login` completes the check.
 
 use super::incoming::{read_more, Incoming};
 use super::self_test::LoginOrigin;
@@ -26,7 +26,7 @@ pub struct Handshake {
 /// A hello with the result of checking its credentials without the authAPI.
 pub type VerifiedHello = Result<(Hello, LoginVerdict), LoginRejection>;
 
-/// Why a client is not admitted.
+/// The reason why a client is not admitted.
 pub enum LoginRejection {
     /// The hello did not arrive in time, or not at all.
     Silent,
@@ -43,6 +43,7 @@ pub enum LoginRejection {
 }
 
 impl Handshake {
+    /// Creates the handshake of a tunnel with this version.
     pub fn new(version: Version) -> Self {
         Self {
             version,

@@ -1,12 +1,12 @@
-//! Reads what routing needs from the head of an HTTP request: one header, and whether a proxy has
-//! sent it. Changes no bytes.
+//! Routing by the head of an HTTP request: finds one header, and whether a proxy has sent the
+//! request. Changes no bytes.
 
 use crate::config::label::ascii;
 
 /// Maximum length of a request head in bytes, including its empty line.
 pub const MAX_HEAD: usize = 16 * 1024;
 
-/// What the bytes received so far contain.
+/// The verdict about the bytes of a request received so far.
 #[derive(Debug, PartialEq, Eq)]
 pub enum HeadResult<'a> {
     /// The value of the header; the head is complete.

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::task::ready;
 use std::time::{Duration, Instant};
 
-/// How long a visitor may take to send its destination, and a client its credentials.
+/// Time that a visitor has to send its destination, and a client its credentials.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What a listener accepts besides tunnels.
+/// The kind of visitors that a listener accepts besides tunnels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ListenerKind {
     /// HTTP without TLS.
@@ -25,20 +25,26 @@ pub enum ListenerKind {
     Sni,
 }
 
-/// An accepted connection whose destination and identity are not known yet. It holds little;
-/// everything larger is allocated once the connection needs it.
+/// An accepted connection whose destination and identity are not known yet. There may be many that
+/// are idle, so everything large is allocated only when the connection needs it.
 pub struct Incoming {
+    /// The state of the server.
     pub state: Arc<ServerState>,
     /// The settings in force when the connection was accepted.
     pub settings: Arc<Settings>,
+    /// The peer's address.
     pub peer: SocketAddr,
+    /// When the connection is closed unless its destination or identity is known.
     pub deadline: Instant,
     /// Bytes read but not used yet.
     pub head: Vec<u8>,
+    /// Counts the connection as a handshake until it is forwarded or registered.
     pub handshake_guard: TaskGuard,
+    /// The permit that the connection holds.
     pub permit: Permit,
+    /// The kind of the listener that has accepted the connection.
     pub kind: ListenerKind,
-    /// The process that has accepted it, if another one.
+    /// The other process that has accepted the connection; `None` if this one has.
     pub from: Option<MessageOrigin>,
 }
 

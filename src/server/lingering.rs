@@ -1,4 +1,5 @@
-//! Tunnels that have ended normally and whose clients still read. `registry` has the draining ones.
+//! Lingering tunnels: they have ended normally, and their clients still read. `registry` has the
+//! draining ones.
 
 use crate::net::Shutdown;
 use crate::sync::{Mutex, MutexGuard};
@@ -16,7 +17,7 @@ type Table = HashMap<Box<str>, VecDeque<Shutdown>>;
 pub struct Linger {
     lingering: Lingering,
     id: Box<str>,
-    /// Triggered when the client has too many newer ones.
+    /// Triggered when the client has too many newer lingering tunnels.
     pub is_over: Shutdown,
 }
 

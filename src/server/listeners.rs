@@ -1,4 +1,5 @@
-//! A server's listeners: which sockets are open for which options, and how a reload changes them.
+//! The listeners of a server: which sockets are open for which options, and how a reload changes
+//! them. Not the accepting of connections.
 
 use super::incoming::ListenerKind;
 use crate::config::{self, ListenAddr};
@@ -9,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What a listener accepts.
+/// The kind of connections that a listener accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Visitors and tunnels.
@@ -20,7 +21,9 @@ pub enum Purpose {
 
 /// An open listener with the task that accepts on it.
 pub struct OpenListener {
+    /// The kind of connections that the listener accepts.
     pub purpose: Purpose,
+    /// The socket.
     pub listener: Arc<Listener>,
     /// Stops the accepting task and so closes the listener, unless another task shares it.
     pub stop: Shutdown,
@@ -28,10 +31,10 @@ pub struct OpenListener {
     addr: ListenAddr,
 }
 
-/// A listener that a configuration asks for, opened but not accepting yet.
+/// A listener of a configuration that is not applied yet: open, but not accepting.
 pub struct PlannedListener {
     open: OpenListener,
-    /// Whether it is already open for the same purpose.
+    /// Whether the listener was open before for the same purpose.
     is_kept: bool,
     /// The option's name in log lines.
     name: &'static str,
@@ -173,5 +176,5 @@ impl Listeners {
     }
 }
 
-/// Address and kind of the first listener for visitors.
+/// The address and kind of the first listener for visitors.
 pub type Front = (SocketAddr, ListenerKind);

@@ -1,4 +1,4 @@
-//! Admits or rejects a client whose hello has been read.
+//! The login of a client whose hello has been read: admits or rejects it.
 
 use super::auth_api::{AuthApi, AuthDecision, GrantedPrefixes};
 use super::handshake::LoginRejection;
@@ -12,18 +12,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long a rejected client may take to read the reason.
+/// Time that a rejected client has to read the reason.
 const REFUSAL_READ_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a rejected client may take to close the connection.
+/// Time that a rejected client has to close the connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An admitted client.
 pub struct Authenticated {
+    /// The client's id.
     pub id: Box<str>,
+    /// The client's secret.
     pub secret: Box<[u8]>,
+    /// The client's limits, and its lease if it has one.
     pub admission: Admission,
     /// The authAPI, if it has admitted the client, and the prefixes that it has granted.
     pub api_grant: Option<(Arc<AuthApi>, GrantedPrefixes)>,
+    /// The services by their index; `None` for one that is not granted.
     pub offers: Vec<Option<ServiceSpec>>,
     /// All requested services, if the authAPI has decided about them.
     pub requested: Vec<ServiceSpec>,
@@ -88,7 +92,7 @@ pub fn all_granted(offers: Vec<ServiceSpec>) -> Vec<Option<ServiceSpec>> {
     offers.into_iter().map(Some).collect()
 }
 
-/// Sends a client the reason why it is rejected, and lets it read that.
+/// Sends a client the reason why it is rejected, and gives it time to read it.
 pub async fn reject(conn: &Conn, version: Version, code: RejectCode) {
     let signal = version.encode(Signal::Error(code));
     let telling = async {

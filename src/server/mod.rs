@@ -55,18 +55,18 @@ use std::time::{Duration, Instant};
 use stun::Stun;
 pub use transfer::Recipient;
 
-/// How long clients may take to reconnect when asked to, before their tunnels stop taking streams.
+/// Time that clients have to reconnect when asked to, before their tunnels stop taking streams.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long visitors accepted before a drain may take after [`RECONNECT_TIMEOUT`] to send their
+/// Time that visitors accepted before a drain have after [`RECONNECT_TIMEOUT`] to send their
 /// destination.
 const HANDSHAKE_DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long before the deadline of a drain the tunnels that stay stop taking streams. A little less
-/// than visitors wait in the other process: without new streams, tunnels may become free to move.
+/// Time before the deadline of a drain at which the tunnels that stay stop taking streams, so that
+/// they may become free to move. A little less than visitors wait in the other process.
 const STREAM_CUT_NOTICE: Duration = Duration::from_secs(8);
-/// How long tunnels may take to move to the other process after their last streams were cut.
+/// Time that tunnels have to move to the other process after their last streams were cut.
 const MOVE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long to wait for connections to close after they were cut.
+/// Time that connections have to close after they were cut.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A running server.
@@ -77,17 +77,18 @@ pub struct Server {
     stun: Mutex<Stun>,
 }
 
-/// What a server needs to start or to be reconfigured: open listeners and the contents of files.
+/// The plan to start or reconfigure a server: open listeners and the contents of files.
 pub struct ServerPlan {
     settings: Settings,
     first_secrets: Arc<FirstSecrets>,
     listeners: Vec<PlannedListener>,
     stun: stun::StunPlan,
     api: Option<ApiPlan>,
+    /// Number of failed logins that an address may have, and the duration of a lockout.
     reconnect: (u32, Duration),
     /// Maximum numbers of connections, per address and in total.
     connection_limits: (u32, u32),
-    /// What clients had in the parent process.
+    /// The prefixes and ports that clients had in the parent process.
     restored: RestoredClients,
 }
 
@@ -272,8 +273,8 @@ impl Server {
             .await;
     }
 
-    /// Waits until the tunnels that stay here or in the parent process have moved or ended. Close
-    /// to the deadline, cuts their streams.
+    /// Waits until the tunnels that stay here or in the parent process have moved or ended. Shortly
+    /// before the deadline, it cuts their streams.
     async fn wait_for_staying_tunnels(&self, deadline: Instant) {
         let state = &self.state;
         let stay = || {

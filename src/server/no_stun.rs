@@ -1,4 +1,4 @@
-//! Replaces the STUN server in builds without P2P; `config` reports that it is missing.
+//! The stub of `stun` in builds without P2P. `config` reports that the server is missing.
 
 use super::state::ServerState;
 use crate::config;

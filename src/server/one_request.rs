@@ -1,7 +1,7 @@
-//! Limits a visitor's connection to one request, for connections from proxies. A proxy sends requests
-//! of several visitors, also for different hosts, over one connection, while gt routes a connection
-//! by its first request. The service is asked to close after its answer, and nothing after the
-//! first request reaches it either way.
+//! A layer that limits a visitor's connection to one request, for connections from proxies. A proxy
+//! sends requests of several visitors, also for different hosts, over one connection, while gt
+//! routes a connection by its first request. The service is asked to close after its answer, and in
+//! any case nothing after the first request reaches it.
 
 use crate::net::follow::{
     Edits, Exchange, HttpRefusal, RequestHead, RequestRule, RequestStep, RuleDecision,
@@ -14,11 +14,11 @@ use std::task::{ready, Context, Poll, Waker};
 
 /// Maximum number of bytes read from a visitor at a time.
 const MAX_READ: usize = 16 * 1024;
-/// Number of reads without bytes for the service before other tasks get a turn.
+/// Number of reads without bytes for the service before other tasks run.
 const TURN: usize = 4;
 
-/// Asks the service to close the connection after its answer, unless the request asks to switch to
-/// another protocol.
+/// A rule that asks the service to close the connection after its answer, unless the request asks
+/// to switch to another protocol.
 struct CloseBehind;
 
 impl RequestRule for CloseBehind {
@@ -53,11 +53,11 @@ struct OneRequestState {
 
 /// Whether bytes of the visitor may go to the service.
 enum Gate {
-    /// They may.
+    /// The bytes go to the service.
     Open,
-    /// Not before the service has answered.
+    /// The bytes wait until the service has decided about a protocol switch.
     Waits,
-    /// Not any more: they are dropped.
+    /// The bytes are dropped.
     Shut,
 }
 

@@ -1,4 +1,5 @@
-//! TCP ports of clients: which ones a client may have, and how they are opened.
+//! TCP ports of clients: which ones a client may have, and how they are opened. `visitor` accepts
+//! on them.
 
 use crate::config::{Limits, TcpRule};
 use crate::net::{self, Listener, Shutdown};
@@ -15,7 +16,7 @@ pub const MAX_TRIES_LOCKED: u32 = 8;
 
 /// An open port of one client. Dropping it closes the port.
 pub struct PortListener {
-    /// What the client requested.
+    /// The client's request.
     request: PortRequest,
     /// The open port.
     pub port: u16,
@@ -31,9 +32,10 @@ pub struct PortListener {
 /// A client's port as handed over to another process, or reserved for a client that is away.
 #[derive(Clone)]
 pub struct InheritedPort {
-    /// What the client requested.
+    /// The client's request.
     pub request: PortRequest,
-    /// The port it got.
+    /// The port that the client has got.
+    /// The requested port.
     pub port: u16,
     /// The listener; `None` if only the number is reserved.
     pub listener: Option<Arc<Listener>>,
@@ -49,17 +51,21 @@ impl InheritedPort {
     }
 }
 
-/// A client's request for a TCP port: `port`, or any allowed one if `random`.
+/// A client's request for a TCP port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortRequest {
+    /// Whether any other allowed port will do if `port` cannot be opened.
     pub random: bool,
+    /// The port.
     pub port: u16,
 }
 
 /// An open port to accept visitors on.
 pub struct OpenedPort {
     pub port: u16,
+    /// The listener to accept on.
     pub listener: Arc<Listener>,
+    /// Triggered when the port is closed.
     pub stop: Shutdown,
 }
 
@@ -70,16 +76,16 @@ pub enum PortFailure {
     TooMany,
     /// The port is outside of the client's ranges.
     NotAllowed,
-    /// Any port would do, but all that were tried are in use.
+    /// All ports that were tried are in use.
     NoneFree,
-    /// Opening the port early failed, and too many others have been tried under the lock.
+    /// The port could not be opened early, and too many others have been tried under the lock.
     Later,
     /// The system refuses to open the port.
     System(io::Error),
 }
 
 impl PortFailure {
-    /// Returns what the client is told.
+    /// Returns the cause that the client is told.
     pub fn cause(&self) -> PortCause {
         match self {
             Self::NotAllowed => PortCause::NotAllowed,
@@ -107,7 +113,7 @@ impl fmt::Display for PortFailure {
 pub struct PortQuota<'a> {
     rules: &'a [TcpRule],
     used: Vec<u32>,
-    /// Maximum over all rules; 0 for no limit.
+    /// Maximum number of ports of all rules together; 0 for no limit.
     total: u32,
     /// Whether a port is reserved for another client.
     is_others: &'a dyn Fn(u16) -> bool,
@@ -206,7 +212,7 @@ impl PortListener {
         }
     }
 
-    /// Ends [`PortListener::share`]: the other process has failed.
+    /// Undoes [`PortListener::share`], because the other process has failed.
     pub fn unshare(&mut self) {
         self.shared = false;
     }
@@ -230,9 +236,9 @@ impl Drop for PortListener {
     }
 }
 
-/// Opens the `wanted` ports of a client as far as possible before the registry is locked: there may be
-/// hundreds. Tries the reserved ports (`kept`) first. Ports that turn out not to be the client's
-/// close when the list is dropped.
+/// Opens the `wanted` ports of a client as far as possible before the registry is locked, since
+/// there may be hundreds. Tries the reserved ports (`kept`) first. Ports that the registry then
+/// does not assign to the client close when the list is dropped.
 pub fn open_early(
     limits: &Limits,
     wanted: &[PortRequest],
@@ -376,8 +382,8 @@ fn is_of_port(e: &io::Error) -> bool {
     )
 }
 
-/// Returns ports of a rule's range in the order to try them: all of a small range, from a random
-/// one on; of a large one some random ports first.
+/// Returns ports of a rule's range in the order to try them. A small range is tried whole, starting
+/// at a random port; a large one first at some random ports.
 fn candidates(rules: &[TcpRule], rule: usize) -> impl Iterator<Item = u16> {
     let (first, len) = rules.get(rule).map_or((0, 0), |rule| {
         let len = u32::from(rule.range.last).saturating_sub(u32::from(rule.range.first)) + 1;

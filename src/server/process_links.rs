@@ -1,5 +1,5 @@
-//! The links of a server to the same server in the parent and child process. What goes over them
-//! is `transfer`'s matter.
+//! The links of a server to the same server in the parent and child process. `transfer` sends and
+//! handles the messages.
 
 use crate::handover::ProcessLink;
 use crate::net::Shutdown;
@@ -9,11 +9,11 @@ use std::collections::HashSet;
 /// The links of a server to other processes.
 #[derive(Default)]
 pub struct ProcessLinks {
-    /// The link to the parent process, while that has tunnels.
+    /// The link to the parent process, while the parent has tunnels.
     pub(super) parent: Mutex<Option<ProcessLink>>,
     /// Triggered when the parent has no more tunnels, or has ended.
     pub(super) parent_gone: Shutdown,
-    /// The link to the child process, for which this one drains.
+    /// The link to the child process, while this process drains.
     child: Mutex<Option<ProcessLink>>,
     /// Stays locked until the messages of a decision are in the child's queue, which may be full:
     /// later decisions must not overtake them.
@@ -28,23 +28,27 @@ pub(super) struct Announced {
     pub(super) is_over: bool,
 }
 
-/// Which process a message comes from.
+/// The process that a message comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessageOrigin {
+    /// The process before a restart, which drains.
     Parent,
+    /// The process after a restart, which takes over.
     Child,
 }
 
 impl ProcessLinks {
+    /// Sets the link to the parent.
     pub fn set_parent(&self, link: ProcessLink) {
         *self.parent.lock() = Some(link);
     }
 
+    /// Sets the link to the child.
     pub fn set_child(&self, link: ProcessLink) {
         *self.child.lock() = Some(link);
     }
 
-    /// Returns the link to the parent, if it still takes visitors.
+    /// Returns the link to the parent, if there is one that still takes visitors.
     pub fn parent(&self) -> Option<ProcessLink> {
         self.parent.lock().clone().filter(ProcessLink::is_open)
     }

@@ -1,4 +1,4 @@
-//! The speed limit of each user, shared by all its tunnels.
+//! The speed limits of users. The tunnels of a user share its limit.
 
 use crate::net::TokenBucket;
 use crate::sync::Mutex;

@@ -38,18 +38,18 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-/// How long a visitor waits for a client that was connected recently.
+/// Time that a visitor waits for a client that was connected recently.
 const RECONNECT_WAIT: Duration = Duration::from_secs(3);
-/// How long a visitor waits for a client that lost its tunnels in a restart: clients of the original
-/// reconnect after reconnectDelay, 5 s by default.
+/// Time that a visitor waits for a client that lost its tunnels in a restart: clients of the
+/// original reconnect after reconnectDelay, 5 s by default.
 const RECONNECT_WAIT_AFTER_RESTART: Duration = Duration::from_secs(10);
-/// How long after a restart [`RECONNECT_WAIT_AFTER_RESTART`] applies.
+/// Time after a restart in which [`RECONNECT_WAIT_AFTER_RESTART`] applies.
 const RECONNECT_PERIOD_AFTER_RESTART: Duration = Duration::from_secs(60);
 
-/// How long to wait before a port that could not be opened is tried again.
+/// Interval at which ports that could not be opened are tried again.
 const PORT_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What a host prefix is matched against.
+/// The name that a host prefix is matched against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HostKind {
     /// The value of an HTTP header.
@@ -58,25 +58,28 @@ pub enum HostKind {
     Tls,
 }
 
-/// An authenticated client and what it is allowed.
+/// An authenticated client with its limits.
 pub struct Login<'a> {
+    /// The client's id.
     pub id: &'a str,
+    /// The client's limits.
     pub limits: &'a Limits,
     /// The settings in force: users, and how visitors are routed.
     pub settings: &'a Settings,
+    /// How the client has proven its id.
     pub proof: LoginProof,
     /// The address that the tunnel comes from.
     pub peer: SocketAddr,
 }
 
-/// How a client has proven that its id belongs to it.
+/// The way in which a client has proven that its id belongs to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoginProof {
-    /// It is the server's self test. Snapshots leave it out, and nothing is reserved for it.
+    /// As the server's self test. Snapshots leave it out, and nothing is reserved for it.
     SelfTest,
-    /// Not at all: the id was free (allowAnyClient).
+    /// Not at all: the id was free, and any client is admitted (allowAnyClient).
     Stranger,
-    /// By a secret that the configuration or the authAPI knows.
+    /// With a secret that the configuration or the authAPI knows.
     Known,
 }
 
@@ -111,7 +114,7 @@ struct RegistryState {
     reservations: Reservations,
     /// Clients whose tunnels are in the parent process.
     held: HeldClients,
-    /// Until when clients are expected back after a restart.
+    /// The time up to which clients are expected back after a restart.
     restart_until: Option<Instant>,
     /// Traffic of clients that have left.
     past_traffic: Traffic,
@@ -137,7 +140,7 @@ struct RegisteredClient {
     ports: Vec<PortListener>,
     /// Services whose ports could not be opened.
     missing: Vec<MissingPort>,
-    /// When to try the missing ports again.
+    /// When the missing ports are tried again.
     retry_at: Instant,
     last_stream: u32,
     /// When the client's first tunnel registered.
@@ -162,8 +165,8 @@ impl RegisteredClient {
         tunnels.filter(|tunnel| tunnel.is_open())
     }
 
-    /// Tells the client's tunnels of a port that was opened after they were ready. GT/1 allows this
-    /// message only before that.
+    /// Tells the client's tunnels of a port that was opened after they were ready. Not over GT/1,
+    /// which allows this message only before *ready*.
     fn announce(&self, port: &PortListener) {
         let members = self.tunnels.iter();
         for member in members.filter(|member| member.version == self.version) {
@@ -205,8 +208,8 @@ impl Registry {
     }
 
     /// Adds a tunnel to the client's registration, or creates or replaces the registration, and
-    /// tells the client. A service that is not granted is `None`, so that indexes stay valid. The
-    /// caller has to accept on the returned ports.
+    /// tells the client that it is ready. A service that is not granted is `None`, so that indexes
+    /// stay valid. The caller has to accept on the returned ports.
     pub fn register(
         &self,
         login: &Login<'_>,
@@ -428,7 +431,8 @@ impl Registry {
         }
     }
 
-    /// Reserves what the clients of the parent process had, until they reconnect.
+    /// Reserves the prefixes and ports that the clients of the parent process had, until they
+    /// reconnect.
     pub fn restore(
         &self,
         hosts: Vec<(Key, Option<Box<str>>)>,
@@ -454,7 +458,7 @@ impl Registry {
             .close_expired_ports_of(id, Instant::now());
     }
 
-    /// Returns how long a visitor waits for a client that was connected recently.
+    /// Returns the time that a visitor waits for a client that was connected recently.
     pub fn reconnect_wait(&self) -> Duration {
         match self.lock().restart_until {
             Some(until) if Instant::now() < until => RECONNECT_WAIT_AFTER_RESTART,
@@ -526,7 +530,7 @@ impl Registry {
         }
     }
 
-    /// Opens a stream to the service that a client's TCP port belongs to now: the client may have
+    /// Opens a stream to the service that a client's TCP port belongs to now; the client may have
     /// changed its services since the visitor was accepted.
     pub fn open_port(&self, id: &str, port: u16) -> OpenResult {
         let mut inner = self.lock();
@@ -755,7 +759,8 @@ impl RegistryState {
         Ok(before)
     }
 
-    /// Returns the host prefixes of `offers`, or why the client may not have them.
+    /// Returns the host prefixes of `offers`, each with its service, or the code with which the
+    /// client is refused them.
     fn requested_hosts(
         &self,
         login: &Login<'_>,
@@ -934,7 +939,7 @@ impl RegistryState {
             let pausing = tunnels.any(|member| member.tunnel.is_parked());
             return if pausing { OpenResult::Pausing } else { absent };
         };
-        // After four thousand million streams ids wrap, and an old stream may still have one.
+        // Ids wrap after about four billion streams, and an old stream may still have one.
         for _ in 0..64 {
             client.last_stream = next_stream_id(client.last_stream);
             if let Some(stream) = tunnel.open(client.last_stream, service) {
@@ -945,12 +950,12 @@ impl RegistryState {
     }
 }
 
-/// A port that a client keeps: its index, what the client requests now, and for which service.
+/// A port that a client keeps: its index, the client's present request, and the service.
 type KeptPort = (usize, PortRequest, u16);
-/// A port that a client requests, and for which service.
+/// A port that a client requests, and the service.
 type WantedPort = (PortRequest, u16);
 
-/// The ports that a client requests, sorted by what happens to them.
+/// The ports that a client requests: those that it has, that were opened, and that are missing.
 struct SortedPorts {
     kept: Vec<KeptPort>,
     new: Vec<(PortListener, OpenedPort)>,
@@ -981,8 +986,8 @@ fn sort_ports(
     (kept, wanted)
 }
 
-/// Opens the requested ports that the client does not have. Fails only if there are more than it
-/// may have.
+/// Opens the requested ports that the client does not have. Fails only if the client may not have
+/// that many.
 fn open_requested_ports(
     id: &str,
     mut allowance: PortQuota<'_>,
@@ -1025,7 +1030,7 @@ fn log_failure(level: Level, id: &str, request: PortRequest, service: u16, failu
     );
 }
 
-/// Returns how many tunnels a client may have open.
+/// Returns the maximum number of tunnels that a client may have open.
 fn max_tunnels(limits: &Limits) -> usize {
     match limits.connections {
         0 => usize::MAX,

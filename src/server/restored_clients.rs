@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long after a restart clients are expected back.
+/// Time after a restart in which clients are expected back.
 const RETENTION: Duration = Duration::from_secs(60);
 
 /// The ports, prefixes and first secrets that the parent process has handed over.
@@ -63,7 +63,7 @@ impl RestoredClients {
                     requested,
                     port,
                 } => {
-                    // Of a port closed during the handover only the number is left.
+                    // If the port was closed during the handover, only its number is left.
                     let listener = socket.and_then(|socket| Listener::adopt(socket).ok());
                     let requested = PortRequest {
                         random,

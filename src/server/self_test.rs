@@ -1,4 +1,4 @@
-//! The login of the server's self test, made up for each test. `api::health_check` runs the test.
+//! The login of the server's self test, generated for each test. `api::health_check` runs the test.
 
 use super::users::Admission;
 use crate::config::{HostRules, Limits, Secret};
@@ -7,7 +7,8 @@ use crate::sync::{Mutex, MutexGuard};
 use std::io;
 use std::sync::Arc;
 
-/// The id and secret expected from the self test, if one is running. Valid for one tunnel.
+/// The id and secret that the running self test uses, if there is one. They are valid for one
+/// tunnel.
 pub struct SelfTest {
     /// The prefix of all self test ids. An expired one must not be taken for a client, where any
     /// client may connect.
@@ -15,14 +16,16 @@ pub struct SelfTest {
     expected: Mutex<Option<(Box<str>, Secret)>>,
 }
 
-/// An id and a secret that only this process knows. Dropping them makes them invalid.
+/// An id and a secret that only this process knows. They are valid until this is dropped.
 pub struct SelfTestLogin<'a> {
     self_test: &'a SelfTest,
+    /// The id.
     pub id: String,
+    /// The secret.
     pub secret: Secret,
 }
 
-/// Whether a login is the server's self test.
+/// The origin of a login: the server's self test or a client.
 pub enum LoginOrigin {
     /// The self test, which is admitted.
     SelfTest(Admission),
@@ -41,7 +44,7 @@ impl SelfTest {
         })
     }
 
-    /// Makes up an id and a secret, and invalidates the previous ones.
+    /// Generates an id and a secret, and invalidates the previous ones.
     pub fn create_login(&self) -> io::Result<SelfTestLogin<'_>> {
         let id = format!("{}{}", self.id_prefix, random_hex()?);
         let secret = Secret::new(random_hex()? + &random_hex()?);
@@ -58,7 +61,7 @@ impl SelfTest {
         self.lock().is_some()
     }
 
-    /// Admits the self test once.
+    /// Returns the origin of a login. Admits the self test once.
     pub fn origin_of(&self, id: &str, secret: &[u8]) -> LoginOrigin {
         if !id.starts_with(&self.id_prefix) {
             return LoginOrigin::Client;

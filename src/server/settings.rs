@@ -14,22 +14,23 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How many tunnels apply changed settings at once. With [`BATCH_INTERVAL`] in between, 10,000
-/// tunnels take less than a second and delay visitors by less than a millisecond at a time.
+/// Number of tunnels that apply changed settings at once. With [`BATCH_INTERVAL`] in between,
+/// 10,000 tunnels take less than a second and delay visitors by less than a millisecond at a time.
 const WAKES_PER_BATCH: usize = 16;
-/// How long to pause between two batches, see [`WAKES_PER_BATCH`].
+/// Pause between two batches of [`WAKES_PER_BATCH`] tunnels.
 const BATCH_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The reloadable settings of a server.
 pub struct Settings {
+    /// The users and their limits.
     pub users: Users,
     /// The protocol versions that tunnels may use.
     pub wire: Wire,
-    /// The header that HTTP visitors are routed by.
+    /// The header by which HTTP visitors are routed.
     pub mux_header: String,
     /// Proxies whose connections carry one request each.
     pub front_proxies: Vec<Network>,
-    /// Idle timeout of tunnels and of visitors' connections.
+    /// Idle timeout of tunnels and of visitors' connections; `None` for never.
     pub timeout: Option<Duration>,
     /// Whether the idle timeout applies to each direction separately.
     pub unidirectional: bool,
@@ -38,8 +39,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the settings. Keeps what has not changed `before`: an authAPI keeps its connections.
-    /// The error names the file that cannot be used, or what the authAPI lacks.
+    /// Reads the settings. An authAPI that is the same as `before` is kept with its connections.
+    /// The error names the file that cannot be used, or says why the authAPI cannot be asked.
     pub fn new(
         config: &config::ServerConfig,
         first_secrets: &Arc<FirstSecrets>,
@@ -88,7 +89,7 @@ impl Settings {
     }
 }
 
-/// Creates a TLS acceptor. The error names the file and what is wrong with it.
+/// Creates a TLS acceptor. The error names the file and its fault.
 pub fn acceptor(cert: &Path, key: &Path, min: TlsVersion) -> io::Result<Acceptor> {
     let min = match min {
         TlsVersion::Tls12 => MinVersion::Tls12,
@@ -97,7 +98,8 @@ pub fn acceptor(cert: &Path, key: &Path, min: TlsVersion) -> io::Result<Acceptor
     Acceptor::new(cert, key, min)
 }
 
-/// The settings in force. A holder of a copy keeps it until it asks again.
+/// The settings in force, and the tasks that wait for the next ones. A copy that a task has got
+/// stays as it is.
 pub struct Watch {
     settings: Mutex<Arc<Settings>>,
     changed: Event,

@@ -1,5 +1,5 @@
-//! The first bytes of a connection: reads just enough to tell a tunnel from a visitor and to find the
-//! visitor's destination.
+//! Sniffing of a connection's first bytes: reads just enough to tell a tunnel from a visitor and to
+//! find the visitor's destination.
 
 use super::client_hello;
 use super::connection_limit::Permit;
@@ -20,7 +20,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Size of the first read in bytes: fits an ordinary request head.
+/// Maximum bytes of the first read: an ordinary request head fits.
 const FIRST_READ: usize = 2048;
 
 /// Serves one accepted connection.
@@ -60,13 +60,13 @@ pub async fn serve_tls(
     }
 }
 
-/// What the first bytes of a connection ask for.
+/// The result of sniffing a connection.
 enum Sniffed {
     Tunnel(Version),
     Visitor(VisitorRequest),
 }
 
-/// The destination of a visitor, or why it has none.
+/// The destination that a visitor asks for, or why it has none.
 enum VisitorRequest {
     /// A host prefix.
     Host(HostKind, String),
@@ -74,7 +74,7 @@ enum VisitorRequest {
     Invalid(ErrorPage),
     /// A TLS handshake without a server name.
     Nameless,
-    /// Nothing that could be answered; the reason is for the log.
+    /// Bytes that cannot be answered, for this reason; it is for the log.
     Unroutable(&'static str),
 }
 

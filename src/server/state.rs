@@ -1,4 +1,5 @@
-//! What all connections of a server share. It knows what it holds, and nothing that uses it.
+//! The state that all connections of a server share. It refers to its parts only, and to none of
+//! their users.
 
 use super::auth_lockout::AuthLockout;
 use super::connection_limit::ConnectionLimit;
@@ -15,7 +16,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The state that all connections of a server share.
+/// The shared state of one server.
 pub(crate) struct ServerState {
     pub(super) registry: Registry,
     pub(super) settings: Watch,

@@ -1,5 +1,5 @@
 //! The exchange with the same server in the parent and child process while the older one drains: which
-//! clients' tunnels the older one holding, and the tunnels and visitors that move between them.
+//! clients' tunnels the older one holds, and the tunnels and visitors that move between them.
 //! `handover` defines the messages.
 //!
 //! GT/1 clients cannot be asked to reconnect. Their tunnels stay in the older process while they
@@ -23,17 +23,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long one direction of a visitor on a bridge may pause when the other has ended.
+/// Time that one direction of a visitor on a bridge may pause when the other has ended.
 const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long ports and proofs of a client from the parent process are kept until the client is here.
+/// Time that the ports and the right of a client from the parent process are kept for it.
 const RETENTION: Duration = Duration::from_secs(60);
 
-/// Handles the messages of other processes for one server.
+/// The handler of other processes' messages to one server.
 #[derive(Clone)]
 pub struct Recipient(Arc<ServerState>);
 
 impl ServerState {
-    /// Asks the child to forward visitors of this id here, unless it does already.
+    /// Asks the child to forward visitors of this id here, unless it was asked before.
     pub async fn announce(&self, id: &str, secret: Secret) {
         if let Some(child) = self.transfer.child() {
             let mut announced = self.transfer.announced.lock().await;
@@ -41,7 +41,8 @@ impl ServerState {
         }
     }
 
-    /// Announces an id again whose host prefixes may have changed.
+    /// Asks the child to forward visitors of this id here, again if it was asked before: the host
+    /// prefixes of the id may have changed.
     pub async fn announce_changed(&self, id: &str, secret: Secret) {
         if let Some(child) = self.transfer.child() {
             let mut announced = self.transfer.announced.lock().await;
@@ -50,7 +51,7 @@ impl ServerState {
         }
     }
 
-    /// Announces an id again if it is announced, with its current prefixes.
+    /// Tells the child the current prefixes of an id whose visitors it forwards here.
     pub async fn reannounce(&self, id: &str, secret: Secret) {
         if let Some(child) = self.transfer.child() {
             let mut announced = self.transfer.announced.lock().await;
@@ -94,7 +95,7 @@ impl ServerState {
         }
     }
 
-    /// Tells the child to keep all visitors: they wait there.
+    /// Tells the child to keep all visitors, which wait there for their clients.
     pub async fn release_all(&self) {
         if let Some(child) = self.transfer.child() {
             let mut announced = self.transfer.announced.lock().await;
@@ -149,8 +150,8 @@ impl ServerState {
         self.transfer.parent_gone.trigger();
     }
 
-    /// Moves a visitor to another process. If that has ended, returns the connection; `None` if
-    /// the connection is lost.
+    /// Moves a visitor to another process. If that process has ended, the error is the connection;
+    /// `None` if the connection is lost.
     pub async fn forward_visitor(
         &self,
         link: &ProcessLink,
@@ -198,8 +199,8 @@ impl Recipient {
         match (message, from) {
             (Message::Visitor { to, peer, head }, from) => {
                 let socket = socket.and_then(|socket| Socket::adopt(socket).ok());
-                // Each process counts the connections it holding: descriptors and memory are used
-                // there, and a visitor of this client was counted there before the restart.
+                // Each process counts the connections that it holds: descriptors and memory are
+                // used there, and a visitor of this client was counted there before the restart.
                 let permit = state.connection_limit.take(peer.ip());
                 if let (Some(socket), Some(permit)) = (socket, permit) {
                     let moved = visitor::MovedVisitor { socket, peer, head };

@@ -1,4 +1,4 @@
-//! The users of a server: which clients may connect, and what each is allowed.
+//! The users of a server: which clients may connect, and with which limits.
 
 use super::auth_api::AuthApi;
 use super::first_secrets::{FirstSecretLease, FirstSecrets};
@@ -19,11 +19,11 @@ pub struct Users {
     limits: Arc<Limits>,
 }
 
-/// How a server treats unknown ids.
+/// The treatment of unknown ids.
 pub enum UnknownIds {
     /// Reject them.
     Refused,
-    /// Admit them with the first secret they come with (allowAnyClient).
+    /// Admit each with the secret of its first login (allowAnyClient).
     Admitted(Arc<FirstSecrets>),
     /// Ask the authAPI, even if allowAnyClient is set.
     AuthApi(Arc<AuthApi>),
@@ -41,8 +41,9 @@ pub enum LoginVerdict {
 
 /// A successful login.
 pub struct Admission {
+    /// The limits of the client.
     pub limits: Arc<Limits>,
-    /// Whether it is the server's self test.
+    /// Whether this is the login of the server's self test.
     pub is_self_test: bool,
     /// The lease on an unknown id's first secret.
     lease: Option<FirstSecretLease>,
@@ -67,13 +68,13 @@ impl Admission {
         }
     }
 
-    /// Ends the lease of a tunnel that no longer counts: its id may go to another client.
+    /// Ends the lease of a tunnel that no longer counts, so that its id may go to another client.
     pub fn end_lease(&mut self) {
         self.lease = None;
     }
 
-    /// Returns how the client has proven its identity. A first secret proves nothing: anyone can
-    /// come with a new id.
+    /// Returns how the client has proven its identity. A first secret proves nothing: any client
+    /// can use a new id.
     pub fn proof(&self) -> LoginProof {
         match (self.is_self_test, &self.lease) {
             (true, _) => LoginProof::SelfTest,
@@ -84,6 +85,7 @@ impl Admission {
 }
 
 impl Users {
+    /// Creates the table of users. `global` are the limits of clients with unknown ids.
     pub fn new(users: &[User], unknown_ids: UnknownIds, global: &Limits) -> Self {
         let mut prefixes = HashMap::new();
         let known = users.iter().map(|user| {
@@ -102,8 +104,8 @@ impl Users {
         }
     }
 
-    /// Whether a host prefix belongs to a configured user: it is the user's id, or begins with it
-    /// where prefixes include the id.
+    /// Whether a host prefix belongs to a configured user: it is the user's id, or begins with the
+    /// id of a user whose prefixes include it.
     pub fn expects(&self, prefix: &str) -> bool {
         self.limits_of(prefix).is_some() || self.has_namespace(prefix)
     }

@@ -1,4 +1,4 @@
-//! Forwards a visitor whose destination is known to its service.
+//! Visitors whose destination is known: forwards each to its service, or answers with an error.
 
 use super::connection_limit::Permit;
 use super::error_page::{self, ErrorPage};
@@ -202,7 +202,7 @@ impl Incoming {
     }
 }
 
-/// Where a visitor can be forwarded to.
+/// The route of a visitor.
 enum Route {
     /// A stream to its service.
     Stream(Stream),
@@ -213,7 +213,7 @@ enum Route {
 }
 
 /// Opens a stream or finds the process that can, and waits for a client that was connected
-/// recently. `from` is the process that has accepted the visitor, if another one.
+/// recently. `from` is the other process that has accepted the visitor; `None` if this one has.
 async fn find_route(
     state: &ServerState,
     from: Option<MessageOrigin>,
@@ -259,14 +259,14 @@ async fn find_route(
     }
 }
 
-/// How to answer a visitor whose service does not answer.
+/// The answer to a visitor whose service does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ErrorAnswer {
-    /// Close the connection.
+    /// No answer: the connection is closed.
     Nothing,
     /// An error page.
     Page,
-    /// The head of an error page: the request was HEAD.
+    /// The head of an error page, since the request was HEAD.
     Head,
 }
 

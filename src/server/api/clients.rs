@@ -1,17 +1,18 @@
-//! `/clients`: the connected clients as JSON, without secrets.
+//! The page `/clients`: the connected clients as JSON, without secrets (docs/operations.md, "The
+//! server's API").
 
 use super::json;
 use crate::server::registry::{ClientStats, Registry, SnapshotOrder};
 use serde::Serialize;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Maximum number of clients listed; the first by id.
+/// Maximum number of clients listed: the first ones by id.
 const MAX_CLIENTS: usize = 1000;
 
 #[derive(Serialize)]
 struct ClientsPage<'a> {
     clients: Vec<ListedClient<'a>>,
-    /// Clients that are not listed.
+    /// Number of clients that are not listed.
     more: usize,
 }
 
@@ -19,7 +20,7 @@ struct ClientsPage<'a> {
 #[serde(rename_all = "camelCase")]
 struct ListedClient<'a> {
     id: &'a str,
-    /// Unix time, in seconds.
+    /// When the client connected: Unix time in seconds.
     since: u64,
     tunnels: usize,
     prefixes: &'a [Box<str>],
@@ -29,11 +30,12 @@ struct ListedClient<'a> {
     streams_total: u64,
     bytes_up: u64,
     bytes_down: u64,
-    /// Milliseconds.
+    /// The shortest round-trip time of the tunnels in milliseconds.
     rtt: Option<f64>,
 }
 
-/// Blocks for as long as [`Registry::snapshot`] does: not for the executor's thread.
+/// Formats the page. Blocks for as long as [`Registry::snapshot`], so it must not run on the
+/// executor's thread.
 pub fn page(registry: &Registry) -> String {
     let mut snapshot = registry.snapshot(MAX_CLIENTS, SnapshotOrder::ById);
     registry.describe(&mut snapshot.clients);
@@ -64,7 +66,7 @@ impl<'a> ListedClient<'a> {
     }
 }
 
-/// Milliseconds with three digits behind the point.
+/// Converts a time to milliseconds with three digits behind the point.
 fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }

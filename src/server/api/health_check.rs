@@ -18,9 +18,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long the whole test may take.
+/// Maximum time of the whole test.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long to wait for the end of the tunnel after the test.
+/// Time that the tunnel has to end after the test.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum length of an answer in bytes.
 const MAX_ANSWER: usize = 4096;
@@ -35,7 +35,7 @@ pub struct ProbeTarget {
     connector: Option<Connector>,
 }
 
-/// The request of the test's visitor and the answer it expects.
+/// The request of the test's visitor and the answer that it expects.
 struct ProbeExchange {
     question: Vec<u8>,
     answer: Vec<u8>,

@@ -1,5 +1,5 @@
-//! JSON as the API writes it: serde_json's, with a space after commas and colons, for reading
-//! with `curl`.
+//! The API's JSON: serde_json's, with a space after commas and colons, so that it is readable with
+//! `curl`.
 
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};

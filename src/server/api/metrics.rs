@@ -1,4 +1,4 @@
-//! `/metrics`: counters in the text format of Prometheus, version 0.0.4.
+//! The page `/metrics`: counters in the text format of Prometheus, version 0.0.4.
 
 use crate::cli::VERSION;
 use crate::net;
@@ -6,10 +6,11 @@ use crate::server::registry::{SnapshotOrder, Totals};
 use crate::server::state::ServerState;
 use std::fmt::{self, Display, Formatter, Write};
 
-/// Maximum number of clients listed by id; the others are summed up.
+/// Maximum number of clients with metrics of their own, the busiest ones; the others are summed up.
 const MAX_LISTED_CLIENTS: usize = 100;
 
-/// Formats the page. Blocks like `Registry::snapshot`: not for the executor's thread.
+/// Formats the page. Blocks for as long as `Registry::snapshot`, so it must not run on the
+/// executor's thread.
 pub fn page(state: &ServerState) -> String {
     let snapshot = state
         .registry
@@ -142,7 +143,7 @@ impl MetricsPage {
     }
 }
 
-/// Displays labels in braces, if there are any.
+/// Labels of a sample, displayed in braces if there are any.
 struct Labels<'a>(&'a [(&'a str, &'a str)]);
 
 impl Display for Labels<'_> {

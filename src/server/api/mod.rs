@@ -1,5 +1,5 @@
-//! The API for monitoring: three read-only pages about the server, over HTTP on a listener of their
-//! own.
+//! The API for monitoring: three read-only pages about the server, over HTTP on a listener of its
+//! own. It has no authentication (docs/operations.md, "The server's API").
 
 mod clients;
 mod health_check;
@@ -27,11 +27,11 @@ use std::time::Duration;
 
 /// Maximum number of concurrent connections; others wait to be accepted.
 const MAX_CONNECTIONS: usize = 32;
-/// How long a connection may take to send its request.
+/// Time that a connection has to send its request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long a connection may take in total.
+/// Maximum time of a connection in total.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection may take to close.
+/// Time that a connection has to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The API of a server.
@@ -43,7 +43,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// Creates the API. `/status` tests the listener `front`.
+    /// Creates the API. `/status` tests the listener at `target`.
     pub fn new(
         state: Arc<ServerState>,
         acceptor: Option<Acceptor>,
@@ -59,7 +59,7 @@ impl Api {
         })
     }
 
-    /// Accepts connections until `stop` or the end of the server.
+    /// Accepts connections until `stop` is triggered or the server ends.
     pub async fn accept(self, listener: Arc<Listener>, stop: Shutdown) {
         let api = Arc::new(self);
         let accepting = async {

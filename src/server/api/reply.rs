@@ -1,4 +1,4 @@
-//! Answers of the API.
+//! The answers of the API as HTTP responses. Not the contents of its pages.
 
 use super::request::RequestError;
 use crate::net::http::reply;
@@ -8,7 +8,7 @@ use crate::server::sniff::PLAIN_HTTP;
 #[derive(Debug)]
 pub struct ApiReply {
     status: &'static str,
-    /// Header lines of this answer.
+    /// Header lines that only this answer has.
     fields: &'static str,
     body: String,
 }
@@ -19,6 +19,7 @@ const JSON: &str = "Content-Type: application/json\r\n";
 const METRICS: &str = "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n";
 
 impl ApiReply {
+    /// Creates a page in JSON, with status 200 or, unless `ok`, 503.
     pub fn json(ok: bool, body: String) -> Self {
         let status = if ok {
             "200 OK"
@@ -32,6 +33,7 @@ impl ApiReply {
         }
     }
 
+    /// Creates a page of metrics.
     pub fn metrics(body: String) -> Self {
         Self {
             status: "200 OK",
@@ -67,6 +69,7 @@ impl ApiReply {
         Self::error("400 Bad Request", PLAIN_HTTP, false)
     }
 
+    /// Creates the answer to a request that did not arrive in time.
     pub fn timed_out() -> Self {
         let why = "the request did not arrive in time";
         Self::error("408 Request Timeout", why, false)

@@ -13,31 +13,39 @@ const MAX_FIELDS: usize = 64;
 /// The pages of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiPage {
+    /// `/status`: whether the server works.
     Status,
+    /// `/metrics`: counters for Prometheus.
     Metrics,
+    /// `/clients`: the connected clients.
     Clients,
 }
 
-/// Why a request cannot be served.
+/// The reason why a request cannot be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequestError {
     /// The connection closed without a request.
     Gone,
+    /// The request is not complete HTTP/1.
     Malformed,
+    /// The target is not a page of the API.
     NoSuchPage,
+    /// The method is not GET.
     NotGet,
+    /// The head is longer than [`MAX_HEAD`] or [`MAX_FIELDS`].
     TooLong,
     /// The request is for a host name that this API does not have.
     OtherHost,
 }
 
-/// The host names that requests may be for, besides IP addresses and `localhost`. A web page could
-/// have its own name resolve to the API's address (DNS rebinding) and read the answers, but it cannot
-/// make browsers send another host name than its own.
+/// The host names that requests may be for, besides IP addresses and `localhost`. They prevent DNS
+/// rebinding: a web page can make its own name resolve to the API's address to read the answers,
+/// but it cannot make browsers send another host name than its own.
 #[derive(Debug, Clone, Default)]
 pub struct AllowedHosts(Arc<[String]>);
 
 impl AllowedHosts {
+    /// Allows these names.
     pub fn new(names: &[String]) -> Self {
         Self(names.into())
     }
@@ -64,7 +72,7 @@ impl AllowedHosts {
     }
 }
 
-/// Reads one request; its bytes go to `head`.
+/// Reads one request, and appends its bytes to `head`.
 pub async fn read(
     conn: &Conn,
     hosts: &AllowedHosts,
@@ -107,8 +115,8 @@ pub fn parse(head: &[u8], hosts: &AllowedHosts) -> Option<Result<ApiPage, Reques
     })
 }
 
-/// Splits a request target into host, if it has one, and path. Servers have to accept the form for
-/// proxies, too (RFC 9112, section 3.2.2).
+/// Splits a request target into host, if it has one, and path. Servers have to accept the absolute
+/// form, too (RFC 9112, section 3.2.2).
 fn split(target: &str) -> (Option<&str>, &str) {
     match target.split_once("://") {
         Some((_, rest)) => {

@@ -1,4 +1,5 @@
-//! `/status`: whether the server works, by its latest self test.
+//! The page `/status`: whether the server works, by its latest self test. `health_check` runs the
+//! test.
 
 use super::health_check::ProbeTarget;
 use super::json;
@@ -10,9 +11,9 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long the result of a successful self test is reused.
+/// Time that the result of a successful self test is reused.
 const GOOD_RESULT_LIFETIME: Duration = Duration::from_secs(15);
-/// How long the result of a failed self test is reused.
+/// Time that the result of a failed self test is reused.
 const BAD_RESULT_LIFETIME: Duration = Duration::from_secs(2);
 
 #[derive(Serialize)]
@@ -26,7 +27,7 @@ struct StatusPage<'a> {
 /// The result of a self test; the error is the reason.
 pub type HealthResult = Result<(), Arc<str>>;
 
-/// Runs self tests on demand and caches the latest result.
+/// The latest result of a self test, which is run on demand.
 pub struct HealthStatus {
     state: Arc<ServerState>,
     target: ProbeTarget,

@@ -1,4 +1,4 @@
-//! Detects clients that share an id but have different services, and so replace each other.
+//! Detection of clients that share an id but have different services, and so replace each other.
 
 use crate::wire::hello::ServiceSpec;
 use std::time::{Duration, Instant};

@@ -12,14 +12,16 @@ pub struct HeldClients {
     hosts: HashMap<Key, Box<str>>,
 }
 
-/// Proof that a client may connect. If that is a first secret, its lease lasts as long as this.
+/// The right of a client to connect: its checked secret. A lease on a first secret lasts as long as
+/// this value.
 pub struct LoginRight {
     secret: Secret,
     _admission: Option<Admission>,
 }
 
 impl LoginRight {
-    /// Creates a proof; without an `admission` if the authAPI decides about the client.
+    /// Creates the right of a client; without an `admission` if the authAPI decides about the
+    /// client.
     pub fn new(secret: Secret, admission: Option<Admission>) -> Self {
         Self {
             secret,
@@ -43,7 +45,7 @@ impl HeldClients {
         self.ids.insert(id.into(), HeldClient { hosts, right });
     }
 
-    /// Removes a client. Returns its prefixes and its proof.
+    /// Removes a client. Returns its prefixes and its right.
     pub fn release(&mut self, id: &str) -> Option<(Vec<Key>, LoginRight)> {
         let HeldClient { hosts, right } = self.ids.remove(id)?;
         for host in &hosts {
@@ -54,6 +56,7 @@ impl HeldClients {
         Some((hosts, right))
     }
 
+    /// Whether the tunnels of this client are in the parent process.
     pub fn has(&self, id: &str) -> bool {
         self.ids.contains_key(id)
     }
@@ -63,6 +66,7 @@ impl HeldClients {
         self.hosts.get(host).map(|id| &**id)
     }
 
+    /// Returns the prefixes of one client.
     pub fn hosts_of(&self, id: &str) -> &[Key] {
         self.ids.get(id).map_or(&[], |client| &client.hosts)
     }

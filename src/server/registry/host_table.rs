@@ -8,11 +8,13 @@ use std::collections::HashMap;
 #[derive(Default)]
 pub struct HostTable {
     by_key: HashMap<Key, RegisteredHost>,
-    /// With thousands of clients, searching all prefixes for those of one takes too long.
+    /// The prefixes of each client: with thousands of clients, a search of all prefixes for those
+    /// of one takes too long.
     by_client: HashMap<Box<str>, Vec<Key>>,
 }
 
 impl HostTable {
+    /// Returns the client and the service that a prefix belongs to.
     pub fn get(&self, key: &Key) -> Option<&RegisteredHost> {
         self.by_key.get(key)
     }

@@ -1,4 +1,5 @@
-//! Moves registrations between processes with their clients' tunnels.
+//! Registrations that move between processes with their clients' tunnels, and clients that the
+//! parent process still serves.
 
 use super::held_clients::LoginRight;
 use super::{
@@ -15,7 +16,9 @@ use std::time::Instant;
 
 /// The granted services of a tunnel's client, and the id of its last stream.
 pub struct Registration {
+    /// The services by their index; `None` for one that is not granted.
     pub offers: Vec<Option<ServiceSpec>>,
+    /// The id of the last stream that was opened to the client.
     pub last_stream: u32,
 }
 
@@ -44,7 +47,8 @@ impl Registry {
         self.changed_event.notify(usize::MAX);
     }
 
-    /// Ends [`Registry::hold`]: visitors wait for the client here. Returns the client's proof.
+    /// Ends [`Registry::hold`]: visitors wait for the client here. Returns the client's right to
+    /// connect.
     pub fn release(&self, id: &str) -> Option<LoginRight> {
         let mut inner = self.lock();
         let (hosts, right) = inner.held.release(id)?;

@@ -6,7 +6,7 @@ use crate::server::ports::InheritedPort;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// How long host prefixes and TCP ports are reserved.
+/// Time that host prefixes and TCP ports are reserved.
 const RESERVATION_TIME: Duration = Duration::from_secs(60);
 /// Minimum time between two removals of expired reservations, each of which visits all of them.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ struct ReservedHost {
     stranger: bool,
 }
 
-/// What a reservation means for other clients.
+/// The effect of a reservation on other clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reservation {
     /// Only the client with this id may have the prefix.
@@ -58,8 +58,8 @@ impl ReservedHost {
 }
 
 impl Reservations {
-    /// Reserves prefixes that the client had. Beyond the maximum for strangers, drops the new ones
-    /// rather than another client's.
+    /// Reserves prefixes that the client had. Beyond the maximum for strangers it drops the new
+    /// prefixes rather than another client's.
     pub fn reserve_hosts(
         &mut self,
         (id, trust): (&str, LoginProof),

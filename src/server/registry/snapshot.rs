@@ -27,23 +27,28 @@ pub struct Snapshot {
 
 /// The statistics of one client.
 pub struct ClientStats {
+    /// The client's id.
     pub id: Box<str>,
     /// When the client's first tunnel registered.
     pub since: SystemTime,
+    /// The sums over the client's tunnels.
     pub totals: Totals,
     /// Host prefixes for HTTP, sorted.
     pub http: Vec<Box<str>>,
     /// Host prefixes for TLS, sorted.
     pub tls: Vec<Box<str>>,
+    /// The open TCP ports, sorted.
     pub ports: Vec<u16>,
 }
 
-/// Totals over several clients.
+/// Sums over one or several clients.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
+    /// Number of clients.
     pub clients: usize,
+    /// Number of tunnels.
     pub tunnels: usize,
-    /// Open streams.
+    /// Number of open streams.
     pub streams: usize,
     /// Traffic since the clients connected.
     pub traffic: Traffic,
@@ -96,7 +101,7 @@ struct ClientCopy {
 
 impl Registry {
     /// Describes `most` clients and sums up the others. Blocks on the locks of the registry and of
-    /// each tunnel for up to milliseconds: not for the executor's thread.
+    /// each tunnel for up to some milliseconds, so it must not run on the executor's thread.
     pub fn snapshot(&self, most: usize, order: SnapshotOrder) -> Snapshot {
         let ClientCopy {
             mut clients,

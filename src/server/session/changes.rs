@@ -1,4 +1,4 @@
-//! Changes of a client's services during its session.
+//! Changes of a client's services during its session: asks the authAPI and applies them.
 
 use super::ServerSession;
 use crate::config::Secret;

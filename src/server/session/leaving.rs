@@ -1,4 +1,4 @@
-//! Moves tunnels from this draining process to its child.
+//! Moving of tunnels from this draining process to its child.
 
 use super::{Origin, ServerSession};
 use crate::config::Secret;
@@ -15,21 +15,21 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// How long a tunnel must be unused before it moves. A little more than visitors that have ended
-/// their direction keep their streams after the last answer.
+/// Time that a tunnel must be unused before it moves: a little more than the 2 s for which
+/// half-closed visitors keep their streams after the last byte of an answer.
 const UNUSED_TIME: Duration = Duration::from_secs(3);
-/// How long other visitors are served before the next attempt if streams stay.
+/// Time that other visitors are served before the next attempt if streams stay.
 const NEXT_ATTEMPT_PAUSE: Duration = Duration::from_secs(10);
-/// How long to wait for the rest of a partially read frame before the next attempt.
+/// Time to wait for the rest of a partially read frame before the next attempt.
 pub(super) const MOVE_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The result of an attempt to move a tunnel out of this process.
 pub(super) enum LeaveResult {
-    /// It moves, with this socket.
+    /// The tunnel moves, with this socket.
     Moves(MovedTunnel, OwnedFd),
-    /// It ends here; its client reconnects to the child process.
+    /// The tunnel ends here; its client reconnects to the child process.
     Closes,
-    /// It cannot move now.
+    /// The tunnel cannot move now.
     Stays,
 }
 

@@ -28,19 +28,19 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long the last bytes of a tunnel may take to be sent.
+/// Time that the last bytes of a tunnel have to be sent.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How many times per timeout a silent GT/2 client is pinged.
+/// Number of times per timeout that a silent GT/2 client is pinged (docs/wire.md, "The tunnel").
 const PINGS_PER_TIMEOUT: u32 = 3;
-/// How long a visitor waits for a silent client before the tunnel counts as dead. The promise is
-/// 10 s, and the check runs every half second.
+/// Time that a visitor waits for a silent client before the tunnel counts as dead (docs/wire.md,
+/// "The tunnel"). The check runs every half second.
 const BLACK_HOLE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The reason for the end of a tunnel that both ends have closed.
 const CLOSED_NORMALLY: &str = "in good order";
-/// How long other tunnels of a client may take to answer when a new one would be too many.
+/// Time that other tunnels of a client have to answer when a new one would be too many.
 const SIGN_OF_LIFE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a draining tunnel without streams may stay open before the server ends it.
+/// Time that a draining tunnel without streams may stay open before the server ends it.
 const DRAINED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Maximum number of changes of services that wait for the authAPI.
@@ -132,12 +132,12 @@ struct Connection {
     handshake_guard: TaskGuard,
 }
 
-/// Where a tunnel comes from.
+/// The origin of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    /// From its client, which waits for the ready signal.
+    /// The tunnel's client, which waits for the ready signal.
     Client,
-    /// From another process, with the id of its last stream there.
+    /// Another process, in which `last_stream` was the id of its last stream.
     Process { last_stream: u32 },
 }
 
@@ -228,13 +228,13 @@ struct ServerSession {
     peer: SocketAddr,
     id: Box<str>,
     secret: Box<[u8]>,
-    /// Whether it is the server's self test.
+    /// Whether this is the session of the server's self test.
     is_self_test: bool,
     auth_state: Mutex<AuthState>,
     tunnel: Tunnel,
 }
 
-/// What entitles the client to its tunnel.
+/// The settings and decisions that entitle the client to its tunnel.
 struct AuthState {
     settings: Arc<Settings>,
     admission: Admission,
@@ -246,7 +246,7 @@ struct AuthState {
     pending_changes: usize,
 }
 
-/// How a session ends.
+/// The end of a session.
 enum TunnelEnd {
     /// The tunnel has ended, for this reason.
     Ended(String),
@@ -518,8 +518,8 @@ impl ServerSession {
         }
     }
 
-    /// Returns the reason why a client that has been silent for this long counts as dead, if it
-    /// does. Pings it before.
+    /// Returns the reason why a client that has been silent for this long counts as dead; `None` if
+    /// it does not. Pings it in time before.
     fn death_reason(&self, silence: Duration, pinged: &mut Instant) -> Option<String> {
         let (unidirectional, timeout) = {
             let settings = &self.auth().settings;
@@ -564,9 +564,9 @@ impl ServerSession {
         }
     }
 
-    /// Sends what is queued and lets the client read it: all of it if the tunnel has ended in good
-    /// order. A client that does not read may hold as many such tunnels as it may have open
-    /// (connections); these do not count any more.
+    /// Sends the queued frames and lets the client read them: all of them if the tunnel has ended
+    /// in good order. A client that does not read may keep as many such tunnels as it may have open
+    /// (connections); they no longer count as open.
     async fn close_tunnel(&self, mut inbox: Inbox, orderly: bool) {
         self.tunnel.finish();
         let flushed = async { while !matches!(inbox.next().await, Event::End(_)) {} };

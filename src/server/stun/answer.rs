@@ -19,8 +19,8 @@ use rtc_stun::uattrs::UnknownAttributes;
 use rtc_stun::xoraddr::XorMappedAddress;
 use std::net::SocketAddr;
 
-/// The attributes of RFC 8489 that a receiver must understand. Where they are not expected they are
-/// ignored; this server has no users whose integrity could be checked.
+/// The attributes of RFC 8489 that a receiver must understand. In a request this server ignores
+/// them: it has no users whose integrity could be checked.
 const KNOWN: [AttrType; 11] = [
     ATTR_MAPPED_ADDRESS,
     ATTR_USERNAME,
@@ -38,15 +38,17 @@ const KNOWN: [AttrType; 11] = [
 /// An encoded answer.
 #[derive(Debug)]
 pub struct StunResponse {
+    /// The datagram to send.
     pub bytes: Vec<u8>,
+    /// Whether it is an error response.
     pub is_error: bool,
 }
 
-/// Checks that a datagram has the header of a binding request. The error says why not.
+/// Checks that a datagram has the header of a binding request. The error says what is wrong.
 ///
-/// Requests without the magic cookie follow RFC 3489, which no WebRTC peer uses. Its purpose, telling
-/// kinds of NAT apart, takes a server with two addresses; and requiring the cookie keeps scanners
-/// for anything that answers away.
+/// Requests without the magic cookie follow RFC 3489, which no WebRTC peer uses: its purpose,
+/// telling kinds of NAT apart, takes a server with two addresses. Requiring the cookie also leaves
+/// scanners without an answer.
 pub fn could_be_request(datagram: &[u8]) -> Result<(), &'static str> {
     if !is_stun_message(datagram) {
         return Err("not a STUN message");

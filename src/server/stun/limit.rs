@@ -1,5 +1,5 @@
-//! Limits the requests per source address. Source addresses can be forged, so the memory for them is
-//! fixed.
+//! A limit of STUN requests per source address. Source addresses can be forged, so the memory for
+//! them is fixed.
 
 use crate::server::auth_lockout::network_of;
 use std::collections::hash_map::RandomState;
@@ -7,13 +7,13 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::time::Instant;
 
-/// Number of buckets. Sources are assigned by a keyed hash; those with the same bucket share its
-/// limit. Outsiders cannot find out which sources share one.
+/// Number of buckets. Sources are assigned by a keyed hash, so that outsiders cannot find out which
+/// sources share a bucket and its limit.
 const BUCKETS: usize = 4096;
-/// Requests that a source may send at once. Many clients may share a NAT's address, and each sends a
-/// few when it starts.
+/// Number of requests that a source may send at once. Many clients may share a NAT's address, and
+/// each sends a few when it starts.
 const BURST: u16 = 500;
-/// Requests per tenth of a second that a source may send after that.
+/// Number of requests per tenth of a second that a source may send after [`BURST`].
 const RATE: u16 = 10;
 
 /// The request limit of all sources.
@@ -25,9 +25,9 @@ pub struct StunLimit {
 
 #[derive(Clone, Copy)]
 struct StunBucket {
-    /// When `left` was updated: tenths of a second from the start, wrapping.
+    /// When `left` was updated, in tenths of a second since the start; wraps.
     at: u32,
-    /// Requests left at that time.
+    /// Number of requests left at `at`.
     left: u16,
 }
 

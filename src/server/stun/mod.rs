@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Datagrams to handle before other tasks on this thread get a turn.
+/// Number of datagrams that are handled before other tasks on this thread run.
 const TURN: u32 = 32;
 
 /// The STUN socket of a server, if it has one.
