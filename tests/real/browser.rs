@@ -297,7 +297,7 @@ fn the_page_uses_the_server_without_a_direct_connection() {
     let _client = client_of_id1(addr, &format!("-local file://{}", folder.path().display()));
     let chromium = Chromium::start();
     chromium.open(&format!("http://id1.localhost:{}/p2p.html", addr.port()));
-    let state = "through the server (the other end says 403)";
+    let state = "through the server (signaling failed: status 403)";
     wait_for(&chromium, state, "the page");
 }
 
@@ -318,7 +318,7 @@ fn the_page_shows_what_is_wrong() {
             json!([]),
         );
         said = now.as_str().unwrap_or_default().to_owned();
-        said.contains("nothing through the server").then_some(())
+        said.contains("no answer through the server").then_some(())
     });
     let site = format!("http://nobody.localhost:{}", ends.addr.port());
     assert!(said.contains(&site), "{said}");
