@@ -35,12 +35,12 @@ options! {
         sentry_sample_rate: SampleRate = "1" => ("sentrySampleRate", "float"),
         /// the server name to report to Sentry
         sentry_server_name: Option<String> => ("sentryServerName", "string"),
-        /// number of threads, 1 to 64; more than one costs more than it gives on most machines
+        /// number of threads, 1 to 64; on most machines, more than one costs more than it gains
         threads: Bounded<1, 64> = "1" => ("threads", "uint"),
         /// the user to run as once all listeners are open; start gt as root, and give that user access
         /// to everything that is opened later
         user: Option<String> => ("user", "string"),
-        /// version of the wire: 1, 2 or auto, which is 2 if the other end supports it and 1 otherwise
+        /// version of the wire, the protocol of tunnels: 1, 2 or auto (2 if the other end supports it)
         wire: Wire = "auto" => ("wire", "string"),
     }
 }

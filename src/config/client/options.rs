@@ -16,22 +16,22 @@ options! {
     pub struct ClientOptions {
         /// the id of this client, and the host prefix of services without one of their own
         id: Option<String> => ("id", "string"),
-        /// first delay before reconnecting
+        /// first delay before reconnecting; each failure doubles it, up to 1m0s
         reconnect_delay: Duration = "5s" => ("reconnectDelay", "duration"),
-        /// the server: tcp://host:port (port 80 by default) or tls://host:port (port 443), tcp:// if
-        /// neither; may be given several times to use several servers at once
+        /// the server: tcp://host:port (default port 80) or tls://host:port (default port 443); tcp://
+        /// may be left out; may be given several times to use several servers at once
         remote: Vec<Remote> => ("remote", "value"),
-        /// a URL that is asked for the address of the server
+        /// the URL of an HTTP service that returns the address of the server
         remote_api: Option<Url> => ("remoteAPI", "string"),
-        /// the certificate to trust in the server, a PEM file
+        /// the certificate of a tls:// server, or of its authority, to trust; a PEM file
         remote_cert: Option<PathBuf> => ("remoteCert", "string"),
         /// accept any certificate; an attacker between the two ends can then read and change everything
         remote_cert_insecure: bool => ("remoteCertInsecure", "bool"),
         /// maximum number of tunnels to a server, 1 to 10
         remote_connections: Bounded<1, 10> = "3" => ("remoteConnections", "uint"),
-        /// number of idle tunnels to keep open
+        /// number of tunnels to keep open when idle, 1 to -remoteConnections
         remote_idle_connections: Bounded<0, 10> = "1" => ("remoteIdleConnections", "uint"),
-        /// a STUN server, host:port; may be given several times
+        /// a STUN server for peer connections, host:port; may be given several times
         remote_stun: Vec<String> => ("remoteSTUN", "value"),
         /// close a tunnel that is silent for this time
         remote_timeout: Duration = "45s" => ("remoteTimeout", "duration"),
@@ -41,7 +41,7 @@ options! {
         tcp_forward_addr: Option<ListenAddr> => ("tcpForwardAddr", "string"),
         /// number of peer connections for -tcpForwardAddr, 1 to 10
         tcp_forward_connections: Bounded<1, 10> = "3" => ("tcpForwardConnections", "uint"),
-        /// use the server while there is no direct way, for -tcpForwardAddr
+        /// use the server while there is no direct connection, for -tcpForwardAddr
         tcp_forward_fallback: bool = "true" => ("tcpForwardFallback", "bool"),
         /// the other client's host prefix, for -tcpForwardAddr
         tcp_forward_host_prefix: Option<HostPrefix> => ("tcpForwardHostPrefix", "string"),

@@ -33,30 +33,29 @@ options! {
         api_key_file: Option<PathBuf> => ("apiKeyFile", "string"),
         /// oldest TLS version for -apiAddr: tls1.2 or tls1.3
         api_tls_version: TlsOption = "tls1.2" => ("apiTLSVersion", "string"),
-        /// a URL that is asked about ids and secrets
+        /// the URL of an HTTP service that decides about ids that are not among the users
         auth_api: Option<Url> => ("authAPI", "string"),
         /// the certificate for -tlsAddr, a PEM file
         cert_file: Option<PathBuf> => ("certFile", "string"),
         /// maximum number of tunnels of one client; 0 for no limit
         connections: u32 = "10" => ("connections", "uint"),
-        /// a reverse proxy in front of gt, like 10.0.0.0/8 or 192.0.2.1, whose connections carry
-        /// requests of several visitors: each connection then carries one request; may be given several
-        /// times
+        /// the address or network of a reverse proxy in front of gt, like 192.0.2.1 or 10.0.0.0/8: each
+        /// of its connections then carries only one request; may be given several times
         front_proxies: Vec<Network> => ("frontProxies", "value"),
         /// maximum number of host prefixes of one client; 0 for no limit
         host_number: u32 = "1" => ("hostNumber", "uint"),
         /// a regular expression that host prefixes must match; may be given several times to allow
         /// several
         host_regex: Vec<Pattern> => ("hostRegex", "value"),
-        /// publish a host prefix as id-prefix
+        /// publish a host prefix as the id, a dash and the prefix
         host_with_id: bool => ("hostWithID", "bool"),
         /// the header that contains the host prefix
         http_mux_header: HeaderName = "Host" => ("httpMUXHeader", "string"),
         /// the key for -tlsAddr, a PEM file
         key_file: Option<PathBuf> => ("keyFile", "string"),
-        /// lock an address out for this time after -reconnectTimes failed logins
+        /// lock an address out for this time after more than -reconnectTimes failed logins
         reconnect_duration: Duration = "5m0s" => ("reconnectDuration", "duration"),
-        /// number of failed logins that an address may have; 0 for no limit
+        /// maximum number of failed logins from one address; 0 for no limit
         reconnect_times: u32 = "3" => ("reconnectTimes", "uint"),
         /// listen on this address for TLS that is routed by its server name and not decrypted
         sni_addr: Option<ListenAddr> => ("sniAddr", "string"),
@@ -68,7 +67,7 @@ options! {
         /// close a tunnel, or a visitor's HTTP or TLS connection, that is silent for this time; 0 for
         /// never
         timeout: Duration = "90s" => ("timeout", "duration"),
-        /// treat a connection with traffic in one direction only as silent
+        /// count a connection as silent if it has traffic in only one direction
         timeout_on_unidirectional_traffic: bool => ("timeoutOnUnidirectionalTraffic", "bool"),
         /// listen on this address for visitors and tunnels over TLS; needs -certFile and -keyFile
         tls_addr: Option<ListenAddr> => ("tlsAddr", "string"),
@@ -76,7 +75,7 @@ options! {
         tls_version: TlsOption = "tls1.2" => ("tlsVersion", "string"),
         /// maximum number of connections, of visitors and tunnels; 0 for no limit
         total_connections: u32 = "0" => ("totalConnections", "uint"),
-        /// a yaml file of users, by id
+        /// a yaml file of users: their ids, each with a secret and limits
         users: Option<PathBuf> => ("users", "string"),
     }
 }
