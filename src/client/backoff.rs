@@ -1,4 +1,4 @@
-//! Exponential backoff between attempts.
+//! Exponential backoff between attempts to connect.
 
 use crate::net::random;
 use std::time::Duration;
@@ -6,12 +6,15 @@ use std::time::Duration;
 /// Maximum delay.
 const MAX_DELAY: Duration = Duration::from_secs(60);
 
+/// The delay between attempts, which doubles with each failure up to a minute, or stays as long as
+/// the first one if that is longer.
 pub struct Backoff {
     first: Duration,
     next: Duration,
 }
 
 impl Backoff {
+    /// Starts with the delay `first`, or 100 ms if that is longer.
     pub fn new(first: Duration) -> Self {
         let first = first.max(Duration::from_millis(100));
         Self { first, next: first }
@@ -22,8 +25,8 @@ impl Backoff {
         self.next = self.first;
     }
 
-    /// Returns the delay before the next attempt, at most what was configured and randomised so
-    /// that the clients of a server that was away do not all come back at once.
+    /// Returns the delay before the next attempt. It is randomised downwards, so that the clients
+    /// of a server that was away do not all come back at once.
     pub fn delay(&mut self) -> Duration {
         let delay = self.next;
         self.next = delay.saturating_mul(2).min(MAX_DELAY.max(self.first));

@@ -1,4 +1,5 @@
-//! What all tunnels of a client share. It knows what it holds, and nothing that uses it.
+//! The state that all tunnels of a client share. It refers to its parts only, and to none of their
+//! users.
 
 use super::p2p::P2p;
 use super::service::Services;
@@ -11,12 +12,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The state that all tunnels of a client share.
+/// The shared state of one client.
 pub(crate) struct ClientContext {
     pub(super) id: String,
     pub(super) secret: Secret,
     pub(super) tls: LazyTls,
-    /// The wire versions to speak with servers.
+    /// The wire versions that tunnels may use.
     pub(super) wire: Wire,
     pub(super) remote_timeout: Duration,
     pub(super) reconnect_delay: Duration,
@@ -27,7 +28,7 @@ pub(crate) struct ClientContext {
     pub(super) services: Mutex<Arc<Services>>,
     pub(super) p2p: P2p,
     pub(super) stop: Shutdown,
-    /// Makes pools that wait retry at once.
+    /// Notified to make waiting pools retry at once.
     pub(super) retry: Event,
     /// Tunnels and relays that are still running.
     pub(super) serving: WaitGroup,
@@ -43,7 +44,8 @@ impl ClientContext {
     }
 }
 
-/// TLS to servers, set up on first use: a remoteAPI may name `tls://` servers, or none.
+/// The TLS connector to servers, created on first use: a remoteAPI may or may not name `tls://`
+/// servers.
 pub(super) struct LazyTls {
     pub(super) link: Uplink,
     pub(super) connector: Mutex<Option<Connector>>,

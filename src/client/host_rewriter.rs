@@ -1,6 +1,6 @@
-//! A connection to a service that gets its own local address as host (useLocalAsHTTPHost): every
-//! request names it, however many there are in a connection. Requests that cannot be followed for
-//! certain are answered with 400 or 431, and the connection is closed.
+//! A connection to a service that is given its own local address as host (useLocalAsHTTPHost), in
+//! every request of the connection. Requests that cannot be followed with certainty are answered
+//! with 400 or 431, and the connection is closed.
 
 use crate::net::follow::{Edits, Exchange, RequestHead, RequestRule, RequestStep, RuleDecision};
 use crate::net::{Conn, ConnLayer, Socket};
@@ -11,7 +11,7 @@ use std::task::{ready, Context, Poll, Waker};
 
 /// Maximum bytes taken from a visitor at a time.
 const MAX_READ: usize = 16 * 1024;
-/// Maximum bytes of a refused visitor that are read and dropped. Closing with unread bytes would
+/// Maximum bytes that are read from a refused visitor and dropped. Closing with unread bytes would
 /// reset the connection, and the visitor could lose the response.
 const MAX_DISCARDED: usize = 256 * 1024;
 
@@ -57,13 +57,15 @@ struct RewriteState {
     out: Vec<u8>,
     /// Whether the service's direction ends behind `out`.
     service_ended: bool,
-    /// Bytes of a response of ours that the visitor has not read yet.
+    /// Bytes of this end's own response that the visitor has not read yet.
     answer: Vec<u8>,
-    /// Whether nothing more is read behind `answer`.
+    /// Whether the visitor's direction ends behind `answer`.
     finished: bool,
+    /// Number of bytes of a refused visitor that were read and dropped.
     forgotten: usize,
-    /// The writer that waits for the service's response, and the reader.
+    /// The writer's waker, while it waits for the service's response.
     writer: Option<Waker>,
+    /// The reader's waker.
     reader: Option<Waker>,
 }
 
@@ -102,7 +104,7 @@ impl fmt::Debug for RewritingConn {
 }
 
 impl RewriteState {
-    /// Writes to the service what it has not taken yet.
+    /// Writes the bytes of `out` to the service.
     fn poll_out(&mut self, cx: &mut Context<'_>, conn: &Conn) -> Poll<io::Result<()>> {
         let mut sent = 0;
         let result = loop {
@@ -203,7 +205,7 @@ impl RewriteState {
         }
     }
 
-    /// Queues a response of ours behind those of the service.
+    /// Queues this end's own response behind those of the service, once it is due.
     fn take_answer(&mut self) {
         if let Some(answer) = self.exchange.take_answer() {
             self.answer = answer.into_bytes();

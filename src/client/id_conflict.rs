@@ -1,4 +1,4 @@
-//! Detects another client with the same id that takes turns with this one at a server.
+//! Detection of another client with the same id that takes turns with this one at a server.
 
 use std::time::{Duration, Instant};
 
@@ -7,6 +7,7 @@ const CONFLICT_WINDOW: Duration = Duration::from_secs(180);
 /// Minimum time between two warnings.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
+/// The recent replacements of this client at one server.
 #[derive(Default)]
 pub struct IdConflict {
     state: ConflictState,

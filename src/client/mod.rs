@@ -36,15 +36,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long after its predecessor has begun to give way a client that was refused, or waits, tries
-/// again.
+/// Time after which a client that was refused, or waits, tries again once its predecessor has begun
+/// to drain.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(500);
-/// How long new tunnels may take before the old ones are closed anyway.
+/// Time that new tunnels have before the old ones are closed anyway.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long streams may take to finish on tunnels that were replaced.
+/// Time that streams have to finish on tunnels that were replaced (docs/operations.md, "Reload").
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How long it may take to cut what did not finish in time.
+/// Time for resetting streams that did not finish in time.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A running client.
@@ -59,7 +59,7 @@ pub struct Client {
     predecessors: Vec<Client>,
 }
 
-/// All that a client needs to start, or to change: files have been read and folders opened.
+/// The plan to start or change a client: files have been read and folders opened.
 pub struct ClientPlan {
     services: Services,
     link: Uplink,
@@ -73,8 +73,8 @@ pub struct ClientPlan {
 }
 
 impl ClientPlan {
-    /// Prepares the change to `config`, from a `running` client or from none. Nothing has changed
-    /// if that fails; the error names the file or folder.
+    /// Plans how to apply `config` to a `running` client, or to a new one, and changes nothing yet.
+    /// The error names the file or folder that cannot be used.
     pub fn new(
         config: &config::ClientConfig,
         file: &Option<PathBuf>,
@@ -140,7 +140,8 @@ fn sources(link: &Uplink) -> io::Result<Vec<ServerSource>> {
     Ok(sources)
 }
 
-/// Checks whether a client could start, except for its listening addresses.
+/// Checks whether a client could start. Opens no listener. The error names the file or folder that
+/// cannot be used.
 pub fn check(config: &config::ClientConfig, file: &Option<PathBuf>) -> io::Result<()> {
     ClientPlan::without_listener(config, file, None, &Inherited::default()).map(drop)
 }
@@ -234,7 +235,7 @@ impl Client {
         self.me.retry.notify(usize::MAX);
     }
 
-    /// Returns what the process that replaces this one needs.
+    /// Returns the sockets and state to hand over to the child process.
     pub fn export(&self) -> Vec<Outgoing> {
         let secret = self.uplink.secret.is_none().then(|| Item::Secret {
             id: self.me.id.clone(),
@@ -245,7 +246,7 @@ impl Client {
         secret.into_iter().chain(listener).collect()
     }
 
-    /// Waits until there is a tunnel to every server or each has been tried, but not for long.
+    /// Waits until there is a tunnel to every server or each has been tried, for at most 10 s.
     pub async fn wait_ready(&self) {
         let settled = async {
             for pool in &self.pools {
@@ -255,16 +256,17 @@ impl Client {
         timeout(SETTLE_TIMEOUT, settled).await;
     }
 
-    /// Retries failed connections, because what blocked them is about to go.
+    /// Retries failed connections after a moment, because the client that blocked them is about to
+    /// drain.
     pub async fn retry_now(&self) {
         self.me.stop.or(Timer::after(RECONNECT_PAUSE)).await;
         self.me.retry.notify(usize::MAX);
     }
 
-    /// Asks servers to keep no prefixes and ports for this client's id, since another id will ask
-    /// for them.
+    /// Asks servers to reserve no prefixes and ports for this client's id, since a client with
+    /// another id is about to request them.
     fn give_up(&self) {
-        // An id that is not a valid prefix cannot be used for that; the servers keep them for a
+        // Needs an id that is a valid prefix; otherwise the servers keep the reservations for a
         // minute.
         if label(&self.uplink.id).is_ok() {
             self.pools.iter().for_each(|pool| pool.give_up());
@@ -291,7 +293,7 @@ impl Client {
     }
 }
 
-/// Returns 128 random bits in hexadecimal, for servers that accept any client.
+/// Generates a secret of 128 random bits in hexadecimal, for servers that accept any client.
 fn generate_secret() -> io::Result<Secret> {
     let mut bytes = [0; 16];
     tls::fill_random(&mut bytes)?;

@@ -1,4 +1,4 @@
-//! The stub of `p2p` for builds without the feature. `config` reports options that need it.
+//! The stub of `p2p` in builds without the feature. `config` reports options that need it.
 
 use super::context::ClientContext;
 use super::Pool;
@@ -11,6 +11,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// The P2P options of a configuration: none.
 #[derive(Clone, Debug, PartialEq)]
 pub struct P2pOptions;
 
@@ -20,6 +21,7 @@ impl P2pOptions {
     }
 }
 
+/// The peers of a client: none.
 pub struct P2p(());
 
 impl P2p {
@@ -31,7 +33,7 @@ impl P2p {
 
     pub fn set_stun_server(&self, _: &str) {}
 
-    /// See `p2p`.
+    /// Returns the STUN server that a remoteAPI has `told`, for the log.
     pub fn servers(&self, told: &str) -> String {
         told.to_owned()
     }
@@ -39,20 +41,23 @@ impl P2p {
     pub fn close(&self) {}
 }
 
+/// Refuses a signaling request.
 pub async fn answer(_: &Arc<ClientContext>, mut stream: Stream) -> io::Result<()> {
     let refusal = reply::head("403 Forbidden", "", Some(0));
     stream.write_all(refusal.as_bytes()).await
 }
 
+/// Whether the configuration enables peers: never.
 pub fn is_on(_: &ClientContext) -> bool {
     false
 }
 
+/// Reads nothing of a preflight, which goes to the service.
 pub async fn preflight(_: &mut Stream) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(Vec::new()))
 }
 
-/// Never created.
+/// A forwarder, which never exists in this build.
 #[derive(Clone)]
 pub enum TcpForwarder {}
 
@@ -70,6 +75,7 @@ impl TcpForwarder {
     }
 }
 
+/// A planned forwarder, which never exists in this build.
 pub enum PlannedForward {}
 
 impl PlannedForward {

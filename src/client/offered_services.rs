@@ -1,4 +1,4 @@
-//! The services that the server of one tunnel knows, and those it was sent since.
+//! The services that the server of one tunnel knows, and those that were sent to it since.
 
 use super::service::Services;
 use std::collections::VecDeque;
@@ -13,7 +13,7 @@ pub struct OfferedServices {
 }
 
 impl OfferedServices {
-    /// Starts with `services`, which the server has confirmed.
+    /// Creates the state of a tunnel whose server has confirmed `services`.
     pub fn new(services: Arc<Services>) -> Self {
         Self {
             current: services,
@@ -36,8 +36,8 @@ impl OfferedServices {
         self.pending.front().unwrap_or(&self.current)
     }
 
-    /// Replaces the services. Returns whether the server has to be told: if it would see no
-    /// difference, they take the place of the last ones under the same indexes.
+    /// Replaces the services. Returns whether the server has to be told. If it would see no
+    /// difference, the new services take the indexes of the last ones at once.
     pub fn change(&mut self, services: Arc<Services>) -> bool {
         if services.offers() != self.last().offers() {
             self.pending.push_back(services);
@@ -47,8 +47,8 @@ impl OfferedServices {
         false
     }
 
-    /// Notes that the server has confirmed the oldest services that it was sent. False if none were
-    /// due.
+    /// Notes that the server has confirmed the oldest unconfirmed services. False if there are
+    /// none.
     pub fn confirm(&mut self) -> bool {
         let confirmed = self.pending.pop_front();
         let due = confirmed.is_some();

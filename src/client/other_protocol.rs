@@ -1,4 +1,4 @@
-//! Recognises programs other than gt servers by their first bytes. No sockets.
+//! Recognition of programs other than gt servers by their first bytes. No sockets.
 
 use std::fmt;
 
@@ -9,6 +9,7 @@ pub enum OtherProtocol {
     Http(String),
     /// SSH, with its identification string (RFC 4253, section 4.2).
     Ssh(String),
+    /// TLS.
     Tls,
     /// Another protocol, with its first bytes, escaped.
     Unknown(String),
@@ -16,12 +17,12 @@ pub enum OtherProtocol {
 
 /// Maximum bytes of a first line that are shown.
 const MAX_SHOWN: usize = 60;
-/// Bytes that are enough to recognise any of them.
+/// Number of bytes that suffice to recognise any of these programs.
 pub const ENOUGH_BYTES: usize = 255;
 
 impl OtherProtocol {
-    /// Recognises the sender of these bytes. `None` if it may be a gt server, whose first bytes in
-    /// GT/1 are signals.
+    /// Recognises the program that has sent these bytes. `None` if it may be a gt server, whose
+    /// first bytes in GT/1 are signals.
     pub fn of(first: &[u8]) -> Option<Self> {
         Some(match first {
             [] | [0xFF, ..] => return None,
@@ -39,7 +40,7 @@ impl OtherProtocol {
     }
 }
 
-/// Returns the first line, cleaned for the log.
+/// Returns the first line, escaped and cut for the log.
 fn line(bytes: &[u8]) -> String {
     let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next();
     let line = line.unwrap_or_default();

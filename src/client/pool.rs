@@ -1,4 +1,4 @@
-//! The tunnels to one server: a fixed number is always kept, more are opened under load.
+//! The pool of tunnels to one server: a fixed number is always kept, more are opened under load.
 
 use super::backoff::Backoff;
 use super::context::ClientContext;
@@ -23,16 +23,19 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Another tunnel is opened when each one has this many streams.
+/// Number of streams of each tunnel at which another tunnel is opened.
 const STREAMS_PER_TUNNEL: usize = 3;
-/// How long no further tunnel is requested after the server has refused one.
+/// Time in which no further tunnel is requested after the server has refused one.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(300);
-/// How long a server is not asked for GT/2 again after it did not speak it.
+/// Time in which a server is not asked for GT/2 again after it did not support it (docs/wire.md,
+/// "Version detection").
 const GT1_MEMORY: Duration = Duration::from_secs(3600);
 /// A tunnel that lasted less than this counts as a failed attempt.
 const MIN_LIFETIME: Duration = Duration::from_secs(1);
 
+/// The tunnels to one server.
 pub struct Pool {
+    /// The state that all tunnels of the client share.
     pub me: Arc<ClientContext>,
     source: ServerSource,
     inner: Mutex<PoolState>,
@@ -42,7 +45,9 @@ pub struct Pool {
 
 /// The source of the server's address.
 pub enum ServerSource {
+    /// The configured address.
     Fixed(Remote),
+    /// The remoteAPI.
     Requested(RemoteApi),
 }
 
@@ -76,29 +81,32 @@ pub struct PooledTunnel {
     pub id: u32,
     /// The server's address.
     pub remote: Remote,
+    /// The tunnel itself.
     pub tunnel: Tunnel,
-    /// The services that its streams are for.
+    /// The services that the tunnel's streams are for.
     offered: Mutex<OfferedServices>,
     /// The first reason for a replacement.
     replace_reason: OnceLock<ReplaceReason>,
-    /// Triggered when there is a reason.
+    /// Triggered when `replace_reason` is set.
     must_replace: Shutdown,
-    /// Whether it is one of those that are always kept, which are not closed for being idle.
+    /// Whether the tunnel is one of those that are always kept, and so is not closed when idle.
     pub kept: bool,
 }
 
-/// Why a tunnel is to be replaced.
+/// The reason why a tunnel is to be replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplaceReason {
-    /// The server asked for it: it is about to end, and another process takes its place.
+    /// The server has asked for a new tunnel: it is about to end, and another process takes over.
     Asked,
-    /// The server closed it. It stops, or prefers another client with this id: reconnecting at once
-    /// would only start a fight.
+    /// The server has closed the tunnel. It stops, or prefers another client with this id: two
+    /// clients that reconnect at once would replace each other in turn.
     ClosedByServer,
+    /// The tunnel has failed.
     Lost,
 }
 
 impl Pool {
+    /// Creates a pool and starts to keep tunnels.
     pub fn start(me: Arc<ClientContext>, source: ServerSource) -> Arc<Self> {
         let pool = Arc::new(Self {
             me,
@@ -141,7 +149,7 @@ impl Pool {
                     let begun = Instant::now();
                     match member.replaced().await {
                         ReplaceReason::ClosedByServer => backoff.delay(),
-                        // At once, but not again and again for a server that keeps asking.
+                        // At once, but not in a loop for a server that keeps asking.
                         ReplaceReason::Asked => MIN_LIFETIME.saturating_sub(begun.elapsed()),
                         ReplaceReason::Lost if begun.elapsed() < MIN_LIFETIME => backoff.delay(),
                         ReplaceReason::Lost => {
@@ -228,8 +236,8 @@ impl Pool {
         Ok(member)
     }
 
-    /// Connects in the version that the server speaks, as far as known. A server that does not
-    /// answer GT/2 gets GT/1 at once.
+    /// Connects with the version that the server supports, as far as known. A server that does not
+    /// answer GT/2 is asked for GT/1 at once.
     async fn connect_to(
         &self,
         remote: &Remote,
@@ -259,7 +267,7 @@ impl Pool {
         result
     }
 
-    /// Whether the server recently spoke only GT/1.
+    /// Whether the server recently supported only GT/1.
     fn is_gt1_server(&self, remote: &Remote) -> bool {
         let inner = self.lock();
         let old = inner.gt1_server.as_ref();
@@ -294,7 +302,7 @@ impl Pool {
         }
     }
 
-    /// Opens another tunnel if a new stream makes that necessary.
+    /// Opens another tunnel if the tunnels are busy, after a stream was added.
     pub fn stream_added(self: &Arc<Self>) {
         let mut inner = self.lock();
         if inner.growing || self.me.stop.is_triggered() {
@@ -352,6 +360,7 @@ impl Pool {
         );
     }
 
+    /// Removes a tunnel from the pool.
     pub fn replace(&self, member: &PooledTunnel) {
         self.lock().members.retain(|other| other.id != member.id);
     }
@@ -412,6 +421,7 @@ impl PooledTunnel {
             .unwrap_or(ReplaceReason::Lost)
     }
 
+    /// Locks the services that the tunnel's streams are for.
     pub fn offered(&self) -> MutexGuard<'_, OfferedServices> {
         self.offered.lock()
     }

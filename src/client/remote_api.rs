@@ -1,4 +1,5 @@
-//! The remoteAPI: a program that knows the server's address (docs/gt1.md, "APIs").
+//! The remoteAPI: an HTTP service that knows the server's address (docs/configuration.md,
+//! "remoteAPI").
 
 use crate::config::{Remote, Url};
 use crate::net::http::{self, ApiClient, ApiRequest};
@@ -8,7 +9,9 @@ use serde::Deserialize;
 use std::io;
 use std::time::Duration;
 
+/// A client of the remoteAPI.
 pub struct RemoteApi {
+    /// The URL of the API.
     pub url: Url,
     http: ApiClient,
     /// The last answer.
@@ -30,7 +33,8 @@ struct LocationResponse {
 }
 
 impl RemoteApi {
-    /// Creates a client of the API. Fails if an `https://` URL lacks what it needs.
+    /// Creates a client of the API. Fails if the system has no certificate authorities for an
+    /// `https://` URL.
     pub fn new(url: &Url) -> io::Result<Self> {
         let http = ApiClient::new(url.tls, &url.host, url.port)
             .map_err(|e| io::Error::new(e.kind(), format!("remoteAPI {url}: {e}")))?;
@@ -72,7 +76,7 @@ impl RemoteApi {
         Ok((server, is_news))
     }
 
-    /// Returns the STUN server of the last answer, or "".
+    /// Returns the STUN server of the last answer; empty if there is none.
     pub fn stun(&self) -> String {
         let last = self.last();
         last.as_ref()

@@ -1,4 +1,4 @@
-//! The local services: what is offered to the server, and how a stream reaches one.
+//! The local services: which ones are offered to the server, and how a stream reaches its service.
 
 use super::context::ClientContext;
 use super::files::{self, FolderRoot};
@@ -22,9 +22,10 @@ use std::time::{Duration, Instant};
 
 /// Timeout for connecting to a service without localTimeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
-/// After a reported failure of a service, further ones are not warnings for this long.
+/// Time after a warning about a failed service in which further failures are logged at a lower
+/// level.
 const WARNING_INTERVAL: Duration = Duration::from_secs(5);
-/// The method of P2P signaling (docs/gt1.md, "P2P signaling").
+/// The method of P2P signaling (docs/p2p.md, "Signaling").
 const P2P_METHOD: &[u8] = b"XP ";
 /// The method of a CORS preflight, which asks whether a page may use P2P.
 const OPTIONS_METHOD: &[u8] = b"OPTIONS ";
@@ -72,6 +73,7 @@ impl Services {
         })
     }
 
+    /// Whether there are no services.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
@@ -136,7 +138,7 @@ impl Services {
             })
     }
 
-    /// Returns a service as the user knows it.
+    /// Describes a service for the log: its local address, and the port that was asked for.
     pub fn describe(&self, index: u16) -> String {
         match self.list.get(usize::from(index)) {
             Some((service, _)) => match &service.exposure {
@@ -212,7 +214,7 @@ pub async fn serve(
     }
 }
 
-/// What a stream was connected to.
+/// The target that a stream was connected to.
 enum ReachedService<'a> {
     Conn(Arc<Conn>),
     Files(&'a FolderRoot),
@@ -284,8 +286,8 @@ pub fn serve_channel(me: &Arc<ClientContext>, label: &str, channel: p2p::Channel
     });
 }
 
-/// Connects a stream to the service that `label` names: sends `head` to the stream, passes bytes
-/// that have come already to the service, and relays to the end.
+/// Connects a stream to the service that `label` names: sends `head` to the stream, passes the
+/// bytes that have come already on to the service, and relays to the end.
 #[cfg(feature = "p2p")]
 pub async fn relay(
     me: &Arc<ClientContext>,
@@ -335,8 +337,8 @@ async fn carry(
     }
 }
 
-/// Connects to a service at `addr` and passes on the bytes of its visitor that have come already
-/// (`come`). Streams, relayed connections and data channels all reach a service by this.
+/// Connects to a service at `addr` and passes on the visitor's bytes that have `come` already. All
+/// streams, relayed connections and data channels reach a service by this function.
 async fn dial(service: &ServiceConfig, addr: &LocalAddress, come: Vec<u8>) -> io::Result<Conn> {
     let patience = service.local_timeout.unwrap_or(CONNECT_TIMEOUT);
     let socket = net::dial(&addr.host, addr.port, patience).await?;

@@ -1,4 +1,5 @@
-//! The life of one tunnel on the client: connecting, hello, streams, signals, end.
+//! The session of a tunnel on the client: connecting, hello, streams, signals, end. `pool` decides
+//! when there is one.
 
 use super::context::ClientContext;
 use super::other_protocol::OtherProtocol;
@@ -18,27 +19,32 @@ use std::time::{Duration, Instant};
 
 /// Maximum number of streams of one tunnel; further ones are refused.
 const MAX_STREAMS: usize = 16 * 1024;
-/// How long a server may take to answer a GT/2 hello before GT/1 is tried.
+/// Time that a server has to answer a GT/2 hello before GT/1 is tried (docs/wire.md, "Version
+/// detection").
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of unanswered pings.
 const MAX_UNANSWERED_PINGS: u32 = 3;
-/// How long a failed tunnel may take to tell the server.
+/// Time that a failed tunnel has to tell the server.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why no tunnel could be opened.
+/// The reason why no tunnel could be opened.
 pub enum ConnectFailure {
     /// The remoteAPI does not know the server's address.
     UnknownAddress(io::Error),
+    /// The server cannot be reached.
     Unreachable(io::Error),
+    /// The TLS handshake has failed.
     Tls(io::Error),
-    /// The server does not speak this version of the wire.
+    /// The server does not support this version of the wire protocol.
     WrongVersion,
     /// The other end is not a gt server.
     OtherProtocol(OtherProtocol),
     /// The connection ended during the hello.
     Ended(io::Error),
+    /// The server has not answered within this time.
     Silent(Duration),
-    /// The server refused the client's id or the named service.
+    /// The server has refused the client, or one of its services, with this code; the text names
+    /// it.
     Refused(RejectCode, String),
     /// The client is stopping.
     Stopped,
@@ -87,7 +93,8 @@ impl fmt::Display for ConnectFailure {
     }
 }
 
-/// Connects, sends the hello, and waits until the server is ready. Returns the services it offered.
+/// Connects, sends the hello, and waits until the server is ready. Returns the tunnel with the
+/// services that were offered to the server.
 pub async fn connect(
     me: &ClientContext,
     remote: &Remote,
@@ -157,7 +164,8 @@ async fn hello_gt2(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, ConnectFailure>
     }
 }
 
-/// Sends a GT/1 hello and returns the first bytes of the answer. Reports another protocol.
+/// Sends a GT/1 hello and returns the first bytes of the answer. Fails if they are of another
+/// protocol.
 async fn hello_gt1(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, ConnectFailure> {
     conn.write_all(hello).await.map_err(ConnectFailure::Ended)?;
     let mut bytes = Vec::new();
@@ -246,6 +254,7 @@ fn port_unavailable(services: &Services, service: u16, cause: PortCause, id: u32
     );
 }
 
+/// The session of one tunnel.
 pub struct ClientSession {
     pool: Arc<Pool>,
     member: Arc<PooledTunnel>,
@@ -257,6 +266,7 @@ pub struct ClientSession {
 }
 
 impl ClientSession {
+    /// Creates the session of a tunnel of the pool.
     pub fn new(pool: Arc<Pool>, member: Arc<PooledTunnel>) -> Self {
         let now = Instant::now();
         Self {
@@ -294,8 +304,8 @@ impl ClientSession {
         }
     }
 
-    /// Handles the server's frames until the tunnel ends. The error says why, unless it ended
-    /// gracefully.
+    /// Handles the server's frames until the tunnel ends. The error says why it has ended, unless
+    /// it ended gracefully.
     async fn listen(&mut self, inbox: &mut Inbox) -> Result<(), String> {
         loop {
             match inbox.next().await {

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 /// Maximum bytes of a file that are read, and held, at once.
 const MAX_READ: usize = 32 * 1024;
 
-/// What is still to be sent.
+/// The part of a body that is still to be sent.
 pub(super) enum FileBody {
     /// Nothing is left.
     Done,
@@ -20,7 +20,7 @@ pub(super) enum FileBody {
         at: u64,
         left: u64,
     },
-    /// A folder listing, in chunks with HTTP/1.1, else ended by closing the connection.
+    /// A folder listing, in chunks with HTTP/1.1, otherwise ended by closing the connection.
     Listing {
         listing: Box<FolderListing>,
         chunks: bool,

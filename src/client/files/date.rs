@@ -1,4 +1,4 @@
-//! A moment in UTC in the formats of HTTP and of folder listings. No clock, no time zones.
+//! A moment in UTC, in the formats of HTTP and of folder listings. No clock, no time zones.
 
 use std::fmt;
 
@@ -48,9 +48,9 @@ impl Moment {
         })
     }
 
-    /// Parses the one format of RFC 9110, section 5.6.7, that is still sent: `Sun, 06 Nov 1994
-    /// 08:49:37 GMT`. The two obsolete formats are not supported: a date that is not parsed only
-    /// costs its sender a full response.
+    /// Parses the only format of RFC 9110, section 5.6.7, that is still sent: `Sun, 06 Nov 1994
+    /// 08:49:37 GMT`. The two obsolete formats are not supported; if a date is not parsed, its
+    /// sender gets a full response.
     pub(crate) fn parse(text: &[u8]) -> Option<Moment> {
         let text = std::str::from_utf8(text).ok()?;
         let (weekday, rest) = text.split_once(", ")?;
@@ -77,7 +77,7 @@ impl Moment {
         })
     }
 
-    /// Formats as `2024-05-01 13:37`.
+    /// Formats the moment as `2024-05-01 13:37`.
     pub(crate) fn short(&self) -> impl fmt::Display + '_ {
         struct Short<'a>(&'a Moment);
         impl fmt::Display for Short<'_> {
@@ -101,7 +101,7 @@ impl Moment {
     }
 }
 
-/// Formats as an HTTP date.
+/// Formats the moment as an HTTP date (RFC 9110, section 5.6.7).
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Moment {

@@ -1,14 +1,14 @@
-//! The head of a request: where it ends and what it asks for. Not the response.
+//! Parsing of the head of a request: its end, its method and its fields. Not the response.
 
 use super::status::{self, FileStatus};
 
 /// Maximum length of a head, in bytes.
 pub(crate) const HEAD_MAX: usize = 16 * 1024;
 
-/// Maximum number of header fields; more than any browser and its proxies send together.
+/// Maximum number of header fields: more than any browser and its proxies send together.
 const FIELDS_MAX: usize = 100;
 
-/// The supported methods.
+/// The method of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileMethod {
     Get,
@@ -16,21 +16,21 @@ pub(crate) enum FileMethod {
     Other,
 }
 
-/// What happens to the connection after a response.
+/// The fate of the connection after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum After {
-    /// It is kept for the next request.
+    /// The connection is kept for the next request.
     Next,
-    /// It is kept, and an HTTP/1.0 client must be told so.
+    /// The connection is kept, and the client, which uses HTTP/1.0, must be told so.
     NextOld,
-    /// It is closed.
+    /// The connection is closed.
     Close,
-    /// It is closed after reading for a while: the client may still be sending, and a response is
-    /// lost when its reader sends into a closed connection.
+    /// The connection is closed after its bytes have been read for a while: the client may still be
+    /// sending, and would lose the response if it sent into a closed connection.
     Drain,
 }
 
-/// A request, reduced to what matters for a file. The slices are header values.
+/// A request, reduced to the fields that matter for a file. The slices are header values.
 #[derive(Debug)]
 pub(crate) struct FileRequest<'a> {
     pub(crate) method: FileMethod,
@@ -47,8 +47,8 @@ pub(crate) struct FileRequest<'a> {
     pub(crate) range: Option<&'a [u8]>,
 }
 
-/// Finds the end of the head in `bytes`, behind its empty line. Searches from `from` on: the length
-/// of the bytes searched before, less three.
+/// Finds the end of the head in `bytes`, behind its empty line. Searches from `from` on, which is
+/// the number of bytes searched before, less three.
 pub(crate) fn end(bytes: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     loop {

@@ -1,4 +1,5 @@
-//! The HTML page of a folder: reads the names, then writes the page in pieces. No sockets.
+//! The listing of a folder as an HTML page: reads the names, then writes the page in pieces. No
+//! sockets.
 
 use super::date::Moment;
 use super::root::{changed, look_in, FolderTree};
@@ -10,10 +11,10 @@ use std::collections::BinaryHeap;
 use std::fmt::Write;
 use std::{io, vec};
 
-/// Maximum number of names on one page; only these are kept, which bounds memory.
+/// Maximum number of names on one page. Only these are kept, which bounds the memory.
 pub(super) const NAMES_MAX: usize = 10_000;
 
-/// A piece of a page ends at this many bytes; it may be a few names longer.
+/// Number of bytes at which a piece of a page ends; it may be a few names longer.
 const PIECE_BYTES: usize = 16 * 1024;
 
 const STYLE: &str =
@@ -31,7 +32,7 @@ pub(super) struct FolderListing {
     /// The folder's path below the root, as in `RequestTarget`.
     path: Vec<u8>,
     names: vec::IntoIter<EntryName>,
-    /// Number of names in the folder beyond those.
+    /// Number of names in the folder that the page leaves out.
     more: usize,
     at: At,
 }
@@ -43,7 +44,7 @@ enum At {
     Done,
 }
 
-/// What a page keeps of an entry; size and date are looked up when it is written.
+/// The part of an entry that is kept; size and date are looked up when its row is written.
 #[derive(PartialEq, Eq)]
 struct EntryName {
     kind: EntryKind,
@@ -56,7 +57,7 @@ enum EntryKind {
     File,
 }
 
-/// Folders first, then by name without regard to case.
+/// Orders folders first, then by name without regard to case.
 impl Ord for EntryName {
     fn cmp(&self, other: &EntryName) -> Ordering {
         fn lower(name: &EntryName) -> impl Iterator<Item = u8> + '_ {
@@ -256,7 +257,7 @@ fn put_size(bytes: u64, out: &mut String) {
     }
 }
 
-/// Writing to a String cannot fail.
+/// Appends formatted text. Writing to a String cannot fail.
 fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(text);
 }

@@ -1,9 +1,9 @@
 //! The built-in file service, `-local file:///path`: a folder as a small, read-only web server. It
 //! is not a proxy and never writes to the disk.
 //!
-//! A request passes through `head` (what is asked), `target` (where), `root` (opening it, and
-//! nothing outside), `response` (status and fields) and `body` (reading the file in pieces).
-//! Everything that touches the disk runs on a blocking thread.
+//! A request passes through `head` (its method and fields), `target` (its path), `root` (opening
+//! that path, and nothing outside the folder), `response` (status and fields) and `body` (reading
+//! the file in pieces). Everything that touches the disk runs on a blocking thread.
 
 mod body;
 pub(crate) mod date;
@@ -50,7 +50,7 @@ where
     serve_after(root, conn, Vec::new()).await
 }
 
-/// [`serve`] for a connection from which `inbox` was read before.
+/// Does what [`serve`] does, for a connection from which `inbox` was read before.
 pub async fn serve_after<C>(root: &FolderRoot, mut conn: C, mut inbox: Vec<u8>) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -82,11 +82,11 @@ where
     }
 }
 
-/// What comes next on a connection.
+/// The next request on a connection, or its end.
 enum NextRequest {
     /// A whole head of this many bytes.
     Head(usize),
-    /// Something that can only be refused.
+    /// A request that can only be refused, with this status.
     Refused(FileStatus),
     /// The client has closed the connection.
     End,
@@ -180,8 +180,8 @@ where
     }
 }
 
-/// Reads and drops what a client still sends, so that a reset does not discard the response that it
-/// has not read yet. A client that goes on for long does not want it.
+/// Reads and drops the bytes that a client still sends, so that a reset does not discard the
+/// response that it has not read yet. Gives up after [`DRAIN_MAX`] bytes.
 async fn drain<C>(conn: &mut C, inbox: &mut Vec<u8>) -> io::Result<()>
 where
     C: AsyncRead + Unpin,

@@ -1,11 +1,11 @@
-//! Parses `Range` headers (RFC 9110, section 14). Not the sending.
+//! Parsing of `Range` headers (RFC 9110, section 14). Not the sending.
 
 /// The part of a file to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ByteRange {
-    /// All of it: no single byte range was asked for, or it was malformed.
+    /// The whole file: no single byte range was asked for, or it was malformed.
     Whole,
-    /// Bytes `first` to `last`, both included and within the file.
+    /// The bytes from `first` to `last`, both included and within the file.
     Part { first: u64, last: u64 },
     /// No requested byte is within the file: status 416.
     Outside,
@@ -51,7 +51,7 @@ fn split(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     Some((text.get(..middle)?, text.get(middle.checked_add(1)?..)?))
 }
 
-/// Parses digits. A number beyond u64 becomes the largest.
+/// Parses digits. A number beyond u64 becomes the largest one.
 fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;

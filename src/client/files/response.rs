@@ -1,5 +1,5 @@
-//! Builds the response to a request: what its target is, and which part of it the client needs. Not
-//! the sending.
+//! The response to a request: finds its target, and the part of it that the client needs. Not the
+//! sending.
 
 use super::body::FileBody;
 use super::date::Moment;
@@ -27,7 +27,7 @@ pub(super) struct FileResponse {
     pub(super) after: After,
 }
 
-/// What was found at a target. Links are followed and files opened on a blocking thread.
+/// The file or folder at a target. Links are followed and files opened on a blocking thread.
 enum FoundFile {
     File {
         file: File,
@@ -176,7 +176,7 @@ impl FileResponse {
 }
 
 impl FoundFile {
-    /// Opens what is at a target. Blocks.
+    /// Opens the file or folder at a target. Blocks.
     fn open_target(
         root: &FolderRoot,
         target: &RequestTarget,
@@ -224,7 +224,7 @@ impl FoundFile {
     }
 }
 
-/// The shared folder itself could not be opened.
+/// The error that the shared folder itself could not be opened.
 #[derive(Debug)]
 struct RootGone(io::Error);
 
@@ -277,7 +277,7 @@ fn status_of(error: &io::Error) -> FileStatus {
     }
 }
 
-/// Identifies one version of a file.
+/// The identity of one version of a file: its entity tag and its date.
 struct EntityTag {
     etag: String,
     changed: Option<Moment>,
@@ -358,7 +358,7 @@ impl EntityTag {
     }
 }
 
-/// Seconds since 1970.
+/// Returns the present time in seconds since 1970.
 fn now() -> Option<i64> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
     i64::try_from(now.as_secs()).ok()

@@ -9,21 +9,21 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// How often openat2 is retried when a concurrent rename makes it fail.
+/// Maximum number of calls of openat2 when concurrent renames make it fail.
 const MAX_RACES: usize = 16;
 
 /// A shared folder. Cheap to clone.
 ///
-/// It is kept as a path and opened for every request: a held descriptor would keep a USB disk from
-/// being unmounted, and would still show the empty mount point after a disk was plugged in. Within
-/// a request everything is opened relative to one descriptor.
+/// The folder is kept as a path and opened for every request: a held descriptor would keep a USB
+/// disk from being unmounted, and would still show the empty mount point after a disk was plugged
+/// in. Within a request everything is opened relative to one descriptor.
 #[derive(Clone, Debug)]
 pub struct FolderRoot {
     path: Arc<Path>,
     links: LinkPolicy,
 }
 
-/// How symbolic links below the root are treated.
+/// The treatment of symbolic links below the root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LinkPolicy {
     /// Followed if the kernel guarantees that they stay below the root (`openat2`, Linux 5.6).
@@ -35,8 +35,8 @@ pub(super) enum LinkPolicy {
 }
 
 impl FolderRoot {
-    /// Checks that `path` is a folder. Blocks briefly. The error names the path and what to do.
-    /// `outside` allows links that lead out of the folder.
+    /// Checks that `path` is a folder. Blocks briefly. `outside` allows links that lead out of the
+    /// folder. The error names the path and says what to do.
     pub fn open(path: &Path, outside: bool) -> io::Result<FolderRoot> {
         let explain = |error: io::Error| {
             let hint = match Errno::from_io_error(&error) {

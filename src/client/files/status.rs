@@ -1,4 +1,4 @@
-//! The status codes of this service, each with its text for a person.
+//! The status codes of the file service, each with a text for the visitor.
 
 /// A status line's code and reason, and the sentence of its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

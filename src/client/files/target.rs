@@ -1,4 +1,4 @@
-//! Parses a request's target into names below the shared folder. Does not access the disk.
+//! Parsing of a request's target into names below the shared folder. Does not access the disk.
 
 use super::status::{self, FileStatus};
 use crate::net::http::percent;
@@ -9,7 +9,7 @@ use crate::net::http::percent;
 pub(crate) struct RequestTarget {
     /// The names, joined by `/`; empty for the shared folder itself.
     pub(crate) path: Vec<u8>,
-    /// Whether it ends in `/` and so means a folder.
+    /// Whether the target ends in `/` and so means a folder.
     pub(crate) folder: bool,
 }
 

@@ -14,19 +14,20 @@ use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 use std::time::{Duration, Instant};
 
-/// One end of a channel. Dropping it ends the channel behind all that was written.
+/// One end of a channel. Dropping it ends the channel behind all bytes that were written.
 pub struct ChannelConn {
     link: PeerHandle,
     id: u16,
 }
 
 impl ChannelConn {
-    /// Opens a channel to the peer.
+    /// Opens a channel to the peer; `None` if it is not connected or has its maximum of channels.
     pub fn open(link: &PeerHandle, label: &str) -> Option<Self> {
         let id = link.with(|peer| peer.open(label, Instant::now()))?;
         Some(Self::new(link.clone(), id))
     }
 
+    /// Wraps the channel with this number.
     pub fn new(link: PeerHandle, id: u16) -> Self {
         Self { link, id }
     }
@@ -64,7 +65,7 @@ impl ChannelConn {
         self.link.lock().has_ended(self.id)
     }
 
-    /// Waits until received bytes have been discarded.
+    /// Waits until received bytes of the channel are discarded.
     fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.link.lock().poll_cut(self.id, cx)
     }
@@ -228,13 +229,13 @@ impl ChannelRelay {
         Err(io::ErrorKind::ConnectionReset.into())
     }
 
-    /// Returns how long one end may take nothing when the other has ended.
+    /// Returns the time for which one end may take nothing when the other has ended.
     fn patience(&self) -> Duration {
         let limit = self.channel.link.lock().idle_limit(self.channel.id);
         limit.map_or(DRAIN_TIMEOUT, |limit| limit.min(DRAIN_TIMEOUT))
     }
 
-    /// Waits until the connection has taken nothing for that long.
+    /// Waits until the connection has taken nothing for as long as it may. The result is an error.
     fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let patience = self.patience();
         ready!(poll_stalled(&mut self.timer, patience, cx));

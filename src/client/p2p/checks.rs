@@ -1,7 +1,9 @@
-//! The guard in front of ICE: which connectivity checks are sent, where and how often, and which
-//! STUN messages are accepted. rtc-ice trusts its peer: every source of a valid check becomes a
-//! candidate, every candidate is checked five times a second, and nothing limits their number
-//! (webrtc-rs/rtc, crate rtc-ice 0.21). A visitor must not be able to aim that at others.
+//! The filter in front of ICE: which connectivity checks are sent, where and how often, and which
+//! STUN messages are accepted (docs/p2p.md, "Connectivity checks").
+//!
+//! rtc-ice 0.21 trusts its peer: every source of a valid check becomes a candidate, every candidate
+//! is checked five times a second, and nothing limits their number. Without this filter, a visitor
+//! could aim such a flood of checks at any address.
 
 use crate::sync::Mutex;
 use rtc_ice::candidate::Candidate;
@@ -10,14 +12,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Maximum number of addresses of a peer, named by it or heard from.
+/// Maximum number of addresses of a peer: those that it names, and sources of its checks.
 pub const MAX_REMOTES: usize = 32;
 /// Maximum number of addresses that a peer may name. The rest is for sources of checks.
 const MAX_NAMED: usize = 24;
 /// The port of multicast DNS, from which rtc-ice 0.21 accepts datagrams without the password.
 const MDNS_PORT: u16 = 5353;
-/// Maximum number of ports that a peer may name of one address, so that one host is not many
-/// targets.
+/// Maximum number of ports that a peer may name of one IP address, so that one host is not checked
+/// many times over.
 const MAX_NAMED_OF_HOST: usize = 8;
 /// Pauses between the checks of an address that does not answer; it gets one check more than there
 /// are pauses, within 8 s.
@@ -32,25 +34,29 @@ const PAUSES: [Duration; 7] = [
 ];
 /// Maximum number of checks of an address that has sent a valid check and not answered ours.
 const HEARD_CHECKS: u8 = 20;
-/// Pause between two checks of an address that was heard or has answered.
+/// Pause between two checks of an address that has sent a valid check.
 const HEARD_PAUSE: Duration = Duration::from_millis(100);
+/// Pause between two checks of an address that has answered one.
 const ANSWERED_PAUSE: Duration = Duration::from_millis(50);
-/// Pause between two rounds of checks for each address in them. With the other bounds, ICE computes
-/// at most 160 checks a second for a peer.
+/// Pause between two rounds of checks for each address in them, within [`ROUND_PAUSES`]. With the
+/// other bounds, ICE computes at most 160 checks a second for a peer.
 const ROUND_PAUSE: Duration = Duration::from_millis(10);
+/// Minimum and maximum pause between two rounds of checks.
 const ROUND_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(200)];
 /// Pause between two rounds without checks, in which ICE only sees the time pass.
 const IDLE_ROUND: Duration = Duration::from_secs(1);
 /// Maximum number of checks whose answers are recognised; older ones are forgotten.
 const MAX_OUTSTANDING: usize = 256;
-/// Burst of checks accepted from the peer, and the time that one more takes.
+/// Number of the peer's own checks that are accepted at once.
 const MAX_REQUESTS: u32 = 64;
+/// Time after which one more of the peer's own checks is accepted.
 const REQUEST_PAUSE: Duration = Duration::from_millis(20);
-/// Burst of checks that all peers together may send to addresses that have not answered, and the
-/// time that one more takes. The second half is for addresses that have sent a valid check, which
-/// is more than a visitor's word.
+/// Number of checks that the whole process may send at once to addresses that have not answered.
 const BUDGET: u32 = 200;
+/// The part of [`BUDGET`] that is kept for addresses that have sent a valid check: an address
+/// that a visitor only names may be anyone's.
 const RESERVE: u32 = 100;
+/// Time after which one more check may be sent to an address that has not answered.
 const BUDGET_PAUSE: Duration = Duration::from_millis(20);
 
 /// STUN message types (RFC 8489, section 5) of the method Binding.
@@ -58,7 +64,7 @@ const REQUEST: u16 = 0x0001;
 const INDICATION: u16 = 0x0011;
 const SUCCESS: u16 = 0x0101;
 
-/// A number of events that may happen at once and refills with time.
+/// A token bucket for events: a number that may happen at once, refilled with time.
 #[derive(Debug)]
 struct Tokens {
     most: u32,
@@ -77,7 +83,7 @@ impl Tokens {
         }
     }
 
-    /// Takes one if more than `reserve` are left.
+    /// Takes one token if more than `reserve` are left.
     fn take(&mut self, reserve: u32, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         let pause = self.pause.as_millis().max(1);
@@ -161,24 +167,25 @@ struct RemoteCandidate {
     next: Option<Instant>,
 }
 
-/// How far an address of a peer is trusted.
+/// The trust in an address of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CandidateState {
-    /// The peer says that the address is its own.
+    /// The peer has named the address as its own.
     Named,
     /// A check with the right password came from the address; the source may be forged.
     Heard,
-    /// The address has answered a check of ours.
+    /// The address has answered a check from this end.
     Answered,
 }
 
 /// A STUN message that ICE may see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InboundCheck {
-    /// A check of the peer.
+    /// A check from the peer.
     Request,
-    /// The answer to a check that was sent to the address it came from.
+    /// The answer to the check with this transaction, from the address that it was sent to.
     Answer([u8; 12]),
+    /// An indication, which gets no answer, from an address that has answered a check.
     Indication,
 }
 
@@ -196,6 +203,7 @@ impl ConnectivityChecks {
         }
     }
 
+    /// Returns the role of this end towards the peer.
     pub fn role(&self) -> IceRole {
         self.role
     }
@@ -237,10 +245,11 @@ impl ConnectivityChecks {
         takes
     }
 
-    /// Whether an address may be checked that only the peer vouches for (RFC 8445, sections 5.1.1.1
-    /// and 19.5.1). A peer on this machine is checked after its own check has come: no datagram
-    /// with such a source comes from elsewhere. The end that dials begins, since one of two ends on
-    /// one machine has to, and its user has chosen the peer.
+    /// Whether an address that only the peer has named may be checked (RFC 8445, sections 5.1.1.1
+    /// and
+    /// 19.5.1). A peer on this machine is checked after its own check has come: no datagram with
+    /// such a source comes from elsewhere. The end that dials begins, since one of two ends on one
+    /// machine has to, and its user has chosen the peer.
     fn is_target(&self, addr: SocketAddr) -> bool {
         let ip = addr.ip();
         let is_unicast = match ip {

@@ -1,6 +1,6 @@
 //! The cryptography of WebRTC by ring, which TLS uses anyway: the suites that browsers and gt agree
-//! on, and no others. rtc-crypto's own provider has every suite of DTLS in software, which nothing
-//! here would call.
+//! on, and no others. The provider of rtc-crypto has every suite of DTLS in software, which would
+//! make the program larger (docs/size.md).
 
 use ring::digest;
 use ring::rand::SystemRandom;
@@ -17,6 +17,7 @@ type Result<T> = std::result::Result<T, CryptoError>;
 /// Length of the authentication tag of each cipher, in bytes.
 const TAG: usize = 16;
 
+/// The provider of ring's cryptography.
 pub struct Ring;
 
 impl RTCCryptoProvider for Ring {
@@ -34,8 +35,8 @@ impl RTCCryptoProvider for Ring {
 }
 
 impl RTCRandom for Ring {
-    /// From the thread's generator, which is seeded by the system: DTLS needs some for each record,
-    /// and ring would make a system call each time.
+    /// Fills `output` from the thread's generator, which the system has seeded: DTLS needs random
+    /// bytes for each record, and ring would make a system call each time.
     fn fill(&self, output: &mut [u8]) -> Result<()> {
         rand::fill(output);
         Ok(())
@@ -114,7 +115,8 @@ fn unsupported<T>(algorithm: CryptoAlgorithm) -> Result<T> {
     Err(CryptoError::UnsupportedAlgorithm(algorithm))
 }
 
-/// SHA-1 is for the integrity of STUN messages (RFC 8489, section 14.5).
+/// Returns the algorithm of an HMAC. SHA-1 is for the integrity of STUN messages (RFC 8489, section
+/// 14.5).
 fn hashing(algorithm: HmacAlgorithm) -> Result<hmac::Algorithm> {
     match algorithm {
         HmacAlgorithm::Sha1 => Ok(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY),
@@ -268,10 +270,11 @@ impl ActiveKeyExchange for KeyExchange {
     }
 }
 
-/// A key on P-256, which browsers' certificates use too.
+/// A key pair on P-256, which browsers' certificates use too.
 pub struct SigningKeyPair(EcdsaKeyPair);
 
 impl SigningKeyPair {
+    /// Generates a key pair.
     pub fn new() -> Result<Self> {
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random)

@@ -1,4 +1,4 @@
-//! The task of a peer: it sends what is due after every event, and wakes at the peer's deadlines.
+//! The task of a peer: it sends the peer's datagrams after every event, and wakes at its deadlines.
 
 use super::channel::ChannelConn;
 use super::endpoint::Endpoint;
@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// How long a peer may take to connect.
+/// Time that a peer has to connect (docs/p2p.md, "Signaling").
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long a peer may take to answer an offer, including its wait for a STUN server.
+/// Time that a peer has to answer an offer, including its wait for a STUN server.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The task of one peer. `accept` takes the channels that the peer opens.
@@ -44,8 +44,8 @@ impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> PeerDriver<F> {
         }
     }
 
-    /// Returns until when a peer may stay unconnected or without channels, and the reason for its
-    /// end.
+    /// Returns the time up to which a peer may stay unconnected or without channels, and the reason
+    /// for its end then.
     fn limit(&self, peer: &Peer) -> Option<(Instant, &'static str)> {
         match peer.state() {
             PeerState::Connecting if !peer.is_described() => Some((
@@ -64,7 +64,7 @@ impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> PeerDriver<F> {
     }
 }
 
-/// A peer ends with its task, even if that panics.
+/// Ends the peer with its task, even if that panics.
 impl<F> Drop for PeerDriver<F> {
     fn drop(&mut self) {
         self.link.lock().end("its task is gone");

@@ -1,4 +1,4 @@
-//! The shared endpoint of a client's peers: one UDP socket, the peer behind each address, and the
+//! The endpoint that a client's peers share: one UDP socket, the peer behind each address, and the
 //! socket's public addresses.
 
 use super::identity::Identity;
@@ -23,16 +23,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a STUN server's answer is used; a NAT mapping may expire.
+/// Time that a STUN server's answer is used; a NAT mapping may expire later.
 const STUN_ANSWER_LIFETIME: Duration = Duration::from_secs(15);
-/// How often a STUN server is asked, and how long each attempt waits.
+/// Number of times that a STUN server is asked.
 const STUN_TRIES: u32 = 3;
+/// Time that a STUN server has to answer each time.
 const STUN_TIMEOUT: Duration = Duration::from_millis(700);
 /// Maximum number of this machine's addresses sent to a peer.
 const MAX_HOST_CANDIDATES: usize = 12;
 
+/// A UDP socket with its peers.
 pub struct Endpoint {
+    /// The socket.
     pub socket: PeerSocket,
+    /// The identity of this process.
     pub identity: Arc<Identity>,
     inner: Mutex<EndpointState>,
     answered: Event,
@@ -43,8 +47,9 @@ struct EndpointState {
     peers: Vec<PeerHandle>,
     /// The peer of the last datagram, and its address.
     last: Option<(SocketAddr, PeerHandle)>,
-    /// Questions sent to STUN servers, and their answers.
+    /// Questions sent to STUN servers by transaction, and their answers.
     questions: HashMap<[u8; 12], Option<SocketAddr>>,
+    /// The last answer of each STUN server, and when it came.
     reflexive: HashMap<String, (Instant, SocketAddr)>,
 }
 
@@ -67,10 +72,12 @@ impl Endpoint {
         self.inner.lock()
     }
 
+    /// Adds a peer.
     pub fn add(&self, link: PeerHandle) {
         self.inner().peers.push(link);
     }
 
+    /// Removes a peer.
     pub fn remove(&self, link: &PeerHandle) {
         let mut inner = self.inner();
         inner.peers.retain(|other| !other.is(link));
@@ -79,6 +86,7 @@ impl Endpoint {
         }
     }
 
+    /// Returns the number of peers.
     pub fn peers(&self) -> usize {
         self.inner().peers.len()
     }
@@ -91,7 +99,7 @@ impl Endpoint {
         }
     }
 
-    /// Passes each datagram to its peer, as long as the endpoint is used elsewhere.
+    /// Passes each datagram to its peer, as long as the endpoint has another owner.
     async fn listen(self: Arc<Self>) {
         let endpoint = Arc::downgrade(&self);
         drop(self);

@@ -1,5 +1,5 @@
-//! Forwards a local port to another client: through data channels, spread over a few peers, or
-//! through the server while there is no direct connection.
+//! Forwarding of a local port to another client (tcpForwardAddr): through data channels, spread
+//! over a few peers, or through the server while there is no direct connection.
 
 use super::checks::IceRole;
 use super::endpoint::Endpoint;
@@ -22,17 +22,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a direct connection may take to come up before the server is used.
+/// Time that a direct connection has to come up before the server is used (docs/p2p.md, "From
+/// another gt").
 const DIRECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long connections do not wait for a direct one after it has failed.
+/// Time after a failure of a direct connection in which none is waited for.
 const DIRECT_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// The end of a request's body: of the messages' own chunks, and of HTTP's.
 const REQUEST_END: &[u8] = b"5\r\n0\r\n\r\n\r\n0\r\n\r\n";
 /// Timeout for answers of the server.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// When one direction of a relayed connection has ended, how long the other may pause: as long as
-/// a relay keeps a visitor that says nothing more.
+/// Time that one direction of a relayed connection may pause when the other has ended: as long as a
+/// relay keeps a silent visitor.
 const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A running forwarder with its listener.
@@ -43,15 +44,15 @@ pub struct TcpForwarder {
     stop: Shutdown,
 }
 
-/// A forwarder that has been prepared and not started.
+/// A forwarder that listens and is not started yet.
 pub struct PlannedForward {
     listener: Arc<Listener>,
     config: TcpForward,
 }
 
 impl PlannedForward {
-    /// Listens, unless the `running` one does or another process has passed on its socket. The
-    /// error names the address.
+    /// Listens, unless the `running` forwarder does or another process has handed over its socket.
+    /// The error names the address.
     pub fn new(
         config: &TcpForward,
         running: Option<&TcpForwarder>,
@@ -77,13 +78,14 @@ impl PlannedForward {
         Ok(Self { listener, config })
     }
 
-    /// Whether `running` already does this.
+    /// Whether `running` already has this configuration and listener.
     pub fn is(&self, running: &TcpForwarder) -> bool {
         self.config == running.config && Arc::ptr_eq(&self.listener, &running.listener)
     }
 }
 
 impl TcpForwarder {
+    /// Starts to accept connections.
     pub fn start(me: Arc<ClientContext>, pools: Vec<Arc<Pool>>, planned: PlannedForward) -> Self {
         let PlannedForward { listener, config } = planned;
         log::info!(
@@ -132,7 +134,7 @@ impl TcpForwarder {
         self.stop.trigger();
     }
 
-    /// Returns the listener for the process that replaces this one.
+    /// Returns the listener to hand over to the child process.
     pub fn share(&self) -> Outgoing {
         let addr = self.config.addr.to_string();
         (Item::Listener { addr }, Some(self.listener.clone()))
@@ -189,8 +191,8 @@ impl Forwarder {
         Ok(())
     }
 
-    /// Opens a channel of the peer that has the fewest. Waits for one that is connecting if none is
-    /// up; `None` if none is to be expected.
+    /// Opens a channel of the peer that has the fewest channels. Waits for a peer that is
+    /// connecting if none is up; `None` if none is to be expected.
     async fn channel(self: &Arc<Self>) -> Option<ChannelConn> {
         loop {
             let changed = self.changed.listen();
@@ -300,7 +302,7 @@ impl Forwarder {
         };
         let hearing = self.read_answer(&conn, &endpoint, &link);
         let talking = async {
-            // An early end of the answer must not end our own messages.
+            // An early end of the answer must not end this end's messages.
             let (told, heard) = future::zip(telling, hearing).await;
             heard.and(told)?;
             future::pending::<io::Result<()>>().await
@@ -363,7 +365,7 @@ impl Forwarder {
         }
     }
 
-    /// Connects to the server as a visitor of the other client. Returns the name to ask for, too.
+    /// Connects to the server as a visitor of the other client. Also returns the host to ask for.
     async fn visit(&self) -> io::Result<(Conn, String)> {
         let mut remote = None;
         for pool in &self.pools {
@@ -430,7 +432,7 @@ impl Drop for PendingVisit {
 }
 
 /// Sends a message of a request's body, framed twice: the original's clients read messages only in
-/// chunks of their own within the body, and answer an empty 200 to any other request.
+/// chunks of their own within the body, and answer other requests with an empty 200.
 async fn send_message(conn: &Conn, message: SignalingMessage) -> io::Result<()> {
     conn.write_all(&chunk(&chunk(&message.write()))).await
 }

@@ -9,8 +9,10 @@ use rtc_dtls::crypto_provider::RTCCryptoProvider;
 use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use std::sync::Arc;
 
+/// A certificate with its key, and the cryptography that uses them.
 pub struct Identity {
     certificate: Certificate,
+    /// The cryptography of ICE and DTLS.
     pub provider: Arc<dyn RTCCryptoProvider>,
     /// The certificate's fingerprint, as in a session description.
     pub fingerprint: String,
@@ -21,10 +23,12 @@ pub struct Identity {
 pub enum DtlsRole {
     /// Starts the handshake.
     Client,
+    /// Waits for the handshake.
     Server,
 }
 
 impl Identity {
+    /// Creates a key and a certificate for it.
     pub fn new() -> Result<Self, P2pError> {
         let key = SigningKeyPair::new().map_err(|e| P2pError::new("a key", e))?;
         let mut serial = [0; 16];
@@ -40,7 +44,8 @@ impl Identity {
         })
     }
 
-    /// Creates a handshake with the peer whose certificate has this fingerprint.
+    /// Creates the configuration of a handshake with the peer whose certificate has this
+    /// fingerprint.
     pub fn handshake(
         &self,
         side: DtlsRole,

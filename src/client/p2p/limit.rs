@@ -1,4 +1,4 @@
-//! The maximum number of peers of visitors (webrtcConnections). A permit is taken before anything
+//! The limit of peers that visitors may have (webrtcConnections). A permit is taken before anything
 //! is awaited and lives as long as the request or peer that it was taken for.
 
 use super::link::PeerHandle;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 #[derive(Clone, Default)]
 pub struct PeerLimit(Arc<Mutex<VecDeque<Arc<PeerCounts>>>>);
 
-/// The right to one peer. It is returned when it is dropped, or revoked while the peer is not
+/// The permit of one peer. It is returned on drop, and may be revoked while the peer is not
 /// connected.
 pub struct PeerPermit {
     limit: PeerLimit,
@@ -53,8 +53,8 @@ impl PeerLimit {
         self.0.lock()
     }
 
-    /// Returns a permit, of at most `most`. When all are in use, the oldest request or peer that is
-    /// not connected loses its permit; `None` if all are connected.
+    /// Returns one of at most `most` permits. When all are in use, the oldest request or peer that
+    /// is not connected loses its permit; `None` if all are connected.
     pub fn acquire(&self, most: usize) -> Option<PeerPermit> {
         let mut all = self.lock();
         let mut revoked = Vec::new();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-/// A peer that its task and its channels share. Clones refer to the same peer.
+/// A handle of a peer. Clones refer to the same peer.
 #[derive(Clone)]
 pub struct PeerHandle(Arc<PeerHandleState>);
 
@@ -23,6 +23,7 @@ struct PeerHandleState {
 }
 
 impl PeerHandle {
+    /// Wraps a peer. Its task has to be started separately.
     pub fn new(peer: Peer) -> Self {
         Self(Arc::new(PeerHandleState {
             ufrag: peer.ufrag().to_owned(),
@@ -32,14 +33,17 @@ impl PeerHandle {
         }))
     }
 
+    /// Returns the ICE user fragment of this end, see [`Peer::ufrag`].
     pub fn ufrag(&self) -> &str {
         &self.0.ufrag
     }
 
+    /// Whether both handles refer to the same peer.
     pub fn is(&self, other: &PeerHandle) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Locks the peer. An event for it must wake its task, see [`PeerHandle::with`].
     pub fn lock(&self) -> MutexGuard<'_, Peer> {
         self.0.peer.lock()
     }
@@ -52,7 +56,7 @@ impl PeerHandle {
     }
 
     /// Passes a datagram to the peer; false if it is not this peer's. A panic in one of the
-    /// libraries ends this peer only: the calling task receives for all peers.
+    /// libraries ends this peer only, because the calling task receives for all peers.
     pub fn receive(&self, from: SocketAddr, bytes: &[u8], now: Instant) -> bool {
         self.contain(|peer| peer.receive(from, bytes, now))
     }
@@ -85,7 +89,7 @@ impl PeerHandle {
         }
     }
 
-    /// Waits until the readers of an ended peer have taken what is held for them, or lose it.
+    /// Waits until the readers of an ended peer have taken the bytes held for them, or lose them.
     pub async fn drained(&self) {
         poll_fn(|cx| {
             self.set_driver(cx.waker());
@@ -99,11 +103,12 @@ impl PeerHandle {
         .await;
     }
 
+    /// Sets the task that is woken by the next event.
     pub fn set_driver(&self, waker: &Waker) {
         *self.0.driver.lock() = Some(waker.clone());
     }
 
-    /// Wakes what waits for another state of the peer.
+    /// Wakes the tasks that wait for another state of the peer.
     pub fn state_changed(&self) {
         self.0.changed.notify(usize::MAX);
     }

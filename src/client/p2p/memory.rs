@@ -1,5 +1,5 @@
-//! A bound on what the channels of all peers hold for slow readers, for the whole process. The peer
-//! that holds the most gives up, as a stream does in a tunnel (docs/wire.md).
+//! The bound on the bytes that the channels of all peers hold for slow readers, for the whole
+//! process. The peer that holds the most loses a channel (docs/p2p.md, "Channels").
 
 use crate::sync::{Mutex, MutexGuard};
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use std::task::Waker;
 /// Maximum bytes held by all channels.
 const MAX_HELD: usize = 8 * 1024 * 1024;
 
-/// The memory that peers share.
+/// The memory that all peers share.
 pub struct ChannelMemory {
     most: usize,
     table: Mutex<MemoryTable>,
@@ -22,7 +22,7 @@ struct MemoryTable {
     holders: HashMap<u64, MemoryHolder>,
 }
 
-/// What one peer holds.
+/// The part of the memory that one peer holds.
 #[derive(Default)]
 struct MemoryHolder {
     held: usize,
@@ -43,6 +43,7 @@ impl Default for ChannelMemory {
 }
 
 impl ChannelMemory {
+    /// Creates a memory of `most` bytes.
     pub fn new(most: usize) -> Self {
         Self {
             most,
@@ -61,6 +62,7 @@ impl ChannelMemory {
 }
 
 impl MemoryShare {
+    /// Creates the share of a new peer, which holds nothing yet.
     pub fn new(memory: Arc<ChannelMemory>) -> Self {
         let mut table = memory.lock();
         let number = table.next;
@@ -101,8 +103,7 @@ impl MemoryShare {
         }
     }
 
-    /// Whether this peer has to give up some of what it holds. If another peer has to, wakes that
-    /// one.
+    /// Whether this peer has to give up some of its bytes. If another peer has to, wakes that peer.
     pub fn is_too_much(&self) -> bool {
         let driver = {
             let mut table = self.memory.lock();

@@ -1,5 +1,5 @@
-//! Signaling messages: `u16 length, JSON` (docs/gt1.md, "P2P signaling"), in a request's body with
-//! or without chunks of their own, and in a response's without.
+//! Signaling messages (docs/p2p.md, "Signaling"): a length and JSON, in a request's body with or
+//! without chunks of their own, and in a response's without.
 
 use crate::net::http::chunked::Chunks;
 use serde::Deserialize;
@@ -11,8 +11,11 @@ pub const MAX_MESSAGE: usize = 32 * 1024;
 /// A signaling message.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SignalingMessage {
+    /// A session description that offers data channels.
     Offer(String),
+    /// A session description that answers an offer.
     Answer(String),
+    /// An address of the sender: the candidate attribute (RFC 8839, section 5.1).
     Candidate(String),
 }
 
@@ -53,7 +56,7 @@ impl SignalingMessage {
     }
 }
 
-/// Extracts messages from a body as it arrives.
+/// A parser of messages in a body that arrives in pieces.
 #[derive(Debug, Default)]
 pub struct MessageReader {
     /// Bytes of messages that are not parsed yet.
@@ -61,7 +64,7 @@ pub struct MessageReader {
     layer: Layer,
 }
 
-/// Whether the body has chunks of its own.
+/// The inner chunked coding of a body, if it has one.
 #[derive(Debug, Default)]
 enum Layer {
     #[default]

@@ -1,5 +1,5 @@
-//! Connections to other ends that bypass the server. Signaling comes through the tunnel like any
-//! visitor; data uses WebRTC data channels, one for each connection.
+//! P2P: connections to other ends that bypass the server (docs/p2p.md). Signaling comes through the
+//! tunnel like any visitor; data uses WebRTC data channels, one for each connection.
 //!
 //! A [`peer`] is a state machine, a [`link`] drives it, and all peers share the socket of one
 //! [`endpoint`].
@@ -45,9 +45,9 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Maximum bytes of a message that is sent; all browsers accept that in one piece.
+/// Maximum length in bytes of a message that is sent: all browsers accept it in one piece.
 const MAX_MESSAGE_OUT: usize = 16 * 1024;
-/// Maximum bytes of a message that is received.
+/// Maximum length in bytes of a message that is received.
 const MAX_MESSAGE_IN: u32 = 64 * 1024;
 /// Prefix of a channel label that names a service.
 const LABEL: &str = "gt:";
@@ -59,7 +59,7 @@ pub struct P2pOptions {
     stun: Vec<String>,
     min_port: u16,
     max_port: u16,
-    /// A peer without channels is ended after this; zero for never.
+    /// Time after which a peer without channels is ended; zero for never.
     idle: Duration,
     /// Maximum number of peers.
     max_peers: usize,
@@ -67,6 +67,7 @@ pub struct P2pOptions {
 }
 
 impl P2pOptions {
+    /// Takes the P2P options from a configuration.
     pub fn new(config: &Config) -> Self {
         let WebRtc {
             idle_timeout,
@@ -86,7 +87,7 @@ impl P2pOptions {
     }
 }
 
-/// Why a peer cannot be created.
+/// The reason why a peer cannot be created.
 #[derive(Debug)]
 pub struct P2pError {
     what: String,
@@ -120,7 +121,7 @@ struct P2pState {
     options: P2pOptions,
     /// The STUN server that the remoteAPI named.
     told: Option<String>,
-    /// Created with the first peer.
+    /// The endpoint, created with the first peer.
     endpoint: Option<Arc<Endpoint>>,
     /// Peers that were offered and not answered yet, by number.
     offered: HashMap<u32, PeerHandle>,
@@ -137,6 +138,7 @@ fn set_log_level(level: WebRtcLevel) {
 }
 
 impl P2p {
+    /// Creates the state of a client without peers.
     pub fn new(options: P2pOptions) -> Self {
         set_log_level(options.log_level);
         Self {
@@ -219,8 +221,8 @@ impl P2p {
         Ok(endpoint)
     }
 
-    /// Creates an endpoint for one peer only, which ends with it. Two peers between the same two
-    /// addresses could not be told apart on one socket.
+    /// Creates an endpoint for one peer only, which ends with the peer. Two peers between the same
+    /// two addresses could not be told apart on one socket.
     fn endpoint_of_one(&self) -> Result<Arc<Endpoint>, P2pError> {
         Endpoint::start(identity()?, &self.inner().options)
     }
@@ -236,8 +238,8 @@ fn identity() -> Result<Arc<Identity>, P2pError> {
     Ok(IDENTITY.get_or_init(|| identity).clone())
 }
 
-/// Creates a peer and its task, and returns how our addresses are described to it. `prepare` runs
-/// before the task, and `permit` is returned when the task ends.
+/// Creates a peer and its task, and returns it with the candidates of this machine's addresses.
+/// `prepare` runs before the task, and `permit` is returned when the task ends.
 fn begin<T>(
     me: &Arc<ClientContext>,
     endpoint: Arc<Endpoint>,

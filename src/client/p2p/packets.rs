@@ -1,5 +1,5 @@
-//! The filter between a peer's SCTP packets and the SCTP library: which packets it may see. It
-//! parses chunk headers and numbers; `resets.rs` handles stream resets.
+//! The filter between a peer's SCTP packets and the SCTP library, which may see only some of them.
+//! It parses chunk headers and numbers; `resets.rs` handles stream resets.
 //!
 //! rtc-sctp 0.21 trusts its peer. It panics at an error cause that is longer than its chunk; it
 //! looks for the next chunk behind the part of a chunk that it understands, so that a chunk can
@@ -25,22 +25,24 @@ const SHUTDOWN_COMPLETE: u8 = 14;
 /// Parameters that rtc-sctp takes for shorter than they are, unless they have these lengths.
 const FORWARD_TSN_SUPPORTED: u16 = 0xC000;
 const REQUESTED_HMAC: u16 = 0x8004;
-/// Length of a packet's header and of a chunk's header.
+/// Length in bytes of a packet's header.
 const PACKET_HEADER: usize = 12;
+/// Length in bytes of a chunk's header.
 const CHUNK_HEADER: usize = 4;
-/// Length of a DATA chunk's value before its payload.
+/// Length in bytes of a DATA chunk's value before its payload.
 const DATA_HEADER: usize = 12;
-/// Maximum length of a packet. WebRTC peers send 1,300 bytes at most.
+/// Maximum length of a packet in bytes. WebRTC peers send 1,300 bytes at most.
 const MAX_PACKET: usize = 2048;
 /// Maximum number of packets with an INIT. A peer repeats it 8 times.
 const MAX_INITS: u32 = 16;
 /// Number of received chunks from which SCTP gets no new ones until some have been read. The
 /// receive buffer holds 450 chunks of full size.
 const MAX_HELD: u32 = 2048;
-/// Maximum number of received chunks if the further ones fill gaps between others: without them,
-/// what is there could not be read.
+/// Maximum number of received chunks if further ones fill gaps between others: without those, the
+/// chunks that are there could not be read.
 const MAX_HELD_WITH_GAPS: u32 = 2 * MAX_HELD;
 
+/// The filter of one peer's packets, and what SCTP holds for the peer.
 #[derive(Debug, Default)]
 pub struct PacketFilter {
     inits: u32,
@@ -51,14 +53,14 @@ pub struct PacketFilter {
     bytes: u32,
 }
 
-/// What SCTP has acknowledged.
+/// The chunks that SCTP has acknowledged.
 #[derive(Debug, Clone, Copy)]
 struct Sack {
     /// The number of the last chunk without a gap before it.
     cumulative: u32,
     /// The highest number that SCTP has.
     highest: u32,
-    /// Where `cumulative` would be if all chunks that SCTP has came without a gap.
+    /// The value of `cumulative` if all chunks that SCTP has were without a gap.
     accepted: u32,
 }
 
@@ -123,7 +125,7 @@ impl PacketFilter {
         self.held(sack) < most
     }
 
-    /// Number of acknowledged chunks that SCTP holds.
+    /// Returns the number of acknowledged chunks that SCTP holds.
     fn held(&self, sack: Sack) -> u32 {
         let held = sack.accepted.wrapping_sub(self.released);
         // Negative if chunks were read before they were acknowledged.
@@ -133,8 +135,8 @@ impl PacketFilter {
         }
     }
 
-    /// Whether SCTP, with a receive buffer of `buffer` bytes, takes nothing new from the peer until
-    /// something has been read.
+    /// Whether SCTP, with a receive buffer of `buffer` bytes, takes no new data from the peer until
+    /// some has been read.
     pub fn are_full(&self, buffer: u32) -> bool {
         let chunks = self.sack.map_or(0, |sack| self.held(sack));
         chunks >= MAX_HELD || self.bytes.saturating_add(number(MAX_PACKET)) > buffer

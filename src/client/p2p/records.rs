@@ -1,20 +1,20 @@
-//! The filter between a peer's datagrams and the DTLS library: which records it may see, and how
-//! many. It parses record and handshake headers only; it decrypts nothing and holds no bytes.
+//! The filter between a peer's datagrams and the DTLS library, which may see only some of the
+//! records. It parses record and handshake headers; it decrypts nothing and holds no bytes.
 //!
 //! rtc-dtls 0.21 trusts its peer. It joins the fragments of a handshake message by recursion, one
 //! call for each fragment; it splits a record by the length of the whole message instead of the
 //! fragment's; it keeps records of the next epoch and complete handshake messages without a limit
 //! until the handshake is over; it answers plaintext application data and malformed alerts with a
 //! fatal alert; and it obeys a ChangeCipherSpec of any epoch without a key, after which it ignores
-//! all that its real peer sends. The limits here leave a handshake with every flight
-//! repeated as often as either side repeats it, and nothing of the above.
+//! everything that its real peer sends. The limits here prevent all of this, and permit a handshake
+//! with every flight repeated as often as either side repeats it.
 
 use crate::wire::u16_at;
 use bytes::BytesMut;
 
-/// Bytes of a record's header (RFC 6347, section 4.1).
+/// Length in bytes of a record's header (RFC 6347, section 4.1).
 const RECORD_HEADER: usize = 13;
-/// Bytes of a handshake message's header (RFC 6347, section 4.2.2).
+/// Length in bytes of a handshake message's header (RFC 6347, section 4.2.2).
 const MESSAGE_HEADER: usize = 12;
 /// Content types of a record (RFC 5246, section 6.2.1).
 const CHANGE_CIPHER_SPEC: u8 = 20;
@@ -27,34 +27,34 @@ const APPLICATION_DATA: u8 = 23;
 /// fragments eight; BoringSSL repeats it 12 times at most, rtc-dtls 7 times. This is also the
 /// maximum depth of the recursion.
 const HANDSHAKE_RECORDS: usize = 256;
-/// Maximum number of bytes in these records, headers included. A flight with an RSA certificate
-/// has about 2 KiB.
+/// Maximum number of bytes that a peer may send before the handshake is over, headers included. A
+/// flight with an RSA certificate has about 2 KiB.
 const HANDSHAKE_BYTES: usize = 64 * 1024;
-/// Maximum length of a handshake message. The longest one holds a chain of certificates, of which
+/// Maximum length in bytes of a handshake message. The longest one has a chain of certificates;
 /// WebRTC peers send a single self-signed one.
 const MESSAGE_LENGTH: usize = 32 * 1024;
 /// Maximum sequence number of a handshake message before encryption. A client sends six messages,
 /// a server seven, a HelloVerifyRequest included.
 const MESSAGE_SEQUENCE: u16 = 16;
-/// Maximum length of an encrypted handshake or alert record. Finished has 24 bytes; the longest
-/// cipher, CBC with SHA-1, makes 80 of them.
+/// Maximum length in bytes of an encrypted handshake or alert record. Finished has 24 bytes; the
+/// longest cipher, CBC with SHA-1, makes 80 of them.
 const ENCRYPTED_LENGTH: usize = 128;
 /// Maximum number of encrypted handshake records in the life of a connection: Finished, repeated.
-/// As nothing can be said about the fragments in them, `ENCRYPTED_LENGTH` bounds their number.
+/// The fragments in them cannot be counted; [`ENCRYPTED_LENGTH`] bounds their number.
 const ENCRYPTED_RECORDS: usize = 32;
 
-/// The records that one peer may still send.
+/// The filter of one peer's records, with the number that it may still send.
 #[derive(Debug)]
 pub struct RecordFilter {
     stage: HandshakeStage,
-    /// Encrypted handshake records that may still come.
+    /// Number of encrypted handshake records that may still come.
     encrypted: usize,
 }
 
-/// How far the handshake is.
+/// The stage of the handshake.
 #[derive(Debug)]
 enum HandshakeStage {
-    /// What may still come before the handshake is over.
+    /// The handshake goes on. The numbers of records and bytes that may still come.
     Handshake {
         records: usize,
         bytes: usize,
@@ -124,7 +124,7 @@ impl RecordFilter {
         true
     }
 
-    /// Returns how many records of the limit a record takes; `None` if DTLS must not see it.
+    /// Returns the number of records for which a record counts; `None` if DTLS must not see it.
     fn cost(&self, record: &Record<'_>) -> Option<usize> {
         match (record.epoch, record.content_type) {
             (0, _) if matches!(self.stage, HandshakeStage::Established) => None,

@@ -1,38 +1,43 @@
-//! Stream resets (RFC 6525): how channels end, in a way that every peer supports.
+//! Stream resets (RFC 6525), with which channels end, in a way that every peer supports
+//! (docs/p2p.md, "Channels").
 //!
 //! rtc-sctp sends a reset as soon as it is requested: several at a time, repeated in any order,
 //! with "in progress" taken for done; its answer to a peer's reset overtakes data that still waits
 //! on that stream, and is not sent at all if the peer's had to wait. Chromium's SCTP handles one
 //! reset at a time, so some of its channels would never end, and data behind a reset would be kept
-//! for ever, or for the next channel of that number. Once asked, rtc-sctp also reads no more and
-//! makes the peer's reset wait for that. So it is never asked: its own requests are removed from
-//! the packets to the peer, and sent from here, one at a time, each when all data of its streams
-//! has been sent and acknowledged.
+//! for ever, or for the next channel of that number. Once a reset is requested, rtc-sctp also reads
+//! no more and makes the peer's reset wait for that. So it is never given one: its own requests are
+//! removed from the packets to the peer, and this module sends others, one at a time, each when all
+//! data of its streams has been sent and acknowledged.
 //!
-//! The filter also bounds how far a peer skips what it has given up (RFC 3758): rtc-sctp takes a
-//! step for each number, and a peer could make it take two billion.
+//! The filter also bounds how far a peer skips data that it has given up (RFC 3758): rtc-sctp takes
+//! a step for each number, and a peer could make it take two billion.
 
 use crate::wire::{u16_at, u32_at};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Chunk types (RFC 9260, section 3.2; RFC 6525, section 3.1).
+/// Type of a DATA chunk (RFC 9260, section 3.2).
 pub const DATA: u8 = 0;
+/// Type of a SACK chunk (RFC 9260, section 3.2).
 pub const SACK: u8 = 3;
+/// Type of a RE-CONFIG chunk (RFC 6525, section 3.1).
 pub const RECONFIG: u8 = 130;
+/// Type of a FORWARD TSN chunk (RFC 3758, section 3.2).
 pub const FORWARD_TSN: u8 = 192;
 /// The flag of a message's last fragment.
 const LAST_PIECE: u8 = 1;
-/// Parameter types (RFC 6525, section 4).
+/// Type of an Outgoing SSN Reset Request parameter (RFC 6525, section 4.1).
 pub const REQUEST: u16 = 13;
+/// Type of a Re-configuration Response parameter (RFC 6525, section 4.4).
 pub const RESPONSE: u16 = 16;
 /// Result codes (RFC 6525, section 4.4).
 const PERFORMED: u32 = 1;
 const IN_PROGRESS: u32 = 6;
-/// Length of a packet's header: ports, tag and checksum.
+/// Length in bytes of a packet's header: ports, tag and checksum.
 const HEADER: usize = 12;
-/// A request is repeated after this time without a response.
+/// Time without a response after which a request is repeated.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Maximum number of streams that wait for their reset: twice the maximum number of channels.
 const MAX_WAITING: usize = 512;
@@ -41,12 +46,14 @@ const MAX_DEFERRED: usize = 32;
 /// Maximum number of DATA chunks that a peer may skip at a time: more than it could have in flight.
 const MAX_SKIPPED: u32 = 16 * 1024;
 
+/// The stream resets of one association.
 #[derive(Default)]
 pub struct StreamResets {
-    /// Messages of each stream that SCTP has not sent for the first time.
+    /// Number of messages of each stream that SCTP has not sent for the first time.
     unsent: HashMap<u16, u32>,
-    /// The highest DATA number that was sent, and the highest without a gap that the peer has.
+    /// The highest DATA number that was sent.
     sent: Option<u32>,
+    /// The highest DATA number without a gap that the peer has acknowledged.
     acknowledged: Option<u32>,
     /// The highest DATA number without a gap that SCTP has acknowledged.
     received: Option<u32>,
@@ -60,8 +67,9 @@ pub struct StreamResets {
     ended: Vec<u16>,
     /// The peer's requests without a final response.
     deferred: Vec<u32>,
-    /// Ports and tag of packets to the peer, and from it.
+    /// Ports and tag of packets to the peer.
     outward: [u8; 8],
+    /// Ports and tag of packets from the peer.
     inward: [u8; 8],
 }
 
@@ -74,11 +82,12 @@ struct ResetRequest {
     packet: Option<(Bytes, Instant)>,
 }
 
-/// What happens to a packet that SCTP sends.
+/// The fate of a packet that SCTP sends.
 #[derive(Debug, PartialEq, Eq)]
 pub enum OutgoingReset {
+    /// The packet is sent.
     Pass,
-    /// It is not sent; SCTP gets this response.
+    /// The packet is not sent; SCTP gets this response.
     Answered(Bytes),
 }
 
@@ -97,7 +106,7 @@ impl StreamResets {
         }
     }
 
-    /// Notes that the peer has ended a stream; the answer is a reset of our direction.
+    /// Notes that the peer has ended a stream; the answer is a reset of this end's direction.
     pub fn ended(&mut self, stream: u16) {
         match self.ended.iter().position(|ended| *ended == stream) {
             Some(at) => drop(self.ended.swap_remove(at)),
@@ -105,7 +114,7 @@ impl StreamResets {
         }
     }
 
-    /// Whether the peer leaves more resets waiting than there could be.
+    /// Whether more resets wait than a peer that answers them could leave.
     pub fn is_too_much(&self) -> bool {
         self.waiting.len() > MAX_WAITING
     }
@@ -298,12 +307,16 @@ impl StreamResets {
     }
 }
 
+/// A chunk of a packet (RFC 9260, section 3.2).
 pub struct Chunk<'a> {
+    /// The type.
     pub kind: u8,
     flags: u8,
+    /// The value, without padding.
     pub value: &'a [u8],
 }
 
+/// Iterates over the chunks of a packet, up to the first that is truncated.
 pub fn chunks(packet: &[u8]) -> impl Iterator<Item = Chunk<'_>> {
     let mut rest = packet.get(HEADER..).unwrap_or_default();
     std::iter::from_fn(move || {

@@ -4,7 +4,7 @@
 use super::identity::DtlsRole;
 use std::fmt::Write;
 
-/// Maximum number of candidates used of one description.
+/// Maximum number of candidates of one description that are used.
 const MAX_CANDIDATES: usize = 32;
 /// Maximum number of media sections answered.
 const MAX_MEDIA: usize = 16;
@@ -14,13 +14,17 @@ const MAX_TOKEN: usize = 256;
 /// A parsed description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
+    /// ICE user fragment.
     pub ufrag: String,
+    /// ICE password.
     pub pwd: String,
     /// SHA-256 fingerprint of the certificate.
     pub fingerprint: String,
+    /// The end that starts the DTLS handshake.
     pub setup: Setup,
     /// Largest message that the end accepts, in bytes.
     pub max_message: u32,
+    /// Addresses of the end, as candidate attributes.
     pub candidates: Vec<String>,
     media: Vec<Media>,
 }
@@ -30,15 +34,18 @@ pub struct Description {
 pub enum Setup {
     /// Either end.
     ActPass,
+    /// The end that has written the description.
     Active,
+    /// The other end.
     Passive,
 }
 
 /// One media section; the data channels are one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Media {
-    /// The rest of its line behind the port.
+    /// The kind of the section, the first word of its line.
     kind: String,
+    /// The rest of its line behind the port.
     form: String,
     mid: Option<String>,
     is_data: bool,
@@ -147,7 +154,7 @@ impl Description {
         write(ours, setup, &self.media)
     }
 
-    /// Returns our DTLS side in the answer to this offer.
+    /// Returns the DTLS role of this end in its answer to this offer.
     pub fn side_of_answer(&self) -> DtlsRole {
         match self.setup {
             Setup::Active => DtlsRole::Server,
@@ -155,7 +162,7 @@ impl Description {
         }
     }
 
-    /// Returns our DTLS side if this answers our offer.
+    /// Returns the DTLS role of this end if this description answers its offer.
     pub fn side_of_offer(&self) -> DtlsRole {
         match self.setup {
             Setup::Passive => DtlsRole::Client,
@@ -164,10 +171,13 @@ impl Description {
     }
 }
 
-/// The values of our own description.
+/// The values of this end's own description.
 pub struct LocalDescription<'a> {
+    /// ICE user fragment.
     pub ufrag: &'a str,
+    /// ICE password.
     pub pwd: &'a str,
+    /// SHA-256 fingerprint of the certificate.
     pub fingerprint: &'a str,
 }
 

@@ -1,5 +1,5 @@
-//! P2P signaling requests of visitors (docs/gt1.md, "P2P signaling") and their responses. The
-//! stream is a visitor's like any other; nothing in it has been trusted yet.
+//! P2P signaling requests of visitors and their responses (docs/p2p.md, "Signaling"). The stream is
+//! a visitor's like any other; nothing in it is trusted.
 
 use super::checks::IceRole;
 use super::driver::CONNECT_TIMEOUT;
@@ -25,18 +25,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-/// Maximum length of a request's head.
+/// Maximum length in bytes of a request's head.
 const MAX_HEAD: usize = 16 * 1024;
 const FIELDS: usize = 64;
 /// Timeout for a request up to its first message.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Any page may ask; what it can reach by that, it could reach through the server anyway.
+/// The header that lets pages of any origin send these requests: they could reach the same services
+/// through the server.
 const CORS: &str = "Access-Control-Allow-Origin: *\r\n";
 
 /// The header that asks a client to relay a connection; its response repeats it.
 pub const RELAY: &str = "WebRTC-OP: relay";
 
-/// A request, reduced to what signaling needs.
+/// A request, reduced to the fields that signaling needs.
 pub struct SignalingRequest {
     op: SignalingOp,
     body: SignalingBody,
@@ -54,7 +55,7 @@ enum SignalingOp {
     Unknown,
 }
 
-/// What of the body is still to come.
+/// The part of a body that is still to come.
 enum SignalingBody {
     Length(u64),
     Chunked(Chunks),
@@ -112,7 +113,7 @@ pub fn is_on(me: &ClientContext) -> bool {
 }
 
 /// Serves a stream that begins with `OPTIONS ` if it is the preflight of an `XP` request. Otherwise
-/// returns what was read of it.
+/// returns the bytes that were read.
 pub async fn preflight(stream: &mut Stream) -> io::Result<Option<Vec<u8>>> {
     let mut head = Vec::new();
     timeout(REQUEST_TIMEOUT, read_to_end_of_head(stream, &mut head))
@@ -179,6 +180,7 @@ async fn read_head(stream: &mut Stream) -> io::Result<Option<Vec<u8>>> {
 }
 
 impl SignalingRequest {
+    /// Parses a head and the bytes behind it; `None` if the head is incomplete or malformed.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS];
         let mut parsed = httparse::Request::new(&mut fields);
@@ -223,17 +225,19 @@ impl SignalingRequest {
     }
 }
 
-/// The head of another client's response to a request of ours.
+/// The head of another client's response to a request of this client.
 pub struct SignalingResponse {
+    /// The status code.
     pub status: u16,
     /// Whether the relayed connection follows.
     pub relays: bool,
     body: SignalingBody,
-    /// Bytes that came behind the head.
+    /// Bytes that have come behind the head.
     pub rest: Vec<u8>,
 }
 
 impl SignalingResponse {
+    /// Reads a response up to the end of its head.
     pub async fn read(conn: &Conn) -> io::Result<Self> {
         let mut bytes = Vec::new();
         loop {
@@ -305,8 +309,8 @@ impl SignalingBody {
         }
     }
 
-    /// Returns the next message of the body; `None` at its end. `rest` is what was read of it and
-    /// not used yet. The error is one of `poll_read`, or of the peer that sends the body.
+    /// Returns the next message of the body; `None` at its end. `rest` are bytes of the body that
+    /// were read and not used yet. Fails if `poll_read` does, or if the body is malformed.
     async fn next<P>(
         &mut self,
         rest: &mut Vec<u8>,
@@ -359,7 +363,7 @@ pub fn chunk(bytes: &[u8]) -> Vec<u8> {
     chunk
 }
 
-/// Returns candidates for our public addresses, as STUN servers see them.
+/// Returns candidates for the public addresses of this end, as STUN servers see them.
 pub async fn reflexive(me: &Arc<ClientContext>, endpoint: &Endpoint) -> Vec<String> {
     let mut told: Vec<SocketAddr> = Vec::new();
     for server in me.p2p.stun() {

@@ -23,19 +23,22 @@ const MAX_SEGMENTS: usize = 60;
 /// Maximum bytes in one system call; less than the maximum UDP payload.
 const MAX_BYTES: usize = 60_000;
 
+/// A UDP socket for IPv6 and IPv4, or for IPv4 alone where there is no IPv6.
 #[derive(Debug)]
 pub struct PeerSocket {
     io: Async<UdpSocket>,
     port: u16,
     is_v6: bool,
-    /// Whether the kernel splits what it is given into datagrams.
+    /// Whether the kernel splits the bytes of one call into datagrams.
     segments: AtomicBool,
 }
 
 /// A datagram to send.
 #[derive(Debug)]
 pub struct Datagram {
+    /// The destination.
     pub to: SocketAddr,
+    /// The payload.
     pub bytes: bytes::BytesMut,
 }
 
@@ -84,11 +87,12 @@ impl PeerSocket {
         Ok(socket)
     }
 
+    /// Returns the local port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Whether it reaches IPv6 addresses.
+    /// Whether the socket reaches IPv6 addresses.
     pub fn is_v6(&self) -> bool {
         self.is_v6
     }
@@ -100,8 +104,8 @@ impl PeerSocket {
         self.io.read_with(receive).await
     }
 
-    /// Sends from the front of `queue` as much as the kernel takes now; pending if some is left.
-    /// Datagrams that cannot be sent are dropped, like any lost datagram.
+    /// Sends datagrams from the front of `queue` as long as the kernel takes them; pending if some
+    /// are left. Datagrams that cannot be sent are dropped, like any lost datagram.
     pub fn poll_send(
         &self,
         cx: &mut Context<'_>,

@@ -7,12 +7,14 @@ use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-/// Maximum bytes held for the reader of a channel without credit; more wait in SCTP's buffer.
+/// Maximum bytes held for the reader of a channel without credit; others wait in SCTP's buffer.
 pub(super) const IN: usize = 192 * 1024;
 
 /// A channel that the peer has opened.
 pub struct OpenedChannel {
+    /// The channel's number.
     pub id: u16,
+    /// The label, which chooses a service.
     pub label: String,
 }
 
@@ -20,11 +22,11 @@ pub struct OpenedChannel {
 pub(super) struct Channel {
     pub(super) phase: ChannelPhase,
     pub(super) inbox: VecDeque<BytesMut>,
-    /// Bytes in the queue.
+    /// Number of bytes in `inbox`.
     pub(super) waiting: usize,
-    /// Bytes that the reader was given last and has not consumed.
+    /// Number of bytes that the reader was given last and has not consumed.
     pub(super) reading: usize,
-    /// Since when the reader has taken nothing although bytes wait.
+    /// When bytes began to wait for the reader, or it last took some; `None` if none wait.
     pub(super) stalled: Option<Instant>,
     /// When bytes were last received, taken or sent.
     pub(super) moved: Option<Instant>,
@@ -32,16 +34,16 @@ pub(super) struct Channel {
     pub(super) idle_limit: Option<Duration>,
     /// The task that waits for the channel to be cut.
     pub(super) watcher: Option<Waker>,
-    /// Whether the bytes for the reader were discarded, since all channels held too much.
+    /// Whether the bytes for the reader were discarded.
     pub(super) is_cut: bool,
-    /// Bytes that were sent and not acknowledged.
+    /// Number of bytes that were sent and not acknowledged.
     pub(super) outstanding: usize,
     pub(super) reader: Option<Waker>,
     pub(super) writer: Option<Waker>,
-    /// Whether this end has opened it and waits for the answer.
+    /// Whether this end has opened the channel and waits for the answer.
     pub(super) dialing: bool,
     pub(super) is_queued: bool,
-    /// Whether the owner has dropped it.
+    /// Whether the owner has dropped the channel.
     pub(super) is_dropped: bool,
     pub(super) credits: Option<Credits>,
 }
@@ -50,11 +52,11 @@ pub(super) struct Channel {
 pub(super) enum ChannelPhase {
     #[default]
     Open,
-    /// Everything was written; sent bytes are not acknowledged yet.
+    /// The owner has written everything; some sent bytes are not acknowledged yet.
     Draining,
     /// This end has sent its end; the peer has not.
     Closing,
-    /// The peer has ended it, or is gone.
+    /// The peer has ended the channel, or is gone.
     Closed,
 }
 
@@ -68,7 +70,7 @@ impl Channel {
         }
     }
 
-    /// Whether the channel's data stays in SCTP's buffer until its reader goes on.
+    /// Whether the channel's data stays in SCTP's buffer until its reader takes some.
     pub(super) fn holds_up(&self) -> bool {
         match self.phase {
             ChannelPhase::Open | ChannelPhase::Draining => self.is_full(),
@@ -78,7 +80,7 @@ impl Channel {
         }
     }
 
-    /// Ends both directions, unless it has ended already.
+    /// Ends both directions, unless the channel has ended already.
     pub(super) fn end(&mut self, id: u16, resets: &mut StreamResets) {
         if self.phase != ChannelPhase::Closed {
             self.phase = ChannelPhase::Closing;

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 /// Maximum number of unacknowledged bytes of one channel.
 pub(super) const OUT: usize = 256 * 1024;
-/// Messages are joined up to this length, in bytes, so that small ones take little more than their
-/// content.
+/// Length in bytes up to which received messages are joined, so that small ones take little more
+/// memory than their content.
 pub(super) const JOINED: usize = 4 * 1024;
 /// Maximum number of a peer's channels.
 pub(super) const CHANNELS: usize = 256;
@@ -27,6 +27,7 @@ impl Peer {
         self.opened.pop_front()
     }
 
+    /// Returns the number of channels.
     pub fn channels(&self) -> usize {
         self.channels.len()
     }
@@ -36,7 +37,8 @@ impl Peer {
         self.next_id < self.ids
     }
 
-    /// Opens a channel to the peer.
+    /// Opens a channel to the peer and returns its number; `None` if the peer is not connected or
+    /// has its maximum of channels.
     pub fn open(&mut self, label: &str, now: Instant) -> Option<u16> {
         self.open_as(label, CREDITED, now)
     }
@@ -179,7 +181,7 @@ impl Peer {
         }
     }
 
-    /// Ends a channel whose reader does not take what is held for it, and discards that.
+    /// Ends a channel whose reader takes nothing, and discards the bytes held for the reader.
     pub(super) fn cut(&mut self, id: u16, why: &str) {
         if let Some(channel) = self.channels.get_mut(&id) {
             log::debug!("a channel is cut: {why}");
@@ -209,8 +211,9 @@ impl Peer {
         }
     }
 
-    /// Ends what keeps SCTP's buffer full, for which all channels of the peer wait: channels whose
-    /// readers have taken nothing for a while, or the peer if no reader is the cause.
+    /// Empties SCTP's buffer if it has been full for too long, since all channels of the peer wait
+    /// for it: ends channels whose readers have taken nothing meanwhile, or the peer if no reader
+    /// is the cause (docs/p2p.md, "Channels").
     pub(super) fn end_stuck(&mut self, now: Instant) {
         if !self.packets.are_full(RECEIVE) {
             self.full_since = None;
@@ -250,7 +253,7 @@ impl Peer {
         self.channels.get(&id)?.idle_limit
     }
 
-    /// Notes that the reader of a channel is consuming the bytes it was given last.
+    /// Notes that the reader of a channel is consuming the bytes that it was given last.
     pub fn goes_on(&mut self, id: u16, now: Instant) {
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.stalled = channel.stalled.and(Some(now));
@@ -270,7 +273,7 @@ impl Peer {
         self.channels.get(&id).is_none_or(is_over)
     }
 
-    /// Whether nothing is held for readers, after cutting what must be cut.
+    /// Whether no bytes are held for readers. Cuts channels first if all peers hold too much.
     pub fn is_drained(&mut self) -> bool {
         self.shed();
         self.channels.values().all(|channel| channel.held() == 0)
@@ -370,7 +373,7 @@ impl Peer {
         Poll::Pending
     }
 
-    /// Notes that bytes of a channel were taken: the peer may send as many.
+    /// Notes that the reader of a channel has taken bytes, so that the peer may send as many.
     pub(super) fn taken(&mut self, id: u16, bytes: usize, now: Instant) {
         let (Some(channel), Some((_, association))) =
             (self.channels.get_mut(&id), &mut self.association)
@@ -413,7 +416,8 @@ impl Peer {
         }
     }
 
-    /// Returns how many bytes a channel may send now, at least one.
+    /// Returns the number of bytes that a channel may send now, at least one; `None` if it has
+    /// ended.
     pub fn poll_room(&mut self, id: u16, cx: &mut Context<'_>) -> Poll<Option<usize>> {
         let Some(channel) = self.channels.get_mut(&id) else {
             return Poll::Ready(None);
@@ -439,7 +443,8 @@ impl Peer {
         Poll::Pending
     }
 
-    /// Sends a message of at most as many bytes as there was room for.
+    /// Sends a message of at most as many bytes as there was room for. False if the channel has
+    /// ended.
     pub fn write(&mut self, id: u16, bytes: Bytes, now: Instant) -> bool {
         let Some(channel) = self.channels.get_mut(&id) else {
             return false;
@@ -551,7 +556,7 @@ fn say_credit(
     }
 }
 
-/// A control message of a channel.
+/// Sends a control message of a channel.
 fn control(
     association: &mut Association,
     resets: &mut StreamResets,

@@ -1,14 +1,14 @@
 //! Limits of the bytes sent to a peer: on one channel between two ends of gt, and on all of its
 //! channels together.
 
-/// The protocol name of a channel between two ends of gt. Each end reports how much it has taken,
-/// so that a channel whose reader stops does not fill SCTP's buffer.
+/// The protocol name of a channel with credit, between two ends of gt (docs/p2p.md, "Channels"). A
+/// channel whose reader stops then does not fill SCTP's buffer.
 pub(super) const CREDITED: &str = "gt-credit";
 /// Maximum bytes of a channel with credit that are in flight or wait for the reader.
 pub(super) const WINDOW: usize = 256 * 1024;
-/// Bytes that are taken before credit is sent.
+/// Number of bytes that are taken before credit is sent.
 const CREDIT: usize = 64 * 1024;
-/// Bytes that an end that uses credit may send before the first credit.
+/// Number of bytes that the dialled end may send before the first credit.
 const UNKNOWN: usize = 64 * 1024;
 /// Initial limit of bytes in flight to a peer, which may have small buffers.
 pub(super) const FIRST_WINDOW: usize = 64 * 1024;
@@ -56,8 +56,8 @@ impl Credits {
         is_first
     }
 
-    /// Notes that the reader has taken a message of `bytes`. Returns the credit to send, if it is
-    /// enough for a message.
+    /// Notes that the reader has taken `bytes` bytes. Returns the credit to send, if it is worth a
+    /// message.
     pub(super) fn taken(&mut self, bytes: usize) -> Option<usize> {
         self.owed += bytes as i64;
         let owed = usize::try_from(self.owed).ok()?;
@@ -68,14 +68,14 @@ impl Credits {
         Some(owed)
     }
 
-    /// Notes that the reader has returned `bytes` of what it had taken.
+    /// Notes that the reader has returned `bytes` of the bytes that it had taken.
     pub(super) fn given_back(&mut self, bytes: usize) {
         self.owed -= bytes as i64;
     }
 }
 
-/// The limit of unacknowledged bytes of all channels of a peer. It grows with what the peer
-/// acknowledges, and starts over when a timeout shows a loss.
+/// The limit of unacknowledged bytes of all channels of a peer. It grows as the peer acknowledges
+/// bytes, and starts over when a timeout shows a loss.
 pub(super) struct SendWindow {
     pub(super) limit: usize,
     /// Unacknowledged bytes of all channels.

@@ -1,5 +1,5 @@
-//! One peer: ICE finds a path to it, DTLS encrypts, SCTP carries channels. State machines that are
-//! fed datagrams and the time; no sockets, clocks or tasks.
+//! One peer: ICE finds a path to it, DTLS encrypts, SCTP carries channels. It consists of state
+//! machines that are given datagrams and the time; no sockets, clocks or tasks.
 
 mod channel;
 pub(crate) mod channels;
@@ -47,7 +47,8 @@ pub(crate) const RECEIVE: u32 = 512 * 1024;
 /// Maximum length of a DTLS datagram that is kept until its sender has answered a check; a
 /// ClientHello is far shorter.
 const EARLY: usize = 1500;
-/// Interval of housekeeping for a connected peer; all peers share the same ticks.
+/// Interval of housekeeping for a connected peer. All peers share the same ticks, so that the
+/// process wakes once for all.
 const IDLE_TICK: Duration = Duration::from_secs(2);
 
 /// A peer: its path, its association and its channels.
@@ -63,10 +64,10 @@ pub struct Peer {
     records: RecordFilter,
     packets: PacketFilter,
     resets: StreamResets,
-    /// The last DTLS datagram of a candidate that has not answered a check yet. Without it the
+    /// The last DTLS datagram of an address that has not answered a check yet. Without it the
     /// handshake would wait for the repetition.
     early: Option<(SocketAddr, BytesMut)>,
-    /// The path to the peer: our address, and its own.
+    /// The peer's address on the path that ICE has selected.
     path: Option<SocketAddr>,
     out: VecDeque<Datagram>,
     /// The memory held for the readers of all channels.
@@ -81,9 +82,9 @@ pub struct Peer {
     /// Channels that wait for room, first in, first out.
     waiting: VecDeque<u16>,
     last_tick: Option<Instant>,
-    /// Since when SCTP takes nothing more from the peer.
+    /// When SCTP began to take no more data from the peer.
     full_since: Option<Instant>,
-    /// Since when there is no channel.
+    /// When the last channel ended.
     idle_since: Instant,
 }
 
@@ -92,17 +93,20 @@ pub struct Peer {
 pub enum PeerState {
     /// ICE, DTLS or SCTP is not connected yet.
     Connecting,
+    /// Channels can be opened.
     Connected,
     /// The peer has ended for this reason.
     Over(&'static str),
 }
 
 impl Peer {
-    /// Returns our ICE user fragment, by which the peer's first datagrams are recognised.
+    /// Returns the ICE user fragment of this end, by which the peer's first datagrams are
+    /// recognised.
     pub fn ufrag(&self) -> &str {
         &self.agent.get_local_credentials().ufrag
     }
 
+    /// Calls `write` with the values of this end's session description.
     pub fn describe<T>(
         &self,
         identity: &Identity,
@@ -121,6 +125,7 @@ impl Peer {
         self.side.is_some()
     }
 
+    /// Returns the state of the peer.
     pub fn state(&self) -> &PeerState {
         &self.state
     }
@@ -130,7 +135,7 @@ impl Peer {
         self.path == Some(addr) || self.checks.knows(addr)
     }
 
-    /// Processes a datagram from `from`. False if it is not this peer's.
+    /// Processes a datagram from `from`. False if the datagram is not this peer's.
     pub fn receive(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) -> bool {
         match bytes.first() {
             // The ranges of RFC 7983.
@@ -206,7 +211,8 @@ impl Peer {
         &mut self.out
     }
 
-    /// Returns since when there is no channel.
+    /// Returns when the last channel ended, or the peer was created; `None` while there is a
+    /// channel.
     pub fn idle_since(&self) -> Option<Instant> {
         self.channels.is_empty().then_some(self.idle_since)
     }
@@ -238,6 +244,7 @@ impl Peer {
         self.end("ended here");
     }
 
+    /// Returns the share of the memory that the peer's channels hold.
     pub fn memory(&self) -> &MemoryShare {
         &self.memory
     }

@@ -30,12 +30,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Maximum number of SCTP streams that a peer may use: those of its channels, and those that are
-/// being reset. SCTP iterates over all of them for every chunk.
+/// Maximum number of SCTP streams that a peer may use, for its channels and for resets in progress.
+/// SCTP iterates over all of them for every chunk.
 const STREAMS: usize = 1024;
-/// Interval of consent checks (RFC 7675), and how long the peer may be silent.
+/// Interval of consent checks (RFC 7675).
 const CONSENT: Duration = Duration::from_secs(4);
+/// Time that a connected peer may be silent.
 const SILENCE: Duration = Duration::from_secs(7);
+/// Time after which a silent peer has failed.
 const FAILURE: Duration = Duration::from_secs(8);
 
 impl Peer {
@@ -92,7 +94,8 @@ impl Peer {
         })
     }
 
-    /// Adds an address that the peer says it has. Useless ones are skipped.
+    /// Adds an address that the peer has named. Addresses that cannot or must not be checked are
+    /// skipped.
     pub fn add_remote(&mut self, candidate: &str, now: Instant) {
         let text = candidate.strip_prefix("candidate:").unwrap_or(candidate);
         // mDNS names are not resolved: their hosts send checks themselves.
@@ -169,7 +172,7 @@ impl Peer {
         is_peers
     }
 
-    /// Sends what ICE has written, as far as it is allowed.
+    /// Sends the messages that ICE has written, as far as they are permitted.
     pub(super) fn send_stun(&mut self, now: Instant) {
         while let Some(message) = self.agent.poll_write() {
             let (to, bytes) = (message.transport.peer_addr, message.message);
@@ -360,7 +363,7 @@ impl Peer {
     }
 }
 
-/// The association's limits. DATA is repeated for as long as the peer is reachable, which ICE
+/// Returns the association's limits. DATA is repeated as long as the peer is reachable, which ICE
 /// decides: after its default of five repetitions rtc-sctp 0.21 would silently stop sending.
 pub(crate) fn transport() -> TransportConfig {
     let timers = TimerConfig {
