@@ -56,7 +56,8 @@ impl LazyTls {
         self.connector.lock()
     }
 
-    /// Returns the connector. The error names the unusable file, or what the system lacks.
+    /// Returns the connector. The error names the unusable file, or says that the system has no
+    /// certificate authorities.
     pub(super) fn connector(&self) -> io::Result<Connector> {
         if let Some(connector) = &*self.lock() {
             return Ok(connector.clone());
@@ -66,7 +67,8 @@ impl LazyTls {
     }
 }
 
-/// Creates the connector to servers. The error names the unusable file, or what the system lacks.
+/// Creates the connector to servers. The error names the unusable file, or says that the system has
+/// no certificate authorities.
 pub(super) fn connector(link: &Uplink) -> io::Result<Connector> {
     match &link.remote_cert {
         _ if link.remote_cert_insecure => {

@@ -67,7 +67,7 @@ struct PoolState {
     is_started: bool,
     /// Whether a tunnel beyond those is being opened.
     growing: bool,
-    /// A server that does not speak GT/2, and when that was found.
+    /// A server that does not support GT/2, and when that was found.
     gt1_server: Option<(Remote, Instant)>,
     /// No further tunnels before this time.
     grow_again: Option<Instant>,
@@ -261,7 +261,7 @@ impl Pool {
             Ok(_) | Err(ConnectFailure::Refused(..)) => {
                 self.lock().gt1_server = Some((remote.clone(), Instant::now()));
             }
-            // The server that comes back there may speak GT/2.
+            // The server that comes back there may support GT/2.
             Err(_) => self.lock().gt1_server = None,
         }
         result

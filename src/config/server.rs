@@ -182,8 +182,8 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
     let fail = |message: String| error(document, message);
 
     let mut users = UsersConfig::default();
-    // Each of these restricts who may connect, even if it turns out to be empty: a users file may be
-    // half-written, a variable of a start script unset.
+    // Each of these restricts which clients may connect, even if it turns out to be empty: a users
+    // file may be half-written, a variable of a start script unset.
     let mut users_are_configured = document.is_some_and(|it| it.node(&["users"]).is_some());
     for pairs in [&by_flags, &by_file] {
         users_are_configured |= !pairs.id.is_empty() || !pairs.secret.is_empty();

@@ -36,7 +36,7 @@ const MIN_OPEN_FILES: u64 = 32;
 /// shares.
 const BLOCKING_THREADS: &str = "8";
 
-/// The reason why the process cannot start or go on: a sentence for the user.
+/// The reason why the process cannot start or continue: a sentence for the user.
 #[derive(Debug)]
 pub struct DaemonError {
     why: String,

@@ -15,7 +15,7 @@ pub enum HeadResult<'a> {
     More,
     /// A head longer than [`MAX_HEAD`] (status 431).
     TooLong,
-    /// Not HTTP/1, or a head without the header (status 400); says what is wrong.
+    /// Not HTTP/1, or a head without the header (status 400), for this reason.
     Bad(&'static str),
 }
 

@@ -120,7 +120,7 @@ struct RegistryState {
     past_traffic: Traffic,
 }
 
-/// A host prefix in lower case, and what it is matched against.
+/// A host prefix in lower case, with the name that it is matched against.
 pub type Key = (HostKind, Box<str>);
 
 #[derive(PartialEq, Eq)]

@@ -533,7 +533,7 @@ fn split(bytes: &[u8], n: u32) -> (&[u8], &[u8]) {
 }
 
 impl Drop for Inbox {
-    /// A tunnel that is not read cannot go on.
+    /// Ends the tunnel: it cannot continue without being read.
     fn drop(&mut self) {
         lock(&self.tunnel.0).end(false);
     }

@@ -365,7 +365,7 @@ impl Tunnel {
 
 /// Probes the peers of these tunnels and returns the tunnels without a sign of life within
 /// `patience`: over GT/2, nothing was received; over GT/1, where programs do not answer, the peer's
-/// kernel does not answer either. A peer that takes what is sent is alive, however slow it is.
+/// kernel does not answer either. A peer that takes the bytes sent to it is alive, however slow.
 pub async fn find_dead(mut tunnels: Vec<Tunnel>, patience: Duration) -> Vec<Tunnel> {
     const STEP: Duration = Duration::from_millis(50);
     let begun = Instant::now();

@@ -288,7 +288,7 @@ impl OutboxWriter {
         writer
     }
 
-    /// Limits what the kernel holds unsent in GT/2, where streams take turns.
+    /// Limits the bytes that the kernel holds unsent in GT/2, where streams take turns.
     fn limit_unsent(&self) {
         if self.version == Version::Two {
             self.conn.limit_unsent(self.pacer.burst());

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// A stream with this many recent bytes is a bulk stream: one that sends 40 KB a second or more,
-/// see [`StreamState::recent`].
+/// see [`StreamState::recent()`].
 const BULK_BYTES: u32 = 8 * 1024;
 /// Credit in GT/1, which has no windows.
 const UNLIMITED: u32 = u32::MAX;
@@ -63,7 +63,7 @@ pub(super) struct StreamState {
     pub turn: Turn,
     /// Whether the stream was a bulk stream when it asked for its turn.
     bulk: bool,
-    /// Bytes sent up to `sent_at`, decayed; see [`StreamState::recent`].
+    /// Bytes sent up to `sent_at`, decayed; see [`StreamState::recent()`].
     recent: u32,
     /// Bytes that may be sent before the peer gives more credit.
     pub credit: u32,

@@ -54,7 +54,7 @@ pub struct RecordFilter {
 /// The stage of the handshake.
 #[derive(Debug)]
 enum HandshakeStage {
-    /// The handshake goes on. The numbers of records and bytes that may still come.
+    /// The handshake is not over; these numbers of records and bytes may still come.
     Handshake {
         records: usize,
         bytes: usize,

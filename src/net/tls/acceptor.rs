@@ -112,7 +112,7 @@ pub async fn client_hello(socket: &Socket) -> io::Result<Option<u8>> {
     Ok(first)
 }
 
-/// Whether a connection that begins with this byte speaks plain HTTP: a method is a word.
+/// Whether a connection that begins with this byte is plain HTTP: a method begins with a letter.
 pub fn is_plain_http(first: Option<u8>) -> bool {
     first.is_some_and(|byte| byte.is_ascii_alphabetic())
 }

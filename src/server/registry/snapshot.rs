@@ -88,7 +88,7 @@ impl AddAssign for Totals {
     }
 }
 
-/// A copy of what the registry knows of its clients.
+/// A copy of the registry's clients and their tunnels.
 #[derive(Default)]
 struct ClientCopy {
     /// The clients that snapshots include.

@@ -56,7 +56,7 @@ impl ServerSession {
             let is_new = || self.as_login(|login| registry.requests_more(login, &offers));
             if !stays || is_new() {
                 // Only the child process knows what is free, and the client registers there again.
-                // Here it gets nothing new and keeps what it has.
+                // Here it gets nothing new and keeps its prefixes and ports.
                 registry.suspend_tunnel(id, &self.tunnel);
                 self.tunnel.signal(Signal::Services);
                 if stays {

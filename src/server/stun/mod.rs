@@ -1,5 +1,5 @@
 //! The STUN server: tells clients from which address their datagrams arrive, so that peers behind NAT
-//! can connect. UDP only, because the UDP address is what they need.
+//! can connect. UDP only, because they need the address of their UDP socket.
 
 pub(crate) mod answer;
 mod limit;

@@ -182,7 +182,7 @@ impl Peer {
         }
     }
 
-    /// Returns when ICE has to be told the time.
+    /// Returns the time at which ICE has to be advanced.
     pub(super) fn ice_due(&mut self) -> Option<Instant> {
         let due = self.agent.poll_timeout()?;
         match (self.path, self.checks.next_round()) {
