@@ -6,6 +6,7 @@
 //! write them.
 
 mod invocation;
+mod signal_request;
 mod subcommand;
 
 use std::path::PathBuf;
@@ -17,17 +18,14 @@ use crate::config::layers::{did_you_mean, options, Flag, Layers, OptionName, Opt
 #[cfg(feature = "server")]
 use crate::config::server;
 use crate::config::summary;
-use crate::config::value::Scalar;
 use crate::config::{ConfigError, RoleConfig, RoleName};
-use crate::control::SignalRequest;
+use crate::version::VERSION;
 
 pub use invocation::{invocation, Invocation};
+pub use signal_request::{ControlSignal, SignalRequest};
 use subcommand::{nearest, word, Subcommand};
 
-/// The text that `-version` prints.
-pub const VERSION: &str = env!("GT_VERSION");
-
-/// The command that a command line gives.
+/// What the command line asks for.
 #[derive(Debug)]
 pub enum Command {
     /// Run these roles in one process.
@@ -38,19 +36,6 @@ pub enum Command {
     Print(String),
     /// Send a signal to running processes of gt (`-s`).
     Signal(SignalRequest),
-}
-
-/// A signal for running processes of gt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ControlSignal {
-    /// Read the configuration again.
-    Reload,
-    /// Start the installed program as a successor and hand over all connections.
-    Restart,
-    /// Finish the open connections and exit.
-    Stop,
-    /// Exit at once.
-    Kill,
 }
 
 options! {
@@ -64,22 +49,6 @@ options! {
         s: Option<ControlSignal> => ("s", "string"),
         /// print the version of this program
         version: bool => ("version", "bool"),
-    }
-}
-
-impl Scalar for ControlSignal {
-    fn read(text: &str) -> Result<Self, String> {
-        Ok(match text {
-            "reload" => ControlSignal::Reload,
-            "restart" => ControlSignal::Restart,
-            "stop" => ControlSignal::Stop,
-            "kill" => ControlSignal::Kill,
-            _ => {
-                return Err(format!(
-                    "\"{text}\" is not a signal: write reload, restart, stop or kill."
-                ))
-            }
-        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The command `gt -s …`: finds running processes of gt and signals them. [`crate::daemon`] acts on
 //! the signals.
 
-use crate::cli::{self, ControlSignal};
+use crate::cli::{self, ControlSignal, SignalRequest};
 use crate::config::file::Document;
 use crate::config::RoleName;
 use rustix::process::{geteuid, kill_process, Pid};
@@ -14,17 +14,6 @@ use std::path::{Path, PathBuf};
 
 /// Suffix of `/proc/PID/exe` when the program's file was replaced or removed.
 const DELETED: &[u8] = b" (deleted)";
-
-/// A signal and the processes that are to get it.
-#[derive(Debug)]
-pub struct SignalRequest {
-    /// The signal to send.
-    pub signal: ControlSignal,
-    /// Only processes with this role; `None` for any.
-    pub role: Option<RoleName>,
-    /// Only processes with this `-config`; `None` for any.
-    pub config: Option<PathBuf>,
-}
 
 /// The report of a [`SignalRequest`], as lines to print.
 #[derive(Debug, Default)]

@@ -31,12 +31,8 @@ pub mod net;
 pub mod server;
 mod sync;
 pub mod tunnel;
+pub mod version;
 pub mod wire;
 
 #[cfg(not(any(feature = "server", feature = "client")))]
 compile_error!("gt needs at least one of the features `server` and `client`");
-
-/// Spawns a detached task on the executor.
-pub(crate) fn spawn(task: impl std::future::Future<Output = ()> + Send + 'static) {
-    net::spawn(Box::pin(net::CountedTask::new(task)));
-}

@@ -4,6 +4,7 @@ use gt::cli::{self, Command};
 use gt::config::RoleConfig;
 use gt::daemon::{self, ProcessOrigin};
 use gt::handover::{Inherited, ParentLink, Program};
+use gt::version::VERSION;
 use gt::{control, logging};
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
     };
     for loaded in &mut roles {
         let config = std::mem::take(&mut loaded.shown);
-        log::info!("{} config={config}", cli::VERSION);
+        log::info!("{} config={config}", VERSION);
     }
     for warning in roles.iter().flat_map(|loaded| &loaded.warnings) {
         log::warn!("{warning}");

@@ -1,6 +1,7 @@
 //! The client: keeps tunnels to its servers and connects each stream to a local service.
 
 mod backoff;
+mod connect;
 mod context;
 pub mod files;
 pub(crate) mod host_rewriter;
@@ -13,6 +14,7 @@ pub(crate) mod p2p;
 #[path = "no_p2p.rs"]
 mod p2p;
 mod pool;
+mod pooled_tunnel;
 mod remote_api;
 mod service;
 mod session;
@@ -200,7 +202,7 @@ impl Client {
             self.predecessors = older;
             self.predecessors.push(before.clone());
             let new = self.clone();
-            crate::spawn(async move {
+            crate::net::spawn(async move {
                 new.wait_ready().await;
                 if before.uplink.id != new.uplink.id {
                     before.give_up();

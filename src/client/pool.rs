@@ -1,12 +1,13 @@
 //! The pool of tunnels to one server: a fixed number is always kept, more are opened under load.
 
 use super::backoff::Backoff;
+use super::connect::{connect, ConnectFailure};
 use super::context::ClientContext;
 use super::id_conflict::IdConflict;
-use super::offered_services::OfferedServices;
+use super::pooled_tunnel::{PooledTunnel, ReplaceReason};
 use super::remote_api::RemoteApi;
 use super::service::Services;
-use super::session::{self, ClientSession, ConnectFailure};
+use super::session::{ClientSession, SessionEvent};
 use crate::config::{Remote, Wire};
 use crate::net::{Conn, Shutdown};
 use crate::sync::{Mutex, MutexGuard};
@@ -20,7 +21,7 @@ use log::Level;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Number of streams of each tunnel at which another tunnel is opened.
@@ -75,36 +76,6 @@ struct PoolState {
     rivalry: IdConflict,
 }
 
-/// One tunnel of the pool.
-pub struct PooledTunnel {
-    /// The number of the tunnel in the log.
-    pub id: u32,
-    /// The server's address.
-    pub remote: Remote,
-    /// The tunnel itself.
-    pub tunnel: Tunnel,
-    /// The services that the tunnel's streams are for.
-    offered: Mutex<OfferedServices>,
-    /// The first reason for a replacement.
-    replace_reason: OnceLock<ReplaceReason>,
-    /// Triggered when `replace_reason` is set.
-    must_replace: Shutdown,
-    /// Whether the tunnel is one of those that are always kept, and so is not closed when idle.
-    pub kept: bool,
-}
-
-/// The reason why a tunnel is to be replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReplaceReason {
-    /// The server has asked for a new tunnel: it is about to end, and another process takes over.
-    Asked,
-    /// The server has closed the tunnel. It stops, or prefers another client with this id: two
-    /// clients that reconnect at once would replace each other in turn.
-    ClosedByServer,
-    /// The tunnel has failed.
-    Lost,
-}
-
 impl Pool {
     /// Creates a pool and starts to keep tunnels.
     pub fn start(me: Arc<ClientContext>, source: ServerSource) -> Arc<Self> {
@@ -127,7 +98,7 @@ impl Pool {
         }
         if !std::mem::replace(&mut self.lock().is_started, true) {
             for _ in 0..self.me.idle_connections {
-                crate::spawn(self.clone().keep());
+                crate::net::spawn(self.clone().keep());
             }
         }
     }
@@ -216,28 +187,36 @@ impl Pool {
             return Err(ConnectFailure::Stopped);
         };
         let (remote, (inbox, tunnel, services)) = connected?;
-        let member = Arc::new(PooledTunnel {
-            id,
-            remote,
-            tunnel,
-            offered: Mutex::new(OfferedServices::new(services)),
-            replace_reason: OnceLock::new(),
-            must_replace: Shutdown::default(),
-            kept,
-        });
+        let member = PooledTunnel::new(id, remote, tunnel, services, kept);
         self.lock().members.push(member.clone());
         // The services may have changed while it connected.
         member.offer(&self.me, &self.me.services());
         if self.me.stop.is_triggered() {
             member.tunnel.close();
         }
-        let session = ClientSession::new(self.clone(), member.clone());
-        crate::spawn(session.run(inbox));
+        let session = ClientSession::new(self.me.clone(), member.clone(), inbox);
+        crate::net::spawn(self.clone().run(session));
         Ok(member)
     }
 
-    /// Connects with the version that the server supports, as far as known. A server that does not
-    /// answer GT/2 is asked for GT/1 at once.
+    /// Serves a tunnel until it ends.
+    async fn run(self: Arc<Self>, mut session: ClientSession) {
+        loop {
+            match session.next().await {
+                SessionEvent::StreamOpened => self.stream_added(),
+                SessionEvent::ClosedByServer => {
+                    self.closed_by_server(&session.member, session.conn());
+                }
+                SessionEvent::Ended => break,
+            }
+        }
+        let id = session.member.id;
+        self.lock().members.retain(|other| other.id != id);
+        session.finish().await;
+    }
+
+    /// Connects in the version that the server speaks, as far as known. A server that does not
+    /// answer GT/2 gets GT/1 at once.
     async fn connect_to(
         &self,
         remote: &Remote,
@@ -249,12 +228,12 @@ impl Pool {
             Wire::Auto if self.is_gt1_server(remote) => Version::One,
             Wire::Two | Wire::Auto => Version::Two,
         };
-        let mut result = session::connect(me, remote, version, id).await;
+        let mut result = connect(me, remote, version, id).await;
         let falls_back =
             me.wire == Wire::Auto && matches!(result, Err(ConnectFailure::WrongVersion));
         if falls_back {
             log::debug!("{remote} does not speak GT/2 connID={id}");
-            result = session::connect(me, remote, Version::One, id).await;
+            result = connect(me, remote, Version::One, id).await;
         }
         match result {
             Ok(_) | Err(ConnectFailure::Refused(..)) if !falls_back => {}
@@ -302,8 +281,8 @@ impl Pool {
         }
     }
 
-    /// Opens another tunnel if the tunnels are busy, after a stream was added.
-    pub fn stream_added(self: &Arc<Self>) {
+    /// Opens another tunnel if a new stream makes that necessary.
+    fn stream_added(self: &Arc<Self>) {
         let mut inner = self.lock();
         if inner.growing || self.me.stop.is_triggered() {
             return;
@@ -319,7 +298,7 @@ impl Pool {
         inner.growing = true;
         drop(inner);
         let pool = self.clone();
-        crate::spawn(async move {
+        crate::net::spawn(async move {
             let result = pool.connect(false, false).await;
             let mut inner = pool.lock();
             inner.growing = false;
@@ -342,7 +321,7 @@ impl Pool {
 
     /// Handles the end of a needed tunnel that the server has closed. `conn` is this end of the
     /// connection.
-    pub fn closed_by_server(&self, member: &PooledTunnel, conn: &Conn) {
+    fn closed_by_server(&self, member: &PooledTunnel, conn: &Conn) {
         if self.me.stop.is_triggered() || !self.lock().rivalry.closed_by_server(Instant::now()) {
             return;
         }
@@ -358,11 +337,6 @@ impl Pool {
             addr(conn.local_addr()),
             addr(conn.peer_addr())
         );
-    }
-
-    /// Removes a tunnel from the pool.
-    pub fn replace(&self, member: &PooledTunnel) {
-        self.lock().members.retain(|other| other.id != member.id);
     }
 
     /// Changes the services of every tunnel.
@@ -399,40 +373,6 @@ impl Pool {
     pub fn finish(&self) {
         for member in &self.lock().members {
             member.tunnel.finish();
-        }
-    }
-}
-
-impl PooledTunnel {
-    /// Marks the tunnel for replacement. Only the first reason counts; returns whether this is the
-    /// first.
-    pub fn leave(&self, why: ReplaceReason) -> bool {
-        let is_first = self.replace_reason.set(why).is_ok();
-        self.must_replace.trigger();
-        is_first
-    }
-
-    /// Waits until a replacement is due.
-    async fn replaced(&self) -> ReplaceReason {
-        self.must_replace.wait().await;
-        self.replace_reason
-            .get()
-            .copied()
-            .unwrap_or(ReplaceReason::Lost)
-    }
-
-    /// Locks the services that the tunnel's streams are for.
-    pub fn offered(&self) -> MutexGuard<'_, OfferedServices> {
-        self.offered.lock()
-    }
-
-    /// Changes the services, and tells the server if it would see a difference.
-    fn offer(&self, me: &ClientContext, services: &Arc<Services>) {
-        let mut offered = self.offered();
-        if offered.change(services.clone()) {
-            let hello = services.hello(me);
-            self.tunnel
-                .send_bytes(&hello.encode_change(self.tunnel.version()));
         }
     }
 }

@@ -2,7 +2,7 @@
 //! "remoteAPI").
 
 use crate::config::{Remote, Url};
-use crate::net::http::{self, ApiClient, ApiRequest};
+use crate::net::http::{ApiClient, ApiRequest, RequestError};
 use crate::net::tls;
 use crate::sync::{Mutex, MutexGuard};
 use serde::Deserialize;
@@ -50,25 +50,18 @@ impl RemoteApi {
     }
 
     /// Asks for the server of the client `id`. Returns its address and whether the answer has
-    /// changed. Errors do not name the API.
-    pub async fn ask(&self, id: &str, patience: Duration) -> io::Result<(Remote, bool)> {
+    /// changed.
+    pub async fn ask(&self, id: &str, patience: Duration) -> Result<(Remote, bool), RequestError> {
         let target = self.url.target_with("network_client_id", id);
         let mut random = [0; 16];
-        tls::fill_random(&mut random)?;
+        tls::fill_random(&mut random).map_err(RequestError::Unreachable)?;
         let request_id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let request = ApiRequest {
             target: &target,
             headers: &[("Request-Id", &request_id)],
             json: None,
         };
-        let answer = self.http.send(&request, patience).await?;
-        if answer.status != 200 {
-            let status = answer.status;
-            return Err(io::Error::other(format!(
-                "it answered with status {status}"
-            )));
-        }
-        let now = whereabouts(&answer.body)?;
+        let now = whereabouts(&self.http.send(&request, patience).await?)?;
         let server = now.server.clone();
         let mut last = self.last();
         let is_news = last.as_ref() != Some(&now);
@@ -89,13 +82,11 @@ impl RemoteApi {
     }
 }
 
-fn whereabouts(body: &[u8]) -> io::Result<ServerLocation> {
-    let answer: LocationResponse =
-        serde_json::from_slice(body).map_err(|e| http::not_understood(&e))?;
-    let server = answer.server_address.parse().map_err(|e: String| {
-        let e = e.trim_end_matches('.');
-        io::Error::other(format!("unexpected answer: {e}"))
-    })?;
+fn whereabouts(body: &[u8]) -> Result<ServerLocation, RequestError> {
+    let answer: LocationResponse = serde_json::from_slice(body)?;
+    let server = answer.server_address.parse();
+    let server =
+        server.map_err(|e: String| RequestError::Unexpected(e.trim_end_matches('.').to_owned()))?;
     let stun = answer.stun_address.unwrap_or_default();
     Ok(ServerLocation { server, stun })
 }

@@ -270,7 +270,7 @@ pub fn serve_channel(me: &Arc<ClientContext>, label: &str, channel: p2p::Channel
         return log::debug!("a peer asks for an unknown service: {label:?}");
     };
     let serving = me.serving.begin();
-    crate::spawn(async move {
+    crate::net::spawn(async move {
         let Some((service, target)) = services.list.get(index) else {
             return;
         };

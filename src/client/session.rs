@@ -1,263 +1,63 @@
-//! The session of a tunnel on the client: connecting, hello, streams, signals, end. `pool` decides
-//! when there is one.
+//! The life of an open tunnel on the client: streams, signals, pings, end. `connect` opens it, and
+//! `pool` decides whether another takes its place.
 
+use super::connect::{port_opened, port_unavailable, refused, ConnectFailure};
 use super::context::ClientContext;
-use super::other_protocol::OtherProtocol;
-use super::pool::{Pool, PooledTunnel, ReplaceReason};
-use super::service::{self, Services};
-use crate::config::Remote;
-use crate::net::{self, timeout, tls, Conn, TaskGuard};
-use crate::tunnel::{Event, Inbox, PeerRole, Policy, Tunnel, DELIVERY_TIMEOUT};
-use crate::wire::frame::{PortCause, RejectCode, Signal};
-use crate::wire::{hello, Version};
-use async_io::Timer;
-use futures_lite::future;
+use super::pooled_tunnel::{PooledTunnel, ReplaceReason};
+use super::service;
+use crate::net::{Conn, TaskGuard};
+use crate::tunnel::{Event, Inbox, DELIVERY_TIMEOUT};
+use crate::wire::frame::{RejectCode, Signal};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Maximum number of streams of one tunnel; further ones are refused.
-const MAX_STREAMS: usize = 16 * 1024;
-/// Time that a server has to answer a GT/2 hello before GT/1 is tried (docs/wire.md, "Version
-/// detection").
-const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of unanswered pings.
 const MAX_UNANSWERED_PINGS: u32 = 3;
 /// Time that a failed tunnel has to tell the server.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The reason why no tunnel could be opened.
-pub enum ConnectFailure {
-    /// The remoteAPI does not know the server's address.
-    UnknownAddress(io::Error),
-    /// The server cannot be reached.
-    Unreachable(io::Error),
-    /// The TLS handshake has failed.
-    Tls(io::Error),
-    /// The server does not support this version of the wire protocol.
-    WrongVersion,
-    /// The other end is not a gt server.
-    OtherProtocol(OtherProtocol),
-    /// The connection ended during the hello.
-    Ended(io::Error),
-    /// The server has not answered within this time.
+/// Why a running tunnel ended other than gracefully.
+enum SessionFailure {
+    /// The connection or the protocol failed.
+    Lost(io::Error),
+    /// The server refused the client's id or its services.
+    Refused(ConnectFailure),
+    /// Pings went unanswered; nothing was received for this long.
     Silent(Duration),
-    /// The server has refused the client, or one of its services, with this code; the text names
-    /// it.
-    Refused(RejectCode, String),
-    /// The client is stopping.
-    Stopped,
 }
 
-impl fmt::Display for ConnectFailure {
+impl fmt::Display for SessionFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownAddress(e) => {
-                write!(f, "cannot get the server's address from remoteAPI: {e}")
-            }
-            Self::Unreachable(e) => write!(f, "cannot reach the server: {e}"),
-            Self::Tls(e) => write!(f, "cannot speak TLS with the server: {e}{}", tls::advice(e)),
-            Self::WrongVersion => f.write_str(
-                "the server does not speak GT/2, and wire is 2; set it to auto, or to 1",
-            ),
-            Self::OtherProtocol(other) => write!(f, "not a gt server: {other}"),
-            Self::Ended(e) => write!(f, "the server ended the hello: {e}"),
-            Self::Silent(patience) => {
-                write!(f, "the server did not answer the hello within {patience:?}")
-            }
-            Self::Refused(refusal, whom) => {
-                write!(f, "the server refused {whom}: {refusal}")?;
-                match refusal {
-                    RejectCode::BadCredentials => f.write_str(
-                        "; check id and secret (some servers also say this to an address that \
-                         they have locked out after failed logins)",
-                    ),
-                    RejectCode::LockedOut(_) => f.write_str("; check id and secret meanwhile"),
-                    RejectCode::PortNotOpened(_) => f.write_str(
-                        "; ask for another remoteTCPPort, or set remoteTCPRandom, or have \
-                         the server allow it",
-                    ),
-                    RejectCode::HostConflict => f.write_str(
-                        "; choose another hostPrefix, or wait a minute if that client has stopped",
-                    ),
-                    RejectCode::HostNotAllowed => f.write_str("; choose another hostPrefix"),
-                    RejectCode::OtherClientConnected => {
-                        f.write_str("; stop the other one or use another id")
-                    }
-                    _ => Ok(()),
-                }
-            }
-            Self::Stopped => f.write_str("stopping"),
-        }
-    }
-}
-
-/// Connects, sends the hello, and waits until the server is ready. Returns the tunnel with the
-/// services that were offered to the server.
-pub async fn connect(
-    me: &ClientContext,
-    remote: &Remote,
-    version: Version,
-    id: u32,
-) -> Result<(Inbox, Tunnel, Arc<Services>), ConnectFailure> {
-    let patience = me.remote_timeout;
-    let socket = net::dial(&remote.host, remote.port, patience)
-        .await
-        .map_err(ConnectFailure::Unreachable)?;
-    let conn = if remote.tls {
-        let handshake = async {
-            let connecting = me.tls.connector().map_err(ConnectFailure::Tls)?;
-            let connecting = connecting.connect(&remote.host, socket);
-            connecting.await.map_err(ConnectFailure::Tls)
-        };
-        future::or(handshake, silence(patience)).await?
-    } else {
-        Conn::from(socket)
-    };
-    let services = me.services();
-    let shortest = services.shortest_timeout().min(patience / 2);
-    let policy = Policy::new(
-        version,
-        PeerRole::Server {
-            streams: MAX_STREAMS,
-        },
-        shortest,
-    );
-    let hello = services.hello(me).encode(version);
-    let already = match version {
-        Version::One => future::or(hello_gt1(&conn, &hello), silence(patience)).await?,
-        Version::Two => {
-            let asking = timeout(HELLO_TIMEOUT.min(patience), hello_gt2(&conn, &hello));
-            asking.await.unwrap_or(Err(ConnectFailure::WrongVersion))?
-        }
-    };
-    let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), already, policy);
-    let ready = wait_until_ready(me, &services, &mut inbox, id);
-    future::or(ready, silence(patience)).await?;
-    Ok((inbox, tunnel, services))
-}
-
-/// Sends a GT/2 hello and reads the answer; returns the bytes behind it. Reports another protocol
-/// only where no GT/1 server answers like that: those close the connection, or take the hello for a
-/// bad HTTP request or bad TLS.
-async fn hello_gt2(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, ConnectFailure> {
-    let not_spoken = |_| ConnectFailure::WrongVersion;
-    conn.write_all(hello).await.map_err(not_spoken)?;
-    let mut bytes = Vec::new();
-    loop {
-        match hello::answer_length(&bytes) {
-            Ok(Some(length)) => return Ok(bytes.split_off(length)),
-            Ok(None) => {}
-            Err(_) => {
-                return Err(match OtherProtocol::of(&bytes) {
-                    Some(stranger @ OtherProtocol::Ssh(_)) => {
-                        ConnectFailure::OtherProtocol(stranger)
-                    }
-                    _ => ConnectFailure::WrongVersion,
-                })
+            Self::Lost(e) => e.fmt(f),
+            Self::Refused(failure) => failure.fmt(f),
+            Self::Silent(silence) => {
+                write!(f, "nothing was received from the server for {silence:?}")
             }
         }
-        if read_some(conn, &mut bytes).await.map_err(not_spoken)? == 0 {
-            return Err(ConnectFailure::WrongVersion);
-        }
     }
 }
 
-/// Sends a GT/1 hello and returns the first bytes of the answer. Fails if they are of another
-/// protocol.
-async fn hello_gt1(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, ConnectFailure> {
-    conn.write_all(hello).await.map_err(ConnectFailure::Ended)?;
-    let mut bytes = Vec::new();
-    read_some(conn, &mut bytes)
-        .await
-        .map_err(ConnectFailure::Ended)?;
-    if !bytes.is_empty() {
-        // Another program may begin a line and not end it.
-        let line = async {
-            while !OtherProtocol::is_whole(&bytes)
-                && matches!(read_some(conn, &mut bytes).await, Ok(1..))
-            {}
-        };
-        timeout(CLOSE_TIMEOUT, line).await;
-    }
-    match OtherProtocol::of(&bytes) {
-        Some(stranger) => Err(ConnectFailure::OtherProtocol(stranger)),
-        None => Ok(bytes),
-    }
+/// What the pool must know of a session.
+pub enum SessionEvent {
+    /// A stream was opened; the pool may need another tunnel.
+    StreamOpened,
+    /// The server has closed a tunnel that is always kept.
+    ClosedByServer,
+    /// The tunnel has ended; [`ClientSession::finish`] closes its connection.
+    Ended,
 }
 
-/// Appends available bytes; 0 is the end.
-async fn read_some(conn: &Conn, bytes: &mut Vec<u8>) -> io::Result<usize> {
-    let mut piece = [0; 256];
-    let n = conn.read(&mut piece).await?;
-    bytes.extend_from_slice(piece.get(..n).unwrap_or_default());
-    Ok(n)
-}
-
-async fn silence<T>(patience: Duration) -> Result<T, ConnectFailure> {
-    Timer::after(patience).await;
-    Err(ConnectFailure::Silent(patience))
-}
-
-fn refused(me: &ClientContext, services: &Services, refusal: RejectCode) -> ConnectFailure {
-    let mut whom = me.id.clone();
-    if let RejectCode::PortNotOpened(service) = refusal {
-        whom = format!("{whom}, {}", services.describe(service));
-    }
-    ConnectFailure::Refused(refusal, whom)
-}
-
-async fn wait_until_ready(
-    me: &ClientContext,
-    services: &Services,
-    inbox: &mut Inbox,
-    id: u32,
-) -> Result<(), ConnectFailure> {
-    loop {
-        match inbox.next().await {
-            Event::Signal(Signal::Ready) => return Ok(()),
-            Event::Signal(Signal::Error(refusal)) => return Err(refused(me, services, refusal)),
-            Event::Signal(Signal::PortOpened { port, .. }) => port_opened(port, id),
-            Event::Signal(Signal::PortUnavailable { service, cause }) => {
-                port_unavailable(services, service, cause, id);
-            }
-            Event::End(Err(e)) => return Err(ConnectFailure::Ended(e)),
-            Event::End(Ok(())) => {
-                return Err(ConnectFailure::Ended(
-                    io::ErrorKind::ConnectionAborted.into(),
-                ))
-            }
-            // A stream before ready violates the protocol; dropping it closes it.
-            Event::Signal(_)
-            | Event::Ping
-            | Event::Close
-            | Event::Services(_)
-            | Event::Opened(..)
-            | Event::Tick => {}
-        }
-    }
-}
-
-fn port_opened(port: u16, id: u32) {
-    // Scripts for version 2 of the original look for the key `tcp port`.
-    log::info!(
-        "receive server information: tcp port {port} opened successfully connID={id} tcp port={port}"
-    );
-}
-
-fn port_unavailable(services: &Services, service: u16, cause: PortCause, id: u32) {
-    let service = services.describe(service);
-    log::warn!(
-        "the server cannot open the TCP port of {service}: {cause}; it publishes the other \
-         services and goes on trying connID={id}"
-    );
-}
-
-/// The session of one tunnel.
+/// An open tunnel and its inbox.
 pub struct ClientSession {
-    pool: Arc<Pool>,
-    member: Arc<PooledTunnel>,
+    me: Arc<ClientContext>,
+    /// The tunnel as the pool knows it.
+    pub member: Arc<PooledTunnel>,
+    inbox: Inbox,
+    /// How the tunnel ended.
+    end: Result<(), SessionFailure>,
     /// When the last stream ended.
     idle_since: Instant,
     pings: u32,
@@ -266,122 +66,130 @@ pub struct ClientSession {
 }
 
 impl ClientSession {
-    /// Creates the session of a tunnel of the pool.
-    pub fn new(pool: Arc<Pool>, member: Arc<PooledTunnel>) -> Self {
+    /// Starts to serve a tunnel that has just been opened.
+    pub fn new(me: Arc<ClientContext>, member: Arc<PooledTunnel>, inbox: Inbox) -> Self {
+        log::info!("tunnel started connID={}", member.id);
+        let services = member.offered().current().clone();
+        services.log_address(&me.id, &member.remote);
         let now = Instant::now();
         Self {
-            _serving: pool.me.serving.begin(),
-            pool,
+            _serving: me.serving.begin(),
+            me,
             member,
+            inbox,
+            end: Ok(()),
             idle_since: now,
             pings: 0,
             last_ping: now,
         }
     }
 
-    /// Serves the tunnel until it ends.
-    pub async fn run(mut self, mut inbox: Inbox) {
+    /// The tunnel's connection.
+    pub fn conn(&self) -> &Arc<Conn> {
+        self.inbox.conn()
+    }
+
+    /// Serves the tunnel until the next event for the pool.
+    pub async fn next(&mut self) -> SessionEvent {
+        match self.serve().await {
+            Ok(event) => event,
+            Err(failure) => {
+                self.end = Err(failure);
+                SessionEvent::Ended
+            }
+        }
+    }
+
+    /// Closes the connection of a tunnel that has ended.
+    pub async fn finish(self) {
         let id = self.member.id;
-        log::info!("tunnel started connID={id}");
-        let remote = &self.member.remote;
-        let services = self.member.offered().current().clone();
-        services.log_address(&self.pool.me.id, remote);
-        let why = self.listen(&mut inbox).await;
-        let orderly = why.is_ok();
-        self.pool.replace(&self.member);
         self.member.leave(ReplaceReason::Lost);
-        match why {
+        match &self.end {
             Ok(()) => log::info!("tunnel closed connID={id}"),
             Err(why) => log::warn!("tunnel closed connID={id}: {why}"),
         }
         self.member.tunnel.finish();
-        let conn = inbox.conn().clone();
-        drop(inbox);
-        if orderly {
-            conn.linger_for(DELIVERY_TIMEOUT, usize::MAX).await;
-        } else {
-            conn.linger(CLOSE_TIMEOUT).await;
-        }
+        let conn = self.inbox.conn().clone();
+        drop(self.inbox);
+        match self.end {
+            Ok(()) => conn.linger_for(DELIVERY_TIMEOUT, usize::MAX).await,
+            Err(_) => conn.linger(CLOSE_TIMEOUT).await,
+        };
     }
 
-    /// Handles the server's frames until the tunnel ends. The error says why it has ended, unless
-    /// it ended gracefully.
-    async fn listen(&mut self, inbox: &mut Inbox) -> Result<(), String> {
+    async fn serve(&mut self) -> Result<SessionEvent, SessionFailure> {
         loop {
-            match inbox.next().await {
+            let id = self.member.id;
+            match self.inbox.next().await {
                 // One read may bring thousands of streams that are over already; they get no task.
                 Event::Opened(stream, _) if stream.is_reset() => {}
                 Event::Opened(stream, service) => {
-                    let serving = self.pool.me.serving.begin();
+                    let serving = self.me.serving.begin();
                     let services = self.member.offered().current().clone();
-                    let me = self.pool.me.clone();
-                    crate::spawn(service::serve(me, services, service, stream, serving));
-                    self.pool.stream_added();
+                    let me = self.me.clone();
+                    crate::net::spawn(service::serve(me, services, service, stream, serving));
+                    return Ok(SessionEvent::StreamOpened);
                 }
-                Event::Tick => {
-                    if let Some(why) = self.tick(inbox.silence()) {
-                        return Err(why);
-                    }
-                }
-                Event::Signal(Signal::PortOpened { port, .. }) => {
-                    port_opened(port, self.member.id);
-                }
+                Event::Tick => self.tick()?,
+                Event::Signal(Signal::PortOpened { port, .. }) => port_opened(port, id),
                 Event::Signal(Signal::PortUnavailable { service, cause }) => {
                     let services = self.member.offered().next().clone();
-                    port_unavailable(&services, service, cause, self.member.id);
+                    port_unavailable(&services, service, cause, id);
                 }
                 Event::Signal(Signal::Error(refusal)) => {
                     let why = self.refused(refusal);
                     let tunnel = &self.member.tunnel;
                     if tunnel.streams() == 0 {
-                        return Err(why);
+                        return Err(SessionFailure::Refused(why));
                     }
                     // The server may have refused new services: open streams may finish.
-                    log::warn!("a tunnel drains connID={}: {why}", self.member.id);
+                    log::warn!("a tunnel drains connID={id}: {why}");
                     self.member.leave(ReplaceReason::Lost);
                     tunnel.close();
                 }
                 Event::Signal(Signal::Reconnect) => {
-                    log::info!("the server asks for a new tunnel connID={}", self.member.id);
+                    log::info!("the server asks for a new tunnel connID={id}");
                     self.member.leave(ReplaceReason::Asked);
                 }
                 // The tunnel takes no more streams.
                 Event::Close => {
                     if self.member.leave(ReplaceReason::ClosedByServer) && self.member.kept {
-                        self.pool.closed_by_server(&self.member, inbox.conn());
+                        return Ok(SessionEvent::ClosedByServer);
                     }
                 }
                 Event::Services(_) => {
                     if self.member.offered().confirm() {
-                        log::info!("services changed connID={}", self.member.id);
+                        log::info!("services changed connID={id}");
                     }
                 }
-                Event::End(result) => return result.map_err(|e| e.to_string()),
+                Event::End(Ok(())) => return Ok(SessionEvent::Ended),
+                Event::End(Err(e)) => return Err(SessionFailure::Lost(e)),
                 Event::Ping | Event::Signal(_) => {}
             }
         }
     }
 
     /// Describes why the server refuses this client or the services that it was offered last.
-    fn refused(&self, refusal: RejectCode) -> String {
+    fn refused(&self, refusal: RejectCode) -> ConnectFailure {
         let services = self.member.offered().next().clone();
-        refused(&self.pool.me, &services, refusal).to_string()
+        refused(&self.me, &services, refusal)
     }
 
     /// Pings a silent server, and closes a tunnel that is no longer needed.
-    fn tick(&mut self, silence: Duration) -> Option<String> {
+    fn tick(&mut self) -> Result<(), SessionFailure> {
+        let silence = self.inbox.silence();
         let tunnel = &self.member.tunnel;
         if tunnel.streams() > 0 {
             self.idle_since = Instant::now();
-        } else if !self.member.kept && self.idle_since.elapsed() >= self.pool.me.remote_timeout {
+        } else if !self.member.kept && self.idle_since.elapsed() >= self.me.remote_timeout {
             // It was opened under load.
             tunnel.close();
         }
         if !tunnel.is_open() {
             // A server answers a ping on a draining tunnel with close, which would end it.
-            return None;
+            return Ok(());
         }
-        let interval = self.pool.me.remote_timeout / 2;
+        let interval = self.me.remote_timeout / 2;
         if silence < interval {
             self.pings = 0;
             // A server that receives nothing, because all traffic goes the other way, may give up.
@@ -391,14 +199,12 @@ impl ClientSession {
             }
         } else if self.pings == 0 || self.last_ping.elapsed() >= interval {
             if self.pings > MAX_UNANSWERED_PINGS {
-                return Some(format!(
-                    "nothing was received from the server for {silence:?}"
-                ));
+                return Err(SessionFailure::Silent(silence));
             }
             self.pings += 1;
             self.last_ping = Instant::now();
             tunnel.ping();
         }
-        None
+        Ok(())
     }
 }

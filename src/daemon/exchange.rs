@@ -1,7 +1,7 @@
 //! The link between the servers of this process and those of its parent or child during a restart:
 //! this module reads and ends it. `server::transfer` sends the messages and acts on them.
 
-use super::running::{all, RoleSource};
+use super::role::{all, RoleSet, RoleSource};
 use crate::handover::{Message, ProcessLink, ProcessMessages};
 use crate::net::{timeout, Shutdown};
 use crate::server::{MessageOrigin, Recipient, Server};
@@ -14,7 +14,7 @@ use std::time::Duration;
 const LINK_END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Links the servers to those of the parent process. Returns the parent's end of the link.
-pub fn with_parent(servers: &[(RoleSource, Arc<Server>)]) -> Option<OwnedFd> {
+pub fn with_parent(servers: &RoleSet<Arc<Server>>) -> Option<OwnedFd> {
     if servers.is_empty() {
         return None;
     }
@@ -27,11 +27,11 @@ pub fn with_parent(servers: &[(RoleSource, Arc<Server>)]) -> Option<OwnedFd> {
             return None;
         }
     };
-    for (source, server) in servers {
+    for (source, server) in servers.iter() {
         server.set_parent(link.of_role(source));
     }
     let recipients = recipients(servers);
-    crate::spawn(async move {
+    crate::net::spawn(async move {
         read(&recipients, incoming, MessageOrigin::Parent).await;
         for (_, recipient) in recipients {
             recipient.lose_parent();
@@ -43,7 +43,7 @@ pub fn with_parent(servers: &[(RoleSource, Arc<Server>)]) -> Option<OwnedFd> {
 /// Hands the servers over to the child process. Returns when they have ended, at the latest after
 /// `patience`.
 pub async fn with_child(
-    servers: &[(RoleSource, Arc<Server>)],
+    servers: &RoleSet<Arc<Server>>,
     link: Option<(ProcessLink, ProcessMessages)>,
     patience: Duration,
 ) {
@@ -56,7 +56,7 @@ pub async fn with_child(
     };
     let (recipients, ended) = (recipients(servers), Shutdown::default());
     let reading = ended.clone();
-    crate::spawn(async move {
+    crate::net::spawn(async move {
         read(&recipients, incoming, MessageOrigin::Child).await;
         reading.trigger();
     });
@@ -71,7 +71,7 @@ pub async fn with_child(
         )
         .await;
         // Messages that the child sent before it reads `Done` still arrive and are answered.
-        for (source, _) in servers {
+        for (source, _) in servers.iter() {
             let _ = link.of_role(source).send(&Message::Done, None).await;
         }
         timeout(LINK_END_TIMEOUT, ended.wait()).await;
@@ -85,7 +85,7 @@ pub async fn with_child(
     future::zip(making_way, talking).await;
 }
 
-fn recipients(servers: &[(RoleSource, Arc<Server>)]) -> Vec<(RoleSource, Recipient)> {
+fn recipients(servers: &RoleSet<Arc<Server>>) -> Vec<(RoleSource, Recipient)> {
     let servers = servers.iter();
     servers
         .map(|(source, server)| (source.clone(), server.recipient()))

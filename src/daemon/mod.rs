@@ -1,13 +1,18 @@
 //! The process: starts the roles, handles signals, and shuts down in order.
 
 mod account;
+#[cfg_attr(not(feature = "client"), path = "no_client_role.rs")]
+mod client_role;
 #[cfg(feature = "server")]
 mod exchange;
+mod role;
 mod running;
+#[cfg_attr(not(feature = "server"), path = "no_server_role.rs")]
+mod server_role;
 mod supervisor;
 
 use crate::config::{self, RoleConfig, SentryConfig};
-use crate::handover::{ChildProcess, Inherited, ParentLink, Program, Progress};
+use crate::handover::{ChildProcess, Inherited, ParentLink, Program, Progress, TakeoverError};
 use crate::logging;
 use crate::net::{blocking, timeout};
 use account::Account;
@@ -142,7 +147,7 @@ pub fn run<E: fmt::Display>(
     drop(roles);
     let (sender, receiver) = channel::unbounded();
     let again = Arc::new(move || again().map_err(|e| e.to_string()));
-    crate::spawn(async move {
+    crate::net::spawn(async move {
         serve(running, &program, &constants, &receiver, again).await;
         handle.close();
     });
@@ -233,7 +238,7 @@ async fn serve(
                 let handed_over = async {
                     for _ in 1..MAX_START_TRIES {
                         match hand_over(&running, program).await {
-                            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                            Err(TakeoverError::Signaled(_)) => {}
                             result => return result,
                         }
                     }
@@ -331,7 +336,7 @@ fn reload(running: &mut RunningRoles, constants: &Constants, planned: Planned) {
             );
         }
         // Dropping tens of thousands of users takes a while, too.
-        crate::spawn(blocking(move || drop(roles)));
+        crate::net::spawn(blocking(move || drop(roles)));
     });
     match reloaded {
         Ok(()) => log::info!("reloaded"),
@@ -340,9 +345,12 @@ fn reload(running: &mut RunningRoles, constants: &Constants, planned: Planned) {
 }
 
 /// Starts the installed program and waits until it has taken over. If that fails, the child is
-/// ended and the error says why.
-async fn hand_over(running: &RunningRoles, program: &Program) -> io::Result<ChildProcess> {
-    let mut child = ChildProcess::start(program)?;
+/// ended.
+async fn hand_over(
+    running: &RunningRoles,
+    program: &Program,
+) -> Result<ChildProcess, TakeoverError> {
+    let mut child = ChildProcess::start(program).map_err(TakeoverError::Io)?;
     child.send_items(&running.export()).await?;
     child.next_progress().await?;
     if !running.has_servers() {
@@ -359,10 +367,7 @@ async fn hand_over(running: &RunningRoles, program: &Program) -> io::Result<Chil
 /// Waits until the roles of this process have drained after a child has taken over, or a signal
 /// stops them.
 async fn drain(running: &RunningRoles, mut child: ChildProcess, signals: &Receiver<i32>) {
-    #[cfg(feature = "server")]
-    let servers = running.drain_servers(child.link());
-    #[cfg(not(feature = "server"))]
-    let servers = future::ready(());
+    let servers = running.drain_servers(&mut child);
     let clients = async {
         if running.has_servers() {
             // The child's clients connect to its servers, or to others.

@@ -62,7 +62,7 @@ impl ProcessLink {
             flushed: flushed.clone(),
         };
         let sending = socket.clone();
-        crate::spawn(async move {
+        crate::net::spawn(async move {
             if let Err(e) = send_all(&sending, &outgoing).await {
                 log::debug!("sending to the other gt process: {e}");
             }

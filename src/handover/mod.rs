@@ -33,6 +33,7 @@ use rustix::net::{
 use rustix::process::{kill_process, Pid, Signal};
 use signal_hook::consts::{SIGHUP, SIGQUIT};
 use std::ffi::OsString;
+use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -99,6 +100,39 @@ impl Progress {
     }
 }
 
+/// Why the child process has not taken over.
+#[derive(Debug)]
+pub enum TakeoverError {
+    /// The child could not be started, or the socket that leads to it failed.
+    Io(io::Error),
+    /// The child cannot run and has said why.
+    Failed(String),
+    /// A signal ended the child before it could handle signals; another attempt may succeed.
+    Signaled(ExitStatus),
+    /// The child has ended without a report.
+    Ended(ExitStatus),
+    /// The child has not completed a step within [`STEP_TIMEOUT`].
+    Timeout,
+    /// The installed program does not read what it was given.
+    Unaware,
+}
+
+impl fmt::Display for TakeoverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(e) => e.fmt(f),
+            Self::Failed(why) => f.write_str(why),
+            Self::Signaled(status) | Self::Ended(status) => {
+                write!(f, "the new process has ended: {status}")
+            }
+            Self::Timeout => {
+                write!(f, "the new process did not report within {STEP_TIMEOUT:?}")
+            }
+            Self::Unaware => f.write_str("the new process does not know how to take over"),
+        }
+    }
+}
+
 impl Program {
     /// Records the path and the arguments of this process. Call it when the process starts, since
     /// an installation may change the path later.
@@ -157,8 +191,8 @@ impl ChildProcess {
         self.child.id()
     }
 
-    /// Sends all items. Fails if the child ends or does not take them in time; the error says why.
-    pub async fn send_items(&mut self, items: &[Outgoing]) -> io::Result<()> {
+    /// Sends all items.
+    pub async fn send_items(&mut self, items: &[Outgoing]) -> Result<(), TakeoverError> {
         let giving = async {
             for (item, socket) in items {
                 let packet = item.encode();
@@ -174,7 +208,7 @@ impl ChildProcess {
     }
 
     /// Waits for the next report. Fails if the child cannot take over or ends.
-    pub async fn next_progress(&mut self) -> io::Result<Progress> {
+    pub async fn next_progress(&mut self) -> Result<Progress, TakeoverError> {
         let listening = async {
             loop {
                 let receive = |from: &OwnedFd| receive(from);
@@ -186,7 +220,7 @@ impl ChildProcess {
         };
         let heard = timeout(STEP_TIMEOUT, listening).await;
         match self.check_step(heard).await? {
-            (Progress::Failed(why), _) => Err(io::Error::other(why)),
+            (Progress::Failed(why), _) => Err(TakeoverError::Failed(why)),
             #[cfg(feature = "server")]
             (Progress::Listening, socket) => {
                 self.link = socket;
@@ -214,15 +248,10 @@ impl ChildProcess {
         let _ = kill_process(Pid::from_child(&self.child), Signal::HUP);
     }
 
-    /// Turns a failed or timed-out (`None`) step into an error. `Interrupted` means that a signal
-    /// ended the child before it could handle signals.
-    async fn check_step<T>(&mut self, step: Option<io::Result<T>>) -> io::Result<T> {
+    /// Turns a failed or timed-out (`None`) step into an error.
+    async fn check_step<T>(&mut self, step: Option<io::Result<T>>) -> Result<T, TakeoverError> {
         let e = match step {
-            None => {
-                return Err(io::Error::other(format!(
-                    "the new process did not report within {STEP_TIMEOUT:?}"
-                )))
-            }
+            None => return Err(TakeoverError::Timeout),
             Some(Ok(done)) => return Ok(done),
             Some(Err(e)) => e,
         };
@@ -233,18 +262,15 @@ impl ChildProcess {
                 | io::ErrorKind::ConnectionReset
         );
         if !is_gone {
-            return Err(e);
+            return Err(TakeoverError::Io(e));
         }
         let Some(status) = timeout(EXIT_TIMEOUT, self.wait()).await else {
-            let why = "the new process does not know how to take over";
-            return Err(io::Error::other(why));
+            return Err(TakeoverError::Unaware);
         };
-        let kind = match status.signal() {
-            Some(SIGHUP | SIGQUIT) => io::ErrorKind::Interrupted,
-            _ => io::ErrorKind::Other,
-        };
-        let why = format!("the new process has ended: {status}");
-        Err(io::Error::new(kind, why))
+        Err(match status.signal() {
+            Some(SIGHUP | SIGQUIT) => TakeoverError::Signaled(status),
+            _ => TakeoverError::Ended(status),
+        })
     }
 
     /// Waits until the process has ended.

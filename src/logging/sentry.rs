@@ -37,7 +37,7 @@ impl Reporter {
             .transport(Ureq(agent))
             .release(match &config.release {
                 Some(release) => release.clone(),
-                None => crate::cli::VERSION.to_owned(),
+                None => crate::version::VERSION.to_owned(),
             });
         options.dsn = Some(dsn);
         options.environment = config.environment.clone().map(Into::into);

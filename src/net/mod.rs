@@ -37,8 +37,7 @@ pub use delivery::Delivery;
 pub use dial::dial;
 pub use listen::{accept_failures, listen, Listener};
 pub use random::random;
-pub use reactor::blocking;
-pub(crate) use reactor::{spawn, CountedTask};
+pub use reactor::{blocking, spawn};
 pub use read_buf::with_read_buf;
 #[cfg(test)]
 pub use read_buf::READ;

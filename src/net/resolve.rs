@@ -154,7 +154,7 @@ fn begin(
     if !std::mem::replace(&mut state.looking, true) {
         let name = name.clone();
         // A separate task, since the caller may give up while others wait for the same result.
-        crate::spawn(async move {
+        crate::net::spawn(async move {
             let asked = NAMES.run(ask).await;
             let answer = match asked {
                 Ok(addresses) if addresses.is_empty() => Err(LookupError {

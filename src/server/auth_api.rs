@@ -4,7 +4,7 @@
 use crate::config::label::ascii;
 use crate::config::Url;
 use crate::logging::{held_back, LogThrottle};
-use crate::net::http::{self, ApiClient, ApiRequest};
+use crate::net::http::{ApiClient, ApiRequest, RequestError};
 use crate::wire::hello::ServiceSpec;
 use async_io::Timer;
 use async_lock::Semaphore;
@@ -122,8 +122,7 @@ impl AuthApi {
         };
         let timeout = async {
             Timer::after(self.timeout).await;
-            let what = format!("no answer within {:?}", self.timeout);
-            Err(io::Error::new(io::ErrorKind::TimedOut, what))
+            Err(RequestError::Timeout(self.timeout))
         };
         match future::or(Box::pin(self.ask(&question)), timeout).await {
             Ok(decision) => decision,
@@ -140,7 +139,7 @@ impl AuthApi {
         }
     }
 
-    async fn ask(&self, question: &AuthRequest<'_>) -> io::Result<AuthDecision> {
+    async fn ask(&self, question: &AuthRequest<'_>) -> Result<AuthDecision, RequestError> {
         let question = serde_json::to_vec(question)?;
         let _permit = self.requests.acquire().await;
         let request = ApiRequest {
@@ -148,20 +147,12 @@ impl AuthApi {
             headers: &[],
             json: Some(&question),
         };
-        let answer = self.http.send(&request, self.timeout).await?;
-        if answer.status != 200 {
-            let status = answer.status;
-            return Err(io::Error::other(format!(
-                "the API answered with status {status}"
-            )));
-        }
-        parse_response(&answer.body)
+        parse_response(&self.http.send(&request, self.timeout).await?)
     }
 }
 
-fn parse_response(body: &[u8]) -> io::Result<AuthDecision> {
-    let answer: AuthResponse =
-        serde_json::from_slice(body).map_err(|e| http::not_understood(&e))?;
+fn parse_response(body: &[u8]) -> Result<AuthDecision, RequestError> {
+    let answer: AuthResponse = serde_json::from_slice(body)?;
     if !answer.result {
         return Ok(AuthDecision::Denied);
     }

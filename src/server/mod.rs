@@ -198,7 +198,7 @@ impl Server {
             .set(plan.connection_limits.0, plan.connection_limits.1);
         state.settings.replace(plan.settings);
         let announced = state.clone();
-        crate::spawn(async move { announced.settings.announce().await });
+        crate::net::spawn(async move { announced.settings.announce().await });
         self.listeners().change(plan.listeners, |open, front| {
             accept(state, open, front, &plan.api)
         });
@@ -349,12 +349,12 @@ fn accept(state: &Arc<ServerState>, open: &OpenListener, front: Front, api: &Opt
     let (listener, stop) = (open.listener.clone(), open.stop.clone());
     match (open.purpose, api) {
         (Purpose::Visitors(kind), _) => {
-            crate::spawn(accept_visitors(state.clone(), listener, stop, kind));
+            crate::net::spawn(accept_visitors(state.clone(), listener, stop, kind));
         }
         (Purpose::Api, Some(plan)) => {
             let (acceptor, hosts) = (plan.acceptor.clone(), plan.hosts.clone());
             match Api::new(state.clone(), acceptor, hosts, front) {
-                Ok(api) => crate::spawn(api.accept(listener, stop)),
+                Ok(api) => crate::net::spawn(api.accept(listener, stop)),
                 Err(e) => log::error!("the API cannot serve: {e}"),
             }
         }
@@ -377,9 +377,9 @@ async fn accept_visitors(
             let state = state.clone();
             match state.settings.get().acceptor.clone() {
                 Some(acceptor) if kind == ListenerKind::Https => {
-                    crate::spawn(sniff::serve_tls(state, socket, peer, acceptor, permit));
+                    crate::net::spawn(sniff::serve_tls(state, socket, peer, acceptor, permit));
                 }
-                _ => crate::spawn(sniff::serve_connection(state, socket, peer, kind, permit)),
+                _ => crate::net::spawn(sniff::serve_connection(state, socket, peer, kind, permit)),
             }
         }
     };

@@ -12,6 +12,7 @@ use super::ports::{
     self, InheritedPort, OpenedPort, PortFailure, PortListener, PortQuota, PortRequest,
 };
 use super::settings::Settings;
+use super::users::LoginProof;
 use crate::config::label::{ascii, label, value};
 use crate::config::Limits;
 use crate::sync::{Mutex, MutexGuard};
@@ -70,17 +71,6 @@ pub struct Login<'a> {
     pub proof: LoginProof,
     /// The address that the tunnel comes from.
     pub peer: SocketAddr,
-}
-
-/// The way in which a client has proven that its id belongs to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LoginProof {
-    /// As the server's self test. Snapshots leave it out, and nothing is reserved for it.
-    SelfTest,
-    /// Not at all: the id was free, and any client is admitted (allowAnyClient).
-    Stranger,
-    /// With a secret that the configuration or the authAPI knows.
-    Known,
 }
 
 /// The result of opening a stream for a visitor.

@@ -112,7 +112,7 @@ impl RestoredClients {
             |(id, secret): (String, Secret)| state.first_secrets.lease(&id, secret.as_bytes());
         let first_secrets: Vec<_> = self.first_secrets.into_iter().filter_map(lease).collect();
         let state = state.clone();
-        crate::spawn(async move {
+        crate::net::spawn(async move {
             state.stop.or(Timer::after(RETENTION)).await;
             state.registry.close_expired_ports();
             drop(first_secrets);

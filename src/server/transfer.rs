@@ -178,7 +178,7 @@ impl ServerState {
             return Err(Some((conn, permit)));
         }
         let serving = self.serving.begin();
-        crate::spawn(async move {
+        crate::net::spawn(async move {
             carry(&conn, &near, HALF_CLOSE_TIMEOUT).await;
             drop((serving, permit));
         });
@@ -205,7 +205,7 @@ impl Recipient {
                 if let (Some(socket), Some(permit)) = (socket, permit) {
                     let moved = visitor::MovedVisitor { socket, peer, head };
                     let (state, handshake) = (state.clone(), state.handshakes.begin());
-                    crate::spawn(async move {
+                    crate::net::spawn(async move {
                         visitor::resume(state, moved, to, from, permit).await;
                         drop(handshake);
                     });
@@ -273,7 +273,7 @@ impl Recipient {
             (Message::Tunnel(tunnel), _) => {
                 let socket = socket.and_then(|socket| Socket::adopt(socket).ok());
                 if let Some(socket) = socket {
-                    crate::spawn(session::adopt(state.clone(), tunnel, socket));
+                    crate::net::spawn(session::adopt(state.clone(), tunnel, socket));
                 }
             }
             (Message::Done, _) => self.lose_parent(),
@@ -283,7 +283,7 @@ impl Recipient {
     /// Calls `end` once the client has had time to reconnect, or when this process drains.
     fn after_retention(&self, end: impl FnOnce() + Send + 'static) {
         let state = self.0.clone();
-        crate::spawn(async move {
+        crate::net::spawn(async move {
             state.stop.or(Timer::after(RETENTION)).await;
             end();
         });
@@ -294,7 +294,7 @@ impl Recipient {
         let state = self.0.clone();
         let held = state.registry.release_all();
         state.lose_parent();
-        crate::spawn(async move {
+        crate::net::spawn(async move {
             for (id, right) in held {
                 Recipient(state.clone()).after_retention(move || drop(right));
                 state.release_if_done(&id).await;
@@ -318,8 +318,9 @@ mod tests {
     use super::*;
     use crate::config::{Limits, PortRange, TcpRule};
     use crate::server::auth_lockout::AuthLockout;
-    use crate::server::registry::{Login, LoginProof};
+    use crate::server::registry::Login;
     use crate::server::settings::Settings;
+    use crate::server::users::LoginProof;
     use crate::tunnel::{PeerRole, Policy, Tunnel};
     use crate::wire::hello::ServiceSpec;
     use crate::wire::Version;

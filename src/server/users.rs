@@ -2,7 +2,6 @@
 
 use super::auth_api::AuthApi;
 use super::first_secrets::{FirstSecretLease, FirstSecrets};
-use super::registry::LoginProof;
 use crate::config::label::ascii;
 use crate::config::{self, AnyClient, Limits, Secret, User};
 use std::collections::HashMap;
@@ -37,6 +36,17 @@ pub enum LoginVerdict {
     Refused,
     /// The authAPI decides; these limits apply if it grants access.
     Ask(Arc<AuthApi>, Arc<Limits>),
+}
+
+/// How a client has proven that its id belongs to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginProof {
+    /// It is the server's self test. Snapshots leave it out, and nothing is reserved for it.
+    SelfTest,
+    /// Not at all: the id was free (allowAnyClient).
+    Stranger,
+    /// By a secret that the configuration or the authAPI knows.
+    Known,
 }
 
 /// A successful login.

@@ -31,7 +31,7 @@ pub async fn accept_port(state: Arc<ServerState>, id: Box<str>, port: OpenedPort
             };
             let (state, id, port) = (state.clone(), id.clone(), port.port);
             let handshake = state.handshakes.begin();
-            crate::spawn(async move {
+            crate::net::spawn(async move {
                 serve_port(&state, (&id, port), socket, (peer, None), permit).await;
                 drop(handshake);
             });
@@ -280,7 +280,7 @@ fn relay(
 ) {
     let relay = Relay::visitor(stream, conn.clone(), answer_kind != ErrorAnswer::Nothing);
     let serving = state.serving.begin();
-    crate::spawn(async move {
+    crate::net::spawn(async move {
         let _held = (serving, permit);
         let answer = match relay.await {
             RelayOutcome::Done => return,

@@ -159,7 +159,7 @@ impl Tunnel {
             Some(speed) => (Some(speed.send), Some(speed.receive)),
             None => (None, None),
         };
-        crate::spawn(OutboxWriter::new(
+        crate::net::spawn(OutboxWriter::new(
             shared.clone(),
             conn.clone(),
             policy.version,

@@ -64,7 +64,7 @@ impl Endpoint {
             inner: Mutex::default(),
             answered: Event::new(),
         });
-        crate::spawn(endpoint.clone().listen());
+        crate::net::spawn(endpoint.clone().listen());
         Ok(endpoint)
     }
 

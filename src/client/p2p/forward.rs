@@ -8,7 +8,7 @@ use super::message::{MessageReader, SignalingMessage};
 use super::peer::PeerState;
 use super::sdp::{self, Description};
 use super::signaling::{chunk, reflexive, SignalingResponse, RELAY};
-use super::{begin, carry, ChannelConn, LABEL};
+use super::{begin, carry, ChannelConn, P2pError, LABEL};
 use crate::client::context::ClientContext;
 use crate::client::pool::Pool;
 use crate::config::{Remote, TcpForward};
@@ -17,10 +17,10 @@ use crate::net::{self, timeout, Conn, Listener, Shutdown};
 use crate::sync::{Mutex, MutexGuard};
 use event_listener::Event;
 use futures_lite::future;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 /// Time that a direct connection has to come up before the server is used (docs/p2p.md, "From
 /// another gt").
@@ -35,6 +35,62 @@ const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time that one direction of a relayed connection may pause when the other has ended: as long as a
 /// relay keeps a silent visitor.
 const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Why a connection to the other client could not be set up.
+#[derive(Debug)]
+enum ForwardError {
+    /// A connection failed: to the server as a visitor, or the forwarded one.
+    Io(io::Error),
+    /// The remoteAPI has not told the server's address yet.
+    UnknownServer,
+    /// No peer could be created here.
+    Peer(P2pError),
+    /// The status of the other client's response, or of the server's in its place.
+    Status(u16),
+    /// The other client's answer or its description breaks the rules.
+    BadAnswer(&'static str),
+    /// The peer failed before it was connected.
+    Unconnected,
+    /// The other client does not support relays.
+    CannotRelay,
+}
+
+impl fmt::Display for ForwardError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(e) => e.fmt(f),
+            Self::UnknownServer => f.write_str("the server's address is not known"),
+            Self::Peer(e) => e.fmt(f),
+            Self::Status(status) => {
+                write!(f, "the other client answered {status}")?;
+                f.write_str(match status {
+                    403 => " (remoteSTUN is not set there, or it has no P2P)",
+                    404 => " (no client has that host prefix)",
+                    _ => "",
+                })
+            }
+            Self::BadAnswer(why) => f.write_str(why),
+            Self::Unconnected => f.write_str("the peer could not be reached"),
+            Self::CannotRelay => write!(
+                f,
+                "the other client cannot relay: its answer does not repeat \"{RELAY}\" (it is an \
+                 original GT or an older gt; update it, or set tcpForwardFallback to false)"
+            ),
+        }
+    }
+}
+
+impl From<io::Error> for ForwardError {
+    fn from(e: io::Error) -> Self {
+        Self::Io(e)
+    }
+}
+
+impl From<io::ErrorKind> for ForwardError {
+    fn from(kind: io::ErrorKind) -> Self {
+        Self::Io(kind.into())
+    }
+}
 
 /// A running forwarder with its listener.
 #[derive(Clone)]
@@ -106,13 +162,13 @@ impl TcpForwarder {
             changed: Event::new(),
         });
         let (accepting, until) = (listener.clone(), stop.clone());
-        crate::spawn(async move {
+        crate::net::spawn(async move {
             let accept = async {
                 loop {
                     let (socket, _) = accepting.accept().await;
                     let serving = way.me.serving.begin();
                     let way = way.clone();
-                    crate::spawn(async move {
+                    crate::net::spawn(async move {
                         if let Err(e) = way.carry(Arc::new(socket.into())).await {
                             log::debug!("a forwarded connection: {e}");
                         }
@@ -170,9 +226,9 @@ impl Forwarder {
         self.inner.lock()
     }
 
-    async fn carry(self: &Arc<Self>, conn: Arc<Conn>) -> io::Result<()> {
+    async fn carry(self: &Arc<Self>, conn: Arc<Conn>) -> Result<(), ForwardError> {
         if let Some(channel) = timeout(DIRECT_TIMEOUT, self.channel()).await.flatten() {
-            return carry(channel, conn).await;
+            return Ok(carry(channel, conn).await?);
         }
         if self.config.fallback {
             let relayed = self.relay(&conn).await;
@@ -220,7 +276,7 @@ impl Forwarder {
                 if let (Some(at), false, false) = (empty, pauses, is_connecting) {
                     if let Some(slot) = inner.slots.get_mut(at) {
                         *slot = PeerSlot::Connecting;
-                        crate::spawn(self.clone().fill(at));
+                        crate::net::spawn(self.clone().fill(at));
                     }
                 }
                 let up = inner.slots.iter().filter_map(|slot| match slot {
@@ -272,8 +328,8 @@ impl Forwarder {
     }
 
     /// Offers a P2P connection through the server, and waits until it is up.
-    async fn connect(&self) -> io::Result<PeerHandle> {
-        let endpoint = self.me.p2p.endpoint_of_one().map_err(io::Error::other)?;
+    async fn connect(&self) -> Result<PeerHandle, ForwardError> {
+        let endpoint = self.me.p2p.endpoint_of_one().map_err(ForwardError::Peer)?;
         let begun = begin(
             &self.me,
             endpoint.clone(),
@@ -281,7 +337,7 @@ impl Forwarder {
             None,
             |peer, identity| Ok(peer.describe(identity, sdp::offer)),
         );
-        let (link, hosts, offer) = begun.map_err(io::Error::other)?;
+        let (link, hosts, offer) = begun.map_err(ForwardError::Peer)?;
         // Ends the peer if the caller stops waiting.
         let mut undecided = PendingVisit(Some(link.clone()));
         let (conn, host) = self.visit().await?;
@@ -298,19 +354,19 @@ impl Forwarder {
             for candidate in reflexive(&self.me, &endpoint).await {
                 send_message(&conn, SignalingMessage::Candidate(candidate)).await?;
             }
-            conn.write_all(REQUEST_END).await
+            Ok(conn.write_all(REQUEST_END).await?)
         };
         let hearing = self.read_answer(&conn, &endpoint, &link);
         let talking = async {
             // An early end of the answer must not end this end's messages.
             let (told, heard) = future::zip(telling, hearing).await;
             heard.and(told)?;
-            future::pending::<io::Result<()>>().await
+            future::pending::<Result<(), ForwardError>>().await
         };
         let connected = async {
             match link.connected().await {
                 true => Ok(()),
-                false => Err(io::Error::other("the peer could not be reached")),
+                false => Err(ForwardError::Unconnected),
             }
         };
         future::or(connected, talking).await?;
@@ -324,18 +380,10 @@ impl Forwarder {
         conn: &Conn,
         endpoint: &Endpoint,
         link: &PeerHandle,
-    ) -> io::Result<()> {
+    ) -> Result<(), ForwardError> {
         let mut answer = SignalingResponse::read(conn).await?;
         if answer.status != 200 {
-            let hint = match answer.status {
-                403 => " (remoteSTUN is not set there, or it has no P2P)",
-                404 => " (no client has that host prefix)",
-                _ => "",
-            };
-            let status = answer.status;
-            return Err(io::Error::other(format!(
-                "the other client answered {status}{hint}"
-            )));
+            return Err(ForwardError::Status(answer.status));
         }
         let mut reader = MessageReader::default();
         let mut is_answered = false;
@@ -343,30 +391,33 @@ impl Forwarder {
             match message {
                 SignalingMessage::Answer(sdp) => {
                     is_answered = true;
-                    let description = Description::parse(&sdp).map_err(io::Error::other)?;
+                    let description = Description::parse(&sdp);
+                    let description = description.map_err(ForwardError::BadAnswer)?;
                     let side = description.side_of_offer();
                     let now = Instant::now();
                     link.with(|peer| peer.connect(&endpoint.identity, &description, side, now))
-                        .map_err(io::Error::other)?;
+                        .map_err(ForwardError::Peer)?;
                 }
                 SignalingMessage::Candidate(candidate) => {
                     link.with(|peer| peer.add_remote(&candidate, Instant::now()));
                 }
                 SignalingMessage::Offer(_) => {
-                    return Err(io::Error::other("the other client answered with an offer"))
+                    return Err(ForwardError::BadAnswer(
+                        "the other client answered with an offer",
+                    ))
                 }
             }
         }
         match is_answered {
             true => Ok(()),
-            false => Err(io::Error::other(
+            false => Err(ForwardError::BadAnswer(
                 "the other client answered with an empty page",
             )),
         }
     }
 
-    /// Connects to the server as a visitor of the other client. Also returns the host to ask for.
-    async fn visit(&self) -> io::Result<(Conn, String)> {
+    /// Connects to the server as a visitor of the other client. Returns the name to ask for, too.
+    async fn visit(&self) -> Result<(Conn, String), ForwardError> {
         let mut remote = None;
         for pool in &self.pools {
             if remote.is_none() {
@@ -374,14 +425,14 @@ impl Forwarder {
             }
         }
         let Some(Remote { tls, host, port }) = remote else {
-            return Err(io::Error::other("the server's address is not known"));
+            return Err(ForwardError::UnknownServer);
         };
         let socket = net::dial(&host, port, SERVER_TIMEOUT).await?;
         let conn = match tls {
             true => {
                 let connector = self.me.tls.connector()?;
                 let handshake = timeout(SERVER_TIMEOUT, connector.connect(&host, socket)).await;
-                handshake.ok_or(io::Error::from(io::ErrorKind::TimedOut))??
+                handshake.ok_or(io::ErrorKind::TimedOut)??
             }
             false => Conn::from(socket),
         };
@@ -391,7 +442,7 @@ impl Forwarder {
     }
 
     /// Relays a connection through the server, to a client that supports it.
-    async fn relay(&self, local: &Arc<Conn>) -> io::Result<()> {
+    async fn relay(&self, local: &Arc<Conn>) -> Result<(), ForwardError> {
         let (conn, host) = self.visit().await?;
         let request = format!(
             "XP / HTTP/1.1\r\nHost: {host}\r\n{RELAY}\r\n\
@@ -400,19 +451,13 @@ impl Forwarder {
         );
         conn.write_all(request.as_bytes()).await?;
         let answer = timeout(SERVER_TIMEOUT, SignalingResponse::read(&conn)).await;
-        let answer = answer.ok_or(io::Error::from(io::ErrorKind::TimedOut))??;
+        let answer = answer.ok_or(io::ErrorKind::TimedOut)??;
         if answer.status != 200 {
-            let status = answer.status;
-            return Err(io::Error::other(format!(
-                "the other client answered {status}"
-            )));
+            return Err(ForwardError::Status(answer.status));
         }
         // A client without relays answers 200 and an empty page.
         if !answer.relays {
-            return Err(io::Error::other(format!(
-                "the other client cannot relay: its answer does not repeat \"{RELAY}\" (it is an \
-                 original GT or an older gt; update it, or set tcpForwardFallback to false)"
-            )));
+            return Err(ForwardError::CannotRelay);
         }
         local.write_all(&answer.rest).await?;
         net::carry(local, &conn, HALF_CLOSE_TIMEOUT).await;

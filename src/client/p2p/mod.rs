@@ -267,7 +267,7 @@ fn begin<T>(
     };
     let driver = PeerDriver::new(link.clone(), endpoint, me.p2p.idle(), accept);
     let over = link.clone();
-    crate::spawn(async move {
+    crate::net::spawn(async move {
         driver.await;
         drop(permit);
         over.drained().await;

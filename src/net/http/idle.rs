@@ -42,7 +42,7 @@ impl IdleConnections {
             inner.conns.pop_front();
         }
         if !std::mem::replace(&mut inner.watched, true) {
-            crate::spawn(watch(Arc::downgrade(self), end));
+            crate::net::spawn(watch(Arc::downgrade(self), end));
         }
     }
 

@@ -16,21 +16,57 @@ use super::{dial, Conn};
 use async_io::Timer;
 use futures_lite::future;
 use idle::IdleConnections;
-use response::RequestFailure;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
-/// Returns the error for an API response that is not as expected. It does not quote a value of the
-/// wrong kind, which may be a secret.
-pub fn not_understood(e: &serde_json::Error) -> io::Error {
-    let (text, line, column) = (e.to_string(), e.line(), e.column());
-    let quotes = e.is_data() && text.starts_with("invalid");
-    let why = match quotes {
-        true => format!("a value of the wrong kind at line {line} column {column}"),
-        false => text,
-    };
-    io::Error::other(format!("unexpected answer: {why}"))
+/// Why a request to an API has no usable answer. The text does not name the API.
+#[derive(Debug)]
+pub enum RequestError {
+    /// The connection or its TLS could not be set up.
+    Unreachable(io::Error),
+    /// The connection ended (`None`) or failed before the first byte of a response. A kept
+    /// connection may have been closed meanwhile, so another attempt makes sense.
+    NoResponse(Option<io::Error>),
+    /// The connection failed within the response.
+    Lost(io::Error),
+    /// The other end does not speak HTTP.
+    NotHttp(httparse::Error),
+    /// The response breaks RFC 9112, is cut short or exceeds a limit.
+    Malformed(&'static str),
+    /// No whole response came within this time.
+    Timeout(Duration),
+    /// A status other than 200.
+    Status(u16),
+    /// The body is not what the API should answer.
+    Unexpected(String),
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(e) | Self::NoResponse(Some(e)) | Self::Lost(e) => e.fmt(f),
+            Self::NoResponse(None) => f.write_str("it closed the connection without an answer"),
+            Self::NotHttp(e) => write!(f, "this is not HTTP: {e}"),
+            Self::Malformed(what) => f.write_str(what),
+            Self::Timeout(patience) => write!(f, "no answer within {patience:?}"),
+            Self::Status(status) => write!(f, "it answered with status {status}"),
+            Self::Unexpected(why) => write!(f, "unexpected answer: {why}"),
+        }
+    }
+}
+
+impl From<serde_json::Error> for RequestError {
+    /// Describes a body that is not as expected. Does not quote a value of the wrong kind, which may
+    /// be a secret.
+    fn from(e: serde_json::Error) -> Self {
+        let (text, line, column) = (e.to_string(), e.line(), e.column());
+        let quotes = e.is_data() && text.starts_with("invalid");
+        Self::Unexpected(match quotes {
+            true => format!("a value of the wrong kind at line {line} column {column}"),
+            false => text,
+        })
+    }
 }
 
 /// A client of one API. Keeps connections for later requests.
@@ -69,10 +105,13 @@ impl ApiClient {
         })
     }
 
-    /// Sends a request and returns the response whatever its status, within `patience`. A request
-    /// that finds its kept connection dead is sent once more over a new one, so it must be
-    /// idempotent. Errors do not name the API.
-    pub async fn send(&self, request: &ApiRequest<'_>, patience: Duration) -> io::Result<Response> {
+    /// Sends a request and returns the body of the response, within `patience`. A request that finds
+    /// its kept connection dead is sent once more over a new one, so it must be idempotent.
+    pub async fn send(
+        &self,
+        request: &ApiRequest<'_>,
+        patience: Duration,
+    ) -> Result<Vec<u8>, RequestError> {
         let asking = async {
             let bytes = self.encode(request);
             let mut kept = self.idle.take();
@@ -80,20 +119,22 @@ impl ApiClient {
                 let was_kept = kept.is_some();
                 let conn = match kept.take() {
                     Some(conn) => conn,
-                    None => self.connect(patience).await?,
+                    None => {
+                        let connecting = self.connect(patience);
+                        connecting.await.map_err(RequestError::Unreachable)?
+                    }
                 };
                 match self.exchange(conn, &bytes).await {
-                    Err(RequestFailure::Dead(_)) if was_kept => {}
-                    answer => return answer.map_err(RequestFailure::into),
+                    Err(RequestError::NoResponse(_)) if was_kept => {}
+                    Ok(Response { status: 200, body }) => return Ok(body),
+                    Ok(Response { status, .. }) => return Err(RequestError::Status(status)),
+                    Err(e) => return Err(e),
                 }
             }
         };
         let timeout = async {
             Timer::after(patience).await;
-            Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("no answer within {patience:?}"),
-            ))
+            Err(RequestError::Timeout(patience))
         };
         future::or(asking, timeout).await
     }
@@ -109,10 +150,9 @@ impl ApiClient {
         }
     }
 
-    async fn exchange(&self, conn: Conn, request: &[u8]) -> Result<Response, RequestFailure> {
-        conn.write_all(request)
-            .await
-            .map_err(RequestFailure::Dead)?;
+    async fn exchange(&self, conn: Conn, request: &[u8]) -> Result<Response, RequestError> {
+        let no_response = |e| RequestError::NoResponse(Some(e));
+        conn.write_all(request).await.map_err(no_response)?;
         let (answer, reusable) = response::read(|cx, buffer| conn.poll_read(cx, buffer)).await?;
         if reusable {
             self.idle.put(conn);

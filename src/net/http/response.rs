@@ -1,6 +1,7 @@
 //! Reading of one small HTTP response (RFC 9112), without interpreting it.
 
 use super::chunked::Chunks;
+use super::RequestError;
 use crate::net::with_read_buf;
 use std::io;
 use std::task::{ready, Context, Poll};
@@ -21,25 +22,8 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
-/// Why there is no response.
-#[derive(Debug)]
-pub enum RequestFailure {
-    /// The connection ended before the first byte of a response.
-    Dead(io::Error),
-    /// The response is malformed, incomplete or too large.
-    Bad(io::Error),
-}
-
-impl From<RequestFailure> for io::Error {
-    fn from(failure: RequestFailure) -> Self {
-        match failure {
-            RequestFailure::Dead(e) | RequestFailure::Bad(e) => e,
-        }
-    }
-}
-
-fn bad(what: &str) -> RequestFailure {
-    RequestFailure::Bad(io::Error::new(io::ErrorKind::InvalidData, what))
+fn malformed(what: &'static str) -> RequestError {
+    RequestError::Malformed(what)
 }
 
 /// How a body is framed.
@@ -62,7 +46,7 @@ struct ParsedHead {
 
 /// Reads a response from its first byte on, and returns whether the connection behind `poll_read`
 /// can be used again.
-pub async fn read<P>(poll_read: P) -> Result<(Response, bool), RequestFailure>
+pub async fn read<P>(poll_read: P) -> Result<(Response, bool), RequestError>
 where
     P: FnMut(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>>,
 {
@@ -73,25 +57,21 @@ where
     let mut begun = false;
     let head = loop {
         match parse(&reader.held)? {
-            Some(head) if head.length > MAX_HEAD => return Err(bad("its head is too long")),
-            Some(head) if head.status == 101 => return Err(bad("it switches protocols")),
+            Some(head) if head.length > MAX_HEAD => return Err(malformed("its head is too long")),
+            Some(head) if head.status == 101 => return Err(malformed("it switches protocols")),
             Some(head) if head.status < 200 => {
                 reader.skip(head.length);
                 continue;
             }
             Some(head) => break head,
-            None if reader.held.len() >= MAX_HEAD => return Err(bad("its head is too long")),
+            None if reader.held.len() >= MAX_HEAD => return Err(malformed("its head is too long")),
             None => {}
         }
         match reader.more().await {
-            Ok(0) if begun => return Err(bad("the answer is cut short")),
-            Err(e) if begun => return Err(RequestFailure::Bad(e)),
-            Ok(0) => {
-                let what = "it closed the connection without an answer";
-                let e = io::Error::new(io::ErrorKind::UnexpectedEof, what);
-                return Err(RequestFailure::Dead(e));
-            }
-            Err(e) => return Err(RequestFailure::Dead(e)),
+            Ok(0) if begun => return Err(malformed("the answer is cut short")),
+            Err(e) if begun => return Err(RequestError::Lost(e)),
+            Ok(0) => return Err(RequestError::NoResponse(None)),
+            Err(e) => return Err(RequestError::NoResponse(Some(e))),
             Ok(_) => begun = true,
         }
     };
@@ -108,13 +88,13 @@ where
 }
 
 /// Parses the head at the start of `bytes`; `None` while it is incomplete.
-fn parse(bytes: &[u8]) -> Result<Option<ParsedHead>, RequestFailure> {
+fn parse(bytes: &[u8]) -> Result<Option<ParsedHead>, RequestError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut head = httparse::Response::new(&mut fields);
     let length = match head.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(e) => return Err(bad(&format!("this is not HTTP: {e}"))),
+        Err(e) => return Err(RequestError::NotHttp(e)),
     };
     let (Some(status), Some(minor)) = (head.code, head.version) else {
         return Ok(None);
@@ -126,19 +106,19 @@ fn parse(bytes: &[u8]) -> Result<Option<ParsedHead>, RequestFailure> {
         let text = || std::str::from_utf8(field.value).unwrap_or_default().trim();
         if is("transfer-encoding") {
             if !text().eq_ignore_ascii_case("chunked") {
-                return Err(bad("its transfer coding is unknown"));
+                return Err(malformed("its transfer coding is unknown"));
             }
             framing = Framing::Chunked;
         } else if is("content-length") {
             let digits = text();
             if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-                return Err(bad("its length is not a number"));
+                return Err(malformed("its length is not a number"));
             }
             let length = digits.parse().unwrap_or(usize::MAX);
             match framing {
                 Framing::ToEnd => framing = Framing::Length(length),
                 Framing::Length(other) if other == length => {}
-                Framing::Length(_) => return Err(bad("it has two lengths")),
+                Framing::Length(_) => return Err(malformed("it has two lengths")),
                 // The coding takes precedence, and the connection is not to be trusted (RFC 9112,
                 // section 6.3).
                 Framing::Chunked => persistent = false,
@@ -182,11 +162,11 @@ where
         .await
     }
 
-    async fn need_more(&mut self) -> Result<(), RequestFailure> {
+    async fn need_more(&mut self) -> Result<(), RequestError> {
         match self.more().await {
-            Ok(0) => Err(bad("the answer is cut short")),
+            Ok(0) => Err(malformed("the answer is cut short")),
             Ok(_) => Ok(()),
-            Err(e) => Err(RequestFailure::Bad(e)),
+            Err(e) => Err(RequestError::Lost(e)),
         }
     }
 
@@ -194,7 +174,7 @@ where
         self.held.drain(..n.min(self.held.len()));
     }
 
-    async fn take(&mut self, n: usize) -> Result<Vec<u8>, RequestFailure> {
+    async fn take(&mut self, n: usize) -> Result<Vec<u8>, RequestError> {
         if n > MAX_BODY {
             return Err(too_large());
         }
@@ -204,13 +184,13 @@ where
         Ok(self.held.drain(..n).collect())
     }
 
-    async fn take_chunks(&mut self) -> Result<Vec<u8>, RequestFailure> {
+    async fn take_chunks(&mut self) -> Result<Vec<u8>, RequestError> {
         let (mut chunks, mut body) = (Chunks::new(), Vec::new());
         loop {
             let mut rest = self.held.as_slice();
             while !rest.is_empty() && chunks != Chunks::Last {
                 let data = chunks.data(&mut rest);
-                body.extend_from_slice(data.map_err(|_| bad("its chunks are malformed"))?);
+                body.extend_from_slice(data.map_err(|_| malformed("its chunks are malformed"))?);
                 if body.len() > MAX_BODY {
                     return Err(too_large());
                 }
@@ -225,9 +205,9 @@ where
         }
     }
 
-    async fn take_to_end(&mut self) -> Result<Vec<u8>, RequestFailure> {
+    async fn take_to_end(&mut self) -> Result<Vec<u8>, RequestError> {
         while self.held.len() <= MAX_BODY {
-            if self.more().await.map_err(RequestFailure::Bad)? == 0 {
+            if self.more().await.map_err(RequestError::Lost)? == 0 {
                 return Ok(std::mem::take(&mut self.held));
             }
         }
@@ -235,7 +215,7 @@ where
     }
 
     /// Skips everything up to an empty line.
-    async fn skip_trailers(&mut self) -> Result<(), RequestFailure> {
+    async fn skip_trailers(&mut self) -> Result<(), RequestError> {
         loop {
             if self.held.starts_with(b"\r\n") {
                 self.skip(2);
@@ -248,12 +228,12 @@ where
                     return Ok(());
                 }
                 None if self.held.len() < MAX_HEAD => self.need_more().await?,
-                _ => return Err(bad("its trailers are too long")),
+                _ => return Err(malformed("its trailers are too long")),
             }
         }
     }
 }
 
-fn too_large() -> RequestFailure {
-    bad("the answer is larger than 64 KiB")
+fn too_large() -> RequestError {
+    malformed("the answer is larger than 64 KiB")
 }

@@ -54,7 +54,7 @@ fn read_request(stream: &mut BufReader<TcpStream>) -> Option<String> {
     Some(request + std::str::from_utf8(&body).unwrap())
 }
 
-fn get(client: &ApiClient) -> io::Result<Response> {
+fn get(client: &ApiClient) -> Result<Vec<u8>, RequestError> {
     let request = ApiRequest {
         target: "/a?b",
         headers: &[],
@@ -64,12 +64,12 @@ fn get(client: &ApiClient) -> io::Result<Response> {
 }
 
 /// Returns the result of one response.
-fn said(answer: impl AsRef<[u8]>) -> io::Result<Response> {
+fn said(answer: impl AsRef<[u8]>) -> Result<Vec<u8>, RequestError> {
     get(&api(vec![vec![answer.as_ref().to_vec()]]).0)
 }
 
 fn body(answer: &str) -> String {
-    String::from_utf8(said(answer).unwrap().body).unwrap()
+    String::from_utf8(said(answer).unwrap()).unwrap()
 }
 
 fn error(answer: impl AsRef<[u8]>) -> String {
@@ -94,10 +94,7 @@ fn a_request_is_written_byte_for_byte() {
         headers: &[("Request-Id", "1f")],
         json: Some(b"{}"),
     };
-    assert_eq!(
-        block_on(client.send(&request, PATIENCE)).unwrap().body,
-        b"hello"
-    );
+    assert_eq!(block_on(client.send(&request, PATIENCE)).unwrap(), b"hello");
     let get = format!("GET /a?b HTTP/1.1\r\n{common}\r\n");
     let post = format!(
         "POST / HTTP/1.1\r\n{common}Request-Id: 1f\r\nContent-Type: application/json\r\n\
@@ -135,7 +132,7 @@ fn a_response_may_come_byte_by_byte_and_behind_interim_responses() {
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         stream.set_nodelay(true).unwrap();
-        let answer = "HTTP/1.1 103 Early\r\nA: b\r\n\r\nHTTP/1.1 404 No\r\n\
+        let answer = "HTTP/1.1 103 Early\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\n\
              Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nA: b\r\n\r\n";
         for byte in answer.bytes() {
             stream.write_all(&[byte]).unwrap();
@@ -143,16 +140,25 @@ fn a_response_may_come_byte_by_byte_and_behind_interim_responses() {
         let _ = stream.read_to_end(&mut Vec::new());
     });
     let client = ApiClient::new(false, "127.0.0.1", port).unwrap();
-    let answer = get(&client).unwrap();
-    assert_eq!((answer.status, &*answer.body), (404, &b"hello"[..]));
+    assert_eq!(get(&client).unwrap(), b"hello");
     assert_eq!(client.idle.len(), 1);
+}
+
+#[test]
+fn a_status_other_than_200_is_an_error_and_keeps_the_connection() {
+    let answer = "HTTP/1.1 404 No\r\nContent-Length: 5\r\n\r\nhello";
+    let (client, _) = api(vec![vec![answer.into(), HELLO.into()]]);
+    let e = get(&client).unwrap_err();
+    assert!(matches!(e, RequestError::Status(404)), "{e}");
+    assert_eq!(client.idle.len(), 1);
+    assert_eq!(get(&client).unwrap(), b"hello");
 }
 
 #[test]
 fn a_connection_serves_many_requests() {
     let (client, heard) = api(vec![hello(3)]);
     for _ in 0..3 {
-        assert_eq!(get(&client).unwrap().body, b"hello");
+        assert_eq!(get(&client).unwrap(), b"hello");
         assert_eq!(heard.recv().unwrap().0, 0);
     }
 }
@@ -166,7 +172,7 @@ fn a_connection_that_ends_or_brings_surplus_bytes_is_not_kept() {
         "HTTP/1.1 200 OK\r\n\r\nhello",
     ] {
         let (client, _) = api(vec![vec![answer.into()]]);
-        assert_eq!(get(&client).unwrap().body, b"hello");
+        assert_eq!(get(&client).unwrap(), b"hello");
         assert_eq!(client.idle.len(), 0, "{answer}");
     }
 }
@@ -174,9 +180,9 @@ fn a_connection_that_ends_or_brings_surplus_bytes_is_not_kept() {
 #[test]
 fn a_request_on_a_dead_kept_connection_is_repeated_on_a_new_one() {
     let (client, heard) = api(vec![hello(1), hello(1)]);
-    assert_eq!(get(&client).unwrap().body, b"hello");
+    assert_eq!(get(&client).unwrap(), b"hello");
     assert_eq!(client.idle.len(), 1);
-    assert_eq!(get(&client).unwrap().body, b"hello");
+    assert_eq!(get(&client).unwrap(), b"hello");
     let (numbers, _): (Vec<usize>, Vec<String>) = heard.try_iter().unzip();
     assert_eq!(numbers, [0, 1]);
 }
@@ -184,10 +190,10 @@ fn a_request_on_a_dead_kept_connection_is_repeated_on_a_new_one() {
 #[test]
 fn a_request_on_a_new_connection_is_not_repeated() {
     let (client, _) = api(vec![vec![Vec::new()], hello(1)]);
-    assert_eq!(
-        get(&client).unwrap_err().kind(),
-        io::ErrorKind::UnexpectedEof
-    );
+    assert!(matches!(
+        get(&client).unwrap_err(),
+        RequestError::NoResponse(None)
+    ));
 }
 
 #[test]
@@ -267,7 +273,7 @@ fn a_response_of_64_kib_is_accepted_and_a_larger_one_is_an_error() {
     let length = |n: usize| with(&format!("Content-Length: {n}\r\n"), n);
     let to_end = |n: usize| with("", n);
     for answer in [chunked(MAX_BODY), length(MAX_BODY), to_end(MAX_BODY)] {
-        assert_eq!(said(answer).unwrap().body.len(), MAX_BODY);
+        assert_eq!(said(answer).unwrap().len(), MAX_BODY);
     }
     let huge = with("Content-Length: 99999999999999999999999\r\n", 0);
     for answer in [

@@ -14,9 +14,13 @@ mod epoll;
 mod portable;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub use epoll::{BlockingGuard, CountedTask, PollSource};
+use epoll::CountedTask;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub use epoll::{BlockingGuard, PollSource};
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub use portable::{Elsewhere, Ran, Source};
+use portable::CountedTask;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub use portable::{BlockingGuard, PollSource};
 
 use crate::sync::Mutex;
 use std::future::Future;
@@ -45,9 +49,14 @@ pub enum Readiness {
 /// The result of a call on a non-blocking socket.
 pub type Outcome<T> = io::Result<(T, Readiness)>;
 
-/// Runs a task on the executor. All tasks have one type: otherwise the program would contain the
-/// executor's code for a task, half a KiB or more, once for each type.
-pub fn spawn(task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+/// Spawns a detached task on the executor.
+pub fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    spawn_boxed(Box::pin(CountedTask::new(task)));
+}
+
+/// [`spawn`] with one type for all tasks: otherwise the program would contain the executor's code
+/// for a task, half a KiB or more, once for each type.
+fn spawn_boxed(task: Pin<Box<dyn Future<Output = ()> + Send>>) {
     async_std::task::spawn(task);
 }
 

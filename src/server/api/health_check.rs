@@ -8,15 +8,15 @@ use crate::server::incoming::{read_more, ListenerKind};
 use crate::server::self_test::random_hex;
 use crate::server::state::ServerState;
 use crate::tunnel::{Event, Inbox, PeerRole, Policy, Stream, Tunnel};
-use crate::wire::frame::Signal;
+use crate::wire::frame::{RejectCode, Signal};
 use crate::wire::hello::{Hello, ServiceSpec};
 use crate::wire::Version;
 use async_io::Timer;
 use futures_lite::{future, AsyncReadExt, AsyncWriteExt};
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 /// Maximum time of the whole test.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,6 +39,64 @@ pub struct ProbeTarget {
 struct ProbeExchange {
     question: Vec<u8>,
     answer: Vec<u8>,
+}
+
+/// A step of the self test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeStep {
+    Prepare,
+    OpenTunnel,
+    Visit,
+}
+
+/// Why the self test failed, and in which step.
+#[derive(Debug)]
+pub struct ProbeFailure {
+    step: ProbeStep,
+    cause: ProbeError,
+}
+
+/// What went wrong in a step of the self test.
+#[derive(Debug)]
+pub enum ProbeError {
+    /// The system has no random numbers.
+    NoRandom(io::Error),
+    /// The listener cannot be reached, or its TLS fails.
+    Unreachable(io::Error),
+    /// The step has taken longer than [`PROBE_TIMEOUT`].
+    Timeout,
+    /// The server refused the tunnel.
+    Refused(RejectCode),
+    /// The server closed the tunnel (`None`), or it was lost.
+    TunnelEnded(Option<io::Error>),
+    /// The visitor's connection failed.
+    VisitorLost(io::Error),
+    NoAnswer,
+    /// Another answer than the client's; the first line of one in HTTP.
+    WrongAnswer(Option<String>),
+}
+
+impl fmt::Display for ProbeFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.step {
+            ProbeStep::Prepare => "creating a login: ",
+            ProbeStep::OpenTunnel => "opening its own tunnel: ",
+            ProbeStep::Visit => "connecting as a visitor: ",
+        })?;
+        match &self.cause {
+            ProbeError::NoRandom(e) | ProbeError::Unreachable(e) => e.fmt(f),
+            ProbeError::Timeout => write!(f, "not done within {PROBE_TIMEOUT:?}"),
+            ProbeError::Refused(code) => write!(f, "refused: {code}"),
+            ProbeError::TunnelEnded(None) => f.write_str("the server has closed the tunnel"),
+            ProbeError::TunnelEnded(Some(e)) => write!(f, "the tunnel was lost: {e}"),
+            ProbeError::VisitorLost(e) => write!(f, "the visitor's connection: {e}"),
+            ProbeError::NoAnswer => f.write_str("the visitor got no answer"),
+            ProbeError::WrongAnswer(line) => {
+                f.write_str("the visitor got an unexpected answer")?;
+                line.iter().try_for_each(|line| write!(f, ": {line}"))
+            }
+        }
+    }
 }
 
 impl ProbeTarget {
@@ -64,14 +122,17 @@ impl ProbeTarget {
         })
     }
 
-    /// Runs the self test. The error says what failed.
-    pub async fn check(&self, state: &ServerState) -> Result<(), String> {
+    /// Runs the self test.
+    pub async fn check(&self, state: &ServerState) -> Result<(), ProbeFailure> {
         let deadline = Instant::now() + PROBE_TIMEOUT;
-        let no_random = |e| format!("creating a login: {e}");
+        let no_random = |e| ProbeFailure {
+            step: ProbeStep::Prepare,
+            cause: ProbeError::NoRandom(e),
+        };
         let login = state.self_test.create_login().map_err(no_random)?;
         let exchange = self.new_exchange(state, &login.id).map_err(no_random)?;
 
-        let conn = by(deadline, "opening its own tunnel", self.connect()).await?;
+        let conn = by(deadline, ProbeStep::OpenTunnel, self.connect()).await?;
         let peer = PeerRole::Server { streams: 1 };
         let policy = Policy::new(Version::One, peer, PROBE_TIMEOUT);
         let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
@@ -87,13 +148,14 @@ impl ProbeTarget {
         tunnel.send_bytes(&hello.encode(Version::One));
         let exchange = Arc::new(exchange);
         let testing = async {
-            by(deadline, "opening its own tunnel", ready(&mut inbox)).await?;
-            let visit = by(deadline, "connecting as a visitor", self.visit(&exchange));
-            future::or(visit, serve(&mut inbox, &exchange)).await
+            by(deadline, ProbeStep::OpenTunnel, ready(&mut inbox)).await?;
+            let visit = by(deadline, ProbeStep::Visit, self.visit(&exchange));
+            let serving = by(deadline, ProbeStep::Visit, serve(&mut inbox, &exchange));
+            future::or(visit, serving).await
         };
         let verdict = testing.await;
         tunnel.close();
-        crate::spawn(async move {
+        crate::net::spawn(async move {
             net::timeout(CLOSE_TIMEOUT, async {
                 while !matches!(inbox.next().await, Event::End(_)) {}
             })
@@ -124,24 +186,23 @@ impl ProbeTarget {
         })
     }
 
-    async fn connect(&self) -> Result<Conn, String> {
+    async fn connect(&self) -> Result<Conn, ProbeError> {
         let (host, port) = (&self.host, self.port);
-        let socket = net::dial(host, port, PROBE_TIMEOUT)
-            .await
-            .map_err(|e| e.to_string())?;
+        let dialing = net::dial(host, port, PROBE_TIMEOUT);
+        let socket = dialing.await.map_err(ProbeError::Unreachable)?;
         match &self.connector {
-            Some(connector) => connector
-                .connect("localhost", socket)
-                .await
-                .map_err(|e| format!("TLS with {host}:{port}: {e}")),
+            Some(connector) => connector.connect("localhost", socket).await.map_err(|e| {
+                let e = io::Error::new(e.kind(), format!("TLS with {host}:{port}: {e}"));
+                ProbeError::Unreachable(e)
+            }),
             None => Ok(Conn::from(socket)),
         }
     }
 
     /// Connects as a visitor and checks the answer.
-    async fn visit(&self, exchange: &ProbeExchange) -> Result<(), String> {
+    async fn visit(&self, exchange: &ProbeExchange) -> Result<(), ProbeError> {
         let conn = self.connect().await?;
-        let failed = |e: io::Error| format!("the visitor's connection: {e}");
+        let failed = ProbeError::VisitorLost;
         conn.write_all(&exchange.question).await.map_err(failed)?;
         let mut answer = Vec::new();
         while answer.len() < exchange.answer.len() {
@@ -157,9 +218,9 @@ impl ProbeTarget {
         let line = answer.split(|byte| *byte == b'\r').next();
         let line = String::from_utf8_lossy(line.unwrap_or_default());
         Err(match (self.kind, &*line) {
-            (_, "") => "the visitor got no answer".to_owned(),
-            (ListenerKind::Sni, _) => "the visitor got an unexpected answer".to_owned(),
-            (_, line) => format!("the visitor got an unexpected answer: {line}"),
+            (_, "") => ProbeError::NoAnswer,
+            (ListenerKind::Sni, _) => ProbeError::WrongAnswer(None),
+            (_, line) => ProbeError::WrongAnswer(Some(line.to_owned())),
         })
     }
 }
@@ -167,44 +228,37 @@ impl ProbeTarget {
 /// Runs a step of the test until the deadline.
 async fn by<T>(
     deadline: Instant,
-    step: &str,
-    task: impl std::future::Future<Output = Result<T, String>>,
-) -> Result<T, String> {
-    let task = async { task.await.map_err(|why| format!("{step}: {why}")) };
+    step: ProbeStep,
+    task: impl std::future::Future<Output = Result<T, ProbeError>>,
+) -> Result<T, ProbeFailure> {
     let timeout = async {
         Timer::at(deadline).await;
-        Err(format!("{step}: not done within {PROBE_TIMEOUT:?}"))
+        Err(ProbeError::Timeout)
     };
-    future::or(task, timeout).await
+    let done = future::or(task, timeout).await;
+    done.map_err(|cause| ProbeFailure { step, cause })
 }
 
 /// Waits until the server has accepted the tunnel.
-async fn ready(inbox: &mut Inbox) -> Result<(), String> {
+async fn ready(inbox: &mut Inbox) -> Result<(), ProbeError> {
     loop {
         match inbox.next().await {
             Event::Signal(Signal::Ready) => return Ok(()),
-            Event::Signal(Signal::Error(code)) => return Err(format!("refused: {code}")),
-            Event::End(end) => return Err(ended(end)),
+            Event::Signal(Signal::Error(code)) => return Err(ProbeError::Refused(code)),
+            Event::End(end) => return Err(ProbeError::TunnelEnded(end.err())),
             _ => {}
         }
     }
 }
 
 /// Answers the request as a client would. Returns only when the tunnel has ended.
-async fn serve(inbox: &mut Inbox, exchange: &Arc<ProbeExchange>) -> Result<(), String> {
+async fn serve(inbox: &mut Inbox, exchange: &Arc<ProbeExchange>) -> Result<(), ProbeError> {
     loop {
         match inbox.next().await {
-            Event::Opened(stream, _) => crate::spawn(answer(stream, exchange.clone())),
-            Event::End(end) => return Err(ended(end)),
+            Event::Opened(stream, _) => crate::net::spawn(answer(stream, exchange.clone())),
+            Event::End(end) => return Err(ProbeError::TunnelEnded(end.err())),
             _ => {}
         }
-    }
-}
-
-fn ended(end: io::Result<()>) -> String {
-    match end {
-        Ok(()) => "the server has closed the tunnel".to_owned(),
-        Err(e) => format!("the tunnel was lost: {e}"),
     }
 }
 
@@ -255,7 +309,8 @@ mod tests {
             accept_visitors(there, Arc::new(listener), Shutdown::default(), kind).await;
             Err("the listener stopped".to_owned())
         };
-        future::or(target.check(here), serving).await
+        let checking = async { target.check(here).await.map_err(|e| e.to_string()) };
+        future::or(checking, serving).await
     }
 
     #[test]
@@ -282,7 +337,8 @@ mod tests {
     #[test]
     fn a_closed_listener_is_the_reason() {
         let target = ProbeTarget::new(listen().addr(), ListenerKind::Http).unwrap();
-        let reason = task::block_on(target.check(&state())).unwrap_err();
+        let reason = task::block_on(target.check(&state()));
+        let reason = reason.unwrap_err().to_string();
         let start = format!(
             "opening its own tunnel: connecting to 127.0.0.1:{}",
             target.port
@@ -312,7 +368,9 @@ mod tests {
                     drop(visitor);
                     future::pending().await
                 };
-                future::or(target.check(&state()), fake).await
+                let state = state();
+                let checking = async { target.check(&state).await.map_err(|e| e.to_string()) };
+                future::or(checking, fake).await
             });
             assert_eq!(
                 verdict,

@@ -1,9 +1,9 @@
 //! The page `/metrics`: counters in the text format of Prometheus, version 0.0.4.
 
-use crate::cli::VERSION;
 use crate::net;
 use crate::server::registry::{SnapshotOrder, Totals};
 use crate::server::state::ServerState;
+use crate::version::VERSION;
 use std::fmt::{self, Display, Formatter, Write};
 
 /// Maximum number of clients with metrics of their own, the busiest ones; the others are summed up.

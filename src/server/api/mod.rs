@@ -67,7 +67,7 @@ impl Api {
             loop {
                 let permit = connections.acquire_arc().await;
                 let (socket, peer) = listener.accept().await;
-                crate::spawn(api.clone().serve(socket, peer, permit));
+                crate::net::spawn(api.clone().serve(socket, peer, permit));
             }
         };
         api.state.stop.or(stop.or(accepting)).await;
@@ -139,8 +139,9 @@ mod tests {
     use crate::config::Limits;
     use crate::server::auth_lockout::AuthLockout;
     use crate::server::incoming::ListenerKind;
-    use crate::server::registry::{Login, LoginProof, SCANS, TUNNELS_READ};
+    use crate::server::registry::{Login, SCANS, TUNNELS_READ};
     use crate::server::settings::Settings;
+    use crate::server::users::LoginProof;
     use crate::tunnel::{PeerRole, Policy, Tunnel};
     use crate::wire::hello::ServiceSpec;
     use crate::wire::Version;

@@ -3,9 +3,9 @@
 
 use super::health_check::ProbeTarget;
 use super::json;
-use crate::cli::VERSION;
 use crate::server::state::ServerState;
 use crate::sync::{Mutex, MutexGuard};
+use crate::version::VERSION;
 use event_listener::Event;
 use serde::Serialize;
 use std::sync::Arc;
@@ -91,18 +91,18 @@ impl HealthStatus {
         if !cached.is_running {
             cached.is_running = true;
             // In a task of its own: the request may be cancelled.
-            crate::spawn(self.clone().run_test());
+            crate::net::spawn(self.clone().run_test());
         }
         None
     }
 
     async fn run_test(self: Arc<Self>) {
         let verdict = self.target.check(&self.state).await;
+        let verdict = verdict.map_err(|failure| Arc::from(failure.to_string()));
         match &verdict {
             Ok(()) => log::debug!("self test passed"),
             Err(reason) => log::debug!("self test failed: {reason}"),
         }
-        let verdict = verdict.map_err(Arc::from);
         let mut cached = self.lock();
         let before = cached.last.as_ref().map(|(_, verdict)| verdict.is_ok());
         match &verdict {

@@ -206,12 +206,13 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{HostKind, LoginProof, OpenResult};
+    use super::super::{HostKind, OpenResult};
     use super::*;
     use crate::config::{Limits, PortRange, TcpRule};
     use crate::net::{self, bridge};
     use crate::server::ports::PortRequest;
     use crate::server::settings::Settings;
+    use crate::server::users::LoginProof;
     use crate::tunnel::{Inbox, PeerRole, Policy};
     use std::os::fd::OwnedFd;
     use std::sync::Arc;

@@ -1,8 +1,9 @@
 //! Host prefixes and ports reserved for the ids of clients whose last tunnel has ended, or that were
 //! in the process before a restart.
 
-use super::{Key, LoginProof};
+use super::Key;
 use crate::server::ports::InheritedPort;
+use crate::server::users::LoginProof;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 

@@ -7,10 +7,10 @@ use super::auth_api::{AuthApi, GrantedPrefixes};
 use super::handshake::{LoginRejection, VerifiedHello};
 use super::incoming::Incoming;
 use super::login::{admit, all_granted, reject, Authenticated};
-use super::registry::{Login, LoginProof, Registration};
+use super::registry::{Login, Registration};
 use super::settings::Settings;
 use super::state::ServerState;
-use super::users::{Admission, LoginVerdict};
+use super::users::{Admission, LoginProof, LoginVerdict};
 use super::{ports, visitor};
 use crate::handover::MovedTunnel;
 use crate::net::{timeout, Conn, Socket, TaskGuard};
@@ -556,7 +556,7 @@ impl ServerSession {
     fn serve_ports(&self, opened: Vec<ports::OpenedPort>) {
         for port in opened {
             log::info!("Listening TCP id={} addr={}", self.id, port.listener.addr());
-            crate::spawn(visitor::accept_port(
+            crate::net::spawn(visitor::accept_port(
                 self.state.clone(),
                 self.id.clone(),
                 port,

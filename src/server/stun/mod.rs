@@ -76,7 +76,7 @@ impl Stun {
             Some(open) => {
                 log::info!("Listening stunAddr={}", open.addr);
                 log::info!("answering STUN started addr={}", open.socket.addr());
-                crate::spawn(serve(state.clone(), open.clone()));
+                crate::net::spawn(serve(state.clone(), open.clone()));
             }
             None => {}
         }

@@ -1,0 +1,248 @@
+//! Opens one tunnel: connecting, TLS, hello, the server's answer. What comes behind it is `session`.
+
+use super::context::ClientContext;
+use super::other_protocol::OtherProtocol;
+use super::service::Services;
+use crate::config::Remote;
+use crate::net::http::RequestError;
+use crate::net::{self, timeout, tls, Conn};
+use crate::tunnel::{Event, Inbox, PeerRole, Policy, Tunnel};
+use crate::wire::frame::{PortCause, RejectCode, Signal};
+use crate::wire::{hello, Version};
+use async_io::Timer;
+use futures_lite::future;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Maximum number of streams of one tunnel; further ones are refused.
+const MAX_STREAMS: usize = 16 * 1024;
+/// How long a server may take to answer a GT/2 hello before GT/1 is tried.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long another program may take to complete the line that tells its protocol.
+const LINE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why no tunnel could be opened.
+pub enum ConnectFailure {
+    /// The remoteAPI does not know the server's address.
+    UnknownAddress(RequestError),
+    Unreachable(io::Error),
+    Tls(io::Error),
+    /// The server does not speak this version of the wire.
+    WrongVersion,
+    /// The other end is not a gt server.
+    OtherProtocol(OtherProtocol),
+    /// The connection ended during the hello.
+    Ended(io::Error),
+    Silent(Duration),
+    /// The server refused the client's id or the named service.
+    Refused(RejectCode, String),
+    /// The client is stopping.
+    Stopped,
+}
+
+impl fmt::Display for ConnectFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownAddress(e) => {
+                write!(f, "cannot get the server's address from remoteAPI: {e}")
+            }
+            Self::Unreachable(e) => write!(f, "cannot reach the server: {e}"),
+            Self::Tls(e) => write!(f, "cannot speak TLS with the server: {e}{}", tls::advice(e)),
+            Self::WrongVersion => f.write_str(
+                "the server does not speak GT/2, and wire is 2; set it to auto, or to 1",
+            ),
+            Self::OtherProtocol(other) => write!(f, "not a gt server: {other}"),
+            Self::Ended(e) => write!(f, "the server ended the hello: {e}"),
+            Self::Silent(patience) => {
+                write!(f, "the server did not answer the hello within {patience:?}")
+            }
+            Self::Refused(refusal, whom) => {
+                write!(f, "the server refused {whom}: {refusal}")?;
+                match refusal {
+                    RejectCode::BadCredentials => f.write_str(
+                        "; check id and secret (some servers also say this to an address that \
+                         they have locked out after failed logins)",
+                    ),
+                    RejectCode::LockedOut(_) => f.write_str("; check id and secret meanwhile"),
+                    RejectCode::PortNotOpened(_) => f.write_str(
+                        "; ask for another remoteTCPPort, or set remoteTCPRandom, or have \
+                         the server allow it",
+                    ),
+                    RejectCode::HostConflict => f.write_str(
+                        "; choose another hostPrefix, or wait a minute if that client has stopped",
+                    ),
+                    RejectCode::HostNotAllowed => f.write_str("; choose another hostPrefix"),
+                    RejectCode::OtherClientConnected => {
+                        f.write_str("; stop the other one or use another id")
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Self::Stopped => f.write_str("stopping"),
+        }
+    }
+}
+
+/// Connects, sends the hello, and waits until the server is ready. Returns the services it offered.
+pub async fn connect(
+    me: &ClientContext,
+    remote: &Remote,
+    version: Version,
+    id: u32,
+) -> Result<(Inbox, Tunnel, Arc<Services>), ConnectFailure> {
+    let patience = me.remote_timeout;
+    let socket = net::dial(&remote.host, remote.port, patience)
+        .await
+        .map_err(ConnectFailure::Unreachable)?;
+    let conn = if remote.tls {
+        let handshake = async {
+            let connecting = me.tls.connector().map_err(ConnectFailure::Tls)?;
+            let connecting = connecting.connect(&remote.host, socket);
+            connecting.await.map_err(ConnectFailure::Tls)
+        };
+        future::or(handshake, silence(patience)).await?
+    } else {
+        Conn::from(socket)
+    };
+    let services = me.services();
+    let shortest = services.shortest_timeout().min(patience / 2);
+    let policy = Policy::new(
+        version,
+        PeerRole::Server {
+            streams: MAX_STREAMS,
+        },
+        shortest,
+    );
+    let hello = services.hello(me).encode(version);
+    let already = match version {
+        Version::One => future::or(hello_gt1(&conn, &hello), silence(patience)).await?,
+        Version::Two => {
+            let asking = timeout(HELLO_TIMEOUT.min(patience), hello_gt2(&conn, &hello));
+            asking.await.unwrap_or(Err(ConnectFailure::WrongVersion))?
+        }
+    };
+    let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), already, policy);
+    let ready = wait_until_ready(me, &services, &mut inbox, id);
+    future::or(ready, silence(patience)).await?;
+    Ok((inbox, tunnel, services))
+}
+
+/// Sends a GT/2 hello and reads the answer; returns the bytes behind it. Reports another protocol
+/// only where no GT/1 server answers like that: those close the connection, or take the hello for a
+/// bad HTTP request or bad TLS.
+async fn hello_gt2(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, ConnectFailure> {
+    let not_spoken = |_| ConnectFailure::WrongVersion;
+    conn.write_all(hello).await.map_err(not_spoken)?;
+    let mut bytes = Vec::new();
+    loop {
+        match hello::answer_length(&bytes) {
+            Ok(Some(length)) => return Ok(bytes.split_off(length)),
+            Ok(None) => {}
+            Err(_) => {
+                return Err(match OtherProtocol::of(&bytes) {
+                    Some(stranger @ OtherProtocol::Ssh(_)) => {
+                        ConnectFailure::OtherProtocol(stranger)
+                    }
+                    _ => ConnectFailure::WrongVersion,
+                })
+            }
+        }
+        if read_some(conn, &mut bytes).await.map_err(not_spoken)? == 0 {
+            return Err(ConnectFailure::WrongVersion);
+        }
+    }
+}
+
+/// Sends a GT/1 hello and returns the first bytes of the answer. Reports another protocol.
+async fn hello_gt1(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, ConnectFailure> {
+    conn.write_all(hello).await.map_err(ConnectFailure::Ended)?;
+    let mut bytes = Vec::new();
+    read_some(conn, &mut bytes)
+        .await
+        .map_err(ConnectFailure::Ended)?;
+    if !bytes.is_empty() {
+        // Another program may begin a line and not end it.
+        let line = async {
+            while !OtherProtocol::is_whole(&bytes)
+                && matches!(read_some(conn, &mut bytes).await, Ok(1..))
+            {}
+        };
+        timeout(LINE_TIMEOUT, line).await;
+    }
+    match OtherProtocol::of(&bytes) {
+        Some(stranger) => Err(ConnectFailure::OtherProtocol(stranger)),
+        None => Ok(bytes),
+    }
+}
+
+/// Appends available bytes; 0 is the end.
+async fn read_some(conn: &Conn, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    let mut piece = [0; 256];
+    let n = conn.read(&mut piece).await?;
+    bytes.extend_from_slice(piece.get(..n).unwrap_or_default());
+    Ok(n)
+}
+
+async fn silence<T>(patience: Duration) -> Result<T, ConnectFailure> {
+    Timer::after(patience).await;
+    Err(ConnectFailure::Silent(patience))
+}
+
+/// Describes a refusal of this client, or of one of `services`.
+pub fn refused(me: &ClientContext, services: &Services, refusal: RejectCode) -> ConnectFailure {
+    let mut whom = me.id.clone();
+    if let RejectCode::PortNotOpened(service) = refusal {
+        whom = format!("{whom}, {}", services.describe(service));
+    }
+    ConnectFailure::Refused(refusal, whom)
+}
+
+async fn wait_until_ready(
+    me: &ClientContext,
+    services: &Services,
+    inbox: &mut Inbox,
+    id: u32,
+) -> Result<(), ConnectFailure> {
+    loop {
+        match inbox.next().await {
+            Event::Signal(Signal::Ready) => return Ok(()),
+            Event::Signal(Signal::Error(refusal)) => return Err(refused(me, services, refusal)),
+            Event::Signal(Signal::PortOpened { port, .. }) => port_opened(port, id),
+            Event::Signal(Signal::PortUnavailable { service, cause }) => {
+                port_unavailable(services, service, cause, id);
+            }
+            Event::End(Err(e)) => return Err(ConnectFailure::Ended(e)),
+            Event::End(Ok(())) => {
+                return Err(ConnectFailure::Ended(
+                    io::ErrorKind::ConnectionAborted.into(),
+                ))
+            }
+            // A stream before ready violates the protocol; dropping it closes it.
+            Event::Signal(_)
+            | Event::Ping
+            | Event::Close
+            | Event::Services(_)
+            | Event::Opened(..)
+            | Event::Tick => {}
+        }
+    }
+}
+
+/// Logs that the server has opened a TCP port for tunnel `id`.
+pub fn port_opened(port: u16, id: u32) {
+    // Scripts for version 2 of the original look for the key `tcp port`.
+    log::info!(
+        "receive server information: tcp port {port} opened successfully connID={id} tcp port={port}"
+    );
+}
+
+/// Logs that the server cannot open the TCP port of a service for tunnel `id`.
+pub fn port_unavailable(services: &Services, service: u16, cause: PortCause, id: u32) {
+    let service = services.describe(service);
+    log::warn!(
+        "the server cannot open the TCP port of {service}: {cause}; it publishes the other \
+         services and goes on trying connID={id}"
+    );
+}
