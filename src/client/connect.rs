@@ -7,7 +7,7 @@ use crate::config::Remote;
 use crate::net::http::RequestError;
 use crate::net::{self, timeout, tls, Conn};
 use crate::tunnel::{Event, Inbox, PeerRole, Policy, Tunnel};
-use crate::wire::frame::{PortCause, RejectCode, Signal};
+use crate::wire::frame::{PortCause, RejectCode, ServiceIndex, Signal};
 use crate::wire::{hello, Version};
 use async_io::Timer;
 use futures_lite::future;
@@ -239,7 +239,7 @@ pub fn port_opened(port: u16, id: u32) {
 }
 
 /// Logs that the server cannot open the TCP port of a service for tunnel `id`.
-pub fn port_unavailable(services: &Services, service: u16, cause: PortCause, id: u32) {
+pub fn port_unavailable(services: &Services, service: ServiceIndex, cause: PortCause, id: u32) {
     let service = services.describe(service);
     log::warn!(
         "the server cannot open the TCP port of {service}: {cause}; it publishes the other \

@@ -10,7 +10,7 @@ use crate::net::http::reply;
 use crate::net::{self, Conn, TaskGuard};
 use crate::sync::Mutex;
 use crate::tunnel::{Relay, Stream, FIRST_WINDOW};
-use crate::wire::frame::ResetCode;
+use crate::wire::frame::{ResetCode, ServiceIndex};
 use crate::wire::hello::{Hello, ServiceSpec};
 use futures_lite::{future, AsyncWriteExt};
 use log::Level;
@@ -138,9 +138,9 @@ impl Services {
             })
     }
 
-    /// Describes a service for the log: its local address, and the port that was asked for.
-    pub fn describe(&self, index: u16) -> String {
-        match self.list.get(usize::from(index)) {
+    /// Returns a service as the user knows it.
+    pub fn describe(&self, index: ServiceIndex) -> String {
+        match self.list.get(index.as_usize()) {
             Some((service, _)) => match &service.exposure {
                 Exposure::Tcp { port: 0, .. } | Exposure::Host { .. } => service.local.to_string(),
                 Exposure::Tcp { port, .. } => format!("{} (port {port})", service.local),
@@ -178,11 +178,11 @@ impl Services {
 pub async fn serve(
     me: Arc<ClientContext>,
     services: Arc<Services>,
-    index: u16,
+    index: ServiceIndex,
     mut stream: Stream,
     _serving: TaskGuard,
 ) {
-    let Some((service, target)) = services.list.get(usize::from(index)) else {
+    let Some((service, target)) = services.list.get(index.as_usize()) else {
         stream.fail(ResetCode::UnknownService);
         return log::debug!("the server opened a stream to service {index}, which does not exist");
     };

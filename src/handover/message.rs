@@ -4,6 +4,7 @@
 
 use super::packet::{PacketReader, PacketWriter};
 use crate::config::Secret;
+use crate::wire::frame::StreamId;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -80,7 +81,7 @@ pub struct MovedTunnel {
     /// Whether the client has received the ready signal.
     pub is_ready: bool,
     /// The id of the last stream opened to the client.
-    pub last_stream: u32,
+    pub last_stream: StreamId,
     /// Bytes read but not used yet: the start of a frame.
     pub unread: Vec<u8>,
     /// The client's hello without magic and version: id, secret and services.
@@ -135,7 +136,7 @@ impl Message {
                 .u16(*port),
             Self::Tunnel(tunnel) => start(4)
                 .u16(u16::from(tunnel.is_ready))
-                .u32(tunnel.last_stream)
+                .u32(tunnel.last_stream.0)
                 .bytes(&tunnel.unread)
                 .rest(&tunnel.hello),
             Self::Visitor { to, peer, head } => match to {
@@ -172,7 +173,7 @@ impl Message {
             },
             4 => Self::Tunnel(MovedTunnel {
                 is_ready: reader.u16()? != 0,
-                last_stream: reader.u32()?,
+                last_stream: StreamId(reader.u32()?),
                 unread: reader.bytes()?.to_vec(),
                 hello: reader.rest().to_vec(),
             }),
@@ -228,7 +229,7 @@ mod tests {
             },
             Message::Tunnel(MovedTunnel {
                 is_ready: true,
-                last_stream: 0x1234_5678,
+                last_stream: StreamId(0x1234_5678),
                 unread: vec![0xFF; 3],
                 hello: vec![1; 100_000],
             }),

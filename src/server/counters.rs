@@ -99,13 +99,14 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::frame::ServiceIndex;
 
     #[test]
     fn every_code_and_every_status_has_its_own_count() {
         let counters = Counters::default();
         for code in [
             RejectCode::BadCredentials,
-            RejectCode::PortNotOpened(7),
+            RejectCode::PortNotOpened(ServiceIndex(7)),
             RejectCode::TooManyConnections,
             RejectCode::TooManyHosts,
             RejectCode::HostConflict,

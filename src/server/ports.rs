@@ -3,7 +3,7 @@
 
 use crate::config::{Limits, TcpRule};
 use crate::net::{self, Listener, Shutdown};
-use crate::wire::frame::PortCause;
+use crate::wire::frame::{PortCause, ServiceIndex};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub struct PortListener {
     request: PortRequest,
     /// The open port.
     pub port: u16,
-    service: u16,
+    service: ServiceIndex,
     listener: Arc<Listener>,
     stop: Shutdown,
     /// Whether a child process accepts on the listener too, or is about to.
@@ -183,7 +183,7 @@ impl<'a> PortQuota<'a> {
 
 impl PortListener {
     /// Returns the index of the service that the port belongs to.
-    pub fn service(&self) -> u16 {
+    pub fn service(&self) -> ServiceIndex {
         self.service
     }
 
@@ -218,7 +218,7 @@ impl PortListener {
     }
 
     /// Assigns the port to a service of a changed list.
-    pub fn assign(&mut self, request: PortRequest, service: u16) {
+    pub fn assign(&mut self, request: PortRequest, service: ServiceIndex) {
         self.request = request;
         self.service = service;
     }
@@ -271,7 +271,7 @@ pub fn open(
     quota: &mut PortQuota<'_>,
     inherited: &mut Vec<InheritedPort>,
     request: PortRequest,
-    service: u16,
+    service: ServiceIndex,
     tries: &mut u32,
 ) -> Result<(PortListener, OpenedPort), PortFailure> {
     let PortMatch {
@@ -443,7 +443,7 @@ mod tests {
         quota: &mut PortQuota<'_>,
         inherited: &mut Vec<InheritedPort>,
         request: PortRequest,
-        service: u16,
+        service: ServiceIndex,
     ) -> Result<(PortListener, OpenedPort), PortFailure> {
         super::open(quota, inherited, request, service, &mut MAX_TRIES.clone())
     }
@@ -451,7 +451,7 @@ mod tests {
     fn open_one(
         rules: &[TcpRule],
         request: PortRequest,
-        service: u16,
+        service: ServiceIndex,
     ) -> Result<(PortListener, OpenedPort), PortFailure> {
         let limits = limits(rules, 0);
         open(
@@ -467,14 +467,25 @@ mod tests {
         let port = free_port();
         let limits = limits(&[rule(1, port, port)], 0);
         let mut quota = PortQuota::new(&limits);
-        let (mine, opened) = open(&mut quota, &mut Vec::new(), ask(port, false), 3).unwrap();
+        let (mine, opened) = open(
+            &mut quota,
+            &mut Vec::new(),
+            ask(port, false),
+            ServiceIndex(3),
+        )
+        .unwrap();
         assert_eq!((mine.port, opened.listener.addr().port()), (port, port));
-        assert_eq!((mine.service(), opened.port), (3, port));
-        let again = open_one(&[rule(0, port, port)], ask(port, false), 4);
+        assert_eq!((mine.service(), opened.port), (ServiceIndex(3), port));
+        let again = open_one(&[rule(0, port, port)], ask(port, false), ServiceIndex(4));
         let again = again.err().expect("it is in use");
         assert!(matches!(again, System(_)), "{again}");
         assert_eq!(again.cause(), PortCause::InUse);
-        let more = open(&mut quota, &mut Vec::new(), ask(port, false), 4);
+        let more = open(
+            &mut quota,
+            &mut Vec::new(),
+            ask(port, false),
+            ServiceIndex(4),
+        );
         assert!(matches!(more.err(), Some(TooMany)));
     }
 
@@ -482,18 +493,18 @@ mod tests {
     fn the_maximum_over_all_rules_is_enforced() {
         let limits = limits(&[rule(0, 20000, 40000), rule(0, 40001, 60000)], 2);
         let mut quota = PortQuota::new(&limits);
-        let _first = open(&mut quota, &mut Vec::new(), ask(0, true), 0).unwrap();
-        let _second = open(&mut quota, &mut Vec::new(), ask(0, true), 1).unwrap();
-        let third = open(&mut quota, &mut Vec::new(), ask(0, true), 2);
+        let _first = open(&mut quota, &mut Vec::new(), ask(0, true), ServiceIndex(0)).unwrap();
+        let _second = open(&mut quota, &mut Vec::new(), ask(0, true), ServiceIndex(1)).unwrap();
+        let third = open(&mut quota, &mut Vec::new(), ask(0, true), ServiceIndex(2));
         assert!(matches!(third.err(), Some(TooMany)));
     }
 
     #[test]
     fn no_port_outside_of_the_rules_is_opened() {
         let port = free_port();
-        let failed = open_one(&[], ask(port, true), 0).err();
+        let failed = open_one(&[], ask(port, true), ServiceIndex(0)).err();
         assert!(matches!(failed, Some(NotAllowed)), "{failed:?}");
-        let failed = open_one(&[rule(0, 1, 1)], ask(port, false), 1).err();
+        let failed = open_one(&[rule(0, 1, 1)], ask(port, false), ServiceIndex(1)).err();
         assert!(matches!(failed, Some(NotAllowed)), "{failed:?}");
     }
 
@@ -514,9 +525,9 @@ mod tests {
         let mut all = vec![one, inherit().1];
         let limits = limits(&[rule(0, port, port)], 0);
         let mut quota = PortQuota::new(&limits);
-        let (mine, _opened) = open(&mut quota, &mut all, ask(0, true), 0).unwrap();
+        let (mine, _opened) = open(&mut quota, &mut all, ask(0, true), ServiceIndex(0)).unwrap();
         assert_eq!((mine.port, all.len()), (port, 1));
-        let other = open(&mut quota, &mut all, ask(0, true), 1);
+        let other = open(&mut quota, &mut all, ask(0, true), ServiceIndex(1));
         let other = other.err().expect("it is outside of the rules");
         assert!(matches!(other, NoneFree), "{other}");
         assert!(all.is_empty(), "unusable ports are closed");
@@ -529,7 +540,7 @@ mod tests {
         let is_others = |number| number == port;
         for request in [ask(port, false), ask(port, true), ask(0, true)] {
             let mut quota = PortQuota::new(&limits).without(&is_others);
-            let refused = open(&mut quota, &mut Vec::new(), request, 2);
+            let refused = open(&mut quota, &mut Vec::new(), request, ServiceIndex(2));
             assert!(refused.is_err(), "{request:?}");
         }
         let mut kept = vec![InheritedPort {
@@ -539,7 +550,7 @@ mod tests {
             older: None,
         }];
         let mut quota = PortQuota::new(&limits);
-        let (mine, opened) = open(&mut quota, &mut kept, ask(0, true), 0).unwrap();
+        let (mine, opened) = open(&mut quota, &mut kept, ask(0, true), ServiceIndex(0)).unwrap();
         assert_eq!((mine.port, opened.listener.addr().port()), (port, port));
     }
 
@@ -550,12 +561,14 @@ mod tests {
             let socket = listener.as_fd().try_clone_to_owned();
             socket.expect("a descriptor")
         };
-        let (mut mine, opened) = open_one(&[rule(0, 1, 65535)], ask(0, true), 0).unwrap();
+        let (mut mine, opened) =
+            open_one(&[rule(0, 1, 65535)], ask(0, true), ServiceIndex(0)).unwrap();
         let (number, socket) = (mine.port, other_process(&mut mine));
         drop((mine, opened));
         let listener = Listener::adopt(socket).expect("it listens");
         assert_eq!(listener.addr().port(), number);
-        let (mut mine, _opened) = open_one(&[rule(0, 1, 65535)], ask(0, true), 0).unwrap();
+        let (mut mine, _opened) =
+            open_one(&[rule(0, 1, 65535)], ask(0, true), ServiceIndex(0)).unwrap();
         let socket = other_process(&mut mine);
         mine.unshare();
         drop(mine);
@@ -576,7 +589,7 @@ mod tests {
                 older: Some(gone.clone()),
             }];
             let mut quota = PortQuota::new(&limits);
-            let (mine, _) = open(&mut quota, &mut kept, ask(0, true), 0).unwrap();
+            let (mine, _) = open(&mut quota, &mut kept, ask(0, true), ServiceIndex(0)).unwrap();
             mine
         };
         let theirs = net::listen(None, 0).expect("listen");
@@ -592,7 +605,7 @@ mod tests {
         let opened = early[0].listener.clone().expect("a listener");
         let socket = opened.as_fd().try_clone_to_owned().expect("a descriptor");
         let mut quota = PortQuota::new(&limits);
-        drop(open(&mut quota, &mut early, ask(0, true), 0).unwrap());
+        drop(open(&mut quota, &mut early, ask(0, true), ServiceIndex(0)).unwrap());
         assert!(Listener::adopt(socket).is_err(), "it was closed");
     }
 
@@ -601,7 +614,7 @@ mod tests {
         let taken = std::net::TcpListener::bind("[::]:0").unwrap();
         let port = taken.local_addr().unwrap().port();
         let rules = [rule(0, 20000, 60000)];
-        let (mine, _opened) = open_one(&rules, ask(port, true), 0).unwrap();
+        let (mine, _opened) = open_one(&rules, ask(port, true), ServiceIndex(0)).unwrap();
         assert!(mine.port != port && rules[0].range.contains(mine.port));
     }
 
@@ -614,11 +627,20 @@ mod tests {
         let mut quota = PortQuota::new(&limits);
         let mut open = Vec::new();
         for (service, request) in (0..).zip(wanted) {
-            open.push(super::open(&mut quota, &mut early, request, service, &mut 0).unwrap());
+            open.push(
+                super::open(
+                    &mut quota,
+                    &mut early,
+                    request,
+                    ServiceIndex(service),
+                    &mut 0,
+                )
+                .unwrap(),
+            );
         }
         assert!(early.is_empty());
         let request = ask(free_port(), false);
-        let locked = super::open(&mut quota, &mut early, request, 3, &mut 0);
+        let locked = super::open(&mut quota, &mut early, request, ServiceIndex(3), &mut 0);
         assert!(matches!(locked, Err(PortFailure::Later)));
     }
 

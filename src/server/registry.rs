@@ -17,7 +17,7 @@ use crate::config::label::{ascii, label, value};
 use crate::config::Limits;
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::{Stream, Traffic, Tunnel};
-use crate::wire::frame::{next_stream_id, PortCause, RejectCode, Signal};
+use crate::wire::frame::{PortCause, RejectCode, ServiceIndex, Signal, StreamId};
 use crate::wire::hello::ServiceSpec;
 use crate::wire::Version;
 use conflict::RegistrationConflict;
@@ -116,7 +116,7 @@ pub type Key = (HostKind, Box<str>);
 #[derive(PartialEq, Eq)]
 struct RegisteredHost {
     client: Box<str>,
-    service: u16,
+    service: ServiceIndex,
 }
 
 /// A client: one id with at least one tunnel.
@@ -132,7 +132,7 @@ struct RegisteredClient {
     missing: Vec<MissingPort>,
     /// When the missing ports are tried again.
     retry_at: Instant,
-    last_stream: u32,
+    last_stream: StreamId,
     /// When the client's first tunnel registered.
     since: SystemTime,
     /// Traffic of the client's tunnels that have ended.
@@ -177,7 +177,7 @@ impl RegisteredClient {
 
 struct MissingPort {
     request: PortRequest,
-    service: u16,
+    service: ServiceIndex,
     cause: PortCause,
 }
 
@@ -710,7 +710,7 @@ impl RegistryState {
             ports: Vec::new(),
             missing: Vec::new(),
             retry_at: now,
-            last_stream: 0,
+            last_stream: StreamId(0),
             since: SystemTime::now(),
             past_traffic: Traffic::default(),
             proof: login.proof,
@@ -755,15 +755,15 @@ impl RegistryState {
         &self,
         login: &Login<'_>,
         offers: &[Option<ServiceSpec>],
-    ) -> Result<Vec<(Key, u16)>, RejectCode> {
+    ) -> Result<Vec<(Key, ServiceIndex)>, RejectCode> {
         let (id, rules, users) = (login.id, &login.limits.hosts, &login.settings.users);
         let now = Instant::now();
         let refuse = |prefix: &str, refusal, why: &dyn Display| {
             log::warn!("id={id} cannot have the host prefix {prefix:?}: {why}");
             Err(refusal)
         };
-        let mut wanted: Vec<(Key, u16)> = Vec::new();
-        for (service, offer) in (0u16..).zip(offers) {
+        let mut wanted: Vec<(Key, ServiceIndex)> = Vec::new();
+        for (service, offer) in ServiceIndex::all().zip(offers) {
             let Some(ServiceSpec::Host { tls, prefix }) = offer else {
                 continue;
             };
@@ -832,7 +832,7 @@ impl RegistryState {
     }
 
     /// Whether the client has exactly these prefixes.
-    fn has_exactly(&self, id: &str, hosts: &[(Key, u16)]) -> bool {
+    fn has_exactly(&self, id: &str, hosts: &[(Key, ServiceIndex)]) -> bool {
         let mine = self.hosts.of(id);
         mine.len() == hosts.len() && hosts.iter().all(|(key, _)| mine.contains(key))
     }
@@ -911,7 +911,7 @@ impl RegistryState {
     }
 
     /// Opens a stream on the client's least loaded tunnel.
-    fn open(&mut self, id: &str, service: u16) -> OpenResult {
+    fn open(&mut self, id: &str, service: ServiceIndex) -> OpenResult {
         let absent = self.absent_result(id);
         let Some(client) = self.clients.get_mut(id) else {
             return absent;
@@ -931,7 +931,7 @@ impl RegistryState {
         };
         // Ids wrap after about four billion streams, and an old stream may still have one.
         for _ in 0..64 {
-            client.last_stream = next_stream_id(client.last_stream);
+            client.last_stream = client.last_stream.next();
             if let Some(stream) = tunnel.open(client.last_stream, service) {
                 return OpenResult::Stream(stream);
             }
@@ -940,10 +940,10 @@ impl RegistryState {
     }
 }
 
-/// A port that a client keeps: its index, the client's present request, and the service.
-type KeptPort = (usize, PortRequest, u16);
-/// A port that a client requests, and the service.
-type WantedPort = (PortRequest, u16);
+/// A port that a client keeps: its index, what the client requests now, and for which service.
+type KeptPort = (usize, PortRequest, ServiceIndex);
+/// A port that a client requests, and for which service.
+type WantedPort = (PortRequest, ServiceIndex);
 
 /// The ports that a client requests: those that it has, that were opened, and that are missing.
 struct SortedPorts {
@@ -960,7 +960,7 @@ fn sort_ports(
 ) -> (Vec<KeptPort>, Vec<WantedPort>) {
     let mut kept: Vec<KeptPort> = Vec::new();
     let mut wanted = Vec::new();
-    for (service, offer) in (0u16..).zip(offers) {
+    for (service, offer) in ServiceIndex::all().zip(offers) {
         let Some(ServiceSpec::Tcp { random, port }) = *offer else {
             continue;
         };
@@ -1012,7 +1012,13 @@ fn open_requested_ports(
 }
 
 /// Logs why a port could not be opened.
-fn log_failure(level: Level, id: &str, request: PortRequest, service: u16, failure: &PortFailure) {
+fn log_failure(
+    level: Level,
+    id: &str,
+    request: PortRequest,
+    service: ServiceIndex,
+    failure: &PortFailure,
+) {
     let port = request.port;
     log::log!(
         level,

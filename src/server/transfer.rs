@@ -322,6 +322,7 @@ mod tests {
     use crate::server::settings::Settings;
     use crate::server::users::LoginProof;
     use crate::tunnel::{PeerRole, Policy, Tunnel};
+    use crate::wire::frame::StreamId;
     use crate::wire::hello::ServiceSpec;
     use crate::wire::Version;
     use futures_lite::future::{poll_once, zip};
@@ -361,7 +362,7 @@ mod tests {
             while poll_once(link.send(&Message::Done, None)).await.is_some() {}
             let moved = MovedTunnel {
                 is_ready: true,
-                last_stream: 0,
+                last_stream: StreamId(0),
                 unread: Vec::new(),
                 hello: Vec::new(),
             };

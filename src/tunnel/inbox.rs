@@ -6,7 +6,7 @@ use super::throttle::Throttle;
 use super::{lock, CloseReason, PeerRole, Stream, Tunnel};
 use crate::net::clock::Tick;
 use crate::net::{with_read_buf, Conn, Delivery, TokenBucket};
-use crate::wire::frame::{Header, Signal, MAX_HEAD};
+use crate::wire::frame::{Header, ServiceIndex, Signal, StreamId, MAX_HEAD};
 use crate::wire::hello::{Hello, HelloReader};
 use crate::wire::{Malformed, Version};
 use async_io::Timer;
@@ -30,7 +30,7 @@ pub enum Event {
     /// The services signal; one from a client carries its registration.
     Services(Option<Hello>),
     /// The peer has opened a stream to the service with this index.
-    Opened(Stream, u16),
+    Opened(Stream, ServiceIndex),
     /// The session should check its deadlines; see [`Inbox::silence`].
     Tick,
     /// Nothing more is received. `Ok` if the tunnel ended gracefully.
@@ -81,7 +81,7 @@ enum ReadState {
     /// The start of a header whose rest has not come.
     Head(SmallVec<[u8; MAX_HEAD]>),
     Payload {
-        stream_id: u32,
+        stream_id: StreamId,
         left: u32,
     },
     /// Payload of a frame that only a later version understands.
@@ -455,7 +455,7 @@ impl Inbox {
         Ok(())
     }
 
-    fn expect_payload(&mut self, stream_id: u32, left: u32) {
+    fn expect_payload(&mut self, stream_id: StreamId, left: u32) {
         self.reading = if left > 0 {
             ReadState::Payload { stream_id, left }
         } else {
@@ -490,7 +490,7 @@ impl Inbox {
 /// Consecutive payload slices of one stream from one read, delivered in one call.
 #[derive(Default)]
 struct Batch<'a> {
-    stream_id: u32,
+    stream_id: StreamId,
     pieces: SmallVec<[IoSlice<'a>; MAX_BATCH]>,
 }
 
@@ -509,7 +509,7 @@ impl<'a> Batch<'a> {
         matches!(head, Header::Finish { stream_id } | Header::Close { stream_id } if *stream_id == self.stream_id)
     }
 
-    fn push(&mut self, stream_id: u32, payload: &'a [u8]) {
+    fn push(&mut self, stream_id: StreamId, payload: &'a [u8]) {
         self.stream_id = stream_id;
         self.pieces.push(IoSlice::new(payload));
     }

@@ -42,7 +42,7 @@ use self::tunnel_state::TunnelState;
 use crate::net::clock::Tick;
 use crate::net::{Conn, Delivery, TokenBucket};
 use crate::sync::{Mutex, MutexGuard};
-use crate::wire::frame::Signal;
+use crate::wire::frame::{ServiceIndex, Signal, StreamId};
 use crate::wire::Version;
 use async_io::Timer;
 use closing::Closing;
@@ -182,7 +182,7 @@ impl Tunnel {
     /// Opens a stream to the peer's service with index `service`; the peer learns of it with the
     /// first bytes, or by [`Stream::announce`]. `None` if the tunnel takes no new streams or
     /// `stream_id` is in use.
-    pub fn open(&self, stream_id: u32, service: u16) -> Option<Stream> {
+    pub fn open(&self, stream_id: StreamId, service: ServiceIndex) -> Option<Stream> {
         let mut state = lock(&self.0);
         if !state.takes_streams() || state.streams.contains_key(&stream_id) {
             return None;

@@ -1,5 +1,6 @@
 //! Grants turns to the streams that wait for room in the outbox.
 
+use crate::wire::frame::StreamId;
 use std::collections::VecDeque;
 
 /// Interactive streams go first, but at most this many in a row while bulk streams wait, which must
@@ -22,7 +23,7 @@ pub(super) struct Scheduler {
 #[derive(Debug, Clone, Copy)]
 struct Ticket {
     number: u32,
-    stream_id: u32,
+    stream_id: StreamId,
 }
 
 /// The state of a stream in the scheduler.
@@ -57,13 +58,13 @@ impl Scheduler {
         self.granted = self.granted.saturating_sub(1);
     }
 
-    pub fn push(&mut self, stream_id: u32, bulk: bool) {
+    pub fn push(&mut self, stream_id: StreamId, bulk: bool) {
         self.last = self.last.wrapping_add(1);
         self.insert(stream_id, bulk, self.last);
     }
 
     /// Returns a stream to its place after a turn that it could not use.
-    pub fn insert(&mut self, stream_id: u32, bulk: bool, number: u32) {
+    pub fn insert(&mut self, stream_id: StreamId, bulk: bool, number: u32) {
         let line = if bulk {
             &mut self.bulk
         } else {
@@ -79,7 +80,7 @@ impl Scheduler {
     }
 
     /// Takes the stream whose turn is next.
-    pub fn pop(&mut self) -> Option<(u32, Turn)> {
+    pub fn pop(&mut self) -> Option<(StreamId, Turn)> {
         let first = self.in_a_row < MAX_INTERACTIVE_IN_A_ROW || self.bulk.is_empty();
         let place = match first.then(|| self.interactive.pop_front()).flatten() {
             Some(place) => {
@@ -103,12 +104,12 @@ mod tests {
     fn interactive_streams_go_first_and_do_not_starve_bulk_streams() {
         let mut queue = Scheduler::default();
         for stream_id in 1..=3 {
-            queue.push(stream_id, true);
+            queue.push(StreamId(stream_id), true);
         }
         for stream_id in 10..20 {
-            queue.push(stream_id, false);
+            queue.push(StreamId(stream_id), false);
         }
-        let order: Vec<_> = std::iter::from_fn(|| Some(queue.pop()?.0)).collect();
+        let order: Vec<_> = std::iter::from_fn(|| Some(queue.pop()?.0 .0)).collect();
         assert_eq!(order, [10, 11, 12, 13, 1, 14, 15, 16, 17, 2, 18, 19, 3]);
         assert!(queue.is_empty());
     }
@@ -120,7 +121,7 @@ mod tests {
             ..Scheduler::default()
         };
         for stream_id in 1..=5 {
-            queue.push(stream_id, true);
+            queue.push(StreamId(stream_id), true);
         }
         let turns = [(); 4].map(|()| queue.pop().unwrap());
         for (stream_id, turn) in [turns[2], turns[0], turns[3], turns[1]] {
@@ -129,7 +130,7 @@ mod tests {
             };
             queue.insert(stream_id, true, number);
         }
-        let order: Vec<_> = std::iter::from_fn(|| Some(queue.pop()?.0)).collect();
+        let order: Vec<_> = std::iter::from_fn(|| Some(queue.pop()?.0 .0)).collect();
         assert_eq!(order, [1, 2, 3, 4, 5]);
     }
 }

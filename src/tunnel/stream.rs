@@ -6,7 +6,7 @@ use super::tunnel_state::TunnelState;
 use super::{lock, Tunnel};
 use crate::net::clock::Tick;
 use crate::net::Conn;
-use crate::wire::frame::{Header, ResetCode};
+use crate::wire::frame::{Header, ResetCode, StreamId};
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::io;
 use std::pin::Pin;
@@ -17,15 +17,15 @@ use std::time::Duration;
 /// A stream, owned by the one task that may poll it. Dropping it closes the stream.
 pub struct Stream {
     tunnel: Tunnel,
-    stream_id: u32,
+    stream_id: StreamId,
 }
 
 impl Stream {
-    pub(super) fn new(tunnel: Tunnel, stream_id: u32) -> Self {
+    pub(super) fn new(tunnel: Tunnel, stream_id: StreamId) -> Self {
         Self { tunnel, stream_id }
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut TunnelState, u32) -> T) -> T {
+    fn with<T>(&self, f: impl FnOnce(&mut TunnelState, StreamId) -> T) -> T {
         f(&mut lock(&self.tunnel.0), self.stream_id)
     }
 

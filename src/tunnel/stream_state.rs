@@ -6,7 +6,7 @@ use super::scheduler::Turn;
 use super::window::{Budget, Window, MAX_CREDIT};
 use crate::net::clock::{self, Tick};
 use crate::net::Conn;
-use crate::wire::frame::{Header, ResetCode};
+use crate::wire::frame::{Header, ResetCode, ServiceIndex, StreamId};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -48,7 +48,7 @@ pub(super) struct StreamState {
     /// The waker of the one task that owns the stream.
     pub waker: Option<Waker>,
     /// The service index, until the peer knows of the stream.
-    pub unannounced: Option<u16>,
+    pub unannounced: Option<ServiceIndex>,
     pub opened_here: bool,
     pub ended: Option<CloseReason>,
     /// Whether this end has ended its direction.
@@ -83,7 +83,7 @@ pub(super) struct StreamState {
 }
 
 impl StreamState {
-    fn new(unannounced: Option<u16>) -> Self {
+    fn new(unannounced: Option<ServiceIndex>) -> Self {
         let now = Tick::now();
         Self {
             sink: None,
@@ -112,7 +112,7 @@ impl StreamState {
         }
     }
 
-    pub fn opened_here(service: u16) -> Self {
+    pub fn opened_here(service: ServiceIndex) -> Self {
         Self::new(Some(service))
     }
 
@@ -140,7 +140,7 @@ impl StreamState {
     }
 
     /// Returns the frame that announces the stream to the peer, unless the peer knows of it.
-    pub fn announcement(&mut self, stream_id: u32) -> Option<Header> {
+    pub fn announcement(&mut self, stream_id: StreamId) -> Option<Header> {
         let service = self.unannounced.take()?;
         Some(Header::Open {
             stream_id,
@@ -225,7 +225,7 @@ impl StreamState {
     }
 
     /// Returns the frame that tells the peer of the end when the stream is dropped.
-    pub fn goodbye(&self, stream_id: u32) -> Option<Header> {
+    pub fn goodbye(&self, stream_id: StreamId) -> Option<Header> {
         if self.unannounced.is_some() {
             return None;
         }

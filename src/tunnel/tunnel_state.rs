@@ -9,7 +9,7 @@ use super::stream_state::{CloseReason, StreamState};
 use super::window::Budget;
 use super::{Policy, Traffic, STUCK_ALONE_TIMEOUT, STUCK_TIMEOUT};
 use crate::net::clock::Tick;
-use crate::wire::frame::{Header, ResetCode, Signal};
+use crate::wire::frame::{Header, ResetCode, Signal, StreamId};
 use crate::wire::{Malformed, Version};
 use std::collections::HashMap;
 use std::io::IoSlice;
@@ -43,7 +43,7 @@ pub(super) enum Parking {
 pub(super) struct TunnelState {
     pub version: Version,
     pub outbox: Outbox,
-    pub streams: HashMap<u32, StreamState>,
+    pub streams: HashMap<StreamId, StreamState>,
     pub traffic: Traffic,
     pub closing: Closing,
     pub policy: PolicyLimits,
@@ -151,7 +151,7 @@ impl TunnelState {
     }
 
     /// Notes that the visitor of a stream has ended its direction.
-    pub fn visitor_ended(&mut self, stream_id: u32) {
+    pub fn visitor_ended(&mut self, stream_id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&stream_id) {
             self.ending += usize::from(!std::mem::replace(&mut stream.ending, true));
             self.park_if_due();
@@ -245,7 +245,7 @@ impl TunnelState {
 
     /// Gives the peer credit for the bytes that a stream's reader has taken, if it is worth a
     /// frame.
-    pub fn give_credit(&mut self, stream_id: u32) {
+    pub fn give_credit(&mut self, stream_id: StreamId) {
         let (Some(budget), Some(stream)) = (&mut self.budget, self.streams.get_mut(&stream_id))
         else {
             return;
@@ -269,7 +269,7 @@ impl TunnelState {
         }
     }
 
-    pub fn remove(&mut self, stream_id: u32) {
+    pub fn remove(&mut self, stream_id: StreamId) {
         let Some(stream) = self.streams.remove(&stream_id) else {
             return;
         };
@@ -327,7 +327,13 @@ impl TunnelState {
 
     /// Delivers payload for a stream, in pieces; the end of its direction follows if it is the
     /// `last`. Bytes for an unknown stream are dropped.
-    pub fn deliver(&mut self, stream_id: u32, pieces: &mut [IoSlice<'_>], last: bool, now: Tick) {
+    pub fn deliver(
+        &mut self,
+        stream_id: StreamId,
+        pieces: &mut [IoSlice<'_>],
+        last: bool,
+        now: Tick,
+    ) {
         if let Some(stream) = self.streams.get_mut(&stream_id) {
             let all: usize = pieces.iter().map(|piece| piece.len()).sum();
             if stream.expects_more() {
@@ -357,7 +363,7 @@ impl TunnelState {
 
     /// Takes the `len` bytes of a frame from the stream's window. A stream may be unknown because
     /// it has just ended here; its bytes are then dropped.
-    pub fn spend(&mut self, stream_id: u32, len: u32) -> Result<(), Malformed> {
+    pub fn spend(&mut self, stream_id: StreamId, len: u32) -> Result<(), Malformed> {
         match (&self.budget, self.streams.get_mut(&stream_id)) {
             (Some(_), Some(stream)) if len > stream.window.left() => {
                 Err(Malformed::Overrun(stream_id))
@@ -370,7 +376,7 @@ impl TunnelState {
         }
     }
 
-    pub fn credit(&mut self, stream_id: u32, bytes: u32) -> Result<(), Malformed> {
+    pub fn credit(&mut self, stream_id: StreamId, bytes: u32) -> Result<(), Malformed> {
         let stream = self.streams.get_mut(&stream_id);
         if stream.is_none_or(|stream| stream.credit(bytes)) {
             Ok(())
@@ -379,7 +385,7 @@ impl TunnelState {
         }
     }
 
-    pub fn ended_by_peer(&mut self, stream_id: u32, why: CloseReason) {
+    pub fn ended_by_peer(&mut self, stream_id: StreamId, why: CloseReason) {
         if let Some(stream) = self.streams.get_mut(&stream_id) {
             stream.end(why);
             self.answered += usize::from(stream.becomes_answered());
@@ -391,7 +397,7 @@ impl TunnelState {
 
     /// Accepts a stream that the peer opens. False if it exists already, or if there are too many:
     /// then the stream is reset.
-    pub fn accept(&mut self, stream_id: u32, credit: u32, most: usize) -> bool {
+    pub fn accept(&mut self, stream_id: StreamId, credit: u32, most: usize) -> bool {
         if self.streams.contains_key(&stream_id) {
             return false;
         }

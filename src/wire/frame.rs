@@ -4,6 +4,7 @@
 //! they arrive and never buffers a whole frame.
 
 use super::{gt1, gt2, Malformed, Version};
+use std::fmt;
 
 /// First reserved stream id; in GT/1 the ids from here up are signals.
 pub const FIRST_RESERVED: u32 = u32::MAX - 3000;
@@ -21,7 +22,7 @@ pub enum RejectCode {
     /// that long, whatever its secret. GT/1 sends only the code.
     LockedOut(u32),
     /// Code 2, with the index of the service that requested the port.
-    PortNotOpened(u16),
+    PortNotOpened(ServiceIndex),
     /// Code 3: the client has its maximum of tunnels.
     TooManyConnections,
     /// Code 4: the client requests more host prefixes than it may have.
@@ -45,7 +46,7 @@ impl RejectCode {
     pub(super) fn from_code(code: u16) -> Self {
         match code {
             1 => Self::BadCredentials,
-            2 => Self::PortNotOpened(0),
+            2 => Self::PortNotOpened(ServiceIndex(0)),
             3 => Self::TooManyConnections,
             4 => Self::TooManyHosts,
             5 => Self::HostConflict,
@@ -196,6 +197,48 @@ impl ResetCode {
     }
 }
 
+/// The number of a stream in its tunnel, chosen by the server. A `u32` on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct StreamId(pub u32);
+
+impl StreamId {
+    /// Returns the next id: counts up and wraps to 1 before [`FIRST_RESERVED`].
+    pub fn next(self) -> Self {
+        match self.0.checked_add(1) {
+            Some(next) if next < FIRST_RESERVED => Self(next),
+            _ => Self(1),
+        }
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The index of a service in the list that the client registered last. A `u16` on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceIndex(pub u16);
+
+impl ServiceIndex {
+    /// Counts from the first service on.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..=u16::MAX).map(Self)
+    }
+
+    /// The index for a lookup in a list.
+    pub fn as_usize(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl fmt::Display for ServiceIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A frame about the tunnel as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
@@ -210,7 +253,7 @@ pub enum Signal {
     /// The server has opened a TCP port for a service. GT/1: info code 1.
     PortOpened {
         /// Index of the service.
-        service: u16,
+        service: ServiceIndex,
         /// The port that was opened.
         port: u16,
     },
@@ -218,7 +261,7 @@ pub enum Signal {
     /// retries.
     PortUnavailable {
         /// Index of the service.
-        service: u16,
+        service: ServiceIndex,
         /// Why the port could not be opened.
         cause: PortCause,
     },
@@ -239,9 +282,9 @@ pub enum Header {
     /// Opens a stream. Payload follows.
     Open {
         /// The new stream.
-        stream_id: u32,
+        stream_id: StreamId,
         /// Index of the service that the stream goes to.
-        service: u16,
+        service: ServiceIndex,
         /// Bytes that the peer may send back before it gets credit; 0 in GT/1.
         window: u32,
         /// Length of the payload in bytes; it may be 0.
@@ -250,31 +293,31 @@ pub enum Header {
     /// Payload of a stream follows.
     Data {
         /// The stream.
-        stream_id: u32,
+        stream_id: StreamId,
         /// Length of the payload in bytes.
         len: u32,
     },
     /// Ends both directions of a stream, after all bytes sent before.
     Close {
         /// The stream.
-        stream_id: u32,
+        stream_id: StreamId,
     },
     /// Ends one direction of a stream, after all bytes sent before. GT/2.
     Finish {
         /// The stream.
-        stream_id: u32,
+        stream_id: StreamId,
     },
     /// Aborts both directions of a stream. GT/2; encoded as a close in GT/1.
     Reset {
         /// The stream.
-        stream_id: u32,
+        stream_id: StreamId,
         /// Why the stream is reset.
         reason: ResetCode,
     },
     /// Lets the peer send more bytes on a stream. GT/2.
     Credit {
         /// The stream.
-        stream_id: u32,
+        stream_id: StreamId,
         /// How many bytes more the peer may send.
         bytes: u32,
     },
@@ -351,15 +394,6 @@ impl Encoded {
     }
 }
 
-/// Returns the stream id after `id`: counts up and wraps to 1 before the reserved range.
-pub fn next_stream_id(id: u32) -> u32 {
-    if id.saturating_add(1) >= FIRST_RESERVED {
-        1
-    } else {
-        id + 1
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -367,9 +401,11 @@ mod tests {
     #[test]
     fn stream_ids_wrap_to_one_before_the_reserved_range() {
         assert_eq!(FIRST_RESERVED, 0xFFFF_F447);
-        assert_eq!(next_stream_id(0), 1);
-        assert_eq!(next_stream_id(FIRST_RESERVED - 2), FIRST_RESERVED - 1);
-        assert_eq!(next_stream_id(FIRST_RESERVED - 1), 1);
+        assert_eq!(StreamId(0).next(), StreamId(1));
+        let last = StreamId(FIRST_RESERVED - 1);
+        assert_eq!(StreamId(FIRST_RESERVED - 2).next(), last);
+        assert_eq!(last.next(), StreamId(1));
+        assert_eq!(StreamId(u32::MAX).next(), StreamId(1));
     }
 
     #[test]

@@ -74,9 +74,9 @@ pub enum Malformed {
     /// A stream frame with stream id 0.
     NoStream(u8),
     /// More bytes than the window of the stream allows.
-    Overrun(u32),
+    Overrun(frame::StreamId),
     /// More credit than a window can hold.
-    TooMuchCredit(u32),
+    TooMuchCredit(frame::StreamId),
 }
 
 impl std::fmt::Display for Malformed {

@@ -62,6 +62,7 @@ thread_local! {
 mod tests {
     use super::super::HostKind;
     use super::*;
+    use crate::wire::frame::ServiceIndex;
 
     fn key(prefix: &str) -> Key {
         (HostKind::Http, prefix.into())
@@ -70,9 +71,8 @@ mod tests {
     #[test]
     fn a_client_has_the_prefixes_last_assigned_to_it() {
         let mut hosts = HostTable::default();
-        for (service, (client, prefix)) in
-            (0..).zip([("one", "a"), ("one", "b"), ("two", "c"), ("two", "a")])
-        {
+        let list = [("one", "a"), ("one", "b"), ("two", "c"), ("two", "a")];
+        for (service, (client, prefix)) in ServiceIndex::all().zip(list) {
             let client = client.into();
             hosts.insert(key(prefix), RegisteredHost { client, service });
         }
@@ -80,14 +80,14 @@ mod tests {
         assert_eq!(hosts.of("two"), [key("c"), key("a")]);
         assert!(hosts.of("three").is_empty());
         let host = hosts.get(&key("a")).unwrap();
-        assert_eq!((&*host.client, host.service), ("two", 3));
+        assert_eq!((&*host.client, host.service), ("two", ServiceIndex(3)));
         assert_eq!(hosts.iter().count(), 3);
         assert_eq!(hosts.take("two"), [key("c"), key("a")]);
         assert!(hosts.take("two").is_empty() && hosts.get(&key("a")).is_none());
         assert_eq!(hosts.iter().count(), 1);
         // Assigning a prefix twice does not list it twice.
         for _ in 0..2 {
-            let (client, service) = ("one".into(), 0);
+            let (client, service) = ("one".into(), ServiceIndex(0));
             hosts.insert(key("b"), RegisteredHost { client, service });
         }
         assert_eq!(hosts.of("one"), [key("b")]);

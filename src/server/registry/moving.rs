@@ -9,7 +9,7 @@ use super::{
 use crate::config::Secret;
 use crate::server::ports::{OpenedPort, PortListener};
 use crate::tunnel::Tunnel;
-use crate::wire::frame::RejectCode;
+use crate::wire::frame::{RejectCode, ServiceIndex, StreamId};
 use crate::wire::hello::ServiceSpec;
 use crate::wire::Version;
 use std::time::Instant;
@@ -18,8 +18,7 @@ use std::time::Instant;
 pub struct Registration {
     /// The services by their index; `None` for one that is not granted.
     pub offers: Vec<Option<ServiceSpec>>,
-    /// The id of the last stream that was opened to the client.
-    pub last_stream: u32,
+    pub last_stream: StreamId,
 }
 
 impl RegisteredClient {
@@ -103,7 +102,7 @@ impl Registry {
         let (_, wanted) = sort_ports(offers, ports);
         let mine = inner.hosts.of(login.id);
         let hosts = inner.requested_hosts(login, offers);
-        let had = |hosts: Vec<(Key, u16)>| hosts.iter().all(|(key, _)| mine.contains(key));
+        let had = |hosts: Vec<(Key, ServiceIndex)>| hosts.iter().all(|(key, _)| mine.contains(key));
         !wanted.is_empty() || !hosts.is_ok_and(had)
     }
 

@@ -6,7 +6,7 @@ use crate::handover::MovedTunnel;
 use crate::net::timeout;
 use crate::server::registry::Registration;
 use crate::tunnel::Inbox;
-use crate::wire::frame::Signal;
+use crate::wire::frame::{Signal, StreamId};
 use crate::wire::hello::{Hello, ServiceSpec};
 use crate::wire::Version;
 use async_io::Timer;
@@ -61,7 +61,7 @@ impl ServerSession {
             for _ in 0..10 {
                 let registration = Registration {
                     offers: offers.clone(),
-                    last_stream: 0,
+                    last_stream: StreamId(0),
                 };
                 match self.take_tunnel(&mut inbox, registration, origin) {
                     Some(Ok((moved, socket))) => return self.move_away(moved, socket).await,
@@ -117,7 +117,7 @@ impl ServerSession {
             window: 0,
         };
         let (is_ready, last_stream) = match origin {
-            Origin::Client => (false, 0),
+            Origin::Client => (false, StreamId(0)),
             Origin::Process { last_stream: first } => (true, first.max(last_stream)),
         };
         let moved = |(socket, unread)| {
@@ -180,7 +180,9 @@ impl ServerSession {
             self.state.registry.notify_changed();
             return LeaveResult::Stays;
         };
-        let ready = Origin::Process { last_stream: 0 };
+        let ready = Origin::Process {
+            last_stream: StreamId(0),
+        };
         match self.take_tunnel(inbox, registration, ready) {
             Some(Ok((moved, socket))) => LeaveResult::Moves(moved, socket),
             Some(Err(e)) => {

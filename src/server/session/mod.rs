@@ -16,7 +16,7 @@ use crate::handover::MovedTunnel;
 use crate::net::{timeout, Conn, Socket, TaskGuard};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::{self, Event, Inbox, PeerRole, Policy, Tunnel, DELIVERY_TIMEOUT};
-use crate::wire::frame::{RejectCode, Signal};
+use crate::wire::frame::{RejectCode, Signal, StreamId};
 use crate::wire::hello::{Hello, HelloReader, ServiceSpec};
 use crate::wire::Version;
 use async_std::channel::{self, Sender};
@@ -137,8 +137,8 @@ struct Connection {
 enum Origin {
     /// The tunnel's client, which waits for the ready signal.
     Client,
-    /// Another process, in which `last_stream` was the id of its last stream.
-    Process { last_stream: u32 },
+    /// From another process, with the id of its last stream there.
+    Process { last_stream: StreamId },
 }
 
 /// Serves the tunnel of an admitted client, or rejects the client.

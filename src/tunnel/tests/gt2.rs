@@ -1,7 +1,7 @@
 //! Tunnel behaviour that only GT/2 has.
 
 use super::*;
-use crate::wire::frame::ResetCode;
+use crate::wire::frame::{ResetCode, StreamId};
 
 /// Encodes a whole frame.
 fn frame(head: impl Into<Header>, payload: &[u8]) -> Vec<u8> {
@@ -21,16 +21,16 @@ fn end_and_wire_of(peer: PeerRole) -> (End, Arc<net::Conn>) {
 
 const OF_CLIENT: PeerRole = PeerRole::Server { streams: 10 };
 
-fn data(stream_id: u32, payload: &[u8]) -> Vec<u8> {
+fn data(stream_id: StreamId, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).unwrap();
     frame(Header::Data { stream_id, len }, payload)
 }
 
-fn open(stream_id: u32, payload: &[u8]) -> Vec<u8> {
+fn open(stream_id: StreamId, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).unwrap();
     let head = Header::Open {
         stream_id,
-        service: 7,
+        service: ServiceIndex(7),
         window: 1000,
         len,
     };
@@ -68,7 +68,7 @@ async fn expect_violation(end: &End, why: &str) {
 fn a_stopped_reader_costs_its_window_and_delays_no_other_stream() {
     task::block_on(async {
         let (server, client) = ends_of(Version::Two);
-        let mut lazy = server.tunnel.open(1, 7).unwrap();
+        let mut lazy = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
         lazy.announce();
         let mut lazy_there = client.opened().await;
         task::spawn(async move {
@@ -81,7 +81,7 @@ fn a_stopped_reader_costs_its_window_and_delays_no_other_stream() {
         until(|| lazy.backlog_len() == 64 * 1024).await;
         // Megabytes pass on another stream.
         let len = 4 * 1024 * 1024;
-        let mut quick = server.tunnel.open(2, 7).unwrap();
+        let mut quick = server.tunnel.open(StreamId(2), ServiceIndex(7)).unwrap();
         quick.announce();
         let mut there = client.opened().await;
         task::spawn(async move { there.write_all(&noise(2, len)).await.unwrap() });
@@ -101,7 +101,7 @@ fn a_stopped_reader_costs_its_window_and_delays_no_other_stream() {
 fn a_sender_stops_at_its_credit_and_goes_on_with_more() {
     task::block_on(async {
         let (server, wire) = end_and_wire_of(PeerRole::Client);
-        let mut stream = server.tunnel.open(1, 7).unwrap();
+        let mut stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
         let sending = task::spawn(async move {
             stream.write_all(&noise(1, 5000)).await.unwrap();
             stream
@@ -112,8 +112,8 @@ fn a_sender_stops_at_its_credit_and_goes_on_with_more() {
         assert_eq!(
             head,
             Header::Open {
-                stream_id,
-                service,
+                stream_id: StreamId(stream_id),
+                service: ServiceIndex(service),
                 window,
                 len
             }
@@ -122,14 +122,20 @@ fn a_sender_stops_at_its_credit_and_goes_on_with_more() {
         wire.write_all(&frame(Header::Ping(9), b"")).await.unwrap();
         assert_eq!(next_frame(&wire).await.0, Header::Pong(9));
         for bytes in [1, 2000, 1999] {
-            wire.write_all(&frame(Header::Credit { stream_id, bytes }, b""))
-                .await
-                .unwrap();
+            wire.write_all(&frame(
+                Header::Credit {
+                    stream_id: StreamId(stream_id),
+                    bytes,
+                },
+                b"",
+            ))
+            .await
+            .unwrap();
             let (head, more) = next_frame(&wire).await;
             assert_eq!(
                 head,
                 Header::Data {
-                    stream_id,
+                    stream_id: StreamId(stream_id),
                     len: bytes
                 }
             );
@@ -137,7 +143,12 @@ fn a_sender_stops_at_its_credit_and_goes_on_with_more() {
         }
         assert!(got == noise(1, 5000));
         drop(within(sending).await);
-        assert_eq!(next_frame(&wire).await.0, Header::Close { stream_id });
+        assert_eq!(
+            next_frame(&wire).await.0,
+            Header::Close {
+                stream_id: StreamId(stream_id)
+            }
+        );
     });
 }
 
@@ -146,8 +157,12 @@ fn credit_is_given_for_bytes_that_were_taken() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(OF_CLIENT);
         let half = usize::try_from(FIRST_WINDOW / 2).unwrap();
-        wire.write_all(&open(1, &noise(1, half))).await.unwrap();
-        wire.write_all(&data(1, &noise(2, half))).await.unwrap();
+        wire.write_all(&open(StreamId(1), &noise(1, half)))
+            .await
+            .unwrap();
+        wire.write_all(&data(StreamId(1), &noise(2, half)))
+            .await
+            .unwrap();
         let mut stream = client.opened().await;
         until(|| stream.backlog_len() == 2 * half).await;
         let mut got = vec![0; half];
@@ -155,7 +170,10 @@ fn credit_is_given_for_bytes_that_were_taken() {
         let (stream_id, bytes) = (1, FIRST_WINDOW / 2);
         assert_eq!(
             next_frame(&wire).await.0,
-            Header::Credit { stream_id, bytes }
+            Header::Credit {
+                stream_id: StreamId(stream_id),
+                bytes
+            }
         );
         // A smaller credit is sent along with the next answer.
         let mut got = vec![0; half / 2];
@@ -165,7 +183,10 @@ fn credit_is_given_for_bytes_that_were_taken() {
         let bytes = bytes / 2;
         assert_eq!(
             next_frame(&wire).await.0,
-            Header::Credit { stream_id, bytes }
+            Header::Credit {
+                stream_id: StreamId(stream_id),
+                bytes
+            }
         );
     });
 }
@@ -175,17 +196,19 @@ fn a_peer_that_exceeds_its_credit_loses_the_tunnel() {
     task::block_on(async {
         let most = usize::try_from(FIRST_WINDOW).unwrap();
         let (client, wire) = end_and_wire_of(OF_CLIENT);
-        wire.write_all(&open(1, &noise(1, most))).await.unwrap();
+        wire.write_all(&open(StreamId(1), &noise(1, most)))
+            .await
+            .unwrap();
         let stream = client.opened().await;
         until(|| stream.backlog_len() == most).await;
-        wire.write_all(&data(1, b"x")).await.unwrap();
+        wire.write_all(&data(StreamId(1), b"x")).await.unwrap();
         expect_violation(&client, "more bytes for stream 1 than its window allows").await;
 
         // The header alone is enough.
         let (client, wire) = end_and_wire_of(OF_CLIENT);
         let head = Header::Open {
-            stream_id: 3,
-            service: 7,
+            stream_id: StreamId(3),
+            service: ServiceIndex(7),
             window: 0,
             len: FIRST_WINDOW + 1,
         };
@@ -198,11 +221,11 @@ fn a_peer_that_exceeds_its_credit_loses_the_tunnel() {
 fn a_peer_that_gives_too_much_credit_loses_the_tunnel() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(OF_CLIENT);
-        wire.write_all(&open(1, b"")).await.unwrap();
+        wire.write_all(&open(StreamId(1), b"")).await.unwrap();
         let _stream = client.opened().await;
         for bytes in [(1 << 31) - 1 - 1000, 1] {
             let credit = Header::Credit {
-                stream_id: 1,
+                stream_id: StreamId(1),
                 bytes,
             };
             wire.write_all(&frame(credit, b"")).await.unwrap();
@@ -218,16 +241,27 @@ fn frames_of_unknown_streams_and_later_versions_are_ignored() {
         let stream_id = 99;
         let reason = ResetCode::Aborted;
         let bytes = [
-            data(stream_id, b"hello"),
+            data(StreamId(stream_id), b"hello"),
             frame(
                 Header::Credit {
-                    stream_id,
+                    stream_id: StreamId(stream_id),
                     bytes: 7,
                 },
                 b"",
             ),
-            frame(Header::Finish { stream_id }, b""),
-            frame(Header::Reset { stream_id, reason }, b""),
+            frame(
+                Header::Finish {
+                    stream_id: StreamId(stream_id),
+                },
+                b"",
+            ),
+            frame(
+                Header::Reset {
+                    stream_id: StreamId(stream_id),
+                    reason,
+                },
+                b"",
+            ),
             [&[0x7F, 0, 0x80, 0, 0, 0, 0, 0][..], &[0xAA; 0x8000]].concat(),
             frame(Header::Ping(5), b""),
         ]
@@ -245,7 +279,7 @@ fn frames_of_unknown_streams_and_later_versions_are_ignored() {
 fn each_direction_ends_independently() {
     task::block_on(async {
         let (server, client) = ends_of(Version::Two);
-        let mut stream = server.tunnel.open(1, 7).unwrap();
+        let mut stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
         stream.write_all(b"question").await.unwrap();
         stream.close().await.unwrap();
         assert!(stream.write_all(b"more").await.is_err(), "it has ended");
@@ -272,16 +306,26 @@ fn each_direction_ends_independently() {
 fn a_stream_that_ended_both_ways_needs_no_close_frame() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(OF_CLIENT);
-        wire.write_all(&open(1, b"")).await.unwrap();
+        wire.write_all(&open(StreamId(1), b"")).await.unwrap();
         let stream_id = 1;
-        wire.write_all(&frame(Header::Finish { stream_id }, b""))
-            .await
-            .unwrap();
+        wire.write_all(&frame(
+            Header::Finish {
+                stream_id: StreamId(stream_id),
+            },
+            b"",
+        ))
+        .await
+        .unwrap();
         let mut stream = client.opened().await;
         assert_eq!(within(stream.read(&mut [0])).await.unwrap(), 0);
         stream.close().await.unwrap();
         drop(stream);
-        assert_eq!(next_frame(&wire).await.0, Header::Finish { stream_id });
+        assert_eq!(
+            next_frame(&wire).await.0,
+            Header::Finish {
+                stream_id: StreamId(stream_id)
+            }
+        );
         wire.write_all(&frame(Header::Ping(1), b"")).await.unwrap();
         assert_eq!(next_frame(&wire).await.0, Header::Pong(1));
     });
@@ -291,23 +335,32 @@ fn a_stream_that_ended_both_ways_needs_no_close_frame() {
 fn a_reset_carries_its_reason_and_wakes_readers_and_writers_without_credit() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(OF_CLIENT);
-        wire.write_all(&open(1, b"")).await.unwrap();
+        wire.write_all(&open(StreamId(1), b"")).await.unwrap();
         let mut stream = client.opened().await;
         let writing = task::spawn(async move { stream.write_all(&noise(1, 9000)).await });
         assert_eq!(next_frame(&wire).await.1.len(), 1000);
         let (stream_id, reason) = (1, ResetCode::Aborted);
-        let reset = frame(Header::Reset { stream_id, reason }, b"");
+        let reset = frame(
+            Header::Reset {
+                stream_id: StreamId(stream_id),
+                reason,
+            },
+            b"",
+        );
         wire.write_all(&reset).await.unwrap();
         assert!(within(writing).await.is_err());
 
-        wire.write_all(&open(2, b"")).await.unwrap();
+        wire.write_all(&open(StreamId(2), b"")).await.unwrap();
         let stream = client.opened().await;
         stream.fail(ResetCode::Unreachable);
         drop(stream);
         let (stream_id, reason) = (2, ResetCode::Unreachable);
         assert_eq!(
             next_frame(&wire).await.0,
-            Header::Reset { stream_id, reason }
+            Header::Reset {
+                stream_id: StreamId(stream_id),
+                reason
+            }
         );
     });
 }
@@ -317,13 +370,18 @@ fn more_streams_than_allowed_are_refused_with_the_reason() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(PeerRole::Server { streams: 1 });
         for stream_id in 1..=2 {
-            wire.write_all(&open(stream_id, b"")).await.unwrap();
+            wire.write_all(&open(StreamId(stream_id), b""))
+                .await
+                .unwrap();
         }
         let _first = client.opened().await;
         let (stream_id, reason) = (2, ResetCode::TooManyStreams);
         assert_eq!(
             next_frame(&wire).await.0,
-            Header::Reset { stream_id, reason }
+            Header::Reset {
+                stream_id: StreamId(stream_id),
+                reason
+            }
         );
     });
 }
@@ -338,7 +396,7 @@ async fn asking() -> (
 ) {
     let (server, wire) = end_and_wire_of(PeerRole::Client);
     let (visitor, accepted) = sockets();
-    let stream = server.tunnel.open(1, 7).unwrap();
+    let stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
     stream.announce();
     next_frame(&wire).await;
     let relay = task::spawn(Relay::visitor(stream, Arc::new(accepted.into()), true));
@@ -356,7 +414,7 @@ fn a_reset_before_the_first_byte_is_left_to_the_caller() {
             let (relay, _visitor, wire, _server) = asking().await;
             let reset = frame(
                 Header::Reset {
-                    stream_id: 1,
+                    stream_id: StreamId(1),
                     reason,
                 },
                 b"",
@@ -366,9 +424,14 @@ fn a_reset_before_the_first_byte_is_left_to_the_caller() {
             assert_eq!(within(relay).await, finish);
         }
         let (relay, _visitor, wire, _server) = asking().await;
-        wire.write_all(&frame(Header::Finish { stream_id: 1 }, b""))
-            .await
-            .unwrap();
+        wire.write_all(&frame(
+            Header::Finish {
+                stream_id: StreamId(1),
+            },
+            b"",
+        ))
+        .await
+        .unwrap();
         assert_eq!(
             within(relay).await,
             RelayOutcome::Unanswered(CloseReason::Finished)
@@ -380,10 +443,18 @@ fn a_reset_before_the_first_byte_is_left_to_the_caller() {
 fn a_reset_after_the_first_byte_resets_the_visitor() {
     task::block_on(async {
         let (relay, visitor, wire, _server) = asking().await;
-        wire.write_all(&data(1, b"HTTP/1.1 200 OK")).await.unwrap();
+        wire.write_all(&data(StreamId(1), b"HTTP/1.1 200 OK"))
+            .await
+            .unwrap();
         read_exact(&visitor, 15).await;
         let (stream_id, reason) = (1, ResetCode::Aborted);
-        let reset = frame(Header::Reset { stream_id, reason }, b"");
+        let reset = frame(
+            Header::Reset {
+                stream_id: StreamId(stream_id),
+                reason,
+            },
+            b"",
+        );
         wire.write_all(&reset).await.unwrap();
         let error = within(visitor.read(&mut [0])).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
@@ -400,7 +471,10 @@ fn a_connection_that_is_reset_resets_the_stream() {
         let (stream_id, reason) = (1, ResetCode::Aborted);
         assert_eq!(
             next_frame(&wire).await.0,
-            Header::Reset { stream_id, reason }
+            Header::Reset {
+                stream_id: StreamId(stream_id),
+                reason
+            }
         );
     });
 }
@@ -413,9 +487,19 @@ fn the_end_of_each_side_is_the_end_of_one_direction() {
         visitor.write_all(b"question").await.unwrap();
         visitor_end(&visitor).await;
         assert_eq!(next_frame(&wire).await.1, b"question");
-        assert_eq!(next_frame(&wire).await.0, Header::Finish { stream_id: 1 });
-        let end = frame(Header::Finish { stream_id: 1 }, b"");
-        wire.write_all(&[data(1, b"answer"), end.clone()].concat())
+        assert_eq!(
+            next_frame(&wire).await.0,
+            Header::Finish {
+                stream_id: StreamId(1)
+            }
+        );
+        let end = frame(
+            Header::Finish {
+                stream_id: StreamId(1),
+            },
+            b"",
+        );
+        wire.write_all(&[data(StreamId(1), b"answer"), end.clone()].concat())
             .await
             .unwrap();
         assert_eq!(read_exact(&visitor, 6).await, b"answer");
@@ -424,7 +508,7 @@ fn the_end_of_each_side_is_the_end_of_one_direction() {
 
         // The service ends first.
         let (relay, visitor, wire, _server) = asking().await;
-        wire.write_all(&[data(1, b"banner"), end].concat())
+        wire.write_all(&[data(StreamId(1), b"banner"), end].concat())
             .await
             .unwrap();
         assert_eq!(read_exact(&visitor, 6).await, b"banner");
@@ -432,7 +516,12 @@ fn the_end_of_each_side_is_the_end_of_one_direction() {
         visitor.write_all(b"and yet").await.unwrap();
         assert_eq!(next_frame(&wire).await.1, b"and yet");
         visitor_end(&visitor).await;
-        assert_eq!(next_frame(&wire).await.0, Header::Finish { stream_id: 1 });
+        assert_eq!(
+            next_frame(&wire).await.0,
+            Header::Finish {
+                stream_id: StreamId(1)
+            }
+        );
         assert_eq!(within(relay).await, RelayOutcome::Done);
     });
 }
@@ -442,7 +531,7 @@ fn a_half_closed_visitor_that_is_gone_is_detected() {
     task::block_on(async {
         let (server, client) = ends_of(Version::Two);
         let (visitor, accepted) = sockets();
-        let stream = server.tunnel.open(1, 7).unwrap();
+        let stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
         let relay = task::spawn(Relay::visitor(stream, Arc::new(accepted.into()), true));
         let visitor: net::Conn = visitor.into();
         visitor.write_all(b"question").await.unwrap();
@@ -469,7 +558,7 @@ fn excess_backlog_is_shed_from_the_reader_that_took_nothing_longest() {
         let len = 30_000;
         let mut streams = Vec::new();
         for stream_id in 1..=3 {
-            wire.write_all(&open(stream_id, &noise(stream_id, len)))
+            wire.write_all(&open(StreamId(stream_id), &noise(stream_id, len)))
                 .await
                 .unwrap();
             streams.push(client.opened().await);
@@ -477,7 +566,9 @@ fn excess_backlog_is_shed_from_the_reader_that_took_nothing_longest() {
             // A tick of the clock that measures how long readers have taken nothing.
             Timer::after(Duration::from_millis(250)).await;
         }
-        wire.write_all(&open(4, &noise(4, len))).await.unwrap();
+        wire.write_all(&open(StreamId(4), &noise(4, len)))
+            .await
+            .unwrap();
         let mut last = client.opened().await;
         until(|| streams[0].has_ended()).await;
         assert_eq!(inside(&client).waiting, 3 * len);
@@ -496,11 +587,16 @@ fn excess_backlog_is_shed_from_the_reader_that_took_nothing_longest() {
         }
         let (stream_id, reason) = (1, ResetCode::Overloaded);
         assert!(
-            resets.contains(&Header::Reset { stream_id, reason }),
+            resets.contains(&Header::Reset {
+                stream_id: StreamId(stream_id),
+                reason
+            }),
             "{resets:?}"
         );
         assert!(
-            resets.contains(&Header::Close { stream_id: 2 }),
+            resets.contains(&Header::Close {
+                stream_id: StreamId(2)
+            }),
             "{resets:?}"
         );
     });

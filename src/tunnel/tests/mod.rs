@@ -6,7 +6,7 @@ mod turns;
 use super::tunnel_state::TunnelState;
 use super::*;
 use crate::net::{self, Socket};
-use crate::wire::frame::Header;
+use crate::wire::frame::{Header, ServiceIndex, StreamId};
 use async_io::Timer;
 use async_std::channel::{self, Receiver};
 use async_std::task;
@@ -53,7 +53,7 @@ impl End {
 
     async fn opened(&self) -> Stream {
         match self.event().await {
-            Event::Opened(stream, 7) => stream,
+            Event::Opened(stream, ServiceIndex(7)) => stream,
             _ => panic!("another event than the stream that was opened"),
         }
     }
@@ -138,7 +138,7 @@ async fn read_exact(conn: &net::Conn, n: usize) -> Vec<u8> {
 }
 
 /// Returns the header of a stream's first frame.
-fn open_head(stream_id: u32, service: u16, len: u32) -> Header {
+fn open_head(stream_id: StreamId, service: ServiceIndex, len: u32) -> Header {
     let window = 0;
     Header::Open {
         stream_id,
@@ -166,7 +166,7 @@ fn bytes_of_many_streams_arrive_whole_both_ways() {
         let (server, client) = ends_of(version);
         let lengths = [0, 1, 4095, 70_000, 1_000_000];
         let senders = lengths.into_iter().zip(1u32..).map(|(len, id)| {
-            let mut stream = server.tunnel.open(id, 7).unwrap();
+            let mut stream = server.tunnel.open(StreamId(id), ServiceIndex(7)).unwrap();
             stream.announce();
             task::spawn(async move {
                 stream.write_all(&noise(id, len)).await.unwrap();
@@ -198,7 +198,7 @@ fn bytes_of_many_streams_arrive_whole_both_ways() {
 fn the_end_of_a_stream_comes_behind_its_bytes() {
     task::block_on(async {
         let (server, client) = ends();
-        let mut stream = server.tunnel.open(1, 7).unwrap();
+        let mut stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
         let bytes = noise(1, 200_000);
         let (sent, all) = (bytes.clone(), bytes.len());
         task::spawn(async move { stream.write_all(&sent).await.unwrap() });
@@ -215,7 +215,7 @@ fn the_end_of_a_stream_comes_behind_its_bytes() {
 fn a_reader_that_waits_bounds_what_the_sender_can_push() {
     task::block_on(async {
         let (server, client) = ends();
-        let mut sender = server.tunnel.open(1, 7).unwrap();
+        let mut sender = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
         let total = 64 * 1024 * 1024;
         let pushed = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let count = pushed.clone();
@@ -249,7 +249,7 @@ fn a_reader_that_waits_bounds_what_the_sender_can_push() {
 fn an_idle_tunnel_holds_no_buffer() {
     both(|version| async move {
         let (server, client) = ends_of(version);
-        let mut here = server.tunnel.open(1, 7).unwrap();
+        let mut here = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
         here.write_all(b"hello").await.unwrap();
         let mut there = client.opened().await;
         let mut bytes = [0; 5];
@@ -268,14 +268,14 @@ fn an_idle_tunnel_holds_no_buffer() {
 fn a_stream_dropped_on_one_side_ends_on_the_other() {
     both(|version| async move {
         let (server, client) = ends_of(version);
-        let stream = server.tunnel.open(1, 7).unwrap();
+        let stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
         stream.announce();
         let mut there = client.opened().await;
         drop(stream);
         assert_eq!(within(there.read(&mut [0])).await.unwrap(), 0);
         drop(there);
         // Bytes for an unknown stream are ignored.
-        let mut again = server.tunnel.open(2, 7).unwrap();
+        let mut again = server.tunnel.open(StreamId(2), ServiceIndex(7)).unwrap();
         again.write_all(b"x").await.unwrap();
         drop(client.opened().await);
         until(|| again.has_ended()).await;
@@ -287,12 +287,12 @@ fn a_stream_dropped_on_one_side_ends_on_the_other() {
 fn a_graceful_end_lets_streams_finish_and_takes_no_new_ones() {
     both(|version| async move {
         let (server, client) = ends_of(version);
-        let mut stream = server.tunnel.open(1, 7).unwrap();
+        let mut stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
         stream.announce();
         let mut there = client.opened().await;
         client.tunnel.close();
         assert!(matches!(server.event().await, Event::Close));
-        assert!(server.tunnel.open(2, 7).is_none());
+        assert!(server.tunnel.open(StreamId(2), ServiceIndex(7)).is_none());
         stream.write_all(b"still here").await.unwrap();
         let mut bytes = [0; 10];
         within(there.read_exact(&mut bytes)).await.unwrap();
@@ -331,7 +331,7 @@ fn the_closing_handshake_is_one_close_then_two() {
 fn a_lost_tunnel_is_an_error_for_its_streams_not_an_end() {
     task::block_on(async {
         let (server, wire) = end_and_wire();
-        let mut stream = server.tunnel.open(1, 0).unwrap();
+        let mut stream = server.tunnel.open(StreamId(1), ServiceIndex(0)).unwrap();
         stream.announce();
         read_exact(&wire, 12).await;
         drop(wire);
@@ -350,13 +350,13 @@ fn frames_are_parsed_however_they_are_cut() {
         let mut bytes = Vec::new();
         let payload = noise(3, 1000);
         for head in [
-            open_head(1, 7, 1000),
+            open_head(StreamId(1), ServiceIndex(7), 1000),
             Header::Data {
-                stream_id: 9,
+                stream_id: StreamId(9),
                 len: 1000,
             },
             Header::Data {
-                stream_id: 1,
+                stream_id: StreamId(1),
                 len: 1000,
             },
         ] {
@@ -366,7 +366,9 @@ fn frames_are_parsed_however_they_are_cut() {
         bytes.extend_from_slice(Version::One.encode(Signal::Ready).as_slice());
         bytes.extend_from_slice(
             Version::One
-                .encode(Header::Close { stream_id: 1 })
+                .encode(Header::Close {
+                    stream_id: StreamId(1),
+                })
                 .as_slice(),
         );
         for piece in bytes.chunks(7) {
@@ -400,13 +402,15 @@ fn more_streams_than_allowed_are_closed_at_once() {
         let wire: net::Conn = there.into();
         for stream_id in 1..=2 {
             let (service, len) = (7, 0);
-            let head = open_head(stream_id, service, len);
+            let head = open_head(StreamId(stream_id), ServiceIndex(service), len);
             wire.write_all(Version::One.encode(head).as_slice())
                 .await
                 .unwrap();
         }
         let _first = client.opened().await;
-        let close = Header::Close { stream_id: 2 };
+        let close = Header::Close {
+            stream_id: StreamId(2),
+        };
         assert_eq!(
             read_exact(&wire, 6).await,
             Version::One.encode(close).as_slice()
@@ -448,7 +452,7 @@ fn a_visitor_that_has_ended_its_direction_still_gets_the_answer() {
     both(|version| async move {
         let (server, client) = ends_of(version);
         let (visitor, accepted) = sockets();
-        let stream = server.tunnel.open(1, 7).unwrap();
+        let stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
         let relay = task::spawn(Relay::visitor(stream, Arc::new(accepted.into()), true));
         let visitor: net::Conn = visitor.into();
         visitor.write_all(b"question").await.unwrap();
@@ -475,7 +479,7 @@ fn a_visitor_of_a_silent_service_is_left_to_the_caller() {
     both(|version| async move {
         let (server, client) = ends_of(version);
         let (_visitor, accepted) = sockets();
-        let stream = server.tunnel.open(1, 7).unwrap();
+        let stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
         stream.announce();
         drop(client.opened().await);
         let relay = Relay::visitor(stream, Arc::new(accepted.into()), true);
@@ -491,7 +495,7 @@ fn a_silent_stream_ends_at_its_limit() {
     both(|version| async move {
         let (server, client) = ends_of(version);
         let (_visitor, accepted) = sockets();
-        let stream = server.tunnel.open(1, 7).unwrap();
+        let stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
         stream.announce();
         stream.limit_idle(Some(Duration::from_millis(300)), false);
         let _there = client.opened().await;
@@ -508,8 +512,12 @@ fn one_way_traffic_counts_as_silence_only_if_configured() {
     let limit = Duration::from_millis(300);
     both(|version| async move {
         let (server, client) = ends_of(version);
-        let [mut patient, mut strict] =
-            [1, 2].map(|stream_id| server.tunnel.open(stream_id, 7).unwrap());
+        let [mut patient, mut strict] = [1, 2].map(|stream_id| {
+            server
+                .tunnel
+                .open(StreamId(stream_id), ServiceIndex(7))
+                .unwrap()
+        });
         patient.limit_idle(Some(limit), false);
         strict.limit_idle(Some(limit), true);
         // The peer receives all the time and sends nothing.
@@ -542,7 +550,7 @@ fn a_limited_tunnel_keeps_its_rate_and_loses_nothing() {
         };
         let server = End::with(here, policy);
         let client = End::new(there, PeerRole::Server { streams: 1 });
-        let mut stream = server.tunnel.open(1, 7).unwrap();
+        let mut stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
         stream.announce();
         let len = 600_000;
         let mut echo = client.opened().await;
@@ -583,13 +591,16 @@ fn an_ended_stream_with_a_full_backlog_does_not_stall_the_tunnel() {
         let mut bytes = Vec::new();
         for stream_id in 1..=2 {
             let (service, len) = (7, 0);
-            let head = open_head(stream_id, service, len);
+            let head = open_head(StreamId(stream_id), ServiceIndex(service), len);
             bytes.extend_from_slice(Version::One.encode(head).as_slice());
         }
         // Almost fill the backlog of the first stream, which is never read.
         let data = |len: u32| {
             let mut bytes = Version::One
-                .encode(Header::Data { stream_id: 1, len })
+                .encode(Header::Data {
+                    stream_id: StreamId(1),
+                    len,
+                })
                 .as_slice()
                 .to_vec();
             bytes.resize(bytes.len() + len as usize, 1);
@@ -604,14 +615,16 @@ fn an_ended_stream_with_a_full_backlog_does_not_stall_the_tunnel() {
         let mut last = data(20 * 1024);
         last.extend_from_slice(
             Version::One
-                .encode(Header::Close { stream_id: 1 })
+                .encode(Header::Close {
+                    stream_id: StreamId(1),
+                })
                 .as_slice(),
         );
         wire.write_all(&last).await.unwrap();
         until(|| first.has_ended()).await;
         assert_eq!(first.backlog_len(), 270 * 1024);
         let head = Header::Data {
-            stream_id: 2,
+            stream_id: StreamId(2),
             len: 5,
         };
         wire.write_all(Version::One.encode(head).as_slice())
@@ -634,7 +647,7 @@ fn the_sum_of_backlogs_is_bounded_and_stuck_readers_are_cut() {
         task::spawn(async move {
             for stream_id in 1..=40 {
                 let (service, len) = (7, 200 * 1024);
-                let head = open_head(stream_id, service, len);
+                let head = open_head(StreamId(stream_id), ServiceIndex(service), len);
                 sending
                     .write_all(Version::One.encode(head).as_slice())
                     .await
@@ -671,7 +684,7 @@ fn a_half_closed_visitor_that_reads_slowly_gets_every_byte() {
     both(|version| async move {
         let (server, client) = ends_of(version);
         let (visitor, accepted) = sockets();
-        let stream = server.tunnel.open(1, 7).unwrap();
+        let stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
         let relay = task::spawn(Relay::visitor(stream, Arc::new(accepted.into()), true));
         let visitor: net::Conn = visitor.into();
         visitor.write_all(b"question").await.unwrap();
@@ -710,7 +723,9 @@ fn a_flood_of_pings_does_not_starve_other_tasks() {
         let close_then_ping = [
             Version::One.encode(Signal::Ping).as_slice(),
             Version::One
-                .encode(Header::Close { stream_id: 1 })
+                .encode(Header::Close {
+                    stream_id: StreamId(1),
+                })
                 .as_slice(),
         ]
         .concat();

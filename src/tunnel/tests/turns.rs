@@ -44,7 +44,7 @@ impl Crowd {
             state: 1,
         };
         for stream_id in 1..=streams {
-            let stream = crowd.open(stream_id);
+            let stream = crowd.open(StreamId(stream_id));
             crowd.woken.lock().push_back(crowd.streams.len());
             crowd.streams.push(stream);
         }
@@ -56,7 +56,7 @@ impl Crowd {
         crowd
     }
 
-    fn open(&self, stream_id: u32) -> Stream {
+    fn open(&self, stream_id: StreamId) -> Stream {
         assert!(lock(&self.tunnel.0).accept(stream_id, u32::MAX, 100));
         Stream::new(self.tunnel.clone(), stream_id)
     }
@@ -106,7 +106,7 @@ impl Crowd {
                 panic!("{head:?}");
             };
             let len = usize::try_from(len).unwrap();
-            turns.push((usize::try_from(stream_id).unwrap(), len));
+            turns.push((usize::try_from(stream_id.0).unwrap(), len));
             bytes = &bytes[used + len..];
         }
         turns
@@ -160,7 +160,7 @@ fn bulk_streams_have_turns_of_equal_bytes() {
 #[test]
 fn an_interactive_stream_goes_before_bulk_streams() {
     let mut crowd = Crowd::new(8);
-    let mut keys = crowd.open(99);
+    let mut keys = crowd.open(StreamId(99));
     for _ in 0..50 {
         crowd.push();
         // All of it has been granted its turn; the other streams wait behind it for more.
@@ -179,7 +179,7 @@ fn an_interactive_stream_goes_before_bulk_streams() {
 #[test]
 fn on_a_slow_connection_an_interactive_stream_waits_for_one_frame() {
     let mut crowd = Crowd::new(8);
-    let mut keys = crowd.open(99);
+    let mut keys = crowd.open(StreamId(99));
     for _ in 0..50 {
         crowd.set_congested(true);
         crowd.push();

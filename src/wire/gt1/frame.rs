@@ -1,6 +1,8 @@
 //! GT/1 frames (docs/gt1.md, "Frames").
 
-use crate::wire::frame::{Encoded, Header, RejectCode, Signal, FIRST_RESERVED};
+use crate::wire::frame::{
+    Encoded, Header, RejectCode, ServiceIndex, Signal, StreamId, FIRST_RESERVED,
+};
 use crate::wire::{u16_at, u32_at, Malformed};
 
 /// Maximum length in bytes of a header: that of an open frame.
@@ -35,14 +37,27 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
         return Ok(None);
     };
     let head = match op {
-        OP_DATA => u32_at(bytes, 6).map(|len| (Header::Data { stream_id, len }, 10)),
-        OP_CLOSE => Some((Header::Close { stream_id }, 6)),
+        OP_DATA => u32_at(bytes, 6).map(|len| {
+            (
+                Header::Data {
+                    stream_id: StreamId(stream_id),
+                    len,
+                },
+                10,
+            )
+        }),
+        OP_CLOSE => Some((
+            Header::Close {
+                stream_id: StreamId(stream_id),
+            },
+            6,
+        )),
         OP_SERVICES_DATA => match (u16_at(bytes, 6), u32_at(bytes, 8)) {
             (Some(service), Some(len)) => {
                 let window = 0;
                 let head = Header::Open {
-                    stream_id,
-                    service,
+                    stream_id: StreamId(stream_id),
+                    service: ServiceIndex(service),
                     window,
                     len,
                 };
@@ -64,14 +79,24 @@ fn parse_signal(first: u32, bytes: &[u8]) -> Result<Option<(Header, usize)>, Mal
         SERVICES => plain(Signal::Services),
         RECONNECT => plain(Signal::Reconnect),
         ERROR => match u16_at(bytes, 4) {
-            Some(2) => u16_at(bytes, 6)
-                .map(|service| (Signal::Error(RejectCode::PortNotOpened(service)), 8)),
+            Some(2) => u16_at(bytes, 6).map(|service| {
+                (
+                    Signal::Error(RejectCode::PortNotOpened(ServiceIndex(service))),
+                    8,
+                )
+            }),
             Some(code) => Some((Signal::Error(RejectCode::from_code(code)), 6)),
             None => None,
         },
         INFO => match u16_at(bytes, 4) {
             Some(INFO_PORT_OPENED) => match (u16_at(bytes, 6), u16_at(bytes, 8)) {
-                (Some(service), Some(port)) => Some((Signal::PortOpened { service, port }, 10)),
+                (Some(service), Some(port)) => Some((
+                    Signal::PortOpened {
+                        service: ServiceIndex(service),
+                        port,
+                    },
+                    10,
+                )),
                 _ => None,
             },
             Some(code) => Some((Signal::OtherInfo(code), 6)),
@@ -93,16 +118,16 @@ pub fn encode(head: Header) -> Encoded {
             len,
             ..
         } => out
-            .with(&stream_id.to_be_bytes())
+            .with(&stream_id.0.to_be_bytes())
             .with(&OP_SERVICES_DATA.to_be_bytes())
-            .with(&service.to_be_bytes())
+            .with(&service.0.to_be_bytes())
             .with(&len.to_be_bytes()),
         Header::Data { stream_id, len } => out
-            .with(&stream_id.to_be_bytes())
+            .with(&stream_id.0.to_be_bytes())
             .with(&OP_DATA.to_be_bytes())
             .with(&len.to_be_bytes()),
         Header::Close { stream_id } | Header::Reset { stream_id, .. } => out
-            .with(&stream_id.to_be_bytes())
+            .with(&stream_id.0.to_be_bytes())
             .with(&OP_CLOSE.to_be_bytes()),
         Header::Ping(_) | Header::Pong(_) => encode_signal(Signal::Ping),
         Header::Finish { .. }
@@ -125,14 +150,14 @@ fn encode_signal(signal: Signal) -> Encoded {
                 .with(&ERROR.to_be_bytes())
                 .with(&code.code().to_be_bytes());
             match code {
-                RejectCode::PortNotOpened(service) => out.with(&service.to_be_bytes()),
+                RejectCode::PortNotOpened(service) => out.with(&service.0.to_be_bytes()),
                 _ => out,
             }
         }
         Signal::PortOpened { service, port } => out
             .with(&INFO.to_be_bytes())
             .with(&INFO_PORT_OPENED.to_be_bytes())
-            .with(&service.to_be_bytes())
+            .with(&service.0.to_be_bytes())
             .with(&port.to_be_bytes()),
         Signal::PortUnavailable { .. } => out,
         Signal::OtherInfo(code) => out.with(&INFO.to_be_bytes()).with(&code.to_be_bytes()),
@@ -154,7 +179,9 @@ mod tests {
             &[0xFF, 0xFF, 0xFF, 0xFC, 0, 1],
         ),
         (
-            Header::Signal(Signal::Error(RejectCode::PortNotOpened(0x0102))),
+            Header::Signal(Signal::Error(RejectCode::PortNotOpened(ServiceIndex(
+                0x0102,
+            )))),
             &[0xFF, 0xFF, 0xFF, 0xFC, 0, 2, 1, 2],
         ),
         (
@@ -191,7 +218,7 @@ mod tests {
         ),
         (
             Header::Signal(Signal::PortOpened {
-                service: 3,
+                service: ServiceIndex(3),
                 port: 2222,
             }),
             &[0xFF, 0xFF, 0xFF, 0xFB, 0, 1, 0, 3, 0x08, 0xAE],
@@ -204,21 +231,21 @@ mod tests {
         (Header::Signal(Signal::Reconnect), &[0xFF, 0xFF, 0xFF, 0xF9]),
         (
             Header::Data {
-                stream_id: 1,
+                stream_id: StreamId(1),
                 len: 4096,
             },
             &[0, 0, 0, 1, 0, 0, 0, 0, 0x10, 0],
         ),
         (
             Header::Close {
-                stream_id: 0x0102_0304,
+                stream_id: StreamId(0x0102_0304),
             },
             &[1, 2, 3, 4, 0, 1],
         ),
         (
             Header::Open {
-                stream_id: 7,
-                service: 1,
+                stream_id: StreamId(7),
+                service: ServiceIndex(1),
                 window: 0,
                 len: 0,
             },
@@ -273,11 +300,11 @@ mod tests {
             stream_id in 0..FIRST_RESERVED, service in any::<u16>(), len in any::<u32>(), op in 0..3u8,
         ) {
             let head = match op {
-                0 => Header::Data { stream_id, len },
-                1 => Header::Close { stream_id },
+                0 => Header::Data { stream_id: StreamId(stream_id), len },
+                1 => Header::Close { stream_id: StreamId(stream_id) },
                 _ => Header::Open {
-                    stream_id,
-                    service,
+                    stream_id: StreamId(stream_id),
+                    service: ServiceIndex(service),
                     window: 0,
                     len,
                 },

@@ -1,6 +1,8 @@
 //! GT/2 frames (docs/wire.md, "Frames"): kind, length, stream id, payload.
 
-use crate::wire::frame::{Encoded, Header, PortCause, RejectCode, ResetCode, Signal};
+use crate::wire::frame::{
+    Encoded, Header, PortCause, RejectCode, ResetCode, ServiceIndex, Signal, StreamId,
+};
 use crate::wire::hello::MAX_LENGTH;
 use crate::wire::{kind_and_length, u16_at, u32_at, Malformed};
 
@@ -45,7 +47,15 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
         return Err(Malformed::NoStream(kind));
     }
     let (head, used) = match kind {
-        DATA => return Ok(Some((Header::Data { stream_id, len }, HEAD))),
+        DATA => {
+            return Ok(Some((
+                Header::Data {
+                    stream_id: StreamId(stream_id),
+                    len,
+                },
+                HEAD,
+            )))
+        }
         OPEN => {
             let len = len
                 .checked_sub(OPEN_FIELDS)
@@ -54,8 +64,8 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
                 return Ok(None);
             };
             let head = Header::Open {
-                stream_id,
-                service,
+                stream_id: StreamId(stream_id),
+                service: ServiceIndex(service),
                 window,
                 len,
             };
@@ -69,7 +79,9 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
         }
         FINISH | CLOSE | READY | SERVICES | RECONNECT => {
             let head = match kind {
-                FINISH => Header::Finish { stream_id },
+                FINISH => Header::Finish {
+                    stream_id: StreamId(stream_id),
+                },
                 CLOSE => Header::Signal(Signal::Close),
                 READY => Header::Signal(Signal::Ready),
                 SERVICES => Header::Signal(Signal::Services),
@@ -79,17 +91,28 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
         }
         RESET => {
             let head = u16_at(bytes, HEAD).map(|code| match code {
-                NORMAL_CLOSE => Header::Close { stream_id },
+                NORMAL_CLOSE => Header::Close {
+                    stream_id: StreamId(stream_id),
+                },
                 code => {
                     let reason = ResetCode::from_code(code);
-                    Header::Reset { stream_id, reason }
+                    Header::Reset {
+                        stream_id: StreamId(stream_id),
+                        reason,
+                    }
                 }
             });
             (head, 2)
         }
         CREDIT => {
             let bytes = u32_at(bytes, HEAD);
-            (bytes.map(|bytes| Header::Credit { stream_id, bytes }), 4)
+            (
+                bytes.map(|bytes| Header::Credit {
+                    stream_id: StreamId(stream_id),
+                    bytes,
+                }),
+                4,
+            )
         }
         PING | PONG => {
             let number = bytes.get(HEAD..).and_then(<[u8]>::first_chunk::<8>);
@@ -104,7 +127,9 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
         ERROR => {
             let code = match (u16_at(bytes, HEAD), u16_at(bytes, HEAD + 2)) {
                 (Some(1), _) if len >= 6 => u32_at(bytes, HEAD + 2).map(RejectCode::LockedOut),
-                (Some(2), Some(service)) if len >= 4 => Some(RejectCode::PortNotOpened(service)),
+                (Some(2), Some(service)) if len >= 4 => {
+                    Some(RejectCode::PortNotOpened(ServiceIndex(service)))
+                }
                 (Some(2), _) if len >= 4 => None,
                 (code, _) => code.map(RejectCode::from_code),
             };
@@ -112,14 +137,24 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
         }
         PORT_OPENED => {
             let opened = u16_at(bytes, HEAD).zip(u16_at(bytes, HEAD + 2));
-            let head = opened.map(|(service, port)| Signal::PortOpened { service, port }.into());
+            let head = opened.map(|(service, port)| {
+                Signal::PortOpened {
+                    service: ServiceIndex(service),
+                    port,
+                }
+                .into()
+            });
             (head, 4)
         }
         PORT_UNAVAILABLE => {
             let said = u16_at(bytes, HEAD).zip(u16_at(bytes, HEAD + 2));
             let head = said.map(|(service, code)| {
                 let cause = PortCause::from_code(code);
-                Signal::PortUnavailable { service, cause }.into()
+                Signal::PortUnavailable {
+                    service: ServiceIndex(service),
+                    cause,
+                }
+                .into()
             });
             (head, 4)
         }
@@ -138,7 +173,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
 
 /// Encodes a header; empty if GT/2 cannot express it.
 pub fn encode(head: Header) -> Encoded {
-    let tunnel = |kind, payload: &[u8]| frame(kind, 0, payload);
+    let tunnel = |kind, payload: &[u8]| frame(kind, StreamId(0), payload);
     match head {
         Header::Data { stream_id, len } => begin(DATA, len, stream_id),
         Header::Open {
@@ -147,7 +182,7 @@ pub fn encode(head: Header) -> Encoded {
             window,
             len,
         } => begin(OPEN, len.saturating_add(OPEN_FIELDS), stream_id)
-            .with(&service.to_be_bytes())
+            .with(&service.0.to_be_bytes())
             .with(&window.to_be_bytes()),
         Header::Close { stream_id } => frame(RESET, stream_id, &NORMAL_CLOSE.to_be_bytes()),
         Header::Finish { stream_id } => frame(FINISH, stream_id, &[]),
@@ -157,24 +192,24 @@ pub fn encode(head: Header) -> Encoded {
         Header::Credit { stream_id, bytes } => frame(CREDIT, stream_id, &bytes.to_be_bytes()),
         Header::Ping(number) => tunnel(PING, &number.to_be_bytes()),
         Header::Pong(number) => tunnel(PONG, &number.to_be_bytes()),
-        Header::Registration { len } => begin(SERVICES, len, 0),
+        Header::Registration { len } => begin(SERVICES, len, StreamId(0)),
         Header::Signal(signal) => match signal {
             Signal::Close => tunnel(CLOSE, &[]),
             Signal::Ready => tunnel(READY, &[]),
             Signal::Services => tunnel(SERVICES, &[]),
             Signal::Reconnect => tunnel(RECONNECT, &[]),
-            Signal::Error(RejectCode::PortNotOpened(service)) => begin(ERROR, 4, 0)
+            Signal::Error(RejectCode::PortNotOpened(service)) => begin(ERROR, 4, StreamId(0))
                 .with(&2u16.to_be_bytes())
-                .with(&service.to_be_bytes()),
-            Signal::Error(RejectCode::LockedOut(seconds)) => begin(ERROR, 6, 0)
+                .with(&service.0.to_be_bytes()),
+            Signal::Error(RejectCode::LockedOut(seconds)) => begin(ERROR, 6, StreamId(0))
                 .with(&1u16.to_be_bytes())
                 .with(&seconds.to_be_bytes()),
             Signal::Error(code) => tunnel(ERROR, &code.code().to_be_bytes()),
-            Signal::PortOpened { service, port } => begin(PORT_OPENED, 4, 0)
-                .with(&service.to_be_bytes())
+            Signal::PortOpened { service, port } => begin(PORT_OPENED, 4, StreamId(0))
+                .with(&service.0.to_be_bytes())
                 .with(&port.to_be_bytes()),
-            Signal::PortUnavailable { service, cause } => begin(PORT_UNAVAILABLE, 4, 0)
-                .with(&service.to_be_bytes())
+            Signal::PortUnavailable { service, cause } => begin(PORT_UNAVAILABLE, 4, StreamId(0))
+                .with(&service.0.to_be_bytes())
                 .with(&cause.code().to_be_bytes()),
             Signal::Ping | Signal::OtherInfo(_) => Encoded::new(),
         },
@@ -183,16 +218,16 @@ pub fn encode(head: Header) -> Encoded {
 }
 
 /// Encodes a header for a payload of `len` bytes.
-fn begin(kind: u8, len: u32, stream_id: u32) -> Encoded {
+fn begin(kind: u8, len: u32, stream_id: StreamId) -> Encoded {
     let [_, length @ ..] = len.to_be_bytes();
     Encoded::new()
         .with(&[kind])
         .with(&length)
-        .with(&stream_id.to_be_bytes())
+        .with(&stream_id.0.to_be_bytes())
 }
 
 /// Encodes a whole control frame.
-fn frame(kind: u8, stream_id: u32, payload: &[u8]) -> Encoded {
+fn frame(kind: u8, stream_id: StreamId, payload: &[u8]) -> Encoded {
     // The payload has at most 8 bytes.
     begin(kind, payload.len() as u32, stream_id).with(payload)
 }
@@ -207,8 +242,10 @@ mod tests {
         let stream = 1..=u32::MAX;
         let len = 0..=0x00FF_FFFFu32;
         prop_oneof![
-            (stream.clone(), len.clone())
-                .prop_map(|(stream_id, len)| Header::Data { stream_id, len }),
+            (stream.clone(), len.clone()).prop_map(|(stream_id, len)| Header::Data {
+                stream_id: StreamId(stream_id),
+                len
+            }),
             (
                 stream.clone(),
                 any::<u16>(),
@@ -216,23 +253,25 @@ mod tests {
                 0..=0x00FF_FFF9u32
             )
                 .prop_map(|(stream_id, service, window, len)| Header::Open {
-                    stream_id,
-                    service,
+                    stream_id: StreamId(stream_id),
+                    service: ServiceIndex(service),
                     window,
                     len
                 }),
-            stream
-                .clone()
-                .prop_map(|stream_id| Header::Close { stream_id }),
-            stream
-                .clone()
-                .prop_map(|stream_id| Header::Finish { stream_id }),
+            stream.clone().prop_map(|stream_id| Header::Close {
+                stream_id: StreamId(stream_id)
+            }),
+            stream.clone().prop_map(|stream_id| Header::Finish {
+                stream_id: StreamId(stream_id)
+            }),
             (stream.clone(), 1..=u16::MAX).prop_map(|(stream_id, code)| Header::Reset {
-                stream_id,
+                stream_id: StreamId(stream_id),
                 reason: ResetCode::from_code(code)
             }),
-            (stream, any::<u32>())
-                .prop_map(|(stream_id, bytes)| Header::Credit { stream_id, bytes }),
+            (stream, any::<u32>()).prop_map(|(stream_id, bytes)| Header::Credit {
+                stream_id: StreamId(stream_id),
+                bytes
+            }),
             any::<u64>().prop_map(Header::Ping),
             any::<u64>().prop_map(Header::Pong),
             (1..=MAX_LENGTH).prop_map(|len| Header::Registration { len }),
@@ -241,14 +280,21 @@ mod tests {
                 Just(Signal::Ready),
                 Just(Signal::Services),
                 Just(Signal::Reconnect),
-                any::<u16>().prop_map(|service| Signal::Error(RejectCode::PortNotOpened(service))),
+                any::<u16>().prop_map(|service| Signal::Error(RejectCode::PortNotOpened(
+                    ServiceIndex(service)
+                ))),
                 any::<u32>().prop_map(|seconds| Signal::Error(RejectCode::LockedOut(seconds))),
                 (3..=20u16).prop_map(|code| Signal::Error(RejectCode::from_code(code))),
-                (any::<u16>(), any::<u16>())
-                    .prop_map(|(service, port)| Signal::PortOpened { service, port }),
+                (any::<u16>(), any::<u16>()).prop_map(|(service, port)| Signal::PortOpened {
+                    service: ServiceIndex(service),
+                    port
+                }),
                 (any::<u16>(), any::<u16>()).prop_map(|(service, code)| {
                     let cause = PortCause::from_code(code);
-                    Signal::PortUnavailable { service, cause }
+                    Signal::PortUnavailable {
+                        service: ServiceIndex(service),
+                        cause,
+                    }
                 }),
             ]
             .prop_map(Header::Signal),
@@ -320,7 +366,7 @@ mod tests {
             let bytes = [kind, 0, 0, 8, 0, 0, 0, 0];
             assert_eq!(parse(&bytes), Err(Malformed::NoStream(kind)));
         }
-        let long = begin(SERVICES, MAX_LENGTH + 1, 0);
+        let long = begin(SERVICES, MAX_LENGTH + 1, StreamId(0));
         assert_eq!(
             parse(long.as_slice()),
             Err(Malformed::HelloLength(MAX_LENGTH + 1))
