@@ -39,7 +39,7 @@ impl OfferedServices {
     /// Replaces the services. Returns whether the server has to be told. If it would see no
     /// difference, the new services take the indexes of the last ones at once.
     pub fn change(&mut self, services: Arc<Services>) -> bool {
-        if services.offers() != self.last().offers() {
+        if services.specs() != self.last().specs() {
             self.pending.push_back(services);
             return true;
         }

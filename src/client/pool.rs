@@ -350,7 +350,7 @@ impl Pool {
     /// Their streams go on; no new ones should come after this.
     pub fn give_up(&self) {
         let hello = Hello {
-            offers: vec![ServiceSpec::Host {
+            services: vec![ServiceSpec::Host {
                 tls: false,
                 prefix: None,
             }],

@@ -90,8 +90,8 @@ impl Services {
     }
 
     /// Returns the services as the server sees them.
-    pub fn offers(&self) -> Vec<ServiceSpec> {
-        let offers = self
+    pub fn specs(&self) -> Vec<ServiceSpec> {
+        let specs = self
             .list
             .iter()
             .map(|(service, _)| match &service.exposure {
@@ -104,7 +104,7 @@ impl Services {
                     port: *port,
                 },
             });
-        offers.collect()
+        specs.collect()
     }
 
     /// Returns the hello with the client's identity and these services.
@@ -112,7 +112,7 @@ impl Services {
         Hello {
             id: me.id.as_str().into(),
             secret: me.secret.as_bytes().into(),
-            offers: self.offers(),
+            services: self.specs(),
             window: FIRST_WINDOW,
         }
     }

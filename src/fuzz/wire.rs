@@ -140,7 +140,7 @@ fn read(mut reader: HelloReader, data: &[u8], mut pace: Pace) -> Outcome {
 fn check(version: Version, hello: &Hello) {
     assert!((1..=MAX_NAME).contains(&hello.id.len()));
     assert!((1..=MAX_NAME).contains(&hello.secret.len()));
-    assert!((1..=MAX_OPTIONS).contains(&hello.offers.len()));
+    assert!((1..=MAX_OPTIONS).contains(&hello.services.len()));
 
     let bytes = hello.encode(version);
     assert!(bytes.len() <= MAX_LENGTH as usize);

@@ -46,29 +46,29 @@ pub enum AuthDecision {
 pub struct GrantedPrefixes(BTreeSet<String>);
 
 impl GrantedPrefixes {
-    /// Replaces services whose prefix is not granted by `None`, so that indexes stay valid.
-    pub fn of(&self, id: &str, offers: Vec<ServiceSpec>) -> Vec<Option<ServiceSpec>> {
-        let refused = |offer: &ServiceSpec| {
-            let prefix = named_prefix(offer)?;
+    /// Replaces the services whose prefix is not granted by `None`, so that indexes stay valid.
+    pub fn of(&self, id: &str, services: Vec<ServiceSpec>) -> Vec<Option<ServiceSpec>> {
+        let refused = |spec: &ServiceSpec| {
+            let prefix = named_prefix(spec)?;
             let granted = ascii(prefix) == ascii(id) || self.0.contains(ascii(prefix).as_ref());
             (!granted).then(|| prefix.to_owned())
         };
-        let without: Vec<String> = offers.iter().filter_map(refused).collect();
+        let without: Vec<String> = services.iter().filter_map(refused).collect();
         if !without.is_empty() {
             log::warn!(
                 "authAPI does not grant these prefixes id={id}: {}",
                 without.join(", ")
             );
         }
-        let offers = offers.into_iter();
-        offers
-            .map(|offer| Some(offer).filter(|offer| refused(offer).is_none()))
+        let services = services.into_iter();
+        services
+            .map(|spec| Some(spec).filter(|spec| refused(spec).is_none()))
             .collect()
     }
 }
 
-fn named_prefix(offer: &ServiceSpec) -> Option<&str> {
-    match offer {
+fn named_prefix(spec: &ServiceSpec) -> Option<&str> {
+    match spec {
         ServiceSpec::Host { prefix, .. } => prefix.as_deref(),
         ServiceSpec::Tcp { .. } => None,
     }
@@ -110,7 +110,12 @@ impl AuthApi {
     }
 
     /// Asks whether the client may connect, and which of its prefixes it may have.
-    pub async fn authorize(&self, id: &str, secret: &[u8], offers: &[ServiceSpec]) -> AuthDecision {
+    pub async fn authorize(
+        &self,
+        id: &str,
+        secret: &[u8],
+        services: &[ServiceSpec],
+    ) -> AuthDecision {
         // JSON is text, so the API cannot know a secret that is not UTF-8.
         let Ok(secret) = std::str::from_utf8(secret) else {
             return AuthDecision::Denied;
@@ -118,7 +123,7 @@ impl AuthApi {
         let question = AuthRequest {
             network_client_id: id,
             network_secret_key: secret,
-            applet_tokens: offers.iter().filter_map(named_prefix).collect(),
+            applet_tokens: services.iter().filter_map(named_prefix).collect(),
         };
         let timeout = async {
             Timer::after(self.timeout).await;
@@ -185,7 +190,7 @@ mod tests {
             random: true,
             port: 0,
         };
-        let offers = vec![
+        let services = vec![
             host(Some("b")),
             host(Some("A")),
             host(None),
@@ -202,12 +207,15 @@ mod tests {
             ]
         };
         let some = granted(r#"{"result": true, "appletTokens": ["a", "other"]}"#);
-        assert_eq!(some.of("id1", offers.clone()), right(Some(host(Some("A")))));
+        assert_eq!(
+            some.of("id1", services.clone()),
+            right(Some(host(Some("A"))))
+        );
         for none in [
             r#"{"result": true, "appletTokens": null, "more": [1]}"#,
             r#"{"result": true}"#,
         ] {
-            assert_eq!(granted(none).of("id1", offers.clone()), right(None));
+            assert_eq!(granted(none).of("id1", services.clone()), right(None));
         }
     }
 

@@ -27,8 +27,7 @@ pub struct Authenticated {
     pub admission: Admission,
     /// The authAPI, if it has admitted the client, and the prefixes that it has granted.
     pub api_grant: Option<(Arc<AuthApi>, GrantedPrefixes)>,
-    /// The services by their index; `None` for one that is not granted.
-    pub offers: Vec<Option<ServiceSpec>>,
+    pub services: Vec<Option<ServiceSpec>>,
     /// All requested services, if the authAPI has decided about them.
     pub requested: Vec<ServiceSpec>,
     /// Bytes that may be sent on a new stream before the client gives credit.
@@ -45,14 +44,14 @@ pub async fn admit(
     let Hello {
         id,
         secret,
-        offers,
+        services,
         window,
     } = hello;
     let mut requested = Vec::new();
-    let (admission, api_grant, offers) = match verdict {
-        LoginVerdict::Admitted(admission) => (admission, None, all_granted(offers)),
+    let (admission, api_grant, services) = match verdict {
+        LoginVerdict::Admitted(admission) => (admission, None, all_granted(services)),
         LoginVerdict::Ask(api, limits) => {
-            let judging = Box::pin(api.authorize(&id, &secret, &offers));
+            let judging = Box::pin(api.authorize(&id, &secret, &services));
             let decision = judging.await;
             if let Some(left) = state.auth_lockout.lockout(peer.ip()) {
                 // Concurrent logins have failed in the meantime: do not reveal the success.
@@ -60,9 +59,9 @@ pub async fn admit(
             }
             match decision {
                 AuthDecision::Granted(grant) => {
-                    requested = offers.clone();
-                    let offers = grant.of(&id, offers);
-                    (Admission::new(limits), Some((api, grant)), offers)
+                    requested = services.clone();
+                    let services = grant.of(&id, services);
+                    (Admission::new(limits), Some((api, grant)), services)
                 }
                 AuthDecision::Denied => {
                     return Err(LoginRejection::Refused(id, RejectCode::BadCredentials))
@@ -81,15 +80,15 @@ pub async fn admit(
         secret,
         admission,
         api_grant,
-        offers,
+        services,
         requested,
         window,
     })
 }
 
 /// Returns all services of a hello as granted.
-pub fn all_granted(offers: Vec<ServiceSpec>) -> Vec<Option<ServiceSpec>> {
-    offers.into_iter().map(Some).collect()
+pub fn all_granted(services: Vec<ServiceSpec>) -> Vec<Option<ServiceSpec>> {
+    services.into_iter().map(Some).collect()
 }
 
 /// Sends a client the reason why it is rejected, and gives it time to read it.

@@ -121,7 +121,7 @@ struct RegisteredHost {
 
 /// A client: one id with at least one tunnel.
 struct RegisteredClient {
-    offers: Vec<Option<ServiceSpec>>,
+    services: Vec<Option<ServiceSpec>>,
     /// Incremented with each change of the services.
     version: u32,
     tunnels: Vec<PoolEntry>,
@@ -188,7 +188,7 @@ struct PoolEntry {
 }
 
 struct Draining {
-    offers: Vec<Option<ServiceSpec>>,
+    services: Vec<Option<ServiceSpec>>,
     tunnels: Vec<Tunnel>,
 }
 
@@ -203,12 +203,12 @@ impl Registry {
     pub fn register(
         &self,
         login: &Login<'_>,
-        offers: Vec<Option<ServiceSpec>>,
+        services: Vec<Option<ServiceSpec>>,
         tunnel: &Tunnel,
     ) -> Result<Vec<OpenedPort>, RejectCode> {
-        let early = self.open_early(login, &offers);
+        let early = self.open_early(login, &services);
         let mut inner = self.lock();
-        let opened = inner.admit(login, offers, early)?;
+        let opened = inner.admit(login, services, early)?;
         inner.attach(login.id, tunnel, Signal::Ready);
         inner.limit_draining(login);
         drop(inner);
@@ -217,18 +217,22 @@ impl Registry {
     }
 
     /// Opens the ports that the client requests and does not have, without holding the lock.
-    fn open_early(&self, login: &Login<'_>, offers: &[Option<ServiceSpec>]) -> Vec<InheritedPort> {
-        let is_tcp = |offer: &Option<ServiceSpec>| matches!(offer, Some(ServiceSpec::Tcp { .. }));
-        if !offers.iter().any(is_tcp) {
+    fn open_early(
+        &self,
+        login: &Login<'_>,
+        services: &[Option<ServiceSpec>],
+    ) -> Vec<InheritedPort> {
+        let is_tcp = |spec: &Option<ServiceSpec>| matches!(spec, Some(ServiceSpec::Tcp { .. }));
+        if !services.iter().any(is_tcp) {
             return Vec::new();
         }
         let inner = self.lock();
         let client = inner.clients.get(login.id);
-        if client.is_some_and(|client| client.offers == offers) {
+        if client.is_some_and(|client| client.services == services) {
             return Vec::new();
         }
         let mine = client.map_or(&[][..], |client| &client.ports);
-        let (_, wanted) = sort_ports(offers, mine);
+        let (_, wanted) = sort_ports(services, mine);
         let kept = inner.reservations.ports_of(login.id, Instant::now());
         drop(inner);
         let wanted: Vec<PortRequest> = wanted.into_iter().map(|(request, _)| request).collect();
@@ -239,9 +243,9 @@ impl Registry {
     pub fn check_hosts(
         &self,
         login: &Login<'_>,
-        offers: &[Option<ServiceSpec>],
+        services: &[Option<ServiceSpec>],
     ) -> Result<(), RejectCode> {
-        self.lock().requested_hosts(login, offers).map(drop)
+        self.lock().requested_hosts(login, services).map(drop)
     }
 
     /// Returns the tunnels that were the reason to reject another one of the same client.
@@ -327,11 +331,11 @@ impl Registry {
     pub fn update(
         &self,
         login: &Login<'_>,
-        offers: Vec<Option<ServiceSpec>>,
+        services: Vec<Option<ServiceSpec>>,
         tunnel: &Tunnel,
     ) -> Result<Vec<OpenedPort>, RejectCode> {
         let id = login.id;
-        let early = self.open_early(login, &offers);
+        let early = self.open_early(login, &services);
         let mut inner = self.lock();
         let mut opened = Vec::new();
         let Some(client) = inner.member(id, tunnel) else {
@@ -339,8 +343,8 @@ impl Registry {
             tunnel.signal(Signal::Services);
             return Ok(opened);
         };
-        if client.offers != offers {
-            inner.set_services(login, offers, early, &mut opened)?;
+        if client.services != services {
+            inner.set_services(login, services, early, &mut opened)?;
         }
         if let Some(client) = inner.clients.get_mut(id) {
             client.tunnels.retain(|member| !member.tunnel.is(tunnel));
@@ -361,7 +365,7 @@ impl Registry {
         };
         let mut allowance = PortQuota::new(limits);
         let ports = client.ports.iter().all(|port| allowance.admit(port.port));
-        let verdict = match inner.requested_hosts(login, &client.offers) {
+        let verdict = match inner.requested_hosts(login, &client.services) {
             Ok(hosts) if ports && inner.has_exactly(id, &hosts) => Ok(()),
             // The same services would get other host prefixes now.
             Ok(_) if ports => Err(RejectCode::HostNotAllowed),
@@ -591,13 +595,13 @@ impl RegistryState {
     fn admit(
         &mut self,
         login: &Login<'_>,
-        offers: Vec<Option<ServiceSpec>>,
+        services: Vec<Option<ServiceSpec>>,
         early: Vec<InheritedPort>,
     ) -> Result<Vec<OpenedPort>, RejectCode> {
         let Login { id, limits, .. } = *login;
         let mut opened = Vec::new();
         match self.clients.get_mut(id) {
-            Some(client) if client.offers == offers => {
+            Some(client) if client.services == services => {
                 if client.open_tunnels().count() >= max_tunnels(limits) {
                     return Err(RejectCode::TooManyConnections);
                 }
@@ -606,7 +610,7 @@ impl RegistryState {
                 if client
                     .draining
                     .as_ref()
-                    .is_some_and(|old| old.offers == offers) =>
+                    .is_some_and(|old| old.services == services) =>
             {
                 if client.conflict.refused(Instant::now()) {
                     warn_of_conflict(login, client.peer);
@@ -614,17 +618,17 @@ impl RegistryState {
                 return Err(RejectCode::OtherClientConnected);
             }
             Some(_) => {
-                let before = self.set_services(login, offers, early, &mut opened)?;
+                let before = self.set_services(login, services, early, &mut opened)?;
                 if let Some(client) = self.clients.get_mut(id) {
-                    let offers = &client.offers;
-                    if client.conflict.replaced(&before, offers, Instant::now()) {
+                    let services = &client.services;
+                    if client.conflict.replaced(&before, services, Instant::now()) {
                         warn_of_conflict(login, client.peer);
                     }
                 }
                 self.drain_tunnels(id, before);
             }
             None => {
-                self.set_services(login, offers, early, &mut opened)?;
+                self.set_services(login, services, early, &mut opened)?;
             }
         }
         if let Some(client) = self.clients.get_mut(id) {
@@ -673,18 +677,18 @@ impl RegistryState {
     fn set_services(
         &mut self,
         login: &Login<'_>,
-        offers: Vec<Option<ServiceSpec>>,
+        services: Vec<Option<ServiceSpec>>,
         early: Vec<InheritedPort>,
         opened: &mut Vec<OpenedPort>,
     ) -> Result<Vec<Option<ServiceSpec>>, RejectCode> {
         let (id, now) = (login.id, Instant::now());
-        let hosts = self.requested_hosts(login, &offers)?;
+        let hosts = self.requested_hosts(login, &services)?;
         let inherited = self.inherited_ports(id, early, now);
         let is_others = |port| self.reservations.is_others_port(port, id, now);
         let allowance = PortQuota::new(login.limits).without(&is_others);
         let client = self.clients.remove(id);
         let before = client.as_ref().map_or(&[][..], |client| &client.ports);
-        let wanted = open_requested_ports(id, allowance, &offers, before, inherited);
+        let wanted = open_requested_ports(id, allowance, &services, before, inherited);
         let nothing = |ports: &SortedPorts| {
             let missing = ports.missing.first().map(|missing| missing.service);
             missing.filter(|_| hosts.is_empty() && ports.kept.is_empty() && ports.new.is_empty())
@@ -703,7 +707,7 @@ impl RegistryState {
             }
         };
         let mut client = client.unwrap_or(RegisteredClient {
-            offers: Vec::new(),
+            services: Vec::new(),
             version: 0,
             tunnels: Vec::new(),
             draining: None,
@@ -731,7 +735,7 @@ impl RegistryState {
         client.missing = missing;
         client.retry_at = now + PORT_RETRY_INTERVAL;
         client.version = client.version.wrapping_add(1);
-        let before = std::mem::replace(&mut client.offers, offers);
+        let before = std::mem::replace(&mut client.services, services);
         self.clients.insert(id.into(), client);
         self.reservations.release(id);
         // Prefixes that the client no longer requests are free at once: reservations have to stay
@@ -749,12 +753,11 @@ impl RegistryState {
         Ok(before)
     }
 
-    /// Returns the host prefixes of `offers`, each with its service, or the code with which the
-    /// client is refused them.
+    /// Returns the host prefixes of `services`, or why the client may not have them.
     fn requested_hosts(
         &self,
         login: &Login<'_>,
-        offers: &[Option<ServiceSpec>],
+        services: &[Option<ServiceSpec>],
     ) -> Result<Vec<(Key, ServiceIndex)>, RejectCode> {
         let (id, rules, users) = (login.id, &login.limits.hosts, &login.settings.users);
         let now = Instant::now();
@@ -763,8 +766,8 @@ impl RegistryState {
             Err(refusal)
         };
         let mut wanted: Vec<(Key, ServiceIndex)> = Vec::new();
-        for (service, offer) in ServiceIndex::all().zip(offers) {
-            let Some(ServiceSpec::Host { tls, prefix }) = offer else {
+        for (service, spec) in ServiceIndex::all().zip(services) {
+            let Some(ServiceSpec::Host { tls, prefix }) = spec else {
                 continue;
             };
             let kind = if *tls { HostKind::Tls } else { HostKind::Http };
@@ -845,7 +848,7 @@ impl RegistryState {
     }
 
     /// Drains the tunnels of the current registration.
-    fn drain_tunnels(&mut self, id: &str, offers: Vec<Option<ServiceSpec>>) {
+    fn drain_tunnels(&mut self, id: &str, services: Vec<Option<ServiceSpec>>) {
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
@@ -859,7 +862,7 @@ impl RegistryState {
         if let Some(old) = client.draining.take() {
             tunnels.extend(old.tunnels);
         }
-        client.draining = Some(Draining { offers, tunnels });
+        client.draining = Some(Draining { services, tunnels });
     }
 
     /// Tells the client of its ports, then sends `done`; from then on the tunnel takes streams.
@@ -890,7 +893,7 @@ impl RegistryState {
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
-        client.offers.clear();
+        client.services.clear();
         client.missing.clear();
         client.ports.sort_by_key(PortListener::service);
         for port in client.ports.drain(..) {
@@ -955,13 +958,13 @@ struct SortedPorts {
 
 /// Splits the requested ports into those that the client has and those to open.
 fn sort_ports(
-    offers: &[Option<ServiceSpec>],
+    services: &[Option<ServiceSpec>],
     mine: &[PortListener],
 ) -> (Vec<KeptPort>, Vec<WantedPort>) {
     let mut kept: Vec<KeptPort> = Vec::new();
     let mut wanted = Vec::new();
-    for (service, offer) in ServiceIndex::all().zip(offers) {
-        let Some(ServiceSpec::Tcp { random, port }) = *offer else {
+    for (service, spec) in ServiceIndex::all().zip(services) {
+        let Some(ServiceSpec::Tcp { random, port }) = *spec else {
             continue;
         };
         let request = PortRequest { random, port };
@@ -981,11 +984,11 @@ fn sort_ports(
 fn open_requested_ports(
     id: &str,
     mut allowance: PortQuota<'_>,
-    offers: &[Option<ServiceSpec>],
+    services: &[Option<ServiceSpec>],
     mine: &[PortListener],
     mut inherited: Vec<InheritedPort>,
 ) -> Result<SortedPorts, RejectCode> {
-    let (kept, wanted) = sort_ports(offers, mine);
+    let (kept, wanted) = sort_ports(services, mine);
     for port in kept.iter().filter_map(|(at, ..)| mine.get(*at)) {
         if !allowance.admit(port.port) {
             return Err(RejectCode::TooManyPorts);

@@ -52,7 +52,7 @@ pub struct Hello {
     /// The client's secret.
     pub secret: Box<[u8]>,
     /// The services, in the order of their indexes.
-    pub offers: Vec<ServiceSpec>,
+    pub services: Vec<ServiceSpec>,
     /// Bytes that the server may send on each new stream before it gets credit; 0 in GT/1, which
     /// has no windows.
     pub window: u32,
@@ -68,7 +68,9 @@ impl fmt::Debug for Credentials<'_> {
 impl fmt::Debug for Hello {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Hello");
-        shown.field("id", &self.id).field("offers", &self.offers);
+        shown
+            .field("id", &self.id)
+            .field("services", &self.services);
         shown.field("window", &self.window).finish_non_exhaustive()
     }
 }
@@ -77,7 +79,7 @@ impl Hello {
     /// Encodes the hello as a client sends it.
     pub fn encode(&self, version: Version) -> Vec<u8> {
         match version {
-            Version::One => gt1::hello::encode(&self.id, &self.secret, &self.offers),
+            Version::One => gt1::hello::encode(&self.id, &self.secret, &self.services),
             Version::Two => gt2::hello::encode(self),
         }
     }
@@ -86,7 +88,7 @@ impl Hello {
     #[cfg(feature = "server")]
     pub fn encode_registration(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        gt1::hello::encode_registration(&mut out, &self.id, &self.secret, &self.offers);
+        gt1::hello::encode_registration(&mut out, &self.id, &self.secret, &self.services);
         out
     }
 
@@ -95,7 +97,7 @@ impl Hello {
         match version {
             Version::One => {
                 let mut out = version.encode(Signal::Services).as_slice().to_vec();
-                gt1::hello::encode_registration(&mut out, &self.id, &self.secret, &self.offers);
+                gt1::hello::encode_registration(&mut out, &self.id, &self.secret, &self.services);
                 out
             }
             Version::Two => {

@@ -131,7 +131,7 @@ fn the_hello_examples_match_the_code() {
         random: false,
         port: 2222,
     };
-    for (name, offers) in [
+    for (name, services) in [
         ("client-hello", vec![host(None)]),
         (
             "client-hello-of-three",
@@ -142,7 +142,7 @@ fn the_hello_examples_match_the_code() {
         let hello = Hello {
             id: "id1".into(),
             secret: (*b"secret1").into(),
-            offers,
+            services,
             window: 32768,
         };
         assert_eq!(hello.encode(Version::Two), example, "{name}");

@@ -325,7 +325,7 @@ fn debug_output_of_a_configuration_reveals_no_secret() {
     let hello = gt::wire::hello::Hello {
         id: "a".into(),
         secret: (*b"hush").into(),
-        offers: Vec::new(),
+        services: Vec::new(),
         window: 0,
     };
     for version in [gt::wire::Version::One, gt::wire::Version::Two] {

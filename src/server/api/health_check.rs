@@ -139,7 +139,7 @@ impl ProbeTarget {
         let hello = Hello {
             id: login.id.as_str().into(),
             secret: login.secret.as_bytes().into(),
-            offers: vec![ServiceSpec::Host {
+            services: vec![ServiceSpec::Host {
                 tls: self.kind == ListenerKind::Sni,
                 prefix: None,
             }],

@@ -163,7 +163,7 @@ mod tests {
         let (tunnel, _inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
         let limits = Limits::of_one_prefix();
         for n in 0..CLIENTS {
-            let offer = ServiceSpec::Host {
+            let spec = ServiceSpec::Host {
                 tls: false,
                 prefix: None,
             };
@@ -174,7 +174,7 @@ mod tests {
                 proof: LoginProof::Known,
                 peer: addr,
             };
-            let joined = state.registry.register(&login, vec![Some(offer)], &tunnel);
+            let joined = state.registry.register(&login, vec![Some(spec)], &tunnel);
             assert!(joined.is_ok());
             // A reload checks every client, too.
             assert!(state.registry.enforce(&login).is_ok());

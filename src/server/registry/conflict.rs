@@ -18,16 +18,16 @@ pub struct RegistrationConflict {
 }
 
 impl RegistrationConflict {
-    /// Records that a registration with the services `before` is replaced by one with `offers`.
+    /// Records that a registration with the services `before` is replaced by one with `services`.
     /// Returns whether to warn.
     pub fn replaced(
         &mut self,
         before: &[Option<ServiceSpec>],
-        offers: &[Option<ServiceSpec>],
+        services: &[Option<ServiceSpec>],
         now: Instant,
     ) -> bool {
         let is_back = self.replaced.as_ref().is_some_and(|(replaced, at)| {
-            replaced == offers && now.saturating_duration_since(*at) < CONFLICT_WINDOW
+            replaced == services && now.saturating_duration_since(*at) < CONFLICT_WINDOW
         });
         self.replaced = Some((before.to_vec(), now));
         is_back && self.is_due(now)
@@ -53,7 +53,7 @@ impl RegistrationConflict {
 mod tests {
     use super::*;
 
-    fn offers(port: u16) -> Vec<Option<ServiceSpec>> {
+    fn services(port: u16) -> Vec<Option<ServiceSpec>> {
         let random = false;
         vec![Some(ServiceSpec::Tcp { random, port })]
     }
@@ -63,7 +63,7 @@ mod tests {
         let (mut conflict, start) = (RegistrationConflict::default(), Instant::now());
         let mut turn = |from, to, seconds| {
             let now = start + Duration::from_secs(seconds);
-            conflict.replaced(&offers(from), &offers(to), now)
+            conflict.replaced(&services(from), &services(to), now)
         };
         assert!(!turn(1, 2, 0), "a client has changed its services");
         assert!(!turn(2, 3, 1), "and once more");

@@ -16,8 +16,7 @@ use std::time::Instant;
 
 /// The granted services of a tunnel's client, and the id of its last stream.
 pub struct Registration {
-    /// The services by their index; `None` for one that is not granted.
-    pub offers: Vec<Option<ServiceSpec>>,
+    pub services: Vec<Option<ServiceSpec>>,
     pub last_stream: StreamId,
 }
 
@@ -96,12 +95,12 @@ impl Registry {
     }
 
     /// Whether the services include a host prefix or TCP port that the client does not have.
-    pub fn requests_more(&self, login: &Login<'_>, offers: &[Option<ServiceSpec>]) -> bool {
+    pub fn requests_more(&self, login: &Login<'_>, services: &[Option<ServiceSpec>]) -> bool {
         let inner = self.lock();
         let ports = inner.clients.get(login.id).map_or(&[][..], |c| &c.ports);
-        let (_, wanted) = sort_ports(offers, ports);
+        let (_, wanted) = sort_ports(services, ports);
         let mine = inner.hosts.of(login.id);
-        let hosts = inner.requested_hosts(login, offers);
+        let hosts = inner.requested_hosts(login, services);
         let had = |hosts: Vec<(Key, ServiceIndex)>| hosts.iter().all(|(key, _)| mine.contains(key));
         !wanted.is_empty() || !hosts.is_ok_and(had)
     }
@@ -150,7 +149,7 @@ impl Registry {
         let is_it = |member: &&PoolEntry| member.tunnel.is(tunnel);
         let member = client.tunnels.iter().find(is_it)?;
         (member.version == client.version).then(|| Registration {
-            offers: client.offers.clone(),
+            services: client.services.clone(),
             last_stream: client.last_stream,
         })
     }
@@ -165,16 +164,16 @@ impl Registry {
         tunnel: &Tunnel,
     ) -> Result<Vec<OpenedPort>, RejectCode> {
         let Registration {
-            offers,
+            services,
             last_stream,
         } = registration;
-        let early = self.open_early(login, &offers);
+        let early = self.open_early(login, &services);
         let mut inner = self.lock();
         let other = inner.clients.get(login.id);
-        if other.is_some_and(|client| client.offers != offers && !client.tunnels.is_empty()) {
+        if other.is_some_and(|client| client.services != services && !client.tunnels.is_empty()) {
             return Err(RejectCode::OtherClientConnected);
         }
-        let opened = inner.admit(login, offers, early)?;
+        let opened = inner.admit(login, services, early)?;
         if let Some(client) = inner.clients.get_mut(login.id) {
             // New stream ids must not collide with those that the client has just used.
             client.last_stream = client.last_stream.max(last_stream);
@@ -231,7 +230,7 @@ mod tests {
 
     /// Registers a client whose prefix is its id.
     fn join(registry: &Registry, id: &str, tunnel: &Tunnel) {
-        let offer = ServiceSpec::Host {
+        let spec = ServiceSpec::Host {
             tls: false,
             prefix: None,
         };
@@ -242,7 +241,7 @@ mod tests {
             proof: LoginProof::Known,
             peer: ([192, 0, 2, 1], 1).into(),
         };
-        let joined = registry.register(&login, vec![Some(offer)], tunnel);
+        let joined = registry.register(&login, vec![Some(spec)], tunnel);
         assert!(joined.is_ok(), "{id}");
     }
 
@@ -268,7 +267,7 @@ mod tests {
                 peer: ([192, 0, 2, 1], 1).into(),
             };
             let random = false;
-            let offers = [
+            let services = [
                 ServiceSpec::Host {
                     tls: false,
                     prefix: None,
@@ -276,7 +275,7 @@ mod tests {
                 ServiceSpec::Tcp { random, port },
             ];
             let (tunnel, _open) = tunnel();
-            let joined = registry.register(&login, offers.map(Some).to_vec(), &tunnel);
+            let joined = registry.register(&login, services.map(Some).to_vec(), &tunnel);
             assert!(joined.is_ok_and(|opened| opened.is_empty()), "it is in use");
             assert!(!registry.is_retry_due("id1"));
             let shared = InheritedPort {

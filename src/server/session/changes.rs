@@ -15,10 +15,11 @@ impl ServerSession {
     /// Returns the reason if the tunnel must end. If the API fails, the granted prefixes stay, so
     /// that running services do not suffer.
     pub(super) async fn review_changes(&self, queue: Receiver<Vec<ServiceSpec>>) -> String {
-        while let Ok(offers) = queue.recv().await {
+        while let Ok(services) = queue.recv().await {
             let api = self.auth().api_grant.as_ref().map(|(api, _)| api.clone());
             let new = match &api {
-                Some(api) => match Box::pin(api.authorize(&self.id, &self.secret, &offers)).await {
+                Some(api) => match Box::pin(api.authorize(&self.id, &self.secret, &services)).await
+                {
                     AuthDecision::Granted(new) => Some(new),
                     AuthDecision::Denied => return self.reject_change(RejectCode::BadCredentials),
                     AuthDecision::Failed => None,
@@ -27,16 +28,16 @@ impl ServerSession {
             };
             let granted = {
                 let mut auth = self.auth();
-                auth.requested = offers.clone();
+                auth.requested = services.clone();
                 match &mut auth.api_grant {
                     Some((_, grant)) => {
                         if let Some(new) = new {
                             *grant = new;
                         }
-                        grant.of(&self.id, offers)
+                        grant.of(&self.id, services)
                     }
                     // The configuration knows the client by now.
-                    None => all_granted(offers),
+                    None => all_granted(services),
                 }
             };
             self.apply_change(granted).await;
@@ -47,13 +48,13 @@ impl ServerSession {
     }
 
     /// Applies a client's changed services. If it may not have them, the tunnel drains.
-    pub(super) async fn apply_change(&self, offers: Vec<Option<ServiceSpec>>) {
+    pub(super) async fn apply_change(&self, services: Vec<Option<ServiceSpec>>) {
         let (id, peer) = (&self.id, self.peer);
         let registry = &self.state.registry;
         if self.state.stop.is_triggered() {
             let stays =
                 self.tunnel.version() == Version::One && self.state.transfer.child().is_some();
-            let is_new = || self.as_login(|login| registry.requests_more(login, &offers));
+            let is_new = || self.as_login(|login| registry.requests_more(login, &services));
             if !stays || is_new() {
                 // Only the child process knows what is free, and the client registers there again.
                 // Here it gets nothing new and keeps its prefixes and ports.
@@ -67,7 +68,7 @@ impl ServerSession {
                 return;
             }
         }
-        let updated = self.as_login(|login| registry.update(login, offers, &self.tunnel));
+        let updated = self.as_login(|login| registry.update(login, services, &self.tunnel));
         match updated {
             Ok(opened) => {
                 self.serve_ports(opened);

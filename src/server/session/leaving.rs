@@ -38,7 +38,7 @@ impl ServerSession {
     /// may own by now what the client wants to register.
     pub(super) async fn reject_after_stop(
         &self,
-        offers: Vec<Option<ServiceSpec>>,
+        services: Vec<Option<ServiceSpec>>,
         mut inbox: Inbox,
         origin: Origin,
     ) {
@@ -47,7 +47,7 @@ impl ServerSession {
             self.peer,
             self.id
         );
-        let checked = self.as_login(|login| self.state.registry.check_hosts(login, &offers));
+        let checked = self.as_login(|login| self.state.registry.check_hosts(login, &services));
         if let Err(code) = checked {
             // Do not tell it that it is ready under names that belong to another client.
             self.state.counters.refused(code);
@@ -60,7 +60,7 @@ impl ServerSession {
             // The tunnel's writer has to find first that there is nothing to send.
             for _ in 0..10 {
                 let registration = Registration {
-                    offers: offers.clone(),
+                    services: services.clone(),
                     last_stream: StreamId(0),
                 };
                 match self.take_tunnel(&mut inbox, registration, origin) {
@@ -99,21 +99,21 @@ impl ServerSession {
         origin: Origin,
     ) -> Option<io::Result<(MovedTunnel, OwnedFd)>> {
         let Registration {
-            offers,
+            services,
             last_stream,
         } = registration;
-        let offers = {
+        let services = {
             let auth = self.auth();
             match auth.api_grant {
                 Some(_) => auth.requested.clone(),
-                None => offers.into_iter().collect::<Option<_>>()?,
+                None => services.into_iter().collect::<Option<_>>()?,
             }
         };
         let taken = inbox.take_conn()?;
         let hello = Hello {
             id: self.id.clone(),
             secret: self.secret.clone(),
-            offers,
+            services,
             window: 0,
         };
         let (is_ready, last_stream) = match origin {

@@ -188,7 +188,7 @@ async fn start(
                 tunnel,
             };
             session
-                .run(authenticated.offers, inbox, origin, handshake_guard)
+                .run(authenticated.services, inbox, origin, handshake_guard)
                 .await;
         }
         Err(LoginRejection::Silent) => log::debug!("{peer}: no hello of a tunnel arrived in time"),
@@ -278,7 +278,7 @@ impl ServerSession {
 
     async fn run(
         self,
-        offers: Vec<Option<ServiceSpec>>,
+        services: Vec<Option<ServiceSpec>>,
         mut inbox: Inbox,
         origin: Origin,
         handshake_guard: Option<TaskGuard>,
@@ -291,15 +291,15 @@ impl ServerSession {
             Level::Info
         };
         if self.state.stop.is_triggered() {
-            self.reject_after_stop(offers, inbox, origin).await;
+            self.reject_after_stop(services, inbox, origin).await;
             return drop(handshake_guard);
         }
         drop(handshake_guard);
         let joined = match origin {
-            Origin::Client => Box::pin(self.register(offers)).await,
+            Origin::Client => Box::pin(self.register(services)).await,
             Origin::Process { last_stream } => {
                 let registration = Registration {
-                    offers,
+                    services,
                     last_stream,
                 };
                 self.as_login(|login| registry.adopt(login, registration, &self.tunnel))
@@ -356,11 +356,12 @@ impl ServerSession {
     /// those that do not answer: the client may be back before the server has noticed its loss.
     async fn register(
         &self,
-        offers: Vec<Option<ServiceSpec>>,
+        services: Vec<Option<ServiceSpec>>,
     ) -> Result<Vec<ports::OpenedPort>, RejectCode> {
         let (id, registry) = (&self.id, &self.state.registry);
-        let join = |offers| self.as_login(|login| registry.register(login, offers, &self.tunnel));
-        let code = match join(offers.clone()) {
+        let join =
+            |services| self.as_login(|login| registry.register(login, services, &self.tunnel));
+        let code = match join(services.clone()) {
             Err(code @ (RejectCode::TooManyConnections | RejectCode::OtherClientConnected)) => code,
             decided => return decided,
         };
@@ -375,7 +376,7 @@ impl ServerSession {
                 registry.tunnel_ended(id, tunnel);
             }
         }
-        join(offers)
+        join(services)
     }
 
     /// Applies changed settings as they come. Returns the reason if the tunnel must end.
@@ -478,8 +479,8 @@ impl ServerSession {
                         return TunnelEnd::Ended(self.reject_change(RejectCode::BadCredentials));
                     }
                     match &changes {
-                        None => self.apply_change(all_granted(hello.offers)).await,
-                        Some(changes) if changes.try_send(hello.offers).is_ok() => {
+                        None => self.apply_change(all_granted(hello.services)).await,
+                        Some(changes) if changes.try_send(hello.services).is_ok() => {
                             self.auth().pending_changes += 1;
                         }
                         Some(_) => {

@@ -11,28 +11,28 @@ const TLS_ID: u8 = 0x04;
 const TLS_PREFIX: u8 = 0x05;
 
 /// Encodes a complete hello.
-pub fn encode(id: &str, secret: &[u8], offers: &[ServiceSpec]) -> Vec<u8> {
+pub fn encode(id: &str, secret: &[u8], services: &[ServiceSpec]) -> Vec<u8> {
     let mut out = vec![MAGIC, Version::One.byte()];
-    encode_registration(&mut out, id, secret, offers);
+    encode_registration(&mut out, id, secret, services);
     out
 }
 
 /// Encodes a hello without magic and version, as it follows a services signal (docs/gt1.md, "The
 /// life of a tunnel", 7). Names longer than [`MAX_NAME`] are cut; configuration rejects them
 /// earlier.
-pub fn encode_registration(out: &mut Vec<u8>, id: &str, secret: &[u8], offers: &[ServiceSpec]) {
+pub fn encode_registration(out: &mut Vec<u8>, id: &str, secret: &[u8], services: &[ServiceSpec]) {
     name(out, id.as_bytes());
     name(out, secret);
-    encode_offers(out, offers);
+    encode_services(out, services);
 }
 
 /// Encodes the list of services, starting at the first option.
-pub fn encode_offers(out: &mut Vec<u8>, offers: &[ServiceSpec]) {
-    for (at, offer) in offers.iter().enumerate() {
-        if at + 1 < offers.len() {
+pub fn encode_services(out: &mut Vec<u8>, services: &[ServiceSpec]) {
+    for (at, spec) in services.iter().enumerate() {
+        if at + 1 < services.len() {
             out.push(MORE);
         }
-        match offer {
+        match spec {
             ServiceSpec::Host { tls, prefix: None } => {
                 out.push(if *tls { TLS_ID } else { HTTP_ID })
             }
@@ -96,7 +96,7 @@ pub struct Gt1HelloReader {
     /// Bytes of an incomplete item.
     held: Vec<u8>,
     credentials: Option<(Box<str>, Box<[u8]>)>,
-    offers: Vec<ServiceSpec>,
+    services: Vec<ServiceSpec>,
     complete: bool,
 }
 
@@ -115,13 +115,13 @@ impl Gt1HelloReader {
         } else {
             while !self.complete {
                 let rest = self.held.get(used..).unwrap_or_default();
-                let Some(((offer, more), after)) = read_offer(rest)? else {
+                let Some(((spec, more), after)) = read_service(rest)? else {
                     break;
                 };
-                if self.offers.len() >= MAX_OPTIONS {
+                if self.services.len() >= MAX_OPTIONS {
                     return Err(Malformed::TooManyOptions);
                 }
-                self.offers.push(offer);
+                self.services.push(spec);
                 self.complete = !more;
                 used += rest.len() - after.len();
             }
@@ -147,13 +147,13 @@ impl Gt1HelloReader {
         match self {
             Self {
                 credentials: Some((id, secret)),
-                offers,
+                services,
                 complete: true,
                 ..
             } => Ok(Hello {
                 id,
                 secret,
-                offers,
+                services,
                 window: 0,
             }),
             unfinished => Err(unfinished),
@@ -162,7 +162,7 @@ impl Gt1HelloReader {
 }
 
 /// Parses one option. The flag tells whether another one follows.
-pub fn read_offer(bytes: &[u8]) -> Read<'_, (ServiceSpec, bool)> {
+pub fn read_service(bytes: &[u8]) -> Read<'_, (ServiceSpec, bool)> {
     let (more, bytes) = match bytes.split_first() {
         Some((&MORE, rest)) => (true, rest),
         _ => (false, bytes),
@@ -191,7 +191,7 @@ pub fn read_offer(bytes: &[u8]) -> Read<'_, (ServiceSpec, bool)> {
         },
         unknown => return Err(Malformed::UnknownOption(unknown)),
     };
-    Ok(found.map(|(offer, rest)| ((offer, more), rest)))
+    Ok(found.map(|(spec, rest)| ((spec, more), rest)))
 }
 
 #[cfg(test)]
@@ -218,13 +218,13 @@ mod tests {
     }
 
     /// Returns the error for a list of services.
-    fn refused(offers: &[u8]) -> Malformed {
-        decode(&[&[1, b'i', 1, b's'], offers].concat(), 1000).unwrap_err()
+    fn refused(services: &[u8]) -> Malformed {
+        decode(&[&[1, b'i', 1, b's'], services].concat(), 1000).unwrap_err()
     }
 
     #[test]
     fn the_example_of_the_wire_page_is_encoded_and_parsed() {
-        let offers = [
+        let services = [
             ServiceSpec::Tcp {
                 random: false,
                 port: 2222,
@@ -246,16 +246,16 @@ mod tests {
             0x02, 0x03, 0x01, 0x31, // more, prefix "1"
             0x03, 0x01, 0x32, // prefix "2"
         ];
-        assert_eq!(encode("id1", b"secret1", &offers), golden);
+        assert_eq!(encode("id1", b"secret1", &services), golden);
         let (hello, used) = decode(&golden[2..], 1).unwrap();
         assert_eq!((&*hello.id, &*hello.secret), ("id1", &b"secret1"[..]));
-        assert_eq!(hello.offers, offers);
+        assert_eq!(hello.services, services);
         assert_eq!(used, golden.len() - 2);
     }
 
     #[test]
     fn every_option_has_its_byte() {
-        for (offer, golden) in [
+        for (spec, golden) in [
             (
                 ServiceSpec::Host {
                     tls: false,
@@ -286,9 +286,9 @@ mod tests {
             ),
         ] {
             let mut bytes = Vec::new();
-            encode_registration(&mut bytes, "i", b"s", std::slice::from_ref(&offer));
+            encode_registration(&mut bytes, "i", b"s", std::slice::from_ref(&spec));
             assert_eq!(bytes[4..], *golden);
-            assert_eq!(decode(&bytes, 1).unwrap().0.offers, [offer]);
+            assert_eq!(decode(&bytes, 1).unwrap().0.services, [spec]);
         }
     }
 
@@ -317,7 +317,7 @@ mod tests {
     fn more_than_the_maximum_of_options_is_rejected() {
         let before = [MORE, HTTP_ID].repeat(MAX_OPTIONS - 1);
         let most = [&[1, b'i', 1, b's'], &before[..], &[HTTP_ID]].concat();
-        assert_eq!(decode(&most, 7).unwrap().0.offers.len(), MAX_OPTIONS);
+        assert_eq!(decode(&most, 7).unwrap().0.services.len(), MAX_OPTIONS);
         let one_more = [&before[..], &[MORE, HTTP_ID, HTTP_ID]].concat();
         assert_eq!(refused(&one_more), Malformed::TooManyOptions);
     }
@@ -339,7 +339,7 @@ mod tests {
         assert!(reader.finish().is_err());
     }
 
-    fn any_offer() -> impl Strategy<Value = ServiceSpec> {
+    fn any_service() -> impl Strategy<Value = ServiceSpec> {
         prop_oneof![
             (any::<bool>(), proptest::option::of("[a-z0-9é]{1,60}")).prop_map(|(tls, prefix)| {
                 ServiceSpec::Host {
@@ -357,16 +357,16 @@ mod tests {
         fn a_hello_survives_encoding_in_pieces_of_any_size(
             id in "\\PC{1,50}",
             secret in proptest::collection::vec(any::<u8>(), 1..=MAX_NAME),
-            offers in proptest::collection::vec(any_offer(), 1..40),
+            services in proptest::collection::vec(any_service(), 1..40),
             step in 1usize..40,
         ) {
-            let mut bytes = encode(&id, &secret, &offers);
+            let mut bytes = encode(&id, &secret, &services);
             prop_assert_eq!(&bytes[..2], &[0xF0, 0x01]);
             let len = bytes.len() - 2;
             bytes.extend_from_slice(&[0xAA; 50]);
             let (hello, used) = decode(&bytes[2..], step).unwrap();
             prop_assert_eq!((&*hello.id, &*hello.secret), (&*id, &*secret));
-            prop_assert_eq!((hello.offers, used), (offers, len));
+            prop_assert_eq!((hello.services, used), (services, len));
         }
 
         #[test]

@@ -1,6 +1,6 @@
 //! The GT/2 hello (docs/wire.md, "Hello"): length, capabilities, fields.
 
-use crate::wire::gt1::hello::{cut, encode_offers, read_offer};
+use crate::wire::gt1::hello::{cut, encode_services, read_service};
 use crate::wire::hello::{Credentials, Hello, ServiceSpec, MAX_LENGTH, MAX_NAME, MAX_OPTIONS};
 use crate::wire::{kind_and_length, u32_at, Malformed, Version, MAGIC};
 
@@ -30,7 +30,7 @@ pub fn encode_registration(hello: &Hello) -> Vec<u8> {
     field(&mut out, ID, cut(hello.id.as_bytes()));
     field(&mut out, SECRET, cut(&hello.secret));
     let mut services = Vec::new();
-    encode_offers(&mut services, &hello.offers);
+    encode_services(&mut services, &hello.services);
     field(&mut out, SERVICES, &services);
     out
 }
@@ -85,7 +85,7 @@ pub struct Gt2HelloReader {
     stage: HelloStage,
     id: Option<Box<str>>,
     secret: Option<Box<[u8]>>,
-    offers: Vec<ServiceSpec>,
+    services: Vec<ServiceSpec>,
     window: Option<u32>,
 }
 
@@ -112,7 +112,7 @@ impl Gt2HelloReader {
             stage: HelloStage::Begin,
             id: None,
             secret: None,
-            offers: Vec::new(),
+            services: Vec::new(),
             window: None,
         }
     }
@@ -179,7 +179,7 @@ impl Gt2HelloReader {
                         _ => self.window = u32_at(&value, 0),
                     }
                     let named = matches!(kind, ID | SECRET) && self.credentials().is_some();
-                    if named && self.offers.is_empty() {
+                    if named && self.services.is_empty() {
                         break;
                     }
                 }
@@ -235,7 +235,7 @@ impl Gt2HelloReader {
         let again = match kind {
             ID => self.id.is_some(),
             SECRET => self.secret.is_some(),
-            SERVICES => !self.offers.is_empty() || self.credentials().is_none(),
+            SERVICES => !self.services.is_empty() || self.credentials().is_none(),
             WINDOW => self.window.is_some(),
             _ => false,
         };
@@ -255,18 +255,18 @@ impl Gt2HelloReader {
         let mut used = 0;
         loop {
             let rest = self.held.get(used..).unwrap_or_default();
-            let Some(((offer, more), after)) = read_offer(rest)? else {
+            let Some(((spec, more), after)) = read_service(rest)? else {
                 if rest.len() == len - used {
                     // The field ends in the middle of an option.
                     return Err(Malformed::ServicesLength);
                 }
                 break;
             };
-            if self.offers.len() >= MAX_OPTIONS {
+            if self.services.len() >= MAX_OPTIONS {
                 return Err(Malformed::TooManyOptions);
             }
             used += rest.len() - after.len();
-            self.offers.push(offer);
+            self.services.push(spec);
             match (more, len - used) {
                 (true, 0) => return Err(Malformed::ServicesLength),
                 (true, _) => {}
@@ -285,7 +285,7 @@ impl Gt2HelloReader {
         let missing = [
             (ID, self.id.is_none()),
             (SECRET, self.secret.is_none()),
-            (SERVICES, self.offers.is_empty()),
+            (SERVICES, self.services.is_empty()),
         ];
         match missing.into_iter().find(|(_, missing)| *missing) {
             Some((kind, _)) => Err(Malformed::FieldMissing(kind)),
@@ -306,13 +306,13 @@ impl Gt2HelloReader {
                 stage: HelloStage::Complete,
                 id: Some(id),
                 secret: Some(secret),
-                offers,
+                services,
                 window,
                 ..
             } => Ok(Hello {
                 id,
                 secret,
-                offers,
+                services,
                 window: window.unwrap_or_default(),
             }),
             unfinished => Err(unfinished),
@@ -325,11 +325,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn hello(offers: Vec<ServiceSpec>) -> Hello {
+    fn hello(services: Vec<ServiceSpec>) -> Hello {
         Hello {
             id: "id1".into(),
             secret: (*b"secret1").into(),
-            offers,
+            services,
             window: 32 * 1024,
         }
     }
@@ -480,7 +480,7 @@ mod tests {
         assert_eq!(answer_length(&long), Err(Malformed::HelloLength(0x1_0000)));
     }
 
-    fn any_offer() -> impl Strategy<Value = ServiceSpec> {
+    fn any_service() -> impl Strategy<Value = ServiceSpec> {
         prop_oneof![
             (any::<bool>(), proptest::option::of("[a-z0-9é]{1,60}")).prop_map(|(tls, prefix)| {
                 ServiceSpec::Host {
@@ -498,11 +498,11 @@ mod tests {
         fn a_hello_survives_encoding_in_pieces_of_any_size(
             id in "\\PC{1,50}",
             secret in proptest::collection::vec(any::<u8>(), 1..=MAX_NAME),
-            offers in proptest::collection::vec(any_offer(), 1..40),
+            services in proptest::collection::vec(any_service(), 1..40),
             window in any::<u32>(),
             step in 1usize..40,
         ) {
-            let hello = Hello { id: id.into(), secret: secret.into(), offers, window };
+            let hello = Hello { id: id.into(), secret: secret.into(), services, window };
             let mut bytes = encode(&hello);
             let len = bytes.len() - 2;
             bytes.extend_from_slice(&[0xAA; 50]);
