@@ -49,10 +49,10 @@ pub fn check(loaded: &RoleConfig) -> io::Result<()> {
 
 /// Waits until the clients are connected or have tried.
 pub fn wait_ready(clients: &RoleSet<ClientRole>) -> AllDone<'_> {
-    all(clients.roles().map(Client::wait_ready))
+    all(clients.iter().map(|(_, client)| client.wait_ready()))
 }
 
 /// Retries failed connections of the clients.
 pub fn retry_now(clients: &RoleSet<ClientRole>) -> AllDone<'_> {
-    all(clients.roles().map(Client::retry_now))
+    all(clients.iter().map(|(_, client)| client.retry_now()))
 }

@@ -65,11 +65,6 @@ impl<R: Role> RoleSet<R> {
         self.0.iter()
     }
 
-    /// The roles alone.
-    pub fn roles(&self) -> impl Iterator<Item = &R> {
-        self.0.iter().map(|(_, role)| role)
-    }
-
     /// Plans how to apply those configurations that are of this kind of role.
     pub fn plan(&self, configs: &[RoleConfig], inherited: &mut Inherited) -> io::Result<Plans<R>> {
         let mut plans = Plans::<R>::new();
@@ -113,7 +108,7 @@ impl<R: Role> RoleSet<R> {
 
     /// Stops all roles; streams may take up to `patience` to finish.
     pub fn stop(&self, patience: Duration) -> AllDone<'static> {
-        all(self.roles().map(|role| role.clone().stop(patience)))
+        all(self.iter().map(|(_, role)| role.clone().stop(patience)))
     }
 }
 

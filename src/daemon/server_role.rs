@@ -52,7 +52,9 @@ pub fn check(loaded: &RoleConfig) -> io::Result<()> {
 
 /// Cancels a handover: the child process has failed.
 pub fn cancel_handover(servers: &RoleSet<ServerRole>) {
-    servers.roles().for_each(|server| server.cancel_handover());
+    for (_, server) in servers.iter() {
+        server.cancel_handover();
+    }
 }
 
 /// Reports to the parent process that the servers listen, and links them to those of the parent.
