@@ -122,7 +122,12 @@ fn bodies_come_by_length_in_chunks_or_up_to_the_end() {
         );
     }
     assert_eq!(body("HTTP/1.0 200\r\n\r\nhello"), "hello");
-    assert_eq!(body("HTTP/1.1 204 No Content\r\n\r\n"), "");
+}
+
+#[test]
+fn a_response_without_content_ends_with_its_head() {
+    let e = said("HTTP/1.1 204 No Content\r\n\r\n").unwrap_err();
+    assert!(matches!(e, RequestError::Status(204)), "{e}");
 }
 
 #[test]
