@@ -14,7 +14,8 @@ use std::path::PathBuf;
 #[cfg(feature = "client")]
 use crate::config::client;
 use crate::config::file::Document;
-use crate::config::layers::{did_you_mean, options, Flag, Layers, OptionName, Options};
+use crate::config::hint::did_you_mean;
+use crate::config::layers::{options, Flag, Layers, OptionName, Options};
 #[cfg(feature = "server")]
 use crate::config::server;
 use crate::config::summary;

@@ -8,7 +8,7 @@ use crate::net::http::RequestError;
 use crate::net::{self, timeout, tls, Conn};
 use crate::tunnel::{Event, Inbox, PeerRole, Policy, Tunnel};
 use crate::wire::frame::{PortCause, RejectCode, ServiceIndex, Signal};
-use crate::wire::{hello, Version};
+use crate::wire::{codec, Version};
 use async_io::Timer;
 use futures_lite::future;
 use std::fmt;
@@ -137,7 +137,7 @@ async fn hello_gt2(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, ConnectFailure>
     conn.write_all(hello).await.map_err(not_spoken)?;
     let mut bytes = Vec::new();
     loop {
-        match hello::answer_length(&bytes) {
+        match codec::answer_length(&bytes) {
             Ok(Some(length)) => return Ok(bytes.split_off(length)),
             Ok(None) => {}
             Err(_) => {

@@ -1,6 +1,5 @@
 //! The user and group to run as. Not the system calls: see `daemon::account`.
 
-use super::options::CommonOptions;
 use super::RoleConfig;
 
 /// The user and group to run as once all privileged resources are open.
@@ -16,13 +15,4 @@ pub struct AccountConfig {
 pub fn account(roles: &[RoleConfig]) -> Option<&AccountConfig> {
     let mut accounts = roles.iter().map(RoleConfig::account);
     accounts.find(|account| account.user.is_some())
-}
-
-impl CommonOptions {
-    pub(super) fn account(&self) -> AccountConfig {
-        AccountConfig {
-            user: self.user.clone(),
-            group: self.group.clone(),
-        }
-    }
 }

@@ -4,6 +4,7 @@ mod local;
 mod options;
 mod remote;
 mod service;
+mod webrtc;
 
 use std::env;
 use std::path::PathBuf;
@@ -13,17 +14,17 @@ use serde::Deserialize;
 
 use super::account::AccountConfig;
 use super::address::ListenAddr;
-use super::file::{error, without_p2p, Document, Section};
-use super::layers::{Flag, Layers, OptionName, Options};
+use super::file::{error, Document, Section};
+use super::layers::{without_p2p, Flag, Layers, OptionName, Options};
 use super::logging::{LoggingConfig, SentryConfig};
 use super::options::CommonOptions;
-use super::value::Scalar;
 use super::{check_length, ConfigError, Role, RoleConfig, Secret, Url, Wire};
 pub use local::{Local, Scheme};
 pub(super) use options::{ClientOptions, ServiceOptions};
 pub use remote::Remote;
 use service::{check_ports, check_prefixes};
 pub use service::{Exposure, ServiceConfig};
+pub use webrtc::{WebRtc, WebRtcLevel};
 
 /// Options that need the feature `p2p`.
 const OF_P2P: &[&str] = &[
@@ -89,31 +90,6 @@ pub struct Uplink {
     pub wire: Wire,
 }
 
-/// Settings of peer connections.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WebRtc {
-    /// Time after which an idle peer connection is closed.
-    pub idle_timeout: Duration,
-    /// Lowest level of messages about peers that is logged.
-    pub log_level: WebRtcLevel,
-    /// Lowest UDP port; 0 for any.
-    pub min_port: u16,
-    /// Highest UDP port, not below `min_port`; 0 for any.
-    pub max_port: u16,
-    /// Maximum number of peers, 1 to 1000.
-    pub connections: usize,
-}
-
-/// Log levels of messages about peers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum WebRtcLevel {
-    Verbose,
-    Info,
-    Warning,
-    Error,
-}
-
 /// A local listener that forwards each connection to another client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TcpForward {
@@ -125,22 +101,6 @@ pub struct TcpForward {
     pub connections: usize,
     /// Whether connections go through the server while there is no peer connection.
     pub fallback: bool,
-}
-
-impl Scalar for WebRtcLevel {
-    fn read(text: &str) -> Result<Self, String> {
-        Ok(match text.to_ascii_lowercase().as_str() {
-            "verbose" => WebRtcLevel::Verbose,
-            "info" => WebRtcLevel::Info,
-            "warning" => WebRtcLevel::Warning,
-            "error" => WebRtcLevel::Error,
-            _ => {
-                return Err(format!(
-                    "\"{text}\" is not a level of WebRTC: write verbose, info, warning or error."
-                ))
-            }
-        })
-    }
 }
 
 /// The sections of a client's file. Those of type `()` are read elsewhere.

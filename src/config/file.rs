@@ -1,5 +1,5 @@
-//! A configuration file: its path, its role, its sections and its errors. Not the meaning of
-//! options.
+//! A configuration file: its path, its sections and its errors. Not the meaning of options, and not
+//! its role: see `role`.
 
 use std::fmt;
 use std::fs;
@@ -8,12 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::foreign::{self, Content};
-use super::layers::{did_you_mean, Flag};
-use super::value::{given, Value};
+use super::hint::did_you_mean;
 use super::yaml::{Node, Unknown, YamlTree};
-#[cfg(all(feature = "server", feature = "client"))]
-use super::{client, server};
-use super::{ConfigError, RoleName};
+use super::ConfigError;
 
 /// A parsed yaml file whose keys are not interpreted yet.
 #[derive(Debug)]
@@ -25,12 +22,6 @@ pub struct Document {
 
 /// Maximum number of unknown keys of a file that get a warning each.
 const MAX_UNKNOWN_WARNINGS: usize = 20;
-
-/// The role that a file names.
-#[derive(Deserialize)]
-struct FileType {
-    r#type: Option<Value<RoleName>>,
-}
 
 impl Document {
     /// Reads and parses a file.
@@ -103,70 +94,6 @@ impl Document {
         files.iter().map(open).collect()
     }
 
-    /// Returns the role of the file: the `asked` one, or else that of `type:`, or else that which
-    /// its keys belong to.
-    pub fn role(&self, asked: Option<RoleName>) -> Result<RoleName, ConfigError> {
-        if let Some(why) = foreign::frp(&self.keys(&[]), self.tree.text()) {
-            return Err(self.error(format_args!("{why}")));
-        }
-        let (FileType { r#type }, _) = self.read(&[])?;
-        let role = match (asked, given(r#type)) {
-            (Some(asked), Some(says)) if asked != says => {
-                return Err(self.error(format_args!(
-                    "This is a {says}'s file (type: {says}), but gt was started as a {asked}."
-                )))
-            }
-            (Some(role), _) | (None, Some(role)) => role,
-            (None, None) => self.role_by_keys()?,
-        };
-        if role.built() {
-            Ok(role)
-        } else {
-            Err(self.error(format_args!(
-                "This is a {role}'s file, but this gt was built without the {role}."
-            )))
-        }
-    }
-
-    #[cfg(not(all(feature = "server", feature = "client")))]
-    fn role_by_keys(&self) -> Result<RoleName, ConfigError> {
-        RoleName::only()
-            .ok_or_else(|| self.error(format_args!("This gt was built without a role.")))
-    }
-
-    #[cfg(all(feature = "server", feature = "client"))]
-    fn role_by_keys(&self) -> Result<RoleName, ConfigError> {
-        let mut server = Vec::new();
-        let mut client = Vec::new();
-        for key in self.tree.keys(&[]) {
-            match key {
-                "users" | "tcp" | "tcpNumber" | "host" => server.push(key),
-                "services" => client.push(key),
-                _ => (),
-            }
-        }
-        for key in self.tree.keys(&["options"]) {
-            let of_server = server::names().any(|name| name.camel == key);
-            let of_client = client::names().any(|name| name.camel == key);
-            if of_server && !of_client {
-                server.push(key);
-            } else if of_client && !of_server {
-                client.push(key);
-            }
-        }
-        let advice = "add \"type: server\" or \"type: client\" to it.";
-        match (server.first(), client.first()) {
-            (Some(_), None) => Ok(RoleName::Server),
-            (None, Some(_)) => Ok(RoleName::Client),
-            (Some(server), Some(client)) => Err(self.error(format_args!(
-                "This could be a server's file ({server}) or a client's ({client}): {advice}"
-            ))),
-            (None, None) => Err(self.error(format_args!(
-                "Nothing here says whether it is a server's file or a client's: {advice}"
-            ))),
-        }
-    }
-
     /// Reads a section; see [`YamlTree::read`].
     pub(super) fn read<'t, T: Deserialize<'t>>(
         &'t self,
@@ -225,6 +152,11 @@ impl Document {
     /// Returns the value at a path.
     pub(crate) fn node(&self, path: &[&str]) -> Option<&Node> {
         self.tree.node(path)
+    }
+
+    /// Returns the text of the file.
+    pub(super) fn text(&self) -> &str {
+        self.tree.text()
     }
 
     /// Returns the keys of a section.
@@ -333,38 +265,4 @@ pub(super) fn error(document: Option<&Document>, message: impl fmt::Display) -> 
         Some(document) => document.error(format_args!("{message}")),
         None => ConfigError(message.to_string()),
     }
-}
-
-/// Returns a warning for each option in `table` that is set, if this program was built without
-/// `p2p`.
-#[cfg(any(feature = "server", feature = "client"))]
-pub(super) fn without_p2p(
-    table: &[&str],
-    flags: &[Flag],
-    document: Option<&Document>,
-) -> Vec<String> {
-    if cfg!(feature = "p2p") {
-        return Vec::new();
-    }
-    let names = set(table, flags, document).into_iter();
-    names
-        .map(|name| format!("{name} is set, but this gt was built without the feature p2p"))
-        .collect()
-}
-
-/// Returns the options in `table` that a flag or the file sets, as they are written there.
-fn set(table: &[&str], flags: &[Flag], document: Option<&Document>) -> Vec<String> {
-    let mut names = Vec::new();
-    let keys = document
-        .map(|document| document.keys(&["options"]))
-        .unwrap_or_default();
-    for name in table {
-        if flags.iter().any(|flag| flag.name.camel == *name) {
-            names.push(format!("-{name}"));
-        }
-        if let Some(document) = document.filter(|_| keys.contains(name)) {
-            names.push(format!("{}: options.{name}", document.path.display()));
-        }
-    }
-    names
 }

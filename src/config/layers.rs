@@ -1,7 +1,7 @@
 //! The options of a role: each is declared once, looked up as texts in the flags, the file and the
 //! defaults, in this order, and read once. `value` parses the texts.
 
-use super::file::Section;
+use super::file::{Document, Section};
 use super::value::{Scalar, Value};
 use super::ConfigError;
 
@@ -369,11 +369,38 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// Returns the one of `names` that differs from `wrong` only in case and dashes.
-pub fn did_you_mean<'n>(wrong: &str, mut names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    let plain = |name: &str| name.replace(['-', '_'], "").to_ascii_lowercase();
-    let wrong = plain(wrong);
-    names.find(|name| plain(name) == wrong)
+/// Returns a warning for each option in `table` that is set, if this program was built without
+/// `p2p`.
+#[cfg(any(feature = "server", feature = "client"))]
+pub(super) fn without_p2p(
+    table: &[&str],
+    flags: &[Flag],
+    document: Option<&Document>,
+) -> Vec<String> {
+    if cfg!(feature = "p2p") {
+        return Vec::new();
+    }
+    let names = set(table, flags, document).into_iter();
+    names
+        .map(|name| format!("{name} is set, but this gt was built without the feature p2p"))
+        .collect()
+}
+
+/// Returns the options in `table` that a flag or the file sets, as they are written there.
+fn set(table: &[&str], flags: &[Flag], document: Option<&Document>) -> Vec<String> {
+    let mut names = Vec::new();
+    let keys = document
+        .map(|document| document.keys(&["options"]))
+        .unwrap_or_default();
+    for name in table {
+        if flags.iter().any(|flag| flag.name.camel == *name) {
+            names.push(format!("-{name}"));
+        }
+        if let Some(document) = document.filter(|_| keys.contains(name)) {
+            names.push(format!("{}: options.{name}", document.path.display()));
+        }
+    }
+    names
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use log::LevelFilter;
 
 use super::layers::Given;
-use super::options::CommonOptions;
 use super::value::Scalar;
 use super::{RoleConfig, Secret};
 
@@ -193,32 +192,5 @@ impl Scalar for Dsn {
                     .to_owned(),
             ),
         }
-    }
-}
-
-impl CommonOptions {
-    pub(super) fn logging(&self) -> LoggingConfig {
-        LoggingConfig {
-            level: self.log_level,
-            file: self.log_file.clone(),
-            max_size: self.log_file_max_size,
-            max_count: self.log_file_max_count,
-        }
-    }
-
-    pub(super) fn sentry(&self) -> Option<SentryConfig> {
-        Some(SentryConfig {
-            dsn: self.sentry_dsn.clone()?.0,
-            levels: self.sentry_level.iter().map(|level| level.0).collect(),
-            sample_rate: self.sentry_sample_rate.0,
-            release: self.sentry_release.clone(),
-            environment: self.sentry_environment.clone(),
-            server_name: self.sentry_server_name.clone(),
-            debug: self.sentry_debug,
-        })
-    }
-
-    pub(super) fn threads(&self) -> usize {
-        usize::try_from(self.threads.0).unwrap_or(1)
     }
 }

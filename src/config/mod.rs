@@ -12,10 +12,12 @@ pub mod client;
 mod duration;
 pub mod file;
 pub(crate) mod foreign;
+pub(crate) mod hint;
 pub(crate) mod label;
 pub(crate) mod layers;
 mod logging;
 pub(crate) mod options;
+mod role;
 mod secret;
 #[cfg(feature = "server")]
 pub mod server;

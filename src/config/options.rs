@@ -1,9 +1,11 @@
-//! The options of both roles. Not their meaning: see `logging`, `account` and `wire`.
+//! The options of both roles, and the settings that they make. Not the meaning of these: see
+//! `logging`, `account` and `wire`.
 
 use std::path::PathBuf;
 
+use super::account::AccountConfig;
 use super::layers::{options, Given};
-use super::logging::{Dsn, LogLevel, SentryLevel};
+use super::logging::{Dsn, LogLevel, LoggingConfig, SentryConfig, SentryLevel};
 use super::value::{Bounded, SampleRate};
 use super::wire::Wire;
 
@@ -42,5 +44,39 @@ options! {
         user: Option<String> => ("user", "string"),
         /// version of the wire, the protocol of tunnels: 1, 2 or auto (2 if the other end supports it)
         wire: Wire = "auto" => ("wire", "string"),
+    }
+}
+
+impl CommonOptions {
+    pub(super) fn logging(&self) -> LoggingConfig {
+        LoggingConfig {
+            level: self.log_level,
+            file: self.log_file.clone(),
+            max_size: self.log_file_max_size,
+            max_count: self.log_file_max_count,
+        }
+    }
+
+    pub(super) fn sentry(&self) -> Option<SentryConfig> {
+        Some(SentryConfig {
+            dsn: self.sentry_dsn.clone()?.0,
+            levels: self.sentry_level.iter().map(|level| level.0).collect(),
+            sample_rate: self.sentry_sample_rate.0,
+            release: self.sentry_release.clone(),
+            environment: self.sentry_environment.clone(),
+            server_name: self.sentry_server_name.clone(),
+            debug: self.sentry_debug,
+        })
+    }
+
+    pub(super) fn threads(&self) -> usize {
+        usize::try_from(self.threads.0).unwrap_or(1)
+    }
+
+    pub(super) fn account(&self) -> AccountConfig {
+        AccountConfig {
+            user: self.user.clone(),
+            group: self.group.clone(),
+        }
     }
 }

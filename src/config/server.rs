@@ -15,9 +15,9 @@ use serde::Deserialize;
 
 use super::account::AccountConfig;
 use super::address::{ListenAddr, FIRST_FREE_PORT};
-use super::file::{error, without_p2p, Document};
+use super::file::{error, Document};
 use super::foreign::Content;
-use super::layers::{Flag, Layers, OptionName, Options};
+use super::layers::{without_p2p, Flag, Layers, OptionName, Options};
 use super::logging::{LoggingConfig, SentryConfig};
 use super::options::CommonOptions;
 use super::value::{given, Value};

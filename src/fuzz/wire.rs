@@ -1,8 +1,9 @@
 //! Fuzz entries for frames and hellos of both versions.
 
 use super::{cuts, Pace};
-use crate::wire::frame::{Header, Signal, MAX_ENCODED, MAX_HEAD};
-use crate::wire::hello::{answer_length, Hello, HelloReader, MAX_LENGTH, MAX_NAME, MAX_OPTIONS};
+use crate::wire::codec::{answer_length, HelloReader, MAX_HEAD};
+use crate::wire::frame::{Header, Signal, MAX_ENCODED};
+use crate::wire::hello::{Hello, MAX_LENGTH, MAX_NAME, MAX_OPTIONS};
 use crate::wire::{Malformed, Version};
 
 /// Parses a sequence of GT/1 frames.

@@ -5,8 +5,9 @@ use super::incoming::{read_more, Incoming};
 use super::self_test::LoginOrigin;
 use super::users::LoginVerdict;
 use crate::net::Conn;
+use crate::wire::codec::{self, HelloReader};
 use crate::wire::frame::RejectCode;
-use crate::wire::hello::{self, Hello, HelloReader};
+use crate::wire::hello::Hello;
 use crate::wire::{Malformed, Version};
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ impl Handshake {
         if self.version == Version::Two {
             // The answer tells the client that GT/2 works, whatever becomes of the login. Boxed, because
             // every connection that has not logged in would hold the future's memory.
-            let answered = Box::pin(async { conn.write_all(&hello::answer()).await }).await;
+            let answered = Box::pin(async { conn.write_all(&codec::answer()).await }).await;
             answered.map_err(|_| LoginRejection::Silent)?;
         }
         let state = &incoming.state;

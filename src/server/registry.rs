@@ -15,6 +15,7 @@ use super::settings::Settings;
 use super::users::LoginProof;
 use crate::config::label::{ascii, label, value};
 use crate::config::Limits;
+use crate::handover::HostKey;
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::{Stream, Traffic, Tunnel};
 use crate::wire::frame::{PortCause, RejectCode, ServiceIndex, Signal, StreamId};
@@ -112,6 +113,16 @@ struct RegistryState {
 
 /// A host prefix in lower case, with the name that it is matched against.
 pub type Key = (HostKind, Box<str>);
+
+/// Converts a host prefix of a message to the registry's key.
+pub fn registry_key(host: &HostKey) -> Key {
+    let kind = if host.tls {
+        HostKind::Tls
+    } else {
+        HostKind::Http
+    };
+    (kind, host.prefix.as_str().into())
+}
 
 #[derive(PartialEq, Eq)]
 struct RegisteredHost {

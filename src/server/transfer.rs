@@ -11,7 +11,7 @@
 use super::connection_limit::Permit;
 use super::ports::{InheritedPort, PortRequest};
 use super::process_links::{Announced, MessageOrigin};
-use super::registry::{HostKind, Key, LoginRight};
+use super::registry::{registry_key, HostKind, Key, LoginRight};
 use super::state::ServerState;
 use super::users::LoginVerdict;
 use super::{session, visitor};
@@ -225,7 +225,7 @@ impl Recipient {
                 };
                 // A name that now belongs to a user is no longer this client's.
                 let is_its = |key: &Key| !settings.users.reserves(&key.1, &id);
-                let hosts = hosts.into_iter().map(|host| key(&host));
+                let hosts = hosts.into_iter().map(|host| registry_key(&host));
                 let hosts = hosts.filter(is_its).collect();
                 let right = LoginRight::new(secret.clone(), admission);
                 state.registry.hold(&id, hosts, right);
@@ -301,16 +301,6 @@ impl Recipient {
             }
         });
     }
-}
-
-/// Converts a host prefix of a message to the registry's key.
-pub fn key(host: &HostKey) -> Key {
-    let kind = if host.tls {
-        HostKind::Tls
-    } else {
-        HostKind::Http
-    };
-    (kind, host.prefix.as_str().into())
 }
 
 #[cfg(test)]

@@ -7,9 +7,8 @@ use super::incoming::{Incoming, ListenerKind};
 use super::one_request::OneRequest;
 use super::ports::OpenedPort;
 use super::process_links::MessageOrigin;
-use super::registry::{HostKind, OpenResult};
+use super::registry::{registry_key, HostKind, OpenResult};
 use super::state::ServerState;
-use super::transfer;
 use crate::handover::{Destination, HostKey, Message, ProcessLink};
 use crate::net::follow::is_head_request;
 use crate::net::{Conn, Socket};
@@ -107,7 +106,7 @@ pub async fn resume(
             } else {
                 ListenerKind::Http
             };
-            let (kind, prefix) = transfer::key(&host);
+            let (kind, prefix) = registry_key(&host);
             let mut incoming = Incoming::new(state, peer, listener, permit);
             incoming.head = head;
             incoming.from = Some(from);

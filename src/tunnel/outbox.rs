@@ -5,7 +5,6 @@ use super::buffer::{Buffer, ROOM};
 use super::pacer::{self, Pacer};
 use super::scheduler::Scheduler;
 use super::throttle::Throttle;
-use super::tunnel_state::MAX_SENDERS;
 use super::{lock, TunnelShared};
 use crate::net::clock::Tick;
 use crate::net::{Conn, TokenBucket};
@@ -18,6 +17,9 @@ use std::sync::Arc;
 use std::task::{ready, Context, Poll, Waker};
 use std::time::Instant;
 
+/// Maximum number of streams that have a granted turn at the same time: two, so that one is ready
+/// to send while the other one sends.
+pub(super) const MAX_SENDERS: usize = 2;
 /// Minimum room in bytes for which a bulk frame is begun.
 const WORTHWHILE: usize = 4 * 1024;
 /// Maximum payload in bytes of a GT/1 frame on a connection that is not known to be fast. The

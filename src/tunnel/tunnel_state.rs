@@ -2,7 +2,7 @@
 
 use super::closing::{Closing, ClosingStep};
 use super::liveness::Liveness;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, MAX_SENDERS};
 use super::round_trip::RoundTrip;
 use super::scheduler::Turn;
 use super::stream_state::{CloseReason, StreamState};
@@ -16,9 +16,6 @@ use std::io::IoSlice;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-/// Maximum number of streams that have a granted turn at the same time: two, so that one is ready
-/// to send while the other one sends.
-pub(super) const MAX_SENDERS: usize = 2;
 /// The round-trip time is measured again after this long, if bytes have moved.
 const ROUND_TRIP_LIFETIME: Duration = Duration::from_secs(1);
 

@@ -3,13 +3,10 @@
 //! A [`Header`] is a frame without its payload, so that a reader can pass payload bytes on as
 //! they arrive and never buffers a whole frame.
 
-use super::{gt1, gt2, Malformed, Version};
 use std::fmt;
 
 /// First reserved stream id; in GT/1 the ids from here up are signals.
 pub const FIRST_RESERVED: u32 = u32::MAX - 3000;
-/// Maximum length in bytes of a header to parse: a GT/2 frame with fields of later versions.
-pub const MAX_HEAD: usize = gt2::frame::MAX_HEAD;
 /// Maximum length in bytes of an encoded header.
 pub const MAX_ENCODED: usize = 16;
 
@@ -340,25 +337,6 @@ pub enum Header {
 impl From<Signal> for Header {
     fn from(signal: Signal) -> Self {
         Self::Signal(signal)
-    }
-}
-
-impl Version {
-    /// Parses a header at the start of `bytes`. Returns the header and its length, at most
-    /// [`MAX_HEAD`]; `None` if bytes are missing.
-    pub fn parse(self, bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
-        match self {
-            Self::One => gt1::frame::parse(bytes),
-            Self::Two => gt2::frame::parse(bytes),
-        }
-    }
-
-    /// Encodes a header; empty if this version cannot express it.
-    pub fn encode(self, head: impl Into<Header>) -> Encoded {
-        match self {
-            Self::One => gt1::frame::encode(head.into()),
-            Self::Two => gt2::frame::encode(head.into()),
-        }
     }
 }
 

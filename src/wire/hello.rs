@@ -1,11 +1,5 @@
-//! The hello: a client's credentials and services.
-//!
-//! A [`HelloReader`] stops after the credentials, so that a server can check them before it
-//! buffers anything of the services.
+//! The hello: a client's credentials and services, as values. `codec` encodes and reads it.
 
-pub use super::gt2::hello::{answer, answer_length};
-use super::{gt1, gt2, Malformed, Version};
-use crate::wire::frame::{Header, Signal};
 use std::fmt;
 
 /// Maximum length in bytes of an id, a secret or a prefix.
@@ -72,105 +66,5 @@ impl fmt::Debug for Hello {
             .field("id", &self.id)
             .field("services", &self.services);
         shown.field("window", &self.window).finish_non_exhaustive()
-    }
-}
-
-impl Hello {
-    /// Encodes the hello as a client sends it.
-    pub fn encode(&self, version: Version) -> Vec<u8> {
-        match version {
-            Version::One => gt1::hello::encode(&self.id, &self.secret, &self.services),
-            Version::Two => gt2::hello::encode(self),
-        }
-    }
-
-    /// Encodes the part after magic and version of a GT/1 hello, for [`HelloReader::registration`].
-    #[cfg(feature = "server")]
-    pub fn encode_registration(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        gt1::hello::encode_registration(&mut out, &self.id, &self.secret, &self.services);
-        out
-    }
-
-    /// Encodes a change of services: the services signal with its registration.
-    pub fn encode_change(&self, version: Version) -> Vec<u8> {
-        match version {
-            Version::One => {
-                let mut out = version.encode(Signal::Services).as_slice().to_vec();
-                gt1::hello::encode_registration(&mut out, &self.id, &self.secret, &self.services);
-                out
-            }
-            Version::Two => {
-                let fields = gt2::hello::encode_registration(self);
-                // Configuration allows no more services than fit.
-                let len = fields.len() as u32;
-                let mut out = version
-                    .encode(Header::Registration { len })
-                    .as_slice()
-                    .to_vec();
-                out.extend(fields);
-                out
-            }
-        }
-    }
-}
-
-/// A parser of a hello that arrives in pieces, starting after magic and version. `Debug` leaves
-/// out the bytes read, which may contain a secret.
-pub enum HelloReader {
-    /// A reader of GT/1.
-    One(gt1::hello::Gt1HelloReader),
-    /// A reader of GT/2.
-    Two(gt2::hello::Gt2HelloReader),
-}
-
-impl fmt::Debug for HelloReader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HelloReader").finish_non_exhaustive()
-    }
-}
-
-impl HelloReader {
-    /// Creates a reader for a hello.
-    pub fn new(version: Version) -> Self {
-        match version {
-            Version::One => Self::One(gt1::hello::Gt1HelloReader::default()),
-            Version::Two => Self::Two(gt2::hello::Gt2HelloReader::new()),
-        }
-    }
-
-    /// Creates a reader for the registration after a GT/1 services signal.
-    pub fn registration() -> Self {
-        Self::new(Version::One)
-    }
-
-    /// Creates a reader for the `len` bytes after a [`Header::Registration`].
-    pub fn registration_of(len: u32) -> Self {
-        Self::Two(gt2::hello::Gt2HelloReader::registration(len))
-    }
-
-    /// Consumes bytes and returns how many: all of them unless the hello ends among them. The first
-    /// time, it stops after the credentials so that the caller can check them.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
-        match self {
-            Self::One(reader) => reader.feed(bytes),
-            Self::Two(reader) => reader.feed(bytes),
-        }
-    }
-
-    /// Returns id and secret once they have been read.
-    pub fn credentials(&self) -> Option<Credentials<'_>> {
-        match self {
-            Self::One(reader) => reader.credentials(),
-            Self::Two(reader) => reader.credentials(),
-        }
-    }
-
-    /// Returns the hello once it is complete, otherwise the reader.
-    pub fn finish(self) -> Result<Hello, Self> {
-        match self {
-            Self::One(reader) => reader.finish().map_err(Self::One),
-            Self::Two(reader) => reader.finish().map_err(Self::Two),
-        }
     }
 }

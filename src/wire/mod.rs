@@ -1,8 +1,10 @@
 //! The wire format: encodes and parses, without sockets, clocks or an allocation per frame.
 //!
-//! [`hello`] is what a client sends first, [`frame`] everything after it. Both are independent of
-//! the version; [`Version`] encodes them as `gt1` (docs/gt1.md) or `gt2` (docs/wire.md).
+//! [`hello`] is what a client sends first, [`frame`] everything after it. Both are values that are
+//! independent of the version; [`codec`] encodes them as `gt1` (docs/gt1.md) or `gt2`
+//! (docs/wire.md).
 
+pub mod codec;
 pub mod frame;
 mod gt1;
 mod gt2;

@@ -1,7 +1,8 @@
 //! Tests that the examples of docs/wire.md are encoded and parsed as the page says.
 
+use super::codec::{answer, answer_length, HelloReader};
 use super::frame::{Header, Signal};
-use super::hello::{answer, answer_length, Hello, HelloReader, ServiceSpec};
+use super::hello::{Hello, ServiceSpec};
 use super::Version;
 
 const PAGE: &str = include_str!("../../docs/wire.md");

@@ -329,7 +329,7 @@ fn debug_output_of_a_configuration_reveals_no_secret() {
         window: 0,
     };
     for version in [gt::wire::Version::One, gt::wire::Version::Two] {
-        let mut reader = gt::wire::hello::HelloReader::new(version);
+        let mut reader = gt::wire::codec::HelloReader::new(version);
         let bytes = hello.encode(version);
         reader.feed(&bytes[2..]).expect("the beginning of a hello");
         let shown = format!("{hello:?} {reader:?} {:?}", reader.credentials());

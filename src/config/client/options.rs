@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::local::Local;
 use super::remote::Remote;
-use super::service::HostPrefix;
-use super::WebRtcLevel;
+use super::webrtc::WebRtcLevel;
+use crate::config::label::HostPrefix;
 use crate::config::layers::options;
 use crate::config::value::Bounded;
 use crate::config::{ListenAddr, Secret, Url};

@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::local::{Local, Scheme};
 use super::options::ServiceOptions;
 use crate::config::label::label;
-use crate::config::value::Scalar;
 use crate::wire::hello::MAX_OPTIONS;
 
 /// A service. Its place in the list is its index on the wire.
@@ -42,17 +41,6 @@ pub enum Exposure {
         /// Whether the server may choose another port.
         random: bool,
     },
-}
-
-/// A normalised host prefix, see [`label`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct HostPrefix(pub String);
-
-impl Scalar for HostPrefix {
-    fn read(text: &str) -> Result<Self, String> {
-        let wrong = |why| format!("\"{}\" is not a host prefix: {why}.", text.escape_debug());
-        label(text).map(HostPrefix).map_err(wrong)
-    }
 }
 
 impl ServiceOptions {

@@ -2,8 +2,7 @@
 //! outbox has gathered. No clock or task is involved.
 
 use super::*;
-use crate::tunnel::outbox::Drained;
-use crate::tunnel::tunnel_state::MAX_SENDERS;
+use crate::tunnel::outbox::{Drained, MAX_SENDERS};
 use futures_lite::AsyncWrite;
 use std::collections::VecDeque;
 use std::pin::Pin;
