@@ -2,7 +2,7 @@
 
 use super::context::ClientContext;
 use super::other_protocol::OtherProtocol;
-use super::service::Services;
+use super::services::Services;
 use crate::config::Remote;
 use crate::net::http::RequestError;
 use crate::net::{self, timeout, tls, Conn};
@@ -115,7 +115,7 @@ pub async fn connect(
         },
         shortest,
     );
-    let hello = services.hello(me).encode(version);
+    let hello = services.hello(&me.id, &me.secret).encode(version);
     let already = match version {
         Version::One => future::or(hello_gt1(&conn, &hello), silence(patience)).await?,
         Version::Two => {

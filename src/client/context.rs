@@ -1,8 +1,7 @@
 //! The state that all tunnels of a client share. It refers to its parts only, and to none of their
 //! users.
 
-use super::p2p::P2p;
-use super::service::Services;
+use super::services::Services;
 use crate::config::{Secret, Uplink, Wire};
 use crate::net::tls::{Connector, ServerTrust};
 use crate::net::{Shutdown, WaitGroup};
@@ -26,7 +25,6 @@ pub(crate) struct ClientContext {
     /// Number of tunnels to one server that are always kept.
     pub(super) idle_connections: usize,
     pub(super) services: Mutex<Arc<Services>>,
-    pub(super) p2p: P2p,
     pub(super) stop: Shutdown,
     /// Notified to make waiting pools retry at once.
     pub(super) retry: Event,

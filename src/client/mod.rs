@@ -1,6 +1,8 @@
 //! The client: keeps tunnels to its servers and connects each stream to a local service.
 
 mod backoff;
+#[cfg_attr(not(feature = "p2p"), path = "no_channels.rs")]
+mod channels;
 mod connect;
 mod context;
 pub mod files;
@@ -8,16 +10,16 @@ pub(crate) mod host_rewriter;
 mod id_conflict;
 mod offered_services;
 mod other_protocol;
-#[cfg(feature = "p2p")]
+#[cfg_attr(not(feature = "p2p"), path = "no_p2p.rs")]
 pub(crate) mod p2p;
-#[cfg(not(feature = "p2p"))]
-#[path = "no_p2p.rs"]
-mod p2p;
 mod pool;
 mod pooled_tunnel;
 mod remote_api;
-mod service;
+mod serve;
+mod services;
 mod session;
+#[cfg_attr(not(feature = "p2p"), path = "no_tcp_forward.rs")]
+mod tcp_forward;
 
 use crate::config::label::label;
 use crate::config::{self, Secret, Uplink};
@@ -29,14 +31,15 @@ use async_io::Timer;
 use context::{connector, ClientContext, LazyTls};
 use event_listener::Event;
 use futures_lite::future;
-use p2p::P2p;
+use p2p::{P2p, P2pOptions};
 use pool::{Pool, ServerSource};
 use remote_api::RemoteApi;
-use service::Services;
+use services::Services;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tcp_forward::{PlannedForward, TcpForwarder};
 
 /// Time after which a client that was refused, or waits, tries again once its predecessor has begun
 /// to drain.
@@ -53,8 +56,9 @@ const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Client {
     me: Arc<ClientContext>,
+    p2p: Arc<P2p>,
     pools: Vec<Arc<Pool>>,
-    forward: Option<p2p::TcpForwarder>,
+    forward: Option<TcpForwarder>,
     /// The configuration of the connections to servers.
     uplink: Uplink,
     /// Clients that this one has replaced, whose streams may still run.
@@ -70,8 +74,8 @@ pub struct ClientPlan {
     sources: Option<Vec<ServerSource>>,
     /// TLS for the servers that are known now.
     connector: Option<Connector>,
-    p2p: p2p::P2pOptions,
-    forward: Option<p2p::PlannedForward>,
+    p2p: P2pOptions,
+    forward: Option<PlannedForward>,
 }
 
 impl ClientPlan {
@@ -86,7 +90,7 @@ impl ClientPlan {
         let mut plan = Self::without_listener(config, file, running, legacy)?;
         if let Some(forward) = &config.tcp_forward {
             let running = running.and_then(|client| client.forward.as_ref());
-            let planned = p2p::PlannedForward::new(forward, running, file, legacy)?;
+            let planned = PlannedForward::new(forward, running, file, legacy)?;
             plan.forward = Some(planned);
         }
         Ok(plan)
@@ -127,7 +131,7 @@ impl ClientPlan {
             secret,
             sources,
             connector,
-            p2p: p2p::P2pOptions::new(config),
+            p2p: P2pOptions::new(config),
             forward: None,
         })
     }
@@ -165,23 +169,24 @@ impl Client {
             connections: link.connections,
             idle_connections: link.idle_connections.max(1),
             services: Mutex::new(Arc::new(plan.services)),
-            p2p: P2p::new(plan.p2p),
             stop: Shutdown::default(),
             retry: Event::new(),
             serving: WaitGroup::default(),
         });
+        let p2p = P2p::new(me.clone(), plan.p2p, channels::ACCEPT);
         let sources = plan.sources.unwrap_or_default();
         let pools = sources.into_iter().map(|source| {
             if let ServerSource::Fixed(remote) = &source {
-                log::info!("remote url remote={remote} stun={}", me.p2p.servers(""));
+                log::info!("remote url remote={remote} stun={}", p2p.servers(""));
             }
-            Pool::start(me.clone(), source)
+            Pool::start(p2p.clone(), source)
         });
         let pools: Vec<_> = pools.collect();
-        let start = |planned| p2p::TcpForwarder::start(me.clone(), pools.clone(), planned);
+        let start = |planned| TcpForwarder::start(p2p.clone(), pools.clone(), planned);
         let forward = plan.forward.map(start);
         Self {
             me,
+            p2p,
             pools,
             forward,
             uplink: link,
@@ -212,7 +217,7 @@ impl Client {
             return;
         }
         *self.me.tls.lock() = plan.connector;
-        self.me.p2p.change(plan.p2p);
+        self.p2p.change(plan.p2p);
         let goes_on = match (&plan.forward, &self.forward) {
             (Some(planned), Some(running)) => planned.is(running),
             (None, None) => true,
@@ -222,8 +227,8 @@ impl Client {
             if let Some(before) = self.forward.take() {
                 before.stop();
             }
-            let (me, pools) = (&self.me, &self.pools);
-            let start = |planned| p2p::TcpForwarder::start(me.clone(), pools.clone(), planned);
+            let (p2p, pools) = (&self.p2p, &self.pools);
+            let start = |planned| TcpForwarder::start(p2p.clone(), pools.clone(), planned);
             self.forward = plan.forward.map(start);
         }
         let services = Arc::new(plan.services);
@@ -244,7 +249,7 @@ impl Client {
             secret: self.me.secret.clone(),
         });
         let secret = secret.map(|piece| (piece, None));
-        let listener = self.forward.as_ref().map(p2p::TcpForwarder::share);
+        let listener = self.forward.as_ref().map(TcpForwarder::share);
         secret.into_iter().chain(listener).collect()
     }
 
@@ -291,7 +296,7 @@ impl Client {
         pools().for_each(|pool| pool.finish());
         // Cut streams must be reset; the end of the process would close them gracefully.
         timeout(CUT_TIMEOUT, drained()).await;
-        all().for_each(|client| client.me.p2p.close());
+        all().for_each(|client| client.p2p.close());
     }
 }
 

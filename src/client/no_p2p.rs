@@ -1,14 +1,11 @@
 //! The stub of `p2p` in builds without the feature. `config` reports options that need it.
 
 use super::context::ClientContext;
-use super::Pool;
-use crate::config::{self, TcpForward};
-use crate::handover::{Inherited, Outgoing};
+use crate::config;
 use crate::net::http::reply;
 use crate::tunnel::Stream;
 use futures_lite::AsyncWriteExt;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The P2P options of a configuration: none.
@@ -22,11 +19,15 @@ impl P2pOptions {
 }
 
 /// The peers of a client: none.
-pub struct P2p(());
+pub struct P2p(Arc<ClientContext>);
 
 impl P2p {
-    pub fn new(_: P2pOptions) -> Self {
-        Self(())
+    pub fn new(context: Arc<ClientContext>, _: P2pOptions, (): AcceptChannel) -> Arc<Self> {
+        Arc::new(Self(context))
+    }
+
+    pub fn context(&self) -> &Arc<ClientContext> {
+        &self.0
     }
 
     pub fn change(&self, _: P2pOptions) {}
@@ -41,56 +42,25 @@ impl P2p {
     pub fn close(&self) {}
 }
 
+/// What serves data channels: nothing, since no peer opens any.
+pub type AcceptChannel = ();
+
+/// A request for a relay, which never exists in this build.
+pub enum RelayRequest {}
+
 /// Refuses a signaling request.
-pub async fn answer(_: &Arc<ClientContext>, mut stream: Stream) -> io::Result<()> {
+pub async fn answer(_: &P2p, mut stream: Stream) -> io::Result<Option<RelayRequest>> {
     let refusal = reply::head("403 Forbidden", "", Some(0));
-    stream.write_all(refusal.as_bytes()).await
+    stream.write_all(refusal.as_bytes()).await?;
+    Ok(None)
 }
 
 /// Whether the configuration enables peers: never.
-pub fn is_on(_: &ClientContext) -> bool {
+pub fn is_on(_: &P2p) -> bool {
     false
 }
 
 /// Reads nothing of a preflight, which goes to the service.
 pub async fn preflight(_: &mut Stream) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(Vec::new()))
-}
-
-/// A forwarder, which never exists in this build.
-#[derive(Clone)]
-pub enum TcpForwarder {}
-
-impl TcpForwarder {
-    pub fn start(_: Arc<ClientContext>, _: Vec<Arc<Pool>>, planned: PlannedForward) -> Self {
-        match planned {}
-    }
-
-    pub fn stop(&self) {
-        match *self {}
-    }
-
-    pub fn share(&self) -> Outgoing {
-        match *self {}
-    }
-}
-
-/// A planned forwarder, which never exists in this build.
-pub enum PlannedForward {}
-
-impl PlannedForward {
-    pub fn new(
-        _: &TcpForward,
-        _: Option<&TcpForwarder>,
-        _: &Option<PathBuf>,
-        _: &mut Inherited,
-    ) -> io::Result<Self> {
-        Err(io::Error::other(
-            "tcpForwardAddr needs P2P, which this gt was built without",
-        ))
-    }
-
-    pub fn is(&self, _: &TcpForwarder) -> bool {
-        match *self {}
-    }
 }

@@ -1,6 +1,6 @@
 //! The services that the server of one tunnel knows, and those that were sent to it since.
 
-use super::service::Services;
+use super::services::Services;
 use std::collections::VecDeque;
 use std::sync::Arc;
 

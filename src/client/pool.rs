@@ -4,9 +4,10 @@ use super::backoff::Backoff;
 use super::connect::{connect, ConnectFailure};
 use super::context::ClientContext;
 use super::id_conflict::IdConflict;
+use super::p2p::P2p;
 use super::pooled_tunnel::{PooledTunnel, ReplaceReason};
 use super::remote_api::RemoteApi;
-use super::service::Services;
+use super::services::Services;
 use super::session::{ClientSession, SessionEvent};
 use crate::config::{Remote, Wire};
 use crate::net::{Conn, Shutdown};
@@ -37,7 +38,8 @@ const MIN_LIFETIME: Duration = Duration::from_secs(1);
 /// The tunnels to one server.
 pub struct Pool {
     /// The state that all tunnels of the client share.
-    pub me: Arc<ClientContext>,
+    me: Arc<ClientContext>,
+    p2p: Arc<P2p>,
     source: ServerSource,
     inner: Mutex<PoolState>,
     /// Triggered when the first tunnel is up or has failed.
@@ -78,9 +80,10 @@ struct PoolState {
 
 impl Pool {
     /// Creates a pool and starts to keep tunnels.
-    pub fn start(me: Arc<ClientContext>, source: ServerSource) -> Arc<Self> {
+    pub fn start(p2p: Arc<P2p>, source: ServerSource) -> Arc<Self> {
         let pool = Arc::new(Self {
-            me,
+            me: p2p.context().clone(),
+            p2p,
             source,
             inner: Mutex::default(),
             settled: Shutdown::default(),
@@ -194,7 +197,7 @@ impl Pool {
         if self.me.stop.is_triggered() {
             member.tunnel.close();
         }
-        let session = ClientSession::new(self.me.clone(), member.clone(), inbox);
+        let session = ClientSession::new(self.p2p.clone(), member.clone(), inbox);
         crate::net::spawn(self.clone().run(session));
         Ok(member)
     }
@@ -270,9 +273,9 @@ impl Pool {
                     let asking = api.ask(&self.me.id, self.me.remote_timeout);
                     let (remote, is_news) = asking.await.map_err(ConnectFailure::UnknownAddress)?;
                     let told = api.stun();
-                    self.me.p2p.set_stun_server(&told);
+                    self.p2p.set_stun_server(&told);
                     if is_news {
-                        let stun = self.me.p2p.servers(&told);
+                        let stun = self.p2p.servers(&told);
                         log::info!("remote url remote={remote} stun={stun}");
                     }
                     Ok(remote)
@@ -354,7 +357,7 @@ impl Pool {
                 tls: false,
                 prefix: None,
             }],
-            ..self.me.services().hello(&self.me)
+            ..self.me.services().hello(&self.me.id, &self.me.secret)
         };
         for member in &self.lock().members {
             let tunnel = &member.tunnel;

@@ -2,7 +2,7 @@
 
 use super::context::ClientContext;
 use super::offered_services::OfferedServices;
-use super::service::Services;
+use super::services::Services;
 use crate::config::Remote;
 use crate::net::Shutdown;
 use crate::sync::{Mutex, MutexGuard};
@@ -83,7 +83,7 @@ impl PooledTunnel {
     pub fn offer(&self, me: &ClientContext, services: &Arc<Services>) {
         let mut offered = self.offered();
         if offered.change(services.clone()) {
-            let hello = services.hello(me);
+            let hello = services.hello(&me.id, &me.secret);
             self.tunnel
                 .send_bytes(&hello.encode_change(self.tunnel.version()));
         }

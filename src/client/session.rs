@@ -3,8 +3,9 @@
 
 use super::connect::{port_opened, port_unavailable, refused, ConnectFailure};
 use super::context::ClientContext;
+use super::p2p::P2p;
 use super::pooled_tunnel::{PooledTunnel, ReplaceReason};
-use super::service;
+use super::serve::serve;
 use crate::net::{Conn, TaskGuard};
 use crate::tunnel::{Event, Inbox, DELIVERY_TIMEOUT};
 use crate::wire::frame::{RejectCode, Signal};
@@ -53,6 +54,7 @@ pub enum SessionEvent {
 /// An open tunnel and its inbox.
 pub struct ClientSession {
     me: Arc<ClientContext>,
+    p2p: Arc<P2p>,
     /// The tunnel as the pool knows it.
     pub member: Arc<PooledTunnel>,
     inbox: Inbox,
@@ -67,7 +69,8 @@ pub struct ClientSession {
 
 impl ClientSession {
     /// Starts to serve a tunnel that has just been opened.
-    pub fn new(me: Arc<ClientContext>, member: Arc<PooledTunnel>, inbox: Inbox) -> Self {
+    pub fn new(p2p: Arc<P2p>, member: Arc<PooledTunnel>, inbox: Inbox) -> Self {
+        let me = p2p.context().clone();
         log::info!("tunnel started connID={}", member.id);
         let services = member.offered().current().clone();
         services.log_address(&me.id, &member.remote);
@@ -75,6 +78,7 @@ impl ClientSession {
         Self {
             _serving: me.serving.begin(),
             me,
+            p2p,
             member,
             inbox,
             end: Ok(()),
@@ -126,8 +130,8 @@ impl ClientSession {
                 Event::Opened(stream, service) => {
                     let serving = self.me.serving.begin();
                     let services = self.member.offered().current().clone();
-                    let me = self.me.clone();
-                    crate::net::spawn(service::serve(me, services, service, stream, serving));
+                    let p2p = self.p2p.clone();
+                    crate::net::spawn(serve(p2p, services, service, stream, serving));
                     return Ok(SessionEvent::StreamOpened);
                 }
                 Event::Tick => self.tick()?,

@@ -1,5 +1,6 @@
 //! The client's configuration, read from flags and file and checked. Not the client.
 
+mod host_prefix;
 mod local;
 mod options;
 mod remote;

@@ -1,7 +1,6 @@
 //! One label of a host name: the rules for host prefixes, and their normalised form. Not the
 //! question which client may have one.
 
-use super::value::Scalar;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -166,17 +165,6 @@ fn punycode(text: &str) -> Option<String> {
         n = n.checked_add(1)?;
     }
     Some(output)
-}
-
-/// A normalised host prefix, see [`label`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct HostPrefix(pub String);
-
-impl Scalar for HostPrefix {
-    fn read(text: &str) -> Result<Self, String> {
-        let wrong = |why| format!("\"{}\" is not a host prefix: {why}.", text.escape_debug());
-        label(text).map(HostPrefix).map_err(wrong)
-    }
 }
 
 #[cfg(test)]

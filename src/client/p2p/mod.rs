@@ -9,11 +9,10 @@ mod channel;
 pub(crate) mod checks;
 mod crypto;
 mod driver;
-mod endpoint;
-mod forward;
+pub(super) mod endpoint;
 pub(crate) mod identity;
 mod limit;
-mod link;
+pub(super) mod link;
 pub(crate) mod memory;
 pub(crate) mod message;
 pub(crate) mod packets;
@@ -25,8 +24,7 @@ pub(crate) mod signaling;
 mod socket;
 
 pub use channel::{carry, ChannelConn};
-pub use forward::{PlannedForward, TcpForwarder};
-pub use signaling::{answer, is_on, preflight};
+pub use signaling::{answer, is_on, preflight, RelayRequest};
 
 use super::context::ClientContext;
 use crate::config::{ClientConfig as Config, WebRtc, WebRtcLevel};
@@ -50,7 +48,7 @@ const MAX_MESSAGE_OUT: usize = 16 * 1024;
 /// Maximum length in bytes of a message that is received.
 const MAX_MESSAGE_IN: u32 = 64 * 1024;
 /// Prefix of a channel label that names a service.
-const LABEL: &str = "gt:";
+pub(super) const LABEL: &str = "gt:";
 
 /// The P2P options of a configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,8 +107,13 @@ impl fmt::Display for P2pError {
     }
 }
 
+/// Serves a data channel that a peer has opened with this label.
+pub type AcceptChannel = fn(&Arc<ClientContext>, &str, ChannelConn);
+
 /// The peers of a client.
 pub struct P2p {
+    context: Arc<ClientContext>,
+    accept: AcceptChannel,
     checks: Arc<CheckBudget>,
     limit: PeerLimit,
     memory: Arc<ChannelMemory>,
@@ -139,9 +142,15 @@ fn set_log_level(level: WebRtcLevel) {
 
 impl P2p {
     /// Creates the state of a client without peers.
-    pub fn new(options: P2pOptions) -> Self {
+    pub fn new(
+        context: Arc<ClientContext>,
+        options: P2pOptions,
+        accept: AcceptChannel,
+    ) -> Arc<Self> {
         set_log_level(options.log_level);
-        Self {
+        Arc::new(Self {
+            context,
+            accept,
             checks: Arc::default(),
             limit: PeerLimit::default(),
             memory: Arc::default(),
@@ -151,7 +160,12 @@ impl P2p {
                 endpoint: None,
                 offered: HashMap::new(),
             }),
-        }
+        })
+    }
+
+    /// Returns the client whose peers these are.
+    pub fn context(&self) -> &Arc<ClientContext> {
+        &self.context
     }
 
     fn inner(&self) -> MutexGuard<'_, P2pState> {
@@ -223,7 +237,7 @@ impl P2p {
 
     /// Creates an endpoint for one peer only, which ends with the peer. Two peers between the same
     /// two addresses could not be told apart on one socket.
-    fn endpoint_of_one(&self) -> Result<Arc<Endpoint>, P2pError> {
+    pub(super) fn endpoint_of_one(&self) -> Result<Arc<Endpoint>, P2pError> {
         Endpoint::start(identity()?, &self.inner().options)
     }
 }
@@ -240,15 +254,15 @@ fn identity() -> Result<Arc<Identity>, P2pError> {
 
 /// Creates a peer and its task, and returns it with the candidates of this machine's addresses.
 /// `prepare` runs before the task, and `permit` is returned when the task ends.
-fn begin<T>(
-    me: &Arc<ClientContext>,
+pub(super) fn begin<T>(
+    p2p: &P2p,
     endpoint: Arc<Endpoint>,
     role: IceRole,
     permit: Option<PeerPermit>,
     prepare: impl FnOnce(&mut Peer, &Identity) -> Result<T, P2pError>,
 ) -> Result<(PeerHandle, Vec<String>, T), P2pError> {
-    let checks = ConnectivityChecks::new(me.p2p.checks.clone(), role, endpoint::own_addresses());
-    let memory = MemoryShare::new(me.p2p.memory.clone());
+    let checks = ConnectivityChecks::new(p2p.checks.clone(), role, endpoint::own_addresses());
+    let memory = MemoryShare::new(p2p.memory.clone());
     let mut peer = Peer::new(&endpoint.identity, checks, memory, Instant::now())?;
     let hosts = endpoint.hosts();
     let told = hosts
@@ -261,11 +275,11 @@ fn begin<T>(
     if let Some(permit) = &permit {
         permit.hold(&link);
     }
-    let serving = me.clone();
+    let (context, accept) = (p2p.context.clone(), p2p.accept);
     let accept = move |channel: ChannelConn, opened: peer::OpenedChannel| {
-        super::service::serve_channel(&serving, &opened.label, channel);
+        accept(&context, &opened.label, channel);
     };
-    let driver = PeerDriver::new(link.clone(), endpoint, me.p2p.idle(), accept);
+    let driver = PeerDriver::new(link.clone(), endpoint, p2p.idle(), accept);
     let over = link.clone();
     crate::net::spawn(async move {
         driver.await;

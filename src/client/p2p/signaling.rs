@@ -8,8 +8,7 @@ use super::limit::PeerPermit;
 use super::link::PeerHandle;
 use super::message::{MessageReader, SignalingMessage};
 use super::sdp::{self, Description};
-use super::{begin, P2pError};
-use crate::client::context::ClientContext;
+use super::{begin, P2p, P2pError};
 use crate::net::http::chunked::{self, within, Chunks};
 use crate::net::http::reply;
 use crate::net::{timeout, tls, Conn};
@@ -21,7 +20,6 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -62,54 +60,63 @@ enum SignalingBody {
     None,
 }
 
-/// Serves a stream that begins with `XP `.
-pub async fn answer(me: &Arc<ClientContext>, mut stream: Stream) -> io::Result<()> {
-    if !is_on(me) {
-        return refuse(
-            &mut stream,
-            "403 Forbidden",
-            "P2P is disabled: remoteSTUN is not set",
-        )
-        .await;
+/// A stream that asks for a relay to a service instead of a peer.
+pub struct RelayRequest {
+    pub stream: Stream,
+    /// The label, which names the service as that of a data channel does.
+    pub label: String,
+    /// The head of the response that accepts the request.
+    pub head: String,
+    /// Bytes for the service that came with the request.
+    pub already: Vec<u8>,
+}
+
+/// Serves a stream that begins with `XP `, unless it asks for a relay: the caller has to connect
+/// that to the service.
+pub async fn answer(p2p: &P2p, mut stream: Stream) -> io::Result<Option<RelayRequest>> {
+    if !is_on(p2p) {
+        let why = "P2P is disabled: remoteSTUN is not set";
+        refuse(&mut stream, "403 Forbidden", why).await?;
+        return Ok(None);
     }
     let reading = timeout(REQUEST_TIMEOUT, read_head(&mut stream)).await;
-    let Some(request) = reading.transpose()?.flatten() else {
-        return refuse(&mut stream, "400 Bad Request", "the request is malformed").await;
-    };
-    let Some(request) = SignalingRequest::parse(&request) else {
-        return refuse(&mut stream, "400 Bad Request", "the request is malformed").await;
+    let head = reading.transpose()?.flatten();
+    let Some(request) = head.and_then(|head| SignalingRequest::parse(&head)) else {
+        refuse(&mut stream, "400 Bad Request", "the request is malformed").await?;
+        return Ok(None);
     };
     match request.op {
-        SignalingOp::Offer | SignalingOp::GetOffer if me.stop.is_triggered() => {
+        SignalingOp::Offer | SignalingOp::GetOffer if p2p.context.stop.is_triggered() => {
             too_many(&mut stream).await
         }
-        SignalingOp::Offer => match me.p2p.reserve() {
-            Some(permit) => take_offer(me, stream, request, permit).await,
+        SignalingOp::Offer => match p2p.reserve() {
+            Some(permit) => take_offer(p2p, stream, request, permit).await,
             None => too_many(&mut stream).await,
         },
-        SignalingOp::GetOffer => match me.p2p.reserve() {
-            Some(permit) => make_offer(me, stream, permit).await,
+        SignalingOp::GetOffer => match p2p.reserve() {
+            Some(permit) => make_offer(p2p, stream, permit).await,
             None => too_many(&mut stream).await,
         },
-        SignalingOp::Answer(Some(number)) => take_answer(me, stream, request, number).await,
+        SignalingOp::Answer(Some(number)) => take_answer(p2p, stream, request, number).await,
         SignalingOp::Relay(label) => {
-            let head = reply::head("200 OK", &format!("{CORS}{RELAY}\r\n"), None);
-            crate::client::service::relay(me, &label, stream, head.as_bytes(), &request.rest).await
+            return Ok(Some(RelayRequest {
+                stream,
+                label,
+                head: reply::head("200 OK", &format!("{CORS}{RELAY}\r\n"), None),
+                already: request.rest,
+            }))
         }
         SignalingOp::Answer(None) | SignalingOp::Unknown => {
-            refuse(
-                &mut stream,
-                "400 Bad Request",
-                "no such WebRTC-OP, or no WebRTC-OP-ID",
-            )
-            .await
+            let why = "no such WebRTC-OP, or no WebRTC-OP-ID";
+            refuse(&mut stream, "400 Bad Request", why).await
         }
-    }
+    }?;
+    Ok(None)
 }
 
 /// Whether the configuration enables peers.
-pub fn is_on(me: &ClientContext) -> bool {
-    !me.p2p.stun().is_empty()
+pub fn is_on(p2p: &P2p) -> bool {
+    !p2p.stun().is_empty()
 }
 
 /// Serves a stream that begins with `OPTIONS ` if it is the preflight of an `XP` request. Otherwise
@@ -364,9 +371,9 @@ pub fn chunk(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Returns candidates for the public addresses of this end, as STUN servers see them.
-pub async fn reflexive(me: &Arc<ClientContext>, endpoint: &Endpoint) -> Vec<String> {
+pub async fn reflexive(p2p: &P2p, endpoint: &Endpoint) -> Vec<String> {
     let mut told: Vec<SocketAddr> = Vec::new();
-    for server in me.p2p.stun() {
+    for server in p2p.stun() {
         let Some(addr) = endpoint.reflexive(&server).await else {
             continue;
         };
@@ -389,7 +396,7 @@ pub async fn reflexive(me: &Arc<ClientContext>, endpoint: &Endpoint) -> Vec<Stri
 
 /// Sends the addresses of this machine, then the public ones.
 async fn send_candidates(
-    me: &Arc<ClientContext>,
+    p2p: &P2p,
     endpoint: &Endpoint,
     writer: &mut WriteHalf<Stream>,
     hosts: Vec<String>,
@@ -397,7 +404,7 @@ async fn send_candidates(
     for host in hosts {
         say(writer, &SignalingMessage::Candidate(host).write()).await?;
     }
-    for candidate in reflexive(me, endpoint).await {
+    for candidate in reflexive(p2p, endpoint).await {
         say(writer, &SignalingMessage::Candidate(candidate).write()).await?;
     }
     Ok(())
@@ -428,7 +435,7 @@ async fn first_message(
 }
 
 async fn take_offer(
-    me: &Arc<ClientContext>,
+    p2p: &P2p,
     mut stream: Stream,
     mut request: SignalingRequest,
     permit: PeerPermit,
@@ -449,12 +456,12 @@ async fn take_offer(
         Ok(offer) => offer,
         Err(why) => return refuse(&mut stream, "400 Bad Request", why).await,
     };
-    let endpoint = match me.p2p.endpoint() {
+    let endpoint = match p2p.endpoint() {
         Ok(endpoint) => endpoint,
         Err(e) => return failed(&mut stream, &e).await,
     };
     let begun = begin(
-        me,
+        p2p,
         endpoint.clone(),
         IceRole::Answers,
         Some(permit),
@@ -473,7 +480,7 @@ async fn take_offer(
     let answering = async {
         begin_answer(&mut sending).await?;
         say(&mut sending, &SignalingMessage::Answer(answer).write()).await?;
-        send_candidates(me, &endpoint, &mut sending, hosts).await?;
+        send_candidates(p2p, &endpoint, &mut sending, hosts).await?;
         sending.write_all(chunked::END).await?;
         sending.close().await
     };
@@ -487,17 +494,13 @@ async fn take_offer(
     future::zip(answering, hearing).await.0
 }
 
-async fn make_offer(
-    me: &Arc<ClientContext>,
-    mut stream: Stream,
-    permit: PeerPermit,
-) -> io::Result<()> {
-    let endpoint = match me.p2p.endpoint() {
+async fn make_offer(p2p: &P2p, mut stream: Stream, permit: PeerPermit) -> io::Result<()> {
+    let endpoint = match p2p.endpoint() {
         Ok(endpoint) => endpoint,
         Err(e) => return failed(&mut stream, &e).await,
     };
     let begun = begin(
-        me,
+        p2p,
         endpoint.clone(),
         IceRole::Offers,
         Some(permit),
@@ -514,7 +517,7 @@ async fn make_offer(
     }
     let number = u32::from_ne_bytes(number);
     {
-        let mut inner = me.p2p.inner();
+        let mut inner = p2p.inner();
         let waits = |link: &PeerHandle| *link.lock().state() == super::peer::PeerState::Connecting;
         inner.offered.retain(|_, link| waits(link));
         inner.offered.insert(number, link);
@@ -522,14 +525,14 @@ async fn make_offer(
     let (_, mut sending) = split(stream);
     begin_answer(&mut sending).await?;
     say(&mut sending, &SignalingMessage::Offer(offer).write()).await?;
-    send_candidates(me, &endpoint, &mut sending, hosts).await?;
+    send_candidates(p2p, &endpoint, &mut sending, hosts).await?;
     say(&mut sending, format!("{{\"id\":{number}}}").as_bytes()).await?;
     sending.write_all(chunked::END).await?;
     sending.close().await
 }
 
 async fn take_answer(
-    me: &Arc<ClientContext>,
+    p2p: &P2p,
     mut stream: Stream,
     mut request: SignalingRequest,
     number: u32,
@@ -543,7 +546,7 @@ async fn take_answer(
         Ok(answer) => answer,
         Err(why) => return refuse(&mut stream, "400 Bad Request", why).await,
     };
-    let link = me.p2p.inner().offered.remove(&number);
+    let link = p2p.inner().offered.remove(&number);
     let Some(link) = link else {
         return refuse(
             &mut stream,
@@ -552,7 +555,7 @@ async fn take_answer(
         )
         .await;
     };
-    let identity = me.p2p.endpoint().map(|endpoint| endpoint.identity.clone());
+    let identity = p2p.endpoint().map(|endpoint| endpoint.identity.clone());
     let connecting = identity.and_then(|identity| {
         link.with(|peer| peer.connect(&identity, &answer, answer.side_of_offer(), Instant::now()))
     });

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::host_prefix::HostPrefix;
 use super::local::Local;
 use super::remote::Remote;
 use super::webrtc::WebRtcLevel;
-use crate::config::label::HostPrefix;
 use crate::config::layers::options;
 use crate::config::value::Bounded;
 use crate::config::{ListenAddr, Secret, Url};

@@ -1,16 +1,15 @@
 //! Forwarding of a local port to another client (tcpForwardAddr): through data channels, spread
 //! over a few peers, or through the server while there is no direct connection.
 
-use super::checks::IceRole;
-use super::endpoint::Endpoint;
-use super::link::PeerHandle;
-use super::message::{MessageReader, SignalingMessage};
-use super::peer::PeerState;
-use super::sdp::{self, Description};
-use super::signaling::{chunk, reflexive, SignalingResponse, RELAY};
-use super::{begin, carry, ChannelConn, P2pError, LABEL};
-use crate::client::context::ClientContext;
-use crate::client::pool::Pool;
+use super::p2p::checks::IceRole;
+use super::p2p::endpoint::Endpoint;
+use super::p2p::link::PeerHandle;
+use super::p2p::message::{MessageReader, SignalingMessage};
+use super::p2p::peer::PeerState;
+use super::p2p::sdp::{self, Description};
+use super::p2p::signaling::{chunk, reflexive, SignalingResponse, RELAY};
+use super::p2p::{begin, carry, ChannelConn, P2p, P2pError, LABEL};
+use super::pool::Pool;
 use crate::config::{Remote, TcpForward};
 use crate::handover::{Inherited, Item, Outgoing};
 use crate::net::{self, timeout, Conn, Listener, Shutdown};
@@ -142,7 +141,7 @@ impl PlannedForward {
 
 impl TcpForwarder {
     /// Starts to accept connections.
-    pub fn start(me: Arc<ClientContext>, pools: Vec<Arc<Pool>>, planned: PlannedForward) -> Self {
+    pub fn start(p2p: Arc<P2p>, pools: Vec<Arc<Pool>>, planned: PlannedForward) -> Self {
         let PlannedForward { listener, config } = planned;
         log::info!(
             "Listening tcpForwardAddr={} tcpForwardHostPrefix={}",
@@ -152,7 +151,7 @@ impl TcpForwarder {
         log::info!("acceptLoop started addr={}", listener.addr());
         let stop = Shutdown::default();
         let way = Arc::new(Forwarder {
-            me,
+            p2p,
             pools,
             config: config.clone(),
             inner: Mutex::new(ForwarderState {
@@ -166,7 +165,7 @@ impl TcpForwarder {
             let accept = async {
                 loop {
                     let (socket, _) = accepting.accept().await;
-                    let serving = way.me.serving.begin();
+                    let serving = way.p2p.context().serving.begin();
                     let way = way.clone();
                     crate::net::spawn(async move {
                         if let Err(e) = way.carry(Arc::new(socket.into())).await {
@@ -176,7 +175,9 @@ impl TcpForwarder {
                     });
                 }
             };
-            until.or(future::or(accept, way.me.stop.wait())).await;
+            until
+                .or(future::or(accept, way.p2p.context().stop.wait()))
+                .await;
         });
         Self {
             listener,
@@ -199,7 +200,7 @@ impl TcpForwarder {
 
 /// The connections to the other client.
 struct Forwarder {
-    me: Arc<ClientContext>,
+    p2p: Arc<P2p>,
     pools: Vec<Arc<Pool>>,
     config: TcpForward,
     inner: Mutex<ForwarderState>,
@@ -329,9 +330,9 @@ impl Forwarder {
 
     /// Offers a P2P connection through the server, and waits until it is up.
     async fn connect(&self) -> Result<PeerHandle, ForwardError> {
-        let endpoint = self.me.p2p.endpoint_of_one().map_err(ForwardError::Peer)?;
+        let endpoint = self.p2p.endpoint_of_one().map_err(ForwardError::Peer)?;
         let begun = begin(
-            &self.me,
+            &self.p2p,
             endpoint.clone(),
             IceRole::Dials,
             None,
@@ -351,7 +352,7 @@ impl Forwarder {
             for host in hosts {
                 send_message(&conn, SignalingMessage::Candidate(host)).await?;
             }
-            for candidate in reflexive(&self.me, &endpoint).await {
+            for candidate in reflexive(&self.p2p, &endpoint).await {
                 send_message(&conn, SignalingMessage::Candidate(candidate)).await?;
             }
             Ok(conn.write_all(REQUEST_END).await?)
@@ -430,7 +431,7 @@ impl Forwarder {
         let socket = net::dial(&host, port, SERVER_TIMEOUT).await?;
         let conn = match tls {
             true => {
-                let connector = self.me.tls.connector()?;
+                let connector = self.p2p.context().tls.connector()?;
                 let handshake = timeout(SERVER_TIMEOUT, connector.connect(&host, socket)).await;
                 handshake.ok_or(io::ErrorKind::TimedOut)??
             }

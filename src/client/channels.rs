@@ -1,0 +1,85 @@
+//! Connects what peers open to services: data channels, and the streams of relay requests. Builds
+//! without P2P have `no_channels`.
+
+use super::context::ClientContext;
+use super::files;
+use super::p2p::{self, AcceptChannel, ChannelConn, RelayRequest};
+use super::services::{dial, reset_code, Service, ServiceTarget};
+use crate::tunnel::Relay;
+use crate::wire::frame::ResetCode;
+use futures_lite::AsyncWriteExt;
+use log::Level;
+use std::io;
+use std::sync::Arc;
+
+/// Connects a data channel to the service that its label names, or to the first, and relays it to
+/// its end.
+pub const ACCEPT: AcceptChannel = accept;
+
+fn accept(me: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
+    let services = me.services();
+    let Some(index) = services.named(p2p::prefix_of(label), &me.id) else {
+        return log::debug!("a peer asks for an unknown service: {label:?}");
+    };
+    let serving = me.serving.begin();
+    crate::net::spawn(async move {
+        let Some(service) = services.get(index) else {
+            return;
+        };
+        channel.limit_idle(service.config.local_timeout);
+        if let Err(e) = Box::pin(carry(service, channel)).await {
+            let level = match e.kind() {
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Level::Debug,
+                _ => services.level_of_failure(),
+            };
+            log::log!(level, "service {}: {e}", service.config.local);
+        }
+        drop(serving);
+    });
+}
+
+async fn carry(service: &Service, channel: ChannelConn) -> io::Result<()> {
+    match &service.target {
+        ServiceTarget::Files(root) => files::serve(root, channel).await,
+        ServiceTarget::Tcp(addr) => {
+            let dialing = dial(&service.config, addr, Vec::new());
+            let conn = channel.unless_cut(dialing).await?;
+            p2p::carry(channel, Arc::new(conn)).await
+        }
+    }
+}
+
+/// Connects the stream of a relay request to the service that its label names: accepts the request,
+/// passes the bytes that have come already on to the service, and relays to the end.
+pub async fn relay(me: &ClientContext, request: RelayRequest) -> io::Result<()> {
+    let RelayRequest {
+        mut stream,
+        label,
+        head,
+        already,
+    } = request;
+    let services = me.services();
+    let found = services.named(p2p::prefix_of(&label), &me.id);
+    let Some(service) = found.and_then(|index| services.get(index)) else {
+        stream.fail(ResetCode::UnknownService);
+        return Ok(());
+    };
+    let addr = match &service.target {
+        ServiceTarget::Tcp(addr) => addr,
+        ServiceTarget::Files(root) => {
+            stream.write_all(head.as_bytes()).await?;
+            let served = files::serve_after(root, &mut stream, already).await;
+            return served.inspect_err(|_| stream.fail(ResetCode::Aborted));
+        }
+    };
+    let conn = match dial(&service.config, addr, already).await {
+        Ok(conn) => conn,
+        Err(e) => {
+            stream.fail(reset_code(&e));
+            return Err(e);
+        }
+    };
+    stream.write_all(head.as_bytes()).await?;
+    Relay::service(stream, Arc::new(conn)).await;
+    Ok(())
+}

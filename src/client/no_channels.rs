@@ -1,0 +1,13 @@
+//! The stub of `channels` for builds without P2P.
+
+use super::context::ClientContext;
+use super::p2p::{AcceptChannel, RelayRequest};
+use std::io;
+
+/// Accepts no channel: no peer opens any.
+pub const ACCEPT: AcceptChannel = ();
+
+/// See `channels`.
+pub async fn relay(_: &ClientContext, request: RelayRequest) -> io::Result<()> {
+    match request {}
+}

@@ -1,0 +1,47 @@
+//! The stub of `tcp_forward` for builds without P2P. `config` reports options that need it.
+
+use super::p2p::P2p;
+use super::pool::Pool;
+use crate::config::TcpForward;
+use crate::handover::{Inherited, Outgoing};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// A forwarder, which never exists in this build.
+#[derive(Clone)]
+pub enum TcpForwarder {}
+
+impl TcpForwarder {
+    pub fn start(_: Arc<P2p>, _: Vec<Arc<Pool>>, planned: PlannedForward) -> Self {
+        match planned {}
+    }
+
+    pub fn stop(&self) {
+        match *self {}
+    }
+
+    pub fn share(&self) -> Outgoing {
+        match *self {}
+    }
+}
+
+/// A planned forwarder, which never exists in this build.
+pub enum PlannedForward {}
+
+impl PlannedForward {
+    pub fn new(
+        _: &TcpForward,
+        _: Option<&TcpForwarder>,
+        _: &Option<PathBuf>,
+        _: &mut Inherited,
+    ) -> io::Result<Self> {
+        Err(io::Error::other(
+            "tcpForwardAddr needs P2P, which this gt was built without",
+        ))
+    }
+
+    pub fn is(&self, _: &TcpForwarder) -> bool {
+        match *self {}
+    }
+}

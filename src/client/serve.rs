@@ -1,0 +1,112 @@
+//! Serves the streams of tunnels: connects each to its service, or answers P2P signaling.
+
+use super::channels;
+use super::files::{self, FolderRoot};
+use super::p2p::{self, P2p};
+use super::services::{dial, reset_code, Service, ServiceTarget, Services};
+use crate::config::{Exposure, ServiceConfig};
+use crate::net::http::reply;
+use crate::net::{Conn, TaskGuard};
+use crate::tunnel::{Relay, Stream};
+use crate::wire::frame::{ResetCode, ServiceIndex};
+use futures_lite::{future, AsyncWriteExt};
+use std::io;
+use std::sync::Arc;
+
+/// The method of P2P signaling (docs/p2p.md, "Signaling").
+const P2P_METHOD: &[u8] = b"XP ";
+/// The method of a CORS preflight, which asks whether a page may use P2P.
+const OPTIONS_METHOD: &[u8] = b"OPTIONS ";
+
+/// Connects one stream to its service, and relays it to its end.
+pub async fn serve(
+    p2p: Arc<P2p>,
+    services: Arc<Services>,
+    index: ServiceIndex,
+    mut stream: Stream,
+    _serving: TaskGuard,
+) {
+    let Some(Service { config, target }) = services.get(index) else {
+        stream.fail(ResetCode::UnknownService);
+        return log::debug!("the server opened a stream to service {index}, which does not exist");
+    };
+    stream.limit_idle(config.local_timeout, false);
+    // The state for connecting is large; the relay that stays is small.
+    if is_http(config) && stream.starts_with(P2P_METHOD).await {
+        let signaling = async {
+            match p2p::answer(&p2p, stream).await? {
+                Some(request) => channels::relay(p2p.context(), request).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(e) = Box::pin(signaling).await {
+            log::debug!("P2P signaling: {e}");
+        }
+        return;
+    }
+    match Box::pin(connect(&p2p, config, target, &mut stream)).await {
+        Ok(ReachedService::Conn(conn)) => {
+            Relay::service(stream, conn).await;
+        }
+        Ok(ReachedService::Files(root)) => {
+            if let Err(e) = Box::pin(files::serve(root, &mut stream)).await {
+                // A part of a file must not look complete.
+                stream.fail(ResetCode::Aborted);
+                log::debug!("{}: {e}", config.local);
+            }
+        }
+        Ok(ReachedService::Done) => {}
+        Err(e) => {
+            stream.fail(reset_code(&e));
+            let level = services.level_of_failure();
+            log::log!(level, "service {}: {e}", config.local);
+        }
+    }
+}
+
+/// The target that a stream was connected to.
+enum ReachedService<'a> {
+    Conn(Arc<Conn>),
+    Files(&'a FolderRoot),
+    /// The stream has been served already, or is over.
+    Done,
+}
+
+fn is_http(service: &ServiceConfig) -> bool {
+    matches!(service.exposure, Exposure::Host { tls: false, .. })
+}
+
+async fn connect<'a>(
+    p2p: &P2p,
+    config: &ServiceConfig,
+    target: &'a ServiceTarget,
+    stream: &mut Stream,
+) -> io::Result<ReachedService<'a>> {
+    let mut head = Vec::new();
+    if is_http(config) && p2p::is_on(p2p) && stream.starts_with(OPTIONS_METHOD).await {
+        match p2p::preflight(stream).await? {
+            Some(_) if matches!(target, ServiceTarget::Files(_)) => {
+                let refusal =
+                    reply::head("405 Method Not Allowed", "Allow: GET, HEAD\r\n", Some(0));
+                stream.write_all(refusal.as_bytes()).await?;
+                return Ok(ReachedService::Done);
+            }
+            Some(read) => head = read,
+            None => return Ok(ReachedService::Done),
+        }
+    }
+    match target {
+        ServiceTarget::Files(root) => Ok(ReachedService::Files(root)),
+        ServiceTarget::Tcp(addr) => {
+            let dialing = async { dial(config, addr, head).await.map(Some) };
+            let given_up = async {
+                stream.is_over().await;
+                Ok(None)
+            };
+            let Some(conn) = future::or(dialing, given_up).await? else {
+                return Ok(ReachedService::Done);
+            };
+            Ok(ReachedService::Conn(Arc::new(conn)))
+        }
+    }
+}

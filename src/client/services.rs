@@ -1,0 +1,229 @@
+//! The local services: what the server is told of them, and how one is dialled. Not the streams for
+//! them: see `serve`.
+
+use super::files::FolderRoot;
+use super::host_rewriter::{HostRewriter, RewritingConn};
+use crate::config::label::ascii;
+use crate::config::{Exposure, Local, Remote, Scheme, Secret, ServiceConfig};
+use crate::net::{self, Conn};
+use crate::sync::Mutex;
+use crate::tunnel::FIRST_WINDOW;
+use crate::wire::frame::{ResetCode, ServiceIndex};
+use crate::wire::hello::{Hello, ServiceSpec};
+use log::Level;
+use std::borrow::Cow;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Timeout for connecting to a service without localTimeout.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
+/// Time after a warning about a failed service in which further failures are logged at a lower
+/// level.
+const WARNING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// All services of a client, in the order of their indexes.
+pub struct Services {
+    list: Vec<Service>,
+    /// When a failure was last reported.
+    failed: Mutex<Option<Instant>>,
+}
+
+/// A service and what its streams are connected to.
+pub struct Service {
+    pub config: ServiceConfig,
+    pub target: ServiceTarget,
+}
+
+/// What the streams of a service are connected to.
+pub enum ServiceTarget {
+    Tcp(LocalAddress),
+    Files(Arc<FolderRoot>),
+}
+
+/// The address of a local service.
+pub struct LocalAddress {
+    scheme: Scheme,
+    host: String,
+    port: u16,
+}
+
+impl Services {
+    /// Creates the services. The error names a folder that cannot be served.
+    pub fn new(services: &[ServiceConfig]) -> io::Result<Self> {
+        let list = services.iter().map(|service| {
+            let target = match &service.local {
+                Local::Tcp { scheme, host, port } => ServiceTarget::Tcp(LocalAddress {
+                    scheme: *scheme,
+                    host: host.clone(),
+                    port: *port,
+                }),
+                Local::Files(path) => {
+                    let root = FolderRoot::open(path, service.follow_links_outside)?;
+                    ServiceTarget::Files(Arc::new(root))
+                }
+            };
+            Ok(Service {
+                config: service.clone(),
+                target,
+            })
+        });
+        let list = list.collect::<io::Result<_>>()?;
+        Ok(Self {
+            list,
+            failed: Mutex::default(),
+        })
+    }
+
+    /// Whether there are no services.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Returns the log level for a failure, so that a service that is down is not reported for each
+    /// visitor.
+    pub fn level_of_failure(&self) -> Level {
+        let mut failed = self.failed.lock();
+        if failed.is_some_and(|at| at.elapsed() < WARNING_INTERVAL) {
+            return Level::Debug;
+        }
+        *failed = Some(Instant::now());
+        Level::Warn
+    }
+
+    /// Returns the services as the server sees them.
+    pub fn specs(&self) -> Vec<ServiceSpec> {
+        let specs = self
+            .list
+            .iter()
+            .map(|service| match &service.config.exposure {
+                Exposure::Host { tls, prefix } => ServiceSpec::Host {
+                    tls: *tls,
+                    prefix: prefix.as_deref().map(Into::into),
+                },
+                Exposure::Tcp { port, random } => ServiceSpec::Tcp {
+                    random: *random,
+                    port: *port,
+                },
+            });
+        specs.collect()
+    }
+
+    /// Returns the hello with the client's identity and these services.
+    pub fn hello(&self, id: &str, secret: &Secret) -> Hello {
+        Hello {
+            id: id.into(),
+            secret: secret.as_bytes().into(),
+            services: self.specs(),
+            window: FIRST_WINDOW,
+        }
+    }
+
+    /// Returns the service with this index.
+    pub fn get(&self, index: ServiceIndex) -> Option<&Service> {
+        self.list.get(index.as_usize())
+    }
+
+    /// Returns the index of the service that a peer names: by its host prefix, as configured or as
+    /// registered at the server, or by its TCP port; the first service for `None`.
+    #[cfg(feature = "p2p")]
+    pub fn named(&self, wanted: Option<&str>, id: &str) -> Option<ServiceIndex> {
+        let mut services = ServiceIndex::all().zip(&self.list);
+        let Some(wanted) = wanted else {
+            return services.next().map(|(index, _)| index);
+        };
+        let name = ascii(wanted);
+        let has_name = |(_, service): &(ServiceIndex, &Service)| match &service.config.exposure {
+            Exposure::Host { prefix: None, .. } => name == ascii(id),
+            Exposure::Host {
+                prefix: Some(prefix),
+                ..
+            } => name == *prefix || name == ascii(&format!("{id}-{prefix}")),
+            Exposure::Tcp { port, .. } => wanted.parse() == Ok(*port),
+        };
+        services.find(has_name).map(|(index, _)| index)
+    }
+
+    /// Returns a service as the user knows it.
+    pub fn describe(&self, index: ServiceIndex) -> String {
+        match self.get(index).map(|service| &service.config) {
+            Some(service) => match &service.exposure {
+                Exposure::Tcp { port: 0, .. } | Exposure::Host { .. } => service.local.to_string(),
+                Exposure::Tcp { port, .. } => format!("{} (port {port})", service.local),
+            },
+            None => format!("service {index}"),
+        }
+    }
+
+    /// Returns the shortest timeout of all services.
+    pub fn shortest_timeout(&self) -> Duration {
+        let limits = self.list.iter().filter_map(|s| s.config.local_timeout);
+        limits.min().unwrap_or(CONNECT_TIMEOUT)
+    }
+
+    /// Logs the address of a service, once, if the server is on this machine.
+    pub fn log_address(&self, id: &str, remote: &Remote) {
+        static SAID: AtomicBool = AtomicBool::new(false);
+        let here = matches!(remote.host.as_str(), "localhost" | "127.0.0.1" | "::1");
+        if !here || SAID.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let scheme = if remote.tls { "https" } else { "http" };
+        for Service {
+            config: service, ..
+        } in &self.list
+        {
+            if let Exposure::Host { tls: false, prefix } = &service.exposure {
+                let prefix = prefix.as_deref().map_or_else(|| ascii(id), Cow::from);
+                let url = format!("{scheme}://{prefix}.localhost:{}/", remote.port);
+                let local = &service.local;
+                log::info!("{local} is at {url} for a browser on this machine, or: curl {url}");
+            }
+        }
+    }
+}
+
+/// Connects to a service at `addr` and passes on the visitor's bytes that have `come` already. All
+/// streams, relayed connections and data channels reach a service by this function.
+pub async fn dial(service: &ServiceConfig, addr: &LocalAddress, come: Vec<u8>) -> io::Result<Conn> {
+    let patience = service.local_timeout.unwrap_or(CONNECT_TIMEOUT);
+    let socket = net::dial(&addr.host, addr.port, patience).await?;
+    // TLS is passed on unchanged.
+    if service.use_local_as_http_host && addr.scheme != Scheme::Https {
+        return Ok(RewritingConn::start(
+            socket,
+            HostRewriter(addr.name()),
+            come,
+        ));
+    }
+    let conn = Conn::from(socket);
+    if !come.is_empty() {
+        conn.write_all(&come).await?;
+    }
+    Ok(conn)
+}
+
+/// Returns the code that tells the server why a service cannot be reached.
+pub fn reset_code(e: &io::Error) -> ResetCode {
+    match e.kind() {
+        io::ErrorKind::TimedOut => ResetCode::TimedOut,
+        _ => ResetCode::Unreachable,
+    }
+}
+
+impl LocalAddress {
+    /// Returns the host that requests name with useLocalAsHTTPHost: the local address, without the
+    /// scheme's default port.
+    fn name(&self) -> String {
+        let Self { scheme, host, port } = self;
+        let host = match host.contains(':') {
+            true => format!("[{host}]"),
+            false => host.clone(),
+        };
+        match (scheme, port) {
+            (Scheme::Http, 80) | (Scheme::Https, 443) => host,
+            _ => format!("{host}:{port}"),
+        }
+    }
+}
