@@ -301,7 +301,7 @@ pub(crate) fn load(
     Ok(loaded)
 }
 
-fn pairs<'f>(flags: impl IntoIterator<Item = &'f Flag>) -> Vec<summary::Given<'f>> {
+fn pairs<'f>(flags: impl IntoIterator<Item = &'f Flag>) -> Vec<summary::FlagText<'f>> {
     let pair = |flag: &'f Flag| (flag.name.camel, flag.value.as_str());
     flags.into_iter().map(pair).collect()
 }

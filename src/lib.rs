@@ -9,6 +9,7 @@
 //! main thread only waits for signals.
 
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod cli;
 #[cfg(feature = "client")]

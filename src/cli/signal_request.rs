@@ -4,9 +4,10 @@ use crate::config::value::Scalar;
 use crate::config::RoleName;
 use std::path::PathBuf;
 
-/// Which processes to signal, and with what.
+/// A signal and the processes that are to get it.
 #[derive(Debug)]
 pub struct SignalRequest {
+    /// The signal to send.
     pub signal: ControlSignal,
     /// Only processes with this role; `None` for any.
     pub role: Option<RoleName>,

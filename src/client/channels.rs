@@ -16,12 +16,12 @@ use std::sync::Arc;
 /// its end.
 pub const ACCEPT: AcceptChannel = accept;
 
-fn accept(me: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
-    let services = me.services();
-    let Some(index) = services.named(p2p::prefix_of(label), &me.id) else {
+fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
+    let services = context.services();
+    let Some(index) = services.named(p2p::prefix_of(label), &context.id) else {
         return log::debug!("a peer asks for an unknown service: {label:?}");
     };
-    let serving = me.serving.begin();
+    let serving = context.serving.begin();
     crate::net::spawn(async move {
         let Some(service) = services.get(index) else {
             return;
@@ -51,15 +51,15 @@ async fn carry(service: &Service, channel: ChannelConn) -> io::Result<()> {
 
 /// Connects the stream of a relay request to the service that its label names: accepts the request,
 /// passes the bytes that have come already on to the service, and relays to the end.
-pub async fn relay(me: &ClientContext, request: RelayRequest) -> io::Result<()> {
+pub async fn relay(context: &ClientContext, request: RelayRequest) -> io::Result<()> {
     let RelayRequest {
         mut stream,
         label,
         head,
         already,
     } = request;
-    let services = me.services();
-    let found = services.named(p2p::prefix_of(&label), &me.id);
+    let services = context.services();
+    let found = services.named(p2p::prefix_of(&label), &context.id);
     let Some(service) = found.and_then(|index| services.get(index)) else {
         stream.fail(ResetCode::UnknownService);
         return Ok(());

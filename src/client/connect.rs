@@ -87,18 +87,18 @@ impl fmt::Display for ConnectFailure {
 
 /// Connects, sends the hello, and waits until the server is ready. Returns the services it offered.
 pub async fn connect(
-    me: &ClientContext,
+    context: &ClientContext,
     remote: &Remote,
     version: Version,
     id: u32,
 ) -> Result<(Inbox, Tunnel, Arc<Services>), ConnectFailure> {
-    let patience = me.remote_timeout;
+    let patience = context.remote_timeout;
     let socket = net::dial(&remote.host, remote.port, patience)
         .await
         .map_err(ConnectFailure::Unreachable)?;
     let conn = if remote.tls {
         let handshake = async {
-            let connecting = me.tls.connector().map_err(ConnectFailure::Tls)?;
+            let connecting = context.tls.connector().map_err(ConnectFailure::Tls)?;
             let connecting = connecting.connect(&remote.host, socket);
             connecting.await.map_err(ConnectFailure::Tls)
         };
@@ -106,7 +106,7 @@ pub async fn connect(
     } else {
         Conn::from(socket)
     };
-    let services = me.services();
+    let services = context.services();
     let shortest = services.shortest_timeout().min(patience / 2);
     let policy = Policy::new(
         version,
@@ -115,7 +115,7 @@ pub async fn connect(
         },
         shortest,
     );
-    let hello = services.hello(&me.id, &me.secret).encode(version);
+    let hello = services.hello(&context.id, &context.secret).encode(version);
     let already = match version {
         Version::One => future::or(hello_gt1(&conn, &hello), silence(patience)).await?,
         Version::Two => {
@@ -124,7 +124,7 @@ pub async fn connect(
         }
     };
     let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), already, policy);
-    let ready = wait_until_ready(me, &services, &mut inbox, id);
+    let ready = wait_until_ready(context, &services, &mut inbox, id);
     future::or(ready, silence(patience)).await?;
     Ok((inbox, tunnel, services))
 }
@@ -191,8 +191,12 @@ async fn silence<T>(patience: Duration) -> Result<T, ConnectFailure> {
 }
 
 /// Describes a refusal of this client, or of one of `services`.
-pub fn refused(me: &ClientContext, services: &Services, refusal: RejectCode) -> ConnectFailure {
-    let mut whom = me.id.clone();
+pub fn refused(
+    context: &ClientContext,
+    services: &Services,
+    refusal: RejectCode,
+) -> ConnectFailure {
+    let mut whom = context.id.clone();
     if let RejectCode::PortNotOpened(service) = refusal {
         whom = format!("{whom}, {}", services.describe(service));
     }
@@ -200,7 +204,7 @@ pub fn refused(me: &ClientContext, services: &Services, refusal: RejectCode) -> 
 }
 
 async fn wait_until_ready(
-    me: &ClientContext,
+    context: &ClientContext,
     services: &Services,
     inbox: &mut Inbox,
     id: u32,
@@ -208,7 +212,9 @@ async fn wait_until_ready(
     loop {
         match inbox.next().await {
             Event::Signal(Signal::Ready) => return Ok(()),
-            Event::Signal(Signal::Error(refusal)) => return Err(refused(me, services, refusal)),
+            Event::Signal(Signal::Error(refusal)) => {
+                return Err(refused(context, services, refusal))
+            }
             Event::Signal(Signal::PortOpened { port, .. }) => port_opened(port, id),
             Event::Signal(Signal::PortUnavailable { service, cause }) => {
                 port_unavailable(services, service, cause, id);

@@ -55,7 +55,7 @@ const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A running client.
 #[derive(Clone)]
 pub struct Client {
-    me: Arc<ClientContext>,
+    context: Arc<ClientContext>,
     p2p: Arc<P2p>,
     pools: Vec<Arc<Pool>>,
     forward: Option<TcpForwarder>,
@@ -85,12 +85,12 @@ impl ClientPlan {
         config: &config::ClientConfig,
         file: &Option<PathBuf>,
         running: Option<&Client>,
-        legacy: &mut Inherited,
+        inherited: &mut Inherited,
     ) -> io::Result<Self> {
-        let mut plan = Self::without_listener(config, file, running, legacy)?;
+        let mut plan = Self::without_listener(config, file, running, inherited)?;
         if let Some(forward) = &config.tcp_forward {
             let running = running.and_then(|client| client.forward.as_ref());
-            let planned = PlannedForward::new(forward, running, file, legacy)?;
+            let planned = PlannedForward::new(forward, running, file, inherited)?;
             plan.forward = Some(planned);
         }
         Ok(plan)
@@ -100,7 +100,7 @@ impl ClientPlan {
         config: &config::ClientConfig,
         file: &Option<PathBuf>,
         running: Option<&Client>,
-        legacy: &Inherited,
+        inherited: &Inherited,
     ) -> io::Result<Self> {
         let link = &config.link;
         let same = |client: &&Client| client.uplink == *link;
@@ -114,8 +114,8 @@ impl ClientPlan {
         let secret = match &link.secret {
             Some(secret) => secret.clone(),
             None => match running.filter(made_up) {
-                Some(client) => client.me.secret.clone(),
-                None => legacy
+                Some(client) => client.context.secret.clone(),
+                None => inherited
                     .secret(file, &link.id)
                     .map_or_else(generate_secret, Ok)?,
             },
@@ -156,7 +156,7 @@ impl Client {
     /// Starts a client.
     pub fn start(plan: ClientPlan) -> Self {
         let ClientPlan { link, .. } = plan;
-        let me = Arc::new(ClientContext {
+        let context = Arc::new(ClientContext {
             id: link.id.clone(),
             secret: plan.secret,
             tls: LazyTls {
@@ -173,7 +173,7 @@ impl Client {
             retry: Event::new(),
             serving: WaitGroup::default(),
         });
-        let p2p = P2p::new(me.clone(), plan.p2p, channels::ACCEPT);
+        let p2p = P2p::new(context.clone(), plan.p2p, channels::ACCEPT);
         let sources = plan.sources.unwrap_or_default();
         let pools = sources.into_iter().map(|source| {
             if let ServerSource::Fixed(remote) = &source {
@@ -185,7 +185,7 @@ impl Client {
         let start = |planned| TcpForwarder::start(p2p.clone(), pools.clone(), planned);
         let forward = plan.forward.map(start);
         Self {
-            me,
+            context,
             p2p,
             pools,
             forward,
@@ -203,7 +203,7 @@ impl Client {
             }
             let mut before = std::mem::replace(self, Self::start(plan));
             let mut older = std::mem::take(&mut before.predecessors);
-            older.retain(|client| !client.me.serving.is_idle());
+            older.retain(|client| !client.context.serving.is_idle());
             self.predecessors = older;
             self.predecessors.push(before.clone());
             let new = self.clone();
@@ -216,7 +216,7 @@ impl Client {
             });
             return;
         }
-        *self.me.tls.lock() = plan.connector;
+        *self.context.tls.lock() = plan.connector;
         self.p2p.change(plan.p2p);
         let goes_on = match (&plan.forward, &self.forward) {
             (Some(planned), Some(running)) => planned.is(running),
@@ -232,21 +232,21 @@ impl Client {
             self.forward = plan.forward.map(start);
         }
         let services = Arc::new(plan.services);
-        *self.me.lock_services() = services.clone();
+        *self.context.lock_services() = services.clone();
         for pool in &self.pools {
             pool.offer(&services);
             pool.clone().keep_tunnels();
         }
         // A reload is a hint that something has changed: the network is up, or refused services
         // were replaced.
-        self.me.retry.notify(usize::MAX);
+        self.context.retry.notify(usize::MAX);
     }
 
     /// Returns the sockets and state to hand over to the child process.
     pub fn export(&self) -> Vec<Outgoing> {
         let secret = self.uplink.secret.is_none().then(|| Item::Secret {
-            id: self.me.id.clone(),
-            secret: self.me.secret.clone(),
+            id: self.context.id.clone(),
+            secret: self.context.secret.clone(),
         });
         let secret = secret.map(|piece| (piece, None));
         let listener = self.forward.as_ref().map(TcpForwarder::share);
@@ -266,8 +266,8 @@ impl Client {
     /// Retries failed connections after a moment, because the client that blocked them is about to
     /// drain.
     pub async fn retry_now(&self) {
-        self.me.stop.or(Timer::after(RECONNECT_PAUSE)).await;
-        self.me.retry.notify(usize::MAX);
+        self.context.stop.or(Timer::after(RECONNECT_PAUSE)).await;
+        self.context.retry.notify(usize::MAX);
     }
 
     /// Asks servers to reserve no prefixes and ports for this client's id, since a client with
@@ -285,11 +285,11 @@ impl Client {
     pub async fn stop(&self, patience: Duration) {
         let all = || self.predecessors.iter().chain([self]);
         let pools = || all().flat_map(|client| &client.pools);
-        all().for_each(|client| client.me.stop.trigger());
+        all().for_each(|client| client.context.stop.trigger());
         pools().for_each(|pool| pool.close());
         let drained = || async {
             for client in all() {
-                client.me.serving.idle().await;
+                client.context.serving.idle().await;
             }
         };
         timeout(patience, drained()).await;

@@ -34,9 +34,9 @@ impl P2p {
 
     pub fn set_stun_server(&self, _: &str) {}
 
-    /// Returns the STUN server that a remoteAPI has `told`, for the log.
-    pub fn servers(&self, told: &str) -> String {
-        told.to_owned()
+    /// Returns the STUN server that a remoteAPI has named, for the log.
+    pub fn servers(&self, of_api: &str) -> String {
+        of_api.to_owned()
     }
 
     pub fn close(&self) {}

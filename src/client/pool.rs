@@ -38,7 +38,7 @@ const MIN_LIFETIME: Duration = Duration::from_secs(1);
 /// The tunnels to one server.
 pub struct Pool {
     /// The state that all tunnels of the client share.
-    me: Arc<ClientContext>,
+    context: Arc<ClientContext>,
     p2p: Arc<P2p>,
     source: ServerSource,
     inner: Mutex<PoolState>,
@@ -75,14 +75,14 @@ struct PoolState {
     /// No further tunnels before this time.
     grow_again: Option<Instant>,
     last_id: u32,
-    rivalry: IdConflict,
+    id_conflict: IdConflict,
 }
 
 impl Pool {
     /// Creates a pool and starts to keep tunnels.
     pub fn start(p2p: Arc<P2p>, source: ServerSource) -> Arc<Self> {
         let pool = Arc::new(Self {
-            me: p2p.context().clone(),
+            context: p2p.context().clone(),
             p2p,
             source,
             inner: Mutex::default(),
@@ -94,13 +94,13 @@ impl Pool {
 
     /// Starts to keep tunnels, if there are services and it has not started before.
     pub fn keep_tunnels(self: Arc<Self>) {
-        if self.me.services().is_empty() {
+        if self.context.services().is_empty() {
             // Without services a tunnel would have no purpose.
             self.settled.trigger();
             return;
         }
         if !std::mem::replace(&mut self.lock().is_started, true) {
-            for _ in 0..self.me.idle_connections {
+            for _ in 0..self.context.idle_connections {
                 crate::net::spawn(self.clone().keep());
             }
         }
@@ -112,9 +112,9 @@ impl Pool {
 
     /// Keeps one tunnel until the client stops.
     async fn keep(self: Arc<Self>) {
-        let mut backoff = Backoff::new(self.me.reconnect_delay);
+        let mut backoff = Backoff::new(self.context.reconnect_delay);
         let mut failing = false;
-        while !self.me.stop.is_triggered() {
+        while !self.context.stop.is_triggered() {
             let connected = self.connect(true, failing).await;
             self.settled.trigger();
             let delay = match connected {
@@ -135,7 +135,7 @@ impl Pool {
                 Err(failure) => {
                     failing = true;
                     let delay = backoff.delay();
-                    if !self.me.stop.is_triggered() {
+                    if !self.context.stop.is_triggered() {
                         let seconds = delay.as_secs_f64();
                         log::warn!("{failure}; trying {} again in {seconds:.1}s", self.source);
                     }
@@ -143,11 +143,11 @@ impl Pool {
                 }
             };
             if !delay.is_zero() {
-                let hurry = self.me.retry.listen();
+                let hurry = self.context.retry.listen();
                 let delayed = async {
                     Timer::after(delay).await;
                 };
-                self.me.stop.or(future::or(hurry, delayed)).await;
+                self.context.stop.or(future::or(hurry, delayed)).await;
             }
         }
     }
@@ -159,12 +159,12 @@ impl Pool {
         quietly: bool,
     ) -> Result<Arc<PooledTunnel>, ConnectFailure> {
         let connected = self.open(kept, quietly).await;
-        let rivalry = &mut self.lock().rivalry;
+        let id_conflict = &mut self.lock().id_conflict;
         match &connected {
-            Ok(_) => rivalry.connected(),
+            Ok(_) => id_conflict.connected(),
             // The other client is still there.
             Err(ConnectFailure::Refused(RejectCode::OtherClientConnected, _)) => {}
-            Err(_) => rivalry.failed(),
+            Err(_) => id_conflict.failed(),
         }
         connected
     }
@@ -186,15 +186,15 @@ impl Pool {
             let connected = self.connect_to(&remote, id).await?;
             Ok((remote, connected))
         });
-        let Some(connected) = self.me.stop.or(connecting).await else {
+        let Some(connected) = self.context.stop.or(connecting).await else {
             return Err(ConnectFailure::Stopped);
         };
         let (remote, (inbox, tunnel, services)) = connected?;
         let member = PooledTunnel::new(id, remote, tunnel, services, kept);
         self.lock().members.push(member.clone());
         // The services may have changed while it connected.
-        member.offer(&self.me, &self.me.services());
-        if self.me.stop.is_triggered() {
+        member.offer(&self.context, &self.context.services());
+        if self.context.stop.is_triggered() {
             member.tunnel.close();
         }
         let session = ClientSession::new(self.p2p.clone(), member.clone(), inbox);
@@ -225,18 +225,18 @@ impl Pool {
         remote: &Remote,
         id: u32,
     ) -> Result<(Inbox, Tunnel, Arc<Services>), ConnectFailure> {
-        let me = &self.me;
-        let version = match me.wire {
+        let context = &self.context;
+        let version = match context.wire {
             Wire::One => Version::One,
             Wire::Auto if self.is_gt1_server(remote) => Version::One,
             Wire::Two | Wire::Auto => Version::Two,
         };
-        let mut result = connect(me, remote, version, id).await;
+        let mut result = connect(context, remote, version, id).await;
         let falls_back =
-            me.wire == Wire::Auto && matches!(result, Err(ConnectFailure::WrongVersion));
+            context.wire == Wire::Auto && matches!(result, Err(ConnectFailure::WrongVersion));
         if falls_back {
             log::debug!("{remote} does not speak GT/2 connID={id}");
-            result = connect(me, remote, Version::One, id).await;
+            result = connect(context, remote, Version::One, id).await;
         }
         match result {
             Ok(_) | Err(ConnectFailure::Refused(..)) if !falls_back => {}
@@ -270,12 +270,12 @@ impl Pool {
             ServerSource::Requested(api) => match api.known() {
                 Some(remote) if !kept => Ok(remote),
                 _ => {
-                    let asking = api.ask(&self.me.id, self.me.remote_timeout);
+                    let asking = api.ask(&self.context.id, self.context.remote_timeout);
                     let (remote, is_news) = asking.await.map_err(ConnectFailure::UnknownAddress)?;
-                    let told = api.stun();
-                    self.p2p.set_stun_server(&told);
+                    let stun = api.stun();
+                    self.p2p.set_stun_server(&stun);
                     if is_news {
-                        let stun = self.p2p.servers(&told);
+                        let stun = self.p2p.servers(&stun);
                         log::info!("remote url remote={remote} stun={stun}");
                     }
                     Ok(remote)
@@ -287,7 +287,7 @@ impl Pool {
     /// Opens another tunnel if a new stream makes that necessary.
     fn stream_added(self: &Arc<Self>) {
         let mut inner = self.lock();
-        if inner.growing || self.me.stop.is_triggered() {
+        if inner.growing || self.context.stop.is_triggered() {
             return;
         }
         if inner.grow_again.is_some_and(|at| Instant::now() < at) {
@@ -295,7 +295,7 @@ impl Pool {
         }
         let mut loads = inner.members.iter().filter_map(|m| m.tunnel.load());
         let open = inner.members.iter().filter(|m| m.tunnel.is_open()).count();
-        if open >= self.me.connections || loads.any(|streams| streams < STREAMS_PER_TUNNEL) {
+        if open >= self.context.connections || loads.any(|streams| streams < STREAMS_PER_TUNNEL) {
             return;
         }
         inner.growing = true;
@@ -308,7 +308,7 @@ impl Pool {
             if let Err(failure) = result {
                 let pause = match failure {
                     ConnectFailure::Refused(..) => REFUSED_INTERVAL,
-                    _ => pool.me.reconnect_delay,
+                    _ => pool.context.reconnect_delay,
                 };
                 inner.grow_again = Some(Instant::now() + pause);
                 drop(inner);
@@ -325,7 +325,9 @@ impl Pool {
     /// Handles the end of a needed tunnel that the server has closed. `conn` is this end of the
     /// connection.
     fn closed_by_server(&self, member: &PooledTunnel, conn: &Conn) {
-        if self.me.stop.is_triggered() || !self.lock().rivalry.closed_by_server(Instant::now()) {
+        if self.context.stop.is_triggered()
+            || !self.lock().id_conflict.closed_by_server(Instant::now())
+        {
             return;
         }
         let addr = |addr: io::Result<SocketAddr>| {
@@ -336,7 +338,7 @@ impl Pool {
              another client with id={} and different services probably takes turns with it; give \
              each its own id (this client's address is {}, the server's {})",
             member.remote,
-            self.me.id,
+            self.context.id,
             addr(conn.local_addr()),
             addr(conn.peer_addr())
         );
@@ -345,7 +347,7 @@ impl Pool {
     /// Changes the services of every tunnel.
     pub fn offer(&self, services: &Arc<Services>) {
         for member in &self.lock().members {
-            member.offer(&self.me, services);
+            member.offer(&self.context, services);
         }
     }
 
@@ -357,7 +359,10 @@ impl Pool {
                 tls: false,
                 prefix: None,
             }],
-            ..self.me.services().hello(&self.me.id, &self.me.secret)
+            ..self
+                .context
+                .services()
+                .hello(&self.context.id, &self.context.secret)
         };
         for member in &self.lock().members {
             let tunnel = &member.tunnel;

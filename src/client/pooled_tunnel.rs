@@ -80,10 +80,10 @@ impl PooledTunnel {
     }
 
     /// Changes the services, and tells the server if it would see a difference.
-    pub fn offer(&self, me: &ClientContext, services: &Arc<Services>) {
+    pub fn offer(&self, context: &ClientContext, services: &Arc<Services>) {
         let mut offered = self.offered();
         if offered.change(services.clone()) {
-            let hello = services.hello(&me.id, &me.secret);
+            let hello = services.hello(&context.id, &context.secret);
             self.tunnel
                 .send_bytes(&hello.encode_change(self.tunnel.version()));
         }

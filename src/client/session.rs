@@ -53,7 +53,7 @@ pub enum SessionEvent {
 
 /// An open tunnel and its inbox.
 pub struct ClientSession {
-    me: Arc<ClientContext>,
+    context: Arc<ClientContext>,
     p2p: Arc<P2p>,
     /// The tunnel as the pool knows it.
     pub member: Arc<PooledTunnel>,
@@ -70,14 +70,14 @@ pub struct ClientSession {
 impl ClientSession {
     /// Starts to serve a tunnel that has just been opened.
     pub fn new(p2p: Arc<P2p>, member: Arc<PooledTunnel>, inbox: Inbox) -> Self {
-        let me = p2p.context().clone();
+        let context = p2p.context().clone();
         log::info!("tunnel started connID={}", member.id);
         let services = member.offered().current().clone();
-        services.log_address(&me.id, &member.remote);
+        services.log_address(&context.id, &member.remote);
         let now = Instant::now();
         Self {
-            _serving: me.serving.begin(),
-            me,
+            _serving: context.serving.begin(),
+            context,
             p2p,
             member,
             inbox,
@@ -128,7 +128,7 @@ impl ClientSession {
                 // One read may bring thousands of streams that are over already; they get no task.
                 Event::Opened(stream, _) if stream.is_reset() => {}
                 Event::Opened(stream, service) => {
-                    let serving = self.me.serving.begin();
+                    let serving = self.context.serving.begin();
                     let services = self.member.offered().current().clone();
                     let p2p = self.p2p.clone();
                     crate::net::spawn(serve(p2p, services, service, stream, serving));
@@ -176,7 +176,7 @@ impl ClientSession {
     /// Describes why the server refuses this client or the services that it was offered last.
     fn refused(&self, refusal: RejectCode) -> ConnectFailure {
         let services = self.member.offered().next().clone();
-        refused(&self.me, &services, refusal)
+        refused(&self.context, &services, refusal)
     }
 
     /// Pings a silent server, and closes a tunnel that is no longer needed.
@@ -185,7 +185,7 @@ impl ClientSession {
         let tunnel = &self.member.tunnel;
         if tunnel.streams() > 0 {
             self.idle_since = Instant::now();
-        } else if !self.member.kept && self.idle_since.elapsed() >= self.me.remote_timeout {
+        } else if !self.member.kept && self.idle_since.elapsed() >= self.context.remote_timeout {
             // It was opened under load.
             tunnel.close();
         }
@@ -193,7 +193,7 @@ impl ClientSession {
             // A server answers a ping on a draining tunnel with close, which would end it.
             return Ok(());
         }
-        let interval = self.me.remote_timeout / 2;
+        let interval = self.context.remote_timeout / 2;
         if silence < interval {
             self.pings = 0;
             // A server that receives nothing, because all traffic goes the other way, may give up.

@@ -112,12 +112,12 @@ impl PlannedForward {
         config: &TcpForward,
         running: Option<&TcpForwarder>,
         file: &Option<PathBuf>,
-        legacy: &mut Inherited,
+        inherited: &mut Inherited,
     ) -> io::Result<Self> {
         let same = |forward: &&TcpForwarder| forward.config.addr == config.addr;
         let listener = match running.filter(same) {
             Some(forward) => forward.listener.clone(),
-            None => match legacy.listener(file, &config.addr) {
+            None => match inherited.listener(file, &config.addr) {
                 Some(listener) => Arc::new(listener),
                 None => {
                     let addr = &config.addr;

@@ -26,14 +26,14 @@ pub fn is_secret(name: &OptionName) -> bool {
 }
 
 /// A flag as it was written: name and value.
-pub type Given<'a> = (&'a str, &'a str);
+pub type FlagText<'a> = (&'a str, &'a str);
 
 /// Returns the configuration as one line. `names` are the role's options, `services` the groups of
 /// flags of several `-local`, which are not among `flags`.
 pub fn summary(
     names: &[&OptionName],
-    flags: &[Given<'_>],
-    services: &[Vec<Given<'_>>],
+    flags: &[FlagText<'_>],
+    services: &[Vec<FlagText<'_>>],
     document: Option<&Document>,
 ) -> String {
     let mut json = JsonWriter(String::new());

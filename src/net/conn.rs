@@ -319,6 +319,7 @@ pub(super) mod tests {
             }
         }
 
+        /// Returns a connection that reads the flood.
         pub fn conn(&self) -> Conn {
             let layer: Box<dyn ConnLayer> = Box::new(self.clone());
             Conn::from(layer)

@@ -115,8 +115,8 @@ impl Default for CheckBudget {
 }
 
 impl CheckBudget {
-    fn take(&self, standing: CandidateState, now: Instant) -> bool {
-        let reserve = match standing {
+    fn take(&self, state: CandidateState, now: Instant) -> bool {
+        let reserve = match state {
             CandidateState::Named => RESERVE,
             CandidateState::Heard | CandidateState::Answered => 0,
         };
@@ -160,7 +160,7 @@ pub struct ConnectivityChecks {
 #[derive(Debug)]
 struct RemoteCandidate {
     addr: SocketAddr,
-    standing: CandidateState,
+    state: CandidateState,
     /// Number of checks that were sent.
     sent: u8,
     /// When the next check may be sent; `None` for never.
@@ -219,14 +219,14 @@ impl ConnectivityChecks {
 
     /// Whether `addr` has answered a check.
     pub fn has_answered(&self, addr: SocketAddr) -> bool {
-        let is = |it: &RemoteCandidate| it.addr == addr && it.standing == CandidateState::Answered;
+        let is = |it: &RemoteCandidate| it.addr == addr && it.state == CandidateState::Answered;
         self.remotes.iter().any(is)
     }
 
     /// Whether a candidate that the peer names is to be checked.
     pub fn learn(&mut self, candidate: &Candidate, now: Instant) -> bool {
         let addr = candidate.addr();
-        let is_named = |remote: &&RemoteCandidate| remote.standing == CandidateState::Named;
+        let is_named = |remote: &&RemoteCandidate| remote.state == CandidateState::Named;
         let named = || self.remotes.iter().filter(is_named);
         let of_host = || named().filter(|remote| remote.addr.ip() == addr.ip());
         let takes = candidate.network_type().is_udp()
@@ -290,8 +290,8 @@ impl ConnectivityChecks {
     pub fn accept(&mut self, from: SocketAddr, message: InboundCheck, now: Instant) {
         match message {
             InboundCheck::Request => match self.find(from) {
-                Some(remote) if remote.standing == CandidateState::Named => {
-                    (remote.standing, remote.next) = (CandidateState::Heard, Some(now));
+                Some(remote) if remote.state == CandidateState::Named => {
+                    (remote.state, remote.next) = (CandidateState::Heard, Some(now));
                 }
                 Some(_) => {}
                 None => self
@@ -301,7 +301,7 @@ impl ConnectivityChecks {
             InboundCheck::Answer(transaction) => {
                 self.outstanding.retain(|(sent, _)| *sent != transaction);
                 if let Some(remote) = self.find(from) {
-                    (remote.standing, remote.next) = (CandidateState::Answered, Some(now));
+                    (remote.state, remote.next) = (CandidateState::Answered, Some(now));
                 }
             }
             InboundCheck::Indication => {}
@@ -324,7 +324,7 @@ impl ConnectivityChecks {
         if remote.next.is_none_or(|next| next > now) {
             return false;
         }
-        if remote.standing != CandidateState::Answered && !budget.take(remote.standing, now) {
+        if remote.state != CandidateState::Answered && !budget.take(remote.state, now) {
             remote.next = Some(now + HEARD_PAUSE);
             return false;
         }
@@ -349,7 +349,7 @@ impl ConnectivityChecks {
         let soonest = last + ROUND_PAUSE.saturating_mul(count).clamp(least, most);
         let mut due = last + IDLE_ROUND;
         for remote in &self.remotes {
-            match (remote.standing, remote.next) {
+            match (remote.state, remote.next) {
                 // The address is to be nominated.
                 (CandidateState::Answered, _) => due = due.min(last + most),
                 (_, Some(next)) => due = due.min(next),
@@ -361,10 +361,10 @@ impl ConnectivityChecks {
 }
 
 impl RemoteCandidate {
-    fn new(addr: SocketAddr, standing: CandidateState, now: Instant) -> Self {
+    fn new(addr: SocketAddr, state: CandidateState, now: Instant) -> Self {
         Self {
             addr,
-            standing,
+            state,
             sent: 0,
             next: Some(now),
         }
@@ -374,7 +374,7 @@ impl RemoteCandidate {
     fn checked(&mut self, now: Instant) {
         let before = usize::from(self.sent);
         self.sent = self.sent.saturating_add(1);
-        let pause = match self.standing {
+        let pause = match self.state {
             CandidateState::Named => PAUSES.get(before).copied(),
             CandidateState::Heard => (self.sent < HEARD_CHECKS).then_some(HEARD_PAUSE),
             CandidateState::Answered => Some(ANSWERED_PAUSE),

@@ -123,7 +123,7 @@ pub struct P2p {
 struct P2pState {
     options: P2pOptions,
     /// The STUN server that the remoteAPI named.
-    told: Option<String>,
+    api_stun: Option<String>,
     /// The endpoint, created with the first peer.
     endpoint: Option<Arc<Endpoint>>,
     /// Peers that were offered and not answered yet, by number.
@@ -156,7 +156,7 @@ impl P2p {
             memory: Arc::default(),
             inner: Mutex::new(P2pState {
                 options,
-                told: None,
+                api_stun: None,
                 endpoint: None,
                 offered: HashMap::new(),
             }),
@@ -185,7 +185,7 @@ impl P2p {
 
     /// Sets the STUN server that the remoteAPI named, or none.
     pub fn set_stun_server(&self, server: &str) {
-        self.inner().told = (!server.is_empty()).then(|| server.to_owned());
+        self.inner().api_stun = (!server.is_empty()).then(|| server.to_owned());
     }
 
     /// Ends all peers.
@@ -196,11 +196,11 @@ impl P2p {
         }
     }
 
-    /// Returns the STUN servers of the configuration and the one that a remoteAPI has `told`, for
+    /// Returns the STUN servers of the configuration and the one that a remoteAPI has named, for
     /// the log.
-    pub fn servers(&self, told: &str) -> String {
+    pub fn servers(&self, of_api: &str) -> String {
         let mut servers = self.inner().options.stun.clone();
-        servers.extend((!told.is_empty()).then(|| told.to_owned()));
+        servers.extend((!of_api.is_empty()).then(|| of_api.to_owned()));
         servers.join(",")
     }
 
@@ -210,7 +210,7 @@ impl P2p {
             .options
             .stun
             .iter()
-            .chain(&inner.told)
+            .chain(&inner.api_stun)
             .cloned()
             .collect()
     }
@@ -265,7 +265,7 @@ pub(super) fn begin<T>(
     let memory = MemoryShare::new(p2p.memory.clone());
     let mut peer = Peer::new(&endpoint.identity, checks, memory, Instant::now())?;
     let hosts = endpoint.hosts();
-    let told = hosts
+    let candidates = hosts
         .into_iter()
         .filter_map(peer::transport::candidate)
         .collect();
@@ -286,7 +286,7 @@ pub(super) fn begin<T>(
         drop(permit);
         over.drained().await;
     });
-    Ok((link, told, prepared))
+    Ok((link, candidates, prepared))
 }
 
 /// Returns the host prefix that a label names, if any.
