@@ -5,6 +5,8 @@ mod account;
 mod client_role;
 #[cfg(feature = "server")]
 mod exchange;
+#[cfg(not(all(feature = "server", feature = "client")))]
+mod no_role;
 mod role;
 mod running;
 #[cfg_attr(not(feature = "server"), path = "no_server_role.rs")]

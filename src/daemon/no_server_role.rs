@@ -1,39 +1,15 @@
-//! The stub of `server_role` for builds without the feature: a role that never runs.
+//! The stub of `server_role` for builds without the feature.
 
-use super::role::{Role, RoleSet};
+use super::no_role::NoRole;
+use super::role::RoleSet;
 use crate::config::RoleConfig;
-use crate::handover::{ChildProcess, Inherited, Outgoing, ParentLink, Progress};
-use std::future::Future;
+use crate::handover::{ChildProcess, ParentLink, Progress};
+use std::future::{ready, Ready};
 use std::io;
 use std::time::Duration;
 
-/// Never created.
-#[derive(Clone)]
-pub enum ServerRole {}
-
-impl Role for ServerRole {
-    type Plan = Self;
-
-    fn plan(_: &RoleConfig, _: Option<&Self>, _: &mut Inherited) -> io::Result<Option<Self>> {
-        Ok(None)
-    }
-
-    fn start(plan: Self) -> io::Result<Self> {
-        match plan {}
-    }
-
-    fn change(&mut self, _: Self) {
-        match *self {}
-    }
-
-    fn export(&self) -> Vec<Outgoing> {
-        match *self {}
-    }
-
-    async fn stop(self, _: Duration) {
-        match self {}
-    }
-}
+/// See `server_role`.
+pub type ServerRole = NoRole;
 
 /// See `server_role`.
 pub fn check(_: &RoleConfig) -> io::Result<()> {
@@ -49,10 +25,6 @@ pub fn report_listening(_: &RoleSet<ServerRole>, parent: &ParentLink) -> io::Res
 }
 
 /// See `server_role`.
-pub fn drain(
-    _: &RoleSet<ServerRole>,
-    _: &mut ChildProcess,
-    _: Duration,
-) -> impl Future<Output = ()> + Send {
-    std::future::ready(())
+pub fn drain(_: &RoleSet<ServerRole>, _: &mut ChildProcess, _: Duration) -> Ready<()> {
+    ready(())
 }
