@@ -8,6 +8,7 @@ use crate::common::service::{self, Service};
 use crate::common::visitor::{ask, get};
 use crate::common::{eventually, ports::free_port, sentry, words};
 use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -121,12 +122,16 @@ fn only_the_configured_levels_are_reported() {
 #[test]
 fn a_server_reports_the_configured_levels() {
     let sentry = sentry::start();
+    let addr = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let mut server = server(&format!(
-        "-addr 127.0.0.1:0 -logLevel disable -sentryLevel warn -sentryDSN {}",
+        "-addr {addr} -logLevel disable -sentryLevel warn -sentryDSN {}",
         sentry.dsn()
     ));
     let warning = sentry.wait_for("-allowAnyClient mode");
     assert!(warning.contains(r#""level":"warning""#), "{warning}");
+    // Only a server that runs drains at SIGTERM; one that starts ends at once.
+    eventually("a listener", || TcpStream::connect(addr).ok());
+    assert_eq!(get(addr, "unknown.example.com", "/").status, 404);
     assert_eq!(server.stop(), Some(0));
     let requests = sentry.requests();
     assert_eq!(requests.len(), 1, "{requests:?}");
