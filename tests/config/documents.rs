@@ -1,7 +1,11 @@
 //! The documentation: its links lead somewhere, and README.md and README_CN.md have the same examples.
 
+use crate::common::gt::GT;
+use crate::common::process::run;
+use crate::common::scratch::Scratch;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
@@ -88,4 +92,31 @@ fn links_between_pages_lead_to_files_and_headings() {
         }
     }
     assert!(links > 30, "{links}");
+}
+
+/// The examples of whole files in the pages: they have a `type`.
+#[test]
+fn gt_check_accepts_the_files_on_all_pages() {
+    let mut files = 0;
+    for page in pages() {
+        let page = page.strip_prefix(repository()).expect("a page").to_owned();
+        for example in examples(&page.display().to_string()) {
+            let Some(text) = example.strip_prefix("yaml\n") else {
+                continue;
+            };
+            if !text.lines().any(|line| line.starts_with("type:")) {
+                continue;
+            }
+            files += 1;
+            let scratch = Scratch::new();
+            scratch.file("gt.yaml", text);
+            scratch.file("users.yaml", "id3: {secret: secret3}");
+            let mut check = Command::new(GT);
+            check.args(["check", "-config", "gt.yaml"]);
+            let output = run(check.current_dir(scratch.path()));
+            let shown = format!("{}:\n{text}\n{output:?}", page.display());
+            assert!(output.status.success(), "{shown}");
+        }
+    }
+    assert!(files >= 3, "{files}");
 }
