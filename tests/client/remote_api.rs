@@ -4,14 +4,15 @@
 use crate::common;
 use crate::common::api::{self, answer, Api};
 use crate::common::gt::{client, Gt};
-use crate::common::peer::{data, first, hello, PeerServer};
+use crate::common::peer::gt1::{data, first, hello, PeerServer};
+use crate::common::peer::ID_ALONE;
 use crate::common::service;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 /// The hello of every client in this file.
 fn id1() -> Vec<u8> {
-    hello("id&1", "secret1", &[0x00])
+    hello("id&1", "secret1", &ID_ALONE)
 }
 
 /// Starts a client that asks `api`.
@@ -114,8 +115,8 @@ fn additional_tunnels_go_to_the_same_server() {
     let _client = asking(&api, &format!("-local http://{}", echo.addr));
     let mut tunnel = here.accept_ready(&id1());
     *say.lock().unwrap() = at(there.addr);
-    for task in 1..=3 {
-        tunnel.send(&first(task, 0, b"x"));
+    for stream in 1..=3 {
+        tunnel.send(&first(stream, 0, b"x"));
     }
     here.accept_ready(&id1());
     assert_eq!(api.more_requests(), 1);

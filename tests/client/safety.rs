@@ -3,7 +3,8 @@
 use crate::common;
 use crate::common::api::{self, judgement};
 use crate::common::gt::{client_of_id1, server, server_of_id1, Gt};
-use crate::common::peer::{hello, port_option, prefix_option, Frame, Peer};
+use crate::common::peer::gt1::{hello, Frame, Peer};
+use crate::common::peer::{port_option, prefix_option, ID_ALONE};
 use crate::common::ports::free_port;
 use crate::common::scratch::Scratch;
 use crate::common::service::Service;
@@ -19,7 +20,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{channel, Receiver};
 use std::sync::Mutex;
 
-const ID_ALONE: [u8; 1] = [0x00];
 const NOT_ALLOWED: Frame = Frame::Error(6);
 const SECRET: &[u8] = b"what nobody may see";
 

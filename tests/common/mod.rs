@@ -18,7 +18,6 @@ pub mod nat;
 pub mod nginx;
 pub mod original;
 pub mod peer;
-pub mod peer2;
 pub mod ports;
 pub mod process;
 pub mod program;

@@ -2,7 +2,7 @@
 //! each frame under one deadline, takes the signal `reconnect` for garbage, sends 4096 bytes a
 //! frame, and reconnects five seconds after its tunnel has ended.
 
-use super::peer::{closed, data, CLOSE, PING};
+use super::peer::gt1::{closed, data, CLOSE, PING};
 use super::visitor::set_limits;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Result, Write};

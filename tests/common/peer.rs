@@ -1,53 +1,21 @@
-//! The other end of a GT/1 tunnel, written by hand from docs/gt1.md. It does not use the crate's
-//! `wire`, so that a mistake there cannot agree with itself.
+//! The other end of a tunnel, written by hand: a client for the real server, and a server for the
+//! real client. Each version of the wire has a file, `gt1` from docs/gt1.md and `gt2` from
+//! docs/wire.md. None of this uses the crate's `wire`, so that a mistake there cannot agree with
+//! itself.
+
+pub mod gt1;
+pub mod gt2;
 
 use super::visitor::{connect, read, set_limits};
 use super::{eventually, PATIENCE};
+use std::fmt::Debug;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::marker::PhantomData;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-pub const PING: [u8; 4] = [0xFF, 0xFF, 0xFF, 0xFF];
-pub const CLOSE: [u8; 4] = [0xFF, 0xFF, 0xFF, 0xFE];
-pub const READY: [u8; 4] = [0xFF, 0xFF, 0xFF, 0xFD];
-pub const ERROR: [u8; 4] = [0xFF, 0xFF, 0xFF, 0xFC];
-pub const INFO: [u8; 4] = [0xFF, 0xFF, 0xFF, 0xFB];
-pub const SERVICES: [u8; 4] = [0xFF, 0xFF, 0xFF, 0xFA];
-pub const RECONNECT: [u8; 4] = [0xFF, 0xFF, 0xFF, 0xF9];
-
-/// A frame after the hello.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Frame {
-    Ping,
-    Close,
-    Ready,
-    Error(u16),
-    /// Error 2 with the index of the service.
-    PortError(u16),
-    /// Info 1: service index, port.
-    PortOpened(u16, u16),
-    Services,
-    Reconnect,
-    Data(u32, Vec<u8>),
-    Closed(u32),
-    /// A task's first frame: task, service index, bytes.
-    First(u32, u16, Vec<u8>),
-}
-
-/// Builds a hello from its magic on.
-pub fn hello(id: &str, secret: &str, services: &[u8]) -> Vec<u8> {
-    [&[0xF0, 0x01], &identity(id, secret, services)[..]].concat()
-}
-
-/// Builds a hello from idLen on, as in a services signal.
-pub fn identity(id: &str, secret: &str, services: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![u8::try_from(id.len()).unwrap()];
-    bytes.extend(id.as_bytes());
-    bytes.push(u8::try_from(secret.len()).unwrap());
-    bytes.extend(secret.as_bytes());
-    bytes.extend(services);
-    bytes
-}
+/// The only service of most tests: HTTP at the host prefix that is the client's id.
+pub const ID_ALONE: [u8; 1] = [0x00];
 
 /// Builds the option of a TCP port.
 pub fn port_option(random: bool, port: u16) -> Vec<u8> {
@@ -62,66 +30,62 @@ pub fn prefix_option(prefix: &str) -> Vec<u8> {
     bytes
 }
 
-/// Builds a data frame.
-pub fn data(task: u32, bytes: &[u8]) -> Vec<u8> {
-    let mut frame = data_head(task, bytes.len());
-    frame.extend(bytes);
-    frame
+/// A frame after the hello, in one version of the wire.
+pub trait Frame: Debug + PartialEq + Sized {
+    /// The server's bytes between a hello and the first frame.
+    const ANSWER: &'static [u8];
+    /// The server's frame that accepts a client.
+    const READY: Self;
+    /// `READY` as bytes.
+    const READY_BYTES: &'static [u8];
+
+    /// Reads the next frame, or `None` at the end of the connection.
+    fn read(peer: &mut Peer<Self>) -> Option<Self>;
+
+    /// Whether the server announces a port.
+    fn is_port_opened(&self) -> bool;
+
+    /// Whether the frame gives credit.
+    fn is_credit(&self) -> bool;
+
+    /// Returns the stream and the bytes of a data frame, or another frame itself.
+    fn into_data(self) -> Result<(u32, Vec<u8>), Self>;
 }
 
-/// Builds the header of a data frame.
-pub fn data_head(task: u32, length: usize) -> Vec<u8> {
-    let mut frame = task.to_be_bytes().to_vec();
-    frame.extend([0, 0]);
-    frame.extend(u32::try_from(length).unwrap().to_be_bytes());
-    frame
-}
-
-/// Builds the close of a task.
-pub fn closed(task: u32) -> Vec<u8> {
-    let mut frame = task.to_be_bytes().to_vec();
-    frame.extend([0, 1]);
-    frame
-}
-
-/// Builds the first frame of a task.
-pub fn first(task: u32, service: u16, bytes: &[u8]) -> Vec<u8> {
-    let mut frame = task.to_be_bytes().to_vec();
-    frame.extend([0, 2]);
-    frame.extend(service.to_be_bytes());
-    frame.extend(u32::try_from(bytes.len()).unwrap().to_be_bytes());
-    frame.extend(bytes);
-    frame
-}
-
-pub struct Peer {
+/// One tunnel of a hand-written end.
+pub struct Peer<F> {
     stream: TcpStream,
     input: BufReader<TcpStream>,
+    version: PhantomData<F>,
 }
 
-impl Peer {
-    fn new(stream: TcpStream) -> Peer {
+impl<F: Frame> Peer<F> {
+    fn new(stream: TcpStream) -> Peer<F> {
         let input = BufReader::new(stream.try_clone().expect("clone a socket"));
-        Peer { stream, input }
+        Peer {
+            stream,
+            input,
+            version: PhantomData,
+        }
     }
 
-    /// Connects as a client and sends `hello`.
-    pub fn client(server: SocketAddr, hello: &[u8]) -> Peer {
+    /// Connects as a client, sends `hello` and reads what precedes the server's first frame.
+    pub fn client(server: SocketAddr, hello: &[u8]) -> Peer<F> {
         let mut peer = Peer::new(connect(server));
         peer.send(hello);
+        assert_eq!(peer.read(F::ANSWER.len()), F::ANSWER);
         peer
     }
 
     /// Connects as a client whose hello is accepted; skips opened ports.
-    pub fn ready_client(server: SocketAddr, hello: &[u8]) -> Peer {
-        let mut peer = Peer::client(server, hello);
-        loop {
-            match peer.frame() {
-                Frame::Ready => return peer,
-                Frame::PortOpened(..) => {}
-                other => panic!("{other:?} instead of ready"),
-            }
+    pub fn ready_client(server: SocketAddr, hello: &[u8]) -> Peer<F> {
+        let mut peer = Self::client(server, hello);
+        let mut frame = peer.frame();
+        while frame.is_port_opened() {
+            frame = peer.frame();
         }
+        assert_eq!(frame, F::READY);
+        peer
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
@@ -130,6 +94,17 @@ impl Peer {
 
     pub fn read(&mut self, count: usize) -> Vec<u8> {
         read(&mut self.input, count)
+    }
+
+    /// Reads the first bytes of a frame, or returns `None` at the end of the connection.
+    fn read_head<const COUNT: usize>(&mut self) -> Option<[u8; COUNT]> {
+        let mut head = [0; COUNT];
+        match self.input.read_exact(&mut head) {
+            Ok(()) => Some(head),
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => None,
+            Err(e) if e.kind() == ErrorKind::ConnectionReset => None,
+            Err(e) => panic!("waited {PATIENCE:?} for a frame: {e}"),
+        }
     }
 
     /// Returns a second handle for writing.
@@ -141,60 +116,15 @@ impl Peer {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
-    fn u16(&mut self) -> u16 {
-        u16::from_be_bytes(self.read(2).try_into().unwrap())
-    }
-
-    fn u32(&mut self) -> u32 {
-        u32::from_be_bytes(self.read(4).try_into().unwrap())
-    }
-
-    fn block(&mut self) -> Vec<u8> {
-        let length = usize::try_from(self.u32()).unwrap();
-        assert!(length <= 16 << 20, "a frame of {length} bytes");
-        self.read(length)
-    }
-
     /// Returns the next frame.
-    pub fn frame(&mut self) -> Frame {
+    pub fn frame(&mut self) -> F {
         self.frame_or_end()
             .expect("a frame, but the tunnel was closed")
     }
 
     /// Returns the next frame, or `None` at the end of the connection.
-    pub fn frame_or_end(&mut self) -> Option<Frame> {
-        let mut head = [0; 4];
-        match self.input.read_exact(&mut head) {
-            Ok(()) => {}
-            Err(e) if e.kind() == ErrorKind::UnexpectedEof => return None,
-            Err(e) if e.kind() == ErrorKind::ConnectionReset => return None,
-            Err(e) => panic!("waited {PATIENCE:?} for a frame: {e}"),
-        }
-        Some(match head {
-            PING => Frame::Ping,
-            CLOSE => Frame::Close,
-            READY => Frame::Ready,
-            SERVICES => Frame::Services,
-            RECONNECT => Frame::Reconnect,
-            ERROR => match self.u16() {
-                2 => Frame::PortError(self.u16()),
-                code => Frame::Error(code),
-            },
-            INFO => match self.u16() {
-                1 => Frame::PortOpened(self.u16(), self.u16()),
-                code => panic!("unknown info {code}"),
-            },
-            _ => {
-                let task = u32::from_be_bytes(head);
-                assert!(task < 0xFFFF_FFFF - 3000, "unknown signal {task:08X}");
-                match self.u16() {
-                    0 => Frame::Data(task, self.block()),
-                    1 => Frame::Closed(task),
-                    2 => Frame::First(task, self.u16(), self.block()),
-                    op => panic!("unknown op {op}"),
-                }
-            }
-        })
+    pub fn frame_or_end(&mut self) -> Option<F> {
+        F::read(self)
     }
 
     /// Waits until a frame has begun, and consumes nothing of it.
@@ -203,19 +133,13 @@ impl Peer {
         assert!(!begun.is_empty(), "the tunnel was closed");
     }
 
-    pub fn expect(&mut self, frame: Frame) {
+    pub fn expect(&mut self, frame: F) {
         assert_eq!(self.frame(), frame);
     }
 
     /// Fails unless the connection ends here.
     pub fn expect_end(&mut self) {
         assert_eq!(self.frame_or_end(), None, "after the end");
-    }
-
-    /// Waits until the other end has processed all that was sent: it answers a ping.
-    pub fn sync(&mut self) {
-        self.send(&PING);
-        self.expect(Frame::Ping);
     }
 
     /// Whether nothing comes for `time`.
@@ -229,55 +153,42 @@ impl Peer {
         quiet
     }
 
-    /// Returns the next task's number, service and first bytes.
-    pub fn task(&mut self) -> (u32, u16, Vec<u8>) {
-        match self.frame() {
-            Frame::First(task, service, bytes) => (task, service, bytes),
-            other => panic!("{other:?} instead of a task"),
-        }
-    }
-
-    /// Gathers the data of `task` until there are `count` bytes; other frames are an error.
-    pub fn gather(&mut self, task: u32, count: usize) -> Vec<u8> {
+    /// Gathers the data of `stream` until there are `count` bytes. Credit is skipped; other frames
+    /// are an error.
+    pub fn gather(&mut self, stream: u32, count: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         while bytes.len() < count {
-            match self.frame() {
-                Frame::Data(of, more) if of == task => bytes.extend(more),
-                other => panic!("{other:?} after {} bytes of task {task}", bytes.len()),
+            match self.frame().into_data() {
+                Ok((of, more)) if of == stream => bytes.extend(more),
+                Err(frame) if frame.is_credit() => {}
+                other => panic!("{other:?} after {} bytes of {stream}", bytes.len()),
             }
         }
         bytes
     }
-
-    /// Gathers the data of `task` up to its close; other frames are an error.
-    pub fn gather_to_close(&mut self, task: u32) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        loop {
-            match self.frame() {
-                Frame::Data(of, more) if of == task => bytes.extend(more),
-                Frame::Closed(of) if of == task => return bytes,
-                other => panic!("{other:?} after {} bytes of task {task}", bytes.len()),
-            }
-        }
-    }
 }
 
 /// A hand-written server for the real client.
-pub struct PeerServer {
+pub struct PeerServer<F> {
     listener: TcpListener,
     pub addr: SocketAddr,
+    version: PhantomData<F>,
 }
 
-impl PeerServer {
-    pub fn start() -> PeerServer {
+impl<F: Frame> PeerServer<F> {
+    pub fn start() -> PeerServer<F> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("listen");
         listener.set_nonblocking(true).expect("not wait");
         let addr = listener.local_addr().expect("ask for the address");
-        PeerServer { listener, addr }
+        PeerServer {
+            listener,
+            addr,
+            version: PhantomData,
+        }
     }
 
     /// Accepts the next tunnel, before its hello.
-    pub fn accept(&self) -> Peer {
+    pub fn accept(&self) -> Peer<F> {
         eventually("a tunnel to come", || {
             let (stream, _) = self.listener.accept().ok()?;
             set_limits(&stream);
@@ -286,10 +197,10 @@ impl PeerServer {
     }
 
     /// Accepts the next tunnel, whose hello must be `hello`, and sends ready.
-    pub fn accept_ready(&self, hello: &[u8]) -> Peer {
+    pub fn accept_ready(&self, hello: &[u8]) -> Peer<F> {
         let mut peer = self.accept();
         assert_eq!(peer.read(hello.len()), hello, "the hello");
-        peer.send(&READY);
+        peer.send(&[F::ANSWER, F::READY_BYTES].concat());
         peer
     }
 }

@@ -1,7 +1,8 @@
 //! Flags do what their names say, as far as no other test covers them.
 
 use crate::common::gt::{client, server};
-use crate::common::peer::{hello, prefix_option, Frame, Peer};
+use crate::common::peer::gt1::{hello, Frame, Peer};
+use crate::common::peer::{prefix_option, ID_ALONE};
 use crate::common::scratch::Scratch;
 use crate::common::visitor::{connect, get};
 use crate::common::{eventually, ports::free_port, words};
@@ -10,7 +11,6 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 
-const ID_ALONE: [u8; 1] = [0x00];
 const BAD_CREDENTIALS: Frame = Frame::Error(1);
 
 /// Returns the answer to a client that connects to `addr` with this hello.
@@ -150,7 +150,7 @@ fn a_user_s_own_limits_take_precedence_over_flags() {
     }
     // The second prefix is service 1. Of two tunnels with the same services each gets a visitor.
     let _visitors = ["2.a", "all-a.a", "all-a.a"].map(|host| visit(addr, host));
-    let services = peers.each_mut().map(|peer| peer.task().1);
+    let services = peers.each_mut().map(|peer| peer.opened().1);
     assert_eq!(services, [1, 0, 0]);
     for host in ["own-2.a", "a.a"] {
         assert_eq!(get(addr, host, "/").status, 404, "{host}");

@@ -1,9 +1,8 @@
 //! SIGHUP applies the new configuration, and no running connection is affected.
 
 use crate::common::gt::{client, server, server_of_id1, Gt};
-use crate::common::peer::{
-    first, hello, identity, port_option, prefix_option, Frame, PeerServer, SERVICES,
-};
+use crate::common::peer::gt1::{first, hello, identity, Frame, PeerServer, SERVICES};
+use crate::common::peer::{port_option, prefix_option};
 use crate::common::scratch::Scratch;
 use crate::common::service::{self, assert_echo};
 use crate::common::visitor::{connect, get};

@@ -2,7 +2,8 @@
 
 use crate::common;
 use crate::common::gt::{client_of_id1, server, Gt};
-use crate::common::peer::{hello, port_option, prefix_option, Frame, Peer};
+use crate::common::peer::gt1::{closed, data, hello, Frame, Peer};
+use crate::common::peer::{port_option, prefix_option, ID_ALONE};
 use crate::common::ports::free_port;
 use crate::common::process::run;
 use crate::common::scratch::Scratch;
@@ -74,13 +75,13 @@ fn users_are_added_and_removed_without_affecting_others() {
     );
     let mut visitor = connect(local(port));
     assert_echo(&mut visitor, b"before");
-    let mut removed = Peer::ready_client(addr, &hello("id2", "secret2", &[0]));
-    let mut changed = Peer::ready_client(addr, &hello("id3", "secret3", &[0]));
+    let mut removed = Peer::ready_client(addr, &hello("id2", "secret2", &ID_ALONE));
+    let mut changed = Peer::ready_client(addr, &hello("id3", "secret3", &ID_ALONE));
     let mut theirs = connect(addr);
     theirs
         .write_all(b"GET / HTTP/1.1\r\nHost: id2.a\r\n\r\n")
         .expect("a request");
-    removed.task();
+    removed.opened();
     // The connection has not identified itself yet.
     let waiting = connect(addr);
 
@@ -91,12 +92,12 @@ fn users_are_added_and_removed_without_affecting_others() {
     assert_eq!(answer.status, 502, "{}", answer.head);
     changed.expect(Frame::Error(1));
     changed.expect_end();
-    Peer::client(addr, &hello("id2", "secret2", &[0])).expect(Frame::Error(1));
-    Peer::ready_client(addr, &hello("id3", "other", &[0])).sync();
-    let mut new = Peer::ready_client(addr, &hello("id4", "secret4", &[0]));
+    Peer::client(addr, &hello("id2", "secret2", &ID_ALONE)).expect(Frame::Error(1));
+    Peer::ready_client(addr, &hello("id3", "other", &ID_ALONE)).sync();
+    let mut new = Peer::ready_client(addr, &hello("id4", "secret4", &ID_ALONE));
     let request = b"GET / HTTP/1.1\r\nHost: id4.a\r\n\r\n";
     (&waiting).write_all(request).expect("a request");
-    assert_eq!(new.task().2, request);
+    assert_eq!(new.opened().2, request);
 
     assert_echo(&mut visitor, b"after");
     assert_eq!(client.lines_with("tunnel started").len(), 1);
@@ -111,7 +112,7 @@ fn users_are_added_and_removed_without_affecting_others() {
 fn a_bad_file_changes_nothing() {
     let good = "users:\n  id1: {secret: secret1}\n";
     let mut filed = Filed::new(good);
-    let mut peer = Peer::ready_client(filed.addr, &hello("id1", "secret1", &[0]));
+    let mut peer = Peer::ready_client(filed.addr, &hello("id1", "secret1", &ID_ALONE));
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = taken.local_addr().unwrap();
     let fine = format!("{good}options:\n  addr: 127.0.0.1:0\n");
@@ -133,7 +134,7 @@ fn a_bad_file_changes_nothing() {
     }
     assert_eq!(filed.server.lines_with("Listening").len(), 1);
     // The old users are still admitted.
-    Peer::ready_client(filed.addr, &hello("id1", "secret1", &[0])).sync();
+    Peer::ready_client(filed.addr, &hello("id1", "secret1", &ID_ALONE)).sync();
     filed.reload(good);
     peer.sync();
 }
@@ -141,7 +142,7 @@ fn a_bad_file_changes_nothing() {
 #[test]
 fn listeners_move_and_connections_stay() {
     let mut filed = Filed::new("users:\n  id1: {secret: secret1}\n");
-    let mut peer = Peer::ready_client(filed.addr, &hello("id1", "secret1", &[0]));
+    let mut peer = Peer::ready_client(filed.addr, &hello("id1", "secret1", &ID_ALONE));
     let (port, api) = (free_port(), free_port());
     filed.reload(&format!(
         "users:\n  id1: {{secret: secret1}}\noptions:\n  addr: 127.0.0.1:{port}\n  apiAddr: 127.0.0.1:{api}\n"
@@ -155,7 +156,7 @@ fn listeners_move_and_connections_stay() {
     visitor
         .write_all(b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n")
         .expect("a request");
-    peer.task();
+    peer.opened();
     assert_eq!(get(local(api), "localhost", "/status").status, 200);
 
     // The two listeners swap addresses and keep their sockets.
@@ -186,8 +187,8 @@ fn new_limits_apply_to_connected_clients() {
     let mut second = Peer::ready_client(addr, &hosts);
     let mut visitor = connect(local(one));
     visitor.write_all(b"hello").expect("the port is open");
-    let (task, ..) = ports_client.task();
-    ports_client.gather(task, 5);
+    let (stream, ..) = ports_client.opened();
+    ports_client.gather(stream, 5);
 
     // One tunnel more than allowed: the newer one drains.
     filed.reload(&config(one, "^a", 1));
@@ -199,8 +200,8 @@ fn new_limits_apply_to_connected_clients() {
     // Visitors that are connected finish; new ones find neither port nor prefix.
     ports_client.expect(Frame::Close);
     first.expect(Frame::Close);
-    ports_client.send(&common::peer::data(task, b"bye"));
-    ports_client.send(&common::peer::closed(task));
+    ports_client.send(&data(stream, b"bye"));
+    ports_client.send(&closed(stream));
     assert_eq!(read_to_end(&mut visitor), b"bye");
     Peer::client(addr, &ports).expect(Frame::PortError(0));
     Peer::client(addr, &hosts).expect(Frame::Error(6));
@@ -218,13 +219,13 @@ fn a_reload_that_removes_all_users_is_refused() {
         "options:\n  addr: 127.0.0.1:0\n  reconnectTimes: 0\n  users: {}\n",
         file.display()
     ));
-    let mut first = Peer::ready_client(filed.addr, &hello("id1", "secret1", &[0]));
+    let mut first = Peer::ready_client(filed.addr, &hello("id1", "secret1", &ID_ALONE));
     for empty in ["", "{}\n", "~\n", "# id1: {secret: secret1}\n"] {
         users(empty);
         filed.server.reload_in_vain();
         first.sync();
-        Peer::client(filed.addr, &hello("id2", "secret2", &[0])).expect(Frame::Error(1));
-        Peer::ready_client(filed.addr, &hello("id1", "secret1", &[0])).sync();
+        Peer::client(filed.addr, &hello("id2", "secret2", &ID_ALONE)).expect(Frame::Error(1));
+        Peer::ready_client(filed.addr, &hello("id1", "secret1", &ID_ALONE)).sync();
     }
     // A configuration without users would admit everyone.
     write(&filed.scratch, "options:\n  addr: 127.0.0.1:0\n");
@@ -233,7 +234,7 @@ fn a_reload_that_removes_all_users_is_refused() {
     assert!(line.contains(why), "{line}");
     first.sync();
     filed.reload("options:\n  addr: 127.0.0.1:0\n  allowAnyClient: true\n");
-    Peer::ready_client(filed.addr, &hello("id2", "secret2", &[0])).sync();
+    Peer::ready_client(filed.addr, &hello("id2", "secret2", &ID_ALONE)).sync();
 }
 
 #[test]
@@ -251,7 +252,7 @@ fn visitors_and_tunnels_are_served_while_files_are_read() {
     let mut server = Gt::start("gt", &[], &format!("-config {}", pipe.display()));
     std::fs::write(&pipe, text(60)).expect("write into the pipe");
     let addr = server.addr();
-    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE));
     // Opens the pipe once gt reads it. Until something is written, it behaves like a hanging disk.
     let open = || {
         let flags = rustix::fs::OFlags::NONBLOCK.bits();
@@ -263,7 +264,7 @@ fn visitors_and_tunnels_are_served_while_files_are_read() {
     let mut writer = open();
     peer.sync();
     assert_eq!(get(addr, "nobody.a", "/").status, 404);
-    Peer::ready_client(addr, &hello("id1", "secret1", &[0])).sync();
+    Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE)).sync();
     writer
         .write_all(text(61).as_bytes())
         .expect("write into the pipe");
@@ -286,24 +287,24 @@ fn an_empty_users_file_admits_no_client() {
         users.display()
     ));
     filed.server.wait_for("no client can connect");
-    Peer::client(filed.addr, &hello("id1", "secret1", &[0])).expect(Frame::Error(1));
+    Peer::client(filed.addr, &hello("id1", "secret1", &ID_ALONE)).expect(Frame::Error(1));
     // The rest of such a configuration can still be reloaded.
     filed.server.reload();
     scratch.file("users.yaml", "id1: {secret: secret1}\n");
     filed.server.reload();
-    Peer::ready_client(filed.addr, &hello("id1", "secret1", &[0])).sync();
+    Peer::ready_client(filed.addr, &hello("id1", "secret1", &ID_ALONE)).sync();
 }
 
 #[test]
 fn an_id_keeps_its_secret_where_any_client_is_allowed() {
     let any = |more: &str| format!("options:\n  addr: 127.0.0.1:0\n  allowAnyClient: true\n{more}");
     let mut filed = Filed::new(&any(""));
-    let mut first = Peer::ready_client(filed.addr, &hello("id1", "first", &[0]));
+    let mut first = Peer::ready_client(filed.addr, &hello("id1", "first", &ID_ALONE));
     filed.reload(&any("  timeout: 30s\n"));
     first.sync();
-    Peer::client(filed.addr, &hello("id1", "second", &[0])).expect(Frame::Error(1));
+    Peer::client(filed.addr, &hello("id1", "second", &ID_ALONE)).expect(Frame::Error(1));
     // A configured user of that name takes precedence.
     filed.reload("users:\n  id1: {secret: second}\n");
     first.expect(Frame::Error(1));
-    Peer::ready_client(filed.addr, &hello("id1", "second", &[0])).sync();
+    Peer::ready_client(filed.addr, &hello("id1", "second", &ID_ALONE)).sync();
 }

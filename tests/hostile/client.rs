@@ -2,10 +2,8 @@
 
 use super::bound::{assert_at_most, note, Memory};
 use crate::common::gt::{client, Gt};
-use crate::common::peer::{self, PeerServer};
-use crate::common::peer2::{
-    credit, data, finish, frame, hello, old_hello, open, reset, Frame, Peer, ANSWER,
-};
+use crate::common::peer::gt2::{credit, data, finish, frame, hello, open, ping, reset, Frame};
+use crate::common::peer::{self, gt1, port_option, Peer, PeerServer};
 use crate::common::service::{self, Service};
 use std::io::Write;
 use std::time::Duration;
@@ -23,16 +21,28 @@ const FDS: usize = 2;
 
 const WINDOW: u32 = 32768;
 
-struct Stage {
-    server: PeerServer,
+/// A client whose server speaks the version of the wire that has the frames `F`.
+struct Stage<F> {
+    server: PeerServer<F>,
     client: Gt,
     _echo: Service,
     hello: Vec<u8>,
     fds: usize,
 }
 
-impl Stage {
-    fn set(wire: &str) -> (Stage, Memory) {
+fn gt1_stage() -> (Stage<gt1::Frame>, Memory) {
+    let hello = gt1::hello("id1", "secret1", &port_option(true, 0));
+    Stage::set("-wire 1", hello, drop)
+}
+
+fn gt2_stage() -> (Stage<Frame>, Memory) {
+    let hello = hello("id1", "secret1", &port_option(true, 0), WINDOW);
+    Stage::set("-wire 2", hello, |mut tunnel| assert_serves(&mut tunnel))
+}
+
+impl<F: peer::Frame> Stage<F> {
+    /// Starts a client, and passes its first tunnel to `visit`, which is not measured.
+    fn set(wire: &str, hello: Vec<u8>, visit: impl FnOnce(Peer<F>)) -> (Stage<F>, Memory) {
         let echo = service::echo();
         let server = PeerServer::start();
         let client = client(&format!(
@@ -44,49 +54,18 @@ impl Stage {
             server,
             client,
             _echo: echo,
-            hello: hello("id1", "secret1", &peer::port_option(true, 0), WINDOW),
+            hello,
             fds: 0,
         };
-        // A first visit that is not measured.
-        if wire == "-wire 2" {
-            let mut tunnel = stage.tunnel();
-            stage.assert_serves(&mut tunnel);
-        } else {
-            drop(stage.old_tunnel());
-        }
+        visit(stage.tunnel());
         stage.fds = stage.client.fds();
         let memory = Memory::since_now(&stage.client);
         (stage, memory)
     }
 
     /// Accepts the client's next tunnel.
-    fn tunnel(&self) -> Peer {
-        let mut peer = Peer::new(self.server.accept().writer());
-        assert_eq!(peer.read(self.hello.len()), self.hello);
-        peer.send(&[&ANSWER[..], &frame(9, 0, b"")].concat());
-        peer
-    }
-
-    fn old_tunnel(&self) -> peer::Peer {
-        let hello = old_hello("id1", "secret1", &peer::port_option(true, 0));
-        self.server.accept_ready(&hello)
-    }
-
-    /// Checks that a stream is relayed to the service and back.
-    fn assert_serves(&self, tunnel: &mut Peer) {
-        const STREAM: u32 = 0x7000_0001;
-        tunnel.send(&[open(STREAM, 0, 1000, b"hello"), finish(STREAM)].concat());
-        let mut came = Vec::new();
-        loop {
-            match tunnel.frame() {
-                Frame::Data(STREAM, bytes) => came.extend(bytes),
-                Frame::Finish(STREAM) => break,
-                // Frames of earlier streams.
-                Frame::Finish(_) | Frame::Reset(..) | Frame::Credit(..) | Frame::Data(..) => {}
-                other => panic!("{other:?}"),
-            }
-        }
-        assert_eq!(came, b"hello");
+    fn tunnel(&self) -> Peer<F> {
+        self.server.accept_ready(&self.hello)
     }
 
     fn assert_unharmed(&mut self, memory: &Memory, attack: &str, kib: usize) {
@@ -97,6 +76,23 @@ impl Stage {
         let log = self.client.log();
         assert!(!log.contains("panicked"), "{log}");
     }
+}
+
+/// Checks that a stream is relayed to the service and back.
+fn assert_serves(tunnel: &mut Peer<Frame>) {
+    const STREAM: u32 = 0x7000_0001;
+    tunnel.send(&[open(STREAM, 0, 1000, b"hello"), finish(STREAM)].concat());
+    let mut came = Vec::new();
+    loop {
+        match tunnel.frame() {
+            Frame::Data(STREAM, bytes) => came.extend(bytes),
+            Frame::Finish(STREAM) => break,
+            // Frames of earlier streams.
+            Frame::Finish(_) | Frame::Reset(..) | Frame::Credit(..) | Frame::Data(..) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(came, b"hello");
 }
 
 #[test]
@@ -125,7 +121,7 @@ fn violations_by_a_server_end_its_tunnel_and_the_client_reconnects() {
     // A client waits longer and longer for a server whose tunnels do not last, so each client gets
     // only a few.
     for few in violations.chunks(3) {
-        let (mut stage, memory) = Stage::set("-wire 2");
+        let (mut stage, memory) = gt2_stage();
         for (name, bytes) in few {
             let mut tunnel = stage.tunnel();
             // The client may close the tunnel before everything is sent.
@@ -135,14 +131,14 @@ fn violations_by_a_server_end_its_tunnel_and_the_client_reconnects() {
             note(&attack, "the tunnel ends", "it has ended");
         }
         let mut tunnel = stage.tunnel();
-        stage.assert_serves(&mut tunnel);
+        assert_serves(&mut tunnel);
         stage.assert_unharmed(&memory, "violations of a server", LIES_KIB);
     }
 }
 
 #[test]
 fn violations_by_a_gt_1_server_end_its_tunnel_and_the_client_reconnects() {
-    let (mut stage, memory) = Stage::set("-wire 1");
+    let (mut stage, memory) = gt1_stage();
     let violations = [
         ("an operation nobody knows", vec![0, 0, 0, 1, 0, 3]),
         (
@@ -151,7 +147,7 @@ fn violations_by_a_gt_1_server_end_its_tunnel_and_the_client_reconnects() {
         ),
     ];
     for (name, bytes) in &violations {
-        let mut tunnel = stage.old_tunnel();
+        let mut tunnel = stage.tunnel();
         tunnel.send(bytes);
         while tunnel.frame_or_end().is_some() {}
         note(
@@ -160,13 +156,13 @@ fn violations_by_a_gt_1_server_end_its_tunnel_and_the_client_reconnects() {
             format!("{name}: it has ended"),
         );
     }
-    let mut tunnel = stage.old_tunnel();
+    let mut tunnel = stage.tunnel();
     // Bytes of no stream, and a frame of 4 GiB of them.
-    tunnel.send(&[peer::data(9, &[7; 9000]), peer::closed(9)].concat());
-    tunnel.send(&peer::first(1, 0, b"hello"));
+    tunnel.send(&[gt1::data(9, &[7; 9000]), gt1::closed(9)].concat());
+    tunnel.send(&gt1::first(1, 0, b"hello"));
     assert_eq!(tunnel.gather(1, 5), b"hello");
-    tunnel.send(&peer::closed(1));
-    tunnel.send(&peer::data_head(9, 0xFFFF_FFFF));
+    tunnel.send(&gt1::closed(1));
+    tunnel.send(&gt1::data_head(9, 0xFFFF_FFFF));
     tunnel.send(&vec![7; 8 << 20]);
     stage.assert_unharmed(
         &memory,
@@ -177,7 +173,7 @@ fn violations_by_a_gt_1_server_end_its_tunnel_and_the_client_reconnects() {
 
 #[test]
 fn floods_of_a_server_are_bounded() {
-    let (mut stage, memory) = Stage::set("-wire 2");
+    let (mut stage, memory) = gt2_stage();
     let mut tunnel = stage.tunnel();
     let answers = std::thread::scope(|scope| {
         let mut writer = tunnel.writer();
@@ -196,9 +192,7 @@ fn floods_of_a_server_are_bounded() {
                 let both = [open(stream, 0, 1000, b"x"), reset(stream, 1)].concat();
                 writer.write_all(&both).expect("send");
             }
-            writer
-                .write_all(&frame(6, 0, &7u64.to_be_bytes()))
-                .expect("send");
+            writer.write_all(&ping(7)).expect("send");
         });
         let mut answers = 0;
         loop {
@@ -216,7 +210,7 @@ fn floods_of_a_server_are_bounded() {
         answers,
         "",
     );
-    stage.assert_serves(&mut tunnel);
+    assert_serves(&mut tunnel);
     let attack = format!("{OPENS} streams to no service, {SERVED} opened and reset");
     stage.assert_unharmed(&memory, &attack, FLOOD_KIB);
 
@@ -225,11 +219,11 @@ fn floods_of_a_server_are_bounded() {
     writer
         .set_write_timeout(Some(Duration::from_millis(500)))
         .expect("limit writes");
-    let ping = frame(6, 0, &7u64.to_be_bytes()).repeat(4096);
+    let pings = ping(7).repeat(4096);
     let mut sent = 0;
     // Until the client takes no more.
     while sent < 256 << 20 {
-        match writer.write(&ping) {
+        match writer.write(&pings) {
             Ok(n) => sent += n,
             Err(_) => break,
         }

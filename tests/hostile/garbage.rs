@@ -2,7 +2,8 @@
 
 use crate::common::gt::{client, server, Gt};
 use crate::common::hello::{client_hello, record};
-use crate::common::peer::{hello, port_option};
+use crate::common::peer::gt1::hello;
+use crate::common::peer::port_option;
 use crate::common::ports::free_port;
 use crate::common::samples::Random;
 use crate::common::service::{self, Service};

@@ -5,7 +5,7 @@ use super::crowd::Crowd;
 use super::stage::Stage;
 use crate::common::eventually_within;
 use crate::common::hello::client_hello;
-use crate::common::{peer, peer2};
+use crate::common::peer::{gt1, gt2, ID_ALONE};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,8 @@ const LISTENERS: usize = 7;
 fn beginnings(stage: &Stage) -> Vec<(&'static str, SocketAddr, Vec<u8>)> {
     let request = b"GET / HTTP/1.1\r\nX-Slow: yes".to_vec();
     let hello = client_hello("safe.example.com");
-    let one = peer::hello("id2", "secret2", &[0]);
-    let two = peer2::hello("id2", "secret2", &[0], 1000);
+    let one = gt1::hello("id2", "secret2", &ID_ALONE);
+    let two = gt2::hello("id2", "secret2", &ID_ALONE, 1000);
     vec![
         ("HTTP", stage.addr, request.clone()),
         ("TLS", stage.tls, hello.clone()),
@@ -123,8 +123,8 @@ fn slow_peers_are_closed_after_one_deadline_whatever_they_send() {
 
 #[test]
 fn an_unidentified_connection_costs_less_than_a_kibibyte() {
-    let one = peer::hello("id2", "secret2", &[0]);
-    let two = peer2::hello("id2", "secret2", &[0], 1000);
+    let one = gt1::hello("id2", "secret2", &ID_ALONE);
+    let two = gt2::hello("id2", "secret2", &ID_ALONE, 1000);
     type Listener = fn(&Stage) -> SocketAddr;
     let attacks: [(&str, Listener, &[u8]); 5] = [
         ("nothing", |stage| stage.addr, &[]),

@@ -4,8 +4,10 @@ use super::bound::{assert_at_most, note, Memory};
 use super::crowd::connect_from;
 use super::stage::Stage;
 use crate::common::eventually;
-use crate::common::peer::{self, port_option};
-use crate::common::peer2::{self, credit, data, finish, frame, reset, who, Frame};
+use crate::common::peer::gt2::{
+    credit, data, field, finish, frame, hello_with, identity, open, ping, reset, Frame, Peer,
+};
+use crate::common::peer::{gt1, gt2, port_option, ID_ALONE};
 use crate::common::ports::free_port;
 use crate::common::visitor::{connect, read_to_end};
 use std::io::Write;
@@ -22,15 +24,14 @@ const FLOOD: usize = 128 << 20;
 /// Changes of services in a flood.
 const CHANGES: usize = 5_000;
 
-const ID2: [u8; 1] = [0x00];
 const WINDOW: u32 = 32768;
 
 fn hello2() -> Vec<u8> {
-    peer2::hello("id2", "secret2", &ID2, WINDOW)
+    gt2::hello("id2", "secret2", &ID_ALONE, WINDOW)
 }
 
 fn hello1() -> Vec<u8> {
-    peer::hello("id2", "secret2", &ID2)
+    gt1::hello("id2", "secret2", &ID_ALONE)
 }
 
 /// Sends each of these on a connection of its own to each of these listeners, and waits until all
@@ -90,7 +91,7 @@ fn malformed_hellos_are_closed() {
     for length in [0, 201, 255] {
         lies.push([&[0xF0, 0x01, length][..], &[b'a'; 255]].concat());
         lies.push([&b"\xF0\x01\x03id2"[..], &[length], &[b'a'; 255]].concat());
-        lies.push(peer::hello(
+        lies.push(gt1::hello(
             "id2",
             "secret2",
             &[&[0x03, length][..], &[b'a'; 255]].concat(),
@@ -99,25 +100,25 @@ fn malformed_hellos_are_closed() {
     // Invalid text, unknown options, options without an end.
     lies.push(b"\xF0\x01\x02\xFF\xFE\x01s\x00".to_vec());
     for option in [0x06, 0x3F, 0x40, 0x80, 0xC0, 0xFF] {
-        lies.push(peer::hello("id2", "secret2", &[option; 64]));
+        lies.push(gt1::hello("id2", "secret2", &[option; 64]));
     }
-    lies.push(peer::hello("id2", "secret2", &[0x02, 0x00].repeat(700)));
+    lies.push(gt1::hello("id2", "secret2", &[0x02, 0x00].repeat(700)));
     // The same in GT/2: the whole, its fields, their order.
     for length in [0u32, 3, 131_073, 1 << 24, u32::MAX] {
         lies.push([&[0xF0, 0x20][..], &length.to_be_bytes(), &[0; 64]].concat());
     }
-    let [id, secret] = [peer2::field(1, b"id2"), peer2::field(2, b"secret2")];
+    let [id, secret] = [field(1, b"id2"), field(2, b"secret2")];
     for fields in [
         [&id[..], &id].concat(),
-        [&id[..], &secret, &peer2::field(3, &[])].concat(),
-        [&id[..], &secret, &peer2::field(3, &[2, 0].repeat(700))].concat(),
-        peer2::field(3, &ID2),
-        peer2::field(1, &[b'a'; 201]),
-        peer2::field(2, b""),
+        [&id[..], &secret, &field(3, &[])].concat(),
+        [&id[..], &secret, &field(3, &[2, 0].repeat(700))].concat(),
+        field(3, &ID_ALONE),
+        field(1, &[b'a'; 201]),
+        field(2, b""),
         vec![1, 0xFF, 0xFF, 0xFF],
-        peer2::field(4, &[0; 5]),
+        field(4, &[0; 5]),
     ] {
-        lies.push(peer2::hello_with(&fields));
+        lies.push(hello_with(&fields));
     }
     // Unknown versions.
     for version in [0x00, 0x02, 0x21, 0xFF] {
@@ -139,13 +140,14 @@ fn violations_end_the_tunnel_they_come_on() {
     for signal in [0xFFFF_FFF8u32, 0xFFFF_F448] {
         one.push(("a signal nobody knows", signal.to_be_bytes().to_vec()));
     }
-    one.push((
-        "services of nobody",
-        [&peer::SERVICES[..], &[0; 8]].concat(),
-    ));
+    one.push(("services of nobody", [&gt1::SERVICES[..], &[0; 8]].concat()));
     one.push((
         "services of another",
-        [&peer::SERVICES[..], &peer::identity("id1", "guess", &ID2)].concat(),
+        [
+            &gt1::SERVICES[..],
+            &gt1::identity("id1", "guess", &ID_ALONE),
+        ]
+        .concat(),
     ));
     let two = vec![
         ("a kind that must be known", frame(0x81, 1, &[])),
@@ -156,13 +158,13 @@ fn violations_end_the_tunnel_they_come_on() {
         ("a close with a book", frame(8, 0, &[7; 65])),
         (
             "services of another",
-            frame(0x0C, 0, &who("id1", "guess", &ID2)),
+            frame(0x0C, 0, &identity("id1", "guess", &ID_ALONE)),
         ),
         ("services of nobody", frame(0x0C, 0, &[])),
     ];
     let mut ended = 0;
     for (name, bytes) in &one {
-        let mut tunnel = peer::Peer::ready_client(stage.addr, &hello1());
+        let mut tunnel = gt1::Peer::ready_client(stage.addr, &hello1());
         tunnel.send(bytes);
         // An error may be sent first.
         while tunnel.frame_or_end().is_some() {}
@@ -171,7 +173,7 @@ fn violations_end_the_tunnel_they_come_on() {
         stage.visit();
     }
     for (name, bytes) in &two {
-        let mut tunnel = peer2::Peer::ready_client(stage.addr, &hello2());
+        let mut tunnel = Peer::ready_client(stage.addr, &hello2());
         tunnel.send(bytes);
         while tunnel.frame_or_end().is_some() {}
         println!("a violation of GT/2 | the tunnel ends | {name}: it has ended");
@@ -190,8 +192,8 @@ fn violations_end_the_tunnel_they_come_on() {
 }
 
 /// Opens a GT/2 tunnel of the attacker with a visitor; returns the stream's number, too.
-fn with_stream(stage: &Stage) -> (peer2::Peer, TcpStream, u32, u32) {
-    let mut tunnel = peer2::Peer::ready_client(stage.addr, &hello2());
+fn with_stream(stage: &Stage) -> (Peer, TcpStream, u32, u32) {
+    let mut tunnel = Peer::ready_client(stage.addr, &hello2());
     let mut visitor = connect(stage.addr);
     visitor
         .write_all(b"GET / HTTP/1.1\r\nHost: id2.a\r\n\r\n")
@@ -252,7 +254,7 @@ fn overrun_windows_and_too_much_credit_end_the_tunnel() {
 fn frames_of_unknown_streams_are_dropped() {
     let mut stage = Stage::set("", "");
     let memory = Memory::since_now(&stage.server);
-    let mut tunnel = peer2::Peer::ready_client(stage.addr, &hello2());
+    let mut tunnel = Peer::ready_client(stage.addr, &hello2());
     let mut frames = Vec::new();
     for n in 1..=2000u32 {
         let stream = n.wrapping_mul(2_654_435_761) | 1;
@@ -262,27 +264,26 @@ fn frames_of_unknown_streams_are_dropped() {
         frames.extend(frame(0x7F, stream, &[9; 100]));
     }
     tunnel.send(&frames);
-    tunnel.send(&frame(6, 0, &7u64.to_be_bytes()));
-    tunnel.expect(Frame::Pong(7));
+    tunnel.sync();
 
-    let mut old = peer::Peer::ready_client(stage.addr, &hello1());
+    let mut old = gt1::Peer::ready_client(stage.addr, &hello1());
     let mut frames = Vec::new();
     for n in 1..=2000u32 {
-        let task = n.wrapping_mul(2_654_435_761) % 0xFFFF_0000 + 1;
-        frames.extend(peer::data(task, &[7; 100]));
-        frames.extend([peer::closed(task), peer::first(task, 3, b"x")].concat());
+        let stream = n.wrapping_mul(2_654_435_761) % 0xFFFF_0000 + 1;
+        frames.extend(gt1::data(stream, &[7; 100]));
+        frames.extend([gt1::closed(stream), gt1::first(stream, 3, b"x")].concat());
     }
     // A stream without an end.
-    frames.extend(peer::PING);
+    frames.extend(gt1::PING);
     old.send(&frames);
     loop {
         match old.frame() {
-            peer::Frame::Ping => break,
-            peer::Frame::Closed(_) => {}
+            gt1::Frame::Ping => break,
+            gt1::Frame::Closed(_) => {}
             other => panic!("{other:?}"),
         }
     }
-    old.send(&peer::data_head(5, 0xFFFF_FFFF));
+    old.send(&gt1::data_head(5, 0xFFFF_FFFF));
     flood(old.writer(), &[7; 65536], 8 << 20);
     let peak = memory.peak(&stage.server);
     assert_at_most(
@@ -314,8 +315,7 @@ fn data_of_ended_streams_are_dropped() {
     for _ in 0..100 {
         tunnel.send(&data(stream, &vec![7; window]));
     }
-    tunnel.send(&frame(6, 0, &7u64.to_be_bytes()));
-    tunnel.expect(Frame::Pong(7));
+    tunnel.sync();
     let peak = memory.peak(&stage.server);
     assert_at_most(
         "100 windows for an ended stream: server",
@@ -329,14 +329,14 @@ fn data_of_ended_streams_are_dropped() {
 
 #[test]
 fn floods_with_unread_answers_are_not_read() {
-    let ping = frame(6, 0, &7u64.to_be_bytes()).repeat(1000);
+    let pings = ping(7).repeat(1000);
     let opens: Vec<u8> = (1..=1000)
-        .flat_map(|stream| peer2::open(stream, 0, 1000, b"x"))
+        .flat_map(|stream| open(stream, 0, 1000, b"x"))
         .collect();
-    for (name, frames) in [("pings", ping), ("opens", opens)] {
+    for (name, frames) in [("pings", pings), ("opens", opens)] {
         let mut stage = Stage::set("", "");
         let memory = Memory::since_now(&stage.server);
-        let tunnel = peer2::Peer::ready_client(stage.addr, &hello2());
+        let tunnel = Peer::ready_client(stage.addr, &hello2());
         let sent = flood(tunnel.writer(), &frames, FLOOD);
         stage.visit();
         let attack = format!("{name} of GT/2 until no more are taken");
@@ -351,10 +351,14 @@ fn floods_with_unread_answers_are_not_read() {
 #[test]
 fn floods_of_services_and_pings_cost_little() {
     let mut stage = Stage::set("", "");
-    let change = frame(0x0C, 0, &who("id2", "secret2", &ID2));
-    let old_change = [&peer::SERVICES[..], &peer::identity("id2", "secret2", &ID2)].concat();
+    let change = frame(0x0C, 0, &identity("id2", "secret2", &ID_ALONE));
+    let old_change = [
+        &gt1::SERVICES[..],
+        &gt1::identity("id2", "secret2", &ID_ALONE),
+    ]
+    .concat();
     let memory = Memory::since_now(&stage.server);
-    let tunnel = peer2::Peer::ready_client(stage.addr, &hello2());
+    let tunnel = Peer::ready_client(stage.addr, &hello2());
     let sent = flood(tunnel.writer(), &change, change.len() * CHANGES);
     assert_eq!(sent, change.len() * CHANGES);
     stage
@@ -365,7 +369,7 @@ fn floods_of_services_and_pings_cost_little() {
     let attack = format!("{CHANGES} changes of services of GT/2");
     assert_at_most(&format!("{attack}: server"), FLOOD_KIB, peak, "KiB");
 
-    let old = peer::Peer::ready_client(stage.addr, &hello1());
+    let old = gt1::Peer::ready_client(stage.addr, &hello1());
     flood(old.writer(), &old_change, old_change.len() * CHANGES);
     stage
         .server
@@ -375,7 +379,7 @@ fn floods_of_services_and_pings_cost_little() {
     assert_at_most(&format!("{attack}: server"), FLOOD_KIB, peak, "KiB");
 
     let pings = 4 << 20;
-    flood(old.writer(), &peer::PING.repeat(4096), pings);
+    flood(old.writer(), &gt1::PING.repeat(4096), pings);
     stage.visit();
     let peak = memory.peak(&stage.server);
     let attack = format!("{} pings of GT/1", pings / 4);
@@ -390,10 +394,10 @@ fn short_lived_tunnels_leave_nothing_behind() {
     let mut stage = Stage::set("", "");
     let memory = Memory::since_now(&stage.server);
     let port = free_port();
-    let services = [&[0x02][..], &port_option(false, port), &ID2].concat();
+    let services = [&[0x02][..], &port_option(false, port), &ID_ALONE].concat();
     let hellos = [
-        peer2::hello("id2", "secret2", &services, WINDOW),
-        peer::hello("id2", "secret2", &services),
+        gt2::hello("id2", "secret2", &services, WINDOW),
+        gt1::hello("id2", "secret2", &services),
     ];
     for n in 0..TUNNELS {
         let from = Ipv4Addr::LOCALHOST;
@@ -422,7 +426,7 @@ fn a_client_that_ends_streams_at_once_harms_no_other_client() {
     const VISITORS: usize = 2000;
     let mut stage = Stage::set("", "");
     let memory = Memory::since_now(&stage.server);
-    let mut tunnel = peer2::Peer::ready_client(stage.addr, &hello2());
+    let mut tunnel = Peer::ready_client(stage.addr, &hello2());
     let ending = std::thread::spawn(move || {
         let mut ended = 0;
         // Until the server has sent everything.

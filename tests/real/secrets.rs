@@ -4,7 +4,8 @@
 use crate::common::api::{self, answer, judgement};
 use crate::common::certs;
 use crate::common::gt::{Gt, GT};
-use crate::common::peer::{hello, Frame, Peer};
+use crate::common::peer::gt1::{hello, Frame, Peer};
+use crate::common::peer::ID_ALONE;
 use crate::common::process::run;
 use crate::common::scratch::Scratch;
 use crate::common::visitor::{ask, get};
@@ -12,7 +13,6 @@ use crate::common::{sentry, service};
 use std::path::Path;
 use std::process::Command;
 
-const ID_ALONE: [u8; 1] = [0x00];
 /// A part of every secret in this test.
 const MARK: &str = "hush";
 

@@ -7,7 +7,8 @@ use crate::common::curl::{curl, Reply};
 use crate::common::gt::{client, client_of_id1, server, server_of_id1, Gt, GT};
 use crate::common::hello::{client_hello, cutter, Cut};
 use crate::common::nginx::{self, Nginx};
-use crate::common::peer::{hello, Frame, Peer};
+use crate::common::peer::gt1::{hello, Frame, Peer};
+use crate::common::peer::ID_ALONE;
 use crate::common::samples::{assert_same, random_file, Random};
 use crate::common::scratch::Scratch;
 use crate::common::service::{self, Service};
@@ -449,7 +450,7 @@ fn apis_are_asked_over_https_if_the_system_trusts_them() {
     let url = format!("https://localhost:{}/", addr.port());
 
     let line = format!("server -addr 127.0.0.1:0 -authAPI {url}");
-    let id1 = hello("id1", "s", &[0x00]);
+    let id1 = hello("id1", "s", &ID_ALONE);
     let mut trusts = Gt::trusting(&certs.ca, &line);
     Peer::client(trusts.addr(), &id1).expect(Frame::Ready);
     let mut distrusts = Gt::trusting(&certs.other_ca, &line);

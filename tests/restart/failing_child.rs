@@ -3,7 +3,8 @@
 use crate::common;
 use crate::common::eventually;
 use crate::common::gt::{Gt, GT};
-use crate::common::peer::{hello, Peer};
+use crate::common::peer::gt1::{hello, Peer};
+use crate::common::peer::ID_ALONE;
 use crate::common::program::{install_gt, install_script};
 use crate::common::scratch::Scratch;
 use std::net::SocketAddr;
@@ -23,7 +24,7 @@ impl Installed {
         let file = scratch.file("server.yaml", config(1));
         let mut server = Gt::of_program(&program, &format!("-config {}", file.display()));
         let addr: SocketAddr = server.addr();
-        let peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
+        let peer = Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE));
         Installed {
             scratch,
             server,

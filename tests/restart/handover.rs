@@ -2,11 +2,10 @@
 //! something. That visitors do not notice, see `restart`.
 
 use crate::common::gt::{client, client_of_id1, server, server_of_id1, Gt, Successor};
-use crate::common::peer::{
-    closed, data, first, hello, identity, port_option, prefix_option, Frame, Peer, PeerServer,
-    CLOSE, PING, SERVICES,
+use crate::common::peer::gt1::{
+    closed, data, first, hello, identity, Frame, Peer, PeerServer, CLOSE, PING, SERVICES,
 };
-use crate::common::peer2;
+use crate::common::peer::{gt2, port_option, prefix_option, ID_ALONE};
 use crate::common::ports::free_port;
 use crate::common::scratch::Scratch;
 use crate::common::service::{self, assert_echo};
@@ -65,26 +64,25 @@ fn random_ports_stay_with_their_services() {
 fn a_half_sent_request_is_served_across_a_restart() {
     let mut server = server_of_id1("");
     let addr = server.addr();
-    let services = peer2::hello("id1", "secret1", &[0], 65536);
-    let mut peer = peer2::Peer::ready_client(addr, &services);
+    let services = gt2::hello("id1", "secret1", &ID_ALONE, 65536);
+    let mut peer = gt2::Peer::ready_client(addr, &services);
     let mut visitor = connect(addr);
     visitor
         .write_all(b"GET / HTTP/1.1\r\n")
         .expect("half a request");
     // The old process has received it.
-    peer.send(&peer2::frame(6, 0, &[0; 8]));
-    peer.expect(peer2::Frame::Pong(0));
+    peer.sync();
     let _new = server.restart();
-    peer.expect(peer2::Frame::Reconnect);
+    peer.expect(gt2::Frame::Reconnect);
     // Unneeded tunnels are closed after three seconds.
     std::thread::sleep(Duration::from_secs(4));
     visitor
         .write_all(b"Host: id1.a\r\n\r\n")
         .expect("the other half");
     let (stream, ..) = peer.opened();
-    peer.expect(peer2::Frame::Close);
+    peer.expect(gt2::Frame::Close);
     let answer = b"HTTP/1.1 204 Fine\r\nContent-Length: 0\r\n\r\n";
-    peer.send(&peer2::data(stream, answer));
+    peer.send(&gt2::data(stream, answer));
     assert_eq!(read_answer(&mut visitor).status, 204);
     drop((peer, visitor));
     assert_eq!(server.exit().code(), Some(0));
@@ -94,7 +92,7 @@ fn a_half_sent_request_is_served_across_a_restart() {
 fn a_half_sent_request_follows_a_tunnel_that_moves() {
     let mut server = server_of_id1("");
     let addr = server.addr();
-    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE));
     let mut visitor = connect(addr);
     visitor
         .write_all(b"GET / HTTP/1.1\r\n")
@@ -106,27 +104,27 @@ fn a_half_sent_request_follows_a_tunnel_that_moves() {
     visitor
         .write_all(b"Host: id1.a\r\n\r\n")
         .expect("the other half");
-    let (task, _, head) = peer.task();
+    let (stream, _, head) = peer.opened();
     assert_eq!(head, b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n");
     let answer = b"HTTP/1.1 204 Fine\r\nContent-Length: 0\r\n\r\n";
-    peer.send(&data(task, answer));
+    peer.send(&data(stream, answer));
     assert_eq!(read_answer(&mut visitor).status, 204);
     assert_eq!(server.exit().code(), Some(0));
     peer.sync();
 }
 
-/// Sends data of `task`, which `end` does not read, so that some of it is stuck in gt and nothing
+/// Sends data of `stream`, which `end` does not read, so that some of it is stuck in gt and nothing
 /// before. Returns how much `end` has still to get. A gt that goes on to read answers the
 /// `question`.
 fn stuff(
     peer: &mut Peer,
-    task: u32,
+    stream: u32,
     (question, answer): (&[u8], Frame),
     end: &mut TcpStream,
 ) -> usize {
     let socket = socket2::SockRef::from(&*end);
     socket.set_recv_buffer_size(BLOCK).expect("a small buffer");
-    let block = data(task, &[b'x'; BLOCK]);
+    let block = data(stream, &[b'x'; BLOCK]);
     // As much as the system takes, and a full backlog.
     let mut sent = 0;
     loop {
@@ -166,9 +164,9 @@ fn bytes_stuck_on_the_way_to_a_visitor_arrive() {
     let addr = server.addr();
     let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &port_option(false, port)));
     let mut visitor = connect(local(port));
-    let (task, ..) = peer.task();
-    let left = stuff(&mut peer, task, (&PING, Frame::Ping), &mut visitor);
-    peer.send(&closed(task));
+    let (stream, ..) = peer.opened();
+    let left = stuff(&mut peer, stream, (&PING, Frame::Ping), &mut visitor);
+    peer.send(&closed(stream));
     let _new = server.restart();
     // The stream keeps the tunnel in its process.
     peer.send(&CLOSE);
@@ -239,14 +237,14 @@ fn a_late_tunnel_does_not_get_another_client_s_prefix() {
     let addr = server.addr();
     let mine = prefix_option("web");
     let mut first = Peer::ready_client(addr, &hello("id1", "secret1", &mine));
-    let theirs = peer2::hello("id2", "secret2", &mine, 0);
+    let theirs = gt2::hello("id2", "secret2", &mine, 0);
     let (half, rest) = theirs.split_at(4);
     // The old process answers it, so it has received it.
-    let mut late = peer2::Peer::client(addr, half);
+    let mut late = gt2::Peer::client(addr, half);
     first.sync();
     let _new = server.restart();
     late.send(rest);
-    assert_eq!(late.frame(), peer2::Frame::Error(vec![0, 5]));
+    assert_eq!(late.frame(), gt2::Frame::Error(vec![0, 5]));
 }
 
 #[test]
@@ -259,8 +257,8 @@ fn a_client_that_reloads_during_a_restart_loses_nothing() {
     let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &services));
     let mut visitor = connect(local(port));
     visitor.write_all(b"hello").expect("the port is open");
-    let (task, ..) = peer.task();
-    peer.gather(task, 5);
+    let (stream, ..) = peer.opened();
+    peer.gather(stream, 5);
     let _new = server.restart();
     // The same services in another order.
     let services = [&[2], &more[..], &port_of].concat();
@@ -268,18 +266,18 @@ fn a_client_that_reloads_during_a_restart_loses_nothing() {
     peer.expect(Frame::PortOpened(1, port));
     peer.expect(Frame::Services);
     visitor.write_all(b"more").expect("it goes on");
-    assert_eq!(peer.gather(task, 4), b"more");
+    assert_eq!(peer.gather(stream, 4), b"more");
     // The new process knows the new services.
     let asking = std::thread::spawn(move || get(addr, "more.a", "/").status);
-    let (other, service, _) = peer.task();
+    let (other, service, _) = peer.opened();
     assert_eq!(service, 0);
     peer.send(&data(other, b"HTTP/1.1 204 Fine\r\n\r\n"));
-    peer.send(&[closed(other), closed(task)].concat());
+    peer.send(&[closed(other), closed(stream)].concat());
     assert_eq!(asking.join().expect("an answer"), 204);
     // The same after the tunnel has moved.
     server.wait_for("tunnel taken over");
     let asking = std::thread::spawn(move || get(addr, "more.a", "/").status);
-    let (last, service, _) = peer.task();
+    let (last, service, _) = peer.opened();
     assert!(service == 0 && last > other);
     peer.send(&data(last, b"HTTP/1.1 204 Fine\r\n\r\n"));
     peer.send(&closed(last));
@@ -293,13 +291,13 @@ fn a_client_that_adds_services_during_a_restart_gets_them_from_the_new_process()
         "-id id2 -secret secret2 -tcpNumber 1 -tcpRange {port}"
     ));
     let addr = server.addr();
-    let mut other = peer2::Peer::ready_client(addr, &peer2::hello("id2", "secret2", &[0], 0));
+    let mut other = gt2::Peer::ready_client(addr, &gt2::hello("id2", "secret2", &ID_ALONE, 0));
     let services = port_option(false, port);
     let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &services));
     let mut visitor = connect(local(port));
     visitor.write_all(b"hello").expect("the port is open");
-    let (task, ..) = peer.task();
-    peer.gather(task, 5);
+    let (stream, ..) = peer.opened();
+    peer.gather(stream, 5);
     let mut late = connect(addr);
     late.write_all(b"GET / HTTP/1.1\r\n")
         .expect("half a request");
@@ -307,7 +305,7 @@ fn a_client_that_adds_services_during_a_restart_gets_them_from_the_new_process()
     peer.sync();
     let _new = server.restart();
     // From here on the old process accepts no tunnels.
-    other.expect(peer2::Frame::Reconnect);
+    other.expect(gt2::Frame::Reconnect);
     // It does not know the tunnels of the new process either.
     let taken = hello("id2", "secret2", &prefix_option("taken"));
     let mut other = Peer::ready_client(addr, &taken);
@@ -316,10 +314,10 @@ fn a_client_that_adds_services_during_a_restart_gets_them_from_the_new_process()
     peer.expect(Frame::Services);
     peer.expect(Frame::Close);
     visitor.write_all(b"more").expect("it goes on");
-    assert_eq!(peer.gather(task, 4), b"more");
+    assert_eq!(peer.gather(stream, 4), b"more");
     late.write_all(b"Host: taken.a\r\n\r\n")
         .expect("the other half");
-    let (asked, ..) = other.task();
+    let (asked, ..) = other.opened();
     other.send(&data(
         asked,
         b"HTTP/1.1 204 Fine\r\nContent-Length: 0\r\n\r\n",
@@ -332,7 +330,7 @@ fn a_client_that_adds_services_during_a_restart_gets_them_from_the_new_process()
     again.expect(Frame::PortOpened(0, port));
     again.expect(Frame::Ready);
     let asking = std::thread::spawn(move || get(addr, "free.a", "/").status);
-    let (asked, ..) = again.task();
+    let (asked, ..) = again.opened();
     again.send(&data(asked, b"HTTP/1.1 204 Fine\r\n\r\n"));
     again.send(&closed(asked));
     assert_eq!(asking.join().expect("an answer"), 204);
@@ -358,7 +356,7 @@ fn services_of_a_tunnel_that_drains_change_nothing() {
     visitor
         .write_all(b"GET / HTTP/1.1\r\nHost: one.a\r\n\r\n")
         .expect("a request");
-    let (task, ..) = peer.task();
+    let (stream, ..) = peer.opened();
     write(1);
     server.reload();
     peer.expect(Frame::Close);
@@ -367,7 +365,7 @@ fn services_of_a_tunnel_that_drains_change_nothing() {
     peer.send(&[&SERVICES[..], &one].concat());
     peer.expect(Frame::Services);
     peer.send(&data(
-        task,
+        stream,
         b"HTTP/1.1 204 Fine\r\nContent-Length: 0\r\n\r\n",
     ));
     assert_eq!(read_answer(&mut visitor).status, 204);
@@ -387,7 +385,7 @@ fn a_client_that_drains_keeps_its_prefix() {
         visitor
     };
     let _visitor = visit();
-    first.task();
+    first.opened();
     first.send(&CLOSE);
     first.expect(Frame::Close);
     // Its last visitor is still there, so the client may return.
@@ -395,7 +393,7 @@ fn a_client_that_drains_keeps_its_prefix() {
     Peer::client(addr, &theirs).expect(Frame::Error(5));
     let mut again = Peer::ready_client(addr, &mine);
     let _visitor = visit();
-    again.task();
+    again.opened();
 }
 
 #[test]
@@ -406,27 +404,26 @@ fn an_absent_client_is_waited_for_after_another_restart() {
     ));
     let addr = server.addr();
     let services = [&[2], &port_option(false, port)[..], &prefix_option("name")].concat();
-    let mut first =
-        peer2::Peer::ready_client(addr, &peer2::hello("id1", "secret1", &services, 65536));
+    let mut first = gt2::Peer::ready_client(addr, &gt2::hello("id1", "secret1", &services, 65536));
     let services = hello("id1", "secret1", &services);
     let new = server.restart();
-    first.expect(peer2::Frame::Reconnect);
+    first.expect(gt2::Frame::Reconnect);
     new.signal("QUIT");
     // Ends with the test.
     let _newest = Successor::named_by(&server.wait_for_lines(" takes over; ", 2)[1]);
     new.wait_for_end();
     let waiting = std::thread::spawn(move || get(addr, "name.a", "/").status);
     let _visitor = connect(local(port));
-    let mut thief = Peer::client(addr, &hello("id1", "other", &[0]));
+    let mut thief = Peer::client(addr, &hello("id1", "other", &ID_ALONE));
     thief.expect(Frame::Error(1));
     let mut again = Peer::client(addr, &services);
     again.expect(Frame::PortOpened(0, port));
     again.expect(Frame::Ready);
-    let (task, ..) = again.task();
-    let (other, ..) = again.task();
-    for task in [task, other] {
-        again.send(&data(task, b"HTTP/1.1 204 Fine\r\n\r\n"));
-        again.send(&closed(task));
+    let (stream, ..) = again.opened();
+    let (other, ..) = again.opened();
+    for stream in [stream, other] {
+        again.send(&data(stream, b"HTTP/1.1 204 Fine\r\n\r\n"));
+        again.send(&closed(stream));
     }
     assert_eq!(waiting.join().expect("an answer"), 204);
 }
@@ -458,7 +455,7 @@ fn both_roles_of_a_process_stop_at_the_same_time() {
     let mut mine = Peer::ready_client(addr, &hello("id1", "secret1", &port_option(false, port)));
     let mut visitor = connect(local(port));
     visitor.write_all(b"running").expect("the port is open");
-    mine.task();
+    mine.opened();
     gt.signal("TERM");
     loop {
         match mine.frame() {

@@ -7,8 +7,8 @@ use crate::common::curl::curl;
 use crate::common::eventually;
 use crate::common::gt::{client, server, server_of_id1, Gt, Successor};
 use crate::common::original::Original;
-use crate::common::peer::{closed, data, hello, port_option, Frame, Peer, PING};
-use crate::common::peer2;
+use crate::common::peer::gt1::{closed, data, hello, Frame, Peer, PING};
+use crate::common::peer::{gt2, port_option, ID_ALONE};
 use crate::common::ports::free_port;
 use crate::common::scratch::Scratch;
 use crate::common::service::Service;
@@ -179,7 +179,7 @@ fn a_tunnel_without_streams_moves_in_the_middle_of_a_frame() {
     let services = [&[2], &port_option(false, port)[..], &[0]].concat();
     let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &services));
     let mut visitor = connect(local(port));
-    let (before, ..) = peer.task();
+    let (before, ..) = peer.opened();
     drop(visitor);
     peer.expect(Frame::Closed(before));
     peer.sync();
@@ -188,15 +188,15 @@ fn a_tunnel_without_streams_moves_in_the_middle_of_a_frame() {
     assert_eq!(server.exit().code(), Some(0));
     peer.send(&PING[3..]);
     peer.expect(Frame::Ping);
-    // Port and prefix are there, and no task number is used twice.
+    // Port and prefix are there, and no stream number is used twice.
     visitor = connect(local(port));
-    let (task, service, _) = peer.task();
-    assert!(service == 0 && task > before, "{task}");
-    peer.send(&data(task, b"hello"));
+    let (stream, service, _) = peer.opened();
+    assert!(service == 0 && stream > before, "{stream}");
+    peer.send(&data(stream, b"hello"));
     visitor.read_exact(&mut [0; 5]).expect("an answer");
     write!(connect(addr), "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").expect("ask");
-    let (next, service, _) = peer.task();
-    assert!(service == 1 && next > task, "{next}");
+    let (next, service, _) = peer.opened();
+    assert!(service == 1 && next > stream, "{next}");
 }
 
 #[test]
@@ -206,15 +206,15 @@ fn a_port_stays_open_in_the_old_process_when_another_tunnel_of_its_client_ends_i
         "-id id2 -secret secret2 -tcpNumber 1 -tcpRange {port}"
     ));
     let addr = server.addr();
-    let other = peer2::hello("id2", "secret2", &[0], 0);
-    let mut other = peer2::Peer::ready_client(addr, &other);
+    let other = gt2::hello("id2", "secret2", &ID_ALONE, 0);
+    let mut other = gt2::Peer::ready_client(addr, &other);
     let services = hello("id1", "secret1", &port_option(false, port));
     let mut old = Peer::ready_client(addr, &services);
     let held = connect(local(port));
-    let (before, ..) = old.task();
+    let (before, ..) = old.opened();
     let _new = server.restart();
     // From here on the old process accepts no tunnels.
-    other.expect(peer2::Frame::Reconnect);
+    other.expect(gt2::Frame::Reconnect);
     let mut another = Peer::client(addr, &services);
     another.expect(Frame::PortOpened(0, port));
     another.expect(Frame::Ready);
@@ -222,39 +222,39 @@ fn a_port_stays_open_in_the_old_process_when_another_tunnel_of_its_client_ends_i
     server.wait_for("tunnel closed");
     // Both processes had the port; now only the old one accepts.
     let visitor = connect(local(port));
-    let (task, ..) = old.task();
-    old.send(&data(task, b"hello"));
+    let (stream, ..) = old.opened();
+    old.send(&data(stream, b"hello"));
     read(&mut &visitor, 5);
     // The new process has the port again when the tunnel has moved.
     drop((visitor, held));
     let mut ended = [old.frame(), old.frame()];
-    ended.sort_by_key(|frame| *frame == Frame::Closed(task));
-    assert_eq!(ended, [Frame::Closed(before), Frame::Closed(task)]);
+    ended.sort_by_key(|frame| *frame == Frame::Closed(stream));
+    assert_eq!(ended, [Frame::Closed(before), Frame::Closed(stream)]);
     server.wait_for("tunnel taken over");
     let _visitor = connect(local(port));
-    old.task();
+    old.opened();
 }
 
 #[test]
 fn visitors_passed_to_the_old_process_are_limited_like_others() {
     let mut server = server_of_id1("-addressConnections 2");
     let addr = server.addr();
-    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE));
     let visit = || {
         let mut visitor = connect_from([127, 0, 0, 2].into(), addr);
         write!(visitor, "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").expect("ask");
         visitor
     };
     let _first = visit();
-    peer.task();
+    peer.opened();
     let _new = server.restart();
     let _second = visit();
-    peer.task();
+    peer.opened();
     assert_eq!(read_to_end(&mut visit()), b"");
     // Visitors from other addresses have their own permits.
     let mut other = connect(addr);
     write!(other, "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").expect("ask");
-    peer.task();
+    peer.opened();
 }
 
 #[test]
@@ -265,10 +265,10 @@ fn a_tls_visitor_passed_to_the_old_process_is_trusted_by_its_own_address() {
         certs.flags()
     ));
     let (addr, port) = (server.addr(), server.tls_addr().port());
-    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE));
     let mut held = connect(addr);
     write!(held, "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").expect("ask");
-    peer.task();
+    peer.opened();
     let _new = server.restart();
     // The TLS session stays in the new process, which connects to the old one from 127.0.0.1.
     for (from, is_proxy) in [("127.0.0.2", false), ("127.0.0.1", true)] {
@@ -278,14 +278,14 @@ fn a_tls_visitor_passed_to_the_old_process_is_trusted_by_its_own_address() {
             certs.ca.display(),
         );
         let asking = std::thread::spawn(move || curl(&line));
-        let (task, _, head) = peer.task();
+        let (stream, _, head) = peer.opened();
         let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
         assert_eq!(head.contains("connection: close"), is_proxy, "{head}");
         peer.send(&data(
-            task,
+            stream,
             b"HTTP/1.1 204 Fine\r\nConnection: close\r\n\r\n",
         ));
-        peer.send(&closed(task));
+        peer.send(&closed(stream));
         let reply = asking.join().expect("a reply");
         assert_eq!(reply.code, 0, "{}", reply.errors);
     }
@@ -379,7 +379,7 @@ fn visitors_wait_for_an_original_when_the_old_process_is_killed() {
     let service = bodies();
     let mut server = server_of_id1("");
     let addr = server.addr();
-    let original = Original::start(addr, hello("id1", "secret1", &[0]), service.addr);
+    let original = Original::start(addr, hello("id1", "secret1", &ID_ALONE), service.addr);
     server.wait_for("tunnel opened");
     let mut held = connect(addr);
     download(&mut held, 1000, "");
@@ -405,7 +405,7 @@ fn a_client_that_the_new_configuration_refuses_gets_no_new_visitors() {
     let file = write(&format!("  id1: {{secret: secret1}}\n{other}"));
     let mut server = server(&format!("-config {}", file.display()));
     let addr = server.addr();
-    let original = Original::start(addr, hello("id1", "secret1", &[0]), service.addr);
+    let original = Original::start(addr, hello("id1", "secret1", &ID_ALONE), service.addr);
     server.wait_for("tunnel opened");
     let mut held = connect(addr);
     download(&mut held, 1000, "");

@@ -4,7 +4,8 @@ use crate::common;
 use crate::common::crowd::Crowd;
 use crate::common::eventually;
 use crate::common::gt::{client, client_of_id1, server, server_of_id1, Gt, GT};
-use crate::common::peer::{hello, port_option, prefix_option, Frame, Peer};
+use crate::common::peer::gt1::{hello, Frame, Peer};
+use crate::common::peer::{port_option, prefix_option, ID_ALONE};
 use crate::common::ports::free_port;
 use crate::common::program::{install_gt, install_script};
 use crate::common::scratch::Scratch;
@@ -153,13 +154,13 @@ fn a_client_restarts_where_the_server_allows_one_tunnel() {
 fn an_id_keeps_its_secret_across_a_restart() {
     let mut server = server("-addr 127.0.0.1:0 -allowAnyClient");
     let addr = server.addr();
-    let mut first = Peer::ready_client(addr, &hello("id1", "first", &[0]));
+    let mut first = Peer::ready_client(addr, &hello("id1", "first", &ID_ALONE));
     let _new = server.restart();
     // The owner has not reconnected yet, or has only just been moved.
-    let mut thief = Peer::client(addr, &hello("id1", "second", &[0]));
+    let mut thief = Peer::client(addr, &hello("id1", "second", &ID_ALONE));
     thief.expect(Frame::Error(1));
     thief.expect_end();
-    let mut again = Peer::ready_client(addr, &hello("id1", "first", &[0]));
+    let mut again = Peer::ready_client(addr, &hello("id1", "first", &ID_ALONE));
     again.sync();
     first.sync();
 }
@@ -271,12 +272,12 @@ fn a_restart_that_removes_all_users_is_refused() {
     let users = scratch.file("users.yaml", "id1: {secret: secret1}\n");
     let mut server = server(&format!("-addr 127.0.0.1:0 -users {}", users.display()));
     let addr = server.addr();
-    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE));
     scratch.file("users.yaml", "# id1: {secret: secret1}\n");
     server.signal("QUIT");
     server.wait_for("is the users file empty or half-written?");
     peer.sync();
-    Peer::ready_client(addr, &hello("id1", "secret1", &[0])).sync();
+    Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE)).sync();
 }
 
 #[test]
@@ -290,7 +291,7 @@ fn the_first_process_of_a_container_logs_why_it_cannot_restart() {
     let line = "-addr 127.0.0.1:0 -id id1 -secret secret1";
     let mut server = Gt::spawn("gt server", command, line);
     let addr = server.addr();
-    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE));
     let inside = server.only_child();
     inside.signal("QUIT");
     server.wait_for(" ERR not restarted: this is process 1, ");

@@ -3,7 +3,8 @@
 
 use crate::common::eventually;
 use crate::common::gt::{client_of_id1, gt, server, server_of_id1, server_with_descriptors, Gt};
-use crate::common::peer::{closed, data, hello, port_option, prefix_option, Frame, Peer, CLOSE};
+use crate::common::peer::gt1::{closed, data, hello, Frame, Peer, CLOSE};
+use crate::common::peer::{port_option, prefix_option, ID_ALONE};
 use crate::common::ports::free_port;
 use crate::common::samples::Random;
 use crate::common::service;
@@ -12,7 +13,6 @@ use std::io::Write;
 use std::net::{Shutdown, SocketAddr};
 
 const API: &str = "-apiAddr 127.0.0.1:0";
-const ID_ALONE: [u8; 1] = [0x00];
 const SELF_TEST_PASSED: &str = "self test passed";
 
 /// Starts a server with an API and user id1; returns it, its visitor address, and the API's.
@@ -235,10 +235,10 @@ fn every_byte_of_a_transfer_is_counted_once() {
     let (up, down) = (Random::new(1).bytes(250_001), Random::new(2).bytes(100_003));
     let mut visitor = connect(([127, 0, 0, 1], port).into());
     visitor.write_all(&down).expect("send");
-    let (task, _, mut came) = peer.task();
-    came.extend(peer.gather(task, down.len() - came.len()));
+    let (stream, _, mut came) = peer.opened();
+    came.extend(peer.gather(stream, down.len() - came.len()));
     assert!(came == down, "the bytes down differ");
-    peer.send(&data(task, &up));
+    peer.send(&data(stream, &up));
     assert!(read(&mut visitor, up.len()) == up, "the bytes up differ");
     let all = [1, 1, 1, 250_001, 100_003];
     assert_eq!(numbers(api, "gt", ""), all);
@@ -253,7 +253,7 @@ fn every_byte_of_a_transfer_is_counted_once() {
     );
 
     // Bytes for a stream that has ended are not carried.
-    peer.send(&[closed(task), data(task, b"late")].concat());
+    peer.send(&[closed(stream), data(stream, b"late")].concat());
     assert_eq!(read_to_end(&mut visitor), b"");
     drop(visitor);
     eventually("the stream to end", || {
@@ -275,8 +275,8 @@ fn bytes_of_replaced_tunnels_stay_in_the_totals() {
     let (_server, addr, api) = setup(&format!("-tcpNumber 1 -tcpRange {port}-{port}"));
     let mut old = Peer::ready_client(addr, &hello("id1", "secret1", &port_option(true, 0)));
     let mut visitor = connect(([127, 0, 0, 1], port).into());
-    let (task, ..) = old.task();
-    old.send(&data(task, &[1; 1000]));
+    let (stream, ..) = old.opened();
+    old.send(&data(stream, &[1; 1000]));
     read(&mut visitor, 1000);
 
     let new = Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE));
@@ -288,10 +288,10 @@ fn bytes_of_replaced_tunnels_stay_in_the_totals() {
         (numbers(api, "gt", "") == [1, 1, 1, 1000, 0]).then_some(())
     });
     assert_eq!(numbers(api, "gt_client", "id1"), [1, 1, 1, 1000, 0]);
-    old.send(&data(task, &[2; 234]));
+    old.send(&data(stream, &[2; 234]));
     read(&mut visitor, 234);
     assert_eq!(numbers(api, "gt", ""), [1, 1, 1, 1234, 0]);
-    old.send(&[&closed(task)[..], &CLOSE].concat());
+    old.send(&[&closed(stream)[..], &CLOSE].concat());
     eventually("the old tunnel to end", || {
         (numbers(api, "gt", "") == [0, 0, 1, 1234, 0]).then_some(())
     });
@@ -469,8 +469,8 @@ fn clients_beyond_the_limit_are_summed_up() {
         let mut visitor = connect(addr);
         let asked = format!("GET / HTTP/1.1\r\nHost: id{n:03}\r\n\r\n");
         visitor.write_all(asked.as_bytes()).expect("send");
-        let (task, ..) = peer.task();
-        peer.send(&[data(task, &vec![0; n]), closed(task)].concat());
+        let (stream, ..) = peer.opened();
+        peer.send(&[data(stream, &vec![0; n]), closed(stream)].concat());
         assert_eq!(read_to_end(&mut visitor).len(), n);
     }
     let asked = "GET / HTTP/1.1\r\nHost: id002\r\n\r\n".len() as u64;

@@ -4,9 +4,8 @@
 use crate::common::api::{self, answer, judgement, Api, Request};
 use crate::common::eventually;
 use crate::common::gt::{server, Gt};
-use crate::common::peer::{
-    data, hello, identity, port_option, prefix_option, Frame, Peer, CLOSE, READY, SERVICES,
-};
+use crate::common::peer::gt1::{data, hello, identity, Frame, Peer, CLOSE, READY, SERVICES};
+use crate::common::peer::{port_option, prefix_option, ID_ALONE};
 use crate::common::ports::free_port;
 use crate::common::samples::Random;
 use crate::common::scratch::Scratch;
@@ -16,7 +15,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier, Mutex};
 
-const ID_ALONE: [u8; 1] = [0x00];
 const BAD_CREDENTIALS: Frame = Frame::Error(1);
 
 /// Starts a server without users that asks `api`.
@@ -96,7 +94,7 @@ fn a_client_known_to_the_api_is_admitted_with_its_prefixes() {
 
     for (host, service) in [("shop.a", 0), ("blog.a", 2), ("id1.a", 3)] {
         let _visitor = visit(addr, host);
-        assert_eq!(peer.task().1, service, "{host}");
+        assert_eq!(peer.opened().1, service, "{host}");
     }
 }
 
@@ -133,7 +131,7 @@ fn only_granted_prefixes_are_published() {
     let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &offers));
     for (host, service) in [("b.a", 1), ("id1.a", 2)] {
         let _visitor = visit(addr, host);
-        assert_eq!(peer.task().1, service, "{host}");
+        assert_eq!(peer.opened().1, service, "{host}");
     }
     for host in ["a.a", "unasked.a"] {
         assert_eq!(get(addr, host, "/").status, 404, "{host}");
@@ -142,7 +140,7 @@ fn only_granted_prefixes_are_published() {
     // What this client was not granted is free for another.
     let mut other = Peer::ready_client(addr, &hello("a", "s", &ID_ALONE));
     let _visitor = visit(addr, "a.a");
-    assert_eq!(other.task().1, 0);
+    assert_eq!(other.opened().1, 0);
 }
 
 #[test]
@@ -199,12 +197,12 @@ fn a_slow_api_delays_no_other_client() {
     let mut slow = Peer::client(addr, &hello("slow", "s", &ID_ALONE));
     let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE));
     let _visitor = visit(addr, "id1.a");
-    assert_eq!(peer.task().1, 0);
+    assert_eq!(peer.opened().1, 0);
     assert_eq!(get(addr, "slow.a", "/").status, 404);
     go.send(()).unwrap();
     slow.expect(Frame::Ready);
     let _visitor = visit(addr, "slow.a");
-    assert_eq!(slow.task().1, 0);
+    assert_eq!(slow.opened().1, 0);
 }
 
 #[test]
@@ -260,7 +258,7 @@ fn the_api_is_asked_about_changed_services_on_a_live_tunnel() {
     let before = services(&[&prefix_option("a")]);
     let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &before));
     let mut visitor = visit(addr, "a.a");
-    let (task, ..) = peer.task();
+    let (stream, ..) = peer.opened();
     let running = Random::new(1).bytes(100_000);
     assert_eq!(api.request().prefixes(), ["a"]);
 
@@ -271,24 +269,24 @@ fn the_api_is_asked_about_changed_services_on_a_live_tunnel() {
     ]);
     let change = [&SERVICES[..], &identity("id1", "secret1", &offers)].concat();
     *say.lock().unwrap() = judgement(true, &["b"]);
-    peer.send(&[&change[..], &data(task, &running)].concat());
+    peer.send(&[&change[..], &data(stream, &running)].concat());
     assert_eq!(api.request().prefixes(), ["a", "b", "c"]);
     peer.expect(Frame::Services);
     let _other = visit(addr, "b.a");
-    assert_eq!(peer.task().1, 0);
+    assert_eq!(peer.opened().1, 0);
     assert_eq!(get(addr, "c.a", "/").status, 404);
     // What is no longer granted is free for another client.
     *say.lock().unwrap() = judgement(true, &[]);
     let mut other = Peer::ready_client(addr, &hello("a", "s", &ID_ALONE));
     let _at_other = visit(addr, "a.a");
-    assert_eq!(other.task().1, 0);
+    assert_eq!(other.opened().1, 0);
 
     // What was granted stays while the API fails.
     *say.lock().unwrap() = answer(503, "");
     peer.send(&change);
     peer.expect(Frame::Services);
     let _other = visit(addr, "b.a");
-    assert_eq!(peer.task().1, 0);
+    assert_eq!(peer.opened().1, 0);
 
     let got = read(&mut visitor, running.len());
     assert!(got == running, "the running visitor");
@@ -383,7 +381,7 @@ fn an_address_with_failed_logins_is_locked_out_but_its_visitors_are_served() {
     assert_refused(addr, &right, BAD_CREDENTIALS);
     assert_refused(addr, &[0xF0, 0x01], BAD_CREDENTIALS);
     let _visitor = visit(addr, "id1.a");
-    assert_eq!(peer.task().1, 0);
+    assert_eq!(peer.opened().1, 0);
     assert_eq!(ask(addr, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").status, 404);
     eventually("the address to be let in again", || {
         let mut peer = Peer::client(addr, &right);
@@ -399,6 +397,8 @@ fn an_address_with_failed_logins_is_locked_out_but_its_visitors_are_served() {
 #[cfg(feature = "client")]
 #[test]
 fn a_locked_out_client_logs_for_how_long() {
+    use crate::common::peer::gt2;
+
     let mut server =
         server("-addr 127.0.0.1:0 -id id1 -secret secret1 -reconnectTimes 1 -reconnectDuration 1h");
     let addr = server.addr();
@@ -407,11 +407,8 @@ fn a_locked_out_client_logs_for_how_long() {
         assert_refused(addr, &wrong, BAD_CREDENTIALS);
     }
     server.wait_for("has failed to authenticate 2 times");
-    let mut peer = crate::common::peer2::Peer::client(
-        addr,
-        &crate::common::peer2::hello("id1", "secret1", &ID_ALONE, 0),
-    );
-    let crate::common::peer2::Frame::Error(payload) = peer.frame() else {
+    let mut peer = gt2::Peer::client(addr, &gt2::hello("id1", "secret1", &ID_ALONE, 0));
+    let gt2::Frame::Error(payload) = peer.frame() else {
         panic!("it was let in");
     };
     assert_eq!(payload[..2], [0, 1]);

@@ -3,7 +3,8 @@
 
 use crate::common::eventually;
 use crate::common::gt::{client, server_of_id1, Gt, Successor};
-use crate::common::peer::{hello, Frame, Peer, CLOSE};
+use crate::common::peer::gt1::{hello, Frame, Peer, CLOSE};
+use crate::common::peer::ID_ALONE;
 use crate::common::ports::free_port;
 use crate::common::samples::Random;
 use crate::common::scratch::Scratch;
@@ -136,7 +137,7 @@ fn a_client_that_does_not_read_is_limited_in_draining_tunnels() {
     let mut server = server_of_id1("-connections 1");
     let addr = server.addr();
     let end = || {
-        let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &[0]));
+        let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE));
         peer.send(&CLOSE);
         for _ in 0..3 {
             peer.expect(Frame::Close);

@@ -3,7 +3,8 @@
 //! fast.
 
 use crate::common::gt::{client, server, Gt};
-use crate::common::peer::{data, hello, port_option, Frame, Peer, PING};
+use crate::common::peer::gt1::{data, hello, Frame, Peer, PING};
+use crate::common::peer::{port_option, ID_ALONE};
 use crate::common::ports::free_port;
 use crate::common::samples::Random;
 use crate::common::scratch::Scratch;
@@ -100,11 +101,11 @@ fn what_visitors_send_is_limited_too() {
     let mut visitor = connect(at(limited));
     let mut writer = visitor.try_clone().expect("clone a socket");
     let sending = std::thread::spawn(move || writer.write_all(&[7; MUCH]).expect("send"));
-    let (task, _, some) = peer.task();
-    let rest = peer.gather(task, MUCH - some.len());
+    let (stream, _, some) = peer.opened();
+    let rest = peer.gather(stream, MUCH - some.len());
     assert_limited(begun, some.len() + rest.len());
     // The other direction has its own bucket, which is full.
-    peer.send(&data(task, b"thanks"));
+    peer.send(&data(stream, b"thanks"));
     assert_eq!(read(&mut visitor, 6), b"thanks");
     sending.join().unwrap();
 }
@@ -144,19 +145,19 @@ fn frame_in_time(peer: &mut Peer) -> Frame {
 fn a_frame_of_gt_1_is_not_begun_before_all_of_it_may_go() {
     let mut server = server("-addr 127.0.0.1:0 -id id1 -secret s -speed 1024 -timeout 60s");
     let addr = server.addr();
-    let mut peer = Peer::ready_client(addr, &hello("id1", "s", &[0]));
+    let mut peer = Peer::ready_client(addr, &hello("id1", "s", &ID_ALONE));
     for round in 0..2 {
         let mut visitor = connect(addr);
         let body = Random::new(round).bytes(4096);
         let head = "POST / HTTP/1.1\r\nHost: id1.a\r\nContent-Length: 4096\r\n\r\n";
         let asked = [head.as_bytes(), &body].concat();
         visitor.write_all(&asked).expect("ask");
-        let (mut task, mut came) = (0, Vec::new());
+        let (mut stream, mut came) = (0, Vec::new());
         let begun = Instant::now();
         while came.len() < asked.len() {
             match frame_in_time(&mut peer) {
-                Frame::First(first, 0, bytes) => (task, came) = (first, bytes),
-                Frame::Data(of, bytes) if of == task => came.extend(bytes),
+                Frame::First(first, 0, bytes) => (stream, came) = (first, bytes),
+                Frame::Data(of, bytes) if of == stream => came.extend(bytes),
                 other => panic!("{other:?}"),
             }
         }
@@ -173,7 +174,7 @@ fn a_frame_of_gt_1_is_not_begun_before_all_of_it_may_go() {
         ]
         .concat();
         for piece in answer.chunks(4096) {
-            peer.send(&data(task, piece));
+            peer.send(&data(stream, piece));
         }
         let begun = Instant::now();
         assert!(read(&mut visitor, answer.len()) == answer, "other bytes");
@@ -183,7 +184,7 @@ fn a_frame_of_gt_1_is_not_begun_before_all_of_it_may_go() {
             begun.elapsed()
         );
         drop(visitor);
-        assert_eq!(frame_in_time(&mut peer), Frame::Closed(task));
+        assert_eq!(frame_in_time(&mut peer), Frame::Closed(stream));
     }
     assert!(server.lines_with("tunnel closed").is_empty());
 }

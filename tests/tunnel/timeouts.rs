@@ -3,7 +3,8 @@
 
 use crate::common;
 use crate::common::gt::{client, client_of_id1, server_of_id1, Gt};
-use crate::common::peer::{data, first, hello, port_option, Frame, Peer, PeerServer, PING};
+use crate::common::peer::gt1::{data, first, hello, Frame, Peer, PeerServer, PING};
+use crate::common::peer::port_option;
 use crate::common::ports::free_port;
 use crate::common::service::{self, Service};
 use crate::common::visitor::{connect, read, read_to_end};
@@ -34,11 +35,11 @@ fn tunnel_to_server(flags: &str) -> (Gt, Peer, SocketAddr, SocketAddr) {
     (server, peer, addr, ([127, 0, 0, 1], port).into())
 }
 
-/// Connects a visitor that asks for `id1`, and returns its task.
+/// Connects a visitor that asks for `id1`, and returns its stream.
 fn visit(addr: SocketAddr, peer: &mut Peer) -> (TcpStream, u32) {
     let mut visitor = connect(addr);
     write!(visitor, "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").expect("send");
-    (visitor, peer.task().0)
+    (visitor, peer.opened().0)
 }
 
 /// Starts a client with a TCP service, and a hand-written server with its tunnel.
@@ -69,11 +70,11 @@ fn a_timeout_of_0_disables_it() {
 fn timeout_ends_only_silent_tunnels() {
     let (_server, mut peer, _, port) = tunnel_to_server("-timeout 1500ms");
     let mut visitor = connect(port);
-    let (task, ..) = peer.task();
+    let (stream, ..) = peer.opened();
     // The client has nothing to send: all traffic goes to it.
     go_on_for(Duration::from_secs(4), || {
         visitor.write_all(b"x").expect("send");
-        assert_eq!(peer.gather(task, 1), b"x");
+        assert_eq!(peer.gather(stream, 1), b"x");
     });
     peer.sync();
     while let Some(frame) = peer.frame_or_end() {
@@ -89,7 +90,7 @@ fn traffic_to_the_client_only_counts_as_silence_if_configured() {
     let (mut server, mut peer, _, port) =
         tunnel_to_server("-timeout 1500ms -timeoutOnUnidirectionalTraffic");
     let mut visitor = connect(port);
-    peer.task();
+    peer.opened();
     let over = |frame: Option<Frame>| !matches!(frame, Some(Frame::Data(..)));
     common::eventually("the tunnel to end", || {
         std::thread::sleep(PAUSE);
@@ -102,9 +103,9 @@ fn traffic_to_the_client_only_counts_as_silence_if_configured() {
 #[test]
 fn timeout_does_not_end_a_visitor_that_only_receives() {
     let (_server, mut peer, addr, _) = tunnel_to_server("-timeout 1500ms");
-    let (mut visitor, task) = visit(addr, &mut peer);
+    let (mut visitor, stream) = visit(addr, &mut peer);
     go_on_for(Duration::from_secs(4), || {
-        peer.send(&data(task, b"x"));
+        peer.send(&data(stream, b"x"));
         read(&mut visitor, 1);
     });
     // From here on both are silent, which ends the visitor but not the client, which pings.
@@ -113,7 +114,7 @@ fn timeout_does_not_end_a_visitor_that_only_receives() {
         peer.send(&PING);
         Some(peer.frame()).filter(|frame| *frame != Frame::Ping)
     });
-    assert_eq!(frame, Frame::Closed(task));
+    assert_eq!(frame, Frame::Closed(stream));
     assert_eq!(read_to_end(&mut visitor), b"");
 }
 
@@ -121,12 +122,12 @@ fn timeout_does_not_end_a_visitor_that_only_receives() {
 fn a_visitor_that_only_receives_counts_as_silent_if_configured() {
     let (_server, mut peer, addr, _) =
         tunnel_to_server("-timeout 1500ms -timeoutOnUnidirectionalTraffic");
-    let (_visitor, task) = visit(addr, &mut peer);
+    let (_visitor, stream) = visit(addr, &mut peer);
     common::eventually("the visitor to be closed", || {
-        peer.send(&data(task, b"x"));
+        peer.send(&data(stream, b"x"));
         (!peer.is_quiet_for(PAUSE)).then_some(())
     });
-    peer.expect(Frame::Closed(task));
+    peer.expect(Frame::Closed(stream));
     // The tunnel sends enough to stay.
     peer.sync();
 }

@@ -2,10 +2,11 @@
 
 use crate::common;
 use crate::common::gt::{client, Gt};
-use crate::common::peer::{
-    closed, data, data_head, first, hello, port_option, prefix_option, Frame, Peer, PeerServer,
-    CLOSE, ERROR, INFO, PING, READY, RECONNECT, SERVICES,
+use crate::common::peer::gt1::{
+    closed, data, data_head, first, hello, Frame, Peer, PeerServer, CLOSE, ERROR, INFO, PING,
+    READY, RECONNECT, SERVICES,
 };
+use crate::common::peer::{port_option, prefix_option, ID_ALONE};
 use crate::common::ports::free_port;
 use crate::common::samples::Random;
 use crate::common::service::{self, Service};
@@ -35,7 +36,7 @@ fn with_http(local: &str, more: &str) -> (PeerServer, Gt, Peer) {
         "-wire 1 -remote tcp://{} -id id1 -secret secret1 -reconnectDelay 10ms -local http://{local} {more}",
         server.addr
     ));
-    let peer = server.accept_ready(&hello("id1", "secret1", &[0x00]));
+    let peer = server.accept_ready(&hello("id1", "secret1", &ID_ALONE));
     (server, client, peer)
 }
 
@@ -121,21 +122,21 @@ fn infos_may_come_in_pieces_before_ready() {
 }
 
 #[test]
-fn a_task_reaches_its_service_and_the_answer_comes_back() {
+fn a_stream_reaches_its_service_and_the_answer_comes_back() {
     let service = service::http(0, "here");
     let (_server, _client, mut peer) = with_http(&service.addr.to_string(), "");
-    for (task, target) in [(1, "/one"), (7, "/two")] {
+    for (stream, target) in [(1, "/one"), (7, "/two")] {
         let asked = format!("GET {target} HTTP/1.1\r\nHost: id1.a\r\n\r\n");
         let body = format!("here {target} id1.a");
         let answer = format!(
             "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        peer.send(&first(task, 0, asked.as_bytes()));
-        assert_eq!(peer.gather(task, answer.len()), answer.as_bytes());
-        // The connection is kept: a second request on it is data of the same task.
-        peer.send(&data(task, asked.as_bytes()));
-        assert_eq!(peer.gather(task, answer.len()), answer.as_bytes());
+        peer.send(&first(stream, 0, asked.as_bytes()));
+        assert_eq!(peer.gather(stream, answer.len()), answer.as_bytes());
+        // The connection is kept: a second request on it is data of the same stream.
+        peer.send(&data(stream, asked.as_bytes()));
+        assert_eq!(peer.gather(stream, answer.len()), answer.as_bytes());
     }
 }
 
@@ -173,31 +174,31 @@ fn a_close_reaches_the_service_behind_the_bytes() {
 }
 
 #[test]
-fn many_tasks_in_one_tunnel_get_their_own_bytes() {
+fn many_streams_in_one_tunnel_get_their_own_bytes() {
     let service = service::echo();
     let (_server, _client, mut peer) = with_tunnel(&service, "-remoteConnections 1");
-    let tasks = 1..=50u32;
-    let bytes: Vec<Vec<u8>> = tasks
+    let streams = 1..=50u32;
+    let bytes: Vec<Vec<u8>> = streams
         .clone()
-        .map(|task| Random::new(task.into()).bytes(20_000))
+        .map(|stream| Random::new(stream.into()).bytes(20_000))
         .collect();
     let mut writer = peer.writer();
     let sent = bytes.clone();
     let sending = std::thread::spawn(move || {
-        for task in 1..=50u32 {
-            writer.write_all(&first(task, 0, b"")).expect("send");
+        for stream in 1..=50u32 {
+            writer.write_all(&first(stream, 0, b"")).expect("send");
         }
         for piece in 0..20 {
-            for (task, bytes) in (1..).zip(&sent) {
+            for (stream, bytes) in (1..).zip(&sent) {
                 let piece = &bytes[piece * 1000..][..1000];
-                writer.write_all(&data(task, piece)).expect("send");
+                writer.write_all(&data(stream, piece)).expect("send");
             }
         }
     });
     let mut came = vec![Vec::new(); 50];
     while came.iter().any(|bytes| bytes.len() < 20_000) {
         match peer.frame() {
-            Frame::Data(task, more) => came[task as usize - 1].extend(more),
+            Frame::Data(stream, more) => came[stream as usize - 1].extend(more),
             other => panic!("{other:?}"),
         }
     }
@@ -230,7 +231,7 @@ fn a_frame_is_passed_on_before_it_is_complete() {
 }
 
 #[test]
-fn bytes_of_an_unknown_task_are_dropped() {
+fn bytes_of_an_unknown_stream_are_dropped() {
     let service = service::echo();
     let (_server, _client, mut peer) = with_tunnel(&service, "");
     peer.send(&[data(9, &[9; 100_000]), closed(9), data(0, b"zero")].concat());
@@ -239,11 +240,11 @@ fn bytes_of_an_unknown_task_are_dropped() {
 }
 
 #[test]
-fn a_service_that_refuses_ends_its_task_and_is_named() {
+fn a_service_that_refuses_ends_its_stream_and_is_named() {
     let nobody = format!("127.0.0.1:{}", free_port());
     let (_server, mut client, mut peer) = with_http(&nobody, "");
     peer.send(&first(1, 0, b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n"));
-    // Either end may send the error page; what matters is that the task is over.
+    // Either end may send the error page; what matters is that the stream is over.
     let answer = String::from_utf8(peer.gather_to_close(1)).expect("text");
     assert!(
         answer.is_empty() || answer.starts_with("HTTP/1.1 502 "),
@@ -259,7 +260,7 @@ fn a_service_that_refuses_ends_its_task_and_is_named() {
 }
 
 #[test]
-fn an_unknown_service_index_ends_only_its_task() {
+fn an_unknown_service_index_ends_only_its_stream() {
     let service = service::echo();
     let (_server, _client, mut peer) = with_tunnel(&service, "");
     peer.send(&first(1, 1, b"who"));
@@ -305,10 +306,10 @@ fn a_request_that_cannot_be_followed_gets_400_or_431_behind_the_answers_before_i
         ("GET / HTTP/1.1\nHost: evil\n\n", "400 Bad Request"),
         (&long, "431 Request Header Fields Too Large"),
     ];
-    for (task, (head, status)) in (1..).zip(cases) {
+    for (stream, (head, status)) in (1..).zip(cases) {
         let good = "GET /good HTTP/1.1\r\nHost: id1.a\r\n\r\n";
-        peer.send(&first(task, 0, format!("{good}{good}{head}").as_bytes()));
-        let came = peer.gather_to_close(task);
+        peer.send(&first(stream, 0, format!("{good}{good}{head}").as_bytes()));
+        let came = peer.gather_to_close(stream);
         let came = String::from_utf8_lossy(&came);
         let answers: Vec<&str> = came.split("HTTP/1.1 ").collect();
         let body = format!("here /good {local}");
@@ -360,7 +361,7 @@ fn a_close_from_the_server_drains_and_a_new_tunnel_comes() {
     old.send(&closed(1));
     loop {
         match old.frame_or_end() {
-            // The client may confirm the task's end.
+            // The client may confirm the stream's end.
             Some(Frame::Closed(1)) => {}
             Some(frame) => {
                 assert_eq!(frame, Frame::Close);
@@ -471,17 +472,17 @@ fn error_2_names_the_port_that_could_not_be_opened() {
 }
 
 #[test]
-fn the_pool_grows_when_every_tunnel_has_three_tasks() {
+fn the_pool_grows_when_every_tunnel_has_three_streams() {
     let service = service::echo();
     let (server, _client, mut one) = with_tunnel(&service, "-remoteConnections 2");
-    for task in 1..=3 {
-        one.send(&first(task, 0, b"x"));
-        assert_eq!(one.gather(task, 1), b"x");
+    for stream in 1..=3 {
+        one.send(&first(stream, 0, b"x"));
+        assert_eq!(one.gather(stream, 1), b"x");
     }
     let mut two = server.accept_ready(&tcp_hello());
-    for task in 4..=6 {
-        two.send(&first(task, 0, b"x"));
-        assert_eq!(two.gather(task, 1), b"x");
+    for stream in 4..=6 {
+        two.send(&first(stream, 0, b"x"));
+        assert_eq!(two.gather(stream, 1), b"x");
     }
     two.send(&first(7, 0, b"x"));
     assert_eq!(two.gather(7, 1), b"x");

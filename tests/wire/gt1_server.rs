@@ -4,10 +4,10 @@ use crate::common;
 use crate::common::eventually;
 use crate::common::gt::{server, server_of_id1, Gt};
 use crate::common::hello::{client_hello, record};
-use crate::common::peer::{
-    closed, data, data_head, first, hello, identity, port_option, prefix_option, Frame, Peer,
-    CLOSE, PING, READY, SERVICES,
+use crate::common::peer::gt1::{
+    closed, data, data_head, first, hello, identity, Frame, Peer, CLOSE, PING, READY, SERVICES,
 };
+use crate::common::peer::{port_option, prefix_option, ID_ALONE};
 use crate::common::ports::free_port;
 use crate::common::samples::Random;
 use crate::common::visitor::{connect, get, read, read_to_end};
@@ -16,8 +16,6 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-const ID_ALONE: [u8; 1] = [0x00];
 
 /// Returns the hello of a client whose only prefix is its id.
 fn id1() -> Vec<u8> {
@@ -65,14 +63,14 @@ fn connect_narrow(addr: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Takes the next task, which must carry `bytes` to `service`; returns its number.
+/// Takes the next stream, which must carry `bytes` to `service`; returns its number.
 fn take(peer: &mut Peer, service: u16, bytes: &[u8]) -> u32 {
-    let (task, to, mut came) = peer.task();
+    let (stream, to, mut came) = peer.opened();
     if came.len() < bytes.len() {
-        came.extend(peer.gather(task, bytes.len() - came.len()));
+        came.extend(peer.gather(stream, bytes.len() - came.len()));
     }
     assert_eq!((to, came.as_slice()), (service, bytes));
-    task
+    stream
 }
 
 /// Waits for the other end's close signals up to the end of the connection.
@@ -110,7 +108,7 @@ fn the_example_hello_of_the_page_opens_its_services() {
     assert_eq!(
         peer.read(frame.len()),
         frame,
-        "the first frame of the first task"
+        "the first frame of the first stream"
     );
 
     let _visitor = visit(addr, "2.example.com");
@@ -148,17 +146,17 @@ fn a_ping_is_answered_with_the_same() {
 }
 
 #[test]
-fn bytes_go_both_ways_and_the_client_ends_the_task_behind_them() {
+fn bytes_go_both_ways_and_the_client_ends_the_stream_behind_them() {
     let (_server, addr, mut peer) = with_port("");
     let mut visitor = connect(addr);
     visitor.write_all(b"one").expect("send");
-    let task = take(&mut peer, 0, b"one");
+    let stream = take(&mut peer, 0, b"one");
     visitor.write_all(b"two").expect("send");
-    assert_eq!(peer.gather(task, 3), b"two");
-    peer.send(&data(task, b"three"));
+    assert_eq!(peer.gather(stream, 3), b"two");
+    peer.send(&data(stream, b"three"));
     assert_eq!(read(&mut visitor, 5), b"three");
     let last = Random::new(1).bytes(300_000);
-    peer.send(&[data(task, &last), closed(task)].concat());
+    peer.send(&[data(stream, &last), closed(stream)].concat());
     assert!(read_to_end(&mut visitor) == last, "the last bytes differ");
 }
 
@@ -166,9 +164,9 @@ fn bytes_go_both_ways_and_the_client_ends_the_task_behind_them() {
 fn a_visitor_that_waits_for_a_banner_is_announced_without_bytes() {
     let (_server, addr, mut peer) = with_port("");
     let mut visitor = connect(addr);
-    let (task, service, bytes) = peer.task();
-    assert_eq!((task, service, bytes.as_slice()), (1, 0, &b""[..]));
-    peer.send(&data(task, b"SSH-2.0-banner\r\n"));
+    let (stream, service, bytes) = peer.opened();
+    assert_eq!((stream, service, bytes.as_slice()), (1, 0, &b""[..]));
+    peer.send(&data(stream, b"SSH-2.0-banner\r\n"));
     assert_eq!(read(&mut visitor, 16), b"SSH-2.0-banner\r\n");
 }
 
@@ -184,12 +182,12 @@ fn the_end_of_a_visitor_comes_behind_its_bytes() {
         visitor.shutdown(Shutdown::Write).expect("shut down");
         visitor
     });
-    let (task, _, mut came) = peer.task();
-    came.extend(peer.gather(task, bytes.len() - came.len()));
+    let (stream, _, mut came) = peer.opened();
+    came.extend(peer.gather(stream, bytes.len() - came.len()));
     assert!(came == bytes, "the bytes differ");
-    // GT/1 has no half-close: the server ends the task after the answer.
-    peer.send(&data(task, b"thank you"));
-    assert_eq!(peer.gather_to_close(task), b"");
+    // GT/1 has no half-close: the server ends the stream after the answer.
+    peer.send(&data(stream, b"thank you"));
+    assert_eq!(peer.gather_to_close(stream), b"");
     assert_eq!(read_to_end(&mut sending.join().unwrap()), b"thank you");
 }
 
@@ -197,10 +195,10 @@ fn the_end_of_a_visitor_comes_behind_its_bytes() {
 fn a_frame_is_passed_on_before_it_is_complete() {
     let (_server, addr, mut peer) = with_port("");
     let mut visitor = connect(addr);
-    let (task, ..) = peer.task();
+    let (stream, ..) = peer.opened();
     let bytes = Random::new(3).bytes(8 << 20);
     let (some, rest) = bytes.split_at(100_000);
-    peer.send(&data_head(task, bytes.len()));
+    peer.send(&data_head(stream, bytes.len()));
     peer.send(some);
     assert!(
         read(&mut visitor, some.len()) == some,
@@ -220,12 +218,12 @@ fn a_frame_is_passed_on_before_it_is_complete() {
 fn frames_in_single_bytes_are_parsed() {
     let (_server, addr, mut peer) = with_port("");
     let mut visitor = connect(addr);
-    let (task, ..) = peer.task();
+    let (stream, ..) = peer.opened();
     let frames = [
-        &data(task, b"abc")[..],
+        &data(stream, b"abc")[..],
         &PING,
-        &data(task, b""),
-        &data(task, b"def"),
+        &data(stream, b""),
+        &data(stream, b"def"),
     ]
     .concat();
     for byte in frames {
@@ -233,22 +231,29 @@ fn frames_in_single_bytes_are_parsed() {
     }
     assert_eq!(read(&mut visitor, 6), b"abcdef");
     peer.expect(Frame::Ping);
-    for byte in closed(task) {
+    for byte in closed(stream) {
         peer.send(&[byte]);
     }
     assert_eq!(read_to_end(&mut visitor), b"");
 }
 
 #[test]
-fn bytes_of_an_unknown_task_are_dropped() {
+fn bytes_of_an_unknown_stream_are_dropped() {
     let (_server, addr, mut peer) = with_port("");
     peer.send(&data(77, &[7; 100_000]));
     peer.send(&closed(77));
     peer.send(&data(0, b"zero"));
     peer.sync();
     let mut visitor = connect(addr);
-    let (task, ..) = peer.task();
-    peer.send(&[data(task, b"known"), closed(task), data(task, b"late")].concat());
+    let (stream, ..) = peer.opened();
+    peer.send(
+        &[
+            data(stream, b"known"),
+            closed(stream),
+            data(stream, b"late"),
+        ]
+        .concat(),
+    );
     assert_eq!(read_to_end(&mut visitor), b"known");
     peer.sync();
 }
@@ -257,16 +262,16 @@ fn bytes_of_an_unknown_task_are_dropped() {
 fn a_visitor_that_stops_reading_loses_nothing() {
     let (_server, addr, mut peer) = with_port("");
     let mut visitor = connect_narrow(addr);
-    let (task, ..) = peer.task();
+    let (stream, ..) = peer.opened();
     let bytes = Arc::new(Random::new(4).bytes(24 << 20));
     let sent = Arc::new(AtomicUsize::new(0));
     let (mut writer, counter, source) = (peer.writer(), sent.clone(), bytes.clone());
     let sending = std::thread::spawn(move || {
         for chunk in source.chunks(4096) {
-            writer.write_all(&data(task, chunk)).expect("send");
+            writer.write_all(&data(stream, chunk)).expect("send");
             counter.fetch_add(chunk.len(), Ordering::SeqCst);
         }
-        writer.write_all(&closed(task)).expect("send");
+        writer.write_all(&closed(stream)).expect("send");
     });
     // Nothing is read until the sender is held back, or has sent everything.
     let mut before = usize::MAX;
@@ -286,17 +291,17 @@ fn a_visitor_that_stops_reading_loses_nothing() {
 }
 
 #[test]
-fn the_end_of_a_task_travels_behind_bytes_that_still_wait_for_the_visitor() {
+fn the_end_of_a_stream_travels_behind_bytes_that_still_wait_for_the_visitor() {
     let (_server, addr, mut peer) = with_port("");
     let all = Random::new(9).bytes(16 << 20);
     // How much the kernel takes is not known: more each time, until the server itself holds a part
     // when it hears of the end, and then enough to make it stop reading.
     for amount in (1_000_000..all.len()).step_by(100_000) {
         let mut visitor = connect_narrow(addr);
-        let (task, ..) = peer.task();
+        let (stream, ..) = peer.opened();
         let (mut writer, bytes) = (peer.writer(), all[..amount].to_vec());
         let sending = std::thread::spawn(move || {
-            let frames = [&data(task, &bytes)[..], &closed(task), &PING].concat();
+            let frames = [&data(stream, &bytes)[..], &closed(stream), &PING].concat();
             writer.write_all(&frames).expect("send");
         });
         let stalled = peer.is_quiet_for(Duration::from_millis(500));
@@ -317,16 +322,16 @@ fn the_end_of_a_task_travels_behind_bytes_that_still_wait_for_the_visitor() {
 fn a_slow_visitor_does_not_stall_the_others() {
     let (_server, addr, mut peer) = with_port("");
     let mut slow = connect_narrow(addr);
-    let (slow_task, ..) = peer.task();
+    let (slow_stream, ..) = peer.opened();
     let bytes = Random::new(5).bytes(100_000);
-    peer.send(&data(slow_task, &bytes));
+    peer.send(&data(slow_stream, &bytes));
     for _ in 0..3 {
         let mut visitor = connect(addr);
-        let (task, ..) = peer.task();
-        peer.send(&[data(task, b"at once"), closed(task)].concat());
+        let (stream, ..) = peer.opened();
+        peer.send(&[data(stream, b"at once"), closed(stream)].concat());
         assert_eq!(read_to_end(&mut visitor), b"at once");
     }
-    peer.send(&closed(slow_task));
+    peer.send(&closed(slow_stream));
     assert!(read_to_end(&mut slow) == bytes, "the bytes differ");
 }
 
@@ -334,20 +339,20 @@ fn a_slow_visitor_does_not_stall_the_others() {
 fn a_visitor_that_never_reads_is_cut_off_for_the_others() {
     let (_server, addr, mut peer) = with_port("");
     let mut stuck = connect(addr);
-    let (stuck_task, ..) = peer.task();
+    let (stuck_stream, ..) = peer.opened();
     // More than the kernel and the server hold: the tunnel itself is stalled.
     let bytes = Arc::new(Random::new(8).bytes(32 << 20));
     let (mut writer, sent) = (peer.writer(), bytes.clone());
     let sending = std::thread::spawn(move || {
         for chunk in sent.chunks(30_000) {
-            writer.write_all(&data(stuck_task, chunk)).expect("send");
+            writer.write_all(&data(stuck_stream, chunk)).expect("send");
         }
     });
     let mut visitor = connect(addr);
-    let (task, ..) = peer.task();
-    peer.expect(Frame::Closed(stuck_task));
+    let (stream, ..) = peer.opened();
+    peer.expect(Frame::Closed(stuck_stream));
     sending.join().unwrap();
-    peer.send(&[data(task, b"at last"), closed(task)].concat());
+    peer.send(&[data(stream, b"at last"), closed(stream)].concat());
     assert_eq!(read_to_end(&mut visitor), b"at last");
     // It gets the first part, and an error instead of the end.
     let mut got = Vec::new();
@@ -383,38 +388,38 @@ fn a_port_option_that_is_the_same_in_every_tunnel_opens_one_port() {
     two.expect(Frame::PortOpened(0, addr.port()));
     two.expect(Frame::Ready);
     let _visitors = [connect(addr), connect(addr)];
-    let mut tasks = [one.task().0, two.task().0];
-    tasks.sort_unstable();
-    assert_eq!(tasks, [1, 2]);
+    let mut streams = [one.opened().0, two.opened().0];
+    streams.sort_unstable();
+    assert_eq!(streams, [1, 2]);
 }
 
 #[test]
-fn tasks_are_counted_up_from_one() {
+fn streams_are_counted_up_from_one() {
     let (_server, addr, mut peer) = with_port("");
     for number in 1..=5 {
         let mut visitor = connect(addr);
-        let (task, ..) = peer.task();
-        assert_eq!(task, number);
-        peer.send(&closed(task));
+        let (stream, ..) = peer.opened();
+        assert_eq!(stream, number);
+        peer.send(&closed(stream));
         assert_eq!(read_to_end(&mut visitor), b"");
     }
 }
 
 #[test]
-fn a_task_goes_to_the_tunnel_with_the_fewest() {
+fn a_stream_goes_to_the_tunnel_with_the_fewest() {
     let (_server, addr, mut one) = with_tunnel("");
     let mut two = Peer::ready_client(addr, &id1());
     let asked = request("id1.a");
-    // Task numbers count for the client, not for the tunnel.
+    // Stream numbers count for the client, not for the tunnel.
     let _visitors = [(); 4].map(|()| visit(addr, "id1.a"));
     let in_one = [take(&mut one, 0, &asked), take(&mut one, 0, &asked)];
     let in_two = [take(&mut two, 0, &asked), take(&mut two, 0, &asked)];
     let mut all = [in_one, in_two].concat();
     all.sort_unstable();
     assert_eq!(all, [1, 2, 3, 4]);
-    // When both tasks of the second tunnel are over, the next two go there.
-    for task in in_two {
-        two.send(&[data(task, b"over"), closed(task)].concat());
+    // When both streams of the second tunnel are over, the next two go there.
+    for stream in in_two {
+        two.send(&[data(stream, b"over"), closed(stream)].concat());
     }
     two.sync();
     let _more = [(); 2].map(|()| visit(addr, "id1.a"));
@@ -429,18 +434,18 @@ fn a_tunnel_that_breaks_ends_its_visitors_and_no_others() {
     take(&mut one, 0, &request("id1.a"));
     let mut two = Peer::ready_client(addr, &id1());
     let mut kept = visit(addr, "id1.a");
-    let task = take(&mut two, 0, &request("id1.a"));
+    let stream = take(&mut two, 0, &request("id1.a"));
     one.shutdown();
     read_to_end(&mut lost);
-    two.send(&[data(task, b"still here"), closed(task)].concat());
+    two.send(&[data(stream, b"still here"), closed(stream)].concat());
     assert_eq!(read_to_end(&mut kept), b"still here");
 }
 
 #[test]
-fn a_client_that_closes_gets_no_new_task_and_ends_with_its_last() {
+fn a_client_that_closes_gets_no_new_stream_and_ends_with_its_last() {
     let (_server, addr, mut one) = with_tunnel("");
     let mut visitor = visit(addr, "id1.a");
-    let task = take(&mut one, 0, &request("id1.a"));
+    let stream = take(&mut one, 0, &request("id1.a"));
     let mut two = Peer::ready_client(addr, &id1());
     one.send(&CLOSE);
     one.expect(Frame::Close);
@@ -448,17 +453,17 @@ fn a_client_that_closes_gets_no_new_task_and_ends_with_its_last() {
         let _visitor = visit(addr, "id1.a");
         take(&mut two, 0, &request("id1.a"));
     }
-    one.send(&data(task, b"bye"));
+    one.send(&data(stream, b"bye"));
     assert_eq!(read(&mut visitor, 3), b"bye");
     drop(visitor);
-    one.expect(Frame::Closed(task));
+    one.expect(Frame::Closed(stream));
     one.expect(Frame::Close);
     one.expect(Frame::Close);
     one.expect_end();
 }
 
 #[test]
-fn a_client_that_closes_without_tasks_ends_at_once() {
+fn a_client_that_closes_without_streams_ends_at_once() {
     let (_server, _, mut peer) = with_tunnel("");
     peer.send(&CLOSE);
     expect_closing(&mut peer);
@@ -490,10 +495,10 @@ fn a_silent_client_is_closed_after_the_timeout() {
 }
 
 #[test]
-fn other_services_replace_the_registration_and_open_tasks_go_on() {
+fn other_services_replace_the_registration_and_open_streams_go_on() {
     let (_server, addr, mut old) = with_tunnel("");
     let mut visitor = visit(addr, "id1.a");
-    let task = take(&mut old, 0, &request("id1.a"));
+    let stream = take(&mut old, 0, &request("id1.a"));
 
     let other = hello("id1", "secret1", &prefix_option("other"));
     let mut new = Peer::ready_client(addr, &other);
@@ -508,7 +513,7 @@ fn other_services_replace_the_registration_and_open_tasks_go_on() {
     old.send(&PING);
     old.expect(Frame::Close);
 
-    old.send(&[data(task, b"done"), closed(task)].concat());
+    old.send(&[data(stream, b"done"), closed(stream)].concat());
     assert_eq!(read_to_end(&mut visitor), b"done");
     old.send(&CLOSE);
     old.send(&CLOSE);
@@ -521,7 +526,7 @@ fn other_services_replace_the_registration_and_open_tasks_go_on() {
 }
 
 #[test]
-fn a_reload_changes_the_services_and_no_task() {
+fn a_change_of_services_ends_no_stream() {
     let port = free_port();
     let mut server = server_of_id1(&format!(
         "-hostNumber 2 -tcpNumber 1 -tcpRange {port}-{port}"
@@ -529,7 +534,7 @@ fn a_reload_changes_the_services_and_no_task() {
     let addr = server.addr();
     let mut peer = Peer::ready_client(addr, &id1());
     let mut visitor = visit(addr, "id1.a");
-    let task = take(&mut peer, 0, &request("id1.a"));
+    let stream = take(&mut peer, 0, &request("id1.a"));
 
     let mut services = vec![0x02];
     services.extend(port_option(false, port));
@@ -539,7 +544,7 @@ fn a_reload_changes_the_services_and_no_task() {
     peer.expect(Frame::PortOpened(0, port));
     peer.expect(Frame::Services);
 
-    peer.send(&data(task, b"still here"));
+    peer.send(&data(stream, b"still here"));
     assert_eq!(read(&mut visitor, 10), b"still here");
     // The client had a tunnel a moment ago, so the visitor may wait for it.
     let status = get(addr, "id1.a", "/").status;
@@ -610,7 +615,7 @@ fn a_request_that_waits_while_the_services_change_reaches_its_own_service() {
 fn a_visitor_of_a_port_that_waits_for_its_client_reaches_the_service_the_port_has_then() {
     let (mut server, addr, mut before) = with_port("");
     let _running = connect(addr);
-    let (task, ..) = before.task();
+    let (stream, ..) = before.opened();
     before.send(&CLOSE);
     before.expect(Frame::Close);
     let mut waiting = connect(addr);
@@ -622,9 +627,9 @@ fn a_visitor_of_a_port_that_waits_for_its_client_reaches_the_service_the_port_ha
     ];
     let hello = hello("id1", "secret1", &services.concat());
     let mut after = Peer::ready_client(server.addr(), &hello);
-    let (_, service, _) = after.task();
+    let (_, service, _) = after.opened();
     assert_eq!(service, 1);
-    before.send(&closed(task));
+    before.send(&closed(stream));
 }
 
 #[test]
@@ -970,7 +975,7 @@ fn an_unknown_signal_ends_only_its_tunnel() {
         vec![0xFF, 0xFF, 0xF5, 0x00],
         vec![0xFF, 0xFF, 0xFF, 0xF8],
         [&[0, 0, 0, 1, 0, 9][..], &[0; 8]].concat(),
-        first(1, 0, b"the client may not begin a task"),
+        first(1, 0, b"the client may not begin a stream"),
     ] {
         let mut peer = Peer::ready_client(addr, &id1());
         peer.send(&bad);
@@ -1013,7 +1018,7 @@ fn the_number_of_draining_tunnels_is_bounded() {
 }
 
 #[test]
-fn a_replaced_tunnel_without_tasks_ends_though_its_client_pings() {
+fn a_replaced_tunnel_without_streams_ends_though_its_client_pings() {
     let mut server = server_of_id1("-timeout 8s");
     let addr = server.addr();
     let old = Peer::ready_client(addr, &id1());

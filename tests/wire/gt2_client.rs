@@ -3,10 +3,8 @@
 use crate::common;
 use crate::common::certs;
 use crate::common::gt::{client, client_of_id1, server_of_id1, Gt};
-use crate::common::peer::{self, PeerServer, READY};
-use crate::common::peer2::{
-    credit, data, finish, frame, hello, old_hello, open, reset, Frame, Peer, ANSWER,
-};
+use crate::common::peer::gt2::{credit, data, finish, hello, open, reset, Frame, Peer, PeerServer};
+use crate::common::peer::{gt1, port_option};
 use crate::common::ports::free_port;
 use crate::common::samples::Random;
 use crate::common::service::{self, Service};
@@ -19,7 +17,7 @@ use std::sync::{Arc, Mutex};
 const WINDOW: u32 = 32768;
 
 fn port_service() -> Vec<u8> {
-    peer::port_option(true, 0)
+    port_option(true, 0)
 }
 
 fn client_to(server: SocketAddr, local: SocketAddr, more: &str) -> Gt {
@@ -33,14 +31,12 @@ fn with_tunnel(local: SocketAddr, more: &str) -> (PeerServer, Gt, Peer) {
     let server = PeerServer::start();
     let client = client_to(server.addr, local, more);
     let hello = hello("id1", "secret1", &port_service(), WINDOW);
-    let mut peer = Peer::new(server.accept().writer());
-    assert_eq!(peer.read(hello.len()), hello);
-    peer.send(&[&ANSWER[..], &frame(9, 0, b"")].concat());
+    let peer = server.accept_ready(&hello);
     (server, client, peer)
 }
 
 #[test]
-fn a_stream_goes_to_its_service_and_back_with_credit() {
+fn a_stream_reaches_its_service_and_the_answer_comes_back() {
     let echo = service::echo();
     let (_server, _client, mut peer) = with_tunnel(echo.addr, "");
     peer.send(&open(1, 0, 10, b"hello, service"));
@@ -74,13 +70,24 @@ fn a_stream_goes_to_its_service_and_back_with_credit() {
 }
 
 #[test]
-fn a_reset_names_why_the_service_was_not_reached() {
-    let nobody = ([127, 0, 0, 1], free_port()).into();
-    let (_server, _client, mut peer) = with_tunnel(nobody, "");
+fn a_service_that_refuses_ends_its_stream_and_is_named() {
+    let nobody = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let (_server, mut client, mut peer) = with_tunnel(nobody, "");
     peer.send(&open(1, 0, 1000, b"x"));
     peer.expect(Frame::Reset(1, 2));
-    peer.send(&open(2, 77, 1000, b"x"));
-    peer.expect(Frame::Reset(2, 4));
+    client.wait_for(&nobody.to_string());
+}
+
+#[test]
+fn an_unknown_service_index_ends_only_its_stream() {
+    let echo = service::echo();
+    let (_server, _client, mut peer) = with_tunnel(echo.addr, "");
+    for (stream, service) in [(1, 1), (2, 77), (3, 65535)] {
+        peer.send(&open(stream, service, 1000, b"x"));
+        peer.expect(Frame::Reset(stream, 4));
+    }
+    peer.send(&open(4, 0, 1000, b"you"));
+    assert_eq!(peer.gather(4, 3), b"you");
 }
 
 #[test]
@@ -128,21 +135,21 @@ fn a_gt_1_server_gets_gt_1_at_once_and_is_remembered() {
         b"HTTP/1.1 400 Bad Request\r\n\r\n",
         &[21, 3, 3, 0, 2, 2, 50],
     ] {
-        let server = PeerServer::start();
+        let server = gt1::PeerServer::start();
         let mut client = client_to(server.addr, echo.addr, "");
         let mut first = server.accept();
         assert_eq!(first.read(2), [0xF0, 0x20]);
         first.send(answer);
         first.shutdown();
         drop(first);
-        let old = old_hello("id1", "secret1", &port_service());
+        let old = gt1::hello("id1", "secret1", &port_service());
         let tunnel = server.accept_ready(&old);
         client.wait_for_tunnel();
         tunnel.shutdown();
         drop(tunnel);
         // The client reconnects in the version it has learnt.
         let mut tunnel = server.accept_ready(&old);
-        tunnel.send(&peer::first(1, 0, b"hello"));
+        tunnel.send(&gt1::first(1, 0, b"hello"));
         assert_eq!(tunnel.gather(1, 5), b"hello");
         let log = client.log();
         assert!(!log.contains("GT/"), "{log}");
@@ -153,7 +160,7 @@ fn a_gt_1_server_gets_gt_1_at_once_and_is_remembered() {
 #[test]
 fn a_server_that_fails_in_gt_1_gets_gt_2_again() {
     let echo = service::echo();
-    let server = PeerServer::start();
+    let server = gt1::PeerServer::start();
     let _client = client_to(server.addr, echo.addr, "");
     let starts = |magic: [u8; 2]| {
         let mut peer = server.accept();
@@ -164,7 +171,7 @@ fn a_server_that_fails_in_gt_1_gets_gt_2_again() {
     starts([0xF0, 0x01]);
     starts([0xF0, 0x20]);
     server
-        .accept_ready(&old_hello("id1", "secret1", &port_service()))
+        .accept_ready(&gt1::hello("id1", "secret1", &port_service()))
         .shutdown();
     // The version is remembered until a connection fails.
     starts([0xF0, 0x01]);
@@ -174,7 +181,7 @@ fn a_server_that_fails_in_gt_1_gets_gt_2_again() {
 #[test]
 fn the_wire_option_disables_a_version() {
     let echo = service::echo();
-    let server = PeerServer::start();
+    let server = gt1::PeerServer::start();
     let mut client = client_to(server.addr, echo.addr, "-wire 2");
     for _ in 0..3 {
         let mut peer = server.accept();
@@ -185,11 +192,11 @@ fn the_wire_option_disables_a_version() {
     assert!(line.contains(" WRN "), "{line}");
     client.stop();
 
-    let server = PeerServer::start();
+    let server = gt1::PeerServer::start();
     let _client = client_to(server.addr, echo.addr, "-wire 1");
     let mut peer = server.accept();
     assert_eq!(peer.read(2), [0xF0, 0x01]);
-    peer.send(&READY);
+    peer.send(&gt1::READY);
 }
 
 #[test]

@@ -2,17 +2,16 @@
 
 use crate::common;
 use crate::common::gt::{server_of_id1, Gt};
-use crate::common::peer;
-use crate::common::peer2::{
-    credit, data, field, finish, frame, hello, hello_with, old_hello, open, reset, who, Frame, Peer,
+use crate::common::peer::gt2::{
+    credit, data, field, finish, frame, hello, hello_with, identity, open, reset, Frame, Peer,
 };
+use crate::common::peer::{gt1, port_option, prefix_option, ID_ALONE};
 use crate::common::ports::free_port;
 use crate::common::samples::Random;
 use crate::common::visitor::{connect, read, read_to_end};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
-const ID_ALONE: [u8; 1] = [0x00];
 const WINDOW: u32 = 32768;
 
 fn id1() -> Vec<u8> {
@@ -32,7 +31,7 @@ fn with_tunnel(more: &str) -> (Gt, SocketAddr, Peer) {
 fn with_port(window: u32) -> (Gt, SocketAddr, Peer) {
     let port = free_port();
     let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}-{port}"));
-    let hello = hello("id1", "secret1", &peer::port_option(true, 0), window);
+    let hello = hello("id1", "secret1", &port_option(true, 0), window);
     let peer = Peer::ready_client(server.addr(), &hello);
     (server, ([127, 0, 0, 1], port).into(), peer)
 }
@@ -56,7 +55,7 @@ fn expect_reset(visitor: &mut TcpStream) {
 fn both_versions_are_served_on_one_listener_at_once() {
     let mut server = server_of_id1("");
     let addr = server.addr();
-    let mut old = peer::Peer::ready_client(addr, &old_hello("id1", "secret1", &ID_ALONE));
+    let mut old = gt1::Peer::ready_client(addr, &gt1::hello("id1", "secret1", &ID_ALONE));
     let mut new = Peer::ready_client(addr, &id1());
     // The less busy one gets the next.
     let request = b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
@@ -64,19 +63,25 @@ fn both_versions_are_served_on_one_listener_at_once() {
     for visitor in &mut visitors {
         visitor.write_all(request).expect("send a request");
     }
-    assert_eq!(old.task().2, request);
+    assert_eq!(old.opened().2, request);
     assert_eq!(new.opened().2, request);
 }
 
-#[test]
-fn a_hello_in_single_bytes_with_unknown_fields_and_capabilities_is_accepted() {
+/// Returns a hello with unknown fields and capabilities.
+fn later_hello() -> Vec<u8> {
     let fields = [
         field(0x55, &[1; 3000]),
-        who("id1", "secret1", &ID_ALONE),
+        identity("id1", "secret1", &ID_ALONE),
         field(0xFE, b""),
     ];
     let mut hello = hello_with(&fields.concat());
     hello[6..10].copy_from_slice(&[0xFF; 4]);
+    hello
+}
+
+#[test]
+fn a_hello_in_single_bytes_is_accepted() {
+    let hello = later_hello();
     let mut server = server_of_id1("");
     let mut peer = Peer::client(server.addr(), &hello[..2]);
     for byte in &hello[2..] {
@@ -86,11 +91,26 @@ fn a_hello_in_single_bytes_with_unknown_fields_and_capabilities_is_accepted() {
 }
 
 #[test]
-fn a_refused_client_is_told_why() {
+fn unknown_fields_and_capabilities_of_a_hello_are_ignored() {
     let mut server = server_of_id1("");
-    let mut peer = Peer::client(server.addr(), &hello("id1", "wrong", &ID_ALONE, WINDOW));
-    peer.expect(Frame::Error(vec![0, 1]));
-    peer.expect_end();
+    Peer::client(server.addr(), &later_hello()).expect(Frame::Ready);
+}
+
+#[test]
+fn error_1_answers_a_wrong_id_or_secret() {
+    let mut server = server_of_id1("-reconnectTimes 0");
+    let addr = server.addr();
+    for (id, secret) in [
+        ("id1", "secret2"),
+        ("id1", "secret"),
+        ("id1", "secret11"),
+        ("id2", "secret1"),
+    ] {
+        let mut peer = Peer::client(addr, &hello(id, secret, &ID_ALONE, WINDOW));
+        peer.expect(Frame::Error(vec![0, 1]));
+        peer.expect_end();
+    }
+    Peer::ready_client(addr, &id1());
 }
 
 #[test]
@@ -100,12 +120,12 @@ fn the_wire_option_disables_a_version() {
     let mut stranger = connect(addr);
     stranger.write_all(&id1()).expect("send");
     assert_eq!(read_to_end(&mut stranger), b"");
-    peer::Peer::ready_client(addr, &old_hello("id1", "secret1", &ID_ALONE));
+    gt1::Peer::ready_client(addr, &gt1::hello("id1", "secret1", &ID_ALONE));
 
     let mut two = server_of_id1("-wire 2");
     let addr = two.addr();
     let mut stranger = connect(addr);
-    let old = old_hello("id1", "secret1", &ID_ALONE);
+    let old = gt1::hello("id1", "secret1", &ID_ALONE);
     stranger.write_all(&old).expect("send");
     assert_eq!(read_to_end(&mut stranger), b"");
     Peer::ready_client(addr, &id1());
@@ -195,8 +215,7 @@ fn a_stream_has_the_credit_of_the_hello_and_what_it_is_given() {
     let mut came = peer.gather(stream, 10);
     assert_eq!(came.len(), 10);
     // The answer to this would come behind more data, if there were any.
-    peer.send(&frame(6, 0, &7u64.to_be_bytes()));
-    peer.expect(Frame::Pong(7));
+    peer.sync();
     while came.len() < bytes.len() {
         let more = u32::try_from(bytes.len() - came.len()).unwrap().min(9000);
         peer.send(&credit(stream, more));
@@ -262,10 +281,10 @@ fn streams_opened_by_a_client_are_refused() {
 }
 
 #[test]
-fn services_change_on_a_live_tunnel() {
+fn a_change_of_services_ends_no_stream() {
     let (_server, addr, mut peer) = with_tunnel("");
     let (mut visitor, stream) = visit(addr, &mut peer);
-    let other = who("id1", "secret1", &peer::prefix_option("other"));
+    let other = identity("id1", "secret1", &prefix_option("other"));
     peer.send(&frame(0x0C, 0, &other));
     peer.expect(Frame::Services(Vec::new()));
     peer.send(&[data(stream, b"still here"), finish(stream)].concat());
@@ -283,9 +302,10 @@ fn services_change_on_a_live_tunnel() {
 }
 
 #[test]
-fn a_tunnel_ends_by_one_close_and_then_two() {
+fn a_client_that_closes_without_streams_ends_at_once() {
     let (_server, _, mut peer) = with_tunnel("");
     peer.send(&frame(8, 0, b""));
+    // The answer, and two for the end.
     for _ in 0..3 {
         peer.expect(Frame::Close);
     }
@@ -367,10 +387,10 @@ fn a_port_in_use_affects_no_other_service_and_is_opened_when_free() {
         &[0x02][..],
         &ID_ALONE,
         &[0x02],
-        &peer::port_option(false, taken),
+        &port_option(false, taken),
         &[0x02],
-        &peer::port_option(false, outside),
-        &peer::port_option(false, free),
+        &port_option(false, outside),
+        &port_option(false, free),
     ];
     let services = services.concat();
     let (mut peer, told) = told_at_start(addr, &services);
@@ -404,11 +424,11 @@ fn a_port_in_use_affects_no_other_service_and_is_opened_when_free() {
 }
 
 #[test]
-fn a_client_without_any_publishable_service_is_refused() {
+fn error_2_names_the_service_whose_port_is_unavailable() {
     let taken = free_port();
     let _held = std::net::TcpListener::bind(("0.0.0.0", taken)).expect("hold a port");
     let mut server = server_of_id1(&format!("-tcpRange {taken}"));
-    let services = peer::port_option(false, taken);
+    let services = port_option(false, taken);
     let hello = hello("id1", "secret1", &services, WINDOW);
     let mut peer = Peer::client(server.addr(), &hello);
     peer.expect(Frame::Error(vec![0, 2, 0, 0]));
@@ -424,8 +444,8 @@ fn a_change_of_services_keeps_those_that_can_be_published() {
     let mut server = server_of_id1(&format!("-tcpRange {taken}"));
     let addr = server.addr();
     let mut peer = Peer::ready_client(addr, &id1());
-    let services = [&[0x02][..], &ID_ALONE, &peer::port_option(false, taken)].concat();
-    peer.send(&frame(0x0C, 0, &who("id1", "secret1", &services)));
+    let services = [&[0x02][..], &ID_ALONE, &port_option(false, taken)].concat();
+    peer.send(&frame(0x0C, 0, &identity("id1", "secret1", &services)));
     peer.expect(Frame::PortUnavailable(1, 1));
     peer.expect(Frame::Services(Vec::new()));
     visit(addr, &mut peer);
@@ -454,7 +474,7 @@ fn a_dead_registration_is_replaced() {
     let addr = server.addr();
     let mut mute = Peer::ready_client(addr, &id1());
     let (_visitor, _) = visit(addr, &mut mute);
-    let other = hello("id1", "secret1", &peer::prefix_option("other"), WINDOW);
+    let other = hello("id1", "secret1", &prefix_option("other"), WINDOW);
     let _other = Peer::ready_client(addr, &other);
     Peer::ready_client(addr, &id1());
 }
