@@ -175,5 +175,5 @@ fn a_remote_beside_the_api_is_another_server() {
     let more = format!("-local http://127.0.0.1:1 -remote tcp://{}", fixed.addr);
     let mut client = asking(&api, &more);
     let _tunnels = (fixed.accept_ready(&id1()), asked.accept_ready(&id1()));
-    client.wait_for_lines("tunnel started", 2);
+    client.wait_for_tunnels(2);
 }

@@ -101,45 +101,51 @@ impl Gt {
 
     /// Returns the address of `-addr`.
     pub fn addr(&mut self) -> SocketAddr {
-        self.listener("Listening addr=")
+        self.listener("addr")
     }
 
     /// Returns the address of `-tlsAddr`.
     pub fn tls_addr(&mut self) -> SocketAddr {
-        self.listener("Listening TLS addr=")
+        self.listener("TLS addr")
     }
 
     /// Returns the address of `-apiAddr`.
     pub fn api_addr(&mut self) -> SocketAddr {
-        self.listener("Listening apiAddr=")
+        self.listener("apiAddr")
     }
 
     /// Returns the address of `-tcpForwardAddr`.
     pub fn forward_addr(&mut self) -> SocketAddr {
-        self.listener("Listening tcpForwardAddr=")
+        self.listener("tcpForwardAddr")
     }
 
     /// Returns the address of `-sniAddr`.
     pub fn sni_addr(&mut self) -> SocketAddr {
-        self.listener("Listening sniAddr=")
+        self.listener("sniAddr")
     }
 
     /// Returns the address of `-stunAddr`.
     pub fn stun_addr(&mut self) -> SocketAddr {
-        self.bound("Listening stunAddr=", "answering STUN started addr=")
+        self.bound("stunAddr", "answering STUN started addr=")
     }
 
-    fn listener(&mut self, announced: &str) -> SocketAddr {
-        self.bound(announced, "acceptLoop started addr=")
+    /// Returns how many listeners with this key in the log it has opened; all for `""`.
+    pub fn listeners(&self, key: &str) -> usize {
+        self.lines_with(&announced(key)).len()
     }
 
-    fn bound(&mut self, announced: &str, bound: &str) -> SocketAddr {
-        self.wait_for(announced);
+    fn listener(&mut self, key: &str) -> SocketAddr {
+        self.bound(key, "acceptLoop started addr=")
+    }
+
+    fn bound(&mut self, key: &str, bound: &str) -> SocketAddr {
+        let announced = announced(key);
+        self.wait_for(&announced);
         let what = format!("the server to say what {announced:?} was bound to");
         let line = eventually(&what, || {
             // The address ends the line, so only whole lines count.
             let lines = self.lines_with("");
-            let at = lines.iter().position(|line| line.contains(announced))?;
+            let at = lines.iter().position(|line| line.contains(&announced))?;
             lines[at..]
                 .iter()
                 .find(|line| line.contains(bound))
@@ -152,59 +158,6 @@ impl Gt {
             .unwrap_or_else(|e| panic!("{line:?} should end in an address: {e}"))
     }
 
-    pub fn wait_for_tunnel(&mut self) {
-        self.wait_for("tunnel started connID=");
-    }
-
-    /// Waits until a client has failed to open a tunnel a few times. Checks that each attempt logs
-    /// one line with all of `why`, that the waits grow, and that it continues.
-    pub fn assert_keeps_failing(&mut self, why: &[&str]) {
-        const AGAIN: &str = " again in ";
-        let failures = self.wait_for_lines(AGAIN, 4);
-        let first_try = "trying to connect to remote connID=1";
-        let all = self.lines_with("");
-        let tried = all.iter().position(|line| line.contains(first_try));
-        let since = &all[tried.expect("a first try") + 1..];
-        for line in since {
-            for word in why.iter().chain([&AGAIN, &" WRN "]) {
-                assert!(line.contains(word), "{line:?} should say {word:?}");
-            }
-        }
-        let wait = |line: &str| -> f32 {
-            let seconds = line[line.find(AGAIN).unwrap() + AGAIN.len()..].trim_end_matches('s');
-            seconds.parse().unwrap_or_else(|e| panic!("{line}: {e}"))
-        };
-        assert!(wait(&failures[3]) > wait(&failures[0]), "{failures:?}");
-        assert!(self.has_ended().is_none(), "it should go on trying");
-    }
-
-    /// Returns the port that the server has opened for the `index`th TCP service.
-    pub fn wait_for_port(&mut self, index: usize) -> u16 {
-        const BEFORE: &str = "receive server information: tcp port ";
-        let lines = self.wait_for_lines(BEFORE, index + 1);
-        let line = &lines[index];
-        let rest = &line[line.find(BEFORE).unwrap() + BEFORE.len()..];
-        let (port, rest) = rest.split_once(' ').unwrap_or((rest, ""));
-        assert!(rest.starts_with("opened successfully connID="), "{line}");
-        port.parse().unwrap_or_else(|e| panic!("{line}: {e}"))
-    }
-
-    /// Reloads the configuration and waits until it is in force.
-    pub fn reload(&mut self) {
-        self.signal_for("HUP", " INF reloaded");
-    }
-
-    /// Reloads an unusable configuration and returns the line that says why nothing has changed.
-    pub fn reload_in_vain(&mut self) -> String {
-        self.signal_for("HUP", " ERR not reloaded, everything stays as it was: ")
-    }
-
-    /// Restarts gt and waits until the new process has taken over. The new process writes to the
-    /// same log.
-    pub fn restart(&mut self) -> Successor {
-        Successor::named_by(&self.signal_for("QUIT", TAKES_OVER))
-    }
-
     /// Returns the program itself where another one runs it as its only child. It is killed when
     /// the handle is dropped: the end of the other one might leave it behind.
     pub fn only_child(&self) -> Successor {
@@ -215,17 +168,18 @@ impl Gt {
         }
     }
 
-    /// Sends a signal and waits for a new line with `text`.
-    fn signal_for(&mut self, signal: &str, text: &str) -> String {
-        let before = self.lines_with(text).len();
-        self.signal(signal);
-        self.wait_for_lines(text, before + 1).remove(before)
-    }
-
     /// Asks gt to end and waits for it.
     pub fn stop(&mut self) -> Option<i32> {
         self.signal("TERM");
         self.exit().code()
+    }
+}
+
+/// Returns how gt announces the listener with this key.
+fn announced(key: &str) -> String {
+    match key {
+        "" => "Listening ".to_owned(),
+        key => format!("Listening {key}="),
     }
 }
 
@@ -247,19 +201,7 @@ pub struct Successor {
     pub pid: u32,
 }
 
-/// The log text of the old process that names the new one.
-const TAKES_OVER: &str = " takes over; ";
-
 impl Successor {
-    /// Finds the process that this log line names.
-    pub fn named_by(line: &str) -> Successor {
-        let said = line.split(TAKES_OVER).next().unwrap_or_default();
-        let pid = said.rsplit(' ').next().unwrap_or_default();
-        Successor {
-            pid: pid.parse().unwrap_or_else(|e| panic!("{line}: {e}")),
-        }
-    }
-
     /// Sends a signal, such as `TERM`.
     pub fn signal(&self, signal: &str) {
         let kill = format!("kill -{signal} {}", self.pid);

@@ -10,6 +10,7 @@ pub mod certs;
 pub mod chromium;
 pub mod crowd;
 pub mod curl;
+pub mod events;
 pub mod faults;
 pub mod gt;
 pub mod hello;

@@ -1,8 +1,8 @@
 //! The file system of a router with gt's package, in a folder: its shell is busybox, and procd's
 //! helpers only record how they are called.
 
-use super::gt::GT;
-use super::process::{run, Process};
+use super::gt::{Gt, GT};
+use super::process::run;
 use super::program::{install, install_gt};
 use super::scratch::Scratch;
 use std::fs;
@@ -97,8 +97,8 @@ impl Router {
     }
 
     /// Starts what procd was told to start.
-    pub fn spawn(&self, words: &[&str]) -> Process {
-        Process::spawn("gt", Scratch::new(), &mut self.command(words))
+    pub fn spawn(&self, words: &[&str]) -> Gt {
+        Gt::spawn("gt", self.command(words), "")
     }
 
     /// Returns a command with this root. Needs root, or user namespaces.

@@ -292,7 +292,7 @@ fn a_client_that_waits_for_its_server_ends_with_0_too() {
     let mut client = client(&format!(
         "-remote 127.0.0.1:{port} -id id1 -secret secret1 -local http://127.0.0.1"
     ));
-    client.wait_for(" WRN ");
+    client.wait_for_warning();
     assert_eq!(client.stop(), Some(0));
 }
 
@@ -305,7 +305,7 @@ fn secrets_are_never_logged() {
     let mut good = client(&format!("{line} -secret topsecret -logLevel trace"));
     good.wait_for_tunnel();
     let mut bad = client(&format!("{line} -secret othersecret -logLevel trace"));
-    bad.wait_for("invalid id and secret");
+    bad.wait_for_bad_login();
     for program in [&server, &good, &bad] {
         let log = program.log();
         assert!(!log.contains("topsecret"), "{log}");

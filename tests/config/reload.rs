@@ -47,8 +47,8 @@ fn a_client_reloads_its_services_without_affecting_connections() {
     // Another order in the list, another port, another prefix.
     write(http("two", two.addr) + &http("one", one.addr) + &tcp(other_port));
     client.signal("HUP");
-    client.wait_for("reloaded");
-    client.wait_for(&format!("tcp port {other_port} opened successfully"));
+    client.wait_for_reloaded(1);
+    client.wait_for_opened_port(other_port);
     assert_eq!(get(addr, "two.a", "/").text(), "two / two.a");
     assert_eq!(get(addr, "one.a", "/").text(), "one / one.a");
     assert_echo(&mut connect(([127, 0, 0, 1], other_port).into()), b"there");
@@ -56,11 +56,7 @@ fn a_client_reloads_its_services_without_affecting_connections() {
     eventually("the old port to be closed", || {
         std::net::TcpListener::bind(("0.0.0.0", port)).ok()
     });
-    assert_eq!(
-        client.lines_with("tunnel started").len(),
-        1,
-        "the tunnel stays"
-    );
+    assert_eq!(client.tunnels(), 1, "the tunnel stays");
 
     // An invalid file changes nothing but the log.
     write("  - local: nowhere\n".to_owned());
@@ -119,12 +115,12 @@ fn a_client_moves_to_another_server_and_streams_finish_at_the_old_one() {
 
     let options = format!("remote: tcp://{}, id: id2, secret: secret2", there.addr());
     filed.reload(&options, &services(free_port()));
-    there.wait_for("tunnel opened");
+    there.wait_for_opened(1);
     assert_eq!(get(there.addr(), "id2.a", "/").text(), "one / id2.a");
     assert_echo(&mut visitor, b"after");
-    assert!(here.lines_with("tunnel closed").is_empty());
+    assert_eq!(here.closed(), 0);
     drop(visitor);
-    here.wait_for("tunnel closed");
+    here.wait_for_closed(1);
     assert_eq!(get(there.addr(), "id2.a", "/").text(), "one / id2.a");
 }
 
@@ -145,9 +141,9 @@ fn a_client_changes_its_id_and_keeps_its_prefix() {
     assert_eq!(get(addr, "mine.a", "/").text(), "one / mine.a");
     filed.reload(&options(2), &services);
     // The new tunnel is refused while the old one has the prefix; visitors wait that long.
-    server.wait_for("tunnel closed id=id1");
+    server.wait_for_closed_of("id1", 1);
     assert_eq!(get(addr, "mine.a", "/").text(), "one / mine.a");
-    server.wait_for("tunnel opened id=id2");
+    server.wait_for_opened_by("id2");
     assert_eq!(
         get(([127, 0, 0, 1], port).into(), "any", "/").text(),
         "one / any"
@@ -164,12 +160,12 @@ fn a_pool_changes_its_size_and_a_generated_secret_stays() {
         |idle: u32| format!("remote: tcp://{addr}, id: id1, remoteIdleConnections: {idle}");
     let mut filed = Filed::new(&options(1), &services);
     filed.reload(&options(3), &services);
-    server.wait_for_lines("tunnel opened", 4);
-    server.wait_for_lines("tunnel closed", 1);
+    server.wait_for_opened(4);
+    server.wait_for_closed(1);
     filed.reload(&options(1), &services);
-    server.wait_for_lines("tunnel opened", 5);
-    server.wait_for_lines("tunnel closed", 4);
-    assert_eq!(server.lines_with("refused"), [""; 0]);
+    server.wait_for_opened(5);
+    server.wait_for_closed(4);
+    assert_eq!(server.refusals(), [""; 0]);
     assert_eq!(get(addr, "id1.a", "/").text(), "one / id1.a");
 }
 
@@ -256,7 +252,7 @@ fn streams_finish_when_the_server_refuses_new_services() {
     assert_echo(&mut visitor, b"after");
     // After the correction it does not wait for the next attempt.
     filed.reload(&options, &services);
-    server.wait_for_lines("tunnel opened", 2);
+    server.wait_for_opened(2);
     assert_echo(&mut visitor, b"still");
     assert_eq!(get(addr, "id1.a", "/").text(), "one / id1.a");
 }
@@ -282,11 +278,9 @@ fn a_port_that_is_taken_is_named_and_opened_when_it_is_free() {
     assert!(line.contains(" WRN "), "{line}");
     assert_eq!(get(addr, "id1.a", "/").text(), "one / id1.a");
     drop(holder);
-    filed
-        .client
-        .wait_for(&format!("{taken} opened successfully"));
+    filed.client.wait_for_opened_port(taken);
     assert_echo(&mut connect(([127, 0, 0, 1], taken).into()), b"open");
-    assert_eq!(filed.client.lines_with("tunnel started").len(), 1);
+    assert_eq!(filed.client.tunnels(), 1);
 }
 
 #[test]
@@ -319,15 +313,15 @@ fn files_of_a_directory_come_and_go() {
     write("id2", other_port);
     std::fs::remove_file(first).expect("remove a file");
     client.reload();
-    here.wait_for("tunnel opened id=id2");
+    here.wait_for_opened_by("id2");
     let other = ([127, 0, 0, 1], other_port).into();
     assert_echo(&mut connect(other), b"the new one");
     assert_echo(&mut visitor, b"the old one's visitor");
     // Draining tunnels may also finish when the process ends.
     client.signal("TERM");
-    here.wait_for("tunnel closed id=id2");
+    here.wait_for_closed_of("id2", 1);
     assert_echo(&mut visitor, b"still");
     drop(visitor);
     assert_eq!(client.exit().code(), Some(0));
-    here.wait_for("tunnel closed id=id1");
+    here.wait_for_closed_of("id1", 1);
 }

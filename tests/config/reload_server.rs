@@ -100,9 +100,9 @@ fn users_are_added_and_removed_without_affecting_others() {
     assert_eq!(new.opened().2, request);
 
     assert_echo(&mut visitor, b"after");
-    assert_eq!(client.lines_with("tunnel started").len(), 1);
+    assert_eq!(client.tunnels(), 1);
     assert_eq!(
-        filed.server.lines_with("Listening addr=").len(),
+        filed.server.listeners("addr"),
         1,
         "the listener is the same"
     );
@@ -125,14 +125,14 @@ fn a_bad_file_changes_nothing() {
         (no_files.as_str(), "/none"),
     ] {
         write(&filed.scratch, text);
-        let before = filed.server.lines_with(" ERR ").len();
+        let before = filed.server.errors().len();
         let line = filed.server.reload_in_vain();
         assert!(line.contains(why), "{line}");
-        assert_eq!(filed.server.lines_with(" ERR ").len(), before + 1);
+        assert_eq!(filed.server.errors().len(), before + 1);
         peer.sync();
         assert_eq!(get(filed.addr, "nobody.a", "/").status, 404);
     }
-    assert_eq!(filed.server.lines_with("Listening").len(), 1);
+    assert_eq!(filed.server.listeners(""), 1);
     // The old users are still admitted.
     Peer::ready_client(filed.addr, &hello("id1", "secret1", &ID_ALONE)).sync();
     filed.reload(good);
@@ -269,7 +269,7 @@ fn visitors_and_tunnels_are_served_while_files_are_read() {
         .write_all(text(61).as_bytes())
         .expect("write into the pipe");
     drop(writer);
-    server.wait_for("reloaded");
+    server.wait_for_reloaded(1);
     peer.sync();
     // A hanging reload does not keep the process from ending either.
     server.signal("HUP");

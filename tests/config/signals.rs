@@ -47,7 +47,7 @@ impl Copy {
         let mut client = self.start(
             "client -remote tcp://127.0.0.1:1 -id id1 -secret secret1 -local http://127.0.0.1:1",
         );
-        client.wait_for("trying to connect");
+        client.wait_for_attempt();
         client
     }
 
@@ -115,9 +115,9 @@ fn each_signal_reaches_the_named_role() {
     let copy = Copy::new();
     let (mut server, mut client) = (copy.server(""), copy.client());
     copy.signals("server -s reload", "SIGHUP", &server);
-    server.wait_for("reloaded");
+    server.wait_for_reloaded(1);
     copy.signals("client -s reload", "SIGHUP", &client);
-    client.wait_for("reloaded");
+    client.wait_for_reloaded(1);
     copy.signals("client -s stop", "SIGTERM", &client);
     assert_eq!(client.exit().code(), Some(0));
     let (code, _, errors) = copy.signal("client -s stop");
@@ -138,12 +138,12 @@ fn a_file_selects_one_process() {
     second.addr();
     // Relative to the current folder, and by any name.
     copy.signals("-s reload -config one.yaml", "SIGHUP", &first);
-    first.wait_for("reloaded");
+    first.wait_for_reloaded(1);
     let link = copy.scratch.join("link.yaml");
     std::os::unix::fs::symlink(&two, &link).expect("make a link");
     copy.signals("-s stop -config=./link.yaml", "SIGTERM", &second);
     assert_eq!(second.exit().code(), Some(0));
-    assert_eq!(second.lines_with("reloaded"), [""; 0]);
+    assert_eq!(second.reloads(), 0);
     // The file determines the role.
     let (code, _, errors) = copy.signal("client -s stop");
     assert_eq!(code, Some(1), "{errors}");
@@ -192,7 +192,7 @@ fn a_folder_with_both_roles_matches_either() {
     let mut both = copy.start(&format!("-config {}", folder.display()));
     both.addr();
     copy.signals("client -s reload", "SIGHUP", &both);
-    both.wait_for("reloaded");
+    both.wait_for_reloaded(1);
     copy.signals("server -s stop", "SIGTERM", &both);
     assert_eq!(both.exit().code(), Some(0));
 }
@@ -300,7 +300,7 @@ fn an_upgrade_finds_and_restarts_running_processes() {
     std::fs::rename(&new, &copy.program).expect("replace the program");
     copy.signals("-s restart", "SIGQUIT", &server);
     let mut server = server;
-    let new = common::gt::Successor::named_by(&server.wait_for(" takes over; "));
+    let new = server.wait_for_successor();
     assert_eq!(server.exit().code(), Some(0));
     let (code, said, _) = copy.signal("-s stop");
     assert_eq!(

@@ -227,7 +227,7 @@ fn overrun_windows_and_too_much_credit_end_the_tunnel() {
     // The header is enough: nothing of the payload is held.
     tunnel.send(&data(stream, &vec![7; length]));
     while tunnel.frame_or_end().is_some() {}
-    stage.server.wait_for("more bytes for stream");
+    stage.server.wait_for_overrun();
     drop(visitor);
     note(
         "a window overrun by a byte",
@@ -361,9 +361,7 @@ fn floods_of_services_and_pings_cost_little() {
     let tunnel = Peer::ready_client(stage.addr, &hello2());
     let sent = flood(tunnel.writer(), &change, change.len() * CHANGES);
     assert_eq!(sent, change.len() * CHANGES);
-    stage
-        .server
-        .wait_for_lines("services changed id=id2", CHANGES);
+    stage.server.wait_for_changes_of("id2", CHANGES);
     drop(tunnel);
     let peak = memory.peak(&stage.server);
     let attack = format!("{CHANGES} changes of services of GT/2");
@@ -371,9 +369,7 @@ fn floods_of_services_and_pings_cost_little() {
 
     let old = gt1::Peer::ready_client(stage.addr, &hello1());
     flood(old.writer(), &old_change, old_change.len() * CHANGES);
-    stage
-        .server
-        .wait_for_lines("services changed id=id2", 2 * CHANGES);
+    stage.server.wait_for_changes_of("id2", 2 * CHANGES);
     let peak = memory.peak(&stage.server);
     let attack = format!("{CHANGES} changes of services of GT/1");
     assert_at_most(&format!("{attack}: server"), FLOOD_KIB, peak, "KiB");

@@ -7,16 +7,16 @@ use crate::common::process::run_ok;
 use crate::common::scratch::Scratch;
 use std::process::Command;
 
-/// Visits `id1` from within the middle until the server logs `text`.
-fn visit_until(internet: &Internet, server: &Gt, text: &str) {
+/// Visits `id1` from within the middle until the server closes the silent tunnel.
+fn visit_until_closed(internet: &Internet, server: &Gt) {
     let middle = internet.place("middle");
-    common::eventually(text, || {
+    common::eventually("the tunnel to be closed", || {
         let ask = "printf 'GET / HTTP/1.1\\r\\nHost: id1.a\\r\\n\\r\\n' >/dev/tcp/127.0.0.1/8080";
         let mut visitor = Command::new("ip");
         visitor.args(["netns", "exec", &middle, "bash", "-c", ask]);
         run_ok(&mut visitor);
         std::thread::sleep(std::time::Duration::from_millis(200));
-        (!server.lines_with(text).is_empty()).then_some(())
+        server.has_closed_silent_with_visitors().then_some(())
     });
 }
 
@@ -53,14 +53,14 @@ fn a_client_behind_a_black_hole_is_detected_and_replaced_when_it_reconnects() {
         lost.wait_for_tunnel();
         cut(true);
         client("home-b", wire).wait_for_tunnel();
-        server.wait_for("it gave no sign of life when its client came back");
+        server.wait_for_dead_tunnel();
         cut(false);
         lost.kill();
 
         let mut lost = client("home-a", wire);
         lost.wait_for_tunnel();
         cut(true);
-        visit_until(&internet, &server, "while visitors wait");
+        visit_until_closed(&internet, &server);
         cut(false);
     }
 }

@@ -159,7 +159,7 @@ fn a_name_is_looked_up_again_for_every_attempt() {
     second.addr();
     names.say(Says::Address(two));
     first.kill();
-    client.wait_for_lines("tunnel started", 2);
+    client.wait_for_tunnels(2);
     served(two);
 
     // The name server fails only now.
@@ -170,7 +170,7 @@ fn a_name_is_looked_up_again_for_every_attempt() {
     let mut third = of(one);
     third.addr();
     names.say(Says::Address(one));
-    client.wait_for_lines("tunnel started", 3);
+    client.wait_for_tunnels(3);
     served(one);
 }
 
@@ -226,7 +226,7 @@ fn tunnels_reconnect_after_a_change_of_the_wan_address() {
         // With the following character, which distinguishes an address from a longer one.
         let [old_end, new_end] = [old, new].map(|ip| format!("{ip}]:"));
         let opened = |server: &Gt, end: &str| {
-            let lines = server.lines_with("tunnel opened");
+            let lines = server.opened();
             lines.iter().filter(|line| line.contains(end)).count()
         };
         assert!(opened(&server, &old_end) > 0, "{}", server.log());
@@ -238,7 +238,7 @@ fn tunnels_reconnect_after_a_change_of_the_wan_address() {
             // The route went with the address.
             ip(&router, &format!("route add default via {MIDDLE}"));
         }
-        client.wait_for_lines("tunnel started", 2);
+        client.wait_for_tunnels(2);
         eventually("a tunnel from the new address", || {
             (opened(&server, &new_end) > 0).then_some(())
         });
@@ -246,7 +246,7 @@ fn tunnels_reconnect_after_a_change_of_the_wan_address() {
         eventually("the page by the new address", served);
         client.kill();
         let all = opened(&server, "");
-        server.wait_for_lines("tunnel closed", all);
+        server.wait_for_closed(all);
     }
 }
 
@@ -265,10 +265,10 @@ fn a_suspended_client_reconnects() {
     let addr = server.addr();
     assert_eq!(get(addr, "id1.a", "/").status, 200);
     client.signal("STOP");
-    let closed = server.wait_for("tunnel closed");
+    let closed = server.wait_for_closed(1).remove(0);
     assert!(closed.contains("nothing was heard"), "{closed}");
     client.signal("CONT");
-    client.wait_for_lines("tunnel started", 2);
+    client.wait_for_tunnels(2);
     assert_eq!(get(addr, "id1.a", "/").status, 200);
 }
 
@@ -283,9 +283,9 @@ fn a_suspended_server_is_found_again_and_serves_waiting_visitors() {
     let mut visitor = connect(addr);
     let request = "GET / HTTP/1.1\r\nHost: id1.a\r\nConnection: close\r\n\r\n";
     visitor.write_all(request.as_bytes()).expect("send");
-    client.wait_for(" again in ");
+    client.wait_for_failure();
     server.signal("CONT");
-    client.wait_for_lines("tunnel started", 2);
+    client.wait_for_tunnels(2);
     let answer = common::visitor::read_answer(&mut visitor);
     assert!([200, 502, 503].contains(&answer.status), "{answer:?}");
     // Abandoned attempts are tunnels for a moment.
@@ -379,5 +379,5 @@ fn setting_the_clock_breaks_nothing() {
     wait_until(begun + Duration::from_secs(2));
     let work = (server.work() + client.work() - before) as f32 / 100.0;
     assert!(work < 0.5 * begun.elapsed().as_secs_f32(), "{work} s");
-    assert_eq!(client.lines_with("tunnel started").len(), 1);
+    assert_eq!(client.tunnels(), 1);
 }

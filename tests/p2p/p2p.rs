@@ -47,7 +47,7 @@ impl Ends {
     fn wait_gone(&self, count: usize) {
         // Handshakes and checks take 20 s and more to fail.
         eventually_within(3 * PATIENCE, "a peer to be given up", || {
-            (self.client.lines_with("peer gone: ").len() >= count).then_some(())
+            (self.client.gone_peers().len() >= count).then_some(())
         });
     }
 }
@@ -266,7 +266,7 @@ fn the_number_of_peers_is_limited_by_configuration() {
     assert_echoed(&second, b"two");
     drop(second);
     two.close();
-    ends.client.wait_for("peer gone: ");
+    ends.client.wait_for_gone_peers(1);
     assert_eq!(ask(&third), 200);
     waiting.wait_open();
     assert_echoed(&waiting, b"three");
@@ -383,7 +383,7 @@ fn a_peer_with_another_certificate_than_offered_never_connects() {
     ends.wait_gone(1);
     assert!(!channel.is_open());
     assert_eq!(count.load(Ordering::SeqCst), 0);
-    assert_eq!(ends.client.lines_with("peer connected").len(), 0);
+    assert_eq!(ends.client.peers(), 0);
 }
 
 /// Waits until `count` has not changed for a while, and returns it.

@@ -193,7 +193,7 @@ fn a_browser_reconnects_after_either_end_was_closed() {
     for _ in 0..3 {
         assert_got(&run(&chromium, script, json!([])), &folder.join("one"));
     }
-    ends.client.wait_for_lines("peer gone", 3);
+    ends.client.wait_for_gone_peers(3);
     ends.restart_client();
     assert_got(&run(&chromium, script, json!([])), &folder.join("one"));
 }
@@ -250,7 +250,7 @@ fn the_page_fetches_from_the_service_directly_and_says_so() {
     assert_eq!(shown, json!([7, 9, "home"]));
     wait_for(&chromium, "directly (host to ", "the next page");
     // One visitor for the page itself and one for signaling: nothing else came through the server.
-    assert_eq!(ends.client.lines_with("peer connected").len(), 1);
+    assert_eq!(ends.client.peers(), 1);
 }
 
 #[test]

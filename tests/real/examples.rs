@@ -30,7 +30,7 @@ fn http_forwarding() {
         "-local http://{} -remote tcp://{addr} -id id1 -secret secret1",
         nginx.http
     ));
-    client.wait_for("tunnel started connID=1");
+    client.wait_for_first_tunnel();
     assert_eq!(page("id1.example.com", addr), nginx::INDEX);
 }
 
@@ -46,14 +46,14 @@ fn https_decrypted_at_the_server() {
         "-local http://{} -remote tls://{addr} -remoteCertInsecure -id id1 -secret secret1",
         nginx.http
     ));
-    client.wait_for("tunnel started connID=1");
+    client.wait_for_first_tunnel();
     let port = addr.port();
     let reply = curl(&format!(
         "--cacert {} --resolve id1.example.com:{port}:127.0.0.1 https://id1.example.com:{port}/",
         certs.self_signed.display()
     ));
     assert_eq!(reply.text(), nginx::INDEX);
-    assert!(server.lines_with("Listening addr=").is_empty());
+    assert_eq!(server.listeners("addr"), 0);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn https_untouched() {
         "-local https://{} -remote tcp://{addr} -id id1 -secret secret1",
         nginx.https
     ));
-    client.wait_for("tunnel started connID=1");
+    client.wait_for_first_tunnel();
     // The server has no certificate: curl checks nginx's.
     let port = addr.port();
     let reply = curl(&format!(
@@ -88,7 +88,7 @@ fn tls_between_client_and_server() {
         "-local http://{} -remote tls://{tls_addr} -remoteCertInsecure -id id1 -secret secret1",
         nginx.http
     ));
-    client.wait_for("tunnel started connID=1");
+    client.wait_for_first_tunnel();
     assert_eq!(page("id1.example.com", addr), nginx::INDEX);
 }
 
@@ -103,10 +103,8 @@ fn tcp_forwarding() {
          -remoteTCPPort {asked} -remoteTCPRandom",
         sshd.addr
     ));
-    client.wait_for(&format!(
-        "receive server information: tcp port {asked} opened successfully connID=1"
-    ));
-    client.wait_for("tunnel started connID=1");
+    client.wait_for_opened_port(asked);
+    client.wait_for_first_tunnel();
     assert_eq!(sshd.ssh(asked, "echo from behind"), "from behind\n");
 }
 
@@ -140,11 +138,9 @@ fn several_services_of_one_client() {
     let addr = server.addr();
     let check = |client: &mut common::gt::Gt| {
         for port in [port_three, port_four] {
-            client.wait_for(&format!(
-                "receive server information: tcp port {port} opened successfully connID=1"
-            ));
+            client.wait_for_opened_port(port);
         }
-        client.wait_for("tunnel started connID=1");
+        client.wait_for_first_tunnel();
         // useLocalAsHTTPHost: each nginx gets its own address as host.
         let host = |name| page_at(name, addr, "/host");
         assert_eq!(host("id1-1.example.com"), one.http.to_string());
@@ -230,8 +226,8 @@ fn let_in(addr: SocketAddr, users: &[(&str, &str)]) -> Vec<bool> {
         .into_iter()
         .map(|mut client| {
             common::eventually("a client to be let in or not", || {
-                let yes = !client.lines_with("tunnel started").is_empty();
-                let no = !client.lines_with("invalid id and secret").is_empty();
+                let yes = client.tunnels() > 0;
+                let no = client.bad_logins() > 0;
                 assert!(client.has_ended().is_none(), "the client has ended");
                 (yes || no).then_some(yes)
             })

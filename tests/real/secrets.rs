@@ -101,7 +101,7 @@ fn a_running_process_reveals_no_secret() {
     for wire in ["1", "2"] {
         let config = scratch.file(&format!("client{wire}.yaml"), of_client(wire));
         let mut client = Gt::start("gt client", &["-config"], config.to_str().expect("a path"));
-        client.wait_for_lines("tunnel started connID=", 2);
+        client.wait_for_tunnels(2);
         client.wait_for("unexpected answer: ");
         clients.push(client);
     }
@@ -120,7 +120,7 @@ fn a_running_process_reveals_no_secret() {
             false => Peer::client(addr, &hello).expect(Frame::Error(1)),
         }
     }
-    server.wait_for("authAPI http://");
+    server.wait_for_failed_auth_api();
 
     // What visitors and API users see.
     for (host, path) in [("id1.a", "/"), ("nobody.a", "/"), ("id1.a", "/hu%73h")] {

@@ -1,7 +1,6 @@
 //! `-stunAddr` answers every request with its source address for as long as the server runs, and
 //! cannot be abused.
 
-use crate::common;
 use crate::common::eventually;
 use crate::common::gt::{gt, server, Gt};
 use crate::common::ports::free_port;
@@ -176,7 +175,7 @@ fn every_datagram_is_counted_and_only_requests_are_answered() {
         (counts.iter().sum::<u64>() == 8).then_some(counts)
     });
     assert_eq!(counted, [1, 1, 6, 0, 0]);
-    assert_eq!(server.lines_with(" WRN ").len(), 0, "{}", server.log());
+    assert_eq!(server.warnings().len(), 0, "{}", server.log());
     assert_eq!(server.lines_with("STUN: ").len(), 0, "{}", server.log());
 }
 
@@ -229,7 +228,7 @@ fn a_reload_moves_the_socket_and_a_failed_one_does_not() {
     assert_told(&socket_1);
     server.reload();
     assert_told(&socket_1);
-    assert_eq!(server.lines_with("Listening stunAddr=").len(), 1);
+    assert_eq!(server.listeners("stunAddr"), 1);
 
     let taken = UdpSocket::bind("127.0.0.1:0").expect("a port");
     write(&scratch, &taken.local_addr().unwrap().to_string());
@@ -306,12 +305,7 @@ fn a_restart_loses_no_request() {
     assert_eq!(server.exit().code(), Some(0));
     askers.more();
     // Only the new process has the socket, and it can restart, too.
-    new.signal("QUIT");
-    let lines = eventually("another process to take over", || {
-        let lines = server.lines_with(" takes over; ");
-        (lines.len() == 2).then_some(lines)
-    });
-    let newer = common::gt::Successor::named_by(&lines[1]);
+    let newer = server.restart_again(&new);
     new.wait_for_end();
     askers.more();
     askers.end();

@@ -78,14 +78,11 @@ fn connections_are_spread_over_peers_and_none_goes_through_the_server() {
         // A connection adds one peer at a time.
         let mut stream = ends.visit();
         ends.echoes(&mut stream, b"one more");
-        ends.forwarding.wait_for_lines("peer connected", peers);
+        ends.forwarding.wait_for_peers(peers);
     }
     // No visitor's connection runs through the tunnel.
-    assert!(ends.serving.lines_with("peer connected").len() >= 3);
-    assert!(ends
-        .forwarding
-        .lines_with("no direct connection")
-        .is_empty());
+    assert!(ends.serving.peers() >= 3);
+    assert!(ends.forwarding.is_always_direct());
 }
 
 #[test]
@@ -144,8 +141,7 @@ fn without_a_direct_connection_the_server_is_used_half_closes_included() {
     // A stopped client answers no datagrams.
     ends.serving.signal("STOP");
     let mut stream = ends.visit();
-    ends.forwarding
-        .wait_for("no direct connection to id1 came up in time");
+    ends.forwarding.wait_for_no_direct_connection();
     ends.serving.signal("CONT");
     stream.write_all(b"through the server").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
@@ -172,15 +168,14 @@ fn every_request_is_rewritten_directly_and_through_the_server() {
     let local = service.addr.to_string();
     let mut ends = Ends::start(&format!("http://{local} -useLocalAsHTTPHost"), true, "");
     assert_rewritten(&mut ends.visit(), &local);
-    ends.forwarding.wait_for("peer connected");
+    ends.forwarding.wait_for_peers(1);
     drop(ends);
 
     let mut ends = Ends::start(&format!("http://{local} -useLocalAsHTTPHost"), true, "");
     // A stopped client answers no datagrams.
     ends.serving.signal("STOP");
     let mut stream = ends.visit();
-    ends.forwarding
-        .wait_for("no direct connection to id1 came up in time");
+    ends.forwarding.wait_for_no_direct_connection();
     ends.serving.signal("CONT");
     assert_rewritten(&mut stream, &local);
     // Requests that cannot be followed are refused there, too.
@@ -224,7 +219,7 @@ fn peers_reconnect_when_the_other_client_does() {
     let local = format!("-local http://{} -remoteSTUN stun:{stun}", echo.addr);
     let mut again = client_of_id1(remote, &local);
     ends.echoes(&mut ends.visit(), b"after");
-    again.wait_for("peer connected");
+    again.wait_for_peers(1);
 }
 
 #[test]
@@ -236,9 +231,9 @@ fn an_idle_peer_is_ended_and_replaced_on_demand() {
         "-tcpForwardConnections 1 -webrtcConnectionIdleTimeout 500ms",
     );
     ends.echoes(&mut ends.visit(), b"one");
-    ends.forwarding.wait_for("peer gone");
+    ends.forwarding.wait_for_gone_peers(1);
     ends.echoes(&mut ends.visit(), b"two");
-    ends.forwarding.wait_for_lines("peer connected", 2);
+    ends.forwarding.wait_for_peers(2);
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn a_server_listens_as_root_and_serves_as_another_user() {
     let more = format!("  apiAddr: 127.0.0.1:{other}\n");
     std::fs::write(&config, text + &more).expect("write a file");
     successor.signal("HUP");
-    let line = server.wait_for("not reloaded");
+    let line = server.wait_for_failed_reload();
     assert!(
         line.contains(&format!("apiAddr 127.0.0.1:{other}")),
         "{line}"

@@ -1,6 +1,5 @@
 //! A restart with a new process that fails or is disturbed.
 
-use crate::common;
 use crate::common::eventually;
 use crate::common::gt::{Gt, GT};
 use crate::common::peer::gt1::{hello, Peer};
@@ -66,7 +65,7 @@ fn a_child_without_restart_support_is_not_waited_for() {
     let mut gt = Installed::new();
     gt.replace("echo $$ > $PID; exec sleep 1000 < /dev/null");
     gt.server.signal("QUIT");
-    let line = gt.server.wait_for("not restarted");
+    let line = gt.server.wait_for_failed_restart();
     assert!(line.contains("does not know how to take over"), "{line}");
     let pid = gt.pid();
     eventually("it to be ended", || (!runs(pid)).then_some(()));
@@ -81,11 +80,11 @@ fn a_stop_works_while_the_new_process_is_silent() {
     let pid = gt.pid();
     gt.peer.sync();
     gt.server.signal("TERM");
-    gt.server.wait_for("stopping");
+    gt.server.wait_for_stopping();
     assert!(!runs(pid), "it is ended");
     drop(gt.peer);
     assert_eq!(gt.server.exit().code(), Some(0));
-    assert_eq!(gt.server.lines_with("not restarted"), [""; 0]);
+    assert_eq!(gt.server.failed_restarts(), 0);
 }
 
 #[test]
@@ -98,8 +97,8 @@ fn a_reload_during_a_restart_is_not_lost() {
     gt.server.signal("HUP");
     gt.peer.sync();
     gt.scratch.file("go", "");
-    gt.server.wait_for("not restarted");
-    gt.server.wait_for("reloaded");
+    gt.server.wait_for_failed_restart();
+    gt.server.wait_for_reloaded(1);
     // A child that works: the new process reloads.
     std::fs::remove_file(gt.scratch.join("go")).expect("remove a file");
     std::fs::remove_file(gt.scratch.join("pid")).expect("remove a file");
@@ -109,9 +108,8 @@ fn a_reload_during_a_restart_is_not_lost() {
     gt.server.signal("HUP");
     gt.peer.sync();
     gt.scratch.file("go", "");
-    let line = gt.server.wait_for(" takes over; ");
-    let _new = common::gt::Successor::named_by(&line);
-    gt.server.wait_for_lines("reloaded", 2);
+    let _new = gt.server.wait_for_successor();
+    gt.server.wait_for_reloaded(2);
 }
 
 #[test]
@@ -119,12 +117,12 @@ fn a_child_killed_by_an_early_signal_is_started_again() {
     let mut gt = Installed::new();
     gt.replace("[ -e $GO ] && exec $GT \"$@\"; : > $GO; kill -HUP $$");
     let _new = gt.server.restart();
-    assert_eq!(gt.server.lines_with("not restarted"), [""; 0]);
+    assert_eq!(gt.server.failed_restarts(), 0);
     // The number of attempts is limited.
     let mut gt = Installed::new();
     gt.replace("kill -HUP $$");
     gt.server.signal("QUIT");
-    let line = gt.server.wait_for("not restarted");
+    let line = gt.server.wait_for_failed_restart();
     assert!(line.contains("signal: 1"), "{line}");
     gt.peer.sync();
 }

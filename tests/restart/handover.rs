@@ -1,7 +1,7 @@
 //! What the old process passes to the new one, and what happens to connections in the middle of
 //! something. That visitors do not notice, see `restart`.
 
-use crate::common::gt::{client, client_of_id1, server, server_of_id1, Gt, Successor};
+use crate::common::gt::{client, client_of_id1, server, server_of_id1, Gt};
 use crate::common::peer::gt1::{
     closed, data, first, hello, identity, Frame, Peer, PeerServer, CLOSE, PING, SERVICES,
 };
@@ -30,7 +30,7 @@ fn an_old_process_releases_its_listeners() {
     let mut visitor = connect(self::local(port));
     assert_echo(&mut visitor, b"before");
     let new = server.restart();
-    client.wait_for_lines("tunnel started", 2);
+    client.wait_for_tunnels(2);
     new.signal("TERM");
     new.wait_for_end();
     eventually("the address to be free", || TcpListener::bind(addr).ok());
@@ -56,7 +56,7 @@ fn random_ports_stay_with_their_services() {
     };
     check();
     let _new = server.restart();
-    client.wait_for_lines("tunnel started", 2);
+    client.wait_for_tunnels(2);
     check();
 }
 
@@ -100,7 +100,7 @@ fn a_half_sent_request_follows_a_tunnel_that_moves() {
     // The old process has received it.
     peer.sync();
     let _new = server.restart();
-    server.wait_for("tunnel taken over");
+    server.wait_for_moved_tunnel();
     visitor
         .write_all(b"Host: id1.a\r\n\r\n")
         .expect("the other half");
@@ -173,7 +173,7 @@ fn bytes_stuck_on_the_way_to_a_visitor_arrive() {
     peer.expect(Frame::Close);
     peer.send(&[CLOSE; 2].concat());
     peer.shutdown();
-    server.wait_for("tunnel closed");
+    server.wait_for_closed(1);
     assert_eq!(read_to_end(&mut visitor).len(), left);
     assert_eq!(server.exit().code(), Some(0));
 }
@@ -204,7 +204,7 @@ fn bytes_stuck_on_the_way_to_a_service_arrive() {
     while peer.frame() != Frame::Close {}
     peer.send(&[CLOSE; 3].concat());
     peer.shutdown();
-    client.wait_for("tunnel closed");
+    client.wait_for_closed(1);
     assert_eq!(read_to_end(&mut service).len(), left);
     assert_eq!(client.exit().code(), Some(0));
 }
@@ -221,14 +221,14 @@ fn a_late_tunnel_is_passed_to_the_new_process() {
     // The old process has received it.
     first.sync();
     let _new = server.restart();
-    server.wait_for("tunnel taken over");
+    server.wait_for_moved_tunnel();
     late.send(rest);
     late.expect(Frame::PortOpened(0, port));
     late.expect(Frame::Ready);
     assert_eq!(server.exit().code(), Some(0));
     first.sync();
     late.sync();
-    assert_eq!(server.lines_with("refused"), [""; 0]);
+    assert_eq!(server.refusals(), [""; 0]);
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn a_client_that_reloads_during_a_restart_loses_nothing() {
     peer.send(&[closed(other), closed(stream)].concat());
     assert_eq!(asking.join().expect("an answer"), 204);
     // The same after the tunnel has moved.
-    server.wait_for("tunnel taken over");
+    server.wait_for_moved_tunnel();
     let asking = std::thread::spawn(move || get(addr, "more.a", "/").status);
     let (last, service, _) = peer.opened();
     assert!(service == 0 && last > other);
@@ -408,9 +408,8 @@ fn an_absent_client_is_waited_for_after_another_restart() {
     let services = hello("id1", "secret1", &services);
     let new = server.restart();
     first.expect(gt2::Frame::Reconnect);
-    new.signal("QUIT");
     // Ends with the test.
-    let _newest = Successor::named_by(&server.wait_for_lines(" takes over; ", 2)[1]);
+    let _newest = server.restart_again(&new);
     new.wait_for_end();
     let waiting = std::thread::spawn(move || get(addr, "name.a", "/").status);
     let _visitor = connect(local(port));

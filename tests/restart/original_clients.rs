@@ -5,7 +5,7 @@ use crate::common::certs;
 use crate::common::crowd::{Crowd, Visitor};
 use crate::common::curl::curl;
 use crate::common::eventually;
-use crate::common::gt::{client, server, server_of_id1, Gt, Successor};
+use crate::common::gt::{client, server, server_of_id1};
 use crate::common::original::Original;
 use crate::common::peer::gt1::{closed, data, hello, Frame, Peer, PING};
 use crate::common::peer::{gt2, port_option, ID_ALONE};
@@ -125,13 +125,6 @@ fn local(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
 
-/// Restarts the newest process of `server`.
-fn restart_again(server: &mut Gt, newest: &Successor, number: usize) -> Successor {
-    newest.signal("QUIT");
-    let lines = server.wait_for_lines(" takes over; ", number);
-    Successor::named_by(&lines[number - 1])
-}
-
 #[test]
 fn three_restarts_harm_no_visitor_of_an_original_client() {
     let service = bodies();
@@ -140,7 +133,7 @@ fn three_restarts_harm_no_visitor_of_an_original_client() {
     let addr = server.addr();
     let services = [&[2], &port_option(false, port)[..], &[0]].concat();
     let original = Original::start(addr, hello("id1", "secret1", &services), service.addr);
-    server.wait_for("tunnel opened");
+    server.wait_for_opened(1);
     let crowd = Crowd::of(vec![
         new_connections(addr),
         new_connections(local(port)),
@@ -152,9 +145,9 @@ fn three_restarts_harm_no_visitor_of_an_original_client() {
     ]);
     let first = server.restart();
     crowd.more();
-    let second = restart_again(&mut server, &first, 2);
+    let second = server.restart_again(&first);
     crowd.more();
-    let third = restart_again(&mut server, &second, 3);
+    let third = server.restart_again(&second);
     crowd.more();
     assert!(server.has_ended().is_none(), "the tunnel is where it was");
     let served = crowd.end();
@@ -219,7 +212,7 @@ fn a_port_stays_open_in_the_old_process_when_another_tunnel_of_its_client_ends_i
     another.expect(Frame::PortOpened(0, port));
     another.expect(Frame::Ready);
     another.shutdown();
-    server.wait_for("tunnel closed");
+    server.wait_for_closed(1);
     // Both processes had the port; now only the old one accepts.
     let visitor = connect(local(port));
     let (stream, ..) = old.opened();
@@ -230,7 +223,7 @@ fn a_port_stays_open_in_the_old_process_when_another_tunnel_of_its_client_ends_i
     let mut ended = [old.frame(), old.frame()];
     ended.sort_by_key(|frame| *frame == Frame::Closed(stream));
     assert_eq!(ended, [Frame::Closed(before), Frame::Closed(stream)]);
-    server.wait_for("tunnel taken over");
+    server.wait_for_moved_tunnel();
     let _visitor = connect(local(port));
     old.opened();
 }
@@ -324,15 +317,15 @@ fn an_idle_tls_tunnel_is_closed_and_visitors_wait_for_its_client() {
     let first = server.restart();
     crowd.more();
     download(&mut held, 1000, "");
-    assert_eq!(client.lines_with("tunnel closed"), [""; 0]);
+    assert_eq!(client.closed(), 0);
     drop(held);
     // It has streams most of the time, and once none.
-    client.wait_for("tunnel closed");
+    client.wait_for_closed(1);
     crowd.more();
     crowd.end();
-    client.wait_for_lines("tunnel started", 2);
+    client.wait_for_tunnels(2);
     assert_eq!(server.exit().code(), Some(0));
-    assert_eq!(client.lines_with("asks for a new tunnel"), [""; 0]);
+    assert_eq!(client.reconnect_requests(), 0);
     first.signal("TERM");
     first.wait_for_end();
 }
@@ -363,7 +356,7 @@ fn a_client_that_changes_services_during_a_restart_moves_to_the_new_process() {
     let new = server.restart();
     write(&["id1", "more"]);
     client.reload();
-    client.wait_for_lines("tunnel started", 2);
+    client.wait_for_tunnels(2);
     for host in ["more.a", "id1.a"] {
         assert_eq!(get(addr, host, "/1").status, 200, "{host}");
     }
@@ -380,7 +373,7 @@ fn visitors_wait_for_an_original_when_the_old_process_is_killed() {
     let mut server = server_of_id1("");
     let addr = server.addr();
     let original = Original::start(addr, hello("id1", "secret1", &ID_ALONE), service.addr);
-    server.wait_for("tunnel opened");
+    server.wait_for_opened(1);
     let mut held = connect(addr);
     download(&mut held, 1000, "");
     let _new = server.restart();
@@ -406,7 +399,7 @@ fn a_client_that_the_new_configuration_refuses_gets_no_new_visitors() {
     let mut server = server(&format!("-config {}", file.display()));
     let addr = server.addr();
     let original = Original::start(addr, hello("id1", "secret1", &ID_ALONE), service.addr);
-    server.wait_for("tunnel opened");
+    server.wait_for_opened(1);
     let mut held = connect(addr);
     download(&mut held, 1000, "");
     write(other);

@@ -2,7 +2,6 @@
 
 use crate::common;
 use crate::common::crowd::Crowd;
-use crate::common::eventually;
 use crate::common::gt::{client, client_of_id1, server, server_of_id1, Gt, GT};
 use crate::common::peer::gt1::{hello, Frame, Peer};
 use crate::common::peer::{port_option, prefix_option, ID_ALONE};
@@ -39,7 +38,7 @@ fn a_server_restarts_and_no_visitor_notices() {
     let new = server.restart();
     crowd.more();
     // The client has reconnected and has its previous port, which was never closed.
-    client.wait_for("the server asks for a new tunnel");
+    client.wait_for_reconnect_request();
     assert_eq!(client.wait_for_port(1), port);
     assert_echo(&mut connect(([127, 0, 0, 1], port).into()), b"new");
     assert_echo(&mut visitor, b"still by the old way");
@@ -50,18 +49,13 @@ fn a_server_restarts_and_no_visitor_notices() {
     crowd.more();
 
     // The new process can restart, too.
-    new.signal("QUIT");
-    let lines = eventually("another process to take over", || {
-        let lines = server.lines_with(" takes over; ");
-        (lines.len() == 2).then_some(lines)
-    });
-    let newer = common::gt::Successor::named_by(&lines[1]);
+    let newer = server.restart_again(&new);
     crowd.more();
     new.wait_for_end();
     crowd.end();
     newer.signal("TERM");
     newer.wait_for_end();
-    client.wait_for("tunnel closed");
+    client.wait_for_closed(1);
 }
 
 #[test]
@@ -82,7 +76,7 @@ fn prefixes_and_ports_stay_reserved_across_a_restart() {
     // This client's tunnel is lost before the restart.
     let away = hello("id2", "secret2", &prefix_option("away"));
     Peer::ready_client(addr, &away).shutdown();
-    server.wait_for("tunnel closed id=id2");
+    server.wait_for_closed_of("id2", 1);
 
     let _new = server.restart();
     let refused = |id: &str, secret: &str, services: &[u8], with: Frame| {
@@ -124,13 +118,13 @@ fn a_client_restarts_and_no_visitor_notices() {
 
     let new = client.restart();
     crowd.more();
-    server.wait_for_lines("tunnel opened", 2);
+    server.wait_for_opened(2);
     assert_echo(&mut visitor, b"still by the old way");
     drop(visitor);
     assert_eq!(client.exit().code(), Some(0));
     crowd.more();
     crowd.end();
-    assert_eq!(server.lines_with("refused"), [""; 0]);
+    assert_eq!(server.refusals(), [""; 0]);
     new.signal("TERM");
     new.wait_for_end();
 }
@@ -186,14 +180,10 @@ fn everything_goes_on_if_the_new_program_does_not_work() {
     let client = client_of_id1(addr, &format!("-local http://{}", one.addr));
 
     let mut fails = |why: &str| {
-        let before = server.lines_with("not restarted").len();
-        server.signal("QUIT");
-        let line = server
-            .wait_for_lines("not restarted", before + 1)
-            .remove(before);
-        assert!(line.contains(" ERR ") && line.contains(why), "{line}");
+        let line = server.restart_in_vain();
+        assert!(line.contains(why), "{line}");
         assert_eq!(get(addr, "id1.a", "/").text(), "one / id1.a");
-        assert_eq!(client.lines_with("tunnel started").len(), 1);
+        assert_eq!(client.tunnels(), 1);
     };
     write("  speed: fast\n");
     fails("speed");
@@ -227,7 +217,7 @@ fn an_old_process_can_be_stopped() {
     let mut visitor = connect(([127, 0, 0, 1], port).into());
     assert_echo(&mut visitor, b"before");
     let _new = server.restart();
-    client.wait_for_lines("tunnel started", 2);
+    client.wait_for_tunnels(2);
     // A log file may be rotated meanwhile; a second restart is ignored.
     server.signal("HUP");
     server.signal("QUIT");
@@ -238,7 +228,7 @@ fn an_old_process_can_be_stopped() {
         &mut connect(([127, 0, 0, 1], port).into()),
         b"by the new one",
     );
-    assert_eq!(server.lines_with(" takes over; ").len(), 1);
+    assert_eq!(server.restarts(), 1);
 }
 
 #[test]
@@ -296,7 +286,7 @@ fn the_first_process_of_a_container_logs_why_it_cannot_restart() {
     inside.signal("QUIT");
     server.wait_for(" ERR not restarted: this is process 1, ");
     inside.signal("HUP");
-    server.wait_for("reloaded");
+    server.wait_for_reloaded(1);
     peer.sync();
     inside.signal("TERM");
     assert_eq!(server.exit().code(), Some(0));

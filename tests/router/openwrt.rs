@@ -231,7 +231,7 @@ fn the_command_given_to_procd_starts_a_tunnel() {
         .expect("a command");
     let words: Vec<&str> = command.split(' ').collect();
     let mut client = router.spawn(&words);
-    client.wait_for("tunnel started connID=");
+    client.wait_for_tunnel();
     let answer = get(server.addr(), "id1.example.com", "/");
     assert_eq!(answer.status, 200);
     assert!(answer.text().starts_with("from the router"), "{answer:?}");

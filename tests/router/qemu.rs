@@ -210,7 +210,7 @@ fn reloads(ends: &Ends) {
 
     write_client("two", two.addr);
     client.reload();
-    client.wait_for("services changed");
+    client.wait_for_changed_services();
     assert_eq!(get(addr, "two.a", "/").text(), "two / two.a");
     assert_echo(&mut visitor, b"between");
 
@@ -240,16 +240,16 @@ fn timers_ring(ends: &Ends) {
     read_to_end(&mut connect(addr));
     // The server is killed and started again.
     server.kill();
-    client.wait_for(" again in ");
+    client.wait_for_failure();
     let mut server = ends.start_server_of_id1(&line);
-    client.wait_for_lines("tunnel started", 2);
+    client.wait_for_tunnels(2);
     assert_eq!(get(addr, "id1.a", "/").text(), "here / id1.a");
     // The server hangs until the client gives it up.
     server.signal("STOP");
-    let lines = client.lines_with("tunnel closed").len();
-    client.wait_for_lines("tunnel closed", lines + 1);
+    let lines = client.closed();
+    client.wait_for_closed(lines + 1);
     server.signal("CONT");
-    client.wait_for_lines("tunnel started", 3);
+    client.wait_for_tunnels(3);
     assert!(server.has_ended().is_none());
 }
 
@@ -277,7 +277,7 @@ fn carries_p2p(ends: &Ends) {
     let reply = curl(&format!("-o {} http://{place}/sample", down.display()));
     assert_eq!(reply.code, 0, "{}", reply.errors);
     assert_same(&sample, &down);
-    serving.wait_for("peer connected");
+    serving.wait_for_peers(1);
 }
 
 /// Checks that waiting threads do nothing else.

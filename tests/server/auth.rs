@@ -117,7 +117,7 @@ fn a_client_that_the_api_denies_is_refused_and_counted() {
     for _ in 0..2 {
         assert_refused(addr, &id1, BAD_CREDENTIALS);
     }
-    server.wait_for("has failed to authenticate 2 times");
+    server.wait_for_failed_logins(2);
     assert_refused(addr, &id1, BAD_CREDENTIALS);
     assert_eq!(api.more_requests(), 2, "the third was not asked about");
     assert_eq!(get(addr, "id1.a", "/").status, 404);
@@ -231,13 +231,13 @@ fn a_failing_api_refuses_clients_logs_once_and_locks_out_no_address() {
     }
     *say.lock().unwrap() = judgement(true, &[]);
     Peer::ready_client(addr, &id1);
-    let line = server.wait_for("authAPI http://");
+    let line = server.wait_for_failed_auth_api();
     assert!(
         line.contains(" WRN ") && line.contains("status 500"),
         "{line}"
     );
     assert!(!line.contains("k1"), "a key shows: {line}");
-    assert_eq!(server.lines_with("authAPI http://").len(), 1);
+    assert_eq!(server.auth_api_failures(), 1);
 }
 
 #[test]
@@ -387,9 +387,12 @@ fn an_address_with_failed_logins_is_locked_out_but_its_visitors_are_served() {
         let mut peer = Peer::client(addr, &right);
         (peer.read(4) == READY).then_some(())
     });
-    let line = server.wait_for("127.0.0.1 has failed to authenticate 3 times");
-    assert!(line.contains(" WRN "), "{line}");
-    assert_eq!(server.lines_with("has failed to authenticate").len(), 1);
+    let line = server.wait_for_failed_logins(3);
+    assert!(
+        line.contains(" WRN ") && line.contains("127.0.0.1 "),
+        "{line}"
+    );
+    assert_eq!(server.failed_logins().len(), 1);
     let refused = server.lines_with("its address failed to authenticate too often");
     assert!(refused.len() >= 2 && refused.iter().all(|line| line.contains(" DBG ")));
 }
@@ -406,7 +409,7 @@ fn a_locked_out_client_logs_for_how_long() {
     for _ in 0..2 {
         assert_refused(addr, &wrong, BAD_CREDENTIALS);
     }
-    server.wait_for("has failed to authenticate 2 times");
+    server.wait_for_failed_logins(2);
     let mut peer = gt2::Peer::client(addr, &gt2::hello("id1", "secret1", &ID_ALONE, 0));
     let gt2::Frame::Error(payload) = peer.frame() else {
         panic!("it was let in");
@@ -438,7 +441,7 @@ fn a_login_with_an_arbitrary_id_does_not_clear_the_count() {
         assert_refused(addr, &wrong, BAD_CREDENTIALS);
         Peer::client(addr, &hello(id, "s", &ID_ALONE)).frame();
     }
-    server.wait_for("has failed to authenticate 2 times");
+    server.wait_for_failed_logins(2);
     assert_refused(addr, &hello("id1", "secret1", &ID_ALONE), BAD_CREDENTIALS);
 }
 

@@ -1,9 +1,7 @@
 //! What is reported to Sentry, and that reporting blocks nothing.
 
-use crate::common;
-use crate::common::gt::{client, server, GT};
+use crate::common::gt::{client, server, Gt, GT};
 use crate::common::process::run;
-use crate::common::scratch::Scratch;
 use crate::common::service::{self, Service};
 use crate::common::visitor::{ask, get};
 use crate::common::{eventually, ports::free_port, sentry, words};
@@ -153,16 +151,12 @@ fn a_sample_rate_of_0_reports_nothing() {
 #[test]
 fn without_a_dsn_sentry_does_not_run() {
     let sentry = sentry::start();
-    let scratch = Scratch::new();
     let mut command = Command::new(GT);
-    command
-        .args(words(
-            "server -addr 127.0.0.1:0 -sentryLevel info -sentryDebug",
-        ))
-        // The variable that Sentry's own client would read.
-        .env("SENTRY_DSN", sentry.dsn());
-    let mut gt = common::process::Process::spawn("gt", scratch, &mut command);
-    gt.wait_for("acceptLoop started");
+    // The variable that Sentry's own client would read.
+    command.env("SENTRY_DSN", sentry.dsn());
+    let line = "server -addr 127.0.0.1:0 -sentryLevel info -sentryDebug";
+    let mut gt = Gt::spawn("gt", command, line);
+    gt.addr();
     let threads = gt.threads();
     assert!(
         !threads.iter().any(|it| it.contains("sentry")),

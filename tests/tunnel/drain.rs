@@ -72,7 +72,7 @@ impl Setup {
         match end {
             End::ClientStops => {
                 self.client.signal("TERM");
-                self.client.wait_for("stopping");
+                self.client.wait_for_stopping();
             }
             End::ClientReloads => {
                 let other_way = self.text.replace("wire:", "remoteTimeout: 40s, wire:");
@@ -81,7 +81,7 @@ impl Setup {
             }
             End::ServerStops => {
                 self.server.signal("TERM");
-                self.server.wait_for("stopping");
+                self.server.wait_for_stopping();
             }
             End::ServerRestarts => self.successor = Some(self.server.restart()),
         }

@@ -216,7 +216,7 @@ fn a_server_that_is_stopped_lets_its_visitors_finish() {
     let mut visitor = connect(setup.at);
     assert_eq!(read(&mut visitor, 7), b"begun, ");
     setup.server.signal("TERM");
-    setup.server.wait_for("stopping");
+    setup.server.wait_for_stopping();
     go.send(()).expect("let it finish");
     assert_eq!(read_to_end(&mut visitor), b"done");
     assert_eq!(setup.server.exit().code(), Some(0));
@@ -229,7 +229,7 @@ fn a_client_that_is_stopped_lets_its_visitors_finish() {
     let mut visitor = connect(setup.at);
     assert_eq!(read(&mut visitor, 7), b"begun, ");
     setup.client.signal("TERM");
-    setup.client.wait_for("stopping");
+    setup.client.wait_for_stopping();
     go.send(()).expect("let it finish");
     assert_eq!(read_to_end(&mut visitor), b"done");
     assert_eq!(setup.client.exit().code(), Some(0));

@@ -418,18 +418,6 @@ fn gt_2_transfers_on_a_bad_line_are_correct_or_fail_visibly() {
     suffer(2);
 }
 
-/// Returns the waits, in seconds, that a client has logged before its attempts.
-fn waits(client: &Gt) -> Vec<f32> {
-    const AGAIN: &str = " again in ";
-    let lines = client.lines_with(AGAIN);
-    let seconds = lines.iter().map(|line| {
-        let seconds = line.rsplit(AGAIN).next().unwrap_or_default();
-        let seconds = seconds.trim_end_matches('s').parse();
-        seconds.unwrap_or_else(|e| panic!("{line}: {e}"))
-    });
-    seconds.collect()
-}
-
 /// Checks the waits that the client logs, and that the first attempt after the port is free
 /// succeeds; time is not measured.
 fn a_kill_costs_one_wait(wire: u8) {
@@ -442,8 +430,8 @@ fn a_kill_costs_one_wait(wire: u8) {
             (begun.elapsed() > Duration::from_millis(1500)).then_some(())
         });
         assert_eq!(rig.tunnels.accepted(), tries, "it stays");
-        let opened = rig.server.lock().unwrap().lines_with("tunnel opened");
-        let waited = waits(&rig.client.lock().unwrap());
+        let opened = rig.server.lock().unwrap().opened();
+        let waited = rig.client.lock().unwrap().waits();
         rig.kill(the_server);
         let tries = rig.tunnels.accepted();
         // A new client has logged nothing before.
@@ -452,12 +440,12 @@ fn a_kill_costs_one_wait(wire: u8) {
             false => (opened.len(), 0),
         };
         let mut server = rig.server.lock().unwrap();
-        server.wait_for_lines("tunnel opened", opened + 1);
+        server.wait_for_opened(opened + 1);
         let tried = rig.tunnels.accepted() - tries;
         assert!(tried <= 1, "the first of {tried} tries is enough");
         drop(server);
         rig.come_back();
-        for (n, wait) in waits(&rig.client.lock().unwrap())[waited..]
+        for (n, wait) in rig.client.lock().unwrap().waits()[waited..]
             .iter()
             .enumerate()
         {
@@ -487,7 +475,7 @@ fn a_server_without_descriptors_retries_five_times_a_second() {
     let (addr, api) = (server.addr(), server.api_addr());
     let begun = Instant::now();
     let visitors: Vec<_> = (0..MOST + 5).map(|_| connect(addr)).collect();
-    server.wait_for(&format!("accepting on {addr}: "));
+    server.wait_for_failed_accept(addr);
     let exhausted = Instant::now();
     eventually("it to have had time to spin", || {
         (exhausted.elapsed() > Duration::from_secs(2)).then_some(())
@@ -547,7 +535,7 @@ fn a_client_without_descriptors_logs_it_and_recovers() {
     eventually("the service to be reached again", || {
         (get(addr, "id1.a", "/").status == 200).then_some(())
     });
-    assert_eq!(client.lines_with("tunnel started").len(), 1);
+    assert_eq!(client.tunnels(), 1);
     assert!(client.has_ended().is_none());
 }
 

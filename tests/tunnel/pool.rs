@@ -33,22 +33,18 @@ fn a_tunnel_is_opened_for_every_three_streams_and_closed_when_idle() {
     let (_server, mut client, _service, at) = setup("", "-remoteTimeout 1s");
     let mut visitors = Vec::new();
     hold(&mut visitors, at, 2);
-    assert_eq!(client.lines_with("tunnel started").len(), 1);
+    assert_eq!(client.tunnels(), 1);
     hold(&mut visitors, at, 3);
-    client.wait_for_lines("tunnel started", 2);
+    client.wait_for_tunnels(2);
     hold(&mut visitors, at, 6);
-    client.wait_for_lines("tunnel started", 3);
+    client.wait_for_tunnels(3);
     hold(&mut visitors, at, 12);
-    assert_eq!(
-        client.lines_with("trying to connect").len(),
-        3,
-        "3 is the most"
-    );
+    assert_eq!(client.attempts(), 3, "3 is the most");
     drop(visitors);
-    client.wait_for_lines("tunnel closed", 2);
+    client.wait_for_closed(2);
     // The tunnel that is always kept goes on.
     hold(&mut Vec::new(), at, 1);
-    assert_eq!(client.lines_with("tunnel closed").len(), 2);
+    assert_eq!(client.closed(), 2);
 }
 
 #[test]
@@ -58,9 +54,9 @@ fn the_number_of_tunnels_never_exceeds_the_configuration() {
         let (_server, client, _service, at) = setup("", &flags);
         let mut visitors = Vec::new();
         hold(&mut visitors, at, 12);
-        let tried = || client.lines_with("trying to connect").len();
+        let tried = || client.attempts();
         eventually("all of them to be there", || {
-            (client.lines_with("tunnel started").len() == most).then_some(())
+            (client.tunnels() == most).then_some(())
         });
         hold(&mut visitors, at, 24);
         assert_eq!(tried(), most);
@@ -70,9 +66,9 @@ fn the_number_of_tunnels_never_exceeds_the_configuration() {
 #[test]
 fn more_idle_tunnels_are_kept_if_configured() {
     let (server, mut client, _service, at) = setup("", "-remoteIdleConnections 2");
-    client.wait_for_lines("tunnel started", 2);
+    client.wait_for_tunnels(2);
     eventually("both tunnels to be there", || {
-        (server.lines_with("tunnel opened").len() == 2).then_some(())
+        (server.opened().len() == 2).then_some(())
     });
     hold(&mut Vec::new(), at, 5);
 }
@@ -84,6 +80,6 @@ fn a_server_that_refuses_more_tunnels_is_not_asked_repeatedly() {
     hold(&mut visitors, at, 3);
     client.wait_for("allows no more tunnels");
     hold(&mut visitors, at, 9);
-    assert_eq!(client.lines_with("trying to connect").len(), 2);
-    assert_eq!(client.lines_with(" WRN ").len(), 0, "{}", client.log());
+    assert_eq!(client.attempts(), 2);
+    assert_eq!(client.warnings().len(), 0, "{}", client.log());
 }

@@ -27,15 +27,15 @@ fn a_client_reconnects_to_a_restarted_server() {
     assert_eq!(status(addr), 200);
     first.kill();
     // The loss of the tunnel is logged once, and the client reconnects without help.
-    client.wait_for_lines("cannot reach the server", 2);
+    client.wait_for_unreachable(2);
     let mut second = server(&flags);
     assert_eq!(second.addr(), addr);
-    client.wait_for_lines("tunnel started", 2);
+    client.wait_for_tunnels(2);
     assert_eq!(status(addr), 200);
     // The same after a graceful stop of the server.
     assert_eq!(second.stop(), Some(0));
     let mut third = server(&flags);
-    client.wait_for_lines("tunnel started", 3);
+    client.wait_for_tunnels(3);
     assert_eq!(status(third.addr()), 200);
 }
 
@@ -47,7 +47,7 @@ fn a_client_may_start_before_its_server() {
         "-remote 127.0.0.1:{port} -id id1 -secret secret1 -reconnectDelay 100ms -local http://{}",
         service.addr
     ));
-    let line = client.wait_for(" WRN ");
+    let line = client.wait_for_warning();
     assert!(line.contains(&port.to_string()), "{line}");
     let mut server = server(&format!("-addr 127.0.0.1:{port} -id id1 -secret secret1"));
     client.wait_for_tunnel();
@@ -62,7 +62,7 @@ fn a_reload_ends_the_wait_for_the_next_attempt() {
         "-remote 127.0.0.1:{port} -id id1 -secret secret1 -reconnectDelay 1h \
          -local http://127.0.0.1:1"
     ));
-    client.wait_for(" again in ");
+    client.wait_for_failure();
     let mut server = server(&format!("-addr 127.0.0.1:{port} -id id1 -secret secret1"));
     server.addr();
     client.reload();
@@ -141,7 +141,7 @@ fn two_clients_with_one_id_are_warned_of_each_other() {
     // When that tunnel has ended, the first client is admitted again, and so on: both serve in
     // turn.
     eventually("the first one to be back", || {
-        (one.lines_with("tunnel started").len() > 1).then_some(())
+        (one.tunnels() > 1).then_some(())
     });
     assert!(two.has_ended().is_none());
     assert!(one.has_ended().is_none());
@@ -185,7 +185,7 @@ fn a_late_wan_is_used_at_once_after_a_reload() {
         ),
     );
     // The error and the wait are logged.
-    let line = client.wait_for(" again in ");
+    let line = client.wait_for_failure();
     assert!(line.contains(MIDDLE), "{line}");
     router(&["link", "set", "wan", "up"]);
     router(&["route", "add", "default", "via", MIDDLE]);
@@ -222,7 +222,7 @@ fn clients_with_one_id_and_different_services_are_warned() {
             );
         }
         // At most once a minute, however often it happens.
-        one.wait_for_lines("tunnel started", 4);
+        one.wait_for_tunnels(4);
         assert_eq!(server.lines_with("replace each other").len(), 1);
         assert_eq!(one.lines_with("takes turns with it").len(), 1);
     }

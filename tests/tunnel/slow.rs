@@ -59,12 +59,7 @@ fn an_upload_that_takes_longer_than_the_timeout_arrives() {
         (arrived.lock().unwrap().len() >= sent.len()).then_some(())
     });
     assert!(*arrived.lock().unwrap() == sent);
-    assert_eq!(
-        server.lines_with("tunnel closed").len(),
-        0,
-        "{}",
-        server.log()
-    );
+    assert_eq!(server.closed(), 0, "{}", server.log());
 }
 
 #[test]

@@ -377,7 +377,7 @@ fn the_ports_of_a_client_are_closed_when_its_last_tunnel_ends() {
         TcpListener::bind(("0.0.0.0", addr.port())).ok()
     });
     assert_eq!(server.stop(), Some(0));
-    assert_eq!(server.lines_with(" WRN "), [""; 0], "all of that is normal");
+    assert_eq!(server.warnings(), [""; 0], "all of that is normal");
 }
 
 #[test]
@@ -754,12 +754,12 @@ fn error_5_answers_a_prefix_that_another_client_has() {
     server.wait_for("id=id2 cannot have the host prefix \"web\": another client has it");
     // Tunnels get lost, and clients restart: the prefix is reserved for its id.
     first.shutdown();
-    server.wait_for("tunnel closed id=id1");
+    server.wait_for_closed_of("id1", 1);
     assert_refused(addr, &second, Frame::Error(5));
     let mut first = Peer::ready_client(addr, &hello("id1", "secret1", &services));
     first.send(&CLOSE);
     while first.frame_or_end().is_some() {}
-    server.wait_for_lines("tunnel closed id=id1", 2);
+    server.wait_for_closed_of("id1", 2);
     assert_refused(addr, &second, Frame::Error(5));
     // A prefix that the returning client does not ask for is free.
     let mut first = Peer::ready_client(addr, &id1());
@@ -797,7 +797,7 @@ fn the_ports_of_a_client_that_is_away_are_no_other_client_s() {
     let addr = server.addr();
     let first = hello("id1", "secret1", &port_option(true, 0));
     Peer::ready_client(addr, &first).shutdown();
-    server.wait_for("tunnel closed id=id1");
+    server.wait_for_closed_of("id1", 1);
     common::eventually("the port to be closed", || {
         TcpListener::bind(("0.0.0.0", port)).ok()
     });
@@ -1005,7 +1005,7 @@ fn the_number_of_draining_tunnels_is_bounded() {
         peers.push(peer);
     }
     // Two are left: the current one, and one that drains with its visitor.
-    server.wait_for_lines("tunnel closed", 6);
+    server.wait_for_closed(6);
     let (last, draining) = (peers.pop(), peers.pop());
     let (mut last, mut draining) = (last.expect("a peer"), draining.expect("a peer"));
     last.sync();
@@ -1014,7 +1014,7 @@ fn the_number_of_draining_tunnels_is_bounded() {
     for mut peer in peers {
         while peer.frame_or_end().is_some() {}
     }
-    assert_eq!(server.lines_with("tunnel closed").len(), 6);
+    assert_eq!(server.closed(), 6);
 }
 
 #[test]
@@ -1028,7 +1028,6 @@ fn a_replaced_tunnel_without_streams_ends_though_its_client_pings() {
         new.sync();
         let _ = old.writer().write_all(&PING);
         std::thread::sleep(Duration::from_millis(200));
-        let over = server.lines_with("tunnel closed");
-        (!over.is_empty()).then_some(())
+        (server.closed() > 0).then_some(())
     });
 }

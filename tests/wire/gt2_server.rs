@@ -265,7 +265,7 @@ fn credit_is_returned_and_exceeding_it_ends_the_tunnel() {
             break;
         }
     }
-    server.wait_for("more bytes for stream");
+    server.wait_for_overrun();
 }
 
 /// Whether the tunnel no longer takes bytes.
@@ -318,8 +318,7 @@ fn a_client_that_answers_no_ping_is_dropped_despite_visitors() {
     common::eventually("the tunnel to end", || {
         let request = b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
         connect(addr).write_all(request).expect("send a request");
-        let over = server.lines_with("nothing was heard for");
-        (!over.is_empty()).then_some(())
+        server.has_closed_silent().then_some(())
     });
 }
 
@@ -357,8 +356,7 @@ fn visitors_of_a_black_hole_are_answered_long_before_the_timeout() {
         let request = b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
         connect(addr).write_all(request).expect("send a request");
         std::thread::sleep(std::time::Duration::from_millis(200));
-        let over = server.lines_with("while visitors wait");
-        (!over.is_empty()).then_some(())
+        server.has_closed_silent_with_visitors().then_some(())
     });
     assert_eq!(common::visitor::get(addr, "id1.a", "/").status, 503);
 }
@@ -400,9 +398,9 @@ fn a_port_in_use_affects_no_other_service_and_is_opened_when_free() {
         Frame::PortUnavailable(2, 2),
     ];
     assert_eq!(told, expected);
-    let line = server.wait_for(&format!("cannot open TCP port {taken} "));
+    let line = server.wait_for_unopened_port(taken);
     assert!(line.contains("in use") && line.contains("id=id1"), "{line}");
-    let line = server.wait_for(&format!("cannot open TCP port {outside} "));
+    let line = server.wait_for_unopened_port(outside);
     assert!(line.contains("tcpRange"), "{line}");
     let (mut visitor, stream) = visit(addr, &mut peer);
     peer.send(&[data(stream, b"here"), finish(stream)].concat());
@@ -433,7 +431,7 @@ fn error_2_names_the_service_whose_port_is_unavailable() {
     let mut peer = Peer::client(server.addr(), &hello);
     peer.expect(Frame::Error(vec![0, 2, 0, 0]));
     peer.expect_end();
-    let line = server.wait_for(&format!("cannot open TCP port {taken} "));
+    let line = server.wait_for_unopened_port(taken);
     assert!(line.contains("in use"), "{line}");
 }
 
@@ -457,7 +455,7 @@ fn a_dead_tunnel_is_replaced_by_its_client_s_new_one() {
     let addr = server.addr();
     let _mute = Peer::ready_client(addr, &id1());
     let mut back = Peer::ready_client(addr, &id1());
-    server.wait_for("it gave no sign of life when its client came back");
+    server.wait_for_dead_tunnel();
     let (_visitor, _) = visit(addr, &mut back);
     // This client answers.
     let answering = std::thread::spawn(move || back.frame_or_end());
