@@ -10,6 +10,14 @@
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+// A panic ends the process in the programs for routers: nothing that input reaches may have one.
+// Tests may, see clippy.toml.
+#![warn(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
 
 pub mod cli;
 #[cfg(feature = "client")]

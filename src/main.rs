@@ -1,5 +1,14 @@
 //! The program: parses the command line, runs the roles, and returns the exit code.
 
+// A panic ends the process in the programs for routers: nothing that input reaches may have one.
+// Tests may, see clippy.toml.
+#![warn(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
 use gt::cli::{self, Command};
 use gt::config::RoleConfig;
 use gt::daemon::{self, ProcessOrigin};

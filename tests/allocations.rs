@@ -2,13 +2,6 @@
 //! an existing connection, and few for a new connection.
 
 #![cfg(all(feature = "server", feature = "client"))]
-// A test fails by a panic.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used
-)]
 
 mod common;
 

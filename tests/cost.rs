@@ -5,13 +5,6 @@
 //! be woken. So the best of a few tries counts. The bounds are one and a half times the calls needed.
 
 #![cfg(all(feature = "server", feature = "client"))]
-// A test fails by a panic.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used
-)]
 
 mod common;
 

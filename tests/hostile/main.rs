@@ -5,13 +5,6 @@
 //! --nocapture` gives the table. The memory bounds are for a build without optimisation.
 
 #![cfg(all(feature = "server", feature = "client"))]
-// A test fails by a panic.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used
-)]
 
 #[path = "../common/mod.rs"]
 mod common;

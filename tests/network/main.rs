@@ -1,13 +1,5 @@
 //! Lost networks, black holes and NAT, in network namespaces. Needs root, ip, nft and unshare.
 
-// A test fails by a panic.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used
-)]
-
 #[path = "../common/mod.rs"]
 mod common;
 

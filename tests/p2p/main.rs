@@ -1,13 +1,5 @@
 //! WebRTC peers, as far as they need no other program.
 
-// A test fails by a panic.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used
-)]
-
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -1,14 +1,6 @@
 //! Real programs before and behind a tunnel: nginx, Caddy, curl, sshd, smbd, Chromium and others.
 //! Needs the packages that tests/run installs.
 
-// A test fails by a panic.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used
-)]
-
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -1,13 +1,5 @@
 //! The server: admission, API, STUN, log.
 
-// A test fails by a panic.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used
-)]
-
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -2,13 +2,6 @@
 //! networks fail.
 
 #![cfg(all(feature = "server", feature = "client"))]
-// A test fails by a panic.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used
-)]
 
 #[path = "../common/mod.rs"]
 mod common;

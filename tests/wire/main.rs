@@ -1,13 +1,6 @@
 //! Both wires from docs/gt1.md and docs/wire.md: gt at one end, a hand-written peer at the other.
 
 #![cfg(all(feature = "server", feature = "client"))]
-// A test fails by a panic.
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used
-)]
 
 #[path = "../common/mod.rs"]
 mod common;
