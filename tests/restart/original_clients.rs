@@ -294,8 +294,8 @@ fn an_idle_tls_tunnel_is_closed_and_visitors_wait_for_its_client() {
     ));
     let (addr, tls) = (server.addr(), server.tls_addr());
     let mut client = client(&format!(
-        "-wire 1 -remote tls://localhost:{} -remoteCert {} -id id1 -secret secret1 \
-         -local http://{}",
+        "-wire 1 -remoteConnections 1 -remote tls://localhost:{} -remoteCert {} -id id1 \
+         -secret secret1 -local http://{}",
         tls.port(),
         certs.ca.display(),
         service.addr
