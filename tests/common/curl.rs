@@ -2,6 +2,8 @@
 
 use super::process::run;
 use super::words;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 
 pub struct Reply {
@@ -9,6 +11,18 @@ pub struct Reply {
     pub code: i32,
     pub body: Vec<u8>,
     pub errors: String,
+}
+
+/// Returns curl's arguments for a page of the host `name`, which is at `addr`.
+pub fn url(scheme: &str, name: &str, addr: SocketAddr, path: &str) -> String {
+    let port = addr.port();
+    format!("--resolve {name}:{port}:127.0.0.1 {scheme}://{name}:{port}{path}")
+}
+
+/// Runs curl for `https://<name>/` at `addr`, trusting `ca`.
+pub fn https(name: &str, addr: SocketAddr, ca: &Path, more: &str) -> Reply {
+    let url = url("https", name, addr, "/");
+    curl(&format!("{more} --cacert {} {url}", ca.display()))
 }
 
 /// Runs curl with these arguments, besides `-sS --max-time 120`.

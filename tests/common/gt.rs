@@ -1,5 +1,7 @@
 //! The program under test, in either role.
 
+use super::certs::Certs;
+use super::ports::free_port;
 use super::process::{run, Process};
 use super::{eventually, scratch::Scratch, words};
 use std::net::SocketAddr;
@@ -56,6 +58,49 @@ pub fn client_of_id1(remote: SocketAddr, more: &str) -> Gt {
     ));
     client.wait_for_tunnel();
     client
+}
+
+/// Starts a server, and a client with an HTTP service; returns both with the address of visitors.
+pub fn http_tunnel(
+    service: SocketAddr,
+    for_server: &str,
+    for_client: &str,
+) -> (Gt, Gt, SocketAddr) {
+    let mut server = server_of_id1(for_server);
+    let addr = server.addr();
+    let client = client_of_id1(addr, &format!("-local http://{service} {for_client}"));
+    (server, client, addr)
+}
+
+/// Starts a server, and a client with a TCP service; returns both with the address of visitors.
+pub fn tcp_tunnel(service: SocketAddr, for_server: &str, for_client: &str) -> (Gt, Gt, SocketAddr) {
+    let port = free_port();
+    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port} {for_server}"));
+    let local = format!("-local tcp://{service} -remoteTCPPort {port} {for_client}");
+    let client = client_of_id1(server.addr(), &local);
+    (server, client, SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+/// Starts a server that terminates TLS, and a client with an HTTP service that connects over TLS;
+/// returns both with the address of visitors.
+pub fn tls_tunnel(
+    certs: &Certs,
+    service: SocketAddr,
+    for_server: &str,
+    for_client: &str,
+) -> (Gt, Gt, SocketAddr) {
+    let mut server = server(&format!(
+        "-addr \"\" -tlsAddr 127.0.0.1:0 {} -id id1 -secret secret1 {for_server}",
+        certs.flags()
+    ));
+    let addr = server.tls_addr();
+    let mut client = client(&format!(
+        "-local http://{service} -remote tls://{addr} -remoteCert {} -id id1 -secret secret1 \
+         {for_client}",
+        certs.ca.display()
+    ));
+    client.wait_for_tunnel();
+    (server, client, addr)
 }
 
 impl Gt {

@@ -3,8 +3,8 @@
 use super::certs::Certs;
 use super::process::Process;
 use super::samples::random_file;
-use super::{eventually, ports::free_port, scratch::Scratch};
-use std::net::{SocketAddr, TcpStream};
+use super::{ports::free_port, scratch::Scratch};
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
@@ -38,7 +38,35 @@ pub fn start(certs: Option<&Certs>) -> Nginx {
     symlink(random_file(100), site.join("big")).expect("link the big file");
     let config = format!(
         r#"
-        daemon off;
+        client_max_body_size 0;
+        keepalive_requests 100000;
+        types {{ text/html html; }}
+        ssl_protocols TLSv1.2 TLSv1.3;
+        server {{
+            listen 127.0.0.1:{http};
+            {tls}
+            root {root}/site;
+            location /zipped/ {{
+                alias {root}/site/;
+                gzip on; gzip_types *; gzip_min_length 1;
+            }}
+            location /upload/ {{ alias {root}/stored/; dav_methods PUT; }}
+            location /host {{ return 200 "$http_host"; }}
+        }}
+        "#
+    );
+    let (process, http) = with_http(scratch, http, &config);
+    Nginx {
+        http,
+        https: SocketAddr::from(([127, 0, 0, 1], https)),
+        process,
+    }
+}
+
+/// Starts nginx with this text in its section `http`, and waits until it listens on `port`.
+pub fn with_http(scratch: Scratch, port: u16, config: &str) -> (Process, SocketAddr) {
+    let config = format!(
+        "daemon off;
         master_process off;
         pid nginx.pid;
         error_log stderr;
@@ -50,40 +78,16 @@ pub fn start(certs: Option<&Certs>) -> Nginx {
             fastcgi_temp_path temp-fastcgi;
             uwsgi_temp_path temp-uwsgi;
             scgi_temp_path temp-scgi;
-            client_max_body_size 0;
-            keepalive_requests 100000;
-            types {{ text/html html; }}
-            ssl_protocols TLSv1.2 TLSv1.3;
-            server {{
-                listen 127.0.0.1:{http};
-                {tls}
-                root {root}/site;
-                location /zipped/ {{
-                    alias {root}/site/;
-                    gzip on; gzip_types *; gzip_min_length 1;
-                }}
-                location /upload/ {{ alias {root}/stored/; dav_methods PUT; }}
-                location /host {{ return 200 "$http_host"; }}
-            }}
-        }}
-        "#
+            {config}
+        }}"
     );
     let path = scratch.file("nginx.conf", config);
     let mut command = Command::new("nginx");
     command.arg("-p").arg(scratch.path()).arg("-c").arg(path);
     command.args(["-e", "stderr"]);
     let mut process = Process::spawn("nginx", scratch, &mut command);
-    let addr = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    eventually("nginx to listen", || {
-        let ended = process.has_ended();
-        assert!(ended.is_none(), "nginx has ended: {}", process.log());
-        TcpStream::connect(addr(http)).ok()
-    });
-    Nginx {
-        http: addr(http),
-        https: addr(https),
-        process,
-    }
+    let addr = process.wait_for_listener(port);
+    (process, addr)
 }
 
 /// Returns the content of `/lines` and `/zipped/lines`.

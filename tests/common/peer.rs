@@ -17,6 +17,14 @@ use std::time::Duration;
 /// The only service of most tests: HTTP at the host prefix that is the client's id.
 pub const ID_ALONE: [u8; 1] = [0x00];
 
+/// Ids and secrets that a server of the user id1 with secret1 refuses.
+pub const WRONG_LOGINS: [(&str, &str); 4] = [
+    ("id1", "secret2"),
+    ("id1", "secret"),
+    ("id1", "secret11"),
+    ("id2", "secret1"),
+];
+
 /// Builds the option of a TCP port.
 pub fn port_option(random: bool, port: u16) -> Vec<u8> {
     let [high, low] = port.to_be_bytes();

@@ -4,6 +4,7 @@
 use super::{eventually, scratch::Scratch};
 use std::fs::File;
 use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -71,6 +72,17 @@ impl Process {
             }
             Some(lines)
         })
+    }
+
+    /// Waits until it listens on this port of 127.0.0.1.
+    pub fn wait_for_listener(&mut self, port: u16) -> SocketAddr {
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        eventually(&format!("{} to listen", self.name), || {
+            let ended = self.has_ended();
+            assert!(ended.is_none(), "{} has ended: {}", self.name, self.log());
+            TcpStream::connect(addr).ok()
+        });
+        addr
     }
 
     pub fn has_ended(&mut self) -> Option<ExitStatus> {

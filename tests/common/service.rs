@@ -108,8 +108,19 @@ pub fn sink() -> (Service, Receiver<Vec<u8>>) {
     (service, reports)
 }
 
-/// Answers every HTTP request (without a body) with `<name> <target> <host>`.
-pub fn http(port: u16, name: &'static str) -> Service {
+/// An HTTP request to a service.
+pub struct Request {
+    pub target: String,
+    /// In lower case.
+    pub host: String,
+    pub body: Vec<u8>,
+}
+
+/// Answers every HTTP request with the body that `answer` returns.
+pub fn answering(
+    port: u16,
+    answer: impl Fn(Request) -> Vec<u8> + Send + Sync + 'static,
+) -> Service {
     Service::start(port, move |mut stream| {
         let mut requests = BufReader::new(stream.try_clone()?);
         loop {
@@ -117,8 +128,12 @@ pub fn http(port: u16, name: &'static str) -> Service {
             if requests.read_line(&mut line)? == 0 {
                 return Ok(());
             }
-            let target = line.split(' ').nth(1).unwrap_or("?").to_owned();
-            let (mut host, mut close) = (String::new(), false);
+            let mut request = Request {
+                target: line.split(' ').nth(1).unwrap_or("?").to_owned(),
+                host: String::new(),
+                body: Vec::new(),
+            };
+            let mut close = false;
             loop {
                 line.clear();
                 requests.read_line(&mut line)?;
@@ -128,19 +143,31 @@ pub fn http(port: u16, name: &'static str) -> Service {
                 }
                 close |= lower == "connection: close";
                 if let Some(value) = lower.strip_prefix("host:") {
-                    host = value.trim().to_owned();
+                    request.host = value.trim().to_owned();
+                }
+                if let Some(value) = lower.strip_prefix("content-length:") {
+                    request.body = vec![0; value.trim().parse().unwrap_or(0)];
                 }
             }
-            let body = format!("{name} {target} {host}");
+            requests.read_exact(&mut request.body)?;
+            let body = answer(request);
             let length = body.len();
             write!(
                 stream,
-                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
             )?;
+            stream.write_all(&body)?;
             if close {
                 return Ok(());
             }
         }
+    })
+}
+
+/// Answers every HTTP request with `<name> <target> <host>`.
+pub fn http(port: u16, name: &'static str) -> Service {
+    answering(port, move |request| {
+        format!("{name} {} {}", request.target, request.host).into_bytes()
     })
 }
 

@@ -1,8 +1,8 @@
 //! smbd as the service behind a tunnel, and smbclient as its visitor.
 
 use super::process::Process;
-use super::{eventually, ports::free_port, process::run_ok, scratch::Scratch};
-use std::net::{SocketAddr, TcpStream};
+use super::{ports::free_port, process::run_ok, scratch::Scratch};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -47,12 +47,7 @@ pub fn start() -> Smbd {
     let mut command = Command::new("smbd");
     command.args(["-F", "--debug-stdout", "-s"]);
     let mut process = Process::spawn("smbd", scratch, command.arg(&config));
-    let addr = SocketAddr::from(([127, 0, 0, 1], port));
-    eventually("smbd to listen", || {
-        let ended = process.has_ended();
-        assert!(ended.is_none(), "smbd has ended: {}", process.log());
-        TcpStream::connect(addr).ok()
-    });
+    let addr = process.wait_for_listener(port);
     Smbd { addr, process }
 }
 

@@ -1,9 +1,9 @@
 //! sshd as the service behind a tunnel, and ssh and scp as its visitors.
 
 use super::process::Process;
-use super::{eventually, ports::free_port, process::run_ok, scratch::Scratch, words};
+use super::{ports::free_port, process::run_ok, scratch::Scratch, words};
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
@@ -38,12 +38,7 @@ pub fn start() -> Sshd {
     let mut command = Command::new("/usr/sbin/sshd");
     command.args(["-D", "-e", "-f"]).arg(config);
     let mut process = Process::spawn("sshd", scratch, &mut command);
-    let addr = SocketAddr::from(([127, 0, 0, 1], port));
-    eventually("sshd to listen", || {
-        let ended = process.has_ended();
-        assert!(ended.is_none(), "sshd has ended: {}", process.log());
-        TcpStream::connect(addr).ok()
-    });
+    let addr = process.wait_for_listener(port);
     Sshd {
         addr,
         user: run_ok(Command::new("id").arg("-un")).trim().to_owned(),

@@ -3,7 +3,7 @@
 
 use crate::common;
 use crate::common::eventually;
-use crate::common::gt::{client_of_id1, server, server_of_id1, Gt, GT};
+use crate::common::gt::{client_of_id1, server, server_of_id1, tcp_tunnel, Gt, GT};
 use crate::common::nat::{missing, Internet, Nat, MIDDLE};
 use crate::common::ports::free_port;
 use crate::common::process::{run, run_ok};
@@ -298,14 +298,8 @@ fn a_suspended_server_is_found_again_and_serves_waiting_visitors() {
 fn a_transfer_with_both_ends_suspended_goes_on_or_fails_visibly() {
     let bytes = Arc::new(common::samples::Random::new(1).bytes(32 << 20));
     let source = service::source(bytes.clone());
-    let port = free_port();
-    let at = SocketAddr::from(([127, 0, 0, 1], port));
-    let mut server = server_of_id1(&format!("-timeout 3s -tcpNumber 1 -tcpRange {port}"));
-    let local = format!(
-        "-remoteTimeout 1s -reconnectDelay 100ms -local tcp://{} -remoteTCPPort {port}",
-        source.addr
-    );
-    let mut client = client_of_id1(server.addr(), &local);
+    let soon = "-remoteTimeout 1s -reconnectDelay 100ms";
+    let (mut server, mut client, at) = tcp_tunnel(source.addr, "-timeout 3s", soon);
     let mut visitor = connect(at);
     let mut came = common::visitor::read(&mut visitor, 100_000);
     server.signal("STOP");

@@ -2,8 +2,8 @@
 //! public host are adapted.
 
 use crate::common;
-use crate::common::curl::curl;
-use crate::common::gt::{client, server};
+use crate::common::curl::{curl, https, url};
+use crate::common::gt::{client, server, Gt};
 use crate::common::ports::free_port;
 use crate::common::scratch::Scratch;
 use crate::common::service::{assert_echo_at, echo};
@@ -16,9 +16,15 @@ fn page(name: &str, at: SocketAddr) -> String {
 }
 
 fn page_at(name: &str, at: SocketAddr, path: &str) -> String {
-    let port = at.port();
-    let line = format!("--resolve {name}:{port}:127.0.0.1 http://{name}:{port}{path}");
-    curl(&line).text().to_owned()
+    curl(&url("http", name, at, path)).text().to_owned()
+}
+
+/// Starts a client with these flags for its service and its server, and waits for its tunnel.
+fn client_of(local: &str, remote: &str) -> Gt {
+    let line = format!("-local {local} -remote {remote} -id id1 -secret secret1");
+    let mut client = client(&line);
+    client.wait_for_first_tunnel();
+    client
 }
 
 #[test]
@@ -26,11 +32,8 @@ fn http_forwarding() {
     let nginx = nginx::start(None);
     let mut server = server("-addr 127.0.0.1:0 -id id1 -secret secret1");
     let addr = server.addr();
-    let mut client = client(&format!(
-        "-local http://{} -remote tcp://{addr} -id id1 -secret secret1",
-        nginx.http
-    ));
-    client.wait_for_first_tunnel();
+    let local = format!("http://{}", nginx.http);
+    let _client = client_of(&local, &format!("tcp://{addr}"));
     assert_eq!(page("id1.example.com", addr), nginx::INDEX);
 }
 
@@ -42,16 +45,9 @@ fn https_decrypted_at_the_server() {
         certs.self_signed_flags()
     ));
     let addr = server.tls_addr();
-    let mut client = client(&format!(
-        "-local http://{} -remote tls://{addr} -remoteCertInsecure -id id1 -secret secret1",
-        nginx.http
-    ));
-    client.wait_for_first_tunnel();
-    let port = addr.port();
-    let reply = curl(&format!(
-        "--cacert {} --resolve id1.example.com:{port}:127.0.0.1 https://id1.example.com:{port}/",
-        certs.self_signed.display()
-    ));
+    let local = format!("http://{}", nginx.http);
+    let _client = client_of(&local, &format!("tls://{addr} -remoteCertInsecure"));
+    let reply = https("id1.example.com", addr, &certs.self_signed, "");
     assert_eq!(reply.text(), nginx::INDEX);
     assert_eq!(server.listeners("addr"), 0);
 }
@@ -62,17 +58,10 @@ fn https_untouched() {
     let nginx = nginx::start(Some(&certs));
     let mut server = server("-addr \"\" -sniAddr 127.0.0.1:0 -id id1 -secret secret1");
     let addr = server.sni_addr();
-    let mut client = client(&format!(
-        "-local https://{} -remote tcp://{addr} -id id1 -secret secret1",
-        nginx.https
-    ));
-    client.wait_for_first_tunnel();
+    let local = format!("https://{}", nginx.https);
+    let _client = client_of(&local, &format!("tcp://{addr}"));
     // The server has no certificate: curl checks nginx's.
-    let port = addr.port();
-    let reply = curl(&format!(
-        "--cacert {} --resolve id1.example.com:{port}:127.0.0.1 https://id1.example.com:{port}/",
-        certs.ca.display()
-    ));
+    let reply = https("id1.example.com", addr, &certs.ca, "");
     assert_eq!(reply.text(), nginx::INDEX);
 }
 
@@ -84,11 +73,8 @@ fn tls_between_client_and_server() {
         certs.self_signed_flags()
     ));
     let (addr, tls_addr) = (server.addr(), server.tls_addr());
-    let mut client = client(&format!(
-        "-local http://{} -remote tls://{tls_addr} -remoteCertInsecure -id id1 -secret secret1",
-        nginx.http
-    ));
-    client.wait_for_first_tunnel();
+    let local = format!("http://{}", nginx.http);
+    let _client = client_of(&local, &format!("tls://{tls_addr} -remoteCertInsecure"));
     assert_eq!(page("id1.example.com", addr), nginx::INDEX);
 }
 
@@ -136,7 +122,7 @@ fn several_services_of_one_client() {
          -hostNumber 2 -hostWithID -hostRegex ^[0-9]+$ -hostRegex ^[a-zA-Z]+$",
     );
     let addr = server.addr();
-    let check = |client: &mut common::gt::Gt| {
+    let check = |client: &mut Gt| {
         for port in [port_three, port_four] {
             client.wait_for_opened_port(port);
         }

@@ -1,34 +1,28 @@
 //! The programs of the other tests work without a tunnel between them. If a test in here fails, the
 //! machine is at fault, not gt.
 
+use crate::common::curl::{curl, https};
 use crate::common::hello::{cutter, Cut};
 use crate::common::samples::{assert_same, random_file};
 use crate::common::scratch::Scratch;
-use crate::common::{certs, curl::curl, nginx, service, smbd, sshd, visitor, websocket};
+use crate::common::{certs, nginx, service, smbd, sshd, visitor, websocket};
 
 #[test]
 fn nginx_serves_and_stores() {
     let certs = certs::make();
     let nginx = nginx::start(Some(&certs));
-    let (http, https) = (nginx.http, nginx.https.port());
+    let http = nginx.http;
     assert_eq!(curl(&format!("http://{http}/")).text(), nginx::INDEX);
     assert_eq!(
         curl(&format!("--compressed http://{http}/zipped/lines")).text(),
         nginx::lines()
     );
-    let page = curl(&format!(
-        "--cacert {} --resolve id1.example.com:{https}:127.0.0.1 https://id1.example.com:{https}/",
-        certs.ca.display()
-    ));
+    let page = https("id1.example.com", nginx.https, &certs.ca, "");
     assert_eq!(page.text(), nginx::INDEX);
     // openssl accepts a ClientHello in pieces.
     for cut in [Cut::Bytes, Cut::Records(1), Cut::Records(100)] {
         let cutter = cutter(nginx.https, cut);
-        let port = cutter.addr.port();
-        let page = curl(&format!(
-            "--cacert {} --resolve id1.example.com:{port}:127.0.0.1 https://id1.example.com:{port}/",
-            certs.ca.display()
-        ));
+        let page = https("id1.example.com", cutter.addr, &certs.ca, "");
         assert_eq!(page.text(), nginx::INDEX);
     }
     let sample = random_file(100);

@@ -1,8 +1,8 @@
 //! HTTP through a tunnel, with nginx behind it and curl in front.
 
 use crate::common;
-use crate::common::curl::curl;
-use crate::common::gt::{client, client_of_id1, server, server_of_id1, Gt};
+use crate::common::curl::{curl, url};
+use crate::common::gt::{client, client_of_id1, http_tunnel, server, server_of_id1, Gt};
 use crate::common::nginx::{self, Nginx};
 use crate::common::samples::{assert_same, random_file};
 use crate::common::scratch::Scratch;
@@ -25,9 +25,7 @@ impl Setup {
 
     fn with(for_server: &str, for_client: &str) -> Setup {
         let nginx = nginx::start(None);
-        let mut server = server_of_id1(for_server);
-        let addr = server.addr();
-        let client = client_of_id1(addr, &format!("-local http://{} {for_client}", nginx.http));
+        let (server, client, addr) = http_tunnel(nginx.http, for_server, for_client);
         Setup {
             nginx,
             addr,
@@ -38,8 +36,7 @@ impl Setup {
 
     /// Returns curl's arguments for `path` through the tunnel.
     fn url(&self, path: &str) -> String {
-        let port = self.addr.port();
-        format!("--resolve id1.example.com:{port}:127.0.0.1 http://id1.example.com:{port}{path}")
+        url("http", "id1.example.com", self.addr, path)
     }
 }
 
@@ -419,29 +416,23 @@ fn a_visitor_of_a_refusing_service_gets_502() {
 
 #[test]
 fn a_visitor_of_an_unreachable_service_gets_502() {
-    let mut server = server_of_id1("");
-    let (addr, service) = (server.addr(), service::unanswering());
-    let local = format!("-local http://{} -localTimeout 500ms", service.addr);
-    let _client = client_of_id1(addr, &local);
+    let service = service::unanswering();
+    let (_server, _client, addr) = http_tunnel(service.addr, "", "-localTimeout 500ms");
     let status = get(addr, "id1.a", "/").status;
     assert!(matches!(status, 502 | 504), "{status}");
 }
 
 #[test]
 fn a_visitor_of_a_silent_service_gets_504() {
-    let mut server = server_of_id1("-timeout 2s");
-    let (addr, service) = (server.addr(), service::silent());
-    let local = format!("-local http://{} -remoteTimeout 1s", service.addr);
-    let _client = client_of_id1(addr, &local);
+    let service = service::silent();
+    let (_server, _client, addr) = http_tunnel(service.addr, "-timeout 2s", "-remoteTimeout 1s");
     assert_eq!(get(addr, "id1.a", "/").status, 504);
 }
 
 #[test]
 fn a_visitor_of_an_absent_client_gets_503() {
-    let mut server = server_of_id1("");
-    let (addr, service) = (server.addr(), service::http(0, "here"));
-    let local = format!("-local http://{}", service.addr);
-    let mut client = client_of_id1(addr, &local);
+    let service = service::http(0, "here");
+    let (_server, mut client, addr) = http_tunnel(service.addr, "", "");
     assert_eq!(get(addr, "id1.a", "/").status, 200);
     client.kill();
     assert_eq!(get(addr, "id1.a", "/").status, 503);
@@ -465,10 +456,7 @@ fn a_visitor_of_a_user_that_never_connected_gets_503() {
 #[test]
 fn a_name_of_another_script_is_reached_as_browsers_write_it() {
     let service = service::http(0, "here");
-    let mut server = server_of_id1("");
-    let addr = server.addr();
-    let local = format!("-local http://{} -hostPrefix Müller", service.addr);
-    let mut client = client_of_id1(addr, &local);
+    let (_server, mut client, addr) = http_tunnel(service.addr, "", "-hostPrefix Müller");
     for host in ["xn--mller-kva.a", "XN--MLLER-KVA.a", "müller.a"] {
         assert_eq!(get(addr, host, "/").status, 200, "{host}");
     }
@@ -480,14 +468,12 @@ fn a_name_of_another_script_is_reached_as_browsers_write_it() {
 
 #[test]
 fn a_client_that_reconnects_soon_loses_no_request() {
-    let mut server = server_of_id1("");
-    let (addr, service) = (server.addr(), service::http(0, "here"));
-    let local = format!("-local http://{}", service.addr);
-    let mut client = client_of_id1(addr, &local);
+    let service = service::http(0, "here");
+    let (_server, mut client, addr) = http_tunnel(service.addr, "", "");
     assert_eq!(get(addr, "id1.a", "/").status, 200);
     client.kill();
     let waiting = std::thread::spawn(move || get(addr, "id1.a", "/").status);
-    let _again = client_of_id1(addr, &local);
+    let _again = client_of_id1(addr, &format!("-local http://{}", service.addr));
     assert_eq!(waiting.join().unwrap(), 200);
 }
 
@@ -525,9 +511,7 @@ fn a_visitor_that_disconnects_early_leaves_nothing_behind() {
 fn an_answer_that_ends_with_its_connection_arrives_whole() {
     let sample = std::sync::Arc::new(common::samples::Random::new(7).bytes(3 << 20));
     let service = service::source(sample.clone());
-    let mut server = server_of_id1("");
-    let addr = server.addr();
-    let _client = client_of_id1(addr, &format!("-local http://{}", service.addr));
+    let (_server, _client, addr) = http_tunnel(service.addr, "", "");
     let mut visitor = connect(addr);
     write!(visitor, "GET / HTTP/1.0\r\nHost: id1.a\r\n\r\n").expect("send");
     assert!(read_to_end(&mut visitor) == *sample, "the bytes differ");

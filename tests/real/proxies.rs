@@ -8,7 +8,7 @@ use crate::common::process::Process;
 use crate::common::scratch::Scratch;
 use crate::common::service::Service;
 use crate::common::visitor::{connect, read, read_answer, read_to_end};
-use crate::common::{eventually, words};
+use crate::common::{nginx, words};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
@@ -113,41 +113,6 @@ fn example(language: &str) -> String {
     rest.split_once("\n```").expect("its end").0.to_owned()
 }
 
-fn wait_for_port(process: &mut Process, port: u16) -> SocketAddr {
-    let addr = SocketAddr::from(([127, 0, 0, 1], port));
-    eventually("the proxy to listen", || {
-        let ended = process.has_ended();
-        assert!(ended.is_none(), "it has ended: {}", process.log());
-        TcpStream::connect(addr).ok()
-    });
-    addr
-}
-
-/// Starts nginx with a configuration for its http section.
-fn nginx(port: u16, config: &str) -> (Process, SocketAddr) {
-    let scratch = Scratch::new();
-    let config = format!(
-        "daemon off; master_process off; pid nginx.pid; error_log stderr;
-        events {{ worker_connections 500; }}
-        http {{
-            access_log off;
-            client_body_temp_path temp-body;
-            proxy_temp_path temp-proxy;
-            fastcgi_temp_path temp-fastcgi;
-            uwsgi_temp_path temp-uwsgi;
-            scgi_temp_path temp-scgi;
-            {config}
-        }}"
-    );
-    let path = scratch.file("nginx.conf", config);
-    let mut command = Command::new("nginx");
-    command.arg("-p").arg(scratch.path()).arg("-c").arg(path);
-    command.args(["-e", "stderr"]);
-    let mut process = Process::spawn("nginx", scratch, &mut command);
-    let addr = wait_for_port(&mut process, port);
-    (process, addr)
-}
-
 /// Starts nginx as in the README, with kept connections to gt, the default of newer versions.
 fn nginx_of_readme(gt: SocketAddr) -> (Process, SocketAddr) {
     let port = free_port();
@@ -155,7 +120,7 @@ fn nginx_of_readme(gt: SocketAddr) -> (Process, SocketAddr) {
         .replace("127.0.0.1:8080;", &format!("{gt}; keepalive 4;"))
         .replace("listen 80;", &format!("listen 127.0.0.1:{port};"));
     assert!(config.contains("keepalive") && config.contains(&port.to_string()));
-    nginx(port, &config)
+    nginx::with_http(Scratch::new(), port, &config)
 }
 
 fn caddy_of_readme(gt: SocketAddr) -> (Process, SocketAddr) {
@@ -172,7 +137,7 @@ fn caddy_of_readme(gt: SocketAddr) -> (Process, SocketAddr) {
     command.env("XDG_DATA_HOME", scratch.path());
     command.env("XDG_CONFIG_HOME", scratch.path());
     let mut process = Process::spawn("caddy", scratch, &mut command);
-    let addr = wait_for_port(&mut process, port);
+    let addr = process.wait_for_listener(port);
     (process, addr)
 }
 
@@ -242,7 +207,8 @@ fn two_users_behind_caddy_get_their_own_requests() {
 fn a_proxy_without_forwarding_headers_is_recognised_by_its_address() {
     let users = users("-frontProxies 127.0.0.0/8", Behind::AsAsked);
     let port = free_port();
-    let (_nginx, proxy) = nginx(
+    let (_nginx, proxy) = nginx::with_http(
+        Scratch::new(),
         port,
         &format!(
             "upstream gt {{ server {}; keepalive 4; }}

@@ -1,17 +1,15 @@
 //! SMB through a tunnel, with smbd behind it and smbclient in front.
 
-use crate::common::gt::{client_of_id1, server_of_id1};
+use crate::common::gt::tcp_tunnel;
 use crate::common::samples::{assert_same, random_file};
 use crate::common::scratch::Scratch;
-use crate::common::{ports::free_port, smbd};
+use crate::common::smbd;
 
 #[test]
 fn smbclient_puts_and_gets_files() {
     let (smbd, scratch) = (smbd::start(), Scratch::new());
-    let port = free_port();
-    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}-{port}"));
-    let local = format!("-local tcp://{} -remoteTCPPort {port}", smbd.addr);
-    let _client = client_of_id1(server.addr(), &local);
+    let (_server, _client, at) = tcp_tunnel(smbd.addr, "", "");
+    let port = at.port();
 
     let (sample, down) = (random_file(50), scratch.join("down"));
     let commands = format!(

@@ -1,17 +1,15 @@
 //! SSH through a tunnel, with sshd behind it and ssh and scp in front.
 
-use crate::common::gt::{client_of_id1, server_of_id1};
+use crate::common::gt::tcp_tunnel;
 use crate::common::samples::{assert_same, random_file};
 use crate::common::scratch::Scratch;
-use crate::common::{ports::free_port, sshd};
+use crate::common::sshd;
 
 #[test]
 fn ssh_runs_a_command_and_scp_copies_fifty_mebibytes_both_ways() {
     let (sshd, scratch) = (sshd::start(), Scratch::new());
-    let port = free_port();
-    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}-{port}"));
-    let local = format!("-local tcp://{} -remoteTCPPort {port}", sshd.addr);
-    let _client = client_of_id1(server.addr(), &local);
+    let (_server, _client, at) = tcp_tunnel(sshd.addr, "", "");
+    let port = at.port();
 
     assert_eq!(sshd.ssh(port, "echo one; seq 3"), "one\n1\n2\n3\n");
     let lines = sshd.ssh(port, "seq 100000");

@@ -3,8 +3,8 @@
 use crate::common;
 use crate::common::api;
 use crate::common::certs::{self, Certs};
-use crate::common::curl::{curl, Reply};
-use crate::common::gt::{client, client_of_id1, server, server_of_id1, Gt, GT};
+use crate::common::curl::{curl, https, url};
+use crate::common::gt::{client, client_of_id1, server, server_of_id1, tls_tunnel, Gt, GT};
 use crate::common::hello::{client_hello, cutter, Cut};
 use crate::common::nginx::{self, Nginx};
 use crate::common::peer::gt1::{hello, Frame, Peer};
@@ -15,17 +15,7 @@ use crate::common::service::{self, Service};
 use crate::common::visitor::{ask, connect, get, read_to_end};
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr};
-use std::path::Path;
 use std::process::Command;
-
-/// Runs curl for `https://<name>/` at `addr`, trusting `ca`.
-fn https(name: &str, addr: SocketAddr, ca: &Path, more: &str) -> Reply {
-    let port = addr.port();
-    curl(&format!(
-        "{more} --cacert {} --resolve {name}:{port}:127.0.0.1 https://{name}:{port}/",
-        ca.display()
-    ))
-}
 
 /// A server that terminates TLS, and its client, connected over TLS.
 struct Decrypting {
@@ -38,17 +28,7 @@ struct Decrypting {
 
 fn decrypting(more: &str) -> Decrypting {
     let (certs, service) = (certs::make(), service::http(0, "here"));
-    let mut server = server(&format!(
-        "-addr \"\" -tlsAddr 127.0.0.1:0 {} -id id1 -secret secret1 {more}",
-        certs.flags()
-    ));
-    let addr = server.tls_addr();
-    let mut client = client(&format!(
-        "-local http://{} -remote tls://{addr} -remoteCert {} -id id1 -secret secret1",
-        service.addr,
-        certs.ca.display()
-    ));
-    client.wait_for_tunnel();
+    let (server, client, addr) = tls_tunnel(&certs, service.addr, more, "");
     Decrypting {
         certs,
         addr,
@@ -137,27 +117,19 @@ fn tls_1_1_is_raised_to_1_2_with_a_warning() {
 #[test]
 fn many_bytes_arrive_unchanged_through_two_layers_of_tls() {
     let (certs, nginx, scratch) = (certs::make(), nginx::start(None), Scratch::new());
-    let mut server = server(&format!(
-        "-addr \"\" -tlsAddr 127.0.0.1:0 {} -id id1 -secret secret1",
-        certs.flags()
-    ));
-    let addr = server.tls_addr();
-    let mut client = client(&format!(
-        "-local http://{} -remote tls://{addr} -remoteCert {} -id id1 -secret secret1",
-        nginx.http,
-        certs.ca.display()
-    ));
-    client.wait_for_tunnel();
-    let (sample, down, port) = (random_file(20), scratch.join("down"), addr.port());
-    let to = format!(
-        "--cacert {} --resolve id1.example.com:{port}:127.0.0.1 https://id1.example.com:{port}",
-        certs.ca.display()
-    );
-    let reply = curl(&format!("-T {} {to}/upload/up", sample.display()));
+    let (_server, _client, addr) = tls_tunnel(&certs, nginx.http, "", "");
+    let (sample, down) = (random_file(20), scratch.join("down"));
+    let url = |path| {
+        let url = url("https", "id1.example.com", addr, path);
+        format!("--cacert {} {url}", certs.ca.display())
+    };
+    let up = url("/upload/up");
+    let reply = curl(&format!("-T {} {up}", sample.display()));
     assert_eq!(reply.code, 0, "{}", reply.errors);
     assert_same(&sample, &nginx.stored("up"));
     std::fs::copy(&sample, nginx.stored("down")).expect("copy a sample");
-    let reply = curl(&format!("-o {} {to}/upload/down", down.display()));
+    let from = url("/upload/down");
+    let reply = curl(&format!("-o {} {from}", down.display()));
     assert_eq!(reply.code, 0, "{}", reply.errors);
     assert_same(&sample, &down);
 }
@@ -418,12 +390,8 @@ fn an_invalid_api_certificate_is_named_and_nothing_starts() {
 #[test]
 fn a_decrypted_visitor_that_cannot_be_served_gets_an_error_page() {
     let setup = decrypting("");
-    let port = setup.addr.port();
-    let reply = curl(&format!(
-        "-w %{{stderr}}%{{http_code}} --cacert {} --resolve nobody.example.com:{port}:127.0.0.1 \
-         https://nobody.example.com:{port}/",
-        setup.certs.ca.display()
-    ));
+    let code = "-w %{stderr}%{http_code}";
+    let reply = https("nobody.example.com", setup.addr, &setup.certs.ca, code);
     assert_eq!((reply.code, reply.errors.as_str()), (0, "404"));
 }
 
@@ -436,17 +404,7 @@ fn apis_are_asked_over_https_if_the_system_trusts_them() {
         "serverAddress": here.addr().to_string(),
     });
     let api = api::start(0, move |_| api::answer(200, &json.to_string()));
-    let mut front = server(&format!(
-        "-addr \"\" -tlsAddr 127.0.0.1:0 {} -id localhost -secret s",
-        certs.flags()
-    ));
-    let addr = front.tls_addr();
-    let mut behind = client(&format!(
-        "-local http://{} -remote tls://{addr} -remoteCert {} -id localhost -secret s",
-        api.addr,
-        certs.ca.display()
-    ));
-    behind.wait_for_tunnel();
+    let (_front, _behind, addr) = tls_tunnel(&certs, api.addr, "", "-hostPrefix localhost");
     let url = format!("https://localhost:{}/", addr.port());
 
     let line = format!("server -addr 127.0.0.1:0 -authAPI {url}");
@@ -495,13 +453,8 @@ fn a_new_certificate_is_used_for_new_connections() {
     client.wait_for_tunnel();
     let shows = |certs: &Certs| {
         for (addr, answer) in places {
-            let name = "localhost";
-            let reply = curl(&format!(
-                "--cacert {} --resolve {name}:{}:127.0.0.1 https://{name}:{}/status",
-                certs.ca.display(),
-                addr.port(),
-                addr.port()
-            ));
+            let url = url("https", "localhost", addr, "/status");
+            let reply = curl(&format!("--cacert {} {url}", certs.ca.display()));
             assert!(reply.text().starts_with(answer), "{addr}: {}", reply.text());
         }
     };

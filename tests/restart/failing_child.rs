@@ -50,6 +50,15 @@ impl Installed {
             pid.trim().parse().ok()
         })
     }
+
+    /// Asks for a restart, asks for a reload while the script waits, and then lets it go on.
+    fn restart_and_reload(&mut self) {
+        self.server.signal("QUIT");
+        self.pid();
+        self.server.signal("HUP");
+        self.peer.sync();
+        self.scratch.file("go", "");
+    }
 }
 
 fn config(idle: u32) -> String {
@@ -92,22 +101,14 @@ fn a_reload_during_a_restart_is_not_lost() {
     let mut gt = Installed::new();
     // A child that fails: the old process reloads.
     gt.replace("echo $$ > $PID; until [ -e $GO ]; do sleep 0.01; done; exit 3");
-    gt.server.signal("QUIT");
-    gt.pid();
-    gt.server.signal("HUP");
-    gt.peer.sync();
-    gt.scratch.file("go", "");
+    gt.restart_and_reload();
     gt.server.wait_for_failed_restart();
     gt.server.wait_for_reloaded(1);
     // A child that works: the new process reloads.
     std::fs::remove_file(gt.scratch.join("go")).expect("remove a file");
     std::fs::remove_file(gt.scratch.join("pid")).expect("remove a file");
     gt.replace("echo $$ > $PID; until [ -e $GO ]; do sleep 0.01; done; exec $GT \"$@\"");
-    gt.server.signal("QUIT");
-    gt.pid();
-    gt.server.signal("HUP");
-    gt.peer.sync();
-    gt.scratch.file("go", "");
+    gt.restart_and_reload();
     let _new = gt.server.wait_for_successor();
     gt.server.wait_for_reloaded(2);
 }

@@ -1,7 +1,7 @@
 //! What the old process passes to the new one, and what happens to connections in the middle of
 //! something. That visitors do not notice, see `restart`.
 
-use crate::common::gt::{client, client_of_id1, server, server_of_id1, Gt};
+use crate::common::gt::{client, client_of_id1, server, server_of_id1, tcp_tunnel, Gt};
 use crate::common::peer::gt1::{
     closed, data, first, hello, identity, Frame, Peer, PeerServer, CLOSE, PING, SERVICES,
 };
@@ -22,12 +22,9 @@ fn local(port: u16) -> SocketAddr {
 #[test]
 fn an_old_process_releases_its_listeners() {
     let echo = service::echo();
-    let port = free_port();
-    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
+    let (mut server, mut client, port) = tcp_tunnel(echo.addr, "", "");
     let addr = server.addr();
-    let local = format!("-local tcp://{} -remoteTCPPort {port}", echo.addr);
-    let mut client = client_of_id1(addr, &local);
-    let mut visitor = connect(self::local(port));
+    let mut visitor = connect(port);
     assert_echo(&mut visitor, b"before");
     let new = server.restart();
     client.wait_for_tunnels(2);

@@ -3,7 +3,7 @@
 
 use crate::common::certs;
 use crate::common::crowd::{Crowd, Visitor};
-use crate::common::curl::curl;
+use crate::common::curl::{curl, https, url};
 use crate::common::eventually;
 use crate::common::gt::{client, server, server_of_id1};
 use crate::common::original::Original;
@@ -11,50 +11,19 @@ use crate::common::peer::gt1::{closed, data, hello, Frame, Peer, PING};
 use crate::common::peer::{gt2, port_option, ID_ALONE};
 use crate::common::ports::free_port;
 use crate::common::scratch::Scratch;
-use crate::common::service::Service;
+use crate::common::service::{self, Service};
 use crate::common::visitor::{connect, connect_from, get, read, read_answer, read_to_end};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Echoes the body of each request; without a body, sends as many bytes as `/<n>` says.
 fn bodies() -> Service {
-    Service::start(0, |mut stream| {
-        let mut requests = BufReader::new(stream.try_clone()?);
-        loop {
-            let mut line = String::new();
-            if requests.read_line(&mut line)? == 0 {
-                return Ok(());
-            }
-            let target = line.split(' ').nth(1).unwrap_or_default();
-            let wanted = target.trim_start_matches('/').parse().unwrap_or(0);
-            let (mut length, mut close) = (0, false);
-            loop {
-                line.clear();
-                requests.read_line(&mut line)?;
-                let lower = line.trim_end().to_ascii_lowercase();
-                if lower.is_empty() {
-                    break;
-                }
-                close |= lower == "connection: close";
-                if let Some(value) = lower.strip_prefix("content-length:") {
-                    length = value.trim().parse().unwrap_or(0);
-                }
-            }
-            let mut body = vec![0; length];
-            requests.read_exact(&mut body)?;
-            if body.is_empty() {
-                body = pattern(wanted);
-            }
-            let length = body.len();
-            write!(
-                stream,
-                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
-            )?;
-            stream.write_all(&body)?;
-            if close {
-                return Ok(());
-            }
+    service::answering(0, |request| {
+        let wanted = request.target.trim_start_matches('/').parse();
+        match request.body.is_empty() {
+            true => pattern(wanted.unwrap_or(0)),
+            false => request.body,
         }
     })
 }
@@ -257,7 +226,7 @@ fn a_tls_visitor_passed_to_the_old_process_is_trusted_by_its_own_address() {
         "-addr 127.0.0.1:0 -tlsAddr 127.0.0.1:0 -frontProxies 127.0.0.1 -id id1 -secret secret1 {}",
         certs.flags()
     ));
-    let (addr, port) = (server.addr(), server.tls_addr().port());
+    let (addr, tls) = (server.addr(), server.tls_addr());
     let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE));
     let mut held = connect(addr);
     write!(held, "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").expect("ask");
@@ -265,12 +234,8 @@ fn a_tls_visitor_passed_to_the_old_process_is_trusted_by_its_own_address() {
     let _new = server.restart();
     // The TLS session stays in the new process, which connects to the old one from 127.0.0.1.
     for (from, is_proxy) in [("127.0.0.2", false), ("127.0.0.1", true)] {
-        let line = format!(
-            "--interface {from} --cacert {} --resolve id1.example.com:{port}:127.0.0.1 \
-             https://id1.example.com:{port}/",
-            certs.ca.display(),
-        );
-        let asking = std::thread::spawn(move || curl(&line));
+        let (ca, from) = (certs.ca.clone(), format!("--interface {from}"));
+        let asking = std::thread::spawn(move || https("id1.example.com", tls, &ca, &from));
         let (stream, _, head) = peer.opened();
         let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
         assert_eq!(head.contains("connection: close"), is_proxy, "{head}");
@@ -304,12 +269,9 @@ fn an_idle_tls_tunnel_is_closed_and_visitors_wait_for_its_client() {
     let mut held = connect(addr);
     download(&mut held, 1000, "");
     let https = move |certs: &certs::Certs| {
-        let reply = curl(&format!(
-            "--cacert {} -H Connection:close --resolve id1.example.com:{}:127.0.0.1 https://id1.example.com:{}/5000",
-            certs.ca.display(),
-            tls.port(),
-            tls.port()
-        ));
+        let url = url("https", "id1.example.com", tls, "/5000");
+        let ca = certs.ca.display();
+        let reply = curl(&format!("--cacert {ca} -H Connection:close {url}"));
         assert_eq!(reply.code, 0, "{}", reply.errors);
         assert!(reply.body == pattern(5000));
     };

@@ -2,7 +2,7 @@
 
 use crate::common;
 use crate::common::crowd::Crowd;
-use crate::common::gt::{client, client_of_id1, server, server_of_id1, Gt, GT};
+use crate::common::gt::{client, client_of_id1, server, server_of_id1, tcp_tunnel, Gt, GT};
 use crate::common::peer::gt1::{hello, Frame, Peer};
 use crate::common::peer::{port_option, prefix_option, ID_ALONE};
 use crate::common::ports::free_port;
@@ -209,12 +209,8 @@ fn everything_goes_on_if_the_new_program_does_not_work() {
 #[test]
 fn an_old_process_can_be_stopped() {
     let echo = service::echo();
-    let port = common::ports::free_port();
-    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
-    let addr = server.addr();
-    let local = format!("-local tcp://{} -remoteTCPPort {port}", echo.addr);
-    let mut client = client_of_id1(addr, &local);
-    let mut visitor = connect(([127, 0, 0, 1], port).into());
+    let (mut server, mut client, port) = tcp_tunnel(echo.addr, "", "");
+    let mut visitor = connect(port);
     assert_echo(&mut visitor, b"before");
     let _new = server.restart();
     client.wait_for_tunnels(2);
@@ -224,10 +220,7 @@ fn an_old_process_can_be_stopped() {
     assert_echo(&mut visitor, b"still");
     assert_eq!(server.stop(), Some(0));
     assert_eq!(read_to_end(&mut visitor), b"");
-    assert_echo(
-        &mut connect(([127, 0, 0, 1], port).into()),
-        b"by the new one",
-    );
+    assert_echo(&mut connect(port), b"by the new one");
     assert_eq!(server.restarts(), 1);
 }
 

@@ -1,43 +1,21 @@
 //! Both real ends of a tunnel: what a visitor and a service can rely on.
 
 use crate::common;
-use crate::common::gt::{client_of_id1, server_of_id1, Gt};
+use crate::common::gt::{client_of_id1, server_of_id1, tcp_tunnel};
 use crate::common::ports::free_port;
 use crate::common::samples::Random;
 use crate::common::service::{self, assert_echo, assert_echo_at, Service};
 use crate::common::visitor::{connect, read, read_to_end};
-use std::io::Write;
-use std::net::{Shutdown, SocketAddr};
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::sync::mpsc::{channel, Sender};
 use std::sync::{Arc, Mutex};
-
-struct Setup {
-    at: SocketAddr,
-    server: Gt,
-    client: Gt,
-}
-
-/// Starts a tunnel to a TCP service.
-fn to(service: &Service, for_client: &str) -> Setup {
-    let port = free_port();
-    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}-{port}"));
-    let local = format!(
-        "-local tcp://{} -remoteTCPPort {port} {for_client}",
-        service.addr
-    );
-    let client = client_of_id1(server.addr(), &local);
-    Setup {
-        at: ([127, 0, 0, 1], port).into(),
-        server,
-        client,
-    }
-}
 
 #[test]
 fn a_service_that_speaks_first_is_heard() {
     let service = service::banner("220 welcome\r\n");
-    let setup = to(&service, "");
-    let mut visitor = connect(setup.at);
+    let (_server, _client, at) = tcp_tunnel(service.addr, "", "");
+    let mut visitor = connect(at);
     assert_eq!(read(&mut visitor, 13), b"220 welcome\r\n");
     assert_echo(&mut visitor, b"HELO");
 }
@@ -45,9 +23,9 @@ fn a_service_that_speaks_first_is_heard() {
 #[test]
 fn transfers_of_any_length_are_complete() {
     let service = service::echo();
-    let setup = to(&service, "");
+    let (_server, _client, at) = tcp_tunnel(service.addr, "", "");
     let mut random = Random::new(1);
-    let mut visitor = connect(setup.at);
+    let mut visitor = connect(at);
     for amount in [
         1,
         2,
@@ -68,17 +46,17 @@ fn transfers_of_any_length_are_complete() {
 fn the_end_of_a_service_comes_behind_its_bytes() {
     let bytes = Arc::new(Random::new(2).bytes(20 << 20));
     let service = service::source(bytes.clone());
-    let setup = to(&service, "");
-    let mut visitor = connect(setup.at);
+    let (_server, _client, at) = tcp_tunnel(service.addr, "", "");
+    let mut visitor = connect(at);
     assert!(read_to_end(&mut visitor) == *bytes, "the bytes differ");
 }
 
 #[test]
 fn the_end_of_a_visitor_comes_behind_its_bytes() {
     let (service, reports) = service::sink();
-    let setup = to(&service, "");
+    let (_server, _client, at) = tcp_tunnel(service.addr, "", "");
     let bytes = Random::new(3).bytes(20 << 20);
-    let mut visitor = connect(setup.at);
+    let mut visitor = connect(at);
     let mut sender = visitor.try_clone().expect("clone a socket");
     let sent = bytes.clone();
     let sending = std::thread::spawn(move || {
@@ -95,9 +73,9 @@ fn the_end_of_a_visitor_comes_behind_its_bytes() {
 fn a_visitor_that_stops_reading_loses_nothing_and_stalls_no_other_for_good() {
     let bytes = Arc::new(Random::new(4).bytes(32 << 20));
     let service = service::source(bytes.clone());
-    let setup = to(&service, "");
-    let mut slow = connect(setup.at);
-    let mut quick = connect(setup.at);
+    let (_server, _client, at) = tcp_tunnel(service.addr, "", "");
+    let mut slow = connect(at);
+    let mut quick = connect(at);
     read(&mut slow, 1);
     // The slow visitor waits while the other is served, then reads.
     let reading = std::thread::spawn(move || read_to_end(&mut quick));
@@ -112,8 +90,7 @@ fn a_visitor_that_stops_reading_loses_nothing_and_stalls_no_other_for_good() {
 #[test]
 fn two_hundred_visitors_at_once_get_their_own_bytes() {
     let service = service::echo();
-    let setup = to(&service, "");
-    let at = setup.at;
+    let (_server, _client, at) = tcp_tunnel(service.addr, "", "");
     std::thread::scope(|scope| {
         for n in 0..200 {
             scope.spawn(move || {
@@ -130,24 +107,24 @@ fn two_hundred_visitors_at_once_get_their_own_bytes() {
 #[test]
 fn five_thousand_connections_leave_no_descriptors() {
     let service = service::echo();
-    let setup = to(&service, "-remoteConnections 1");
-    assert_echo_at(setup.at);
-    let before = (setup.server.fds(), setup.client.fds());
+    let (server, client, at) = tcp_tunnel(service.addr, "", "-remoteConnections 1");
+    assert_echo_at(at);
+    let before = (server.fds(), client.fds());
     for n in 0..5000u32 {
-        let mut visitor = connect(setup.at);
+        let mut visitor = connect(at);
         visitor.write_all(&n.to_be_bytes()).expect("send");
         assert_eq!(read(&mut visitor, 4), n.to_be_bytes());
     }
-    setup.server.wait_for_fds(before.0);
-    setup.client.wait_for_fds(before.1);
-    assert_echo_at(setup.at);
+    server.wait_for_fds(before.0);
+    client.wait_for_fds(before.1);
+    assert_echo_at(at);
 }
 
 #[test]
 fn a_visitor_s_reset_reaches_the_service_as_an_end_in_gt_1() {
     let (service, reports) = service::sink();
-    let setup = to(&service, "-wire 1");
-    let mut visitor = connect(setup.at);
+    let (_server, _client, at) = tcp_tunnel(service.addr, "", "-wire 1");
+    let mut visitor = connect(at);
     visitor.write_all(b"then gone").expect("send");
     // After the acknowledgement only the end is missing.
     read(&mut visitor, 1);
@@ -163,8 +140,8 @@ fn a_visitor_s_reset_reaches_the_service_as_an_end_in_gt_1() {
 #[test]
 fn a_half_closed_visitor_still_gets_its_answer() {
     let service = service::http(0, "here");
-    let setup = to(&service, "");
-    let mut visitor = connect(setup.at);
+    let (_server, _client, at) = tcp_tunnel(service.addr, "", "");
+    let mut visitor = connect(at);
     visitor
         .write_all(b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n")
         .expect("send");
@@ -212,25 +189,42 @@ fn in_two_steps() -> (Service, Sender<()>) {
 #[test]
 fn a_server_that_is_stopped_lets_its_visitors_finish() {
     let (service, go) = in_two_steps();
-    let mut setup = to(&service, "");
-    let mut visitor = connect(setup.at);
+    let (mut server, _client, at) = tcp_tunnel(service.addr, "", "");
+    let mut visitor = connect(at);
     assert_eq!(read(&mut visitor, 7), b"begun, ");
-    setup.server.signal("TERM");
-    setup.server.wait_for_stopping();
+    server.signal("TERM");
+    server.wait_for_stopping();
     go.send(()).expect("let it finish");
     assert_eq!(read_to_end(&mut visitor), b"done");
-    assert_eq!(setup.server.exit().code(), Some(0));
+    assert_eq!(server.exit().code(), Some(0));
 }
 
 #[test]
 fn a_client_that_is_stopped_lets_its_visitors_finish() {
     let (service, go) = in_two_steps();
-    let mut setup = to(&service, "");
-    let mut visitor = connect(setup.at);
+    let (_server, mut client, at) = tcp_tunnel(service.addr, "", "");
+    let mut visitor = connect(at);
     assert_eq!(read(&mut visitor, 7), b"begun, ");
-    setup.client.signal("TERM");
-    setup.client.wait_for_stopping();
+    client.signal("TERM");
+    client.wait_for_stopping();
     go.send(()).expect("let it finish");
     assert_eq!(read_to_end(&mut visitor), b"done");
-    assert_eq!(setup.client.exit().code(), Some(0));
+    assert_eq!(client.exit().code(), Some(0));
+}
+
+#[test]
+fn a_service_may_answer_after_the_visitor_s_end() {
+    let counting = Service::start(0, |mut stream| {
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes)?;
+        write!(stream, "{} bytes", bytes.len())
+    });
+    let (_server, _client, at) = tcp_tunnel(counting.addr, "", "");
+    for count in [0, 1, 300_000] {
+        let mut visitor = connect(at);
+        visitor.write_all(&vec![7; count]).expect("send");
+        visitor.shutdown(Shutdown::Write).expect("shut down");
+        let answer = String::from_utf8(read_to_end(&mut visitor)).expect("text");
+        assert_eq!(answer, format!("{count} bytes"));
+    }
 }

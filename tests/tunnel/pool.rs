@@ -1,8 +1,7 @@
 //! The pool: it grows when every tunnel is busy, up to its limit, and shrinks again.
 
 use crate::common::eventually;
-use crate::common::gt::{client_of_id1, server_of_id1, Gt};
-use crate::common::ports::free_port;
+use crate::common::gt::{tcp_tunnel, Gt};
 use crate::common::service::{self, assert_echo};
 use crate::common::visitor::connect;
 use std::net::{SocketAddr, TcpStream};
@@ -17,15 +16,9 @@ fn hold(visitors: &mut Vec<TcpStream>, at: SocketAddr, count: usize) {
 }
 
 fn setup(for_server: &str, for_client: &str) -> (Gt, Gt, service::Service, SocketAddr) {
-    let port = free_port();
     let service = service::echo();
-    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port} {for_server}"));
-    let local = format!(
-        "-local tcp://{} -remoteTCPPort {port} {for_client}",
-        service.addr
-    );
-    let client = client_of_id1(server.addr(), &local);
-    (server, client, service, ([127, 0, 0, 1], port).into())
+    let (server, client, at) = tcp_tunnel(service.addr, for_server, for_client);
+    (server, client, service, at)
 }
 
 #[test]

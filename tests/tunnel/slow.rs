@@ -2,8 +2,8 @@
 
 use crate::common::certs;
 use crate::common::eventually;
-use crate::common::gt::{client, client_of_id1, server, server_of_id1};
-use crate::common::ports::free_port;
+use crate::common::gt::{client, client_of_id1, server, server_of_id1, tcp_tunnel, Gt};
+use crate::common::samples::Random;
 use crate::common::scratch::Scratch;
 use crate::common::service::{self, assert_echo, Service};
 use crate::common::visitor::{connect, get, read, read_to_end};
@@ -42,11 +42,8 @@ fn an_upload_that_takes_longer_than_the_timeout_arrives() {
             }
         }
     });
-    let port = free_port();
-    let mut server = server_of_id1(&format!("-timeout 1s -tcpNumber 1 -tcpRange {port}"));
-    let local = format!("-local tcp://{} -remoteTCPPort {port}", sink.addr);
-    let _client = client_of_id1(server.addr(), &local);
-    let mut visitor = connect(([127, 0, 0, 1], port).into());
+    let (server, _client, at) = tcp_tunnel(sink.addr, "-timeout 1s", "");
+    let mut visitor = connect(at);
     let begun = Instant::now();
     let mut sent = Vec::new();
     while begun.elapsed() < Duration::from_secs(4) {
@@ -90,20 +87,23 @@ fn a_visitor_that_does_not_read_its_last_bytes_costs_no_processor_time() {
     assert!(got == *bytes, "{} of {} bytes", got.len(), bytes.len());
 }
 
+/// Starts a tunnel to two services, with the host prefixes `source` and `page`.
+fn source_and_page(source: &Service, page: &Service, more: &str) -> (Gt, Gt, SocketAddr) {
+    let mut server = server_of_id1("-hostNumber 2");
+    let addr = server.addr();
+    let local = format!(
+        "-local http://{} -hostPrefix source -local http://{} -hostPrefix page",
+        source.addr, page.addr
+    );
+    let client = client_of_id1(addr, &format!("-remoteConnections 1 {more} {local}"));
+    (server, client, addr)
+}
+
 #[test]
 fn a_visitor_that_does_not_read_delays_others_of_gt_1_for_ten_seconds_at_most() {
     let source = service::source(Arc::new(vec![7; 64 * 1024 * 1024]));
     let page = service::http(0, "page");
-    let mut server = server_of_id1("-hostNumber 2");
-    let addr = server.addr();
-    let _client = client_of_id1(
-        addr,
-        &format!(
-            "-wire 1 -remoteConnections 1 \
-             -local http://{} -hostPrefix source -local http://{} -hostPrefix page",
-            source.addr, page.addr
-        ),
-    );
+    let (_server, _client, addr) = source_and_page(&source, &page, "-wire 1");
     let mut lazy = connect(addr);
     write!(lazy, "GET / HTTP/1.1\r\nHost: source.a\r\n\r\n").unwrap();
     read(&mut lazy, 1);
@@ -114,6 +114,26 @@ fn a_visitor_that_does_not_read_delays_others_of_gt_1_for_ten_seconds_at_most() 
     }
     let rest = read_to_end_or_reset(&mut lazy);
     assert!(rest < 64 * 1024 * 1024 - 1, "it was cut");
+}
+
+#[test]
+fn visitors_that_do_not_read_delay_no_other_and_lose_nothing() {
+    let bytes = Arc::new(Random::new(1).bytes(16 << 20));
+    let source = service::source(bytes.clone());
+    let page = service::http(0, "page");
+    let (_server, _client, addr) = source_and_page(&source, &page, "");
+    let mut lazy = [(); 4].map(|()| {
+        let mut visitor = connect(addr);
+        write!(visitor, "GET / HTTP/1.1\r\nHost: source.a\r\n\r\n").expect("send");
+        read(&mut visitor, 1);
+        visitor
+    });
+    for _ in 0..200 {
+        assert_eq!(get(addr, "page.a", "/").status, 200);
+    }
+    for visitor in &mut lazy {
+        assert!(read_to_end(visitor) == bytes[1..], "the bytes differ");
+    }
 }
 
 /// Returns how many bytes still come.
@@ -130,14 +150,8 @@ fn read_to_end_or_reset(stream: &mut std::net::TcpStream) -> usize {
 #[test]
 fn an_idle_shell_survives_the_timeout() {
     let echo = service::echo();
-    let port = free_port();
-    let mut server = server_of_id1(&format!("-timeout 3s -tcpNumber 1 -tcpRange {port}"));
-    let local = format!(
-        "-remoteTimeout 2s -local tcp://{} -remoteTCPPort {port}",
-        echo.addr
-    );
-    let _client = client_of_id1(server.addr(), &local);
-    let mut visitor = connect(([127, 0, 0, 1], port).into());
+    let (_server, _client, at) = tcp_tunnel(echo.addr, "-timeout 3s", "-remoteTimeout 2s");
+    let mut visitor = connect(at);
     assert_echo(&mut visitor, b"before");
     sleep(Duration::from_secs(5));
     assert_echo(&mut visitor, b"after");

@@ -2,7 +2,7 @@
 //! last many times their pauses.
 
 use crate::common;
-use crate::common::gt::{client, client_of_id1, server_of_id1, Gt};
+use crate::common::gt::{client, server_of_id1, tcp_tunnel, Gt};
 use crate::common::peer::gt1::{data, first, hello, Frame, Peer, PeerServer, PING};
 use crate::common::peer::port_option;
 use crate::common::ports::free_port;
@@ -232,12 +232,9 @@ fn remote_timeout_does_not_end_a_server_that_answers_late() {
 
 #[test]
 fn a_timeout_shorter_than_the_ping_interval_does_not_end_idle_connections() {
-    let port = free_port();
     let echo = service::echo();
-    let mut server = server_of_id1(&format!("-tcpRange {port} -timeout 1s"));
-    let local = format!("-local tcp://{} -remoteTCPPort {port}", echo.addr);
-    let client = client_of_id1(server.addr(), &local);
-    let mut visitor = connect(([127, 0, 0, 1], port).into());
+    let (_server, client, at) = tcp_tunnel(echo.addr, "-timeout 1s", "");
+    let mut visitor = connect(at);
     service::assert_echo(&mut visitor, b"before");
     go_on_for(Duration::from_secs(4), || ());
     service::assert_echo(&mut visitor, b"after");

@@ -7,7 +7,7 @@ use crate::common::hello::{client_hello, record};
 use crate::common::peer::gt1::{
     closed, data, data_head, first, hello, identity, Frame, Peer, CLOSE, PING, READY, SERVICES,
 };
-use crate::common::peer::{port_option, prefix_option, ID_ALONE};
+use crate::common::peer::{port_option, prefix_option, ID_ALONE, WRONG_LOGINS};
 use crate::common::ports::free_port;
 use crate::common::samples::Random;
 use crate::common::visitor::{connect, get, read, read_to_end};
@@ -678,12 +678,7 @@ fn assert_refused(addr: SocketAddr, hello: &[u8], with: Frame) {
 fn error_1_answers_a_wrong_id_or_secret() {
     let mut server = server_of_id1("-reconnectTimes 0");
     let addr = server.addr();
-    for (id, secret) in [
-        ("id1", "secret2"),
-        ("id1", "secret"),
-        ("id1", "secret11"),
-        ("id2", "secret1"),
-    ] {
+    for (id, secret) in WRONG_LOGINS {
         assert_refused(addr, &hello(id, secret, &ID_ALONE), Frame::Error(1));
     }
     Peer::ready_client(addr, &id1());

@@ -2,17 +2,17 @@
 
 use crate::common;
 use crate::common::certs;
-use crate::common::gt::{client, client_of_id1, server_of_id1, Gt};
+use crate::common::gt::{client, server_of_id1, Gt};
 use crate::common::peer::gt2::{credit, data, finish, hello, open, reset, Frame, Peer, PeerServer};
 use crate::common::peer::{gt1, port_option};
 use crate::common::ports::free_port;
 use crate::common::samples::Random;
 use crate::common::service::{self, Service};
-use crate::common::visitor::{connect, get, read, read_to_end};
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use crate::common::visitor::{get, read};
+use std::io::{ErrorKind, Read};
+use std::net::SocketAddr;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 const WINDOW: u32 = 32768;
 
@@ -226,63 +226,5 @@ fn every_listener_of_a_gt_1_server_is_recognised() {
             "{log}"
         );
         client.stop();
-    }
-}
-
-/// Starts a tunnel with both real ends to a TCP service.
-fn to(service: &Service, for_client: &str) -> (Gt, Gt, SocketAddr) {
-    let port = free_port();
-    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}-{port}"));
-    let local = format!(
-        "-local tcp://{} -remoteTCPPort {port} {for_client}",
-        service.addr
-    );
-    let client = client_of_id1(server.addr(), &local);
-    (server, client, ([127, 0, 0, 1], port).into())
-}
-
-#[test]
-fn a_service_may_answer_after_the_visitor_s_end() {
-    let counting = Service::start(0, |mut stream| {
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes)?;
-        write!(stream, "{} bytes", bytes.len())
-    });
-    let (_server, _client, at) = to(&counting, "");
-    for count in [0, 1, 300_000] {
-        let mut visitor = connect(at);
-        visitor.write_all(&vec![7; count]).expect("send");
-        visitor.shutdown(Shutdown::Write).expect("shut down");
-        let answer = String::from_utf8(read_to_end(&mut visitor)).expect("text");
-        assert_eq!(answer, format!("{count} bytes"));
-    }
-}
-
-#[test]
-fn visitors_that_do_not_read_delay_no_other_and_lose_nothing() {
-    let bytes = Arc::new(Random::new(1).bytes(16 << 20));
-    let source = service::source(bytes.clone());
-    let page = service::http(0, "page");
-    let mut server = server_of_id1("-hostNumber 2");
-    let addr = server.addr();
-    let _client = client_of_id1(
-        addr,
-        &format!(
-            "-remoteConnections 1 \
-             -local http://{} -hostPrefix source -local http://{} -hostPrefix page",
-            source.addr, page.addr
-        ),
-    );
-    let mut lazy = [(); 4].map(|()| {
-        let mut visitor = connect(addr);
-        write!(visitor, "GET / HTTP/1.1\r\nHost: source.a\r\n\r\n").expect("send");
-        read(&mut visitor, 1);
-        visitor
-    });
-    for _ in 0..200 {
-        assert_eq!(get(addr, "page.a", "/").status, 200);
-    }
-    for visitor in &mut lazy {
-        assert!(read_to_end(visitor) == bytes[1..], "the bytes differ");
     }
 }

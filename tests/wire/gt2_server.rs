@@ -5,7 +5,7 @@ use crate::common::gt::{server_of_id1, Gt};
 use crate::common::peer::gt2::{
     credit, data, field, finish, frame, hello, hello_with, identity, open, reset, Frame, Peer,
 };
-use crate::common::peer::{gt1, port_option, prefix_option, ID_ALONE};
+use crate::common::peer::{gt1, port_option, prefix_option, ID_ALONE, WRONG_LOGINS};
 use crate::common::ports::free_port;
 use crate::common::samples::Random;
 use crate::common::visitor::{connect, read, read_to_end};
@@ -100,12 +100,7 @@ fn unknown_fields_and_capabilities_of_a_hello_are_ignored() {
 fn error_1_answers_a_wrong_id_or_secret() {
     let mut server = server_of_id1("-reconnectTimes 0");
     let addr = server.addr();
-    for (id, secret) in [
-        ("id1", "secret2"),
-        ("id1", "secret"),
-        ("id1", "secret11"),
-        ("id2", "secret1"),
-    ] {
+    for (id, secret) in WRONG_LOGINS {
         let mut peer = Peer::client(addr, &hello(id, secret, &ID_ALONE, WINDOW));
         peer.expect(Frame::Error(vec![0, 1]));
         peer.expect_end();
