@@ -331,6 +331,26 @@ pub(super) mod tests {
         }
     }
 
+    /// A waker that counts.
+    #[cfg(any(feature = "server", feature = "p2p"))]
+    #[derive(Debug, Default)]
+    pub struct WakeCount(std::sync::atomic::AtomicUsize);
+
+    #[cfg(any(feature = "server", feature = "p2p"))]
+    impl WakeCount {
+        /// Returns how often it was woken.
+        pub fn get(&self) -> usize {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    #[cfg(any(feature = "server", feature = "p2p"))]
+    impl std::task::Wake for WakeCount {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
     impl ConnLayer for Flood {
         fn below(&self) -> &Conn {
             &self.below

@@ -30,6 +30,8 @@ mod token_bucket;
 pub use carry::carry;
 #[cfg(all(test, feature = "server"))]
 pub use conn::tests::Flood;
+#[cfg(all(test, any(feature = "server", feature = "p2p")))]
+pub use conn::tests::WakeCount;
 pub use conn::{Conn, ConnLayer};
 #[cfg(all(feature = "server", feature = "p2p"))]
 pub use datagrams::Datagrams;

@@ -216,18 +216,7 @@ impl ConnLayer for OneRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Flood;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
-
-    #[derive(Default)]
-    struct Wakes(AtomicUsize);
-
-    impl Wake for Wakes {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
+    use crate::net::{Flood, WakeCount};
 
     #[test]
     fn a_visitor_that_keeps_sending_after_its_request_yields_to_other_tasks() {
@@ -236,13 +225,13 @@ mod tests {
         let visitor = Arc::new(flood.conn());
         let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         let (_, conn) = OneRequest::start(visitor, request).unwrap();
-        let wakes = Arc::<Wakes>::default();
+        let wakes = Arc::<WakeCount>::default();
         let waker = wakes.clone().into();
         let mut cx = Context::from_waker(&waker);
         for turn in 1..=10 {
             assert!(conn.poll_read(&mut cx, &mut [0; 100]).is_pending());
             assert_eq!(flood.reads(), u32::try_from(turn * TURN).unwrap());
-            assert_eq!(wakes.0.load(Ordering::Relaxed), turn, "it wakes itself");
+            assert_eq!(wakes.get(), turn, "it wakes itself");
         }
     }
 }

@@ -74,6 +74,20 @@ pub struct Login<'a> {
     pub peer: SocketAddr,
 }
 
+#[cfg(test)]
+impl<'a> Login<'a> {
+    /// A user's login.
+    pub fn of_user(id: &'a str, limits: &'a Limits, settings: &'a Settings) -> Self {
+        Self {
+            id,
+            limits,
+            settings,
+            proof: LoginProof::Known,
+            peer: ([192, 0, 2, 1], 1).into(),
+        }
+    }
+}
+
 /// The result of opening a stream for a visitor.
 pub enum OpenResult {
     /// A stream to the service.

@@ -171,26 +171,17 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::WakeCount;
     use futures_lite::future::{block_on, poll_once};
     use std::future::Future;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Context, Poll, Wake, Waker};
-
-    #[derive(Default)]
-    struct WatcherCount(AtomicUsize);
-
-    impl Wake for WatcherCount {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
+    use std::task::{Context, Poll, Waker};
 
     #[test]
     fn waiters_wake_in_batches_when_settings_change() {
         const TUNNELS: usize = 200;
         let watch = Watch::new(Settings::without_users());
         let known = watch.get();
-        let woken = Arc::new(WatcherCount::default());
+        let woken = Arc::<WakeCount>::default();
         let waker = Waker::from(woken.clone());
         let mut context = Context::from_waker(&waker);
         let mut waiting: Vec<_> = (0..TUNNELS)
@@ -202,9 +193,9 @@ mod tests {
         watch.replace(Settings::without_users());
         let mut announcing = Box::pin(watch.announce());
         assert!(block_on(poll_once(&mut announcing)).is_none());
-        assert_eq!(woken.0.load(Ordering::SeqCst), WAKES_PER_BATCH);
+        assert_eq!(woken.get(), WAKES_PER_BATCH);
         block_on(announcing);
-        assert_eq!(woken.0.load(Ordering::SeqCst), TUNNELS);
+        assert_eq!(woken.get(), TUNNELS);
         for tunnel in &mut waiting {
             assert!(matches!(tunnel.as_mut().poll(&mut context), Poll::Ready(_)));
         }

@@ -306,11 +306,10 @@ impl Recipient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Limits, PortRange, TcpRule};
+    use crate::config::Limits;
     use crate::server::auth_lockout::AuthLockout;
     use crate::server::registry::Login;
     use crate::server::settings::Settings;
-    use crate::server::users::LoginProof;
     use crate::tunnel::{PeerRole, Policy, Tunnel};
     use crate::wire::frame::StreamId;
     use crate::wire::hello::ServiceSpec;
@@ -326,21 +325,9 @@ mod tests {
             let (conn, far) = bridge::bridge().expect("a connection");
             let policy = Policy::new(Version::One, PeerRole::Client, Duration::from_secs(60));
             let (tunnel, _inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
-            let range = PortRange {
-                first: 1024,
-                last: 65535,
-            };
-            let limits = Limits {
-                tcp: vec![TcpRule { number: 0, range }],
-                ..Limits::of_one_prefix()
-            };
-            let login = Login {
-                id: "id1",
-                limits: &limits,
-                settings: &Settings::without_users(),
-                proof: LoginProof::Known,
-                peer: ([192, 0, 2, 1], 1).into(),
-            };
+            let limits = Limits::of_ports(0, 1024, 65535);
+            let settings = Settings::without_users();
+            let login = Login::of_user("id1", &limits, &settings);
             let port = ServiceSpec::Tcp {
                 random: true,
                 port: 0,

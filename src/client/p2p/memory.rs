@@ -134,30 +134,20 @@ impl Drop for MemoryShare {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
-
-    #[derive(Default)]
-    struct Wakes(AtomicUsize);
-
-    impl Wake for Wakes {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
+    use crate::net::WakeCount;
 
     #[test]
     fn the_peer_that_holds_the_most_gives_up() {
         let memory = Arc::new(ChannelMemory::new(100));
         let [large, small] = [(); 2].map(|()| MemoryShare::new(memory.clone()));
-        let wakes = Arc::<Wakes>::default();
+        let wakes = Arc::<WakeCount>::default();
         large.set_driver(&wakes.clone().into());
         large.add(70);
         small.add(30);
         assert!(!large.is_too_much() && !small.is_too_much());
         small.add(1);
         assert!(!small.is_too_much());
-        assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
+        assert_eq!(wakes.get(), 1);
         assert!(large.is_too_much());
         large.sub(50);
         assert!(!large.is_too_much());

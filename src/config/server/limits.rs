@@ -39,6 +39,15 @@ impl Limits {
             },
         }
     }
+
+    /// The same with up to `number` ports from `first` to `last`; 0 for any number.
+    pub fn of_ports(number: u32, first: u16, last: u16) -> Self {
+        let range = PortRange { first, last };
+        Self {
+            tcp: vec![TcpRule { number, range }],
+            ..Self::of_one_prefix()
+        }
+    }
 }
 
 /// A rule that permits a client to open up to `number` ports of `range`.

@@ -206,11 +206,10 @@ impl Registry {
 mod tests {
     use super::super::{HostKind, OpenResult};
     use super::*;
-    use crate::config::{Limits, PortRange, TcpRule};
+    use crate::config::Limits;
     use crate::net::{self, bridge};
     use crate::server::ports::PortRequest;
     use crate::server::settings::Settings;
-    use crate::server::users::LoginProof;
     use crate::tunnel::{Inbox, PeerRole, Policy};
     use std::os::fd::OwnedFd;
     use std::sync::Arc;
@@ -234,13 +233,8 @@ mod tests {
             tls: false,
             prefix: None,
         };
-        let login = Login {
-            id,
-            limits: &Limits::of_one_prefix(),
-            settings: &Settings::without_users(),
-            proof: LoginProof::Known,
-            peer: ([192, 0, 2, 1], 1).into(),
-        };
+        let (limits, settings) = (Limits::of_one_prefix(), Settings::without_users());
+        let login = Login::of_user(id, &limits, &settings);
         let joined = registry.register(&login, vec![Some(spec)], tunnel);
         assert!(joined.is_ok(), "{id}");
     }
@@ -251,21 +245,8 @@ mod tests {
             let registry = Registry::default();
             let theirs = net::listen(None, 0).expect("listen");
             let port = theirs.addr().port();
-            let range = PortRange {
-                first: port,
-                last: port,
-            };
-            let limits = Limits {
-                tcp: vec![TcpRule { number: 1, range }],
-                ..Limits::of_one_prefix()
-            };
-            let login = Login {
-                id: "id1",
-                limits: &limits,
-                settings: &Settings::without_users(),
-                proof: LoginProof::Known,
-                peer: ([192, 0, 2, 1], 1).into(),
-            };
+            let (limits, settings) = (Limits::of_ports(1, port, port), Settings::without_users());
+            let login = Login::of_user("id1", &limits, &settings);
             let random = false;
             let services = [
                 ServiceSpec::Host {

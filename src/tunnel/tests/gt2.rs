@@ -21,20 +21,50 @@ fn end_and_wire_of(peer: PeerRole) -> (End, Arc<net::Conn>) {
 
 const OF_CLIENT: PeerRole = PeerRole::Server { streams: 10 };
 
-fn data(stream_id: StreamId, payload: &[u8]) -> Vec<u8> {
+fn data(stream_id: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).unwrap();
-    frame(Header::Data { stream_id, len }, payload)
+    frame(data_head(stream_id, len), payload)
 }
 
-fn open(stream_id: StreamId, payload: &[u8]) -> Vec<u8> {
+fn open(stream_id: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).unwrap();
     let head = Header::Open {
-        stream_id,
+        stream_id: StreamId(stream_id),
         service: ServiceIndex(7),
         window: 1000,
         len,
     };
     frame(head, payload)
+}
+
+fn finish(stream_id: u32) -> Header {
+    let stream_id = StreamId(stream_id);
+    Header::Finish { stream_id }
+}
+
+fn reset(stream_id: u32, reason: ResetCode) -> Header {
+    let stream_id = StreamId(stream_id);
+    Header::Reset { stream_id, reason }
+}
+
+fn credit(stream_id: u32, bytes: u32) -> Header {
+    let stream_id = StreamId(stream_id);
+    Header::Credit { stream_id, bytes }
+}
+
+/// Sends whole frames, or parts of them.
+async fn send(conn: &net::Conn, bytes: &[u8]) {
+    conn.write_all(bytes).await.unwrap();
+}
+
+/// Sends a frame without a payload.
+async fn send_head(conn: &net::Conn, head: impl Into<Header>) {
+    send(conn, &frame(head, b"")).await;
+}
+
+/// Checks the header of the next frame.
+async fn expect_head(conn: &net::Conn, head: Header) {
+    assert_eq!(next_frame(conn).await.0, head);
 }
 
 /// Reads the next header and its payload, skipping pings.
@@ -68,7 +98,7 @@ async fn expect_violation(end: &End, why: &str) {
 fn a_stopped_reader_costs_its_window_and_delays_no_other_stream() {
     task::block_on(async {
         let (server, client) = ends_of(Version::Two);
-        let mut lazy = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
+        let mut lazy = server.open(1);
         lazy.announce();
         let mut lazy_there = client.opened().await;
         task::spawn(async move {
@@ -81,7 +111,7 @@ fn a_stopped_reader_costs_its_window_and_delays_no_other_stream() {
         until(|| lazy.backlog_len() == 64 * 1024).await;
         // Megabytes pass on another stream.
         let len = 4 * 1024 * 1024;
-        let mut quick = server.tunnel.open(StreamId(2), ServiceIndex(7)).unwrap();
+        let mut quick = server.open(2);
         quick.announce();
         let mut there = client.opened().await;
         task::spawn(async move { there.write_all(&noise(2, len)).await.unwrap() });
@@ -101,54 +131,31 @@ fn a_stopped_reader_costs_its_window_and_delays_no_other_stream() {
 fn a_sender_stops_at_its_credit_and_goes_on_with_more() {
     task::block_on(async {
         let (server, wire) = end_and_wire_of(PeerRole::Client);
-        let mut stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
+        let mut stream = server.open(1);
         let sending = task::spawn(async move {
             stream.write_all(&noise(1, 5000)).await.unwrap();
             stream
         });
         let (head, mut got) = next_frame(&wire).await;
-        let window = 64 * 1024;
-        let (stream_id, service, len) = (1, 7, 1000);
-        assert_eq!(
-            head,
-            Header::Open {
-                stream_id: StreamId(stream_id),
-                service: ServiceIndex(service),
-                window,
-                len
-            }
-        );
+        let opened = Header::Open {
+            stream_id: StreamId(1),
+            service: ServiceIndex(7),
+            window: 64 * 1024,
+            len: 1000,
+        };
+        assert_eq!(head, opened);
         // The next frame answers this, so nothing was sent before.
-        wire.write_all(&frame(Header::Ping(9), b"")).await.unwrap();
-        assert_eq!(next_frame(&wire).await.0, Header::Pong(9));
+        send_head(&wire, Header::Ping(9)).await;
+        expect_head(&wire, Header::Pong(9)).await;
         for bytes in [1, 2000, 1999] {
-            wire.write_all(&frame(
-                Header::Credit {
-                    stream_id: StreamId(stream_id),
-                    bytes,
-                },
-                b"",
-            ))
-            .await
-            .unwrap();
+            send_head(&wire, credit(1, bytes)).await;
             let (head, more) = next_frame(&wire).await;
-            assert_eq!(
-                head,
-                Header::Data {
-                    stream_id: StreamId(stream_id),
-                    len: bytes
-                }
-            );
+            assert_eq!(head, data_head(1, bytes));
             got.extend(more);
         }
         assert!(got == noise(1, 5000));
         drop(within(sending).await);
-        assert_eq!(
-            next_frame(&wire).await.0,
-            Header::Close {
-                stream_id: StreamId(stream_id)
-            }
-        );
+        expect_head(&wire, close_head(1)).await;
     });
 }
 
@@ -157,37 +164,20 @@ fn credit_is_given_for_bytes_that_were_taken() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(OF_CLIENT);
         let half = usize::try_from(FIRST_WINDOW / 2).unwrap();
-        wire.write_all(&open(StreamId(1), &noise(1, half)))
-            .await
-            .unwrap();
-        wire.write_all(&data(StreamId(1), &noise(2, half)))
-            .await
-            .unwrap();
+        send(&wire, &open(1, &noise(1, half))).await;
+        send(&wire, &data(1, &noise(2, half))).await;
         let mut stream = client.opened().await;
         until(|| stream.backlog_len() == 2 * half).await;
         let mut got = vec![0; half];
         within(stream.read_exact(&mut got)).await.unwrap();
-        let (stream_id, bytes) = (1, FIRST_WINDOW / 2);
-        assert_eq!(
-            next_frame(&wire).await.0,
-            Header::Credit {
-                stream_id: StreamId(stream_id),
-                bytes
-            }
-        );
+        let bytes = FIRST_WINDOW / 2;
+        expect_head(&wire, credit(1, bytes)).await;
         // A smaller credit is sent along with the next answer.
         let mut got = vec![0; half / 2];
         within(stream.read_exact(&mut got)).await.unwrap();
         stream.write_all(b"answer").await.unwrap();
         assert_eq!(next_frame(&wire).await.1, b"answer");
-        let bytes = bytes / 2;
-        assert_eq!(
-            next_frame(&wire).await.0,
-            Header::Credit {
-                stream_id: StreamId(stream_id),
-                bytes
-            }
-        );
+        expect_head(&wire, credit(1, bytes / 2)).await;
     });
 }
 
@@ -196,12 +186,10 @@ fn a_peer_that_exceeds_its_credit_loses_the_tunnel() {
     task::block_on(async {
         let most = usize::try_from(FIRST_WINDOW).unwrap();
         let (client, wire) = end_and_wire_of(OF_CLIENT);
-        wire.write_all(&open(StreamId(1), &noise(1, most)))
-            .await
-            .unwrap();
+        send(&wire, &open(1, &noise(1, most))).await;
         let stream = client.opened().await;
         until(|| stream.backlog_len() == most).await;
-        wire.write_all(&data(StreamId(1), b"x")).await.unwrap();
+        send(&wire, &data(1, b"x")).await;
         expect_violation(&client, "more bytes for stream 1 than its window allows").await;
 
         // The header alone is enough.
@@ -212,7 +200,7 @@ fn a_peer_that_exceeds_its_credit_loses_the_tunnel() {
             window: 0,
             len: FIRST_WINDOW + 1,
         };
-        wire.write_all(&frame(head, b"")).await.unwrap();
+        send(&wire, &frame(head, b"")).await;
         expect_violation(&client, "more bytes for stream 3").await;
     });
 }
@@ -221,14 +209,10 @@ fn a_peer_that_exceeds_its_credit_loses_the_tunnel() {
 fn a_peer_that_gives_too_much_credit_loses_the_tunnel() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(OF_CLIENT);
-        wire.write_all(&open(StreamId(1), b"")).await.unwrap();
+        send(&wire, &open(1, b"")).await;
         let _stream = client.opened().await;
         for bytes in [(1 << 31) - 1 - 1000, 1] {
-            let credit = Header::Credit {
-                stream_id: StreamId(1),
-                bytes,
-            };
-            wire.write_all(&frame(credit, b"")).await.unwrap();
+            send_head(&wire, credit(1, bytes)).await;
         }
         expect_violation(&client, "more credit for stream 1").await;
     });
@@ -238,30 +222,11 @@ fn a_peer_that_gives_too_much_credit_loses_the_tunnel() {
 fn frames_of_unknown_streams_and_later_versions_are_ignored() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(OF_CLIENT);
-        let stream_id = 99;
-        let reason = ResetCode::Aborted;
         let bytes = [
-            data(StreamId(stream_id), b"hello"),
-            frame(
-                Header::Credit {
-                    stream_id: StreamId(stream_id),
-                    bytes: 7,
-                },
-                b"",
-            ),
-            frame(
-                Header::Finish {
-                    stream_id: StreamId(stream_id),
-                },
-                b"",
-            ),
-            frame(
-                Header::Reset {
-                    stream_id: StreamId(stream_id),
-                    reason,
-                },
-                b"",
-            ),
+            data(99, b"hello"),
+            frame(credit(99, 7), b""),
+            frame(finish(99), b""),
+            frame(reset(99, ResetCode::Aborted), b""),
             [&[0x7F, 0, 0x80, 0, 0, 0, 0, 0][..], &[0xAA; 0x8000]].concat(),
             frame(Header::Ping(5), b""),
         ]
@@ -269,7 +234,7 @@ fn frames_of_unknown_streams_and_later_versions_are_ignored() {
         for piece in bytes.chunks(1009) {
             wire.write_all(piece).await.unwrap();
         }
-        assert_eq!(next_frame(&wire).await.0, Header::Pong(5));
+        expect_head(&wire, Header::Pong(5)).await;
         wire.write_all(&[0x80, 0, 0, 0, 0, 0, 0, 0]).await.unwrap();
         expect_violation(&client, "unknown frame 0x80").await;
     });
@@ -279,7 +244,7 @@ fn frames_of_unknown_streams_and_later_versions_are_ignored() {
 fn each_direction_ends_independently() {
     task::block_on(async {
         let (server, client) = ends_of(Version::Two);
-        let mut stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
+        let mut stream = server.open(1);
         stream.write_all(b"question").await.unwrap();
         stream.close().await.unwrap();
         assert!(stream.write_all(b"more").await.is_err(), "it has ended");
@@ -306,28 +271,15 @@ fn each_direction_ends_independently() {
 fn a_stream_that_ended_both_ways_needs_no_close_frame() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(OF_CLIENT);
-        wire.write_all(&open(StreamId(1), b"")).await.unwrap();
-        let stream_id = 1;
-        wire.write_all(&frame(
-            Header::Finish {
-                stream_id: StreamId(stream_id),
-            },
-            b"",
-        ))
-        .await
-        .unwrap();
+        send(&wire, &open(1, b"")).await;
+        send_head(&wire, finish(1)).await;
         let mut stream = client.opened().await;
         assert_eq!(within(stream.read(&mut [0])).await.unwrap(), 0);
         stream.close().await.unwrap();
         drop(stream);
-        assert_eq!(
-            next_frame(&wire).await.0,
-            Header::Finish {
-                stream_id: StreamId(stream_id)
-            }
-        );
-        wire.write_all(&frame(Header::Ping(1), b"")).await.unwrap();
-        assert_eq!(next_frame(&wire).await.0, Header::Pong(1));
+        expect_head(&wire, finish(1)).await;
+        send_head(&wire, Header::Ping(1)).await;
+        expect_head(&wire, Header::Pong(1)).await;
     });
 }
 
@@ -335,33 +287,18 @@ fn a_stream_that_ended_both_ways_needs_no_close_frame() {
 fn a_reset_carries_its_reason_and_wakes_readers_and_writers_without_credit() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(OF_CLIENT);
-        wire.write_all(&open(StreamId(1), b"")).await.unwrap();
+        send(&wire, &open(1, b"")).await;
         let mut stream = client.opened().await;
         let writing = task::spawn(async move { stream.write_all(&noise(1, 9000)).await });
         assert_eq!(next_frame(&wire).await.1.len(), 1000);
-        let (stream_id, reason) = (1, ResetCode::Aborted);
-        let reset = frame(
-            Header::Reset {
-                stream_id: StreamId(stream_id),
-                reason,
-            },
-            b"",
-        );
-        wire.write_all(&reset).await.unwrap();
+        send_head(&wire, reset(1, ResetCode::Aborted)).await;
         assert!(within(writing).await.is_err());
 
-        wire.write_all(&open(StreamId(2), b"")).await.unwrap();
+        send(&wire, &open(2, b"")).await;
         let stream = client.opened().await;
         stream.fail(ResetCode::Unreachable);
         drop(stream);
-        let (stream_id, reason) = (2, ResetCode::Unreachable);
-        assert_eq!(
-            next_frame(&wire).await.0,
-            Header::Reset {
-                stream_id: StreamId(stream_id),
-                reason
-            }
-        );
+        expect_head(&wire, reset(2, ResetCode::Unreachable)).await;
     });
 }
 
@@ -370,19 +307,10 @@ fn more_streams_than_allowed_are_refused_with_the_reason() {
     task::block_on(async {
         let (client, wire) = end_and_wire_of(PeerRole::Server { streams: 1 });
         for stream_id in 1..=2 {
-            wire.write_all(&open(StreamId(stream_id), b""))
-                .await
-                .unwrap();
+            send(&wire, &open(stream_id, b"")).await;
         }
         let _first = client.opened().await;
-        let (stream_id, reason) = (2, ResetCode::TooManyStreams);
-        assert_eq!(
-            next_frame(&wire).await.0,
-            Header::Reset {
-                stream_id: StreamId(stream_id),
-                reason
-            }
-        );
+        expect_head(&wire, reset(2, ResetCode::TooManyStreams)).await;
     });
 }
 
@@ -396,7 +324,7 @@ async fn asking() -> (
 ) {
     let (server, wire) = end_and_wire_of(PeerRole::Client);
     let (visitor, accepted) = sockets();
-    let stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
+    let stream = server.open(1);
     stream.announce();
     next_frame(&wire).await;
     let relay = task::spawn(Relay::visitor(stream, Arc::new(accepted.into()), true));
@@ -412,26 +340,12 @@ fn a_reset_before_the_first_byte_is_left_to_the_caller() {
             ResetCode::Other(77),
         ] {
             let (relay, _visitor, wire, _server) = asking().await;
-            let reset = frame(
-                Header::Reset {
-                    stream_id: StreamId(1),
-                    reason,
-                },
-                b"",
-            );
-            wire.write_all(&reset).await.unwrap();
+            send_head(&wire, reset(1, reason)).await;
             let finish = RelayOutcome::Unanswered(CloseReason::Reset(reason));
             assert_eq!(within(relay).await, finish);
         }
         let (relay, _visitor, wire, _server) = asking().await;
-        wire.write_all(&frame(
-            Header::Finish {
-                stream_id: StreamId(1),
-            },
-            b"",
-        ))
-        .await
-        .unwrap();
+        send_head(&wire, finish(1)).await;
         assert_eq!(
             within(relay).await,
             RelayOutcome::Unanswered(CloseReason::Finished)
@@ -443,19 +357,9 @@ fn a_reset_before_the_first_byte_is_left_to_the_caller() {
 fn a_reset_after_the_first_byte_resets_the_visitor() {
     task::block_on(async {
         let (relay, visitor, wire, _server) = asking().await;
-        wire.write_all(&data(StreamId(1), b"HTTP/1.1 200 OK"))
-            .await
-            .unwrap();
+        send(&wire, &data(1, b"HTTP/1.1 200 OK")).await;
         read_exact(&visitor, 15).await;
-        let (stream_id, reason) = (1, ResetCode::Aborted);
-        let reset = frame(
-            Header::Reset {
-                stream_id: StreamId(stream_id),
-                reason,
-            },
-            b"",
-        );
-        wire.write_all(&reset).await.unwrap();
+        send_head(&wire, reset(1, ResetCode::Aborted)).await;
         let error = within(visitor.read(&mut [0])).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
         assert_eq!(within(relay).await, RelayOutcome::Done);
@@ -468,14 +372,7 @@ fn a_connection_that_is_reset_resets_the_stream() {
         let (_relay, visitor, wire, _server) = asking().await;
         visitor.reset_on_close();
         drop(visitor);
-        let (stream_id, reason) = (1, ResetCode::Aborted);
-        assert_eq!(
-            next_frame(&wire).await.0,
-            Header::Reset {
-                stream_id: StreamId(stream_id),
-                reason
-            }
-        );
+        expect_head(&wire, reset(1, ResetCode::Aborted)).await;
     });
 }
 
@@ -487,41 +384,22 @@ fn the_end_of_each_side_is_the_end_of_one_direction() {
         visitor.write_all(b"question").await.unwrap();
         visitor_end(&visitor).await;
         assert_eq!(next_frame(&wire).await.1, b"question");
-        assert_eq!(
-            next_frame(&wire).await.0,
-            Header::Finish {
-                stream_id: StreamId(1)
-            }
-        );
-        let end = frame(
-            Header::Finish {
-                stream_id: StreamId(1),
-            },
-            b"",
-        );
-        wire.write_all(&[data(StreamId(1), b"answer"), end.clone()].concat())
-            .await
-            .unwrap();
+        expect_head(&wire, finish(1)).await;
+        let end = frame(finish(1), b"");
+        send(&wire, &[data(1, b"answer"), end.clone()].concat()).await;
         assert_eq!(read_exact(&visitor, 6).await, b"answer");
         assert_eq!(within(visitor.read(&mut [0])).await.unwrap(), 0);
         assert_eq!(within(relay).await, RelayOutcome::Done);
 
         // The service ends first.
         let (relay, visitor, wire, _server) = asking().await;
-        wire.write_all(&[data(StreamId(1), b"banner"), end].concat())
-            .await
-            .unwrap();
+        send(&wire, &[data(1, b"banner"), end].concat()).await;
         assert_eq!(read_exact(&visitor, 6).await, b"banner");
         assert_eq!(within(visitor.read(&mut [0])).await.unwrap(), 0);
         visitor.write_all(b"and yet").await.unwrap();
         assert_eq!(next_frame(&wire).await.1, b"and yet");
         visitor_end(&visitor).await;
-        assert_eq!(
-            next_frame(&wire).await.0,
-            Header::Finish {
-                stream_id: StreamId(1)
-            }
-        );
+        expect_head(&wire, finish(1)).await;
         assert_eq!(within(relay).await, RelayOutcome::Done);
     });
 }
@@ -530,10 +408,7 @@ fn the_end_of_each_side_is_the_end_of_one_direction() {
 fn a_half_closed_visitor_that_is_gone_is_detected() {
     task::block_on(async {
         let (server, client) = ends_of(Version::Two);
-        let (visitor, accepted) = sockets();
-        let stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
-        let relay = task::spawn(Relay::visitor(stream, Arc::new(accepted.into()), true));
-        let visitor: net::Conn = visitor.into();
+        let (relay, visitor) = relayed(&server);
         visitor.write_all(b"question").await.unwrap();
         visitor_end(&visitor).await;
         let there = client.opened().await;
@@ -558,17 +433,13 @@ fn excess_backlog_is_shed_from_the_reader_that_took_nothing_longest() {
         let len = 30_000;
         let mut streams = Vec::new();
         for stream_id in 1..=3 {
-            wire.write_all(&open(StreamId(stream_id), &noise(stream_id, len)))
-                .await
-                .unwrap();
+            send(&wire, &open(stream_id, &noise(stream_id, len))).await;
             streams.push(client.opened().await);
             until(|| streams[streams.len() - 1].backlog_len() == len).await;
             // A tick of the clock that measures how long readers have taken nothing.
             Timer::after(Duration::from_millis(250)).await;
         }
-        wire.write_all(&open(StreamId(4), &noise(4, len)))
-            .await
-            .unwrap();
+        send(&wire, &open(4, &noise(4, len))).await;
         let mut last = client.opened().await;
         until(|| streams[0].has_ended()).await;
         assert_eq!(inside(&client).waiting, 3 * len);
@@ -585,20 +456,9 @@ fn excess_backlog_is_shed_from_the_reader_that_took_nothing_longest() {
                 head => resets.push(head),
             }
         }
-        let (stream_id, reason) = (1, ResetCode::Overloaded);
-        assert!(
-            resets.contains(&Header::Reset {
-                stream_id: StreamId(stream_id),
-                reason
-            }),
-            "{resets:?}"
-        );
-        assert!(
-            resets.contains(&Header::Close {
-                stream_id: StreamId(2)
-            }),
-            "{resets:?}"
-        );
+        for head in [reset(1, ResetCode::Overloaded), close_head(2)] {
+            assert!(resets.contains(&head), "{resets:?}");
+        }
     });
 }
 

@@ -45,6 +45,12 @@ impl End {
         Self { tunnel, events }
     }
 
+    /// Opens a stream to the service of [`Self::opened`].
+    fn open(&self, stream_id: u32) -> Stream {
+        let stream = self.tunnel.open(StreamId(stream_id), ServiceIndex(7));
+        stream.expect("the tunnel takes streams")
+    }
+
     async fn event(&self) -> Event {
         within(self.events.recv())
             .await
@@ -126,6 +132,20 @@ fn end_and_wire() -> (End, Arc<net::Conn>) {
     (End::new(here, PeerRole::Client), Arc::new(there.into()))
 }
 
+/// Returns a client's end that accepts `streams` streams and whose peer is a bare connection.
+fn client_and_wire(streams: usize) -> (End, Arc<net::Conn>) {
+    let (here, there) = sockets();
+    let client = End::new(here, PeerRole::Server { streams });
+    (client, Arc::new(there.into()))
+}
+
+/// Starts the relay of a visitor on the server's stream 1; returns it with the visitor.
+fn relayed(server: &End) -> (task::JoinHandle<RelayOutcome>, net::Conn) {
+    let (visitor, accepted) = sockets();
+    let relay = Relay::visitor(server.open(1), Arc::new(accepted.into()), true);
+    (task::spawn(relay), visitor.into())
+}
+
 async fn read_exact(conn: &net::Conn, n: usize) -> Vec<u8> {
     let mut bytes = vec![0; n];
     let mut at = 0;
@@ -137,15 +157,29 @@ async fn read_exact(conn: &net::Conn, n: usize) -> Vec<u8> {
     bytes
 }
 
-/// Returns the header of a stream's first frame.
-fn open_head(stream_id: StreamId, service: ServiceIndex, len: u32) -> Header {
-    let window = 0;
+/// Encodes a header or signal of GT/1.
+fn encode_gt1(head: impl Into<Header>) -> Vec<u8> {
+    Version::One.encode(head).as_slice().to_vec()
+}
+
+/// Returns the header of a stream's first frame in GT/1.
+fn open_head(stream_id: u32, len: u32) -> Header {
     Header::Open {
-        stream_id,
-        service,
-        window,
+        stream_id: StreamId(stream_id),
+        service: ServiceIndex(7),
+        window: 0,
         len,
     }
+}
+
+fn data_head(stream_id: u32, len: u32) -> Header {
+    let stream_id = StreamId(stream_id);
+    Header::Data { stream_id, len }
+}
+
+fn close_head(stream_id: u32) -> Header {
+    let stream_id = StreamId(stream_id);
+    Header::Close { stream_id }
 }
 
 /// Returns bytes that depend on position and `seed`.
@@ -166,7 +200,7 @@ fn bytes_of_many_streams_arrive_whole_both_ways() {
         let (server, client) = ends_of(version);
         let lengths = [0, 1, 4095, 70_000, 1_000_000];
         let senders = lengths.into_iter().zip(1u32..).map(|(len, id)| {
-            let mut stream = server.tunnel.open(StreamId(id), ServiceIndex(7)).unwrap();
+            let mut stream = server.open(id);
             stream.announce();
             task::spawn(async move {
                 stream.write_all(&noise(id, len)).await.unwrap();
@@ -198,7 +232,7 @@ fn bytes_of_many_streams_arrive_whole_both_ways() {
 fn the_end_of_a_stream_comes_behind_its_bytes() {
     task::block_on(async {
         let (server, client) = ends();
-        let mut stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
+        let mut stream = server.open(1);
         let bytes = noise(1, 200_000);
         let (sent, all) = (bytes.clone(), bytes.len());
         task::spawn(async move { stream.write_all(&sent).await.unwrap() });
@@ -215,7 +249,7 @@ fn the_end_of_a_stream_comes_behind_its_bytes() {
 fn a_reader_that_waits_bounds_what_the_sender_can_push() {
     task::block_on(async {
         let (server, client) = ends();
-        let mut sender = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
+        let mut sender = server.open(1);
         let total = 64 * 1024 * 1024;
         let pushed = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let count = pushed.clone();
@@ -249,7 +283,7 @@ fn a_reader_that_waits_bounds_what_the_sender_can_push() {
 fn an_idle_tunnel_holds_no_buffer() {
     both(|version| async move {
         let (server, client) = ends_of(version);
-        let mut here = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
+        let mut here = server.open(1);
         here.write_all(b"hello").await.unwrap();
         let mut there = client.opened().await;
         let mut bytes = [0; 5];
@@ -268,14 +302,14 @@ fn an_idle_tunnel_holds_no_buffer() {
 fn a_stream_dropped_on_one_side_ends_on_the_other() {
     both(|version| async move {
         let (server, client) = ends_of(version);
-        let stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
+        let stream = server.open(1);
         stream.announce();
         let mut there = client.opened().await;
         drop(stream);
         assert_eq!(within(there.read(&mut [0])).await.unwrap(), 0);
         drop(there);
         // Bytes for an unknown stream are ignored.
-        let mut again = server.tunnel.open(StreamId(2), ServiceIndex(7)).unwrap();
+        let mut again = server.open(2);
         again.write_all(b"x").await.unwrap();
         drop(client.opened().await);
         until(|| again.has_ended()).await;
@@ -287,7 +321,7 @@ fn a_stream_dropped_on_one_side_ends_on_the_other() {
 fn a_graceful_end_lets_streams_finish_and_takes_no_new_ones() {
     both(|version| async move {
         let (server, client) = ends_of(version);
-        let mut stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
+        let mut stream = server.open(1);
         stream.announce();
         let mut there = client.opened().await;
         client.tunnel.close();
@@ -318,11 +352,11 @@ fn a_graceful_end_lets_streams_finish_and_takes_no_new_ones() {
 fn the_closing_handshake_is_one_close_then_two() {
     task::block_on(async {
         let (server, wire) = end_and_wire();
-        let close = Version::One.encode(Signal::Close);
+        let close = encode_gt1(Signal::Close);
         server.tunnel.close();
-        assert_eq!(read_exact(&wire, 4).await, close.as_slice());
-        wire.write_all(close.as_slice()).await.unwrap();
-        assert_eq!(read_exact(&wire, 8).await, close.as_slice().repeat(2));
+        assert_eq!(read_exact(&wire, 4).await, close);
+        wire.write_all(&close).await.unwrap();
+        assert_eq!(read_exact(&wire, 8).await, close.repeat(2));
         assert_eq!(within(wire.read(&mut [0])).await.unwrap(), 0);
     });
 }
@@ -344,33 +378,14 @@ fn a_lost_tunnel_is_an_error_for_its_streams_not_an_end() {
 #[test]
 fn frames_are_parsed_however_they_are_cut() {
     task::block_on(async {
-        let (here, there) = sockets();
-        let client = End::new(here, PeerRole::Server { streams: 10 });
-        let wire: net::Conn = there.into();
+        let (client, wire) = client_and_wire(10);
         let mut bytes = Vec::new();
         let payload = noise(3, 1000);
-        for head in [
-            open_head(StreamId(1), ServiceIndex(7), 1000),
-            Header::Data {
-                stream_id: StreamId(9),
-                len: 1000,
-            },
-            Header::Data {
-                stream_id: StreamId(1),
-                len: 1000,
-            },
-        ] {
-            bytes.extend_from_slice(Version::One.encode(head).as_slice());
+        for head in [open_head(1, 1000), data_head(9, 1000), data_head(1, 1000)] {
+            bytes.extend(encode_gt1(head));
             bytes.extend_from_slice(&payload);
         }
-        bytes.extend_from_slice(Version::One.encode(Signal::Ready).as_slice());
-        bytes.extend_from_slice(
-            Version::One
-                .encode(Header::Close {
-                    stream_id: StreamId(1),
-                })
-                .as_slice(),
-        );
+        bytes.extend([encode_gt1(Signal::Ready), encode_gt1(close_head(1))].concat());
         for piece in bytes.chunks(7) {
             wire.write_all(piece).await.unwrap();
         }
@@ -397,24 +412,13 @@ fn garbage_ends_the_tunnel_with_a_reason() {
 #[test]
 fn more_streams_than_allowed_are_closed_at_once() {
     task::block_on(async {
-        let (here, there) = sockets();
-        let client = End::new(here, PeerRole::Server { streams: 1 });
-        let wire: net::Conn = there.into();
+        let (client, wire) = client_and_wire(1);
         for stream_id in 1..=2 {
-            let (service, len) = (7, 0);
-            let head = open_head(StreamId(stream_id), ServiceIndex(service), len);
-            wire.write_all(Version::One.encode(head).as_slice())
-                .await
-                .unwrap();
+            let head = encode_gt1(open_head(stream_id, 0));
+            wire.write_all(&head).await.unwrap();
         }
         let _first = client.opened().await;
-        let close = Header::Close {
-            stream_id: StreamId(2),
-        };
-        assert_eq!(
-            read_exact(&wire, 6).await,
-            Version::One.encode(close).as_slice()
-        );
+        assert_eq!(read_exact(&wire, 6).await, encode_gt1(close_head(2)));
     });
 }
 
@@ -432,7 +436,7 @@ fn a_peer_that_does_not_read_its_answers_is_not_read() {
                 }
             }
         });
-        let flood = Version::One.encode(Signal::Ping).as_slice().repeat(4096);
+        let flood = encode_gt1(Signal::Ping).repeat(4096);
         let flooding = async {
             // Until both kernels' buffers are full too.
             loop {
@@ -451,10 +455,7 @@ fn a_peer_that_does_not_read_its_answers_is_not_read() {
 fn a_visitor_that_has_ended_its_direction_still_gets_the_answer() {
     both(|version| async move {
         let (server, client) = ends_of(version);
-        let (visitor, accepted) = sockets();
-        let stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
-        let relay = task::spawn(Relay::visitor(stream, Arc::new(accepted.into()), true));
-        let visitor: net::Conn = visitor.into();
+        let (relay, visitor) = relayed(&server);
         visitor.write_all(b"question").await.unwrap();
         visitor_end(&visitor).await;
         let mut there = client.opened().await;
@@ -474,19 +475,21 @@ async fn visitor_end(visitor: &net::Conn) {
         .unwrap();
 }
 
+/// Checks that the relay leaves its visitor to the caller, for this reason.
+async fn expect_unanswered(stream: Stream, reason: CloseReason) {
+    let (_visitor, accepted) = sockets();
+    let relay = Relay::visitor(stream, Arc::new(accepted.into()), true);
+    assert_eq!(within(relay).await, RelayOutcome::Unanswered(reason));
+}
+
 #[test]
 fn a_visitor_of_a_silent_service_is_left_to_the_caller() {
     both(|version| async move {
         let (server, client) = ends_of(version);
-        let (_visitor, accepted) = sockets();
-        let stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
+        let stream = server.open(1);
         stream.announce();
         drop(client.opened().await);
-        let relay = Relay::visitor(stream, Arc::new(accepted.into()), true);
-        assert_eq!(
-            within(relay).await,
-            RelayOutcome::Unanswered(CloseReason::Closed)
-        );
+        expect_unanswered(stream, CloseReason::Closed).await;
     });
 }
 
@@ -494,16 +497,11 @@ fn a_visitor_of_a_silent_service_is_left_to_the_caller() {
 fn a_silent_stream_ends_at_its_limit() {
     both(|version| async move {
         let (server, client) = ends_of(version);
-        let (_visitor, accepted) = sockets();
-        let stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
+        let stream = server.open(1);
         stream.announce();
         stream.limit_idle(Some(Duration::from_millis(300)), false);
         let _there = client.opened().await;
-        let relay = Relay::visitor(stream, Arc::new(accepted.into()), true);
-        assert_eq!(
-            within(relay).await,
-            RelayOutcome::Unanswered(CloseReason::TimedOut)
-        );
+        expect_unanswered(stream, CloseReason::TimedOut).await;
     });
 }
 
@@ -512,12 +510,7 @@ fn one_way_traffic_counts_as_silence_only_if_configured() {
     let limit = Duration::from_millis(300);
     both(|version| async move {
         let (server, client) = ends_of(version);
-        let [mut patient, mut strict] = [1, 2].map(|stream_id| {
-            server
-                .tunnel
-                .open(StreamId(stream_id), ServiceIndex(7))
-                .unwrap()
-        });
+        let [mut patient, mut strict] = [1, 2].map(|stream_id| server.open(stream_id));
         patient.limit_idle(Some(limit), false);
         strict.limit_idle(Some(limit), true);
         // The peer receives all the time and sends nothing.
@@ -550,7 +543,7 @@ fn a_limited_tunnel_keeps_its_rate_and_loses_nothing() {
         };
         let server = End::with(here, policy);
         let client = End::new(there, PeerRole::Server { streams: 1 });
-        let mut stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
+        let mut stream = server.open(1);
         stream.announce();
         let len = 600_000;
         let mut echo = client.opened().await;
@@ -585,24 +578,14 @@ fn a_relay_is_small() {
 #[test]
 fn an_ended_stream_with_a_full_backlog_does_not_stall_the_tunnel() {
     task::block_on(async {
-        let (here, there) = sockets();
-        let client = End::new(here, PeerRole::Server { streams: 10 });
-        let wire: Arc<net::Conn> = Arc::new(there.into());
+        let (client, wire) = client_and_wire(10);
         let mut bytes = Vec::new();
         for stream_id in 1..=2 {
-            let (service, len) = (7, 0);
-            let head = open_head(StreamId(stream_id), ServiceIndex(service), len);
-            bytes.extend_from_slice(Version::One.encode(head).as_slice());
+            bytes.extend(encode_gt1(open_head(stream_id, 0)));
         }
         // Almost fill the backlog of the first stream, which is never read.
         let data = |len: u32| {
-            let mut bytes = Version::One
-                .encode(Header::Data {
-                    stream_id: StreamId(1),
-                    len,
-                })
-                .as_slice()
-                .to_vec();
+            let mut bytes = encode_gt1(data_head(1, len));
             bytes.resize(bytes.len() + len as usize, 1);
             bytes
         };
@@ -613,23 +596,11 @@ fn an_ended_stream_with_a_full_backlog_does_not_stall_the_tunnel() {
         until(|| first.backlog_len() == 250 * 1024).await;
         // The frame that fills it and the end of the stream come in one read.
         let mut last = data(20 * 1024);
-        last.extend_from_slice(
-            Version::One
-                .encode(Header::Close {
-                    stream_id: StreamId(1),
-                })
-                .as_slice(),
-        );
+        last.extend(encode_gt1(close_head(1)));
         wire.write_all(&last).await.unwrap();
         until(|| first.has_ended()).await;
         assert_eq!(first.backlog_len(), 270 * 1024);
-        let head = Header::Data {
-            stream_id: StreamId(2),
-            len: 5,
-        };
-        wire.write_all(Version::One.encode(head).as_slice())
-            .await
-            .unwrap();
+        wire.write_all(&encode_gt1(data_head(2, 5))).await.unwrap();
         wire.write_all(b"hello").await.unwrap();
         let mut got = [0; 5];
         within(second.read_exact(&mut got)).await.unwrap();
@@ -640,18 +611,13 @@ fn an_ended_stream_with_a_full_backlog_does_not_stall_the_tunnel() {
 #[test]
 fn the_sum_of_backlogs_is_bounded_and_stuck_readers_are_cut() {
     task::block_on(async {
-        let (here, there) = sockets();
-        let client = End::new(here, PeerRole::Server { streams: 100 });
-        let wire: Arc<net::Conn> = Arc::new(there.into());
+        let (client, wire) = client_and_wire(100);
         let sending = wire.clone();
         task::spawn(async move {
             for stream_id in 1..=40 {
-                let (service, len) = (7, 200 * 1024);
-                let head = open_head(StreamId(stream_id), ServiceIndex(service), len);
-                sending
-                    .write_all(Version::One.encode(head).as_slice())
-                    .await
-                    .unwrap();
+                let len = 200 * 1024;
+                let head = encode_gt1(open_head(stream_id, len));
+                sending.write_all(&head).await.unwrap();
                 sending.write_all(&vec![1; len as usize]).await.unwrap();
             }
         });
@@ -683,10 +649,7 @@ fn the_sum_of_backlogs_is_bounded_and_stuck_readers_are_cut() {
 fn a_half_closed_visitor_that_reads_slowly_gets_every_byte() {
     both(|version| async move {
         let (server, client) = ends_of(version);
-        let (visitor, accepted) = sockets();
-        let stream = server.tunnel.open(StreamId(1), ServiceIndex(7)).unwrap();
-        let relay = task::spawn(Relay::visitor(stream, Arc::new(accepted.into()), true));
-        let visitor: net::Conn = visitor.into();
+        let (relay, visitor) = relayed(&server);
         visitor.write_all(b"question").await.unwrap();
         visitor_end(&visitor).await;
         let mut there = client.opened().await;
@@ -720,15 +683,7 @@ fn a_flood_of_pings_does_not_starve_other_tasks() {
         let policy = Policy::new(Version::One, PeerRole::Client, Duration::from_secs(60));
         let (_tunnel, mut inbox) = Tunnel::new(Arc::new(here.into()), Vec::new(), policy);
         let wire: net::Conn = there.into();
-        let close_then_ping = [
-            Version::One.encode(Signal::Ping).as_slice(),
-            Version::One
-                .encode(Header::Close {
-                    stream_id: StreamId(1),
-                })
-                .as_slice(),
-        ]
-        .concat();
+        let close_then_ping = [encode_gt1(Signal::Ping), encode_gt1(close_head(1))].concat();
         task::spawn(
             async move { while wire.write_all(&close_then_ping.repeat(64)).await.is_ok() {} },
         );
