@@ -93,7 +93,8 @@ impl Reactor {
             states: Mutex::default(),
         };
         let reactor = REACTOR.get_or_init(|| reactor);
-        super::spawn(Box::pin(Driver::new(reactor)));
+        // Not a counted task: it counts the turns of the others.
+        super::spawn_boxed(Box::pin(Driver::new(reactor)));
         Ok(reactor)
     }
 
