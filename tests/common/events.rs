@@ -3,6 +3,7 @@
 
 use super::eventually;
 use super::gt::{Gt, Successor};
+use super::process::TAKES_OVER;
 
 const ATTEMPT: &str = "trying to connect to remote connID=";
 const UNREACHABLE: &str = "cannot reach the server";
@@ -34,7 +35,6 @@ const STOPPING: &str = "stopping";
 const RELOADED: &str = " INF reloaded";
 const NOT_RELOADED: &str = " ERR not reloaded, everything stays as it was: ";
 const NOT_RESTARTED: &str = " ERR not restarted";
-const TAKES_OVER: &str = " takes over; ";
 const WARNING: &str = " WRN ";
 const ERROR: &str = " ERR ";
 
