@@ -4,7 +4,7 @@ use super::context::ClientContext;
 use super::other_protocol::OtherProtocol;
 use super::services::Services;
 use crate::config::Remote;
-use crate::net::http::RequestError;
+use crate::net::http::ApiError;
 use crate::net::{self, timeout, tls, Conn};
 use crate::tunnel::{Event, Inbox, PeerRole, Policy, Tunnel};
 use crate::wire::frame::{PortCause, RejectCode, ServiceIndex, Signal};
@@ -26,7 +26,7 @@ const LINE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Why no tunnel could be opened.
 pub enum ConnectFailure {
     /// The remoteAPI does not know the server's address.
-    UnknownAddress(RequestError),
+    UnknownAddress(ApiError),
     Unreachable(io::Error),
     Tls(io::Error),
     /// The server does not speak this version of the wire.

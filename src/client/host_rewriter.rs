@@ -90,7 +90,7 @@ impl RewritingConn {
         Conn::from(layer)
     }
 
-    fn inner(&self) -> MutexGuard<'_, RewriteState> {
+    fn lock(&self) -> MutexGuard<'_, RewriteState> {
         self.inner.lock()
     }
 }
@@ -232,7 +232,7 @@ impl ConnLayer for RewritingConn {
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut inner = self.inner();
+        let mut inner = self.lock();
         inner.take_answer();
         if inner.finished {
             let n = inner.answer.len().min(buf.len());
@@ -253,7 +253,7 @@ impl ConnLayer for RewritingConn {
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut inner = self.inner();
+        let mut inner = self.lock();
         if inner.has_own() {
             return Poll::Ready(Ok(()));
         }
@@ -262,7 +262,7 @@ impl ConnLayer for RewritingConn {
     }
 
     fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let mut inner = self.inner();
+        let mut inner = self.lock();
         ready!(inner.poll_push(cx, &self.conn, &*self.rule))?;
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
@@ -271,16 +271,16 @@ impl ConnLayer for RewritingConn {
     }
 
     fn holds_back(&self) -> bool {
-        let inner = self.inner();
+        let inner = self.lock();
         !inner.out.is_empty() || !inner.early.is_empty() || inner.service_ended
     }
 
     fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner().poll_push(cx, &self.conn, &*self.rule)
+        self.lock().poll_push(cx, &self.conn, &*self.rule)
     }
 
     fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut inner = self.inner();
+        let mut inner = self.lock();
         ready!(inner.poll_push(cx, &self.conn, &*self.rule))?;
         inner.exchange.end();
         inner.wake_reader();

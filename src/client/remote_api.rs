@@ -2,7 +2,7 @@
 //! "remoteAPI").
 
 use crate::config::{Remote, Url};
-use crate::net::http::{ApiClient, ApiRequest, RequestError};
+use crate::net::http::{ApiClient, ApiError, ApiRequest};
 use crate::net::tls;
 use crate::sync::{Mutex, MutexGuard};
 use serde::Deserialize;
@@ -51,10 +51,10 @@ impl RemoteApi {
 
     /// Asks for the server of the client `id`. Returns its address and whether the answer has
     /// changed.
-    pub async fn ask(&self, id: &str, patience: Duration) -> Result<(Remote, bool), RequestError> {
+    pub async fn ask(&self, id: &str, patience: Duration) -> Result<(Remote, bool), ApiError> {
         let target = self.url.target_with("network_client_id", id);
         let mut random = [0; 16];
-        tls::fill_random(&mut random).map_err(RequestError::Unreachable)?;
+        tls::fill_random(&mut random).map_err(ApiError::Unreachable)?;
         let request_id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let request = ApiRequest {
             target: &target,
@@ -82,11 +82,11 @@ impl RemoteApi {
     }
 }
 
-fn whereabouts(body: &[u8]) -> Result<ServerLocation, RequestError> {
+fn whereabouts(body: &[u8]) -> Result<ServerLocation, ApiError> {
     let answer: LocationResponse = serde_json::from_slice(body)?;
     let server = answer.server_address.parse();
     let server =
-        server.map_err(|e: String| RequestError::Unexpected(e.trim_end_matches('.').to_owned()))?;
+        server.map_err(|e: String| ApiError::Unexpected(e.trim_end_matches('.').to_owned()))?;
     let stun = answer.stun_address.unwrap_or_default();
     Ok(ServerLocation { server, stun })
 }

@@ -223,7 +223,7 @@ enum PeerSlot {
 }
 
 impl Forwarder {
-    fn inner(&self) -> MutexGuard<'_, ForwarderState> {
+    fn lock(&self) -> MutexGuard<'_, ForwarderState> {
         self.inner.lock()
     }
 
@@ -254,7 +254,7 @@ impl Forwarder {
         loop {
             let changed = self.changed.listen();
             {
-                let mut inner = self.inner();
+                let mut inner = self.lock();
                 for slot in &mut inner.slots {
                     let is_over = |link: &PeerHandle| {
                         let peer = link.lock();
@@ -319,7 +319,7 @@ impl Forwarder {
             }
         };
         {
-            let mut inner = self.inner();
+            let mut inner = self.lock();
             inner.failed = link.is_none().then(Instant::now);
             if let Some(slot) = inner.slots.get_mut(at) {
                 *slot = link.map_or(PeerSlot::Empty, PeerSlot::Up);

@@ -1,6 +1,6 @@
 //! The client as a role of the process. Builds without the feature have `no_client_role`.
 
-use super::role::{all, AllDone, Role, RoleSet};
+use super::role::{all, AllDone, ProcessRole, RoleSet};
 use crate::client::{self, Client, ClientPlan};
 use crate::config::RoleConfig;
 use crate::handover::{Inherited, Outgoing};
@@ -10,7 +10,7 @@ use std::time::Duration;
 /// A running client.
 pub type ClientRole = Client;
 
-impl Role for ClientRole {
+impl ProcessRole for ClientRole {
     type Plan = ClientPlan;
 
     fn plan(

@@ -1,6 +1,6 @@
 //! The stub of a role that this program was built without: it never runs.
 
-use super::role::Role;
+use super::role::ProcessRole;
 use crate::config::RoleConfig;
 use crate::handover::{Inherited, Outgoing};
 use std::io;
@@ -10,7 +10,7 @@ use std::time::Duration;
 #[derive(Clone)]
 pub enum NoRole {}
 
-impl Role for NoRole {
+impl ProcessRole for NoRole {
     type Plan = Self;
 
     fn plan(_: &RoleConfig, _: Option<&Self>, _: &mut Inherited) -> io::Result<Option<Self>> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 pub type RoleSource = Option<PathBuf>;
 
 /// A running role. Clones share it.
-pub trait Role: Clone + Send + Sized + 'static {
+pub trait ProcessRole: Clone + Send + Sized + 'static {
     /// What the role needs to start or to be reconfigured: files are read, listeners are open.
     type Plan: Send;
 
@@ -41,7 +41,7 @@ pub trait Role: Clone + Send + Sized + 'static {
 }
 
 /// The plans for the roles of one kind, in the order of the configuration.
-pub type Plans<R> = Vec<(RoleSource, <R as Role>::Plan)>;
+pub type Plans<R> = Vec<(RoleSource, <R as ProcessRole>::Plan)>;
 
 /// The running roles of one kind in the order in which they were started, each identified by its
 /// configuration file.
@@ -54,7 +54,7 @@ impl<R> Default for RoleSet<R> {
     }
 }
 
-impl<R: Role> RoleSet<R> {
+impl<R: ProcessRole> RoleSet<R> {
     /// Whether no role of this kind runs.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -1,7 +1,7 @@
 //! The roles that run in this process.
 
 use super::client_role::{self, ClientRole};
-use super::role::{with_file, Plans, Role, RoleSet};
+use super::role::{with_file, Plans, ProcessRole, RoleSet};
 use super::server_role::{self, ServerRole};
 use crate::config::RoleConfig;
 use crate::handover::{ChildProcess, Inherited, Outgoing, ParentLink, Progress};
@@ -42,7 +42,7 @@ impl RunningRoles {
         Ok(())
     }
 
-    fn stop_in_background<R: Role>(&self, roles: Vec<R>) {
+    fn stop_in_background<R: ProcessRole>(&self, roles: Vec<R>) {
         for role in roles {
             let draining = self.draining.begin();
             crate::net::spawn(async move {

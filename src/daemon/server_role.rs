@@ -1,7 +1,7 @@
 //! The server as a role of the process. Builds without the feature have `no_server_role`.
 
 use super::exchange;
-use super::role::{Role, RoleSet};
+use super::role::{ProcessRole, RoleSet};
 use crate::config::RoleConfig;
 use crate::handover::{ChildProcess, Inherited, Outgoing, ParentLink, Progress};
 use crate::server::{self, Server, ServerPlan};
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// A running server.
 pub type ServerRole = Arc<Server>;
 
-impl Role for ServerRole {
+impl ProcessRole for ServerRole {
     type Plan = ServerPlan;
 
     fn plan(

@@ -4,7 +4,7 @@
 use crate::config::label::ascii;
 use crate::config::Url;
 use crate::logging::{held_back, LogThrottle};
-use crate::net::http::{ApiClient, ApiRequest, RequestError};
+use crate::net::http::{ApiClient, ApiError, ApiRequest};
 use crate::wire::hello::ServiceSpec;
 use async_io::Timer;
 use async_lock::Semaphore;
@@ -127,7 +127,7 @@ impl AuthApi {
         };
         let timeout = async {
             Timer::after(self.timeout).await;
-            Err(RequestError::Timeout(self.timeout))
+            Err(ApiError::Timeout(self.timeout))
         };
         match future::or(Box::pin(self.ask(&question)), timeout).await {
             Ok(decision) => decision,
@@ -144,7 +144,7 @@ impl AuthApi {
         }
     }
 
-    async fn ask(&self, question: &AuthRequest<'_>) -> Result<AuthDecision, RequestError> {
+    async fn ask(&self, question: &AuthRequest<'_>) -> Result<AuthDecision, ApiError> {
         let question = serde_json::to_vec(question)?;
         let _permit = self.requests.acquire().await;
         let request = ApiRequest {
@@ -156,7 +156,7 @@ impl AuthApi {
     }
 }
 
-fn parse_response(body: &[u8]) -> Result<AuthDecision, RequestError> {
+fn parse_response(body: &[u8]) -> Result<AuthDecision, ApiError> {
     let answer: AuthResponse = serde_json::from_slice(body)?;
     if !answer.result {
         return Ok(AuthDecision::Denied);

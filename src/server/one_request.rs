@@ -73,7 +73,7 @@ impl OneRequest {
         Ok((first, Arc::new(Conn::from(layer))))
     }
 
-    fn inner(&self) -> MutexGuard<'_, OneRequestState> {
+    fn lock(&self) -> MutexGuard<'_, OneRequestState> {
         self.inner.lock()
     }
 }
@@ -133,7 +133,7 @@ impl ConnLayer for OneRequest {
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut inner = self.inner();
+        let mut inner = self.lock();
         for _ in 0..TURN {
             let n = inner.out.len().min(buf.len());
             if n > 0 {
@@ -172,7 +172,7 @@ impl ConnLayer for OneRequest {
     }
 
     fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut inner = self.inner();
+        let mut inner = self.lock();
         inner.keep_reader(cx);
         let ready = match inner.gate() {
             Gate::Waits => false,
@@ -190,7 +190,7 @@ impl ConnLayer for OneRequest {
 
     fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let n = ready!(self.conn.poll_write(cx, buf))?;
-        let mut inner = self.inner();
+        let mut inner = self.lock();
         let decided = inner.exchange.response(buf.get(..n).unwrap_or_default());
         if decided || inner.exchange.is_idle() {
             if let Some(reader) = inner.reader.take() {

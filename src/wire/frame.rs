@@ -265,7 +265,7 @@ pub enum Signal {
     /// A GT/1 info code of a later version, to be ignored.
     OtherInfo(u16),
     /// The services have changed. A GT/1 client sends the registration after it, see
-    /// [`super::hello::HelloReader`].
+    /// [`super::codec::HelloReader`].
     Services,
     /// The server asks the client to open a new tunnel.
     Reconnect,

@@ -68,18 +68,18 @@ impl Endpoint {
         Ok(endpoint)
     }
 
-    fn inner(&self) -> MutexGuard<'_, EndpointState> {
+    fn lock(&self) -> MutexGuard<'_, EndpointState> {
         self.inner.lock()
     }
 
     /// Adds a peer.
     pub fn add(&self, link: PeerHandle) {
-        self.inner().peers.push(link);
+        self.lock().peers.push(link);
     }
 
     /// Removes a peer.
     pub fn remove(&self, link: &PeerHandle) {
-        let mut inner = self.inner();
+        let mut inner = self.lock();
         inner.peers.retain(|other| !other.is(link));
         if inner.last.as_ref().is_some_and(|(_, last)| last.is(link)) {
             inner.last = None;
@@ -88,12 +88,12 @@ impl Endpoint {
 
     /// Returns the number of peers.
     pub fn peers(&self) -> usize {
-        self.inner().peers.len()
+        self.lock().peers.len()
     }
 
     /// Ends all peers.
     pub fn close(&self) {
-        let links = self.inner().peers.clone();
+        let links = self.lock().peers.clone();
         for link in links {
             link.with(|peer| peer.close(Instant::now()));
         }
@@ -120,7 +120,7 @@ impl Endpoint {
     fn dispatch(&self, from: SocketAddr, bytes: &[u8]) {
         let now = Instant::now();
         let last = {
-            let inner = self.inner();
+            let inner = self.lock();
             let last = inner.last.as_ref();
             last.filter(|(addr, _)| *addr == from)
                 .map(|(_, link)| link.clone())
@@ -133,11 +133,11 @@ impl Endpoint {
             self.candidates_of(from, bytes)
         } else {
             // The newest peer is the most likely one.
-            self.inner().peers.iter().rev().cloned().collect()
+            self.lock().peers.iter().rev().cloned().collect()
         };
         for link in links {
             if link.receive(from, bytes, now) {
-                self.inner().last = Some((from, link));
+                self.lock().last = Some((from, link));
                 return;
             }
         }
@@ -150,7 +150,7 @@ impl Endpoint {
         if message.decode().is_err() {
             return Vec::new();
         }
-        let mut inner = self.inner();
+        let mut inner = self.lock();
         if message.typ.class == CLASS_REQUEST {
             let Ok(username) = TextAttribute::get_from_as(&message, ATTR_USERNAME) else {
                 return Vec::new();
@@ -202,7 +202,7 @@ impl Endpoint {
 
     /// Returns the address of this socket as `server` sees it; `None` without an answer.
     pub async fn reflexive(&self, server: &str) -> Option<SocketAddr> {
-        if let Some((since, addr)) = self.inner().reflexive.get(server) {
+        if let Some((since, addr)) = self.lock().reflexive.get(server) {
             if since.elapsed() < STUN_ANSWER_LIFETIME {
                 return Some(*addr);
             }
@@ -225,7 +225,7 @@ impl Endpoint {
             .or(resolved.first())
             .copied()?;
         let (id, question) = question()?;
-        self.inner().questions.insert(id.0, None);
+        self.lock().questions.insert(id.0, None);
         let mut answer = None;
         for _ in 0..STUN_TRIES {
             let mut queue = VecDeque::from([super::socket::Datagram {
@@ -238,7 +238,7 @@ impl Endpoint {
                 break;
             }
         }
-        let mut inner = self.inner();
+        let mut inner = self.lock();
         inner.questions.remove(&id.0);
         match answer {
             Some(addr) => {
@@ -254,7 +254,7 @@ impl Endpoint {
     async fn answer_to(&self, id: &[u8; 12]) -> SocketAddr {
         loop {
             let answered = self.answered.listen();
-            if let Some(Some(addr)) = self.inner().questions.get(id) {
+            if let Some(Some(addr)) = self.lock().questions.get(id) {
                 return *addr;
             }
             answered.await;

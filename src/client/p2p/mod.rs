@@ -168,13 +168,13 @@ impl P2p {
         &self.context
     }
 
-    fn inner(&self) -> MutexGuard<'_, P2pState> {
+    fn lock(&self) -> MutexGuard<'_, P2pState> {
         self.inner.lock()
     }
 
     /// Changes the options. Existing peers stay.
     pub fn change(&self, options: P2pOptions) {
-        let mut inner = self.inner();
+        let mut inner = self.lock();
         set_log_level(options.log_level);
         let ports = |options: &P2pOptions| (options.min_port, options.max_port);
         if ports(&inner.options) != ports(&options) {
@@ -185,12 +185,12 @@ impl P2p {
 
     /// Sets the STUN server that the remoteAPI named, or none.
     pub fn set_stun_server(&self, server: &str) {
-        self.inner().api_stun = (!server.is_empty()).then(|| server.to_owned());
+        self.lock().api_stun = (!server.is_empty()).then(|| server.to_owned());
     }
 
     /// Ends all peers.
     pub fn close(&self) {
-        let endpoint = self.inner().endpoint.clone();
+        let endpoint = self.lock().endpoint.clone();
         if let Some(endpoint) = endpoint {
             endpoint.close();
         }
@@ -199,13 +199,13 @@ impl P2p {
     /// Returns the STUN servers of the configuration and the one that a remoteAPI has named, for
     /// the log.
     pub fn servers(&self, of_api: &str) -> String {
-        let mut servers = self.inner().options.stun.clone();
+        let mut servers = self.lock().options.stun.clone();
         servers.extend((!of_api.is_empty()).then(|| of_api.to_owned()));
         servers.join(",")
     }
 
     fn stun(&self) -> Vec<String> {
-        let inner = self.inner();
+        let inner = self.lock();
         inner
             .options
             .stun
@@ -216,17 +216,17 @@ impl P2p {
     }
 
     fn idle(&self) -> Duration {
-        self.inner().options.idle
+        self.lock().options.idle
     }
 
     /// Returns a permit for another peer, if there may be one.
     fn reserve(&self) -> Option<PeerPermit> {
-        let most = self.inner().options.max_peers;
+        let most = self.lock().options.max_peers;
         self.limit.acquire(most)
     }
 
     fn endpoint(&self) -> Result<Arc<Endpoint>, P2pError> {
-        let mut inner = self.inner();
+        let mut inner = self.lock();
         if let Some(endpoint) = &inner.endpoint {
             return Ok(endpoint.clone());
         }
@@ -238,7 +238,7 @@ impl P2p {
     /// Creates an endpoint for one peer only, which ends with the peer. Two peers between the same
     /// two addresses could not be told apart on one socket.
     pub(super) fn endpoint_of_one(&self) -> Result<Arc<Endpoint>, P2pError> {
-        Endpoint::start(identity()?, &self.inner().options)
+        Endpoint::start(identity()?, &self.lock().options)
     }
 }
 

@@ -517,7 +517,7 @@ async fn make_offer(p2p: &P2p, mut stream: Stream, permit: PeerPermit) -> io::Re
     }
     let number = u32::from_ne_bytes(number);
     {
-        let mut inner = p2p.inner();
+        let mut inner = p2p.lock();
         let waits = |link: &PeerHandle| *link.lock().state() == super::peer::PeerState::Connecting;
         inner.offered.retain(|_, link| waits(link));
         inner.offered.insert(number, link);
@@ -546,7 +546,7 @@ async fn take_answer(
         Ok(answer) => answer,
         Err(why) => return refuse(&mut stream, "400 Bad Request", why).await,
     };
-    let link = p2p.inner().offered.remove(&number);
+    let link = p2p.lock().offered.remove(&number);
     let Some(link) = link else {
         return refuse(
             &mut stream,

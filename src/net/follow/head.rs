@@ -26,7 +26,7 @@ struct FieldSpan {
 
 /// One header field.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Field<'a> {
+pub struct HeadField<'a> {
     /// The name, as the visitor wrote it.
     pub name: &'a [u8],
     /// The value without surrounding whitespace.
@@ -35,7 +35,7 @@ pub struct Field<'a> {
     line: Range<usize>,
 }
 
-impl Field<'_> {
+impl HeadField<'_> {
     /// Whether the field has this name, in any case.
     pub fn is(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name.as_bytes())
@@ -74,7 +74,7 @@ impl<'a> RequestHead<'a> {
     }
 
     /// Iterates over the fields, in their order.
-    pub fn fields(&self) -> impl Iterator<Item = Field<'a>> + '_ {
+    pub fn fields(&self) -> impl Iterator<Item = HeadField<'a>> + '_ {
         let bytes = self.bytes;
         self.fields.iter().map(move |place| place.field(bytes))
     }
@@ -108,8 +108,8 @@ pub fn check_trailers(bytes: &[u8]) -> Result<(), HttpRefusal> {
 }
 
 impl FieldSpan {
-    fn field<'a>(&self, bytes: &'a [u8]) -> Field<'a> {
-        Field {
+    fn field<'a>(&self, bytes: &'a [u8]) -> HeadField<'a> {
+        HeadField {
             name: bytes.get(self.name.clone()).unwrap_or_default(),
             value: bytes.get(self.value.clone()).unwrap_or_default(),
             at: self.value.clone(),
@@ -205,12 +205,12 @@ pub struct Edits(Vec<(Range<usize>, Vec<u8>)>);
 
 impl Edits {
     /// Replaces the value of a field.
-    pub fn set(&mut self, field: &Field<'_>, value: &str) {
+    pub fn set(&mut self, field: &HeadField<'_>, value: &str) {
         self.0.push((field.at.clone(), value.into()));
     }
 
     /// Removes a field with its line.
-    pub fn remove(&mut self, field: &Field<'_>) {
+    pub fn remove(&mut self, field: &HeadField<'_>) {
         self.0.push((field.line.clone(), Vec::new()));
     }
 

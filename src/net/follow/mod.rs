@@ -13,7 +13,7 @@ mod section;
 #[cfg(test)]
 mod tests;
 
-pub use head::{Edits, Field, RequestHead};
+pub use head::{Edits, HeadField, RequestHead};
 pub use requests::{ExpectedResponse, RequestRule, RequestStep, Requests, RuleDecision};
 pub use responses::Responses;
 #[cfg(any(test, fuzzing))]

@@ -22,7 +22,7 @@ use std::{fmt, io};
 
 /// Why a request to an API has no usable answer. The text does not name the API.
 #[derive(Debug)]
-pub enum RequestError {
+pub enum ApiError {
     /// The connection or its TLS could not be set up.
     Unreachable(io::Error),
     /// The connection ended (`None`) or failed before the first byte of a response. A kept
@@ -42,7 +42,7 @@ pub enum RequestError {
     Unexpected(String),
 }
 
-impl fmt::Display for RequestError {
+impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable(e) | Self::NoResponse(Some(e)) | Self::Lost(e) => e.fmt(f),
@@ -56,7 +56,7 @@ impl fmt::Display for RequestError {
     }
 }
 
-impl From<serde_json::Error> for RequestError {
+impl From<serde_json::Error> for ApiError {
     /// Describes a body that is not as expected. Does not quote a value of the wrong kind, which may
     /// be a secret.
     fn from(e: serde_json::Error) -> Self {
@@ -111,7 +111,7 @@ impl ApiClient {
         &self,
         request: &ApiRequest<'_>,
         patience: Duration,
-    ) -> Result<Vec<u8>, RequestError> {
+    ) -> Result<Vec<u8>, ApiError> {
         let asking = async {
             let bytes = self.encode(request);
             let mut kept = self.idle.take();
@@ -121,20 +121,20 @@ impl ApiClient {
                     Some(conn) => conn,
                     None => {
                         let connecting = self.connect(patience);
-                        connecting.await.map_err(RequestError::Unreachable)?
+                        connecting.await.map_err(ApiError::Unreachable)?
                     }
                 };
                 match self.exchange(conn, &bytes).await {
-                    Err(RequestError::NoResponse(_)) if was_kept => {}
+                    Err(ApiError::NoResponse(_)) if was_kept => {}
                     Ok(Response { status: 200, body }) => return Ok(body),
-                    Ok(Response { status, .. }) => return Err(RequestError::Status(status)),
+                    Ok(Response { status, .. }) => return Err(ApiError::Status(status)),
                     Err(e) => return Err(e),
                 }
             }
         };
         let timeout = async {
             Timer::after(patience).await;
-            Err(RequestError::Timeout(patience))
+            Err(ApiError::Timeout(patience))
         };
         future::or(asking, timeout).await
     }
@@ -150,8 +150,8 @@ impl ApiClient {
         }
     }
 
-    async fn exchange(&self, conn: Conn, request: &[u8]) -> Result<Response, RequestError> {
-        let no_response = |e| RequestError::NoResponse(Some(e));
+    async fn exchange(&self, conn: Conn, request: &[u8]) -> Result<Response, ApiError> {
+        let no_response = |e| ApiError::NoResponse(Some(e));
         conn.write_all(request).await.map_err(no_response)?;
         let (answer, reusable) = response::read(|cx, buffer| conn.poll_read(cx, buffer)).await?;
         if reusable {

@@ -1,7 +1,7 @@
 //! Reading of one small HTTP response (RFC 9112), without interpreting it.
 
 use super::chunked::Chunks;
-use super::RequestError;
+use super::ApiError;
 use crate::net::with_read_buf;
 use std::io;
 use std::task::{ready, Context, Poll};
@@ -22,8 +22,8 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
-fn malformed(what: &'static str) -> RequestError {
-    RequestError::Malformed(what)
+fn malformed(what: &'static str) -> ApiError {
+    ApiError::Malformed(what)
 }
 
 /// How a body is framed.
@@ -46,7 +46,7 @@ struct ParsedHead {
 
 /// Reads a response from its first byte on, and returns whether the connection behind `poll_read`
 /// can be used again.
-pub async fn read<P>(poll_read: P) -> Result<(Response, bool), RequestError>
+pub async fn read<P>(poll_read: P) -> Result<(Response, bool), ApiError>
 where
     P: FnMut(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>>,
 {
@@ -69,9 +69,9 @@ where
         }
         match reader.more().await {
             Ok(0) if begun => return Err(malformed("the answer is cut short")),
-            Err(e) if begun => return Err(RequestError::Lost(e)),
-            Ok(0) => return Err(RequestError::NoResponse(None)),
-            Err(e) => return Err(RequestError::NoResponse(Some(e))),
+            Err(e) if begun => return Err(ApiError::Lost(e)),
+            Ok(0) => return Err(ApiError::NoResponse(None)),
+            Err(e) => return Err(ApiError::NoResponse(Some(e))),
             Ok(_) => begun = true,
         }
     };
@@ -88,13 +88,13 @@ where
 }
 
 /// Parses the head at the start of `bytes`; `None` while it is incomplete.
-fn parse(bytes: &[u8]) -> Result<Option<ParsedHead>, RequestError> {
+fn parse(bytes: &[u8]) -> Result<Option<ParsedHead>, ApiError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut head = httparse::Response::new(&mut fields);
     let length = match head.parse(bytes) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(e) => return Err(RequestError::NotHttp(e)),
+        Err(e) => return Err(ApiError::NotHttp(e)),
     };
     let (Some(status), Some(minor)) = (head.code, head.version) else {
         return Ok(None);
@@ -162,11 +162,11 @@ where
         .await
     }
 
-    async fn need_more(&mut self) -> Result<(), RequestError> {
+    async fn need_more(&mut self) -> Result<(), ApiError> {
         match self.more().await {
             Ok(0) => Err(malformed("the answer is cut short")),
             Ok(_) => Ok(()),
-            Err(e) => Err(RequestError::Lost(e)),
+            Err(e) => Err(ApiError::Lost(e)),
         }
     }
 
@@ -174,7 +174,7 @@ where
         self.held.drain(..n.min(self.held.len()));
     }
 
-    async fn take(&mut self, n: usize) -> Result<Vec<u8>, RequestError> {
+    async fn take(&mut self, n: usize) -> Result<Vec<u8>, ApiError> {
         if n > MAX_BODY {
             return Err(too_large());
         }
@@ -184,7 +184,7 @@ where
         Ok(self.held.drain(..n).collect())
     }
 
-    async fn take_chunks(&mut self) -> Result<Vec<u8>, RequestError> {
+    async fn take_chunks(&mut self) -> Result<Vec<u8>, ApiError> {
         let (mut chunks, mut body) = (Chunks::new(), Vec::new());
         loop {
             let mut rest = self.held.as_slice();
@@ -205,9 +205,9 @@ where
         }
     }
 
-    async fn take_to_end(&mut self) -> Result<Vec<u8>, RequestError> {
+    async fn take_to_end(&mut self) -> Result<Vec<u8>, ApiError> {
         while self.held.len() <= MAX_BODY {
-            if self.more().await.map_err(RequestError::Lost)? == 0 {
+            if self.more().await.map_err(ApiError::Lost)? == 0 {
                 return Ok(std::mem::take(&mut self.held));
             }
         }
@@ -215,7 +215,7 @@ where
     }
 
     /// Skips everything up to an empty line.
-    async fn skip_trailers(&mut self) -> Result<(), RequestError> {
+    async fn skip_trailers(&mut self) -> Result<(), ApiError> {
         loop {
             if self.held.starts_with(b"\r\n") {
                 self.skip(2);
@@ -234,6 +234,6 @@ where
     }
 }
 
-fn too_large() -> RequestError {
+fn too_large() -> ApiError {
     malformed("the answer is larger than 64 KiB")
 }

@@ -54,7 +54,7 @@ fn read_request(stream: &mut BufReader<TcpStream>) -> Option<String> {
     Some(request + std::str::from_utf8(&body).unwrap())
 }
 
-fn get(client: &ApiClient) -> Result<Vec<u8>, RequestError> {
+fn get(client: &ApiClient) -> Result<Vec<u8>, ApiError> {
     let request = ApiRequest {
         target: "/a?b",
         headers: &[],
@@ -64,7 +64,7 @@ fn get(client: &ApiClient) -> Result<Vec<u8>, RequestError> {
 }
 
 /// Returns the result of one response.
-fn said(answer: impl AsRef<[u8]>) -> Result<Vec<u8>, RequestError> {
+fn said(answer: impl AsRef<[u8]>) -> Result<Vec<u8>, ApiError> {
     get(&api(vec![vec![answer.as_ref().to_vec()]]).0)
 }
 
@@ -127,7 +127,7 @@ fn bodies_come_by_length_in_chunks_or_up_to_the_end() {
 #[test]
 fn a_response_without_content_ends_with_its_head() {
     let e = said("HTTP/1.1 204 No Content\r\n\r\n").unwrap_err();
-    assert!(matches!(e, RequestError::Status(204)), "{e}");
+    assert!(matches!(e, ApiError::Status(204)), "{e}");
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn a_status_other_than_200_is_an_error_and_keeps_the_connection() {
     let answer = "HTTP/1.1 404 No\r\nContent-Length: 5\r\n\r\nhello";
     let (client, _) = api(vec![vec![answer.into(), HELLO.into()]]);
     let e = get(&client).unwrap_err();
-    assert!(matches!(e, RequestError::Status(404)), "{e}");
+    assert!(matches!(e, ApiError::Status(404)), "{e}");
     assert_eq!(client.idle.len(), 1);
     assert_eq!(get(&client).unwrap(), b"hello");
 }
@@ -197,7 +197,7 @@ fn a_request_on_a_new_connection_is_not_repeated() {
     let (client, _) = api(vec![vec![Vec::new()], hello(1)]);
     assert!(matches!(
         get(&client).unwrap_err(),
-        RequestError::NoResponse(None)
+        ApiError::NoResponse(None)
     ));
 }
 

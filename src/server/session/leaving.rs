@@ -1,6 +1,6 @@
 //! Moving of tunnels from this draining process to its child.
 
-use super::{Origin, ServerSession};
+use super::{ServerSession, TunnelOrigin};
 use crate::config::Secret;
 use crate::handover::MovedTunnel;
 use crate::net::timeout;
@@ -40,7 +40,7 @@ impl ServerSession {
         &self,
         services: Vec<Option<ServiceSpec>>,
         mut inbox: Inbox,
-        origin: Origin,
+        origin: TunnelOrigin,
     ) {
         log::debug!(
             "{}: a tunnel of {} arrived after the drain began",
@@ -71,7 +71,7 @@ impl ServerSession {
                 };
             }
         }
-        if origin == Origin::Client {
+        if origin == TunnelOrigin::Client {
             self.tunnel.signal(Signal::Ready);
         }
         if self.tunnel.version() == Version::Two {
@@ -96,7 +96,7 @@ impl ServerSession {
         &self,
         inbox: &mut Inbox,
         registration: Registration,
-        origin: Origin,
+        origin: TunnelOrigin,
     ) -> Option<io::Result<(MovedTunnel, OwnedFd)>> {
         let Registration {
             services,
@@ -117,8 +117,8 @@ impl ServerSession {
             window: 0,
         };
         let (is_ready, last_stream) = match origin {
-            Origin::Client => (false, StreamId(0)),
-            Origin::Process { last_stream: first } => (true, first.max(last_stream)),
+            TunnelOrigin::Client => (false, StreamId(0)),
+            TunnelOrigin::Process { last_stream: first } => (true, first.max(last_stream)),
         };
         let moved = |(socket, unread)| {
             let moved = MovedTunnel {
@@ -180,7 +180,7 @@ impl ServerSession {
             self.state.registry.notify_changed();
             return LeaveResult::Stays;
         };
-        let ready = Origin::Process {
+        let ready = TunnelOrigin::Process {
             last_stream: StreamId(0),
         };
         match self.take_tunnel(inbox, registration, ready) {

@@ -74,7 +74,7 @@ pub async fn serve(
         peer,
         version,
         rest,
-        origin: Origin::Client,
+        origin: TunnelOrigin::Client,
         handshake_guard,
     };
     start(state, settings, connection, authenticated).await;
@@ -96,10 +96,10 @@ pub async fn adopt(state: Arc<ServerState>, moved: MovedTunnel, socket: Socket) 
         version: Version::One,
         rest: moved.unread,
         origin: match moved.is_ready {
-            true => Origin::Process {
+            true => TunnelOrigin::Process {
                 last_stream: moved.last_stream,
             },
-            false => Origin::Client,
+            false => TunnelOrigin::Client,
         },
         handshake_guard,
     };
@@ -128,14 +128,14 @@ struct Connection {
     version: Version,
     /// Bytes read after the hello.
     rest: Vec<u8>,
-    origin: Origin,
+    origin: TunnelOrigin,
     /// Held until the tunnel is registered or rejected.
     handshake_guard: TaskGuard,
 }
 
 /// The origin of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Origin {
+enum TunnelOrigin {
     /// The tunnel's client, which waits for the ready signal.
     Client,
     /// From another process, with the id of its last stream there.
@@ -281,7 +281,7 @@ impl ServerSession {
         self,
         services: Vec<Option<ServiceSpec>>,
         mut inbox: Inbox,
-        origin: Origin,
+        origin: TunnelOrigin,
         handshake_guard: Option<TaskGuard>,
     ) {
         let (id, peer, is_self_test) = (&self.id, self.peer, self.is_self_test);
@@ -297,8 +297,8 @@ impl ServerSession {
         }
         drop(handshake_guard);
         let joined = match origin {
-            Origin::Client => Box::pin(self.register(services)).await,
-            Origin::Process { last_stream } => {
+            TunnelOrigin::Client => Box::pin(self.register(services)).await,
+            TunnelOrigin::Process { last_stream } => {
                 let registration = Registration {
                     services,
                     last_stream,
@@ -317,8 +317,8 @@ impl ServerSession {
             }
         }
         match origin {
-            Origin::Client => log::log!(level, "tunnel opened id={id} addr={peer}"),
-            Origin::Process { .. } => log::info!("tunnel taken over id={id} addr={peer}"),
+            TunnelOrigin::Client => log::log!(level, "tunnel opened id={id} addr={peer}"),
+            TunnelOrigin::Process { .. } => log::info!("tunnel taken over id={id} addr={peer}"),
         }
         let judged = self.auth().api_grant.is_some();
         let end = if judged {

@@ -126,7 +126,7 @@ impl Gt2HelloReader {
         }
     }
 
-    /// See [`crate::wire::hello::HelloReader::feed`].
+    /// See [`crate::wire::codec::HelloReader::feed`].
     pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
         let mut rest = bytes;
         loop {
