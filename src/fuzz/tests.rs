@@ -7,9 +7,15 @@ use proptest::test_runner::{RngSeed, TestRunner};
 use std::fs;
 use std::path::Path;
 
+/// Number of inputs for each target, unless `GT_FUZZ_CASES` says another.
 const CASES: u32 = 10_000;
 /// Longer samples are not varied: they show limits, and their variants add nothing.
 const LONG: usize = 800;
+
+fn cases() -> u32 {
+    let asked = std::env::var("GT_FUZZ_CASES").ok();
+    asked.map_or(CASES, |number| number.parse().unwrap())
+}
 
 /// Returns the files of a target's corpus in a fixed order.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
@@ -100,7 +106,7 @@ fn run(target: &str, probe: fn(&[u8])) {
     samples.iter().for_each(|sample| probe(sample));
     samples.retain(|sample| sample.len() <= LONG);
     let config = ProptestConfig {
-        cases: CASES,
+        cases: cases(),
         rng_seed: RngSeed::Fixed(1),
         failure_persistence: None,
         ..ProptestConfig::default()
