@@ -26,7 +26,7 @@ pub use invocation::{invocation, Invocation};
 pub use signal_request::{ControlSignal, SignalRequest};
 use subcommand::{nearest, word, Subcommand};
 
-/// What the command line asks for.
+/// The command that a command line gives.
 #[derive(Debug)]
 pub enum Command {
     /// Run these roles in one process.

@@ -1,4 +1,5 @@
-//! Opens one tunnel: connecting, TLS, hello, the server's answer. What comes behind it is `session`.
+//! Opens one tunnel: connecting, TLS, hello, the server's answer. Not the life of the tunnel after
+//! that, see `session`.
 
 use super::context::ClientContext;
 use super::other_protocol::OtherProtocol;
@@ -18,25 +19,30 @@ use std::time::Duration;
 
 /// Maximum number of streams of one tunnel; further ones are refused.
 const MAX_STREAMS: usize = 16 * 1024;
-/// How long a server may take to answer a GT/2 hello before GT/1 is tried.
+/// Time that a server has to answer a GT/2 hello before GT/1 is tried (docs/wire.md, "Version
+/// detection").
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long another program may take to complete the line that tells its protocol.
+/// Time that another program has to complete the line that tells its protocol.
 const LINE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why no tunnel could be opened.
+/// The reason why no tunnel could be opened.
 pub enum ConnectFailure {
     /// The remoteAPI does not know the server's address.
     UnknownAddress(ApiError),
+    /// The server cannot be reached.
     Unreachable(io::Error),
+    /// The TLS handshake has failed.
     Tls(io::Error),
-    /// The server does not speak this version of the wire.
+    /// The server does not support this version of the wire protocol.
     WrongVersion,
     /// The other end is not a gt server.
     OtherProtocol(OtherProtocol),
     /// The connection ended during the hello.
     Ended(io::Error),
+    /// The server has not answered within this time.
     Silent(Duration),
-    /// The server refused the client's id or the named service.
+    /// The server has refused the client, or one of its services, with this code; the text names
+    /// it.
     Refused(RejectCode, String),
     /// The client is stopping.
     Stopped,
@@ -85,7 +91,8 @@ impl fmt::Display for ConnectFailure {
     }
 }
 
-/// Connects, sends the hello, and waits until the server is ready. Returns the services it offered.
+/// Connects, sends the hello, and waits until the server is ready. Returns the tunnel with the
+/// services that the server was told of.
 pub async fn connect(
     context: &ClientContext,
     remote: &Remote,
@@ -155,7 +162,8 @@ async fn hello_gt2(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, ConnectFailure>
     }
 }
 
-/// Sends a GT/1 hello and returns the first bytes of the answer. Reports another protocol.
+/// Sends a GT/1 hello and returns the first bytes of the answer. Fails if they are of another
+/// protocol.
 async fn hello_gt1(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, ConnectFailure> {
     conn.write_all(hello).await.map_err(ConnectFailure::Ended)?;
     let mut bytes = Vec::new();

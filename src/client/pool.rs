@@ -218,8 +218,8 @@ impl Pool {
         session.finish().await;
     }
 
-    /// Connects in the version that the server speaks, as far as known. A server that does not
-    /// answer GT/2 gets GT/1 at once.
+    /// Connects with the version that the server supports, as far as known. A server that does not
+    /// answer GT/2 is asked for GT/1 at once.
     async fn connect_to(
         &self,
         remote: &Remote,
@@ -284,7 +284,7 @@ impl Pool {
         }
     }
 
-    /// Opens another tunnel if a new stream makes that necessary.
+    /// Opens another tunnel if the tunnels are busy, after a stream was added.
     fn stream_added(self: &Arc<Self>) {
         let mut inner = self.lock();
         if inner.growing || self.context.stop.is_triggered() {

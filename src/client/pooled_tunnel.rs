@@ -15,25 +15,27 @@ pub struct PooledTunnel {
     pub id: u32,
     /// The server's address.
     pub remote: Remote,
+    /// The tunnel itself.
     pub tunnel: Tunnel,
-    /// The services that its streams are for.
+    /// The services that the tunnel's streams are for.
     offered: Mutex<OfferedServices>,
     /// The first reason for a replacement.
     replace_reason: OnceLock<ReplaceReason>,
-    /// Triggered when there is a reason to replace it.
+    /// Triggered when `replace_reason` is set.
     must_replace: Shutdown,
-    /// Whether it is one of those that are always kept, which are not closed for being idle.
+    /// Whether the tunnel is one of those that are always kept, and so is not closed when idle.
     pub kept: bool,
 }
 
-/// Why a tunnel is to be replaced.
+/// The reason why a tunnel is to be replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplaceReason {
-    /// The server asked for it: it is about to end, and another process takes its place.
+    /// The server has asked for a new tunnel: it is about to end, and another process takes over.
     Asked,
-    /// The server closed it. It stops, or prefers another client with this id: reconnecting at once
-    /// would only start a fight.
+    /// The server has closed the tunnel. It stops, or prefers another client with this id: two
+    /// clients that reconnect at once would replace each other in turn.
     ClosedByServer,
+    /// The tunnel has failed.
     Lost,
 }
 
@@ -74,7 +76,7 @@ impl PooledTunnel {
             .unwrap_or(ReplaceReason::Lost)
     }
 
-    /// Locks the services that its streams are for.
+    /// Locks the services that the tunnel's streams are for.
     pub fn offered(&self) -> MutexGuard<'_, OfferedServices> {
         self.offered.lock()
     }

@@ -19,13 +19,13 @@ const MAX_UNANSWERED_PINGS: u32 = 3;
 /// Time that a failed tunnel has to tell the server.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why a running tunnel ended other than gracefully.
+/// The reason why a running tunnel ended other than gracefully.
 enum SessionFailure {
     /// The connection or the protocol failed.
     Lost(io::Error),
     /// The server refused the client's id or its services.
     Refused(ConnectFailure),
-    /// Pings went unanswered; nothing was received for this long.
+    /// Pings went unanswered: nothing has come for this time.
     Silent(Duration),
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for SessionFailure {
     }
 }
 
-/// What the pool must know of a session.
+/// An event of a session that its pool has to act on.
 pub enum SessionEvent {
     /// A stream was opened; the pool may need another tunnel.
     StreamOpened,

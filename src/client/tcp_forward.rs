@@ -417,7 +417,7 @@ impl Forwarder {
         }
     }
 
-    /// Connects to the server as a visitor of the other client. Returns the name to ask for, too.
+    /// Connects to the server as a visitor of the other client. Also returns the host to ask for.
     async fn visit(&self) -> Result<(Conn, String), ForwardError> {
         let mut remote = None;
         for pool in &self.pools {

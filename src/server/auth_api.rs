@@ -46,7 +46,7 @@ pub enum AuthDecision {
 pub struct GrantedPrefixes(BTreeSet<String>);
 
 impl GrantedPrefixes {
-    /// Replaces the services whose prefix is not granted by `None`, so that indexes stay valid.
+    /// Replaces services whose prefix is not granted by `None`, so that indexes stay valid.
     pub fn of(&self, id: &str, services: Vec<ServiceSpec>) -> Vec<Option<ServiceSpec>> {
         let refused = |spec: &ServiceSpec| {
             let prefix = named_prefix(spec)?;

@@ -27,6 +27,7 @@ pub struct Authenticated {
     pub admission: Admission,
     /// The authAPI, if it has admitted the client, and the prefixes that it has granted.
     pub api_grant: Option<(Arc<AuthApi>, GrantedPrefixes)>,
+    /// The services by their index; `None` for one that is not granted.
     pub services: Vec<Option<ServiceSpec>>,
     /// All requested services, if the authAPI has decided about them.
     pub requested: Vec<ServiceSpec>,

@@ -778,7 +778,8 @@ impl RegistryState {
         Ok(before)
     }
 
-    /// Returns the host prefixes of `services`, or why the client may not have them.
+    /// Returns the host prefixes of `services`, each with its service, or the code with which the
+    /// client is refused them.
     fn requested_hosts(
         &self,
         login: &Login<'_>,
@@ -968,9 +969,9 @@ impl RegistryState {
     }
 }
 
-/// A port that a client keeps: its index, what the client requests now, and for which service.
+/// A port that a client keeps: its index, the client's present request, and the service.
 type KeptPort = (usize, PortRequest, ServiceIndex);
-/// A port that a client requests, and for which service.
+/// A port that a client requests, and the service.
 type WantedPort = (PortRequest, ServiceIndex);
 
 /// The ports that a client requests: those that it has, that were opened, and that are missing.

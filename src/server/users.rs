@@ -38,14 +38,14 @@ pub enum LoginVerdict {
     Ask(Arc<AuthApi>, Arc<Limits>),
 }
 
-/// How a client has proven that its id belongs to it.
+/// The way in which a client has proven that its id belongs to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoginProof {
-    /// It is the server's self test. Snapshots leave it out, and nothing is reserved for it.
+    /// As the server's self test. Snapshots leave it out, and nothing is reserved for it.
     SelfTest,
-    /// Not at all: the id was free (allowAnyClient).
+    /// Not at all: the id was free, and any client is admitted (allowAnyClient).
     Stranger,
-    /// By a secret that the configuration or the authAPI knows.
+    /// With a secret that the configuration or the authAPI knows.
     Known,
 }
 

@@ -49,14 +49,14 @@ pub enum ProbeStep {
     Visit,
 }
 
-/// Why the self test failed, and in which step.
+/// The reason why the self test has failed, and the step.
 #[derive(Debug)]
 pub struct ProbeFailure {
     step: ProbeStep,
     cause: ProbeError,
 }
 
-/// What went wrong in a step of the self test.
+/// The failure of one step of the self test.
 #[derive(Debug)]
 pub enum ProbeError {
     /// The system has no random numbers.
@@ -71,8 +71,9 @@ pub enum ProbeError {
     TunnelEnded(Option<io::Error>),
     /// The visitor's connection failed.
     VisitorLost(io::Error),
+    /// The visitor's connection ended without an answer.
     NoAnswer,
-    /// Another answer than the client's; the first line of one in HTTP.
+    /// The visitor got another answer than the client gave; of HTTP, its first line.
     WrongAnswer(Option<String>),
 }
 

@@ -16,7 +16,9 @@ use std::time::Instant;
 
 /// The granted services of a tunnel's client, and the id of its last stream.
 pub struct Registration {
+    /// The services by their index; `None` for one that is not granted.
     pub services: Vec<Option<ServiceSpec>>,
+    /// The id of the last stream that was opened to the client.
     pub last_stream: StreamId,
 }
 

@@ -138,7 +138,7 @@ struct Connection {
 enum TunnelOrigin {
     /// The tunnel's client, which waits for the ready signal.
     Client,
-    /// From another process, with the id of its last stream there.
+    /// Another process, in which `last_stream` was the id of its last stream.
     Process { last_stream: StreamId },
 }
 
