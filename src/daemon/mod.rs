@@ -16,7 +16,7 @@ mod supervisor;
 use crate::config::{self, RoleConfig, SentryConfig};
 use crate::handover::{ChildProcess, Inherited, ParentLink, Program, Progress, TakeoverError};
 use crate::logging;
-use crate::net::{blocking, timeout};
+use crate::net::{blocking, set_threads, timeout};
 use account::Account;
 use async_std::channel::{self, Receiver};
 use futures_lite::future;
@@ -80,7 +80,7 @@ pub fn prepare(roles: &[RoleConfig]) -> Result<(), DaemonError> {
         );
         return Err(DaemonError::report(why, None));
     }
-    std::env::set_var("ASYNC_STD_THREAD_COUNT", threads(roles).to_string());
+    set_threads(threads(roles));
     if std::env::var_os("BLOCKING_MAX_THREADS").is_none() {
         std::env::set_var("BLOCKING_MAX_THREADS", BLOCKING_THREADS);
     }

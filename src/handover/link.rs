@@ -4,8 +4,7 @@
 
 use super::message::Message;
 use super::{receive, send};
-use crate::net::{timeout, Shutdown};
-use async_io::{Async, Timer};
+use crate::net::{timeout, Interest, PollSource, Shutdown, Timer};
 use async_std::channel::{self, Receiver, Sender};
 use rustix::net::{shutdown, socketpair, AddressFamily, SocketFlags, SocketType};
 use std::io;
@@ -42,7 +41,7 @@ pub struct ProcessLink {
 type QueuedMessage = (Vec<u8>, Option<OwnedFd>);
 
 /// The receiving half of the link.
-pub struct ProcessMessages(Arc<Async<OwnedFd>>);
+pub struct ProcessMessages(Arc<PollSource<OwnedFd>>);
 
 impl ProcessLink {
     /// Creates the two sockets of a link.
@@ -53,7 +52,9 @@ impl ProcessLink {
 
     /// Starts to send and receive over this socket.
     pub fn new(socket: OwnedFd) -> io::Result<(Self, ProcessMessages)> {
-        let socket = Arc::new(Async::new(socket)?);
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        let both = [Interest::Read, Interest::Write];
+        let socket = Arc::new(PollSource::new(socket, &both)?);
         let (queue, outgoing) = channel::bounded(MAX_QUEUED);
         let flushed = Shutdown::default();
         let link = Self {
@@ -134,7 +135,7 @@ impl Unread {
     }
 }
 
-async fn send_all(to: &Async<OwnedFd>, outgoing: &Receiver<QueuedMessage>) -> io::Result<()> {
+async fn send_all(to: &PollSource<OwnedFd>, outgoing: &Receiver<QueuedMessage>) -> io::Result<()> {
     while let Ok((message, socket)) = outgoing.recv().await {
         let mut fragments = message.chunks(MAX_FRAGMENT).peekable();
         while let Some(fragment) = fragments.next() {
@@ -146,7 +147,7 @@ async fn send_all(to: &Async<OwnedFd>, outgoing: &Receiver<QueuedMessage>) -> io
             let mut pauses = 0;
             loop {
                 let sending = |to: &OwnedFd| send(to, &packet, socket.map(AsFd::as_fd));
-                match to.write_with(sending).await {
+                match to.call(Interest::Write, sending).await {
                     Err(e) if is_too_many_sockets(&e) && pauses < MAX_QUEUE_FULL_PAUSES => {
                         pauses += 1;
                         Timer::after(QUEUE_FULL_PAUSE).await;
@@ -156,7 +157,7 @@ async fn send_all(to: &Async<OwnedFd>, outgoing: &Receiver<QueuedMessage>) -> io
             }
         }
     }
-    shutdown(to, rustix::net::Shutdown::Write).map_err(io::Error::from)
+    shutdown(to.get_ref(), rustix::net::Shutdown::Write).map_err(io::Error::from)
 }
 
 fn is_too_many_sockets(e: &io::Error) -> bool {
@@ -168,7 +169,7 @@ impl ProcessMessages {
     pub async fn next(&mut self) -> Option<(Option<PathBuf>, Message, Option<OwnedFd>)> {
         let mut bytes = Vec::new();
         loop {
-            let (packet, socket) = self.0.read_with(receive).await.ok()?;
+            let (packet, socket) = self.0.call(Interest::Read, receive).await.ok()?;
             let (kind, fragment) = packet.split_first()?;
             bytes.extend_from_slice(fragment);
             if bytes.len() > MAX_MESSAGE {

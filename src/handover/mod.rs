@@ -21,8 +21,7 @@ pub use link::{ProcessLink, ProcessMessages};
 #[cfg(feature = "server")]
 pub use message::{Destination, HostKey, Message, MovedTunnel};
 
-use crate::net::timeout;
-use async_io::{Async, Timer};
+use crate::net::{timeout, Interest, PollSource, Timer};
 use packet::{PacketReader, PacketWriter};
 use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_timeout, Timeout};
@@ -147,7 +146,7 @@ impl Program {
 /// The process that takes over from this one. Killed on drop unless it has taken over.
 pub struct ChildProcess {
     child: Child,
-    socket: Async<OwnedFd>,
+    socket: PollSource<OwnedFd>,
     has_taken_over: bool,
     /// This process's end of the link, if the child has sent one.
     #[cfg(feature = "server")]
@@ -167,7 +166,8 @@ impl ChildProcess {
             SocketFlags::CLOEXEC,
             None,
         )?;
-        let socket = Async::new(socket)?;
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        let socket = PollSource::new(socket, &[Interest::Read, Interest::Write])?;
         let mut command = Command::new(file);
         let mut argv = program.argv.iter();
         if let Some(name) = argv.next() {
@@ -198,10 +198,11 @@ impl ChildProcess {
                 let packet = item.encode();
                 let socket = socket.as_ref().map(|socket| socket.as_fd());
                 let send = |to: &OwnedFd| send(to, &packet, socket);
-                self.socket.write_with(send).await?;
+                self.socket.call(Interest::Write, send).await?;
             }
             let end = Item::End.encode();
-            self.socket.write_with(|to| send(to, &end, None)).await
+            let send = |to: &OwnedFd| send(to, &end, None);
+            self.socket.call(Interest::Write, send).await
         };
         let given = timeout(STEP_TIMEOUT, giving).await;
         self.check_step(given).await
@@ -212,7 +213,7 @@ impl ChildProcess {
         let listening = async {
             loop {
                 let receive = |from: &OwnedFd| receive(from);
-                let (packet, socket) = self.socket.read_with(receive).await?;
+                let (packet, socket) = self.socket.call(Interest::Read, receive).await?;
                 if let Some(progress) = Progress::decode(&packet) {
                     return Ok((progress, socket));
                 }

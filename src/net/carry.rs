@@ -1,7 +1,7 @@
 //! Moving of bytes between two connections. For a connection and a stream, see `tunnel::Relay`.
 
 use super::{timeout, with_read_buf, Conn, Shutdown};
-use async_io::Timer;
+use crate::net::Timer;
 use futures_lite::future;
 use std::future::{poll_fn, Future};
 use std::io;

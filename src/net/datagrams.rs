@@ -2,8 +2,7 @@
 //! several addresses, and a peer drops an answer from an address that it did not ask.
 
 use super::listen::bind_first;
-use super::with_read_buf;
-use async_io::{Async, Timer};
+use super::{with_read_buf, Interest, PollSource, Timer};
 use nix::errno::Errno;
 use nix::libc::{in6_pktinfo, in_pktinfo};
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo};
@@ -18,7 +17,7 @@ use std::time::Duration;
 
 /// A bound UDP socket that knows the local address of each datagram.
 pub struct Datagrams {
-    io: Async<UdpSocket>,
+    io: PollSource<UdpSocket>,
     addr: SocketAddr,
 }
 
@@ -65,7 +64,8 @@ impl Datagrams {
         } else {
             setsockopt(&socket, Ipv4PacketInfo, &true)?;
         }
-        let io = Async::new(socket)?;
+        socket.set_nonblocking(true)?;
+        let io = PollSource::new(socket, &[Interest::Read])?;
         Ok(Self { io, addr })
     }
 
@@ -80,7 +80,7 @@ impl Datagrams {
         mut use_it: impl FnMut(&[u8], SocketAddr) -> T,
     ) -> (T, DatagramPath) {
         loop {
-            let received = self.io.read_with(|socket| {
+            let received = self.io.call(Interest::Read, |socket| {
                 with_read_buf(|buffer| {
                     let (count, path) = receive(socket, buffer)?;
                     let bytes = buffer.get(..count).unwrap_or_default();
@@ -105,7 +105,7 @@ impl Datagrams {
             LocalDestination::V6(info) => Some(ControlMessage::Ipv6PacketInfo(info)),
             LocalDestination::Unknown => None,
         };
-        let (socket, parts) = (self.io.as_raw_fd(), [IoSlice::new(bytes)]);
+        let (socket, parts) = (self.io.get_ref().as_raw_fd(), [IoSlice::new(bytes)]);
         let messages = message.as_slice();
         loop {
             match sendmsg(
@@ -168,6 +168,6 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Datagram
 /// For handing the socket to another process.
 impl AsFd for Datagrams {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.io.as_fd()
+        self.io.get_ref().as_fd()
     }
 }

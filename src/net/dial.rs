@@ -1,7 +1,7 @@
 //! Dialling: connects to a host by name or address.
 
 use super::{listen::KEEPALIVE, resolve, Socket};
-use async_io::Timer;
+use crate::net::Timer;
 use futures_lite::future;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket as RawSocket, TcpKeepalive, Type};

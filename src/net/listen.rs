@@ -1,6 +1,6 @@
 //! Listening TCP sockets: binding, accepting, and adopting those of another process.
 
-use super::reactor::{Interest, PollSource, Readiness};
+use super::runtime::{Interest, PollSource, Readiness};
 use super::Socket;
 use crate::sync::Mutex;
 use futures_lite::future;
@@ -157,7 +157,7 @@ impl Listener {
                     if !std::mem::replace(&mut short, true) {
                         log::warn!("accepting on {}: {e}; retrying", self.addr);
                     }
-                    async_io::Timer::after(Duration::from_millis(200)).await;
+                    crate::net::Timer::after(Duration::from_millis(200)).await;
                 }
             }
         }

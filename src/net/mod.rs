@@ -15,9 +15,9 @@ pub mod follow;
 pub mod http;
 mod listen;
 mod random;
-mod reactor;
 mod read_buf;
 mod resolve;
+mod runtime;
 mod shared_threads;
 mod shutdown;
 mod socket;
@@ -39,12 +39,12 @@ pub use delivery::Delivery;
 pub use dial::dial;
 pub use listen::{accept_failures, listen, Listener};
 pub use random::random;
-pub use reactor::{blocking, spawn};
 pub use read_buf::with_read_buf;
 #[cfg(test)]
 pub use read_buf::READ;
 #[cfg(feature = "p2p")]
 pub use resolve::addresses;
+pub use runtime::{blocking, set_threads, spawn, Interest, PollSource, Readiness, Timer};
 #[cfg(feature = "client")]
 pub use shared_threads::DISK;
 pub use shutdown::Shutdown;

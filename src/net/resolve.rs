@@ -113,7 +113,7 @@ async fn look_up_with(
         true
     };
     let waits = async {
-        async_io::Timer::after(ANSWER_TIMEOUT).await;
+        crate::net::Timer::after(ANSWER_TIMEOUT).await;
         false
     };
     let has_answer = if is_known {

@@ -1,4 +1,4 @@
-//! A TCP socket on the reactor that makes few system calls.
+//! A TCP socket of the runtime that makes few system calls.
 //!
 //! Waiting for data by reading costs two reads that find nothing. A short read therefore counts as
 //! having emptied the socket, and the next read first waits for an event. The same applies to short
@@ -6,7 +6,7 @@
 
 use super::delivery::{self, Delivery};
 use super::listen::KEEPALIVE;
-use super::reactor::{Interest, PollSource, Readiness};
+use super::runtime::{Interest, PollSource, Readiness};
 use futures_lite::{AsyncRead, AsyncWrite};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::net::{sendmsg, SendAncillaryBuffer, SendFlags};

@@ -1,6 +1,6 @@
 //! Futures with a time limit.
 
-use async_io::Timer;
+use crate::net::Timer;
 use pin_project_lite::pin_project;
 use std::future::Future;
 use std::pin::Pin;

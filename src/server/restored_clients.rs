@@ -7,7 +7,7 @@ use super::state::ServerState;
 use crate::config::Secret;
 use crate::handover::{Inherited, Item, Outgoing};
 use crate::net::Listener;
-use async_io::Timer;
+use crate::net::Timer;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

@@ -5,15 +5,15 @@ use super::closing::Closing;
 use super::throttle::Throttle;
 use super::{lock, CloseReason, PeerRole, Stream, Tunnel};
 use crate::net::clock::Tick;
+use crate::net::Timer;
 use crate::net::{with_read_buf, Conn, Delivery, TokenBucket};
 use crate::wire::codec::{HelloReader, MAX_HEAD};
 use crate::wire::frame::{Header, ServiceIndex, Signal, StreamId};
 use crate::wire::hello::Hello;
 use crate::wire::{Malformed, Version};
-use async_io::Timer;
-use futures_lite::Stream as _;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -110,7 +110,7 @@ impl Inbox {
             reading: ReadState::Head(SmallVec::new()),
             events: VecDeque::new(),
             bulk: false,
-            timer: Timer::interval(tick),
+            timer: Timer::after(tick),
             tick,
             watching: false,
             heard: Tick::now(),
@@ -191,7 +191,8 @@ impl Inbox {
             lock(&self.tunnel.0).end(result.is_ok());
             return Poll::Ready(Event::End(result));
         }
-        ready!(Pin::new(&mut self.timer).poll_next(cx));
+        ready!(Pin::new(&mut self.timer).poll(cx));
+        self.timer.set_after(self.interval());
         let mut state = lock(&self.tunnel.0);
         state.sweep(Tick::now());
         state.measure();
@@ -289,10 +290,17 @@ impl Inbox {
         drop(state);
         if watched != self.watching {
             self.watching = watched;
-            let watch = if watched { WATCH_INTERVAL } else { self.tick };
-            self.timer.set_interval(watch.min(self.tick));
+            self.timer.set_after(self.interval());
         }
         Poll::Ready(())
+    }
+
+    /// Returns the time up to the next check of deadlines.
+    fn interval(&self) -> Duration {
+        match self.watching {
+            true => WATCH_INTERVAL.min(self.tick),
+            false => self.tick,
+        }
     }
 
     fn is_closing(&self) -> bool {

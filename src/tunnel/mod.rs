@@ -40,11 +40,11 @@ pub use window::{Growth, FIRST_WINDOW};
 
 use self::tunnel_state::TunnelState;
 use crate::net::clock::Tick;
+use crate::net::Timer;
 use crate::net::{Conn, Delivery, TokenBucket};
 use crate::sync::{Mutex, MutexGuard};
 use crate::wire::frame::{ServiceIndex, Signal, StreamId};
 use crate::wire::Version;
-use async_io::Timer;
 use closing::Closing;
 use outbox::OutboxWriter;
 use std::sync::{Arc, Weak};

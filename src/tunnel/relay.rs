@@ -5,9 +5,9 @@
 //! only moves bytes that the connection did not take.
 
 use super::{CloseReason, Stream, STUCK_ALONE_TIMEOUT};
+use crate::net::Timer;
 use crate::net::{poll_stalled, with_read_buf, Conn};
 use crate::wire::frame::ResetCode;
-use async_io::Timer;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -288,8 +288,9 @@ impl Relay {
                 }
                 let timer = self
                     .timer
-                    .get_or_insert_with(|| Timer::interval(ANSWERED_TIMEOUT));
-                while futures_lite::Stream::poll_next(Pin::new(&mut *timer), cx).is_ready() {
+                    .get_or_insert_with(|| Timer::after(ANSWERED_TIMEOUT));
+                while Pin::new(&mut *timer).poll(cx).is_ready() {
+                    timer.set_after(ANSWERED_TIMEOUT);
                     if stream.has_backlog() || self.conn.holds_back() {
                         if stream.untaken() >= STUCK_ALONE_TIMEOUT {
                             return Poll::Ready(self.ended_in_state(CloseReason::TimedOut));

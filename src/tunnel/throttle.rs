@@ -1,7 +1,7 @@
 //! The wait of one direction of one tunnel for its token bucket.
 
+use crate::net::Timer;
 use crate::net::TokenBucket;
-use async_io::Timer;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

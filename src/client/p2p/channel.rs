@@ -2,9 +2,9 @@
 
 use super::link::PeerHandle;
 use super::MAX_MESSAGE_OUT;
+use crate::net::Timer;
 use crate::net::{poll_stalled, with_read_buf, Conn};
 use crate::tunnel::{CLOSE_TIMEOUT, DRAIN_TIMEOUT};
-use async_io::Timer;
 use bytes::{Bytes, BytesMut};
 use futures_lite::{future, AsyncRead, AsyncWrite};
 use std::future::{poll_fn, Future};

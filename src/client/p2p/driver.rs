@@ -4,7 +4,7 @@ use super::channel::ChannelConn;
 use super::endpoint::Endpoint;
 use super::link::PeerHandle;
 use super::peer::{OpenedChannel, Peer, PeerState};
-use async_io::Timer;
+use crate::net::Timer;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

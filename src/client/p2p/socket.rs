@@ -2,8 +2,7 @@
 //! one system call, and received in one, where the kernel supports it.
 
 use super::P2pError;
-use crate::net::with_read_buf;
-use async_io::Async;
+use crate::net::{with_read_buf, Interest, PollSource, Readiness};
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::UdpGroSegment;
 use nix::sys::socket::{
@@ -26,7 +25,7 @@ const MAX_BYTES: usize = 60_000;
 /// A UDP socket for IPv6 and IPv4, or for IPv4 alone where there is no IPv6.
 #[derive(Debug)]
 pub struct PeerSocket {
-    io: Async<UdpSocket>,
+    io: PollSource<UdpSocket>,
     port: u16,
     is_v6: bool,
     /// Whether the kernel splits the bytes of one call into datagrams.
@@ -68,10 +67,11 @@ impl PeerSocket {
         let _ = socket.set_recv_buffer_size(RECV_BUFFER);
         let _ = socket.set_send_buffer_size(RECV_BUFFER);
         let socket = UdpSocket::from(socket);
+        socket.set_nonblocking(true)?;
         let segments = setsockopt(&socket, UdpGroSegment, &true).is_ok();
         Ok(Self {
             port: socket.local_addr()?.port(),
-            io: Async::new(socket)?,
+            io: PollSource::new(socket, &[Interest::Read, Interest::Write])?,
             is_v6,
             segments: AtomicBool::new(segments),
         })
@@ -101,7 +101,7 @@ impl PeerSocket {
     pub async fn receive(&self, mut take: impl FnMut(SocketAddr, &[u8])) -> io::Result<()> {
         let receive =
             |socket: &UdpSocket| with_read_buf(|buffer| receive(socket, buffer, &mut take));
-        self.io.read_with(receive).await
+        self.io.call(Interest::Read, receive).await
     }
 
     /// Sends datagrams from the front of `queue` as long as the kernel takes them; pending if some
@@ -134,10 +134,18 @@ impl PeerSocket {
                 }
             }
             let count = parts.len().max(1);
-            match self.send(to, size, &parts) {
+            let send = |socket: &UdpSocket| {
+                let sent = self.send(socket, to, size, &parts);
+                sent.map(|()| ((), Readiness::More))
+                    .map_err(io::Error::from)
+            };
+            let sent = self.io.try_io(Interest::Write, send);
+            match sent
+                .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(Errno::EAGAIN as i32)))
+            {
                 Err(Errno::EAGAIN) => {
                     drop(parts);
-                    match self.io.poll_writable(cx) {
+                    match self.io.poll_ready(Interest::Write, cx) {
                         Poll::Ready(Ok(())) => continue,
                         Poll::Ready(Err(_)) => return Poll::Ready(()),
                         Poll::Pending => return Poll::Pending,
@@ -160,7 +168,13 @@ impl PeerSocket {
         Poll::Ready(())
     }
 
-    fn send(&self, to: SocketAddr, size: usize, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
+    fn send(
+        &self,
+        socket: &UdpSocket,
+        to: SocketAddr,
+        size: usize,
+        parts: &[IoSlice<'_>],
+    ) -> Result<(), Errno> {
         let to = match to {
             SocketAddr::V4(v4) if self.is_v6 => {
                 SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
@@ -177,7 +191,7 @@ impl PeerSocket {
         };
         let to = SockaddrStorage::from(to);
         sendmsg(
-            self.io.as_raw_fd(),
+            socket.as_raw_fd(),
             parts,
             control,
             MsgFlags::empty(),

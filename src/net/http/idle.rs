@@ -2,8 +2,8 @@
 //! found when it is used.
 
 use crate::net::Conn;
+use crate::net::Timer;
 use crate::sync::{Mutex, MutexGuard};
-use async_io::Timer;
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};

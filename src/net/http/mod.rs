@@ -13,7 +13,7 @@ pub use response::Response;
 
 use super::tls::{Connector, ServerTrust};
 use super::{dial, Conn};
-use async_io::Timer;
+use crate::net::Timer;
 use futures_lite::future;
 use idle::IdleConnections;
 use std::sync::Arc;

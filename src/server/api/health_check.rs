@@ -2,6 +2,7 @@
 //! the bytes sent and received. Everything goes through real sockets.
 
 use crate::net::tls::{Connector, ServerTrust};
+use crate::net::Timer;
 use crate::net::{self, Conn};
 use crate::server::client_hello;
 use crate::server::incoming::{read_more, ListenerKind};
@@ -11,7 +12,6 @@ use crate::tunnel::{Event, Inbox, PeerRole, Policy, Stream, Tunnel};
 use crate::wire::frame::{RejectCode, Signal};
 use crate::wire::hello::{Hello, ServiceSpec};
 use crate::wire::Version;
-use async_io::Timer;
 use futures_lite::{future, AsyncReadExt, AsyncWriteExt};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

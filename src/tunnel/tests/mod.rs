@@ -5,9 +5,9 @@ mod turns;
 
 use super::tunnel_state::TunnelState;
 use super::*;
+use crate::net::Timer;
 use crate::net::{self, Socket};
 use crate::wire::frame::{Header, ServiceIndex, StreamId};
-use async_io::Timer;
 use async_std::channel::{self, Receiver};
 use async_std::task;
 use futures_lite::{future, AsyncReadExt, AsyncWriteExt};

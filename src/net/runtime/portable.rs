@@ -6,8 +6,10 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{ready, Context, Poll};
+use std::time::{Duration, Instant};
 
 /// A non-blocking socket, or another descriptor that can be polled. One task may wait for each
 /// interest at a time.
@@ -72,21 +74,50 @@ impl<T: AsFd + fmt::Debug> fmt::Debug for PollSource<T> {
     }
 }
 
-/// A stub: the runtime's reactor need not know how many turns tasks have had.
-pub struct CountedTask;
+/// A future that is ready at a time. It may be set again.
+pub struct Timer(async_io::Timer);
 
-impl CountedTask {
-    #[allow(clippy::new_ret_no_self)]
-    pub fn new<F: Future>(task: F) -> F {
-        task
+impl Timer {
+    /// Creates a timer that is ready after this time.
+    pub fn after(time: Duration) -> Self {
+        Self(async_io::Timer::after(time))
+    }
+
+    /// Creates a timer that is ready at this time.
+    pub fn at(due: Instant) -> Self {
+        Self(async_io::Timer::at(due))
+    }
+
+    /// Creates a timer that is never ready until it is set.
+    pub fn never() -> Self {
+        Self(async_io::Timer::never())
+    }
+
+    /// Sets the time after which it is ready.
+    pub fn set_after(&mut self, time: Duration) {
+        self.0.set_after(time);
+    }
+
+    /// Sets the time at which it is ready.
+    pub fn set_at(&mut self, due: Instant) {
+        self.0.set_at(due);
     }
 }
 
-/// A stub: the runtime's reactor never blocks the executor's thread.
-pub struct BlockingGuard(());
+impl Future for Timer {
+    type Output = ();
 
-impl BlockingGuard {
-    pub fn begin() -> Self {
-        Self(())
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(cx).map(drop)
     }
+}
+
+/// Sets the number of executor threads. Call it before the first task or socket.
+pub fn set_threads(threads: usize) {
+    std::env::set_var("ASYNC_STD_THREAD_COUNT", threads.to_string());
+}
+
+/// Spawns a detached task.
+pub(super) fn spawn(task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+    async_std::task::spawn(task);
 }

@@ -1,0 +1,100 @@
+//! Executor threads, and the one place in which each of them waits.
+//!
+//! async-std's executor runs the tasks; the thread under it is gt's own. async-std's own threads
+//! wait in a reactor that arms each socket anew for each wait and makes five calls for a turn: 14
+//! system calls at each end for one request of one visitor, instead of 5. Here a `shard` waits in
+//! one epoll for all that can wake a task: sockets, which are registered once (`source`), deadlines
+//! (`timer`, `wheel`), and other threads. Where there is no epoll, `portable` is async-std's own
+//! runtime.
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod shard;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod source;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod timer;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod wheel;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use shard as system;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub use {shard::set_threads, source::PollSource, timer::Timer};
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[path = "portable.rs"]
+mod system;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub use system::{set_threads, PollSource, Timer};
+
+use crate::sync::Mutex;
+use std::future::{poll_fn, Future};
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::task::{ready, Poll};
+
+/// What a socket can be ready for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Bytes, or the end, can be read.
+    Read,
+    /// Bytes can be written, or a connection is established.
+    Write,
+}
+
+/// Whether the next call is likely to succeed, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// The next call is likely to succeed.
+    More,
+    /// The call has emptied the socket, or filled it: wait for the next event.
+    Nothing,
+}
+
+/// The result of a call on a non-blocking socket.
+pub type Outcome<T> = io::Result<(T, Readiness)>;
+
+impl<T: AsFd> PollSource<T> {
+    /// Repeats a call on a socket until it does not block.
+    pub async fn call<R>(
+        &self,
+        interest: Interest,
+        mut call: impl FnMut(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        poll_fn(|cx| loop {
+            match self.try_io(interest, |io| Ok((call(io)?, Readiness::More))) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.poll_ready(interest, cx))?;
+                }
+                result => return Poll::Ready(result),
+            }
+        })
+        .await
+    }
+}
+
+/// Spawns a detached task on the executor.
+///
+/// All tasks have one type: otherwise the program would contain the executor's code for a task, half
+/// a KiB or more, once for each type.
+pub fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    system::spawn(Box::pin(task));
+}
+
+/// Runs blocking work on a thread of the blocking pool.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let outcome = Arc::new(Mutex::new(None));
+    let place = outcome.clone();
+    let work = move || {
+        let value = work();
+        *place.lock() = Some(value);
+    };
+    on_thread(Box::new(work)).await;
+    let value = outcome.lock().take();
+    value.unwrap_or_else(|| unreachable!("work that has ended leaves its outcome"))
+}
+
+/// [`blocking`] with one type for all work, which keeps the program small.
+async fn on_thread(work: Box<dyn FnOnce() + Send>) {
+    blocking::unblock(work).await;
+}

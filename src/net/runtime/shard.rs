@@ -1,0 +1,371 @@
+//! An executor thread: it runs tasks, and waits in one epoll for everything that can wake one of
+//! them: sockets, timers, and other threads.
+
+use super::source::SourceState;
+use super::wheel::{Key, Wheel};
+use crate::sync::Mutex;
+use async_executor::StaticExecutor;
+use rustix::event::{epoll, eventfd, EventfdFlags, Timespec};
+use rustix::io::Errno;
+use slab::Slab;
+use std::cell::Cell;
+use std::future::{pending, Future};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Wake, Waker};
+use std::time::{Duration, Instant};
+
+/// The tasks of all threads.
+static EXECUTOR: StaticExecutor = StaticExecutor::new();
+/// Number of threads that [`shards`] starts.
+static THREADS: AtomicUsize = AtomicUsize::new(1);
+
+/// Maximum number of events taken at a time.
+const EVENTS: usize = 128;
+/// The key of the event that stands for other threads.
+const OTHER_THREADS: u64 = u64::MAX;
+
+thread_local! {
+    /// The shard that this thread runs.
+    static CURRENT: Cell<Option<&'static Shard>> = const { Cell::new(None) };
+}
+
+/// What one executor thread waits for.
+pub struct Shard {
+    pub(super) epoll: OwnedFd,
+    pub(super) sources: Mutex<Slab<Arc<SourceState>>>,
+    parker: Arc<Parker>,
+    timers: Mutex<Wheel<Waker>>,
+    /// The zero of the timers.
+    start: Instant,
+}
+
+/// Sets the number of executor threads. Call it before the first task or socket.
+pub fn set_threads(threads: usize) {
+    THREADS.store(threads.max(1), Ordering::Relaxed);
+}
+
+/// Spawns a detached task.
+pub(super) fn spawn(task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) {
+    // A task of a process without threads would never run.
+    if let Err(e) = shards() {
+        log::error!("starting the executor: {e}");
+    }
+    EXECUTOR.spawn(task).detach();
+}
+
+/// Returns all shards; starts their threads the first time.
+fn shards() -> io::Result<&'static [Shard]> {
+    static SHARDS: OnceLock<Vec<Shard>> = OnceLock::new();
+    static STARTED: Mutex<bool> = Mutex::new(false);
+    if let Some(shards) = SHARDS.get() {
+        return Ok(shards);
+    }
+    let mut started = STARTED.lock();
+    if let Some(shards) = SHARDS.get() {
+        return Ok(shards);
+    }
+    let count = THREADS.load(Ordering::Relaxed);
+    let shards: Vec<Shard> = (0..count)
+        .map(|_| Shard::new())
+        .collect::<io::Result<_>>()?;
+    let shards = SHARDS.get_or_init(|| shards);
+    for shard in shards {
+        let thread = std::thread::Builder::new().name("gt".to_owned());
+        thread.spawn(|| shard.run())?;
+    }
+    *started = true;
+    Ok(shards)
+}
+
+impl Shard {
+    fn new() -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        // Edge-triggered, each write is an event, so that it need not be read.
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(
+            &epoll,
+            &event,
+            epoll::EventData::new_u64(OTHER_THREADS),
+            flags,
+        )?;
+        Ok(Self {
+            epoll,
+            sources: Mutex::default(),
+            parker: Arc::new(Parker {
+                state: AtomicU8::new(RUNNING),
+                event,
+            }),
+            timers: Mutex::default(),
+            start: Instant::now(),
+        })
+    }
+
+    /// Returns the shard of this thread, or else the first one.
+    pub fn current() -> io::Result<&'static Self> {
+        if let Some(shard) = CURRENT.get() {
+            return Ok(shard);
+        }
+        let first = shards()?.first();
+        first.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Runs tasks for good.
+    fn run(&'static self) {
+        CURRENT.set(Some(self));
+        // A task that panics ends alone.
+        while catch_unwind(AssertUnwindSafe(|| self.run_tasks())).is_err() {}
+    }
+
+    fn run_tasks(&self) {
+        let waker = Waker::from(self.parker.clone());
+        let mut cx = Context::from_waker(&waker);
+        // Each poll runs what is ready, up to a limit that keeps sockets from waiting.
+        let mut tasks = pin!(EXECUTOR.run(pending::<()>()));
+        while tasks.as_mut().poll(&mut cx).is_pending() {
+            self.wait();
+        }
+    }
+
+    /// Waits for events and deadlines, unless a task is ready, and wakes the tasks that they are for.
+    fn wait(&self) {
+        // From here on other threads interrupt the wait: the next deadline must be read after that.
+        let timeout = match self.parker.begin_wait() {
+            true => self.next_timeout(),
+            false => Some(NO_TIME),
+        };
+        let mut room = [MaybeUninit::uninit(); EVENTS];
+        let waited = epoll::wait(&self.epoll, &mut room, timeout.as_ref());
+        self.parker.end_wait();
+        match waited {
+            Ok((events, _)) => self.wake_sources(events),
+            // By a signal; what is to be seen is seen next time.
+            Err(Errno::INTR) => {}
+            Err(e) => log::error!("waiting for sockets: {}", io::Error::from(e)),
+        }
+        self.wake_timers();
+    }
+
+    fn wake_sources(&self, events: &[epoll::Event]) {
+        for event in events {
+            let (flags, key) = (event.flags, event.data.u64());
+            let Ok(key) = usize::try_from(key) else {
+                continue;
+            };
+            let state = self.sources.lock().get(key).cloned();
+            // The socket may be closed already; no source has the key of other threads.
+            if let Some(state) = state {
+                state.wake(flags);
+            }
+        }
+    }
+
+    /// Returns the time up to the next deadline; `None` without one.
+    fn next_timeout(&self) -> Option<Timespec> {
+        let next = self.timers.lock().next()?;
+        let wait = Duration::from_millis(next).saturating_sub(self.start.elapsed());
+        Some(Timespec {
+            tv_sec: wait.as_secs().try_into().unwrap_or(i64::from(i32::MAX)),
+            tv_nsec: wait.subsec_nanos().into(),
+        })
+    }
+
+    fn wake_timers(&self) {
+        let now = self.millis(self.start.elapsed());
+        let mut due: smallvec::SmallVec<[Waker; 8]> = smallvec::SmallVec::new();
+        self.timers.lock().advance(now, |waker| due.push(waker));
+        due.into_iter().for_each(Waker::wake);
+    }
+
+    fn millis(&self, since: Duration) -> u64 {
+        since.as_secs().saturating_mul(1000) + u64::from(since.subsec_millis())
+    }
+
+    /// Sets a timer that wakes a task at `deadline`, at most a millisecond later.
+    pub(super) fn set_timer(&self, deadline: Instant, waker: &Waker) -> Key {
+        let since = deadline.saturating_duration_since(self.start);
+        let key = self
+            .timers
+            .lock()
+            .insert(self.millis(since) + 1, waker.clone());
+        self.interrupt_from_other_thread();
+        key
+    }
+
+    /// Changes the task that a timer wakes. False if the timer has fired.
+    pub(super) fn change_waker(&self, key: Key, waker: &Waker) -> bool {
+        match self.timers.lock().get_mut(key) {
+            Some(before) => {
+                before.clone_from(waker);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Cancels a timer.
+    pub(super) fn cancel_timer(&self, key: Key) {
+        // Dropping a waker may drop its task, and with it other timers.
+        let waker = self.timers.lock().remove(key);
+        drop(waker);
+    }
+
+    /// Lets the thread look at a new timer, if it is not this one, which looks anyway.
+    fn interrupt_from_other_thread(&self) {
+        let is_here = CURRENT.get().is_some_and(|here| std::ptr::eq(here, self));
+        if !is_here {
+            self.parker.interrupt();
+        }
+    }
+}
+
+const NO_TIME: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+
+/// The thread runs tasks.
+const RUNNING: u8 = 0;
+/// The thread waits, or is about to: it must be interrupted.
+const WAITING: u8 = 1;
+/// A task is ready: the thread must not wait.
+const WOKEN: u8 = 2;
+
+/// The one way in which anything wakes an executor thread: the executor when a task has become
+/// ready, and other threads that have set a timer.
+struct Parker {
+    state: AtomicU8,
+    event: OwnedFd,
+}
+
+impl Parker {
+    /// Whether the thread may wait; it must call [`Self::end_wait`] afterwards in any case.
+    fn begin_wait(&self) -> bool {
+        let begun =
+            self.state
+                .compare_exchange(RUNNING, WAITING, Ordering::SeqCst, Ordering::SeqCst);
+        begun.is_ok()
+    }
+
+    fn end_wait(&self) {
+        self.state.store(RUNNING, Ordering::SeqCst);
+    }
+
+    fn interrupt(&self) {
+        if self.state.swap(WOKEN, Ordering::SeqCst) == WAITING {
+            // Fails only if the counter is full, and then an event is there already.
+            let _ = rustix::io::write(self.event.as_fd(), &1u64.to_ne_bytes());
+        }
+    }
+}
+
+impl Wake for Parker {
+    fn wake(self: Arc<Self>) {
+        self.interrupt();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.interrupt();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{blocking, spawn, Timer};
+    use std::future::poll_fn;
+    use std::sync::atomic::AtomicU32;
+    use std::sync::mpsc::{channel, Receiver};
+    use std::task::Poll;
+
+    /// Runs a task on the executor and returns its result, without a timer that could hide a lost
+    /// wake.
+    fn run<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> T {
+        let (sender, receiver) = channel();
+        spawn(async move {
+            let _ = sender.send(task.await);
+        });
+        wait_for(&receiver)
+    }
+
+    fn wait_for<T>(receiver: &Receiver<T>) -> T {
+        let patience = Duration::from_secs(120);
+        receiver.recv_timeout(patience).expect("a task is woken")
+    }
+
+    #[test]
+    fn a_wake_from_another_thread_is_never_lost() {
+        const WAKES: u32 = 1_000_000;
+        // The other thread answers each number at once, so that its wake races with the thread that
+        // is about to wait.
+        let (asked, answered) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let waker = Arc::new(Mutex::new(None::<Waker>));
+        let other = {
+            let (asked, answered, waker) = (asked.clone(), answered.clone(), waker.clone());
+            std::thread::spawn(move || {
+                let mut number = 0;
+                while number < WAKES {
+                    let next = asked.load(Ordering::SeqCst);
+                    if next == number {
+                        std::hint::spin_loop();
+                        continue;
+                    }
+                    number = next;
+                    answered.store(number, Ordering::SeqCst);
+                    if let Some(waker) = &*waker.lock() {
+                        waker.wake_by_ref();
+                    }
+                }
+            })
+        };
+        run(async move {
+            for number in 1..=WAKES {
+                asked.store(number, Ordering::SeqCst);
+                poll_fn(|cx| {
+                    let mut waker = waker.lock();
+                    if !waker.as_ref().is_some_and(|it| it.will_wake(cx.waker())) {
+                        *waker = Some(cx.waker().clone());
+                    }
+                    match answered.load(Ordering::SeqCst) {
+                        answered if answered == number => Poll::Ready(()),
+                        _ => Poll::Pending,
+                    }
+                })
+                .await;
+            }
+        });
+        other.join().unwrap();
+    }
+
+    #[test]
+    fn blocking_work_timers_and_other_tasks_wake_an_idle_thread() {
+        run(async {
+            for number in 0..1000u32 {
+                assert_eq!(blocking(move || number).await, number);
+            }
+        });
+        run(async {
+            for _ in 0..20 {
+                let begun = Instant::now();
+                Timer::after(Duration::from_millis(3)).await;
+                assert!(begun.elapsed() >= Duration::from_millis(3));
+            }
+        });
+        // A timer that a thread outside of the executor sets is seen by a thread that waits already.
+        for _ in 0..20 {
+            futures_lite::future::block_on(Timer::after(Duration::from_millis(2)));
+        }
+    }
+
+    #[test]
+    fn a_task_that_panics_ends_alone() {
+        spawn(async { panic!("a task") });
+        assert_eq!(run(async { 1 }), 1);
+    }
+}
