@@ -10,8 +10,7 @@ use super::remote_api::RemoteApi;
 use super::services::Services;
 use super::session::{ClientSession, SessionEvent};
 use crate::config::{Remote, Wire};
-use crate::net::Timer;
-use crate::net::{Conn, Shutdown};
+use crate::net::{self, Conn, ShardId, Shutdown, Timer};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::{Inbox, Tunnel};
 use crate::wire::frame::RejectCode;
@@ -101,7 +100,7 @@ impl Pool {
         }
         if !std::mem::replace(&mut self.lock().is_started, true) {
             for _ in 0..self.context.idle_connections {
-                crate::net::spawn(self.clone().keep());
+                net::spawn_on(ShardId::next(), self.clone().keep());
             }
         }
     }
@@ -198,7 +197,7 @@ impl Pool {
             member.tunnel.close();
         }
         let session = ClientSession::new(self.p2p.clone(), member.clone(), inbox);
-        crate::net::spawn(self.clone().run(session));
+        net::spawn(self.clone().run(session));
         Ok(member)
     }
 
@@ -301,7 +300,7 @@ impl Pool {
         inner.growing = true;
         drop(inner);
         let pool = self.clone();
-        crate::net::spawn(async move {
+        net::spawn_on(ShardId::next(), async move {
             let result = pool.connect(false, false).await;
             let mut inner = pool.lock();
             inner.growing = false;

@@ -6,6 +6,7 @@ use super::context::ClientContext;
 use super::p2p::P2p;
 use super::pooled_tunnel::{PooledTunnel, ReplaceReason};
 use super::serve::serve;
+use crate::net::clock::Tick;
 use crate::net::{Conn, TaskGuard};
 use crate::tunnel::{Event, Inbox, DELIVERY_TIMEOUT};
 use crate::wire::frame::{RejectCode, Signal};
@@ -63,7 +64,7 @@ pub struct ClientSession {
     /// When the last stream ended.
     idle_since: Instant,
     pings: u32,
-    last_ping: Instant,
+    last_ping: Tick,
     _serving: TaskGuard,
 }
 
@@ -74,7 +75,6 @@ impl ClientSession {
         log::info!("tunnel started connID={}", member.id);
         let services = member.offered().current().clone();
         services.log_address(&context.id, &member.remote);
-        let now = Instant::now();
         Self {
             _serving: context.serving.begin(),
             context,
@@ -82,9 +82,9 @@ impl ClientSession {
             member,
             inbox,
             end: Ok(()),
-            idle_since: now,
+            idle_since: Instant::now(),
             pings: 0,
-            last_ping: now,
+            last_ping: Tick::now(),
         }
     }
 
@@ -134,7 +134,10 @@ impl ClientSession {
                     crate::net::spawn(serve(p2p, services, service, stream, serving));
                     return Ok(SessionEvent::StreamOpened);
                 }
-                Event::Tick => self.tick()?,
+                Event::Tick => {
+                    let next_check = self.tick()?;
+                    self.inbox.rest(next_check);
+                }
                 Event::Signal(Signal::PortOpened { port, .. }) => port_opened(port, id),
                 Event::Signal(Signal::PortUnavailable { service, cause }) => {
                     let services = self.member.offered().next().clone();
@@ -179,36 +182,51 @@ impl ClientSession {
         refused(&self.context, &services, refusal)
     }
 
-    /// Pings a silent server, and closes a tunnel that is no longer needed.
-    fn tick(&mut self) -> Result<(), SessionFailure> {
+    /// Pings a silent server, and closes a tunnel that is no longer needed. Returns the time up to
+    /// the next check, provided that no stream is opened before.
+    fn tick(&mut self) -> Result<Duration, SessionFailure> {
         let silence = self.inbox.silence();
         let tunnel = &self.member.tunnel;
+        let patience = self.context.remote_timeout;
+        let mut needed = Duration::MAX;
         if tunnel.streams() > 0 {
             self.idle_since = Instant::now();
-        } else if !self.member.kept && self.idle_since.elapsed() >= self.context.remote_timeout {
+        } else if !self.member.kept {
             // It was opened under load.
-            tunnel.close();
+            needed = patience.saturating_sub(self.idle_since.elapsed());
+            if needed.is_zero() {
+                tunnel.close();
+            }
         }
         if !tunnel.is_open() {
             // A server answers a ping on a draining tunnel with close, which would end it.
-            return Ok(());
+            return Ok(Duration::ZERO);
         }
-        let interval = self.context.remote_timeout / 2;
-        if silence < interval {
+        let interval = patience / 2;
+        let pinged = self.last_ping.until(Tick::now());
+        if silence <= pinged {
+            // Something has come since, which answers them all.
             self.pings = 0;
+        }
+        if silence < interval {
             // A server that receives nothing, because all traffic goes the other way, may give up.
-            if tunnel.sent() >= interval && self.last_ping.elapsed() >= interval {
-                self.last_ping = Instant::now();
+            if tunnel.sent() >= interval && pinged >= interval {
+                self.last_ping = Tick::now();
                 tunnel.ping();
             }
-        } else if self.pings == 0 || self.last_ping.elapsed() >= interval {
+        } else if self.pings == 0 || pinged >= interval {
             if self.pings > MAX_UNANSWERED_PINGS {
                 return Err(SessionFailure::Silent(silence));
             }
             self.pings += 1;
-            self.last_ping = Instant::now();
+            self.last_ping = Tick::now();
             tunnel.ping();
         }
-        Ok(())
+        let pinged = self.last_ping.until(Tick::now());
+        let (quiet, unheard) = match self.pings {
+            0 => (tunnel.sent().min(pinged), silence),
+            _ => (Duration::ZERO, silence.min(pinged)),
+        };
+        Ok(needed.min(interval.saturating_sub(quiet.max(unheard))))
     }
 }

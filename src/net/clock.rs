@@ -3,6 +3,9 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+/// The resolution of [`Tick`].
+pub const CLOCK_STEP: Duration = Duration::from_millis(100);
+
 /// A time in tenths of a second since the clock was first read. Wraps after 13 years; differences
 /// stay right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

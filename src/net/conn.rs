@@ -2,7 +2,7 @@
 //! does not interpret the bytes that it carries.
 
 use super::tls::Stream as TlsStream;
-use super::{timeout, with_read_buf, Delivery, Socket};
+use super::{timeout, with_read_buf, Delivery, ShardId, Socket};
 use crate::sync::{Mutex, MutexGuard};
 use futures_lite::{future, AsyncRead, AsyncWrite};
 use std::fmt;
@@ -201,6 +201,16 @@ impl Conn {
             Self::Plain(socket) => socket.has_failed(),
             Self::Tls(tls) => lock(tls).get_ref().0.has_failed(),
             Self::Layered(layer) => layer.below().has_failed(),
+        }
+    }
+
+    /// Lets the tasks of another executor thread use this connection. Those of this thread must not
+    /// wait for it any more.
+    pub fn move_to(&self, thread: ShardId) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.move_to(thread),
+            Self::Tls(tls) => lock(tls).get_ref().0.move_to(thread),
+            Self::Layered(layer) => layer.below().move_to(thread),
         }
     }
 

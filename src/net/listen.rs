@@ -1,6 +1,6 @@
 //! Listening TCP sockets: binding, accepting, and adopting those of another process.
 
-use super::runtime::{Interest, PollSource, Readiness};
+use super::runtime::{Interest, PollSource, Readiness, ShardId};
 use super::Socket;
 use crate::sync::Mutex;
 use futures_lite::future;
@@ -10,11 +10,13 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
-/// Maximum number of connections that the kernel queues before they are accepted.
-const LISTEN_BACKLOG: i32 = 1024;
+/// Maximum number of connections that the kernel queues before they are accepted; it may allow fewer
+/// (net.core.somaxconn). Clients that have lost their server come back at once.
+const LISTEN_BACKLOG: i32 = 4096;
 /// TCP keepalive time: a vanished peer is detected after this silence and a few probes.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -32,11 +34,24 @@ fn count_failure() {
     *failures = failures.saturating_add(1);
 }
 
-/// A listening TCP socket. Several tasks may accept from it.
+/// A listening TCP socket. One task of each executor thread may accept from it. The threads share
+/// one queue of the kernel: with a socket for each (SO_REUSEPORT), connections that wait in one that
+/// is closed would be reset.
 pub struct Listener {
-    io: PollSource<TcpListener>,
+    socket: Arc<TcpListener>,
+    /// By executor thread. A thread that does not accept must not be told of connections.
+    sources: Box<[OnceLock<PollSource<SharedSocket>>]>,
     addr: SocketAddr,
     closed: AtomicBool,
+}
+
+/// The socket as one executor thread waits for it.
+struct SharedSocket(Arc<TcpListener>);
+
+impl AsFd for SharedSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
 }
 
 /// Listens on `host:port`. Without a host it listens on all addresses of IPv6 and IPv4, or of IPv4
@@ -103,7 +118,8 @@ impl Listener {
         listener.set_nonblocking(true)?;
         Ok(Self {
             addr: listener.local_addr()?,
-            io: PollSource::new(listener, &[Interest::Read])?,
+            socket: Arc::new(listener),
+            sources: ShardId::all().map(|_| OnceLock::new()).collect(),
             closed: AtomicBool::new(false),
         })
     }
@@ -117,15 +133,27 @@ impl Listener {
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         // It may have been closed before.
-        let _ = SockRef::from(self.io.get_ref()).shutdown(std::net::Shutdown::Both);
+        let _ = SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Returns the socket as this thread waits for it.
+    fn source(&self) -> io::Result<&PollSource<SharedSocket>> {
+        let place = self.sources.get(ShardId::current().index());
+        let place = place.ok_or(io::ErrorKind::NotFound)?;
+        if let Some(source) = place.get() {
+            return Ok(source);
+        }
+        let source = PollSource::shared(SharedSocket(self.socket.clone()))?;
+        Ok(place.get_or_init(|| source))
     }
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, SocketAddr)>> {
         // Accepted sockets do not inherit these flags.
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let source = self.source()?;
         loop {
-            ready!(self.io.poll_ready(Interest::Read, cx))?;
-            let accepted = self.io.try_io(Interest::Read, |listener| {
+            ready!(source.poll_ready(Interest::Read, cx))?;
+            let accepted = source.try_io(Interest::Read, |listener| {
                 Ok((acceptfrom_with(listener, flags)?, Readiness::More))
             });
             match accepted {
@@ -167,14 +195,15 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         // Another process may share the socket.
-        self.io.withdraw();
+        let sources = self.sources.iter().filter_map(OnceLock::get);
+        sources.for_each(PollSource::withdraw);
     }
 }
 
 /// For handing the socket to another process.
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.io.get_ref().as_fd()
+        self.socket.as_fd()
     }
 }
 

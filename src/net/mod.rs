@@ -44,7 +44,11 @@ pub use read_buf::with_read_buf;
 pub use read_buf::READ;
 #[cfg(feature = "p2p")]
 pub use resolve::addresses;
-pub use runtime::{blocking, set_threads, spawn, Interest, PollSource, Readiness, Timer};
+#[cfg(feature = "server")]
+pub use runtime::costly_step;
+pub use runtime::{
+    blocking, set_threads, spawn, spawn_on, Interest, PollSource, Readiness, ShardId, Timer,
+};
 #[cfg(feature = "client")]
 pub use shared_threads::DISK;
 pub use shutdown::Shutdown;

@@ -6,7 +6,7 @@
 
 use super::delivery::{self, Delivery};
 use super::listen::KEEPALIVE;
-use super::runtime::{Interest, PollSource, Readiness};
+use super::runtime::{Interest, PollSource, Readiness, ShardId};
 use futures_lite::{AsyncRead, AsyncWrite};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::net::{sendmsg, SendAncillaryBuffer, SendFlags};
@@ -77,6 +77,11 @@ impl Socket {
         let stream = TcpStream::from(socket);
         stream.set_nonblocking(true)?;
         Self::new(stream, true)
+    }
+
+    /// See [`Conn::move_to`](super::Conn::move_to).
+    pub fn move_to(&self, thread: ShardId) -> io::Result<()> {
+        self.source.move_to(thread)
     }
 
     /// Duplicates the socket for another process. This one must not be used any more; dropping it

@@ -35,7 +35,7 @@ mod visitor;
 use crate::config;
 use crate::handover::{Inherited, Outgoing, ProcessLink};
 use crate::net::tls::Acceptor;
-use crate::net::{timeout, timeout_at, Listener, Shutdown};
+use crate::net::{self, timeout, timeout_at, Listener, ShardId, Shutdown};
 use crate::sync::{Mutex, MutexGuard};
 use crate::wire::frame::Signal;
 use crate::wire::Version;
@@ -198,7 +198,7 @@ impl Server {
             .set(plan.connection_limits.0, plan.connection_limits.1);
         state.settings.replace(plan.settings);
         let announced = state.clone();
-        crate::net::spawn(async move { announced.settings.announce().await });
+        net::spawn(async move { announced.settings.announce().await });
         self.listeners().change(plan.listeners, |open, front| {
             accept(state, open, front, &plan.api)
         });
@@ -344,18 +344,25 @@ impl Server {
     }
 }
 
-/// Spawns the task that accepts on a listener.
+/// Spawns the tasks that accept on a listener, one on each executor thread.
 fn accept(state: &Arc<ServerState>, open: &OpenListener, front: Front, api: &Option<ApiPlan>) {
-    let (listener, stop) = (open.listener.clone(), open.stop.clone());
+    let socket = || (open.listener.clone(), open.stop.clone());
     match (open.purpose, api) {
         (Purpose::Visitors(kind), _) => {
-            crate::net::spawn(accept_visitors(state.clone(), listener, stop, kind));
+            for thread in ShardId::all() {
+                let (listener, stop) = socket();
+                net::spawn_on(thread, accept_visitors(state.clone(), listener, stop, kind));
+            }
         }
         (Purpose::Api, Some(plan)) => {
             let (acceptor, hosts) = (plan.acceptor.clone(), plan.hosts.clone());
-            match Api::new(state.clone(), acceptor, hosts, front) {
-                Ok(api) => crate::net::spawn(api.accept(listener, stop)),
-                Err(e) => log::error!("the API cannot serve: {e}"),
+            let api = match Api::new(state.clone(), acceptor, hosts, front) {
+                Ok(api) => Arc::new(api),
+                Err(e) => return log::error!("the API cannot serve: {e}"),
+            };
+            for thread in ShardId::all() {
+                let (listener, stop) = socket();
+                net::spawn_on(thread, api.clone().accept(listener, stop));
             }
         }
         (Purpose::Api, None) => {}
@@ -377,9 +384,9 @@ async fn accept_visitors(
             let state = state.clone();
             match state.settings.get().acceptor.clone() {
                 Some(acceptor) if kind == ListenerKind::Https => {
-                    crate::net::spawn(sniff::serve_tls(state, socket, peer, acceptor, permit));
+                    net::spawn(sniff::serve_tls(state, socket, peer, acceptor, permit));
                 }
-                _ => crate::net::spawn(sniff::serve_connection(state, socket, peer, kind, permit)),
+                _ => net::spawn(sniff::serve_connection(state, socket, peer, kind, permit)),
             }
         }
     };

@@ -8,7 +8,14 @@ use std::sync::{Arc, Weak};
 
 /// The token buckets of users with tunnels.
 #[derive(Default)]
-pub struct RateLimits(Mutex<HashMap<Box<str>, Pair>>);
+pub struct RateLimits(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    users: HashMap<Box<str>, Pair>,
+    /// Number of users at which those without tunnels are forgotten.
+    full: usize,
+}
 
 /// The buckets of one user for sending and receiving.
 type Pair = (Weak<TokenBucket>, Weak<TokenBucket>);
@@ -17,7 +24,8 @@ impl RateLimits {
     /// Returns the speed limit that the tunnels of `id` share: `rate` bytes a second in each
     /// direction, 0 for no limit. A changed rate applies to existing tunnels, too.
     pub fn for_user(&self, id: &str, rate: u64) -> SpeedLimit {
-        let mut users = self.0.lock();
+        let mut table = self.0.lock();
+        let Table { users, full } = &mut *table;
         if let Some((send, receive)) = users.get(id) {
             if let (Some(send), Some(receive)) = (send.upgrade(), receive.upgrade()) {
                 send.set_rate(rate);
@@ -25,7 +33,10 @@ impl RateLimits {
                 return SpeedLimit { send, receive };
             }
         }
-        users.retain(|_, (send, _)| send.strong_count() > 0);
+        if users.len() >= *full {
+            users.retain(|_, (send, _)| send.strong_count() > 0);
+            *full = users.len() * 2 + 16;
+        }
         let (send, receive) = (
             Arc::new(TokenBucket::new(rate)),
             Arc::new(TokenBucket::new(rate)),
@@ -67,6 +78,6 @@ mod tests {
         for n in 0..1000 {
             limits.for_user(&n.to_string(), 1);
         }
-        assert!(limits.0.lock().len() <= 1);
+        assert!(limits.0.lock().users.len() <= 16);
     }
 }

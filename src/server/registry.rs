@@ -1,6 +1,7 @@
 //! The registry of clients: ids, host prefixes and ports, and the tunnels behind them. All state that
 //! connections share about clients is here.
 
+mod arrivals;
 mod conflict;
 mod held_clients;
 mod host_table;
@@ -16,11 +17,13 @@ use super::users::LoginProof;
 use crate::config::label::{ascii, label, value};
 use crate::config::Limits;
 use crate::handover::HostKey;
+use crate::net::ShardId;
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::{Stream, Traffic, Tunnel};
 use crate::wire::frame::{PortCause, RejectCode, ServiceIndex, Signal, StreamId};
 use crate::wire::hello::ServiceSpec;
 use crate::wire::Version;
+use arrivals::Arrivals;
 use conflict::RegistrationConflict;
 use event_listener::{Event, EventListener};
 use held_clients::HeldClients;
@@ -107,8 +110,10 @@ pub enum OpenResult {
 #[derive(Default)]
 pub struct Registry {
     inner: Mutex<RegistryState>,
-    /// Notified when a client registers or its tunnels change.
-    changed_event: Event,
+    /// Notified when a client registers or its tunnels change; visitors wait for that.
+    arrivals: Arrivals,
+    /// Notified when a tunnel has ended.
+    tunnel_ended_event: Event,
 }
 
 #[derive(Default)]
@@ -236,8 +241,7 @@ impl Registry {
         let opened = inner.admit(login, services, early)?;
         inner.attach(login.id, tunnel, Signal::Ready);
         inner.limit_draining(login);
-        drop(inner);
-        self.changed_event.notify(usize::MAX);
+        self.wake_visitors(&inner, login.id);
         Ok(opened)
     }
 
@@ -284,6 +288,13 @@ impl Registry {
             (_, RejectCode::TooManyConnections) => client.open_tunnels().cloned().collect(),
             _ => Vec::new(),
         }
+    }
+
+    /// Whether the client has missing ports.
+    pub fn misses_ports(&self, id: &str) -> bool {
+        let inner = self.lock();
+        let client = inner.clients.get(id);
+        client.is_some_and(|client| !client.missing.is_empty())
     }
 
     /// Whether the client has missing ports that the caller should try to open now.
@@ -375,8 +386,7 @@ impl Registry {
             client.tunnels.retain(|member| !member.tunnel.is(tunnel));
         }
         inner.attach(id, tunnel, Signal::Services);
-        drop(inner);
-        self.changed_event.notify(usize::MAX);
+        self.wake_visitors(&inner, id);
         Ok(opened)
     }
 
@@ -498,11 +508,13 @@ impl Registry {
     /// Removes a tunnel that has ended. With the last one the registration ends.
     pub fn tunnel_ended(&self, id: &str, tunnel: &Tunnel) {
         self.remove(id, tunnel);
-        self.notify_changed();
+        self.tunnel_ended_event.notify(usize::MAX);
     }
 
     fn remove(&self, id: &str, tunnel: &Tunnel) {
         let mut inner = self.lock();
+        // They look again when the lock is free.
+        self.wake_visitors(&inner, id);
         let Some(client) = inner.clients.get_mut(id) else {
             return;
         };
@@ -579,12 +591,21 @@ impl Registry {
 
     /// Wakes waiting visitors after tunnels started or stopped taking streams.
     pub fn notify_changed(&self) {
-        self.changed_event.notify(usize::MAX);
+        self.arrivals.notify_all();
     }
 
-    /// Returns a listener for the next registration or change of tunnels.
-    pub fn next_registration(&self) -> EventListener {
-        self.changed_event.listen()
+    /// Returns a listener for the next registration or change of tunnels of the client with this
+    /// host prefix or id.
+    pub fn next_registration(&self, name: &str) -> EventListener {
+        self.arrivals.listen(name)
+    }
+
+    /// Wakes the visitors that wait for a client that has changed.
+    fn wake_visitors(&self, inner: &RegistryState, id: &str) {
+        self.arrivals.notify(id);
+        for (_, prefix) in inner.hosts.of(id) {
+            self.arrivals.notify(prefix);
+        }
     }
 
     /// Returns all tunnels.
@@ -949,9 +970,12 @@ impl RegistryState {
             .tunnels
             .iter()
             .filter(|m| m.version == client.version);
+        // Of tunnels with the same load, one of the visitor's executor thread.
+        let here = ShardId::current();
         let loads = current.filter_map(|member| {
             let tunnel = &member.tunnel;
-            Some(((tunnel.is_doubtful(), tunnel.load()?), tunnel))
+            let load = (tunnel.is_doubtful(), tunnel.load()?);
+            Some(((load, tunnel.thread() != here), tunnel))
         });
         let Some((_, tunnel)) = loads.min_by_key(|(load, _)| *load) else {
             let mut tunnels = client.tunnels.iter();

@@ -11,8 +11,7 @@ use super::registry::{registry_key, HostKind, OpenResult};
 use super::state::ServerState;
 use crate::handover::{Destination, HostKey, Message, ProcessLink};
 use crate::net::follow::is_head_request;
-use crate::net::Timer;
-use crate::net::{Conn, Socket};
+use crate::net::{self, Conn, Socket, Timer};
 use crate::tunnel::{CloseReason, Relay, RelayOutcome, Stream};
 use crate::wire::frame::ResetCode;
 use futures_lite::{future, AsyncWriteExt};
@@ -30,7 +29,7 @@ pub async fn accept_port(state: Arc<ServerState>, id: Box<str>, port: OpenedPort
             };
             let (state, id, port) = (state.clone(), id.clone(), port.port);
             let handshake = state.handshakes.begin();
-            crate::net::spawn(async move {
+            net::spawn(async move {
                 serve_port(&state, (&id, port), socket, (peer, None), permit).await;
                 drop(handshake);
             });
@@ -50,7 +49,7 @@ async fn serve_port(
     let mut conn = Arc::new(Conn::from(socket));
     let open = || state.registry.open_port(id, port);
     loop {
-        match find_route(state, from, open).await {
+        match find_route(state, from, id, open).await {
             Route::Stream(stream) => {
                 // The service may speak first, so open the stream at once. There is no idle
                 // timeout: shells stay quiet for hours.
@@ -151,7 +150,7 @@ impl Incoming {
         }
         let open = || self.state.registry.open_host(kind, prefix);
         loop {
-            match find_route(&self.state, self.from, open).await {
+            match find_route(&self.state, self.from, prefix, open).await {
                 Route::Stream(mut stream) => {
                     stream.limit_idle(self.settings.timeout, self.settings.unidirectional);
                     // If this fails, the relay reports it.
@@ -213,14 +212,16 @@ enum Route {
 
 /// Opens a stream or finds the process that can, and waits for a client that was connected
 /// recently. `from` is the other process that has accepted the visitor; `None` if this one has.
+/// `name` is the client's id, or its host prefix.
 async fn find_route(
     state: &ServerState,
     from: Option<MessageOrigin>,
+    name: &str,
     open: impl Fn() -> OpenResult,
 ) -> Route {
     let begun = Instant::now();
     loop {
-        let arrival = state.registry.next_registration();
+        let arrival = state.registry.next_registration(name);
         let opening = open();
         let parent = match &opening {
             OpenResult::Stream(_) => None,
@@ -269,7 +270,8 @@ enum ErrorAnswer {
     Head,
 }
 
-/// Spawns the relay as a task of its own, which is smaller than the task of the handshake.
+/// Spawns the relay as a task of its own, which is smaller than the task of the handshake, on the
+/// executor thread of the tunnel.
 fn relay(
     state: Arc<ServerState>,
     stream: Stream,
@@ -277,9 +279,13 @@ fn relay(
     answer_kind: ErrorAnswer,
     permit: Permit,
 ) {
+    let thread = stream.thread();
+    if let Err(e) = conn.move_to(thread) {
+        return log::warn!("serving a visitor: {e}");
+    }
     let relay = Relay::visitor(stream, conn.clone(), answer_kind != ErrorAnswer::Nothing);
     let serving = state.serving.begin();
-    crate::net::spawn(async move {
+    net::spawn_on(thread, async move {
         let _held = (serving, permit);
         let answer = match relay.await {
             RelayOutcome::Done => return,

@@ -4,7 +4,7 @@
 use super::closing::Closing;
 use super::throttle::Throttle;
 use super::{lock, CloseReason, PeerRole, Stream, Tunnel};
-use crate::net::clock::Tick;
+use crate::net::clock::{Tick, CLOCK_STEP};
 use crate::net::Timer;
 use crate::net::{with_read_buf, Conn, Delivery, TokenBucket};
 use crate::wire::codec::{HelloReader, MAX_HEAD};
@@ -32,7 +32,7 @@ pub enum Event {
     Services(Option<Hello>),
     /// The peer has opened a stream to the service with this index.
     Opened(Stream, ServiceIndex),
-    /// The session should check its deadlines; see [`Inbox::silence`].
+    /// The session should check its deadlines; see [`Inbox::silence`] and [`Inbox::rest`].
     Tick,
     /// Nothing more is received. `Ok` if the tunnel ended gracefully.
     End(io::Result<()>),
@@ -67,6 +67,8 @@ pub struct Inbox {
     tick: Duration,
     /// Whether `timer` runs at [`WATCH_INTERVAL`], until the peer gives a sign of life.
     watching: bool,
+    /// Whether `timer` runs as long as the session has said, until the tunnel is used.
+    resting: bool,
     heard: Tick,
     /// When bytes last came that [`Liveness`](super::liveness::Liveness) does not know of yet.
     unreported: Option<Instant>,
@@ -113,6 +115,7 @@ impl Inbox {
             timer: Timer::after(tick),
             tick,
             watching: false,
+            resting: false,
             heard: Tick::now(),
             unreported: None,
             version,
@@ -192,8 +195,9 @@ impl Inbox {
             return Poll::Ready(Event::End(result));
         }
         ready!(Pin::new(&mut self.timer).poll(cx));
-        self.timer.set_after(self.interval());
         let mut state = lock(&self.tunnel.0);
+        (self.resting, state.rests) = (false, false);
+        set_interval(&mut self.timer, self.watching, self.tick);
         state.sweep(Tick::now());
         state.measure();
         drop(state);
@@ -286,20 +290,25 @@ impl Inbox {
         if let Some(at) = self.unreported.take() {
             state.liveness.heard(at);
         }
-        let watched = state.liveness.is_watched();
+        let (watched, rests) = (state.liveness.is_watched(), state.rests);
         drop(state);
-        if watched != self.watching {
-            self.watching = watched;
-            self.timer.set_after(self.interval());
+        if watched != self.watching || rests != self.resting {
+            (self.watching, self.resting) = (watched, rests);
+            set_interval(&mut self.timer, self.watching, self.tick);
         }
         Poll::Ready(())
     }
 
-    /// Returns the time up to the next check of deadlines.
-    fn interval(&self) -> Duration {
-        match self.watching {
-            true => WATCH_INTERVAL.min(self.tick),
-            false => self.tick,
+    /// Lets the next [`Event::Tick`] come as late as `time` from now, unless the tunnel is used
+    /// before: tunnels that only wait should not wake the process.
+    pub fn rest(&mut self, time: Duration) {
+        // At that time no deadline may still be ahead, as measured by the coarse clock.
+        let time = time.saturating_add(CLOCK_STEP);
+        let mut state = lock(&self.tunnel.0);
+        let rests = time > self.tick && !self.watching && !self.is_held_back() && state.is_quiet();
+        if rests {
+            (self.resting, state.rests) = (true, true);
+            self.timer.set_about(time);
         }
     }
 
@@ -528,6 +537,14 @@ impl<'a> Batch<'a> {
             lock(&tunnel.0).deliver(self.stream_id, &mut self.pieces, last, now);
             self.pieces.clear();
         }
+    }
+}
+
+/// Sets the time up to the next check of deadlines.
+fn set_interval(timer: &mut Timer, watching: bool, tick: Duration) {
+    match watching {
+        true => timer.set_after(WATCH_INTERVAL.min(tick)),
+        false => timer.set_about(tick),
     }
 }
 

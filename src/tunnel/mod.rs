@@ -40,8 +40,7 @@ pub use window::{Growth, FIRST_WINDOW};
 
 use self::tunnel_state::TunnelState;
 use crate::net::clock::Tick;
-use crate::net::Timer;
-use crate::net::{Conn, Delivery, TokenBucket};
+use crate::net::{Conn, Delivery, ShardId, Timer, TokenBucket};
 use crate::sync::{Mutex, MutexGuard};
 use crate::wire::frame::{ServiceIndex, Signal, StreamId};
 use crate::wire::Version;
@@ -137,6 +136,8 @@ pub struct Tunnel(Arc<TunnelShared>);
 
 struct TunnelShared {
     state: Mutex<TunnelState>,
+    /// The executor thread of its tasks, and of those that use its streams.
+    thread: ShardId,
     /// The connection, to ask the kernel about it. Weak, so that a handle of an ended tunnel keeps
     /// no socket open.
     conn: Weak<Conn>,
@@ -149,22 +150,24 @@ fn lock(shared: &TunnelShared) -> MutexGuard<'_, TunnelState> {
 
 impl Tunnel {
     /// Creates a tunnel over `conn`, from which `already` was read before. The writer task runs
-    /// until the tunnel ends; the session has to poll the inbox.
+    /// until the tunnel ends; the session has to poll the inbox, on this executor thread.
     pub fn new(conn: Arc<Conn>, already: Vec<u8>, policy: Policy) -> (Self, Inbox) {
+        Self::on(ShardId::current(), conn, already, policy)
+    }
+
+    /// Creates a tunnel whose session runs on another executor thread.
+    pub fn on(thread: ShardId, conn: Arc<Conn>, already: Vec<u8>, policy: Policy) -> (Self, Inbox) {
         let shared = Arc::new(TunnelShared {
             state: Mutex::new(TunnelState::new(&policy)),
+            thread,
             conn: Arc::downgrade(&conn),
         });
         let (send, receive) = match policy.speed {
             Some(speed) => (Some(speed.send), Some(speed.receive)),
             None => (None, None),
         };
-        crate::net::spawn(OutboxWriter::new(
-            shared.clone(),
-            conn.clone(),
-            policy.version,
-            send,
-        ));
+        let writer = OutboxWriter::new(shared.clone(), conn.clone(), policy.version, send);
+        crate::net::spawn_on(thread, writer);
         let tunnel = Self(shared);
         // Measured while no payload in flight can lengthen the round trip.
         lock(&tunnel.0).measure();
@@ -234,6 +237,12 @@ impl Tunnel {
         let mut state = lock(&self.0);
         let step = state.closing.begin();
         state.apply(step);
+        state.end_rest();
+    }
+
+    /// Makes the session check its deadlines soon, after these may have changed.
+    pub fn end_rest(&self) {
+        lock(&self.0).end_rest();
     }
 
     /// Sends the frames that wait in the outbox and ends the tunnel, cutting its open streams.
@@ -350,6 +359,11 @@ impl Tunnel {
         lock(&self.0).sent.until(Tick::now())
     }
 
+    /// Returns the executor thread of the tunnel.
+    pub fn thread(&self) -> ShardId {
+        self.0.thread
+    }
+
     /// Whether both handles refer to the same tunnel.
     pub fn is(&self, other: &Tunnel) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -360,6 +374,7 @@ impl Tunnel {
         let streams = state.streams.len();
         let step = state.closing.received(streams);
         state.apply(step);
+        state.rests = false;
     }
 }
 

@@ -5,7 +5,7 @@ use super::stream_state::{CloseReason, StreamState};
 use super::tunnel_state::TunnelState;
 use super::{lock, Tunnel};
 use crate::net::clock::Tick;
-use crate::net::Conn;
+use crate::net::{Conn, ShardId};
 use crate::wire::frame::{Header, ResetCode, StreamId};
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::io;
@@ -23,6 +23,11 @@ pub struct Stream {
 impl Stream {
     pub(super) fn new(tunnel: Tunnel, stream_id: StreamId) -> Self {
         Self { tunnel, stream_id }
+    }
+
+    /// Returns the executor thread of the tunnel.
+    pub fn thread(&self) -> ShardId {
+        self.tunnel.thread()
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut TunnelState, StreamId) -> T) -> T {

@@ -62,6 +62,8 @@ pub(super) struct TunnelState {
     pub sent: Tick,
     /// The inbox's waker, while it must not read.
     pub inbox: Option<Waker>,
+    /// Whether the inbox checks no deadlines of streams for now; see [`Self::end_rest`].
+    pub rests: bool,
     pub parking: Parking,
     /// The task that waits until the tunnel is parked or unused.
     pub parker: Option<Waker>,
@@ -96,6 +98,7 @@ impl TunnelState {
             waiting: 0,
             sent: Tick::now(),
             inbox: None,
+            rests: false,
             parking: Parking::None,
             parker: None,
             over: false,
@@ -179,6 +182,18 @@ impl TunnelState {
         }
     }
 
+    /// Whether no stream and no end of the tunnel has a deadline.
+    pub fn is_quiet(&self) -> bool {
+        self.streams.is_empty() && self.closing == Closing::Open && !self.over
+    }
+
+    /// Lets the inbox check deadlines at its usual interval again.
+    pub fn end_rest(&mut self) {
+        if std::mem::take(&mut self.rests) {
+            self.wake_inbox();
+        }
+    }
+
     /// Grants turns to waiting streams, until `most` have one.
     pub fn admit(&mut self, most: usize) {
         while self.outbox.scheduler.granted() < most {
@@ -217,6 +232,7 @@ impl TunnelState {
     /// ping; in GT/1 its kernel has to acknowledge the stream's first bytes.
     pub fn begin_stream(&mut self) {
         let now = Instant::now();
+        self.end_rest();
         if self.liveness.begin_stream(now) {
             if self.version == Version::Two {
                 self.ping(now);
@@ -409,6 +425,7 @@ impl TunnelState {
         }
         self.streams.insert(stream_id, stream);
         self.traffic.count_stream();
+        self.rests = false;
         true
     }
 }

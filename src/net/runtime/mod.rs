@@ -4,9 +4,12 @@
 //! wait in a reactor that arms each socket anew for each wait and makes five calls for a turn: 14
 //! system calls at each end for one request of one visitor, instead of 5. Here a `shard` waits in
 //! one epoll for all that can wake a task: sockets, which are registered once (`source`), deadlines
-//! (`timer`, `wheel`), and other threads. Where there is no epoll, `portable` is async-std's own
+//! (`timer`, `wheel`), and other threads. With several threads, each has its own tasks and sockets, so
+//! that no byte crosses from one to another. Where there is no epoll, `portable` is async-std's own
 //! runtime.
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod costly;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod shard;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -16,15 +19,25 @@ mod timer;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod wheel;
 #[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(feature = "server")]
+pub use costly::costly_step;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 use shard as system;
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub use {shard::set_threads, source::PollSource, timer::Timer};
+pub use {
+    shard::{set_threads, ShardId},
+    source::PollSource,
+    timer::Timer,
+};
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 #[path = "portable.rs"]
 mod system;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub use system::{set_threads, PollSource, Timer};
+#[cfg(feature = "server")]
+pub use system::costly_step;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub use system::{set_threads, PollSource, ShardId, Timer};
 
 use crate::sync::Mutex;
 use std::future::{poll_fn, Future};
@@ -73,12 +86,17 @@ impl<T: AsFd> PollSource<T> {
     }
 }
 
-/// Spawns a detached task on the executor.
+/// Spawns a detached task on this executor thread.
 ///
 /// All tasks have one type: otherwise the program would contain the executor's code for a task, half
 /// a KiB or more, once for each type.
 pub fn spawn(task: impl Future<Output = ()> + Send + 'static) {
-    system::spawn(Box::pin(task));
+    spawn_on(ShardId::current(), task);
+}
+
+/// Spawns a detached task on an executor thread.
+pub fn spawn_on(thread: ShardId, task: impl Future<Output = ()> + Send + 'static) {
+    system::spawn(thread, Box::pin(task));
 }
 
 /// Runs blocking work on a thread of the blocking pool.

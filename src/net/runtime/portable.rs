@@ -29,6 +29,16 @@ impl<T: AsFd> PollSource<T> {
         })
     }
 
+    /// Registers a listener.
+    pub fn shared(io: T) -> io::Result<Self> {
+        Self::new(io, &[Interest::Read])
+    }
+
+    /// Does nothing: all threads share the reactor.
+    pub fn move_to(&self, _: ShardId) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Returns the socket.
     pub fn get_ref(&self) -> &T {
         self.io.get_ref()
@@ -98,6 +108,11 @@ impl Timer {
         self.0.set_after(time);
     }
 
+    /// Sets the time after which it is ready.
+    pub fn set_about(&mut self, time: Duration) {
+        self.set_after(time);
+    }
+
     /// Sets the time at which it is ready.
     pub fn set_at(&mut self, due: Instant) {
         self.0.set_at(due);
@@ -112,12 +127,42 @@ impl Future for Timer {
     }
 }
 
+/// Does not wait: async-std's threads have no turns.
+#[cfg(feature = "server")]
+pub async fn costly_step() {}
+
 /// Sets the number of executor threads. Call it before the first task or socket.
 pub fn set_threads(threads: usize) {
     std::env::set_var("ASYNC_STD_THREAD_COUNT", threads.to_string());
 }
 
+/// The executor's threads, which share all tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardId;
+
+impl ShardId {
+    /// Returns the threads.
+    pub fn current() -> Self {
+        Self
+    }
+
+    /// Returns 0.
+    pub fn index(self) -> usize {
+        0
+    }
+
+    /// Returns the threads.
+    pub fn all() -> impl Iterator<Item = Self> {
+        std::iter::once(Self)
+    }
+
+    /// Returns the threads.
+    pub fn next() -> Self {
+        Self
+    }
+}
+
 /// Spawns a detached task.
-pub(super) fn spawn(task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+pub(super) fn spawn(_: ShardId, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
     async_std::task::spawn(task);
 }

@@ -1,6 +1,7 @@
-//! An executor thread: it runs tasks, and waits in one epoll for everything that can wake one of
-//! them: sockets, timers, and other threads.
+//! An executor thread with its tasks. It waits in one epoll for everything that can wake one of them:
+//! sockets, timers, and other threads.
 
+use super::costly;
 use super::source::SourceState;
 use super::wheel::{Key, Wheel};
 use crate::sync::Mutex;
@@ -20,10 +21,10 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
-/// The tasks of all threads.
-static EXECUTOR: StaticExecutor = StaticExecutor::new();
 /// Number of threads that [`shards`] starts.
 static THREADS: AtomicUsize = AtomicUsize::new(1);
+/// Number of times that [`ShardId::next`] was called.
+static CHOSEN: AtomicUsize = AtomicUsize::new(0);
 
 /// Maximum number of events taken at a time.
 const EVENTS: usize = 128;
@@ -35,8 +36,10 @@ thread_local! {
     static CURRENT: Cell<Option<&'static Shard>> = const { Cell::new(None) };
 }
 
-/// What one executor thread waits for.
+/// One executor thread: its tasks, and what they wait for. They never move to another thread.
 pub struct Shard {
+    id: ShardId,
+    executor: StaticExecutor,
     pub(super) epoll: OwnedFd,
     pub(super) sources: Mutex<Slab<Arc<SourceState>>>,
     parker: Arc<Parker>,
@@ -50,13 +53,43 @@ pub fn set_threads(threads: usize) {
     THREADS.store(threads.max(1), Ordering::Relaxed);
 }
 
-/// Spawns a detached task.
-pub(super) fn spawn(task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) {
-    // A task of a process without threads would never run.
-    if let Err(e) = shards() {
-        log::error!("starting the executor: {e}");
+/// The number of an executor thread, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardId(usize);
+
+impl ShardId {
+    /// Returns the thread that this code runs on; the first one if it is none of them.
+    pub fn current() -> Self {
+        CURRENT.get().map_or(Self(0), |shard| shard.id)
     }
-    EXECUTOR.spawn(task).detach();
+
+    /// Returns all threads.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..THREADS.load(Ordering::Relaxed)).map(Self)
+    }
+
+    /// Returns each thread in turn, to spread what lasts.
+    pub fn next() -> Self {
+        Self(CHOSEN.fetch_add(1, Ordering::Relaxed) % THREADS.load(Ordering::Relaxed))
+    }
+
+    /// Returns the number.
+    pub fn index(self) -> usize {
+        self.0
+    }
+
+    pub(super) fn shard(self) -> io::Result<&'static Shard> {
+        let shard = shards()?.get(self.0);
+        shard.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+/// Spawns a detached task on an executor thread.
+pub(super) fn spawn(id: ShardId, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) {
+    match id.shard() {
+        Ok(shard) => shard.executor.spawn(task).detach(),
+        Err(e) => log::error!("starting the executor: {e}"),
+    }
 }
 
 /// Returns all shards; starts their threads the first time.
@@ -72,7 +105,7 @@ fn shards() -> io::Result<&'static [Shard]> {
     }
     let count = THREADS.load(Ordering::Relaxed);
     let shards: Vec<Shard> = (0..count)
-        .map(|_| Shard::new())
+        .map(|number| Shard::new(ShardId(number)))
         .collect::<io::Result<_>>()?;
     let shards = SHARDS.get_or_init(|| shards);
     for shard in shards {
@@ -84,7 +117,7 @@ fn shards() -> io::Result<&'static [Shard]> {
 }
 
 impl Shard {
-    fn new() -> io::Result<Self> {
+    fn new(id: ShardId) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         // Edge-triggered, each write is an event, so that it need not be read.
@@ -96,6 +129,8 @@ impl Shard {
             flags,
         )?;
         Ok(Self {
+            id,
+            executor: StaticExecutor::new(),
             epoll,
             sources: Mutex::default(),
             parker: Arc::new(Parker {
@@ -109,11 +144,10 @@ impl Shard {
 
     /// Returns the shard of this thread, or else the first one.
     pub fn current() -> io::Result<&'static Self> {
-        if let Some(shard) = CURRENT.get() {
-            return Ok(shard);
+        match CURRENT.get() {
+            Some(shard) => Ok(shard),
+            None => ShardId(0).shard(),
         }
-        let first = shards()?.first();
-        first.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Runs tasks for good.
@@ -123,11 +157,11 @@ impl Shard {
         while catch_unwind(AssertUnwindSafe(|| self.run_tasks())).is_err() {}
     }
 
-    fn run_tasks(&self) {
+    fn run_tasks(&'static self) {
         let waker = Waker::from(self.parker.clone());
         let mut cx = Context::from_waker(&waker);
         // Each poll runs what is ready, up to a limit that keeps sockets from waiting.
-        let mut tasks = pin!(EXECUTOR.run(pending::<()>()));
+        let mut tasks = pin!(self.executor.run(pending::<()>()));
         while tasks.as_mut().poll(&mut cx).is_pending() {
             self.wait();
         }
@@ -135,6 +169,7 @@ impl Shard {
 
     /// Waits for events and deadlines, unless a task is ready, and wakes the tasks that they are for.
     fn wait(&self) {
+        costly::begin_turn();
         // From here on other threads interrupt the wait: the next deadline must be read after that.
         let timeout = match self.parker.begin_wait() {
             true => self.next_timeout(),
@@ -187,13 +222,13 @@ impl Shard {
         since.as_secs().saturating_mul(1000) + u64::from(since.subsec_millis())
     }
 
-    /// Sets a timer that wakes a task at `deadline`, at most a millisecond later.
-    pub(super) fn set_timer(&self, deadline: Instant, waker: &Waker) -> Key {
+    /// Sets a timer that wakes a task at `deadline`, at most a millisecond and the `slack`
+    /// (milliseconds) later. Those with slack fire at multiples of the largest power of two in it.
+    pub(super) fn set_timer(&self, deadline: Instant, slack: u32, waker: &Waker) -> Key {
         let since = deadline.saturating_duration_since(self.start);
-        let key = self
-            .timers
-            .lock()
-            .insert(self.millis(since) + 1, waker.clone());
+        let step = u64::from((slack / 2 + 1).next_power_of_two());
+        let time = (self.millis(since) + 1).next_multiple_of(step);
+        let key = self.timers.lock().insert(time, waker.clone());
         self.interrupt_from_other_thread();
         key
     }

@@ -4,7 +4,7 @@
 //! again if there may be more to do, so that an event that comes meanwhile is never lost, whichever
 //! thread it comes on.
 
-use super::shard::Shard;
+use super::shard::{Shard, ShardId};
 use super::{Interest, Outcome, Readiness};
 use crate::sync::Mutex;
 use rustix::event::epoll;
@@ -68,34 +68,90 @@ impl SourceState {
 /// A non-blocking socket, or another descriptor that epoll supports. One task may wait for each
 /// interest at a time.
 pub struct PollSource<T: AsFd> {
-    shard: &'static Shard,
     state: Arc<SourceState>,
-    key: usize,
+    place: Mutex<Place>,
     io: T,
+}
+
+/// Where a source is registered.
+#[derive(Clone, Copy)]
+struct Place {
+    shard: &'static Shard,
+    key: usize,
+}
+
+impl Place {
+    fn new(shard: &'static Shard, state: &Arc<SourceState>) -> Self {
+        let key = shard.sources.lock().insert(state.clone());
+        Self { shard, key }
+    }
+
+    fn data(self) -> epoll::EventData {
+        epoll::EventData::new_u64(self.key as u64)
+    }
+
+    fn remove(self) {
+        let state = self.shard.sources.lock().try_remove(self.key);
+        // Its wakers may drop tasks, and with them other sources.
+        drop(state);
+    }
 }
 
 impl<T: AsFd> PollSource<T> {
     /// Registers `io`, which must be non-blocking, with this thread's epoll, or with that of the first
     /// executor thread. `ready` names the interests that are likely to succeed at once.
     pub fn new(io: T, ready: &[Interest]) -> io::Result<Self> {
-        let shard = Shard::current()?;
+        Self::with_flags(io, ready, TOLD)
+    }
+
+    /// Registers a listener that other threads wait for, too: each connection wakes one of them.
+    pub fn shared(io: T) -> io::Result<Self> {
+        let mut flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        if ShardId::all().nth(1).is_some() {
+            flags |= epoll::EventFlags::EXCLUSIVE;
+        }
+        Self::with_flags(io, &[Interest::Read], flags)
+    }
+
+    fn with_flags(io: T, ready: &[Interest], flags: epoll::EventFlags) -> io::Result<Self> {
         let state = Arc::new(SourceState::default());
         for way in ready {
             state.ready.fetch_or(way.bit(), Ordering::SeqCst);
         }
-        let key = shard.sources.lock().insert(state.clone());
+        let place = Place::new(Shard::current()?, &state);
         let source = Self {
-            shard,
             state,
-            key,
+            place: Mutex::new(place),
             io,
         };
-        epoll::add(&shard.epoll, &source.io, source.data(), TOLD)?;
+        epoll::add(&place.shard.epoll, &source.io, place.data(), flags)?;
         Ok(source)
     }
 
-    fn data(&self) -> epoll::EventData {
-        epoll::EventData::new_u64(self.key as u64)
+    /// Moves the registration to the epoll of another thread, whose tasks will wait for it from now
+    /// on. No event is lost: the new epoll reports what the source is ready for.
+    pub fn move_to(&self, id: ShardId) -> io::Result<()> {
+        let shard = id.shard()?;
+        let mut place = self.place.lock();
+        if std::ptr::eq(place.shard, shard) {
+            return Ok(());
+        }
+        let new = Place::new(shard, &self.state);
+        // Those that have lacked room once are registered for it, too.
+        let flags = match self.state.tells_of_room.load(Ordering::SeqCst) {
+            true => TOLD | epoll::EventFlags::OUT,
+            false => TOLD,
+        };
+        if let Err(e) = epoll::add(&shard.epoll, &self.io, new.data(), flags) {
+            drop(place);
+            new.remove();
+            return Err(e.into());
+        }
+        let old = std::mem::replace(&mut *place, new);
+        drop(place);
+        let _ = epoll::delete(&old.shard.epoll, &self.io);
+        old.remove();
+        Ok(())
     }
 
     /// Returns the socket.
@@ -106,7 +162,7 @@ impl<T: AsFd> PollSource<T> {
     /// Ends the registration. Closing is enough unless another process shares the descriptor.
     pub fn withdraw(&self) {
         // The descriptor may be closed already.
-        let _ = epoll::delete(&self.shard.epoll, &self.io);
+        let _ = epoll::delete(&self.place.lock().shard.epoll, &self.io);
     }
 
     /// Ready when a call is likely not to block.
@@ -137,7 +193,8 @@ impl<T: AsFd> PollSource<T> {
         // once.
         if way == Interest::Write && !self.state.tells_of_room.swap(true, Ordering::SeqCst) {
             let flags = TOLD | epoll::EventFlags::OUT;
-            epoll::modify(&self.shard.epoll, &self.io, self.data(), flags)?;
+            let place = self.place.lock();
+            epoll::modify(&place.shard.epoll, &self.io, place.data(), flags)?;
         }
         Poll::Pending
     }
@@ -185,9 +242,8 @@ impl<T: AsFd + fmt::Debug> fmt::Debug for PollSource<T> {
 impl<T: AsFd> Drop for PollSource<T> {
     /// The kernel drops the registration with the last descriptor.
     fn drop(&mut self) {
-        let state = self.shard.sources.lock().try_remove(self.key);
-        // Its wakers may drop tasks, and with them other sources.
-        drop(state);
+        let place = *self.place.lock();
+        place.remove();
     }
 }
 

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 /// A future that is ready at a time, at most a millisecond late. It may be set again.
 pub struct Timer {
     due: Option<Instant>,
+    /// Milliseconds by which it may be late, so that timers fire together.
+    slack: u32,
     /// Its place on a wheel, once it was polled.
     place: Option<(&'static Shard, Key)>,
 }
@@ -19,7 +21,7 @@ impl Timer {
     pub fn after(time: Duration) -> Self {
         Self {
             due: Instant::now().checked_add(time),
-            place: None,
+            ..Self::never()
         }
     }
 
@@ -27,7 +29,7 @@ impl Timer {
     pub fn at(due: Instant) -> Self {
         Self {
             due: Some(due),
-            place: None,
+            ..Self::never()
         }
     }
 
@@ -35,6 +37,7 @@ impl Timer {
     pub fn never() -> Self {
         Self {
             due: None,
+            slack: 0,
             place: None,
         }
     }
@@ -43,12 +46,21 @@ impl Timer {
     pub fn set_after(&mut self, time: Duration) {
         self.cancel();
         self.due = Instant::now().checked_add(time);
+        self.slack = 0;
+    }
+
+    /// Sets the time after which it is ready, at most a sixteenth later: many such timers wake the
+    /// thread together.
+    pub fn set_about(&mut self, time: Duration) {
+        self.set_after(time);
+        self.slack = u32::try_from(time.as_millis() / 16).unwrap_or(u32::MAX);
     }
 
     /// Sets the time at which it is ready.
     pub fn set_at(&mut self, due: Instant) {
         self.cancel();
         self.due = Some(due);
+        self.slack = 0;
     }
 
     fn cancel(&mut self) {
@@ -75,7 +87,7 @@ impl Future for Timer {
             }
         }
         match Shard::current() {
-            Ok(shard) => self.place = Some((shard, shard.set_timer(due, cx.waker()))),
+            Ok(shard) => self.place = Some((shard, shard.set_timer(due, self.slack, cx.waker()))),
             // Without an executor no task runs, so this cannot wait either.
             Err(_) => return Poll::Ready(()),
         }

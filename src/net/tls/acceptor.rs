@@ -2,7 +2,7 @@
 
 use super::verify::version1_key;
 use super::{invalid, pem, provider, Conn, Socket, Stream};
-use crate::net::with_read_buf;
+use crate::net::{costly_step, with_read_buf};
 use async_tls::pki_types::PrivateKeyDer;
 use async_tls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use async_tls::rustls::{self, version, InconsistentKeys, SupportedProtocolVersion};
@@ -60,8 +60,9 @@ impl Acceptor {
         Ok(Self(Arc::new(config).into()))
     }
 
-    /// Performs the handshake.
+    /// Performs the handshake. Its first step, which has the signature, waits for its turn.
     pub async fn accept(&self, socket: Socket) -> io::Result<Conn> {
+        costly_step().await;
         let stream = self.0.accept(socket).await?;
         Ok(Conn::from(Stream::from(stream)))
     }

@@ -44,7 +44,7 @@ impl Registry {
         });
         inner.held.hold(id, hosts, right);
         drop(inner);
-        self.changed_event.notify(usize::MAX);
+        self.notify_changed();
     }
 
     /// Ends [`Registry::hold`]: visitors wait for the client here. Returns the client's right to
@@ -58,7 +58,7 @@ impl Registry {
             inner.reservations.restore_host(host, Some(id.into()), now);
         }
         drop(inner);
-        self.changed_event.notify(usize::MAX);
+        self.notify_changed();
         Some(right)
     }
 
@@ -83,7 +83,7 @@ impl Registry {
     pub async fn all_moved(&self) {
         let is_one = |member: &PoolEntry| member.tunnel.version() == Version::One;
         loop {
-            let arrival = self.next_registration();
+            let ended = self.tunnel_ended_event.listen();
             let stays = {
                 let inner = self.lock();
                 let mut clients = inner.clients.values();
@@ -92,7 +92,7 @@ impl Registry {
             if !stays {
                 return;
             }
-            arrival.await;
+            ended.await;
         }
     }
 
@@ -185,7 +185,7 @@ impl Registry {
             });
         }
         drop(inner);
-        self.changed_event.notify(usize::MAX);
+        self.notify_changed();
         Ok(opened)
     }
 

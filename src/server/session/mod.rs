@@ -4,6 +4,7 @@ mod changes;
 mod leaving;
 
 use super::auth_api::{AuthApi, GrantedPrefixes};
+use super::connection_limit::Permit;
 use super::handshake::{LoginRejection, VerifiedHello};
 use super::incoming::Incoming;
 use super::login::{admit, all_granted, reject, Authenticated};
@@ -13,7 +14,7 @@ use super::state::ServerState;
 use super::users::{Admission, LoginProof, LoginVerdict};
 use super::{ports, visitor};
 use crate::handover::MovedTunnel;
-use crate::net::{timeout, Conn, Socket, TaskGuard};
+use crate::net::{self, timeout, Conn, ShardId, Socket, TaskGuard};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::{self, Event, Inbox, PeerRole, Policy, Tunnel, DELIVERY_TIMEOUT};
 use crate::wire::codec::HelloReader;
@@ -60,7 +61,7 @@ pub async fn serve(
         peer,
         head: rest,
         handshake_guard,
-        permit: _permit,
+        permit,
         ..
     } = incoming;
     let verified = verified.unwrap_or(Err(LoginRejection::Silent));
@@ -68,7 +69,6 @@ pub async fn serve(
         Ok((hello, verdict)) => admit(&state, peer, hello, verdict).await,
         Err(rejected) => Err(rejected),
     };
-    let _serving = state.serving.begin();
     let connection = Connection {
         conn,
         peer,
@@ -76,17 +76,18 @@ pub async fn serve(
         rest,
         origin: TunnelOrigin::Client,
         handshake_guard,
+        held: (state.serving.begin(), Some(permit)),
     };
     start(state, settings, connection, authenticated).await;
 }
 
 /// Serves a tunnel that another process has served before.
 pub async fn adopt(state: Arc<ServerState>, moved: MovedTunnel, socket: Socket) {
-    let (_serving, handshake_guard) = (state.serving.begin(), state.handshakes.begin());
+    let (serving, handshake_guard) = (state.serving.begin(), state.handshakes.begin());
     let (Some(hello), Ok(peer)) = (read_registration(&moved.hello), socket.peer_addr()) else {
         return log::warn!("a tunnel moved from another process is invalid and was closed");
     };
-    let _permit = state.connection_limit.take(peer.ip());
+    let permit = state.connection_limit.take(peer.ip());
     let settings = state.settings.get();
     let verdict = settings.users.check_login(&hello.id, &hello.secret);
     let authenticated = admit(&state, peer, hello, verdict).await;
@@ -102,6 +103,7 @@ pub async fn adopt(state: Arc<ServerState>, moved: MovedTunnel, socket: Socket) 
             false => TunnelOrigin::Client,
         },
         handshake_guard,
+        held: (serving, permit),
     };
     start(state, settings, connection, authenticated).await;
 }
@@ -131,7 +133,12 @@ struct Connection {
     origin: TunnelOrigin,
     /// Held until the tunnel is registered or rejected.
     handshake_guard: TaskGuard,
+    /// Held until the connection is closed.
+    held: Held,
 }
+
+/// What counts a tunnel's connection. One adopted from another process may be one too many.
+type Held = (TaskGuard, Option<Permit>);
 
 /// The origin of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +149,7 @@ enum TunnelOrigin {
     Process { last_stream: StreamId },
 }
 
-/// Serves the tunnel of an admitted client, or rejects the client.
+/// Spawns the session of an admitted client, or rejects the client.
 async fn start(
     state: Arc<ServerState>,
     settings: Arc<Settings>,
@@ -156,6 +163,7 @@ async fn start(
         rest,
         origin,
         handshake_guard,
+        held,
     } = connection;
     let handshake_guard = authenticated.is_ok().then_some(handshake_guard);
     match authenticated {
@@ -172,7 +180,11 @@ async fn start(
                 credit: authenticated.window,
                 ..Policy::new(version, PeerRole::Client, shortest)
             };
-            let (tunnel, inbox) = Tunnel::new(conn, rest, policy);
+            let thread = ShardId::next();
+            if let Err(e) = conn.move_to(thread) {
+                return log::warn!("serving the tunnel of {peer}: {e}");
+            }
+            let (tunnel, inbox) = Tunnel::on(thread, conn, rest, policy);
             let session = ServerSession {
                 state,
                 peer,
@@ -188,9 +200,9 @@ async fn start(
                 }),
                 tunnel,
             };
-            session
-                .run(authenticated.services, inbox, origin, handshake_guard)
-                .await;
+            // A task of its own: nothing of the handshake stays in memory.
+            let running = session.run(authenticated.services, inbox, origin, handshake_guard, held);
+            net::spawn_on(thread, running);
         }
         Err(LoginRejection::Silent) => log::debug!("{peer}: no hello of a tunnel arrived in time"),
         Err(LoginRejection::SelfTestExpired) => log::debug!("{peer}: the self test has ended"),
@@ -283,6 +295,7 @@ impl ServerSession {
         mut inbox: Inbox,
         origin: TunnelOrigin,
         handshake_guard: Option<TaskGuard>,
+        _held: Held,
     ) {
         let (id, peer, is_self_test) = (&self.id, self.peer, self.is_self_test);
         let registry = &self.state.registry;
@@ -420,6 +433,7 @@ impl ServerSession {
         }
         let speed = auth.admission.limits.speed;
         drop(auth);
+        self.tunnel.end_rest();
         self.state.rate_limits.for_user(&self.id, speed);
         let held = self.as_login(|login| self.state.registry.enforce(login));
         if let Err(code) = held {
@@ -495,9 +509,10 @@ impl ServerSession {
                     if inbox.is_held_back() {
                         self.tunnel.signal(Signal::Ping);
                     }
-                    if let Some(why) = self.death_reason(inbox.silence(), &mut pinged) {
-                        return TunnelEnd::Ended(why);
-                    }
+                    let next_check = match self.check_alive(inbox.silence(), &mut pinged) {
+                        Ok(next_check) => next_check,
+                        Err(why) => return TunnelEnd::Ended(why),
+                    };
                     let stopped = self.state.stop.is_triggered();
                     if self.tunnel.is_open() || self.tunnel.streams() > 0 || stopped {
                         drained = None;
@@ -508,6 +523,9 @@ impl ServerSession {
                     }
                     if !stopped && registry.is_retry_due(&self.id) {
                         self.serve_ports(self.as_login(|login| registry.retry_ports(login)));
+                    }
+                    if !registry.misses_ports(&self.id) {
+                        inbox.rest(next_check);
                     }
                 }
                 Event::End(Ok(())) => return TunnelEnd::Ended(CLOSED_NORMALLY.to_owned()),
@@ -520,14 +538,16 @@ impl ServerSession {
         }
     }
 
-    /// Returns the reason why a client that has been silent for this long counts as dead; `None` if
-    /// it does not. Pings it in time before.
-    fn death_reason(&self, silence: Duration, pinged: &mut Instant) -> Option<String> {
+    /// Returns the time up to the next check, or the reason why a client that has been silent for
+    /// this long counts as dead. Pings it in time before.
+    fn check_alive(&self, silence: Duration, pinged: &mut Instant) -> Result<Duration, String> {
         let (unidirectional, timeout) = {
             let settings = &self.auth().settings;
             (settings.unidirectional, settings.timeout)
         };
-        let timeout = timeout?;
+        let Some(timeout) = timeout else {
+            return Ok(Duration::MAX);
+        };
         let tunnel = &self.tunnel;
         let answers = tunnel.version() == Version::Two;
         // A GT/1 client that only receives, as during an upload, sends nothing. A GT/2 client
@@ -539,26 +559,31 @@ impl ServerSession {
             silence.min(tunnel.sent())
         };
         if since >= timeout {
-            return Some(format!("nothing was heard for {silence:?}"));
+            return Err(format!("nothing was heard for {silence:?}"));
         }
         if tunnel.is_black_hole(BLACK_HOLE_TIMEOUT) {
-            return Some(format!(
+            return Err(format!(
                 "nothing was heard for {silence:?} while visitors wait"
             ));
         }
+        let left = timeout.saturating_sub(since);
+        if !answers {
+            return Ok(left);
+        }
         let pause = timeout / PINGS_PER_TIMEOUT;
-        if answers && silence >= pause && pinged.elapsed() >= pause {
+        if silence >= pause && pinged.elapsed() >= pause {
             *pinged = Instant::now();
             tunnel.ping();
         }
-        None
+        let next_ping = pause.saturating_sub(silence.min(pinged.elapsed()));
+        Ok(left.min(next_ping))
     }
 
     /// Accepts visitors on the client's ports.
     fn serve_ports(&self, opened: Vec<ports::OpenedPort>) {
         for port in opened {
             log::info!("Listening TCP id={} addr={}", self.id, port.listener.addr());
-            crate::net::spawn(visitor::accept_port(
+            net::spawn(visitor::accept_port(
                 self.state.clone(),
                 self.id.clone(),
                 port,

@@ -35,6 +35,7 @@ impl Crowd {
         let state = Mutex::new(TunnelState::new(&policy));
         let mut crowd = Self {
             tunnel: Tunnel(Arc::new(TunnelShared {
+                thread: ShardId::current(),
                 state,
                 conn: Weak::new(),
             })),
