@@ -1,7 +1,7 @@
 //! A token bucket: a rate in bytes a second, granted in small steps. Tunnels that share a bucket
 //! share its rate.
 
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,8 @@ const MIN_GRANT: u64 = 8 * 1024;
 pub struct TokenBucket {
     /// Whether there is a rate. Without one, a grant must not cost a lock and a clock reading.
     limited: AtomicBool,
-    inner: Mutex<BucketState>,
+    /// Present once there was a rate: most tunnels never have one.
+    inner: Mutex<Option<Box<BucketState>>>,
 }
 
 struct BucketState {
@@ -31,21 +32,25 @@ const NANO: i128 = 1_000_000_000;
 impl TokenBucket {
     /// Creates a bucket with a rate in bytes a second; 0 is no limit.
     pub fn new(rate: u64) -> Self {
-        Self {
-            limited: AtomicBool::new(rate > 0),
-            inner: Mutex::new(BucketState {
-                rate: rate.max(1),
-                tokens: 0,
-                at: Instant::now(),
-            }),
+        let bucket = Self {
+            limited: AtomicBool::new(false),
+            inner: Mutex::default(),
+        };
+        if rate > 0 {
+            bucket.set_rate(rate);
         }
+        bucket
     }
 
     /// Sets the rate in bytes a second; 0 is no limit. Tunnels that wait ask again at the time that
     /// they were given before.
     pub fn set_rate(&self, rate: u64) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
+        if rate == 0 && inner.is_none() {
+            return;
+        }
         let now = Instant::now();
+        let inner = inner.get_or_insert_with(|| Box::new(BucketState::new(now)));
         if self.is_limited() {
             inner.fill(now);
         } else {
@@ -67,7 +72,8 @@ impl TokenBucket {
         if !self.is_limited() {
             return None;
         }
-        let piece = self.lock().most().min(MIN_GRANT);
+        let inner = self.inner.lock();
+        let piece = inner.as_ref()?.most().min(MIN_GRANT);
         Some(usize::try_from(piece).unwrap_or(usize::MAX))
     }
 
@@ -76,7 +82,10 @@ impl TokenBucket {
         if !self.is_limited() {
             return Ok(wanted);
         }
-        self.lock().grant(wanted, Instant::now())
+        match &mut *self.inner.lock() {
+            Some(inner) => inner.grant(wanted, Instant::now()),
+            None => Ok(wanted),
+        }
     }
 
     /// Takes the tokens for bytes that have moved.
@@ -84,18 +93,23 @@ impl TokenBucket {
         if !self.is_limited() {
             return;
         }
-        let mut inner = self.lock();
         // A `usize` has at most 64 bits on every supported target.
         let spent = (n as i128) * NANO;
-        inner.tokens = inner.tokens.saturating_sub(spent);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BucketState> {
-        self.inner.lock()
+        if let Some(inner) = &mut *self.inner.lock() {
+            inner.tokens = inner.tokens.saturating_sub(spent);
+        }
     }
 }
 
 impl BucketState {
+    fn new(now: Instant) -> Self {
+        Self {
+            rate: 1,
+            tokens: 0,
+            at: now,
+        }
+    }
+
     /// Returns the capacity in bytes.
     fn most(&self) -> u64 {
         let most = u128::from(self.rate) * BURST.as_nanos() / Duration::from_secs(1).as_nanos();
@@ -132,21 +146,27 @@ impl BucketState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::MutexGuard;
     use proptest::prelude::*;
+
+    fn state(bucket: &TokenBucket) -> MutexGuard<'_, Option<Box<BucketState>>> {
+        bucket.inner.lock()
+    }
 
     /// Moves as much as is granted, on a clock of its own, and returns how much that was.
     fn moved_in(rate: u64, piece: usize, time: Duration) -> u128 {
         let bucket = TokenBucket::new(rate);
-        let begin = bucket.lock().at;
+        let begin = state(&bucket).as_ref().unwrap().at;
         let mut now = begin;
         let mut moved = 0;
         while now < begin + time {
-            let granted = bucket.lock().grant(piece, now);
+            let granted = state(&bucket).as_mut().unwrap().grant(piece, now);
             match granted {
                 Ok(n) => {
                     assert!(n > 0 && n <= piece);
                     moved += n as u128;
-                    let mut inner = bucket.lock();
+                    let mut inner = state(&bucket);
+                    let inner = inner.as_mut().unwrap();
                     inner.tokens -= (n as i128) * NANO;
                 }
                 Err(later) => {
@@ -173,20 +193,31 @@ mod tests {
     #[test]
     fn unused_tokens_are_kept_for_100_ms_only() {
         let bucket = TokenBucket::new(1_000_000);
-        let later = bucket.lock().at + Duration::from_secs(60);
-        assert_eq!(bucket.lock().grant(usize::MAX, later), Ok(100_000));
+        let later = state(&bucket).as_ref().unwrap().at + Duration::from_secs(60);
+        assert_eq!(
+            state(&bucket).as_mut().unwrap().grant(usize::MAX, later),
+            Ok(100_000)
+        );
     }
 
     #[test]
     fn an_overdraft_of_several_threads_is_paid_back() {
         let bucket = TokenBucket::new(1_000_000);
-        let full = bucket.lock().at + BURST;
+        let full = state(&bucket).as_ref().unwrap().at + BURST;
         // Three threads are granted the full bucket before one of them takes its tokens.
         for _ in 0..3 {
-            assert_eq!(bucket.lock().grant(usize::MAX, full), Ok(100_000));
+            assert_eq!(
+                state(&bucket).as_mut().unwrap().grant(usize::MAX, full),
+                Ok(100_000)
+            );
         }
         (0..3).for_each(|_| bucket.take(100_000));
-        let again = bucket.lock().grant(1000, full).unwrap_err() - full;
+        let again = state(&bucket)
+            .as_mut()
+            .unwrap()
+            .grant(1000, full)
+            .unwrap_err()
+            - full;
         let right = Duration::from_millis(201);
         assert!(again >= right && again < right + BURST / 10, "{again:?}");
     }
@@ -194,11 +225,11 @@ mod tests {
     #[test]
     fn the_largest_rate_does_not_overflow() {
         let bucket = TokenBucket::new(u64::MAX);
-        let later = bucket.lock().at + Duration::from_secs(60);
-        assert!(bucket.lock().grant(65536, later).is_ok());
+        let later = state(&bucket).as_ref().unwrap().at + Duration::from_secs(60);
+        assert!(state(&bucket).as_mut().unwrap().grant(65536, later).is_ok());
         bucket.take(usize::MAX);
         let bucket = TokenBucket::new(1);
         (0..9).for_each(|_| bucket.take(usize::MAX));
-        assert!(bucket.lock().grant(1, later).is_err());
+        assert!(state(&bucket).as_mut().unwrap().grant(1, later).is_err());
     }
 }

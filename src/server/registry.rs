@@ -118,7 +118,8 @@ pub struct Registry {
 
 #[derive(Default)]
 struct RegistryState {
-    clients: HashMap<Box<str>, RegisteredClient>,
+    /// In boxes: a table has almost as many free places as clients.
+    clients: HashMap<Box<str>, Box<RegisteredClient>>,
     hosts: HostTable,
     /// Host prefixes and ports reserved for clients that are away.
     reservations: Reservations,
@@ -156,7 +157,7 @@ struct RegisteredClient {
     version: u32,
     tunnels: Vec<PoolEntry>,
     /// Tunnels of the previous registration, with its services.
-    draining: Option<Draining>,
+    draining: Option<Box<Draining>>,
     ports: Vec<PortListener>,
     /// Services whose ports could not be opened.
     missing: Vec<MissingPort>,
@@ -412,7 +413,7 @@ impl Registry {
             return verdict;
         }
         let client = inner.clients.get(id).into_iter();
-        let open = client.flat_map(RegisteredClient::open_tunnels);
+        let open = client.flat_map(|client| client.open_tunnels());
         open.skip(max_tunnels(limits)).for_each(Tunnel::close);
         Ok(())
     }
@@ -614,7 +615,7 @@ impl Registry {
         let clients = inner
             .clients
             .values()
-            .flat_map(RegisteredClient::all_tunnels);
+            .flat_map(|client| client.all_tunnels());
         clients.cloned().collect()
     }
 }
@@ -752,20 +753,22 @@ impl RegistryState {
                 return Err(refusal);
             }
         };
-        let mut client = client.unwrap_or(RegisteredClient {
-            services: Vec::new(),
-            version: 0,
-            tunnels: Vec::new(),
-            draining: None,
-            ports: Vec::new(),
-            missing: Vec::new(),
-            retry_at: now,
-            last_stream: StreamId(0),
-            since: SystemTime::now(),
-            past_traffic: Traffic::default(),
-            proof: login.proof,
-            peer: login.peer,
-            conflict: RegistrationConflict::default(),
+        let mut client = client.unwrap_or_else(|| {
+            Box::new(RegisteredClient {
+                services: Vec::new(),
+                version: 0,
+                tunnels: Vec::new(),
+                draining: None,
+                ports: Vec::new(),
+                missing: Vec::new(),
+                retry_at: now,
+                last_stream: StreamId(0),
+                since: SystemTime::now(),
+                past_traffic: Traffic::default(),
+                proof: login.proof,
+                peer: login.peer,
+                conflict: RegistrationConflict::default(),
+            })
         });
         let mut at = 0;
         client.ports.retain_mut(|port| {
@@ -909,7 +912,7 @@ impl RegistryState {
         if let Some(old) = client.draining.take() {
             tunnels.extend(old.tunnels);
         }
-        client.draining = Some(Draining { services, tunnels });
+        client.draining = Some(Box::new(Draining { services, tunnels }));
     }
 
     /// Tells the client of its ports, then sends `done`; from then on the tunnel takes streams.
@@ -928,6 +931,8 @@ impl RegistryState {
             tunnel.signal(Signal::PortUnavailable { service, cause });
         }
         tunnel.signal(done);
+        // Most clients have one tunnel.
+        client.tunnels.reserve_exact(1);
         client.tunnels.push(PoolEntry {
             tunnel: tunnel.clone(),
             version: client.version,

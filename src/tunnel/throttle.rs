@@ -1,7 +1,6 @@
 //! The wait of one direction of one tunnel for its token bucket.
 
-use crate::net::Timer;
-use crate::net::TokenBucket;
+use crate::net::{Timer, TokenBucket};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use std::time::Duration;
 pub(super) struct Throttle {
     bucket: Arc<TokenBucket>,
     /// Fires when it is worth asking the bucket again.
-    wait: Option<Timer>,
+    wait: Option<Box<Timer>>,
     /// Whether bytes have moved since the last wait.
     served: bool,
 }
@@ -43,9 +42,9 @@ impl Throttle {
             match self.bucket.grant(wanted) {
                 Ok(n) => return Poll::Ready(n),
                 Err(later) if std::mem::take(&mut self.served) => {
-                    self.wait = Some(Timer::at(later + FAIRNESS_DELAY));
+                    self.wait = Some(Box::new(Timer::at(later + FAIRNESS_DELAY)));
                 }
-                Err(later) => self.wait = Some(Timer::at(later)),
+                Err(later) => self.wait = Some(Box::new(Timer::at(later))),
             }
         }
     }

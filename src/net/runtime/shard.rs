@@ -162,7 +162,12 @@ impl Shard {
         let mut cx = Context::from_waker(&waker);
         // Each poll runs what is ready, up to a limit that keeps sockets from waiting.
         let mut tasks = pin!(self.executor.run(pending::<()>()));
-        while tasks.as_mut().poll(&mut cx).is_pending() {
+        loop {
+            // What was ready until now runs in this poll.
+            self.parker.begin_run();
+            if tasks.as_mut().poll(&mut cx).is_ready() {
+                return;
+            }
             self.wait();
         }
     }
@@ -280,6 +285,11 @@ struct Parker {
 }
 
 impl Parker {
+    /// Forgets that tasks are ready: the thread is about to run them.
+    fn begin_run(&self) {
+        self.state.store(RUNNING, Ordering::SeqCst);
+    }
+
     /// Whether the thread may wait; it must call [`Self::end_wait`] afterwards in any case.
     fn begin_wait(&self) -> bool {
         let begun =

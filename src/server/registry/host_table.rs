@@ -39,7 +39,10 @@ impl HostTable {
                 keys.retain(|other| *other != key);
             }
         }
-        self.by_client.entry(client).or_default().push(key);
+        let keys = self.by_client.entry(client).or_default();
+        // Most clients have one prefix.
+        keys.reserve_exact(1);
+        keys.push(key);
     }
 
     /// Removes all prefixes of a client.

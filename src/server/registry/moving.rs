@@ -76,7 +76,7 @@ impl Registry {
     /// Whether a GT/1 tunnel of this client serves visitors, here or in the parent process.
     pub fn stays(&self, id: &str) -> bool {
         let inner = self.lock();
-        inner.held.has(id) || inner.clients.get(id).is_some_and(RegisteredClient::stays)
+        inner.held.has(id) || inner.clients.get(id).is_some_and(|client| client.stays())
     }
 
     /// Waits until no GT/1 tunnel is left in this process.

@@ -136,6 +136,11 @@ impl ServerSession {
     /// the child forwards the client's visitors here.
     pub(super) async fn wait_movable(&self, pause: Duration) {
         self.state.stop.wait().await;
+        // In a box of its own: until then every tunnel waits here.
+        Box::pin(self.wait_movable_after_stop(pause)).await;
+    }
+
+    async fn wait_movable_after_stop(&self, pause: Duration) {
         if self.state.transfer.child().is_none() {
             return future::pending().await;
         }

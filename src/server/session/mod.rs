@@ -25,6 +25,7 @@ use async_std::channel::{self, Sender};
 use futures_lite::future;
 use leaving::{LeaveResult, MOVE_RETRY_INTERVAL};
 use log::Level;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -289,80 +290,87 @@ impl ServerSession {
         })
     }
 
-    async fn run(
+    /// Runs the session. What is rare is in boxes of its own: there may be ten thousand sessions.
+    // An `async fn` would hold its arguments twice.
+    #[allow(clippy::manual_async_fn)]
+    fn run(
         self,
         services: Vec<Option<ServiceSpec>>,
         mut inbox: Inbox,
         origin: TunnelOrigin,
         handshake_guard: Option<TaskGuard>,
-        _held: Held,
-    ) {
-        let (id, peer, is_self_test) = (&self.id, self.peer, self.is_self_test);
-        let registry = &self.state.registry;
-        let level = if is_self_test {
-            Level::Debug
-        } else {
-            Level::Info
-        };
-        if self.state.stop.is_triggered() {
-            self.reject_after_stop(services, inbox, origin).await;
-            return drop(handshake_guard);
-        }
-        drop(handshake_guard);
-        let joined = match origin {
-            TunnelOrigin::Client => Box::pin(self.register(services)).await,
-            TunnelOrigin::Process { last_stream } => {
-                let registration = Registration {
-                    services,
-                    last_stream,
-                };
-                self.as_login(|login| registry.adopt(login, registration, &self.tunnel))
+        held: Held,
+    ) -> impl Future<Output = ()> {
+        async move {
+            let _held = held;
+            let (id, peer, is_self_test) = (&self.id, self.peer, self.is_self_test);
+            let registry = &self.state.registry;
+            let level = if is_self_test {
+                Level::Debug
+            } else {
+                Level::Info
+            };
+            if self.state.stop.is_triggered() {
+                Box::pin(self.reject_after_stop(services, inbox, origin)).await;
+                return drop(handshake_guard);
             }
-        };
-        match joined {
-            Ok(opened) => self.serve_ports(opened),
-            Err(code) => {
-                self.auth().admission.end_lease();
-                self.state.counters.refused(code);
-                log::warn!("refused a tunnel id={id} addr={peer}: {code}");
-                self.tunnel.signal(Signal::Error(code));
-                return self.close_tunnel(inbox, false).await;
+            drop(handshake_guard);
+            let joined = match origin {
+                TunnelOrigin::Client => Box::pin(self.register(services)).await,
+                TunnelOrigin::Process { last_stream } => {
+                    let registration = Registration {
+                        services,
+                        last_stream,
+                    };
+                    self.as_login(|login| registry.adopt(login, registration, &self.tunnel))
+                }
+            };
+            match joined {
+                Ok(opened) => self.serve_ports(opened),
+                Err(code) => {
+                    self.auth().admission.end_lease();
+                    self.state.counters.refused(code);
+                    log::warn!("refused a tunnel id={id} addr={peer}: {code}");
+                    self.tunnel.signal(Signal::Error(code));
+                    return Box::pin(self.close_tunnel(inbox, false)).await;
+                }
             }
-        }
-        match origin {
-            TunnelOrigin::Client => log::log!(level, "tunnel opened id={id} addr={peer}"),
-            TunnelOrigin::Process { .. } => log::info!("tunnel taken over id={id} addr={peer}"),
-        }
-        let judged = self.auth().api_grant.is_some();
-        let end = if judged {
-            let (changes, queue) = channel::bounded(MAX_CHANGES);
-            let listening = self.run_tunnel(&mut inbox, Some(changes));
-            let ending = future::or(self.review_changes(queue), self.follow_settings());
-            future::or(listening, async { TunnelEnd::Ended(ending.await) }).await
-        } else {
-            let listening = self.run_tunnel(&mut inbox, None);
-            let ending = self.follow_settings();
-            future::or(listening, async { TunnelEnd::Ended(ending.await) }).await
-        };
-        let why = match end {
-            TunnelEnd::Ended(why) => {
-                self.tunnel.finish();
-                Some(why)
+            match origin {
+                TunnelOrigin::Client => log::log!(level, "tunnel opened id={id} addr={peer}"),
+                TunnelOrigin::Process { .. } => log::info!("tunnel taken over id={id} addr={peer}"),
             }
-            TunnelEnd::Moves(moved, socket) => {
-                self.move_away(moved, socket).await;
-                None
+            let judged = self.auth().api_grant.is_some();
+            let end = if judged {
+                let (changes, queue) = channel::bounded(MAX_CHANGES);
+                let listening = self.run_tunnel(&mut inbox, Some(changes));
+                let ending = future::or(self.review_changes(queue), self.follow_settings());
+                let ending = async { TunnelEnd::Ended(ending.await) };
+                Box::pin(future::or(listening, ending)).await
+            } else {
+                let listening = self.run_tunnel(&mut inbox, None);
+                let ending = self.follow_settings();
+                future::or(listening, async { TunnelEnd::Ended(ending.await) }).await
+            };
+            let why = match end {
+                TunnelEnd::Ended(why) => {
+                    self.tunnel.finish();
+                    Some(why)
+                }
+                TunnelEnd::Moves(moved, socket) => {
+                    Box::pin(self.move_away(moved, socket)).await;
+                    None
+                }
+            };
+            registry.tunnel_ended(id, &self.tunnel);
+            Box::pin(self.state.release_if_done(id)).await;
+            self.auth().admission.end_lease();
+            match why {
+                Some(why) => {
+                    log::log!(level, "tunnel closed id={id} addr={peer}: {why}");
+                    Box::pin(self.close_tunnel(inbox, why == CLOSED_NORMALLY)).await;
+                }
+                None => log::info!("tunnel goes on in another process id={id} addr={peer}"),
             }
-        };
-        registry.tunnel_ended(id, &self.tunnel);
-        self.state.release_if_done(id).await;
-        self.auth().admission.end_lease();
-        match why {
-            Some(why) => {
-                log::log!(level, "tunnel closed id={id} addr={peer}: {why}");
-                self.close_tunnel(inbox, why == CLOSED_NORMALLY).await;
-            }
-            None => log::info!("tunnel goes on in another process id={id} addr={peer}"),
         }
     }
 
@@ -472,7 +480,7 @@ impl ServerSession {
                 future::or(next, leaving).await
             };
             let Some(event) = event else {
-                match self.try_move(inbox).await {
+                match Box::pin(self.try_move(inbox)).await {
                     LeaveResult::Moves(moved, socket) => return TunnelEnd::Moves(moved, socket),
                     LeaveResult::Closes => {
                         registry.notify_changed();
@@ -494,7 +502,7 @@ impl ServerSession {
                         return TunnelEnd::Ended(self.reject_change(RejectCode::BadCredentials));
                     }
                     match &changes {
-                        None => self.apply_change(all_granted(hello.services)).await,
+                        None => Box::pin(self.apply_change(all_granted(hello.services))).await,
                         Some(changes) if changes.try_send(hello.services).is_ok() => {
                             self.auth().pending_changes += 1;
                         }
@@ -531,7 +539,7 @@ impl ServerSession {
                 Event::End(Ok(())) => return TunnelEnd::Ended(CLOSED_NORMALLY.to_owned()),
                 Event::End(Err(e)) => return TunnelEnd::Ended(e.to_string()),
                 // The client takes no more streams on this tunnel.
-                Event::Close => self.state.release_if_done(&self.id).await,
+                Event::Close => Box::pin(self.state.release_if_done(&self.id)).await,
                 // The other signals are not for servers, and are harmless.
                 Event::Signal(_) | Event::Services(None) | Event::Opened(..) => {}
             }
