@@ -7,6 +7,7 @@ mod auth_lockout;
 pub(crate) mod client_hello;
 mod connection_limit;
 mod counters;
+mod departed;
 mod error_page;
 mod first_secrets;
 mod handshake;

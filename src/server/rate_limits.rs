@@ -34,15 +34,29 @@ impl RateLimits {
             }
         }
         if users.len() >= *full {
-            users.retain(|_, (send, _)| send.strong_count() > 0);
-            *full = users.len() * 2 + 16;
+            table.forget_departed();
         }
+        let Table { users, .. } = &mut *table;
         let (send, receive) = (
             Arc::new(TokenBucket::new(rate)),
             Arc::new(TokenBucket::new(rate)),
         );
         users.insert(id.into(), (Arc::downgrade(&send), Arc::downgrade(&receive)));
         SpeedLimit { send, receive }
+    }
+
+    /// Forgets users without tunnels.
+    pub fn forget_departed(&self) {
+        self.0.lock().forget_departed();
+    }
+}
+
+impl Table {
+    fn forget_departed(&mut self) {
+        let users = &mut self.users;
+        users.retain(|_, (send, _)| send.strong_count() > 0);
+        self.full = users.len() * 2 + 16;
+        users.shrink_to(self.full);
     }
 }
 

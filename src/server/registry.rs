@@ -34,6 +34,7 @@ pub use host_table::SCANS;
 use log::Level;
 pub use moving::Registration;
 use reservations::{Reservation, Reservations};
+use smallvec::SmallVec;
 #[cfg(test)]
 pub use snapshot::TUNNELS_READ;
 pub use snapshot::{ClientStats, SnapshotOrder, Totals};
@@ -155,7 +156,7 @@ struct RegisteredClient {
     services: Vec<Option<ServiceSpec>>,
     /// Incremented with each change of the services.
     version: u32,
-    tunnels: Vec<PoolEntry>,
+    tunnels: SmallVec<[PoolEntry; 1]>,
     /// Tunnels of the previous registration, with its services.
     draining: Option<Box<Draining>>,
     ports: Vec<PortListener>,
@@ -496,6 +497,17 @@ impl Registry {
         }
     }
 
+    /// Forgets what was kept for clients that have not come back in time. Returns whether something
+    /// is still kept.
+    pub fn forget_departed(&self) -> bool {
+        let mut inner = self.lock();
+        let most = inner.clients.len() * 2;
+        inner.clients.shrink_to(most);
+        inner.hosts.shrink();
+        inner.reservations.forget_expired(Instant::now());
+        !inner.reservations.is_empty()
+    }
+
     /// Closes the ports of all clients that did not reconnect in time.
     pub fn close_expired_ports(&self) {
         self.lock().reservations.close_expired_ports(Instant::now());
@@ -757,7 +769,7 @@ impl RegistryState {
             Box::new(RegisteredClient {
                 services: Vec::new(),
                 version: 0,
-                tunnels: Vec::new(),
+                tunnels: SmallVec::new(),
                 draining: None,
                 ports: Vec::new(),
                 missing: Vec::new(),
@@ -931,8 +943,6 @@ impl RegistryState {
             tunnel.signal(Signal::PortUnavailable { service, cause });
         }
         tunnel.signal(done);
-        // Most clients have one tunnel.
-        client.tunnels.reserve_exact(1);
         client.tunnels.push(PoolEntry {
             tunnel: tunnel.clone(),
             version: client.version,

@@ -4,6 +4,7 @@
 use super::auth_lockout::AuthLockout;
 use super::connection_limit::ConnectionLimit;
 use super::counters::Counters;
+use super::departed::Departed;
 use super::first_secrets::FirstSecrets;
 use super::lingering::Lingering;
 use super::process_links::ProcessLinks;
@@ -27,6 +28,7 @@ pub(crate) struct ServerState {
     pub(super) lingering: Lingering,
     pub(super) self_test: SelfTest,
     pub(super) counters: Counters,
+    pub(super) departed: Departed,
     pub(super) transfer: ProcessLinks,
     pub(super) started: Instant,
     /// Triggered when the server stops accepting.
@@ -53,6 +55,7 @@ impl ServerState {
             lingering: Lingering::default(),
             self_test: SelfTest::new()?,
             counters: Counters::default(),
+            departed: Departed::default(),
             transfer: ProcessLinks::default(),
             started: Instant::now(),
             stop: Shutdown::default(),

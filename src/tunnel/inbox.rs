@@ -74,7 +74,7 @@ pub struct Inbox {
     unreported: Option<Instant>,
     version: Version,
     peer: PeerRole,
-    throttle: Option<Box<Throttle>>,
+    throttle: Option<Throttle>,
     /// Events returned without a wait between them.
     in_a_row: u32,
     ended: Option<io::Result<()>>,
@@ -82,7 +82,7 @@ pub struct Inbox {
 
 enum ReadState {
     /// The start of a header whose rest has not come.
-    Head(SmallVec<[u8; MAX_HEAD]>),
+    Head(Vec<u8>),
     Payload {
         stream_id: StreamId,
         left: u32,
@@ -109,7 +109,7 @@ impl Inbox {
             tunnel,
             conn,
             initial: already,
-            reading: ReadState::Head(SmallVec::new()),
+            reading: ReadState::Head(Vec::new()),
             events: VecDeque::new(),
             bulk: false,
             timer: Timer::after(tick),
@@ -120,7 +120,7 @@ impl Inbox {
             unreported: None,
             version,
             peer,
-            throttle: limit.map(|bucket| Box::new(Throttle::new(bucket))),
+            throttle: limit.map(Throttle::new),
             in_a_row: 0,
             ended: None,
         }
@@ -351,7 +351,7 @@ impl Inbox {
                     // The slice is at most `left` bytes long.
                     *left -= payload.len() as u32;
                     if *left == 0 {
-                        self.reading = ReadState::Head(SmallVec::new());
+                        self.reading = ReadState::Head(Vec::new());
                     }
                 }
                 ReadState::Skip(left) => {
@@ -360,7 +360,7 @@ impl Inbox {
                     // The slice is at most `left` bytes long.
                     *left -= skipped.len() as u32;
                     if *left == 0 {
-                        self.reading = ReadState::Head(SmallVec::new());
+                        self.reading = ReadState::Head(Vec::new());
                     }
                 }
                 ReadState::Registration { reader, left } => {
@@ -373,7 +373,7 @@ impl Inbox {
                     match std::mem::replace(reader, unread).finish() {
                         Ok(hello) => {
                             self.events.push_back(Event::Services(Some(hello)));
-                            self.reading = ReadState::Head(SmallVec::new());
+                            self.reading = ReadState::Head(Vec::new());
                         }
                         Err(unfinished) => **reader = unfinished,
                     }
@@ -477,7 +477,7 @@ impl Inbox {
         self.reading = if left > 0 {
             ReadState::Payload { stream_id, left }
         } else {
-            ReadState::Head(SmallVec::new())
+            ReadState::Head(Vec::new())
         };
     }
 

@@ -255,7 +255,7 @@ pub(super) struct OutboxWriter {
     conn: Arc<Conn>,
     sending: Buffer,
     step: WriteStep,
-    throttle: Option<Box<Throttle>>,
+    throttle: Option<Throttle>,
     /// Bytes that the throttle has granted and that have not been sent.
     granted: usize,
     pacer: Pacer,
@@ -283,7 +283,7 @@ impl OutboxWriter {
             conn,
             sending: Buffer::default(),
             step: WriteStep::Send,
-            throttle: limit.map(|bucket| Box::new(Throttle::new(bucket))),
+            throttle: limit.map(Throttle::new),
             granted: 0,
         };
         writer.limit_unsent();

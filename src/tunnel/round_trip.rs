@@ -1,6 +1,7 @@
 //! The round-trip time of a tunnel, measured by numbered pings. GT/2 only: pings of GT/1 have no
 //! number.
 
+use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 /// A ping that is unanswered for this long counts as lost.
@@ -13,9 +14,11 @@ pub(super) struct RoundTrip {
     asked: Option<Instant>,
     /// Number of the last ping.
     number: u64,
-    smoothed: Option<Duration>,
+    /// Microseconds.
+    smoothed: Option<NonZeroU32>,
     /// Recent minimum: queues on the path lengthen the other samples.
-    minimum: Duration,
+    /// Microseconds; 0 before the first answer.
+    minimum: u32,
     /// When the last answer came.
     answered: Option<Instant>,
 }
@@ -42,29 +45,44 @@ impl RoundTrip {
         let Some(asked) = self.asked.take() else {
             return;
         };
-        let took = now.duration_since(asked);
+        let took = micros(now.duration_since(asked));
         self.answered = Some(now);
         self.smoothed = Some(match self.smoothed {
-            Some(before) => (before * 7 + took) / 8,
+            Some(before) => {
+                let sum = u64::from(before.get()) * 7 + u64::from(took.get());
+                // The mean of numbers that fit.
+                u32::try_from(sum / 8)
+                    .ok()
+                    .and_then(NonZeroU32::new)
+                    .unwrap_or(took)
+            }
             None => took,
         });
         self.minimum = match self.minimum {
-            Duration::ZERO => took,
+            0 => took.get(),
             // Rises slowly: a bulk stream keeps a queue on the path, and windows must not grow
             // because of it.
-            least => took.min(least + least / 64),
+            least => took.get().min(least.saturating_add(least / 64 + 1)),
         };
     }
 
     /// Returns the smoothed time; `None` before the first answer.
     pub fn get(&self) -> Option<Duration> {
         self.smoothed
+            .map(|time| Duration::from_micros(time.get().into()))
     }
 
     /// Returns the recent minimum; zero before the first answer.
     pub fn minimum(&self) -> Duration {
-        self.minimum
+        Duration::from_micros(self.minimum.into())
     }
+}
+
+/// Converts a time to microseconds, 1 or more; an answer that takes longer than an hour counts as
+/// one of an hour.
+fn micros(time: Duration) -> NonZeroU32 {
+    let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+    NonZeroU32::new(micros).unwrap_or(NonZeroU32::MIN)
 }
 
 #[cfg(test)]

@@ -11,7 +11,11 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The recent registrations of one id.
 #[derive(Default)]
-pub struct RegistrationConflict {
+pub struct RegistrationConflict(Option<Box<Replacement>>);
+
+/// The last replacement of a registration. Most clients have none.
+#[derive(Default)]
+struct Replacement {
     /// The services that were replaced last, and when.
     replaced: Option<(Vec<Option<ServiceSpec>>, Instant)>,
     warned: Option<Instant>,
@@ -26,19 +30,22 @@ impl RegistrationConflict {
         services: &[Option<ServiceSpec>],
         now: Instant,
     ) -> bool {
-        let is_back = self.replaced.as_ref().is_some_and(|(replaced, at)| {
+        let last = self.0.get_or_insert_default();
+        let is_back = last.replaced.as_ref().is_some_and(|(replaced, at)| {
             replaced == services && now.saturating_duration_since(*at) < CONFLICT_WINDOW
         });
-        self.replaced = Some((before.to_vec(), now));
-        is_back && self.is_due(now)
+        last.replaced = Some((before.to_vec(), now));
+        is_back && last.is_due(now)
     }
 
     /// Records that a registration returns while the tunnels that it replaced still drain. Returns
     /// whether to warn.
     pub fn refused(&mut self, now: Instant) -> bool {
-        self.is_due(now)
+        self.0.get_or_insert_default().is_due(now)
     }
+}
 
+impl Replacement {
     fn is_due(&mut self, now: Instant) -> bool {
         let quiet = |warned: Instant| now.saturating_duration_since(warned) < WARNING_INTERVAL;
         if self.warned.is_some_and(quiet) {

@@ -45,6 +45,14 @@ impl HostTable {
         keys.push(key);
     }
 
+    /// Gives memory back after many clients have left.
+    pub fn shrink(&mut self) {
+        let most = self.by_client.len() * 2;
+        self.by_client.shrink_to(most);
+        let most = self.by_key.len() * 2;
+        self.by_key.shrink_to(most);
+    }
+
     /// Removes all prefixes of a client.
     pub fn take(&mut self, client: &str) -> Vec<Key> {
         let keys = self.by_client.remove(client).unwrap_or_default();

@@ -211,7 +211,8 @@ impl Reservations {
         kept.map(|(id, (port, _))| (id, port))
     }
 
-    fn forget_expired(&mut self, now: Instant) {
+    /// Removes what has expired, at most once a second.
+    pub fn forget_expired(&mut self, now: Instant) {
         let is_early = |swept: Instant| now.saturating_duration_since(swept) < SWEEP_INTERVAL;
         if self.swept.is_some_and(is_early) {
             return;
@@ -232,6 +233,15 @@ impl Reservations {
             let mut its = ports.get(owner).into_iter().flatten();
             its.any(|(port, _)| port.port == *number)
         });
+        if self.is_empty() {
+            (self.hosts, self.keys) = Default::default();
+            (self.ports, self.owners) = Default::default();
+        }
+    }
+
+    /// Whether nothing is reserved.
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty() && self.keys.is_empty() && self.ports.is_empty()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Changes of a client's services during its session: asks the authAPI and applies them.
 
-use super::ServerSession;
+use super::{ServerSession, TunnelEnd};
 use crate::config::Secret;
 use crate::server::auth_api::AuthDecision;
 use crate::server::login::all_granted;
@@ -14,27 +14,34 @@ impl ServerSession {
     /// Asks the authAPI about changed services, one change at a time, while the tunnel goes on.
     /// Returns the reason if the tunnel must end. If the API fails, the granted prefixes stay, so
     /// that running services do not suffer.
-    pub(super) async fn review_changes(&self, queue: Receiver<Vec<ServiceSpec>>) -> String {
+    pub(super) async fn review_changes(&self, queue: Receiver<Vec<ServiceSpec>>) -> TunnelEnd {
         while let Ok(services) = queue.recv().await {
-            let api = self.auth().api_grant.as_ref().map(|(api, _)| api.clone());
+            let api = self
+                .auth()
+                .api_grant
+                .as_ref()
+                .map(|grant| grant.api.clone());
             let new = match &api {
                 Some(api) => match Box::pin(api.authorize(&self.id, &self.secret, &services)).await
                 {
                     AuthDecision::Granted(new) => Some(new),
-                    AuthDecision::Denied => return self.reject_change(RejectCode::BadCredentials),
+                    AuthDecision::Denied => {
+                        let why = self.reject_change(RejectCode::BadCredentials);
+                        return TunnelEnd::Ended(why);
+                    }
                     AuthDecision::Failed => None,
                 },
                 None => None,
             };
             let granted = {
                 let mut auth = self.auth();
-                auth.requested = services.clone();
                 match &mut auth.api_grant {
-                    Some((_, grant)) => {
+                    Some(grant) => {
+                        grant.requested = services.clone();
                         if let Some(new) = new {
-                            *grant = new;
+                            grant.prefixes = new;
                         }
-                        grant.of(&self.id, services)
+                        grant.prefixes.of(&self.id, services)
                     }
                     // The configuration knows the client by now.
                     None => all_granted(services),

@@ -104,8 +104,8 @@ impl ServerSession {
         } = registration;
         let services = {
             let auth = self.auth();
-            match auth.api_grant {
-                Some(_) => auth.requested.clone(),
+            match &auth.api_grant {
+                Some(grant) => grant.requested.clone(),
                 None => services.into_iter().collect::<Option<_>>()?,
             }
         };

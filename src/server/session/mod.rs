@@ -14,6 +14,7 @@ use super::state::ServerState;
 use super::users::{Admission, LoginProof, LoginVerdict};
 use super::{ports, visitor};
 use crate::handover::MovedTunnel;
+use crate::net::clock::Tick;
 use crate::net::{self, timeout, Conn, ShardId, Socket, TaskGuard};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::{self, Event, Inbox, PeerRole, Policy, Tunnel, DELIVERY_TIMEOUT};
@@ -29,7 +30,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Time that the last bytes of a tunnel have to be sent.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -181,6 +182,14 @@ async fn start(
                 credit: authenticated.window,
                 ..Policy::new(version, PeerRole::Client, shortest)
             };
+            let requested = authenticated.requested;
+            let api_grant = authenticated.api_grant.map(|(api, prefixes)| {
+                Box::new(ApiGrant {
+                    api,
+                    prefixes,
+                    requested,
+                })
+            });
             let thread = ShardId::next();
             if let Err(e) = conn.move_to(thread) {
                 return log::warn!("serving the tunnel of {peer}: {e}");
@@ -195,15 +204,16 @@ async fn start(
                 auth_state: Mutex::new(AuthState {
                     settings,
                     admission: authenticated.admission,
-                    api_grant: authenticated.api_grant,
-                    requested: authenticated.requested,
+                    api_grant,
                     pending_changes: 0,
                 }),
                 tunnel,
             };
-            // A task of its own: nothing of the handshake stays in memory.
-            let running = session.run(authenticated.services, inbox, origin, handshake_guard, held);
-            net::spawn_on(thread, running);
+            let services = authenticated.services;
+            if let Some(inbox) = session.join(services, inbox, origin, handshake_guard).await {
+                // A task of its own: nothing of the handshake stays in memory.
+                net::spawn_on(thread, session.run(inbox, held));
+            }
         }
         Err(LoginRejection::Silent) => log::debug!("{peer}: no hello of a tunnel arrived in time"),
         Err(LoginRejection::SelfTestExpired) => log::debug!("{peer}: the self test has ended"),
@@ -252,12 +262,18 @@ struct ServerSession {
 struct AuthState {
     settings: Arc<Settings>,
     admission: Admission,
-    /// The authAPI, if it has admitted the client, and the prefixes that it has granted.
-    api_grant: Option<(Arc<AuthApi>, GrantedPrefixes)>,
-    /// All requested services, if the authAPI has decided about them.
-    requested: Vec<ServiceSpec>,
+    /// Present if the authAPI has admitted the client.
+    api_grant: Option<Box<ApiGrant>>,
     /// Number of changes of services that wait for the authAPI.
     pending_changes: usize,
+}
+
+/// What an authAPI has decided about a client.
+struct ApiGrant {
+    api: Arc<AuthApi>,
+    prefixes: GrantedPrefixes,
+    /// All services that the client has requested.
+    requested: Vec<ServiceSpec>,
 }
 
 /// The end of a session.
@@ -266,6 +282,37 @@ enum TunnelEnd {
     Ended(String),
     /// The tunnel moves to another process.
     Moves(MovedTunnel, OwnedFd),
+}
+
+/// What a session has noted of its client.
+struct ClientWatch {
+    /// When a silent client was last pinged.
+    pinged: Tick,
+    /// Since when the tunnel has been closing without streams.
+    drained: Option<Tick>,
+}
+
+impl Default for ClientWatch {
+    fn default() -> Self {
+        Self {
+            pinged: Tick::now(),
+            drained: None,
+        }
+    }
+}
+
+/// What follows from an event of a tunnel.
+enum EventStep {
+    /// Nothing: the next event.
+    Next,
+    /// The tunnel has ended, for this reason.
+    End(String),
+    /// The client changes its services to these.
+    Apply(Vec<Option<ServiceSpec>>),
+    /// The client takes no more streams on this tunnel.
+    Release,
+    /// The tunnel can move to another process.
+    Move,
 }
 
 impl ServerSession {
@@ -290,87 +337,100 @@ impl ServerSession {
         })
     }
 
-    /// Runs the session. What is rare is in boxes of its own: there may be ten thousand sessions.
-    // An `async fn` would hold its arguments twice.
-    #[allow(clippy::manual_async_fn)]
-    fn run(
-        self,
+    /// Registers the tunnel. Returns its inbox if the session can run.
+    async fn join(
+        &self,
         services: Vec<Option<ServiceSpec>>,
-        mut inbox: Inbox,
+        inbox: Inbox,
         origin: TunnelOrigin,
         handshake_guard: Option<TaskGuard>,
-        held: Held,
-    ) -> impl Future<Output = ()> {
-        async move {
-            let _held = held;
-            let (id, peer, is_self_test) = (&self.id, self.peer, self.is_self_test);
-            let registry = &self.state.registry;
-            let level = if is_self_test {
-                Level::Debug
-            } else {
-                Level::Info
-            };
-            if self.state.stop.is_triggered() {
-                Box::pin(self.reject_after_stop(services, inbox, origin)).await;
-                return drop(handshake_guard);
-            }
+    ) -> Option<Inbox> {
+        let (id, peer, registry) = (&self.id, self.peer, &self.state.registry);
+        if self.state.stop.is_triggered() {
+            Box::pin(self.reject_after_stop(services, inbox, origin)).await;
             drop(handshake_guard);
-            let joined = match origin {
-                TunnelOrigin::Client => Box::pin(self.register(services)).await,
-                TunnelOrigin::Process { last_stream } => {
-                    let registration = Registration {
-                        services,
-                        last_stream,
-                    };
-                    self.as_login(|login| registry.adopt(login, registration, &self.tunnel))
-                }
-            };
-            match joined {
-                Ok(opened) => self.serve_ports(opened),
-                Err(code) => {
-                    self.auth().admission.end_lease();
-                    self.state.counters.refused(code);
-                    log::warn!("refused a tunnel id={id} addr={peer}: {code}");
-                    self.tunnel.signal(Signal::Error(code));
-                    return Box::pin(self.close_tunnel(inbox, false)).await;
-                }
+            return None;
+        }
+        drop(handshake_guard);
+        let joined = match origin {
+            TunnelOrigin::Client => self.register(services).await,
+            TunnelOrigin::Process { last_stream } => {
+                let registration = Registration {
+                    services,
+                    last_stream,
+                };
+                self.as_login(|login| registry.adopt(login, registration, &self.tunnel))
             }
-            match origin {
-                TunnelOrigin::Client => log::log!(level, "tunnel opened id={id} addr={peer}"),
-                TunnelOrigin::Process { .. } => log::info!("tunnel taken over id={id} addr={peer}"),
+        };
+        match joined {
+            Ok(opened) => self.serve_ports(opened),
+            Err(code) => {
+                self.auth().admission.end_lease();
+                self.state.counters.refused(code);
+                log::warn!("refused a tunnel id={id} addr={peer}: {code}");
+                self.tunnel.signal(Signal::Error(code));
+                Box::pin(self.close_tunnel(inbox, false)).await;
+                return None;
             }
-            let judged = self.auth().api_grant.is_some();
-            let end = if judged {
+        }
+        match origin {
+            TunnelOrigin::Client => log::log!(self.level(), "tunnel opened id={id} addr={peer}"),
+            TunnelOrigin::Process { .. } => log::info!("tunnel taken over id={id} addr={peer}"),
+        }
+        Some(inbox)
+    }
+
+    /// Returns the level of log lines on the tunnel's life.
+    fn level(&self) -> Level {
+        match self.is_self_test {
+            true => Level::Debug,
+            false => Level::Info,
+        }
+    }
+
+    /// Serves the tunnel until it ends or moves. What is rare is in boxes of its own: there may be
+    /// ten thousand sessions.
+    // An `async fn` would hold its arguments twice.
+    #[allow(clippy::manual_async_fn)]
+    fn run(self, mut inbox: Inbox, held: Held) -> impl Future<Output = ()> {
+        async move {
+            let is_judged = self.auth().api_grant.is_some();
+            let end = if is_judged {
                 let (changes, queue) = channel::bounded(MAX_CHANGES);
                 let listening = self.run_tunnel(&mut inbox, Some(changes));
                 let ending = future::or(self.review_changes(queue), self.follow_settings());
-                let ending = async { TunnelEnd::Ended(ending.await) };
                 Box::pin(future::or(listening, ending)).await
             } else {
-                let listening = self.run_tunnel(&mut inbox, None);
-                let ending = self.follow_settings();
-                future::or(listening, async { TunnelEnd::Ended(ending.await) }).await
+                future::or(self.run_tunnel(&mut inbox, None), self.follow_settings()).await
             };
-            let why = match end {
-                TunnelEnd::Ended(why) => {
-                    self.tunnel.finish();
-                    Some(why)
-                }
-                TunnelEnd::Moves(moved, socket) => {
-                    Box::pin(self.move_away(moved, socket)).await;
-                    None
-                }
-            };
-            registry.tunnel_ended(id, &self.tunnel);
-            Box::pin(self.state.release_if_done(id)).await;
-            self.auth().admission.end_lease();
-            match why {
-                Some(why) => {
-                    log::log!(level, "tunnel closed id={id} addr={peer}: {why}");
-                    Box::pin(self.close_tunnel(inbox, why == CLOSED_NORMALLY)).await;
-                }
-                None => log::info!("tunnel goes on in another process id={id} addr={peer}"),
+            Box::pin(self.end(inbox, end)).await;
+            drop(held);
+        }
+    }
+
+    /// Closes a tunnel that has ended, or moves it.
+    async fn end(&self, inbox: Inbox, end: TunnelEnd) {
+        let (id, peer) = (&self.id, self.peer);
+        let why = match end {
+            TunnelEnd::Ended(why) => {
+                self.tunnel.finish();
+                Some(why)
             }
+            TunnelEnd::Moves(moved, socket) => {
+                self.move_away(moved, socket).await;
+                None
+            }
+        };
+        self.state.registry.tunnel_ended(id, &self.tunnel);
+        self.state.client_left();
+        self.state.release_if_done(id).await;
+        self.auth().admission.end_lease();
+        match why {
+            Some(why) => {
+                log::log!(self.level(), "tunnel closed id={id} addr={peer}: {why}");
+                self.close_tunnel(inbox, why == CLOSED_NORMALLY).await;
+            }
+            None => log::info!("tunnel goes on in another process id={id} addr={peer}"),
         }
     }
 
@@ -401,8 +461,8 @@ impl ServerSession {
         join(services)
     }
 
-    /// Applies changed settings as they come. Returns the reason if the tunnel must end.
-    async fn follow_settings(&self) -> String {
+    /// Applies changed settings as they come, until the tunnel must end.
+    async fn follow_settings(&self) -> TunnelEnd {
         if self.is_self_test {
             return future::pending().await;
         }
@@ -414,7 +474,7 @@ impl ServerSession {
                 self.state.counters.refused(RejectCode::BadCredentials);
                 self.tunnel
                     .signal(Signal::Error(RejectCode::BadCredentials));
-                return why.to_owned();
+                return TunnelEnd::Ended(why.to_owned());
             }
         }
     }
@@ -432,9 +492,9 @@ impl ServerSession {
             LoginVerdict::Ask(api, limits) => {
                 // Prefixes granted by the API stay for the life of the tunnel.
                 let grant = auth.api_grant.take();
-                let (_, grant) =
-                    grant.ok_or("the authAPI decides about this client from now on")?;
-                auth.api_grant = Some((api, grant));
+                let mut grant = grant.ok_or("the authAPI decides about this client from now on")?;
+                grant.api = api;
+                auth.api_grant = Some(grant);
                 auth.admission = Admission::new(limits);
             }
             LoginVerdict::Refused => return Err("the new configuration does not admit the client"),
@@ -461,94 +521,112 @@ impl ServerSession {
         inbox: &mut Inbox,
         changes: Option<Sender<Vec<ServiceSpec>>>,
     ) -> TunnelEnd {
-        let registry = &self.state.registry;
-        let mut pinged = Instant::now();
-        let mut drained = None;
+        let mut watch = ClientWatch::default();
         // Only GT/1 tunnels move: other clients reconnect when asked to.
         let stays = self.tunnel.version() == Version::One && !self.is_self_test;
         let mut leaving = stays.then(|| Box::pin(self.wait_movable(Duration::ZERO)));
         loop {
-            let event = {
+            let step = {
                 let leaving = async {
                     match &mut leaving {
                         Some(leaving) => leaving.await,
                         None => future::pending().await,
                     }
-                    None
+                    EventStep::Move
                 };
-                let next = async { Some(inbox.next().await) };
+                let next = async {
+                    let event = inbox.next().await;
+                    self.handle(event, inbox, &mut watch, changes.as_ref())
+                };
                 future::or(next, leaving).await
             };
-            let Some(event) = event else {
-                match Box::pin(self.try_move(inbox)).await {
+            match step {
+                EventStep::Next => {}
+                EventStep::End(why) => return TunnelEnd::Ended(why),
+                EventStep::Apply(services) => Box::pin(self.apply_change(services)).await,
+                EventStep::Release => Box::pin(self.state.release_if_done(&self.id)).await,
+                EventStep::Move => match Box::pin(self.try_move(inbox)).await {
                     LeaveResult::Moves(moved, socket) => return TunnelEnd::Moves(moved, socket),
                     LeaveResult::Closes => {
-                        registry.notify_changed();
+                        self.state.registry.notify_changed();
                         leaving = None;
                     }
                     LeaveResult::Stays => {
                         leaving = Some(Box::pin(self.wait_movable(MOVE_RETRY_INTERVAL)))
                     }
-                }
-                continue;
-            };
-            match event {
-                Event::Ping if registry.is_current(&self.id, &self.tunnel) => {
-                    self.tunnel.signal(Signal::Ping);
-                }
-                Event::Ping => self.tunnel.signal(Signal::Close),
-                Event::Services(Some(hello)) => {
-                    if hello.id != self.id || hello.secret != self.secret {
-                        return TunnelEnd::Ended(self.reject_change(RejectCode::BadCredentials));
-                    }
-                    match &changes {
-                        None => Box::pin(self.apply_change(all_granted(hello.services))).await,
-                        Some(changes) if changes.try_send(hello.services).is_ok() => {
-                            self.auth().pending_changes += 1;
-                        }
-                        Some(_) => {
-                            return TunnelEnd::Ended(self.reject_change(RejectCode::TooManyOptions))
-                        }
-                    }
-                }
-                Event::Tick => {
-                    // The client's pings wait behind all that it has sent; without an answer it
-                    // would give up the tunnel.
-                    if inbox.is_held_back() {
-                        self.tunnel.signal(Signal::Ping);
-                    }
-                    let next_check = match self.check_alive(inbox.silence(), &mut pinged) {
-                        Ok(next_check) => next_check,
-                        Err(why) => return TunnelEnd::Ended(why),
-                    };
-                    let stopped = self.state.stop.is_triggered();
-                    if self.tunnel.is_open() || self.tunnel.streams() > 0 || stopped {
-                        drained = None;
-                    } else if drained.get_or_insert_with(Instant::now).elapsed() >= DRAINED_TIMEOUT
-                    {
-                        let why = "it has no streams, and its client does not close it";
-                        return TunnelEnd::Ended(why.to_owned());
-                    }
-                    if !stopped && registry.is_retry_due(&self.id) {
-                        self.serve_ports(self.as_login(|login| registry.retry_ports(login)));
-                    }
-                    if !registry.misses_ports(&self.id) {
-                        inbox.rest(next_check);
-                    }
-                }
-                Event::End(Ok(())) => return TunnelEnd::Ended(CLOSED_NORMALLY.to_owned()),
-                Event::End(Err(e)) => return TunnelEnd::Ended(e.to_string()),
-                // The client takes no more streams on this tunnel.
-                Event::Close => Box::pin(self.state.release_if_done(&self.id)).await,
-                // The other signals are not for servers, and are harmless.
-                Event::Signal(_) | Event::Services(None) | Event::Opened(..) => {}
+                },
             }
         }
     }
 
+    /// Handles an event as far as that takes no time.
+    fn handle(
+        &self,
+        event: Event,
+        inbox: &mut Inbox,
+        watch: &mut ClientWatch,
+        changes: Option<&Sender<Vec<ServiceSpec>>>,
+    ) -> EventStep {
+        let registry = &self.state.registry;
+        match event {
+            Event::Ping if registry.is_current(&self.id, &self.tunnel) => {
+                self.tunnel.signal(Signal::Ping);
+            }
+            Event::Ping => self.tunnel.signal(Signal::Close),
+            Event::Services(Some(hello)) => {
+                if hello.id != self.id || hello.secret != self.secret {
+                    return EventStep::End(self.reject_change(RejectCode::BadCredentials));
+                }
+                match changes {
+                    None => return EventStep::Apply(all_granted(hello.services)),
+                    Some(changes) if changes.try_send(hello.services).is_ok() => {
+                        self.auth().pending_changes += 1;
+                    }
+                    Some(_) => {
+                        return EventStep::End(self.reject_change(RejectCode::TooManyOptions))
+                    }
+                }
+            }
+            Event::Tick => {
+                // The client's pings wait behind all that it has sent; without an answer it would
+                // give up the tunnel.
+                if inbox.is_held_back() {
+                    self.tunnel.signal(Signal::Ping);
+                }
+                let next_check = match self.check_alive(inbox.silence(), &mut watch.pinged) {
+                    Ok(next_check) => next_check,
+                    Err(why) => return EventStep::End(why),
+                };
+                let stopped = self.state.stop.is_triggered();
+                if self.tunnel.is_open() || self.tunnel.streams() > 0 || stopped {
+                    watch.drained = None;
+                } else {
+                    let drained = watch.drained.get_or_insert_with(Tick::now);
+                    if drained.until(Tick::now()) >= DRAINED_TIMEOUT {
+                        let why = "it has no streams, and its client does not close it";
+                        return EventStep::End(why.to_owned());
+                    }
+                }
+                if !stopped && registry.is_retry_due(&self.id) {
+                    self.serve_ports(self.as_login(|login| registry.retry_ports(login)));
+                }
+                if !registry.misses_ports(&self.id) {
+                    inbox.rest(next_check);
+                }
+            }
+            Event::End(Ok(())) => return EventStep::End(CLOSED_NORMALLY.to_owned()),
+            Event::End(Err(e)) => return EventStep::End(e.to_string()),
+            // The client takes no more streams on this tunnel.
+            Event::Close => return EventStep::Release,
+            // The other signals are not for servers, and are harmless.
+            Event::Signal(_) | Event::Services(None) | Event::Opened(..) => {}
+        }
+        EventStep::Next
+    }
+
     /// Returns the time up to the next check, or the reason why a client that has been silent for
     /// this long counts as dead. Pings it in time before.
-    fn check_alive(&self, silence: Duration, pinged: &mut Instant) -> Result<Duration, String> {
+    fn check_alive(&self, silence: Duration, pinged: &mut Tick) -> Result<Duration, String> {
         let (unidirectional, timeout) = {
             let settings = &self.auth().settings;
             (settings.unidirectional, settings.timeout)
@@ -579,11 +657,12 @@ impl ServerSession {
             return Ok(left);
         }
         let pause = timeout / PINGS_PER_TIMEOUT;
-        if silence >= pause && pinged.elapsed() >= pause {
-            *pinged = Instant::now();
+        let now = Tick::now();
+        if silence >= pause && pinged.until(now) >= pause {
+            *pinged = now;
             tunnel.ping();
         }
-        let next_ping = pause.saturating_sub(silence.min(pinged.elapsed()));
+        let next_ping = pause.saturating_sub(silence.min(pinged.until(now)));
         Ok(left.min(next_ping))
     }
 
