@@ -18,6 +18,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 const TRIES: u32 = 5;
 
@@ -156,6 +157,54 @@ fn a_request_and_its_answer_are_read_once_and_written_once_at_each_end() {
 fn a_single_visitor_costs_little_more_than_reads_and_writes() {
     let tunnel = Tunnel::start();
     tunnel.assert_cheap(500, 20.0, || ask(&mut connect(tunnel.port), 500));
+}
+
+#[test]
+fn a_request_now_and_then_wakes_each_thread_that_it_passes_and_no_other() {
+    const TIMES: u32 = 100;
+    // The pauses are the subject: both ends have gone to sleep when the next request comes.
+    let ask_seldom = |visitor: &mut TcpStream| {
+        for _ in 0..TIMES {
+            ask(visitor, 1);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let tunnel = Tunnel::start();
+    let mut visitor = connect(tunnel.port);
+    ask(&mut visitor, 1);
+    let waits = || -> u64 {
+        let both = [&tunnel.server, &tunnel.client];
+        both.iter().flat_map(|gt| gt.waits_of_threads("")).sum()
+    };
+    // Each end sleeps after the request and after the answer.
+    let least = (0..TRIES).map(|_| {
+        let before = waits();
+        ask_seldom(&mut visitor);
+        (waits() - before) as f32 / TIMES as f32
+    });
+    let least = least.fold(f32::MAX, f32::min);
+    assert!(
+        (3.9..=4.4).contains(&least),
+        "{least} waits for each request"
+    );
+    // Reads and writes, 4 each, and the 4 waits.
+    tunnel.assert_cheap(TIMES, 18.0, || ask_seldom(&mut connect(tunnel.port)));
+}
+
+#[test]
+fn a_tunnel_without_visitors_wakes_a_few_times_a_minute() {
+    let tunnel = Tunnel::start();
+    let waits = || -> u64 {
+        let both = [&tunnel.server, &tunnel.client];
+        both.iter().flat_map(|gt| gt.waits_of_threads("")).sum()
+    };
+    // The first ticks after the last stream.
+    std::thread::sleep(Duration::from_secs(12));
+    let before = waits();
+    std::thread::sleep(Duration::from_secs(30));
+    let times = waits() - before;
+    // A ping, its answer, and a look at the clock at each end, at most twice in that time.
+    assert!(times <= 10, "{times} times in half a minute");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use crate::net::random;
 use std::time::Duration;
 
+/// Maximum delay of the first attempt after a success.
+const MAX_FIRST_DELAY: Duration = Duration::from_secs(1);
 /// Maximum delay.
 const MAX_DELAY: Duration = Duration::from_secs(60);
 
@@ -20,9 +22,12 @@ impl Backoff {
         Self { first, next: first }
     }
 
-    /// Starts over after a success.
-    pub fn reset(&mut self) {
+    /// Starts over after a success, and returns the delay before the next attempt: a random one of up
+    /// to a second, since a server that goes away may have thousands of clients.
+    pub fn restart(&mut self) -> Duration {
         self.next = self.first;
+        let most = self.first.min(MAX_FIRST_DELAY);
+        (most / 256).saturating_mul(random() % 256)
     }
 
     /// Returns the delay before the next attempt. It is randomised downwards, so that the clients
@@ -53,8 +58,27 @@ mod tests {
             let (delay, most) = (backoff.delay(), Duration::from_secs(seconds));
             assert!(delay >= most / 2 && delay <= most, "{delay:?}");
         }
-        backoff.reset();
+        assert!(backoff.restart() < Duration::from_secs(1));
         assert!(backoff.delay() <= Duration::from_secs(5));
+    }
+
+    #[test]
+    fn the_first_attempts_of_many_clients_are_spread_over_a_second() {
+        let mut backoff = Backoff::new(Duration::from_secs(5));
+        let delays: Vec<_> = (0..1000).map(|_| backoff.restart()).collect();
+        for tenth in 0..10 {
+            let from = Duration::from_millis(tenth * 100);
+            let its =
+                |delay: &&Duration| (from..from + Duration::from_millis(100)).contains(*delay);
+            let its = delays.iter().filter(its).count();
+            assert!(
+                (20..300).contains(&its),
+                "{its} of 1000 in the tenth {tenth}"
+            );
+        }
+        // A short reconnectDelay stays short.
+        let mut backoff = Backoff::new(Duration::from_millis(200));
+        assert!(backoff.restart() < Duration::from_millis(200));
     }
 
     #[test]

@@ -122,13 +122,12 @@ impl Pool {
                     let begun = Instant::now();
                     match member.replaced().await {
                         ReplaceReason::ClosedByServer => backoff.delay(),
-                        // At once, but not in a loop for a server that keeps asking.
-                        ReplaceReason::Asked => MIN_LIFETIME.saturating_sub(begun.elapsed()),
-                        ReplaceReason::Lost if begun.elapsed() < MIN_LIFETIME => backoff.delay(),
-                        ReplaceReason::Lost => {
-                            backoff.reset();
-                            Duration::ZERO
+                        // Soon, but not in a loop for a server that keeps asking.
+                        ReplaceReason::Asked => {
+                            MIN_LIFETIME.saturating_sub(begun.elapsed()) + backoff.restart()
                         }
+                        ReplaceReason::Lost if begun.elapsed() < MIN_LIFETIME => backoff.delay(),
+                        ReplaceReason::Lost => backoff.restart(),
                     }
                 }
                 Err(failure) => {

@@ -85,7 +85,7 @@ pub struct Uplink {
     pub idle_connections: usize,
     /// Time after which a silent tunnel is closed; not zero.
     pub remote_timeout: Duration,
-    /// First delay before reconnecting.
+    /// Delay after a failed attempt to connect.
     pub reconnect_delay: Duration,
     /// Versions of the wire to use with servers.
     pub wire: Wire,

@@ -37,7 +37,8 @@ options! {
         sentry_sample_rate: SampleRate = "1" => ("sentrySampleRate", "float"),
         /// the server name to report to Sentry
         sentry_server_name: Option<String> => ("sentryServerName", "string"),
-        /// number of threads, 1 to 64; on most machines, more than one costs more than it gains
+        /// number of threads, 1 to 64, each with its own share of the tunnels; more than one is for servers
+        /// that keep a core busy
         threads: Bounded<1, 64> = "1" => ("threads", "uint"),
         /// the user to run as once all listeners are open; start gt as root, and give that user access
         /// to everything that is opened later

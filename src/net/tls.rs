@@ -4,6 +4,7 @@
 //! An end whose processor has no AES instructions puts ChaCha20-Poly1305 first; servers follow the
 //! client's order, and the client is usually the weaker machine.
 
+use super::runtime::costly_step;
 use super::{Conn, Socket};
 use async_tls::pki_types::{CertificateDer, ServerName};
 use async_tls::rustls::crypto::{ring, CryptoProvider};
@@ -115,10 +116,11 @@ impl Connector {
         Ok(Self(Arc::new(config).into()))
     }
 
-    /// Performs the handshake. The certificate must be for `host`.
+    /// Performs the handshake when its turn has come. The certificate must be for `host`.
     pub async fn connect(&self, host: &str, socket: Socket) -> io::Result<Conn> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| invalid(format!("{host} is no name for a certificate")))?;
+        costly_step().await;
         let stream = self.0.connect(name, socket).await?;
         Ok(Conn::from(Stream::from(stream)))
     }

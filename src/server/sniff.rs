@@ -50,7 +50,7 @@ pub async fn serve_tls(
             Box::pin(incoming.answer_plain(Conn::from(socket))).await;
             return Ok(None);
         }
-        Box::pin(acceptor.accept(socket)).await.map(Some)
+        acceptor.accept(socket).await.map(Some)
     };
     match timeout_at(deadline, handshake).await {
         Some(Ok(Some(conn))) => Box::pin(incoming.serve(Arc::new(conn))).await,

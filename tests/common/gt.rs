@@ -104,10 +104,14 @@ pub fn tls_tunnel(
 }
 
 impl Gt {
-    /// Starts `gt` with `role` before the arguments of `line`.
+    /// Starts `gt` with `role` before the arguments of `line`. The environment can give servers and
+    /// clients more executor threads: GT_TEST_THREADS=2.
     pub fn start(name: &str, role: &[&str], line: &str) -> Gt {
         let mut command = Command::new(GT);
         command.args(role);
+        if let (Ok(threads), ["server" | "client"]) = (std::env::var("GT_TEST_THREADS"), role) {
+            command.args(["-threads", &threads]);
+        }
         Gt::spawn(name, command, line)
     }
 

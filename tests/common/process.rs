@@ -187,6 +187,22 @@ impl Process {
         tasks.map(name).collect()
     }
 
+    /// Returns how often each thread has waited whose name begins with `name`. A wait is a voluntary
+    /// context switch.
+    pub fn waits_of_threads(&self, name: &str) -> Vec<u64> {
+        let path = format!("/proc/{}/task", self.child.id());
+        let tasks = std::fs::read_dir(path).expect("list threads");
+        let waits = |task: std::io::Result<std::fs::DirEntry>| {
+            let status = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+            status.strip_prefix("Name:\t")?.strip_prefix(name)?;
+            let line = status
+                .lines()
+                .find(|line| line.starts_with("voluntary_ctxt_switches:"));
+            line?.split_whitespace().nth(1)?.parse().ok()
+        };
+        tasks.filter_map(waits).collect()
+    }
+
     /// Waits until it has at most `count` descriptors open.
     pub fn wait_for_fds(&self, count: usize) {
         eventually(

@@ -11,3 +11,5 @@ mod auth;
 mod logging;
 #[cfg(all(feature = "server", feature = "client", feature = "sentry"))]
 mod sentry;
+#[cfg(all(feature = "server", feature = "client", target_os = "linux"))]
+mod threads;

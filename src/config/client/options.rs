@@ -16,7 +16,7 @@ options! {
     pub struct ClientOptions {
         /// the id of this client, and the host prefix of services without one of their own
         id: Option<String> => ("id", "string"),
-        /// first delay before reconnecting; each failure doubles it, up to 1m0s
+        /// delay after a failed attempt to connect; each further failure doubles it, up to 1m0s
         reconnect_delay: Duration = "5s" => ("reconnectDelay", "duration"),
         /// the server: tcp://host:port (default port 80) or tls://host:port (default port 443); tcp://
         /// may be left out; may be given several times to use several servers at once

@@ -128,7 +128,6 @@ impl Future for Timer {
 }
 
 /// Does not wait: async-std's threads have no turns.
-#[cfg(feature = "server")]
 pub async fn costly_step() {}
 
 /// Sets the number of executor threads. Call it before the first task or socket.
@@ -163,6 +162,6 @@ impl ShardId {
 }
 
 /// Spawns a detached task.
-pub(super) fn spawn(_: ShardId, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+pub fn spawn(_: ShardId, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
     async_std::task::spawn(task);
 }

@@ -2,7 +2,8 @@
 
 use super::verify::version1_key;
 use super::{invalid, pem, provider, Conn, Socket, Stream};
-use crate::net::{costly_step, with_read_buf};
+use crate::net::runtime::costly_step;
+use crate::net::with_read_buf;
 use async_tls::pki_types::PrivateKeyDer;
 use async_tls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use async_tls::rustls::{self, version, InconsistentKeys, SupportedProtocolVersion};
@@ -60,10 +61,11 @@ impl Acceptor {
         Ok(Self(Arc::new(config).into()))
     }
 
-    /// Performs the handshake. Its first step, which has the signature, waits for its turn.
+    /// Performs the handshake when its turn has come. Its first step has the signature.
     pub async fn accept(&self, socket: Socket) -> io::Result<Conn> {
         costly_step().await;
-        let stream = self.0.accept(socket).await?;
+        // Nothing of it exists before: a crowd may wait for its turn.
+        let stream = Box::pin(self.0.accept(socket)).await?;
         Ok(Conn::from(Stream::from(stream)))
     }
 }

@@ -1,6 +1,7 @@
 //! Two tunnel ends over loopback, one for each role, with access to their state.
 
 mod gt2;
+mod rest;
 mod turns;
 
 use super::tunnel_state::TunnelState;

@@ -11,6 +11,9 @@ use std::task::{Poll, Waker};
 /// a server, and tens of them on a router.
 const STEPS_PER_TURN: u32 = 1;
 
+/// Number of waiting tasks for which there is always room.
+const FEW: usize = 16;
+
 thread_local! {
     /// Number of steps that may still run in this turn.
     static LEFT: Cell<u32> = const { Cell::new(STEPS_PER_TURN) };
@@ -40,7 +43,13 @@ pub async fn costly_step() {
 pub(super) fn begin_turn() {
     LEFT.set(STEPS_PER_TURN);
     for _ in 0..STEPS_PER_TURN {
-        let next = WAITING.with_borrow_mut(VecDeque::pop_front);
+        let next = WAITING.with_borrow_mut(|waiting| {
+            let next = waiting.pop_front();
+            if waiting.is_empty() {
+                waiting.shrink_to(FEW);
+            }
+            next
+        });
         match next {
             Some(waker) => waker.wake(),
             None => return,

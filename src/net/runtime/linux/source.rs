@@ -5,7 +5,7 @@
 //! thread it comes on.
 
 use super::shard::{Shard, ShardId};
-use super::{Interest, Outcome, Readiness};
+use crate::net::runtime::{Interest, Outcome, Readiness};
 use crate::sync::Mutex;
 use rustix::event::epoll;
 use std::fmt;
@@ -91,7 +91,7 @@ impl Place {
     }
 
     fn remove(self) {
-        let state = self.shard.sources.lock().try_remove(self.key);
+        let state = self.shard.sources.lock().remove(self.key);
         // Its wakers may drop tasks, and with them other sources.
         drop(state);
     }

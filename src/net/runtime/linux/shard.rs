@@ -3,12 +3,12 @@
 
 use super::costly;
 use super::source::SourceState;
+use super::table::Table;
 use super::wheel::{Key, Wheel};
 use crate::sync::Mutex;
 use async_executor::StaticExecutor;
 use rustix::event::{epoll, eventfd, EventfdFlags, Timespec};
 use rustix::io::Errno;
-use slab::Slab;
 use std::cell::Cell;
 use std::future::{pending, Future};
 use std::io;
@@ -41,7 +41,7 @@ pub struct Shard {
     id: ShardId,
     executor: StaticExecutor,
     pub(super) epoll: OwnedFd,
-    pub(super) sources: Mutex<Slab<Arc<SourceState>>>,
+    pub(super) sources: Mutex<Table<Arc<SourceState>>>,
     parker: Arc<Parker>,
     timers: Mutex<Wheel<Waker>>,
     /// The zero of the timers.
@@ -85,7 +85,7 @@ impl ShardId {
 }
 
 /// Spawns a detached task on an executor thread.
-pub(super) fn spawn(id: ShardId, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) {
+pub fn spawn(id: ShardId, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) {
     match id.shard() {
         Ok(shard) => shard.executor.spawn(task).detach(),
         Err(e) => log::error!("starting the executor: {e}"),
@@ -109,7 +109,8 @@ fn shards() -> io::Result<&'static [Shard]> {
         .collect::<io::Result<_>>()?;
     let shards = SHARDS.get_or_init(|| shards);
     for shard in shards {
-        let thread = std::thread::Builder::new().name("gt".to_owned());
+        let name = format!("gt-{}", shard.id.0);
+        let thread = std::thread::Builder::new().name(name);
         thread.spawn(|| shard.run())?;
     }
     *started = true;
@@ -231,8 +232,7 @@ impl Shard {
     /// (milliseconds) later. Those with slack fire at multiples of the largest power of two in it.
     pub(super) fn set_timer(&self, deadline: Instant, slack: u32, waker: &Waker) -> Key {
         let since = deadline.saturating_duration_since(self.start);
-        let step = u64::from((slack / 2 + 1).next_power_of_two());
-        let time = (self.millis(since) + 1).next_multiple_of(step);
+        let time = with_slack(self.millis(since) + 1, slack);
         let key = self.timers.lock().insert(time, waker.clone());
         self.interrupt_from_other_thread();
         key
@@ -263,6 +263,11 @@ impl Shard {
             self.parker.interrupt();
         }
     }
+}
+
+/// Returns the time from `millis` to `slack` later at which most other timers with this slack fire.
+fn with_slack(millis: u64, slack: u32) -> u64 {
+    millis.next_multiple_of(u64::from((slack / 2 + 1).next_power_of_two()))
 }
 
 const NO_TIME: Timespec = Timespec {
@@ -405,6 +410,25 @@ mod tests {
         // A timer that a thread outside of the executor sets is seen by a thread that waits already.
         for _ in 0..20 {
             futures_lite::future::block_on(Timer::after(Duration::from_millis(2)));
+        }
+    }
+
+    #[test]
+    fn timers_with_slack_fire_together_and_not_too_late() {
+        for slack in [0, 1, 2, 3, 63, 64, 65, 312, 5625, u32::MAX] {
+            let times = (1000..2000u64).map(|millis| (millis, with_slack(millis, slack)));
+            let mut fired: Vec<u64> = times.clone().map(|(_, fires)| fires).collect();
+            for (millis, fires) in times {
+                assert!(
+                    (millis..=millis + u64::from(slack)).contains(&fires),
+                    "{slack}"
+                );
+            }
+            fired.dedup();
+            assert!(
+                fired.len() as u64 <= 2 + 4 * 1000 / u64::from(slack.max(4)),
+                "{slack}"
+            );
         }
     }
 

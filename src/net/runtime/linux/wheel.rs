@@ -1,7 +1,7 @@
 //! A hierarchical timer wheel: entries by their deadline, in constant time to insert and to remove.
 //! It knows no clock; times are milliseconds since its start.
 
-use slab::Slab;
+use super::table::Table;
 
 /// Number of slots of one level, a power of two: the occupied ones fit the bits of a `u64`.
 const SLOTS: usize = 64;
@@ -40,7 +40,7 @@ struct Entry<T> {
 /// The wheel.
 #[derive(Debug)]
 pub struct Wheel<T> {
-    entries: Slab<Entry<T>>,
+    entries: Table<Entry<T>>,
     /// The first entry of each slot.
     heads: [[u32; SLOTS]; LEVELS],
     /// A bit for each slot that has entries.
@@ -53,7 +53,7 @@ pub struct Wheel<T> {
 impl<T> Default for Wheel<T> {
     fn default() -> Self {
         Self {
-            entries: Slab::new(),
+            entries: Table::default(),
             heads: [[NONE; SLOTS]; LEVELS],
             occupied: [0; LEVELS],
             now: 0,
@@ -92,7 +92,7 @@ impl<T> Wheel<T> {
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get_mut(key)?;
         self.unlink(key.at);
-        Some(self.entries.remove(index(key.at)).value)
+        self.entries.remove(index(key.at)).map(|entry| entry.value)
     }
 
     /// Returns the time of the next [`advance`](Self::advance) that has something to do; `None` if
@@ -170,7 +170,9 @@ impl<T> Wheel<T> {
         while let Some(entry) = self.entries.get(index(at)) {
             let after = entry.after;
             if entry.deadline <= self.now {
-                due(self.entries.remove(index(at)).value);
+                if let Some(entry) = self.entries.remove(index(at)) {
+                    due(entry.value);
+                }
             } else {
                 self.link(at);
             }

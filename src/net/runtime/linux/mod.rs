@@ -1,0 +1,13 @@
+//! Executor threads on epoll.
+
+mod costly;
+mod shard;
+mod source;
+mod table;
+mod timer;
+mod wheel;
+
+pub use costly::costly_step;
+pub use shard::{set_threads, spawn, ShardId};
+pub use source::PollSource;
+pub use timer::Timer;

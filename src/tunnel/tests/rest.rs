@@ -1,0 +1,85 @@
+//! Tunnels that only wait: their sessions are woken when something can be due, and not before.
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A tunnel whose session is the test.
+fn tunnel() -> (Tunnel, Inbox, Socket) {
+    let (here, there) = sockets();
+    let policy = Policy {
+        credit: FIRST_WINDOW,
+        ..Policy::new(Version::Two, PeerRole::Client, Duration::from_secs(1))
+    };
+    let (tunnel, inbox) = Tunnel::new(Arc::new(here.into()), Vec::new(), policy);
+    (tunnel, inbox, there)
+}
+
+async fn tick(inbox: &mut Inbox) {
+    let event = within(inbox.next()).await;
+    assert!(matches!(event, Event::Tick), "another event than a tick");
+}
+
+/// Lets the tunnel rest, and checks that `stir` ends that.
+async fn is_stirred(stir: impl FnOnce(&Tunnel)) {
+    let (tunnel, mut inbox, _peer) = tunnel();
+    tick(&mut inbox).await;
+    inbox.rest(HOUR);
+    assert!(lock(&tunnel.0).rests);
+    assert!(future::poll_once(inbox.next()).await.is_none());
+    stir(&tunnel);
+    assert!(!lock(&tunnel.0).rests);
+    tick(&mut inbox).await;
+}
+
+#[test]
+fn a_tunnel_that_rests_is_checked_again_once_it_is_used() {
+    task::block_on(async {
+        is_stirred(|tunnel| {
+            // Without an owner it would end at once.
+            std::mem::forget(tunnel.open(StreamId(1), ServiceIndex(0)));
+        })
+        .await;
+        is_stirred(Tunnel::close).await;
+        is_stirred(Tunnel::end_rest).await;
+    });
+}
+
+#[test]
+fn a_tunnel_in_use_does_not_rest() {
+    task::block_on(async {
+        let (tunnel, mut inbox, _peer) = tunnel();
+        let stream = tunnel.open(StreamId(1), ServiceIndex(0)).unwrap();
+        inbox.rest(HOUR);
+        tick(&mut inbox).await;
+        drop(stream);
+        inbox.rest(Duration::ZERO);
+        tick(&mut inbox).await;
+        tunnel.close();
+        inbox.rest(HOUR);
+        tick(&mut inbox).await;
+    });
+}
+
+#[test]
+fn a_stream_that_the_peer_opens_ends_the_rest() {
+    task::block_on(async {
+        let (server, client) = sockets();
+        let policy = |peer| Policy {
+            credit: FIRST_WINDOW,
+            ..Policy::new(Version::Two, peer, Duration::from_secs(1))
+        };
+        let server = End::with(server, policy(PeerRole::Client));
+        let policy = policy(PeerRole::Server { streams: 9 });
+        let (tunnel, mut inbox) = Tunnel::new(Arc::new(client.into()), Vec::new(), policy);
+        tick(&mut inbox).await;
+        inbox.rest(HOUR);
+        let stream = server.open(1);
+        stream.announce();
+        let Event::Opened(_opened, _) = within(inbox.next()).await else {
+            panic!("another event than the stream");
+        };
+        assert!(!lock(&tunnel.0).rests);
+        tick(&mut inbox).await;
+    });
+}
