@@ -13,6 +13,7 @@ pub mod curl;
 pub mod events;
 pub mod faults;
 pub mod gt;
+pub mod haproxy;
 pub mod hello;
 pub mod machine;
 pub mod nat;

@@ -110,6 +110,7 @@ pub fn sink() -> (Service, Receiver<Vec<u8>>) {
 
 /// An HTTP request to a service.
 pub struct Request {
+    pub method: String,
     pub target: String,
     /// In lower case.
     pub host: String,
@@ -128,8 +129,10 @@ pub fn answering(
             if requests.read_line(&mut line)? == 0 {
                 return Ok(());
             }
+            let mut words = line.split(' ').map(str::to_owned);
             let mut request = Request {
-                target: line.split(' ').nth(1).unwrap_or("?").to_owned(),
+                method: words.next().unwrap_or_default(),
+                target: words.next().unwrap_or_else(|| "?".to_owned()),
                 host: String::new(),
                 body: Vec::new(),
             };
@@ -152,11 +155,9 @@ pub fn answering(
             requests.read_exact(&mut request.body)?;
             let body = answer(request);
             let length = body.len();
-            write!(
-                stream,
-                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
-            )?;
-            stream.write_all(&body)?;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+            // At once: no visitor of a small answer gets only a part of it.
+            stream.write_all(&[head.as_bytes(), &body].concat())?;
             if close {
                 return Ok(());
             }

@@ -1,5 +1,5 @@
-//! Real programs before and behind a tunnel: nginx, Caddy, curl, sshd, smbd, Chromium and others.
-//! Needs the packages that tests/run installs.
+//! Real programs before and behind a tunnel: nginx, Caddy, HAProxy, curl, sshd, smbd, Chromium and
+//! others. Needs the packages that tests/run installs.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -11,6 +11,8 @@ mod certificates;
 #[cfg(all(feature = "server", feature = "client"))]
 mod examples;
 mod fixtures;
+#[cfg(all(feature = "server", feature = "client"))]
+mod haproxy;
 #[cfg(all(feature = "server", feature = "client"))]
 mod http;
 #[cfg(all(feature = "server", feature = "client"))]
