@@ -97,6 +97,7 @@ fn the_status_is_ok_with_any_listener() {
         "-addr 0.0.0.0:0",
         "-addr 127.0.0.1:0 -httpMUXHeader X-Target",
         "-addr 127.0.0.1:0 -hostWithID -hostRegex ^no$",
+        "-addr 127.0.0.1:0 -frontProxies 127.0.0.1",
         "-addr \"\" -sniAddr 127.0.0.1:0",
     ] {
         for users in [users, ""] {

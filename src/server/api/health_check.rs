@@ -181,6 +181,8 @@ impl ProbeTarget {
             format!("Host: status.invalid\r\n{name}: {prefix}")
         };
         let len = back.len();
+        // The server's own address may be one of `frontProxies`. Requests of proxies get this header.
+        let routing = format!("{routing}\r\nConnection: close");
         Ok(ProbeExchange {
             question: format!("GET /{word} HTTP/1.1\r\n{routing}\r\n\r\n").into_bytes(),
             answer: format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\n\r\n{back}").into_bytes(),
