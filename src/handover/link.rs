@@ -38,7 +38,8 @@ pub struct ProcessLink {
     flushed: Shutdown,
 }
 
-type QueuedMessage = (Vec<u8>, Option<OwnedFd>);
+/// A message that waits to be sent, with its socket. A socket that cannot be sent goes back.
+type QueuedMessage = (Vec<u8>, Option<(OwnedFd, Sender<OwnedFd>)>);
 
 /// The receiving half of the link.
 pub struct ProcessMessages(Arc<PollSource<OwnedFd>>);
@@ -68,6 +69,9 @@ impl ProcessLink {
                 log::debug!("sending to the other gt process: {e}");
             }
             outgoing.close();
+            while let Ok((_, socket)) = outgoing.try_recv() {
+                give_back(socket);
+            }
             flushed.trigger();
         });
         Ok((link, ProcessMessages(socket)))
@@ -81,15 +85,25 @@ impl ProcessLink {
         }
     }
 
-    /// Queues a message and waits for room. Returns the socket if the link has ended.
+    /// Queues a message and waits for room, or until it is sent if it has a socket. Returns the
+    /// socket if the link has ended.
     pub async fn send(
         &self,
         message: &Message,
         socket: Option<OwnedFd>,
     ) -> Result<(), Option<OwnedFd>> {
+        let (unsent, back) = channel::bounded(1);
+        let socket = socket.map(|socket| (socket, unsent));
+        let has_socket = socket.is_some();
         let outgoing = (message.encode(&self.role), socket);
-        let sent = self.queue.send(outgoing).await;
-        sent.map_err(|unsent| unsent.into_inner().1)
+        if let Err(unsent) = self.queue.send(outgoing).await {
+            return Err(unsent.into_inner().1.map(|(socket, _)| socket));
+        }
+        match back.recv().await {
+            Ok(socket) if has_socket => Err(Some(socket)),
+            // The other end of the channel is dropped with a message that was sent.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Whether messages can still be sent.
@@ -139,25 +153,37 @@ async fn send_all(to: &PollSource<OwnedFd>, outgoing: &Receiver<QueuedMessage>) 
     while let Ok((message, socket)) = outgoing.recv().await {
         let mut fragments = message.chunks(MAX_FRAGMENT).peekable();
         while let Some(fragment) = fragments.next() {
-            let (kind, socket) = match fragments.peek() {
+            let (kind, attached) = match fragments.peek() {
                 Some(_) => (MORE_FOLLOWS, None),
-                None => (LAST, socket.as_ref()),
+                None => (LAST, socket.as_ref().map(|(socket, _)| socket)),
             };
             let packet = [&[kind], fragment].concat();
             let mut pauses = 0;
             loop {
-                let sending = |to: &OwnedFd| send(to, &packet, socket.map(AsFd::as_fd));
+                let sending = |to: &OwnedFd| send(to, &packet, attached.map(AsFd::as_fd));
                 match to.call(Interest::Write, sending).await {
                     Err(e) if is_too_many_sockets(&e) && pauses < MAX_QUEUE_FULL_PAUSES => {
                         pauses += 1;
                         Timer::after(QUEUE_FULL_PAUSE).await;
                     }
-                    sent => break sent?,
+                    Ok(()) => break,
+                    Err(e) => {
+                        give_back(socket);
+                        return Err(e);
+                    }
                 }
             }
         }
     }
     shutdown(to.get_ref(), rustix::net::Shutdown::Write).map_err(io::Error::from)
+}
+
+/// Returns a socket that could not be sent to the one who waits for that.
+fn give_back(unsent: Option<(OwnedFd, Sender<OwnedFd>)>) {
+    if let Some((socket, back)) = unsent {
+        // Nobody waits any more if the task has ended.
+        let _ = back.try_send(socket);
+    }
 }
 
 fn is_too_many_sockets(e: &io::Error) -> bool {

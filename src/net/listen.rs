@@ -36,10 +36,11 @@ fn count_failure() {
 
 /// A listening TCP socket. One task of each executor thread may accept from it. The threads share
 /// one queue of the kernel: with a socket for each (SO_REUSEPORT), connections that wait in one that
-/// is closed would be reset.
+/// is closed would be reset. All threads are woken for a connection: if only one were (EPOLLEXCLUSIVE),
+/// it might be one that is about to stop, of this process or of one that takes over.
 pub struct Listener {
     socket: Arc<TcpListener>,
-    /// By executor thread. A thread that does not accept must not be told of connections.
+    /// By executor thread, once it accepts.
     sources: Box<[OnceLock<PollSource<SharedSocket>>]>,
     addr: SocketAddr,
     closed: AtomicBool,
@@ -124,6 +125,11 @@ impl Listener {
         })
     }
 
+    /// Returns the same socket for other tasks, which may be of other executor threads.
+    pub fn again(&self) -> io::Result<Self> {
+        Self::new(self.socket.try_clone()?)
+    }
+
     /// Returns the address that the socket is bound to.
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -143,31 +149,32 @@ impl Listener {
         if let Some(source) = place.get() {
             return Ok(source);
         }
-        let source = PollSource::shared(SharedSocket(self.socket.clone()))?;
+        let source = PollSource::new(SharedSocket(self.socket.clone()), &[Interest::Read])?;
         Ok(place.get_or_init(|| source))
     }
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, SocketAddr)>> {
-        // Accepted sockets do not inherit these flags.
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let source = self.source()?;
         loop {
             ready!(source.poll_ready(Interest::Read, cx))?;
             let accepted = source.try_io(Interest::Read, |listener| {
-                Ok((acceptfrom_with(listener, flags)?, Readiness::More))
+                Ok((accept_now(listener)?, Readiness::More))
             });
             match accepted {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Poll::Ready(Err(e)),
-                Ok((stream, peer)) => {
-                    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-                    let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
-                    // Most clients have sent their first bytes by now.
-                    let socket = Socket::new(stream.into(), true)?;
-                    return Poll::Ready(Ok((socket, peer)));
-                }
+                accepted => return Poll::Ready(accepted),
             }
         }
+    }
+
+    /// Returns the connections that wait to be accepted, at most as many as the kernel queues.
+    pub fn waiting(&self) -> impl Iterator<Item = (Socket, SocketAddr)> + '_ {
+        let all = (0..LISTEN_BACKLOG).map(|_| accept_now(&*self.socket));
+        let there = all.take_while(|accepted| match accepted {
+            Ok(_) => true,
+            Err(e) => is_of_one_connection(e),
+        });
+        there.filter_map(Result::ok)
     }
 
     /// Returns the next connection. Errors of one connection are skipped; while the process or the
@@ -205,6 +212,18 @@ impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// Accepts a connection that waits; `WouldBlock` without one.
+fn accept_now(listener: impl AsFd) -> io::Result<(Socket, SocketAddr)> {
+    // Accepted sockets do not inherit these flags.
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (stream, peer) = acceptfrom_with(listener, flags)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
+    // Most clients have sent their first bytes by now.
+    let socket = Socket::new(stream.into(), true)?;
+    Ok((socket, peer))
 }
 
 fn is_of_one_connection(e: &io::Error) -> bool {

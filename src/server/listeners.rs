@@ -19,13 +19,13 @@ pub enum Purpose {
     Api,
 }
 
-/// An open listener with the task that accepts on it.
+/// An open listener with the tasks that accept on it.
 pub struct OpenListener {
     /// The kind of connections that the listener accepts.
     pub purpose: Purpose,
     /// The socket.
     pub listener: Arc<Listener>,
-    /// Stops the accepting task and so closes the listener, unless another task shares it.
+    /// Stops the accepting tasks and so closes the listener, unless others share it.
     pub stop: Shutdown,
     /// The address as configured.
     addr: ListenAddr,
@@ -85,7 +85,7 @@ pub fn plan(
             open.addr == *addr
                 && !planned
                     .iter()
-                    .any(|p| Arc::ptr_eq(&p.open.listener, &open.listener))
+                    .any(|p| p.open.listener.addr() == open.listener.addr())
         };
         let mut all = now.iter().flat_map(|now| &now.0);
         let same = all
@@ -93,7 +93,12 @@ pub fn plan(
             .find(|open| open.purpose == purpose && had(open));
         let (listener, stop) = match same.or_else(|| all.find(had)) {
             Some(open) if open.purpose == purpose => (open.listener.clone(), open.stop.clone()),
-            Some(open) => (open.listener.clone(), Shutdown::default()),
+            Some(open) => {
+                // Other threads may accept for another purpose.
+                let again = open.listener.again();
+                let again = again.map_err(|e| listen_error(key, addr, &e))?;
+                (Arc::new(again), Shutdown::default())
+            }
             None => {
                 let listener = match inherited.listener(file, addr) {
                     Some(listener) => listener,
@@ -158,7 +163,7 @@ impl Listeners {
             let same = |open: &OpenListener| open.stop.is(&before.stop);
             if !self.0.iter().any(same) {
                 before.stop.trigger();
-                let goes_on = |open: &OpenListener| Arc::ptr_eq(&open.listener, &before.listener);
+                let goes_on = |open: &OpenListener| open.listener.addr() == before.listener.addr();
                 if !self.0.iter().any(goes_on) {
                     log::info!("acceptLoop ended addr={}", before.listener.addr());
                 }

@@ -36,7 +36,7 @@ mod visitor;
 use crate::config;
 use crate::handover::{Inherited, Outgoing, ProcessLink};
 use crate::net::tls::Acceptor;
-use crate::net::{self, timeout, timeout_at, Listener, ShardId, Shutdown};
+use crate::net::{self, timeout, timeout_at, Listener, ShardId, Shutdown, Socket};
 use crate::sync::{Mutex, MutexGuard};
 use crate::wire::frame::Signal;
 use crate::wire::Version;
@@ -50,6 +50,7 @@ use restored_clients::RestoredClients;
 use settings::Settings;
 use state::ServerState;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,6 +63,8 @@ const RECONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// destination.
 const HANDSHAKE_DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Time that visitors accepted before a stop have to send their destination.
+const HANDSHAKE_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time before the deadline of a drain at which the tunnels that stay stop taking streams, so that
 /// they may become free to move. A little less than visitors wait in the other process.
 const STREAM_CUT_NOTICE: Duration = Duration::from_secs(8);
@@ -320,9 +323,14 @@ impl Server {
     /// Stops accepting and lets connections finish. Returns when they have, at the latest after
     /// `patience`.
     pub async fn stop(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
         self.stop_accepting();
         self.state.registry.close_ports();
-        self.close(patience).await;
+        // A request that has come already is served; many connections never send one.
+        let coming = self.state.handshakes.idle();
+        timeout(HANDSHAKE_STOP_TIMEOUT.min(patience), coming).await;
+        self.close(deadline.saturating_duration_since(Instant::now()))
+            .await;
     }
 
     fn stop_accepting(&self) {
@@ -345,7 +353,7 @@ impl Server {
     }
 }
 
-/// Spawns the tasks that accept on a listener, one on each executor thread.
+/// Spawns the tasks that accept on a listener, for visitors one on each executor thread.
 fn accept(state: &Arc<ServerState>, open: &OpenListener, front: Front, api: &Option<ApiPlan>) {
     let socket = || (open.listener.clone(), open.stop.clone());
     match (open.purpose, api) {
@@ -357,13 +365,12 @@ fn accept(state: &Arc<ServerState>, open: &OpenListener, front: Front, api: &Opt
         }
         (Purpose::Api, Some(plan)) => {
             let (acceptor, hosts) = (plan.acceptor.clone(), plan.hosts.clone());
-            let api = match Api::new(state.clone(), acceptor, hosts, front) {
-                Ok(api) => Arc::new(api),
-                Err(e) => return log::error!("the API cannot serve: {e}"),
-            };
-            for thread in ShardId::all() {
-                let (listener, stop) = socket();
-                net::spawn_on(thread, api.clone().accept(listener, stop));
+            match Api::new(state.clone(), acceptor, hosts, front) {
+                Ok(api) => {
+                    let (listener, stop) = socket();
+                    net::spawn(api.accept(listener, stop));
+                }
+                Err(e) => log::error!("the API cannot serve: {e}"),
             }
         }
         (Purpose::Api, None) => {}
@@ -376,20 +383,36 @@ async fn accept_visitors(
     stop: Shutdown,
     kind: ListenerKind,
 ) {
+    // A server that stops waits for what has come so far.
+    let _coming = state.handshakes.begin();
     let accepting = async {
         loop {
-            let (socket, peer) = listener.accept().await;
-            let Some(permit) = state.connection_limit.take(peer.ip()) else {
-                continue;
-            };
-            let state = state.clone();
-            match state.settings.get().acceptor.clone() {
-                Some(acceptor) if kind == ListenerKind::Https => {
-                    net::spawn(sniff::serve_tls(state, socket, peer, acceptor, permit));
-                }
-                _ => net::spawn(sniff::serve_connection(state, socket, peer, kind, permit)),
-            }
+            serve_visitor(&state, listener.accept().await, kind);
         }
     };
     state.stop.or(stop.or::<()>(accepting)).await;
+    // A child process accepts those that wait. Without one, the close would reset them.
+    if state.transfer.child().is_none() {
+        for visitor in listener.waiting() {
+            serve_visitor(&state, visitor, kind);
+        }
+    }
+}
+
+/// Spawns the task of a new connection.
+fn serve_visitor(
+    state: &Arc<ServerState>,
+    (socket, peer): (Socket, SocketAddr),
+    kind: ListenerKind,
+) {
+    let Some(permit) = state.connection_limit.take(peer.ip()) else {
+        return;
+    };
+    let state = state.clone();
+    match state.settings.get().acceptor.clone() {
+        Some(acceptor) if kind == ListenerKind::Https => {
+            net::spawn(sniff::serve_tls(state, socket, peer, acceptor, permit));
+        }
+        _ => net::spawn(sniff::serve_connection(state, socket, peer, kind, permit)),
+    }
 }

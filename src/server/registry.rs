@@ -797,6 +797,10 @@ impl RegistryState {
         client.retry_at = now + PORT_RETRY_INTERVAL;
         client.version = client.version.wrapping_add(1);
         let before = std::mem::replace(&mut client.services, services);
+        if !client.missing.is_empty() {
+            // Their sessions retry.
+            client.open_tunnels().for_each(Tunnel::end_rest);
+        }
         self.clients.insert(id.into(), client);
         self.reservations.release(id);
         // Prefixes that the client no longer requests are free at once: reservations have to stay

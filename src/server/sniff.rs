@@ -35,31 +35,15 @@ pub fn serve_connection(
 }
 
 /// Serves one accepted connection after a TLS handshake.
-pub async fn serve_tls(
+pub fn serve_tls(
     state: Arc<ServerState>,
     socket: Socket,
     peer: SocketAddr,
     acceptor: Acceptor,
     permit: Permit,
-) {
-    let mut incoming = Incoming::new(state, peer, ListenerKind::Https, permit);
-    let deadline = incoming.deadline;
-    let handshake = async {
-        let first = tls::client_hello(&socket).await?;
-        if tls::is_plain_http(first) {
-            Box::pin(incoming.answer_plain(Conn::from(socket))).await;
-            return Ok(None);
-        }
-        acceptor.accept(socket).await.map(Some)
-    };
-    match timeout_at(deadline, handshake).await {
-        Some(Ok(Some(conn))) => Box::pin(incoming.serve(Arc::new(conn))).await,
-        Some(Ok(None)) => {}
-        Some(Err(e)) => log::debug!("{peer}: TLS handshake: {e}"),
-        None => log::debug!("{peer}: the TLS handshake took too long"),
-    }
+) -> impl Future<Output = ()> {
+    Incoming::new(state, peer, ListenerKind::Https, permit).serve_tls(socket, acceptor)
 }
-
 /// The result of sniffing a connection.
 enum Sniffed {
     Tunnel(Version),
@@ -79,6 +63,24 @@ enum VisitorRequest {
 }
 
 impl Incoming {
+    async fn serve_tls(mut self, socket: Socket, acceptor: Acceptor) {
+        let (peer, deadline) = (self.peer, self.deadline);
+        let handshake = async {
+            let first = tls::client_hello(&socket).await?;
+            if tls::is_plain_http(first) {
+                Box::pin(self.answer_plain(Conn::from(socket))).await;
+                return Ok(None);
+            }
+            acceptor.accept(socket).await.map(Some)
+        };
+        match timeout_at(deadline, handshake).await {
+            Some(Ok(Some(conn))) => Box::pin(self.serve(Arc::new(conn))).await,
+            Some(Ok(None)) => {}
+            Some(Err(e)) => log::debug!("{peer}: TLS handshake: {e}"),
+            None => log::debug!("{peer}: the TLS handshake took too long"),
+        }
+    }
+
     // An `async fn` would hold its arguments twice.
     #[allow(clippy::manual_async_fn)]
     fn serve(mut self, conn: Arc<Conn>) -> impl Future<Output = ()> {

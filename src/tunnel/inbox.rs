@@ -234,7 +234,13 @@ impl Inbox {
                 let Poll::Ready(granted) = throttle.poll_grant(cx, READ_LIMIT) else {
                     // The silence is ours, not the peer's.
                     self.heard = Tick::now();
-                    lock(&self.tunnel.0).liveness.stall();
+                    let mut state = lock(&self.tunnel.0);
+                    state.liveness.stall();
+                    // The session tells the peer that the silence is not a failure.
+                    if std::mem::take(&mut state.rests) {
+                        self.resting = false;
+                        set_interval(&mut self.timer, self.watching, self.tick);
+                    }
                     return Poll::Pending;
                 };
                 most = most.min(granted);
@@ -280,6 +286,11 @@ impl Inbox {
             Some(waker) if waker.will_wake(cx.waker()) => {}
             _ => state.inbox = Some(cx.waker().clone()),
         }
+        let (watched, rests) = (state.liveness.is_watched(), state.rests);
+        if watched != self.watching || rests != self.resting {
+            (self.watching, self.resting) = (watched, rests);
+            set_interval(&mut self.timer, self.watching, self.tick);
+        }
         if state.is_stalled() || state.outbox.is_flooded() {
             // The silence is ours, not the peer's. STUCK_TIMEOUT bounds it.
             self.heard = Tick::now();
@@ -289,12 +300,6 @@ impl Inbox {
         state.liveness.resume();
         if let Some(at) = self.unreported.take() {
             state.liveness.heard(at);
-        }
-        let (watched, rests) = (state.liveness.is_watched(), state.rests);
-        drop(state);
-        if watched != self.watching || rests != self.resting {
-            (self.watching, self.resting) = (watched, rests);
-            set_interval(&mut self.timer, self.watching, self.tick);
         }
         Poll::Ready(())
     }

@@ -78,8 +78,8 @@ impl RoundTrip {
     }
 }
 
-/// Converts a time to microseconds, 1 or more; an answer that takes longer than an hour counts as
-/// one of an hour.
+/// Converts a time to microseconds, 1 or more; an answer that takes longer than 71 minutes counts
+/// as one of 71 minutes.
 fn micros(time: Duration) -> NonZeroU32 {
     let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
     NonZeroU32::new(micros).unwrap_or(NonZeroU32::MIN)

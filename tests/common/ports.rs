@@ -1,9 +1,15 @@
 //! Port numbers for programs that cannot listen on port 0.
 
+use std::fs::File;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Mutex;
 
-/// Returns a port that is free now and that no other test uses.
+/// The locks of the ports of this process.
+static CLAIMS: Mutex<Vec<File>> = Mutex::new(Vec::new());
+
+/// Returns a port that is free now and that no other test uses before this process ends, even while
+/// its owner restarts.
 ///
 /// It is below the system's ephemeral range, so that no outgoing connection takes it before its
 /// owner listens; concurrent tests start at different ports.
@@ -15,9 +21,21 @@ pub fn free_port() -> u16 {
     for _ in 0..COUNT {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = u16::try_from(FIRST + start.wrapping_add(step) % COUNT).unwrap();
-        if TcpListener::bind(("0.0.0.0", port)).is_ok() && TcpListener::bind(("::", port)).is_ok() {
+        if let Some(claim) = claim(port) {
+            CLAIMS.lock().unwrap().push(claim);
             return port;
         }
     }
     panic!("no port between {FIRST} and {} is free", FIRST + COUNT);
+}
+
+/// Locks the file of a port that nobody uses.
+fn claim(port: u16) -> Option<File> {
+    let folder = std::env::temp_dir().join("gt-test-ports");
+    std::fs::create_dir_all(&folder).expect("create the folder of ports");
+    let file = File::create(folder.join(port.to_string())).expect("create the file of a port");
+    file.try_lock().ok()?;
+    TcpListener::bind(("0.0.0.0", port)).ok()?;
+    TcpListener::bind(("::", port)).ok()?;
+    Some(file)
 }

@@ -1,12 +1,12 @@
 //! Executor threads, and the one place in which each of them waits.
 //!
-//! async-std's executor runs the tasks; the threads under it are gt's own. async-std's own threads wait
-//! in a reactor that arms each socket anew for each wait and makes five calls for a turn: 14 system
-//! calls at each end for one request of one visitor. Here there are 6: two reads, two writes, two
-//! waits. On Linux a `Shard` waits in one epoll for all that can wake a task: sockets, which are
-//! registered once, deadlines, and other threads. With several threads, each has its own tasks and
-//! sockets, so that no byte crosses from one to another. Elsewhere `portable` is async-std's own
-//! runtime.
+//! async-std's executor (async-executor) runs the tasks; the threads under it are gt's own. Those of
+//! async-std wait in a reactor that arms each socket anew for each wait and makes five calls for a
+//! turn: 14 system calls at each end for one request of one visitor. Here there are 6: two reads,
+//! two writes, two waits. On Linux a `Shard` waits in one epoll for all that can wake a task: sockets,
+//! which are registered once, deadlines, and other threads. With several threads, each has its own
+//! tasks and sockets, so that no byte crosses from one to another. Elsewhere `portable` is async-std's
+//! own runtime.
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[path = "linux/mod.rs"]

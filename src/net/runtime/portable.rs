@@ -1,4 +1,4 @@
-//! The reactor for systems without epoll: a wrapper of the runtime's own.
+//! The executor threads of systems without epoll: async-std's own.
 
 use super::{Interest, Outcome, Readiness};
 use async_io::Async;
@@ -27,11 +27,6 @@ impl<T: AsFd> PollSource<T> {
             readable: AtomicBool::new(ready.contains(&Interest::Read)),
             writable: AtomicBool::new(ready.contains(&Interest::Write)),
         })
-    }
-
-    /// Registers a listener.
-    pub fn shared(io: T) -> io::Result<Self> {
-        Self::new(io, &[Interest::Read])
     }
 
     /// Does nothing: all threads share the reactor.

@@ -40,7 +40,6 @@ pub struct Api {
     status: Arc<HealthStatus>,
     acceptor: Option<Acceptor>,
     hosts: AllowedHosts,
-    connections: Arc<Semaphore>,
 }
 
 impl Api {
@@ -57,20 +56,21 @@ impl Api {
             status,
             acceptor,
             hosts,
-            connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         })
     }
 
     /// Accepts connections until `stop` is triggered or the server ends.
-    pub async fn accept(self: Arc<Self>, listener: Arc<Listener>, stop: Shutdown) {
+    pub async fn accept(self, listener: Arc<Listener>, stop: Shutdown) {
+        let api = Arc::new(self);
         let accepting = async {
+            let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
             loop {
-                let permit = self.connections.acquire_arc().await;
+                let permit = connections.acquire_arc().await;
                 let (socket, peer) = listener.accept().await;
-                crate::net::spawn(self.clone().serve(socket, peer, permit));
+                crate::net::spawn(api.clone().serve(socket, peer, permit));
             }
         };
-        self.state.stop.or(stop.or(accepting)).await;
+        api.state.stop.or(stop.or(accepting)).await;
     }
 
     async fn serve(self: Arc<Self>, socket: Socket, peer: SocketAddr, _permit: SemaphoreGuardArc) {

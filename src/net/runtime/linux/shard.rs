@@ -2,7 +2,7 @@
 //! sockets, timers, and other threads.
 
 use super::costly;
-use super::source::SourceState;
+use super::source::{SourceKey, SourceState};
 use super::table::Table;
 use super::wheel::{Key, Wheel};
 use crate::sync::Mutex;
@@ -41,11 +41,17 @@ pub struct Shard {
     id: ShardId,
     executor: StaticExecutor,
     pub(super) epoll: OwnedFd,
-    pub(super) sources: Mutex<Table<Arc<SourceState>>>,
+    /// Each with its generation.
+    pub(super) sources: Mutex<Table<(u32, Arc<SourceState>)>>,
     parker: Arc<Parker>,
     timers: Mutex<Wheel<Waker>>,
     /// The zero of the timers.
     start: Instant,
+}
+
+/// Whether this is an executor thread.
+pub(super) fn is_executor_thread() -> bool {
+    CURRENT.get().is_some()
 }
 
 /// Sets the number of executor threads. Call it before the first task or socket.
@@ -95,11 +101,11 @@ pub fn spawn(id: ShardId, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send
 /// Returns all shards; starts their threads the first time.
 fn shards() -> io::Result<&'static [Shard]> {
     static SHARDS: OnceLock<Vec<Shard>> = OnceLock::new();
-    static STARTED: Mutex<bool> = Mutex::new(false);
+    static STARTING: Mutex<()> = Mutex::new(());
     if let Some(shards) = SHARDS.get() {
         return Ok(shards);
     }
-    let mut started = STARTED.lock();
+    let starting = STARTING.lock();
     if let Some(shards) = SHARDS.get() {
         return Ok(shards);
     }
@@ -113,7 +119,7 @@ fn shards() -> io::Result<&'static [Shard]> {
         let thread = std::thread::Builder::new().name(name);
         thread.spawn(|| shard.run())?;
     }
-    *started = true;
+    drop(starting);
     Ok(shards)
 }
 
@@ -195,13 +201,11 @@ impl Shard {
 
     fn wake_sources(&self, events: &[epoll::Event]) {
         for event in events {
-            let (flags, key) = (event.flags, event.data.u64());
-            let Ok(key) = usize::try_from(key) else {
-                continue;
-            };
-            let state = self.sources.lock().get(key).cloned();
+            let flags = event.flags;
+            let key = SourceKey::from_event(event.data.u64());
+            let state = self.sources.lock().get(key.number).cloned();
             // The socket may be closed already; no source has the key of other threads.
-            if let Some(state) = state {
+            if let Some((_, state)) = state.filter(|(of, _)| *of == key.generation) {
                 state.wake(flags);
             }
         }
@@ -220,7 +224,13 @@ impl Shard {
     fn wake_timers(&self) {
         let now = self.millis(self.start.elapsed());
         let mut due: smallvec::SmallVec<[Waker; 8]> = smallvec::SmallVec::new();
-        self.timers.lock().advance(now, |waker| due.push(waker));
+        let mut timers = self.timers.lock();
+        timers.advance(now, |waker| due.push(waker));
+        let is_tidy_time = timers.tidy();
+        drop(timers);
+        if is_tidy_time {
+            self.sources.lock().tidy();
+        }
         due.into_iter().for_each(Waker::wake);
     }
 
@@ -240,13 +250,16 @@ impl Shard {
 
     /// Changes the task that a timer wakes. False if the timer has fired.
     pub(super) fn change_waker(&self, key: Key, waker: &Waker) -> bool {
-        match self.timers.lock().get_mut(key) {
-            Some(before) => {
-                before.clone_from(waker);
-                true
-            }
-            None => false,
-        }
+        let mut timers = self.timers.lock();
+        let before = match timers.get_mut(key) {
+            Some(before) if before.will_wake(waker) => return true,
+            Some(before) => std::mem::replace(before, waker.clone()),
+            None => return false,
+        };
+        drop(timers);
+        // Dropping a waker may drop its task, and with it other timers.
+        drop(before);
+        true
     }
 
     /// Cancels a timer.

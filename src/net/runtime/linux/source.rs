@@ -11,7 +11,7 @@ use rustix::event::epoll;
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU8, Ordering};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -77,21 +77,46 @@ pub struct PollSource<T: AsFd> {
 #[derive(Clone, Copy)]
 struct Place {
     shard: &'static Shard,
-    key: usize,
+    key: SourceKey,
+}
+
+/// What an event of epoll says of its source.
+#[derive(Clone, Copy)]
+pub(super) struct SourceKey {
+    /// Its number in the shard's table.
+    pub number: usize,
+    /// Tells it from others that had or will have the number: an event may come late.
+    pub generation: u32,
+}
+
+impl SourceKey {
+    pub fn from_event(data: u64) -> Self {
+        // The halves of the number.
+        let (number, generation) = (data as u32, (data >> 32) as u32);
+        Self {
+            number: usize::try_from(number).unwrap_or(usize::MAX),
+            generation,
+        }
+    }
 }
 
 impl Place {
     fn new(shard: &'static Shard, state: &Arc<SourceState>) -> Self {
-        let key = shard.sources.lock().insert(state.clone());
+        static GENERATION: AtomicU32 = AtomicU32::new(0);
+        let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
+        let number = shard.sources.lock().insert((generation, state.clone()));
+        let key = SourceKey { number, generation };
         Self { shard, key }
     }
 
     fn data(self) -> epoll::EventData {
-        epoll::EventData::new_u64(self.key as u64)
+        // A process has fewer than 2^32 descriptors.
+        let data = u64::from(self.key.generation) << 32 | self.key.number as u64;
+        epoll::EventData::new_u64(data)
     }
 
     fn remove(self) {
-        let state = self.shard.sources.lock().remove(self.key);
+        let state = self.shard.sources.lock().remove(self.key.number);
         // Its wakers may drop tasks, and with them other sources.
         drop(state);
     }
@@ -101,19 +126,6 @@ impl<T: AsFd> PollSource<T> {
     /// Registers `io`, which must be non-blocking, with this thread's epoll, or with that of the first
     /// executor thread. `ready` names the interests that are likely to succeed at once.
     pub fn new(io: T, ready: &[Interest]) -> io::Result<Self> {
-        Self::with_flags(io, ready, TOLD)
-    }
-
-    /// Registers a listener that other threads wait for, too: each connection wakes one of them.
-    pub fn shared(io: T) -> io::Result<Self> {
-        let mut flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        if ShardId::all().nth(1).is_some() {
-            flags |= epoll::EventFlags::EXCLUSIVE;
-        }
-        Self::with_flags(io, &[Interest::Read], flags)
-    }
-
-    fn with_flags(io: T, ready: &[Interest], flags: epoll::EventFlags) -> io::Result<Self> {
         let state = Arc::new(SourceState::default());
         for way in ready {
             state.ready.fetch_or(way.bit(), Ordering::SeqCst);
@@ -124,7 +136,7 @@ impl<T: AsFd> PollSource<T> {
             place: Mutex::new(place),
             io,
         };
-        epoll::add(&place.shard.epoll, &source.io, place.data(), flags)?;
+        epoll::add(&place.shard.epoll, &source.io, place.data(), TOLD)?;
         Ok(source)
     }
 

@@ -9,15 +9,15 @@ const FEW: usize = 64;
 #[derive(Debug)]
 pub struct Table<T> {
     entries: Slab<T>,
-    /// Number of entries below which the table is too large.
-    few: usize,
+    /// Whether entries have gone since the last [`Self::tidy`].
+    some_gone: bool,
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
         Self {
             entries: Slab::new(),
-            few: 0,
+            some_gone: false,
         }
     }
 }
@@ -25,9 +25,7 @@ impl<T> Default for Table<T> {
 impl<T> Table<T> {
     /// Adds an entry and returns its number.
     pub fn insert(&mut self, entry: T) -> usize {
-        let number = self.entries.insert(entry);
-        self.few = self.few.max(self.entries.capacity() / 4);
-        number
+        self.entries.insert(entry)
     }
 
     /// Returns the entry with this number.
@@ -42,14 +40,16 @@ impl<T> Table<T> {
 
     /// Removes the entry with this number.
     pub fn remove(&mut self, number: usize) -> Option<T> {
-        let entry = self.entries.try_remove(number)?;
-        let left = self.entries.len();
-        if left < self.few && self.entries.capacity() > FEW {
-            // Visits all places, so not again before half of the rest have gone.
+        self.some_gone = true;
+        self.entries.try_remove(number)
+    }
+
+    /// Gives memory back if most places are empty. It visits all of them, so call it now and then.
+    pub fn tidy(&mut self) {
+        let places = self.entries.capacity();
+        if std::mem::take(&mut self.some_gone) && places > FEW && self.entries.len() < places / 4 {
             self.entries.shrink_to_fit();
-            self.few = left / 2;
         }
-        Some(entry)
     }
 }
 
@@ -65,6 +65,7 @@ mod tests {
         for number in gone {
             assert_eq!(table.remove(*number), Some(*number));
         }
+        table.tidy();
         assert!(table.entries.capacity() < 100);
         assert_eq!(table.remove(gone[0]), None);
         for number in kept {

@@ -15,6 +15,8 @@ const REACH: u64 = (1 << (BITS * LEVELS as u32)) - 1;
 /// Maximum number of entries of one slot that are read for their earliest deadline. The thread wakes
 /// at the beginning of a slot with more, to sort them into finer ones.
 const MAX_READ: usize = 16;
+/// Interval of [`Wheel::tidy`].
+const TIDY_INTERVAL: u64 = 1000;
 /// The end of a slot's list.
 const NONE: u32 = u32::MAX;
 
@@ -48,6 +50,8 @@ pub struct Wheel<T> {
     /// The time of the last advance: nothing is due before it.
     now: u64,
     generation: u32,
+    /// When memory is given back next.
+    tidy_at: u64,
 }
 
 impl<T> Default for Wheel<T> {
@@ -58,6 +62,7 @@ impl<T> Default for Wheel<T> {
             occupied: [0; LEVELS],
             now: 0,
             generation: 0,
+            tidy_at: 0,
         }
     }
 }
@@ -129,6 +134,16 @@ impl<T> Wheel<T> {
             at = entry.after;
         }
         Some(start)
+    }
+
+    /// Gives memory back, at most once a second. Returns whether it has.
+    pub fn tidy(&mut self) -> bool {
+        let is_due = self.now >= self.tidy_at;
+        if is_due {
+            self.tidy_at = self.now.saturating_add(TIDY_INTERVAL);
+            self.entries.tidy();
+        }
+        is_due
     }
 
     /// Takes the entries out that are due at `now`, in the order of the milliseconds, and passes
