@@ -38,8 +38,10 @@ pub struct ProcessLink {
     flushed: Shutdown,
 }
 
-/// A message that waits to be sent, with its socket. A socket that cannot be sent goes back.
-type QueuedMessage = (Vec<u8>, Option<(OwnedFd, Sender<OwnedFd>)>);
+/// A message that waits to be sent, with its socket.
+type QueuedMessage = (Vec<u8>, Option<Attached>);
+/// A socket, and where it goes if it cannot be sent.
+type Attached = (OwnedFd, Option<Sender<OwnedFd>>);
 
 /// The receiving half of the link.
 pub struct ProcessMessages(Arc<PollSource<OwnedFd>>);
@@ -85,24 +87,31 @@ impl ProcessLink {
         }
     }
 
-    /// Queues a message and waits for room, or until it is sent if it has a socket. Returns the
-    /// socket if the link has ended.
+    /// Queues a message and waits for room. Returns the socket if the link has ended.
     pub async fn send(
         &self,
         message: &Message,
         socket: Option<OwnedFd>,
     ) -> Result<(), Option<OwnedFd>> {
+        let outgoing = (
+            message.encode(&self.role),
+            socket.map(|socket| (socket, None)),
+        );
+        let sent = self.queue.send(outgoing).await;
+        sent.map_err(|unsent| unsent.into_inner().1.map(|(socket, _)| socket))
+    }
+
+    /// Sends a message and waits until that is done. Returns the socket if the link ends before.
+    pub async fn deliver(&self, message: &Message, socket: OwnedFd) -> Result<(), Option<OwnedFd>> {
         let (unsent, back) = channel::bounded(1);
-        let socket = socket.map(|socket| (socket, unsent));
-        let has_socket = socket.is_some();
-        let outgoing = (message.encode(&self.role), socket);
+        let outgoing = (message.encode(&self.role), Some((socket, Some(unsent))));
         if let Err(unsent) = self.queue.send(outgoing).await {
             return Err(unsent.into_inner().1.map(|(socket, _)| socket));
         }
         match back.recv().await {
-            Ok(socket) if has_socket => Err(Some(socket)),
-            // The other end of the channel is dropped with a message that was sent.
-            Ok(_) | Err(_) => Ok(()),
+            Ok(socket) => Err(Some(socket)),
+            // The other end of the channel goes with a message that was sent.
+            Err(_) => Ok(()),
         }
     }
 
@@ -179,8 +188,8 @@ async fn send_all(to: &PollSource<OwnedFd>, outgoing: &Receiver<QueuedMessage>) 
 }
 
 /// Returns a socket that could not be sent to the one who waits for that.
-fn give_back(unsent: Option<(OwnedFd, Sender<OwnedFd>)>) {
-    if let Some((socket, back)) = unsent {
+fn give_back(unsent: Option<Attached>) {
+    if let Some((socket, Some(back))) = unsent {
         // Nobody waits any more if the task has ended.
         let _ = back.try_send(socket);
     }
@@ -219,6 +228,25 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn a_socket_that_cannot_be_delivered_comes_back() {
+        async_std::task::block_on(async {
+            let (here, there) = ProcessLink::pair().unwrap();
+            let (link, _messages) = ProcessLink::new(here).unwrap();
+            // The other process is killed.
+            drop(there);
+            for _ in 0..2 {
+                let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+                let back = link.deliver(&Message::Done, near.into()).await;
+                let back = back.expect_err("nobody receives it").expect("the socket");
+                std::os::unix::net::UnixStream::from(back)
+                    .write_all(b"x")
+                    .unwrap();
+                std::io::Read::read_exact(&mut far, &mut [0]).unwrap();
+            }
+        });
+    }
 
     #[test]
     fn long_messages_and_sockets_arrive_in_order_before_the_end() {

@@ -161,7 +161,7 @@ impl ServerState {
     ) -> Result<(), Option<(Arc<Conn>, Permit)>> {
         if let Conn::Plain(socket) = &*conn {
             let socket = socket.give_away().map_err(|_| None)?;
-            return match link.send(&message, Some(socket)).await {
+            return match link.deliver(&message, socket).await {
                 Ok(()) => Ok(()),
                 Err(socket) => {
                     let socket = socket.and_then(|socket| Socket::adopt(socket).ok());
@@ -174,7 +174,7 @@ impl ServerState {
             log::warn!("forwarding a visitor to the other gt process: {e}");
             None
         })?;
-        if link.send(&message, Some(far)).await.is_err() {
+        if link.deliver(&message, far).await.is_err() {
             return Err(Some((conn, permit)));
         }
         let serving = self.serving.begin();
