@@ -90,7 +90,7 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     value.unwrap_or_else(|| unreachable!("work that has ended leaves its outcome"))
 }
 
-/// [`blocking`] with one type for all work, which keeps the program small.
+/// [`blocking()`] with one type for all work, which keeps the program small.
 async fn on_thread(work: Box<dyn FnOnce() + Send>) {
     blocking::unblock(work).await;
 }
