@@ -359,6 +359,12 @@ impl Tunnel {
         lock(&self.0).sent.until(Tick::now())
     }
 
+    /// Whether the session looks at deadlines of the tunnel only.
+    #[cfg(all(test, feature = "server"))]
+    pub fn rests(&self) -> bool {
+        lock(&self.0).rests
+    }
+
     /// Returns the executor thread of the tunnel.
     pub fn thread(&self) -> ShardId {
         self.0.thread

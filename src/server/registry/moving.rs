@@ -242,6 +242,28 @@ mod tests {
     }
 
     #[test]
+    fn a_client_whose_port_is_missing_has_no_tunnel_that_rests() {
+        let registry = Registry::default();
+        let theirs = net::listen(None, 0).expect("listen");
+        let port = theirs.addr().port();
+        let (tunnel, (mut inbox, _far)) = tunnel();
+        join(&registry, "id1", &tunnel);
+        inbox.rest(Duration::MAX);
+        assert!(tunnel.rests());
+        let host = ServiceSpec::Host {
+            tls: false,
+            prefix: None,
+        };
+        let random = false;
+        let services = [host, ServiceSpec::Tcp { random, port }].map(Some);
+        let (limits, settings) = (Limits::of_ports(1, port, port), Settings::without_users());
+        let login = Login::of_user("id1", &limits, &settings);
+        assert!(registry.update(&login, services.to_vec(), &tunnel).is_ok());
+        assert!(registry.misses_ports("id1"), "it is in use");
+        assert!(!tunnel.rests(), "its session retries");
+    }
+
+    #[test]
     fn a_port_of_the_parent_process_is_opened_when_it_arrives() {
         async_std::task::block_on(async {
             let registry = Registry::default();

@@ -62,6 +62,31 @@ fn a_tunnel_in_use_does_not_rest() {
 }
 
 #[test]
+fn a_tunnel_that_may_not_read_is_checked_again() {
+    task::block_on(async {
+        let (here, there) = sockets();
+        let bucket = Arc::new(TokenBucket::new(1));
+        // Another tunnel of the user has taken all that there is.
+        bucket.take(1000);
+        let policy = Policy {
+            speed: Some(SpeedLimit {
+                send: Arc::new(TokenBucket::new(0)),
+                receive: bucket,
+            }),
+            ..Policy::new(Version::One, PeerRole::Client, Duration::from_secs(1))
+        };
+        let (tunnel, mut inbox) = Tunnel::new(Arc::new(here.into()), Vec::new(), policy);
+        inbox.rest(HOUR);
+        assert!(tunnel.rests());
+        // A ping.
+        let peer = net::Conn::from(there);
+        peer.write_all(&[0xFF; 4]).await.unwrap();
+        tick(&mut inbox).await;
+        assert!(inbox.is_held_back() && !tunnel.rests());
+    });
+}
+
+#[test]
 fn a_stream_that_the_peer_opens_ends_the_rest() {
     task::block_on(async {
         let (server, client) = sockets();
