@@ -10,6 +10,8 @@
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+// All of gt but its tests reads the time where it can be simulated.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 // A panic ends the process in the programs for routers: nothing that input reaches may have one.
 // Tests may, see clippy.toml.
 #![warn(

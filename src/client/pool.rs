@@ -10,6 +10,7 @@ use super::remote_api::RemoteApi;
 use super::services::Services;
 use super::session::{ClientSession, SessionEvent};
 use crate::config::{Remote, Wire};
+use crate::net::clock;
 use crate::net::{self, Conn, ShardId, Shutdown, Timer};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::{Inbox, Tunnel};
@@ -119,14 +120,16 @@ impl Pool {
             let delay = match connected {
                 Ok(member) => {
                     failing = false;
-                    let begun = Instant::now();
+                    let begun = clock::now();
                     match member.replaced().await {
                         ReplaceReason::ClosedByServer => backoff.delay(),
                         // Soon, but not in a loop for a server that keeps asking.
                         ReplaceReason::Asked => {
-                            MIN_LIFETIME.saturating_sub(begun.elapsed()) + backoff.restart()
+                            MIN_LIFETIME.saturating_sub(clock::since(begun)) + backoff.restart()
                         }
-                        ReplaceReason::Lost if begun.elapsed() < MIN_LIFETIME => backoff.delay(),
+                        ReplaceReason::Lost if clock::since(begun) < MIN_LIFETIME => {
+                            backoff.delay()
+                        }
                         ReplaceReason::Lost => backoff.restart(),
                     }
                 }
@@ -239,7 +242,7 @@ impl Pool {
         match result {
             Ok(_) | Err(ConnectFailure::Refused(..)) if !falls_back => {}
             Ok(_) | Err(ConnectFailure::Refused(..)) => {
-                self.lock().gt1_server = Some((remote.clone(), Instant::now()));
+                self.lock().gt1_server = Some((remote.clone(), clock::now()));
             }
             // The server that comes back there may support GT/2.
             Err(_) => self.lock().gt1_server = None,
@@ -251,7 +254,7 @@ impl Pool {
     fn is_gt1_server(&self, remote: &Remote) -> bool {
         let inner = self.lock();
         let old = inner.gt1_server.as_ref();
-        old.is_some_and(|(old, since)| old == remote && since.elapsed() < GT1_MEMORY)
+        old.is_some_and(|(old, since)| old == remote && clock::since(*since) < GT1_MEMORY)
     }
 
     /// Returns the server's address, if it can be found.
@@ -288,7 +291,7 @@ impl Pool {
         if inner.growing || self.context.stop.is_triggered() {
             return;
         }
-        if inner.grow_again.is_some_and(|at| Instant::now() < at) {
+        if inner.grow_again.is_some_and(|at| clock::now() < at) {
             return;
         }
         let mut loads = inner.members.iter().filter_map(|m| m.tunnel.load());
@@ -308,7 +311,7 @@ impl Pool {
                     ConnectFailure::Refused(..) => REFUSED_INTERVAL,
                     _ => pool.context.reconnect_delay,
                 };
-                inner.grow_again = Some(Instant::now() + pause);
+                inner.grow_again = Some(clock::now() + pause);
                 drop(inner);
                 match failure {
                     ConnectFailure::Refused(RejectCode::TooManyConnections, _) => log::info!(
@@ -324,7 +327,7 @@ impl Pool {
     /// connection.
     fn closed_by_server(&self, member: &PooledTunnel, conn: &Conn) {
         if self.context.stop.is_triggered()
-            || !self.lock().id_conflict.closed_by_server(Instant::now())
+            || !self.lock().id_conflict.closed_by_server(clock::now())
         {
             return;
         }

@@ -5,6 +5,7 @@ use super::files::FolderRoot;
 use super::host_rewriter::{HostRewriter, RewritingConn};
 use crate::config::label::ascii;
 use crate::config::{Exposure, Local, Remote, Scheme, Secret, ServiceConfig};
+use crate::net::clock;
 use crate::net::{self, Conn};
 use crate::sync::Mutex;
 use crate::tunnel::FIRST_WINDOW;
@@ -85,10 +86,10 @@ impl Services {
     /// visitor.
     pub fn level_of_failure(&self) -> Level {
         let mut failed = self.failed.lock();
-        if failed.is_some_and(|at| at.elapsed() < WARNING_INTERVAL) {
+        if failed.is_some_and(|at| clock::since(at) < WARNING_INTERVAL) {
             return Level::Debug;
         }
-        *failed = Some(Instant::now());
+        *failed = Some(clock::now());
         Level::Warn
     }
 

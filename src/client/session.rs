@@ -6,6 +6,7 @@ use super::context::ClientContext;
 use super::p2p::P2p;
 use super::pooled_tunnel::{PooledTunnel, ReplaceReason};
 use super::serve::serve;
+use crate::net::clock;
 use crate::net::clock::Tick;
 use crate::net::{Conn, TaskGuard};
 use crate::tunnel::{Event, Inbox, DELIVERY_TIMEOUT};
@@ -82,7 +83,7 @@ impl ClientSession {
             member,
             inbox,
             end: Ok(()),
-            idle_since: Instant::now(),
+            idle_since: clock::now(),
             pings: 0,
             last_ping: Tick::now(),
         }
@@ -190,10 +191,10 @@ impl ClientSession {
         let patience = self.context.remote_timeout;
         let mut needed = Duration::MAX;
         if tunnel.streams() > 0 {
-            self.idle_since = Instant::now();
+            self.idle_since = clock::now();
         } else if !self.member.kept {
             // It was opened under load.
-            needed = patience.saturating_sub(self.idle_since.elapsed());
+            needed = patience.saturating_sub(clock::since(self.idle_since));
             if needed.is_zero() {
                 tunnel.close();
             }

@@ -12,6 +12,7 @@ use super::p2p::{begin, carry, ChannelConn, P2p, P2pError, LABEL};
 use super::pool::Pool;
 use crate::config::{Remote, TcpForward};
 use crate::handover::{Inherited, Item, Outgoing};
+use crate::net::clock;
 use crate::net::{self, timeout, Conn, Listener, Shutdown};
 use crate::sync::{Mutex, MutexGuard};
 use event_listener::Event;
@@ -266,7 +267,7 @@ impl Forwarder {
                 }
                 let pauses = inner
                     .failed
-                    .is_some_and(|at| at.elapsed() < DIRECT_RETRY_INTERVAL);
+                    .is_some_and(|at| clock::since(at) < DIRECT_RETRY_INTERVAL);
                 let empty = inner
                     .slots
                     .iter()
@@ -320,7 +321,7 @@ impl Forwarder {
         };
         {
             let mut inner = self.lock();
-            inner.failed = link.is_none().then(Instant::now);
+            inner.failed = link.is_none().then(clock::now);
             if let Some(slot) = inner.slots.get_mut(at) {
                 *slot = link.map_or(PeerSlot::Empty, PeerSlot::Up);
             }
@@ -395,12 +396,12 @@ impl Forwarder {
                     let description = Description::parse(&sdp);
                     let description = description.map_err(ForwardError::BadAnswer)?;
                     let side = description.side_of_offer();
-                    let now = Instant::now();
+                    let now = clock::now();
                     link.with(|peer| peer.connect(&endpoint.identity, &description, side, now))
                         .map_err(ForwardError::Peer)?;
                 }
                 SignalingMessage::Candidate(candidate) => {
-                    link.with(|peer| peer.add_remote(&candidate, Instant::now()));
+                    link.with(|peer| peer.add_remote(&candidate, clock::now()));
                 }
                 SignalingMessage::Offer(_) => {
                     return Err(ForwardError::BadAnswer(
@@ -472,7 +473,7 @@ struct PendingVisit(Option<PeerHandle>);
 impl Drop for PendingVisit {
     fn drop(&mut self) {
         if let Some(link) = self.0.take() {
-            link.with(|peer| peer.close(Instant::now()));
+            link.with(|peer| peer.close(clock::now()));
         }
     }
 }

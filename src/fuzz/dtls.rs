@@ -4,6 +4,7 @@
 use super::seed;
 use crate::client::p2p::identity::{DtlsRole, Identity};
 use crate::client::p2p::records::RecordFilter;
+use crate::net::clock;
 use bytes::BytesMut;
 use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
 use rtc_shared::TransportProtocol;
@@ -98,7 +99,7 @@ fn count(mut datagram: &[u8]) -> usize {
 /// Feeds datagrams to a DTLS client and to a DTLS server: each follows its length in two bytes. A
 /// length of 0xFFFF stands for a second that passes.
 pub fn dtls_records(data: &[u8]) {
-    let mut now = Instant::now();
+    let mut now = clock::now();
     for side in [DtlsRole::Client, DtlsRole::Server] {
         let mut end = End::new(side, now);
         let mut rest = data;
@@ -124,7 +125,7 @@ pub fn dtls_records(data: &[u8]) {
 /// Runs a handshake of two ends through an attacker: the input is a script of two bytes for each
 /// datagram in flight. After its end, everything passes.
 pub fn handshake_fragments(data: &[u8]) {
-    let now = Instant::now();
+    let now = clock::now();
     let mut ends = [
         End::new(DtlsRole::Client, now),
         End::new(DtlsRole::Server, now),

@@ -7,6 +7,7 @@ use crate::client::p2p::identity::DtlsRole;
 use crate::client::p2p::memory::MemoryShare;
 use crate::client::p2p::peer::{Peer, PeerState};
 use crate::client::p2p::sdp::{Description, LocalDescription};
+use crate::net::clock;
 use ring::hmac;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ struct Probe {
 
 impl Probe {
     fn new(role: IceRole) -> Self {
-        let now = Instant::now();
+        let now = clock::now();
         let checks = ConnectivityChecks::new(Arc::default(), role, Vec::new());
         let memory = MemoryShare::new(Arc::default());
         let mut peer = Peer::new(&IDENTITY, checks, memory, now).expect("a peer");

@@ -7,9 +7,10 @@ use crate::client::p2p::resets::{chunks, parameter, OutgoingReset, StreamResets}
 use crate::client::p2p::resets::{RECONFIG, REQUEST, RESPONSE};
 use crate::client::p2p::sdp::{Description, LocalDescription};
 use crate::client::p2p::signaling::{read_to_end_of_head, SignalingRequest};
+use crate::net::clock;
 use crate::wire::u32_at;
 use futures_lite::future::block_on;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Parses the part of a signaling request behind `XP `; also a body, and a description alone.
 pub fn signaling(data: &[u8]) {
@@ -121,7 +122,7 @@ pub fn resets(data: &[u8]) {
     assert!(length <= packet_length.saturating_sub(12) || length == 0);
 
     let mut resets = StreamResets::default();
-    let mut now = Instant::now();
+    let mut now = clock::now();
     // The last request, while nothing can have answered it.
     let mut asked: Option<Vec<u8>> = None;
     let mut rest = data;

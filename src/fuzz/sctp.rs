@@ -5,6 +5,7 @@ use crate::client::p2p::peer::channels::accept;
 use crate::client::p2p::peer::transport::transport;
 use crate::client::p2p::peer::RECEIVE;
 use crate::client::p2p::resets::{chunks, OutgoingReset, StreamResets};
+use crate::net::clock;
 use crate::wire::{u16_at, u32_at};
 use bytes::Bytes;
 use rtc_sctp::{
@@ -46,7 +47,7 @@ impl Ends {
             resets: StreamResets::default(),
             endpoint: Endpoint::new(PEER, TransportProtocol::UDP, config, Some(server)),
             association: None,
-            now: Instant::now(),
+            now: clock::now(),
             tag: 0,
             cookie: Vec::new(),
             sent: 0,

@@ -1,5 +1,6 @@
 //! A rate limit for log lines that a peer can cause as often as it likes.
 
+use crate::net::clock;
 use crate::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ impl LogThrottle {
     /// Returns the number of lines suppressed since the last one if a line may be written now;
     /// otherwise counts it and returns `None`.
     pub fn allow(&self) -> Option<u32> {
-        self.allow_at(Instant::now())
+        self.allow_at(clock::now())
     }
 
     fn allow_at(&self, now: Instant) -> Option<u32> {

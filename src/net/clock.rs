@@ -1,7 +1,25 @@
-//! Coarse clocks in four bytes, for the activity of many streams. Not for timers.
+//! The clock, and coarse clocks in four bytes for the activity of many streams. All of gt reads the
+//! time here, so that a simulation can have a time of its own.
 
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Returns the present time.
+#[allow(clippy::disallowed_methods)]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Returns the time of day, as the machine knows it.
+#[allow(clippy::disallowed_methods)]
+pub fn time_of_day() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Returns the time that has passed since then; zero if it is still ahead.
+pub fn since(then: Instant) -> Duration {
+    now().saturating_duration_since(then)
+}
 
 /// The resolution of [`Tick`].
 pub const CLOCK_STEP: Duration = Duration::from_millis(100);
@@ -14,7 +32,7 @@ pub struct Tick(u32);
 impl Tick {
     /// Returns the present time.
     pub fn now() -> Self {
-        Self::at(Instant::now())
+        Self::at(now())
     }
 
     /// Converts a time.
@@ -43,7 +61,7 @@ impl Tick {
 /// serve only for short times between frequent events.
 pub fn micros() -> u32 {
     static START: OnceLock<Instant> = OnceLock::new();
-    let since = START.get_or_init(Instant::now).elapsed();
+    let since = since(*START.get_or_init(now));
     // Wraps by design.
     (since.as_secs() as u32)
         .wrapping_mul(1_000_000)

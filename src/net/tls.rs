@@ -6,13 +6,14 @@
 
 use super::runtime::costly_step;
 use super::{Conn, Socket};
+use crate::net::clock;
 use async_tls::pki_types::{CertificateDer, ServerName};
 use async_tls::rustls::crypto::{ring, CryptoProvider};
 use async_tls::rustls::{self, version, SupportedCipherSuite};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 #[cfg(feature = "server")]
 mod acceptor;
@@ -171,7 +172,7 @@ pub fn advice(e: &io::Error) -> &'static str {
 /// clock, it shows 1970 or the year of their firmware.
 fn clock_is_unset() -> bool {
     const BEGIN_OF_2025: Duration = Duration::from_secs(1_735_689_600);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = clock::time_of_day().duration_since(UNIX_EPOCH);
     now.map_or(true, |now| now < BEGIN_OF_2025)
 }
 

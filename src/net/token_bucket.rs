@@ -1,6 +1,7 @@
 //! A token bucket: a rate in bytes a second, granted in small steps. Tunnels that share a bucket
 //! share its rate.
 
+use crate::net::clock;
 use crate::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -49,7 +50,7 @@ impl TokenBucket {
         if rate == 0 && inner.is_none() {
             return;
         }
-        let now = Instant::now();
+        let now = clock::now();
         let inner = inner.get_or_insert_with(|| Box::new(BucketState::new(now)));
         if self.is_limited() {
             inner.fill(now);
@@ -83,7 +84,7 @@ impl TokenBucket {
             return Ok(wanted);
         }
         match &mut *self.inner.lock() {
-            Some(inner) => inner.grant(wanted, Instant::now()),
+            Some(inner) => inner.grant(wanted, clock::now()),
             None => Ok(wanted),
         }
     }

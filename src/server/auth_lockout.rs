@@ -1,5 +1,6 @@
 //! The lockout of addresses with too many failed logins. `users` decides which clients may connect.
 
+use crate::net::clock;
 use crate::sync::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -36,7 +37,7 @@ impl AuthLockout {
     /// Returns the time for which tunnels from this address are still rejected; `None` if they are
     /// not.
     pub fn lockout(&self, ip: IpAddr) -> Option<Duration> {
-        self.lock().lockout(&network_of(ip), Instant::now())
+        self.lock().lockout(&network_of(ip), clock::now())
     }
 
     /// Counts a failed login from this address.
@@ -47,7 +48,7 @@ impl AuthLockout {
         if table.times == 0 || table.refuses(&network) {
             return;
         }
-        let failures = table.count(network, Instant::now());
+        let failures = table.count(network, clock::now());
         if table.refuses(&network) {
             let duration = table.duration;
             drop(table);
@@ -109,7 +110,7 @@ impl LockoutTable {
     }
 
     fn refuses(&self, network: &IpAddr) -> bool {
-        self.lockout(network, Instant::now()).is_some()
+        self.lockout(network, clock::now()).is_some()
     }
 
     /// Counts a failure, and returns the number of failures.

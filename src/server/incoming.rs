@@ -4,6 +4,7 @@ use super::connection_limit::Permit;
 use super::process_links::MessageOrigin;
 use super::settings::Settings;
 use super::state::ServerState;
+use crate::net::clock;
 use crate::net::{with_read_buf, Conn, TaskGuard};
 use std::io;
 use std::net::SocketAddr;
@@ -60,7 +61,7 @@ impl Incoming {
             handshake_guard: state.handshakes.begin(),
             state,
             peer,
-            deadline: Instant::now() + HANDSHAKE_TIMEOUT,
+            deadline: clock::now() + HANDSHAKE_TIMEOUT,
             head: Vec::new(),
             permit,
             kind,

@@ -35,6 +35,7 @@ mod visitor;
 
 use crate::config;
 use crate::handover::{Inherited, Outgoing, ProcessLink};
+use crate::net::clock;
 use crate::net::tls::Acceptor;
 use crate::net::{self, timeout, timeout_at, Listener, ShardId, Shutdown, Socket};
 use crate::sync::{Mutex, MutexGuard};
@@ -237,7 +238,7 @@ impl Server {
     /// everything has ended, at the latest after `patience`.
     pub async fn drain(&self, patience: Duration, child: Option<ProcessLink>) {
         let state = &self.state;
-        let deadline = Instant::now() + patience;
+        let deadline = clock::now() + patience;
         let has_link = child.is_some();
         if let Some(child) = child {
             state.transfer.set_child(child);
@@ -273,7 +274,7 @@ impl Server {
         if has_link {
             self.wait_for_staying_tunnels(deadline).await;
         }
-        self.close(deadline.saturating_duration_since(Instant::now()))
+        self.close(deadline.saturating_duration_since(clock::now()))
             .await;
     }
 
@@ -323,13 +324,13 @@ impl Server {
     /// Stops accepting and lets connections finish. Returns when they have, at the latest after
     /// `patience`.
     pub async fn stop(&self, patience: Duration) {
-        let deadline = Instant::now() + patience;
+        let deadline = clock::now() + patience;
         self.stop_accepting();
         self.state.registry.close_ports();
         // A request that has come already is served; many connections never send one.
         let coming = self.state.handshakes.idle();
         timeout(HANDSHAKE_STOP_TIMEOUT.min(patience), coming).await;
-        self.close(deadline.saturating_duration_since(Instant::now()))
+        self.close(deadline.saturating_duration_since(clock::now()))
             .await;
     }
 

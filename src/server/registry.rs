@@ -17,6 +17,7 @@ use super::users::LoginProof;
 use crate::config::label::{ascii, label, value};
 use crate::config::Limits;
 use crate::handover::HostKey;
+use crate::net::clock;
 use crate::net::ShardId;
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::{Stream, Traffic, Tunnel};
@@ -264,7 +265,7 @@ impl Registry {
         }
         let mine = client.map_or(&[][..], |client| &client.ports);
         let (_, wanted) = sort_ports(services, mine);
-        let kept = inner.reservations.ports_of(login.id, Instant::now());
+        let kept = inner.reservations.ports_of(login.id, clock::now());
         drop(inner);
         let wanted: Vec<PortRequest> = wanted.into_iter().map(|(request, _)| request).collect();
         ports::open_early(login.limits, &wanted, kept)
@@ -306,7 +307,7 @@ impl Registry {
         let Some(client) = client.filter(|client| !client.missing.is_empty()) else {
             return false;
         };
-        let now = Instant::now();
+        let now = clock::now();
         let due = client.retry_at <= now;
         if due {
             client.retry_at = now + PORT_RETRY_INTERVAL;
@@ -317,7 +318,7 @@ impl Registry {
     /// Tries to open the missing ports and tells the client's tunnels of those that are open now.
     /// The caller has to accept on the returned ports.
     pub fn retry_ports(&self, login: &Login<'_>) -> Vec<OpenedPort> {
-        let (id, now) = (login.id, Instant::now());
+        let (id, now) = (login.id, clock::now());
         let inner = self.lock();
         let client = inner.clients.get(id);
         let missing = client.into_iter().flat_map(|client| &client.missing);
@@ -424,7 +425,7 @@ impl Registry {
         let inner = self.lock();
         let served = inner.hosts.iter();
         let served = served.map(|(key, host)| (key.clone(), Some(host.client.clone())));
-        let kept = inner.reservations.hosts(Instant::now());
+        let kept = inner.reservations.hosts(clock::now());
         let kept = kept.map(|(key, id)| (key.clone(), id.map(Into::into)));
         let held = inner.held.hosts();
         let held = held.map(|(key, id)| (key.clone(), Some(id.into())));
@@ -441,7 +442,7 @@ impl Registry {
             let ports = client.ports.iter_mut().map(PortListener::share);
             shared.extend(ports.map(|port| (id.clone(), port)));
         }
-        let kept = inner.reservations.ports(Instant::now());
+        let kept = inner.reservations.ports(clock::now());
         shared.extend(kept.map(|(id, port)| (id.into(), port.clone())));
         shared
     }
@@ -470,7 +471,7 @@ impl Registry {
         ports: Vec<(Box<str>, InheritedPort)>,
     ) {
         let mut inner = self.lock();
-        let now = Instant::now();
+        let now = clock::now();
         if !hosts.is_empty() {
             inner.restart_until = Some(now + RECONNECT_PERIOD_AFTER_RESTART);
         }
@@ -486,13 +487,13 @@ impl Registry {
     pub fn close_expired_ports_of(&self, id: &str) {
         self.lock()
             .reservations
-            .close_expired_ports_of(id, Instant::now());
+            .close_expired_ports_of(id, clock::now());
     }
 
     /// Returns the time that a visitor waits for a client that was connected recently.
     pub fn reconnect_wait(&self) -> Duration {
         match self.lock().restart_until {
-            Some(until) if Instant::now() < until => RECONNECT_WAIT_AFTER_RESTART,
+            Some(until) if clock::now() < until => RECONNECT_WAIT_AFTER_RESTART,
             _ => RECONNECT_WAIT,
         }
     }
@@ -504,13 +505,13 @@ impl Registry {
         let most = inner.clients.len() * 2;
         inner.clients.shrink_to(most);
         inner.hosts.shrink();
-        inner.reservations.forget_expired(Instant::now());
+        inner.reservations.forget_expired(clock::now());
         !inner.reservations.is_empty()
     }
 
     /// Closes the ports of all clients that did not reconnect in time.
     pub fn close_expired_ports(&self) {
-        self.lock().reservations.close_expired_ports(Instant::now());
+        self.lock().reservations.close_expired_ports(clock::now());
     }
 
     /// Whether the tunnel belongs to the client's current registration.
@@ -569,7 +570,7 @@ impl Registry {
                 inner.open(&id, service)
             }
             None if inner.held.owner(&key).is_some() => OpenResult::Held,
-            None if inner.reservations.is_host(&key, Instant::now()) => OpenResult::NoTunnel,
+            None if inner.reservations.is_host(&key, clock::now()) => OpenResult::NoTunnel,
             None => OpenResult::Unknown,
         }
     }
@@ -671,7 +672,7 @@ impl RegistryState {
                     .as_ref()
                     .is_some_and(|old| old.services == services) =>
             {
-                if client.conflict.refused(Instant::now()) {
+                if client.conflict.refused(clock::now()) {
                     warn_of_conflict(login, client.peer);
                 }
                 return Err(RejectCode::OtherClientConnected);
@@ -680,7 +681,7 @@ impl RegistryState {
                 let before = self.set_services(login, services, early, &mut opened)?;
                 if let Some(client) = self.clients.get_mut(id) {
                     let services = &client.services;
-                    if client.conflict.replaced(&before, services, Instant::now()) {
+                    if client.conflict.replaced(&before, services, clock::now()) {
                         warn_of_conflict(login, client.peer);
                     }
                 }
@@ -740,7 +741,7 @@ impl RegistryState {
         early: Vec<InheritedPort>,
         opened: &mut Vec<OpenedPort>,
     ) -> Result<Vec<Option<ServiceSpec>>, RejectCode> {
-        let (id, now) = (login.id, Instant::now());
+        let (id, now) = (login.id, clock::now());
         let hosts = self.requested_hosts(login, &services)?;
         let inherited = self.inherited_ports(id, early, now);
         let is_others = |port| self.reservations.is_others_port(port, id, now);
@@ -775,7 +776,7 @@ impl RegistryState {
                 missing: Vec::new(),
                 retry_at: now,
                 last_stream: StreamId(0),
-                since: SystemTime::now(),
+                since: clock::time_of_day(),
                 past_traffic: Traffic::default(),
                 proof: login.proof,
                 peer: login.peer,
@@ -826,7 +827,7 @@ impl RegistryState {
         services: &[Option<ServiceSpec>],
     ) -> Result<Vec<(Key, ServiceIndex)>, RejectCode> {
         let (id, rules, users) = (login.id, &login.limits.hosts, &login.settings.users);
-        let now = Instant::now();
+        let now = clock::now();
         let refuse = |prefix: &str, refusal, why: &dyn Display| {
             log::warn!("id={id} cannot have the host prefix {prefix:?}: {why}");
             Err(refusal)
@@ -955,7 +956,7 @@ impl RegistryState {
 
     /// Ends the client's registration and reserves its prefixes and ports for its id.
     fn end_registration(&mut self, id: &str) {
-        let now = Instant::now();
+        let now = clock::now();
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };

@@ -12,6 +12,7 @@ use super::rate_limits::RateLimits;
 use super::registry::Registry;
 use super::self_test::SelfTest;
 use super::settings::{Settings, Watch};
+use crate::net::clock;
 use crate::net::{Shutdown, WaitGroup};
 use std::io;
 use std::sync::Arc;
@@ -57,7 +58,7 @@ impl ServerState {
             counters: Counters::default(),
             departed: Departed::default(),
             transfer: ProcessLinks::default(),
-            started: Instant::now(),
+            started: clock::now(),
             stop: Shutdown::default(),
             handshakes: WaitGroup::default(),
             serving: WaitGroup::default(),

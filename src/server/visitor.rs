@@ -10,6 +10,7 @@ use super::process_links::MessageOrigin;
 use super::registry::{registry_key, HostKind, OpenResult};
 use super::state::ServerState;
 use crate::handover::{Destination, HostKey, Message, ProcessLink};
+use crate::net::clock;
 use crate::net::follow::is_head_request;
 use crate::net::{self, Conn, Socket, Timer};
 use crate::tunnel::{CloseReason, Relay, RelayOutcome, Stream};
@@ -17,7 +18,6 @@ use crate::wire::frame::ResetCode;
 use futures_lite::{future, AsyncWriteExt};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Accepts the visitors of a client's TCP port until the port is closed.
 pub async fn accept_port(state: Arc<ServerState>, id: Box<str>, port: OpenedPort) {
@@ -219,7 +219,7 @@ async fn find_route(
     name: &str,
     open: impl Fn() -> OpenResult,
 ) -> Route {
-    let begun = Instant::now();
+    let begun = clock::now();
     loop {
         let arrival = state.registry.next_registration(name);
         let opening = open();

@@ -4,6 +4,7 @@
 use super::closing::Closing;
 use super::throttle::Throttle;
 use super::{lock, CloseReason, PeerRole, Stream, Tunnel};
+use crate::net::clock;
 use crate::net::clock::{Tick, CLOCK_STEP};
 use crate::net::Timer;
 use crate::net::{with_read_buf, Conn, Delivery, TokenBucket};
@@ -333,7 +334,7 @@ impl Inbox {
 
     /// Parses bytes that were read and delivers what they carry.
     fn parse(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let now = Instant::now();
+        let now = clock::now();
         self.heard = Tick::at(now);
         self.unreported = Some(now);
         let mut batch = Batch::default();
@@ -443,7 +444,7 @@ impl Inbox {
             Header::Credit { stream_id, bytes } => lock(&self.tunnel.0).credit(stream_id, bytes)?,
             Header::Ping(number) => lock(&self.tunnel.0).outbox.push(Header::Pong(number)),
             Header::Pong(number) => {
-                let now = Instant::now();
+                let now = clock::now();
                 lock(&self.tunnel.0).round_trip.pong(number, now);
             }
             Header::Open {

@@ -1,5 +1,6 @@
 //! Signs of life of a tunnel's peer: when it was last heard, and since when it owes an answer.
 
+use crate::net::clock;
 use std::time::{Duration, Instant};
 
 /// A stream that begins after this much silence of the peer triggers a probe.
@@ -68,7 +69,7 @@ impl Liveness {
     /// Notes that the tunnel is read again. Probes sent meanwhile count from now on.
     pub fn resume(&mut self) {
         if self.reading == ReadingState::Stalled {
-            self.resume_at(Instant::now());
+            self.resume_at(clock::now());
         }
     }
 

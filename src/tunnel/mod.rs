@@ -39,6 +39,7 @@ pub use traffic::Traffic;
 pub use window::{Growth, FIRST_WINDOW};
 
 use self::tunnel_state::TunnelState;
+use crate::net::clock;
 use crate::net::clock::Tick;
 use crate::net::{Conn, Delivery, ShardId, Timer, TokenBucket};
 use crate::sync::{Mutex, MutexGuard};
@@ -47,7 +48,7 @@ use crate::wire::Version;
 use closing::Closing;
 use outbox::OutboxWriter;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use stream_state::StreamState;
 
 /// A reader that stalls a tunnel with other streams is cut off after taking nothing for this long
@@ -223,7 +224,7 @@ impl Tunnel {
 
     /// Sends a ping. In GT/2 it also measures the round-trip time.
     pub fn ping(&self) {
-        lock(&self.0).ping(Instant::now());
+        lock(&self.0).ping(clock::now());
     }
 
     /// Returns the smoothed round-trip time; `None` before the first answer and in GT/1.
@@ -284,21 +285,21 @@ impl Tunnel {
         let liveness = &state.liveness;
         match state.version {
             Version::One => liveness.is_lost(),
-            Version::Two => liveness.is_late(state.round_trip.get(), Instant::now()),
+            Version::Two => liveness.is_late(state.round_trip.get(), clock::now()),
         }
     }
 
     /// Whether a stream that began during the peer's silence has waited for a sign of life for
     /// `patience`.
     pub fn is_black_hole(&self, patience: Duration) -> bool {
-        let waited = lock(&self.0).liveness.watched(Instant::now());
+        let waited = lock(&self.0).liveness.watched(clock::now());
         waited.is_some_and(|time| time >= patience) && self.is_silent()
     }
 
     /// Asks the peer for a sign of life: the program in GT/2, the kernel in GT/1.
     fn ask(&self) {
         let mut state = lock(&self.0);
-        let now = Instant::now();
+        let now = clock::now();
         match state.version {
             Version::One => state.liveness.asked(now),
             Version::Two => state.ping(now),
@@ -310,7 +311,7 @@ impl Tunnel {
     /// Whether the peer has left a probe unanswered.
     fn owes_answer(&self) -> bool {
         let state = lock(&self.0);
-        !state.over && state.liveness.unanswered(Instant::now()).is_some()
+        !state.over && state.liveness.unanswered(clock::now()).is_some()
     }
 
     /// Sets whether the kernel probes an idle GT/1 peer often.
@@ -389,9 +390,9 @@ impl Tunnel {
 /// kernel does not answer either. A peer that takes the bytes sent to it is alive, however slow.
 pub async fn find_dead(mut tunnels: Vec<Tunnel>, patience: Duration) -> Vec<Tunnel> {
     const STEP: Duration = Duration::from_millis(50);
-    let begun = Instant::now();
+    let begun = clock::now();
     tunnels.iter().for_each(Tunnel::ask);
-    while begun.elapsed() < patience && tunnels.iter().any(Tunnel::owes_answer) {
+    while clock::since(begun) < patience && tunnels.iter().any(Tunnel::owes_answer) {
         Timer::after(STEP).await;
     }
     tunnels.retain(|tunnel| {

@@ -6,6 +6,7 @@ use super::pacer::{self, Pacer};
 use super::scheduler::Scheduler;
 use super::throttle::Throttle;
 use super::{lock, TunnelShared};
+use crate::net::clock;
 use crate::net::clock::Tick;
 use crate::net::{Conn, TokenBucket};
 use crate::wire::frame::{Header, MAX_ENCODED};
@@ -15,7 +16,6 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{ready, Context, Poll, Waker};
-use std::time::Instant;
 
 /// Maximum number of streams that have a granted turn at the same time: two, so that one is ready
 /// to send while the other one sends.
@@ -321,7 +321,7 @@ impl OutboxWriter {
                         }
                         self.sending.consume(n);
                         self.granted = self.granted.saturating_sub(n);
-                        if self.pacer.sent(n, Instant::now()) {
+                        if self.pacer.sent(n, clock::now()) {
                             self.limit_unsent();
                             lock(&self.tunnel).outbox.burst = self.pacer.burst();
                         }
@@ -341,7 +341,7 @@ impl OutboxWriter {
                     } else {
                         MAX_SENDERS
                     });
-                    if taken.is_pending() && self.pacer.idle(Instant::now()) {
+                    if taken.is_pending() && self.pacer.idle(clock::now()) {
                         state.outbox.burst = self.pacer.burst();
                         if self.version == Version::Two {
                             self.conn.limit_unsent(self.pacer.burst());

@@ -8,6 +8,7 @@ use super::scheduler::Turn;
 use super::stream_state::{CloseReason, StreamState};
 use super::window::Budget;
 use super::{Policy, Traffic, STUCK_ALONE_TIMEOUT, STUCK_TIMEOUT};
+use crate::net::clock;
 use crate::net::clock::Tick;
 use crate::wire::frame::{Header, ResetCode, Signal, StreamId};
 use crate::wire::{Malformed, Version};
@@ -90,7 +91,7 @@ impl TunnelState {
             },
             budget: (policy.version == Version::Two).then(|| Budget::new(policy.growth)),
             round_trip: RoundTrip::default(),
-            liveness: Liveness::new(Instant::now()),
+            liveness: Liveness::new(clock::now()),
             measured: 0,
             answered: 0,
             ending: 0,
@@ -231,7 +232,7 @@ impl TunnelState {
     /// Notes that a stream begins. A peer that was silent is asked for a sign of life: in GT/2 by a
     /// ping; in GT/1 its kernel has to acknowledge the stream's first bytes.
     pub fn begin_stream(&mut self) {
-        let now = Instant::now();
+        let now = clock::now();
         self.end_rest();
         if self.liveness.begin_stream(now) {
             if self.version == Version::Two {
@@ -248,7 +249,7 @@ impl TunnelState {
         if self.version == Version::One {
             return;
         }
-        let (now, moved) = (Instant::now(), self.traffic.bytes());
+        let (now, moved) = (clock::now(), self.traffic.bytes());
         let wanted = self.round_trip.get().is_none() || moved != self.measured;
         if wanted && self.round_trip.is_due(now, ROUND_TRIP_LIFETIME) {
             self.measured = moved;

@@ -11,13 +11,14 @@ use super::status::{self, FileStatus};
 use super::target::{query, RequestTarget};
 use super::types;
 use crate::logging::{held_back, LogThrottle};
+use crate::net::clock;
 use crate::net::http::percent;
 use crate::net::DISK;
 use log::warn;
 use rustix::io::Errno;
 use std::fs::{File, Metadata};
 use std::io::{self, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 /// A response, ready to be sent.
 pub(super) struct FileResponse {
@@ -360,7 +361,7 @@ impl EntityTag {
 
 /// Returns the present time in seconds since 1970.
 fn now() -> Option<i64> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let now = clock::time_of_day().duration_since(UNIX_EPOCH).ok()?;
     i64::try_from(now.as_secs()).ok()
 }
 

@@ -2,6 +2,7 @@
 
 use super::link::PeerHandle;
 use super::MAX_MESSAGE_OUT;
+use crate::net::clock;
 use crate::net::Timer;
 use crate::net::{poll_stalled, with_read_buf, Conn};
 use crate::tunnel::{CLOSE_TIMEOUT, DRAIN_TIMEOUT};
@@ -12,7 +13,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{ready, Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// One end of a channel. Dropping it ends the channel behind all bytes that were written.
 pub struct ChannelConn {
@@ -23,7 +24,7 @@ pub struct ChannelConn {
 impl ChannelConn {
     /// Opens a channel to the peer; `None` if it is not connected or has its maximum of channels.
     pub fn open(link: &PeerHandle, label: &str) -> Option<Self> {
-        let id = link.with(|peer| peer.open(label, Instant::now()))?;
+        let id = link.with(|peer| peer.open(label, clock::now()))?;
         Some(Self::new(link.clone(), id))
     }
 
@@ -34,7 +35,7 @@ impl ChannelConn {
 
     fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<BytesMut>> {
         self.link
-            .with(|peer| peer.poll_read(self.id, cx, Instant::now()))
+            .with(|peer| peer.poll_read(self.id, cx, clock::now()))
     }
 
     fn give_back(&self, bytes: BytesMut) {
@@ -50,14 +51,14 @@ impl ChannelConn {
         let bytes = Bytes::copy_from_slice(bytes);
         let sent = self
             .link
-            .with(|peer| peer.write(self.id, bytes, Instant::now()));
+            .with(|peer| peer.write(self.id, bytes, clock::now()));
         sent.then_some(())
             .ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 
     /// Ends the channel when nothing has moved in it for `limit`.
     pub fn limit_idle(&self, limit: Option<Duration>) {
-        self.link.lock().limit_idle(self.id, limit, Instant::now());
+        self.link.lock().limit_idle(self.id, limit, clock::now());
     }
 
     /// Whether the peer sends nothing more and nothing can be sent to it.
@@ -98,7 +99,7 @@ impl ChannelConn {
 impl Drop for ChannelConn {
     fn drop(&mut self) {
         self.link
-            .with(|peer| peer.drop_channel(self.id, Instant::now()));
+            .with(|peer| peer.drop_channel(self.id, clock::now()));
     }
 }
 
@@ -217,7 +218,7 @@ impl ChannelRelay {
                 drop(self.stuck.split_to(n));
                 if !self.stuck.is_empty() {
                     let mut peer = self.channel.link.lock();
-                    peer.goes_on(self.channel.id, Instant::now());
+                    peer.goes_on(self.channel.id, clock::now());
                 }
             }
         }

@@ -4,6 +4,7 @@ use super::channel::ChannelConn;
 use super::endpoint::Endpoint;
 use super::link::PeerHandle;
 use super::peer::{OpenedChannel, Peer, PeerState};
+use crate::net::clock;
 use crate::net::Timer;
 use std::future::Future;
 use std::pin::Pin;
@@ -38,7 +39,7 @@ impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> PeerDriver<F> {
             accept,
             timer: Timer::never(),
             due: None,
-            begun: Instant::now(),
+            begun: clock::now(),
             idle,
             state: PeerState::Connecting,
         }
@@ -79,7 +80,7 @@ impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> Future for PeerDriver<F> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         loop {
-            let now = Instant::now();
+            let now = clock::now();
             this.link.set_driver(cx.waker());
             let mut peer = this.link.lock();
             if let Some((_, why)) = this.limit(&peer).filter(|(end, _)| *end <= now) {
@@ -99,7 +100,7 @@ impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> Future for PeerDriver<F> {
                     PeerState::Connecting => {}
                     PeerState::Connected => log::info!(
                         "peer connected in {:.0?}, peers={}",
-                        this.begun.elapsed(),
+                        clock::since(this.begun),
                         this.endpoint.peers()
                     ),
                     PeerState::Over(why) => log::info!("peer gone: {why}"),

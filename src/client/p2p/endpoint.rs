@@ -5,6 +5,7 @@ use super::identity::Identity;
 use super::link::PeerHandle;
 use super::socket::PeerSocket;
 use super::{P2pError, P2pOptions};
+use crate::net::clock;
 use crate::net::Timer;
 use crate::net::{self, timeout};
 use crate::sync::{Mutex, MutexGuard};
@@ -95,7 +96,7 @@ impl Endpoint {
     pub fn close(&self) {
         let links = self.lock().peers.clone();
         for link in links {
-            link.with(|peer| peer.close(Instant::now()));
+            link.with(|peer| peer.close(clock::now()));
         }
     }
 
@@ -118,7 +119,7 @@ impl Endpoint {
     }
 
     fn dispatch(&self, from: SocketAddr, bytes: &[u8]) {
-        let now = Instant::now();
+        let now = clock::now();
         let last = {
             let inner = self.lock();
             let last = inner.last.as_ref();
@@ -203,7 +204,7 @@ impl Endpoint {
     /// Returns the address of this socket as `server` sees it; `None` without an answer.
     pub async fn reflexive(&self, server: &str) -> Option<SocketAddr> {
         if let Some((since, addr)) = self.lock().reflexive.get(server) {
-            if since.elapsed() < STUN_ANSWER_LIFETIME {
+            if clock::since(*since) < STUN_ANSWER_LIFETIME {
                 return Some(*addr);
             }
         }
@@ -244,7 +245,7 @@ impl Endpoint {
             Some(addr) => {
                 inner
                     .reflexive
-                    .insert(server.to_owned(), (Instant::now(), addr));
+                    .insert(server.to_owned(), (clock::now(), addr));
             }
             None => log::debug!("remoteSTUN {server} does not answer"),
         }

@@ -29,6 +29,7 @@ pub use signaling::{answer, is_on, preflight, RelayRequest};
 use super::context::ClientContext;
 use crate::config::{ClientConfig as Config, WebRtc, WebRtcLevel};
 use crate::logging;
+use crate::net::clock;
 use crate::sync::{Mutex, MutexGuard};
 use checks::{CheckBudget, ConnectivityChecks, IceRole};
 use driver::PeerDriver;
@@ -41,7 +42,7 @@ use peer::Peer;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Maximum length in bytes of a message that is sent: all browsers accept it in one piece.
 const MAX_MESSAGE_OUT: usize = 16 * 1024;
@@ -263,7 +264,7 @@ pub(super) fn begin<T>(
 ) -> Result<(PeerHandle, Vec<String>, T), P2pError> {
     let checks = ConnectivityChecks::new(p2p.checks.clone(), role, endpoint::own_addresses());
     let memory = MemoryShare::new(p2p.memory.clone());
-    let mut peer = Peer::new(&endpoint.identity, checks, memory, Instant::now())?;
+    let mut peer = Peer::new(&endpoint.identity, checks, memory, clock::now())?;
     let hosts = endpoint.hosts();
     let candidates = hosts
         .into_iter()

@@ -9,6 +9,7 @@ use super::link::PeerHandle;
 use super::message::{MessageReader, SignalingMessage};
 use super::sdp::{self, Description};
 use super::{begin, P2p, P2pError};
+use crate::net::clock;
 use crate::net::http::chunked::{self, within, Chunks};
 use crate::net::http::reply;
 use crate::net::{timeout, tls, Conn};
@@ -21,7 +22,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Maximum length in bytes of a request's head.
 const MAX_HEAD: usize = 16 * 1024;
@@ -419,7 +420,7 @@ async fn take_candidates(
 ) {
     while let Ok(Some(message)) = request.next(stream, reader).await {
         if let SignalingMessage::Candidate(candidate) = message {
-            link.with(|peer| peer.add_remote(&candidate, Instant::now()));
+            link.with(|peer| peer.add_remote(&candidate, clock::now()));
         }
     }
 }
@@ -468,7 +469,7 @@ async fn take_offer(
         |peer, identity| {
             let side = offer.side_of_answer();
             let answer = peer.describe(identity, |ours| offer.answer(ours, side));
-            peer.connect(identity, &offer, side, Instant::now())?;
+            peer.connect(identity, &offer, side, clock::now())?;
             Ok(answer)
         },
     );
@@ -557,7 +558,7 @@ async fn take_answer(
     };
     let identity = p2p.endpoint().map(|endpoint| endpoint.identity.clone());
     let connecting = identity.and_then(|identity| {
-        link.with(|peer| peer.connect(&identity, &answer, answer.side_of_offer(), Instant::now()))
+        link.with(|peer| peer.connect(&identity, &answer, answer.side_of_offer(), clock::now()))
     });
     if let Err(e) = connecting {
         return failed(&mut stream, &e).await;

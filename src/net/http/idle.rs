@@ -1,6 +1,7 @@
 //! Idle HTTP connections that are kept for the next request. They are not checked: a dead one is
 //! found when it is used.
 
+use crate::net::clock;
 use crate::net::Conn;
 use crate::net::Timer;
 use crate::sync::{Mutex, MutexGuard};
@@ -36,7 +37,7 @@ impl IdleConnections {
 
     pub(super) fn put(self: &Arc<Self>, conn: Conn) {
         let mut inner = self.lock();
-        let end = Instant::now() + IDLE_TIMEOUT;
+        let end = clock::now() + IDLE_TIMEOUT;
         inner.conns.push_back((end, conn));
         if inner.conns.len() > MAX_IDLE {
             inner.conns.pop_front();
@@ -60,7 +61,7 @@ async fn watch(idle: Weak<IdleConnections>, mut next: Instant) {
             return;
         };
         let mut inner = idle.lock();
-        let now = Instant::now();
+        let now = clock::now();
         inner.conns.retain(|(end, _)| *end > now);
         match inner.conns.front() {
             Some((end, _)) => next = *end,

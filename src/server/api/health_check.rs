@@ -1,6 +1,7 @@
 //! The server's self test: opens a tunnel to its own listener, connects as a visitor, and compares
 //! the bytes sent and received. Everything goes through real sockets.
 
+use crate::net::clock;
 use crate::net::tls::{Connector, ServerTrust};
 use crate::net::Timer;
 use crate::net::{self, Conn};
@@ -125,7 +126,7 @@ impl ProbeTarget {
 
     /// Runs the self test.
     pub async fn check(&self, state: &ServerState) -> Result<(), ProbeFailure> {
-        let deadline = Instant::now() + PROBE_TIMEOUT;
+        let deadline = clock::now() + PROBE_TIMEOUT;
         let no_random = |e| ProbeFailure {
             step: ProbeStep::Prepare,
             cause: ProbeError::NoRandom(e),

@@ -1,6 +1,7 @@
 //! The page `/metrics`: counters in the text format of Prometheus, version 0.0.4.
 
 use crate::net;
+use crate::net::clock;
 use crate::server::registry::{SnapshotOrder, Totals};
 use crate::server::state::ServerState;
 use crate::version::VERSION;
@@ -25,7 +26,7 @@ pub fn page(state: &ServerState) -> String {
         "gauge",
         "Time since the server started.",
     );
-    page.sample(&[], state.started.elapsed().as_secs());
+    page.sample(&[], clock::since(state.started).as_secs());
     page.family("gt_clients", "gauge", "Clients with a tunnel.");
     page.sample(&[], snapshot.all.clients);
     page.totals("gt", "", [(None, snapshot.all)].into_iter());

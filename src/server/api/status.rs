@@ -3,6 +3,7 @@
 
 use super::health_check::ProbeTarget;
 use super::json;
+use crate::net::clock;
 use crate::server::state::ServerState;
 use crate::sync::{Mutex, MutexGuard};
 use crate::version::VERSION;
@@ -83,7 +84,7 @@ impl HealthStatus {
     fn cached_or_start(self: &Arc<Self>) -> Option<HealthResult> {
         let mut cached = self.lock();
         match &cached.last {
-            Some((at, verdict)) if !cached.is_running && is_fresh(at.elapsed(), verdict) => {
+            Some((at, verdict)) if !cached.is_running && is_fresh(clock::since(*at), verdict) => {
                 return Some(verdict.clone());
             }
             _ => {}
@@ -110,7 +111,7 @@ impl HealthStatus {
             Err(reason) if before != Some(false) => log::warn!("the status is failed: {reason}"),
             _ => {}
         }
-        cached.last = Some((Instant::now(), verdict));
+        cached.last = Some((clock::now(), verdict));
         cached.is_running = false;
         drop(cached);
         self.tested.notify(usize::MAX);

@@ -7,12 +7,12 @@ use super::{
     RECONNECT_PERIOD_AFTER_RESTART,
 };
 use crate::config::Secret;
+use crate::net::clock;
 use crate::server::ports::{OpenedPort, PortListener};
 use crate::tunnel::Tunnel;
 use crate::wire::frame::{RejectCode, ServiceIndex, StreamId};
 use crate::wire::hello::ServiceSpec;
 use crate::wire::Version;
-use std::time::Instant;
 
 /// The granted services of a tunnel's client, and the id of its last stream.
 pub struct Registration {
@@ -35,7 +35,7 @@ impl Registry {
     /// Marks a client whose visitors the parent process serves.
     pub fn hold(&self, id: &str, mut hosts: Vec<Key>, right: LoginRight) {
         let mut inner = self.lock();
-        let now = Instant::now();
+        let now = clock::now();
         // The parent does not know which clients have registered here since; they keep their own.
         hosts.retain(|key| {
             let host = inner.hosts.get(key);
@@ -52,7 +52,7 @@ impl Registry {
     pub fn release(&self, id: &str) -> Option<LoginRight> {
         let mut inner = self.lock();
         let (hosts, right) = inner.held.release(id)?;
-        let now = Instant::now();
+        let now = clock::now();
         inner.restart_until = Some(now + RECONNECT_PERIOD_AFTER_RESTART);
         for host in hosts {
             inner.reservations.restore_host(host, Some(id.into()), now);
@@ -192,7 +192,7 @@ impl Registry {
     /// Reserves a port for a client that is about to arrive, unless the client has it here.
     pub fn expect_port(&self, id: &str, port: InheritedPort) {
         let mut inner = self.lock();
-        let now = Instant::now();
+        let now = clock::now();
         if let Some(client) = inner.clients.get_mut(id) {
             if client.ports.iter().any(|its| its.port == port.port) {
                 return;

@@ -9,6 +9,7 @@ use super::listeners;
 use super::state::ServerState;
 use crate::config::{self, ListenAddr};
 use crate::handover::{Inherited, Item, Outgoing};
+use crate::net::clock;
 use crate::net::{Datagrams, Shutdown};
 use futures_lite::future;
 use limit::StunLimit;
@@ -16,7 +17,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Number of datagrams that are handled before other tasks on this thread run.
 const TURN: u32 = 32;
@@ -96,7 +96,7 @@ impl Stun {
 
 async fn serve(state: Arc<ServerState>, open: OpenStunSocket) {
     let answering = async {
-        let mut limit = StunLimit::new(Instant::now());
+        let mut limit = StunLimit::new(clock::now());
         loop {
             for _ in 0..TURN {
                 let datagram = answer_one(&open.socket, &mut limit).await;
@@ -140,7 +140,7 @@ fn answer_to(
         StunOutcome::Ignored
     };
     answer::could_be_request(bytes).map_err(ignored)?;
-    if !limit.allows(from.ip(), Instant::now()) {
+    if !limit.allows(from.ip(), clock::now()) {
         return Err(StunOutcome::Limited);
     }
     let answer = answer::to(bytes, from).map_err(ignored)?;

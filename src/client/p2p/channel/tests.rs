@@ -10,6 +10,7 @@ use crate::net::{timeout, Socket};
 use async_std::task::block_on;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::time::Instant;
 
 /// A timeout that no test reaches.
 const LONG: Duration = Duration::from_secs(60);

@@ -5,6 +5,7 @@ use super::costly;
 use super::source::{SourceKey, SourceState};
 use super::table::Table;
 use super::wheel::{Key, Wheel};
+use crate::net::clock;
 use crate::sync::Mutex;
 use async_executor::StaticExecutor;
 use rustix::event::{epoll, eventfd, EventfdFlags, Timespec};
@@ -145,7 +146,7 @@ impl Shard {
                 event,
             }),
             timers: Mutex::default(),
-            start: Instant::now(),
+            start: clock::now(),
         })
     }
 
@@ -214,7 +215,7 @@ impl Shard {
     /// Returns the time up to the next deadline; `None` without one.
     fn next_timeout(&self) -> Option<Timespec> {
         let next = self.timers.lock().next()?;
-        let wait = Duration::from_millis(next).saturating_sub(self.start.elapsed());
+        let wait = Duration::from_millis(next).saturating_sub(clock::since(self.start));
         Some(Timespec {
             tv_sec: wait.as_secs().try_into().unwrap_or(i64::from(i32::MAX)),
             tv_nsec: wait.subsec_nanos().into(),
@@ -222,7 +223,7 @@ impl Shard {
     }
 
     fn wake_timers(&self) {
-        let now = self.millis(self.start.elapsed());
+        let now = self.millis(clock::since(self.start));
         let mut due: smallvec::SmallVec<[Waker; 8]> = smallvec::SmallVec::new();
         let mut timers = self.timers.lock();
         timers.advance(now, |waker| due.push(waker));

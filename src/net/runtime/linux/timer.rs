@@ -2,6 +2,7 @@
 
 use super::shard::Shard;
 use super::wheel::Key;
+use crate::net::clock;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -20,7 +21,7 @@ impl Timer {
     /// Creates a timer that is ready after this time.
     pub fn after(time: Duration) -> Self {
         Self {
-            due: Instant::now().checked_add(time),
+            due: clock::now().checked_add(time),
             ..Self::never()
         }
     }
@@ -45,7 +46,7 @@ impl Timer {
     /// Sets the time after which it is ready.
     pub fn set_after(&mut self, time: Duration) {
         self.cancel();
-        self.due = Instant::now().checked_add(time);
+        self.due = clock::now().checked_add(time);
         self.slack = 0;
     }
 
@@ -77,7 +78,7 @@ impl Future for Timer {
         let Some(due) = self.due else {
             return Poll::Pending;
         };
-        if Instant::now() >= due {
+        if clock::now() >= due {
             self.cancel();
             return Poll::Ready(());
         }
