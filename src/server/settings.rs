@@ -8,7 +8,7 @@ use crate::config::{self, AnyClient, Network, TlsVersion, Wire};
 use crate::net::tls::{Acceptor, MinVersion};
 use crate::net::Timer;
 use crate::sync::{Mutex, MutexGuard};
-use event_listener::{Event, IntoNotification};
+use event_listener::{Event, EventListener, IntoNotification};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -127,7 +127,7 @@ impl Watch {
         *self.lock() = Arc::new(settings);
     }
 
-    /// Wakes all waiters of [`Watch::changed`] in batches: applying settings takes each of them a
+    /// Wakes all listeners in batches: applying settings takes each of them a
     /// moment, and there may be thousands.
     pub async fn announce(&self) {
         let mut left = self.changed.total_listeners();
@@ -138,16 +138,15 @@ impl Watch {
         }
     }
 
-    /// Waits until the settings differ from `known`, and returns them.
-    pub async fn changed(&self, known: &Arc<Settings>) -> Arc<Settings> {
-        loop {
-            let changed = self.changed.listen();
-            let settings = self.get();
-            if !Arc::ptr_eq(&settings, known) {
-                return settings;
-            }
-            changed.await;
-        }
+    /// Returns a listener for the next [`Watch::announce`].
+    pub fn listen(&self) -> EventListener {
+        self.changed.listen()
+    }
+
+    /// Returns the settings if they are not those that are `known`.
+    pub fn newer(&self, known: &Arc<Settings>) -> Option<Arc<Settings>> {
+        let settings = self.lock();
+        (!Arc::ptr_eq(&settings, known)).then(|| settings.clone())
     }
 }
 
@@ -184,9 +183,8 @@ mod tests {
         let woken = Arc::<WakeCount>::default();
         let waker = Waker::from(woken.clone());
         let mut context = Context::from_waker(&waker);
-        let mut waiting: Vec<_> = (0..TUNNELS)
-            .map(|_| Box::pin(watch.changed(&known)))
-            .collect();
+        let mut waiting: Vec<_> = (0..TUNNELS).map(|_| Box::pin(watch.listen())).collect();
+        assert!(watch.newer(&known).is_none());
         for tunnel in &mut waiting {
             assert!(tunnel.as_mut().poll(&mut context).is_pending());
         }
@@ -199,5 +197,6 @@ mod tests {
         for tunnel in &mut waiting {
             assert!(matches!(tunnel.as_mut().poll(&mut context), Poll::Ready(_)));
         }
+        assert!(watch.newer(&known).is_some());
     }
 }

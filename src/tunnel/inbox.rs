@@ -164,7 +164,8 @@ impl Inbox {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+    /// Returns the next event, see [`Inbox::next`].
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         if self.in_a_row >= EVENTS_PER_TURN {
             self.in_a_row = 0;
             cx.waker().wake_by_ref();

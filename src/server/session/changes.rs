@@ -1,6 +1,6 @@
 //! Changes of a client's services during its session: asks the authAPI and applies them.
 
-use super::{ServerSession, TunnelEnd};
+use super::ServerSession;
 use crate::config::Secret;
 use crate::server::auth_api::AuthDecision;
 use crate::server::login::all_granted;
@@ -14,7 +14,7 @@ impl ServerSession {
     /// Asks the authAPI about changed services, one change at a time, while the tunnel goes on.
     /// Returns the reason if the tunnel must end. If the API fails, the granted prefixes stay, so
     /// that running services do not suffer.
-    pub(super) async fn review_changes(&self, queue: Receiver<Vec<ServiceSpec>>) -> TunnelEnd {
+    pub(super) async fn review_changes(&self, queue: Receiver<Vec<ServiceSpec>>) -> String {
         while let Ok(services) = queue.recv().await {
             let api = self
                 .auth()
@@ -25,10 +25,7 @@ impl ServerSession {
                 Some(api) => match Box::pin(api.authorize(&self.id, &self.secret, &services)).await
                 {
                     AuthDecision::Granted(new) => Some(new),
-                    AuthDecision::Denied => {
-                        let why = self.reject_change(RejectCode::BadCredentials);
-                        return TunnelEnd::Ended(why);
-                    }
+                    AuthDecision::Denied => return self.reject_change(RejectCode::BadCredentials),
                     AuthDecision::Failed => None,
                 },
                 None => None,

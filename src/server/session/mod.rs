@@ -23,13 +23,15 @@ use crate::wire::frame::{RejectCode, Signal, StreamId};
 use crate::wire::hello::{Hello, ServiceSpec};
 use crate::wire::Version;
 use async_std::channel::{self, Sender};
-use futures_lite::future;
+use event_listener::EventListener;
 use leaving::{LeaveResult, MOVE_RETRY_INTERVAL};
 use log::Level;
-use std::future::Future;
+use std::future::{poll_fn, Future};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
 /// Time that the last bytes of a tunnel have to be sent.
@@ -394,15 +396,7 @@ impl ServerSession {
     #[allow(clippy::manual_async_fn)]
     fn run(self, mut inbox: Inbox, held: Held) -> impl Future<Output = ()> {
         async move {
-            let is_judged = self.auth().api_grant.is_some();
-            let end = if is_judged {
-                let (changes, queue) = channel::bounded(MAX_CHANGES);
-                let listening = self.run_tunnel(&mut inbox, Some(changes));
-                let ending = future::or(self.review_changes(queue), self.follow_settings());
-                Box::pin(future::or(listening, ending)).await
-            } else {
-                future::or(self.run_tunnel(&mut inbox, None), self.follow_settings()).await
-            };
+            let end = self.run_tunnel(&mut inbox).await;
             Box::pin(self.end(inbox, end)).await;
             drop(held);
         }
@@ -461,20 +455,28 @@ impl ServerSession {
         join(services)
     }
 
-    /// Applies changed settings as they come, until the tunnel must end.
-    async fn follow_settings(&self) -> TunnelEnd {
-        if self.is_self_test {
-            return future::pending().await;
-        }
+    /// Waits for changed settings and applies them. Ready if the tunnel must end.
+    fn poll_settings(
+        &self,
+        changed: &mut Option<EventListener>,
+        cx: &mut Context<'_>,
+    ) -> Poll<String> {
         loop {
-            let known = self.auth().settings.clone();
-            let settings = self.state.settings.changed(&known).await;
-            drop(known);
+            if let Some(changed) = changed {
+                ready!(Pin::new(changed).poll(cx));
+            }
+            // Before the look, so that no change is missed.
+            *changed = Some(self.state.settings.listen());
+            let newer = self.state.settings.newer(&self.auth().settings);
+            let Some(settings) = newer else {
+                continue;
+            };
+            *changed = None;
             if let Err(why) = self.reauthorize(settings) {
                 self.state.counters.refused(RejectCode::BadCredentials);
                 self.tunnel
                     .signal(Signal::Error(RejectCode::BadCredentials));
-                return TunnelEnd::Ended(why.to_owned());
+                return Poll::Ready(why.to_owned());
             }
         }
     }
@@ -514,32 +516,41 @@ impl ServerSession {
         Ok(())
     }
 
-    /// Handles the tunnel's events until it ends or moves. Changes of services go to `changes` if
-    /// the authAPI has to decide about them.
-    async fn run_tunnel(
-        &self,
-        inbox: &mut Inbox,
-        changes: Option<Sender<Vec<ServiceSpec>>>,
-    ) -> TunnelEnd {
+    /// Handles the tunnel's events and changed settings until it ends or moves. The authAPI decides
+    /// about changes of services if it has admitted the client.
+    async fn run_tunnel(&self, inbox: &mut Inbox) -> TunnelEnd {
         let mut watch = ClientWatch::default();
+        let mut changed = None;
+        let (mut changes, mut review) = (None, None);
+        if self.auth().api_grant.is_some() {
+            let (sender, queue) = channel::bounded(MAX_CHANGES);
+            changes = Some(sender);
+            review = Some(Box::pin(self.review_changes(queue)));
+        }
         // Only GT/1 tunnels move: other clients reconnect when asked to.
         let stays = self.tunnel.version() == Version::One && !self.is_self_test;
         let mut leaving = stays.then(|| Box::pin(self.wait_movable(Duration::ZERO)));
         loop {
-            let step = {
-                let leaving = async {
-                    match &mut leaving {
-                        Some(leaving) => leaving.await,
-                        None => future::pending().await,
-                    }
-                    EventStep::Move
-                };
-                let next = async {
-                    let event = inbox.next().await;
-                    self.handle(event, inbox, &mut watch, changes.as_ref())
-                };
-                future::or(next, leaving).await
-            };
+            // By hand: futures of futures would take more memory than all that they wait for.
+            let step = poll_fn(|cx| {
+                if let Poll::Ready(event) = inbox.poll_next(cx) {
+                    let step = self.handle(event, inbox, &mut watch, changes.as_ref());
+                    return Poll::Ready(step);
+                }
+                let leaves = leaving.as_mut().map(|leaving| leaving.as_mut().poll(cx));
+                if leaves.is_some_and(|leaves| leaves.is_ready()) {
+                    return Poll::Ready(EventStep::Move);
+                }
+                let reviewed = review.as_mut().map(|review| review.as_mut().poll(cx));
+                if let Some(Poll::Ready(why)) = reviewed {
+                    return Poll::Ready(EventStep::End(why));
+                }
+                if self.is_self_test {
+                    return Poll::Pending;
+                }
+                self.poll_settings(&mut changed, cx).map(EventStep::End)
+            })
+            .await;
             match step {
                 EventStep::Next => {}
                 EventStep::End(why) => return TunnelEnd::Ended(why),
