@@ -1,7 +1,8 @@
 //! Tells the program its version: `gt VERSION - COMMIT TARGET`, as `-version` prints it.
 
+use std::env;
+use std::path::Path;
 use std::process::Command;
-use std::{env, path::Path};
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

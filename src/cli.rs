@@ -18,8 +18,7 @@ use crate::config::hint::did_you_mean;
 use crate::config::layers::{options, Flag, Layers, OptionName, Options};
 #[cfg(feature = "server")]
 use crate::config::server;
-use crate::config::summary;
-use crate::config::{ConfigError, RoleConfig, RoleName};
+use crate::config::{summary, ConfigError, RoleConfig, RoleName};
 use crate::version::VERSION;
 
 pub use invocation::{invocation, Invocation};

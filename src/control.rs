@@ -6,11 +6,10 @@ use crate::config::file::Document;
 use crate::config::RoleName;
 use rustix::process::{geteuid, kill_process, Pid};
 use std::ffi::OsString;
-use std::fs;
-use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 /// Suffix of `/proc/PID/exe` when the program's file was replaced or removed.
 const DELETED: &[u8] = b" (deleted)";

@@ -6,16 +6,14 @@ use super::other_protocol::OtherProtocol;
 use super::services::Services;
 use crate::config::Remote;
 use crate::net::http::ApiError;
-use crate::net::Timer;
-use crate::net::{self, timeout, tls, Conn};
+use crate::net::{self, timeout, tls, Conn, Timer};
 use crate::tunnel::{Event, Inbox, PeerRole, Policy, Tunnel};
 use crate::wire::frame::{PortCause, RejectCode, ServiceIndex, Signal};
 use crate::wire::{codec, Version};
 use futures_lite::future;
-use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 /// Maximum number of streams of one tunnel; further ones are refused.
 const MAX_STREAMS: usize = 16 * 1024;

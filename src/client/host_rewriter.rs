@@ -5,9 +5,8 @@
 use crate::net::follow::{Edits, Exchange, RequestHead, RequestRule, RequestStep, RuleDecision};
 use crate::net::{Conn, ConnLayer, Socket};
 use crate::sync::{Mutex, MutexGuard};
-use std::fmt;
-use std::io;
 use std::task::{ready, Context, Poll, Waker};
+use std::{fmt, io};
 
 /// Maximum bytes taken from a visitor at a time.
 const MAX_READ: usize = 16 * 1024;

@@ -10,8 +10,7 @@ use super::remote_api::RemoteApi;
 use super::services::Services;
 use super::session::{ClientSession, SessionEvent};
 use crate::config::{Remote, Wire};
-use crate::net::clock;
-use crate::net::{self, Conn, ShardId, Shutdown, Timer};
+use crate::net::{self, clock, Conn, ShardId, Shutdown, Timer};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::{Inbox, Tunnel};
 use crate::wire::frame::RejectCode;
@@ -19,11 +18,10 @@ use crate::wire::hello::{Hello, ServiceSpec};
 use crate::wire::Version;
 use futures_lite::future;
 use log::Level;
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 /// Number of streams of each tunnel at which another tunnel is opened.
 const STREAMS_PER_TUNNEL: usize = 3;

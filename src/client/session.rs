@@ -6,15 +6,13 @@ use super::context::ClientContext;
 use super::p2p::P2p;
 use super::pooled_tunnel::{PooledTunnel, ReplaceReason};
 use super::serve::serve;
-use crate::net::clock;
 use crate::net::clock::Tick;
-use crate::net::{Conn, TaskGuard};
+use crate::net::{clock, Conn, TaskGuard};
 use crate::tunnel::{Event, Inbox, DELIVERY_TIMEOUT};
 use crate::wire::frame::{RejectCode, Signal};
-use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 /// Maximum number of unanswered pings.
 const MAX_UNANSWERED_PINGS: u32 = 3;

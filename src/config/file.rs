@@ -1,9 +1,8 @@
 //! A configuration file: its path, its sections and its errors. Not the meaning of options, and not
 //! its role: see `role`.
 
-use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use serde::Deserialize;
 

@@ -3,11 +3,10 @@
 use serde::Deserialize;
 
 use super::file::Document;
-use super::foreign;
 use super::value::{given, Value};
 #[cfg(all(feature = "server", feature = "client"))]
 use super::{client, server};
-use super::{ConfigError, RoleName};
+use super::{foreign, ConfigError, RoleName};
 
 /// The role that a file names.
 #[derive(Deserialize)]

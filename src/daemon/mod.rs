@@ -24,12 +24,11 @@ use running::{RolePlans, RunningRoles};
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::fmt;
 use std::fs::File;
 use std::future::Future;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 /// Time that streams have to finish when the process stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);

@@ -3,8 +3,9 @@
 use super::{Pace, Source};
 use crate::client::p2p::identity::DtlsRole;
 use crate::client::p2p::message::{MessageReader, SignalingMessage, MAX_MESSAGE};
-use crate::client::p2p::resets::{chunks, parameter, OutgoingReset, StreamResets};
-use crate::client::p2p::resets::{RECONFIG, REQUEST, RESPONSE};
+use crate::client::p2p::resets::{
+    chunks, parameter, OutgoingReset, StreamResets, RECONFIG, REQUEST, RESPONSE,
+};
 use crate::client::p2p::sdp::{Description, LocalDescription};
 use crate::client::p2p::signaling::{read_to_end_of_head, SignalingRequest};
 use crate::net::clock;

@@ -1,6 +1,7 @@
 //! Dialling: connects to a host by name or address.
 
-use super::{listen::KEEPALIVE, resolve, Socket};
+use super::listen::KEEPALIVE;
+use super::{resolve, Socket};
 use crate::net::Timer;
 use futures_lite::future;
 use rustix::io::Errno;

@@ -35,9 +35,8 @@ mod visitor;
 
 use crate::config;
 use crate::handover::{Inherited, Outgoing, ProcessLink};
-use crate::net::clock;
 use crate::net::tls::Acceptor;
-use crate::net::{self, timeout, timeout_at, Listener, ShardId, Shutdown, Socket};
+use crate::net::{self, clock, timeout, timeout_at, Listener, ShardId, Shutdown, Socket};
 use crate::sync::{Mutex, MutexGuard};
 use crate::wire::frame::Signal;
 use crate::wire::Version;

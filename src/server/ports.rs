@@ -4,9 +4,8 @@
 use crate::config::{Limits, TcpRule};
 use crate::net::{self, Listener, Shutdown};
 use crate::wire::frame::{PortCause, ServiceIndex};
-use std::fmt;
-use std::io;
 use std::sync::Arc;
+use std::{fmt, io};
 
 /// Maximum number of ports tried for one registration, besides those requested by number. A retry
 /// continues the search.

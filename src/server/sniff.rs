@@ -1,16 +1,13 @@
 //! Sniffing of a connection's first bytes: reads just enough to tell a tunnel from a visitor and to
 //! find the visitor's destination.
 
-use super::client_hello;
 use super::connection_limit::Permit;
-use super::error_page;
 use super::error_page::ErrorPage;
 use super::handshake::Handshake;
-use super::http_head;
 use super::incoming::{read_more, Incoming, ListenerKind};
 use super::registry::HostKind;
-use super::session;
 use super::state::ServerState;
+use super::{client_hello, error_page, http_head, session};
 use crate::config::label::ascii;
 use crate::net::tls::{self, Acceptor};
 use crate::net::{timeout_at, Conn, Socket};

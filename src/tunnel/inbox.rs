@@ -4,10 +4,8 @@
 use super::closing::Closing;
 use super::throttle::Throttle;
 use super::{lock, CloseReason, PeerRole, Stream, Tunnel};
-use crate::net::clock;
 use crate::net::clock::{Tick, CLOCK_STEP};
-use crate::net::Timer;
-use crate::net::{with_read_buf, Conn, Delivery, TokenBucket};
+use crate::net::{clock, with_read_buf, Conn, Delivery, Timer, TokenBucket};
 use crate::wire::codec::{HelloReader, MAX_HEAD};
 use crate::wire::frame::{Header, ServiceIndex, Signal, StreamId};
 use crate::wire::hello::Hello;

@@ -39,9 +39,8 @@ pub use traffic::Traffic;
 pub use window::{Growth, FIRST_WINDOW};
 
 use self::tunnel_state::TunnelState;
-use crate::net::clock;
 use crate::net::clock::Tick;
-use crate::net::{Conn, Delivery, ShardId, Timer, TokenBucket};
+use crate::net::{clock, Conn, Delivery, ShardId, Timer, TokenBucket};
 use crate::sync::{Mutex, MutexGuard};
 use crate::wire::frame::{ServiceIndex, Signal, StreamId};
 use crate::wire::Version;

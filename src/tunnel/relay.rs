@@ -5,8 +5,7 @@
 //! only moves bytes that the connection did not take.
 
 use super::{CloseReason, Stream, STUCK_ALONE_TIMEOUT};
-use crate::net::Timer;
-use crate::net::{poll_stalled, with_read_buf, Conn};
+use crate::net::{poll_stalled, with_read_buf, Conn, Timer};
 use crate::wire::frame::ResetCode;
 use std::future::Future;
 use std::pin::Pin;

@@ -1,7 +1,8 @@
 //! Keys and certificates, created with openssl for one test.
 
 use super::process::run_ok;
-use super::{scratch::Scratch, words};
+use super::scratch::Scratch;
+use super::words;
 use std::path::PathBuf;
 use std::process::Command;
 

@@ -1,8 +1,10 @@
 //! A headless Chromium, driven through WebDriver (W3C) by chromedriver.
 
+use super::ports::free_port;
 use super::process::Process;
+use super::scratch::Scratch;
 use super::visitor::{connect, read_answer};
-use super::{eventually, ports::free_port, scratch::Scratch, PATIENCE};
+use super::{eventually, PATIENCE};
 use serde_json::{json, Value};
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

@@ -3,7 +3,8 @@
 use super::certs::Certs;
 use super::ports::free_port;
 use super::process::{run, Process};
-use super::{eventually, scratch::Scratch, words};
+use super::scratch::Scratch;
+use super::{eventually, words};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;

@@ -1,9 +1,10 @@
 //! nginx as the service behind a tunnel, with its own configuration.
 
 use super::certs::Certs;
+use super::ports::free_port;
 use super::process::Process;
 use super::samples::random_file;
-use super::{ports::free_port, scratch::Scratch};
+use super::scratch::Scratch;
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;

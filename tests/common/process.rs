@@ -1,7 +1,8 @@
 //! A program that runs beside the test: its output goes to a file, it is killed with its handle,
 //! and a failing test shows the end of its output.
 
-use super::{eventually, scratch::Scratch};
+use super::eventually;
+use super::scratch::Scratch;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};

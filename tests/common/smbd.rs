@@ -1,7 +1,8 @@
 //! smbd as the service behind a tunnel, and smbclient as its visitor.
 
-use super::process::Process;
-use super::{ports::free_port, process::run_ok, scratch::Scratch};
+use super::ports::free_port;
+use super::process::{run_ok, Process};
+use super::scratch::Scratch;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;

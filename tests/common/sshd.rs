@@ -1,7 +1,9 @@
 //! sshd as the service behind a tunnel, and ssh and scp as its visitors.
 
-use super::process::Process;
-use super::{ports::free_port, process::run_ok, scratch::Scratch, words};
+use super::ports::free_port;
+use super::process::{run_ok, Process};
+use super::scratch::Scratch;
+use super::words;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;

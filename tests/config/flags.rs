@@ -3,9 +3,10 @@
 use crate::common::gt::{client, server};
 use crate::common::peer::gt1::{hello, Frame, Peer};
 use crate::common::peer::{prefix_option, ID_ALONE};
+use crate::common::ports::free_port;
 use crate::common::scratch::Scratch;
 use crate::common::visitor::{connect, get};
-use crate::common::{eventually, ports::free_port, words};
+use crate::common::{eventually, words};
 use gt::cli::{self, Command};
 use std::collections::BTreeSet;
 use std::io::Write;

@@ -1,12 +1,13 @@
 //! SIGHUP applies the new configuration, and no running connection is affected.
 
+use crate::common::eventually;
 use crate::common::gt::{client, server, server_of_id1, Gt};
 use crate::common::peer::gt1::{first, hello, identity, Frame, PeerServer, SERVICES};
 use crate::common::peer::{port_option, prefix_option};
+use crate::common::ports::free_port;
 use crate::common::scratch::Scratch;
 use crate::common::service::{self, assert_echo};
 use crate::common::visitor::{connect, get};
-use crate::common::{eventually, ports::free_port};
 use std::net::SocketAddr;
 
 #[test]

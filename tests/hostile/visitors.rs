@@ -3,11 +3,10 @@
 use super::bound::{assert_at_most, note};
 use super::crowd::{address, connect_from, cut, Crowd};
 use super::stage::Stage;
-use crate::common::eventually;
 use crate::common::gt::client;
 use crate::common::hello::client_hello;
-use crate::common::service;
 use crate::common::visitor::get;
+use crate::common::{eventually, service};
 use socket2::{Domain, Socket, Type};
 use std::cell::OnceCell;
 use std::io::Write;

@@ -2,14 +2,13 @@
 //! WAN, suspended machines, clock jumps. Needs root, ip, curl and faketime.
 
 use crate::common;
-use crate::common::eventually;
 use crate::common::gt::{client_of_id1, server, server_of_id1, tcp_tunnel, Gt, GT};
 use crate::common::nat::{missing, Internet, Nat, MIDDLE};
 use crate::common::ports::free_port;
 use crate::common::process::{run, run_ok};
 use crate::common::scratch::Scratch;
-use crate::common::service;
 use crate::common::visitor::{connect, get, set_limits};
+use crate::common::{eventually, service};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;

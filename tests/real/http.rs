@@ -4,10 +4,11 @@ use crate::common;
 use crate::common::curl::{curl, url};
 use crate::common::gt::{client, client_of_id1, http_tunnel, server, server_of_id1, Gt};
 use crate::common::nginx::{self, Nginx};
+use crate::common::ports::free_port;
 use crate::common::samples::{assert_same, random_file};
 use crate::common::scratch::Scratch;
+use crate::common::service;
 use crate::common::visitor::{ask, connect, get, read_answer, read_to_end};
-use crate::common::{ports::free_port, service};
 use std::io::{BufReader, Write};
 use std::net::{Shutdown, SocketAddr};
 

@@ -2,14 +2,13 @@
 //! API, by the check of a configuration or its errors, or in what the system shows of a process.
 
 use crate::common::api::{self, answer, judgement};
-use crate::common::certs;
 use crate::common::gt::{Gt, GT};
 use crate::common::peer::gt1::{hello, Frame, Peer};
 use crate::common::peer::ID_ALONE;
 use crate::common::process::run;
 use crate::common::scratch::Scratch;
 use crate::common::visitor::{ask, get};
-use crate::common::{sentry, service};
+use crate::common::{certs, sentry, service};
 use std::path::Path;
 use std::process::Command;
 

@@ -1,13 +1,12 @@
 //! `-stunAddr` answers every request with its source address for as long as the server runs, and
 //! cannot be abused.
 
-use crate::common::eventually;
 use crate::common::gt::{gt, server, Gt};
 use crate::common::ports::free_port;
 use crate::common::process::run_ok;
 use crate::common::scratch::Scratch;
 use crate::common::visitor::get;
-use crate::common::{words, PATIENCE};
+use crate::common::{eventually, words, PATIENCE};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;

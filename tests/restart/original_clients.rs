@@ -1,10 +1,8 @@
 //! A server restarts under clients of the original, which cannot be asked to reconnect: their
 //! visitors notice nothing.
 
-use crate::common::certs;
 use crate::common::crowd::{Crowd, Visitor};
 use crate::common::curl::{curl, https, url};
-use crate::common::eventually;
 use crate::common::gt::{client, server, server_of_id1};
 use crate::common::original::Original;
 use crate::common::peer::gt1::{closed, data, hello, Frame, Peer, PING};
@@ -13,6 +11,7 @@ use crate::common::ports::free_port;
 use crate::common::scratch::Scratch;
 use crate::common::service::{self, Service};
 use crate::common::visitor::{connect, connect_from, get, read, read_answer, read_to_end};
+use crate::common::{certs, eventually};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;

@@ -1,14 +1,13 @@
 //! The API tells operators the truth about a server, and reveals no secrets. With TLS: see
 //! `tls.rs`.
 
-use crate::common::eventually;
 use crate::common::gt::{client_of_id1, gt, server, server_of_id1, server_with_descriptors, Gt};
 use crate::common::peer::gt1::{closed, data, hello, Frame, Peer, CLOSE};
 use crate::common::peer::{port_option, prefix_option, ID_ALONE};
 use crate::common::ports::free_port;
 use crate::common::samples::Random;
-use crate::common::service;
 use crate::common::visitor::{ask, connect, get, read, read_to_end, Answer};
+use crate::common::{eventually, service};
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr};
 

@@ -1,10 +1,11 @@
 //! The log of a running gt: where it goes, what it contains, and that it never blocks anything.
 
 use crate::common::gt::{client, client_of_id1, gt, server, server_of_id1, Gt, GT};
+use crate::common::ports::free_port;
 use crate::common::process::{run, Process};
 use crate::common::scratch::Scratch;
 use crate::common::visitor::{ask, get};
-use crate::common::{eventually, ports::free_port, service};
+use crate::common::{eventually, service};
 use std::fs::{self, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;

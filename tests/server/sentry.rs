@@ -1,10 +1,11 @@
 //! What is reported to Sentry, and that reporting blocks nothing.
 
 use crate::common::gt::{client, server, Gt, GT};
+use crate::common::ports::free_port;
 use crate::common::process::run;
 use crate::common::service::{self, Service};
 use crate::common::visitor::{ask, get};
-use crate::common::{eventually, ports::free_port, sentry, words};
+use crate::common::{eventually, sentry, words};
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Output};

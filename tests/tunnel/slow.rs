@@ -1,12 +1,11 @@
 //! Slow and silent ends cost only themselves, and nothing that moves counts as dead.
 
-use crate::common::certs;
-use crate::common::eventually;
 use crate::common::gt::{client, client_of_id1, server, server_of_id1, tcp_tunnel, Gt};
 use crate::common::samples::Random;
 use crate::common::scratch::Scratch;
 use crate::common::service::{self, assert_echo, Service};
 use crate::common::visitor::{connect, get, read, read_to_end};
+use crate::common::{certs, eventually};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};

@@ -2,9 +2,7 @@
 
 use super::link::PeerHandle;
 use super::MAX_MESSAGE_OUT;
-use crate::net::clock;
-use crate::net::Timer;
-use crate::net::{poll_stalled, with_read_buf, Conn};
+use crate::net::{clock, poll_stalled, with_read_buf, Conn, Timer};
 use crate::tunnel::{CLOSE_TIMEOUT, DRAIN_TIMEOUT};
 use bytes::{Bytes, BytesMut};
 use futures_lite::{future, AsyncRead, AsyncWrite};

@@ -2,10 +2,9 @@
 //! on, and no others. The provider of rtc-crypto has every suite of DTLS in software, which would
 //! make the program larger (docs/size.md).
 
-use ring::digest;
 use ring::rand::SystemRandom;
 use ring::signature::{EcdsaKeyPair, KeyPair, ECDSA_P256_SHA256_ASN1_SIGNING};
-use ring::{aead, agreement, hmac, signature};
+use ring::{aead, agreement, digest, hmac, signature};
 use rtc_dtls::crypto_provider::{
     ActiveKeyExchange, AeadAlgorithm, AeadCipher, CryptoAlgorithm, CryptoError, HashAlgorithm,
     HmacAlgorithm, KeyExchangeAlgorithm, Mac, PublicKey, PublicKeyEncoding, RTCCrypto,

@@ -1,9 +1,7 @@
 //! Idle HTTP connections that are kept for the next request. They are not checked: a dead one is
 //! found when it is used.
 
-use crate::net::clock;
-use crate::net::Conn;
-use crate::net::Timer;
+use crate::net::{clock, Conn, Timer};
 use crate::sync::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};

@@ -2,14 +2,13 @@
 
 use super::{Interest, Outcome, Readiness};
 use async_io::Async;
-use std::fmt;
 use std::future::Future;
-use std::io;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{ready, Context, Poll};
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 /// A non-blocking socket, or another descriptor that can be polled. One task may wait for each
 /// interest at a time.

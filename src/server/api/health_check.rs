@@ -1,10 +1,8 @@
 //! The server's self test: opens a tunnel to its own listener, connects as a visitor, and compares
 //! the bytes sent and received. Everything goes through real sockets.
 
-use crate::net::clock;
 use crate::net::tls::{Connector, ServerTrust};
-use crate::net::Timer;
-use crate::net::{self, Conn};
+use crate::net::{self, clock, Conn, Timer};
 use crate::server::client_hello;
 use crate::server::incoming::{read_more, ListenerKind};
 use crate::server::self_test::random_hex;

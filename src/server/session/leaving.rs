@@ -3,8 +3,7 @@
 use super::{ServerSession, TunnelOrigin};
 use crate::config::Secret;
 use crate::handover::MovedTunnel;
-use crate::net::timeout;
-use crate::net::Timer;
+use crate::net::{timeout, Timer};
 use crate::server::registry::Registration;
 use crate::tunnel::Inbox;
 use crate::wire::frame::{Signal, StreamId};

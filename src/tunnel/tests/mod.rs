@@ -6,8 +6,7 @@ mod turns;
 
 use super::tunnel_state::TunnelState;
 use super::*;
-use crate::net::Timer;
-use crate::net::{self, Socket};
+use crate::net::{self, Socket, Timer};
 use crate::wire::frame::{Header, ServiceIndex, StreamId};
 use async_std::channel::{self, Receiver};
 use async_std::task;

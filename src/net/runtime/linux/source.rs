@@ -8,12 +8,11 @@ use super::shard::{Shard, ShardId};
 use crate::net::runtime::{Interest, Outcome, Readiness};
 use crate::sync::Mutex;
 use rustix::event::epoll;
-use std::fmt;
-use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU8, Ordering};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::{fmt, io};
 
 /// The events that every socket is registered for.
 const TOLD: epoll::EventFlags = epoll::EventFlags::IN

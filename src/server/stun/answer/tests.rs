@@ -1,6 +1,7 @@
 use super::*;
+use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::*;
-use proptest::{collection::vec, option};
 
 /// Cookie and transaction id as in RFC 5769.
 const ID: [u8; 16] = [
