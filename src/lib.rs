@@ -5,7 +5,7 @@
 //! connects the stream to the local service. [`cli`] and [`config`] read flags and files,
 //! [`daemon`] starts the roles. docs/architecture.md has the map and the glossary.
 //!
-//! Everything runs on one executor thread of async-std unless `threads` says otherwise; the
+//! Everything runs on one executor thread of gt's own unless `threads` says otherwise; the
 //! main thread only waits for signals.
 
 #![forbid(unsafe_code)]

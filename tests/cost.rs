@@ -58,6 +58,12 @@ impl Tunnel {
         }
     }
 
+    /// Returns how often threads of server and client have waited.
+    fn waits(&self) -> u64 {
+        let both = [&self.server, &self.client];
+        both.iter().flat_map(|gt| gt.waits_of_threads("")).sum()
+    }
+
     /// Returns the system calls of server and client together, by name, during `work`.
     fn calls(&self, work: impl FnOnce()) -> HashMap<String, u32> {
         let scratch = Scratch::new();
@@ -172,16 +178,12 @@ fn a_request_now_and_then_wakes_each_thread_that_it_passes_and_no_other() {
     let tunnel = Tunnel::start();
     let mut visitor = connect(tunnel.port);
     ask(&mut visitor, 1);
-    let waits = || -> u64 {
-        let both = [&tunnel.server, &tunnel.client];
-        both.iter().flat_map(|gt| gt.waits_of_threads("")).sum()
-    };
     // Each end sleeps after the request and after the answer; on a busy machine the next byte may be
     // there before it does.
     let least = (0..TRIES).map(|_| {
-        let before = waits();
+        let before = tunnel.waits();
         ask_seldom(&mut visitor);
-        (waits() - before) as f32 / TIMES as f32
+        (tunnel.waits() - before) as f32 / TIMES as f32
     });
     let least = least.fold(f32::MAX, f32::min);
     assert!(
@@ -195,15 +197,11 @@ fn a_request_now_and_then_wakes_each_thread_that_it_passes_and_no_other() {
 #[test]
 fn a_tunnel_without_visitors_wakes_a_few_times_a_minute() {
     let tunnel = Tunnel::start();
-    let waits = || -> u64 {
-        let both = [&tunnel.server, &tunnel.client];
-        both.iter().flat_map(|gt| gt.waits_of_threads("")).sum()
-    };
     // The first ticks after the last stream.
     std::thread::sleep(Duration::from_secs(12));
-    let before = waits();
+    let before = tunnel.waits();
     std::thread::sleep(Duration::from_secs(30));
-    let times = waits() - before;
+    let times = tunnel.waits() - before;
     // A ping, its answer, and a look at the clock at each end, at most twice in that time.
     assert!(times <= 10, "{times} times in half a minute");
 }

@@ -222,6 +222,8 @@ impl ClientSession {
             tunnel.ping();
         }
         let pinged = self.last_ping.until(Tick::now());
+        // The first ping is due after an interval in which nothing was sent, or nothing was heard; the
+        // next ones an interval after the last.
         let (quiet, unheard) = match self.pings {
             0 => (tunnel.sent().min(pinged), silence),
             _ => (Duration::ZERO, silence.min(pinged)),

@@ -140,10 +140,12 @@ impl PeerSocket {
                     .map_err(io::Error::from)
             };
             let sent = self.io.try_io(Interest::Write, send);
-            match sent
-                .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(Errno::EAGAIN as i32)))
-            {
-                Err(Errno::EAGAIN) => {
+            let refusal = sent
+                .as_ref()
+                .map_err(|e| e.raw_os_error().map(Errno::from_raw));
+            match refusal {
+                // Without a number: the socket is known to have no room.
+                Err(None | Some(Errno::EAGAIN)) => {
                     drop(parts);
                     match self.io.poll_ready(Interest::Write, cx) {
                         Poll::Ready(Ok(())) => continue,
@@ -151,16 +153,16 @@ impl PeerSocket {
                         Poll::Pending => return Poll::Pending,
                     }
                 }
-                Err(Errno::EINTR) => continue,
-                Err(Errno::EIO | Errno::EINVAL | Errno::EMSGSIZE | Errno::EOPNOTSUPP)
+                Err(Some(Errno::EINTR)) => continue,
+                Err(Some(Errno::EIO | Errno::EINVAL | Errno::EMSGSIZE | Errno::EOPNOTSUPP))
                     if count > 1 =>
                 {
                     // Not every device supports it.
                     self.segments.store(false, Ordering::Relaxed);
                     continue;
                 }
-                Err(e) => log::trace!("sending a datagram to {to}: {e}"),
-                Ok(()) => {}
+                Err(Some(e)) => log::trace!("sending a datagram to {to}: {e}"),
+                Ok(_) => {}
             }
             drop(parts);
             queue.drain(..count);

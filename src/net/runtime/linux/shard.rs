@@ -223,7 +223,7 @@ impl Shard {
     }
 
     fn wake_timers(&self) {
-        let now = self.millis(clock::since(self.start));
+        let now = millis(clock::since(self.start));
         let mut due: smallvec::SmallVec<[Waker; 8]> = smallvec::SmallVec::new();
         let mut timers = self.timers.lock();
         timers.advance(now, |waker| due.push(waker));
@@ -235,15 +235,11 @@ impl Shard {
         due.into_iter().for_each(Waker::wake);
     }
 
-    fn millis(&self, since: Duration) -> u64 {
-        since.as_secs().saturating_mul(1000) + u64::from(since.subsec_millis())
-    }
-
     /// Sets a timer that wakes a task at `deadline`, at most a millisecond and the `slack`
     /// (milliseconds) later. Those with slack fire at multiples of the largest power of two in it.
     pub(super) fn set_timer(&self, deadline: Instant, slack: u32, waker: &Waker) -> Key {
         let since = deadline.saturating_duration_since(self.start);
-        let time = with_slack(self.millis(since) + 1, slack);
+        let time = with_slack(millis(since) + 1, slack);
         let key = self.timers.lock().insert(time, waker.clone());
         self.interrupt_from_other_thread();
         key
@@ -277,6 +273,11 @@ impl Shard {
             self.parker.interrupt();
         }
     }
+}
+
+/// Converts a time; not by [`Duration::as_millis`], whose 128 bits are slow to divide.
+fn millis(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1000) + u64::from(time.subsec_millis())
 }
 
 /// Returns the time from `millis` to `slack` later at which most other timers with this slack fire.

@@ -89,6 +89,7 @@ pub(super) struct SourceKey {
 }
 
 impl SourceKey {
+    /// Reads what [`Self::data`] has written.
     pub fn from_event(data: u64) -> Self {
         // The halves of the number.
         let (number, generation) = (data as u32, (data >> 32) as u32);
@@ -96,6 +97,12 @@ impl SourceKey {
             number: usize::try_from(number).unwrap_or(usize::MAX),
             generation,
         }
+    }
+
+    fn data(self) -> epoll::EventData {
+        // A process has fewer than 2^32 descriptors.
+        let data = u64::from(self.generation) << 32 | self.number as u64;
+        epoll::EventData::new_u64(data)
     }
 }
 
@@ -106,12 +113,6 @@ impl Place {
         let number = shard.sources.lock().insert((generation, state.clone()));
         let key = SourceKey { number, generation };
         Self { shard, key }
-    }
-
-    fn data(self) -> epoll::EventData {
-        // A process has fewer than 2^32 descriptors.
-        let data = u64::from(self.key.generation) << 32 | self.key.number as u64;
-        epoll::EventData::new_u64(data)
     }
 
     fn remove(self) {
@@ -135,7 +136,7 @@ impl<T: AsFd> PollSource<T> {
             place: Mutex::new(place),
             io,
         };
-        epoll::add(&place.shard.epoll, &source.io, place.data(), TOLD)?;
+        epoll::add(&place.shard.epoll, &source.io, place.key.data(), TOLD)?;
         Ok(source)
     }
 
@@ -153,7 +154,7 @@ impl<T: AsFd> PollSource<T> {
             true => TOLD | epoll::EventFlags::OUT,
             false => TOLD,
         };
-        if let Err(e) = epoll::add(&shard.epoll, &self.io, new.data(), flags) {
+        if let Err(e) = epoll::add(&shard.epoll, &self.io, new.key.data(), flags) {
             drop(place);
             new.remove();
             return Err(e.into());
@@ -205,7 +206,7 @@ impl<T: AsFd> PollSource<T> {
         if way == Interest::Write && !self.state.tells_of_room.swap(true, Ordering::SeqCst) {
             let flags = TOLD | epoll::EventFlags::OUT;
             let place = self.place.lock();
-            epoll::modify(&place.shard.epoll, &self.io, place.data(), flags)?;
+            epoll::modify(&place.shard.epoll, &self.io, place.key.data(), flags)?;
         }
         Poll::Pending
     }
