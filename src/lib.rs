@@ -10,8 +10,9 @@
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
-// All of gt but its tests reads the time where it can be simulated.
-#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
+// All of gt but its tests comes by the time, sockets and the order of hash tables where they can be
+// simulated.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods, clippy::disallowed_types))]
 // A panic ends the process in the programs for routers: nothing that input reaches may have one.
 // Tests may, see clippy.toml.
 #![warn(
@@ -24,6 +25,7 @@
 pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
+mod collections;
 pub mod config;
 pub mod control;
 pub mod daemon;

@@ -3,10 +3,10 @@
 
 use super::role::{all, RoleSet, RoleSource};
 use crate::handover::{Message, ProcessLink, ProcessMessages};
+use crate::net::kernel::OwnedFd;
 use crate::net::{timeout, Shutdown};
 use crate::server::{MessageOrigin, Recipient, Server};
 use futures_lite::future;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 

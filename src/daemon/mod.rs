@@ -122,34 +122,15 @@ pub fn run<E: fmt::Display>(
     mut signals: Signals,
     again: impl Fn() -> Result<Vec<RoleConfig>, E> + Send + Sync + 'static,
 ) -> Result<(), DaemonError> {
-    let ProcessOrigin {
-        program,
-        parent,
-        mut inherited,
-    } = origin;
-    let fail = |e: io::Error| DaemonError::report(e.to_string(), parent.as_ref());
-    let mut running = RunningRoles::default();
-    let plans = running.plan(&roles, &mut inherited).map_err(fail)?;
-    // All listeners are open and no connection has been accepted yet.
-    become_user(&roles).map_err(fail)?;
-    // Until here SIGINT and SIGTERM end the process at once, whatever it waits for: resolving a
-    // name may take long. From here on there are connections to drain.
     let handle = signals.handle();
-    let heard = handle.add_signal(SIGINT).and(handle.add_signal(SIGTERM));
-    heard.map_err(fail)?;
-    running.change(plans).map_err(fail)?;
-    // Closes the inherited sockets that no role has taken.
-    drop(inherited);
-    supervisor::notify("READY=1\n");
-    if let Some(parent) = parent {
-        running.report_to_parent(parent);
-    }
-    let constants = Constants::of(&roles);
-    drop(roles);
+    // Until now SIGINT and SIGTERM end the process at once, whatever it waits for: resolving a
+    // name may take long. From then on there are connections to drain.
+    let expect_stop = || handle.add_signal(SIGINT).and(handle.add_signal(SIGTERM));
+    let daemon = Daemon::start(roles, origin, expect_stop)?;
     let (sender, receiver) = channel::unbounded();
-    let again = Arc::new(move || again().map_err(|e| e.to_string()));
+    let again = move || again().map_err(|e| e.to_string());
     crate::net::spawn(async move {
-        serve(running, &program, &constants, &receiver, again).await;
+        daemon.serve(&receiver, again).await;
         handle.close();
     });
     let mut stopping = false;
@@ -162,6 +143,60 @@ pub fn run<E: fmt::Display>(
         let _ = sender.try_send(signal);
     }
     Ok(())
+}
+
+/// A process whose roles run.
+pub struct Daemon {
+    running: RunningRoles,
+    program: Program,
+    constants: Constants,
+}
+
+impl Daemon {
+    /// Starts the roles. `begin` is called when all listeners are open and no connection has been
+    /// accepted yet.
+    pub fn start(
+        roles: Vec<RoleConfig>,
+        origin: ProcessOrigin,
+        begin: impl FnOnce() -> io::Result<()>,
+    ) -> Result<Self, DaemonError> {
+        let ProcessOrigin {
+            program,
+            parent,
+            mut inherited,
+        } = origin;
+        let fail = |e: io::Error| DaemonError::report(e.to_string(), parent.as_ref());
+        let mut running = RunningRoles::default();
+        let plans = running.plan(&roles, &mut inherited).map_err(fail)?;
+        become_user(&roles).map_err(fail)?;
+        begin().map_err(fail)?;
+        running.change(plans).map_err(fail)?;
+        // Closes the inherited sockets that no role has taken.
+        drop(inherited);
+        supervisor::notify("READY=1\n");
+        if let Some(parent) = parent {
+            running.report_to_parent(parent);
+        }
+        let constants = Constants::of(&roles);
+        Ok(Self {
+            running,
+            program,
+            constants,
+        })
+    }
+
+    /// Acts on the signals until one of them ends the process. `again` reads the configuration anew
+    /// for a reload.
+    pub async fn serve(self, signals: &Receiver<i32>, again: impl ReadConfig) {
+        serve(
+            self.running,
+            &self.program,
+            &self.constants,
+            signals,
+            Arc::new(again),
+        )
+        .await;
+    }
 }
 
 /// Switches to the configured user, if any. Warns now, rather than at the next reload, about files
@@ -205,7 +240,7 @@ fn raise_open_files() -> Option<u64> {
 }
 
 /// A function that reads the configuration anew for a reload. The error is a sentence.
-trait ReadConfig: Fn() -> Result<Vec<RoleConfig>, String> + Send + Sync + 'static {}
+pub trait ReadConfig: Fn() -> Result<Vec<RoleConfig>, String> + Send + Sync + 'static {}
 
 impl<F: Fn() -> Result<Vec<RoleConfig>, String> + Send + Sync + 'static> ReadConfig for F {}
 

@@ -5,11 +5,11 @@ use super::packet::{PacketReader, PacketWriter};
 #[cfg(any(feature = "server", feature = "p2p"))]
 use crate::config::ListenAddr;
 use crate::config::Secret;
+use crate::net::kernel::{AsFd, OwnedFd};
 #[cfg(all(feature = "server", feature = "p2p"))]
 use crate::net::Datagrams;
 #[cfg(any(feature = "server", feature = "p2p"))]
 use crate::net::Listener;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -164,7 +164,17 @@ struct Received {
 }
 
 impl Inherited {
-    pub(super) fn add(&mut self, item: Item, socket: Option<OwnedFd>) {
+    /// Adds the item of a packet. True if it was the last one.
+    pub(super) fn is_complete_with(&mut self, packet: &[u8], socket: Option<OwnedFd>) -> bool {
+        match Item::decode(packet) {
+            Some(Item::End) => return true,
+            Some(item) => self.add(item, socket),
+            None => {}
+        }
+        false
+    }
+
+    fn add(&mut self, item: Item, socket: Option<OwnedFd>) {
         if let Item::Role(file) = item {
             self.role = file;
             return;

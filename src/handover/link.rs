@@ -3,12 +3,11 @@
 //! in `message`.
 
 use super::message::Message;
-use super::{receive, send};
+use super::receive;
+use crate::net::kernel::{self, AsFd, OwnedFd};
 use crate::net::{timeout, Interest, PollSource, Shutdown, Timer};
 use async_std::channel::{self, Receiver, Sender};
-use rustix::net::{shutdown, socketpair, AddressFamily, SocketFlags, SocketType};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,13 +48,12 @@ pub struct ProcessMessages(Arc<PollSource<OwnedFd>>);
 impl ProcessLink {
     /// Creates the two sockets of a link.
     pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-        let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
-        Ok(socketpair(family, kind, SocketFlags::CLOEXEC, None)?)
+        kernel::packet_pair()
     }
 
     /// Starts to send and receive over this socket.
     pub fn new(socket: OwnedFd) -> io::Result<(Self, ProcessMessages)> {
-        rustix::io::ioctl_fionbio(&socket, true)?;
+        kernel::set_nonblocking(&socket)?;
         let both = [Interest::Read, Interest::Write];
         let socket = Arc::new(PollSource::new(socket, &both)?);
         let (queue, outgoing) = channel::bounded(MAX_QUEUED);
@@ -169,9 +167,13 @@ async fn send_all(to: &PollSource<OwnedFd>, outgoing: &Receiver<QueuedMessage>) 
             let packet = [&[kind], fragment].concat();
             let mut pauses = 0;
             loop {
-                let sending = |to: &OwnedFd| send(to, &packet, attached.map(AsFd::as_fd));
+                let sending =
+                    |to: &OwnedFd| kernel::send_packet(to, &packet, attached.map(AsFd::as_fd));
                 match to.call(Interest::Write, sending).await {
-                    Err(e) if is_too_many_sockets(&e) && pauses < MAX_QUEUE_FULL_PAUSES => {
+                    Err(e)
+                        if kernel::is_too_many_descriptors(&e)
+                            && pauses < MAX_QUEUE_FULL_PAUSES =>
+                    {
                         pauses += 1;
                         Timer::after(QUEUE_FULL_PAUSE).await;
                     }
@@ -184,7 +186,7 @@ async fn send_all(to: &PollSource<OwnedFd>, outgoing: &Receiver<QueuedMessage>) 
             }
         }
     }
-    shutdown(to.get_ref(), rustix::net::Shutdown::Write).map_err(io::Error::from)
+    kernel::end_packets(to.get_ref())
 }
 
 /// Returns a socket that could not be sent to the one who waits for that.
@@ -193,10 +195,6 @@ fn give_back(unsent: Option<Attached>) {
         // Nobody waits any more if the task has ended.
         let _ = back.try_send(socket);
     }
-}
-
-fn is_too_many_sockets(e: &io::Error) -> bool {
-    e.raw_os_error() == Some(rustix::io::Errno::TOOMANYREFS.raw_os_error())
 }
 
 impl ProcessMessages {

@@ -14,35 +14,26 @@ mod link;
 #[cfg(feature = "server")]
 mod message;
 mod packet;
+mod program;
 
 pub use inherited::{Inherited, Item, Outgoing};
 #[cfg(feature = "server")]
 pub use link::{ProcessLink, ProcessMessages};
 #[cfg(feature = "server")]
 pub use message::{Destination, HostKey, Message, MovedTunnel};
+pub use program::Program;
 
+use crate::net::kernel::{self, AsFd, OwnedFd};
 use crate::net::{timeout, Interest, PollSource, Timer};
 use packet::{PacketReader, PacketWriter};
-use rustix::io::Errno;
-use rustix::net::sockopt::{set_socket_timeout, Timeout};
-use rustix::net::{
-    recvmsg, sendmsg, socketpair, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage,
-    RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
-use rustix::process::{kill_process, Pid, Signal};
+use program::Child;
 use signal_hook::consts::{SIGHUP, SIGQUIT};
-use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus};
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::Duration;
 
-/// Environment variable that tells a new process that its standard input leads to its parent.
-const VARIABLE: &str = "GT_TAKES_OVER";
 /// Maximum length of a packet in bytes: the longest content is a path.
 const MAX_PACKET: usize = 8192;
 /// Maximum length in bytes of the reason in [`Progress::Failed`].
@@ -54,14 +45,6 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 const STEP_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time that a child that has closed its socket has to exit.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The program file and the arguments with which to start this program again.
-pub struct Program {
-    /// The path of the program when this process started; another version may have been installed
-    /// there since. Or why the system does not tell it.
-    file: io::Result<PathBuf>,
-    argv: Vec<OsString>,
-}
 
 /// A report of the child process to its parent.
 #[derive(Debug, PartialEq, Eq)]
@@ -132,17 +115,6 @@ impl fmt::Display for TakeoverError {
     }
 }
 
-impl Program {
-    /// Records the path and the arguments of this process. Call it when the process starts, since
-    /// an installation may change the path later.
-    pub fn current() -> Self {
-        Self {
-            file: std::env::current_exe(),
-            argv: std::env::args_os().collect(),
-        }
-    }
-}
-
 /// The process that takes over from this one. Killed on drop unless it has taken over.
 pub struct ChildProcess {
     child: Child,
@@ -156,27 +128,8 @@ pub struct ChildProcess {
 impl ChildProcess {
     /// Starts the program as a child process that waits for items.
     pub fn start(program: &Program) -> io::Result<Self> {
-        let file = program.file.as_ref().map_err(|e| {
-            let why = format!("reading /proc/self/exe to find this program: {e}");
-            io::Error::new(e.kind(), why)
-        })?;
-        let (socket, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        rustix::io::ioctl_fionbio(&socket, true)?;
+        let (child, socket) = Child::start(program)?;
         let socket = PollSource::new(socket, &[Interest::Read, Interest::Write])?;
-        let mut command = Command::new(file);
-        let mut argv = program.argv.iter();
-        if let Some(name) = argv.next() {
-            command.arg0(name);
-        }
-        command.args(argv).env(VARIABLE, "1").stdin(theirs);
-        let child = command
-            .spawn()
-            .map_err(|e| io::Error::new(e.kind(), format!("starting {}: {e}", file.display())))?;
         Ok(Self {
             child,
             socket,
@@ -188,7 +141,7 @@ impl ChildProcess {
 
     /// Returns the number of the child process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.pid()
     }
 
     /// Sends all items.
@@ -197,11 +150,11 @@ impl ChildProcess {
             for (item, socket) in items {
                 let packet = item.encode();
                 let socket = socket.as_ref().map(|socket| socket.as_fd());
-                let send = |to: &OwnedFd| send(to, &packet, socket);
+                let send = |to: &OwnedFd| kernel::send_packet(to, &packet, socket);
                 self.socket.call(Interest::Write, send).await?;
             }
             let end = Item::End.encode();
-            let send = |to: &OwnedFd| send(to, &end, None);
+            let send = |to: &OwnedFd| kernel::send_packet(to, &end, None);
             self.socket.call(Interest::Write, send).await
         };
         let given = timeout(STEP_TIMEOUT, giving).await;
@@ -212,7 +165,6 @@ impl ChildProcess {
     pub async fn next_progress(&mut self) -> Result<Progress, TakeoverError> {
         let listening = async {
             loop {
-                let receive = |from: &OwnedFd| receive(from);
                 let (packet, socket) = self.socket.call(Interest::Read, receive).await?;
                 if let Some(progress) = Progress::decode(&packet) {
                     return Ok((progress, socket));
@@ -245,8 +197,7 @@ impl ChildProcess {
 
     /// Sends SIGHUP to the child, so that it reads its configuration again.
     pub fn reload(&self) {
-        // Fails if the child has ended already, which the next step shows.
-        let _ = kill_process(Pid::from_child(&self.child), Signal::HUP);
+        self.child.hang_up();
     }
 
     /// Turns a failed or timed-out (`None`) step into an error.
@@ -277,7 +228,7 @@ impl ChildProcess {
     /// Waits until the process has ended.
     async fn wait(&mut self) -> ExitStatus {
         loop {
-            if let Ok(Some(status)) = self.child.try_wait() {
+            if let Some(status) = self.child.try_wait() {
                 return status;
             }
             Timer::after(Duration::from_millis(10)).await;
@@ -288,9 +239,7 @@ impl ChildProcess {
 impl Drop for ChildProcess {
     fn drop(&mut self) {
         if !self.has_taken_over {
-            // Fails if it has ended already.
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+            self.child.kill();
         }
     }
 }
@@ -302,74 +251,33 @@ impl ParentLink {
     /// Receives the handover if a parent process has started this one for it. Call it once, before
     /// anything else.
     pub fn from_env() -> io::Result<Option<(Self, Inherited)>> {
-        if std::env::var_os(VARIABLE).is_none() {
+        let Some(socket) = program::socket_to_parent(MESSAGE_TIMEOUT)? else {
             return Ok(None);
-        }
-        std::env::remove_var(VARIABLE);
-        let socket = io::stdin().as_fd().try_clone_to_owned()?;
-        // Child processes, and anything else that reads stdin, must not see the socket.
-        rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(MESSAGE_TIMEOUT))?;
+        };
         let mut inherited = Inherited::default();
         loop {
-            let (packet, given) = receive(&socket)?;
-            match Item::decode(&packet) {
-                Some(Item::End) => return Ok(Some((Self(socket), inherited))),
-                Some(item) => inherited.add(item, given),
-                None => {}
+            let (packet, descriptor) = receive(&socket)?;
+            if inherited.is_complete_with(&packet, descriptor) {
+                return Ok(Some((Self(socket), inherited)));
             }
         }
     }
 
     /// Sends a report. Fails if the parent has ended.
     pub fn report(&self, progress: &Progress) -> io::Result<()> {
-        send(&self.0, &progress.encode(), None)
+        kernel::send_packet(&self.0, &progress.encode(), None)
     }
 
     /// Reports that the servers listen, and sends the parent its end of the link.
     #[cfg(feature = "server")]
     pub fn report_listening(&self, link: &OwnedFd) -> io::Result<()> {
-        send(&self.0, &Progress::Listening.encode(), Some(link.as_fd()))
-    }
-}
-
-fn send(to: &OwnedFd, packet: &[u8], socket: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let sockets = socket.as_slice();
-    if !sockets.is_empty() {
-        control.push(SendAncillaryMessage::ScmRights(sockets));
-    }
-    let bytes = [IoSlice::new(packet)];
-    loop {
-        match sendmsg(to, &bytes, &mut control, SendFlags::NOSIGNAL) {
-            Err(Errno::INTR) => {}
-            sent => return sent.map(drop).map_err(io::Error::from),
-        }
+        let listening = Progress::Listening.encode();
+        kernel::send_packet(&self.0, &listening, Some(link.as_fd()))
     }
 }
 
 fn receive(from: &OwnedFd) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
-    let mut packet = vec![0; MAX_PACKET];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = loop {
-        let mut bytes = [IoSliceMut::new(&mut packet)];
-        match recvmsg(from, &mut bytes, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(Errno::INTR) => {}
-            received => break received?,
-        }
-    };
-    if received.bytes == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    packet.truncate(received.bytes);
-    let mut sockets = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
-        _ => None,
-    });
-    let socket = sockets.next();
-    Ok((packet, socket))
+    kernel::receive_packet(from, MAX_PACKET)
 }
 
 #[cfg(test)]
@@ -379,17 +287,11 @@ mod tests {
 
     #[test]
     fn a_socket_arrives_with_its_packet() {
-        let (here, there) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .unwrap();
+        let (here, there) = kernel::packet_pair().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        send(&here, b"secret", None).unwrap();
-        send(&here, b"listener", Some(listener.as_fd())).unwrap();
+        kernel::send_packet(&here, b"secret", None).unwrap();
+        kernel::send_packet(&here, b"listener", Some(listener.as_fd())).unwrap();
         drop((here, listener));
         let (packet, none) = receive(&there).unwrap();
         assert!(packet == b"secret" && none.is_none());

@@ -1,24 +1,15 @@
 //! A bridge: a TCP connection within this machine. One end can be given to another process; the
 //! other end relays a connection whose state cannot be passed on, such as TLS.
 
+use super::kernel::{self, OwnedFd};
 use super::{Conn, Socket};
 use std::io;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
 
 /// Creates a connection over loopback and returns both ends. Fails if another program connects
 /// first.
 pub fn bridge() -> io::Result<(Conn, OwnedFd)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let near = TcpStream::connect(listener.local_addr()?)?;
-    let (far, peer) = listener.accept()?;
-    if peer != near.local_addr()? {
-        // Another program connected first.
-        return Err(io::ErrorKind::ConnectionAborted.into());
-    }
-    near.set_nodelay(true)?;
-    far.set_nodelay(true)?;
-    Ok((Conn::from(Socket::adopt(near.into())?), far.into()))
+    let (near, far) = kernel::loopback_pair()?;
+    Ok((Conn::from(Socket::new(near, false)?), far.into()))
 }
 
 #[cfg(test)]
@@ -29,7 +20,7 @@ mod tests {
     use async_std::channel;
     use futures_lite::future;
     use std::io::{Read, Write};
-    use std::net::Shutdown;
+    use std::net::{Shutdown, TcpStream};
     use std::pin::pin;
     use std::time::Duration;
 

@@ -1,11 +1,8 @@
 //! Dialling: connects to a host by name or address.
 
-use super::listen::KEEPALIVE;
-use super::{resolve, Socket};
+use super::{kernel, resolve, Socket};
 use crate::net::Timer;
 use futures_lite::future;
-use rustix::io::Errno;
-use socket2::{Domain, Protocol, Socket as RawSocket, TcpKeepalive, Type};
 use std::fmt::Display;
 use std::future::Future;
 use std::io;
@@ -121,21 +118,9 @@ async fn connect(addr: SocketAddr) -> io::Result<Socket> {
 }
 
 async fn begin(addr: SocketAddr) -> io::Result<Socket> {
-    let domain = Domain::for_address(addr);
-    let raw = RawSocket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    raw.set_tcp_nodelay(true)?;
-    if !addr.ip().is_loopback() {
-        // A peer on this machine cannot vanish silently.
-        raw.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
-    }
-    match rustix::net::connect(&raw, &addr) {
-        Ok(()) | Err(Errno::INPROGRESS) => {}
-        Err(e) => return Err(e.into()),
-    }
-    // On this machine the connection is established by now.
-    match raw.peer_addr() {
-        Ok(_) => Socket::new(raw.into(), false),
-        Err(_) => Socket::connecting(raw.into()).await,
+    match kernel::connect(addr)? {
+        (stream, true) => Socket::new(stream, false),
+        (stream, false) => Socket::connecting(stream).await,
     }
 }
 
@@ -143,6 +128,7 @@ async fn begin(addr: SocketAddr) -> io::Result<Socket> {
 mod tests {
     use super::*;
     use async_std::task::block_on;
+    use socket2::{Domain, Socket as RawSocket, Type};
     use std::net::{TcpListener, TcpStream};
 
     /// An address that never answers: its accept queue is full, so the kernel drops new

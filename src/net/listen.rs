@@ -1,14 +1,11 @@
 //! Listening TCP sockets: binding, accepting, and adopting those of another process.
 
+use super::kernel::{self, AsFd, BorrowedFd, OwnedFd, TcpListener};
 use super::runtime::{Interest, PollSource, Readiness, ShardId};
 use super::Socket;
-use crate::sync::Mutex;
 use futures_lite::future;
-use rustix::net::{acceptfrom_with, SocketFlags};
-use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{ready, Context, Poll};
@@ -17,22 +14,6 @@ use std::time::Duration;
 /// Maximum number of connections that the kernel queues before they are accepted; it may allow fewer
 /// (net.core.somaxconn). Clients that have lost their server come back at once.
 const LISTEN_BACKLOG: i32 = 4096;
-/// TCP keepalive time: a vanished peer is detected after this silence and a few probes.
-pub(super) const KEEPALIVE: Duration = Duration::from_secs(60);
-
-/// Number of connections that could not be accepted for lack of a resource.
-static FAILURES: Mutex<u64> = Mutex::new(0);
-
-/// Returns how often this process could not accept a connection because it or the machine lacked a
-/// resource, usually descriptors (`ulimit -n`).
-pub fn accept_failures() -> u64 {
-    *FAILURES.lock()
-}
-
-fn count_failure() {
-    let mut failures = FAILURES.lock();
-    *failures = failures.saturating_add(1);
-}
 
 /// A listening TCP socket. One task of each executor thread may accept from it. The threads share
 /// one queue of the kernel: with a socket for each (SO_REUSEPORT), connections that wait in one that
@@ -70,7 +51,7 @@ pub(super) fn bind_first<T>(
     match host {
         Some(host) => {
             let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-            for addr in (host, port).to_socket_addrs()? {
+            for addr in kernel::look_up(host, port)? {
                 match bind(addr) {
                     Ok(socket) => return Ok(socket),
                     Err(e) => last = e,
@@ -93,23 +74,13 @@ fn no_ipv6(e: &io::Error) -> bool {
 }
 
 fn bind(addr: SocketAddr) -> io::Result<Listener> {
-    let socket = RawSocket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    // On Linux accepted sockets inherit these, which saves system calls per connection.
-    socket.set_tcp_nodelay(true)?;
-    SockRef::from(&socket).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
-    socket.bind(&addr.into())?;
-    socket.listen(LISTEN_BACKLOG)?;
-    Listener::new(socket.into())
+    Listener::new(kernel::listen(addr, LISTEN_BACKLOG)?)
 }
 
 impl Listener {
     /// Adopts a listening socket of another process. Fails if it no longer listens.
     pub fn adopt(socket: OwnedFd) -> io::Result<Self> {
-        if !SockRef::from(&socket).is_listener()? {
+        if !kernel::is_listener(&socket)? {
             return Err(io::ErrorKind::NotConnected.into());
         }
         Self::new(socket.into())
@@ -138,8 +109,7 @@ impl Listener {
     /// Stops listening at once, even if other tasks or processes share the socket.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        // It may have been closed before.
-        let _ = SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Both);
+        kernel::stop_listening(&self.socket);
     }
 
     /// Returns the socket as this thread waits for it.
@@ -188,7 +158,7 @@ impl Listener {
                 Err(e) if is_of_one_connection(&e) => {}
                 Err(_) if self.closed.load(Ordering::SeqCst) => future::pending().await,
                 Err(e) => {
-                    count_failure();
+                    kernel::count_accept_failure();
                     if !std::mem::replace(&mut short, true) {
                         log::warn!("accepting on {}: {e}; retrying", self.addr);
                     }
@@ -216,13 +186,9 @@ impl AsFd for Listener {
 
 /// Accepts a connection that waits; `WouldBlock` without one.
 fn accept_now(listener: impl AsFd) -> io::Result<(Socket, SocketAddr)> {
-    // Accepted sockets do not inherit these flags.
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let (stream, peer) = acceptfrom_with(listener, flags)?;
-    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-    let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
+    let (stream, peer) = kernel::accept(listener)?;
     // Most clients have sent their first bytes by now.
-    let socket = Socket::new(stream.into(), true)?;
+    let socket = Socket::new(stream, true)?;
     Ok((socket, peer))
 }
 

@@ -13,6 +13,7 @@ mod delivery;
 mod dial;
 pub mod follow;
 pub mod http;
+pub(crate) mod kernel;
 mod listen;
 mod random;
 mod read_buf;
@@ -37,7 +38,8 @@ pub use conn::{Conn, ConnLayer};
 pub use datagrams::Datagrams;
 pub use delivery::Delivery;
 pub use dial::dial;
-pub use listen::{accept_failures, listen, Listener};
+pub use kernel::accept_failures;
+pub use listen::{listen, Listener};
 pub use random::random;
 pub use read_buf::with_read_buf;
 #[cfg(test)]

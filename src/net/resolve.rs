@@ -1,12 +1,13 @@
 //! Name resolution: at most one look-up at a time for each name, with the last known addresses as a
 //! fallback when the system does not answer. It opens no sockets of its own.
 
+use super::kernel;
 use super::shared_threads::NAMES;
 use crate::sync::{Mutex, MutexGuard};
 use event_listener::{Event, EventListener};
 use futures_lite::future;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,11 +97,9 @@ fn name(host: &str) -> Arc<CachedName> {
 /// names the host.
 pub(super) async fn look_up(host: &str) -> io::Result<Resolved> {
     let asked = host.to_owned();
-    look_up_with(&name(host), move || {
-        Ok((asked, 0).to_socket_addrs()?.collect())
-    })
-    .await
-    .map_err(|e| io::Error::new(e.kind, format!("looking up {host}: {}", e.why)))
+    look_up_with(&name(host), move || kernel::look_up(&asked, 0))
+        .await
+        .map_err(|e| io::Error::new(e.kind, format!("looking up {host}: {}", e.why)))
 }
 
 async fn look_up_with(

@@ -5,18 +5,13 @@
 //! writes.
 
 use super::delivery::{self, Delivery};
-use super::listen::KEEPALIVE;
+use super::kernel::{self, TcpStream};
+#[cfg(any(feature = "server", test))]
+use super::kernel::{AsFd, OwnedFd};
 use super::runtime::{Interest, PollSource, Readiness, ShardId};
 use futures_lite::{AsyncRead, AsyncWrite};
-use rustix::event::{poll, PollFd, PollFlags, Timespec};
-use rustix::net::{sendmsg, SendAncillaryBuffer, SendFlags};
-use socket2::TcpKeepalive;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-#[cfg(feature = "server")]
-use std::os::fd::AsFd;
-#[cfg(any(feature = "server", test))]
-use std::os::fd::OwnedFd;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{ready, Context, Poll};
@@ -34,8 +29,6 @@ pub struct Socket {
 
 /// Bytes that the kernel may gather in one segment, below its own limit for unsent bytes.
 const SEGMENT: u32 = 64 * 1024;
-/// Interval of keepalive probes: Linux's default.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(75);
 
 fn left(done: usize, of: usize) -> Readiness {
     if done < of {
@@ -163,7 +156,7 @@ impl Socket {
         loop {
             let written = self.source.try_io(Interest::Write, |mut stream| {
                 let written = match last {
-                    true => write_and_hold(stream, pieces),
+                    true => kernel::write_and_hold(stream, pieces),
                     false => stream.write_vectored(pieces),
                 };
                 written.map(|n| (n, left(n, all)))
@@ -206,15 +199,11 @@ impl Socket {
     /// Asks whether the kernel has room for another burst. If not, an event will follow.
     fn ask_for_room(&self) -> io::Result<()> {
         self.source.try_io(Interest::Write, |stream| {
-            let mut asked = [PollFd::new(stream, PollFlags::OUT)];
-            match poll(&mut asked, Some(&Timespec::default())) {
-                Ok(0) => Err(io::ErrorKind::WouldBlock.into()),
-                Ok(_) => {
-                    self.written.store(0, Ordering::Relaxed);
-                    Ok(((), Readiness::More))
-                }
-                Err(e) => Err(e.into()),
+            if !kernel::has_room(stream)? {
+                return Err(io::ErrorKind::WouldBlock.into());
             }
+            self.written.store(0, Ordering::Relaxed);
+            Ok(((), Readiness::More))
         })
     }
 
@@ -228,17 +217,12 @@ impl Socket {
 
     /// Turns the coming close into a reset, so that the peer sees that its stream was cut.
     pub fn reset_on_close(&self) {
-        self.linger_on_close(Some(Duration::ZERO));
+        kernel::set_linger(self.source.get_ref(), Some(Duration::ZERO));
     }
 
     /// Undoes [`Socket::reset_on_close`].
     pub fn end_on_close(&self) {
-        self.linger_on_close(None);
-    }
-
-    fn linger_on_close(&self, time: Option<Duration>) {
-        // A closed socket needs neither.
-        let _ = socket2::SockRef::from(self.source.get_ref()).set_linger(time);
+        kernel::set_linger(self.source.get_ref(), None);
     }
 
     /// Limits the unsent bytes in the kernel to about `bytes`, so that bytes written later wait for
@@ -250,10 +234,7 @@ impl Socket {
         let burst = if bytes < SEGMENT { bytes } else { 0 };
         self.burst.store(burst, Ordering::Relaxed);
         self.written.store(0, Ordering::Relaxed);
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        let _ = socket2::SockRef::from(self.source.get_ref()).set_tcp_notsent_lowat(bytes);
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        let _ = bytes;
+        kernel::limit_unsent(self.source.get_ref(), bytes);
     }
 
     /// Whether the connection has failed. True once for each failure.
@@ -278,25 +259,8 @@ impl Socket {
 
     /// Sets whether the kernel probes an idle peer every second (`often`) or at the usual interval.
     pub fn probe(&self, often: bool) {
-        let keepalive = if often {
-            let second = Duration::from_secs(1);
-            TcpKeepalive::new().with_time(second).with_interval(second)
-        } else {
-            let usual = TcpKeepalive::new().with_time(KEEPALIVE);
-            usual.with_interval(KEEPALIVE_INTERVAL)
-        };
-        // Without it, a lost connection is found later.
-        let _ = socket2::SockRef::from(self.source.get_ref()).set_tcp_keepalive(&keepalive);
+        kernel::probe(self.source.get_ref(), often);
     }
-}
-
-/// Writes bytes that the system may hold back until more follow.
-fn write_and_hold(stream: &TcpStream, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-    let flags = SendFlags::NOSIGNAL;
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let flags = flags | SendFlags::MORE;
-    let nothing_else = &mut SendAncillaryBuffer::default();
-    Ok(sendmsg(stream, pieces, nothing_else, flags)?)
 }
 
 /// Whether the call found nothing or was interrupted by a signal.

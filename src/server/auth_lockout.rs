@@ -1,8 +1,9 @@
 //! The lockout of addresses with too many failed logins. `users` decides which clients may connect.
 
+use crate::collections::HashMap;
 use crate::net::clock;
 use crate::sync::{Mutex, MutexGuard};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 

@@ -5,9 +5,9 @@
 //! other process counts there from then on.
 
 use super::auth_lockout::network_of;
+use crate::collections::HashMap;
 use crate::logging::{held_back, LogThrottle};
 use crate::sync::{Mutex, MutexGuard};
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 

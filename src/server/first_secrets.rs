@@ -1,9 +1,9 @@
 //! First secrets of unknown ids, on a server that admits any client (allowAnyClient). A first secret is
 //! valid while a tunnel of its id holds a lease.
 
+use crate::collections::HashMap;
 use crate::config::Secret;
 use crate::sync::{Mutex, MutexGuard};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The first secrets with the number of their leases.

@@ -1,9 +1,10 @@
 //! Lingering tunnels: they have ended normally, and their clients still read. `registry` has the
 //! draining ones.
 
+use crate::collections::HashMap;
 use crate::net::Shutdown;
 use crate::sync::{Mutex, MutexGuard};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// The lingering tunnels of each client. Clones share them.

@@ -1,10 +1,10 @@
 //! The links of a server to the same server in the parent and child process. `transfer` sends and
 //! handles the messages.
 
+use crate::collections::HashSet;
 use crate::handover::ProcessLink;
 use crate::net::Shutdown;
 use crate::sync::Mutex;
-use std::collections::HashSet;
 
 /// The links of a server to other processes.
 #[derive(Default)]

@@ -1,9 +1,9 @@
 //! The speed limits of users. The tunnels of a user share its limit.
 
+use crate::collections::HashMap;
 use crate::net::TokenBucket;
 use crate::sync::Mutex;
 use crate::tunnel::SpeedLimit;
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 /// The token buckets of users with tunnels.

@@ -14,6 +14,7 @@ use super::ports::{
 };
 use super::settings::Settings;
 use super::users::LoginProof;
+use crate::collections::{HashMap, HashSet};
 use crate::config::label::{ascii, label, value};
 use crate::config::Limits;
 use crate::handover::HostKey;
@@ -39,7 +40,6 @@ use smallvec::SmallVec;
 pub use snapshot::TUNNELS_READ;
 pub use snapshot::{ClientStats, SnapshotOrder, Totals};
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};

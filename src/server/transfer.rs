@@ -17,8 +17,8 @@ use super::users::LoginVerdict;
 use super::{session, visitor};
 use crate::config::Secret;
 use crate::handover::{HostKey, Message, MovedTunnel, ProcessLink};
+use crate::net::kernel::{AsFd, OwnedFd};
 use crate::net::{bridge, carry, Conn, Listener, Socket, Timer};
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 

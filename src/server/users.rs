@@ -2,9 +2,9 @@
 
 use super::auth_api::AuthApi;
 use super::first_secrets::{FirstSecretLease, FirstSecrets};
+use crate::collections::HashMap;
 use crate::config::label::ascii;
 use crate::config::{self, AnyClient, Limits, Secret, User};
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
@@ -97,7 +97,7 @@ impl Admission {
 impl Users {
     /// Creates the table of users. `global` are the limits of clients with unknown ids.
     pub fn new(users: &[User], unknown_ids: UnknownIds, global: &Limits) -> Self {
-        let mut prefixes = HashMap::new();
+        let mut prefixes = HashMap::default();
         let known = users.iter().map(|user| {
             let limits = Arc::new(user.limits.clone());
             let prefix = ascii(&user.id);

@@ -5,9 +5,9 @@ use super::closing::Closing;
 use super::inbox::Inbox;
 use super::tunnel_state::{Parking, TunnelState};
 use super::{lock, Tunnel};
+use crate::net::kernel::OwnedFd;
 use crate::net::Conn;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::task::Poll;
 
 impl Tunnel {

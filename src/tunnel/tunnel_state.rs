@@ -8,11 +8,11 @@ use super::scheduler::Turn;
 use super::stream_state::{CloseReason, StreamState};
 use super::window::Budget;
 use super::{Policy, Traffic, STUCK_ALONE_TIMEOUT, STUCK_TIMEOUT};
+use crate::collections::HashMap;
 use crate::net::clock;
 use crate::net::clock::Tick;
 use crate::wire::frame::{Header, ResetCode, Signal, StreamId};
 use crate::wire::{Malformed, Version};
-use std::collections::HashMap;
 use std::io::IoSlice;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -81,7 +81,7 @@ impl TunnelState {
                 policy.version,
                 policy.speed.as_ref().map(|speed| speed.send.clone()),
             ),
-            streams: HashMap::new(),
+            streams: HashMap::default(),
             traffic: Traffic::default(),
             closing: Closing::Open,
             policy: PolicyLimits {

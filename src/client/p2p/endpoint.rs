@@ -5,6 +5,7 @@ use super::identity::Identity;
 use super::link::PeerHandle;
 use super::socket::PeerSocket;
 use super::{P2pError, P2pOptions};
+use crate::collections::HashMap;
 use crate::net::{self, clock, timeout, Timer};
 use crate::sync::{Mutex, MutexGuard};
 use event_listener::Event;
@@ -17,7 +18,7 @@ use rtc_stun::message::{
 };
 use rtc_stun::textattrs::TextAttribute;
 use rtc_stun::xoraddr::XorMappedAddress;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
 //! The bound on the bytes that the channels of all peers hold for slow readers, for the whole
 //! process. The peer that holds the most loses a channel (docs/p2p.md, "Channels").
 
+use crate::collections::HashMap;
 use crate::sync::{Mutex, MutexGuard};
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Waker;
 

@@ -27,6 +27,7 @@ pub use channel::{carry, ChannelConn};
 pub use signaling::{answer, is_on, preflight, RelayRequest};
 
 use super::context::ClientContext;
+use crate::collections::HashMap;
 use crate::config::{ClientConfig as Config, WebRtc, WebRtcLevel};
 use crate::logging;
 use crate::net::clock;
@@ -39,7 +40,6 @@ use limit::{PeerLimit, PeerPermit};
 use link::PeerHandle;
 use memory::{ChannelMemory, MemoryShare};
 use peer::Peer;
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -159,7 +159,7 @@ impl P2p {
                 options,
                 api_stun: None,
                 endpoint: None,
-                offered: HashMap::new(),
+                offered: HashMap::default(),
             }),
         })
     }

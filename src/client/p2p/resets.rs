@@ -13,9 +13,9 @@
 //! The filter also bounds how far a peer skips data that it has given up (RFC 3758): rtc-sctp takes
 //! a step for each number, and a peer could make it take two billion.
 
+use crate::collections::HashMap;
 use crate::wire::{u16_at, u32_at};
 use bytes::{BufMut, Bytes, BytesMut};
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// Type of a DATA chunk (RFC 9260, section 3.2).

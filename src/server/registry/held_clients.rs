@@ -1,9 +1,9 @@
 //! Clients whose tunnels stay in the parent process, which serves their visitors.
 
 use super::Key;
+use crate::collections::HashMap;
 use crate::config::Secret;
 use crate::server::users::Admission;
-use std::collections::HashMap;
 
 /// The ids and host prefixes of clients whose tunnels are in the parent process.
 #[derive(Default)]

@@ -2,7 +2,7 @@
 //! registry decides which ones a client may have.
 
 use super::{Key, RegisteredHost};
-use std::collections::HashMap;
+use crate::collections::HashMap;
 
 /// The host prefixes in use.
 #[derive(Default)]

@@ -2,9 +2,9 @@
 //! in the process before a restart.
 
 use super::Key;
+use crate::collections::HashMap;
 use crate::server::ports::InheritedPort;
 use crate::server::users::LoginProof;
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// Time that host prefixes and TCP ports are reserved.

@@ -3,6 +3,7 @@
 use super::{ServerSession, TunnelOrigin};
 use crate::config::Secret;
 use crate::handover::MovedTunnel;
+use crate::net::kernel::OwnedFd;
 use crate::net::{timeout, Timer};
 use crate::server::registry::Registration;
 use crate::tunnel::Inbox;
@@ -11,7 +12,6 @@ use crate::wire::hello::{Hello, ServiceSpec};
 use crate::wire::Version;
 use futures_lite::future;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// Time that a tunnel must be unused before it moves: a little more than the 2 s for which

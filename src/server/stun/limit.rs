@@ -1,8 +1,8 @@
 //! A limit of STUN requests per source address. Source addresses can be forged, so the memory for
 //! them is fixed.
 
+use crate::collections::Hashing;
 use crate::server::auth_lockout::network_of;
-use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::time::Instant;
@@ -18,7 +18,7 @@ const RATE: u16 = 10;
 
 /// The request limit of all sources.
 pub struct StunLimit {
-    hash: RandomState,
+    hash: Hashing,
     start: Instant,
     buckets: Box<[StunBucket]>,
 }
@@ -35,7 +35,7 @@ impl StunLimit {
     pub fn new(now: Instant) -> Self {
         let bucket = StunBucket { at: 0, left: BURST };
         Self {
-            hash: RandomState::new(),
+            hash: Hashing::default(),
             start: now,
             buckets: vec![bucket; BUCKETS].into(),
         }

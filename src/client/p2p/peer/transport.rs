@@ -11,6 +11,7 @@ use crate::client::p2p::resets::{OutgoingReset, StreamResets};
 use crate::client::p2p::sdp::Description;
 use crate::client::p2p::socket::Datagram;
 use crate::client::p2p::{P2pError, MAX_MESSAGE_IN, MAX_MESSAGE_OUT};
+use crate::collections::HashMap;
 use bytes::{Bytes, BytesMut};
 use rtc_dtls::endpoint::{Endpoint as Dtls, EndpointEvent};
 use rtc_ice::agent::agent_config::AgentConfig;
@@ -25,7 +26,7 @@ use rtc_sctp::{
 };
 use rtc_shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use sansio::Protocol as _;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -81,7 +82,7 @@ impl Peer {
             path: None,
             out: VecDeque::new(),
             memory,
-            channels: HashMap::new(),
+            channels: HashMap::default(),
             opened: VecDeque::new(),
             next_id: 0,
             ids: u16::MAX,
