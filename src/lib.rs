@@ -42,6 +42,8 @@ pub mod logging;
 pub mod net;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod sync;
 pub mod tunnel;
 pub mod version;

@@ -24,6 +24,10 @@ const FAILED: u8 = 1;
 const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    if cfg!(feature = "sim") {
+        let why = "this program was built for a simulation: build it without the feature sim";
+        return complain(FAILED, why, None);
+    }
     let signals = match daemon::expect_signals() {
         Ok(signals) => signals,
         Err(e) => return complain(FAILED, &format!("waiting for signals: {e}"), None),

@@ -14,6 +14,7 @@ mod link;
 #[cfg(feature = "server")]
 mod message;
 mod packet;
+#[cfg(not(feature = "sim"))]
 mod program;
 
 pub use inherited::{Inherited, Item, Outgoing};
@@ -25,6 +26,8 @@ pub use program::Program;
 
 use crate::net::kernel::{self, AsFd, OwnedFd};
 use crate::net::{timeout, Interest, PollSource, Timer};
+#[cfg(feature = "sim")]
+use crate::sim::program;
 use packet::{PacketReader, PacketWriter};
 use program::Child;
 use signal_hook::consts::{SIGHUP, SIGQUIT};
@@ -259,6 +262,24 @@ impl ParentLink {
             let (packet, descriptor) = receive(&socket)?;
             if inherited.is_complete_with(&packet, descriptor) {
                 return Ok(Some((Self(socket), inherited)));
+            }
+        }
+    }
+
+    /// Receives the handover over a socket that leads to the parent.
+    #[cfg(feature = "sim")]
+    pub async fn from_socket(socket: OwnedFd) -> io::Result<(Self, Inherited)> {
+        let source = PollSource::new(socket, &[Interest::Read])?;
+        let mut inherited = Inherited::default();
+        loop {
+            let receiving = timeout(MESSAGE_TIMEOUT, source.call(Interest::Read, receive));
+            let received = receiving
+                .await
+                .unwrap_or(Err(io::ErrorKind::TimedOut.into()));
+            let (packet, descriptor) = received?;
+            if inherited.is_complete_with(&packet, descriptor) {
+                let socket = source.get_ref().as_fd().try_clone_to_owned()?;
+                return Ok((Self(socket), inherited));
             }
         }
     }

@@ -1,20 +1,9 @@
 //! The clock, and coarse clocks in four bytes for the activity of many streams. All of gt reads the
 //! time here, so that a simulation can have a time of its own.
 
-use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime};
-
-/// Returns the present time.
-#[allow(clippy::disallowed_methods)]
-pub fn now() -> Instant {
-    Instant::now()
-}
-
-/// Returns the time of day, as the machine knows it.
-#[allow(clippy::disallowed_methods)]
-pub fn time_of_day() -> SystemTime {
-    SystemTime::now()
-}
+use super::kernel;
+pub use super::kernel::{now, time_of_day};
+use std::time::{Duration, Instant};
 
 /// Returns the time that has passed since then; zero if it is still ahead.
 pub fn since(then: Instant) -> Duration {
@@ -37,8 +26,7 @@ impl Tick {
 
     /// Converts a time.
     pub fn at(now: Instant) -> Self {
-        static START: OnceLock<Instant> = OnceLock::new();
-        let since = now.saturating_duration_since(*START.get_or_init(|| now));
+        let since = now.saturating_duration_since(kernel::start());
         // Wraps by design. No value here exceeds 64 bits, since longer ones are slow to divide.
         Self(
             (since.as_secs() as u32)
@@ -60,8 +48,7 @@ impl Tick {
 /// Returns the microseconds since the clock was first read. They wrap after 71 minutes, so they
 /// serve only for short times between frequent events.
 pub fn micros() -> u32 {
-    static START: OnceLock<Instant> = OnceLock::new();
-    let since = since(*START.get_or_init(now));
+    let since = since(kernel::start());
     // Wraps by design.
     (since.as_secs() as u32)
         .wrapping_mul(1_000_000)
@@ -72,8 +59,7 @@ pub fn micros() -> u32 {
 /// timers with the same step wake the process once.
 #[cfg(feature = "p2p")]
 pub fn next_step(now: Instant, step: Duration) -> Instant {
-    static START: OnceLock<Instant> = OnceLock::new();
-    let since = now.saturating_duration_since(*START.get_or_init(|| now));
+    let since = now.saturating_duration_since(kernel::start());
     let over = since.as_nanos().checked_rem(step.as_nanos()).unwrap_or(0);
     now + step.saturating_sub(Duration::from_nanos(u64::try_from(over).unwrap_or(0)))
 }

@@ -1,4 +1,5 @@
-//! The calls to the kernel that gt's sockets take: TCP, names, and packets between two processes of gt.
+//! What gt takes from the kernel: TCP, names, packets between two processes of gt, the time, and random
+//! numbers.
 //! Nothing else in gt makes such calls, so that a simulation can put a network of its own in this place
 //! (`sim/kernel.rs` has the same items). It knows nothing of tasks: sockets do not block, and only the
 //! look-up of a name waits.
@@ -15,10 +16,13 @@ use rustix::net::{
     SocketFlags, SocketType,
 };
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime};
 
 /// TCP keepalive time: a vanished peer is detected after this silence and a few probes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -38,6 +42,45 @@ pub fn accept_failures() -> u64 {
 pub fn count_accept_failure() {
     let mut failures = ACCEPT_FAILURES.lock();
     *failures = failures.saturating_add(1);
+}
+
+/// Returns the present time.
+#[allow(clippy::disallowed_methods)]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Returns the time of day, as the machine knows it.
+#[allow(clippy::disallowed_methods)]
+pub fn time_of_day() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Returns the time at which this was first called.
+pub fn start() -> Instant {
+    static START: OnceLock<Instant> = OnceLock::new();
+    *START.get_or_init(now)
+}
+
+/// Returns a random number that is good enough to spread load. Not for secrets.
+pub fn random() -> u32 {
+    // The low half is as good as the high one.
+    RandomState::new().build_hasher().finish() as u32
+}
+
+/// A static of which each process has its own.
+pub struct PerProcess<T>(T);
+
+impl<T: Default> PerProcess<T> {
+    /// Creates the value, which must be the default one.
+    pub const fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    /// Uses the value of this process.
+    pub fn with<R>(&'static self, use_it: impl FnOnce(&T) -> R) -> R {
+        use_it(&self.0)
+    }
 }
 
 /// Returns the addresses of a host with this port, in the system's order. Waits for the resolver.
@@ -160,6 +203,9 @@ pub fn probe(stream: &TcpStream, often: bool) {
     // Without it, a lost connection is found later.
     let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
+
+/// Returns what the kernel knows of the delivery of written bytes, where it can be asked.
+pub use super::sock_diag::delivery;
 
 /// Lets calls on a descriptor return at once instead of waiting.
 pub fn set_nonblocking(socket: &OwnedFd) -> io::Result<()> {

@@ -13,20 +13,27 @@ mod delivery;
 mod dial;
 pub mod follow;
 pub mod http;
+#[cfg(not(feature = "sim"))]
 pub(crate) mod kernel;
 mod listen;
-mod random;
 mod read_buf;
 mod resolve;
+#[cfg(feature = "sim")]
+pub(crate) mod runtime;
+#[cfg(not(feature = "sim"))]
 mod runtime;
 mod shared_threads;
 mod shutdown;
+#[cfg(not(feature = "sim"))]
+mod sock_diag;
 mod socket;
 mod task_group;
 mod timeout;
 pub mod tls;
 mod token_bucket;
 
+#[cfg(feature = "sim")]
+pub(crate) use crate::sim::kernel;
 #[cfg(any(feature = "server", feature = "p2p"))]
 pub use carry::carry;
 #[cfg(all(test, feature = "server"))]
@@ -38,9 +45,8 @@ pub use conn::{Conn, ConnLayer};
 pub use datagrams::Datagrams;
 pub use delivery::Delivery;
 pub use dial::dial;
-pub use kernel::accept_failures;
+pub use kernel::{accept_failures, random};
 pub use listen::{listen, Listener};
-pub use random::random;
 pub use read_buf::with_read_buf;
 #[cfg(test)]
 pub use read_buf::READ;

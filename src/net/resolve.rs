@@ -1,7 +1,7 @@
 //! Name resolution: at most one look-up at a time for each name, with the last known addresses as a
 //! fallback when the system does not answer. It opens no sockets of its own.
 
-use super::kernel;
+use super::kernel::{self, PerProcess};
 use super::shared_threads::NAMES;
 use crate::sync::{Mutex, MutexGuard};
 use event_listener::{Event, EventListener};
@@ -78,10 +78,15 @@ impl CachedName {
 }
 
 /// The names that are remembered. A list, since there are few: most processes look up one.
-static NAMES_KNOWN: Mutex<Vec<(String, Arc<CachedName>)>> = Mutex::new(Vec::new());
+static NAMES_KNOWN: PerProcess<Mutex<NamesKnown>> = PerProcess::new(Mutex::new(Vec::new()));
+
+type NamesKnown = Vec<(String, Arc<CachedName>)>;
 
 fn name(host: &str) -> Arc<CachedName> {
-    let mut names = NAMES_KNOWN.lock();
+    NAMES_KNOWN.with(|names| name_of(&mut names.lock(), host))
+}
+
+fn name_of(names: &mut NamesKnown, host: &str) -> Arc<CachedName> {
     if let Some((_, name)) = names.iter().find(|(known, _)| known == host) {
         return name.clone();
     }

@@ -4,11 +4,11 @@
 //! having emptied the socket, and the next read first waits for an event. The same applies to short
 //! writes.
 
-use super::delivery::{self, Delivery};
 use super::kernel::{self, TcpStream};
 #[cfg(any(feature = "server", test))]
 use super::kernel::{AsFd, OwnedFd};
 use super::runtime::{Interest, PollSource, Readiness, ShardId};
+use super::Delivery;
 use futures_lite::{AsyncRead, AsyncWrite};
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -254,7 +254,7 @@ impl Socket {
 
     /// Returns what the kernel knows of the delivery of written bytes, where it can be asked.
     pub fn delivery(&self) -> Option<Delivery> {
-        delivery::of(self.source.get_ref())
+        kernel::delivery(self.source.get_ref())
     }
 
     /// Sets whether the kernel probes an idle peer every second (`often`) or at the usual interval.

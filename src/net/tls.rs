@@ -63,7 +63,10 @@ fn put_chacha_first(suites: &mut [SupportedCipherSuite]) {
     });
 }
 
+#[cfg(feature = "sim")]
+pub use super::kernel::fill_random;
 /// Fills `bytes` with random bytes that are fit for secrets.
+#[cfg(not(feature = "sim"))]
 pub fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
     provider()
         .secure_random

@@ -8,19 +8,23 @@
 //! tasks and sockets, so that no byte crosses from one to another. Elsewhere `portable` is async-std's
 //! own runtime.
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(any(target_os = "linux", target_os = "android", feature = "sim"))]
+pub(crate) mod readiness;
+#[cfg(all(not(feature = "sim"), any(target_os = "linux", target_os = "android")))]
 #[path = "linux/mod.rs"]
 mod system;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(not(any(target_os = "linux", target_os = "android", feature = "sim")))]
 #[path = "portable.rs"]
 mod system;
 
+#[cfg(feature = "sim")]
+use crate::sim::runtime as system;
 pub use system::{costly_step, set_threads, PollSource, ShardId, Timer};
 
+use super::kernel::AsFd;
 use crate::sync::Mutex;
 use std::future::{poll_fn, Future};
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::{ready, Poll};
 
@@ -85,12 +89,8 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
         let value = work();
         *place.lock() = Some(value);
     };
-    on_thread(Box::new(work)).await;
+    // One type for all work keeps the program small.
+    system::run_blocking(Box::new(work)).await;
     let value = outcome.lock().take();
     value.unwrap_or_else(|| unreachable!("work that has ended leaves its outcome"))
-}
-
-/// [`blocking()`] with one type for all work, which keeps the program small.
-async fn on_thread(work: Box<dyn FnOnce() + Send>) {
-    blocking::unblock(work).await;
 }

@@ -159,3 +159,8 @@ impl ShardId {
 pub fn spawn(_: ShardId, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
     async_std::task::spawn(task);
 }
+
+/// Runs blocking work on a thread of the blocking pool.
+pub async fn run_blocking(work: Box<dyn FnOnce() + Send>) {
+    blocking::unblock(work).await;
+}

@@ -2,10 +2,11 @@
 //! sockets, timers, and other threads.
 
 use super::costly;
-use super::source::{SourceKey, SourceState};
+use super::source::{readiness_of, SourceKey};
 use super::table::Table;
 use super::wheel::{Key, Wheel};
 use crate::net::clock;
+use crate::net::runtime::readiness::SourceState;
 use crate::sync::Mutex;
 use async_executor::StaticExecutor;
 use rustix::event::{epoll, eventfd, EventfdFlags, Timespec};
@@ -207,7 +208,7 @@ impl Shard {
             let state = self.sources.lock().get(key.number).cloned();
             // The socket may be closed already; no source has the key of other threads.
             if let Some((_, state)) = state.filter(|(of, _)| *of == key.generation) {
-                state.wake(flags);
+                state.add(readiness_of(flags));
             }
         }
     }

@@ -1,0 +1,274 @@
+//! What a seed decides: who lives in the world, and what happens to them. A plan is data, so that it can
+//! be printed, and made smaller while a fault stays.
+
+use std::fmt;
+
+/// Numbers that follow from a seed, for plans. The world has numbers of its own.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed ^ 0x5DEE_CE66)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Returns a number from `least` to `most`.
+    pub fn between(&mut self, least: u64, most: u64) -> u64 {
+        least + self.next() % (most - least + 1)
+    }
+
+    /// Returns an index below `count`.
+    pub fn index(&mut self, count: usize) -> usize {
+        self.between(0, count as u64 - 1) as usize
+    }
+
+    /// Returns true in one of `count` cases.
+    pub fn chance(&mut self, count: u64) -> bool {
+        self.between(1, count) == 1
+    }
+
+    /// Returns an item; each is as likely as its weight says.
+    pub fn weighted<T: Copy>(&mut self, items: &[(u64, T)]) -> T {
+        let all = items.iter().map(|(weight, _)| weight).sum::<u64>();
+        let mut at = self.between(1, all);
+        for (weight, item) in items {
+            match at.checked_sub(*weight) {
+                Some(0) | None => return *item,
+                Some(rest) => at = rest,
+            }
+        }
+        unreachable!("the weights add up")
+    }
+
+    /// Returns a length in bytes: mostly a short one, sometimes a long one.
+    fn length(&mut self) -> usize {
+        let most = self.weighted(&[(2, 1), (10, 100), (10, 5_000), (5, 70_000), (1, 400_000)]);
+        self.between(0, most) as usize
+    }
+}
+
+/// The world of a seed.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub servers: Vec<ServerPlan>,
+    pub clients: Vec<ClientPlan>,
+    pub visitors: Vec<VisitorPlan>,
+    /// What happens, by the time in milliseconds.
+    pub events: Vec<(u64, Event)>,
+}
+
+/// A server.
+#[derive(Clone, Debug)]
+pub struct ServerPlan {
+    /// Delay between it and its clients, in milliseconds.
+    pub delay: u64,
+}
+
+/// A client, with an HTTP and a TCP service.
+#[derive(Clone, Debug)]
+pub struct ClientPlan {
+    pub server: usize,
+    /// Version of the wire; 0 for any.
+    pub wire: u8,
+    pub connections: u64,
+    /// Its limit in bytes a second; 0 for none.
+    pub speed: u64,
+}
+
+/// A visitor of one client's services.
+#[derive(Clone, Debug)]
+pub struct VisitorPlan {
+    pub client: usize,
+    pub habit: Habit,
+    /// Time of its first visit in milliseconds.
+    pub from: u64,
+    /// Milliseconds between visits.
+    pub pause: u64,
+    pub visits: usize,
+}
+
+/// What a visitor does each time.
+#[derive(Clone, Copy, Debug)]
+pub enum Habit {
+    /// One request, one answer of this length.
+    Get(usize),
+    /// Requests over one connection.
+    KeepAlive { requests: usize, length: usize },
+    /// A request with a body of this length.
+    Upload(usize),
+    /// An answer without a length, which ends with the connection.
+    Unbounded(usize),
+    /// An answer that comes in pieces.
+    SlowService(usize),
+    /// Reads an answer in small pieces, with pauses.
+    SlowReader(usize),
+    /// Asks and does not read.
+    NeverReads(usize),
+    /// Closes the connection within an answer.
+    GivesUp(usize),
+    /// The service resets the connection within its answer.
+    ServiceResets(usize),
+    /// Sends to a TCP service, ends its direction, and expects all back.
+    Echo(usize),
+    /// Reads from a TCP service that ends its direction first, and then sends.
+    Source(usize),
+}
+
+/// What happens to a server or client.
+#[derive(Clone, Copy, Debug)]
+pub enum Event {
+    ReloadServer(usize),
+    ReloadClient(usize),
+    RestartServer(usize),
+    RestartClient(usize),
+    /// SIGTERM, and a new start after some milliseconds.
+    StopServer(usize, u64),
+    StopClient(usize, u64),
+    /// SIGKILL, and a new start after some milliseconds.
+    KillServer(usize, u64),
+    KillClient(usize, u64),
+    /// The link between a client and its server does not work for some milliseconds.
+    Cut(usize, u64),
+    /// All processes of a server or client are stopped for some milliseconds.
+    FreezeServer(usize, u64),
+    FreezeClient(usize, u64),
+    /// Blocking work of a server or client hangs for some milliseconds.
+    HangServer(usize, u64),
+    HangClient(usize, u64),
+    /// A server or client may open few more files for some milliseconds.
+    FewFilesServer(usize, u64),
+    FewFilesClient(usize, u64),
+    /// A client has no TCP service for some milliseconds.
+    DropService(usize, u64),
+    /// The time of day jumps by some seconds.
+    ClockJump(i64),
+}
+
+impl Plan {
+    /// Plans the world of a seed.
+    pub fn of(seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let servers = dice.weighted(&[(6, 1), (2, 2), (1, 3)]);
+        let servers: Vec<ServerPlan> = (0..servers)
+            .map(|_| ServerPlan {
+                delay: dice.weighted(&[(3, 1), (3, 10), (1, 80)]),
+            })
+            .collect();
+        let clients = dice.between(1, 4) as usize;
+        let clients: Vec<ClientPlan> = (0..clients)
+            .map(|_| ClientPlan {
+                server: dice.index(servers.len()),
+                wire: dice.weighted(&[(5, 0), (2, 1), (1, 2)]),
+                connections: dice.between(1, 4),
+                speed: dice.weighted(&[(8, 0), (1, 20_000), (1, 300_000)]),
+            })
+            .collect();
+        let visitors = dice.weighted(&[(2, 3), (4, 8), (4, 20), (1, 40)]);
+        let visitors = (0..visitors)
+            .map(|_| VisitorPlan {
+                client: dice.index(clients.len()),
+                habit: Habit::of(&mut dice),
+                from: dice.between(2_000, 30_000),
+                pause: dice.weighted(&[(2, 50), (5, 1_000), (3, 10_000)]),
+                visits: dice.between(1, 30) as usize,
+            })
+            .collect();
+        let events = dice.weighted(&[(1, 0), (5, 3), (5, 8), (1, 20)]);
+        let mut events: Vec<(u64, Event)> = (0..events)
+            .map(|_| {
+                let time = dice.between(3_000, 90_000);
+                (time, Event::of(&mut dice, servers.len(), clients.len()))
+            })
+            .collect();
+        // Two at once: most faults are features that meet.
+        for index in 1..events.len() {
+            if dice.chance(3) {
+                events[index].0 = events[index - 1].0 + dice.between(0, 300);
+            }
+        }
+        events.sort_by_key(|(time, _)| *time);
+        Self {
+            seed,
+            servers,
+            clients,
+            visitors,
+            events,
+        }
+    }
+}
+
+impl Habit {
+    fn of(dice: &mut Dice) -> Self {
+        let length = dice.length();
+        match dice.between(0, 13) {
+            0..=2 => Self::Get(length),
+            3 | 4 => Self::KeepAlive {
+                requests: dice.between(2, 8) as usize,
+                length: length.min(50_000),
+            },
+            5 => Self::Upload(length),
+            6 => Self::Unbounded(length),
+            7 => Self::SlowService(length.min(20_000)),
+            8 => Self::SlowReader(length.min(50_000)),
+            9 => Self::NeverReads(length),
+            10 => Self::GivesUp(length),
+            11 => Self::ServiceResets(length),
+            12 => Self::Echo(length),
+            _ => Self::Source(length),
+        }
+    }
+}
+
+impl Event {
+    fn of(dice: &mut Dice, servers: usize, clients: usize) -> Self {
+        let (server, client) = (dice.index(servers), dice.index(clients));
+        let short = dice.between(0, 3_000);
+        let long = dice.weighted(&[(3, 1_000), (3, 5_000), (2, 20_000), (1, 40_000)]);
+        let long = dice.between(0, long);
+        match dice.between(0, 27) {
+            0 | 1 => Self::ReloadServer(server),
+            2 | 3 => Self::ReloadClient(client),
+            4..=7 => Self::RestartServer(server),
+            8..=10 => Self::RestartClient(client),
+            11 => Self::StopServer(server, short),
+            12 => Self::StopClient(client, short),
+            13 => Self::KillServer(server, short),
+            14 => Self::KillClient(client, short),
+            15..=17 => Self::Cut(client, long),
+            18 => Self::FreezeServer(server, long),
+            19 => Self::FreezeClient(client, long),
+            20 => Self::HangServer(server, long),
+            21 => Self::HangClient(client, long),
+            22 => Self::FewFilesServer(server, short),
+            23 => Self::FewFilesClient(client, short),
+            24..=26 => Self::DropService(client, short),
+            _ => Self::ClockJump(dice.between(0, 20_000_000) as i64 - 10_000_000),
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, server) in self.servers.iter().enumerate() {
+            writeln!(f, "server{number}: {server:?}")?;
+        }
+        for (number, client) in self.clients.iter().enumerate() {
+            writeln!(f, "client{number}: {client:?}")?;
+        }
+        for (number, visitor) in self.visitors.iter().enumerate() {
+            writeln!(f, "visitor{number}: {visitor:?}")?;
+        }
+        for (time, event) in &self.events {
+            writeln!(f, "at {time} ms: {event:?}")?;
+        }
+        Ok(())
+    }
+}

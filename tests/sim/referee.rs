@@ -1,0 +1,126 @@
+//! What must hold, and whether what a visitor saw may be.
+//!
+//! Wrong bytes, bytes of another service, and an end that hides that bytes are missing are never right. A
+//! visit may fail only while something that gt cannot hide happens to its server or client: an excuse.
+
+use gt::sim;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Time after a fault within which everything works again.
+pub const RECOVERY: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Default)]
+pub struct Referee(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    excuses: Vec<Excuse>,
+    faults: Vec<String>,
+    visits: u64,
+    excused: u64,
+}
+
+struct Excuse {
+    scope: Scope,
+    from: Duration,
+    until: Duration,
+}
+
+/// What a fault concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Server(usize),
+    Client(usize),
+}
+
+/// A visit that is going on.
+pub struct Visit {
+    referee: Referee,
+    what: String,
+    scopes: [Scope; 2],
+    began: Duration,
+}
+
+impl Referee {
+    /// Excuses failures of visits from now until `time` later and as long as recovery takes.
+    pub fn excuse(&self, scope: Scope, time: Duration) {
+        let now = sim::elapsed();
+        let excuse = Excuse {
+            scope,
+            from: now,
+            until: now + time + RECOVERY,
+        };
+        self.0.lock().unwrap().excuses.push(excuse);
+    }
+
+    /// Excuses failures of visits from now until a time.
+    pub fn excuse_until(&self, scope: Scope, until: Duration) {
+        let from = sim::elapsed();
+        let excuse = Excuse { scope, from, until };
+        self.0.lock().unwrap().excuses.push(excuse);
+    }
+
+    /// Returns the time at which the last excuse ends.
+    pub fn last_excuse(&self) -> Duration {
+        let state = self.0.lock().unwrap();
+        let ends = state.excuses.iter().map(|excuse| excuse.until);
+        ends.max().unwrap_or_default()
+    }
+
+    pub fn begin(&self, what: String, client: usize, server: usize) -> Visit {
+        self.0.lock().unwrap().visits += 1;
+        Visit {
+            referee: self.clone(),
+            what,
+            scopes: [Scope::Server(server), Scope::Client(client)],
+            began: sim::elapsed(),
+        }
+    }
+
+    /// Something is wrong that nothing excuses.
+    pub fn fault(&self, what: String) {
+        sim::trace(format_args!("FAULT: {what}"));
+        self.0.lock().unwrap().faults.push(what);
+    }
+
+    pub fn faults(&self) -> Vec<String> {
+        self.0.lock().unwrap().faults.clone()
+    }
+
+    /// Returns the number of visits, and of those whose failure was excused.
+    pub fn visits(&self) -> (u64, u64) {
+        let state = self.0.lock().unwrap();
+        (state.visits, state.excused)
+    }
+}
+
+impl Visit {
+    /// The visit has failed, as the visitor can tell.
+    pub fn failed(&self, why: &str) {
+        let now = sim::elapsed();
+        let mut state = self.referee.0.lock().unwrap();
+        let mut excuses = state.excuses.iter();
+        let is_excused = excuses.any(|excuse| {
+            let overlaps = excuse.from <= now && self.began <= excuse.until;
+            overlaps && self.scopes.contains(&excuse.scope)
+        });
+        if is_excused {
+            state.excused += 1;
+            drop(state);
+            sim::trace(format_args!("{} failed, excused: {why}", self.what));
+        } else {
+            drop(state);
+            let began = self.began.as_secs_f64();
+            let what = &self.what;
+            self.referee
+                .fault(format!("{what} (began at {began:.3}) failed: {why}"));
+        }
+    }
+
+    /// The visitor has seen what must never be.
+    pub fn wrong(&self, why: &str) {
+        self.referee
+            .fault(format!("{} saw what must not be: {why}", self.what));
+    }
+}
