@@ -1,7 +1,9 @@
 //! What must hold, and whether what a visitor saw may be.
 //!
-//! Wrong bytes, bytes of another service, and an end that hides that bytes are missing are never right. A
-//! visit may fail only while something that gt cannot hide happens to its server or client: an excuse.
+//! Wrong bytes and bytes of another service are never right. A visit may fail only while something that gt
+//! cannot hide happens to its server or client: an excuse. An end that hides that bytes are missing is
+//! right only if a process was killed, whose kernel ends its connections like that, or over GT/1, which
+//! has no sign for a reset.
 
 use gt::sim;
 use std::sync::{Arc, Mutex};
@@ -23,6 +25,8 @@ struct State {
 
 struct Excuse {
     scope: Scope,
+    /// Whether processes are killed.
+    kills: bool,
     from: Duration,
     until: Duration,
 }
@@ -45,19 +49,26 @@ pub struct Visit {
 impl Referee {
     /// Excuses failures of visits from now until `time` later and as long as recovery takes.
     pub fn excuse(&self, scope: Scope, time: Duration) {
-        let now = sim::elapsed();
-        let excuse = Excuse {
-            scope,
-            from: now,
-            until: now + time + RECOVERY,
-        };
-        self.0.lock().unwrap().excuses.push(excuse);
+        self.add(scope, false, sim::elapsed() + time + RECOVERY);
+    }
+
+    /// Excuses failures while processes are killed and start again.
+    pub fn excuse_kill(&self, scope: Scope, time: Duration) {
+        self.add(scope, true, sim::elapsed() + time + RECOVERY);
     }
 
     /// Excuses failures of visits from now until a time.
     pub fn excuse_until(&self, scope: Scope, until: Duration) {
-        let from = sim::elapsed();
-        let excuse = Excuse { scope, from, until };
+        self.add(scope, false, until);
+    }
+
+    fn add(&self, scope: Scope, kills: bool, until: Duration) {
+        let excuse = Excuse {
+            scope,
+            kills,
+            from: sim::elapsed(),
+            until,
+        };
         self.0.lock().unwrap().excuses.push(excuse);
     }
 
@@ -98,12 +109,21 @@ impl Referee {
 impl Visit {
     /// The visit has failed, as the visitor can tell.
     pub fn failed(&self, why: &str) {
+        self.judge(why, |_| true);
+    }
+
+    /// The visit has ended as if it were complete, and is not.
+    pub fn hidden(&self, why: &str, has_resets: bool) {
+        self.judge(why, |excuse| excuse.kills || !has_resets);
+    }
+
+    fn judge(&self, why: &str, may_excuse: impl Fn(&Excuse) -> bool) {
         let now = sim::elapsed();
         let mut state = self.referee.0.lock().unwrap();
         let mut excuses = state.excuses.iter();
         let is_excused = excuses.any(|excuse| {
             let overlaps = excuse.from <= now && self.began <= excuse.until;
-            overlaps && self.scopes.contains(&excuse.scope)
+            overlaps && self.scopes.contains(&excuse.scope) && may_excuse(excuse)
         });
         if is_excused {
             state.excused += 1;

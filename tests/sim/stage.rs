@@ -118,6 +118,7 @@ impl Stage {
             host: self.servers[server].1.to_string(),
             http: PORT,
             tcp: FIRST_TCP + client as u16,
+            has_resets: self.plan.clients[client].wire != 1,
         }
     }
 
@@ -155,12 +156,12 @@ impl Stage {
                 start_again(&self.clients[number], time(pause)).await;
             }
             Event::KillServer(number, pause) => {
-                self.referee.excuse(Scope::Server(number), time(pause));
+                self.referee.excuse_kill(Scope::Server(number), time(pause));
                 kill(&self.servers[number].0);
                 start_again(&self.servers[number].0, time(pause)).await;
             }
             Event::KillClient(number, pause) => {
-                self.referee.excuse(Scope::Client(number), time(pause));
+                self.referee.excuse_kill(Scope::Client(number), time(pause));
                 kill(&self.clients[number]);
                 start_again(&self.clients[number], time(pause)).await;
             }
