@@ -11,12 +11,15 @@ mod role;
 mod running;
 #[cfg_attr(not(feature = "server"), path = "no_server_role.rs")]
 mod server_role;
+#[cfg(not(feature = "sim"))]
 mod supervisor;
 
 use crate::config::{self, RoleConfig, SentryConfig};
 use crate::handover::{ChildProcess, Inherited, ParentLink, Program, Progress, TakeoverError};
 use crate::logging;
 use crate::net::{blocking, set_threads, timeout};
+#[cfg(feature = "sim")]
+use crate::sim::supervisor;
 use account::Account;
 use async_std::channel::{self, Receiver};
 use futures_lite::future;

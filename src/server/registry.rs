@@ -191,7 +191,7 @@ impl RegisteredClient {
     /// which allows this message only before *ready*.
     fn announce(&self, port: &PortListener) {
         let members = self.tunnels.iter();
-        for member in members.filter(|member| member.version == self.version) {
+        for member in members.filter(|member| member.version == Some(self.version)) {
             if member.tunnel.version() == Version::Two {
                 member.tunnel.signal(Signal::PortOpened {
                     service: port.service(),
@@ -199,6 +199,16 @@ impl RegisteredClient {
                 });
             }
         }
+    }
+
+    /// Whether the tunnels that take streams have other services than the registration, and none is
+    /// about to change them. An old process of a client may have sent its last change over its own
+    /// tunnel after the tunnels of the new process had registered: the new process does not know of
+    /// it and must register again.
+    fn is_left_behind(&self) -> bool {
+        let open = || self.tunnels.iter().filter(|it| it.tunnel.is_open());
+        let has_other = |it: &PoolEntry| it.version.is_some_and(|version| version != self.version);
+        open().next().is_some() && open().all(has_other)
     }
 
     fn all_tunnels(&self) -> impl Iterator<Item = &Tunnel> {
@@ -215,8 +225,9 @@ struct MissingPort {
 
 struct PoolEntry {
     tunnel: Tunnel,
-    /// The version of the services that the client's end of the tunnel has.
-    version: u32,
+    /// The version of the services that the client's end of the tunnel has; `None` while a change of
+    /// them is pending.
+    version: Option<u32>,
 }
 
 struct Draining {
@@ -542,6 +553,10 @@ impl Registry {
                 client.draining = None;
             }
         }
+        if client.is_left_behind() {
+            inner.leave_behind(id);
+            return;
+        }
         if client.tunnels.is_empty() {
             // Draining tunnels of the previous registration keep the entry.
             let (listed, past, is_gone) = (
@@ -598,7 +613,7 @@ impl Registry {
         };
         let mut members = client.tunnels.iter_mut();
         if let Some(member) = members.find(|member| member.tunnel.is(tunnel)) {
-            member.version = client.version.wrapping_sub(1);
+            member.version = None;
         }
     }
 
@@ -913,6 +928,19 @@ impl RegistryState {
         self.end_registration(id);
     }
 
+    /// Ends a registration that none of the client's open tunnels has, see
+    /// [`RegisteredClient::is_left_behind`].
+    fn leave_behind(&mut self, id: &str) {
+        if let Some(client) = self.clients.get(id) {
+            for tunnel in client.open_tunnels() {
+                if tunnel.version() == Version::Two {
+                    tunnel.signal(Signal::Reconnect);
+                }
+            }
+        }
+        self.revoke(id);
+    }
+
     /// Drains the tunnels of the current registration.
     fn drain_tunnels(&mut self, id: &str, services: Vec<Option<ServiceSpec>>) {
         let Some(client) = self.clients.get_mut(id) else {
@@ -949,7 +977,7 @@ impl RegistryState {
         tunnel.signal(done);
         client.tunnels.push(PoolEntry {
             tunnel: tunnel.clone(),
-            version: client.version,
+            version: Some(client.version),
         });
     }
 
@@ -988,7 +1016,7 @@ impl RegistryState {
         let current = client
             .tunnels
             .iter()
-            .filter(|m| m.version == client.version);
+            .filter(|m| m.version == Some(client.version));
         // Of tunnels with the same load, one of the visitor's executor thread.
         let here = ShardId::current();
         let loads = current.filter_map(|member| {
@@ -997,6 +1025,10 @@ impl RegistryState {
             Some(((load, tunnel.thread() != here), tunnel))
         });
         let Some((_, tunnel)) = loads.min_by_key(|(load, _)| *load) else {
+            if client.is_left_behind() {
+                self.leave_behind(id);
+                return absent;
+            }
             let mut tunnels = client.tunnels.iter();
             let pausing = tunnels.any(|member| member.tunnel.is_parked());
             return if pausing { OpenResult::Pausing } else { absent };

@@ -16,12 +16,13 @@ mod process;
 pub(crate) mod program;
 mod random;
 pub(crate) mod runtime;
+pub(crate) mod supervisor;
 mod tcp;
 mod world;
 
 pub use process::{
     exit, exit_status, freeze, hang_up_disk, kill, limit_files, open_files, process, signal, spawn,
-    take_signals, take_stop_signals, ProcessId,
+    successor, take_signals, take_stop_signals, ProcessId,
 };
 pub use program::{configuration, Launch};
 pub use random::{between, chance, pick};

@@ -27,6 +27,10 @@ impl ProcessId {
     /// No process.
     pub(super) const NONE: Self = Self(0);
 
+    pub(super) fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+
     pub(super) fn number(self) -> u32 {
         self.0
     }
@@ -46,6 +50,7 @@ pub(super) struct Process {
     pub file_limit: usize,
     signals: Option<Sender<i32>>,
     handles_stop: bool,
+    successor: Option<ProcessId>,
     /// Its statics, by their address.
     pub statics: BTreeMap<usize, Arc<dyn Any + Send + Sync>>,
 }
@@ -60,6 +65,20 @@ thread_local! {
 /// Returns the process that runs.
 pub(super) fn current() -> Option<ProcessId> {
     CURRENT.get()
+}
+
+/// Notes which process has taken over from the running one.
+pub(super) fn set_successor(id: ProcessId) {
+    world::with(|world| {
+        if let Ok((_, process)) = world.running() {
+            process.successor = Some(id);
+        }
+    });
+}
+
+/// Returns the process that has taken over from another one, as a supervisor is told.
+pub fn successor(id: ProcessId) -> Option<ProcessId> {
+    world::with(|world| world.processes.get(&id)?.successor)
 }
 
 /// Starts a process without tasks on a host.
@@ -79,6 +98,7 @@ pub fn process(host: HostId, name: &str) -> ProcessId {
             file_limit: usize::MAX,
             signals: None,
             handles_stop: false,
+            successor: None,
             statics: BTreeMap::new(),
         };
         world.processes.insert(id, process);

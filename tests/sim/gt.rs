@@ -8,6 +8,7 @@ use gt::sim::kernel::OwnedFd;
 use gt::sim::{self, HostId, ProcessId};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A gt that is installed on a host. Its process may be replaced by another one.
 #[derive(Clone)]
@@ -20,6 +21,8 @@ struct Installed {
     text: Mutex<String>,
     /// All processes, the latest one last.
     processes: Mutex<Vec<ProcessId>>,
+    /// The process that a supervisor has started.
+    started: Mutex<Option<ProcessId>>,
 }
 
 impl Gt {
@@ -31,9 +34,10 @@ impl Gt {
             file: PathBuf::from(format!("/etc/{name}.yaml")),
             text: Mutex::new(text),
             processes: Mutex::new(Vec::new()),
+            started: Mutex::new(None),
         };
         let gt = Self(Arc::new(installed));
-        gt.launch(None);
+        gt.start_process();
         gt
     }
 
@@ -52,6 +56,21 @@ impl Gt {
         running.copied().collect()
     }
 
+    /// The process that a supervisor knows: the one it has started, or its successor.
+    fn main_process(&self) -> Option<ProcessId> {
+        let mut main = (*self.0.started.lock().unwrap())?;
+        while let Some(successor) = sim::successor(main) {
+            main = successor;
+        }
+        Some(main)
+    }
+
+    /// Starts gt as a supervisor does.
+    fn start_process(&self) {
+        let process = self.launch(None);
+        *self.0.started.lock().unwrap() = Some(process);
+    }
+
     /// Writes another configuration file.
     pub fn configure(&self, text: String) {
         *self.0.text.lock().unwrap() = text;
@@ -59,8 +78,25 @@ impl Gt {
 
     /// Sends a signal to the process that serves.
     pub fn signal(&self, number: i32) {
-        if let Some(id) = self.running().last() {
-            sim::signal(*id, number);
+        if let Some(id) = self.main_process() {
+            sim::signal(id, number);
+        }
+    }
+
+    /// Stops the process that serves and starts gt again, as a supervisor does. Processes that drain
+    /// for an earlier restart go on.
+    pub async fn stop_and_start(&self, signal: i32, pause: Duration) {
+        let Some(stopped) = self.main_process() else {
+            return;
+        };
+        sim::signal(stopped, signal);
+        while sim::exit_status(stopped).is_none() {
+            sim::pass(Duration::from_millis(100)).await;
+        }
+        sim::pass(pause).await;
+        // Another event may have stopped and started it, too.
+        if self.main_process() == Some(stopped) {
+            self.start_process();
         }
     }
 

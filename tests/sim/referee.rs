@@ -107,6 +107,13 @@ impl Referee {
 }
 
 impl Visit {
+    /// Whether anything has happened to its server or client so far.
+    pub fn was_disturbed(&self) -> bool {
+        let state = self.referee.0.lock().unwrap();
+        let mut excuses = state.excuses.iter();
+        excuses.any(|excuse| self.scopes.contains(&excuse.scope))
+    }
+
     /// The visit has failed, as the visitor can tell.
     pub fn failed(&self, why: &str) {
         self.judge(why, |_| true);

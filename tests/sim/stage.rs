@@ -6,7 +6,7 @@ use crate::referee::{Referee, Scope, RECOVERY};
 use crate::service;
 use crate::visitor::{self, Target};
 use gt::sim::{self, HostId, Link, ProcessId, Trace};
-use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGKILL, SIGQUIT, SIGTERM};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,7 +118,7 @@ impl Stage {
             host: self.servers[server].1.to_string(),
             http: PORT,
             tcp: FIRST_TCP + client as u16,
-            has_resets: self.plan.clients[client].wire != 1,
+            wire: self.plan.clients[client].wire,
         }
     }
 
@@ -147,23 +147,29 @@ impl Stage {
             Event::RestartClient(number) => self.clients[number].signal(SIGQUIT),
             Event::StopServer(number, pause) => {
                 self.referee.excuse(Scope::Server(number), time(pause));
-                self.servers[number].0.signal(SIGTERM);
-                start_again(&self.servers[number].0, time(pause)).await;
+                self.servers[number]
+                    .0
+                    .stop_and_start(SIGTERM, time(pause))
+                    .await;
             }
             Event::StopClient(number, pause) => {
                 self.referee.excuse(Scope::Client(number), time(pause));
-                self.clients[number].signal(SIGTERM);
-                start_again(&self.clients[number], time(pause)).await;
+                self.clients[number]
+                    .stop_and_start(SIGTERM, time(pause))
+                    .await;
             }
             Event::KillServer(number, pause) => {
                 self.referee.excuse_kill(Scope::Server(number), time(pause));
-                kill(&self.servers[number].0);
-                start_again(&self.servers[number].0, time(pause)).await;
+                self.servers[number]
+                    .0
+                    .stop_and_start(SIGKILL, time(pause))
+                    .await;
             }
             Event::KillClient(number, pause) => {
                 self.referee.excuse_kill(Scope::Client(number), time(pause));
-                kill(&self.clients[number]);
-                start_again(&self.clients[number], time(pause)).await;
+                self.clients[number]
+                    .stop_and_start(SIGKILL, time(pause))
+                    .await;
             }
             Event::Cut(number, pause) => {
                 self.referee.excuse(Scope::Client(number), time(pause));
@@ -268,25 +274,6 @@ impl Stage {
             );
             self.referee.fault(text);
         }
-    }
-}
-
-fn kill(gt: &Gt) {
-    gt.running().into_iter().for_each(sim::kill);
-}
-
-/// Starts gt once it has ended and the pause is over.
-async fn start_again(gt: &Gt, pause: Duration) {
-    sim::pass(pause).await;
-    for _ in 0..200 {
-        if gt.running().is_empty() {
-            break;
-        }
-        sim::pass(Duration::from_millis(100)).await;
-    }
-    // Another event may have started it meanwhile.
-    if gt.running().is_empty() {
-        gt.launch(None);
     }
 }
 

@@ -21,8 +21,8 @@ pub struct Target {
     pub host: String,
     pub http: u16,
     pub tcp: u16,
-    /// Whether its tunnels can tell of resets.
-    pub has_resets: bool,
+    /// Version of the wire that it may use; 0 for any.
+    pub wire: u8,
 }
 
 /// How a visit has failed.
@@ -77,9 +77,14 @@ pub async fn run(
 /// Makes one visit and has it judged. Returns whether it has succeeded.
 pub async fn make(what: &str, habit: Habit, key: u64, target: &Target, referee: &Referee) -> bool {
     let visit = referee.begin(what.to_owned(), target.client, target.server);
+    // A client that once heard no answer to its GT/2 hello goes on with GT/1.
+    let has_resets = match target.wire {
+        0 => !visit.was_disturbed(),
+        wire => wire == 2,
+    };
     sim::trace(format_args!("{what} begins, key {key}"));
-    let outcome = visit_once(habit, key, target).await;
-    judge(&visit, &outcome, target.has_resets);
+    let outcome = visit_once(habit, key, target, has_resets).await;
+    judge(&visit, &outcome, has_resets);
     if outcome.is_ok() {
         sim::trace(format_args!("{what} is content"));
     }
@@ -95,10 +100,15 @@ fn judge(visit: &Visit, outcome: &Result<(), Failure>, has_resets: bool) {
     }
 }
 
-async fn visit_once(habit: Habit, key: u64, target: &Target) -> Result<(), Failure> {
+async fn visit_once(
+    habit: Habit,
+    key: u64,
+    target: &Target,
+    has_resets: bool,
+) -> Result<(), Failure> {
     match habit {
         Habit::Echo(_) | Habit::Source(_) => tcp(habit, key, target).await,
-        _ => http(habit, key, target).await,
+        _ => http(habit, key, target, has_resets).await,
     }
 }
 
@@ -112,7 +122,7 @@ async fn patiently<T>(
     }
 }
 
-async fn http(habit: Habit, key: u64, target: &Target) -> Result<(), Failure> {
+async fn http(habit: Habit, key: u64, target: &Target, has_resets: bool) -> Result<(), Failure> {
     let socket = dial(&target.host, target.http, PATIENCE).await?;
     let mut stream = Stream::new(socket);
     let (kind, requests, length, upload) = match habit {
@@ -146,7 +156,7 @@ async fn http(habit: Habit, key: u64, target: &Target) -> Result<(), Failure> {
             return seen("the end in place of an answer");
         };
         expect_ours(&head, key, target)?;
-        answer(habit, key, length, target.has_resets, &mut stream).await?;
+        answer(habit, key, length, has_resets, &mut stream).await?;
         if request + 1 < requests {
             sim::pass(Duration::from_millis(sim::between(0, 3_000))).await;
         }

@@ -150,7 +150,7 @@ impl Registry {
         let client = inner.member(id, tunnel)?;
         let is_it = |member: &&PoolEntry| member.tunnel.is(tunnel);
         let member = client.tunnels.iter().find(is_it)?;
-        (member.version == client.version).then(|| Registration {
+        (member.version == Some(client.version)).then(|| Registration {
             services: client.services.clone(),
             last_stream: client.last_stream,
         })
@@ -181,7 +181,7 @@ impl Registry {
             client.last_stream = client.last_stream.max(last_stream);
             client.tunnels.push(PoolEntry {
                 tunnel: tunnel.clone(),
-                version: client.version,
+                version: Some(client.version),
             });
         }
         drop(inner);
