@@ -201,6 +201,15 @@ impl PortListener {
         }
     }
 
+    /// Shares the port with another process and stops accepting here. `None` if it was done before.
+    pub fn move_away(&mut self) -> Option<InheritedPort> {
+        if self.stop.is_triggered() {
+            return None;
+        }
+        self.stop.trigger();
+        Some(self.share())
+    }
+
     /// Returns the number without the listener, to reserve it.
     pub fn number(&self) -> InheritedPort {
         InheritedPort {

@@ -454,12 +454,15 @@ impl Registry {
         }
         let kept = inner.reservations.ports(clock::now());
         shared.extend(kept.map(|(id, port)| (id.into(), port.clone())));
+        shared.extend(inner.held.share_ports());
         shared
     }
 
     /// Takes the ports back that were shared with another process that failed.
     pub fn unshare_ports(&self) {
-        for client in self.lock().clients.values_mut() {
+        let mut inner = self.lock();
+        inner.held.unshare_ports();
+        for client in inner.clients.values_mut() {
             client.ports.iter_mut().for_each(PortListener::unshare);
         }
     }
@@ -468,6 +471,7 @@ impl Registry {
     pub fn close_ports(&self) {
         let mut inner = self.lock();
         inner.reservations.close_ports();
+        inner.held.close_ports();
         for client in inner.clients.values_mut() {
             client.ports.clear();
         }
@@ -760,9 +764,13 @@ impl RegistryState {
         let inherited = self.inherited_ports(id, early, now);
         let is_others = |port| self.reservations.is_others_port(port, id, now);
         let allowance = PortQuota::new(login.limits).without(&is_others);
-        let client = self.clients.remove(id);
-        let before = client.as_ref().map_or(&[][..], |client| &client.ports);
-        let wanted = open_requested_ports(id, allowance, &services, before, inherited);
+        let mut client = self.clients.remove(id);
+        let mut mine = client
+            .as_mut()
+            .map_or_else(Vec::new, |it| std::mem::take(&mut it.ports));
+        let registered = mine.len();
+        mine.extend(self.held.take_ports(id));
+        let wanted = open_requested_ports(id, allowance, &services, &mine, inherited);
         let nothing = |ports: &SortedPorts| {
             let missing = ports.missing.first().map(|missing| missing.service);
             missing.filter(|_| hosts.is_empty() && ports.kept.is_empty() && ports.new.is_empty())
@@ -774,7 +782,9 @@ impl RegistryState {
         let SortedPorts { kept, new, missing } = match wanted {
             Ok(ports) => ports,
             Err(refusal) => {
-                if let Some(client) = client {
+                self.held.keep_ports(id, mine.drain(registered..));
+                if let Some(mut client) = client {
+                    client.ports = mine;
                     self.clients.insert(id.into(), client);
                 }
                 return Err(refusal);
@@ -797,6 +807,7 @@ impl RegistryState {
                 conflict: RegistrationConflict::default(),
             })
         });
+        client.ports = mine;
         let mut at = 0;
         client.ports.retain_mut(|port| {
             let keep = kept.iter().find(|(kept, ..)| *kept == at);
@@ -990,6 +1001,10 @@ impl RegistryState {
         client.services.clear();
         client.missing.clear();
         client.ports.sort_by_key(PortListener::service);
+        if self.held.has(id) {
+            // The parent process still has tunnels of it, for the visitors of the ports, too.
+            self.held.keep_ports(id, client.ports.drain(..));
+        }
         for port in client.ports.drain(..) {
             self.reservations.reserve_port(id, port.number(), now);
         }

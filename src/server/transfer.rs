@@ -232,7 +232,11 @@ impl Recipient {
             }
             (Message::Released { id }, _) => {
                 let right = state.registry.release(&id);
-                self.after_retention(move || drop(right));
+                let (registry, its) = (state.clone(), id.clone());
+                self.after_retention(move || {
+                    drop(right);
+                    registry.registry.close_expired_ports_of(&its);
+                });
                 state.release_if_done(&id).await;
             }
             (message @ (Message::Port { .. } | Message::Tunnel(_)), _) if newer.is_some() => {
@@ -295,7 +299,11 @@ impl Recipient {
         state.lose_parent();
         crate::net::spawn(async move {
             for (id, right) in held {
-                Recipient(state.clone()).after_retention(move || drop(right));
+                let (registry, its) = (state.clone(), id.clone());
+                Recipient(state.clone()).after_retention(move || {
+                    drop(right);
+                    registry.registry.close_expired_ports_of(&its);
+                });
                 state.release_if_done(&id).await;
             }
         });

@@ -21,8 +21,8 @@ mod tcp;
 mod world;
 
 pub use process::{
-    exit, exit_status, freeze, hang_up_disk, kill, limit_files, open_files, process, signal, spawn,
-    successor, take_signals, take_stop_signals, ProcessId,
+    describe_files, exit, exit_status, freeze, hang_up_disk, kill, limit_files, open_files,
+    process, signal, spawn, successor, take_signals, take_stop_signals, ProcessId,
 };
 pub use program::{configuration, Launch};
 pub use random::{between, chance, pick};

@@ -346,6 +346,17 @@ pub fn limit_files(id: ProcessId, more: Option<usize>) {
     });
 }
 
+/// Describes the open files of a process.
+pub fn describe_files(id: ProcessId) -> Vec<String> {
+    world::with(|world| {
+        let numbers = world.descriptors_of(id);
+        numbers
+            .into_iter()
+            .map(|number| world.describe(number))
+            .collect()
+    })
+}
+
 /// Returns the number of open files of a process.
 pub fn open_files(id: ProcessId) -> usize {
     world::with(|world| world.processes.get(&id).map_or(0, |process| process.files))

@@ -61,6 +61,8 @@ struct LinkState {
     busy_until: [Nanos; 2],
     /// What waits for the link to work again.
     held: Vec<Action>,
+    /// When connections are resumed that had something held, by the lower number of their ends.
+    resumed: BTreeMap<ObjectId, Nanos>,
 }
 
 /// Hosts, links, and which ports listen.
@@ -189,6 +191,19 @@ impl Stream {
         self.capacity.saturating_sub(self.outstanding)
     }
 
+    pub fn describe(&self) -> String {
+        let ended = match (self.has_end, self.sent_end, self.has_failed) {
+            (_, _, true) => ", failed",
+            (true, true, _) => ", ended",
+            (true, false, _) => ", the peer has ended",
+            (false, true, _) => ", has sent its end",
+            _ => "",
+        };
+        let (unread, unsent) = (self.received.len(), self.outstanding);
+        let (local, peer) = (self.local, self.peer_addr);
+        format!("{local} to {peer}: {unread} bytes unread, {unsent} outstanding{ended}")
+    }
+
     pub fn is_connected(&self) -> bool {
         !self.is_connecting && !self.has_failed
     }
@@ -294,14 +309,15 @@ impl World {
                 None => self.random.between(0, longest),
             };
             delays.insert(connection, delay);
-            if let Action::Segment(segment) = &action {
-                let from = segment.from;
-                if let Some(stream) = self.stream(from) {
-                    stream.last_arrival = stream.last_arrival.max(now + delay);
-                }
-            }
             self.after(delay, action);
         }
+        let resumed = &mut self.network.link(one, other).resumed;
+        resumed.retain(|_, time| *time > now);
+        resumed.extend(
+            delays
+                .into_iter()
+                .map(|(connection, delay)| (connection, now + delay)),
+        );
     }
 
     /// A connection over a link that was cut at this time fails if it is still cut.
@@ -717,6 +733,16 @@ impl World {
             let held = &mut self.network.link(one, other).held;
             held.push(Action::Segment(segment));
             return;
+        }
+        if one != other {
+            let connection = segment.from.min(segment.to);
+            let resumed = self.network.link(one, other).resumed.get(&connection);
+            // Behind those that were held.
+            if let Some(time) = resumed.filter(|time| **time > self.now) {
+                let time = *time;
+                self.at(time, Action::Segment(segment));
+                return;
+            }
         }
         let Segment {
             from,

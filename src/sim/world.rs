@@ -472,6 +472,20 @@ impl World {
         Ok(descriptor.ok_or(Errno::BADF)?.object)
     }
 
+    /// Describes the object of a descriptor.
+    pub fn describe(&self, number: u64) -> String {
+        let object = self.object_of(number).ok();
+        match object
+            .and_then(|id| self.objects.get(&id))
+            .map(|object| &object.body)
+        {
+            Some(Body::Listener(listener)) => format!("listener {}", listener.addr()),
+            Some(Body::Stream(stream)) => stream.describe(),
+            Some(Body::Packets(_)) => "packets".to_owned(),
+            None => "nothing".to_owned(),
+        }
+    }
+
     /// Returns the descriptors of a process.
     pub fn descriptors_of(&self, process: ProcessId) -> Vec<u64> {
         let all = self.descriptors.iter();

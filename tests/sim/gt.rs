@@ -83,14 +83,15 @@ impl Gt {
         }
     }
 
-    /// Stops the process that serves and starts gt again, as a supervisor does. Processes that drain
-    /// for an earlier restart go on.
+    /// Stops all processes and starts gt again, as a supervisor does.
     pub async fn stop_and_start(&self, signal: i32, pause: Duration) {
         let Some(stopped) = self.main_process() else {
             return;
         };
-        sim::signal(stopped, signal);
-        while sim::exit_status(stopped).is_none() {
+        for process in self.running() {
+            sim::signal(process, signal);
+        }
+        while !self.running().is_empty() {
             sim::pass(Duration::from_millis(100)).await;
         }
         sim::pass(pause).await;

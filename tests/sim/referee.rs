@@ -20,6 +20,8 @@ struct State {
     excuses: Vec<Excuse>,
     faults: Vec<String>,
     visits: u64,
+    /// Visits that are going on.
+    open: u64,
     excused: u64,
 }
 
@@ -80,7 +82,10 @@ impl Referee {
     }
 
     pub fn begin(&self, what: String, client: usize, server: usize) -> Visit {
-        self.0.lock().unwrap().visits += 1;
+        let mut state = self.0.lock().unwrap();
+        state.visits += 1;
+        state.open += 1;
+        drop(state);
         Visit {
             referee: self.clone(),
             what,
@@ -95,6 +100,11 @@ impl Referee {
         self.0.lock().unwrap().faults.push(what);
     }
 
+    /// Whether no visit is going on.
+    pub fn is_quiet(&self) -> bool {
+        self.0.lock().unwrap().open == 0
+    }
+
     pub fn faults(&self) -> Vec<String> {
         self.0.lock().unwrap().faults.clone()
     }
@@ -103,6 +113,12 @@ impl Referee {
     pub fn visits(&self) -> (u64, u64) {
         let state = self.0.lock().unwrap();
         (state.visits, state.excused)
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.referee.0.lock().unwrap().open -= 1;
     }
 }
 

@@ -17,6 +17,8 @@ const PORT: u16 = 8080;
 const FIRST_TCP: u16 = 2200;
 /// Time by which each visitor has made its last visit.
 const VISITS_END: Duration = Duration::from_secs(120);
+/// Time after the last visits began in which they all end: some are long, and some links slow.
+const LONGEST_VISIT: Duration = Duration::from_secs(4000);
 /// Time in which old processes end and what they held is given back: a drain takes two minutes.
 const QUIET: Duration = Duration::from_secs(150);
 
@@ -56,7 +58,16 @@ pub fn run(plan: &Plan, trace: Trace) -> Outcome {
     let last = referee.last_excuse().max(VISITS_END);
     ran = ran.and_then(|()| sim::run(last.saturating_sub(sim::elapsed())));
     sim::spawn(stage.outside, stage.clone().probe());
-    ran = ran.and_then(|()| sim::run(RECOVERY + QUIET));
+    ran = ran.and_then(|()| sim::run(RECOVERY));
+    let end = sim::elapsed() + LONGEST_VISIT;
+    while ran.is_ok() && !referee.is_quiet() {
+        ran = sim::run(Duration::from_secs(10));
+        if sim::elapsed() > end {
+            referee.fault("a visit does not end".to_owned());
+            break;
+        }
+    }
+    ran = ran.and_then(|()| sim::run(QUIET));
     if ran.is_ok() {
         stage.check_rest();
     }
@@ -269,8 +280,9 @@ impl Stage {
         let files = sim::open_files(process);
         if files > most_files {
             let text = format!(
-                "{} has {files} sockets at rest, {most_files} are right",
-                gt.name()
+                "{} has {files} sockets at rest, {most_files} are right: {:?}",
+                gt.name(),
+                sim::describe_files(process)
             );
             self.referee.fault(text);
         }

@@ -107,7 +107,7 @@ async fn visit_once(
     has_resets: bool,
 ) -> Result<(), Failure> {
     match habit {
-        Habit::Echo(_) | Habit::Source(_) => tcp(habit, key, target).await,
+        Habit::Echo(_) | Habit::Source(_) => tcp(habit, key, target, has_resets).await,
         _ => http(habit, key, target, has_resets).await,
     }
 }
@@ -242,7 +242,7 @@ async fn answer(
     }
 }
 
-async fn tcp(habit: Habit, key: u64, target: &Target) -> Result<(), Failure> {
+async fn tcp(habit: Habit, key: u64, target: &Target, has_resets: bool) -> Result<(), Failure> {
     let socket = dial(&target.host, target.tcp, PATIENCE).await?;
     let mut stream = Stream::new(socket);
     let (Habit::Echo(length) | Habit::Source(length)) = habit else {
@@ -288,7 +288,8 @@ async fn tcp(habit: Habit, key: u64, target: &Target) -> Result<(), Failure> {
     if received != length {
         return hidden(format!("a clean end after {received} of {length} bytes"));
     }
-    if !is_echo {
+    // Over GT/1, an end ends both directions.
+    if !is_echo && has_resets {
         patiently(stream.send(&sent)).await?;
         patiently(stream.end()).await?;
     }

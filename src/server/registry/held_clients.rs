@@ -3,6 +3,7 @@
 use super::Key;
 use crate::collections::HashMap;
 use crate::config::Secret;
+use crate::server::ports::{InheritedPort, PortListener};
 use crate::server::users::Admission;
 
 /// The ids and host prefixes of clients whose tunnels are in the parent process.
@@ -32,28 +33,78 @@ impl LoginRight {
 
 struct HeldClient {
     hosts: Vec<Key>,
+    /// Ports that have moved here; their visitors are forwarded to the parent process.
+    ports: Vec<PortListener>,
     right: LoginRight,
 }
 
 impl HeldClients {
     /// Adds a client, or replaces its prefixes.
     pub fn hold(&mut self, id: &str, hosts: Vec<Key>, right: LoginRight) {
-        self.release(id);
+        let before = self.release(id);
         for host in &hosts {
             self.hosts.insert(host.clone(), id.into());
         }
-        self.ids.insert(id.into(), HeldClient { hosts, right });
+        let client = HeldClient {
+            hosts,
+            ports: before.map_or_else(Vec::new, |(_, ports, _)| ports),
+            right,
+        };
+        self.ids.insert(id.into(), client);
     }
 
-    /// Removes a client. Returns its prefixes and its right.
-    pub fn release(&mut self, id: &str) -> Option<(Vec<Key>, LoginRight)> {
-        let HeldClient { hosts, right } = self.ids.remove(id)?;
+    /// Keeps the ports of a client whose last tunnel here has ended. Without such a client they are
+    /// closed.
+    pub fn keep_ports(&mut self, id: &str, ports: impl IntoIterator<Item = PortListener>) {
+        if let Some(client) = self.ids.get_mut(id) {
+            client.ports.extend(ports);
+        }
+    }
+
+    /// Takes the ports of a client that registers here.
+    pub fn take_ports(&mut self, id: &str) -> Vec<PortListener> {
+        let client = self.ids.get_mut(id);
+        client.map_or_else(Vec::new, |client| std::mem::take(&mut client.ports))
+    }
+
+    /// Returns all ports with their clients' ids, to hand them over to another process.
+    pub fn share_ports(&mut self) -> Vec<(Box<str>, InheritedPort)> {
+        let mut shared = Vec::new();
+        for (id, client) in &mut self.ids {
+            let ports = client.ports.iter_mut().map(PortListener::share);
+            shared.extend(ports.map(|port| (id.clone(), port)));
+        }
+        shared
+    }
+
+    /// Takes the ports back that were shared with another process that failed.
+    pub fn unshare_ports(&mut self) {
+        let clients = self.ids.values_mut();
+        clients
+            .flat_map(|client| &mut client.ports)
+            .for_each(PortListener::unshare);
+    }
+
+    /// Closes all ports in this process.
+    pub fn close_ports(&mut self) {
+        self.ids
+            .values_mut()
+            .for_each(|client| client.ports.clear());
+    }
+
+    /// Removes a client. Returns its prefixes, its ports and its right.
+    pub fn release(&mut self, id: &str) -> Option<(Vec<Key>, Vec<PortListener>, LoginRight)> {
+        let HeldClient {
+            hosts,
+            ports,
+            right,
+        } = self.ids.remove(id)?;
         for host in &hosts {
             if self.owner(host) == Some(id) {
                 self.hosts.remove(host);
             }
         }
-        Some((hosts, right))
+        Some((hosts, ports, right))
     }
 
     /// Whether the tunnels of this client are in the parent process.

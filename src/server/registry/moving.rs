@@ -51,8 +51,11 @@ impl Registry {
     /// connect.
     pub fn release(&self, id: &str) -> Option<LoginRight> {
         let mut inner = self.lock();
-        let (hosts, right) = inner.held.release(id)?;
+        let (hosts, ports, right) = inner.held.release(id)?;
         let now = clock::now();
+        for mut port in ports {
+            inner.reservations.reserve_port(id, port.share(), now);
+        }
         inner.restart_until = Some(now + RECONNECT_PERIOD_AFTER_RESTART);
         for host in hosts {
             inner.reservations.restore_host(host, Some(id.into()), now);
@@ -125,6 +128,7 @@ impl Registry {
     pub fn close_ports_of_moved_clients(&self) {
         let mut inner = self.lock();
         inner.reservations.close_ports();
+        inner.held.close_ports();
         for client in inner.clients.values_mut() {
             if !client.stays() {
                 client.ports.clear();
@@ -132,15 +136,16 @@ impl Registry {
         }
     }
 
-    /// Takes the ports of a client to hand them over; this process stops accepting on them.
+    /// Returns the ports of a client to hand them over, each once. This process stops accepting on
+    /// them, but still knows their services, for visitors that the other process forwards.
     pub fn take_ports(&self, id: &str) -> Vec<InheritedPort> {
         let mut inner = self.lock();
         let Some(client) = inner.clients.get_mut(id) else {
             return Vec::new();
         };
         client.ports.sort_by_key(PortListener::service);
-        let ports = client.ports.drain(..);
-        ports.map(|mut port| port.share()).collect()
+        let ports = client.ports.iter_mut();
+        ports.filter_map(PortListener::move_away).collect()
     }
 
     /// Returns the registration that moves with a tunnel; `None` if the client is about to change
@@ -322,6 +327,61 @@ mod tests {
             let right = LoginRight::new(Secret::new("secret"), None);
             registry.hold("here", vec![key("here")], right);
             assert_eq!(registry.hosts_of("here"), [key("here"), key("here")]);
+        });
+    }
+
+    #[test]
+    fn a_port_stays_open_while_the_parent_process_has_tunnels_of_its_client() {
+        async_std::task::block_on(async {
+            let theirs = net::listen(None, 0).expect("listen");
+            let port = theirs.addr().port();
+            let (limits, settings) = (Limits::of_ports(1, port, port), Settings::without_users());
+            let login = Login::of_user("id1", &limits, &settings);
+            let random = false;
+            let services = vec![Some(ServiceSpec::Tcp { random, port })];
+            // In the parent, the port moves with the first tunnel that does.
+            let parent = Registry::default();
+            let (busy, _open) = tunnel();
+            let (free, _also_open) = tunnel();
+            drop(theirs);
+            for tunnel in [&busy, &free] {
+                let joined = parent.register(&login, services.clone(), tunnel);
+                assert!(joined.is_ok());
+            }
+            let moved = parent.take_ports("id1");
+            assert_eq!(moved.len(), 1);
+            assert!(parent.take_ports("id1").is_empty(), "it has moved already");
+            let opened = parent.open_port("id1", port);
+            assert!(
+                matches!(opened, OpenResult::Stream(_)),
+                "for visitors that are sent back"
+            );
+            // In the child, it stays open when that tunnel has ended.
+            let child = Registry::default();
+            let right = LoginRight::new(Secret::new("secret"), None);
+            child.hold("id1", Vec::new(), right);
+            moved
+                .into_iter()
+                .for_each(|port| child.expect_port("id1", port));
+            let opened = child
+                .register(&login, services.clone(), &free)
+                .expect("joins");
+            let [opened] = &opened[..] else {
+                panic!("one port is accepted on");
+            };
+            child.tunnel_ended("id1", &free);
+            assert!(!opened.stop.is_triggered());
+            assert!(matches!(child.open_port("id1", port), OpenResult::Held));
+            let again = child.register(&login, services, &busy).expect("joins");
+            assert!(again.is_empty(), "it is accepted on already");
+            assert!(matches!(
+                child.open_port("id1", port),
+                OpenResult::Stream(_)
+            ));
+            // Without the parent's tunnels, the port closes with the last one here.
+            child.release("id1");
+            child.tunnel_ended("id1", &busy);
+            assert!(opened.stop.is_triggered());
         });
     }
 }
