@@ -28,6 +28,13 @@ struct Installed {
 impl Gt {
     /// Installs gt with a configuration and starts it.
     pub fn start(name: &str, host: HostId, text: String) -> Self {
+        let gt = Self::installed(name, host, text);
+        gt.start_process();
+        gt
+    }
+
+    /// Installs gt with a configuration.
+    pub fn installed(name: &str, host: HostId, text: String) -> Self {
         let installed = Installed {
             name: name.to_owned(),
             host,
@@ -36,9 +43,7 @@ impl Gt {
             processes: Mutex::new(Vec::new()),
             started: Mutex::new(None),
         };
-        let gt = Self(Arc::new(installed));
-        gt.start_process();
-        gt
+        Self(Arc::new(installed))
     }
 
     pub fn name(&self) -> &str {
@@ -66,7 +71,7 @@ impl Gt {
     }
 
     /// Starts gt as a supervisor does.
-    fn start_process(&self) {
+    pub fn start_process(&self) {
         let process = self.launch(None);
         *self.0.started.lock().unwrap() = Some(process);
     }

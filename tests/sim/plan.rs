@@ -61,6 +61,8 @@ pub struct Plan {
     pub servers: Vec<ServerPlan>,
     pub clients: Vec<ClientPlan>,
     pub visitors: Vec<VisitorPlan>,
+    /// The server at which one more client has the prefix `shop`, which a rival would like to have.
+    pub shop: Option<usize>,
     /// What happens, by the time in milliseconds.
     pub events: Vec<(u64, Event)>,
 }
@@ -70,17 +72,42 @@ pub struct Plan {
 pub struct ServerPlan {
     /// Delay between it and its clients, in milliseconds.
     pub delay: u64,
+    /// Whether it limits the connections of an address to little more than there are visitors.
+    pub limits_connections: bool,
 }
 
 /// A client, with an HTTP and a TCP service.
 #[derive(Clone, Debug)]
 pub struct ClientPlan {
     pub server: usize,
-    /// Version of the wire; 0 for any.
-    pub wire: u8,
+    pub program: Program,
+    /// Whether its tunnels are TLS.
+    pub tls: bool,
+    /// Whether it knows its server by name.
+    pub by_name: bool,
     pub connections: u64,
     /// Its limit in bytes a second; 0 for none.
     pub speed: u64,
+}
+
+impl ClientPlan {
+    /// The server's limit of its tunnels that take streams: what it needs at a restart of its own.
+    pub fn max_tunnels(&self) -> u64 {
+        self.connections + 2
+    }
+}
+
+/// What a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// gt, with any version of the wire.
+    Gt,
+    /// gt with GT/1 alone.
+    Gt1,
+    /// gt with GT/2 alone.
+    Gt2,
+    /// A model of the original.
+    Original,
 }
 
 /// A visitor of one client's services.
@@ -116,6 +143,8 @@ pub enum Habit {
     GivesUp(usize),
     /// The service resets the connection within its answer.
     ServiceResets(usize),
+    /// Connects and says nothing, or not all of a request.
+    Silent(usize),
     /// Sends to a TCP service, ends its direction, and expects all back.
     Echo(usize),
     /// Reads from a TCP service that ends its direction first, and then sends.
@@ -129,6 +158,7 @@ pub enum Event {
     ReloadClient(usize),
     RestartServer(usize),
     RestartClient(usize),
+    RestartShop,
     /// SIGTERM, and a new start after some milliseconds.
     StopServer(usize, u64),
     StopClient(usize, u64),
@@ -148,6 +178,10 @@ pub enum Event {
     FewFilesClient(usize, u64),
     /// A client has no TCP service for some milliseconds.
     DropService(usize, u64),
+    /// The link between a client and its server is slow and loses segments for some milliseconds.
+    SlowLink(usize, u64),
+    /// Look-ups of names fail for some milliseconds.
+    NamesFail(u64),
     /// The time of day jumps by some seconds.
     ClockJump(i64),
 }
@@ -160,13 +194,21 @@ impl Plan {
         let servers: Vec<ServerPlan> = (0..servers)
             .map(|_| ServerPlan {
                 delay: dice.weighted(&[(3, 1), (3, 10), (1, 80)]),
+                limits_connections: dice.chance(3),
             })
             .collect();
         let clients = dice.between(1, 4) as usize;
         let clients: Vec<ClientPlan> = (0..clients)
             .map(|_| ClientPlan {
                 server: dice.index(servers.len()),
-                wire: dice.weighted(&[(5, 0), (2, 1), (1, 2)]),
+                program: dice.weighted(&[
+                    (10, Program::Gt),
+                    (4, Program::Gt1),
+                    (2, Program::Gt2),
+                    (4, Program::Original),
+                ]),
+                tls: dice.chance(4),
+                by_name: dice.chance(3),
                 connections: dice.between(1, 4),
                 speed: dice.weighted(&[(8, 0), (1, 20_000), (1, 300_000)]),
             })
@@ -188,6 +230,7 @@ impl Plan {
                 (time, Event::of(&mut dice, servers.len(), clients.len()))
             })
             .collect();
+        let shop = dice.chance(4).then(|| dice.index(servers.len()));
         // Two at once: most faults are features that meet.
         for index in 1..events.len() {
             if dice.chance(3) {
@@ -200,6 +243,7 @@ impl Plan {
             servers,
             clients,
             visitors,
+            shop,
             events,
         }
     }
@@ -208,7 +252,7 @@ impl Plan {
 impl Habit {
     fn of(dice: &mut Dice) -> Self {
         let length = dice.length();
-        match dice.between(0, 13) {
+        match dice.between(0, 14) {
             0..=2 => Self::Get(length),
             3 | 4 => Self::KeepAlive {
                 requests: dice.between(2, 8) as usize,
@@ -222,6 +266,7 @@ impl Habit {
             10 => Self::GivesUp(length),
             11 => Self::ServiceResets(length),
             12 => Self::Echo(length),
+            13 => Self::Silent(length % 60),
             _ => Self::Source(length),
         }
     }
@@ -233,11 +278,12 @@ impl Event {
         let short = dice.between(0, 3_000);
         let long = dice.weighted(&[(3, 1_000), (3, 5_000), (2, 20_000), (1, 40_000)]);
         let long = dice.between(0, long);
-        match dice.between(0, 27) {
+        match dice.between(0, 31) {
             0 | 1 => Self::ReloadServer(server),
             2 | 3 => Self::ReloadClient(client),
             4..=7 => Self::RestartServer(server),
-            8..=10 => Self::RestartClient(client),
+            8 | 9 => Self::RestartClient(client),
+            10 => Self::RestartShop,
             11 => Self::StopServer(server, short),
             12 => Self::StopClient(client, short),
             13 => Self::KillServer(server, short),
@@ -250,6 +296,8 @@ impl Event {
             22 => Self::FewFilesServer(server, short),
             23 => Self::FewFilesClient(client, short),
             24..=26 => Self::DropService(client, short),
+            27 | 28 => Self::SlowLink(client, long),
+            29 | 30 => Self::NamesFail(long),
             _ => Self::ClockJump(dice.between(0, 20_000_000) as i64 - 10_000_000),
         }
     }
@@ -265,6 +313,9 @@ impl fmt::Display for Plan {
         }
         for (number, visitor) in self.visitors.iter().enumerate() {
             writeln!(f, "visitor{number}: {visitor:?}")?;
+        }
+        if let Some(server) = self.shop {
+            writeln!(f, "a shop and its rival at server{server}")?;
         }
         for (time, event) in &self.events {
             writeln!(f, "at {time} ms: {event:?}")?;

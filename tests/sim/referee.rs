@@ -94,6 +94,28 @@ impl Referee {
         }
     }
 
+    /// Something has failed that began at a time; it is a fault unless it is excused.
+    pub fn check(&self, what: &str, scopes: [Scope; 2], began: Duration) {
+        let now = sim::elapsed();
+        let state = self.0.lock().unwrap();
+        let mut excuses = state.excuses.iter();
+        let is_excused = excuses.any(|excuse| {
+            let overlaps = excuse.from <= now && began <= excuse.until;
+            overlaps && scopes.contains(&excuse.scope)
+        });
+        drop(state);
+        if !is_excused {
+            self.fault(format!("{what} in vain"));
+        }
+    }
+
+    /// Whether anything has happened to these so far.
+    pub fn is_disturbed(&self, scopes: [Scope; 2]) -> bool {
+        let state = self.0.lock().unwrap();
+        let mut excuses = state.excuses.iter();
+        excuses.any(|excuse| scopes.contains(&excuse.scope))
+    }
+
     /// Something is wrong that nothing excuses.
     pub fn fault(&self, what: String) {
         sim::trace(format_args!("FAULT: {what}"));
@@ -125,9 +147,7 @@ impl Drop for Visit {
 impl Visit {
     /// Whether anything has happened to its server or client so far.
     pub fn was_disturbed(&self) -> bool {
-        let state = self.referee.0.lock().unwrap();
-        let mut excuses = state.excuses.iter();
-        excuses.any(|excuse| self.scopes.contains(&excuse.scope))
+        self.referee.is_disturbed(self.scopes)
     }
 
     /// The visit has failed, as the visitor can tell.

@@ -1,7 +1,9 @@
 //! Whole worlds of gt from seeds: servers, clients, visitors, services and faults in virtual time. See
 //! CONTRIBUTING.md, "Simulation".
 
+mod admin;
 mod gt;
+mod original;
 mod pattern;
 mod plan;
 mod referee;

@@ -1,7 +1,9 @@
 //! Builds the world of a plan, lets its events happen, and checks what must hold at the end.
 
+use crate::admin::{self, Metrics};
 use crate::gt::Gt;
-use crate::plan::{ClientPlan, Event, Habit, Plan, ServerPlan};
+use crate::original::Original;
+use crate::plan::{ClientPlan, Event, Habit, Plan, Program};
 use crate::referee::{Referee, Scope, RECOVERY};
 use crate::service;
 use crate::visitor::{self, Target};
@@ -11,16 +13,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Port of a server for tunnels and visitors.
+/// Ports of a server for tunnels and visitors, without and with TLS.
 const PORT: u16 = 8080;
+const TLS_PORT: u16 = 8443;
 /// First TCP port of clients at a server.
 const FIRST_TCP: u16 = 2200;
-/// Time by which each visitor has made its last visit.
+/// Time by which each visitor has begun its last visit.
 const VISITS_END: Duration = Duration::from_secs(120);
 /// Time after the last visits began in which they all end: some are long, and some links slow.
 const LONGEST_VISIT: Duration = Duration::from_secs(4000);
 /// Time in which old processes end and what they held is given back: a drain takes two minutes.
 const QUIET: Duration = Duration::from_secs(150);
+/// Connections of one address that a server with a limit allows beside the visitors': those that
+/// linger after their end.
+const MORE_CONNECTIONS: usize = 10;
 
 /// The result of a world.
 pub struct Outcome {
@@ -34,12 +40,55 @@ pub struct Outcome {
 
 struct Stage {
     plan: Plan,
-    servers: Vec<(Gt, IpAddr)>,
-    clients: Vec<Gt>,
-    /// The hosts of the clients.
-    client_hosts: Vec<HostId>,
+    servers: Vec<Server>,
+    clients: Vec<Client>,
+    /// The client that has the prefix `shop`.
+    shop: Option<Gt>,
     outside: ProcessId,
     referee: Referee,
+}
+
+struct Server {
+    gt: Gt,
+    ip: IpAddr,
+    /// Its administrator, on the same host.
+    admin: ProcessId,
+}
+
+#[derive(Clone)]
+enum Client {
+    Gt(Gt),
+    Original(Original),
+}
+
+impl Client {
+    fn host(&self) -> HostId {
+        match self {
+            Self::Gt(gt) => gt.host(),
+            Self::Original(original) => original.host(),
+        }
+    }
+
+    fn processes(&self) -> Vec<ProcessId> {
+        match self {
+            Self::Gt(gt) => gt.running(),
+            Self::Original(original) => original.process().into_iter().collect(),
+        }
+    }
+
+    /// Sends a signal; the original knows none.
+    fn signal(&self, number: i32) {
+        if let Self::Gt(gt) = self {
+            gt.signal(number);
+        }
+    }
+
+    async fn stop_and_start(&self, signal: i32, pause: Duration) {
+        match self {
+            Self::Gt(gt) => gt.stop_and_start(signal, pause).await,
+            Self::Original(original) => original.kill_and_start(pause).await,
+        }
+    }
 }
 
 /// Runs the world of a plan on this thread, which must be a new one.
@@ -48,12 +97,15 @@ pub fn run(plan: &Plan, trace: Trace) -> Outcome {
     let stage = Arc::new(Stage::build(plan.clone()));
     let referee = stage.referee.clone();
     for (number, visitor) in plan.visitors.iter().enumerate() {
-        let target = stage.target(visitor.client);
+        let target = stage.target_of(number);
         let (plan, referee) = (visitor.clone(), referee.clone());
         let visiting = visitor::run(number, plan, target, referee, VISITS_END);
         sim::spawn(stage.outside, visiting);
     }
     sim::spawn(stage.outside, stage.clone().play());
+    for (number, server) in stage.servers.iter().enumerate() {
+        sim::spawn(server.admin, stage.clone().watch(number));
+    }
     let mut ran = sim::run(VISITS_END);
     let last = referee.last_excuse().max(VISITS_END);
     ran = ran.and_then(|()| sim::run(last.saturating_sub(sim::elapsed())));
@@ -69,7 +121,7 @@ pub fn run(plan: &Plan, trace: Trace) -> Outcome {
     }
     ran = ran.and_then(|()| sim::run(QUIET));
     if ran.is_ok() {
-        stage.check_rest();
+        ran = stage.check_rest();
     }
     drop(stage);
     let mut faults = referee.faults();
@@ -86,50 +138,111 @@ pub fn run(plan: &Plan, trace: Trace) -> Outcome {
 
 impl Stage {
     fn build(plan: Plan) -> Self {
+        let referee = Referee::default();
         let (outside, _) = sim::host();
         let mut servers = Vec::new();
-        for (number, server) in plan.servers.iter().enumerate() {
+        for number in 0..plan.servers.len() {
             let (host, ip) = sim::host();
-            let text = server_text(&plan, number, server);
-            servers.push((Gt::start(&format!("server{number}"), host, text), ip));
+            sim::set_name(&server_name(number), Ok(vec![ip]));
+            let admin = sim::process(host, &format!("admin{number}"));
+            let gt = Gt::start(&format!("server{number}"), host, server_text(&plan, number));
+            servers.push(Server { gt, ip, admin });
         }
-        let mut clients = Vec::new();
-        let mut client_hosts = Vec::new();
-        for (number, client) in plan.clients.iter().enumerate() {
+        let connect = |server: usize| {
             let (host, _) = sim::host();
-            let (server, ip) = &servers[client.server];
-            let delay = Duration::from_millis(plan.servers[client.server].delay);
+            let delay = Duration::from_millis(plan.servers[server].delay);
             let link = Link {
                 delay,
                 jitter: delay / 4,
                 ..Link::default()
             };
-            sim::set_link(host, server.host(), link);
+            sim::set_link(host, servers[server].gt.host(), link);
+            host
+        };
+        let mut clients = Vec::new();
+        for (number, client) in plan.clients.iter().enumerate() {
+            let host = connect(client.server);
             let services = sim::process(host, &format!("service{number}"));
             service::start(services, number);
-            let text = client_text(number, client, *ip, true);
-            clients.push(Gt::start(&format!("client{number}"), host, text));
-            client_hosts.push(host);
+            let server = &servers[client.server];
+            clients.push(match client.program {
+                Program::Original => {
+                    let remote = (remote_host(client, server.ip), PORT);
+                    let port = FIRST_TCP + number as u16;
+                    let (who, tunnels) = ((number, client.server), client.connections.min(2));
+                    let referee = referee.clone();
+                    let original = Original::start(who, host, remote, port, tunnels, referee);
+                    Client::Original(original)
+                }
+                _ => {
+                    let text = client_text(number, client, server.ip, true);
+                    Client::Gt(Gt::start(&format!("client{number}"), host, text))
+                }
+            });
         }
+        // The owner of the prefix first, and a second later the rival, which never gives up.
+        let shop = plan.shop.map(|server| {
+            let owner = plan.clients.len();
+            let [shop, rival] = [owner, owner + 1].map(|number| {
+                let host = connect(server);
+                let services = sim::process(host, &format!("service{number}"));
+                service::start(services, number);
+                let text = shop_text(number, servers[server].ip);
+                Gt::installed(&format!("client{number}"), host, text)
+            });
+            shop.start_process();
+            let process = sim::process(shop.host(), "starter");
+            sim::spawn(process, async move {
+                sim::pass(Duration::from_secs(1)).await;
+                rival.start_process();
+            });
+            shop
+        });
         Self {
             plan,
             servers,
             clients,
-            client_hosts,
+            shop,
             outside: sim::process(outside, "outside"),
-            referee: Referee::default(),
+            referee,
         }
     }
 
     fn target(&self, client: usize) -> Target {
-        let server = self.plan.clients[client].server;
+        let its = &self.plan.clients[client];
         Target {
             client,
-            server,
-            host: self.servers[server].1.to_string(),
+            server: its.server,
+            host: self.servers[its.server].ip.to_string(),
             http: PORT,
             tcp: FIRST_TCP + client as u16,
-            wire: self.plan.clients[client].wire,
+            program: its.program,
+            prefix: format!("c{client}"),
+            rival: None,
+        }
+    }
+
+    fn shop(&self, server: usize) -> Target {
+        let owner = self.plan.clients.len();
+        Target {
+            client: owner,
+            server,
+            host: self.servers[server].ip.to_string(),
+            http: PORT,
+            tcp: 0,
+            program: Program::Gt,
+            prefix: "shop".to_owned(),
+            rival: Some(owner + 1),
+        }
+    }
+
+    /// Returns what a visitor visits: every third one of HTTP goes to the shop, if there is one.
+    fn target_of(&self, visitor: usize) -> Target {
+        let plan = &self.plan.visitors[visitor];
+        let is_http = !matches!(plan.habit, Habit::Echo(_) | Habit::Source(_));
+        match self.plan.shop {
+            Some(server) if is_http && visitor.is_multiple_of(3) => self.shop(server),
+            _ => self.target(plan.client),
         }
     }
 
@@ -137,8 +250,8 @@ impl Stage {
     async fn play(self: Arc<Self>) {
         // Nothing is expected of the first seconds.
         for number in 0..self.servers.len() {
-            self.referee
-                .excuse_until(Scope::Server(number), Duration::from_secs(2));
+            let first = Duration::from_secs(2);
+            self.referee.excuse_until(Scope::Server(number), first);
         }
         for (millis, event) in self.plan.events.clone() {
             let at = Duration::from_millis(millis);
@@ -152,19 +265,24 @@ impl Stage {
     async fn happen(&self, event: Event) {
         let time = Duration::from_millis;
         match event {
-            Event::ReloadServer(number) => self.servers[number].0.signal(SIGHUP),
+            Event::ReloadServer(number) => self.servers[number].gt.signal(SIGHUP),
             Event::ReloadClient(number) => self.clients[number].signal(SIGHUP),
-            Event::RestartServer(number) => self.servers[number].0.signal(SIGQUIT),
+            Event::RestartServer(number) => self.servers[number].gt.signal(SIGQUIT),
             Event::RestartClient(number) => self.clients[number].signal(SIGQUIT),
+            Event::RestartShop => {
+                if let Some(shop) = &self.shop {
+                    shop.signal(SIGQUIT);
+                }
+            }
             Event::StopServer(number, pause) => {
                 self.referee.excuse(Scope::Server(number), time(pause));
                 self.servers[number]
-                    .0
+                    .gt
                     .stop_and_start(SIGTERM, time(pause))
                     .await;
             }
             Event::StopClient(number, pause) => {
-                self.referee.excuse(Scope::Client(number), time(pause));
+                self.excuse_end(number, SIGTERM, time(pause));
                 self.clients[number]
                     .stop_and_start(SIGTERM, time(pause))
                     .await;
@@ -172,57 +290,124 @@ impl Stage {
             Event::KillServer(number, pause) => {
                 self.referee.excuse_kill(Scope::Server(number), time(pause));
                 self.servers[number]
-                    .0
+                    .gt
                     .stop_and_start(SIGKILL, time(pause))
                     .await;
             }
             Event::KillClient(number, pause) => {
-                self.referee.excuse_kill(Scope::Client(number), time(pause));
+                self.excuse_end(number, SIGKILL, time(pause));
                 self.clients[number]
                     .stop_and_start(SIGKILL, time(pause))
                     .await;
             }
             Event::Cut(number, pause) => {
                 self.referee.excuse(Scope::Client(number), time(pause));
-                let server = self.servers[self.plan.clients[number].server].0.host();
-                let client = self.client_hosts[number];
+                let (client, server) = self.ends(number);
                 sim::cut(client, server, true);
                 sim::pass(time(pause)).await;
                 sim::cut(client, server, false);
             }
+            Event::SlowLink(number, pause) => {
+                let (client, server) = self.ends(number);
+                let link = sim::link(client, server);
+                let slow = Link {
+                    bandwidth: sim::between(20_000, 200_000),
+                    loss: sim::between(0, 300),
+                    ..link
+                };
+                sim::set_link(client, server, slow);
+                sim::pass(time(pause)).await;
+                sim::set_link(client, server, link);
+            }
+            Event::NamesFail(pause) => {
+                for (number, server) in self.servers.iter().enumerate() {
+                    let failure = match sim::chance(2) {
+                        true => "Temporary failure in name resolution",
+                        false => "Name or service not known",
+                    };
+                    sim::set_name(&server_name(number), Err(failure));
+                    let (ip, end) = (server.ip, time(pause));
+                    sim::spawn(self.outside, async move {
+                        sim::pass(end).await;
+                        sim::set_name(&server_name(number), Ok(vec![ip]));
+                    });
+                    for (client, plan) in self.plan.clients.iter().enumerate() {
+                        if plan.by_name && plan.server == number {
+                            self.referee.excuse(Scope::Client(client), time(pause));
+                        }
+                    }
+                }
+            }
             Event::FreezeServer(number, pause) => {
                 self.referee.excuse(Scope::Server(number), time(pause));
-                freeze(&self.servers[number].0, time(pause));
+                freeze(self.servers[number].gt.running(), time(pause));
             }
             Event::FreezeClient(number, pause) => {
                 self.referee.excuse(Scope::Client(number), time(pause));
-                freeze(&self.clients[number], time(pause));
+                freeze(self.clients[number].processes(), time(pause));
             }
             Event::HangServer(number, pause) => {
-                hang(&self.servers[number].0, time(pause));
+                hang(self.servers[number].gt.running(), time(pause));
             }
             Event::HangClient(number, pause) => {
-                hang(&self.clients[number], time(pause));
+                hang(self.clients[number].processes(), time(pause));
             }
             Event::FewFilesServer(number, pause) => {
                 self.referee.excuse(Scope::Server(number), time(pause));
-                few_files(&self.servers[number].0, time(pause)).await;
+                few_files(self.servers[number].gt.running(), time(pause)).await;
             }
             Event::FewFilesClient(number, pause) => {
                 self.referee.excuse(Scope::Client(number), time(pause));
-                few_files(&self.clients[number], time(pause)).await;
+                few_files(self.clients[number].processes(), time(pause)).await;
             }
             Event::DropService(number, pause) => {
+                let Client::Gt(gt) = &self.clients[number] else {
+                    return;
+                };
                 self.referee.excuse(Scope::Client(number), time(pause));
                 let client = &self.plan.clients[number];
-                let ip = self.servers[client.server].1;
+                let ip = self.servers[client.server].ip;
                 for has_tcp in [false, true] {
-                    self.clients[number].configure(client_text(number, client, ip, has_tcp));
-                    self.clients[number].signal(SIGHUP);
+                    gt.configure(client_text(number, client, ip, has_tcp));
+                    gt.signal(SIGHUP);
                     sim::pass(time(pause)).await;
                 }
             }
             Event::ClockJump(seconds) => sim::jump_time_of_day(seconds),
+        }
+    }
+
+    /// Excuses the end of a client; the original is killed in any case.
+    fn excuse_end(&self, number: usize, signal: i32, pause: Duration) {
+        match (&self.clients[number], signal) {
+            (Client::Gt(_), SIGTERM) => self.referee.excuse(Scope::Client(number), pause),
+            _ => self.referee.excuse_kill(Scope::Client(number), pause),
+        }
+    }
+
+    /// Returns the hosts of a client and of its server.
+    fn ends(&self, client: usize) -> (HostId, HostId) {
+        let server = self.plan.clients[client].server;
+        (self.clients[client].host(), self.servers[server].gt.host())
+    }
+
+    /// Looks at a server's figures now and then: no limit is exceeded.
+    async fn watch(self: Arc<Self>, number: usize) {
+        while sim::elapsed() < VISITS_END {
+            sim::pass(Duration::from_secs(3)).await;
+            let Some(metrics) = Metrics::read().await else {
+                continue;
+            };
+            for (client, plan) in self.plan.clients.iter().enumerate() {
+                // The tunnels that take streams, and as many that drain.
+                let most = 2.0 * plan.max_tunnels() as f64;
+                let tunnels = metrics.of_client("tunnels", client).unwrap_or_default();
+                if plan.server == number && tunnels > most {
+                    let text =
+                        format!("client{client} has {tunnels} tunnels, at most {most} are right");
+                    self.referee.fault(text);
+                }
+            }
         }
     }
 
@@ -239,35 +424,66 @@ impl Stage {
                 visitor::make(&what, habit, key, &target, &self.referee).await;
             }
         }
+        if let Some(server) = self.plan.shop {
+            let (habit, what) = (Habit::Get(1000), "the last probe of the shop");
+            visitor::make(what, habit, 2 << 60, &self.shop(server), &self.referee).await;
+        }
     }
 
-    /// At rest, each gt is one process, and holds nothing for those who have gone.
-    fn check_rest(&self) {
-        for (number, (gt, _)) in self.servers.iter().enumerate() {
+    /// At rest, each gt is one process, holds nothing for those who have gone, and says so. The
+    /// error is that of a task that has panicked.
+    fn check_rest(self: &Arc<Self>) -> Result<(), String> {
+        let shops = |number| usize::from(self.plan.shop == Some(number));
+        for (number, server) in self.servers.iter().enumerate() {
             let clients = self
                 .plan
                 .clients
                 .iter()
                 .filter(|client| client.server == number);
-            // The listener, the clients' ports and tunnels.
-            let most = clients
+            // The listeners, the clients' ports and tunnels; the rival may have one for a moment.
+            let its = clients
                 .map(|client| 1 + client.connections as usize)
-                .sum::<usize>()
-                + 1;
-            self.check_process(gt, most);
+                .sum::<usize>();
+            self.check_process(&server.gt, its + 3 + 11 * shops(number));
+            sim::spawn(server.admin, self.clone().check_figures(number));
         }
-        for (client, gt) in self.plan.clients.iter().zip(&self.clients) {
-            self.check_process(gt, client.connections as usize);
+        for (plan, client) in self.plan.clients.iter().zip(&self.clients) {
+            if let Client::Gt(gt) = client {
+                self.check_process(gt, plan.connections as usize);
+            }
         }
+        sim::run(Duration::from_secs(10))?;
         let before = sim::turns();
-        if let Err(why) = sim::run(Duration::from_secs(60)) {
-            self.referee.fault(why);
-        }
+        sim::run(Duration::from_secs(60))?;
         let turns = sim::turns() - before;
-        let most = 60 * 10 * (self.servers.len() + self.clients.len()) as u64;
+        let most = 60 * 20 * (self.servers.len() + self.clients.len() + 2) as u64;
         if turns > most {
             let text = format!("{turns} turns in an idle minute, at most {most} are right");
             self.referee.fault(text);
+        }
+        Ok(())
+    }
+
+    /// Checks that a server counts its clients, and nothing of visitors that have gone.
+    async fn check_figures(self: Arc<Self>, number: usize) {
+        let Some(metrics) = Metrics::read().await else {
+            return self
+                .referee
+                .fault(format!("the API of server{number} does not answer"));
+        };
+        let clients = self
+            .plan
+            .clients
+            .iter()
+            .filter(|client| client.server == number);
+        let clients = clients.count() + usize::from(self.plan.shop == Some(number));
+        let expected = [("gt_clients", clients as f64), ("gt_streams_open", 0.0)];
+        for (name, right) in expected {
+            let value = metrics.get(name);
+            if value != Some(right) {
+                let text = format!("{name} of server{number} is {value:?} at rest, not {right}");
+                self.referee.fault(text);
+            }
         }
     }
 
@@ -289,20 +505,19 @@ impl Stage {
     }
 }
 
-fn freeze(gt: &Gt, time: Duration) {
-    for process in gt.running() {
+fn freeze(processes: Vec<ProcessId>, time: Duration) {
+    for process in processes {
         sim::freeze(process, time);
     }
 }
 
-fn hang(gt: &Gt, time: Duration) {
-    for process in gt.running() {
+fn hang(processes: Vec<ProcessId>, time: Duration) {
+    for process in processes {
         sim::hang_up_disk(process, time);
     }
 }
 
-async fn few_files(gt: &Gt, time: Duration) {
-    let processes = gt.running();
+async fn few_files(processes: Vec<ProcessId>, time: Duration) {
     for process in &processes {
         sim::limit_files(*process, Some(sim::between(0, 4) as usize));
     }
@@ -312,8 +527,29 @@ async fn few_files(gt: &Gt, time: Duration) {
     }
 }
 
-fn server_text(plan: &Plan, number: usize, _: &ServerPlan) -> String {
-    let mut text = format!("type: server\noptions:\n  addr: {PORT}\nusers:\n");
+fn server_name(number: usize) -> String {
+    format!("server{number}.example")
+}
+
+fn remote_host(client: &ClientPlan, server: IpAddr) -> String {
+    match client.by_name {
+        true => server_name(client.server),
+        false => server.to_string(),
+    }
+}
+
+fn server_text(plan: &Plan, number: usize) -> String {
+    let files = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sim/tls");
+    let mut text = format!(
+        "type: server\noptions:\n  addr: {PORT}\n  tlsAddr: {TLS_PORT}\n  certFile: {files}.crt\n  \
+         keyFile: {files}.key\n  apiAddr: 127.0.0.1:{}\n",
+        admin::PORT
+    );
+    if plan.servers[number].limits_connections {
+        let most = plan.visitors.len() + MORE_CONNECTIONS;
+        text += &format!("  addressConnections: {most}\n");
+    }
+    text += "users:\n";
     for (client, its) in plan.clients.iter().enumerate() {
         if its.server == number {
             let port = FIRST_TCP + client as u16;
@@ -322,19 +558,32 @@ fn server_text(plan: &Plan, number: usize, _: &ServerPlan) -> String {
                 its.speed
             );
             text += &format!("    tcp: [{{number: 1, range: {port}}}]\n");
+            text += &format!("    connections: {}\n", its.max_tunnels());
+        }
+    }
+    if plan.shop == Some(number) {
+        for client in [plan.clients.len(), plan.clients.len() + 1] {
+            text += &format!("  c{client}:\n    secret: s{client}\n    host: {{number: 2}}\n");
         }
     }
     text
 }
 
 fn client_text(number: usize, client: &ClientPlan, server: IpAddr, has_tcp: bool) -> String {
-    let wire = match client.wire {
-        0 => "auto".to_owned(),
-        version => version.to_string(),
+    let wire = match client.program {
+        Program::Gt | Program::Original => "auto",
+        Program::Gt1 => "1",
+        Program::Gt2 => "2",
+    };
+    let (scheme, port) = match client.tls {
+        true => ("tls", TLS_PORT),
+        false => ("tcp", PORT),
     };
     let mut text = format!(
-        "type: client\noptions:\n  remote: tcp://{server}:{PORT}\n  id: c{number}\n  secret: s{number}\n  \
-         remoteConnections: {}\n  wire: {wire}\nservices:\n  - local: http://127.0.0.1:{}\n",
+        "type: client\noptions:\n  remote: {scheme}://{}:{port}\n  remoteCertInsecure: true\n  \
+         id: c{number}\n  secret: s{number}\n  remoteConnections: {}\n  wire: {wire}\nservices:\n  \
+         - local: http://127.0.0.1:{}\n",
+        remote_host(client, server),
         client.connections,
         service::HTTP
     );
@@ -346,4 +595,12 @@ fn client_text(number: usize, client: &ClientPlan, server: IpAddr, has_tcp: bool
         );
     }
     text
+}
+
+fn shop_text(number: usize, server: IpAddr) -> String {
+    format!(
+        "type: client\noptions:\n  remote: tcp://{server}:{PORT}\n  id: c{number}\n  secret: s{number}\n\
+         services:\n  - local: http://127.0.0.1:{}\n    hostPrefix: shop\n",
+        service::HTTP
+    )
 }

@@ -1,7 +1,7 @@
 //! Visitors, and what they expect of an answer.
 
 use crate::pattern;
-use crate::plan::{Habit, VisitorPlan};
+use crate::plan::{Habit, Program, VisitorPlan};
 use crate::referee::{Referee, Visit};
 use crate::stream::{Head, Stream};
 use gt::net::{dial, timeout};
@@ -10,7 +10,7 @@ use std::io;
 use std::time::Duration;
 
 /// Longest time without any byte that a visitor waits.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(100);
 
 /// Where a visitor finds the services of a client.
 #[derive(Clone)]
@@ -21,8 +21,11 @@ pub struct Target {
     pub host: String,
     pub http: u16,
     pub tcp: u16,
-    /// Version of the wire that it may use; 0 for any.
-    pub wire: u8,
+    pub program: Program,
+    /// The host prefix to ask for.
+    pub prefix: String,
+    /// The number of a rival for the prefix, which may have it once anything has happened.
+    pub rival: Option<usize>,
 }
 
 /// How a visit has failed.
@@ -31,6 +34,8 @@ enum Failure {
     Seen(String),
     /// By an end that hides that bytes are missing.
     Hidden(String),
+    /// By an answer of the rival.
+    Rival,
     /// As must never be.
     Wrong(String),
 }
@@ -78,9 +83,10 @@ pub async fn run(
 pub async fn make(what: &str, habit: Habit, key: u64, target: &Target, referee: &Referee) -> bool {
     let visit = referee.begin(what.to_owned(), target.client, target.server);
     // A client that once heard no answer to its GT/2 hello goes on with GT/1.
-    let has_resets = match target.wire {
-        0 => !visit.was_disturbed(),
-        wire => wire == 2,
+    let has_resets = match target.program {
+        Program::Gt => !visit.was_disturbed(),
+        Program::Gt2 => true,
+        Program::Gt1 | Program::Original => false,
     };
     sim::trace(format_args!("{what} begins, key {key}"));
     let outcome = visit_once(habit, key, target, has_resets).await;
@@ -96,6 +102,9 @@ fn judge(visit: &Visit, outcome: &Result<(), Failure>, has_resets: bool) {
         Ok(()) => {}
         Err(Failure::Seen(why)) => visit.failed(why),
         Err(Failure::Hidden(why)) => visit.hidden(why, has_resets),
+        // It may have the prefix once its owner could not keep it.
+        Err(Failure::Rival) if visit.was_disturbed() => {}
+        Err(Failure::Rival) => visit.wrong("an answer of the rival"),
         Err(Failure::Wrong(why)) => visit.wrong(why),
     }
 }
@@ -135,14 +144,27 @@ async fn http(habit: Habit, key: u64, target: &Target, has_resets: bool) -> Resu
         | Habit::SlowReader(length)
         | Habit::NeverReads(length)
         | Habit::GivesUp(length)
+        | Habit::Silent(length)
         | Habit::Echo(length)
         | Habit::Source(length) => ("plain", 1, length, 0),
     };
+    if let Habit::Silent(length) = habit {
+        let head = format!("GET / HTTP/1.1\r\nHost: {}.example\r\nA: b", target.prefix);
+        patiently(stream.send(&head.as_bytes()[..length.min(head.len())])).await?;
+        // It is told so, or closed.
+        let end = timeout(PATIENCE, async {
+            while stream.some(1000).await.is_ok_and(|it| !it.is_empty()) {}
+        });
+        return match end.await {
+            Some(()) => Ok(()),
+            None => seen("a silent connection is not closed"),
+        };
+    }
     for request in 0..requests {
         let key = key + request as u64;
         let head = format!(
-            "GET /{kind}/{key}/{length} HTTP/1.1\r\nHost: c{}.example\r\nContent-Length: {upload}\r\n\r\n",
-            target.client
+            "GET /{kind}/{key}/{length} HTTP/1.1\r\nHost: {}.example\r\nContent-Length: {upload}\r\n\r\n",
+            target.prefix
         );
         patiently(stream.send(head.as_bytes())).await?;
         patiently(stream.send(&pattern::bytes(key, 0, upload))).await?;
@@ -172,7 +194,11 @@ fn expect_ours(head: &Head, key: u64, target: &Target) -> Result<(), Failure> {
             false => seen(head.first.clone()),
         };
     }
-    if head.field("x-owner") != Some(&target.client.to_string()) {
+    let owner = head.field("x-owner").and_then(|owner| owner.parse().ok());
+    if owner.is_some() && owner == target.rival {
+        return Err(Failure::Rival);
+    }
+    if owner != Some(target.client) {
         return wrong("an answer of another client's service");
     }
     if head.field("x-key") != Some(&key.to_string()) {
