@@ -22,7 +22,7 @@ mod world;
 
 pub use process::{
     describe_files, exit, exit_status, freeze, hang_up_disk, kill, limit_files, open_files,
-    process, signal, spawn, successor, take_signals, take_stop_signals, ProcessId,
+    process, signal, spawn, successor, take_signals, take_stop_signals, trace_files, ProcessId,
 };
 pub use program::{configuration, Launch};
 pub use random::{between, chance, pick};

@@ -346,6 +346,23 @@ pub fn limit_files(id: ProcessId, more: Option<usize>) {
     });
 }
 
+/// Writes the open files of all processes into the trace.
+pub fn trace_files() {
+    if !world::is_tracing() {
+        return;
+    }
+    let all = world::with(|world| {
+        let all = world.processes.iter();
+        all.map(|(id, process)| (*id, process.name.clone()))
+            .collect::<Vec<_>>()
+    });
+    for (id, name) in all {
+        for file in describe_files(id) {
+            world::trace(format_args!("  {name} has open: {file}"));
+        }
+    }
+}
+
 /// Describes the open files of a process.
 pub fn describe_files(id: ProcessId) -> Vec<String> {
     world::with(|world| {

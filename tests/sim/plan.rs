@@ -199,18 +199,27 @@ impl Plan {
             .collect();
         let clients = dice.between(1, 4) as usize;
         let clients: Vec<ClientPlan> = (0..clients)
-            .map(|_| ClientPlan {
-                server: dice.index(servers.len()),
-                program: dice.weighted(&[
+            .map(|_| {
+                let server = dice.index(servers.len());
+                let program = dice.weighted(&[
                     (10, Program::Gt),
                     (4, Program::Gt1),
                     (2, Program::Gt2),
                     (4, Program::Original),
-                ]),
-                tls: dice.chance(4),
-                by_name: dice.chance(3),
-                connections: dice.between(1, 4),
-                speed: dice.weighted(&[(8, 0), (1, 20_000), (1, 300_000)]),
+                ]);
+                ClientPlan {
+                    server,
+                    // Over GT/1, a visitor that has gone counts until half a minute later: its end
+                    // may be that of one direction.
+                    program: match servers[server].limits_connections {
+                        true => Program::Gt2,
+                        false => program,
+                    },
+                    tls: dice.chance(4),
+                    by_name: dice.chance(3),
+                    connections: dice.between(1, 4),
+                    speed: dice.weighted(&[(8, 0), (1, 20_000), (1, 300_000)]),
+                }
             })
             .collect();
         let visitors = dice.weighted(&[(2, 3), (4, 8), (4, 20), (1, 40)]);

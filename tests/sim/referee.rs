@@ -119,7 +119,11 @@ impl Referee {
     /// Something is wrong that nothing excuses.
     pub fn fault(&self, what: String) {
         sim::trace(format_args!("FAULT: {what}"));
-        self.0.lock().unwrap().faults.push(what);
+        let mut state = self.0.lock().unwrap();
+        if state.faults.is_empty() {
+            sim::trace_files();
+        }
+        state.faults.push(what);
     }
 
     /// Whether no visit is going on.
