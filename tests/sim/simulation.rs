@@ -8,6 +8,7 @@ mod pattern;
 mod plan;
 mod referee;
 mod service;
+mod shrink;
 mod stage;
 mod stream;
 mod visitor;
@@ -52,8 +53,12 @@ fn run(plan: &Plan, trace: Trace) -> Outcome {
     world.join().expect("the world itself does not panic")
 }
 
-/// Runs many seeds on all cores, and reports the first that fails.
+/// Runs many seeds on all cores, and reports those that fail.
 fn many(from: u64, count: u64) -> ExitCode {
+    if let Err(line) = repeats(from) {
+        println!("seed {from} does not repeat itself, from this line of its trace on: {line}");
+        return ExitCode::FAILURE;
+    }
     let begun = Instant::now();
     let (next, failed) = (AtomicU64::new(from), Mutex::new(Vec::new()));
     let sums = Mutex::new((Duration::ZERO, 0u64, 0u64, 0u64));
@@ -96,10 +101,27 @@ fn many(from: u64, count: u64) -> ExitCode {
     }
 }
 
-/// Repeats a seed and prints what happens in it.
+/// Checks that a seed gives the same world twice. The error is the first line that differs.
+fn repeats(seed: u64) -> Result<(), String> {
+    let [one, other] = [(); 2].map(|()| run(&Plan::of(seed), Trace::On).trace);
+    let mut lines = one.iter().zip(&other);
+    match lines.find(|(one, other)| one != other) {
+        Some((_, line)) => Err(line.clone()),
+        None if one.len() != other.len() => Err("the end".to_owned()),
+        None => Ok(()),
+    }
+}
+
+/// Repeats a seed and prints what happens in it. If it fails, it is the smallest part of its world that
+/// still does so.
 fn one(seed: u64) -> ExitCode {
+    let whole = Plan::of(seed);
+    let fails = |plan: &Plan| !run(plan, Trace::Off).faults.is_empty();
+    let plan = match fails(&whole) {
+        true => shrink::shrink(whole.clone(), fails),
+        false => whole.clone(),
+    };
     ::gt::sim::log_to_trace();
-    let plan = Plan::of(seed);
     print!("{plan}");
     let outcome = run(&plan, Trace::On);
     for line in &outcome.trace {
@@ -110,8 +132,14 @@ fn one(seed: u64) -> ExitCode {
     }
     let (visits, excused) = outcome.visits;
     println!("{visits} visits, {excused} failed with an excuse");
-    match outcome.faults.is_empty() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    if outcome.faults.is_empty() {
+        return ExitCode::SUCCESS;
     }
+    let (visitors, events) = (plan.visitors.len(), plan.events.len());
+    let (all_visitors, all_events) = (whole.visitors.len(), whole.events.len());
+    println!(
+        "seed {seed} fails with {visitors} of its {all_visitors} visitors and {events} of its \
+         {all_events} events"
+    );
+    ExitCode::FAILURE
 }

@@ -384,4 +384,51 @@ mod tests {
             assert!(opened.stop.is_triggered());
         });
     }
+
+    #[test]
+    fn a_registration_that_only_an_ended_tunnel_had_is_given_up() {
+        async_std::task::block_on(async {
+            let registry = Registry::default();
+            let (limits, settings) = (Limits::of_ports(1, 1, 1), Settings::without_users());
+            let login = Login::of_user("id1", &limits, &settings);
+            let random = false;
+            let host = ServiceSpec::Host {
+                tls: false,
+                prefix: None,
+            };
+            let both = vec![
+                Some(host.clone()),
+                Some(ServiceSpec::Tcp { random, port: 1 }),
+            ];
+            let open = || registry.open_host(HostKind::Http, "id1");
+            // The client's new process registers with the services that the old one had.
+            let ((old, _open), (new, _also_open)) = (tunnel(), tunnel());
+            join(&registry, "id1", &old);
+            join(&registry, "id1", &new);
+            // The last change of the old process comes after that, over its own tunnel.
+            registry.suspend_tunnel("id1", &old);
+            assert!(registry.update(&login, both, &old).is_ok());
+            assert!(
+                matches!(open(), OpenResult::Stream(_)),
+                "over the old tunnel"
+            );
+            assert!(
+                registry.is_current("id1", &new),
+                "it may send the same change"
+            );
+            registry.tunnel_ended("id1", &old);
+            assert!(!registry.is_current("id1", &new) && !new.is_open());
+            assert!(matches!(open(), OpenResult::NoTunnel));
+            // The new process registers again.
+            let (again, _open_too) = tunnel();
+            join(&registry, "id1", &again);
+            assert!(matches!(open(), OpenResult::Stream(_)));
+            // A tunnel whose own change is pending is not given up.
+            let (other, _open_last) = tunnel();
+            join(&registry, "id1", &other);
+            registry.suspend_tunnel("id1", &other);
+            registry.tunnel_ended("id1", &again);
+            assert!(registry.is_current("id1", &other) && other.is_open());
+        });
+    }
 }
