@@ -345,10 +345,14 @@ impl World {
     }
 
     fn new_stream(&mut self, hosts: (HostId, HostId), addrs: (SocketAddr, SocketAddr)) -> Stream {
+        let delay = match hosts.0 == hosts.1 {
+            true => Duration::ZERO,
+            false => self.network.link(hosts.0, hosts.1).link.delay,
+        };
         let capacity = match self.random.between(0, 99) {
-            // A window of one byte, where that does not last for ever.
-            0 if hosts.0 == hosts.1 => 1,
-            0..5 => self.random.between(200, 2000),
+            // A window of one byte, and small ones, where they do not take too long.
+            0 if delay.is_zero() => 1,
+            0..5 if delay < Duration::from_millis(20) => self.random.between(200, 2000),
             5..15 => 4096,
             15..60 => 65_536,
             _ => self.random.between(65_536, 1_000_000),
