@@ -305,7 +305,7 @@ impl Inbox {
     }
 
     /// Lets the next [`Event::Tick`] come as late as `time` from now, unless the tunnel is used
-    /// before: tunnels that only wait should not wake the process.
+    /// before: tunnels that only wait should not wake the process. They need little memory.
     pub fn rest(&mut self, time: Duration) {
         // At that time no deadline may still be ahead, as measured by the coarse clock.
         let time = time.saturating_add(CLOCK_STEP);
@@ -314,6 +314,8 @@ impl Inbox {
         if rests {
             (self.resting, state.rests) = (true, true);
             self.timer.set_about(time);
+            state.rest();
+            self.events.shrink_to_fit();
         }
     }
 

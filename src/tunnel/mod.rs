@@ -3,7 +3,8 @@
 //!
 //! A [`Tunnel`] is the handle that streams and sessions share; its state is behind one lock that is
 //! never held across an await. Two tasks drive it: the session polls the [`Inbox`], which reads
-//! frames and delivers payloads, and a writer task sends the frames that wait in the outbox.
+//! frames and delivers payloads, and a writer sends the frames that wait in the outbox. A tunnel
+//! that only waits rests ([`Inbox::rest`]), and has no writer then.
 //!
 //! GT/1 has no windows. A stream whose reader does not take its bytes has a bounded backlog; while
 //! one is full, the inbox does not read. A reader that takes nothing for [`STUCK_TIMEOUT`] while
@@ -24,6 +25,7 @@ mod round_trip;
 mod scheduler;
 mod stream;
 mod stream_state;
+mod stream_table;
 #[cfg(test)]
 mod tests;
 mod throttle;
@@ -45,7 +47,6 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::wire::frame::{ServiceIndex, Signal, StreamId};
 use crate::wire::Version;
 use closing::Closing;
-use outbox::OutboxWriter;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use stream_state::StreamState;
@@ -149,26 +150,20 @@ fn lock(shared: &TunnelShared) -> MutexGuard<'_, TunnelState> {
 }
 
 impl Tunnel {
-    /// Creates a tunnel over `conn`, from which `already` was read before. The writer task runs
-    /// until the tunnel ends; the session has to poll the inbox, on this executor thread.
+    /// Creates a tunnel over `conn`, from which `already` was read before. The session has to poll
+    /// the inbox, on this executor thread.
     pub fn new(conn: Arc<Conn>, already: Vec<u8>, policy: Policy) -> (Self, Inbox) {
         Self::on(ShardId::current(), conn, already, policy)
     }
 
     /// Creates a tunnel whose session runs on another executor thread.
     pub fn on(thread: ShardId, conn: Arc<Conn>, already: Vec<u8>, policy: Policy) -> (Self, Inbox) {
-        let shared = Arc::new(TunnelShared {
-            state: Mutex::new(TunnelState::new(&policy)),
+        let tunnel = Self(Arc::new_cyclic(|tunnel| TunnelShared {
+            state: Mutex::new(TunnelState::new(&policy, tunnel.clone())),
             thread,
             conn: Arc::downgrade(&conn),
-        });
-        let (send, receive) = match policy.speed {
-            Some(speed) => (Some(speed.send), Some(speed.receive)),
-            None => (None, None),
-        };
-        let writer = OutboxWriter::new(shared.clone(), conn.clone(), policy.version, send);
-        crate::net::spawn_on(thread, writer);
-        let tunnel = Self(shared);
+        }));
+        outbox::limit_unsent(&conn, policy.version, pacer::DEFAULT_BURST);
         // Measured while no payload in flight can lengthen the round trip.
         lock(&tunnel.0).measure();
         let inbox = Inbox::new(
@@ -177,7 +172,7 @@ impl Tunnel {
             already,
             (policy.version, policy.peer),
             policy.tick,
-            receive,
+            policy.speed.map(|speed| speed.receive),
         );
         (tunnel, inbox)
     }
@@ -187,7 +182,7 @@ impl Tunnel {
     /// `stream_id` is in use.
     pub fn open(&self, stream_id: StreamId, service: ServiceIndex) -> Option<Stream> {
         let mut state = lock(&self.0);
-        if !state.takes_streams() || state.streams.contains_key(&stream_id) {
+        if !state.takes_streams() || state.streams.contains(stream_id) {
             return None;
         }
         let mut stream = StreamState::opened_here(service);
@@ -400,11 +395,4 @@ pub async fn find_dead(mut tunnels: Vec<Tunnel>, patience: Duration) -> Vec<Tunn
         gone
     });
     tunnels
-}
-
-impl TunnelShared {
-    /// Ends the tunnel: gracefully (`orderly`), or because its connection is gone.
-    fn end(&self, orderly: bool) {
-        lock(self).end(orderly);
-    }
 }

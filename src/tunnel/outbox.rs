@@ -1,5 +1,5 @@
 //! The sending half of a tunnel. Streams append frames; one writer sends all of them in one system
-//! call, while more are appended.
+//! call, while more are appended. A tunnel that rests has no writer: the next frame starts one.
 
 use super::buffer::{Buffer, ROOM};
 use super::pacer::{self, Pacer};
@@ -7,13 +7,13 @@ use super::scheduler::Scheduler;
 use super::throttle::Throttle;
 use super::{lock, TunnelShared};
 use crate::net::clock::Tick;
-use crate::net::{clock, Conn, TokenBucket};
+use crate::net::{self, clock, Conn, TokenBucket};
 use crate::wire::frame::{Header, MAX_ENCODED};
 use crate::wire::Version;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{ready, Context, Poll, Waker};
 
 /// Maximum number of streams that have a granted turn at the same time: two, so that one is ready
@@ -43,18 +43,32 @@ pub(super) const FLOODED: usize = 2 * ROOM;
 pub(super) struct Outbox {
     gathered: Buffer,
     version: Version,
-    /// The writer, while it has nothing to send.
-    writer: Option<Waker>,
-    /// The writer, while the connection takes nothing: only a failure wakes it.
-    blocked: Option<Waker>,
+    /// The tunnel of this outbox, for its writer.
+    tunnel: Weak<TunnelShared>,
+    writer: WriterState,
+    /// Wakes the writer. While that has something to send, only a failure does.
+    waker: Option<Waker>,
     /// Whether the connection did not take all of the writer's last bytes.
     pub congested: bool,
     /// Bytes that the connection takes in about a millisecond, see [`Pacer`].
     burst: u32,
-    /// The speed limit; only in GT/1, where a frame must not begin before all of it may be sent.
+    /// The speed limit of what is sent.
     limit: Option<Arc<TokenBucket>>,
     pub scheduler: Scheduler,
     end: OutboxEnd,
+}
+
+/// What the task of the writer does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WriterState {
+    /// There is none, until there is something to send.
+    None,
+    /// It waits for something to send.
+    Idle,
+    /// It sends.
+    Busy,
+    /// It has ended with the tunnel.
+    Ended,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -68,15 +82,20 @@ enum OutboxEnd {
 }
 
 impl Outbox {
-    pub fn new(version: Version, limit: Option<Arc<TokenBucket>>) -> Self {
+    pub fn new(
+        tunnel: Weak<TunnelShared>,
+        version: Version,
+        limit: Option<Arc<TokenBucket>>,
+    ) -> Self {
         Self {
-            limit: limit.filter(|_| version == Version::One),
             gathered: Buffer::default(),
             version,
-            writer: None,
-            blocked: None,
+            tunnel,
+            writer: WriterState::None,
+            waker: None,
             congested: false,
             burst: pacer::DEFAULT_BURST,
+            limit,
             scheduler: Scheduler::default(),
             end: OutboxEnd::Open,
         }
@@ -133,7 +152,7 @@ impl Outbox {
     }
 
     /// Returns the maximum payload of a GT/1 frame: as many bytes as the connection takes and the
-    /// speed limit allows at once.
+    /// speed limit allows at once, since a frame must not begin before all of it may be sent.
     fn gt1_frame(&self) -> usize {
         let taken = match self.burst {
             fast if fast > pacer::DEFAULT_BURST => ROOM,
@@ -148,7 +167,7 @@ impl Outbox {
     /// Whether a bulk or interactive stream has to wait for its turn even if there is room.
     pub fn must_queue(&self, bulk: bool) -> bool {
         // An idle writer admits no stream.
-        self.version == Version::Two && bulk && self.writer.is_none() && !self.scheduler.is_empty()
+        self.version == Version::Two && bulk && self.writer == WriterState::Busy && !self.scheduler.is_empty()
     }
 
     /// Appends a frame. `fill` writes its payload of at most `room` bytes and returns the length; 0
@@ -179,12 +198,35 @@ impl Outbox {
 
     /// Whether everything has been given to the connection.
     pub fn is_idle(&self) -> bool {
-        self.gathered.is_empty() && self.writer.is_some()
+        self.gathered.is_empty() && matches!(self.writer, WriterState::None | WriterState::Idle)
     }
 
+    /// Lets the writer send, or end. Starts one if there is none.
     fn wake_writer(&mut self) {
-        if let Some(writer) = self.writer.take() {
-            writer.wake();
+        match self.writer {
+            WriterState::None => {
+                if let Some(tunnel) = self.tunnel.upgrade() {
+                    OutboxWriter::start(tunnel, self);
+                }
+            }
+            WriterState::Idle => self.wake(),
+            WriterState::Busy | WriterState::Ended => return,
+        }
+        self.writer = WriterState::Busy;
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Gives back the memory that a tunnel without streams does not need.
+    pub fn rest(&mut self) {
+        self.scheduler.tidy();
+        if self.writer == WriterState::Idle {
+            // It finds that the tunnel rests, and ends.
+            self.wake();
         }
     }
 
@@ -192,17 +234,18 @@ impl Outbox {
     pub fn finish(&mut self) {
         if self.end == OutboxEnd::Open {
             self.end = OutboxEnd::Flush;
+            self.wake_writer();
         }
-        self.wake_writer();
     }
 
     /// Discards everything: nothing can be sent any more.
     pub fn fail(&mut self) {
         self.end = OutboxEnd::Broken;
         self.gathered = Buffer::default();
-        self.wake_writer();
-        if let Some(blocked) = self.blocked.take() {
-            blocked.wake();
+        match self.writer {
+            WriterState::None => self.writer = WriterState::Ended,
+            WriterState::Idle | WriterState::Busy => self.wake(),
+            WriterState::Ended => {}
         }
     }
 
@@ -221,8 +264,9 @@ impl Outbox {
         self.gathered.len() > FLOODED
     }
 
-    /// Takes all frames that wait; keeps the waker while there are none.
-    pub fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Drained> {
+    /// Takes all frames that wait. While there are none, keeps the waker, or ends the writer of a
+    /// tunnel that `rests`.
+    pub fn poll_take(&mut self, cx: &mut Context<'_>, rests: bool) -> Poll<Drained> {
         if self.end == OutboxEnd::Broken {
             return Poll::Ready(Drained::Broken);
         }
@@ -233,22 +277,33 @@ impl Outbox {
         if self.end == OutboxEnd::Flush {
             return Poll::Ready(Drained::End);
         }
-        match &self.writer {
-            Some(writer) if writer.will_wake(cx.waker()) => {}
-            _ => self.writer = Some(cx.waker().clone()),
+        if rests {
+            (self.writer, self.waker) = (WriterState::None, None);
+            return Poll::Ready(Drained::Rest);
         }
+        self.writer = WriterState::Idle;
+        self.keep_waker(cx);
         Poll::Pending
+    }
+
+    fn keep_waker(&mut self, cx: &mut Context<'_>) {
+        match &self.waker {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            _ => self.waker = Some(cx.waker().clone()),
+        }
     }
 }
 
 /// What the writer takes from the outbox.
 pub(super) enum Drained {
     Frames(Buffer),
+    /// Nothing, and the tunnel rests.
+    Rest,
     End,
     Broken,
 }
 
-/// The future that sends the frames of the outbox. It ends with the tunnel.
+/// The future that sends the frames of the outbox. It ends with the tunnel, or while that rests.
 pub(super) struct OutboxWriter {
     tunnel: Arc<TunnelShared>,
     conn: Arc<Conn>,
@@ -268,36 +323,47 @@ enum WriteStep {
     Shutdown,
 }
 
+/// Why a writer has ended without an error.
+enum WriterEnd {
+    /// The tunnel rests.
+    Rest,
+    /// All frames are sent, and the socket is shut down for writing.
+    Shutdown,
+}
+
+/// Limits the bytes that the kernel holds unsent in GT/2, where streams take turns.
+pub(super) fn limit_unsent(conn: &Conn, version: Version, burst: u32) {
+    if version == Version::Two {
+        conn.limit_unsent(burst);
+    }
+}
+
 impl OutboxWriter {
-    pub fn new(
-        tunnel: Arc<TunnelShared>,
-        conn: Arc<Conn>,
-        version: Version,
-        limit: Option<Arc<TokenBucket>>,
-    ) -> Self {
+    /// Spawns the writer of a tunnel whose connection is open.
+    fn start(tunnel: Arc<TunnelShared>, outbox: &Outbox) {
+        let Some(conn) = tunnel.conn.upgrade() else {
+            return;
+        };
+        let thread = tunnel.thread;
         let writer = Self {
-            pacer: Pacer::new(),
-            version,
+            pacer: Pacer::new(outbox.burst),
+            version: outbox.version,
             tunnel,
             conn,
             sending: Buffer::default(),
             step: WriteStep::Send,
-            throttle: limit.map(Throttle::new),
+            throttle: outbox.limit.clone().map(Throttle::new),
             granted: 0,
         };
-        writer.limit_unsent();
-        writer
+        net::spawn_on(thread, writer);
     }
 
-    /// Limits the bytes that the kernel holds unsent in GT/2, where streams take turns.
     fn limit_unsent(&self) {
-        if self.version == Version::Two {
-            self.conn.limit_unsent(self.pacer.burst());
-        }
+        limit_unsent(&self.conn, self.version, self.pacer.burst());
     }
 
-    /// Sends until all frames are sent and the socket is shut down for writing.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Sends until there is nothing to send for good.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<WriterEnd>> {
         loop {
             match self.step {
                 WriteStep::Send => {
@@ -331,20 +397,16 @@ impl OutboxWriter {
                     ready!(self.conn.poll_flush(cx))?;
                     let mut state = lock(&self.tunnel);
                     let was_flooded = state.outbox.is_flooded();
-                    let taken = state.outbox.poll_take(cx);
+                    let rests = state.rests;
+                    let taken = state.outbox.poll_take(cx, rests);
+                    let is_idle = matches!(taken, Poll::Pending | Poll::Ready(Drained::Rest));
                     // A stream that sends admits the next one, so MAX_SENDERS are enough to keep
                     // the outbox full. With nothing to send, the admitted ones may have ended
                     // silently, so all may try.
-                    state.admit(if taken.is_pending() {
-                        usize::MAX
-                    } else {
-                        MAX_SENDERS
-                    });
-                    if taken.is_pending() && self.pacer.idle(clock::now()) {
+                    state.admit(if is_idle { usize::MAX } else { MAX_SENDERS });
+                    if is_idle && self.pacer.idle(clock::now()) {
                         state.outbox.burst = self.pacer.burst();
-                        if self.version == Version::Two {
-                            self.conn.limit_unsent(self.pacer.burst());
-                        }
+                        self.limit_unsent();
                     }
                     match ready!(taken) {
                         Drained::Frames(frames) => {
@@ -355,13 +417,17 @@ impl OutboxWriter {
                                 state.wake_inbox();
                             }
                         }
+                        Drained::Rest => return Poll::Ready(Ok(WriterEnd::Rest)),
                         Drained::End => self.step = WriteStep::Shutdown,
                         Drained::Broken => {
                             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
                         }
                     }
                 }
-                WriteStep::Shutdown => return self.conn.poll_shutdown(cx),
+                WriteStep::Shutdown => {
+                    ready!(self.conn.poll_shutdown(cx))?;
+                    return Poll::Ready(Ok(WriterEnd::Shutdown));
+                }
             }
         }
     }
@@ -401,21 +467,20 @@ impl Future for OutboxWriter {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let polled = self.poll_send(cx);
-        let sending_is_over = self.sending.is_empty();
-        let Poll::Ready(result) = polled else {
-            // The connection may never take anything again; then only `fail` wakes this task.
-            let mut state = lock(&self.tunnel);
-            if state.outbox.end != OutboxEnd::Broken {
-                state.outbox.congested = !sending_is_over;
-                match &state.outbox.blocked {
-                    Some(waker) if waker.will_wake(cx.waker()) => {}
-                    _ => state.outbox.blocked = Some(cx.waker().clone()),
-                }
-                return Poll::Pending;
-            }
+        if matches!(polled, Poll::Ready(Ok(WriterEnd::Rest))) {
             return Poll::Ready(());
-        };
-        self.tunnel.end(result.is_ok());
+        }
+        let mut state = lock(&self.tunnel);
+        if polled.is_pending() && state.outbox.end != OutboxEnd::Broken {
+            // The connection may never take anything again; then only `fail` wakes this task.
+            state.outbox.congested = !self.sending.is_empty();
+            state.outbox.keep_waker(cx);
+            return Poll::Pending;
+        }
+        (state.outbox.writer, state.outbox.waker) = (WriterState::Ended, None);
+        if let Poll::Ready(result) = polled {
+            state.end(result.is_ok());
+        }
         Poll::Ready(())
     }
 }

@@ -27,9 +27,10 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
-    pub fn new() -> Self {
+    /// Creates the measurement of a connection that takes `burst` bytes at a time as far as known.
+    pub fn new(burst: u32) -> Self {
         Self {
-            burst: DEFAULT_BURST,
+            burst,
             since: None,
             sent: 0,
         }
@@ -99,7 +100,7 @@ mod tests {
     #[test]
     fn the_burst_is_a_millisecond_at_the_measured_rate_within_its_bounds() {
         for piece in [1000, 8192, 20_000] {
-            let (mut pace, mut now) = (Pacer::new(), Instant::now());
+            let (mut pace, mut now) = (Pacer::new(DEFAULT_BURST), Instant::now());
             assert_eq!(pace.burst(), DEFAULT_BURST);
             let burst = burst_at(&mut pace, &mut now, 12_500_000, piece);
             assert!((12_000..13_000).contains(&burst), "{piece}: {burst}");
@@ -113,7 +114,7 @@ mod tests {
 
     #[test]
     fn idle_time_raises_a_small_burst_step_by_step() {
-        let (mut pace, mut now) = (Pacer::new(), Instant::now());
+        let (mut pace, mut now) = (Pacer::new(DEFAULT_BURST), Instant::now());
         burst_at(&mut pace, &mut now, 1_000_000, 8192);
         assert_eq!(pace.burst(), MIN_BURST);
         (pace.since, pace.sent) = (None, 0);

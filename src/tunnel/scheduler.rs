@@ -9,14 +9,27 @@ const MAX_INTERACTIVE_IN_A_ROW: u32 = 4;
 
 #[derive(Debug, Default)]
 pub(super) struct Scheduler {
-    /// Waiting bulk streams, in order. Each gets one frame, then all others get theirs.
-    bulk: VecDeque<Ticket>,
-    interactive: VecDeque<Ticket>,
+    /// The streams that wait. In a box, since most tunnels have none most of the time.
+    lines: Option<Box<Lines>>,
     /// The number of the last ticket.
     last: u32,
     in_a_row: u32,
     /// Streams whose turn has been granted and not used.
     granted: usize,
+}
+
+/// Waiting streams by kind, each in the order of their numbers.
+#[derive(Debug, Default)]
+struct Lines {
+    /// Each of them gets one frame, then all others get theirs.
+    bulk: VecDeque<Ticket>,
+    interactive: VecDeque<Ticket>,
+}
+
+impl Lines {
+    fn is_empty(&self) -> bool {
+        self.bulk.is_empty() && self.interactive.is_empty()
+    }
 }
 
 /// A waiting stream and its number in the order of arrival. Numbers wrap.
@@ -40,7 +53,12 @@ pub(super) enum Turn {
 impl Scheduler {
     /// Whether no stream waits or is about to send.
     pub fn is_empty(&self) -> bool {
-        self.bulk.is_empty() && self.interactive.is_empty() && self.granted == 0
+        self.lines.as_ref().is_none_or(|lines| lines.is_empty()) && self.granted == 0
+    }
+
+    /// Gives all memory back if no stream waits.
+    pub fn tidy(&mut self) {
+        self.lines.take_if(|lines| lines.is_empty());
     }
 
     /// Returns the number of streams whose turn has been granted.
@@ -65,10 +83,11 @@ impl Scheduler {
 
     /// Returns a stream to its place after a turn that it could not use.
     pub fn insert(&mut self, stream_id: StreamId, bulk: bool, number: u32) {
+        let lines = self.lines.get_or_insert_default();
         let line = if bulk {
-            &mut self.bulk
+            &mut lines.bulk
         } else {
-            &mut self.interactive
+            &mut lines.interactive
         };
         // It belongs at one end of the line or very near it.
         let earlier = |other: &Ticket| other.number.wrapping_sub(number) > u32::MAX / 2;
@@ -81,15 +100,19 @@ impl Scheduler {
 
     /// Takes the stream whose turn is next.
     pub fn pop(&mut self) -> Option<(StreamId, Turn)> {
-        let first = self.in_a_row < MAX_INTERACTIVE_IN_A_ROW || self.bulk.is_empty();
-        let place = match first.then(|| self.interactive.pop_front()).flatten() {
+        let Some(lines) = &mut self.lines else {
+            self.in_a_row = 0;
+            return None;
+        };
+        let first = self.in_a_row < MAX_INTERACTIVE_IN_A_ROW || lines.bulk.is_empty();
+        let place = match first.then(|| lines.interactive.pop_front()).flatten() {
             Some(place) => {
                 self.in_a_row = self.in_a_row.saturating_add(1);
                 place
             }
             None => {
                 self.in_a_row = 0;
-                self.bulk.pop_front()?
+                lines.bulk.pop_front()?
             }
         };
         Some((place.stream_id, Turn::Granted(place.number)))

@@ -35,7 +35,7 @@ impl Stream {
     }
 
     pub(super) fn with_state<T>(&self, f: impl FnOnce(&mut StreamState) -> T) -> Option<T> {
-        self.with(|state, stream_id| state.streams.get_mut(&stream_id).map(f))
+        self.with(|state, stream_id| state.streams.get_mut(stream_id).map(f))
     }
 
     /// Returns the number of bytes that wait for this stream's reader.
@@ -48,7 +48,7 @@ impl Stream {
     /// Announces the stream to the peer before there is a byte for it.
     pub fn announce(&self) {
         self.with(|state, stream_id| {
-            let stream = state.streams.get_mut(&stream_id);
+            let stream = state.streams.get_mut(stream_id);
             let Some(stream) = stream.filter(|stream| !stream.has_ended()) else {
                 return;
             };
@@ -71,7 +71,7 @@ impl Stream {
         }
         self.announce();
         self.with(|state, stream_id| {
-            if let Some(stream) = state.streams.get_mut(&stream_id) {
+            if let Some(stream) = state.streams.get_mut(stream_id) {
                 if !std::mem::replace(&mut stream.finished, true) && !stream.has_ended() {
                     state.outbox.push(Header::Finish { stream_id });
                 }
@@ -197,7 +197,7 @@ impl Stream {
         fill: impl FnOnce(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         self.with(|state, stream_id| {
-            let Some(stream) = state.streams.get_mut(&stream_id) else {
+            let Some(stream) = state.streams.get_mut(stream_id) else {
                 return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
             };
             if stream.has_ended() || stream.finished {
@@ -310,7 +310,7 @@ impl Stream {
         poll: impl FnOnce(&mut StreamState) -> Poll<T>,
     ) -> Poll<T> {
         self.with(|state, stream_id| {
-            let Some(stream) = state.streams.get_mut(&stream_id) else {
+            let Some(stream) = state.streams.get_mut(stream_id) else {
                 return gone;
             };
             let before = stream.waiting();

@@ -6,14 +6,15 @@ use super::outbox::{Outbox, MAX_SENDERS};
 use super::round_trip::RoundTrip;
 use super::scheduler::Turn;
 use super::stream_state::{CloseReason, StreamState};
+use super::stream_table::StreamTable;
 use super::window::Budget;
-use super::{Policy, Traffic, STUCK_ALONE_TIMEOUT, STUCK_TIMEOUT};
-use crate::collections::HashMap;
+use super::{Policy, Traffic, TunnelShared, STUCK_ALONE_TIMEOUT, STUCK_TIMEOUT};
 use crate::net::clock;
 use crate::net::clock::Tick;
 use crate::wire::frame::{Header, ResetCode, Signal, StreamId};
 use crate::wire::{Malformed, Version};
 use std::io::IoSlice;
+use std::sync::Weak;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -41,7 +42,7 @@ pub(super) enum Parking {
 pub(super) struct TunnelState {
     pub version: Version,
     pub outbox: Outbox,
-    pub streams: HashMap<StreamId, StreamState>,
+    pub streams: StreamTable,
     pub traffic: Traffic,
     pub closing: Closing,
     pub policy: PolicyLimits,
@@ -74,14 +75,15 @@ pub(super) struct TunnelState {
 }
 
 impl TunnelState {
-    pub fn new(policy: &Policy) -> Self {
+    pub fn new(policy: &Policy, tunnel: Weak<TunnelShared>) -> Self {
         Self {
             version: policy.version,
             outbox: Outbox::new(
+                tunnel,
                 policy.version,
                 policy.speed.as_ref().map(|speed| speed.send.clone()),
             ),
-            streams: HashMap::default(),
+            streams: StreamTable::default(),
             traffic: Traffic::default(),
             closing: Closing::Open,
             policy: PolicyLimits {
@@ -153,7 +155,7 @@ impl TunnelState {
 
     /// Notes that the visitor of a stream has ended its direction.
     pub fn visitor_ended(&mut self, stream_id: StreamId) {
-        if let Some(stream) = self.streams.get_mut(&stream_id) {
+        if let Some(stream) = self.streams.get_mut(stream_id) {
             self.ending += usize::from(!std::mem::replace(&mut stream.ending, true));
             self.park_if_due();
         }
@@ -188,6 +190,12 @@ impl TunnelState {
         self.streams.is_empty() && self.closing == Closing::Open && !self.over
     }
 
+    /// Gives back the memory that a tunnel without streams does not need.
+    pub fn rest(&mut self) {
+        self.streams.tidy();
+        self.outbox.rest();
+    }
+
     /// Lets the inbox check deadlines at its usual interval again.
     pub fn end_rest(&mut self) {
         if std::mem::take(&mut self.rests) {
@@ -202,7 +210,7 @@ impl TunnelState {
                 break;
             };
             // The stream may have ended meanwhile.
-            if let Some(stream) = self.streams.get_mut(&stream_id) {
+            if let Some(stream) = self.streams.get_mut(stream_id) {
                 stream.turn = turn;
                 self.outbox.scheduler.begin();
                 stream.wake();
@@ -260,7 +268,7 @@ impl TunnelState {
     /// Gives the peer credit for the bytes that a stream's reader has taken, if it is worth a
     /// frame.
     pub fn give_credit(&mut self, stream_id: StreamId) {
-        let (Some(budget), Some(stream)) = (&mut self.budget, self.streams.get_mut(&stream_id))
+        let (Some(budget), Some(stream)) = (&mut self.budget, self.streams.get_mut(stream_id))
         else {
             return;
         };
@@ -284,7 +292,7 @@ impl TunnelState {
     }
 
     pub fn remove(&mut self, stream_id: StreamId) {
-        let Some(stream) = self.streams.remove(&stream_id) else {
+        let Some(stream) = self.streams.remove(stream_id) else {
             return;
         };
         self.relieve(stream.waiting(), stream.full);
@@ -299,7 +307,6 @@ impl TunnelState {
         self.pass_on(stream.turn);
         self.park_if_due();
         if self.streams.is_empty() {
-            self.streams.shrink_to(16);
             let step = self.closing.idle();
             self.apply(step);
         }
@@ -348,7 +355,7 @@ impl TunnelState {
         last: bool,
         now: Tick,
     ) {
-        if let Some(stream) = self.streams.get_mut(&stream_id) {
+        if let Some(stream) = self.streams.get_mut(stream_id) {
             let all: usize = pieces.iter().map(|piece| piece.len()).sum();
             if stream.expects_more() {
                 self.traffic.count_received(all);
@@ -378,7 +385,7 @@ impl TunnelState {
     /// Takes the `len` bytes of a frame from the stream's window. A stream may be unknown because
     /// it has just ended here; its bytes are then dropped.
     pub fn spend(&mut self, stream_id: StreamId, len: u32) -> Result<(), Malformed> {
-        match (&self.budget, self.streams.get_mut(&stream_id)) {
+        match (&self.budget, self.streams.get_mut(stream_id)) {
             (Some(_), Some(stream)) if len > stream.window.left() => {
                 Err(Malformed::Overrun(stream_id))
             }
@@ -391,7 +398,7 @@ impl TunnelState {
     }
 
     pub fn credit(&mut self, stream_id: StreamId, bytes: u32) -> Result<(), Malformed> {
-        let stream = self.streams.get_mut(&stream_id);
+        let stream = self.streams.get_mut(stream_id);
         if stream.is_none_or(|stream| stream.credit(bytes)) {
             Ok(())
         } else {
@@ -400,7 +407,7 @@ impl TunnelState {
     }
 
     pub fn ended_by_peer(&mut self, stream_id: StreamId, why: CloseReason) {
-        if let Some(stream) = self.streams.get_mut(&stream_id) {
+        if let Some(stream) = self.streams.get_mut(stream_id) {
             stream.end(why);
             self.answered += usize::from(stream.becomes_answered());
             // The backlog cannot grow any more, so no other stream has to wait for it.
@@ -412,7 +419,7 @@ impl TunnelState {
     /// Accepts a stream that the peer opens. False if it exists already, or if there are too many:
     /// then the stream is reset.
     pub fn accept(&mut self, stream_id: StreamId, credit: u32, most: usize) -> bool {
-        if self.streams.contains_key(&stream_id) {
+        if self.streams.contains(stream_id) {
             return false;
         }
         if self.over || self.streams.len() >= most {

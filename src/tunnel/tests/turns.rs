@@ -32,7 +32,7 @@ impl Crowd {
     fn new(streams: u32) -> Self {
         let peer = PeerRole::Server { streams: 100 };
         let policy = Policy::new(Version::Two, peer, Duration::from_secs(60));
-        let state = Mutex::new(TunnelState::new(&policy));
+        let state = Mutex::new(TunnelState::new(&policy, Weak::new()));
         let mut crowd = Self {
             tunnel: Tunnel(Arc::new(TunnelShared {
                 thread: ShardId::current(),
@@ -93,7 +93,7 @@ impl Crowd {
         let mut state = lock(&self.tunnel.0);
         let taken = state
             .outbox
-            .poll_take(&mut Context::from_waker(Waker::noop()));
+            .poll_take(&mut Context::from_waker(Waker::noop()), false);
         let Poll::Ready(Drained::Frames(frames)) = taken else {
             panic!("there is nothing");
         };
