@@ -237,6 +237,7 @@ async fn wait_until_ready(
             | Event::Close
             | Event::Services(_)
             | Event::Opened(..)
+            | Event::Notice
             | Event::Tick => {}
         }
     }

@@ -170,7 +170,7 @@ impl ClientSession {
                 }
                 Event::End(Ok(())) => return Ok(SessionEvent::Ended),
                 Event::End(Err(e)) => return Err(SessionFailure::Lost(e)),
-                Event::Ping | Event::Signal(_) => {}
+                Event::Ping | Event::Notice | Event::Signal(_) => {}
             }
         }
     }

@@ -38,6 +38,7 @@ use crate::handover::{Inherited, Outgoing, ProcessLink};
 use crate::net::tls::Acceptor;
 use crate::net::{self, clock, timeout, timeout_at, Listener, ShardId, Shutdown, Socket};
 use crate::sync::{Mutex, MutexGuard};
+use crate::tunnel::Tunnel;
 use crate::wire::frame::Signal;
 use crate::wire::Version;
 use api::{AllowedHosts, Api};
@@ -201,8 +202,7 @@ impl Server {
             .connection_limit
             .set(plan.connection_limits.0, plan.connection_limits.1);
         state.settings.replace(plan.settings);
-        let announced = state.clone();
-        net::spawn(async move { announced.settings.announce().await });
+        net::spawn(settings::announce(state.registry.tunnels()));
         self.listeners().change(plan.listeners, |open, front| {
             accept(state, open, front, &plan.api)
         });
@@ -335,6 +335,12 @@ impl Server {
 
     fn stop_accepting(&self) {
         self.state.stop.trigger();
+        // Their sessions look for a process to move to.
+        self.state
+            .registry
+            .tunnels()
+            .iter()
+            .for_each(Tunnel::notify);
         // Another process, or this one later, may listen at the same addresses.
         *self.listeners() = Listeners::default();
         *self.stun() = Stun::default();

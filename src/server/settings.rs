@@ -8,7 +8,7 @@ use crate::config::{self, AnyClient, Network, TlsVersion, Wire};
 use crate::net::tls::{Acceptor, MinVersion};
 use crate::net::Timer;
 use crate::sync::{Mutex, MutexGuard};
-use event_listener::{Event, EventListener, IntoNotification};
+use crate::tunnel::Tunnel;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -98,23 +98,16 @@ pub fn acceptor(cert: &Path, key: &Path, min: TlsVersion) -> io::Result<Acceptor
     Acceptor::new(cert, key, min)
 }
 
-/// The settings in force, and the tasks that wait for the next ones. A copy that a task has got
-/// stays as it is.
-pub struct Watch {
-    settings: Mutex<Arc<Settings>>,
-    changed: Event,
-}
+/// The settings in force. A copy that a task has got stays as it is.
+pub struct CurrentSettings(Mutex<Arc<Settings>>);
 
-impl Watch {
+impl CurrentSettings {
     pub fn new(settings: Settings) -> Self {
-        Self {
-            settings: Mutex::new(Arc::new(settings)),
-            changed: Event::new(),
-        }
+        Self(Mutex::new(Arc::new(settings)))
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<Settings>> {
-        self.settings.lock()
+        self.0.lock()
     }
 
     /// Returns the settings in force.
@@ -122,31 +115,24 @@ impl Watch {
         self.lock().clone()
     }
 
-    /// Replaces the settings without waking waiters.
+    /// Replaces the settings. [`announce`] lets sessions apply them.
     pub fn replace(&self, settings: Settings) {
         *self.lock() = Arc::new(settings);
-    }
-
-    /// Wakes all listeners in batches: applying settings takes each of them a
-    /// moment, and there may be thousands.
-    pub async fn announce(&self) {
-        let mut left = self.changed.total_listeners();
-        while left > 0 {
-            self.changed.notify(WAKES_PER_BATCH.additional());
-            left = left.saturating_sub(WAKES_PER_BATCH);
-            Timer::after(BATCH_INTERVAL).await;
-        }
-    }
-
-    /// Returns a listener for the next [`Watch::announce`].
-    pub fn listen(&self) -> EventListener {
-        self.changed.listen()
     }
 
     /// Returns the settings if they are not those that are `known`.
     pub fn newer(&self, known: &Arc<Settings>) -> Option<Arc<Settings>> {
         let settings = self.lock();
         (!Arc::ptr_eq(&settings, known)).then(|| settings.clone())
+    }
+}
+
+/// Lets the sessions of these tunnels apply changed settings, in batches: that takes each of them a
+/// moment, and there may be thousands.
+pub async fn announce(tunnels: Vec<Tunnel>) {
+    for batch in tunnels.chunks(WAKES_PER_BATCH) {
+        batch.iter().for_each(Tunnel::notify);
+        Timer::after(BATCH_INTERVAL).await;
     }
 }
 
@@ -170,33 +156,48 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::WakeCount;
+    use crate::net::bridge;
+    use crate::tunnel::{Event, Inbox, PeerRole, Policy};
+    use crate::wire::Version;
     use futures_lite::future::{block_on, poll_once};
-    use std::future::Future;
-    use std::task::{Context, Poll, Waker};
 
     #[test]
-    fn waiters_wake_in_batches_when_settings_change() {
-        const TUNNELS: usize = 200;
-        let watch = Watch::new(Settings::without_users());
-        let known = watch.get();
-        let woken = Arc::<WakeCount>::default();
-        let waker = Waker::from(woken.clone());
-        let mut context = Context::from_waker(&waker);
-        let mut waiting: Vec<_> = (0..TUNNELS).map(|_| Box::pin(watch.listen())).collect();
-        assert!(watch.newer(&known).is_none());
-        for tunnel in &mut waiting {
-            assert!(tunnel.as_mut().poll(&mut context).is_pending());
-        }
-        watch.replace(Settings::without_users());
-        let mut announcing = Box::pin(watch.announce());
+    fn sessions_are_told_of_changed_settings_in_batches() {
+        const TUNNELS: usize = 40;
+        let settings = CurrentSettings::new(Settings::without_users());
+        let known = settings.get();
+        assert!(settings.newer(&known).is_none());
+        settings.replace(Settings::without_users());
+        assert!(settings.newer(&known).is_some());
+
+        let (tunnels, mut inboxes): (Vec<_>, Vec<_>) = (0..TUNNELS)
+            .map(|_| {
+                let (conn, far) = bridge::bridge().expect("a connection");
+                let policy = Policy::new(Version::One, PeerRole::Client, Duration::from_secs(60));
+                let (tunnel, inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
+                (tunnel, (inbox, far))
+            })
+            .unzip();
+        let told = |(inbox, _far): &mut (Inbox, _)| {
+            let event = block_on(poll_once(inbox.next()));
+            matches!(event, Some(Event::Notice))
+        };
+        let mut announcing = Box::pin(announce(tunnels));
         assert!(block_on(poll_once(&mut announcing)).is_none());
-        assert_eq!(woken.get(), WAKES_PER_BATCH);
+        assert_eq!(
+            inboxes
+                .iter_mut()
+                .filter_map(|inbox| told(inbox).then_some(()))
+                .count(),
+            WAKES_PER_BATCH
+        );
         block_on(announcing);
-        assert_eq!(woken.get(), TUNNELS);
-        for tunnel in &mut waiting {
-            assert!(matches!(tunnel.as_mut().poll(&mut context), Poll::Ready(_)));
-        }
-        assert!(watch.newer(&known).is_some());
+        assert_eq!(
+            inboxes
+                .iter_mut()
+                .filter_map(|inbox| told(inbox).then_some(()))
+                .count(),
+            TUNNELS - WAKES_PER_BATCH
+        );
     }
 }

@@ -11,7 +11,7 @@ use super::process_links::ProcessLinks;
 use super::rate_limits::RateLimits;
 use super::registry::Registry;
 use super::self_test::SelfTest;
-use super::settings::{Settings, Watch};
+use super::settings::{CurrentSettings, Settings};
 use crate::net::{clock, Shutdown, WaitGroup};
 use std::io;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use std::time::Instant;
 /// The shared state of one server.
 pub(crate) struct ServerState {
     pub(super) registry: Registry,
-    pub(super) settings: Watch,
+    pub(super) settings: CurrentSettings,
     pub(super) first_secrets: Arc<FirstSecrets>,
     pub(super) rate_limits: RateLimits,
     pub(super) auth_lockout: AuthLockout,
@@ -47,7 +47,7 @@ impl ServerState {
     ) -> io::Result<Self> {
         Ok(Self {
             registry: Registry::default(),
-            settings: Watch::new(settings),
+            settings: CurrentSettings::new(settings),
             first_secrets,
             rate_limits: RateLimits::default(),
             auth_lockout,

@@ -33,6 +33,8 @@ pub enum Event {
     Opened(Stream, ServiceIndex),
     /// The session should check its deadlines; see [`Inbox::silence`] and [`Inbox::rest`].
     Tick,
+    /// The session should look for changes outside of the tunnel; see [`Tunnel::notify`].
+    Notice,
     /// Nothing more is received. `Ok` if the tunnel ended gracefully.
     End(io::Result<()>),
 }
@@ -226,7 +228,7 @@ impl Inbox {
                 return Poll::Ready(Ok(()));
             }
             ready!(self.poll_may_read(cx));
-            if self.ended.is_some() {
+            if !self.events.is_empty() || self.ended.is_some() {
                 return Poll::Ready(Ok(()));
             }
             let mut most = if self.bulk { usize::MAX } else { READ_LIMIT };
@@ -272,7 +274,8 @@ impl Inbox {
         Poll::Pending
     }
 
-    /// Waits while a GT/1 stream's backlog is full or the peer does not read our answers.
+    /// Waits while a GT/1 stream's backlog is full or the peer does not read our answers. Ready
+    /// before that if there is an event.
     fn poll_may_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = lock(&self.tunnel.0);
         if state.over {
@@ -280,6 +283,10 @@ impl Inbox {
                 Some(why) => Err(io::Error::other(why)),
                 None => Ok(()),
             });
+            return Poll::Ready(());
+        }
+        if std::mem::take(&mut state.notified) {
+            self.events.push_back(Event::Notice);
             return Poll::Ready(());
         }
         match &state.inbox {

@@ -240,6 +240,14 @@ impl Tunnel {
         lock(&self.0).end_rest();
     }
 
+    /// Gives the session an [`Event::Notice`] of changes outside of the tunnel; one for several.
+    #[cfg(feature = "server")]
+    pub fn notify(&self) {
+        let mut state = lock(&self.0);
+        state.notified = true;
+        state.wake_inbox();
+    }
+
     /// Sends the frames that wait in the outbox and ends the tunnel, cutting its open streams.
     pub fn finish(&self) {
         let mut state = lock(&self.0);

@@ -167,7 +167,10 @@ impl Outbox {
     /// Whether a bulk or interactive stream has to wait for its turn even if there is room.
     pub fn must_queue(&self, bulk: bool) -> bool {
         // An idle writer admits no stream.
-        self.version == Version::Two && bulk && self.writer == WriterState::Busy && !self.scheduler.is_empty()
+        self.version == Version::Two
+            && bulk
+            && self.writer == WriterState::Busy
+            && !self.scheduler.is_empty()
     }
 
     /// Appends a frame. `fill` writes its payload of at most `room` bytes and returns the length; 0

@@ -66,6 +66,8 @@ pub(super) struct TunnelState {
     pub inbox: Option<Waker>,
     /// Whether the inbox checks no deadlines of streams for now; see [`Self::end_rest`].
     pub rests: bool,
+    /// Whether the inbox is to return a notice.
+    pub notified: bool,
     pub parking: Parking,
     /// The task that waits until the tunnel is parked or unused.
     pub parker: Option<Waker>,
@@ -102,6 +104,7 @@ impl TunnelState {
             sent: Tick::now(),
             inbox: None,
             rests: false,
+            notified: false,
             parking: Parking::None,
             parker: None,
             over: false,

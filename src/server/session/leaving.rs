@@ -131,15 +131,9 @@ impl ServerSession {
         Some(taken.map(moved))
     }
 
-    /// Waits until the child process has taken over and no stream needs this tunnel here. Until then
-    /// the child forwards the client's visitors here.
+    /// Waits until no stream needs this tunnel here, after the child process has taken over. Until
+    /// then the child forwards the client's visitors here.
     pub(super) async fn wait_movable(&self, pause: Duration) {
-        self.state.stop.wait().await;
-        // In a box of its own: until then every tunnel waits here.
-        Box::pin(self.wait_movable_after_stop(pause)).await;
-    }
-
-    async fn wait_movable_after_stop(&self, pause: Duration) {
         if self.state.transfer.child().is_none() {
             return future::pending().await;
         }

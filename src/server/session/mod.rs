@@ -24,14 +24,13 @@ use crate::wire::frame::{RejectCode, Signal, StreamId};
 use crate::wire::hello::{Hello, ServiceSpec};
 use crate::wire::Version;
 use async_std::channel::{self, Sender};
-use event_listener::EventListener;
 use leaving::{LeaveResult, MOVE_RETRY_INTERVAL};
 use log::Level;
 use std::future::{poll_fn, Future};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{ready, Context, Poll};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// Time that the last bytes of a tunnel have to be sent.
@@ -286,22 +285,28 @@ enum TunnelEnd {
     Moves(MovedTunnel, OwnedFd),
 }
 
-/// What a session has noted of its client.
-struct ClientWatch {
+/// What a session has noted of its client, and what it waits for besides the tunnel's events.
+struct Watch<'a> {
     /// When a silent client was last pinged.
     pinged: Tick,
     /// Since when the tunnel has been closing without streams.
     drained: Option<Tick>,
+    /// Present if the authAPI has admitted the client.
+    review: Option<Box<Review<'a>>>,
+    /// The time to move to another process. Present once this process stops.
+    leaving: Option<BoxFuture<'a, ()>>,
+    /// Whether the tunnel can move, and has not begun to.
+    may_leave: bool,
 }
 
-impl Default for ClientWatch {
-    fn default() -> Self {
-        Self {
-            pinged: Tick::now(),
-            drained: None,
-        }
-    }
+/// The authAPI's decisions about changes of services.
+struct Review<'a> {
+    changes: Sender<Vec<ServiceSpec>>,
+    /// Ends with the reason why the tunnel must end.
+    decisions: BoxFuture<'a, String>,
 }
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What follows from an event of a tunnel.
 enum EventStep {
@@ -390,15 +395,40 @@ impl ServerSession {
         }
     }
 
-    /// Serves the tunnel until it ends or moves. What is rare is in boxes of its own: there may be
-    /// ten thousand sessions.
+    /// Serves the tunnel until it ends or moves. There may be ten thousand sessions, so what is rare
+    /// is in boxes of its own, and what is not is polled by hand.
     // An `async fn` would hold its arguments twice.
     #[allow(clippy::manual_async_fn)]
     fn run(self, mut inbox: Inbox, held: Held) -> impl Future<Output = ()> {
         async move {
-            let end = self.run_tunnel(&mut inbox).await;
+            let mut watch = self.watch();
+            // What has changed since the login.
+            self.tunnel.notify();
+            let end = loop {
+                let step = poll_fn(|cx| self.poll_step(&mut inbox, &mut watch, cx)).await;
+                if let Some(end) = Box::pin(self.take(step, &mut inbox, &mut watch)).await {
+                    break end;
+                }
+            };
             Box::pin(self.end(inbox, end)).await;
             drop(held);
+        }
+    }
+
+    fn watch(&self) -> Watch<'_> {
+        let reviews = self.auth().api_grant.is_some();
+        let review = reviews.then(|| {
+            let (changes, queue) = channel::bounded(MAX_CHANGES);
+            let decisions = Box::pin(self.review_changes(queue));
+            Box::new(Review { changes, decisions })
+        });
+        Watch {
+            pinged: Tick::now(),
+            drained: None,
+            review,
+            leaving: None,
+            // Only GT/1 tunnels move: other clients reconnect when asked to.
+            may_leave: self.tunnel.version() == Version::One && !self.is_self_test,
         }
     }
 
@@ -455,30 +485,21 @@ impl ServerSession {
         join(services)
     }
 
-    /// Waits for changed settings and applies them. Ready if the tunnel must end.
-    fn poll_settings(
-        &self,
-        changed: &mut Option<EventListener>,
-        cx: &mut Context<'_>,
-    ) -> Poll<String> {
-        loop {
-            if let Some(changed) = changed {
-                ready!(Pin::new(changed).poll(cx));
-            }
-            // Before the look, so that no change is missed.
-            *changed = Some(self.state.settings.listen());
-            let newer = self.state.settings.newer(&self.auth().settings);
-            let Some(settings) = newer else {
-                continue;
-            };
-            *changed = None;
-            if let Err(why) = self.reauthorize(settings) {
-                self.state.counters.refused(RejectCode::BadCredentials);
-                self.tunnel
-                    .signal(Signal::Error(RejectCode::BadCredentials));
-                return Poll::Ready(why.to_owned());
-            }
+    /// Looks at what may have changed at the server: its settings, and whether it stops. The error
+    /// says why the tunnel must end.
+    fn look_around<'a>(&'a self, watch: &mut Watch<'a>) -> Result<(), &'static str> {
+        if self.state.stop.is_triggered() && std::mem::take(&mut watch.may_leave) {
+            watch.leaving = Some(Box::pin(self.wait_movable(Duration::ZERO)));
         }
+        let newer = self.state.settings.newer(&self.auth().settings);
+        let Some(settings) = newer.filter(|_| !self.is_self_test) else {
+            return Ok(());
+        };
+        self.reauthorize(settings).inspect_err(|_| {
+            self.state.counters.refused(RejectCode::BadCredentials);
+            self.tunnel
+                .signal(Signal::Error(RejectCode::BadCredentials));
+        })
     }
 
     /// Checks the client against changed settings. The error says why it may no longer connect.
@@ -516,68 +537,56 @@ impl ServerSession {
         Ok(())
     }
 
-    /// Handles the tunnel's events and changed settings until it ends or moves. The authAPI decides
-    /// about changes of services if it has admitted the client.
-    async fn run_tunnel(&self, inbox: &mut Inbox) -> TunnelEnd {
-        let mut watch = ClientWatch::default();
-        let mut changed = None;
-        let (mut changes, mut review) = (None, None);
-        if self.auth().api_grant.is_some() {
-            let (sender, queue) = channel::bounded(MAX_CHANGES);
-            changes = Some(sender);
-            review = Some(Box::pin(self.review_changes(queue)));
-        }
-        // Only GT/1 tunnels move: other clients reconnect when asked to.
-        let stays = self.tunnel.version() == Version::One && !self.is_self_test;
-        let mut leaving = stays.then(|| Box::pin(self.wait_movable(Duration::ZERO)));
-        loop {
-            // By hand: futures of futures would take more memory than all that they wait for.
-            let step = poll_fn(|cx| {
-                if let Poll::Ready(event) = inbox.poll_next(cx) {
-                    let step = self.handle(event, inbox, &mut watch, changes.as_ref());
-                    return Poll::Ready(step);
-                }
-                let leaves = leaving.as_mut().map(|leaving| leaving.as_mut().poll(cx));
-                if leaves.is_some_and(|leaves| leaves.is_ready()) {
-                    return Poll::Ready(EventStep::Move);
-                }
-                let reviewed = review.as_mut().map(|review| review.as_mut().poll(cx));
-                if let Some(Poll::Ready(why)) = reviewed {
-                    return Poll::Ready(EventStep::End(why));
-                }
-                if self.is_self_test {
-                    return Poll::Pending;
-                }
-                self.poll_settings(&mut changed, cx).map(EventStep::End)
-            })
-            .await;
-            match step {
+    /// Handles the tunnel's events as far as that takes no time. Ready with the first that takes some,
+    /// or ends the tunnel.
+    fn poll_step<'a>(
+        &'a self,
+        inbox: &mut Inbox,
+        watch: &mut Watch<'a>,
+        cx: &mut Context<'_>,
+    ) -> Poll<EventStep> {
+        while let Poll::Ready(event) = inbox.poll_next(cx) {
+            match self.handle(event, inbox, watch) {
                 EventStep::Next => {}
-                EventStep::End(why) => return TunnelEnd::Ended(why),
-                EventStep::Apply(services) => Box::pin(self.apply_change(services)).await,
-                EventStep::Release => Box::pin(self.state.release_if_done(&self.id)).await,
-                EventStep::Move => match Box::pin(self.try_move(inbox)).await {
-                    LeaveResult::Moves(moved, socket) => return TunnelEnd::Moves(moved, socket),
-                    LeaveResult::Closes => {
-                        self.state.registry.notify_changed();
-                        leaving = None;
-                    }
-                    LeaveResult::Stays => {
-                        leaving = Some(Box::pin(self.wait_movable(MOVE_RETRY_INTERVAL)))
-                    }
-                },
+                step => return Poll::Ready(step),
             }
+        }
+        let leaving = watch.leaving.as_mut();
+        if leaving.is_some_and(|leaving| leaving.as_mut().poll(cx).is_ready()) {
+            watch.leaving = None;
+            return Poll::Ready(EventStep::Move);
+        }
+        match &mut watch.review {
+            Some(review) => review.decisions.as_mut().poll(cx).map(EventStep::End),
+            None => Poll::Pending,
         }
     }
 
-    /// Handles an event as far as that takes no time.
-    fn handle(
-        &self,
-        event: Event,
+    /// Takes a step that needs time. Returns the end of the tunnel if it is over.
+    async fn take<'a>(
+        &'a self,
+        step: EventStep,
         inbox: &mut Inbox,
-        watch: &mut ClientWatch,
-        changes: Option<&Sender<Vec<ServiceSpec>>>,
-    ) -> EventStep {
+        watch: &mut Watch<'a>,
+    ) -> Option<TunnelEnd> {
+        match step {
+            EventStep::Next => {}
+            EventStep::End(why) => return Some(TunnelEnd::Ended(why)),
+            EventStep::Apply(services) => self.apply_change(services).await,
+            EventStep::Release => self.state.release_if_done(&self.id).await,
+            EventStep::Move => match self.try_move(inbox).await {
+                LeaveResult::Moves(moved, socket) => return Some(TunnelEnd::Moves(moved, socket)),
+                LeaveResult::Closes => self.state.registry.notify_changed(),
+                LeaveResult::Stays => {
+                    watch.leaving = Some(Box::pin(self.wait_movable(MOVE_RETRY_INTERVAL)));
+                }
+            },
+        }
+        None
+    }
+
+    /// Handles an event as far as that takes no time.
+    fn handle<'a>(&'a self, event: Event, inbox: &mut Inbox, watch: &mut Watch<'a>) -> EventStep {
         let registry = &self.state.registry;
         match event {
             Event::Ping if registry.is_current(&self.id, &self.tunnel) => {
@@ -588,9 +597,9 @@ impl ServerSession {
                 if hello.id != self.id || hello.secret != self.secret {
                     return EventStep::End(self.reject_change(RejectCode::BadCredentials));
                 }
-                match changes {
+                match &watch.review {
                     None => return EventStep::Apply(all_granted(hello.services)),
-                    Some(changes) if changes.try_send(hello.services).is_ok() => {
+                    Some(review) if review.changes.try_send(hello.services).is_ok() => {
                         self.auth().pending_changes += 1;
                     }
                     Some(_) => {
@@ -623,6 +632,11 @@ impl ServerSession {
                 }
                 if !registry.misses_ports(&self.id) {
                     inbox.rest(next_check);
+                }
+            }
+            Event::Notice => {
+                if let Err(why) = self.look_around(watch) {
+                    return EventStep::End(why.to_owned());
                 }
             }
             Event::End(Ok(())) => return EventStep::End(CLOSED_NORMALLY.to_owned()),
