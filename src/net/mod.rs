@@ -52,6 +52,8 @@ pub use read_buf::with_read_buf;
 pub use read_buf::READ;
 #[cfg(feature = "p2p")]
 pub use resolve::addresses;
+#[cfg(feature = "server")]
+pub use runtime::spawn_unboxed_on;
 pub use runtime::{
     blocking, set_threads, spawn, spawn_on, Interest, PollSource, Readiness, ShardId, Timer,
 };

@@ -198,9 +198,9 @@ impl ShardId {
 }
 
 /// Spawns a detached task of the running process.
-pub fn spawn(_: ShardId, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+pub fn spawn(_: ShardId, task: impl Future<Output = ()> + Send + 'static) {
     if let Some(id) = process::current() {
-        process::spawn_boxed(id, task);
+        process::spawn_boxed(id, Box::pin(task));
     }
 }
 

@@ -25,6 +25,7 @@ use super::kernel::AsFd;
 use crate::sync::Mutex;
 use std::future::{poll_fn, Future};
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{ready, Poll};
 
@@ -78,7 +79,15 @@ pub fn spawn(task: impl Future<Output = ()> + Send + 'static) {
 
 /// Spawns a detached task on an executor thread.
 pub fn spawn_on(thread: ShardId, task: impl Future<Output = ()> + Send + 'static) {
-    system::spawn(thread, Box::pin(task));
+    let task: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(task);
+    system::spawn(thread, task);
+}
+
+/// Spawns a detached task on an executor thread, without the box of [`spawn_on`]: for a task of
+/// which there are thousands.
+#[cfg(feature = "server")]
+pub fn spawn_unboxed_on(thread: ShardId, task: impl Future<Output = ()> + Send + 'static) {
+    system::spawn(thread, task);
 }
 
 /// Runs blocking work on a thread of the blocking pool.

@@ -156,7 +156,7 @@ impl ShardId {
 }
 
 /// Spawns a detached task.
-pub fn spawn(_: ShardId, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+pub fn spawn(_: ShardId, task: impl Future<Output = ()> + Send + 'static) {
     async_std::task::spawn(task);
 }
 

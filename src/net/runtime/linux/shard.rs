@@ -93,7 +93,7 @@ impl ShardId {
 }
 
 /// Spawns a detached task on an executor thread.
-pub fn spawn(id: ShardId, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) {
+pub fn spawn(id: ShardId, task: impl Future<Output = ()> + Send + 'static) {
     match id.shard() {
         Ok(shard) => shard.executor.spawn(task).detach(),
         Err(e) => log::error!("starting the executor: {e}"),
