@@ -16,7 +16,7 @@ use std::time::Duration;
 use std::{fmt, io};
 
 /// Maximum number of streams of one tunnel; further ones are refused.
-const MAX_STREAMS: usize = 16 * 1024;
+const MAX_STREAMS: u32 = 16 * 1024;
 /// Time that a server has to answer a GT/2 hello before GT/1 is tried (docs/wire.md, "Version
 /// detection").
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);

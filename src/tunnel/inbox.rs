@@ -2,6 +2,7 @@
 //! streams at once; frames that concern the session are returned as an [`Event`].
 
 use super::closing::Closing;
+use super::moment::Moment;
 use super::throttle::Throttle;
 use super::{lock, CloseReason, PeerRole, Stream, Tunnel};
 use crate::net::clock::{Tick, CLOCK_STEP};
@@ -17,7 +18,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{ready, Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A message of a tunnel to its session, which has to act on it.
 pub enum Event {
@@ -57,31 +58,31 @@ const MAX_BATCH: usize = 6;
 pub struct Inbox {
     tunnel: Tunnel,
     conn: Arc<Conn>,
-    /// Bytes that were read from the connection before the inbox existed.
-    initial: Vec<u8>,
     reading: ReadState,
-    events: VecDeque<Event>,
+    /// In a box: tunnels that only wait have none.
+    events: Option<Box<VecDeque<Event>>>,
     /// Whether the last read was long and brought nothing but payload.
     bulk: bool,
     timer: Timer,
-    /// The usual interval of `timer`.
-    tick: Duration,
+    /// The usual interval of `timer`, in milliseconds.
+    tick: u32,
     /// Whether `timer` runs at [`WATCH_INTERVAL`], until the peer gives a sign of life.
     watching: bool,
     /// Whether `timer` runs as long as the session has said, until the tunnel is used.
     resting: bool,
     heard: Tick,
     /// When bytes last came that [`Liveness`](super::liveness::Liveness) does not know of yet.
-    unreported: Option<Instant>,
+    unreported: Option<Moment>,
     version: Version,
     peer: PeerRole,
     throttle: Option<Throttle>,
     /// Events returned without a wait between them.
     in_a_row: u32,
-    ended: Option<io::Result<()>>,
 }
 
 enum ReadState {
+    /// Bytes that were read from the connection before the inbox existed come first.
+    Begin(Box<[u8]>),
     /// The start of a header whose rest has not come.
     Head(Vec<u8>),
     Payload {
@@ -95,6 +96,8 @@ enum ReadState {
         reader: Box<HelloReader>,
         left: u32,
     },
+    /// Nothing more is read. The session has to learn of the result.
+    Ended(io::Result<()>),
 }
 
 impl Inbox {
@@ -109,12 +112,11 @@ impl Inbox {
         Self {
             tunnel,
             conn,
-            initial: already,
-            reading: ReadState::Head(Vec::new()),
-            events: VecDeque::new(),
+            reading: ReadState::Begin(already.into()),
+            events: None,
             bulk: false,
             timer: Timer::after(tick),
-            tick,
+            tick: u32::try_from(tick.as_millis()).unwrap_or(u32::MAX),
             watching: false,
             resting: false,
             heard: Tick::now(),
@@ -123,7 +125,6 @@ impl Inbox {
             peer,
             throttle: limit.map(Throttle::new),
             in_a_row: 0,
-            ended: None,
         }
     }
 
@@ -135,11 +136,10 @@ impl Inbox {
     /// Returns the bytes that were read and not parsed; `None` within a frame.
     #[cfg(feature = "server")]
     pub(super) fn unread(&self) -> Option<Vec<u8>> {
-        let between_frames = self.events.is_empty() && self.ended.is_none();
         match &self.reading {
-            ReadState::Head(begun) if between_frames => {
-                Some([begun.as_slice(), self.initial.as_slice()].concat())
-            }
+            _ if self.has_events() => None,
+            ReadState::Begin(unread) => Some(unread.to_vec()),
+            ReadState::Head(unread) => Some(unread.clone()),
             _ => None,
         }
     }
@@ -181,18 +181,20 @@ impl Inbox {
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if let Some(event) = self.events.pop_front() {
+        if let Some(event) = self.pop_event() {
             return Poll::Ready(event);
         }
-        if self.ended.is_none() {
+        if !self.has_ended() {
             if let Poll::Ready(Err(e)) = self.poll_fill(cx) {
-                self.ended = Some(Err(e));
+                self.reading = ReadState::Ended(Err(e));
             }
         }
-        if let Some(event) = self.events.pop_front() {
+        if let Some(event) = self.pop_event() {
             return Poll::Ready(event);
         }
-        if let Some(result) = self.ended.take() {
+        if let ReadState::Ended(result) = &mut self.reading {
+            let result = std::mem::replace(result, Ok(()));
+            self.reading = ReadState::Head(Vec::new());
             lock(&self.tunnel.0).end(result.is_ok());
             return Poll::Ready(Event::End(result));
         }
@@ -218,17 +220,20 @@ impl Inbox {
 
     /// Reads until there is an event, or nothing to read.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.initial.is_empty() {
-            let bytes = std::mem::take(&mut self.initial);
-            self.parse(&bytes)?;
+        if let ReadState::Begin(bytes) = &mut self.reading {
+            let bytes = std::mem::take(bytes);
+            self.reading = ReadState::Head(Vec::new());
+            if !bytes.is_empty() {
+                self.parse(&bytes)?;
+            }
         }
         // A peer that keeps sending must not keep other tasks from running.
         for _ in 0..4 {
-            if !self.events.is_empty() || self.ended.is_some() {
+            if self.has_events() || self.has_ended() {
                 return Poll::Ready(Ok(()));
             }
             ready!(self.poll_may_read(cx));
-            if !self.events.is_empty() || self.ended.is_some() {
+            if self.has_events() || self.has_ended() {
                 return Poll::Ready(Ok(()));
             }
             let mut most = if self.bulk { usize::MAX } else { READ_LIMIT };
@@ -257,7 +262,7 @@ impl Inbox {
                 Poll::Ready(match buf.get(..n) {
                     Some(bytes @ [_, ..]) => self.parse(bytes),
                     _ => {
-                        self.ended = Some(self.end_of_conn());
+                        self.reading = ReadState::Ended(self.end_of_conn());
                         Ok(())
                     }
                 })
@@ -265,7 +270,7 @@ impl Inbox {
             match ready!(read) {
                 // The peer may reset the connection instead of reading our last close.
                 Err(e) if e.kind() != io::ErrorKind::InvalidData && self.is_closing() => {
-                    self.ended = Some(Ok(()));
+                    self.reading = ReadState::Ended(Ok(()));
                 }
                 result => result?,
             }
@@ -279,14 +284,15 @@ impl Inbox {
     fn poll_may_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = lock(&self.tunnel.0);
         if state.over {
-            self.ended = Some(match state.aborted {
+            self.reading = ReadState::Ended(match state.aborted {
                 Some(why) => Err(io::Error::other(why)),
                 None => Ok(()),
             });
             return Poll::Ready(());
         }
         if std::mem::take(&mut state.notified) {
-            self.events.push_back(Event::Notice);
+            drop(state);
+            self.push_event(Event::Notice);
             return Poll::Ready(());
         }
         match &state.inbox {
@@ -317,13 +323,32 @@ impl Inbox {
         // At that time no deadline may still be ahead, as measured by the coarse clock.
         let time = time.saturating_add(CLOCK_STEP);
         let mut state = lock(&self.tunnel.0);
-        let rests = time > self.tick && !self.watching && !self.is_held_back() && state.is_quiet();
+        let rests =
+            time > millis(self.tick) && !self.watching && !self.is_held_back() && state.is_quiet();
         if rests {
             (self.resting, state.rests) = (true, true);
             self.timer.set_about(time);
             state.rest();
-            self.events.shrink_to_fit();
+            self.events.take_if(|events| events.is_empty());
         }
+    }
+
+    fn has_ended(&self) -> bool {
+        matches!(self.reading, ReadState::Ended(_))
+    }
+
+    fn has_events(&self) -> bool {
+        self.events
+            .as_ref()
+            .is_some_and(|events| !events.is_empty())
+    }
+
+    fn push_event(&mut self, event: Event) {
+        self.events.get_or_insert_default().push_back(event);
+    }
+
+    fn pop_event(&mut self) -> Option<Event> {
+        self.events.as_mut()?.pop_front()
     }
 
     fn is_closing(&self) -> bool {
@@ -344,16 +369,16 @@ impl Inbox {
     fn parse(&mut self, bytes: &[u8]) -> io::Result<()> {
         let now = clock::now();
         self.heard = Tick::at(now);
-        self.unreported = Some(now);
+        self.unreported = Some(Moment::at(now));
         let mut batch = Batch::default();
         let result = self.parse_into(&mut batch, bytes);
         batch.deliver(&self.tunnel, false, self.heard);
-        self.bulk = bytes.len() >= READ_LIMIT / 2 && self.events.is_empty();
+        self.bulk = bytes.len() >= READ_LIMIT / 2 && !self.has_events();
         result
     }
 
     fn parse_into<'a>(&mut self, batch: &mut Batch<'a>, mut bytes: &'a [u8]) -> io::Result<()> {
-        while !bytes.is_empty() && self.ended.is_none() {
+        while !bytes.is_empty() {
             match &mut self.reading {
                 ReadState::Payload { stream_id, left } => {
                     let (payload, rest) = split(bytes, *left);
@@ -386,7 +411,7 @@ impl Inbox {
                     let unread = Box::new(HelloReader::new(self.version));
                     match std::mem::replace(reader, unread).finish() {
                         Ok(hello) => {
-                            self.events.push_back(Event::Services(Some(hello)));
+                            self.push_event(Event::Services(Some(hello)));
                             self.reading = ReadState::Head(Vec::new());
                         }
                         Err(unfinished) => **reader = unfinished,
@@ -408,6 +433,7 @@ impl Inbox {
                         }
                     }
                 }
+                ReadState::Begin(_) | ReadState::Ended(_) => break,
                 ReadState::Head(begun) => {
                     // Completes a header that the end of a read cut off.
                     let before = begun.len();
@@ -452,8 +478,7 @@ impl Inbox {
             Header::Credit { stream_id, bytes } => lock(&self.tunnel.0).credit(stream_id, bytes)?,
             Header::Ping(number) => lock(&self.tunnel.0).outbox.push(Header::Pong(number)),
             Header::Pong(number) => {
-                let now = clock::now();
-                lock(&self.tunnel.0).round_trip.pong(number, now);
+                lock(&self.tunnel.0).round_trip.pong(number, Moment::now());
             }
             Header::Open {
                 stream_id,
@@ -463,7 +488,7 @@ impl Inbox {
             } => {
                 let most = match self.peer {
                     PeerRole::Client => 0,
-                    PeerRole::Server { streams } => streams,
+                    PeerRole::Server { streams } => usize::try_from(streams).unwrap_or(usize::MAX),
                 };
                 let mut state = lock(&self.tunnel.0);
                 let accepted = state.accept(stream_id, window, most);
@@ -471,7 +496,7 @@ impl Inbox {
                 drop(state);
                 if accepted {
                     let stream = Stream::new(self.tunnel.clone(), stream_id);
-                    self.events.push_back(Event::Opened(stream, service));
+                    self.push_event(Event::Opened(stream, service));
                 }
                 self.expect_payload(stream_id, len);
             }
@@ -498,7 +523,14 @@ impl Inbox {
     fn handle_signal(&mut self, signal: Signal) {
         let event = match signal {
             // One answer is enough for pings that came together.
-            Signal::Ping if matches!(self.events.back(), Some(Event::Ping)) => return,
+            Signal::Ping
+                if matches!(
+                    self.events.as_ref().and_then(|events| events.back()),
+                    Some(Event::Ping)
+                ) =>
+            {
+                return
+            }
             Signal::Ping => Event::Ping,
             Signal::Close => {
                 self.tunnel.peer_closed();
@@ -515,7 +547,7 @@ impl Inbox {
             _ if self.peer == PeerRole::Client => return,
             other => Event::Signal(other),
         };
-        self.events.push_back(event);
+        self.push_event(event);
     }
 }
 
@@ -554,12 +586,16 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Sets the time up to the next check of deadlines.
-fn set_interval(timer: &mut Timer, watching: bool, tick: Duration) {
+/// Sets the time up to the next check of deadlines, which comes every `tick` milliseconds.
+fn set_interval(timer: &mut Timer, watching: bool, tick: u32) {
     match watching {
-        true => timer.set_after(WATCH_INTERVAL.min(tick)),
-        false => timer.set_about(tick),
+        true => timer.set_after(WATCH_INTERVAL.min(millis(tick))),
+        false => timer.set_about(millis(tick)),
     }
+}
+
+fn millis(millis: u32) -> Duration {
+    Duration::from_millis(millis.into())
 }
 
 fn malformed(e: Malformed) -> io::Error {

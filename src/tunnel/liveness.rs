@@ -1,7 +1,7 @@
 //! Signs of life of a tunnel's peer: when it was last heard, and since when it owes an answer.
 
-use crate::net::clock;
-use std::time::{Duration, Instant};
+use super::moment::Moment;
+use std::time::Duration;
 
 /// A stream that begins after this much silence of the peer triggers a probe.
 const PROBE_AFTER: Duration = Duration::from_secs(1);
@@ -14,11 +14,11 @@ const NEVER_LATE_BEFORE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Liveness {
     /// When the peer was last heard.
-    heard: Instant,
+    heard: Moment,
     /// When the first unanswered probe was sent. Anything that the peer sends answers it.
-    asked: Option<Instant>,
+    asked: Option<Moment>,
     /// When the first stream began during the peer's present silence.
-    watched: Option<Instant>,
+    watched: Option<Moment>,
     reading: ReadingState,
     /// Whether the kernel reports that bytes do not reach the peer.
     lost: bool,
@@ -33,7 +33,7 @@ enum ReadingState {
 }
 
 impl Liveness {
-    pub fn new(now: Instant) -> Self {
+    pub fn new(now: Moment) -> Self {
         Self {
             heard: now,
             asked: None,
@@ -44,7 +44,7 @@ impl Liveness {
     }
 
     /// Notes that bytes have come from the peer.
-    pub fn heard(&mut self, now: Instant) {
+    pub fn heard(&mut self, now: Moment) {
         self.heard = now;
         self.answered();
     }
@@ -57,7 +57,7 @@ impl Liveness {
     }
 
     /// Notes that the peer was sent something that it has to answer.
-    pub fn asked(&mut self, now: Instant) {
+    pub fn asked(&mut self, now: Moment) {
         self.asked.get_or_insert(now);
     }
 
@@ -69,11 +69,11 @@ impl Liveness {
     /// Notes that the tunnel is read again. Probes sent meanwhile count from now on.
     pub fn resume(&mut self) {
         if self.reading == ReadingState::Stalled {
-            self.resume_at(clock::now());
+            self.resume_at(Moment::now());
         }
     }
 
-    fn resume_at(&mut self, now: Instant) {
+    fn resume_at(&mut self, now: Moment) {
         self.reading = ReadingState::Active;
         self.asked = self.asked.map(|_| now);
         self.watched = self.watched.map(|_| now);
@@ -81,8 +81,8 @@ impl Liveness {
 
     /// Notes that a stream begins. True if the peer has been silent for [`PROBE_AFTER`] and should
     /// be probed; the tunnel is then watched until there is a sign of life.
-    pub fn begin_stream(&mut self, now: Instant) -> bool {
-        let silent = now.saturating_duration_since(self.heard) >= PROBE_AFTER;
+    pub fn begin_stream(&mut self, now: Moment) -> bool {
+        let silent = self.heard.until(now) >= PROBE_AFTER;
         if self.watched.is_some() || !silent || self.reading == ReadingState::Stalled {
             return false;
         }
@@ -97,23 +97,23 @@ impl Liveness {
     }
 
     /// Returns how long a stream has waited for a sign of life.
-    pub fn watched(&self, now: Instant) -> Option<Duration> {
+    pub fn watched(&self, now: Moment) -> Option<Duration> {
         self.since(self.watched, now)
     }
 
     /// Returns how long the peer has left a probe unanswered.
-    pub fn unanswered(&self, now: Instant) -> Option<Duration> {
+    pub fn unanswered(&self, now: Moment) -> Option<Duration> {
         self.since(self.asked, now)
     }
 
-    fn since(&self, moment: Option<Instant>, now: Instant) -> Option<Duration> {
+    fn since(&self, moment: Option<Moment>, now: Moment) -> Option<Duration> {
         let moment = moment.filter(|_| self.reading == ReadingState::Active)?;
-        Some(now.saturating_duration_since(moment))
+        Some(moment.until(now))
     }
 
     /// Whether the answer takes so much longer than the smoothed `round_trip` that new streams
     /// should prefer another tunnel.
-    pub fn is_late(&self, round_trip: Option<Duration>, now: Instant) -> bool {
+    pub fn is_late(&self, round_trip: Option<Duration>, now: Moment) -> bool {
         let usual = round_trip.map_or(DEFAULT_LATE_AFTER, |time| {
             (time * 2).clamp(NEVER_LATE_BEFORE, DEFAULT_LATE_AFTER)
         });
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn the_first_stream_after_a_silence_probes_the_peer_once() {
-        let begin = Instant::now();
+        let begin = Moment::now();
         let mut liveness = Liveness::new(begin);
         assert!(!liveness.begin_stream(begin), "it was heard just now");
         assert!(liveness.begin_stream(begin + SECOND));
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn lateness_depends_on_the_round_trip_time() {
-        let begin = Instant::now();
+        let begin = Moment::now();
         let at = |millis| begin + Duration::from_millis(millis);
         let mut liveness = Liveness::new(begin);
         assert!(!liveness.is_late(None, at(99_000)), "nothing was asked");
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn time_during_which_the_tunnel_is_not_read_does_not_count() {
-        let begin = Instant::now();
+        let begin = Moment::now();
         let mut liveness = Liveness::new(begin);
         liveness.begin_stream(begin + SECOND);
         liveness.stall();

@@ -15,6 +15,7 @@ mod buffer;
 mod closing;
 mod inbox;
 mod liveness;
+mod moment;
 #[cfg(feature = "server")]
 mod moving;
 mod outbox;
@@ -47,6 +48,7 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::wire::frame::{ServiceIndex, Signal, StreamId};
 use crate::wire::Version;
 use closing::Closing;
+use moment::Moment;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use stream_state::StreamState;
@@ -102,7 +104,7 @@ pub enum PeerRole {
     /// Opens streams.
     Server {
         /// Maximum number of streams that may be open at a time.
-        streams: usize,
+        streams: u32,
     },
 }
 
@@ -218,7 +220,7 @@ impl Tunnel {
 
     /// Sends a ping. In GT/2 it also measures the round-trip time.
     pub fn ping(&self) {
-        lock(&self.0).ping(clock::now());
+        lock(&self.0).ping(Moment::now());
     }
 
     /// Returns the smoothed round-trip time; `None` before the first answer and in GT/1.
@@ -287,21 +289,21 @@ impl Tunnel {
         let liveness = &state.liveness;
         match state.version {
             Version::One => liveness.is_lost(),
-            Version::Two => liveness.is_late(state.round_trip.get(), clock::now()),
+            Version::Two => liveness.is_late(state.round_trip.get(), Moment::now()),
         }
     }
 
     /// Whether a stream that began during the peer's silence has waited for a sign of life for
     /// `patience`.
     pub fn is_black_hole(&self, patience: Duration) -> bool {
-        let waited = lock(&self.0).liveness.watched(clock::now());
+        let waited = lock(&self.0).liveness.watched(Moment::now());
         waited.is_some_and(|time| time >= patience) && self.is_silent()
     }
 
     /// Asks the peer for a sign of life: the program in GT/2, the kernel in GT/1.
     fn ask(&self) {
         let mut state = lock(&self.0);
-        let now = clock::now();
+        let now = Moment::now();
         match state.version {
             Version::One => state.liveness.asked(now),
             Version::Two => state.ping(now),
@@ -313,7 +315,7 @@ impl Tunnel {
     /// Whether the peer has left a probe unanswered.
     fn owes_answer(&self) -> bool {
         let state = lock(&self.0);
-        !state.over && state.liveness.unanswered(clock::now()).is_some()
+        !state.over && state.liveness.unanswered(Moment::now()).is_some()
     }
 
     /// Sets whether the kernel probes an idle GT/1 peer often.

@@ -35,7 +35,7 @@ impl Tunnel {
             if is_over(&mut state) {
                 return Poll::Ready(());
             }
-            state.parker = Some(cx.waker().clone());
+            state.parker = Some(Box::new(cx.waker().clone()));
             Poll::Pending
         })
         .await;

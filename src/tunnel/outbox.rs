@@ -258,6 +258,12 @@ impl Outbox {
         self.gathered.capacity()
     }
 
+    /// Whether a writer has started and not ended.
+    #[cfg(test)]
+    pub fn has_writer(&self) -> bool {
+        matches!(self.writer, WriterState::Idle | WriterState::Busy)
+    }
+
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.gathered.len()

@@ -1,8 +1,9 @@
 //! The round-trip time of a tunnel, measured by numbered pings. GT/2 only: pings of GT/1 have no
 //! number.
 
+use super::moment::Moment;
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A ping that is unanswered for this long counts as lost.
 const PING_TIMEOUT: Duration = Duration::from_secs(30);
@@ -11,7 +12,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct RoundTrip {
     /// When the ping that is still unanswered was sent.
-    asked: Option<Instant>,
+    asked: Option<Moment>,
     /// Number of the last ping.
     number: u64,
     /// Microseconds.
@@ -20,32 +21,32 @@ pub(super) struct RoundTrip {
     /// Microseconds; 0 before the first answer.
     minimum: u32,
     /// When the last answer came.
-    answered: Option<Instant>,
+    answered: Option<Moment>,
 }
 
 impl RoundTrip {
     /// Starts a measurement and returns the number of its ping. An earlier ping is given up.
-    pub fn ping(&mut self, now: Instant) -> u64 {
+    pub fn ping(&mut self, now: Moment) -> u64 {
         self.number = self.number.wrapping_add(1);
         self.asked = Some(now);
         self.number
     }
 
     /// Whether no ping is outstanding and the last answer is at least `age` old.
-    pub fn is_due(&self, now: Instant, age: Duration) -> bool {
-        let old = |at: Option<Instant>, age| at.is_none_or(|at| now.duration_since(at) >= age);
+    pub fn is_due(&self, now: Moment, age: Duration) -> bool {
+        let old = |at: Option<Moment>, age| at.is_none_or(|at| at.until(now) >= age);
         old(self.asked, PING_TIMEOUT) && old(self.answered, age)
     }
 
     /// Takes an answer. Answers to earlier pings are ignored.
-    pub fn pong(&mut self, number: u64, now: Instant) {
+    pub fn pong(&mut self, number: u64, now: Moment) {
         if number != self.number {
             return;
         }
         let Some(asked) = self.asked.take() else {
             return;
         };
-        let took = micros(now.duration_since(asked));
+        let took = micros(asked.until(now));
         self.answered = Some(now);
         self.smoothed = Some(match self.smoothed {
             Some(before) => {
@@ -92,7 +93,7 @@ mod tests {
     #[test]
     fn a_round_trip_is_known_after_the_answer_to_the_last_ping() {
         let mut trip = RoundTrip::default();
-        let begin = Instant::now();
+        let begin = Moment::now();
         let at = |millis| begin + Duration::from_millis(millis);
         assert!(trip.is_due(at(0), Duration::ZERO));
         let first = trip.ping(at(0));
@@ -110,7 +111,7 @@ mod tests {
     #[test]
     fn the_minimum_falls_at_once_and_rises_slowly() {
         let mut trip = RoundTrip::default();
-        let begin = Instant::now();
+        let begin = Moment::now();
         let mut sample = |millis| {
             let number = trip.ping(begin);
             trip.pong(number, begin + Duration::from_millis(millis));
@@ -128,7 +129,7 @@ mod tests {
     #[test]
     fn a_lost_ping_does_not_stop_the_measurements() {
         let mut trip = RoundTrip::default();
-        let begin = Instant::now();
+        let begin = Moment::now();
         trip.ping(begin);
         assert!(trip.is_due(begin + PING_TIMEOUT, Duration::ZERO));
     }

@@ -7,10 +7,16 @@ use std::collections::VecDeque;
 /// not starve.
 const MAX_INTERACTIVE_IN_A_ROW: u32 = 4;
 
+/// The streams of a tunnel that wait for their turns. In a box, since most tunnels have none most of
+/// the time.
 #[derive(Debug, Default)]
-pub(super) struct Scheduler {
-    /// The streams that wait. In a box, since most tunnels have none most of the time.
-    lines: Option<Box<Lines>>,
+pub(super) struct Scheduler(Option<Box<Lines>>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    /// Waiting bulk streams, in order. Each gets one frame, then all others get theirs.
+    bulk: VecDeque<Ticket>,
+    interactive: VecDeque<Ticket>,
     /// The number of the last ticket.
     last: u32,
     in_a_row: u32,
@@ -18,17 +24,39 @@ pub(super) struct Scheduler {
     granted: usize,
 }
 
-/// Waiting streams by kind, each in the order of their numbers.
-#[derive(Debug, Default)]
-struct Lines {
-    /// Each of them gets one frame, then all others get theirs.
-    bulk: VecDeque<Ticket>,
-    interactive: VecDeque<Ticket>,
-}
-
 impl Lines {
     fn is_empty(&self) -> bool {
-        self.bulk.is_empty() && self.interactive.is_empty()
+        self.bulk.is_empty() && self.interactive.is_empty() && self.granted == 0
+    }
+
+    fn insert(&mut self, stream_id: StreamId, bulk: bool, number: u32) {
+        let line = if bulk {
+            &mut self.bulk
+        } else {
+            &mut self.interactive
+        };
+        // It belongs at one end of the line or very near it.
+        let earlier = |other: &Ticket| other.number.wrapping_sub(number) > u32::MAX / 2;
+        let at = match line.back() {
+            Some(last) if !earlier(last) => line.iter().take_while(|other| earlier(other)).count(),
+            _ => line.len(),
+        };
+        line.insert(at, Ticket { number, stream_id });
+    }
+
+    fn pop(&mut self) -> Option<(StreamId, Turn)> {
+        let first = self.in_a_row < MAX_INTERACTIVE_IN_A_ROW || self.bulk.is_empty();
+        let place = match first.then(|| self.interactive.pop_front()).flatten() {
+            Some(place) => {
+                self.in_a_row = self.in_a_row.saturating_add(1);
+                place
+            }
+            None => {
+                self.in_a_row = 0;
+                self.bulk.pop_front()?
+            }
+        };
+        Some((place.stream_id, Turn::Granted(place.number)))
     }
 }
 
@@ -53,69 +81,46 @@ pub(super) enum Turn {
 impl Scheduler {
     /// Whether no stream waits or is about to send.
     pub fn is_empty(&self) -> bool {
-        self.lines.as_ref().is_none_or(|lines| lines.is_empty()) && self.granted == 0
+        self.0.as_ref().is_none_or(|lines| lines.is_empty())
     }
 
-    /// Gives all memory back if no stream waits.
+    /// Gives all memory back if no stream waits or is about to send.
     pub fn tidy(&mut self) {
-        self.lines.take_if(|lines| lines.is_empty());
+        self.0.take_if(|lines| lines.is_empty());
     }
 
     /// Returns the number of streams whose turn has been granted.
     pub fn granted(&self) -> usize {
-        self.granted
+        self.0.as_ref().map_or(0, |lines| lines.granted)
     }
 
     /// Notes that a stream taken by [`Scheduler::pop`] has its turn.
     pub fn begin(&mut self) {
-        self.granted += 1;
+        self.0.get_or_insert_default().granted += 1;
     }
 
     /// Notes that a turn has been used or given up.
     pub fn end(&mut self) {
-        self.granted = self.granted.saturating_sub(1);
+        if let Some(lines) = &mut self.0 {
+            lines.granted = lines.granted.saturating_sub(1);
+        }
     }
 
     pub fn push(&mut self, stream_id: StreamId, bulk: bool) {
-        self.last = self.last.wrapping_add(1);
-        self.insert(stream_id, bulk, self.last);
+        let lines = self.0.get_or_insert_default();
+        lines.last = lines.last.wrapping_add(1);
+        lines.insert(stream_id, bulk, lines.last);
     }
 
     /// Returns a stream to its place after a turn that it could not use.
     pub fn insert(&mut self, stream_id: StreamId, bulk: bool, number: u32) {
-        let lines = self.lines.get_or_insert_default();
-        let line = if bulk {
-            &mut lines.bulk
-        } else {
-            &mut lines.interactive
-        };
-        // It belongs at one end of the line or very near it.
-        let earlier = |other: &Ticket| other.number.wrapping_sub(number) > u32::MAX / 2;
-        let at = match line.back() {
-            Some(last) if !earlier(last) => line.iter().take_while(|other| earlier(other)).count(),
-            _ => line.len(),
-        };
-        line.insert(at, Ticket { number, stream_id });
+        let lines = self.0.get_or_insert_default();
+        lines.insert(stream_id, bulk, number);
     }
 
     /// Takes the stream whose turn is next.
     pub fn pop(&mut self) -> Option<(StreamId, Turn)> {
-        let Some(lines) = &mut self.lines else {
-            self.in_a_row = 0;
-            return None;
-        };
-        let first = self.in_a_row < MAX_INTERACTIVE_IN_A_ROW || lines.bulk.is_empty();
-        let place = match first.then(|| lines.interactive.pop_front()).flatten() {
-            Some(place) => {
-                self.in_a_row = self.in_a_row.saturating_add(1);
-                place
-            }
-            None => {
-                self.in_a_row = 0;
-                lines.bulk.pop_front()?
-            }
-        };
-        Some((place.stream_id, Turn::Granted(place.number)))
+        self.0.as_mut()?.pop()
     }
 }
 
@@ -139,10 +144,8 @@ mod tests {
 
     #[test]
     fn a_stream_that_returns_its_turn_keeps_its_place() {
-        let mut queue = Scheduler {
-            last: u32::MAX - 2,
-            ..Scheduler::default()
-        };
+        let mut queue = Scheduler::default();
+        queue.0.get_or_insert_default().last = u32::MAX - 2;
         for stream_id in 1..=5 {
             queue.push(StreamId(stream_id), true);
         }

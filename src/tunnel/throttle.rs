@@ -9,8 +9,14 @@ use std::time::Duration;
 
 pub(super) struct Throttle {
     bucket: Arc<TokenBucket>,
+    /// Present once the bucket had a rate: most tunnels never have one.
+    limited: Option<Box<Limited>>,
+}
+
+#[derive(Default)]
+struct Limited {
     /// Fires when it is worth asking the bucket again.
-    wait: Option<Box<Timer>>,
+    wait: Option<Timer>,
     /// Whether bytes have moved since the last wait.
     served: bool,
 }
@@ -23,8 +29,7 @@ impl Throttle {
     pub fn new(bucket: Arc<TokenBucket>) -> Self {
         Self {
             bucket,
-            wait: None,
-            served: false,
+            limited: None,
         }
     }
 
@@ -32,31 +37,37 @@ impl Throttle {
     /// rate.
     pub fn poll_grant(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<usize> {
         loop {
-            if let Some(wait) = &mut self.wait {
-                ready!(Pin::new(wait).poll(cx));
-                self.wait = None;
+            if let Some(limited) = &mut self.limited {
+                if let Some(wait) = &mut limited.wait {
+                    ready!(Pin::new(wait).poll(cx));
+                    limited.wait = None;
+                }
             }
             if !self.bucket.is_limited() {
                 return Poll::Ready(usize::MAX);
             }
+            let limited = self.limited.get_or_insert_default();
             match self.bucket.grant(wanted) {
                 Ok(n) => return Poll::Ready(n),
-                Err(later) if std::mem::take(&mut self.served) => {
-                    self.wait = Some(Box::new(Timer::at(later + FAIRNESS_DELAY)));
+                Err(later) if std::mem::take(&mut limited.served) => {
+                    limited.wait = Some(Timer::at(later + FAIRNESS_DELAY));
                 }
-                Err(later) => self.wait = Some(Box::new(Timer::at(later))),
+                Err(later) => limited.wait = Some(Timer::at(later)),
             }
         }
     }
 
     /// Whether the bucket has nothing to grant yet.
     pub fn is_waiting(&self) -> bool {
-        self.wait.is_some()
+        let limited = self.limited.as_ref();
+        limited.is_some_and(|limited| limited.wait.is_some())
     }
 
     /// Takes the tokens for bytes that have moved.
     pub fn take(&mut self, n: usize) {
-        self.served = true;
+        if let Some(limited) = &mut self.limited {
+            limited.served = true;
+        }
         self.bucket.take(n);
     }
 }

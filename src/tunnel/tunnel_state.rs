@@ -2,6 +2,7 @@
 
 use super::closing::{Closing, ClosingStep};
 use super::liveness::Liveness;
+use super::moment::Moment;
 use super::outbox::{Outbox, MAX_SENDERS};
 use super::round_trip::RoundTrip;
 use super::scheduler::Turn;
@@ -9,14 +10,13 @@ use super::stream_state::{CloseReason, StreamState};
 use super::stream_table::StreamTable;
 use super::window::Budget;
 use super::{Policy, Traffic, TunnelShared, STUCK_ALONE_TIMEOUT, STUCK_TIMEOUT};
-use crate::net::clock;
 use crate::net::clock::Tick;
 use crate::wire::frame::{Header, ResetCode, Signal, StreamId};
 use crate::wire::{Malformed, Version};
 use std::io::IoSlice;
 use std::sync::Weak;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The round-trip time is measured again after this long, if bytes have moved.
 const ROUND_TRIP_LIFETIME: Duration = Duration::from_secs(1);
@@ -69,8 +69,8 @@ pub(super) struct TunnelState {
     /// Whether the inbox is to return a notice.
     pub notified: bool,
     pub parking: Parking,
-    /// The task that waits until the tunnel is parked or unused.
-    pub parker: Option<Waker>,
+    /// The task that waits until the tunnel is parked or unused. In a box: few tunnels ever have one.
+    pub parker: Option<Box<Waker>>,
     pub over: bool,
     /// Why the tunnel was aborted, if it was.
     pub aborted: Option<&'static str>,
@@ -95,7 +95,7 @@ impl TunnelState {
             },
             budget: (policy.version == Version::Two).then(|| Budget::new(policy.growth)),
             round_trip: RoundTrip::default(),
-            liveness: Liveness::new(clock::now()),
+            liveness: Liveness::new(Moment::now()),
             measured: 0,
             answered: 0,
             ending: 0,
@@ -229,7 +229,7 @@ impl TunnelState {
         }
     }
 
-    pub fn ping(&mut self, now: Instant) {
+    pub fn ping(&mut self, now: Moment) {
         match self.version {
             Version::One => self.outbox.push(Signal::Ping),
             Version::Two => {
@@ -243,7 +243,7 @@ impl TunnelState {
     /// Notes that a stream begins. A peer that was silent is asked for a sign of life: in GT/2 by a
     /// ping; in GT/1 its kernel has to acknowledge the stream's first bytes.
     pub fn begin_stream(&mut self) {
-        let now = clock::now();
+        let now = Moment::now();
         self.end_rest();
         if self.liveness.begin_stream(now) {
             if self.version == Version::Two {
@@ -260,7 +260,7 @@ impl TunnelState {
         if self.version == Version::One {
             return;
         }
-        let (now, moved) = (clock::now(), self.traffic.bytes());
+        let (now, moved) = (Moment::now(), self.traffic.bytes());
         let wanted = self.round_trip.get().is_none() || moved != self.measured;
         if wanted && self.round_trip.is_due(now, ROUND_TRIP_LIFETIME) {
             self.measured = moved;

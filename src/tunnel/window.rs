@@ -15,8 +15,7 @@ pub(super) const MAX_CREDIT: u32 = (1 << 31) - 1;
 
 /// First windows of streams that are opened here, as (window, limit) in bytes: the first entry
 /// counts whose limit the sum of all first windows has not reached.
-const FIRST_WINDOWS: [(u32, usize); 2] =
-    [(64 * 1024, 2 * 1024 * 1024), (16 * 1024, 4 * 1024 * 1024)];
+const FIRST_WINDOWS: [(u32, u32); 2] = [(64 * 1024, 2 * 1024 * 1024), (16 * 1024, 4 * 1024 * 1024)];
 /// First window in bytes once the sum has reached all limits of [`FIRST_WINDOWS`].
 const MIN_CREDIT: u32 = 4 * 1024;
 
@@ -38,7 +37,7 @@ pub struct Growth {
 pub(super) struct Budget {
     growth: Growth,
     /// Sum of all first windows, in bytes.
-    first_windows: usize,
+    first_windows: u32,
     /// Sum of the growth of all windows, in bytes.
     grown: u32,
 }
@@ -79,7 +78,7 @@ impl Budget {
     }
 
     fn begin(&mut self, size: u32) -> Window {
-        self.first_windows = self.first_windows.saturating_add(size as usize);
+        self.first_windows = self.first_windows.saturating_add(size);
         Window {
             first: size,
             size,
@@ -91,7 +90,7 @@ impl Budget {
 
     /// Takes back the share of a stream that has ended.
     pub fn end(&mut self, window: &Window) {
-        self.first_windows = self.first_windows.saturating_sub(window.first as usize);
+        self.first_windows = self.first_windows.saturating_sub(window.first);
         self.grown = self.grown.saturating_sub(window.grown());
     }
 

@@ -133,7 +133,7 @@ fn end_and_wire() -> (End, Arc<net::Conn>) {
 }
 
 /// Returns a client's end that accepts `streams` streams and whose peer is a bare connection.
-fn client_and_wire(streams: usize) -> (End, Arc<net::Conn>) {
+fn client_and_wire(streams: u32) -> (End, Arc<net::Conn>) {
     let (here, there) = sockets();
     let client = End::new(here, PeerRole::Server { streams });
     (client, Arc::new(there.into()))

@@ -3,6 +3,8 @@
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// Length of a ping of GT/2, in bytes.
+const PING: usize = 16;
 
 /// A tunnel whose session is the test.
 fn tunnel() -> (Tunnel, Inbox, Socket) {
@@ -106,5 +108,100 @@ fn a_stream_that_the_peer_opens_ends_the_rest() {
         };
         assert!(!lock(&tunnel.0).rests);
         tick(&mut inbox).await;
+    });
+}
+
+/// Whether the outbox has everything sent, with or without a writer.
+fn is_idle(tunnel: &Tunnel) -> bool {
+    lock(&tunnel.0).outbox.is_idle()
+}
+
+#[test]
+fn a_tunnel_that_rests_has_no_writer_until_there_is_something_to_send() {
+    task::block_on(async {
+        let (tunnel, mut inbox, peer) = tunnel();
+        let peer = net::Conn::from(peer);
+        let mut ping = [0; PING];
+        // The first measurement of the round trip.
+        within(peer.read(&mut ping)).await.unwrap();
+        until(|| is_idle(&tunnel)).await;
+        assert!(lock(&tunnel.0).outbox.has_writer());
+        for _ in 0..3 {
+            tick(&mut inbox).await;
+            inbox.rest(HOUR);
+            until(|| !lock(&tunnel.0).outbox.has_writer()).await;
+            // One that starts while the tunnel rests ends when it has sent.
+            tunnel.ping();
+            within(peer.read(&mut ping)).await.unwrap();
+            until(|| !lock(&tunnel.0).outbox.has_writer()).await;
+            assert!(is_idle(&tunnel));
+            // One that starts for a stream stays.
+            let stream = tunnel.open(StreamId(1), ServiceIndex(0)).unwrap();
+            stream.announce();
+            within(peer.read(&mut [0; 100])).await.unwrap();
+            until(|| is_idle(&tunnel)).await;
+            assert!(lock(&tunnel.0).outbox.has_writer());
+            drop(stream);
+            within(peer.read(&mut [0; 100])).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn frames_that_come_while_a_writer_ends_are_sent() {
+    task::block_on(async {
+        let (tunnel, mut inbox, peer) = tunnel();
+        let peer = net::Conn::from(peer);
+        let mut sent = 1;
+        tick(&mut inbox).await;
+        for _ in 0..1000 {
+            inbox.rest(HOUR);
+            // The writer, on another thread, is ending or not.
+            tunnel.ping();
+            sent += 1;
+        }
+        let mut came = 0;
+        while came < sent * PING {
+            came += within(peer.read(&mut [0; 1000])).await.unwrap();
+        }
+        assert_eq!(came, sent * PING);
+    });
+}
+
+#[test]
+fn a_tunnel_that_rests_ends_in_good_order() {
+    task::block_on(async {
+        let (tunnel, mut inbox, peer) = tunnel();
+        tick(&mut inbox).await;
+        inbox.rest(HOUR);
+        until(|| !lock(&tunnel.0).outbox.has_writer()).await;
+        tunnel.finish();
+        let end = async { while !matches!(inbox.next().await, Event::End(Ok(()))) {} };
+        within(end).await;
+        let peer = net::Conn::from(peer);
+        let mut bytes = [0; 100];
+        while within(peer.read(&mut bytes)).await.unwrap() > 0 {}
+        assert!(!lock(&tunnel.0).outbox.has_writer());
+    });
+}
+
+#[test]
+#[cfg(feature = "server")]
+fn a_notice_reaches_the_session_of_a_tunnel_that_may_not_read() {
+    task::block_on(async {
+        let (here, _peer) = sockets();
+        let policy = Policy::new(Version::One, PeerRole::Client, Duration::from_secs(60));
+        let (tunnel, mut inbox) = Tunnel::new(Arc::new(here.into()), Vec::new(), policy);
+        // As if a backlog were.
+        lock(&tunnel.0).full = 1;
+        assert!(future::poll_once(inbox.next()).await.is_none());
+        tunnel.notify();
+        tunnel.notify();
+        let event = within(inbox.next()).await;
+        assert!(matches!(event, Event::Notice));
+        assert!(
+            future::poll_once(inbox.next()).await.is_none(),
+            "one for both"
+        );
     });
 }
