@@ -48,7 +48,7 @@ impl ConnectionLimit {
     pub fn take(&self, ip: IpAddr) -> Option<Permit> {
         let mut counts = self.lock();
         if counts.of_address == 0 && counts.of_all == 0 {
-            return Some(Permit { _taken: None });
+            return Some(Permit::UNCOUNTED);
         }
         let network = network_of(ip);
         let of_this = counts.by_network.get(&network).copied().unwrap_or_default();
@@ -77,6 +77,11 @@ impl ConnectionLimit {
     fn lock(&self) -> MutexGuard<'_, ConnectionCounts> {
         self.0.lock()
     }
+}
+
+impl Permit {
+    /// The permit of a connection that is not counted.
+    pub const UNCOUNTED: Self = Self { _taken: None };
 }
 
 impl Drop for CountedConnection {

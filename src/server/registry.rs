@@ -13,7 +13,7 @@ use super::ports::{
     self, InheritedPort, OpenedPort, PortFailure, PortListener, PortQuota, PortRequest,
 };
 use super::settings::Settings;
-use super::users::LoginProof;
+use super::users::{Credentials, LoginProof};
 use crate::collections::{HashMap, HashSet};
 use crate::config::label::{ascii, label, value};
 use crate::config::Limits;
@@ -42,7 +42,9 @@ pub use snapshot::{ClientStats, SnapshotOrder, Totals};
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use subtle::ConstantTimeEq;
 
 /// Time that a visitor waits for a client that was connected recently.
 const RECONNECT_WAIT: Duration = Duration::from_secs(3);
@@ -170,6 +172,8 @@ struct RegisteredClient {
     /// Traffic of the client's tunnels that have ended.
     past_traffic: Traffic,
     proof: LoginProof,
+    /// Those of the latest tunnel, for the next ones to share.
+    credentials: Option<Arc<Credentials>>,
     /// The address that the latest tunnel came from.
     peer: SocketAddr,
     conflict: RegistrationConflict,
@@ -300,6 +304,26 @@ impl Registry {
             (Some(old), RejectCode::OtherClientConnected) => old.tunnels.clone(),
             (_, RejectCode::TooManyConnections) => client.open_tunnels().cloned().collect(),
             _ => Vec::new(),
+        }
+    }
+
+    /// Returns the credentials, shared with other tunnels of the client if they have the same.
+    pub fn share_credentials(&self, credentials: Credentials) -> Arc<Credentials> {
+        let inner = self.lock();
+        let client = inner.clients.get(&credentials.id);
+        let shared = client.and_then(|client| client.credentials.clone());
+        drop(inner);
+        let is_same = |shared: &Arc<Credentials>| {
+            shared.id == credentials.id && bool::from(shared.secret.ct_eq(&credentials.secret))
+        };
+        let shared = shared.filter(is_same);
+        shared.unwrap_or_else(|| Arc::new(credentials))
+    }
+
+    /// Keeps the credentials of a tunnel that has been registered.
+    pub fn keep_credentials(&self, credentials: &Arc<Credentials>) {
+        if let Some(client) = self.lock().clients.get_mut(&credentials.id) {
+            client.credentials = Some(credentials.clone());
         }
     }
 
@@ -803,6 +827,7 @@ impl RegistryState {
                 since: clock::time_of_day(),
                 past_traffic: Traffic::default(),
                 proof: login.proof,
+                credentials: None,
                 peer: login.peer,
                 conflict: RegistrationConflict::default(),
             })

@@ -49,6 +49,14 @@ pub enum LoginProof {
     Known,
 }
 
+/// The id and the secret that a client has logged in with.
+pub struct Credentials {
+    /// The client's id.
+    pub id: Box<str>,
+    /// The client's secret.
+    pub secret: Box<[u8]>,
+}
+
 /// A successful login.
 pub struct Admission {
     /// The limits of the client.

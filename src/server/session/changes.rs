@@ -9,6 +9,7 @@ use crate::wire::hello::ServiceSpec;
 use crate::wire::Version;
 use async_std::channel::Receiver;
 use futures_lite::future;
+use std::sync::atomic::Ordering;
 
 impl ServerSession {
     /// Asks the authAPI about changed services, one change at a time, while the tunnel goes on.
@@ -22,7 +23,12 @@ impl ServerSession {
                 .as_ref()
                 .map(|grant| grant.api.clone());
             let new = match &api {
-                Some(api) => match Box::pin(api.authorize(&self.id, &self.secret, &services)).await
+                Some(api) => match Box::pin(api.authorize(
+                    &self.credentials.id,
+                    &self.credentials.secret,
+                    &services,
+                ))
+                .await
                 {
                     AuthDecision::Granted(new) => Some(new),
                     AuthDecision::Denied => return self.reject_change(RejectCode::BadCredentials),
@@ -38,22 +44,21 @@ impl ServerSession {
                         if let Some(new) = new {
                             grant.prefixes = new;
                         }
-                        grant.prefixes.of(&self.id, services)
+                        grant.prefixes.of(&self.credentials.id, services)
                     }
                     // The configuration knows the client by now.
                     None => all_granted(services),
                 }
             };
             self.apply_change(granted).await;
-            let mut auth = self.auth();
-            auth.pending_changes = auth.pending_changes.saturating_sub(1);
+            self.pending_changes.fetch_sub(1, Ordering::SeqCst);
         }
         future::pending().await
     }
 
     /// Applies a client's changed services. If it may not have them, the tunnel drains.
     pub(super) async fn apply_change(&self, services: Vec<Option<ServiceSpec>>) {
-        let (id, peer) = (&self.id, self.peer);
+        let (id, peer) = (&self.credentials.id, self.peer);
         let registry = &self.state.registry;
         if self.state.stop.is_triggered() {
             let stays =
@@ -77,7 +82,9 @@ impl ServerSession {
             Ok(opened) => {
                 self.serve_ports(opened);
                 log::info!("services changed id={id} addr={peer}");
-                self.state.reannounce(id, Secret::new(&*self.secret)).await;
+                self.state
+                    .reannounce(id, Secret::new(&*self.credentials.secret))
+                    .await;
             }
             Err(code) => {
                 let why = self.reject_change(code);

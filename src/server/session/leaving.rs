@@ -12,6 +12,7 @@ use crate::wire::hello::{Hello, ServiceSpec};
 use crate::wire::Version;
 use futures_lite::future;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Time that a tunnel must be unused before it moves: a little more than the 2 s for which
@@ -44,7 +45,7 @@ impl ServerSession {
         log::debug!(
             "{}: a tunnel of {} arrived after the drain began",
             self.peer,
-            self.id
+            self.credentials.id
         );
         let checked = self.as_login(|login| self.state.registry.check_hosts(login, &services));
         if let Err(code) = checked {
@@ -82,10 +83,14 @@ impl ServerSession {
 
     /// Moves the tunnel to the child process.
     pub(super) async fn move_away(&self, moved: MovedTunnel, socket: OwnedFd) {
-        if !self.state.move_tunnel(&self.id, moved, socket).await {
+        if !self
+            .state
+            .move_tunnel(&self.credentials.id, moved, socket)
+            .await
+        {
             log::warn!(
                 "a tunnel of id={} is lost: the new process has ended",
-                self.id
+                self.credentials.id
             );
         }
     }
@@ -110,8 +115,8 @@ impl ServerSession {
         };
         let taken = inbox.take_conn()?;
         let hello = Hello {
-            id: self.id.clone(),
-            secret: self.secret.clone(),
+            id: self.credentials.id.clone(),
+            secret: self.credentials.secret.clone(),
             services,
             window: 0,
         };
@@ -144,7 +149,7 @@ impl ServerSession {
         let parked = future::poll_once(self.tunnel.park()).await;
         if parked.is_none() || !pause.is_zero() {
             self.state
-                .announce(&self.id, Secret::new(&*self.secret))
+                .announce(&self.credentials.id, Secret::new(&*self.credentials.secret))
                 .await;
         }
         loop {
@@ -167,12 +172,15 @@ impl ServerSession {
     pub(super) async fn try_move(&self, inbox: &mut Inbox) -> LeaveResult {
         if !inbox.is_movable() {
             self.tunnel.close();
-            self.state.release_if_done(&self.id).await;
+            self.state.release_if_done(&self.credentials.id).await;
             return LeaveResult::Closes;
         }
         // While a change of services is pending, the registration is not known.
-        let pending = self.auth().pending_changes > 0;
-        let registration = self.state.registry.registration(&self.id, &self.tunnel);
+        let pending = self.pending_changes.load(Ordering::SeqCst) > 0;
+        let registration = self
+            .state
+            .registry
+            .registration(&self.credentials.id, &self.tunnel);
         let Some(registration) = registration.filter(|_| !pending) else {
             self.tunnel.unpark();
             self.state.registry.notify_changed();
@@ -184,7 +192,10 @@ impl ServerSession {
         match self.take_tunnel(inbox, registration, ready) {
             Some(Ok((moved, socket))) => LeaveResult::Moves(moved, socket),
             Some(Err(e)) => {
-                log::warn!("moving a tunnel of id={} to the new process: {e}", self.id);
+                log::warn!(
+                    "moving a tunnel of id={} to the new process: {e}",
+                    self.credentials.id
+                );
                 self.tunnel.finish();
                 LeaveResult::Closes
             }

@@ -11,7 +11,7 @@ use super::login::{admit, all_granted, reject, Authenticated};
 use super::registry::{Login, Registration};
 use super::settings::Settings;
 use super::state::ServerState;
-use super::users::{Admission, LoginProof, LoginVerdict};
+use super::users::{Admission, Credentials, LoginProof, LoginVerdict};
 use super::{ports, visitor};
 use crate::handover::MovedTunnel;
 use crate::net::clock::Tick;
@@ -29,6 +29,7 @@ use log::Level;
 use std::future::{poll_fn, Future};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -79,7 +80,7 @@ pub async fn serve(
         rest,
         origin: TunnelOrigin::Client,
         handshake_guard,
-        held: (state.serving.begin(), Some(permit)),
+        held: (state.serving.begin(), permit),
     };
     start(state, settings, connection, authenticated).await;
 }
@@ -90,7 +91,9 @@ pub async fn adopt(state: Arc<ServerState>, moved: MovedTunnel, socket: Socket) 
     let (Some(hello), Ok(peer)) = (read_registration(&moved.hello), socket.peer_addr()) else {
         return log::warn!("a tunnel moved from another process is invalid and was closed");
     };
+    // It may be one too many.
     let permit = state.connection_limit.take(peer.ip());
+    let permit = permit.unwrap_or(Permit::UNCOUNTED);
     let settings = state.settings.get();
     let verdict = settings.users.check_login(&hello.id, &hello.secret);
     let authenticated = admit(&state, peer, hello, verdict).await;
@@ -140,8 +143,8 @@ struct Connection {
     held: Held,
 }
 
-/// What counts a tunnel's connection. One adopted from another process may be one too many.
-type Held = (TaskGuard, Option<Permit>);
+/// What counts a tunnel's connection.
+type Held = (TaskGuard, Permit);
 
 /// The origin of a tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,25 +198,29 @@ async fn start(
             if let Err(e) = conn.move_to(thread) {
                 return log::warn!("serving the tunnel of {peer}: {e}");
             }
+            let credentials = Credentials {
+                id: authenticated.id,
+                secret: authenticated.secret,
+            };
+            let credentials = state.registry.share_credentials(credentials);
             let (tunnel, inbox) = Tunnel::on(thread, conn, rest, policy);
             let session = ServerSession {
                 state,
                 peer,
-                id: authenticated.id,
-                secret: authenticated.secret,
+                credentials,
                 is_self_test: authenticated.admission.is_self_test,
+                pending_changes: AtomicU32::new(0),
                 auth_state: Mutex::new(AuthState {
                     settings,
                     admission: authenticated.admission,
                     api_grant,
-                    pending_changes: 0,
                 }),
                 tunnel,
             };
             let services = authenticated.services;
             if let Some(inbox) = session.join(services, inbox, origin, handshake_guard).await {
                 // A task of its own: nothing of the handshake stays in memory.
-                net::spawn_on(thread, session.run(inbox, held));
+                net::spawn_unboxed_on(thread, session.run(inbox, held));
             }
         }
         Err(LoginRejection::Silent) => log::debug!("{peer}: no hello of a tunnel arrived in time"),
@@ -251,10 +258,11 @@ async fn start(
 struct ServerSession {
     state: Arc<ServerState>,
     peer: SocketAddr,
-    id: Box<str>,
-    secret: Box<[u8]>,
+    credentials: Arc<Credentials>,
     /// Whether this is the session of the server's self test.
     is_self_test: bool,
+    /// Number of changes of services that wait for the authAPI.
+    pending_changes: AtomicU32,
     auth_state: Mutex<AuthState>,
     tunnel: Tunnel,
 }
@@ -265,8 +273,6 @@ struct AuthState {
     admission: Admission,
     /// Present if the authAPI has admitted the client.
     api_grant: Option<Box<ApiGrant>>,
-    /// Number of changes of services that wait for the authAPI.
-    pending_changes: usize,
 }
 
 /// What an authAPI has decided about a client.
@@ -291,12 +297,18 @@ struct Watch<'a> {
     pinged: Tick,
     /// Since when the tunnel has been closing without streams.
     drained: Option<Tick>,
-    /// Present if the authAPI has admitted the client.
-    review: Option<Box<Review<'a>>>,
-    /// The time to move to another process. Present once this process stops.
-    leaving: Option<BoxFuture<'a, ()>>,
     /// Whether the tunnel can move, and has not begun to.
     may_leave: bool,
+    /// In a box: most sessions wait for nothing else.
+    rare: Option<Box<RareWaits<'a>>>,
+}
+
+#[derive(Default)]
+struct RareWaits<'a> {
+    /// The time to move to another process. Present once this process stops.
+    leaving: Option<BoxFuture<'a, ()>>,
+    /// Present if the authAPI has admitted the client.
+    review: Option<Review<'a>>,
 }
 
 /// The authAPI's decisions about changes of services.
@@ -336,7 +348,7 @@ impl ServerSession {
             (auth.settings.clone(), limits, admission.proof())
         };
         act(&Login {
-            id: &self.id,
+            id: &self.credentials.id,
             limits: &limits,
             settings: &settings,
             proof,
@@ -352,7 +364,7 @@ impl ServerSession {
         origin: TunnelOrigin,
         handshake_guard: Option<TaskGuard>,
     ) -> Option<Inbox> {
-        let (id, peer, registry) = (&self.id, self.peer, &self.state.registry);
+        let (id, peer, registry) = (&self.credentials.id, self.peer, &self.state.registry);
         if self.state.stop.is_triggered() {
             Box::pin(self.reject_after_stop(services, inbox, origin)).await;
             drop(handshake_guard);
@@ -370,7 +382,10 @@ impl ServerSession {
             }
         };
         match joined {
-            Ok(opened) => self.serve_ports(opened),
+            Ok(opened) => {
+                registry.keep_credentials(&self.credentials);
+                self.serve_ports(opened);
+            }
             Err(code) => {
                 self.auth().admission.end_lease();
                 self.state.counters.refused(code);
@@ -417,16 +432,19 @@ impl ServerSession {
 
     fn watch(&self) -> Watch<'_> {
         let reviews = self.auth().api_grant.is_some();
-        let review = reviews.then(|| {
+        let rare = reviews.then(|| {
             let (changes, queue) = channel::bounded(MAX_CHANGES);
-            let decisions = Box::pin(self.review_changes(queue));
-            Box::new(Review { changes, decisions })
+            let review = Some(Review {
+                changes,
+                decisions: Box::pin(self.review_changes(queue)),
+            });
+            let leaving = None;
+            Box::new(RareWaits { leaving, review })
         });
         Watch {
             pinged: Tick::now(),
             drained: None,
-            review,
-            leaving: None,
+            rare,
             // Only GT/1 tunnels move: other clients reconnect when asked to.
             may_leave: self.tunnel.version() == Version::One && !self.is_self_test,
         }
@@ -434,7 +452,7 @@ impl ServerSession {
 
     /// Closes a tunnel that has ended, or moves it.
     async fn end(&self, inbox: Inbox, end: TunnelEnd) {
-        let (id, peer) = (&self.id, self.peer);
+        let (id, peer) = (&self.credentials.id, self.peer);
         let why = match end {
             TunnelEnd::Ended(why) => {
                 self.tunnel.finish();
@@ -464,7 +482,7 @@ impl ServerSession {
         &self,
         services: Vec<Option<ServiceSpec>>,
     ) -> Result<Vec<ports::OpenedPort>, RejectCode> {
-        let (id, registry) = (&self.id, &self.state.registry);
+        let (id, registry) = (&self.credentials.id, &self.state.registry);
         let join =
             |services| self.as_login(|login| registry.register(login, services, &self.tunnel));
         let code = match join(services.clone()) {
@@ -485,11 +503,16 @@ impl ServerSession {
         join(services)
     }
 
+    fn wait_to_move<'a>(&'a self, watch: &mut Watch<'a>, pause: Duration) {
+        let rare = watch.rare.get_or_insert_default();
+        rare.leaving = Some(Box::pin(self.wait_movable(pause)));
+    }
+
     /// Looks at what may have changed at the server: its settings, and whether it stops. The error
     /// says why the tunnel must end.
     fn look_around<'a>(&'a self, watch: &mut Watch<'a>) -> Result<(), &'static str> {
         if self.state.stop.is_triggered() && std::mem::take(&mut watch.may_leave) {
-            watch.leaving = Some(Box::pin(self.wait_movable(Duration::ZERO)));
+            self.wait_to_move(watch, Duration::ZERO);
         }
         let newer = self.state.settings.newer(&self.auth().settings);
         let Some(settings) = newer.filter(|_| !self.is_self_test) else {
@@ -504,7 +527,9 @@ impl ServerSession {
 
     /// Checks the client against changed settings. The error says why it may no longer connect.
     fn reauthorize(&self, settings: Arc<Settings>) -> Result<(), &'static str> {
-        let verdict = settings.users.check_login(&self.id, &self.secret);
+        let verdict = settings
+            .users
+            .check_login(&self.credentials.id, &self.credentials.secret);
         let mut auth = self.auth();
         auth.settings = settings;
         match verdict {
@@ -525,13 +550,13 @@ impl ServerSession {
         let speed = auth.admission.limits.speed;
         drop(auth);
         self.tunnel.end_rest();
-        self.state.rate_limits.for_user(&self.id, speed);
+        self.state.rate_limits.for_user(&self.credentials.id, speed);
         let held = self.as_login(|login| self.state.registry.enforce(login));
         if let Err(code) = held {
             log::warn!(
                 "the new configuration does not allow what id={} has registered; its tunnels \
                  drain: {code}",
-                self.id
+                self.credentials.id
             );
         }
         Ok(())
@@ -551,12 +576,15 @@ impl ServerSession {
                 step => return Poll::Ready(step),
             }
         }
-        let leaving = watch.leaving.as_mut();
+        let Some(rare) = &mut watch.rare else {
+            return Poll::Pending;
+        };
+        let leaving = rare.leaving.as_mut();
         if leaving.is_some_and(|leaving| leaving.as_mut().poll(cx).is_ready()) {
-            watch.leaving = None;
+            rare.leaving = None;
             return Poll::Ready(EventStep::Move);
         }
-        match &mut watch.review {
+        match &mut rare.review {
             Some(review) => review.decisions.as_mut().poll(cx).map(EventStep::End),
             None => Poll::Pending,
         }
@@ -573,12 +601,12 @@ impl ServerSession {
             EventStep::Next => {}
             EventStep::End(why) => return Some(TunnelEnd::Ended(why)),
             EventStep::Apply(services) => self.apply_change(services).await,
-            EventStep::Release => self.state.release_if_done(&self.id).await,
+            EventStep::Release => self.state.release_if_done(&self.credentials.id).await,
             EventStep::Move => match self.try_move(inbox).await {
                 LeaveResult::Moves(moved, socket) => return Some(TunnelEnd::Moves(moved, socket)),
                 LeaveResult::Closes => self.state.registry.notify_changed(),
                 LeaveResult::Stays => {
-                    watch.leaving = Some(Box::pin(self.wait_movable(MOVE_RETRY_INTERVAL)));
+                    self.wait_to_move(watch, MOVE_RETRY_INTERVAL);
                 }
             },
         }
@@ -589,18 +617,18 @@ impl ServerSession {
     fn handle<'a>(&'a self, event: Event, inbox: &mut Inbox, watch: &mut Watch<'a>) -> EventStep {
         let registry = &self.state.registry;
         match event {
-            Event::Ping if registry.is_current(&self.id, &self.tunnel) => {
+            Event::Ping if registry.is_current(&self.credentials.id, &self.tunnel) => {
                 self.tunnel.signal(Signal::Ping);
             }
             Event::Ping => self.tunnel.signal(Signal::Close),
             Event::Services(Some(hello)) => {
-                if hello.id != self.id || hello.secret != self.secret {
+                if hello.id != self.credentials.id || hello.secret != self.credentials.secret {
                     return EventStep::End(self.reject_change(RejectCode::BadCredentials));
                 }
-                match &watch.review {
+                match watch.rare.as_ref().and_then(|rare| rare.review.as_ref()) {
                     None => return EventStep::Apply(all_granted(hello.services)),
                     Some(review) if review.changes.try_send(hello.services).is_ok() => {
-                        self.auth().pending_changes += 1;
+                        self.pending_changes.fetch_add(1, Ordering::SeqCst);
                     }
                     Some(_) => {
                         return EventStep::End(self.reject_change(RejectCode::TooManyOptions))
@@ -627,10 +655,10 @@ impl ServerSession {
                         return EventStep::End(why.to_owned());
                     }
                 }
-                if !stopped && registry.is_retry_due(&self.id) {
+                if !stopped && registry.is_retry_due(&self.credentials.id) {
                     self.serve_ports(self.as_login(|login| registry.retry_ports(login)));
                 }
-                if !registry.misses_ports(&self.id) {
+                if !registry.misses_ports(&self.credentials.id) {
                     inbox.rest(next_check);
                 }
             }
@@ -694,10 +722,14 @@ impl ServerSession {
     /// Accepts visitors on the client's ports.
     fn serve_ports(&self, opened: Vec<ports::OpenedPort>) {
         for port in opened {
-            log::info!("Listening TCP id={} addr={}", self.id, port.listener.addr());
+            log::info!(
+                "Listening TCP id={} addr={}",
+                self.credentials.id,
+                port.listener.addr()
+            );
             net::spawn(visitor::accept_port(
                 self.state.clone(),
-                self.id.clone(),
+                self.credentials.id.clone(),
                 port,
             ));
         }
@@ -712,7 +744,7 @@ impl ServerSession {
         timeout(CLOSE_TIMEOUT, flushed).await;
         if orderly {
             let most = self.auth().admission.limits.connections;
-            let linger = self.state.lingering.begin(&self.id, most);
+            let linger = self.state.lingering.begin(&self.credentials.id, most);
             let reading = inbox.conn().linger_for(DELIVERY_TIMEOUT, usize::MAX);
             linger.is_over.or(reading).await;
         } else {
