@@ -8,10 +8,8 @@ mod common;
 use common::ports::free_port;
 use common::service::{assert_echo, assert_echo_at, echo};
 use common::visitor::connect;
-use common::{eventually, words};
-use gt::cli::{self, Command};
+use common::{eventually, role};
 use gt::client::{self, Client};
-use gt::config::RoleConfig;
 use gt::handover::Inherited;
 use gt::server::{self, Server};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -43,14 +41,6 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-fn role(line: &str) -> RoleConfig {
-    let argv: Vec<String> = words(line).into_iter().map(str::to_owned).collect();
-    match cli::parse(&argv) {
-        Ok(Command::Run(mut roles)) => roles.remove(0),
-        _ => panic!("these are the flags of one role: {line}"),
-    }
-}
 
 /// Returns the allocations for each of `times` during `work`: the minimum of a few tries, since a
 /// busy machine only adds some.

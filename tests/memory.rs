@@ -7,9 +7,7 @@ mod common;
 
 use common::peer::{gt1, gt2, ID_ALONE};
 use common::ports::free_port;
-use common::{eventually, words};
-use gt::cli::{self, Command};
-use gt::config::RoleConfig;
+use common::{eventually, role};
 use gt::handover::Inherited;
 use gt::server::{Server, ServerPlan};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -50,6 +48,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// The time after which tunnels rest, and a little more. It is an eighth of the server's timeout.
+const REST: Duration = Duration::from_millis(2500);
 /// Clients of one measurement. With all tunnels, tables that double in size are almost full.
 const CLIENTS: usize = 500;
 /// Tunnels of each client that has several.
@@ -58,14 +58,6 @@ const TUNNELS: usize = 4;
 const CLIENT_BYTES: usize = 3 * 1024;
 /// Memory of each further tunnel.
 const TUNNEL_BYTES: usize = 1024;
-
-fn role(line: &str) -> RoleConfig {
-    let argv: Vec<String> = words(line).into_iter().map(str::to_owned).collect();
-    match cli::parse(&argv) {
-        Ok(Command::Run(mut roles)) => roles.remove(0),
-        _ => panic!("these are the flags of one role: {line}"),
-    }
-}
 
 /// Opens a tunnel and waits until the server is ready.
 fn open(server: SocketAddr, wire: u8, client: usize) -> TcpStream {
@@ -89,11 +81,11 @@ fn open(server: SocketAddr, wire: u8, client: usize) -> TcpStream {
     tunnel
 }
 
-/// Returns the bytes that are allocated when nothing changes any more.
-fn settled() -> usize {
+/// Returns the bytes that are allocated when they do not change any more within `time`.
+fn settled(time: Duration) -> usize {
     let mut before = 0;
     eventually("the memory to settle", || {
-        std::thread::sleep(Duration::from_millis(2500));
+        std::thread::sleep(time);
         let now = BYTES.load(Ordering::Relaxed);
         (std::mem::replace(&mut before, now) == now).then_some(now)
     })
@@ -103,7 +95,6 @@ fn settled() -> usize {
 fn a_waiting_client_takes_three_kib_and_each_further_tunnel_one() {
     for wire in [1, 2] {
         let port = free_port();
-        // A timeout by which tunnels rest after two seconds.
         let server = role(&format!(
             "gt server -addr 127.0.0.1:{port} -allowAnyClient -timeout 16s -connections {TUNNELS}"
         ));
@@ -117,15 +108,15 @@ fn a_waiting_client_takes_three_kib_and_each_further_tunnel_one() {
         let server = Server::start(plan.expect("listen")).expect("start");
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         drop(open(addr, wire, 0));
-        let empty = settled();
+        let empty = settled(REST / 5);
         let clients: Vec<_> = (0..CLIENTS)
             .map(|client| open(addr, wire, client))
             .collect();
-        let first = settled();
+        let first = settled(REST);
         let further: Vec<_> = (0..CLIENTS * (TUNNELS - 1))
             .map(|number| open(addr, wire, number % CLIENTS))
             .collect();
-        let all = settled();
+        let all = settled(REST);
         let client = (first - empty) / CLIENTS;
         let tunnel = (all - first) / further.len();
         println!("GT/{wire}: {client} bytes for a client, {tunnel} for each further tunnel");

@@ -71,10 +71,10 @@ pub struct Policy {
     pub version: Version,
     /// Maximum bytes in a stream's backlog before the inbox of GT/1 stops reading; one more read of
     /// 128 KiB may follow. Unlimited in GT/2, where the stream's window bounds it.
-    pub backlog: usize,
+    pub backlog: u32,
     /// Maximum bytes in all backlogs of the tunnel. In GT/2 the inbox does not stop at it: the
     /// stream whose reader has taken nothing for the longest time is cut off.
-    pub backlogs: usize,
+    pub backlogs: u32,
     /// How far receive windows may grow.
     pub growth: Growth,
     /// Bytes that may be sent on a stream opened here before the peer gives credit.
@@ -115,7 +115,7 @@ impl Policy {
         let (backlog, backlogs) = match version {
             Version::One => (256 * 1024, 4 * 1024 * 1024),
             // More than the reserve: full windows also hold their first sizes.
-            Version::Two => (usize::MAX, 8 * 1024 * 1024),
+            Version::Two => (u32::MAX, 8 * 1024 * 1024),
         };
         Self {
             version,
@@ -279,7 +279,7 @@ impl Tunnel {
         } else {
             0
         };
-        open.then(|| state.streams.len().saturating_sub(state.answered) + stalled)
+        open.then(|| state.streams.len().saturating_sub(state.answered as usize) + stalled)
     }
 
     /// Whether new streams should prefer another tunnel: the peer is late with a sign of life, or

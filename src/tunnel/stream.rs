@@ -75,7 +75,7 @@ impl Stream {
                 if !std::mem::replace(&mut stream.finished, true) && !stream.has_ended() {
                     state.outbox.push(Header::Finish { stream_id });
                 }
-                state.answered += usize::from(stream.becomes_answered());
+                state.answered += u32::from(stream.becomes_answered());
             }
         });
         true
@@ -316,7 +316,7 @@ impl Stream {
             let before = stream.waiting();
             let result = poll(stream);
             let taken = before - stream.waiting();
-            let relieved = stream.full && stream.waiting() <= state.policy.backlog / 2;
+            let relieved = stream.full && stream.waiting() <= state.policy.backlog as usize / 2;
             stream.full &= !relieved;
             state.relieve(taken, relieved);
             if taken > 0 {

@@ -23,8 +23,8 @@ const ROUND_TRIP_LIFETIME: Duration = Duration::from_secs(1);
 
 /// The parts of [`Policy`] that are needed after the tunnel has been set up.
 pub(super) struct PolicyLimits {
-    pub backlog: usize,
-    pub backlogs: usize,
+    pub backlog: u32,
+    pub backlogs: u32,
     pub credit: u32,
 }
 
@@ -53,11 +53,11 @@ pub(super) struct TunnelState {
     /// Bytes carried at the last round-trip measurement.
     pub measured: u64,
     /// Number of streams whose opener is the only end that has not ended its direction.
-    pub answered: usize,
+    pub answered: u32,
     /// Number of streams whose visitor has ended its direction in GT/1, which cannot tell the peer.
-    pub ending: usize,
+    pub ending: u32,
     /// Number of streams whose backlog is full and may grow.
-    pub full: usize,
+    pub full: u32,
     /// Bytes in all backlogs.
     pub waiting: usize,
     /// When the writer last took something to send.
@@ -159,14 +159,14 @@ impl TunnelState {
     /// Notes that the visitor of a stream has ended its direction.
     pub fn visitor_ended(&mut self, stream_id: StreamId) {
         if let Some(stream) = self.streams.get_mut(stream_id) {
-            self.ending += usize::from(!std::mem::replace(&mut stream.ending, true));
+            self.ending += u32::from(!std::mem::replace(&mut stream.ending, true));
             self.park_if_due();
         }
     }
 
     /// Parks the tunnel if that is due, before the next visitor comes.
     pub fn park_if_due(&mut self) {
-        if self.ending < self.streams.len() {
+        if (self.ending as usize) < self.streams.len() {
             return;
         }
         if self.parking == Parking::Due {
@@ -299,8 +299,8 @@ impl TunnelState {
             return;
         };
         self.relieve(stream.waiting(), stream.full);
-        self.answered -= usize::from(stream.answered_whole);
-        self.ending -= usize::from(stream.ending);
+        self.answered -= u32::from(stream.answered_whole);
+        self.ending -= u32::from(stream.ending);
         if let Some(budget) = &mut self.budget {
             budget.end(&stream.window);
         }
@@ -315,16 +315,21 @@ impl TunnelState {
         }
     }
 
+    /// Whether the backlogs together are longer than they may be.
+    fn is_crowded(&self) -> bool {
+        self.waiting > self.policy.backlogs as usize
+    }
+
     /// Whether the inbox must not read.
     pub fn is_stalled(&self) -> bool {
-        self.version == Version::One && (self.full > 0 || self.waiting > self.policy.backlogs)
+        self.version == Version::One && (self.full > 0 || self.is_crowded())
     }
 
     /// Notes that `taken` bytes have left a backlog. `relieved`: it was full and no longer is.
     pub fn relieve(&mut self, taken: usize, relieved: bool) {
         let stalled = self.is_stalled();
         self.waiting = self.waiting.saturating_sub(taken);
-        self.full = self.full.saturating_sub(usize::from(relieved));
+        self.full = self.full.saturating_sub(u32::from(relieved));
         if stalled && !self.is_stalled() {
             self.wake_inbox();
         }
@@ -337,7 +342,7 @@ impl TunnelState {
         } else {
             STUCK_ALONE_TIMEOUT
         };
-        let crowded = self.version == Version::One && self.waiting > self.policy.backlogs;
+        let crowded = self.version == Version::One && self.is_crowded();
         for stream in self.streams.values_mut() {
             if stream.has_lost_sink() {
                 stream.end(CloseReason::Refused);
@@ -364,10 +369,10 @@ impl TunnelState {
                 self.traffic.count_received(all);
             }
             let before = stream.waiting();
-            let filled = stream.deliver(pieces, last, now, self.policy.backlog);
+            let filled = stream.deliver(pieces, last, now, self.policy.backlog as usize);
             let more = stream.waiting() - before;
             self.waiting += more;
-            self.full += usize::from(filled);
+            self.full += u32::from(filled);
             let Some(budget) = &mut self.budget else {
                 return;
             };
@@ -379,7 +384,7 @@ impl TunnelState {
                 self.outbox.push(Header::Credit { stream_id, bytes });
                 self.measure();
             }
-            if self.waiting > self.policy.backlogs {
+            if self.is_crowded() {
                 self.shed(now);
             }
         }
@@ -412,7 +417,7 @@ impl TunnelState {
     pub fn ended_by_peer(&mut self, stream_id: StreamId, why: CloseReason) {
         if let Some(stream) = self.streams.get_mut(stream_id) {
             stream.end(why);
-            self.answered += usize::from(stream.becomes_answered());
+            self.answered += u32::from(stream.becomes_answered());
             // The backlog cannot grow any more, so no other stream has to wait for it.
             let relieved = std::mem::take(&mut stream.full);
             self.relieve(0, relieved);

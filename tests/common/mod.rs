@@ -37,6 +37,8 @@ pub mod visitor;
 pub mod webrtc;
 pub mod websocket;
 
+use ::gt::cli::{self, Command};
+use ::gt::config::RoleConfig;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -77,4 +79,13 @@ pub fn words(line: &str) -> Vec<&str> {
     line.split_whitespace()
         .map(|word| if word == "\"\"" { "" } else { word })
         .collect()
+}
+
+/// Parses the command line of one role, for tests that run it in their own process.
+pub fn role(line: &str) -> RoleConfig {
+    let argv: Vec<String> = words(line).into_iter().map(str::to_owned).collect();
+    match cli::parse(&argv) {
+        Ok(Command::Run(mut roles)) => roles.remove(0),
+        _ => panic!("these are the flags of one role: {line}"),
+    }
 }

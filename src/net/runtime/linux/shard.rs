@@ -205,7 +205,7 @@ impl Shard {
         for event in events {
             let flags = event.flags;
             let key = SourceKey::from_event(event.data.u64());
-            let state = self.sources.lock().get(key.number).cloned();
+            let state = self.sources.lock().get(key.number()).cloned();
             // The socket may be closed already; no source has the key of other threads.
             if let Some((_, state)) = state.filter(|(of, _)| *of == key.generation) {
                 state.add(readiness_of(flags));

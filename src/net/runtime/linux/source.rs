@@ -51,7 +51,7 @@ struct Place {
 #[derive(Clone, Copy)]
 pub(super) struct SourceKey {
     /// Its number in the shard's table.
-    pub number: usize,
+    number: u32,
     /// Tells it from others that had or will have the number: an event may come late.
     pub generation: u32,
 }
@@ -61,16 +61,17 @@ impl SourceKey {
     pub fn from_event(data: u64) -> Self {
         // The halves of the number.
         let (number, generation) = (data as u32, (data >> 32) as u32);
-        Self {
-            number: usize::try_from(number).unwrap_or(usize::MAX),
-            generation,
-        }
+        Self { number, generation }
     }
 
     fn data(self) -> epoll::EventData {
-        // A process has fewer than 2^32 descriptors.
-        let data = u64::from(self.generation) << 32 | self.number as u64;
+        let data = u64::from(self.generation) << 32 | u64::from(self.number);
         epoll::EventData::new_u64(data)
+    }
+
+    /// Returns the number in the shard's table.
+    pub fn number(self) -> usize {
+        self.number as usize
     }
 }
 
@@ -79,12 +80,14 @@ impl Place {
         static GENERATION: AtomicU32 = AtomicU32::new(0);
         let generation = GENERATION.fetch_add(1, Ordering::Relaxed);
         let number = shard.sources.lock().insert((generation, state.clone()));
+        // A process has fewer than 2^32 descriptors.
+        let number = number as u32;
         let key = SourceKey { number, generation };
         Self { shard, key }
     }
 
     fn remove(self) {
-        let state = self.shard.sources.lock().remove(self.key.number);
+        let state = self.shard.sources.lock().remove(self.key.number());
         // Its wakers may drop tasks, and with them other sources.
         drop(state);
     }
