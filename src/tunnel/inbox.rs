@@ -59,6 +59,8 @@ pub struct Inbox {
     tunnel: Tunnel,
     conn: Arc<Conn>,
     reading: ReadState,
+    /// Whether [`Event::Notice`] is the next event.
+    noticed: bool,
     /// In a box: tunnels that only wait have none.
     events: Option<Box<VecDeque<Event>>>,
     /// Whether the last read was long and brought nothing but payload.
@@ -113,6 +115,7 @@ impl Inbox {
             tunnel,
             conn,
             reading: ReadState::Begin(already.into()),
+            noticed: false,
             events: None,
             bulk: false,
             timer: Timer::after(tick),
@@ -291,8 +294,7 @@ impl Inbox {
             return Poll::Ready(());
         }
         if std::mem::take(&mut state.notified) {
-            drop(state);
-            self.push_event(Event::Notice);
+            self.noticed = true;
             return Poll::Ready(());
         }
         match &state.inbox {
@@ -338,9 +340,8 @@ impl Inbox {
     }
 
     fn has_events(&self) -> bool {
-        self.events
-            .as_ref()
-            .is_some_and(|events| !events.is_empty())
+        let events = self.events.as_ref();
+        self.noticed || events.is_some_and(|events| !events.is_empty())
     }
 
     fn push_event(&mut self, event: Event) {
@@ -348,6 +349,9 @@ impl Inbox {
     }
 
     fn pop_event(&mut self) -> Option<Event> {
+        if std::mem::take(&mut self.noticed) {
+            return Some(Event::Notice);
+        }
         self.events.as_mut()?.pop_front()
     }
 

@@ -3,8 +3,9 @@
 //!
 //! A [`Tunnel`] is the handle that streams and sessions share; its state is behind one lock that is
 //! never held across an await. Two tasks drive it: the session polls the [`Inbox`], which reads
-//! frames and delivers payloads, and a writer sends the frames that wait in the outbox. A tunnel
-//! that only waits rests ([`Inbox::rest`]), and has no writer then.
+//! frames and delivers payloads, and a writer sends the frames that wait in the outbox. Before the
+//! first stream, and while the tunnel rests ([`Inbox::rest`]), the writer ends when it has nothing to
+//! send.
 //!
 //! GT/1 has no windows. A stream whose reader does not take its bytes has a bounded backlog; while
 //! one is full, the inbox does not read. A reader that takes nothing for [`STUCK_TIMEOUT`] while

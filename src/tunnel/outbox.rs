@@ -1,5 +1,5 @@
 //! The sending half of a tunnel. Streams append frames; one writer sends all of them in one system
-//! call, while more are appended. A tunnel that rests has no writer: the next frame starts one.
+//! call, while more are appended. A tunnel that only waits has no writer: the next frame starts one.
 
 use super::buffer::{Buffer, ROOM};
 use super::pacer::{self, Pacer};
@@ -228,7 +228,7 @@ impl Outbox {
     pub fn rest(&mut self) {
         self.scheduler.tidy();
         if self.writer == WriterState::Idle {
-            // It finds that the tunnel rests, and ends.
+            // It finds that nothing is likely to be sent soon, and ends.
             self.wake();
         }
     }
@@ -273,9 +273,9 @@ impl Outbox {
         self.gathered.len() > FLOODED
     }
 
-    /// Takes all frames that wait. While there are none, keeps the waker, or ends the writer of a
-    /// tunnel that `rests`.
-    pub fn poll_take(&mut self, cx: &mut Context<'_>, rests: bool) -> Poll<Drained> {
+    /// Takes all frames that wait. While there are none, keeps the waker, or, unless the tunnel is
+    /// `warm`, ends the writer.
+    pub fn poll_take(&mut self, cx: &mut Context<'_>, warm: bool) -> Poll<Drained> {
         if self.end == OutboxEnd::Broken {
             return Poll::Ready(Drained::Broken);
         }
@@ -286,9 +286,9 @@ impl Outbox {
         if self.end == OutboxEnd::Flush {
             return Poll::Ready(Drained::End);
         }
-        if rests {
+        if !warm {
             (self.writer, self.waker) = (WriterState::None, None);
-            return Poll::Ready(Drained::Rest);
+            return Poll::Ready(Drained::Nothing);
         }
         self.writer = WriterState::Idle;
         self.keep_waker(cx);
@@ -306,13 +306,14 @@ impl Outbox {
 /// What the writer takes from the outbox.
 pub(super) enum Drained {
     Frames(Buffer),
-    /// Nothing, and the tunnel rests.
-    Rest,
+    /// Nothing, and the writer ends.
+    Nothing,
     End,
     Broken,
 }
 
-/// The future that sends the frames of the outbox. It ends with the tunnel, or while that rests.
+/// The future that sends the frames of the outbox. It ends with the tunnel, or
+/// while that only waits.
 pub(super) struct OutboxWriter {
     tunnel: Arc<TunnelShared>,
     conn: Arc<Conn>,
@@ -334,8 +335,8 @@ enum WriteStep {
 
 /// Why a writer has ended without an error.
 enum WriterEnd {
-    /// The tunnel rests.
-    Rest,
+    /// Nothing is likely to be sent soon.
+    Nothing,
     /// All frames are sent, and the socket is shut down for writing.
     Shutdown,
 }
@@ -406,9 +407,9 @@ impl OutboxWriter {
                     ready!(self.conn.poll_flush(cx))?;
                     let mut state = lock(&self.tunnel);
                     let was_flooded = state.outbox.is_flooded();
-                    let rests = state.rests;
-                    let taken = state.outbox.poll_take(cx, rests);
-                    let is_idle = matches!(taken, Poll::Pending | Poll::Ready(Drained::Rest));
+                    let warm = state.warm;
+                    let taken = state.outbox.poll_take(cx, warm);
+                    let is_idle = matches!(taken, Poll::Pending | Poll::Ready(Drained::Nothing));
                     // A stream that sends admits the next one, so MAX_SENDERS are enough to keep
                     // the outbox full. With nothing to send, the admitted ones may have ended
                     // silently, so all may try.
@@ -426,7 +427,7 @@ impl OutboxWriter {
                                 state.wake_inbox();
                             }
                         }
-                        Drained::Rest => return Poll::Ready(Ok(WriterEnd::Rest)),
+                        Drained::Nothing => return Poll::Ready(Ok(WriterEnd::Nothing)),
                         Drained::End => self.step = WriteStep::Shutdown,
                         Drained::Broken => {
                             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
@@ -476,7 +477,7 @@ impl Future for OutboxWriter {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let polled = self.poll_send(cx);
-        if matches!(polled, Poll::Ready(Ok(WriterEnd::Rest))) {
+        if matches!(polled, Poll::Ready(Ok(WriterEnd::Nothing))) {
             return Poll::Ready(());
         }
         let mut state = lock(&self.tunnel);

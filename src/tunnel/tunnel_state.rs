@@ -66,6 +66,8 @@ pub(super) struct TunnelState {
     pub inbox: Option<Waker>,
     /// Whether the inbox checks no deadlines of streams for now; see [`Self::end_rest`].
     pub rests: bool,
+    /// Whether streams have been open since the tunnel last rested, so that more are likely.
+    pub warm: bool,
     /// Whether the inbox is to return a notice.
     pub notified: bool,
     pub parking: Parking,
@@ -104,6 +106,7 @@ impl TunnelState {
             sent: Tick::now(),
             inbox: None,
             rests: false,
+            warm: false,
             notified: false,
             parking: Parking::None,
             parker: None,
@@ -195,6 +198,7 @@ impl TunnelState {
 
     /// Gives back the memory that a tunnel without streams does not need.
     pub fn rest(&mut self) {
+        self.warm = false;
         self.streams.tidy();
         self.outbox.rest();
     }
@@ -244,6 +248,7 @@ impl TunnelState {
     /// ping; in GT/1 its kernel has to acknowledge the stream's first bytes.
     pub fn begin_stream(&mut self) {
         let now = Moment::now();
+        self.warm = true;
         self.end_rest();
         if self.liveness.begin_stream(now) {
             if self.version == Version::Two {
@@ -441,7 +446,7 @@ impl TunnelState {
         }
         self.streams.insert(stream_id, stream);
         self.traffic.count_stream();
-        self.rests = false;
+        (self.rests, self.warm) = (false, true);
         true
     }
 }

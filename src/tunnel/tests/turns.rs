@@ -93,7 +93,7 @@ impl Crowd {
         let mut state = lock(&self.tunnel.0);
         let taken = state
             .outbox
-            .poll_take(&mut Context::from_waker(Waker::noop()), false);
+            .poll_take(&mut Context::from_waker(Waker::noop()), true);
         let Poll::Ready(Drained::Frames(frames)) = taken else {
             panic!("there is nothing");
         };
