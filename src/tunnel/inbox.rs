@@ -61,7 +61,8 @@ pub struct Inbox {
     reading: ReadState,
     /// Whether [`Event::Notice`] is the next event.
     noticed: bool,
-    /// In a box: tunnels that only wait have none.
+    // In a box: tunnels that only wait have none.
+    #[allow(clippy::box_collection)]
     events: Option<Box<VecDeque<Event>>>,
     /// Whether the last read was long and brought nothing but payload.
     bulk: bool,

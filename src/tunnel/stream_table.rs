@@ -7,8 +7,10 @@ use crate::wire::frame::StreamId;
 /// Room for streams that is kept when the last one has ended.
 const KEPT: usize = 16;
 
-/// The streams of one tunnel. In a box, since most tunnels have none most of the time.
+/// The streams of one tunnel.
 #[derive(Default)]
+// In a box: most tunnels have none most of the time.
+#[allow(clippy::box_collection)]
 pub(super) struct StreamTable(Option<Box<HashMap<StreamId, StreamState>>>);
 
 impl StreamTable {
