@@ -4,9 +4,11 @@
 //! having emptied the socket, and the next read first waits for an event. The same applies to short
 //! writes.
 
-use super::kernel::{self, TcpStream};
+#[cfg(feature = "server")]
+use super::kernel::AsFd;
 #[cfg(any(feature = "server", test))]
-use super::kernel::{AsFd, OwnedFd};
+use super::kernel::OwnedFd;
+use super::kernel::{self, TcpStream};
 use super::runtime::{Interest, PollSource, Readiness, ShardId};
 use super::Delivery;
 use futures_lite::{AsyncRead, AsyncWrite};
