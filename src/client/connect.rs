@@ -20,6 +20,9 @@ const MAX_STREAMS: u32 = 16 * 1024;
 /// Time that a server has to answer a GT/2 hello before GT/1 is tried (docs/wire.md, "Version
 /// detection").
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time that a server has to answer a hello after the client was told to stop. Once the hello is on its
+/// way, the server may open streams for visitors in the tunnel, which would be cut without this.
+const STOPPING_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time that another program has to complete the line that tells its protocol.
 const LINE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -97,20 +100,43 @@ pub async fn connect(
     version: Version,
     id: u32,
 ) -> Result<(Inbox, Tunnel, Arc<Services>), ConnectFailure> {
+    let reached = context.stop.or(reach(context, remote)).await;
+    let conn = reached.unwrap_or(Err(ConnectFailure::Stopped))?;
+    // The client does not end meanwhile.
+    let _serving = context.serving.begin();
+    let stopping = async {
+        context.stop.wait().await;
+        Timer::after(STOPPING_TIMEOUT).await;
+        Err(ConnectFailure::Stopped)
+    };
+    future::or(introduce(context, conn, version, id), stopping).await
+}
+
+/// Opens the connection to a server.
+async fn reach(context: &ClientContext, remote: &Remote) -> Result<Conn, ConnectFailure> {
     let patience = context.remote_timeout;
     let socket = net::dial(&remote.host, remote.port, patience)
         .await
         .map_err(ConnectFailure::Unreachable)?;
-    let conn = if remote.tls {
-        let handshake = async {
-            let connecting = context.tls.connector().map_err(ConnectFailure::Tls)?;
-            let connecting = connecting.connect(&remote.host, socket);
-            connecting.await.map_err(ConnectFailure::Tls)
-        };
-        future::or(handshake, silence(patience)).await?
-    } else {
-        Conn::from(socket)
+    if !remote.tls {
+        return Ok(Conn::from(socket));
+    }
+    let handshake = async {
+        let connecting = context.tls.connector().map_err(ConnectFailure::Tls)?;
+        let connecting = connecting.connect(&remote.host, socket);
+        connecting.await.map_err(ConnectFailure::Tls)
     };
+    future::or(handshake, silence(patience)).await
+}
+
+/// Sends the hello over a connection and waits until the server is ready.
+async fn introduce(
+    context: &ClientContext,
+    conn: Conn,
+    version: Version,
+    id: u32,
+) -> Result<(Inbox, Tunnel, Arc<Services>), ConnectFailure> {
+    let patience = context.remote_timeout;
     let services = context.services();
     let shortest = services.shortest_timeout().min(patience / 2);
     let policy = Policy::new(

@@ -180,15 +180,9 @@ impl Pool {
         };
         let level = if quietly { Level::Debug } else { Level::Info };
         log::log!(level, "trying to connect to remote connID={id}");
-        let connecting = Box::pin(async {
-            let remote = self.remote(kept).await?;
-            let connected = self.connect_to(&remote, id).await?;
-            Ok((remote, connected))
-        });
-        let Some(connected) = self.context.stop.or(connecting).await else {
-            return Err(ConnectFailure::Stopped);
-        };
-        let (remote, (inbox, tunnel, services)) = connected?;
+        let remote = self.context.stop.or(Box::pin(self.remote(kept))).await;
+        let remote = remote.unwrap_or(Err(ConnectFailure::Stopped))?;
+        let (inbox, tunnel, services) = Box::pin(self.connect_to(&remote, id)).await?;
         let member = PooledTunnel::new(id, remote, tunnel, services, kept);
         self.lock().members.push(member.clone());
         // The services may have changed while it connected.

@@ -193,7 +193,7 @@ impl Original {
             None => {
                 let scopes = [Scope::Server(self.0.server), Scope::Client(self.0.client)];
                 let what = format!("the original client{} waited for a frame", self.0.client);
-                self.0.referee.check(&what, scopes, began);
+                self.0.referee.check(&what, &scopes, began);
                 Err(io::ErrorKind::TimedOut.into())
             }
         }

@@ -129,6 +129,8 @@ pub enum Habit {
     Get(usize),
     /// Requests over one connection.
     KeepAlive { requests: usize, length: usize },
+    /// A proxy that sends requests for several clients of a server over one connection.
+    Pool { requests: usize, length: usize },
     /// A request with a body of this length.
     Upload(usize),
     /// An answer without a length, which ends with the connection.
@@ -180,6 +182,10 @@ pub enum Event {
     DropService(usize, u64),
     /// The link between a client and its server is slow and loses segments for some milliseconds.
     SlowLink(usize, u64),
+    /// The shop gives its prefix up, and its rival may have it.
+    ShopMoves,
+    /// The services of a client end, and start again after some milliseconds.
+    KillService(usize, u64),
     /// Look-ups of names fail for some milliseconds.
     NamesFail(u64),
     /// The time of day jumps by some seconds.
@@ -222,7 +228,7 @@ impl Plan {
                 }
             })
             .collect();
-        let visitors = dice.weighted(&[(2, 3), (4, 8), (4, 20), (1, 40)]);
+        let visitors = dice.weighted(&[(2, 3), (4, 8), (4, 20), (1, 50)]);
         let visitors = (0..visitors)
             .map(|_| VisitorPlan {
                 client: dice.index(clients.len()),
@@ -261,7 +267,7 @@ impl Plan {
 impl Habit {
     fn of(dice: &mut Dice) -> Self {
         let length = dice.length();
-        match dice.between(0, 14) {
+        match dice.between(0, 15) {
             0..=2 => Self::Get(length),
             3 | 4 => Self::KeepAlive {
                 requests: dice.between(2, 8) as usize,
@@ -276,6 +282,10 @@ impl Habit {
             11 => Self::ServiceResets(length),
             12 => Self::Echo(length),
             13 => Self::Silent(length % 60),
+            14 => Self::Pool {
+                requests: dice.between(2, 8) as usize,
+                length: length.min(50_000),
+            },
             _ => Self::Source(length),
         }
     }
@@ -287,7 +297,7 @@ impl Event {
         let short = dice.between(0, 3_000);
         let long = dice.weighted(&[(3, 1_000), (3, 5_000), (2, 20_000), (1, 40_000)]);
         let long = dice.between(0, long);
-        match dice.between(0, 31) {
+        match dice.between(0, 35) {
             0 | 1 => Self::ReloadServer(server),
             2 | 3 => Self::ReloadClient(client),
             4..=7 => Self::RestartServer(server),
@@ -307,6 +317,8 @@ impl Event {
             24..=26 => Self::DropService(client, short),
             27 | 28 => Self::SlowLink(client, long),
             29 | 30 => Self::NamesFail(long),
+            31 | 32 => Self::KillService(client, short),
+            33 | 34 => Self::ShopMoves,
             _ => Self::ClockJump(dice.between(0, 20_000_000) as i64 - 10_000_000),
         }
     }

@@ -44,7 +44,7 @@ pub enum Scope {
 pub struct Visit {
     referee: Referee,
     what: String,
-    scopes: [Scope; 2],
+    scopes: Vec<Scope>,
     began: Duration,
 }
 
@@ -81,21 +81,24 @@ impl Referee {
         ends.max().unwrap_or_default()
     }
 
-    pub fn begin(&self, what: String, client: usize, server: usize) -> Visit {
+    /// Begins a visit of services of these clients.
+    pub fn begin(&self, what: String, clients: &[usize], server: usize) -> Visit {
         let mut state = self.0.lock().unwrap();
         state.visits += 1;
         state.open += 1;
         drop(state);
+        let clients = clients.iter().map(|client| Scope::Client(*client));
+        let scopes = clients.chain([Scope::Server(server)]).collect();
         Visit {
             referee: self.clone(),
             what,
-            scopes: [Scope::Server(server), Scope::Client(client)],
+            scopes,
             began: sim::elapsed(),
         }
     }
 
     /// Something has failed that began at a time; it is a fault unless it is excused.
-    pub fn check(&self, what: &str, scopes: [Scope; 2], began: Duration) {
+    pub fn check(&self, what: &str, scopes: &[Scope], began: Duration) {
         let now = sim::elapsed();
         let state = self.0.lock().unwrap();
         let mut excuses = state.excuses.iter();
@@ -110,7 +113,7 @@ impl Referee {
     }
 
     /// Whether anything has happened to these so far.
-    pub fn is_disturbed(&self, scopes: [Scope; 2]) -> bool {
+    pub fn is_disturbed(&self, scopes: &[Scope]) -> bool {
         let state = self.0.lock().unwrap();
         let mut excuses = state.excuses.iter();
         excuses.any(|excuse| scopes.contains(&excuse.scope))
@@ -151,7 +154,7 @@ impl Drop for Visit {
 impl Visit {
     /// Whether anything has happened to its server or client so far.
     pub fn was_disturbed(&self) -> bool {
-        self.referee.is_disturbed(self.scopes)
+        self.referee.is_disturbed(&self.scopes)
     }
 
     /// The visit has failed, as the visitor can tell.

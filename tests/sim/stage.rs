@@ -10,7 +10,8 @@ use crate::visitor::{self, Target};
 use gt::sim::{self, HostId, Link, ProcessId, Trace};
 use signal_hook::consts::{SIGHUP, SIGKILL, SIGQUIT, SIGTERM};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Ports of a server for tunnels and visitors, without and with TLS.
@@ -28,6 +29,9 @@ const QUIET: Duration = Duration::from_secs(150);
 /// linger after their end.
 const MORE_CONNECTIONS: usize = 10;
 
+/// Time within which a rival tries again to get a prefix: its delays grow up to a minute.
+const RIVAL_RETRY: Duration = Duration::from_secs(70);
+
 /// The result of a world.
 pub struct Outcome {
     /// What is wrong; empty if nothing is.
@@ -42,8 +46,12 @@ struct Stage {
     plan: Plan,
     servers: Vec<Server>,
     clients: Vec<Client>,
+    /// The processes of the clients' services.
+    services: Mutex<Vec<ProcessId>>,
     /// The client that has the prefix `shop`.
     shop: Option<Gt>,
+    /// Whether it has given the prefix up.
+    shop_moved: AtomicBool,
     outside: ProcessId,
     referee: Referee,
 }
@@ -159,11 +167,10 @@ impl Stage {
             sim::set_link(host, servers[server].gt.host(), link);
             host
         };
-        let mut clients = Vec::new();
+        let (mut clients, mut services) = (Vec::new(), Vec::new());
         for (number, client) in plan.clients.iter().enumerate() {
             let host = connect(client.server);
-            let services = sim::process(host, &format!("service{number}"));
-            service::start(services, number);
+            services.push(start_services(host, number));
             let server = &servers[client.server];
             clients.push(match client.program {
                 Program::Original => {
@@ -185,9 +192,8 @@ impl Stage {
             let owner = plan.clients.len();
             let [shop, rival] = [owner, owner + 1].map(|number| {
                 let host = connect(server);
-                let services = sim::process(host, &format!("service{number}"));
-                service::start(services, number);
-                let text = shop_text(number, servers[server].ip);
+                start_services(host, number);
+                let text = shop_text(number, "shop", servers[server].ip);
                 Gt::installed(&format!("client{number}"), host, text)
             });
             shop.start_process();
@@ -202,7 +208,9 @@ impl Stage {
             plan,
             servers,
             clients,
+            services: Mutex::new(services),
             shop,
+            shop_moved: AtomicBool::new(false),
             outside: sim::process(outside, "outside"),
             referee,
         }
@@ -218,8 +226,16 @@ impl Stage {
             tcp: FIRST_TCP + client as u16,
             program: its.program,
             prefix: format!("c{client}"),
+            neighbours: self.neighbours(its.server),
             rival: None,
         }
+    }
+
+    /// Returns the clients of a server.
+    fn neighbours(&self, server: usize) -> Vec<usize> {
+        let clients = self.plan.clients.iter().enumerate();
+        let its = clients.filter(|(_, client)| client.server == server);
+        its.map(|(number, _)| number).collect()
     }
 
     fn shop(&self, server: usize) -> Target {
@@ -232,6 +248,7 @@ impl Stage {
             tcp: 0,
             program: Program::Gt,
             prefix: "shop".to_owned(),
+            neighbours: Vec::new(),
             rival: Some(owner + 1),
         }
     }
@@ -239,7 +256,10 @@ impl Stage {
     /// Returns what a visitor visits: every third one of HTTP goes to the shop, if there is one.
     fn target_of(&self, visitor: usize) -> Target {
         let plan = &self.plan.visitors[visitor];
-        let is_http = !matches!(plan.habit, Habit::Echo(_) | Habit::Source(_));
+        let is_http = !matches!(
+            plan.habit,
+            Habit::Echo(_) | Habit::Source(_) | Habit::Pool { .. }
+        );
         match self.plan.shop {
             Some(server) if is_http && visitor.is_multiple_of(3) => self.shop(server),
             _ => self.target(plan.client),
@@ -280,6 +300,25 @@ impl Stage {
             Event::RestartShop => {
                 if let Some(shop) = &self.shop {
                     shop.signal(SIGQUIT);
+                }
+            }
+            Event::ShopMoves => {
+                if let (Some(shop), Some(server)) = (&self.shop, self.plan.shop) {
+                    let owner = self.plan.clients.len();
+                    self.referee.excuse(Scope::Client(owner), RIVAL_RETRY);
+                    self.shop_moved.store(true, Ordering::SeqCst);
+                    shop.configure(shop_text(owner, "stall", self.servers[server].ip));
+                    shop.signal(SIGHUP);
+                }
+            }
+            Event::KillService(number, pause) => {
+                self.referee.excuse_kill(Scope::Client(number), time(pause));
+                let services = self.services.lock().unwrap()[number];
+                sim::kill(services);
+                sim::pass(time(pause)).await;
+                let mut all = self.services.lock().unwrap();
+                if sim::exit_status(all[number]).is_some() {
+                    all[number] = start_services(self.clients[number].host(), number);
                 }
             }
             Event::StopServer(number, pause) => {
@@ -438,7 +477,13 @@ impl Stage {
         }
         if let Some(server) = self.plan.shop {
             let (habit, what) = (Habit::Get(1000), "the last probe of the shop");
-            visitor::make(what, habit, 2 << 60, &self.shop(server), &self.referee).await;
+            let mut target = self.shop(server);
+            if self.shop_moved.load(Ordering::SeqCst) {
+                // Now it is the rival's.
+                target.client += 1;
+                target.rival = None;
+            }
+            visitor::make(what, habit, 2 << 60, &target, &self.referee).await;
         }
     }
 
@@ -488,7 +533,14 @@ impl Stage {
             .clients
             .iter()
             .filter(|client| client.server == number);
-        let clients = clients.count() + usize::from(self.plan.shop == Some(number));
+        // One of the shop and its rival has the prefix, and both are clients if the shop has moved.
+        let shops = match self.plan.shop {
+            Some(server) if server == number => {
+                1 + usize::from(self.shop_moved.load(Ordering::SeqCst))
+            }
+            _ => 0,
+        };
+        let clients = clients.count() + shops;
         let expected = [("gt_clients", clients as f64), ("gt_streams_open", 0.0)];
         for (name, right) in expected {
             let value = metrics.get(name);
@@ -515,6 +567,13 @@ impl Stage {
             self.referee.fault(text);
         }
     }
+}
+
+/// Starts the services of a client, each in the same process.
+fn start_services(host: HostId, number: usize) -> ProcessId {
+    let process = sim::process(host, &format!("service{number}"));
+    service::start(process, number);
+    process
 }
 
 fn freeze(processes: Vec<ProcessId>, time: Duration) {
@@ -609,10 +668,10 @@ fn client_text(number: usize, client: &ClientPlan, server: IpAddr, has_tcp: bool
     text
 }
 
-fn shop_text(number: usize, server: IpAddr) -> String {
+fn shop_text(number: usize, prefix: &str, server: IpAddr) -> String {
     format!(
         "type: client\noptions:\n  remote: tcp://{server}:{PORT}\n  id: c{number}\n  secret: s{number}\n\
-         services:\n  - local: http://127.0.0.1:{}\n    hostPrefix: shop\n",
+         services:\n  - local: http://127.0.0.1:{}\n    hostPrefix: {prefix}\n",
         service::HTTP
     )
 }

@@ -24,6 +24,8 @@ pub struct Target {
     pub program: Program,
     /// The host prefix to ask for.
     pub prefix: String,
+    /// The clients of the same server, this one too.
+    pub neighbours: Vec<usize>,
     /// The number of a rival for the prefix, which may have it once anything has happened.
     pub rival: Option<usize>,
 }
@@ -81,7 +83,11 @@ pub async fn run(
 
 /// Makes one visit and has it judged. Returns whether it has succeeded.
 pub async fn make(what: &str, habit: Habit, key: u64, target: &Target, referee: &Referee) -> bool {
-    let visit = referee.begin(what.to_owned(), target.client, target.server);
+    let clients = match habit {
+        Habit::Pool { .. } => target.neighbours.clone(),
+        _ => vec![target.client],
+    };
+    let visit = referee.begin(what.to_owned(), &clients, target.server);
     // A client that once heard no answer to its GT/2 hello goes on with GT/1.
     let has_resets = match target.program {
         Program::Gt => !visit.was_disturbed(),
@@ -116,6 +122,7 @@ async fn visit_once(
     has_resets: bool,
 ) -> Result<(), Failure> {
     match habit {
+        Habit::Pool { requests, length } => pool(requests, length, key, target).await,
         Habit::Echo(_) | Habit::Source(_) => tcp(habit, key, target, has_resets).await,
         _ => http(habit, key, target, has_resets).await,
     }
@@ -135,7 +142,9 @@ async fn http(habit: Habit, key: u64, target: &Target, has_resets: bool) -> Resu
     let socket = dial(&target.host, target.http, PATIENCE).await?;
     let mut stream = Stream::new(socket);
     let (kind, requests, length, upload) = match habit {
-        Habit::KeepAlive { requests, length } => ("plain", requests, length, 0),
+        Habit::KeepAlive { requests, length } | Habit::Pool { requests, length } => {
+            ("plain", requests, length, 0)
+        }
         Habit::Upload(length) => ("plain", 1, 10, length),
         Habit::Unbounded(length) => ("unbounded", 1, length, 0),
         Habit::SlowService(length) => ("slow", 1, length, 0),
@@ -182,6 +191,46 @@ async fn http(habit: Habit, key: u64, target: &Target, has_resets: bool) -> Resu
         if request + 1 < requests {
             sim::pass(Duration::from_millis(sim::between(0, 3_000))).await;
         }
+    }
+    Ok(())
+}
+
+/// Sends requests for the clients of a server in turn over one connection, as a reverse proxy does that
+/// keeps connections for later. When one is closed between two requests, it opens another.
+async fn pool(requests: usize, length: usize, key: u64, target: &Target) -> Result<(), Failure> {
+    let mut idle = None;
+    for request in 0..requests {
+        let key = key + request as u64;
+        let client = target.neighbours[request % target.neighbours.len()];
+        let head = format!(
+            "GET /plain/{key}/{length} HTTP/1.1\r\nHost: c{client}.example\r\nVia: 1.1 proxy\r\n\r\n"
+        );
+        let its = Target {
+            client,
+            ..target.clone()
+        };
+        if let Some(mut stream) = idle.take() {
+            // Nothing of the answer has come if the connection was closed meanwhile.
+            let asked: Result<(), Failure> =
+                patiently(Stream::send(&stream, head.as_bytes())).await;
+            if asked.is_ok() {
+                if let Ok(Some(answered)) = patiently(stream.head()).await {
+                    expect_ours(&answered, key, &its)?;
+                    answer(Habit::Get(length), key, length, true, &mut stream).await?;
+                    idle = Some(stream);
+                    continue;
+                }
+            }
+        }
+        let mut stream = Stream::new(dial(&target.host, target.http, PATIENCE).await?);
+        patiently(stream.send(head.as_bytes())).await?;
+        let Some(answered) = patiently(stream.head()).await? else {
+            return seen("the end in place of an answer");
+        };
+        expect_ours(&answered, key, &its)?;
+        answer(Habit::Get(length), key, length, true, &mut stream).await?;
+        idle = Some(stream);
+        sim::pass(Duration::from_millis(sim::between(0, 1_000))).await;
     }
     Ok(())
 }
