@@ -72,6 +72,8 @@ pub(super) struct Network {
     links: BTreeMap<(HostId, HostId), LinkState>,
     listeners: BTreeMap<(HostId, u16), ObjectId>,
     next_port: u16,
+    /// Connections that lose all segments, by the lower number of their ends, and since when.
+    lost: BTreeMap<ObjectId, Nanos>,
 }
 
 impl Network {
@@ -267,6 +269,30 @@ pub fn cut(one: HostId, other: HostId, is_cut: bool) {
     world::with(|world| match is_cut {
         true => world.cut(one, other),
         false => world.repair(one, other),
+    });
+}
+
+/// Loses all that one of the connections between two hosts carries from now on, as after a change of
+/// address at one end. Neither end hears of it.
+pub fn lose_one(one: HostId, other: HostId) {
+    world::with(|world| {
+        let mut crossing = Vec::new();
+        for (id, object) in &world.objects {
+            if let Body::Stream(stream) = &object.body {
+                if (stream.host, stream.far_host) == (one, other) && !stream.has_failed {
+                    crossing.extend(stream.peer.map(|peer| peer.min(*id)));
+                }
+            }
+        }
+        let Some(last) = crossing.len().checked_sub(1) else {
+            return;
+        };
+        let at = usize::try_from(world.random.between(0, last as u64)).unwrap_or(0);
+        let now = world.now;
+        world
+            .network
+            .lost
+            .extend(crossing.get(at).map(|connection| (*connection, now)));
     });
 }
 
@@ -748,6 +774,13 @@ impl World {
                 return;
             }
         }
+        if self
+            .network
+            .lost
+            .contains_key(&segment.from.min(segment.to))
+        {
+            return;
+        }
         let Segment {
             from,
             to,
@@ -841,14 +874,14 @@ impl World {
     /// Returns what is known of the delivery of sent bytes.
     pub fn delivery(&mut self, number: u64) -> Option<crate::net::Delivery> {
         use crate::net::Delivery;
-        let (_, stream) = self.stream_of(number).ok()?;
+        let (id, stream) = self.stream_of(number).ok()?;
+        let connection = stream.peer.map_or(id, |peer| peer.min(id));
         let (in_flight, outstanding) = (stream.in_flight, stream.outstanding);
         let (hosts, is_full) = ((stream.host, stream.far_host), stream.wants_room);
         let now = self.now;
-        let is_cut = match self.network.cut_since(hosts.0, hosts.1) {
-            Some(since) => now - since > SECOND,
-            None => false,
-        };
+        let lost_since = self.network.lost.get(&connection).copied();
+        let since = self.network.cut_since(hosts.0, hosts.1).or(lost_since);
+        let is_cut = since.is_some_and(|since| now - since > SECOND);
         Some(match (in_flight, outstanding) {
             (1.., _) if is_cut => Delivery::Lost,
             (1.., _) => Delivery::Moving,

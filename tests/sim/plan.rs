@@ -1,6 +1,7 @@
 //! What a seed decides: who lives in the world, and what happens to them. A plan is data, so that it can
 //! be printed, and made smaller while a fault stays.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// Numbers that follow from a seed, for plans. The world has numbers of its own.
@@ -76,6 +77,9 @@ pub struct ServerPlan {
     pub limits_connections: bool,
 }
 
+/// A speed in bytes a second at which a long frame of GT/1 would take longer than the original waits.
+const VERY_SLOW: u64 = 5_000;
+
 /// A client, with an HTTP and a TCP service.
 #[derive(Clone, Debug)]
 pub struct ClientPlan {
@@ -91,6 +95,14 @@ pub struct ClientPlan {
 }
 
 impl ClientPlan {
+    /// The longest answer that a visitor asks for.
+    fn longest(&self) -> usize {
+        match self.speed {
+            VERY_SLOW => 2_000,
+            _ => usize::MAX,
+        }
+    }
+
     /// The server's limit of its tunnels that take streams: what it needs at a restart of its own.
     pub fn max_tunnels(&self) -> u64 {
         self.connections + 2
@@ -161,6 +173,12 @@ pub enum Event {
     RestartServer(usize),
     RestartClient(usize),
     RestartShop,
+    /// The services of a client change places, while it is busy.
+    SwapServices(usize),
+    /// A client restarts again and again, each time with other services.
+    Flap(usize),
+    /// One of a client's tunnels loses all that it carries.
+    LoseTunnel(usize),
     /// SIGTERM, and a new start after some milliseconds.
     StopServer(usize, u64),
     StopClient(usize, u64),
@@ -224,18 +242,24 @@ impl Plan {
                     tls: dice.chance(4),
                     by_name: dice.chance(3),
                     connections: dice.between(1, 4),
-                    speed: dice.weighted(&[(8, 0), (1, 20_000), (1, 300_000)]),
+                    speed: match program {
+                        Program::Original => dice.weighted(&[(6, 0), (2, VERY_SLOW), (1, 300_000)]),
+                        _ => dice.weighted(&[(8, 0), (1, 20_000), (1, 300_000)]),
+                    },
                 }
             })
             .collect();
         let visitors = dice.weighted(&[(2, 3), (4, 8), (4, 20), (1, 50)]);
         let visitors = (0..visitors)
-            .map(|_| VisitorPlan {
-                client: dice.index(clients.len()),
-                habit: Habit::of(&mut dice),
-                from: dice.between(2_000, 30_000),
-                pause: dice.weighted(&[(2, 50), (5, 1_000), (3, 10_000)]),
-                visits: dice.between(1, 30) as usize,
+            .map(|_| {
+                let client = dice.index(clients.len());
+                VisitorPlan {
+                    client,
+                    habit: Habit::of(&mut dice, clients[client].longest()),
+                    from: dice.between(2_000, 30_000),
+                    pause: dice.weighted(&[(2, 50), (5, 1_000), (3, 10_000)]),
+                    visits: dice.between(1, 30) as usize,
+                }
             })
             .collect();
         let events = dice.weighted(&[(1, 0), (5, 3), (5, 8), (1, 20)]);
@@ -245,7 +269,7 @@ impl Plan {
                 (time, Event::of(&mut dice, servers.len(), clients.len()))
             })
             .collect();
-        let shop = dice.chance(4).then(|| dice.index(servers.len()));
+        let shop = dice.chance(3).then(|| dice.index(servers.len()));
         // Two at once: most faults are features that meet.
         for index in 1..events.len() {
             if dice.chance(3) {
@@ -253,6 +277,12 @@ impl Plan {
             }
         }
         events.sort_by_key(|(time, _)| *time);
+        // One lost tunnel of a client tells enough. With a speed limit the server takes long to find it.
+        let mut lost = BTreeSet::new();
+        events.retain(|(_, event)| match event {
+            Event::LoseTunnel(client) => clients[*client].speed == 0 && lost.insert(*client),
+            _ => true,
+        });
         Self {
             seed,
             servers,
@@ -265,8 +295,9 @@ impl Plan {
 }
 
 impl Habit {
-    fn of(dice: &mut Dice) -> Self {
-        let length = dice.length();
+    /// Chooses a habit with lengths of at most `longest`.
+    fn of(dice: &mut Dice, longest: usize) -> Self {
+        let length = dice.length().min(longest);
         match dice.between(0, 15) {
             0..=2 => Self::Get(length),
             3 | 4 => Self::KeepAlive {
@@ -297,7 +328,7 @@ impl Event {
         let short = dice.between(0, 3_000);
         let long = dice.weighted(&[(3, 1_000), (3, 5_000), (2, 20_000), (1, 40_000)]);
         let long = dice.between(0, long);
-        match dice.between(0, 35) {
+        match dice.between(0, 42) {
             0 | 1 => Self::ReloadServer(server),
             2 | 3 => Self::ReloadClient(client),
             4..=7 => Self::RestartServer(server),
@@ -319,6 +350,9 @@ impl Event {
             29 | 30 => Self::NamesFail(long),
             31 | 32 => Self::KillService(client, short),
             33 | 34 => Self::ShopMoves,
+            35..=37 => Self::SwapServices(client),
+            38 => Self::Flap(client),
+            39..=41 => Self::LoseTunnel(client),
             _ => Self::ClockJump(dice.between(0, 20_000_000) as i64 - 10_000_000),
         }
     }

@@ -12,6 +12,10 @@ use std::time::Duration;
 /// Time after a fault within which everything works again.
 pub const RECOVERY: Duration = Duration::from_secs(60);
 
+/// Time within which a tunnel that has lost its connection is found, from the first visit that it was
+/// given.
+const DEAD_TUNNEL_FOUND: Duration = Duration::from_millis(2500);
+
 #[derive(Clone, Default)]
 pub struct Referee(Arc<Mutex<State>>);
 
@@ -23,14 +27,27 @@ struct State {
     /// Visits that are going on.
     open: u64,
     excused: u64,
+    /// Visits whose streams were given to a dead tunnel: of which client, when it died, and when they
+    /// began.
+    of_dead_tunnels: Vec<(usize, Duration, Duration)>,
 }
 
 struct Excuse {
     scope: Scope,
-    /// Whether processes are killed.
-    kills: bool,
+    kind: ExcuseKind,
     from: Duration,
     until: Duration,
+}
+
+/// Why nothing is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ExcuseKind {
+    /// The world has just begun.
+    Start,
+    /// Something happens that gt cannot hide.
+    Trouble,
+    /// Processes are killed.
+    Kill,
 }
 
 /// What a fault concerns.
@@ -38,6 +55,10 @@ struct Excuse {
 pub enum Scope {
     Server(usize),
     Client(usize),
+    /// The TCP service of a client.
+    Tcp(usize),
+    /// One of a client's tunnels.
+    Tunnel(usize),
 }
 
 /// A visit that is going on.
@@ -51,23 +72,23 @@ pub struct Visit {
 impl Referee {
     /// Excuses failures of visits from now until `time` later and as long as recovery takes.
     pub fn excuse(&self, scope: Scope, time: Duration) {
-        self.add(scope, false, sim::elapsed() + time + RECOVERY);
+        self.add(scope, ExcuseKind::Trouble, sim::elapsed() + time + RECOVERY);
     }
 
     /// Excuses failures while processes are killed and start again.
     pub fn excuse_kill(&self, scope: Scope, time: Duration) {
-        self.add(scope, true, sim::elapsed() + time + RECOVERY);
+        self.add(scope, ExcuseKind::Kill, sim::elapsed() + time + RECOVERY);
     }
 
-    /// Excuses failures of visits from now until a time.
-    pub fn excuse_until(&self, scope: Scope, until: Duration) {
-        self.add(scope, false, until);
+    /// Excuses failures of visits until all is up for the first time.
+    pub fn excuse_start(&self, scope: Scope, until: Duration) {
+        self.add(scope, ExcuseKind::Start, until);
     }
 
-    fn add(&self, scope: Scope, kills: bool, until: Duration) {
+    fn add(&self, scope: Scope, kind: ExcuseKind, until: Duration) {
         let excuse = Excuse {
             scope,
-            kills,
+            kind,
             from: sim::elapsed(),
             until,
         };
@@ -81,14 +102,12 @@ impl Referee {
         ends.max().unwrap_or_default()
     }
 
-    /// Begins a visit of services of these clients.
-    pub fn begin(&self, what: String, clients: &[usize], server: usize) -> Visit {
+    /// Begins a visit, which faults with these scopes concern.
+    pub fn begin(&self, what: String, scopes: Vec<Scope>) -> Visit {
         let mut state = self.0.lock().unwrap();
         state.visits += 1;
         state.open += 1;
         drop(state);
-        let clients = clients.iter().map(|client| Scope::Client(*client));
-        let scopes = clients.chain([Scope::Server(server)]).collect();
         Visit {
             referee: self.clone(),
             what,
@@ -116,7 +135,7 @@ impl Referee {
     pub fn is_disturbed(&self, scopes: &[Scope]) -> bool {
         let state = self.0.lock().unwrap();
         let mut excuses = state.excuses.iter();
-        excuses.any(|excuse| scopes.contains(&excuse.scope))
+        excuses.any(|excuse| excuse.kind != ExcuseKind::Start && scopes.contains(&excuse.scope))
     }
 
     /// Something is wrong that nothing excuses.
@@ -127,6 +146,22 @@ impl Referee {
             sim::trace_files();
         }
         state.faults.push(what);
+    }
+
+    /// Once the streams of a dead tunnel are given up, it gets no more.
+    pub fn check_dead_tunnels(&self) {
+        let visits = std::mem::take(&mut self.0.lock().unwrap().of_dead_tunnels);
+        for (client, from, began) in &visits {
+            let its = visits.iter().filter(|it| (it.0, it.1) == (*client, *from));
+            let first = its.map(|(_, _, began)| *began).min().unwrap_or_default();
+            if *began > first + DEAD_TUNNEL_FOUND {
+                let (began, first) = (began.as_secs_f64(), first.as_secs_f64());
+                self.fault(format!(
+                    "a visit of client{client} that began at {began:.3} was given to a tunnel that \
+                     was dead for visits from {first:.3} on"
+                ));
+            }
+        }
     }
 
     /// Whether no visit is going on.
@@ -164,17 +199,34 @@ impl Visit {
 
     /// The visit has ended as if it were complete, and is not.
     pub fn hidden(&self, why: &str, has_resets: bool) {
-        self.judge(why, |excuse| excuse.kills || !has_resets);
+        self.judge(why, |excuse| excuse.kind == ExcuseKind::Kill || !has_resets);
     }
 
     fn judge(&self, why: &str, may_excuse: impl Fn(&Excuse) -> bool) {
         let now = sim::elapsed();
         let mut state = self.referee.0.lock().unwrap();
         let mut excuses = state.excuses.iter();
-        let is_excused = excuses.any(|excuse| {
+        let mut is_excused = excuses.any(|excuse| {
             let overlaps = excuse.from <= now && self.began <= excuse.until;
             overlaps && self.scopes.contains(&excuse.scope) && may_excuse(excuse)
         });
+        let dead = state
+            .excuses
+            .iter()
+            .rev()
+            .find_map(|excuse| match excuse.scope {
+                Scope::Tunnel(client) if self.scopes.contains(&Scope::Client(client)) => {
+                    let overlaps = excuse.from <= now && self.began <= excuse.until;
+                    overlaps.then_some((client, excuse.from))
+                }
+                _ => None,
+            });
+        if let (Some((client, from)), false) = (dead, is_excused) {
+            is_excused = true;
+            if self.began > from && why.contains(" 502 ") {
+                state.of_dead_tunnels.push((client, from, self.began));
+            }
+        }
         if is_excused {
             state.excused += 1;
             drop(state);

@@ -9,6 +9,7 @@ use crate::service;
 use crate::visitor::{self, Target};
 use gt::sim::{self, HostId, Link, ProcessId, Trace};
 use signal_hook::consts::{SIGHUP, SIGKILL, SIGQUIT, SIGTERM};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -26,8 +27,8 @@ const LONGEST_VISIT: Duration = Duration::from_secs(4000);
 /// Time in which old processes end and what they held is given back: a drain takes two minutes.
 const QUIET: Duration = Duration::from_secs(150);
 /// Connections of one address that a server with a limit allows beside the visitors': those that
-/// linger after their end.
-const MORE_CONNECTIONS: usize = 10;
+/// linger after their end, and bursts.
+const MORE_CONNECTIONS: usize = 60;
 
 /// Time within which a rival tries again to get a prefix: its delays grow up to a minute.
 const RIVAL_RETRY: Duration = Duration::from_secs(70);
@@ -48,8 +49,10 @@ struct Stage {
     clients: Vec<Client>,
     /// The processes of the clients' services.
     services: Mutex<Vec<ProcessId>>,
-    /// The client that has the prefix `shop`.
-    shop: Option<Gt>,
+    /// The client that has the prefix `shop`, and its rival.
+    shop: Option<(Gt, Gt)>,
+    /// The clients whose services have changed places.
+    swapped: Mutex<BTreeSet<usize>>,
     /// Whether it has given the prefix up.
     shop_moved: AtomicBool,
     outside: ProcessId,
@@ -131,6 +134,7 @@ pub fn run(plan: &Plan, trace: Trace) -> Outcome {
     if ran.is_ok() {
         ran = stage.check_rest();
     }
+    referee.check_dead_tunnels();
     drop(stage);
     let mut faults = referee.faults();
     faults.extend(ran.err());
@@ -182,7 +186,7 @@ impl Stage {
                     Client::Original(original)
                 }
                 _ => {
-                    let text = client_text(number, client, server.ip, true);
+                    let text = client_text(number, client, server.ip, true, false);
                     Client::Gt(Gt::start(&format!("client{number}"), host, text))
                 }
             });
@@ -198,11 +202,12 @@ impl Stage {
             });
             shop.start_process();
             let process = sim::process(shop.host(), "starter");
+            let late = rival.clone();
             sim::spawn(process, async move {
                 sim::pass(Duration::from_secs(1)).await;
-                rival.start_process();
+                late.start_process();
             });
-            shop
+            (shop, rival)
         });
         Self {
             plan,
@@ -210,6 +215,7 @@ impl Stage {
             clients,
             services: Mutex::new(services),
             shop,
+            swapped: Mutex::default(),
             shop_moved: AtomicBool::new(false),
             outside: sim::process(outside, "outside"),
             referee,
@@ -271,7 +277,7 @@ impl Stage {
         // Nothing is expected of the first seconds.
         for number in 0..self.servers.len() {
             let first = Duration::from_secs(2);
-            self.referee.excuse_until(Scope::Server(number), first);
+            self.referee.excuse_start(Scope::Server(number), first);
         }
         for (millis, event) in self.plan.events.clone() {
             let at = Duration::from_millis(millis);
@@ -295,20 +301,68 @@ impl Stage {
                     }
                 }
                 self.servers[number].gt.signal(SIGQUIT);
+                if let (Some((_, rival)), true) = (&self.shop, self.plan.shop == Some(number)) {
+                    // It tries at every moment of the restart.
+                    for _ in 0..30 {
+                        sim::pass(time(sim::between(0, 200))).await;
+                        rival.signal(SIGHUP);
+                    }
+                }
             }
             Event::RestartClient(number) => self.clients[number].signal(SIGQUIT),
             Event::RestartShop => {
-                if let Some(shop) = &self.shop {
+                if let Some((shop, _)) = &self.shop {
                     shop.signal(SIGQUIT);
                 }
             }
             Event::ShopMoves => {
                 if let (Some(shop), Some(server)) = (&self.shop, self.plan.shop) {
-                    let owner = self.plan.clients.len();
-                    self.referee.excuse(Scope::Client(owner), RIVAL_RETRY);
-                    self.shop_moved.store(true, Ordering::SeqCst);
-                    shop.configure(shop_text(owner, "stall", self.servers[server].ip));
-                    shop.signal(SIGHUP);
+                    self.move_shop(shop, server).await;
+                }
+            }
+            Event::SwapServices(number) => {
+                if let Client::Gt(gt) = &self.clients[number] {
+                    // Streams wait for their turns.
+                    let (client, server) = self.ends(number);
+                    let link = sim::link(client, server);
+                    let slow = Link {
+                        bandwidth: 40_000,
+                        ..link
+                    };
+                    sim::set_link(client, server, slow);
+                    self.burst(number, &[Habit::Upload(200_000)], 800).await;
+                    let short = [Habit::Echo(10), Habit::Get(10)];
+                    self.burst(number, &short, 100).await;
+                    self.burst(number, &short, 100).await;
+                    self.swap_services(number, gt);
+                    gt.signal(SIGHUP);
+                    self.burst(number, &short, 100).await;
+                    sim::pass(time(10_000)).await;
+                    sim::set_link(client, server, link);
+                }
+            }
+            Event::Flap(number) => {
+                if let Client::Gt(gt) = &self.clients[number] {
+                    self.referee.excuse(Scope::Client(number), time(40_000));
+                    for _ in 0..12 {
+                        self.burst(number, &[Habit::SlowReader(40_000); 2], 200)
+                            .await;
+                        self.swap_services(number, gt);
+                        gt.signal(SIGQUIT);
+                        sim::pass(time(sim::between(1_500, 2_500))).await;
+                    }
+                }
+            }
+            Event::LoseTunnel(number) => {
+                let plan = &self.plan.clients[number];
+                if let (Client::Gt(_), 3..) = (&self.clients[number], plan.connections) {
+                    self.referee.excuse(Scope::Tunnel(number), Duration::ZERO);
+                    let (client, server) = self.ends(number);
+                    sim::lose_one(client, server);
+                    // Long enough for the kernel to tell.
+                    sim::pass(time(1_200)).await;
+                    self.burst(number, &[Habit::SlowService(10_000); 40], 300)
+                        .await;
                 }
             }
             Event::KillService(number, pause) => {
@@ -415,16 +469,86 @@ impl Stage {
                 let Client::Gt(gt) = &self.clients[number] else {
                     return;
                 };
-                self.referee.excuse(Scope::Client(number), time(pause));
-                let client = &self.plan.clients[number];
-                let ip = self.servers[client.server].ip;
+                self.referee.excuse(Scope::Tcp(number), time(pause));
                 for has_tcp in [false, true] {
-                    gt.configure(client_text(number, client, ip, has_tcp));
+                    gt.configure(self.client_text(number, has_tcp));
                     gt.signal(SIGHUP);
                     sim::pass(time(pause)).await;
                 }
             }
             Event::ClockJump(seconds) => sim::jump_time_of_day(seconds),
+        }
+    }
+
+    /// Lets visitors of a client begin one after the other, each after at most `pause` milliseconds.
+    async fn burst(&self, client: usize, habits: &[Habit], pause: u64) {
+        let key = sim::between(1, 1 << 20) << 40;
+        for (number, habit) in habits.iter().enumerate() {
+            let (target, referee, habit) = (self.target(client), self.referee.clone(), *habit);
+            sim::spawn(self.outside, async move {
+                let what = format!("one of many visitors of client{client}, {habit:?},");
+                let key = key + ((number as u64) << 8);
+                visitor::make(&what, habit, key, &target, &referee).await;
+            });
+            sim::pass(Duration::from_millis(sim::between(0, pause))).await;
+        }
+    }
+
+    /// Writes a client's configuration with its services in the other order.
+    fn swap_services(&self, number: usize, gt: &Gt) {
+        let mut swapped = self.swapped.lock().unwrap();
+        if !swapped.remove(&number) {
+            swapped.insert(number);
+        }
+        drop(swapped);
+        gt.configure(self.client_text(number, true));
+    }
+
+    fn client_text(&self, number: usize, has_tcp: bool) -> String {
+        let client = &self.plan.clients[number];
+        let is_swapped = self.swapped.lock().unwrap().contains(&number);
+        client_text(
+            number,
+            client,
+            self.servers[client.server].ip,
+            has_tcp,
+            is_swapped,
+        )
+    }
+
+    /// The shop gives up its prefix. Its rival gets it at once, unless something happens to the server.
+    async fn move_shop(&self, (shop, rival): &(Gt, Gt), server: usize) {
+        if self.shop_moved.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let owner = self.plan.clients.len();
+        let scopes = [Scope::Server(server), Scope::Client(owner)];
+        let was_disturbed = self.referee.is_disturbed(&scopes);
+        self.referee.excuse(Scope::Client(owner), RIVAL_RETRY);
+        shop.configure(shop_text(owner, "stall", self.servers[server].ip));
+        shop.signal(SIGHUP);
+        let mut target = self.shop(server);
+        (target.client, target.rival) = (owner + 1, None);
+        for round in 0..3 {
+            sim::pass(Duration::from_secs(3)).await;
+            rival.signal(SIGHUP);
+            sim::pass(Duration::from_secs(2)).await;
+            let (habit, unheard) = (Habit::Get(10), Referee::default());
+            if visitor::make(
+                "a visit of the rival",
+                habit,
+                (3 << 60) + round,
+                &target,
+                &unheard,
+            )
+            .await
+            {
+                return;
+            }
+        }
+        if !was_disturbed && !self.referee.is_disturbed(&[Scope::Server(server)]) {
+            let text = "the rival does not get the prefix that the shop has given up";
+            self.referee.fault(text.to_owned());
         }
     }
 
@@ -640,7 +764,13 @@ fn server_text(plan: &Plan, number: usize) -> String {
     text
 }
 
-fn client_text(number: usize, client: &ClientPlan, server: IpAddr, has_tcp: bool) -> String {
+fn client_text(
+    number: usize,
+    client: &ClientPlan,
+    server: IpAddr,
+    has_tcp: bool,
+    is_swapped: bool,
+) -> String {
     let wire = match client.program {
         Program::Gt | Program::Original => "auto",
         Program::Gt1 => "1",
@@ -650,22 +780,30 @@ fn client_text(number: usize, client: &ClientPlan, server: IpAddr, has_tcp: bool
         true => ("tls", TLS_PORT),
         false => ("tcp", PORT),
     };
-    let mut text = format!(
-        "type: client\noptions:\n  remote: {scheme}://{}:{port}\n  remoteCertInsecure: true\n  \
-         id: c{number}\n  secret: s{number}\n  remoteConnections: {}\n  wire: {wire}\nservices:\n  \
-         - local: http://127.0.0.1:{}\n",
-        remote_host(client, server),
-        client.connections,
-        service::HTTP
-    );
+    // With several tunnels from the start, one of them can be lost.
+    let idle = match client.connections {
+        3.. => client.connections,
+        _ => 1,
+    };
+    let mut services = vec![format!("  - local: http://127.0.0.1:{}\n", service::HTTP)];
     if has_tcp {
         let port = FIRST_TCP + number as u16;
-        text += &format!(
+        services.push(format!(
             "  - local: tcp://127.0.0.1:{}\n    remoteTCPPort: {port}\n",
             service::TCP
-        );
+        ));
     }
-    text
+    if is_swapped {
+        services.reverse();
+    }
+    format!(
+        "type: client\noptions:\n  remote: {scheme}://{}:{port}\n  remoteCertInsecure: true\n  \
+         id: c{number}\n  secret: s{number}\n  remoteConnections: {}\n  \
+         remoteIdleConnections: {idle}\n  wire: {wire}\nservices:\n{}",
+        remote_host(client, server),
+        client.connections,
+        services.concat()
+    )
 }
 
 fn shop_text(number: usize, prefix: &str, server: IpAddr) -> String {

@@ -2,7 +2,7 @@
 
 use crate::pattern;
 use crate::plan::{Habit, Program, VisitorPlan};
-use crate::referee::{Referee, Visit};
+use crate::referee::{Referee, Scope, Visit};
 use crate::stream::{Head, Stream};
 use gt::net::{dial, timeout};
 use gt::sim;
@@ -83,11 +83,20 @@ pub async fn run(
 
 /// Makes one visit and has it judged. Returns whether it has succeeded.
 pub async fn make(what: &str, habit: Habit, key: u64, target: &Target, referee: &Referee) -> bool {
-    let clients = match habit {
-        Habit::Pool { .. } => target.neighbours.clone(),
-        _ => vec![target.client],
-    };
-    let visit = referee.begin(what.to_owned(), &clients, target.server);
+    let mut scopes = vec![Scope::Server(target.server), Scope::Client(target.client)];
+    match habit {
+        Habit::Pool { .. } => {
+            scopes.extend(
+                target
+                    .neighbours
+                    .iter()
+                    .map(|client| Scope::Client(*client)),
+            );
+        }
+        Habit::Echo(_) | Habit::Source(_) => scopes.push(Scope::Tcp(target.client)),
+        _ => {}
+    }
+    let visit = referee.begin(what.to_owned(), scopes);
     // A client that once heard no answer to its GT/2 hello goes on with GT/1.
     let has_resets = match target.program {
         Program::Gt => !visit.was_disturbed(),
@@ -158,8 +167,13 @@ async fn http(habit: Habit, key: u64, target: &Target, has_resets: bool) -> Resu
         | Habit::Source(length) => ("plain", 1, length, 0),
     };
     if let Habit::Silent(length) = habit {
-        let head = format!("GET / HTTP/1.1\r\nHost: {}.example\r\nA: b", target.prefix);
-        patiently(stream.send(&head.as_bytes()[..length.min(head.len())])).await?;
+        // A request, or the hello of a tunnel.
+        let begun = match length % 3 {
+            0 => format!("GET / HTTP/1.1\r\nHost: {}.example\r\nA: b", target.prefix).into_bytes(),
+            1 => b"\xF0\x01\x40abc".to_vec(),
+            _ => b"\xF0\x20abc".to_vec(),
+        };
+        patiently(stream.send(&begun[..length.min(begun.len())])).await?;
         // It is told so, or closed.
         let end = timeout(PATIENCE, async {
             while stream.some(1000).await.is_ok_and(|it| !it.is_empty()) {}

@@ -201,7 +201,7 @@ struct Rig {
     _archive: Service,
     /// Something was killed and is not known to be back.
     down: AtomicBool,
-    /// How often the server has been killed.
+    /// Number of times that a kill of the server has begun or ended: odd while one is going on.
     kills: AtomicUsize,
 }
 
@@ -276,7 +276,7 @@ impl Rig {
         let took = begun.elapsed();
         // The server measures in tenths of a second.
         let timed_out = took + Duration::from_millis(200) >= TIMEOUT;
-        let killed = self.kills.load(SeqCst) > kills;
+        let killed = kills % 2 == 1 || self.kills.load(SeqCst) > kills;
         let visible = match &ended {
             Ended::Whole | Ended::Broken | Ended::Told(502..=504) => true,
             // A new server does not know the client yet.
@@ -308,6 +308,7 @@ impl Rig {
             self.kills.fetch_add(1, SeqCst);
             let mut old = self.server.lock().unwrap();
             old.kill();
+            self.kills.fetch_add(1, SeqCst);
             *old = server(&self.for_server);
             old.addr();
         } else {
