@@ -14,6 +14,7 @@ use crate::common::visitor::{connect, connect_from, get, read, read_answer, read
 use crate::common::{certs, eventually};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Echoes the body of each request; without a body, sends as many bytes as `/<n>` says.
@@ -87,6 +88,24 @@ fn downloads(addr: SocketAddr) -> Visitor {
 fn uploads(addr: SocketAddr) -> Visitor {
     let body = pattern(500_000);
     Box::new(move || upload(&mut connect(addr), &body))
+}
+
+/// Writes the configuration of a GT/1 client that publishes a service under these prefixes.
+fn write_client(
+    scratch: &Scratch,
+    server: SocketAddr,
+    service: SocketAddr,
+    prefixes: &[&str],
+) -> PathBuf {
+    let services = prefixes.iter();
+    let services =
+        services.map(|prefix| format!("  - {{local: 'http://{service}', hostPrefix: {prefix}}}\n"));
+    let services: String = services.collect();
+    let text = format!(
+        "options: {{remote: 'tcp://{server}', id: id1, secret: secret1, wire: 1}}\n\
+         services:\n{services}"
+    );
+    scratch.file("client.yaml", text)
 }
 
 fn local(port: u16) -> SocketAddr {
@@ -297,18 +316,7 @@ fn a_client_that_changes_services_during_a_restart_moves_to_the_new_process() {
     let mut server = server_of_id1("-hostNumber 2");
     let addr = server.addr();
     let scratch = Scratch::new();
-    let write = |prefixes: &[&str]| {
-        let services = prefixes.iter().map(|prefix| {
-            let local = service.addr;
-            format!("  - {{local: 'http://{local}', hostPrefix: {prefix}}}\n")
-        });
-        let services: String = services.collect();
-        let text = format!(
-            "options: {{remote: 'tcp://{addr}', id: id1, secret: secret1, wire: 1}}\n\
-             services:\n{services}"
-        );
-        scratch.file("client.yaml", text)
-    };
+    let write = |prefixes: &[&str]| write_client(&scratch, addr, service.addr, prefixes);
     let file = write(&["id1"]);
     let mut client = client(&format!("-config {}", file.display()));
     client.wait_for_tunnel();
@@ -326,6 +334,36 @@ fn a_client_that_changes_services_during_a_restart_moves_to_the_new_process() {
     assert_eq!(server.exit().code(), Some(0));
     new.signal("TERM");
     new.wait_for_end();
+}
+
+#[test]
+fn a_client_that_changes_services_after_the_new_process_was_killed_finds_the_next_one() {
+    let service = bodies();
+    let mut old = server_of_id1("-hostNumber 2");
+    let addr = old.addr();
+    let scratch = Scratch::new();
+    let write = |prefixes: &[&str]| write_client(&scratch, addr, service.addr, prefixes);
+    let file = write(&["id1"]);
+    let mut client = client(&format!("-config {}", file.display()));
+    client.wait_for_tunnel();
+    let mut held = connect(addr);
+    download(&mut held, 1000, "");
+    let new = old.restart();
+    new.signal("KILL");
+    new.wait_for_end();
+    // As a supervisor does.
+    let mut next = server(&format!(
+        "-addr {addr} -id id1 -secret secret1 -hostNumber 2"
+    ));
+    next.addr();
+    write(&["id1", "more"]);
+    client.reload();
+    // The old process closes the tunnel, which carries a stream.
+    client.wait_for_tunnels(2);
+    for host in ["more.a", "id1.a"] {
+        assert_eq!(get(addr, host, "/1").status, 200, "{host}");
+    }
+    download(&mut held, 1000, "");
 }
 
 #[test]
