@@ -295,16 +295,17 @@ impl Plan {
 }
 
 impl Habit {
-    /// Chooses a habit with lengths of at most `longest`.
+    /// Chooses a habit with lengths of at most `longest`; uploads may be longer.
     fn of(dice: &mut Dice, longest: usize) -> Self {
-        let length = dice.length().min(longest);
+        let whole = dice.length();
+        let length = whole.min(longest);
         match dice.between(0, 15) {
             0..=2 => Self::Get(length),
             3 | 4 => Self::KeepAlive {
                 requests: dice.between(2, 8) as usize,
                 length: length.min(50_000),
             },
-            5 => Self::Upload(length),
+            5 => Self::Upload(whole.min(longest.saturating_mul(25))),
             6 => Self::Unbounded(length),
             7 => Self::SlowService(length.min(20_000)),
             8 => Self::SlowReader(length.min(50_000)),

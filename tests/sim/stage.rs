@@ -30,6 +30,8 @@ const QUIET: Duration = Duration::from_secs(150);
 /// linger after their end, and bursts.
 const MORE_CONNECTIONS: usize = 60;
 
+/// Time that an old process may take to end while no stream is open.
+const IDLE_DRAIN: Duration = Duration::from_secs(40);
 /// Time within which a rival tries again to get a prefix: its delays grow up to a minute.
 const RIVAL_RETRY: Duration = Duration::from_secs(70);
 
@@ -73,6 +75,13 @@ enum Client {
 }
 
 impl Client {
+    fn gt(&self) -> Option<&Gt> {
+        match self {
+            Self::Gt(gt) => Some(gt),
+            Self::Original(_) => None,
+        }
+    }
+
     fn host(&self) -> HostId {
         match self {
             Self::Gt(gt) => gt.host(),
@@ -641,6 +650,25 @@ impl Stage {
         if turns > most {
             let text = format!("{turns} turns in an idle minute, at most {most} are right");
             self.referee.fault(text);
+        }
+        self.check_restarts()
+    }
+
+    /// With nothing to wait for, an old process ends soon after a restart.
+    fn check_restarts(&self) -> Result<(), String> {
+        let servers: Vec<&Gt> = self.servers.iter().map(|server| &server.gt).collect();
+        let clients: Vec<&Gt> = self.clients.iter().filter_map(Client::gt).collect();
+        for all in [servers, clients] {
+            all.iter().for_each(|gt| gt.signal(SIGQUIT));
+            sim::run(IDLE_DRAIN)?;
+            for gt in all {
+                let count = gt.running().len();
+                if count != 1 {
+                    let name = gt.name();
+                    let text = format!("{name} has {count} processes after a restart at rest");
+                    self.referee.fault(text);
+                }
+            }
         }
         Ok(())
     }
