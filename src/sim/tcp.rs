@@ -280,7 +280,7 @@ pub fn lose_one(one: HostId, other: HostId) {
         for (id, object) in &world.objects {
             if let Body::Stream(stream) = &object.body {
                 if (stream.host, stream.far_host) == (one, other) && !stream.has_failed {
-                    crossing.extend(stream.peer.map(|peer| peer.min(*id)));
+                    crossing.extend(stream.peer.map(|peer| (*id, peer)));
                 }
             }
         }
@@ -288,11 +288,15 @@ pub fn lose_one(one: HostId, other: HostId) {
             return;
         };
         let at = usize::try_from(world.random.between(0, last as u64)).unwrap_or(0);
+        let Some((one, other)) = crossing.get(at).copied() else {
+            return;
+        };
         let now = world.now;
-        world
-            .network
-            .lost
-            .extend(crossing.get(at).map(|connection| (*connection, now)));
+        world.network.lost.insert(one.min(other), now);
+        for end in [one, other] {
+            let patience = world.stream(end).map_or(KEEPALIVE, |it| it.give_up_after);
+            world.after(patience, Action::GiveUp(end, now));
+        }
     });
 }
 
@@ -352,7 +356,9 @@ impl World {
             return;
         };
         let hosts = (stream.host, stream.far_host);
-        if self.network.cut_since(hosts.0, hosts.1) == Some(since) {
+        let connection = stream.peer.map_or(id, |peer| peer.min(id));
+        let is_lost = self.network.lost.get(&connection) == Some(&since);
+        if is_lost || self.network.cut_since(hosts.0, hosts.1) == Some(since) {
             self.fail(id, Errno::TIMEDOUT);
         }
     }

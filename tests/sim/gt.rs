@@ -90,9 +90,6 @@ impl Gt {
 
     /// Stops all processes and starts gt again, as a supervisor does.
     pub async fn stop_and_start(&self, signal: i32, pause: Duration) {
-        let Some(stopped) = self.main_process() else {
-            return;
-        };
         for process in self.running() {
             sim::signal(process, signal);
         }
@@ -100,8 +97,8 @@ impl Gt {
             sim::pass(Duration::from_millis(100)).await;
         }
         sim::pass(pause).await;
-        // Another event may have stopped and started it, too.
-        if self.main_process() == Some(stopped) {
+        // Another event may have started it, too.
+        if self.running().is_empty() {
             self.start_process();
         }
     }

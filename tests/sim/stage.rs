@@ -26,6 +26,8 @@ const VISITS_END: Duration = Duration::from_secs(120);
 const LONGEST_VISIT: Duration = Duration::from_secs(4000);
 /// Time in which old processes end and what they held is given back: a drain takes two minutes.
 const QUIET: Duration = Duration::from_secs(150);
+/// Time after which the kernel gives up a connection whose peer has vanished, however gt uses it.
+const KEEPALIVE: Duration = Duration::from_secs(750);
 /// Connections of one address that a server with a limit allows beside the visitors': those that
 /// linger after their end, and bursts.
 const MORE_CONNECTIONS: usize = 60;
@@ -139,7 +141,12 @@ pub fn run(plan: &Plan, trace: Trace) -> Outcome {
             break;
         }
     }
-    ran = ran.and_then(|()| sim::run(QUIET));
+    let has_lost = |(_, event): &(u64, Event)| matches!(event, Event::LoseTunnel(_));
+    let quiet = match plan.events.iter().any(has_lost) {
+        true => QUIET + KEEPALIVE,
+        false => QUIET,
+    };
+    ran = ran.and_then(|()| sim::run(quiet));
     if ran.is_ok() {
         ran = stage.check_rest();
     }
