@@ -197,7 +197,7 @@ pub fn start() -> Instant {
 /// Returns a random number that follows from the seed.
 pub fn random() -> u32 {
     // The low half is as good as the high one.
-    world::with(|world| world.random.next()) as u32
+    world::with(|world| world.random.number()) as u32
 }
 
 /// Fills `bytes` with numbers that follow from the seed.

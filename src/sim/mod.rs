@@ -7,7 +7,7 @@
 //! must hold in it. CONTRIBUTING.md says how to add to them.
 //!
 //! What is not simulated: files (a configuration is given as text; what gt reads from the disk, it reads
-//! from the real one, after a simulated delay), random numbers of TLS (lengths and times do not depend on
+//! from the real one, after a simulated delay), the shares of blocking threads (each work has one), random numbers of TLS (lengths and times do not depend on
 //! them), the log's output, and UDP.
 
 pub mod kernel;
@@ -25,7 +25,7 @@ pub use process::{
     process, signal, spawn, successor, take_signals, take_stop_signals, trace_files, ProcessId,
 };
 pub use program::{configuration, Launch};
-pub use random::{between, chance, pick};
+pub use random::{between, chance, pick, Random};
 pub use tcp::{cut, link, lose_one, set_link, HostId, Link};
 pub use world::{
     begin, elapsed, end, host, is_tracing, jump_time_of_day, log_to_trace, pass, run, set_name,

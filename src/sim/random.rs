@@ -3,15 +3,16 @@
 use super::world;
 
 /// A sequence of numbers that follows from a seed (SplitMix64).
-pub(super) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
+    /// Creates the sequence of a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// Returns the next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -22,7 +23,7 @@ impl Random {
     /// Returns a number from `least` to `most`.
     pub fn between(&mut self, least: u64, most: u64) -> u64 {
         let count = most.saturating_sub(least).saturating_add(1);
-        least + self.next() % count
+        least + self.number() % count
     }
 }
 

@@ -3,6 +3,7 @@
 use super::process;
 use super::world::{self, nanos, Action, EventKey};
 use crate::net::kernel::AsFd;
+pub use crate::net::runtime::one_shard::{costly_step, ShardId};
 use crate::net::runtime::readiness::SourceState;
 use crate::net::{clock, Interest};
 use std::future::Future;
@@ -165,37 +166,8 @@ impl Drop for Timer {
     }
 }
 
-/// Does not wait: the world's thread has no turns.
-pub async fn costly_step() {}
-
 /// Does nothing: the world has one thread.
 pub fn set_threads(_: usize) {}
-
-/// The thread of the world.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ShardId;
-
-impl ShardId {
-    /// Returns the thread.
-    pub fn current() -> Self {
-        Self
-    }
-
-    /// Returns 0.
-    pub fn index(self) -> usize {
-        0
-    }
-
-    /// Returns the thread.
-    pub fn all() -> impl Iterator<Item = Self> {
-        std::iter::once(Self)
-    }
-
-    /// Returns the thread.
-    pub fn next() -> Self {
-        Self
-    }
-}
 
 /// Spawns a detached task of the running process.
 pub fn spawn(_: ShardId, task: impl Future<Output = ()> + Send + 'static) {

@@ -3,7 +3,7 @@
 
 use crate::common::crowd::{Crowd, Visitor};
 use crate::common::curl::{curl, https, url};
-use crate::common::gt::{client, server, server_of_id1};
+use crate::common::gt::{client, server, server_of_id1, Gt};
 use crate::common::original::Original;
 use crate::common::peer::gt1::{closed, data, hello, Frame, Peer, PING};
 use crate::common::peer::{gt2, port_option, ID_ALONE};
@@ -88,6 +88,49 @@ fn downloads(addr: SocketAddr) -> Visitor {
 fn uploads(addr: SocketAddr) -> Visitor {
     let body = pattern(500_000);
     Box::new(move || upload(&mut connect(addr), &body))
+}
+
+/// A GT/1 client of a server with a configuration file, and a connection that it serves.
+struct BusyClient {
+    server: SocketAddr,
+    service: Service,
+    scratch: Scratch,
+    client: Gt,
+    held: TcpStream,
+}
+
+impl BusyClient {
+    fn start(server: &mut Gt) -> Self {
+        let (server, service, scratch) = (server.addr(), bodies(), Scratch::new());
+        let file = write_client(&scratch, server, service.addr, &["id1"]);
+        let mut client = client(&format!("-config {}", file.display()));
+        client.wait_for_tunnel();
+        let mut held = connect(server);
+        download(&mut held, 1000, "");
+        Self {
+            server,
+            service,
+            scratch,
+            client,
+            held,
+        }
+    }
+
+    /// Adds a prefix. The client has it, and serves its connection on.
+    fn assert_gets_another_prefix(&mut self) {
+        write_client(
+            &self.scratch,
+            self.server,
+            self.service.addr,
+            &["id1", "more"],
+        );
+        self.client.reload();
+        self.client.wait_for_tunnels(2);
+        for host in ["more.a", "id1.a"] {
+            assert_eq!(get(self.server, host, "/1").status, 200, "{host}");
+        }
+        download(&mut self.held, 1000, "");
+    }
 }
 
 /// Writes the configuration of a GT/1 client that publishes a service under these prefixes.
@@ -312,58 +355,31 @@ fn an_idle_tls_tunnel_is_closed_and_visitors_wait_for_its_client() {
 
 #[test]
 fn a_client_that_changes_services_during_a_restart_moves_to_the_new_process() {
-    let service = bodies();
-    let mut server = server_of_id1("-hostNumber 2");
-    let addr = server.addr();
-    let scratch = Scratch::new();
-    let write = |prefixes: &[&str]| write_client(&scratch, addr, service.addr, prefixes);
-    let file = write(&["id1"]);
-    let mut client = client(&format!("-config {}", file.display()));
-    client.wait_for_tunnel();
-    let mut held = connect(addr);
-    download(&mut held, 1000, "");
-    let new = server.restart();
-    write(&["id1", "more"]);
-    client.reload();
-    client.wait_for_tunnels(2);
-    for host in ["more.a", "id1.a"] {
-        assert_eq!(get(addr, host, "/1").status, 200, "{host}");
-    }
-    download(&mut held, 1000, "");
-    drop(held);
-    assert_eq!(server.exit().code(), Some(0));
+    let mut old = server_of_id1("-hostNumber 2");
+    let mut busy = BusyClient::start(&mut old);
+    let new = old.restart();
+    busy.assert_gets_another_prefix();
+    drop(busy.held);
+    assert_eq!(old.exit().code(), Some(0));
     new.signal("TERM");
     new.wait_for_end();
 }
 
 #[test]
 fn a_client_that_changes_services_after_the_new_process_was_killed_finds_the_next_one() {
-    let service = bodies();
     let mut old = server_of_id1("-hostNumber 2");
-    let addr = old.addr();
-    let scratch = Scratch::new();
-    let write = |prefixes: &[&str]| write_client(&scratch, addr, service.addr, prefixes);
-    let file = write(&["id1"]);
-    let mut client = client(&format!("-config {}", file.display()));
-    client.wait_for_tunnel();
-    let mut held = connect(addr);
-    download(&mut held, 1000, "");
+    let mut busy = BusyClient::start(&mut old);
     let new = old.restart();
     new.signal("KILL");
     new.wait_for_end();
     // As a supervisor does.
     let mut next = server(&format!(
-        "-addr {addr} -id id1 -secret secret1 -hostNumber 2"
+        "-addr {} -id id1 -secret secret1 -hostNumber 2",
+        busy.server
     ));
     next.addr();
-    write(&["id1", "more"]);
-    client.reload();
     // The old process closes the tunnel, which carries a stream.
-    client.wait_for_tunnels(2);
-    for host in ["more.a", "id1.a"] {
-        assert_eq!(get(addr, host, "/1").status, 200, "{host}");
-    }
-    download(&mut held, 1000, "");
+    busy.assert_gets_another_prefix();
 }
 
 #[test]

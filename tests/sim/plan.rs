@@ -1,28 +1,21 @@
 //! What a seed decides: who lives in the world, and what happens to them. A plan is data, so that it can
 //! be printed, and made smaller while a fault stays.
 
+use gt::sim::Random;
 use std::collections::BTreeSet;
 use std::fmt;
 
 /// Numbers that follow from a seed, for plans. The world has numbers of its own.
-pub struct Dice(u64);
+pub struct Dice(Random);
 
 impl Dice {
     pub fn new(seed: u64) -> Self {
-        Self(seed ^ 0x5DEE_CE66)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+        Self(Random::new(seed ^ 0x5DEE_CE66))
     }
 
     /// Returns a number from `least` to `most`.
     pub fn between(&mut self, least: u64, most: u64) -> u64 {
-        least + self.next() % (most - least + 1)
+        self.0.between(least, most)
     }
 
     /// Returns an index below `count`.

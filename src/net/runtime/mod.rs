@@ -8,6 +8,8 @@
 //! tasks and sockets, so that no byte crosses from one to another. Elsewhere `portable` is async-std's
 //! own runtime.
 
+#[cfg(any(not(any(target_os = "linux", target_os = "android")), feature = "sim"))]
+pub(crate) mod one_shard;
 #[cfg(any(target_os = "linux", target_os = "android", feature = "sim"))]
 pub(crate) mod readiness;
 #[cfg(all(not(feature = "sim"), any(target_os = "linux", target_os = "android")))]

@@ -1,5 +1,6 @@
 //! The executor threads of systems without epoll: async-std's own.
 
+pub use super::one_shard::{costly_step, ShardId};
 use super::{Interest, Outcome, Readiness};
 use async_io::Async;
 use std::future::Future;
@@ -121,38 +122,9 @@ impl Future for Timer {
     }
 }
 
-/// Does not wait: async-std's threads have no turns.
-pub async fn costly_step() {}
-
 /// Sets the number of executor threads. Call it before the first task or socket.
 pub fn set_threads(threads: usize) {
     std::env::set_var("ASYNC_STD_THREAD_COUNT", threads.to_string());
-}
-
-/// The executor's threads, which share all tasks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ShardId;
-
-impl ShardId {
-    /// Returns the threads.
-    pub fn current() -> Self {
-        Self
-    }
-
-    /// Returns 0.
-    pub fn index(self) -> usize {
-        0
-    }
-
-    /// Returns the threads.
-    pub fn all() -> impl Iterator<Item = Self> {
-        std::iter::once(Self)
-    }
-
-    /// Returns the threads.
-    pub fn next() -> Self {
-        Self
-    }
 }
 
 /// Spawns a detached task.
