@@ -17,7 +17,7 @@ mod supervisor;
 use crate::config::{self, RoleConfig, SentryConfig};
 use crate::handover::{ChildProcess, Inherited, ParentLink, Program, Progress, TakeoverError};
 use crate::logging;
-use crate::net::{blocking, set_threads, timeout};
+use crate::net::{blocking, set_threads};
 #[cfg(feature = "sim")]
 use crate::sim::supervisor;
 use account::Account;
@@ -304,7 +304,9 @@ async fn serve(
     }
     log::info!("stopping");
     supervisor::notify("STOPPING=1\n");
-    timeout(DRAIN_TIMEOUT * 2, running.stop(DRAIN_TIMEOUT)).await;
+    // Each of its waits has a bound. One over all would be over together with them in a process that
+    // stood still meanwhile, which then would end without its resets.
+    running.stop(DRAIN_TIMEOUT).await;
 }
 
 /// Runs `work` and queues other signals; `None` if a signal ends the process first.

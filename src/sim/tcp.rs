@@ -382,9 +382,12 @@ impl World {
             false => self.network.link(hosts.0, hosts.1).link.delay,
         };
         let capacity = match self.random.between(0, 99) {
-            // A window of one byte, and small ones, where they do not take too long.
+            // A window of one byte, and small ones, where they do not take too long. Between hosts
+            // a ClientHello must fit: a server leaves it in the kernel until all of it is there, and
+            // no kernel's window is smaller.
             0 if delay.is_zero() => 1,
-            0..5 if delay < Duration::from_millis(20) => self.random.between(200, 2000),
+            0..5 if delay.is_zero() => self.random.between(200, 2000),
+            0..5 if delay < Duration::from_millis(20) => self.random.between(600, 2000),
             5..15 => 4096,
             15..60 => 65_536,
             _ => self.random.between(65_536, 1_000_000),
