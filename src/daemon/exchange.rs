@@ -4,7 +4,7 @@
 use super::role::{all, RoleSet, RoleSource};
 use crate::handover::{Message, ProcessLink, ProcessMessages};
 use crate::net::kernel::OwnedFd;
-use crate::net::{timeout, Shutdown};
+use crate::net::{clock, timeout, Shutdown};
 use crate::server::{MessageOrigin, Recipient, Server};
 use futures_lite::future;
 use std::sync::Arc;
@@ -60,6 +60,7 @@ pub async fn with_child(
         read(&recipients, incoming, MessageOrigin::Child).await;
         reading.trigger();
     });
+    let deadline = clock::now() + patience;
     let making_way = all(servers.iter().map(|(source, server)| {
         let link = link.of_role(source);
         server.drain(patience, Some(link))
@@ -83,6 +84,12 @@ pub async fn with_child(
         link.flush(LINK_END_TIMEOUT).await;
     };
     future::zip(making_way, talking).await;
+    // A visitor that came last over the link, and went back, may need a bridge of this process.
+    all(servers.iter().map(|(_, server)| {
+        let patience = deadline.saturating_duration_since(clock::now());
+        server.close(patience)
+    }))
+    .await;
 }
 
 fn recipients(servers: &RoleSet<Arc<Server>>) -> Vec<(RoleSource, Recipient)> {

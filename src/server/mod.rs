@@ -346,7 +346,9 @@ impl Server {
         *self.stun() = Stun::default();
     }
 
-    async fn close(&self, patience: Duration) {
+    /// Lets visitors finish that are served here or over a bridge to another process, and cuts those
+    /// that have not after `patience`.
+    pub async fn close(&self, patience: Duration) {
         for tunnel in self.state.registry.tunnels() {
             tunnel.close();
         }

@@ -191,6 +191,17 @@ impl RegisteredClient {
         tunnels.filter(|tunnel| tunnel.is_open())
     }
 
+    /// Whether the registration has a tunnel that takes streams.
+    fn is_alive(&self) -> bool {
+        self.open_tunnels().next().is_some()
+    }
+
+    /// Whether the registration has replaced one with these services, of which tunnels still drain.
+    fn has_replaced(&self, services: &[Option<ServiceSpec>]) -> bool {
+        let old = self.draining.as_ref();
+        old.is_some_and(|old| old.services == services)
+    }
+
     /// Tells the client's tunnels of a port that was opened after they were ready. Not over GT/1,
     /// which allows this message only before *ready*.
     fn announce(&self, port: &PortListener) {
@@ -708,20 +719,18 @@ impl RegistryState {
                     return Err(RejectCode::TooManyConnections);
                 }
             }
-            Some(client)
-                if client
-                    .draining
-                    .as_ref()
-                    .is_some_and(|old| old.services == services) =>
-            {
+            // Two clients must not replace each other in turn. One whose own services were replaced,
+            // by a process that has gone since, is no second one.
+            Some(client) if client.is_alive() && client.has_replaced(&services) => {
                 if client.conflict.refused(clock::now()) {
                     warn_of_conflict(login, client.peer);
                 }
                 return Err(RejectCode::OtherClientConnected);
             }
-            Some(_) => {
+            Some(client) => {
+                let was_alive = client.is_alive();
                 let before = self.set_services(login, services, early, &mut opened)?;
-                if let Some(client) = self.clients.get_mut(id) {
+                if let Some(client) = self.clients.get_mut(id).filter(|_| was_alive) {
                     let services = &client.services;
                     if client.conflict.replaced(&before, services, clock::now()) {
                         warn_of_conflict(login, client.peer);

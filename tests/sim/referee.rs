@@ -13,8 +13,8 @@ use std::time::Duration;
 pub const RECOVERY: Duration = Duration::from_secs(60);
 
 /// Time within which a tunnel that has lost its connection is found, from the first visit that it was
-/// given.
-const DEAD_TUNNEL_FOUND: Duration = Duration::from_millis(2500);
+/// given: 3 s, and three delays of the slowest link (80 ms), after which a visit's request is there.
+const DEAD_TUNNEL_FOUND: Duration = Duration::from_millis(3000 + 3 * 80);
 
 #[derive(Clone, Default)]
 pub struct Referee(Arc<Mutex<State>>);

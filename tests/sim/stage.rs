@@ -360,8 +360,13 @@ impl Stage {
             Event::Flap(number) => {
                 if let Client::Gt(gt) = &self.clients[number] {
                     self.referee.excuse(Scope::Client(number), time(40_000));
+                    // What a speed limit lets pass by the end of the excuse.
+                    let length = match self.plan.clients[number].speed {
+                        0 => 40_000,
+                        _ => 4_000,
+                    };
                     for _ in 0..12 {
-                        self.burst(number, &[Habit::SlowReader(40_000); 2], 200)
+                        self.burst(number, &[Habit::SlowReader(length); 2], 200)
                             .await;
                         self.swap_services(number, gt);
                         gt.signal(SIGQUIT);

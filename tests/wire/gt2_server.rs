@@ -471,3 +471,22 @@ fn a_dead_registration_is_replaced() {
     let _other = Peer::ready_client(addr, &other);
     Peer::ready_client(addr, &id1());
 }
+
+#[test]
+fn a_client_that_returns_to_former_services_is_no_second_one() {
+    let mut server = server_of_id1("-timeout 1h");
+    let addr = server.addr();
+    let mut first = Peer::ready_client(addr, &id1());
+    let (mut visitor, stream) = visit(addr, &mut first);
+    let other = hello("id1", "secret1", &prefix_option("other"), WINDOW);
+    let second = Peer::ready_client(addr, &other);
+    first.expect(Frame::Close);
+    second.shutdown();
+    server.wait_for("tunnel closed");
+    // The tunnel with the visitor still drains, and needs to give no sign of life.
+    Peer::ready_client(addr, &id1());
+    first.send(&data(stream, b"answer"));
+    let mut answer = [0; 6];
+    visitor.read_exact(&mut answer).expect("the answer");
+    assert_eq!(&answer, b"answer");
+}
