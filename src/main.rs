@@ -99,6 +99,9 @@ fn main() -> ExitCode {
 /// Prints each role with its warnings, and what would keep it from starting on this machine.
 fn check(roles: &[RoleConfig]) -> ExitCode {
     let mut code = ExitCode::SUCCESS;
+    if let Err(why) = daemon::check_as_user(roles) {
+        code = complain(FAILED, &why.to_string(), None);
+    }
     for loaded in roles {
         for warning in &loaded.warnings {
             eprintln!("gt: warning: {warning}");
@@ -113,7 +116,9 @@ fn check(roles: &[RoleConfig]) -> ExitCode {
         } else {
             ""
         };
-        let _ = writeln!(io::stdout(), "{source}: {}{ports}", loaded.name());
+        let user = loaded.account().user.as_ref();
+        let user = user.map_or(String::new(), |user| format!(", user {user}"));
+        let _ = writeln!(io::stdout(), "{source}: {}{ports}{user}", loaded.name());
     }
     code
 }

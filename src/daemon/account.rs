@@ -17,6 +17,11 @@ pub struct Account {
     is_named: bool,
 }
 
+/// Whether this process may become any user.
+pub fn is_root() -> bool {
+    geteuid().is_root()
+}
+
 impl Account {
     /// Finds the account that the configuration names, if any. Fails if there is no such user or
     /// group.

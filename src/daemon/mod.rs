@@ -92,9 +92,31 @@ pub fn prepare(roles: &[RoleConfig]) -> Result<(), DaemonError> {
 /// Checks that the files and folders that a role needs exist and can be used. Starts nothing and
 /// opens no listeners. The error names the file or folder that cannot be used.
 pub fn check(loaded: &RoleConfig) -> Result<(), DaemonError> {
-    let there = running::check(loaded);
-    let there = there.and(Account::of(std::slice::from_ref(loaded)).map(drop));
+    let account = Account::of(std::slice::from_ref(loaded)).map(drop);
+    let there = account.and_then(|()| check_files(loaded));
     there.map_err(|e| DaemonError::report(e.to_string(), None))
+}
+
+/// Lets root become the user that the roles run as, for [`check`]: what that user cannot read, gt
+/// cannot reload.
+pub fn check_as_user(roles: &[RoleConfig]) -> Result<(), DaemonError> {
+    match Account::of(roles) {
+        Ok(Some(account)) if account::is_root() => match account.switch() {
+            Ok(_) => Ok(()),
+            Err(e) => Err(DaemonError::report(e.to_string(), None)),
+        },
+        // `check` reports a user that does not exist.
+        _ => Ok(()),
+    }
+}
+
+/// Checks that a role's own file, and what it names, can be read.
+fn check_files(loaded: &RoleConfig) -> io::Result<()> {
+    if let Some(file) = &loaded.source {
+        let explain = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", file.display()));
+        File::open(file).map_err(explain)?;
+    }
+    running::check(loaded)
 }
 
 fn threads(roles: &[RoleConfig]) -> usize {
@@ -212,12 +234,7 @@ fn become_user(roles: &[RoleConfig]) -> io::Result<()> {
         return Ok(());
     }
     for loaded in roles {
-        let readable = loaded.source.as_ref().map(|file| match File::open(file) {
-            Ok(_) => Ok(()),
-            Err(e) => Err(io::Error::new(e.kind(), format!("{}: {e}", file.display()))),
-        });
-        let readable = readable.unwrap_or(Ok(()));
-        if let Err(e) = readable.and_then(|()| running::check(loaded)) {
+        if let Err(e) = check_files(loaded) {
             log::warn!("this user can neither reload nor restart gt: {e}");
         }
     }

@@ -7,16 +7,19 @@ use std::path::Path;
 use std::process::Command;
 
 pub struct Machine {
-    /// qemu's program and OpenWrt's name of the processor.
+    /// qemu's program and the target of openwrt/build.
     router: Option<(&'static str, &'static str)>,
     /// The profile of openwrt/build for the client.
     client: &'static str,
+    /// qemu's name of the processor, if it must not be the best of its family.
+    processor: Option<&'static str>,
 }
 
 /// This machine, with the gt of all other tests.
 pub const HERE: Machine = Machine {
     router: None,
     client: "",
+    processor: None,
 };
 
 impl Machine {
@@ -25,6 +28,15 @@ impl Machine {
         Machine {
             router: Some((qemu, target)),
             client,
+            processor: None,
+        }
+    }
+
+    /// The same with this processor.
+    pub const fn with(self, processor: &'static str) -> Machine {
+        Machine {
+            processor: Some(processor),
+            ..self
         }
     }
 
@@ -49,6 +61,7 @@ impl Machine {
             program.display()
         );
         let mut command = Command::new(qemu);
+        command.args(self.processor.into_iter().flat_map(|name| ["-cpu", name]));
         command.arg(program).arg(role);
         command
     }

@@ -13,7 +13,7 @@ use std::process::{Command, Output};
 pub const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The commands of a router's shell that gt's scripts use.
-const APPLETS: [&str; 8] = ["sh", "cat", "chgrp", "chmod", "grep", "head", "tail", "tr"];
+const APPLETS: [&str; 7] = ["sh", "cat", "chgrp", "chmod", "grep", "sed", "tr"];
 
 pub struct Router {
     scratch: Scratch,
@@ -83,6 +83,11 @@ impl Router {
         self.run_init(Self::with_environment(command, &Self::init_line(words)))
     }
 
+    /// Runs a script of the router's shell.
+    pub fn script(&self, script: &str) -> (Output, Vec<String>) {
+        self.run_init(self.command(&["/bin/busybox", "ash", "-c", script]))
+    }
+
     fn init_line<'a>(words: &[&'a str]) -> Vec<&'a str> {
         let mut all = vec!["/bin/busybox", "ash", "/etc/rc.common", "/etc/init.d/gt"];
         all.extend(words);
@@ -147,15 +152,26 @@ impl Router {
 
 /// Builds the package of a gt with both roles.
 pub fn make_ipk(scratch: &Scratch) -> PathBuf {
+    let version = env!("CARGO_PKG_VERSION");
+    make_package(scratch, "ipk").join(format!("gt_{version}-r1_x86_64.ipk"))
+}
+
+/// Builds a package in this form from a stand-in program; returns the folder that it is in.
+pub fn make_package(scratch: &Scratch, form: &str) -> PathBuf {
     let out = scratch.dir("out");
     scratch.file("out/gt-full-x86_64", "the program\n");
-    let output = run(Command::new(Path::new(REPOSITORY).join("openwrt/ipk"))
-        .args(["full", "x86_64"])
-        .env("GT_OUT", &out)
-        .env("SOURCE_DATE_EPOCH", "1000000000"));
+    let output = run(package_script()
+        .args([form, "full", "x86_64"])
+        .env("GT_OUT", &out));
     assert!(output.status.success(), "{output:?}");
-    let version = env!("CARGO_PKG_VERSION");
-    out.join(format!("gt_{version}-1_x86_64.ipk"))
+    out
+}
+
+/// Returns `openwrt/package`, for files of a certain time.
+pub fn package_script() -> Command {
+    let mut script = Command::new(Path::new(REPOSITORY).join("openwrt/package"));
+    script.env("SOURCE_DATE_EPOCH", "1000000000");
+    script
 }
 
 /// Unpacks `control` or `data` of a package as opkg does; `control` goes where opkg keeps it.

@@ -6,5 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod apk;
+mod feed;
 mod openwrt;
 mod qemu;

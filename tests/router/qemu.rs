@@ -15,11 +15,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 /// Has the client of the smallest package; the others are one program with both roles.
-const MIPSEL: Machine = Machine::router("qemu-mipsel-static", "mipsel_24kc", "client");
-const MIPSEL_PEER: Machine = Machine::router("qemu-mipsel-static", "mipsel_24kc", "full");
-const MIPS: Machine = Machine::router("qemu-mips-static", "mips_24kc", "full");
-const ARMV7: Machine = Machine::router("qemu-arm-static", "arm_cortex-a7", "full");
-const AARCH64: Machine = Machine::router("qemu-aarch64-static", "aarch64_generic", "full");
+const MIPSEL: Machine = Machine::router("qemu-mipsel-static", "mipsel", "client");
+const MIPSEL_PEER: Machine = Machine::router("qemu-mipsel-static", "mipsel", "full");
+const MIPS: Machine = Machine::router("qemu-mips-static", "mips", "full");
+const ARMV7: Machine = Machine::router("qemu-arm-static", "armv7", "full");
+/// Has neither a floating-point unit nor atomic instructions.
+const ARMV5: Machine = Machine::router("qemu-arm-static", "armv5", "full").with("arm926");
+const RISCV64: Machine = Machine::router("qemu-riscv64-static", "riscv64", "full");
+const AARCH64: Machine = Machine::router("qemu-aarch64-static", "aarch64", "full");
 
 /// The two ends of a tunnel.
 struct Ends {
@@ -326,10 +329,14 @@ all_promises! {
     a_client_on_mipsel: HERE, MIPSEL;
     a_client_on_armv7: HERE, ARMV7;
     a_client_on_aarch64: HERE, AARCH64;
+    a_client_on_armv5: HERE, ARMV5;
     a_server_on_mipsel: MIPSEL, HERE;
     a_server_on_armv7: ARMV7, HERE;
     a_server_on_aarch64: AARCH64, HERE;
+    a_server_on_armv5: ARMV5, HERE;
 }
+promises!(a_client_on_riscv64: HERE, RISCV64; carries_http carries_http_inside_tls carries_tcp);
+promises!(a_server_on_riscv64: RISCV64, HERE; carries_http carries_http_inside_tls carries_tcp);
 promises!(a_client_on_mipsel_without_aes: HERE, MIPSEL; asks_for_chacha_first);
 promises!(a_client_on_armv7_without_aes: HERE, ARMV7; asks_for_chacha_first);
 // Big-endian.
@@ -342,6 +349,8 @@ promises!(a_server_on_mips: MIPS, HERE;
 promises!(a_peer_on_mipsel: HERE, MIPSEL_PEER; carries_p2p);
 #[cfg(feature = "p2p")]
 promises!(a_peer_on_armv7: HERE, ARMV7; carries_p2p);
+#[cfg(feature = "p2p")]
+promises!(a_peer_on_armv5: HERE, ARMV5; carries_p2p);
 #[cfg(feature = "p2p")]
 promises!(a_peer_on_aarch64: HERE, AARCH64; carries_p2p);
 #[cfg(feature = "p2p")]

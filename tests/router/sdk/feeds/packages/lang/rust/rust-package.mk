@@ -1,0 +1,2 @@
+RUST_ARCH_DEPENDS:=@(mips||mipsel)
+RustBinPackage:=

@@ -1,0 +1,8 @@
+define BuildPackage
+$(eval CONFLICTS:=)
+$(eval $(Package/$(1)))
+list::
+	@echo "$(1): variant $(VARIANT); conflicts $(CONFLICTS); features $(FEATURES_$(VARIANT)); conffiles $(strip $(Package/$(1)/conffiles)); user $(USERID)"
+install-$(1):
+	$(call Package/$(1)/install,$(ROOT))
+endef
