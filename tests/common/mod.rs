@@ -23,6 +23,7 @@ pub mod peer;
 pub mod ports;
 pub mod process;
 pub mod program;
+pub mod release;
 pub mod router;
 pub mod samples;
 pub mod scratch;

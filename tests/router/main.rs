@@ -1,5 +1,5 @@
-//! gt on OpenWrt: its package under a router's shell, and its programs under qemu. Needs the
-//! packages that tests/run installs, and the programs that openwrt/build makes.
+//! gt on OpenWrt: its package under a router's shell, and its programs under qemu; and the packages of a
+//! release. Needs the packages that tests/run installs, and the programs that openwrt/build makes.
 
 #![cfg(all(feature = "server", feature = "client"))]
 
@@ -10,3 +10,4 @@ mod apk;
 mod feed;
 mod openwrt;
 mod qemu;
+mod release;
