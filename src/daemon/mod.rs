@@ -288,7 +288,7 @@ async fn serve(
             }
             Some(SIGQUIT) if std::process::id() == 1 => log::error!(
                 "not restarted: this is process 1, and its container or namespace ends with it. \
-                 Stop and start it instead, or run gt under an init (docker run --init)"
+                 Stop and start it instead"
             ),
             Some(SIGQUIT) => {
                 let handed_over = async {

@@ -504,6 +504,17 @@ fn a_release_does_not_begin_with_old_results_or_without_a_script() {
 }
 
 #[test]
+fn the_page_about_containers_names_this_version() {
+    let page = Path::new(REPOSITORY).join("docs/containers.md");
+    let page = fs::read_to_string(page).expect("read the page");
+    let archive = format!("release/out/gt-{VERSION}-oci.tar");
+    assert!(page.contains(&archive), "{page}");
+    for name in page.split("localhost/gt:").skip(1) {
+        assert!(name.starts_with(VERSION), "localhost/gt:{name}");
+    }
+}
+
+#[test]
 fn the_compose_example_runs_this_version_with_files_that_gt_accepts() {
     let folder = Path::new(REPOSITORY).join("etc/compose");
     let compose = fs::read_to_string(folder.join("compose.yaml")).expect("read the example");
