@@ -13,6 +13,8 @@ mod delivery;
 mod dial;
 pub mod follow;
 pub mod http;
+#[cfg(all(feature = "client", feature = "p2p"))]
+mod interfaces;
 #[cfg(not(feature = "sim"))]
 pub(crate) mod kernel;
 mod listen;
@@ -45,6 +47,8 @@ pub use conn::{Conn, ConnLayer};
 pub use datagrams::Datagrams;
 pub use delivery::Delivery;
 pub use dial::dial;
+#[cfg(all(feature = "client", feature = "p2p"))]
+pub use interfaces::{interface_addresses, InterfaceAddress};
 pub use kernel::{accept_failures, random};
 pub use listen::{listen, Listener};
 pub use read_buf::with_read_buf;

@@ -344,7 +344,8 @@ promises!(a_client_on_mips: HERE, MIPS;
     carries_http carries_http_inside_tls carries_tcp timers_ring costs_nothing_while_idle);
 promises!(a_server_on_mips: MIPS, HERE;
     carries_http carries_http_inside_tls carries_tcp timers_ring costs_nothing_while_idle);
-// Not on big-endian MIPS: with qemu 7.2, getifaddrs() never returns there in any program.
+#[cfg(feature = "p2p")]
+promises!(a_peer_on_mips: HERE, MIPS; carries_p2p);
 #[cfg(feature = "p2p")]
 promises!(a_peer_on_mipsel: HERE, MIPSEL_PEER; carries_p2p);
 #[cfg(feature = "p2p")]

@@ -6,11 +6,9 @@ use super::link::PeerHandle;
 use super::socket::PeerSocket;
 use super::{P2pError, P2pOptions};
 use crate::collections::HashMap;
-use crate::net::{self, clock, timeout, Timer};
+use crate::net::{self, clock, interface_addresses, timeout, InterfaceAddress, Timer};
 use crate::sync::{Mutex, MutexGuard};
 use event_listener::Event;
-use nix::ifaddrs::getifaddrs;
-use nix::net::if_::InterfaceFlags;
 use rtc_stun::attributes::ATTR_USERNAME;
 use rtc_stun::fingerprint::FINGERPRINT;
 use rtc_stun::message::{
@@ -181,7 +179,7 @@ impl Endpoint {
     pub fn hosts(&self) -> Vec<SocketAddr> {
         let mut hosts = Vec::new();
         let mut loopbacks = Vec::new();
-        for (ip, is_up) in addresses() {
+        for InterfaceAddress { ip, is_up } in addresses() {
             let usable = is_up
                 && match ip {
                     IpAddr::V4(v4) => !v4.is_link_local(),
@@ -262,22 +260,17 @@ impl Endpoint {
     }
 }
 
-/// Returns the addresses of all interfaces, and whether they are up.
-fn addresses() -> Vec<(IpAddr, bool)> {
-    let interfaces = getifaddrs().into_iter().flatten();
-    let addresses = interfaces.filter_map(|interface| {
-        let address = interface.address?;
-        let v4 = address.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
-        let v6 = address.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip()));
-        let is_up = interface.flags.contains(InterfaceFlags::IFF_UP);
-        Some((v4.or(v6)?, is_up))
-    });
-    addresses.collect()
+/// Returns the addresses of all interfaces.
+fn addresses() -> Vec<InterfaceAddress> {
+    interface_addresses().unwrap_or_else(|e| {
+        log::warn!("P2P connections cannot use the addresses of this machine's interfaces: {e}");
+        Vec::new()
+    })
 }
 
 /// Returns the addresses of this machine, including interfaces that are down.
 pub fn own_addresses() -> Vec<IpAddr> {
-    addresses().into_iter().map(|(ip, _)| ip).collect()
+    addresses().into_iter().map(|address| address.ip).collect()
 }
 
 /// Creates a STUN request: its transaction, and its bytes.
