@@ -8,8 +8,10 @@ pub mod api;
 pub mod certs;
 #[cfg(feature = "p2p")]
 pub mod chromium;
+pub mod chroot;
 pub mod crowd;
 pub mod curl;
+pub mod debian;
 pub mod events;
 pub mod faults;
 pub mod gt;

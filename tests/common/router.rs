@@ -1,12 +1,12 @@
 //! The file system of a router with gt's package, in a folder: its shell is busybox, and procd's
 //! helpers only record how they are called.
 
+use super::chroot;
 use super::gt::{Gt, GT};
 use super::process::run;
-use super::program::{install, install_gt};
+use super::program::install_gt;
 use super::scratch::Scratch;
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -35,8 +35,8 @@ impl Router {
         let program = router.path("usr/bin/gt");
         fs::remove_file(&program).expect("gt is in the package");
         install_gt(&program);
-        router.add_busybox();
-        router.add_libraries_of(Path::new(GT));
+        chroot::add_busybox(&root, &APPLETS);
+        chroot::add_libraries_of(&root, Path::new(GT));
         for folder in ["tmp", "lib", "dev"] {
             fs::create_dir_all(root.join(folder)).expect("make a folder");
         }
@@ -80,7 +80,7 @@ impl Router {
             command.arg("-r");
         }
         command.args(["sh", "-c", script]).arg(self.root());
-        self.run_init(Self::with_environment(command, &Self::init_line(words)))
+        self.run_init(chroot::with_environment(command, &Self::init_line(words)))
     }
 
     /// Runs a script of the router's shell.
@@ -108,45 +108,7 @@ impl Router {
 
     /// Returns a command with this root. Needs root, or user namespaces.
     pub fn command(&self, words: &[&str]) -> Command {
-        let root = self.root();
-        let mut command = if rustix::process::geteuid().is_root() {
-            Command::new("chroot")
-        } else {
-            let mut command = Command::new("unshare");
-            command.args(["-r", "chroot"]);
-            command
-        };
-        command.arg(root);
-        Self::with_environment(command, words)
-    }
-
-    fn with_environment(mut command: Command, words: &[&str]) -> Command {
-        command
-            .args(words)
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        command
-    }
-
-    fn add_busybox(&self) {
-        let bin = self.path("bin");
-        fs::create_dir_all(&bin).expect("make /bin");
-        install("/bin/busybox", &bin.join("busybox"));
-        self.add_libraries_of(Path::new("/bin/busybox"));
-        for applet in APPLETS {
-            symlink("busybox", bin.join(applet)).expect("link an applet");
-        }
-    }
-
-    /// Copies the libraries that the system's loader needs to run `program`.
-    fn add_libraries_of(&self, program: &Path) {
-        let output = run(Command::new("ldd").arg(program));
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        for library in said.split_whitespace().filter(|word| word.starts_with('/')) {
-            let place = self.path(&library[1..]);
-            fs::create_dir_all(place.parent().expect("a folder")).expect("make a folder");
-            fs::copy(library, place).expect("copy a library");
-        }
+        chroot::command(&self.root(), words)
     }
 }
 

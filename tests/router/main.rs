@@ -1,5 +1,6 @@
-//! gt on OpenWrt: its package under a router's shell, and its programs under qemu; and the packages of a
-//! release. Needs the packages that tests/run installs, and the programs that openwrt/build makes.
+//! gt on OpenWrt and Debian: its packages, with their scripts under a shell of their own, and its programs
+//! under qemu; and the packages of a release. Needs the packages that tests/run installs, and the programs
+//! that openwrt/build makes.
 
 #![cfg(all(feature = "server", feature = "client"))]
 
@@ -7,6 +8,7 @@
 mod common;
 
 mod apk;
+mod debian;
 mod feed;
 mod openwrt;
 mod qemu;
