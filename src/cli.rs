@@ -45,7 +45,7 @@ options! {
         config: Option<PathBuf> => ("config", "string"),
         /// print this help
         h: bool => ("h", "bool"),
-        /// send a signal to running processes of gt: reload, restart, stop or kill
+        /// send a signal to running processes of gt: reload, wake, restart, stop or kill
         s: Option<ControlSignal> => ("s", "string"),
         /// print the version of this program
         version: bool => ("version", "bool"),
@@ -354,7 +354,7 @@ fn usage(role: Option<RoleName>) -> String {
              gt -config FILE        run the role that the file configures\n  \
              gt -config DIRECTORY   run every yaml file in it, in one process\n  \
              gt check -config FILE  test a configuration without running it\n  \
-             gt -s SIGNAL           send reload, restart, stop or kill to running processes of gt\n  \
+             gt -s SIGNAL           send reload, wake, restart, stop or kill to running processes of gt\n  \
              gt help [ROLE]         print this help, or the flags of the server or the client\n  \
              gt version             print the version of this program\n"
         );

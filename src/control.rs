@@ -4,7 +4,7 @@
 use crate::cli::{self, ControlSignal, SignalRequest};
 use crate::config::file::Document;
 use crate::config::RoleName;
-use rustix::process::{geteuid, kill_process, Pid};
+use rustix::process::{geteuid, kill_process, Pid, Signal};
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
@@ -56,6 +56,12 @@ pub fn send(request: &SignalRequest) -> SignalReport {
             }
         }
         let (name, number) = number(request.signal);
+        if number == Signal::USR1 && !process.handles(number) {
+            report.failed.push(format!(
+                "process {pid} is not signalled: {name} would end it, as it is too old; restart it"
+            ));
+            continue;
+        }
         let target = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let Some(target) = target else {
             continue;
@@ -104,13 +110,13 @@ fn no_match(request: &SignalRequest, others: &[String], hidden: &[UnreadableProc
     format!("no {role}{config} of this program runs{others}{hidden}")
 }
 
-fn number(signal: ControlSignal) -> (&'static str, rustix::process::Signal) {
-    use rustix::process::Signal as Number;
+fn number(signal: ControlSignal) -> (&'static str, Signal) {
     match signal {
-        ControlSignal::Reload => ("SIGHUP", Number::HUP),
-        ControlSignal::Restart => ("SIGQUIT", Number::QUIT),
-        ControlSignal::Stop => ("SIGTERM", Number::TERM),
-        ControlSignal::Kill => ("SIGKILL", Number::KILL),
+        ControlSignal::Reload => ("SIGHUP", Signal::HUP),
+        ControlSignal::Wake => ("SIGUSR1", Signal::USR1),
+        ControlSignal::Restart => ("SIGQUIT", Signal::QUIT),
+        ControlSignal::Stop => ("SIGTERM", Signal::TERM),
+        ControlSignal::Kill => ("SIGKILL", Signal::KILL),
     }
 }
 
@@ -148,6 +154,22 @@ impl Process {
         }
         Ok(false)
     }
+
+    /// Whether the process has a handler for the signal, which would end it otherwise. It has none
+    /// in versions that do not know the signal, and for a moment when it starts.
+    fn handles(&self, signal: Signal) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid));
+        status.is_ok_and(|status| is_caught(&status, signal))
+    }
+}
+
+/// Whether a signal is in the mask of caught signals of a `/proc/PID/status`.
+fn is_caught(status: &str, signal: Signal) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    // In hexadecimal: the last digit has the signals 1 to 4.
+    let bit = usize::try_from(signal.as_raw().saturating_sub(1)).unwrap_or(usize::MAX);
+    let digit = mask.and_then(|mask| mask.trim().chars().nth_back(bit / 4)?.to_digit(16));
+    digit.is_some_and(|digit| (digit >> (bit % 4)) & 1 == 1)
 }
 
 /// A process with the name of this program whose `/proc` entry this user may not read: it belongs

@@ -55,7 +55,7 @@ gt \- a reverse\-proxy tunnel
 .br
 \fBgt\fR [\fBcheck\fR] \fB\-config\fR \fIfile\fR|\fIdirectory\fR
 .br
-\fBgt\fR [\fBserver\fR|\fBclient\fR] \fB\-s\fR \fBreload\fR|\fBrestart\fR|\fBstop\fR|\fBkill\fR [\fB\-config\fR \fIfile\fR]
+\fBgt\fR [\fBserver\fR|\fBclient\fR] \fB\-s\fR \fBreload\fR|\fBwake\fR|\fBrestart\fR|\fBstop\fR|\fBkill\fR [\fB\-config\fR \fIfile\fR]
 .SH DESCRIPTION
 gt publishes services behind NAT through a server with a public address. The server routes visitors by
 HTTP host name, TLS server name or TCP port through a tunnel to a client, which connects them to a local
@@ -69,6 +69,9 @@ const END: &str = r#".SH SIGNALS
 .TP
 SIGHUP
 reads the configuration again (\fB\-s reload\fR)
+.TP
+SIGUSR1
+makes clients that wait before their next attempt connect at once (\fB\-s wake\fR)
 .TP
 SIGQUIT
 starts the installed program, which takes over without losing connections (\fB\-s restart\fR)

@@ -20,6 +20,8 @@ pub struct SignalRequest {
 pub enum ControlSignal {
     /// Read the configuration again.
     Reload,
+    /// Make clients that wait before their next attempt connect at once.
+    Wake,
     /// Start the installed program as a successor and hand over all connections.
     Restart,
     /// Finish the open connections and exit.
@@ -32,12 +34,13 @@ impl Scalar for ControlSignal {
     fn read(text: &str) -> Result<Self, String> {
         Ok(match text {
             "reload" => ControlSignal::Reload,
+            "wake" => ControlSignal::Wake,
             "restart" => ControlSignal::Restart,
             "stop" => ControlSignal::Stop,
             "kill" => ControlSignal::Kill,
             _ => {
                 return Err(format!(
-                    "\"{text}\" is not a signal: write reload, restart, stop or kill."
+                    "\"{text}\" is not a signal: write reload, wake, restart, stop or kill."
                 ))
             }
         })

@@ -50,7 +50,7 @@ fn hint(word: &str) -> String {
     if matches!(extension, Some("yaml" | "yml")) {
         return format!(": did you mean gt -config {word}?");
     }
-    let signals = ["reload", "restart", "stop", "kill"];
+    let signals = ["reload", "wake", "restart", "stop", "kill"];
     let commands = ["server", "client", "check", "help", "version"];
     match nearest(word, commands.iter().chain(&signals).copied()) {
         Some(signal) if signals.contains(&signal) => format!(

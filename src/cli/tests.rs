@@ -50,7 +50,7 @@ fn signals_are_checked_and_handed_on() {
     );
     assert_eq!(
         error("gt -s hup"),
-        "-s: \"hup\" is not a signal: write reload, restart, stop or kill."
+        "-s: \"hup\" is not a signal: write reload, wake, restart, stop or kill."
     );
 }
 

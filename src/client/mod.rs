@@ -238,7 +238,7 @@ impl Client {
         }
         // A reload is a hint that something has changed: the network is up, or refused services
         // were replaced.
-        self.context.retry.notify(usize::MAX);
+        self.wake();
     }
 
     /// Returns the sockets and state to hand over to the child process.
@@ -266,6 +266,12 @@ impl Client {
     /// drain.
     pub async fn retry_now(&self) {
         self.context.stop.or(Timer::after(RECONNECT_PAUSE)).await;
+        self.wake();
+    }
+
+    /// Ends the waits before the next attempts to connect. Running attempts go on, and the delays
+    /// after further failures do not start over.
+    pub fn wake(&self) {
         self.context.retry.notify(usize::MAX);
     }
 

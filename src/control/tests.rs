@@ -25,12 +25,30 @@ impl Drop for Folder {
 fn each_control_signal_has_its_number() {
     let names = [
         ControlSignal::Reload,
+        ControlSignal::Wake,
         ControlSignal::Restart,
         ControlSignal::Stop,
         ControlSignal::Kill,
     ];
     let numbers = names.map(|signal| number(signal).1.as_raw());
-    assert_eq!(numbers, [1, 3, 15, 9]);
+    assert_eq!(numbers, [1, Signal::USR1.as_raw(), 3, 15, 9]);
+}
+
+#[test]
+fn caught_signals_are_read_from_a_status() {
+    let usr1 = 1u64 << (Signal::USR1.as_raw() - 1);
+    for (mask, caught) in [
+        (format!("{usr1:016x}"), true),
+        // As on MIPS.
+        (format!("{:032x}", usr1 | 1), true),
+        (format!("{:016x}", !usr1), false),
+        (String::new(), false),
+        ("x".to_owned(), false),
+    ] {
+        let status = format!("Name:\tgt\nSigIgn:\tffffffffffffffff\nSigCgt:\t{mask}\nx\n");
+        assert_eq!(is_caught(&status, Signal::USR1), caught, "{mask}");
+    }
+    assert!(!is_caught("Name:\tgt\n", Signal::USR1));
 }
 
 #[test]

@@ -56,3 +56,10 @@ pub fn wait_ready(clients: &RoleSet<ClientRole>) -> AllDone<'_> {
 pub fn retry_now(clients: &RoleSet<ClientRole>) -> AllDone<'_> {
     all(clients.iter().map(|(_, client)| client.retry_now()))
 }
+
+/// Makes clients that wait before their next attempt connect at once.
+pub fn wake(clients: &RoleSet<ClientRole>) {
+    for (_, client) in clients.iter() {
+        client.wake();
+    }
+}

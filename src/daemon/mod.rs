@@ -25,7 +25,7 @@ use async_std::channel::{self, Receiver};
 use futures_lite::future;
 use running::{RolePlans, RunningRoles};
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::fs::File;
 use std::future::Future;
@@ -133,10 +133,10 @@ pub struct ProcessOrigin {
     pub inherited: Inherited,
 }
 
-/// Starts to queue SIGHUP and SIGQUIT, which would end the process otherwise. Call it first: a
-/// signal to all running processes may reach one that has just started.
+/// Starts to queue SIGHUP, SIGQUIT and SIGUSR1, which would end the process otherwise. Call it
+/// first: a signal to all running processes may reach one that has just started.
 pub fn expect_signals() -> io::Result<Signals> {
-    Signals::new([SIGHUP, SIGQUIT])
+    Signals::new([SIGHUP, SIGQUIT, SIGUSR1])
 }
 
 /// Runs the roles until a signal ends the process. `again` reads the configuration anew for a
@@ -286,6 +286,10 @@ async fn serve(
                     None => break,
                 }
             }
+            Some(SIGUSR1) => {
+                log::debug!("woken");
+                running.wake();
+            }
             Some(SIGQUIT) if std::process::id() == 1 => log::error!(
                 "not restarted: this is process 1, and its container or namespace ends with it. \
                  Stop and start it instead"
@@ -308,6 +312,8 @@ async fn serve(
                         }
                         return drain(&running, child, signals).await;
                     }
+                        // SIGUSR1 is not passed on: the child has just tried to connect, and the
+                        // signal would end a version of gt that does not know it.
                     Some(Err(e)) => {
                         log::error!("not restarted, everything goes on as it was: {e}");
                         running.cancel_handover();
@@ -443,7 +449,7 @@ async fn drain(running: &RunningRoles, mut child: ChildProcess, signals: &Receiv
             match signals.recv().await {
                 // The log file may have been renamed. SIGQUIT has no meaning any more.
                 Ok(SIGHUP) => logging::reopen(None),
-                Ok(SIGQUIT) => {}
+                Ok(SIGQUIT | SIGUSR1) => {}
                 _ => break,
             }
         }

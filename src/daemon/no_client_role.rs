@@ -23,3 +23,6 @@ pub fn wait_ready(_: &RoleSet<ClientRole>) -> Ready<()> {
 pub fn retry_now(_: &RoleSet<ClientRole>) -> Ready<()> {
     ready(())
 }
+
+/// See `client_role`.
+pub fn wake(_: &RoleSet<ClientRole>) {}

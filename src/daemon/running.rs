@@ -96,6 +96,11 @@ impl RunningRoles {
         });
     }
 
+    /// Makes clients that wait before their next attempt connect at once.
+    pub fn wake(&self) {
+        client_role::wake(&self.clients);
+    }
+
     /// Drains the servers after the child process has taken over their listeners.
     pub fn drain_servers<'a>(
         &'a self,

@@ -30,7 +30,7 @@ use crate::net::{timeout, Interest, PollSource, Timer};
 use crate::sim::program;
 use packet::{PacketReader, PacketWriter};
 use program::Child;
-use signal_hook::consts::{SIGHUP, SIGQUIT};
+use signal_hook::consts::{SIGHUP, SIGQUIT, SIGUSR1};
 use std::fmt;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -223,7 +223,7 @@ impl ChildProcess {
             return Err(TakeoverError::Unaware);
         };
         Err(match status.signal() {
-            Some(SIGHUP | SIGQUIT) => TakeoverError::Signaled(status),
+            Some(SIGHUP | SIGQUIT | SIGUSR1) => TakeoverError::Signaled(status),
             _ => TakeoverError::Ended(status),
         })
     }

@@ -277,7 +277,7 @@ pub fn exit_status(id: ProcessId) -> Option<ExitStatus> {
     world::with(|world| world.processes.get(&id)?.exit)
 }
 
-/// Sends SIGHUP and SIGQUIT of the running process to a channel; other signals end it.
+/// Sends SIGHUP, SIGQUIT and SIGUSR1 of the running process to a channel; other signals end it.
 pub fn take_signals(sender: Sender<i32>) {
     world::with(|world| {
         if let Ok((_, process)) = world.running() {

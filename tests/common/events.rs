@@ -33,6 +33,7 @@ const PEER_GONE: &str = "peer gone: ";
 const NO_PEER: &str = "no direct connection to ";
 const STOPPING: &str = "stopping";
 const RELOADED: &str = " INF reloaded";
+const WOKEN: &str = " DBG woken";
 const NOT_RELOADED: &str = " ERR not reloaded, everything stays as it was: ";
 const NOT_RESTARTED: &str = " ERR not restarted";
 const WARNING: &str = " WRN ";
@@ -53,6 +54,11 @@ impl Gt {
     /// Waits until an attempt has failed; returns the line that also says how long it waits.
     pub fn wait_for_failure(&mut self) -> String {
         self.wait_for(AGAIN)
+    }
+
+    /// Waits until `count` attempts have failed.
+    pub fn wait_for_failures(&mut self, count: usize) {
+        self.wait_for_lines(AGAIN, count);
     }
 
     /// Returns the waits, in seconds, that it has logged before its attempts.
@@ -312,6 +318,11 @@ impl Gt {
     /// Waits until a configuration has come into force for the `count`th time after the start.
     pub fn wait_for_reloaded(&mut self, count: usize) {
         self.wait_for_lines(RELOADED, count);
+    }
+
+    /// Sends SIGUSR1 and waits until gt has acted on it; needs its log level to be `debug`.
+    pub fn wake(&mut self) {
+        self.signal_for("USR1", WOKEN);
     }
 
     /// Waits for a reload that changes nothing; returns the line with the reason.

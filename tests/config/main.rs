@@ -12,3 +12,4 @@ mod flags;
 mod reload;
 mod reload_server;
 mod signals;
+mod wake;

@@ -118,6 +118,9 @@ fn each_signal_reaches_the_named_role() {
     server.wait_for_reloaded(1);
     copy.signals("client -s reload", "SIGHUP", &client);
     client.wait_for_reloaded(1);
+    let before = client.waits().len();
+    copy.signals("client -s wake", "SIGUSR1", &client);
+    client.wait_for_failures(before + 1);
     copy.signals("client -s stop", "SIGTERM", &client);
     assert_eq!(client.exit().code(), Some(0));
     let (code, _, errors) = copy.signal("client -s stop");

@@ -115,10 +115,14 @@ fn a_reload_during_a_restart_is_not_lost() {
 
 #[test]
 fn a_child_killed_by_an_early_signal_is_started_again() {
-    let mut gt = Installed::new();
-    gt.replace("[ -e $GO ] && exec $GT \"$@\"; : > $GO; kill -HUP $$");
-    let _new = gt.server.restart();
-    assert_eq!(gt.server.failed_restarts(), 0);
+    for signal in ["HUP", "USR1"] {
+        let mut gt = Installed::new();
+        gt.replace(&format!(
+            "[ -e $GO ] && exec $GT \"$@\"; : > $GO; kill -{signal} $$"
+        ));
+        let _new = gt.server.restart();
+        assert_eq!(gt.server.failed_restarts(), 0);
+    }
     // The number of attempts is limited.
     let mut gt = Installed::new();
     gt.replace("kill -HUP $$");

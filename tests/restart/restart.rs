@@ -2,6 +2,7 @@
 
 use crate::common;
 use crate::common::crowd::Crowd;
+use crate::common::eventually;
 use crate::common::gt::{client, client_of_id1, server, server_of_id1, tcp_tunnel, Gt, GT};
 use crate::common::peer::gt1::{hello, Frame, Peer};
 use crate::common::peer::{port_option, prefix_option, ID_ALONE};
@@ -10,7 +11,7 @@ use crate::common::program::{install_gt, install_script};
 use crate::common::scratch::Scratch;
 use crate::common::service::{self, assert_echo};
 use crate::common::visitor::{connect, get, read_to_end};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
@@ -130,6 +131,31 @@ fn a_client_restarts_and_no_visitor_notices() {
 }
 
 #[test]
+fn a_wake_reaches_the_new_process_and_the_old_one_ignores_it() {
+    let echo = service::echo();
+    let delay = "-reconnectDelay 10m -logLevel debug";
+    let (mut server, mut client, port) = tcp_tunnel(echo.addr, "", delay);
+    let addr = server.addr();
+    let mut visitor = connect(port);
+    assert_echo(&mut visitor, b"before");
+    let new = client.restart();
+    server.wait_for_opened(2);
+    client.signal("USR1");
+    assert_echo(&mut visitor, b"by the old one");
+    assert!(client.has_ended().is_none());
+    server.kill();
+    let _server = crate::common::gt::server(&format!(
+        "-addr {addr} -id id1 -secret secret1 -tcpNumber 1 -tcpRange {}",
+        port.port()
+    ));
+    eventually("the new process to connect", || {
+        new.signal("USR1");
+        TcpStream::connect(port).ok()
+    });
+    assert_echo(&mut connect(port), b"by the new one");
+}
+
+#[test]
 fn a_client_restarts_where_the_server_allows_one_tunnel() {
     let one = service::http(0, "one");
     let mut server = server_of_id1("-connections 1");
@@ -214,9 +240,10 @@ fn an_old_process_can_be_stopped() {
     assert_echo(&mut visitor, b"before");
     let _new = server.restart();
     client.wait_for_tunnels(2);
-    // A log file may be rotated meanwhile; a second restart is ignored.
+    // A log file may be rotated meanwhile; a second restart is ignored, and a wake.
     server.signal("HUP");
     server.signal("QUIT");
+    server.signal("USR1");
     assert_echo(&mut visitor, b"still");
     assert_eq!(server.stop(), Some(0));
     assert_eq!(read_to_end(&mut visitor), b"");

@@ -166,6 +166,8 @@ pub enum Event {
     RestartServer(usize),
     RestartClient(usize),
     RestartShop,
+    /// A client, and its server, which has no reason to do anything.
+    Wake(usize),
     /// The services of a client change places, while it is busy.
     SwapServices(usize),
     /// A client restarts again and again, each time with other services.
@@ -322,7 +324,7 @@ impl Event {
         let short = dice.between(0, 3_000);
         let long = dice.weighted(&[(3, 1_000), (3, 5_000), (2, 20_000), (1, 40_000)]);
         let long = dice.between(0, long);
-        match dice.between(0, 42) {
+        match dice.between(0, 43) {
             0 | 1 => Self::ReloadServer(server),
             2 | 3 => Self::ReloadClient(client),
             4..=7 => Self::RestartServer(server),
@@ -347,6 +349,7 @@ impl Event {
             35..=37 => Self::SwapServices(client),
             38 => Self::Flap(client),
             39..=41 => Self::LoseTunnel(client),
+            42 => Self::Wake(client),
             _ => Self::ClockJump(dice.between(0, 20_000_000) as i64 - 10_000_000),
         }
     }

@@ -8,7 +8,7 @@ use crate::referee::{Referee, Scope, RECOVERY};
 use crate::service;
 use crate::visitor::{self, Target};
 use gt::sim::{self, HostId, Link, ProcessId, Trace};
-use signal_hook::consts::{SIGHUP, SIGKILL, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGKILL, SIGQUIT, SIGTERM, SIGUSR1};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -326,6 +326,12 @@ impl Stage {
                 }
             }
             Event::RestartClient(number) => self.clients[number].signal(SIGQUIT),
+            Event::Wake(number) => {
+                self.clients[number].signal(SIGUSR1);
+                self.servers[self.plan.clients[number].server]
+                    .gt
+                    .signal(SIGUSR1);
+            }
             Event::RestartShop => {
                 if let Some((shop, _)) = &self.shop {
                     shop.signal(SIGQUIT);

@@ -163,7 +163,7 @@ fn two_clients_with_one_id_and_the_same_services_share_the_work() {
 
 /// A router that starts long before its internet connection, name server included.
 #[test]
-fn a_late_wan_is_used_at_once_after_a_reload() {
+fn a_late_wan_is_used_at_once_after_a_wake() {
     if let Some(why) = missing() {
         eprintln!("skipped: {why}");
         return;
@@ -195,7 +195,7 @@ fn a_late_wan_is_used_at_once_after_a_reload() {
     );
     server.addr();
     // What /etc/init.d/gt does then.
-    client.signal("HUP");
+    client.signal("USR1");
     client.wait_for_tunnel();
 }
 
