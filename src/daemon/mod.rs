@@ -5,6 +5,7 @@ mod account;
 mod client_role;
 #[cfg(feature = "server")]
 mod exchange;
+mod file_privileges;
 #[cfg(not(all(feature = "server", feature = "client")))]
 mod no_role;
 mod role;
@@ -70,10 +71,11 @@ impl fmt::Display for DaemonError {
 
 impl std::error::Error for DaemonError {}
 
-/// Prepares the process for the runtime: raises the limit of open files and sets the environment
-/// variables that the runtime reads. Call it while there is one thread, before the runtime is
-/// used. Fails if the limit of open files is too low.
+/// Prepares the process for the runtime: refuses the rights of program files, raises the limit of
+/// open files and sets the environment variables that the runtime reads. Call it while there is one
+/// thread, before the runtime is used. Fails if the limit of open files is too low.
 pub fn prepare(roles: &[RoleConfig]) -> Result<(), DaemonError> {
+    file_privileges::refuse();
     let most = raise_open_files();
     if let Some(most) = most.filter(|most| *most < MIN_OPEN_FILES) {
         let why = format!(
@@ -310,10 +312,10 @@ async fn serve(
                             // The child may have read its files before the signal.
                             child.reload();
                         }
-                        return drain(&running, child, signals).await;
-                    }
                         // SIGUSR1 is not passed on: the child has just tried to connect, and the
                         // signal would end a version of gt that does not know it.
+                        return drain(&running, child, signals).await;
+                    }
                     Some(Err(e)) => {
                         log::error!("not restarted, everything goes on as it was: {e}");
                         running.cancel_handover();
@@ -447,7 +449,7 @@ async fn drain(running: &RunningRoles, mut child: ChildProcess, signals: &Receiv
     let stop_signal = async {
         loop {
             match signals.recv().await {
-                // The log file may have been renamed. SIGQUIT has no meaning any more.
+                // The log file may have been renamed. The others have no meaning any more.
                 Ok(SIGHUP) => logging::reopen(None),
                 Ok(SIGQUIT | SIGUSR1) => {}
                 _ => break,

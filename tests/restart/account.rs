@@ -10,8 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A user and a group that have no name on any machine.
-const USER: &str = "54321";
-const GROUP: &str = "54322";
+pub const USER: &str = "54321";
+pub const GROUP: &str = "54322";
 
 /// Whether this is not root, and gt has reported that it cannot change the user.
 fn is_refused() -> bool {
@@ -26,7 +26,7 @@ fn is_refused() -> bool {
 }
 
 /// Returns a free port that only root may open.
-fn low_port() -> u16 {
+pub fn low_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     const FIRST: u32 = 200;
     const COUNT: u32 = 1024 - FIRST;
@@ -57,6 +57,7 @@ fn assert_is_user(pid: u32) {
             ("Groups", GROUP.to_owned()),
             ("CapPrm", "0".repeat(16)),
             ("CapEff", "0".repeat(16)),
+            ("NoNewPrivs", "1".to_owned()),
         ] {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             let line = line.unwrap_or_else(|| panic!("no {name} in {status}"));

@@ -7,6 +7,7 @@ mod common;
 
 mod account;
 mod failing_child;
+mod file_privileges;
 mod handover;
 mod original_clients;
 mod restart;
