@@ -126,7 +126,7 @@ fn check(roles: &[RoleConfig]) -> ExitCode {
 /// Reports an error to the parent process during a handover, otherwise on stderr.
 fn complain(code: u8, why: &str, parent: Option<&ParentLink>) -> ExitCode {
     if !daemon::DaemonError::report(why.to_owned(), parent).is_reported {
-        let _ = writeln!(io::stderr(), "gt: {why}");
+        logging::print_error(&why);
     }
     ExitCode::from(code)
 }

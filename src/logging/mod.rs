@@ -1,6 +1,8 @@
 //! The log: lines of the format that users of the original GT know (time, level of three letters,
-//! message), written with simplelog to `output` and reported to `sentry` if configured.
+//! message), written with simplelog to `output` and reported to `sentry` if configured. A
+//! `collector` gets lines without the time.
 
+mod collector;
 mod file;
 mod output;
 #[cfg_attr(not(feature = "sentry"), path = "no_sentry.rs")]
@@ -10,6 +12,7 @@ mod throttle;
 use self::sentry::Reporter;
 use crate::config::{self, LogLevel, RoleConfig};
 use crate::sync::RwLock;
+use collector::Collector;
 use log::{Level, Log, Metadata, Record};
 use output::LogOutput;
 use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
@@ -127,6 +130,16 @@ pub fn reopen(roles: Option<&[RoleConfig]>) {
     }
 }
 
+/// Prints an error to stderr, for the terminal or the journal that shows it.
+pub fn print_error(why: &dyn fmt::Display) {
+    let priority = match Collector::detect() {
+        Some(Collector::Journal) => "<3>",
+        _ => "",
+    };
+    // Failing to write to stderr does not matter: nothing else could show it.
+    let _ = writeln!(std::io::stderr(), "{priority}gt: {why}");
+}
+
 /// Returns simplelog's configuration: it writes the time, this module the rest of the line.
 fn line_config() -> simplelog::Config {
     ConfigBuilder::new()
@@ -202,8 +215,7 @@ impl Log for Logger {
                 .log(&shaped.args(format_args!("{line}")).build());
             // Also shown on the terminal that started gt.
             if level >= LogLevel::Fatal && self.output.is_file() {
-                // Failing to write to stderr does not matter: the log has the line.
-                let _ = writeln!(std::io::stderr(), "gt: {}", OneLine(record.args()));
+                print_error(&OneLine(record.args()));
             }
         }
         if let Some(reporter) = reporter {

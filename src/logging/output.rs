@@ -1,6 +1,7 @@
-//! The target of log lines: stderr or a file. Lines that cannot be written are dropped and counted.
-//! The parent module formats the lines.
+//! The target of log lines: stderr, the collector that takes it, or a file. Lines that cannot be
+//! written are dropped and counted. The parent module formats the lines.
 
+use super::collector::Collector;
 use super::file::LogFile;
 use super::LoggingError;
 use crate::config::LoggingConfig;
@@ -11,6 +12,8 @@ use std::sync::Arc;
 
 /// Length in bytes of the time at the start of each line.
 const TIME: usize = "Sat Nov 19 20:16:33 UTC 2022".len();
+/// Length in bytes of the time and the space behind it.
+const BEFORE_LEVEL: usize = TIME + 1;
 /// Capacity in bytes that the line buffer keeps between lines.
 const KEPT_LINE_BUFFER: usize = 512;
 
@@ -30,6 +33,7 @@ struct LineWriter {
 
 enum LogTarget {
     Stderr,
+    Collector(Collector),
     File(LogFile),
 }
 
@@ -84,7 +88,7 @@ impl Write for LogOutput {
 impl LineWriter {
     /// Writes the collected line.
     fn end(&mut self) {
-        let line = std::mem::take(&mut self.line);
+        let mut line = std::mem::take(&mut self.line);
         let mut text = Vec::new();
         let mut notice = |message: fmt::Arguments<'_>| {
             text.extend_from_slice(line.get(..TIME).unwrap_or_default());
@@ -105,10 +109,10 @@ impl LineWriter {
             }
         }
         let written = if text.is_empty() {
-            self.target.write_line(&line)
+            self.target.write_lines(&mut line)
         } else {
             text.extend_from_slice(&line);
-            self.target.write_line(&text)
+            self.target.write_lines(&mut text)
         };
         match written {
             Ok(()) => (self.dropped, self.why) = (0, None),
@@ -123,7 +127,7 @@ impl LineWriter {
 impl LogTarget {
     fn open(config: &LoggingConfig) -> Result<Self, LoggingError> {
         let Some(path) = &config.file else {
-            return Ok(LogTarget::Stderr);
+            return Ok(Collector::detect().map_or(LogTarget::Stderr, LogTarget::Collector));
         };
         LogFile::open(path, config)
             .map(LogTarget::File)
@@ -135,10 +139,14 @@ impl LogTarget {
             })
     }
 
-    fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
+    /// Writes whole lines. They may be changed.
+    fn write_lines(&mut self, lines: &mut [u8]) -> io::Result<()> {
         match self {
-            LogTarget::Stderr => io::stderr().write_all(line),
-            LogTarget::File(file) => file.write_line(line),
+            LogTarget::Stderr => io::stderr().write_all(lines),
+            LogTarget::Collector(collector) => lines
+                .split_inclusive_mut(|byte| *byte == b'\n')
+                .try_for_each(|line| collector.write_line(line, BEFORE_LEVEL)),
+            LogTarget::File(file) => file.write_line(lines),
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::common::ports::free_port;
 use crate::common::process::{run, Process};
 use crate::common::scratch::Scratch;
 use crate::common::visitor::{ask, get};
-use crate::common::{eventually, service};
+use crate::common::{eventually, service, words};
 use std::fs::{self, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -357,4 +357,114 @@ fn normal_operation_logs_nothing_at_info() {
         visit(addr);
     }
     assert_eq!((server.log(), client.log()), before);
+}
+
+/// Returns a command that runs gt with its stderr as what the journal's variable names.
+fn in_the_journal() -> Command {
+    let mut command = Command::new("sh");
+    let line = "export JOURNAL_STREAM=$(stat -L -c %d:%i /dev/stderr); exec \"$0\" \"$@\"";
+    command.args(["-c", line, GT]);
+    command
+}
+
+#[test]
+fn procd_gets_lines_without_a_date_and_information_on_stdout() {
+    let taken = service::silent();
+    let line = format!("server -addr {} -id id1 -secret secret1", taken.addr);
+    let mut command = Command::new(GT);
+    let output = run(command.args(words(&line)).env("GT_LOG", "procd"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(out.starts_with("INF gt "), "{out}");
+    assert!(err.starts_with("FTL ") && err.ends_with('\n'), "{err}");
+    assert!(err.contains(&taken.addr.to_string()), "{err}");
+    assert_eq!(err.lines().count(), 1, "{err}");
+    // Another value means nothing.
+    let output = run(command.env("GT_LOG", "1"));
+    assert_eq!(text(&output.stdout), "");
+    whole_lines(&text(&output.stderr).replace(" FTL ", " WRN "));
+}
+
+#[test]
+fn a_long_line_is_shortened_for_procd_and_nowhere_else() {
+    let ids: String = (0..100)
+        .map(|n| format!(" -id someone{n} -secret secret1"))
+        .collect();
+    let line = format!("server -addr 127.0.0.1:0{ids}");
+    for (value, length) in [("procd", 500..961), ("", 1500..9999)] {
+        let mut command = Command::new(GT);
+        command.env("GT_LOG", value);
+        let mut server = Gt::spawn("gt", command, &line);
+        server.addr();
+        let line = server.lines_with(" gt 0.").remove(0);
+        assert!(length.contains(&line.len()), "{line}");
+        assert!(line.ends_with('}'), "{line}");
+    }
+}
+
+#[test]
+fn the_journal_gets_lines_with_a_priority_and_without_a_date_across_a_restart() {
+    let scratch = Scratch::new();
+    let text = "type: server\noptions: {addr: '127.0.0.1:0', logLevel: debug}\n";
+    let file = scratch.file("server.yaml", text);
+    let mut server = Gt::spawn(
+        "gt",
+        in_the_journal(),
+        &format!("-config {}", file.display()),
+    );
+    let addr = server.addr();
+    visit(addr);
+    scratch.file("server.yaml", "type: server\noptions: {addr: nowhere}\n");
+    server.signal("HUP");
+    server.wait_for("ERR not reloaded");
+    scratch.file("server.yaml", text);
+    let new = server.restart();
+    server.exit();
+    new.signal("TERM");
+    new.wait_for_end();
+    let prefixes = ["<6>INF ", "<7>DBG ", "<4>WRN ", "<3>ERR "];
+    let log = server.log();
+    for line in log.lines() {
+        assert!(prefixes.iter().any(|it| line.starts_with(it)), "{line:?}");
+    }
+    for prefix in prefixes {
+        assert!(log.contains(prefix), "{prefix} is not in {log}");
+    }
+    assert!(log.ends_with("<6>INF stopping\n"), "{log}");
+}
+
+#[test]
+fn the_journal_gets_an_early_error_with_its_priority() {
+    let output = run(in_the_journal().args(["server", "-addr", "nowhere"]));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.starts_with("<3>gt: "), "{said}");
+}
+
+#[test]
+fn a_file_and_a_stderr_that_is_not_the_journal_keep_the_date() {
+    let scratch = Scratch::new();
+    let log = scratch.join("gt.log");
+    for variable in [
+        "GT_LOG=procd",
+        "JOURNAL_STREAM=$(stat -L -c %d:%i /dev/stderr)",
+    ] {
+        let line = format!("export {variable}; exec \"$0\" \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &line, GT]);
+        let to_file = format!("server -addr 127.0.0.1:0 -logFile {}", log.display());
+        let mut server = Gt::spawn("gt", command, &to_file);
+        eventually("the server to listen", || {
+            read(&log).contains("acceptLoop").then_some(())
+        });
+        assert_eq!(server.stop(), Some(0));
+        assert!(whole_lines(&read(&log)) >= 4);
+        assert_eq!(server.log(), "");
+        fs::remove_file(&log).expect("remove the log");
+    }
+    let mut command = Command::new(GT);
+    // As of a terminal's own shell: the journal's, but not this stderr.
+    command.env("JOURNAL_STREAM", "8:12345");
+    let mut server = Gt::spawn("gt", command, "server -addr 127.0.0.1:0");
+    server.addr();
+    assert!(whole_lines(&server.log()) >= 3);
 }
