@@ -138,7 +138,13 @@ pub struct ProcessOrigin {
 /// Starts to queue SIGHUP, SIGQUIT and SIGUSR1, which would end the process otherwise. Call it
 /// first: a signal to all running processes may reach one that has just started.
 pub fn expect_signals() -> io::Result<Signals> {
-    Signals::new([SIGHUP, SIGQUIT, SIGUSR1])
+    let signals = Signals::new([SIGHUP, SIGQUIT, SIGUSR1])?;
+    if std::process::id() == 1 {
+        // These do not end process 1 by themselves: without this they would be lost during the start.
+        signals.handle().add_signal(SIGINT)?;
+        signals.handle().add_signal(SIGTERM)?;
+    }
+    Ok(signals)
 }
 
 /// Runs the roles until a signal ends the process. `again` reads the configuration anew for a

@@ -212,10 +212,11 @@ impl Gt {
     /// the handle is dropped: the end of the other one might leave it behind.
     pub fn only_child(&self) -> Successor {
         let children = format!("/proc/{0}/task/{0}/children", self.pid());
-        let children = std::fs::read_to_string(children).expect("read the children");
-        Successor {
-            pid: children.trim().parse().expect("one child"),
-        }
+        let pid = eventually("its only child to start", || {
+            let children = std::fs::read_to_string(&children).expect("read the children");
+            children.trim().parse().ok()
+        });
+        Successor { pid }
     }
 
     /// Asks gt to end and waits for it.
@@ -263,6 +264,18 @@ impl Successor {
         // A zombie stays until its parent reaps it; it has no program any more.
         let program = std::fs::read_link(format!("/proc/{}/exe", self.pid));
         program.is_ok_and(|program| program.ends_with("gt"))
+    }
+
+    /// Waits until the process is gt and handles a signal, given by its number.
+    pub fn wait_until_it_handles(&self, signal: u32) {
+        eventually("gt to handle a signal", || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+            let mut caught = status
+                .lines()
+                .filter_map(|line| line.strip_prefix("SigCgt:"));
+            let caught = u64::from_str_radix(caught.next()?.trim(), 16).expect("a mask");
+            (self.runs() && caught >> (signal - 1) & 1 == 1).then_some(())
+        });
     }
 
     /// Waits until the process has ended.

@@ -7,6 +7,7 @@ use crate::common::gt::{client, client_of_id1, server, server_of_id1, tcp_tunnel
 use crate::common::peer::gt1::{hello, Frame, Peer};
 use crate::common::peer::{port_option, prefix_option, ID_ALONE};
 use crate::common::ports::free_port;
+use crate::common::process::run_ok;
 use crate::common::program::{install_gt, install_script};
 use crate::common::scratch::Scratch;
 use crate::common::service::{self, assert_echo};
@@ -309,5 +310,26 @@ fn the_first_process_of_a_container_logs_why_it_cannot_restart() {
     server.wait_for_reloaded(1);
     peer.sync();
     inside.signal("TERM");
+    assert_eq!(server.exit().code(), Some(0));
+}
+
+#[test]
+fn a_signal_that_stops_the_first_process_while_it_starts_is_not_lost() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not tested: a namespace of processes takes root");
+        return;
+    }
+    let scratch = Scratch::new();
+    let file = scratch.join("gt.yaml");
+    run_ok(Command::new("mkfifo").arg(&file));
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child", GT, "server"]);
+    let mut server = Gt::spawn("gt server", command, &format!("-config {}", file.display()));
+    let inside = server.only_child();
+    // It waits for its configuration.
+    inside.wait_until_it_handles(15);
+    inside.signal("TERM");
+    let config = "type: server\noptions: {addr: '127.0.0.1:0', id: id1, secret: secret1}\n";
+    std::fs::write(&file, config).expect("write the configuration");
     assert_eq!(server.exit().code(), Some(0));
 }
