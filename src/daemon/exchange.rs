@@ -5,7 +5,7 @@ use super::role::{all, RoleSet, RoleSource};
 use crate::handover::{Message, ProcessLink, ProcessMessages};
 use crate::net::kernel::OwnedFd;
 use crate::net::{clock, timeout, Shutdown};
-use crate::server::{MessageOrigin, Recipient, Server};
+use crate::server::{MessageOrigin, Recipient, Server, MOVE_TIMEOUT};
 use futures_lite::future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,8 +66,9 @@ pub async fn with_child(
         server.drain(patience, Some(link))
     }));
     let talking = async {
+        // The last tunnels move after their streams have been cut at the end of the patience.
         timeout(
-            patience,
+            patience + MOVE_TIMEOUT,
             all(servers.iter().map(|(_, server)| server.transfer_finished())),
         )
         .await;

@@ -67,10 +67,10 @@ const HANDSHAKE_DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time that visitors accepted before a stop have to send their destination.
 const HANDSHAKE_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time before the deadline of a drain at which the tunnels that stay stop taking streams, so that
-/// they may become free to move. A little less than visitors wait in the other process.
-const STREAM_CUT_NOTICE: Duration = Duration::from_secs(8);
+/// they may become free to move. With [`MOVE_TIMEOUT`] it is less than visitors wait in the other process.
+const STREAM_CUT_NOTICE: Duration = Duration::from_secs(7);
 /// Time that tunnels have to move to the other process after their last streams were cut.
-const MOVE_TIMEOUT: Duration = Duration::from_secs(2);
+pub const MOVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time that connections have to close after they were cut.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -343,11 +343,11 @@ impl World {
         }
         let resumed = &mut self.network.link(one, other).resumed;
         resumed.retain(|_, time| *time > now);
-        resumed.extend(
-            delays
-                .into_iter()
-                .map(|(connection, delay)| (connection, now + delay)),
-        );
+        for (connection, delay) in delays {
+            // What an earlier repair resumes later comes first.
+            let time = resumed.entry(connection).or_default();
+            *time = (*time).max(now + delay);
+        }
     }
 
     /// A connection over a link that was cut at this time fails if it is still cut.
