@@ -266,6 +266,7 @@ fn the_package_has_its_files_owners_modes_and_fields() {
         ("./usr/lib/systemd/system/gt@.service", "-rw-r--r--"),
         ("./usr/lib/sysusers.d/gt.conf", "-rw-r--r--"),
         ("./usr/share/doc/gt/README.Debian", "-rw-r--r--"),
+        ("./usr/share/doc/gt/NOTICES.gz", "-rw-r--r--"),
         ("./usr/share/doc/gt/changelog.Debian.gz", "-rw-r--r--"),
         ("./usr/share/doc/gt/changelog.gz", "-rw-r--r--"),
         ("./usr/share/doc/gt/copyright", "-rw-r--r--"),

@@ -48,6 +48,7 @@ fn an_archive_has_its_files_modes_and_owners() {
     let expected = [
         ("drwxr-xr-x", ""),
         ("-rw-r--r--", "LICENSE"),
+        ("-rw-r--r--", "NOTICES"),
         ("-rw-r--r--", "README.md"),
         ("drwxr-xr-x", "etc/"),
         ("-rw-r--r--", "etc/gt.yaml"),
@@ -88,6 +89,38 @@ fn archives_and_the_image_are_reproducible() {
     wait_for_another_second(&image);
     assert!(sum(&archive) == sum(&make_archive(&other, "mips")));
     assert!(sum(&image) == sum(&make_image(&other)));
+}
+
+#[test]
+fn the_notices_have_the_licence_of_each_crate() {
+    let notices = run_ok(&mut Command::new(
+        Path::new(REPOSITORY).join("release/notices"),
+    ));
+    let mut tree = Command::new("cargo");
+    tree.args(["tree", "--locked", "--edges", "normal", "--prefix", "none"]);
+    tree.args(["--format", "{p}|{l}"]).current_dir(REPOSITORY);
+    for line in run_ok(&mut tree).lines().skip(1) {
+        let (crate_, licence) = line.split_once('|').expect("a licence");
+        let mut words = crate_.split(' ');
+        let (name, version) = (
+            words.next().expect("a name"),
+            words.next().expect("a version"),
+        );
+        let crate_ = format!("{name} {}", &version[1..]);
+        let licence = licence.trim_end_matches(" (*)");
+        let listed = notices
+            .lines()
+            .any(|it| it == format!("{crate_}: {licence}"));
+        assert!(listed, "{crate_}: {licence}");
+        let is_whole = |line: &str| line.starts_with("== ") && line.contains(&crate_);
+        let needs_text = !licence.contains("Apache-2.0") || licence.contains("AND");
+        assert_eq!(
+            notices.lines().any(is_whole),
+            needs_text,
+            "{crate_}: {licence}"
+        );
+    }
+    assert!(notices.contains("and musl, which has this licence:"));
 }
 
 #[test]
@@ -206,7 +239,7 @@ fn the_image_names_its_platforms_version_licence_and_user() {
 }
 
 #[test]
-fn the_image_has_only_the_program_the_accounts_and_the_certificates() {
+fn the_image_has_only_the_program_the_accounts_the_certificates_and_the_licences() {
     let scratch = Scratch::new();
     let image = Image::unpack(&make_image(&scratch));
     for descriptor in image.index()["manifests"].as_array().expect("manifests") {
@@ -223,6 +256,9 @@ fn the_image_has_only_the_program_the_accounts_and_the_certificates() {
             ("drwxr-xr-x", "etc/ssl/"),
             ("drwxr-xr-x", "etc/ssl/certs/"),
             ("-rw-r--r--", "etc/ssl/certs/ca-certificates.crt"),
+            ("drwxr-xr-x", "licenses/"),
+            ("-rw-r--r--", "licenses/LICENSE"),
+            ("-rw-r--r--", "licenses/NOTICES"),
         ];
         assert_eq!(list(&image.blob(common)), expected.map(entry));
         let expected = [
