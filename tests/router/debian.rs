@@ -2,6 +2,7 @@
 
 use crate::common::debian::{make_deb, packer, stand_ins, Machine, TARGETS, VERSION};
 use crate::common::process::{run, run_ok};
+use crate::common::program::install_script;
 use crate::common::router::REPOSITORY;
 use crate::common::scratch::Scratch;
 use std::fs;
@@ -347,6 +348,9 @@ fn copy_sources(scratch: &Scratch) -> PathBuf {
     ];
     let sources = names.map(|name| Path::new(REPOSITORY).join(name));
     run_ok(Command::new("cp").arg("-r").args(sources).arg(&tree));
+    // cargo knows the crates of the whole repository only.
+    let notices = format!("#!/bin/sh\nexec {REPOSITORY}/release/notices\n");
+    install_script(&tree.join("release/notices"), &notices);
     tree
 }
 
