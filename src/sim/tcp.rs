@@ -170,6 +170,8 @@ pub(super) struct Stream {
     in_flight: usize,
     /// Maximum number of outstanding bytes: the buffers of both ends.
     capacity: usize,
+    /// Maximum number of bytes in flight, as congestion control sets it.
+    window: usize,
     wants_room: bool,
     /// When the last segment arrives: they stay in order.
     last_arrival: Nanos,
@@ -190,7 +192,13 @@ impl Stream {
     }
 
     fn room(&self) -> usize {
-        self.capacity.saturating_sub(self.outstanding)
+        let room = self.capacity.saturating_sub(self.outstanding);
+        room.min(self.window.saturating_sub(self.in_flight))
+    }
+
+    /// Whether there is so much room that the system tells it: a third of all.
+    fn has_room(&self) -> bool {
+        self.room() * 3 >= self.capacity.min(self.window)
     }
 
     pub fn describe(&self) -> String {
@@ -408,6 +416,7 @@ impl World {
             outstanding: 0,
             in_flight: 0,
             capacity: usize::try_from(capacity).unwrap_or(usize::MAX),
+            window: usize::MAX / 3,
             wants_room: false,
             last_arrival: 0,
             resets_on_close: false,
@@ -590,6 +599,7 @@ impl World {
 
     /// Writes bytes; fewer than all if there is no room for more.
     pub fn write(&mut self, number: u64, pieces: &[&[u8]]) -> io::Result<usize> {
+        let window = self.window_of(number)?;
         let (id, stream) = self.stream_of(number)?;
         if let Some(e) = stream.take_error() {
             return Err(e);
@@ -597,6 +607,7 @@ impl World {
         if stream.has_failed || stream.sent_end {
             return Err(Errno::PIPE.into());
         }
+        stream.window = window;
         if stream.is_connecting || stream.room() == 0 {
             stream.wants_room = true;
             return Err(Errno::AGAIN.into());
@@ -622,6 +633,20 @@ impl World {
             self.send(id, Content::Data(std::mem::replace(&mut bytes, rest)));
         }
         Ok(count)
+    }
+
+    /// Returns how much may be in flight: what a link with limited bandwidth carries in two seconds.
+    fn window_of(&mut self, number: u64) -> io::Result<usize> {
+        let (_, stream) = self.stream_of(number)?;
+        let (host, far_host) = (stream.host, stream.far_host);
+        let bandwidth = match host == far_host {
+            true => 0,
+            false => self.network.link(host, far_host).link.bandwidth,
+        };
+        Ok(match usize::try_from(bandwidth) {
+            Ok(bandwidth @ 1..) => bandwidth.saturating_mul(2).max(4096),
+            _ => usize::MAX / 3,
+        })
     }
 
     /// Reads received bytes.
@@ -824,8 +849,7 @@ impl World {
                     return;
                 };
                 stream.outstanding = stream.outstanding.saturating_sub(count);
-                // As Linux does it, a third must be free.
-                if stream.wants_room && stream.room() * 3 >= stream.capacity {
+                if stream.wants_room && stream.has_room() {
                     stream.wants_room = false;
                     self.wake(to, WRITE);
                 }
@@ -842,6 +866,10 @@ impl World {
     ) {
         if let Some(sender) = self.stream(from) {
             sender.in_flight = sender.in_flight.saturating_sub(bytes.len());
+            if sender.wants_room && sender.has_room() {
+                sender.wants_room = false;
+                self.wake(from, WRITE);
+            }
         }
         match self.stream(to) {
             Some(stream) if stream.is_open && !stream.has_failed => {
@@ -867,7 +895,7 @@ impl World {
         let id = self.object_of(number)?;
         let has_room = match self.stream(id) {
             Some(stream) => {
-                let has_room = !stream.is_connecting && stream.room() * 3 >= stream.capacity;
+                let has_room = !stream.is_connecting && stream.has_room();
                 stream.wants_room = !has_room;
                 has_room || stream.has_failed
             }
