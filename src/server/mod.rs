@@ -67,7 +67,8 @@ const HANDSHAKE_DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time that visitors accepted before a stop have to send their destination.
 const HANDSHAKE_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time before the deadline of a drain at which the tunnels that stay stop taking streams, so that
-/// they may become free to move. With [`MOVE_TIMEOUT`] it is less than visitors wait in the other process.
+/// they may become free to move. Together with [`MOVE_TIMEOUT`], less than visitors wait in the other
+/// process.
 const STREAM_CUT_NOTICE: Duration = Duration::from_secs(7);
 /// Time that tunnels have to move to the other process after their last streams were cut.
 pub const MOVE_TIMEOUT: Duration = Duration::from_secs(2);

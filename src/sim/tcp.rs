@@ -24,6 +24,10 @@ const OFTEN: Nanos = 10 * SECOND;
 /// Longest delay after which a segment is sent again over a link that works again.
 const MAX_RETRANSMIT: Nanos = 60 * SECOND;
 
+/// No limit of the bytes in flight; a third of what a number can hold, since [`Stream::has_room`] takes
+/// it three times.
+const UNLIMITED: usize = usize::MAX / 3;
+
 /// The number of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostId(u8);
@@ -416,7 +420,7 @@ impl World {
             outstanding: 0,
             in_flight: 0,
             capacity: usize::try_from(capacity).unwrap_or(usize::MAX),
-            window: usize::MAX / 3,
+            window: UNLIMITED,
             wants_room: false,
             last_arrival: 0,
             resets_on_close: false,
@@ -645,7 +649,7 @@ impl World {
         };
         Ok(match usize::try_from(bandwidth) {
             Ok(bandwidth @ 1..) => bandwidth.saturating_mul(2).max(4096),
-            _ => usize::MAX / 3,
+            _ => UNLIMITED,
         })
     }
 

@@ -4,6 +4,7 @@
 use super::chroot;
 use super::process::{run, run_ok};
 use super::program::install_script;
+use super::router::REPOSITORY;
 use super::scratch::Scratch;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,7 +51,7 @@ pub fn packer(sources: &Path, programs: &Path, out: &Path) -> Command {
 /// Packs one architecture; returns the package.
 pub fn make_deb(scratch: &Scratch, arch: &str) -> PathBuf {
     let out = scratch.join("packages");
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources = Path::new(REPOSITORY);
     run_ok(packer(sources, &stand_ins(scratch), &out).arg(arch));
     out.join(format!("gt_{VERSION}_{arch}.deb"))
 }

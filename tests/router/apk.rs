@@ -2,6 +2,7 @@
 //! and compared with a package that apk-tools made.
 
 use crate::common::process::{run, run_ok};
+use crate::common::release::sum;
 use crate::common::router::{make_package, package_script, REPOSITORY};
 use crate::common::scratch::Scratch;
 use std::collections::BTreeMap;
@@ -218,8 +219,7 @@ fn the_package_has_what_openwrt_s_own_packages_have() {
     assert_eq!(of_openwrt("rusers"), "gt:gt\n");
     assert_eq!(of_openwrt("conffiles"), "/etc/gt.yaml\n");
     let config = Path::new(REPOSITORY).join("etc/gt.yaml");
-    let digest = run_ok(Command::new("sha256sum").arg(config));
-    let digest = digest.split(' ').next().expect("a digest");
+    let digest = sum(&config);
     assert_eq!(
         of_openwrt("conffiles_static"),
         format!("/etc/gt.yaml {digest}\n")
