@@ -2,14 +2,13 @@
 //! `getifaddrs` does the same; it is larger, and waits forever where netlink does not answer, as under
 //! some versions of qemu.
 
-use socket2::{Domain, Protocol, Socket, Type};
+use super::netlink::{self, AF_INET, AF_INET6, HEADER};
+use socket2::Socket;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 
-const AF_NETLINK: i32 = 16;
 const NETLINK_ROUTE: i32 = 0;
-const NLM_F_REQUEST: u16 = 1;
 const NLM_F_DUMP: u16 = 0x300;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -17,16 +16,12 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFF_UP: u32 = 1;
 
-/// Length of `struct nlmsghdr`.
-const HEADER: usize = 16;
-/// Lengths of `struct ifinfomsg` and `struct ifaddrmsg`, which follow it in messages about links and
-/// addresses.
+/// Lengths of `struct ifinfomsg` and `struct ifaddrmsg`, which follow the header in messages about
+/// links and addresses.
 const LINK: usize = 16;
 const ADDRESS: usize = 8;
 /// Length in bytes of the buffer for answers. The kernel fills one of 8 KiB or more with whole messages.
@@ -45,11 +40,9 @@ pub struct InterfaceAddress {
 
 /// Returns the addresses of all interfaces.
 pub fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
-    let mut socket = Socket::new(
-        Domain::from(AF_NETLINK),
-        Type::DGRAM.cloexec(),
-        Some(Protocol::from(NETLINK_ROUTE)),
-    )?;
+    let mut socket = netlink::socket(NETLINK_ROUTE)?;
+    // A list takes several reads, which wait, but not forever.
+    socket.set_nonblocking(false)?;
     socket.set_read_timeout(Some(TIMEOUT))?;
     let mut up = Vec::new();
     dump(&mut socket, RTM_GETLINK, LINK, |kind, body| {
@@ -77,11 +70,8 @@ fn dump(
     mut take: impl FnMut(u16, &[u8]),
 ) -> io::Result<()> {
     let length = HEADER + body;
-    let mut bytes = Vec::with_capacity(length);
-    // `nlmsg_len`, `nlmsg_type` and `nlmsg_flags`; the rest is 0: all families.
-    bytes.extend(u32::try_from(length).unwrap_or(0).to_ne_bytes());
-    bytes.extend(request.to_ne_bytes());
-    bytes.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    let mut bytes = netlink::request(u32::try_from(length).unwrap_or(0), request, NLM_F_DUMP);
+    // The body is 0: all families.
     bytes.resize(length, 0);
     socket.write_all(&bytes)?;
     let mut answer = vec![0; BUFFER];

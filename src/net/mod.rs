@@ -18,6 +18,8 @@ mod interfaces;
 #[cfg(not(feature = "sim"))]
 pub(crate) mod kernel;
 mod listen;
+#[cfg(not(feature = "sim"))]
+mod netlink;
 mod read_buf;
 mod resolve;
 #[cfg(feature = "sim")]

@@ -1,23 +1,17 @@
 //! Delivery of a TCP socket's sent bytes, as far as the kernel knows, from Linux's sock_diag (which
 //! `ss` uses). It does not tell what the peer's program has read.
 
+use super::netlink::{self, AF_INET, AF_INET6, HEADER};
 use super::Delivery;
-use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 
-const AF_NETLINK: i32 = 16;
 const NETLINK_SOCK_DIAG: i32 = 4;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const NLM_F_REQUEST: u16 = 1;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 const ALL_STATES: u32 = u32::MAX;
 const NO_COOKIE: [u8; 8] = [0xFF; 8];
 
-/// Length of `struct nlmsghdr`.
-const HEADER: usize = 16;
 /// Length of the request: the header and `struct inet_diag_req_v2`.
 const REQUEST: u32 = 72;
 /// Offsets of `idiag_timer`, `idiag_retrans` and `idiag_wqueue` in `struct inet_diag_msg`.
@@ -36,9 +30,7 @@ const MAX_UNANSWERED: u8 = 2;
 /// connection.
 pub fn delivery(stream: &TcpStream) -> Option<Delivery> {
     let (local, peer) = (stream.local_addr().ok()?, stream.peer_addr().ok()?);
-    let kind = Type::DGRAM.nonblocking().cloexec();
-    let protocol = Protocol::from(NETLINK_SOCK_DIAG);
-    let mut socket = Socket::new(Domain::from(AF_NETLINK), kind, Some(protocol)).ok()?;
+    let mut socket = netlink::socket(NETLINK_SOCK_DIAG).ok()?;
     socket.write_all(&request(local, peer)?).ok()?;
     let mut answer = [0; 512];
     // The kernel has answered by the time the request has been sent.
@@ -47,11 +39,7 @@ pub fn delivery(stream: &TcpStream) -> Option<Delivery> {
 }
 
 fn request(local: SocketAddr, peer: SocketAddr) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(72);
-    bytes.extend(REQUEST.to_ne_bytes());
-    bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    bytes.extend(NLM_F_REQUEST.to_ne_bytes());
-    bytes.extend([0; 8]);
+    let mut bytes = netlink::request(REQUEST, SOCK_DIAG_BY_FAMILY, 0);
     // A listener for both families reports IPv4 addresses as mapped IPv6.
     let (from, to) = (local.ip().to_canonical(), peer.ip().to_canonical());
     let (family, scope) = match (from, peer) {
