@@ -140,30 +140,30 @@ pub(super) fn spawn_boxed(id: ProcessId, task: std::pin::Pin<Box<dyn Future<Outp
     runnable.schedule();
 }
 
-/// Whether a task can run.
-pub(super) fn has_ready() -> bool {
-    let now = world::with(|world| world.now);
-    READY.with_borrow(|ready| {
-        let mut those = ready.iter().filter(|(_, queue)| !queue.is_empty());
-        those.any(|(id, _)| !is_frozen(*id, now))
-    })
-}
-
 fn is_frozen(id: ProcessId, now: Nanos) -> bool {
     let until = world::with(|world| world.processes.get(&id).map(|it| it.frozen_until));
     until.is_some_and(|until| until > now)
 }
 
-/// Runs one of the tasks that can run. Returns what it said if it has panicked.
-pub(super) fn run_turn() -> Result<(), String> {
-    let now = world::with(|world| world.now);
-    let ids: Vec<ProcessId> = READY.with_borrow(|ready| {
-        let those = ready.iter().filter(|(_, queue)| !queue.is_empty());
-        let those = those.filter(|(id, _)| !is_frozen(**id, now));
-        those.map(|(id, _)| *id).collect()
-    });
-    let Some(&id) = super::random::pick(&ids) else {
-        return Ok(());
+/// Picks one of the processes that have a task that can run.
+fn pick_ready(now: Nanos) -> Option<ProcessId> {
+    READY.with_borrow(|ready| {
+        let those = || {
+            let those = ready.iter().filter(|(_, queue)| !queue.is_empty());
+            those.filter(|(id, _)| !is_frozen(**id, now))
+        };
+        let last = those().count().checked_sub(1)?;
+        let picked = super::random::between(0, last as u64);
+        let (id, _) = those().nth(usize::try_from(picked).ok()?)?;
+        Some(*id)
+    })
+}
+
+/// Runs one of the tasks that can run; false if there is none. If it has panicked, returns what it
+/// said.
+pub(super) fn run_turn(now: Nanos) -> Result<bool, String> {
+    let Some(id) = pick_ready(now) else {
+        return Ok(false);
     };
     // Mostly the first one, as on a real executor; sometimes another, as with several of its threads.
     let is_first = !super::random::chance(4);
@@ -175,7 +175,7 @@ pub(super) fn run_turn() -> Result<(), String> {
         }
     });
     let Some(runnable) = runnable else {
-        return Ok(());
+        return Ok(false);
     };
     let ran = in_process(id, || catch_unwind(AssertUnwindSafe(|| runnable.run())));
     if let Err(panic) = ran {
@@ -190,7 +190,7 @@ pub(super) fn run_turn() -> Result<(), String> {
         // By its own call, which had to return first.
         bury(id);
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Runs code as a process.

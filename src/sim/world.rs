@@ -116,16 +116,24 @@ pub struct Summary {
 
 /// Uses the world of this thread, if there is one.
 pub(super) fn try_with<R>(use_it: impl FnOnce(&mut World) -> R) -> Option<R> {
-    let (result, woken, dropped) = WORLD.with_borrow_mut(|world| {
+    let (result, after) = WORLD.with_borrow_mut(|world| {
         let world = world.as_mut()?;
         let result = use_it(world);
+        if world.woken.is_empty() && world.dropped.is_empty() {
+            return Some((result, None));
+        }
         let (woken, dropped) = (&mut world.woken, &mut world.dropped);
-        Some((result, std::mem::take(woken), std::mem::take(dropped)))
+        Some((
+            result,
+            Some((std::mem::take(woken), std::mem::take(dropped))),
+        ))
     })?;
-    for (state, ready) in woken {
-        state.add(ready);
+    if let Some((woken, dropped)) = after {
+        for (state, ready) in woken {
+            state.add(ready);
+        }
+        drop(dropped);
     }
-    drop(dropped);
     Some(result)
 }
 
@@ -178,15 +186,16 @@ pub fn end() -> Summary {
 /// Runs the world for this time, or until a task has panicked; then returns what it said.
 pub fn run(time: Duration) -> Result<(), String> {
     let end = with(|world| world.now.saturating_add(nanos(time)));
-    while with(|world| world.now) < end {
-        let due = with(|world| match world.events.first_entry() {
-            Some(event) if event.key().0 <= world.now => Some(event.remove()),
-            _ => None,
+    loop {
+        let (now, due) = with(|world| {
+            let due = if world.now < end { world.due() } else { None };
+            (world.now, due)
         });
-        if let Some(action) = due {
+        if now >= end {
+            return Ok(());
+        } else if let Some(action) = due {
             perform(action);
-        } else if process::has_ready() {
-            process::run_turn()?;
+        } else if process::run_turn(now)? {
             with(|world| {
                 world.turns += 1;
                 world.now += world.random.between(1_000, MAX_TURN);
@@ -198,7 +207,6 @@ pub fn run(time: Duration) -> Result<(), String> {
             });
         }
     }
-    Ok(())
 }
 
 fn perform(action: Action) {
@@ -318,6 +326,12 @@ impl World {
         let key = (time, self.number());
         self.events.insert(key, action);
         key
+    }
+
+    /// Takes the next event whose time has come.
+    fn due(&mut self) -> Option<Action> {
+        let event = self.events.first_entry()?;
+        (event.key().0 <= self.now).then(|| event.remove())
     }
 
     /// Returns a number that nothing else has.
