@@ -8,7 +8,8 @@ package that apk-tools itself made.
 import hashlib
 import struct
 import subprocess
-import zlib
+
+import deflate
 
 # Types of values: the top 4 bits of a u32.
 INT, INT_32, INT_64 = 1, 2, 3
@@ -190,5 +191,4 @@ def unpacked(info, folders, files, scripts, mtime, key=None):
 
 def packed(package):
     """Compresses a package as the file format demands."""
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
-    return b"ADBd" + deflate.compress(package) + deflate.flush()
+    return b"ADBd" + deflate.raw(package)

@@ -12,6 +12,11 @@ use std::time::Duration;
 /// Time after a fault within which everything works again.
 pub const RECOVERY: Duration = Duration::from_secs(60);
 
+/// Time after which a process that is replaced cuts what still runs and cannot move.
+const DRAIN: Duration = Duration::from_secs(120);
+/// Time by which the end of a drain may differ: the new process has to start first.
+const DRAIN_SLACK: Duration = Duration::from_secs(1);
+
 /// Time within which a tunnel that has lost its connection is found, from the first visit that it was
 /// given: 3 s, and three delays of the slowest link (80 ms), after which a visit's request is there.
 const DEAD_TUNNEL_FOUND: Duration = Duration::from_millis(3000 + 3 * 80);
@@ -85,6 +90,18 @@ impl Referee {
         self.add(scope, ExcuseKind::Start, until);
     }
 
+    /// Excuses failures of visits that go on when the drain of a server ends that restarts now.
+    pub fn excuse_drain_end(&self, scope: Scope) {
+        let end = sim::elapsed() + DRAIN;
+        let excuse = Excuse {
+            scope,
+            kind: ExcuseKind::Trouble,
+            from: end.saturating_sub(DRAIN_SLACK),
+            until: end + DRAIN_SLACK,
+        };
+        self.0.lock().unwrap().excuses.push(excuse);
+    }
+
     fn add(&self, scope: Scope, kind: ExcuseKind, until: Duration) {
         let excuse = Excuse {
             scope,
@@ -95,11 +112,12 @@ impl Referee {
         self.0.lock().unwrap().excuses.push(excuse);
     }
 
-    /// Returns the time at which the last excuse ends.
+    /// Returns the time at which the last excuse ends that has begun.
     pub fn last_excuse(&self) -> Duration {
+        let now = sim::elapsed();
         let state = self.0.lock().unwrap();
-        let ends = state.excuses.iter().map(|excuse| excuse.until);
-        ends.max().unwrap_or_default()
+        let begun = state.excuses.iter().filter(|excuse| excuse.from <= now);
+        begun.map(|excuse| excuse.until).max().unwrap_or_default()
     }
 
     /// Begins a visit, which faults with these scopes concern.
@@ -133,9 +151,10 @@ impl Referee {
 
     /// Whether anything has happened to these so far.
     pub fn is_disturbed(&self, scopes: &[Scope]) -> bool {
+        let now = sim::elapsed();
         let state = self.0.lock().unwrap();
-        let mut excuses = state.excuses.iter();
-        excuses.any(|excuse| excuse.kind != ExcuseKind::Start && scopes.contains(&excuse.scope))
+        let mut begun = state.excuses.iter().filter(|excuse| excuse.from <= now);
+        begun.any(|excuse| excuse.kind != ExcuseKind::Start && scopes.contains(&excuse.scope))
     }
 
     /// Something is wrong that nothing excuses.

@@ -310,10 +310,15 @@ impl Stage {
             Event::ReloadServer(number) => self.servers[number].gt.signal(SIGHUP),
             Event::ReloadClient(number) => self.clients[number].signal(SIGHUP),
             Event::RestartServer(number) => {
-                for (client, plan) in self.plan.clients.iter().enumerate() {
+                let clients = self.plan.clients.iter().enumerate();
+                for (client, plan) in clients.filter(|(_, plan)| plan.server == number) {
                     // A tunnel of GT/1 over TLS cannot move: it is closed.
-                    if plan.server == number && plan.tls && plan.program == Program::Gt1 {
+                    if plan.tls && plan.program == Program::Gt1 {
                         self.referee.excuse(Scope::Client(client), Duration::ZERO);
+                    }
+                    // Others of GT/1 do not move with their streams.
+                    if plan.program != Program::Gt {
+                        self.referee.excuse_drain_end(Scope::Client(client));
                     }
                 }
                 self.servers[number].gt.signal(SIGQUIT);
