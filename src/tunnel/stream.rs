@@ -175,16 +175,16 @@ impl Stream {
             .unwrap_or(false)
     }
 
-    /// Returns how long nothing has come or been taken, and whether bytes sent last still await an
-    /// answer.
-    pub(super) fn silence(&self) -> (Duration, bool) {
+    /// Returns how long nothing has come or been taken, and whether more is due: bytes sent last still
+    /// await an answer, or bytes of other streams have come `recently`, behind which more may wait.
+    pub(super) fn silence(&self, recently: Duration) -> (Duration, bool) {
         let now = Tick::now();
-        self.with_state(|stream| {
-            let came = stream
-                .received_at
-                .until(now)
-                .min(stream.taken_at.until(now));
-            (came, stream.awaits_answer)
+        self.with(|state, stream_id| {
+            let is_busy = state.received.until(now) < recently;
+            let stream = state.streams.get_mut(stream_id)?;
+            let came = stream.received_at.until(now);
+            let silence = came.min(stream.taken_at.until(now));
+            Some((silence, stream.awaits_answer || is_busy))
         })
         .unwrap_or_default()
     }

@@ -357,7 +357,13 @@ impl Stage {
                         ..link
                     };
                     sim::set_link(client, server, slow);
-                    self.burst(number, &[Habit::Upload(200_000)], 800).await;
+                    // As much as the client may have in ten seconds, since it may be asked for thrice.
+                    let speed = self.plan.clients[number].speed;
+                    let length = match usize::try_from(speed).unwrap() {
+                        0 => 200_000,
+                        speed => 200_000.min(10 * speed),
+                    };
+                    self.burst(number, &[Habit::Upload(length)], 800).await;
                     let short = [Habit::Echo(10), Habit::Get(10)];
                     self.burst(number, &short, 100).await;
                     self.burst(number, &short, 100).await;

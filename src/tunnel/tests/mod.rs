@@ -474,6 +474,31 @@ fn a_visitor_that_has_ended_its_direction_still_gets_the_answer() {
     });
 }
 
+#[test]
+fn the_rest_of_an_answer_is_waited_for_while_bytes_of_other_streams_come() {
+    task::block_on(async {
+        let (server, wire) = end_and_wire();
+        let (_relay, visitor) = relayed(&server);
+        let other = server.open(2);
+        other.announce();
+        visitor.write_all(b"question").await.unwrap();
+        visitor_end(&visitor).await;
+        let send = async |stream_id, payload: &[u8]| {
+            let head = encode_gt1(data_head(stream_id, payload.len() as u32));
+            wire.write_all(&[&head, payload].concat()).await.unwrap();
+        };
+        send(1, b"an").await;
+        assert_eq!(read_exact(&visitor, 2).await, b"an");
+        // Twice as long as the visitor's stream is kept without them.
+        for _ in 0..4 {
+            Timer::after(Duration::from_secs(1)).await;
+            send(2, b"x").await;
+        }
+        send(1, b"swer").await;
+        assert_eq!(read_exact(&visitor, 4).await, b"swer");
+    });
+}
+
 async fn visitor_end(visitor: &net::Conn) {
     std::future::poll_fn(|cx| visitor.poll_shutdown(cx))
         .await
