@@ -71,7 +71,7 @@ pub struct ServerPlan {
 }
 
 /// A speed in bytes a second at which a long frame of GT/1 would take longer than the original waits.
-const VERY_SLOW: u64 = 5_000;
+pub const VERY_SLOW: u64 = 5_000;
 
 /// A client, with an HTTP and a TCP service.
 #[derive(Clone, Debug)]
@@ -159,7 +159,7 @@ pub enum Habit {
 }
 
 /// What happens to a server or client.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     ReloadServer(usize),
     ReloadClient(usize),

@@ -13,7 +13,7 @@ use std::time::Duration;
 pub const RECOVERY: Duration = Duration::from_secs(60);
 
 /// Time after which a process that is replaced cuts what still runs and cannot move.
-const DRAIN: Duration = Duration::from_secs(120);
+pub const DRAIN: Duration = Duration::from_secs(120);
 /// Time by which the end of a drain may differ: the new process has to start first.
 const DRAIN_SLACK: Duration = Duration::from_secs(1);
 

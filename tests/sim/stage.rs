@@ -3,8 +3,8 @@
 use crate::admin::{self, Metrics};
 use crate::gt::Gt;
 use crate::original::Original;
-use crate::plan::{ClientPlan, Event, Habit, Plan, Program};
-use crate::referee::{Referee, Scope, RECOVERY};
+use crate::plan::{ClientPlan, Event, Habit, Plan, Program, VERY_SLOW};
+use crate::referee::{Referee, Scope, DRAIN, RECOVERY};
 use crate::service;
 use crate::visitor::{self, Target};
 use gt::sim::{self, HostId, Link, ProcessId, Trace};
@@ -167,6 +167,9 @@ pub fn run(plan: &Plan, trace: Trace) -> Outcome {
 impl Stage {
     fn build(plan: Plan) -> Self {
         let referee = Referee::default();
+        if plan.clients.iter().any(|client| client.speed == VERY_SLOW) {
+            sim::forbid_tiny_windows();
+        }
         let (outside, _) = sim::host();
         let mut servers = Vec::new();
         for number in 0..plan.servers.len() {
@@ -394,7 +397,8 @@ impl Stage {
             Event::LoseTunnel(number) => {
                 let plan = &self.plan.clients[number];
                 if let (Client::Gt(_), 3..) = (&self.clients[number], plan.connections) {
-                    self.referee.excuse(Scope::Tunnel(number), Duration::ZERO);
+                    // The old process of a restart may keep the tunnel, unused, while it drains.
+                    self.referee.excuse(Scope::Tunnel(number), DRAIN);
                     let (client, server) = self.ends(number);
                     sim::lose_one(client, server);
                     // Long enough for the kernel to tell.
@@ -507,7 +511,12 @@ impl Stage {
                 let Client::Gt(gt) = &self.clients[number] else {
                     return;
                 };
-                self.referee.excuse(Scope::Tcp(number), time(pause));
+                // The old process of a restart keeps the port while it drains.
+                let drain = match self.drains(self.plan.clients[number].server) {
+                    true => DRAIN,
+                    false => Duration::ZERO,
+                };
+                self.referee.excuse(Scope::Tcp(number), time(pause) + drain);
                 for has_tcp in [false, true] {
                     gt.configure(self.client_text(number, has_tcp));
                     gt.signal(SIGHUP);
@@ -516,6 +525,16 @@ impl Stage {
             }
             Event::ClockJump(seconds) => sim::jump_time_of_day(seconds),
         }
+    }
+
+    /// Whether a server has restarted so recently that its old process may still run.
+    fn drains(&self, server: usize) -> bool {
+        let now = sim::elapsed();
+        let restarted = |(at, event): &(u64, Event)| {
+            let at = Duration::from_millis(*at);
+            *event == Event::RestartServer(server) && at <= now && now < at + DRAIN
+        };
+        self.plan.events.iter().any(restarted)
     }
 
     /// Lets visitors of a client begin one after the other, each after at most `pause` milliseconds.

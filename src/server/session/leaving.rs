@@ -160,6 +160,10 @@ impl ServerSession {
             // A visitor that has ended its direction still receives data.
             self.tunnel.unpark();
             registry.notify_changed();
+            // Those that wait in the child are served here meanwhile.
+            self.state
+                .announce(&self.credentials.id, Secret::new(&*self.credentials.secret))
+                .await;
             future::or(self.tunnel.unused(), async {
                 Timer::after(NEXT_ATTEMPT_PAUSE).await;
             })
