@@ -13,7 +13,7 @@ use crate::common::service::{self, Service};
 use crate::common::visitor::{connect, connect_from, get, read, read_answer, read_to_end};
 use crate::common::{certs, eventually};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -220,6 +220,28 @@ fn a_tunnel_without_streams_moves_in_the_middle_of_a_frame() {
     write!(connect(addr), "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n").expect("ask");
     let (next, service, _) = peer.opened();
     assert!(service == 1 && next > stream, "{next}");
+}
+
+#[test]
+fn visitors_are_served_while_an_answer_that_takes_long_keeps_a_tunnel_in_the_old_process() {
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let mut peer = Peer::ready_client(addr, &hello("id1", "secret1", &ID_ALONE));
+    let request = b"GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
+    // The tunnel is to move when this visitor, which has said all, has its answer.
+    let mut patient = connect(addr);
+    patient.write_all(request).expect("ask");
+    patient.shutdown(Shutdown::Write).expect("end");
+    peer.opened();
+    let _new = server.restart();
+    let mut visitor = connect(addr);
+    visitor.write_all(request).expect("ask");
+    let (stream, ..) = peer.opened();
+    peer.send(&data(
+        stream,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    ));
+    assert_eq!(read_answer(&mut visitor).status, 200);
 }
 
 #[test]
