@@ -71,7 +71,7 @@ pub struct ServerPlan {
 }
 
 /// A speed in bytes a second at which a long frame of GT/1 would take longer than the original waits.
-pub const VERY_SLOW: u64 = 5_000;
+const VERY_SLOW: u64 = 5_000;
 
 /// A client, with an HTTP and a TCP service.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use crate::admin::{self, Metrics};
 use crate::gt::Gt;
 use crate::original::Original;
-use crate::plan::{ClientPlan, Event, Habit, Plan, Program, VERY_SLOW};
+use crate::plan::{ClientPlan, Event, Habit, Plan, Program};
 use crate::referee::{Referee, Scope, DRAIN, RECOVERY};
 use crate::service;
 use crate::visitor::{self, Target};
@@ -167,7 +167,7 @@ pub fn run(plan: &Plan, trace: Trace) -> Outcome {
 impl Stage {
     fn build(plan: Plan) -> Self {
         let referee = Referee::default();
-        if plan.clients.iter().any(|client| client.speed == VERY_SLOW) {
+        if plan.clients.iter().any(|client| client.speed > 0) {
             sim::forbid_tiny_windows();
         }
         let (outside, _) = sim::host();
