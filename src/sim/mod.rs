@@ -26,7 +26,7 @@ pub use process::{
 };
 pub use program::{configuration, Launch};
 pub use random::{between, chance, pick, Random};
-pub use tcp::{cut, forbid_tiny_windows, link, lose_one, set_link, HostId, Link};
+pub use tcp::{cut, link, lose_one, set_link, HostId, Link};
 pub use world::{
     begin, elapsed, end, host, is_tracing, jump_time_of_day, log_to_trace, pass, run, set_name,
     trace, turns, Summary, Trace,

@@ -78,8 +78,6 @@ pub(super) struct Network {
     next_port: u16,
     /// Connections that lose all segments, by the lower number of their ends, and since when.
     lost: BTreeMap<ObjectId, Nanos>,
-    /// Whether no connection has a window of one byte.
-    no_tiny_windows: bool,
 }
 
 impl Network {
@@ -286,12 +284,6 @@ pub fn cut(one: HostId, other: HostId, is_cut: bool) {
     });
 }
 
-/// Gives no connection a window of one byte from now on: each byte would come in a frame of its own,
-/// which takes ten times as long over a slow tunnel.
-pub fn forbid_tiny_windows() {
-    world::with(|world| world.network.no_tiny_windows = true);
-}
-
 /// Loses all that one of the connections between two hosts carries from now on, as after a change of
 /// address at one end. Neither end hears of it.
 pub fn lose_one(one: HostId, other: HostId) {
@@ -402,10 +394,10 @@ impl World {
             false => self.network.link(hosts.0, hosts.1).link.delay,
         };
         let capacity = match self.random.between(0, 99) {
-            // A window of one byte, and small ones, where they do not take too long. Between hosts
-            // a ClientHello must fit: a server leaves it in the kernel until all of it is there, and
+            // Tiny windows, and small ones, where they do not take too long: not of one byte, each of
+            // which would come in a frame of its own, ten times as long as it. Between hosts a ClientHello must fit: a server leaves it in the kernel until all of it is there, and
             // no kernel's window is smaller.
-            0 if delay.is_zero() && !self.network.no_tiny_windows => 1,
+            0 if delay.is_zero() => self.random.between(16, 64),
             0..5 if delay.is_zero() => self.random.between(200, 2000),
             0..5 if delay < Duration::from_millis(20) => self.random.between(600, 2000),
             5..15 => 4096,
