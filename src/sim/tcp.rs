@@ -394,9 +394,10 @@ impl World {
             false => self.network.link(hosts.0, hosts.1).link.delay,
         };
         let capacity = match self.random.between(0, 99) {
-            // Tiny windows, and small ones, where they do not take too long: not of one byte, each of
-            // which would come in a frame of its own, ten times as long as it. Between hosts a ClientHello must fit: a server leaves it in the kernel until all of it is there, and
-            // no kernel's window is smaller.
+            // Tiny windows, and small ones, where they do not take too long: not of one byte, which
+            // would come in a frame that is ten times as long. Between hosts a ClientHello must fit:
+            // a server leaves it in the kernel until all of it is there, and no kernel's window is
+            // smaller.
             0 if delay.is_zero() => self.random.between(16, 64),
             0..5 if delay.is_zero() => self.random.between(200, 2000),
             0..5 if delay < Duration::from_millis(20) => self.random.between(600, 2000),
