@@ -66,6 +66,11 @@ impl Liveness {
         self.reading = ReadingState::Stalled;
     }
 
+    /// Whether something holds up reading, so that what the peer has sent waits unread.
+    pub fn is_stalled(&self) -> bool {
+        self.reading == ReadingState::Stalled
+    }
+
     /// Notes that the tunnel is read again. Probes sent meanwhile count from now on.
     pub fn resume(&mut self) {
         if self.reading == ReadingState::Stalled {

@@ -21,10 +21,10 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// end are left to be written.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a half-closed GT/1 visitor, whose end cannot be sent, keeps the stream after the last
-/// byte of an answer, if the tunnel is not busy with others (docs/wire.md, "What GT/1 cannot do").
+/// byte of an answer (docs/wire.md, "What GT/1 cannot do").
 const ANSWERED_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a half-closed GT/1 visitor, whose end cannot be sent, keeps the stream while its last
-/// bytes are unanswered, or more of the answer may wait behind bytes of other streams.
+/// bytes are unanswered, or a speed limit holds up what may be the rest of the answer.
 const UNANSWERED_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a silent GT/2 visitor keeps the stream after the service has ended its direction. Many
 /// programs wait for the other end to close, so it is long.
@@ -296,7 +296,7 @@ impl Relay {
                         }
                         continue;
                     }
-                    let (silence, is_due) = stream.silence(ANSWERED_TIMEOUT);
+                    let (silence, is_due) = stream.silence();
                     let patience = match is_due {
                         true => UNANSWERED_TIMEOUT,
                         false => ANSWERED_TIMEOUT,

@@ -176,15 +176,15 @@ impl Stream {
     }
 
     /// Returns how long nothing has come or been taken, and whether more is due: bytes sent last still
-    /// await an answer, or bytes of other streams have come `recently`, behind which more may wait.
-    pub(super) fn silence(&self, recently: Duration) -> (Duration, bool) {
+    /// await an answer, or more may wait unread in the tunnel's connection.
+    pub(super) fn silence(&self) -> (Duration, bool) {
         let now = Tick::now();
         self.with(|state, stream_id| {
-            let is_busy = state.received.until(now) < recently;
+            let is_stalled = state.liveness.is_stalled();
             let stream = state.streams.get_mut(stream_id)?;
             let came = stream.received_at.until(now);
             let silence = came.min(stream.taken_at.until(now));
-            Some((silence, stream.awaits_answer || is_busy))
+            Some((silence, stream.awaits_answer || is_stalled))
         })
         .unwrap_or_default()
     }

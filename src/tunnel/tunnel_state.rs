@@ -60,8 +60,6 @@ pub(super) struct TunnelState {
     pub full: u32,
     /// Bytes in all backlogs.
     pub waiting: usize,
-    /// When payload last came, of any stream.
-    pub received: Tick,
     /// When the writer last took something to send.
     pub sent: Tick,
     /// The inbox's waker, while it must not read.
@@ -105,7 +103,6 @@ impl TunnelState {
             ending: 0,
             full: 0,
             waiting: 0,
-            received: Tick::now(),
             sent: Tick::now(),
             inbox: None,
             rests: false,
@@ -371,7 +368,6 @@ impl TunnelState {
         last: bool,
         now: Tick,
     ) {
-        self.received = now;
         if let Some(stream) = self.streams.get_mut(stream_id) {
             let all: usize = pieces.iter().map(|piece| piece.len()).sum();
             if stream.expects_more() {

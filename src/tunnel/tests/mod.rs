@@ -475,27 +475,37 @@ fn a_visitor_that_has_ended_its_direction_still_gets_the_answer() {
 }
 
 #[test]
-fn the_rest_of_an_answer_is_waited_for_while_bytes_of_other_streams_come() {
+fn the_rest_of_an_answer_that_a_speed_limit_holds_up_is_waited_for() {
     task::block_on(async {
-        let (server, wire) = end_and_wire();
+        let (here, there) = sockets();
+        let bucket = |rate| Arc::new(TokenBucket::new(rate));
+        let speed = SpeedLimit {
+            send: bucket(1_000_000),
+            receive: bucket(10_000),
+        };
+        let policy = Policy {
+            speed: Some(speed),
+            ..Policy::new(Version::One, PeerRole::Client, Duration::from_secs(60))
+        };
+        let server = End::with(here, policy);
+        let wire = net::Conn::from(there);
         let (_relay, visitor) = relayed(&server);
         let other = server.open(2);
         other.announce();
         visitor.write_all(b"question").await.unwrap();
         visitor_end(&visitor).await;
-        let send = async |stream_id, payload: &[u8]| {
+        let frame = |stream_id, payload: &[u8]| {
             let head = encode_gt1(data_head(stream_id, payload.len() as u32));
-            wire.write_all(&[&head, payload].concat()).await.unwrap();
+            [&head, payload].concat()
         };
-        send(1, b"an").await;
-        assert_eq!(read_exact(&visitor, 2).await, b"an");
-        // Twice as long as the visitor's stream is kept without them.
-        for _ in 0..4 {
-            Timer::after(Duration::from_secs(1)).await;
-            send(2, b"x").await;
-        }
-        send(1, b"swer").await;
-        assert_eq!(read_exact(&visitor, 4).await, b"swer");
+        // These bytes take twice as long as a visitor that has ended its direction is kept.
+        let bytes = [
+            frame(1, b"an"),
+            frame(2, &noise(2, 40_000)),
+            frame(1, b"swer"),
+        ];
+        wire.write_all(&bytes.concat()).await.unwrap();
+        assert_eq!(read_exact(&visitor, 6).await, b"answer");
     });
 }
 
