@@ -4,9 +4,10 @@
 use super::context::ClientContext;
 use super::files;
 use super::p2p::{self, AcceptChannel, ChannelConn, RelayRequest};
-use super::services::{dial, reset_code, Service, ServiceTarget};
+use super::services::{dial, reset_code, Service, ServiceTarget, Visitor};
 use crate::tunnel::Relay;
 use crate::wire::frame::ResetCode;
+use crate::wire::origin::VisitorOrigin;
 use futures_lite::AsyncWriteExt;
 use log::Level;
 use std::io;
@@ -42,7 +43,7 @@ async fn carry(service: &Service, channel: ChannelConn) -> io::Result<()> {
     match &service.target {
         ServiceTarget::Files(root) => files::serve(root, channel).await,
         ServiceTarget::Tcp(addr) => {
-            let dialing = dial(&service.config, addr, Vec::new());
+            let dialing = dial(&service.config, addr, Visitor::default());
             let conn = channel.unless_cut(dialing).await?;
             p2p::carry(channel, Arc::new(conn)).await
         }
@@ -51,7 +52,11 @@ async fn carry(service: &Service, channel: ChannelConn) -> io::Result<()> {
 
 /// Connects the stream of a relay request to the service that its label names: accepts the request,
 /// passes the bytes that have come already on to the service, and relays to the end.
-pub async fn relay(context: &ClientContext, request: RelayRequest) -> io::Result<()> {
+pub async fn relay(
+    context: &ClientContext,
+    request: RelayRequest,
+    origin: Option<VisitorOrigin>,
+) -> io::Result<()> {
     let RelayRequest {
         mut stream,
         label,
@@ -72,7 +77,11 @@ pub async fn relay(context: &ClientContext, request: RelayRequest) -> io::Result
             return served.inspect_err(|_| stream.fail(ResetCode::Aborted));
         }
     };
-    let conn = match dial(&service.config, addr, already).await {
+    let visitor = Visitor {
+        origin,
+        come: already,
+    };
+    let conn = match dial(&service.config, addr, visitor).await {
         Ok(conn) => conn,
         Err(e) => {
             stream.fail(reset_code(&e));

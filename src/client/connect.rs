@@ -8,8 +8,9 @@ use crate::config::Remote;
 use crate::net::http::ApiError;
 use crate::net::{self, timeout, tls, Conn, Timer};
 use crate::tunnel::{Event, Inbox, PeerRole, Policy, Tunnel};
+use crate::wire::codec::{self, Answer};
 use crate::wire::frame::{PortCause, RejectCode, ServiceIndex, Signal};
-use crate::wire::{codec, Version};
+use crate::wire::Version;
 use futures_lite::future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,37 +140,44 @@ async fn introduce(
     let patience = context.remote_timeout;
     let services = context.services();
     let shortest = services.shortest_timeout().min(patience / 2);
-    let policy = Policy::new(
+    let mut policy = Policy::new(
         version,
         PeerRole::Server {
             streams: MAX_STREAMS,
         },
         shortest,
     );
-    let hello = services.hello(&context.id, &context.secret).encode(version);
+    let mut hello = services.hello(&context.id, &context.secret);
+    hello.origins = context.origins;
+    let hello = hello.encode(version);
     let already = match version {
         Version::One => future::or(hello_gt1(&conn, &hello), silence(patience)).await?,
         Version::Two => {
             let asking = timeout(HELLO_TIMEOUT.min(patience), hello_gt2(&conn, &hello));
-            asking.await.unwrap_or(Err(ConnectFailure::WrongVersion))?
+            let (answer, already) = asking.await.unwrap_or(Err(ConnectFailure::WrongVersion))?;
+            policy.origins = context.origins && answer.origins;
+            already
         }
     };
+    if context.origins && !policy.origins {
+        services.log_unknown_origins(version);
+    }
     let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), already, policy);
     let ready = wait_until_ready(context, &services, &mut inbox, id);
     future::or(ready, silence(patience)).await?;
     Ok((inbox, tunnel, services))
 }
 
-/// Sends a GT/2 hello and reads the answer; returns the bytes behind it. Reports another protocol
+/// Sends a GT/2 hello and reads the answer; returns it and the bytes behind it. Reports another protocol
 /// only where no GT/1 server answers like that: those close the connection, or take the hello for a
 /// bad HTTP request or bad TLS.
-async fn hello_gt2(conn: &Conn, hello: &[u8]) -> Result<Vec<u8>, ConnectFailure> {
+async fn hello_gt2(conn: &Conn, hello: &[u8]) -> Result<(Answer, Vec<u8>), ConnectFailure> {
     let not_spoken = |_| ConnectFailure::WrongVersion;
     conn.write_all(hello).await.map_err(not_spoken)?;
     let mut bytes = Vec::new();
     loop {
-        match codec::answer_length(&bytes) {
-            Ok(Some(length)) => return Ok(bytes.split_off(length)),
+        match codec::parse_answer(&bytes) {
+            Ok(Some(answer)) => return Ok((answer, bytes.split_off(answer.length))),
             Ok(None) => {}
             Err(_) => {
                 return Err(match OtherProtocol::of(&bytes) {

@@ -18,6 +18,8 @@ pub(crate) struct ClientContext {
     pub(super) tls: LazyTls,
     /// The wire versions that tunnels may use.
     pub(super) wire: Wire,
+    /// Whether servers are asked where visitors come from.
+    pub(super) origins: bool,
     pub(super) remote_timeout: Duration,
     pub(super) reconnect_delay: Duration,
     /// Maximum number of tunnels to one server.

@@ -3,7 +3,7 @@
 //! with 400 or 431, and the connection is closed.
 
 use crate::net::follow::{Edits, Exchange, RequestHead, RequestRule, RequestStep, RuleDecision};
-use crate::net::{Conn, ConnLayer, Socket};
+use crate::net::{Conn, ConnLayer};
 use crate::sync::{Mutex, MutexGuard};
 use std::task::{ready, Context, Poll, Waker};
 use std::{fmt, io};
@@ -70,9 +70,9 @@ struct RewriteState {
 
 impl RewritingConn {
     /// Wraps a connection to the service. `early` was read from the visitor before.
-    pub fn start(socket: Socket, rule: impl RequestRule + 'static, early: Vec<u8>) -> Conn {
+    pub fn start(conn: Conn, rule: impl RequestRule + 'static, early: Vec<u8>) -> Conn {
         let layer: Box<dyn ConnLayer> = Box::new(Self {
-            conn: Conn::from(socket),
+            conn,
             rule: Box::new(rule),
             inner: Mutex::new(RewriteState {
                 exchange: Exchange::default(),

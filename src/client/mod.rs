@@ -163,6 +163,7 @@ impl Client {
                 connector: Mutex::new(plan.connector),
             },
             wire: link.wire,
+            origins: link.origins,
             remote_timeout: link.remote_timeout,
             reconnect_delay: link.reconnect_delay,
             connections: link.connections,

@@ -2,12 +2,17 @@
 
 use super::context::ClientContext;
 use super::p2p::{AcceptChannel, RelayRequest};
+use crate::wire::origin::VisitorOrigin;
 use std::io;
 
 /// Accepts no channel: no peer opens any.
 pub const ACCEPT: AcceptChannel = ();
 
 /// See `channels`.
-pub async fn relay(_: &ClientContext, request: RelayRequest) -> io::Result<()> {
+pub async fn relay(
+    _: &ClientContext,
+    request: RelayRequest,
+    _: Option<VisitorOrigin>,
+) -> io::Result<()> {
     match request {}
 }

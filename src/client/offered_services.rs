@@ -78,6 +78,7 @@ mod tests {
             },
             local_timeout: None,
             use_local_as_http_host: false,
+            proxy_protocol: None,
             follow_links_outside: false,
         };
         let list: Vec<_> = list.iter().map(service).collect();

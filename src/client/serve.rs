@@ -3,13 +3,14 @@
 use super::channels;
 use super::files::{self, FolderRoot};
 use super::p2p::{self, P2p};
-use super::services::{dial, reset_code, Service, ServiceTarget, Services};
+use super::services::{dial, reset_code, Service, ServiceTarget, Services, Visitor};
 use crate::config::{Exposure, ServiceConfig};
 use crate::net::http::reply;
 use crate::net::{Conn, TaskGuard};
 use crate::tunnel::{Relay, Stream};
 use crate::wire::frame::{ResetCode, ServiceIndex};
-use futures_lite::{future, AsyncWriteExt};
+use crate::wire::origin::{VisitorOrigin, LENGTH};
+use futures_lite::{future, AsyncReadExt, AsyncWriteExt};
 use std::io;
 use std::sync::Arc;
 
@@ -31,11 +32,18 @@ pub async fn serve(
         return log::debug!("the server opened a stream to service {index}, which does not exist");
     };
     stream.limit_idle(config.local_timeout, false);
+    let origin = match read_origin(&mut stream).await {
+        Ok(origin) => origin,
+        Err(e) => {
+            stream.fail(ResetCode::Aborted);
+            return log::debug!("the origin of a visitor of {}: {e}", config.local);
+        }
+    };
     // The state for connecting is large; the relay that stays is small.
     if is_http(config) && stream.starts_with(P2P_METHOD).await {
         let signaling = async {
             match p2p::answer(&p2p, stream).await? {
-                Some(request) => channels::relay(p2p.context(), request).await,
+                Some(request) => channels::relay(p2p.context(), request, origin).await,
                 None => Ok(()),
             }
         };
@@ -44,7 +52,7 @@ pub async fn serve(
         }
         return;
     }
-    match Box::pin(connect(&p2p, config, target, &mut stream)).await {
+    match Box::pin(connect(&p2p, (config, target), &mut stream, origin)).await {
         Ok(ReachedService::Conn(conn)) => {
             Relay::service(stream, conn).await;
         }
@@ -64,6 +72,21 @@ pub async fn serve(
     }
 }
 
+/// Reads the origin that each stream of the tunnel begins with; `None` if it does not.
+async fn read_origin(stream: &mut Stream) -> io::Result<Option<VisitorOrigin>> {
+    if !stream.has_origin() {
+        return Ok(None);
+    }
+    let malformed = |e| io::Error::new(io::ErrorKind::InvalidData, e);
+    let mut bytes = vec![0; LENGTH];
+    stream.read_exact(&mut bytes).await?;
+    let length = VisitorOrigin::length(&bytes).map_err(malformed)?;
+    // At most 514 bytes.
+    let mut bytes = vec![0; length.unwrap_or(LENGTH) - LENGTH];
+    stream.read_exact(&mut bytes).await?;
+    VisitorOrigin::parse(&bytes).map(Some).map_err(malformed)
+}
+
 /// The target that a stream was connected to.
 enum ReachedService<'a> {
     Conn(Arc<Conn>),
@@ -78,11 +101,11 @@ fn is_http(service: &ServiceConfig) -> bool {
 
 async fn connect<'a>(
     p2p: &P2p,
-    config: &ServiceConfig,
-    target: &'a ServiceTarget,
+    (config, target): (&ServiceConfig, &'a ServiceTarget),
     stream: &mut Stream,
+    origin: Option<VisitorOrigin>,
 ) -> io::Result<ReachedService<'a>> {
-    let mut head = Vec::new();
+    let mut come = Vec::new();
     if is_http(config) && p2p::is_on(p2p) && stream.starts_with(OPTIONS_METHOD).await {
         match p2p::preflight(stream).await? {
             Some(_) if matches!(target, ServiceTarget::Files(_)) => {
@@ -91,14 +114,15 @@ async fn connect<'a>(
                 stream.write_all(refusal.as_bytes()).await?;
                 return Ok(ReachedService::Done);
             }
-            Some(read) => head = read,
+            Some(read) => come = read,
             None => return Ok(ReachedService::Done),
         }
     }
     match target {
         ServiceTarget::Files(root) => Ok(ReachedService::Files(root)),
         ServiceTarget::Tcp(addr) => {
-            let dialing = async { dial(config, addr, head).await.map(Some) };
+            let visitor = Visitor { origin, come };
+            let dialing = async { dial(config, addr, visitor).await.map(Some) };
             let given_up = async {
                 stream.is_over().await;
                 Ok(None)

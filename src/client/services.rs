@@ -10,6 +10,8 @@ use crate::sync::Mutex;
 use crate::tunnel::FIRST_WINDOW;
 use crate::wire::frame::{ResetCode, ServiceIndex};
 use crate::wire::hello::{Hello, ServiceSpec};
+use crate::wire::origin::VisitorOrigin;
+use crate::wire::Version;
 use log::Level;
 use std::borrow::Cow;
 use std::io;
@@ -113,6 +115,7 @@ impl Services {
     /// Returns the hello with the client's identity and these services.
     pub fn hello(&self, id: &str, secret: &Secret) -> Hello {
         Hello {
+            origins: false,
             id: id.into(),
             secret: secret.as_bytes().into(),
             services: self.specs(),
@@ -162,6 +165,27 @@ impl Services {
         limits.min().unwrap_or(CONNECT_TIMEOUT)
     }
 
+    /// Logs, once, that a server does not tell where visitors come from, and what needs that.
+    pub fn log_unknown_origins(&self, version: Version) {
+        static SAID: AtomicBool = AtomicBool::new(false);
+        if SAID.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let why = match version {
+            Version::One => "GT/1, in which the client speaks with it, cannot",
+            Version::Two => "its version of gt cannot; update it",
+        };
+        for Service { config, .. } in &self.list {
+            if let Some(option) = config.needs_origins_for() {
+                log::warn!(
+                    "{option} of {}: the server does not tell where visitors come from, because \
+                     {why}; the service learns that they are unknown",
+                    config.local
+                );
+            }
+        }
+    }
+
     /// Logs the address of a service, once, if the server is on this machine.
     pub fn log_address(&self, id: &str, remote: &Remote) {
         static SAID: AtomicBool = AtomicBool::new(false);
@@ -184,23 +208,36 @@ impl Services {
     }
 }
 
-/// Connects to a service at `addr` and passes on the visitor's bytes that have `come` already. All
-/// streams, relayed connections and data channels reach a service by this function.
-pub async fn dial(service: &ServiceConfig, addr: &LocalAddress, come: Vec<u8>) -> io::Result<Conn> {
+/// What is known of a visitor before its connection to a service.
+#[derive(Default)]
+pub struct Visitor {
+    /// Where it comes from; `None` if nobody has told.
+    pub origin: Option<VisitorOrigin>,
+    /// Its bytes that have come already.
+    pub come: Vec<u8>,
+}
+
+/// Connects to a service at `addr` and passes on what has come of the visitor. All streams, relayed
+/// connections and data channels reach a service by this function.
+pub async fn dial(
+    service: &ServiceConfig,
+    addr: &LocalAddress,
+    visitor: Visitor,
+) -> io::Result<Conn> {
+    let Visitor { origin, come } = visitor;
     let patience = service.local_timeout.unwrap_or(CONNECT_TIMEOUT);
-    let socket = net::dial(&addr.host, addr.port, patience).await?;
+    let conn = Conn::from(net::dial(&addr.host, addr.port, patience).await?);
+    let mut first = match service.proxy_protocol {
+        Some(version) => version.encode(origin.as_ref()),
+        None => Vec::new(),
+    };
     // TLS is passed on unchanged.
     if service.use_local_as_http_host && addr.scheme != Scheme::Https {
-        return Ok(RewritingConn::start(
-            socket,
-            HostRewriter(addr.name()),
-            come,
-        ));
+        conn.write_all(&first).await?;
+        return Ok(RewritingConn::start(conn, HostRewriter(addr.name()), come));
     }
-    let conn = Conn::from(socket);
-    if !come.is_empty() {
-        conn.write_all(&come).await?;
-    }
+    first.extend(come);
+    conn.write_all(&first).await?;
     Ok(conn)
 }
 

@@ -89,6 +89,8 @@ pub struct Uplink {
     pub reconnect_delay: Duration,
     /// Versions of the wire to use with servers.
     pub wire: Wire,
+    /// Whether servers are asked where visitors come from.
+    pub origins: bool,
 }
 
 /// A local listener that forwards each connection to another client.
@@ -212,6 +214,9 @@ pub fn load(
             remote_timeout: options.remote_timeout,
             reconnect_delay: options.reconnect_delay,
             wire: common.wire,
+            origins: services
+                .iter()
+                .any(|service| service.needs_origins_for().is_some()),
         },
         services,
         stun: options.remote_stun,

@@ -1,7 +1,7 @@
 //! Fuzz entries for frames and hellos of both versions.
 
 use super::{cuts, Pace};
-use crate::wire::codec::{answer_length, HelloReader, MAX_HEAD};
+use crate::wire::codec::{parse_answer, HelloReader, MAX_HEAD};
 use crate::wire::frame::{Header, Signal, MAX_ENCODED};
 use crate::wire::hello::{Hello, MAX_LENGTH, MAX_NAME, MAX_OPTIONS};
 use crate::wire::{Malformed, Version};
@@ -27,9 +27,9 @@ pub fn gt2_hello(data: &[u8]) {
     if let Ok(len) = u32::try_from(data.len()) {
         hello(Version::Two, || HelloReader::registration_of(len), data);
     }
-    super::assert_settled(data, |bytes| answer_length(bytes).transpose());
-    if let Ok(Some(length)) = answer_length(data) {
-        assert!(length <= data.len());
+    super::assert_settled(data, |bytes| parse_answer(bytes).transpose());
+    if let Ok(Some(answer)) = parse_answer(data) {
+        assert!(answer.length <= data.len());
     }
 }
 
@@ -160,6 +160,7 @@ fn check(version: Version, hello: &Hello) {
     };
     let change = Hello {
         window: 0,
+        origins: false,
         ..hello.clone()
     };
     let again = read(reader, &bytes[used..], Pace::Whole);

@@ -260,6 +260,7 @@ mod tests {
                     tls: true,
                     prefix: "web".to_owned(),
                 }),
+                origin: None,
                 peer: listener.local_addr().unwrap(),
                 head: vec![b'x'; 100_000],
             };

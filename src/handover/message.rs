@@ -5,6 +5,7 @@
 use super::packet::{PacketReader, PacketWriter};
 use crate::config::Secret;
 use crate::wire::frame::StreamId;
+use crate::wire::origin::{VisitorOrigin, LENGTH};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -45,6 +46,8 @@ pub enum Message {
         to: Destination,
         /// The visitor's address. The socket's own peer may be this machine: see `net::bridge`.
         peer: SocketAddr,
+        /// Where the visitor comes from, if its socket does not tell: it is of a bridge.
+        origin: Option<Box<VisitorOrigin>>,
         /// Bytes already read from the visitor.
         head: Vec<u8>,
     },
@@ -139,12 +142,28 @@ impl Message {
                 .u32(tunnel.last_stream.0)
                 .bytes(&tunnel.unread)
                 .rest(&tunnel.hello),
-            Self::Visitor { to, peer, head } => match to {
-                Destination::Host(host) => host.encode(start(5)),
-                Destination::Port { id, port } => start(6).bytes(id.as_bytes()).u16(*port),
+            Self::Visitor {
+                to,
+                peer,
+                origin,
+                head,
+            } => {
+                // Earlier versions know the kinds without an origin alone.
+                let writer = match (to, origin) {
+                    (Destination::Host(host), None) => host.encode(start(5)),
+                    (Destination::Host(host), Some(_)) => host.encode(start(7)),
+                    (Destination::Port { id, port }, origin) => {
+                        let kind = if origin.is_some() { 8 } else { 6 };
+                        start(kind).bytes(id.as_bytes()).u16(*port)
+                    }
+                };
+                let writer = writer.bytes(peer.to_string().as_bytes());
+                let writer = match origin {
+                    Some(origin) => writer.bytes(&origin.encode()),
+                    None => writer,
+                };
+                writer.rest(head)
             }
-            .bytes(peer.to_string().as_bytes())
-            .rest(head),
         }
         .finish()
     }
@@ -177,17 +196,22 @@ impl Message {
                 unread: reader.bytes()?.to_vec(),
                 hello: reader.rest().to_vec(),
             }),
-            5 => Self::Visitor {
-                to: Destination::Host(HostKey::decode(&mut reader)?),
-                peer: reader.text()?.parse().ok()?,
-                head: reader.rest().to_vec(),
-            },
-            6 => Self::Visitor {
-                to: Destination::Port {
-                    id: reader.text()?,
-                    port: reader.u16()?,
+            5..=8 => Self::Visitor {
+                to: match kind {
+                    5 | 7 => Destination::Host(HostKey::decode(&mut reader)?),
+                    _ => Destination::Port {
+                        id: reader.text()?,
+                        port: reader.u16()?,
+                    },
                 },
                 peer: reader.text()?.parse().ok()?,
+                origin: match kind {
+                    5 | 6 => None,
+                    _ => {
+                        let bytes = reader.bytes()?.get(LENGTH..)?;
+                        Some(Box::new(VisitorOrigin::parse(bytes).ok()?))
+                    }
+                },
                 head: reader.rest().to_vec(),
             },
             _ => return None,
@@ -199,6 +223,7 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::origin::Transport;
 
     #[test]
     fn every_message_survives_encoding() {
@@ -208,6 +233,13 @@ mod tests {
             prefix: "web".to_owned(),
         };
         let id = "id\u{1}ü".repeat(30);
+        let origin = VisitorOrigin {
+            transport: Transport::Tcp,
+            source: "192.0.2.1:65535".parse().unwrap(),
+            destination: "198.51.100.1:443".parse().unwrap(),
+            is_decrypted: true,
+            server_name: Some("web.example".into()),
+        };
         for message in [
             Message::Done,
             Message::Holding {
@@ -236,11 +268,28 @@ mod tests {
             Message::Visitor {
                 to: Destination::Host(host(false)),
                 peer: "192.0.2.1:65535".parse().unwrap(),
+                origin: None,
                 head: vec![b'x'; 70_000],
             },
             Message::Visitor {
-                to: Destination::Port { id, port: 22 },
+                to: Destination::Host(host(false)),
+                peer: "192.0.2.1:65535".parse().unwrap(),
+                origin: Some(Box::new(origin.clone())),
+                head: vec![b'x'; 70_000],
+            },
+            Message::Visitor {
+                to: Destination::Port {
+                    id: id.clone(),
+                    port: 22,
+                },
                 peer: "[fe80::1%3]:1".parse().unwrap(),
+                origin: None,
+                head: Vec::new(),
+            },
+            Message::Visitor {
+                to: Destination::Port { id, port: 22 },
+                peer: "192.0.2.1:65535".parse().unwrap(),
+                origin: Some(Box::new(origin)),
                 head: Vec::new(),
             },
         ] {

@@ -250,6 +250,19 @@ impl Conn {
         }
     }
 
+    /// Returns the server name that the peer's TLS has asked for; `None` without TLS.
+    #[cfg(feature = "server")]
+    pub fn server_name(&self) -> Option<Box<str>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => match &*lock(tls) {
+                TlsStream::Server(stream) => stream.get_ref().1.server_name().map(Into::into),
+                TlsStream::Client(_) => None,
+            },
+            Self::Layered(layer) => layer.below().server_name(),
+        }
+    }
+
     /// Waits for bytes and reads them, see [`Conn::poll_read`].
     pub async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         std::future::poll_fn(|cx| self.poll_read(cx, buf)).await

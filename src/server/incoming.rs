@@ -5,6 +5,7 @@ use super::process_links::MessageOrigin;
 use super::settings::Settings;
 use super::state::ServerState;
 use crate::net::{clock, with_read_buf, Conn, TaskGuard};
+use crate::wire::origin::VisitorOrigin;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub struct Incoming {
     pub kind: ListenerKind,
     /// The other process that has accepted the connection; `None` if this one has.
     pub from: Option<MessageOrigin>,
+    /// Where the visitor comes from, if the connection does not tell.
+    pub origin: Option<Box<VisitorOrigin>>,
 }
 
 impl Incoming {
@@ -65,6 +68,7 @@ impl Incoming {
             permit,
             kind,
             from: None,
+            origin: None,
         }
     }
 

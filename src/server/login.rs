@@ -33,6 +33,8 @@ pub struct Authenticated {
     pub requested: Vec<ServiceSpec>,
     /// Bytes that may be sent on a new stream before the client gives credit.
     pub window: u32,
+    /// Whether each stream is to begin with its visitor's origin.
+    pub origins: bool,
 }
 
 /// Completes the check of the credentials, by the authAPI if needed.
@@ -47,6 +49,7 @@ pub async fn admit(
         secret,
         services,
         window,
+        origins,
     } = hello;
     let mut requested = Vec::new();
     let (admission, api_grant, services) = match verdict {
@@ -84,6 +87,7 @@ pub async fn admit(
         services,
         requested,
         window,
+        origins,
     })
 }
 

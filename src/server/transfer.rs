@@ -196,13 +196,26 @@ impl Recipient {
         let state = &self.0;
         let newer = state.transfer.child();
         match (message, from) {
-            (Message::Visitor { to, peer, head }, from) => {
+            (
+                Message::Visitor {
+                    to,
+                    peer,
+                    origin,
+                    head,
+                },
+                from,
+            ) => {
                 let socket = socket.and_then(|socket| Socket::adopt(socket).ok());
                 // Each process counts the connections that it holds: descriptors and memory are
                 // used there, and a visitor of this client was counted there before the restart.
                 let permit = state.connection_limit.take(peer.ip());
                 if let (Some(socket), Some(permit)) = (socket, permit) {
-                    let moved = visitor::MovedVisitor { socket, peer, head };
+                    let moved = visitor::MovedVisitor {
+                        socket,
+                        peer,
+                        origin,
+                        head,
+                    };
                     let (state, handshake) = (state.clone(), state.handshakes.begin());
                     crate::net::spawn(async move {
                         visitor::resume(state, moved, to, from, permit).await;

@@ -1,5 +1,6 @@
 //! Visitors whose destination is known: forwards each to its service, or answers with an error.
 
+use super::client_hello::{self, HelloResult};
 use super::connection_limit::Permit;
 use super::error_page::{self, ErrorPage};
 use super::http_head;
@@ -14,8 +15,9 @@ use crate::net::follow::is_head_request;
 use crate::net::{self, clock, Conn, Socket, Timer};
 use crate::tunnel::{CloseReason, Relay, RelayOutcome, Stream};
 use crate::wire::frame::ResetCode;
+use crate::wire::origin::{Transport, VisitorOrigin};
 use futures_lite::{future, AsyncWriteExt};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 /// Accepts the visitors of a client's TCP port until the port is closed.
@@ -28,8 +30,13 @@ pub async fn accept_port(state: Arc<ServerState>, id: Box<str>, port: OpenedPort
             };
             let (state, id, port) = (state.clone(), id.clone(), port.port);
             let handshake = state.handshakes.begin();
+            let visitor = PortVisitor {
+                peer,
+                origin: None,
+                from: None,
+            };
             net::spawn(async move {
-                serve_port(&state, (&id, port), socket, (peer, None), permit).await;
+                serve_port(&state, (&id, port), socket, visitor, permit).await;
                 drop(handshake);
             });
         }
@@ -37,21 +44,36 @@ pub async fn accept_port(state: Arc<ServerState>, id: Box<str>, port: OpenedPort
     port.stop.or::<()>(accepting).await;
 }
 
+/// A visitor of a client's TCP port.
+struct PortVisitor {
+    peer: SocketAddr,
+    /// Where it comes from, if another process has told.
+    origin: Option<Box<VisitorOrigin>>,
+    /// The other process that has accepted it.
+    from: Option<MessageOrigin>,
+}
+
 /// Forwards a visitor of a client's TCP port to its service.
 async fn serve_port(
     state: &Arc<ServerState>,
     (id, port): (&str, u16),
     socket: Socket,
-    (peer, from): (SocketAddr, Option<MessageOrigin>),
+    visitor: PortVisitor,
     mut permit: Permit,
 ) {
+    let PortVisitor { peer, origin, from } = visitor;
     let mut conn = Arc::new(Conn::from(socket));
     let open = || state.registry.open_port(id, port);
     loop {
         match find_route(state, from, id, open).await {
-            Route::Stream(stream) => {
-                // The service may speak first, so open the stream at once. There is no idle
-                // timeout: shells stay quiet for hours.
+            Route::Stream(mut stream) => {
+                // There is no idle timeout: shells stay quiet for hours.
+                introduce(&mut stream, || match &origin {
+                    Some(origin) => VisitorOrigin::clone(origin),
+                    None => origin_of(&conn, peer, None),
+                })
+                .await;
+                // The service may speak first, so open the stream at once.
                 stream.announce();
                 if stream.is_outdated() {
                     continue;
@@ -63,6 +85,7 @@ async fn serve_port(
                 let visitor = Message::Visitor {
                     to: Destination::Port { id, port },
                     peer,
+                    origin: origin.clone(),
                     head: Vec::new(),
                 };
                 match state.forward_visitor(&link, visitor, conn, permit).await {
@@ -84,6 +107,8 @@ pub struct MovedVisitor {
     pub socket: Socket,
     /// The visitor's address, which may differ from the socket's peer.
     pub peer: SocketAddr,
+    /// Where the visitor comes from, if the socket does not tell.
+    pub origin: Option<Box<VisitorOrigin>>,
     /// Bytes already read from the visitor.
     pub head: Vec<u8>,
 }
@@ -96,7 +121,12 @@ pub async fn resume(
     from: MessageOrigin,
     permit: Permit,
 ) {
-    let MovedVisitor { socket, peer, head } = visitor;
+    let MovedVisitor {
+        socket,
+        peer,
+        origin,
+        head,
+    } = visitor;
     match to {
         Destination::Host(host) => {
             let listener = if host.tls {
@@ -107,13 +137,19 @@ pub async fn resume(
             let (kind, prefix) = registry_key(&host);
             let mut incoming = Incoming::new(state, peer, listener, permit);
             incoming.head = head;
+            incoming.origin = origin;
             incoming.from = Some(from);
             incoming
                 .forward(Arc::new(socket.into()), kind, &prefix)
                 .await;
         }
         Destination::Port { id, port } => {
-            serve_port(&state, (&id, port), socket, (peer, Some(from)), permit).await;
+            let visitor = PortVisitor {
+                peer,
+                origin,
+                from: Some(from),
+            };
+            serve_port(&state, (&id, port), socket, visitor, permit).await;
         }
     }
 }
@@ -124,6 +160,25 @@ impl Incoming {
         log::debug!("{}: {answer:?}", self.peer);
         self.state.counters.unserved(answer);
         error_page::http(conn, answer, is_head_request(&self.head)).await;
+    }
+
+    /// Returns where the visitor comes from.
+    fn origin(&self, conn: &Conn) -> VisitorOrigin {
+        if let Some(origin) = &self.origin {
+            return VisitorOrigin::clone(origin);
+        }
+        let server_name = match self.kind {
+            ListenerKind::Http => None,
+            ListenerKind::Https => conn.server_name(),
+            ListenerKind::Sni => match client_hello::server_name(&self.head) {
+                HelloResult::Name(name) => Some(name.into()),
+                _ => None,
+            },
+        };
+        VisitorOrigin {
+            is_decrypted: self.kind == ListenerKind::Https,
+            ..origin_of(conn, self.peer, server_name)
+        }
     }
 
     /// Whether the connection may carry requests for other hosts, as one from a proxy does.
@@ -152,6 +207,7 @@ impl Incoming {
             match find_route(&self.state, self.from, prefix, open).await {
                 Route::Stream(mut stream) => {
                     stream.limit_idle(self.settings.timeout, self.settings.unidirectional);
+                    introduce(&mut stream, || self.origin(&conn)).await;
                     // If this fails, the relay reports it.
                     let _ = stream.write_all(&self.head).await;
                     if stream.is_outdated() {
@@ -167,6 +223,10 @@ impl Incoming {
                     let visitor = Message::Visitor {
                         to: Destination::Host(host),
                         peer: self.peer,
+                        origin: match (&self.origin, self.kind) {
+                            (None, ListenerKind::Https) => Some(Box::new(self.origin(&conn))),
+                            (told, _) => told.clone(),
+                        },
                         head: self.head.clone(),
                     };
                     match self
@@ -196,6 +256,33 @@ impl Incoming {
                 }
             }
         }
+    }
+}
+
+/// Returns where a visitor comes from that has connected to this process without TLS, or whose TLS
+/// goes on to its service.
+fn origin_of(conn: &Conn, peer: SocketAddr, server_name: Option<Box<str>>) -> VisitorOrigin {
+    let unknown = SocketAddr::new(
+        match peer {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        },
+        0,
+    );
+    VisitorOrigin {
+        transport: Transport::Tcp,
+        source: peer,
+        destination: conn.local_addr().unwrap_or(unknown),
+        is_decrypted: false,
+        server_name,
+    }
+}
+
+/// Tells the client where a visitor comes from, if it wants to know. If this fails, the relay reports
+/// it.
+async fn introduce(stream: &mut Stream, origin: impl FnOnce() -> VisitorOrigin) {
+    if stream.has_origin() {
+        let _ = stream.write_all(&origin().encode()).await;
     }
 }
 

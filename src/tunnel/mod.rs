@@ -82,6 +82,8 @@ pub struct Policy {
     pub credit: u32,
     /// The role of the other end.
     pub peer: PeerRole,
+    /// Whether each stream begins with its visitor's origin.
+    pub origins: bool,
     /// Interval of [`Event::Tick`] and of deadline checks.
     pub tick: Duration,
     /// Speed limit of the tunnel; its buckets may be shared with other tunnels.
@@ -128,6 +130,7 @@ impl Policy {
             },
             credit: 0,
             peer,
+            origins: false,
             tick: (shortest / 8).clamp(Duration::from_millis(50), Duration::from_secs(5)),
             speed: None,
         }

@@ -30,6 +30,11 @@ impl Stream {
         self.tunnel.thread()
     }
 
+    /// Whether the data of the stream begin with its visitor's origin.
+    pub fn has_origin(&self) -> bool {
+        self.with(|state, _| state.policy.origins)
+    }
+
     fn with<T>(&self, f: impl FnOnce(&mut TunnelState, StreamId) -> T) -> T {
         f(&mut lock(&self.tunnel.0), self.stream_id)
     }

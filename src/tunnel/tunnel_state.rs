@@ -26,6 +26,7 @@ pub(super) struct PolicyLimits {
     pub backlog: u32,
     pub backlogs: u32,
     pub credit: u32,
+    pub origins: bool,
 }
 
 /// Whether a tunnel takes no new streams, so that its connection can move to another process.
@@ -94,6 +95,7 @@ impl TunnelState {
                 backlog: policy.backlog,
                 backlogs: policy.backlogs,
                 credit: policy.credit,
+                origins: policy.origins,
             },
             budget: (policy.version == Version::Two).then(|| Budget::new(policy.growth)),
             round_trip: RoundTrip::default(),

@@ -50,6 +50,9 @@ pub struct Hello {
     /// Bytes that the server may send on each new stream before it gets credit; 0 in GT/1, which
     /// has no windows.
     pub window: u32,
+    /// Whether each stream is to begin with its visitor's origin; not in GT/1, nor in a change of
+    /// services.
+    pub origins: bool,
 }
 
 impl fmt::Debug for Credentials<'_> {

@@ -9,8 +9,12 @@ pub mod frame;
 mod gt1;
 mod gt2;
 pub mod hello;
+#[cfg(feature = "client")]
+pub mod proxy_protocol;
 #[cfg(test)]
 mod tests;
+
+pub use gt2::origin;
 
 /// First byte of every tunnel.
 pub const MAGIC: u8 = 0xF0;
@@ -73,6 +77,8 @@ pub enum Malformed {
     UnknownFrame(u8),
     /// A frame with a wrong length for its kind.
     FrameLength(u8),
+    /// An origin that is empty, too long or shorter than its parts.
+    OriginLength(u16),
     /// A stream frame with stream id 0.
     NoStream(u8),
     /// More bytes than the window of the stream allows.
@@ -100,6 +106,9 @@ impl std::fmt::Display for Malformed {
             }
             Self::UnknownFrame(k) => write!(f, "unknown frame {k:#04x}, which is critical"),
             Self::FrameLength(k) => write!(f, "frame {k:#04x} has a wrong length"),
+            Self::OriginLength(n) => {
+                write!(f, "a visitor's origin has an invalid length of {n} bytes")
+            }
             Self::NoStream(k) => write!(f, "frame {k:#04x} has stream id 0"),
             Self::Overrun(s) => write!(f, "more bytes for stream {s} than its window allows"),
             Self::TooMuchCredit(s) => write!(f, "more credit for stream {s} than a window holds"),

@@ -1,8 +1,9 @@
 //! Tests that the examples of docs/wire.md are encoded and parsed as the page says.
 
-use super::codec::{answer, answer_length, HelloReader};
+use super::codec::{answer, parse_answer, Answer, HelloReader};
 use super::frame::{Header, Signal};
 use super::hello::{Hello, ServiceSpec};
+use super::origin::{Transport, VisitorOrigin, LENGTH};
 use super::Version;
 
 const PAGE: &str = include_str!("../../docs/wire.md");
@@ -138,6 +139,7 @@ fn the_hello_examples_match_the_code() {
             "client-hello-of-three",
             vec![port, host(Some("1")), host(Some("2"))],
         ),
+        ("client-hello-with-origins", vec![host(None)]),
     ] {
         let example = bytes(&block(name).concat());
         let hello = Hello {
@@ -145,6 +147,7 @@ fn the_hello_examples_match_the_code() {
             secret: (*b"secret1").into(),
             services,
             window: 32768,
+            origins: name == "client-hello-with-origins",
         };
         assert_eq!(hello.encode(Version::Two), example, "{name}");
         let mut reader = HelloReader::new(Version::Two);
@@ -154,5 +157,42 @@ fn the_hello_examples_match_the_code() {
     }
     let example = bytes(&block("server-hello").concat());
     assert_eq!(answer(), example);
-    assert_eq!(answer_length(&example), Ok(Some(example.len())));
+    let answer = Answer {
+        length: example.len(),
+        origins: true,
+    };
+    assert_eq!(parse_answer(&example), Ok(Some(answer)));
+}
+
+#[test]
+fn the_origin_examples_match_the_code() {
+    for (name, source, destination, server_name) in [
+        (
+            "origin",
+            "192.0.2.7:50000",
+            "198.51.100.1:443",
+            Some("web.t.example.org"),
+        ),
+        (
+            "origin-over-ipv6",
+            "[2001:db8::7]:50000",
+            "[2001:db8::1]:22",
+            None,
+        ),
+    ] {
+        let example = bytes(&block(name).concat());
+        let origin = VisitorOrigin {
+            transport: Transport::Tcp,
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            is_decrypted: server_name.is_some(),
+            server_name: server_name.map(Into::into),
+        };
+        assert_eq!(&*origin.encode(), example, "{name}");
+        assert_eq!(
+            VisitorOrigin::parse(&example[LENGTH..]),
+            Ok(origin),
+            "{name}"
+        );
+    }
 }

@@ -34,4 +34,5 @@ mod tcp_forward;
 #[cfg(all(feature = "server", feature = "client"))]
 mod tls;
 #[cfg(all(feature = "server", feature = "client"))]
+mod visitors;
 mod websocket;

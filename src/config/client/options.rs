@@ -10,6 +10,7 @@ use super::webrtc::WebRtcLevel;
 use crate::config::layers::options;
 use crate::config::value::Bounded;
 use crate::config::{ListenAddr, Secret, Url};
+use crate::wire::proxy_protocol::ProxyVersion;
 
 options! {
     /// The options that a client has once.
@@ -73,6 +74,9 @@ options! {
         /// close a connection to the service that is silent for this time (default: never), and limit
         /// the time to open one (default 2m0s)
         local_timeout: Option<Duration> => ("localTimeout", "duration"),
+        /// send the visitor's address to the service in a header of the PROXY protocol, version 1 or 2,
+        /// before each connection; the service must expect it
+        proxy_protocol: Option<ProxyVersion> => ("proxyProtocol", "uint"),
         /// the TCP port of the server to publish the service on
         remote_tcp_port: Option<u16> => ("remoteTCPPort", "uint"),
         /// publish the service on a TCP port that the server chooses; with -remoteTCPPort, only if that

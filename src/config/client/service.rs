@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::local::{Local, Scheme};
 use super::options::ServiceOptions;
 use crate::config::label::label;
+use crate::config::value::Scalar;
 use crate::wire::hello::MAX_OPTIONS;
+use crate::wire::proxy_protocol::ProxyVersion;
 
 /// A service. Its place in the list is its index on the wire.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub struct ServiceConfig {
     pub local_timeout: Option<Duration>,
     /// Whether the Host header of every request is replaced with the host of `local`.
     pub use_local_as_http_host: bool,
+    /// The version of the PROXY header before each connection to the service; `None` for no header.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// Whether symbolic links may lead out of the directory.
     pub follow_links_outside: bool,
 }
@@ -41,6 +45,18 @@ pub enum Exposure {
         /// Whether the server may choose another port.
         random: bool,
     },
+}
+
+impl Scalar for ProxyVersion {
+    fn read(text: &str) -> Result<Self, String> {
+        match text {
+            "1" => Ok(ProxyVersion::One),
+            "2" => Ok(ProxyVersion::Two),
+            _ => Err(format!(
+                "\"{text}\" is not a version of the PROXY protocol: write 1 or 2."
+            )),
+        }
+    }
 }
 
 impl ServiceOptions {
@@ -95,13 +111,25 @@ impl ServiceConfig {
                 }
             }
         };
+        let proxy_protocol = options.proxy_protocol;
+        if let (Some(_), Local::Files(_)) = (proxy_protocol, &local) {
+            warnings.push(format!(
+                "{name} ({local}) is served by gt itself, so its proxyProtocol is ignored"
+            ));
+        }
         Ok(ServiceConfig {
             local,
             exposure,
             local_timeout: options.local_timeout.filter(|timeout| !timeout.is_zero()),
             use_local_as_http_host: options.use_local_as_http_host,
+            proxy_protocol,
             follow_links_outside: options.follow_links_outside,
         })
+    }
+
+    /// Returns the option for which the client has to know where the service's visitors come from.
+    pub fn needs_origins_for(&self) -> Option<&'static str> {
+        self.proxy_protocol.map(|_| "proxyProtocol")
     }
 }
 

@@ -144,6 +144,7 @@ impl ProbeTarget {
                 prefix: None,
             }],
             window: 0,
+            origins: false,
         };
         tunnel.send_bytes(&hello.encode(Version::One));
         let exchange = Arc::new(exchange);

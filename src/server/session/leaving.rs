@@ -119,6 +119,7 @@ impl ServerSession {
             secret: self.credentials.secret.clone(),
             services,
             window: 0,
+            origins: false,
         };
         let (is_ready, last_stream) = match origin {
             TunnelOrigin::Client => (false, StreamId(0)),

@@ -184,6 +184,7 @@ async fn start(
             let policy = Policy {
                 speed: Some(speed),
                 credit: authenticated.window,
+                origins: authenticated.origins,
                 ..Policy::new(version, PeerRole::Client, shortest)
             };
             let requested = authenticated.requested;

@@ -151,6 +151,7 @@ impl Gt1HelloReader {
                 complete: true,
                 ..
             } => Ok(Hello {
+                origins: false,
                 id,
                 secret,
                 services,

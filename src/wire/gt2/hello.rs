@@ -4,8 +4,8 @@ use crate::wire::gt1::hello::{cut, encode_services, read_service};
 use crate::wire::hello::{Credentials, Hello, ServiceSpec, MAX_LENGTH, MAX_NAME, MAX_OPTIONS};
 use crate::wire::{kind_and_length, u32_at, Malformed, Version, MAGIC};
 
-/// Capabilities of this end beyond the first edition of GT/2.
-const CAPABILITIES: u32 = 0;
+/// Bit of the capabilities: each stream begins with its visitor's origin.
+const ORIGINS: u32 = 1;
 /// Maximum length in bytes of a server's answer after its length field.
 const MAX_ANSWER: u32 = 4096;
 
@@ -21,7 +21,8 @@ pub fn encode(hello: &Hello) -> Vec<u8> {
     let mut fields = encode_registration(hello);
     field(&mut fields, WINDOW, &hello.window.to_be_bytes());
     field(&mut fields, FILLER, b"\r\n\r\n");
-    begin(&fields)
+    let capabilities = if hello.origins { ORIGINS } else { 0 };
+    begin(capabilities, &fields)
 }
 
 /// Encodes the fields with credentials and services.
@@ -37,14 +38,14 @@ pub fn encode_registration(hello: &Hello) -> Vec<u8> {
 
 /// Encodes a server's answer to a hello, sent before it checks the credentials.
 pub fn answer() -> Vec<u8> {
-    begin(&[])
+    begin(ORIGINS, &[])
 }
 
-fn begin(fields: &[u8]) -> Vec<u8> {
+fn begin(capabilities: u32, fields: &[u8]) -> Vec<u8> {
     let mut out = vec![MAGIC, Version::Two.byte()];
     // Longer than MAX_LENGTH cannot happen with a valid configuration; a server rejects it.
     out.extend_from_slice(&(fields.len() as u32).saturating_add(4).to_be_bytes());
-    out.extend_from_slice(&CAPABILITIES.to_be_bytes());
+    out.extend_from_slice(&capabilities.to_be_bytes());
     out.extend_from_slice(fields);
     out
 }
@@ -56,9 +57,18 @@ fn field(out: &mut Vec<u8>, kind: u8, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
-/// Returns the length of the answer at the start of `bytes`; `None` if bytes are missing. No field
-/// of the answer has a meaning yet.
-pub fn answer_length(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
+/// A server's answer to a hello.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// Length in bytes of the answer.
+    pub length: usize,
+    /// Whether the server sends origins to a client that wants them.
+    pub origins: bool,
+}
+
+/// Parses the answer at the start of `bytes`; `None` if bytes are missing. No field of the answer
+/// has a meaning yet.
+pub fn parse_answer(bytes: &[u8]) -> Result<Option<Answer>, Malformed> {
     let start = [MAGIC, Version::Two.byte()];
     let same = start.iter().zip(bytes).all(|(wanted, byte)| wanted == byte);
     if !same {
@@ -71,8 +81,12 @@ pub fn answer_length(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
         return Err(Malformed::HelloLength(len));
     }
     // `len` is at most MAX_ANSWER.
-    let whole = start.len() + 4 + len as usize;
-    Ok((bytes.len() >= whole).then_some(whole))
+    let length = start.len() + 4 + len as usize;
+    let capabilities = u32_at(bytes, start.len() + 4).filter(|_| bytes.len() >= length);
+    Ok(capabilities.map(|capabilities| Answer {
+        length,
+        origins: capabilities & ORIGINS != 0,
+    }))
 }
 
 /// A parser of a GT/2 hello that arrives in pieces, starting at its length field. Buffers at most
@@ -87,6 +101,7 @@ pub struct Gt2HelloReader {
     secret: Option<Box<[u8]>>,
     services: Vec<ServiceSpec>,
     window: Option<u32>,
+    capabilities: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +129,7 @@ impl Gt2HelloReader {
             secret: None,
             services: Vec::new(),
             window: None,
+            capabilities: 0,
         }
     }
 
@@ -139,6 +155,7 @@ impl Gt2HelloReader {
                     if !(4..=MAX_LENGTH).contains(&len) {
                         return Err(Malformed::HelloLength(len));
                     }
+                    self.capabilities = u32_at(&self.held, 4).unwrap_or_default();
                     self.held.clear();
                     self.left = len - 4;
                     self.stage = HelloStage::Field;
@@ -308,12 +325,14 @@ impl Gt2HelloReader {
                 secret: Some(secret),
                 services,
                 window,
+                capabilities,
                 ..
             } => Ok(Hello {
                 id,
                 secret,
                 services,
                 window: window.unwrap_or_default(),
+                origins: capabilities & ORIGINS != 0,
             }),
             unfinished => Err(unfinished),
         }
@@ -331,6 +350,7 @@ mod tests {
             secret: (*b"secret1").into(),
             services,
             window: 32 * 1024,
+            origins: false,
         }
     }
 
@@ -367,7 +387,7 @@ mod tests {
         for (kind, value) in fields {
             field(&mut bytes, *kind, value);
         }
-        decode(Gt2HelloReader::new(), &begin(&bytes)[2..], 1000).unwrap_err()
+        decode(Gt2HelloReader::new(), &begin(0, &bytes)[2..], 1000).unwrap_err()
     }
 
     const CREDENTIALS: [(u8, &[u8]); 2] = [(ID, b"i"), (SECRET, b"s")];
@@ -378,7 +398,7 @@ mod tests {
         field(&mut fields, 0x77, &[1; 300]);
         fields.extend(encode_registration(&hello(id_alone())));
         field(&mut fields, 0xFF, &[]);
-        let mut bytes = begin(&fields);
+        let mut bytes = begin(0, &fields);
         bytes[6..10].copy_from_slice(&[0xFF; 4]);
         for step in [1, 7, 1000] {
             let (read, used) = decode(Gt2HelloReader::new(), &bytes[2..], step).unwrap();
@@ -467,17 +487,23 @@ mod tests {
     #[test]
     fn an_answer_is_recognized_by_its_first_bytes_and_skipped() {
         let mut bytes = answer();
-        assert_eq!(bytes, [0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 0]);
+        assert_eq!(bytes, [0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 1]);
         bytes.extend([0xAA; 9]);
         for cut in 0..10 {
-            assert_eq!(answer_length(&bytes[..cut]), Ok(None));
+            assert_eq!(parse_answer(&bytes[..cut]), Ok(None));
         }
-        assert_eq!(answer_length(&bytes), Ok(Some(10)));
+        let answer = |origins| {
+            let length = 10;
+            Ok(Some(Answer { length, origins }))
+        };
+        assert_eq!(parse_answer(&bytes), answer(true));
+        bytes[9] = 0xFE;
+        assert_eq!(parse_answer(&bytes), answer(false), "unknown capabilities");
         for other in [&b"HTTP/1.1 400"[..], &[0x15, 3, 1], &[0xF0, 1]] {
-            assert_eq!(answer_length(other), Err(Malformed::NotAnAnswer));
+            assert_eq!(parse_answer(other), Err(Malformed::NotAnAnswer));
         }
         let long = [0xF0, 0x20, 0, 1, 0, 0];
-        assert_eq!(answer_length(&long), Err(Malformed::HelloLength(0x1_0000)));
+        assert_eq!(parse_answer(&long), Err(Malformed::HelloLength(0x1_0000)));
     }
 
     fn any_service() -> impl Strategy<Value = ServiceSpec> {
@@ -500,9 +526,10 @@ mod tests {
             secret in proptest::collection::vec(any::<u8>(), 1..=MAX_NAME),
             services in proptest::collection::vec(any_service(), 1..40),
             window in any::<u32>(),
+            origins in any::<bool>(),
             step in 1usize..40,
         ) {
-            let hello = Hello { id: id.into(), secret: secret.into(), services, window };
+            let hello = Hello { id: id.into(), secret: secret.into(), services, window, origins };
             let mut bytes = encode(&hello);
             let len = bytes.len() - 2;
             bytes.extend_from_slice(&[0xAA; 50]);
@@ -515,7 +542,7 @@ mod tests {
             bytes.extend_from_slice(&[0xAA; 50]);
             let reader = Gt2HelloReader::registration(u32::try_from(len).unwrap());
             let (read, used) = decode(reader, &bytes, step).unwrap();
-            prop_assert_eq!(read, Hello { window: 0, ..hello });
+            prop_assert_eq!(read, Hello { window: 0, origins: false, ..hello });
             prop_assert_eq!(used, len);
         }
 

@@ -45,7 +45,7 @@ fn connection() -> (Socket, TcpStream) {
 fn undecided(early: &[u8]) -> (Arc<Conn>, TcpStream) {
     let (socket, service) = connection();
     let early = [UPGRADE, early].concat();
-    let conn = RewritingConn::start(socket, HostRewriter("b".to_owned()), early);
+    let conn = RewritingConn::start(socket.into(), HostRewriter("b".to_owned()), early);
     (Arc::new(conn), service)
 }
 

@@ -1,0 +1,7 @@
+//! Visitors: what services learn of them.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+#[cfg(all(feature = "server", feature = "client"))]
+mod proxy_protocol;
