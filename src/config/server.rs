@@ -69,6 +69,8 @@ pub struct ServerConfig {
     pub http_mux_header: String,
     /// Addresses of reverse proxies, whose connections carry one request each.
     pub front_proxies: Vec<Network>,
+    /// Addresses of proxies whose connections begin with a header of the PROXY protocol.
+    pub accept_proxy: Vec<Network>,
     /// Number of failed logins after which an address is locked out; 0 for no limit.
     pub reconnect_times: u32,
     /// Duration of a lockout.
@@ -266,6 +268,7 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
         timeout_on_unidirectional_traffic: options.timeout_on_unidirectional_traffic,
         http_mux_header: options.http_mux_header.0,
         front_proxies: options.front_proxies,
+        accept_proxy: options.accept_proxy,
         reconnect_times: options.reconnect_times,
         reconnect_duration: options.reconnect_duration,
         address_connections: options.address_connections,

@@ -37,10 +37,10 @@ pub use p2p::{resets, signaling};
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use sctp::sctp_chunks;
 #[cfg(feature = "server")]
-pub use server::{client_hello, http_head};
+pub use server::{client_hello, http_head, proxy_header};
 #[cfg(all(feature = "server", feature = "p2p"))]
 pub use stun::stun;
-pub use wire::{gt1_frames, gt1_hello, gt2_frames, gt2_hello};
+pub use wire::{gt1_frames, gt1_hello, gt2_frames, gt2_hello, origins};
 
 use futures_lite::AsyncRead;
 use std::io;

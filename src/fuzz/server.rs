@@ -4,6 +4,10 @@ use super::{assert_settled, seed};
 use crate::server::api::request::{self, AllowedHosts};
 use crate::server::client_hello::{asking_for, server_name, HelloResult as Name, MAX_CLIENT_HELLO};
 use crate::server::http_head::{find, host_prefix, HeadResult, MAX_HEAD};
+use crate::wire::origin::VisitorOrigin;
+use crate::wire::proxy_protocol::parse::{parse, ProxyHeader, MAX_HEADER};
+use crate::wire::proxy_protocol::ProxyVersion;
+use std::net::SocketAddr;
 
 /// Parses the head of a visitor's request, and of an API request.
 pub fn http_head(data: &[u8]) {
@@ -37,6 +41,33 @@ pub fn http_head(data: &[u8]) {
     assert_settled(short, parse);
     if data.len() >= request::MAX_HEAD {
         assert!(parse(data).is_some());
+    }
+}
+
+/// Parses the PROXY header at the start of a connection.
+pub fn proxy_header(data: &[u8]) {
+    assert_settled(data, |bytes| parse(bytes).transpose());
+    match parse(data) {
+        Ok(Some(ProxyHeader { length, origin })) => {
+            assert!(length <= data.len().min(MAX_HEADER));
+            if let Some(origin) = origin {
+                // What is passed on is what was read.
+                let again = parse(&ProxyVersion::Two.encode(Some(&origin)));
+                let again = again.unwrap().unwrap().origin.unwrap();
+                let parts = |origin: &VisitorOrigin| {
+                    let ip = |address: SocketAddr| (address.ip().to_canonical(), address.port());
+                    (
+                        ip(origin.source),
+                        ip(origin.destination),
+                        origin.is_decrypted,
+                    )
+                };
+                assert_eq!(parts(&again), parts(&origin));
+                assert_eq!(again.server_name, origin.server_name);
+            }
+        }
+        Ok(None) => assert!(data.len() < MAX_HEADER),
+        Err(_) => {}
     }
 }
 

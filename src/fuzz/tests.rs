@@ -132,7 +132,7 @@ macro_rules! hold {
 }
 
 mod promises_of_every_gt {
-    hold!(flags gt1_frames gt1_hello gt2_frames gt2_hello http_answer http_requests urls yaml);
+    hold!(flags gt1_frames gt1_hello gt2_frames gt2_hello http_answer http_requests origins urls yaml);
 }
 
 #[cfg(feature = "client")]
@@ -147,7 +147,7 @@ mod promises_of_peers {
 
 #[cfg(feature = "server")]
 mod promises_of_the_server {
-    hold!(client_hello http_head);
+    hold!(client_hello http_head proxy_header);
 }
 
 #[cfg(all(feature = "server", feature = "p2p"))]

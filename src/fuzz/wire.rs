@@ -4,6 +4,7 @@ use super::{cuts, Pace};
 use crate::wire::codec::{parse_answer, HelloReader, MAX_HEAD};
 use crate::wire::frame::{Header, Signal, MAX_ENCODED};
 use crate::wire::hello::{Hello, MAX_LENGTH, MAX_NAME, MAX_OPTIONS};
+use crate::wire::origin::{VisitorOrigin, LENGTH, MAX_ORIGIN};
 use crate::wire::{Malformed, Version};
 
 /// Parses a sequence of GT/1 frames.
@@ -30,6 +31,19 @@ pub fn gt2_hello(data: &[u8]) {
     super::assert_settled(data, |bytes| parse_answer(bytes).transpose());
     if let Ok(Some(answer)) = parse_answer(data) {
         assert!(answer.length <= data.len());
+    }
+}
+
+/// Parses the origin of a visitor, with its length field.
+pub fn origins(data: &[u8]) {
+    super::assert_settled(data, |bytes| VisitorOrigin::length(bytes).transpose());
+    let Ok(Some(length)) = VisitorOrigin::length(data) else {
+        return;
+    };
+    if let Some(Ok(origin)) = data.get(LENGTH..length).map(VisitorOrigin::parse) {
+        let bytes = origin.encode();
+        assert!(bytes.len() <= usize::from(MAX_ORIGIN));
+        assert_eq!(VisitorOrigin::parse(&bytes[LENGTH..]), Ok(origin));
     }
 }
 

@@ -4,7 +4,7 @@ use super::connection_limit::Permit;
 use super::process_links::MessageOrigin;
 use super::settings::Settings;
 use super::state::ServerState;
-use crate::net::{clock, with_read_buf, Conn, TaskGuard};
+use crate::net::{clock, with_read_buf, Conn, Socket, TaskGuard};
 use crate::wire::origin::VisitorOrigin;
 use std::io;
 use std::net::SocketAddr;
@@ -24,6 +24,16 @@ pub enum ListenerKind {
     Https,
     /// TLS that is forwarded as it is, routed by server name.
     Sni,
+}
+
+/// An accepted connection.
+pub struct AcceptedConn {
+    pub socket: Socket,
+    /// The address of the visitor or client.
+    pub peer: SocketAddr,
+    /// Where it comes from, if the socket does not tell.
+    pub origin: Option<Box<VisitorOrigin>>,
+    pub permit: Permit,
 }
 
 /// An accepted connection whose destination and identity are not known yet. There may be many that

@@ -10,6 +10,7 @@ mod counters;
 mod departed;
 mod error_page;
 mod first_secrets;
+
 mod handshake;
 pub(crate) mod http_head;
 mod incoming;
@@ -19,6 +20,7 @@ mod login;
 mod one_request;
 mod ports;
 mod process_links;
+mod proxy_header;
 mod rate_limits;
 mod registry;
 mod restored_clients;
@@ -44,7 +46,7 @@ use crate::wire::Version;
 use api::{AllowedHosts, Api};
 use auth_lockout::AuthLockout;
 use first_secrets::FirstSecrets;
-use incoming::ListenerKind;
+use incoming::{AcceptedConn, ListenerKind};
 use listeners::{Front, Listeners, OpenListener, PlannedListener, Purpose};
 pub use process_links::MessageOrigin;
 use restored_clients::RestoredClients;
@@ -414,14 +416,34 @@ fn serve_visitor(
     (socket, peer): (Socket, SocketAddr),
     kind: ListenerKind,
 ) {
-    let Some(permit) = state.connection_limit.take(peer.ip()) else {
-        return;
-    };
     let state = state.clone();
+    let settings = state.settings.get();
+    if settings.accepts_proxy_header(peer.ip()) {
+        let handshake = state.handshakes.begin();
+        net::spawn(async move {
+            if let Some(accepted) = proxy_header::introduce(&state, socket, peer).await {
+                serve_accepted(state, accepted, kind);
+            }
+            drop(handshake);
+        });
+        return;
+    }
+    if let Some(permit) = state.connection_limit.take(peer.ip()) {
+        let accepted = AcceptedConn {
+            socket,
+            peer,
+            origin: None,
+            permit,
+        };
+        serve_accepted(state, accepted, kind);
+    }
+}
+
+fn serve_accepted(state: Arc<ServerState>, accepted: AcceptedConn, kind: ListenerKind) {
     match state.settings.get().acceptor.clone() {
         Some(acceptor) if kind == ListenerKind::Https => {
-            net::spawn(sniff::serve_tls(state, socket, peer, acceptor, permit));
+            net::spawn(sniff::serve_tls(state, accepted, acceptor));
         }
-        _ => net::spawn(sniff::serve_connection(state, socket, peer, kind, permit)),
+        _ => net::spawn(sniff::serve_connection(state, accepted, kind)),
     }
 }

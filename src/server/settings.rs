@@ -10,6 +10,7 @@ use crate::net::Timer;
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::Tunnel;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub struct Settings {
     pub mux_header: String,
     /// Proxies whose connections carry one request each.
     pub front_proxies: Vec<Network>,
+    /// Proxies whose connections begin with a header of the PROXY protocol.
+    pub accept_proxy: Vec<Network>,
     /// Idle timeout of tunnels and of visitors' connections; `None` for never.
     pub timeout: Option<Duration>,
     /// Whether the idle timeout applies to each direction separately.
@@ -39,6 +42,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether the connections of this address begin with a header of the PROXY protocol.
+    pub fn accepts_proxy_header(&self, addr: IpAddr) -> bool {
+        let mut fronts = self.accept_proxy.iter();
+        fronts.any(|fronts| fronts.contains(addr))
+    }
+
     /// Reads the settings. An authAPI that is the same as `before` is kept with its connections.
     /// The error names the file that cannot be used, or says why the authAPI cannot be asked.
     pub fn new(
@@ -74,6 +83,7 @@ impl Settings {
             wire: config.wire,
             mux_header: config.http_mux_header.clone(),
             front_proxies: config.front_proxies.clone(),
+            accept_proxy: config.accept_proxy.clone(),
             timeout: Some(config.timeout).filter(|timeout| !timeout.is_zero()),
             unidirectional: config.timeout_on_unidirectional_traffic,
             acceptor,
@@ -146,6 +156,7 @@ impl Settings {
             wire: Wire::default(),
             mux_header: "Host".to_owned(),
             front_proxies: Vec::new(),
+            accept_proxy: Vec::new(),
             timeout: None,
             unidirectional: false,
             acceptor: None,

@@ -1,10 +1,9 @@
 //! Sniffing of a connection's first bytes: reads just enough to tell a tunnel from a visitor and to
 //! find the visitor's destination.
 
-use super::connection_limit::Permit;
 use super::error_page::ErrorPage;
 use super::handshake::Handshake;
-use super::incoming::{read_more, Incoming, ListenerKind};
+use super::incoming::{read_more, AcceptedConn, Incoming, ListenerKind};
 use super::registry::HostKind;
 use super::state::ServerState;
 use super::{client_hello, error_page, http_head, session};
@@ -14,7 +13,6 @@ use crate::net::{timeout_at, Conn, Socket};
 use crate::wire::{Version, MAGIC};
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Maximum bytes of the first read: an ordinary request head fits.
@@ -23,24 +21,37 @@ const FIRST_READ: usize = 2048;
 /// Serves one accepted connection.
 pub fn serve_connection(
     state: Arc<ServerState>,
-    socket: Socket,
-    peer: SocketAddr,
+    accepted: AcceptedConn,
     kind: ListenerKind,
-    permit: Permit,
 ) -> impl Future<Output = ()> {
-    Incoming::new(state, peer, kind, permit).serve(Arc::new(Conn::from(socket)))
+    let AcceptedConn {
+        socket,
+        peer,
+        origin,
+        permit,
+    } = accepted;
+    let mut incoming = Incoming::new(state, peer, kind, permit);
+    incoming.origin = origin;
+    incoming.serve(Arc::new(Conn::from(socket)))
 }
 
 /// Serves one accepted connection after a TLS handshake.
 pub fn serve_tls(
     state: Arc<ServerState>,
-    socket: Socket,
-    peer: SocketAddr,
+    accepted: AcceptedConn,
     acceptor: Acceptor,
-    permit: Permit,
 ) -> impl Future<Output = ()> {
-    Incoming::new(state, peer, ListenerKind::Https, permit).serve_tls(socket, acceptor)
+    let AcceptedConn {
+        socket,
+        peer,
+        origin,
+        permit,
+    } = accepted;
+    let mut incoming = Incoming::new(state, peer, ListenerKind::Https, permit);
+    incoming.origin = origin;
+    incoming.serve_tls(socket, acceptor)
 }
+
 /// The result of sniffing a connection.
 enum Sniffed {
     Tunnel(Version),

@@ -12,6 +12,7 @@ use super::rate_limits::RateLimits;
 use super::registry::Registry;
 use super::self_test::SelfTest;
 use super::settings::{CurrentSettings, Settings};
+use crate::logging::LogThrottle;
 use crate::net::{clock, Shutdown, WaitGroup};
 use std::io;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ pub(crate) struct ServerState {
     pub(super) rate_limits: RateLimits,
     pub(super) auth_lockout: AuthLockout,
     pub(super) connection_limit: ConnectionLimit,
+    /// Warnings of connections that should begin with a PROXY header.
+    pub(super) front_warnings: LogThrottle,
     pub(super) lingering: Lingering,
     pub(super) self_test: SelfTest,
     pub(super) counters: Counters,
@@ -52,6 +55,7 @@ impl ServerState {
             rate_limits: RateLimits::default(),
             auth_lockout,
             connection_limit: ConnectionLimit::default(),
+            front_warnings: LogThrottle::new(),
             lingering: Lingering::default(),
             self_test: SelfTest::new()?,
             counters: Counters::default(),

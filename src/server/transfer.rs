@@ -9,6 +9,7 @@
 //! that it cannot go in circles.
 
 use super::connection_limit::Permit;
+use super::incoming::AcceptedConn;
 use super::ports::{InheritedPort, PortRequest};
 use super::process_links::{Announced, MessageOrigin};
 use super::registry::{registry_key, HostKind, Key, LoginRight};
@@ -210,15 +211,15 @@ impl Recipient {
                 // used there, and a visitor of this client was counted there before the restart.
                 let permit = state.connection_limit.take(peer.ip());
                 if let (Some(socket), Some(permit)) = (socket, permit) {
-                    let moved = visitor::MovedVisitor {
+                    let visitor = AcceptedConn {
                         socket,
                         peer,
                         origin,
-                        head,
+                        permit,
                     };
                     let (state, handshake) = (state.clone(), state.handshakes.begin());
                     crate::net::spawn(async move {
-                        visitor::resume(state, moved, to, from, permit).await;
+                        visitor::resume(state, visitor, head, to, from).await;
                         drop(handshake);
                     });
                 }

@@ -4,15 +4,16 @@ use super::client_hello::{self, HelloResult};
 use super::connection_limit::Permit;
 use super::error_page::{self, ErrorPage};
 use super::http_head;
-use super::incoming::{Incoming, ListenerKind};
+use super::incoming::{AcceptedConn, Incoming, ListenerKind};
 use super::one_request::OneRequest;
 use super::ports::OpenedPort;
 use super::process_links::MessageOrigin;
+use super::proxy_header;
 use super::registry::{registry_key, HostKind, OpenResult};
 use super::state::ServerState;
 use crate::handover::{Destination, HostKey, Message, ProcessLink};
 use crate::net::follow::is_head_request;
-use crate::net::{self, clock, Conn, Socket, Timer};
+use crate::net::{self, clock, Conn, Timer};
 use crate::tunnel::{CloseReason, Relay, RelayOutcome, Stream};
 use crate::wire::frame::ResetCode;
 use crate::wire::origin::{Transport, VisitorOrigin};
@@ -25,43 +26,46 @@ pub async fn accept_port(state: Arc<ServerState>, id: Box<str>, port: OpenedPort
     let accepting = async {
         loop {
             let (socket, peer) = port.listener.accept().await;
-            let Some(permit) = state.connection_limit.take(peer.ip()) else {
-                continue;
-            };
             let (state, id, port) = (state.clone(), id.clone(), port.port);
             let handshake = state.handshakes.begin();
-            let visitor = PortVisitor {
-                peer,
-                origin: None,
-                from: None,
-            };
-            net::spawn(async move {
-                serve_port(&state, (&id, port), socket, visitor, permit).await;
-                drop(handshake);
-            });
+            if state.settings.get().accepts_proxy_header(peer.ip()) {
+                net::spawn(async move {
+                    if let Some(accepted) = proxy_header::introduce(&state, socket, peer).await {
+                        Box::pin(serve_port(&state, (&id, port), accepted, None)).await;
+                    }
+                    drop(handshake);
+                });
+            } else if let Some(permit) = state.connection_limit.take(peer.ip()) {
+                let accepted = AcceptedConn {
+                    socket,
+                    peer,
+                    origin: None,
+                    permit,
+                };
+                net::spawn(async move {
+                    serve_port(&state, (&id, port), accepted, None).await;
+                    drop(handshake);
+                });
+            }
         }
     };
     port.stop.or::<()>(accepting).await;
 }
 
-/// A visitor of a client's TCP port.
-struct PortVisitor {
-    peer: SocketAddr,
-    /// Where it comes from, if another process has told.
-    origin: Option<Box<VisitorOrigin>>,
-    /// The other process that has accepted it.
-    from: Option<MessageOrigin>,
-}
-
-/// Forwards a visitor of a client's TCP port to its service.
+/// Forwards a visitor of a client's TCP port to its service. `from` is the other process that has
+/// accepted it.
 async fn serve_port(
     state: &Arc<ServerState>,
     (id, port): (&str, u16),
-    socket: Socket,
-    visitor: PortVisitor,
-    mut permit: Permit,
+    accepted: AcceptedConn,
+    from: Option<MessageOrigin>,
 ) {
-    let PortVisitor { peer, origin, from } = visitor;
+    let AcceptedConn {
+        socket,
+        peer,
+        origin,
+        mut permit,
+    } = accepted;
     let mut conn = Arc::new(Conn::from(socket));
     let open = || state.registry.open_port(id, port);
     loop {
@@ -101,31 +105,19 @@ async fn serve_port(
     }
 }
 
-/// A visitor received from another process.
-pub struct MovedVisitor {
-    /// The visitor's socket, or that of a bridge to it.
-    pub socket: Socket,
-    /// The visitor's address, which may differ from the socket's peer.
-    pub peer: SocketAddr,
-    /// Where the visitor comes from, if the socket does not tell.
-    pub origin: Option<Box<VisitorOrigin>>,
-    /// Bytes already read from the visitor.
-    pub head: Vec<u8>,
-}
-
-/// Serves a visitor that another process (`from`) has accepted.
+/// Serves a visitor that another process (`from`) has accepted, and of which it has read `head`.
 pub async fn resume(
     state: Arc<ServerState>,
-    visitor: MovedVisitor,
+    visitor: AcceptedConn,
+    head: Vec<u8>,
     to: Destination,
     from: MessageOrigin,
-    permit: Permit,
 ) {
-    let MovedVisitor {
+    let AcceptedConn {
         socket,
         peer,
         origin,
-        head,
+        permit,
     } = visitor;
     match to {
         Destination::Host(host) => {
@@ -144,12 +136,13 @@ pub async fn resume(
                 .await;
         }
         Destination::Port { id, port } => {
-            let visitor = PortVisitor {
+            let accepted = AcceptedConn {
+                socket,
                 peer,
                 origin,
-                from: Some(from),
+                permit,
             };
-            serve_port(&state, (&id, port), socket, visitor, permit).await;
+            serve_port(&state, (&id, port), accepted, Some(from)).await;
         }
     }
 }

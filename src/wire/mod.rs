@@ -9,7 +9,6 @@ pub mod frame;
 mod gt1;
 mod gt2;
 pub mod hello;
-#[cfg(feature = "client")]
 pub mod proxy_protocol;
 #[cfg(test)]
 mod tests;

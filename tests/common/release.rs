@@ -11,8 +11,15 @@ use std::process::{Command, Output};
 
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The targets of `openwrt/build`.
-pub const TARGETS: [&str; 7] = [
-    "x86_64", "aarch64", "armv7", "armv5", "mips", "mipsel", "riscv64",
+pub const TARGETS: [&str; 8] = [
+    "x86_64",
+    "aarch64",
+    "armv7",
+    "armv5",
+    "mips",
+    "mipsel",
+    "riscv64",
+    "loongarch64",
 ];
 
 /// Writes a stand-in for the program of each target.

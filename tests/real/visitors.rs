@@ -2,7 +2,8 @@
 //! curl and openssl.
 
 use crate::common::curl::https;
-use crate::common::gt::{client_of_id1, server, tcp_tunnel, tls_tunnel};
+use crate::common::gt::{client_of_id1, http_tunnel, server, tcp_tunnel, tls_tunnel};
+use crate::common::haproxy::Haproxy;
 use crate::common::ports::free_port;
 use crate::common::process::Process;
 use crate::common::scratch::Scratch;
@@ -106,5 +107,48 @@ fn haproxy_learns_the_server_name_and_that_there_was_tls() {
     assert_eq!(
         reply.text(),
         format!("{VISITOR} {} id1.example.com", addr.port())
+    );
+}
+
+/// Starts HAProxy, which passes connections on to a server with a PROXY header.
+fn sending_haproxy(server: SocketAddr, option: &str) -> (Haproxy, SocketAddr) {
+    let port = free_port();
+    haproxy::start(port, |_| {
+        format!(
+            "defaults\n  mode tcp\n  timeout connect 10s\n  timeout client 10s\n  timeout server 10s\n\
+             listen visitors\n  bind 127.0.0.1:{port}\n  server gt {server} source 127.0.0.5 {option}\n"
+        )
+    })
+}
+
+#[test]
+fn visitors_of_haproxy_are_known_by_both_versions() {
+    let (_nginx, service) = telling_nginx("proxy_protocol");
+    let options = ("-acceptProxy 127.0.0.5", "-proxyProtocol 2");
+    let (_server, _client, addr) = http_tunnel(service, options.0, options.1);
+    for option in ["send-proxy", "send-proxy-v2"] {
+        let (_haproxy, front) = sending_haproxy(addr, option);
+        let (said, port) = asked(front);
+        assert_eq!(said, format!("{VISITOR} {port} {}", front.port()));
+    }
+}
+
+#[test]
+fn visitors_of_haproxy_whose_tls_the_server_decrypts_are_known() {
+    let certs = certs::make();
+    let (_nginx, service) = telling_nginx("proxy_protocol");
+    let options = ("-acceptProxy 127.0.0.5", "-proxyProtocol 1");
+    let (_server, _client, addr) = tls_tunnel(&certs, service, options.0, options.1);
+    let (_haproxy, front) = sending_haproxy(addr, "send-proxy-v2");
+    let reply = https("id1.example.com", front, &certs.ca, "--interface 127.0.0.9");
+    assert!(
+        reply.text().starts_with(&format!("{VISITOR} ")),
+        "{}",
+        reply.text()
+    );
+    assert!(
+        reply.text().ends_with(&format!(" {}", front.port())),
+        "{}",
+        reply.text()
     );
 }

@@ -14,7 +14,7 @@ use std::sync::mpsc::{channel, Receiver};
 use std::sync::Mutex;
 
 /// The signature of version 2.
-const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+pub const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Reads the header of a connection: a line, or what the signature begins.
 fn read_header(stream: &mut TcpStream) -> Result<Vec<u8>> {
@@ -39,7 +39,7 @@ fn read_header(stream: &mut TcpStream) -> Result<Vec<u8>> {
 
 /// A service that reports the header of each connection. Then it greets, and answers one HTTP request
 /// with what the request's head is.
-fn service() -> (Service, Receiver<Vec<u8>>) {
+pub fn service() -> (Service, Receiver<Vec<u8>>) {
     let (report, reports) = channel();
     let report = Mutex::new(report);
     let service = Service::start(0, move |mut stream| {
@@ -65,12 +65,12 @@ fn service() -> (Service, Receiver<Vec<u8>>) {
     (service, reports)
 }
 
-fn next(reports: &Receiver<Vec<u8>>) -> Vec<u8> {
+pub fn next(reports: &Receiver<Vec<u8>>) -> Vec<u8> {
     reports.recv_timeout(PATIENCE).expect("a header")
 }
 
 /// Returns the line of version 1.
-fn line(source: SocketAddr, destination: SocketAddr) -> String {
+pub fn line(source: SocketAddr, destination: SocketAddr) -> String {
     format!(
         "PROXY TCP4 {} {} {} {}\r\n",
         source.ip(),

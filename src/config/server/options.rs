@@ -15,6 +15,9 @@ options! {
     // Help texts are no markdown: `[::1]:80` is no link.
     #[allow(rustdoc::broken_intra_doc_links)]
     pub struct ServerOptions {
+        /// the address or network of a proxy in front of gt whose connections must begin with a header
+        /// of the PROXY protocol, version 1 or 2; may be given several times
+        accept_proxy: Vec<Network> => ("acceptProxy", "value"),
         /// listen on this address for visitors and tunnels: 80, :80, 0.0.0.0:80 or [::1]:80; "" to
         /// disable
         addr: Value<ListenAddr> = "80" => ("addr", "string"),

@@ -1,6 +1,9 @@
 //! The PROXY protocol: the header before a connection that says where it comes from (HAProxy's
 //! doc/proxy-protocol.txt).
 
+#[cfg(feature = "server")]
+pub mod parse;
+
 use super::origin::{Transport, VisitorOrigin};
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
