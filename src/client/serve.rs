@@ -78,7 +78,7 @@ async fn read_origin(stream: &mut Stream) -> io::Result<Option<VisitorOrigin>> {
         return Ok(None);
     }
     let malformed = |e| io::Error::new(io::ErrorKind::InvalidData, e);
-    let mut bytes = vec![0; LENGTH];
+    let mut bytes = [0; LENGTH];
     stream.read_exact(&mut bytes).await?;
     let length = VisitorOrigin::length(&bytes).map_err(malformed)?;
     // At most 514 bytes.

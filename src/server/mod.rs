@@ -10,7 +10,6 @@ mod counters;
 mod departed;
 mod error_page;
 mod first_secrets;
-
 mod handshake;
 pub(crate) mod http_head;
 mod incoming;

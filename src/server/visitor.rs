@@ -74,7 +74,7 @@ async fn serve_port(
                 // There is no idle timeout: shells stay quiet for hours.
                 introduce(&mut stream, || match &origin {
                     Some(origin) => VisitorOrigin::clone(origin),
-                    None => origin_of(&conn, peer, None),
+                    None => origin_of(&conn, peer),
                 })
                 .await;
                 // The service may speak first, so open the stream at once.
@@ -157,21 +157,23 @@ impl Incoming {
 
     /// Returns where the visitor comes from.
     fn origin(&self, conn: &Conn) -> VisitorOrigin {
-        if let Some(origin) = &self.origin {
-            return VisitorOrigin::clone(origin);
-        }
-        let server_name = match self.kind {
-            ListenerKind::Http => None,
-            ListenerKind::Https => conn.server_name(),
-            ListenerKind::Sni => match client_hello::server_name(&self.head) {
-                HelloResult::Name(name) => Some(name.into()),
-                _ => None,
-            },
+        let mut origin = match &self.origin {
+            Some(origin) => VisitorOrigin::clone(origin),
+            None => origin_of(conn, self.peer),
         };
-        VisitorOrigin {
-            is_decrypted: self.kind == ListenerKind::Https,
-            ..origin_of(conn, self.peer, server_name)
+        match self.kind {
+            ListenerKind::Http => {}
+            ListenerKind::Https => {
+                origin.is_decrypted = true;
+                origin.server_name = conn.server_name();
+            }
+            ListenerKind::Sni => {
+                if let HelloResult::Name(name) = client_hello::server_name(&self.head) {
+                    origin.server_name = Some(name.into());
+                }
+            }
         }
+        origin
     }
 
     /// Whether the connection may carry requests for other hosts, as one from a proxy does.
@@ -216,9 +218,9 @@ impl Incoming {
                     let visitor = Message::Visitor {
                         to: Destination::Host(host),
                         peer: self.peer,
-                        origin: match (&self.origin, self.kind) {
-                            (None, ListenerKind::Https) => Some(Box::new(self.origin(&conn))),
-                            (told, _) => told.clone(),
+                        origin: match self.kind {
+                            ListenerKind::Https => Some(Box::new(self.origin(&conn))),
+                            _ => self.origin.clone(),
                         },
                         head: self.head.clone(),
                     };
@@ -252,9 +254,8 @@ impl Incoming {
     }
 }
 
-/// Returns where a visitor comes from that has connected to this process without TLS, or whose TLS
-/// goes on to its service.
-fn origin_of(conn: &Conn, peer: SocketAddr, server_name: Option<Box<str>>) -> VisitorOrigin {
+/// Returns where a visitor comes from that has connected to this process, without what its TLS tells.
+fn origin_of(conn: &Conn, peer: SocketAddr) -> VisitorOrigin {
     let unknown = SocketAddr::new(
         match peer {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -267,7 +268,7 @@ fn origin_of(conn: &Conn, peer: SocketAddr, server_name: Option<Box<str>>) -> Vi
         source: peer,
         destination: conn.local_addr().unwrap_or(unknown),
         is_decrypted: false,
-        server_name,
+        server_name: None,
     }
 }
 

@@ -1,7 +1,9 @@
 //! `acceptProxy`: connections of a proxy in front of the server begin with a PROXY header.
 
 use super::proxy_protocol::{line, next, service, SIGNATURE};
-use crate::common::gt::{client_of_id1, server_of_id1, Gt};
+use crate::common::certs;
+use crate::common::curl::https;
+use crate::common::gt::{client_of_id1, server_of_id1, tls_tunnel, Gt};
 use crate::common::peer::gt1::{hello, ERROR, READY};
 use crate::common::peer::ID_ALONE;
 use crate::common::ports::free_port;
@@ -102,6 +104,22 @@ fn visitors_of_tcp_ports_have_headers_too() {
     let source = visitor.local_addr().expect("an address");
     assert_eq!(read_answer(&mut visitor).status, 200);
     assert_eq!(next(&behind.headers), line(source, addr).as_bytes());
+}
+
+#[test]
+fn what_the_server_knows_of_the_visitor_s_tls_is_added() {
+    let certs = certs::make();
+    let (service, headers) = service();
+    let trust = "-acceptProxy 127.0.0.5";
+    let (_server, _client, addr) = tls_tunnel(&certs, service.addr, trust, "-proxyProtocol 2");
+    // curl sends the addresses of its own connection.
+    let options = "--haproxy-protocol --interface 127.0.0.5";
+    assert_eq!(https("id1.example.com", addr, &certs.ca, options).code, 0);
+    let header = next(&headers);
+    assert_eq!(header[16..24], [127, 0, 0, 5, 127, 0, 0, 1]);
+    let name = [&[2, 0, 15][..], b"id1.example.com"].concat();
+    let tls = [0x20, 0, 5, 1, 0, 0, 0, 1];
+    assert!(header.ends_with(&[&name[..], &tls].concat()), "{header:?}");
 }
 
 #[test]
