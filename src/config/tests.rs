@@ -973,6 +973,26 @@ options:
     }
 
     #[test]
+    fn a_folder_needs_no_origin_of_visitors() {
+        let of = |local| {
+            let services = format!("services: [{{local: '{local}', proxyProtocol: 2}}]");
+            loaded(&format!("{REST}{services}"))
+        };
+        let folder = of("file:///www");
+        assert_eq!(
+            folder.warnings,
+            ["services[0] (file:///www) is served by gt itself, so its proxyProtocol is ignored"]
+        );
+        for (loaded, origins) in [(folder, false), (of("http://h"), true)] {
+            match loaded.role {
+                Role::Client(client) => assert_eq!(client.link.origins, origins),
+                #[cfg(feature = "server")]
+                role => panic!("{role:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn a_relative_directory_starts_at_that_of_the_file() {
         let text = format!("{REST}services: {{local: 'file://./www'}}");
         let document =

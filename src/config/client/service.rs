@@ -111,8 +111,8 @@ impl ServiceConfig {
                 }
             }
         };
-        let proxy_protocol = options.proxy_protocol;
-        if let (Some(_), Local::Files(_)) = (proxy_protocol, &local) {
+        let mut proxy_protocol = options.proxy_protocol;
+        if matches!(local, Local::Files(_)) && proxy_protocol.take().is_some() {
             warnings.push(format!(
                 "{name} ({local}) is served by gt itself, so its proxyProtocol is ignored"
             ));
