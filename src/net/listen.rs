@@ -25,6 +25,8 @@ pub struct Listener {
     sources: Box<[OnceLock<PollSource<SharedSocket>>]>,
     addr: SocketAddr,
     closed: AtomicBool,
+    #[cfg(feature = "server")]
+    shared: AtomicBool,
 }
 
 /// The socket as one executor thread waits for it.
@@ -93,6 +95,8 @@ impl Listener {
             socket: Arc::new(listener),
             sources: ShardId::all().map(|_| OnceLock::new()).collect(),
             closed: AtomicBool::new(false),
+            #[cfg(feature = "server")]
+            shared: AtomicBool::new(false),
         })
     }
 
@@ -104,6 +108,18 @@ impl Listener {
     /// Returns the address that the socket is bound to.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Notes whether a process that takes over has the socket, too, or is about to.
+    #[cfg(feature = "server")]
+    pub fn set_shared(&self, shared: bool) {
+        self.shared.store(shared, Ordering::SeqCst);
+    }
+
+    /// Whether a process that takes over has the socket, too, or is about to.
+    #[cfg(feature = "server")]
+    pub fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::SeqCst)
     }
 
     /// Stops listening at once, even if other tasks or processes share the socket.

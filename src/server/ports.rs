@@ -22,8 +22,6 @@ pub struct PortListener {
     service: ServiceIndex,
     listener: Arc<Listener>,
     stop: Shutdown,
-    /// Whether a child process accepts on the listener too, or is about to.
-    shared: bool,
     /// See [`InheritedPort::older`].
     older: Option<Shutdown>,
 }
@@ -44,6 +42,14 @@ pub struct InheritedPort {
 }
 
 impl InheritedPort {
+    /// Notes whether a child process has the listener, too, or is about to: it must not be closed for
+    /// both, whoever takes the port here meanwhile.
+    pub fn set_shared(&self, shared: bool) {
+        if let Some(listener) = &self.listener {
+            listener.set_shared(shared);
+        }
+    }
+
     /// Whether the port satisfies a request: the same request, or the same number.
     fn answers(&self, request: PortRequest) -> bool {
         self.request == request || self.port == request.port
@@ -193,7 +199,7 @@ impl PortListener {
 
     /// Shares the port with another process, for which it stays open when this is dropped.
     pub fn share(&mut self) -> InheritedPort {
-        self.shared = true;
+        self.listener.set_shared(true);
         InheritedPort {
             listener: Some(self.listener.clone()),
             older: self.older.clone(),
@@ -222,7 +228,7 @@ impl PortListener {
 
     /// Undoes [`PortListener::share`], because the other process has failed.
     pub fn unshare(&mut self) {
-        self.shared = false;
+        self.listener.set_shared(false);
     }
 
     /// Assigns the port to a service of a changed list.
@@ -237,7 +243,7 @@ impl Drop for PortListener {
         self.stop.trigger();
         let has_older = self.older.as_ref().is_some_and(|gone| !gone.is_triggered());
         // Shutting a socket down ends it in every process that holds it.
-        if !self.shared && !has_older {
+        if !self.listener.is_shared() && !has_older {
             // Close it now: its client may request it again before the accepting task ends.
             self.listener.close();
         }
@@ -301,7 +307,6 @@ pub fn open(
         service,
         listener,
         stop,
-        shared: false,
         older,
     };
     Ok((port, opened))

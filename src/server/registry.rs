@@ -488,7 +488,10 @@ impl Registry {
             shared.extend(ports.map(|port| (id.clone(), port)));
         }
         let kept = inner.reservations.ports(clock::now());
-        shared.extend(kept.map(|(id, port)| (id.into(), port.clone())));
+        shared.extend(kept.map(|(id, port)| {
+            port.set_shared(true);
+            (id.into(), port.clone())
+        }));
         shared.extend(inner.held.share_ports());
         shared
     }
@@ -496,6 +499,8 @@ impl Registry {
     /// Takes the ports back that were shared with another process that failed.
     pub fn unshare_ports(&self) {
         let mut inner = self.lock();
+        let kept = inner.reservations.ports(clock::now());
+        kept.for_each(|(_, port)| port.set_shared(false));
         inner.held.unshare_ports();
         for client in inner.clients.values_mut() {
             client.ports.iter_mut().for_each(PortListener::unshare);

@@ -49,6 +49,11 @@ impl Liveness {
         self.answered();
     }
 
+    /// Returns how long nothing has come from the peer.
+    pub fn silence(&self, now: Moment) -> Duration {
+        self.heard.until(now)
+    }
+
     /// Notes a sign of life of the peer.
     pub fn answered(&mut self) {
         self.asked = None;

@@ -134,8 +134,14 @@ impl Relay {
         }
         match why {
             CloseReason::Closed | CloseReason::Finished => Next::Go(self.shutdown(stream)),
-            // Written bytes may still be in flight.
-            CloseReason::TimedOut if !stream.has_backlog() => Next::Go(self.shutdown(stream)),
+            // Written bytes may still be in flight. A visitor whose tunnel is silent, too, may have
+            // missed the rest.
+            CloseReason::TimedOut
+                if !stream.has_backlog()
+                    && (self.side == RelaySide::Service || stream.hears_peer()) =>
+            {
+                Next::Go(self.shutdown(stream))
+            }
             CloseReason::Refused => {
                 stream.is_refused();
                 Next::Finish(RelayOutcome::Done)

@@ -1,5 +1,6 @@
 //! One stream of a tunnel, as its owner sees it. The tunnel's side of it is [`StreamState`].
 
+use super::moment::Moment;
 use super::scheduler::Turn;
 use super::stream_state::{CloseReason, StreamState};
 use super::tunnel_state::TunnelState;
@@ -192,6 +193,17 @@ impl Stream {
             Some((silence, stream.awaits_answer || is_stalled))
         })
         .unwrap_or_default()
+    }
+
+    /// Whether the peer was heard lately, measured by the stream's idle limit, which is the server's
+    /// `timeout`: a peer that lives answers a ping in each third of it.
+    pub(super) fn hears_peer(&self) -> bool {
+        let now = Moment::now();
+        self.with(|state, stream_id| {
+            let stream = state.streams.get_mut(stream_id);
+            let limit = stream.and_then(|stream| stream.idle_limit);
+            limit.is_none_or(|limit| state.liveness.silence(now) < limit / 2)
+        })
     }
 
     /// Sends one frame whose payload `fill` writes into the outbox; 0 bytes send nothing. Waits for

@@ -97,6 +97,9 @@ fn the_status_is_ok_with_any_listener() {
         "-addr 127.0.0.1:0 -httpMUXHeader X-Target",
         "-addr 127.0.0.1:0 -hostWithID -hostRegex ^no$",
         "-addr 127.0.0.1:0 -frontProxies 127.0.0.1",
+        "-addr 127.0.0.1:0 -acceptProxy 127.0.0.0/8",
+        "-addr [::1]:0 -acceptProxy ::1",
+        "-addr \"\" -sniAddr 127.0.0.1:0 -acceptProxy 127.0.0.1",
         "-addr \"\" -sniAddr 127.0.0.1:0",
     ] {
         for users in [users, ""] {

@@ -6,6 +6,7 @@
 //! has no sign for a reset.
 
 use gt::sim;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -35,6 +36,9 @@ struct State {
     /// Visits whose streams were given to a dead tunnel: of which client, when it died, and when they
     /// began.
     of_dead_tunnels: Vec<(usize, Duration, Duration)>,
+    /// Clients whose tunnels two processes of a restart have divided: a dead one may be the only one of
+    /// its process.
+    divided: BTreeSet<usize>,
 }
 
 struct Excuse {
@@ -78,6 +82,11 @@ impl Referee {
     /// Excuses failures of visits from now until `time` later and as long as recovery takes.
     pub fn excuse(&self, scope: Scope, time: Duration) {
         self.add(scope, ExcuseKind::Trouble, sim::elapsed() + time + RECOVERY);
+    }
+
+    /// Notes that the server of a client restarts.
+    pub fn divide(&self, client: usize) {
+        self.0.lock().unwrap().divided.insert(client);
     }
 
     /// Excuses failures while processes are killed and start again.
@@ -169,8 +178,12 @@ impl Referee {
 
     /// Once the streams of a dead tunnel are given up, it gets no more.
     pub fn check_dead_tunnels(&self) {
-        let visits = std::mem::take(&mut self.0.lock().unwrap().of_dead_tunnels);
-        for (client, from, began) in &visits {
+        let mut state = self.0.lock().unwrap();
+        let visits = std::mem::take(&mut state.of_dead_tunnels);
+        let divided = std::mem::take(&mut state.divided);
+        drop(state);
+        let whole = visits.iter().filter(|it| !divided.contains(&it.0));
+        for (client, from, began) in whole {
             let its = visits.iter().filter(|it| (it.0, it.1) == (*client, *from));
             let first = its.map(|(_, _, began)| *began).min().unwrap_or_default();
             if *began > first + DEAD_TUNNEL_FOUND {

@@ -312,6 +312,7 @@ impl Stage {
             Event::RestartServer(number) => {
                 let clients = self.plan.clients.iter().enumerate();
                 for (client, plan) in clients.filter(|(_, plan)| plan.server == number) {
+                    self.referee.divide(client);
                     // A tunnel of GT/1 over TLS cannot move: it is closed.
                     if plan.tls && plan.program == Program::Gt1 {
                         self.referee.excuse(Scope::Client(client), Duration::ZERO);
@@ -400,10 +401,6 @@ impl Stage {
             }
             Event::LoseTunnel(number) => {
                 let plan = &self.plan.clients[number];
-                // Two processes divide the tunnels during a restart: the others may be in the old one.
-                if self.drains(plan.server) {
-                    return;
-                }
                 if let (Client::Gt(_), 3..) = (&self.clients[number], plan.connections) {
                     // The old process of a restart may keep the tunnel, unused, while it drains.
                     self.referee.excuse(Scope::Tunnel(number), DRAIN);

@@ -10,6 +10,7 @@ use crate::server::state::ServerState;
 use crate::tunnel::{Event, Inbox, PeerRole, Policy, Stream, Tunnel};
 use crate::wire::frame::{RejectCode, Signal};
 use crate::wire::hello::{Hello, ServiceSpec};
+use crate::wire::proxy_protocol::ProxyVersion;
 use crate::wire::Version;
 use futures_lite::{future, AsyncReadExt, AsyncWriteExt};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -132,7 +133,7 @@ impl ProbeTarget {
         let login = state.self_test.create_login().map_err(no_random)?;
         let exchange = self.new_exchange(state, &login.id).map_err(no_random)?;
 
-        let conn = by(deadline, ProbeStep::OpenTunnel, self.connect()).await?;
+        let conn = by(deadline, ProbeStep::OpenTunnel, self.connect(state)).await?;
         let peer = PeerRole::Server { streams: 1 };
         let policy = Policy::new(Version::One, peer, PROBE_TIMEOUT);
         let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
@@ -150,7 +151,7 @@ impl ProbeTarget {
         let exchange = Arc::new(exchange);
         let testing = async {
             by(deadline, ProbeStep::OpenTunnel, ready(&mut inbox)).await?;
-            let visit = by(deadline, ProbeStep::Visit, self.visit(&exchange));
+            let visit = by(deadline, ProbeStep::Visit, self.visit(state, &exchange));
             let serving = by(deadline, ProbeStep::Visit, serve(&mut inbox, &exchange));
             future::or(visit, serving).await
         };
@@ -189,10 +190,17 @@ impl ProbeTarget {
         })
     }
 
-    async fn connect(&self) -> Result<Conn, ProbeError> {
+    async fn connect(&self, state: &ServerState) -> Result<Conn, ProbeError> {
         let (host, port) = (&self.host, self.port);
         let dialing = net::dial(host, port, PROBE_TIMEOUT);
         let socket = dialing.await.map_err(ProbeError::Unreachable)?;
+        let own = socket.local_addr().map_err(ProbeError::Unreachable)?;
+        // The server's own address may be one of `acceptProxy`.
+        if state.settings.get().accepts_proxy_header(own.ip()) {
+            let header = ProxyVersion::One.encode(None);
+            // There is room for it in a new connection.
+            socket.try_write(&header).map_err(ProbeError::Unreachable)?;
+        }
         match &self.connector {
             Some(connector) => connector.connect("localhost", socket).await.map_err(|e| {
                 let e = io::Error::new(e.kind(), format!("TLS with {host}:{port}: {e}"));
@@ -203,8 +211,8 @@ impl ProbeTarget {
     }
 
     /// Connects as a visitor and checks the answer.
-    async fn visit(&self, exchange: &ProbeExchange) -> Result<(), ProbeError> {
-        let conn = self.connect().await?;
+    async fn visit(&self, state: &ServerState, exchange: &ProbeExchange) -> Result<(), ProbeError> {
+        let conn = self.connect(state).await?;
         let failed = ProbeError::VisitorLost;
         conn.write_all(&exchange.question).await.map_err(failed)?;
         let mut answer = Vec::new();

@@ -218,7 +218,7 @@ mod tests {
     use crate::server::ports::PortRequest;
     use crate::server::settings::Settings;
     use crate::tunnel::{Inbox, PeerRole, Policy};
-    use std::os::fd::OwnedFd;
+    use std::os::fd::{AsFd, OwnedFd};
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -299,6 +299,45 @@ mod tests {
             let opened = registry.retry_ports(&login);
             let opened: Vec<_> = opened.iter().map(|opened| opened.port).collect();
             assert_eq!(opened, [port]);
+        });
+    }
+
+    #[test]
+    fn a_reserved_port_that_a_child_has_is_not_closed_for_it_by_a_client_that_takes_it_here() {
+        async_std::task::block_on(async {
+            for is_cancelled in [false, true] {
+                let registry = Registry::default();
+                let listener = Arc::new(net::listen(None, 0).expect("listen"));
+                let port = listener.addr().port();
+                let request = PortRequest {
+                    random: false,
+                    port,
+                };
+                let reserved = InheritedPort {
+                    request,
+                    port,
+                    listener: Some(listener),
+                    older: None,
+                };
+                registry.restore(Vec::new(), vec![("id1".into(), reserved)]);
+                let (_, shared) = registry.share_ports().remove(0);
+                let of_child = shared.listener.expect("a listener");
+                let of_child = of_child.as_fd().try_clone_to_owned().expect("a descriptor");
+                if is_cancelled {
+                    registry.unshare_ports();
+                }
+                let limits = Limits::of_ports(1, port, port);
+                let settings = Settings::without_users();
+                let login = Login::of_user("id1", &limits, &settings);
+                let (tunnel, _open) = tunnel();
+                let random = false;
+                let services = vec![Some(ServiceSpec::Tcp { random, port })];
+                let opened = registry.register(&login, services, &tunnel);
+                assert!(opened.is_ok_and(|opened| opened.len() == 1));
+                registry.close_ports();
+                let listens = crate::net::Listener::adopt(of_child).is_ok();
+                assert_eq!(listens, !is_cancelled);
+            }
         });
     }
 

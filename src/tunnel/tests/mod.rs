@@ -509,6 +509,40 @@ fn the_rest_of_an_answer_that_a_speed_limit_holds_up_is_waited_for() {
     });
 }
 
+#[test]
+fn an_idle_visitor_sees_an_end_and_one_of_a_silent_tunnel_a_reset() {
+    task::block_on(async {
+        for is_silent in [false, true] {
+            let (server, wire) = end_and_wire();
+            let (accepted, visitor) = sockets();
+            let stream = server.open(1);
+            stream.limit_idle(Some(Duration::from_millis(600)), false);
+            let relay = Relay::visitor(stream, Arc::new(accepted.into()), true);
+            let relay = task::spawn(relay);
+            let visitor = net::Conn::from(visitor);
+            visitor.write_all(b"question").await.unwrap();
+            let answer = [&encode_gt1(data_head(1, 6)), &b"answer"[..]].concat();
+            wire.write_all(&answer).await.unwrap();
+            assert_eq!(read_exact(&visitor, 6).await, b"answer");
+            let speaking = async {
+                loop {
+                    if !is_silent {
+                        wire.write_all(&encode_gt1(Signal::Ping)).await.unwrap();
+                    }
+                    Timer::after(Duration::from_millis(50)).await;
+                }
+            };
+            let ended = async { within(visitor.read(&mut [0])).await.map_err(|e| e.kind()) };
+            let ended = future::or(ended, speaking).await;
+            match is_silent {
+                false => assert_eq!(ended, Ok(0)),
+                true => assert_eq!(ended, Err(std::io::ErrorKind::ConnectionReset)),
+            }
+            drop(relay);
+        }
+    });
+}
+
 async fn visitor_end(visitor: &net::Conn) {
     std::future::poll_fn(|cx| visitor.poll_shutdown(cx))
         .await
