@@ -640,7 +640,9 @@ impl World {
         Ok(count)
     }
 
-    /// Returns how much may be in flight: what a link with limited bandwidth carries in two seconds.
+    /// Returns how much of a connection may be in flight: what a link with limited bandwidth carries in
+    /// an eighth of a second, since some eight connections may share it, and an answer that waits behind
+    /// all of them must come before its sender counts as dead.
     fn window_of(&mut self, number: u64) -> io::Result<usize> {
         let (_, stream) = self.stream_of(number)?;
         let (host, far_host) = (stream.host, stream.far_host);
@@ -649,7 +651,7 @@ impl World {
             false => self.network.link(host, far_host).link.bandwidth,
         };
         Ok(match usize::try_from(bandwidth) {
-            Ok(bandwidth @ 1..) => bandwidth.saturating_mul(2).max(4096),
+            Ok(bandwidth @ 1..) => (bandwidth / 8).max(4096),
             _ => UNLIMITED,
         })
     }
