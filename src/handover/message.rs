@@ -46,7 +46,8 @@ pub enum Message {
         to: Destination,
         /// The visitor's address. The socket's own peer may be this machine: see `net::bridge`.
         peer: SocketAddr,
-        /// Where the visitor comes from, if its socket does not tell: it is of a bridge.
+        /// Where the visitor comes from, if its socket does not tell: it is of a bridge, or a PROXY
+        /// header has told.
         origin: Option<Box<VisitorOrigin>>,
         /// Bytes already read from the visitor.
         head: Vec<u8>,

@@ -62,13 +62,19 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    pub fn new(
+    /// Splits an accepted connection into its socket and what is known of it.
+    pub fn of(
         state: Arc<ServerState>,
-        peer: SocketAddr,
+        accepted: AcceptedConn,
         kind: ListenerKind,
-        permit: Permit,
-    ) -> Self {
-        Self {
+    ) -> (Self, Socket) {
+        let AcceptedConn {
+            socket,
+            peer,
+            origin,
+            permit,
+        } = accepted;
+        let incoming = Self {
             settings: state.settings.get(),
             handshake_guard: state.handshakes.begin(),
             state,
@@ -78,8 +84,9 @@ impl Incoming {
             permit,
             kind,
             from: None,
-            origin: None,
-        }
+            origin,
+        };
+        (incoming, socket)
     }
 
     pub fn is_http(&self) -> bool {

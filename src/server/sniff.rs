@@ -24,14 +24,7 @@ pub fn serve_connection(
     accepted: AcceptedConn,
     kind: ListenerKind,
 ) -> impl Future<Output = ()> {
-    let AcceptedConn {
-        socket,
-        peer,
-        origin,
-        permit,
-    } = accepted;
-    let mut incoming = Incoming::new(state, peer, kind, permit);
-    incoming.origin = origin;
+    let (incoming, socket) = Incoming::of(state, accepted, kind);
     incoming.serve(Arc::new(Conn::from(socket)))
 }
 
@@ -41,14 +34,7 @@ pub fn serve_tls(
     accepted: AcceptedConn,
     acceptor: Acceptor,
 ) -> impl Future<Output = ()> {
-    let AcceptedConn {
-        socket,
-        peer,
-        origin,
-        permit,
-    } = accepted;
-    let mut incoming = Incoming::new(state, peer, ListenerKind::Https, permit);
-    incoming.origin = origin;
+    let (incoming, socket) = Incoming::of(state, accepted, ListenerKind::Https);
     incoming.serve_tls(socket, acceptor)
 }
 

@@ -113,12 +113,6 @@ pub async fn resume(
     to: Destination,
     from: MessageOrigin,
 ) {
-    let AcceptedConn {
-        socket,
-        peer,
-        origin,
-        permit,
-    } = visitor;
     match to {
         Destination::Host(host) => {
             let listener = if host.tls {
@@ -127,22 +121,15 @@ pub async fn resume(
                 ListenerKind::Http
             };
             let (kind, prefix) = registry_key(&host);
-            let mut incoming = Incoming::new(state, peer, listener, permit);
+            let (mut incoming, socket) = Incoming::of(state, visitor, listener);
             incoming.head = head;
-            incoming.origin = origin;
             incoming.from = Some(from);
             incoming
                 .forward(Arc::new(socket.into()), kind, &prefix)
                 .await;
         }
         Destination::Port { id, port } => {
-            let accepted = AcceptedConn {
-                socket,
-                peer,
-                origin,
-                permit,
-            };
-            serve_port(&state, (&id, port), accepted, Some(from)).await;
+            serve_port(&state, (&id, port), visitor, Some(from)).await;
         }
     }
 }
