@@ -153,11 +153,13 @@ struct RegisteredHost {
     service: ServiceIndex,
 }
 
+/// The services of a registration. A service that was not granted is `None`.
+type SharedServices = Arc<Vec<Option<ServiceSpec>>>;
+
 /// A client: one id with at least one tunnel.
 struct RegisteredClient {
-    services: Vec<Option<ServiceSpec>>,
-    /// Incremented with each change of the services.
-    version: u32,
+    /// Shared with the tunnels whose client's end has the same.
+    services: SharedServices,
     tunnels: SmallVec<[PoolEntry; 1]>,
     /// Tunnels of the previous registration, with its services.
     draining: Option<Box<Draining>>,
@@ -199,14 +201,14 @@ impl RegisteredClient {
     /// Whether the registration has replaced one with these services, of which tunnels still drain.
     fn has_replaced(&self, services: &[Option<ServiceSpec>]) -> bool {
         let old = self.draining.as_ref();
-        old.is_some_and(|old| old.services == services)
+        old.is_some_and(|old| *old.services == services)
     }
 
     /// Tells the client's tunnels of a port that was opened after they were ready. Not over GT/1,
     /// which allows this message only before *ready*.
     fn announce(&self, port: &PortListener) {
         let members = self.tunnels.iter();
-        for member in members.filter(|member| member.version == Some(self.version)) {
+        for member in members.filter(|member| self.is_current(member)) {
             if member.tunnel.version() == Version::Two {
                 member.tunnel.signal(Signal::PortOpened {
                     service: port.service(),
@@ -216,13 +218,27 @@ impl RegisteredClient {
         }
     }
 
+    /// Whether the client's end of a tunnel has the services of the registration.
+    fn is_current(&self, member: &PoolEntry) -> bool {
+        let its = member.services.as_ref();
+        its.is_some_and(|its| Arc::ptr_eq(its, &self.services))
+    }
+
+    /// Shares services with a tunnel whose client's end has the same: a change and its reversal
+    /// may come over a slow tunnel after they have come over the others.
+    fn share(&self, services: Vec<Option<ServiceSpec>>) -> SharedServices {
+        let mut known = self.tunnels.iter().filter_map(|it| it.services.as_ref());
+        let same = known.find(|known| ***known == services);
+        same.cloned().unwrap_or_else(|| Arc::new(services))
+    }
+
     /// Whether the tunnels that take streams have other services than the registration, and none is
     /// about to change them. An old process of a client may have sent its last change over its own
     /// tunnel after the tunnels of the new process had registered: the new process does not know of
     /// it and must register again.
     fn is_left_behind(&self) -> bool {
         let open = || self.tunnels.iter().filter(|it| it.tunnel.is_open());
-        let has_other = |it: &PoolEntry| it.version.is_some_and(|version| version != self.version);
+        let has_other = |it: &PoolEntry| it.services.is_some() && !self.is_current(it);
         open().next().is_some() && open().all(has_other)
     }
 
@@ -240,13 +256,13 @@ struct MissingPort {
 
 struct PoolEntry {
     tunnel: Tunnel,
-    /// The version of the services that the client's end of the tunnel has; `None` while a change of
-    /// them is pending.
-    version: Option<u32>,
+    /// The services that the client's end of the tunnel has; `None` while a change of them is
+    /// pending.
+    services: Option<SharedServices>,
 }
 
 struct Draining {
-    services: Vec<Option<ServiceSpec>>,
+    services: SharedServices,
     tunnels: Vec<Tunnel>,
 }
 
@@ -285,7 +301,7 @@ impl Registry {
         }
         let inner = self.lock();
         let client = inner.clients.get(login.id);
-        if client.is_some_and(|client| client.services == services) {
+        if client.is_some_and(|client| *client.services == services) {
             return Vec::new();
         }
         let mine = client.map_or(&[][..], |client| &client.ports);
@@ -427,7 +443,7 @@ impl Registry {
             tunnel.signal(Signal::Services);
             return Ok(opened);
         };
-        if client.services != services {
+        if *client.services != services {
             inner.set_services(login, services, early, &mut opened)?;
         }
         if let Some(client) = inner.clients.get_mut(id) {
@@ -657,7 +673,7 @@ impl Registry {
         };
         let mut members = client.tunnels.iter_mut();
         if let Some(member) = members.find(|member| member.tunnel.is(tunnel)) {
-            member.version = None;
+            member.services = None;
         }
     }
 
@@ -719,7 +735,7 @@ impl RegistryState {
         let Login { id, limits, .. } = *login;
         let mut opened = Vec::new();
         match self.clients.get_mut(id) {
-            Some(client) if client.services == services => {
+            Some(client) if *client.services == services => {
                 if client.open_tunnels().count() >= max_tunnels(limits) {
                     return Err(RejectCode::TooManyConnections);
                 }
@@ -796,7 +812,7 @@ impl RegistryState {
         services: Vec<Option<ServiceSpec>>,
         early: Vec<InheritedPort>,
         opened: &mut Vec<OpenedPort>,
-    ) -> Result<Vec<Option<ServiceSpec>>, RejectCode> {
+    ) -> Result<SharedServices, RejectCode> {
         let (id, now) = (login.id, clock::now());
         let hosts = self.requested_hosts(login, &services)?;
         let inherited = self.inherited_ports(id, early, now);
@@ -830,8 +846,7 @@ impl RegistryState {
         };
         let mut client = client.unwrap_or_else(|| {
             Box::new(RegisteredClient {
-                services: Vec::new(),
-                version: 0,
+                services: SharedServices::default(),
                 tunnels: SmallVec::new(),
                 draining: None,
                 ports: Vec::new(),
@@ -860,7 +875,7 @@ impl RegistryState {
         }
         client.missing = missing;
         client.retry_at = now + PORT_RETRY_INTERVAL;
-        client.version = client.version.wrapping_add(1);
+        let services = client.share(services);
         let before = std::mem::replace(&mut client.services, services);
         if !client.missing.is_empty() {
             // Their sessions retry.
@@ -974,7 +989,7 @@ impl RegistryState {
     /// Ends the client's registration as if its tunnels had ended; they drain.
     fn revoke(&mut self, id: &str) {
         // Without its services, so that the client may register with the same ones again.
-        self.drain_tunnels(id, Vec::new());
+        self.drain_tunnels(id, SharedServices::default());
         self.end_registration(id);
     }
 
@@ -992,7 +1007,7 @@ impl RegistryState {
     }
 
     /// Drains the tunnels of the current registration.
-    fn drain_tunnels(&mut self, id: &str, services: Vec<Option<ServiceSpec>>) {
+    fn drain_tunnels(&mut self, id: &str, services: SharedServices) {
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
@@ -1027,7 +1042,7 @@ impl RegistryState {
         tunnel.signal(done);
         client.tunnels.push(PoolEntry {
             tunnel: tunnel.clone(),
-            version: Some(client.version),
+            services: Some(client.services.clone()),
         });
     }
 
@@ -1037,7 +1052,7 @@ impl RegistryState {
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
-        client.services.clear();
+        client.services = SharedServices::default();
         client.missing.clear();
         client.ports.sort_by_key(PortListener::service);
         if self.held.has(id) {
@@ -1061,7 +1076,7 @@ impl RegistryState {
         }
     }
 
-    /// Opens a stream on the client's least loaded tunnel.
+    /// Opens a stream on the client's least loaded tunnel of those that are late the least.
     fn open(&mut self, id: &str, service: ServiceIndex) -> OpenResult {
         let absent = self.absent_result(id);
         let Some(client) = self.clients.get_mut(id) else {
@@ -1070,12 +1085,12 @@ impl RegistryState {
         let current = client
             .tunnels
             .iter()
-            .filter(|m| m.version == Some(client.version));
+            .filter(|member| client.is_current(member));
         // Of tunnels with the same load, one of the visitor's executor thread.
         let here = ShardId::current();
         let loads = current.filter_map(|member| {
             let tunnel = &member.tunnel;
-            let load = (tunnel.is_doubtful(), tunnel.load()?);
+            let load = (tunnel.lateness(), tunnel.load()?);
             Some(((load, tunnel.thread() != here), tunnel))
         });
         let Some((_, tunnel)) = loads.min_by_key(|(load, _)| *load) else {

@@ -10,6 +10,17 @@ const DEFAULT_LATE_AFTER: Duration = Duration::from_secs(1);
 /// Time before which no answer is late.
 const NEVER_LATE_BEFORE: Duration = Duration::from_millis(100);
 
+/// How much new streams should prefer another tunnel, from least to most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lateness {
+    /// The peer owes no answer, or has some time left for it.
+    InTime,
+    /// The answer takes longer than usual; a lost packet may be the reason.
+    Late,
+    /// The answer takes so long that the peer may be gone.
+    Overdue,
+}
+
 /// What is known of one peer's being alive.
 #[derive(Debug)]
 pub(super) struct Liveness {
@@ -121,13 +132,16 @@ impl Liveness {
         Some(moment.until(now))
     }
 
-    /// Whether the answer takes so much longer than the smoothed `round_trip` that new streams
-    /// should prefer another tunnel.
-    pub fn is_late(&self, round_trip: Option<Duration>, now: Moment) -> bool {
+    /// Returns how late the answer is, as measured by the smoothed `round_trip`.
+    pub fn lateness(&self, round_trip: Option<Duration>, now: Moment) -> Lateness {
         let usual = round_trip.map_or(DEFAULT_LATE_AFTER, |time| {
             (time * 2).clamp(NEVER_LATE_BEFORE, DEFAULT_LATE_AFTER)
         });
-        self.unanswered(now).is_some_and(|time| time > usual)
+        match self.unanswered(now) {
+            Some(time) if time > DEFAULT_LATE_AFTER => Lateness::Overdue,
+            Some(time) if time > usual => Lateness::Late,
+            _ => Lateness::InTime,
+        }
     }
 
     pub fn set_lost(&mut self, lost: bool) {
@@ -165,17 +179,21 @@ mod tests {
         let begin = Moment::now();
         let at = |millis| begin + Duration::from_millis(millis);
         let mut liveness = Liveness::new(begin);
-        assert!(!liveness.is_late(None, at(99_000)), "nothing was asked");
+        let unasked = liveness.lateness(None, at(99_000));
+        assert_eq!(unasked, Lateness::InTime, "nothing was asked");
         liveness.asked(begin);
-        for (round_trip, in_time, late) in [
-            (None, 1000, 1001),
-            (Some(10), 100, 101),
-            (Some(200), 400, 401),
-            (Some(9000), 1000, 1001),
+        for (round_trip, in_time, late, how) in [
+            (None, 1000, 1001, Lateness::Overdue),
+            (Some(10), 100, 101, Lateness::Late),
+            (Some(10), 100, 1000, Lateness::Late),
+            (Some(10), 100, 1001, Lateness::Overdue),
+            (Some(200), 400, 401, Lateness::Late),
+            (Some(9000), 1000, 1001, Lateness::Overdue),
         ] {
             let round_trip = round_trip.map(Duration::from_millis);
-            assert!(!liveness.is_late(round_trip, at(in_time)), "{round_trip:?}");
-            assert!(liveness.is_late(round_trip, at(late)), "{round_trip:?}");
+            let lateness = |millis| liveness.lateness(round_trip, at(millis));
+            assert_eq!(lateness(in_time), Lateness::InTime, "{round_trip:?}");
+            assert_eq!(lateness(late), how, "{round_trip:?}, {late}");
         }
     }
 

@@ -36,6 +36,7 @@ mod tunnel_state;
 mod window;
 
 pub use inbox::{Event, Inbox};
+pub use liveness::Lateness;
 pub use relay::{Relay, RelayOutcome, CLOSE_TIMEOUT, DRAIN_TIMEOUT};
 pub use stream::Stream;
 pub use stream_state::CloseReason;
@@ -286,14 +287,15 @@ impl Tunnel {
         open.then(|| state.streams.len().saturating_sub(state.answered as usize) + stalled)
     }
 
-    /// Whether new streams should prefer another tunnel: the peer is late with a sign of life, or
-    /// the kernel reports that bytes do not reach it.
-    pub fn is_doubtful(&self) -> bool {
+    /// Returns how late the peer is with a sign of life. Over GT/1, only the kernel says whether
+    /// bytes reach the peer.
+    pub fn lateness(&self) -> Lateness {
         let state = lock(&self.0);
         let liveness = &state.liveness;
         match state.version {
-            Version::One => liveness.is_lost(),
-            Version::Two => liveness.is_late(state.round_trip.get(), Moment::now()),
+            Version::One if liveness.is_lost() => Lateness::Overdue,
+            Version::One => Lateness::InTime,
+            Version::Two => liveness.lateness(state.round_trip.get(), Moment::now()),
         }
     }
 

@@ -445,6 +445,29 @@ fn a_change_of_services_keeps_those_that_can_be_published() {
 }
 
 #[test]
+fn a_change_and_its_reversal_over_a_slow_tunnel_leave_the_others_in_use() {
+    let mut server = server_of_id1("-connections 2");
+    let addr = server.addr();
+    let mut fast = Peer::ready_client(addr, &id1());
+    let mut slow = Peer::ready_client(addr, &id1());
+    let there = frame(
+        0x0C,
+        0,
+        &identity("id1", "secret1", &prefix_option("other")),
+    );
+    let back = frame(0x0C, 0, &identity("id1", "secret1", &ID_ALONE));
+    for peer in [&mut fast, &mut slow] {
+        for change in [&there, &back] {
+            peer.send(change);
+            peer.expect(Frame::Services(Vec::new()));
+        }
+    }
+    // Visitors go to the less busy tunnel.
+    let _first = visit(addr, &mut fast);
+    visit(addr, &mut slow);
+}
+
+#[test]
 fn a_dead_tunnel_is_replaced_by_its_client_s_new_one() {
     let mut server = server_of_id1("-connections 1 -timeout 1h");
     let addr = server.addr();

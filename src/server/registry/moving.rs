@@ -155,8 +155,8 @@ impl Registry {
         let client = inner.member(id, tunnel)?;
         let is_it = |member: &&PoolEntry| member.tunnel.is(tunnel);
         let member = client.tunnels.iter().find(is_it)?;
-        (member.version == Some(client.version)).then(|| Registration {
-            services: client.services.clone(),
+        client.is_current(member).then(|| Registration {
+            services: client.services.to_vec(),
             last_stream: client.last_stream,
         })
     }
@@ -177,7 +177,7 @@ impl Registry {
         let early = self.open_early(login, &services);
         let mut inner = self.lock();
         let other = inner.clients.get(login.id);
-        if other.is_some_and(|client| client.services != services && !client.tunnels.is_empty()) {
+        if other.is_some_and(|client| *client.services != services && !client.tunnels.is_empty()) {
             return Err(RejectCode::OtherClientConnected);
         }
         let opened = inner.admit(login, services, early)?;
@@ -186,7 +186,7 @@ impl Registry {
             client.last_stream = client.last_stream.max(last_stream);
             client.tunnels.push(PoolEntry {
                 tunnel: tunnel.clone(),
-                version: Some(client.version),
+                services: Some(client.services.clone()),
             });
         }
         drop(inner);
