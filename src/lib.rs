@@ -28,6 +28,7 @@ pub mod client;
 mod collections;
 pub mod config;
 pub mod control;
+mod current;
 pub mod daemon;
 #[cfg(any(test, fuzzing))]
 #[allow(

@@ -23,12 +23,17 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
         return log::debug!("a peer asks for an unknown service: {label:?}");
     };
     let serving = context.serving.begin();
+    let rules = context.visitor_rules.clone();
     crate::net::spawn(async move {
         let Some(service) = services.get(index) else {
             return;
         };
         channel.limit_idle(service.config.local_timeout);
-        if let Err(e) = Box::pin(carry(service, channel)).await {
+        // Nobody tells where a peer's visitor comes from.
+        let Some(mut admission) = rules.admit(&service.config, None) else {
+            return log::debug!("service {}: an unknown visitor", service.config.local);
+        };
+        if let Err(e) = Box::pin(admission.unless_ended(carry(service, channel))).await {
             let level = match e.kind() {
                 io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Level::Debug,
                 _ => services.level_of_failure(),
@@ -69,11 +74,17 @@ pub async fn relay(
         stream.fail(ResetCode::UnknownService);
         return Ok(());
     };
+    let visitor = origin.as_ref().map(|origin| origin.source.ip());
+    let Some(mut admission) = context.visitor_rules.admit(&service.config, visitor) else {
+        stream.fail(ResetCode::NotAllowed);
+        return Ok(());
+    };
     let addr = match &service.target {
         ServiceTarget::Tcp(addr) => addr,
         ServiceTarget::Files(root) => {
             stream.write_all(head.as_bytes()).await?;
-            let served = files::serve_after(root, &mut stream, already).await;
+            let serving = files::serve_after(root, &mut stream, already);
+            let served = admission.unless_ended(serving).await;
             return served.inspect_err(|_| stream.fail(ResetCode::Aborted));
         }
     };
@@ -89,6 +100,7 @@ pub async fn relay(
         }
     };
     stream.write_all(head.as_bytes()).await?;
-    Relay::service(stream, Arc::new(conn)).await;
+    let relay = Relay::service(stream, Arc::new(conn));
+    relay.while_admitted(|| admission.holds()).await;
     Ok(())
 }

@@ -46,6 +46,8 @@ pub enum ConnectFailure {
     /// The server has refused the client, or one of its services, with this code; the text names
     /// it.
     Refused(RejectCode, String),
+    /// The server speaks GT/1, over which no service of this client can be published.
+    NothingToPublish,
     /// The client is stopping.
     Stopped,
 }
@@ -88,6 +90,10 @@ impl fmt::Display for ConnectFailure {
                     _ => Ok(()),
                 }
             }
+            Self::NothingToPublish => f.write_str(
+                "the server speaks GT/1, which does not tell where visitors come from, and every \
+                 service has allow or deny; update the server, or remove them",
+            ),
             Self::Stopped => f.write_str("stopping"),
         }
     }
@@ -138,7 +144,11 @@ async fn introduce(
     id: u32,
 ) -> Result<(Inbox, Tunnel, Arc<Services>), ConnectFailure> {
     let patience = context.remote_timeout;
-    let services = context.services();
+    let all = context.services();
+    let services = all.for_version(version);
+    if services.is_empty() {
+        return Err(ConnectFailure::NothingToPublish);
+    }
     let shortest = services.shortest_timeout().min(patience / 2);
     let mut policy = Policy::new(
         version,
@@ -160,7 +170,7 @@ async fn introduce(
         }
     };
     if context.origins && !policy.origins {
-        services.log_unknown_origins(version);
+        all.log_unknown_origins(version);
     }
     let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), already, policy);
     let ready = wait_until_ready(context, &services, &mut inbox, id);

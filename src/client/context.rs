@@ -2,6 +2,7 @@
 //! users.
 
 use super::services::Services;
+use super::visitor_rules::VisitorRules;
 use crate::config::{Secret, Uplink, Wire};
 use crate::net::tls::{Connector, ServerTrust};
 use crate::net::{Shutdown, WaitGroup};
@@ -27,6 +28,8 @@ pub(crate) struct ClientContext {
     /// Number of tunnels to one server that are always kept.
     pub(super) idle_connections: usize,
     pub(super) services: Mutex<Arc<Services>>,
+    /// The rules about visitors, which a client shares with those that it has replaced.
+    pub(super) visitor_rules: Arc<VisitorRules>,
     pub(super) stop: Shutdown,
     /// Notified to make waiting pools retry at once.
     pub(super) retry: Event,

@@ -20,6 +20,7 @@ mod services;
 mod session;
 #[cfg_attr(not(feature = "p2p"), path = "no_tcp_forward.rs")]
 mod tcp_forward;
+mod visitor_rules;
 
 use crate::config::label::label;
 use crate::config::{self, Secret, Uplink};
@@ -39,6 +40,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tcp_forward::{PlannedForward, TcpForwarder};
+use visitor_rules::VisitorRules;
 
 /// Time after which a client that was refused, or waits, tries again once its predecessor has begun
 /// to drain.
@@ -154,6 +156,12 @@ pub fn check(config: &config::ClientConfig, file: &Option<PathBuf>) -> io::Resul
 impl Client {
     /// Starts a client.
     pub fn start(plan: ClientPlan) -> Self {
+        let rules = VisitorRules::new(plan.services.configs());
+        Self::with_rules(plan, Arc::new(rules))
+    }
+
+    /// Starts a client whose rules about visitors another one may share.
+    fn with_rules(plan: ClientPlan, visitor_rules: Arc<VisitorRules>) -> Self {
         let ClientPlan { link, .. } = plan;
         let context = Arc::new(ClientContext {
             id: link.id.clone(),
@@ -169,6 +177,7 @@ impl Client {
             connections: link.connections,
             idle_connections: link.idle_connections.max(1),
             services: Mutex::new(Arc::new(plan.services)),
+            visitor_rules,
             stop: Shutdown::default(),
             retry: Event::new(),
             serving: WaitGroup::default(),
@@ -197,11 +206,14 @@ impl Client {
     /// Applies another configuration. Services change on every live tunnel; if other tunnels are
     /// needed, they are opened first, and then the old ones drain. Open streams go on.
     pub fn change(&mut self, plan: ClientPlan) {
+        let rules = self.context.visitor_rules.clone();
+        rules.replace(plan.services.configs());
+        self.wake_visitors();
         if plan.sources.is_some() {
             if let Some(forward) = self.forward.take() {
                 forward.stop();
             }
-            let mut before = std::mem::replace(self, Self::start(plan));
+            let mut before = std::mem::replace(self, Self::with_rules(plan, rules));
             let mut older = std::mem::take(&mut before.predecessors);
             older.retain(|client| !client.context.serving.is_idle());
             self.predecessors = older;
@@ -274,6 +286,13 @@ impl Client {
     /// after further failures do not start over.
     pub fn wake(&self) {
         self.context.retry.notify(usize::MAX);
+    }
+
+    /// Lets the tasks of all visitors look at changed rules.
+    fn wake_visitors(&self) {
+        let all = self.predecessors.iter().chain([self]);
+        all.flat_map(|client| &client.pools)
+            .for_each(|pool| pool.wake_visitors());
     }
 
     /// Asks servers to reserve no prefixes and ports for this client's id, since a client with

@@ -62,25 +62,11 @@ impl OfferedServices {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Exposure, Local, Scheme, ServiceConfig};
+    use crate::config::ServiceConfig;
 
     /// Creates services with these prefixes and local ports.
     fn services(list: &[(&str, u16)]) -> Arc<Services> {
-        let service = |(prefix, port): &(&str, u16)| ServiceConfig {
-            local: Local::Tcp {
-                scheme: Scheme::Http,
-                host: "localhost".to_owned(),
-                port: *port,
-            },
-            exposure: Exposure::Host {
-                tls: false,
-                prefix: Some((*prefix).to_owned()),
-            },
-            local_timeout: None,
-            use_local_as_http_host: false,
-            proxy_protocol: None,
-            follow_links_outside: false,
-        };
+        let service = |(prefix, port): &(&str, u16)| ServiceConfig::of_test(*port, prefix);
         let list: Vec<_> = list.iter().map(service).collect();
         Arc::new(Services::new(&list).unwrap())
     }

@@ -344,6 +344,13 @@ impl Pool {
         }
     }
 
+    /// Lets the tasks of all visitors look at what has changed around them.
+    pub fn wake_visitors(&self) {
+        for member in &self.lock().members {
+            member.tunnel.wake_streams();
+        }
+    }
+
     /// Registers the client's id as its only prefix on every tunnel, in place of its services.
     /// Their streams go on; no new ones should come after this.
     pub fn give_up(&self) {

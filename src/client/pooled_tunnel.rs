@@ -83,6 +83,12 @@ impl PooledTunnel {
 
     /// Changes the services, and tells the server if it would see a difference.
     pub fn offer(&self, context: &ClientContext, services: &Arc<Services>) {
+        let services = services.for_version(self.tunnel.version());
+        if services.is_empty() {
+            // Only those are left that GT/1 cannot publish; the next attempt says so.
+            self.leave(ReplaceReason::Lost);
+            return self.tunnel.close();
+        }
         let mut offered = self.offered();
         if offered.change(services.clone()) {
             let hello = services.hello(&context.id, &context.secret);

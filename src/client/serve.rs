@@ -39,6 +39,15 @@ pub async fn serve(
             return log::debug!("the origin of a visitor of {}: {e}", config.local);
         }
     };
+    let rules = &p2p.context().visitor_rules;
+    let visitor = origin.as_ref().map(|origin| origin.source.ip());
+    let Some(mut admission) = rules.admit(config, visitor) else {
+        stream.fail(ResetCode::NotAllowed);
+        return match visitor {
+            Some(addr) => log::debug!("service {}: {addr} is not allowed", config.local),
+            None => log::debug!("service {}: an unknown visitor", config.local),
+        };
+    };
     // The state for connecting is large; the relay that stays is small.
     if is_http(config) && stream.starts_with(P2P_METHOD).await {
         let signaling = async {
@@ -54,10 +63,12 @@ pub async fn serve(
     }
     match Box::pin(connect(&p2p, (config, target), &mut stream, origin)).await {
         Ok(ReachedService::Conn(conn)) => {
-            Relay::service(stream, conn).await;
+            let relay = Relay::service(stream, conn);
+            relay.while_admitted(|| admission.holds()).await;
         }
         Ok(ReachedService::Files(root)) => {
-            if let Err(e) = Box::pin(files::serve(root, &mut stream)).await {
+            let serving = files::serve(root, &mut stream);
+            if let Err(e) = Box::pin(admission.unless_ended(serving)).await {
                 // A part of a file must not look complete.
                 stream.fail(ResetCode::Aborted);
                 log::debug!("{}: {e}", config.local);

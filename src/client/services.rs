@@ -33,18 +33,21 @@ pub struct Services {
 }
 
 /// A service and what its streams are connected to.
+#[derive(Clone)]
 pub struct Service {
     pub config: ServiceConfig,
     pub target: ServiceTarget,
 }
 
 /// What the streams of a service are connected to.
+#[derive(Clone)]
 pub enum ServiceTarget {
     Tcp(LocalAddress),
     Files(Arc<FolderRoot>),
 }
 
 /// The address of a local service.
+#[derive(Clone)]
 pub struct LocalAddress {
     scheme: Scheme,
     host: String,
@@ -74,6 +77,24 @@ impl Services {
         let list = list.collect::<io::Result<_>>()?;
         Ok(Self {
             list,
+            failed: Mutex::default(),
+        })
+    }
+
+    /// Returns the configuration of each service.
+    pub fn configs(&self) -> impl Iterator<Item = &ServiceConfig> {
+        self.list.iter().map(|service| &service.config)
+    }
+
+    /// Returns these services without those whose visitors have to be known, if there are any: a tunnel
+    /// of GT/1 cannot tell where visitors come from.
+    pub fn for_version(self: &Arc<Self>, version: Version) -> Arc<Self> {
+        let is_open = |service: &&Service| service.config.visitors.is_empty();
+        if version == Version::Two || self.list.iter().all(|service| is_open(&service)) {
+            return self.clone();
+        }
+        Arc::new(Self {
+            list: self.list.iter().filter(is_open).cloned().collect(),
             failed: Mutex::default(),
         })
     }
@@ -176,7 +197,17 @@ impl Services {
             Version::Two => "its version of gt cannot; update it",
         };
         for Service { config, .. } in &self.list {
-            if let Some(option) = config.needs_origins_for() {
+            if !config.visitors.is_empty() {
+                let outcome = match version {
+                    Version::One => "it is not published",
+                    Version::Two => "all of its visitors are refused",
+                };
+                log::error!(
+                    "{} has allow or deny, but the server does not tell where visitors come from, \
+                     because {why}; {outcome}",
+                    config.local
+                );
+            } else if let Some(option) = config.needs_origins_for() {
                 log::warn!(
                     "{option} of {}: the server does not tell where visitors come from, because \
                      {why}; the service learns that they are unknown",

@@ -16,6 +16,7 @@ pub(crate) mod hint;
 pub(crate) mod label;
 pub(crate) mod layers;
 mod logging;
+mod networks;
 pub(crate) mod options;
 mod role;
 mod secret;
@@ -39,11 +40,11 @@ pub use client::{
 };
 pub use layers::Given;
 pub use logging::{common, LogLevel, LoggingConfig, SentryConfig};
+pub use networks::{AddressRules, Network};
 pub use secret::Secret;
 #[cfg(feature = "server")]
 pub use server::{
-    AnyClient, ApiConfig, HostRules, Limits, Network, PortRange, ServerConfig, TcpRule, TlsVersion,
-    User,
+    AnyClient, ApiConfig, HostRules, Limits, PortRange, ServerConfig, TcpRule, TlsVersion, User,
 };
 pub use url::Url;
 use value::Scalar;

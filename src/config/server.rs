@@ -1,7 +1,6 @@
 //! The server's configuration, read from flags and file and checked. Not the server.
 
 mod limits;
-mod networks;
 mod options;
 mod overlap;
 mod tls;
@@ -21,10 +20,9 @@ use super::layers::{without_p2p, Flag, Layers, OptionName, Options};
 use super::logging::{LoggingConfig, SentryConfig};
 use super::options::CommonOptions;
 use super::value::{given, Value};
-use super::{ConfigError, Role, RoleConfig, Url, Wire};
+use super::{AddressRules, ConfigError, Network, Role, RoleConfig, Url, Wire};
 use limits::{GlobalLimits, PartLimits, TcpEntry};
 pub use limits::{HostRules, Limits, PortRange, TcpRule};
-pub use networks::Network;
 pub(super) use options::{PairedOptions, ServerOptions};
 use tls::TlsOption;
 pub use tls::TlsVersion;
@@ -71,6 +69,8 @@ pub struct ServerConfig {
     pub front_proxies: Vec<Network>,
     /// Addresses of proxies whose connections begin with a header of the PROXY protocol.
     pub accept_proxy: Vec<Network>,
+    /// The addresses that visitors may come from.
+    pub visitors: AddressRules,
     /// Number of failed logins after which an address is locked out; 0 for no limit.
     pub reconnect_times: u32,
     /// Duration of a lockout.
@@ -196,10 +196,14 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
         let document = Document::open(path, Content::Users)?;
         let (entries, unknown) = document.read(&[])?;
         warnings.extend(document.unknown(&unknown, &[]));
-        users.add_entries(entries);
+        users
+            .add_entries(entries)
+            .map_err(|why| error(Some(&document), why))?;
     }
     users.add_pairs(&by_file).map_err(fail)?;
-    users.add_entries(file.users.unwrap_or_default());
+    users
+        .add_entries(file.users.unwrap_or_default())
+        .map_err(fail)?;
 
     let (tcp, tcp_number) = tcp([by_flags, by_file], file.tcp, file.tcp_number).map_err(fail)?;
     let global = GlobalLimits {
@@ -269,6 +273,8 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
         http_mux_header: options.http_mux_header.0,
         front_proxies: options.front_proxies,
         accept_proxy: options.accept_proxy,
+        visitors: AddressRules::new(("allow", options.allow), ("deny", options.deny))
+            .map_err(fail)?,
         reconnect_times: options.reconnect_times,
         reconnect_duration: options.reconnect_duration,
         address_connections: options.address_connections,

@@ -82,6 +82,8 @@ pub enum Destination {
 /// A GT/1 tunnel without streams that moves to another process.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MovedTunnel {
+    /// The client's address, if the connection does not tell.
+    pub peer: Option<SocketAddr>,
     /// Whether the client has received the ready signal.
     pub is_ready: bool,
     /// The id of the last stream opened to the client.
@@ -138,11 +140,18 @@ impl Message {
                 .u16(u16::from(*random))
                 .u16(*requested)
                 .u16(*port),
-            Self::Tunnel(tunnel) => start(4)
-                .u16(u16::from(tunnel.is_ready))
-                .u32(tunnel.last_stream.0)
-                .bytes(&tunnel.unread)
-                .rest(&tunnel.hello),
+            Self::Tunnel(tunnel) => {
+                // Earlier versions know the kind without an address alone.
+                let writer = match tunnel.peer {
+                    Some(peer) => start(9).bytes(peer.to_string().as_bytes()),
+                    None => start(4),
+                };
+                writer
+                    .u16(u16::from(tunnel.is_ready))
+                    .u32(tunnel.last_stream.0)
+                    .bytes(&tunnel.unread)
+                    .rest(&tunnel.hello)
+            }
             Self::Visitor {
                 to,
                 peer,
@@ -191,7 +200,11 @@ impl Message {
                 requested: reader.u16()?,
                 port: reader.u16()?,
             },
-            4 => Self::Tunnel(MovedTunnel {
+            4 | 9 => Self::Tunnel(MovedTunnel {
+                peer: match kind {
+                    9 => Some(reader.text()?.parse().ok()?),
+                    _ => None,
+                },
                 is_ready: reader.u16()? != 0,
                 last_stream: StreamId(reader.u32()?),
                 unread: reader.bytes()?.to_vec(),
@@ -261,10 +274,18 @@ mod tests {
                 port: 65535,
             },
             Message::Tunnel(MovedTunnel {
+                peer: None,
                 is_ready: true,
                 last_stream: StreamId(0x1234_5678),
                 unread: vec![0xFF; 3],
                 hello: vec![1; 100_000],
+            }),
+            Message::Tunnel(MovedTunnel {
+                peer: "192.0.2.1:65535".parse().ok(),
+                is_ready: false,
+                last_stream: StreamId(0),
+                unread: Vec::new(),
+                hello: vec![1; 100],
             }),
             Message::Visitor {
                 to: Destination::Host(host(false)),

@@ -5,10 +5,10 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::wire::frame::RejectCode;
 
 /// Highest error code that a server sends.
-const CODES: usize = 9;
+const CODES: usize = 10;
 
 /// HTTP statuses of the errors that visitors get, or would get over HTTP.
-const STATUSES: [&str; 7] = ["400", "404", "408", "431", "502", "503", "504"];
+const STATUSES: [&str; 8] = ["400", "403", "404", "408", "431", "502", "503", "504"];
 
 /// The outcome of a datagram that arrived for STUN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,8 +114,9 @@ mod tests {
             RejectCode::OtherClientConnected,
             RejectCode::TooManyOptions,
             RejectCode::TooManyPorts,
+            RejectCode::AddressNotAllowed,
             RejectCode::Other(0),
-            RejectCode::Other(10),
+            RejectCode::Other(11),
         ] {
             counters.refused(code);
         }
@@ -135,7 +136,7 @@ mod tests {
         let datagrams: Vec<_> = counts.datagrams().collect();
         assert_eq!(datagrams, DATAGRAMS.map(|name| (name, 1)));
         let refused: Vec<_> = counts.refused().collect();
-        assert_eq!(refused, (1..=9).map(|code| (code, 1)).collect::<Vec<_>>());
+        assert_eq!(refused, (1..=10).map(|code| (code, 1)).collect::<Vec<_>>());
         let unserved: Vec<_> = counts.unserved().collect();
         assert_eq!(unserved, STATUSES.map(|status| (status, 1)));
     }

@@ -14,6 +14,8 @@ const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 1, 0, 2, 2, 112];
 pub enum ErrorPage {
     /// 400: the request is malformed, for this reason.
     BadRequest(&'static str),
+    /// 403: the visitor's address may not use the service.
+    NotAllowed,
     /// 404: no client has the host prefix.
     NoSuchHost,
     /// 408: the request did not arrive in time.
@@ -31,8 +33,9 @@ pub enum ErrorPage {
 impl ErrorPage {
     /// All variants.
     #[cfg(test)]
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::BadRequest("why"),
+        Self::NotAllowed,
         Self::NoSuchHost,
         Self::TimedOutReading,
         Self::HeadTooLong,
@@ -45,6 +48,7 @@ impl ErrorPage {
     pub fn status(self) -> (&'static str, &'static str) {
         match self {
             Self::BadRequest(why) => ("400 Bad Request", why),
+            Self::NotAllowed => ("403 Forbidden", "your address may not use this service"),
             Self::NoSuchHost => ("404 Not Found", "no such host on this server"),
             Self::TimedOutReading => ("408 Request Timeout", "the request did not arrive in time"),
             Self::HeadTooLong => (

@@ -124,11 +124,15 @@ impl Handshake {
                             .check_login(credentials.id, credentials.secret),
                     },
                 };
-                if matches!(verdict, LoginVerdict::Refused) {
-                    return Err(LoginRejection::Refused(
-                        credentials.id.into(),
-                        RejectCode::BadCredentials,
-                    ));
+                let refusal = match &verdict {
+                    LoginVerdict::Refused => Some(RejectCode::BadCredentials),
+                    LoginVerdict::Admitted(admission) if !admission.admits(peer.ip()) => {
+                        Some(RejectCode::AddressNotAllowed)
+                    }
+                    LoginVerdict::Admitted(_) | LoginVerdict::Ask(..) => None,
+                };
+                if let Some(code) = refusal {
+                    return Err(LoginRejection::Refused(credentials.id.into(), code));
                 }
                 self.verdict = Some(verdict);
                 // The services may have been read already.

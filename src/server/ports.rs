@@ -442,13 +442,7 @@ mod tests {
         Limits {
             tcp: tcp.to_vec(),
             tcp_total,
-            speed: 0,
-            connections: 0,
-            hosts: crate::config::HostRules {
-                number: 1,
-                regex: Vec::new(),
-                with_id: false,
-            },
+            ..Limits::of_one_prefix()
         }
     }
 

@@ -1,7 +1,7 @@
 //! The login of the server's self test, generated for each test. `api::health_check` runs the test.
 
 use super::users::Admission;
-use crate::config::{HostRules, Limits, Secret};
+use crate::config::{AddressRules, HostRules, Limits, Secret};
 use crate::net::tls;
 use crate::sync::{Mutex, MutexGuard};
 use std::io;
@@ -61,6 +61,11 @@ impl SelfTest {
         self.lock().is_some()
     }
 
+    /// Whether a visitor with this host prefix is the self test, or pretends to be it, in vain.
+    pub fn has_prefix(&self, prefix: &str) -> bool {
+        prefix.starts_with(&self.id_prefix)
+    }
+
     /// Returns the origin of a login. Admits the self test once.
     pub fn origin_of(&self, id: &str, secret: &[u8]) -> LoginOrigin {
         if !id.starts_with(&self.id_prefix) {
@@ -75,6 +80,7 @@ impl SelfTest {
         LoginOrigin::SelfTest(Admission::self_test(Arc::new(Limits {
             tcp: Vec::new(),
             tcp_total: 0,
+            from: AddressRules::default(),
             speed: 0,
             connections: 1,
             hosts: HostRules {

@@ -4,10 +4,10 @@
 use super::auth_api::AuthApi;
 use super::first_secrets::FirstSecrets;
 use super::users::{UnknownIds, Users};
-use crate::config::{self, AnyClient, Network, TlsVersion, Wire};
+use crate::config::{self, AddressRules, AnyClient, Network, TlsVersion, Wire};
+use crate::current::{Current, Seen};
 use crate::net::tls::{Acceptor, MinVersion};
 use crate::net::Timer;
-use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::Tunnel;
 use std::io;
 use std::net::IpAddr;
@@ -33,6 +33,8 @@ pub struct Settings {
     pub front_proxies: Vec<Network>,
     /// Proxies whose connections begin with a header of the PROXY protocol.
     pub accept_proxy: Vec<Network>,
+    /// The addresses that visitors may come from.
+    pub visitors: AddressRules,
     /// Idle timeout of tunnels and of visitors' connections; `None` for never.
     pub timeout: Option<Duration>,
     /// Whether the idle timeout applies to each direction separately.
@@ -84,6 +86,7 @@ impl Settings {
             mux_header: config.http_mux_header.clone(),
             front_proxies: config.front_proxies.clone(),
             accept_proxy: config.accept_proxy.clone(),
+            visitors: config.visitors.clone(),
             timeout: Some(config.timeout).filter(|timeout| !timeout.is_zero()),
             unidirectional: config.timeout_on_unidirectional_traffic,
             acceptor,
@@ -108,40 +111,21 @@ pub fn acceptor(cert: &Path, key: &Path, min: TlsVersion) -> io::Result<Acceptor
     Acceptor::new(cert, key, min)
 }
 
-/// The settings in force. A copy that a task has got stays as it is.
-pub struct CurrentSettings(Mutex<Arc<Settings>>);
+/// The settings in force. [`announce`] lets sessions and visitors apply changed ones.
+pub type CurrentSettings = Current<Settings>;
 
-impl CurrentSettings {
-    pub fn new(settings: Settings) -> Self {
-        Self(Mutex::new(Arc::new(settings)))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Arc<Settings>> {
-        self.0.lock()
-    }
-
-    /// Returns the settings in force.
-    pub fn get(&self) -> Arc<Settings> {
-        self.lock().clone()
-    }
-
-    /// Replaces the settings. [`announce`] lets sessions apply them.
-    pub fn replace(&self, settings: Settings) {
-        *self.lock() = Arc::new(settings);
-    }
-
-    /// Returns the settings if they are not those that are `known`.
-    pub fn newer(&self, known: &Arc<Settings>) -> Option<Arc<Settings>> {
-        let settings = self.lock();
-        (!Arc::ptr_eq(&settings, known)).then(|| settings.clone())
-    }
+/// Whether these settings still admit a visitor that an earlier version of them has admitted.
+pub fn still_admits(settings: &CurrentSettings, seen: &mut Seen, visitor: IpAddr) -> bool {
+    let news = settings.news(seen);
+    news.is_none_or(|settings| settings.visitors.admit(visitor))
 }
 
-/// Lets the sessions of these tunnels apply changed settings, in batches: that takes each of them a
-/// moment, and there may be thousands.
+/// Lets the sessions of these tunnels, and their visitors, apply changed settings, in batches: that
+/// takes each of them a moment, and there may be thousands.
 pub async fn announce(tunnels: Vec<Tunnel>) {
     for batch in tunnels.chunks(WAKES_PER_BATCH) {
         batch.iter().for_each(Tunnel::notify);
+        batch.iter().for_each(Tunnel::wake_streams);
         Timer::after(BATCH_INTERVAL).await;
     }
 }
@@ -157,6 +141,7 @@ impl Settings {
             mux_header: "Host".to_owned(),
             front_proxies: Vec::new(),
             accept_proxy: Vec::new(),
+            visitors: AddressRules::default(),
             timeout: None,
             unidirectional: false,
             acceptor: None,

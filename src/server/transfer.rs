@@ -359,6 +359,7 @@ mod tests {
             state.transfer.set_child(link.clone());
             while poll_once(link.send(&Message::Done, None)).await.is_some() {}
             let moved = MovedTunnel {
+                peer: None,
                 is_ready: true,
                 last_stream: StreamId(0),
                 unread: Vec::new(),

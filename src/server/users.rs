@@ -6,6 +6,7 @@ use crate::collections::HashMap;
 use crate::config::label::ascii;
 use crate::config::{self, AnyClient, Limits, Secret, User};
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The configured users, and how unknown ids are treated.
@@ -84,6 +85,11 @@ impl Admission {
             is_self_test: true,
             lease: None,
         }
+    }
+
+    /// Whether the client's tunnels may come from this address.
+    pub fn admits(&self, peer: IpAddr) -> bool {
+        self.limits.from.admit(peer)
     }
 
     /// Ends the lease of a tunnel that no longer counts, so that its id may go to another client.

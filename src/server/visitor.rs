@@ -10,7 +10,9 @@ use super::ports::OpenedPort;
 use super::process_links::MessageOrigin;
 use super::proxy_header;
 use super::registry::{registry_key, HostKind, OpenResult};
+use super::settings::still_admits;
 use super::state::ServerState;
+use crate::current::Seen;
 use crate::handover::{Destination, HostKey, Message, ProcessLink};
 use crate::net::follow::is_head_request;
 use crate::net::{self, clock, Conn, Timer};
@@ -18,7 +20,7 @@ use crate::tunnel::{CloseReason, Relay, RelayOutcome, Stream};
 use crate::wire::frame::ResetCode;
 use crate::wire::origin::{Transport, VisitorOrigin};
 use futures_lite::{future, AsyncWriteExt};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 /// Accepts the visitors of a client's TCP port until the port is closed.
@@ -67,6 +69,12 @@ async fn serve_port(
         mut permit,
     } = accepted;
     let mut conn = Arc::new(Conn::from(socket));
+    let seen = state.settings.seen();
+    if !state.settings.get().visitors.admit(peer.ip()) {
+        state.counters.unserved(ErrorPage::NotAllowed);
+        log::debug!("{peer}: not allowed");
+        return conn.reset_on_close();
+    }
     let open = || state.registry.open_port(id, port);
     loop {
         match find_route(state, from, id, open).await {
@@ -82,7 +90,8 @@ async fn serve_port(
                 if stream.is_outdated() {
                     continue;
                 }
-                return relay(state.clone(), stream, conn, ErrorAnswer::Nothing, permit);
+                let visitor = (conn, peer.ip(), seen);
+                return relay(state.clone(), stream, visitor, ErrorAnswer::Nothing, permit);
             }
             Route::Process(link) => {
                 let id = id.to_owned();
@@ -184,6 +193,17 @@ impl Incoming {
                 Err(refusal) => return self.answer(&conn, ErrorPage::from(refusal)).await,
             }
         }
+        let seen = self.state.settings.seen();
+        let admits = |visitor| self.state.settings.get().visitors.admit(visitor);
+        let is_self_test = self.state.self_test.has_prefix(prefix);
+        if !is_self_test && !admits(self.peer.ip()) {
+            if kind == HostKind::Http {
+                return self.answer(&conn, ErrorPage::NotAllowed).await;
+            }
+            self.state.counters.unserved(ErrorPage::NotAllowed);
+            log::debug!("{}: not allowed", self.peer);
+            return conn.reset_on_close();
+        }
         let open = || self.state.registry.open_host(kind, prefix);
         loop {
             match find_route(&self.state, self.from, prefix, open).await {
@@ -195,7 +215,8 @@ impl Incoming {
                     if stream.is_outdated() {
                         continue;
                     }
-                    return relay(self.state, stream, conn, answer_kind, self.permit);
+                    let visitor = (conn, self.peer.ip(), seen);
+                    return relay(self.state, stream, visitor, answer_kind, self.permit);
                 }
                 Route::Process(link) => {
                     let host = HostKey {
@@ -342,7 +363,7 @@ enum ErrorAnswer {
 fn relay(
     state: Arc<ServerState>,
     stream: Stream,
-    conn: Arc<Conn>,
+    (conn, visitor, mut seen): (Arc<Conn>, IpAddr, Seen),
     answer_kind: ErrorAnswer,
     permit: Permit,
 ) {
@@ -354,11 +375,15 @@ fn relay(
     let serving = state.serving.begin();
     net::spawn_on(thread, async move {
         let _held = (serving, permit);
-        let answer = match relay.await {
+        let is_admitted = || still_admits(&state.settings, &mut seen, visitor);
+        let answer = match relay.while_admitted(is_admitted).await {
             RelayOutcome::Done => return,
             RelayOutcome::Unanswered(
                 CloseReason::TimedOut | CloseReason::Reset(ResetCode::TimedOut),
             ) => ErrorPage::TimedOut,
+            RelayOutcome::Unanswered(CloseReason::Reset(ResetCode::NotAllowed)) => {
+                ErrorPage::NotAllowed
+            }
             RelayOutcome::Unanswered(_) => ErrorPage::NotReached,
         };
         state.counters.unserved(answer);

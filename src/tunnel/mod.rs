@@ -306,6 +306,12 @@ impl Tunnel {
         waited.is_some_and(|time| time >= patience) && self.is_silent()
     }
 
+    /// Polls the tasks of all streams, so that they look at what has changed around them.
+    pub fn wake_streams(&self) {
+        let mut state = lock(&self.0);
+        state.streams.values_mut().for_each(StreamState::wake);
+    }
+
     /// Asks the peer for a sign of life: the program in GT/2, the kernel in GT/1.
     fn ask(&self) {
         let mut state = lock(&self.0);

@@ -123,6 +123,34 @@ impl Relay {
         }
     }
 
+    /// Relays until the end, or until the visitor is no longer admitted: then both of its ends are
+    /// reset. Looks whenever the relay is polled, as after [`Tunnel::wake_streams`].
+    ///
+    /// [`Tunnel::wake_streams`]: super::Tunnel::wake_streams
+    pub fn while_admitted<F: FnMut() -> bool + Unpin>(self, is_admitted: F) -> AdmittedRelay<F> {
+        AdmittedRelay {
+            relay: self,
+            is_admitted,
+        }
+    }
+
+    /// Resets both ends.
+    fn cut(&mut self, reason: ResetCode) {
+        self.conn.reset_on_close();
+        self.state = match std::mem::replace(&mut self.state, RelayState::Linger(0)) {
+            RelayState::Both(stream)
+            | RelayState::Answer(stream)
+            | RelayState::Receive(stream)
+            | RelayState::PassEnd(stream)
+            | RelayState::Send(stream)
+            | RelayState::Drain { stream, .. } => {
+                stream.fail(reason);
+                RelayState::Linger(0)
+            }
+            state @ (RelayState::Shutdown { .. } | RelayState::Linger(_)) => state,
+        };
+    }
+
     fn ended(&self, stream: &Stream, why: CloseReason) -> Next {
         if matches!(self.state, RelayState::Drain { .. }) {
             self.conn.end_on_close();
@@ -365,6 +393,24 @@ impl Relay {
             | RelayState::Drain { stream, .. } => self.ended(stream, why),
             RelayState::Shutdown { .. } | RelayState::Linger(_) => Next::Finish(RelayOutcome::Done),
         }
+    }
+}
+
+/// The future of [`Relay::while_admitted`].
+pub struct AdmittedRelay<F> {
+    relay: Relay,
+    is_admitted: F,
+}
+
+impl<F: FnMut() -> bool + Unpin> Future for AdmittedRelay<F> {
+    type Output = RelayOutcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<RelayOutcome> {
+        if !(self.is_admitted)() {
+            self.relay.cut(ResetCode::NotAllowed);
+            return Poll::Ready(RelayOutcome::Done);
+        }
+        Pin::new(&mut self.relay).poll(cx)
     }
 }
 

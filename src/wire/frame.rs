@@ -34,6 +34,8 @@ pub enum RejectCode {
     TooManyOptions,
     /// Code 9: the client requests more TCP ports than it may have.
     TooManyPorts,
+    /// Code 10: the client may not connect from its address. Code 1 over GT/1.
+    AddressNotAllowed,
     /// A code of a later version.
     Other(u16),
 }
@@ -51,6 +53,7 @@ impl RejectCode {
             7 => Self::OtherClientConnected,
             8 => Self::TooManyOptions,
             9 => Self::TooManyPorts,
+            10 => Self::AddressNotAllowed,
             code => Self::Other(code),
         }
     }
@@ -67,6 +70,7 @@ impl RejectCode {
             Self::OtherClientConnected => 7,
             Self::TooManyOptions => 8,
             Self::TooManyPorts => 9,
+            Self::AddressNotAllowed => 10,
             Self::Other(code) => code,
         }
     }
@@ -94,6 +98,7 @@ impl std::fmt::Display for RejectCode {
             }
             Self::TooManyOptions => f.write_str("reached the max options"),
             Self::TooManyPorts => f.write_str("TCP number is limited"),
+            Self::AddressNotAllowed => f.write_str("this id may not connect from this address"),
             Self::Other(code) => write!(f, "error code {code}"),
         }
     }
@@ -162,6 +167,8 @@ pub enum ResetCode {
     TooManyStreams,
     /// Code 6: too many bytes are buffered for slow readers.
     Overloaded,
+    /// Code 7: the visitor may not use the service.
+    NotAllowed,
     /// A code of a later version.
     Other(u16),
 }
@@ -176,6 +183,7 @@ impl ResetCode {
             4 => Self::UnknownService,
             5 => Self::TooManyStreams,
             6 => Self::Overloaded,
+            7 => Self::NotAllowed,
             code => Self::Other(code),
         }
     }
@@ -189,6 +197,7 @@ impl ResetCode {
             Self::UnknownService => 4,
             Self::TooManyStreams => 5,
             Self::Overloaded => 6,
+            Self::NotAllowed => 7,
             Self::Other(code) => code,
         }
     }

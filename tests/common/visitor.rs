@@ -15,14 +15,18 @@ pub fn connect(addr: SocketAddr) -> TcpStream {
 
 /// Connects from the address `from` of this machine.
 pub fn connect_from(from: Ipv4Addr, addr: SocketAddr) -> TcpStream {
+    try_connect_from(from, addr).unwrap_or_else(|e| panic!("connect from {from} to {addr}: {e}"))
+}
+
+/// As [`connect_from`]; a server that resets a connection at once may do so before this returns.
+pub fn try_connect_from(from: Ipv4Addr, addr: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let bound = socket.bind(&SocketAddr::from((from, 0)).into());
     bound.unwrap_or_else(|e| panic!("bind to {from}: {e}"));
-    let connected = socket.connect_timeout(&addr.into(), PATIENCE);
-    connected.unwrap_or_else(|e| panic!("connect from {from} to {addr}: {e}"));
+    socket.connect_timeout(&addr.into(), PATIENCE)?;
     let stream = TcpStream::from(socket);
     set_limits(&stream);
-    stream
+    Ok(stream)
 }
 
 pub fn set_limits(stream: &TcpStream) {

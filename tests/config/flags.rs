@@ -52,12 +52,12 @@ fn every_flag_has_its_effect() {
     let common = "-logFile /dev/null -logFileMaxCount 1 -logFileMaxSize 1 -logLevel warn \
         -sentryDSN http://k@h/1 -sentryDebug -sentryEnvironment e -sentryLevel warn \
         -sentryRelease r -sentrySampleRate 0.5 -sentryServerName n -threads 2 -user u -group g -wire 2";
-    let server = "-acceptProxy 10.0.0.0/8 -addr 1 -addressConnections 1 -allowAnyClient -apiAddr 2 -apiCertFile c -apiHosts h -apiKeyFile k \
-        -apiTLSVersion tls1.3 -authAPI http://h -certFile c -connections 1 -frontProxies 10.0.0.0/8 -hostNumber 1 \
+    let server = "-acceptProxy 10.0.0.0/8 -addr 1 -addressConnections 1 -allow 10.0.0.0/8 -allowAnyClient -apiAddr 2 -apiCertFile c -apiHosts h -apiKeyFile k \
+        -apiTLSVersion tls1.3 -authAPI http://h -certFile c -connections 1 -deny 10.0.0.0/8 -frontProxies 10.0.0.0/8 -hostNumber 1 \
         -hostRegex a -hostWithID -httpMUXHeader A -id i -keyFile k -reconnectDuration 1s \
         -reconnectTimes 1 -secret s -sniAddr 3 -speed 1 -stunAddr 4 -tcpNumber 1 -tcpRange 1-2 \
         -timeout 1s -timeoutOnUnidirectionalTraffic -tlsAddr 5 -tlsVersion tls1.3 -totalConnections 1 -users /dev/null";
-    let client = "-followLinksOutside -hostPrefix p -id i -local http://h -localTimeout 1s -proxyProtocol 1 -reconnectDelay 1s \
+    let client = "-allow 10.0.0.0/8 -deny 10.0.0.0/8 -followLinksOutside -hostPrefix p -id i -local http://h -localTimeout 1s -proxyProtocol 1 -reconnectDelay 1s \
         -remote h -remoteAPI http://h -remoteCert c -remoteCertInsecure -remoteConnections 2 \
         -remoteIdleConnections 2 -remoteSTUN h -remoteTCPPort 0 -remoteTCPRandom=false \
         -remoteTimeout 1s -secret s -tcpForwardAddr 1 -tcpForwardConnections 1 \

@@ -46,7 +46,7 @@ fn behind(for_server: &str, for_client: &str) -> Behind {
 }
 
 /// Opens a connection of the proxy that begins with these bytes.
-fn of_front(addr: SocketAddr, bytes: &[u8]) -> TcpStream {
+pub fn of_front(addr: SocketAddr, bytes: &[u8]) -> TcpStream {
     let mut stream = connect_from(FRONT, addr);
     stream.write_all(bytes).expect("begin");
     stream

@@ -6,4 +6,6 @@ mod common;
 #[cfg(all(feature = "server", feature = "client"))]
 mod accept_proxy;
 #[cfg(all(feature = "server", feature = "client"))]
+mod allow;
+#[cfg(all(feature = "server", feature = "client"))]
 mod proxy_protocol;

@@ -8,8 +8,8 @@ use super::local::Local;
 use super::remote::Remote;
 use super::webrtc::WebRtcLevel;
 use crate::config::layers::options;
-use crate::config::value::Bounded;
-use crate::config::{ListenAddr, Secret, Url};
+use crate::config::value::{Bounded, Value};
+use crate::config::{ListenAddr, Network, Secret, Url};
 use crate::wire::proxy_protocol::ProxyVersion;
 
 options! {
@@ -63,6 +63,12 @@ options! {
     /// The options that each service of a client has: the flags from one `-local` to the next, an entry
     /// of `services:`, or the one service that `options:` may hold.
     pub struct ServiceOptions {
+        /// an address or network that visitors of the service may come from, like 192.0.2.1 or
+        /// 10.0.0.0/8 (default: any); may be given several times
+        allow: Vec<Value<Network>> = "any" => ("allow", "value"),
+        /// an address or network that visitors of the service may not come from, also if it is allowed;
+        /// may be given several times
+        deny: Vec<Value<Network>> => ("deny", "value"),
         /// for file:///directory, follow symbolic links that lead out of the directory; visitors can
         /// then read their targets
         follow_links_outside: bool => ("followLinksOutside", "bool"),

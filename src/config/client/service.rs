@@ -7,6 +7,7 @@ use super::local::{Local, Scheme};
 use super::options::ServiceOptions;
 use crate::config::label::label;
 use crate::config::value::Scalar;
+use crate::config::AddressRules;
 use crate::wire::hello::MAX_OPTIONS;
 use crate::wire::proxy_protocol::ProxyVersion;
 
@@ -17,6 +18,8 @@ pub struct ServiceConfig {
     pub local: Local,
     /// How visitors reach the service.
     pub exposure: Exposure,
+    /// The addresses that visitors may come from.
+    pub visitors: AddressRules,
     /// Time after which a silent connection is closed; `None` for never.
     pub local_timeout: Option<Duration>,
     /// Whether the Host header of every request is replaced with the host of `local`.
@@ -117,9 +120,12 @@ impl ServiceConfig {
                 "{name} ({local}) is served by gt itself, so its proxyProtocol is ignored"
             ));
         }
+        let visitors = AddressRules::new(("allow", options.allow), ("deny", options.deny))
+            .map_err(|why| format!("{name} ({local}): {why}"))?;
         Ok(ServiceConfig {
             local,
             exposure,
+            visitors,
             local_timeout: options.local_timeout.filter(|timeout| !timeout.is_zero()),
             use_local_as_http_host: options.use_local_as_http_host,
             proxy_protocol,
@@ -129,7 +135,34 @@ impl ServiceConfig {
 
     /// Returns the option for which the client has to know where the service's visitors come from.
     pub fn needs_origins_for(&self) -> Option<&'static str> {
-        self.proxy_protocol.map(|_| "proxyProtocol")
+        match (self.visitors.is_empty(), self.proxy_protocol) {
+            (false, _) => Some("allow or deny"),
+            (true, Some(_)) => Some("proxyProtocol"),
+            (true, None) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+impl ServiceConfig {
+    /// An HTTP service at this port of this machine, with this host prefix.
+    pub fn of_test(port: u16, prefix: &str) -> Self {
+        Self {
+            local: Local::Tcp {
+                scheme: Scheme::Http,
+                host: "localhost".to_owned(),
+                port,
+            },
+            exposure: Exposure::Host {
+                tls: false,
+                prefix: Some(prefix.to_owned()),
+            },
+            visitors: AddressRules::default(),
+            local_timeout: None,
+            use_local_as_http_host: false,
+            proxy_protocol: None,
+            follow_links_outside: false,
+        }
     }
 }
 

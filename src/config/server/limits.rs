@@ -6,6 +6,7 @@ use regex_lite::Regex;
 use serde::de::{Deserialize, Deserializer, Error};
 
 use crate::config::value::{all, digits, given, Scalar, Value};
+use crate::config::AddressRules;
 
 /// The complete limits of a client.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +16,8 @@ pub struct Limits {
     /// Maximum number of ports of all rules together; 0 for no limit. Set if one `tcpNumber` was
     /// given for several ranges.
     pub tcp_total: u32,
+    /// The addresses that tunnels may come from.
+    pub from: AddressRules,
     /// Bytes per second, in each direction; 0 for no limit.
     pub speed: u64,
     /// Maximum number of tunnels; 0 for no limit.
@@ -30,6 +33,7 @@ impl Limits {
         Self {
             tcp: Vec::new(),
             tcp_total: 0,
+            from: AddressRules::default(),
             speed: 0,
             connections: 0,
             hosts: HostRules {
@@ -222,6 +226,7 @@ pub struct PartLimits {
     pub tcp: Option<Vec<TcpEntry>>,
     /// Number for entries of `tcp` without one.
     pub tcp_number: Option<u32>,
+    pub from: Option<AddressRules>,
     pub speed: Option<u64>,
     pub connections: Option<u32>,
     pub host: HostEntry,
@@ -248,6 +253,7 @@ impl PartLimits {
         PartLimits {
             tcp: self.tcp.or(lower.tcp),
             tcp_number: self.tcp_number.or(lower.tcp_number),
+            from: self.from.or(lower.from),
             speed: self.speed.or(lower.speed),
             connections: self.connections.or(lower.connections),
             host: self.host.or(lower.host),
@@ -266,6 +272,7 @@ impl PartLimits {
         Limits {
             tcp: entries.into_iter().map(rule).collect(),
             tcp_total: if shared { number } else { 0 },
+            from: self.from.unwrap_or_default(),
             speed: self.speed.unwrap_or(global.speed),
             connections: self.connections.unwrap_or(global.connections),
             hosts: HostRules {

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::limits::{Pattern, PortRange};
-use super::networks::Network;
 use super::tls::TlsOption;
 use crate::config::layers::options;
 use crate::config::value::{Scalar, Value};
-use crate::config::{ListenAddr, Secret, Url};
+use crate::config::{ListenAddr, Network, Secret, Url};
 
 options! {
     /// The server's options that are looked up one by one: in the flags, the file and the defaults.
@@ -23,6 +22,9 @@ options! {
         addr: Value<ListenAddr> = "80" => ("addr", "string"),
         /// maximum number of connections, of visitors and tunnels, from one address; 0 for no limit
         address_connections: u32 = "0" => ("addressConnections", "uint"),
+        /// an address or network that visitors may come from, like 192.0.2.1 or 10.0.0.0/8 (default:
+        /// any); may be given several times
+        allow: Vec<Value<Network>> = "any" => ("allow", "value"),
         /// admit clients that are not among the users
         allow_any_client: bool => ("allowAnyClient", "bool"),
         /// listen on this address for the API (/status, /metrics, /clients)
@@ -42,6 +44,9 @@ options! {
         cert_file: Option<PathBuf> => ("certFile", "string"),
         /// maximum number of tunnels of one client; 0 for no limit
         connections: u32 = "10" => ("connections", "uint"),
+        /// an address or network that visitors may not come from, also if it is allowed; may be given
+        /// several times
+        deny: Vec<Value<Network>> => ("deny", "value"),
         /// the address or network of a reverse proxy in front of gt, like 192.0.2.1 or 10.0.0.0/8: each
         /// of its connections then carries only one request; may be given several times
         front_proxies: Vec<Network> => ("frontProxies", "value"),

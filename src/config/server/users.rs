@@ -8,7 +8,7 @@ use super::limits::{ranges, GlobalLimits, HostEntry, Limits, PartLimits, TcpEntr
 use super::options::PairedOptions;
 use super::overlap::{self, Own};
 use crate::config::value::{given, Value};
-use crate::config::{check_length, Secret};
+use crate::config::{check_length, AddressRules, Network, Secret};
 
 /// A user that may connect.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +28,7 @@ pub struct UserEntry {
     secret: Option<Value<Secret>>,
     tcp: Option<Vec<TcpEntry>>,
     tcp_number: Option<Value<u32>>,
+    from: Option<Vec<Value<Network>>>,
     speed: Option<Value<u64>>,
     connections: Option<Value<u32>>,
     host: HostEntry,
@@ -68,9 +69,14 @@ impl UsersConfig {
     }
 
     /// Adds the users of a file.
-    pub fn add_entries(&mut self, entries: BTreeMap<String, UserEntry>) {
+    pub fn add_entries(&mut self, entries: BTreeMap<String, UserEntry>) -> Result<(), String> {
         for (id, entry) in entries {
+            let from = entry.from.map(|from| {
+                let rules = AddressRules::new(("from", from), ("", Vec::new()));
+                rules.map_err(|why| format!("The user \"{id}\": {why}"))
+            });
             let limits = PartLimits {
+                from: from.transpose()?,
                 tcp: entry.tcp,
                 tcp_number: given(entry.tcp_number),
                 speed: given(entry.speed),
@@ -79,6 +85,7 @@ impl UsersConfig {
             };
             self.add(id, given(entry.secret), limits);
         }
+        Ok(())
     }
 
     /// Adds a user, or fills in what earlier sources have not set for its id.

@@ -113,6 +113,7 @@ impl ServerSession {
                 None => services.into_iter().collect::<Option<_>>()?,
             }
         };
+        let from = inbox.conn().peer_addr().ok();
         let taken = inbox.take_conn()?;
         let hello = Hello {
             id: self.credentials.id.clone(),
@@ -127,6 +128,7 @@ impl ServerSession {
         };
         let moved = |(socket, unread)| {
             let moved = MovedTunnel {
+                peer: Some(self.peer).filter(|peer| from != Some(*peer)),
                 is_ready,
                 last_stream,
                 unread,

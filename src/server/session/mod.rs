@@ -88,7 +88,8 @@ pub async fn serve(
 /// Serves a tunnel that another process has served before.
 pub async fn adopt(state: Arc<ServerState>, moved: MovedTunnel, socket: Socket) {
     let (serving, handshake_guard) = (state.serving.begin(), state.handshakes.begin());
-    let (Some(hello), Ok(peer)) = (read_registration(&moved.hello), socket.peer_addr()) else {
+    let peer = moved.peer.map_or_else(|| socket.peer_addr(), Ok);
+    let (Some(hello), Ok(peer)) = (read_registration(&moved.hello), peer) else {
         return log::warn!("a tunnel moved from another process is invalid and was closed");
     };
     // It may be one too many.
@@ -519,21 +520,25 @@ impl ServerSession {
         let Some(settings) = newer.filter(|_| !self.is_self_test) else {
             return Ok(());
         };
-        self.reauthorize(settings).inspect_err(|_| {
-            self.state.counters.refused(RejectCode::BadCredentials);
-            self.tunnel
-                .signal(Signal::Error(RejectCode::BadCredentials));
+        self.reauthorize(settings).map_err(|(code, why)| {
+            self.state.counters.refused(code);
+            self.tunnel.signal(Signal::Error(code));
+            why
         })
     }
 
     /// Checks the client against changed settings. The error says why it may no longer connect.
-    fn reauthorize(&self, settings: Arc<Settings>) -> Result<(), &'static str> {
+    fn reauthorize(&self, settings: Arc<Settings>) -> Result<(), (RejectCode, &'static str)> {
         let verdict = settings
             .users
             .check_login(&self.credentials.id, &self.credentials.secret);
         let mut auth = self.auth();
         auth.settings = settings;
         match verdict {
+            LoginVerdict::Admitted(admission) if !admission.admits(self.peer.ip()) => {
+                let why = "the new configuration does not admit its address";
+                return Err((RejectCode::AddressNotAllowed, why));
+            }
             LoginVerdict::Admitted(admission) => {
                 auth.admission = admission;
                 auth.api_grant = None;
@@ -541,12 +546,18 @@ impl ServerSession {
             LoginVerdict::Ask(api, limits) => {
                 // Prefixes granted by the API stay for the life of the tunnel.
                 let grant = auth.api_grant.take();
-                let mut grant = grant.ok_or("the authAPI decides about this client from now on")?;
+                let mut grant = grant.ok_or((
+                    RejectCode::BadCredentials,
+                    "the authAPI decides about this client from now on",
+                ))?;
                 grant.api = api;
                 auth.api_grant = Some(grant);
                 auth.admission = Admission::new(limits);
             }
-            LoginVerdict::Refused => return Err("the new configuration does not admit the client"),
+            LoginVerdict::Refused => {
+                let why = "the new configuration does not admit the client";
+                return Err((RejectCode::BadCredentials, why));
+            }
         }
         let speed = auth.admission.limits.speed;
         drop(auth);

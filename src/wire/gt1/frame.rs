@@ -85,7 +85,14 @@ fn parse_signal(first: u32, bytes: &[u8]) -> Result<Option<(Header, usize)>, Mal
                     8,
                 )
             }),
-            Some(code) => Some((Signal::Error(RejectCode::from_code(code)), 6)),
+            Some(code) => {
+                let code = match RejectCode::from_code(code) {
+                    // Nobody sends it over GT/1.
+                    RejectCode::AddressNotAllowed => RejectCode::Other(code),
+                    known => known,
+                };
+                Some((Signal::Error(code), 6))
+            }
             None => None,
         },
         INFO => match u16_at(bytes, 4) {
@@ -146,9 +153,14 @@ fn encode_signal(signal: Signal) -> Encoded {
         Signal::Services => out.with(&SERVICES.to_be_bytes()),
         Signal::Reconnect => out.with(&RECONNECT.to_be_bytes()),
         Signal::Error(code) => {
+            let known = match code {
+                // The original has no such code.
+                RejectCode::AddressNotAllowed => RejectCode::BadCredentials,
+                code => code,
+            };
             let out = out
                 .with(&ERROR.to_be_bytes())
-                .with(&code.code().to_be_bytes());
+                .with(&known.code().to_be_bytes());
             match code {
                 RejectCode::PortNotOpened(service) => out.with(&service.0.to_be_bytes()),
                 _ => out,
