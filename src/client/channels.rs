@@ -5,6 +5,7 @@ use super::context::ClientContext;
 use super::files;
 use super::p2p::{self, AcceptChannel, ChannelConn, RelayRequest};
 use super::services::{dial, reset_code, Service, ServiceTarget, Visitor};
+use super::speed_limits::LimitedVisitor;
 use crate::tunnel::Relay;
 use crate::wire::frame::ResetCode;
 use crate::wire::origin::VisitorOrigin;
@@ -46,9 +47,11 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
 
 async fn carry(service: &Service, channel: ChannelConn) -> io::Result<()> {
     match &service.target {
-        ServiceTarget::Files(root) => files::serve(root, channel).await,
+        ServiceTarget::Files(root) => {
+            files::serve(root, LimitedVisitor::new(channel, service.limits())).await
+        }
         ServiceTarget::Tcp(addr) => {
-            let dialing = dial(&service.config, addr, Visitor::default());
+            let dialing = dial(service, addr, Visitor::default());
             let conn = channel.unless_cut(dialing).await?;
             p2p::carry(channel, Arc::new(conn)).await
         }
@@ -83,7 +86,11 @@ pub async fn relay(
         ServiceTarget::Tcp(addr) => addr,
         ServiceTarget::Files(root) => {
             stream.write_all(head.as_bytes()).await?;
-            let serving = files::serve_after(root, &mut stream, already);
+            let serving = files::serve_after(
+                root,
+                LimitedVisitor::new(&mut stream, service.limits()),
+                already,
+            );
             let served = admission.unless_ended(serving).await;
             return served.inspect_err(|_| stream.fail(ResetCode::Aborted));
         }
@@ -92,7 +99,7 @@ pub async fn relay(
         origin,
         come: already,
     };
-    let conn = match dial(&service.config, addr, visitor).await {
+    let conn = match dial(service, addr, visitor).await {
         Ok(conn) => conn,
         Err(e) => {
             stream.fail(reset_code(&e));

@@ -4,6 +4,7 @@ use super::channels;
 use super::files::{self, FolderRoot};
 use super::p2p::{self, P2p};
 use super::services::{dial, reset_code, Service, ServiceTarget, Services, Visitor};
+use super::speed_limits::LimitedVisitor;
 use crate::config::{Exposure, ServiceConfig};
 use crate::net::http::reply;
 use crate::net::{Conn, TaskGuard};
@@ -27,7 +28,7 @@ pub async fn serve(
     mut stream: Stream,
     _serving: TaskGuard,
 ) {
-    let Some(Service { config, target }) = services.get(index) else {
+    let Some(local @ Service { config, .. }) = services.get(index) else {
         stream.fail(ResetCode::UnknownService);
         return log::debug!("the server opened a stream to service {index}, which does not exist");
     };
@@ -61,13 +62,14 @@ pub async fn serve(
         }
         return;
     }
-    match Box::pin(connect(&p2p, (config, target), &mut stream, origin)).await {
+    match Box::pin(connect(&p2p, local, &mut stream, origin)).await {
         Ok(ReachedService::Conn(conn)) => {
             let relay = Relay::service(stream, conn);
             relay.while_admitted(|| admission.holds()).await;
         }
         Ok(ReachedService::Files(root)) => {
-            let serving = files::serve(root, &mut stream);
+            let visitor = LimitedVisitor::new(&mut stream, local.limits());
+            let serving = files::serve(root, visitor);
             if let Err(e) = Box::pin(admission.unless_ended(serving)).await {
                 // A part of a file must not look complete.
                 stream.fail(ResetCode::Aborted);
@@ -112,10 +114,11 @@ fn is_http(service: &ServiceConfig) -> bool {
 
 async fn connect<'a>(
     p2p: &P2p,
-    (config, target): (&ServiceConfig, &'a ServiceTarget),
+    service: &'a Service,
     stream: &mut Stream,
     origin: Option<VisitorOrigin>,
 ) -> io::Result<ReachedService<'a>> {
+    let Service { config, target, .. } = service;
     let mut come = Vec::new();
     if is_http(config) && p2p::is_on(p2p) && stream.starts_with(OPTIONS_METHOD).await {
         match p2p::preflight(stream).await? {
@@ -133,7 +136,7 @@ async fn connect<'a>(
         ServiceTarget::Files(root) => Ok(ReachedService::Files(root)),
         ServiceTarget::Tcp(addr) => {
             let visitor = Visitor { origin, come };
-            let dialing = async { dial(config, addr, visitor).await.map(Some) };
+            let dialing = async { dial(service, addr, visitor).await.map(Some) };
             let given_up = async {
                 stream.is_over().await;
                 Ok(None)

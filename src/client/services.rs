@@ -2,7 +2,9 @@
 //! them: see `serve`.
 
 use super::files::FolderRoot;
-use super::host_rewriter::{HostRewriter, RewritingConn};
+use super::request_edits::{ForwardedVisitor, RequestEdits};
+use super::rewriting_conn::RewritingConn;
+use super::speed_limits::{LimitedConn, SharedLimit, SpeedLimits};
 use crate::config::label::ascii;
 use crate::config::{Exposure, Local, Remote, Scheme, Secret, ServiceConfig};
 use crate::net::{self, clock, Conn};
@@ -36,6 +38,8 @@ pub struct Services {
 #[derive(Clone)]
 pub struct Service {
     pub config: ServiceConfig,
+    /// The speed limit that all connections share.
+    pub speed: SharedLimit,
     pub target: ServiceTarget,
 }
 
@@ -71,6 +75,7 @@ impl Services {
             };
             Ok(Service {
                 config: service.clone(),
+                speed: SharedLimit::new(service),
                 target,
             })
         });
@@ -250,11 +255,9 @@ pub struct Visitor {
 
 /// Connects to a service at `addr` and passes on what has come of the visitor. All streams, relayed
 /// connections and data channels reach a service by this function.
-pub async fn dial(
-    service: &ServiceConfig,
-    addr: &LocalAddress,
-    visitor: Visitor,
-) -> io::Result<Conn> {
+pub async fn dial(service: &Service, addr: &LocalAddress, visitor: Visitor) -> io::Result<Conn> {
+    let limits = service.limits();
+    let service = &service.config;
     let Visitor { origin, come } = visitor;
     let patience = service.local_timeout.unwrap_or(CONNECT_TIMEOUT);
     let conn = Conn::from(net::dial(&addr.host, addr.port, patience).await?);
@@ -263,13 +266,30 @@ pub async fn dial(
         None => Vec::new(),
     };
     // TLS is passed on unchanged.
-    if service.use_local_as_http_host && addr.scheme != Scheme::Https {
+    let rewrites = service.use_local_as_http_host && addr.scheme != Scheme::Https;
+    if rewrites || service.forwarded {
         conn.write_all(&first).await?;
-        return Ok(RewritingConn::start(conn, HostRewriter(addr.name()), come));
+        let rule = RequestEdits {
+            host: rewrites.then(|| addr.name()),
+            visitor: service.forwarded.then(|| ForwardedVisitor {
+                origin: origin.map(Box::new),
+            }),
+        };
+        return Ok(LimitedConn::start(
+            RewritingConn::start(conn, rule, come),
+            limits,
+        ));
     }
     first.extend(come);
     conn.write_all(&first).await?;
-    Ok(conn)
+    Ok(LimitedConn::start(conn, limits))
+}
+
+impl Service {
+    /// Returns the speed limits of a new connection; `None` if there are none.
+    pub fn limits(&self) -> Option<SpeedLimits> {
+        self.speed.of_visitor(&self.config)
+    }
 }
 
 /// Returns the code that tells the server why a service cannot be reached.

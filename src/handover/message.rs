@@ -252,6 +252,7 @@ mod tests {
             source: "192.0.2.1:65535".parse().unwrap(),
             destination: "198.51.100.1:443".parse().unwrap(),
             is_decrypted: true,
+            is_told: false,
             server_name: Some("web.example".into()),
         };
         for message in [

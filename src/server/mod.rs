@@ -10,6 +10,7 @@ mod counters;
 mod departed;
 mod error_page;
 mod first_secrets;
+mod forwarded_for;
 mod handshake;
 pub(crate) mod http_head;
 mod incoming;

@@ -3,6 +3,7 @@
 use super::client_hello::{self, HelloResult};
 use super::connection_limit::Permit;
 use super::error_page::{self, ErrorPage};
+use super::forwarded_for;
 use super::http_head;
 use super::incoming::{AcceptedConn, Incoming, ListenerKind};
 use super::one_request::OneRequest;
@@ -172,12 +173,27 @@ impl Incoming {
         origin
     }
 
+    /// Whether the connection comes from a proxy that the server trusts.
+    fn is_of_front(&self) -> bool {
+        let addr = self.peer.ip();
+        let mut fronts = self.settings.front_proxies.iter();
+        self.is_http() && fronts.any(|fronts| fronts.contains(addr))
+    }
+
     /// Whether the connection may carry requests for other hosts, as one from a proxy does.
     fn is_shared(&self) -> bool {
-        let addr = self.peer.ip();
-        let mut proxies = self.settings.front_proxies.iter();
-        self.is_http()
-            && (proxies.any(|proxies| proxies.contains(addr)) || http_head::shows_proxy(&self.head))
+        self.is_http() && (self.is_of_front() || http_head::shows_proxy(&self.head))
+    }
+
+    /// Takes the visitor's address from the request of a proxy that the server trusts.
+    fn believe_front(&mut self, conn: &Conn) {
+        let told = forwarded_for::visitor(&self.head, &self.settings.front_proxies);
+        if let Some(addr) = told {
+            let mut origin = self.origin(conn);
+            origin.source = SocketAddr::new(addr, 0);
+            origin.is_told = true;
+            self.origin = Some(Box::new(origin));
+        }
     }
 
     /// Forwards the visitor to its service.
@@ -193,15 +209,22 @@ impl Incoming {
                 Err(refusal) => return self.answer(&conn, ErrorPage::from(refusal)).await,
             }
         }
+        if self.is_of_front() {
+            self.believe_front(&conn);
+        }
+        let visitor = match &self.origin {
+            Some(origin) => origin.source.ip(),
+            None => self.peer.ip(),
+        };
         let seen = self.state.settings.seen();
         let admits = |visitor| self.state.settings.get().visitors.admit(visitor);
         let is_self_test = self.state.self_test.has_prefix(prefix);
-        if !is_self_test && !admits(self.peer.ip()) {
+        if !is_self_test && !admits(visitor) {
             if kind == HostKind::Http {
                 return self.answer(&conn, ErrorPage::NotAllowed).await;
             }
             self.state.counters.unserved(ErrorPage::NotAllowed);
-            log::debug!("{}: not allowed", self.peer);
+            log::debug!("{visitor}: not allowed");
             return conn.reset_on_close();
         }
         let open = || self.state.registry.open_host(kind, prefix);
@@ -215,7 +238,7 @@ impl Incoming {
                     if stream.is_outdated() {
                         continue;
                     }
-                    let visitor = (conn, self.peer.ip(), seen);
+                    let visitor = (conn, visitor, seen);
                     return relay(self.state, stream, visitor, answer_kind, self.permit);
                 }
                 Route::Process(link) => {
@@ -276,6 +299,7 @@ fn origin_of(conn: &Conn, peer: SocketAddr) -> VisitorOrigin {
         source: peer,
         destination: conn.local_addr().unwrap_or(unknown),
         is_decrypted: false,
+        is_told: false,
         server_name: None,
     }
 }

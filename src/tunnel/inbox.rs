@@ -3,10 +3,9 @@
 
 use super::closing::Closing;
 use super::moment::Moment;
-use super::throttle::Throttle;
 use super::{lock, CloseReason, PeerRole, Stream, Tunnel};
 use crate::net::clock::{Tick, CLOCK_STEP};
-use crate::net::{clock, with_read_buf, Conn, Delivery, Timer, TokenBucket};
+use crate::net::{clock, with_read_buf, Conn, Delivery, Throttle, Timer, TokenBucket};
 use crate::wire::codec::{HelloReader, MAX_HEAD};
 use crate::wire::frame::{Header, ServiceIndex, Signal, StreamId};
 use crate::wire::hello::Hello;

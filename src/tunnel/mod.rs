@@ -30,7 +30,6 @@ mod stream_state;
 mod stream_table;
 #[cfg(test)]
 mod tests;
-mod throttle;
 mod traffic;
 mod tunnel_state;
 mod window;

@@ -4,10 +4,9 @@
 use super::buffer::{Buffer, ROOM};
 use super::pacer::{self, Pacer};
 use super::scheduler::Scheduler;
-use super::throttle::Throttle;
 use super::{lock, TunnelShared};
 use crate::net::clock::Tick;
-use crate::net::{self, clock, Conn, TokenBucket};
+use crate::net::{self, clock, Conn, Throttle, TokenBucket};
 use crate::wire::frame::{Header, MAX_ENCODED};
 use crate::wire::Version;
 use std::future::Future;

@@ -186,6 +186,7 @@ fn the_origin_examples_match_the_code() {
             source: source.parse().unwrap(),
             destination: destination.parse().unwrap(),
             is_decrypted: server_name.is_some(),
+            is_told: false,
             server_name: server_name.map(Into::into),
         };
         assert_eq!(&*origin.encode(), example, "{name}");

@@ -114,6 +114,8 @@ pub struct Request {
     pub target: String,
     /// In lower case.
     pub host: String,
+    /// The request line and the fields, without the empty line.
+    pub head: String,
     pub body: Vec<u8>,
 }
 
@@ -134,6 +136,7 @@ pub fn answering(
                 method: words.next().unwrap_or_default(),
                 target: words.next().unwrap_or_else(|| "?".to_owned()),
                 host: String::new(),
+                head: line.clone(),
                 body: Vec::new(),
             };
             let mut close = false;
@@ -144,6 +147,7 @@ pub fn answering(
                 if lower.is_empty() {
                     break;
                 }
+                request.head.push_str(&line);
                 close |= lower == "connection: close";
                 if let Some(value) = lower.strip_prefix("host:") {
                     request.host = value.trim().to_owned();

@@ -49,6 +49,29 @@ fn nginx_learns_the_address_of_visitors_by_both_versions() {
 }
 
 #[test]
+fn nginx_learns_the_address_of_visitors_from_a_field_of_the_request() {
+    let certs = certs::make();
+    let port = free_port();
+    let config = format!(
+        "server {{
+            listen 127.0.0.1:{port};
+            set_real_ip_from 127.0.0.1;
+            real_ip_header X-Forwarded-For;
+            real_ip_recursive on;
+            location / {{ return 200 \"$remote_addr $http_x_forwarded_proto\"; }}
+        }}"
+    );
+    let (_nginx, service) = nginx::with_http(Scratch::new(), port, &config);
+    let (_server, _client, addr) = http_tunnel(service, "", "-forwarded");
+    assert_eq!(asked(addr).0, format!("{VISITOR} http"));
+    let (_server, _client, addr) = tls_tunnel(&certs, service, "", "-forwarded");
+    let forged = "-H X-Forwarded-For:203.0.113.1 -H X_Forwarded_For:203.0.113.1";
+    let options = format!("--interface {VISITOR} {forged}");
+    let reply = https("id1.example.com", addr, &certs.ca, &options);
+    assert_eq!(reply.text(), format!("{VISITOR} https"));
+}
+
+#[test]
 fn nginx_learns_the_address_of_visitors_whose_tls_the_server_decrypts() {
     let certs = certs::make();
     let (_nginx, service) = telling_nginx("proxy_protocol");

@@ -72,6 +72,9 @@ options! {
         /// for file:///directory, follow symbolic links that lead out of the directory; visitors can
         /// then read their targets
         follow_links_outside: bool => ("followLinksOutside", "bool"),
+        /// tell the service where visitors come from, in the fields X-Forwarded-For, X-Real-IP,
+        /// X-Forwarded-Proto and X-Forwarded-Host of every request; visitors must speak HTTP/1
+        forwarded: bool => ("forwarded", "bool"),
         /// the host prefix of the service (default: the id)
         host_prefix: Option<HostPrefix> => ("hostPrefix", "value"),
         /// the service to publish: http://host:port, https://host:port, tcp://host:port or
@@ -88,7 +91,13 @@ options! {
         /// publish the service on a TCP port that the server chooses; with -remoteTCPPort, only if that
         /// port is taken
         remote_tcp_random: Option<bool> => ("remoteTCPRandom", "bool"),
+        /// maximum number of bytes per second of all visitors of the service together, in each direction; 0
+        /// for no limit
+        speed: u64 = "0" => ("speed", "uint"),
         /// replace the Host header of every request with the host of -local; visitors must speak HTTP/1
         use_local_as_http_host: bool => ("useLocalAsHTTPHost", "bool"),
+        /// maximum number of bytes per second of each connection of a visitor, in each direction; 0 for no
+        /// limit
+        visitor_speed: u64 = "0" => ("visitorSpeed", "uint"),
     }
 }

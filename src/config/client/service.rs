@@ -26,6 +26,12 @@ pub struct ServiceConfig {
     pub use_local_as_http_host: bool,
     /// The version of the PROXY header before each connection to the service; `None` for no header.
     pub proxy_protocol: Option<ProxyVersion>,
+    /// Bytes per second of all connections together, in each direction; 0 for no limit.
+    pub speed: u64,
+    /// Bytes per second of each connection, in each direction; 0 for no limit.
+    pub visitor_speed: u64,
+    /// Whether fields of every request tell where the visitor comes from.
+    pub forwarded: bool,
     /// Whether symbolic links may lead out of the directory.
     pub follow_links_outside: bool,
 }
@@ -114,6 +120,13 @@ impl ServiceConfig {
                 }
             }
         };
+        let mut forwarded = options.forwarded;
+        if forwarded && (scheme != Scheme::Http || matches!(local, Local::Files(_))) {
+            forwarded = false;
+            warnings.push(format!(
+                "{name} ({local}) does not begin with http://, so its forwarded is ignored"
+            ));
+        }
         let mut proxy_protocol = options.proxy_protocol;
         if matches!(local, Local::Files(_)) && proxy_protocol.take().is_some() {
             warnings.push(format!(
@@ -129,17 +142,23 @@ impl ServiceConfig {
             local_timeout: options.local_timeout.filter(|timeout| !timeout.is_zero()),
             use_local_as_http_host: options.use_local_as_http_host,
             proxy_protocol,
+            forwarded,
+            speed: options.speed,
+            visitor_speed: options.visitor_speed,
             follow_links_outside: options.follow_links_outside,
         })
     }
 
     /// Returns the option for which the client has to know where the service's visitors come from.
     pub fn needs_origins_for(&self) -> Option<&'static str> {
-        match (self.visitors.is_empty(), self.proxy_protocol) {
-            (false, _) => Some("allow or deny"),
-            (true, Some(_)) => Some("proxyProtocol"),
-            (true, None) => None,
-        }
+        let needs = [
+            (!self.visitors.is_empty(), "allow or deny"),
+            (self.proxy_protocol.is_some(), "proxyProtocol"),
+            (self.forwarded, "forwarded"),
+        ];
+        needs
+            .into_iter()
+            .find_map(|(needed, option)| needed.then_some(option))
     }
 }
 
@@ -161,6 +180,9 @@ impl ServiceConfig {
             local_timeout: None,
             use_local_as_http_host: false,
             proxy_protocol: None,
+            forwarded: false,
+            speed: 0,
+            visitor_speed: 0,
             follow_links_outside: false,
         }
     }

@@ -1,6 +1,6 @@
 //! The head of one request, and edits of it.
 
-use super::HttpRefusal;
+use super::{HttpRefusal, RequestRule};
 use std::ops::Range;
 
 /// Maximum number of header fields of a head.
@@ -91,14 +91,15 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// Rejects trailers that would change how the request is read if they were merged into its head
+/// Rejects trailers that would change how the request is read if they were merged into its head, or
+/// that the rule forbids
 /// (RFC 9110, section 6.5.1).
-pub fn check_trailers(bytes: &[u8]) -> Result<(), HttpRefusal> {
+pub fn check_trailers(bytes: &[u8], rule: &dyn RequestRule) -> Result<(), HttpRefusal> {
     let places = fields(bytes, SectionLines { bytes, at: 0 })?;
     for place in places {
         let field = place.field(bytes);
         let framing = ["host", "content-length", "transfer-encoding"];
-        if framing.iter().any(|name| field.is(name)) {
+        if framing.iter().any(|name| field.is(name)) || !rule.allows_trailer(field.name) {
             return Err(HttpRefusal::bad_request(
                 "a trailer that must be in the head",
             ));

@@ -9,6 +9,12 @@ use crate::net::http::chunked::{within, Chunks};
 pub trait RequestRule: Send + Sync {
     /// Decides about the request with this head.
     fn decide(&self, head: &RequestHead<'_>) -> RuleDecision;
+
+    /// Whether a request may have a trailer with this name behind its body. One that must not is
+    /// refused, since a service may merge trailers into the head.
+    fn allows_trailer(&self, _name: &[u8]) -> bool {
+        true
+    }
 }
 
 /// The decision about a request.
@@ -197,7 +203,7 @@ impl Requests {
                 for (at, byte) in bytes.iter().enumerate() {
                     let complete = section.push(*byte).map_err(|e| (e, false))?;
                     if complete == Complete::All {
-                        check_trailers(section.bytes()).map_err(|e| (e, false))?;
+                        check_trailers(section.bytes(), rule).map_err(|e| (e, false))?;
                         let send = RequestStep::Send {
                             taken: at.saturating_add(1),
                             bytes: section.bytes().to_vec(),

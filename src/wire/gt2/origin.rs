@@ -16,6 +16,8 @@ const MAX_SERVER_NAME: usize = 255;
 const DECRYPTED: u8 = 0x01;
 /// Bit of the flags: the addresses are of IPv6.
 const IPV6: u8 = 0x02;
+/// Bit of the flags: a proxy has told the visitor's address.
+const TOLD: u8 = 0x04;
 /// The transport in the flags, and its values.
 const TRANSPORT: u8 = 0xF0;
 const TCP: u8 = 0x10;
@@ -43,6 +45,9 @@ pub struct VisitorOrigin {
     pub destination: SocketAddr,
     /// Whether the server has decrypted the visitor's TLS.
     pub is_decrypted: bool,
+    /// Whether the visitor's address is what a proxy that the server trusts has told in the HTTP
+    /// request, so that other such words of the proxy hold as well.
+    pub is_told: bool,
     /// The server name of the visitor's TLS, if it has sent one.
     pub server_name: Option<Box<str>>,
 }
@@ -59,6 +64,9 @@ impl VisitorOrigin {
         };
         if self.is_decrypted {
             flags |= DECRYPTED;
+        }
+        if self.is_told {
+            flags |= TOLD;
         }
         if is_ipv6 {
             flags |= IPV6;
@@ -124,6 +132,7 @@ impl VisitorOrigin {
             source,
             destination,
             is_decrypted: flags & DECRYPTED != 0,
+            is_told: flags & TOLD != 0,
             server_name: (!name.is_empty()).then(|| name.into()),
         })
     }
@@ -145,6 +154,7 @@ mod tests {
             source: source.parse().unwrap(),
             destination: destination.parse().unwrap(),
             is_decrypted: false,
+            is_told: false,
             server_name: None,
         }
     }
@@ -200,6 +210,7 @@ mod tests {
             source: (IpAddr, u16),
             destination: (IpAddr, u16),
             is_decrypted: bool,
+            is_told: bool,
             server_name in proptest::option::of("[a-z0-9.]{1,255}"),
             transport in prop_oneof![Just(Transport::Tcp), Just(Transport::Udp), Just(Transport::Other)],
         ) {
@@ -208,6 +219,7 @@ mod tests {
                 source: unmapped(source.into()),
                 destination: unmapped(destination.into()),
                 is_decrypted,
+                is_told,
                 server_name: server_name.map(Into::into),
             };
             prop_assert_eq!(parsed(&origin.encode()), Ok(origin));

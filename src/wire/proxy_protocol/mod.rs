@@ -135,6 +135,7 @@ mod tests {
             source: source.parse().unwrap(),
             destination: destination.parse().unwrap(),
             is_decrypted: false,
+            is_told: false,
             server_name: None,
         }
     }

@@ -201,6 +201,7 @@ fn of_tcp(source: SocketAddr, destination: SocketAddr) -> VisitorOrigin {
         source,
         destination,
         is_decrypted: false,
+        is_told: false,
         server_name: None,
     }
 }

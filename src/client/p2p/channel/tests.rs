@@ -1,11 +1,12 @@
 //! Channels without a peer at their other end, and connections over loopback.
 
 use super::*;
-use crate::client::host_rewriter::{HostRewriter, RewritingConn};
 use crate::client::p2p::checks::{ConnectivityChecks, IceRole};
 use crate::client::p2p::identity::Identity;
 use crate::client::p2p::memory::MemoryShare;
 use crate::client::p2p::peer::Peer;
+use crate::client::request_edits::RequestEdits;
+use crate::client::rewriting_conn::RewritingConn;
 use crate::net::{timeout, Socket};
 use async_std::task::block_on;
 use std::io::{ErrorKind, Read, Write};
@@ -45,7 +46,11 @@ fn connection() -> (Socket, TcpStream) {
 fn undecided(early: &[u8]) -> (Arc<Conn>, TcpStream) {
     let (socket, service) = connection();
     let early = [UPGRADE, early].concat();
-    let conn = RewritingConn::start(socket.into(), HostRewriter("b".to_owned()), early);
+    let rule = RequestEdits {
+        host: Some("b".to_owned()),
+        visitor: None,
+    };
+    let conn = RewritingConn::start(socket.into(), rule, early);
     (Arc::new(conn), service)
 }
 

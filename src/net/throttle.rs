@@ -1,13 +1,14 @@
-//! The wait of one direction of one tunnel for its token bucket.
+//! The wait of one direction of a tunnel or a connection for a token bucket.
 
-use crate::net::{Timer, TokenBucket};
+use super::{Timer, TokenBucket};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
-pub(super) struct Throttle {
+/// The wait of one direction. Most tunnels and connections never wait.
+pub struct Throttle {
     bucket: Arc<TokenBucket>,
     /// Present once the bucket had a rate: most tunnels never have one.
     limited: Option<Box<Limited>>,
@@ -21,11 +22,12 @@ struct Limited {
     served: bool,
 }
 
-/// A tunnel that has just moved bytes asks this much later than those that share the bucket and
+/// What has just moved bytes asks this much later than those that share the bucket and
 /// have not: otherwise it could always be first.
 const FAIRNESS_DELAY: Duration = Duration::from_millis(1);
 
 impl Throttle {
+    /// Creates the wait for this bucket.
     pub fn new(bucket: Arc<TokenBucket>) -> Self {
         Self {
             bucket,

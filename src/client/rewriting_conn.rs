@@ -1,8 +1,7 @@
-//! A connection to a service that is given its own local address as host (useLocalAsHTTPHost), in
-//! every request of the connection. Requests that cannot be followed with certainty are answered
-//! with 400 or 431, and the connection is closed.
+//! A connection to a service on which a rule edits every request. Requests that cannot be followed
+//! with certainty are answered with 400 or 431, and the connection is closed.
 
-use crate::net::follow::{Edits, Exchange, RequestHead, RequestRule, RequestStep, RuleDecision};
+use crate::net::follow::{Exchange, RequestRule, RequestStep};
 use crate::net::{Conn, ConnLayer};
 use crate::sync::{Mutex, MutexGuard};
 use std::task::{ready, Context, Poll, Waker};
@@ -13,33 +12,6 @@ const MAX_READ: usize = 16 * 1024;
 /// Maximum bytes that are read from a refused visitor and dropped. Closing with unread bytes would
 /// reset the connection, and the visitor could lose the response.
 const MAX_DISCARDED: usize = 256 * 1024;
-
-/// A rule that sets the local host in every request.
-pub struct HostRewriter(pub String);
-
-impl RequestRule for HostRewriter {
-    fn decide(&self, head: &RequestHead<'_>) -> RuleDecision {
-        let mut edits = Edits::default();
-        let mut hosts = head.fields().filter(|field| field.is("host")).peekable();
-        if hosts.peek().is_none() {
-            // Without a Host field, which HTTP/1.0 allows, the service would choose among its
-            // hosts.
-            edits.add(head, "Host", &self.0);
-        }
-        for field in hosts {
-            edits.set(&field, &self.0);
-        }
-        let all = 0..head.target().len();
-        let in_target = match head.method() {
-            b"CONNECT" => Some(all),
-            _ => head.authority(),
-        };
-        if let Some(part) = in_target {
-            edits.set_target(head, part, &self.0);
-        }
-        RuleDecision::Forward(edits)
-    }
-}
 
 /// The connection to the service. Written bytes come from the visitor, read bytes go to it.
 pub struct RewritingConn {
@@ -284,41 +256,5 @@ impl ConnLayer for RewritingConn {
         inner.exchange.end();
         inner.wake_reader();
         self.conn.poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::follow::Requests;
-
-    #[test]
-    fn every_request_gets_the_local_host_even_without_a_host_field() {
-        for (request, becomes) in [
-            (
-                "GET / HTTP/1.0\r\n\r\n",
-                "GET / HTTP/1.0\r\nHost: local:1\r\n\r\n",
-            ),
-            (
-                "GET http://a/b HTTP/1.1\r\nAccept: */*\r\n\r\n",
-                "GET http://local:1/b HTTP/1.1\r\nAccept: */*\r\nHost: local:1\r\n\r\n",
-            ),
-            (
-                "CONNECT a:2 HTTP/1.1\r\n\r\n",
-                "CONNECT local:1 HTTP/1.1\r\nHost: local:1\r\n\r\n",
-            ),
-            (
-                "GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n",
-                "GET / HTTP/1.1\r\nHost: local:1\r\nhost: local:1\r\n\r\n",
-            ),
-        ] {
-            let rule = HostRewriter("local:1".to_owned());
-            let step = Requests::default().take(request.as_bytes(), &rule);
-            let RequestStep::Send { taken, bytes, .. } = step else {
-                panic!("{request:?}: {step:?}");
-            };
-            assert_eq!(taken, request.len());
-            assert_eq!(String::from_utf8(bytes).unwrap(), becomes);
-        }
     }
 }

@@ -1,0 +1,116 @@
+//! `speed` and `visitorSpeed` of a service: limits that the client keeps, in each direction. A busy
+//! machine makes a test only slower, so tests check only for transfers that are too fast.
+
+use crate::common::gt::{client_of_id1, server_of_id1, tcp_tunnel};
+use crate::common::samples::Random;
+use crate::common::scratch::Scratch;
+use crate::common::service;
+use crate::common::visitor::{connect, get, read};
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Bytes a second.
+const SPEED: u32 = 100_000;
+/// Bytes that take a while at that speed.
+const MUCH: usize = 200_000;
+
+/// Fails if `bytes` have moved since `begun` faster than the limit allows.
+fn assert_limited(begun: Instant, bytes: usize) {
+    let burst = SPEED / 10;
+    let least = (u32::try_from(bytes).unwrap() - burst) as f32 / SPEED as f32;
+    let took = begun.elapsed();
+    assert!(
+        took >= Duration::from_secs_f32(least),
+        "{bytes} bytes in {took:?}"
+    );
+}
+
+/// Downloads by this many visitors at once.
+fn download(addr: SocketAddr, visitors: usize, expected: &[u8]) {
+    std::thread::scope(|scope| {
+        for _ in 0..visitors {
+            scope.spawn(|| {
+                let all = read(&mut connect(addr), expected.len());
+                assert!(all == expected, "the bytes differ");
+            });
+        }
+    });
+}
+
+#[test]
+fn all_visitors_of_a_service_share_its_speed() {
+    let bytes = Arc::new(Random::new(1).bytes(MUCH / 2));
+    let source = service::source(bytes.clone());
+    let (_server, _client, addr) = tcp_tunnel(source.addr, "", &format!("-speed {SPEED}"));
+    let begun = Instant::now();
+    download(addr, 2, &bytes);
+    assert_limited(begun, MUCH);
+}
+
+#[test]
+fn each_visitor_has_a_speed_of_its_own() {
+    let bytes = Arc::new(Random::new(2).bytes(MUCH));
+    let source = service::source(bytes.clone());
+    let options = format!("-visitorSpeed {SPEED} -speed {}", 100 * SPEED);
+    let (_server, _client, addr) = tcp_tunnel(source.addr, "", &options);
+    let begun = Instant::now();
+    download(addr, 8, &bytes);
+    assert_limited(begun, MUCH);
+}
+
+#[test]
+fn what_visitors_send_is_limited_and_whole() {
+    for option in ["-speed", "-visitorSpeed"] {
+        let (sink, received) = service::sink();
+        let (_server, _client, addr) = tcp_tunnel(sink.addr, "", &format!("{option} {SPEED}"));
+        let begun = Instant::now();
+        let bytes = Random::new(3).bytes(MUCH);
+        let mut visitor = connect(addr);
+        visitor.write_all(&bytes).expect("send");
+        visitor.shutdown(Shutdown::Write).expect("end");
+        assert!(received.recv().unwrap() == bytes, "the bytes differ");
+        assert_limited(begun, MUCH);
+    }
+}
+
+#[test]
+fn other_services_of_the_client_are_not_limited() {
+    let bytes = Arc::new(Random::new(4).bytes(32 << 20));
+    let source = service::source(bytes.clone());
+    let mut server = server_of_id1("-tcpNumber 2 -tcpRange 1024-65535");
+    let mut client = client_of_id1(
+        server.addr(),
+        &format!(
+            "-local tcp://{0} -remoteTCPRandom -speed {SPEED} -local tcp://{0} -remoteTCPRandom",
+            source.addr
+        ),
+    );
+    let [limited, free] = [0, 1].map(|index| client.wait_for_port(index));
+    let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let mut slow = connect(at(limited));
+    read(&mut slow, 1);
+    // At the limited speed this would take five minutes.
+    download(at(free), 1, &bytes);
+    read(&mut slow, 1000);
+}
+
+#[test]
+fn a_folder_has_speeds_too() {
+    let scratch = Scratch::new();
+    let text = "x".repeat(MUCH);
+    scratch.file("much", &text);
+    for option in ["-speed", "-visitorSpeed"] {
+        let mut server = server_of_id1("");
+        let addr = server.addr();
+        let folder = scratch.path().display();
+        let _client = client_of_id1(addr, &format!("-local file://{folder} {option} {SPEED}"));
+        let begun = Instant::now();
+        assert!(
+            get(addr, "id1.a", "/much").text() == text,
+            "the bytes differ"
+        );
+        assert_limited(begun, MUCH);
+    }
+}
