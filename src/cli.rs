@@ -19,6 +19,8 @@ use crate::config::layers::{options, Flag, Layers, OptionName, Options};
 #[cfg(feature = "server")]
 use crate::config::server;
 use crate::config::{summary, ConfigError, RoleConfig, RoleName};
+#[cfg(feature = "client")]
+use crate::control::bans::BanRequest;
 use crate::version::VERSION;
 
 pub use invocation::{invocation, Invocation};
@@ -36,6 +38,9 @@ pub enum Command {
     Print(String),
     /// Send a signal to running processes of gt (`-s`).
     Signal(SignalRequest),
+    /// Ask running processes of gt about bans (`gt bans`).
+    #[cfg(feature = "client")]
+    Bans(BanRequest),
 }
 
 options! {
@@ -89,6 +94,8 @@ fn understand(program: &str, arguments: &[String]) -> Result<Command, ConfigErro
     match word(arguments, role)? {
         Some(Subcommand::Help(role)) => return Ok(Command::Print(usage(role))),
         Some(Subcommand::Version) => return Ok(Command::Print(format!("{VERSION}\n"))),
+        #[cfg(feature = "client")]
+        Some(Subcommand::Bans(request)) => return Ok(Command::Bans(request)),
         None => {}
     }
     let flags = flags(arguments, role)?;
@@ -355,6 +362,8 @@ fn usage(role: Option<RoleName>) -> String {
              gt -config DIRECTORY   run every yaml file in it, in one process\n  \
              gt check -config FILE  test a configuration without running it\n  \
              gt -s SIGNAL           send reload, wake, restart, stop or kill to running processes of gt\n  \
+             gt bans                list the addresses that running clients have banned (visitorRate)\n  \
+             gt bans lift ADDRESS   lift the bans of an address, or of all\n  \
              gt help [ROLE]         print this help, or the flags of the server or the client\n  \
              gt version             print the version of this program\n"
         );

@@ -1,5 +1,8 @@
-//! The command `gt -s …`: finds running processes of gt and signals them. [`crate::daemon`] acts on
-//! the signals.
+//! The commands about running processes of gt: `gt -s …` signals them, on which [`crate::daemon`] acts,
+//! and `gt bans` asks them.
+
+#[cfg(feature = "client")]
+pub mod bans;
 
 use crate::cli::{self, ControlSignal, SignalRequest};
 use crate::config::file::Document;

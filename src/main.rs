@@ -52,14 +52,9 @@ fn main() -> ExitCode {
             let _ = writeln!(io::stdout(), "{}", text.trim_end());
             return ExitCode::SUCCESS;
         }
-        Ok(Command::Signal(wanted)) => {
-            let outcome = control::send(&wanted);
-            for line in outcome.sent {
-                let _ = writeln!(io::stdout(), "gt: {line}");
-            }
-            let failures = outcome.failed.iter();
-            return failures.fold(ExitCode::SUCCESS, |_, why| complain(FAILED, why, None));
-        }
+        Ok(Command::Signal(wanted)) => return print(control::send(&wanted)),
+        #[cfg(feature = "client")]
+        Ok(Command::Bans(request)) => return print(control::bans::ask(request)),
         Err(e) => return complain(BAD_USAGE, &e.to_string(), parent.as_ref()),
     };
     if let Err(e) = daemon::prepare(&roles) {
@@ -94,6 +89,15 @@ fn main() -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// Prints what a command about running processes has done.
+fn print(report: control::SignalReport) -> ExitCode {
+    for line in report.sent {
+        let _ = writeln!(io::stdout(), "gt: {line}");
+    }
+    let failures = report.failed.iter();
+    failures.fold(ExitCode::SUCCESS, |_, why| complain(FAILED, why, None))
 }
 
 /// Prints each role with its warnings, and what would keep it from starting on this machine.

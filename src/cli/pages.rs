@@ -62,6 +62,7 @@ HTTP host name, TLS server name or TCP port through a tunnel to a client, which 
 service.
 .PP
 Every flag is also a key under \fBoptions:\fR of a yaml file, by the same name; a flag overrides the file.
+\fBgt bans\fR lists the addresses that running clients have banned, and lifts bans.
 \fBgt check\fR tests a configuration without running it.
 "#;
 

@@ -4,14 +4,19 @@
 use std::path::Path;
 
 use crate::config::{ConfigError, RoleName};
+#[cfg(feature = "client")]
+use crate::control::bans::BanRequest;
 
-/// A subcommand without flags.
+/// A subcommand without flags of its own.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Subcommand {
     /// Print the usage of gt, or the flags of one role.
     Help(Option<RoleName>),
     /// Print the version.
     Version,
+    /// Ask running processes about bans.
+    #[cfg(feature = "client")]
+    Bans(BanRequest),
 }
 
 /// Parses the subcommand at the beginning of the arguments, if there is one. `role` is the role
@@ -36,6 +41,10 @@ pub fn word(
             of => Ok(Some(Subcommand::Help(of))),
         },
         "version" => Ok(Some(Subcommand::Version)),
+        #[cfg(feature = "client")]
+        "bans" => BanRequest::from_words(rest)
+            .map(|request| Some(Subcommand::Bans(request)))
+            .map_err(ConfigError::new),
         flag if flag.is_empty() || flag.starts_with('-') => Ok(None),
         word => Err(ConfigError::new(format!(
             "\"{word}\" is not a command of gt{}",
@@ -51,7 +60,7 @@ fn hint(word: &str) -> String {
         return format!(": did you mean gt -config {word}?");
     }
     let signals = ["reload", "wake", "restart", "stop", "kill"];
-    let commands = ["server", "client", "check", "help", "version"];
+    let commands = ["server", "client", "check", "bans", "help", "version"];
     match nearest(word, commands.iter().chain(&signals).copied()) {
         Some(signal) if signals.contains(&signal) => format!(
             ": did you mean gt -s {signal}, which signals the gt that runs? gt help lists the \

@@ -32,7 +32,7 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
         channel.limit_idle(service.config.local_timeout);
         // Nobody tells where a peer's visitor comes from.
         let Some(mut admission) = rules.admit(&service.config, None) else {
-            return log::debug!("service {}: an unknown visitor", service.config.local);
+            return;
         };
         if let Err(e) = Box::pin(admission.unless_ended(carry(service, channel))).await {
             let level = match e.kind() {

@@ -1,6 +1,8 @@
 //! The client: keeps tunnels to its servers and connects each stream to a local service.
 
 mod backoff;
+mod ban_socket;
+mod bans;
 #[cfg_attr(not(feature = "p2p"), path = "no_channels.rs")]
 mod channels;
 mod connect;
@@ -164,6 +166,7 @@ impl Client {
 
     /// Starts a client whose rules about visitors another one may share.
     fn with_rules(plan: ClientPlan, visitor_rules: Arc<VisitorRules>) -> Self {
+        ban_socket::expose(&visitor_rules);
         let ClientPlan { link, .. } = plan;
         let context = Arc::new(ClientContext {
             id: link.id.clone(),
@@ -210,6 +213,7 @@ impl Client {
     pub fn change(&mut self, plan: ClientPlan) {
         let rules = self.context.visitor_rules.clone();
         rules.replace(plan.services.configs());
+        ban_socket::expose(&rules);
         self.wake_visitors();
         if plan.sources.is_some() {
             if let Some(forward) = self.forward.take() {

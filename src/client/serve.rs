@@ -43,11 +43,7 @@ pub async fn serve(
     let rules = &p2p.context().visitor_rules;
     let visitor = origin.as_ref().map(|origin| origin.source.ip());
     let Some(mut admission) = rules.admit(config, visitor) else {
-        stream.fail(ResetCode::NotAllowed);
-        return match visitor {
-            Some(addr) => log::debug!("service {}: {addr} is not allowed", config.local),
-            None => log::debug!("service {}: an unknown visitor", config.local),
-        };
+        return stream.fail(ResetCode::NotAllowed);
     };
     // The state for connecting is large; the relay that stays is small.
     if is_http(config) && stream.starts_with(P2P_METHOD).await {

@@ -5,6 +5,7 @@ mod local;
 mod options;
 mod remote;
 mod service;
+mod visitor_rate;
 mod webrtc;
 
 use std::env;
@@ -25,6 +26,7 @@ pub(super) use options::{ClientOptions, ServiceOptions};
 pub use remote::Remote;
 use service::{check_ports, check_prefixes};
 pub use service::{Exposure, ServiceConfig};
+pub use visitor_rate::VisitorRate;
 pub use webrtc::{WebRtc, WebRtcLevel};
 
 /// Options that need the feature `p2p`.

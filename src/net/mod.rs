@@ -20,6 +20,7 @@ pub(crate) mod kernel;
 mod listen;
 #[cfg(not(feature = "sim"))]
 mod netlink;
+mod network_of;
 mod read_buf;
 mod resolve;
 #[cfg(feature = "sim")]
@@ -54,6 +55,7 @@ pub use dial::dial;
 pub use interfaces::{interface_addresses, InterfaceAddress};
 pub use kernel::{accept_failures, random};
 pub use listen::{listen, Listener};
+pub use network_of::network_of;
 pub use read_buf::with_read_buf;
 #[cfg(test)]
 pub use read_buf::READ;

@@ -1,10 +1,10 @@
 //! The lockout of addresses with too many failed logins. `users` decides which clients may connect.
 
 use crate::collections::HashMap;
-use crate::net::clock;
+use crate::net::{clock, network_of};
 use crate::sync::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Maximum number of addresses with counted failures.
@@ -64,18 +64,6 @@ impl AuthLockout {
     /// Clears the failures of an address after a login with a known id and secret.
     pub fn succeeded(&self, ip: IpAddr) {
         self.lock().forget(&network_of(ip));
-    }
-}
-
-/// Returns the network that counts as one address: for IPv6 the /64, because a customer usually
-/// gets one; for IPv4 the address itself.
-pub fn network_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => {
-            let [a, b, c, d, ..] = ip.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 => v4,
     }
 }
 

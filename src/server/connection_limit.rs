@@ -4,9 +4,9 @@
 //! During a restart each process counts the connections it holds. A visitor that moves to the
 //! other process counts there from then on.
 
-use super::auth_lockout::network_of;
 use crate::collections::HashMap;
 use crate::logging::{held_back, LogThrottle};
+use crate::net::network_of;
 use crate::sync::{Mutex, MutexGuard};
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -18,15 +18,15 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
 /// A visitor's address that rules name, one next to it, and one far away from both.
-const NAMED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
-const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 10);
+pub const NAMED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
+pub const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 10);
 const OTHER: Ipv4Addr = Ipv4Addr::new(127, 9, 9, 9);
 
 /// Rules that admit [`NEIGHBOUR`] alone of these.
 const RULES: &str = "-allow 127.0.0.8/29 -deny 127.0.0.9";
 
 /// Returns the status that a visitor from this address gets.
-fn status_from(from: Ipv4Addr, addr: SocketAddr, host: &str) -> u16 {
+pub fn status_from(from: Ipv4Addr, addr: SocketAddr, host: &str) -> u16 {
     let mut visitor = connect_from(from, addr);
     write!(visitor, "GET /a HTTP/1.1\r\nHost: {host}\r\n\r\n").expect("ask");
     read_answer(&mut visitor).status
@@ -38,7 +38,7 @@ fn expect_reset(visitor: &mut TcpStream) {
 }
 
 /// Connects from this address, which must not be let in.
-fn expect_reset_from(from: Ipv4Addr, addr: SocketAddr) {
+pub fn expect_reset_from(from: Ipv4Addr, addr: SocketAddr) {
     match try_connect_from(from, addr) {
         Ok(mut visitor) => expect_reset(&mut visitor),
         Err(e) => assert_eq!(e.kind(), ErrorKind::ConnectionReset),
@@ -46,21 +46,21 @@ fn expect_reset_from(from: Ipv4Addr, addr: SocketAddr) {
 }
 
 /// Opens a connection to an echo service from this address.
-fn echo_from(from: Ipv4Addr, addr: SocketAddr) -> TcpStream {
+pub fn echo_from(from: Ipv4Addr, addr: SocketAddr) -> TcpStream {
     let mut visitor = connect_from(from, addr);
     assert_echo(&mut visitor, b"here");
     visitor
 }
 
 /// A service behind gt with a file for the end that is tested.
-struct Filed {
+pub struct Filed {
     scratch: Scratch,
     text: Box<dyn Fn(&str) -> String>,
-    gt: Gt,
+    pub gt: Gt,
 }
 
 impl Filed {
-    fn start(role: &str, text: impl Fn(&str) -> String + 'static, rules: &str) -> Self {
+    pub fn start(role: &str, text: impl Fn(&str) -> String + 'static, rules: &str) -> Self {
         let scratch = Scratch::new();
         let file = scratch.file("gt.yaml", text(rules));
         let line = format!("-config {}", file.display());
@@ -75,7 +75,7 @@ impl Filed {
         }
     }
 
-    fn reload(&mut self, rules: &str) {
+    pub fn reload(&mut self, rules: &str) {
         self.scratch.file("gt.yaml", (self.text)(rules));
         self.gt.reload();
     }

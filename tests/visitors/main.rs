@@ -8,6 +8,8 @@ mod accept_proxy;
 #[cfg(all(feature = "server", feature = "client"))]
 mod allow;
 #[cfg(all(feature = "server", feature = "client"))]
+mod bans;
+#[cfg(all(feature = "server", feature = "client"))]
 mod forwarded;
 #[cfg(all(feature = "server", feature = "client"))]
 mod proxy_protocol;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::host_prefix::HostPrefix;
 use super::local::Local;
 use super::remote::Remote;
+use super::visitor_rate::ConnectionRate;
 use super::webrtc::WebRtcLevel;
 use crate::config::layers::options;
 use crate::config::value::{Bounded, Value};
@@ -66,6 +67,9 @@ options! {
         /// an address or network that visitors of the service may come from, like 192.0.2.1 or
         /// 10.0.0.0/8 (default: any); may be given several times
         allow: Vec<Value<Network>> = "any" => ("allow", "value"),
+        /// with -visitorRate, refuse an address for this time after it has connected too often; 0 to refuse
+        /// only what is too much
+        ban_for: Duration = "10m0s" => ("banFor", "duration"),
         /// an address or network that visitors of the service may not come from, also if it is allowed;
         /// may be given several times
         deny: Vec<Value<Network>> => ("deny", "value"),
@@ -96,6 +100,8 @@ options! {
         speed: u64 = "0" => ("speed", "uint"),
         /// replace the Host header of every request with the host of -local; visitors must speak HTTP/1
         use_local_as_http_host: bool => ("useLocalAsHTTPHost", "bool"),
+        /// maximum number of new connections of one address in a time, like 20/1m; for IPv6, of one /64
+        visitor_rate: Option<ConnectionRate> => ("visitorRate", "value"),
         /// maximum number of bytes per second of each connection of a visitor, in each direction; 0 for no
         /// limit
         visitor_speed: u64 = "0" => ("visitorSpeed", "uint"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::local::{Local, Scheme};
 use super::options::ServiceOptions;
+use super::visitor_rate::VisitorRate;
 use crate::config::label::label;
 use crate::config::value::Scalar;
 use crate::config::AddressRules;
@@ -26,6 +27,8 @@ pub struct ServiceConfig {
     pub use_local_as_http_host: bool,
     /// The version of the PROXY header before each connection to the service; `None` for no header.
     pub proxy_protocol: Option<ProxyVersion>,
+    /// How often one address may connect; `None` for any number of times.
+    pub visitor_rate: Option<VisitorRate>,
     /// Bytes per second of all connections together, in each direction; 0 for no limit.
     pub speed: u64,
     /// Bytes per second of each connection, in each direction; 0 for no limit.
@@ -37,7 +40,7 @@ pub struct ServiceConfig {
 }
 
 /// The way in which visitors reach a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Exposure {
     /// By host name, on the server's own listeners.
     Host {
@@ -143,6 +146,11 @@ impl ServiceConfig {
             use_local_as_http_host: options.use_local_as_http_host,
             proxy_protocol,
             forwarded,
+            visitor_rate: options.visitor_rate.map(|rate| VisitorRate {
+                count: rate.count,
+                period: rate.period,
+                ban: options.ban_for,
+            }),
             speed: options.speed,
             visitor_speed: options.visitor_speed,
             follow_links_outside: options.follow_links_outside,
@@ -153,6 +161,7 @@ impl ServiceConfig {
     pub fn needs_origins_for(&self) -> Option<&'static str> {
         let needs = [
             (!self.visitors.is_empty(), "allow or deny"),
+            (self.visitor_rate.is_some(), "visitorRate"),
             (self.proxy_protocol.is_some(), "proxyProtocol"),
             (self.forwarded, "forwarded"),
         ];
@@ -181,6 +190,7 @@ impl ServiceConfig {
             use_local_as_http_host: false,
             proxy_protocol: None,
             forwarded: false,
+            visitor_rate: None,
             speed: 0,
             visitor_speed: 0,
             follow_links_outside: false,

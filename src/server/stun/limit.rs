@@ -2,7 +2,7 @@
 //! them is fixed.
 
 use crate::collections::Hashing;
-use crate::server::auth_lockout::network_of;
+use crate::net::network_of;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::time::Instant;
