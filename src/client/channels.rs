@@ -24,14 +24,18 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
         return log::debug!("a peer asks for an unknown service: {label:?}");
     };
     let serving = context.serving.begin();
-    let rules = context.visitor_rules.clone();
+    let (rules, id) = (context.visitor_rules.clone(), context.id.clone());
     crate::net::spawn(async move {
         let Some(service) = services.get(index) else {
             return;
         };
         channel.limit_idle(service.config.local_timeout);
+        let mut visit = services.visit(&id, &service.config, None, true);
         // Nobody tells where a peer's visitor comes from.
         let Some(mut admission) = rules.admit(&service.config, None) else {
+            if let Some(visit) = &mut visit {
+                visit.end("denied");
+            }
             return;
         };
         if let Err(e) = Box::pin(admission.unless_ended(carry(service, channel))).await {
@@ -98,6 +102,7 @@ pub async fn relay(
     let visitor = Visitor {
         origin,
         come: already,
+        first: None,
     };
     let conn = match dial(service, addr, visitor).await {
         Ok(conn) => conn,

@@ -29,6 +29,7 @@ mod visitor_rules;
 use crate::config::label::label;
 use crate::config::{self, Secret, Uplink};
 use crate::handover::{Inherited, Item, Outgoing};
+use crate::logging::AccessLog;
 use crate::net::tls::{self, Connector};
 use crate::net::{timeout, Shutdown, Timer, WaitGroup};
 use crate::sync::Mutex;
@@ -93,6 +94,9 @@ impl ClientPlan {
         inherited: &mut Inherited,
     ) -> io::Result<Self> {
         let mut plan = Self::without_listener(config, file, running, inherited)?;
+        let log = config.access_log.as_ref().map(AccessLog::open);
+        plan.services
+            .log_visits(log.transpose().map_err(io::Error::other)?);
         if let Some(forward) = &config.tcp_forward {
             let running = running.and_then(|client| client.forward.as_ref());
             let planned = PlannedForward::new(forward, running, file, inherited)?;

@@ -1,8 +1,10 @@
 //! What the client changes in every request that it passes on to an HTTP service: the host
 //! (useLocalAsHTTPHost), and the fields that tell the visitor's address (forwarded).
 
+use crate::logging::FirstRequest;
 use crate::net::follow::{Edits, HeadField, RequestHead, RequestRule, RuleDecision};
 use crate::wire::origin::VisitorOrigin;
+use std::sync::Arc;
 
 /// The fields that tell the visitor's address, the scheme that it has used, and the host that it has
 /// asked for.
@@ -12,7 +14,10 @@ const HOST: &str = "X-Forwarded-Host";
 const REAL_IP: &str = "X-Real-IP";
 
 /// A rule that applies these edits to every request.
+#[derive(Default)]
 pub struct RequestEdits {
+    /// The record of the first request, for the log.
+    pub first: Option<Arc<FirstRequest>>,
     /// The host that requests get; `None` to leave it.
     pub host: Option<String>,
     /// The visitor that requests tell of; `None` to leave them.
@@ -27,6 +32,9 @@ pub struct ForwardedVisitor {
 
 impl RequestRule for RequestEdits {
     fn decide(&self, head: &RequestHead<'_>) -> RuleDecision {
+        if let Some(first) = &self.first {
+            first.request(head.method(), head.target());
+        }
         let mut edits = Edits::default();
         if let Some(host) = &self.host {
             set_host(&mut edits, head, host);
@@ -136,6 +144,7 @@ mod tests {
         let rule = RequestEdits {
             host: Some("local:1".to_owned()),
             visitor: None,
+            first: None,
         };
         for (request, expected) in [
             (
@@ -177,6 +186,7 @@ mod tests {
         RequestEdits {
             host: None,
             visitor: Some(visitor),
+            first: None,
         }
     }
 
@@ -231,6 +241,7 @@ mod tests {
         let rule = RequestEdits {
             host: Some("local:1".to_owned()),
             visitor: Some(visitor(false)),
+            first: None,
         };
         let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         let expected = format!("GET / HTTP/1.1\r\nHost: local:1\r\n{TOLD}\r\n");
@@ -247,6 +258,7 @@ mod tests {
                 RequestEdits {
                     host: Some("a".to_owned()),
                     visitor: None,
+                    first: None,
                 },
                 false,
             ),

@@ -1,9 +1,11 @@
 //! A connection to a service on which a rule edits every request. Requests that cannot be followed
 //! with certainty are answered with 400 or 431, and the connection is closed.
 
+use crate::logging::FirstRequest;
 use crate::net::follow::{Exchange, RequestRule, RequestStep};
 use crate::net::{Conn, ConnLayer};
 use crate::sync::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::{ready, Context, Poll, Waker};
 use std::{fmt, io};
 
@@ -38,11 +40,19 @@ struct RewriteState {
     writer: Option<Waker>,
     /// The reader's waker.
     reader: Option<Waker>,
+    /// The record of the first request, until its response has come.
+    first: Option<Arc<FirstRequest>>,
 }
 
 impl RewritingConn {
     /// Wraps a connection to the service. `early` was read from the visitor before.
-    pub fn start(conn: Conn, rule: impl RequestRule + 'static, early: Vec<u8>) -> Conn {
+    /// `first` is the record that the status of the first response is for.
+    pub fn start(
+        conn: Conn,
+        rule: impl RequestRule + 'static,
+        early: Vec<u8>,
+        first: Option<Arc<FirstRequest>>,
+    ) -> Conn {
         let layer: Box<dyn ConnLayer> = Box::new(Self {
             conn,
             rule: Box::new(rule),
@@ -56,6 +66,7 @@ impl RewritingConn {
                 forgotten: 0,
                 writer: None,
                 reader: None,
+                first,
             }),
         });
         Conn::from(layer)
@@ -215,7 +226,12 @@ impl ConnLayer for RewritingConn {
         }
         keep(&mut inner.reader, cx);
         let n = ready!(self.conn.poll_read(cx, buf))?;
-        if inner.exchange.response(buf.get(..n).unwrap_or_default()) {
+        let may_go_on = inner.exchange.response(buf.get(..n).unwrap_or_default());
+        if let (Some(first), Some(status)) = (&inner.first, inner.exchange.first_status()) {
+            first.status(status);
+            inner.first = None;
+        }
+        if may_go_on {
             if let Some(writer) = inner.writer.take() {
                 writer.wake();
             }

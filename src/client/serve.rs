@@ -6,6 +6,7 @@ use super::p2p::{self, P2p};
 use super::services::{dial, reset_code, Service, ServiceTarget, Services, Visitor};
 use super::speed_limits::LimitedVisitor;
 use crate::config::{Exposure, ServiceConfig};
+use crate::logging::Visit;
 use crate::net::http::reply;
 use crate::net::{Conn, TaskGuard};
 use crate::tunnel::{Relay, Stream};
@@ -25,9 +26,12 @@ pub async fn serve(
     p2p: Arc<P2p>,
     services: Arc<Services>,
     index: ServiceIndex,
-    mut stream: Stream,
+    stream: Stream,
     _serving: TaskGuard,
 ) {
+    // Dropped after the stream, whose end it logs.
+    let visit;
+    let mut stream = stream;
     let Some(local @ Service { config, .. }) = services.get(index) else {
         stream.fail(ResetCode::UnknownService);
         return log::debug!("the server opened a stream to service {index}, which does not exist");
@@ -40,7 +44,12 @@ pub async fn serve(
             return log::debug!("the origin of a visitor of {}: {e}", config.local);
         }
     };
-    let rules = &p2p.context().visitor_rules;
+    let context = p2p.context();
+    visit = services.visit(&context.id, config, origin.as_ref(), false);
+    if let Some(visit) = &visit {
+        stream.record(visit.stream());
+    }
+    let rules = &context.visitor_rules;
     let visitor = origin.as_ref().map(|origin| origin.source.ip());
     let Some(mut admission) = rules.admit(config, visitor) else {
         return stream.fail(ResetCode::NotAllowed);
@@ -58,7 +67,7 @@ pub async fn serve(
         }
         return;
     }
-    match Box::pin(connect(&p2p, local, &mut stream, origin)).await {
+    match Box::pin(connect(&p2p, local, &mut stream, origin, visit.as_deref())).await {
         Ok(ReachedService::Conn(conn)) => {
             let relay = Relay::service(stream, conn);
             relay.while_admitted(|| admission.holds()).await;
@@ -113,6 +122,7 @@ async fn connect<'a>(
     service: &'a Service,
     stream: &mut Stream,
     origin: Option<VisitorOrigin>,
+    visit: Option<&Visit>,
 ) -> io::Result<ReachedService<'a>> {
     let Service { config, target, .. } = service;
     let mut come = Vec::new();
@@ -131,7 +141,13 @@ async fn connect<'a>(
     match target {
         ServiceTarget::Files(root) => Ok(ReachedService::Files(root)),
         ServiceTarget::Tcp(addr) => {
-            let visitor = Visitor { origin, come };
+            let visitor = Visitor {
+                origin,
+                come,
+                first: visit
+                    .filter(|_| service.is_read())
+                    .map(Visit::first_request),
+            };
             let dialing = async { dial(service, addr, visitor).await.map(Some) };
             let given_up = async {
                 stream.is_over().await;

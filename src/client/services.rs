@@ -7,6 +7,7 @@ use super::rewriting_conn::RewritingConn;
 use super::speed_limits::{LimitedConn, SharedLimit, SpeedLimits};
 use crate::config::label::ascii;
 use crate::config::{Exposure, Local, Remote, Scheme, Secret, ServiceConfig};
+use crate::logging::{AccessLog, FirstRequest, Visit, Way};
 use crate::net::{self, clock, Conn};
 use crate::sync::Mutex;
 use crate::tunnel::FIRST_WINDOW;
@@ -30,6 +31,8 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(5);
 /// All services of a client, in the order of their indexes.
 pub struct Services {
     list: Vec<Service>,
+    /// The log of visitors.
+    access_log: Option<AccessLog>,
     /// When a failure was last reported.
     failed: Mutex<Option<Instant>>,
 }
@@ -82,8 +85,33 @@ impl Services {
         let list = list.collect::<io::Result<_>>()?;
         Ok(Self {
             list,
+            access_log: None,
             failed: Mutex::default(),
         })
+    }
+
+    /// Logs visits from now on.
+    pub fn log_visits(&mut self, log: Option<AccessLog>) {
+        self.access_log = log;
+    }
+
+    /// Begins to record the visit of a visitor, if visits are logged.
+    pub fn visit(
+        &self,
+        id: &str,
+        service: &ServiceConfig,
+        origin: Option<&VisitorOrigin>,
+        is_p2p: bool,
+    ) -> Option<Box<Visit>> {
+        let log = self.access_log.as_ref()?;
+        let way = match &service.exposure {
+            _ if is_p2p => Way::P2p,
+            Exposure::Host { tls: false, .. } => Way::Http,
+            Exposure::Host { tls: true, .. } => Way::Tls,
+            Exposure::Tcp { .. } => Way::Tcp,
+        };
+        let visit = log.visit(Some(id), service.local.to_string(), way);
+        Some(Box::new(visit.from(origin.map(|origin| origin.source))))
     }
 
     /// Returns the configuration of each service.
@@ -100,6 +128,7 @@ impl Services {
         }
         Arc::new(Self {
             list: self.list.iter().filter(is_open).cloned().collect(),
+            access_log: self.access_log.clone(),
             failed: Mutex::default(),
         })
     }
@@ -201,6 +230,11 @@ impl Services {
             Version::One => "GT/1, in which the client speaks with it, cannot",
             Version::Two => "its version of gt cannot; update it",
         };
+        if self.access_log.is_some() {
+            log::warn!(
+                "accessLog: the server does not tell where visitors come from, because {why}"
+            );
+        }
         for Service { config, .. } in &self.list {
             if !config.visitors.is_empty() {
                 let outcome = match version {
@@ -251,6 +285,8 @@ pub struct Visitor {
     pub origin: Option<VisitorOrigin>,
     /// Its bytes that have come already.
     pub come: Vec<u8>,
+    /// The record of its first request, if its requests are read and the visit is logged.
+    pub first: Option<Arc<FirstRequest>>,
 }
 
 /// Connects to a service at `addr` and passes on what has come of the visitor. All streams, relayed
@@ -258,34 +294,48 @@ pub struct Visitor {
 pub async fn dial(service: &Service, addr: &LocalAddress, visitor: Visitor) -> io::Result<Conn> {
     let limits = service.limits();
     let service = &service.config;
-    let Visitor { origin, come } = visitor;
-    let patience = service.local_timeout.unwrap_or(CONNECT_TIMEOUT);
-    let conn = Conn::from(net::dial(&addr.host, addr.port, patience).await?);
-    let mut first = match service.proxy_protocol {
+    let Visitor {
+        origin,
+        come,
+        first,
+    } = visitor;
+    let mut greeting = match service.proxy_protocol {
         Some(version) => version.encode(origin.as_ref()),
         None => Vec::new(),
     };
+    let patience = service.local_timeout.unwrap_or(CONNECT_TIMEOUT);
+    let conn = Conn::from(net::dial(&addr.host, addr.port, patience).await?);
     // TLS is passed on unchanged.
     let rewrites = service.use_local_as_http_host && addr.scheme != Scheme::Https;
     if rewrites || service.forwarded {
-        conn.write_all(&first).await?;
+        conn.write_all(&greeting).await?;
         let rule = RequestEdits {
+            first: first.clone(),
             host: rewrites.then(|| addr.name()),
             visitor: service.forwarded.then(|| ForwardedVisitor {
                 origin: origin.map(Box::new),
             }),
         };
         return Ok(LimitedConn::start(
-            RewritingConn::start(conn, rule, come),
+            RewritingConn::start(conn, rule, come, first),
             limits,
         ));
     }
-    first.extend(come);
-    conn.write_all(&first).await?;
+    greeting.extend(come);
+    conn.write_all(&greeting).await?;
     Ok(LimitedConn::start(conn, limits))
 }
 
 impl Service {
+    /// Whether the requests of visitors are read. TLS is passed on unchanged.
+    pub fn is_read(&self) -> bool {
+        let ServiceTarget::Tcp(addr) = &self.target else {
+            return false;
+        };
+        let rewrites = self.config.use_local_as_http_host && addr.scheme != Scheme::Https;
+        rewrites || self.config.forwarded
+    }
+
     /// Returns the speed limits of a new connection; `None` if there are none.
     pub fn limits(&self) -> Option<SpeedLimits> {
         self.speed.of_visitor(&self.config)

@@ -18,7 +18,7 @@ use super::account::AccountConfig;
 use super::address::ListenAddr;
 use super::file::{error, Document, Section};
 use super::layers::{without_p2p, Flag, Layers, OptionName, Options};
-use super::logging::{LoggingConfig, SentryConfig};
+use super::logging::{AccessLogConfig, LoggingConfig, SentryConfig};
 use super::options::CommonOptions;
 use super::{check_length, ConfigError, Role, RoleConfig, Secret, Url, Wire};
 pub use local::{Local, Scheme};
@@ -58,6 +58,8 @@ pub struct ClientConfig {
     pub tcp_forward: Option<TcpForward>,
     /// Log level, file and rotation.
     pub logging: LoggingConfig,
+    /// The log of visitors; `None` for none.
+    pub access_log: Option<AccessLogConfig>,
     /// Error reports to Sentry; `None` for none.
     pub sentry: Option<SentryConfig>,
     /// User and group to run as.
@@ -201,6 +203,7 @@ pub fn load(
     };
     let client = ClientConfig {
         logging: common.logging(),
+        access_log: common.access_log(),
         sentry: common.sentry(),
         account: common.account(),
         threads: common.threads(),
@@ -216,9 +219,10 @@ pub fn load(
             remote_timeout: options.remote_timeout,
             reconnect_delay: options.reconnect_delay,
             wire: common.wire,
-            origins: services
-                .iter()
-                .any(|service| service.needs_origins_for().is_some()),
+            origins: common.access_log.is_some()
+                || services
+                    .iter()
+                    .any(|service| service.needs_origins_for().is_some()),
         },
         services,
         stun: options.remote_stun,

@@ -21,6 +21,33 @@ pub struct LoggingConfig {
     pub max_count: Given<u32>,
 }
 
+/// The log of visitors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessLogConfig {
+    /// Where its lines go.
+    pub target: AccessLogTarget,
+    /// The log, whose rotation is that of the file.
+    pub rotation: LoggingConfig,
+}
+
+/// Where the lines about visitors go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLogTarget {
+    /// To the log.
+    Log,
+    /// To this file.
+    File(PathBuf),
+}
+
+impl Scalar for AccessLogTarget {
+    fn read(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "-" => Self::Log,
+            path => Self::File(path.into()),
+        })
+    }
+}
+
 impl LoggingConfig {
     /// Returns the lowest level that is logged.
     pub fn level(&self) -> LogLevel {

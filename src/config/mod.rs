@@ -39,7 +39,9 @@ pub use client::{
     WebRtc, WebRtcLevel,
 };
 pub use layers::Given;
-pub use logging::{common, LogLevel, LoggingConfig, SentryConfig};
+pub use logging::{
+    common, AccessLogConfig, AccessLogTarget, LogLevel, LoggingConfig, SentryConfig,
+};
 pub use networks::{AddressRules, Network};
 pub use secret::Secret;
 #[cfg(feature = "server")]

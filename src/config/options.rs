@@ -5,13 +5,17 @@ use std::path::PathBuf;
 
 use super::account::AccountConfig;
 use super::layers::{options, Given};
-use super::logging::{Dsn, LogLevel, LoggingConfig, SentryConfig, SentryLevel};
+use super::logging::{
+    AccessLogConfig, AccessLogTarget, Dsn, LogLevel, LoggingConfig, SentryConfig, SentryLevel,
+};
 use super::value::{Bounded, SampleRate};
 use super::wire::Wire;
 
 options! {
     /// The options that both roles have.
     pub struct CommonOptions {
+        /// write a line about each connection of a visitor, at its end, to this file; - for the log
+        access_log: Option<AccessLogTarget> => ("accessLog", "string"),
         /// the group to run as, with -user (default: the user's own)
         group: Option<String> => ("group", "string"),
         /// write the log to this file instead of stderr
@@ -56,6 +60,13 @@ impl CommonOptions {
             max_size: self.log_file_max_size,
             max_count: self.log_file_max_count,
         }
+    }
+
+    pub(super) fn access_log(&self) -> Option<AccessLogConfig> {
+        Some(AccessLogConfig {
+            target: self.access_log.clone()?,
+            rotation: self.logging(),
+        })
     }
 
     pub(super) fn sentry(&self) -> Option<SentryConfig> {

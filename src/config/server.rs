@@ -17,7 +17,7 @@ use super::address::{ListenAddr, FIRST_FREE_PORT};
 use super::file::{error, Document};
 use super::foreign::Content;
 use super::layers::{without_p2p, Flag, Layers, OptionName, Options};
-use super::logging::{LoggingConfig, SentryConfig};
+use super::logging::{AccessLogConfig, LoggingConfig, SentryConfig};
 use super::options::CommonOptions;
 use super::value::{given, Value};
 use super::{AddressRules, ConfigError, Network, Role, RoleConfig, Url, Wire};
@@ -87,6 +87,8 @@ pub struct ServerConfig {
     pub stun_addr: Option<ListenAddr>,
     /// Log level, file and rotation.
     pub logging: LoggingConfig,
+    /// The log of visitors; `None` for none.
+    pub access_log: Option<AccessLogConfig>,
     /// Error reports to Sentry; `None` for none.
     pub sentry: Option<SentryConfig>,
     /// User and group to run as.
@@ -256,6 +258,7 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
     let api_tls_min = tls_min("apiTLSVersion", options.api_tls_version, &mut warnings);
     let server = ServerConfig {
         logging: common.logging(),
+        access_log: common.access_log(),
         sentry: common.sentry(),
         account: common.account(),
         threads: common.threads(),

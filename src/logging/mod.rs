@@ -8,6 +8,7 @@ mod output;
 #[cfg_attr(not(feature = "sentry"), path = "no_sentry.rs")]
 mod sentry;
 mod throttle;
+mod visits;
 
 use self::sentry::Reporter;
 use crate::config::{self, LogLevel, RoleConfig};
@@ -24,6 +25,9 @@ use std::time::Duration;
 use time::macros::format_description;
 
 pub use throttle::{held_back, LogThrottle};
+#[cfg(feature = "client")]
+pub use visits::FirstRequest;
+pub use visits::{AccessLog, Visit, Way};
 
 /// The log target of an error that ends the process; the `log` crate has no such level.
 pub const FATAL: &str = "gt::fatal";

@@ -137,7 +137,7 @@ impl ServerPlan {
         let state = running.map(|server| &server.state);
         let first_secrets = state.map_or_else(Arc::default, |state| state.first_secrets.clone());
         let before = state.map(|state| state.settings.get());
-        let settings = Settings::new(config, &first_secrets, before.as_deref())?;
+        let settings = Settings::with_logs(config, &first_secrets, before.as_deref())?;
         let api = config.api.as_ref().map(ApiPlan::new).transpose()?;
         let now = running.map(Server::listeners);
         let listeners = listeners::plan(config, file, now.as_deref(), inherited)?;

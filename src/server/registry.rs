@@ -481,6 +481,13 @@ impl Registry {
         Ok(())
     }
 
+    /// Returns the id of the client that has a host prefix.
+    pub fn owner(&self, kind: HostKind, prefix: &str) -> Option<Box<str>> {
+        let inner = self.lock();
+        let host = inner.hosts.get(&(kind, prefix.into()))?;
+        Some(host.client.clone())
+    }
+
     /// Returns all prefixes in use or reserved, with their clients' ids as far as known.
     pub fn hosts(&self) -> Vec<(Key, Option<Box<str>>)> {
         let inner = self.lock();

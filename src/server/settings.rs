@@ -6,6 +6,7 @@ use super::first_secrets::FirstSecrets;
 use super::users::{UnknownIds, Users};
 use crate::config::{self, AddressRules, AnyClient, Network, TlsVersion, Wire};
 use crate::current::{Current, Seen};
+use crate::logging::AccessLog;
 use crate::net::tls::{Acceptor, MinVersion};
 use crate::net::Timer;
 use crate::tunnel::Tunnel;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub accept_proxy: Vec<Network>,
     /// The addresses that visitors may come from.
     pub visitors: AddressRules,
+    /// The log of visitors.
+    pub access_log: Option<AccessLog>,
     /// Idle timeout of tunnels and of visitors' connections; `None` for never.
     pub timeout: Option<Duration>,
     /// Whether the idle timeout applies to each direction separately.
@@ -48,6 +51,18 @@ impl Settings {
     pub fn accepts_proxy_header(&self, addr: IpAddr) -> bool {
         let mut fronts = self.accept_proxy.iter();
         fronts.any(|fronts| fronts.contains(addr))
+    }
+
+    /// Reads the settings, and opens the log of visitors. See [`Settings::new`].
+    pub fn with_logs(
+        config: &config::ServerConfig,
+        first_secrets: &Arc<FirstSecrets>,
+        before: Option<&Settings>,
+    ) -> io::Result<Self> {
+        let mut settings = Self::new(config, first_secrets, before)?;
+        let log = config.access_log.as_ref().map(AccessLog::open);
+        settings.access_log = log.transpose().map_err(io::Error::other)?;
+        Ok(settings)
     }
 
     /// Reads the settings. An authAPI that is the same as `before` is kept with its connections.
@@ -87,6 +102,7 @@ impl Settings {
             front_proxies: config.front_proxies.clone(),
             accept_proxy: config.accept_proxy.clone(),
             visitors: config.visitors.clone(),
+            access_log: None,
             timeout: Some(config.timeout).filter(|timeout| !timeout.is_zero()),
             unidirectional: config.timeout_on_unidirectional_traffic,
             acceptor,
@@ -142,6 +158,7 @@ impl Settings {
             front_proxies: Vec::new(),
             accept_proxy: Vec::new(),
             visitors: AddressRules::default(),
+            access_log: None,
             timeout: None,
             unidirectional: false,
             acceptor: None,

@@ -15,6 +15,7 @@ use super::settings::still_admits;
 use super::state::ServerState;
 use crate::current::Seen;
 use crate::handover::{Destination, HostKey, Message, ProcessLink};
+use crate::logging::{Visit, Way};
 use crate::net::follow::is_head_request;
 use crate::net::{self, clock, Conn, Timer};
 use crate::tunnel::{CloseReason, Relay, RelayOutcome, Stream};
@@ -71,7 +72,13 @@ async fn serve_port(
     } = accepted;
     let mut conn = Arc::new(Conn::from(socket));
     let seen = state.settings.seen();
-    if !state.settings.get().visitors.admit(peer.ip()) {
+    let settings = state.settings.get();
+    let mut visit = settings.access_log.as_ref().map(|log| {
+        let visit = log.visit(Some(id), format!("port {port}"), Way::Tcp);
+        Box::new(visit.of_server().from(Some(peer)))
+    });
+    if !settings.visitors.admit(peer.ip()) {
+        end(&mut visit, "denied");
         state.counters.unserved(ErrorPage::NotAllowed);
         log::debug!("{peer}: not allowed");
         return conn.reset_on_close();
@@ -86,13 +93,15 @@ async fn serve_port(
                     None => origin_of(&conn, peer),
                 })
                 .await;
+                record(&stream, &visit);
                 // The service may speak first, so open the stream at once.
                 stream.announce();
                 if stream.is_outdated() {
                     continue;
                 }
                 let visitor = (conn, peer.ip(), seen);
-                return relay(state.clone(), stream, visitor, ErrorAnswer::Nothing, permit);
+                let held = (permit, visit);
+                return relay(state.clone(), stream, visitor, ErrorAnswer::Nothing, held);
             }
             Route::Process(link) => {
                 let id = id.to_owned();
@@ -104,10 +113,11 @@ async fn serve_port(
                 };
                 match state.forward_visitor(&link, visitor, conn, permit).await {
                     Err(Some(back)) => (conn, permit) = back,
-                    Ok(()) | Err(None) => return,
+                    Ok(()) | Err(None) => return leave(visit),
                 }
             }
             Route::Unroutable(_) => {
+                end(&mut visit, "no-tunnel");
                 state.counters.unserved(ErrorPage::NoTunnel);
                 return log::debug!("no tunnel of {id} for a visitor of its TCP port {port}");
             }
@@ -219,7 +229,21 @@ impl Incoming {
         let seen = self.state.settings.seen();
         let admits = |visitor| self.state.settings.get().visitors.admit(visitor);
         let is_self_test = self.state.self_test.has_prefix(prefix);
+        let mut visit = match &self.settings.access_log {
+            Some(log) if !is_self_test => {
+                let way = match kind {
+                    HostKind::Http => Way::Http,
+                    HostKind::Tls => Way::Tls,
+                };
+                let id = self.state.registry.owner(kind, prefix);
+                let visit = log.visit(id.as_deref(), prefix.to_owned(), way);
+                let told = self.origin.as_ref().map(|origin| origin.source);
+                Some(Box::new(visit.of_server().from(told.or(Some(self.peer)))))
+            }
+            _ => None,
+        };
         if !is_self_test && !admits(visitor) {
+            end(&mut visit, "denied");
             if kind == HostKind::Http {
                 return self.answer(&conn, ErrorPage::NotAllowed).await;
             }
@@ -233,13 +257,15 @@ impl Incoming {
                 Route::Stream(mut stream) => {
                     stream.limit_idle(self.settings.timeout, self.settings.unidirectional);
                     introduce(&mut stream, || self.origin(&conn)).await;
+                    record(&stream, &visit);
                     // If this fails, the relay reports it.
                     let _ = stream.write_all(&self.head).await;
                     if stream.is_outdated() {
                         continue;
                     }
                     let visitor = (conn, visitor, seen);
-                    return relay(self.state, stream, visitor, answer_kind, self.permit);
+                    let held = (self.permit, visit);
+                    return relay(self.state, stream, visitor, answer_kind, held);
                 }
                 Route::Process(link) => {
                     let host = HostKey {
@@ -261,7 +287,7 @@ impl Incoming {
                         .await
                     {
                         Err(Some(back)) => (conn, self.permit) = back,
-                        Ok(()) | Err(None) => return,
+                        Ok(()) | Err(None) => return leave(visit),
                     }
                 }
                 Route::Unroutable(missing) => {
@@ -271,6 +297,13 @@ impl Incoming {
                         }
                         _ => ErrorPage::NoTunnel,
                     };
+                    end(
+                        &mut visit,
+                        match answer {
+                            ErrorPage::NoSuchHost => "no-such-host",
+                            _ => "no-tunnel",
+                        },
+                    );
                     log::debug!("{}: {prefix}: {answer:?}", self.peer);
                     self.state.counters.unserved(answer);
                     return match kind {
@@ -301,6 +334,27 @@ fn origin_of(conn: &Conn, peer: SocketAddr) -> VisitorOrigin {
         is_decrypted: false,
         is_told: false,
         server_name: None,
+    }
+}
+
+/// Records what becomes of a visitor's stream, if the visit is logged.
+fn record(stream: &Stream, visit: &Option<Box<Visit>>) {
+    if let Some(visit) = visit {
+        stream.record(visit.stream());
+    }
+}
+
+/// Sets how a visit ends, if it is logged.
+fn end(visit: &mut Option<Box<Visit>>, how: &'static str) {
+    if let Some(visit) = visit {
+        visit.end(how);
+    }
+}
+
+/// Leaves a visit to the other process, which logs it.
+fn leave(visit: Option<Box<Visit>>) {
+    if let Some(visit) = visit {
+        visit.leave();
     }
 }
 
@@ -389,7 +443,7 @@ fn relay(
     stream: Stream,
     (conn, visitor, mut seen): (Arc<Conn>, IpAddr, Seen),
     answer_kind: ErrorAnswer,
-    permit: Permit,
+    held: (Permit, Option<Box<Visit>>),
 ) {
     let thread = stream.thread();
     if let Err(e) = conn.move_to(thread) {
@@ -398,7 +452,7 @@ fn relay(
     let relay = Relay::visitor(stream, conn.clone(), answer_kind != ErrorAnswer::Nothing);
     let serving = state.serving.begin();
     net::spawn_on(thread, async move {
-        let _held = (serving, permit);
+        let _held = (serving, held);
         let is_admitted = || still_admits(&state.settings, &mut seen, visitor);
         let answer = match relay.while_admitted(is_admitted).await {
             RelayOutcome::Done => return,

@@ -26,6 +26,7 @@ mod relay;
 mod round_trip;
 mod scheduler;
 mod stream;
+mod stream_record;
 mod stream_state;
 mod stream_table;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use inbox::{Event, Inbox};
 pub use liveness::Lateness;
 pub use relay::{Relay, RelayOutcome, CLOSE_TIMEOUT, DRAIN_TIMEOUT};
 pub use stream::Stream;
+pub use stream_record::{StreamRecord, StreamTotals};
 pub use stream_state::CloseReason;
 pub use traffic::Traffic;
 pub use window::{Growth, FIRST_WINDOW};

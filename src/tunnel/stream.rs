@@ -2,6 +2,7 @@
 
 use super::moment::Moment;
 use super::scheduler::Turn;
+use super::stream_record::StreamRecord;
 use super::stream_state::{CloseReason, StreamState};
 use super::tunnel_state::TunnelState;
 use super::{lock, Tunnel};
@@ -34,6 +35,14 @@ impl Stream {
     /// Whether the data of the stream begin with its visitor's origin.
     pub fn has_origin(&self) -> bool {
         self.with(|state, _| state.policy.origins)
+    }
+
+    /// Records what becomes of the stream from now on, besides the bytes that have come already.
+    pub fn record(&self, record: Arc<StreamRecord>) {
+        self.with_state(|stream| {
+            record.received(stream.backlog.len());
+            stream.record = Some(record);
+        });
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut TunnelState, StreamId) -> T) -> T {

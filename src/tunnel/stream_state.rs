@@ -3,6 +3,7 @@
 
 use super::recv_buffer::RecvBuffer;
 use super::scheduler::Turn;
+use super::stream_record::StreamRecord;
 use super::window::{Budget, Window, MAX_CREDIT};
 use crate::net::clock::{self, Tick};
 use crate::net::Conn;
@@ -80,6 +81,8 @@ pub(super) struct StreamState {
     pub idle_limit: Option<Duration>,
     /// Whether `idle_limit` also applies to silence in one direction only.
     pub any_direction: bool,
+    /// The record of a stream that is logged.
+    pub record: Option<Arc<StreamRecord>>,
 }
 
 impl StreamState {
@@ -109,6 +112,7 @@ impl StreamState {
             taken_at: now,
             idle_limit: None,
             any_direction: false,
+            record: None,
         }
     }
 
@@ -270,6 +274,9 @@ impl StreamState {
 
     /// Notes that `n` bytes were sent.
     pub fn sent(&mut self, n: usize, now: Tick) {
+        if let Some(record) = &self.record {
+            record.sent(n);
+        }
         // `n` is at most one frame.
         let n = n as u32;
         self.recent = self.recent(now).saturating_add(n);
@@ -315,6 +322,9 @@ impl StreamState {
     ) -> bool {
         if self.ended.is_some() {
             return false;
+        }
+        if let Some(record) = &self.record {
+            record.received(pieces.iter().map(|piece| piece.len()).sum());
         }
         self.answered = true;
         self.awaits_answer = false;

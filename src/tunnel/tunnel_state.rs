@@ -305,6 +305,9 @@ impl TunnelState {
         let Some(stream) = self.streams.remove(stream_id) else {
             return;
         };
+        if let Some(record) = &stream.record {
+            record.end(stream.ended, stream.failure);
+        }
         self.relieve(stream.waiting(), stream.full);
         self.answered -= u32::from(stream.answered_whole);
         self.ending -= u32::from(stream.ending);

@@ -1,11 +1,11 @@
 //! sshd as the service behind a tunnel, and ssh and scp as its visitors.
 
 use super::ports::free_port;
-use super::process::{run_ok, Process};
+use super::process::{run, run_ok, Process};
 use super::scratch::Scratch;
 use super::words;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 
@@ -65,6 +65,32 @@ impl Sshd {
             .arg(format!("{}@127.0.0.1", self.user))
             .arg(line);
         run_ok(&mut ssh)
+    }
+
+    /// Runs a shell command by ssh from this address to `port`.
+    pub fn ssh_from(&self, from: Ipv4Addr, port: u16, line: &str) {
+        let mut ssh = self.command(from, port, "user");
+        run_ok(ssh.arg(format!("{}@127.0.0.1", self.user)).arg(line));
+    }
+
+    /// Tries to log in by ssh from this address to `port` with a key that is not allowed.
+    pub fn fail_from(&self, from: Ipv4Addr, port: u16) {
+        let mut ssh = self.command(from, port, "host");
+        let output = run(ssh.arg(format!("{}@127.0.0.1", self.user)).arg("true"));
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains("Permission denied"), "{error}");
+    }
+
+    fn command(&self, from: Ipv4Addr, port: u16, key: &str) -> Command {
+        let key = self.process.scratch().join(key);
+        let mut ssh = Command::new("ssh");
+        ssh.args(words(
+            "-F none -o IdentitiesOnly=yes -o BatchMode=yes -o LogLevel=ERROR \
+             -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null",
+        ));
+        ssh.args(["-b", &from.to_string(), "-p", &port.to_string(), "-i"]);
+        ssh.arg(key);
+        ssh
     }
 
     /// Copies the local file `from` to `to` by scp to `port`.

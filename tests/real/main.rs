@@ -10,6 +10,8 @@ mod browser;
 mod certificates;
 #[cfg(all(feature = "server", feature = "client"))]
 mod examples;
+#[cfg(all(feature = "server", feature = "client"))]
+mod fail2ban;
 mod fixtures;
 #[cfg(all(feature = "server", feature = "client"))]
 mod haproxy;

@@ -6,6 +6,8 @@ mod common;
 #[cfg(all(feature = "server", feature = "client"))]
 mod accept_proxy;
 #[cfg(all(feature = "server", feature = "client"))]
+mod access_log;
+#[cfg(all(feature = "server", feature = "client"))]
 mod allow;
 #[cfg(all(feature = "server", feature = "client"))]
 mod bans;

@@ -127,6 +127,11 @@ impl Exchange {
         decided.is_some() || was_full && self.responses.waiting() < MAX_PIPELINED
     }
 
+    /// Returns the status of the first response that is not provisional, once its head has come.
+    pub fn first_status(&self) -> Option<u16> {
+        self.responses.first_status()
+    }
+
     /// Notes that the visitor has ended its direction.
     pub fn end(&mut self) {
         if self.refused.is_none() && self.requests.is_in_head() {

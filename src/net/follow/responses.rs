@@ -29,6 +29,8 @@ pub struct Responses {
     state: ResponseState,
     /// Requests without a whole response, oldest first.
     waiting: VecDeque<ExpectedResponse>,
+    /// The status of the first response that is not provisional.
+    first_status: Option<u16>,
 }
 
 impl Default for Responses {
@@ -36,6 +38,7 @@ impl Default for Responses {
         Self {
             state: ResponseState::Head(Vec::new()),
             waiting: VecDeque::new(),
+            first_status: None,
         }
     }
 }
@@ -50,6 +53,11 @@ impl Responses {
     /// Returns the number of requests without a whole response.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Returns the status of the first response that is not provisional.
+    pub fn first_status(&self) -> Option<u16> {
+        self.first_status
     }
 
     /// Notes that a request goes to the service.
@@ -158,6 +166,9 @@ impl Responses {
             self.lose_track();
             return None;
         };
+        if head.status == 101 || head.status >= 200 {
+            self.first_status.get_or_insert(head.status);
+        }
         // A response to CONNECT with a length is an ordinary one, as of a server that treats all
         // methods alike: a tunnel has no length (RFC 9110, section 9.3.6).
         let has_length = !matches!(head.body, ResponseState::Unbounded);

@@ -48,9 +48,9 @@ fn undecided(early: &[u8]) -> (Arc<Conn>, TcpStream) {
     let early = [UPGRADE, early].concat();
     let rule = RequestEdits {
         host: Some("b".to_owned()),
-        visitor: None,
+        ..RequestEdits::default()
     };
-    let conn = RewritingConn::start(socket.into(), rule, early);
+    let conn = RewritingConn::start(socket.into(), rule, early, None);
     (Arc::new(conn), service)
 }
 
