@@ -4,6 +4,9 @@
 
 mod collector;
 mod file;
+// A server reads no requests.
+#[cfg_attr(not(feature = "client"), allow(dead_code))]
+mod first_request;
 mod output;
 #[cfg_attr(not(feature = "sentry"), path = "no_sentry.rs")]
 mod sentry;
@@ -24,9 +27,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 use time::macros::format_description;
 
-pub use throttle::{held_back, LogThrottle};
 #[cfg(feature = "client")]
-pub use visits::FirstRequest;
+pub use first_request::FirstRequest;
+pub use throttle::{held_back, LogThrottle};
 pub use visits::{AccessLog, Visit, Way};
 
 /// The log target of an error that ends the process; the `log` crate has no such level.

@@ -3,6 +3,7 @@
 //! counted and lost.
 
 use super::file::LogFile;
+use super::first_request::FirstRequest;
 use super::{LoggingError, OneLine};
 use crate::config::{AccessLogConfig, AccessLogTarget};
 use crate::net::{self, clock};
@@ -19,8 +20,6 @@ use time::OffsetDateTime;
 
 /// Maximum number of lines that wait.
 const MAX_LINES: usize = 1024;
-/// Maximum length in bytes of a part of a line that a visitor or a client chooses.
-const MAX_PART: usize = 1024;
 
 /// The log targets of all roles, so that a file is opened once.
 static FILES: Mutex<Vec<(PathBuf, Weak<LineQueue>)>> = Mutex::new(Vec::new());
@@ -174,31 +173,6 @@ pub enum Way {
     P2p,
 }
 
-/// The first request of a connection whose requests are read, and the status of its response.
-#[derive(Debug, Default)]
-pub struct FirstRequest(Mutex<(String, Option<u16>)>);
-
-impl FirstRequest {
-    /// Records a request line, if it is the first.
-    pub fn request(&self, method: &[u8], target: &[u8]) {
-        let mut first = self.0.lock();
-        if first.0.is_empty() {
-            let (method, target) = (text(method), text(target));
-            first.0 = format!("{method} {target}");
-        }
-    }
-
-    /// Records the status of a response, if it is the first.
-    pub fn status(&self, status: u16) {
-        self.0.lock().1.get_or_insert(status);
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    let bytes = bytes.get(..MAX_PART).unwrap_or(bytes);
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 /// A connection of a visitor that is logged at its end: when this is dropped.
 pub struct Visit {
     /// `None` if somebody else logs it.
@@ -277,9 +251,9 @@ impl Visit {
         };
         let _ = write!(line, " way={way}");
         if let Some(request) = self.request.get() {
-            let first = request.0.lock();
-            let _ = write!(line, " request={}", Quoted(&first.0));
-            let _ = match first.1 {
+            let (request, status) = request.told();
+            let _ = write!(line, " request={}", Quoted(&request));
+            let _ = match status {
                 Some(status) => write!(line, " status={status}"),
                 None => write!(line, " status=-"),
             };
