@@ -1,13 +1,16 @@
 //! Fuzz entries for a client: the file service, and values of its configuration.
 
-use super::{cuts, seed};
+use super::net::follow;
+use super::{cuts, seed, Pace};
 use crate::client::files::date::Moment;
 use crate::client::files::head::{end, FileRequest, HEAD_MAX};
 use crate::client::files::range::ByteRange;
 use crate::client::files::target::{query, RequestTarget};
+use crate::client::request_edits::{ForwardedVisitor, RequestEdits};
 use crate::config::value::Scalar;
 use crate::config::{Local, Remote};
 use crate::net::http::percent;
+use crate::wire::origin::{Transport, VisitorOrigin};
 use std::path::{Component, Path};
 
 /// Parses a request to the file service, as a whole and by each of its parsers.
@@ -111,5 +114,118 @@ fn range(value: &[u8], data: &[u8]) {
 fn moment(text: &[u8]) {
     if let Some(moment) = Moment::parse(text) {
         assert_eq!(Moment::parse(moment.to_string().as_bytes()), Some(moment));
+    }
+}
+
+/// The address of the visitor whose requests are followed.
+const VISITOR: &str = "192.0.2.7";
+
+/// Follows the requests of a visitor to a service with `forwarded`: however they are read, nothing that
+/// the visitor says of itself reaches the service.
+pub fn visitor_fields(data: &[u8]) {
+    let origin = VisitorOrigin {
+        transport: Transport::Tcp,
+        source: format!("{VISITOR}:50000").parse().unwrap(),
+        destination: "198.51.100.1:80".parse().unwrap(),
+        is_decrypted: true,
+        is_told: false,
+        server_name: None,
+    };
+    let rule = RequestEdits {
+        visitor: Some(ForwardedVisitor {
+            origin: Some(Box::new(origin)),
+        }),
+        ..RequestEdits::default()
+    };
+    let whole = follow(data, Pace::Whole, &rule);
+    for pace in Pace::split(data) {
+        assert_eq!(follow(data, pace, &rule), whole, "{pace:?}");
+    }
+    let mut fields = [httparse::EMPTY_HEADER; 200];
+    let mut request = httparse::Request::new(&mut fields);
+    if request
+        .parse(&whole.sent)
+        .is_ok_and(|status| status.is_complete())
+    {
+        let fields = request.headers.iter();
+        assert_about_visitor(fields.map(|field| (field.name.as_bytes(), field.value)));
+    }
+    #[cfg(test)]
+    node::compare(&whole.sent, whole.messages.len());
+}
+
+/// Checks the fields of one head as a service has read them.
+fn assert_about_visitor<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
+    // The name of the variable that CGI makes of a field (RFC 3875, section 4.1.18).
+    let variable = |name: &[u8]| {
+        let name = String::from_utf8_lossy(name).to_uppercase();
+        name.replace(|c: char| !c.is_ascii_alphanumeric(), "_")
+    };
+    let about = fields.filter(|(name, _)| {
+        let name = variable(name);
+        name.starts_with("X_FORWARDED") || name == "FORWARDED" || name == "X_REAL_IP"
+    });
+    let mut told: Vec<_> = about.collect();
+    told.retain(|(name, _)| *name != b"X-Forwarded-Host");
+    let expected = [
+        (&b"X-Forwarded-For"[..], VISITOR.as_bytes()),
+        (&b"X-Real-IP"[..], VISITOR.as_bytes()),
+        (&b"X-Forwarded-Proto"[..], &b"https"[..]),
+    ];
+    assert_eq!(told, expected);
+}
+
+/// The HTTP parser of Node.js, which many services have used.
+#[cfg(test)]
+mod node {
+    use http_muncher::{Parser, ParserHandler};
+
+    #[derive(Default)]
+    struct Heads {
+        fields: Vec<(Vec<u8>, Vec<u8>)>,
+        in_value: bool,
+        count: usize,
+    }
+
+    impl ParserHandler for Heads {
+        fn on_message_begin(&mut self, _: &mut Parser) -> bool {
+            self.fields.clear();
+            self.in_value = false;
+            true
+        }
+
+        fn on_header_field(&mut self, _: &mut Parser, piece: &[u8]) -> bool {
+            if self.in_value || self.fields.is_empty() {
+                self.fields.push(Default::default());
+            }
+            self.in_value = false;
+            self.fields.last_mut().unwrap().0.extend(piece);
+            true
+        }
+
+        fn on_header_value(&mut self, _: &mut Parser, piece: &[u8]) -> bool {
+            self.in_value = true;
+            self.fields.last_mut().unwrap().1.extend(piece);
+            true
+        }
+
+        fn on_headers_complete(&mut self, _: &mut Parser) -> bool {
+            self.count += 1;
+            let fields = self.fields.iter();
+            super::assert_about_visitor(fields.map(|(name, value)| (&name[..], &value[..])));
+            true
+        }
+    }
+
+    /// Reads what a service gets: at most `count` requests, each of which tells of the visitor.
+    pub fn compare(sent: &[u8], count: usize) {
+        let (mut parser, mut heads) = (Parser::request(), Heads::default());
+        let read = parser.parse(&mut heads, sent);
+        assert!(read <= sent.len());
+        assert!(
+            heads.count <= count,
+            "{} requests, not {count}",
+            heads.count
+        );
     }
 }

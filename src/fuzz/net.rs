@@ -29,16 +29,16 @@ fn answer(data: &[u8], pace: Pace) -> Option<Response> {
 
 /// Follows pipelined requests on one connection.
 pub fn http_requests(data: &[u8]) {
-    let whole = follow(data, Pace::Whole);
+    let whole = follow(data, Pace::Whole, &OneHost);
     for pace in Pace::split(data) {
-        assert_eq!(follow(data, pace), whole, "{pace:?}");
+        assert_eq!(follow(data, pace, &OneHost), whole, "{pace:?}");
     }
     for message in &whole.messages {
         compare_with_httparse(data, message);
     }
     // What goes to the service must be followed in the same way, and need no more edits.
     if whole.refused.is_none() && whole.sent.len() < MAX_HEAD {
-        let again = follow(&whole.sent, Pace::Whole);
+        let again = follow(&whole.sent, Pace::Whole, &OneHost);
         assert_eq!(again.sent, whole.sent);
         assert_eq!(again.messages.len(), whole.messages.len());
     }
@@ -46,16 +46,16 @@ pub fn http_requests(data: &[u8]) {
 
 /// The result of following an input.
 #[derive(Debug, Default, PartialEq)]
-struct Followed {
+pub(super) struct Followed {
     /// The bytes that go to the service.
-    sent: Vec<u8>,
-    messages: Vec<Message>,
+    pub sent: Vec<u8>,
+    pub messages: Vec<Message>,
     refused: Option<HttpRefusal>,
 }
 
 /// One request; offsets in the input.
 #[derive(Debug, PartialEq)]
-struct Message {
+pub(super) struct Message {
     begin: usize,
     head_end: usize,
     /// The end of the body, if there is one.
@@ -79,13 +79,14 @@ impl RequestRule for OneHost {
     }
 }
 
-fn follow(data: &[u8], mut pace: Pace) -> Followed {
+/// Follows requests at this pace, with this rule.
+pub(super) fn follow(data: &[u8], mut pace: Pace, rule: &dyn RequestRule) -> Followed {
     let (mut requests, mut followed) = (Requests::default(), Followed::default());
     let (mut at, mut begin) = (0, 0);
     while at < data.len() {
         let come = at + pace.next().min(data.len() - at);
         while at < come {
-            match requests.take(&data[at..come], &OneHost) {
+            match requests.take(&data[at..come], rule) {
                 RequestStep::Pass(n) => {
                     assert!((1..=come - at).contains(&n));
                     followed.sent.extend_from_slice(&data[at..at + n]);

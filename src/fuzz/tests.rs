@@ -137,7 +137,7 @@ mod promises_of_every_gt {
 
 #[cfg(feature = "client")]
 mod promises_of_the_client {
-    hold!(files locals);
+    hold!(files locals visitor_fields);
 }
 
 #[cfg(all(feature = "client", feature = "p2p"))]

@@ -67,12 +67,7 @@ pub fn start(certs: Option<&Certs>) -> Nginx {
 /// Starts nginx with this text in its section `http`, and waits until it listens on `port`.
 pub fn with_http(scratch: Scratch, port: u16, config: &str) -> (Process, SocketAddr) {
     let config = format!(
-        "daemon off;
-        master_process off;
-        pid nginx.pid;
-        error_log stderr;
-        events {{ worker_connections 2000; }}
-        http {{
+        "http {{
             access_log off;
             client_body_temp_path temp-body;
             proxy_temp_path temp-proxy;
@@ -81,6 +76,25 @@ pub fn with_http(scratch: Scratch, port: u16, config: &str) -> (Process, SocketA
             scgi_temp_path temp-scgi;
             {config}
         }}"
+    );
+    with(scratch, port, "", &config)
+}
+
+/// Starts nginx with this `stream` section, which listens on `port`.
+pub fn with_stream(scratch: Scratch, port: u16, config: &str) -> (Process, SocketAddr) {
+    let module = "load_module /usr/lib/nginx/modules/ngx_stream_module.so;";
+    with(scratch, port, module, &format!("stream {{ {config} }}"))
+}
+
+fn with(scratch: Scratch, port: u16, module: &str, config: &str) -> (Process, SocketAddr) {
+    let config = format!(
+        "{module}
+        daemon off;
+        master_process off;
+        pid nginx.pid;
+        error_log stderr;
+        events {{ worker_connections 2000; }}
+        {config}"
     );
     let path = scratch.file("nginx.conf", config);
     let mut command = Command::new("nginx");

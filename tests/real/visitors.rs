@@ -157,6 +157,59 @@ fn visitors_of_haproxy_are_known_by_both_versions() {
 }
 
 #[test]
+fn visitors_of_nginx_are_known_by_the_header_of_its_stream() {
+    let (_nginx, service) = telling_nginx("proxy_protocol");
+    let options = ("-acceptProxy 127.0.0.5", "-proxyProtocol 2");
+    let (_server, _client, addr) = http_tunnel(service, options.0, options.1);
+    let port = free_port();
+    let config = format!(
+        "server {{ listen 127.0.0.1:{port}; proxy_pass {addr}; proxy_bind 127.0.0.5; \
+         proxy_protocol on; }}"
+    );
+    let (_front, front) = nginx::with_stream(Scratch::new(), port, &config);
+    let (said, port) = asked(front);
+    assert_eq!(said, format!("{VISITOR} {port} {}", front.port()));
+}
+
+#[test]
+fn visitors_of_nginx_are_known_by_the_field_of_its_requests() {
+    let port = free_port();
+    let config = format!(
+        "server {{
+            listen 127.0.0.1:{port};
+            set_real_ip_from 127.0.0.1;
+            real_ip_header X-Forwarded-For;
+            location / {{ return 200 \"$remote_addr $http_x_real_ip $http_x_forwarded_proto\"; }}
+        }}"
+    );
+    let (_nginx, service) = nginx::with_http(Scratch::new(), port, &config);
+    let rules = format!("-forwarded -allow {VISITOR}");
+    let (_server, _client, addr) = http_tunnel(service, "-frontProxies 127.0.0.5", &rules);
+    let port = free_port();
+    // As docs/behind-a-proxy.md says.
+    let config = format!(
+        "server {{
+            listen 127.0.0.1:{port};
+            location / {{
+                proxy_pass http://{addr};
+                proxy_bind 127.0.0.5;
+                proxy_http_version 1.1;
+                proxy_set_header Host $http_host;
+                proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+                proxy_set_header X-Forwarded-Proto https;
+            }}
+        }}"
+    );
+    let (_front, front) = nginx::with_http(Scratch::new(), port, &config);
+    assert_eq!(asked(front).0, format!("{VISITOR} {VISITOR} https"));
+    // Not the proxy's own address, nor that of another visitor.
+    let mut other = connect_from(Ipv4Addr::new(127, 0, 0, 10), front);
+    let forged = format!("GET / HTTP/1.1\r\nHost: id1.a\r\nX-Forwarded-For: {VISITOR}\r\n\r\n");
+    other.write_all(forged.as_bytes()).expect("ask");
+    assert_eq!(read_answer(&mut other).status, 403);
+}
+
+#[test]
 fn visitors_of_haproxy_whose_tls_the_server_decrypts_are_known() {
     let certs = certs::make();
     let (_nginx, service) = telling_nginx("proxy_protocol");
