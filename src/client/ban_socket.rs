@@ -103,7 +103,7 @@ fn answer(mut stream: &UnixStream) -> io::Result<()> {
 
 /// Returns the line about a ban: the address, the seconds that are left, and the service.
 fn shown(ban: &Ban) -> String {
-    let service = match &ban.service {
+    let service = match &ban.service.exposure {
         Exposure::Host { tls, prefix } => {
             let scheme = if *tls { "https" } else { "http" };
             let prefix = prefix.as_deref().unwrap_or("the id");

@@ -1,8 +1,9 @@
 //! Counts the connections of each address to a service (`visitorRate`), and bans those that open too
 //! many (`banFor`).
 
+use super::visitor_rules::ServiceKey;
 use crate::collections::HashMap;
-use crate::config::{Exposure, VisitorRate};
+use crate::config::VisitorRate;
 use crate::net::{clock, network_of};
 use crate::sync::{Mutex, MutexGuard};
 use std::net::IpAddr;
@@ -27,11 +28,21 @@ pub enum RateVerdict {
     Banned,
 }
 
+/// What has become of the rate of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateChange {
+    Unchanged,
+    /// What was counted says nothing any more, but bans stay.
+    Changed,
+    /// There is none any more, and there are no bans.
+    Removed,
+}
+
 /// A ban.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ban {
-    /// How the service is reached that the ban is for.
-    pub service: Exposure,
+    /// The service that the ban is for.
+    pub service: ServiceKey,
     /// The address; for IPv6 the first of its /64.
     pub network: IpAddr,
     /// The time that is left of it.
@@ -41,7 +52,7 @@ pub struct Ban {
 struct BanTable {
     begun: Instant,
     /// By service and by [`network_of`] the address.
-    services: HashMap<Exposure, HashMap<IpAddr, Entry>>,
+    services: HashMap<ServiceKey, HashMap<IpAddr, Entry>>,
     /// The number of entries.
     addresses: usize,
 }
@@ -82,15 +93,24 @@ impl Bans {
     }
 
     /// Counts a new connection to a service.
-    pub fn count(&self, service: &Exposure, visitor: IpAddr, rate: &VisitorRate) -> RateVerdict {
+    pub fn count(&self, service: &ServiceKey, visitor: IpAddr, rate: &VisitorRate) -> RateVerdict {
         self.lock()
             .count(service, network_of(visitor), rate, clock::now())
     }
 
-    /// Forgets everything about services that are not among these.
-    pub fn retain(&self, is_kept: impl Fn(&Exposure) -> bool) {
+    /// Forgets what no longer holds after the rates of services have changed.
+    pub fn change(&self, of: impl Fn(&ServiceKey) -> RateChange) {
         let mut table = self.lock();
-        table.services.retain(|service, _| is_kept(service));
+        let now = table.now(clock::now());
+        table.services.retain(|service, entries| match of(service) {
+            RateChange::Unchanged => true,
+            RateChange::Changed => {
+                entries.retain(|_, entry| entry.banned > now);
+                entries.values_mut().for_each(|entry| entry.rested = now);
+                true
+            }
+            RateChange::Removed => false,
+        });
         table.addresses = table.services.values().map(HashMap::len).sum();
     }
 
@@ -134,7 +154,7 @@ impl BanTable {
 
     fn count(
         &mut self,
-        service: &Exposure,
+        service: &ServiceKey,
         network: IpAddr,
         rate: &VisitorRate,
         now: Instant,
@@ -196,8 +216,8 @@ mod tests {
     use super::*;
     use crate::config::ServiceConfig;
 
-    fn service(prefix: &str) -> Exposure {
-        ServiceConfig::of_test(80, prefix).exposure
+    fn service(prefix: &str) -> ServiceKey {
+        ServiceKey::new(&ServiceConfig::of_test(80, prefix))
     }
 
     fn addr(n: u32) -> IpAddr {
@@ -215,7 +235,7 @@ mod tests {
         let bans = Bans::default();
         let (one, other) = (service("one"), service("other"));
         let begin = clock::now();
-        let count = |service: &Exposure, n, seconds| {
+        let count = |service: &ServiceKey, n, seconds| {
             let now = begin + Duration::from_secs(seconds);
             bans.lock().count(service, addr(n), &RATE, now)
         };
@@ -273,7 +293,10 @@ mod tests {
         };
         let network = "2001:db8::".parse().unwrap();
         assert_eq!(bans.list().len(), 3);
-        bans.retain(|service| *service == one);
+        bans.change(|service| match *service == one {
+            true => RateChange::Unchanged,
+            false => RateChange::Removed,
+        });
         assert_eq!(listed(&bans), [(true, addr(1)), (true, network)]);
         assert!(bans.list().iter().all(|ban| ban.left <= RATE.ban));
         assert_eq!(bans.lift(Some(v6[1])), 1);

@@ -32,7 +32,7 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
         channel.limit_idle(service.config.local_timeout);
         let mut visit = services.visit(&id, &service.config, None, true);
         // Nobody tells where a peer's visitor comes from.
-        let Some(mut admission) = rules.admit(&service.config, None) else {
+        let Some(mut admission) = rules.admit_peer(&service.config) else {
             if let Some(visit) = &mut visit {
                 visit.end("denied");
             }
@@ -52,10 +52,16 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
 async fn carry(service: &Service, channel: ChannelConn) -> io::Result<()> {
     match &service.target {
         ServiceTarget::Files(root) => {
-            files::serve(root, LimitedVisitor::new(channel, service.limits())).await
+            files::serve(root, LimitedVisitor::new(channel, service.limits(true))).await
         }
         ServiceTarget::Tcp(addr) => {
-            let dialing = dial(service, addr, Visitor::default());
+            let visitor = Visitor {
+                origin: None,
+                come: Vec::new(),
+                first: None,
+                has_window: true,
+            };
+            let dialing = dial(service, addr, visitor);
             let conn = channel.unless_cut(dialing).await?;
             p2p::carry(channel, Arc::new(conn)).await
         }
@@ -81,20 +87,26 @@ pub async fn relay(
         stream.fail(ResetCode::UnknownService);
         return Ok(());
     };
-    let visitor = origin.as_ref().map(|origin| origin.source.ip());
-    let Some(mut admission) = context.visitor_rules.admit(&service.config, visitor) else {
+    let visitor = origin.as_ref().and_then(VisitorOrigin::visitor);
+    let rules = &context.visitor_rules;
+    let admission = rules.admit(&service.config, visitor);
+    let Some(mut admission) = admission.filter(|_| rules.count(&service.config, visitor)) else {
         stream.fail(ResetCode::NotAllowed);
         return Ok(());
     };
+    // A proxy has told of the visitor in the request for the relay, and not in those that follow, which
+    // it has passed on as the body of that one.
+    let origin = origin.map(|origin| VisitorOrigin {
+        is_told: false,
+        ..origin
+    });
     let addr = match &service.target {
         ServiceTarget::Tcp(addr) => addr,
         ServiceTarget::Files(root) => {
             stream.write_all(head.as_bytes()).await?;
-            let serving = files::serve_after(
-                root,
-                LimitedVisitor::new(&mut stream, service.limits()),
-                already,
-            );
+            let limits = service.limits(stream.has_window());
+            let serving =
+                files::serve_after(root, LimitedVisitor::new(&mut stream, limits), already);
             let served = admission.unless_ended(serving).await;
             return served.inspect_err(|_| stream.fail(ResetCode::Aborted));
         }
@@ -103,6 +115,7 @@ pub async fn relay(
         origin,
         come: already,
         first: None,
+        has_window: stream.has_window(),
     };
     let conn = match dial(service, addr, visitor).await {
         Ok(conn) => conn,

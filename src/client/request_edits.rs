@@ -2,7 +2,7 @@
 //! (useLocalAsHTTPHost), and the fields that tell the visitor's address (forwarded).
 
 use crate::logging::FirstRequest;
-use crate::net::follow::{Edits, HeadField, RequestHead, RequestRule, RuleDecision};
+use crate::net::follow::{Edits, HeadField, HttpRefusal, RequestHead, RequestRule, RuleDecision};
 use crate::wire::origin::VisitorOrigin;
 use std::sync::Arc;
 
@@ -40,6 +40,12 @@ impl RequestRule for RequestEdits {
             set_host(&mut edits, head, host);
         }
         if let Some(visitor) = &self.visitor {
+            let mut hosts = head.fields().filter(|field| field.is("host"));
+            let first = hosts.next().map(|field| field.value);
+            if hosts.any(|field| Some(field.value) != first) {
+                // Which one the service would take is not known (RFC 9112, section 3.2).
+                return RuleDecision::Refuse(HttpRefusal::bad_request("two hosts"));
+            }
             visitor.tell(&mut edits, head);
         }
         RuleDecision::Forward(edits)
@@ -87,20 +93,31 @@ impl ForwardedVisitor {
             edits.remove(&field);
         }
         let is_missing = |name: &str| !of_front || !head.fields().any(|field| field.is(name));
-        match &self.origin {
-            Some(origin) => {
-                let addr = origin.source.ip().to_canonical().to_string();
-                if is_missing(FOR) {
-                    edits.add(head, FOR, &addr);
-                }
-                edits.add(head, REAL_IP, &addr);
-                if is_missing(PROTO) {
-                    let scheme = if origin.is_decrypted { "https" } else { "http" };
-                    edits.add(head, PROTO, scheme);
-                }
+        // The word of RFC 7239, section 6.2, for a visitor of whom nobody knows the address.
+        let addr = self.origin.as_ref().and_then(|origin| origin.visitor());
+        let shown = addr.map_or_else(|| "unknown".to_owned(), |addr| addr.to_string());
+        if is_missing(FOR) {
+            edits.add(head, FOR, &shown);
+        }
+        if addr.is_some() {
+            edits.add(head, REAL_IP, &shown);
+        }
+        if let Some(origin) = self.origin.as_ref().filter(|_| is_missing(PROTO)) {
+            let scheme = if origin.is_decrypted { "https" } else { "http" };
+            edits.add(head, PROTO, scheme);
+        }
+        // A service that is a proxy itself would remove the fields that are named here (RFC 9110,
+        // section 7.6.1), and with them what it is told.
+        for field in head.fields().filter(|field| field.is("connection")) {
+            let options = field.value.split(|b| *b == b',');
+            let kept: Vec<_> = options
+                .filter(|option| !is_about_visitors(option.trim_ascii()))
+                .map(String::from_utf8_lossy)
+                .collect();
+            let kept = kept.join(",");
+            if kept.as_bytes() != field.value {
+                edits.set(&field, &kept);
             }
-            // The word of RFC 7239, section 6.2. Its scheme is as unknown.
-            None => edits.add(head, FOR, "unknown"),
         }
         let host = head.fields().find(|field| field.is("host"));
         let host = host.and_then(|field| std::str::from_utf8(field.value).ok());
@@ -226,6 +243,32 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.1, 192.0.2.7\r\n\
              X-Forwarded-Proto: http\r\nX-Real-IP: 192.0.2.7\r\nX-Forwarded-Host: a\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn a_visitor_cannot_have_the_fields_removed_behind_gt() {
+        let rule = edits(visitor(false));
+        for (connection, expected) in [
+            ("keep-alive", "keep-alive"),
+            ("close, X-Real-IP", "close"),
+            ("x_real_ip,X-Forwarded-For , keep-alive", " keep-alive"),
+            ("Forwarded", ""),
+        ] {
+            let request = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\n\r\n");
+            let expected =
+                format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {expected}\r\n{TOLD}\r\n");
+            assert_eq!(becomes(&rule, &request), expected);
+        }
+    }
+
+    #[test]
+    fn a_request_with_two_hosts_is_refused() {
+        let rule = edits(visitor(false));
+        let request = b"GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n";
+        let step = Requests::default().take(request, &rule);
+        assert!(matches!(step, RequestStep::Refuse(..)), "{step:?}");
+        let same = "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n";
+        assert!(becomes(&rule, same).ends_with(&format!("Host: a\r\n{TOLD}\r\n")));
     }
 
     #[test]

@@ -174,6 +174,11 @@ impl RewriteState {
             }
             RequestStep::Refuse(refusal, _) => {
                 log::debug!("a visitor's request was refused: {}", refusal.why);
+                let status = refusal.status.split(' ').next();
+                let status = status.and_then(|status| status.parse().ok());
+                if let (Some(first), Some(status)) = (self.first.take(), status) {
+                    first.status(status);
+                }
                 self.service_ended = self.exchange.has_broken_off();
                 self.wake_reader();
                 Poll::Ready(Ok(bytes.len()))

@@ -50,7 +50,7 @@ pub async fn serve(
         stream.record(visit.stream());
     }
     let rules = &context.visitor_rules;
-    let visitor = origin.as_ref().map(|origin| origin.source.ip());
+    let visitor = origin.as_ref().and_then(VisitorOrigin::visitor);
     let Some(mut admission) = rules.admit(config, visitor) else {
         return stream.fail(ResetCode::NotAllowed);
     };
@@ -67,13 +67,17 @@ pub async fn serve(
         }
         return;
     }
+    if !context.visitor_rules.count(config, visitor) {
+        return stream.fail(ResetCode::NotAllowed);
+    }
     match Box::pin(connect(&p2p, local, &mut stream, origin, visit.as_deref())).await {
         Ok(ReachedService::Conn(conn)) => {
             let relay = Relay::service(stream, conn);
             relay.while_admitted(|| admission.holds()).await;
         }
         Ok(ReachedService::Files(root)) => {
-            let visitor = LimitedVisitor::new(&mut stream, local.limits());
+            let limits = local.limits(stream.has_window());
+            let visitor = LimitedVisitor::new(&mut stream, limits);
             let serving = files::serve(root, visitor);
             if let Err(e) = Box::pin(admission.unless_ended(serving)).await {
                 // A part of a file must not look complete.
@@ -144,6 +148,7 @@ async fn connect<'a>(
             let visitor = Visitor {
                 origin,
                 come,
+                has_window: stream.has_window(),
                 first: visit
                     .filter(|_| service.is_read())
                     .map(Visit::first_request),

@@ -111,7 +111,8 @@ impl Services {
             Exposure::Tcp { .. } => Way::Tcp,
         };
         let visit = log.visit(Some(id), service.local.to_string(), way);
-        Some(Box::new(visit.from(origin.map(|origin| origin.source))))
+        let known = origin.filter(|origin| origin.visitor().is_some());
+        Some(Box::new(visit.from(known.map(|origin| origin.source))))
     }
 
     /// Returns the configuration of each service.
@@ -247,9 +248,13 @@ impl Services {
                     config.local
                 );
             } else if let Some(option) = config.needs_origins_for() {
+                let outcome = match option {
+                    "visitorRate" => "they are not counted",
+                    _ => "the service learns that they are unknown",
+                };
                 log::warn!(
                     "{option} of {}: the server does not tell where visitors come from, because \
-                     {why}; the service learns that they are unknown",
+                     {why}; {outcome}",
                     config.local
                 );
             }
@@ -279,7 +284,6 @@ impl Services {
 }
 
 /// What is known of a visitor before its connection to a service.
-#[derive(Default)]
 pub struct Visitor {
     /// Where it comes from; `None` if nobody has told.
     pub origin: Option<VisitorOrigin>,
@@ -287,18 +291,21 @@ pub struct Visitor {
     pub come: Vec<u8>,
     /// The record of its first request, if its requests are read and the visit is logged.
     pub first: Option<Arc<FirstRequest>>,
+    /// Whether its connection has a window of its own, so that it can be made to wait.
+    pub has_window: bool,
 }
 
 /// Connects to a service at `addr` and passes on what has come of the visitor. All streams, relayed
 /// connections and data channels reach a service by this function.
 pub async fn dial(service: &Service, addr: &LocalAddress, visitor: Visitor) -> io::Result<Conn> {
-    let limits = service.limits();
-    let service = &service.config;
     let Visitor {
         origin,
         come,
         first,
+        has_window,
     } = visitor;
+    let limits = service.limits(has_window);
+    let service = &service.config;
     let mut greeting = match service.proxy_protocol {
         Some(version) => version.encode(origin.as_ref()),
         None => Vec::new(),
@@ -337,8 +344,8 @@ impl Service {
     }
 
     /// Returns the speed limits of a new connection; `None` if there are none.
-    pub fn limits(&self) -> Option<SpeedLimits> {
-        self.speed.of_visitor(&self.config)
+    pub fn limits(&self, has_window: bool) -> Option<SpeedLimits> {
+        self.speed.of_visitor(&self.config, has_window)
     }
 }
 

@@ -33,8 +33,10 @@ impl SharedLimit {
         Self(is_limited.then(|| buckets(service.speed)))
     }
 
-    /// Returns the limits of a new connection to the service; `None` if there are none.
-    pub fn of_visitor(&self, service: &ServiceConfig) -> Option<SpeedLimits> {
+    /// Returns the limits of a new connection to the service; `None` if there are none. What comes from
+    /// the visitor is limited only if it has a window of its own (`has_window`): over GT/1, a visitor
+    /// that has to wait would stop the others of its tunnel.
+    pub fn of_visitor(&self, service: &ServiceConfig, has_window: bool) -> Option<SpeedLimits> {
         let own = (service.visitor_speed > 0).then(|| buckets(service.visitor_speed));
         if self.0.is_none() && own.is_none() {
             return None;
@@ -44,7 +46,9 @@ impl SharedLimit {
             down: Throttles(SmallVec::new()),
         };
         for [up, down] in self.0.iter().chain(&own) {
-            limits.up.0.push(Throttle::new(up.clone()));
+            if has_window {
+                limits.up.0.push(Throttle::new(up.clone()));
+            }
             limits.down.0.push(Throttle::new(down.clone()));
         }
         Some(limits)

@@ -2,8 +2,8 @@
 //! `deny`), and how often (`visitorRate`). They apply from a reload on, also to visitors that are there
 //! and to tunnels that drain.
 
-use super::bans::{Bans, RateVerdict};
-use crate::config::{AddressRules, Exposure, ServiceConfig, VisitorRate};
+use super::bans::{Bans, RateChange, RateVerdict};
+use crate::config::{AddressRules, Exposure, Local, ServiceConfig, VisitorRate};
 use crate::current::{Current, Seen};
 use crate::logging::{held_back, LogThrottle};
 use futures_lite::future;
@@ -20,43 +20,84 @@ pub struct VisitorRules {
     warnings: LogThrottle,
 }
 
-/// The rules of the services that have some.
+/// The rules of all services, if any of them has some.
 type RuleList = Vec<ServiceRules>;
 
 struct ServiceRules {
-    /// How visitors reach the service: it keeps its rules by this in a reload.
-    exposure: Exposure,
+    key: ServiceKey,
     addresses: AddressRules,
     rate: Option<VisitorRate>,
+}
+
+/// What tells a service from the others, also in another configuration. Two services may ask for random
+/// TCP ports, so that how they are reached is not enough.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServiceKey {
+    pub exposure: Exposure,
+    pub local: Local,
 }
 
 /// What admits a visitor to a service, as long as it holds.
 pub struct VisitorAdmission<'a> {
     rules: &'a VisitorRules,
-    exposure: &'a Exposure,
+    service: &'a ServiceConfig,
     /// `None` if it is unknown.
     visitor: Option<IpAddr>,
     seen: Seen,
 }
 
+impl ServiceKey {
+    pub fn new(service: &ServiceConfig) -> Self {
+        Self {
+            exposure: service.exposure.clone(),
+            local: service.local.clone(),
+        }
+    }
+
+    fn is_of(&self, service: &ServiceConfig) -> bool {
+        (&self.exposure, &self.local) == (&service.exposure, &service.local)
+    }
+}
+
 fn of<'a>(services: impl Iterator<Item = &'a ServiceConfig>) -> RuleList {
-    let has_rules = |it: &&ServiceConfig| !it.visitors.is_empty() || it.visitor_rate.is_some();
-    let rules = services.filter(has_rules).map(|service| ServiceRules {
-        exposure: service.exposure.clone(),
+    let rules = services.map(|service| ServiceRules {
+        key: ServiceKey::new(service),
         addresses: service.visitors.clone(),
         rate: service.visitor_rate,
     });
-    rules.collect()
+    let rules: RuleList = rules.collect();
+    let has_rules = |it: &ServiceRules| !it.addresses.is_empty() || it.rate.is_some();
+    match rules.iter().any(has_rules) {
+        true => rules,
+        false => Vec::new(),
+    }
 }
 
-/// Returns the rules of a service.
-fn rules_of<'a>(rules: &'a RuleList, exposure: &Exposure) -> Option<&'a ServiceRules> {
-    rules.iter().find(|rules| rules.exposure == *exposure)
+/// Whether a visitor may be there, however often it has come. A service that is not among these has gone
+/// or was renamed by a reload: its own rules hold until its tunnels have drained.
+fn allows(rules: &RuleList, service: &ServiceConfig, visitor: Option<IpAddr>) -> bool {
+    if rules.is_empty() {
+        return true;
+    }
+    let mut its = rules
+        .iter()
+        .filter(|rules| rules.key.is_of(service))
+        .peekable();
+    match its.peek() {
+        Some(_) => its.all(|rules| rules.addresses.admit_if_known(visitor)),
+        None => service.visitors.admit_if_known(visitor),
+    }
 }
 
-/// Whether a visitor may be there, however often it has come.
-fn allows(rules: &RuleList, exposure: &Exposure, visitor: Option<IpAddr>) -> bool {
-    rules_of(rules, exposure).is_none_or(|rules| rules.addresses.admit_if_known(visitor))
+/// Returns how often one address may connect to a service.
+fn rate_of(rules: &RuleList, service: &ServiceConfig) -> Option<VisitorRate> {
+    if rules.is_empty() {
+        return None;
+    }
+    match rules.iter().find(|rules| rules.key.is_of(service)) {
+        Some(rules) => rules.rate,
+        None => service.visitor_rate,
+    }
 }
 
 impl VisitorRules {
@@ -80,17 +121,26 @@ impl VisitorRules {
         &self.bans
     }
 
-    /// Replaces the rules. Visitors that are there learn of it when their tasks are woken. Bans stay.
+    /// Replaces the rules. Visitors that are there learn of it when their tasks are woken. Bans stay
+    /// while their service has a rate; what was counted at another rate is forgotten.
     pub fn replace<'a>(&self, services: impl Iterator<Item = &'a ServiceConfig>) {
+        let before = self.current.get();
         self.current.replace(of(services));
         let rules = self.current.get();
-        self.bans.retain(|exposure| {
-            let its = rules_of(&rules, exposure);
-            its.is_some_and(|rules| rules.rate.is_some())
-        });
+        let rate = |list: &RuleList, key: &ServiceKey| {
+            let its = list.iter().find(|rules| rules.key == *key);
+            its.and_then(|rules| rules.rate)
+        };
+        self.bans
+            .change(|key| match (rate(&before, key), rate(&rules, key)) {
+                (_, None) => RateChange::Removed,
+                (before, now) if before == now => RateChange::Unchanged,
+                _ => RateChange::Changed,
+            });
     }
 
     /// Admits a visitor from this address, or an unknown one, to a service; `None` if it may not come.
+    /// Does not count it.
     pub fn admit<'a>(
         &'a self,
         service: &'a ServiceConfig,
@@ -98,29 +148,32 @@ impl VisitorRules {
     ) -> Option<VisitorAdmission<'a>> {
         let admission = VisitorAdmission {
             rules: self,
-            exposure: &service.exposure,
+            service,
             visitor,
             seen: self.current.seen(),
         };
-        let rules = self.current.get();
-        let Some(rules) = rules_of(&rules, &service.exposure) else {
+        if allows(&self.current.get(), service, visitor) {
             return Some(admission);
-        };
-        if !rules.addresses.admit_if_known(visitor) {
-            log::debug!("{} may not visit {}", Shown(visitor), service.local);
-            return None;
         }
-        match (visitor, &rules.rate) {
-            (Some(visitor), Some(rate)) => self.may_connect(service, visitor, rate),
-            // A visitor that nobody knows cannot be counted.
-            _ => true,
-        }
-        .then_some(admission)
+        log::debug!("{} may not visit {}", Shown(visitor), service.local);
+        None
     }
 
-    /// Counts a connection of a visitor, and says whether it may go on.
-    fn may_connect(&self, service: &ServiceConfig, visitor: IpAddr, rate: &VisitorRate) -> bool {
-        match self.bans.count(&service.exposure, visitor, rate) {
+    /// Admits a visitor over a peer-to-peer connection, of whom nobody tells where it comes from. It
+    /// must not evade a rate.
+    #[cfg_attr(not(feature = "p2p"), allow(dead_code))]
+    pub fn admit_peer<'a>(&'a self, service: &'a ServiceConfig) -> Option<VisitorAdmission<'a>> {
+        let is_counted = rate_of(&self.current.get(), service).is_some();
+        self.admit(service, None).filter(|_| !is_counted)
+    }
+
+    /// Counts a connection of a visitor, and says whether it may go on. One that nobody knows cannot be
+    /// counted.
+    pub fn count(&self, service: &ServiceConfig, visitor: Option<IpAddr>) -> bool {
+        let (Some(visitor), Some(rate)) = (visitor, rate_of(&self.current.get(), service)) else {
+            return true;
+        };
+        match self.bans.count(&ServiceKey::new(service), visitor, &rate) {
             RateVerdict::Admitted => return true,
             RateVerdict::Banned => log::debug!("{visitor} is banned from {}", service.local),
             RateVerdict::TooMany(ban) => {
@@ -160,7 +213,7 @@ impl VisitorAdmission<'_> {
     /// Whether the visitor is still admitted, as far as the rules have changed.
     pub fn holds(&mut self) -> bool {
         let news = self.rules.current.news(&mut self.seen);
-        news.is_none_or(|rules| allows(&rules, self.exposure, self.visitor))
+        news.is_none_or(|rules| allows(&rules, self.service, self.visitor))
     }
 
     /// Runs a task of the visitor until it is done or the admission ends.
@@ -175,8 +228,8 @@ impl VisitorAdmission<'_> {
                 "the visitor is not allowed any more",
             ))),
         });
-        // Looked at whenever the task is woken.
-        future::or(task, ended).await
+        // Looked at whenever the task is woken, and before it goes on.
+        future::or(ended, task).await
     }
 }
 
@@ -207,8 +260,64 @@ mod tests {
         assert!(rules.admit(&web, elsewhere).is_none());
         assert!(rules.admit(&web, None).is_none());
         assert!(rules.admit(&web, here).is_some());
-        // A service that has gone drains.
-        rules.replace([&other_service].into_iter());
+        // A service that has gone drains, and keeps its own rules.
+        let mut renamed = with_rule.clone();
+        renamed.exposure = other_service.exposure.clone();
+        rules.replace([&renamed].into_iter());
         assert!(known.holds());
+        assert!(rules.admit(&with_rule, elsewhere).is_none());
+        rules.replace([&web].into_iter());
+        assert!(
+            rules.admit(&with_rule, elsewhere).is_some(),
+            "no rules at all"
+        );
+    }
+
+    #[test]
+    fn services_that_are_reached_alike_have_rules_of_their_own() {
+        let random = |port, deny: &str| {
+            let mut service = ServiceConfig::of_test(port, "x");
+            service.exposure = Exposure::Tcp {
+                port: 0,
+                random: true,
+            };
+            let deny = vec![deny.parse().unwrap()];
+            service.visitors = AddressRules::new(("allow", Vec::new()), ("deny", deny)).unwrap();
+            service
+        };
+        let (one, other) = (random(1, "192.0.2.1"), random(2, "192.0.2.2"));
+        let rules = VisitorRules::new([&one, &other].into_iter());
+        let visitors = ["192.0.2.1", "192.0.2.2"].map(|addr| addr.parse().ok());
+        let admitted = |service| visitors.map(|addr| rules.admit(service, addr).is_some());
+        assert_eq!(admitted(&one), [false, true]);
+        assert_eq!(admitted(&other), [true, false]);
+    }
+
+    #[test]
+    fn peers_do_not_evade_a_rate() {
+        let mut counted = ServiceConfig::of_test(80, "counted");
+        counted.visitor_rate = Some(VisitorRate {
+            count: 1,
+            period: std::time::Duration::from_secs(3600),
+            ban: std::time::Duration::ZERO,
+        });
+        let free = ServiceConfig::of_test(80, "free");
+        let rules = VisitorRules::new([&counted, &free].into_iter());
+        assert!(rules.admit_peer(&counted).is_none() && rules.admit_peer(&free).is_some());
+        let visitor = "192.0.2.1".parse().ok();
+        assert!(rules.count(&counted, visitor) && !rules.count(&counted, visitor));
+        assert!(rules.count(&counted, None) && rules.count(&free, visitor));
+        // What was counted at another rate says nothing.
+        let mut faster = counted.clone();
+        faster.visitor_rate = Some(VisitorRate {
+            count: 100,
+            period: std::time::Duration::from_secs(1),
+            ban: std::time::Duration::from_secs(3600),
+        });
+        rules.replace([&faster].into_iter());
+        assert!((0..100).all(|_| rules.count(&faster, visitor)));
+        assert!(!rules.count(&faster, visitor));
+        rules.replace([&counted].into_iter());
+        assert!(!rules.count(&counted, visitor), "a ban stays");
     }
 }

@@ -42,7 +42,14 @@ impl Scalar for Network {
                 Some(bits) => u32::try_from(digits(bits)?).ok()?,
                 None => most,
             };
-            (bits <= most).then_some(Network { first, bits })
+            (bits <= most).then_some(match (first, bits.checked_sub(96)) {
+                // The same addresses, in the form in which they are compared.
+                (IpAddr::V6(v6), Some(of_ipv4)) if v6.to_ipv4_mapped().is_some() => Network {
+                    first: first.to_canonical(),
+                    bits: of_ipv4,
+                },
+                _ => Network { first, bits },
+            })
         };
         read().ok_or_else(|| {
             format!(
@@ -89,9 +96,13 @@ impl AddressRules {
         self.allow.is_empty() && self.deny.is_empty()
     }
 
-    /// Whether something may come from this address.
+    /// Whether something may come from this address. The unspecified one is that of somebody unknown.
     pub fn admit(&self, addr: IpAddr) -> bool {
         let has = |list: &[Network]| list.iter().any(|network| network.contains(addr));
+        if addr.is_unspecified() {
+            // Where somebody comes from of whom nobody knows it.
+            return self.is_empty();
+        }
         !has(&self.deny) && (self.allow.is_empty() || has(&self.allow))
     }
 
@@ -123,6 +134,10 @@ mod tests {
             ("0.0.0.0/0", "1.2.3.4", true),
             ("0.0.0.0/0", "::1", false),
             ("::/0", "fe80::1", true),
+            ("::ffff:192.0.2.1", "192.0.2.1", true),
+            ("::ffff:192.0.2.1", "::ffff:192.0.2.1", true),
+            ("::ffff:192.0.2.0/120", "192.0.2.77", true),
+            ("::ffff:192.0.2.0/120", "192.0.3.77", false),
             ("fd00::/8", "fd12::1", true),
             ("fd00::/8", "fe00::1", false),
             ("::1/128", "::1", true),

@@ -2,6 +2,7 @@
 //! (`visitorRate`), or lifts bans.
 
 use super::{RunningProcesses, SignalReport};
+use rustix::net::sockopt::socket_peercred;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::linux::net::SocketAddrExt;
@@ -112,11 +113,19 @@ fn exchange(pid: u32, request: BanRequest) -> io::Result<Option<String>> {
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
         stream => stream?,
     };
+    // Any program may take the name.
+    let listener = socket_peercred(&stream)?.pid.as_raw_pid();
+    if u32::try_from(listener) != Ok(pid) {
+        return Err(io::Error::other(
+            "another program has the name of its socket",
+        ));
+    }
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     stream.write_all(request.line().as_bytes())?;
     let mut answer = String::new();
     stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
+    answer.retain(|c| c == '\n' || !c.is_control());
     match (request, answer.is_empty()) {
         // It always tells a number.
         (BanRequest::Lift(_), true) => Err(io::ErrorKind::PermissionDenied.into()),

@@ -48,6 +48,8 @@ struct QueueState {
     /// Number of lines that were lost since the last line.
     lost: usize,
     is_writing: bool,
+    /// The file for the next lines, if it was opened again.
+    next: Option<LogFile>,
 }
 
 impl AccessLog {
@@ -63,14 +65,19 @@ impl AccessLog {
                 "The access log {} cannot be opened: {e}.",
                 path.display()
             ))
-        })?;
+        });
         let mut files = FILES.lock();
         files.retain(|(_, queue)| queue.strong_count() > 0);
         let known = files.iter().find(|(known, _)| known == path);
         if let Some(queue) = known.and_then(|(_, queue)| queue.upgrade()) {
-            *queue.file.lock() = file;
+            match file {
+                // The thread that writes may hold the file, on a disk that hangs.
+                Ok(file) => queue.lock().next = Some(file),
+                Err(e) => log::error!("{e} It continues in the previous file."),
+            }
             return Ok(Self(Target::File(queue)));
         }
+        let file = file?;
         let queue = Arc::new(LineQueue {
             state: Mutex::default(),
             file: Mutex::new(file),
@@ -133,21 +140,26 @@ impl LineQueue {
                 state.is_writing = false;
                 return;
             }
-            state.count = 0;
+            let count = std::mem::take(&mut state.count);
             let mut lines = std::mem::take(&mut state.lines);
             let lost = std::mem::take(&mut state.lost);
+            let next = state.next.take();
             drop(state);
             if lost > 0 {
                 let _ = writeln!(lines, "{} lost={lost}", now());
             }
             let mut file = self.file.lock();
+            if let Some(next) = next {
+                *file = next;
+            }
             let rotated = file.rotate_if_full(lines.len());
             let written = file.write_line(lines.as_bytes());
             drop(file);
             if let Err(e) = rotated.and(written) {
                 // Its lines are gone; the next ones may fit again.
                 log::debug!("the access log: {e}");
-                self.lock().lost += lines.lines().count();
+                let mut state = self.lock();
+                state.lost = state.lost.saturating_add(lost.saturating_add(count));
             }
         }
     }

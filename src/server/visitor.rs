@@ -3,7 +3,7 @@
 use super::client_hello::{self, HelloResult};
 use super::connection_limit::Permit;
 use super::error_page::{self, ErrorPage};
-use super::forwarded_for;
+use super::forwarded_for::{self, ToldVisitor};
 use super::http_head;
 use super::incoming::{AcceptedConn, Incoming, ListenerKind};
 use super::one_request::OneRequest;
@@ -197,13 +197,16 @@ impl Incoming {
 
     /// Takes the visitor's address from the request of a proxy that the server trusts.
     fn believe_front(&mut self, conn: &Conn) {
-        let told = forwarded_for::visitor(&self.head, &self.settings.front_proxies);
-        if let Some(addr) = told {
-            let mut origin = self.origin(conn);
-            origin.source = SocketAddr::new(addr, 0);
-            origin.is_told = true;
-            self.origin = Some(Box::new(origin));
+        let mut origin = self.origin(conn);
+        match forwarded_for::visitor(&self.head, &self.settings.front_proxies) {
+            ToldVisitor::Nothing => {}
+            ToldVisitor::Address(addr) => origin.source = SocketAddr::new(addr, 0),
+            ToldVisitor::Unknown => {
+                origin.source = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+            }
         }
+        origin.is_told = true;
+        self.origin = Some(Box::new(origin));
     }
 
     /// Forwards the visitor to its service.

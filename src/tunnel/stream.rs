@@ -37,6 +37,11 @@ impl Stream {
         self.with(|state, _| state.policy.origins)
     }
 
+    /// Whether the stream has a window, as in GT/2.
+    pub fn has_window(&self) -> bool {
+        self.with(|state, _| state.budget.is_some())
+    }
+
     /// Records what becomes of the stream from now on, besides the bytes that have come already.
     pub fn record(&self, record: Arc<StreamRecord>) {
         self.with_state(|stream| {

@@ -177,6 +177,34 @@ fn a_reload_opens_the_file_again_for_visits_that_have_begun_too() {
 }
 
 #[test]
+fn a_file_that_cannot_be_opened_again_stays_in_use_and_the_reload_applies() {
+    let scratch = Scratch::new();
+    let folder = scratch.dir("logs");
+    let (log, service) = (folder.join("log"), service::http(0, "web"));
+    let text = |rules: &str| {
+        format!(
+            "type: server\nusers: {{id1: {{secret: secret1}}}}\n\
+             options: {{addr: \"127.0.0.1:0\", accessLog: {}{rules}}}\n",
+            log.display()
+        )
+    };
+    let config = scratch.file("gt.yaml", text(""));
+    let mut server = server(&format!("-config {}", config.display()));
+    let addr = server.addr();
+    let _client = client_of_id1(addr, &format!("-local http://{}", service.addr));
+    assert_eq!(status_from(NAMED, addr, "id1.a"), 200);
+    lines(&log, 1);
+    let moved = scratch.join("moved");
+    fs::rename(&folder, &moved).expect("rename");
+    scratch.file("gt.yaml", text(&format!(", deny: [{NAMED}]")));
+    server.reload();
+    let error = server.wait_for("It continues in the previous file.");
+    assert!(error.contains("No such file"), "{error}");
+    assert_eq!(status_from(NAMED, addr, "id1.a"), 403);
+    assert_eq!(part(&lines(&moved.join("log"), 2)[1], "end"), "denied");
+}
+
+#[test]
 fn the_file_is_rotated_like_the_log() {
     let scratch = Scratch::new();
     let log = scratch.join("log");

@@ -16,6 +16,7 @@ use crate::common::service::{self, assert_echo};
 use crate::common::visitor::{connect_from, get, read_answer, try_connect_from};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A visitor's address that rules name, one next to it, and one far away from both.
 pub const NAMED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
@@ -342,6 +343,38 @@ fn a_user_s_tunnels_come_from_its_addresses_alone() {
     filed.reload(", from: [192.0.2.0/24]");
     peer.expect(Frame::Error(vec![0, 10]));
     peer.expect_end();
+}
+
+#[test]
+fn a_service_that_a_reload_renames_keeps_its_rules_all_the_time() {
+    let service = service::http(0, "web");
+    let mut server = server_of_id1("-hostNumber 2");
+    let (addr, local) = (server.addr(), service.addr);
+    let text = move |prefix: &str| {
+        format!(
+            "options: {{remote: \"tcp://{addr}\", id: id1, secret: secret1}}\nservices:\n\
+             - {{local: \"http://{local}\", hostPrefix: {prefix}, deny: [{NAMED}]}}\n"
+        )
+    };
+    let mut filed = Filed::start("client", text, "one");
+    filed.gt.wait_for_tunnel();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for host in ["one.a", "two.a"] {
+            let over = &over;
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    assert_ne!(status_from(NAMED, addr, host), 200, "{host}");
+                }
+            });
+        }
+        for prefix in ["two", "one", "two", "one", "two"] {
+            filed.reload(prefix);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(status_from(NAMED, addr, "two.a"), 403);
+    assert_eq!(status_from(NEIGHBOUR, addr, "two.a"), 200);
 }
 
 #[test]

@@ -121,6 +121,86 @@ fn a_trusted_proxy_tells_who_its_visitor_is() {
     assert!(head.ends_with(&told(FRONT, "http", "id1.a")), "{head}");
 }
 
+/// A request for a relay, whose body is another request, reaches the service named by its label.
+#[cfg(feature = "p2p")]
+fn relay_request(more: &str, inner: &str) -> String {
+    format!(
+        "XP / HTTP/1.1\r\nHost: id1.a\r\nWebRTC-OP: relay\r\nWebRTC-Label: gt:id1\r\n{more}\
+         Content-Length: {}\r\n\r\n{inner}",
+        inner.len()
+    )
+}
+
+#[cfg(feature = "p2p")]
+#[test]
+fn a_request_within_a_request_for_a_relay_is_not_the_proxy_s_word() {
+    let service = service();
+    let trust = format!("-frontProxies {FRONT}");
+    let options = "-forwarded -remoteSTUN 127.0.0.1:9";
+    let (_server, _client, addr) = http_tunnel(service.addr, &trust, options);
+    let forged = "X-Forwarded-For: 203.0.113.1\r\nX-Forwarded-Proto: https\r\n";
+    let inner = format!("GET / HTTP/1.1\r\nHost: id1.a\r\n{forged}\r\n");
+    let request = relay_request("X-Forwarded-For: 192.0.2.7\r\n", &inner);
+    let mut visitor = from(FRONT, addr);
+    visitor.write_all(request.as_bytes()).expect("ask");
+    // The relay's own head comes first.
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.extend(crate::common::visitor::read(&mut visitor, 1));
+    }
+    let told_of_it = read_answer(&mut visitor).text();
+    assert!(
+        told_of_it.contains("\r\nX-Real-IP: 192.0.2.7\r\n"),
+        "{told_of_it}"
+    );
+    assert!(!told_of_it.contains("203.0.113.1"), "{told_of_it}");
+    assert!(
+        told_of_it.contains("\r\nX-Forwarded-Proto: http\r\n"),
+        "{told_of_it}"
+    );
+}
+
+#[cfg(feature = "p2p")]
+#[test]
+fn a_relay_is_one_visit_of_the_service_that_it_is_for() {
+    let service = service();
+    let options = "-visitorRate 2/1h -remoteSTUN 127.0.0.1:9";
+    let (_server, _client, addr) = http_tunnel(service.addr, "", options);
+    let inner = "GET / HTTP/1.1\r\nHost: id1.a\r\n\r\n";
+    let relay = || {
+        let mut visitor = from(VISITOR, addr);
+        visitor
+            .write_all(relay_request("", inner).as_bytes())
+            .expect("ask");
+        let line = crate::common::visitor::read(&mut visitor, "HTTP/1.1 200".len());
+        String::from_utf8(line).unwrap()
+    };
+    assert_eq!(
+        [relay(), relay(), relay()],
+        ["HTTP/1.1 200", "HTTP/1.1 200", "HTTP/1.1 403"]
+    );
+}
+
+#[test]
+fn a_proxy_that_does_not_know_its_visitor_gets_nobody_in_where_there_are_rules() {
+    let service = service();
+    let trust = format!("-frontProxies {FRONT}");
+    let unknown = "X-Forwarded-For: 192.0.2.7, unknown\r\n";
+    for (for_server, for_client) in [("", "-deny 203.0.113.1"), ("-deny 203.0.113.1", "")] {
+        let trust = format!("{trust} {for_server}");
+        let (_server, _client, addr) = http_tunnel(service.addr, &trust, for_client);
+        let mut visitor = from(FRONT, addr);
+        write!(visitor, "GET / HTTP/1.1\r\nHost: id1.a\r\n{unknown}\r\n").expect("ask");
+        assert_eq!(read_answer(&mut visitor).status, 403);
+    }
+    let (_server, _client, addr) = http_tunnel(service.addr, &trust, "-forwarded");
+    let head = ask(&mut from(FRONT, addr), unknown);
+    assert!(
+        head.contains(unknown) && !head.contains("X-Real-IP"),
+        "{head}"
+    );
+}
+
 #[test]
 fn rules_and_the_proxy_protocol_are_about_the_visitor_that_a_trusted_proxy_tells_of() {
     let service = service();

@@ -97,6 +97,36 @@ fn other_services_of_the_client_are_not_limited() {
 }
 
 #[test]
+fn over_gt1_an_upload_does_not_stop_the_other_visitors_of_its_tunnel() {
+    let (sink, received) = service::sink();
+    let web = service::http(0, "web");
+    let mut server = server_of_id1("-tcpNumber 1 -tcpRange 1024-65535");
+    let addr = server.addr();
+    let mut client = client_of_id1(
+        addr,
+        &format!(
+            "-wire 1 -remoteConnections 1 -local tcp://{} -remoteTCPRandom -visitorSpeed 1000 \
+             -local http://{}",
+            sink.addr, web.addr
+        ),
+    );
+    let port = client.wait_for_port(0);
+    let bytes = Random::new(5).bytes(8 << 20);
+    let mut visitor = connect(([127, 0, 0, 1], port).into());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            visitor.write_all(&bytes).expect("send");
+            visitor.shutdown(Shutdown::Write).expect("end");
+        });
+        // At the limited speed this would have to wait for more than two hours.
+        for _ in 0..10 {
+            assert_eq!(get(addr, "id1.a", "/").text(), "web / id1.a");
+        }
+    });
+    assert!(received.recv().unwrap() == bytes, "the bytes differ");
+}
+
+#[test]
 fn a_folder_has_speeds_too() {
     let scratch = Scratch::new();
     let text = "x".repeat(MUCH);

@@ -53,6 +53,12 @@ pub struct VisitorOrigin {
 }
 
 impl VisitorOrigin {
+    /// Returns the visitor's address; `None` if it is unspecified, since nobody knows it.
+    pub fn visitor(&self) -> Option<IpAddr> {
+        let addr = self.source.ip().to_canonical();
+        Some(addr).filter(|addr| !addr.is_unspecified())
+    }
+
     /// Encodes the origin with its length field.
     pub fn encode(&self) -> SmallVec<[u8; 64]> {
         let (source, destination) = (unmapped(self.source), unmapped(self.destination));
