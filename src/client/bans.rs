@@ -11,8 +11,6 @@ use std::time::{Duration, Instant};
 
 /// Maximum number of addresses that are counted, of all services together.
 const MAX_ADDRESSES: usize = 10_000;
-/// Number of addresses that are forgotten at once when there are too many.
-const FORGOTTEN: usize = MAX_ADDRESSES / 8;
 
 /// The addresses that have connected lately, and those that are banned.
 pub struct Bans(Mutex<BanTable>);
@@ -51,10 +49,10 @@ pub struct Ban {
 
 struct BanTable {
     begun: Instant,
-    /// By service and by [`network_of`] the address.
-    services: HashMap<ServiceKey, HashMap<IpAddr, Entry>>,
-    /// The number of entries.
-    addresses: usize,
+    /// The services that have been visited. Their places are their numbers.
+    services: Vec<ServiceKey>,
+    /// By the number of the service, and by [`network_of`] the address.
+    entries: HashMap<(usize, IpAddr), Entry>,
 }
 
 /// An address. The times are microseconds since the table was created.
@@ -81,8 +79,8 @@ impl Default for Bans {
     fn default() -> Self {
         Self(Mutex::new(BanTable {
             begun: clock::now(),
-            services: HashMap::default(),
-            addresses: 0,
+            services: Vec::new(),
+            entries: HashMap::default(),
         }))
     }
 }
@@ -102,29 +100,38 @@ impl Bans {
     pub fn change(&self, of: impl Fn(&ServiceKey) -> RateChange) {
         let mut table = self.lock();
         let now = table.now(clock::now());
-        table.services.retain(|service, entries| match of(service) {
-            RateChange::Unchanged => true,
-            RateChange::Changed => {
-                entries.retain(|_, entry| entry.banned > now);
-                entries.values_mut().for_each(|entry| entry.rested = now);
-                true
+        let BanTable {
+            services, entries, ..
+        } = &mut *table;
+        entries.retain(|(service, _), entry| {
+            match services.get(*service).map_or(RateChange::Removed, &of) {
+                RateChange::Unchanged => true,
+                RateChange::Changed => {
+                    entry.rested = now;
+                    entry.banned > now
+                }
+                RateChange::Removed => false,
             }
-            RateChange::Removed => false,
         });
-        table.addresses = table.services.values().map(HashMap::len).sum();
+        if entries.is_empty() {
+            services.clear();
+        }
     }
 
     /// Returns all bans.
     pub fn list(&self) -> Vec<Ban> {
         let table = self.lock();
         let now = table.now(clock::now());
-        let entries = table.services.iter().flat_map(|(service, entries)| {
-            entries.iter().map(move |(network, entry)| Ban {
-                service: service.clone(),
-                network: *network,
-                left: Duration::from_micros(entry.banned.saturating_sub(now)),
-            })
-        });
+        let entries = table
+            .entries
+            .iter()
+            .filter_map(|((service, network), entry)| {
+                Some(Ban {
+                    service: table.services.get(*service)?.clone(),
+                    network: *network,
+                    left: Duration::from_micros(entry.banned.saturating_sub(now)),
+                })
+            });
         entries.filter(|ban| !ban.left.is_zero()).collect()
     }
 
@@ -133,17 +140,12 @@ impl Bans {
         let network = address.map(network_of);
         let mut table = self.lock();
         let now = table.now(clock::now());
-        let mut lifted = 0;
-        for entries in table.services.values_mut() {
-            entries.retain(|its, entry| {
-                let is_meant = network.is_none_or(|network| network == *its);
-                let goes = is_meant && entry.banned > now;
-                lifted += usize::from(goes);
-                !goes
-            });
-        }
-        table.addresses = table.addresses.saturating_sub(lifted);
-        lifted
+        let before = table.entries.len();
+        table.entries.retain(|(_, its), entry| {
+            let is_meant = network.is_none_or(|network| network == *its);
+            !(is_meant && entry.banned > now)
+        });
+        before.saturating_sub(table.entries.len())
     }
 }
 
@@ -160,20 +162,16 @@ impl BanTable {
         now: Instant,
     ) -> RateVerdict {
         let now = self.now(now);
-        let is_known = |entries: &HashMap<_, _>| entries.contains_key(&network);
-        if !self.services.get(service).is_some_and(is_known) {
-            if self.addresses >= MAX_ADDRESSES {
-                self.forget(now);
-            }
-            self.addresses = self.addresses.saturating_add(1);
+        let known = self.services.iter().position(|known| known == service);
+        let number = known.unwrap_or(self.services.len());
+        if known.is_none() {
+            self.services.push(service.clone());
         }
-        if !self.services.contains_key(service) {
-            self.services.insert(service.clone(), HashMap::default());
+        let key = (number, network);
+        if self.entries.len() >= MAX_ADDRESSES && !self.entries.contains_key(&key) {
+            self.forget(now);
         }
-        let Some(entries) = self.services.get_mut(service) else {
-            return RateVerdict::Admitted;
-        };
-        let entry = entries.entry(network).or_insert(Entry {
+        let entry = self.entries.entry(key).or_insert(Entry {
             rested: now,
             banned: now,
         });
@@ -191,23 +189,16 @@ impl BanTable {
         RateVerdict::TooMany(rate.ban)
     }
 
-    /// Makes room: forgets the addresses about which there is nothing to know any more, and if these
-    /// are few, those about which there will be nothing first.
+    /// Makes room: forgets the addresses about which there is nothing to know any more, and those about
+    /// which there will be nothing sooner than on average. There may be 10 000 of them, and then this is
+    /// not due again soon.
     fn forget(&mut self, now: u64) {
-        let all = self.services.values().flat_map(HashMap::values);
-        let mut ends: Vec<u64> = all.map(Entry::end).collect();
-        let last = FORGOTTEN.min(ends.len().saturating_sub(1));
-        let until = if ends.is_empty() {
-            now
-        } else {
-            let (_, end, _) = ends.select_nth_unstable(last);
-            (*end).max(now)
-        };
-        for entries in self.services.values_mut() {
-            entries.retain(|_, entry| entry.end() > until);
-        }
-        self.services.retain(|_, entries| !entries.is_empty());
-        self.addresses = self.services.values().map(HashMap::len).sum();
+        let left = |entry: &Entry| entry.end().saturating_sub(now);
+        let all = self.entries.values();
+        let sum: u128 = all.map(|entry| u128::from(left(entry))).sum();
+        let count = u128::try_from(self.entries.len()).unwrap_or(u128::MAX);
+        let average = u64::try_from(sum / count.max(1)).unwrap_or(u64::MAX);
+        self.entries.retain(|_, entry| left(entry) > average);
     }
 }
 
@@ -303,7 +294,7 @@ mod tests {
         assert_eq!(bans.lift(Some(addr(2))), 0, "it is not banned");
         assert_eq!(listed(&bans), [(true, addr(1))]);
         assert_eq!(bans.lift(None), 1);
-        assert_eq!(bans.lock().addresses, 1, "the one that is not banned");
+        assert_eq!(bans.lock().entries.len(), 1, "the one that is not banned");
         assert_eq!(bans.count(&one, addr(1), &RATE), RateVerdict::Admitted);
     }
 
@@ -311,8 +302,8 @@ mod tests {
     fn many_addresses_take_bounded_memory_and_bans_are_forgotten_last() {
         let mut table = BanTable {
             begun: clock::now(),
-            services: HashMap::default(),
-            addresses: 0,
+            services: Vec::new(),
+            entries: HashMap::default(),
         };
         let (one, now) = (service("one"), table.begun);
         for _ in 0..4 {
@@ -325,8 +316,7 @@ mod tests {
                 &RATE,
                 now + Duration::from_millis(n.into()),
             );
-            let real: usize = table.services.values().map(HashMap::len).sum();
-            assert!(table.addresses <= MAX_ADDRESSES && (n % 1000 != 0 || real == table.addresses));
+            assert!(table.entries.len() <= MAX_ADDRESSES);
         }
         let later = now + Duration::from_secs(60);
         assert_eq!(

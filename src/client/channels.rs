@@ -38,7 +38,10 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
             }
             return;
         };
-        if let Err(e) = Box::pin(admission.unless_ended(carry(service, channel))).await {
+        if let Err(e) = admission
+            .unless_ended(Box::pin(carry(service, channel)))
+            .await
+        {
             let level = match e.kind() {
                 io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Level::Debug,
                 _ => services.level_of_failure(),
@@ -107,7 +110,7 @@ pub async fn relay(
             let limits = service.limits(stream.has_window());
             let serving =
                 files::serve_after(root, LimitedVisitor::new(&mut stream, limits), already);
-            let served = admission.unless_ended(serving).await;
+            let served = admission.unless_ended(Box::pin(serving)).await;
             return served.inspect_err(|_| stream.fail(ResetCode::Aborted));
         }
     };

@@ -78,8 +78,8 @@ pub async fn serve(
         Ok(ReachedService::Files(root)) => {
             let limits = local.limits(stream.has_window());
             let visitor = LimitedVisitor::new(&mut stream, limits);
-            let serving = files::serve(root, visitor);
-            if let Err(e) = Box::pin(admission.unless_ended(serving)).await {
+            let serving = Box::pin(files::serve(root, visitor));
+            if let Err(e) = admission.unless_ended(serving).await {
                 // A part of a file must not look complete.
                 stream.fail(ResetCode::Aborted);
                 log::debug!("{}: {e}", config.local);

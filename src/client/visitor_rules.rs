@@ -11,6 +11,7 @@ use std::fmt;
 use std::future::{poll_fn, Future};
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::task::Poll;
 
 /// The rules in force.
@@ -31,11 +32,14 @@ struct ServiceRules {
 
 /// What tells a service from the others, also in another configuration. Two services may ask for random
 /// TCP ports, so that how they are reached is not enough.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceKey {
     pub exposure: Exposure,
     pub local: Local,
 }
+
+/// A task of a visitor. One type for all of them keeps the program small.
+pub type BoxedTask<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
 
 /// What admits a visitor to a service, as long as it holds.
 pub struct VisitorAdmission<'a> {
@@ -217,10 +221,7 @@ impl VisitorAdmission<'_> {
     }
 
     /// Runs a task of the visitor until it is done or the admission ends.
-    pub async fn unless_ended<T>(
-        &mut self,
-        task: impl Future<Output = io::Result<T>>,
-    ) -> io::Result<T> {
+    pub async fn unless_ended(&mut self, task: BoxedTask<'_>) -> io::Result<()> {
         let ended = poll_fn(|_| match self.holds() {
             true => Poll::Pending,
             false => Poll::Ready(Err(io::Error::new(

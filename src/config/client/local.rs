@@ -8,7 +8,7 @@ use crate::config::secret::redact;
 use crate::config::value::Scalar;
 
 /// The local end of a service.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Local {
     /// A server that the client connects to.
     Tcp {
@@ -24,7 +24,7 @@ pub enum Local {
 }
 
 /// The protocol of a local server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// HTTP, by default on port 80.
     Http,

@@ -40,7 +40,7 @@ pub struct ServiceConfig {
 }
 
 /// The way in which visitors reach a service.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Exposure {
     /// By host name, on the server's own listeners.
     Host {
