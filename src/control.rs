@@ -17,25 +17,32 @@ use std::{fs, io};
 /// Suffix of `/proc/PID/exe` when the program's file was replaced or removed.
 const DELETED: &[u8] = b" (deleted)";
 
-/// The report of a [`SignalRequest`], as lines to print.
+/// The report of a command about running processes, as lines to print.
 #[derive(Debug, Default)]
-pub struct SignalReport {
-    /// One line for each process that was signalled.
-    pub sent: Vec<String>,
-    /// One line for each process that could not be signalled, or the reason why none was found.
+pub struct ControlReport {
+    /// Lines about the processes that were signalled, or that have answered.
+    pub done: Vec<String>,
+    /// One line for each process with which that has failed, or the reason why none was found.
     pub failed: Vec<String>,
 }
 
+impl ControlReport {
+    /// Finds the running processes of this program; `None` if that fails, which is reported.
+    fn find_running(&mut self) -> Option<RunningProcesses> {
+        RunningProcesses::find()
+            .map_err(|e| {
+                let why = format!("looking for the gt that runs in /proc: {e}");
+                self.failed.push(why);
+            })
+            .ok()
+    }
+}
+
 /// Signals every running process of this program that matches the request.
-pub fn send(request: &SignalRequest) -> SignalReport {
-    let mut report = SignalReport::default();
-    let running = match RunningProcesses::find() {
-        Ok(running) => running,
-        Err(e) => {
-            let why = format!("looking for the gt that runs in /proc: {e}");
-            report.failed.push(why);
-            return report;
-        }
+pub fn send(request: &SignalRequest) -> ControlReport {
+    let mut report = ControlReport::default();
+    let Some(running) = report.find_running() else {
+        return report;
     };
     let config = request.config.as_deref().map(resolved);
     let mut others = Vec::new();
@@ -70,7 +77,7 @@ pub fn send(request: &SignalRequest) -> SignalReport {
             continue;
         };
         match kill_process(target, number) {
-            Ok(()) => report.sent.push(format!("sent {name} to process {pid}")),
+            Ok(()) => report.done.push(format!("sent {name} to process {pid}")),
             Err(e) if e == rustix::io::Errno::SRCH => {}
             Err(e) => report.failed.push(format!(
                 "process {pid} cannot be signalled: {}; try as root, or as the user it runs as",
@@ -78,7 +85,7 @@ pub fn send(request: &SignalRequest) -> SignalReport {
             )),
         }
     }
-    if report.sent.is_empty() && report.failed.is_empty() {
+    if report.done.is_empty() && report.failed.is_empty() {
         report
             .failed
             .push(no_match(request, &others, &running.hidden));

@@ -92,8 +92,8 @@ fn main() -> ExitCode {
 }
 
 /// Prints what a command about running processes has done.
-fn print(report: control::SignalReport) -> ExitCode {
-    for line in report.sent {
+fn print(report: control::ControlReport) -> ExitCode {
+    for line in report.done {
         let _ = writeln!(io::stdout(), "gt: {line}");
     }
     let failures = report.failed.iter();

@@ -67,7 +67,7 @@ pub async fn serve(
         }
         return;
     }
-    if !context.visitor_rules.count(config, visitor) {
+    if !rules.count(config, visitor) {
         return stream.fail(ResetCode::NotAllowed);
     }
     match Box::pin(connect(&p2p, local, &mut stream, origin, visit.as_deref())).await {

@@ -63,7 +63,8 @@ impl ServiceKey {
     }
 }
 
-fn of<'a>(services: impl Iterator<Item = &'a ServiceConfig>) -> RuleList {
+/// Returns the rules of these services.
+fn rules_of<'a>(services: impl Iterator<Item = &'a ServiceConfig>) -> RuleList {
     let rules = services.map(|service| ServiceRules {
         key: ServiceKey::new(service),
         addresses: service.visitors.clone(),
@@ -108,7 +109,7 @@ impl VisitorRules {
     /// Creates the rules of these services.
     pub fn new<'a>(services: impl Iterator<Item = &'a ServiceConfig>) -> Self {
         Self {
-            current: Current::new(of(services)),
+            current: Current::new(rules_of(services)),
             bans: Bans::default(),
             warnings: LogThrottle::default(),
         }
@@ -129,7 +130,7 @@ impl VisitorRules {
     /// while their service has a rate; what was counted at another rate is forgotten.
     pub fn replace<'a>(&self, services: impl Iterator<Item = &'a ServiceConfig>) {
         let before = self.current.get();
-        self.current.replace(of(services));
+        self.current.replace(rules_of(services));
         let rules = self.current.get();
         let rate = |list: &RuleList, key: &ServiceKey| {
             let its = list.iter().find(|rules| rules.key == *key);

@@ -1,7 +1,7 @@
 //! The command `gt bans`: asks the running processes of gt for the addresses that they have banned
 //! (`visitorRate`), or lifts bans.
 
-use super::{RunningProcesses, SignalReport};
+use super::ControlReport;
 use rustix::net::sockopt::socket_peercred;
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -73,22 +73,17 @@ pub fn socket_name(pid: u32) -> io::Result<SocketAddr> {
 }
 
 /// Asks every running process of this program.
-pub fn ask(request: BanRequest) -> SignalReport {
-    let mut report = SignalReport::default();
-    let running = match RunningProcesses::find() {
-        Ok(running) => running,
-        Err(e) => {
-            let why = format!("looking for the gt that runs in /proc: {e}");
-            report.failed.push(why);
-            return report;
-        }
+pub fn ask(request: BanRequest) -> ControlReport {
+    let mut report = ControlReport::default();
+    let Some(running) = report.find_running() else {
+        return report;
     };
     let mut answers = 0;
     for process in &running.ours {
         match exchange(process.pid, request) {
             Ok(Some(answer)) => {
                 answers += 1;
-                report.sent.extend(shown(process.pid, request, &answer));
+                report.done.extend(shown(process.pid, request, &answer));
             }
             Ok(None) => {}
             Err(e) => report.failed.push(format!(

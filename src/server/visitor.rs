@@ -230,7 +230,6 @@ impl Incoming {
             None => self.peer.ip(),
         };
         let seen = self.state.settings.seen();
-        let admits = |visitor| self.state.settings.get().visitors.admit(visitor);
         let is_self_test = self.state.self_test.has_prefix(prefix);
         let mut visit = match &self.settings.access_log {
             Some(log) if !is_self_test => {
@@ -245,7 +244,8 @@ impl Incoming {
             }
             _ => None,
         };
-        if !is_self_test && !admits(visitor) {
+        let may_come = self.state.settings.get().visitors.admit(visitor);
+        if !is_self_test && !may_come {
             end(&mut visit, "denied");
             if kind == HostKind::Http {
                 return self.answer(&conn, ErrorPage::NotAllowed).await;

@@ -34,6 +34,7 @@ pub mod service;
 #[cfg(feature = "p2p")]
 pub mod signal;
 pub mod smbd;
+pub mod speed;
 pub mod sshd;
 pub mod visitor;
 #[cfg(feature = "p2p")]

@@ -29,6 +29,21 @@ fn telling_nginx(listen: &str) -> (Process, SocketAddr) {
     nginx::with_http(Scratch::new(), port, &config)
 }
 
+/// Starts nginx, which takes the visitor's address from X-Forwarded-For and answers this.
+fn nginx_of_fields(answer: &str) -> (Process, SocketAddr) {
+    let port = free_port();
+    let config = format!(
+        "server {{
+            listen 127.0.0.1:{port};
+            set_real_ip_from 127.0.0.1;
+            real_ip_header X-Forwarded-For;
+            real_ip_recursive on;
+            location / {{ return 200 \"{answer}\"; }}
+        }}"
+    );
+    nginx::with_http(Scratch::new(), port, &config)
+}
+
 /// Returns what a service says to a visitor that is not TLS, and the visitor's port.
 fn asked(addr: SocketAddr) -> (String, u16) {
     let mut visitor = connect_from(VISITOR, addr);
@@ -51,17 +66,7 @@ fn nginx_learns_the_address_of_visitors_by_both_versions() {
 #[test]
 fn nginx_learns_the_address_of_visitors_from_a_field_of_the_request() {
     let certs = certs::make();
-    let port = free_port();
-    let config = format!(
-        "server {{
-            listen 127.0.0.1:{port};
-            set_real_ip_from 127.0.0.1;
-            real_ip_header X-Forwarded-For;
-            real_ip_recursive on;
-            location / {{ return 200 \"$remote_addr $http_x_forwarded_proto\"; }}
-        }}"
-    );
-    let (_nginx, service) = nginx::with_http(Scratch::new(), port, &config);
+    let (_nginx, service) = nginx_of_fields("$remote_addr $http_x_forwarded_proto");
     let (_server, _client, addr) = http_tunnel(service, "", "-forwarded");
     assert_eq!(asked(addr).0, format!("{VISITOR} http"));
     let (_server, _client, addr) = tls_tunnel(&certs, service, "", "-forwarded");
@@ -173,16 +178,7 @@ fn visitors_of_nginx_are_known_by_the_header_of_its_stream() {
 
 #[test]
 fn visitors_of_nginx_are_known_by_the_field_of_its_requests() {
-    let port = free_port();
-    let config = format!(
-        "server {{
-            listen 127.0.0.1:{port};
-            set_real_ip_from 127.0.0.1;
-            real_ip_header X-Forwarded-For;
-            location / {{ return 200 \"$remote_addr $http_x_real_ip $http_x_forwarded_proto\"; }}
-        }}"
-    );
-    let (_nginx, service) = nginx::with_http(Scratch::new(), port, &config);
+    let (_nginx, service) = nginx_of_fields("$remote_addr $http_x_real_ip $http_x_forwarded_proto");
     let rules = format!("-forwarded -allow {VISITOR}");
     let (_server, _client, addr) = http_tunnel(service, "-frontProxies 127.0.0.5", &rules);
     let port = free_port();

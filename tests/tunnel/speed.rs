@@ -9,14 +9,13 @@ use crate::common::ports::free_port;
 use crate::common::samples::Random;
 use crate::common::scratch::Scratch;
 use crate::common::service::{self, Service};
+use crate::common::speed::{assert_limited, SPEED};
 use crate::common::visitor::{connect, read};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Bytes a second of a user without a speed of their own.
-const SPEED: u32 = 100_000;
 /// Bytes that take a while at that speed.
 const MUCH: usize = 300_000;
 
@@ -52,17 +51,6 @@ fn serving(addr: SocketAddr, id: &str, service: &Service, tunnels: usize) -> Gt 
     ));
     client.wait_for_tunnels(tunnels);
     client
-}
-
-/// Fails if `bytes` have moved since `begun` faster than the limit allows.
-fn assert_limited(begun: Instant, bytes: usize) {
-    let burst = SPEED / 10;
-    let least = (u32::try_from(bytes).unwrap() - burst) as f32 / SPEED as f32;
-    let took = begun.elapsed();
-    assert!(
-        took >= Duration::from_secs_f32(least),
-        "{bytes} bytes in {took:?}"
-    );
 }
 
 #[test]

@@ -76,6 +76,20 @@ impl Filed {
         }
     }
 
+    /// Starts a client whose file has this service, and waits for its tunnel. Rules are added behind
+    /// the service.
+    pub fn client(remote: SocketAddr, service: String, rules: &str) -> Self {
+        let text = move |rules: &str| {
+            format!(
+                "options: {{remote: \"tcp://{remote}\", id: id1, secret: secret1}}\nservices:\n\
+                 - {{{service}{rules}}}\n"
+            )
+        };
+        let mut filed = Self::start("client", text, rules);
+        filed.gt.wait_for_tunnel();
+        filed
+    }
+
     pub fn reload(&mut self, rules: &str) {
         self.scratch.file("gt.yaml", (self.text)(rules));
         self.gt.reload();
@@ -187,14 +201,8 @@ fn a_reload_of_the_client_ends_visits_that_it_no_longer_allows_and_no_others() {
     let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
     let (remote, service) = (server.addr(), service::echo());
     let local = service.addr;
-    let text = move |rules: &str| {
-        format!(
-            "options: {{remote: \"tcp://{remote}\", id: id1, secret: secret1}}\nservices:\n\
-             - {{local: \"tcp://{local}\", remoteTCPPort: {port}{rules}}}\n"
-        )
-    };
-    let mut filed = Filed::start("client", text, ", deny: [192.0.2.1]");
-    filed.gt.wait_for_tunnel();
+    let fields = format!("local: \"tcp://{local}\", remoteTCPPort: {port}");
+    let mut filed = Filed::client(remote, fields, ", deny: [192.0.2.1]");
     let addr = SocketAddr::from(([127, 0, 0, 1], port));
     let mut stays = echo_from(NEIGHBOUR, addr);
     let mut goes = echo_from(NAMED, addr);
@@ -350,14 +358,8 @@ fn a_service_that_a_reload_renames_keeps_its_rules_all_the_time() {
     let service = service::http(0, "web");
     let mut server = server_of_id1("-hostNumber 2");
     let (addr, local) = (server.addr(), service.addr);
-    let text = move |prefix: &str| {
-        format!(
-            "options: {{remote: \"tcp://{addr}\", id: id1, secret: secret1}}\nservices:\n\
-             - {{local: \"http://{local}\", hostPrefix: {prefix}, deny: [{NAMED}]}}\n"
-        )
-    };
-    let mut filed = Filed::start("client", text, "one");
-    filed.gt.wait_for_tunnel();
+    let fields = format!("local: \"http://{local}\", deny: [{NAMED}]");
+    let mut filed = Filed::client(addr, fields, ", hostPrefix: one");
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for host in ["one.a", "two.a"] {
@@ -369,7 +371,7 @@ fn a_service_that_a_reload_renames_keeps_its_rules_all_the_time() {
             });
         }
         for prefix in ["two", "one", "two", "one", "two"] {
-            filed.reload(prefix);
+            filed.reload(&format!(", hostPrefix: {prefix}"));
         }
         over.store(true, Ordering::Relaxed);
     });

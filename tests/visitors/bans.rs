@@ -112,14 +112,8 @@ fn bans_outlive_a_reload_and_end_with_the_option() {
     let service = service::http(0, "web");
     let mut server = server_of_id1("");
     let (addr, local) = (server.addr(), service.addr);
-    let text = move |rules: &str| {
-        format!(
-            "options: {{remote: \"tcp://{addr}\", id: id1, secret: secret1}}\nservices:\n\
-             - {{local: \"http://{local}\"{rules}}}\n"
-        )
-    };
-    let mut filed = Filed::start("client", text, ", visitorRate: 1/1h");
-    filed.gt.wait_for_tunnel();
+    let fields = format!("local: \"http://{local}\"");
+    let mut filed = Filed::client(addr, fields, ", visitorRate: 1/1h");
     assert_eq!(status_from(NAMED, addr, "id1.a"), 200);
     assert_eq!(status_from(NAMED, addr, "id1.a"), 403);
     filed.reload(", visitorRate: 100/1h, forwarded: true");

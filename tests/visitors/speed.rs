@@ -5,27 +5,15 @@ use crate::common::gt::{client_of_id1, server_of_id1, tcp_tunnel};
 use crate::common::samples::Random;
 use crate::common::scratch::Scratch;
 use crate::common::service;
+use crate::common::speed::{assert_limited, SPEED};
 use crate::common::visitor::{connect, get, read};
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-/// Bytes a second.
-const SPEED: u32 = 100_000;
 /// Bytes that take a while at that speed.
 const MUCH: usize = 200_000;
-
-/// Fails if `bytes` have moved since `begun` faster than the limit allows.
-fn assert_limited(begun: Instant, bytes: usize) {
-    let burst = SPEED / 10;
-    let least = (u32::try_from(bytes).unwrap() - burst) as f32 / SPEED as f32;
-    let took = begun.elapsed();
-    assert!(
-        took >= Duration::from_secs_f32(least),
-        "{bytes} bytes in {took:?}"
-    );
-}
 
 /// Downloads by this many visitors at once.
 fn download(addr: SocketAddr, visitors: usize, expected: &[u8]) {
