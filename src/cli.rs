@@ -21,6 +21,8 @@ use crate::config::server;
 use crate::config::{summary, ConfigError, RoleConfig, RoleName};
 #[cfg(feature = "client")]
 use crate::control::bans::BanRequest;
+#[cfg(feature = "password")]
+use crate::passwords::UserName;
 use crate::version::VERSION;
 
 pub use invocation::{invocation, Invocation};
@@ -41,6 +43,9 @@ pub enum Command {
     /// Ask running processes of gt about bans (`gt bans`).
     #[cfg(feature = "client")]
     Bans(BanRequest),
+    /// Ask for a password, and print its hash, with this name before it (`gt hash`).
+    #[cfg(feature = "password")]
+    Hash(Option<UserName>),
 }
 
 options! {
@@ -96,6 +101,8 @@ fn understand(program: &str, arguments: &[String]) -> Result<Command, ConfigErro
         Some(Subcommand::Version) => return Ok(Command::Print(format!("{VERSION}\n"))),
         #[cfg(feature = "client")]
         Some(Subcommand::Bans(request)) => return Ok(Command::Bans(request)),
+        #[cfg(feature = "password")]
+        Some(Subcommand::Hash(user)) => return Ok(Command::Hash(user)),
         None => {}
     }
     let flags = flags(arguments, role)?;
@@ -350,6 +357,13 @@ fn service_groups(flags: &[Flag], role: RoleName) -> Result<Vec<Vec<Flag>>, Conf
     Ok(groups)
 }
 
+/// The line about `gt hash` in the help text.
+const HASH: &str = if cfg!(feature = "password") {
+    "gt hash [USER]         ask for a password and print its hash, for a service's password\n  "
+} else {
+    ""
+};
+
 /// Returns the help text of a role, or of the program if the role is not known.
 fn usage(role: Option<RoleName>) -> String {
     let Some(role) = role.or(RoleName::only()) else {
@@ -364,6 +378,7 @@ fn usage(role: Option<RoleName>) -> String {
              gt -s SIGNAL           send reload, wake, restart, stop or kill to running processes of gt\n  \
              gt bans                list the addresses that running clients have banned (visitorRate)\n  \
              gt bans lift ADDRESS   lift the bans of an address, or of all\n  \
+             {HASH}\
              gt help [ROLE]         print this help, or the flags of the server or the client\n  \
              gt version             print the version of this program\n"
         );

@@ -41,6 +41,8 @@ pub mod fuzz;
 pub mod handover;
 pub mod logging;
 pub mod net;
+#[cfg(feature = "password")]
+pub mod passwords;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "sim")]

@@ -13,6 +13,8 @@ use gt::cli::{self, Command};
 use gt::config::RoleConfig;
 use gt::daemon::{self, ProcessOrigin};
 use gt::handover::{Inherited, ParentLink, Program};
+#[cfg(feature = "password")]
+use gt::passwords::{self, PasswordHash, UserName};
 use gt::version::VERSION;
 use gt::{control, logging};
 use std::io::{self, Write};
@@ -55,6 +57,8 @@ fn main() -> ExitCode {
         Ok(Command::Signal(wanted)) => return print(control::send(&wanted)),
         #[cfg(feature = "client")]
         Ok(Command::Bans(request)) => return print(control::bans::ask(request)),
+        #[cfg(feature = "password")]
+        Ok(Command::Hash(user)) => return hash(user.as_ref()),
         Err(e) => return complain(BAD_USAGE, &e.to_string(), parent.as_ref()),
     };
     if let Err(e) = daemon::prepare(&roles) {
@@ -98,6 +102,20 @@ fn print(report: control::ControlReport) -> ExitCode {
     }
     let failures = report.failed.iter();
     failures.fold(ExitCode::SUCCESS, |_, why| complain(FAILED, why, None))
+}
+
+/// Asks for a password and prints its hash, with the name of its user.
+#[cfg(feature = "password")]
+fn hash(user: Option<&UserName>) -> ExitCode {
+    let hash = passwords::read_password().and_then(|password| PasswordHash::new(&password));
+    match hash {
+        Ok(hash) => {
+            let user = user.map_or(String::new(), |user| format!("{}:", user.as_str()));
+            let _ = writeln!(io::stdout(), "{user}{hash}");
+            ExitCode::SUCCESS
+        }
+        Err(e) => complain(FAILED, &format!("no hash was made: {e}"), None),
+    }
 }
 
 /// Prints each role with its warnings, and what would keep it from starting on this machine.

@@ -6,6 +6,8 @@ use std::path::Path;
 use crate::config::{ConfigError, RoleName};
 #[cfg(feature = "client")]
 use crate::control::bans::BanRequest;
+#[cfg(feature = "password")]
+use crate::passwords::UserName;
 
 /// A subcommand without flags of its own.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,6 +19,9 @@ pub enum Subcommand {
     /// Ask running processes about bans.
     #[cfg(feature = "client")]
     Bans(BanRequest),
+    /// Ask for a password, and print its hash, with the name of a user before it.
+    #[cfg(feature = "password")]
+    Hash(Option<UserName>),
 }
 
 /// Parses the subcommand at the beginning of the arguments, if there is one. `role` is the role
@@ -45,11 +50,32 @@ pub fn word(
         "bans" => BanRequest::from_words(rest)
             .map(|request| Some(Subcommand::Bans(request)))
             .map_err(ConfigError::new),
+        #[cfg(feature = "password")]
+        "hash" => user(rest)
+            .map(|user| Some(Subcommand::Hash(user)))
+            .map_err(ConfigError::new),
         flag if flag.is_empty() || flag.starts_with('-') => Ok(None),
         word => Err(ConfigError::new(format!(
             "\"{word}\" is not a command of gt{}",
             hint(word)
         ))),
+    }
+}
+
+/// Reads the words of the command line behind `hash`.
+#[cfg(feature = "password")]
+fn user(words: &[String]) -> Result<Option<UserName>, String> {
+    match words {
+        [] => Ok(None),
+        [user] if user.starts_with('-') => {
+            Err("gt hash has no flags: write gt hash or gt hash USER.".to_owned())
+        }
+        [user] => user
+            .parse()
+            .map(Some)
+            .map_err(|why| format!("The name is not right: {why}.")),
+        // Perhaps a password.
+        _ => Err("Write gt hash or gt hash USER; gt asks for the password.".to_owned()),
     }
 }
 
@@ -60,7 +86,9 @@ fn hint(word: &str) -> String {
         return format!(": did you mean gt -config {word}?");
     }
     let signals = ["reload", "wake", "restart", "stop", "kill"];
-    let commands = ["server", "client", "check", "bans", "help", "version"];
+    let commands = [
+        "server", "client", "check", "bans", "hash", "help", "version",
+    ];
     match nearest(word, commands.iter().chain(&signals).copied()) {
         Some(signal) if signals.contains(&signal) => format!(
             ": did you mean gt -s {signal}, which signals the gt that runs? gt help lists the \

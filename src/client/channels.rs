@@ -4,8 +4,10 @@
 use super::context::ClientContext;
 use super::files;
 use super::p2p::{self, AcceptChannel, ChannelConn, RelayRequest};
+use super::passwords::PasswordCheck;
 use super::services::{dial, reset_code, Service, ServiceTarget, Visitor};
 use super::speed_limits::LimitedVisitor;
+use super::visitor_rules::VisitorRules;
 use crate::tunnel::Relay;
 use crate::wire::frame::ResetCode;
 use crate::wire::origin::VisitorOrigin;
@@ -39,7 +41,7 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
             return;
         };
         if let Err(e) = admission
-            .unless_ended(Box::pin(carry(service, channel)))
+            .unless_ended(Box::pin(carry(&rules, service, channel)))
             .await
         {
             let level = match e.kind() {
@@ -52,18 +54,24 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
     });
 }
 
-async fn carry(service: &Service, channel: ChannelConn) -> io::Result<()> {
+async fn carry(
+    rules: &Arc<VisitorRules>,
+    service: &Service,
+    channel: ChannelConn,
+) -> io::Result<()> {
+    let visitor = Visitor {
+        origin: None,
+        come: Vec::new(),
+        password: PasswordCheck::new(rules, &service.config, None),
+        first: None,
+        has_window: true,
+    };
     match &service.target {
         ServiceTarget::Files(root) => {
-            files::serve(root, LimitedVisitor::new(channel, service.limits(true))).await
+            let conn = LimitedVisitor::new(channel, service.limits(true));
+            files::serve(root, conn, visitor.of_files()).await
         }
         ServiceTarget::Tcp(addr) => {
-            let visitor = Visitor {
-                origin: None,
-                come: Vec::new(),
-                first: None,
-                has_window: true,
-            };
             let dialing = dial(service, addr, visitor);
             let conn = channel.unless_cut(dialing).await?;
             p2p::carry(channel, Arc::new(conn)).await
@@ -103,22 +111,23 @@ pub async fn relay(
         is_told: false,
         ..origin
     });
+    let visitor = Visitor {
+        password: PasswordCheck::new(rules, &service.config, origin.as_ref()),
+        origin,
+        come: already,
+        first: None,
+        has_window: stream.has_window(),
+    };
     let addr = match &service.target {
         ServiceTarget::Tcp(addr) => addr,
         ServiceTarget::Files(root) => {
             stream.write_all(head.as_bytes()).await?;
             let limits = service.limits(stream.has_window());
-            let serving =
-                files::serve_after(root, LimitedVisitor::new(&mut stream, limits), already);
+            let conn = LimitedVisitor::new(&mut stream, limits);
+            let serving = files::serve(root, conn, visitor.of_files());
             let served = admission.unless_ended(Box::pin(serving)).await;
             return served.inspect_err(|_| stream.fail(ResetCode::Aborted));
         }
-    };
-    let visitor = Visitor {
-        origin,
-        come: already,
-        first: None,
-        has_window: stream.has_window(),
     };
     let conn = match dial(service, addr, visitor).await {
         Ok(conn) => conn,

@@ -13,6 +13,10 @@ mod offered_services;
 mod other_protocol;
 #[cfg_attr(not(feature = "p2p"), path = "no_p2p.rs")]
 pub(crate) mod p2p;
+#[cfg(feature = "password")]
+mod password_queue;
+#[cfg_attr(not(feature = "password"), path = "no_passwords.rs")]
+pub(crate) mod passwords;
 mod pool;
 mod pooled_tunnel;
 mod remote_api;
@@ -24,7 +28,7 @@ mod session;
 mod speed_limits;
 #[cfg_attr(not(feature = "p2p"), path = "no_tcp_forward.rs")]
 mod tcp_forward;
-mod visitor_rules;
+pub(crate) mod visitor_rules;
 
 use crate::config::label::label;
 use crate::config::{self, Secret, Uplink};

@@ -1,10 +1,13 @@
 //! What the client changes in every request that it passes on to an HTTP service: the host
-//! (useLocalAsHTTPHost), and the fields that tell the visitor's address (forwarded).
+//! (useLocalAsHTTPHost), the fields that tell the visitor's address (forwarded), and the password, which
+//! it checks (password).
 
+use super::passwords::{PasswordCheck, PasswordVerdict};
 use crate::logging::FirstRequest;
 use crate::net::follow::{Edits, HeadField, HttpRefusal, RequestHead, RequestRule, RuleDecision};
 use crate::wire::origin::VisitorOrigin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 /// The fields that tell the visitor's address, the scheme that it has used, and the host that it has
 /// asked for.
@@ -13,11 +16,31 @@ const PROTO: &str = "X-Forwarded-Proto";
 const HOST: &str = "X-Forwarded-Host";
 const REAL_IP: &str = "X-Real-IP";
 
+const AUTHORIZATION: &str = "Authorization";
+
+/// The field by which a browser knows that it has to ask for a password (RFC 7617, section 2), as a whole
+/// line.
+pub const ASK_PASSWORD: &str = "WWW-Authenticate: Basic realm=\"gt\", charset=\"UTF-8\"\r\n";
+/// The answer to a request without a right password.
+const NO_PASSWORD: HttpRefusal = HttpRefusal {
+    status: "401 Unauthorized",
+    why: "this service needs a name and a password",
+    fields: ASK_PASSWORD,
+};
+/// The answer to a request whose password cannot be checked now.
+const TOO_MANY_PASSWORDS: HttpRefusal = HttpRefusal {
+    status: "503 Service Unavailable",
+    why: "too many passwords are being checked; try again later",
+    fields: "Retry-After: 10\r\n",
+};
+
 /// A rule that applies these edits to every request.
 #[derive(Default)]
 pub struct RequestEdits {
     /// The record of the first request, for the log.
     pub first: Option<Arc<FirstRequest>>,
+    /// The check of the password that each request must have; `None` if it needs none.
+    pub password: Option<PasswordCheck>,
     /// The host that requests get; `None` to leave it.
     pub host: Option<String>,
     /// The visitor that requests tell of; `None` to leave them.
@@ -36,6 +59,16 @@ impl RequestRule for RequestEdits {
             first.request(head.method(), head.target());
         }
         let mut edits = Edits::default();
+        if let Some(check) = &self.password {
+            let fields = || head.fields().filter(|field| field.is(AUTHORIZATION));
+            match check.verdict(fields().map(|field| field.value)) {
+                None => return RuleDecision::Later,
+                Some(PasswordVerdict::Right) => {}
+                Some(PasswordVerdict::Wrong) => return RuleDecision::Refuse(NO_PASSWORD),
+                Some(PasswordVerdict::Busy) => return RuleDecision::Refuse(TOO_MANY_PASSWORDS),
+            }
+            fields().for_each(|field| edits.remove(&field));
+        }
         if let Some(host) = &self.host {
             set_host(&mut edits, head, host);
         }
@@ -51,8 +84,17 @@ impl RequestRule for RequestEdits {
         RuleDecision::Forward(edits)
     }
 
+    fn poll_decision(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.password {
+            Some(check) => check.poll_done(cx),
+            None => Poll::Ready(()),
+        }
+    }
+
     fn allows_trailer(&self, name: &[u8]) -> bool {
-        self.visitor.is_none() || !is_about_visitors(name)
+        let is_password =
+            self.password.is_some() && name.eq_ignore_ascii_case(AUTHORIZATION.as_bytes());
+        !is_password && (self.visitor.is_none() || !is_about_visitors(name))
     }
 }
 
@@ -162,6 +204,7 @@ mod tests {
             host: Some("local:1".to_owned()),
             visitor: None,
             first: None,
+            password: None,
         };
         for (request, expected) in [
             (
@@ -204,6 +247,7 @@ mod tests {
             host: None,
             visitor: Some(visitor),
             first: None,
+            password: None,
         }
     }
 
@@ -285,6 +329,7 @@ mod tests {
             host: Some("local:1".to_owned()),
             visitor: Some(visitor(false)),
             first: None,
+            password: None,
         };
         let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         let expected = format!("GET / HTTP/1.1\r\nHost: local:1\r\n{TOLD}\r\n");
@@ -302,6 +347,7 @@ mod tests {
                     host: Some("a".to_owned()),
                     visitor: None,
                     first: None,
+                    password: None,
                 },
                 false,
             ),
@@ -312,7 +358,9 @@ mod tests {
                     RequestStep::Refuse(..) => break true,
                     RequestStep::Send { taken, .. } => at += taken,
                     RequestStep::Pass(n) | RequestStep::Keep(n) => at += n,
-                    RequestStep::Wait => panic!("nothing to wait for"),
+                    RequestStep::Wait | RequestStep::Undecided => {
+                        panic!("nothing to wait for")
+                    }
                 }
                 if at == request.len() {
                     break false;

@@ -149,7 +149,13 @@ impl RewriteState {
             }
             return Poll::Ready(Ok(bytes.len()));
         }
-        match self.exchange.request(bytes, rule) {
+        let step = loop {
+            match self.exchange.request(bytes, rule) {
+                RequestStep::Undecided => ready!(rule.poll_decision(cx)),
+                step => break step,
+            }
+        };
+        match step {
             RequestStep::Pass(n) => {
                 let piece = bytes.get(..n).unwrap_or_default();
                 let written = match conn.poll_write(cx, piece) {
@@ -168,7 +174,7 @@ impl RewriteState {
                     _ => Poll::Ready(Ok(taken)),
                 }
             }
-            RequestStep::Wait => {
+            RequestStep::Wait | RequestStep::Undecided => {
                 keep(&mut self.writer, cx);
                 Poll::Pending
             }

@@ -1,12 +1,12 @@
 //! Serves the streams of tunnels: connects each to its service, or answers P2P signaling.
 
 use super::channels;
-use super::files::{self, FolderRoot};
+use super::files::{self, FileVisitor, FolderRoot};
 use super::p2p::{self, P2p};
+use super::passwords::PasswordCheck;
 use super::services::{dial, reset_code, Service, ServiceTarget, Services, Visitor};
 use super::speed_limits::LimitedVisitor;
 use crate::config::{Exposure, ServiceConfig};
-use crate::logging::Visit;
 use crate::net::http::reply;
 use crate::net::{Conn, TaskGuard};
 use crate::tunnel::{Relay, Stream};
@@ -70,15 +70,29 @@ pub async fn serve(
     if !rules.count(config, visitor) {
         return stream.fail(ResetCode::NotAllowed);
     }
-    match Box::pin(connect(&p2p, local, &mut stream, origin, visit.as_deref())).await {
+    let (password, first) = (
+        PasswordCheck::new(rules, config, origin.as_ref()),
+        visit
+            .as_ref()
+            .filter(|_| local.is_read())
+            .map(|visit| visit.first_request()),
+    );
+    let visitor = Visitor {
+        origin,
+        come: Vec::new(),
+        password,
+        first,
+        has_window: stream.has_window(),
+    };
+    match Box::pin(connect(&p2p, local, &mut stream, visitor)).await {
         Ok(ReachedService::Conn(conn)) => {
             let relay = Relay::service(stream, conn);
             relay.while_admitted(|| admission.holds()).await;
         }
-        Ok(ReachedService::Files(root)) => {
+        Ok(ReachedService::Files(root, visitor)) => {
             let limits = local.limits(stream.has_window());
-            let visitor = LimitedVisitor::new(&mut stream, limits);
-            let serving = Box::pin(files::serve(root, visitor));
+            let conn = LimitedVisitor::new(&mut stream, limits);
+            let serving = Box::pin(files::serve(root, conn, visitor));
             if let Err(e) = admission.unless_ended(serving).await {
                 // A part of a file must not look complete.
                 stream.fail(ResetCode::Aborted);
@@ -112,7 +126,7 @@ async fn read_origin(stream: &mut Stream) -> io::Result<Option<VisitorOrigin>> {
 /// The target that a stream was connected to.
 enum ReachedService<'a> {
     Conn(Arc<Conn>),
-    Files(&'a FolderRoot),
+    Files(&'a FolderRoot, FileVisitor),
     /// The stream has been served already, or is over.
     Done,
 }
@@ -125,11 +139,9 @@ async fn connect<'a>(
     p2p: &P2p,
     service: &'a Service,
     stream: &mut Stream,
-    origin: Option<VisitorOrigin>,
-    visit: Option<&Visit>,
+    mut visitor: Visitor,
 ) -> io::Result<ReachedService<'a>> {
     let Service { config, target, .. } = service;
-    let mut come = Vec::new();
     if is_http(config) && p2p::is_on(p2p) && stream.starts_with(OPTIONS_METHOD).await {
         match p2p::preflight(stream).await? {
             Some(_) if matches!(target, ServiceTarget::Files(_)) => {
@@ -138,21 +150,13 @@ async fn connect<'a>(
                 stream.write_all(refusal.as_bytes()).await?;
                 return Ok(ReachedService::Done);
             }
-            Some(read) => come = read,
+            Some(read) => visitor.come = read,
             None => return Ok(ReachedService::Done),
         }
     }
     match target {
-        ServiceTarget::Files(root) => Ok(ReachedService::Files(root)),
+        ServiceTarget::Files(root) => Ok(ReachedService::Files(root, visitor.of_files())),
         ServiceTarget::Tcp(addr) => {
-            let visitor = Visitor {
-                origin,
-                come,
-                has_window: stream.has_window(),
-                first: visit
-                    .filter(|_| service.is_read())
-                    .map(Visit::first_request),
-            };
             let dialing = async { dial(service, addr, visitor).await.map(Some) };
             let given_up = async {
                 stream.is_over().await;

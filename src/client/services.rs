@@ -1,7 +1,8 @@
 //! The local services: what the server is told of them, and how one is dialled. Not the streams for
 //! them: see `serve`.
 
-use super::files::FolderRoot;
+use super::files::{FileVisitor, FolderRoot};
+use super::passwords::PasswordCheck;
 use super::request_edits::{ForwardedVisitor, RequestEdits};
 use super::rewriting_conn::RewritingConn;
 use super::speed_limits::{LimitedConn, SharedLimit, SpeedLimits};
@@ -40,7 +41,7 @@ pub struct Services {
 /// A service and what its streams are connected to.
 #[derive(Clone)]
 pub struct Service {
-    pub config: ServiceConfig,
+    pub config: Arc<ServiceConfig>,
     /// The speed limit that all connections share.
     pub speed: SharedLimit,
     pub target: ServiceTarget,
@@ -77,7 +78,7 @@ impl Services {
                 }
             };
             Ok(Service {
-                config: service.clone(),
+                config: Arc::new(service.clone()),
                 speed: SharedLimit::new(service),
                 target,
             })
@@ -117,7 +118,7 @@ impl Services {
 
     /// Returns the configuration of each service.
     pub fn configs(&self) -> impl Iterator<Item = &ServiceConfig> {
-        self.list.iter().map(|service| &service.config)
+        self.list.iter().map(|service| &*service.config)
     }
 
     /// Returns these services without those whose visitors have to be known, if there are any: a tunnel
@@ -206,7 +207,7 @@ impl Services {
 
     /// Returns a service as the user knows it.
     pub fn describe(&self, index: ServiceIndex) -> String {
-        match self.get(index).map(|service| &service.config) {
+        match self.get(index).map(|service| &*service.config) {
             Some(service) => match &service.exposure {
                 Exposure::Tcp { port: 0, .. } | Exposure::Host { .. } => service.local.to_string(),
                 Exposure::Tcp { port, .. } => format!("{} (port {port})", service.local),
@@ -250,6 +251,7 @@ impl Services {
             } else if let Some(option) = config.needs_origins_for() {
                 let outcome = match option {
                     "visitorRate" => "they are not counted",
+                    "password" => "their passwords are checked one after the other",
                     _ => "the service learns that they are unknown",
                 };
                 log::warn!(
@@ -289,10 +291,23 @@ pub struct Visitor {
     pub origin: Option<VisitorOrigin>,
     /// Its bytes that have come already.
     pub come: Vec<u8>,
+    /// The check of its requests; `None` if it needs no password.
+    pub password: Option<PasswordCheck>,
     /// The record of its first request, if its requests are read and the visit is logged.
     pub first: Option<Arc<FirstRequest>>,
     /// Whether its connection has a window of its own, so that it can be made to wait.
     pub has_window: bool,
+}
+
+impl Visitor {
+    /// Returns what the file service has to know.
+    pub fn of_files(self) -> FileVisitor {
+        FileVisitor {
+            password: self.password,
+            first: self.first,
+            inbox: self.come,
+        }
+    }
 }
 
 /// Connects to a service at `addr` and passes on what has come of the visitor. All streams, relayed
@@ -301,6 +316,7 @@ pub async fn dial(service: &Service, addr: &LocalAddress, visitor: Visitor) -> i
     let Visitor {
         origin,
         come,
+        password,
         first,
         has_window,
     } = visitor;
@@ -314,10 +330,11 @@ pub async fn dial(service: &Service, addr: &LocalAddress, visitor: Visitor) -> i
     let conn = Conn::from(net::dial(&addr.host, addr.port, patience).await?);
     // TLS is passed on unchanged.
     let rewrites = service.use_local_as_http_host && addr.scheme != Scheme::Https;
-    if rewrites || service.forwarded {
+    if rewrites || service.forwarded || password.is_some() {
         conn.write_all(&greeting).await?;
         let rule = RequestEdits {
             first: first.clone(),
+            password,
             host: rewrites.then(|| addr.name()),
             visitor: service.forwarded.then(|| ForwardedVisitor {
                 origin: origin.map(Box::new),
@@ -336,11 +353,14 @@ pub async fn dial(service: &Service, addr: &LocalAddress, visitor: Visitor) -> i
 impl Service {
     /// Whether the requests of visitors are read. TLS is passed on unchanged.
     pub fn is_read(&self) -> bool {
-        let ServiceTarget::Tcp(addr) = &self.target else {
-            return false;
+        let config = &self.config;
+        let rewrites = match &self.target {
+            ServiceTarget::Tcp(addr) => {
+                config.use_local_as_http_host && addr.scheme != Scheme::Https
+            }
+            ServiceTarget::Files(_) => false,
         };
-        let rewrites = self.config.use_local_as_http_host && addr.scheme != Scheme::Https;
-        rewrites || self.config.forwarded
+        rewrites || config.forwarded || !config.passwords.is_empty()
     }
 
     /// Returns the speed limits of a new connection; `None` if there are none.

@@ -1,8 +1,9 @@
 //! The rules about the visitors of each service: the addresses that they may come from (`allow`,
-//! `deny`), and how often (`visitorRate`). They apply from a reload on, also to visitors that are there
+//! `deny`), how often (`visitorRate`), and their passwords (`password`). They apply from a reload on, also to visitors that are there
 //! and to tunnels that drain.
 
 use super::bans::{Bans, RateChange, RateVerdict};
+use super::passwords::{PasswordQueue, Passwords};
 use crate::config::{AddressRules, Exposure, Local, ServiceConfig, VisitorRate};
 use crate::current::{Current, Seen};
 use crate::logging::{held_back, LogThrottle};
@@ -12,22 +13,32 @@ use std::future::{poll_fn, Future};
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 /// The rules in force.
 pub struct VisitorRules {
     current: Current<RuleList>,
     bans: Bans,
+    /// The passwords that wait to be checked.
+    #[cfg_attr(not(feature = "password"), allow(dead_code))]
+    password_queue: Arc<PasswordQueue>,
     warnings: LogThrottle,
 }
 
-/// The rules of all services, if any of them has some.
-type RuleList = Vec<ServiceRules>;
+/// The rules of all services.
+#[derive(Default)]
+struct RuleList {
+    services: Vec<ServiceRules>,
+    /// Whether none of them has any.
+    is_empty: bool,
+}
 
 struct ServiceRules {
     key: ServiceKey,
     addresses: AddressRules,
     rate: Option<VisitorRate>,
+    passwords: Option<Arc<Passwords>>,
 }
 
 /// What tells a service from the others, also in another configuration. Two services may ask for random
@@ -47,6 +58,8 @@ pub struct VisitorAdmission<'a> {
     service: &'a ServiceConfig,
     /// `None` if it is unknown.
     visitor: Option<IpAddr>,
+    /// The passwords with which its requests are checked.
+    passwords: Option<Arc<Passwords>>,
     seen: Seen,
 }
 
@@ -63,28 +76,39 @@ impl ServiceKey {
     }
 }
 
-/// Returns the rules of these services.
-fn rules_of<'a>(services: impl Iterator<Item = &'a ServiceConfig>) -> RuleList {
+/// Returns the rules of these services. Passwords that were the same `before` stay, with what is
+/// remembered of them.
+fn rules_of<'a>(services: impl Iterator<Item = &'a ServiceConfig>, before: &RuleList) -> RuleList {
+    let kept = |service: &ServiceConfig| {
+        let mut all = before
+            .services
+            .iter()
+            .filter_map(|rules| rules.passwords.clone());
+        all.find(|passwords| passwords.are_of(service))
+    };
     let rules = services.map(|service| ServiceRules {
         key: ServiceKey::new(service),
         addresses: service.visitors.clone(),
         rate: service.visitor_rate,
+        passwords: kept(service).or_else(|| Passwords::of(service)),
     });
-    let rules: RuleList = rules.collect();
-    let has_rules = |it: &ServiceRules| !it.addresses.is_empty() || it.rate.is_some();
-    match rules.iter().any(has_rules) {
-        true => rules,
-        false => Vec::new(),
+    let services: Vec<_> = rules.collect();
+    let has_rules =
+        |it: &ServiceRules| !it.addresses.is_empty() || it.rate.is_some() || it.passwords.is_some();
+    RuleList {
+        is_empty: !services.iter().any(has_rules),
+        services,
     }
 }
 
 /// Whether a visitor may be there, however often it has come. A service that is not among these has gone
 /// or was renamed by a reload: its own rules hold until its tunnels have drained.
 fn allows(rules: &RuleList, service: &ServiceConfig, visitor: Option<IpAddr>) -> bool {
-    if rules.is_empty() {
+    if rules.is_empty {
         return true;
     }
     let mut its = rules
+        .services
         .iter()
         .filter(|rules| rules.key.is_of(service))
         .peekable();
@@ -96,12 +120,39 @@ fn allows(rules: &RuleList, service: &ServiceConfig, visitor: Option<IpAddr>) ->
 
 /// Returns how often one address may connect to a service.
 fn rate_of(rules: &RuleList, service: &ServiceConfig) -> Option<VisitorRate> {
-    if rules.is_empty() {
+    if rules.is_empty {
         return None;
     }
-    match rules.iter().find(|rules| rules.key.is_of(service)) {
+    match rules.services.iter().find(|rules| rules.key.is_of(service)) {
         Some(rules) => rules.rate,
         None => service.visitor_rate,
+    }
+}
+
+/// Returns the passwords of a service. One that is not among these has gone, and keeps those that it
+/// `had`.
+fn passwords_of(
+    rules: &RuleList,
+    service: &ServiceConfig,
+    had: Option<&Arc<Passwords>>,
+) -> Option<Arc<Passwords>> {
+    if rules.is_empty && service.passwords.is_empty() && had.is_none() {
+        return None;
+    }
+    let its = || {
+        rules
+            .services
+            .iter()
+            .filter(|rules| rules.key.is_of(service))
+    };
+    // Services that are reached alike may have passwords of their own.
+    let is_own = |rules: &&ServiceRules| match &rules.passwords {
+        Some(passwords) => passwords.are_of(service),
+        None => service.passwords.is_empty(),
+    };
+    match its().find(is_own).or_else(|| its().next()) {
+        Some(rules) => rules.passwords.clone(),
+        None => had.cloned().or_else(|| Passwords::of(service)),
     }
 }
 
@@ -109,8 +160,9 @@ impl VisitorRules {
     /// Creates the rules of these services.
     pub fn new<'a>(services: impl Iterator<Item = &'a ServiceConfig>) -> Self {
         Self {
-            current: Current::new(rules_of(services)),
+            current: Current::new(rules_of(services, &RuleList::default())),
             bans: Bans::default(),
+            password_queue: Arc::default(),
             warnings: LogThrottle::default(),
         }
     }
@@ -118,7 +170,7 @@ impl VisitorRules {
     /// Whether any service has a rate.
     pub fn count_visitors(&self) -> bool {
         let rules = self.current.get();
-        rules.iter().any(|rules| rules.rate.is_some())
+        rules.services.iter().any(|rules| rules.rate.is_some())
     }
 
     /// Returns the banned addresses.
@@ -126,14 +178,30 @@ impl VisitorRules {
         &self.bans
     }
 
+    /// Returns the passwords of a service, which `had` these before; `None` if its visitors need none.
+    #[cfg(feature = "password")]
+    pub fn passwords(
+        &self,
+        service: &ServiceConfig,
+        had: Option<&Arc<Passwords>>,
+    ) -> Option<Arc<Passwords>> {
+        passwords_of(&self.current.get(), service, had)
+    }
+
+    /// Returns the passwords that wait to be checked.
+    #[cfg(feature = "password")]
+    pub fn password_queue(&self) -> &Arc<PasswordQueue> {
+        &self.password_queue
+    }
+
     /// Replaces the rules. Visitors that are there learn of it when their tasks are woken. Bans stay
     /// while their service has a rate; what was counted at another rate is forgotten.
     pub fn replace<'a>(&self, services: impl Iterator<Item = &'a ServiceConfig>) {
         let before = self.current.get();
-        self.current.replace(rules_of(services));
+        self.current.replace(rules_of(services, &before));
         let rules = self.current.get();
         let rate = |list: &RuleList, key: &ServiceKey| {
-            let its = list.iter().find(|rules| rules.key == *key);
+            let its = list.services.iter().find(|rules| rules.key == *key);
             its.and_then(|rules| rules.rate)
         };
         self.bans
@@ -151,14 +219,16 @@ impl VisitorRules {
         service: &'a ServiceConfig,
         visitor: Option<IpAddr>,
     ) -> Option<VisitorAdmission<'a>> {
-        let admission = VisitorAdmission {
-            rules: self,
-            service,
-            visitor,
-            seen: self.current.seen(),
-        };
-        if allows(&self.current.get(), service, visitor) {
-            return Some(admission);
+        let seen = self.current.seen();
+        let rules = self.current.get();
+        if allows(&rules, service, visitor) {
+            return Some(VisitorAdmission {
+                rules: self,
+                service,
+                visitor,
+                passwords: passwords_of(&rules, service, None),
+                seen,
+            });
         }
         log::debug!("{} may not visit {}", Shown(visitor), service.local);
         None
@@ -217,8 +287,20 @@ impl fmt::Display for Shown {
 impl VisitorAdmission<'_> {
     /// Whether the visitor is still admitted, as far as the rules have changed.
     pub fn holds(&mut self) -> bool {
-        let news = self.rules.current.news(&mut self.seen);
-        news.is_none_or(|rules| allows(&rules, self.service, self.visitor))
+        let Some(rules) = self.rules.current.news(&mut self.seen) else {
+            return true;
+        };
+        let had = self.passwords.take();
+        let passwords = passwords_of(&rules, self.service, had.as_ref());
+        // Whose the connection is may not be known: a proxy may use it for several visitors. It ends if
+        // any of them has no password any more.
+        let has_passwords = match (&passwords, &had) {
+            (Some(passwords), Some(had)) => passwords.contain(had),
+            (Some(_), None) => false,
+            (None, _) => true,
+        };
+        self.passwords = passwords;
+        has_passwords && allows(&rules, self.service, self.visitor)
     }
 
     /// Runs a task of the visitor until it is done or the admission ends.

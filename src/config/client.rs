@@ -3,6 +3,8 @@
 mod host_prefix;
 mod local;
 mod options;
+#[cfg_attr(not(feature = "password"), path = "client/no_password.rs")]
+mod password;
 mod remote;
 mod service;
 mod visitor_rate;
@@ -23,6 +25,7 @@ use super::options::CommonOptions;
 use super::{check_length, ConfigError, Role, RoleConfig, Secret, Url, Wire};
 pub use local::{Local, Scheme};
 pub(super) use options::{ClientOptions, ServiceOptions};
+pub use password::UserPassword;
 pub use remote::Remote;
 use service::{check_ports, check_prefixes};
 pub use service::{Exposure, ServiceConfig};
@@ -178,6 +181,11 @@ pub fn load(
         .collect::<Result<_, _>>()?;
     check_ports(&services).map_err(fail)?;
     check_prefixes(&id, &services).map_err(fail)?;
+    warnings.extend(
+        services
+            .iter()
+            .filter_map(|service| service.readable_passwords(&options.remote)),
+    );
 
     let connections = options.remote_connections.0;
     let idle = options.remote_idle_connections.0.max(1);

@@ -35,8 +35,8 @@ pub use account::{account, AccountConfig};
 pub use address::ListenAddr;
 #[cfg(feature = "client")]
 pub use client::{
-    ClientConfig, Exposure, Local, Remote, Scheme, ServiceConfig, TcpForward, Uplink, VisitorRate,
-    WebRtc, WebRtcLevel,
+    ClientConfig, Exposure, Local, Remote, Scheme, ServiceConfig, TcpForward, Uplink, UserPassword,
+    VisitorRate, WebRtc, WebRtcLevel,
 };
 pub use layers::Given;
 pub use logging::{

@@ -44,7 +44,7 @@ const MAX_START_TRIES: u32 = 4;
 const MIN_OPEN_FILES: u64 = 32;
 /// Default maximum number of threads for name look-ups and file access; `net` divides them into
 /// shares.
-const BLOCKING_THREADS: &str = "8";
+const BLOCKING_THREADS: &str = "10";
 
 /// The reason why the process cannot start or continue: a sentence for the user.
 #[derive(Debug)]

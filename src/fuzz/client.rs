@@ -151,7 +151,9 @@ pub fn visitor_fields(data: &[u8]) {
         assert_about_visitor(fields.map(|field| (field.name.as_bytes(), field.value)));
     }
     #[cfg(test)]
-    node::compare(&whole.sent, whole.messages.len());
+    node::compare(&whole.sent, whole.messages.len(), |fields| {
+        assert_about_visitor(fields.iter().map(|(name, value)| (&name[..], &value[..])));
+    });
 }
 
 /// Checks the fields of one head as a service has read them.
@@ -177,17 +179,20 @@ fn assert_about_visitor<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) 
 
 /// The HTTP parser of Node.js, which many services have used.
 #[cfg(test)]
-mod node {
+pub(super) mod node {
     use http_muncher::{Parser, ParserHandler};
 
-    #[derive(Default)]
-    struct Heads {
-        fields: Vec<(Vec<u8>, Vec<u8>)>,
+    /// A field: its name, and its value.
+    type Field = (Vec<u8>, Vec<u8>);
+
+    struct Heads<F> {
+        fields: Vec<Field>,
         in_value: bool,
         count: usize,
+        check: F,
     }
 
-    impl ParserHandler for Heads {
+    impl<F: Fn(&[Field])> ParserHandler for Heads<F> {
         fn on_message_begin(&mut self, _: &mut Parser) -> bool {
             self.fields.clear();
             self.in_value = false;
@@ -211,15 +216,20 @@ mod node {
 
         fn on_headers_complete(&mut self, _: &mut Parser) -> bool {
             self.count += 1;
-            let fields = self.fields.iter();
-            super::assert_about_visitor(fields.map(|(name, value)| (&name[..], &value[..])));
+            (self.check)(&self.fields);
             true
         }
     }
 
-    /// Reads what a service gets: at most `count` requests, each of which tells of the visitor.
-    pub fn compare(sent: &[u8], count: usize) {
-        let (mut parser, mut heads) = (Parser::request(), Heads::default());
+    /// Reads what a service gets: at most `count` requests, whose fields are checked.
+    pub fn compare(sent: &[u8], count: usize, check: impl Fn(&[Field])) {
+        let mut parser = Parser::request();
+        let mut heads = Heads {
+            fields: Vec::new(),
+            in_value: false,
+            count: 0,
+            check,
+        };
         let read = parser.parse(&mut heads, sent);
         assert!(read <= sent.len());
         assert!(

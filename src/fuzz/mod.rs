@@ -14,6 +14,8 @@ mod ice;
 mod net;
 #[cfg(all(feature = "client", feature = "p2p"))]
 mod p2p;
+#[cfg(all(feature = "client", feature = "password"))]
+mod password;
 #[cfg(all(feature = "client", feature = "p2p"))]
 mod sctp;
 #[cfg(feature = "server")]
@@ -34,6 +36,8 @@ pub use ice::ice_stun;
 pub use net::{http_answer, http_requests};
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use p2p::{resets, signaling};
+#[cfg(all(feature = "client", feature = "password"))]
+pub use password::passwords;
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use sctp::sctp_chunks;
 #[cfg(feature = "server")]

@@ -117,6 +117,8 @@ pub(super) fn follow(data: &[u8], mut pace: Pace, rule: &dyn RequestRule) -> Fol
                 }
                 // The service decides by the request's number.
                 RequestStep::Wait => requests.switch(followed.messages.len() % 2 == 0),
+                // No byte goes on before there is a decision.
+                RequestStep::Undecided => return followed,
                 RequestStep::Refuse(refusal, _) => {
                     assert!(requests.is_refused());
                     followed.refused = Some(refusal);

@@ -140,6 +140,11 @@ mod promises_of_the_client {
     hold!(files locals visitor_fields);
 }
 
+#[cfg(all(feature = "client", feature = "password"))]
+mod promises_of_passwords {
+    hold!(passwords);
+}
+
 #[cfg(all(feature = "client", feature = "p2p"))]
 mod promises_of_peers {
     hold!(dtls_records handshake_fragments ice_stun resets sctp_chunks signaling);

@@ -68,6 +68,8 @@ pub use runtime::{
 };
 #[cfg(feature = "client")]
 pub use shared_threads::DISK;
+#[cfg(all(feature = "client", feature = "password"))]
+pub use shared_threads::PASSWORDS;
 pub use shutdown::Shutdown;
 pub use socket::Socket;
 pub use task_group::{TaskGuard, WaitGroup};

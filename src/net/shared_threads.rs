@@ -7,6 +7,9 @@ use async_lock::Semaphore;
 /// The share of reads of files that visitors ask for: 4 threads.
 #[cfg(feature = "client")]
 pub static DISK: ThreadShare = ThreadShare(Semaphore::new(4));
+/// The share of checks of passwords, each of which keeps a core of a router busy for seconds: 2 threads.
+#[cfg(all(feature = "client", feature = "password"))]
+pub static PASSWORDS: ThreadShare = ThreadShare(Semaphore::new(2));
 /// The share of name look-ups: 3 threads.
 pub static NAMES: ThreadShare = ThreadShare(Semaphore::new(3));
 

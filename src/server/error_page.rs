@@ -66,7 +66,7 @@ impl ErrorPage {
 
     fn bytes(self, to_head: bool) -> String {
         let (status, why) = self.status();
-        HttpRefusal { status, why }.page(to_head)
+        HttpRefusal::new(status, why).page(to_head)
     }
 }
 

@@ -114,7 +114,7 @@ impl OneRequestState {
                     self.out.extend_from_slice(&head);
                     taken
                 }
-                RequestStep::Wait => 0,
+                RequestStep::Wait | RequestStep::Undecided => 0,
                 RequestStep::Refuse(refusal, _) => return Err(refusal),
             };
             bytes = bytes.get(taken..).unwrap_or_default();

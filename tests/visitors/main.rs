@@ -13,6 +13,8 @@ mod allow;
 mod bans;
 #[cfg(all(feature = "server", feature = "client"))]
 mod forwarded;
+#[cfg(all(feature = "server", feature = "client", feature = "password"))]
+mod password;
 #[cfg(all(feature = "server", feature = "client"))]
 mod proxy_protocol;
 #[cfg(all(feature = "server", feature = "client"))]

@@ -34,6 +34,7 @@ pub(crate) enum After {
 #[derive(Debug)]
 pub(crate) struct FileRequest<'a> {
     pub(crate) method: FileMethod,
+    pub(crate) method_name: &'a str,
     pub(crate) target: &'a [u8],
     /// Whether the client supports chunks (HTTP/1.1).
     pub(crate) chunks: bool,
@@ -45,6 +46,7 @@ pub(crate) struct FileRequest<'a> {
     pub(crate) if_range: Option<&'a [u8]>,
     /// The `Range` field, if there is exactly one.
     pub(crate) range: Option<&'a [u8]>,
+    pub(crate) authorization: Vec<&'a [u8]>,
 }
 
 /// Finds the end of the head in `bytes`, behind its empty line. Searches from `from` on, which is
@@ -87,6 +89,7 @@ impl<'a> FileRequest<'a> {
                 "HEAD" => FileMethod::Head,
                 _ => FileMethod::Other,
             },
+            method_name: method,
             target: target.as_bytes(),
             chunks: minor >= 1,
             after: After::Next,
@@ -96,6 +99,7 @@ impl<'a> FileRequest<'a> {
             if_unmodified_since: None,
             if_range: None,
             range: None,
+            authorization: Vec::new(),
         };
         let (mut close, mut keep, mut body) = (false, false, method == "CONNECT");
         let (mut hosts, mut ranges) = (0_usize, 0_usize);
@@ -130,6 +134,8 @@ impl<'a> FileRequest<'a> {
             } else if is("range") {
                 ranges = ranges.saturating_add(1);
                 request.range = Some(value).filter(|_| ranges == 1);
+            } else if is("authorization") {
+                request.authorization.push(value);
             }
         }
         // RFC 9112, section 3.2.

@@ -1,7 +1,7 @@
 //! The built-in file service, `-local file:///path`: a folder as a small, read-only web server. It
 //! is not a proxy and never writes to the disk.
 //!
-//! A request passes through `head` (its method and fields), `target` (its path), `root` (opening
+//! A request passes through `head` (its method and fields), the check of its password, `target` (its path), `root` (opening
 //! that path, and nothing outside the folder), `response` (status and fields) and `body` (reading
 //! the file in pieces). Everything that touches the disk runs on a blocking thread.
 
@@ -20,7 +20,8 @@ mod types;
 
 pub use root::FolderRoot;
 
-use crate::logging::{held_back, LogThrottle};
+use super::passwords::{PasswordCheck, PasswordVerdict};
+use crate::logging::{held_back, FirstRequest, LogThrottle};
 use crate::net::DISK;
 use body::FileBody;
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -30,6 +31,7 @@ use status::FileStatus;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{ready, Poll};
 
 /// Maximum bytes of one read from a connection.
@@ -38,30 +40,43 @@ const MAX_READ: usize = 2 * 1024;
 /// Maximum bytes read and dropped after the last response.
 const DRAIN_MAX: usize = 256 * 1024;
 
+/// What is known of the connection of a visitor.
+#[derive(Default)]
+pub struct FileVisitor {
+    /// The check of its requests; `None` if it needs no password.
+    pub password: Option<PasswordCheck>,
+    /// The record of its first request, if the visit is logged.
+    pub first: Option<Arc<FirstRequest>>,
+    /// What was read from the connection before.
+    pub inbox: Vec<u8>,
+}
+
 /// Serves the files below `root` on one connection, HTTP/1.1 or 1.0, until either end closes it.
 ///
 /// There is no timeout: the caller limits idle time by dropping this future. An error means that
 /// the connection failed, or that a file could not be sent as announced; `conn` must then be cut,
 /// not closed gracefully.
-pub async fn serve<C>(root: &FolderRoot, conn: C) -> io::Result<()>
+pub async fn serve<C>(root: &FolderRoot, mut conn: C, visitor: FileVisitor) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
-    serve_after(root, conn, Vec::new()).await
-}
-
-/// Does what [`serve`] does, for a connection from which `inbox` was read before.
-pub async fn serve_after<C>(root: &FolderRoot, mut conn: C, mut inbox: Vec<u8>) -> io::Result<()>
-where
-    C: AsyncRead + AsyncWrite + Unpin,
-{
+    let FileVisitor {
+        password,
+        first,
+        mut inbox,
+    } = visitor;
     loop {
-        let (length, answer) = match next_head(&mut conn, &mut inbox).await? {
+        let (length, response) = match next_head(&mut conn, &mut inbox).await? {
             NextRequest::End => return conn.close().await,
             NextRequest::Refused(status) => (inbox.len(), FileResponse::refusal(status)),
             NextRequest::Head(length) => {
                 match FileRequest::parse(inbox.get(..length).unwrap_or_default()) {
-                    Ok(request) => (length, FileResponse::find(root, &request).await),
+                    Ok(request) => {
+                        if let Some(first) = &first {
+                            first.request(request.method_name.as_bytes(), request.target);
+                        }
+                        (length, answer(root, &request, password.as_ref()).await)
+                    }
                     Err(status) => (length, FileResponse::refusal(status)),
                 }
             }
@@ -69,8 +84,11 @@ where
         // Freed before the body takes its own memory, and before the connection idles.
         inbox.drain(..length.min(inbox.len()));
         inbox.shrink_to_fit();
-        let after = answer.after;
-        send(&mut conn, answer).await?;
+        if let Some(first) = &first {
+            first.status(response.code);
+        }
+        let after = response.after;
+        send(&mut conn, response).await?;
         match after {
             After::Next | After::NextOld => {}
             After::Close => return conn.close().await,
@@ -79,6 +97,22 @@ where
                 return drain(&mut conn, &mut inbox).await;
             }
         }
+    }
+}
+
+async fn answer(
+    root: &FolderRoot,
+    request: &FileRequest<'_>,
+    password: Option<&PasswordCheck>,
+) -> FileResponse {
+    let verdict = match password {
+        Some(check) => check.wait(&request.authorization).await,
+        None => PasswordVerdict::Right,
+    };
+    match verdict {
+        PasswordVerdict::Right => FileResponse::find(root, request).await,
+        PasswordVerdict::Wrong => FileResponse::status(status::NO_PASSWORD, request),
+        PasswordVerdict::Busy => FileResponse::status(status::UNAVAILABLE, request),
     }
 }
 

@@ -10,6 +10,7 @@ use super::root::{changed, FolderNode, FolderRoot};
 use super::status::{self, FileStatus};
 use super::target::{query, RequestTarget};
 use super::types;
+use crate::client::request_edits::ASK_PASSWORD;
 use crate::logging::{held_back, LogThrottle};
 use crate::net::http::percent;
 use crate::net::{clock, DISK};
@@ -25,6 +26,8 @@ pub(super) struct FileResponse {
     pub(super) head: Vec<u8>,
     pub(super) body: FileBody,
     pub(super) after: After,
+    /// The code of the status.
+    pub(super) code: u16,
 }
 
 /// The file or folder at a target. Links are followed and files opened on a blocking thread.
@@ -74,10 +77,18 @@ impl FileResponse {
         FileResponseHead::new(status, After::Drain).error(status, true)
     }
 
-    fn status(status: FileStatus, request: &FileRequest<'_>) -> FileResponse {
-        let mut head = FileResponseHead::new(status, request.after);
-        if status == status::NOT_ALLOWED {
-            head.put("Allow", "GET, HEAD");
+    /// Builds the response to a request that has another one than a file.
+    pub(super) fn status(status: FileStatus, request: &FileRequest<'_>) -> FileResponse {
+        let after = match status {
+            // Each attempt takes a connection, which is counted (visitorRate).
+            status::NO_PASSWORD => After::Drain,
+            _ => request.after,
+        };
+        let mut head = FileResponseHead::new(status, after);
+        match status {
+            status::NOT_ALLOWED => head.put("Allow", "GET, HEAD"),
+            status::NO_PASSWORD => head.write(format_args!("{ASK_PASSWORD}")),
+            _ => {}
         }
         head.error(status, request.method != FileMethod::Head)
     }
@@ -368,6 +379,7 @@ fn now() -> Option<i64> {
 struct FileResponseHead {
     bytes: Vec<u8>,
     after: After,
+    code: u16,
 }
 
 impl FileResponseHead {
@@ -375,6 +387,7 @@ impl FileResponseHead {
         let mut head = FileResponseHead {
             bytes: Vec::with_capacity(512),
             after,
+            code: status.code,
         };
         head.write(format_args!(
             "HTTP/1.1 {} {}\r\n",
@@ -408,6 +421,7 @@ impl FileResponseHead {
             head: self.bytes,
             body,
             after: self.after,
+            code: self.code,
         }
     }
 

@@ -23,6 +23,11 @@ pub(super) const MOVED: FileStatus = status(
 pub(super) const NOT_MODIFIED: FileStatus = status(304, "Not Modified", "");
 pub(super) const BAD_REQUEST: FileStatus =
     status(400, "Bad Request", "This request could not be understood.");
+pub(super) const NO_PASSWORD: FileStatus = status(
+    401,
+    "Unauthorized",
+    "This service needs a name and a password.",
+);
 pub(super) const FORBIDDEN: FileStatus = status(
     403,
     "Forbidden",

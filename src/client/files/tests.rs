@@ -1,6 +1,7 @@
 //! The promises of the file service, tested over a real socket.
 
 use super::root::{FolderNode, FolderRoot, LinkPolicy};
+use super::FileVisitor;
 use super::{listing, serve};
 use async_std::os::unix::net::UnixStream;
 use async_std::task::{block_on, spawn};
@@ -135,7 +136,7 @@ fn exchange(root: &FolderRoot, bytes: &[u8]) -> Vec<u8> {
     block_on(async {
         let (mut near, far) = UnixStream::pair().unwrap();
         let root = root.clone();
-        let server = spawn(async move { serve(&root, far).await });
+        let server = spawn(async move { serve(&root, far, FileVisitor::default()).await });
         near.write_all(bytes).await.unwrap();
         near.shutdown(Shutdown::Write).unwrap();
         let mut all = Vec::new();
@@ -293,7 +294,7 @@ fn the_second_request_may_wait_for_the_first_answer() {
     let root = share.root();
     block_on(async {
         let (mut near, far) = UnixStream::pair().unwrap();
-        let server = spawn(async move { serve(&root, far).await });
+        let server = spawn(async move { serve(&root, far, FileVisitor::default()).await });
         for _ in 0..3 {
             near.write_all(b"\r\nHEAD /a HTTP/1.1\r\nHost: x\r\n\r\n")
                 .await
@@ -317,7 +318,7 @@ fn a_head_may_come_a_byte_at_a_time() {
     let root = share.root();
     block_on(async {
         let (mut near, far) = UnixStream::pair().unwrap();
-        let server = spawn(async move { serve(&root, far).await });
+        let server = spawn(async move { serve(&root, far, FileVisitor::default()).await });
         for byte in b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" {
             near.write_all(&[*byte]).await.unwrap();
             async_std::task::yield_now().await;
@@ -441,7 +442,7 @@ fn a_tls_handshake_is_answered_without_waiting_for_more() {
     let root = share.root();
     block_on(async {
         let (mut near, far) = UnixStream::pair().unwrap();
-        let server = spawn(async move { serve(&root, far).await });
+        let server = spawn(async move { serve(&root, far, FileVisitor::default()).await });
         near.write_all(b"\x16\x03\x01\x02\x00\x01").await.unwrap();
         let mut start = [0; 12];
         near.read_exact(&mut start).await.unwrap();
@@ -579,7 +580,7 @@ fn change_while_sent(change: impl FnOnce(&Path)) -> (usize, usize, io::Result<()
     let root = share.root();
     block_on(async {
         let (mut near, far) = UnixStream::pair().unwrap();
-        let server = spawn(async move { serve(&root, far).await });
+        let server = spawn(async move { serve(&root, far, FileVisitor::default()).await });
         let head = b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         near.write_all(head).await.unwrap();
         let mut all = vec![0; 1024];
@@ -1043,7 +1044,7 @@ fn a_waiting_connection_holds_no_buffer() {
     let share = Share::new();
     let (_near, far) = block_on(async { UnixStream::pair().unwrap() });
     let root = share.root();
-    let waiting = serve(&root, far);
+    let waiting = serve(&root, far, FileVisitor::default());
     let size = std::mem::size_of_val(&waiting);
     assert!(size < 2048, "{size} bytes");
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::host_prefix::HostPrefix;
 use super::local::Local;
+use super::password::UserPassword;
 use super::remote::Remote;
 use super::visitor_rate::ConnectionRate;
 use super::webrtc::WebRtcLevel;
@@ -87,6 +88,9 @@ options! {
         /// close a connection to the service that is silent for this time (default: never), and limit
         /// the time to open one (default 2m0s)
         local_timeout: Option<Duration> => ("localTimeout", "duration"),
+        /// the name and the hashed password of a visitor, as "gt hash USER" prints them; requests without
+        /// one of them are refused; visitors must speak HTTP/1; may be given several times
+        password: Vec<Value<UserPassword>> => ("password", "value"),
         /// send the visitor's address to the service in a header of the PROXY protocol, version 1 or 2,
         /// before each connection; the service must expect it
         proxy_protocol: Option<ProxyVersion> => ("proxyProtocol", "uint"),

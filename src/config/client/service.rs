@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use super::local::{Local, Scheme};
 use super::options::ServiceOptions;
+use super::password::UserPassword;
+use super::remote::Remote;
 use super::visitor_rate::VisitorRate;
 use crate::config::label::label;
-use crate::config::value::Scalar;
+use crate::config::value::{Scalar, Value};
 use crate::config::AddressRules;
 use crate::wire::hello::MAX_OPTIONS;
 use crate::wire::proxy_protocol::ProxyVersion;
@@ -25,6 +27,8 @@ pub struct ServiceConfig {
     pub local_timeout: Option<Duration>,
     /// Whether the Host header of every request is replaced with the host of `local`.
     pub use_local_as_http_host: bool,
+    /// The passwords of visitors, each of whom has another name; empty if they need none.
+    pub passwords: Vec<UserPassword>,
     /// The version of the PROXY header before each connection to the service; `None` for no header.
     pub proxy_protocol: Option<ProxyVersion>,
     /// How often one address may connect; `None` for any number of times.
@@ -138,12 +142,21 @@ impl ServiceConfig {
         }
         let visitors = AddressRules::new(("allow", options.allow), ("deny", options.deny))
             .map_err(|why| format!("{name} ({local}): {why}"))?;
+        let passwords =
+            passwords(options.password).map_err(|why| format!("{name} ({local}): {why}"))?;
+        if !passwords.is_empty() && scheme != Scheme::Http {
+            return Err(format!(
+                "{name} ({local}) does not begin with http:// or file://, so gt cannot ask its visitors \
+                 for a password: remove its password."
+            ));
+        }
         Ok(ServiceConfig {
             local,
             exposure,
             visitors,
             local_timeout: options.local_timeout.filter(|timeout| !timeout.is_zero()),
             use_local_as_http_host: options.use_local_as_http_host,
+            passwords,
             proxy_protocol,
             forwarded,
             visitor_rate: options.visitor_rate.map(|rate| VisitorRate {
@@ -157,11 +170,23 @@ impl ServiceConfig {
         })
     }
 
+    /// Returns a warning if passwords of visitors cross the line to one of these servers readable.
+    pub(super) fn readable_passwords(&self, remotes: &[Remote]) -> Option<String> {
+        let remote = remotes.iter().find(|remote| !remote.tls);
+        let remote = remote.filter(|_| !self.passwords.is_empty())?;
+        Some(format!(
+            "{} has a password, but the line to {remote} is not encrypted, so that others on the way can \
+             read it: use a tls:// server",
+            self.local
+        ))
+    }
+
     /// Returns the option for which the client has to know where the service's visitors come from.
     pub fn needs_origins_for(&self) -> Option<&'static str> {
         let needs = [
             (!self.visitors.is_empty(), "allow or deny"),
             (self.visitor_rate.is_some(), "visitorRate"),
+            (!self.passwords.is_empty(), "password"),
             (self.proxy_protocol.is_some(), "proxyProtocol"),
             (self.forwarded, "forwarded"),
         ];
@@ -169,6 +194,28 @@ impl ServiceConfig {
             .into_iter()
             .find_map(|(needed, option)| needed.then_some(option))
     }
+}
+
+/// Returns the passwords of a service. The error says what is wrong with them.
+fn passwords(options: Vec<Value<UserPassword>>) -> Result<Vec<UserPassword>, String> {
+    let mut passwords: Vec<UserPassword> = Vec::new();
+    for option in options {
+        // Of an empty variable, perhaps. Without a password, anyone could come.
+        let Some(password) = option.0 else {
+            return Err(
+                "an entry of its password is empty: remove it, or write USER:HASH.".to_owned(),
+            );
+        };
+        #[cfg(feature = "password")]
+        if passwords.iter().any(|other| other.user == password.user) {
+            return Err(format!(
+                "it has two passwords of \"{}\": remove one of them.",
+                password.user.as_str()
+            ));
+        }
+        passwords.push(password);
+    }
+    Ok(passwords)
 }
 
 #[cfg(test)]
@@ -188,6 +235,7 @@ impl ServiceConfig {
             visitors: AddressRules::default(),
             local_timeout: None,
             use_local_as_http_host: false,
+            passwords: Vec::new(),
             proxy_protocol: None,
             forwarded: false,
             visitor_rate: None,

@@ -31,23 +31,28 @@ pub struct HttpRefusal {
     pub status: &'static str,
     /// The explanation in the body.
     pub why: &'static str,
+    /// Further fields, as whole lines.
+    pub fields: &'static str,
 }
 
 impl HttpRefusal {
+    /// Creates a refusal.
+    pub fn new(status: &'static str, why: &'static str) -> Self {
+        Self {
+            status,
+            why,
+            fields: "",
+        }
+    }
+
     /// Creates a refusal with status 400.
     pub fn bad_request(why: &'static str) -> Self {
-        Self {
-            status: "400 Bad Request",
-            why,
-        }
+        Self::new("400 Bad Request", why)
     }
 
     /// Creates a refusal with status 431 (RFC 6585, section 5).
     pub fn head_too_large(why: &'static str) -> Self {
-        Self {
-            status: "431 Request Header Fields Too Large",
-            why,
-        }
+        Self::new("431 Request Header Fields Too Large", why)
     }
 
     /// Whether the status is 431.
@@ -57,9 +62,14 @@ impl HttpRefusal {
 
     /// Returns the bytes of the response. A response to HEAD has no body.
     pub fn page(self, to_head: bool) -> String {
-        let Self { status, why } = self;
+        let Self {
+            status,
+            why,
+            fields,
+        } = self;
         let length = status.len() + why.len() + 3;
-        let head = reply::head(status, "Content-Type: text/plain\r\n", Some(length));
+        let fields = format!("Content-Type: text/plain\r\n{fields}");
+        let head = reply::head(status, &fields, Some(length));
         match to_head {
             true => head,
             false => format!("{head}{status}: {why}\n"),
@@ -111,6 +121,7 @@ impl Exchange {
             RequestStep::Pass(_)
             | RequestStep::Keep(_)
             | RequestStep::Send { .. }
+            | RequestStep::Undecided
             | RequestStep::Wait => {}
         }
         step

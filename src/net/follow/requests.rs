@@ -4,11 +4,18 @@ use super::head::{check_trailers, request_line, Edits, RequestHead, MAX_FIELDS};
 use super::section::{Complete, HeaderSection};
 use super::{is_head_request, HttpRefusal};
 use crate::net::http::chunked::{within, Chunks};
+use std::task::{Context, Poll};
 
 /// A rule that decides about each request of a connection.
 pub trait RequestRule: Send + Sync {
     /// Decides about the request with this head.
     fn decide(&self, head: &RequestHead<'_>) -> RuleDecision;
+
+    /// Waits until a decision that was put off ([`RuleDecision::Later`]) can be made. A rule that puts
+    /// decisions off must have this.
+    fn poll_decision(&self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
 
     /// Whether a request may have a trailer with this name behind its body. One that must not is
     /// refused, since a service may merge trailers into the head.
@@ -24,6 +31,8 @@ pub enum RuleDecision {
     Forward(Edits),
     /// The request is answered here, and the connection is closed.
     Refuse(HttpRefusal),
+    /// The decision takes longer. The rule is asked again about the same head.
+    Later,
 }
 
 /// The kind of response that a request has, which determines where the response ends.
@@ -57,6 +66,8 @@ pub enum RequestStep {
     },
     /// No bytes are consumed before the service has answered more.
     Wait,
+    /// No bytes are consumed before the rule can decide.
+    Undecided,
     /// No bytes go to the service, now or later. True if the request is a HEAD.
     Refuse(HttpRefusal, bool),
 }
@@ -236,8 +247,15 @@ impl Requests {
                         }
                         Complete::Line => {}
                         Complete::All => {
-                            let (bytes, asks, body) =
-                                decide(section.bytes(), rule).map_err(refused)?;
+                            let decided = decide(section.bytes(), rule).map_err(refused)?;
+                            let Some((bytes, asks, body)) = decided else {
+                                // The last byte stays, and with it comes the same question again.
+                                section.reopen();
+                                return Ok(match at {
+                                    0 => RequestStep::Undecided,
+                                    _ => RequestStep::Keep(at),
+                                });
+                            };
                             self.begin(asks, &body);
                             return Ok(RequestStep::Send {
                                 taken: at.saturating_add(1),
@@ -280,16 +298,17 @@ fn check_first_line(head: &[u8]) -> Result<(), HttpRefusal> {
     request_line(line).map(|_| ())
 }
 
-/// Decides what replaces a complete head, and what follows it.
+/// Decides what replaces a complete head, and what follows it; `None` if the rule cannot decide yet.
 fn decide(
     bytes: &[u8],
     rule: &dyn RequestRule,
-) -> Result<(Vec<u8>, ExpectedResponse, BodyLength), HttpRefusal> {
+) -> Result<Option<(Vec<u8>, ExpectedResponse, BodyLength)>, HttpRefusal> {
     let head = RequestHead::parse(bytes)?;
     let body = body(&head)?;
     let mut edits = match rule.decide(&head) {
         RuleDecision::Forward(edits) => edits,
         RuleDecision::Refuse(refusal) => return Err(refusal),
+        RuleDecision::Later => return Ok(None),
     };
     let mut asks = match head.method() {
         b"HEAD" => ExpectedResponse::Head,
@@ -309,7 +328,7 @@ fn decide(
     if asks == ExpectedResponse::Connect && !matches!(body, BodyLength::Length(0)) {
         return Err(HttpRefusal::bad_request("CONNECT with a body"));
     }
-    Ok((edits.apply(&head), asks, body))
+    Ok(Some((edits.apply(&head), asks, body)))
 }
 
 /// Whether an Upgrade field names HTTP/2 or TLS.

@@ -44,6 +44,14 @@ impl HeaderSection {
         self.lines
     }
 
+    /// Takes back the last byte of a complete section.
+    pub fn reopen(&mut self) {
+        self.bytes.pop();
+        // The CR of the empty line.
+        self.line = self.bytes.len().saturating_sub(1);
+        self.lines = self.lines.saturating_sub(1);
+    }
+
     /// Adds the next byte. Every line must end with CRLF: a lone CR or LF ends a line for some
     /// readers only.
     pub fn push(&mut self, byte: u8) -> Result<Complete, HttpRefusal> {

@@ -34,7 +34,7 @@ fn ask(exchange: &mut Exchange, bytes: &[u8]) -> (String, usize) {
                 sent.extend(bytes);
                 at += taken;
             }
-            RequestStep::Wait | RequestStep::Refuse(..) => break,
+            RequestStep::Wait | RequestStep::Undecided | RequestStep::Refuse(..) => break,
         }
     }
     (String::from_utf8(sent).unwrap(), at)
@@ -303,4 +303,52 @@ fn a_request_that_ends_within_its_head_is_refused() {
     ask(&mut exchange, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n\r\n");
     exchange.end();
     assert!(!exchange.is_refused());
+}
+
+/// A rule that decides when it is asked for the third time.
+#[derive(Default)]
+struct Slow(std::sync::atomic::AtomicUsize);
+
+impl RequestRule for Slow {
+    fn decide(&self, head: &RequestHead<'_>) -> RuleDecision {
+        use std::sync::atomic::Ordering::Relaxed;
+        match self.0.fetch_add(1, Relaxed) % 3 {
+            2 => OneHost.decide(head),
+            _ => RuleDecision::Later,
+        }
+    }
+}
+
+#[test]
+fn no_byte_of_a_request_goes_on_before_the_rule_has_decided() {
+    let request = "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let both = request.repeat(2);
+    for piece in [1, 2, 5, both.len()] {
+        let (mut requests, rule) = (Requests::default(), Slow::default());
+        let (mut sent, mut undecided) = (Vec::new(), 0);
+        for piece in both.as_bytes().chunks(piece) {
+            let mut at = 0;
+            while at < piece.len() {
+                match requests.take(&piece[at..], &rule) {
+                    RequestStep::Keep(n) => {
+                        assert_ne!(n, 0);
+                        at += n;
+                    }
+                    RequestStep::Undecided => {
+                        assert!(requests.is_in_head());
+                        undecided += 1;
+                    }
+                    RequestStep::Send { taken, bytes, .. } => {
+                        at += taken;
+                        sent.extend(bytes);
+                    }
+                    step => panic!("{step:?}"),
+                }
+            }
+        }
+        let expected = "GET / HTTP/1.1\r\nHost: local\r\n\r\n".repeat(2);
+        assert_eq!(String::from_utf8(sent).unwrap(), expected, "{piece}");
+        assert!((2..=4).contains(&undecided), "{undecided} of {piece}");
+        assert!(requests.is_between());
+    }
 }
