@@ -71,7 +71,7 @@ async fn carry(
             let conn = LimitedVisitor::new(channel, service.limits(true));
             files::serve(root, conn, visitor.of_files()).await
         }
-        ServiceTarget::Tcp(addr) => {
+        ServiceTarget::Server(addr) => {
             let dialing = dial(service, addr, visitor);
             let conn = channel.unless_cut(dialing).await?;
             p2p::carry(channel, Arc::new(conn)).await
@@ -119,7 +119,7 @@ pub async fn relay(
         has_window: stream.has_window(),
     };
     let addr = match &service.target {
-        ServiceTarget::Tcp(addr) => addr,
+        ServiceTarget::Server(addr) => addr,
         ServiceTarget::Files(root) => {
             stream.write_all(head.as_bytes()).await?;
             let limits = service.limits(stream.has_window());

@@ -156,7 +156,7 @@ async fn connect<'a>(
     }
     match target {
         ServiceTarget::Files(root) => Ok(ReachedService::Files(root, visitor.of_files())),
-        ServiceTarget::Tcp(addr) => {
+        ServiceTarget::Server(addr) => {
             let dialing = async { dial(service, addr, visitor).await.map(Some) };
             let given_up = async {
                 stream.is_over().await;

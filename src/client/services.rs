@@ -19,6 +19,7 @@ use crate::wire::Version;
 use log::Level;
 use std::borrow::Cow;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,7 +51,7 @@ pub struct Service {
 /// What the streams of a service are connected to.
 #[derive(Clone)]
 pub enum ServiceTarget {
-    Tcp(LocalAddress),
+    Server(LocalAddress),
     Files(Arc<FolderRoot>),
 }
 
@@ -58,8 +59,15 @@ pub enum ServiceTarget {
 #[derive(Clone)]
 pub struct LocalAddress {
     scheme: Scheme,
-    host: String,
-    port: u16,
+    place: LocalPlace,
+}
+
+#[derive(Clone)]
+enum LocalPlace {
+    /// A host and a port.
+    Tcp(String, u16),
+    /// A Unix socket: a path, or `@` and a name.
+    Unix(PathBuf),
 }
 
 impl Services {
@@ -67,10 +75,13 @@ impl Services {
     pub fn new(services: &[ServiceConfig]) -> io::Result<Self> {
         let list = services.iter().map(|service| {
             let target = match &service.local {
-                Local::Tcp { scheme, host, port } => ServiceTarget::Tcp(LocalAddress {
+                Local::Tcp { scheme, host, port } => ServiceTarget::Server(LocalAddress {
                     scheme: *scheme,
-                    host: host.clone(),
-                    port: *port,
+                    place: LocalPlace::Tcp(host.clone(), *port),
+                }),
+                Local::Unix { scheme, socket } => ServiceTarget::Server(LocalAddress {
+                    scheme: *scheme,
+                    place: LocalPlace::Unix(socket.clone()),
                 }),
                 Local::Files(path) => {
                     let root = FolderRoot::open(path, service.follow_links_outside)?;
@@ -327,7 +338,10 @@ pub async fn dial(service: &Service, addr: &LocalAddress, visitor: Visitor) -> i
         None => Vec::new(),
     };
     let patience = service.local_timeout.unwrap_or(CONNECT_TIMEOUT);
-    let conn = Conn::from(net::dial(&addr.host, addr.port, patience).await?);
+    let conn = Conn::from(match &addr.place {
+        LocalPlace::Tcp(host, port) => net::dial(host, *port, patience).await?,
+        LocalPlace::Unix(socket) => net::dial_unix(socket, patience).await?,
+    });
     // TLS is passed on unchanged.
     let rewrites = service.use_local_as_http_host && addr.scheme != Scheme::Https;
     if rewrites || service.forwarded || password.is_some() {
@@ -355,7 +369,7 @@ impl Service {
     pub fn is_read(&self) -> bool {
         let config = &self.config;
         let rewrites = match &self.target {
-            ServiceTarget::Tcp(addr) => {
+            ServiceTarget::Server(addr) => {
                 config.use_local_as_http_host && addr.scheme != Scheme::Https
             }
             ServiceTarget::Files(_) => false,
@@ -379,9 +393,12 @@ pub fn reset_code(e: &io::Error) -> ResetCode {
 
 impl LocalAddress {
     /// Returns the host that requests name with useLocalAsHTTPHost: the local address, without the
-    /// scheme's default port.
+    /// scheme's default port; that of a Unix socket has no name of its own.
     fn name(&self) -> String {
-        let Self { scheme, host, port } = self;
+        let Self { scheme, place } = self;
+        let LocalPlace::Tcp(host, port) = place else {
+            return "localhost".to_owned();
+        };
         let host = match host.contains(':') {
             true => format!("[{host}]"),
             false => host.clone(),

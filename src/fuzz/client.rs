@@ -51,6 +51,11 @@ pub fn locals(data: &[u8]) {
         };
         match &local {
             Local::Tcp { port, .. } => assert_ne!(*port, 0),
+            Local::Unix { socket, .. } => {
+                let path = socket.as_os_str().as_encoded_bytes();
+                assert!(matches!(path.first(), Some(b'/' | b'.' | b'@')));
+                assert!(!path.contains(&0));
+            }
             Local::Files(path) => {
                 let path = path.as_os_str().as_encoded_bytes();
                 assert!(path.starts_with(b"/") || path.starts_with(b"."));

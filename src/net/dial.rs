@@ -7,6 +7,8 @@ use std::fmt::Display;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+#[cfg(feature = "client")]
+use std::path::Path;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -38,6 +40,24 @@ pub async fn dial(host: &str, port: u16, timeout: Duration) -> io::Result<Socket
         }
     };
     future::or(connecting, no_answer(format!("{host}:{port}"), timeout)).await
+}
+
+/// Connects to a Unix socket, a path or `@` and a name, within `timeout`.
+#[cfg(feature = "client")]
+pub async fn dial_unix(socket: &Path, timeout: Duration) -> io::Result<Socket> {
+    /// The kernel does not tell when there is room.
+    const PAUSE: Duration = Duration::from_millis(50);
+    let shown = format!("unix:{}", socket.display());
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("connecting to {shown}: {e}"));
+    let connecting = async {
+        loop {
+            match kernel::connect_unix(socket).map_err(named)? {
+                Some(stream) => return Socket::new(stream, false),
+                None => Timer::after(PAUSE).await,
+            };
+        }
+    };
+    future::or(connecting, no_answer(&shown, timeout)).await
 }
 
 async fn no_answer(whom: impl Display, timeout: Duration) -> io::Result<Socket> {

@@ -10,6 +10,8 @@ pub use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::sync::Mutex;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
+#[cfg(feature = "client")]
+use rustix::net::SocketAddrUnix;
 use rustix::net::{
     acceptfrom_with, recvmsg, sendmsg, socketpair, AddressFamily, RecvAncillaryBuffer,
     RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -21,6 +23,8 @@ use std::hash::{BuildHasher, Hasher};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+#[cfg(feature = "client")]
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -105,6 +109,24 @@ pub fn connect(addr: SocketAddr) -> io::Result<(TcpStream, bool)> {
     }
     let is_established = raw.peer_addr().is_ok();
     Ok((raw.into(), is_established))
+}
+
+/// Connects to a Unix socket: a path, or `@` and a name for an abstract one. `None` if too many others
+/// wait for it.
+#[cfg(feature = "client")]
+pub fn connect_unix(socket: &Path) -> io::Result<Option<TcpStream>> {
+    let name = socket.as_os_str().as_encoded_bytes();
+    let addr = match name.strip_prefix(b"@") {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        Some(name) => SocketAddrUnix::new_abstract_name(name)?,
+        _ => SocketAddrUnix::new(socket)?,
+    };
+    let raw = RawSocket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    match rustix::net::connect(&raw, &addr) {
+        Ok(()) => Ok(Some(raw.into())),
+        Err(Errno::AGAIN) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Listens on an address; that of IPv6 without a host stands for IPv4, too. At most `backlog`

@@ -51,6 +51,8 @@ pub use conn::{Conn, ConnLayer};
 pub use datagrams::Datagrams;
 pub use delivery::Delivery;
 pub use dial::dial;
+#[cfg(feature = "client")]
+pub use dial::dial_unix;
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use interfaces::{interface_addresses, InterfaceAddress};
 pub use kernel::{accept_failures, random};

@@ -7,6 +7,7 @@ use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 use std::marker::PhantomData;
 use std::net::{Shutdown, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -250,6 +251,11 @@ pub fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 pub fn connect(addr: SocketAddr) -> io::Result<(TcpStream, bool)> {
     let (number, is_established) = world::with(|world| world.connect(addr))?;
     Ok((TcpStream(OwnedFd(number)), is_established))
+}
+
+/// There are no Unix sockets.
+pub fn connect_unix(_: &Path) -> io::Result<Option<TcpStream>> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Listens on an address; each stands for all addresses of the host.

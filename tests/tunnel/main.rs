@@ -14,3 +14,5 @@ mod recovery;
 mod slow;
 mod speed;
 mod timeouts;
+#[cfg(target_os = "linux")]
+mod unix_sockets;

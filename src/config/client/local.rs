@@ -19,6 +19,13 @@ pub enum Local {
         /// Port; never 0.
         port: u16,
     },
+    /// A server with a Unix socket that the client connects to.
+    Unix {
+        /// Protocol of the server.
+        scheme: Scheme,
+        /// The path, absolute once loaded; `@` and a name for an abstract socket (unix(7)).
+        socket: PathBuf,
+    },
     /// A directory that the client serves itself; absolute once loaded.
     Files(PathBuf),
 }
@@ -30,7 +37,7 @@ pub enum Scheme {
     Http,
     /// HTTPS, by default on port 443.
     Https,
-    /// Any protocol over TCP; has no default port.
+    /// Any protocol over TCP or a Unix socket; has no default port.
     Tcp,
 }
 
@@ -51,6 +58,15 @@ impl fmt::Display for Local {
                 write!(f, "{scheme}://")?;
                 write_host_port(f, host, *port)
             }
+            Local::Unix { scheme, socket } => {
+                let scheme = match scheme {
+                    Scheme::Http => "http+unix",
+                    Scheme::Https => "https+unix",
+                    Scheme::Tcp => "unix",
+                };
+                let slashes = if is_abstract(socket) { "" } else { "//" };
+                write!(f, "{scheme}:{slashes}{}", socket.display())
+            }
             Local::Files(path) => write!(f, "file://{}", path.display()),
         }
     }
@@ -59,11 +75,16 @@ impl fmt::Display for Local {
 impl Local {
     /// Makes a relative directory absolute, from `base`.
     pub(super) fn resolve(self, base: &Path) -> Self {
+        let absolute = |path| {
+            let path = base.join(path);
+            path::absolute(&path).unwrap_or(path)
+        };
         match self {
-            Local::Files(path) => {
-                let path = base.join(path);
-                Local::Files(path::absolute(&path).unwrap_or(path))
-            }
+            Local::Files(path) => Local::Files(absolute(path)),
+            Local::Unix { scheme, socket } if !is_abstract(&socket) => Local::Unix {
+                scheme,
+                socket: absolute(socket),
+            },
             local => local,
         }
     }
@@ -75,9 +96,15 @@ impl Scalar for Local {
             let text = redact(text);
             format!(
                 "\"{text}\" is not a local service: write it like http://127.0.0.1:80, \
-                 https://127.0.0.1:443, tcp://127.0.0.1:22 or file:///srv/www."
+                 https://127.0.0.1:443, tcp://127.0.0.1:22, unix:///run/app.sock, \
+                 http+unix:///run/app.sock or file:///srv/www."
             )
         };
+        if let Some((scheme, socket)) = unix(text) {
+            return socket
+                .map(|socket| Local::Unix { scheme, socket })
+                .ok_or_else(wrong);
+        }
         let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
         let (scheme, default) = match scheme.to_ascii_lowercase().as_str() {
             "http" => (Scheme::Http, Some(80)),
@@ -97,14 +124,59 @@ impl Scalar for Local {
     }
 }
 
+fn files(path: &str) -> Option<Local> {
+    self::path(path).map(Local::Files)
+}
+
 /// Parses an absolute path, or a relative one that begins with `.` or `..`. A bare name would look
 /// like a host.
-fn files(path: &str) -> Option<Local> {
+fn path(path: &str) -> Option<PathBuf> {
     let clear = path.starts_with('/')
         || [".", ".."].contains(&path)
         || path.starts_with("./")
         || path.starts_with("../");
-    (clear && !path.contains('\0')).then(|| Local::Files(PathBuf::from(path)))
+    (clear && !path.contains('\0')).then(|| PathBuf::from(path))
+}
+
+/// Maximum length in bytes of the path or the name of a Unix socket: that of the kernel's address, with a
+/// byte at its end or beginning.
+const MAX_SOCKET: usize = 107;
+
+/// Whether this is the name of an abstract Unix socket, with its `@`.
+fn is_abstract(socket: &Path) -> bool {
+    socket.as_os_str().as_encoded_bytes().first() == Some(&b'@')
+}
+
+/// Parses the address of a Unix socket: a path, or `@` and a name. `None` for other addresses,
+/// `Some((_, None))` for a wrong one.
+fn unix(text: &str) -> Option<(Scheme, Option<PathBuf>)> {
+    let (scheme, rest) = text.split_once(':')?;
+    let scheme = match scheme.to_ascii_lowercase().as_str() {
+        "unix" => Scheme::Tcp,
+        "http+unix" => Scheme::Http,
+        "https+unix" => Scheme::Https,
+        _ => return None,
+    };
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
+    let socket = match rest.strip_prefix('@') {
+        Some(name) => (!name.is_empty() && !name.contains('\0')).then(|| PathBuf::from(rest)),
+        None => path(rest),
+    };
+    Some((scheme, socket))
+}
+
+/// Checks that the kernel can address a Unix socket. The error is a sentence.
+pub(super) fn check_socket(local: &Local) -> Result<(), String> {
+    match local {
+        Local::Unix { socket, .. }
+            if socket.as_os_str().len() > MAX_SOCKET + usize::from(is_abstract(socket)) =>
+        {
+            Err(format!(
+            "The path of {local} is too long: that of a Unix socket has at most {MAX_SOCKET} bytes."
+        ))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -120,6 +192,12 @@ mod tests {
             ("tcp://127.0.0.1:22", "tcp://127.0.0.1:22"),
             ("tcp://[::1]:22", "tcp://[::1]:22"),
             ("file:///srv/www", "file:///srv/www"),
+            ("unix:///run/app.sock", "unix:///run/app.sock"),
+            ("unix:/run/app.sock", "unix:///run/app.sock"),
+            ("unix:@app", "unix:@app"),
+            ("unix://@app", "unix:@app"),
+            ("http+unix:///run/app.sock", "http+unix:///run/app.sock"),
+            ("HTTPS+unix:@a/b", "https+unix:@a/b"),
         ] {
             assert_eq!(Local::read(text).unwrap().to_string(), shown, "{text}");
         }
@@ -139,6 +217,12 @@ mod tests {
             "http://h/path",
             "file://srv",
             "file://",
+            "unix:",
+            "unix://",
+            "unix:@",
+            "unix:run/app.sock",
+            "http+unix://app",
+            "ftp+unix:///run/app.sock",
         ] {
             assert!(
                 Local::read(text)
@@ -159,5 +243,25 @@ mod tests {
             .unwrap()
             .resolve(Path::new("/etc/gt"));
         assert_eq!(local, Local::Files(PathBuf::from("/srv")));
+        for (text, shown) in [
+            ("unix:./app.sock", "unix:///etc/gt/app.sock"),
+            ("unix:/app.sock", "unix:///app.sock"),
+            ("unix:@app", "unix:@app"),
+        ] {
+            let local = Local::read(text).unwrap().resolve(Path::new("/etc/gt"));
+            assert_eq!(local.to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn the_address_of_a_unix_socket_has_a_bounded_length() {
+        for (length, fits) in [(107, true), (108, false)] {
+            let path = format!("unix:/{}", "a".repeat(length - 1));
+            let name = format!("unix:@{}", "a".repeat(length));
+            for text in [path, name] {
+                let checked = check_socket(&Local::read(&text).unwrap());
+                assert_eq!(checked.is_ok(), fits, "{text}: {checked:?}");
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::local::{Local, Scheme};
+use super::local::{check_socket, Local, Scheme};
 use super::options::ServiceOptions;
 use super::password::UserPassword;
 use super::remote::Remote;
@@ -96,11 +96,12 @@ impl ServiceConfig {
                      -local http://127.0.0.1:80."
             ));
         };
+        check_socket(&local)?;
         let prefix = options.host_prefix.map(|prefix| prefix.0);
         let port = options.remote_tcp_port.unwrap_or(0);
         let random = options.remote_tcp_random;
         let scheme = match &local {
-            Local::Tcp { scheme, .. } => *scheme,
+            Local::Tcp { scheme, .. } | Local::Unix { scheme, .. } => *scheme,
             Local::Files(_) => Scheme::Http,
         };
         let exposure = match (scheme, port, random.unwrap_or(false)) {

@@ -211,12 +211,14 @@ impl Requests {
                 Ok(RequestStep::Pass(n))
             }
             RequestState::Trailers(section) => {
-                for (at, byte) in bytes.iter().enumerate() {
-                    let complete = section.push(*byte).map_err(|e| (e, false))?;
+                let mut taken: usize = 0;
+                while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
+                    let (count, complete) = section.push_line(rest).map_err(|e| (e, false))?;
+                    taken = taken.saturating_add(count);
                     if complete == Complete::All {
                         check_trailers(section.bytes(), rule).map_err(|e| (e, false))?;
                         let send = RequestStep::Send {
-                            taken: at.saturating_add(1),
+                            taken,
                             bytes: section.bytes().to_vec(),
                             begins: None,
                         };
@@ -227,10 +229,13 @@ impl Requests {
                 Ok(RequestStep::Keep(bytes.len()))
             }
             RequestState::Head(section) => {
-                for (at, byte) in bytes.iter().enumerate() {
-                    let pushed = section.push(*byte);
+                let mut taken: usize = 0;
+                while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
+                    let pushed = section.push_line(rest);
                     let refused = |e| (e, is_head_request(section.bytes()));
-                    match pushed.map_err(refused)? {
+                    let (count, complete) = pushed.map_err(refused)?;
+                    taken = taken.saturating_add(count);
+                    match complete {
                         Complete::Nothing => {}
                         // An empty line before the request (RFC 9112, section 2.2).
                         Complete::All if section.bytes().len() == 2 => {
@@ -251,14 +256,14 @@ impl Requests {
                             let Some((bytes, asks, body)) = decided else {
                                 // The last byte stays, and with it comes the same question again.
                                 section.reopen();
-                                return Ok(match at {
+                                return Ok(match taken.saturating_sub(1) {
                                     0 => RequestStep::Undecided,
-                                    _ => RequestStep::Keep(at),
+                                    before => RequestStep::Keep(before),
                                 });
                             };
                             self.begin(asks, &body);
                             return Ok(RequestStep::Send {
-                                taken: at.saturating_add(1),
+                                taken,
                                 bytes,
                                 begins: Some(asks),
                             });

@@ -6,9 +6,12 @@ use super::head::MAX_FIELDS;
 use super::requests::ExpectedResponse;
 use crate::net::http::chunked::{within, Chunks};
 use std::collections::VecDeque;
+use std::mem::MaybeUninit;
 
 /// Maximum length of a response head that is parsed, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
+/// Room in bytes that is made for a head in advance.
+const USUAL_HEAD: usize = 1024;
 
 /// The part of the stream that the next byte belongs to.
 #[derive(Debug)]
@@ -135,11 +138,17 @@ impl Responses {
                         self.lose_track();
                         break;
                     }
-                    head.push(*first);
+                    let end = rest.iter().position(|b| *b == b'\n');
+                    let line = end.map_or(rest.len(), |end| end.saturating_add(1));
+                    let n = line.min(MAX_HEAD.saturating_sub(head.len()));
+                    if head.is_empty() {
+                        head.reserve(rest.len().min(USUAL_HEAD));
+                    }
+                    head.extend_from_slice(rest.get(..n).unwrap_or_default());
                     if head.ends_with(b"\n\r\n") || head.ends_with(b"\n\n") {
                         decided = self.begin().or(decided);
                     }
-                    1
+                    n
                 }
             };
             rest = rest.get(n..).unwrap_or_default();
@@ -202,9 +211,11 @@ impl Responses {
 
 /// Parses the status of a response and how its body ends (RFC 9112, section 6.3).
 fn parse(bytes: &[u8]) -> Option<ResponseHead> {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut head = httparse::Response::new(&mut fields);
-    if !head.parse(bytes).ok()?.is_complete() {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut head = httparse::Response::new(&mut []);
+    let parser = httparse::ParserConfig::default();
+    let parsed = parser.parse_response_with_uninit_headers(&mut head, bytes, &mut fields);
+    if !parsed.ok()?.is_complete() {
         return None;
     }
     let mut body = ResponseState::Unbounded;

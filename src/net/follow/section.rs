@@ -17,6 +17,11 @@ pub struct HeaderSection {
     lines: usize,
 }
 
+/// Whether the byte may be within a line.
+fn is_text(byte: u8) -> bool {
+    matches!(byte, b'\t' | b' '..=0x7E | 0x80..)
+}
+
 /// What a byte has completed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Complete {
@@ -52,6 +57,31 @@ impl HeaderSection {
         self.lines = self.lines.saturating_sub(1);
     }
 
+    /// Adds the bytes up to the end of the current line, or all of them, and returns their number.
+    pub fn push_line(&mut self, bytes: &[u8]) -> Result<(usize, Complete), HttpRefusal> {
+        let end = bytes.iter().position(|b| *b == b'\n');
+        let count = end.map_or(bytes.len(), |end| end.saturating_add(1));
+        let line = bytes.get(..count).unwrap_or_default();
+        let text = line.strip_suffix(b"\r\n").unwrap_or(line);
+        let fits = self.bytes.len().saturating_add(count) <= MAX_HEAD;
+        if fits && self.bytes.last() != Some(&b'\r') && text.iter().copied().all(is_text) {
+            // The rest is at most the end of the line.
+            self.bytes.extend_from_slice(text);
+            let rest = line.get(text.len()..).unwrap_or_default();
+            let mut complete = Complete::Nothing;
+            for byte in rest {
+                complete = self.push(*byte)?;
+            }
+            return Ok((count, complete));
+        }
+        // As it is, some byte of it may be wrong: the same, until that one is found.
+        let mut complete = Complete::Nothing;
+        for byte in line {
+            complete = self.push(*byte)?;
+        }
+        Ok((count, complete))
+    }
+
     /// Adds the next byte. Every line must end with CRLF: a lone CR or LF ends a line for some
     /// readers only.
     pub fn push(&mut self, byte: u8) -> Result<Complete, HttpRefusal> {
@@ -62,7 +92,8 @@ impl HeaderSection {
                 return Err(HttpRefusal::bad_request("a carriage return within a line"))
             }
             b'\n' => return Err(HttpRefusal::bad_request("a line that ends without CR")),
-            b'\r' | b'\t' | b' '..=0x7E | 0x80.. => {}
+            b'\r' => {}
+            text if is_text(text) => {}
             _ => return Err(HttpRefusal::bad_request("a control character")),
         }
         if self.bytes.len() >= MAX_HEAD {
