@@ -1,10 +1,16 @@
 //! The head of one request, and edits of it.
 
 use super::{HttpRefusal, RequestRule};
+use smallvec::SmallVec;
 use std::ops::Range;
 
 /// Maximum number of header fields of a head.
 pub const MAX_FIELDS: usize = 128;
+
+/// Room in bytes that is made for the text of edits in advance.
+const USUAL_TEXT: usize = 256;
+/// Number of fields for which room is made in advance.
+const USUAL_FIELDS: usize = 16;
 
 /// A complete, unambiguous head: method, target, version and fields.
 #[derive(Debug)]
@@ -160,7 +166,7 @@ pub fn request_line(line: &[u8]) -> Result<(Range<usize>, Range<usize>), HttpRef
 }
 
 fn fields(bytes: &[u8], lines: SectionLines<'_>) -> Result<Vec<FieldSpan>, HttpRefusal> {
-    let mut fields = Vec::new();
+    let mut fields = Vec::with_capacity(USUAL_FIELDS);
     for line in lines {
         if fields.len() >= MAX_FIELDS {
             let why = "the request has more than 128 header fields";
@@ -202,42 +208,58 @@ fn is_blank(b: &u8) -> bool {
 
 /// Edits of a head. Of two edits that overlap, the one that begins first applies.
 #[derive(Debug, Default)]
-pub struct Edits(Vec<(Range<usize>, Vec<u8>)>);
+pub struct Edits {
+    /// The ranges of the head that are replaced, and those of `text` that replace them.
+    places: SmallVec<[(Range<usize>, Range<usize>); 8]>,
+    /// The new text of all edits: one allocation.
+    text: Vec<u8>,
+}
 
 impl Edits {
     /// Replaces the value of a field.
     pub fn set(&mut self, field: &HeadField<'_>, value: &str) {
-        self.0.push((field.at.clone(), value.into()));
+        self.replace(field.at.clone(), &[value]);
     }
 
     /// Removes a field with its line.
     pub fn remove(&mut self, field: &HeadField<'_>) {
-        self.0.push((field.line.clone(), Vec::new()));
+        self.replace(field.line.clone(), &[]);
     }
 
     /// Adds a field behind all others.
     pub fn add(&mut self, head: &RequestHead<'_>, name: &str, value: &str) {
         let end = head.bytes.len().saturating_sub(2);
-        self.0
-            .push((end..end, format!("{name}: {value}\r\n").into_bytes()));
+        self.replace(end..end, &[name, ": ", value, "\r\n"]);
     }
 
     /// Replaces a part of the target, given as a range of it.
     pub fn set_target(&mut self, head: &RequestHead<'_>, part: Range<usize>, by: &str) {
         let start = head.target.start;
         let part = start.saturating_add(part.start)..start.saturating_add(part.end);
-        self.0.push((part, by.into()));
+        self.replace(part, &[by]);
+    }
+
+    fn replace(&mut self, place: Range<usize>, by: &[&str]) {
+        let start = self.text.len();
+        if start == 0 {
+            self.text.reserve(USUAL_TEXT);
+        }
+        for piece in by {
+            self.text.extend_from_slice(piece.as_bytes());
+        }
+        self.places.push((place, start..self.text.len()));
     }
 
     /// Returns the head with the edits applied.
     pub fn apply(mut self, head: &RequestHead<'_>) -> Vec<u8> {
-        self.0.sort_by_key(|(range, _)| range.start);
-        let mut changed = Vec::with_capacity(head.bytes.len());
+        self.places.sort_by_key(|(range, _)| range.start);
+        let length = head.bytes.len().saturating_add(self.text.len());
+        let mut changed = Vec::with_capacity(length);
         let mut at = 0;
-        for (range, by) in self.0 {
+        for (range, by) in self.places {
             if let Some(before) = head.bytes.get(at..range.start) {
                 changed.extend_from_slice(before);
-                changed.extend_from_slice(&by);
+                changed.extend_from_slice(self.text.get(by).unwrap_or_default());
                 at = range.end;
             }
         }

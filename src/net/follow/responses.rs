@@ -220,15 +220,16 @@ fn parse(bytes: &[u8]) -> Option<ResponseHead> {
     }
     let mut body = ResponseState::Unbounded;
     for field in head.headers.iter() {
-        let text = std::str::from_utf8(field.value).unwrap_or_default().trim();
+        let text = || std::str::from_utf8(field.value).unwrap_or_default().trim();
         if field.name.eq_ignore_ascii_case("transfer-encoding") {
-            let last = text.rsplit(',').next().unwrap_or_default().trim();
+            let last = text().rsplit(',').next().unwrap_or_default().trim();
             if !last.eq_ignore_ascii_case("chunked") {
                 body = ResponseState::Unbounded;
                 break;
             }
             body = ResponseState::Chunked(Chunks::new());
         } else if field.name.eq_ignore_ascii_case("content-length") {
+            let text = text();
             let is_number = text.bytes().all(|b| b.is_ascii_digit());
             let length = text.parse().ok().filter(|_| is_number)?;
             match body {

@@ -6,6 +6,8 @@ use super::HttpRefusal;
 /// Maximum length in bytes of a head or of trailers, with the empty line. Common servers accept
 /// less.
 pub const MAX_HEAD: usize = 32 * 1024;
+/// Room in bytes that is made for a section in advance.
+const USUAL: usize = 1024;
 
 /// The lines of one section received so far.
 #[derive(Debug, Default)]
@@ -65,6 +67,9 @@ impl HeaderSection {
         let text = line.strip_suffix(b"\r\n").unwrap_or(line);
         let fits = self.bytes.len().saturating_add(count) <= MAX_HEAD;
         if fits && self.bytes.last() != Some(&b'\r') && text.iter().copied().all(is_text) {
+            if self.bytes.is_empty() {
+                self.bytes.reserve(bytes.len().min(USUAL));
+            }
             // The rest is at most the end of the line.
             self.bytes.extend_from_slice(text);
             let rest = line.get(text.len()..).unwrap_or_default();
