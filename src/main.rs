@@ -111,8 +111,10 @@ fn hash(user: Option<&UserName>) -> ExitCode {
     match hash {
         Ok(hash) => {
             let user = user.map_or(String::new(), |user| format!("{}:", user.as_str()));
-            let _ = writeln!(io::stdout(), "{user}{hash}");
-            ExitCode::SUCCESS
+            match writeln!(io::stdout(), "{user}{hash}") {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(e) => complain(FAILED, &format!("the hash cannot be printed: {e}"), None),
+            }
         }
         Err(e) => complain(FAILED, &format!("no hash was made: {e}"), None),
     }

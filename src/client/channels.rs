@@ -8,6 +8,7 @@ use super::passwords::PasswordCheck;
 use super::services::{dial, reset_code, Service, ServiceTarget, Visitor};
 use super::speed_limits::LimitedVisitor;
 use super::visitor_rules::VisitorRules;
+use crate::logging::FirstRequest;
 use crate::tunnel::Relay;
 use crate::wire::frame::ResetCode;
 use crate::wire::origin::VisitorOrigin;
@@ -40,8 +41,10 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
             }
             return;
         };
+        let first = visit.as_ref().filter(|_| service.is_read());
+        let first = first.map(|visit| visit.first_request());
         if let Err(e) = admission
-            .unless_ended(Box::pin(carry(&rules, service, channel)))
+            .unless_ended(Box::pin(carry(&rules, service, channel, first)))
             .await
         {
             let level = match e.kind() {
@@ -58,12 +61,13 @@ async fn carry(
     rules: &Arc<VisitorRules>,
     service: &Service,
     channel: ChannelConn,
+    first: Option<Arc<FirstRequest>>,
 ) -> io::Result<()> {
     let visitor = Visitor {
         origin: None,
         come: Vec::new(),
         password: PasswordCheck::new(rules, &service.config, None),
-        first: None,
+        first,
         has_window: true,
     };
     match &service.target {
@@ -85,6 +89,7 @@ pub async fn relay(
     context: &ClientContext,
     request: RelayRequest,
     origin: Option<VisitorOrigin>,
+    first: Option<Arc<FirstRequest>>,
 ) -> io::Result<()> {
     let RelayRequest {
         mut stream,
@@ -115,7 +120,7 @@ pub async fn relay(
         password: PasswordCheck::new(rules, &service.config, origin.as_ref()),
         origin,
         come: already,
-        first: None,
+        first: first.filter(|_| service.is_read()),
         has_window: stream.has_window(),
     };
     let addr = match &service.target {

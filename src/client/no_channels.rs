@@ -2,8 +2,10 @@
 
 use super::context::ClientContext;
 use super::p2p::{AcceptChannel, RelayRequest};
+use crate::logging::FirstRequest;
 use crate::wire::origin::VisitorOrigin;
 use std::io;
+use std::sync::Arc;
 
 /// Accepts no channel: no peer opens any.
 pub const ACCEPT: AcceptChannel = ();
@@ -13,6 +15,7 @@ pub async fn relay(
     _: &ClientContext,
     request: RelayRequest,
     _: Option<VisitorOrigin>,
+    _: Option<Arc<FirstRequest>>,
 ) -> io::Result<()> {
     match request {}
 }

@@ -44,6 +44,8 @@ struct KnownUser {
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PasswordVerdict {
+    /// Its visitors need none.
+    NotNeeded,
     Right,
     /// It has none, or a wrong one.
     Wrong,
@@ -129,18 +131,23 @@ impl Passwords {
 
     /// Derives the key, which takes long.
     fn verify(&self, digest: hmac::Tag, credentials: &Credentials) -> bool {
-        let user = self.user(credentials);
-        // As long for a name that does not exist.
-        let Some(hash) = user.or(self.users.first()).map(|user| &user.password.hash) else {
+        let hashes = self.users.iter().map(|user| &user.password.hash);
+        let Some(longest) = hashes.max_by_key(|hash| hash.rounds()) else {
             return false;
         };
+        let user = self.user(credentials);
+        let hash = user.map_or(longest, |user| &user.password.hash);
         let is_right = hash.is_of(credentials.password());
         match user.filter(|_| is_right) {
             Some(user) => {
                 *user.remembered.lock() = Some(digest);
                 true
             }
-            None => false,
+            None => {
+                // As long for each name, also one that does not exist.
+                hash.take_as_long_as(longest);
+                false
+            }
         }
     }
 }
@@ -200,7 +207,7 @@ impl PasswordCheck {
     ) -> Option<PasswordVerdict> {
         let passwords = self.rules.passwords(&self.service, Some(&self.passwords));
         let Some(passwords) = passwords else {
-            return Some(PasswordVerdict::Right);
+            return Some(PasswordVerdict::NotNeeded);
         };
         let (field, more) = (fields.next(), fields.next());
         let credentials = field
@@ -222,9 +229,6 @@ impl PasswordCheck {
             CheckState::Done(of, verdict) if is_same(of, &digest) => {
                 let verdict = *verdict;
                 *state = CheckState::None;
-                if verdict == PasswordVerdict::Wrong {
-                    self.rules.count(&self.service, self.visitor);
-                }
                 Some(verdict)
             }
             _ => {
@@ -232,7 +236,12 @@ impl PasswordCheck {
                 let Some(place) = queue.enter(self.visitor) else {
                     return Some(PasswordVerdict::Busy);
                 };
-                let checking = check(passwords, digest, credentials, place);
+                let (rules, service) = (self.rules.clone(), self.service.clone());
+                let visitor = self.visitor;
+                let count_failure = move || {
+                    rules.count(&service, visitor);
+                };
+                let checking = check(passwords, digest, credentials, place, count_failure);
                 let task = async {
                     let verdict = timeout(CHECK_TIMEOUT, checking).await;
                     verdict.unwrap_or(PasswordVerdict::Busy)
@@ -242,6 +251,12 @@ impl PasswordCheck {
                 None
             }
         }
+    }
+
+    /// Whether a request needs a password.
+    pub fn is_needed(&self) -> bool {
+        let passwords = self.rules.passwords(&self.service, Some(&self.passwords));
+        passwords.is_some()
     }
 
     /// Waits until there is a verdict that was put off.
@@ -290,6 +305,7 @@ async fn check(
     digest: hmac::Tag,
     credentials: Credentials,
     place: QueuePlace,
+    count_failure: impl FnOnce() + Send + 'static,
 ) -> PasswordVerdict {
     let turn = place.turn().await;
     // A browser opens several connections at once, all with the same password.
@@ -299,7 +315,11 @@ async fn check(
     let verify = move || {
         // Until it is done: the visitor may have gone, and come again.
         let _turn = turn;
-        passwords.verify(digest, &credentials)
+        let is_right = passwords.verify(digest, &credentials);
+        if !is_right {
+            count_failure();
+        }
+        is_right
     };
     match PASSWORDS.run(verify).await {
         true => PasswordVerdict::Right,

@@ -28,7 +28,7 @@ const NO_PASSWORD: HttpRefusal = HttpRefusal {
     fields: ASK_PASSWORD,
 };
 /// The answer to a request whose password cannot be checked now.
-const TOO_MANY_PASSWORDS: HttpRefusal = HttpRefusal {
+pub const TOO_MANY_PASSWORDS: HttpRefusal = HttpRefusal {
     status: "503 Service Unavailable",
     why: "too many passwords are being checked; try again later",
     fields: "Retry-After: 10\r\n",
@@ -63,11 +63,11 @@ impl RequestRule for RequestEdits {
             let fields = || head.fields().filter(|field| field.is(AUTHORIZATION));
             match check.verdict(fields().map(|field| field.value)) {
                 None => return RuleDecision::Later,
-                Some(PasswordVerdict::Right) => {}
+                Some(PasswordVerdict::NotNeeded) => {}
+                Some(PasswordVerdict::Right) => fields().for_each(|field| edits.remove(&field)),
                 Some(PasswordVerdict::Wrong) => return RuleDecision::Refuse(NO_PASSWORD),
                 Some(PasswordVerdict::Busy) => return RuleDecision::Refuse(TOO_MANY_PASSWORDS),
             }
-            fields().for_each(|field| edits.remove(&field));
         }
         if let Some(host) = &self.host {
             set_host(&mut edits, head, host);
@@ -92,8 +92,8 @@ impl RequestRule for RequestEdits {
     }
 
     fn allows_trailer(&self, name: &[u8]) -> bool {
-        let is_password =
-            self.password.is_some() && name.eq_ignore_ascii_case(AUTHORIZATION.as_bytes());
+        let is_password = name.eq_ignore_ascii_case(AUTHORIZATION.as_bytes())
+            && self.password.as_ref().is_some_and(PasswordCheck::is_needed);
         !is_password && (self.visitor.is_none() || !is_about_visitors(name))
     }
 }

@@ -1,6 +1,7 @@
 //! A connection to a service on which a rule edits every request. Requests that cannot be followed
 //! with certainty are answered with 400 or 431, and the connection is closed.
 
+use super::request_edits::TOO_MANY_PASSWORDS;
 use crate::logging::FirstRequest;
 use crate::net::follow::{Exchange, RequestRule, RequestStep};
 use crate::net::{Conn, ConnLayer};
@@ -14,11 +15,15 @@ const MAX_READ: usize = 16 * 1024;
 /// Maximum bytes that are read from a refused visitor and dropped. Closing with unread bytes would
 /// reset the connection, and the visitor could lose the response.
 const MAX_DISCARDED: usize = 256 * 1024;
+/// Maximum bytes that are held while the rule cannot decide yet, of a visitor that cannot be made to wait.
+const MAX_HELD: usize = 64 * 1024;
 
 /// The connection to the service. Written bytes come from the visitor, read bytes go to it.
 pub struct RewritingConn {
     conn: Conn,
     rule: Box<dyn RequestRule>,
+    /// Whether the visitor can be made to wait, without others of its tunnel (GT/1).
+    has_window: bool,
     inner: Mutex<RewriteState>,
 }
 
@@ -36,6 +41,8 @@ struct RewriteState {
     finished: bool,
     /// Number of bytes of a refused visitor that were read and dropped.
     forgotten: usize,
+    /// Whether the rule cannot decide yet.
+    is_undecided: bool,
     /// The writer's waker, while it waits for the service's response.
     writer: Option<Waker>,
     /// The reader's waker.
@@ -46,16 +53,19 @@ struct RewriteState {
 
 impl RewritingConn {
     /// Wraps a connection to the service. `early` was read from the visitor before.
-    /// `first` is the record that the status of the first response is for.
+    /// `first` is the record that the status of the first response is for, `has_window` whether the
+    /// visitor can be made to wait.
     pub fn start(
         conn: Conn,
         rule: impl RequestRule + 'static,
         early: Vec<u8>,
         first: Option<Arc<FirstRequest>>,
+        has_window: bool,
     ) -> Conn {
         let layer: Box<dyn ConnLayer> = Box::new(Self {
             conn,
             rule: Box::new(rule),
+            has_window,
             inner: Mutex::new(RewriteState {
                 exchange: Exchange::default(),
                 early,
@@ -64,6 +74,7 @@ impl RewritingConn {
                 answer: Vec::new(),
                 finished: false,
                 forgotten: 0,
+                is_undecided: false,
                 writer: None,
                 reader: None,
                 first,
@@ -150,10 +161,12 @@ impl RewriteState {
             return Poll::Ready(Ok(bytes.len()));
         }
         let step = loop {
-            match self.exchange.request(bytes, rule) {
-                RequestStep::Undecided => ready!(rule.poll_decision(cx)),
-                step => break step,
+            let step = self.exchange.request(bytes, rule);
+            self.is_undecided = step == RequestStep::Undecided;
+            if !self.is_undecided {
+                break step;
             }
+            ready!(rule.poll_decision(cx));
         };
         match step {
             RequestStep::Pass(n) => {
@@ -190,6 +203,23 @@ impl RewriteState {
                 Poll::Ready(Ok(bytes.len()))
             }
         }
+    }
+
+    /// Takes bytes of a visitor that cannot be made to wait while the rule cannot decide yet. If there
+    /// are too many, its request is refused.
+    fn hold(&mut self, bytes: &[u8]) -> usize {
+        if self.early.len().saturating_add(bytes.len()) <= MAX_HELD {
+            self.early.extend_from_slice(bytes);
+            return bytes.len();
+        }
+        self.is_undecided = false;
+        self.early = Vec::new();
+        self.exchange.refuse_head(TOO_MANY_PASSWORDS);
+        if let Some(first) = self.first.take() {
+            first.status(503);
+        }
+        self.wake_reader();
+        bytes.len()
     }
 
     fn wake_reader(&mut self) {
@@ -261,11 +291,16 @@ impl ConnLayer for RewritingConn {
 
     fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let mut inner = self.lock();
-        ready!(inner.poll_push(cx, &self.conn, &*self.rule))?;
-        if buf.is_empty() {
-            return Poll::Ready(Ok(0));
+        let mut taken = inner.poll_push(cx, &self.conn, &*self.rule).map_ok(|()| 0);
+        if matches!(taken, Poll::Ready(Ok(_))) && !buf.is_empty() {
+            taken = inner.poll_take(cx, &self.conn, &*self.rule, buf);
         }
-        inner.poll_take(cx, &self.conn, &*self.rule, buf)
+        match taken {
+            Poll::Pending if inner.is_undecided && !self.has_window && !buf.is_empty() => {
+                Poll::Ready(Ok(inner.hold(buf)))
+            }
+            taken => taken,
+        }
     }
 
     fn holds_back(&self) -> bool {

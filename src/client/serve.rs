@@ -58,7 +58,10 @@ pub async fn serve(
     if is_http(config) && stream.starts_with(P2P_METHOD).await {
         let signaling = async {
             match p2p::answer(&p2p, stream).await? {
-                Some(request) => channels::relay(p2p.context(), request, origin).await,
+                Some(request) => {
+                    let first = visit.as_ref().map(|visit| visit.first_request());
+                    channels::relay(p2p.context(), request, origin, first).await
+                }
                 None => Ok(()),
             }
         };

@@ -355,7 +355,7 @@ pub async fn dial(service: &Service, addr: &LocalAddress, visitor: Visitor) -> i
             }),
         };
         return Ok(LimitedConn::start(
-            RewritingConn::start(conn, rule, come, first),
+            RewritingConn::start(conn, rule, come, first, has_window),
             limits,
         ));
     }

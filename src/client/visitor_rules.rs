@@ -129,16 +129,15 @@ fn rate_of(rules: &RuleList, service: &ServiceConfig) -> Option<VisitorRate> {
     }
 }
 
-/// Returns the passwords of a service. One that is not among these has gone, and keeps those that it
-/// `had`.
-fn passwords_of(
-    rules: &RuleList,
-    service: &ServiceConfig,
-    had: Option<&Arc<Passwords>>,
-) -> Option<Arc<Passwords>> {
-    if rules.is_empty && service.passwords.is_empty() && had.is_none() {
-        return None;
-    }
+/// What the rules say of a service's passwords.
+enum PasswordRule<'a> {
+    /// Its visitors need one of these, or none.
+    Known(Option<&'a Arc<Passwords>>),
+    /// The service has gone, or was renamed.
+    Gone,
+}
+
+fn password_rule<'a>(rules: &'a RuleList, service: &ServiceConfig) -> PasswordRule<'a> {
     let its = || {
         rules
             .services
@@ -150,9 +149,35 @@ fn passwords_of(
         Some(passwords) => passwords.are_of(service),
         None => service.passwords.is_empty(),
     };
-    match its().find(is_own).or_else(|| its().next()) {
-        Some(rules) => rules.passwords.clone(),
-        None => had.cloned().or_else(|| Passwords::of(service)),
+    let known = its().find(is_own).or_else(|| {
+        // If it has changed, which one of several it was is not known.
+        let mut its = its();
+        its.next().filter(|_| its.next().is_none())
+    });
+    match known {
+        Some(rules) => PasswordRule::Known(rules.passwords.as_ref()),
+        None => PasswordRule::Gone,
+    }
+}
+
+/// Whether visitors of what is at this address need a password, whatever the service's name.
+fn has_password_at(rules: &RuleList, local: &Local) -> bool {
+    let mut services = rules.services.iter();
+    services.any(|rules| rules.passwords.is_some() && rules.key.local == *local)
+}
+
+/// Returns the passwords of a service. One that has gone keeps those that it `had`.
+fn passwords_of(
+    rules: &RuleList,
+    service: &ServiceConfig,
+    had: Option<&Arc<Passwords>>,
+) -> Option<Arc<Passwords>> {
+    if rules.is_empty && service.passwords.is_empty() && had.is_none() {
+        return None;
+    }
+    match password_rule(rules, service) {
+        PasswordRule::Known(passwords) => passwords.cloned(),
+        PasswordRule::Gone => had.cloned().or_else(|| Passwords::of(service)),
     }
 }
 
@@ -242,7 +267,7 @@ impl VisitorRules {
         self.admit(service, None).filter(|_| !is_counted)
     }
 
-    /// Counts a connection of a visitor, and says whether it may go on. One that nobody knows cannot be
+    /// Counts a connection or a wrong password of a visitor, and says whether it may go on. One that nobody knows cannot be
     /// counted.
     pub fn count(&self, service: &ServiceConfig, visitor: Option<IpAddr>) -> bool {
         let (Some(visitor), Some(rate)) = (visitor, rate_of(&self.current.get(), service)) else {
@@ -258,9 +283,13 @@ impl VisitorRules {
                         true => "this one is refused".to_owned(),
                         false => format!("it is banned for {ban:?}"),
                     };
+                    let passwords = match service.passwords.is_empty() {
+                        true => "",
+                        false => " or given it wrong passwords",
+                    };
                     log::warn!(
-                        "{visitor} has connected to {} more than {} times in {:?} (visitorRate): \
-                         {then}{more}",
+                        "{visitor} has connected to {}{passwords} more than {} times in {:?} \
+                         (visitorRate): {then}{more}",
                         service.local,
                         rate.count,
                         rate.period
@@ -291,16 +320,16 @@ impl VisitorAdmission<'_> {
             return true;
         };
         let had = self.passwords.take();
-        let passwords = passwords_of(&rules, self.service, had.as_ref());
         // Whose the connection is may not be known: a proxy may use it for several visitors. It ends if
-        // any of them has no password any more.
-        let has_passwords = match (&passwords, &had) {
-            (Some(passwords), Some(had)) => passwords.contain(had),
-            (Some(_), None) => false,
-            (None, _) => true,
+        // any of them may have no password any more.
+        let may_stay = match (password_rule(&rules, self.service), &had) {
+            (PasswordRule::Known(None), _) => true,
+            (PasswordRule::Known(Some(passwords)), Some(had)) => passwords.contain(had),
+            (PasswordRule::Known(Some(_)), None) | (PasswordRule::Gone, Some(_)) => false,
+            (PasswordRule::Gone, None) => !has_password_at(&rules, &self.service.local),
         };
-        self.passwords = passwords;
-        has_passwords && allows(&rules, self.service, self.visitor)
+        self.passwords = passwords_of(&rules, self.service, had.as_ref());
+        may_stay && allows(&rules, self.service, self.visitor)
     }
 
     /// Runs a task of the visitor until it is done or the admission ends.

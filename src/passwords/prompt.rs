@@ -25,9 +25,20 @@ pub fn read_password() -> io::Result<Vec<u8>> {
     } else {
         line(&mut stdin.lock())?
     };
-    match typed.len() {
-        0 => Err(io::Error::other("the password is empty; try again")),
-        _ => Ok(typed),
+    check(&typed).map_err(io::Error::other)?;
+    Ok(typed)
+}
+
+/// Checks that a browser can send a password.
+fn check(typed: &[u8]) -> Result<(), &'static str> {
+    let text = std::str::from_utf8(typed).map_err(|_| "the password is not in UTF-8")?;
+    if text.is_empty() {
+        return Err("the password is empty; try again");
+    }
+    // Those of an arrow key, perhaps.
+    match text.chars().any(char::is_control) {
+        true => Err("the password has control characters; try again"),
+        false => Ok(()),
     }
 }
 
@@ -138,6 +149,21 @@ mod tests {
         );
         let error = line(&mut more.as_bytes()).unwrap_err().to_string();
         assert_eq!(error, "a password of gt has at most 1000 bytes");
+    }
+
+    #[test]
+    fn a_password_is_text_that_can_be_typed() {
+        for password in ["a", "two words", "päss", "p\u{A0}w"] {
+            assert_eq!(check(password.as_bytes()), Ok(()));
+        }
+        for (password, why) in [
+            (&b""[..], "is empty"),
+            (b"a\x1b[D", "control"),
+            (b"a\0", "control"),
+            (b"a\xff", "UTF-8"),
+        ] {
+            assert!(check(password).unwrap_err().contains(why));
+        }
     }
 
     #[test]

@@ -426,3 +426,125 @@ fn a_service_whose_visitors_cannot_be_asked_is_an_error_and_hashes_are_not_logge
         "{warning}"
     );
 }
+
+#[test]
+fn services_that_are_reached_alike_never_have_the_passwords_of_another() {
+    let service = service();
+    let mut server = server_of_id1("-tcpNumber 2 -tcpRange 1024-65535");
+    let remote = server.addr();
+    let local = format!("local: \"http://{}\", remoteTCPRandom: true", service.addr);
+    let other = format!("- {{{local}}}\n");
+    let fields = local.clone();
+    let text = move |password: &str| {
+        format!(
+            "options: {{remote: \"tcp://{remote}\", id: id1, secret: secret1}}\nservices:\n{other}\
+             - {{{fields}, password: [\"{password}\"]}}\n"
+        )
+    };
+    let mut filed = Filed::start("client", text, alice());
+    let ports = [0, 1].map(|index| filed.gt.wait_for_port(index));
+    let [open, guarded] = ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    assert_eq!(status(open, ""), 200);
+    assert_eq!(status(guarded, ""), 401);
+    let visitor = connect(guarded);
+    assert_eq!(asked(&visitor, ALICE).status, 200);
+    filed.reload(&hash("alice", "changed"));
+    assert!(read_to_end(&mut &visitor).is_empty());
+    assert_eq!(status(open, ""), 200);
+    assert_eq!(status(guarded, ALICE), 401);
+}
+
+#[test]
+fn a_reload_that_renames_a_service_ends_connections_without_its_password() {
+    let service = service();
+    let mut server = server_of_id1("-hostNumber 2 -tcpNumber 1 -tcpRange 1024-65535");
+    let remote = server.addr();
+    let local = service.addr;
+    let text = move |options: &str| {
+        format!(
+            "options: {{remote: \"tcp://{remote}\", id: id1, secret: secret1}}\nservices:\n\
+             - {{local: \"http://{local}\", {options}}}\n"
+        )
+    };
+    let with = |name: &str, password: &str| format!("{name}, password: [\"{password}\"]");
+    let port = "remoteTCPRandom: true";
+    let mut filed = Filed::start("client", text, port);
+    let addr = SocketAddr::from(([127, 0, 0, 1], filed.gt.wait_for_port(0)));
+    let visitor = connect(addr);
+    assert_eq!(asked(&visitor, "").status, 200);
+    filed.reload(&with("hostPrefix: web", alice()));
+    assert!(read_to_end(&mut &visitor).is_empty());
+    filed.gt.stop();
+    let mut filed = Filed::start("client", text, &with(port, alice()));
+    let addr = SocketAddr::from(([127, 0, 0, 1], filed.gt.wait_for_port(0)));
+    let visitor = connect(addr);
+    assert_eq!(asked(&visitor, ALICE).status, 200);
+    filed.reload(&with("hostPrefix: web", &hash("alice", "changed")));
+    assert!(read_to_end(&mut &visitor).is_empty());
+}
+
+#[test]
+fn over_gt1_bytes_behind_a_request_wait_for_its_password_and_come_to_the_service() {
+    let service = answering(0, |request| request.body);
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let local = format!("-local http://{} -wire 1 {}", service.addr, password());
+    let mut client = client_of_id1(addr, &local);
+    client.wait_for_tunnel();
+    let body: Vec<u8> = (0..48 * 1024)
+        .map(|n| u8::try_from(n % 251).unwrap())
+        .collect();
+    let length = body.len();
+    for fields in [WRONG, ALICE] {
+        let mut visitor = connect(addr);
+        write!(
+            visitor,
+            "POST /a HTTP/1.1\r\nHost: id1.a\r\nContent-Length: {length}\r\n{fields}\r\n"
+        )
+        .unwrap();
+        visitor.write_all(&body).unwrap();
+        let answer = read_answer(&mut visitor);
+        match fields {
+            ALICE => assert!(answer.status == 200 && answer.body == body),
+            _ => assert_eq!(answer.status, 401),
+        }
+    }
+}
+
+#[test]
+fn over_gt1_a_visitor_that_sends_much_before_its_password_is_checked_is_refused() {
+    let service = service();
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    // 10 000 000 rounds take long.
+    let slow = alice().replace("i=310000", "i=10000000");
+    let local = format!("-local http://{} -wire 1 -password {slow}", service.addr);
+    let mut client = client_of_id1(addr, &local);
+    client.wait_for_tunnel();
+    let mut visitor = connect(addr);
+    let length = 200 * 1024;
+    write!(
+        visitor,
+        "POST /a HTTP/1.1\r\nHost: id1.a\r\nContent-Length: {length}\r\n{WRONG}\r\n"
+    )
+    .unwrap();
+    visitor.write_all(&vec![7; length]).unwrap();
+    assert_eq!(read_answer(&mut visitor).status, 503);
+}
+
+#[test]
+fn over_gt1_the_connection_of_a_refused_visitor_of_files_ends() {
+    let folder = Scratch::new();
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let local = format!(
+        "-local file://{} -wire 1 {}",
+        folder.path().display(),
+        password()
+    );
+    let mut client = client_of_id1(addr, &local);
+    client.wait_for_tunnel();
+    let visitor = connect(addr);
+    assert_eq!(asked(&visitor, WRONG).status, 401);
+    assert!(read_to_end(&mut &visitor).is_empty());
+}

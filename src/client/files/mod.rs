@@ -22,7 +22,7 @@ pub use root::FolderRoot;
 
 use super::passwords::{PasswordCheck, PasswordVerdict};
 use crate::logging::{held_back, FirstRequest, LogThrottle};
-use crate::net::DISK;
+use crate::net::{timeout, DISK};
 use body::FileBody;
 use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use head::{After, FileRequest, HEAD_MAX};
@@ -33,12 +33,15 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{ready, Poll};
+use std::time::Duration;
 
 /// Maximum bytes of one read from a connection.
 const MAX_READ: usize = 2 * 1024;
 
 /// Maximum bytes read and dropped after the last response.
 const DRAIN_MAX: usize = 256 * 1024;
+/// Time in which they are. Over GT/1 the visitor does not learn that nothing more is answered.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is known of the connection of a visitor.
 #[derive(Default)]
@@ -94,7 +97,8 @@ where
             After::Close => return conn.close().await,
             After::Drain => {
                 conn.close().await?;
-                return drain(&mut conn, &mut inbox).await;
+                let drained = timeout(DRAIN_TIMEOUT, drain(&mut conn, &mut inbox)).await;
+                return drained.unwrap_or(Ok(()));
             }
         }
     }
@@ -107,10 +111,12 @@ async fn answer(
 ) -> FileResponse {
     let verdict = match password {
         Some(check) => check.wait(&request.authorization).await,
-        None => PasswordVerdict::Right,
+        None => PasswordVerdict::NotNeeded,
     };
     match verdict {
-        PasswordVerdict::Right => FileResponse::find(root, request).await,
+        PasswordVerdict::Right | PasswordVerdict::NotNeeded => {
+            FileResponse::find(root, request).await
+        }
         PasswordVerdict::Wrong => FileResponse::status(status::NO_PASSWORD, request),
         PasswordVerdict::Busy => FileResponse::status(status::UNAVAILABLE, request),
     }

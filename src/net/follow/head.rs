@@ -210,7 +210,7 @@ fn is_blank(b: &u8) -> bool {
 #[derive(Debug, Default)]
 pub struct Edits {
     /// The ranges of the head that are replaced, and those of `text` that replace them.
-    places: SmallVec<[(Range<usize>, Range<usize>); 8]>,
+    places: SmallVec<[(Range<usize>, Range<usize>); 6]>,
     /// The new text of all edits: one allocation.
     text: Vec<u8>,
 }

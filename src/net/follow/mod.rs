@@ -145,9 +145,13 @@ impl Exchange {
 
     /// Notes that the visitor has ended its direction.
     pub fn end(&mut self) {
+        self.refuse_head(HttpRefusal::bad_request("the request is cut short"));
+    }
+
+    /// Refuses a request whose head has not been consumed as a whole, if there is one.
+    pub fn refuse_head(&mut self, refusal: HttpRefusal) {
         if self.refused.is_none() && self.requests.is_in_head() {
-            let why = HttpRefusal::bad_request("the request is cut short");
-            self.refused = Some(why.page(false));
+            self.refused = Some(refusal.page(false));
             self.requests = Requests::refused();
         }
     }

@@ -50,7 +50,7 @@ fn undecided(early: &[u8]) -> (Arc<Conn>, TcpStream) {
         host: Some("b".to_owned()),
         ..RequestEdits::default()
     };
-    let conn = RewritingConn::start(socket.into(), rule, early, None);
+    let conn = RewritingConn::start(socket.into(), rule, early, None, true);
     (Arc::new(conn), service)
 }
 
