@@ -7,6 +7,7 @@ mod options;
 mod password;
 mod remote;
 mod service;
+mod service_ports;
 mod visitor_rate;
 mod webrtc;
 
@@ -175,10 +176,10 @@ pub fn load(
     if let Some(secret) = &secret {
         check_length(&format!("The secret of \"{id}\""), secret.as_bytes().len()).map_err(fail)?;
     }
-    let services: Vec<ServiceConfig> = groups
-        .into_iter()
-        .map(|(name, group)| ServiceConfig::new(group, &name, &mut warnings).map_err(fail))
-        .collect::<Result<_, _>>()?;
+    let mut services = Vec::new();
+    for (name, group) in groups {
+        services.extend(ServiceConfig::all(group, &name, &mut warnings).map_err(fail)?);
+    }
     check_ports(&services).map_err(fail)?;
     check_prefixes(&id, &services).map_err(fail)?;
     warnings.extend(

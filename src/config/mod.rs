@@ -18,6 +18,7 @@ pub(crate) mod layers;
 mod logging;
 mod networks;
 pub(crate) mod options;
+mod port_range;
 mod role;
 mod secret;
 #[cfg(feature = "server")]
@@ -43,10 +44,11 @@ pub use logging::{
     common, AccessLogConfig, AccessLogTarget, LogLevel, LoggingConfig, SentryConfig,
 };
 pub use networks::{AddressRules, Network};
+pub use port_range::PortRange;
 pub use secret::Secret;
 #[cfg(feature = "server")]
 pub use server::{
-    AnyClient, ApiConfig, HostRules, Limits, PortRange, ServerConfig, TcpRule, TlsVersion, User,
+    AnyClient, ApiConfig, HostRules, Limits, ServerConfig, TcpRule, TlsVersion, User,
 };
 pub use url::Url;
 use value::Scalar;

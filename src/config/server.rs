@@ -22,7 +22,7 @@ use super::options::CommonOptions;
 use super::value::{given, Value};
 use super::{AddressRules, ConfigError, Network, Role, RoleConfig, Url, Wire};
 use limits::{GlobalLimits, PartLimits, TcpEntry};
-pub use limits::{HostRules, Limits, PortRange, TcpRule};
+pub use limits::{HostRules, Limits, TcpRule};
 pub(super) use options::{PairedOptions, ServerOptions};
 use tls::TlsOption;
 pub use tls::TlsVersion;

@@ -1005,6 +1005,36 @@ options:
     }
 
     #[test]
+    fn a_range_of_ports_is_a_service_for_each() {
+        let services = |service: &str| {
+            let client = client(&format!(
+                "{REST}services: [{{{service}}}, {{local: 'http://h'}}]"
+            ));
+            let shown = client
+                .services
+                .iter()
+                .map(|service| match service.exposure {
+                    Exposure::Tcp { port, random } => format!("{} {port} {random}", service.local),
+                    Exposure::Host { .. } => service.local.to_string(),
+                });
+            shown.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            services("local: 'tcp://h:6000-6002', remoteTCPPort: 7000-7002"),
+            [
+                "tcp://h:6000 7000 false",
+                "tcp://h:6001 7001 false",
+                "tcp://h:6002 7002 false",
+                "http://h:80"
+            ]
+        );
+        assert_eq!(
+            services("local: 'http://h:1-2', remoteTCPRandom: true"),
+            ["http://h:1 0 true", "http://h:2 0 true", "http://h:80"]
+        );
+    }
+
+    #[test]
     fn options_that_contradict_each_other_are_an_error() {
         for (text, wanted) in [
             ("options: {remote: h, id: i}", "There is no service: set one, like -local http://127.0.0.1:80."),
@@ -1017,6 +1047,12 @@ options:
             ("options: {remote: h, id: i, local: 'http://h', remoteTimeout: 0}", "remoteTimeout cannot be 0: a dead tunnel would never be noticed."),
             ("options: {remote: h, id: i, tcpForwardAddr: 1}", "tcpForwardAddr needs tcpForwardHostPrefix: the host prefix of the client to reach."),
             ("options: {remote: h, id: i, local: 'http://h', webrtcMinPort: 2, webrtcMaxPort: 1}", "webrtcMinPort (2) cannot be more than webrtcMaxPort (1)."),
+            ("options: {remote: h, id: i, local: 'tcp://h:1-3', remoteTCPPort: 1-2}", "The service in options (tcp://h:1) has 3 local ports and 2 of remoteTCPPort: give it as many of both, like tcp://127.0.0.1:6000-6010 and 6000-6010."),
+            ("options: {remote: h, id: i, local: 'tcp://h:1-3', remoteTCPPort: 1}", "The service in options (tcp://h:1) has 3 local ports and one remoteTCPPort: give it as many of both, like tcp://127.0.0.1:6000-6010 and 6000-6010."),
+            ("options: {remote: h, id: i, local: 'http://h:1', remoteTCPPort: 1-2}", "The service in options (http://h:1) has one local port and 2 of remoteTCPPort: give it as many of both, like tcp://127.0.0.1:6000-6010 and 6000-6010."),
+            ("options: {remote: h, id: i, local: 'http://h:1-2'}", "The service in options (http://h:1) has 2 local ports and no remoteTCPPort: give it as many of both, like tcp://127.0.0.1:6000-6010 and 6000-6010."),
+            ("options: {remote: h, id: i, local: 'tcp://h:1-2', remoteTCPPort: 1-2}\nservices: [{local: 'tcp://h:5', remoteTCPPort: 2}]", "The services tcp://h:2 and tcp://h:5 have the same remoteTCPPort 2: give each a port of its own, or remoteTCPRandom."),
+            ("options: {remote: h, id: i, local: 'tcp://h:1-601'}", "There are 601 services; a server takes at most 600 from one client. Divide them between clients with different ids."),
             ("options: {remote: h, id: i, local: 'tcp://h:1', remoteTCPRandom: false}", "The service in options (tcp://h:1) has neither a remoteTCPPort nor remoteTCPRandom: give it one of them."),
         ] {
             assert_eq!(error(text), format!("gt.yaml: {wanted}"));

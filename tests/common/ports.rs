@@ -29,6 +29,18 @@ pub fn free_port() -> u16 {
     panic!("no port between {FIRST} and {} is free", FIRST + COUNT);
 }
 
+/// Returns the first of `count` such ports in a row.
+pub fn free_ports(count: u16) -> u16 {
+    loop {
+        let first = free_port();
+        let more: Vec<_> = (1..count).map_while(|n| claim(first + n)).collect();
+        if more.len() + 1 == usize::from(count) {
+            CLAIMS.lock().unwrap().extend(more);
+            return first;
+        }
+    }
+}
+
 /// Locks the file of a port that nobody uses.
 fn claim(port: u16) -> Option<File> {
     let folder = std::env::temp_dir().join("gt-test-ports");

@@ -10,6 +10,7 @@ mod drain;
 mod ends;
 mod faults;
 mod pool;
+mod port_range;
 mod recovery;
 mod slow;
 mod speed;

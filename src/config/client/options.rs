@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::host_prefix::HostPrefix;
-use super::local::Local;
 use super::password::UserPassword;
 use super::remote::Remote;
+use super::service_ports::{LocalPorts, RemotePorts};
 use super::visitor_rate::ConnectionRate;
 use super::webrtc::WebRtcLevel;
 use crate::config::layers::options;
@@ -82,9 +82,11 @@ options! {
         forwarded: bool => ("forwarded", "bool"),
         /// the host prefix of the service (default: the id)
         host_prefix: Option<HostPrefix> => ("hostPrefix", "value"),
-        /// the service to publish: http://host:port, https://host:port, tcp://host:port or
-        /// file:///directory; may be given several times, each followed by the flags of that service
-        local: Option<Local> => ("local", "value"),
+        /// the service to publish: http://host:port, https://host:port, tcp://host:port,
+        /// unix:///socket, http+unix:///socket or file:///directory; ports may be a range, like
+        /// 6000-6010, with as many of -remoteTCPPort; may be given several times, each followed by the flags
+        /// of that service
+        local: Option<LocalPorts> => ("local", "value"),
         /// close a connection to the service that is silent for this time (default: never), and limit
         /// the time to open one (default 2m0s)
         local_timeout: Option<Duration> => ("localTimeout", "duration"),
@@ -94,8 +96,8 @@ options! {
         /// send the visitor's address to the service in a header of the PROXY protocol, version 1 or 2,
         /// before each connection; the service must expect it
         proxy_protocol: Option<ProxyVersion> => ("proxyProtocol", "uint"),
-        /// the TCP port of the server to publish the service on
-        remote_tcp_port: Option<u16> => ("remoteTCPPort", "uint"),
+        /// the TCP port of the server to publish the service on, or a range for a range of local ports
+        remote_tcp_port: Option<RemotePorts> => ("remoteTCPPort", "uint"),
         /// publish the service on a TCP port that the server chooses; with -remoteTCPPort, only if that
         /// port is taken
         remote_tcp_random: Option<bool> => ("remoteTCPRandom", "bool"),

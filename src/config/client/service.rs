@@ -7,6 +7,7 @@ use super::local::{check_socket, Local, Scheme};
 use super::options::ServiceOptions;
 use super::password::UserPassword;
 use super::remote::Remote;
+use super::service_ports::{self, LocalPorts};
 use super::visitor_rate::VisitorRate;
 use crate::config::label::label;
 use crate::config::value::{Scalar, Value};
@@ -84,13 +85,25 @@ impl ServiceOptions {
 }
 
 impl ServiceConfig {
-    /// Creates a service from its options. `name` is the subject of errors and warnings.
-    pub(super) fn new(
+    /// Creates the services of an entry from its options: one, or one for each of its ports. `name` is the
+    /// subject of errors and warnings.
+    pub(super) fn all(
+        options: ServiceOptions,
+        name: &str,
+        warnings: &mut Vec<String>,
+    ) -> Result<Vec<Self>, String> {
+        let count = options.local.as_ref().map_or(1, |local| local.count);
+        let remote = options.remote_tcp_port.and_then(|ports| ports.0);
+        let first = Self::new(options, name, warnings)?;
+        service_ports::all(first, count, remote, name)
+    }
+
+    fn new(
         options: ServiceOptions,
         name: &str,
         warnings: &mut Vec<String>,
     ) -> Result<Self, String> {
-        let Some(local) = options.local else {
+        let Some(LocalPorts { first: local, .. }) = options.local else {
             return Err(format!(
                 "{name} has no local: set it, like local: http://127.0.0.1:80 or \
                      -local http://127.0.0.1:80."
@@ -98,7 +111,8 @@ impl ServiceConfig {
         };
         check_socket(&local)?;
         let prefix = options.host_prefix.map(|prefix| prefix.0);
-        let port = options.remote_tcp_port.unwrap_or(0);
+        let ports = options.remote_tcp_port.and_then(|ports| ports.0);
+        let port = ports.map_or(0, |ports| ports.first);
         let random = options.remote_tcp_random;
         let scheme = match &local {
             Local::Tcp { scheme, .. } | Local::Unix { scheme, .. } => *scheme,

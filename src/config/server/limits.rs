@@ -1,12 +1,11 @@
 //! Limits of a client: ports, speed, tunnels, host prefixes. Not their enforcement.
 
-use std::fmt;
-
 use regex_lite::Regex;
 use serde::de::{Deserialize, Deserializer, Error};
 
-use crate::config::value::{all, digits, given, Scalar, Value};
+use crate::config::value::{all, given, Scalar, Value};
 use crate::config::AddressRules;
+use crate::config::PortRange;
 
 /// The complete limits of a client.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,26 +62,6 @@ pub struct TcpRule {
     pub range: PortRange,
 }
 
-/// The ports from `first` to `last`, both included; `first` is not 0 and not above `last`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct PortRange {
-    pub first: u16,
-    pub last: u16,
-}
-
-impl PortRange {
-    /// Whether the range contains a port.
-    pub fn contains(&self, port: u16) -> bool {
-        (self.first..=self.last).contains(&port)
-    }
-
-    /// Whether two ranges have a port in common.
-    pub fn overlaps(&self, other: PortRange) -> bool {
-        self.first <= other.last && other.first <= self.last
-    }
-}
-
 /// Rules for the host prefixes of a client.
 #[derive(Clone, Debug)]
 pub struct HostRules {
@@ -102,36 +81,6 @@ impl PartialEq for HostRules {
             .map(Regex::as_str)
             .eq(other.regex.iter().map(Regex::as_str));
         same_regex && (self.number, self.with_id) == (other.number, other.with_id)
-    }
-}
-
-impl fmt::Display for PortRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PortRange { first, last } if first == last => first.fmt(f),
-            PortRange { first, last } => write!(f, "{first}-{last}"),
-        }
-    }
-}
-
-impl Scalar for PortRange {
-    fn read(text: &str) -> Result<Self, String> {
-        let port = |text: &str| {
-            u16::try_from(digits(text.trim())?)
-                .ok()
-                .filter(|port| *port != 0)
-        };
-        let (first, last) = text.split_once('-').unwrap_or((text, text));
-        port(first)
-            .zip(port(last))
-            .filter(|(first, last)| first <= last)
-            .map(|(first, last)| PortRange { first, last })
-            .ok_or_else(|| {
-                format!(
-                    "\"{text}\" is not a range of ports: write it like 1024-65535, or 2222 \
-                     for one port."
-                )
-            })
     }
 }
 

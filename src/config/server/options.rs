@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::limits::{Pattern, PortRange};
+use super::limits::Pattern;
 use super::tls::TlsOption;
 use crate::config::layers::options;
 use crate::config::value::{Scalar, Value};
+use crate::config::PortRange;
 use crate::config::{ListenAddr, Network, Secret, Url};
 
 options! {

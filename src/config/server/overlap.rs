@@ -1,7 +1,7 @@
 //! Overlaps of users' ranges of TCP ports with each other and with the global ones. Not whether a
 //! port is free.
 
-use super::limits::PortRange;
+use crate::config::PortRange;
 
 /// A user's range, with the user's id.
 pub type Own<'a> = (&'a str, PortRange);

@@ -209,7 +209,7 @@ fn is_blank(b: &u8) -> bool {
 /// Edits of a head. Of two edits that overlap, the one that begins first applies.
 #[derive(Debug, Default)]
 pub struct Edits {
-    /// The ranges of the head that are replaced, and those of `text` that replace them.
+    /// The ranges of the head that are replaced, in their order, and those of `text` that replace them.
     places: SmallVec<[(Range<usize>, Range<usize>); 6]>,
     /// The new text of all edits: one allocation.
     text: Vec<u8>,
@@ -247,12 +247,13 @@ impl Edits {
         for piece in by {
             self.text.extend_from_slice(piece.as_bytes());
         }
-        self.places.push((place, start..self.text.len()));
+        let behind = |(other, _): &(Range<usize>, _)| other.start <= place.start;
+        let at = self.places.partition_point(behind);
+        self.places.insert(at, (place, start..self.text.len()));
     }
 
     /// Returns the head with the edits applied.
-    pub fn apply(mut self, head: &RequestHead<'_>) -> Vec<u8> {
-        self.places.sort_by_key(|(range, _)| range.start);
+    pub fn apply(self, head: &RequestHead<'_>) -> Vec<u8> {
         let length = head.bytes.len().saturating_add(self.text.len());
         let mut changed = Vec::with_capacity(length);
         let mut at = 0;
