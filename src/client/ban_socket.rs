@@ -3,7 +3,7 @@
 
 use super::bans::Ban;
 use super::visitor_rules::VisitorRules;
-use crate::config::Exposure;
+use crate::config::{Domain, Exposure};
 use crate::control::bans::{BanRequest, MAX_REQUEST};
 use crate::sync::{Mutex, MutexGuard};
 use rustix::net::sockopt::socket_peercred;
@@ -108,6 +108,11 @@ fn shown(ban: &Ban) -> String {
             let scheme = if *tls { "https" } else { "http" };
             let prefix = prefix.as_deref().unwrap_or("the id");
             format!("{scheme} {prefix}")
+        }
+        Exposure::Domains { tls, domains, .. } => {
+            let scheme = if *tls { "https" } else { "http" };
+            let domain = domains.first().map_or("", Domain::as_str);
+            format!("{scheme} {domain}")
         }
         Exposure::Tcp { port: 0, .. } => "a random TCP port".to_owned(),
         Exposure::Tcp { port, .. } => format!("TCP port {port}"),

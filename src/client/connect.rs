@@ -3,7 +3,7 @@
 
 use super::context::ClientContext;
 use super::other_protocol::OtherProtocol;
-use super::services::Services;
+use super::services::{ServerAbility, Services};
 use crate::config::Remote;
 use crate::net::http::ApiError;
 use crate::net::{self, timeout, tls, Conn, Timer};
@@ -37,6 +37,8 @@ pub enum ConnectFailure {
     Tls(io::Error),
     /// The server does not support this version of the wire protocol.
     WrongVersion,
+    /// The server cannot publish services with domains.
+    WithoutDomains,
     /// The other end is not a gt server.
     OtherProtocol(OtherProtocol),
     /// The connection ended during the hello.
@@ -63,6 +65,7 @@ impl fmt::Display for ConnectFailure {
             Self::WrongVersion => f.write_str(
                 "the server does not speak GT/2, and wire is 2; set it to auto, or to 1",
             ),
+            Self::WithoutDomains => f.write_str("the server's version of gt has no domains"),
             Self::OtherProtocol(other) => write!(f, "not a gt server: {other}"),
             Self::Ended(e) => write!(f, "the server ended the hello: {e}"),
             Self::Silent(patience) => {
@@ -81,9 +84,13 @@ impl fmt::Display for ConnectFailure {
                          the server allow it",
                     ),
                     RejectCode::HostConflict => f.write_str(
-                        "; choose another hostPrefix, or wait a minute if that client has stopped",
+                        "; choose another hostPrefix or domain, or wait a minute if that client has \
+                         stopped",
                     ),
-                    RejectCode::HostNotAllowed => f.write_str("; choose another hostPrefix"),
+                    RejectCode::HostNotAllowed => f.write_str(
+                        "; choose another hostPrefix or domain, or have the server allow it \
+                         (hostRegex, domains)",
+                    ),
                     RejectCode::OtherClientConnected => {
                         f.write_str("; stop the other one or use another id")
                     }
@@ -91,22 +98,26 @@ impl fmt::Display for ConnectFailure {
                 }
             }
             Self::NothingToPublish => f.write_str(
-                "the server speaks GT/1, which does not tell where visitors come from, and every \
-                 service has allow or deny; update the server, or remove them",
+                "the server cannot publish any of the services (GT/1 does not tell where visitors come \
+                 from, for allow and deny, and has no domains; nor have earlier versions of gt); update \
+                 the server, or remove these options",
             ),
             Self::Stopped => f.write_str("stopping"),
         }
     }
 }
 
+/// A tunnel with the services that the server was told of, and what it can publish.
+pub type Connected = (Inbox, Tunnel, Arc<Services>, ServerAbility);
+
 /// Connects, sends the hello, and waits until the server is ready. Returns the tunnel with the
 /// services that the server was told of.
 pub async fn connect(
     context: &ClientContext,
     remote: &Remote,
-    version: Version,
+    ability: ServerAbility,
     id: u32,
-) -> Result<(Inbox, Tunnel, Arc<Services>), ConnectFailure> {
+) -> Result<Connected, ConnectFailure> {
     let reached = context.stop.or(reach(context, remote)).await;
     let conn = reached.unwrap_or(Err(ConnectFailure::Stopped))?;
     // The client does not end meanwhile.
@@ -116,7 +127,7 @@ pub async fn connect(
         Timer::after(STOPPING_TIMEOUT).await;
         Err(ConnectFailure::Stopped)
     };
-    future::or(introduce(context, conn, version, id), stopping).await
+    future::or(introduce(context, conn, ability, id), stopping).await
 }
 
 /// Opens the connection to a server.
@@ -140,12 +151,16 @@ async fn reach(context: &ClientContext, remote: &Remote) -> Result<Conn, Connect
 async fn introduce(
     context: &ClientContext,
     conn: Conn,
-    version: Version,
+    mut ability: ServerAbility,
     id: u32,
-) -> Result<(Inbox, Tunnel, Arc<Services>), ConnectFailure> {
+) -> Result<Connected, ConnectFailure> {
+    let version = ability.version;
     let patience = context.remote_timeout;
     let all = context.services();
-    let services = all.for_version(version);
+    if !ability.domains && all.have_domains() {
+        all.log_without_domains(version);
+    }
+    let services = all.for_server(ability);
     if services.is_empty() {
         return Err(ConnectFailure::NothingToPublish);
     }
@@ -165,6 +180,10 @@ async fn introduce(
         Version::Two => {
             let asking = timeout(HELLO_TIMEOUT.min(patience), hello_gt2(&conn, &hello));
             let (answer, already) = asking.await.unwrap_or(Err(ConnectFailure::WrongVersion))?;
+            if ability.domains && services.have_domains() && !answer.domains {
+                return Err(ConnectFailure::WithoutDomains);
+            }
+            ability.domains = answer.domains;
             policy.origins = context.origins && answer.origins;
             already
         }
@@ -175,7 +194,7 @@ async fn introduce(
     let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), already, policy);
     let ready = wait_until_ready(context, &services, &mut inbox, id);
     future::or(ready, silence(patience)).await?;
-    Ok((inbox, tunnel, services))
+    Ok((inbox, tunnel, services, ability))
 }
 
 /// Sends a GT/2 hello and reads the answer; returns it and the bytes behind it. Reports another protocol

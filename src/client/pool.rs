@@ -1,18 +1,17 @@
 //! The pool of tunnels to one server: a fixed number is always kept, more are opened under load.
 
 use super::backoff::Backoff;
-use super::connect::{connect, ConnectFailure};
+use super::connect::{connect, ConnectFailure, Connected};
 use super::context::ClientContext;
 use super::id_conflict::IdConflict;
 use super::p2p::P2p;
 use super::pooled_tunnel::{PooledTunnel, ReplaceReason};
 use super::remote_api::RemoteApi;
-use super::services::Services;
+use super::services::{ServerAbility, Services};
 use super::session::{ClientSession, SessionEvent};
 use crate::config::{Remote, Wire};
 use crate::net::{self, clock, Conn, ShardId, Shutdown, Timer};
 use crate::sync::{Mutex, MutexGuard};
-use crate::tunnel::{Inbox, Tunnel};
 use crate::wire::frame::RejectCode;
 use crate::wire::hello::{Hello, ServiceSpec};
 use crate::wire::Version;
@@ -182,8 +181,9 @@ impl Pool {
         log::log!(level, "trying to connect to remote connID={id}");
         let remote = self.context.stop.or(Box::pin(self.remote(kept))).await;
         let remote = remote.unwrap_or(Err(ConnectFailure::Stopped))?;
-        let (inbox, tunnel, services) = Box::pin(self.connect_to(&remote, id)).await?;
-        let member = PooledTunnel::new(id, remote, tunnel, services, kept);
+        let connected = Box::pin(self.connect_to(&remote, id)).await?;
+        let (inbox, tunnel, services, ability) = connected;
+        let member = PooledTunnel::new(id, remote, (tunnel, ability), services, kept);
         self.lock().members.push(member.clone());
         // The services may have changed while it connected.
         member.offer(&self.context, &self.context.services());
@@ -213,23 +213,24 @@ impl Pool {
 
     /// Connects with the version that the server supports, as far as known. A server that does not
     /// answer GT/2 is asked for GT/1 at once.
-    async fn connect_to(
-        &self,
-        remote: &Remote,
-        id: u32,
-    ) -> Result<(Inbox, Tunnel, Arc<Services>), ConnectFailure> {
+    async fn connect_to(&self, remote: &Remote, id: u32) -> Result<Connected, ConnectFailure> {
         let context = &self.context;
         let version = match context.wire {
             Wire::One => Version::One,
             Wire::Auto if self.is_gt1_server(remote) => Version::One,
             Wire::Two | Wire::Auto => Version::Two,
         };
-        let mut result = connect(context, remote, version, id).await;
+        let of = |version, domains| ServerAbility { version, domains };
+        let mut result = connect(context, remote, of(version, version == Version::Two), id).await;
+        if matches!(result, Err(ConnectFailure::WithoutDomains)) {
+            log::debug!("{remote} has no domains connID={id}");
+            result = connect(context, remote, of(version, false), id).await;
+        }
         let falls_back =
             context.wire == Wire::Auto && matches!(result, Err(ConnectFailure::WrongVersion));
         if falls_back {
             log::debug!("{remote} does not speak GT/2 connID={id}");
-            result = connect(context, remote, Version::One, id).await;
+            result = connect(context, remote, of(Version::One, false), id).await;
         }
         match result {
             Ok(_) | Err(ConnectFailure::Refused(..)) if !falls_back => {}

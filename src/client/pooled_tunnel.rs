@@ -2,7 +2,7 @@
 
 use super::context::ClientContext;
 use super::offered_services::OfferedServices;
-use super::services::Services;
+use super::services::{ServerAbility, Services};
 use crate::config::Remote;
 use crate::net::Shutdown;
 use crate::sync::{Mutex, MutexGuard};
@@ -17,6 +17,8 @@ pub struct PooledTunnel {
     pub remote: Remote,
     /// The tunnel itself.
     pub tunnel: Tunnel,
+    /// What its server can publish.
+    ability: ServerAbility,
     /// The services that the tunnel's streams are for.
     offered: Mutex<OfferedServices>,
     /// The first reason for a replacement.
@@ -44,7 +46,7 @@ impl PooledTunnel {
     pub fn new(
         id: u32,
         remote: Remote,
-        tunnel: Tunnel,
+        (tunnel, ability): (Tunnel, ServerAbility),
         services: Arc<Services>,
         kept: bool,
     ) -> Arc<Self> {
@@ -52,6 +54,7 @@ impl PooledTunnel {
             id,
             remote,
             tunnel,
+            ability,
             offered: Mutex::new(OfferedServices::new(services)),
             replace_reason: OnceLock::new(),
             must_replace: Shutdown::default(),
@@ -83,9 +86,12 @@ impl PooledTunnel {
 
     /// Changes the services, and tells the server if it would see a difference.
     pub fn offer(&self, context: &ClientContext, services: &Arc<Services>) {
-        let services = services.for_version(self.tunnel.version());
+        if !self.ability.domains && services.have_domains() {
+            services.log_without_domains(self.ability.version);
+        }
+        let services = services.for_server(self.ability);
         if services.is_empty() {
-            // Only those are left that GT/1 cannot publish; the next attempt says so.
+            // Only those are left that the server cannot publish; the next attempt says so.
             self.leave(ReplaceReason::Lost);
             return self.tunnel.close();
         }

@@ -6,7 +6,7 @@ use super::p2p::{self, P2p};
 use super::passwords::PasswordCheck;
 use super::services::{dial, reset_code, Service, ServiceTarget, Services, Visitor};
 use super::speed_limits::LimitedVisitor;
-use crate::config::{Exposure, ServiceConfig};
+use crate::config::ServiceConfig;
 use crate::net::http::reply;
 use crate::net::{Conn, TaskGuard};
 use crate::tunnel::{Relay, Stream};
@@ -135,7 +135,7 @@ enum ReachedService<'a> {
 }
 
 fn is_http(service: &ServiceConfig) -> bool {
-    matches!(service.exposure, Exposure::Host { tls: false, .. })
+    service.exposure.is_http()
 }
 
 async fn connect<'a>(

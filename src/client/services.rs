@@ -118,9 +118,9 @@ impl Services {
         let log = self.access_log.as_ref()?;
         let way = match &service.exposure {
             _ if is_p2p => Way::P2p,
-            Exposure::Host { tls: false, .. } => Way::Http,
-            Exposure::Host { tls: true, .. } => Way::Tls,
             Exposure::Tcp { .. } => Way::Tcp,
+            host if host.is_http() => Way::Http,
+            _ => Way::Tls,
         };
         let visit = log.visit(Some(id), service.local.to_string(), way);
         let known = origin.filter(|origin| origin.visitor().is_some());
@@ -132,15 +132,19 @@ impl Services {
         self.list.iter().map(|service| &*service.config)
     }
 
-    /// Returns these services without those whose visitors have to be known, if there are any: a tunnel
-    /// of GT/1 cannot tell where visitors come from.
-    pub fn for_version(self: &Arc<Self>, version: Version) -> Arc<Self> {
-        let is_open = |service: &&Service| service.config.visitors.is_empty();
-        if version == Version::Two || self.list.iter().all(|service| is_open(&service)) {
+    /// Returns those of these services that a server can publish as they are configured. A tunnel of GT/1
+    /// cannot tell where visitors come from, and has no domains.
+    pub fn for_server(self: &Arc<Self>, ability: ServerAbility) -> Arc<Self> {
+        let can_be = |service: &&Service| {
+            let Service { config, .. } = service;
+            let may_come = ability.version == Version::Two || config.visitors.is_empty();
+            may_come && (ability.domains || !has_domains(config))
+        };
+        if self.list.iter().all(|service| can_be(&service)) {
             return self.clone();
         }
         Arc::new(Self {
-            list: self.list.iter().filter(is_open).cloned().collect(),
+            list: self.list.iter().filter(can_be).cloned().collect(),
             access_log: self.access_log.clone(),
             failed: Mutex::default(),
         })
@@ -171,6 +175,18 @@ impl Services {
                 Exposure::Host { tls, prefix } => ServiceSpec::Host {
                     tls: *tls,
                     prefix: prefix.as_deref().map(Into::into),
+                },
+                Exposure::Domains {
+                    tls,
+                    prefix,
+                    domains,
+                } => ServiceSpec::Domains {
+                    tls: *tls,
+                    prefix: prefix.as_deref().map(Into::into),
+                    domains: domains
+                        .iter()
+                        .map(|domain| domain.as_str().into())
+                        .collect(),
                 },
                 Exposure::Tcp { port, random } => ServiceSpec::Tcp {
                     random: *random,
@@ -207,7 +223,17 @@ impl Services {
         let name = ascii(wanted);
         let has_name = |(_, service): &(ServiceIndex, &Service)| match &service.config.exposure {
             Exposure::Host { prefix: None, .. } => name == ascii(id),
+            Exposure::Domains { domains, .. }
+                if domains.iter().any(|domain| domain.as_str() == name) =>
+            {
+                true
+            }
+            Exposure::Domains { prefix: None, .. } => false,
             Exposure::Host {
+                prefix: Some(prefix),
+                ..
+            }
+            | Exposure::Domains {
                 prefix: Some(prefix),
                 ..
             } => name == *prefix || name == ascii(&format!("{id}-{prefix}")),
@@ -220,7 +246,9 @@ impl Services {
     pub fn describe(&self, index: ServiceIndex) -> String {
         match self.get(index).map(|service| &*service.config) {
             Some(service) => match &service.exposure {
-                Exposure::Tcp { port: 0, .. } | Exposure::Host { .. } => service.local.to_string(),
+                Exposure::Tcp { port: 0, .. }
+                | Exposure::Host { .. }
+                | Exposure::Domains { .. } => service.local.to_string(),
                 Exposure::Tcp { port, .. } => format!("{} (port {port})", service.local),
             },
             None => format!("service {index}"),
@@ -231,6 +259,30 @@ impl Services {
     pub fn shortest_timeout(&self) -> Duration {
         let limits = self.list.iter().filter_map(|s| s.config.local_timeout);
         limits.min().unwrap_or(CONNECT_TIMEOUT)
+    }
+
+    /// Logs, once, that a server has no domains, and which services are not published for it.
+    pub fn log_without_domains(&self, version: Version) {
+        static SAID: AtomicBool = AtomicBool::new(false);
+        if SAID.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let why = match version {
+            Version::One => "the server speaks GT/1, which cannot carry it",
+            Version::Two => "the server's version of gt cannot; update it",
+        };
+        let services = self.configs().filter(|config| has_domains(config));
+        for config in services {
+            log::error!(
+                "{} has a domain, but {why}; it is not published",
+                config.local
+            );
+        }
+    }
+
+    /// Whether any service has domains.
+    pub fn have_domains(&self) -> bool {
+        self.configs().any(has_domains)
     }
 
     /// Logs, once, that a server does not tell where visitors come from, and what needs that.
@@ -294,6 +346,18 @@ impl Services {
             }
         }
     }
+}
+
+fn has_domains(config: &ServiceConfig) -> bool {
+    matches!(config.exposure, Exposure::Domains { .. })
+}
+
+/// What a server can publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerAbility {
+    pub version: Version,
+    /// Whether services may have domains of their own.
+    pub domains: bool,
 }
 
 /// What is known of a visitor before its connection to a service.

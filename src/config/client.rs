@@ -28,7 +28,7 @@ pub use local::{Local, Scheme};
 pub(super) use options::{ClientOptions, ServiceOptions};
 pub use password::UserPassword;
 pub use remote::Remote;
-use service::{check_ports, check_prefixes};
+use service::{check_domains, check_ports, check_prefixes};
 pub use service::{Exposure, ServiceConfig};
 pub use visitor_rate::VisitorRate;
 pub use webrtc::{WebRtc, WebRtcLevel};
@@ -182,6 +182,7 @@ pub fn load(
     }
     check_ports(&services).map_err(fail)?;
     check_prefixes(&id, &services).map_err(fail)?;
+    check_domains(&services).map_err(fail)?;
     warnings.extend(
         services
             .iter()

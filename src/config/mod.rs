@@ -9,6 +9,7 @@ mod account;
 mod address;
 #[cfg(feature = "client")]
 pub mod client;
+mod domain;
 mod duration;
 pub mod file;
 pub(crate) mod foreign;
@@ -39,6 +40,7 @@ pub use client::{
     ClientConfig, Exposure, Local, Remote, Scheme, ServiceConfig, TcpForward, Uplink, UserPassword,
     VisitorRate, WebRtc, WebRtcLevel,
 };
+pub use domain::{Domain, MAX_DOMAIN};
 pub use layers::Given;
 pub use logging::{
     common, AccessLogConfig, AccessLogTarget, LogLevel, LoggingConfig, SentryConfig,

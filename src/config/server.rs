@@ -218,6 +218,7 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
             regex: options.host_regex.into_iter().map(|it| it.0).collect(),
             with_id: options.host_with_id,
         },
+        domains: options.domains,
     };
     let auth_api = options.auth_api;
     let allow_any_client = options.allow_any_client;

@@ -16,7 +16,7 @@ const NO_OPTIONS: [&str; 3] = ["h", "s", "version"];
 /// Sections of a file besides `options`.
 const SECTIONS: [&str; 5] = ["services", "tcp", "tcpNumber", "host", "users"];
 /// Keys of sections that are not options.
-const KEYS: [&str; 5] = ["from", "number", "range", "regex", "withID"];
+const KEYS: [&str; 6] = ["domains", "from", "number", "range", "regex", "withID"];
 /// Maximum length of the line in bytes; a file may have thousands of users.
 const MAX_LINE: usize = 16 * 1024;
 

@@ -1015,7 +1015,7 @@ options:
                 .iter()
                 .map(|service| match service.exposure {
                     Exposure::Tcp { port, random } => format!("{} {port} {random}", service.local),
-                    Exposure::Host { .. } => service.local.to_string(),
+                    _ => service.local.to_string(),
                 });
             shown.collect::<Vec<_>>()
         };

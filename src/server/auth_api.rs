@@ -2,7 +2,7 @@
 //! (docs/configuration.md, "authAPI"). It is not asked about configured users, see `users`.
 
 use crate::config::label::ascii;
-use crate::config::Url;
+use crate::config::{Domain, Limits, Url};
 use crate::logging::{held_back, LogThrottle};
 use crate::net::http::{ApiClient, ApiError, ApiRequest};
 use crate::net::Timer;
@@ -12,6 +12,7 @@ use futures_lite::future;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Maximum time of a request, including the wait for its turn.
@@ -46,12 +47,28 @@ pub enum AuthDecision {
 pub struct GrantedPrefixes(BTreeSet<String>);
 
 impl GrantedPrefixes {
+    /// Returns limits with the domains that are granted besides.
+    pub fn limits(&self, limits: Arc<Limits>) -> Arc<Limits> {
+        // Other names are prefixes.
+        let names = self
+            .0
+            .iter()
+            .filter(|name| name.contains('.') || *name == "*");
+        let mut domains = names.filter_map(|name| Domain::parse(name).ok()).peekable();
+        if domains.peek().is_none() {
+            return limits;
+        }
+        let mut limits = Limits::clone(&limits);
+        limits.domains.extend(domains);
+        Arc::new(limits)
+    }
+
     /// Replaces services whose prefix is not granted by `None`, so that indexes stay valid.
     pub fn of(&self, id: &str, services: Vec<ServiceSpec>) -> Vec<Option<ServiceSpec>> {
         let refused = |spec: &ServiceSpec| {
-            let prefix = named_prefix(spec)?;
-            let granted = ascii(prefix) == ascii(id) || self.0.contains(ascii(prefix).as_ref());
-            (!granted).then(|| prefix.to_owned())
+            let is_refused =
+                |name: &&str| ascii(name) != ascii(id) && !self.0.contains(ascii(name).as_ref());
+            names(spec).find(is_refused).map(str::to_owned)
         };
         let without: Vec<String> = services.iter().filter_map(refused).collect();
         if !without.is_empty() {
@@ -67,11 +84,18 @@ impl GrantedPrefixes {
     }
 }
 
-fn named_prefix(spec: &ServiceSpec) -> Option<&str> {
-    match spec {
-        ServiceSpec::Host { prefix, .. } => prefix.as_deref(),
-        ServiceSpec::Tcp { .. } => None,
-    }
+/// Returns the prefix and the domains that a service names.
+fn names(spec: &ServiceSpec) -> impl Iterator<Item = &str> {
+    let (prefix, domains) = match spec {
+        ServiceSpec::Host { prefix, .. } => (prefix.as_deref(), &[][..]),
+        ServiceSpec::Domains {
+            prefix, domains, ..
+        } => (prefix.as_deref(), &domains[..]),
+        ServiceSpec::Tcp { .. } => (None, &[][..]),
+    };
+    prefix
+        .into_iter()
+        .chain(domains.iter().map(|domain| &**domain))
 }
 
 #[derive(Serialize)]
@@ -123,7 +147,7 @@ impl AuthApi {
         let question = AuthRequest {
             network_client_id: id,
             network_secret_key: secret,
-            applet_tokens: services.iter().filter_map(named_prefix).collect(),
+            applet_tokens: services.iter().flat_map(names).collect(),
         };
         let timeout = async {
             Timer::after(self.timeout).await;

@@ -90,6 +90,15 @@ fn first_line<'a>(lines: &mut HeadLines<'a>) -> Option<&'a [u8]> {
     lines.find(|line| !line.is_empty())
 }
 
+/// Returns the name in a Host header, without the port.
+pub fn host_name(host: &str) -> &str {
+    match host.starts_with('[') {
+        // An IPv6 address.
+        true => host,
+        false => host.split(':').next().unwrap_or_default(),
+    }
+}
+
 /// Returns the host prefix of a Host header: its first label, without the port, normalized for
 /// comparison.
 pub fn host_prefix(host: &str) -> String {

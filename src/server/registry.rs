@@ -3,6 +3,7 @@
 
 mod arrivals;
 mod conflict;
+mod domains;
 mod held_clients;
 mod host_table;
 mod moving;
@@ -16,7 +17,7 @@ use super::settings::Settings;
 use super::users::{Credentials, LoginProof};
 use crate::collections::{HashMap, HashSet};
 use crate::config::label::{ascii, label, value};
-use crate::config::Limits;
+use crate::config::{Domain, Limits};
 use crate::handover::HostKey;
 use crate::net::{clock, ShardId};
 use crate::sync::{Mutex, MutexGuard};
@@ -26,6 +27,8 @@ use crate::wire::hello::ServiceSpec;
 use crate::wire::Version;
 use arrivals::Arrivals;
 use conflict::RegistrationConflict;
+pub use domains::domain_of;
+use domains::{domain_key, CATCH_ALL};
 use event_listener::{Event, EventListener};
 use held_clients::HeldClients;
 pub use held_clients::LoginRight;
@@ -132,6 +135,8 @@ struct RegistryState {
     restart_until: Option<Instant>,
     /// Traffic of clients that have left.
     past_traffic: Traffic,
+    /// Whether any client has had a domain: otherwise hosts need not be looked up.
+    has_domains: bool,
 }
 
 /// A host prefix in lower case, with the name that it is matched against.
@@ -481,6 +486,23 @@ impl Registry {
         Ok(())
     }
 
+    /// Returns the name under which a visitor's host is registered, if it is a domain of a client;
+    /// otherwise its host prefix.
+    pub fn name_of(&self, kind: HostKind, host: &str, prefix: String) -> String {
+        let inner = self.lock();
+        if !inner.has_domains {
+            return prefix;
+        }
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        let now = clock::now();
+        let is_known = |name: &str| inner.knows(&(kind, name.into()), now);
+        match domains::find(&host, is_known) {
+            Some(domain) => domain,
+            None if !is_known(&prefix) && is_known(CATCH_ALL) => CATCH_ALL.to_owned(),
+            None => prefix,
+        }
+    }
+
     /// Returns the id of the client that has a host prefix.
     pub fn owner(&self, kind: HostKind, prefix: &str) -> Option<Box<str>> {
         let inner = self.lock();
@@ -553,6 +575,7 @@ impl Registry {
             inner.restart_until = Some(now + RECONNECT_PERIOD_AFTER_RESTART);
         }
         for (key, id) in hosts {
+            inner.has_domains |= domain_of(&key.1).is_some();
             inner.reservations.restore_host(key, id, now);
         }
         for (id, port) in ports {
@@ -899,10 +922,59 @@ impl RegistryState {
             .reserve_hosts((id, login.proof), given_up, Reservation::GivenUp, now);
         for (key, service) in hosts {
             self.reservations.release_host(&key);
+            self.has_domains |= domain_of(&key.1).is_some();
             let client = id.into();
             self.hosts.insert(key, RegisteredHost { client, service });
         }
         Ok(before)
+    }
+
+    /// Whether anyone has a name, or had it lately.
+    fn knows(&self, key: &Key, now: Instant) -> bool {
+        self.hosts.get(key).is_some()
+            || self.held.owner(key).is_some()
+            || self.reservations.is_host(key, now)
+    }
+
+    /// Returns the client that has a name, or had it lately, unless it is `id`.
+    fn other_owner(&self, key: &Key, id: &str, now: Instant) -> Option<&str> {
+        let owner = match (self.held.owner(key), self.hosts.get(key)) {
+            (Some(owner), _) if owner != id => Some(owner),
+            (_, Some(host)) => Some(&*host.client),
+            (_, None) => self.reservations.other_owner(key, id, now),
+        };
+        owner.filter(|owner| *owner != id)
+    }
+
+    /// Returns the key of a domain that a client asks for, or the code with which it is refused.
+    fn requested_domain(
+        &self,
+        login: &Login<'_>,
+        kind: HostKind,
+        text: &str,
+        now: Instant,
+    ) -> Result<Key, RejectCode> {
+        let id = login.id;
+        let refuse = |refusal, why: &dyn Display| {
+            log::warn!("id={id} cannot have the domain {text:?}: {why}");
+            Err(refusal)
+        };
+        let domain = match Domain::parse(text) {
+            Ok(domain) => domain,
+            Err(why) => return refuse(RejectCode::HostNotAllowed, &why),
+        };
+        if !login.limits.domains.iter().any(|it| it.allows(&domain)) {
+            let why = &"no domains of the server or the user allows it";
+            return refuse(RejectCode::HostNotAllowed, why);
+        }
+        let key = domain_key(kind, domain.as_str());
+        match self.other_owner(&key, id, now) {
+            Some(_) => {
+                let why = &"another client has it, or had it within the last minute";
+                refuse(RejectCode::HostConflict, why)
+            }
+            None => Ok(key),
+        }
     }
 
     /// Returns the host prefixes of `services`, each with its service, or the code with which the
@@ -920,8 +992,28 @@ impl RegistryState {
         };
         let mut wanted: Vec<(Key, ServiceIndex)> = Vec::new();
         for (service, spec) in ServiceIndex::all().zip(services) {
-            let Some(ServiceSpec::Host { tls, prefix }) = spec else {
-                continue;
+            let (tls, prefix) = match spec {
+                Some(ServiceSpec::Host { tls, prefix }) => (tls, prefix),
+                Some(ServiceSpec::Domains {
+                    tls,
+                    prefix,
+                    domains,
+                }) => {
+                    let kind = if *tls { HostKind::Tls } else { HostKind::Http };
+                    for domain in domains {
+                        let key = self.requested_domain(login, kind, domain, now)?;
+                        if wanted.iter().any(|(other, _)| *other == key) {
+                            let why = &"two services of the client ask for it";
+                            return refuse(domain, RejectCode::HostConflict, why);
+                        }
+                        wanted.push((key, service));
+                    }
+                    match prefix {
+                        Some(_) => (tls, prefix),
+                        None => continue,
+                    }
+                }
+                Some(ServiceSpec::Tcp { .. }) | None => continue,
             };
             let kind = if *tls { HostKind::Tls } else { HostKind::Http };
             let name = match prefix {
@@ -956,18 +1048,11 @@ impl RegistryState {
                 let why = &"it is reserved for the user whose id it begins with";
                 return refuse(&name, RejectCode::HostConflict, why);
             }
-            let held = self.held.owner(&key).is_some_and(|owner| owner != id);
-            let taken = held
-                || match self.hosts.get(&key) {
-                    Some(host) => *host.client != *id,
-                    None => self
-                        .reservations
-                        .other_owner(&key, id, now)
-                        .is_some_and(|other| {
-                            // The configuration has just made this id a user: the name is its own.
-                            !users.owns(&key.1, id) || users.owns(&key.1, other)
-                        }),
-                };
+            let taken = self.other_owner(&key, id, now).is_some_and(|other| {
+                // The configuration has just made this id a user: the name is its own.
+                let is_away = self.hosts.get(&key).is_none() && self.held.owner(&key).is_none();
+                !is_away || !users.owns(&key.1, id) || users.owns(&key.1, other)
+            });
             if taken {
                 let why = &"another client has it, or had it within the last minute";
                 return refuse(&name, RejectCode::HostConflict, why);
@@ -980,7 +1065,8 @@ impl RegistryState {
         }
         let most = usize::try_from(rules.number).unwrap_or(usize::MAX);
         // A name used for both HTTP and TLS counts once.
-        let names: HashSet<&str> = wanted.iter().map(|((_, name), _)| &**name).collect();
+        let names = wanted.iter().map(|((_, name), _)| &**name);
+        let names: HashSet<&str> = names.filter(|name| domain_of(name).is_none()).collect();
         if most > 0 && names.len() > most {
             return Err(RejectCode::TooManyHosts);
         }

@@ -88,6 +88,7 @@ impl SelfTest {
                 regex: Vec::new(),
                 with_id: false,
             },
+            domains: Vec::new(),
         })))
     }
 

@@ -129,6 +129,12 @@ impl Incoming {
         }
     }
 
+    /// Returns the name under which a host is registered.
+    fn name_of(&self, kind: HostKind, host: &str) -> String {
+        let prefix = http_head::host_prefix(host);
+        self.state.registry.name_of(kind, host, prefix)
+    }
+
     /// Parses the bytes read so far; `None` if more are needed.
     fn parse(&self) -> Option<Sniffed> {
         match self.head.as_slice() {
@@ -146,11 +152,11 @@ impl Incoming {
             match http_head::find(&self.head, &self.settings.mux_header) {
                 http_head::HeadResult::More => return None,
                 http_head::HeadResult::Value(value) => {
-                    let prefix = match self.settings.routes_by_host() {
-                        true => http_head::host_prefix(value),
+                    let name = match self.settings.routes_by_host() {
+                        true => self.name_of(HostKind::Http, http_head::host_name(value)),
                         false => ascii(value).into_owned(),
                     };
-                    VisitorRequest::Host(HostKind::Http, prefix)
+                    VisitorRequest::Host(HostKind::Http, name)
                 }
                 http_head::HeadResult::TooLong => VisitorRequest::Invalid(ErrorPage::HeadTooLong),
                 http_head::HeadResult::Bad(why) => {
@@ -161,7 +167,7 @@ impl Incoming {
             match client_hello::server_name(&self.head) {
                 client_hello::HelloResult::More => return None,
                 client_hello::HelloResult::Name(name) => {
-                    VisitorRequest::Host(HostKind::Tls, http_head::host_prefix(&name))
+                    VisitorRequest::Host(HostKind::Tls, self.name_of(HostKind::Tls, &name))
                 }
                 client_hello::HelloResult::Nameless => VisitorRequest::Nameless,
                 client_hello::HelloResult::Bad => {

@@ -10,7 +10,7 @@ use super::one_request::OneRequest;
 use super::ports::OpenedPort;
 use super::process_links::MessageOrigin;
 use super::proxy_header;
-use super::registry::{registry_key, HostKind, OpenResult};
+use super::registry::{domain_of, registry_key, HostKind, OpenResult};
 use super::settings::still_admits;
 use super::state::ServerState;
 use crate::current::Seen;
@@ -238,7 +238,8 @@ impl Incoming {
                     HostKind::Tls => Way::Tls,
                 };
                 let id = self.state.registry.owner(kind, prefix);
-                let visit = log.visit(id.as_deref(), prefix.to_owned(), way);
+                let name = domain_of(prefix).unwrap_or(prefix);
+                let visit = log.visit(id.as_deref(), name.to_owned(), way);
                 let told = self.origin.as_ref().map(|origin| origin.source);
                 Some(Box::new(visit.of_server().from(told.or(Some(self.peer)))))
             }

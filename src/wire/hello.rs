@@ -6,6 +6,10 @@ use std::fmt;
 pub const MAX_NAME: usize = 200;
 /// Maximum number of services in a hello.
 pub const MAX_OPTIONS: usize = 600;
+/// Maximum number of domains of a service.
+pub const MAX_DOMAINS: usize = 255;
+/// Maximum length in bytes of a domain.
+pub const MAX_DOMAIN: usize = 253;
 /// Maximum length in bytes of a GT/2 hello after its length field: [`MAX_OPTIONS`] services with
 /// names of [`MAX_NAME`] bytes fit.
 pub const MAX_LENGTH: u32 = 128 * 1024;
@@ -28,6 +32,15 @@ pub enum ServiceSpec {
         tls: bool,
         /// The host prefix; `None` for the client's id.
         prefix: Option<Box<str>>,
+    },
+    /// HTTP or TLS visitors of domains of the client's own; not in GT/1.
+    Domains {
+        /// Whether the visitors are those of a TLS server name, instead of an HTTP host.
+        tls: bool,
+        /// A host prefix besides; `None` for none.
+        prefix: Option<Box<str>>,
+        /// The domains, at least one: names, `*.` and a name, or `*`.
+        domains: Vec<Box<str>>,
     },
     /// A TCP port of the server: `port`, or any allowed one if `random`.
     Tcp {
@@ -53,6 +66,14 @@ pub struct Hello {
     /// Whether each stream is to begin with its visitor's origin; not in GT/1, nor in a change of
     /// services.
     pub origins: bool,
+}
+
+impl Hello {
+    /// Whether a service has domains of its own.
+    pub fn has_domains(&self) -> bool {
+        let is_of_domains = |spec: &ServiceSpec| matches!(spec, ServiceSpec::Domains { .. });
+        self.services.iter().any(is_of_domains)
+    }
 }
 
 impl fmt::Debug for Credentials<'_> {

@@ -140,6 +140,14 @@ fn the_hello_examples_match_the_code() {
             vec![port, host(Some("1")), host(Some("2"))],
         ),
         ("client-hello-with-origins", vec![host(None)]),
+        (
+            "client-hello-with-domains",
+            vec![ServiceSpec::Domains {
+                tls: false,
+                prefix: Some("1".into()),
+                domains: vec!["shop.local".into(), "*.a.b".into()],
+            }],
+        ),
     ] {
         let example = bytes(&block(name).concat());
         let hello = Hello {
@@ -160,6 +168,7 @@ fn the_hello_examples_match_the_code() {
     let answer = Answer {
         length: example.len(),
         origins: true,
+        domains: true,
     };
     assert_eq!(parse_answer(&example), Ok(Some(answer)));
 }

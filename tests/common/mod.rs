@@ -14,6 +14,7 @@ pub mod curl;
 pub mod debian;
 pub mod events;
 pub mod faults;
+pub mod filed;
 pub mod gt;
 pub mod haproxy;
 pub mod hello;

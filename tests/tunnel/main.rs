@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod domains;
 mod drain;
 mod ends;
 mod faults;

@@ -3,8 +3,9 @@
 use super::accept_proxy::of_front;
 use crate::common::certs;
 use crate::common::curl::https;
+pub use crate::common::filed::Filed;
 use crate::common::gt::{
-    client, client_of_id1, http_tunnel, server, server_of_id1, tcp_tunnel, tls_tunnel, Gt,
+    client, client_of_id1, http_tunnel, server_of_id1, tcp_tunnel, tls_tunnel,
 };
 use crate::common::hello::client_hello;
 use crate::common::peer::gt1;
@@ -51,49 +52,6 @@ pub fn echo_from(from: Ipv4Addr, addr: SocketAddr) -> TcpStream {
     let mut visitor = connect_from(from, addr);
     assert_echo(&mut visitor, b"here");
     visitor
-}
-
-/// A service behind gt with a file for the end that is tested.
-pub struct Filed {
-    scratch: Scratch,
-    text: Box<dyn Fn(&str) -> String>,
-    pub gt: Gt,
-}
-
-impl Filed {
-    pub fn start(role: &str, text: impl Fn(&str) -> String + 'static, rules: &str) -> Self {
-        let scratch = Scratch::new();
-        let file = scratch.file("gt.yaml", text(rules));
-        let line = format!("-config {}", file.display());
-        let gt = match role {
-            "server" => server(&line),
-            _ => client(&line),
-        };
-        Self {
-            scratch,
-            text: Box::new(text),
-            gt,
-        }
-    }
-
-    /// Starts a client whose file has this service, and waits for its tunnel. Rules are added behind
-    /// the service.
-    pub fn client(remote: SocketAddr, service: String, rules: &str) -> Self {
-        let text = move |rules: &str| {
-            format!(
-                "options: {{remote: \"tcp://{remote}\", id: id1, secret: secret1}}\nservices:\n\
-                 - {{{service}{rules}}}\n"
-            )
-        };
-        let mut filed = Self::start("client", text, rules);
-        filed.gt.wait_for_tunnel();
-        filed
-    }
-
-    pub fn reload(&mut self, rules: &str) {
-        self.scratch.file("gt.yaml", (self.text)(rules));
-        self.gt.reload();
-    }
 }
 
 #[test]

@@ -228,3 +228,34 @@ fn every_listener_of_a_gt_1_server_is_recognised() {
         client.stop();
     }
 }
+
+#[test]
+fn a_server_without_domains_gets_the_other_services_and_the_client_says_so() {
+    let (one, other) = (service::http(0, "one"), service::http(0, "other"));
+    let server: PeerServer = PeerServer::start();
+    let mut client = client(&format!(
+        "-remote tcp://{} -id id1 -secret secret1 -reconnectDelay 10ms \
+         -local http://{} -domain shop.example.com -local http://{} -hostPrefix other",
+        server.addr, one.addr, other.addr
+    ));
+    // Options of a later version: the answer of an earlier one makes the client begin again.
+    let mut first = server.accept();
+    let domains = [
+        &[2, 6, 0, 1, 16][..],
+        b"shop.example.com",
+        &[3, 5],
+        b"other",
+    ]
+    .concat();
+    let mut wanted = hello("id1", "secret1", &domains, WINDOW);
+    wanted[9] = 2;
+    assert_eq!(first.read(wanted.len()), wanted);
+    first.send(&[0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 1]);
+    first.expect_end();
+    let prefix = [&[3, 5][..], b"other"].concat();
+    let _peer = server.accept_ready(&hello("id1", "secret1", &prefix, WINDOW));
+    let error = client.wait_for("has a domain");
+    assert!(error.contains(&one.addr.to_string()), "{error}");
+    assert!(error.contains("update it; it is not published"), "{error}");
+    client.wait_for_tunnel();
+}

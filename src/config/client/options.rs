@@ -11,7 +11,7 @@ use super::visitor_rate::ConnectionRate;
 use super::webrtc::WebRtcLevel;
 use crate::config::layers::options;
 use crate::config::value::{Bounded, Value};
-use crate::config::{ListenAddr, Network, Secret, Url};
+use crate::config::{Domain, ListenAddr, Network, Secret, Url};
 use crate::wire::proxy_protocol::ProxyVersion;
 
 options! {
@@ -74,6 +74,9 @@ options! {
         /// an address or network that visitors of the service may not come from, also if it is allowed;
         /// may be given several times
         deny: Vec<Value<Network>> => ("deny", "value"),
+        /// a host name of the service's own, like shop.example.com, *.example.com or *, which the server must
+        /// allow (-domains there); may be given several times
+        domain: Vec<Domain> => ("domain", "value"),
         /// for file:///directory, follow symbolic links that lead out of the directory; visitors can
         /// then read their targets
         follow_links_outside: bool => ("followLinksOutside", "bool"),

@@ -11,8 +11,8 @@ use super::service_ports::{self, LocalPorts};
 use super::visitor_rate::VisitorRate;
 use crate::config::label::label;
 use crate::config::value::{Scalar, Value};
-use crate::config::AddressRules;
-use crate::wire::hello::MAX_OPTIONS;
+use crate::config::{AddressRules, Domain};
+use crate::wire::hello::{MAX_DOMAINS, MAX_OPTIONS};
 use crate::wire::proxy_protocol::ProxyVersion;
 
 /// A service. Its place in the list is its index on the wire.
@@ -55,6 +55,15 @@ pub enum Exposure {
         /// client's id.
         prefix: Option<String>,
     },
+    /// By host names of its own, on the server's own listeners.
+    Domains {
+        /// Whether the name is that of a TLS handshake instead of an HTTP header.
+        tls: bool,
+        /// A host prefix besides, as in `Host`; `None` for none.
+        prefix: Option<String>,
+        /// The names, at least one.
+        domains: Vec<Domain>,
+    },
     /// On a TCP port of its own.
     Tcp {
         /// Port to ask for; 0 for any, and then `random` is set.
@@ -62,6 +71,16 @@ pub enum Exposure {
         /// Whether the server may choose another port.
         random: bool,
     },
+}
+
+impl Exposure {
+    /// Whether visitors come by the server's listener for HTTP.
+    pub fn is_http(&self) -> bool {
+        let (Self::Host { tls, .. } | Self::Domains { tls, .. }) = self else {
+            return false;
+        };
+        !tls
+    }
 }
 
 impl Scalar for ProxyVersion {
@@ -118,11 +137,34 @@ impl ServiceConfig {
             Local::Tcp { scheme, .. } | Local::Unix { scheme, .. } => *scheme,
             Local::Files(_) => Scheme::Http,
         };
+        let mut domains: Vec<Domain> = Vec::new();
+        for domain in options.domain {
+            if domains.contains(&domain) {
+                return Err(format!("{name} ({local}) has the domain {domain} twice."));
+            }
+            domains.push(domain);
+        }
+        if domains.len() > MAX_DOMAINS {
+            return Err(format!(
+                "{name} ({local}) has more than {MAX_DOMAINS} domains."
+            ));
+        }
+        let tls = scheme == Scheme::Https;
         let exposure = match (scheme, port, random.unwrap_or(false)) {
-            (Scheme::Http | Scheme::Https, 0, false) => Exposure::Host {
-                tls: scheme == Scheme::Https,
+            (Scheme::Http | Scheme::Https, 0, false) if domains.is_empty() => {
+                Exposure::Host { tls, prefix }
+            }
+            (Scheme::Http | Scheme::Https, 0, false) => Exposure::Domains {
+                tls,
                 prefix,
+                domains,
             },
+            _ if !domains.is_empty() => {
+                return Err(format!(
+                    "{name} ({local}) is reached by a TCP port, so it cannot have a domain: remove its \
+                     domain, or its remoteTCPPort and remoteTCPRandom; a tcp:// service has no host names."
+                ));
+            }
             (Scheme::Tcp, 0, false) if random.is_some() => {
                 return Err(format!(
                     "{name} ({local}) has neither a remoteTCPPort nor remoteTCPRandom: give it \
@@ -291,6 +333,28 @@ pub(super) fn check_ports(services: &[ServiceConfig]) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks that no two services of one kind have the same domain.
+pub(super) fn check_domains(services: &[ServiceConfig]) -> Result<(), String> {
+    let mut before: Vec<(bool, &Domain, &Local)> = Vec::new();
+    for service in services {
+        let Exposure::Domains { tls, domains, .. } = &service.exposure else {
+            continue;
+        };
+        let local = &service.local;
+        for domain in domains {
+            let is_same = |(kind, other, _): &&(bool, &Domain, _)| (kind, *other) == (tls, domain);
+            if let Some((.., other)) = before.iter().find(is_same) {
+                return Err(format!(
+                    "The services {other} and {local} have the same domain {domain}: remove it from one \
+                     of them."
+                ));
+            }
+            before.push((*tls, domain, local));
+        }
+    }
+    Ok(())
+}
+
 /// Checks that no two services of one kind have the same prefix, and that an id used as a prefix is
 /// a valid one.
 pub(super) fn check_prefixes(id: &str, services: &[ServiceConfig]) -> Result<(), String> {
@@ -298,10 +362,13 @@ pub(super) fn check_prefixes(id: &str, services: &[ServiceConfig]) -> Result<(),
     let mut before: Vec<(bool, &str, &Local)> = Vec::new();
     for service in services {
         let local = &service.local;
-        let Exposure::Host { tls, prefix } = &service.exposure else {
-            continue;
+        let (tls, prefix, is_own) = match &service.exposure {
+            Exposure::Host { tls, prefix } => (tls, prefix, true),
+            Exposure::Domains { tls, prefix, .. } => (tls, prefix, false),
+            Exposure::Tcp { .. } => continue,
         };
         let prefix = match (prefix, &own) {
+            (None, _) if !is_own => continue,
             (Some(prefix), _) => prefix,
             (None, Ok(own)) => own,
             (None, Err(why)) => {

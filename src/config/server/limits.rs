@@ -4,8 +4,7 @@ use regex_lite::Regex;
 use serde::de::{Deserialize, Deserializer, Error};
 
 use crate::config::value::{all, given, Scalar, Value};
-use crate::config::AddressRules;
-use crate::config::PortRange;
+use crate::config::{AddressRules, Domain, PortRange};
 
 /// The complete limits of a client.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +22,8 @@ pub struct Limits {
     pub connections: u32,
     /// Rules for host prefixes.
     pub hosts: HostRules,
+    /// Domains that the client may have; none without an entry.
+    pub domains: Vec<Domain>,
 }
 
 #[cfg(test)]
@@ -40,6 +41,7 @@ impl Limits {
                 regex: Vec::new(),
                 with_id: false,
             },
+            domains: Vec::new(),
         }
     }
 
@@ -179,6 +181,7 @@ pub struct PartLimits {
     pub speed: Option<u64>,
     pub connections: Option<u32>,
     pub host: HostEntry,
+    pub domains: Option<Vec<Domain>>,
 }
 
 /// The limits of clients that are not users, and of users without their own.
@@ -189,6 +192,7 @@ pub struct GlobalLimits {
     pub speed: u64,
     pub connections: u32,
     pub hosts: HostRules,
+    pub domains: Vec<Domain>,
 }
 
 /// Returns the ranges of a list.
@@ -206,6 +210,7 @@ impl PartLimits {
             speed: self.speed.or(lower.speed),
             connections: self.connections.or(lower.connections),
             host: self.host.or(lower.host),
+            domains: self.domains.or(lower.domains),
         }
     }
 
@@ -232,6 +237,7 @@ impl PartLimits {
                 },
                 with_id: given(self.host.with_id).unwrap_or(global.hosts.with_id),
             },
+            domains: self.domains.unwrap_or_else(|| global.domains.clone()),
         }
     }
 }

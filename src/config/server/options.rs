@@ -8,7 +8,7 @@ use super::tls::TlsOption;
 use crate::config::layers::options;
 use crate::config::value::{Scalar, Value};
 use crate::config::PortRange;
-use crate::config::{ListenAddr, Network, Secret, Url};
+use crate::config::{Domain, ListenAddr, Network, Secret, Url};
 
 options! {
     /// The server's options that are looked up one by one: in the flags, the file and the defaults.
@@ -48,6 +48,9 @@ options! {
         /// an address or network that visitors may not come from, also if it is allowed; may be given
         /// several times
         deny: Vec<Value<Network>> => ("deny", "value"),
+        /// a domain that clients may have for their services (-domain there): shop.example.com,
+        /// *.example.com for all names below it, or * for all; may be given several times
+        domains: Vec<Domain> => ("domains", "value"),
         /// the address or network of a reverse proxy in front of gt, like 192.0.2.1 or 10.0.0.0/8: each
         /// of its connections then carries only one request; may be given several times
         front_proxies: Vec<Network> => ("frontProxies", "value"),

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use super::limits::{ranges, GlobalLimits, HostEntry, Limits, PartLimits, TcpEntry};
 use super::options::PairedOptions;
 use super::overlap::{self, Own};
-use crate::config::value::{given, Value};
-use crate::config::{check_length, AddressRules, Network, Secret};
+use crate::config::value::{all, given, Value};
+use crate::config::{check_length, AddressRules, Domain, Network, Secret};
 
 /// A user that may connect.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,7 @@ pub struct UserEntry {
     speed: Option<Value<u64>>,
     connections: Option<Value<u32>>,
     host: HostEntry,
+    domains: Option<Vec<Value<Domain>>>,
 }
 
 /// The users of several sources; a source of higher priority is added first.
@@ -82,6 +83,7 @@ impl UsersConfig {
                 speed: given(entry.speed),
                 connections: given(entry.connections),
                 host: entry.host,
+                domains: entry.domains.map(all),
             };
             self.add(id, given(entry.secret), limits);
         }

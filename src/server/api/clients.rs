@@ -25,6 +25,10 @@ struct ListedClient<'a> {
     tunnels: usize,
     prefixes: &'a [Box<str>],
     tls_prefixes: &'a [Box<str>],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    domains: &'a [Box<str>],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    tls_domains: &'a [Box<str>],
     ports: &'a [u16],
     streams: usize,
     streams_total: u64,
@@ -56,6 +60,8 @@ impl<'a> ListedClient<'a> {
             tunnels: sum.tunnels,
             prefixes: &client.http,
             tls_prefixes: &client.tls,
+            domains: &client.domains,
+            tls_domains: &client.tls_domains,
             ports: &client.ports,
             streams: sum.streams,
             streams_total: sum.traffic.streams,

@@ -1,6 +1,7 @@
 //! Registrations that move between processes with their clients' tunnels, and clients that the
 //! parent process still serves.
 
+use super::domain_of;
 use super::held_clients::LoginRight;
 use super::{
     sort_ports, InheritedPort, Key, Login, PoolEntry, RegisteredClient, Registry,
@@ -42,6 +43,7 @@ impl Registry {
             let is_others = host.is_some_and(|host| *host.client != *id);
             !is_others && inner.reservations.other_owner(key, id, now).is_none()
         });
+        inner.has_domains |= hosts.iter().any(|(_, name)| domain_of(name).is_some());
         inner.held.hold(id, hosts, right);
         drop(inner);
         self.notify_changed();

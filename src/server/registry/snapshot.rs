@@ -1,6 +1,7 @@
 //! Snapshots of the registry for the API. With thousands of clients one takes milliseconds, so the lock
 //! is held only to copy what the registry knows.
 
+use super::domain_of;
 use super::{HostKind, RegisteredClient, Registry};
 use crate::tunnel::{Traffic, Tunnel};
 use std::ops::AddAssign;
@@ -37,6 +38,10 @@ pub struct ClientStats {
     pub http: Vec<Box<str>>,
     /// Host prefixes for TLS, sorted.
     pub tls: Vec<Box<str>>,
+    /// Domains for HTTP, sorted.
+    pub domains: Vec<Box<str>>,
+    /// Domains for TLS, sorted.
+    pub tls_domains: Vec<Box<str>>,
     /// The open TCP ports, sorted.
     pub ports: Vec<u16>,
 }
@@ -141,9 +146,11 @@ impl Registry {
                 stats.ports = client.ports.iter().map(|port| port.port).collect();
             }
             for (kind, prefix) in inner.hosts.of(&stats.id) {
-                match kind {
-                    HostKind::Http => stats.http.push(prefix.clone()),
-                    HostKind::Tls => stats.tls.push(prefix.clone()),
+                match (kind, domain_of(prefix)) {
+                    (HostKind::Http, None) => stats.http.push(prefix.clone()),
+                    (HostKind::Tls, None) => stats.tls.push(prefix.clone()),
+                    (HostKind::Http, Some(domain)) => stats.domains.push(domain.into()),
+                    (HostKind::Tls, Some(domain)) => stats.tls_domains.push(domain.into()),
                 }
             }
         }
@@ -151,6 +158,8 @@ impl Registry {
         for stats in clients {
             stats.http.sort_unstable();
             stats.tls.sort_unstable();
+            stats.domains.sort_unstable();
+            stats.tls_domains.sort_unstable();
             stats.ports.sort_unstable();
         }
     }
@@ -188,6 +197,8 @@ impl ClientStats {
             totals: Totals::of(client.past_traffic),
             http: Vec::new(),
             tls: Vec::new(),
+            domains: Vec::new(),
+            tls_domains: Vec::new(),
             ports: Vec::new(),
         }
     }

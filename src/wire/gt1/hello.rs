@@ -1,6 +1,8 @@
 //! The GT/1 hello (docs/gt1.md, "Hello"), and its list of services, which GT/2 shares.
 
-use crate::wire::hello::{Credentials, Hello, ServiceSpec, MAX_NAME, MAX_OPTIONS};
+use crate::wire::hello::{
+    Credentials, Hello, ServiceSpec, MAX_DOMAIN, MAX_DOMAINS, MAX_NAME, MAX_OPTIONS,
+};
 use crate::wire::{Malformed, Version, MAGIC};
 
 const HTTP_ID: u8 = 0x00;
@@ -9,6 +11,10 @@ const MORE: u8 = 0x02;
 const HTTP_PREFIX: u8 = 0x03;
 const TLS_ID: u8 = 0x04;
 const TLS_PREFIX: u8 = 0x05;
+/// In GT/2 only.
+const HTTP_DOMAINS: u8 = 0x06;
+/// In GT/2 only.
+const TLS_DOMAINS: u8 = 0x07;
 
 /// Encodes a complete hello.
 pub fn encode(id: &str, secret: &[u8], services: &[ServiceSpec]) -> Vec<u8> {
@@ -42,6 +48,23 @@ pub fn encode_services(out: &mut Vec<u8>, services: &[ServiceSpec]) {
             } => {
                 out.push(if *tls { TLS_PREFIX } else { HTTP_PREFIX });
                 name(out, prefix.as_bytes());
+            }
+            ServiceSpec::Domains {
+                tls,
+                prefix,
+                domains,
+            } => {
+                out.push(if *tls { TLS_DOMAINS } else { HTTP_DOMAINS });
+                name(out, prefix.as_deref().unwrap_or_default().as_bytes());
+                let domains = domains.get(..MAX_DOMAINS).unwrap_or(domains);
+                // MAX_DOMAINS and MAX_DOMAIN fit a byte.
+                out.push(domains.len() as u8);
+                for domain in domains {
+                    let domain = domain.as_bytes();
+                    let domain = domain.get(..MAX_DOMAIN).unwrap_or(domain);
+                    out.push(domain.len() as u8);
+                    out.extend_from_slice(domain);
+                }
             }
             ServiceSpec::Tcp { random, port } => {
                 out.extend_from_slice(&[TCP, u8::from(*random)]);
@@ -115,7 +138,7 @@ impl Gt1HelloReader {
         } else {
             while !self.complete {
                 let rest = self.held.get(used..).unwrap_or_default();
-                let Some(((spec, more), after)) = read_service(rest)? else {
+                let Some(((spec, more), after)) = read_service(rest, Version::One)? else {
                     break;
                 };
                 if self.services.len() >= MAX_OPTIONS {
@@ -162,8 +185,59 @@ impl Gt1HelloReader {
     }
 }
 
+/// Splits off a text with its length in front, of at most `most` bytes.
+fn split_text(bytes: &[u8], most: usize) -> Read<'_, &[u8]> {
+    let Some((&length, rest)) = bytes.split_first() else {
+        return Ok(None);
+    };
+    if usize::from(length) > most {
+        return Err(Malformed::NameLength(u32::from(length)));
+    }
+    Ok(rest.split_at_checked(usize::from(length)))
+}
+
+/// Parses the prefix and the domains of an option.
+fn read_domains(bytes: &[u8], tls: bool) -> Read<'_, ServiceSpec> {
+    let text = |bytes: &[u8]| -> Result<Box<str>, Malformed> {
+        let text = std::str::from_utf8(bytes).map_err(|_| Malformed::NotText)?;
+        Ok(text.into())
+    };
+    let Some((prefix, rest)) = split_text(bytes, MAX_NAME)? else {
+        return Ok(None);
+    };
+    let Some((&count, list)) = rest.split_first() else {
+        return Ok(None);
+    };
+    if count == 0 {
+        return Err(Malformed::NameLength(0));
+    }
+    // Nothing is allocated before all of them are there: they may come byte by byte.
+    let mut end = list;
+    for _ in 0..count {
+        match split_text(end, MAX_DOMAIN)? {
+            Some(([], _)) => return Err(Malformed::NameLength(0)),
+            Some((_, after)) => end = after,
+            None => return Ok(None),
+        }
+    }
+    let (mut domains, mut rest) = (Vec::with_capacity(usize::from(count)), list);
+    while let Some((domain, after)) =
+        split_text(rest, MAX_DOMAIN)?.filter(|_| rest.len() > end.len())
+    {
+        domains.push(text(domain)?);
+        rest = after;
+    }
+    let prefix = Some(text(prefix)?).filter(|prefix| !prefix.is_empty());
+    let spec = ServiceSpec::Domains {
+        tls,
+        prefix,
+        domains,
+    };
+    Ok(Some((spec, end)))
+}
+
 /// Parses one option. The flag tells whether another one follows.
-pub fn read_service(bytes: &[u8]) -> Read<'_, (ServiceSpec, bool)> {
+pub fn read_service(bytes: &[u8], version: Version) -> Read<'_, (ServiceSpec, bool)> {
     let (more, bytes) = match bytes.split_first() {
         Some((&MORE, rest)) => (true, rest),
         _ => (false, bytes),
@@ -190,6 +264,9 @@ pub fn read_service(bytes: &[u8]) -> Read<'_, (ServiceSpec, bool)> {
             }
             _ => None,
         },
+        HTTP_DOMAINS | TLS_DOMAINS if version == Version::Two => {
+            read_domains(rest, code == TLS_DOMAINS)?
+        }
         unknown => return Err(Malformed::UnknownOption(unknown)),
     };
     Ok(found.map(|(spec, rest)| ((spec, more), rest)))

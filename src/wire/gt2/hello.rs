@@ -6,6 +6,8 @@ use crate::wire::{kind_and_length, u32_at, Malformed, Version, MAGIC};
 
 /// Bit of the capabilities: each stream begins with its visitor's origin.
 const ORIGINS: u32 = 1;
+/// Bit of the capabilities: services may have domains of their own.
+const DOMAINS: u32 = 2;
 /// Maximum length in bytes of a server's answer after its length field.
 const MAX_ANSWER: u32 = 4096;
 
@@ -21,8 +23,9 @@ pub fn encode(hello: &Hello) -> Vec<u8> {
     let mut fields = encode_registration(hello);
     field(&mut fields, WINDOW, &hello.window.to_be_bytes());
     field(&mut fields, FILLER, b"\r\n\r\n");
-    let capabilities = if hello.origins { ORIGINS } else { 0 };
-    begin(capabilities, &fields)
+    let origins = if hello.origins { ORIGINS } else { 0 };
+    let domains = if hello.has_domains() { DOMAINS } else { 0 };
+    begin(origins | domains, &fields)
 }
 
 /// Encodes the fields with credentials and services.
@@ -38,7 +41,7 @@ pub fn encode_registration(hello: &Hello) -> Vec<u8> {
 
 /// Encodes a server's answer to a hello, sent before it checks the credentials.
 pub fn answer() -> Vec<u8> {
-    begin(ORIGINS, &[])
+    begin(ORIGINS | DOMAINS, &[])
 }
 
 fn begin(capabilities: u32, fields: &[u8]) -> Vec<u8> {
@@ -64,6 +67,8 @@ pub struct Answer {
     pub length: usize,
     /// Whether the server sends origins to a client that wants them.
     pub origins: bool,
+    /// Whether services may have domains of their own.
+    pub domains: bool,
 }
 
 /// Parses the answer at the start of `bytes`; `None` if bytes are missing. No field of the answer
@@ -86,6 +91,7 @@ pub fn parse_answer(bytes: &[u8]) -> Result<Option<Answer>, Malformed> {
     Ok(capabilities.map(|capabilities| Answer {
         length,
         origins: capabilities & ORIGINS != 0,
+        domains: capabilities & DOMAINS != 0,
     }))
 }
 
@@ -272,7 +278,7 @@ impl Gt2HelloReader {
         let mut used = 0;
         loop {
             let rest = self.held.get(used..).unwrap_or_default();
-            let Some(((spec, more), after)) = read_service(rest)? else {
+            let Some(((spec, more), after)) = read_service(rest, Version::Two)? else {
                 if rest.len() == len - used {
                     // The field ends in the middle of an option.
                     return Err(Malformed::ServicesLength);
@@ -342,6 +348,7 @@ impl Gt2HelloReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::hello::MAX_DOMAIN;
     use proptest::prelude::*;
 
     fn hello(services: Vec<ServiceSpec>) -> Hello {
@@ -373,7 +380,8 @@ mod tests {
             let piece = &bytes[used..bytes.len().min(used + step)];
             assert!(!piece.is_empty(), "the hello does not end");
             used += reader.feed(piece)?;
-            assert!(reader.held.len() <= 2 * MAX_NAME, "it holds too much");
+            let most = 2 * MAX_NAME + 10 * MAX_DOMAIN;
+            assert!(reader.held.len() <= most, "it holds too much");
             reader = match reader.finish() {
                 Ok(hello) => return Ok((hello, used)),
                 Err(unfinished) => unfinished,
@@ -458,8 +466,32 @@ mod tests {
                 Malformed::ServicesLength,
             ),
             (
-                &[id, secret, (SERVICES, &[0x06])],
-                Malformed::UnknownOption(0x06),
+                &[id, secret, (SERVICES, &[0x08])],
+                Malformed::UnknownOption(0x08),
+            ),
+            (
+                &[id, secret, (SERVICES, &[0x06, 0, 1, 1])],
+                Malformed::ServicesLength,
+            ),
+            (
+                &[id, secret, (SERVICES, &[0x06, 0, 0])],
+                Malformed::NameLength(0),
+            ),
+            (
+                &[id, secret, (SERVICES, &[0x07, 0, 2, 1, b'a', 0])],
+                Malformed::NameLength(0),
+            ),
+            (
+                &[id, secret, (SERVICES, &[0x06, 201])],
+                Malformed::NameLength(201),
+            ),
+            (
+                &[id, secret, (SERVICES, &[0x06, 0, 1, 254])],
+                Malformed::NameLength(254),
+            ),
+            (
+                &[id, secret, (SERVICES, &[0x06, 0, 1, 1, 0xFF])],
+                Malformed::NotText,
             ),
         ] {
             assert_eq!(refused(fields), wanted, "{fields:?}");
@@ -487,17 +519,21 @@ mod tests {
     #[test]
     fn an_answer_is_recognized_by_its_first_bytes_and_skipped() {
         let mut bytes = answer();
-        assert_eq!(bytes, [0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 1]);
+        assert_eq!(bytes, [0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 3]);
         bytes.extend([0xAA; 9]);
         for cut in 0..10 {
             assert_eq!(parse_answer(&bytes[..cut]), Ok(None));
         }
-        let answer = |origins| {
+        let answer = |all| {
             let length = 10;
-            Ok(Some(Answer { length, origins }))
+            Ok(Some(Answer {
+                length,
+                origins: all,
+                domains: all,
+            }))
         };
         assert_eq!(parse_answer(&bytes), answer(true));
-        bytes[9] = 0xFE;
+        bytes[9] = 0xFC;
         assert_eq!(parse_answer(&bytes), answer(false), "unknown capabilities");
         for other in [&b"HTTP/1.1 400"[..], &[0x15, 3, 1], &[0xF0, 1]] {
             assert_eq!(parse_answer(other), Err(Malformed::NotAnAnswer));
@@ -514,6 +550,16 @@ mod tests {
                     prefix: prefix.map(Into::into),
                 }
             }),
+            (
+                any::<bool>(),
+                proptest::option::of("[a-z0-9é]{1,60}"),
+                proptest::collection::vec("[a-z0-9.*é]{1,60}", 1..10)
+            )
+                .prop_map(|(tls, prefix, domains)| ServiceSpec::Domains {
+                    tls,
+                    prefix: prefix.map(Into::into),
+                    domains: domains.into_iter().map(Into::into).collect(),
+                }),
             (any::<bool>(), any::<u16>())
                 .prop_map(|(random, port)| ServiceSpec::Tcp { random, port }),
         ]
