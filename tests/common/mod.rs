@@ -22,6 +22,8 @@ pub mod machine;
 pub mod nat;
 pub mod nginx;
 pub mod original;
+#[cfg(feature = "password")]
+pub mod password;
 pub mod peer;
 pub mod ports;
 pub mod process;

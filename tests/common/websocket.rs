@@ -1,6 +1,6 @@
 //! The WebSocket server and client of python3-websockets (`websocket.py`).
 
-use super::process::{run_ok, Process};
+use super::process::{run, run_ok, Process};
 use super::scratch::Scratch;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -34,6 +34,15 @@ pub fn talk(url: &str, addr: SocketAddr, ca: Option<&Path>) -> String {
         python.arg(ca);
     }
     run_ok(&mut python)
+}
+
+/// Tries to connect to the server at `addr` by `url` and returns what the client says of its failure.
+pub fn refusal(url: &str, addr: SocketAddr) -> String {
+    let mut python = python();
+    python.args(["talk", url, "127.0.0.1"]);
+    let output = run(python.arg(addr.port().to_string()));
+    assert!(!output.status.success(), "{url} was not refused");
+    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 fn python() -> Command {

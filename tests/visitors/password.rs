@@ -3,6 +3,7 @@
 use super::allow::{Filed, NAMED, NEIGHBOUR};
 use crate::common::curl::{curl, https, url};
 use crate::common::gt::{client, client_of_id1, gt, http_tunnel, server_of_id1, tls_tunnel, GT};
+use crate::common::password::{alice, hash};
 use crate::common::process::run_ok;
 use crate::common::scratch::Scratch;
 use crate::common::service::{answering, Service};
@@ -12,30 +13,11 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
-use std::sync::OnceLock;
 
 /// The fields of alice with her password, with a wrong one, and of somebody who has none.
 const ALICE: &str = "Authorization: Basic YWxpY2U6c2VjcmV0\r\n";
 const WRONG: &str = "Authorization: Basic YWxpY2U6c2VjcmVU\r\n";
 const NOBODY: &str = "Authorization: Basic Ym9iOnNlY3JldA==\r\n";
-
-/// Returns alice's name and the hash of her password.
-pub fn alice() -> &'static str {
-    static HASH: OnceLock<String> = OnceLock::new();
-    HASH.get_or_init(|| hash("alice", "secret"))
-}
-
-fn hash(user: &str, password: &str) -> String {
-    let mut shell = Command::new("sh");
-    shell.args([
-        "-c",
-        "printf %s \"$2\" | \"$0\" hash \"$1\"",
-        GT,
-        user,
-        password,
-    ]);
-    run_ok(&mut shell).trim_end().to_owned()
-}
 
 /// A service that answers with the head of the request.
 fn service() -> Service {
