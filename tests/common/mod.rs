@@ -22,7 +22,6 @@ pub mod machine;
 pub mod nat;
 pub mod nginx;
 pub mod original;
-#[cfg(feature = "password")]
 pub mod password;
 pub mod peer;
 pub mod ports;
