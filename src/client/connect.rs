@@ -88,8 +88,8 @@ impl fmt::Display for ConnectFailure {
                          stopped",
                     ),
                     RejectCode::HostNotAllowed => f.write_str(
-                        "; choose another hostPrefix or domain, or have the server allow it \
-                         (hostRegex, domains)",
+                        "; the server's log names it: choose another hostPrefix or domain, or have \
+                         the server allow it",
                     ),
                     RejectCode::OtherClientConnected => {
                         f.write_str("; stop the other one or use another id")

@@ -37,6 +37,10 @@ pub struct Services {
     access_log: Option<AccessLog>,
     /// When a failure was last reported.
     failed: Mutex<Option<Instant>>,
+    /// Whether it was logged that a server does not tell where visitors come from.
+    said_origins: AtomicBool,
+    /// Whether it was logged that a server has no domains.
+    said_domains: AtomicBool,
 }
 
 /// A service and what its streams are connected to.
@@ -99,6 +103,8 @@ impl Services {
             list,
             access_log: None,
             failed: Mutex::default(),
+            said_origins: AtomicBool::default(),
+            said_domains: AtomicBool::default(),
         })
     }
 
@@ -147,6 +153,8 @@ impl Services {
             list: self.list.iter().filter(can_be).cloned().collect(),
             access_log: self.access_log.clone(),
             failed: Mutex::default(),
+            said_origins: AtomicBool::default(),
+            said_domains: AtomicBool::default(),
         })
     }
 
@@ -263,8 +271,7 @@ impl Services {
 
     /// Logs, once, that a server has no domains, and which services are not published for it.
     pub fn log_without_domains(&self, version: Version) {
-        static SAID: AtomicBool = AtomicBool::new(false);
-        if SAID.swap(true, Ordering::Relaxed) {
+        if self.said_domains.swap(true, Ordering::Relaxed) {
             return;
         }
         let why = match version {
@@ -287,8 +294,7 @@ impl Services {
 
     /// Logs, once, that a server does not tell where visitors come from, and what needs that.
     pub fn log_unknown_origins(&self, version: Version) {
-        static SAID: AtomicBool = AtomicBool::new(false);
-        if SAID.swap(true, Ordering::Relaxed) {
+        if self.said_origins.swap(true, Ordering::Relaxed) {
             return;
         }
         let why = match version {

@@ -183,6 +183,17 @@ pub fn load(
     check_ports(&services).map_err(fail)?;
     check_prefixes(&id, &services).map_err(fail)?;
     check_domains(&services).map_err(fail)?;
+    if common.wire == Wire::One {
+        let with_domains = services
+            .iter()
+            .filter(|service| matches!(service.exposure, Exposure::Domains { .. }));
+        warnings.extend(with_domains.map(|service| {
+            format!(
+                "{} has a domain and is not published, since wire is 1",
+                service.local
+            )
+        }));
+    }
     warnings.extend(
         services
             .iter()

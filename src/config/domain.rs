@@ -18,21 +18,21 @@ pub struct Domain(Box<str>);
 impl Domain {
     /// Reads a domain as a configuration or a message has it. The error says what is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let whole = text.strip_suffix('.').unwrap_or(text);
-        if whole == ANY {
+        if text == ANY {
             return Ok(Self(ANY.into()));
         }
-        let (wildcard, name) = match whole.strip_prefix("*.") {
+        let (wildcard, name) = match text.strip_prefix("*.") {
             Some(name) => ("*.", name),
-            None => ("", whole),
+            None => ("", text),
         };
-        let labels = name.split('.').map(label).collect::<Result<Vec<_>, _>>();
-        let labels = labels.map_err(|why| format!("one of its parts is no label: {why}"))?;
-        let name = labels.join(".");
-        let unusual = |c: &char| !c.is_ascii_alphanumeric() && !"-_.".contains(*c);
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let unusual = |c: &char| c.is_ascii() && !c.is_ascii_alphanumeric() && !"-_.".contains(*c);
         if let Some(c) = name.chars().find(unusual) {
             return Err(format!("host names have no {c:?}"));
         }
+        let labels = name.split('.').map(label).collect::<Result<Vec<_>, _>>();
+        let labels = labels.map_err(|why| format!("for one of its parts, {why}"))?;
+        let name = labels.join(".");
         match wildcard.len().saturating_add(name.len()) {
             ..=MAX_DOMAIN => Ok(Self(format!("{wildcard}{name}").into())),
             length => Err(format!(
@@ -108,6 +108,7 @@ mod tests {
             "a..b",
             ".a",
             "*..",
+            "*.",
             "**",
             "*a.b",
             "a.*.b",

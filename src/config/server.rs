@@ -220,6 +220,14 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
         },
         domains: options.domains,
     };
+    let has_domains = !global.domains.is_empty();
+    if has_domains && !options.http_mux_header.0.eq_ignore_ascii_case("Host") {
+        warnings.push(
+            "domains apply to TLS alone, since HTTP visitors are routed by another header than Host \
+             (httpMUXHeader)"
+                .to_owned(),
+        );
+    }
     let auth_api = options.auth_api;
     let allow_any_client = options.allow_any_client;
     warnings.extend(users.warn_of_global(&global, allow_any_client || auth_api.is_some()));

@@ -65,7 +65,6 @@ pub async fn admit(
                 AuthDecision::Granted(grant) => {
                     requested = services.clone();
                     let services = grant.of(&id, services);
-                    let limits = grant.limits(limits);
                     (Admission::new(limits), Some((api, grant)), services)
                 }
                 AuthDecision::Denied => {

@@ -57,6 +57,9 @@ const RECONNECT_WAIT_AFTER_RESTART: Duration = Duration::from_secs(10);
 /// Time after a restart in which [`RECONNECT_WAIT_AFTER_RESTART`] applies.
 const RECONNECT_PERIOD_AFTER_RESTART: Duration = Duration::from_secs(60);
 
+/// Maximum number of domains of one client.
+const MAX_DOMAINS: usize = 1000;
+
 /// Interval at which ports that could not be opened are tried again.
 const PORT_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -495,12 +498,19 @@ impl Registry {
         }
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
         let now = clock::now();
-        let is_known = |name: &str| inner.knows(&(kind, name.into()), now);
-        match domains::find(&host, is_known) {
-            Some(domain) => domain,
-            None if !is_known(&prefix) && is_known(CATCH_ALL) => CATCH_ALL.to_owned(),
-            None => prefix,
+        let is_owned = |name: &str| inner.is_owned(&(kind, name.into()), now);
+        if let Some(domain) = domains::find(&host, is_owned) {
+            return domain;
         }
+        if is_owned(&prefix) {
+            return prefix;
+        }
+        if is_owned(CATCH_ALL) {
+            return CATCH_ALL.to_owned();
+        }
+        // One that a client has just given up: it may come back, as after a reload in two steps.
+        let is_reserved = |name: &str| inner.reservations.is_host(&(kind, name.into()), now);
+        domains::find(&host, is_reserved).unwrap_or(prefix)
     }
 
     /// Returns the id of the client that has a host prefix.
@@ -929,11 +939,11 @@ impl RegistryState {
         Ok(before)
     }
 
-    /// Whether anyone has a name, or had it lately.
-    fn knows(&self, key: &Key, now: Instant) -> bool {
+    /// Whether a client has a name, also one that is away for a moment.
+    fn is_owned(&self, key: &Key, now: Instant) -> bool {
         self.hosts.get(key).is_some()
             || self.held.owner(key).is_some()
-            || self.reservations.is_host(key, now)
+            || self.reservations.is_claimed(key, now)
     }
 
     /// Returns the client that has a name, or had it lately, unless it is `id`.
@@ -963,6 +973,10 @@ impl RegistryState {
             Ok(domain) => domain,
             Err(why) => return refuse(RejectCode::HostNotAllowed, &why),
         };
+        if kind == HostKind::Http && !login.settings.routes_by_host() {
+            let why = &"visitors are routed by another header than Host (httpMUXHeader)";
+            return refuse(RejectCode::HostNotAllowed, why);
+        }
         if !login.limits.domains.iter().any(|it| it.allows(&domain)) {
             let why = &"no domains of the server or the user allows it";
             return refuse(RejectCode::HostNotAllowed, why);
@@ -991,6 +1005,8 @@ impl RegistryState {
             Err(refusal)
         };
         let mut wanted: Vec<(Key, ServiceIndex)> = Vec::new();
+        let mut keys: HashSet<Key> = HashSet::default();
+        let mut domains_left = MAX_DOMAINS;
         for (service, spec) in ServiceIndex::all().zip(services) {
             let (tls, prefix) = match spec {
                 Some(ServiceSpec::Host { tls, prefix }) => (tls, prefix),
@@ -1002,10 +1018,15 @@ impl RegistryState {
                     let kind = if *tls { HostKind::Tls } else { HostKind::Http };
                     for domain in domains {
                         let key = self.requested_domain(login, kind, domain, now)?;
-                        if wanted.iter().any(|(other, _)| *other == key) {
-                            let why = &"two services of the client ask for it";
-                            return refuse(domain, RejectCode::HostConflict, why);
+                        if !keys.insert(key.clone()) {
+                            log::warn!("id={id} asks for the domain {domain:?} twice");
+                            return Err(RejectCode::HostConflict);
                         }
+                        if domains_left == 0 {
+                            log::warn!("id={id} asks for more than {MAX_DOMAINS} domains");
+                            return Err(RejectCode::TooManyHosts);
+                        }
+                        domains_left = domains_left.saturating_sub(1);
                         wanted.push((key, service));
                     }
                     match prefix {
@@ -1050,14 +1071,15 @@ impl RegistryState {
             }
             let taken = self.other_owner(&key, id, now).is_some_and(|other| {
                 // The configuration has just made this id a user: the name is its own.
-                let is_away = self.hosts.get(&key).is_none() && self.held.owner(&key).is_none();
+                let is_held = self.held.owner(&key).is_some_and(|owner| owner != id);
+                let is_away = self.hosts.get(&key).is_none() && !is_held;
                 !is_away || !users.owns(&key.1, id) || users.owns(&key.1, other)
             });
             if taken {
                 let why = &"another client has it, or had it within the last minute";
                 return refuse(&name, RejectCode::HostConflict, why);
             }
-            if wanted.iter().any(|(other, _)| *other == key) {
+            if !keys.insert(key.clone()) {
                 let why = &"two services of the client ask for it";
                 return refuse(&name, RejectCode::HostConflict, why);
             }
@@ -1075,7 +1097,7 @@ impl RegistryState {
 
     /// Whether the client has exactly these prefixes.
     fn has_exactly(&self, id: &str, hosts: &[(Key, ServiceIndex)]) -> bool {
-        let mine = self.hosts.of(id);
+        let mine: HashSet<&Key> = self.hosts.of(id).iter().collect();
         mine.len() == hosts.len() && hosts.iter().all(|(key, _)| mine.contains(key))
     }
 

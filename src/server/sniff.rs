@@ -4,7 +4,7 @@
 use super::error_page::ErrorPage;
 use super::handshake::Handshake;
 use super::incoming::{read_more, AcceptedConn, Incoming, ListenerKind};
-use super::registry::HostKind;
+use super::registry::{domain_of, HostKind};
 use super::state::ServerState;
 use super::{client_hello, error_page, http_head, session};
 use crate::config::label::ascii;
@@ -131,7 +131,7 @@ impl Incoming {
 
     /// Returns the name under which a host is registered.
     fn name_of(&self, kind: HostKind, host: &str) -> String {
-        let prefix = http_head::host_prefix(host);
+        let prefix = visited_prefix(http_head::host_prefix(host));
         self.state.registry.name_of(kind, host, prefix)
     }
 
@@ -154,7 +154,7 @@ impl Incoming {
                 http_head::HeadResult::Value(value) => {
                     let name = match self.settings.routes_by_host() {
                         true => self.name_of(HostKind::Http, http_head::host_name(value)),
-                        false => ascii(value).into_owned(),
+                        false => visited_prefix(ascii(value).into_owned()),
                     };
                     VisitorRequest::Host(HostKind::Http, name)
                 }
@@ -192,6 +192,15 @@ impl Incoming {
 
 /// The error for plain HTTP on a TLS listener.
 pub const PLAIN_HTTP: &str = "The plain HTTP request was sent to HTTPS port; use https://";
+
+/// Returns a host prefix as a visitor has written it, or none for a name that no prefix can be: the
+/// registry's domains have such names.
+fn visited_prefix(prefix: String) -> String {
+    match domain_of(&prefix) {
+        Some(_) => String::new(),
+        None => prefix,
+    }
+}
 
 /// Reads a plain HTTP request up to the end of its first line. Fails if nothing arrives.
 pub async fn read_plain_request(conn: &Conn, bytes: &mut Vec<u8>) -> io::Result<()> {

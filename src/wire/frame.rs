@@ -90,9 +90,11 @@ impl std::fmt::Display for RejectCode {
             Self::TooManyConnections => f.write_str("reached the max connections"),
             Self::TooManyHosts => f.write_str("host number is limited"),
             Self::HostConflict => {
-                f.write_str("host conflict: the prefix belongs to another client")
+                f.write_str("host conflict: a prefix or a domain belongs to another client")
             }
-            Self::HostNotAllowed => f.write_str("host regex mismatch: the prefix is not allowed"),
+            Self::HostNotAllowed => {
+                f.write_str("host regex mismatch: a prefix or a domain is not allowed")
+            }
             Self::OtherClientConnected => {
                 f.write_str("another client with this id and a different config is connected")
             }

@@ -4,6 +4,7 @@ use crate::common::api;
 use crate::common::certs;
 use crate::common::crowd::Crowd;
 use crate::common::curl::{curl, url};
+use crate::common::filed::Filed;
 use crate::common::gt::{client, server, server_of_id1, Gt};
 use crate::common::scratch::Scratch;
 use crate::common::service::{self, Service};
@@ -122,10 +123,7 @@ fn a_domain_that_is_not_allowed_or_that_another_client_has_is_refused() {
         ("id2", "*"),
     ] {
         let why = refusal(id, domain);
-        assert!(
-            why.contains("have the server allow it (hostRegex, domains)"),
-            "{why}"
-        );
+        assert!(why.contains("a domain is not allowed"), "{why}");
     }
     for domain in [
         "shop.example.com",
@@ -155,7 +153,7 @@ fn over_gt1_a_service_with_a_domain_is_not_published_and_says_so() {
             one.addr, other.addr
         ),
     );
-    let error = client.wait_for("has a domain");
+    let error = client.wait_for("has a domain, but");
     assert!(error.contains(&one.addr.to_string()), "{error}");
     assert!(
         error.contains("speaks GT/1") && error.contains("it is not published"),
@@ -171,7 +169,7 @@ fn a_reload_changes_domains_and_the_api_lists_them() {
     let mut server = server_of_id1("-apiAddr 127.0.0.1:0 -domains *.example.com");
     let (addr, api) = (server.addr(), server.api_addr());
     let local = service.addr;
-    let mut filed = crate::common::filed::Filed::start(
+    let mut filed = Filed::start(
         "client",
         move |domains: &str| {
             format!(
@@ -243,4 +241,97 @@ fn an_auth_api_may_grant_domains() {
     assert_eq!(text(addr, "shop.example.com"), "web / shop.example.com");
     assert_eq!(text(addr, "c.a.example.com"), "web / c.a.example.com");
     assert_eq!(get(addr, "b.example.com", "/").status, 404);
+}
+
+#[test]
+fn what_an_auth_api_has_granted_outlives_a_reload_and_grows_with_the_client() {
+    let service = http("web");
+    let granted = ["shop.example.com", "new.example.com"];
+    let api = api::start(0, move |_| api::judgement(true, &granted));
+    let url = format!("http://{}/", api.addr);
+    let text_of = move |options: &str| {
+        format!("type: server\noptions: {{addr: \"127.0.0.1:0\", authAPI: \"{url}\"{options}}}\n")
+    };
+    let mut server = Filed::start("server", text_of, "");
+    let addr = server.gt.addr();
+    let local = service.addr;
+    let services = move |domains: &str| {
+        format!(
+            "options: {{remote: \"tcp://{addr}\", id: id1, secret: secret1}}\nservices:\n\
+             - {{local: \"http://{local}\", domain: [{domains}]}}\n"
+        )
+    };
+    let mut filed = Filed::start("client", services, "shop.example.com");
+    filed.gt.wait_for_tunnel();
+    server.reload(", hostNumber: 5");
+    assert_eq!(text(addr, "shop.example.com"), "web / shop.example.com");
+    filed.reload("shop.example.com, new.example.com");
+    filed.gt.wait_for_changed_services();
+    assert_eq!(text(addr, "new.example.com"), "web / new.example.com");
+    assert_eq!(filed.gt.tunnels(), 1, "the tunnel has stayed");
+}
+
+#[test]
+fn a_domain_that_is_given_up_belongs_to_the_next_wider_one() {
+    let service = http("web");
+    let mut server = server_of_id1("-domains *.example.com");
+    let (addr, local) = (server.addr(), service.addr);
+    let services = move |domains: &str| {
+        format!(
+            "options: {{remote: \"tcp://{addr}\", id: id1, secret: secret1}}\nservices:\n\
+             - {{local: \"http://{local}\", domain: [{domains}]}}\n"
+        )
+    };
+    let mut filed = Filed::start("client", services, "shop.example.com, '*.example.com'");
+    filed.gt.wait_for_tunnel();
+    filed.reload("'*.example.com'");
+    filed.gt.wait_for_changed_services();
+    assert_eq!(text(addr, "shop.example.com"), "web / shop.example.com");
+}
+
+#[test]
+fn names_that_only_the_registry_has_lead_nowhere() {
+    let (one, other) = (http("one"), http("other"));
+    let mut server = server_of_id1("-httpMUXHeader X-Mux -hostNumber 2 -domains *");
+    let addr = server.addr();
+    let mut client = client(&format!(
+        "-remote tcp://{addr} -id id1 -secret secret1 -reconnectDelay 1h \
+         -local http://{} -domain shop.example.com",
+        one.addr
+    ));
+    let why = client.wait_for_failure();
+    assert!(why.contains("is not allowed"), "{why}");
+    drop(client);
+    let mut server = server_of_id1("-domains *");
+    let addr = server.addr();
+    let local = format!("-local http://{} -domain localhost", other.addr);
+    let _client = client_of("id1", addr, &local);
+    assert_eq!(text(addr, "localhost"), "other / localhost");
+    assert_eq!(get(addr, "@localhost", "/").status, 404);
+}
+
+#[test]
+fn a_client_has_a_bounded_number_of_domains_and_they_take_no_time() {
+    let service = http("web");
+    let mut server = server_of_id1("-domains *");
+    let addr = server.addr();
+    let locals = |count: usize| {
+        let names = |at: usize| {
+            let end = count.min(at + 250);
+            let names = (at..end).map(|n| format!("-domain n{n}.example.com"));
+            names.collect::<Vec<_>>().join(" ")
+        };
+        let services = (0..count)
+            .step_by(250)
+            .map(|at| format!("-local http://{} {}", service.addr, names(at)));
+        services.collect::<Vec<_>>().join(" ")
+    };
+    let many = client_of("id1", addr, &locals(1000));
+    assert_eq!(text(addr, "n999.example.com"), "web / n999.example.com");
+    drop(many);
+    let mut more = client(&format!(
+        "-remote tcp://{addr} -id id1 -secret secret1 -reconnectDelay 1h {}",
+        locals(1001)
+    ));
+    more.wait_for_failure();
 }

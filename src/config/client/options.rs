@@ -76,7 +76,7 @@ options! {
         deny: Vec<Value<Network>> => ("deny", "value"),
         /// a host name of the service's own, like shop.example.com, *.example.com or *, which the server must
         /// allow (-domains there); may be given several times
-        domain: Vec<Domain> => ("domain", "value"),
+        domain: Vec<Value<Domain>> => ("domain", "value"),
         /// for file:///directory, follow symbolic links that lead out of the directory; visitors can
         /// then read their targets
         follow_links_outside: bool => ("followLinksOutside", "bool"),

@@ -139,6 +139,11 @@ impl ServiceConfig {
         };
         let mut domains: Vec<Domain> = Vec::new();
         for domain in options.domain {
+            let Some(domain) = domain.0 else {
+                return Err(format!(
+                    "{name} ({local}): an entry of its domain is empty: remove it, or write a name."
+                ));
+            };
             if domains.contains(&domain) {
                 return Err(format!("{name} ({local}) has the domain {domain} twice."));
             }

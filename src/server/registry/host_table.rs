@@ -40,8 +40,10 @@ impl HostTable {
             }
         }
         let keys = self.by_client.entry(client).or_default();
-        // Most clients have one prefix.
-        keys.reserve_exact(1);
+        if keys.is_empty() {
+            // Most clients have one prefix.
+            keys.reserve_exact(1);
+        }
         keys.push(key);
     }
 

@@ -129,6 +129,12 @@ impl Reservations {
         self.hosts.get(key).is_some_and(|host| now < host.until)
     }
 
+    /// Whether the prefix is reserved for a client, so that no other may have it.
+    pub fn is_claimed(&self, key: &Key, now: Instant) -> bool {
+        let host = self.hosts.get(key).filter(|host| now < host.until);
+        host.is_some_and(|host| host.reservation == Reservation::Claimed)
+    }
+
     /// Returns the id that the prefix is reserved for, unless it is `id`.
     pub fn other_owner(&self, key: &Key, id: &str, now: Instant) -> Option<&str> {
         let host = self.hosts.get(key).filter(|host| now < host.until);

@@ -347,6 +347,11 @@ impl ServerSession {
             let auth = self.auth();
             let admission = &auth.admission;
             let limits = admission.limits.clone();
+            // Domains that the authAPI has granted stay, too.
+            let limits = match &auth.api_grant {
+                Some(grant) => grant.prefixes.limits(limits),
+                None => limits,
+            };
             (auth.settings.clone(), limits, admission.proof())
         };
         act(&Login {
