@@ -252,9 +252,9 @@ fn over_gt1_nothing_is_left_of_a_client_whose_services_all_have_rules() {
         "-remote tcp://{} -id id1 -secret secret1 -wire 1 -local http://127.0.0.1:9 -deny 192.0.2.1",
         server.addr()
     ));
-    let error = client.wait_for("every service has allow or deny");
+    let error = client.wait_for("the server cannot publish any of the services");
     assert!(
-        error.contains("update the server, or remove them"),
+        error.contains("update the server, or remove these options"),
         "{error}"
     );
 }
