@@ -15,6 +15,7 @@ mod other_protocol;
 pub(crate) mod p2p;
 #[cfg(feature = "password")]
 mod password_queue;
+mod password_verdict;
 #[cfg_attr(not(feature = "password"), path = "no_passwords.rs")]
 pub(crate) mod passwords;
 mod pool;

@@ -1,5 +1,6 @@
 //! Builds without passwords: no service has some.
 
+pub use super::password_verdict::PasswordVerdict;
 use super::visitor_rules::VisitorRules;
 use crate::config::ServiceConfig;
 use crate::wire::origin::VisitorOrigin;
@@ -21,15 +22,6 @@ impl Passwords {
     pub fn contain(&self, _others: &Self) -> bool {
         match *self {}
     }
-}
-
-/// Never there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PasswordVerdict {
-    NotNeeded,
-    Right,
-    Wrong,
-    Busy,
 }
 
 /// No requests are checked.

@@ -4,6 +4,7 @@
 
 pub use super::password_queue::PasswordQueue;
 use super::password_queue::QueuePlace;
+pub use super::password_verdict::PasswordVerdict;
 use super::visitor_rules::VisitorRules;
 use crate::config::{ServiceConfig, UserPassword};
 use crate::net::{timeout, PASSWORDS};
@@ -39,18 +40,6 @@ struct KnownUser {
     /// The digest of the name and the right password, once they have been given. Deriving a key from
     /// them again would take a router seconds for each connection.
     remembered: Mutex<Option<hmac::Tag>>,
-}
-
-/// What becomes of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PasswordVerdict {
-    /// Its visitors need none.
-    NotNeeded,
-    Right,
-    /// It has none, or a wrong one.
-    Wrong,
-    /// Too many others are being checked.
-    Busy,
 }
 
 /// The check of the requests of one connection.
@@ -123,7 +112,7 @@ impl Passwords {
             .find(|user| user.password.user.as_str().as_bytes() == name)
     }
 
-    fn remember(&self, digest: hmac::Tag, credentials: &Credentials) -> bool {
+    fn remembers(&self, digest: hmac::Tag, credentials: &Credentials) -> bool {
         let user = self.user(credentials);
         let remembered = user.and_then(|user| *user.remembered.lock());
         remembered.is_some_and(|known| is_same(&known, &digest))
@@ -220,7 +209,7 @@ impl PasswordCheck {
             self.warn();
         }
         let digest = hmac::sign(key, &credentials.text);
-        if passwords.remember(digest, &credentials) {
+        if passwords.remembers(digest, &credentials) {
             return Some(PasswordVerdict::Right);
         }
         let mut state = self.state.lock();
@@ -309,7 +298,7 @@ async fn check(
 ) -> PasswordVerdict {
     let turn = place.turn().await;
     // A browser opens several connections at once, all with the same password.
-    if passwords.remember(digest, &credentials) {
+    if passwords.remembers(digest, &credentials) {
         return PasswordVerdict::Right;
     }
     let verify = move || {
