@@ -157,9 +157,7 @@ async fn introduce(
     let version = ability.version;
     let patience = context.remote_timeout;
     let all = context.services();
-    if !ability.domains && all.have_domains() {
-        all.log_without_domains(version);
-    }
+    all.log_without_domains(ability);
     let services = all.for_server(ability);
     if services.is_empty() {
         return Err(ConnectFailure::NothingToPublish);

@@ -1,13 +1,14 @@
 //! What the check of a password says.
 
-/// What becomes of a request.
+/// The verdict about a request to a service, by its password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PasswordVerdict {
-    /// Its visitors need none.
+    /// The service needs no password.
     NotNeeded,
+    /// The request has the right password.
     Right,
-    /// It has none, or a wrong one.
+    /// The request has no password, or a wrong one.
     Wrong,
-    /// Too many others are being checked.
+    /// The password was not checked: too many others wait.
     Busy,
 }

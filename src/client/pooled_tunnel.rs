@@ -86,9 +86,7 @@ impl PooledTunnel {
 
     /// Changes the services, and tells the server if it would see a difference.
     pub fn offer(&self, context: &ClientContext, services: &Arc<Services>) {
-        if !self.ability.domains && services.have_domains() {
-            services.log_without_domains(self.ability.version);
-        }
+        services.log_without_domains(self.ability);
         let services = services.for_server(self.ability);
         if services.is_empty() {
             // Only those are left that the server cannot publish; the next attempt says so.

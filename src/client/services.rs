@@ -144,7 +144,7 @@ impl Services {
         let can_be = |service: &&Service| {
             let Service { config, .. } = service;
             let may_come = ability.version == Version::Two || config.visitors.is_empty();
-            may_come && (ability.domains || !has_domains(config))
+            may_come && (ability.domains || !config.has_domains())
         };
         if self.list.iter().all(|service| can_be(&service)) {
             return self.clone();
@@ -269,16 +269,19 @@ impl Services {
         limits.min().unwrap_or(CONNECT_TIMEOUT)
     }
 
-    /// Logs, once, that a server has no domains, and which services are not published for it.
-    pub fn log_without_domains(&self, version: Version) {
-        if self.said_domains.swap(true, Ordering::Relaxed) {
+    /// Logs, once, which services are not published because a server has no domains, if there are any.
+    pub fn log_without_domains(&self, ability: ServerAbility) {
+        if ability.domains
+            || !self.have_domains()
+            || self.said_domains.swap(true, Ordering::Relaxed)
+        {
             return;
         }
-        let why = match version {
+        let why = match ability.version {
             Version::One => "the server speaks GT/1, which cannot carry it",
             Version::Two => "the server's version of gt cannot; update it",
         };
-        let services = self.configs().filter(|config| has_domains(config));
+        let services = self.configs().filter(|config| config.has_domains());
         for config in services {
             log::error!(
                 "{} has a domain, but {why}; it is not published",
@@ -289,7 +292,7 @@ impl Services {
 
     /// Whether any service has domains.
     pub fn have_domains(&self) -> bool {
-        self.configs().any(has_domains)
+        self.configs().any(ServiceConfig::has_domains)
     }
 
     /// Logs, once, that a server does not tell where visitors come from, and what needs that.
@@ -354,13 +357,10 @@ impl Services {
     }
 }
 
-fn has_domains(config: &ServiceConfig) -> bool {
-    matches!(config.exposure, Exposure::Domains { .. })
-}
-
 /// What a server can publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerAbility {
+    /// The version of the wire that it speaks.
     pub version: Version,
     /// Whether services may have domains of their own.
     pub domains: bool,

@@ -184,9 +184,7 @@ pub fn load(
     check_prefixes(&id, &services).map_err(fail)?;
     check_domains(&services).map_err(fail)?;
     if common.wire == Wire::One {
-        let with_domains = services
-            .iter()
-            .filter(|service| matches!(service.exposure, Exposure::Domains { .. }));
+        let with_domains = services.iter().filter(|service| service.has_domains());
         warnings.extend(with_domains.map(|service| {
             format!(
                 "{} has a domain and is not published, since wire is 1",

@@ -5,9 +5,8 @@ use std::fmt;
 
 use super::label::label;
 use super::value::Scalar;
+use crate::wire::hello::MAX_DOMAIN;
 
-/// Maximum length in bytes of a host name (RFC 1035, section 2.3.4).
-pub const MAX_DOMAIN: usize = 253;
 /// What stands for any labels in front of a name.
 const ANY: &str = "*";
 

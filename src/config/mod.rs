@@ -40,7 +40,7 @@ pub use client::{
     ClientConfig, Exposure, Local, Remote, Scheme, ServiceConfig, TcpForward, Uplink, UserPassword,
     VisitorRate, WebRtc, WebRtcLevel,
 };
-pub use domain::{Domain, MAX_DOMAIN};
+pub use domain::Domain;
 pub use layers::Given;
 pub use logging::{
     common, AccessLogConfig, AccessLogTarget, LogLevel, LoggingConfig, SentryConfig,

@@ -58,7 +58,7 @@ const RECONNECT_WAIT_AFTER_RESTART: Duration = Duration::from_secs(10);
 const RECONNECT_PERIOD_AFTER_RESTART: Duration = Duration::from_secs(60);
 
 /// Maximum number of domains of one client.
-const MAX_DOMAINS: usize = 1000;
+const MAX_DOMAINS_OF_CLIENT: usize = 1000;
 
 /// Interval at which ports that could not be opened are tried again.
 const PORT_RETRY_INTERVAL: Duration = Duration::from_secs(10);
@@ -1006,7 +1006,7 @@ impl RegistryState {
         };
         let mut wanted: Vec<(Key, ServiceIndex)> = Vec::new();
         let mut keys: HashSet<Key> = HashSet::default();
-        let mut domains_left = MAX_DOMAINS;
+        let mut domains_left = MAX_DOMAINS_OF_CLIENT;
         for (service, spec) in ServiceIndex::all().zip(services) {
             let (tls, prefix) = match spec {
                 Some(ServiceSpec::Host { tls, prefix }) => (tls, prefix),
@@ -1023,7 +1023,9 @@ impl RegistryState {
                             return Err(RejectCode::HostConflict);
                         }
                         if domains_left == 0 {
-                            log::warn!("id={id} asks for more than {MAX_DOMAINS} domains");
+                            log::warn!(
+                                "id={id} asks for more than {MAX_DOMAINS_OF_CLIENT} domains"
+                            );
                             return Err(RejectCode::TooManyHosts);
                         }
                         domains_left = domains_left.saturating_sub(1);

@@ -8,7 +8,7 @@ pub const MAX_NAME: usize = 200;
 pub const MAX_OPTIONS: usize = 600;
 /// Maximum number of domains of a service.
 pub const MAX_DOMAINS: usize = 255;
-/// Maximum length in bytes of a domain.
+/// Maximum length in bytes of a domain: that of a host name (RFC 1035, section 2.3.4).
 pub const MAX_DOMAIN: usize = 253;
 /// Maximum length in bytes of a GT/2 hello after its length field: [`MAX_OPTIONS`] services with
 /// names of [`MAX_NAME`] bytes fit.

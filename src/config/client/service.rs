@@ -232,6 +232,11 @@ impl ServiceConfig {
         })
     }
 
+    /// Whether the service has domains of its own.
+    pub fn has_domains(&self) -> bool {
+        matches!(self.exposure, Exposure::Domains { .. })
+    }
+
     /// Returns a warning if passwords of visitors cross the line to one of these servers readable.
     pub(super) fn readable_passwords(&self, remotes: &[Remote]) -> Option<String> {
         let remote = remotes.iter().find(|remote| !remote.tls);

@@ -2,7 +2,8 @@
 //! so.
 
 use super::{HostKind, Key};
-use crate::config::{Domain, MAX_DOMAIN};
+use crate::config::Domain;
+use crate::wire::hello::MAX_DOMAIN;
 
 /// Returns the registry's key of a domain.
 pub fn domain_key(kind: HostKind, domain: &str) -> Key {
