@@ -260,7 +260,7 @@ mod server {
         let s = server(
             "linux-amd64-server -addr 8080 -id id1 -secret secret1 -tcpNumber 1 -tcpRange 1024-65535",
         );
-        let rule = s.users[0].limits.tcp[0];
+        let rule = s.users[0].limits.tcp.rules[0];
         assert_eq!(
             (rule.number, rule.range.to_string()),
             (1, "1024-65535".to_owned())

@@ -116,6 +116,8 @@ fn shown(ban: &Ban) -> String {
         }
         Exposure::Tcp { port: 0, .. } => "a random TCP port".to_owned(),
         Exposure::Tcp { port, .. } => format!("TCP port {port}"),
+        Exposure::Udp { port: 0, .. } => "a random UDP port".to_owned(),
+        Exposure::Udp { port, .. } => format!("UDP port {port}"),
     };
     let net = if ban.network.is_ipv6() { "/64" } else { "" };
     let seconds = ban.left.as_secs().saturating_add(1);

@@ -10,6 +10,7 @@ use crate::net::{self, timeout, tls, Conn, Timer};
 use crate::tunnel::{Event, Inbox, PeerRole, Policy, Tunnel};
 use crate::wire::codec::{self, Answer};
 use crate::wire::frame::{PortCause, RejectCode, ServiceIndex, Signal};
+use crate::wire::hello::ServiceKinds;
 use crate::wire::Version;
 use futures_lite::future;
 use std::sync::Arc;
@@ -37,8 +38,8 @@ pub enum ConnectFailure {
     Tls(io::Error),
     /// The server does not support this version of the wire protocol.
     WrongVersion,
-    /// The server cannot publish services with domains.
-    WithoutDomains,
+    /// The server cannot publish all kinds of services that the hello has, but these.
+    LacksKinds(ServiceKinds),
     /// The other end is not a gt server.
     OtherProtocol(OtherProtocol),
     /// The connection ended during the hello.
@@ -65,7 +66,9 @@ impl fmt::Display for ConnectFailure {
             Self::WrongVersion => f.write_str(
                 "the server does not speak GT/2, and wire is 2; set it to auto, or to 1",
             ),
-            Self::WithoutDomains => f.write_str("the server's version of gt has no domains"),
+            Self::LacksKinds(_) => {
+                f.write_str("the server's version of gt has no domains or no UDP ports")
+            }
             Self::OtherProtocol(other) => write!(f, "not a gt server: {other}"),
             Self::Ended(e) => write!(f, "the server ended the hello: {e}"),
             Self::Silent(patience) => {
@@ -80,8 +83,8 @@ impl fmt::Display for ConnectFailure {
                     ),
                     RejectCode::LockedOut(_) => f.write_str("; check id and secret meanwhile"),
                     RejectCode::PortNotOpened(_) => f.write_str(
-                        "; ask for another remoteTCPPort, or set remoteTCPRandom, or have \
-                         the server allow it",
+                        "; ask for another remoteTCPPort (remoteUDPPort), or set remoteTCPRandom \
+                         (remoteUDPRandom), or have the server allow it",
                     ),
                     RejectCode::HostConflict => f.write_str(
                         "; choose another hostPrefix or domain, or wait a minute if that client has \
@@ -99,7 +102,7 @@ impl fmt::Display for ConnectFailure {
             }
             Self::NothingToPublish => f.write_str(
                 "the server cannot publish any of the services (GT/1 does not tell where visitors come \
-                 from, for allow and deny, and has no domains; nor have earlier versions of gt); update \
+                 from, for allow and deny, and has neither domains nor UDP; nor have earlier versions of gt); update \
                  the server, or remove these options",
             ),
             Self::Stopped => f.write_str("stopping"),
@@ -157,7 +160,7 @@ async fn introduce(
     let version = ability.version;
     let patience = context.remote_timeout;
     let all = context.services();
-    all.log_without_domains(ability);
+    all.log_unpublished(ability);
     let services = all.for_server(ability);
     if services.is_empty() {
         return Err(ConnectFailure::NothingToPublish);
@@ -178,10 +181,10 @@ async fn introduce(
         Version::Two => {
             let asking = timeout(HELLO_TIMEOUT.min(patience), hello_gt2(&conn, &hello));
             let (answer, already) = asking.await.unwrap_or(Err(ConnectFailure::WrongVersion))?;
-            if ability.domains && services.have_domains() && !answer.domains {
-                return Err(ConnectFailure::WithoutDomains);
+            ability.kinds = answer.kinds;
+            if !services.fit(ability) {
+                return Err(ConnectFailure::LacksKinds(answer.kinds));
             }
-            ability.domains = answer.domains;
             policy.origins = context.origins && answer.origins;
             already
         }
@@ -282,7 +285,9 @@ async fn wait_until_ready(
             Event::Signal(Signal::Error(refusal)) => {
                 return Err(refused(context, services, refusal))
             }
-            Event::Signal(Signal::PortOpened { port, .. }) => port_opened(port, id),
+            Event::Signal(Signal::PortOpened { service, port }) => {
+                port_opened(services, service, port, id);
+            }
             Event::Signal(Signal::PortUnavailable { service, cause }) => {
                 port_unavailable(services, service, cause, id);
             }
@@ -304,19 +309,21 @@ async fn wait_until_ready(
     }
 }
 
-/// Logs that the server has opened a TCP port for tunnel `id`.
-pub fn port_opened(port: u16, id: u32) {
+/// Logs that the server has opened the port of a service for tunnel `id`.
+pub fn port_opened(services: &Services, service: ServiceIndex, port: u16, id: u32) {
+    let kind = services.kind_of_port(service);
     // Scripts for version 2 of the original look for the key `tcp port`.
     log::info!(
-        "receive server information: tcp port {port} opened successfully connID={id} tcp port={port}"
+        "receive server information: {kind} port {port} opened successfully connID={id} {kind} port={port}"
     );
 }
 
-/// Logs that the server cannot open the TCP port of a service for tunnel `id`.
+/// Logs that the server cannot open the port of a service for tunnel `id`.
 pub fn port_unavailable(services: &Services, service: ServiceIndex, cause: PortCause, id: u32) {
+    let kind = services.kind_of_port(service).to_ascii_uppercase();
     let service = services.describe(service);
     log::warn!(
-        "the server cannot open the TCP port of {service}: {cause}; it publishes the other \
+        "the server cannot open the {kind} port of {service}: {cause}; it publishes the other \
          services and goes on trying connID={id}"
     );
 }

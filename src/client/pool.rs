@@ -13,6 +13,7 @@ use crate::config::{Remote, Wire};
 use crate::net::{self, clock, Conn, ShardId, Shutdown, Timer};
 use crate::sync::{Mutex, MutexGuard};
 use crate::wire::frame::RejectCode;
+use crate::wire::hello::ServiceKinds;
 use crate::wire::hello::{Hello, ServiceSpec};
 use crate::wire::Version;
 use futures_lite::future;
@@ -220,17 +221,21 @@ impl Pool {
             Wire::Auto if self.is_gt1_server(remote) => Version::One,
             Wire::Two | Wire::Auto => Version::Two,
         };
-        let of = |version, domains| ServerAbility { version, domains };
-        let mut result = connect(context, remote, of(version, version == Version::Two), id).await;
-        if matches!(result, Err(ConnectFailure::WithoutDomains)) {
-            log::debug!("{remote} has no domains connID={id}");
-            result = connect(context, remote, of(version, false), id).await;
+        let of = |version, kinds| ServerAbility { version, kinds };
+        let kinds = match version {
+            Version::One => ServiceKinds::NONE,
+            Version::Two => ServiceKinds::ALL,
+        };
+        let mut result = connect(context, remote, of(version, kinds), id).await;
+        if let Err(ConnectFailure::LacksKinds(kinds)) = result {
+            log::debug!("{remote} can publish {kinds:?} connID={id}");
+            result = connect(context, remote, of(version, kinds), id).await;
         }
         let falls_back =
             context.wire == Wire::Auto && matches!(result, Err(ConnectFailure::WrongVersion));
         if falls_back {
             log::debug!("{remote} does not speak GT/2 connID={id}");
-            result = connect(context, remote, of(Version::One, false), id).await;
+            result = connect(context, remote, of(Version::One, ServiceKinds::NONE), id).await;
         }
         match result {
             Ok(_) | Err(ConnectFailure::Refused(..)) if !falls_back => {}

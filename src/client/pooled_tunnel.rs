@@ -86,7 +86,7 @@ impl PooledTunnel {
 
     /// Changes the services, and tells the server if it would see a difference.
     pub fn offer(&self, context: &ClientContext, services: &Arc<Services>) {
-        services.log_without_domains(self.ability);
+        services.log_unpublished(self.ability);
         let services = services.for_server(self.ability);
         if services.is_empty() {
             // Only those are left that the server cannot publish; the next attempt says so.

@@ -8,18 +8,23 @@ use super::services::{dial, reset_code, Service, ServiceTarget, Services, Visito
 use super::speed_limits::LimitedVisitor;
 use crate::config::ServiceConfig;
 use crate::net::http::reply;
-use crate::net::{Conn, TaskGuard};
-use crate::tunnel::{Relay, Stream};
+use crate::net::{Conn, Shutdown, TaskGuard, Timer};
+use crate::tunnel::{Relay, RelayOutcome, Stream};
 use crate::wire::frame::{ResetCode, ServiceIndex};
 use crate::wire::origin::{VisitorOrigin, LENGTH};
 use futures_lite::{future, AsyncReadExt, AsyncWriteExt};
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The method of P2P signaling (docs/p2p.md, "Signaling").
 const P2P_METHOD: &[u8] = b"XP ";
 /// The method of a CORS preflight, which asks whether a page may use P2P.
 const OPTIONS_METHOD: &[u8] = b"OPTIONS ";
+
+/// Time that answers to a flow of datagrams have to come when the client stops.
+const FLOW_RETIRE_TIME: Duration = Duration::from_secs(3);
 
 /// Connects one stream to its service, and relays it to its end.
 pub async fn serve(
@@ -90,7 +95,13 @@ pub async fn serve(
     match Box::pin(connect(&p2p, local, &mut stream, visitor)).await {
         Ok(ReachedService::Conn(conn)) => {
             let relay = Relay::service(stream, conn);
-            relay.while_admitted(|| admission.holds()).await;
+            let relay = relay.while_admitted(|| admission.holds());
+            match config.is_udp() {
+                true => Box::pin(until_retired(&context.stop, relay)).await,
+                false => {
+                    relay.await;
+                }
+            }
         }
         Ok(ReachedService::Files(root, visitor)) => {
             let limits = local.limits(stream.has_window());
@@ -109,6 +120,19 @@ pub async fn serve(
             log::log!(level, "service {}: {e}", config.local);
         }
     }
+}
+
+/// Relays the datagrams of a flow. It has no end of its own that a client could wait for when it stops: a
+/// visitor's next datagram begins another one, through another process or another client.
+async fn until_retired(stop: &Shutdown, relay: impl Future<Output = RelayOutcome>) {
+    let relaying = async {
+        relay.await;
+    };
+    let retired = async {
+        stop.wait().await;
+        Timer::after(FLOW_RETIRE_TIME).await;
+    };
+    future::or(relaying, retired).await;
 }
 
 /// Reads the origin that each stream of the tunnel begins with; `None` if it does not.

@@ -13,7 +13,7 @@ use crate::net::{self, clock, Conn};
 use crate::sync::Mutex;
 use crate::tunnel::FIRST_WINDOW;
 use crate::wire::frame::{ResetCode, ServiceIndex};
-use crate::wire::hello::{Hello, ServiceSpec};
+use crate::wire::hello::{Hello, ServiceKinds, ServiceSpec};
 use crate::wire::origin::VisitorOrigin;
 use crate::wire::Version;
 use log::Level;
@@ -39,8 +39,8 @@ pub struct Services {
     failed: Mutex<Option<Instant>>,
     /// Whether it was logged that a server does not tell where visitors come from.
     said_origins: AtomicBool,
-    /// Whether it was logged that a server has no domains.
-    said_domains: AtomicBool,
+    /// Whether it was logged which services a server cannot publish.
+    said_unpublished: AtomicBool,
 }
 
 /// A service and what its streams are connected to.
@@ -70,6 +70,8 @@ pub struct LocalAddress {
 enum LocalPlace {
     /// A host and a port.
     Tcp(String, u16),
+    /// A host and a port for datagrams.
+    Udp(String, u16),
     /// A Unix socket: a path, or `@` and a name.
     Unix(PathBuf),
 }
@@ -82,6 +84,10 @@ impl Services {
                 Local::Tcp { scheme, host, port } => ServiceTarget::Server(LocalAddress {
                     scheme: *scheme,
                     place: LocalPlace::Tcp(host.clone(), *port),
+                }),
+                Local::Udp { host, port } => ServiceTarget::Server(LocalAddress {
+                    scheme: Scheme::Tcp,
+                    place: LocalPlace::Udp(host.clone(), *port),
                 }),
                 Local::Unix { scheme, socket } => ServiceTarget::Server(LocalAddress {
                     scheme: *scheme,
@@ -104,7 +110,7 @@ impl Services {
             access_log: None,
             failed: Mutex::default(),
             said_origins: AtomicBool::default(),
-            said_domains: AtomicBool::default(),
+            said_unpublished: AtomicBool::default(),
         })
     }
 
@@ -125,6 +131,7 @@ impl Services {
         let way = match &service.exposure {
             _ if is_p2p => Way::P2p,
             Exposure::Tcp { .. } => Way::Tcp,
+            Exposure::Udp { .. } => Way::Udp,
             host if host.is_http() => Way::Http,
             _ => Way::Tls,
         };
@@ -139,12 +146,12 @@ impl Services {
     }
 
     /// Returns those of these services that a server can publish as they are configured. A tunnel of GT/1
-    /// cannot tell where visitors come from, and has no domains.
+    /// cannot tell where visitors come from, and has neither domains nor UDP.
     pub fn for_server(self: &Arc<Self>, ability: ServerAbility) -> Arc<Self> {
         let can_be = |service: &&Service| {
             let Service { config, .. } = service;
             let may_come = ability.version == Version::Two || config.visitors.is_empty();
-            may_come && (ability.domains || !config.has_domains())
+            may_come && lacks(ability, config).is_none()
         };
         if self.list.iter().all(|service| can_be(&service)) {
             return self.clone();
@@ -154,7 +161,7 @@ impl Services {
             access_log: self.access_log.clone(),
             failed: Mutex::default(),
             said_origins: AtomicBool::default(),
-            said_domains: AtomicBool::default(),
+            said_unpublished: AtomicBool::default(),
         })
     }
 
@@ -197,6 +204,10 @@ impl Services {
                         .collect(),
                 },
                 Exposure::Tcp { port, random } => ServiceSpec::Tcp {
+                    random: *random,
+                    port: *port,
+                },
+                Exposure::Udp { port, random } => ServiceSpec::Udp {
                     random: *random,
                     port: *port,
                 },
@@ -246,8 +257,18 @@ impl Services {
                 ..
             } => name == *prefix || name == ascii(&format!("{id}-{prefix}")),
             Exposure::Tcp { port, .. } => wanted.parse() == Ok(*port),
+            // Data channels carry streams of bytes.
+            Exposure::Udp { .. } => false,
         };
         services.find(has_name).map(|(index, _)| index)
+    }
+
+    /// Returns the protocol of a service's port, as the log calls it.
+    pub fn kind_of_port(&self, index: ServiceIndex) -> &'static str {
+        match self.get(index).map(|service| service.config.is_udp()) {
+            Some(true) => "udp",
+            _ => "tcp",
+        }
     }
 
     /// Returns a service as the user knows it.
@@ -255,9 +276,12 @@ impl Services {
         match self.get(index).map(|service| &*service.config) {
             Some(service) => match &service.exposure {
                 Exposure::Tcp { port: 0, .. }
+                | Exposure::Udp { port: 0, .. }
                 | Exposure::Host { .. }
                 | Exposure::Domains { .. } => service.local.to_string(),
-                Exposure::Tcp { port, .. } => format!("{} (port {port})", service.local),
+                Exposure::Tcp { port, .. } | Exposure::Udp { port, .. } => {
+                    format!("{} (port {port})", service.local)
+                }
             },
             None => format!("service {index}"),
         }
@@ -269,30 +293,31 @@ impl Services {
         limits.min().unwrap_or(CONNECT_TIMEOUT)
     }
 
-    /// Logs, once, which services are not published because a server has no domains, if there are any.
-    pub fn log_without_domains(&self, ability: ServerAbility) {
-        if ability.domains
-            || !self.have_domains()
-            || self.said_domains.swap(true, Ordering::Relaxed)
-        {
+    /// Logs, once, which services are not published because a server cannot, if there are any.
+    pub fn log_unpublished(&self, ability: ServerAbility) {
+        let unpublished = || {
+            let services = self.configs();
+            services.filter_map(|config| Some((config, lacks(ability, config)?)))
+        };
+        if unpublished().next().is_none() || self.said_unpublished.swap(true, Ordering::Relaxed) {
             return;
         }
         let why = match ability.version {
             Version::One => "the server speaks GT/1, which cannot carry it",
             Version::Two => "the server's version of gt cannot; update it",
         };
-        let services = self.configs().filter(|config| config.has_domains());
-        for config in services {
+        for (config, what) in unpublished() {
             log::error!(
-                "{} has a domain, but {why}; it is not published",
+                "{} has {what}, but {why}; it is not published",
                 config.local
             );
         }
     }
 
-    /// Whether any service has domains.
-    pub fn have_domains(&self) -> bool {
-        self.configs().any(ServiceConfig::has_domains)
+    /// Whether all services can be published by such a server, apart from what GT/1 cannot tell.
+    pub fn fit(&self, ability: ServerAbility) -> bool {
+        self.configs()
+            .all(|config| lacks(ability, config).is_none())
     }
 
     /// Logs, once, that a server does not tell where visitors come from, and what needs that.
@@ -362,8 +387,20 @@ impl Services {
 pub struct ServerAbility {
     /// The version of the wire that it speaks.
     pub version: Version,
-    /// Whether services may have domains of their own.
-    pub domains: bool,
+    /// The kinds of services, besides those of GT/1.
+    pub kinds: ServiceKinds,
+}
+
+/// Returns what a service has that such a server cannot publish, if anything.
+fn lacks(ability: ServerAbility, service: &ServiceConfig) -> Option<&'static str> {
+    let ServiceKinds { domains, udp } = ability.kinds;
+    let needs = [
+        (service.has_domains() && !domains, "a domain"),
+        (service.is_udp() && !udp, "a UDP port"),
+    ];
+    needs
+        .into_iter()
+        .find_map(|(lacks, what)| lacks.then_some(what))
 }
 
 /// What is known of a visitor before its connection to a service.
@@ -411,6 +448,10 @@ pub async fn dial(service: &Service, addr: &LocalAddress, visitor: Visitor) -> i
     let conn = Conn::from(match &addr.place {
         LocalPlace::Tcp(host, port) => net::dial(host, *port, patience).await?,
         LocalPlace::Unix(socket) => net::dial_unix(socket, patience).await?,
+        LocalPlace::Udp(host, port) => {
+            let conn = net::dial_udp(host, *port, patience, greeting).await?;
+            return Ok(LimitedConn::start(conn.into(), limits));
+        }
     });
     // TLS is passed on unchanged.
     let rewrites = service.use_local_as_http_host && addr.scheme != Scheme::Https;
@@ -466,7 +507,7 @@ impl LocalAddress {
     /// scheme's default port; that of a Unix socket has no name of its own.
     fn name(&self) -> String {
         let Self { scheme, place } = self;
-        let LocalPlace::Tcp(host, port) = place else {
+        let (LocalPlace::Tcp(host, port) | LocalPlace::Udp(host, port)) = place else {
             return "localhost".to_owned();
         };
         let host = match host.contains(':') {

@@ -137,7 +137,10 @@ impl ClientSession {
                     let next_check = self.tick()?;
                     self.inbox.rest(next_check);
                 }
-                Event::Signal(Signal::PortOpened { port, .. }) => port_opened(port, id),
+                Event::Signal(Signal::PortOpened { service, port }) => {
+                    let services = self.member.offered().next().clone();
+                    port_opened(&services, service, port, id);
+                }
                 Event::Signal(Signal::PortUnavailable { service, cause }) => {
                     let services = self.member.offered().next().clone();
                     port_unavailable(&services, service, cause, id);

@@ -50,7 +50,7 @@ pub use port_range::PortRange;
 pub use secret::Secret;
 #[cfg(feature = "server")]
 pub use server::{
-    AnyClient, ApiConfig, HostRules, Limits, ServerConfig, TcpRule, TlsVersion, User,
+    AnyClient, ApiConfig, HostRules, Limits, PortLimits, PortRule, ServerConfig, TlsVersion, User,
 };
 pub use url::Url;
 use value::Scalar;

@@ -20,9 +20,9 @@ use super::layers::{without_p2p, Flag, Layers, OptionName, Options};
 use super::logging::{AccessLogConfig, LoggingConfig, SentryConfig};
 use super::options::CommonOptions;
 use super::value::{given, Value};
-use super::{AddressRules, ConfigError, Network, Role, RoleConfig, Url, Wire};
-use limits::{GlobalLimits, PartLimits, TcpEntry};
-pub use limits::{HostRules, Limits, TcpRule};
+use super::{AddressRules, ConfigError, Network, PortRange, Role, RoleConfig, Url, Wire};
+use limits::{GlobalLimits, PartLimits, PartPorts, PortEntry};
+pub use limits::{HostRules, Limits, PortLimits, PortRule};
 pub(super) use options::{PairedOptions, ServerOptions};
 use tls::TlsOption;
 pub use tls::TlsVersion;
@@ -61,6 +61,8 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// Time after which a silent tunnel is closed; zero for never.
     pub timeout: Duration,
+    /// Time of silence after which a visitor's flow of datagrams ends.
+    pub udp_timeout: Duration,
     /// Whether a connection with traffic in one direction only is treated as silent.
     pub timeout_on_unidirectional_traffic: bool,
     /// Header that contains the host prefix.
@@ -111,7 +113,9 @@ impl ServerConfig {
     /// Whether clients may open ports below 1024.
     fn low_client_ports(&self) -> bool {
         let users = self.users.iter().map(|user| &user.limits);
-        let mut rules = users.chain([&self.limits]).flat_map(|limits| &limits.tcp);
+        let mut rules = users
+            .chain([&self.limits])
+            .flat_map(|limits| limits.tcp.rules.iter().chain(&limits.udp.rules));
         rules.any(|rule| rule.range.first < FIRST_FREE_PORT)
     }
 }
@@ -148,8 +152,10 @@ struct ServerFile {
     r#type: (),
     options: (),
     users: Option<BTreeMap<String, UserEntry>>,
-    tcp: Option<Vec<TcpEntry>>,
+    tcp: Option<Vec<PortEntry>>,
     tcp_number: Option<Value<u32>>,
+    udp: Option<Vec<PortEntry>>,
+    udp_number: Option<Value<u32>>,
     host: (),
 }
 
@@ -207,10 +213,21 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
         .add_entries(file.users.unwrap_or_default())
         .map_err(fail)?;
 
-    let (tcp, tcp_number) = tcp([by_flags, by_file], file.tcp, file.tcp_number).map_err(fail)?;
+    let pairs = |tcp: bool| {
+        [&by_flags, &by_file].map(|source| match tcp {
+            true => (source.tcp_number.clone(), source.tcp_range.clone()),
+            false => (source.udp_number.clone(), source.udp_range.clone()),
+        })
+    };
+    let listed = |list, number| PartPorts {
+        list,
+        number: given(number),
+    };
+    let tcp = listed(file.tcp, file.tcp_number);
+    let udp = listed(file.udp, file.udp_number);
     let global = GlobalLimits {
-        tcp,
-        tcp_number,
+        tcp: global_ports("tcp", pairs(true), tcp).map_err(fail)?,
+        udp: global_ports("udp", pairs(false), udp).map_err(fail)?,
         speed: options.speed,
         connections: options.connections,
         hosts: HostRules {
@@ -281,6 +298,7 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
         any_client,
         limits: PartLimits::default().complete(&global),
         timeout: options.timeout,
+        udp_timeout: options.udp_timeout,
         timeout_on_unidirectional_traffic: options.timeout_on_unidirectional_traffic,
         http_mux_header: options.http_mux_header.0,
         front_proxies: options.front_proxies,
@@ -301,11 +319,18 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
         stun_addr: options.stun_addr,
         wire: common.wire,
     };
+    let udp_timeout = server.udp_timeout.as_secs();
+    if !(1..=3600).contains(&udp_timeout) {
+        return Err(fail(format!(
+            "udpTimeout is {:?}: write one from 1s to 1h.",
+            server.udp_timeout
+        )));
+    }
     check(&server).map_err(fail)?;
     warnings.extend(same_listeners(&server));
     if server.account.user.is_some() && server.low_client_ports() {
         warnings.push(
-            "clients may have TCP ports below 1024, which cannot be opened once gt is another user"
+            "clients may have ports below 1024, which cannot be opened once gt is another user"
                 .to_owned(),
         );
     }
@@ -354,30 +379,36 @@ fn same_listeners(server: &ServerConfig) -> Option<String> {
     None
 }
 
-/// Returns the global TCP rules, and the number for rules without one: those of the first source
-/// that has ranges, or else the list of the file.
-fn tcp(
-    sources: [PairedOptions; 2],
-    list: Option<Vec<TcpEntry>>,
-    number: Option<Value<u32>>,
-) -> Result<(Option<Vec<TcpEntry>>, Option<u32>), String> {
+/// Returns the global rules for the ports of a protocol: those of the first source, of pairs of numbers
+/// and ranges, that has ranges, or else the list of the file.
+fn global_ports(
+    protocol: &str,
+    sources: [(Vec<u32>, Vec<PortRange>); 2],
+    listed: PartPorts,
+) -> Result<PartPorts, String> {
     let mut numbers = Vec::new();
-    for source in sources {
-        if !source.tcp_range.is_empty() {
-            let (list, number) = TcpEntry::pair(source.tcp_number, source.tcp_range)?;
-            return Ok((Some(list), number));
+    for (its_numbers, ranges) in sources {
+        if !ranges.is_empty() {
+            let (list, number) = PortEntry::pair(protocol, its_numbers, ranges)?;
+            return Ok(PartPorts {
+                list: Some(list),
+                number,
+            });
         }
         if numbers.is_empty() {
-            numbers = source.tcp_number;
+            numbers = its_numbers;
         }
     }
-    if numbers.len() > 1 || (!numbers.is_empty() && list.is_none()) {
-        return Err(
-            "tcpNumber needs a tcpRange to go with it, like -tcpNumber 1 -tcpRange 1024-65535."
-                .to_owned(),
-        );
+    if numbers.len() > 1 || (!numbers.is_empty() && listed.list.is_none()) {
+        return Err(format!(
+            "{protocol}Number needs a {protocol}Range to go with it, like -{protocol}Number 1 \
+             -{protocol}Range 1024-65535."
+        ));
     }
-    Ok((list, numbers.first().copied().or(given(number))))
+    Ok(PartPorts {
+        list: listed.list,
+        number: numbers.first().copied().or(listed.number),
+    })
 }
 
 fn tls_min(option: &str, asked: TlsOption, warnings: &mut Vec<String>) -> TlsVersion {

@@ -126,8 +126,12 @@ mod server {
     }
 
     fn rules(limits: &Limits) -> Vec<(u32, u16, u16)> {
+        rules_of(&limits.tcp)
+    }
+
+    fn rules_of(limits: &PortLimits) -> Vec<(u32, u16, u16)> {
         limits
-            .tcp
+            .rules
             .iter()
             .map(|rule| (rule.number, rule.range.first, rule.range.last))
             .collect()
@@ -289,7 +293,7 @@ options:
             (server.limits.connections, server.limits.hosts.number),
             (10, 1)
         );
-        assert_eq!((server.limits.speed, server.limits.tcp.len()), (0, 0));
+        assert_eq!((server.limits.speed, server.limits.tcp.rules.len()), (0, 0));
         assert_eq!(
             (server.logging.max_count(), server.logging.max_size()),
             (7, 536_870_912)
@@ -705,7 +709,7 @@ options:
     }
 
     #[test]
-    fn one_tcp_number_beside_a_list_of_ranges_counts_over_all_of_them() {
+    fn one_number_beside_a_list_of_ranges_counts_over_all_of_them() {
         for text in [
             "tcpNumber: 3\ntcp:\n  - range: 1-2\n  - range: 5-6",
             "options: {tcpNumber: 3}\ntcp:\n  - range: 1-2\n  - range: 5-6",
@@ -714,17 +718,24 @@ options:
             "options: {tcpNumber: 9, tcpRange: [1-2, 5-6]}\nusers: {a: {secret: s, tcpNumber: 3}}",
             "tcpNumber: 9\ntcp: {range: 1}\nusers: {a: {secret: s, tcpNumber: 3, tcp: [{range: 1-2}, {range: 5-6}]}}",
         ] {
-            let server = server(text);
-            let limits = server.users.first().map_or(&server.limits, |user| &user.limits);
-            assert_eq!(rules(limits), [(3, 1, 2), (3, 5, 6)]);
-            assert_eq!(limits.tcp_total, 3);
+            let of_udp = text.replace("tcp", "udp");
+            for (text, is_udp) in [(text, false), (&of_udp, true)] {
+                let server = server(text);
+                let limits = server.users.first().map_or(&server.limits, |user| &user.limits);
+                let (its, others) = match is_udp {
+                    true => (&limits.udp, &limits.tcp),
+                    false => (&limits.tcp, &limits.udp),
+                };
+                assert_eq!(rules_of(its), [(3, 1, 2), (3, 5, 6)]);
+                assert_eq!((its.total, others.rules.len()), (3, 0));
+            }
         }
         let unlimited = server("options: {tcpRange: [1-2, 5-6]}").limits;
         assert_eq!(rules(&unlimited), [(0, 1, 2), (0, 5, 6)]);
-        assert_eq!(unlimited.tcp_total, 0);
+        assert_eq!(unlimited.tcp.total, 0);
         let one = server("tcpNumber: 3\ntcp:\n  - range: 1-2");
         assert_eq!(
-            (rules(&one.limits), one.limits.tcp_total),
+            (rules(&one.limits), one.limits.tcp.total),
             (vec![(3, 1, 2)], 0)
         );
     }

@@ -50,7 +50,7 @@ pub fn locals(data: &[u8]) {
             continue;
         };
         match &local {
-            Local::Tcp { port, .. } => assert_ne!(*port, 0),
+            Local::Tcp { port, .. } | Local::Udp { port, .. } => assert_ne!(*port, 0),
             Local::Unix { socket, .. } => {
                 let path = socket.as_os_str().as_encoded_bytes();
                 assert!(matches!(path.first(), Some(b'/' | b'.' | b'@')));

@@ -24,11 +24,13 @@ pub enum Item {
         /// The address, as the configuration writes it.
         addr: String,
     },
-    /// A TCP port of a client. Carries the socket, or none if the client is away and only the
-    /// number is reserved.
+    /// A port of a client. Carries the socket, or none if the client is away and only the number is
+    /// reserved.
     Port {
         /// The client's id.
         id: String,
+        /// Whether it is a UDP port.
+        udp: bool,
         /// Whether the client accepts another port than the requested one.
         random: bool,
         /// The port that the client requested.
@@ -79,10 +81,11 @@ impl Item {
             Self::Listener { addr } => PacketWriter::new(2).bytes(addr.as_bytes()),
             Self::Port {
                 id,
+                udp,
                 random,
                 requested,
                 port,
-            } => PacketWriter::new(3)
+            } => PacketWriter::new(if *udp { 8 } else { 3 })
                 .bytes(id.as_bytes())
                 .u16(u16::from(*random))
                 .u16(*requested)
@@ -110,14 +113,16 @@ impl Item {
     /// Decodes an item. `None` if it is malformed or of a kind that only later versions know.
     pub(super) fn decode(packet: &[u8]) -> Option<Self> {
         let mut reader = PacketReader::new(packet);
-        Some(match reader.u8()? {
+        let kind = reader.u8()?;
+        Some(match kind {
             0 => Self::End,
             1 => Self::Role(reader.path()?),
             2 => Self::Listener {
                 addr: reader.text()?,
             },
-            3 => Self::Port {
+            3 | 8 => Self::Port {
                 id: reader.text()?,
+                udp: kind == 8,
                 random: reader.u16()? != 0,
                 requested: reader.u16()?,
                 port: reader.u16()?,
@@ -253,9 +258,17 @@ mod tests {
             },
             Item::Port {
                 id: id.clone(),
+                udp: false,
                 random: true,
                 requested: 0,
                 port: 65535,
+            },
+            Item::Port {
+                id: id.clone(),
+                udp: true,
+                random: false,
+                requested: 53,
+                port: 53,
             },
             Item::Host {
                 tls: true,

@@ -188,6 +188,8 @@ pub enum Way {
     Tls,
     /// A TCP port of the server.
     Tcp,
+    /// A UDP port of the server.
+    Udp,
     /// A peer-to-peer connection.
     P2p,
 }
@@ -266,6 +268,7 @@ impl Visit {
             Way::Http => "http",
             Way::Tls => "tls",
             Way::Tcp => "tcp",
+            Way::Udp => "udp",
             Way::P2p => "p2p",
         };
         let _ = write!(line, " way={way}");

@@ -1,6 +1,7 @@
 //! A connection, plain, TLS or with a [`ConnLayer`] on it, shared by one reader and one writer. It
 //! does not interpret the bytes that it carries.
 
+use super::datagrams::DatagramConn;
 use super::tls::Stream as TlsStream;
 use super::{timeout, with_read_buf, Delivery, ShardId, Socket};
 use crate::sync::{Mutex, MutexGuard};
@@ -25,6 +26,8 @@ pub enum Conn {
     Tls(Box<Mutex<TlsStream>>),
     /// A connection with a layer on it.
     Layered(Box<dyn ConnLayer>),
+    /// Datagrams, as records in a stream of bytes.
+    Datagrams(Box<DatagramConn>),
 }
 
 /// A layer that may change the bytes that pass through a connection. Its methods are those of
@@ -70,6 +73,12 @@ impl From<Box<dyn ConnLayer>> for Conn {
     }
 }
 
+impl From<DatagramConn> for Conn {
+    fn from(conn: DatagramConn) -> Self {
+        Self::Datagrams(Box::new(conn))
+    }
+}
+
 fn lock(tls: &Mutex<TlsStream>) -> MutexGuard<'_, TlsStream> {
     tls.lock()
 }
@@ -87,6 +96,7 @@ impl Conn {
                 other => other,
             },
             Self::Layered(layer) => layer.poll_read(cx, buf),
+            Self::Datagrams(conn) => conn.flow().poll_read(cx, buf),
         }
     }
 
@@ -97,6 +107,7 @@ impl Conn {
             Self::Plain(socket) => socket.poll_readable(cx),
             Self::Tls(_) => Poll::Ready(Ok(())),
             Self::Layered(layer) => layer.poll_readable(cx),
+            Self::Datagrams(conn) => conn.flow().poll_readable(cx),
         }
     }
 
@@ -105,6 +116,7 @@ impl Conn {
     pub fn try_write(&self, buf: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.try_write(buf),
+            Self::Datagrams(conn) => Ok(conn.write(buf)),
             Self::Tls(_) | Self::Layered(_) => {
                 match self.poll_write(&mut Context::from_waker(Waker::noop()), buf) {
                     Poll::Ready(result) => result,
@@ -132,6 +144,7 @@ impl Conn {
             Self::Plain(socket) => socket.poll_write(cx, buf),
             Self::Tls(tls) => Pin::new(&mut *lock(tls)).poll_write(cx, buf),
             Self::Layered(layer) => layer.poll_write(cx, buf),
+            Self::Datagrams(conn) => Poll::Ready(Ok(conn.write(buf))),
         }
     }
 
@@ -141,6 +154,7 @@ impl Conn {
             Self::Plain(_) => false,
             Self::Tls(tls) => lock(tls).get_ref().1.wants_write(),
             Self::Layered(layer) => layer.holds_back(),
+            Self::Datagrams(_) => false,
         }
     }
 
@@ -150,6 +164,7 @@ impl Conn {
             Self::Plain(_) => Poll::Ready(Ok(())),
             Self::Tls(tls) => Pin::new(&mut *lock(tls)).poll_flush(cx),
             Self::Layered(layer) => layer.poll_flush(cx),
+            Self::Datagrams(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -159,6 +174,10 @@ impl Conn {
             Self::Plain(socket) => Poll::Ready(socket.shutdown_write()),
             Self::Tls(tls) => Pin::new(&mut *lock(tls)).poll_close(cx),
             Self::Layered(layer) => layer.poll_shutdown(cx),
+            Self::Datagrams(conn) => {
+                conn.flow().close();
+                Poll::Ready(Ok(()))
+            }
         }
     }
 
@@ -174,6 +193,7 @@ impl Conn {
             Self::Plain(socket) => socket.reset_on_close(),
             Self::Tls(tls) => lock(tls).get_ref().0.reset_on_close(),
             Self::Layered(layer) => layer.below().reset_on_close(),
+            Self::Datagrams(_) => {}
         }
     }
 
@@ -183,6 +203,7 @@ impl Conn {
             Self::Plain(socket) => socket.end_on_close(),
             Self::Tls(tls) => lock(tls).get_ref().0.end_on_close(),
             Self::Layered(layer) => layer.below().end_on_close(),
+            Self::Datagrams(_) => {}
         }
     }
 
@@ -192,6 +213,7 @@ impl Conn {
             Self::Plain(socket) => socket.limit_unsent(bytes),
             Self::Tls(tls) => lock(tls).get_ref().0.limit_unsent(bytes),
             Self::Layered(layer) => layer.below().limit_unsent(bytes),
+            Self::Datagrams(_) => {}
         }
     }
 
@@ -201,6 +223,7 @@ impl Conn {
             Self::Plain(socket) => socket.has_failed(),
             Self::Tls(tls) => lock(tls).get_ref().0.has_failed(),
             Self::Layered(layer) => layer.below().has_failed(),
+            Self::Datagrams(_) => false,
         }
     }
 
@@ -211,6 +234,7 @@ impl Conn {
             Self::Plain(socket) => socket.move_to(thread),
             Self::Tls(tls) => lock(tls).get_ref().0.move_to(thread),
             Self::Layered(layer) => layer.below().move_to(thread),
+            Self::Datagrams(conn) => conn.flow().move_to(thread),
         }
     }
 
@@ -220,6 +244,7 @@ impl Conn {
             Self::Plain(socket) => socket.delivery(),
             Self::Tls(tls) => lock(tls).get_ref().0.delivery(),
             Self::Layered(layer) => layer.below().delivery(),
+            Self::Datagrams(_) => None,
         }
     }
 
@@ -229,6 +254,7 @@ impl Conn {
             Self::Plain(socket) => socket.probe(often),
             Self::Tls(tls) => lock(tls).get_ref().0.probe(often),
             Self::Layered(layer) => layer.below().probe(often),
+            Self::Datagrams(_) => {}
         }
     }
 
@@ -238,6 +264,7 @@ impl Conn {
             Self::Plain(socket) => socket.local_addr(),
             Self::Tls(tls) => lock(tls).get_ref().0.local_addr(),
             Self::Layered(layer) => layer.below().local_addr(),
+            Self::Datagrams(conn) => conn.flow().local_addr(),
         }
     }
 
@@ -247,6 +274,7 @@ impl Conn {
             Self::Plain(socket) => socket.peer_addr(),
             Self::Tls(tls) => lock(tls).get_ref().0.peer_addr(),
             Self::Layered(layer) => layer.below().peer_addr(),
+            Self::Datagrams(conn) => conn.flow().peer_addr(),
         }
     }
 
@@ -260,6 +288,7 @@ impl Conn {
                 TlsStream::Client(_) => None,
             },
             Self::Layered(layer) => layer.below().server_name(),
+            Self::Datagrams(_) => None,
         }
     }
 

@@ -7,7 +7,6 @@ pub mod bridge;
 mod carry;
 pub mod clock;
 mod conn;
-#[cfg(all(feature = "server", feature = "p2p"))]
 mod datagrams;
 mod delivery;
 mod dial;
@@ -47,8 +46,11 @@ pub use conn::tests::Flood;
 #[cfg(all(test, any(feature = "server", feature = "p2p")))]
 pub use conn::tests::WakeCount;
 pub use conn::{Conn, ConnLayer};
-#[cfg(all(feature = "server", feature = "p2p"))]
-pub use datagrams::Datagrams;
+#[cfg(feature = "client")]
+pub use datagrams::dial_udp;
+pub use datagrams::DatagramConn;
+#[cfg(feature = "server")]
+pub use datagrams::{DatagramPath, DatagramQueue, Datagrams, Flow};
 pub use delivery::Delivery;
 pub use dial::dial;
 #[cfg(feature = "client")]
@@ -61,7 +63,7 @@ pub use network_of::network_of;
 pub use read_buf::with_read_buf;
 #[cfg(test)]
 pub use read_buf::READ;
-#[cfg(feature = "p2p")]
+#[cfg(any(feature = "client", feature = "p2p"))]
 pub use resolve::addresses;
 #[cfg(feature = "server")]
 pub use runtime::spawn_unboxed_on;

@@ -182,7 +182,7 @@ fn begin(
 
 /// Returns every address of `host` with `port`; an IP address resolves to itself. The error names
 /// the host.
-#[cfg(feature = "p2p")]
+#[cfg(any(feature = "client", feature = "p2p"))]
 pub async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Ok(ip) = host.parse::<std::net::IpAddr>() {
         return Ok(vec![(ip, port).into()]);

@@ -91,7 +91,7 @@ fn names(spec: &ServiceSpec) -> impl Iterator<Item = &str> {
         ServiceSpec::Domains {
             prefix, domains, ..
         } => (prefix.as_deref(), &domains[..]),
-        ServiceSpec::Tcp { .. } => (None, &[][..]),
+        ServiceSpec::Tcp { .. } | ServiceSpec::Udp { .. } => (None, &[][..]),
     };
     prefix
         .into_iter()

@@ -26,6 +26,20 @@ pub enum StunOutcome {
     Unsent,
 }
 
+/// Why datagrams of visitors of UDP ports were dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Too many bytes of the flow wait to be sent to the client.
+    Queue,
+    /// There are too many flows, or too many connections of the address.
+    Flows,
+    /// The socket did not take an answer to the visitor.
+    Socket,
+}
+
+/// Names of the losses, in the order of [`Loss`].
+const LOSSES: [&str; 3] = ["queue", "flows", "socket"];
+
 /// Names of the outcomes, in the order of [`StunOutcome`].
 const DATAGRAMS: [&str; 5] = ["answered", "refused", "ignored", "limited", "unsent"];
 
@@ -39,6 +53,7 @@ pub struct Counts {
     refused: [u64; CODES],
     unserved: [u64; STATUSES.len()],
     datagrams: [u64; DATAGRAMS.len()],
+    losses: [u64; LOSSES.len()],
 }
 
 impl Counters {
@@ -65,6 +80,13 @@ impl Counters {
         }
     }
 
+    /// Counts datagrams that were dropped.
+    pub fn lost(&self, why: Loss, number: usize) {
+        if let Some(count) = self.lock().losses.get_mut(why as usize) {
+            *count = count.saturating_add(u64::try_from(number).unwrap_or(u64::MAX));
+        }
+    }
+
     /// Counts a STUN datagram.
     #[cfg_attr(not(feature = "p2p"), allow(dead_code))]
     pub fn datagram(&self, datagram: StunOutcome) {
@@ -88,6 +110,11 @@ impl Counts {
     /// Returns the statuses with the number of visitors that got each.
     pub fn unserved(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         STATUSES.into_iter().zip(self.unserved)
+    }
+
+    /// Returns why datagrams of visitors were dropped, with the number of each.
+    pub fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        LOSSES.into_iter().zip(self.losses)
     }
 
     /// Returns the STUN outcomes with the number of datagrams of each.

@@ -10,6 +10,7 @@ mod counters;
 mod departed;
 mod error_page;
 mod first_secrets;
+mod flows;
 mod forwarded_for;
 mod handshake;
 pub(crate) mod http_head;
@@ -32,6 +33,7 @@ mod state;
 #[cfg_attr(not(feature = "p2p"), path = "no_stun.rs")]
 pub(crate) mod stun;
 mod transfer;
+mod udp_port;
 mod users;
 mod visitor;
 

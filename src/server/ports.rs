@@ -1,9 +1,13 @@
-//! TCP ports of clients: which ones a client may have, and how they are opened. `visitor` accepts
-//! on them.
+//! TCP and UDP ports of clients: which ones a client may have, and how they are opened. `visitor` accepts
+//! on those of TCP, `flows` receives on those of UDP.
 
-use crate::config::{Limits, TcpRule};
-use crate::net::{self, Listener, Shutdown};
+use super::udp_port::UdpPort;
+use crate::config::{Limits, PortLimits, PortRule};
+use crate::net::kernel::{AsFd, OwnedFd};
+use crate::net::{self, Datagrams, Listener, Shutdown};
 use crate::wire::frame::{PortCause, ServiceIndex};
+use crate::wire::hello::ServiceSpec;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::{fmt, io};
 
@@ -20,10 +24,99 @@ pub struct PortListener {
     /// The open port.
     pub port: u16,
     service: ServiceIndex,
-    listener: Arc<Listener>,
+    listener: PortSocket,
     stop: Shutdown,
     /// See [`InheritedPort::older`].
     older: Option<Shutdown>,
+}
+
+/// The protocol of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP: a visitor is a connection.
+    Tcp,
+    /// UDP: a visitor is an address that datagrams come from.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
+}
+
+/// The number of a port and its protocol.
+pub type PortId = (Protocol, u16);
+
+/// The socket of a port.
+#[derive(Clone)]
+pub enum PortSocket {
+    Tcp(Arc<Listener>),
+    Udp(Arc<UdpPort>),
+}
+
+impl PortSocket {
+    /// Opens a port.
+    fn open((protocol, port): PortId) -> io::Result<Self> {
+        Ok(match protocol {
+            Protocol::Tcp => Self::Tcp(Arc::new(net::listen(None, port)?)),
+            Protocol::Udp => Self::Udp(Arc::new(UdpPort::bind(port)?)),
+        })
+    }
+
+    /// Returns the protocol of the port.
+    pub fn protocol(&self) -> Protocol {
+        match self {
+            Self::Tcp(_) => Protocol::Tcp,
+            Self::Udp(_) => Protocol::Udp,
+        }
+    }
+
+    /// Returns the address that visitors reach.
+    pub fn addr(&self) -> SocketAddr {
+        match self {
+            Self::Tcp(listener) => listener.addr(),
+            Self::Udp(socket) => socket.addr(),
+        }
+    }
+
+    /// Notes whether another process has the socket, too.
+    fn set_shared(&self, shared: bool) {
+        match self {
+            Self::Tcp(listener) => listener.set_shared(shared),
+            // Closing it here leaves it open there.
+            Self::Udp(_) => {}
+        }
+    }
+
+    /// Closes the port now: its client may request it again before the task that serves it ends.
+    fn close(&self, has_older: bool) {
+        match self {
+            // Shutting a socket down ends it in every process that holds it.
+            Self::Tcp(listener) if listener.is_shared() || has_older => {}
+            Self::Tcp(listener) => listener.close(),
+            Self::Udp(socket) => socket.close(),
+        }
+    }
+
+    /// Returns the socket for another process; `None` if it was closed.
+    pub fn to_send(&self) -> Option<Arc<dyn AsFd + Send + Sync>> {
+        match self {
+            Self::Tcp(listener) => Some(listener.clone()),
+            Self::Udp(socket) => Some(socket.socket()?),
+        }
+    }
+
+    /// Adopts the socket of another process. Fails if it is not one of this protocol.
+    pub fn adopt(protocol: Protocol, socket: OwnedFd) -> io::Result<Self> {
+        Ok(match protocol {
+            Protocol::Tcp => Self::Tcp(Arc::new(Listener::adopt(socket)?)),
+            Protocol::Udp => Self::Udp(Arc::new(UdpPort::new(Datagrams::adopt(socket)?))),
+        })
+    }
 }
 
 /// A client's port as handed over to another process, or reserved for a client that is away.
@@ -32,10 +125,9 @@ pub struct InheritedPort {
     /// The client's request.
     pub request: PortRequest,
     /// The port that the client has got.
-    /// The requested port.
     pub port: u16,
-    /// The listener; `None` if only the number is reserved.
-    pub listener: Option<Arc<Listener>>,
+    /// The socket; `None` if only the number is reserved.
+    pub listener: Option<PortSocket>,
     /// Triggered when the parent process, which may accept on the listener too, has ended. `None`
     /// if the listener belongs to this process alone.
     pub older: Option<Shutdown>,
@@ -50,28 +142,63 @@ impl InheritedPort {
         }
     }
 
+    /// Returns the number and the protocol.
+    pub fn id(&self) -> PortId {
+        (self.request.protocol, self.port)
+    }
+
     /// Whether the port satisfies a request: the same request, or the same number.
     fn answers(&self, request: PortRequest) -> bool {
-        self.request == request || self.port == request.port
+        self.request == request || self.id() == request.id()
     }
 }
 
-/// A client's request for a TCP port.
+/// A client's request for a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortRequest {
+    /// The protocol.
+    pub protocol: Protocol,
     /// Whether any other allowed port will do if `port` cannot be opened.
     pub random: bool,
     /// The port.
     pub port: u16,
 }
 
+impl PortRequest {
+    /// Returns the request of a service; `None` if it has no port.
+    pub fn of(spec: &ServiceSpec) -> Option<Self> {
+        let (protocol, random, port) = match *spec {
+            ServiceSpec::Tcp { random, port } => (Protocol::Tcp, random, port),
+            ServiceSpec::Udp { random, port } => (Protocol::Udp, random, port),
+            ServiceSpec::Host { .. } | ServiceSpec::Domains { .. } => return None,
+        };
+        Some(Self {
+            protocol,
+            random,
+            port,
+        })
+    }
+
+    /// Returns the requested number and the protocol.
+    pub fn id(self) -> PortId {
+        (self.protocol, self.port)
+    }
+}
+
 /// An open port to accept visitors on.
 pub struct OpenedPort {
     pub port: u16,
-    /// The listener to accept on.
-    pub listener: Arc<Listener>,
+    /// The socket to accept on.
+    pub listener: PortSocket,
     /// Triggered when the port is closed.
     pub stop: Shutdown,
+}
+
+impl OpenedPort {
+    /// Returns the number and the protocol.
+    pub fn id(&self) -> PortId {
+        (self.listener.protocol(), self.port)
+    }
 }
 
 /// Why a port could not be opened.
@@ -105,9 +232,15 @@ impl PortFailure {
 impl fmt::Display for PortFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooMany => f.write_str("the client has its maximum of ports (tcpNumber)"),
-            Self::NotAllowed => f.write_str("it is outside of the client's ranges (tcpRange)"),
-            Self::NoneFree => f.write_str("all ports that were tried are in use (tcpRange)"),
+            Self::TooMany => {
+                f.write_str("the client has its maximum of ports (tcpNumber or udpNumber)")
+            }
+            Self::NotAllowed => {
+                f.write_str("it is outside of the client's ranges (tcpRange or udpRange)")
+            }
+            Self::NoneFree => {
+                f.write_str("all ports that were tried are in use (tcpRange or udpRange)")
+            }
             Self::Later => f.write_str("it seems to be in use, like many others; it is retried"),
             Self::System(e) => e.fmt(f),
         }
@@ -116,33 +249,72 @@ impl fmt::Display for PortFailure {
 
 /// The ports that a client has and may have, by rule.
 pub struct PortQuota<'a> {
-    rules: &'a [TcpRule],
-    used: Vec<u32>,
-    /// Maximum number of ports of all rules together; 0 for no limit.
-    total: u32,
+    tcp: ProtocolQuota<'a>,
+    udp: ProtocolQuota<'a>,
     /// Whether a port is reserved for another client.
-    is_others: &'a dyn Fn(u16) -> bool,
+    is_others: &'a dyn Fn(PortId) -> bool,
+}
+
+/// The part of a [`PortQuota`] for one protocol.
+struct ProtocolQuota<'a> {
+    limits: &'a PortLimits,
+    used: Vec<u32>,
 }
 
 impl<'a> PortQuota<'a> {
     pub fn new(limits: &'a Limits) -> Self {
         Self {
-            rules: &limits.tcp,
-            used: vec![0; limits.tcp.len()],
-            total: limits.tcp_total,
+            tcp: ProtocolQuota::new(&limits.tcp),
+            udp: ProtocolQuota::new(&limits.udp),
             is_others: &|_| false,
         }
     }
 
     /// Excludes the ports that are reserved for other clients.
-    pub fn without(self, is_others: &'a dyn Fn(u16) -> bool) -> Self {
+    pub fn without(self, is_others: &'a dyn Fn(PortId) -> bool) -> Self {
         Self { is_others, ..self }
     }
 
     /// Counts an open port. Returns whether the rules allow it in addition to those counted before.
-    pub fn admit(&mut self, port: u16) -> bool {
-        let rule = self.rule_for(port);
-        rule.inspect(|rule| self.count(*rule)).is_some()
+    pub fn admit(&mut self, (protocol, port): PortId) -> bool {
+        let rule = self.of(protocol).rule_for(port);
+        rule.inspect(|rule| self.count(protocol, *rule)).is_some()
+    }
+
+    fn of(&self, protocol: Protocol) -> &ProtocolQuota<'a> {
+        match protocol {
+            Protocol::Tcp => &self.tcp,
+            Protocol::Udp => &self.udp,
+        }
+    }
+
+    /// Opens a port, unless it is reserved for another client or no `tries` are left.
+    fn try_open(&self, port: PortId, tries: &mut u32) -> io::Result<PortSocket> {
+        *tries = tries.checked_sub(1).ok_or(io::ErrorKind::AddrInUse)?;
+        if (self.is_others)(port) {
+            let why = "it is reserved for another client, which may reconnect soon";
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, why));
+        }
+        PortSocket::open(port)
+    }
+
+    fn count(&mut self, protocol: Protocol, rule: usize) {
+        let quota = match protocol {
+            Protocol::Tcp => &mut self.tcp,
+            Protocol::Udp => &mut self.udp,
+        };
+        if let Some(used) = quota.used.get_mut(rule) {
+            *used = used.saturating_add(1);
+        }
+    }
+}
+
+impl<'a> ProtocolQuota<'a> {
+    fn new(limits: &'a PortLimits) -> Self {
+        Self {
+            limits,
+            used: vec![0; limits.rules.len()],
+        }
     }
 
     /// Returns a rule that allows this port in addition to the open ones.
@@ -151,34 +323,18 @@ impl<'a> PortQuota<'a> {
         rules.find(|rule| self.contains(*rule, port))
     }
 
-    /// Listens on a port, unless it is reserved for another client or no `tries` are left.
-    fn try_listen(&self, port: u16, tries: &mut u32) -> io::Result<Arc<Listener>> {
-        *tries = tries.checked_sub(1).ok_or(io::ErrorKind::AddrInUse)?;
-        if (self.is_others)(port) {
-            let why = "it is reserved for another client, which may reconnect soon";
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, why));
-        }
-        net::listen(None, port).map(Arc::new)
-    }
-
     fn contains(&self, rule: usize, port: u16) -> bool {
-        let rule = self.rules.get(rule);
+        let rule = self.limits.rules.get(rule);
         rule.is_some_and(|rule| rule.range.contains(port))
-    }
-
-    fn count(&mut self, rule: usize) {
-        if let Some(used) = self.used.get_mut(rule) {
-            *used = used.saturating_add(1);
-        }
     }
 
     /// Returns the rules that allow another port.
     fn with_room(&self) -> Vec<usize> {
         let used = self.used.iter().fold(0u32, |sum, n| sum.saturating_add(*n));
-        if self.total > 0 && used >= self.total {
+        if self.limits.total > 0 && used >= self.limits.total {
             return Vec::new();
         }
-        let rules = self.rules.iter().zip(&self.used).enumerate();
+        let rules = self.limits.rules.iter().zip(&self.used).enumerate();
         rules
             .filter(|(_, (rule, used))| rule.number == 0 || **used < rule.number)
             .map(|(at, _)| at)
@@ -192,9 +348,14 @@ impl PortListener {
         self.service
     }
 
+    /// Returns the number and the protocol.
+    pub fn id(&self) -> PortId {
+        (self.request.protocol, self.port)
+    }
+
     /// Whether the port satisfies a request: the same request, or the same number.
     pub fn answers(&self, request: PortRequest) -> bool {
-        self.request == request || self.port == request.port
+        self.request == request || self.id() == request.id()
     }
 
     /// Shares the port with another process, for which it stays open when this is dropped.
@@ -242,11 +403,7 @@ impl Drop for PortListener {
     fn drop(&mut self) {
         self.stop.trigger();
         let has_older = self.older.as_ref().is_some_and(|gone| !gone.is_triggered());
-        // Shutting a socket down ends it in every process that holds it.
-        if !self.listener.is_shared() && !has_older {
-            // Close it now: its client may request it again before the accepting task ends.
-            self.listener.close();
-        }
+        self.listener.close(has_older);
     }
 }
 
@@ -268,7 +425,7 @@ pub fn open_early(
             continue;
         }
         if let Ok(found) = try_open(&quota, &mut kept, *request, &mut tries) {
-            quota.count(found.rule);
+            quota.count(request.protocol, found.rule);
             early.push(InheritedPort {
                 request: *request,
                 port: found.port,
@@ -294,7 +451,7 @@ pub fn open(
         listener,
         older,
     } = try_open(quota, inherited, request, tries)?;
-    quota.count(rule);
+    quota.count(request.protocol, rule);
     let stop = Shutdown::default();
     let opened = OpenedPort {
         port,
@@ -317,7 +474,7 @@ struct PortMatch {
     /// The index of the rule.
     rule: usize,
     port: u16,
-    listener: Arc<Listener>,
+    listener: PortSocket,
     /// See [`InheritedPort::older`].
     older: Option<Shutdown>,
 }
@@ -329,15 +486,17 @@ fn try_open(
     request: PortRequest,
     tries: &mut u32,
 ) -> Result<PortMatch, PortFailure> {
-    let rules = quota.rules;
+    let protocol = request.protocol;
+    let its = quota.of(protocol);
+    let rules = &its.limits.rules;
     let found = |rule, port, listener, older| PortMatch {
         rule,
         port,
         listener,
         older,
     };
-    let with_room = quota.with_room();
-    let in_range = (0..rules.len()).any(|rule| quota.contains(rule, request.port));
+    let with_room = its.with_room();
+    let in_range = (0..rules.len()).any(|rule| its.contains(rule, request.port));
     if rules.is_empty() || !request.random && !in_range {
         return Err(PortFailure::NotAllowed);
     }
@@ -351,19 +510,19 @@ fn try_open(
             older,
             ..
         } = inherited.remove(at);
-        if let Some(rule) = quota.rule_for(port) {
-            let listener = listener.map_or_else(|| quota.try_listen(port, tries), Ok);
+        if let Some(rule) = its.rule_for(port) {
+            let listener = listener.map_or_else(|| quota.try_open((protocol, port), tries), Ok);
             if let Ok(listener) = listener {
                 return Ok(found(rule, port, listener, older));
             }
         }
     }
-    let rule = quota.rule_for(request.port).filter(|_| request.port != 0);
+    let rule = its.rule_for(request.port).filter(|_| request.port != 0);
     if let Some(rule) = rule {
         if *tries == 0 {
             return Err(PortFailure::Later);
         }
-        match quota.try_listen(request.port, tries) {
+        match quota.try_open(request.id(), tries) {
             Ok(listener) => return Ok(found(rule, request.port, listener, None)),
             Err(e) if !request.random => return Err(PortFailure::System(e)),
             Err(_) => {}
@@ -376,7 +535,7 @@ fn try_open(
             if *tries == 0 {
                 return Err(PortFailure::NoneFree);
             }
-            match quota.try_listen(port, tries) {
+            match quota.try_open((protocol, port), tries) {
                 Ok(listener) => return Ok(found(rule, port, listener, None)),
                 Err(e) if is_of_port(&e) => {}
                 // Other ports would fail, too.
@@ -397,7 +556,7 @@ fn is_of_port(e: &io::Error) -> bool {
 
 /// Returns ports of a rule's range in the order to try them. A small range is tried whole, starting
 /// at a random port; a large one first at some random ports.
-fn candidates(rules: &[TcpRule], rule: usize) -> impl Iterator<Item = u16> {
+fn candidates(rules: &[PortRule], rule: usize) -> impl Iterator<Item = u16> {
     let (first, len) = rules.get(rule).map_or((0, 0), |rule| {
         let len = u32::from(rule.range.last).saturating_sub(u32::from(rule.range.first)) + 1;
         (u32::from(rule.range.first), len)
@@ -423,9 +582,15 @@ mod tests {
     use std::collections::BTreeSet;
     use std::os::fd::{AsFd, OwnedFd};
 
-    fn rule(number: u32, first: u16, last: u16) -> TcpRule {
+    fn rule(number: u32, first: u16, last: u16) -> PortRule {
         let range = PortRange { first, last };
-        TcpRule { number, range }
+        PortRule { number, range }
+    }
+
+    fn duplicate(socket: &PortSocket) -> OwnedFd {
+        let socket = socket.to_send().expect("it is open");
+        let duplicate = socket.as_fd().try_clone_to_owned();
+        duplicate.expect("a descriptor")
     }
 
     /// Returns a port that is free now.
@@ -435,13 +600,19 @@ mod tests {
     }
 
     fn ask(port: u16, random: bool) -> PortRequest {
-        PortRequest { random, port }
+        PortRequest {
+            protocol: Protocol::Tcp,
+            random,
+            port,
+        }
     }
 
-    fn limits(tcp: &[TcpRule], tcp_total: u32) -> Limits {
+    fn limits(tcp: &[PortRule], total: u32) -> Limits {
         Limits {
-            tcp: tcp.to_vec(),
-            tcp_total,
+            tcp: PortLimits {
+                rules: tcp.to_vec(),
+                total,
+            },
             ..Limits::of_one_prefix()
         }
     }
@@ -456,7 +627,7 @@ mod tests {
     }
 
     fn open_one(
-        rules: &[TcpRule],
+        rules: &[PortRule],
         request: PortRequest,
         service: ServiceIndex,
     ) -> Result<(PortListener, OpenedPort), PortFailure> {
@@ -523,7 +694,7 @@ mod tests {
             let shared = InheritedPort {
                 request: ask(0, true),
                 port,
-                listener: Some(Arc::new(listener)),
+                listener: Some(PortSocket::Tcp(Arc::new(listener))),
                 older: None,
             };
             (port, shared)
@@ -544,7 +715,7 @@ mod tests {
     fn a_reserved_port_is_opened_for_its_client_only() {
         let port = free_port();
         let limits = limits(&[rule(0, port, port)], 0);
-        let is_others = |number| number == port;
+        let is_others = |id| id == (Protocol::Tcp, port);
         for request in [ask(port, false), ask(port, true), ask(0, true)] {
             let mut quota = PortQuota::new(&limits).without(&is_others);
             let refused = open(&mut quota, &mut Vec::new(), request, ServiceIndex(2));
@@ -565,8 +736,7 @@ mod tests {
     fn dropping_a_shared_port_does_not_close_it_for_the_other_process() {
         let other_process = |port: &mut PortListener| {
             let listener = port.share().listener.expect("a listener");
-            let socket = listener.as_fd().try_clone_to_owned();
-            socket.expect("a descriptor")
+            duplicate(&listener)
         };
         let (mut mine, opened) =
             open_one(&[rule(0, 1, 65535)], ask(0, true), ServiceIndex(0)).unwrap();
@@ -592,7 +762,7 @@ mod tests {
             let mut kept = vec![InheritedPort {
                 request: ask(0, true),
                 port: listener.addr().port(),
-                listener: Some(Arc::new(listener)),
+                listener: Some(PortSocket::Tcp(Arc::new(listener))),
                 older: Some(gone.clone()),
             }];
             let mut quota = PortQuota::new(&limits);
@@ -610,7 +780,7 @@ mod tests {
         // A port opened early belongs to this process alone.
         let mut early = open_early(&limits, &[ask(0, true)], Vec::new());
         let opened = early[0].listener.clone().expect("a listener");
-        let socket = opened.as_fd().try_clone_to_owned().expect("a descriptor");
+        let socket = duplicate(&opened);
         let mut quota = PortQuota::new(&limits);
         drop(open(&mut quota, &mut early, ask(0, true), ServiceIndex(0)).unwrap());
         assert!(Listener::adopt(socket).is_err(), "it was closed");

@@ -11,7 +11,7 @@ mod reservations;
 mod snapshot;
 
 use super::ports::{
-    self, InheritedPort, OpenedPort, PortFailure, PortListener, PortQuota, PortRequest,
+    self, InheritedPort, OpenedPort, PortFailure, PortId, PortListener, PortQuota, PortRequest,
 };
 use super::settings::Settings;
 use super::users::{Credentials, LoginProof};
@@ -303,8 +303,11 @@ impl Registry {
         login: &Login<'_>,
         services: &[Option<ServiceSpec>],
     ) -> Vec<InheritedPort> {
-        let is_tcp = |spec: &Option<ServiceSpec>| matches!(spec, Some(ServiceSpec::Tcp { .. }));
-        if !services.iter().any(is_tcp) {
+        if services
+            .iter()
+            .flatten()
+            .all(|spec| PortRequest::of(spec).is_none())
+        {
             return Vec::new();
         }
         let inner = self.lock();
@@ -409,7 +412,7 @@ impl Registry {
             return opened;
         };
         for port in &client.ports {
-            allowance.admit(port.port);
+            allowance.admit(port.id());
         }
         let mut tries = ports::MAX_TRIES_LOCKED;
         for missing in std::mem::take(&mut client.missing) {
@@ -429,7 +432,7 @@ impl Registry {
             }
         }
         for port in &opened {
-            inner.reservations.release_port(id, port.port);
+            inner.reservations.release_port(id, port.id());
         }
         opened
     }
@@ -471,7 +474,7 @@ impl Registry {
             return Ok(());
         };
         let mut allowance = PortQuota::new(limits);
-        let ports = client.ports.iter().all(|port| allowance.admit(port.port));
+        let ports = client.ports.iter().all(|port| allowance.admit(port.id()));
         let verdict = match inner.requested_hosts(login, &client.services) {
             Ok(hosts) if ports && inner.has_exactly(id, &hosts) => Ok(()),
             // The same services would get other host prefixes now.
@@ -689,14 +692,14 @@ impl Registry {
         }
     }
 
-    /// Opens a stream to the service that a client's TCP port belongs to now; the client may have
-    /// changed its services since the visitor was accepted.
-    pub fn open_port(&self, id: &str, port: u16) -> OpenResult {
+    /// Opens a stream to the service that a client's port belongs to now; the client may have changed its
+    /// services since the visitor was accepted.
+    pub fn open_port(&self, id: &str, port: PortId) -> OpenResult {
         let mut inner = self.lock();
         let client = inner.clients.get(id);
         let mut ports = client.into_iter().flat_map(|client| &client.ports);
         match ports
-            .find(|other| other.port == port)
+            .find(|other| other.id() == port)
             .map(PortListener::service)
         {
             Some(service) => inner.open(id, service),
@@ -838,8 +841,8 @@ impl RegistryState {
         let mut inherited = self.reservations.ports_of(id, now);
         // A reserved number may have been opened early.
         inherited
-            .retain(|port| port.listener.is_some() || early.iter().all(|e| e.port != port.port));
-        early.retain(|port| !self.reservations.is_others_port(port.port, id, now));
+            .retain(|port| port.listener.is_some() || early.iter().all(|e| e.id() != port.id()));
+        early.retain(|port| !self.reservations.is_others_port(port.id(), id, now));
         inherited.extend(early);
         inherited
     }
@@ -1036,7 +1039,7 @@ impl RegistryState {
                         None => continue,
                     }
                 }
-                Some(ServiceSpec::Tcp { .. }) | None => continue,
+                Some(ServiceSpec::Tcp { .. } | ServiceSpec::Udp { .. }) | None => continue,
             };
             let kind = if *tls { HostKind::Tls } else { HostKind::Http };
             let name = match prefix {
@@ -1251,10 +1254,9 @@ fn sort_ports(
     let mut kept: Vec<KeptPort> = Vec::new();
     let mut wanted = Vec::new();
     for (service, spec) in ServiceIndex::all().zip(services) {
-        let Some(ServiceSpec::Tcp { random, port }) = *spec else {
+        let Some(request) = spec.as_ref().and_then(PortRequest::of) else {
             continue;
         };
-        let request = PortRequest { random, port };
         let same = mine.iter().enumerate().find(|(at, port)| {
             port.answers(request) && !kept.iter().any(|(taken, ..)| taken == at)
         });
@@ -1277,7 +1279,7 @@ fn open_requested_ports(
 ) -> Result<SortedPorts, RejectCode> {
     let (kept, wanted) = sort_ports(services, mine);
     for port in kept.iter().filter_map(|(at, ..)| mine.get(*at)) {
-        if !allowance.admit(port.port) {
+        if !allowance.admit(port.id()) {
             return Err(RejectCode::TooManyPorts);
         }
     }
@@ -1309,10 +1311,10 @@ fn log_failure(
     service: ServiceIndex,
     failure: &PortFailure,
 ) {
-    let port = request.port;
+    let (protocol, port) = request.id();
     log::log!(
         level,
-        "cannot open TCP port {port} for service {service} id={id}: {failure}"
+        "cannot open {protocol} port {port} for service {service} id={id}: {failure}"
     );
 }
 

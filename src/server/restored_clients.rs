@@ -1,12 +1,12 @@
 //! Clients of the parent process that are expected back after a restart: their ports stay open,
 //! visitors wait, and their ids stay reserved.
 
-use super::ports::{InheritedPort, PortRequest};
+use super::ports::{InheritedPort, PortRequest, PortSocket, Protocol};
 use super::registry::{HostKind, Key};
 use super::state::ServerState;
 use crate::config::Secret;
 use crate::handover::{Inherited, Item, Outgoing};
-use crate::net::{Listener, Timer};
+use crate::net::Timer;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +28,12 @@ pub fn export(state: &ServerState) -> Vec<Outgoing> {
     for (id, port) in state.registry.share_ports() {
         let item = Item::Port {
             id: id.into(),
+            udp: port.request.protocol == Protocol::Udp,
             random: port.request.random,
             requested: port.request.port,
             port: port.port,
         };
-        let socket = port.listener.map(|listener| listener as _);
+        let socket = port.listener.and_then(|listener| listener.to_send());
         items.push((item, socket));
     }
     for ((kind, prefix), id) in state.registry.hosts() {
@@ -58,20 +59,27 @@ impl RestoredClients {
             match item {
                 Item::Port {
                     id,
+                    udp,
                     random,
                     requested,
                     port,
                 } => {
+                    let protocol = match udp {
+                        true => Protocol::Udp,
+                        false => Protocol::Tcp,
+                    };
                     // If the port was closed during the handover, only its number is left.
-                    let listener = socket.and_then(|socket| Listener::adopt(socket).ok());
+                    let adopt = |socket| PortSocket::adopt(protocol, socket).ok();
+                    let listener = socket.and_then(adopt);
                     let requested = PortRequest {
+                        protocol,
                         random,
                         port: requested,
                     };
                     let port = InheritedPort {
                         request: requested,
                         port,
-                        listener: listener.map(Arc::new),
+                        listener,
                         older: None,
                     };
                     restored.ports.push((id.into(), port));

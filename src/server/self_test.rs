@@ -1,7 +1,7 @@
 //! The login of the server's self test, generated for each test. `api::health_check` runs the test.
 
 use super::users::Admission;
-use crate::config::{AddressRules, HostRules, Limits, Secret};
+use crate::config::{AddressRules, HostRules, Limits, PortLimits, Secret};
 use crate::net::tls;
 use crate::sync::{Mutex, MutexGuard};
 use std::io;
@@ -78,8 +78,8 @@ impl SelfTest {
             return LoginOrigin::Expired;
         }
         LoginOrigin::SelfTest(Admission::self_test(Arc::new(Limits {
-            tcp: Vec::new(),
-            tcp_total: 0,
+            tcp: PortLimits::default(),
+            udp: PortLimits::default(),
             from: AddressRules::default(),
             speed: 0,
             connections: 1,

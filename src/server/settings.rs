@@ -40,6 +40,8 @@ pub struct Settings {
     pub access_log: Option<AccessLog>,
     /// Idle timeout of tunnels and of visitors' connections; `None` for never.
     pub timeout: Option<Duration>,
+    /// Time of silence after which a visitor's flow of datagrams ends.
+    pub udp_timeout: Duration,
     /// Whether the idle timeout applies to each direction separately.
     pub unidirectional: bool,
     /// The TLS acceptor of the `tlsAddr` listener.
@@ -104,6 +106,7 @@ impl Settings {
             visitors: config.visitors.clone(),
             access_log: None,
             timeout: Some(config.timeout).filter(|timeout| !timeout.is_zero()),
+            udp_timeout: config.udp_timeout,
             unidirectional: config.timeout_on_unidirectional_traffic,
             acceptor,
         })
@@ -160,6 +163,7 @@ impl Settings {
             visitors: AddressRules::default(),
             access_log: None,
             timeout: None,
+            udp_timeout: Duration::from_secs(60),
             unidirectional: false,
             acceptor: None,
         }

@@ -10,7 +10,7 @@
 
 use super::connection_limit::Permit;
 use super::incoming::AcceptedConn;
-use super::ports::{InheritedPort, PortRequest};
+use super::ports::{InheritedPort, PortRequest, PortSocket, Protocol};
 use super::process_links::{Announced, MessageOrigin};
 use super::registry::{registry_key, HostKind, Key, LoginRight};
 use super::state::ServerState;
@@ -135,9 +135,11 @@ impl ServerState {
                 requested: shared.request.port,
                 port: shared.port,
             };
-            let listener = shared.listener.as_ref();
-            let socket = listener.map(|listener| listener.as_fd().try_clone_to_owned());
-            if let Some(Ok(socket)) = socket {
+            // Clients of GT/1, whose tunnels move, have no ports of UDP.
+            let Some(PortSocket::Tcp(listener)) = &shared.listener else {
+                continue;
+            };
+            if let Ok(socket) = listener.as_fd().try_clone_to_owned() {
                 let _ = child.send(&port, Some(socket)).await;
             }
         }
@@ -275,11 +277,12 @@ impl Recipient {
                 };
                 let shared = InheritedPort {
                     request: PortRequest {
+                        protocol: Protocol::Tcp,
                         random,
                         port: requested,
                     },
                     port,
-                    listener: Some(Arc::new(listener)),
+                    listener: Some(PortSocket::Tcp(Arc::new(listener))),
                     // The parent does not accept on it any more.
                     older: None,
                 };

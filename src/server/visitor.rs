@@ -7,7 +7,7 @@ use super::forwarded_for::{self, ToldVisitor};
 use super::http_head;
 use super::incoming::{AcceptedConn, Incoming, ListenerKind};
 use super::one_request::OneRequest;
-use super::ports::OpenedPort;
+use super::ports::{OpenedPort, Protocol};
 use super::process_links::MessageOrigin;
 use super::proxy_header;
 use super::registry::{domain_of, registry_key, HostKind, OpenResult};
@@ -17,7 +17,7 @@ use crate::current::Seen;
 use crate::handover::{Destination, HostKey, Message, ProcessLink};
 use crate::logging::{Visit, Way};
 use crate::net::follow::is_head_request;
-use crate::net::{self, clock, Conn, Timer};
+use crate::net::{self, clock, Conn, Listener, Timer};
 use crate::tunnel::{CloseReason, Relay, RelayOutcome, Stream};
 use crate::wire::frame::ResetCode;
 use crate::wire::origin::{Transport, VisitorOrigin};
@@ -26,10 +26,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 /// Accepts the visitors of a client's TCP port until the port is closed.
-pub async fn accept_port(state: Arc<ServerState>, id: Box<str>, port: OpenedPort) {
+pub async fn accept_port(
+    state: Arc<ServerState>,
+    id: Box<str>,
+    port: OpenedPort,
+    listener: Arc<Listener>,
+) {
     let accepting = async {
         loop {
-            let (socket, peer) = port.listener.accept().await;
+            let (socket, peer) = listener.accept().await;
             let (state, id, port) = (state.clone(), id.clone(), port.port);
             let handshake = state.handshakes.begin();
             if state.settings.get().accepts_proxy_header(peer.ip()) {
@@ -83,7 +88,7 @@ async fn serve_port(
         log::debug!("{peer}: not allowed");
         return conn.reset_on_close();
     }
-    let open = || state.registry.open_port(id, port);
+    let open = || state.registry.open_port(id, (Protocol::Tcp, port));
     loop {
         match find_route(state, from, id, open).await {
             Route::Stream(mut stream) => {
@@ -342,14 +347,14 @@ fn origin_of(conn: &Conn, peer: SocketAddr) -> VisitorOrigin {
 }
 
 /// Records what becomes of a visitor's stream, if the visit is logged.
-fn record(stream: &Stream, visit: &Option<Box<Visit>>) {
+pub fn record(stream: &Stream, visit: &Option<Box<Visit>>) {
     if let Some(visit) = visit {
         stream.record(visit.stream());
     }
 }
 
 /// Sets how a visit ends, if it is logged.
-fn end(visit: &mut Option<Box<Visit>>, how: &'static str) {
+pub fn end(visit: &mut Option<Box<Visit>>, how: &'static str) {
     if let Some(visit) = visit {
         visit.end(how);
     }
@@ -364,14 +369,14 @@ fn leave(visit: Option<Box<Visit>>) {
 
 /// Tells the client where a visitor comes from, if it wants to know. If this fails, the relay reports
 /// it.
-async fn introduce(stream: &mut Stream, origin: impl FnOnce() -> VisitorOrigin) {
+pub async fn introduce(stream: &mut Stream, origin: impl FnOnce() -> VisitorOrigin) {
     if stream.has_origin() {
         let _ = stream.write_all(&origin().encode()).await;
     }
 }
 
 /// The route of a visitor.
-enum Route {
+pub enum Route {
     /// A stream to its service.
     Stream(Stream),
     /// The other process, which has the client's tunnels or may get them.
@@ -383,7 +388,7 @@ enum Route {
 /// Opens a stream or finds the process that can, and waits for a client that was connected
 /// recently. `from` is the other process that has accepted the visitor; `None` if this one has.
 /// `name` is the client's id, or its host prefix.
-async fn find_route(
+pub async fn find_route(
     state: &ServerState,
     from: Option<MessageOrigin>,
     name: &str,
@@ -431,7 +436,7 @@ async fn find_route(
 
 /// The answer to a visitor whose service does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ErrorAnswer {
+pub enum ErrorAnswer {
     /// No answer: the connection is closed.
     Nothing,
     /// An error page.
@@ -442,7 +447,7 @@ enum ErrorAnswer {
 
 /// Spawns the relay as a task of its own, which is smaller than the task of the handshake, on the
 /// executor thread of the tunnel.
-fn relay(
+pub fn relay(
     state: Arc<ServerState>,
     stream: Stream,
     (conn, visitor, mut seen): (Arc<Conn>, IpAddr, Seen),

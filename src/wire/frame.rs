@@ -85,7 +85,7 @@ impl std::fmt::Display for RejectCode {
                 "too many failed logins from this address, which is locked out for {seconds} s more"
             ),
             Self::PortNotOpened(service) => {
-                write!(f, "failed to open the TCP port of service {service}")
+                write!(f, "failed to open the port of service {service}")
             }
             Self::TooManyConnections => f.write_str("reached the max connections"),
             Self::TooManyHosts => f.write_str("host number is limited"),

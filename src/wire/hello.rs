@@ -49,6 +49,35 @@ pub enum ServiceSpec {
         /// The requested port.
         port: u16,
     },
+    /// A UDP port of the server, in the same way; not in GT/1.
+    Udp {
+        /// Whether any other allowed port will do if `port` cannot be opened.
+        random: bool,
+        /// The requested port.
+        port: u16,
+    },
+}
+
+/// The kinds of services, besides those of GT/1, that a server can publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServiceKinds {
+    /// Services with domains of their own.
+    pub domains: bool,
+    /// Services with UDP ports.
+    pub udp: bool,
+}
+
+impl ServiceKinds {
+    /// The kinds that this version of gt knows.
+    pub const ALL: Self = Self {
+        domains: true,
+        udp: true,
+    };
+    /// The kinds of GT/1.
+    pub const NONE: Self = Self {
+        domains: false,
+        udp: false,
+    };
 }
 
 /// A complete hello without magic and version. `Debug` leaves the secret out.
@@ -73,6 +102,12 @@ impl Hello {
     pub fn has_domains(&self) -> bool {
         let is_of_domains = |spec: &ServiceSpec| matches!(spec, ServiceSpec::Domains { .. });
         self.services.iter().any(is_of_domains)
+    }
+
+    /// Whether a service has a UDP port.
+    pub fn has_udp(&self) -> bool {
+        let is_udp = |spec: &ServiceSpec| matches!(spec, ServiceSpec::Udp { .. });
+        self.services.iter().any(is_udp)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::codec::{answer, parse_answer, Answer, HelloReader};
 use super::frame::{Header, Signal};
-use super::hello::{Hello, ServiceSpec};
+use super::hello::{Hello, ServiceKinds, ServiceSpec};
 use super::origin::{Transport, VisitorOrigin, LENGTH};
 use super::Version;
 
@@ -148,6 +148,13 @@ fn the_hello_examples_match_the_code() {
                 domains: vec!["shop.local".into(), "*.a.b".into()],
             }],
         ),
+        (
+            "client-hello-with-udp",
+            vec![ServiceSpec::Udp {
+                random: false,
+                port: 53,
+            }],
+        ),
     ] {
         let example = bytes(&block(name).concat());
         let hello = Hello {
@@ -168,9 +175,24 @@ fn the_hello_examples_match_the_code() {
     let answer = Answer {
         length: example.len(),
         origins: true,
-        domains: true,
+        kinds: ServiceKinds::ALL,
     };
     assert_eq!(parse_answer(&example), Ok(Some(answer)));
+}
+
+#[cfg(feature = "server")]
+#[test]
+fn the_example_of_datagrams_matches_the_code() {
+    let example = bytes(&block("datagrams").concat());
+    let (head, used) = Version::Two.parse(&example).unwrap().expect("a frame");
+    let mut queue = crate::net::DatagramQueue::default();
+    for datagram in [&b"abc"[..], b"", b"de"] {
+        assert!(queue.push(datagram));
+    }
+    let mut records = [0; 100];
+    let length = queue.take(&mut records);
+    assert_eq!(&records[..length], &example[used..]);
+    assert_eq!(following(head), u32::try_from(length).unwrap());
 }
 
 #[test]

@@ -38,6 +38,7 @@ pub mod signal;
 pub mod smbd;
 pub mod speed;
 pub mod sshd;
+pub mod udp;
 pub mod visitor;
 #[cfg(feature = "p2p")]
 pub mod webrtc;

@@ -56,11 +56,12 @@ fn every_flag_has_its_effect() {
         -apiTLSVersion tls1.3 -authAPI http://h -certFile c -connections 1 -deny 10.0.0.0/8 -domains a.b -frontProxies 10.0.0.0/8 -hostNumber 1 \
         -hostRegex a -hostWithID -httpMUXHeader A -id i -keyFile k -reconnectDuration 1s \
         -reconnectTimes 1 -secret s -sniAddr 3 -speed 1 -stunAddr 4 -tcpNumber 1 -tcpRange 1-2 \
-        -timeout 1s -timeoutOnUnidirectionalTraffic -tlsAddr 5 -tlsVersion tls1.3 -totalConnections 1 -users /dev/null";
+        -timeout 1s -timeoutOnUnidirectionalTraffic -tlsAddr 5 -tlsVersion tls1.3 -totalConnections 1 -udpNumber 1 -udpRange 1-2 -udpTimeout 1s -users /dev/null";
     let client = "-allow 10.0.0.0/8 -banFor 1s -deny 10.0.0.0/8 -domain a.b -followLinksOutside -forwarded -speed 1 -visitorRate 1/1s -visitorSpeed 1 -hostPrefix p -id i -local http://h -localTimeout 1s -password alice:$pbkdf2-sha256$i=310000$3+4f3ib27oI8qj+tj8Bx4w$6rT2vBti7/VRXwpEl8XzVNnL/S3xcePFxPLXFL55vZo \
         -proxyProtocol 1 -reconnectDelay 1s \
         -remote h -remoteAPI http://h -remoteCert c -remoteCertInsecure -remoteConnections 2 \
         -remoteIdleConnections 2 -remoteSTUN h -remoteTCPPort 0 -remoteTCPRandom=false \
+        -remotePort 0 -remoteUDPPort 0 -remoteUDPRandom=false \
         -remoteTimeout 1s -secret s -tcpForwardAddr 1 -tcpForwardConnections 1 \
         -tcpForwardFallback=false -tcpForwardHostPrefix p -useLocalAsHTTPHost \
         -webrtcConnectionIdleTimeout 1s -webrtcConnections 1 -webrtcLogLevel info -webrtcMaxPort 2 -webrtcMinPort 1";

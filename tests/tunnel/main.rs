@@ -16,5 +16,6 @@ mod recovery;
 mod slow;
 mod speed;
 mod timeouts;
+mod udp;
 #[cfg(target_os = "linux")]
 mod unix_sockets;

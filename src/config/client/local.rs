@@ -19,6 +19,13 @@ pub enum Local {
         /// Port; never 0.
         port: u16,
     },
+    /// A server that the client sends datagrams to.
+    Udp {
+        /// Host name, or IP address without brackets.
+        host: String,
+        /// Port; never 0.
+        port: u16,
+    },
     /// A server with a Unix socket that the client connects to.
     Unix {
         /// Protocol of the server.
@@ -67,6 +74,10 @@ impl fmt::Display for Local {
                 let slashes = if is_abstract(socket) { "" } else { "//" };
                 write!(f, "{scheme}:{slashes}{}", socket.display())
             }
+            Local::Udp { host, port } => {
+                f.write_str("udp://")?;
+                write_host_port(f, host, *port)
+            }
             Local::Files(path) => write!(f, "file://{}", path.display()),
         }
     }
@@ -96,7 +107,7 @@ impl Scalar for Local {
             let text = redact(text);
             format!(
                 "\"{text}\" is not a local service: write it like http://127.0.0.1:80, \
-                 https://127.0.0.1:443, tcp://127.0.0.1:22, unix:///run/app.sock, \
+                 https://127.0.0.1:443, tcp://127.0.0.1:22, udp://127.0.0.1:53, unix:///run/app.sock, \
                  http+unix:///run/app.sock or file:///srv/www."
             )
         };
@@ -107,18 +118,24 @@ impl Scalar for Local {
         }
         let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
         let (scheme, default) = match scheme.to_ascii_lowercase().as_str() {
-            "http" => (Scheme::Http, Some(80)),
-            "https" => (Scheme::Https, Some(443)),
-            "tcp" => (Scheme::Tcp, None),
+            "http" => (Some(Scheme::Http), Some(80)),
+            "https" => (Some(Scheme::Https), Some(443)),
+            "tcp" => (Some(Scheme::Tcp), None),
+            "udp" => (None, None),
             "file" => return files(rest).ok_or_else(wrong),
             _ => return Err(wrong()),
         };
         let (host, port) = host_port(rest.strip_suffix('/').unwrap_or(rest)).ok_or_else(wrong)?;
-        match port.or(default) {
-            Some(0) => Err(wrong()),
-            Some(port) => Ok(Local::Tcp { scheme, host, port }),
-            None => Err(format!(
-                "\"{text}\" has no port: write it like tcp://127.0.0.1:22."
+        match (port.or(default), scheme) {
+            (Some(0), _) => Err(wrong()),
+            (Some(port), Some(scheme)) => Ok(Local::Tcp { scheme, host, port }),
+            (Some(port), None) => Ok(Local::Udp { host, port }),
+            (None, scheme) => Err(format!(
+                "\"{text}\" has no port: write it like {}.",
+                match scheme {
+                    Some(_) => "tcp://127.0.0.1:22",
+                    None => "udp://127.0.0.1:53",
+                }
             )),
         }
     }
@@ -191,6 +208,8 @@ mod tests {
             ("https://127.0.0.1", "https://127.0.0.1:443"),
             ("tcp://127.0.0.1:22", "tcp://127.0.0.1:22"),
             ("tcp://[::1]:22", "tcp://[::1]:22"),
+            ("udp://127.0.0.1:53", "udp://127.0.0.1:53"),
+            ("UDP://[::1]:53/", "udp://[::1]:53"),
             ("file:///srv/www", "file:///srv/www"),
             ("unix:///run/app.sock", "unix:///run/app.sock"),
             ("unix:/run/app.sock", "unix:///run/app.sock"),

@@ -85,10 +85,10 @@ options! {
         forwarded: bool => ("forwarded", "bool"),
         /// the host prefix of the service (default: the id)
         host_prefix: Option<HostPrefix> => ("hostPrefix", "value"),
-        /// the service to publish: http://host:port, https://host:port, tcp://host:port,
-        /// unix:///socket, http+unix:///socket or file:///directory; ports may be a range, like
-        /// 6000-6010, with as many of -remoteTCPPort; may be given several times, each followed by the flags
-        /// of that service
+        /// the service to publish: http://host:port, https://host:port, tcp://host:port, udp://host:port,
+        /// tcp+udp://host:port, unix:///socket, http+unix:///socket or file:///directory; ports may be a
+        /// range, like 6000-6010, with as many of -remoteTCPPort; may be given several times, each followed
+        /// by the flags of that service
         local: Option<LocalPorts> => ("local", "value"),
         /// close a connection to the service that is silent for this time (default: never), and limit
         /// the time to open one (default 2m0s)
@@ -99,11 +99,19 @@ options! {
         /// send the visitor's address to the service in a header of the PROXY protocol, version 1 or 2,
         /// before each connection; the service must expect it
         proxy_protocol: Option<ProxyVersion> => ("proxyProtocol", "uint"),
+        /// for tcp+udp://host:port, the TCP port and the UDP port of the server, which have one number, or a
+        /// range for a range of local ports
+        remote_port: Option<RemotePorts> => ("remotePort", "uint"),
         /// the TCP port of the server to publish the service on, or a range for a range of local ports
         remote_tcp_port: Option<RemotePorts> => ("remoteTCPPort", "uint"),
         /// publish the service on a TCP port that the server chooses; with -remoteTCPPort, only if that
         /// port is taken
         remote_tcp_random: Option<bool> => ("remoteTCPRandom", "bool"),
+        /// the UDP port of the server to publish a udp:// service on, or a range for a range of local ports
+        remote_udp_port: Option<RemotePorts> => ("remoteUDPPort", "uint"),
+        /// publish a udp:// service on a UDP port that the server chooses; with -remoteUDPPort, only if that
+        /// port is taken
+        remote_udp_random: Option<bool> => ("remoteUDPRandom", "bool"),
         /// maximum number of bytes per second of all visitors of the service together, in each direction; 0
         /// for no limit
         speed: u64 = "0" => ("speed", "uint"),

@@ -7,7 +7,7 @@ use super::local::{check_socket, Local, Scheme};
 use super::options::ServiceOptions;
 use super::password::UserPassword;
 use super::remote::Remote;
-use super::service_ports::{self, LocalPorts};
+use super::service_ports::{self, RequestedPorts};
 use super::visitor_rate::VisitorRate;
 use crate::config::label::label;
 use crate::config::value::{Scalar, Value};
@@ -71,6 +71,13 @@ pub enum Exposure {
         /// Whether the server may choose another port.
         random: bool,
     },
+    /// On a UDP port of its own.
+    Udp {
+        /// Port to ask for; 0 for any, and then `random` is set.
+        port: u16,
+        /// Whether the server may choose another port.
+        random: bool,
+    },
 }
 
 impl Exposure {
@@ -111,32 +118,35 @@ impl ServiceConfig {
         name: &str,
         warnings: &mut Vec<String>,
     ) -> Result<Vec<Self>, String> {
-        let count = options.local.as_ref().map_or(1, |local| local.count);
-        let remote = options.remote_tcp_port.and_then(|ports| ports.0);
-        let first = Self::new(options, name, warnings)?;
-        service_ports::all(first, count, remote, name)
-    }
-
-    fn new(
-        options: ServiceOptions,
-        name: &str,
-        warnings: &mut Vec<String>,
-    ) -> Result<Self, String> {
-        let Some(LocalPorts { first: local, .. }) = options.local else {
+        let Some(local) = options.local.clone() else {
             return Err(format!(
                 "{name} has no local: set it, like local: http://127.0.0.1:80 or \
                      -local http://127.0.0.1:80."
             ));
         };
+        let requested = RequestedPorts::of(&options, &local, name)?;
+        let first = Self::new(options, local.first.clone(), requested, name, warnings)?;
+        service_ports::all(first, local, requested, name)
+    }
+
+    fn new(
+        options: ServiceOptions,
+        local: Local,
+        requested: RequestedPorts,
+        name: &str,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, String> {
         check_socket(&local)?;
         let prefix = options.host_prefix.map(|prefix| prefix.0);
-        let ports = options.remote_tcp_port.and_then(|ports| ports.0);
-        let port = ports.map_or(0, |ports| ports.first);
-        let random = options.remote_tcp_random;
+        let RequestedPorts { range, random, .. } = requested;
+        let port = range.map_or(0, |range| range.first);
+        let is_udp = matches!(local, Local::Udp { .. });
         let scheme = match &local {
             Local::Tcp { scheme, .. } | Local::Unix { scheme, .. } => *scheme,
+            Local::Udp { .. } => Scheme::Tcp,
             Local::Files(_) => Scheme::Http,
         };
+        let transport = if is_udp { "UDP" } else { "TCP" };
         let mut domains: Vec<Domain> = Vec::new();
         for domain in options.domain {
             let Some(domain) = domain.0 else {
@@ -166,26 +176,28 @@ impl ServiceConfig {
             },
             _ if !domains.is_empty() => {
                 return Err(format!(
-                    "{name} ({local}) is reached by a TCP port, so it cannot have a domain: remove its \
-                     domain, or its remoteTCPPort and remoteTCPRandom; a tcp:// service has no host names."
+                    "{name} ({local}) is reached by a {transport} port, so it cannot have a domain: remove \
+                     its domain, or its remoteTCPPort and remoteTCPRandom; a tcp:// or udp:// service has no \
+                     host names."
                 ));
             }
             (Scheme::Tcp, 0, false) if random.is_some() => {
                 return Err(format!(
-                    "{name} ({local}) has neither a remoteTCPPort nor remoteTCPRandom: give it \
-                         one of them."
+                    "{name} ({local}) has neither a remote{transport}Port nor remote{transport}Random: give \
+                     it one of them."
                 ));
             }
             (_, port, random) => {
                 if let Some(prefix) = prefix {
                     warnings.push(format!(
-                        "{name} ({local}) is reached by a TCP port, so its hostPrefix {prefix} \
+                        "{name} ({local}) is reached by a {transport} port, so its hostPrefix {prefix} \
                              is ignored"
                     ));
                 }
-                Exposure::Tcp {
-                    port,
-                    random: random || port == 0,
+                let random = random || port == 0;
+                match is_udp {
+                    true => Exposure::Udp { port, random },
+                    false => Exposure::Tcp { port, random },
                 }
             }
         };
@@ -200,6 +212,11 @@ impl ServiceConfig {
         if matches!(local, Local::Files(_)) && proxy_protocol.take().is_some() {
             warnings.push(format!(
                 "{name} ({local}) is served by gt itself, so its proxyProtocol is ignored"
+            ));
+        }
+        if is_udp && proxy_protocol == Some(ProxyVersion::One) {
+            return Err(format!(
+                "{name} ({local}) has proxyProtocol 1, which knows no datagrams: write 2."
             ));
         }
         let visitors = AddressRules::new(("allow", options.allow), ("deny", options.deny))
@@ -235,6 +252,11 @@ impl ServiceConfig {
     /// Whether the service has domains of its own.
     pub fn has_domains(&self) -> bool {
         matches!(self.exposure, Exposure::Domains { .. })
+    }
+
+    /// Whether the service has a UDP port of its own.
+    pub fn is_udp(&self) -> bool {
+        matches!(self.exposure, Exposure::Udp { .. })
     }
 
     /// Returns a warning if passwords of visitors cross the line to one of these servers readable.
@@ -322,23 +344,27 @@ pub(super) fn check_ports(services: &[ServiceConfig]) -> Result<(), String> {
             services.len()
         ));
     }
-    let mut ports: Vec<(u16, &Local)> = Vec::new();
+    let mut ports: Vec<((&str, u16), &Local)> = Vec::new();
     for service in services {
-        let Exposure::Tcp {
-            port: port @ 1..,
-            random: false,
-        } = service.exposure
-        else {
-            continue;
+        let (transport, port) = match service.exposure {
+            Exposure::Tcp {
+                port: port @ 1..,
+                random: false,
+            } => ("TCP", port),
+            Exposure::Udp {
+                port: port @ 1..,
+                random: false,
+            } => ("UDP", port),
+            _ => continue,
         };
-        if let Some((_, other)) = ports.iter().find(|(taken, _)| *taken == port) {
+        if let Some((_, other)) = ports.iter().find(|(it, _)| *it == (transport, port)) {
             return Err(format!(
-                "The services {other} and {} have the same remoteTCPPort {port}: give each a port \
-                 of its own, or remoteTCPRandom.",
+                "The services {other} and {} have the same remote{transport}Port {port}: give each a port \
+                 of its own, or remote{transport}Random.",
                 service.local
             ));
         }
-        ports.push((port, &service.local));
+        ports.push(((transport, port), &service.local));
     }
     Ok(())
 }
@@ -375,7 +401,7 @@ pub(super) fn check_prefixes(id: &str, services: &[ServiceConfig]) -> Result<(),
         let (tls, prefix, is_own) = match &service.exposure {
             Exposure::Host { tls, prefix } => (tls, prefix, true),
             Exposure::Domains { tls, prefix, .. } => (tls, prefix, false),
-            Exposure::Tcp { .. } => continue,
+            Exposure::Tcp { .. } | Exposure::Udp { .. } => continue,
         };
         let prefix = match (prefix, &own) {
             (None, _) if !is_own => continue,

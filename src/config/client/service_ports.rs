@@ -1,9 +1,11 @@
 //! The ports of a service's entry, at the client and at the server. One entry may stand for many services:
-//! `local: tcp://127.0.0.1:6000-6010` with `remoteTCPPort: 6000-6010`.
+//! `local: tcp://127.0.0.1:6000-6010` with `remoteTCPPort: 6000-6010`, and `local: tcp+udp://127.0.0.1:53`
+//! with `remotePort: 53`.
 
 use std::path::Path;
 
 use super::local::Local;
+use super::options::ServiceOptions;
 use super::service::{Exposure, ServiceConfig};
 use crate::config::value::Scalar;
 use crate::config::PortRange;
@@ -13,13 +15,26 @@ use crate::config::PortRange;
 pub struct LocalPorts {
     /// The service at the first port.
     pub first: Local,
-    /// Number of services, 1 or more.
+    /// Number of ports, 1 or more.
     pub count: u32,
+    /// The service at the same port over UDP, for `tcp+udp://`.
+    pub twin: Option<Local>,
 }
 
 /// The ports of the server to ask for; `None` if any will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RemotePorts(pub Option<PortRange>);
+
+/// The ports of the server that an entry asks for, by the options for its protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestedPorts {
+    /// The name of the option for ports by number.
+    pub option: &'static str,
+    /// The ports; `None` if it does not name any.
+    pub range: Option<PortRange>,
+    /// Whether the server may choose others; `None` if the entry does not say.
+    pub random: Option<bool>,
+}
 
 impl LocalPorts {
     /// Makes a relative path absolute, from `base`.
@@ -33,19 +48,35 @@ impl LocalPorts {
 
 impl Scalar for LocalPorts {
     fn read(text: &str) -> Result<Self, String> {
+        /// Of both protocols at one port.
+        const TWINS: &str = "tcp+udp://";
+        if let Some((scheme, rest)) = text.split_at_checked(TWINS.len()) {
+            if scheme.eq_ignore_ascii_case(TWINS) {
+                let tcp = Self::read(&format!("tcp://{rest}"))?;
+                let udp = Self::read(&format!("udp://{rest}"))?;
+                return Ok(Self {
+                    twin: Some(udp.first),
+                    ..tcp
+                });
+            }
+        }
         let is_range = |ports: &str| {
             ports.contains('-') && ports.bytes().all(|b| b.is_ascii_digit() || b == b'-')
         };
         let split = text.rsplit_once(':');
         let range = split.filter(|(before, ports)| is_of_ports(before) && is_range(ports));
-        let Some((before, ports)) = range else {
-            let first = Local::read(text)?;
-            return Ok(Self { first, count: 1 });
+        let (first, count) = match range {
+            None => (Local::read(text)?, 1),
+            Some((before, ports)) => {
+                let ports = PortRange::read(ports)?;
+                let first = Local::read(&format!("{before}:{}", ports.first))?;
+                (first, ports.count())
+            }
         };
-        let ports = PortRange::read(ports)?;
         Ok(Self {
-            first: Local::read(&format!("{before}:{}", ports.first))?,
-            count: ports.count(),
+            first,
+            count,
+            twin: None,
         })
     }
 }
@@ -63,24 +94,80 @@ impl Scalar for RemotePorts {
     }
 }
 
-/// Returns the services of an entry, of which `first` is the first. `name` is the subject of errors.
+impl RequestedPorts {
+    /// Returns the ports that an entry with this local service asks for. `name` is the subject of errors.
+    pub fn of(options: &ServiceOptions, local: &LocalPorts, name: &str) -> Result<Self, String> {
+        let range = |ports: Option<RemotePorts>| ports.and_then(|ports| ports.0);
+        let shown = &local.first;
+        let tcp = Self {
+            option: "remoteTCPPort",
+            range: range(options.remote_tcp_port),
+            random: options.remote_tcp_random,
+        };
+        let udp = Self {
+            option: "remoteUDPPort",
+            range: range(options.remote_udp_port),
+            random: options.remote_udp_random,
+        };
+        let both = Self {
+            option: "remotePort",
+            range: range(options.remote_port),
+            random: None,
+        };
+        let is_set = |ports: &Self| ports.range.is_some() || ports.random == Some(true);
+        let (its, others, is_udp) = match (&local.twin, shown) {
+            (Some(_), _) if both.range.is_none() => {
+                return Err(format!(
+                    "{name} (tcp+udp, {shown}) has no remotePort: give it one, the number of its TCP port and \
+                     its UDP port at the server."
+                ));
+            }
+            (Some(_), _) => (both, [tcp, udp], false),
+            (None, Local::Udp { .. }) => (udp, [tcp, both], true),
+            (None, _) => (tcp, [udp, both], false),
+        };
+        match others.iter().find(|other| is_set(other)) {
+            Some(other) => Err(format!(
+                "{name} ({shown}) has {} or its random port, which is for {} services: write {}.",
+                other.option,
+                match other.option {
+                    "remoteTCPPort" => "TCP",
+                    "remoteUDPPort" => "udp://",
+                    _ => "tcp+udp://",
+                },
+                match is_udp {
+                    true => "remoteUDPPort or remoteUDPRandom",
+                    false => its.option,
+                },
+            )),
+            None => Ok(its),
+        }
+    }
+}
+
+/// Returns the services of an entry, of which `first` is the first, at the ports of the server that are
+/// asked for. `name` is the subject of errors.
 pub fn all(
     first: ServiceConfig,
-    local: u32,
-    remote: Option<PortRange>,
+    local: LocalPorts,
+    asked: RequestedPorts,
     name: &str,
 ) -> Result<Vec<ServiceConfig>, String> {
-    let asked = remote.map_or(local, |remote| remote.count());
-    let is_tcp = matches!(first.exposure, Exposure::Tcp { .. });
-    if local != asked || (local > 1 && !is_tcp) {
-        let local_ports = match local {
+    let RequestedPorts { option, range, .. } = asked;
+    let (count, asked) = (
+        local.count,
+        range.map_or(local.count, |range| range.count()),
+    );
+    let has_port = matches!(first.exposure, Exposure::Tcp { .. } | Exposure::Udp { .. });
+    if count != asked || (count > 1 && !has_port) {
+        let local_ports = match count {
             1 => "one local port".to_owned(),
-            local => format!("{local} local ports"),
+            count => format!("{count} local ports"),
         };
-        let asked = match (remote, asked) {
-            (None, _) => "no remoteTCPPort".to_owned(),
-            (_, 1) => "one remoteTCPPort".to_owned(),
-            (_, asked) => format!("{asked} of remoteTCPPort"),
+        let asked = match (range, asked) {
+            (None, _) => format!("no {option}"),
+            (_, 1) => format!("one {option}"),
+            (_, asked) => format!("{asked} of {option}"),
         };
         return Err(format!(
             "{name} ({}) has {local_ports} and {asked}: give it as many of both, like \
@@ -88,10 +175,26 @@ pub fn all(
             first.local
         ));
     }
-    let services = (0..local).map(|n| at(&first, n));
+    let twin = local.twin.map(|local| twin(&first, local));
+    let services = (0..count).flat_map(|n| {
+        let services = [Some(&first), twin.as_ref()];
+        services.into_iter().flatten().map(move |it| at(it, n))
+    });
     services
         .collect::<Option<_>>()
         .ok_or_else(|| format!("{name} has a port beyond 65535."))
+}
+
+/// Returns the service over UDP beside one over TCP.
+fn twin(tcp: &ServiceConfig, local: Local) -> ServiceConfig {
+    let mut udp = ServiceConfig {
+        local,
+        ..tcp.clone()
+    };
+    if let Exposure::Tcp { port, random } = tcp.exposure {
+        udp.exposure = Exposure::Udp { port, random };
+    }
+    udp
 }
 
 /// Returns the service `n` ports further.
@@ -101,10 +204,13 @@ fn at(first: &ServiceConfig, n: u32) -> Option<ServiceConfig> {
         return Some(service);
     }
     let n = u16::try_from(n).ok()?;
-    if let Local::Tcp { port, .. } = &mut service.local {
+    if let Local::Tcp { port, .. } | Local::Udp { port, .. } = &mut service.local {
         *port = port.checked_add(n)?;
     }
     if let Exposure::Tcp {
+        port: port @ 1.., ..
+    }
+    | Exposure::Udp {
         port: port @ 1.., ..
     } = &mut service.exposure
     {
@@ -116,7 +222,7 @@ fn at(first: &ServiceConfig, n: u32) -> Option<ServiceConfig> {
 /// Whether a local service is one with ports.
 fn is_of_ports(text: &str) -> bool {
     let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
-    ["http", "https", "tcp"]
+    ["http", "https", "tcp", "udp"]
         .iter()
         .any(|known| scheme.eq_ignore_ascii_case(known))
 }

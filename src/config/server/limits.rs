@@ -9,11 +9,10 @@ use crate::config::{AddressRules, Domain, PortRange};
 /// The complete limits of a client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// Ports that the client may open; without a rule it may open none.
-    pub tcp: Vec<TcpRule>,
-    /// Maximum number of ports of all rules together; 0 for no limit. Set if one `tcpNumber` was
-    /// given for several ranges.
-    pub tcp_total: u32,
+    /// The TCP ports that the client may open.
+    pub tcp: PortLimits,
+    /// The UDP ports that the client may open.
+    pub udp: PortLimits,
     /// The addresses that tunnels may come from.
     pub from: AddressRules,
     /// Bytes per second, in each direction; 0 for no limit.
@@ -31,8 +30,8 @@ impl Limits {
     /// Limits of a client with one host prefix, no ports, and no other limits.
     pub fn of_one_prefix() -> Self {
         Self {
-            tcp: Vec::new(),
-            tcp_total: 0,
+            tcp: PortLimits::default(),
+            udp: PortLimits::default(),
             from: AddressRules::default(),
             speed: 0,
             connections: 0,
@@ -45,19 +44,34 @@ impl Limits {
         }
     }
 
-    /// The same with up to `number` ports from `first` to `last`; 0 for any number.
+    /// The same with up to `number` ports of each protocol from `first` to `last`; 0 for any number.
     pub fn of_ports(number: u32, first: u16, last: u16) -> Self {
         let range = PortRange { first, last };
+        let ports = PortLimits {
+            rules: vec![PortRule { number, range }],
+            total: 0,
+        };
         Self {
-            tcp: vec![TcpRule { number, range }],
+            tcp: ports.clone(),
+            udp: ports,
             ..Self::of_one_prefix()
         }
     }
 }
 
+/// The ports of one protocol that a client may open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortLimits {
+    /// Ports that the client may open; without a rule it may open none.
+    pub rules: Vec<PortRule>,
+    /// Maximum number of ports of all rules together; 0 for no limit. Set if one `tcpNumber` or
+    /// `udpNumber` was given for several ranges.
+    pub total: u32,
+}
+
 /// A rule that permits a client to open up to `number` ports of `range`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TcpRule {
+pub struct PortRule {
     /// Maximum number of ports; 0 for no limit.
     pub number: u32,
     /// Ports that the client may open.
@@ -103,9 +117,9 @@ impl Scalar for Pattern {
     }
 }
 
-/// One entry of a `tcp:` list, or one pair of `-tcpNumber` and `-tcpRange`.
+/// One entry of a `tcp:` or `udp:` list, or one pair of `-tcpNumber` and `-tcpRange`.
 #[derive(serde::Deserialize, Clone, Debug)]
-pub struct TcpEntry {
+pub struct PortEntry {
     number: Option<Value<u32>>,
     #[serde(deserialize_with = "range")]
     range: PortRange,
@@ -117,11 +131,12 @@ fn range<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PortRange, D::Err
     range.ok_or_else(|| D::Error::custom("the range is empty: write it like 1024-65535."))
 }
 
-impl TcpEntry {
-    /// Pairs the values of `-tcpNumber` and `-tcpRange`: the i-th number belongs to the i-th range.
+impl PortEntry {
+    /// Pairs the values of `-tcpNumber` and `-tcpRange`, or those for UDP: the i-th number belongs to the i-th range.
     /// A single number with several ranges limits all of them together and is returned beside the
     /// entries; without a number there is no limit.
     pub fn pair(
+        protocol: &str,
         numbers: Vec<u32>,
         ranges: Vec<PortRange>,
     ) -> Result<(Vec<Self>, Option<u32>), String> {
@@ -131,15 +146,15 @@ impl TcpEntry {
             _ if numbers.len() == ranges.len() => None,
             _ => {
                 return Err(format!(
-                    "There are {} tcpNumber and {} tcpRange: give one tcpNumber for all ranges \
-                     together, or one for each of them, in their order.",
+                    "There are {} {protocol}Number and {} {protocol}Range: give one {protocol}Number for all \
+                     ranges together, or one for each of them, in their order.",
                     numbers.len(),
                     ranges.len()
                 ))
             }
         };
         let mut numbers = numbers.into_iter();
-        let entry = |range| TcpEntry {
+        let entry = |range| PortEntry {
             number: match together {
                 Some(_) => None,
                 None => numbers.next().map(|number| Value(Some(number))),
@@ -174,9 +189,8 @@ impl HostEntry {
 /// The limits of a user in one source, such as the flags or a file. `None` if it does not set them.
 #[derive(Clone, Debug, Default)]
 pub struct PartLimits {
-    pub tcp: Option<Vec<TcpEntry>>,
-    /// Number for entries of `tcp` without one.
-    pub tcp_number: Option<u32>,
+    pub tcp: PartPorts,
+    pub udp: PartPorts,
     pub from: Option<AddressRules>,
     pub speed: Option<u64>,
     pub connections: Option<u32>,
@@ -184,20 +198,55 @@ pub struct PartLimits {
     pub domains: Option<Vec<Domain>>,
 }
 
+/// The ports of one protocol in one source. `None` if it does not set them.
+#[derive(Clone, Debug, Default)]
+pub struct PartPorts {
+    pub list: Option<Vec<PortEntry>>,
+    /// Number for entries of `list` without one.
+    pub number: Option<u32>,
+}
+
 /// The limits of clients that are not users, and of users without their own.
 pub struct GlobalLimits {
-    pub tcp: Option<Vec<TcpEntry>>,
-    /// Number for entries of `tcp` without one.
-    pub tcp_number: Option<u32>,
+    pub tcp: PartPorts,
+    pub udp: PartPorts,
     pub speed: u64,
     pub connections: u32,
     pub hosts: HostRules,
     pub domains: Vec<Domain>,
 }
 
-/// Returns the ranges of a list.
-pub fn ranges(list: &Option<Vec<TcpEntry>>) -> impl Iterator<Item = PortRange> + '_ {
-    list.iter().flatten().map(|entry| entry.range)
+impl PartPorts {
+    /// Returns the ranges.
+    pub fn ranges(&self) -> impl Iterator<Item = PortRange> + '_ {
+        self.list.iter().flatten().map(|entry| entry.range)
+    }
+
+    /// Fills in missing limits from a source of lower priority.
+    fn or(self, lower: Self) -> Self {
+        Self {
+            list: self.list.or(lower.list),
+            number: self.number.or(lower.number),
+        }
+    }
+
+    /// Fills in missing limits from the global ones.
+    fn complete(self, global: &Self) -> PortLimits {
+        let entries = self
+            .list
+            .or_else(|| global.list.clone())
+            .unwrap_or_default();
+        let shared = entries.len() > 1 && entries.iter().all(|entry| entry.number.is_none());
+        let number = self.number.or(global.number).unwrap_or(0);
+        let rule = |entry: PortEntry| PortRule {
+            number: given(entry.number).unwrap_or(number),
+            range: entry.range,
+        };
+        PortLimits {
+            rules: entries.into_iter().map(rule).collect(),
+            total: if shared { number } else { 0 },
+        }
+    }
 }
 
 impl PartLimits {
@@ -205,7 +254,7 @@ impl PartLimits {
     pub fn or(self, lower: Self) -> Self {
         PartLimits {
             tcp: self.tcp.or(lower.tcp),
-            tcp_number: self.tcp_number.or(lower.tcp_number),
+            udp: self.udp.or(lower.udp),
             from: self.from.or(lower.from),
             speed: self.speed.or(lower.speed),
             connections: self.connections.or(lower.connections),
@@ -216,16 +265,9 @@ impl PartLimits {
 
     /// Fills in missing limits from the global ones.
     pub fn complete(self, global: &GlobalLimits) -> Limits {
-        let entries = self.tcp.or_else(|| global.tcp.clone()).unwrap_or_default();
-        let shared = entries.len() > 1 && entries.iter().all(|entry| entry.number.is_none());
-        let number = self.tcp_number.or(global.tcp_number).unwrap_or(0);
-        let rule = |entry: TcpEntry| TcpRule {
-            number: given(entry.number).unwrap_or(number),
-            range: entry.range,
-        };
         Limits {
-            tcp: entries.into_iter().map(rule).collect(),
-            tcp_total: if shared { number } else { 0 },
+            tcp: self.tcp.complete(&global.tcp),
+            udp: self.udp.complete(&global.udp),
             from: self.from.unwrap_or_default(),
             speed: self.speed.unwrap_or(global.speed),
             connections: self.connections.unwrap_or(global.connections),

@@ -87,6 +87,8 @@ options! {
         tls_version: TlsOption = "tls1.2" => ("tlsVersion", "string"),
         /// maximum number of connections, of visitors and tunnels; 0 for no limit
         total_connections: u32 = "0" => ("totalConnections", "uint"),
+        /// forget a visitor of a UDP port that has been silent, as its service has, for this time, 1s to 1h
+        udp_timeout: Duration = "1m0s" => ("udpTimeout", "duration"),
         /// a yaml file of users: their ids, each with a secret and limits
         users: Option<PathBuf> => ("users", "string"),
     }
@@ -105,6 +107,11 @@ options! {
         tcp_number: Vec<u32> => ("tcpNumber", "value"),
         /// a range of TCP ports that users may open, like 1024-65535; without one they may open none
         tcp_range: Vec<PortRange> => ("tcpRange", "value"),
+        /// maximum number of UDP ports of one user, for the -udpRange given with it, or for all of them
+        /// if given once; 0 for no limit
+        udp_number: Vec<u32> => ("udpNumber", "value"),
+        /// a range of UDP ports that users may open, like 1024-65535; without one they may open none
+        udp_range: Vec<PortRange> => ("udpRange", "value"),
     }
 }
 

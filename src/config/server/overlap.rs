@@ -1,4 +1,4 @@
-//! Overlaps of users' ranges of TCP ports with each other and with the global ones. Not whether a
+//! Overlaps of users' ranges of ports, of one protocol, with each other and with the global ones. Not whether a
 //! port is free.
 
 use crate::config::PortRange;
@@ -6,8 +6,11 @@ use crate::config::PortRange;
 /// A user's range, with the user's id.
 pub type Own<'a> = (&'a str, PortRange);
 
-/// Fails if ranges of two users overlap. Ranges of one user may overlap.
-pub fn check_users<'a>(ranges: impl Iterator<Item = Own<'a>>) -> Result<(), String> {
+/// Fails if ranges of two users overlap. Ranges of one user may overlap. `protocol` is `tcp` or `udp`.
+pub fn check_users<'a>(
+    protocol: &str,
+    ranges: impl Iterator<Item = Own<'a>>,
+) -> Result<(), String> {
     let mut ranges: Vec<Own<'_>> = ranges.collect();
     ranges.sort_unstable_by_key(|(id, range)| (range.first, range.last, *id));
     // The range with the highest last port so far. The ranges are sorted, so a range that overlaps
@@ -18,9 +21,10 @@ pub fn check_users<'a>(ranges: impl Iterator<Item = Own<'a>>) -> Result<(), Stri
         match furthest {
             Some((other, before)) if before.overlaps(range) && other != id => {
                 return Err(format!(
-                    "The users \"{other}\" and \"{id}\" have TCP ports in common: {before} and {range} \
+                    "The users \"{other}\" and \"{id}\" have {} ports in common: {before} and {range} \
                      overlap. Give them different ports, or remove both lists to give all users the \
-                     global tcp."
+                     global {protocol}.",
+                    protocol.to_ascii_uppercase()
                 ));
             }
             Some((_, before)) if before.last >= range.last => {}
@@ -32,6 +36,7 @@ pub fn check_users<'a>(ranges: impl Iterator<Item = Own<'a>>) -> Result<(), Stri
 
 /// Returns one warning about all ranges of users that overlap `global` ranges.
 pub fn warn_of_global<'a>(
+    protocol: &str,
     ranges: impl Iterator<Item = Own<'a>>,
     global: &[PortRange],
 ) -> Option<String> {
@@ -50,7 +55,7 @@ pub fn warn_of_global<'a>(
         more => format!("; so do the ranges of {more} more users"),
     };
     Some(format!(
-        "the tcp range {range} of the user \"{id}\" overlaps the global {global}: clients without \
+        "the {protocol} range {range} of the user \"{id}\" overlaps the global {global}: clients without \
          a list of their own may take ports out of it, at random too{more}"
     ))
 }
@@ -75,7 +80,7 @@ mod tests {
             let share = own.iter().any(|(id, range)| {
                 own.iter().any(|(other, theirs)| id != other && range.overlaps(*theirs))
             });
-            prop_assert_eq!(check_users(own.iter().copied()).is_err(), share);
+            prop_assert_eq!(check_users("tcp", own.iter().copied()).is_err(), share);
         }
     }
 

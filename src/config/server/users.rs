@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::limits::{ranges, GlobalLimits, HostEntry, Limits, PartLimits, TcpEntry};
+use super::limits::{GlobalLimits, HostEntry, Limits, PartLimits, PartPorts, PortEntry};
 use super::options::PairedOptions;
 use super::overlap::{self, Own};
 use crate::config::value::{all, given, Value};
@@ -26,8 +26,10 @@ pub struct User {
 #[serde(rename_all = "camelCase", default)]
 pub struct UserEntry {
     secret: Option<Value<Secret>>,
-    tcp: Option<Vec<TcpEntry>>,
+    tcp: Option<Vec<PortEntry>>,
     tcp_number: Option<Value<u32>>,
+    udp: Option<Vec<PortEntry>>,
+    udp_number: Option<Value<u32>>,
     from: Option<Vec<Value<Network>>>,
     speed: Option<Value<u64>>,
     connections: Option<Value<u32>>,
@@ -78,8 +80,14 @@ impl UsersConfig {
             });
             let limits = PartLimits {
                 from: from.transpose()?,
-                tcp: entry.tcp,
-                tcp_number: given(entry.tcp_number),
+                tcp: PartPorts {
+                    list: entry.tcp,
+                    number: given(entry.tcp_number),
+                },
+                udp: PartPorts {
+                    list: entry.udp,
+                    number: given(entry.udp_number),
+                },
                 speed: given(entry.speed),
                 connections: given(entry.connections),
                 host: entry.host,
@@ -97,27 +105,40 @@ impl UsersConfig {
             .insert(id, (higher_secret.or(secret), higher_limits.or(limits)));
     }
 
-    /// Returns the users' own ranges of TCP ports.
-    fn ranges(&self) -> impl Iterator<Item = Own<'_>> {
+    /// Returns the users' own ranges of ports of one protocol.
+    fn ranges(&self, of: fn(&PartLimits) -> &PartPorts) -> impl Iterator<Item = Own<'_>> {
         let users = self.0.iter();
-        users.flat_map(|(id, (_, limits))| {
-            ranges(&limits.tcp).map(move |range| (id.as_str(), range))
+        users.flat_map(move |(id, (_, limits))| {
+            of(limits).ranges().map(move |range| (id.as_str(), range))
         })
     }
 
-    /// Returns a warning if users' own TCP ranges overlap the global ones and any client may use
+    /// Returns the warnings about users' own ranges that overlap the global ones, if any client may use
     /// the global ones: a user without ranges, or, with `strangers`, a client that is not a user.
-    pub fn warn_of_global(&self, global: &GlobalLimits, strangers: bool) -> Option<String> {
-        if !strangers && self.0.values().all(|(_, limits)| limits.tcp.is_some()) {
-            return None;
-        }
-        let global: Vec<_> = ranges(&global.tcp).collect();
-        overlap::warn_of_global(self.ranges(), &global)
+    pub fn warn_of_global(
+        &self,
+        global: &GlobalLimits,
+        strangers: bool,
+    ) -> impl Iterator<Item = String> {
+        let check = |protocol, of: fn(&PartLimits) -> &PartPorts, global: &PartPorts| {
+            let mut users = self.0.values();
+            if !strangers && users.all(|(_, limits)| of(limits).list.is_some()) {
+                return None;
+            }
+            let global: Vec<_> = global.ranges().collect();
+            overlap::warn_of_global(protocol, self.ranges(of), &global)
+        };
+        let warnings = [
+            check("tcp", |limits| &limits.tcp, &global.tcp),
+            check("udp", |limits| &limits.udp, &global.udp),
+        ];
+        warnings.into_iter().flatten()
     }
 
     /// Checks the users and completes their limits.
     pub fn finish(self, global: &GlobalLimits) -> Result<Vec<User>, String> {
-        overlap::check_users(self.ranges())?;
+        overlap::check_users("tcp", self.ranges(|limits| &limits.tcp))?;
+        overlap::check_users("udp", self.ranges(|limits| &limits.udp))?;
         let finish = |(id, (secret, limits)): (String, (Option<Secret>, PartLimits))| {
             check_length(&format!("The id \"{id}\""), id.len())?;
             let Some(secret) = secret else {

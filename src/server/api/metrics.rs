@@ -63,6 +63,17 @@ pub fn page(state: &ServerState) -> String {
         page.sample(&[("result", result)], count);
     }
 
+    page.family(
+        "gt_udp_dropped_datagrams_total",
+        "counter",
+        "Datagrams of visitors of UDP ports and of answers to them that were dropped, by reason: queue (the \
+         tunnel is slower than the visitor sends), flows (too many visitors of the port, or connections of \
+         the address), socket (the system did not take the answer).",
+    );
+    for (reason, count) in counts.losses() {
+        page.sample(&[("reason", reason)], count);
+    }
+
     let clients = snapshot.clients.iter();
     let clients = clients.map(|client| (Some(&*client.id), client.totals));
     let rest = (snapshot.rest.clients > 0).then_some((Some(""), snapshot.rest));

@@ -201,7 +201,7 @@ impl Registry {
         let mut inner = self.lock();
         let now = clock::now();
         if let Some(client) = inner.clients.get_mut(id) {
-            if client.ports.iter().any(|its| its.port == port.port) {
+            if client.ports.iter().any(|its| its.id() == port.id()) {
                 return;
             }
             // The client may be here without the port, because the parent process had it.
@@ -217,7 +217,7 @@ mod tests {
     use super::*;
     use crate::config::Limits;
     use crate::net::{self, bridge};
-    use crate::server::ports::PortRequest;
+    use crate::server::ports::{PortRequest, PortSocket, Protocol};
     use crate::server::settings::Settings;
     use crate::tunnel::{Inbox, PeerRole, Policy};
     use std::os::fd::{AsFd, OwnedFd};
@@ -291,9 +291,13 @@ mod tests {
             assert!(joined.is_ok_and(|opened| opened.is_empty()), "it is in use");
             assert!(!registry.is_retry_due("id1"));
             let shared = InheritedPort {
-                request: PortRequest { random, port },
+                request: PortRequest {
+                    protocol: Protocol::Tcp,
+                    random,
+                    port,
+                },
                 port,
-                listener: Some(Arc::new(theirs)),
+                listener: Some(PortSocket::Tcp(Arc::new(theirs))),
                 older: None,
             };
             registry.expect_port("id1", shared);
@@ -312,18 +316,20 @@ mod tests {
                 let listener = Arc::new(net::listen(None, 0).expect("listen"));
                 let port = listener.addr().port();
                 let request = PortRequest {
+                    protocol: Protocol::Tcp,
                     random: false,
                     port,
                 };
                 let reserved = InheritedPort {
                     request,
                     port,
-                    listener: Some(listener),
+                    listener: Some(PortSocket::Tcp(listener)),
                     older: None,
                 };
                 registry.restore(Vec::new(), vec![("id1".into(), reserved)]);
                 let (_, shared) = registry.share_ports().remove(0);
-                let of_child = shared.listener.expect("a listener");
+                let of_child = shared.listener.and_then(|it| it.to_send());
+                let of_child = of_child.expect("a listener");
                 let of_child = of_child.as_fd().try_clone_to_owned().expect("a descriptor");
                 if is_cancelled {
                     registry.unshare_ports();
@@ -392,7 +398,7 @@ mod tests {
             let moved = parent.take_ports("id1");
             assert_eq!(moved.len(), 1);
             assert!(parent.take_ports("id1").is_empty(), "it has moved already");
-            let opened = parent.open_port("id1", port);
+            let opened = parent.open_port("id1", (Protocol::Tcp, port));
             assert!(
                 matches!(opened, OpenResult::Stream(_)),
                 "for visitors that are sent back"
@@ -412,11 +418,14 @@ mod tests {
             };
             child.tunnel_ended("id1", &free);
             assert!(!opened.stop.is_triggered());
-            assert!(matches!(child.open_port("id1", port), OpenResult::Held));
+            assert!(matches!(
+                child.open_port("id1", (Protocol::Tcp, port)),
+                OpenResult::Held
+            ));
             let again = child.register(&login, services, &busy).expect("joins");
             assert!(again.is_empty(), "it is accepted on already");
             assert!(matches!(
-                child.open_port("id1", port),
+                child.open_port("id1", (Protocol::Tcp, port)),
                 OpenResult::Stream(_)
             ));
             // Without the parent's tunnels, the port closes with the last one here.

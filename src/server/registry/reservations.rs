@@ -3,7 +3,7 @@
 
 use super::Key;
 use crate::collections::HashMap;
-use crate::server::ports::InheritedPort;
+use crate::server::ports::{InheritedPort, PortId};
 use crate::server::users::LoginProof;
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ pub struct Reservations {
     /// The ports of each id, in the order of its services, with their expiry.
     ports: HashMap<Box<str>, Vec<(InheritedPort, Instant)>>,
     /// The last client of each port; may include ports that are no longer reserved.
-    owners: HashMap<u16, Box<str>>,
+    owners: HashMap<PortId, Box<str>>,
     /// When expired reservations were last removed.
     swept: Option<Instant>,
 }
@@ -119,7 +119,7 @@ impl Reservations {
 
     /// Reserves a port for the client that had it.
     pub fn reserve_port(&mut self, id: &str, port: InheritedPort, now: Instant) {
-        self.owners.insert(port.port, id.into());
+        self.owners.insert(port.id(), id.into());
         let ports = self.ports.entry(id.into()).or_default();
         ports.push((port, now + RESERVATION_TIME));
     }
@@ -143,10 +143,10 @@ impl Reservations {
     }
 
     /// Whether a port is reserved for another id.
-    pub fn is_others_port(&self, number: u16, id: &str, now: Instant) -> bool {
+    pub fn is_others_port(&self, number: PortId, id: &str, now: Instant) -> bool {
         let owner = self.owners.get(&number).filter(|owner| ***owner != *id);
         let ports = owner.and_then(|owner| self.ports.get(owner));
-        let is_it = |(port, until): &(InheritedPort, Instant)| port.port == number && now < *until;
+        let is_it = |(port, until): &(InheritedPort, Instant)| port.id() == number && now < *until;
         ports.is_some_and(|ports| ports.iter().any(is_it))
     }
 
@@ -197,9 +197,9 @@ impl Reservations {
     }
 
     /// Removes the reservation of one port of a client.
-    pub fn release_port(&mut self, id: &str, number: u16) {
+    pub fn release_port(&mut self, id: &str, number: PortId) {
         if let Some(ports) = self.ports.get_mut(id) {
-            ports.retain(|(port, _)| port.port != number);
+            ports.retain(|(port, _)| port.id() != number);
         }
     }
 
@@ -237,7 +237,7 @@ impl Reservations {
         let ports = &self.ports;
         self.owners.retain(|number, owner| {
             let mut its = ports.get(owner).into_iter().flatten();
-            its.any(|(port, _)| port.port == *number)
+            its.any(|(port, _)| port.id() == *number)
         });
         if self.is_empty() {
             (self.hosts, self.keys) = Default::default();
@@ -259,7 +259,7 @@ fn is_in_time((_, until): &(InheritedPort, Instant), now: Instant) -> bool {
 mod tests {
     use super::*;
     use crate::net;
-    use crate::server::ports::PortRequest;
+    use crate::server::ports::{PortRequest, PortSocket, Protocol};
     use crate::server::registry::HostKind;
     use std::sync::Arc;
 
@@ -273,6 +273,7 @@ mod tests {
 
     fn port(port: u16) -> InheritedPort {
         let request = PortRequest {
+            protocol: Protocol::Tcp,
             random: true,
             port: 0,
         };
@@ -302,13 +303,17 @@ mod tests {
             !kept.is_host(&(HostKind::Tls, "web".into()), just),
             "another kind"
         );
-        assert!(kept.is_others_port(2222, "id2", just));
-        assert!(!kept.is_others_port(2222, "id1", just));
+        assert!(kept.is_others_port((Protocol::Tcp, 2222), "id2", just));
+        assert!(!kept.is_others_port((Protocol::Tcp, 2222), "id1", just));
+        assert!(
+            !kept.is_others_port((Protocol::Udp, 2222), "id2", just),
+            "another protocol"
+        );
         assert_eq!(kept.ports_of("id1", just).len(), 1);
         let over = start + RESERVATION_TIME;
         assert!(!kept.is_host(&key("web"), over));
         assert!(kept.other_owner(&key("web"), "id2", over).is_none());
-        assert!(!kept.is_others_port(2222, "id2", over));
+        assert!(!kept.is_others_port((Protocol::Tcp, 2222), "id2", over));
         assert!(kept.ports_of("id1", over).is_empty());
         assert_eq!((kept.hosts(over).count(), kept.ports(over).count()), (0, 0));
         kept.reserve_hosts(
@@ -329,7 +334,9 @@ mod tests {
         let (mut kept, start) = (Reservations::default(), Instant::now());
         let late = start + RESERVATION_TIME - Duration::from_millis(1);
         let open = |number| InheritedPort {
-            listener: Some(Arc::new(net::listen(None, 0).expect("listen"))),
+            listener: Some(PortSocket::Tcp(Arc::new(
+                net::listen(None, 0).expect("listen"),
+            ))),
             ..port(number)
         };
         for (id, number, now) in [

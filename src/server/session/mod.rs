@@ -8,11 +8,12 @@ use super::connection_limit::Permit;
 use super::handshake::{LoginRejection, VerifiedHello};
 use super::incoming::Incoming;
 use super::login::{admit, all_granted, reject, Authenticated};
+use super::ports::PortSocket;
 use super::registry::{Login, Registration};
 use super::settings::Settings;
 use super::state::ServerState;
 use super::users::{Admission, Credentials, LoginProof, LoginVerdict};
-use super::{ports, visitor};
+use super::{flows, ports, visitor};
 use crate::handover::MovedTunnel;
 use crate::net::clock::Tick;
 use crate::net::kernel::OwnedFd;
@@ -740,15 +741,18 @@ impl ServerSession {
     fn serve_ports(&self, opened: Vec<ports::OpenedPort>) {
         for port in opened {
             log::info!(
-                "Listening TCP id={} addr={}",
+                "Listening {} id={} addr={}",
+                port.listener.protocol(),
                 self.credentials.id,
                 port.listener.addr()
             );
-            net::spawn(visitor::accept_port(
-                self.state.clone(),
-                self.credentials.id.clone(),
-                port,
-            ));
+            let (state, id) = (self.state.clone(), self.credentials.id.clone());
+            match port.listener.clone() {
+                PortSocket::Tcp(listener) => {
+                    net::spawn(visitor::accept_port(state, id, port, listener));
+                }
+                PortSocket::Udp(udp) => net::spawn(flows::serve_port(state, id, port, udp)),
+            }
         }
     }
 

@@ -109,20 +109,16 @@ async fn serve(state: Arc<ServerState>, open: OpenStunSocket) {
 
 /// Answers the next datagram, unless it must be ignored. Returns the outcome.
 async fn answer_one(socket: &Datagrams, limit: &mut StunLimit) -> StunOutcome {
-    let handle = |bytes: &[u8], from: SocketAddr| {
-        // A dual-stack socket shows IPv4 addresses as mapped IPv6 addresses.
-        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-        (answer_to(bytes, from, limit), from)
-    };
+    let handle = |bytes: &[u8], from: SocketAddr| (answer_to(bytes, from, limit), from);
     let ((answer, from), path) = socket.receive(handle).await;
     let (bytes, datagram) = match answer {
         Ok((bytes, datagram)) => (bytes, datagram),
         Err(datagram) => return datagram,
     };
     match socket.answer(&bytes, &path) {
-        Ok(()) => datagram,
-        Err(e) => {
-            log::debug!("STUN: answering {from}: {e}");
+        true => datagram,
+        false => {
+            log::debug!("STUN: the answer to {from} could not be sent");
             StunOutcome::Unsent
         }
     }

@@ -15,6 +15,8 @@ const TLS_PREFIX: u8 = 0x05;
 const HTTP_DOMAINS: u8 = 0x06;
 /// In GT/2 only.
 const TLS_DOMAINS: u8 = 0x07;
+/// In GT/2 only.
+const UDP: u8 = 0x08;
 
 /// Encodes a complete hello.
 pub fn encode(id: &str, secret: &[u8], services: &[ServiceSpec]) -> Vec<u8> {
@@ -66,8 +68,12 @@ pub fn encode_services(out: &mut Vec<u8>, services: &[ServiceSpec]) {
                     out.extend_from_slice(domain);
                 }
             }
-            ServiceSpec::Tcp { random, port } => {
-                out.extend_from_slice(&[TCP, u8::from(*random)]);
+            ServiceSpec::Tcp { random, port } | ServiceSpec::Udp { random, port } => {
+                let code = match spec {
+                    ServiceSpec::Udp { .. } => UDP,
+                    _ => TCP,
+                };
+                out.extend_from_slice(&[code, u8::from(*random)]);
                 out.extend_from_slice(&port.to_be_bytes());
             }
         }
@@ -236,6 +242,15 @@ fn read_domains(bytes: &[u8], tls: bool) -> Read<'_, ServiceSpec> {
     Ok(Some((spec, end)))
 }
 
+/// Parses the request for a port, of which `spec` makes a service.
+fn read_port(
+    bytes: &[u8],
+    spec: impl FnOnce(bool, u16) -> ServiceSpec,
+) -> Option<(ServiceSpec, &[u8])> {
+    let (&[random, high, low], rest) = bytes.split_first_chunk()?;
+    Some((spec(random != 0, u16::from_be_bytes([high, low])), rest))
+}
+
 /// Parses one option. The flag tells whether another one follows.
 pub fn read_service(bytes: &[u8], version: Version) -> Read<'_, (ServiceSpec, bool)> {
     let (more, bytes) = match bytes.split_first() {
@@ -256,14 +271,10 @@ pub fn read_service(bytes: &[u8], version: Version) -> Read<'_, (ServiceSpec, bo
             }
             None => None,
         },
-        TCP => match rest {
-            [random, high, low, rest @ ..] => {
-                let random = *random != 0;
-                let port = u16::from_be_bytes([*high, *low]);
-                Some((ServiceSpec::Tcp { random, port }, rest))
-            }
-            _ => None,
-        },
+        TCP => read_port(rest, |random, port| ServiceSpec::Tcp { random, port }),
+        UDP if version == Version::Two => {
+            read_port(rest, |random, port| ServiceSpec::Udp { random, port })
+        }
         HTTP_DOMAINS | TLS_DOMAINS if version == Version::Two => {
             read_domains(rest, code == TLS_DOMAINS)?
         }

@@ -1,13 +1,17 @@
 //! The GT/2 hello (docs/wire.md, "Hello"): length, capabilities, fields.
 
 use crate::wire::gt1::hello::{cut, encode_services, read_service};
-use crate::wire::hello::{Credentials, Hello, ServiceSpec, MAX_LENGTH, MAX_NAME, MAX_OPTIONS};
+use crate::wire::hello::{
+    Credentials, Hello, ServiceKinds, ServiceSpec, MAX_LENGTH, MAX_NAME, MAX_OPTIONS,
+};
 use crate::wire::{kind_and_length, u32_at, Malformed, Version, MAGIC};
 
 /// Bit of the capabilities: each stream begins with its visitor's origin.
 const ORIGINS: u32 = 1;
 /// Bit of the capabilities: services may have domains of their own.
 const DOMAINS: u32 = 2;
+/// Bit of the capabilities: services may have UDP ports.
+const UDP: u32 = 4;
 /// Maximum length in bytes of a server's answer after its length field.
 const MAX_ANSWER: u32 = 4096;
 
@@ -25,7 +29,8 @@ pub fn encode(hello: &Hello) -> Vec<u8> {
     field(&mut fields, FILLER, b"\r\n\r\n");
     let origins = if hello.origins { ORIGINS } else { 0 };
     let domains = if hello.has_domains() { DOMAINS } else { 0 };
-    begin(origins | domains, &fields)
+    let udp = if hello.has_udp() { UDP } else { 0 };
+    begin(origins | domains | udp, &fields)
 }
 
 /// Encodes the fields with credentials and services.
@@ -41,7 +46,7 @@ pub fn encode_registration(hello: &Hello) -> Vec<u8> {
 
 /// Encodes a server's answer to a hello, sent before it checks the credentials.
 pub fn answer() -> Vec<u8> {
-    begin(ORIGINS | DOMAINS, &[])
+    begin(ORIGINS | DOMAINS | UDP, &[])
 }
 
 fn begin(capabilities: u32, fields: &[u8]) -> Vec<u8> {
@@ -67,8 +72,8 @@ pub struct Answer {
     pub length: usize,
     /// Whether the server sends origins to a client that wants them.
     pub origins: bool,
-    /// Whether services may have domains of their own.
-    pub domains: bool,
+    /// The kinds of services that the server can publish.
+    pub kinds: ServiceKinds,
 }
 
 /// Parses the answer at the start of `bytes`; `None` if bytes are missing. No field of the answer
@@ -91,7 +96,10 @@ pub fn parse_answer(bytes: &[u8]) -> Result<Option<Answer>, Malformed> {
     Ok(capabilities.map(|capabilities| Answer {
         length,
         origins: capabilities & ORIGINS != 0,
-        domains: capabilities & DOMAINS != 0,
+        kinds: ServiceKinds {
+            domains: capabilities & DOMAINS != 0,
+            udp: capabilities & UDP != 0,
+        },
     }))
 }
 
@@ -466,8 +474,8 @@ mod tests {
                 Malformed::ServicesLength,
             ),
             (
-                &[id, secret, (SERVICES, &[0x08])],
-                Malformed::UnknownOption(0x08),
+                &[id, secret, (SERVICES, &[0x40])],
+                Malformed::UnknownOption(0x40),
             ),
             (
                 &[id, secret, (SERVICES, &[0x06, 0, 1, 1])],
@@ -519,7 +527,7 @@ mod tests {
     #[test]
     fn an_answer_is_recognized_by_its_first_bytes_and_skipped() {
         let mut bytes = answer();
-        assert_eq!(bytes, [0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 3]);
+        assert_eq!(bytes, [0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 7]);
         bytes.extend([0xAA; 9]);
         for cut in 0..10 {
             assert_eq!(parse_answer(&bytes[..cut]), Ok(None));
@@ -529,11 +537,14 @@ mod tests {
             Ok(Some(Answer {
                 length,
                 origins: all,
-                domains: all,
+                kinds: match all {
+                    true => ServiceKinds::ALL,
+                    false => ServiceKinds::NONE,
+                },
             }))
         };
         assert_eq!(parse_answer(&bytes), answer(true));
-        bytes[9] = 0xFC;
+        bytes[9] = 0xF8;
         assert_eq!(parse_answer(&bytes), answer(false), "unknown capabilities");
         for other in [&b"HTTP/1.1 400"[..], &[0x15, 3, 1], &[0xF0, 1]] {
             assert_eq!(parse_answer(other), Err(Malformed::NotAnAnswer));
@@ -562,6 +573,8 @@ mod tests {
                 }),
             (any::<bool>(), any::<u16>())
                 .prop_map(|(random, port)| ServiceSpec::Tcp { random, port }),
+            (any::<bool>(), any::<u16>())
+                .prop_map(|(random, port)| ServiceSpec::Udp { random, port }),
         ]
     }
 

@@ -1,0 +1,114 @@
+//! Datagrams to one address, sent in as few system calls as the kernel allows.
+
+use super::records::{MAX_DATAGRAM, MAX_RUN};
+use nix::errno::Errno;
+use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags, SockaddrStorage};
+use smallvec::SmallVec;
+use std::io::IoSlice;
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Maximum bytes of one call.
+const MAX_BYTES: usize = 60_000;
+
+/// How a socket sends datagrams: whether the kernel splits the bytes of one call (udp(7), UDP_SEGMENT).
+#[derive(Debug)]
+pub struct Run {
+    splits: AtomicBool,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self {
+            // Found out by trying.
+            splits: AtomicBool::new(cfg!(any(target_os = "linux", target_os = "android"))),
+        }
+    }
+}
+
+impl Run {
+    /// Sends datagrams to `to`, or to the address that the socket is connected to, with a control message.
+    /// Returns how many were dropped, because the socket has no room or the kernel refuses them.
+    pub fn send(
+        &self,
+        socket: &UdpSocket,
+        to: Option<&SockaddrStorage>,
+        control: Option<ControlMessage<'_>>,
+        mut datagrams: &[&[u8]],
+    ) -> usize {
+        let mut dropped = 0;
+        while let Some(first) = datagrams.first() {
+            let count = self.count(datagrams);
+            let (now, rest) = datagrams.split_at(count);
+            let parts: SmallVec<[IoSlice<'_>; MAX_RUN]> =
+                now.iter().map(|datagram| IoSlice::new(datagram)).collect();
+            match send(socket, to, control, first.len(), &parts) {
+                Ok(()) => datagrams = rest,
+                Err(Errno::EINTR) => {}
+                // Not every device and kernel can split.
+                Err(Errno::EIO | Errno::EINVAL | Errno::EMSGSIZE | Errno::EOPNOTSUPP)
+                    if count > 1 =>
+                {
+                    self.splits.store(false, Ordering::Relaxed);
+                }
+                // An error of an earlier datagram, that no one listens there, is told once.
+                Err(Errno::ECONNREFUSED) => {
+                    if send(socket, to, control, first.len(), &parts).is_err() {
+                        dropped += count;
+                    }
+                    datagrams = rest;
+                }
+                Err(e) => {
+                    log::trace!("sending {count} datagrams: {e}");
+                    dropped += count;
+                    datagrams = rest;
+                }
+            }
+        }
+        dropped
+    }
+
+    /// Returns how many of the first datagrams one call can send: those of one length, and a shorter one.
+    fn count(&self, datagrams: &[&[u8]]) -> usize {
+        let Some(first) = datagrams.first() else {
+            return 0;
+        };
+        if !self.splits.load(Ordering::Relaxed) || first.is_empty() {
+            return 1;
+        }
+        let (mut count, mut bytes) = (0, 0);
+        for datagram in datagrams.iter().take(MAX_RUN) {
+            let length = datagram.len();
+            if length > first.len() || length == 0 || bytes + length > MAX_BYTES {
+                break;
+            }
+            bytes += length;
+            count += 1;
+            if length < first.len() {
+                break;
+            }
+        }
+        count.max(1)
+    }
+}
+
+fn send(
+    socket: &UdpSocket,
+    to: Option<&SockaddrStorage>,
+    control: Option<ControlMessage<'_>>,
+    length: usize,
+    parts: &[IoSlice<'_>],
+) -> Result<(), Errno> {
+    let Ok(length) = u16::try_from(length.min(MAX_DATAGRAM)) else {
+        return Err(Errno::EMSGSIZE);
+    };
+    let mut messages: SmallVec<[ControlMessage<'_>; 2]> = control.into_iter().collect();
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if parts.len() > 1 {
+        messages.push(ControlMessage::UdpGsoSegments(&length));
+    }
+    let _ = length;
+    let flags = MsgFlags::empty();
+    sendmsg(socket.as_raw_fd(), parts, &messages, flags, to).map(drop)
+}

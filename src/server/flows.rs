@@ -1,0 +1,465 @@
+//! The visitors of a client's UDP port: each address that datagrams come from is one, a flow, until it has
+//! been silent for `udpTimeout`. Not the relay of a flow: that is the one of connections.
+
+use super::connection_limit::Permit;
+use super::counters::Loss;
+use super::error_page::ErrorPage;
+use super::ports::{OpenedPort, Protocol};
+use super::state::ServerState;
+use super::udp_port::UdpPort;
+use super::visitor::{self, find_route, introduce, relay, ErrorAnswer, Route};
+use crate::collections::HashMap;
+use crate::logging::Way;
+use crate::net::clock::Tick;
+use crate::net::{self, Conn, DatagramConn, DatagramPath, DatagramQueue, Flow, ShardId, Timer};
+use crate::sync::Mutex;
+use crate::wire::origin::{Transport, VisitorOrigin};
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::task::{ready, Context, Poll, Waker};
+use std::time::Duration;
+
+/// Maximum number of flows of a port.
+const MAX_FLOWS: usize = 1024;
+/// Age from which a flow that the service has not answered makes way for another one: most of a flood from
+/// invented addresses are such flows.
+const UNANSWERED_AGE: Duration = Duration::from_secs(1);
+/// Time that answers have to come after the port was closed.
+const RETIRE_TIME: Duration = Duration::from_secs(3);
+/// Maximum number of datagrams of one system call.
+const MAX_BATCH: usize = 16;
+/// Batches in a row before other tasks run.
+const BATCHES_PER_TURN: u32 = 8;
+/// Pause after a shortage of memory.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(10);
+
+/// The flow that a datagram belongs to: where it comes from, and which address it came to.
+type FlowKey = (SocketAddr, Option<IpAddr>);
+
+/// Serves the visitors of a client's UDP port until the port is closed, or another process takes over:
+/// datagrams that come until then wait in the socket.
+pub async fn serve_port(
+    state: Arc<ServerState>,
+    id: Box<str>,
+    port: OpenedPort,
+    udp: Arc<UdpPort>,
+) {
+    if let Some(Err(e)) = udp
+        .socket()
+        .map(|socket| socket.move_to(ShardId::current()))
+    {
+        return log::warn!("receiving on {}: {e}", udp.addr());
+    }
+    let flows = Arc::new(Flows {
+        state: state.clone(),
+        id,
+        number: port.port,
+        port: udp.clone(),
+        known: Mutex::default(),
+    });
+    let receiving = async {
+        loop {
+            let received = std::future::poll_fn(|cx| poll_receive(&udp, &flows, cx)).await;
+            match received {
+                Ok(()) => return,
+                Err(e) => log::debug!("receiving on {}: {e}", udp.addr()),
+            }
+            Timer::after(SHORTAGE_PAUSE).await;
+        }
+    };
+    state.stop.or(port.stop.or::<()>(receiving)).await;
+    let retiring = state.serving.begin();
+    net::spawn(async move {
+        Timer::after(RETIRE_TIME).await;
+        flows.end_all();
+        drop(retiring);
+    });
+}
+
+/// Receives datagrams until the port is closed, or until there is an error.
+fn poll_receive(port: &UdpPort, flows: &Arc<Flows>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    for _ in 0..BATCHES_PER_TURN {
+        let Some(socket) = port.socket() else {
+            return Poll::Ready(Ok(()));
+        };
+        let now = Tick::now();
+        let take = |bytes: &[u8], path| flows.take(bytes, path, now);
+        if let Err(e) = ready!(socket.poll_receive(cx, MAX_BATCH, take)) {
+            return Poll::Ready(Err(e));
+        }
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
+/// The flows of a port.
+struct Flows {
+    state: Arc<ServerState>,
+    /// The client's id.
+    id: Box<str>,
+    number: u16,
+    port: Arc<UdpPort>,
+    known: Mutex<KnownFlows>,
+}
+
+#[derive(Default)]
+struct KnownFlows {
+    flows: HashMap<FlowKey, Arc<VisitorFlow>>,
+    /// Flows that the service may not have answered, the oldest first. Ended ones stay until they are met.
+    unanswered: VecDeque<Arc<VisitorFlow>>,
+}
+
+/// A visitor's flow. The port puts datagrams into its queue, and its relay takes them.
+#[derive(Debug)]
+struct VisitorFlow {
+    path: DatagramPath,
+    begun: Tick,
+    /// Whether the service has sent something.
+    is_answered: AtomicBool,
+    inbox: Mutex<FlowInbox>,
+}
+
+#[derive(Debug, Default)]
+struct FlowInbox {
+    queue: DatagramQueue,
+    waker: Option<Waker>,
+    is_closed: bool,
+}
+
+impl VisitorFlow {
+    fn key(&self) -> FlowKey {
+        (self.path.from, self.path.to())
+    }
+
+    /// Queues a datagram. The error is that the flow has ended; `Ok(false)`: there is no room.
+    fn push(&self, datagram: &[u8]) -> Result<bool, ()> {
+        let mut inbox = self.inbox.lock();
+        if inbox.is_closed {
+            return Err(());
+        }
+        let was_empty = inbox.queue.is_empty();
+        let is_queued = inbox.queue.push(datagram);
+        let waker = inbox.waker.take_if(|_| was_empty);
+        drop(inbox);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(is_queued)
+    }
+
+    /// Ends the flow: its relay finds the end.
+    fn end(&self) {
+        let mut inbox = self.inbox.lock();
+        inbox.is_closed = true;
+        inbox.queue.clear();
+        let waker = inbox.waker.take();
+        drop(inbox);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Flows {
+    /// Takes a datagram of a visitor.
+    fn take(self: &Arc<Self>, datagram: &[u8], path: DatagramPath, now: Tick) {
+        let key = (path.from, path.to());
+        let known = self.known.lock().flows.get(&key).cloned();
+        if let Some(flow) = known {
+            match flow.push(datagram) {
+                Ok(true) => return,
+                Ok(false) => return self.state.counters.lost(Loss::Queue, 1),
+                // It ends; the datagram begins another one.
+                Err(()) => {}
+            }
+        }
+        let permit = match self.make_room(now) {
+            true => self.state.connection_limit.take(path.from.ip()),
+            false => None,
+        };
+        let Some(permit) = permit else {
+            return self.state.counters.lost(Loss::Flows, 1);
+        };
+        let flow = Arc::new(VisitorFlow {
+            path,
+            begun: now,
+            is_answered: AtomicBool::new(false),
+            inbox: Mutex::default(),
+        });
+        // A new flow has room.
+        let _ = flow.push(datagram);
+        let mut known = self.known.lock();
+        known.flows.insert(key, flow.clone());
+        known.unanswered.push_back(flow.clone());
+        drop(known);
+        let flows = self.clone();
+        let handshake = self.state.handshakes.begin();
+        net::spawn(async move {
+            Box::pin(serve(FlowEnd { flow, flows }, permit)).await;
+            drop(handshake);
+        });
+    }
+
+    /// Makes room for another flow. False if there is none.
+    fn make_room(&self, now: Tick) -> bool {
+        let mut known = self.known.lock();
+        let mut victim = None;
+        while let Some(oldest) = known.unanswered.front() {
+            let is_current = known
+                .flows
+                .get(&oldest.key())
+                .is_some_and(|flow| Arc::ptr_eq(flow, oldest));
+            if is_current && !oldest.is_answered.load(Ordering::Relaxed) {
+                let is_old = oldest.begun.until(now) >= UNANSWERED_AGE;
+                if is_old && known.flows.len() >= MAX_FLOWS {
+                    victim = known.unanswered.pop_front();
+                }
+                break;
+            }
+            known.unanswered.pop_front();
+        }
+        if let Some(victim) = &victim {
+            known.flows.remove(&victim.key());
+        }
+        let has_room = known.flows.len() < MAX_FLOWS;
+        drop(known);
+        if let Some(victim) = victim {
+            victim.end();
+        }
+        has_room
+    }
+
+    /// Forgets a flow that has ended.
+    fn remove(&self, flow: &Arc<VisitorFlow>) {
+        let mut known = self.known.lock();
+        let key = flow.key();
+        if known
+            .flows
+            .get(&key)
+            .is_some_and(|it| Arc::ptr_eq(it, flow))
+        {
+            known.flows.remove(&key);
+        }
+    }
+
+    /// Ends all flows.
+    fn end_all(&self) {
+        let mut known = self.known.lock();
+        known.unanswered.clear();
+        let flows = std::mem::take(&mut known.flows);
+        drop(known);
+        flows.values().for_each(|flow| flow.end());
+    }
+}
+
+/// The relay's end of a flow.
+struct FlowEnd {
+    flow: Arc<VisitorFlow>,
+    flows: Arc<Flows>,
+}
+
+impl std::fmt::Debug for FlowEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.flow.fmt(f)
+    }
+}
+
+impl FlowEnd {
+    /// Returns where the visitor comes from.
+    fn origin(&self) -> VisitorOrigin {
+        let source = self.flow.path.from;
+        let unknown = match source {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let destination = self.flow.path.to().unwrap_or(unknown);
+        VisitorOrigin {
+            transport: Transport::Udp,
+            source,
+            destination: SocketAddr::new(destination, self.flows.number),
+            is_decrypted: false,
+            is_told: false,
+            server_name: None,
+        }
+    }
+}
+
+impl Drop for FlowEnd {
+    fn drop(&mut self) {
+        self.flow.end();
+        self.flows.remove(&self.flow);
+    }
+}
+
+impl Flow for FlowEnd {
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut inbox = self.flow.inbox.lock();
+        match inbox.queue.take(buf) {
+            0 if inbox.is_closed => Poll::Ready(Ok(0)),
+            0 => {
+                inbox.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            n => Poll::Ready(Ok(n)),
+        }
+    }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inbox = self.flow.inbox.lock();
+        if inbox.queue.is_empty() && !inbox.is_closed {
+            inbox.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn send(&self, datagrams: &[&[u8]]) {
+        self.flow.is_answered.store(true, Ordering::Relaxed);
+        let lost = self.flows.port.send(datagrams, &self.flow.path);
+        if lost > 0 {
+            self.flows.state.counters.lost(Loss::Socket, lost);
+        }
+    }
+
+    fn close(&self) {
+        self.flow.end();
+        self.flows.remove(&self.flow);
+    }
+
+    fn move_to(&self, _: ShardId) -> io::Result<()> {
+        // It waits for no socket of its own.
+        Ok(())
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.origin().destination)
+    }
+
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.flow.path.from)
+    }
+}
+
+/// Forwards a flow to its service.
+async fn serve(end: FlowEnd, permit: Permit) {
+    let (state, id) = (end.flows.state.clone(), end.flows.id.clone());
+    let (peer, number) = (end.flow.path.from, end.flows.number);
+    let origin = end.origin();
+    let conn = Arc::new(Conn::from(DatagramConn::new(Box::new(end))));
+    let seen = state.settings.seen();
+    let settings = state.settings.get();
+    let mut visit = settings.access_log.as_ref().map(|log| {
+        let visit = log.visit(Some(&id), format!("port {number}"), Way::Udp);
+        Box::new(visit.of_server().from(Some(peer)))
+    });
+    if !settings.visitors.admit(peer.ip()) {
+        visitor::end(&mut visit, "denied");
+        state.counters.unserved(ErrorPage::NotAllowed);
+        return log::debug!("{peer}: not allowed");
+    }
+    let open = || state.registry.open_port(&id, (Protocol::Udp, number));
+    loop {
+        match find_route(&state, None, &id, open).await {
+            Route::Stream(mut stream) => {
+                stream.limit_idle(Some(settings.udp_timeout), false);
+                introduce(&mut stream, || origin.clone()).await;
+                visitor::record(&stream, &visit);
+                stream.announce();
+                if stream.is_outdated() {
+                    continue;
+                }
+                let visitor = (conn, peer.ip(), seen);
+                let held = (permit, visit);
+                return relay(state, stream, visitor, ErrorAnswer::Nothing, held);
+            }
+            // It receives the visitor's next datagrams itself.
+            Route::Process(_) => return visitor::end(&mut visit, "no-tunnel"),
+            Route::Unroutable(_) => {
+                visitor::end(&mut visit, "no-tunnel");
+                state.counters.unserved(ErrorPage::NoTunnel);
+                return log::debug!("no tunnel of {id} for a visitor of its UDP port {number}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::clock;
+    use crate::server::auth_lockout::AuthLockout;
+    use crate::server::settings::Settings;
+
+    fn flows() -> Arc<Flows> {
+        let lockout = AuthLockout::new(0, Duration::ZERO);
+        let state = ServerState::new(Settings::without_users(), Arc::default(), lockout).unwrap();
+        let port = UdpPort::bind(0).expect("a port");
+        Arc::new(Flows {
+            state: Arc::new(state),
+            id: "id1".into(),
+            number: port.addr().port(),
+            port: Arc::new(port),
+            known: Mutex::default(),
+        })
+    }
+
+    fn path(n: u16) -> DatagramPath {
+        DatagramPath::of_test(([192, 0, 2, 1], n).into())
+    }
+
+    fn lost(flows: &Flows, why: &str) -> u64 {
+        let counts = flows.state.counters.now();
+        let mut losses = counts.losses();
+        losses.find(|(it, _)| *it == why).expect("a reason").1
+    }
+
+    #[test]
+    fn a_port_keeps_a_bounded_number_of_flows_and_unanswered_ones_make_way_after_a_second() {
+        async_std::task::block_on(async {
+            let flows = flows();
+            let start = clock::now();
+            let now = Tick::at(start);
+            let number = u16::try_from(MAX_FLOWS).unwrap();
+            for n in 1..=number {
+                flows.take(b"hello", path(n), now);
+            }
+            assert_eq!(flows.known.lock().flows.len(), MAX_FLOWS);
+            let answered = flows.known.lock().flows[&(path(1).from, None)].clone();
+            answered.is_answered.store(true, Ordering::Relaxed);
+            flows.take(b"hello", path(number + 1), now);
+            assert_eq!(lost(&flows, "flows"), 1, "all are young");
+            let later = Tick::at(start + UNANSWERED_AGE);
+            flows.take(b"hello", path(number + 1), later);
+            flows.take(b"more", path(number + 1), later);
+            let known = flows.known.lock();
+            assert_eq!(known.flows.len(), MAX_FLOWS);
+            assert!(known.flows.contains_key(&(path(1).from, None)), "answered");
+            assert!(!known.flows.contains_key(&(path(2).from, None)), "oldest");
+            assert!(known.unanswered.len() <= MAX_FLOWS);
+            drop(known);
+            assert_eq!(lost(&flows, "flows"), 1);
+            flows.end_all();
+        });
+    }
+
+    #[test]
+    fn a_flow_that_is_not_read_queues_a_bounded_number_of_bytes() {
+        async_std::task::block_on(async {
+            let flows = flows();
+            let now = Tick::now();
+            for _ in 0..100 {
+                flows.take(&[0; 1000], path(1), now);
+            }
+            assert_eq!(lost(&flows, "queue"), 100 - 65);
+            // What waits goes with the flow.
+            flows.end_all();
+            flows.take(b"hello", path(1), now);
+            assert_eq!(flows.known.lock().flows.len(), 1);
+            assert_eq!(lost(&flows, "queue"), 100 - 65);
+            flows.end_all();
+        });
+    }
+}
