@@ -2,7 +2,7 @@
 
 use super::records::{MAX_DATAGRAM, MAX_RUN};
 use nix::errno::Errno;
-use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags, SockaddrStorage};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage};
 use smallvec::SmallVec;
 use std::io::IoSlice;
 use std::net::UdpSocket;
@@ -93,6 +93,7 @@ impl Run {
     }
 }
 
+/// Sends parts, each a datagram of `length` bytes but for the last one, which may be shorter.
 fn send(
     socket: &UdpSocket,
     to: Option<&SockaddrStorage>,
@@ -109,6 +110,76 @@ fn send(
         messages.push(ControlMessage::UdpGsoSegments(&length));
     }
     let _ = length;
-    let flags = MsgFlags::empty();
-    sendmsg(socket.as_raw_fd(), parts, &messages, flags, to).map(drop)
+    system::send(socket, to, &messages, parts)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod system {
+    use super::*;
+    use nix::libc::{in6_pktinfo, in_pktinfo};
+    use nix::sys::socket::{sendmmsg, MultiHeaders};
+    use std::cell::RefCell;
+
+    type Headers = MultiHeaders<SockaddrStorage>;
+
+    /// The headers of a message by the control messages that it has. They must fill the room, so each
+    /// combination has its own. They are kept, since `sendmsg` would allocate the room each time.
+    #[derive(Default)]
+    struct AllHeaders {
+        none: Option<Headers>,
+        v4: Option<Headers>,
+        v6: Option<Headers>,
+        split: Option<Headers>,
+        v4_split: Option<Headers>,
+        v6_split: Option<Headers>,
+    }
+
+    thread_local! {
+        static HEADERS: RefCell<AllHeaders> = RefCell::default();
+    }
+
+    pub fn send(
+        socket: &UdpSocket,
+        to: Option<&SockaddrStorage>,
+        messages: &[ControlMessage<'_>],
+        parts: &[IoSlice<'_>],
+    ) -> Result<(), Errno> {
+        use ControlMessage::{Ipv4PacketInfo, Ipv6PacketInfo, UdpGsoSegments};
+        HEADERS.with(|all| {
+            let mut all = all.try_borrow_mut().map_err(|_| Errno::EAGAIN)?;
+            type Space = fn() -> Option<Vec<u8>>;
+            let (kept, space): (_, Space) = match messages {
+                [] => (&mut all.none, || None),
+                [Ipv4PacketInfo(_)] => (&mut all.v4, || Some(nix::cmsg_space!(in_pktinfo))),
+                [Ipv6PacketInfo(_)] => (&mut all.v6, || Some(nix::cmsg_space!(in6_pktinfo))),
+                [UdpGsoSegments(_)] => (&mut all.split, || Some(nix::cmsg_space!(u16))),
+                [Ipv4PacketInfo(_), UdpGsoSegments(_)] => (&mut all.v4_split, || {
+                    Some(nix::cmsg_space!(in_pktinfo, u16))
+                }),
+                [Ipv6PacketInfo(_), UdpGsoSegments(_)] => (&mut all.v6_split, || {
+                    Some(nix::cmsg_space!(in6_pktinfo, u16))
+                }),
+                _ => return Err(Errno::EINVAL),
+            };
+            let headers = kept.get_or_insert_with(|| Headers::preallocate(1, space()));
+            let (fd, flags) = (socket.as_raw_fd(), MsgFlags::empty());
+            sendmmsg(fd, headers, [&parts], [to.copied()], messages, flags).map(drop)
+        })
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+mod system {
+    use super::*;
+    use nix::sys::socket::sendmsg;
+
+    pub fn send(
+        socket: &UdpSocket,
+        to: Option<&SockaddrStorage>,
+        messages: &[ControlMessage<'_>],
+        parts: &[IoSlice<'_>],
+    ) -> Result<(), Errno> {
+        let flags = MsgFlags::empty();
+        sendmsg(socket.as_raw_fd(), parts, messages, flags, to).map(drop)
+    }
 }
