@@ -241,6 +241,9 @@ fn flows_count_as_connections_of_their_address_and_what_is_too_much_is_counted()
     let other = UdpVisitor::from("127.0.0.3", to);
     assert_eq!(other.ask(b"hello"), b"hello");
     assert_eq!(few[0].ask(b"still"), b"still");
+    let clients = get(api, "localhost", "/clients");
+    let listed = format!("\"ports\": [], \"udpPorts\": [{port}]");
+    assert!(clients.text().contains(&listed), "{}", clients.text());
     let metrics = get(api, "localhost", "/metrics");
     let dropped = "gt_udp_dropped_datagrams_total{reason=\"flows\"} 1";
     assert!(metrics.text().contains(dropped), "{}", metrics.text());

@@ -30,6 +30,8 @@ struct ListedClient<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     tls_domains: &'a [Box<str>],
     ports: &'a [u16],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    udp_ports: &'a [u16],
     streams: usize,
     streams_total: u64,
     bytes_up: u64,
@@ -63,6 +65,7 @@ impl<'a> ListedClient<'a> {
             domains: &client.domains,
             tls_domains: &client.tls_domains,
             ports: &client.ports,
+            udp_ports: &client.udp_ports,
             streams: sum.streams,
             streams_total: sum.traffic.streams,
             bytes_up: sum.traffic.received,

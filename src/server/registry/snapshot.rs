@@ -3,6 +3,7 @@
 
 use super::domain_of;
 use super::{HostKind, RegisteredClient, Registry};
+use crate::server::ports::Protocol;
 use crate::tunnel::{Traffic, Tunnel};
 use std::ops::AddAssign;
 use std::time::{Duration, SystemTime};
@@ -44,6 +45,8 @@ pub struct ClientStats {
     pub tls_domains: Vec<Box<str>>,
     /// The open TCP ports, sorted.
     pub ports: Vec<u16>,
+    /// The open UDP ports, sorted.
+    pub udp_ports: Vec<u16>,
 }
 
 /// Sums over one or several clients.
@@ -143,7 +146,12 @@ impl Registry {
         let inner = self.lock();
         for stats in clients.iter_mut() {
             if let Some(client) = inner.clients.get(&stats.id) {
-                stats.ports = client.ports.iter().map(|port| port.port).collect();
+                for port in &client.ports {
+                    match port.id() {
+                        (Protocol::Tcp, port) => stats.ports.push(port),
+                        (Protocol::Udp, port) => stats.udp_ports.push(port),
+                    }
+                }
             }
             for (kind, prefix) in inner.hosts.of(&stats.id) {
                 match (kind, domain_of(prefix)) {
@@ -161,6 +169,7 @@ impl Registry {
             stats.domains.sort_unstable();
             stats.tls_domains.sort_unstable();
             stats.ports.sort_unstable();
+            stats.udp_ports.sort_unstable();
         }
     }
 
@@ -200,6 +209,7 @@ impl ClientStats {
             domains: Vec::new(),
             tls_domains: Vec::new(),
             ports: Vec::new(),
+            udp_ports: Vec::new(),
         }
     }
 }
