@@ -33,7 +33,7 @@ pub use config::{flags, urls, yaml};
 pub use dtls::{dtls_records, handshake_fragments};
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use ice::ice_stun;
-pub use net::{http_answer, http_requests};
+pub use net::{datagrams, http_answer, http_requests};
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use p2p::{resets, signaling};
 #[cfg(all(feature = "client", feature = "password"))]

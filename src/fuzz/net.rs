@@ -1,13 +1,45 @@
-//! Fuzz entries for HTTP: gt's own client, and visitors' requests that are followed.
+//! Fuzz entries for HTTP: gt's own client, and visitors' requests that are followed; and for records of
+//! datagrams.
 
-use super::{Pace, Source};
+use super::{cuts, Pace, Source};
 use crate::net::follow::{
     Edits, ExpectedResponse, HttpRefusal, RequestHead, RequestRule, RequestStep, Requests,
     RuleDecision, MAX_HEAD,
 };
 use crate::net::http::response::{read, Response, MAX_BODY};
+use crate::net::RecordReader;
 use futures_lite::future::block_on;
 use std::task::Poll;
+
+/// Reads the records of a flow of datagrams. How the bytes are cut into frames must not matter, and what
+/// was read makes the same records.
+pub fn datagrams(data: &[u8]) {
+    let read = |cut: usize| {
+        let (mut reader, mut whole) = (RecordReader::default(), Vec::new());
+        let mut count = 0;
+        for piece in [&data[..cut], &data[cut..]] {
+            reader.feed::<4>(piece, |run| {
+                assert!((1..=4).contains(&run.len()));
+                for datagram in run {
+                    let length = u16::try_from(datagram.len()).expect("a length on the wire");
+                    whole.extend(length.to_be_bytes());
+                    whole.extend(*datagram);
+                    count += 1;
+                }
+            });
+        }
+        assert_eq!(whole, data[..whole.len()]);
+        (whole.len(), count)
+    };
+    let whole = read(data.len());
+    // What is left is not a whole record.
+    if let Some((length, rest)) = data[whole.0..].split_first_chunk::<2>() {
+        assert!(usize::from(u16::from_be_bytes(*length)) > rest.len());
+    }
+    for cut in cuts(data) {
+        assert_eq!(read(cut), whole, "cut at {cut}");
+    }
+}
 
 /// Reads a response to a request of gt's own client.
 pub fn http_answer(data: &[u8]) {

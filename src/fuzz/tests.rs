@@ -132,7 +132,7 @@ macro_rules! hold {
 }
 
 mod promises_of_every_gt {
-    hold!(flags gt1_frames gt1_hello gt2_frames gt2_hello http_answer http_requests origins urls yaml);
+    hold!(datagrams flags gt1_frames gt1_hello gt2_frames gt2_hello http_answer http_requests origins urls yaml);
 }
 
 #[cfg(feature = "client")]

@@ -23,5 +23,7 @@ pub use conn::Flow;
 pub use connected::dial_udp;
 #[cfg(feature = "server")]
 pub use records::DatagramQueue;
+#[cfg(any(test, fuzzing))]
+pub use records::RecordReader;
 #[cfg(feature = "sim")]
 pub use simulated::{dial_udp, DatagramPath, Datagrams};

@@ -49,6 +49,8 @@ pub use conn::{Conn, ConnLayer};
 #[cfg(feature = "client")]
 pub use datagrams::dial_udp;
 pub use datagrams::DatagramConn;
+#[cfg(any(test, fuzzing))]
+pub use datagrams::RecordReader;
 #[cfg(feature = "server")]
 pub use datagrams::{DatagramPath, DatagramQueue, Datagrams, Flow};
 pub use delivery::Delivery;
