@@ -21,6 +21,7 @@ use crate::config::server;
 use crate::config::{summary, ConfigError, RoleConfig, RoleName};
 #[cfg(feature = "client")]
 use crate::control::bans::BanRequest;
+use crate::import::ImportRequest;
 #[cfg(feature = "password")]
 use crate::passwords::UserName;
 use crate::version::VERSION;
@@ -46,6 +47,8 @@ pub enum Command {
     /// Ask for a password, and print its hash, with this name before it (`gt hash`).
     #[cfg(feature = "password")]
     Hash(Option<UserName>),
+    /// Print the configuration of another program as gt's (`gt import`).
+    Import(ImportRequest),
 }
 
 options! {
@@ -103,6 +106,7 @@ fn understand(program: &str, arguments: &[String]) -> Result<Command, ConfigErro
         Some(Subcommand::Bans(request)) => return Ok(Command::Bans(request)),
         #[cfg(feature = "password")]
         Some(Subcommand::Hash(user)) => return Ok(Command::Hash(user)),
+        Some(Subcommand::Import(request)) => return Ok(Command::Import(request)),
         None => {}
     }
     let flags = flags(arguments, role)?;
@@ -364,6 +368,13 @@ const HASH: &str = if cfg!(feature = "password") {
     ""
 };
 
+/// The line about `gt import` in the help text.
+const IMPORT: &str = if cfg!(feature = "import") {
+    "gt import FILE         print the configuration of frp, rathole or the original GT as gt's\n  "
+} else {
+    ""
+};
+
 /// Returns the help text of a role, or of the program if the role is not known.
 fn usage(role: Option<RoleName>) -> String {
     let Some(role) = role.or(RoleName::only()) else {
@@ -379,6 +390,7 @@ fn usage(role: Option<RoleName>) -> String {
              gt bans                list the addresses that running clients have banned (visitorRate)\n  \
              gt bans lift ADDRESS   lift the bans of an address, or of all\n  \
              {HASH}\
+             {IMPORT}\
              gt help [ROLE]         print this help, or the flags of the server or the client\n  \
              gt version             print the version of this program\n"
         );

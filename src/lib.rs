@@ -39,6 +39,8 @@ pub mod daemon;
 )]
 pub mod fuzz;
 pub mod handover;
+#[cfg_attr(not(feature = "import"), path = "no_import.rs")]
+pub mod import;
 pub mod logging;
 pub mod net;
 #[cfg(feature = "password")]

@@ -13,6 +13,8 @@ use gt::cli::{self, Command};
 use gt::config::RoleConfig;
 use gt::daemon::{self, ProcessOrigin};
 use gt::handover::{Inherited, ParentLink, Program};
+#[cfg(feature = "import")]
+use gt::import::ImportRequest;
 #[cfg(feature = "password")]
 use gt::passwords::{self, PasswordHash, UserName};
 use gt::version::VERSION;
@@ -59,6 +61,10 @@ fn main() -> ExitCode {
         Ok(Command::Bans(request)) => return print(control::bans::ask(request)),
         #[cfg(feature = "password")]
         Ok(Command::Hash(user)) => return hash(user.as_ref()),
+        #[cfg(feature = "import")]
+        Ok(Command::Import(request)) => return import(&request),
+        #[cfg(not(feature = "import"))]
+        Ok(Command::Import(request)) => match request {},
         Err(e) => return complain(BAD_USAGE, &e.to_string(), parent.as_ref()),
     };
     if let Err(e) = daemon::prepare(&roles) {
@@ -117,6 +123,27 @@ fn hash(user: Option<&UserName>) -> ExitCode {
             }
         }
         Err(e) => complain(FAILED, &format!("no hash was made: {e}"), None),
+    }
+}
+
+/// Prints the configuration of another program as gt's, and on stderr what it is and whether gt runs it.
+#[cfg(feature = "import")]
+fn import(request: &ImportRequest) -> ExitCode {
+    let imported = match request.run() {
+        Ok(imported) => imported,
+        Err(why) => return complain(BAD_USAGE, &why, None),
+    };
+    for line in &imported.summary {
+        logging::print_error(line);
+    }
+    match io::stdout().write_all(imported.text.as_bytes()) {
+        Ok(()) if imported.incomplete.is_none() => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::from(FAILED),
+        Err(e) => complain(
+            FAILED,
+            &format!("the configuration cannot be printed: {e}"),
+            None,
+        ),
     }
 }
 

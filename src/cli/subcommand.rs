@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::config::{ConfigError, RoleName};
 #[cfg(feature = "client")]
 use crate::control::bans::BanRequest;
+use crate::import::ImportRequest;
 #[cfg(feature = "password")]
 use crate::passwords::UserName;
 
@@ -22,6 +23,8 @@ pub enum Subcommand {
     /// Ask for a password, and print its hash, with the name of a user before it.
     #[cfg(feature = "password")]
     Hash(Option<UserName>),
+    /// Print the configuration of another program as gt's.
+    Import(ImportRequest),
 }
 
 /// Parses the subcommand at the beginning of the arguments, if there is one. `role` is the role
@@ -53,6 +56,9 @@ pub fn word(
         #[cfg(feature = "password")]
         "hash" => user(rest)
             .map(|user| Some(Subcommand::Hash(user)))
+            .map_err(ConfigError::new),
+        "import" => ImportRequest::from_words(rest, role)
+            .map(|request| Some(Subcommand::Import(request)))
             .map_err(ConfigError::new),
         flag if flag.is_empty() || flag.starts_with('-') => Ok(None),
         word => Err(ConfigError::new(format!(
@@ -87,7 +93,7 @@ fn hint(word: &str) -> String {
     }
     let signals = ["reload", "wake", "restart", "stop", "kill"];
     let commands = [
-        "server", "client", "check", "bans", "hash", "help", "version",
+        "server", "client", "check", "bans", "hash", "import", "help", "version",
     ];
     match nearest(word, commands.iter().chain(&signals).copied()) {
         Some(signal) if signals.contains(&signal) => format!(

@@ -28,12 +28,12 @@ const SECTION: &str = "a section of keys";
 #[derive(Debug)]
 pub struct Node {
     mark: Mark,
-    pub(super) kind: NodeKind,
+    pub(crate) kind: NodeKind,
 }
 
 /// The content of a yaml value.
 #[derive(Debug)]
-pub(super) enum NodeKind {
+pub(crate) enum NodeKind {
     Null,
     Text(String),
     List(Vec<Node>),
@@ -241,7 +241,7 @@ impl Node {
     }
 
     /// Describes this value as one of an unknown key.
-    pub(super) fn unknown(&self, path: String) -> Unknown {
+    pub(crate) fn unknown(&self, path: String) -> Unknown {
         let mark = self.mark;
         Unknown { path, mark }
     }

@@ -64,7 +64,7 @@ pub fn flags(data: &[u8]) {
             assert_secrets_are_kept(&argv, &roles);
         }
         Ok(Command::Print(text)) => assert!(text.len() < usual),
-        Ok(Command::Signal(_)) => {}
+        Ok(Command::Signal(_) | Command::Import(_)) => {}
         #[cfg(feature = "client")]
         Ok(Command::Bans(_)) => {}
         #[cfg(feature = "password")]

@@ -11,6 +11,8 @@ mod config;
 mod dtls;
 #[cfg(all(feature = "client", feature = "p2p"))]
 mod ice;
+#[cfg(feature = "import")]
+mod import;
 mod net;
 #[cfg(all(feature = "client", feature = "p2p"))]
 mod p2p;
@@ -33,6 +35,8 @@ pub use config::{flags, urls, yaml};
 pub use dtls::{dtls_records, handshake_fragments};
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use ice::ice_stun;
+#[cfg(feature = "import")]
+pub use import::import_files;
 pub use net::{datagrams, http_answer, http_requests};
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use p2p::{resets, signaling};

@@ -140,6 +140,11 @@ mod promises_of_the_client {
     hold!(files locals visitor_fields);
 }
 
+#[cfg(feature = "import")]
+mod promises_of_the_import {
+    hold!(import_files);
+}
+
 #[cfg(all(feature = "client", feature = "password"))]
 mod promises_of_passwords {
     hold!(passwords);
