@@ -64,6 +64,7 @@ service.
 Every flag is also a key under \fBoptions:\fR of a yaml file, by the same name; a flag overrides the file.
 \fBgt bans\fR lists the addresses that running clients have banned, and lifts bans.
 \fBgt hash\fR [\fIuser\fR] asks for a password, or reads a line of standard input, and prints its hash.
+\fBgt import\fR \fIfile\fR prints a configuration of frp, of rathole or of the original GT as gt's.
 \fBgt check\fR tests a configuration without running it.
 "#;
 

@@ -107,6 +107,35 @@ fn a_mistyped_subcommand_gets_a_suggestion() {
     );
 }
 
+#[cfg(feature = "import")]
+#[test]
+fn an_import_takes_one_file_and_a_role_in_front() {
+    let request = |line| match parse(&argv(line)).unwrap() {
+        Command::Import(request) => request,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(request("gt import a.toml"), request("gt import a.toml"));
+    assert_ne!(
+        request("gt import a.toml"),
+        request("gt client import a.toml")
+    );
+    for line in ["gt import", "gt import a b"] {
+        assert!(error(line).contains("Write gt import FILE"), "{line}");
+    }
+    assert!(error("gt import -h").contains("gt import has no flags"));
+    assert!(printed("gt help").contains("\n  gt import FILE "));
+}
+
+#[cfg(not(feature = "import"))]
+#[test]
+fn a_program_without_the_import_says_so() {
+    let error = error("gt import a.toml");
+    assert!(
+        error.starts_with("This gt was built without import: "),
+        "{error}"
+    );
+}
+
 #[test]
 fn an_argument_that_is_not_a_flag_is_an_error() {
     assert!(error("gt -version now").starts_with("\"now\" is not a flag"));

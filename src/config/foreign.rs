@@ -1,5 +1,5 @@
 //! Recognition of configuration files in other formats or of frp. The error shows an example of
-//! gt's yaml; files are not converted.
+//! gt's yaml, and names `gt import`, which converts files.
 
 use super::RoleName;
 
@@ -26,6 +26,13 @@ const OF_FRP: [&str; 10] = [
     "visitors",
 ];
 
+/// What the errors say of `gt import`.
+const IMPORT: &str = if cfg!(feature = "import") {
+    " (gt import FILE prints it)"
+} else {
+    ""
+};
+
 /// Returns the error about an INI or TOML file, or `None` if the text does not look like one.
 pub fn not_yaml(text: &str, content: Content) -> Option<String> {
     let mut lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
@@ -39,8 +46,12 @@ pub fn not_yaml(text: &str, content: Content) -> Option<String> {
     let of_frp = settings.clone().any(|(key, _)| OF_FRP.contains(&key));
     settings.next()?;
     let program = if of_frp { " of frp" } else { "" };
+    let import = match content {
+        Content::Configuration => IMPORT,
+        Content::Users => "",
+    };
     Some(format!(
-        "this is an INI or TOML file{program}, but gt reads yaml, like this:\n{}",
+        "this is an INI or TOML file{program}, but gt reads yaml{import}, like this:\n{}",
         example(text, content)
     ))
 }
@@ -53,7 +64,7 @@ pub fn frp(keys: &[&str], text: &str) -> Option<String> {
     }
     let example = example(text, Content::Configuration);
     Some(format!(
-        "this is a file of frp, but gt has other keys, like this:\n{example}"
+        "this is a file of frp, but gt has other keys{IMPORT}, like this:\n{example}"
     ))
 }
 

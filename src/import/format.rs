@@ -96,16 +96,16 @@ fn format_of(text: &str) -> Format {
     if !is_section && ini::setting(first).is_none() {
         return Format::Yaml;
     }
+    let is_common = |line: &str| ini::section(line) == Some("common");
+    if is_common(first) || lines.clone().any(is_common) {
+        return Format::Ini;
+    }
     // A list in YAML may begin like a section.
     if ini::setting(first).is_none() && !lines.clone().any(|line| ini::setting(line).is_some()) {
         return match first.starts_with("[[") || text.lines().all(|line| ini::is_line(line.trim())) {
             true => Format::Toml,
             false => Format::Yaml,
         };
-    }
-    let is_common = |line: &str| ini::section(line) == Some("common");
-    if is_common(first) || lines.clone().any(is_common) {
-        return Format::Ini;
     }
     // An INI file without [common], which another one includes, has values that TOML would quote.
     let is_rathole = |line: &str| {

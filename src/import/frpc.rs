@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 
 use super::draft::{Draft, Group, Note, NoteKind, Setting, Value};
 use super::frp::{self, ID, UNKNOWN};
-use super::frpc_proxy::Proxies;
+use super::frpc_proxy::{Hasher, Proxies};
 use super::source::{Fate, Source, Taken};
 use super::tree::{Node, NodeKind};
-use super::Hasher;
 use crate::config::RoleName;
 
 /// Settings of a client that gt has no keys for.

@@ -6,12 +6,14 @@ use super::draft::{Group, Note, NoteKind, Setting, Value};
 use super::frp::{self, UNKNOWN};
 use super::source::{Fate, Source, Taken};
 use super::tree::{Node, NodeKind};
-use super::Hasher;
 
 /// Maximum number of services that gt's server takes from one client.
 const MAX_SERVICES: usize = 600;
 /// Maximum number of passwords that are hashed, which takes a tenth of a second each.
 const MAX_PASSWORDS: usize = 32;
+
+/// Hashes a password. The error says why it cannot.
+pub type Hasher = fn(&str) -> Result<String, String>;
 
 /// Settings of a proxy that gt has no keys for.
 const TOLD: &[(&str, Fate)] = &[

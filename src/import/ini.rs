@@ -1,18 +1,8 @@
 //! The INI format that frp had before version 0.52: sections, `key = value`, comments of whole lines. Its
 //! settings get the names that they have in frp's TOML; `names` has the list.
 
-use super::names;
+use super::names::{self, Section};
 use super::tree::{Node, NodeKind, Place};
-
-/// A section.
-pub struct Section<'t> {
-    /// The name.
-    pub name: &'t str,
-    /// The line of the name.
-    pub line: usize,
-    /// The settings, with the key behind a space at the end of their place.
-    pub settings: Vec<Node>,
-}
 
 /// Returns the name of a section from its line.
 pub fn section(line: &str) -> Option<&str> {

@@ -14,6 +14,7 @@ mod ini;
 mod names;
 mod original;
 mod rathole;
+mod role;
 mod source;
 mod template;
 mod tree;
@@ -29,13 +30,12 @@ use std::path::PathBuf;
 use crate::config::RoleName;
 use draft::{Draft, Note, NoteKind};
 use format::Parsed;
+use frpc_proxy::Hasher;
+use role::choose;
 use tree::{shown, Node};
 
 /// Maximum size of a file, in bytes.
 pub(crate) const MAX_FILE: usize = 1 << 20;
-
-/// Hashes a password. The error says why it cannot.
-pub(crate) type Hasher = fn(&str) -> Result<String, String>;
 
 /// What `gt import` is asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -155,32 +155,6 @@ impl Program {
             Program::Rathole(role) => rathole::convert(root, role),
             Program::Original(role) => original::convert(root, role),
         }
-    }
-}
-
-/// Returns the role of a file that has the keys of one or of both.
-fn choose(client: bool, server: bool, asked: Option<RoleName>) -> Result<RoleName, String> {
-    let wrong = |role: &str, is: &str| {
-        Err(format!(
-            "this is a {is}'s file, and gt was asked for the {role}: write gt import FILE alone"
-        ))
-    };
-    match (client, server, asked) {
-        (true, false, Some(RoleName::Server)) => wrong("server", "client"),
-        (false, true, Some(RoleName::Client)) => wrong("client", "server"),
-        (_, _, Some(role)) => Ok(role),
-        (true, false, None) => Ok(RoleName::Client),
-        (false, true, None) => Ok(RoleName::Server),
-        (true, true, None) => Err(
-            "this file is for a client and for a server, and gt has a file for each: write gt client import \
-             FILE and gt server import FILE"
-                .to_owned(),
-        ),
-        (false, false, None) => Err(
-            "nothing in it says whether it is a client's file or a server's: write gt client import FILE or \
-             gt server import FILE"
-                .to_owned(),
-        ),
     }
 }
 

@@ -1,7 +1,16 @@
 //! The names of settings in frp's INI files, and those that they have in its TOML files.
 
-use super::ini::Section;
 use super::tree::{Node, NodeKind, Place};
+
+/// A section of an INI file.
+pub struct Section<'t> {
+    /// The name.
+    pub name: &'t str,
+    /// The line of the name.
+    pub line: usize,
+    /// The settings, with the key behind a space at the end of their place.
+    pub settings: Vec<Node>,
+}
 
 /// The section of the settings that are no proxies.
 const COMMON: &str = "common";

@@ -1,7 +1,7 @@
 //! Files of the original GT as those of gt: the keys are the same, but for those of what gt does not have.
 
-use super::choose;
 use super::draft::{Draft, Group, Note, NoteKind, Setting, Value};
+use super::role::choose;
 use super::tree::{Node, NodeKind};
 use crate::config::{client, server, RoleName};
 

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::draft::Draft;
-use crate::cli;
 use crate::config::file::Document;
 use crate::config::foreign::Content;
+use crate::config::{client, server, RoleName};
 
 /// Maximum number of settings that are turned into comments, each of which takes one more reading.
 const MAX_WRONG: usize = 100;
@@ -30,7 +30,10 @@ fn judge(draft: &mut Draft) -> Option<String> {
     let read =
         Document::parse(Path::new(NAME), text, Content::Configuration).and_then(|document| {
             document.role(Some(role))?;
-            cli::load(role, &[], Some(&document))
+            match role {
+                RoleName::Client => client::load(&[], &[], Some(&document)),
+                RoleName::Server => server::load(&[], Some(&document)),
+            }
         });
     let why = read.err()?.to_string();
     let why = why

@@ -9,6 +9,8 @@ mod check;
 mod cli;
 mod documents;
 mod flags;
+#[cfg(feature = "import")]
+mod import;
 mod reload;
 mod reload_server;
 mod signals;
