@@ -152,8 +152,8 @@ pub struct Counts {
 }
 
 impl Draft {
-    /// Writes the configuration, and remembers the line of each setting. Without the files that it names
-    /// if it is only read to `check` it.
+    /// Writes the configuration, and remembers the line of each setting. To `check` it, the comments and the
+    /// file of users that it may name are left out.
     pub fn write(&mut self, check: bool) -> (String, Counts) {
         let mut page = Page {
             check,
@@ -255,6 +255,9 @@ impl Page {
     }
 
     fn notes(&mut self, notes: &[Note], depth: usize) {
+        if self.check {
+            return;
+        }
         let mut notes = notes.iter().peekable();
         while let Some(note) = notes.next() {
             let (name, count) = match note.kind {
@@ -299,7 +302,10 @@ impl Page {
 
     /// Writes an entry of a list.
     fn entry(&mut self, group: &mut Group, depth: usize, is_comment: bool) {
-        if let Some(title) = &group.title {
+        if self.check && group.off.is_some() {
+            return;
+        }
+        if let Some(title) = group.title.as_ref().filter(|_| !self.check) {
             self.comment(depth, "", &shown(title));
         }
         let is_comment = is_comment || group.off.is_some();
@@ -320,7 +326,8 @@ impl Page {
 
     /// Writes a setting. In an entry of a list, `dash` is what stands before the key.
     fn setting(&mut self, setting: &mut Setting, depth: usize, is_comment: bool, dash: &str) {
-        if self.check && setting.key == "users" && matches!(setting.value, Value::Text(_)) {
+        let is_file = setting.key == "users" && matches!(setting.value, Value::Text(_));
+        if self.check && (is_file || setting.off.is_some()) {
             return;
         }
         let below = depth.saturating_add(1);

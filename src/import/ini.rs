@@ -4,6 +4,9 @@
 use super::names::{self, Section};
 use super::tree::{Node, NodeKind, Place};
 
+/// Maximum number of settings in a file.
+const MAX_SETTINGS: usize = 10_000;
+
 /// Returns the name of a section from its line.
 pub fn section(line: &str) -> Option<&str> {
     let line = line.split_once(" #").map_or(line, |(line, _)| line);
@@ -30,6 +33,7 @@ pub fn is_line(line: &str) -> bool {
 pub fn read(text: &str) -> Result<Node, String> {
     let mut root = Node::of_file(NodeKind::Map(Vec::new()));
     let mut sections: Vec<Section<'_>> = Vec::new();
+    let mut count = 0usize;
     for (number, line) in (1usize..).zip(text.lines()) {
         let line = line.trim();
         if line.is_empty() || line.starts_with(['#', ';']) {
@@ -50,6 +54,12 @@ pub fn read(text: &str) -> Result<Node, String> {
         let Some(section) = sections.last_mut() else {
             return Err(wrong("this setting stands before the first [section]"));
         };
+        count = count.saturating_add(1);
+        if count > MAX_SETTINGS {
+            return Err(wrong(&format!(
+                "there are more than {MAX_SETTINGS} settings; no configuration has as many"
+            )));
+        }
         let place = Place::key(None, &format!("[{}] {key}", section.name), Some(number));
         let text = NodeKind::Text(unquoted(value).to_owned());
         section.settings.push(Node::new(place, text));

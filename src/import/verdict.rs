@@ -7,39 +7,42 @@ use crate::config::file::Document;
 use crate::config::foreign::Content;
 use crate::config::{client, server, RoleName};
 
-/// Maximum number of settings that are turned into comments, each of which takes one more reading.
-const MAX_WRONG: usize = 100;
+/// Maximum number of bytes that are read in all. Each setting that is turned into a comment takes one more
+/// reading of the rest.
+const MAX_READ: usize = 16 << 20;
 /// The name of the file in gt's errors.
 const NAME: &str = "gt.yaml";
 
 /// Turns settings that gt does not accept into comments. Returns the reason why gt does not accept the rest.
 pub fn settle(draft: &mut Draft) -> Option<String> {
-    for _ in 0..MAX_WRONG {
-        let why = judge(draft)?;
-        if !turn_off(draft, &why) {
+    let mut left = MAX_READ;
+    loop {
+        let (text, _) = draft.write(true);
+        left = left.saturating_sub(text.len());
+        let why = judge(text, draft.role)?;
+        if left == 0 || !turn_off(draft, &why) {
             return Some(why);
         }
     }
-    judge(draft)
 }
 
-/// Returns the reason why gt does not accept the configuration.
-fn judge(draft: &mut Draft) -> Option<String> {
-    let (text, _) = draft.write(true);
-    let role = draft.role;
-    let read =
-        Document::parse(Path::new(NAME), text, Content::Configuration).and_then(|document| {
-            document.role(Some(role))?;
-            match role {
-                RoleName::Client => client::load(&[], &[], Some(&document)),
-                RoleName::Server => server::load(&[], Some(&document)),
-            }
-        });
+/// Returns the reason why gt does not accept a configuration.
+fn judge(text: String, role: RoleName) -> Option<String> {
+    let document = Document::parse(Path::new(NAME), text, Content::Configuration);
+    let read = document.and_then(|document| {
+        document.role(Some(role))?;
+        match role {
+            RoleName::Client => client::load(&[], &[], Some(&document)),
+            RoleName::Server => server::load(&[], Some(&document)),
+        }
+    });
     let why = read.err()?.to_string();
-    let why = why
-        .strip_prefix(NAME)
-        .map_or(why.as_str(), |why| why.trim_start_matches([':', ' ']));
-    Some(why.to_owned())
+    let place = why.strip_prefix(NAME);
+    Some(
+        place
+            .map_or(why.as_str(), |why| why.trim_start_matches([':', ' ']))
+            .to_owned(),
+    )
 }
 
 /// Turns the setting or the service that an error is about into a comment. Whether there is one.
