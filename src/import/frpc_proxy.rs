@@ -160,8 +160,10 @@ impl Proxies {
                 ..Group::default()
             }],
         };
+        if let Some(why) = self.off(&mut source, &name) {
+            groups.iter_mut().for_each(|it| it.off = Some(why.clone()));
+        }
         self.reserve(&mut groups, &kind, &name);
-        let off = self.off(&mut source, &name);
         source.tell(TOLD);
         let is_off = groups.iter().all(|group| group.off.is_some());
         let why = if is_off {
@@ -175,7 +177,6 @@ impl Proxies {
         }
         for mut group in groups {
             group.title.get_or_insert_with(|| title.clone());
-            group.off = group.off.or_else(|| off.clone());
             self.services.push(group);
         }
     }

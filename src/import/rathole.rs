@@ -138,8 +138,9 @@ fn check_type(service: &mut Source) -> Result<(), String> {
 /// Converts the section of the client. `rest` is the rest of the file.
 fn client(source: &mut Source, rest: &Node) -> Vec<Setting> {
     let default = source.text("default_token");
-    let mut secret = default.as_ref().map(|token| token.text.clone());
+    let mut secret: Option<String> = None;
     let mut tokens: Vec<Leaf> = Vec::new();
+    let mut default_differs = false;
     let mut entries = Vec::new();
     for (name, line, mut service) in services(source) {
         let off = check_type(&mut service).err();
@@ -169,17 +170,18 @@ fn client(source: &mut Source, rest: &Node) -> Vec<Setting> {
                 settings.push(setting);
             }
         }
-        if let Some(Taken { text, leaf }) = service.text("token") {
-            match &secret {
-                None => {
-                    secret = Some(text);
-                    service.note(NoteKind::Needless, leaf, "it is the secret of this client");
-                }
-                Some(secret) if *secret == text => {
-                    service.note(NoteKind::Needless, leaf, "it is the secret of this client");
-                }
-                Some(_) => tokens.push(leaf),
+        let own = service.text("token");
+        let token = own.as_ref().or(default.as_ref()).map(|it| &it.text);
+        if off.is_none() && secret.is_none() {
+            secret = token.cloned();
+        }
+        let differs = token.is_some() && token != secret.as_ref();
+        match own {
+            Some(Taken { leaf, .. }) if differs => tokens.push(leaf),
+            Some(Taken { leaf, .. }) => {
+                service.note(NoteKind::Needless, leaf, "it is the secret of this client");
             }
+            None => default_differs |= differs,
         }
         service.tell(OF_SERVICES);
         entries.push(Group {
@@ -188,6 +190,13 @@ fn client(source: &mut Source, rest: &Node) -> Vec<Setting> {
             notes: service.finish(UNKNOWN),
             off,
         });
+    }
+    if let Some(Taken { text, leaf }) = default {
+        match (default_differs, &secret) {
+            (true, _) => tokens.push(leaf),
+            (false, Some(secret)) if *secret == text => {}
+            (false, _) => source.note(NoteKind::Needless, leaf, "each service has a token"),
+        }
     }
     let mut services = Setting::new("services", Value::Groups(entries));
     if !tokens.is_empty() {
@@ -382,6 +391,8 @@ fn server(source: &mut Source) -> Vec<Setting> {
              one secret. If one client has several of them, put the ranges of its ports under one user",
         ));
     }
+    // The first one is that of a client with the first of these services.
+    users.sort_by_key(|user| user.ports.iter().all(|port| port.off.is_some()));
     let user = |(number, user): (usize, UserOf)| {
         let id = match number {
             1 => ID.to_owned(),

@@ -221,6 +221,44 @@ fn a_proxy_that_does_not_run_in_frp_does_not_run_in_gt() {
 }
 
 #[test]
+fn a_proxy_that_does_not_run_leaves_its_port_to_others() {
+    let text = "serverAddr = \"h\"\n\
+                [[proxies]]\nname = \"a\"\nenabled = false\nlocalPort = 1\nremotePort = 7\n\
+                [[proxies]]\nname = \"b\"\nlocalPort = 2\nremotePort = 7\n";
+    assert_has(
+        &imported(text),
+        &[
+            "\n  # - local: tcp://127.0.0.1:1\n",
+            "\n  - local: tcp://127.0.0.1:2\n",
+        ],
+    );
+}
+
+#[test]
+fn both_ends_of_rathole_take_the_token_of_the_first_service() {
+    let text = "[client]\nremote_addr = \"h:1\"\ndefault_token = \"d\"\n\
+                [client.services.u]\ntype = \"udp\"\nlocal_addr = \"h:1\"\n\
+                [client.services.a]\ntoken = \"x\"\nlocal_addr = \"h:2\"\n\
+                [server]\nbind_addr = \"0.0.0.0:1\"\ndefault_token = \"d\"\n\
+                [server.services.u]\ntype = \"udp\"\nbind_addr = \"0.0.0.0:2\"\n\
+                [server.services.a]\ntoken = \"x\"\nbind_addr = \"0.0.0.0:3\"\n";
+    let client = try_import(text, Some(RoleName::Client)).unwrap().text;
+    assert_has(
+        &client,
+        &[
+            "client.default_token: d\n",
+            "  id: client1\n",
+            "  secret: x\n",
+        ],
+    );
+    let server = try_import(text, Some(RoleName::Server)).unwrap().text;
+    assert_has(
+        &server,
+        &["  client1:\n    secret: x\n", "  client2:\n    secret: d\n"],
+    );
+}
+
+#[test]
 fn the_second_service_of_a_port_or_a_name_stands_in_comments() {
     let proxy =
         |name: &str, rest: &str| format!("[[proxies]]\nname = \"{name}\"\nlocalPort = 1\n{rest}\n");
