@@ -32,16 +32,15 @@ const TOLD: &[(&str, Fate)] = &[
     ("enablePrometheus", Fate::Needless("apiAddr has /metrics")),
     (
         "httpPlugins",
-        Fate::Lost("gt has no plugins; for logins, see authAPI (docs/configuration.md)"),
+        Fate::Todo(
+            "gt has no plugins, so that it allows what they have refused; for logins, see authAPI \
+             (docs/configuration.md)",
+        ),
     ),
     ("kcpBindPort", Fate::Lost("gt has no KCP")),
     (
         "natHoleAnalysisDataReserveHours",
         Fate::Needless("gt keeps no such data"),
-    ),
-    (
-        "proxyBindAddr",
-        Fate::Lost("gt opens the ports of clients on all addresses"),
     ),
     ("quicBindPort", Fate::Lost("gt has no QUIC")),
     (
@@ -326,6 +325,19 @@ fn ports(source: &mut Source) -> Vec<Setting> {
     number
         .notes
         .push(Note::hint("how many of them; 0 for any number"));
+    if let Some(Taken { text, leaf }) = source.text("proxyBindAddr") {
+        let is_all = ["0.0.0.0", "::"].contains(&text.as_str());
+        let why = "gt opens the ports of clients on all addresses";
+        match is_all {
+            true => source.note(NoteKind::Needless, leaf, why),
+            false => {
+                source.note(NoteKind::Lost, leaf, why);
+                for setting in [&mut tcp, &mut number] {
+                    setting.off = Some(format!("{why}, and frp at {text} alone"));
+                }
+            }
+        }
+    }
     vec![tcp, number]
 }
 

@@ -382,6 +382,25 @@ fn a_server_of_frp_without_a_token_that_can_be_read_admits_nobody_more() {
 }
 
 #[test]
+fn ports_that_frp_opens_at_one_address_stand_in_comments() {
+    let text =
+        |address: &str| imported(&format!("bindPort = 7000\nproxyBindAddr = \"{address}\"\n"));
+    let one = text("127.0.0.1");
+    assert_has(
+        &one,
+        &[
+            "# not carried: gt opens the ports",
+            "# tcp:\n  # - range: 1-65535\n",
+        ],
+    );
+    assert!(
+        !one.contains("\ntcp:") && !one.contains("\ntcpNumber:"),
+        "{one}"
+    );
+    assert_has(&text("0.0.0.0"), &["\ntcp:\n  - range: 1-65535\n"]);
+}
+
+#[test]
 fn both_ends_of_rathole_meet() {
     let both = format!("{RATHOLE_CLIENT}\n{RATHOLE_SERVER}");
     assert!(error(&both).contains("write gt client import FILE and gt server import FILE"));
