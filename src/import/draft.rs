@@ -176,10 +176,10 @@ impl Draft {
             Value::Groups(groups) if setting.key == key => Some(groups),
             _ => None,
         });
-        let mut groups = list
-            .into_iter()
-            .flatten()
-            .filter(|group| group.off.is_none());
+        let is_written = |group: &&mut Group| {
+            group.off.is_none() && group.settings.iter().any(|it| it.off.is_none())
+        };
+        let mut groups = list.into_iter().flatten().filter(is_written);
         let group = groups.nth(index);
         let found = group.is_some();
         if let Some(group) = group {

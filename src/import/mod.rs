@@ -202,7 +202,7 @@ fn convert(
          # Test it with: gt check -config {file}\n",
         shown(name)
     );
-    let mut summary = vec![format!("{name} is of {program} in {format}: {counts}")];
+    let mut summary = vec![format!("{name} is for {program}, in {format}: {counts}")];
     if let Some(why) = &incomplete {
         head.push_str(&format!("# gt does not run it yet: {}\n", shown(why)));
         summary.push(format!("gt does not run what was printed yet: {why}"));

@@ -54,7 +54,7 @@ fn gt_check_accepts_what_is_printed_for_every_sample() {
             &format!("{name}.yaml"),
         );
         assert_eq!(code, Some(0), "{name}: {said}");
-        let summary = format!("gt: {} is of a ", file.display());
+        let summary = format!("gt: {} is for a ", file.display());
         assert!(
             said.starts_with(&summary) && said.lines().count() == 1,
             "{said}"
