@@ -57,8 +57,8 @@ pub struct Proxies {
     services: Vec<Group>,
     notes: Vec<Note>,
     count: usize,
-    /// The ports of the server, with the name of their proxy.
-    ports: Vec<((u16, u16), String)>,
+    /// The ports of the server, with their protocol and the name of their proxy.
+    ports: Vec<(&'static str, (u16, u16), String)>,
     /// The host names and host prefixes, with their kind and the name of their proxy.
     names: Vec<(&'static str, String, String)>,
 }
@@ -66,6 +66,7 @@ pub struct Proxies {
 /// How visitors reach a service.
 enum Kind {
     Tcp,
+    Udp,
     Http,
     Https,
 }
@@ -110,8 +111,8 @@ impl Proxies {
             "tcp" => Kind::Tcp,
             "http" => Kind::Http,
             "https" => Kind::Https,
-            "udp" | "sudp" => return self.lose(&node, "gt has no UDP services"),
-            "stcp" | "xtcp" => {
+            "udp" => Kind::Udp,
+            "stcp" | "sudp" | "xtcp" => {
                 let why = "gt has no secret services: anyone can reach a service that is published. For a \
                            connection between two clients, see docs/p2p.md";
                 return self.lose(&node, why);
@@ -210,7 +211,8 @@ impl Proxies {
     ) -> Result<Vec<Group>, String> {
         let locals = locals(source, kind)?;
         let mut groups = match kind {
-            Kind::Tcp => tcp(source, locals)?,
+            Kind::Tcp => ports(source, locals, "remoteTCPPort", "remoteTCPRandom")?,
+            Kind::Udp => ports(source, locals, "remoteUDPPort", "remoteUDPRandom")?,
             Kind::Http | Kind::Https => {
                 let [local] = locals.as_slice() else {
                     return Err("it has several ports, but one host name".to_owned());
@@ -287,8 +289,9 @@ impl Proxies {
     /// Notes the ports and names of services. A service with those of another one is turned off, and so is one
     /// too many.
     fn reserve(&mut self, groups: &mut [Group], kind: &Kind, name: &str) {
-        let tls = match kind {
-            Kind::Tcp => "",
+        let protocol = match kind {
+            Kind::Tcp => "TCP",
+            Kind::Udp => "UDP",
             Kind::Http => "HTTP",
             Kind::Https => "HTTPS",
         };
@@ -297,7 +300,7 @@ impl Proxies {
             let mut names = Vec::new();
             for setting in &group.settings {
                 match (setting.key.as_str(), &setting.value) {
-                    ("remoteTCPPort", Value::Text(text)) => {
+                    ("remoteTCPPort" | "remoteUDPPort", Value::Text(text)) => {
                         ports.extend(frp::ranges(text).unwrap_or_default());
                     }
                     ("domain", Value::Texts(texts)) => {
@@ -311,26 +314,27 @@ impl Proxies {
             let count = |(first, last): &(u16, u16)| usize::from(last.saturating_sub(*first));
             let more: usize = ports.iter().map(count).sum();
             let total = self.count.saturating_add(more).saturating_add(1);
-            let same_port = |((first, last), _): &&((u16, u16), String)| {
+            let same_port = |(other, (first, last), _): &&(&str, (u16, u16), String)| {
                 let overlaps = |(a, b): &(u16, u16)| a <= last && first <= b;
-                ports.iter().any(overlaps)
+                *other == protocol && ports.iter().any(overlaps)
             };
-            let same_name =
-                |(other, text, _): &&(&str, String, String)| *other == tls && names.contains(text);
+            let same_name = |(other, text, _): &&(&str, String, String)| {
+                *other == protocol && names.contains(text)
+            };
             if total > MAX_SERVICES {
                 group.off = Some(format!(
                     "there are more than {MAX_SERVICES} services, the most that gt's server takes from one \
                      client; divide them between clients with different ids"
                 ));
-            } else if let Some((_, owner)) = self.ports.iter().find(same_port) {
+            } else if let Some((.., owner)) = self.ports.iter().find(same_port) {
                 group.off = Some(format!("{owner} has the same port of the server"));
             } else if let Some((_, text, owner)) = self.names.iter().find(same_name) {
                 group.off = Some(format!("{owner} has the same host name {text}"));
             } else {
                 self.count = total;
-                let port = |port| (port, name.to_owned());
+                let port = |port| (protocol, port, name.to_owned());
                 self.ports.extend(ports.into_iter().map(port));
-                let text = |text| (tls, text, name.to_owned());
+                let text = |text| (protocol, text, name.to_owned());
                 self.names.extend(names.into_iter().map(text));
             }
         }
@@ -372,11 +376,13 @@ fn locals(source: &mut Source, kind: &Kind) -> Result<Vec<LocalEnd>, String> {
             source.tell(&[("plugin.stripPrefix", Fate::Lost(why))]);
             return match kind {
                 Kind::Https => Err("gt serves folders without TLS of their own".to_owned()),
+                Kind::Udp => Err("gt serves folders over TCP alone".to_owned()),
                 Kind::Tcp | Kind::Http => Ok(vec![one(format!("file://{path}"))]),
             };
         }
         let scheme = match kind {
             Kind::Tcp => "unix",
+            Kind::Udp => return Err("gt has Unix sockets of streams alone".to_owned()),
             Kind::Http => "http+unix",
             Kind::Https => "https+unix",
         };
@@ -393,6 +399,7 @@ fn locals(source: &mut Source, kind: &Kind) -> Result<Vec<LocalEnd>, String> {
     };
     let scheme = match kind {
         Kind::Tcp => "tcp",
+        Kind::Udp => "udp",
         Kind::Http => "http",
         Kind::Https => "https",
     };
@@ -412,13 +419,18 @@ fn locals(source: &mut Source, kind: &Kind) -> Result<Vec<LocalEnd>, String> {
 }
 
 /// Converts the ports of the server.
-fn tcp(source: &mut Source, locals: Vec<LocalEnd>) -> Result<Vec<Group>, String> {
+fn ports(
+    source: &mut Source,
+    locals: Vec<LocalEnd>,
+    port: &str,
+    random: &str,
+) -> Result<Vec<Group>, String> {
     let remote = source.text("remotePort").filter(|port| port.text != "0");
     let Some(Taken { text, leaf }) = remote else {
         let group = |local: LocalEnd| Group {
             settings: vec![
                 Setting::text("local", local.local),
-                Setting::text("remoteTCPRandom", "true"),
+                Setting::text(random, "true"),
             ],
             ..Group::default()
         };
@@ -442,7 +454,7 @@ fn tcp(source: &mut Source, locals: Vec<LocalEnd>) -> Result<Vec<Group>, String>
     let group = |(local, range): (LocalEnd, (u16, u16))| Group {
         settings: vec![
             Setting::text("local", local.local),
-            Setting::text("remoteTCPPort", frp::range(range)),
+            Setting::text(port, frp::range(range)),
         ],
         ..Group::default()
     };

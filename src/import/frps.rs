@@ -311,20 +311,21 @@ fn ports(source: &mut Source) -> Vec<Setting> {
         // In frp, clients may then open any port.
         None => ranges.push((1, u16::MAX)),
     }
-    let range = |range| Group {
-        settings: vec![Setting::text("range", frp::range(range))],
+    let range = |range: &(u16, u16)| Group {
+        settings: vec![Setting::text("range", frp::range(*range))],
         ..Group::default()
     };
-    let ranges: Vec<Group> = ranges.into_iter().map(range).collect();
-    let mut tcp = Setting::new("tcp", Value::Groups(ranges));
-    tcp.notes
-        .push(Note::hint("the ports that each client may open"));
+    let list = |key| Setting::new(key, Value::Groups(ranges.iter().map(range).collect()));
     let number = source.number("maxPortsPerClient", u64::from(u32::MAX));
     let number = number.unwrap_or(0).to_string();
-    let mut number = Setting::text("tcpNumber", number);
-    number
-        .notes
-        .push(Note::hint("how many of them; 0 for any number"));
+    let mut settings = vec![
+        list("tcp"),
+        Setting::text("tcpNumber", number.clone()),
+        list("udp").with(Note::hint("the ports that each client may open")),
+        Setting::text("udpNumber", number).with(Note::hint(
+            "how many of them, of TCP and of UDP; 0 for any number",
+        )),
+    ];
     if let Some(Taken { text, leaf }) = source.text("proxyBindAddr") {
         let is_all = ["0.0.0.0", "::"].contains(&text.as_str());
         let why = "gt opens the ports of clients on all addresses";
@@ -332,13 +333,13 @@ fn ports(source: &mut Source) -> Vec<Setting> {
             true => source.note(NoteKind::Needless, leaf, why),
             false => {
                 source.note(NoteKind::Lost, leaf, why);
-                for setting in [&mut tcp, &mut number] {
+                for setting in &mut settings {
                     setting.off = Some(format!("{why}, and frp at {text} alone"));
                 }
             }
         }
     }
-    vec![tcp, number]
+    settings
 }
 
 fn lose(source: &mut Source, leaf: Leaf) {

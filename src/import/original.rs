@@ -13,6 +13,8 @@ const SECTIONS: &[&str] = &[
     "tcp",
     "tcpNumber",
     "type",
+    "udp",
+    "udpNumber",
     "users",
     "version",
 ];
@@ -26,11 +28,13 @@ const OF_USERS: &[&str] = &[
     "speed",
     "tcp",
     "tcpNumber",
+    "udp",
+    "udpNumber",
 ];
 /// The keys of `host:`.
 const OF_HOST: &[&str] = &["number", "regex", "withID"];
-/// The keys of an entry of `tcp:`.
-const OF_TCP: &[&str] = &["number", "range"];
+/// The keys of an entry of `tcp:` and `udp:`.
+const OF_PORTS: &[&str] = &["number", "range"];
 /// Options that the original has and gt has not, by the beginning of their names in lower case.
 const GONE: &[(&str, &str)] = &[
     ("bbr", "gt has no QUIC"),
@@ -49,7 +53,7 @@ enum Kind {
     Users,
     User,
     Host,
-    Tcp,
+    Ports,
     /// A section that gt does not have.
     None,
 }
@@ -65,7 +69,7 @@ impl Kind {
             Kind::Users => true,
             Kind::User => OF_USERS.contains(&key),
             Kind::Host => OF_HOST.contains(&key),
-            Kind::Tcp => OF_TCP.contains(&key),
+            Kind::Ports => OF_PORTS.contains(&key),
             Kind::None => false,
         }
     }
@@ -78,7 +82,7 @@ impl Kind {
             (Kind::Top, "users") => Kind::Users,
             (Kind::Users, _) => Kind::User,
             (Kind::Top | Kind::User, "host") => Kind::Host,
-            (Kind::Top | Kind::User, "tcp") => Kind::Tcp,
+            (Kind::Top | Kind::User, "tcp" | "udp") => Kind::Ports,
             _ => Kind::None,
         }
     }
@@ -151,7 +155,9 @@ fn group(node: Node, kind: Kind, role: RoleName) -> Group {
         }
         let is_role = match (kind, key.as_str()) {
             (Kind::Top, "services") => role == RoleName::Client,
-            (Kind::Top, "users" | "tcp" | "tcpNumber" | "host") => role == RoleName::Server,
+            (Kind::Top, "users" | "tcp" | "tcpNumber" | "udp" | "udpNumber" | "host") => {
+                role == RoleName::Server
+            }
             _ => true,
         };
         if !is_role {
@@ -197,7 +203,7 @@ fn value(node: Node, kind: Kind, role: RoleName) -> Result<Value, Note> {
             let text = |node: &Node| node.text().unwrap_or_default().to_owned();
             Ok(Value::Texts(nodes.iter().map(text).collect()))
         }
-        (NodeKind::List(nodes), _) if matches!(kind, Kind::Service | Kind::Tcp) => {
+        (NodeKind::List(nodes), _) if matches!(kind, Kind::Service | Kind::Ports) => {
             let groups = nodes.into_iter().map(|node| group(node, kind, role));
             Ok(Value::Groups(groups.collect()))
         }

@@ -121,16 +121,41 @@ fn title(name: &str, line: Option<usize>) -> Option<String> {
     })
 }
 
-/// Takes the type of a service. The error is the reason why it is none of gt's.
-fn check_type(service: &mut Source) -> Result<(), String> {
-    let kind = service.text("type");
-    match kind {
-        None => Ok(()),
-        // It shows in what is made of it.
-        Some(Taken { text, .. }) if text == "tcp" => Ok(()),
-        Some(Taken { leaf, .. }) => {
-            service.note(NoteKind::Lost, leaf, "gt has TCP services alone");
-            Err("it is not a TCP service".to_owned())
+/// A protocol of services.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    /// Takes the type of a service. The error is the reason why it is none of gt's.
+    fn take(service: &mut Source) -> Result<Self, String> {
+        match service.text("type") {
+            None => Ok(Protocol::Tcp),
+            // It shows in what is made of it.
+            Some(Taken { text, .. }) if text == "tcp" => Ok(Protocol::Tcp),
+            Some(Taken { text, .. }) if text == "udp" => Ok(Protocol::Udp),
+            Some(Taken { leaf, .. }) => {
+                service.note(NoteKind::Lost, leaf, "the types are tcp and udp");
+                Err("it has no type that gt knows".to_owned())
+            }
+        }
+    }
+
+    /// Returns the key for its ports of a user, which is also its scheme.
+    fn key(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
+
+    /// Returns the keys for the port of the server, and for one that the server chooses.
+    fn remote(self) -> (&'static str, &'static str) {
+        match self {
+            Protocol::Tcp => ("remoteTCPPort", "remoteTCPRandom"),
+            Protocol::Udp => ("remoteUDPPort", "remoteUDPRandom"),
         }
     }
 }
@@ -143,7 +168,10 @@ fn client(source: &mut Source, rest: &Node) -> Vec<Setting> {
     let mut default_differs = false;
     let mut entries = Vec::new();
     for (name, line, mut service) in services(source) {
-        let off = check_type(&mut service).err();
+        let protocol = Protocol::take(&mut service);
+        let off = protocol.as_ref().err().cloned();
+        let protocol = protocol.unwrap_or(Protocol::Tcp);
+        let (remote, random) = protocol.remote();
         let mut settings = Vec::new();
         let local = service.text("local_addr");
         let off = off.or_else(|| {
@@ -151,7 +179,8 @@ fn client(source: &mut Source, rest: &Node) -> Vec<Setting> {
             none.then(|| "it has no local_addr".to_owned())
         });
         if let Some(local) = local {
-            settings.push(Setting::text("local", format!("tcp://{}", local.text)));
+            let local = format!("{}://{}", protocol.key(), local.text);
+            settings.push(Setting::text("local", local));
         }
         let address = rest
             .get(&format!("{SERVER}.services"))
@@ -159,13 +188,13 @@ fn client(source: &mut Source, rest: &Node) -> Vec<Setting> {
         let port = address.and_then(|text| ListenAddr::read(text).ok());
         match port {
             Some(ListenAddr { port, .. }) => {
-                settings.push(Setting::text("remoteTCPPort", port.to_string()));
+                settings.push(Setting::text(remote, port.to_string()));
             }
             None => {
-                let mut setting = Setting::text("remoteTCPRandom", "true");
+                let mut setting = Setting::text(random, "true");
                 setting.notes.push(Note::todo(format!(
-                    "the port is in the server's file: write remoteTCPPort: PORT instead, with the port of the \
-                     bind_addr of {name}; with remoteTCPRandom the server chooses one"
+                    "the port is in the server's file: write {remote}: PORT instead, with the port of the \
+                     bind_addr of {name}; with {random} the server chooses one"
                 )));
                 settings.push(setting);
             }
@@ -314,7 +343,7 @@ fn remote(source: &mut Source, options: &mut Vec<Setting>) {
 /// A user of the server: the services that share a token.
 struct UserOf {
     token: String,
-    ports: Vec<Group>,
+    ports: Vec<(Protocol, Group)>,
 }
 
 /// Converts the section of the server.
@@ -328,9 +357,11 @@ fn server(source: &mut Source) -> Vec<Setting> {
     let default = source.text("default_token").map(|token| token.text);
     let mut users: Vec<UserOf> = Vec::new();
     let mut notes = Vec::new();
-    let mut ports: Vec<(u16, String)> = Vec::new();
+    let mut ports: Vec<(Protocol, u16, String)> = Vec::new();
     for (name, line, mut service) in services(source) {
-        let mut off = check_type(&mut service).err();
+        let protocol = Protocol::take(&mut service);
+        let mut off = protocol.as_ref().err().cloned();
+        let protocol = protocol.unwrap_or(Protocol::Tcp);
         let token = service.text("token").map(|token| token.text);
         let token = token.or_else(|| default.clone());
         let address = service.text("bind_addr");
@@ -352,8 +383,10 @@ fn server(source: &mut Source) -> Vec<Setting> {
             }
             read.map(|addr| addr.port)
         });
-        let other = ports.iter().find(|(taken, _)| Some(*taken) == port);
-        if let Some((_, other)) = other {
+        let is_same = |(other, taken, _): &&(Protocol, u16, String)| {
+            (*other, Some(*taken)) == (protocol, port)
+        };
+        if let Some((.., other)) = ports.iter().find(is_same) {
             off.get_or_insert_with(|| format!("{other} has the same port"));
         }
         if port.is_none() {
@@ -367,7 +400,7 @@ fn server(source: &mut Source) -> Vec<Setting> {
             }
         };
         if let Some(port) = port.filter(|_| off.is_none()) {
-            ports.push((port, name.clone()));
+            ports.push((protocol, port, name.clone()));
         }
         let number = Setting::text("number", "1");
         let range = port.map(|port| Setting::text("range", port.to_string()));
@@ -378,10 +411,10 @@ fn server(source: &mut Source) -> Vec<Setting> {
             off,
         };
         match users.iter_mut().find(|user| user.token == token) {
-            Some(user) => user.ports.push(group),
+            Some(user) => user.ports.push((protocol, group)),
             None => users.push(UserOf {
                 token,
-                ports: vec![group],
+                ports: vec![(protocol, group)],
             }),
         }
     }
@@ -392,7 +425,7 @@ fn server(source: &mut Source) -> Vec<Setting> {
         ));
     }
     // The first one is that of a client with the first of these services.
-    users.sort_by_key(|user| user.ports.iter().all(|port| port.off.is_some()));
+    users.sort_by_key(|user| user.ports.iter().all(|(_, port)| port.off.is_some()));
     let user = |(number, user): (usize, UserOf)| {
         let id = match number {
             1 => ID.to_owned(),
@@ -402,11 +435,23 @@ fn server(source: &mut Source) -> Vec<Setting> {
             true => Vec::new(),
             false => vec![Setting::text("secret", user.token)],
         };
-        let tcp = Setting::new("tcp", Value::Groups(user.ports));
+        let (tcp, udp): (Vec<_>, Vec<_>) = user
+            .ports
+            .into_iter()
+            .partition(|(protocol, _)| *protocol == Protocol::Tcp);
+        let list = |protocol: Protocol, ports: Vec<(Protocol, Group)>| {
+            let ports: Vec<Group> = ports.into_iter().map(|(_, port)| port).collect();
+            let is_empty = ports.is_empty();
+            (!is_empty).then(|| Setting::new(protocol.key(), Value::Groups(ports)))
+        };
+        let lists = [list(Protocol::Tcp, tcp), list(Protocol::Udp, udp)];
         let mut setting = Setting::new(
             &id,
             Value::Section(Group {
-                settings: settings.into_iter().chain([tcp]).collect(),
+                settings: settings
+                    .into_iter()
+                    .chain(lists.into_iter().flatten())
+                    .collect(),
                 ..Group::default()
             }),
         );

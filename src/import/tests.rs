@@ -138,6 +138,7 @@ fn a_client_of_frp_keeps_its_services() {
             "  - local: file:///srv/files\n    remoteTCPPort: 6001\n    password: [\"bob:$",
             "  - local: unix:///run/docker.sock\n    remoteTCPPort: 6002\n",
             "  - local: tcp://127.0.0.1:9000\n    remoteTCPRandom: true\n",
+            "  - local: udp://114.114.114.114:53\n    remoteUDPPort: 6053\n",
             "  remote: tcp://frp.example.com:7000\n",
             "  id: home\n",
             "  secret: \"t0ken: with \\\"quotes\\\" and # more\"\n  remoteTimeout: 60s\n",
@@ -237,10 +238,10 @@ fn a_proxy_that_does_not_run_leaves_its_port_to_others() {
 #[test]
 fn both_ends_of_rathole_take_the_token_of_the_first_service() {
     let text = "[client]\nremote_addr = \"h:1\"\ndefault_token = \"d\"\n\
-                [client.services.u]\ntype = \"udp\"\nlocal_addr = \"h:1\"\n\
+                [client.services.u]\ntype = \"odd\"\nlocal_addr = \"h:1\"\n\
                 [client.services.a]\ntoken = \"x\"\nlocal_addr = \"h:2\"\n\
                 [server]\nbind_addr = \"0.0.0.0:1\"\ndefault_token = \"d\"\n\
-                [server.services.u]\ntype = \"udp\"\nbind_addr = \"0.0.0.0:2\"\n\
+                [server.services.u]\ntype = \"odd\"\nbind_addr = \"0.0.0.0:2\"\n\
                 [server.services.a]\ntoken = \"x\"\nbind_addr = \"0.0.0.0:3\"\n";
     let client = try_import(text, Some(RoleName::Client)).unwrap().text;
     assert_has(
@@ -308,8 +309,8 @@ fn a_server_of_frp_keeps_its_listeners_and_ports() {
         &imported(FRPS_TOML),
         &[
             "users:\n  client1:\n    secret: \"t0ken: with \\\"quotes\\\" and # more\"\n",
-            "tcp:\n  - range: 6000-6100\n  - range: 7500\n",
-            "tcpNumber: 5\n",
+            "tcp:\n  - range: 6000-6100\n  - range: 7500\ntcpNumber: 5\nudp:\n  - range: 6000-6100\n",
+            "udpNumber: 5\n",
             "  addr: 8080\n  sniAddr: 7000\n",
             "  hostNumber: 0\n",
             "  domains: [\"*\"]\n",
@@ -393,10 +394,7 @@ fn ports_that_frp_opens_at_one_address_stand_in_comments() {
             "# tcp:\n  # - range: 1-65535\n",
         ],
     );
-    assert!(
-        !one.contains("\ntcp:") && !one.contains("\ntcpNumber:"),
-        "{one}"
-    );
+    assert!(!one.contains("\ntcp") && !one.contains("\nudp"), "{one}");
     assert_has(&text("0.0.0.0"), &["\ntcp:\n  - range: 1-65535\n"]);
 }
 
@@ -410,6 +408,7 @@ fn both_ends_of_rathole_meet() {
         &[
             "  - local: tcp://127.0.0.1:22\n    remoteTCPPort: 5202\n",
             "  - local: tcp://192.168.1.5:80\n    remoteTCPRandom: true\n    # to do: the port is in the",
+            "  - local: udp://127.0.0.1:34197\n    remoteUDPPort: 34197\n",
             "  remote: tls://example.com:2333\n  remoteCert: /etc/rathole/ca.pem\n  id: client1\n",
             "  secret: use_a_secret_that_only_you_know\n  remoteTimeout: 40s\n  reconnectDelay: 2s\n",
         ],
@@ -421,6 +420,8 @@ fn both_ends_of_rathole_meet() {
             "  client1:\n    secret: use_a_secret_that_only_you_know\n    tcp:\n",
             "      - number: 1\n        range: 5202\n",
             "      # - number: 1\n      #   range: 9090\n",
+            "    udp:\n",
+            "      - number: 1\n        range: 34197\n",
             "  client2:\n    secret: another\n    tcp:\n",
             "        range: 8080\n",
             "  addr: 2333\n",
