@@ -9,7 +9,7 @@ use crate::config::{client, server, RoleName};
 
 /// Maximum number of bytes that are read in all. Each setting that is turned into a comment takes one more
 /// reading of the rest.
-const MAX_READ: usize = 8 << 20;
+const MAX_READ: usize = 4 << 20;
 /// The name of the file in gt's errors.
 const NAME: &str = "gt.yaml";
 
