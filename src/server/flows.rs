@@ -24,9 +24,11 @@ use std::time::Duration;
 
 /// Maximum number of flows of a port.
 const MAX_FLOWS: usize = 1024;
-/// Age from which a flow that the service has not answered makes way for another one: most of a flood from
-/// invented addresses are such flows.
-const UNANSWERED_AGE: Duration = Duration::from_secs(1);
+/// Age from which a flow makes way for another one, unless its visitor has sent something after an answer: a
+/// question with its answer is over by then (DNS), and most of a flood from invented addresses are such flows.
+const BRIEF_AGE: Duration = Duration::from_secs(1);
+/// Maximum length of the list of such flows, in which those that have ended wait to be removed together.
+const MAX_LISTED: usize = 2 * MAX_FLOWS;
 /// Time that answers have to come after the port was closed.
 const RETIRE_TIME: Duration = Duration::from_secs(3);
 /// Maximum number of datagrams of one system call.
@@ -108,8 +110,26 @@ struct Flows {
 #[derive(Default)]
 struct KnownFlows {
     flows: HashMap<FlowKey, Arc<VisitorFlow>>,
-    /// Flows that the service may not have answered, the oldest first. Ended ones stay until they are met.
-    unanswered: VecDeque<Arc<VisitorFlow>>,
+    /// Flows that may be brief, the oldest first. Others stay until they are met, or until there are too many.
+    brief: VecDeque<Arc<VisitorFlow>>,
+}
+
+impl KnownFlows {
+    /// Whether a flow is known, and may be a question with its answer.
+    fn is_brief(&self, flow: &Arc<VisitorFlow>) -> bool {
+        let known = self.flows.get(&flow.key());
+        known.is_some_and(|known| Arc::ptr_eq(known, flow)) && !flow.is_lasting()
+    }
+
+    fn insert(&mut self, flow: Arc<VisitorFlow>) {
+        if self.brief.len() >= MAX_LISTED {
+            let mut brief = std::mem::take(&mut self.brief);
+            brief.retain(|flow| self.is_brief(flow));
+            self.brief = brief;
+        }
+        self.brief.push_back(flow.clone());
+        self.flows.insert(flow.key(), flow);
+    }
 }
 
 /// A visitor's flow. The port puts datagrams into its queue, and its relay takes them.
@@ -119,6 +139,8 @@ struct VisitorFlow {
     begun: Tick,
     /// Whether the service has sent something.
     is_answered: AtomicBool,
+    /// Whether the visitor has sent something after that.
+    goes_on: AtomicBool,
     inbox: Mutex<FlowInbox>,
 }
 
@@ -134,11 +156,19 @@ impl VisitorFlow {
         (self.path.from, self.path.to())
     }
 
+    /// Whether it is more than a question with its answer.
+    fn is_lasting(&self) -> bool {
+        self.goes_on.load(Ordering::Relaxed)
+    }
+
     /// Queues a datagram. The error is that the flow has ended; `Ok(false)`: there is no room.
     fn push(&self, datagram: &[u8]) -> Result<bool, ()> {
         let mut inbox = self.inbox.lock();
         if inbox.is_closed {
             return Err(());
+        }
+        if self.is_answered.load(Ordering::Relaxed) {
+            self.goes_on.store(true, Ordering::Relaxed);
         }
         let was_empty = inbox.queue.is_empty();
         let is_queued = inbox.queue.push(datagram);
@@ -176,25 +206,20 @@ impl Flows {
                 Err(()) => {}
             }
         }
-        let permit = match self.make_room(now) {
-            true => self.state.connection_limit.take(path.from.ip()),
-            false => None,
-        };
-        let Some(permit) = permit else {
+        let permit = self.state.connection_limit.take(path.from.ip());
+        let Some(permit) = permit.filter(|_| self.make_room(now)) else {
             return self.state.counters.lost(Loss::Flows, 1);
         };
         let flow = Arc::new(VisitorFlow {
             path,
             begun: now,
             is_answered: AtomicBool::new(false),
+            goes_on: AtomicBool::new(false),
             inbox: Mutex::default(),
         });
         // A new flow has room.
         let _ = flow.push(datagram);
-        let mut known = self.known.lock();
-        known.flows.insert(key, flow.clone());
-        known.unanswered.push_back(flow.clone());
-        drop(known);
+        self.known.lock().insert(flow.clone());
         let flows = self.clone();
         let handshake = self.state.handshakes.begin();
         net::spawn(async move {
@@ -207,19 +232,15 @@ impl Flows {
     fn make_room(&self, now: Tick) -> bool {
         let mut known = self.known.lock();
         let mut victim = None;
-        while let Some(oldest) = known.unanswered.front() {
-            let is_current = known
-                .flows
-                .get(&oldest.key())
-                .is_some_and(|flow| Arc::ptr_eq(flow, oldest));
-            if is_current && !oldest.is_answered.load(Ordering::Relaxed) {
-                let is_old = oldest.begun.until(now) >= UNANSWERED_AGE;
+        while let Some(oldest) = known.brief.front() {
+            if known.is_brief(oldest) {
+                let is_old = oldest.begun.until(now) >= BRIEF_AGE;
                 if is_old && known.flows.len() >= MAX_FLOWS {
-                    victim = known.unanswered.pop_front();
+                    victim = known.brief.pop_front();
                 }
                 break;
             }
-            known.unanswered.pop_front();
+            known.brief.pop_front();
         }
         if let Some(victim) = &victim {
             known.flows.remove(&victim.key());
@@ -248,7 +269,7 @@ impl Flows {
     /// Ends all flows.
     fn end_all(&self) {
         let mut known = self.known.lock();
-        known.unanswered.clear();
+        known.brief.clear();
         let flows = std::mem::take(&mut known.flows);
         drop(known);
         flows.values().for_each(|flow| flow.end());
@@ -417,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_keeps_a_bounded_number_of_flows_and_unanswered_ones_make_way_after_a_second() {
+    fn a_port_keeps_a_bounded_number_of_flows_and_brief_ones_make_way_after_a_second() {
         async_std::task::block_on(async {
             let flows = flows();
             let start = clock::now();
@@ -427,20 +448,43 @@ mod tests {
                 flows.take(b"hello", path(n), now);
             }
             assert_eq!(flows.known.lock().flows.len(), MAX_FLOWS);
-            let answered = flows.known.lock().flows[&(path(1).from, None)].clone();
-            answered.is_answered.store(true, Ordering::Relaxed);
+            for n in [1, 2] {
+                let answered = flows.known.lock().flows[&(path(n).from, None)].clone();
+                answered.is_answered.store(true, Ordering::Relaxed);
+            }
+            flows.take(b"more", path(1), now);
             flows.take(b"hello", path(number + 1), now);
             assert_eq!(lost(&flows, "flows"), 1, "all are young");
-            let later = Tick::at(start + UNANSWERED_AGE);
+            let later = Tick::at(start + BRIEF_AGE);
             flows.take(b"hello", path(number + 1), later);
             flows.take(b"more", path(number + 1), later);
             let known = flows.known.lock();
             assert_eq!(known.flows.len(), MAX_FLOWS);
-            assert!(known.flows.contains_key(&(path(1).from, None)), "answered");
-            assert!(!known.flows.contains_key(&(path(2).from, None)), "oldest");
-            assert!(known.unanswered.len() <= MAX_FLOWS);
+            assert!(known.flows.contains_key(&(path(1).from, None)), "goes on");
+            assert!(!known.flows.contains_key(&(path(2).from, None)), "over");
+            assert!(known.brief.len() <= MAX_FLOWS);
             drop(known);
             assert_eq!(lost(&flows, "flows"), 1);
+            flows.end_all();
+        });
+    }
+
+    #[test]
+    fn flows_that_have_ended_are_forgotten_behind_one_that_never_ends() {
+        async_std::task::block_on(async {
+            let flows = flows();
+            let now = Tick::now();
+            flows.take(b"nobody answers", path(1), now);
+            for _ in 0..3 * MAX_LISTED {
+                flows.take(b"hello", path(2), now);
+                let flow = flows.known.lock().flows[&(path(2).from, None)].clone();
+                flow.end();
+                flows.remove(&flow);
+            }
+            let known = flows.known.lock();
+            assert_eq!(known.flows.len(), 1);
+            assert!(known.brief.len() <= MAX_LISTED, "{}", known.brief.len());
+            drop(known);
             flows.end_all();
         });
     }
