@@ -17,13 +17,15 @@ use crate::wire::origin::{Transport, VisitorOrigin};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::task::{ready, Context, Poll, Waker};
 use std::time::Duration;
 
 /// Maximum number of flows of a port.
 const MAX_FLOWS: usize = 1024;
+/// Maximum bytes of all flows of a port that wait for the tunnel, with their lengths.
+const MAX_QUEUED: usize = 4 * 1024 * 1024;
 /// Age from which a flow makes way for another one, unless its visitor has sent something after an answer: a
 /// question with its answer is over by then (DNS), and most of a flood from invented addresses are such flows.
 const BRIEF_AGE: Duration = Duration::from_secs(1);
@@ -61,6 +63,7 @@ pub async fn serve_port(
         number: port.port,
         port: udp.clone(),
         known: Mutex::default(),
+        queued: Arc::default(),
     });
     let receiving = async {
         loop {
@@ -105,6 +108,7 @@ struct Flows {
     number: u16,
     port: Arc<UdpPort>,
     known: Mutex<KnownFlows>,
+    queued: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -142,6 +146,8 @@ struct VisitorFlow {
     /// Whether the visitor has sent something after that.
     goes_on: AtomicBool,
     inbox: Mutex<FlowInbox>,
+    /// Bytes that wait in all flows of the port.
+    queued_of_port: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
@@ -170,9 +176,13 @@ impl VisitorFlow {
         if self.is_answered.load(Ordering::Relaxed) {
             self.goes_on.store(true, Ordering::Relaxed);
         }
-        let was_empty = inbox.queue.is_empty();
-        let is_queued = inbox.queue.push(datagram);
-        let waker = inbox.waker.take_if(|_| was_empty);
+        let before = inbox.queue.len();
+        let queued = self.queued_of_port.load(Ordering::Relaxed);
+        let has_room = queued.saturating_add(datagram.len()) <= MAX_QUEUED;
+        let is_queued = has_room && inbox.queue.push(datagram);
+        let added = inbox.queue.len() - before;
+        self.queued_of_port.fetch_add(added, Ordering::Relaxed);
+        let waker = inbox.waker.take_if(|_| before == 0);
         drop(inbox);
         if let Some(waker) = waker {
             waker.wake();
@@ -184,7 +194,9 @@ impl VisitorFlow {
     fn end(&self) {
         let mut inbox = self.inbox.lock();
         inbox.is_closed = true;
+        let dropped = inbox.queue.len();
         inbox.queue.clear();
+        self.queued_of_port.fetch_sub(dropped, Ordering::Relaxed);
         let waker = inbox.waker.take();
         drop(inbox);
         if let Some(waker) = waker {
@@ -196,19 +208,39 @@ impl VisitorFlow {
 impl Flows {
     /// Takes a datagram of a visitor.
     fn take(self: &Arc<Self>, datagram: &[u8], path: DatagramPath, now: Tick) {
+        let Some((flow, permit)) = self.sort(datagram, path, now) else {
+            return;
+        };
+        let flows = self.clone();
+        let handshake = self.state.handshakes.begin();
+        net::spawn(async move {
+            Box::pin(serve(FlowEnd { flow, flows }, permit)).await;
+            drop(handshake);
+        });
+    }
+
+    /// Queues a datagram in its flow, or drops and counts it. Returns the flow if it is a new one.
+    fn sort(
+        &self,
+        datagram: &[u8],
+        path: DatagramPath,
+        now: Tick,
+    ) -> Option<(Arc<VisitorFlow>, Permit)> {
         let key = (path.from, path.to());
         let known = self.known.lock().flows.get(&key).cloned();
-        if let Some(flow) = known {
-            match flow.push(datagram) {
-                Ok(true) => return,
-                Ok(false) => return self.state.counters.lost(Loss::Queue, 1),
-                // It ends; the datagram begins another one.
-                Err(()) => {}
+        match known.map(|flow| flow.push(datagram)) {
+            Some(Ok(true)) => return None,
+            Some(Ok(false)) => {
+                self.state.counters.lost(Loss::Queue, 1);
+                return None;
             }
+            // It ends; the datagram begins another one.
+            Some(Err(())) | None => {}
         }
         let permit = self.state.connection_limit.take(path.from.ip());
         let Some(permit) = permit.filter(|_| self.make_room(now)) else {
-            return self.state.counters.lost(Loss::Flows, 1);
+            self.state.counters.lost(Loss::Flows, 1);
+            return None;
         };
         let flow = Arc::new(VisitorFlow {
             path,
@@ -216,16 +248,15 @@ impl Flows {
             is_answered: AtomicBool::new(false),
             goes_on: AtomicBool::new(false),
             inbox: Mutex::default(),
+            queued_of_port: self.queued.clone(),
         });
-        // A new flow has room.
-        let _ = flow.push(datagram);
+        // A new flow has room, but the port may have none.
+        if flow.push(datagram) != Ok(true) {
+            self.state.counters.lost(Loss::Queue, 1);
+            return None;
+        }
         self.known.lock().insert(flow.clone());
-        let flows = self.clone();
-        let handshake = self.state.handshakes.begin();
-        net::spawn(async move {
-            Box::pin(serve(FlowEnd { flow, flows }, permit)).await;
-            drop(handshake);
-        });
+        Some((flow, permit))
     }
 
     /// Makes room for another flow. False if there is none.
@@ -324,7 +355,10 @@ impl Flow for FlowEnd {
                 inbox.waker = Some(cx.waker().clone());
                 Poll::Pending
             }
-            n => Poll::Ready(Ok(n)),
+            n => {
+                self.flow.queued_of_port.fetch_sub(n, Ordering::Relaxed);
+                Poll::Ready(Ok(n))
+            }
         }
     }
 
@@ -414,6 +448,7 @@ mod tests {
     use crate::server::auth_lockout::AuthLockout;
     use crate::server::settings::Settings;
 
+    /// Flows without relays.
     fn flows() -> Arc<Flows> {
         let lockout = AuthLockout::new(0, Duration::ZERO);
         let state = ServerState::new(Settings::without_users(), Arc::default(), lockout).unwrap();
@@ -424,6 +459,7 @@ mod tests {
             number: port.addr().port(),
             port: Arc::new(port),
             known: Mutex::default(),
+            queued: Arc::default(),
         })
     }
 
@@ -445,19 +481,19 @@ mod tests {
             let now = Tick::at(start);
             let number = u16::try_from(MAX_FLOWS).unwrap();
             for n in 1..=number {
-                flows.take(b"hello", path(n), now);
+                flows.sort(b"hello", path(n), now);
             }
             assert_eq!(flows.known.lock().flows.len(), MAX_FLOWS);
             for n in [1, 2] {
                 let answered = flows.known.lock().flows[&(path(n).from, None)].clone();
                 answered.is_answered.store(true, Ordering::Relaxed);
             }
-            flows.take(b"more", path(1), now);
-            flows.take(b"hello", path(number + 1), now);
+            flows.sort(b"more", path(1), now);
+            flows.sort(b"hello", path(number + 1), now);
             assert_eq!(lost(&flows, "flows"), 1, "all are young");
             let later = Tick::at(start + BRIEF_AGE);
-            flows.take(b"hello", path(number + 1), later);
-            flows.take(b"more", path(number + 1), later);
+            flows.sort(b"hello", path(number + 1), later);
+            flows.sort(b"more", path(number + 1), later);
             let known = flows.known.lock();
             assert_eq!(known.flows.len(), MAX_FLOWS);
             assert!(known.flows.contains_key(&(path(1).from, None)), "goes on");
@@ -470,13 +506,42 @@ mod tests {
     }
 
     #[test]
+    fn all_flows_of_a_port_queue_a_bounded_number_of_bytes() {
+        async_std::task::block_on(async {
+            let flows = flows();
+            let now = Tick::now();
+            for n in 1..=200 {
+                flows.sort(&[0; 60_000], path(n), now);
+            }
+            let fit = MAX_QUEUED / 60_002;
+            assert_eq!(lost(&flows, "queue"), 200 - u64::try_from(fit).unwrap());
+            let known: Vec<_> = flows.known.lock().flows.values().cloned().collect();
+            let queued = |flow: &Arc<VisitorFlow>| flow.inbox.lock().queue.len();
+            assert_eq!(known.iter().map(queued).sum::<usize>(), fit * 60_002);
+            // Taken or dropped, they make room.
+            let flow = known.iter().find(|flow| queued(flow) > 0).unwrap().clone();
+            let end = FlowEnd {
+                flow,
+                flows: flows.clone(),
+            };
+            let mut buf = vec![0; 70_000];
+            let taken = std::future::poll_fn(|cx| end.poll_read(cx, &mut buf)).await;
+            assert_eq!(taken.unwrap(), 60_002);
+            assert_eq!(flows.queued.load(Ordering::Relaxed), (fit - 1) * 60_002);
+            drop(end);
+            flows.end_all();
+            assert_eq!(flows.queued.load(Ordering::Relaxed), 0);
+        });
+    }
+
+    #[test]
     fn flows_that_have_ended_are_forgotten_behind_one_that_never_ends() {
         async_std::task::block_on(async {
             let flows = flows();
             let now = Tick::now();
-            flows.take(b"nobody answers", path(1), now);
+            flows.sort(b"nobody answers", path(1), now);
             for _ in 0..3 * MAX_LISTED {
-                flows.take(b"hello", path(2), now);
+                flows.sort(b"hello", path(2), now);
                 let flow = flows.known.lock().flows[&(path(2).from, None)].clone();
                 flow.end();
                 flows.remove(&flow);
@@ -495,12 +560,12 @@ mod tests {
             let flows = flows();
             let now = Tick::now();
             for _ in 0..100 {
-                flows.take(&[0; 1000], path(1), now);
+                flows.sort(&[0; 1000], path(1), now);
             }
             assert_eq!(lost(&flows, "queue"), 100 - 65);
             // What waits goes with the flow.
             flows.end_all();
-            flows.take(b"hello", path(1), now);
+            flows.sort(b"hello", path(1), now);
             assert_eq!(flows.known.lock().flows.len(), 1);
             assert_eq!(lost(&flows, "queue"), 100 - 65);
             flows.end_all();

@@ -4,6 +4,7 @@
 use smallvec::SmallVec;
 use std::cell::RefCell;
 use std::collections::TryReserveError;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes of a record before its datagram.
 pub const LENGTH: usize = 2;
@@ -15,6 +16,8 @@ pub const MAX_DATAGRAM: usize = 65_507;
 pub const MAX_RUN: usize = 60;
 /// Maximum bytes of a flow that wait, with their lengths.
 const MAX_QUEUED: usize = 64 * 1024;
+/// Maximum bytes of the process in records that have not come whole: as many as one tunnel may leave unread.
+const MAX_PARTIAL: usize = 8 * 1024 * 1024;
 /// Capacity in bytes of the buffers that a thread keeps for the next datagram.
 const SPARE: usize = 4 * 1024;
 /// Maximum number of such buffers.
@@ -112,23 +115,47 @@ impl Drop for DatagramQueue {
     }
 }
 
-/// A parser of records that come in pieces.
-#[derive(Debug, Default)]
+/// Bytes of the process in records that have not come whole.
+static PARTIAL: AtomicUsize = AtomicUsize::new(0);
+
+/// A parser of records that come in pieces. A record that has not come whole while too many bytes of others
+/// wait is dropped.
+#[derive(Debug)]
 pub struct RecordReader {
     /// A record that has not come whole.
     partial: Vec<u8>,
+    /// Bytes that have not come of a record that is dropped.
+    dropped: usize,
+    /// Bytes that wait in all parsers that share this.
+    waiting: &'static AtomicUsize,
+}
+
+impl Default for RecordReader {
+    fn default() -> Self {
+        Self::sharing(&PARTIAL)
+    }
 }
 
 impl RecordReader {
+    fn sharing(waiting: &'static AtomicUsize) -> Self {
+        Self {
+            partial: Vec::new(),
+            dropped: 0,
+            waiting,
+        }
+    }
+
     /// Takes bytes and passes the datagrams that are whole to `take`, in runs of at most `N`.
     pub fn feed<const N: usize>(&mut self, mut bytes: &[u8], mut take: impl FnMut(&[&[u8]])) {
+        let dropped = self.dropped.min(bytes.len());
+        self.dropped -= dropped;
+        bytes = bytes.get(dropped..).unwrap_or_default();
         if !self.partial.is_empty() {
             bytes = self.complete(bytes);
-            let Some((datagram, _)) = split(&self.partial) else {
-                return;
-            };
-            take(&[datagram]);
-            self.partial = Vec::new();
+            if let Some((datagram, _)) = split(&self.partial) {
+                take(&[datagram]);
+                self.clear();
+            }
         }
         let mut run: SmallVec<[&[u8]; N]> = SmallVec::new();
         while let Some((datagram, rest)) = split(bytes) {
@@ -142,23 +169,43 @@ impl RecordReader {
         if !run.is_empty() {
             take(&run);
         }
-        self.partial.extend_from_slice(bytes);
+        self.complete(bytes);
     }
 
-    /// Moves bytes into the partial record until it is whole, and returns the rest.
+    /// Moves bytes into the partial record until it is whole or dropped, and returns the rest.
     fn complete<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
         // First the length is completed, then the datagram.
         for _ in 0..2 {
-            let whole = match self.partial.first_chunk::<LENGTH>() {
+            let length = self.partial.first_chunk::<LENGTH>();
+            let whole = match length {
                 Some(length) => LENGTH + usize::from(u16::from_be_bytes(*length)),
                 None => LENGTH,
             };
-            let missing = whole.saturating_sub(self.partial.len()).min(bytes.len());
-            let (now, rest) = bytes.split_at(missing);
-            self.partial.extend_from_slice(now);
+            let missing = whole.saturating_sub(self.partial.len());
+            let (now, rest) = bytes.split_at(missing.min(bytes.len()));
             bytes = rest;
+            let waiting = self.waiting.load(Ordering::Relaxed);
+            let is_kept = length.is_some() && now.len() < missing;
+            if is_kept && waiting.saturating_add(now.len()) > MAX_PARTIAL {
+                self.dropped = missing - now.len();
+                self.clear();
+                return bytes;
+            }
+            self.waiting.fetch_add(now.len(), Ordering::Relaxed);
+            self.partial.extend_from_slice(now);
         }
         bytes
+    }
+
+    fn clear(&mut self) {
+        let waiting = std::mem::take(&mut self.partial).len();
+        self.waiting.fetch_sub(waiting, Ordering::Relaxed);
+    }
+}
+
+impl Drop for RecordReader {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -237,6 +284,36 @@ mod tests {
             prop_assert_eq!(read, accepted);
             prop_assert_eq!(queue.bytes.capacity(), 0);
         }
+    }
+
+    #[test]
+    fn records_that_do_not_come_whole_take_bounded_memory_and_the_next_one_is_read() {
+        static WAITING: AtomicUsize = AtomicUsize::new(0);
+        let waiting = || WAITING.load(Ordering::Relaxed);
+        let record = |datagram: &[u8]| [&[0, datagram.len() as u8], datagram].concat();
+        let mut readers: Vec<_> = (0..200).map(|_| RecordReader::sharing(&WAITING)).collect();
+        let half = [&[0xFF, 0xE3][..], &[7; 60_000]].concat();
+        for reader in &mut readers {
+            reader.feed::<4>(&half, |_| panic!("it is not whole"));
+            assert!(waiting() <= MAX_PARTIAL, "{}", waiting());
+        }
+        // Those that were dropped and those that were not go on behind their records.
+        let rest = [&vec![8; MAX_DATAGRAM - 60_000][..], &record(b"next")].concat();
+        let (mut whole, mut next) = (0, 0);
+        for reader in readers.iter_mut().rev() {
+            for bytes in rest.chunks(1000) {
+                reader.feed::<4>(bytes, |run| {
+                    for datagram in run {
+                        whole += usize::from(datagram.len() == MAX_DATAGRAM);
+                        next += usize::from(*datagram == b"next");
+                    }
+                });
+            }
+        }
+        assert!((100..150).contains(&whole), "{whole}");
+        assert_eq!(next, 200);
+        drop(readers);
+        assert_eq!(waiting(), 0);
     }
 
     #[test]
