@@ -107,8 +107,8 @@ impl Scalar for Local {
             let text = redact(text);
             format!(
                 "\"{text}\" is not a local service: write it like http://127.0.0.1:80, \
-                 https://127.0.0.1:443, tcp://127.0.0.1:22, udp://127.0.0.1:53, unix:///run/app.sock, \
-                 http+unix:///run/app.sock or file:///srv/www."
+                 https://127.0.0.1:443, tcp://127.0.0.1:22, udp://127.0.0.1:53, tcp+udp://127.0.0.1:53, \
+                 unix:///run/app.sock, http+unix:///run/app.sock or file:///srv/www."
             )
         };
         if let Some((scheme, socket)) = unix(text) {

@@ -177,8 +177,8 @@ impl ServiceConfig {
             _ if !domains.is_empty() => {
                 return Err(format!(
                     "{name} ({local}) is reached by a {transport} port, so it cannot have a domain: remove \
-                     its domain, or its remoteTCPPort and remoteTCPRandom; a tcp:// or udp:// service has no \
-                     host names."
+                     its domain, or its remote{transport}Port and remote{transport}Random; a tcp:// or udp:// \
+                     service has no host names."
                 ));
             }
             (Scheme::Tcp, 0, false) if random.is_some() => {

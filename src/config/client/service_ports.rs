@@ -128,8 +128,12 @@ impl RequestedPorts {
         };
         match others.iter().find(|other| is_set(other)) {
             Some(other) => Err(format!(
-                "{name} ({shown}) has {} or its random port, which is for {} services: write {}.",
-                other.option,
+                "{name} ({shown}) has {}, which is for {} services: write {}.",
+                match (other.range, other.option) {
+                    (None, "remoteTCPPort") => "remoteTCPRandom",
+                    (None, "remoteUDPPort") => "remoteUDPRandom",
+                    (_, option) => option,
+                },
                 match other.option {
                     "remoteTCPPort" => "TCP",
                     "remoteUDPPort" => "udp://",
