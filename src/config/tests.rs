@@ -1064,6 +1064,12 @@ options:
             ("options: {remote: h, id: i, local: 'http://h:1-2'}", "The service in options (http://h:1) has 2 local ports and no remoteTCPPort: give it as many of both, like tcp://127.0.0.1:6000-6010 and 6000-6010."),
             ("options: {remote: h, id: i, local: 'tcp://h:1-2', remoteTCPPort: 1-2}\nservices: [{local: 'tcp://h:5', remoteTCPPort: 2}]", "The services tcp://h:2 and tcp://h:5 have the same remoteTCPPort 2: give each a port of its own, or remoteTCPRandom."),
             ("options: {remote: h, id: i, local: 'tcp://h:1-601'}", "There are 601 services; a server takes at most 600 from one client. Divide them between clients with different ids."),
+            ("options: {remote: h, id: i, local: 'udp://h:1', remoteTCPPort: 1}", "The service in options (udp://h:1) has remoteTCPPort, which is for TCP services: write remoteUDPPort or remoteUDPRandom."),
+            ("options: {remote: h, id: i, local: 'udp://h:1', remotePort: 1}", "The service in options (udp://h:1) has remotePort, which is for tcp+udp:// services: write remoteUDPPort or remoteUDPRandom."),
+            ("options: {remote: h, id: i, local: 'tcp://h:1', remoteUDPRandom: true}", "The service in options (tcp://h:1) has remoteUDPRandom, which is for udp:// services: write remoteTCPPort."),
+            ("options: {remote: h, id: i, local: 'tcp+udp://h:1', remoteTCPPort: 1}", "The service in options (tcp+udp, tcp://h:1) has no remotePort: give it one, the number of its TCP port and its UDP port at the server."),
+            ("options: {remote: h, id: i, local: 'udp://h:1', remoteUDPPort: 1, proxyProtocol: 1}", "The service in options (udp://h:1) has proxyProtocol 1, which knows no datagrams: write 2."),
+            ("options: {remote: h, id: i, local: 'udp://h:1', remoteUDPPort: 1, domain: a.example}", "The service in options (udp://h:1) is reached by a UDP port, so it cannot have a domain: remove its domain, or its remoteUDPPort and remoteUDPRandom; a tcp:// or udp:// service has no host names."),
             ("options: {remote: h, id: i, local: 'tcp://h:1', remoteTCPRandom: false}", "The service in options (tcp://h:1) has neither a remoteTCPPort nor remoteTCPRandom: give it one of them."),
         ] {
             assert_eq!(error(text), format!("gt.yaml: {wanted}"));
