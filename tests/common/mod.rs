@@ -12,6 +12,7 @@ pub mod chroot;
 pub mod crowd;
 pub mod curl;
 pub mod debian;
+pub mod dnsmasq;
 pub mod events;
 pub mod faults;
 pub mod filed;

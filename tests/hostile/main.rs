@@ -17,4 +17,5 @@ mod many;
 mod slow;
 mod stage;
 mod tunnel;
+mod udp;
 mod visitors;

@@ -1,5 +1,5 @@
-//! Real programs before and behind a tunnel: nginx, Caddy, HAProxy, curl, sshd, smbd, Chromium and
-//! others. Needs the packages that tests/run installs.
+//! Real programs before and behind a tunnel: nginx, Caddy, HAProxy, curl, sshd, smbd, dnsmasq,
+//! Chromium and others. Needs the packages that tests/run installs.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -35,6 +35,8 @@ mod stun;
 mod tcp_forward;
 #[cfg(all(feature = "server", feature = "client"))]
 mod tls;
+#[cfg(all(feature = "server", feature = "client"))]
+mod udp;
 #[cfg(all(feature = "server", feature = "client"))]
 mod visitors;
 mod websocket;

@@ -11,3 +11,4 @@ mod file_privileges;
 mod handover;
 mod original_clients;
 mod restart;
+mod udp;

@@ -259,3 +259,26 @@ fn a_server_without_domains_gets_the_other_services_and_the_client_says_so() {
     assert!(error.contains("update it; it is not published"), "{error}");
     client.wait_for_tunnel();
 }
+
+#[test]
+fn a_server_without_udp_gets_the_other_services_and_the_client_says_so() {
+    let other = service::http(0, "other");
+    let server: PeerServer = PeerServer::start();
+    let mut client = client(&format!(
+        "-remote tcp://{} -id id1 -secret secret1 -reconnectDelay 10ms \
+         -local udp://127.0.0.1:53 -remoteUDPPort 53 -local http://{} -hostPrefix other",
+        server.addr, other.addr
+    ));
+    let mut first = server.accept();
+    let services = [&[2, 8, 0, 0, 53, 3, 5][..], b"other"].concat();
+    let mut wanted = hello("id1", "secret1", &services, WINDOW);
+    wanted[9] = 4;
+    assert_eq!(first.read(wanted.len()), wanted);
+    first.send(&[0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 3]);
+    first.expect_end();
+    let prefix = [&[3, 5][..], b"other"].concat();
+    let _peer = server.accept_ready(&hello("id1", "secret1", &prefix, WINDOW));
+    let error = client.wait_for("udp://127.0.0.1:53 has a UDP port");
+    assert!(error.contains("update it; it is not published"), "{error}");
+    client.wait_for_tunnel();
+}

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-/// A server's answer to a hello: it can tell the origin of visitors, and has domains.
-const ANSWER: [u8; 10] = [0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 3];
+/// A server's answer to a hello: it can tell the origin of visitors, and has domains and UDP ports.
+const ANSWER: [u8; 10] = [0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 7];
 
 pub type Peer = super::Peer<Frame>;
 pub type PeerServer = super::PeerServer<Frame>;
