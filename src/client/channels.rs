@@ -5,8 +5,10 @@ use super::context::ClientContext;
 use super::files;
 use super::p2p::{self, AcceptChannel, ChannelConn, RelayRequest};
 use super::passwords::PasswordCheck;
+use super::proxy;
 use super::services::{dial, reset_code, Service, ServiceTarget, Visitor};
 use super::speed_limits::LimitedVisitor;
+use super::visitor_conn::VisitorConn;
 use super::visitor_rules::VisitorRules;
 use crate::logging::FirstRequest;
 use crate::tunnel::Relay;
@@ -16,6 +18,8 @@ use futures_lite::AsyncWriteExt;
 use log::Level;
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// Connects a data channel to the service that its label names, or to the first, and relays it to
 /// its end.
@@ -60,7 +64,7 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
 async fn carry(
     rules: &Arc<VisitorRules>,
     service: &Service,
-    channel: ChannelConn,
+    mut channel: ChannelConn,
     first: Option<Arc<FirstRequest>>,
 ) -> io::Result<()> {
     let visitor = Visitor {
@@ -74,6 +78,12 @@ async fn carry(
         ServiceTarget::Files(root) => {
             let conn = LimitedVisitor::new(channel, service.limits(true));
             files::serve(root, conn, visitor.of_files()).await
+        }
+        ServiceTarget::Proxy(kind) => {
+            match Box::pin(proxy::open(*kind, service, &mut channel, visitor)).await? {
+                Some(conn) => p2p::carry(channel, Arc::new(conn)).await,
+                None => Ok(()),
+            }
         }
         ServiceTarget::Server(addr) => {
             let dialing = dial(service, addr, visitor);
@@ -125,6 +135,16 @@ pub async fn relay(
     };
     let addr = match &service.target {
         ServiceTarget::Server(addr) => addr,
+        ServiceTarget::Proxy(kind) => {
+            stream.write_all(head.as_bytes()).await?;
+            let opened = Box::pin(proxy::open(*kind, service, &mut stream, visitor)).await;
+            let opened = opened.inspect_err(|_| stream.fail(ResetCode::Aborted))?;
+            if let Some(conn) = opened {
+                let relay = Relay::service(stream, Arc::new(conn));
+                relay.while_admitted(|| admission.holds()).await;
+            }
+            return Ok(());
+        }
         ServiceTarget::Files(root) => {
             stream.write_all(head.as_bytes()).await?;
             let limits = service.limits(stream.has_window());
@@ -145,4 +165,14 @@ pub async fn relay(
     let relay = Relay::service(stream, Arc::new(conn));
     relay.while_admitted(|| admission.holds()).await;
     Ok(())
+}
+
+impl VisitorConn for ChannelConn {
+    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_cut(cx)
+    }
+
+    fn set_idle_limit(&self, limit: Option<Duration>) {
+        self.limit_idle(limit);
+    }
 }

@@ -20,6 +20,8 @@ mod password_verdict;
 pub(crate) mod passwords;
 mod pool;
 mod pooled_tunnel;
+#[cfg_attr(not(feature = "proxy"), path = "no_proxy.rs")]
+pub(crate) mod proxy;
 mod remote_api;
 pub(crate) mod request_edits;
 pub(crate) mod rewriting_conn;
@@ -29,6 +31,7 @@ mod session;
 mod speed_limits;
 #[cfg_attr(not(feature = "p2p"), path = "no_tcp_forward.rs")]
 mod tcp_forward;
+mod visitor_conn;
 pub(crate) mod visitor_rules;
 
 use crate::config::label::label;

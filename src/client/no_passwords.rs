@@ -51,6 +51,11 @@ impl PasswordCheck {
     pub async fn wait(&self, _fields: &[&[u8]]) -> PasswordVerdict {
         match *self {}
     }
+
+    #[cfg_attr(not(feature = "proxy"), allow(dead_code))]
+    pub async fn wait_pair(&self, _user: &[u8], _password: &[u8]) -> PasswordVerdict {
+        match *self {}
+    }
 }
 
 /// No password waits.

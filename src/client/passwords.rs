@@ -6,7 +6,7 @@ pub use super::password_queue::PasswordQueue;
 use super::password_queue::QueuePlace;
 pub use super::password_verdict::PasswordVerdict;
 use super::visitor_rules::VisitorRules;
-use crate::config::{ServiceConfig, UserPassword};
+use crate::config::{Local, ServiceConfig, UserPassword};
 use crate::net::{timeout, PASSWORDS};
 use crate::passwords::BASE64;
 use crate::sync::Mutex;
@@ -159,6 +159,13 @@ impl Credentials {
         Some(Self { text, colon })
     }
 
+    fn of(user: &[u8], password: &[u8]) -> Self {
+        Self {
+            text: [user, b":", password].concat(),
+            colon: user.len(),
+        }
+    }
+
     fn name(&self) -> &[u8] {
         self.text.get(..self.colon).unwrap_or_default()
     }
@@ -194,14 +201,20 @@ impl PasswordCheck {
         &self,
         mut fields: impl Iterator<Item = &'f [u8]>,
     ) -> Option<PasswordVerdict> {
+        let (field, more) = (fields.next(), fields.next());
+        let field = field.filter(|_| more.is_none());
+        self.verdict_of(&|| field.and_then(Credentials::parse))
+    }
+
+    fn verdict_of(
+        &self,
+        credentials: &(dyn Fn() -> Option<Credentials> + Sync),
+    ) -> Option<PasswordVerdict> {
         let passwords = self.rules.passwords(&self.service, Some(&self.passwords));
         let Some(passwords) = passwords else {
             return Some(PasswordVerdict::NotNeeded);
         };
-        let (field, more) = (fields.next(), fields.next());
-        let credentials = field
-            .and_then(Credentials::parse)
-            .filter(|_| more.is_none());
+        let credentials = credentials();
         let (Some(credentials), Some(key)) = (credentials, &passwords.key) else {
             return Some(PasswordVerdict::Wrong);
         };
@@ -262,8 +275,26 @@ impl PasswordCheck {
 
     /// Returns the verdict about a request with these Authorization fields.
     pub async fn wait(&self, fields: &[&[u8]]) -> PasswordVerdict {
+        let field = match fields {
+            [field] => Some(*field),
+            _ => None,
+        };
+        self.wait_for(&|| field.and_then(Credentials::parse)).await
+    }
+
+    /// Returns the verdict about a name and a password.
+    #[cfg_attr(not(feature = "proxy"), allow(dead_code))]
+    pub async fn wait_pair(&self, user: &[u8], password: &[u8]) -> PasswordVerdict {
+        self.wait_for(&|| Some(Credentials::of(user, password)))
+            .await
+    }
+
+    async fn wait_for(
+        &self,
+        credentials: &(dyn Fn() -> Option<Credentials> + Sync),
+    ) -> PasswordVerdict {
         loop {
-            if let Some(verdict) = self.verdict(fields.iter().copied()) {
+            if let Some(verdict) = self.verdict_of(credentials) {
                 return verdict;
             }
             poll_fn(|cx| self.poll_done(cx)).await;
@@ -274,9 +305,13 @@ impl PasswordCheck {
         static SAID: AtomicBool = AtomicBool::new(false);
         if !SAID.swap(true, Ordering::Relaxed) {
             log::warn!(
-                "a visitor of {} has sent its password over plain HTTP, which others on its way can read: \
-                 give visitors an https:// address (tlsAddr of the server, or a proxy before it)",
-                self.service.local
+                "a visitor of {} has sent its password readable, so that others on its way can read it: {}",
+                self.service.local,
+                match self.service.local {
+                    Local::Proxy(_) => "restrict its visitors (allow), or have them come by a tunnel of \
+                                        their own (tcpForwardAddr)",
+                    _ => "give visitors an https:// address (tlsAddr of the server, or a proxy before it)",
+                }
             );
         }
     }

@@ -4,6 +4,7 @@ use super::channels;
 use super::files::{self, FileVisitor, FolderRoot};
 use super::p2p::{self, P2p};
 use super::passwords::PasswordCheck;
+use super::proxy;
 use super::services::{dial, reset_code, Service, ServiceTarget, Services, Visitor};
 use super::speed_limits::LimitedVisitor;
 use crate::config::ServiceConfig;
@@ -183,6 +184,17 @@ async fn connect<'a>(
     }
     match target {
         ServiceTarget::Files(root) => Ok(ReachedService::Files(root, visitor.of_files())),
+        ServiceTarget::Proxy(kind) => {
+            match Box::pin(proxy::open(*kind, service, stream, visitor)).await {
+                Ok(Some(conn)) => Ok(ReachedService::Conn(Arc::new(conn))),
+                Ok(None) => Ok(ReachedService::Done),
+                Err(e) => {
+                    stream.fail(ResetCode::Aborted);
+                    log::debug!("a visitor of {}: {e}", config.local);
+                    Ok(ReachedService::Done)
+                }
+            }
+        }
         ServiceTarget::Server(addr) => {
             let dialing = async { dial(service, addr, visitor).await.map(Some) };
             let given_up = async {

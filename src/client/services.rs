@@ -7,7 +7,7 @@ use super::request_edits::{ForwardedVisitor, RequestEdits};
 use super::rewriting_conn::RewritingConn;
 use super::speed_limits::{LimitedConn, SharedLimit, SpeedLimits};
 use crate::config::label::ascii;
-use crate::config::{Exposure, Local, Remote, Scheme, Secret, ServiceConfig};
+use crate::config::{Exposure, Local, ProxyKind, Remote, Scheme, Secret, ServiceConfig};
 use crate::logging::{AccessLog, FirstRequest, Visit, Way};
 use crate::net::{self, clock, Conn};
 use crate::sync::Mutex;
@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Timeout for connecting to a service without localTimeout.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(120);
 /// Time after a warning about a failed service in which further failures are logged at a lower
 /// level.
 const WARNING_INTERVAL: Duration = Duration::from_secs(5);
@@ -57,6 +57,8 @@ pub struct Service {
 pub enum ServiceTarget {
     Server(LocalAddress),
     Files(Arc<FolderRoot>),
+    /// Where its visitors want to go.
+    Proxy(ProxyKind),
 }
 
 /// The address of a local service.
@@ -97,6 +99,7 @@ impl Services {
                     let root = FolderRoot::open(path, service.follow_links_outside)?;
                     ServiceTarget::Files(Arc::new(root))
                 }
+                Local::Proxy(kind) => ServiceTarget::Proxy(*kind),
             };
             Ok(Service {
                 config: Arc::new(service.clone()),
@@ -429,7 +432,7 @@ impl Visitor {
 }
 
 /// Connects to a service at `addr` and passes on what has come of the visitor. All streams, relayed
-/// connections and data channels reach a service by this function.
+/// connections and data channels reach a service by this function, unless gt itself provides it.
 pub async fn dial(service: &Service, addr: &LocalAddress, visitor: Visitor) -> io::Result<Conn> {
     let Visitor {
         origin,
@@ -484,6 +487,7 @@ impl Service {
                 config.use_local_as_http_host && addr.scheme != Scheme::Https
             }
             ServiceTarget::Files(_) => false,
+            ServiceTarget::Proxy(_) => true,
         };
         rewrites || config.forwarded || !config.passwords.is_empty()
     }

@@ -1,10 +1,10 @@
 //! The rules about the visitors of each service: the addresses that they may come from (`allow`,
-//! `deny`), how often (`visitorRate`), and their passwords (`password`). They apply from a reload on, also to visitors that are there
-//! and to tunnels that drain.
+//! `deny`), how often (`visitorRate`), their passwords (`password`), and where they may go (`targets`). They
+//! apply from a reload on, also to visitors that are there and to tunnels that drain.
 
 use super::bans::{Bans, RateChange, RateVerdict};
 use super::passwords::{PasswordQueue, Passwords};
-use crate::config::{AddressRules, Exposure, Local, ServiceConfig, VisitorRate};
+use crate::config::{AddressRules, Exposure, Local, ServiceConfig, Target, VisitorRate};
 use crate::current::{Current, Seen};
 use crate::logging::{held_back, LogThrottle};
 use futures_lite::future;
@@ -39,6 +39,7 @@ struct ServiceRules {
     addresses: AddressRules,
     rate: Option<VisitorRate>,
     passwords: Option<Arc<Passwords>>,
+    targets: Vec<Target>,
 }
 
 /// What tells a service from the others, also in another configuration. Two services may ask for random
@@ -91,6 +92,7 @@ fn rules_of<'a>(services: impl Iterator<Item = &'a ServiceConfig>, before: &Rule
         addresses: service.visitors.clone(),
         rate: service.visitor_rate,
         passwords: kept(service).or_else(|| Passwords::of(service)),
+        targets: service.targets.clone(),
     });
     let services: Vec<_> = rules.collect();
     let has_rules =
@@ -116,6 +118,22 @@ fn allows(rules: &RuleList, service: &ServiceConfig, visitor: Option<IpAddr>) ->
         Some(_) => its.all(|rules| rules.addresses.admit_if_known(visitor)),
         None => service.visitors.admit_if_known(visitor),
     }
+}
+
+/// Whether visitors may go wherever a service leads, which has these targets, if it is a proxy: none was
+/// removed. A service that has gone keeps its own.
+fn keeps_targets(rules: &RuleList, service: &ServiceConfig) -> bool {
+    let keeps = |rules: &ServiceRules| match &*service.targets {
+        [] => rules.targets.is_empty(),
+        targets => targets.iter().all(|target| rules.targets.contains(target)),
+    };
+    let its = || {
+        rules
+            .services
+            .iter()
+            .filter(|rules| rules.key.is_of(service))
+    };
+    its().next().is_none() || its().any(keeps)
 }
 
 /// Returns how often one address may connect to a service.
@@ -329,7 +347,9 @@ impl VisitorAdmission<'_> {
             (PasswordRule::Gone, None) => !has_password_at(&rules, &self.service.local),
         };
         self.passwords = passwords_of(&rules, self.service, had.as_ref());
-        may_stay && allows(&rules, self.service, self.visitor)
+        may_stay
+            && keeps_targets(&rules, self.service)
+            && allows(&rules, self.service, self.visitor)
     }
 
     /// Runs a task of the visitor until it is done or the admission ends.
@@ -349,6 +369,8 @@ impl VisitorAdmission<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(feature = "proxy")]
+    use crate::config::value::Value;
 
     #[test]
     fn changed_rules_end_an_admission_that_they_do_not_allow() {
@@ -384,6 +406,40 @@ mod tests {
             rules.admit(&with_rule, elsewhere).is_some(),
             "no rules at all"
         );
+    }
+
+    #[cfg(feature = "proxy")]
+    #[test]
+    fn an_admission_to_a_proxy_ends_when_one_of_its_targets_is_removed() {
+        let proxy = |targets: &[&str]| {
+            let mut proxy = ServiceConfig::of_test(80, "x");
+            proxy.local = Local::Proxy(crate::config::ProxyKind::Socks5);
+            let target = |text: &&str| text.parse::<Value<Target>>().unwrap().0.unwrap();
+            proxy.targets = targets.iter().map(target).collect();
+            proxy
+        };
+        let (one, both, none) = (
+            proxy(&["10.0.0.0/8"]),
+            proxy(&["*.lan", "10.0.0.0/8"]),
+            proxy(&[]),
+        );
+        for (before, after, stays) in [
+            (&one, &one, true),
+            (&one, &both, true),
+            (&both, &one, false),
+            (&one, &none, false),
+            (&none, &one, false),
+            (&none, &none, true),
+        ] {
+            let rules = VisitorRules::new([before].into_iter());
+            let mut admission = rules.admit(before, None).unwrap();
+            rules.replace([after].into_iter());
+            assert_eq!(admission.holds(), stays, "{before:?} {after:?}");
+        }
+        let rules = VisitorRules::new([&one].into_iter());
+        let mut admission = rules.admit(&one, None).unwrap();
+        rules.replace([].into_iter());
+        assert!(admission.holds(), "a service that drains");
     }
 
     #[test]

@@ -5,6 +5,8 @@ mod local;
 mod options;
 #[cfg_attr(not(feature = "password"), path = "client/no_password.rs")]
 mod password;
+#[cfg_attr(not(feature = "proxy"), path = "client/no_proxy.rs")]
+pub(crate) mod proxy;
 mod remote;
 mod service;
 mod service_ports;
@@ -27,6 +29,7 @@ use super::{check_length, ConfigError, Role, RoleConfig, Secret, Url, Wire};
 pub use local::{Local, Scheme};
 pub(super) use options::{ClientOptions, ServiceOptions};
 pub use password::UserPassword;
+pub use proxy::{ProxyKind, Target};
 pub use remote::Remote;
 use service::{check_domains, check_ports, check_prefixes};
 pub use service::{Exposure, ServiceConfig};

@@ -2,6 +2,8 @@
 //! who may come.
 
 use std::net::IpAddr;
+#[cfg(all(feature = "client", feature = "proxy"))]
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::config::value::{digits, Scalar, Value};
 
@@ -25,6 +27,23 @@ impl Network {
                 differing.leading_zeros() >= self.bits
             }
             _ => false,
+        }
+    }
+
+    /// Returns the first and the last address.
+    #[cfg(all(feature = "client", feature = "proxy"))]
+    pub fn ends(&self) -> [IpAddr; 2] {
+        match self.first {
+            IpAddr::V4(first) => {
+                let rest = u32::MAX.checked_shr(self.bits).unwrap_or(0);
+                let first = first.to_bits();
+                [first & !rest, first | rest].map(|bits| Ipv4Addr::from_bits(bits).into())
+            }
+            IpAddr::V6(first) => {
+                let rest = u128::MAX.checked_shr(self.bits).unwrap_or(0);
+                let first = first.to_bits();
+                [first & !rest, first | rest].map(|bits| Ipv6Addr::from_bits(bits).into())
+            }
         }
     }
 }
@@ -94,6 +113,12 @@ impl AddressRules {
     /// Whether there are no rules.
     pub fn is_empty(&self) -> bool {
         self.allow.is_empty() && self.deny.is_empty()
+    }
+
+    /// Whether there are addresses that are not allowed, beside single ones that are denied.
+    #[cfg(all(feature = "client", feature = "proxy"))]
+    pub fn restrict(&self) -> bool {
+        !self.allow.is_empty() && self.allow.iter().all(|network| network.bits > 0)
     }
 
     /// Whether something may come from this address. The unspecified one is that of somebody unknown.

@@ -18,6 +18,8 @@ mod net;
 mod p2p;
 #[cfg(all(feature = "client", feature = "password"))]
 mod password;
+#[cfg(all(feature = "client", feature = "proxy"))]
+mod proxy;
 #[cfg(all(feature = "client", feature = "p2p"))]
 mod sctp;
 #[cfg(feature = "server")]
@@ -42,6 +44,8 @@ pub use net::{datagrams, http_answer, http_requests};
 pub use p2p::{resets, signaling};
 #[cfg(all(feature = "client", feature = "password"))]
 pub use password::passwords;
+#[cfg(all(feature = "client", feature = "proxy"))]
+pub use proxy::{proxy_requests, socks_requests};
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use sctp::sctp_chunks;
 #[cfg(feature = "server")]

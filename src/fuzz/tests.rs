@@ -150,6 +150,11 @@ mod promises_of_passwords {
     hold!(passwords);
 }
 
+#[cfg(all(feature = "client", feature = "proxy"))]
+mod promises_of_proxies {
+    hold!(proxy_requests socks_requests);
+}
+
 #[cfg(all(feature = "client", feature = "p2p"))]
 mod promises_of_peers {
     hold!(dtls_records handshake_fragments ice_stun resets sctp_chunks signaling);

@@ -42,6 +42,18 @@ pub async fn dial(host: &str, port: u16, timeout: Duration) -> io::Result<Socket
     future::or(connecting, no_answer(format!("{host}:{port}"), timeout)).await
 }
 
+/// Connects to the first of these addresses of `host` that answers, within `timeout`, and to no other one.
+/// They are tried in parallel, as by [`dial`]. The error names the last one tried.
+#[cfg(all(feature = "client", feature = "proxy"))]
+pub async fn dial_first(
+    host: &str,
+    addresses: &[SocketAddr],
+    timeout: Duration,
+) -> io::Result<Socket> {
+    let connecting = connect_first(by_turns(addresses));
+    future::or(connecting, no_answer(host, timeout)).await
+}
+
 /// Connects to a Unix socket, a path or `@` and a name, within `timeout`.
 #[cfg(feature = "client")]
 pub async fn dial_unix(socket: &Path, timeout: Duration) -> io::Result<Socket> {

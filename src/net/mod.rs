@@ -36,6 +36,8 @@ mod throttle;
 mod timeout;
 pub mod tls;
 mod token_bucket;
+#[cfg(all(feature = "client", feature = "proxy"))]
+mod visitor_names;
 
 #[cfg(feature = "sim")]
 pub(crate) use crate::sim::kernel;
@@ -55,6 +57,8 @@ pub use datagrams::RecordReader;
 pub use datagrams::{DatagramPath, DatagramQueue, Datagrams, Flow};
 pub use delivery::Delivery;
 pub use dial::dial;
+#[cfg(all(feature = "client", feature = "proxy"))]
+pub use dial::dial_first;
 #[cfg(feature = "client")]
 pub use dial::dial_unix;
 #[cfg(all(feature = "client", feature = "p2p"))]
@@ -82,3 +86,5 @@ pub use task_group::{TaskGuard, WaitGroup};
 pub use throttle::Throttle;
 pub use timeout::{poll_stalled, timeout, timeout_at};
 pub use token_bucket::TokenBucket;
+#[cfg(all(feature = "client", feature = "proxy"))]
+pub use visitor_names::look_up_for_visitor;

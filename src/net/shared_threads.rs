@@ -10,7 +10,10 @@ pub static DISK: ThreadShare = ThreadShare(Semaphore::new(4));
 /// The share of checks of passwords, each of which keeps a core of a router busy for seconds: 2 threads.
 #[cfg(all(feature = "client", feature = "password"))]
 pub static PASSWORDS: ThreadShare = ThreadShare(Semaphore::new(2));
-/// The share of name look-ups: 3 threads.
+/// The share of look-ups of names that visitors ask for: 2 threads.
+#[cfg(all(feature = "client", feature = "proxy"))]
+pub static VISITOR_NAMES: ThreadShare = ThreadShare(Semaphore::new(2));
+/// The share of other name look-ups: 3 threads.
 pub static NAMES: ThreadShare = ThreadShare(Semaphore::new(3));
 
 /// A number of threads that one kind of work may use at a time.

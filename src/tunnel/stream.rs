@@ -177,9 +177,12 @@ impl Stream {
 
     /// Waits until both directions have ended and the backlog is empty.
     pub async fn is_over(&self) {
-        let gone = Poll::Ready(());
-        let poll = |cx: &mut Context<'_>| self.poll_backlog(gone, |stream| stream.poll_over(cx));
-        std::future::poll_fn(poll).await;
+        std::future::poll_fn(|cx| self.poll_over(cx)).await;
+    }
+
+    /// Ready when both directions have ended and the backlog is empty.
+    pub fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_backlog(Poll::Ready(()), |stream| stream.poll_over(cx))
     }
 
     /// Returns how long nothing has been taken from the backlog.

@@ -37,6 +37,7 @@ pub mod service;
 #[cfg(feature = "p2p")]
 pub mod signal;
 pub mod smbd;
+pub mod socks;
 pub mod speed;
 pub mod sshd;
 pub mod udp;

@@ -12,7 +12,7 @@ use std::io::Write;
 use std::path::Path;
 
 /// Waits until a log has this many lines, and returns them.
-fn lines(path: &Path, count: usize) -> Vec<String> {
+pub fn lines(path: &Path, count: usize) -> Vec<String> {
     eventually("the lines of visits", || {
         let text = fs::read_to_string(path).ok()?;
         let lines: Vec<_> = text.lines().map(str::to_owned).collect();
@@ -21,7 +21,7 @@ fn lines(path: &Path, count: usize) -> Vec<String> {
 }
 
 /// Returns the value of a part of a line.
-fn part<'a>(line: &'a str, name: &str) -> &'a str {
+pub fn part<'a>(line: &'a str, name: &str) -> &'a str {
     let start = format!(" {name}=");
     let at = line
         .find(&start)

@@ -15,6 +15,8 @@ mod bans;
 mod forwarded;
 #[cfg(all(feature = "server", feature = "client", feature = "password"))]
 mod password;
+#[cfg(all(feature = "server", feature = "client", feature = "proxy"))]
+mod proxies;
 #[cfg(all(feature = "server", feature = "client"))]
 mod proxy_protocol;
 #[cfg(all(feature = "server", feature = "client"))]

@@ -65,7 +65,7 @@ impl ChannelConn {
     }
 
     /// Waits until received bytes of the channel are discarded.
-    fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.link.lock().poll_cut(self.id, cx)
     }
 

@@ -1,8 +1,9 @@
-//! The local end of a service: an address or a directory. Not the connection to it.
+//! The local end of a service: an address, a directory or a proxy. Not the connection to it.
 
 use std::fmt;
 use std::path::{self, Path, PathBuf};
 
+use super::proxy::ProxyKind;
 use crate::config::address::{host_port, write_host_port};
 use crate::config::secret::redact;
 use crate::config::value::Scalar;
@@ -35,6 +36,8 @@ pub enum Local {
     },
     /// A directory that the client serves itself; absolute once loaded.
     Files(PathBuf),
+    /// A proxy that the client serves itself.
+    Proxy(ProxyKind),
 }
 
 /// The protocol of a local server.
@@ -79,6 +82,7 @@ impl fmt::Display for Local {
                 write_host_port(f, host, *port)
             }
             Local::Files(path) => write!(f, "file://{}", path.display()),
+            Local::Proxy(kind) => kind.fmt(f),
         }
     }
 }
@@ -108,9 +112,13 @@ impl Scalar for Local {
             format!(
                 "\"{text}\" is not a local service: write it like http://127.0.0.1:80, \
                  https://127.0.0.1:443, tcp://127.0.0.1:22, udp://127.0.0.1:53, tcp+udp://127.0.0.1:53, \
-                 unix:///run/app.sock, http+unix:///run/app.sock or file:///srv/www."
+                 unix:///run/app.sock, http+unix:///run/app.sock, file:///srv/www, \
+                 socks5: or httpproxy:."
             )
         };
+        if let Some(kind) = ProxyKind::read(text) {
+            return kind.map(Local::Proxy);
+        }
         if let Some((scheme, socket)) = unix(text) {
             return socket
                 .map(|socket| Local::Unix { scheme, socket })

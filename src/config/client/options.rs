@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::host_prefix::HostPrefix;
 use super::password::UserPassword;
+use super::proxy::Target;
 use super::remote::Remote;
 use super::service_ports::{LocalPorts, RemotePorts};
 use super::visitor_rate::ConnectionRate;
@@ -86,9 +87,9 @@ options! {
         /// the host prefix of the service (default: the id)
         host_prefix: Option<HostPrefix> => ("hostPrefix", "value"),
         /// the service to publish: http://host:port, https://host:port, tcp://host:port, udp://host:port,
-        /// tcp+udp://host:port, unix:///socket, http+unix:///socket or file:///directory; ports may be a
-        /// range, like 6000-6010, with as many of -remoteTCPPort; may be given several times, each followed
-        /// by the flags of that service
+        /// tcp+udp://host:port, unix:///socket, http+unix:///socket, file:///directory, or a proxy, socks5: or
+        /// httpproxy:; ports may be a range, like 6000-6010, with as many of -remoteTCPPort; may be given
+        /// several times, each followed by the flags of that service
         local: Option<LocalPorts> => ("local", "value"),
         /// close a connection to the service that is silent for this time (default: never), and limit
         /// the time to open one (default 2m0s)
@@ -115,6 +116,10 @@ options! {
         /// maximum number of bytes per second of all visitors of the service together, in each direction; 0
         /// for no limit
         speed: u64 = "0" => ("speed", "uint"),
+        /// for socks5: and httpproxy:, a network or a name that visitors may go to, with ports or without,
+        /// like 192.168.1.0/24, 192.168.1.5:80 or *.lan:22 (default: private networks, which need a
+        /// password or -allow); may be given several times
+        targets: Vec<Value<Target>> => ("targets", "value"),
         /// replace the Host header of every request with the host of -local; visitors must speak HTTP/1
         use_local_as_http_host: bool => ("useLocalAsHTTPHost", "bool"),
         /// maximum number of new connections of one address in a time, like 20/1m; for IPv6, of one /64

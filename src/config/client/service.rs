@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::local::{check_socket, Local, Scheme};
 use super::options::ServiceOptions;
 use super::password::UserPassword;
+use super::proxy::{self, Target};
 use super::remote::Remote;
 use super::service_ports::{self, RequestedPorts};
 use super::visitor_rate::VisitorRate;
@@ -30,6 +31,8 @@ pub struct ServiceConfig {
     pub use_local_as_http_host: bool,
     /// The passwords of visitors, each of whom has another name; empty if they need none.
     pub passwords: Vec<UserPassword>,
+    /// Where visitors of a proxy may go; empty for private networks, and for other services.
+    pub targets: Vec<Target>,
     /// The version of the PROXY header before each connection to the service; `None` for no header.
     pub proxy_protocol: Option<ProxyVersion>,
     /// How often one address may connect; `None` for any number of times.
@@ -145,8 +148,22 @@ impl ServiceConfig {
             Local::Tcp { scheme, .. } | Local::Unix { scheme, .. } => *scheme,
             Local::Udp { .. } => Scheme::Tcp,
             Local::Files(_) => Scheme::Http,
+            Local::Proxy(_) => Scheme::Tcp,
         };
         let transport = if is_udp { "UDP" } else { "TCP" };
+        let is_proxy = matches!(local, Local::Proxy(_));
+        if is_proxy && (prefix.is_some() || !options.domain.is_empty()) {
+            return Err(format!(
+                "{name} ({local}) is reached by a TCP port alone: remove its hostPrefix and its domain, and \
+                 give it a remoteTCPPort or remoteTCPRandom."
+            ));
+        }
+        if is_proxy && options.use_local_as_http_host {
+            return Err(format!(
+                "{name} ({local}) passes requests on to the hosts that they name: remove its \
+                 useLocalAsHTTPHost."
+            ));
+        }
         let mut domains: Vec<Domain> = Vec::new();
         for domain in options.domain {
             let Some(domain) = domain.0 else {
@@ -209,7 +226,8 @@ impl ServiceConfig {
             ));
         }
         let mut proxy_protocol = options.proxy_protocol;
-        if matches!(local, Local::Files(_)) && proxy_protocol.take().is_some() {
+        let is_own = is_proxy || matches!(local, Local::Files(_));
+        if is_own && proxy_protocol.take().is_some() {
             warnings.push(format!(
                 "{name} ({local}) is served by gt itself, so its proxyProtocol is ignored"
             ));
@@ -223,12 +241,25 @@ impl ServiceConfig {
             .map_err(|why| format!("{name} ({local}): {why}"))?;
         let passwords =
             passwords(options.password).map_err(|why| format!("{name} ({local}): {why}"))?;
-        if !passwords.is_empty() && scheme != Scheme::Http {
+        if !passwords.is_empty() && scheme != Scheme::Http && !is_proxy {
             return Err(format!(
-                "{name} ({local}) does not begin with http:// or file://, so gt cannot ask its visitors \
-                 for a password: remove its password."
+                "{name} ({local}) does not begin with http:// or file://, and is no proxy, so gt cannot ask \
+                 its visitors for a password: remove its password."
             ));
         }
+        let targets = options.targets.into_iter().map(|target| target.0);
+        let mut targets = targets.collect::<Option<Vec<_>>>().ok_or_else(|| {
+            format!(
+                "{name} ({local}): an entry of its targets is empty: remove it, or write a network or a name."
+            )
+        })?;
+        if !is_proxy && !targets.is_empty() {
+            targets.clear();
+            warnings.push(format!(
+                "{name} ({local}) is no proxy, so its targets are ignored"
+            ));
+        }
+        proxy::check(name, &local, &targets, &visitors, !passwords.is_empty())?;
         Ok(ServiceConfig {
             local,
             exposure,
@@ -236,6 +267,7 @@ impl ServiceConfig {
             local_timeout: options.local_timeout.filter(|timeout| !timeout.is_zero()),
             use_local_as_http_host: options.use_local_as_http_host,
             passwords,
+            targets,
             proxy_protocol,
             forwarded,
             visitor_rate: options.visitor_rate.map(|rate| VisitorRate {
@@ -325,6 +357,7 @@ impl ServiceConfig {
             local_timeout: None,
             use_local_as_http_host: false,
             passwords: Vec::new(),
+            targets: Vec::new(),
             proxy_protocol: None,
             forwarded: false,
             visitor_rate: None,

@@ -1,0 +1,76 @@
+//! A visitor of a SOCKS5 proxy on a bare socket (RFC 1928, RFC 1929).
+
+use super::visitor::{connect, read};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+/// The greeting of a visitor without a password, and that of one with a password.
+pub const ANYONE: &[u8] = b"\x05\x01\x00";
+pub const NAMED: &[u8] = b"\x05\x02\x00\x02";
+
+/// Returns the message with a name and a password.
+pub fn login(user: &str, password: &str) -> Vec<u8> {
+    let mut message = vec![1];
+    for text in [user, password] {
+        message.push(text.len() as u8);
+        message.extend_from_slice(text.as_bytes());
+    }
+    message
+}
+
+/// Returns a request with this command for `host`, a name or an address.
+pub fn request(command: u8, host: &str, port: u16) -> Vec<u8> {
+    let mut message = vec![5, command, 0];
+    match host.parse() {
+        Ok(std::net::IpAddr::V4(ip)) => {
+            message.push(1);
+            message.extend_from_slice(&ip.octets());
+        }
+        Ok(std::net::IpAddr::V6(ip)) => {
+            message.push(4);
+            message.extend_from_slice(&ip.octets());
+        }
+        Err(_) => {
+            message.extend_from_slice(&[3, host.len() as u8]);
+            message.extend_from_slice(host.as_bytes());
+        }
+    }
+    message.extend_from_slice(&port.to_be_bytes());
+    message
+}
+
+/// Reads the reply to a request and returns its code.
+pub fn reply(stream: &mut impl Read) -> u8 {
+    let reply = read(stream, 10);
+    assert_eq!((reply[0], &reply[2..]), (5, &[0, 1, 0, 0, 0, 0, 0, 0][..]));
+    reply[1]
+}
+
+/// Asks the proxy at `proxy` for a connection to `host`, without a password. Returns it with the code of
+/// the reply.
+pub fn visit(proxy: SocketAddr, host: &str, port: u16) -> (TcpStream, u8) {
+    let mut stream = connect(proxy);
+    stream.write_all(ANYONE).expect("greet");
+    assert_eq!(read(&mut stream, 2), [5, 0]);
+    stream.write_all(&request(1, host, port)).expect("ask");
+    let code = reply(&mut stream);
+    (stream, code)
+}
+
+/// Asks as [`visit`] does, with a name and a password. The code is `None` if these are wrong.
+pub fn visit_as(
+    mut stream: TcpStream,
+    (user, password): (&str, &str),
+    host: &str,
+    port: u16,
+) -> (TcpStream, Option<u8>) {
+    stream.write_all(NAMED).expect("greet");
+    assert_eq!(read(&mut stream, 2), [5, 2]);
+    stream.write_all(&login(user, password)).expect("log in");
+    if read(&mut stream, 2) != [1, 0] {
+        return (stream, None);
+    }
+    stream.write_all(&request(1, host, port)).expect("ask");
+    let code = reply(&mut stream);
+    (stream, Some(code))
+}
