@@ -308,8 +308,8 @@ impl PasswordCheck {
                 "a visitor of {} has sent its password readable, so that others on its way can read it: {}",
                 self.service.local,
                 match self.service.local {
-                    Local::Proxy(_) => "restrict its visitors (allow), or have them come by a tunnel of \
-                                        their own (tcpForwardAddr)",
+                    Local::Proxy(_) => "have visitors come by gt (hostPrefix and tcpForwardAddr), or give \
+                                        them a password that is for nothing else",
                     _ => "give visitors an https:// address (tlsAddr of the server, or a proxy before it)",
                 }
             );

@@ -375,7 +375,9 @@ impl Services {
             config: service, ..
         } in &self.list
         {
-            if let Exposure::Host { tls: false, prefix } = &service.exposure {
+            let is_proxy = matches!(service.local, Local::Proxy(_));
+            let exposure = Some(&service.exposure).filter(|_| !is_proxy);
+            if let Some(Exposure::Host { tls: false, prefix }) = exposure {
                 let prefix = prefix.as_deref().map_or_else(|| ascii(id), Cow::from);
                 let url = format!("{scheme}://{prefix}.localhost:{}/", remote.port);
                 let local = &service.local;

@@ -18,6 +18,11 @@ pub struct Chromium {
 
 impl Chromium {
     pub fn start() -> Chromium {
+        Chromium::with(&[])
+    }
+
+    /// Starts it with these arguments besides the usual ones.
+    pub fn with(more: &[String]) -> Chromium {
         let port = free_port();
         let scratch = Scratch::new();
         let mut command = Command::new("chromedriver");
@@ -38,13 +43,19 @@ impl Chromium {
             session: String::new(),
             _process: process,
         };
+        let mut args = vec![
+            "--headless=new".to_owned(),
+            "--no-sandbox".to_owned(),
+            "--disable-gpu".to_owned(),
+            "--disable-dev-shm-usage".to_owned(),
+            "--no-first-run".to_owned(),
+            format!("--user-data-dir={}", profile.display()),
+        ];
+        args.extend_from_slice(more);
         let wanted = json!({"capabilities": {"alwaysMatch": {
             // A page's dialog must not block a test.
             "unhandledPromptBehavior": "dismiss",
-            "goog:chromeOptions": {"args": [
-                "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-                "--no-first-run", format!("--user-data-dir={}", profile.display()),
-            ]},
+            "goog:chromeOptions": {"args": args},
         }}});
         let session = chromium.call("POST", "/session", &wanted);
         let id = session["sessionId"].as_str().expect("a session");

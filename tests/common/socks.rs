@@ -50,11 +50,16 @@ pub fn reply(stream: &mut impl Read) -> u8 {
 /// the reply.
 pub fn visit(proxy: SocketAddr, host: &str, port: u16) -> (TcpStream, u8) {
     let mut stream = connect(proxy);
-    stream.write_all(ANYONE).expect("greet");
-    assert_eq!(read(&mut stream, 2), [5, 0]);
-    stream.write_all(&request(1, host, port)).expect("ask");
-    let code = reply(&mut stream);
+    let code = ask(&mut stream, host, port);
     (stream, code)
+}
+
+/// Asks as [`visit`] does, over a connection that is there.
+pub fn ask(stream: &mut TcpStream, host: &str, port: u16) -> u8 {
+    stream.write_all(ANYONE).expect("greet");
+    assert_eq!(read(stream, 2), [5, 0]);
+    stream.write_all(&request(1, host, port)).expect("ask");
+    reply(stream)
 }
 
 /// Asks as [`visit`] does, with a name and a password. The code is `None` if these are wrong.

@@ -67,6 +67,17 @@ impl Sshd {
         run_ok(&mut ssh)
     }
 
+    /// Runs a shell command by ssh to `port` over what this command connects to.
+    pub fn ssh_by(&self, command: &str, port: u16, line: &str) -> String {
+        let mut ssh = Command::new("ssh");
+        ssh.args(words(&self.options()))
+            .args(["-o", &format!("ProxyCommand={command}")])
+            .args(["-p", &port.to_string()])
+            .arg(format!("{}@localhost", self.user))
+            .arg(line);
+        run_ok(&mut ssh)
+    }
+
     /// Runs a shell command by ssh from this address to `port`.
     pub fn ssh_from(&self, from: Ipv4Addr, port: u16, line: &str) {
         let mut ssh = self.command(from, port, "user");

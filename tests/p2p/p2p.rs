@@ -5,6 +5,8 @@ use crate::common::gt::{client, client_of_id1, server, server_of_id1, Gt};
 use crate::common::ports::free_port;
 use crate::common::service::{banner, echo, source, Service};
 use crate::common::signal::{Layer, Signal};
+#[cfg(feature = "proxy")]
+use crate::common::socks;
 use crate::common::webrtc::{Channel, How, Peer, PLAIN};
 use crate::common::{eventually, eventually_within, PATIENCE};
 use serde_json::json;
@@ -145,6 +147,38 @@ fn a_label_selects_the_service_and_others_get_the_first() {
     let nobody = peer.open("gt:nobody");
     assert_eq!(nobody.read_to_end(), b"");
     assert_echoed(&first, b"the others go on");
+}
+
+#[cfg(feature = "proxy")]
+#[test]
+fn a_label_selects_a_proxy_by_its_port_and_each_channel_is_a_visitor() {
+    let (one, echo) = (banner("one"), echo());
+    let port = free_port();
+    let mut server = server_of_id1(&format!(
+        "-stunAddr 127.0.0.1:0 -tcpNumber 1 -tcpRange {port}"
+    ));
+    let (addr, stun) = (server.addr(), server.stun_addr());
+    let _client = client_of_id1(
+        addr,
+        &format!(
+            "-remoteSTUN stun:{stun} -local http://{} \
+             -local socks5: -remoteTCPPort {port} -targets 127.0.0.1",
+            one.addr
+        ),
+    );
+    let (peer, first) = Peer::connect(addr, HOST, "gt:", PLAIN);
+    assert_eq!(first.read(3), b"one");
+    let asks = |port| [socks::ANYONE, &socks::request(1, "127.0.0.1", port)].concat();
+    let proxied = peer.open(&format!("gt:{port}"));
+    // With what follows, in one message.
+    proxied.send(&[&asks(echo.addr.port())[..], b"first"].concat());
+    assert_eq!(proxied.read(12)[..4], [5, 0, 5, 0]);
+    assert_eq!(proxied.read(5), b"first");
+    assert_echoed(&proxied, b"and what follows");
+    let refused = peer.open(&format!("gt:{port}"));
+    refused.send(&asks(free_port()));
+    assert_eq!(refused.read_to_end()[..4], [5, 0, 5, 5]);
+    assert_echoed(&proxied, b"the others go on");
 }
 
 #[test]

@@ -17,6 +17,8 @@ mod fixtures;
 mod haproxy;
 #[cfg(all(feature = "server", feature = "client"))]
 mod http;
+#[cfg(all(feature = "server", feature = "client", feature = "proxy"))]
+mod lan;
 #[cfg(all(feature = "server", feature = "client"))]
 mod other_protocols;
 #[cfg(all(feature = "server", feature = "client"))]

@@ -1,15 +1,18 @@
 //! `socks5:` and `httpproxy:`: visitors get to the targets of a proxy, and nowhere else.
 
 use super::access_log::{lines, part};
+use super::allow::{expect_reset_from, NAMED, NEIGHBOUR};
 use crate::common::gt::{client, client_of_id1, gt, server_of_id1, Gt};
 use crate::common::ports::free_port;
 use crate::common::samples::Random;
 use crate::common::scratch::Scratch;
 use crate::common::service::{self, answering, assert_echo, Service};
 use crate::common::socks::{self, reply, request, visit};
-use crate::common::visitor::{ask, connect, read, read_answer, read_to_end, Answer};
+use crate::common::speed::{assert_limited, SPEED};
+use crate::common::visitor::{ask, connect, connect_from, read, read_answer, read_to_end, Answer};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::time::Instant;
 
 /// This machine, as targets of a proxy.
 const HERE: &str = "-targets 127.0.0.1 -targets ::1";
@@ -406,6 +409,40 @@ fn the_access_log_names_the_target_and_what_became_of_it() {
 }
 
 #[test]
+fn the_speed_of_a_proxy_is_limited_in_each_direction() {
+    const MUCH: usize = 200_000;
+    let bytes = std::sync::Arc::new(Random::new(3).bytes(MUCH));
+    let source = service::source(bytes.clone());
+    let (sink, reports) = service::sink();
+    for option in ["-speed", "-visitorSpeed"] {
+        let proxy = Proxy::socks(&format!("{HERE} {option} {SPEED}"));
+        let begun = Instant::now();
+        let (mut visitor, _) = visit(proxy.addr, "127.0.0.1", source.addr.port());
+        assert!(read_to_end(&mut visitor) == *bytes);
+        assert_limited(begun, MUCH);
+        let begun = Instant::now();
+        let (mut visitor, _) = visit(proxy.addr, "127.0.0.1", sink.addr.port());
+        visitor.write_all(&bytes).expect("send");
+        visitor.shutdown(Shutdown::Write).expect("end");
+        assert!(reports.recv().expect("what came") == *bytes);
+        assert_limited(begun, MUCH);
+    }
+}
+
+#[test]
+fn a_visitor_that_may_not_come_is_reset() {
+    let echo = service::echo();
+    let proxy = Proxy::socks(&format!("{HERE} -allow {NAMED}"));
+    expect_reset_from(NEIGHBOUR, proxy.addr);
+    let mut visitor = connect_from(NAMED, proxy.addr);
+    visitor
+        .write_all(&[socks::ANYONE, &request(1, "localhost", echo.addr.port())].concat())
+        .expect("ask");
+    assert_eq!(read(&mut visitor, 2), [5, 0]);
+    assert_eq!(reply(&mut visitor), 0);
+}
+
+#[test]
 fn a_reload_ends_connections_when_a_target_is_removed() {
     let scratch = Scratch::new();
     let echo = service::echo();
@@ -506,12 +543,12 @@ fn a_configuration_that_makes_no_sense_is_an_error() {
         ("-remoteTCPPort 1080 -allow 0.0.0.0/0", "would let anyone"),
         ("-remoteTCPPort 1080 -deny 192.0.2.1", "would let anyone"),
         (
-            "-hostPrefix a -targets 10.0.0.1",
-            "is reached by a TCP port alone",
+            "-hostPrefix a -targets 10.0.0.1 -remoteTCPPort 1",
+            "remove its domain, and one of the others",
         ),
         (
             "-domain a.example -targets 10.0.0.1",
-            "is reached by a TCP port alone",
+            "remove its domain, and one of the others",
         ),
         (
             "-remoteTCPPort 1 -targets 10.0.0.1 -useLocalAsHTTPHost",
@@ -579,11 +616,9 @@ fn a_configuration_that_makes_no_sense_is_an_error() {
 
 #[cfg(feature = "password")]
 mod passwords {
-    use super::super::allow::{NAMED, NEIGHBOUR};
     use super::*;
     use crate::common::password::alice;
     use crate::common::socks::visit_as;
-    use crate::common::visitor::connect_from;
 
     fn options() -> String {
         format!("{HERE} -password {}", alice())
@@ -702,8 +737,7 @@ mod passwords {
                     }
                 }
             }
-            let mut banned = connect_from(NAMED, proxy.addr);
-            assert!(read_to_end(&mut banned).is_empty());
+            expect_reset_from(NAMED, proxy.addr);
             let warning = proxy.client.wait_for("(visitorRate)");
             assert!(warning.contains("or given it wrong passwords"), "{warning}");
             drop(connect_from(NEIGHBOUR, proxy.addr));

@@ -50,3 +50,18 @@ pub fn check(
 ) -> Result<(), String> {
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_refused_with_the_name_of_the_feature() {
+        for text in ["socks5:", "SOCKS5://", "httpproxy:", "httpproxy"] {
+            let error = Local::read(text).unwrap_err();
+            assert!(error.contains("(the feature proxy)"), "{error}");
+        }
+        let error = Target::read("10.0.0.0/8").unwrap_err();
+        assert!(error.contains("(the feature proxy)"), "{error}");
+    }
+}

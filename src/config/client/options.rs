@@ -95,7 +95,8 @@ options! {
         /// the time to open one (default 2m0s)
         local_timeout: Option<Duration> => ("localTimeout", "duration"),
         /// the name and the hashed password of a visitor, as "gt hash USER" prints them; requests without
-        /// one of them are refused; visitors must speak HTTP/1; may be given several times
+        /// one of them are refused; visitors must speak HTTP/1, or SOCKS5 with socks5:; may be given several
+        /// times
         password: Vec<Value<UserPassword>> => ("password", "value"),
         /// send the visitor's address to the service in a header of the PROXY protocol, version 1 or 2,
         /// before each connection; the service must expect it

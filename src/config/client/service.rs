@@ -152,10 +152,17 @@ impl ServiceConfig {
         };
         let transport = if is_udp { "UDP" } else { "TCP" };
         let is_proxy = matches!(local, Local::Proxy(_));
-        if is_proxy && (prefix.is_some() || !options.domain.is_empty()) {
+        let is_tcp = port != 0 || random.unwrap_or(false);
+        if is_proxy && (!options.domain.is_empty() || prefix.is_some() && is_tcp) {
             return Err(format!(
-                "{name} ({local}) is reached by a TCP port alone: remove its hostPrefix and its domain, and \
-                 give it a remoteTCPPort or remoteTCPRandom."
+                "{name} ({local}) is reached by a TCP port, or by a hostPrefix from other clients of gt alone: \
+                 remove its domain, and one of the others."
+            ));
+        }
+        if is_proxy && prefix.is_some() && cfg!(not(feature = "p2p")) {
+            return Err(format!(
+                "{name} ({local}) is reached by its hostPrefix from other clients of gt alone, for which this \
+                 one was built without the feature p2p: give it a remoteTCPPort instead."
             ));
         }
         if is_proxy && options.use_local_as_http_host {
@@ -191,6 +198,9 @@ impl ServiceConfig {
                 prefix,
                 domains,
             },
+            (Scheme::Tcp, 0, false) if is_proxy && prefix.is_some() => {
+                Exposure::Host { tls, prefix }
+            }
             _ if !domains.is_empty() => {
                 return Err(format!(
                     "{name} ({local}) is reached by a {transport} port, so it cannot have a domain: remove \
