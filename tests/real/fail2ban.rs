@@ -136,6 +136,40 @@ fn visitors_that_a_web_service_denies_are_banned() {
     assert_eq!(jail.banned(), format!("{BAD}\n"));
 }
 
+#[cfg(all(feature = "proxy", feature = "password"))]
+#[test]
+fn visitors_that_guess_the_password_of_a_proxy_are_banned() {
+    use crate::common::password::alice;
+    use crate::common::socks::visit_as;
+    for local in ["socks5:", "httpproxy:"] {
+        let scratch = Scratch::new();
+        let log = scratch.join("access.log");
+        let jail = Jail::start("gt-http", &log);
+        let port = free_port();
+        let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
+        let options = format!(
+            "-local {local} -remoteTCPPort {port} -targets 127.0.0.1 -password {} -accessLog {}",
+            alice(),
+            log.display()
+        );
+        let _client = client_of_id1(server.addr(), &options);
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        for password in ["a", "b", "c"] {
+            let mut visitor = connect_from(BAD, addr);
+            if local == "socks5:" {
+                let login = ("alice", password);
+                assert_eq!(visit_as(visitor, login, "127.0.0.1", port).1, None);
+                continue;
+            }
+            let asked =
+                "CONNECT 127.0.0.1:1 HTTP/1.1\r\nProxy-Authorization: Basic YWxpY2U6eA==\r\n\r\n";
+            visitor.write_all(asked.as_bytes()).expect("ask");
+            assert_eq!(read_answer(&mut visitor).status, 407);
+        }
+        assert_eq!(jail.banned(), format!("{BAD}\n"), "{local}");
+    }
+}
+
 #[test]
 fn visitors_that_ask_a_server_for_hosts_that_do_not_exist_are_banned() {
     let scratch = Scratch::new();

@@ -17,6 +17,13 @@ mod forwarded;
 mod password;
 #[cfg(all(feature = "server", feature = "client", feature = "proxy"))]
 mod proxies;
+#[cfg(all(
+    feature = "server",
+    feature = "client",
+    feature = "proxy",
+    feature = "password"
+))]
+mod proxy_passwords;
 #[cfg(all(feature = "server", feature = "client"))]
 mod proxy_protocol;
 #[cfg(all(feature = "server", feature = "client"))]

@@ -10,7 +10,7 @@ mod failure;
 pub(crate) mod http;
 pub(crate) mod socks;
 
-use super::password_verdict::PasswordVerdict;
+use super::passwords::{PasswordCheck, PasswordVerdict};
 use super::request_edits::TOO_MANY_PASSWORDS;
 use super::rewriting_conn::RewritingConn;
 use super::services::{Service, Visitor, CONNECT_TIMEOUT};
@@ -37,7 +37,7 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_READ: usize = 2 * 1024;
 
 /// The visitor of a proxy, until it is connected to its destination.
-struct Guest<'a> {
+struct ProxyVisitor<'a> {
     conn: &'a mut dyn VisitorConn,
     /// What has come and is not taken yet.
     inbox: Vec<u8>,
@@ -68,91 +68,41 @@ async fn open_socks(
     mut visitor: Visitor,
 ) -> io::Result<Option<Conn>> {
     let inbox = std::mem::take(&mut visitor.come);
-    let mut guest = Guest { conn, inbox };
-    let greeting = guest.message(SocksPhase::Greeting).await?;
-    let Some(SocksMessage::Greeting(methods)) = greeting else {
-        visitor.note(400);
-        return Ok(None);
-    };
-    // Of a visitor that has a password anyway, a service that needs none takes any.
-    let is_needed = visitor
-        .password
-        .as_ref()
-        .is_some_and(|check| check.is_needed());
-    let order: &[u8] = match is_needed {
-        true => &[socks::PASSWORD],
-        false => &[socks::NO_PASSWORD, socks::PASSWORD],
-    };
-    let mut order = order.iter().copied();
-    let method = order.find(|method| methods.contains(method));
-    guest
-        .say(&socks::method(method.unwrap_or(socks::NO_METHOD)))
-        .await?;
-    if method.is_none() {
-        visitor.note(407);
+    let mut proxied = ProxyVisitor { conn, inbox };
+    if !proxied.log_in(&visitor).await? {
         return Ok(None);
     }
-    if method == Some(socks::PASSWORD) {
-        let message = guest.message(SocksPhase::Password).await?;
-        let Some(SocksMessage::Password(user, password)) = message else {
-            visitor.note(400);
-            return Ok(None);
-        };
-        let verdict = match &visitor.password {
-            Some(check) => {
-                let checking = check.wait_pair(&user, &password);
-                let Some(verdict) = guest.unless_gone(checking).await else {
-                    return Ok(None);
-                };
-                verdict
-            }
-            None => PasswordVerdict::NotNeeded,
-        };
-        let is_right = match verdict {
-            PasswordVerdict::Right | PasswordVerdict::NotNeeded => true,
-            PasswordVerdict::Wrong => {
-                visitor.note(407);
-                false
-            }
-            PasswordVerdict::Busy => {
-                visitor.note(503);
-                false
-            }
-        };
-        guest.say(&socks::password_status(is_right)).await?;
-        if !is_right {
-            return Ok(None);
-        }
-    }
-    let destination = match guest.message(SocksPhase::Request).await? {
+    let destination = match proxied.message(SocksPhase::Request).await? {
         Some(SocksMessage::Connect(destination)) => destination,
         Some(SocksMessage::Refused(code)) => {
-            visitor.note(match code {
+            visitor.record_status(match code {
                 socks::reply::NO_COMMAND => 501,
                 _ => 400,
             });
-            guest.say(&socks::reply(code)).await?;
+            proxied.send(&socks::reply(code)).await?;
             return Ok(None);
         }
         _ => {
-            visitor.note(400);
+            visitor.record_status(400);
             return Ok(None);
         }
     };
     if let Some(first) = &visitor.first {
         first.request(b"CONNECT", destination.to_string().as_bytes());
     }
-    match guest.reach(service, &destination).await {
+    match proxied.reach(service, &destination).await {
         None => Ok(None),
         Some(Err(failure)) => {
-            visitor.note(failure.status_code());
-            guest.say(&socks::reply(socks::code_of(&failure))).await?;
+            visitor.record_status(failure.status_code());
+            proxied
+                .send(&socks::reply(socks::code_of(&failure)))
+                .await?;
             Ok(None)
         }
         Some(Ok(conn)) => {
-            visitor.note(200);
-            guest.say(&socks::reply(socks::reply::SUCCEEDED)).await?;
-            conn.write_all(&guest.inbox).await?;
+            visitor.record_status(200);
+            proxied.send(&socks::reply(socks::reply::SUCCEEDED)).await?;
+            conn.write_all(&proxied.inbox).await?;
             Ok(Some(conn))
         }
     }
@@ -164,11 +114,11 @@ async fn open_http(
     mut visitor: Visitor,
 ) -> io::Result<Option<Conn>> {
     let inbox = std::mem::take(&mut visitor.come);
-    let mut guest = Guest { conn, inbox };
-    let (request, mut head) = match guest.head().await? {
+    let mut proxied = ProxyVisitor { conn, inbox };
+    let (request, mut head) = match proxied.head().await? {
         Ok(Some(read)) => read,
         Ok(None) => return Ok(None),
-        Err((refusal, to_head)) => return guest.refuse(&visitor, refusal, to_head).await,
+        Err((refusal, to_head)) => return proxied.refuse(&visitor, refusal, to_head).await,
     };
     if let Some(first) = &visitor.first {
         first.request(&request.line.0, &request.line.1);
@@ -176,32 +126,32 @@ async fn open_http(
     let to_head = request.is_head;
     if let Some(check) = &visitor.password {
         let fields: Vec<_> = request.authorization.iter().map(Vec::as_slice).collect();
-        let refusal = match guest.unless_gone(check.wait(&fields)).await {
+        let refusal = match proxied.unless_gone(check.wait(&fields)).await {
             None => return Ok(None),
             Some(PasswordVerdict::Right | PasswordVerdict::NotNeeded) => None,
             Some(PasswordVerdict::Wrong) => Some(http::NO_PASSWORD),
             Some(PasswordVerdict::Busy) => Some(TOO_MANY_PASSWORDS),
         };
         if let Some(refusal) = refusal {
-            return guest.refuse(&visitor, refusal, to_head).await;
+            return proxied.refuse(&visitor, refusal, to_head).await;
         }
     }
-    let conn = match guest.reach(service, &request.destination).await {
+    let conn = match proxied.reach(service, &request.destination).await {
         None => return Ok(None),
         Some(Err(failure)) => {
             let (status, why) = failure.status();
             let refusal = HttpRefusal::new(status, why);
-            return guest.refuse(&visitor, refusal, to_head).await;
+            return proxied.refuse(&visitor, refusal, to_head).await;
         }
         Some(Ok(conn)) => conn,
     };
     if request.is_connect {
-        visitor.note(200);
-        guest.say(http::CONNECTED).await?;
-        conn.write_all(&guest.inbox).await?;
+        visitor.record_status(200);
+        proxied.send(http::CONNECTED).await?;
+        conn.write_all(&proxied.inbox).await?;
         return Ok(Some(conn));
     }
-    head.append(&mut guest.inbox);
+    head.append(&mut proxied.inbox);
     Ok(Some(RewritingConn::start(
         conn,
         ForwardedRequest::default(),
@@ -213,7 +163,7 @@ async fn open_http(
 
 impl Visitor {
     /// Records the status that its first request has.
-    fn note(&self, status: u16) {
+    fn record_status(&self, status: u16) {
         if let Some(first) = &self.first {
             first.status(status);
         }
@@ -223,7 +173,7 @@ impl Visitor {
 /// A request and its head, or why it is refused, and whether it is a HEAD.
 type ReadHead = Result<Option<(Box<ProxyRequest>, Vec<u8>)>, (HttpRefusal, bool)>;
 
-impl Guest<'_> {
+impl ProxyVisitor<'_> {
     /// Reads the message that is due, and nothing behind it; `None` if it does not come, or is not one.
     async fn message(&mut self, phase: SocksPhase) -> io::Result<Option<SocksMessage>> {
         let reading = async {
@@ -248,6 +198,53 @@ impl Guest<'_> {
             log::debug!("a visitor of a SOCKS5 proxy has sent no {phase:?}");
         }
         Ok(message)
+    }
+
+    /// Lets a visitor of a SOCKS5 proxy say who it is. False if it does not, or may not come.
+    async fn log_in(&mut self, visitor: &Visitor) -> io::Result<bool> {
+        let greeting = self.message(SocksPhase::Greeting).await?;
+        let Some(SocksMessage::Greeting(methods)) = greeting else {
+            visitor.record_status(400);
+            return Ok(false);
+        };
+        let check = visitor.password.as_ref();
+        // Of a visitor that gives a password anyway, a service that needs none takes any.
+        let usable: &[u8] = match check.is_some_and(PasswordCheck::is_needed) {
+            true => &[socks::PASSWORD],
+            false => &[socks::NO_PASSWORD, socks::PASSWORD],
+        };
+        let method = usable.iter().find(|method| methods.contains(method));
+        let answer = socks::method(method.copied().unwrap_or(socks::NO_METHOD));
+        self.send(&answer).await?;
+        match method {
+            Some(&socks::PASSWORD) => {}
+            Some(_) => return Ok(true),
+            None => {
+                visitor.record_status(407);
+                return Ok(false);
+            }
+        }
+        let message = self.message(SocksPhase::Password).await?;
+        let Some(SocksMessage::Password(user, password)) = message else {
+            visitor.record_status(400);
+            return Ok(false);
+        };
+        let verdict = match check {
+            Some(check) => self.unless_gone(check.wait_pair(&user, &password)).await,
+            None => Some(PasswordVerdict::NotNeeded),
+        };
+        let refused = match verdict {
+            Some(PasswordVerdict::Right | PasswordVerdict::NotNeeded) => None,
+            Some(PasswordVerdict::Wrong) => Some(407),
+            Some(PasswordVerdict::Busy) => Some(503),
+            None => return Ok(false),
+        };
+        if let Some(status) = refused {
+            visitor.record_status(status);
+        }
+        let is_right = refused.is_none();
+        self.send(&socks::password_status(is_right)).await?;
+        Ok(is_right)
     }
 
     /// Reads a request. `Ok(None)`: the visitor has gone without one.
@@ -297,7 +294,7 @@ impl Guest<'_> {
     }
 
     /// Sends an answer.
-    async fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.conn.write_all(bytes).await
     }
 
@@ -315,9 +312,9 @@ impl Guest<'_> {
         );
         let status = refusal.status.split(' ').next();
         if let Some(status) = status.and_then(|status| status.parse().ok()) {
-            visitor.note(status);
+            visitor.record_status(status);
         }
-        self.say(refusal.page(to_head).as_bytes()).await?;
+        self.send(refusal.page(to_head).as_bytes()).await?;
         Ok(None)
     }
 
