@@ -58,10 +58,10 @@ impl DestinationHost {
     /// Parses an IP address without brackets, or a name.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
-        if let Ok(ip) = text.parse() {
+        let name = text.strip_suffix('.').unwrap_or(text);
+        if let Ok(ip) = name.parse() {
             return Some(Self::Address(ip));
         }
-        let name = text.strip_suffix('.').unwrap_or(text);
         let is_usual = |b: u8| b.is_ascii_alphanumeric() || b"-_".contains(&b);
         let is_label = |label: &str| !label.is_empty() && label.bytes().all(is_usual);
         let is_name = name.len() <= MAX_NAME && name.split('.').all(is_label);
@@ -95,6 +95,7 @@ mod tests {
             ("NAS.Lan.:22", "nas.lan:22"),
             ("nas", "nas:80"),
             ("nas:", "nas:80"),
+            ("1.2.3.4.:1", "1.2.3.4:1"),
             ("a_b-c.1:65535", "a_b-c.1:65535"),
             ("192.168.1.1:00080", "192.168.1.1:80"),
             ("[::1]:443", "[::1]:443"),
