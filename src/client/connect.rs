@@ -185,10 +185,12 @@ async fn introduce(
             if !services.fit(ability) {
                 return Err(ConnectFailure::LacksKinds(answer.kinds));
             }
+            ability.health = answer.health;
             policy.origins = context.origins && answer.origins;
             already
         }
     };
+    all.log_untold_health(ability);
     if context.origins && !policy.origins {
         all.log_unknown_origins(version);
     }

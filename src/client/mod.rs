@@ -8,7 +8,9 @@ mod channels;
 mod connect;
 mod context;
 pub mod files;
+pub(crate) mod health;
 mod id_conflict;
+mod local_address;
 mod offered_services;
 mod other_protocol;
 #[cfg_attr(not(feature = "p2p"), path = "no_p2p.rs")]
@@ -44,6 +46,7 @@ use crate::sync::Mutex;
 use context::{connector, ClientContext, LazyTls};
 use event_listener::Event;
 use futures_lite::future;
+use health::HealthWatch;
 use p2p::{P2p, P2pOptions};
 use pool::{Pool, ServerSource};
 use remote_api::RemoteApi;
@@ -210,13 +213,29 @@ impl Client {
         let pools: Vec<_> = pools.collect();
         let start = |planned| TcpForwarder::start(p2p.clone(), pools.clone(), planned);
         let forward = plan.forward.map(start);
-        Self {
+        let client = Self {
             context,
             p2p,
             pools,
             forward,
             uplink: link,
             predecessors: Vec::new(),
+        };
+        client.check_services();
+        client
+    }
+
+    /// Starts to check the services that have a health check, and to tell servers of those that are down.
+    fn check_services(&self) {
+        for health in self.context.services().checked() {
+            let (stop, pools) = (self.context.stop.clone(), self.pools.clone());
+            let health = health.clone();
+            crate::net::spawn(async move {
+                let mut watch = HealthWatch::new(health.clone());
+                while let Some(Some(())) = stop.or(watch.next()).await {
+                    pools.iter().for_each(|pool| pool.tell_health(&health));
+                }
+            });
         }
     }
 
@@ -225,6 +244,7 @@ impl Client {
     pub fn change(&mut self, plan: ClientPlan) {
         let rules = self.context.visitor_rules.clone();
         rules.replace(plan.services.configs());
+        plan.services.resume_health(&self.context.services());
         ban_socket::expose(&rules);
         self.wake_visitors();
         if plan.sources.is_some() {
@@ -262,7 +282,9 @@ impl Client {
             self.forward = plan.forward.map(start);
         }
         let services = Arc::new(plan.services);
-        *self.context.lock_services() = services.clone();
+        let before = std::mem::replace(&mut *self.context.lock_services(), services.clone());
+        before.checked().for_each(|health| health.end());
+        self.check_services();
         for pool in &self.pools {
             pool.offer(&services);
             pool.clone().keep_tunnels();

@@ -1,6 +1,8 @@
 //! The services that the server of one tunnel knows, and those that were sent to it since.
 
+use super::health::ServiceHealth;
 use super::services::Services;
+use crate::wire::frame::ServiceIndex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -10,6 +12,8 @@ pub struct OfferedServices {
     current: Arc<Services>,
     /// The services that were sent to the server and not confirmed, in order.
     pending: VecDeque<Arc<Services>>,
+    /// Those of the last services that the server was told are down.
+    down: Vec<ServiceIndex>,
 }
 
 impl OfferedServices {
@@ -18,6 +22,7 @@ impl OfferedServices {
         Self {
             current: services,
             pending: VecDeque::new(),
+            down: Vec::new(),
         }
     }
 
@@ -41,10 +46,32 @@ impl OfferedServices {
     pub fn change(&mut self, services: Arc<Services>) -> bool {
         if services.specs() != self.last().specs() {
             self.pending.push_back(services);
+            self.down.clear();
             return true;
         }
         *self.pending.back_mut().unwrap_or(&mut self.current) = services;
         false
+    }
+
+    /// Returns the services whose state the server has to be told, and whether each of them is up: what it
+    /// does not know yet, and those that are down and to be told `again`. Indexes refer to the services that
+    /// were sent last, all of which are up for a server that has just been told of them.
+    pub fn news(
+        &mut self,
+        again: impl Fn(&Arc<ServiceHealth>) -> bool,
+    ) -> Vec<(ServiceIndex, bool)> {
+        let last = self.last().clone();
+        let down: Vec<ServiceIndex> = last.down().map(|(service, _)| service).collect();
+        let mut news = Vec::new();
+        for (service, health) in last.down() {
+            if again(health) || !self.down.contains(&service) {
+                news.push((service, false));
+            }
+        }
+        let up = self.down.iter().filter(|service| !down.contains(service));
+        news.extend(up.map(|service| (*service, true)));
+        self.down = down;
+        news
     }
 
     /// Notes that the server has confirmed the oldest unconfirmed services. False if there are

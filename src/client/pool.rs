@@ -3,6 +3,7 @@
 use super::backoff::Backoff;
 use super::connect::{connect, ConnectFailure, Connected};
 use super::context::ClientContext;
+use super::health::ServiceHealth;
 use super::id_conflict::IdConflict;
 use super::p2p::P2p;
 use super::pooled_tunnel::{PooledTunnel, ReplaceReason};
@@ -221,7 +222,11 @@ impl Pool {
             Wire::Auto if self.is_gt1_server(remote) => Version::One,
             Wire::Two | Wire::Auto => Version::Two,
         };
-        let of = |version, kinds| ServerAbility { version, kinds };
+        let of = |version, kinds| ServerAbility {
+            version,
+            kinds,
+            health: version == Version::Two,
+        };
         let kinds = match version {
             Version::One => ServiceKinds::NONE,
             Version::Two => ServiceKinds::ALL,
@@ -347,6 +352,13 @@ impl Pool {
     pub fn offer(&self, services: &Arc<Services>) {
         for member in &self.lock().members {
             member.offer(&self.context, services);
+        }
+    }
+
+    /// Tells the server of a service that is down, or that is up again.
+    pub fn tell_health(&self, health: &Arc<ServiceHealth>) {
+        for member in &self.lock().members {
+            member.tell_health(health);
         }
     }
 

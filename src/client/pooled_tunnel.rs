@@ -1,12 +1,14 @@
 //! One tunnel of a pool: its services, and whether another one has to take its place.
 
 use super::context::ClientContext;
+use super::health::ServiceHealth;
 use super::offered_services::OfferedServices;
 use super::services::{ServerAbility, Services};
 use crate::config::Remote;
 use crate::net::Shutdown;
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::Tunnel;
+use crate::wire::frame::Signal;
 use std::sync::{Arc, OnceLock};
 
 /// One tunnel of the pool.
@@ -87,6 +89,7 @@ impl PooledTunnel {
     /// Changes the services, and tells the server if it would see a difference.
     pub fn offer(&self, context: &ClientContext, services: &Arc<Services>) {
         services.log_unpublished(self.ability);
+        services.log_untold_health(self.ability);
         let services = services.for_server(self.ability);
         if services.is_empty() {
             // Only those are left that the server cannot publish; the next attempt says so.
@@ -98,6 +101,31 @@ impl PooledTunnel {
             let hello = services.hello(&context.id, &context.secret);
             self.tunnel
                 .send_bytes(&hello.encode_change(self.tunnel.version()));
+        }
+        self.tell(&mut offered, |_| false);
+    }
+
+    /// Tells the server which services are down, as far as it does not know, and in any case of this one:
+    /// it may not have heeded it before.
+    pub fn tell_health(&self, again: &Arc<ServiceHealth>) {
+        self.tell(&mut self.offered(), |health| Arc::ptr_eq(health, again));
+    }
+
+    /// Notes that the server has confirmed changed services. Returns false if it had nothing to confirm.
+    pub fn confirm(&self) -> bool {
+        let mut offered = self.offered();
+        let due = offered.confirm();
+        // A server heeds no states of services that it has yet to decide about.
+        self.tell(&mut offered, |_| due);
+        due
+    }
+
+    fn tell(&self, offered: &mut OfferedServices, again: impl Fn(&Arc<ServiceHealth>) -> bool) {
+        if !self.ability.health {
+            return;
+        }
+        for (service, is_up) in offered.news(again) {
+            self.tunnel.signal(Signal::ServiceState { service, is_up });
         }
     }
 }

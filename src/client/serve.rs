@@ -8,6 +8,7 @@ use super::proxy;
 use super::services::{dial, reset_code, Service, ServiceTarget, Services, Visitor};
 use super::speed_limits::LimitedVisitor;
 use crate::config::ServiceConfig;
+use crate::net::follow::HttpRefusal;
 use crate::net::http::reply;
 use crate::net::{Conn, Shutdown, TaskGuard, Timer};
 use crate::tunnel::{Relay, RelayOutcome, Stream};
@@ -23,6 +24,8 @@ use std::time::Duration;
 const P2P_METHOD: &[u8] = b"XP ";
 /// The method of a CORS preflight, which asks whether a page may use P2P.
 const OPTIONS_METHOD: &[u8] = b"OPTIONS ";
+/// The method of requests whose response has no body.
+const HEAD_METHOD: &[u8] = b"HEAD ";
 
 /// Time that answers to a flow of datagrams have to come when the client stops.
 const FLOW_RETIRE_TIME: Duration = Duration::from_secs(3);
@@ -163,6 +166,20 @@ fn is_http(service: &ServiceConfig) -> bool {
     service.exposure.is_http()
 }
 
+/// Refuses the visitor of a service that is down, which a server may not know.
+async fn refuse(service: &ServiceConfig, stream: &mut Stream) -> io::Result<()> {
+    if !is_http(service) {
+        stream.fail(ResetCode::Unreachable);
+        return Ok(());
+    }
+    let to_head = stream.starts_with(HEAD_METHOD).await;
+    let page = HttpRefusal::new(
+        "503 Service Unavailable",
+        "the service is down at the moment",
+    );
+    stream.write_all(page.page(to_head).as_bytes()).await
+}
+
 async fn connect<'a>(
     p2p: &P2p,
     service: &'a Service,
@@ -194,6 +211,10 @@ async fn connect<'a>(
                     Ok(ReachedService::Done)
                 }
             }
+        }
+        ServiceTarget::Server(_) if service.is_down() => {
+            refuse(config, stream).await?;
+            Ok(ReachedService::Done)
         }
         ServiceTarget::Server(addr) => {
             let dialing = async { dial(service, addr, visitor).await.map(Some) };

@@ -2,6 +2,8 @@
 //! them: see `serve`.
 
 use super::files::{FileVisitor, FolderRoot};
+use super::health::ServiceHealth;
+use super::local_address::LocalAddress;
 use super::passwords::PasswordCheck;
 use super::request_edits::{ForwardedVisitor, RequestEdits};
 use super::rewriting_conn::RewritingConn;
@@ -19,7 +21,6 @@ use crate::wire::Version;
 use log::Level;
 use std::borrow::Cow;
 use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,6 +42,8 @@ pub struct Services {
     said_origins: AtomicBool,
     /// Whether it was logged which services a server cannot publish.
     said_unpublished: AtomicBool,
+    /// Whether it was logged that a server cannot be told which services are down.
+    said_health: AtomicBool,
 }
 
 /// A service and what its streams are connected to.
@@ -50,6 +53,8 @@ pub struct Service {
     /// The speed limit that all connections share.
     pub speed: SharedLimit,
     pub target: ServiceTarget,
+    /// Whether it works; `None` if that is not checked.
+    pub health: Option<Arc<ServiceHealth>>,
 }
 
 /// What the streams of a service are connected to.
@@ -61,50 +66,27 @@ pub enum ServiceTarget {
     Proxy(ProxyKind),
 }
 
-/// The address of a local service.
-#[derive(Clone)]
-pub struct LocalAddress {
-    scheme: Scheme,
-    place: LocalPlace,
-}
-
-#[derive(Clone)]
-enum LocalPlace {
-    /// A host and a port.
-    Tcp(String, u16),
-    /// A host and a port for datagrams.
-    Udp(String, u16),
-    /// A Unix socket: a path, or `@` and a name.
-    Unix(PathBuf),
-}
-
 impl Services {
     /// Creates the services. The error names a folder that cannot be served.
     pub fn new(services: &[ServiceConfig]) -> io::Result<Self> {
         let list = services.iter().map(|service| {
-            let target = match &service.local {
-                Local::Tcp { scheme, host, port } => ServiceTarget::Server(LocalAddress {
-                    scheme: *scheme,
-                    place: LocalPlace::Tcp(host.clone(), *port),
-                }),
-                Local::Udp { host, port } => ServiceTarget::Server(LocalAddress {
-                    scheme: Scheme::Tcp,
-                    place: LocalPlace::Udp(host.clone(), *port),
-                }),
-                Local::Unix { scheme, socket } => ServiceTarget::Server(LocalAddress {
-                    scheme: *scheme,
-                    place: LocalPlace::Unix(socket.clone()),
-                }),
-                Local::Files(path) => {
-                    let root = FolderRoot::open(path, service.follow_links_outside)?;
-                    ServiceTarget::Files(Arc::new(root))
+            let (target, health) = match (&service.local, LocalAddress::of(&service.local)) {
+                (_, Some(addr)) => {
+                    let health = ServiceHealth::of(service, &addr);
+                    (ServiceTarget::Server(addr), health)
                 }
-                Local::Proxy(kind) => ServiceTarget::Proxy(*kind),
+                (Local::Proxy(kind), None) => (ServiceTarget::Proxy(*kind), None),
+                (Local::Files(path), None) => {
+                    let root = FolderRoot::open(path, service.follow_links_outside)?;
+                    (ServiceTarget::Files(Arc::new(root)), None)
+                }
+                (local, None) => return Err(io::Error::other(format!("{local} has no address"))),
             };
             Ok(Service {
                 config: Arc::new(service.clone()),
                 speed: SharedLimit::new(service),
                 target,
+                health,
             })
         });
         let list = list.collect::<io::Result<_>>()?;
@@ -114,6 +96,7 @@ impl Services {
             failed: Mutex::default(),
             said_origins: AtomicBool::default(),
             said_unpublished: AtomicBool::default(),
+            said_health: AtomicBool::default(),
         })
     }
 
@@ -165,6 +148,7 @@ impl Services {
             failed: Mutex::default(),
             said_origins: AtomicBool::default(),
             said_unpublished: AtomicBool::default(),
+            said_health: AtomicBool::default(),
         })
     }
 
@@ -226,6 +210,30 @@ impl Services {
             secret: secret.as_bytes().into(),
             services: self.specs(),
             window: FIRST_WINDOW,
+        }
+    }
+
+    /// Returns the health of the services that are checked.
+    pub fn checked(&self) -> impl Iterator<Item = &Arc<ServiceHealth>> {
+        self.list
+            .iter()
+            .filter_map(|service| service.health.as_ref())
+    }
+
+    /// Returns the indexes of the services that are down, each with its health.
+    pub fn down(&self) -> impl Iterator<Item = (ServiceIndex, &Arc<ServiceHealth>)> {
+        let services = ServiceIndex::all().zip(&self.list);
+        let checked = services.filter_map(|(index, it)| Some((index, it.health.as_ref()?)));
+        checked.filter(|(_, health)| health.is_down())
+    }
+
+    /// Takes over what the checks of those services have found out that these replace.
+    pub fn resume_health(&self, before: &Self) {
+        for health in self.checked() {
+            let same = before.checked().find(|before| health.is_like(before));
+            if let Some(before) = same {
+                health.resume(before);
+            }
         }
     }
 
@@ -323,6 +331,27 @@ impl Services {
             .all(|config| lacks(ability, config).is_none())
     }
 
+    /// Logs, once, that a server cannot be told which services are down, if any is checked.
+    pub fn log_untold_health(&self, ability: ServerAbility) {
+        let mut checked = self.list.iter().filter(|service| service.health.is_some());
+        let first = checked.next().filter(|_| !ability.health);
+        let Some(Service { config, .. }) = first else {
+            return;
+        };
+        if self.said_health.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let why = match ability.version {
+            Version::One => "the server speaks GT/1, which cannot carry it",
+            Version::Two => "the server's version of gt cannot; update it",
+        };
+        log::warn!(
+            "healthCheck of {}: the server cannot be told when a service is down, because {why}; this client \
+             refuses the visitors itself",
+            config.local
+        );
+    }
+
     /// Logs, once, that a server does not tell where visitors come from, and what needs that.
     pub fn log_unknown_origins(&self, version: Version) {
         if self.said_origins.swap(true, Ordering::Relaxed) {
@@ -394,6 +423,8 @@ pub struct ServerAbility {
     pub version: Version,
     /// The kinds of services, besides those of GT/1.
     pub kinds: ServiceKinds,
+    /// Whether it can be told which services are down.
+    pub health: bool,
 }
 
 /// Returns what a service has that such a server cannot publish, if anything.
@@ -443,6 +474,10 @@ pub async fn dial(service: &Service, addr: &LocalAddress, visitor: Visitor) -> i
         first,
         has_window,
     } = visitor;
+    if service.is_down() {
+        let why = "it is down, as its health check says";
+        return Err(io::Error::new(io::ErrorKind::NotConnected, why));
+    }
     let limits = service.limits(has_window);
     let service = &service.config;
     let mut greeting = match service.proxy_protocol {
@@ -450,14 +485,11 @@ pub async fn dial(service: &Service, addr: &LocalAddress, visitor: Visitor) -> i
         None => Vec::new(),
     };
     let patience = service.local_timeout.unwrap_or(CONNECT_TIMEOUT);
-    let conn = Conn::from(match &addr.place {
-        LocalPlace::Tcp(host, port) => net::dial(host, *port, patience).await?,
-        LocalPlace::Unix(socket) => net::dial_unix(socket, patience).await?,
-        LocalPlace::Udp(host, port) => {
-            let conn = net::dial_udp(host, *port, patience, greeting).await?;
-            return Ok(LimitedConn::start(conn.into(), limits));
-        }
-    });
+    if let Some((host, port)) = addr.udp() {
+        let conn = net::dial_udp(host, port, patience, greeting).await?;
+        return Ok(LimitedConn::start(conn.into(), limits));
+    }
+    let conn = addr.connect(patience).await?;
     // TLS is passed on unchanged.
     let rewrites = service.use_local_as_http_host && addr.scheme != Scheme::Https;
     if rewrites || service.forwarded || password.is_some() {
@@ -481,6 +513,11 @@ pub async fn dial(service: &Service, addr: &LocalAddress, visitor: Visitor) -> i
 }
 
 impl Service {
+    /// Whether its checks say that it does not work.
+    pub fn is_down(&self) -> bool {
+        self.health.as_ref().is_some_and(|health| health.is_down())
+    }
+
     /// Whether the requests of visitors are read. TLS is passed on unchanged.
     pub fn is_read(&self) -> bool {
         let config = &self.config;
@@ -505,24 +542,5 @@ pub fn reset_code(e: &io::Error) -> ResetCode {
     match e.kind() {
         io::ErrorKind::TimedOut => ResetCode::TimedOut,
         _ => ResetCode::Unreachable,
-    }
-}
-
-impl LocalAddress {
-    /// Returns the host that requests name with useLocalAsHTTPHost: the local address, without the
-    /// scheme's default port; that of a Unix socket has no name of its own.
-    fn name(&self) -> String {
-        let Self { scheme, place } = self;
-        let (LocalPlace::Tcp(host, port) | LocalPlace::Udp(host, port)) = place else {
-            return "localhost".to_owned();
-        };
-        let host = match host.contains(':') {
-            true => format!("[{host}]"),
-            false => host.clone(),
-        };
-        match (scheme, port) {
-            (Scheme::Http, 80) | (Scheme::Https, 443) => host,
-            _ => format!("{host}:{port}"),
-        }
     }
 }

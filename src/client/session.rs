@@ -167,7 +167,7 @@ impl ClientSession {
                     }
                 }
                 Event::Services(_) => {
-                    if self.member.offered().confirm() {
+                    if self.member.confirm() {
                         log::info!("services changed connID={id}");
                     }
                 }

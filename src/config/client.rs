@@ -1,5 +1,6 @@
 //! The client's configuration, read from flags and file and checked. Not the client.
 
+mod health_check;
 mod host_prefix;
 mod local;
 mod options;
@@ -26,6 +27,7 @@ use super::layers::{without_p2p, Flag, Layers, OptionName, Options};
 use super::logging::{AccessLogConfig, LoggingConfig, SentryConfig};
 use super::options::CommonOptions;
 use super::{check_length, ConfigError, Role, RoleConfig, Secret, Url, Wire};
+pub use health_check::{HealthCheck, HealthProbe};
 pub use local::{Local, Scheme};
 pub(super) use options::{ClientOptions, ServiceOptions};
 pub use password::UserPassword;

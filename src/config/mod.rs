@@ -37,8 +37,8 @@ pub use account::{account, AccountConfig};
 pub use address::ListenAddr;
 #[cfg(feature = "client")]
 pub use client::{
-    ClientConfig, Exposure, Local, ProxyKind, Remote, Scheme, ServiceConfig, Target, TcpForward,
-    Uplink, UserPassword, VisitorRate, WebRtc, WebRtcLevel,
+    ClientConfig, Exposure, HealthCheck, HealthProbe, Local, ProxyKind, Remote, Scheme,
+    ServiceConfig, Target, TcpForward, Uplink, UserPassword, VisitorRate, WebRtc, WebRtcLevel,
 };
 pub use domain::Domain;
 pub use layers::Given;

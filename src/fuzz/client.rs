@@ -1,11 +1,12 @@
 //! Fuzz entries for a client: the file service, and values of its configuration.
 
 use super::net::follow;
-use super::{cuts, seed, Pace};
+use super::{assert_settled, cuts, seed, Pace};
 use crate::client::files::date::Moment;
 use crate::client::files::head::{end, FileRequest, HEAD_MAX};
 use crate::client::files::range::ByteRange;
 use crate::client::files::target::{query, RequestTarget};
+use crate::client::health::status;
 use crate::client::request_edits::{ForwardedVisitor, RequestEdits};
 use crate::config::value::Scalar;
 use crate::config::{Local, Remote};
@@ -120,6 +121,16 @@ fn range(value: &[u8], data: &[u8]) {
 fn moment(text: &[u8]) {
     if let Some(moment) = Moment::parse(text) {
         assert_eq!(Moment::parse(moment.to_string().as_bytes()), Some(moment));
+    }
+}
+
+/// Reads the response of a service to a health check: what has been read decides, whatever follows.
+pub fn health_status(data: &[u8]) {
+    assert_settled(data, |bytes| status(bytes).transpose());
+    if let Ok(Some(code)) = status(data) {
+        assert!(code <= 999);
+        let code = format!(" {code:03}");
+        assert!(data.starts_with(b"HTTP/1.") && data[8..].starts_with(code.as_bytes()));
     }
 }
 

@@ -31,7 +31,7 @@ mod tests;
 mod wire;
 
 #[cfg(feature = "client")]
-pub use client::{files, locals, visitor_fields};
+pub use client::{files, health_status, locals, visitor_fields};
 pub use config::{flags, urls, yaml};
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use dtls::{dtls_records, handshake_fragments};

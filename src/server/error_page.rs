@@ -26,6 +26,8 @@ pub enum ErrorPage {
     NotReached,
     /// 503: the client of the host prefix is not connected.
     NoTunnel,
+    /// 503: the service is down, as its client has found.
+    Down,
     /// 504: the service did not answer in time.
     TimedOut,
 }
@@ -33,7 +35,7 @@ pub enum ErrorPage {
 impl ErrorPage {
     /// All variants.
     #[cfg(test)]
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::BadRequest("why"),
         Self::NotAllowed,
         Self::NoSuchHost,
@@ -41,6 +43,7 @@ impl ErrorPage {
         Self::HeadTooLong,
         Self::NotReached,
         Self::NoTunnel,
+        Self::Down,
         Self::TimedOut,
     ];
 
@@ -59,6 +62,10 @@ impl ErrorPage {
             Self::NoTunnel => (
                 "503 Service Unavailable",
                 "the service is not connected at the moment",
+            ),
+            Self::Down => (
+                "503 Service Unavailable",
+                "the service is down at the moment",
             ),
             Self::TimedOut => ("504 Gateway Timeout", "the service did not answer in time"),
         }

@@ -4,6 +4,7 @@
 mod arrivals;
 mod conflict;
 mod domains;
+mod health;
 mod held_clients;
 mod host_table;
 mod moving;
@@ -106,6 +107,8 @@ pub enum OpenResult {
     Stream(Stream),
     /// The client is known but has no tunnel now.
     NoTunnel,
+    /// The client is here, but its service is down.
+    Down,
     /// The client's tunnels are in the parent process.
     Held,
     /// The client's tunnels wait for their last streams before they move to another process, or
@@ -267,6 +270,19 @@ struct PoolEntry {
     /// The services that the client's end of the tunnel has; `None` while a change of them is
     /// pending.
     services: Option<SharedServices>,
+    /// The services that are down, as its client has told in this tunnel.
+    down: Vec<ServiceIndex>,
+}
+
+impl PoolEntry {
+    /// Creates the entry of a tunnel whose client's end has these services.
+    fn new(tunnel: &Tunnel, services: &SharedServices) -> Self {
+        Self {
+            tunnel: tunnel.clone(),
+            services: Some(services.clone()),
+            down: Vec::new(),
+        }
+    }
 }
 
 struct Draining {
@@ -677,14 +693,14 @@ impl Registry {
         }
     }
 
-    /// Opens a stream to the client that has the prefix.
-    pub fn open_host(&self, kind: HostKind, prefix: &str) -> OpenResult {
+    /// Opens a stream to the client that has the prefix; if `also_down`, even if its service is down.
+    pub fn open_host(&self, kind: HostKind, prefix: &str, also_down: bool) -> OpenResult {
         let mut inner = self.lock();
         let key = (kind, Box::from(prefix));
         match inner.hosts.get(&key) {
             Some(host) => {
                 let (id, service) = (host.client.clone(), host.service);
-                inner.open(&id, service)
+                inner.open(&id, service, also_down)
             }
             None if inner.held.owner(&key).is_some() => OpenResult::Held,
             None if inner.reservations.is_host(&key, clock::now()) => OpenResult::NoTunnel,
@@ -702,7 +718,7 @@ impl Registry {
             .find(|other| other.id() == port)
             .map(PortListener::service)
         {
-            Some(service) => inner.open(id, service),
+            Some(service) => inner.open(id, service, false),
             None => inner.absent_result(id),
         }
     }
@@ -1160,10 +1176,9 @@ impl RegistryState {
             tunnel.signal(Signal::PortUnavailable { service, cause });
         }
         tunnel.signal(done);
-        client.tunnels.push(PoolEntry {
-            tunnel: tunnel.clone(),
-            services: Some(client.services.clone()),
-        });
+        client
+            .tunnels
+            .push(PoolEntry::new(tunnel, &client.services));
     }
 
     /// Ends the client's registration and reserves its prefixes and ports for its id.
@@ -1197,7 +1212,7 @@ impl RegistryState {
     }
 
     /// Opens a stream on the client's least loaded tunnel of those that are late the least.
-    fn open(&mut self, id: &str, service: ServiceIndex) -> OpenResult {
+    fn open(&mut self, id: &str, service: ServiceIndex, also_down: bool) -> OpenResult {
         let absent = self.absent_result(id);
         let Some(client) = self.clients.get_mut(id) else {
             return absent;
@@ -1208,12 +1223,20 @@ impl RegistryState {
             .filter(|member| client.is_current(member));
         // Of tunnels with the same load, one of the visitor's executor thread.
         let here = ShardId::current();
+        let mut is_down = false;
         let loads = current.filter_map(|member| {
             let tunnel = &member.tunnel;
             let load = (tunnel.lateness(), tunnel.load()?);
+            if !also_down && member.down.contains(&service) {
+                is_down = true;
+                return None;
+            }
             Some(((load, tunnel.thread() != here), tunnel))
         });
         let Some((_, tunnel)) = loads.min_by_key(|(load, _)| *load) else {
+            if is_down {
+                return OpenResult::Down;
+            }
             if client.is_left_behind() {
                 self.leave_behind(id);
                 return absent;

@@ -25,6 +25,9 @@ use futures_lite::{future, AsyncWriteExt};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+/// Methods of requests with which peer-to-peer connections begin (docs/p2p.md, "Signaling").
+const SIGNALING: [&[u8]; 2] = [b"XP ", b"OPTIONS "];
+
 /// Accepts the visitors of a client's TCP port until the port is closed.
 pub async fn accept_port(
     state: Arc<ServerState>,
@@ -120,6 +123,11 @@ async fn serve_port(
                     Err(Some(back)) => (conn, permit) = back,
                     Ok(()) | Err(None) => return leave(visit),
                 }
+            }
+            Route::Unroutable(OpenResult::Down) => {
+                end(&mut visit, "down");
+                state.counters.unserved(ErrorPage::Down);
+                return log::debug!("the service of {id} at its TCP port {port} is down");
             }
             Route::Unroutable(_) => {
                 end(&mut visit, "no-tunnel");
@@ -260,7 +268,10 @@ impl Incoming {
             log::debug!("{visitor}: not allowed");
             return conn.reset_on_close();
         }
-        let open = || self.state.registry.open_host(kind, prefix);
+        // The client answers those itself: they may be for another of its services.
+        let is_signaling =
+            kind == HostKind::Http && SIGNALING.iter().any(|it| self.head.starts_with(it));
+        let open = || self.state.registry.open_host(kind, prefix, is_signaling);
         loop {
             match find_route(&self.state, self.from, prefix, open).await {
                 Route::Stream(mut stream) => {
@@ -304,12 +315,14 @@ impl Incoming {
                         OpenResult::Unknown if !self.settings.users.expects(prefix) => {
                             ErrorPage::NoSuchHost
                         }
+                        OpenResult::Down => ErrorPage::Down,
                         _ => ErrorPage::NoTunnel,
                     };
                     end(
                         &mut visit,
                         match answer {
                             ErrorPage::NoSuchHost => "no-such-host",
+                            ErrorPage::Down => "down",
                             _ => "no-tunnel",
                         },
                     );
@@ -407,6 +420,8 @@ pub async fn find_route(
         let opening = match (opening, parent.or_else(|| state.transfer.child())) {
             (OpenResult::Stream(stream), _) => return Route::Stream(stream),
             (opening @ OpenResult::Pausing, _) => opening,
+            // Its client is here, and has no other process to go to.
+            (opening @ OpenResult::Down, _) => return Route::Unroutable(opening),
             (_, Some(link)) => return Route::Process(link),
             (opening @ OpenResult::Unknown, None) => return Route::Unroutable(opening),
             (opening, None) => opening,

@@ -547,6 +547,9 @@ impl Inbox {
                 return;
             }
             Signal::Services => Event::Services(None),
+            state @ Signal::ServiceState { .. } if self.peer == PeerRole::Client => {
+                Event::Signal(state)
+            }
             // A client should not send other signals; they are harmless.
             _ if self.peer == PeerRole::Client => return,
             other => Event::Signal(other),

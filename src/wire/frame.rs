@@ -273,6 +273,13 @@ pub enum Signal {
         /// Why the port could not be opened.
         cause: PortCause,
     },
+    /// GT/2: a service of the client is down, or up again.
+    ServiceState {
+        /// Index of the service.
+        service: ServiceIndex,
+        /// Whether it is up.
+        is_up: bool,
+    },
     /// A GT/1 info code of a later version, to be ignored.
     OtherInfo(u16),
     /// The services have changed. A GT/1 client sends the registration after it, see

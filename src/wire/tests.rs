@@ -71,6 +71,9 @@ fn words(head: Header) -> String {
             Signal::PortUnavailable { service, cause } => {
                 format!("port-unavailable service={service} cause={}", cause.code())
             }
+            Signal::ServiceState { service, is_up } => {
+                format!("service-state service={service} state={}", u8::from(is_up))
+            }
             Signal::Ping | Signal::OtherInfo(_) => panic!("exists in GT/1 only"),
         },
     }
@@ -101,7 +104,7 @@ fn every_frame_example_matches_the_code() {
         assert_eq!(following(head), u32::try_from(payload).unwrap(), "{line}");
         assert_eq!(Version::Two.encode(head).as_slice(), head_bytes, "{line}");
     }
-    assert_eq!(lines.len(), 19);
+    assert_eq!(lines.len(), 21);
 }
 
 #[test]
@@ -176,6 +179,7 @@ fn the_hello_examples_match_the_code() {
         length: example.len(),
         origins: true,
         kinds: ServiceKinds::ALL,
+        health: true,
     };
     assert_eq!(parse_answer(&example), Ok(Some(answer)));
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::health_check::HealthProbe;
 use super::host_prefix::HostPrefix;
 use super::password::UserPassword;
 use super::proxy::Target;
@@ -84,6 +85,18 @@ options! {
         /// tell the service where visitors come from, in the fields X-Forwarded-For, X-Real-IP,
         /// X-Forwarded-Proto and X-Forwarded-Host of every request; visitors must speak HTTP/1
         forwarded: bool => ("forwarded", "bool"),
+        /// check whether the service works, and tell the server, which answers visitors with 503 while it does
+        /// not: tcp to open a connection, or the path of a page to request, like /health
+        health_check: Option<HealthProbe> => ("healthCheck", "string"),
+        /// time from one health check to the next
+        health_check_every: Duration = "10s" => ("healthCheckEvery", "duration"),
+        /// number of failed health checks in a row after which the service is down; the first check of all
+        /// decides by itself
+        health_check_fail: Bounded<1, 100> = "3" => ("healthCheckFail", "uint"),
+        /// number of passed health checks in a row after which the service is up again
+        health_check_pass: Bounded<1, 100> = "1" => ("healthCheckPass", "uint"),
+        /// time after which a health check without a result has failed
+        health_check_timeout: Duration = "3s" => ("healthCheckTimeout", "duration"),
         /// the host prefix of the service (default: the id)
         host_prefix: Option<HostPrefix> => ("hostPrefix", "value"),
         /// the service to publish: http://host:port, https://host:port, tcp://host:port, udp://host:port,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::health_check::HealthCheck;
 use super::local::{check_socket, Local, Scheme};
 use super::options::ServiceOptions;
 use super::password::UserPassword;
@@ -45,6 +46,8 @@ pub struct ServiceConfig {
     pub forwarded: bool,
     /// Whether symbolic links may lead out of the directory.
     pub follow_links_outside: bool,
+    /// How the service is checked; `None` for not at all.
+    pub health_check: Option<HealthCheck>,
 }
 
 /// The way in which visitors reach a service.
@@ -140,6 +143,7 @@ impl ServiceConfig {
         warnings: &mut Vec<String>,
     ) -> Result<Self, String> {
         check_socket(&local)?;
+        let health_check = HealthCheck::new(&options, &local, name, warnings)?;
         let prefix = options.host_prefix.map(|prefix| prefix.0);
         let RequestedPorts { range, random, .. } = requested;
         let port = range.map_or(0, |range| range.first);
@@ -288,6 +292,7 @@ impl ServiceConfig {
             speed: options.speed,
             visitor_speed: options.visitor_speed,
             follow_links_outside: options.follow_links_outside,
+            health_check,
         })
     }
 
@@ -374,6 +379,7 @@ impl ServiceConfig {
             speed: 0,
             visitor_speed: 0,
             follow_links_outside: false,
+            health_check: None,
         }
     }
 }

@@ -32,6 +32,9 @@ struct ListedClient<'a> {
     ports: &'a [u16],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     udp_ports: &'a [u16],
+    /// The services that are down.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    down: &'a [String],
     streams: usize,
     streams_total: u64,
     bytes_up: u64,
@@ -66,6 +69,7 @@ impl<'a> ListedClient<'a> {
             tls_domains: &client.tls_domains,
             ports: &client.ports,
             udp_ports: &client.udp_ports,
+            down: &client.down,
             streams: sum.streams,
             streams_total: sum.traffic.streams,
             bytes_up: sum.traffic.received,

@@ -31,6 +31,12 @@ pub fn page(state: &ServerState) -> String {
     page.sample(&[], snapshot.all.clients);
     page.totals("gt", "", [(None, snapshot.all)].into_iter());
     page.family(
+        "gt_services_down",
+        "gauge",
+        "Services whose client has found them down (healthCheck).",
+    );
+    page.sample(&[], snapshot.all.down);
+    page.family(
         "gt_refused_logins_total",
         "counter",
         "Rejected tunnels by GT/1 error code: 1 invalid id and secret, 2 TCP port \
@@ -79,6 +85,14 @@ pub fn page(state: &ServerState) -> String {
     let rest = (snapshot.rest.clients > 0).then_some((Some(""), snapshot.rest));
     let help = " The 100 busiest clients are listed by id, the others summed up with an empty id.";
     page.totals("gt_client", help, clients.clone().chain(rest));
+    page.family(
+        "gt_client_services_down",
+        "gauge",
+        "Services of a client that it has found down, if there are any.",
+    );
+    for (id, sum) in clients.clone().filter(|(_, sum)| sum.down > 0) {
+        page.sample(&[("id", id.unwrap_or_default())], sum.down);
+    }
     page.family(
         "gt_client_rtt_seconds",
         "gauge",

@@ -186,10 +186,9 @@ impl Registry {
         if let Some(client) = inner.clients.get_mut(login.id) {
             // New stream ids must not collide with those that the client has just used.
             client.last_stream = client.last_stream.max(last_stream);
-            client.tunnels.push(PoolEntry {
-                tunnel: tunnel.clone(),
-                services: Some(client.services.clone()),
-            });
+            client
+                .tunnels
+                .push(PoolEntry::new(tunnel, &client.services));
         }
         drop(inner);
         self.notify_changed();
@@ -361,7 +360,7 @@ mod tests {
             let right = LoginRight::new(Secret::new("secret"), None);
             registry.hold("held", hosts, right);
             assert_eq!(registry.hosts_of("held"), [key("free")]);
-            let open = |prefix| registry.open_host(HostKind::Http, prefix);
+            let open = |prefix| registry.open_host(HostKind::Http, prefix, false);
             assert!(matches!(open("here"), OpenResult::Stream(_)));
             assert!(matches!(open("away"), OpenResult::NoTunnel));
             assert!(matches!(open("free"), OpenResult::Held));
@@ -450,7 +449,7 @@ mod tests {
                 Some(host.clone()),
                 Some(ServiceSpec::Tcp { random, port: 1 }),
             ];
-            let open = || registry.open_host(HostKind::Http, "id1");
+            let open = || registry.open_host(HostKind::Http, "id1", false);
             // The client's new process registers with the services that the old one had.
             let ((old, _open), (new, _also_open)) = (tunnel(), tunnel());
             join(&registry, "id1", &old);

@@ -47,6 +47,8 @@ pub struct ClientStats {
     pub ports: Vec<u16>,
     /// The open UDP ports, sorted.
     pub udp_ports: Vec<u16>,
+    /// The services that are down, sorted: their host prefixes, domains or ports.
+    pub down: Vec<String>,
 }
 
 /// Sums over one or several clients.
@@ -62,14 +64,17 @@ pub struct Totals {
     pub traffic: Traffic,
     /// The shortest known round-trip time.
     pub round_trip: Option<Duration>,
+    /// Number of services that are down.
+    pub down: usize,
 }
 
 impl Totals {
     /// Returns the totals of a client without its tunnels.
-    fn of(past: Traffic) -> Self {
+    fn of(past: Traffic, down: usize) -> Self {
         Self {
             clients: 1,
             traffic: past,
+            down,
             ..Self::default()
         }
     }
@@ -93,6 +98,7 @@ impl AddAssign for Totals {
         self.streams += more.streams;
         self.traffic += more.traffic;
         self.round_trip = shorter(self.round_trip, more.round_trip);
+        self.down += more.down;
     }
 }
 
@@ -152,6 +158,10 @@ impl Registry {
                         (Protocol::Udp, port) => stats.udp_ports.push(port),
                     }
                 }
+                let down = client.down();
+                stats.down = down
+                    .map(|service| inner.service_name(&stats.id, service))
+                    .collect();
             }
             for (kind, prefix) in inner.hosts.of(&stats.id) {
                 match (kind, domain_of(prefix)) {
@@ -170,6 +180,7 @@ impl Registry {
             stats.tls_domains.sort_unstable();
             stats.ports.sort_unstable();
             stats.udp_ports.sort_unstable();
+            stats.down.sort_unstable();
         }
     }
 
@@ -203,13 +214,14 @@ impl ClientStats {
         Self {
             id: id.into(),
             since: client.since,
-            totals: Totals::of(client.past_traffic),
+            totals: Totals::of(client.past_traffic, client.down().count()),
             http: Vec::new(),
             tls: Vec::new(),
             domains: Vec::new(),
             tls_domains: Vec::new(),
             ports: Vec::new(),
             udp_ports: Vec::new(),
+            down: Vec::new(),
         }
     }
 }

@@ -4,7 +4,7 @@ use super::ServerSession;
 use crate::config::Secret;
 use crate::server::auth_api::AuthDecision;
 use crate::server::login::all_granted;
-use crate::wire::frame::{RejectCode, Signal};
+use crate::wire::frame::{RejectCode, ServiceIndex, Signal};
 use crate::wire::hello::ServiceSpec;
 use crate::wire::Version;
 use async_std::channel::Receiver;
@@ -91,6 +91,23 @@ impl ServerSession {
                 log::warn!("a tunnel drains id={id} addr={peer}: {why}");
                 self.tunnel.close();
             }
+        }
+    }
+
+    /// Notes whether a service of the client is up. Its index means another service, perhaps, while a
+    /// change waits for the authAPI.
+    pub(super) fn service_state(&self, service: ServiceIndex, is_up: bool) {
+        if self.pending_changes.load(Ordering::SeqCst) > 0 {
+            return;
+        }
+        let (id, registry) = (&self.credentials.id, &self.state.registry);
+        match registry.set_state(id, &self.tunnel, service, is_up) {
+            Some(name) if is_up => log::info!("a service is up again id={id} service={name}"),
+            Some(name) => log::warn!(
+                "a service is down, as its client has found; its visitors are refused until it is up \
+                 id={id} service={name}"
+            ),
+            None => {}
         }
     }
 

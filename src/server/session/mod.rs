@@ -689,6 +689,9 @@ impl ServerSession {
             Event::End(Err(e)) => return EventStep::End(e.to_string()),
             // The client takes no more streams on this tunnel.
             Event::Close => return EventStep::Release,
+            Event::Signal(Signal::ServiceState { service, is_up }) => {
+                self.service_state(service, is_up)
+            }
             // The other signals are not for servers, and are harmless.
             Event::Signal(_) | Event::Services(None) | Event::Opened(..) => {}
         }

@@ -171,7 +171,7 @@ fn encode_signal(signal: Signal) -> Encoded {
             .with(&INFO_PORT_OPENED.to_be_bytes())
             .with(&service.0.to_be_bytes())
             .with(&port.to_be_bytes()),
-        Signal::PortUnavailable { .. } => out,
+        Signal::PortUnavailable { .. } | Signal::ServiceState { .. } => out,
         Signal::OtherInfo(code) => out.with(&INFO.to_be_bytes()).with(&code.to_be_bytes()),
     }
 }

@@ -28,12 +28,15 @@ const PORT_OPENED: u8 = 0x0B;
 const SERVICES: u8 = 0x0C;
 const RECONNECT: u8 = 0x0D;
 const PORT_UNAVAILABLE: u8 = 0x0E;
+const SERVICE_STATE: u8 = 0x0F;
 
 /// Bit of the kinds that a receiver must know; it may ignore other unknown kinds.
 const CRITICAL: u8 = 0x80;
 
 /// Length in bytes of service and window at the start of an open frame's payload.
 const OPEN_FIELDS: u32 = 6;
+/// The state of a service that is down.
+const DOWN: u8 = 0;
 /// The reset code of a normal close.
 const NORMAL_CLOSE: u16 = 0;
 
@@ -158,6 +161,18 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
             });
             (head, 4)
         }
+        SERVICE_STATE => {
+            let said = u16_at(bytes, HEAD).zip(bytes.get(HEAD + 2));
+            let head = said.map(|(service, state)| {
+                Signal::ServiceState {
+                    service: ServiceIndex(service),
+                    // A state of a later version is one in which the service takes visitors.
+                    is_up: *state != DOWN,
+                }
+                .into()
+            });
+            (head, 3)
+        }
         unknown if unknown & CRITICAL != 0 => return Err(Malformed::UnknownFrame(unknown)),
         _ => return Ok(Some((Header::Skip { len }, HEAD))),
     };
@@ -211,6 +226,9 @@ pub fn encode(head: Header) -> Encoded {
             Signal::PortUnavailable { service, cause } => begin(PORT_UNAVAILABLE, 4, StreamId(0))
                 .with(&service.0.to_be_bytes())
                 .with(&cause.code().to_be_bytes()),
+            Signal::ServiceState { service, is_up } => begin(SERVICE_STATE, 3, StreamId(0))
+                .with(&service.0.to_be_bytes())
+                .with(&[u8::from(is_up)]),
             Signal::Ping | Signal::OtherInfo(_) => Encoded::new(),
         },
         Header::Skip { .. } => Encoded::new(),
@@ -289,6 +307,10 @@ mod tests {
                     service: ServiceIndex(service),
                     port
                 }),
+                (any::<u16>(), any::<bool>()).prop_map(|(service, is_up)| Signal::ServiceState {
+                    service: ServiceIndex(service),
+                    is_up
+                }),
                 (any::<u16>(), any::<u16>()).prop_map(|(service, code)| {
                     let cause = PortCause::from_code(code);
                     Signal::PortUnavailable {
@@ -347,7 +369,7 @@ mod tests {
     #[test]
     fn unknown_frames_are_ignored_unless_critical() {
         let unknown = |kind| [kind, 1, 2, 3, 0, 0, 0, 0];
-        for kind in [0x00, PORT_UNAVAILABLE + 1, 0x7F] {
+        for kind in [0x00, SERVICE_STATE + 1, 0x7F] {
             let head = Header::Skip { len: 0x01_0203 };
             assert_eq!(parse(&unknown(kind)), Ok(Some((head, 8))));
         }

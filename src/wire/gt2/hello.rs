@@ -12,6 +12,8 @@ const ORIGINS: u32 = 1;
 const DOMAINS: u32 = 2;
 /// Bit of the capabilities: services may have UDP ports.
 const UDP: u32 = 4;
+/// Bit of the capabilities: a client may tell which services are down.
+const HEALTH: u32 = 8;
 /// Maximum length in bytes of a server's answer after its length field.
 const MAX_ANSWER: u32 = 4096;
 
@@ -46,7 +48,7 @@ pub fn encode_registration(hello: &Hello) -> Vec<u8> {
 
 /// Encodes a server's answer to a hello, sent before it checks the credentials.
 pub fn answer() -> Vec<u8> {
-    begin(ORIGINS | DOMAINS | UDP, &[])
+    begin(ORIGINS | DOMAINS | UDP | HEALTH, &[])
 }
 
 fn begin(capabilities: u32, fields: &[u8]) -> Vec<u8> {
@@ -74,6 +76,8 @@ pub struct Answer {
     pub origins: bool,
     /// The kinds of services that the server can publish.
     pub kinds: ServiceKinds,
+    /// Whether the server can be told which services are down.
+    pub health: bool,
 }
 
 /// Parses the answer at the start of `bytes`; `None` if bytes are missing. No field of the answer
@@ -100,6 +104,7 @@ pub fn parse_answer(bytes: &[u8]) -> Result<Option<Answer>, Malformed> {
             domains: capabilities & DOMAINS != 0,
             udp: capabilities & UDP != 0,
         },
+        health: capabilities & HEALTH != 0,
     }))
 }
 
@@ -527,7 +532,7 @@ mod tests {
     #[test]
     fn an_answer_is_recognized_by_its_first_bytes_and_skipped() {
         let mut bytes = answer();
-        assert_eq!(bytes, [0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 7]);
+        assert_eq!(bytes, [0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 0x0F]);
         bytes.extend([0xAA; 9]);
         for cut in 0..10 {
             assert_eq!(parse_answer(&bytes[..cut]), Ok(None));
@@ -541,10 +546,11 @@ mod tests {
                     true => ServiceKinds::ALL,
                     false => ServiceKinds::NONE,
                 },
+                health: all,
             }))
         };
         assert_eq!(parse_answer(&bytes), answer(true));
-        bytes[9] = 0xF8;
+        bytes[9] = 0xF0;
         assert_eq!(parse_answer(&bytes), answer(false), "unknown capabilities");
         for other in [&b"HTTP/1.1 400"[..], &[0x15, 3, 1], &[0xF0, 1]] {
             assert_eq!(parse_answer(other), Err(Malformed::NotAnAnswer));
